@@ -1,0 +1,1 @@
+"""What goes in: problems, text, tokens and batches. NumPy only, no JAX."""

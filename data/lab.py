@@ -1,0 +1,270 @@
+"""The generated reasoning task: a chain of named digits, every step checkable.
+
+A question states quantities, each a digit or an earlier quantity plus or minus a digit (modulo 10,
+like the hours of a ten-hour clock), and asks for one of them:
+
+    eve is 7 ; ben is eve - 4 ; kim is eve + 1 ; hal is ben + 7 ; hal ?
+
+An attempt names one quantity a line, copies its statement and states its value at once:
+
+    ben : eve - 4 is 3
+     hal : ben + 7 is 0
+     #### 0
+
+A critique re-derives every line in words before it judges it, and stops at the first wrong one:
+
+    ben : eve - 4 ; 7 - 4 is 3 ; correct
+     hal : ben + 7 ; 3 + 7 is 0 ; correct
+     answer : hal is 0 ; correct
+
+The level is the number of steps needed. Problems are unlimited and a function of
+(seed, split, index); splits are disjoint because a question's hash decides its split.
+"""
+
+import dataclasses
+import hashlib
+import random
+import re
+from collections.abc import Callable
+
+from data.records import Problem
+
+NAMES = tuple('ada ben cal dan eve fay gus hal ida jim kim lea max ned oda pam'.split())
+WORDS = (*NAMES, *'0123456789', *': ; ? + - is #### answer correct wrong'.split())
+LEVELS = 5
+OOD_STEPS = (6, 7)
+NUM_DISTRACTORS = (1, 3)
+SPLITS = ('train', 'validation', 'test', 'ood')
+KINDS = ('operation', 'operand', 'arithmetic', 'skipped', 'target')
+"""Kinds of mistake: wrong operation, wrong operand looked up, arithmetic slip, a needed quantity
+skipped, and the answer of another quantity."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Statement:
+    """`name is value` where base is None, else `name is base sign digit`."""
+
+    name: str
+    base: str | None
+    sign: str
+    digit: int
+
+    def expression(self) -> str:
+        return str(self.digit) if self.base is None else f'{self.base} {self.sign} {self.digit}'
+
+    def value(self, base_value: int) -> int:
+        return (base_value + (self.digit if self.sign == '+' else -self.digit)) % 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One line of an attempt, `name : base sign digit is value`."""
+
+    name: str
+    base: str
+    sign: str
+    digit: int
+    value: int
+
+    def text(self) -> str:
+        return f'{self.name} : {self.base} {self.sign} {self.digit} is {self.value}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """What is true of one attempt: the index of the first wrong line (None: none is) and its kind.
+
+    The answer line counts as a line. `critique` is the oracle's critique.
+    """
+
+    first_error: int | None
+    kind: str | None
+    critique: str
+
+    @property
+    def correct(self) -> bool:
+        return self.first_error is None
+
+
+def problem(*, seed: int, split: str, index: int) -> Problem:
+    """Problem `index` of a split: levels 1 to 5 in turn, or 6 and 7 in the harder 'ood' split."""
+    if split not in SPLITS:
+        raise ValueError(f'split={split!r} is none of {SPLITS}')
+    level = OOD_STEPS[index % 2] if split == 'ood' else 1 + index % LEVELS
+    rng = random.Random(f'{seed}/{split}/{index}')
+    while True:
+        statements, target = _draw(rng, num_steps=level)
+        question = ' ; '.join(f'{s.name} is {s.expression()}' for s in statements)
+        question = f'{question} ; {target} ?'
+        if split == 'ood' or split_of(question) == split:
+            break
+    solution = solve(question)
+    return Problem(id=f'lab/{seed}/{split}/{index}', question=question, solution=solution,
+                   answer=solution.rsplit(' ', 1)[1], level=level, source='lab')
+
+
+def split_of(question: str) -> str:
+    """The split a question belongs to, whatever the seed: 80 % train, 10 % each of the others."""
+    bucket = hashlib.sha256(question.encode()).digest()[0] % 10
+    return {8: 'validation', 9: 'test'}.get(bucket, 'train')
+
+
+def solve(question: str) -> str:
+    """The reference solution."""
+    statements, target = parse_question(question)
+    steps = [step.text() for step in _needed_steps(statements, target)]
+    values = known_values(question)
+    return '\n '.join([*steps, f'#### {values[target]}'])
+
+
+def worked(question: str) -> str:
+    """Every quantity worked out in small steps (look-up, then arithmetic): what a base model reads."""
+    statements, target = parse_question(question)
+    values = known_values(question)
+    lines = [f'{s.name} : {s.expression()} ; {values[s.base]} {s.sign} {s.digit} is {values[s.name]}'
+             for s in statements.values() if s.base is not None]
+    return '\n '.join([*lines, f'answer : {target} is {values[target]}'])
+
+
+def known_values(question: str) -> dict[str, int]:
+    """Value of every quantity of a question."""
+    values = {}
+    for s in parse_question(question)[0].values():
+        values[s.name] = s.digit if s.base is None else s.value(values[s.base])
+    return values
+
+
+def parse_question(question: str) -> tuple[dict[str, Statement], str]:
+    """Statements by name, in order, and the name asked for."""
+    *parts, asked = question.split(' ; ')
+    statements = {}
+    for part in parts:
+        name, _, expression = part.partition(' is ')
+        words = expression.split()
+        statements[name] = (Statement(name, None, '+', int(words[0])) if len(words) == 1 else
+                            Statement(name, words[0], words[1], int(words[2])))
+    return statements, asked.removesuffix(' ?')
+
+
+_STEP = re.compile(r'(\w+) : (\w+) ([+-]) (\d) is (\d)')
+_ANSWER = re.compile(r'#### (\d)')
+
+
+def judge(question: str, attempt: str) -> Judgement:
+    """Checks an attempt line by line: the first wrong line, its kind, and the oracle's critique.
+
+    A step is right where it copies the question's statement, its base is known by then, and its
+    value is right. Steps that are right but not needed are allowed. A malformed line is wrong.
+    """
+    statements, target = parse_question(question)
+    known = {s.name: s.digit for s in statements.values() if s.base is None}
+    lines = []
+    attempt_lines = attempt.split('\n')
+    for i, line in enumerate(attempt_lines[:-1]):
+        match = _STEP.fullmatch(line.strip())
+        name = match[1] if match else line.split()[0] if line.split() else ''
+        derivation, kind, value = _check_step(statements, known, name, match)
+        lines.append(f'{derivation} ; {"wrong" if kind else "correct"}')
+        if kind:
+            return Judgement(i, kind, '\n '.join([*lines, 'answer : wrong']))
+        known[name] = value
+    final = _ANSWER.fullmatch(attempt_lines[-1].strip())
+    told = f'answer : {target} is {known[target]}' if target in known else f'answer : {target} ?'
+    right = final is not None and target in known and int(final[1]) == known[target]
+    lines.append(f'{told} ; {"correct" if right else "wrong"}')
+    kind = None if right else 'skipped' if target not in known else 'target'
+    return Judgement(None if right else len(attempt_lines) - 1, kind, '\n '.join(lines))
+
+
+def _check_step(statements, known, name: str, match) -> tuple[str, str | None, int | None]:
+    """(derivation in words, kind of mistake or None, value) of one step line."""
+    statement = statements.get(name)
+    if statement is None:
+        return f'{name} ?'.strip(), 'operand', None
+    if statement.base is None:
+        return f'{name} : {statement.digit}', 'operand', None
+    shown = f'{name} : {statement.expression()}'
+    if statement.base not in known:
+        return f'{shown} ; {statement.base} ?', 'skipped', None
+    base_value = known[statement.base]
+    value = statement.value(base_value)
+    derivation = f'{shown} ; {base_value} {statement.sign} {statement.digit} is {value}'
+    if match is None or match[2] != statement.base or int(match[4]) != statement.digit:
+        return derivation, 'operand', value
+    if match[3] != statement.sign:
+        return derivation, 'operation', value
+    return derivation, None if int(match[5]) == value else 'arithmetic', value
+
+
+def corrupt(question: str, *, rng: random.Random) -> str:
+    """A flawed attempt: the reference with one mistake of a random kind, then carried on from it."""
+    statements, target = parse_question(question)
+    steps = _needed_steps(statements, target)
+    values = {s.name: s.digit for s in statements.values() if s.base is None}
+    at, kind = rng.randrange(len(steps)), rng.choice(KINDS)
+    asked, lines = target, []
+    for i, step in enumerate(steps):
+        if i == at and kind == 'skipped' and len(steps) > 1:
+            values[step.name] = rng.randrange(10)
+            continue
+        if i == at:
+            step = CORRUPTIONS[kind](step, rng, statements)
+        base_value = values.get(step.base, rng.randrange(10))
+        values[step.name] = Statement(*dataclasses.astuple(step)[:4]).value(base_value)
+        if i == at and kind == 'arithmetic':
+            values[step.name] = (values[step.name] + rng.randrange(1, 10)) % 10
+        lines.append(dataclasses.replace(step, value=values[step.name]).text())
+    if kind == 'target':
+        asked = rng.choice([name for name in values if name != target])
+    return '\n '.join([*lines, f'#### {values[asked]}'])
+
+
+def _wrong_operation(step: Step, rng, statements) -> Step:
+    return dataclasses.replace(step, sign='-' if step.sign == '+' else '+')
+
+
+def _wrong_operand(step: Step, rng, statements) -> Step:
+    other = rng.choice([name for name in statements if name not in (step.name, step.base)]
+                       or [step.base])
+    if other != step.base and rng.random() < 0.5:
+        return dataclasses.replace(step, base=other)
+    return dataclasses.replace(step, digit=(step.digit + rng.randrange(1, 10)) % 10)
+
+
+def _unchanged(step: Step, rng, statements) -> Step:
+    return step
+
+
+CORRUPTIONS: dict[str, Callable] = {
+    'operation': _wrong_operation, 'operand': _wrong_operand, 'arithmetic': _unchanged,
+    'skipped': _unchanged, 'target': _unchanged,
+}
+
+
+def _needed_steps(statements: dict[str, Statement], target: str) -> list[Step]:
+    chain, name = [], target
+    while statements[name].base is not None:
+        chain.append(statements[name])
+        name = statements[name].base
+    value, steps = statements[name].digit, []
+    for s in reversed(chain):
+        value = s.value(value)
+        steps.append(Step(s.name, s.base, s.sign, s.digit, value))
+    return steps
+
+
+def _draw(rng: random.Random, *, num_steps: int) -> tuple[list[Statement], str]:
+    """Random statements, a chain of num_steps with distractors among it, and the chain's end."""
+    num_distractors = rng.randint(*NUM_DISTRACTORS)
+    names = rng.sample(NAMES, num_steps + 1 + num_distractors)
+    chain = names[: num_steps + 1]
+    order = [True] * num_steps + [False] * num_distractors
+    rng.shuffle(order)
+    statements = [Statement(chain[0], None, '+', rng.randrange(10))]
+    on_chain, spare = 1, names[num_steps + 1 :]
+    for is_chain in order:
+        name = chain[on_chain] if is_chain else spare.pop()
+        base = chain[on_chain - 1] if is_chain else rng.choice(statements).name
+        on_chain += is_chain
+        statements.append(Statement(name, base, rng.choice('+-'), rng.randrange(1, 10)))
+    return statements, chain[-1]

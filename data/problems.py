@@ -1,0 +1,317 @@
+"""Problem sources: JSONL files, GSM8K and the generated task, the latter two through TFDS.
+
+TFDS is used without TensorFlow: builders write array_record files and are read at random.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import functools
+import hashlib
+import inspect
+import io
+import json
+import os
+import pathlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+
+from data.records import Problem
+
+SOURCES = ('lab', 'gsm8k', 'gsm8k_socratic', 'jsonl')
+LAB_SPLITS = ('train', 'validation', 'test', 'ood')
+GSM8K_URL = ('https://raw.githubusercontent.com/openai/grade-school-math/master/'
+             'grade_school_math/data/')
+MAX_LEVEL = 8  # of GSM8K's reasoning steps
+
+_ANNOTATION = re.compile(r'<<[^<>]*>>')
+
+
+def jsonl(path: str | os.PathLike) -> list[Problem]:
+    """Problems of a JSONL file: `question`, `answer`, optional `solution`, `level`, `id`.
+
+    Other fields are ignored; `level` is 0 and `id` `<file>/<line>` where absent. Raises ValueError
+    with the path and the line of what is malformed, and on an id that occurs twice.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise ValueError(f'path={str(path)!r} is no file: give a JSONL file of problems')
+    problems, lines = [], {}
+    for number, line in enumerate(path.read_text(encoding='utf-8').split('\n'), 1):
+        if not line.strip():
+            continue
+        try:
+            problem = _read_problem(line, default_id=f'{path.stem}/{number}')
+        except ValueError as error:
+            raise ValueError(f'{path}:{number}: {error}') from None
+        first = lines.setdefault(problem.id, number)
+        if first != number:
+            raise ValueError(f'{path}:{number}: id {problem.id!r} is that of line {first}')
+        problems.append(problem)
+    if not problems:
+        raise ValueError(f'{path} holds no problems')
+    return problems
+
+
+def _read_problem(line: str, *, default_id: str) -> Problem:
+    """One line of JSON. Raises ValueError that names the field at fault."""
+    record = json.loads(line)
+    if not isinstance(record, dict):
+        raise ValueError(f'expected an object, found {line.strip()[:40]!r}')
+    for name in ('question', 'answer'):
+        if name not in record:
+            near = difflib.get_close_matches(name, record, n=1)
+            raise ValueError(f'no field {name!r}' + (f'; is it {near[0]!r}?' if near else ''))
+    answer = record['answer']
+    if isinstance(answer, (int, float)) and not isinstance(answer, bool):
+        record['answer'] = str(answer)
+    texts = {'id': default_id, 'solution': ''} | record
+    for name in ('question', 'answer', 'solution', 'id'):
+        if not isinstance(texts[name], str):
+            raise ValueError(f'{name}={texts[name]!r} is not text')
+    level = record.get('level', 0)
+    if type(level) is not int or level < 0:
+        raise ValueError(f'level={level!r} is not a whole number from 0')
+    return Problem(id=texts['id'], question=texts['question'], answer=texts['answer'],
+                   solution=texts['solution'], level=level, source='jsonl')
+
+
+@dataclasses.dataclass(eq=False)
+class LabConfig(tfds.core.BuilderConfig):
+    """How many problems of which seed; `num_problems` has one entry a split."""
+
+    seed: int = 0
+    num_problems: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(eq=False)
+class Gsm8kConfig(tfds.core.BuilderConfig):
+    """Which variant, from where, and whether solutions keep `<<48/2=24>>`.
+
+    `folder` holds `<file>.jsonl`; None downloads.
+    """
+
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    annotations: bool = False
+    folder: str | None = None
+
+
+class _ProblemBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A builder whose examples are Problems; its metadata is here, not in package files."""
+
+    VERSION = tfds.core.Version('1.0.0')
+    ABOUT = ''
+    code_path = None  # no checksum or metadata files lie beside this module
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        text = tfds.features.Text
+        return tfds.core.DatasetInfo(
+            builder=self, description=self.ABOUT, disable_shuffling=True,
+            features=tfds.features.FeaturesDict({
+                'id': text(), 'question': text(), 'answer': text(), 'solution': text(),
+                'level': np.int32, 'source': text()}))
+
+
+class Lab(_ProblemBuilder, skip_registration=True):
+    """Problems of the generated task."""
+
+    name = 'lab'
+    ABOUT = 'Chained arithmetic modulo 10 with distractors, generated with checkable steps.'
+
+    def _split_generators(self, _) -> dict[str, Iterator]:
+        return {split: self._generate_examples(split, count)
+                for split, count in self.builder_config.num_problems.items()}
+
+    def _generate_examples(self, split: str, count: int) -> Iterator[tuple[int, dict]]:
+        from data import lab
+        for index in range(count):
+            problem = lab.problem(seed=self.builder_config.seed, split=split, index=index)
+            yield index, dataclasses.asdict(problem)
+
+
+class Gsm8k(_ProblemBuilder, skip_registration=True):
+    """Grade-school word problems (Cobbe et al. 2021, arXiv 2110.14168)."""
+
+    name = 'gsm8k'
+    ABOUT = 'GSM8K: grade-school mathematics word problems (openai/grade-school-math, MIT).'
+
+    def _split_generators(self, downloads) -> dict[str, Iterator]:
+        config = self.builder_config
+        if config.folder is None:
+            paths = downloads.download(
+                {split: f'{GSM8K_URL}{file}.jsonl' for split, file in config.files.items()})
+        else:
+            paths = {split: pathlib.Path(config.folder, f'{file}.jsonl')
+                     for split, file in config.files.items()}
+        return {split: self._generate_examples(split, path) for split, path in paths.items()}
+
+    def _generate_examples(self, split: str, path: os.PathLike) -> Iterator[tuple[int, dict]]:
+        text = pathlib.Path(path).read_text(encoding='utf-8')
+        for index, line in enumerate(filter(str.strip, text.split('\n'))):
+            problem = gsm8k_problem(line, id=f'{self.builder_config.files[split]}/{index}',
+                                    annotations=self.builder_config.annotations)
+            yield index, dataclasses.asdict(problem)
+
+
+def gsm8k_problem(line: str, *, id: str, annotations: bool) -> Problem:
+    """A Problem from a line of GSM8K, whose `answer` is the solution and a `#### x` line.
+
+    The level is the number of reasoning steps, at most `MAX_LEVEL`; commas leave the answer.
+    Raises ValueError, which names the record, where there is no answer line.
+    """
+    try:
+        problem = _read_problem(line, default_id=f'gsm8k/{id}')
+    except ValueError as error:
+        raise ValueError(f'gsm8k/{id}: {error}') from None
+    steps, marker, answer = problem.answer.rpartition('####')
+    answer = answer.strip().replace(',', '')
+    if not marker or not answer:
+        raise ValueError(f'gsm8k/{id}: no answer after "####"')
+    if not annotations:
+        steps = _ANNOTATION.sub('', steps)
+    steps = [step.strip() for step in steps.split('\n') if step.strip()]
+    return Problem(id=f'gsm8k/{id}', question=problem.question.strip(), answer=answer,
+                   solution='\n'.join([*steps, f'#### {answer}']),
+                   level=min(max(len(steps), 1), MAX_LEVEL), source='gsm8k')
+
+
+class Problems(Sequence):
+    """Random access to the Problems of a prepared TFDS split."""
+
+    def __init__(self, records: Sequence[dict]):
+        self._records = records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        record = self._records[int(index) % len(self)]
+        return Problem(**{name: int(value) if name == 'level' else _text(value)
+                          for name, value in record.items()})
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def load(source: str, *, split: str, data_dir: str | os.PathLike | None = None,
+         path: str | os.PathLike | None = None, seed: int | None = None,
+         num_problems: Mapping[str, int] | None = None,
+         annotations: bool | None = None) -> Sequence[Problem]:
+    """The problems of one split, prepared under `data_dir` where they are not there yet.
+
+    - lab: needs `data_dir`, `seed` and `num_problems`, the number of problems by split.
+    - gsm8k, gsm8k_socratic: need `data_dir` and `annotations` (whether solutions keep calculator
+      annotations); `path` is a folder of train.jsonl and test.jsonl (train_socratic.jsonl,
+      test_socratic.jsonl). Without it they are downloaded; with it no network is touched.
+    - jsonl: needs `path`, a file (any split) or a folder of `<split>.jsonl`.
+
+    Raises ValueError on an unknown source or split, an option that is missing or not the
+    source's, and a path that is not there, before anything is written.
+    """
+    given = {'data_dir': data_dir, 'path': path, 'seed': seed, 'num_problems': num_problems,
+             'annotations': annotations}
+    _check_options(source, {name for name, value in given.items() if value is not None})
+    if source == 'jsonl':
+        path = pathlib.Path(path)
+        return jsonl(path / f'{split}.jsonl' if path.is_dir() else path)
+    if source == 'lab':
+        builder, config = Lab, _lab_config(split, seed, num_problems)
+    else:
+        builder, config = Gsm8k, _gsm8k_config(source, split, path, annotations)
+    return Problems(_prepared(builder, config, data_dir).as_data_source(split=split))
+
+
+_OPTIONS = {  # needed, optional
+    'lab': ({'data_dir', 'seed', 'num_problems'}, set()),
+    'gsm8k': ({'data_dir', 'annotations'}, {'path'}),
+    'gsm8k_socratic': ({'data_dir', 'annotations'}, {'path'}),
+    'jsonl': ({'path'}, {'data_dir'}),
+}
+
+
+def _check_options(source: str, given: set[str]) -> None:
+    _check_member('source', source, SOURCES)
+    needed, optional = _OPTIONS[source]
+    if needed - given:
+        raise ValueError(f'source={source!r} needs {", ".join(sorted(needed - given))}')
+    if given - needed - optional:
+        raise ValueError(f'source={source!r} does not read '
+                         f'{", ".join(sorted(given - needed - optional))}')
+
+
+def _check_member(name: str, value: str, valid: Sequence[str]) -> None:
+    if value not in valid:
+        near = difflib.get_close_matches(value, valid, n=1)
+        raise ValueError(f'{name}={value!r} is none of {", ".join(valid)}'
+                         + (f'; is it {near[0]!r}?' if near else ''))
+
+
+def _lab_config(split: str, seed: int, num_problems: Mapping[str, int]) -> LabConfig:
+    for name, count in num_problems.items():
+        _check_member('num_problems', name, LAB_SPLITS)
+        if count < 1:
+            raise ValueError(f'num_problems[{name!r}]={count}, expected at least 1')
+    _check_member('split', split, tuple(num_problems))
+    sizes = {name: int(num_problems[name]) for name in LAB_SPLITS if name in num_problems}
+    from data import lab
+    # The generator's own text is part of the name: problems of an older one are not reused.
+    digest = hashlib.sha256(inspect.getsource(lab).encode()).hexdigest()[:8]
+    name = '-'.join([f'seed{seed}', *(f'{name}{count}' for name, count in sizes.items()), digest])
+    return LabConfig(name=name, seed=seed, num_problems=sizes)
+
+
+def _gsm8k_config(source: str, split: str, path: str | os.PathLike | None,
+                  annotations: bool) -> Gsm8kConfig:
+    """The config; its name tells apart variants, and files a user gives by their content."""
+    _check_member('split', split, ('train', 'test'))
+    ending = '_socratic' if source == 'gsm8k_socratic' else ''
+    files = {name: f'{name}{ending}' for name in ('train', 'test')}
+    name = ('socratic' if ending else 'main') + ('_annotated' if annotations else '')
+    if path is None:
+        return Gsm8kConfig(name=name, files=files, annotations=annotations)
+    wanted = pathlib.Path(path, f'{files[split]}.jsonl')
+    if not wanted.is_file():
+        raise ValueError(f'path={str(path)!r} has no {wanted.name}: '
+                         'put the file there, or leave path out to download it')
+    digest = hashlib.sha256(wanted.read_bytes()).hexdigest()[:16]
+    return Gsm8kConfig(name=f'{name}_{split}_{digest}', files={split: files[split]},
+                       annotations=annotations, folder=os.fspath(path))
+
+
+def _prepared(builder: type[_ProblemBuilder], config: tfds.core.BuilderConfig,
+              data_dir: str | os.PathLike) -> _ProblemBuilder:
+    """The builder, its files written where they are not there yet: whole or not at all."""
+    make = functools.partial(builder, data_dir=os.fspath(data_dir), config=config)
+    with _quiet():
+        made = make()
+        try:
+            made.download_and_prepare(
+                file_format='array_record',
+                download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+        except OSError:  # another process may have been first
+            made = make()
+            if not made.is_prepared():
+                raise
+    return made
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without TFDS's announcements, progress bars and notes on custom configs."""
+    verbosity = logging.get_verbosity()
+    tfds.disable_progress_bar()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)

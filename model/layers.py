@@ -1,0 +1,142 @@
+"""Norm, rotary positions, attention and MLP.
+
+Dimensions: B batch, T query time, S key time, D embed, F mlp, N query heads, K key/value heads,
+H head width, V vocabulary, L layers, G samples a prompt.
+
+Every parameter carries `axes`, its logical axis names; model/sharding.py maps them to the mesh.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from model import cache as cache_lib
+from model import sharding
+from model.config import ModelConfig
+
+ACTIVATIONS = {'silu': jax.nn.silu, 'gelu': lambda x: jax.nn.gelu(x, approximate=True)}
+
+
+def init_weight(key: jax.Array, shape: tuple[int, ...], *, axes, fan_in: int, dtype) -> nnx.Param:
+    """A truncated-normal Param with standard deviation fan_in ** -0.5."""
+    value = jax.random.truncated_normal(key, -2, 2, shape, 'float32') * fan_in**-0.5 / 0.88
+    return nnx.Param(value.astype(dtype), axes=axes)
+
+
+def project(x: jax.Array, weight: jax.Array, *, contract: int) -> jax.Array:
+    """Contracts the last `contract` dimensions of x with the first of `weight`, as one 2-D matmul.
+
+    Flattening the tokens is 1.2 to 1.3 times faster than a batched contraction on CPU.
+    """
+    lead, inner = x.shape[: x.ndim - contract], weight.shape[:contract]
+    assert x.shape[x.ndim - contract :] == inner, (x.shape, weight.shape)
+    size = 1
+    for n in inner:
+        size *= n
+    flat = x.reshape(-1, size) @ weight.astype(x.dtype).reshape(size, -1)
+    return flat.reshape(*lead, *weight.shape[contract:])
+
+
+class RMSNorm(nnx.Module):
+    """x / rms(x) * scale, computed in float32."""
+
+    def __init__(self, dim: int, *, config: ModelConfig, axis: str | None):
+        self.scale = nnx.Param(jnp.ones(dim, config.param_dtype), axes=(axis,))
+        self.epsilon = config.norm_epsilon
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x.astype('float32')
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.epsilon)
+        return (y * self.scale[...].astype('float32')).astype(x.dtype)
+
+
+def rotate(x: jax.Array, positions: jax.Array, *, theta: float) -> jax.Array:
+    """Rotary position embedding. x [B, T, N, H], positions [B, T]. Source: arXiv 2104.09864."""
+    half = x.shape[-1] // 2
+    frequencies = theta ** (-jnp.arange(half, dtype='float32') / half)
+    angles = positions[..., None, None].astype('float32') * frequencies  # [B, T, 1, H/2]
+    sin, cos = jnp.sin(angles), jnp.cos(angles)
+    first, second = jnp.split(x.astype('float32'), 2, axis=-1)
+    rotated = (first * cos - second * sin, second * cos + first * sin)
+    return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
+
+
+def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array) -> jax.Array:
+    """Grouped-query attention with float32 softmax.
+
+    query [B, T, N, H]; key and value [B, K, S, H] (1.4 times faster to decode from than
+    [B, S, K, H]); mask [B, T, S], True where attended. Returns [B, T, N, H].
+    """
+    B, T, N, H = query.shape
+    K = key.shape[1]
+    grouped = (query * H**-0.5).reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4)
+    scores = jnp.einsum('BKGTH,BKSH->BKGTS', grouped, key, preferred_element_type='float32')
+    scores = scores + jnp.where(mask, 0.0, -1e30)[:, None, None]
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+    out = jnp.einsum('BKGTS,BKSH->BKGTH', weights.astype(value.dtype), value)
+    out = out / weights.sum(axis=-1, keepdims=True).astype(out.dtype)
+    return out.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
+
+
+class Attention(nnx.Module):
+    """Causal grouped-query self-attention with rotary positions."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        c, D, H = config, config.embed_dim, config.head_dim
+
+        def weight(shape, axes, fan_in):
+            return init_weight(rngs.params(), shape, axes=axes, fan_in=fan_in, dtype=c.param_dtype)
+
+        self.query = weight((D, c.num_heads, H), ('embed', 'heads', None), D)
+        self.key = weight((D, c.num_kv_heads, H), ('embed', 'kv_heads', None), D)
+        self.value = weight((D, c.num_kv_heads, H), ('embed', 'kv_heads', None), D)
+        self.out = weight((c.num_heads, H, D), ('heads', None, 'embed'), c.num_heads * H)
+        if config.qkv_bias:
+            for name, heads in (('query', 'heads'), ('key', 'kv_heads'), ('value', 'kv_heads')):
+                shape = getattr(self, name).shape[1:]
+                bias = nnx.Param(jnp.zeros(shape, c.param_dtype), axes=(heads, None))
+                setattr(self, f'{name}_bias', bias)
+        if config.qk_norm:
+            self.query_norm = RMSNorm(H, config=config, axis=None)
+            self.key_norm = RMSNorm(H, config=config, axis=None)
+        self.config = config
+
+    def __call__(self, x, positions, mask, layer_cache):
+        """x [B, T, D]; layer_cache is a (keys, values) pair or None. Returns (x, layer_cache)."""
+        query, key, value = (self._heads(x, name) for name in ('query', 'key', 'value'))
+        if self.config.qk_norm:
+            query, key = self.query_norm(query), self.key_norm(key)
+        query = rotate(query, positions, theta=self.config.rope_theta)
+        key = rotate(key, positions, theta=self.config.rope_theta)
+        query = sharding.constrain(query, ('batch', None, 'heads', None))
+        if layer_cache is None:
+            key, value = key.swapaxes(1, 2), value.swapaxes(1, 2)
+        else:
+            layer_cache = cache_lib.write(layer_cache, key, value, positions)
+            key, value = (x.astype(query.dtype) for x in layer_cache)
+        out = attend(query, key, value, mask)
+        return project(out, self.out[...], contract=2), layer_cache
+
+    def _heads(self, x, name):
+        heads = project(x, getattr(self, name)[...], contract=1)
+        if self.config.qkv_bias:
+            heads = heads + getattr(self, f'{name}_bias')[...].astype(x.dtype)
+        return heads
+
+
+class MLP(nnx.Module):
+    """Gated MLP: down(activation(gate(x)) * up(x)). Source: arXiv 2002.05202."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        D, F, dtype = config.embed_dim, config.mlp_dim, config.param_dtype
+        into, out = ('embed', 'mlp'), ('mlp', 'embed')
+        self.gate = init_weight(rngs.params(), (D, F), axes=into, fan_in=D, dtype=dtype)
+        self.up = init_weight(rngs.params(), (D, F), axes=into, fan_in=D, dtype=dtype)
+        self.down = init_weight(rngs.params(), (F, D), axes=out, fan_in=F, dtype=dtype)
+        self.activation = config.activation
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        gate = ACTIVATIONS[self.activation](project(x, self.gate[...], contract=1))
+        hidden = sharding.constrain(gate * project(x, self.up[...], contract=1),
+                                    ('batch', None, 'mlp'))
+        return project(hidden, self.down[...], contract=1)

@@ -1,0 +1,55 @@
+"""Log-probabilities and entropies of given tokens, without [B, T, V] ever being alive."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from model import sharding
+from model.transformer import Transformer
+
+
+def log_softmax_at(logits: jax.Array, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Log-probability of `tokens` and entropy of the distribution, in float32.
+
+    logits [..., V] (-inf where excluded), tokens [...]. One-hot contraction, not a gather: it
+    stays local when V is sharded.
+    """
+    logits = logits.astype('float32')
+    logits = logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
+    normaliser = jnp.log(jnp.exp(logits).sum(axis=-1))
+    chosen = jax.nn.one_hot(tokens, logits.shape[-1], dtype=bool)
+    logprobs = jnp.where(chosen, logits, 0.0).sum(axis=-1) - normaliser
+    finite = jnp.where(jnp.isfinite(logits), logits, 0.0)
+    mean = (jnp.exp(logits) * finite).sum(axis=-1) / jnp.exp(normaliser)
+    return logprobs, normaliser - mean
+
+
+def token_logprobs(model: Transformer, hidden: jax.Array, tokens: jax.Array, *,
+                   transform: Callable[[jax.Array], jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """log p(tokens[t] | tokens[<t]) and the entropy of that distribution, both [B, T] float32.
+
+    hidden [B, T, D] of the same tokens [B, T]; entry 0 of a row has no prediction and is 0.
+    `transform` maps float32 logits to the logits of the distribution meant (temperature,
+    truncation). Works through `config.logits_chunk` positions at a time and recomputes their
+    logits in the backward pass, so memory grows with the chunk and not with T * V.
+    """
+    B, T, D = hidden.shape
+    chunk = min(model.config.logits_chunk, T)
+    num_chunks = -(-T // chunk)
+    shifted = jnp.pad(hidden[:, :-1], ((0, 0), (1, num_chunks * chunk - T), (0, 0)))
+    targets = jnp.pad(tokens, ((0, 0), (0, num_chunks * chunk - T)))
+
+    @jax.checkpoint
+    def of_chunk(hidden, targets):
+        logits = sharding.constrain(model.logits(hidden), ('batch', None, 'vocab'))
+        return log_softmax_at(transform(logits), targets)
+
+    if num_chunks == 1:
+        logprobs, entropy = of_chunk(shifted, targets)
+    else:
+        split = lambda x: x.reshape(B, num_chunks, chunk, *x.shape[2:]).swapaxes(0, 1)  # noqa: E731
+        results = jax.lax.map(lambda xs: of_chunk(*xs), (split(shifted), split(targets)))
+        logprobs, entropy = (x.swapaxes(0, 1).reshape(B, -1)[:, :T] for x in results)
+    valid = jnp.arange(T) > 0
+    return jnp.where(valid, logprobs, 0.0), jnp.where(valid, entropy, 0.0)

@@ -1,0 +1,119 @@
+"""How a token is chosen: frozen values that map logits to the distribution sampled from.
+
+`transform` is the whole of a method's distribution, so a trainer that passes it to
+model.logprobs.token_logprobs recomputes exactly what the sampler recorded.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from model import logprobs
+
+
+@dataclasses.dataclass(frozen=True)
+class Greedy:
+    """The most likely token; recorded are log-probabilities at temperature 1, untruncated.
+
+    `banned` ids are never chosen and have no probability.
+    """
+
+    banned: tuple[int, ...]
+
+    def __post_init__(self):
+        _check_banned(self.banned)
+
+    def transform(self, logits: jax.Array) -> jax.Array:
+        """logits [..., V] -> float32 [..., V], -inf where excluded."""
+        return _ban(logits, self.banned)
+
+    def sample(self, key: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """logits [..., V] -> (token [...] int32, its log-probability [...]); `key` is not used."""
+        logits = self.transform(logits)
+        return _with_logprob(logits, logits.argmax(axis=-1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """A draw from the tempered, then truncated distribution.
+
+    Truncations work on what the one before left, in the order top_k, top_p, min_p, and keep every
+    token that ties with the last one kept. Off are top_k=0, top_p=1 and min_p=0. top_p is the
+    nucleus of arXiv 1904.09751, min_p the share of the best token's probability (2407.01082).
+    """
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    banned: tuple[int, ...]
+
+    def __post_init__(self):
+        _check_banned(self.banned)
+        if not (_is_number(self.temperature) and 0 < self.temperature < math.inf):
+            raise ValueError(
+                f'temperature={self.temperature} must be above 0; for the most likely token '
+                f'use Greedy'
+            )
+        if not _is_number(self.top_k) or self.top_k != int(self.top_k) or self.top_k < 0:
+            raise ValueError(f'top_k={self.top_k} must be a whole number; 0 is off')
+        if not _is_number(self.top_p) or not 0 < self.top_p <= 1:
+            raise ValueError(f'top_p={self.top_p} must be in (0, 1]; 1.0 is off')
+        if not _is_number(self.min_p) or not 0 <= self.min_p < 1:
+            raise ValueError(f'min_p={self.min_p} must be in [0, 1); 0.0 is off')
+
+    def transform(self, logits: jax.Array) -> jax.Array:
+        """logits [..., V] -> float32 [..., V], -inf where excluded."""
+        logits = _ban(logits, self.banned) / self.temperature
+        if 0 < self.top_k < logits.shape[-1]:
+            logits = _keep(logits, _top_k_threshold(logits, self.top_k))
+        if self.top_p < 1:
+            logits = _keep(logits, _top_p_threshold(logits, self.top_p))
+        if self.min_p > 0:
+            logits = _keep(logits, logits.max(axis=-1, keepdims=True) + math.log(self.min_p))
+        return logits
+
+    def sample(self, key: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """logits [..., V] -> (token [...] int32, its log-probability [...])."""
+        logits = self.transform(logits)
+        return _with_logprob(logits, jax.random.categorical(key, logits))
+
+
+Method = Greedy | Sampling
+
+
+def _ban(logits: jax.Array, banned: tuple[int, ...]) -> jax.Array:
+    logits = logits.astype('float32')
+    return logits.at[..., list(banned)].set(-jnp.inf) if banned else logits
+
+
+def _keep(logits: jax.Array, threshold: jax.Array) -> jax.Array:
+    return jnp.where(logits >= jax.lax.stop_gradient(threshold), logits, -jnp.inf)
+
+
+def _top_k_threshold(logits: jax.Array, k: int) -> jax.Array:
+    return jax.lax.top_k(logits, k)[0][..., -1:]
+
+
+def _top_p_threshold(logits: jax.Array, p: float) -> jax.Array:
+    """The least logit of the smallest set of likeliest tokens that holds probability p."""
+    descending = -jnp.sort(-logits, axis=-1)
+    probabilities = jax.nn.softmax(descending, axis=-1)
+    before = jnp.cumsum(probabilities, axis=-1) - probabilities
+    kept = (before < p) & (descending > -jnp.inf)
+    return jnp.where(kept, descending, jnp.inf).min(axis=-1, keepdims=True)
+
+
+def _with_logprob(logits: jax.Array, token: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return token.astype('int32'), logprobs.log_softmax_at(logits, token)[0]
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_banned(banned) -> None:
+    if not isinstance(banned, tuple) or not all(isinstance(i, int) and i >= 0 for i in banned):
+        raise ValueError(f'banned={banned!r} must be a tuple of token ids; () bans none')

@@ -1,0 +1,1 @@
+"""One stage a script, the runner that walks them, and the report."""

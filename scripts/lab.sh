@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# The main job: every stage on the generated lab task, with a report at the end; arguments are passed on:
+#   bash scripts/lab.sh [--config.seed=1 ...]
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+
+exec "$PYTHON" -m scripts.run --config configs/lab.py --workdir runs/lab "$@"

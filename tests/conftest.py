@@ -1,0 +1,30 @@
+"""Eight virtual CPU devices, a compilation cache, deterministic hypothesis, and real data."""
+
+import os
+import pathlib
+
+ROOT = pathlib.Path(__file__).parents[1]
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(ROOT / '.cache' / 'jax'))
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
+
+import hypothesis  # noqa: E402
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update('jax_num_cpu_devices', 8)
+
+hypothesis.settings.register_profile(
+    'elenchus', derandomize=True, database=None, deadline=None, max_examples=20
+)
+hypothesis.settings.load_profile('elenchus')
+
+
+@pytest.fixture(scope='session')
+def shared_data() -> pathlib.Path:
+    """The folder of real data: $ELENCHUS_DATA, or shared/data beside the checkout."""
+    given = os.environ.get('ELENCHUS_DATA')
+    folder = pathlib.Path(given) if given else ROOT.parent / 'shared' / 'data'
+    if not folder.is_dir():
+        pytest.skip(f'no real data: {folder} is no folder; set ELENCHUS_DATA')
+    return folder

@@ -1,0 +1,261 @@
+import collections
+import functools
+import json
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from data import critiques
+from data import tokenizer as tokenizers
+
+WORDS = ('eve', 'ben', 'hal', *'0123456789:+-;?', 'is', '####', 'correct', 'wrong', 'answer')
+TOKENIZER = tokenizers.word_tokenizer(WORDS)
+GRAMMARS = (critiques.RELEASED, critiques.LAB)
+
+PASS = (
+    'ben : eve - 4 ; 7 - 4 is 3 ; correct\n hal : ben + 7 ; 3 + 7 is 0 ; correct\n'
+    ' answer : hal is 0 ; correct'
+)
+STOP = 'ben : eve - 4 ; 7 - 4 is 3 ; wrong\n answer : wrong'
+FULL = """Step sentence: Half of it is 10/2 = 5 miles  \nCorrectness of the step: Correct  \n
+Explanation: Halving is right.
+
+It really is.
+
+Step sentence: The gym is 12 miles away
+Correctness of the step: Wrong
+Explanation: It is 5 + 2.
+
+Correctness of the final answer: Wrong
+Explanation: It is 7 miles.
+"""
+
+verdicts = st.sampled_from([True, False, None])
+phrases = st.lists(
+    st.sampled_from(('ben', 'is', '3', '+', '-', ':', '5.5', '(so)', '*x*', 'so')),
+    min_size=1,
+    max_size=6,
+).map(' '.join)
+steps = st.builds(critiques.StepVerdict, phrases, verdicts, phrases | st.just(''))
+written = st.builds(
+    critiques.Critique,
+    st.lists(steps, max_size=5).map(tuple),
+    verdicts,
+    phrases | st.just(''),
+)
+
+
+@functools.cache
+def bpe():
+    texts = [FULL, *(critiques.RELEASED.write(critiques.LAB.parse(text)) for text in (PASS, STOP))]
+    return tokenizers.SentencePieceTokenizer(
+        tokenizers.train_tokenizer(texts, vocab_size=600, model_type='bpe')
+    )
+
+
+def released(shared_data, name):
+    text = (shared_data / 'mathcritique' / f'{name}.json').read_text(encoding='utf-8')
+    return [critiques.released_record(record) for record in json.loads(text)]
+
+
+def every_verdict(critique):
+    return [step.correct for step in critique.steps] + [critique.final_correct]
+
+
+@pytest.mark.parametrize('grammar', GRAMMARS)
+@hypothesis.given(critique=written)
+def test_parsing_what_was_written_gives_it_back(grammar, critique):
+    assert grammar.parse(grammar.write(critique)) == critique
+
+
+@pytest.mark.parametrize('text', [PASS, STOP])
+def test_lab_text_is_written_back_exactly(text):
+    assert critiques.LAB.write(critiques.LAB.parse(text)) == text
+
+
+def test_a_lab_critique_reads_as_steps_and_an_answer():
+    assert critiques.LAB.parse(PASS) == critiques.Critique(
+        (
+            critiques.StepVerdict('ben : eve - 4', True, '7 - 4 is 3'),
+            critiques.StepVerdict('hal : ben + 7', True, '3 + 7 is 0'),
+        ),
+        True,
+        'hal is 0',
+    )
+
+
+def test_a_released_critique_reads_across_blank_lines_and_trailing_spaces():
+    assert critiques.RELEASED.parse(FULL) == critiques.Critique(
+        (
+            critiques.StepVerdict(
+                'Half of it is 10/2 = 5 miles', True, 'Halving is right.\n\nIt really is.'
+            ),
+            critiques.StepVerdict('The gym is 12 miles away', False, 'It is 5 + 2.'),
+        ),
+        False,
+        'It is 7 miles.',
+    )
+
+
+def test_missing_fields_leave_the_rest_readable():
+    text = (
+        'Step sentence: a\nExplanation: why\nCorrectness of the step: Wrong\nStep sentence: b\n'
+        'Correctness of the final answer: Wrong'
+    )
+    found = critiques.RELEASED.parse(text)
+    assert [(s.sentence, s.correct) for s in found.steps] == [('a', False), ('b', None)]
+    assert found.final_correct is False and found.final_explanation == ''
+
+
+def test_a_verdict_without_its_sentence_is_a_step():
+    text = 'Correctness of the step: Correct\nCorrectness of the step: Wrong\nExplanation: no'
+    assert [step.correct for step in critiques.RELEASED.parse(text).steps] == [True, False]
+
+
+@pytest.mark.parametrize('value', ['Correct', '**Correct**', 'correct.', '  CORRECT  '])
+def test_verdicts_may_be_decorated(value):
+    text = f'Correctness of the final answer: {value}\nExplanation: fine'
+    assert critiques.RELEASED.parse(text).final_correct is True
+
+
+@pytest.mark.parametrize(
+    'value',
+    ['', 'Not correct', 'Correct for the equation but wrong in context', 'Correct?', 'Partially'],
+)
+def test_an_unclear_verdict_is_none(value):
+    text = f'Step sentence: a\nCorrectness of the step: {value}\nExplanation: fine'
+    assert critiques.RELEASED.parse(text).steps[0].correct is None
+    assert critiques.RELEASED.parse(f'{critiques._FINAL}: {value}').final_correct is None
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        'correct',
+        'ben : eve - 4 correct',
+        'answer : hal is 0 correct',
+        'answer correct',
+        '; correct ?',
+    ],
+)
+def test_a_lab_verdict_out_of_place_is_none(text):
+    assert set(every_verdict(critiques.LAB.parse(text))) == {None}
+
+
+@pytest.mark.parametrize('other', ['wrong', 'hal is 0', ''])
+def test_final_verdicts_that_contradict_each_other_are_none(other):
+    assert critiques.LAB.parse(f'answer : correct\n answer : {other}').final_correct is None
+    assert critiques.LAB.parse(f'answer : {other}\n answer : correct').final_correct is None
+
+
+@pytest.mark.parametrize('grammar', GRAMMARS)
+@hypothesis.given(text=st.text(max_size=200))
+def test_text_without_a_verdict_word_is_never_correct(grammar, text):
+    hypothesis.assume('correct' not in text.lower())
+    assert True not in every_verdict(grammar.parse(text))
+
+
+@pytest.mark.parametrize('grammar', GRAMMARS)
+@hypothesis.given(critique=written, cut=st.integers(0, 400))
+def test_a_critique_cut_off_never_gains_a_correct_verdict(grammar, critique, cut):
+    whole, part = critique, grammar.parse(grammar.write(critique)[:cut])
+    assert part.final_correct is not True or whole.final_correct is True
+    for before, after in zip(part.steps, whole.steps, strict=False):
+        assert before.correct is not True or after.correct is True
+
+
+def test_the_first_error_is_the_first_step_judged_wrong():
+    assert critiques.first_error(critiques.LAB.parse(PASS)) is None
+    assert critiques.first_error(critiques.LAB.parse(STOP)) == 0
+    assert critiques.first_error(critiques.RELEASED.parse(FULL)) == 1
+
+
+def test_a_full_pass_judges_every_step_and_the_answer():
+    found = critiques.LAB.parse(PASS)
+    assert critiques.is_full_pass(found, 2) and not critiques.is_full_pass(found, 3)
+    assert not critiques.is_full_pass(critiques.LAB.parse(STOP), 2)
+    assert not critiques.is_full_pass(critiques.LAB.parse(PASS.partition('\n answer')[0]), 2)
+
+
+def test_grammars_are_found_by_their_names():
+    assert critiques.GRAMMARS == {'released': critiques.RELEASED, 'lab': critiques.LAB}
+
+
+def test_lab_verdicts_stand_last_in_their_lines():
+    tokens = [*TOKENIZER.encode(PASS), TOKENIZER.eos_id]
+    found = critiques.verdict_positions(tokens, grammar=critiques.LAB, tokenizer=TOKENIZER)
+    ends = [i for i, token in enumerate(tokens) if token in (TOKENIZER.newline_id, 1)]
+    assert found == ([ends[0] - 1, ends[1] - 1], ends[2] - 1)
+
+
+def test_a_line_without_a_verdict_has_no_position():
+    tokens = TOKENIZER.encode('ben : 7 - 4 is 3\n hal ; 3 ; wrong\n answer : hal')
+    found = critiques.verdict_positions(tokens, grammar=critiques.LAB, tokenizer=TOKENIZER)
+    assert found == ([None, len(TOKENIZER.encode('ben : 7 - 4 is 3\n hal ; 3 ;'))], None)
+
+
+@pytest.mark.parametrize('grammar', GRAMMARS)
+@hypothesis.given(critique=written, accents=st.sampled_from(['', 'é日 ', '\u2014 ']))
+def test_positions_hold_the_first_token_of_each_verdict(grammar, critique, accents):
+    first = critiques.StepVerdict(f'{accents}so', True, '')
+    critique = critiques.Critique(
+        (first, *critique.steps), *(critique.final_correct, critique.final_explanation)
+    )
+    tokens = [*bpe().encode(grammar.write(critique)), bpe().eos_id]
+    steps_at, final_at = critiques.verdict_positions(tokens, grammar=grammar, tokenizer=bpe())
+    found = [*steps_at, final_at]
+    assert [i is None for i in found] == [v is None for v in every_verdict(critique)]
+    for i, correct in zip(found, every_verdict(critique), strict=True):
+        if i is not None:
+            word = bpe().decode(tokens[i : i + 8]).strip().lower()
+            assert word.startswith('correct' if correct else 'wrong')
+            assert not bpe().decode(tokens[:i]).endswith(('c', 'w', 'C', 'W'))
+
+
+@pytest.mark.parametrize(
+    'name, num_steps, verdict_counts, finals, unclear',
+    [
+        ('gsm8k', 263, {True: 85, False: 177, None: 1}, {True: 1, False: 49}, [12]),
+        ('math', 250, {True: 45, False: 203, None: 2}, {False: 50}, [14, 43]),
+    ],
+)
+def test_released_critiques_parse_as_measured(
+    shared_data, name, num_steps, verdict_counts, finals, unclear
+):
+    parsed = [critiques.RELEASED.parse(record.critique) for record in released(shared_data, name)]
+    counts = collections.Counter(step.correct for c in parsed for step in c.steps)
+    assert len(parsed) == 50 and sum(len(c.steps) for c in parsed) == num_steps
+    assert counts == verdict_counts
+    assert collections.Counter(c.final_correct for c in parsed) == finals
+    assert [i for i, c in enumerate(parsed) if None in every_verdict(c)] == unclear
+
+
+@pytest.mark.parametrize('name', ['gsm8k', 'math'])
+def test_released_critiques_survive_being_written_again(shared_data, name):
+    for record in released(shared_data, name):
+        parsed = critiques.RELEASED.parse(record.critique)
+        assert critiques.RELEASED.parse(critiques.RELEASED.write(parsed)) == parsed
+
+
+@pytest.mark.parametrize('name', ['gsm8k', 'math'])
+def test_released_records_split_into_four_clean_texts(shared_data, name):
+    for record in released(shared_data, name):
+        assert all(record)
+        whole = '\n'.join(record)
+        assert '<|end_of_text|>' not in whole and 'Please also give' not in whole
+        assert record.critique.startswith('Step sentence:')
+        assert record.attempt.startswith("Let's break it down step by step:\n")
+
+
+def test_released_questions_are_those_of_their_source(shared_data):
+    lines = (shared_data / 'gsm8k' / 'train.jsonl').read_text(encoding='utf-8').split('\n')
+    known = {json.loads(line)['question'].strip() for line in lines if line}
+    assert all(record.question in known for record in released(shared_data, 'gsm8k'))
+
+
+def test_a_record_of_another_form_is_refused():
+    with pytest.raises(ValueError, match="'instruction'"):
+        critiques.released_record({'instructions': '', 'input': '', 'output': ''})
+    with pytest.raises(ValueError, match='Assistant'):
+        critiques.released_record({'instruction': 'Only this.', 'input': '', 'output': ''})

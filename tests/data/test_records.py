@@ -1,0 +1,74 @@
+import pytest
+
+from data import records
+from data.records import Episode, Turn
+
+
+def make_episode(index=0):
+    return Episode(
+        problem_id=f'lab/{index}',
+        level=2,
+        turns=(
+            Turn('question', (4,), (10, 11, 1)),
+            Turn('attempt', (6,), (12, 13, 1), logprobs=(-0.1, -2.5e-8, -1.0 / 3.0),
+                 step_ends=(2, 3), step_scores=(0.5, 0.1)),
+            Turn('critique', (7,), (14, 1)),
+            Turn('attempt', (6,), (15, 1)),
+        ),
+        outcome={'correct': True, 'first_error': None, 'verdict': 'wrong'},
+    )
+
+
+def test_an_episode_survives_json_exactly():
+    episode = make_episode()
+    assert records.from_json(records.to_json(episode)) == episode
+
+
+def test_episode_files_are_read_back_in_name_order(tmp_path):
+    episodes = [make_episode(index) for index in range(5)]
+    records.write_episodes(tmp_path / 'b.array_record', episodes[3:])
+    records.write_episodes(tmp_path / 'a.array_record', episodes[:3])
+    assert list(records.read_episodes(tmp_path)) == episodes
+
+
+def test_writing_again_replaces_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / 'new' / 'a.array_record'
+    for _ in range(2):
+        records.write_episodes(path, [make_episode()])
+    assert list(records.read_episodes(path.parent)) == [make_episode()]
+    assert [found.name for found in path.parent.iterdir()] == [path.name]
+
+
+def test_a_write_that_fails_leaves_the_earlier_file(tmp_path):
+    path = tmp_path / 'a.array_record'
+    records.write_episodes(path, [make_episode()])
+
+    def broken():
+        yield make_episode(1)
+        raise RuntimeError('interrupted')
+
+    with pytest.raises(RuntimeError, match='interrupted'):
+        records.write_episodes(path, broken())
+    assert list(records.read_episodes(tmp_path)) == [make_episode()]
+
+
+def test_an_empty_folder_is_refused_by_name(tmp_path):
+    with pytest.raises(ValueError, match=str(tmp_path)):
+        list(records.read_episodes(tmp_path))
+
+
+def test_the_last_turn_of_a_role_is_found():
+    episode = make_episode()
+    assert episode.turn('attempt').tokens == (15, 1)
+    with pytest.raises(KeyError, match='refinement'):
+        episode.turn('refinement')
+
+
+def test_an_unknown_role_is_refused():
+    with pytest.raises(ValueError, match='answer'):
+        Turn('answer', (), (1,))
+
+
+def test_logprobs_must_match_the_tokens():
+    with pytest.raises(ValueError, match='1 logprobs for 2 tokens'):
+        Turn('attempt', (), (1, 2), logprobs=(-0.5,))

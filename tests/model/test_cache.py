@@ -1,0 +1,103 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from model import cache as cache_lib
+from tests import tiny
+
+LENGTH = 12
+
+
+@jax.jit
+def forward(model, tokens, positions):
+    hidden, _ = model(tokens, positions)
+    return model.logits(hidden)
+
+
+@jax.jit
+def forward_cached(model, tokens, positions, cache):
+    hidden, cache = model(tokens, positions, cache=cache)
+    return model.logits(hidden), cache
+
+
+def full_inputs(seed, rows=3):
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(0, tiny.CONFIG.vocab_size, (rows, LENGTH), dtype=np.int32)
+    return tokens, np.broadcast_to(np.arange(LENGTH, dtype=np.int32), tokens.shape)
+
+
+@pytest.mark.parametrize(
+    'config',
+    [
+        dataclasses.replace(tiny.CONFIG, num_kv_heads=1),
+        tiny.EVERYTHING,
+        dataclasses.replace(tiny.EVERYTHING, num_kv_heads=4, scan_layers=False),
+    ],
+    ids=['one-kv-head', 'everything', 'all-kv-heads'],
+)
+def test_prefill_and_decode_equal_the_full_forward(config):
+    """Rows are at different positions, and the cache holds what an earlier user left in it."""
+    model = tiny.make_model(config)
+    tokens, positions = full_inputs(1)
+    expected = np.asarray(forward(model, tokens, positions))
+    cache = cache_lib.init_cache(config, batch=3, length=LENGTH + 4)
+    cache = jax.tree.map(lambda x: x + 3.0, cache)
+    logits, cache = forward_cached(model, tokens[:, :5], positions[:, :5], cache)
+    np.testing.assert_allclose(logits, expected[:, :5], atol=2e-5)
+    at = np.array([3, 4, 5])  # rows 0 and 1 go back and write over prefilled slots
+    while (at < LENGTH).all():
+        rows = np.arange(3)
+        logits, cache = forward_cached(model, tokens[rows, at, None], at[:, None], cache)
+        np.testing.assert_allclose(logits[:, 0], expected[rows, at], atol=2e-5)
+        at = at + 1
+
+
+def test_a_turn_appended_to_a_cache_equals_the_full_forward():
+    model = tiny.make_model(tiny.EVERYTHING)
+    tokens, positions = full_inputs(2)
+    expected = forward(model, tokens, positions)
+    cache = cache_lib.init_cache(tiny.EVERYTHING, batch=3, length=LENGTH)
+    for start, end in ((0, 4), (4, 8), (8, 12)):
+        part, cache = forward_cached(model, tokens[:, start:end], positions[:, start:end], cache)
+        np.testing.assert_allclose(part, expected[:, start:end], atol=2e-5)
+
+
+def test_positions_past_the_end_are_dropped():
+    cache = cache_lib.init_cache(tiny.CONFIG, batch=2, length=4)
+    shape = (2, 1, tiny.CONFIG.num_kv_heads, tiny.CONFIG.head_dim)
+    new = np.ones(shape, np.float32)
+    keys, values = cache_lib.write(cache.layers[0], new, 2 * new, np.array([[4], [1]]))
+    assert not keys[0].any() and not values[0].any()
+    np.testing.assert_array_equal(np.flatnonzero(keys[1, 0, :, 0]), [1])
+    np.testing.assert_array_equal(values[1, :, 1], 2 * new[1, 0])
+
+
+def test_inserted_rows_are_copied_into_their_slots_and_nothing_else_changes():
+    rng = np.random.default_rng(3)
+
+    def noise(batch, length):
+        empty = cache_lib.init_cache(tiny.CONFIG, batch=batch, length=length)
+        return jax.tree.map(lambda x: rng.standard_normal(x.shape).astype(x.dtype), empty)
+
+    old, new = noise(4, 8), noise(2, 5)
+    result = jax.jit(cache_lib.insert)(
+        jax.tree.map(jax.numpy.asarray, old), new, slots=np.array([3, 1, 4]), rows=np.array([0, 1, 1])
+    )
+    for before, source, after in zip(*map(jax.tree.leaves, (old, new, result)), strict=True):
+        expected = before.copy()
+        expected[3, :, :5], expected[1, :, :5] = source[0], source[1]
+        np.testing.assert_array_equal(after, expected)
+
+
+def test_cache_bytes_are_the_bytes_of_the_cache():
+    for config in (tiny.CONFIG, dataclasses.replace(tiny.EVERYTHING, dtype='bfloat16')):
+        cache = cache_lib.init_cache(config, batch=3, length=7)
+        held = sum(leaf.nbytes for leaf in jax.tree.leaves(cache))
+        assert cache_lib.cache_bytes(config, batch=3, length=7) == held
+
+
+def test_a_cache_longer_than_the_model_is_refused_by_name():
+    with pytest.raises(ValueError, match=r'65.*model\.max_length=64'):
+        cache_lib.init_cache(tiny.CONFIG, batch=1, length=65)

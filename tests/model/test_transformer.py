@@ -1,0 +1,217 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from data import packing
+from model import transformer
+from model.cache import init_cache
+from tests import tiny
+
+LENGTH = 12
+
+
+@jax.jit
+def logits_of(model, tokens, positions, segments):
+    hidden, _ = model(tokens, positions, segments=segments)
+    return model.logits(hidden)
+
+
+@jax.jit
+def value_and_grads(model, tokens, positions, segments):
+    """A loss that weighs every logit differently, and its gradients."""
+
+    def loss(model):
+        hidden, _ = model(tokens, positions, segments=segments)
+        logits = model.logits(hidden)
+        wave = jnp.sin(jnp.arange(logits.shape[-1]) * 0.7 + positions[..., None])
+        return jnp.sum(logits * wave * (segments > 0)[..., None])
+
+    return jax.value_and_grad(loss)(model)
+
+
+def random_tokens(seed, shape=(2, LENGTH)):
+    tokens = np.random.default_rng(seed).integers(0, tiny.CONFIG.vocab_size, shape, dtype=np.int32)
+    positions = np.broadcast_to(np.arange(shape[1], dtype=np.int32), shape)
+    return tokens, positions, np.ones(shape, np.int32)
+
+
+def reference_forward(model, tokens):
+    """Logits [T, V] of one sequence in float64, written from the papers with plain loops."""
+    c = model.config
+    W = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), model)
+    at = lambda param, i=None: param[...] if i is None else param[...][i]  # noqa: E731
+
+    def rms(x, scale):
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + c.norm_epsilon) * scale
+
+    def rope(vector, position):
+        out = np.empty_like(vector)
+        half = c.head_dim // 2
+        for i in range(half):
+            angle = position * c.rope_theta ** (-2 * i / c.head_dim)
+            a, b = vector[i], vector[i + half]
+            out[i] = a * np.cos(angle) - b * np.sin(angle)
+            out[i + half] = a * np.sin(angle) + b * np.cos(angle)
+        return out
+
+    x = at(W.embedding)[tokens]
+    for i in range(c.num_layers):
+        a, m = W.blocks.attention, W.blocks.mlp
+        h = rms(x, at(W.blocks.attention_norm.scale, i))
+        q, k, v = (np.einsum('td,dnh->tnh', h, at(w, i)) for w in (a.query, a.key, a.value))
+        if c.qkv_bias:
+            q, k, v = q + at(a.query_bias, i), k + at(a.key_bias, i), v + at(a.value_bias, i)
+        if c.qk_norm:
+            q, k = rms(q, at(a.query_norm.scale, i)), rms(k, at(a.key_norm.scale, i))
+        heads = np.zeros_like(q)
+        for n in range(c.num_heads):
+            shared = n * c.num_kv_heads // c.num_heads
+            for t in range(len(tokens)):
+                query = rope(q[t, n], t)
+                scores = [query @ rope(k[s, shared], s) / c.head_dim**0.5 for s in range(t + 1)]
+                weights = np.exp(scores - np.max(scores))
+                heads[t, n] = weights / weights.sum() @ v[: t + 1, shared]
+        x = x + np.einsum('tnh,nhd->td', heads, at(a.out, i))
+        h = rms(x, at(W.blocks.mlp_norm.scale, i))
+        gate = h @ at(m.gate, i)
+        if c.activation == 'silu':
+            gate = gate / (1 + np.exp(-gate))
+        else:
+            gate = 0.5 * gate * (1 + np.tanh(np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3)))
+        x = x + (gate * (h @ at(m.up, i))) @ at(m.down, i)
+    head = at(W.embedding).T if c.tie_embeddings else at(W.head)
+    return rms(x, at(W.final_norm.scale)) @ head
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(num_kv_heads=4),
+        dict(num_kv_heads=1, qkv_bias=True),
+        dict(num_kv_heads=2, qk_norm=True, activation='gelu'),
+        dict(num_kv_heads=2, qkv_bias=True, qk_norm=True, tie_embeddings=False),
+    ],
+    ids=lambda changes: '-'.join(changes),
+)
+def test_logits_are_those_of_a_plain_float64_reference(changes):
+    model = tiny.make_model(dataclasses.replace(tiny.CONFIG, **changes))
+    tokens, positions, segments = random_tokens(1)
+    logits = logits_of(model, tokens, positions, segments)
+    expected = np.stack([reference_forward(model, row) for row in tokens])
+    np.testing.assert_allclose(logits, expected, atol=2e-5)
+
+
+@pytest.fixture(scope='module')
+def expected():
+    """Value and gradients of the scanned model without recomputation."""
+    return value_and_grads(tiny.make_model(tiny.EVERYTHING), *random_tokens(2))
+
+
+@pytest.mark.parametrize(
+    ('scan_layers', 'remat'),
+    [(False, 'none'), (False, 'dots'), (True, 'dots'), (True, 'full')],
+)
+def test_unrolling_and_rematerialisation_change_no_value_and_no_gradient(
+    expected, scan_layers, remat
+):
+    config = dataclasses.replace(tiny.EVERYTHING, scan_layers=scan_layers, remat=remat)
+    found = value_and_grads(tiny.make_model(config), *random_tokens(2))
+    tiny.assert_trees_close(found, expected, relative=2e-6)
+
+
+@pytest.mark.parametrize('segmented', [True, False])
+def test_future_tokens_do_not_matter(segmented):
+    model = tiny.make_model(tiny.EVERYTHING)
+    tokens, positions, segments = random_tokens(3)
+    changed = tokens.copy()
+    changed[:, 7:] = (changed[:, 7:] + 1) % tiny.CONFIG.vocab_size
+    given = (positions, segments if segmented else None)
+    before, after = (logits_of(model, x, *given) for x in (tokens, changed))
+    np.testing.assert_array_equal(before[:, :7], after[:, :7])
+    assert np.abs(before[:, 7:] - after[:, 7:]).max(axis=-1).min() > 1e-3
+
+
+def test_a_packed_row_gives_the_logits_and_gradients_of_its_sequences_alone():
+    model = tiny.make_model(tiny.EVERYTHING)
+    examples = tiny.random_examples(4, (5, 4, 3))
+    packed = packing.pack(examples, rows=1, length=16)
+    alone = packing.pad(examples, length=16)
+    together = logits_of(model, packed.tokens, packed.positions, packed.segments)[0]
+    apart = logits_of(model, alone.tokens, alone.positions, alone.segments)
+    cut = np.concatenate([apart[i, : len(e.tokens)] for i, e in enumerate(examples)])
+    np.testing.assert_allclose(together[: len(cut)], cut, atol=2e-5)
+    tiny.assert_trees_close(
+        value_and_grads(model, packed.tokens, packed.positions, packed.segments),
+        value_and_grads(model, alone.tokens, alone.positions, alone.segments),
+        relative=1e-6,
+    )
+
+
+def test_what_stands_in_padding_reaches_no_logit():
+    model = tiny.make_model(tiny.EVERYTHING)
+    batch = tiny.random_batch(5)
+    changed = tiny.with_padding(batch, np.random.default_rng(5))
+    before, after = (
+        np.asarray(logits_of(model, x.tokens, x.positions, x.segments)) for x in (batch, changed)
+    )
+    real = batch.segments > 0
+    np.testing.assert_array_equal(before[real], after[real])
+    assert np.isfinite(after).all()
+
+
+def test_bfloat16_compute_keeps_float32_parameters_and_gradients_and_float32_logits():
+    config = dataclasses.replace(tiny.EVERYTHING, dtype='bfloat16')
+    model, inputs = tiny.make_model(config), random_tokens(6)
+    logits = logits_of(model, *inputs)
+    _, grads = value_and_grads(model, *inputs)
+    assert {leaf.dtype for leaf in jax.tree.leaves((model, grads))} == {jnp.dtype('float32')}
+    assert logits.dtype == jnp.float32
+    assert init_cache(config, batch=1, length=8).layers[0][0].dtype == jnp.bfloat16
+    exact = logits_of(tiny.make_model(tiny.EVERYTHING), *inputs)
+    error = np.linalg.norm(logits - exact) / np.linalg.norm(exact)
+    assert 1e-4 < error < 0.03, error
+
+
+def test_bfloat16_sums_the_gradient_of_a_frequent_token_in_float32():
+    """A sum of many equal bfloat16 numbers stands still at 256 times one of them."""
+
+    def grad_at_frequent_token(dtype):
+        config = dataclasses.replace(
+            tiny.CONFIG, dtype=dtype, num_layers=1, tie_embeddings=False, max_length=1
+        )
+        model = tiny.make_model(config)
+        tokens = np.full((2048, 1), 7, np.int32)
+        _, grads = value_and_grads(model, tokens, 0 * tokens, 0 * tokens + 1)
+        return np.asarray(grads.embedding[...][7])
+
+    exact, found = grad_at_frequent_token('float32'), grad_at_frequent_token('bfloat16')
+    assert np.linalg.norm(found - exact) < 0.05 * np.linalg.norm(exact)
+
+
+def test_unstacked_blocks_are_the_layers_in_order():
+    model = tiny.make_model(tiny.CONFIG)
+    blocks = model.unstacked_blocks()
+    assert len(blocks) == tiny.CONFIG.num_layers
+    for i, block in enumerate(blocks):
+        np.testing.assert_array_equal(block.mlp.up[...], model.blocks.mlp.up[...][i])
+
+
+def test_the_same_key_makes_the_same_model_and_layers_differ():
+    first, again = (transformer.init_model(tiny.CONFIG, jax.random.key(3)) for _ in range(2))
+    other = transformer.init_model(tiny.CONFIG, jax.random.key(4))
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, first, again)))
+    up = first.blocks.mlp.up[...]
+    assert not np.array_equal(up, other.blocks.mlp.up[...])
+    assert not np.array_equal(up[0], up[1])
+    assert not np.array_equal(up, first.blocks.mlp.gate[...])
+
+
+def test_initial_weights_have_variance_one_over_fan_in():
+    config = dataclasses.replace(tiny.CONFIG, embed_dim=64, mlp_dim=128, num_heads=8, head_dim=16)
+    model = transformer.init_model(config, jax.random.key(0))
+    attention, mlp = model.blocks.attention, model.blocks.mlp
+    for weight, fan_in in ((attention.query, 64), (attention.out, 128), (mlp.down, 128)):
+        assert np.std(weight[...]) == pytest.approx(fan_in**-0.5, rel=0.05)

@@ -1,0 +1,184 @@
+"""The report shows what the stages left and nothing else."""
+
+import html.parser
+import json
+import re
+
+import numpy as np
+import pytest
+
+from data import records, tokenizer
+from scripts import report
+from train import settings
+
+QUESTION = 'ben is 3 ; eve is ben + 4 ; eve ?'
+STEPS = ('eve : ben + 4 is 7\n', ' #### 7')
+CRITIQUE = 'eve : ben + 4 ; 3 + 4 is 7 ; correct\n answer : eve is 7 ; correct'
+WORDS = sorted(set(f'{QUESTION} {"".join(STEPS)} {CRITIQUE} wrong'.split()))
+
+
+@pytest.fixture(scope='module')
+def words():
+    return tokenizer.word_tokenizer(WORDS)
+
+
+def make_episode(words, *, level=1, correct=True, refined=True, scores=(0.97, 0.2)):
+    bodies = [words.encode(step) for step in STEPS]
+    ends = tuple(int(end) for end in np.cumsum([len(body) for body in bodies]))
+    attempt = (*sum(bodies, []), words.eos_id)
+    turns = (
+        records.Turn('question', (4,), tuple(words.encode(QUESTION))),
+        records.Turn('attempt', (6,), attempt, step_ends=ends, step_scores=scores),
+        records.Turn('critique', (7,), (*words.encode(CRITIQUE), words.eos_id)),
+        records.Turn('refinement', (8,), attempt, step_ends=ends),
+    )
+    outcome = {'correct': correct, 'refined_correct': refined, 'verdict': True}
+    return records.Episode(f'lab/test/{level}<&>', level, turns, outcome)
+
+
+def make_summary(shift):
+    levels = {str(n): [0.9 - 0.1 * n + shift, 0.85 - 0.1 * n, 0.99 - 0.1 * n] for n in range(1, 6)}
+    levels['all'] = [0.6 + shift, 0.55 + shift, 0.65 + shift]
+    arms = ('attempt', 'refined', 'majority@4')
+    return {
+        'seconds': 12.5,
+        'tokens_sampled': 123456,
+        'tokens_trained': 0,
+        'accuracy': dict.fromkeys(arms, levels),
+        'difference': {'refined-attempt': {name: [0.05, 0.01, 0.09] for name in levels}},
+        'critic': {
+            'discriminability': [0.8, 0.75, 0.85],
+            'first_error_f1': 0.7,
+            'parse_rate': 0.99,
+        },
+        'transitions': {'c2c': 0.5, 'c2i': 0.02, 'i2c': 0.18, 'i2i': 0.3},
+        'tokens_per_question': dict(zip(arms, (30, 120.5, 125), strict=True)),
+    }
+
+
+def make_run(workdir, words):
+    """Writes a run of three stages, with curves, episodes and a tokenizer."""
+    stages = {
+        '00-base': {'seconds': 90.0, 'tokens_sampled': 0, 'tokens_trained': 1000000},
+        '05-evaluate': make_summary(0.0),
+        '09-evaluate-critique': make_summary(0.04),
+    }
+    for name, summary in stages.items():
+        folder = workdir / 'stages' / name
+        folder.mkdir(parents=True)
+        (folder / 'summary.json').write_text(json.dumps(summary))
+    (workdir / 'summary.json').write_text(json.dumps({'stages': stages}))
+    rows = [{'step': n, 'loss/actor': 3 / (n + 1), 'reward/mean': n / 900} for n in range(900)]
+    lines = ''.join(json.dumps(row) + '\n' for row in rows)
+    (workdir / 'stages/00-base/metrics.jsonl').write_text(lines)
+    episodes = [
+        make_episode(words, level=1 + n % 5, correct=n % 2 == 0, refined=n % 3 == 0)
+        for n in range(40)
+    ]
+    folder = workdir / 'stages/05-evaluate/episodes'
+    records.write_episodes(folder / 'part.array_record', episodes)
+    words.save(workdir / 'tokenizer.model')
+    (workdir / 'config.json').write_text(settings.to_json({'seed': 0}))
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory, words):
+    """A whole run with its report; only read by the tests."""
+    folder = tmp_path_factory.mktemp('run')
+    make_run(folder, words)
+    report.write_report(folder)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def page(workdir):
+    return (workdir / 'report.html').read_text()
+
+
+class Reader(html.parser.HTMLParser):
+    """Collects the addresses that a browser would fetch and the tags left open."""
+
+    VOID = {'meta', 'br', 'link', 'img'}
+
+    def __init__(self, page):
+        super().__init__()
+        self.addresses, self.open = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.addresses += [v for k, v in attrs if k in ('src', 'href', 'xlink:href')]
+        self.open += [tag] if tag not in self.VOID else []
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_well_formed_and_fetches_nothing(page):
+    reader = Reader(page)
+    assert reader.open == []
+    assert all(address.startswith('#') for address in reader.addresses)
+
+
+def test_every_figure_of_the_summaries_is_shown(workdir, page):
+    for text in ('60.0 <small>[55.0, 65.0]', '+5.0 <small>[+1.0, +9.0]', '123,456', 'majority@4'):
+        assert text in page
+    assert page.count('<svg') == 3
+    assert (workdir / 'accuracy.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_steps_carry_their_verdict_in_words_as_well_as_in_colour(page):
+    assert page.count('<details') == 10
+    assert '<div class="right"><span>eve : ben + 4 is 7</span><span>✓ right 0.97' in page
+    assert '<div class="wrong"><span>#### 7</span><span>✗ wrong 0.20' in page
+
+
+def test_text_of_problems_is_escaped(page):
+    assert 'lab/test/1&lt;&amp;&gt;' in page and '<&>' not in page
+
+
+def test_the_same_files_give_the_same_page(workdir, page):
+    assert report.write_report(workdir).read_text() == page
+
+
+def test_a_run_that_has_only_begun_shows_the_rest_as_not_run(tmp_path):
+    (tmp_path / 'stages/00-base').mkdir(parents=True)
+    page = report.write_report(tmp_path).read_text()
+    sections = dict(re.findall(r'<section id="([^"]*)">(.*?)</section>', page, flags=re.DOTALL))
+    assert len(sections) == 7
+    assert all('not run' in body for body in sections.values())
+    assert not (tmp_path / 'accuracy.png').exists()
+
+
+def test_an_arm_that_was_not_run_is_not_invented(tmp_path):
+    stages = {'05-evaluate': make_summary(0.0), '09-evaluate': make_summary(0.0)}
+    del stages['09-evaluate']['accuracy']['majority@4']
+    (tmp_path / 'summary.json').write_text(json.dumps({'stages': stages}))
+    page = report.write_report(tmp_path).read_text()
+    rows = re.findall(r'<tr><td>09-evaluate</td>(.*?)</tr>', page)
+    assert 'not run' in rows[0]
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ValueError, match='absent is no folder'):
+        report.write_report(tmp_path / 'absent')
+    assert not (tmp_path / 'absent').exists()
+
+
+def test_the_chosen_episodes_are_of_every_transition_and_level(words):
+    episodes = [
+        make_episode(words, level=level, correct=correct, refined=refined)
+        for level in range(1, 6)
+        for correct in (True, False)
+        for refined in (True, False)
+        for _ in range(5)
+    ]
+    chosen = report.choose_episodes(episodes, 10)
+    assert len(chosen) == 10
+    kinds = {(e.outcome['correct'], e.outcome['refined_correct']) for e in chosen}
+    assert len(kinds) == 4
+    assert {e.level for e in chosen} == {1, 2, 3, 4, 5}
+
+
+def test_few_episodes_are_all_chosen(words):
+    episodes = [make_episode(words, level=n) for n in range(3)]
+    assert len(report.choose_episodes(episodes, 10)) == 3

@@ -1,0 +1,109 @@
+"""The house rules that a reader would otherwise have to trust."""
+
+import ast
+import functools
+import pathlib
+from collections.abc import Iterator
+
+ROOT = pathlib.Path(__file__).parents[1]
+MAY_IMPORT = {
+    'model': {'model'},
+    'data': {'data'},
+    'sampling': {'sampling', 'model', 'data'},
+    'train': {'train', 'sampling', 'model', 'data'},
+    'scripts': {'scripts', 'train', 'sampling', 'model', 'data'},
+    'configs': {'configs'},
+}
+NO_JAX = {'jax', 'jaxlib', 'flax', 'optax', 'orbax'}
+VAGUE = {'util', 'common', 'base', 'helper', 'misc'}
+BLIND = {'Exception', 'BaseException'}
+OURS = sorted(path for package in MAY_IMPORT for path in (ROOT / package).rglob('*.py'))
+EVERY = OURS + sorted((ROOT / 'tests').rglob('*.py'))
+
+
+@functools.cache
+def _tree(path: pathlib.Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding='utf-8'), filename=str(path))
+
+
+def _nodes(paths, *kinds) -> Iterator[tuple[str, ast.AST]]:
+    """Every syntax node of a kind with the place it stands at."""
+    for path in paths:
+        for node in ast.walk(_tree(path)):
+            if isinstance(node, kinds):
+                yield f'{path.relative_to(ROOT)}:{node.lineno}', node
+
+
+def _package(place: str) -> str:
+    return place.partition('/')[0]
+
+
+def _imports(paths) -> Iterator[tuple[str, str]]:
+    """Places and top-level names of all imports, those inside functions too."""
+    for place, node in _nodes(paths, ast.Import, ast.ImportFrom):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield place, alias.name.partition('.')[0]
+        else:
+            yield place, _package(place) if node.level else node.module.partition('.')[0]
+
+
+def test_imports_run_one_way():
+    ours = set(MAY_IMPORT) | {'tests'}
+    wrong = [
+        f'{place} imports {name}'
+        for place, name in _imports(OURS)
+        if name in ours and name not in MAY_IMPORT[_package(place)]
+    ]
+    assert not wrong
+
+
+def test_data_is_numpy_and_text_without_jax():
+    found = _imports(path for path in OURS if path.is_relative_to(ROOT / 'data'))
+    assert not [f'{place} imports {name}' for place, name in found if name in NO_JAX]
+
+
+def test_configs_import_only_ml_collections():
+    found = _imports(path for path in OURS if path.is_relative_to(ROOT / 'configs'))
+    wrong = [place for place, name in found if name not in {'ml_collections', 'configs'}]
+    assert not wrong
+
+
+def test_files_and_classes_are_named_for_what_they_hold():
+    assert not [path for path in EVERY if path.stem.rstrip('s') in VAGUE]
+    classes = _nodes(EVERY, ast.ClassDef)
+    assert not [place for place, node in classes if node.name.endswith('Manager')]
+
+
+def test_nothing_is_caught_blindly():
+    for place, handler in _nodes(EVERY, ast.ExceptHandler):
+        assert handler.type is not None, f'{place}: bare except'
+        caught = {node.id for node in ast.walk(handler.type) if isinstance(node, ast.Name)}
+        assert not caught & BLIND, f'{place}: except {caught & BLIND}'
+
+
+def test_text_is_never_evaluated():
+    calls = [(place, node.func) for place, node in _nodes(EVERY, ast.Call)]
+    names = [(place, call.id) for place, call in calls if isinstance(call, ast.Name)]
+    assert not [place for place, name in names if name in {'eval', 'exec', 'compile'}]
+
+
+def test_no_open_notes_are_left_in_files():
+    notes = ('TO' + 'DO', 'FIX' + 'ME', 'XX' + 'X')
+    texts = {path: path.read_text(encoding='utf-8') for path in EVERY}
+    assert not [path for path, text in texts.items() if any(note in text for note in notes)]
+
+
+def test_every_file_says_what_it_is():
+    assert not [path for path in OURS if not ast.get_docstring(_tree(path))]
+
+
+def test_no_function_is_longer_than_fifty_lines():
+    functions = _nodes(OURS, ast.FunctionDef, ast.AsyncFunctionDef)
+    sizes = [(place, node.name, node.end_lineno - node.lineno + 1) for place, node in functions]
+    assert not [size for size in sizes if size[-1] > 50]
+
+
+def test_every_package_is_checked():
+    packages = {path.parent.name for path in ROOT.glob('*/__init__.py')}
+    assert packages - {'tests'} <= set(MAY_IMPORT)

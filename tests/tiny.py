@@ -1,0 +1,138 @@
+"""A tiny model and random batches, shared by the tests of model/ and train/."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+
+from data import packing
+from data.records import Batch, Example
+from model import transformer
+from model.config import ModelConfig
+from train import step
+from train.objective import Objective
+
+CONFIG = ModelConfig(
+    vocab_size=48,
+    num_layers=2,
+    embed_dim=16,
+    mlp_dim=24,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=4,
+    max_length=64,
+    rope_theta=10000.0,
+    norm_epsilon=1e-6,
+    qkv_bias=False,
+    qk_norm=False,
+    tie_embeddings=True,
+    activation='silu',
+    dtype='float32',
+    param_dtype='float32',
+    remat='none',
+    scan_layers=True,
+    logits_chunk=64,
+)
+EVERYTHING = dataclasses.replace(CONFIG, qkv_bias=True, qk_norm=True, tie_embeddings=False)
+"""Every optional part switched on."""
+
+SFT = Objective(
+    surrogate='logprob',
+    ratio='token',
+    on_policy=True,
+    clip_low=0.0,
+    clip_high=0.0,
+    average='token',
+    constant_length=1,
+    kl='none',
+    kl_coef=0.0,
+    entropy_coef=0.0,
+)
+GSPO = dataclasses.replace(
+    SFT, surrogate='clip', ratio='sequence', on_policy=False, clip_low=0.1, clip_high=0.2,
+    average='sequence', kl='k3', kl_coef=0.1, entropy_coef=0.01,
+)  # fmt: skip
+"""The objective with the most to get wrong: sums over sequences, a KL and an entropy."""
+
+
+def untouched(logits: jax.Array) -> jax.Array:
+    """The transform of the model's own distribution."""
+    return logits
+
+
+def make_model(config: ModelConfig, seed: int = 0) -> transformer.Transformer:
+    """A model none of whose leaves is all zeros or ones, which would hide what it does."""
+    model = transformer.init_model(config, jax.random.key(seed))
+    rng = np.random.default_rng(seed)
+    moved = lambda x: x + 0.2 * rng.standard_normal(x.shape).astype(x.dtype)  # noqa: E731
+    return jax.tree.map(moved, model)
+
+
+def random_example(rng: np.random.Generator, length: int) -> Example:
+    """A sequence with a random loss mask, which leaves out its first token."""
+    mask = (rng.random(length) < 0.7).astype(np.float32)
+    mask[0], mask[-1] = 0, 1
+    real = lambda mean, spread: (mean + spread * rng.standard_normal(length)).astype(np.float32)  # noqa: E731
+    ids = lambda high: rng.integers(1, high, length, dtype=np.int32)  # noqa: E731
+    return Example(
+        tokens=ids(CONFIG.vocab_size),
+        loss_mask=mask,
+        weights=real(0.3, 1.0),
+        old_logprobs=real(-4.0, 0.3),
+        ref_logprobs=real(-4.0, 0.3),
+        steps=ids(4),
+        turns=ids(3),
+        roles=ids(5),
+    )
+
+
+def random_examples(seed: int, lengths) -> list[Example]:
+    rng = np.random.default_rng(seed)
+    return [random_example(rng, length) for length in lengths]
+
+
+def random_batch(seed: int, *, rows: int = 8, length: int = 16) -> Batch:
+    """Packed rows of random sequences, with some padding in most."""
+    lengths = np.random.default_rng(seed).integers(3, length - 1, 3 * rows)
+    packed = packing.Rows(rows, length)
+    for example in random_examples(seed, lengths):
+        packed.add((example,))
+    return packing.to_batch([[item[-1] for item in row] for row in packed.items], length=length)
+
+
+def with_padding(batch: Batch, rng: np.random.Generator) -> Batch:
+    """The batch with anything at all in its padding, not-a-numbers included."""
+    empty = batch.segments == 0
+    assert empty.any()
+
+    def scramble(name, values):
+        if name == 'segments':
+            return values
+        if name == 'tokens':
+            noise = rng.integers(0, CONFIG.vocab_size, values.shape, dtype=np.int32)
+        elif name == 'loss_mask':
+            noise = np.zeros_like(values)
+        elif values.dtype == np.int32:
+            noise = rng.integers(0, 30, values.shape, dtype=np.int32)
+        else:
+            noise = rng.choice(np.float32([np.nan, np.inf, -np.inf, 1e30]), values.shape)
+        return np.where(empty, noise, values)
+
+    return Batch(*(scramble(name, x) for name, x in zip(Batch._fields, batch, strict=True)))
+
+
+@functools.partial(jax.jit, static_argnames=('objective', 'transform', 'num_microbatches'))
+def loss_and_grads(model, batch, *, objective, transform=untouched, num_microbatches=1):
+    return step.loss_and_grads(
+        model, batch, objective=objective, transform=transform, num_microbatches=num_microbatches
+    )
+
+
+def assert_trees_close(actual, expected, *, relative: float) -> None:
+    """Every leaf is within `relative` of the expected one, in Euclidean norm."""
+    leaves = jax.tree_util.tree_leaves_with_path(expected)
+    for (path, want), got in zip(leaves, jax.tree.leaves(actual), strict=True):
+        want, got = np.asarray(want, np.float64), np.asarray(got, np.float64)
+        error, size = np.linalg.norm(got - want), np.linalg.norm(want)
+        assert error <= relative * size, f'{jax.tree_util.keystr(path)}: {error / size:.2e}'

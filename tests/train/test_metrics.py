@@ -1,0 +1,117 @@
+"""Metrics files that a kill and a resume leave as they would have been, and plain progress."""
+
+import io
+import json
+
+import jax.numpy as jnp
+import pytest
+from rich import console as rich_console
+
+from train import metrics
+
+
+@pytest.fixture
+def make_writer(tmp_path):
+    def make(name='stage'):
+        return metrics.Writer(tmp_path / name, tensorboard=tmp_path / 'tensorboard' / name)
+
+    return make
+
+
+def write_steps(writer, steps):
+    for step in steps:
+        writer.write(step, {'loss/actor': 1 / (step + 1), 'time/step': 0.1})
+
+
+def test_the_clock_stays_out_of_the_metrics_file(make_writer, tmp_path):
+    with make_writer() as writer:
+        write_steps(writer, range(2))
+    assert (tmp_path / 'stage/metrics.jsonl').read_text() == (
+        '{"step":0,"loss/actor":1.0}\n{"step":1,"loss/actor":0.5}\n'
+    )
+    timing = metrics.read_rows(tmp_path / 'stage/timing.jsonl')
+    assert [row['time/step'] for row in timing] == [0.1, 0.1]
+    assert all(row['wall'] > 0 for row in timing)
+
+
+def test_a_resumed_run_has_the_same_bytes_as_an_uninterrupted_one(make_writer, tmp_path):
+    with make_writer('whole') as writer:
+        write_steps(writer, range(8))
+    with make_writer('resumed') as writer:
+        write_steps(writer, range(6))
+    path = tmp_path / 'resumed/metrics.jsonl'
+    path.write_text(path.read_text() + '{"step":6,"lo')  # killed in the middle of a write
+    with make_writer('resumed') as writer:
+        writer.truncate(3)
+        write_steps(writer, range(4, 8))
+    assert path.read_bytes() == (tmp_path / 'whole/metrics.jsonl').read_bytes()
+    assert len(metrics.read_rows(tmp_path / 'resumed/timing.jsonl')) == 8
+
+
+def test_starting_over_leaves_no_earlier_row(make_writer, tmp_path):
+    with make_writer() as writer:
+        write_steps(writer, range(3))
+        writer.truncate(-1)
+    assert metrics.read_rows(tmp_path / 'stage/metrics.jsonl') == []
+
+
+def test_tensorboard_gets_the_scalars(make_writer, tmp_path):
+    with make_writer() as writer:
+        write_steps(writer, range(2))
+    (events,) = (tmp_path / 'tensorboard/stage').iterdir()
+    assert b'loss/actor' in events.read_bytes()
+
+
+def test_a_metric_that_is_no_scalar_is_named(make_writer):
+    with make_writer() as writer, pytest.raises(ValueError, match=r"'loss/all' has shape \(2,\)"):
+        writer.write(0, {'loss/all': [1.0, 2.0]})
+
+
+def test_a_step_is_written_when_the_next_is_pushed(make_writer, tmp_path):
+    with make_writer() as writer:
+        delayed = metrics.Delayed(writer)
+        assert delayed.push(0, {'loss': jnp.float32(2.5)}) is None
+        assert not (tmp_path / 'stage/metrics.jsonl').exists()
+        assert delayed.push(1, {'loss': jnp.float32(1.5)}) == (0, {'loss': 2.5})
+        assert delayed.flush() == (1, {'loss': 1.5})
+        assert delayed.flush() is None
+    rows = metrics.read_rows(tmp_path / 'stage/metrics.jsonl')
+    assert rows == [{'step': 0, 'loss': 2.5}, {'step': 1, 'loss': 1.5}]
+
+
+def make_progress(clock, *, terminal):
+    file = io.StringIO()
+    console = rich_console.Console(file=file, force_terminal=terminal, width=120)
+    bar = metrics.Progress(
+        40, unit='steps', description='actor', console=console, clock=lambda: clock[0]
+    )
+    return bar, file
+
+
+def test_without_a_terminal_a_plain_line_comes_every_ten_seconds():
+    clock = [0.0]
+    bar, file = make_progress(clock, terminal=False)
+    with bar:
+        for _ in range(40):
+            clock[0] += 1.0
+            bar.advance(1, loss=0.5)
+    lines = file.getvalue().splitlines()
+    assert lines[0] == 'actor 10/40 steps, 1 steps/s loss 0.5, eta 30 s'
+    assert len(lines) == 5
+    assert lines[-1] == 'actor 40/40 steps, 1 steps/s loss 0.5, 40.0 s'
+
+
+def test_a_terminal_shows_a_bar_with_rate_and_fields():
+    clock = [0.0]
+    bar, file = make_progress(clock, terminal=True)
+    with bar:
+        clock[0] += 2.0
+        bar.advance(40, loss=0.25)
+    assert '40/40' in file.getvalue() and '20 steps/s loss 0.25' in file.getvalue()
+
+
+def test_rows_are_strict_json(make_writer, tmp_path):
+    with make_writer() as writer:
+        writer.write(jnp.int32(3), {'loss': jnp.float32(0.1)})
+    row = json.loads((tmp_path / 'stage/metrics.jsonl').read_text())
+    assert row == {'step': 3, 'loss': pytest.approx(0.1, abs=1e-7)}

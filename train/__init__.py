@@ -1,0 +1,1 @@
+"""How weights move: the objective, the step, state, metrics and settings."""

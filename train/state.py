@@ -1,0 +1,27 @@
+"""TrainState: what a step changes and a checkpoint keeps."""
+
+import dataclasses
+
+import jax
+import optax
+
+from model.transformer import Transformer
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Weights, optimizer state and the number of steps taken.
+
+    Randomness is fold_in(key(seed), step), so it is not state; reference and sampling copies of
+    the weights are arguments of whoever uses them.
+    """
+
+    step: jax.Array  # int32 scalar
+    model: Transformer
+    opt_state: optax.OptState
+
+
+def init_state(model: Transformer, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step."""
+    return TrainState(jax.numpy.zeros((), 'int32'), model, optimizer.init(model))

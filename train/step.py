@@ -1,0 +1,71 @@
+"""The train step: one function for SFT, critique-weighted self-training and GRPO."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from data.records import Batch
+from model import logprobs as logprobs_lib
+from model.transformer import Transformer
+from train.objective import Objective, loss
+from train.state import TrainState
+
+Transform = Callable[[jax.Array], jax.Array]
+
+
+def batch_logprobs(model: Transformer, batch: Batch, transform: Transform):
+    """(log-probabilities, entropies), both [B, T], of a batch's own tokens."""
+    hidden, _ = model(batch.tokens, batch.positions, segments=batch.segments)
+    return logprobs_lib.token_logprobs(model, hidden, batch.tokens, transform=transform)
+
+
+def loss_and_grads(model: Transformer, batch: Batch, *, objective: Objective,
+                   transform: Transform, num_microbatches: int):
+    """(loss, grads, metrics) of a batch, whatever the number of microbatches.
+
+    Sums and weights are accumulated and divided once; the rows of a batch are split evenly.
+    """
+
+    def sums(model, micro):
+        total, weight, metrics = loss(objective, micro, *batch_logprobs(model, micro, transform))
+        return total, {'weight': weight, 'tokens': micro.loss_mask.sum(), **metrics}
+
+    value_and_grad = jax.value_and_grad(sums, has_aux=True)
+    if num_microbatches == 1:
+        (total, aux), grads = value_and_grad(model, batch)
+    else:
+        rows = batch.tokens.shape[0]
+        if rows % num_microbatches:
+            raise ValueError(f'num_microbatches={num_microbatches} does not divide {rows} rows')
+        split = jax.tree.map(lambda x: x.reshape(num_microbatches, -1, *x.shape[1:]), batch)
+
+        def accumulate(carry, micro):
+            return jax.tree.map(jnp.add, carry, value_and_grad(model, micro)), None
+
+        first = jax.tree.map(lambda x: x[0], split)
+        shapes = jax.eval_shape(value_and_grad, model, first)
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        ((total, aux), grads), _ = jax.lax.scan(accumulate, zeros, split)
+    weight, tokens = jnp.maximum(aux.pop('weight'), 1e-8), jnp.maximum(aux.pop('tokens'), 1.0)
+    grads = jax.tree.map(lambda g: g / weight.astype(g.dtype), grads)
+    metrics = {name: value / tokens for name, value in aux.items()}
+    return total / weight, grads, metrics | {'loss/total': total / weight, 'loss/tokens': tokens}
+
+
+def make_train_step(*, objective: Objective, optimizer: optax.GradientTransformation,
+                    transform: Transform, num_microbatches: int):
+    """Returns train_step(state, batch) -> (state, metrics), jitted, which donates the state."""
+
+    def train_step(state: TrainState, batch: Batch):
+        _, grads, metrics = loss_and_grads(
+            state.model, batch, objective=objective, transform=transform,
+            num_microbatches=num_microbatches)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.model)
+        model = optax.apply_updates(state.model, updates)
+        metrics['grads/norm'] = optax.tree.norm(grads)
+        metrics['params/norm'] = optax.tree.norm(model)
+        return TrainState(state.step + 1, model, opt_state), metrics
+
+    return jax.jit(train_step, donate_argnames='state')
