@@ -50,12 +50,20 @@ class RMSNorm(nnx.Module):
         return (y * self.scale[...].astype('float32')).astype(x.dtype)
 
 
-def rotate(x: jax.Array, positions: jax.Array, *, theta: float) -> jax.Array:
-    """Rotary position embedding. x [B, T, N, H], positions [B, T]. Source: arXiv 2104.09864."""
-    half = x.shape[-1] // 2
+def rotary_table(positions: jax.Array, *, head_dim: int, theta: float):
+    """(cos, sin) of the rotary angles, both [B, T, 1, H / 2] float32, for every layer.
+
+    The barrier keeps XLA from computing sines again in every fusion that reads them.
+    """
+    half = head_dim // 2
     frequencies = theta ** (-jnp.arange(half, dtype='float32') / half)
-    angles = positions[..., None, None].astype('float32') * frequencies  # [B, T, 1, H/2]
-    sin, cos = jnp.sin(angles), jnp.cos(angles)
+    angles = positions[..., None, None].astype('float32') * frequencies
+    return jax.lax.optimization_barrier((jnp.cos(angles), jnp.sin(angles)))
+
+
+def rotate(x: jax.Array, rotary: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Rotary position embedding. x [B, T, N, H], rotary of rotary_table. Source: 2104.09864."""
+    cos, sin = rotary
     first, second = jnp.split(x.astype('float32'), 2, axis=-1)
     rotated = (first * cos - second * sin, second * cos + first * sin)
     return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
@@ -72,7 +80,9 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array) 
     grouped = (query * H**-0.5).reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4)
     scores = jnp.einsum('BKGTH,BKSH->BKGTS', grouped, key, preferred_element_type='float32')
     scores = scores + jnp.where(mask, 0.0, -1e30)[:, None, None]
-    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+    # Without the barrier XLA on CPU reduces the maximum again in every fusion of the backward pass.
+    fixed = jax.lax.optimization_barrier(jax.lax.stop_gradient(scores))
+    weights = jnp.exp(scores - fixed.max(axis=-1, keepdims=True))
     out = jnp.einsum('BKGTS,BKSH->BKGTH', weights.astype(value.dtype), value)
     out = out / weights.sum(axis=-1, keepdims=True).astype(out.dtype)
     return out.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
@@ -101,13 +111,12 @@ class Attention(nnx.Module):
             self.key_norm = RMSNorm(H, config=config, axis=None)
         self.config = config
 
-    def __call__(self, x, positions, mask, layer_cache):
-        """x [B, T, D]; layer_cache is a (keys, values) pair or None. Returns (x, layer_cache)."""
+    def __call__(self, x, positions, rotary, mask, layer_cache):
+        """x [B, T, D]; rotary of rotary_table; layer_cache is a (keys, values) pair or None. Returns (x, layer_cache)."""
         query, key, value = (self._heads(x, name) for name in ('query', 'key', 'value'))
         if self.config.qk_norm:
             query, key = self.query_norm(query), self.key_norm(key)
-        query = rotate(query, positions, theta=self.config.rope_theta)
-        key = rotate(key, positions, theta=self.config.rope_theta)
+        query, key = rotate(query, rotary), rotate(key, rotary)
         query = sharding.constrain(query, ('batch', None, 'heads', None))
         if layer_cache is None:
             key, value = key.swapaxes(1, 2), value.swapaxes(1, 2)

@@ -56,8 +56,8 @@ def shardings(tree, mesh: jax.sharding.Mesh):
     def of_leaf(path, leaf):
         axes = getattr(leaf, 'axes', None) if not hasattr(leaf, 'get_metadata') else (
             leaf.get_metadata().get('axes'))
-        if axes is None:
-            return NamedSharding(mesh, P())
+        if axes is None or not jax.tree.leaves(leaf):  # the latter masked away by optax
+            return jax.tree.map(lambda _: NamedSharding(mesh, P()), leaf)
         axes = ('layers',) * (len(leaf.shape) - len(axes)) + tuple(axes)
         where = jax.tree_util.keystr(path)
         spec = _spec(leaf.shape, axes, mesh.shape, strict=True, where=where)

@@ -25,8 +25,9 @@ class Block(nnx.Module):
         self.mlp_norm = layers.RMSNorm(config.embed_dim, config=config, axis='embed')
         self.mlp = layers.MLP(config, rngs=rngs)
 
-    def __call__(self, x, positions, mask, layer_cache):
-        update, layer_cache = self.attention(self.attention_norm(x), positions, mask, layer_cache)
+    def __call__(self, x, positions, rotary, mask, layer_cache):
+        normed = self.attention_norm(x)
+        update, layer_cache = self.attention(normed, positions, rotary, mask, layer_cache)
         x = sharding.constrain(x + update, ('batch', None, None))
         x = sharding.constrain(x + self.mlp(self.mlp_norm(x)), ('batch', None, None))
         return x, layer_cache
@@ -57,18 +58,20 @@ class Transformer(nnx.Module):
         on padding; None means one segment a row). With a cache, the tokens are written at their
         positions and attend to every cached position up to their own.
         """
-        x = self.embedding[...].astype(self.config.dtype)[tokens]
+        x = self.embedding[...][tokens].astype(self.config.dtype)  # so sums in float32
         x = sharding.constrain(x, ('batch', None, None))
+        rotary = layers.rotary_table(
+            positions, head_dim=self.config.head_dim, theta=self.config.rope_theta)
         if cache is None:
             mask = causal_mask(tokens.shape[1])[None]
             if segments is not None:
                 mask = mask & (segments[:, :, None] == segments[:, None, :])
-            mask = jnp.broadcast_to(mask, (tokens.shape[0], *mask.shape[1:]))
-            x = self._forward(x, positions, mask)
+            mask = jax.lax.optimization_barrier(mask)  # else every fusion of scores compares anew
+            x = self._forward(x, positions, rotary, mask)
         else:
             slots = jnp.arange(cache.layers[0][0].shape[2])
             mask = slots[None, None, :] <= positions[:, :, None]
-            x, cache = self._forward_cached(x, positions, mask, cache)
+            x, cache = self._forward_cached(x, positions, rotary, mask, cache)
         return self.final_norm(x), cache
 
     def logits(self, hidden: jax.Array) -> jax.Array:
@@ -76,9 +79,9 @@ class Transformer(nnx.Module):
         head = self.embedding[...].T if self.config.tie_embeddings else self.head[...]
         return jnp.matmul(hidden, head.astype(hidden.dtype), preferred_element_type='float32')
 
-    def _forward(self, x, positions, mask):
+    def _forward(self, x, positions, rotary, mask):
         def apply(block, x):
-            return block(x, positions, mask, None)[0]
+            return block(x, positions, rotary, mask, None)[0]
 
         if self.config.remat != 'none':
             apply = jax.checkpoint(apply, policy=REMAT_POLICIES[self.config.remat])
@@ -88,10 +91,10 @@ class Transformer(nnx.Module):
             x = apply(block, x)
         return x
 
-    def _forward_cached(self, x, positions, mask, cache):
+    def _forward_cached(self, x, positions, rotary, mask, cache):
         updated = []
         for block, layer_cache in zip(self.unstacked_blocks(), cache.layers, strict=True):
-            x, layer_cache = block(x, positions, mask, layer_cache)
+            x, layer_cache = block(x, positions, rotary, mask, layer_cache)
             updated.append(layer_cache)
         return x, KVCache(tuple(updated))
 

@@ -99,9 +99,12 @@ class Engine:
     ) -> list[Completion]:
         """Completions in the order of `requests`; `on_completion` sees each as it is done.
 
-        Raises ValueError where a request does not fit, or two have the same id.
+        Raises ValueError where a request does not fit, two have the same id, or the seed is
+        outside [0, 2 ** 32).
         """
         self._check(requests)
+        if not 0 <= seed < 2**32:
+            raise ValueError(f'seed={seed} must be in [0, 2**32)')
         settings, noise = self.settings, np.uint32(seed)
         queue, completions = collections.deque(requests), {}
         running: dict[int, Request] = {}
@@ -222,9 +225,9 @@ class Engine:
             for i, slot in enumerate(some):
                 request = running.pop(slot)
                 made = slice(len(request.prompt), position[slot] + 1)
+                ids = tuple(tokens[i, made].tolist())
                 yield Completion(
-                    request.id, tuple(tokens[i, made].tolist()),
-                    tuple(logprobs[i, made].tolist()), bool(tokens[i, position[slot]] == self.eos_id),
+                    request.id, ids, tuple(logprobs[i, made].tolist()), ids[-1] == self.eos_id
                 )
 
 

@@ -61,29 +61,34 @@ def loss(objective: Objective, batch: Batch, logprobs: jax.Array, entropy: jax.A
     {name: sum over loss tokens}; divide by the number of loss tokens.
     """
     o, mask = objective, batch.loss_mask
-    old = jax.lax.stop_gradient(logprobs) if o.on_policy else batch.old_logprobs
+    # 0 where not trained, whatever stands there: -inf under a truncation, anything in padding.
+    trained_only = lambda x: jnp.where(mask > 0, x, 0.0)  # noqa: E731
+    logprobs, entropy, weights, old, ref = map(trained_only, (
+        logprobs, entropy, batch.weights, batch.old_logprobs, batch.ref_logprobs))
+    if o.on_policy:
+        old = jax.lax.stop_gradient(logprobs)
     length = jnp.maximum(sequence_sum(mask, batch.segments), 1.0)
-    log_ratio = (logprobs - old) * mask
+    log_ratio = logprobs - old
     if o.ratio == 'sequence':
         log_ratio = sequence_sum(log_ratio, batch.segments) / length
     ratio = jnp.exp(log_ratio)
     clipped = jnp.clip(ratio, 1 - o.clip_low, 1 + o.clip_high)
     if o.surrogate == 'logprob':
-        gain = batch.weights * logprobs
+        gain = weights * logprobs
     elif o.surrogate == 'clip':
-        gain = jnp.minimum(ratio * batch.weights, clipped * batch.weights)
+        gain = jnp.minimum(ratio * weights, clipped * weights)
     else:
-        gain = jax.lax.stop_gradient(clipped) * batch.weights * logprobs
-    kl = _kl(o.kl, (batch.ref_logprobs - logprobs) * mask)
+        gain = jax.lax.stop_gradient(clipped) * weights * logprobs
+    kl = _kl(o.kl, ref - logprobs)
     per_token = -gain + o.kl_coef * kl - o.entropy_coef * entropy
     scale, weight = _average(o, mask, length)
     total = jnp.sum(per_token * mask * scale)
-    outside_low = (ratio < 1 - o.clip_low) & (batch.weights < 0)
-    outside_high = (ratio > 1 + o.clip_high) & (batch.weights > 0)
+    outside_low = (ratio < 1 - o.clip_low) & (weights < 0)
+    outside_high = (ratio > 1 + o.clip_high) & (weights > 0)
     sums = {
         'loss/nll': -logprobs, 'loss/entropy': entropy, 'loss/kl': kl, 'loss/ratio': ratio,
         'loss/clipped_low': outside_low, 'loss/clipped_high': outside_high,
-        'loss/weight': batch.weights,
+        'loss/weight': weights,
     }
     return total, weight, {name: jnp.sum(x * mask) for name, x in sums.items()}
 

@@ -65,8 +65,12 @@ def _axes(leaf) -> tuple[str | None, ...]:
 
 
 def _is_matrix(params):
-    """True on weights with two axes or more, where weight decay applies."""
-    of_leaf = lambda leaf: jax.tree.map(lambda _: len(_axes(leaf)) > 1, leaf)  # noqa: E731
+    """True on weights, which alone are decayed; not on norms and the [heads, H] biases."""
+
+    def of_leaf(leaf):
+        axes = _axes(leaf)
+        return jax.tree.map(lambda _: len(axes) > 1 and 'embed' in axes, leaf)
+
     return jax.tree.map(of_leaf, params, is_leaf=_is_variable)
 
 

@@ -16,9 +16,13 @@ Transform = Callable[[jax.Array], jax.Array]
 
 
 def batch_logprobs(model: Transformer, batch: Batch, transform: Transform):
-    """(log-probabilities, entropies), both [B, T], of a batch's own tokens."""
+    """(log-probabilities, entropies), both [B, T], of a batch's own tokens.
+
+    Both are 0 at the first token of every sequence, which nothing predicts, packed or not.
+    """
     hidden, _ = model(batch.tokens, batch.positions, segments=batch.segments)
-    return logprobs_lib.token_logprobs(model, hidden, batch.tokens, transform=transform)
+    values = logprobs_lib.token_logprobs(model, hidden, batch.tokens, transform=transform)
+    return tuple(jnp.where(batch.positions > 0, x, 0.0) for x in values)
 
 
 def loss_and_grads(model: Transformer, batch: Batch, *, objective: Objective,
@@ -48,9 +52,9 @@ def loss_and_grads(model: Transformer, batch: Batch, *, objective: Objective,
         shapes = jax.eval_shape(value_and_grad, model, first)
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         ((total, aux), grads), _ = jax.lax.scan(accumulate, zeros, split)
-    weight, tokens = jnp.maximum(aux.pop('weight'), 1e-8), jnp.maximum(aux.pop('tokens'), 1.0)
+    weight, tokens = jnp.maximum(aux.pop('weight'), 1e-8), aux.pop('tokens')
     grads = jax.tree.map(lambda g: g / weight.astype(g.dtype), grads)
-    metrics = {name: value / tokens for name, value in aux.items()}
+    metrics = {name: value / jnp.maximum(tokens, 1.0) for name, value in aux.items()}
     return total / weight, grads, metrics | {'loss/total': total / weight, 'loss/tokens': tokens}
 
 

@@ -10,13 +10,13 @@ from tests import tiny
 LENGTH = 12
 
 
-@jax.jit
+@tiny.jit
 def forward(model, tokens, positions):
     hidden, _ = model(tokens, positions)
     return model.logits(hidden)
 
 
-@jax.jit
+@tiny.jit
 def forward_cached(model, tokens, positions, cache):
     hidden, cache = model(tokens, positions, cache=cache)
     return model.logits(hidden), cache
@@ -82,9 +82,8 @@ def test_inserted_rows_are_copied_into_their_slots_and_nothing_else_changes():
         return jax.tree.map(lambda x: rng.standard_normal(x.shape).astype(x.dtype), empty)
 
     old, new = noise(4, 8), noise(2, 5)
-    result = jax.jit(cache_lib.insert)(
-        jax.tree.map(jax.numpy.asarray, old), new, slots=np.array([3, 1, 4]), rows=np.array([0, 1, 1])
-    )
+    slots, rows = np.array([3, 1, 4]), np.array([0, 1, 1])  # there is no slot 4
+    result = tiny.jit(cache_lib.insert)(old, new, slots=slots, rows=rows)
     for before, source, after in zip(*map(jax.tree.leaves, (old, new, result)), strict=True):
         expected = before.copy()
         expected[3, :, :5], expected[1, :, :5] = source[0], source[1]
@@ -96,6 +95,7 @@ def test_cache_bytes_are_the_bytes_of_the_cache():
         cache = cache_lib.init_cache(config, batch=3, length=7)
         held = sum(leaf.nbytes for leaf in jax.tree.leaves(cache))
         assert cache_lib.cache_bytes(config, batch=3, length=7) == held
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(cache)} == {config.dtype}
 
 
 def test_a_cache_longer_than_the_model_is_refused_by_name():

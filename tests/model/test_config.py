@@ -1,0 +1,59 @@
+import dataclasses
+
+import jax
+import pytest
+
+from model import config as config_lib
+from model import transformer
+from tests import tiny
+
+
+@pytest.mark.parametrize('tie_embeddings', [True, False])
+@pytest.mark.parametrize('qkv_bias', [True, False])
+@pytest.mark.parametrize('qk_norm', [True, False])
+def test_num_parameters_is_the_size_of_the_model(tie_embeddings, qkv_bias, qk_norm):
+    config = dataclasses.replace(
+        tiny.CONFIG, tie_embeddings=tie_embeddings, qkv_bias=qkv_bias, qk_norm=qk_norm
+    )
+    model = jax.eval_shape(lambda: transformer.init_model(config, jax.random.key(0)))
+    size = sum(leaf.size for leaf in jax.tree.leaves(model))
+    assert config_lib.num_parameters(config) == size
+
+
+def test_every_parameter_names_one_axis_a_dimension_beyond_layers():
+    model = jax.eval_shape(lambda: transformer.init_model(tiny.EVERYTHING, jax.random.key(0)))
+    is_variable = lambda x: hasattr(x, 'get_metadata')  # noqa: E731
+    for path, leaf in jax.tree_util.tree_leaves_with_path(model, is_leaf=is_variable):
+        stacked = 'blocks' in jax.tree_util.keystr(path)
+        assert len(leaf.shape) == len(leaf.get_metadata()['axes']) + stacked, path
+
+
+def test_forward_flops_are_those_xla_counts():
+    """XLA counts the masked half of attention too: every token attends to T keys."""
+    rows, length = 2, 64
+    config = dataclasses.replace(
+        tiny.EVERYTHING, embed_dim=32, head_dim=16, mlp_dim=64, scan_layers=False
+    )
+    model = jax.eval_shape(lambda: transformer.init_model(config, jax.random.key(0)))
+    tokens = jax.ShapeDtypeStruct((rows, length), 'int32')
+
+    def logits(model, tokens, positions):
+        return model.logits(model(tokens, positions)[0])
+
+    compiled = tiny.jit(logits).lower(model, tokens, tokens).compile()
+    counted = compiled.cost_analysis()['flops']
+    ours = config_lib.forward_flops(config, tokens=rows * length, length=length)
+    assert ours == pytest.approx(counted, rel=0.15)
+
+
+@pytest.mark.parametrize('name', ['vocab_size', 'num_layers', 'head_dim', 'logits_chunk'])
+def test_a_size_below_one_is_refused_by_name(name):
+    with pytest.raises(ValueError, match=rf'model\.{name}=0'):
+        dataclasses.replace(tiny.CONFIG, **{name: 0})
+
+
+def test_heads_that_do_not_divide_are_refused_with_the_nearest_that_do():
+    with pytest.raises(ValueError, match=r'model\.num_kv_heads=5.*num_heads=12.*: [46]'):
+        dataclasses.replace(tiny.CONFIG, num_heads=12, num_kv_heads=5)
+    with pytest.raises(ValueError, match=r'model\.head_dim=7.*even.*8'):
+        dataclasses.replace(tiny.CONFIG, head_dim=7)

@@ -1,0 +1,139 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from model import config, logprobs, transformer
+from sampling import decode, methods
+
+EOS = 1
+CONFIG = config.ModelConfig(
+    vocab_size=64, num_layers=2, embed_dim=16, mlp_dim=32, num_heads=2, num_kv_heads=1, head_dim=8,
+    max_length=32, rope_theta=1e4, norm_epsilon=1e-6, qkv_bias=False, qk_norm=False,
+    tie_embeddings=True, activation='silu', dtype='float32', param_dtype='float32', remat='none',
+    scan_layers=False, logits_chunk=8,
+)
+SAMPLING = methods.Sampling(1.0, 0, 1.0, 0.0, banned=(0,))
+ENDLESS = methods.Sampling(1.0, 0, 1.0, 0.0, banned=(0, EOS))
+PROMPTS = np.array([[5, 9, 12, 7, 0, 0], [20, 21, 0, 0, 0, 0]], np.int32)
+LENGTHS = np.array([4, 2], np.int32)
+
+
+@functools.cache
+def model():
+    return transformer.init_model(CONFIG, jax.random.key(0))
+
+
+def started(prompts=PROMPTS, *, slots=(2, 0, 9), rows=(0, 1, 0), batch=4, stop_at=14, length=16):
+    state = decode.init_state(CONFIG, batch=batch, length=length)
+    return decode.insert(
+        model(), state, prompts, lengths=LENGTHS, rows=np.array(rows, np.int32),
+        slots=np.array(slots, np.int32), requests=np.arange(len(slots), dtype=np.int32) + 10,
+        stop_at=np.full(len(slots), stop_at, np.int32),
+    )
+
+
+def run(state, method=ENDLESS, *, slots=None, seed=0, num_steps=20, length=16):
+    return decode.decode_chunk(
+        model(), state, slots, method=method, seed=np.uint32(seed), num_steps=num_steps,
+        eos_id=EOS, length=length,
+    )
+
+
+def made(state, slot, row):
+    return np.asarray(state.tokens[slot, LENGTHS[row] : state.position[slot] + 1])
+
+
+def test_insert_fills_the_named_slots_and_drops_the_others():
+    state = started()
+    np.testing.assert_array_equal(state.done, [False, True, False, True])
+    np.testing.assert_array_equal(state.position, [1, 0, 3, 0])
+    np.testing.assert_array_equal(state.last_token, [21, 0, 7, 0])
+    np.testing.assert_array_equal(state.request, [11, 0, 10, 0])
+
+
+def test_rows_that_share_a_prompt_share_its_cache():
+    state = started(slots=(1, 3, 0), rows=(0, 0, 1))
+    for leaf in jax.tree.leaves(state.cache):
+        np.testing.assert_array_equal(leaf[1], leaf[3])
+
+
+def test_padding_content_changes_nothing():
+    other = np.where(np.arange(6) < LENGTHS[:, None], PROMPTS, 33)
+    one, two = run(started())[0], run(started(other))[0]
+    for slot, row in ((2, 0), (0, 1)):
+        np.testing.assert_array_equal(made(one, slot, row), made(two, slot, row))
+
+
+def test_greedy_equals_full_recomputation():
+    greedy = methods.Greedy(banned=(0, EOS))
+    state, _ = run(started(), greedy)
+    for slot, row in ((2, 0), (0, 1)):
+        sequence = PROMPTS[row, : LENGTHS[row]].tolist()
+        while len(sequence) < 14:
+            hidden, _ = model()(jnp.array([sequence]), jnp.arange(len(sequence))[None])
+            logits = greedy.transform(model().logits(hidden[0, -1]))
+            sequence.append(int(logits.argmax()))
+        np.testing.assert_array_equal(made(state, slot, row), sequence[LENGTHS[row] :])
+
+
+@pytest.mark.parametrize('method', [
+    ENDLESS, methods.Sampling(0.7, 20, 0.9, 0.01, banned=(0, EOS)), methods.Greedy(banned=(0,)),
+], ids=['plain', 'truncated', 'greedy'])
+def test_recorded_log_probabilities_are_the_trainers(method):
+    state, _ = run(started(), method)
+    for slot, row in ((2, 0), (0, 1)):
+        tokens = np.array(state.tokens[slot])
+        tokens[: LENGTHS[row]] = PROMPTS[row, : LENGTHS[row]]
+        hidden, _ = model()(tokens[None], jnp.arange(16)[None])
+        expected, _ = logprobs.token_logprobs(
+            model(), hidden, tokens[None], transform=method.transform
+        )
+        part = slice(LENGTHS[row], int(state.position[slot]) + 1)
+        np.testing.assert_allclose(state.logprobs[slot, part], expected[0, part], atol=1e-4)
+
+
+def test_one_chunk_equals_many():
+    whole, _ = run(started())
+    state = started()
+    for _ in range(7):
+        state, _ = run(state, num_steps=2)
+    for field in ('tokens', 'logprobs', 'position', 'done', 'last_token'):
+        np.testing.assert_allclose(getattr(state, field), getattr(whole, field), atol=1e-5)
+
+
+def test_a_part_of_the_slots_and_of_the_cache_gives_the_same():
+    whole, _ = run(started(), num_steps=5)
+    part, flags = run(started(), slots=np.array([2, 0, 4], np.int32), num_steps=5, length=10)
+    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
+        np.testing.assert_allclose(one[np.array([0, 2])], other[np.array([0, 2])], atol=1e-5)
+    np.testing.assert_array_equal(flags, [part.position, part.done])
+
+
+def test_done_slots_stay_as_they_are():
+    state = started()
+    state = dataclasses.replace(state, done=state.done.at[2].set(True))
+    before = jax.tree.map(lambda x: np.array(x[2]), state)
+    after, _ = run(state)
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, y[2]), before, after)
+
+
+def test_it_stops_at_the_limit_and_not_before():
+    state, flags = run(started(stop_at=9))
+    np.testing.assert_array_equal(flags, [[8, 0, 8, 0], [1, 1, 1, 1]])
+    assert len(made(state, 2, 0)) == 5
+
+
+def test_the_end_token_ends_a_slot_where_it_stands():
+    seen = 0
+    for seed in range(30):
+        state, _ = run(started(), SAMPLING, seed=seed)
+        for slot, row in ((2, 0), (0, 1)):
+            tokens = made(state, slot, row).tolist()
+            assert EOS not in tokens[:-1]
+            assert tokens[-1] == EOS or len(tokens) == 14 - LENGTHS[row]
+            seen += tokens[-1] == EOS
+    assert seen

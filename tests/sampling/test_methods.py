@@ -1,0 +1,132 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from model import logprobs
+from sampling import methods
+
+V = 64
+OFF = methods.Sampling(1.0, 0, 1.0, 0.0, banned=())
+
+
+def logits_of(seed, *shape):
+    return 3 * jax.random.normal(jax.random.key(seed), (*shape, V))
+
+
+def kept(method, logits):
+    return np.isfinite(np.asarray(method.transform(logits)))
+
+
+def test_everything_off_is_the_models_distribution():
+    logits = logits_of(0, 5)
+    np.testing.assert_array_equal(OFF.transform(logits), logits)
+
+
+def test_temperature_divides_logits():
+    logits = logits_of(0, 5)
+    tempered = methods.Sampling(0.5, 0, 1.0, 0.0, banned=()).transform(logits)
+    np.testing.assert_allclose(tempered, logits / 0.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize('k', [1, 5, V, 2 * V])
+def test_top_k_keeps_the_k_likeliest(k):
+    logits = logits_of(1, 3, 2)
+    mask = kept(methods.Sampling(0.7, k, 1.0, 0.0, banned=()), logits)
+    rank = np.argsort(np.argsort(-np.asarray(logits), axis=-1), axis=-1)
+    np.testing.assert_array_equal(mask, rank < k)
+
+
+@pytest.mark.parametrize('p', [1e-6, 0.3, 0.9])
+def test_top_p_keeps_the_smallest_set_that_holds_p(p):
+    logits = logits_of(2, 4)
+    probabilities = np.asarray(jax.nn.softmax(logits))
+    mask = kept(methods.Sampling(1.0, 0, p, 0.0, banned=()), logits)
+    for row, keep in zip(probabilities, mask, strict=True):
+        assert row[keep].sum() >= p
+        assert row[keep].sum() - row[keep].min() < p
+        assert row[keep].min() >= row[~keep].max()
+
+
+def test_min_p_keeps_a_share_of_the_best():
+    logits = logits_of(3, 4)
+    probabilities = np.asarray(jax.nn.softmax(logits))
+    mask = kept(methods.Sampling(1.0, 0, 1.0, 0.1, banned=()), logits)
+    best = probabilities.max(axis=-1, keepdims=True)
+    np.testing.assert_array_equal(mask, probabilities >= 0.1 * best)
+
+
+@pytest.mark.parametrize('method', [
+    methods.Greedy(banned=(3, 7)),
+    methods.Sampling(2.0, 0, 1.0, 0.0, banned=(3, 7)),
+    methods.Sampling(2.0, 8, 0.9, 0.01, banned=(3, 7)),
+], ids=['greedy', 'sampling', 'truncated'])
+def test_banned_ids_have_no_probability_however_likely(method):
+    logits = logits_of(4, 200).at[:, 3].set(50.0)
+    tokens, recorded = method.sample(jax.random.key(0), logits)
+    assert not set(np.unique(tokens)) & {3, 7}
+    assert not kept(method, logits)[:, [3, 7]].any()
+    assert np.isfinite(recorded).all()
+
+
+@pytest.mark.parametrize('method', [
+    methods.Greedy(banned=(0,)), methods.Sampling(0.7, 20, 0.9, 0.02, banned=(0,)),
+], ids=['greedy', 'sampling'])
+def test_recorded_is_the_log_probability_under_the_transform(method):
+    logits = logits_of(5, 50)
+    tokens, recorded = method.sample(jax.random.key(1), logits)
+    expected = jax.nn.log_softmax(method.transform(logits))[jnp.arange(50), tokens]
+    np.testing.assert_allclose(recorded, expected, atol=1e-5)
+
+
+def test_greedy_takes_the_likeliest_and_ignores_the_key():
+    logits = logits_of(6, 50)
+    greedy = methods.Greedy(banned=())
+    one, other = (greedy.sample(jax.random.key(k), logits)[0] for k in (0, 1))
+    np.testing.assert_array_equal(one, logits.argmax(axis=-1))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_draws_follow_the_truncated_distribution():
+    logits = logits_of(7)
+    method = methods.Sampling(0.8, 6, 1.0, 0.0, banned=(1,))
+    tokens = method.sample(jax.random.key(2), jnp.broadcast_to(logits, (20_000, V)))[0]
+    shares = np.bincount(tokens, minlength=V) / 20_000
+    expected = np.asarray(jax.nn.softmax(method.transform(logits)))
+    np.testing.assert_allclose(shares, expected, atol=0.015)
+    assert not shares[expected == 0].any()
+
+
+def test_gradients_through_the_transform_are_finite():
+    method = methods.Sampling(0.7, 20, 0.9, 0.02, banned=(0,))
+    logits = logits_of(8, 4)
+    tokens = logits.argmax(axis=-1)
+
+    def total(logits):
+        return sum(x.sum() for x in logprobs.log_softmax_at(method.transform(logits), tokens))
+
+    gradient = np.asarray(jax.grad(total)(logits))
+    assert np.isfinite(gradient).all()
+    assert not gradient[~kept(method, logits)].any()
+
+
+def test_bfloat16_logits_become_float32():
+    assert OFF.transform(jnp.zeros((2, V), 'bfloat16')).dtype == jnp.float32
+
+
+@pytest.mark.parametrize('given, word', [
+    ({'temperature': 0.0}, 'Greedy'), ({'temperature': None}, 'temperature=None'),
+    ({'temperature': float('nan')}, 'temperature=nan'), ({'temperature': True}, 'temperature'),
+    ({'top_k': None}, 'top_k=None'), ({'top_k': -1}, 'top_k=-1'), ({'top_k': 1.5}, 'top_k=1.5'),
+    ({'top_p': None}, 'top_p=None'), ({'top_p': 0.0}, 'top_p=0.0'), ({'top_p': 1.1}, 'top_p'),
+    ({'min_p': None}, 'min_p=None'), ({'min_p': 1.0}, 'min_p=1.0'), ({'banned': [1]}, 'banned'),
+])
+def test_no_setting_is_silently_something_else(given, word):
+    valid = {'temperature': 1.0, 'top_k': 0, 'top_p': 1.0, 'min_p': 0.0, 'banned': ()}
+    with pytest.raises(ValueError, match=word):
+        methods.Sampling(**(valid | given))
+
+
+def test_methods_are_hashable_values():
+    assert hash(OFF) == hash(methods.Sampling(1.0, 0, 1.0, 0.0, banned=()))
+    assert methods.Greedy(banned=(1,)) == methods.Greedy(banned=(1,)) != methods.Greedy(banned=())

@@ -1,0 +1,132 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from data import chat, critiques, lab, records
+from data import tokenizer as tokenizers
+from model import config, transformer
+from sampling import steps
+
+TOKENIZER = tokenizers.lab_tokenizer()
+CHAT = chat.Chat(TOKENIZER)
+(CORRECT,), (WRONG,) = TOKENIZER.encode('correct'), TOKENIZER.encode('wrong')
+QUESTION = 'eve is 7 ; ben is eve - 4 ; hal is ben + 7 ; hal ?'
+RIGHT = 'ben : eve - 4 is 3\n hal : ben + 7 is 0\n #### 0'
+FLAWED = 'ben : eve - 4 is 9\n hal : ben + 7 is 6\n #### 6'
+SHAPES = steps.ScoreShapes(rows=2, lengths=(64, 128))
+
+
+@functools.cache
+def critic():
+    return transformer.init_model(config.ModelConfig(
+        vocab_size=64, num_layers=1, embed_dim=16, mlp_dim=32, num_heads=2, num_kv_heads=1,
+        head_dim=8, max_length=128, rope_theta=1e4, norm_epsilon=1e-6, qkv_bias=False,
+        qk_norm=False, tie_embeddings=True, activation='silu', dtype='float32',
+        param_dtype='float32', remat='none', scan_layers=False, logits_chunk=8,
+    ), jax.random.key(0))
+
+
+def episode(attempt, critique):
+    turns = (*CHAT.question(QUESTION), CHAT.written('attempt', attempt),
+             CHAT.written('critique', critique))
+    return records.Episode('p', 2, turns, {})
+
+
+def rewards(episodes, shapes=SHAPES):
+    return steps.step_rewards(
+        critic(), episodes, shapes, grammar=critiques.LAB, tokenizer=TOKENIZER,
+        correct_id=CORRECT, wrong_id=WRONG,
+    )
+
+
+def judged(attempt):
+    return episode(attempt, lab.judge(QUESTION, attempt).critique)
+
+
+def expected(item):
+    """P(correct) against P(wrong) at every verdict word, one sequence at a time."""
+    tokens = [t for turn in item.turns for t in (*turn.header, *turn.tokens)]
+    start = len(tokens) - len(item.turns[-1].tokens)
+    hidden, _ = critic()(jnp.array([tokens]), jnp.arange(len(tokens))[None])
+    probabilities = np.asarray(jax.nn.softmax(critic().logits(hidden[0])))
+    return [
+        probabilities[at - 1, CORRECT] / probabilities[at - 1, [CORRECT, WRONG]].sum()
+        for at in range(start, len(tokens)) if tokens[at] in (CORRECT, WRONG)
+    ]
+
+
+def test_a_score_is_read_where_the_verdict_stands():
+    item = judged(RIGHT)
+    (scores,) = rewards([item])
+    np.testing.assert_allclose(scores.steps, expected(item), atol=1e-5)
+    assert len(scores.steps) == len(item.turn('attempt').step_ends) == 3
+    assert scores.final == scores.steps[-1]
+
+
+def test_steps_after_the_critic_stopped_have_zero():
+    item = judged(FLAWED)
+    (scores,) = rewards([item])
+    first, final = expected(item)
+    np.testing.assert_allclose(scores.steps, [first, 0.0, 0.0], atol=1e-5)
+    assert scores.final == pytest.approx(final, abs=1e-5)
+
+
+def test_an_unclear_verdict_has_zero_and_never_passes():
+    text = 'ben : eve - 4 ; correct or wrong\n hal : ben + 7 ; correct\n answer : hal is 0 ; maybe'
+    (scores,) = rewards([episode(RIGHT, text)])
+    assert scores.steps[0] == 0.0 < scores.steps[1]
+    assert scores.steps[2] == 0.0
+    assert scores.final is None
+
+
+def test_a_critique_without_verdicts_has_no_scores():
+    assert rewards([episode(RIGHT, 'eve is eve is eve')]) == [steps.StepScores(None, None)]
+
+
+def test_more_verdicts_than_steps_are_dropped():
+    text = '\n '.join(['ben ; correct'] * 40 + ['answer : wrong'])
+    with pytest.raises(ValueError, match='exceeds the longest'):
+        rewards([episode(RIGHT, text)])
+    (scores,) = rewards([episode(RIGHT, '\n '.join(['ben ; correct'] * 12))])
+    assert len(scores.steps) == 3
+
+
+def test_neither_order_nor_companions_nor_shapes_change_scores():
+    items = [judged(RIGHT), judged(FLAWED), episode(RIGHT, 'eve'), judged(RIGHT), judged(FLAWED)]
+    alone = [rewards([item])[0] for item in items]
+    for some in (rewards(items), rewards(items[::-1])[::-1],
+                 rewards(items, steps.ScoreShapes(rows=5, lengths=(128,)))):
+        for one, other in zip(alone, some, strict=True):
+            assert (one.steps is None) == (other.steps is None)
+            np.testing.assert_allclose(one.steps or (), other.steps or (), atol=1e-5)
+
+
+def test_padding_and_absent_verdicts_are_masked():
+    tokens = np.random.default_rng(0).integers(10, 40, (2, 12)).astype(np.int32)
+    positions = np.array([[3, -1, 11], [0, 7, 5]], np.int32)
+
+    def scores(tokens):
+        return steps.verdict_scores(
+            critic(), tokens, np.array([9, 8], np.int32), verdict_positions=positions,
+            correct_id=np.int32(CORRECT), wrong_id=np.int32(WRONG),
+        )
+
+    values, mask = scores(tokens)
+    np.testing.assert_array_equal(mask, [[True, False, False], [False, True, True]])
+    assert not np.asarray(values)[~np.asarray(mask)].any()
+    changed = np.where(np.arange(12) < np.array([[9], [8]]), tokens, 0)
+    np.testing.assert_array_equal(scores(changed)[0], values)
+
+
+def test_an_episode_must_end_with_a_critique():
+    with pytest.raises(ValueError, match='must end with a turn and its critique'):
+        rewards([records.Episode('p', 2, judged(RIGHT).turns[:-1], {})])
+
+
+@pytest.mark.parametrize('rows, lengths', [(0, (8,)), (2, ()), (2, (16, 8))])
+def test_malformed_shapes_are_an_error(rows, lengths):
+    with pytest.raises(ValueError, match='rows|lengths'):
+        steps.ScoreShapes(rows=rows, lengths=lengths)

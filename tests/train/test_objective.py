@@ -1,0 +1,285 @@
+"""Every method against a plain float64 reference, written from the table of the methods."""
+
+import dataclasses
+import functools
+
+import hypothesis
+import jax
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from data import packing
+from tests import tiny
+from train import objective as objective_lib
+
+clipped = functools.partial(dataclasses.replace, tiny.SFT, surrogate='clip', on_policy=False)
+GRPO = clipped(clip_low=0.2, clip_high=0.2, average='sequence')
+METHODS = {
+    'sft': tiny.SFT,
+    'rloo': dataclasses.replace(tiny.SFT, average='constant'),
+    'grpo': GRPO,
+    'grpo-k2': dataclasses.replace(GRPO, kl='k2', kl_coef=0.3),
+    'grpo-k3': dataclasses.replace(GRPO, kl='k3', kl_coef=0.3),
+    'dr-grpo': dataclasses.replace(GRPO, average='constant', constant_length=20),
+    'dapo': clipped(clip_low=0.2, clip_high=0.28, average='token'),
+    'gspo': clipped(clip_low=0.05, clip_high=0.08, average='sequence', ratio='sequence'),
+    'cispo': clipped(surrogate='cispo', clip_low=0.2, clip_high=0.28),
+    'entropy': dataclasses.replace(tiny.SFT, entropy_coef=0.2),
+}
+
+
+@dataclasses.dataclass
+class Sequence:
+    """What is known of the trained tokens of one sequence, in float64."""
+
+    logp: np.ndarray
+    old: np.ndarray
+    ref: np.ndarray
+    weight: np.ndarray
+    entropy: np.ndarray
+
+
+def weighted_nll(s, _):
+    return [-w * lp for w, lp in zip(s.weight, s.logp, strict=True)]
+
+
+def ppo(s, _, *, low, high):
+    losses = []
+    for lp, old, advantage in zip(s.logp, s.old, s.weight, strict=True):
+        rho = np.exp(lp - old)
+        losses.append(-min(rho * advantage, min(max(rho, 1 - low), 1 + high) * advantage))
+    return losses
+
+
+def gspo(s, _, *, low, high):
+    rho = np.exp(sum(s.logp - s.old) / len(s.logp))
+    kept = min(max(rho, 1 - low), 1 + high)
+    return [-min(rho * advantage, kept * advantage) for advantage in s.weight]
+
+
+def cispo(s, frozen, *, low, high):
+    rho = np.exp(frozen.logp - frozen.old)
+    return [-min(max(r, 1 - low), 1 + high) * w * lp
+            for r, w, lp in zip(rho, s.weight, s.logp, strict=True)]  # fmt: skip
+
+
+def with_kl(estimate, coefficient):
+    def losses(s, frozen):
+        surrogate = ppo(s, frozen, low=0.2, high=0.2)
+        d = s.ref - s.logp
+        return [x + coefficient * estimate(y) for x, y in zip(surrogate, d, strict=True)]
+
+    return losses
+
+
+def with_entropy(s, frozen):
+    return [x - 0.2 * h for x, h in zip(weighted_nll(s, frozen), s.entropy, strict=True)]
+
+
+def token_mean(per_sequence):
+    return sum(map(sum, per_sequence)) / sum(map(len, per_sequence))
+
+
+def sequence_mean(per_sequence):
+    return sum(sum(x) / len(x) for x in per_sequence) / len(per_sequence)
+
+
+def constant_mean(per_sequence, *, length):
+    return sum(sum(x) / length for x in per_sequence) / len(per_sequence)
+
+
+part = functools.partial
+REFERENCES = {
+    'sft': (weighted_nll, token_mean),
+    'rloo': (weighted_nll, part(constant_mean, length=1)),
+    'grpo': (part(ppo, low=0.2, high=0.2), sequence_mean),
+    'grpo-k2': (with_kl(lambda d: d * d / 2, 0.3), sequence_mean),
+    'grpo-k3': (with_kl(lambda d: np.exp(d) - d - 1, 0.3), sequence_mean),
+    'dr-grpo': (part(ppo, low=0.2, high=0.2), part(constant_mean, length=20)),
+    'dapo': (part(ppo, low=0.2, high=0.28), token_mean),
+    'gspo': (part(gspo, low=0.05, high=0.08), sequence_mean),
+    'cispo': (part(cispo, low=0.2, high=0.28), token_mean),
+    'entropy': (with_entropy, token_mean),
+}
+
+
+def make_case(seed, *, rows=3, length=24):
+    """(batch, logprobs, entropy); one sequence of the batch has no trained token."""
+    examples = tiny.random_examples(seed, (9, 5, 12, 3, 7, 6, 4))
+    examples[3].loss_mask[:] = 0
+    batch = packing.pack(examples, rows=rows, length=length)
+    rng = np.random.default_rng(seed)
+    logprobs = batch.old_logprobs + rng.normal(0, 0.5, batch.tokens.shape).astype(np.float32)
+    entropy = rng.random(batch.tokens.shape).astype(np.float32)
+    return batch, logprobs, entropy
+
+
+def sequences_of(batch, logprobs, entropy):
+    """[(Sequence, its places)] of those sequences that have a trained token."""
+    found = []
+    for row in range(len(batch.tokens)):
+        for segment in range(1, batch.segments[row].max() + 1):
+            own = (batch.segments[row] == segment) & (batch.loss_mask[row] > 0)
+            values = (logprobs, batch.old_logprobs, batch.ref_logprobs, batch.weights, entropy)
+            if own.any():
+                sequence = Sequence(*(x[row, own].astype(np.float64) for x in values))
+                found.append((sequence, (row, np.flatnonzero(own))))
+    return found
+
+
+def reference(method, sequences, frozen):
+    losses, mean = REFERENCES[method]
+    return mean([losses(s, f) for s, f in zip(sequences, frozen, strict=True)])
+
+
+def reference_grads(method, batch, logprobs, entropy):
+    """Central differences of the reference with respect to every log-probability."""
+    found = sequences_of(batch, logprobs, entropy)
+    frozen = [s for s, _ in found]
+    grads = np.zeros(logprobs.shape)
+    for i, (sequence, (row, places)) in enumerate(found):
+        for j, place in enumerate(places):
+            values = []
+            for step in (1e-6, -1e-6):
+                moved = sequence.logp.copy()
+                moved[j] += step
+                others = frozen[:i] + [dataclasses.replace(sequence, logp=moved)] + frozen[i + 1 :]
+                values.append(reference(method, others, frozen))
+            grads[row, place] = (values[0] - values[1]) / 2e-6
+    return grads
+
+
+@functools.partial(tiny.jit, static_argnames='objective')
+def loss_and_grads(objective, batch, logprobs, entropy):
+    """(loss, weight, metric sums) and the gradient with respect to the log-probabilities."""
+
+    def loss(logprobs):
+        total, weight, metrics = objective_lib.loss(objective, batch, logprobs, entropy)
+        return total / weight, (weight, metrics)
+
+    (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(logprobs)
+    return value, *aux, grads
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_loss_and_gradient_are_those_of_the_plain_reference(method):
+    for seed in range(3):
+        case = make_case(seed)
+        value, _, _, grads = loss_and_grads(METHODS[method], *case)
+        frozen = [s for s, _ in sequences_of(*case)]
+        np.testing.assert_allclose(value, reference(method, frozen, frozen), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(grads, reference_grads(method, *case), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('method', ['grpo', 'dapo', 'gspo', 'cispo'])
+def test_the_cases_above_are_clipped_on_both_sides(method):
+    _, _, metrics, _ = loss_and_grads(METHODS[method], *make_case(0))
+    assert metrics['loss/clipped_low'] >= 2 and metrics['loss/clipped_high'] >= 2
+
+
+@pytest.mark.parametrize('method', ['grpo', 'gspo', 'cispo'])
+def test_on_policy_data_has_ratio_one_and_the_exact_policy_gradient(method):
+    """Whatever old_logprobs stand in the batch: they are not read."""
+    objective = dataclasses.replace(METHODS[method], on_policy=True, average='token')
+    batch, logprobs, entropy = make_case(1)
+    # GSPO has one advantage a sequence; with one it is the policy gradient for every method.
+    batch = batch._replace(weights=np.where(batch.segments == 1, 1.5, -0.5).astype(np.float32))
+    value, weight, metrics, grads = loss_and_grads(objective, batch, logprobs, entropy)
+    expected = -batch.weights * batch.loss_mask / batch.loss_mask.sum()
+    np.testing.assert_allclose(grads, expected, rtol=1e-6)
+    np.testing.assert_allclose(metrics['loss/ratio'], weight, rtol=1e-6)
+    changed = batch._replace(old_logprobs=batch.old_logprobs - 7)
+    assert loss_and_grads(objective, changed, logprobs, entropy)[0] == value
+
+
+@pytest.mark.parametrize('kl', ['k2', 'k3'])
+def test_the_kl_pulls_every_token_towards_the_reference(kl):
+    objective = dataclasses.replace(tiny.SFT, kl=kl, kl_coef=1.0)
+    batch, logprobs, entropy = make_case(2)
+    batch = batch._replace(weights=np.zeros_like(batch.weights))
+    off = logprobs - batch.ref_logprobs
+    value, _, metrics, grads = loss_and_grads(objective, batch, logprobs, entropy)
+    trained = batch.loss_mask > 0
+    assert value > 0 and metrics['loss/kl'] > 0
+    assert (np.sign(grads) == np.sign(off))[trained].all()  # descent lowers what is above
+    at, _, _, still = loss_and_grads(objective, batch, batch.ref_logprobs, entropy)
+    assert at == 0 and not np.any(still)
+
+
+def test_the_entropy_bonus_descends_towards_more_entropy():
+    objective = dataclasses.replace(tiny.SFT, entropy_coef=0.5)
+    batch, logprobs, entropy = make_case(3)
+
+    def loss(entropy):
+        total, weight, _ = objective_lib.loss(objective, batch, logprobs, entropy)
+        return total / weight
+
+    grads = tiny.jit(jax.grad(loss))(entropy)
+    np.testing.assert_allclose(grads, -0.5 * batch.loss_mask / batch.loss_mask.sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_what_stands_where_nothing_is_trained_changes_nothing(method):
+    """Padding and untrained tokens: a truncated prompt token has a log-probability of -inf."""
+    batch, logprobs, entropy = make_case(4)
+    rng = np.random.default_rng(4)
+    unread = batch.loss_mask == 0
+
+    def scrambled(values):
+        noise = rng.choice(np.float32([np.nan, np.inf, -np.inf, 1e30]), values.shape)
+        return np.where(unread, noise, values)
+
+    names = ('weights', 'old_logprobs', 'ref_logprobs')
+    changed = batch._replace(**{name: scrambled(getattr(batch, name)) for name in names})
+    before = loss_and_grads(METHODS[method], batch, logprobs, entropy)
+    after = loss_and_grads(METHODS[method], changed, scrambled(logprobs), scrambled(entropy))
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+    assert np.isfinite(before[0]) and not before[-1][unread].any()
+
+
+loss_sums = tiny.jit(objective_lib.loss, static_argnums=0)
+
+
+@hypothesis.settings(max_examples=5)
+@hypothesis.given(st.randoms(use_true_random=False))
+@pytest.mark.parametrize('method', ['dapo', 'dr-grpo', 'gspo'])
+def test_sums_and_weights_add_up_over_any_split_packing_and_order(method, random):
+    """One batch of all sequences against one sequence a batch, in any order."""
+    batch, logprobs, entropy = make_case(5)
+    together = loss_sums(METHODS[method], batch, logprobs, entropy)
+    alone = [
+        (row, batch.segments[row] == segment)
+        for row in range(len(batch.tokens))
+        for segment in range(1, batch.segments[row].max() + 1)
+    ]
+    random.shuffle(alone)
+    parts = []
+    for row, own in alone:
+
+        def cut(values, row=row, own=own):
+            return np.pad(values[row, own], (0, 24 - own.sum()))[None]
+
+        one = type(batch)(*map(cut, batch))
+        one = one._replace(segments=(one.segments > 0).astype(np.int32))
+        parts.append(loss_sums(METHODS[method], one, cut(logprobs), cut(entropy)))
+    added = jax.tree.map(lambda *xs: np.sum(np.asarray(xs, np.float64)), *parts)
+    for got, want in zip(jax.tree.leaves(added), jax.tree.leaves(together), strict=True):
+        np.testing.assert_allclose(got, want, rtol=2e-6, atol=1e-6)
+
+
+def test_sequence_sum_adds_within_a_sequence_and_is_zero_on_padding():
+    segments = np.array([[1, 1, 2, 2, 2, 0], [1, 2, 3, 3, 0, 0]])
+    values = np.arange(1.0, 13.0, dtype=np.float32).reshape(2, 6)
+    expected = [[3, 3, 12, 12, 12, 0], [7, 8, 19, 19, 0, 0]]
+    found = tiny.jit(objective_lib.sequence_sum)(values, segments)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_contradictory_settings_are_refused_by_name():
+    with pytest.raises(ValueError, match=r'constant_length'):
+        dataclasses.replace(tiny.SFT, average='constant', constant_length=0)
+    with pytest.raises(ValueError, match=r"kl='k3'.*kl_coef=0"):
+        dataclasses.replace(tiny.SFT, kl='k3')
+    with pytest.raises(ValueError, match=r"kl='none'.*kl_coef=0\.1"):
+        dataclasses.replace(tiny.SFT, kl_coef=0.1)

@@ -1,0 +1,129 @@
+"""Fitting a model to examples: SFT and every weighted form of it."""
+
+import dataclasses
+import math
+import pathlib
+import time
+from collections.abc import Sequence
+
+import jax
+import optax
+
+from data import packing, pipeline
+from data.records import Batch, Example
+from model import sharding
+from model.config import forward_flops
+from model.transformer import Transformer
+from train import metrics
+from train.checkpoint import Checkpointer
+from train.objective import Objective
+from train.optimizer import OptimizerSettings, make_optimizer
+from train.state import TrainState, init_state
+from train.step import Transform, make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopSettings:
+    """Shapes and intervals that all training shares."""
+
+    rows: int  # of a batch, over all processes
+    length: int  # of a row
+    num_microbatches: int
+    log_every: int
+    checkpoint_every: int
+    keep_checkpoints: int
+
+
+@dataclasses.dataclass(frozen=True)
+class FitSettings:
+    """One fit: how long and how."""
+
+    num_steps: int
+    optimizer: OptimizerSettings
+
+
+IDENTITY: Transform = lambda logits: logits  # noqa: E731
+"""The transform of plain likelihood; one object, so that jit compiles once."""
+
+SFT = Objective(
+    surrogate='logprob', ratio='token', on_policy=True, clip_low=0.0, clip_high=0.0,
+    average='token', constant_length=0, kl='none', kl_coef=0.0, entropy_coef=0.0)
+"""Token cross-entropy, each token times its weight."""
+
+
+def to_device(batch: Batch) -> Batch:
+    """A global batch from this process's rows, sharded over the mesh in force."""
+    place = sharding.batch_sharding(jax.sharding.get_mesh())
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(place, x), batch)
+
+
+def start(model: Transformer, optimizer: optax.GradientTransformation) -> TrainState:
+    """A fresh state around a copy of `model`, which a donating train step may then consume."""
+    copy = jax.tree.map(lambda x: x.copy(), model)
+    return jax.jit(lambda model: init_state(model, optimizer), donate_argnums=0)(copy)
+
+
+def fit(model: Transformer, examples: Sequence[Example], *, settings: FitSettings,
+        loop: LoopSettings, folder: pathlib.Path, writer: metrics.Writer, seed: int,
+        description: str) -> tuple[Transformer, dict[str, float]]:
+    """Trains a copy of `model` on packed, shuffled, repeated examples.
+
+    Continues from the newest checkpoint in folder/checkpoints, with the same batches and metrics
+    as if it had never stopped. Returns the model and totals. Raises FloatingPointError, naming
+    the step, where the loss is not finite; the last checkpoint stays.
+    """
+    _check_rows(loop)
+    optimizer = make_optimizer(settings.optimizer, num_steps=settings.num_steps)
+    train_step = make_train_step(objective=SFT, optimizer=optimizer, transform=IDENTITY,
+                                 num_microbatches=loop.num_microbatches)
+    batches = iter(pipeline.make_dataset(
+        examples, seed=seed, rows=loop.rows // jax.process_count(), length=loop.length,
+        num_epochs=None, process_index=jax.process_index(), process_count=jax.process_count()))
+    state, step = start(model, optimizer), 0
+    checkpointer = Checkpointer(folder / 'checkpoints', keep=loop.keep_checkpoints)
+    restored = checkpointer.restore(state)
+    if restored is not None:
+        step, state, cursor = restored
+        batches.set_state(cursor['data'])
+    writer.truncate(step if step else -1)
+    delayed = metrics.Delayed(writer)
+    with metrics.progress(settings.num_steps, unit='steps', description=description) as bar:
+        bar.advance(step)
+        for step in range(step + 1, settings.num_steps + 1):
+            began = time.perf_counter()
+            batch = next(batches)
+            state, values = train_step(state, to_device(batch))
+            if step % loop.log_every == 0 or step == settings.num_steps:
+                values |= _rates(model, batch, time.perf_counter() - began)
+                check_finite(delayed.push(step, values))
+            if step % loop.checkpoint_every == 0 and step < settings.num_steps:
+                check_finite(delayed.flush())
+                checkpointer.save(step, state, {'data': batches.get_state()})
+            bar.advance(1)
+    last = delayed.flush()
+    check_finite(last)
+    checkpointer.close()
+    totals = {'tokens_trained': settings.num_steps * loop.rows * loop.length}
+    return state.model, totals | ({'final_loss': last[1]['loss/total']} if last else {})
+
+
+def check_finite(row: tuple[int, dict[str, float]] | None) -> None:
+    """Raises FloatingPointError where a written row's loss is not finite."""
+    if row is not None and not math.isfinite(row[1]['loss/total']):
+        raise FloatingPointError(f'step {row[0]}: loss is {row[1]["loss/total"]}; lower the '
+                                 'learning rate or restart from the last checkpoint')
+
+
+def _rates(model: Transformer, batch: Batch, seconds: float) -> dict[str, float]:
+    tokens = batch.tokens.size * jax.process_count()
+    flops = 3 * forward_flops(model.config, tokens=tokens, length=batch.tokens.shape[1] / 2)
+    return {'time/step': seconds, 'time/tflops': flops / seconds / 1e12,
+            'data/waste': packing.waste(batch)}
+
+
+def _check_rows(loop: LoopSettings) -> None:
+    mesh = jax.sharding.get_mesh()
+    parts = mesh.shape['data'] * mesh.shape['fsdp'] * loop.num_microbatches
+    if loop.rows % parts or loop.rows % jax.process_count():
+        raise ValueError(f'train.rows={loop.rows} does not divide over data * fsdp * '
+                         f'num_microbatches = {parts}; nearest: {max(1, loop.rows // parts) * parts}')
