@@ -58,7 +58,10 @@ class Transformer(nnx.Module):
         on padding; None means one segment a row). With a cache, the tokens are written at their
         positions and attend to every cached position up to their own.
         """
-        x = self.embedding[...][tokens].astype(self.config.dtype)  # so sums in float32
+        # Looked up before the cast, so that gradients are summed in float32; whole in D, or the
+        # partitioner cannot go from a D-sharded to a row-sharded result and replicates it.
+        table = sharding.constrain(self.embedding[...], ('vocab', None))
+        x = table[tokens].astype(self.config.dtype)
         x = sharding.constrain(x, ('batch', None, None))
         rotary = layers.rotary_table(
             positions, head_dim=self.config.head_dim, theta=self.config.rope_theta)

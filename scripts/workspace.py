@@ -1,0 +1,306 @@
+"""A run's settings and its work directory: what every stage opens, and how a stage is recorded."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import jax
+import ml_collections
+
+from data import critiques, judge, problems, records, verify
+from data import tokenizer as tokenizers
+from data.chat import Chat
+from data.records import Episode, Problem
+from model import sharding
+from model.config import ModelConfig
+from model.transformer import Transformer
+from sampling.engine import Engine, EngineSettings
+from sampling.episodes import Sampler
+from sampling.explore import ExploreSettings, Players
+from sampling.methods import Greedy, Sampling
+from sampling.steps import ScoreShapes
+from train import checkpoint, metrics, settings
+from train.reinforce import ReinforceSettings, StepScorer
+from train.supervised import FitSettings, LoopSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerSettings:
+    kind: Literal['lab', 'file', 'train']  # 'train': made from the training problems' text
+    path: str  # of kind 'file'
+    vocab_size: int  # of kind 'train'
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+    source: Literal['lab', 'gsm8k', 'gsm8k_socratic', 'jsonl']
+    path: str  # a folder or file of the user's; '' for the public download or the generator
+    data_dir: str  # where prepared data sets are kept
+    seed: int  # of generated problems
+    num_train: int
+    num_test: int
+    grammar: Literal['lab', 'released']  # of critiques
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingSettings:
+    engine: EngineSettings
+    attempt_tokens: int
+    critique_tokens: int
+    refinement_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    score: ScoreShapes
+    part_size: int  # problems a file of episodes; a stage resumes after the last whole one
+
+
+@dataclasses.dataclass(frozen=True)
+class BaseSettings:
+    checkpoint: str  # a saved model to start from, relative to the project; '' trains one
+    num_documents: int
+    worked_share: float  # share of documents that derive every quantity in small steps (lab)
+    fit: FitSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class ActorSettings:
+    num_problems: int
+    refinements_per_problem: int  # (question, flawed attempt, critique -> solution) examples
+    fit: FitSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class CritiqueSettings:
+    num_problems: int
+    num_attempts: int
+    correct_share: float  # of kept paths: the critic must see right ones too
+
+
+@dataclasses.dataclass(frozen=True)
+class CriticSettings:
+    fit: FitSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateSettings:
+    num_problems: int
+    num_attempts: int
+    refine: Literal['always', 'wrong']  # 'wrong': only what the critic calls wrong or garbles
+    majority: tuple[int, ...]
+    num_resamples: int
+    confidence: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ImproveSettings:
+    num_problems: int
+    explore: ExploreSettings  # its explorer is set by the stage
+    weighting: Literal['keep', 'response', 'steps']
+    fit: FitSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings:
+    """Everything a config says."""
+
+    seed: int
+    mesh: tuple[int, int, int]
+    stages: tuple[str, ...]
+    model: ModelConfig
+    tokenizer: TokenizerSettings
+    data: DataSettings
+    sampling: SamplingSettings
+    train: LoopSettings
+    base: BaseSettings
+    actor: ActorSettings
+    critique: CritiqueSettings
+    critic: CriticSettings
+    evaluate: EvaluateSettings
+    improve: ImproveSettings
+    reinforce: ReinforceSettings
+
+
+class Workspace:
+    """An opened run. Opening checks everything that can be checked before anything is written."""
+
+    def __init__(self, config: ml_collections.ConfigDict, workdir: str | os.PathLike, *,
+                 verifier: verify.Verifier):
+        self.settings = settings.build(RunSettings, config)
+        self.workdir = pathlib.Path(workdir)
+        self._check_config(config)
+        self.mesh = sharding.make_mesh(self.settings.mesh)
+        self.train_problems = self._problems('train', self.settings.data.num_train)
+        self.test_problems = self._problems('test', self.settings.data.num_test)
+        self.tokenizer = self._tokenizer()
+        self.chat = Chat(self.tokenizer)
+        self.grammar = critiques.GRAMMARS[self.settings.data.grammar]
+        self.judge = judge.make_judge(self.settings.data.source, verifier)
+        sharding.shardings(jax.eval_shape(
+            functools.partial(checkpoint.init_model, self.settings.model), jax.random.key(0)),
+            self.mesh)
+        self._write('config.json', settings.to_json(config))
+        self.tokenizer.save(self.workdir / 'tokenizer.model')
+        jax.set_mesh(self.mesh)
+
+    # What stages use
+
+    @property
+    def sampling_method(self) -> Sampling:
+        s = self.settings.sampling
+        return Sampling(s.temperature, s.top_k, s.top_p, s.min_p, self.banned)
+
+    @property
+    def greedy_method(self) -> Greedy:
+        return Greedy(self.banned)
+
+    @functools.cached_property
+    def banned(self) -> tuple[int, ...]:
+        """Ids that are never sampled: control symbols other than the end token, and padding."""
+        names = (*tokenizers.HEADERS, tokenizers.PAD, tokenizers.UNK, tokenizers.BOS)
+        control = {self.tokenizer.special(name) for name in names}
+        unused = range(self.tokenizer.vocab_size, self.settings.model.vocab_size)
+        return tuple(sorted(control | set(unused)))
+
+    @property
+    def verdict_ids(self) -> dict[str, int]:
+        """Ids of the two verdict words as they follow a space."""
+        words = {'lab': ('correct', 'wrong'), 'released': ('Correct', 'Wrong')}
+        correct, wrong = (self.tokenizer.encode(w)[0] for w in words[self.settings.data.grammar])
+        return {'correct_id': correct, 'wrong_id': wrong}
+
+    def sampler(self, on_completion: Callable | None = None) -> Sampler:
+        s = self.settings.sampling
+        engine = Engine(s.engine, eos_id=self.tokenizer.eos_id)
+        limits = {'attempt': s.attempt_tokens, 'critique': s.critique_tokens,
+                  'refinement': s.refinement_tokens}
+        return Sampler(engine, self.chat, limits, on_completion)
+
+    def players(self, sampler: Sampler, actor: Transformer, critic: Transformer) -> Players:
+        return Players(sampler, actor, critic, self.judge, self.grammar)
+
+    def scorer(self) -> StepScorer:
+        return StepScorer(self.settings.sampling.score, self.verdict_ids)
+
+    def init_model(self) -> Transformer:
+        key = jax.random.key(self.settings.seed)
+        return checkpoint.place(checkpoint.init_model(self.settings.model, key), self.mesh)
+
+    def load_model(self, stage: str) -> Transformer:
+        """The model that a stage of this run ended with."""
+        folder = self.stage_folder(stage) / 'model'
+        if not folder.exists():
+            raise ValueError(f'stage {stage!r} has not been run in {self.workdir}: run it first')
+        return self.load_checkpoint(folder)
+
+    def load_checkpoint(self, folder: str | os.PathLike) -> Transformer:
+        return checkpoint.load_model(folder, self.settings.model, mesh=self.mesh,
+                                     tokenizer_fingerprint=self.tokenizer.fingerprint)
+
+    def save_model(self, folder: pathlib.Path, model: Transformer) -> None:
+        checkpoint.save_model(folder / 'model', model,
+                              tokenizer_fingerprint=self.tokenizer.fingerprint)
+
+    def stage_folder(self, stage: str) -> pathlib.Path:
+        if stage not in self.settings.stages:
+            near = settings.nearest(stage, self.settings.stages)
+            raise ValueError(f'stage={stage!r} is none of config.stages; nearest: {near!r}')
+        return self.workdir / 'stages' / f'{self.settings.stages.index(stage):02d}-{stage}'
+
+    def seed(self, stage: str) -> int:
+        """A stage's own seed."""
+        return self.settings.seed * 1009 + 17 * self.settings.stages.index(stage)
+
+    @contextlib.contextmanager
+    def writer(self, folder: pathlib.Path) -> Iterator[metrics.Writer]:
+        with metrics.Writer(folder, tensorboard=self.workdir / 'tensorboard' / folder.name) as w:
+            yield w
+
+    # Stages
+
+    def run_stage(self, stage: str, body: Callable[['Workspace', pathlib.Path], dict]) -> dict:
+        """Runs a stage unless its summary says that it is complete; returns the summary."""
+        folder = self.stage_folder(stage)
+        done = folder / 'summary.json'
+        if done.exists():
+            return json.loads(done.read_text())
+        folder.mkdir(parents=True, exist_ok=True)
+        began = time.perf_counter()
+        summary = {'tokens_sampled': 0, 'tokens_trained': 0} | body(self, folder)
+        summary['seconds'] = round(time.perf_counter() - began, 1)
+        write_json(done, summary)
+        return summary
+
+    def in_parts(self, folder: pathlib.Path, items: Sequence[Any], *, description: str,
+                 make: Callable[[Sequence[Any], int], Sequence[Episode]]) -> list[Episode]:
+        """Episodes of make(part of items, index of its first), a file a part, done ones kept."""
+        size = self.settings.sampling.part_size
+        with metrics.progress(len(items), unit='problems', description=description) as bar:
+            for start in range(0, len(items), size):
+                path = folder / 'episodes' / f'part-{start // size:05d}.array_record'
+                part = items[start : start + size]
+                if not path.exists():
+                    records.write_episodes(path, make(part, start))
+                bar.advance(len(part))
+        return list(records.read_episodes(folder / 'episodes'))
+
+    def _check_config(self, config) -> None:
+        written = self.workdir / 'config.json'
+        if written.exists():
+            changed = settings.explain_diff(settings.from_json(written.read_text()), config)
+            if changed:
+                raise ValueError(f'{self.workdir} was begun with another config: {changed}; '
+                                 'take a new --workdir or the old value')
+
+    def _write(self, name: str, text: str) -> None:
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        replace_text(self.workdir / name, text)
+
+    def _problems(self, split: str, count: int) -> Sequence[Problem]:
+        data = self.settings.data
+        options: dict[str, Any] = {
+            'lab': {'data_dir': data.data_dir, 'seed': data.seed,
+                    'num_problems': {'train': data.num_train, 'test': data.num_test}},
+            'jsonl': {'path': data.path},
+        }.get(data.source, {'data_dir': data.data_dir, 'annotations': False,
+                            'path': data.path or None})
+        found = problems.load(data.source, split=split, **options)
+        if len(found) < count:
+            raise ValueError(f'data.num_{split}={count}, but {data.source} has {len(found)} '
+                             f'{split} problems')
+        return [found[i] for i in range(count)]
+
+    def _tokenizer(self) -> tokenizers.Tokenizer:
+        t = self.settings.tokenizer
+        if t.kind == 'lab':
+            tokenizer = tokenizers.lab_tokenizer()
+        elif t.kind == 'file':
+            tokenizer = tokenizers.load_tokenizer(t.path)
+        else:
+            texts = [text for p in self.train_problems for text in (p.question, p.solution)]
+            tokenizer = tokenizers.SentencePieceTokenizer.from_bytes(tokenizers.train_tokenizer(
+                texts, vocab_size=t.vocab_size, model_type='bpe'))
+        if tokenizer.vocab_size > self.settings.model.vocab_size:
+            raise ValueError(
+                f'the tokenizer has {tokenizer.vocab_size} ids, model.vocab_size='
+                f'{self.settings.model.vocab_size} is too small: set it to '
+                f'{-(-tokenizer.vocab_size // 64) * 64} or more')
+        return tokenizer
+
+
+def replace_text(path: pathlib.Path, text: str) -> None:
+    """Writes beside and renames, so that a file is whole or absent."""
+    beside = path.with_name(f'{path.name}.{os.getpid()}.writing')
+    beside.write_text(text, encoding='utf-8')
+    os.replace(beside, path)
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    replace_text(path, json.dumps(value, indent=1) + '\n')
