@@ -53,7 +53,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
         },
         'base': {
             'checkpoint': 'data/lab_base', 'num_documents': 400_000, 'worked_share': 0.5,
-            'fit': {'num_steps': 1000, 'optimizer': optimizer(0.02)},
+            'fit': {'num_steps': 2000, 'optimizer': optimizer(0.02)},
         },
         'actor': {
             'num_problems': 1500, 'refinements_per_problem': 2,
@@ -93,7 +93,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
 def base(config: ConfigDict) -> ConfigDict:
     config.stages = ('base',)
     config.base.checkpoint = ''
-    config.train.update({'rows': 38, 'length': 160})
+    config.train.update({'rows': 20, 'length': 160})
     return config
 
 

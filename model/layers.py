@@ -112,7 +112,10 @@ class Attention(nnx.Module):
         self.config = config
 
     def __call__(self, x, positions, rotary, mask, layer_cache):
-        """x [B, T, D]; rotary of rotary_table; layer_cache is a (keys, values) pair or None. Returns (x, layer_cache)."""
+        """x [B, T, D]; rotary of rotary_table; layer_cache is a (keys, values) pair or None.
+
+        Returns (x, layer_cache).
+        """
         query, key, value = (self._heads(x, name) for name in ('query', 'key', 'value'))
         if self.config.qk_norm:
             query, key = self.query_norm(query), self.key_norm(key)

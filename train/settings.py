@@ -208,6 +208,8 @@ def run_main(main: Callable[[list[str]], Any]) -> NoReturn:
     """
 
     def guarded(argv):
+        if not flags.FLAGS['verbosity'].present:
+            logging.set_verbosity(logging.WARNING)  # libraries' notes are not the user's
         try:
             return main(argv)
         except ValueError as error:
