@@ -1,89 +1,163 @@
 """The generated lab task, all stages on two CPU cores.
 
-    configs/lab.py         the default run, from the shipped base model
-    configs/lab.py:smoke   every stage with tiny numbers, in under two minutes
-    configs/lab.py:base    trains the shipped base model from scratch (about half an hour)
+configs/lab.py         the default run, from the shipped base model
+configs/lab.py:smoke   every stage with tiny numbers, in under two minutes
+configs/lab.py:base    trains the shipped base model from scratch (about half an hour)
 """
 
 from ml_collections import ConfigDict
 
-STAGES = ('base', 'actor', 'critique', 'critic', 'evaluate', 'vanilla', 'critique_in_the_loop',
-          'reinforce')
+STAGES = (
+    'base',
+    'actor',
+    'critique',
+    'critic',
+    'evaluate',
+    'vanilla',
+    'critique_in_the_loop',
+    'reinforce',
+)
 
 
 def optimizer(learning_rate: float, **changes) -> dict:
     return {
-        'name': 'muon', 'learning_rate': learning_rate, 'adam_learning_rate': learning_rate / 7,
-        'schedule': 'linear', 'warmup_fraction': 0.05, 'weight_decay': 0.0, 'beta1': 0.9,
-        'beta2': 0.95, 'clip_norm': 1.0, **changes,
+        'name': 'muon',
+        'learning_rate': learning_rate,
+        'adam_learning_rate': learning_rate / 7,
+        'schedule': 'linear',
+        'warmup_fraction': 0.05,
+        'weight_decay': 0.0,
+        'beta1': 0.9,
+        'beta2': 0.95,
+        'clip_norm': 1.0,
+        **changes,
     }
 
 
+MODEL = {
+    'vocab_size': 64,
+    'num_layers': 3,
+    'embed_dim': 128,
+    'mlp_dim': 352,
+    'num_heads': 4,
+    'num_kv_heads': 4,
+    'head_dim': 32,
+    'max_length': 320,
+    'rope_theta': 10000.0,
+    'norm_epsilon': 1e-6,
+    'qkv_bias': False,
+    'qk_norm': True,
+    'tie_embeddings': True,
+    'activation': 'silu',
+    'dtype': 'float32',
+    'param_dtype': 'float32',
+    'remat': 'none',
+    'scan_layers': False,
+    'logits_chunk': 256,
+}
+
+SAMPLING = {
+    'engine': {
+        'num_slots': 128,
+        'max_length': 320,
+        'chunk_steps': 16,
+        'prompt_buckets': (64, 128, 224),
+        'insert_rows': (32, 128),
+        'compact_slots': (32,),
+        'compact_lengths': (128, 224),
+    },
+    'attempt_tokens': 64,
+    'critique_tokens': 96,
+    'refinement_tokens': 64,
+    'temperature': 0.7,
+    'top_k': 0,
+    'top_p': 1.0,
+    'min_p': 0.0,
+    'score': {'rows': 64, 'lengths': (128, 224)},
+    'part_size': 100,
+}
+
+REINFORCE = {
+    'num_steps': 20,
+    'num_problems': 16,
+    'num_samples': 8,
+    'length': 128,
+    'advantage': 'grpo',
+    'epsilon': 1e-4,
+    'outcome_coef': 1.0,
+    'step_coef': 0.5,
+    'checkpoint_every': 10,
+    'objective': {
+        'surrogate': 'clip',
+        'ratio': 'token',
+        'on_policy': True,
+        'clip_low': 0.2,
+        'clip_high': 0.2,
+        'average': 'sequence',
+        'constant_length': 0,
+        'kl': 'none',
+        'kl_coef': 0.0,
+        'entropy_coef': 0.0,
+    },
+    'optimizer': optimizer(0.001, schedule='constant'),
+}
+
+
 def get_config(arg: str = 'default') -> ConfigDict:
-    config = ConfigDict({
-        'seed': 0,
-        'mesh': (-1, 1, 1),
-        'stages': STAGES,
-        'model': {
-            'vocab_size': 64, 'num_layers': 3, 'embed_dim': 128, 'mlp_dim': 352, 'num_heads': 4,
-            'num_kv_heads': 4, 'head_dim': 32, 'max_length': 320, 'rope_theta': 10000.0,
-            'norm_epsilon': 1e-6, 'qkv_bias': False, 'qk_norm': True, 'tie_embeddings': True,
-            'activation': 'silu', 'dtype': 'float32', 'param_dtype': 'float32', 'remat': 'none',
-            'scan_layers': False, 'logits_chunk': 256,
-        },
-        'tokenizer': {'kind': 'lab', 'path': '', 'vocab_size': 0},
-        'data': {
-            'source': 'lab', 'path': '', 'data_dir': '.cache/data', 'seed': 0,
-            'num_train': 4000, 'num_test': 600, 'grammar': 'lab',
-        },
-        'sampling': {
-            'engine': {
-                'num_slots': 128, 'max_length': 320, 'chunk_steps': 16,
-                'prompt_buckets': (64, 128, 224), 'insert_rows': (32, 128),
-                'compact_slots': (32,), 'compact_lengths': (128, 224),
+    config = ConfigDict(
+        {
+            'seed': 0,
+            'mesh': (-1, 1, 1),
+            'stages': STAGES,
+            'model': MODEL,
+            'tokenizer': {'kind': 'lab', 'path': '', 'vocab_size': 0},
+            'data': {
+                'source': 'lab',
+                'path': '',
+                'data_dir': '.cache/data',
+                'seed': 0,
+                'num_train': 4000,
+                'num_test': 600,
             },
-            'attempt_tokens': 64, 'critique_tokens': 96, 'refinement_tokens': 64,
-            'temperature': 0.7, 'top_k': 0, 'top_p': 1.0, 'min_p': 0.0,
-            'score': {'rows': 64, 'lengths': (128, 224)},
-            'part_size': 100,
-        },
-        'train': {
-            'rows': 32, 'length': 224, 'num_microbatches': 1, 'log_every': 10,
-            'checkpoint_every': 100, 'keep_checkpoints': 2,
-        },
-        'base': {
-            'checkpoint': 'data/lab_base', 'num_documents': 400_000, 'worked_share': 0.5,
-            'fit': {'num_steps': 2000, 'optimizer': optimizer(0.02)},
-        },
-        'actor': {
-            'num_problems': 1500, 'refinements_per_problem': 2,
-            'fit': {'num_steps': 150, 'optimizer': optimizer(0.005)},
-        },
-        'critique': {'num_problems': 1500, 'num_attempts': 4, 'correct_share': 0.5},
-        'critic': {'fit': {'num_steps': 250, 'optimizer': optimizer(0.01)}},
-        'evaluate': {
-            'num_problems': 600, 'num_attempts': 4, 'refine': 'wrong', 'majority': (1, 2, 3, 4),
-            'num_resamples': 1000, 'confidence': 0.95,
-        },
-        'improve': {
-            'num_problems': 1000,
-            'explore': {'explorer': 'vanilla', 'num_attempts': 5, 'num_refinements': 5,
-                        'keep': 5, 'keep_refined': 1},
-            'weighting': 'keep',
-            'fit': {'num_steps': 150, 'optimizer': optimizer(0.005)},
-        },
-        'reinforce': {
-            'num_steps': 20, 'num_problems': 16, 'num_samples': 8, 'length': 128,
-            'advantage': 'grpo', 'epsilon': 1e-4, 'outcome_coef': 1.0, 'step_coef': 0.5,
-            'checkpoint_every': 10,
-            'objective': {
-                'surrogate': 'clip', 'ratio': 'token', 'on_policy': True, 'clip_low': 0.2,
-                'clip_high': 0.2, 'average': 'sequence', 'constant_length': 0, 'kl': 'none',
-                'kl_coef': 0.0, 'entropy_coef': 0.0,
+            'sampling': SAMPLING,
+            'train': {
+                'rows': 32,
+                'length': 224,
+                'num_microbatches': 1,
+                'log_every': 10,
+                'checkpoint_every': 100,
+                'keep_checkpoints': 2,
             },
-            'optimizer': optimizer(0.001, schedule='constant'),
-        },
-    })
+            'base': {
+                'checkpoint': 'data/lab_base',
+                'num_documents': 400_000,
+                'worked_share': 0.5,
+                'fit': {'num_steps': 2000, 'optimizer': optimizer(0.02)},
+            },
+            'actor': {
+                'num_problems': 1500,
+                'refinements_per_problem': 2,
+                'fit': {'num_steps': 150, 'optimizer': optimizer(0.005)},
+            },
+            'critique': {'num_problems': 1500, 'num_attempts': 4, 'correct_share': 0.5},
+            'critic': {'fit': {'num_steps': 250, 'optimizer': optimizer(0.01)}},
+            'evaluate': {
+                'num_problems': 600,
+                'num_attempts': 4,
+                'refine': 'wrong',
+                'majority': (1, 2, 3, 4),
+                'num_resamples': 1000,
+                'confidence': 0.95,
+            },
+            'improve': {
+                'num_problems': 1000,
+                'explore': {'num_attempts': 5, 'num_refinements': 5, 'keep': 5, 'keep_refined': 1},
+                'weighting': 'keep',
+                'fit': {'num_steps': 150, 'optimizer': optimizer(0.005)},
+            },
+            'reinforce': REINFORCE,
+        }
+    )
     variants = {'default': lambda config: config, 'smoke': smoke, 'base': base}
     if arg not in variants:
         raise ValueError(f'configs/lab.py:{arg}: no such variant; there are {list(variants)}')
@@ -98,12 +172,27 @@ def base(config: ConfigDict) -> ConfigDict:
 
 
 def smoke(config: ConfigDict) -> ConfigDict:
-    config.model.update({'num_layers': 2, 'embed_dim': 32, 'mlp_dim': 64, 'num_heads': 2,
-                         'num_kv_heads': 1, 'head_dim': 16})
+    config.model.update(
+        {
+            'num_layers': 2,
+            'embed_dim': 32,
+            'mlp_dim': 64,
+            'num_heads': 2,
+            'num_kv_heads': 1,
+            'head_dim': 16,
+        }
+    )
     config.data.update({'num_train': 60, 'num_test': 20})
-    config.sampling.engine.update({
-        'num_slots': 16, 'insert_rows': (16,), 'compact_slots': (), 'compact_lengths': (),
-        'prompt_buckets': (224,), 'chunk_steps': 32})
+    config.sampling.engine.update(
+        {
+            'num_slots': 16,
+            'insert_rows': (16,),
+            'compact_slots': (),
+            'compact_lengths': (),
+            'prompt_buckets': (224,),
+            'chunk_steps': 32,
+        }
+    )
     config.sampling.update({'part_size': 10, 'score': {'rows': 16, 'lengths': (320,)}})
     config.train.update({'rows': 8, 'length': 256, 'log_every': 1, 'checkpoint_every': 3})
     config.base.update({'checkpoint': '', 'num_documents': 200})
@@ -111,10 +200,12 @@ def smoke(config: ConfigDict) -> ConfigDict:
         stage.fit.num_steps = 8
     config.actor.update({'num_problems': 20, 'refinements_per_problem': 1})
     config.critique.update({'num_problems': 20, 'num_attempts': 2})
-    config.evaluate.update({'num_problems': 20, 'num_attempts': 2, 'majority': (1, 2),
-                            'num_resamples': 100})
+    config.evaluate.update(
+        {'num_problems': 20, 'num_attempts': 2, 'majority': (1, 2), 'num_resamples': 100}
+    )
     config.improve.num_problems = 10
     config.improve.explore.update({'num_attempts': 2, 'num_refinements': 2})
-    config.reinforce.update({'num_steps': 3, 'num_problems': 2, 'num_samples': 4,
-                             'checkpoint_every': 2})
+    config.reinforce.update(
+        {'num_steps': 3, 'num_problems': 2, 'num_samples': 4, 'checkpoint_every': 2}
+    )
     return config

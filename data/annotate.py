@@ -1,4 +1,4 @@
-"""Flawed attempts by rule, and critiques of any attempt by an annotator that knows the reference."""
+"""Flawed attempts by rule, and critiques by an annotator that knows the reference."""
 
 import random
 import re
@@ -10,7 +10,7 @@ _NUMBER = re.compile(r'\d+')
 
 
 def corrupt(problem: Problem, *, rng: random.Random) -> str:
-    """The reference solution with one mistake: of a named kind on the lab, a changed number else."""
+    """The reference with one mistake: of a named kind on the lab, a changed number elsewhere."""
     if problem.source == 'lab':
         return lab.corrupt(problem.question, rng=rng)
     lines = problem.solution.split('\n')
@@ -19,8 +19,8 @@ def corrupt(problem: Problem, *, rng: random.Random) -> str:
         raise ValueError(f'{problem.id}: the solution has no number to change')
     at = rng.choice(candidates)
     number = rng.choice(list(_NUMBER.finditer(lines[at])))
-    changed = str(int(number[0]) + rng.choice((-2, -1, 1, 2, 10)))
-    lines[at] = lines[at][: number.start()] + changed.lstrip('-') + lines[at][number.end() :]
+    changed = str(int(number[0]) + rng.choice((1, 2, 10)))
+    lines[at] = lines[at][: number.start()] + changed + lines[at][number.end() :]
     return '\n'.join(lines)
 
 
@@ -43,7 +43,10 @@ def annotate(problem: Problem, attempt: str) -> str:
         if not right:
             break
     answer = verify.extract_answer(final)
-    right = all(s.correct for s in steps) and answer is not None and verify.equivalent(
-        answer, problem.answer)
+    right = (
+        all(s.correct for s in steps)
+        and answer is not None
+        and verify.equivalent(answer, problem.answer)
+    )
     told = f'The answer is {answer}.' if answer else 'There is no answer.'
     return critiques.RELEASED.write(critiques.Critique(tuple(steps), right, told))

@@ -29,8 +29,11 @@ from collections.abc import Callable
 
 from data.records import Problem
 
-NAMES = tuple('ada ben cal dan eve fay gus hal ida jim kim lea max ned oda pam'.split())
-WORDS = (*NAMES, *'0123456789', *': ; ? + - is #### answer correct wrong'.split())
+# fmt: off
+NAMES = ('ada', 'ben', 'cal', 'dan', 'eve', 'fay', 'gus', 'hal', 'ida', 'jim', 'kim', 'lea', 'max',
+         'ned', 'oda', 'pam')
+WORDS = (*NAMES, *'0123456789', *':;?+-', 'is', '####', 'answer', 'correct', 'wrong')
+# fmt: on
 LEVELS = 5
 OOD_STEPS = (6, 7)
 NUM_DISTRACTORS = (1, 3)
@@ -99,8 +102,14 @@ def problem(*, seed: int, split: str, index: int) -> Problem:
         if split == 'ood' or split_of(question) == split:
             break
     solution = solve(question)
-    return Problem(id=f'lab/{seed}/{split}/{index}', question=question, solution=solution,
-                   answer=solution.rsplit(' ', 1)[1], level=level, source='lab')
+    return Problem(
+        id=f'lab/{seed}/{split}/{index}',
+        question=question,
+        solution=solution,
+        answer=solution.rsplit(' ', 1)[1],
+        level=level,
+        source='lab',
+    )
 
 
 def split_of(question: str) -> str:
@@ -118,11 +127,14 @@ def solve(question: str) -> str:
 
 
 def worked(question: str) -> str:
-    """Every quantity worked out in small steps (look-up, then arithmetic): what a base model reads."""
+    """Every quantity worked out in small steps (look-up, then arithmetic), for the base model."""
     statements, target = parse_question(question)
     values = known_values(question)
-    lines = [f'{s.name} : {s.expression()} ; {values[s.base]} {s.sign} {s.digit} is {values[s.name]}'
-             for s in statements.values() if s.base is not None]
+    lines = [
+        f'{s.name} : {s.expression()} ; {values[s.base]} {s.sign} {s.digit} is {values[s.name]}'
+        for s in statements.values()
+        if s.base is not None
+    ]
     return '\n '.join([*lines, f'answer : {target} is {values[target]}'])
 
 
@@ -141,8 +153,11 @@ def parse_question(question: str) -> tuple[dict[str, Statement], str]:
     for part in parts:
         name, _, expression = part.partition(' is ')
         words = expression.split()
-        statements[name] = (Statement(name, None, '+', int(words[0])) if len(words) == 1 else
-                            Statement(name, words[0], words[1], int(words[2])))
+        statements[name] = (
+            Statement(name, None, '+', int(words[0]))
+            if len(words) == 1
+            else Statement(name, words[0], words[1], int(words[2]))
+        )
     return statements, asked.removesuffix(' ?')
 
 
@@ -197,7 +212,15 @@ def _check_step(statements, known, name: str, match) -> tuple[str, str | None, i
 
 
 def corrupt(question: str, *, rng: random.Random) -> str:
-    """A flawed attempt: the reference with one mistake of a random kind, then carried on from it."""
+    """A flawed attempt: the reference with a mistake of a random kind, then carried on from it."""
+    while True:
+        attempt = _corrupt_once(question, rng)
+        if not judge(question, attempt).correct:
+            return attempt
+
+
+def _corrupt_once(question: str, rng: random.Random) -> str:
+    """One mistake, which may be none: a single step cannot be skipped, values may agree."""
     statements, target = parse_question(question)
     steps = _needed_steps(statements, target)
     values = {s.name: s.digit for s in statements.values() if s.base is None}
@@ -224,8 +247,9 @@ def _wrong_operation(step: Step, rng, statements) -> Step:
 
 
 def _wrong_operand(step: Step, rng, statements) -> Step:
-    other = rng.choice([name for name in statements if name not in (step.name, step.base)]
-                       or [step.base])
+    other = rng.choice(
+        [name for name in statements if name not in (step.name, step.base)] or [step.base]
+    )
     if other != step.base and rng.random() < 0.5:
         return dataclasses.replace(step, base=other)
     return dataclasses.replace(step, digit=(step.digit + rng.randrange(1, 10)) % 10)
@@ -236,8 +260,11 @@ def _unchanged(step: Step, rng, statements) -> Step:
 
 
 CORRUPTIONS: dict[str, Callable] = {
-    'operation': _wrong_operation, 'operand': _wrong_operand, 'arithmetic': _unchanged,
-    'skipped': _unchanged, 'target': _unchanged,
+    'operation': _wrong_operation,
+    'operand': _wrong_operand,
+    'arithmetic': _unchanged,
+    'skipped': _unchanged,
+    'target': _unchanged,
 }
 
 

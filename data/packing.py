@@ -70,8 +70,9 @@ def to_batch(rows: Sequence[Sequence[Example]], *, length: int) -> Batch:
     return Batch(**arrays)
 
 
-def pack(examples: Sequence[Example], *, rows: int | None, length: int,
-         decreasing: bool = False) -> Batch:
+def pack(
+    examples: Sequence[Example], *, rows: int | None, length: int, decreasing: bool = False
+) -> Batch:
     """First-fit packing of all examples into one Batch of [rows, length].
 
     `rows=None` takes as many rows as first-fit needs. `decreasing` places longer examples first
@@ -84,7 +85,8 @@ def pack(examples: Sequence[Example], *, rows: int | None, length: int,
     left = sum(not packed.add((example,)) for example in examples)
     if left:
         raise ValueError(
-            f'{left} of {len(examples)} examples do not fit in {rows} rows of {length}')
+            f'{left} of {len(examples)} examples do not fit in {rows} rows of {length}'
+        )
     return to_batch([[item[-1] for item in row] for row in packed.items], length=length)
 
 
@@ -95,8 +97,9 @@ def pad(examples: Sequence[Example], *, length: int) -> Batch:
     return to_batch([[example] for example in examples], length=length)
 
 
-def fill(carried: Iterable[Keyed], stream: Iterator[Keyed], *,
-         rows: int, length: int) -> tuple[list[list[Keyed]], list[Keyed]]:
+def fill(
+    carried: Iterable[Keyed], stream: Iterator[Keyed], *, rows: int, length: int
+) -> tuple[list[list[Keyed]], list[Keyed]]:
     """Fills `rows` rows from `carried`, then from `stream`: (items of each row, set aside).
 
     An item that fits nowhere is set aside and the next one tried, until `rows` items are aside or

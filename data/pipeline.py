@@ -35,7 +35,8 @@ class PackedIterator(grain.DatasetIterator):
     def next_rows(self) -> list[list[tuple[int, Example]]]:
         """(index, example) of every row of the next batch, of all processes."""
         items, self._carried = packing.fill(
-            self._carried, self._read(), rows=self._rows, length=self._length)
+            self._carried, self._read(), rows=self._rows, length=self._length
+        )
         if not any(items):
             raise StopIteration
         return items
@@ -71,9 +72,16 @@ class PackedDataset(grain.IterDataset):
         return PackedIterator(self._parent, **self._settings)
 
 
-def make_dataset(examples: Sequence[Example] | Callable[[int], Example], *, seed: int, rows: int,
-                 length: int, num_epochs: int | None, process_index: int,
-                 process_count: int) -> PackedDataset:
+def make_dataset(
+    examples: Sequence[Example] | Callable[[int], Example],
+    *,
+    seed: int,
+    rows: int,
+    length: int,
+    num_epochs: int | None,
+    process_index: int,
+    process_count: int,
+) -> PackedDataset:
     """An IterDataset of this process's Batches, each exactly [rows, length].
 
     `examples` is a sequence, or a callable from index to Example that has a length. The order is
@@ -91,15 +99,35 @@ def make_dataset(examples: Sequence[Example] | Callable[[int], Example], *, seed
     if not len(examples):
         raise ValueError('no examples to train on')
     ordered = grain.MapDataset.source(examples).seed(seed).shuffle().repeat(num_epochs)
-    return PackedDataset(ordered, rows=rows * process_count, length=length,
-                         shard=slice(process_index * rows, (process_index + 1) * rows))
+    return PackedDataset(
+        ordered,
+        rows=rows * process_count,
+        length=length,
+        shard=slice(process_index * rows, (process_index + 1) * rows),
+    )
 
 
-def num_batches(examples: Sequence[Example] | Callable[[int], Example], *, seed: int, rows: int,
-                length: int, num_epochs: int, process_count: int) -> int:
+def num_batches(
+    examples: Sequence[Example] | Callable[[int], Example],
+    *,
+    seed: int,
+    rows: int,
+    length: int,
+    num_epochs: int,
+    process_count: int,
+) -> int:
     """Batches that `make_dataset` would yield; reads every example once an epoch, builds none."""
-    iterator = iter(make_dataset(examples, seed=seed, rows=rows, length=length, process_index=0,
-                                 num_epochs=num_epochs, process_count=process_count))
+    iterator = iter(
+        make_dataset(
+            examples,
+            seed=seed,
+            rows=rows,
+            length=length,
+            process_index=0,
+            num_epochs=num_epochs,
+            process_count=process_count,
+        )
+    )
     count = 0
     while True:
         try:

@@ -24,8 +24,9 @@ from data.records import Problem
 
 SOURCES = ('lab', 'gsm8k', 'gsm8k_socratic', 'jsonl')
 LAB_SPLITS = ('train', 'validation', 'test', 'ood')
-GSM8K_URL = ('https://raw.githubusercontent.com/openai/grade-school-math/master/'
-             'grade_school_math/data/')
+GSM8K_URL = (
+    'https://raw.githubusercontent.com/openai/grade-school-math/master/grade_school_math/data/'
+)
 MAX_LEVEL = 8  # of GSM8K's reasoning steps
 
 _ANNOTATION = re.compile(r'<<[^<>]*>>')
@@ -76,8 +77,14 @@ def _read_problem(line: str, *, default_id: str) -> Problem:
     level = record.get('level', 0)
     if type(level) is not int or level < 0:
         raise ValueError(f'level={level!r} is not a whole number from 0')
-    return Problem(id=texts['id'], question=texts['question'], answer=texts['answer'],
-                   solution=texts['solution'], level=level, source='jsonl')
+    return Problem(
+        id=texts['id'],
+        question=texts['question'],
+        answer=texts['answer'],
+        solution=texts['solution'],
+        level=level,
+        source='jsonl',
+    )
 
 
 @dataclasses.dataclass(eq=False)
@@ -110,10 +117,20 @@ class _ProblemBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _info(self) -> tfds.core.DatasetInfo:
         text = tfds.features.Text
         return tfds.core.DatasetInfo(
-            builder=self, description=self.ABOUT, disable_shuffling=True,
-            features=tfds.features.FeaturesDict({
-                'id': text(), 'question': text(), 'answer': text(), 'solution': text(),
-                'level': np.int32, 'source': text()}))
+            builder=self,
+            description=self.ABOUT,
+            disable_shuffling=True,
+            features=tfds.features.FeaturesDict(
+                {
+                    'id': text(),
+                    'question': text(),
+                    'answer': text(),
+                    'solution': text(),
+                    'level': np.int32,
+                    'source': text(),
+                }
+            ),
+        )
 
 
 class Lab(_ProblemBuilder, skip_registration=True):
@@ -123,11 +140,14 @@ class Lab(_ProblemBuilder, skip_registration=True):
     ABOUT = 'Chained arithmetic modulo 10 with distractors, generated with checkable steps.'
 
     def _split_generators(self, _) -> dict[str, Iterator]:
-        return {split: self._generate_examples(split, count)
-                for split, count in self.builder_config.num_problems.items()}
+        return {
+            split: self._generate_examples(split, count)
+            for split, count in self.builder_config.num_problems.items()
+        }
 
     def _generate_examples(self, split: str, count: int) -> Iterator[tuple[int, dict]]:
         from data import lab
+
         for index in range(count):
             problem = lab.problem(seed=self.builder_config.seed, split=split, index=index)
             yield index, dataclasses.asdict(problem)
@@ -143,17 +163,23 @@ class Gsm8k(_ProblemBuilder, skip_registration=True):
         config = self.builder_config
         if config.folder is None:
             paths = downloads.download(
-                {split: f'{GSM8K_URL}{file}.jsonl' for split, file in config.files.items()})
+                {split: f'{GSM8K_URL}{file}.jsonl' for split, file in config.files.items()}
+            )
         else:
-            paths = {split: pathlib.Path(config.folder, f'{file}.jsonl')
-                     for split, file in config.files.items()}
+            paths = {
+                split: pathlib.Path(config.folder, f'{file}.jsonl')
+                for split, file in config.files.items()
+            }
         return {split: self._generate_examples(split, path) for split, path in paths.items()}
 
     def _generate_examples(self, split: str, path: os.PathLike) -> Iterator[tuple[int, dict]]:
         text = pathlib.Path(path).read_text(encoding='utf-8')
         for index, line in enumerate(filter(str.strip, text.split('\n'))):
-            problem = gsm8k_problem(line, id=f'{self.builder_config.files[split]}/{index}',
-                                    annotations=self.builder_config.annotations)
+            problem = gsm8k_problem(
+                line,
+                id=f'{self.builder_config.files[split]}/{index}',
+                annotations=self.builder_config.annotations,
+            )
             yield index, dataclasses.asdict(problem)
 
 
@@ -174,9 +200,14 @@ def gsm8k_problem(line: str, *, id: str, annotations: bool) -> Problem:
     if not annotations:
         steps = _ANNOTATION.sub('', steps)
     steps = [step.strip() for step in steps.split('\n') if step.strip()]
-    return Problem(id=f'gsm8k/{id}', question=problem.question.strip(), answer=answer,
-                   solution='\n'.join([*steps, f'#### {answer}']),
-                   level=min(max(len(steps), 1), MAX_LEVEL), source='gsm8k')
+    return Problem(
+        id=f'gsm8k/{id}',
+        question=problem.question.strip(),
+        answer=answer,
+        solution='\n'.join([*steps, f'#### {answer}']),
+        level=min(max(len(steps), 1), MAX_LEVEL),
+        source='gsm8k',
+    )
 
 
 class Problems(Sequence):
@@ -194,18 +225,28 @@ class Problems(Sequence):
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         record = self._records[int(index) % len(self)]
-        return Problem(**{name: int(value) if name == 'level' else _text(value)
-                          for name, value in record.items()})
+        return Problem(
+            **{
+                name: int(value) if name == 'level' else _text(value)
+                for name, value in record.items()
+            }
+        )
 
 
 def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def load(source: str, *, split: str, data_dir: str | os.PathLike | None = None,
-         path: str | os.PathLike | None = None, seed: int | None = None,
-         num_problems: Mapping[str, int] | None = None,
-         annotations: bool | None = None) -> Sequence[Problem]:
+def load(
+    source: str,
+    *,
+    split: str,
+    data_dir: str | os.PathLike | None = None,
+    path: str | os.PathLike | None = None,
+    seed: int | None = None,
+    num_problems: Mapping[str, int] | None = None,
+    annotations: bool | None = None,
+) -> Sequence[Problem]:
     """The problems of one split, prepared under `data_dir` where they are not there yet.
 
     - lab: needs `data_dir`, `seed` and `num_problems`, the number of problems by split.
@@ -217,8 +258,13 @@ def load(source: str, *, split: str, data_dir: str | os.PathLike | None = None,
     Raises ValueError on an unknown source or split, an option that is missing or not the
     source's, and a path that is not there, before anything is written.
     """
-    given = {'data_dir': data_dir, 'path': path, 'seed': seed, 'num_problems': num_problems,
-             'annotations': annotations}
+    given = {
+        'data_dir': data_dir,
+        'path': path,
+        'seed': seed,
+        'num_problems': num_problems,
+        'annotations': annotations,
+    }
     _check_options(source, {name for name, value in given.items() if value is not None})
     if source == 'jsonl':
         path = pathlib.Path(path)
@@ -244,15 +290,18 @@ def _check_options(source: str, given: set[str]) -> None:
     if needed - given:
         raise ValueError(f'source={source!r} needs {", ".join(sorted(needed - given))}')
     if given - needed - optional:
-        raise ValueError(f'source={source!r} does not read '
-                         f'{", ".join(sorted(given - needed - optional))}')
+        raise ValueError(
+            f'source={source!r} does not read {", ".join(sorted(given - needed - optional))}'
+        )
 
 
 def _check_member(name: str, value: str, valid: Sequence[str]) -> None:
     if value not in valid:
         near = difflib.get_close_matches(value, valid, n=1)
-        raise ValueError(f'{name}={value!r} is none of {", ".join(valid)}'
-                         + (f'; is it {near[0]!r}?' if near else ''))
+        raise ValueError(
+            f'{name}={value!r} is none of {", ".join(valid)}'
+            + (f'; is it {near[0]!r}?' if near else '')
+        )
 
 
 def _lab_config(split: str, seed: int, num_problems: Mapping[str, int]) -> LabConfig:
@@ -263,14 +312,16 @@ def _lab_config(split: str, seed: int, num_problems: Mapping[str, int]) -> LabCo
     _check_member('split', split, tuple(num_problems))
     sizes = {name: int(num_problems[name]) for name in LAB_SPLITS if name in num_problems}
     from data import lab
+
     # The generator's own text is part of the name: problems of an older one are not reused.
     digest = hashlib.sha256(inspect.getsource(lab).encode()).hexdigest()[:8]
     name = '-'.join([f'seed{seed}', *(f'{name}{count}' for name, count in sizes.items()), digest])
     return LabConfig(name=name, seed=seed, num_problems=sizes)
 
 
-def _gsm8k_config(source: str, split: str, path: str | os.PathLike | None,
-                  annotations: bool) -> Gsm8kConfig:
+def _gsm8k_config(
+    source: str, split: str, path: str | os.PathLike | None, annotations: bool
+) -> Gsm8kConfig:
     """The config; its name tells apart variants, and files a user gives by their content."""
     _check_member('split', split, ('train', 'test'))
     ending = '_socratic' if source == 'gsm8k_socratic' else ''
@@ -280,15 +331,22 @@ def _gsm8k_config(source: str, split: str, path: str | os.PathLike | None,
         return Gsm8kConfig(name=name, files=files, annotations=annotations)
     wanted = pathlib.Path(path, f'{files[split]}.jsonl')
     if not wanted.is_file():
-        raise ValueError(f'path={str(path)!r} has no {wanted.name}: '
-                         'put the file there, or leave path out to download it')
+        raise ValueError(
+            f'path={str(path)!r} has no {wanted.name}: '
+            'put the file there, or leave path out to download it'
+        )
     digest = hashlib.sha256(wanted.read_bytes()).hexdigest()[:16]
-    return Gsm8kConfig(name=f'{name}_{split}_{digest}', files={split: files[split]},
-                       annotations=annotations, folder=os.fspath(path))
+    return Gsm8kConfig(
+        name=f'{name}_{split}_{digest}',
+        files={split: files[split]},
+        annotations=annotations,
+        folder=os.fspath(path),
+    )
 
 
-def _prepared(builder: type[_ProblemBuilder], config: tfds.core.BuilderConfig,
-              data_dir: str | os.PathLike) -> _ProblemBuilder:
+def _prepared(
+    builder: type[_ProblemBuilder], config: tfds.core.BuilderConfig, data_dir: str | os.PathLike
+) -> _ProblemBuilder:
     """The builder, its files written where they are not there yet: whole or not at all."""
     make = functools.partial(builder, data_dir=os.fspath(data_dir), config=config)
     with _quiet():
@@ -296,7 +354,8 @@ def _prepared(builder: type[_ProblemBuilder], config: tfds.core.BuilderConfig,
         try:
             made.download_and_prepare(
                 file_format='array_record',
-                download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+                download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+            )
         except OSError:  # another process may have been first
             made = make()
             if not made.is_prepared():

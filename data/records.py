@@ -109,8 +109,10 @@ def to_json(episode: Episode) -> bytes:
 
 def from_json(record: bytes) -> Episode:
     raw = json.loads(record)
-    turns = (Turn(**{k: tuple(v) if isinstance(v, list) else v for k, v in t.items()})
-             for t in raw.pop('turns'))
+    turns = (
+        Turn(**{k: tuple(v) if isinstance(v, list) else v for k, v in t.items()})
+        for t in raw.pop('turns')
+    )
     return Episode(turns=tuple(turns), **raw)
 
 

@@ -28,27 +28,117 @@ _INTEGER = r'(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)'
 _DECIMAL = rf'(?:{_INTEGER}(?:\.[0-9]*)?|\.[0-9]+)'
 _NUMBER = re.compile(
     rf'(?P<sign>[-+]?)\s*(?:(?P<whole>{_INTEGER})\s+(?={_INTEGER}\s*/))?(?P<top>{_DECIMAL})'
-    rf'(?:\s*/\s*(?P<bottom>-?{_DECIMAL})|[eE](?P<exponent>[-+]?[0-9]{{1,3}}))?')
+    rf'(?:\s*/\s*(?P<bottom>-?{_DECIMAL})|[eE](?P<exponent>[-+]?[0-9]{{1,3}}))?'
+)
 _COUNTED = re.compile(rf'{_DECIMAL}')
 _FRACTION = re.compile(rf'\\frac\s*\{{\s*(-?{_DECIMAL})\s*\}}\s*\{{\s*({_DECIMAL})\s*\}}')
 _TEXT = re.compile(r'\\(?:text|textbf|mbox|mathrm)\s*\{([^{}]*)\}')
-_REPLACED = [('\u2212', '-'), ('\u2013', '-'), ('\u00a0', ' '), ('\u202f', ' '), ('{,}', ','),
-             (r'\!', ''), (r'\,', ' '), (r'\ ', ' '), ('~', ' '), (r'\$', ''), ('$', ''), ('£', ''),
-             ('€', ''), (r'\%', ''), ('%', ''), (r'^{\circ}', ''), (r'^\circ', ''), ('°', ''),
-             (r'\left', ''), (r'\right', ''), (r'\(', ''), (r'\)', ''), (r'\[', ''), (r'\]', ''),
-             (r'\dfrac', r'\frac'), (r'\tfrac', r'\frac')]
+_REPLACED = [
+    ('\u2212', '-'),
+    ('\u2013', '-'),
+    ('\u00a0', ' '),
+    ('\u202f', ' '),
+    ('{,}', ','),
+    (r'\!', ''),
+    (r'\,', ' '),
+    (r'\ ', ' '),
+    ('~', ' '),
+    (r'\$', ''),
+    ('$', ''),
+    ('£', ''),
+    ('€', ''),
+    (r'\%', ''),
+    ('%', ''),
+    (r'^{\circ}', ''),
+    (r'^\circ', ''),
+    ('°', ''),
+    (r'\left', ''),
+    (r'\right', ''),
+    (r'\(', ''),
+    (r'\)', ''),
+    (r'\[', ''),
+    (r'\]', ''),
+    (r'\dfrac', r'\frac'),
+    (r'\tfrac', r'\frac'),
+]
 
-_SHORT_UNITS = frozenset({
-    'a', 'cm', 'ft', 'gb', 'hr', 'hrs', 'in', 'kb', 'kg', 'kgs', 'km', 'lb', 'lbs', 'mb', 'mg',
-    'mi', 'ml', 'mm', 'mph', 'ms', 'of', 'oz', 'sq', 'tb', 'yd', 'yds',
-})
-_NOT_UNITS = frozenset({
-    'alpha', 'and', 'base', 'beta', 'billion', 'choose', 'cosine', 'cubed', 'delta', 'dozen',
-    'eta', 'factorial', 'gamma', 'half', 'halves', 'hundred', 'infinity', 'into', 'iota',
-    'lambda', 'less', 'log', 'million', 'minus', 'mod', 'more', 'nor', 'not', 'omega', 'over',
-    'phi', 'plus', 'power', 'root', 'sigma', 'sine', 'squared', 'than', 'theta', 'thousand',
-    'times', 'trillion', 'zeta',
-})
+_SHORT_UNITS = frozenset(
+    {
+        'a',
+        'cm',
+        'ft',
+        'gb',
+        'hr',
+        'hrs',
+        'in',
+        'kb',
+        'kg',
+        'kgs',
+        'km',
+        'lb',
+        'lbs',
+        'mb',
+        'mg',
+        'mi',
+        'ml',
+        'mm',
+        'mph',
+        'ms',
+        'of',
+        'oz',
+        'sq',
+        'tb',
+        'yd',
+        'yds',
+    }
+)
+_NOT_UNITS = frozenset(
+    {
+        'alpha',
+        'and',
+        'base',
+        'beta',
+        'billion',
+        'choose',
+        'cosine',
+        'cubed',
+        'delta',
+        'dozen',
+        'eta',
+        'factorial',
+        'gamma',
+        'half',
+        'halves',
+        'hundred',
+        'infinity',
+        'into',
+        'iota',
+        'lambda',
+        'less',
+        'log',
+        'million',
+        'minus',
+        'mod',
+        'more',
+        'nor',
+        'not',
+        'omega',
+        'over',
+        'phi',
+        'plus',
+        'power',
+        'root',
+        'sigma',
+        'sine',
+        'squared',
+        'than',
+        'theta',
+        'thousand',
+        'times',
+        'trillion',
+        'zeta',
+    }
+)
 _UNIT = re.compile(r"(?=[^ ]*[aeiouy])[a-z]{3,}(?:[-'][a-z]+)*")
 
 
@@ -71,10 +161,10 @@ def extract_answer(text: str) -> str | None:
     markers = collections.deque(_MARKER.finditer(text), maxlen=1)
     if not markers:
         return None
-    last, = markers
+    (last,) = markers
     if last[0].endswith('{'):
         return _balanced(text, last.end())
-    line = text[last.end():].split('\n', 1)[0]
+    line = text[last.end() :].split('\n', 1)[0]
     if last[0] != '####':
         line = _SENTENCE_END.split(line, maxsplit=1)[0]
     return line.strip() or None
@@ -86,7 +176,7 @@ def _balanced(text: str, start: int) -> str | None:
     for place in re.finditer(r'\\.|[{}]', text[start:], re.DOTALL):
         depth += {'{': 1, '}': -1}.get(place[0], 0)
         if not depth:
-            return text[start:start + place.start()].strip() or None
+            return text[start : start + place.start()].strip() or None
     return None
 
 
@@ -100,15 +190,23 @@ def parse_number(text: str) -> fractions.Fraction | None:
         return None
     text = _clean(text)
     match = _NUMBER.match(text)
-    if not match or not _is_unit(text[match.end():]):
+    if not match or not _is_unit(text[match.end() :]):
         return None
-    top, bottom, whole = (match[name] and fractions.Fraction(match[name].replace(',', ''))
-                          for name in ('top', 'bottom', 'whole'))
+    top, bottom, whole = (
+        match[name] and fractions.Fraction(match[name].replace(',', ''))
+        for name in ('top', 'bottom', 'whole')
+    )
     if bottom == 0:
         return None
     value = (whole or 0) + (top if bottom is None else top / bottom)
     value *= fractions.Fraction(10) ** int(match['exponent'] or 0)
     return -value if match['sign'] == '-' else value
+
+
+def canonical(answer: str | None) -> str | None:
+    """One spelling of equal numbers, so that votes can be counted; other answers as they are."""
+    number = None if answer is None else parse_number(answer)
+    return answer if number is None else str(number)
 
 
 def _clean(text: str) -> str:
@@ -126,7 +224,8 @@ def _is_unit(rest: str) -> bool:
     if not words or not rest.startswith(' '):
         return not rest or len(words) == 1 and words[0] in _SHORT_UNITS - {'a'}
     return len(words) <= 5 and all(
-        word in _SHORT_UNITS or word not in _NOT_UNITS and _UNIT.fullmatch(word) for word in words)
+        word in _SHORT_UNITS or word not in _NOT_UNITS and _UNIT.fullmatch(word) for word in words
+    )
 
 
 def compare(answer: str, reference: str) -> bool | None:
@@ -139,8 +238,10 @@ def compare(answer: str, reference: str) -> bool | None:
     answer, reference = (''.join(_clean(text).split()).casefold() for text in (answer, reference))
     if not answer or not reference or answer == reference:
         return bool(answer) and answer == reference
-    wordy = next((text for text, number in [(answer, expected), (reference, value)]
-                  if number is not None), None)
+    wordy = next(
+        (text for text, number in [(answer, expected), (reference, value)] if number is not None),
+        None,
+    )
     if wordy is not None and not re.search(r'[0-9\\]', wordy):
         return False
     return None
@@ -173,12 +274,14 @@ def math_equal(answer: str, reference: str) -> bool:
     """
     import math_verify
     from sympy.parsing import sympy_parser
+
     sympy_parser.eval = _read_numeral
     logging.getLogger('math_verify').setLevel(logging.ERROR)
     config = [math_verify.LatexExtractionConfig()]
-    gold, target = (math_verify.parse(rf'\boxed{{{text}}}', config, parsing_timeout=None,
-                                        raise_on_error=True)
-                    for text in (reference, answer))
+    gold, target = (
+        math_verify.parse(rf'\boxed{{{text}}}', config, parsing_timeout=None, raise_on_error=True)
+        for text in (reference, answer)
+    )
     return math_verify.verify(gold, target, timeout_seconds=None, raise_on_error=True)
 
 
@@ -198,12 +301,17 @@ class _Worker:
     def __init__(self, comparator: str, timeout_s: float):
         self._timeout_s = timeout_s
         self.connection, theirs = connection.Pipe()
-        call = ('from data import verify; '
-                f'verify.serve({theirs.fileno()}, {comparator!r}, {timeout_s!r})')
+        call = (
+            'from data import verify; '
+            f'verify.serve({theirs.fileno()}, {comparator!r}, {timeout_s!r})'
+        )
         paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
         self._process = subprocess.Popen(
-            [sys.executable, '-c', call], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
-            env=os.environ | {'PYTHONPATH': paths})
+            [sys.executable, '-c', call],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            env=os.environ | {'PYTHONPATH': paths},
+        )
         theirs.close()
         self._ready = False
         self.pair = None
@@ -240,7 +348,8 @@ class _Worker:
     def _require_ready(self, what: str) -> None:
         if not self._ready:
             raise RuntimeError(
-                f'a verifier worker {what} while it started; is math-verify installed?')
+                f'a verifier worker {what} while it started; is math-verify installed?'
+            )
 
 
 def serve(descriptor: int, comparator: str, timeout_s: float) -> None:
@@ -275,8 +384,9 @@ class Verifier:
     `comparator` names their function as 'module:function'. `counts` adds up outcomes.
     """
 
-    def __init__(self, *, num_workers: int, timeout_s: float,
-                 comparator: str = 'data.verify:math_equal'):
+    def __init__(
+        self, *, num_workers: int, timeout_s: float, comparator: str = 'data.verify:math_equal'
+    ):
         if num_workers < 1 or not timeout_s > 0:
             raise ValueError(f'num_workers={num_workers}, timeout_s={timeout_s}: both must be > 0')
         self._num_workers, self._timeout_s, self._comparator = num_workers, timeout_s, comparator
@@ -316,8 +426,9 @@ class Verifier:
         waiting, outcomes = collections.deque(pairs), {}
         while waiting or self._running:
             while waiting and len(self._running) < self._num_workers:
-                worker = self._idle.pop() if self._idle else _Worker(
-                    self._comparator, self._timeout_s)
+                worker = (
+                    self._idle.pop() if self._idle else _Worker(self._comparator, self._timeout_s)
+                )
                 self._running.append(worker)
                 worker.send(waiting.popleft())
             for worker, outcome in self._wait():

@@ -36,16 +36,17 @@ def init_cache(config: ModelConfig, *, batch: int, length: int) -> KVCache:
 def cache_bytes(config: ModelConfig, *, batch: int, length: int) -> int:
     """Bytes of init_cache(config, batch=batch, length=length)."""
     element = jnp.dtype(config.dtype).itemsize
-    return (2 * config.num_layers * batch * length * config.num_kv_heads * config.head_dim
-            * element)
+    return 2 * config.num_layers * batch * length * config.num_kv_heads * config.head_dim * element
 
 
 def write(layer_cache, key: jax.Array, value: jax.Array, positions: jax.Array):
     """Writes key and value [B, T, K, H] at positions [B, T]; positions past the end are dropped."""
     rows = jnp.arange(key.shape[0])[:, None]
     keys, values = layer_cache
-    return (keys.at[rows, :, positions].set(key.astype(keys.dtype), mode='drop'),
-            values.at[rows, :, positions].set(value.astype(values.dtype), mode='drop'))
+    return (
+        keys.at[rows, :, positions].set(key.astype(keys.dtype), mode='drop'),
+        values.at[rows, :, positions].set(value.astype(values.dtype), mode='drop'),
+    )
 
 
 def insert(cache: KVCache, new: KVCache, *, slots: jax.Array, rows: jax.Array) -> KVCache:

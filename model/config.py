@@ -29,18 +29,31 @@ class ModelConfig:
     logits_chunk: int  # positions whose [B, chunk, V] logits are alive at once
 
     def __post_init__(self):
-        for name in ('vocab_size', 'num_layers', 'embed_dim', 'mlp_dim', 'num_heads',
-                     'num_kv_heads', 'head_dim', 'max_length', 'logits_chunk'):
+        for name in (
+            'vocab_size',
+            'num_layers',
+            'embed_dim',
+            'mlp_dim',
+            'num_heads',
+            'num_kv_heads',
+            'head_dim',
+            'max_length',
+            'logits_chunk',
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f'model.{name}={getattr(self, name)} must be at least 1')
         if self.num_heads % self.num_kv_heads:
             divisors = [n for n in range(1, self.num_heads + 1) if self.num_heads % n == 0]
             nearest = min(divisors, key=lambda n: abs(n - self.num_kv_heads))
-            raise ValueError(f'model.num_kv_heads={self.num_kv_heads} does not divide '
-                             f'num_heads={self.num_heads}; nearest divisor: {nearest}')
+            raise ValueError(
+                f'model.num_kv_heads={self.num_kv_heads} does not divide '
+                f'num_heads={self.num_heads}; nearest divisor: {nearest}'
+            )
         if self.head_dim % 2:
-            raise ValueError(f'model.head_dim={self.head_dim} must be even for rotary positions; '
-                             f'nearest: {self.head_dim + 1}')
+            raise ValueError(
+                f'model.head_dim={self.head_dim} must be even for rotary positions; '
+                f'nearest: {self.head_dim + 1}'
+            )
 
 
 def num_parameters(config: ModelConfig) -> int:

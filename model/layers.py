@@ -149,6 +149,7 @@ class MLP(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         gate = ACTIVATIONS[self.activation](project(x, self.gate[...], contract=1))
-        hidden = sharding.constrain(gate * project(x, self.up[...], contract=1),
-                                    ('batch', None, 'mlp'))
+        hidden = sharding.constrain(
+            gate * project(x, self.up[...], contract=1), ('batch', None, 'mlp')
+        )
         return project(hidden, self.down[...], contract=1)

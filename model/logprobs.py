@@ -25,8 +25,13 @@ def log_softmax_at(logits: jax.Array, tokens: jax.Array) -> tuple[jax.Array, jax
     return logprobs, normaliser - mean
 
 
-def token_logprobs(model: Transformer, hidden: jax.Array, tokens: jax.Array, *,
-                   transform: Callable[[jax.Array], jax.Array]) -> tuple[jax.Array, jax.Array]:
+def token_logprobs(
+    model: Transformer,
+    hidden: jax.Array,
+    tokens: jax.Array,
+    *,
+    transform: Callable[[jax.Array], jax.Array],
+) -> tuple[jax.Array, jax.Array]:
     """log p(tokens[t] | tokens[<t]) and the entropy of that distribution, both [B, T] float32.
 
     hidden [B, T, D] of the same tokens [B, T]; entry 0 of a row has no prediction and is 0.

@@ -31,8 +31,10 @@ def make_mesh(shape: Sequence[int]) -> jax.sharding.Mesh:
         raise ValueError(f'mesh={shape} must be three sizes {AXES}, at most one of them -1')
     known = math.prod(n for n in shape if n != -1)
     if devices % known or (-1 not in shape and known != devices):
-        raise ValueError(f'mesh={shape} does not divide the {devices} devices; '
-                         f'nearest that does: ({devices}, 1, 1), or -1 for what is left')
+        raise ValueError(
+            f'mesh={shape} does not divide the {devices} devices; '
+            f'nearest that does: ({devices}, 1, 1), or -1 for what is left'
+        )
     shape = tuple(devices // known if n == -1 else n for n in shape)
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
@@ -54,8 +56,11 @@ def shardings(tree, mesh: jax.sharding.Mesh):
     """
 
     def of_leaf(path, leaf):
-        axes = getattr(leaf, 'axes', None) if not hasattr(leaf, 'get_metadata') else (
-            leaf.get_metadata().get('axes'))
+        axes = (
+            getattr(leaf, 'axes', None)
+            if not hasattr(leaf, 'get_metadata')
+            else (leaf.get_metadata().get('axes'))
+        )
         if axes is None or not jax.tree.leaves(leaf):  # the latter masked away by optax
             return jax.tree.map(lambda _: NamedSharding(mesh, P()), leaf)
         axes = ('layers',) * (len(leaf.shape) - len(axes)) + tuple(axes)
@@ -86,9 +91,11 @@ def _spec(shape, axes, mesh_shape, *, strict: bool, where: str = '') -> P:
         if size % parts == 0:
             entries.append(mesh_axes)
         elif strict:
-            raise ValueError(f'{where} {tuple(shape)}: {axis}={size} does not divide over '
-                             f'mesh axes {names} of size {parts}; nearest multiple: '
-                             f'{max(parts, round(size / parts) * parts)}')
+            raise ValueError(
+                f'{where} {tuple(shape)}: {axis}={size} does not divide over '
+                f'mesh axes {names} of size {parts}; nearest multiple: '
+                f'{max(parts, round(size / parts) * parts)}'
+            )
         else:
             entries.append(None)
     return P(*entries)

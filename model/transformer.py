@@ -40,18 +40,32 @@ class Transformer(nnx.Module):
         c = config
         keys = jax.random.split(rngs.params(), c.num_layers)
         self.embedding = layers.init_weight(
-            rngs.params(), (c.vocab_size, c.embed_dim), axes=('vocab', 'embed'),
-            fan_in=c.embed_dim, dtype=c.param_dtype)
+            rngs.params(),
+            (c.vocab_size, c.embed_dim),
+            axes=('vocab', 'embed'),
+            fan_in=c.embed_dim,
+            dtype=c.param_dtype,
+        )
         self.blocks = jax.vmap(lambda key: Block(config, rngs=nnx.Rngs(key)))(keys)
         self.final_norm = layers.RMSNorm(c.embed_dim, config=config, axis='embed')
         if not c.tie_embeddings:
             self.head = layers.init_weight(
-                rngs.params(), (c.embed_dim, c.vocab_size), axes=('embed', 'vocab'),
-                fan_in=c.embed_dim, dtype=c.param_dtype)
+                rngs.params(),
+                (c.embed_dim, c.vocab_size),
+                axes=('embed', 'vocab'),
+                fan_in=c.embed_dim,
+                dtype=c.param_dtype,
+            )
         self.config = config
 
-    def __call__(self, tokens: jax.Array, positions: jax.Array, *,
-                 segments: jax.Array | None = None, cache: KVCache | None = None):
+    def __call__(
+        self,
+        tokens: jax.Array,
+        positions: jax.Array,
+        *,
+        segments: jax.Array | None = None,
+        cache: KVCache | None = None,
+    ):
         """tokens and positions [B, T] -> (hidden [B, T, D], cache).
 
         Without a cache, tokens attend to earlier tokens of their own segment (segments [B, T], 0
@@ -64,7 +78,8 @@ class Transformer(nnx.Module):
         x = table[tokens].astype(self.config.dtype)
         x = sharding.constrain(x, ('batch', None, None))
         rotary = layers.rotary_table(
-            positions, head_dim=self.config.head_dim, theta=self.config.rope_theta)
+            positions, head_dim=self.config.head_dim, theta=self.config.rope_theta
+        )
         if cache is None:
             mask = causal_mask(tokens.shape[1])[None]
             if segments is not None:
@@ -103,8 +118,10 @@ class Transformer(nnx.Module):
 
     def unstacked_blocks(self) -> list[Block]:
         """One Block a layer, sliced from the stacked leaves."""
-        return [jax.tree.map(lambda leaf, i=i: leaf[i], self.blocks)
-                for i in range(self.config.num_layers)]
+        return [
+            jax.tree.map(lambda leaf, i=i: leaf[i], self.blocks)
+            for i in range(self.config.num_layers)
+        ]
 
 
 def causal_mask(length: int) -> jax.Array:

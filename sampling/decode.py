@@ -38,19 +38,31 @@ class DecodeState:
 def init_state(config: ModelConfig, *, batch: int, length: int) -> DecodeState:
     """A state of `batch` empty slots and `length` positions."""
     zeros = jnp.zeros(batch, 'int32')
-    return _constrain(DecodeState(
-        cache=cache_lib.init_cache(config, batch=batch, length=length),
-        last_token=zeros, position=zeros, request=zeros, stop_at=zeros,
-        done=jnp.ones(batch, bool),
-        tokens=jnp.zeros((batch, length), 'int32'),
-        logprobs=jnp.zeros((batch, length), 'float32'),
-    ))
+    return _constrain(
+        DecodeState(
+            cache=cache_lib.init_cache(config, batch=batch, length=length),
+            last_token=zeros,
+            position=zeros,
+            request=zeros,
+            stop_at=zeros,
+            done=jnp.ones(batch, bool),
+            tokens=jnp.zeros((batch, length), 'int32'),
+            logprobs=jnp.zeros((batch, length), 'float32'),
+        )
+    )
 
 
 @functools.partial(jax.jit, donate_argnames='state')
 def insert(
-    model: Transformer, state: DecodeState, prompts: jax.Array, *, lengths: jax.Array,
-    rows: jax.Array, slots: jax.Array, requests: jax.Array, stop_at: jax.Array,
+    model: Transformer,
+    state: DecodeState,
+    prompts: jax.Array,
+    *,
+    lengths: jax.Array,
+    rows: jax.Array,
+    slots: jax.Array,
+    requests: jax.Array,
+    stop_at: jax.Array,
 ) -> DecodeState:
     """Reads R prompts once and puts them into M slots, several of which may share a prompt.
 
@@ -66,24 +78,34 @@ def insert(
     def put(into, values):
         return into.at[slots].set(values, mode='drop')
 
-    return _constrain(dataclasses.replace(
-        state,
-        cache=cache_lib.insert(state.cache, prompt_cache, slots=slots, rows=rows),
-        last_token=put(state.last_token, prompts[jnp.arange(R), last][rows]),
-        position=put(state.position, last[rows]),
-        request=put(state.request, requests),
-        stop_at=put(state.stop_at, stop_at),
-        done=put(state.done, False),
-    ))
+    return _constrain(
+        dataclasses.replace(
+            state,
+            cache=cache_lib.insert(state.cache, prompt_cache, slots=slots, rows=rows),
+            last_token=put(state.last_token, prompts[jnp.arange(R), last][rows]),
+            position=put(state.position, last[rows]),
+            request=put(state.request, requests),
+            stop_at=put(state.stop_at, stop_at),
+            done=put(state.done, False),
+        )
+    )
 
 
 @functools.partial(
-    jax.jit, donate_argnames='state',
+    jax.jit,
+    donate_argnames='state',
     static_argnames=('method', 'num_steps', 'eos_id', 'length'),
 )
 def decode_chunk(
-    model: Transformer, state: DecodeState, slots: jax.Array | None, *, method: Method,
-    seed: jax.Array, num_steps: int, eos_id: int, length: int,
+    model: Transformer,
+    state: DecodeState,
+    slots: jax.Array | None,
+    *,
+    method: Method,
+    seed: jax.Array,
+    num_steps: int,
+    eos_id: int,
+    length: int,
 ) -> tuple[DecodeState, jax.Array]:
     """Samples up to `num_steps` tokens in each of `slots` [M]; None is every slot, in place.
 
@@ -128,15 +150,17 @@ def _step(model, state: DecodeState, key, *, method: Method, eos_id: int) -> Dec
     )
     token, logprob = jax.vmap(method.sample)(keys, model.logits(hidden[:, 0]))
     slots = jnp.arange(B)
-    return _constrain(dataclasses.replace(
-        state,
-        cache=cache,
-        last_token=jnp.where(state.done, state.last_token, token),
-        position=jnp.where(state.done, state.position, position),
-        done=state.done | (token == eos_id) | (position + 1 >= state.stop_at),
-        tokens=state.tokens.at[slots, write_at].set(token, mode='drop'),
-        logprobs=state.logprobs.at[slots, write_at].set(logprob, mode='drop'),
-    ))
+    return _constrain(
+        dataclasses.replace(
+            state,
+            cache=cache,
+            last_token=jnp.where(state.done, state.last_token, token),
+            position=jnp.where(state.done, state.position, position),
+            done=state.done | (token == eos_id) | (position + 1 >= state.stop_at),
+            tokens=state.tokens.at[slots, write_at].set(token, mode='drop'),
+            logprobs=state.logprobs.at[slots, write_at].set(logprob, mode='drop'),
+        )
+    )
 
 
 def _part(state: DecodeState, slots: jax.Array | None, length: int) -> DecodeState:

@@ -62,8 +62,10 @@ class EngineSettings:
 
     def __post_init__(self):
         for name, limit in (
-            ('prompt_buckets', self.max_length), ('insert_rows', self.num_slots),
-            ('compact_slots', self.num_slots - 1), ('compact_lengths', self.max_length - 1),
+            ('prompt_buckets', self.max_length),
+            ('insert_rows', self.num_slots),
+            ('compact_slots', self.num_slots - 1),
+            ('compact_lengths', self.max_length - 1),
         ):
             sizes = getattr(self, name)
             if tuple(sorted(set(sizes))) != sizes or not all(0 < n <= limit for n in sizes):
@@ -94,7 +96,12 @@ class Engine:
         self.eos_id = eos_id
 
     def generate(
-        self, model: Transformer, requests: Sequence[Request], *, method: Method, seed: int,
+        self,
+        model: Transformer,
+        requests: Sequence[Request],
+        *,
+        method: Method,
+        seed: int,
         on_completion: Callable[[Completion], None] | None = None,
     ) -> list[Completion]:
         """Completions in the order of `requests`; `on_completion` sees each as it is done.
@@ -195,8 +202,10 @@ class Engine:
     def _decode(self, model, state, running: dict[int, Request], position, method, seed):
         """One chunk, at the smallest shape that holds all that is running."""
         reach = max(
-            min(position[slot] + self.settings.chunk_steps,
-                len(request.prompt) + request.max_tokens - 1)
+            min(
+                position[slot] + self.settings.chunk_steps,
+                len(request.prompt) + request.max_tokens - 1,
+            )
             for slot, request in running.items()
         )
         size = _holding(self.settings.slot_sizes, len(running))
@@ -209,8 +218,14 @@ class Engine:
             slots = np.full(size, self.settings.num_slots, np.int32)
             slots[: len(running)] = sorted(running)
         return decode.decode_chunk(
-            model, state, slots, method=method, seed=seed,
-            num_steps=self.settings.chunk_steps, eos_id=self.eos_id, length=length,
+            model,
+            state,
+            slots,
+            method=method,
+            seed=seed,
+            num_steps=self.settings.chunk_steps,
+            eos_id=self.eos_id,
+            length=length,
         )
 
     def _collect(self, state, running: dict[int, Request], position, done):
@@ -248,8 +263,12 @@ class _Insertion:
         zeros = (np.zeros(slots, np.int32) for _ in range(3))
         row, request, stop_at = zeros
         return cls(
-            np.zeros((rows, length), np.int32), np.ones(rows, np.int32), row,
-            np.full(slots, nowhere, np.int32), request, stop_at,
+            np.zeros((rows, length), np.int32),
+            np.ones(rows, np.int32),
+            row,
+            np.full(slots, nowhere, np.int32),
+            request,
+            stop_at,
         )
 
 

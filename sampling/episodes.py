@@ -1,14 +1,14 @@
 """Two-player episodes: attempt -> critique -> refinement, every turn kept as sampled."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from data import critiques as critique_lib
 from data.chat import Chat
 from data.judge import Judge
 from data.records import Episode, Problem, Turn
 from model.transformer import Transformer
-from sampling.engine import Completion, Engine, Request
+from sampling.engine import Engine, Request
 from sampling.methods import Method
 
 
@@ -19,18 +19,27 @@ class Sampler:
     engine: Engine
     chat: Chat
     max_tokens: dict[str, int]  # by role
-    on_completion: Callable[[Completion], None] | None
 
-    def turns(self, model: Transformer, conversations: Sequence[Sequence[Turn]], role: str, *,
-              num_samples: int, method: Method, seed: int, first_id: int) -> list[list[Turn]]:
+    def turns(
+        self,
+        model: Transformer,
+        conversations: Sequence[Sequence[Turn]],
+        role: str,
+        *,
+        num_samples: int,
+        method: Method,
+        seed: int,
+        first_id: int,
+    ) -> list[list[Turn]]:
         """`num_samples` turns of `role` after each conversation; noise by first_id + index."""
         requests = []
         for i, turns in enumerate(conversations):
             prompt = tuple(self.chat.context(turns, role))
-            requests += [Request(first_id + i * num_samples + j, prompt, self.max_tokens[role])
-                         for j in range(num_samples)]
-        completions = self.engine.generate(
-            model, requests, method=method, seed=seed, on_completion=self.on_completion)
+            requests += [
+                Request(first_id + i * num_samples + j, prompt, self.max_tokens[role])
+                for j in range(num_samples)
+            ]
+        completions = self.engine.generate(model, requests, method=method, seed=seed)
         made = [self.chat.sampled(role, c.tokens, c.logprobs) for c in completions]
         return [made[i : i + num_samples] for i in range(0, len(made), num_samples)]
 
@@ -39,52 +48,114 @@ class Sampler:
         return self.chat.text(turn) if self.chat.finished(turn) else None
 
 
-def attempts(sampler: Sampler, actor: Transformer, problems: Sequence[Problem], *, judge: Judge,
-             num_samples: int, method: Method, seed: int, first_id: int) -> list[Episode]:
+def attempts(
+    sampler: Sampler,
+    actor: Transformer,
+    problems: Sequence[Problem],
+    *,
+    judge: Judge,
+    num_samples: int,
+    method: Method,
+    seed: int,
+    first_id: int,
+) -> list[Episode]:
     """`num_samples` judged attempts at each problem, those of one problem together."""
     questions = [sampler.chat.question(problem.question) for problem in problems]
-    made = sampler.turns(actor, questions, 'attempt', num_samples=num_samples, method=method,
-                         seed=seed, first_id=first_id)
+    made = sampler.turns(
+        actor,
+        questions,
+        'attempt',
+        num_samples=num_samples,
+        method=method,
+        seed=seed,
+        first_id=first_id,
+    )
     asked = [p for p in problems for _ in range(num_samples)]
-    told = [(*question, turn) for question, turns in zip(questions, made, strict=True)
-            for turn in turns]
+    told = [
+        (*question, turn) for question, turns in zip(questions, made, strict=True) for turn in turns
+    ]
     facts = judge([(p, sampler.text(turns[-1])) for p, turns in zip(asked, told, strict=True)])
-    return [Episode(p.id, p.level, turns, fact)
-            for p, turns, fact in zip(asked, told, facts, strict=True)]
+    return [
+        Episode(p.id, p.level, turns, fact)
+        for p, turns, fact in zip(asked, told, facts, strict=True)
+    ]
 
 
-def critiques(sampler: Sampler, critic: Transformer, episodes: Sequence[Episode], *,
-              grammar: critique_lib.Grammar, method: Method, seed: int,
-              first_id: int) -> list[Episode]:
+def critiques(
+    sampler: Sampler,
+    critic: Transformer,
+    episodes: Sequence[Episode],
+    *,
+    grammar: critique_lib.Grammar,
+    method: Method,
+    seed: int,
+    first_id: int,
+) -> list[Episode]:
     """Each episode with one critique more, and what the critique says.
 
     `verdict` is True or False, or None where the critique cannot be parsed: never taken as right.
     """
-    made = sampler.turns(critic, [e.turns for e in episodes], 'critique', num_samples=1,
-                         method=method, seed=seed, first_id=first_id)
+    made = sampler.turns(
+        critic,
+        [e.turns for e in episodes],
+        'critique',
+        num_samples=1,
+        method=method,
+        seed=seed,
+        first_id=first_id,
+    )
     result = []
     for episode, (turn,) in zip(episodes, made, strict=True):
         critique = grammar.parse(sampler.chat.text(turn))
         verdict = critique.final_correct if sampler.chat.finished(turn) else None
         said = {'verdict': verdict, 'located': _located(critique, verdict)}
-        result.append(dataclasses.replace(
-            episode, turns=(*episode.turns, turn), outcome=episode.outcome | said))
+        result.append(
+            dataclasses.replace(
+                episode, turns=(*episode.turns, turn), outcome=episode.outcome | said
+            )
+        )
     return result
 
 
-def refinements(sampler: Sampler, actor: Transformer, episodes: Sequence[Episode],
-                problems: Sequence[Problem], *, judge: Judge, num_samples: int, method: Method,
-                seed: int, first_id: int) -> list[list[Episode]]:
+def refinements(
+    sampler: Sampler,
+    actor: Transformer,
+    episodes: Sequence[Episode],
+    problems: Sequence[Problem],
+    *,
+    judge: Judge,
+    num_samples: int,
+    method: Method,
+    seed: int,
+    first_id: int,
+) -> list[list[Episode]]:
     """`num_samples` judged refinements of each criticised episode; problems[i] is episode i's."""
-    made = sampler.turns(actor, [e.turns for e in episodes], 'refinement',
-                         num_samples=num_samples, method=method, seed=seed, first_id=first_id)
-    pairs = [(problem, sampler.text(turn)) for problem, turns in zip(problems, made, strict=True)
-             for turn in turns]
+    made = sampler.turns(
+        actor,
+        [e.turns for e in episodes],
+        'refinement',
+        num_samples=num_samples,
+        method=method,
+        seed=seed,
+        first_id=first_id,
+    )
+    pairs = [
+        (problem, sampler.text(turn))
+        for problem, turns in zip(problems, made, strict=True)
+        for turn in turns
+    ]
     facts = iter(judge(pairs))
-    return [[dataclasses.replace(
-        episode, turns=(*episode.turns, turn),
-        outcome=episode.outcome | {f'refined_{k}': v for k, v in next(facts).items()})
-        for turn in turns] for episode, turns in zip(episodes, made, strict=True)]
+    return [
+        [
+            dataclasses.replace(
+                episode,
+                turns=(*episode.turns, turn),
+                outcome=episode.outcome | {f'refined_{k}': v for k, v in next(facts).items()},
+            )
+            for turn in turns
+        ]
+        for episode, turns in zip(episodes, made, strict=True)
+    ]
 
 
 def sampled_tokens(episodes: Sequence[Episode]) -> int:

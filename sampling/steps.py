@@ -44,8 +44,13 @@ class StepScores(NamedTuple):
 
 @jax.jit
 def verdict_scores(
-    critic: Transformer, tokens: jax.Array, lengths: jax.Array, *,
-    verdict_positions: jax.Array, correct_id: jax.Array, wrong_id: jax.Array,
+    critic: Transformer,
+    tokens: jax.Array,
+    lengths: jax.Array,
+    *,
+    verdict_positions: jax.Array,
+    correct_id: jax.Array,
+    wrong_id: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """P(correct) / (P(correct) + P(wrong)) at each verdict, from one forward pass.
 
@@ -64,8 +69,14 @@ def verdict_scores(
 
 
 def step_rewards(
-    critic: Transformer, episodes: Sequence[records.Episode], shapes: ScoreShapes, *,
-    grammar: critiques.Grammar, tokenizer: tokenizers.Tokenizer, correct_id: int, wrong_id: int,
+    critic: Transformer,
+    episodes: Sequence[records.Episode],
+    shapes: ScoreShapes,
+    *,
+    grammar: critiques.Grammar,
+    tokenizer: tokenizers.Tokenizer,
+    correct_id: int,
+    wrong_id: int,
 ) -> list[StepScores]:
     """Scores of episodes that end with a critique, one forward pass for `shapes.rows` of them.
 
@@ -76,8 +87,12 @@ def step_rewards(
     for group in _groups(items, shapes):
         tokens, lengths, positions = _arrays([items[i] for i in group], shapes)
         scores, _ = verdict_scores(
-            critic, tokens, lengths, verdict_positions=positions,
-            correct_id=np.int32(correct_id), wrong_id=np.int32(wrong_id),
+            critic,
+            tokens,
+            lengths,
+            verdict_positions=positions,
+            correct_id=np.int32(correct_id),
+            wrong_id=np.int32(wrong_id),
         )
         for i, row in zip(group, np.asarray(scores), strict=False):
             results[i] = _aligned(items[i], row.tolist())

@@ -8,17 +8,16 @@ from typing import NamedTuple
 import numpy as np
 
 
-def majority(
-    answers: Sequence[str | None], weights: Sequence[float] | None = None
-) -> str | None:
+def majority(answers: Sequence[str | None], weights: Sequence[float] | None = None) -> str | None:
     """The answer with most votes, or most weight; the first to occur among equals.
 
     None is no answer: it is returned only where all are None.
     """
     _check_pairs(answers, answers if weights is None else weights, 'weights')
     totals = collections.defaultdict(float)
-    for answer, weight in zip(answers, [1.0] * len(answers) if weights is None else weights,
-                              strict=True):
+    for answer, weight in zip(
+        answers, [1.0] * len(answers) if weights is None else weights, strict=True
+    ):
         if answer is not None:
             totals[answer] += weight
     return max(totals, key=totals.__getitem__) if totals else None
@@ -66,8 +65,12 @@ class Interval(NamedTuple):
 
 
 def bootstrap(
-    values: Sequence[float], against: Sequence[float] | None = None, *,
-    num_resamples: int, seed: int, level: float,
+    values: Sequence[float],
+    against: Sequence[float] | None = None,
+    *,
+    num_resamples: int,
+    seed: int,
+    level: float,
 ) -> Interval:
     """Percentile bootstrap of the mean over questions, or of the mean paired difference.
 
@@ -82,8 +85,9 @@ def bootstrap(
         )
     sample = np.asarray(values, float) - (0.0 if against is None else np.asarray(against, float))
     rng = np.random.default_rng(seed)
-    means = [sample[rng.integers(len(sample), size=len(sample))].mean()
-             for _ in range(num_resamples)]
+    means = [
+        sample[rng.integers(len(sample), size=len(sample))].mean() for _ in range(num_resamples)
+    ]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(sample.mean()), float(low), float(high))
 

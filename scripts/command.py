@@ -16,16 +16,26 @@ Stage = Callable[[Workspace, object], dict]
 def define_flags(*, stages: Mapping[str, Stage] | None) -> None:
     """Defines the flags of a stage script; `stages` are those that its --stage may name."""
     config_flags.DEFINE_config_file(
-        'config', lock_config=True,
+        'config',
+        lock_config=True,
         help_string='Config file, such as configs/lab.py or configs/lab.py:smoke; override any '
-        'field with --config.section.field=value.')
-    flags.DEFINE_string('workdir', None, 'Folder of the run: stages, metrics, report. A run that '
-                        'was stopped continues there.', required=True)
+        'field with --config.section.field=value.',
+    )
+    flags.DEFINE_string(
+        'workdir',
+        None,
+        'Folder of the run: stages, metrics, report. A run that was stopped continues there.',
+        required=True,
+    )
     flags.mark_flag_as_required('config')
     if stages is not None:
-        flags.DEFINE_enum('stage', None if len(stages) > 1 else next(iter(stages)), list(stages),
-                          'Which stage to run; its inputs are earlier stages of the workdir.',
-                          required=len(stages) > 1)
+        flags.DEFINE_enum(
+            'stage',
+            None if len(stages) > 1 else next(iter(stages)),
+            list(stages),
+            'Which stage to run; its inputs are earlier stages of the workdir.',
+            required=len(stages) > 1,
+        )
 
 
 @contextlib.contextmanager

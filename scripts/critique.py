@@ -1,6 +1,6 @@
 """Critique data: flawed and correct paths sampled from the actor, criticised by the annotator.
 
-    python -m scripts.critique --config configs/lab.py --workdir runs/lab
+python -m scripts.critique --config configs/lab.py --workdir runs/lab
 """
 
 import collections
@@ -21,19 +21,33 @@ def critique(workspace: Workspace, folder: pathlib.Path) -> dict:
     actor, sampler = workspace.load_model('actor'), workspace.sampler()
     seed = workspace.seed('critique')
 
-    def make(problems: Sequence[Problem], first: int) -> list[Episode]:
+    def make(problems: Sequence[Problem], first: int) -> tuple[list[Episode], int]:
         attempts = episode_lib.attempts(
-            sampler, actor, problems, judge=workspace.judge, num_samples=s.num_attempts,
-            method=workspace.sampling_method, seed=seed, first_id=first * s.num_attempts)
+            sampler,
+            actor,
+            problems,
+            judge=workspace.judge,
+            num_samples=s.num_attempts,
+            method=workspace.sampling_method,
+            seed=seed,
+            first_id=first * s.num_attempts,
+        )
         asked = [p for p in problems for _ in range(s.num_attempts)]
-        return [_annotated(workspace, e, p) for e, p in
-                choose(list(zip(attempts, asked, strict=True)), correct_share=s.correct_share)]
+        chosen = choose(list(zip(attempts, asked, strict=True)), correct_share=s.correct_share)
+        return (
+            [_annotated(workspace, e, p) for e, p in chosen],
+            episode_lib.sampled_tokens(attempts),
+        )
 
     problems = workspace.train_problems[: s.num_problems]
-    episodes = workspace.in_parts(folder, problems, description='critique data', make=make)
+    episodes, tokens = workspace.in_parts(folder, problems, description='critique data', make=make)
     kinds = collections.Counter(str(e.outcome.get('kind')) for e in episodes)
-    return {'episodes': len(episodes), 'tokens_sampled': episode_lib.sampled_tokens(episodes),
-            'wrong': sum(not e.outcome['correct'] for e in episodes), 'kinds': dict(kinds)}
+    return {
+        'episodes': len(episodes),
+        'tokens_sampled': tokens,
+        'wrong': sum(not e.outcome['correct'] for e in episodes),
+        'kinds': dict(kinds),
+    }
 
 
 def choose(pairs: Sequence[tuple[Episode, Problem]], *, correct_share: float):
@@ -51,8 +65,9 @@ def choose(pairs: Sequence[tuple[Episode, Problem]], *, correct_share: float):
 def _annotated(workspace: Workspace, episode: Episode, problem: Problem) -> Episode:
     attempt = workspace.chat.text(episode.turn('attempt'))
     turn = workspace.chat.written('critique', annotate.annotate(problem, attempt))
-    return dataclasses.replace(episode, turns=(*episode.turns, turn),
-                               outcome=episode.outcome | {'construction': 'RG1'})
+    return dataclasses.replace(
+        episode, turns=(*episode.turns, turn), outcome=episode.outcome | {'construction': 'RG1'}
+    )
 
 
 STAGES = {'critique': critique}

@@ -1,6 +1,6 @@
 """One round of self-improvement, vanilla or with critiques: explore, curate, train, evaluate.
 
-    python -m scripts.improve --config configs/lab.py --workdir runs/lab --stage vanilla
+python -m scripts.improve --config configs/lab.py --workdir runs/lab --stage vanilla
 """
 
 import collections
@@ -32,45 +32,71 @@ def critique_in_the_loop(workspace: Workspace, folder: pathlib.Path) -> dict:
 def improve(workspace: Workspace, folder: pathlib.Path, *, explorer: str) -> dict:
     """Both explorers start from the same actor and noise; training restarts from the base."""
     s = workspace.settings.improve
-    settings = dataclasses.replace(s.explore, explorer=explorer)
     players = workspace.players(
-        workspace.sampler(), workspace.load_model('actor'), workspace.load_model('critic'))
+        workspace.sampler(), workspace.load_model('actor'), workspace.load_model('critic')
+    )
     problems = workspace.train_problems[: s.num_problems]
-    span = settings.num_attempts * max(1, settings.num_refinements)
-    seed, spent = workspace.seed('vanilla'), folder / 'spent'
+    span = s.explore.num_attempts * max(1, s.explore.num_refinements)
+    seed = workspace.seed('improve')  # the same for both explorers
 
-    def make(part: Sequence[Problem], first: int) -> list[Episode]:
-        kept, tokens = explore(settings, players, part, method=workspace.sampling_method,
-                               seed=seed, first_id=first * span)
-        spent.mkdir(exist_ok=True)
-        (spent / f'{first:08d}').write_text(str(tokens))
-        return weigh(workspace, players, kept)
+    def make(part: Sequence[Problem], first: int) -> tuple[list[Episode], int]:
+        kept, tokens = explore(
+            s.explore,
+            players,
+            part,
+            explorer=explorer,
+            seed=seed,
+            method=workspace.sampling_method,
+            first_id=first * span,
+        )
+        return weigh(workspace, players, kept), tokens
 
-    episodes = workspace.in_parts(folder, problems, description=f'explore {explorer}', make=make)
-    own = [workspace.chat.example(
-        e.turns, trained=('attempt',), last_only=True,
-        weights=lambda turn, e=e: response_weights(turn, e, weighting=s.weighting))
-        for e in episodes]
+    episodes, tokens = workspace.in_parts(
+        folder, problems, description=f'explore {explorer}', make=make
+    )
+    own = [
+        workspace.chat.example(
+            e.turns,
+            trained=('attempt',),
+            last_only=True,
+            weights=lambda turn, e=e: response_weights(turn, e, weighting=s.weighting),
+        )
+        for e in episodes
+    ]
     examples = train_stages.actor_examples(workspace) + own
-    totals = train_stages.fit(workspace, folder, workspace.load_model('base'), examples,
-                              settings=s.fit)
+    totals = train_stages.fit(
+        workspace, folder, workspace.load_model('base'), examples, settings=s.fit
+    )
     measured = evaluate.attempts_only(
-        workspace, folder, workspace.load_checkpoint(folder / 'model'))
+        workspace, folder, workspace.load_checkpoint(folder / 'model')
+    )
     levels = collections.Counter(str(e.level) for e in episodes)
     found = collections.Counter(e.outcome['found_by'] for e in episodes)
     solved = {e.problem_id for e in episodes}
-    return totals | measured | {
-        'kept': len(episodes), 'kept_by_level': dict(sorted(levels.items())),
-        'found_by': dict(found), 'problems_solved': len(solved) / len(problems),
-        'tokens_sampled': sum(int(path.read_text()) for path in spent.iterdir())}
+    return (
+        totals
+        | measured
+        | {
+            'kept': len(episodes),
+            'kept_by_level': dict(sorted(levels.items())),
+            'found_by': dict(found),
+            'problems_solved': len(solved) / len(problems),
+            'tokens_sampled': tokens,
+        }
+    )
 
 
 def weigh(workspace: Workspace, players: Players, kept: Sequence[Episode]) -> list[Episode]:
     """Kept responses with the critic's scores, where the weighting asks for them."""
     if workspace.settings.improve.weighting == 'keep' or not kept:
         return list(kept)
-    scored = score_steps(players, kept, scorer=workspace.scorer(),
-                         greedy=workspace.greedy_method, seed=workspace.seed('vanilla') + 3)
+    scored = score_steps(
+        players,
+        kept,
+        scorer=workspace.scorer(),
+        greedy=workspace.greedy_method,
+        seed=workspace.seed('improve') + 3,
+    )
     return [dataclasses.replace(e, turns=e.turns[:-1]) for e in scored]
 
 

@@ -1,6 +1,6 @@
 """GRPO of the actor, with outcome rewards and the critic's step rewards.
 
-    python -m scripts.reinforce --config configs/lab.py --workdir runs/lab
+python -m scripts.reinforce --config configs/lab.py --workdir runs/lab
 """
 
 import pathlib
@@ -14,14 +14,22 @@ def reinforce(workspace: Workspace, folder: pathlib.Path) -> dict:
     """Trains the SFT actor on-policy and evaluates it alone."""
     s = workspace.settings
     players = workspace.players(
-        workspace.sampler(), workspace.load_model('actor'), workspace.load_model('critic'))
+        workspace.sampler(), workspace.load_model('actor'), workspace.load_model('critic')
+    )
     with workspace.writer(folder) as writer:
         model, totals = reinforce_lib.reinforce(
-            players, workspace.train_problems, settings=s.reinforce, loop=s.train,
-            scorer=workspace.scorer(), method=workspace.sampling_method, folder=folder,
-            writer=writer, seed=workspace.seed('reinforce'))
+            players,
+            workspace.train_problems,
+            settings=s.reinforce,
+            loop=s.train,
+            scorer=workspace.scorer(),
+            method=workspace.sampling_method,
+            folder=folder,
+            writer=writer,
+            seed=workspace.seed('reinforce'),
+        )
     workspace.save_model(folder, model)
-    return totals | evaluate.attempts_only(workspace, folder, model)
+    return evaluate.attempts_only(workspace, folder, model) | totals
 
 
 STAGES = {'reinforce': reinforce}

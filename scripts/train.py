@@ -1,6 +1,6 @@
 """Supervised stages: the base model, the actor and the critic.
 
-    python -m scripts.train --config configs/lab.py --workdir runs/lab --stage actor
+python -m scripts.train --config configs/lab.py --workdir runs/lab --stage actor
 """
 
 import pathlib
@@ -12,7 +12,6 @@ from data.records import Example
 from model.transformer import Transformer
 from scripts import command
 from scripts.workspace import Workspace
-from train import settings as settings_lib
 from train import supervised
 
 
@@ -32,10 +31,8 @@ class Documents:
 def base(workspace: Workspace, folder: pathlib.Path) -> dict:
     """The model everything starts from: a given checkpoint, or one trained from scratch."""
     s = workspace.settings.base
-    if s.checkpoint:
-        path = pathlib.Path(s.checkpoint)
-        path = path if path.is_absolute() else settings_lib.ROOT / path
-        workspace.save_model(folder, workspace.load_checkpoint(path))
+    if workspace.base_checkpoint is not None:
+        workspace.save_model(folder, workspace.load_checkpoint(workspace.base_checkpoint))
         return {'checkpoint': s.checkpoint}
     documents = Documents(s.num_documents, lambda i: base_document(workspace, i))
     return fit(workspace, folder, workspace.init_model(), documents, settings=s.fit)
@@ -49,16 +46,24 @@ def base_document(workspace: Workspace, index: int) -> Example:
         worked = random.Random(index).random() < workspace.settings.base.worked_share
     else:
         problem, worked = workspace.train_problems[index % len(workspace.train_problems)], False
-    answer = (chat.written('critique', lab.worked(problem.question)) if worked else
-              chat.written('attempt', problem.solution))
+    answer = (
+        chat.written('critique', lab.worked(problem.question))
+        if worked
+        else chat.written('attempt', problem.solution)
+    )
     turns = (*chat.question(problem.question), answer)
     return chat.example(turns, trained=(answer.role,), weights=None, last_only=True)
 
 
 def actor(workspace: Workspace, folder: pathlib.Path) -> dict:
     """SFT of the base on (question -> solution) and (question, flawed, critique -> solution)."""
-    return fit(workspace, folder, workspace.load_model('base'), actor_examples(workspace),
-               settings=workspace.settings.actor.fit)
+    return fit(
+        workspace,
+        folder,
+        workspace.load_model('base'),
+        actor_examples(workspace),
+        settings=workspace.settings.actor.fit,
+    )
 
 
 def actor_examples(workspace: Workspace) -> list[Example]:
@@ -70,32 +75,57 @@ def actor_examples(workspace: Workspace) -> list[Example]:
         rng = random.Random(problem.id)
         for _ in range(s.refinements_per_problem):
             flawed = annotate.corrupt(problem, rng=rng)
-            conversations.append((
-                *question, chat.written('attempt', flawed),
-                chat.written('critique', annotate.annotate(problem, flawed)),
-                chat.written('refinement', problem.solution)))
-        examples += [chat.example(turns, trained=(turns[-1].role,), weights=None, last_only=True)
-                     for turns in conversations]
+            conversations.append(
+                (
+                    *question,
+                    chat.written('attempt', flawed),
+                    chat.written('critique', annotate.annotate(problem, flawed)),
+                    chat.written('refinement', problem.solution),
+                )
+            )
+        examples += [
+            chat.example(turns, trained=(turns[-1].role,), weights=None, last_only=True)
+            for turns in conversations
+        ]
     return examples
 
 
 def critic(workspace: Workspace, folder: pathlib.Path) -> dict:
     """SFT of the base on (question, attempt -> critique)."""
     episodes = records.read_episodes(workspace.stage_folder('critique') / 'episodes')
-    examples = [workspace.chat.example(e.turns, trained=('critique',), weights=None,
-                                       last_only=True) for e in episodes]
-    return fit(workspace, folder, workspace.load_model('base'), examples,
-               settings=workspace.settings.critic.fit)
+    examples = [
+        workspace.chat.example(e.turns, trained=('critique',), weights=None, last_only=True)
+        for e in episodes
+    ]
+    return fit(
+        workspace,
+        folder,
+        workspace.load_model('base'),
+        examples,
+        settings=workspace.settings.critic.fit,
+    )
 
 
-def fit(workspace: Workspace, folder: pathlib.Path, model: Transformer,
-        examples: Sequence[Example], *, settings: supervised.FitSettings) -> dict:
+def fit(
+    workspace: Workspace,
+    folder: pathlib.Path,
+    model: Transformer,
+    examples: Sequence[Example],
+    *,
+    settings: supervised.FitSettings,
+) -> dict:
     """Fits, saves the model into the stage's folder and returns totals."""
     with workspace.writer(folder) as writer:
         model, totals = supervised.fit(
-            model, examples, settings=settings, loop=workspace.settings.train, folder=folder,
-            writer=writer, seed=workspace.seed(folder.name.partition('-')[2]),
-            description=folder.name)
+            model,
+            examples,
+            settings=settings,
+            loop=workspace.settings.train,
+            folder=folder,
+            writer=writer,
+            seed=workspace.seed(folder.name.partition('-')[2]),
+            description=folder.name,
+        )
     workspace.save_model(folder, model)
     return totals | {'examples': len(examples)}
 

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from data import critiques, judge, problems, records, verify
 from data import tokenizer as tokenizers
 from data.chat import Chat
 from data.records import Episode, Problem
-from model import sharding
+from model import sharding, transformer
 from model.config import ModelConfig
 from model.transformer import Transformer
 from sampling.engine import Engine, EngineSettings
@@ -25,9 +26,20 @@ from sampling.episodes import Sampler
 from sampling.explore import ExploreSettings, Players
 from sampling.methods import Greedy, Sampling
 from sampling.steps import ScoreShapes
-from train import checkpoint, metrics, settings
+from train import checkpoint, metrics, settings, supervised
 from train.reinforce import ReinforceSettings, StepScorer
 from train.supervised import FitSettings, LoopSettings
+
+StageName = Literal[
+    'base',
+    'actor',
+    'critique',
+    'critic',
+    'evaluate',
+    'vanilla',
+    'critique_in_the_loop',
+    'reinforce',
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +57,6 @@ class DataSettings:
     seed: int  # of generated problems
     num_train: int
     num_test: int
-    grammar: Literal['lab', 'released']  # of critiques
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +113,7 @@ class EvaluateSettings:
 @dataclasses.dataclass(frozen=True)
 class ImproveSettings:
     num_problems: int
-    explore: ExploreSettings  # its explorer is set by the stage
+    explore: ExploreSettings
     weighting: Literal['keep', 'response', 'steps']
     fit: FitSettings
 
@@ -113,7 +124,7 @@ class RunSettings:
 
     seed: int
     mesh: tuple[int, int, int]
-    stages: tuple[str, ...]
+    stages: tuple[StageName, ...]
     model: ModelConfig
     tokenizer: TokenizerSettings
     data: DataSettings
@@ -131,8 +142,13 @@ class RunSettings:
 class Workspace:
     """An opened run. Opening checks everything that can be checked before anything is written."""
 
-    def __init__(self, config: ml_collections.ConfigDict, workdir: str | os.PathLike, *,
-                 verifier: verify.Verifier):
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        workdir: str | os.PathLike,
+        *,
+        verifier: verify.Verifier,
+    ):
         self.settings = settings.build(RunSettings, config)
         self.workdir = pathlib.Path(workdir)
         self._check_config(config)
@@ -141,11 +157,11 @@ class Workspace:
         self.test_problems = self._problems('test', self.settings.data.num_test)
         self.tokenizer = self._tokenizer()
         self.chat = Chat(self.tokenizer)
-        self.grammar = critiques.GRAMMARS[self.settings.data.grammar]
+        self.grammar = critiques.LAB if self.settings.data.source == 'lab' else critiques.RELEASED
         self.judge = judge.make_judge(self.settings.data.source, verifier)
-        sharding.shardings(jax.eval_shape(
-            functools.partial(checkpoint.init_model, self.settings.model), jax.random.key(0)),
-            self.mesh)
+        checkpoint.abstract_model(self.settings.model, self.mesh)
+        supervised.check_rows(self.settings.train, self.mesh)
+        self._check_base()
         self._write('config.json', settings.to_json(config))
         self.tokenizer.save(self.workdir / 'tokenizer.model')
         jax.set_mesh(self.mesh)
@@ -172,16 +188,24 @@ class Workspace:
     @property
     def verdict_ids(self) -> dict[str, int]:
         """Ids of the two verdict words as they follow a space."""
-        words = {'lab': ('correct', 'wrong'), 'released': ('Correct', 'Wrong')}
-        correct, wrong = (self.tokenizer.encode(w)[0] for w in words[self.settings.data.grammar])
+        words = ('correct', 'wrong') if self.grammar is critiques.LAB else ('Correct', 'Wrong')
+        correct, wrong = (self.tokenizer.encode(word)[0] for word in words)
+        if correct == wrong:
+            raise ValueError(
+                f'the tokenizer begins {words} with the same token: step rewards '
+                'need two; take a larger vocabulary'
+            )
         return {'correct_id': correct, 'wrong_id': wrong}
 
-    def sampler(self, on_completion: Callable | None = None) -> Sampler:
+    def sampler(self) -> Sampler:
         s = self.settings.sampling
         engine = Engine(s.engine, eos_id=self.tokenizer.eos_id)
-        limits = {'attempt': s.attempt_tokens, 'critique': s.critique_tokens,
-                  'refinement': s.refinement_tokens}
-        return Sampler(engine, self.chat, limits, on_completion)
+        limits = {
+            'attempt': s.attempt_tokens,
+            'critique': s.critique_tokens,
+            'refinement': s.refinement_tokens,
+        }
+        return Sampler(engine, self.chat, limits)
 
     def players(self, sampler: Sampler, actor: Transformer, critic: Transformer) -> Players:
         return Players(sampler, actor, critic, self.judge, self.grammar)
@@ -191,7 +215,7 @@ class Workspace:
 
     def init_model(self) -> Transformer:
         key = jax.random.key(self.settings.seed)
-        return checkpoint.place(checkpoint.init_model(self.settings.model, key), self.mesh)
+        return checkpoint.place(transformer.init_model(self.settings.model, key), self.mesh)
 
     def load_model(self, stage: str) -> Transformer:
         """The model that a stage of this run ended with."""
@@ -201,22 +225,26 @@ class Workspace:
         return self.load_checkpoint(folder)
 
     def load_checkpoint(self, folder: str | os.PathLike) -> Transformer:
-        return checkpoint.load_model(folder, self.settings.model, mesh=self.mesh,
-                                     tokenizer_fingerprint=self.tokenizer.fingerprint)
+        return checkpoint.load_model(
+            folder,
+            self.settings.model,
+            mesh=self.mesh,
+            tokenizer_fingerprint=self.tokenizer.fingerprint,
+        )
 
     def save_model(self, folder: pathlib.Path, model: Transformer) -> None:
-        checkpoint.save_model(folder / 'model', model,
-                              tokenizer_fingerprint=self.tokenizer.fingerprint)
+        checkpoint.save_model(
+            folder / 'model', model, tokenizer_fingerprint=self.tokenizer.fingerprint
+        )
 
     def stage_folder(self, stage: str) -> pathlib.Path:
         if stage not in self.settings.stages:
-            near = settings.nearest(stage, self.settings.stages)
-            raise ValueError(f'stage={stage!r} is none of config.stages; nearest: {near!r}')
+            raise ValueError(f'stage={stage!r} is none of config.stages={self.settings.stages}')
         return self.workdir / 'stages' / f'{self.settings.stages.index(stage):02d}-{stage}'
 
     def seed(self, stage: str) -> int:
         """A stage's own seed."""
-        return self.settings.seed * 1009 + 17 * self.settings.stages.index(stage)
+        return (self.settings.seed * 1009 + zlib.crc32(stage.encode())) % 2**31
 
     @contextlib.contextmanager
     def writer(self, folder: pathlib.Path) -> Iterator[metrics.Writer]:
@@ -238,26 +266,54 @@ class Workspace:
         write_json(done, summary)
         return summary
 
-    def in_parts(self, folder: pathlib.Path, items: Sequence[Any], *, description: str,
-                 make: Callable[[Sequence[Any], int], Sequence[Episode]]) -> list[Episode]:
-        """Episodes of make(part of items, index of its first), a file a part, done ones kept."""
+    def in_parts(
+        self,
+        folder: pathlib.Path,
+        items: Sequence[Any],
+        *,
+        description: str,
+        make: Callable[[Sequence[Any], int], tuple[Sequence[Episode], int]],
+    ) -> tuple[list[Episode], int]:
+        """(episodes, sampled tokens) of make(part of items, index of its first) for every part.
+
+        Each part is one file of episodes, and one of its token count; parts on disk are kept.
+        """
         size = self.settings.sampling.part_size
         with metrics.progress(len(items), unit='problems', description=description) as bar:
             for start in range(0, len(items), size):
                 path = folder / 'episodes' / f'part-{start // size:05d}.array_record'
                 part = items[start : start + size]
                 if not path.exists():
-                    records.write_episodes(path, make(part, start))
+                    episodes, tokens = make(part, start)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    replace_text(path.with_suffix('.tokens'), str(tokens))
+                    records.write_episodes(path, episodes)
                 bar.advance(len(part))
-        return list(records.read_episodes(folder / 'episodes'))
+        spent = sum(int(p.read_text()) for p in (folder / 'episodes').glob('*.tokens'))
+        return list(records.read_episodes(folder / 'episodes')), spent
+
+    @property
+    def base_checkpoint(self) -> pathlib.Path | None:
+        """The saved model that the run starts from, if any."""
+        given = self.settings.base.checkpoint
+        return settings.ROOT / given if given else None
+
+    def _check_base(self) -> None:
+        path = self.base_checkpoint
+        if path is not None:
+            checkpoint.check_model(
+                path, self.settings.model, tokenizer_fingerprint=self.tokenizer.fingerprint
+            )
 
     def _check_config(self, config) -> None:
         written = self.workdir / 'config.json'
         if written.exists():
             changed = settings.explain_diff(settings.from_json(written.read_text()), config)
             if changed:
-                raise ValueError(f'{self.workdir} was begun with another config: {changed}; '
-                                 'take a new --workdir or the old value')
+                raise ValueError(
+                    f'{self.workdir} was begun with another config: {changed}; '
+                    'take a new --workdir or the old value'
+                )
 
     def _write(self, name: str, text: str) -> None:
         self.workdir.mkdir(parents=True, exist_ok=True)
@@ -266,15 +322,21 @@ class Workspace:
     def _problems(self, split: str, count: int) -> Sequence[Problem]:
         data = self.settings.data
         options: dict[str, Any] = {
-            'lab': {'data_dir': data.data_dir, 'seed': data.seed,
-                    'num_problems': {'train': data.num_train, 'test': data.num_test}},
+            'lab': {
+                'data_dir': data.data_dir,
+                'seed': data.seed,
+                'num_problems': {'train': data.num_train, 'test': data.num_test},
+            },
             'jsonl': {'path': data.path},
-        }.get(data.source, {'data_dir': data.data_dir, 'annotations': False,
-                            'path': data.path or None})
+        }.get(
+            data.source,
+            {'data_dir': data.data_dir, 'annotations': False, 'path': data.path or None},
+        )
         found = problems.load(data.source, split=split, **options)
         if len(found) < count:
-            raise ValueError(f'data.num_{split}={count}, but {data.source} has {len(found)} '
-                             f'{split} problems')
+            raise ValueError(
+                f'data.num_{split}={count}, but {data.source} has {len(found)} {split} problems'
+            )
         return [found[i] for i in range(count)]
 
     def _tokenizer(self) -> tokenizers.Tokenizer:
@@ -285,13 +347,15 @@ class Workspace:
             tokenizer = tokenizers.load_tokenizer(t.path)
         else:
             texts = [text for p in self.train_problems for text in (p.question, p.solution)]
-            tokenizer = tokenizers.SentencePieceTokenizer.from_bytes(tokenizers.train_tokenizer(
-                texts, vocab_size=t.vocab_size, model_type='bpe'))
+            tokenizer = tokenizers.SentencePieceTokenizer.from_bytes(
+                tokenizers.train_tokenizer(texts, vocab_size=t.vocab_size, model_type='bpe')
+            )
         if tokenizer.vocab_size > self.settings.model.vocab_size:
             raise ValueError(
                 f'the tokenizer has {tokenizer.vocab_size} ids, model.vocab_size='
                 f'{self.settings.model.vocab_size} is too small: set it to '
-                f'{-(-tokenizer.vocab_size // 64) * 64} or more')
+                f'{-(-tokenizer.vocab_size // 64) * 64} or more'
+            )
         return tokenizer
 
 

@@ -24,8 +24,9 @@ def leave_one_out(rewards: Sequence[float]) -> np.ndarray:
     return ((r - r.mean()) * len(r) / (len(r) - 1)).astype(np.float32)
 
 
-def process_normalised(step_rewards: Sequence[Sequence[float]], *,
-                       epsilon: float) -> list[np.ndarray]:
+def process_normalised(
+    step_rewards: Sequence[Sequence[float]], *, epsilon: float
+) -> list[np.ndarray]:
     """Advantage of every step of every sample of a group: the sum of its own and later rewards.
 
     Rewards are normalised over all steps of the group first. GRPO with process supervision,

@@ -25,12 +25,14 @@ class Checkpointer:
     def __init__(self, folder: str | os.PathLike, *, keep: int):
         policy = ocp.training.preservation_policies.LatestN(keep)
         self._checkpointer = ocp.training.Checkpointer(
-            os.path.abspath(folder), preservation_policy=policy, cleanup_tmp_directories=True)
+            os.path.abspath(folder), preservation_policy=policy, cleanup_tmp_directories=True
+        )
 
     def save(self, step: int, state: Any, cursor: dict[str, Any]) -> None:
         """Starts writing in the background; `cursor` is plain JSON."""
         self._checkpointer.save_checkpointables_async(
-            step, {'state': state, 'cursor': cursor}, force=True)
+            step, {'state': state, 'cursor': cursor}, force=True
+        )
 
     def restore(self, state: Any) -> tuple[int, Any, dict[str, Any]] | None:
         """(step, state, cursor) of the newest checkpoint, or None. `state` gives the shardings."""
@@ -39,7 +41,8 @@ class Checkpointer:
             return None
         abstract = jax.tree.map(_abstract, state)
         loaded = self._checkpointer.load_checkpointables(
-            latest.step, {'state': abstract, 'cursor': None})
+            latest.step, {'state': abstract, 'cursor': None}
+        )
         return latest.step, loaded['state'], loaded['cursor']
 
     def close(self) -> None:
@@ -61,7 +64,9 @@ def abstract_model(config: ModelConfig, mesh: jax.sharding.Mesh) -> Transformer:
     shapes = jax.eval_shape(lambda: init_model(config, jax.random.key(0)))
     return jax.tree.map(
         lambda s, sh: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sh),
-        shapes, sharding.shardings(shapes, mesh))
+        shapes,
+        sharding.shardings(shapes, mesh),
+    )
 
 
 def save_model(folder: str | os.PathLike, model: Transformer, *, tokenizer_fingerprint: str):
@@ -74,9 +79,28 @@ def save_model(folder: str | os.PathLike, model: Transformer, *, tokenizer_finge
     os.replace(beside, folder / CONFIG)
 
 
-def load_model(folder: str | os.PathLike, config: ModelConfig, *, mesh: jax.sharding.Mesh,
-               tokenizer_fingerprint: str) -> Transformer:
+def load_model(
+    folder: str | os.PathLike,
+    config: ModelConfig,
+    *,
+    mesh: jax.sharding.Mesh,
+    tokenizer_fingerprint: str,
+) -> Transformer:
     """A saved model, on the mesh, with the numerics (dtype, remat, ...) of `config`.
+
+    Raises ValueError as check_model does.
+    """
+    folder = check_model(folder, config, tokenizer_fingerprint=tokenizer_fingerprint)
+    model = abstract_model(config, mesh)
+    parameters = ocp.load(folder, _parameters(model))
+    leaves = [parameters[name] for name in _names(model)]
+    return jax.tree.unflatten(jax.tree.structure(model), leaves)
+
+
+def check_model(
+    folder: str | os.PathLike, config: ModelConfig, *, tokenizer_fingerprint: str
+) -> pathlib.Path:
+    """The absolute folder of a saved model that fits `config` and the tokenizer.
 
     Raises ValueError where nothing is there, or where shapes or tokenizer are not those saved.
     """
@@ -86,12 +110,11 @@ def load_model(folder: str | os.PathLike, config: ModelConfig, *, mesh: jax.shar
     described = json.loads((folder / CONFIG).read_text())
     _check_same(folder, described['model'], config)
     if described['tokenizer'] != tokenizer_fingerprint:
-        raise ValueError(f'{folder} was trained with tokenizer {described["tokenizer"]}, the '
-                         f'config gives {tokenizer_fingerprint}: use the tokenizer saved with it')
-    model = abstract_model(config, mesh)
-    parameters = ocp.load(folder, _parameters(model))
-    leaves = [parameters[name] for name in _names(model)]
-    return jax.tree.unflatten(jax.tree.structure(model), leaves)
+        raise ValueError(
+            f'{folder} was trained with tokenizer {described["tokenizer"]}, the '
+            f'config gives {tokenizer_fingerprint}: use the tokenizer saved with it'
+        )
+    return folder
 
 
 NUMERICS = ('dtype', 'remat', 'scan_layers', 'logits_chunk', 'max_length')
@@ -101,8 +124,10 @@ NUMERICS = ('dtype', 'remat', 'scan_layers', 'logits_chunk', 'max_length')
 def _check_same(folder: pathlib.Path, saved: dict[str, Any], config: ModelConfig) -> None:
     for name, value in dataclasses.asdict(config).items():
         if name not in NUMERICS and saved.get(name) != value:
-            raise ValueError(f'model.{name}={value!r}, but {folder} holds a model with '
-                             f'{name}={saved.get(name)!r}')
+            raise ValueError(
+                f'model.{name}={value!r}, but {folder} holds a model with '
+                f'{name}={saved.get(name)!r}'
+            )
 
 
 def _names(model: Transformer) -> list[str]:

@@ -38,9 +38,15 @@ class Objective:
     def __post_init__(self):
         if self.average == 'constant' and self.constant_length < 1:
             raise ValueError('objective.constant_length must be at least 1 for average=constant')
+        if self.surrogate != 'logprob' and min(self.clip_low, self.clip_high) <= 0:
+            raise ValueError(
+                f'objective.surrogate={self.surrogate!r} needs clip_low and clip_high '
+                f'above 0, not {self.clip_low} and {self.clip_high}'
+            )
         if (self.kl == 'none') != (self.kl_coef == 0):
-            raise ValueError(f'objective.kl={self.kl!r} with kl_coef={self.kl_coef}: '
-                             'set both or neither')
+            raise ValueError(
+                f'objective.kl={self.kl!r} with kl_coef={self.kl_coef}: set both or neither'
+            )
 
 
 def sequence_sum(values: jax.Array, segments: jax.Array) -> jax.Array:
@@ -61,10 +67,14 @@ def loss(objective: Objective, batch: Batch, logprobs: jax.Array, entropy: jax.A
     {name: sum over loss tokens}; divide by the number of loss tokens.
     """
     o, mask = objective, batch.loss_mask
+    # A token that the policy's truncation excludes has no gradient: it is left out and counted.
+    excluded = (mask > 0) & jnp.isneginf(logprobs)
+    mask = jnp.where(excluded, 0.0, mask)
     # 0 where not trained, whatever stands there: -inf under a truncation, anything in padding.
     trained_only = lambda x: jnp.where(mask > 0, x, 0.0)  # noqa: E731
-    logprobs, entropy, weights, old, ref = map(trained_only, (
-        logprobs, entropy, batch.weights, batch.old_logprobs, batch.ref_logprobs))
+    logprobs, entropy, weights, old, ref = map(
+        trained_only, (logprobs, entropy, batch.weights, batch.old_logprobs, batch.ref_logprobs)
+    )
     if o.on_policy:
         old = jax.lax.stop_gradient(logprobs)
     length = jnp.maximum(sequence_sum(mask, batch.segments), 1.0)
@@ -86,11 +96,16 @@ def loss(objective: Objective, batch: Batch, logprobs: jax.Array, entropy: jax.A
     outside_low = (ratio < 1 - o.clip_low) & (weights < 0)
     outside_high = (ratio > 1 + o.clip_high) & (weights > 0)
     sums = {
-        'loss/nll': -logprobs, 'loss/entropy': entropy, 'loss/kl': kl, 'loss/ratio': ratio,
-        'loss/clipped_low': outside_low, 'loss/clipped_high': outside_high,
+        'loss/nll': -logprobs,
+        'loss/entropy': entropy,
+        'loss/kl': kl,
+        'loss/ratio': ratio,
+        'loss/clipped_low': outside_low,
+        'loss/clipped_high': outside_high,
         'loss/weight': weights,
     }
-    return total, weight, {name: jnp.sum(x * mask) for name, x in sums.items()}
+    metrics = {name: jnp.sum(x * mask) for name, x in sums.items()}
+    return total, weight, metrics | {'loss/excluded': jnp.sum(excluded, dtype='float32')}
 
 
 def _average(objective: Objective, mask, length):

@@ -46,13 +46,23 @@ def make_optimizer(settings: OptimizerSettings, *, num_steps: int) -> optax.Grad
     """Gradient clipping, then AdamW or Muon. Source of Muon: Jordan et al. 2024."""
     schedule = make_schedule(settings, settings.learning_rate, num_steps=num_steps)
     if settings.name == 'adamw':
-        inner = optax.adamw(schedule, b1=settings.beta1, b2=settings.beta2,
-                            weight_decay=settings.weight_decay, mask=_is_matrix)
+        inner = optax.adamw(
+            schedule,
+            b1=settings.beta1,
+            b2=settings.beta2,
+            weight_decay=settings.weight_decay,
+            mask=_is_matrix,
+        )
     else:
         adam = make_schedule(settings, settings.adam_learning_rate, num_steps=num_steps)
-        inner = contrib.muon(schedule, adam_learning_rate=adam, adam_b1=settings.beta1,
-                             adam_b2=settings.beta2, weight_decay=settings.weight_decay,
-                             muon_weight_dimension_numbers=_muon_dimensions)
+        inner = contrib.muon(
+            schedule,
+            adam_learning_rate=adam,
+            adam_b1=settings.beta1,
+            adam_b2=settings.beta2,
+            weight_decay=settings.weight_decay,
+            muon_weight_dimension_numbers=_muon_dimensions,
+        )
     return optax.chain(optax.clip_by_global_norm(settings.clip_norm), inner)
 
 
@@ -86,8 +96,9 @@ def _muon_dimensions(params):
             return jax.tree.map(lambda _: None, leaf)
         split = 1 if axes[0] == 'embed' else len(axes) - 1
         dims = range(stacked, len(leaf.shape))
-        numbers = contrib.MuonDimensionNumbers(reduction_axis=tuple(dims[:split]),
-                                               output_axis=tuple(dims[split:]))
+        numbers = contrib.MuonDimensionNumbers(
+            reduction_axis=tuple(dims[:split]), output_axis=tuple(dims[split:])
+        )
         return jax.tree.map(lambda _: numbers, leaf)
 
     return jax.tree.map(of_leaf, params, is_leaf=_is_variable)

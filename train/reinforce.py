@@ -19,7 +19,7 @@ from train import advantages, metrics
 from train.checkpoint import Checkpointer
 from train.objective import Objective
 from train.optimizer import OptimizerSettings, make_optimizer
-from train.step import make_train_step
+from train.step import batch_logprobs, make_train_step
 from train.supervised import LoopSettings, check_finite, start, to_device
 
 
@@ -49,38 +49,65 @@ class StepScorer:
     verdict_ids: dict[str, int]
 
 
-def reinforce(players: Players, problems: Sequence[Problem], *, settings: ReinforceSettings,
-              loop: LoopSettings, scorer: StepScorer, method: Sampling, folder: pathlib.Path,
-              writer: metrics.Writer, seed: int) -> tuple[Transformer, dict[str, float]]:
+def reinforce(
+    players: Players,
+    problems: Sequence[Problem],
+    *,
+    settings: ReinforceSettings,
+    loop: LoopSettings,
+    scorer: StepScorer,
+    method: Sampling,
+    folder: pathlib.Path,
+    writer: metrics.Writer,
+    seed: int,
+) -> tuple[Transformer, dict[str, float]]:
     """Trains players.actor; everything a step does follows from (seed, step) and the weights.
 
-    Continues from the newest checkpoint in folder/checkpoints. Returns the actor and totals.
+    The reference of the KL term is the actor as given. Continues from the newest checkpoint in
+    folder/checkpoints. Returns the actor and totals.
     """
     optimizer = make_optimizer(settings.optimizer, num_steps=settings.num_steps)
     train_step = make_train_step(
-        objective=settings.objective, optimizer=optimizer, transform=method.transform,
-        num_microbatches=loop.num_microbatches)
-    state, step, tokens = start(players.actor, optimizer), 0, 0
+        objective=settings.objective,
+        optimizer=optimizer,
+        transform=method.transform,
+        num_microbatches=loop.num_microbatches,
+    )
+    reference_logprobs = jax.jit(
+        lambda model, batch: batch_logprobs(model, batch, method.transform)[0]
+    )
+    state, done, tokens = start(players.actor, optimizer), 0, 0
     checkpointer = Checkpointer(folder / 'checkpoints', keep=loop.keep_checkpoints)
     restored = checkpointer.restore(state)
     if restored is not None:
-        step, state, cursor = restored
+        done, state, cursor = restored
         tokens = cursor['tokens']
-    writer.truncate(step if step else -1)
+    writer.truncate(done if done else -1)
     delayed = metrics.Delayed(writer)
     with metrics.progress(settings.num_steps, unit='steps', description='reinforce') as bar:
-        bar.advance(step)
-        for step in range(step + 1, settings.num_steps + 1):
+        bar.advance(done)
+        for step in range(done + 1, settings.num_steps + 1):
             chosen = np.random.default_rng((seed, step)).choice(
-                len(problems), settings.num_problems, replace=False)
+                len(problems), settings.num_problems, replace=False
+            )
             current = dataclasses.replace(players, actor=state.model)
             groups, rewards = rollouts(
-                current, [problems[i] for i in chosen], settings=settings, scorer=scorer,
-                method=method, seed=seed + step)
+                current,
+                [problems[i] for i in chosen],
+                settings=settings,
+                scorer=scorer,
+                method=method,
+                seed=seed + step,
+            )
             tokens += sum(episode_lib.sampled_tokens(group) for group in groups)
-            examples = [example for group in groups
-                        for example in group_examples(players, group, settings=settings)]
+            examples = [
+                example
+                for group in groups
+                for example in group_examples(players, group, settings=settings)
+            ]
             batch = to_device(packing.pad(examples, length=settings.length))
+            if settings.objective.kl != 'none':
+                batch = batch._replace(ref_logprobs=reference_logprobs(players.actor, batch))
             state, values = train_step(state, batch)
             check_finite(delayed.push(step, values | rewards))
             if step % settings.checkpoint_every == 0 and step < settings.num_steps:
@@ -93,64 +120,107 @@ def reinforce(players: Players, problems: Sequence[Problem], *, settings: Reinfo
     return state.model, {'tokens_sampled': tokens, 'tokens_trained': trained}
 
 
-def rollouts(players: Players, problems: Sequence[Problem], *, settings: ReinforceSettings,
-             scorer: StepScorer, method: Sampling, seed: int):
+def rollouts(
+    players: Players,
+    problems: Sequence[Problem],
+    *,
+    settings: ReinforceSettings,
+    scorer: StepScorer,
+    method: Sampling,
+    seed: int,
+):
     """(groups of judged and scored episodes, reward metrics)."""
     episodes = episode_lib.attempts(
-        players.sampler, players.actor, problems, judge=players.judge, method=method, seed=seed,
-        num_samples=settings.num_samples, first_id=0)
+        players.sampler,
+        players.actor,
+        problems,
+        judge=players.judge,
+        method=method,
+        seed=seed,
+        num_samples=settings.num_samples,
+        first_id=0,
+    )
     if settings.step_coef:
-        episodes = score_steps(players, episodes, scorer=scorer,
-                               greedy=Greedy(method.banned), seed=seed)
+        episodes = score_steps(
+            players, episodes, scorer=scorer, greedy=Greedy(method.banned), seed=seed
+        )
     size = settings.num_samples
     groups = [episodes[i : i + size] for i in range(0, len(episodes), size)]
     correct = np.array([[e.outcome['correct'] for e in group] for group in groups], float)
     equal = (correct.min(axis=1) == correct.max(axis=1)).mean()
     scores = [s for e in episodes for s in e.turn('attempt').step_scores]
-    return groups, {'reward/correct': correct.mean(), 'reward/groups_without_variance': equal,
-                    'reward/step': float(np.mean(scores)) if scores else 0.0}
+    return groups, {
+        'reward/correct': correct.mean(),
+        'reward/groups_without_variance': equal,
+        'reward/step': float(np.mean(scores)) if scores else 0.0,
+    }
 
 
-def score_steps(players: Players, episodes: Sequence[Episode], *, scorer: StepScorer,
-                greedy: Greedy, seed: int) -> list[Episode]:
+def score_steps(
+    players: Players, episodes: Sequence[Episode], *, scorer: StepScorer, greedy: Greedy, seed: int
+) -> list[Episode]:
     """Episodes with a critique, the attempt's step_scores from it, and its final score.
 
     Where the critique has no verdict at all, every step scores 0 and `score` is None.
     """
     criticised = episode_lib.critiques(
-        players.sampler, players.critic, episodes, grammar=players.grammar, method=greedy,
-        seed=seed, first_id=0)
+        players.sampler,
+        players.critic,
+        episodes,
+        grammar=players.grammar,
+        method=greedy,
+        seed=seed,
+        first_id=0,
+    )
     scores = step_lib.step_rewards(
-        players.critic, criticised, scorer.shapes, grammar=players.grammar,
-        tokenizer=players.sampler.chat.tokenizer, **scorer.verdict_ids)
+        players.critic,
+        criticised,
+        scorer.shapes,
+        grammar=players.grammar,
+        tokenizer=players.sampler.chat.tokenizer,
+        **scorer.verdict_ids,
+    )
     result = []
     for episode, score in zip(criticised, scores, strict=True):
         *given, attempt, critique = episode.turns
         steps = score.steps or (0.0,) * len(attempt.step_ends)
         attempt = dataclasses.replace(attempt, step_scores=steps)
-        result.append(dataclasses.replace(
-            episode, turns=(*given, attempt, critique),
-            outcome=episode.outcome | {'score': score.final}))
+        result.append(
+            dataclasses.replace(
+                episode,
+                turns=(*given, attempt, critique),
+                outcome=episode.outcome | {'score': score.final},
+            )
+        )
     return result
 
 
-def group_examples(players: Players, group: Sequence[Episode], *,
-                   settings: ReinforceSettings) -> list[Example]:
+def group_examples(
+    players: Players, group: Sequence[Episode], *, settings: ReinforceSettings
+) -> list[Example]:
     """One Example an episode of a group: question and attempt, each token at its advantage."""
     weigh = advantages.ADVANTAGES[settings.advantage]
     outcome = weigh([float(e.outcome['correct']) for e in group], epsilon=settings.epsilon)
     attempts = [e.turn('attempt') for e in group]
-    values = [np.full(len(turn.step_ends), settings.outcome_coef * value, np.float32)
-              for turn, value in zip(attempts, outcome, strict=True)]
+    values = [
+        np.full(len(turn.step_ends), settings.outcome_coef * value, np.float32)
+        for turn, value in zip(attempts, outcome, strict=True)
+    ]
     if settings.step_coef:
         scored = advantages.process_normalised(
-            [turn.step_scores for turn in attempts], epsilon=settings.epsilon)
+            [turn.step_scores for turn in attempts], epsilon=settings.epsilon
+        )
         values = [v + settings.step_coef * s for v, s in zip(values, scored, strict=True)]
     examples = []
     for episode, turn, value in zip(group, attempts, values, strict=True):
         turns = tuple(t for t in episode.turns if t.role != 'critique')
         weights = advantages.over_tokens(value, turn.step_ends)
-        examples.append(players.sampler.chat.example(
-            turns, trained=('attempt',), weights=lambda _, weights=weights: weights,
-            last_only=True))
+        examples.append(
+            players.sampler.chat.example(
+                turns,
+                trained=('attempt',),
+                weights=lambda _, weights=weights: weights,
+                last_only=True,
+            )
+        )
     return examples

@@ -25,8 +25,14 @@ def batch_logprobs(model: Transformer, batch: Batch, transform: Transform):
     return tuple(jnp.where(batch.positions > 0, x, 0.0) for x in values)
 
 
-def loss_and_grads(model: Transformer, batch: Batch, *, objective: Objective,
-                   transform: Transform, num_microbatches: int):
+def loss_and_grads(
+    model: Transformer,
+    batch: Batch,
+    *,
+    objective: Objective,
+    transform: Transform,
+    num_microbatches: int,
+):
     """(loss, grads, metrics) of a batch, whatever the number of microbatches.
 
     Sums and weights are accumulated and divided once; the rows of a batch are split evenly.
@@ -43,14 +49,20 @@ def loss_and_grads(model: Transformer, batch: Batch, *, objective: Objective,
         rows = batch.tokens.shape[0]
         if rows % num_microbatches:
             raise ValueError(f'num_microbatches={num_microbatches} does not divide {rows} rows')
-        split = jax.tree.map(lambda x: x.reshape(num_microbatches, -1, *x.shape[1:]), batch)
+        # Row i goes to microbatch i % n: every microbatch then has rows on every data shard.
+        split = jax.tree.map(
+            lambda x: x.reshape(-1, num_microbatches, *x.shape[1:]).swapaxes(0, 1), batch
+        )
 
         def accumulate(carry, micro):
-            return jax.tree.map(jnp.add, carry, value_and_grad(model, micro)), None
+            summed = jax.tree.map(
+                lambda s, x: s + x.astype(s.dtype), carry, value_and_grad(model, micro)
+            )
+            return summed, None
 
         first = jax.tree.map(lambda x: x[0], split)
         shapes = jax.eval_shape(value_and_grad, model, first)
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, 'float32'), shapes)
         ((total, aux), grads), _ = jax.lax.scan(accumulate, zeros, split)
     weight, tokens = jnp.maximum(aux.pop('weight'), 1e-8), aux.pop('tokens')
     grads = jax.tree.map(lambda g: g / weight.astype(g.dtype), grads)
@@ -58,14 +70,23 @@ def loss_and_grads(model: Transformer, batch: Batch, *, objective: Objective,
     return total / weight, grads, metrics | {'loss/total': total / weight, 'loss/tokens': tokens}
 
 
-def make_train_step(*, objective: Objective, optimizer: optax.GradientTransformation,
-                    transform: Transform, num_microbatches: int):
+def make_train_step(
+    *,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    transform: Transform,
+    num_microbatches: int,
+):
     """Returns train_step(state, batch) -> (state, metrics), jitted, which donates the state."""
 
     def train_step(state: TrainState, batch: Batch):
         _, grads, metrics = loss_and_grads(
-            state.model, batch, objective=objective, transform=transform,
-            num_microbatches=num_microbatches)
+            state.model,
+            batch,
+            objective=objective,
+            transform=transform,
+            num_microbatches=num_microbatches,
+        )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.model)
         model = optax.apply_updates(state.model, updates)
         metrics['grads/norm'] = optax.tree.norm(grads)

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import pathlib
-import time
 from collections.abc import Sequence
 
 import jax
@@ -12,7 +11,6 @@ import optax
 from data import packing, pipeline
 from data.records import Batch, Example
 from model import sharding
-from model.config import forward_flops
 from model.transformer import Transformer
 from train import metrics
 from train.checkpoint import Checkpointer
@@ -46,8 +44,17 @@ IDENTITY: Transform = lambda logits: logits  # noqa: E731
 """The transform of plain likelihood; one object, so that jit compiles once."""
 
 SFT = Objective(
-    surrogate='logprob', ratio='token', on_policy=True, clip_low=0.0, clip_high=0.0,
-    average='token', constant_length=0, kl='none', kl_coef=0.0, entropy_coef=0.0)
+    surrogate='logprob',
+    ratio='token',
+    on_policy=True,
+    clip_low=0.0,
+    clip_high=0.0,
+    average='token',
+    constant_length=0,
+    kl='none',
+    kl_coef=0.0,
+    entropy_coef=0.0,
+)
 """Token cross-entropy, each token times its weight."""
 
 
@@ -63,39 +70,57 @@ def start(model: Transformer, optimizer: optax.GradientTransformation) -> TrainS
     return jax.jit(lambda model: init_state(model, optimizer), donate_argnums=0)(copy)
 
 
-def fit(model: Transformer, examples: Sequence[Example], *, settings: FitSettings,
-        loop: LoopSettings, folder: pathlib.Path, writer: metrics.Writer, seed: int,
-        description: str) -> tuple[Transformer, dict[str, float]]:
+def fit(
+    model: Transformer,
+    examples: Sequence[Example],
+    *,
+    settings: FitSettings,
+    loop: LoopSettings,
+    folder: pathlib.Path,
+    writer: metrics.Writer,
+    seed: int,
+    description: str,
+) -> tuple[Transformer, dict[str, float]]:
     """Trains a copy of `model` on packed, shuffled, repeated examples.
 
     Continues from the newest checkpoint in folder/checkpoints, with the same batches and metrics
     as if it had never stopped. Returns the model and totals. Raises FloatingPointError, naming
     the step, where the loss is not finite; the last checkpoint stays.
     """
-    _check_rows(loop)
+    check_rows(loop, jax.sharding.get_mesh())
     optimizer = make_optimizer(settings.optimizer, num_steps=settings.num_steps)
-    train_step = make_train_step(objective=SFT, optimizer=optimizer, transform=IDENTITY,
-                                 num_microbatches=loop.num_microbatches)
-    batches = iter(pipeline.make_dataset(
-        examples, seed=seed, rows=loop.rows // jax.process_count(), length=loop.length,
-        num_epochs=None, process_index=jax.process_index(), process_count=jax.process_count()))
-    state, step = start(model, optimizer), 0
+    train_step = make_train_step(
+        objective=SFT,
+        optimizer=optimizer,
+        transform=IDENTITY,
+        num_microbatches=loop.num_microbatches,
+    )
+    batches = iter(
+        pipeline.make_dataset(
+            examples,
+            seed=seed,
+            rows=loop.rows // jax.process_count(),
+            length=loop.length,
+            num_epochs=None,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+    )
+    state, done = start(model, optimizer), 0
     checkpointer = Checkpointer(folder / 'checkpoints', keep=loop.keep_checkpoints)
     restored = checkpointer.restore(state)
     if restored is not None:
-        step, state, cursor = restored
+        done, state, cursor = restored
         batches.set_state(cursor['data'])
-    writer.truncate(step if step else -1)
+    writer.truncate(done if done else -1)
     delayed = metrics.Delayed(writer)
     with metrics.progress(settings.num_steps, unit='steps', description=description) as bar:
-        bar.advance(step)
-        for step in range(step + 1, settings.num_steps + 1):
-            began = time.perf_counter()
+        bar.advance(done)
+        for step in range(done + 1, settings.num_steps + 1):
             batch = next(batches)
             state, values = train_step(state, to_device(batch))
             if step % loop.log_every == 0 or step == settings.num_steps:
-                values |= _rates(model, batch, time.perf_counter() - began)
-                check_finite(delayed.push(step, values))
+                check_finite(delayed.push(step, values | {'data/waste': packing.waste(batch)}))
             if step % loop.checkpoint_every == 0 and step < settings.num_steps:
                 check_finite(delayed.flush())
                 checkpointer.save(step, state, {'data': batches.get_state()})
@@ -110,20 +135,18 @@ def fit(model: Transformer, examples: Sequence[Example], *, settings: FitSetting
 def check_finite(row: tuple[int, dict[str, float]] | None) -> None:
     """Raises FloatingPointError where a written row's loss is not finite."""
     if row is not None and not math.isfinite(row[1]['loss/total']):
-        raise FloatingPointError(f'step {row[0]}: loss is {row[1]["loss/total"]}; lower the '
-                                 'learning rate or restart from the last checkpoint')
+        raise FloatingPointError(
+            f'step {row[0]}: loss is {row[1]["loss/total"]}; lower the '
+            'learning rate or restart from the last checkpoint'
+        )
 
 
-def _rates(model: Transformer, batch: Batch, seconds: float) -> dict[str, float]:
-    tokens = batch.tokens.size * jax.process_count()
-    flops = 3 * forward_flops(model.config, tokens=tokens, length=batch.tokens.shape[1] / 2)
-    return {'time/step': seconds, 'time/tflops': flops / seconds / 1e12,
-            'data/waste': packing.waste(batch)}
-
-
-def _check_rows(loop: LoopSettings) -> None:
-    mesh = jax.sharding.get_mesh()
+def check_rows(loop: LoopSettings, mesh: jax.sharding.Mesh) -> None:
+    """Raises ValueError where a batch does not divide over the mesh and the microbatches."""
     parts = mesh.shape['data'] * mesh.shape['fsdp'] * loop.num_microbatches
     if loop.rows % parts or loop.rows % jax.process_count():
-        raise ValueError(f'train.rows={loop.rows} does not divide over data * fsdp * '
-                         f'num_microbatches = {parts}; nearest: {max(1, loop.rows // parts) * parts}')
+        raise ValueError(
+            f'train.rows={loop.rows} does not divide over data * fsdp * '
+            f'num_microbatches = {parts}; '
+            f'nearest: {max(1, loop.rows // parts) * parts}'
+        )

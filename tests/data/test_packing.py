@@ -105,14 +105,17 @@ def test_segments_of_a_row_are_numbered_from_one_without_gaps(sizes):
         inside = row[row > 0]
         assert inside.size and inside[0] == 1
         assert set(np.diff(inside)) <= {0, 1}
-        assert not row[inside.size:].any()
+        assert not row[inside.size :].any()
 
 
 @hypothesis.given(sizes)
 def test_packing_is_deterministic(sizes):
     examples = [make_example(size, key) for key, size in enumerate(sizes)]
-    for ours, theirs in zip(packing.pack(examples, rows=None, length=LENGTH),
-                            packing.pack(examples, rows=None, length=LENGTH), strict=True):
+    for ours, theirs in zip(
+        packing.pack(examples, rows=None, length=LENGTH),
+        packing.pack(examples, rows=None, length=LENGTH),
+        strict=True,
+    ):
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -136,8 +139,9 @@ def test_pad_gives_each_example_its_own_row():
 
 def test_pad_and_pack_lay_out_a_lone_example_alike():
     example = make_example(5, 0)
-    for ours, theirs in zip(packing.pad([example], length=8),
-                            packing.pack([example], rows=1, length=8), strict=True):
+    for ours, theirs in zip(
+        packing.pad([example], length=8), packing.pack([example], rows=1, length=8), strict=True
+    ):
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -153,11 +157,14 @@ def test_decreasing_order_needs_fewer_rows_here():
     assert len(packing.pack(examples, rows=None, length=10, decreasing=True).tokens) == 2
 
 
-@pytest.mark.parametrize('build', [
-    lambda examples: packing.pack(examples, rows=None, length=8),
-    lambda examples: packing.pad(examples, length=8),
-    lambda examples: list(packing.packed_batches(examples, rows=2, length=8)),
-])
+@pytest.mark.parametrize(
+    'build',
+    [
+        lambda examples: packing.pack(examples, rows=None, length=8),
+        lambda examples: packing.pad(examples, length=8),
+        lambda examples: list(packing.packed_batches(examples, rows=2, length=8)),
+    ],
+)
 def test_an_example_longer_than_a_row_is_refused_by_its_length(build):
     with pytest.raises(ValueError, match='9 tokens.* 1 to 8'):
         build([make_example(2, 0), make_example(9, 1)])

@@ -12,19 +12,30 @@ ROWS, LENGTH = 3, 32
 
 
 def make_example(size, key):
-    return Example(*(np.full(size, key + 1, np.float32 if 'log' in name else np.int32)
-                     for name in Example._fields))
+    return Example(
+        *(
+            np.full(size, key + 1, np.float32 if 'log' in name else np.int32)
+            for name in Example._fields
+        )
+    )
 
 
 SIZES = np.random.default_rng(0).integers(1, LENGTH + 1, 60).tolist()
 EXAMPLES = [make_example(size, key) for key, size in enumerate(SIZES)]
 
 
-def make_dataset(examples=EXAMPLES, *, seed=7, rows=ROWS, num_epochs=2, process_index=0,
-                 process_count=1):
+def make_dataset(
+    examples=EXAMPLES, *, seed=7, rows=ROWS, num_epochs=2, process_index=0, process_count=1
+):
     return pipeline.make_dataset(
-        examples, seed=seed, rows=rows, length=LENGTH, num_epochs=num_epochs,
-        process_index=process_index, process_count=process_count)
+        examples,
+        seed=seed,
+        rows=rows,
+        length=LENGTH,
+        num_epochs=num_epochs,
+        process_index=process_index,
+        process_count=process_count,
+    )
 
 
 def assert_same(batches, others):
@@ -38,8 +49,10 @@ def assert_same(batches, others):
 def keys(batches):
     """How often each example occurs, by counting first positions."""
     return collections.Counter(
-        int(token) - 1 for batch in batches
-        for token in batch.tokens[(batch.segments > 0) & (batch.positions == 0)])
+        int(token) - 1
+        for batch in batches
+        for token in batch.tokens[(batch.segments > 0) & (batch.positions == 0)]
+    )
 
 
 @pytest.mark.parametrize('num_epochs', [2, None])
@@ -96,9 +109,11 @@ def test_each_epoch_holds_every_example_once():
 
 def test_epochs_and_seeds_differ_in_order():
     singles = [make_example(LENGTH, key) for key in range(50)]
+
     def order(seed):
         dataset = make_dataset(singles, seed=seed, rows=1, num_epochs=2)
         return [int(batch.tokens[0, 0]) for batch in dataset]
+
     first, second = order(0)[:50], order(0)[50:]
     assert sorted(first) == sorted(second) and first != second
     assert order(0) == order(0)
@@ -111,7 +126,7 @@ def test_every_batch_of_a_finite_run_has_the_fixed_shape():
 
 
 def test_a_finite_run_pads_its_last_batch_with_empty_rows():
-    batch, = make_dataset(EXAMPLES[:1], num_epochs=1)
+    (batch,) = make_dataset(EXAMPLES[:1], num_epochs=1)
     assert batch.segments[0].any() and not batch.segments[1:].any()
 
 
@@ -123,11 +138,16 @@ def test_an_endless_run_yields_no_part_filled_batch():
 @pytest.mark.parametrize('process_count', [2, 3])
 def test_processes_together_hold_the_single_process_batches(process_count):
     whole = list(make_dataset(rows=6))
-    shards = [list(make_dataset(rows=6 // process_count, process_index=index,
-                                process_count=process_count))
-              for index in range(process_count)]
-    joined = [type(parts[0])(*map(np.concatenate, zip(*parts, strict=True)))
-              for parts in zip(*shards, strict=True)]
+    shards = [
+        list(
+            make_dataset(rows=6 // process_count, process_index=index, process_count=process_count)
+        )
+        for index in range(process_count)
+    ]
+    joined = [
+        type(parts[0])(*map(np.concatenate, zip(*parts, strict=True)))
+        for parts in zip(*shards, strict=True)
+    ]
     assert_same(joined, whole)
 
 
@@ -154,7 +174,8 @@ def test_a_callable_source_gives_what_the_list_gives():
 def test_the_number_of_batches_is_known_beforehand(process_count):
     expected = len(list(make_dataset(process_count=process_count)))
     assert expected == pipeline.num_batches(
-        EXAMPLES, seed=7, rows=ROWS, length=LENGTH, num_epochs=2, process_count=process_count)
+        EXAMPLES, seed=7, rows=ROWS, length=LENGTH, num_epochs=2, process_count=process_count
+    )
 
 
 def test_iterating_twice_starts_over():
@@ -162,8 +183,9 @@ def test_iterating_twice_starts_over():
     assert_same(list(dataset), list(dataset))
 
 
-@pytest.mark.parametrize('settings', [
-    {'process_index': 2, 'process_count': 2}, {'rows': 0}, {'examples': []}])
+@pytest.mark.parametrize(
+    'settings', [{'process_index': 2, 'process_count': 2}, {'rows': 0}, {'examples': []}]
+)
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ValueError):
         make_dataset(**settings)

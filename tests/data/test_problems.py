@@ -13,12 +13,15 @@ import pytest
 from data import lab, problems, verify
 from data.records import Problem
 
-REAL = pathlib.Path(os.environ.get(
-    'ELENCHUS_DATA', pathlib.Path(__file__).parents[3] / 'shared' / 'data'))
+REAL = pathlib.Path(
+    os.environ.get('ELENCHUS_DATA', pathlib.Path(__file__).parents[3] / 'shared' / 'data')
+)
 
 RECORDS = [
-    {'question': ' How many? ', 'answer': '48/2 = <<48/2=24>>24 clips.\nIn all 48+24 = '
-                                          '<<48+24=72>>72.\n#### 72'},
+    {
+        'question': ' How many? ',
+        'answer': '48/2 = <<48/2=24>>24 clips.\nIn all 48+24 = <<48+24=72>>72.\n#### 72',
+    },
     {'question': 'How much?', 'answer': 'It is $<<1000*2=2000>>2,000.\n#### 2,000'},
     {'question': 'Many steps?', 'answer': '\n'.join(['step'] * 11) + '\n#### -3'},
 ]
@@ -42,36 +45,46 @@ def folder(tmp_path):
 def no_network(monkeypatch):
     def refuse(*_):
         raise AssertionError('the network was touched')
+
     monkeypatch.setattr(socket.socket, 'connect', refuse)
     monkeypatch.setattr(socket, 'getaddrinfo', refuse)
 
 
 def load_gsm8k(folder, tmp_path, *, source='gsm8k', split='train', annotations=False):
-    return problems.load(source, split=split, data_dir=tmp_path / 'prepared', path=folder,
-                         annotations=annotations)
+    return problems.load(
+        source, split=split, data_dir=tmp_path / 'prepared', path=folder, annotations=annotations
+    )
 
 
 def test_jsonl_problems_are_read_with_their_optional_fields(tmp_path):
-    path = write(tmp_path / 'set.jsonl', [
-        {'question': 'q', 'answer': 'a', 'solution': 's', 'level': 3, 'id': 'x', 'other': 1},
-        {'question': 'é', 'answer': 7}])
+    path = write(
+        tmp_path / 'set.jsonl',
+        [
+            {'question': 'q', 'answer': 'a', 'solution': 's', 'level': 3, 'id': 'x', 'other': 1},
+            {'question': 'é', 'answer': 7},
+        ],
+    )
     assert problems.jsonl(path) == [
         Problem(id='x', question='q', answer='a', solution='s', level=3, source='jsonl'),
-        Problem(id='set/2', question='é', answer='7', solution='', level=0, source='jsonl')]
+        Problem(id='set/2', question='é', answer='7', solution='', level=0, source='jsonl'),
+    ]
     assert problems.load('jsonl', split='train', path=path) == problems.jsonl(path)
     assert problems.load('jsonl', split='set', path=tmp_path) == problems.jsonl(path)
 
 
-@pytest.mark.parametrize('line, message', [
-    ('{"question": "q"', 'delimiter'),
-    ('[1]', 'object'),
-    ('{"question": "q", "anwser": "a"}', "no field 'answer'; is it 'anwser'"),
-    ('{"question": "q", "answer": null}', 'answer=None'),
-    ('{"question": "q", "answer": true}', 'answer=True'),
-    ('{"question": "q", "answer": "a", "level": "hard"}', "level='hard'"),
-    ('{"question": "q", "answer": "a", "level": -1}', 'level=-1'),
-    ('{"question": "q", "answer": "a", "id": "x"}', "id 'x' is that of line 1"),
-])
+@pytest.mark.parametrize(
+    'line, message',
+    [
+        ('{"question": "q"', 'delimiter'),
+        ('[1]', 'object'),
+        ('{"question": "q", "anwser": "a"}', "no field 'answer'; is it 'anwser'"),
+        ('{"question": "q", "answer": null}', 'answer=None'),
+        ('{"question": "q", "answer": true}', 'answer=True'),
+        ('{"question": "q", "answer": "a", "level": "hard"}', "level='hard'"),
+        ('{"question": "q", "answer": "a", "level": -1}', 'level=-1'),
+        ('{"question": "q", "answer": "a", "id": "x"}', "id 'x' is that of line 1"),
+    ],
+)
 def test_malformed_jsonl_is_refused_by_its_line(tmp_path, line, message):
     path = tmp_path / 'set.jsonl'
     path.write_text('{"question": "q", "answer": "a", "id": "x"}\n\n' + line + '\n')
@@ -87,12 +100,31 @@ def test_an_empty_jsonl_file_is_refused(tmp_path):
 
 def test_gsm8k_fields_are_cleaned(folder, tmp_path, no_network):
     assert list(load_gsm8k(folder, tmp_path)) == [
-        Problem(id='gsm8k/train/0', question='How many?', answer='72', level=2, source='gsm8k',
-                solution='48/2 = 24 clips.\nIn all 48+24 = 72.\n#### 72'),
-        Problem(id='gsm8k/train/1', question='How much?', answer='2000', level=1, source='gsm8k',
-                solution='It is $2,000.\n#### 2000'),
-        Problem(id='gsm8k/train/2', question='Many steps?', answer='-3', level=8, source='gsm8k',
-                solution='\n'.join(['step'] * 11) + '\n#### -3')]
+        Problem(
+            id='gsm8k/train/0',
+            question='How many?',
+            answer='72',
+            level=2,
+            source='gsm8k',
+            solution='48/2 = 24 clips.\nIn all 48+24 = 72.\n#### 72',
+        ),
+        Problem(
+            id='gsm8k/train/1',
+            question='How much?',
+            answer='2000',
+            level=1,
+            source='gsm8k',
+            solution='It is $2,000.\n#### 2000',
+        ),
+        Problem(
+            id='gsm8k/train/2',
+            question='Many steps?',
+            answer='-3',
+            level=8,
+            source='gsm8k',
+            solution='\n'.join(['step'] * 11) + '\n#### -3',
+        ),
+    ]
 
 
 def test_gsm8k_annotations_are_kept_on_request_and_apart(folder, tmp_path, no_network):
@@ -104,14 +136,17 @@ def test_gsm8k_annotations_are_kept_on_request_and_apart(folder, tmp_path, no_ne
 
 def test_the_socratic_variant_has_its_own_files(folder, tmp_path, no_network):
     found = load_gsm8k(folder, tmp_path, source='gsm8k_socratic', split='test')
-    assert [problem.id for problem in found] == [
-        'gsm8k/test_socratic/0', 'gsm8k/test_socratic/1']
+    assert [problem.id for problem in found] == ['gsm8k/test_socratic/0', 'gsm8k/test_socratic/1']
 
 
 def test_preparing_twice_writes_once(folder, tmp_path, no_network):
     def files():
-        return {path: path.stat().st_mtime_ns for path in (tmp_path / 'prepared').rglob('*.*')
-                if path.is_file()}
+        return {
+            path: path.stat().st_mtime_ns
+            for path in (tmp_path / 'prepared').rglob('*.*')
+            if path.is_file()
+        }
+
     first, written = list(load_gsm8k(folder, tmp_path)), files()
     assert list(load_gsm8k(folder, tmp_path)) == first
     assert files() == written and written
@@ -181,12 +216,22 @@ def test_without_a_path_the_public_files_are_downloaded(folder, tmp_path, monkey
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(problems, 'GSM8K_URL', f'http://127.0.0.1:{server.server_port}/')
-        found = {(source, split): len(problems.load(
-            source, split=split, data_dir=tmp_path / 'prepared', annotations=False))
-            for source in ('gsm8k', 'gsm8k_socratic') for split in ('train', 'test')}
+        found = {
+            (source, split): len(
+                problems.load(
+                    source, split=split, data_dir=tmp_path / 'prepared', annotations=False
+                )
+            )
+            for source in ('gsm8k', 'gsm8k_socratic')
+            for split in ('train', 'test')
+        }
         server.shutdown()
-    assert found == {('gsm8k', 'train'): 3, ('gsm8k', 'test'): 1,
-                     ('gsm8k_socratic', 'train'): 2, ('gsm8k_socratic', 'test'): 2}
+    assert found == {
+        ('gsm8k', 'train'): 3,
+        ('gsm8k', 'test'): 1,
+        ('gsm8k_socratic', 'train'): 2,
+        ('gsm8k_socratic', 'test'): 2,
+    }
 
 
 @pytest.mark.parametrize('split, size', [('train', 7473), ('test', 1319)])
@@ -207,7 +252,8 @@ def test_lab_problems_are_those_of_the_generator(tmp_path, no_network):
     for split, count in sizes.items():
         found = problems.load('lab', split=split, data_dir=tmp_path, seed=5, num_problems=sizes)
         assert list(found) == [
-            lab.problem(seed=5, split=split, index=index) for index in range(count)]
+            lab.problem(seed=5, split=split, index=index) for index in range(count)
+        ]
 
 
 def test_lab_seeds_and_sizes_do_not_share_files(tmp_path, no_network):
@@ -218,20 +264,28 @@ def test_lab_seeds_and_sizes_do_not_share_files(tmp_path, no_network):
     assert list(load(seed=0, num_problems={'train': 4})) == first
 
 
-@pytest.mark.parametrize('options, message', [
-    ({'source': 'gsm8q'}, "source='gsm8q' .*is it 'gsm8k'"),
-    ({'source': 'jsonl'}, "'jsonl' needs path"),
-    ({'source': 'jsonl', 'path': 'nowhere.jsonl'}, "path='nowhere.jsonl' is no file: give"),
-    ({'source': 'gsm8k', 'annotations': False, 'path': 'nowhere'},
-     "path='nowhere' has no train.jsonl: put"),
-    ({'source': 'gsm8k'}, 'needs annotations'),
-    ({'source': 'gsm8k', 'annotations': False, 'seed': 1}, 'does not read seed'),
-    ({'source': 'gsm8k', 'annotations': False, 'split': 'trian'}, "is it 'train'"),
-    ({'source': 'lab'}, 'needs num_problems, seed'),
-    ({'source': 'lab', 'seed': 0, 'num_problems': {'tset': 3}}, "is it 'test'"),
-    ({'source': 'lab', 'seed': 0, 'num_problems': {'test': 3}}, "split='train' is none of test"),
-    ({'source': 'lab', 'seed': 0, 'num_problems': {'train': 0}}, 'at least 1'),
-])
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        ({'source': 'gsm8q'}, "source='gsm8q' .*is it 'gsm8k'"),
+        ({'source': 'jsonl'}, "'jsonl' needs path"),
+        ({'source': 'jsonl', 'path': 'nowhere.jsonl'}, "path='nowhere.jsonl' is no file: give"),
+        (
+            {'source': 'gsm8k', 'annotations': False, 'path': 'nowhere'},
+            "path='nowhere' has no train.jsonl: put",
+        ),
+        ({'source': 'gsm8k'}, 'needs annotations'),
+        ({'source': 'gsm8k', 'annotations': False, 'seed': 1}, 'does not read seed'),
+        ({'source': 'gsm8k', 'annotations': False, 'split': 'trian'}, "is it 'train'"),
+        ({'source': 'lab'}, 'needs num_problems, seed'),
+        ({'source': 'lab', 'seed': 0, 'num_problems': {'tset': 3}}, "is it 'test'"),
+        (
+            {'source': 'lab', 'seed': 0, 'num_problems': {'test': 3}},
+            "split='train' is none of test",
+        ),
+        ({'source': 'lab', 'seed': 0, 'num_problems': {'train': 0}}, 'at least 1'),
+    ],
+)
 def test_wrong_requests_are_refused_before_anything_is_written(options, message, tmp_path):
     options = {'split': 'train', 'data_dir': tmp_path / 'prepared'} | options
     with pytest.raises(ValueError, match=message) as raised:

@@ -10,8 +10,14 @@ def make_episode(index=0):
         level=2,
         turns=(
             Turn('question', (4,), (10, 11, 1)),
-            Turn('attempt', (6,), (12, 13, 1), logprobs=(-0.1, -2.5e-8, -1.0 / 3.0),
-                 step_ends=(2, 3), step_scores=(0.5, 0.1)),
+            Turn(
+                'attempt',
+                (6,),
+                (12, 13, 1),
+                logprobs=(-0.1, -2.5e-8, -1.0 / 3.0),
+                step_ends=(2, 3),
+                step_scores=(0.5, 0.1),
+            ),
             Turn('critique', (7,), (14, 1)),
             Turn('attempt', (6,), (15, 1)),
         ),

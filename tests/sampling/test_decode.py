@@ -11,10 +11,25 @@ from sampling import decode, methods
 
 EOS = 1
 CONFIG = config.ModelConfig(
-    vocab_size=64, num_layers=2, embed_dim=16, mlp_dim=32, num_heads=2, num_kv_heads=1, head_dim=8,
-    max_length=32, rope_theta=1e4, norm_epsilon=1e-6, qkv_bias=False, qk_norm=False,
-    tie_embeddings=True, activation='silu', dtype='float32', param_dtype='float32', remat='none',
-    scan_layers=False, logits_chunk=8,
+    vocab_size=64,
+    num_layers=2,
+    embed_dim=16,
+    mlp_dim=32,
+    num_heads=2,
+    num_kv_heads=1,
+    head_dim=8,
+    max_length=32,
+    rope_theta=1e4,
+    norm_epsilon=1e-6,
+    qkv_bias=False,
+    qk_norm=False,
+    tie_embeddings=True,
+    activation='silu',
+    dtype='float32',
+    param_dtype='float32',
+    remat='none',
+    scan_layers=False,
+    logits_chunk=8,
 )
 SAMPLING = methods.Sampling(1.0, 0, 1.0, 0.0, banned=(0,))
 ENDLESS = methods.Sampling(1.0, 0, 1.0, 0.0, banned=(0, EOS))
@@ -30,16 +45,27 @@ def model():
 def started(prompts=PROMPTS, *, slots=(2, 0, 9), rows=(0, 1, 0), batch=4, stop_at=14, length=16):
     state = decode.init_state(CONFIG, batch=batch, length=length)
     return decode.insert(
-        model(), state, prompts, lengths=LENGTHS, rows=np.array(rows, np.int32),
-        slots=np.array(slots, np.int32), requests=np.arange(len(slots), dtype=np.int32) + 10,
+        model(),
+        state,
+        prompts,
+        lengths=LENGTHS,
+        rows=np.array(rows, np.int32),
+        slots=np.array(slots, np.int32),
+        requests=np.arange(len(slots), dtype=np.int32) + 10,
         stop_at=np.full(len(slots), stop_at, np.int32),
     )
 
 
 def run(state, method=ENDLESS, *, slots=None, seed=0, num_steps=20, length=16):
     return decode.decode_chunk(
-        model(), state, slots, method=method, seed=np.uint32(seed), num_steps=num_steps,
-        eos_id=EOS, length=length,
+        model(),
+        state,
+        slots,
+        method=method,
+        seed=np.uint32(seed),
+        num_steps=num_steps,
+        eos_id=EOS,
+        length=length,
     )
 
 
@@ -80,9 +106,15 @@ def test_greedy_equals_full_recomputation():
         np.testing.assert_array_equal(made(state, slot, row), sequence[LENGTHS[row] :])
 
 
-@pytest.mark.parametrize('method', [
-    ENDLESS, methods.Sampling(0.7, 20, 0.9, 0.01, banned=(0, EOS)), methods.Greedy(banned=(0,)),
-], ids=['plain', 'truncated', 'greedy'])
+@pytest.mark.parametrize(
+    'method',
+    [
+        ENDLESS,
+        methods.Sampling(0.7, 20, 0.9, 0.01, banned=(0, EOS)),
+        methods.Greedy(banned=(0,)),
+    ],
+    ids=['plain', 'truncated', 'greedy'],
+)
 def test_recorded_log_probabilities_are_the_trainers(method):
     state, _ = run(started(), method)
     for slot, row in ((2, 0), (0, 1)):

@@ -13,16 +13,36 @@ from sampling import decode, engine, methods
 
 EOS = 1
 CONFIG = config.ModelConfig(
-    vocab_size=64, num_layers=2, embed_dim=16, mlp_dim=32, num_heads=2, num_kv_heads=2, head_dim=8,
-    max_length=32, rope_theta=1e4, norm_epsilon=1e-6, qkv_bias=False, qk_norm=False,
-    tie_embeddings=True, activation='silu', dtype='float32', param_dtype='float32', remat='none',
-    scan_layers=False, logits_chunk=8,
+    vocab_size=64,
+    num_layers=2,
+    embed_dim=16,
+    mlp_dim=32,
+    num_heads=2,
+    num_kv_heads=2,
+    head_dim=8,
+    max_length=32,
+    rope_theta=1e4,
+    norm_epsilon=1e-6,
+    qkv_bias=False,
+    qk_norm=False,
+    tie_embeddings=True,
+    activation='silu',
+    dtype='float32',
+    param_dtype='float32',
+    remat='none',
+    scan_layers=False,
+    logits_chunk=8,
 )
 SAMPLING = methods.Sampling(1.0, 0, 1.0, 0.0, banned=(0,))
 ENDLESS = methods.Sampling(1.0, 0, 1.0, 0.0, banned=(0, EOS))
 SETTINGS = engine.EngineSettings(
-    num_slots=8, max_length=32, chunk_steps=4, prompt_buckets=(8, 12), insert_rows=(2,),
-    compact_slots=(), compact_lengths=(),
+    num_slots=8,
+    max_length=32,
+    chunk_steps=4,
+    prompt_buckets=(8, 12),
+    insert_rows=(2,),
+    compact_slots=(),
+    compact_lengths=(),
 )
 
 
@@ -47,7 +67,10 @@ def requests(num_prompts=5, samples=4):
 def generate(asked=None, *, method=SAMPLING, seed=0, on_completion=None, **changed):
     settings = dataclasses.replace(SETTINGS, **changed)
     return engine.Engine(settings, eos_id=EOS).generate(
-        model(), requests() if asked is None else asked, method=method, seed=seed,
+        model(),
+        requests() if asked is None else asked,
+        method=method,
+        seed=seed,
         on_completion=on_completion,
     )
 
@@ -86,11 +109,21 @@ def test_the_callback_sees_each_completion_once():
     assert sorted(seen, key=lambda c: c.id) == sorted(made, key=lambda c: c.id)
 
 
-@pytest.mark.parametrize('changed', [
-    {'num_slots': 3}, {'num_slots': 20}, {'chunk_steps': 1}, {'chunk_steps': 32},
-    {'prompt_buckets': (16,)}, {'insert_rows': (1, 4)}, {'compact_slots': (1, 2, 4)},
-    {'compact_lengths': (12, 20)}, {'compact_slots': (2, 4), 'compact_lengths': (16,)},
-], ids=str)
+@pytest.mark.parametrize(
+    'changed',
+    [
+        {'num_slots': 3},
+        {'num_slots': 20},
+        {'chunk_steps': 1},
+        {'chunk_steps': 32},
+        {'prompt_buckets': (16,)},
+        {'insert_rows': (1, 4)},
+        {'compact_slots': (1, 2, 4)},
+        {'compact_lengths': (12, 20)},
+        {'compact_slots': (2, 4), 'compact_lengths': (16,)},
+    ],
+    ids=str,
+)
 def test_settings_never_change_what_is_sampled(changed):
     assert tokens(generate(**changed)) == tokens(reference())
 
@@ -165,7 +198,11 @@ def test_compilations_are_seen():
 
 def test_nothing_compiles_after_warm_up():
     settings = dataclasses.replace(
-        SETTINGS, num_slots=6, chunk_steps=3, insert_rows=(1, 3), compact_slots=(2,),
+        SETTINGS,
+        num_slots=6,
+        chunk_steps=3,
+        insert_rows=(1, 3),
+        compact_slots=(2,),
         compact_lengths=(16,),
     )
     sampler = engine.Engine(settings, eos_id=EOS)
@@ -195,10 +232,13 @@ def test_a_seed_out_of_range_is_an_error():
         generate(seed=-1)
 
 
-@pytest.mark.parametrize('request_, word', [
-    (engine.Request(5, (9,) * 13, 1), 'request 5: a prompt of 13 tokens exceeds .* 12'),
-    (engine.Request(5, (9,) * 10, 23), 'nearest max_tokens: 22'),
-])
+@pytest.mark.parametrize(
+    'request_, word',
+    [
+        (engine.Request(5, (9,) * 13, 1), 'request 5: a prompt of 13 tokens exceeds .* 12'),
+        (engine.Request(5, (9,) * 10, 23), 'nearest max_tokens: 22'),
+    ],
+)
 def test_a_request_that_does_not_fit_is_an_error_with_the_sizes(request_, word):
     with pytest.raises(ValueError, match=word):
         generate([request_])
@@ -209,19 +249,35 @@ def test_a_request_id_given_twice_is_an_error():
         generate([engine.Request(5, (9,), 1), engine.Request(5, (9,), 1)])
 
 
-@pytest.mark.parametrize('given', [
-    {'id': -1}, {'id': 2**31}, {'prompt': ()}, {'max_tokens': 0},
-], ids=str)
+@pytest.mark.parametrize(
+    'given',
+    [
+        {'id': -1},
+        {'id': 2**31},
+        {'prompt': ()},
+        {'max_tokens': 0},
+    ],
+    ids=str,
+)
 def test_a_malformed_request_is_an_error(given):
     with pytest.raises(ValueError, match='request'):
         engine.Request(**({'id': 0, 'prompt': (9,), 'max_tokens': 1} | given))
 
 
-@pytest.mark.parametrize('given', [
-    {'num_slots': 0}, {'chunk_steps': 0}, {'prompt_buckets': ()}, {'prompt_buckets': (12, 8)},
-    {'prompt_buckets': (64,)}, {'insert_rows': (9,)}, {'compact_slots': (8,)},
-    {'compact_lengths': (32,)},
-], ids=str)
+@pytest.mark.parametrize(
+    'given',
+    [
+        {'num_slots': 0},
+        {'chunk_steps': 0},
+        {'prompt_buckets': ()},
+        {'prompt_buckets': (12, 8)},
+        {'prompt_buckets': (64,)},
+        {'insert_rows': (9,)},
+        {'compact_slots': (8,)},
+        {'compact_lengths': (32,)},
+    ],
+    ids=str,
+)
 def test_malformed_settings_are_an_error(given):
     with pytest.raises(ValueError, match='sampling'):
         dataclasses.replace(SETTINGS, **given)

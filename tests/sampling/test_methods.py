@@ -56,11 +56,15 @@ def test_min_p_keeps_a_share_of_the_best():
     np.testing.assert_array_equal(mask, probabilities >= 0.1 * best)
 
 
-@pytest.mark.parametrize('method', [
-    methods.Greedy(banned=(3, 7)),
-    methods.Sampling(2.0, 0, 1.0, 0.0, banned=(3, 7)),
-    methods.Sampling(2.0, 8, 0.9, 0.01, banned=(3, 7)),
-], ids=['greedy', 'sampling', 'truncated'])
+@pytest.mark.parametrize(
+    'method',
+    [
+        methods.Greedy(banned=(3, 7)),
+        methods.Sampling(2.0, 0, 1.0, 0.0, banned=(3, 7)),
+        methods.Sampling(2.0, 8, 0.9, 0.01, banned=(3, 7)),
+    ],
+    ids=['greedy', 'sampling', 'truncated'],
+)
 def test_banned_ids_have_no_probability_however_likely(method):
     logits = logits_of(4, 200).at[:, 3].set(50.0)
     tokens, recorded = method.sample(jax.random.key(0), logits)
@@ -69,9 +73,14 @@ def test_banned_ids_have_no_probability_however_likely(method):
     assert np.isfinite(recorded).all()
 
 
-@pytest.mark.parametrize('method', [
-    methods.Greedy(banned=(0,)), methods.Sampling(0.7, 20, 0.9, 0.02, banned=(0,)),
-], ids=['greedy', 'sampling'])
+@pytest.mark.parametrize(
+    'method',
+    [
+        methods.Greedy(banned=(0,)),
+        methods.Sampling(0.7, 20, 0.9, 0.02, banned=(0,)),
+    ],
+    ids=['greedy', 'sampling'],
+)
 def test_recorded_is_the_log_probability_under_the_transform(method):
     logits = logits_of(5, 50)
     tokens, recorded = method.sample(jax.random.key(1), logits)
@@ -114,13 +123,24 @@ def test_bfloat16_logits_become_float32():
     assert OFF.transform(jnp.zeros((2, V), 'bfloat16')).dtype == jnp.float32
 
 
-@pytest.mark.parametrize('given, word', [
-    ({'temperature': 0.0}, 'Greedy'), ({'temperature': None}, 'temperature=None'),
-    ({'temperature': float('nan')}, 'temperature=nan'), ({'temperature': True}, 'temperature'),
-    ({'top_k': None}, 'top_k=None'), ({'top_k': -1}, 'top_k=-1'), ({'top_k': 1.5}, 'top_k=1.5'),
-    ({'top_p': None}, 'top_p=None'), ({'top_p': 0.0}, 'top_p=0.0'), ({'top_p': 1.1}, 'top_p'),
-    ({'min_p': None}, 'min_p=None'), ({'min_p': 1.0}, 'min_p=1.0'), ({'banned': [1]}, 'banned'),
-])
+@pytest.mark.parametrize(
+    'given, word',
+    [
+        ({'temperature': 0.0}, 'Greedy'),
+        ({'temperature': None}, 'temperature=None'),
+        ({'temperature': float('nan')}, 'temperature=nan'),
+        ({'temperature': True}, 'temperature'),
+        ({'top_k': None}, 'top_k=None'),
+        ({'top_k': -1}, 'top_k=-1'),
+        ({'top_k': 1.5}, 'top_k=1.5'),
+        ({'top_p': None}, 'top_p=None'),
+        ({'top_p': 0.0}, 'top_p=0.0'),
+        ({'top_p': 1.1}, 'top_p'),
+        ({'min_p': None}, 'min_p=None'),
+        ({'min_p': 1.0}, 'min_p=1.0'),
+        ({'banned': [1]}, 'banned'),
+    ],
+)
 def test_no_setting_is_silently_something_else(given, word):
     valid = {'temperature': 1.0, 'top_k': 0, 'top_p': 1.0, 'min_p': 0.0, 'banned': ()}
     with pytest.raises(ValueError, match=word):

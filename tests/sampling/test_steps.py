@@ -21,24 +21,50 @@ SHAPES = steps.ScoreShapes(rows=2, lengths=(64, 128))
 
 @functools.cache
 def critic():
-    return transformer.init_model(config.ModelConfig(
-        vocab_size=64, num_layers=1, embed_dim=16, mlp_dim=32, num_heads=2, num_kv_heads=1,
-        head_dim=8, max_length=128, rope_theta=1e4, norm_epsilon=1e-6, qkv_bias=False,
-        qk_norm=False, tie_embeddings=True, activation='silu', dtype='float32',
-        param_dtype='float32', remat='none', scan_layers=False, logits_chunk=8,
-    ), jax.random.key(0))
+    return transformer.init_model(
+        config.ModelConfig(
+            vocab_size=64,
+            num_layers=1,
+            embed_dim=16,
+            mlp_dim=32,
+            num_heads=2,
+            num_kv_heads=1,
+            head_dim=8,
+            max_length=128,
+            rope_theta=1e4,
+            norm_epsilon=1e-6,
+            qkv_bias=False,
+            qk_norm=False,
+            tie_embeddings=True,
+            activation='silu',
+            dtype='float32',
+            param_dtype='float32',
+            remat='none',
+            scan_layers=False,
+            logits_chunk=8,
+        ),
+        jax.random.key(0),
+    )
 
 
 def episode(attempt, critique):
-    turns = (*CHAT.question(QUESTION), CHAT.written('attempt', attempt),
-             CHAT.written('critique', critique))
+    turns = (
+        *CHAT.question(QUESTION),
+        CHAT.written('attempt', attempt),
+        CHAT.written('critique', critique),
+    )
     return records.Episode('p', 2, turns, {})
 
 
 def rewards(episodes, shapes=SHAPES):
     return steps.step_rewards(
-        critic(), episodes, shapes, grammar=critiques.LAB, tokenizer=TOKENIZER,
-        correct_id=CORRECT, wrong_id=WRONG,
+        critic(),
+        episodes,
+        shapes,
+        grammar=critiques.LAB,
+        tokenizer=TOKENIZER,
+        correct_id=CORRECT,
+        wrong_id=WRONG,
     )
 
 
@@ -54,7 +80,8 @@ def expected(item):
     probabilities = np.asarray(jax.nn.softmax(critic().logits(hidden[0])))
     return [
         probabilities[at - 1, CORRECT] / probabilities[at - 1, [CORRECT, WRONG]].sum()
-        for at in range(start, len(tokens)) if tokens[at] in (CORRECT, WRONG)
+        for at in range(start, len(tokens))
+        if tokens[at] in (CORRECT, WRONG)
     ]
 
 
@@ -97,8 +124,11 @@ def test_more_verdicts_than_steps_are_dropped():
 def test_neither_order_nor_companions_nor_shapes_change_scores():
     items = [judged(RIGHT), judged(FLAWED), episode(RIGHT, 'eve'), judged(RIGHT), judged(FLAWED)]
     alone = [rewards([item])[0] for item in items]
-    for some in (rewards(items), rewards(items[::-1])[::-1],
-                 rewards(items, steps.ScoreShapes(rows=5, lengths=(128,)))):
+    for some in (
+        rewards(items),
+        rewards(items[::-1])[::-1],
+        rewards(items, steps.ScoreShapes(rows=5, lengths=(128,))),
+    ):
         for one, other in zip(alone, some, strict=True):
             assert (one.steps is None) == (other.steps is None)
             np.testing.assert_allclose(one.steps or (), other.steps or (), atol=1e-5)
@@ -110,8 +140,12 @@ def test_padding_and_absent_verdicts_are_masked():
 
     def scores(tokens):
         return steps.verdict_scores(
-            critic(), tokens, np.array([9, 8], np.int32), verdict_positions=positions,
-            correct_id=np.int32(CORRECT), wrong_id=np.int32(WRONG),
+            critic(),
+            tokens,
+            np.array([9, 8], np.int32),
+            verdict_positions=positions,
+            correct_id=np.int32(CORRECT),
+            wrong_id=np.int32(WRONG),
         )
 
     values, mask = scores(tokens)
