@@ -121,7 +121,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
             },
             'sampling': SAMPLING,
             'train': {
-                'rows': 32,
+                'rows': 16,
                 'length': 224,
                 'num_microbatches': 1,
                 'log_every': 10,
@@ -132,12 +132,12 @@ def get_config(arg: str = 'default') -> ConfigDict:
                 'checkpoint': 'data/lab_base',
                 'num_documents': 400_000,
                 'worked_share': 0.5,
-                'fit': {'num_steps': 2000, 'optimizer': optimizer(0.02)},
+                'fit': {'num_steps': 1500, 'optimizer': optimizer(0.02)},
             },
             'actor': {
                 'num_problems': 1500,
                 'refinements_per_problem': 2,
-                'fit': {'num_steps': 150, 'optimizer': optimizer(0.005)},
+                'fit': {'num_steps': 120, 'optimizer': optimizer(0.005)},
             },
             'critique': {'num_problems': 1500, 'num_attempts': 4, 'correct_share': 0.5},
             'critic': {'fit': {'num_steps': 250, 'optimizer': optimizer(0.01)}},
@@ -153,7 +153,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
                 'num_problems': 1000,
                 'explore': {'num_attempts': 5, 'num_refinements': 5, 'keep': 5, 'keep_refined': 1},
                 'weighting': 'keep',
-                'fit': {'num_steps': 150, 'optimizer': optimizer(0.005)},
+                'fit': {'num_steps': 120, 'optimizer': optimizer(0.005)},
             },
             'reinforce': REINFORCE,
         }

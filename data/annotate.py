@@ -28,7 +28,8 @@ def annotate(problem: Problem, attempt: str) -> str:
     """The critique of an attempt: the oracle's on the lab, by comparison with the reference else.
 
     By comparison, a step is right where the number it ends with is one that the reference has
-    reached too, and the critique stops at the first wrong step (released grammar).
+    reached too (or it has none, so that nothing contradicts it), and the critique stops at the
+    first wrong step (released grammar).
     """
     if problem.source == 'lab':
         return lab.judge(problem.question, attempt).critique
@@ -37,7 +38,7 @@ def annotate(problem: Problem, attempt: str) -> str:
     steps = []
     for line in (line for line in lines if line.strip()):
         numbers = _NUMBER.findall(line.replace(',', ''))
-        right = bool(numbers) and numbers[-1] in reached
+        right = not numbers or numbers[-1] in reached
         told = f'It reaches {numbers[-1]}.' if numbers else 'It reaches no number.'
         steps.append(critiques.StepVerdict(line.strip(), right, told))
         if not right:

@@ -1,9 +1,9 @@
-"""The generated reasoning task: a chain of named digits, every step checkable.
+"""The generated reasoning task: chains of named digits, every step checkable.
 
 A question states quantities, each a digit or an earlier quantity plus or minus a digit (modulo 10,
 like the hours of a ten-hour clock), and asks for one of them:
 
-    eve is 7 ; ben is eve - 4 ; kim is eve + 1 ; hal is ben + 7 ; hal ?
+    eve is 7 ; kim is 1 ; ben is eve - 4 ; ida is kim + 1 ; hal is ben + 7 ; hal ?
 
 An attempt names one quantity a line, copies its statement and states its value at once:
 
@@ -281,17 +281,23 @@ def _needed_steps(statements: dict[str, Statement], target: str) -> list[Step]:
 
 
 def _draw(rng: random.Random, *, num_steps: int) -> tuple[list[Statement], str]:
-    """Random statements, a chain of num_steps with distractors among it, and the chain's end."""
+    """Two interleaved chains of random statements, and the end of the one that is asked for.
+
+    No quantity is the base of two others: a statement is told by its base, so that a small model
+    can copy it, while which chain leads to the target must be found by following it.
+    """
     num_distractors = rng.randint(*NUM_DISTRACTORS)
     names = rng.sample(NAMES, num_steps + 1 + num_distractors)
-    chain = names[: num_steps + 1]
-    order = [True] * num_steps + [False] * num_distractors
+    chain, distractors = names[: num_steps + 1], names[num_steps + 1 :]
+    order = [True] * len(chain) + [False] * len(distractors)
     rng.shuffle(order)
-    statements = [Statement(chain[0], None, '+', rng.randrange(10))]
-    on_chain, spare = 1, names[num_steps + 1 :]
-    for is_chain in order:
-        name = chain[on_chain] if is_chain else spare.pop()
-        base = chain[on_chain - 1] if is_chain else rng.choice(statements).name
-        on_chain += is_chain
-        statements.append(Statement(name, base, rng.choice('+-'), rng.randrange(1, 10)))
+    waiting = {True: iter(chain), False: iter(distractors)}
+    last: dict[bool, str | None] = {True: None, False: None}
+    statements = []
+    for which in order:
+        name, base = next(waiting[which]), last[which]
+        sign = '+' if base is None else rng.choice('+-')
+        digit = rng.randrange(10) if base is None else rng.randrange(1, 10)
+        statements.append(Statement(name, base, sign, digit))
+        last[which] = name
     return statements, chain[-1]

@@ -115,7 +115,7 @@ def attempts_only(workspace: Workspace, folder: pathlib.Path, actor: Transformer
         'accuracy': {'attempt': by_level(workspace, problems, right)},
         'coverage': by_level(workspace, problems, solved),
         'spurious': spurious_share(episodes),
-        'tokens_per_attempt': {'attempt': tokens / len(episodes)},
+        'tokens_per_answer': {'attempt': tokens / len(episodes)},
     }
 
 
@@ -184,7 +184,7 @@ def two_player_summary(
         },
         'critic': critic_metrics(episodes, workspace),
         'transitions': transitions(episodes),
-        'tokens_per_question': cost,
+        'tokens_per_answer': cost,
         'spurious': spurious_share(episodes),
         'questions': len(problems),
         'attempts_per_question': n,

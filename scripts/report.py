@@ -115,16 +115,16 @@ def _accuracy(evaluations: Stages) -> str:
 
 
 def _tokens(evaluations: Stages) -> str:
-    costed = {name: s for name, s in evaluations.items() if s.get('tokens_per_question')}
+    costed = {name: s for name, s in evaluations.items() if s.get('tokens_per_answer')}
     if not costed:
         return NOT_RUN
-    arms = _keys(costed, 'tokens_per_question')
+    arms = _keys(costed, 'tokens_per_answer')
     rows = [
-        [_text(name)] + [_number(s['tokens_per_question'].get(arm)) for arm in arms]
+        [_text(name)] + [_number(s['tokens_per_answer'].get(arm)) for arm in arms]
         for name, s in costed.items()
     ]
-    caption = 'Share of questions right against generated tokens a question.'
-    table = _table(['evaluation', *arms], rows, 'Generated tokens a question.')
+    caption = 'Share of questions right against generated tokens an answer.'
+    table = _table(['evaluation', *arms], rows, 'Generated tokens an answer.')
     return _svg(lambda: _plot_tokens(costed), caption) + table
 
 
@@ -269,11 +269,11 @@ def _plot_levels(evaluations: Stages) -> figures.Figure:
 
 def _plot_tokens(evaluations: Stages) -> figures.Figure:
     """One point an arm (colour) and evaluation (marker), with its interval."""
-    arms = _keys(evaluations, 'tokens_per_question')
+    arms = _keys(evaluations, 'tokens_per_answer')
     figure, (axes,) = _panels(1, columns=1, size=(7.6, 3.4))
     for marker, (name, stage) in zip(itertools.cycle(MARKERS), evaluations.items(), strict=False):
         for i, arm in enumerate(arms):
-            tokens = stage['tokens_per_question'].get(arm)
+            tokens = stage['tokens_per_answer'].get(arm)
             point = stage['accuracy'].get(arm, {}).get('all')
             if tokens is None or point is None:
                 continue
@@ -285,7 +285,7 @@ def _plot_tokens(evaluations: Stages) -> figures.Figure:
         axes.plot([], [], color=INK, marker=marker, ls='none', label=name)
     for i, arm in enumerate(arms):
         axes.plot([], [], color=_colour(i), lw=5, label=arm)
-    axes.set(xlabel='generated tokens a question', ylabel='right, %')
+    axes.set(xlabel='generated tokens an answer', ylabel='right, %')
     axes.margins(x=0.1)
     figure.legend(loc='outside right upper', frameon=False)
     return figure

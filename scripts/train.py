@@ -35,6 +35,8 @@ def base(workspace: Workspace, folder: pathlib.Path) -> dict:
         workspace.save_model(folder, workspace.load_checkpoint(workspace.base_checkpoint))
         return {'checkpoint': s.checkpoint}
     documents = Documents(s.num_documents, lambda i: base_document(workspace, i))
+    if workspace.settings.data.source != 'lab':  # few texts: those too long are then left out
+        documents = [documents[i] for i in range(len(documents))]
     return fit(workspace, folder, workspace.init_model(), documents, settings=s.fit)
 
 
@@ -114,7 +116,18 @@ def fit(
     *,
     settings: supervised.FitSettings,
 ) -> dict:
-    """Fits, saves the model into the stage's folder and returns totals."""
+    """Fits, saves the model into the stage's folder and returns totals.
+
+    Examples longer than a row are left out and counted; those of Documents must fit.
+    """
+    length, given = workspace.settings.train.length, len(examples)
+    if not isinstance(examples, Documents):
+        examples = [e for e in examples if len(e.tokens) <= length]
+    if not examples:
+        raise ValueError(
+            f'{folder.name}: none of {given} examples fits train.length={length}; a longer row or '
+            'more problems are needed'
+        )
     with workspace.writer(folder) as writer:
         model, totals = supervised.fit(
             model,
@@ -127,7 +140,7 @@ def fit(
             description=folder.name,
         )
     workspace.save_model(folder, model)
-    return totals | {'examples': len(examples)}
+    return totals | {'examples': len(examples), 'examples_too_long': given - len(examples)}
 
 
 STAGES = {'base': base, 'actor': actor, 'critic': critic}

@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import pathlib
+import random
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from typing import Any, Literal
 import jax
 import ml_collections
 
-from data import critiques, judge, problems, records, verify
+from data import annotate, critiques, judge, problems, records, verify
 from data import tokenizer as tokenizers
 from data.chat import Chat
 from data.records import Episode, Problem
@@ -162,6 +163,8 @@ class Workspace:
         checkpoint.abstract_model(self.settings.model, self.mesh)
         supervised.check_rows(self.settings.train, self.mesh)
         self._check_base()
+        check_counts(self.settings)
+        check_lengths(self.settings, self._longest_question())
         self._write('config.json', settings.to_json(config))
         self.tokenizer.save(self.workdir / 'tokenizer.model')
         jax.set_mesh(self.mesh)
@@ -344,9 +347,14 @@ class Workspace:
         if t.kind == 'lab':
             tokenizer = tokenizers.lab_tokenizer()
         elif t.kind == 'file':
+            if not pathlib.Path(t.path).is_file():
+                raise ValueError(
+                    f'tokenizer.path={t.path!r} is no file: give a tokenizer.model, such as '
+                    'scripts/tokenizer.py makes'
+                )
             tokenizer = tokenizers.load_tokenizer(t.path)
         else:
-            texts = [text for p in self.train_problems for text in (p.question, p.solution)]
+            texts = [text for p in self.train_problems for text in _texts(p)]
             tokenizer = tokenizers.SentencePieceTokenizer.from_bytes(
                 tokenizers.train_tokenizer(texts, vocab_size=t.vocab_size, model_type='bpe')
             )
@@ -357,6 +365,54 @@ class Workspace:
                 f'{-(-tokenizer.vocab_size // 64) * 64} or more'
             )
         return tokenizer
+
+    def _longest_question(self) -> int:
+        problems = (*self.train_problems, *self.test_problems)
+        turns = (turn for p in problems for turn in self.chat.question(p.question))
+        return max(len(turn.header) + len(turn.tokens) for turn in turns)
+
+
+def _texts(problem: Problem) -> tuple[str, ...]:
+    """What a tokenizer learns from a problem: the critic's words too, its verdicts first of all."""
+    if not problem.solution:
+        return (problem.question,)
+    flawed = annotate.corrupt(problem, rng=random.Random(problem.id))
+    return problem.question, problem.solution, annotate.annotate(problem, flawed)
+
+
+def check_counts(s: RunSettings) -> None:
+    """Raises ValueError where a stage asks for more problems or samples than there are."""
+    for name, asked, limit in (
+        ('actor.num_problems', s.actor.num_problems, s.data.num_train),
+        ('critique.num_problems', s.critique.num_problems, s.data.num_train),
+        ('improve.num_problems', s.improve.num_problems, s.data.num_train),
+        ('reinforce.num_problems', s.reinforce.num_problems, s.data.num_train),
+        ('evaluate.num_problems', s.evaluate.num_problems, s.data.num_test),
+        ('evaluate.majority', max(s.evaluate.majority), s.evaluate.num_attempts),
+    ):
+        if not 1 <= asked <= limit:
+            raise ValueError(f'{name}={asked} must be in [1, {limit}]')
+
+
+def check_lengths(s: RunSettings, longest_question: int) -> None:
+    """Raises ValueError where a conversation of the longest turns would not fit a shape."""
+    sampling = s.sampling
+    attempt = longest_question + 1 + sampling.attempt_tokens
+    critique = attempt + 1 + sampling.critique_tokens
+    refinement = critique + 1 + sampling.refinement_tokens
+    for name, size, needed in (
+        ('reinforce.length', s.reinforce.length, attempt),
+        ('sampling.score.lengths[-1]', sampling.score.lengths[-1], critique),
+        ('sampling.engine.prompt_buckets[-1]', sampling.engine.prompt_buckets[-1], critique + 1),
+        ('sampling.engine.max_length', sampling.engine.max_length, refinement),
+        ('model.max_length', s.model.max_length, sampling.engine.max_length),
+        ('model.max_length', s.model.max_length, s.train.length),
+    ):
+        if size < needed:
+            raise ValueError(
+                f'{name}={size} must be at least {needed}: the longest question has '
+                f'{longest_question} tokens; set it so, or sampling.*_tokens lower'
+            )
 
 
 def replace_text(path: pathlib.Path, text: str) -> None:

@@ -52,7 +52,7 @@ def make_summary(shift):
             'parse_rate': 0.99,
         },
         'transitions': {'c2c': 0.5, 'c2i': 0.02, 'i2c': 0.18, 'i2i': 0.3},
-        'tokens_per_question': dict(zip(arms, (30, 120.5, 125), strict=True)),
+        'tokens_per_answer': dict(zip(arms, (30, 120.5, 125), strict=True)),
     }
 
 

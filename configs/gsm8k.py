@@ -1,0 +1,208 @@
+"""GSM8K, the stages of the lab task on real text; critiques come from comparison by rule.
+
+configs/gsm8k.py         a model of 107 million parameters from scratch, on accelerators
+configs/gsm8k.py:tiny    a small model for a few hundred steps on two CPU cores: the loss falls and
+                         samples have the right form; a score is not to be expected
+configs/gsm8k.py:smoke   every stage with tiny numbers
+
+The data is downloaded; --config.data.path=DIR reads DIR/train.jsonl and DIR/test.jsonl instead.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import lab
+
+MODEL = {
+    'vocab_size': 8192,
+    'num_layers': 16,
+    'embed_dim': 768,
+    'mlp_dim': 2048,
+    'num_heads': 12,
+    'num_kv_heads': 4,
+    'head_dim': 64,
+    'max_length': 1024,
+    'rope_theta': 10000.0,
+    'norm_epsilon': 1e-6,
+    'qkv_bias': False,
+    'qk_norm': True,
+    'tie_embeddings': True,
+    'activation': 'silu',
+    'dtype': 'bfloat16',
+    'param_dtype': 'float32',
+    'remat': 'dots',
+    'scan_layers': True,
+    'logits_chunk': 256,
+}
+
+# The longest question has 240 tokens; 99 of 100 solutions have at most 224, critiques 367.
+SAMPLING = {
+    'engine': {
+        'num_slots': 256,
+        'max_length': 1024,
+        'chunk_steps': 32,
+        'prompt_buckets': (256, 512, 800),
+        'insert_rows': (32, 128),
+        'compact_slots': (64,),
+        'compact_lengths': (512,),
+    },
+    'attempt_tokens': 224,
+    'critique_tokens': 320,
+    'refinement_tokens': 224,
+    'temperature': 0.7,
+    'top_k': 0,
+    'top_p': 1.0,
+    'min_p': 0.0,
+    'score': {'rows': 64, 'lengths': (512, 800)},
+    'part_size': 250,
+}
+
+
+def get_config(arg: str = 'default') -> ConfigDict:
+    config = ConfigDict(
+        {
+            'seed': 0,
+            'mesh': (1, -1, 1),
+            'stages': lab.STAGES,
+            'model': MODEL,
+            'tokenizer': {'kind': 'train', 'path': '', 'vocab_size': 8192},
+            'data': {
+                'source': 'gsm8k',
+                'path': '',
+                'data_dir': '.cache/data',
+                'seed': 0,
+                'num_train': 7473,
+                'num_test': 1319,
+            },
+            'sampling': SAMPLING,
+            'train': {
+                'rows': 64,
+                'length': 1024,
+                'num_microbatches': 1,
+                'log_every': 10,
+                'checkpoint_every': 100,
+                'keep_checkpoints': 2,
+            },
+            'base': {
+                'checkpoint': '',
+                'num_documents': 7473,
+                'worked_share': 0.0,
+                'fit': {'num_steps': 400, 'optimizer': lab.optimizer(0.01, weight_decay=0.1)},
+            },
+            'actor': {
+                'num_problems': 7473,
+                'refinements_per_problem': 1,
+                'fit': {'num_steps': 200, 'optimizer': lab.optimizer(0.003)},
+            },
+            'critique': {'num_problems': 4000, 'num_attempts': 4, 'correct_share': 0.5},
+            'critic': {'fit': {'num_steps': 200, 'optimizer': lab.optimizer(0.003)}},
+            'evaluate': {
+                'num_problems': 1319,
+                'num_attempts': 4,
+                'refine': 'wrong',
+                'majority': (1, 2, 3, 4),
+                'num_resamples': 1000,
+                'confidence': 0.95,
+            },
+            'improve': {
+                'num_problems': 4000,
+                'explore': {'num_attempts': 5, 'num_refinements': 5, 'keep': 5, 'keep_refined': 1},
+                'weighting': 'keep',
+                'fit': {'num_steps': 200, 'optimizer': lab.optimizer(0.003)},
+            },
+            'reinforce': {
+                **lab.REINFORCE,
+                'num_steps': 100,
+                'num_problems': 32,
+                'length': 512,
+                'checkpoint_every': 20,
+                'optimizer': lab.optimizer(0.0003, schedule='constant'),
+            },
+        }
+    )
+    variants = {'default': lambda config: config, 'tiny': tiny, 'smoke': smoke}
+    if arg not in variants:
+        raise ValueError(f'configs/gsm8k.py:{arg}: no such variant; there are {list(variants)}')
+    return variants[arg](config)
+
+
+def tiny(config: ConfigDict) -> ConfigDict:
+    config.model.update(
+        {
+            'vocab_size': 2048,
+            'num_layers': 3,
+            'embed_dim': 128,
+            'mlp_dim': 352,
+            'num_heads': 4,
+            'num_kv_heads': 2,
+            'head_dim': 32,
+            'dtype': 'float32',
+            'remat': 'none',
+            'scan_layers': False,
+        }
+    )
+    config.tokenizer.vocab_size = 2048
+    config.data.update({'num_train': 2000, 'num_test': 60})
+    config.sampling.engine.update(
+        {
+            'num_slots': 64,
+            'max_length': 960,
+            'prompt_buckets': (288, 480, 736),
+            'insert_rows': (32,),
+            'compact_slots': (16,),
+            'compact_lengths': (480,),
+        }
+    )
+    config.sampling.update(
+        {
+            'attempt_tokens': 192,
+            'critique_tokens': 256,
+            'refinement_tokens': 192,
+            'score': {'rows': 16, 'lengths': (736,)},
+            'part_size': 20,
+        }
+    )
+    config.train.update({'rows': 6, 'length': 768})
+    config.base.update({'num_documents': 2000})
+    config.base.fit.num_steps = 300
+    config.actor.update({'num_problems': 1000})
+    for stage in (config.actor, config.critic, config.improve):
+        stage.fit.update({'num_steps': 60, 'optimizer': lab.optimizer(0.005)})
+    config.base.fit.optimizer = ConfigDict(lab.optimizer(0.02))
+    config.critique.update({'num_problems': 60, 'num_attempts': 2})
+    config.evaluate.update({'num_problems': 60, 'num_attempts': 2, 'majority': (1, 2)})
+    config.improve.num_problems = 40
+    config.improve.explore.update({'num_attempts': 2, 'num_refinements': 2})
+    config.reinforce.update(
+        {'num_steps': 4, 'num_problems': 4, 'num_samples': 4, 'length': 480, 'checkpoint_every': 2}
+    )
+    return config
+
+
+def smoke(config: ConfigDict) -> ConfigDict:
+    config = tiny(config)
+    config.model.update({'vocab_size': 1024, 'num_layers': 2, 'embed_dim': 32, 'mlp_dim': 64})
+    config.model.update({'num_heads': 2, 'num_kv_heads': 1, 'head_dim': 16})
+    config.tokenizer.vocab_size = 1024
+    config.data.update({'num_train': 60, 'num_test': 10})
+    config.sampling.engine.update(
+        {
+            'num_slots': 16,
+            'max_length': 512,
+            'prompt_buckets': (480,),
+            'insert_rows': (16,),
+            'compact_slots': (),
+            'compact_lengths': (),
+        }
+    )
+    config.sampling.update({'attempt_tokens': 24, 'critique_tokens': 24, 'refinement_tokens': 24})
+    config.sampling.update({'score': {'rows': 16, 'lengths': (480,)}, 'part_size': 5})
+    config.train.update({'rows': 8, 'log_every': 1, 'checkpoint_every': 3})
+    config.base.num_documents = 60
+    for stage in (config.base, config.actor, config.critic, config.improve):
+        stage.fit.num_steps = 8
+    config.actor.num_problems = 20
+    config.critique.num_problems = 10
+    config.evaluate.update({'num_problems': 10, 'num_resamples': 100})
+    config.improve.num_problems = 10
+    config.reinforce.update({'num_steps': 3, 'num_problems': 2, 'num_samples': 4})
+    return config

@@ -1,0 +1,167 @@
+"""The generated task: what its problems, solutions, mistakes and judgements promise."""
+
+import collections
+import random
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from data import critiques, lab, tokenizer, verify
+
+SEEDS = st.integers(0, 2**31)
+INDICES = st.integers(0, 10**6)
+SPLITS = st.sampled_from(lab.SPLITS)
+QUESTION = 'eve is 7 ; ben is eve - 4 ; kim is eve + 1 ; hal is ben + 7 ; hal ?'
+SOLUTION = 'ben : eve - 4 is 3\n hal : ben + 7 is 0\n #### 0'
+
+
+@st.composite
+def problems(draw, splits=SPLITS):
+    return lab.problem(seed=draw(SEEDS), split=draw(splits), index=draw(INDICES))
+
+
+@hypothesis.given(SEEDS, SPLITS, INDICES)
+def test_a_problem_is_a_function_of_seed_split_and_index(seed, split, index):
+    made = [lab.problem(seed=seed, split=split, index=index) for _ in range(2)]
+    assert made[0] == made[1]
+    assert made[0] != lab.problem(seed=seed + 1, split=split, index=index)
+
+
+@hypothesis.given(problems(st.sampled_from(lab.SPLITS[:3])))
+def test_a_question_belongs_to_one_split_whatever_the_seed(problem):
+    assert lab.split_of(problem.question) == problem.id.split('/')[2]
+
+
+def test_splits_share_no_question():
+    made = {
+        split: {
+            lab.problem(seed=seed, split=split, index=index).question
+            for seed in range(3)
+            for index in range(300)
+        }
+        for split in lab.SPLITS
+    }
+    counts = collections.Counter(q for questions in made.values() for q in questions)
+    assert max(counts.values()) == 1
+
+
+@hypothesis.given(problems())
+def test_the_level_is_the_number_of_steps_and_goes_round(problem):
+    assert len(problem.solution.split('\n')) == problem.level + 1
+    *_, split, index = problem.id.split('/')
+    harder = lab.OOD_STEPS[int(index) % 2]
+    assert problem.level == (harder if split == 'ood' else 1 + int(index) % lab.LEVELS)
+
+
+def test_the_harder_split_is_longer_than_every_other():
+    assert min(lab.OOD_STEPS) > lab.LEVELS
+
+
+@hypothesis.given(problems())
+def test_the_reference_solution_is_judged_correct(problem):
+    judgement = lab.judge(problem.question, problem.solution)
+    assert judgement.correct and judgement.kind is None
+    assert verify.extract_answer(problem.solution) == problem.answer
+    assert lab.known_values(problem.question)[lab.parse_question(problem.question)[1]] == int(
+        problem.answer
+    )
+
+
+@hypothesis.given(problems(), st.randoms(use_true_random=False))
+def test_a_corrupted_solution_is_judged_wrong_at_the_line_that_changed(problem, rng):
+    attempt = lab.corrupt(problem.question, rng=rng)
+    judgement = lab.judge(problem.question, attempt)
+    assert not judgement.correct and judgement.kind in lab.KINDS
+    pairs = zip(problem.solution.split('\n'), attempt.split('\n'), strict=False)
+    changed = [i for i, (was, now) in enumerate(pairs) if was != now]
+    if judgement.kind == 'skipped':
+        assert judgement.first_error >= changed[0]  # a later line misses what was left out
+    else:
+        assert judgement.first_error == changed[0]
+
+
+def test_every_kind_of_mistake_occurs():
+    rng = random.Random(0)
+    kinds = collections.Counter()
+    for index in range(200):
+        question = lab.problem(seed=0, split='train', index=index).question
+        kinds[lab.judge(question, lab.corrupt(question, rng=rng)).kind] += 1
+    assert set(kinds) == set(lab.KINDS)
+    assert min(kinds.values()) >= 10
+
+
+@pytest.mark.parametrize(
+    ('attempt', 'first_error', 'kind'),
+    [
+        (SOLUTION, None, None),
+        ('ben : eve + 4 is 1\n hal : ben + 7 is 8\n #### 8', 0, 'operation'),
+        ('ben : eve - 5 is 2\n hal : ben + 7 is 9\n #### 9', 0, 'operand'),
+        ('ben : eve - 4 is 3\n hal : kim + 7 is 5\n #### 5', 1, 'operand'),
+        ('ben : eve - 4 is 3\n hal : ben + 7 is 1\n #### 1', 1, 'arithmetic'),
+        ('hal : ben + 7 is 0\n #### 0', 0, 'skipped'),
+        ('ben : eve - 4 is 3\n #### 0', 1, 'skipped'),
+        ('ben : eve - 4 is 3\n hal : ben + 7 is 0\n #### 3', 2, 'target'),
+        ('ben : eve - 4 is 3\n hal : ben + 7 is 0\n 0', 2, 'target'),
+        ('kim : eve + 1 is 8\n ' + SOLUTION, None, None),
+        ('#### 0', 0, 'skipped'),
+        ('', 0, 'skipped'),
+    ],
+)
+def test_the_first_wrong_line_and_its_kind_are_known(attempt, first_error, kind):
+    judgement = lab.judge(QUESTION, attempt)
+    assert (judgement.first_error, judgement.kind) == (first_error, kind)
+
+
+@hypothesis.given(st.one_of(st.text(), st.lists(st.sampled_from([*lab.WORDS, '\n'])).map(' '.join)))
+def test_any_text_at_all_is_judged(attempt):
+    judgement = lab.judge(QUESTION, attempt)
+    assert judgement.correct == (judgement.kind is None) == (judgement.first_error is None)
+    if judgement.correct:
+        assert verify.extract_answer(attempt) == '0'
+
+
+@hypothesis.given(problems(), st.randoms(use_true_random=False))
+def test_the_critique_says_what_the_judge_found(problem, rng):
+    for attempt in (problem.solution, lab.corrupt(problem.question, rng=rng)):
+        judgement = lab.judge(problem.question, attempt)
+        critique = critiques.LAB.parse(judgement.critique)
+        assert critique.final_correct is judgement.correct
+        wrong_step = critiques.first_error(critique)
+        last = len(attempt.split('\n')) - 1
+        at_answer = judgement.first_error in (None, last)
+        assert wrong_step == (None if at_answer else judgement.first_error)
+
+
+@hypothesis.given(problems(), st.randoms(use_true_random=False))
+def test_the_closed_vocabulary_holds_every_text(problem, rng):
+    words = tokenizer.lab_tokenizer()
+    flawed = lab.corrupt(problem.question, rng=rng)
+    for text in (
+        problem.question,
+        problem.solution,
+        flawed,
+        lab.worked(problem.question),
+        lab.judge(problem.question, problem.solution).critique,
+        lab.judge(problem.question, flawed).critique,
+    ):
+        ids = words.encode(text)
+        assert words.special('<unk>') not in ids
+        assert words.decode(ids) == text
+
+
+@hypothesis.given(problems())
+def test_what_a_base_model_reads_works_out_every_quantity(problem):
+    worked = lab.worked(problem.question)
+    values = lab.known_values(problem.question)
+    *steps, answer = worked.split('\n ')
+    given = {line.split(' ')[0]: int(line[-1]) for line in steps}
+    assert given.items() <= values.items()
+    stated = [s for s in lab.parse_question(problem.question)[0].values() if s.base is not None]
+    assert len(steps) == len(stated)
+    assert answer.endswith(f'is {problem.answer}')
+
+
+def test_an_unknown_split_is_an_error():
+    with pytest.raises(ValueError, match="split='tets'"):
+        lab.problem(seed=0, split='tets', index=0)

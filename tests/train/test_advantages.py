@@ -1,0 +1,77 @@
+"""Advantages against plain formulas."""
+
+import statistics
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from train import advantages
+
+FLOATS = st.floats(-10, 10, width=32)
+GROUPS = st.lists(FLOATS, min_size=2, max_size=8)
+STEPS = st.lists(st.lists(FLOATS, min_size=1, max_size=5), min_size=1, max_size=4)
+EPSILON = 1e-4
+
+
+def close(actual, expected):
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+@hypothesis.given(GROUPS)
+def test_grpo_is_the_distance_from_the_mean_in_deviations(rewards):
+    mean, std = statistics.fmean(rewards), statistics.pstdev(rewards)
+    close(
+        advantages.ADVANTAGES['grpo'](rewards, epsilon=EPSILON),
+        [(r - mean) / (std + EPSILON) for r in rewards],
+    )
+
+
+@hypothesis.given(GROUPS)
+def test_dr_grpo_is_the_distance_from_the_mean(rewards):
+    mean = statistics.fmean(rewards)
+    close(advantages.ADVANTAGES['dr_grpo'](rewards, epsilon=EPSILON), [r - mean for r in rewards])
+
+
+@hypothesis.given(GROUPS)
+def test_rloo_is_the_distance_from_the_mean_of_the_others(rewards):
+    others = [statistics.fmean(rewards[:i] + rewards[i + 1 :]) for i in range(len(rewards))]
+    expected = [r - other for r, other in zip(rewards, others, strict=True)]
+    close(advantages.ADVANTAGES['rloo'](rewards, epsilon=EPSILON), expected)
+
+
+@pytest.mark.parametrize('name', advantages.ADVANTAGES)
+def test_equal_rewards_teach_nothing(name):
+    assert not advantages.ADVANTAGES[name]([1.0] * 4, epsilon=EPSILON).any()
+
+
+@pytest.mark.parametrize('name', advantages.ADVANTAGES)
+def test_advantages_of_a_group_sum_to_nothing(name):
+    assert abs(advantages.ADVANTAGES[name]([0.0, 1.0, 1.0, 0.0, 0.0], epsilon=EPSILON).sum()) < 1e-6
+
+
+@hypothesis.given(STEPS)
+def test_a_step_is_worth_its_own_and_all_later_normalised_rewards(rewards):
+    flat = [r for sample in rewards for r in sample]
+    mean, std = statistics.fmean(flat), statistics.pstdev(flat)
+    expected = [
+        [sum((r - mean) / (std + EPSILON) for r in sample[i:]) for i in range(len(sample))]
+        for sample in rewards
+    ]
+    actual = advantages.process_normalised(rewards, epsilon=EPSILON)
+    assert [len(a) for a in actual] == [len(r) for r in rewards]
+    for one, other in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
+
+
+def test_no_steps_at_all_have_no_advantages():
+    assert [len(a) for a in advantages.process_normalised([[], []], epsilon=EPSILON)] == [0, 0]
+
+
+@hypothesis.given(st.lists(st.tuples(FLOATS, st.integers(1, 4)), max_size=5))
+def test_every_token_of_a_step_has_its_steps_value(steps):
+    values = [value for value, _ in steps]
+    ends = tuple(int(end) for end in np.cumsum([size for _, size in steps]))
+    expected = [value for value, size in steps for _ in range(size)]
+    np.testing.assert_array_equal(advantages.over_tokens(values, ends), np.float32(expected))

@@ -1,0 +1,176 @@
+"""Saved models and training states: exact, on any mesh, whole or absent, and checked."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import optax
+import pytest
+from orbax.checkpoint import v1 as ocp
+
+from model import sharding
+from tests import tiny
+from train import checkpoint
+from train.state import init_state
+
+ROOT = pathlib.Path(__file__).parents[2]
+FINGERPRINT = 'abc'
+
+
+def mesh_of(*shape):
+    return sharding.make_mesh(shape)
+
+
+@pytest.fixture(scope='module')
+def saved(tmp_path_factory):
+    """A model and the folder it was saved to, from a mesh of all kinds of axes."""
+    model = checkpoint.place(tiny.make_model(tiny.EVERYTHING), mesh_of(2, 2, 2))
+    folder = tmp_path_factory.mktemp('saved') / 'model'
+    checkpoint.save_model(folder, model, tokenizer_fingerprint=FINGERPRINT)
+    return model, folder
+
+
+def load(folder, config=tiny.EVERYTHING, mesh=None, fingerprint=FINGERPRINT):
+    mesh = mesh or mesh_of(8, 1, 1)
+    return checkpoint.load_model(folder, config, mesh=mesh, tokenizer_fingerprint=fingerprint)
+
+
+def assert_same_arrays(actual, expected):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+@pytest.mark.parametrize('shape', [(8, 1, 1), (2, 2, 2), (1, 4, 2)])
+def test_a_model_loads_exactly_onto_any_mesh(saved, shape):
+    model, folder = saved
+    mesh = mesh_of(*shape)
+    loaded = load(folder, mesh=mesh)
+    assert_same_arrays(loaded, model)
+    wanted = jax.tree.leaves(sharding.shardings(loaded, mesh))
+    for leaf, place in zip(jax.tree.leaves(loaded), wanted, strict=True):
+        assert leaf.sharding.is_equivalent_to(place, leaf.ndim)
+
+
+def test_numerics_may_differ_from_those_saved(saved):
+    model, folder = saved
+    config = dataclasses.replace(
+        tiny.EVERYTHING, dtype='bfloat16', remat='full', scan_layers=False, max_length=128
+    )
+    loaded = load(folder, config)
+    assert loaded.config == config
+    for one, other in zip(jax.tree.leaves(loaded), jax.tree.leaves(model), strict=True):
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+@pytest.mark.parametrize(
+    ('field', 'value'),
+    [('num_layers', 3), ('vocab_size', 64), ('rope_theta', 5e5), ('param_dtype', 'bfloat16')],
+)
+def test_another_shape_is_an_error_that_names_the_field(saved, field, value):
+    config = dataclasses.replace(tiny.EVERYTHING, **{field: value})
+    with pytest.raises(ValueError, match=rf'model\.{field}={value!r}, but .* {field}='):
+        load(saved[1], config)
+
+
+def test_another_tokenizer_is_an_error(saved):
+    with pytest.raises(ValueError, match='was trained with tokenizer abc, the config gives xyz'):
+        load(saved[1], fingerprint='xyz')
+
+
+def test_a_folder_without_a_model_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match='no model at'):
+        load(tmp_path / 'nothing')
+
+
+def test_saving_again_replaces_the_model(saved, tmp_path):
+    for seed in (0, 1):
+        model = checkpoint.place(tiny.make_model(tiny.EVERYTHING, seed), mesh_of(8, 1, 1))
+        checkpoint.save_model(tmp_path / 'model', model, tokenizer_fingerprint=FINGERPRINT)
+    assert_same_arrays(load(tmp_path / 'model'), model)
+
+
+def test_parameters_without_their_description_are_no_model(saved, tmp_path):
+    """What is left where a save was stopped between its two files."""
+    model, _ = saved
+    checkpoint.save_model(tmp_path / 'model', model, tokenizer_fingerprint=FINGERPRINT)
+    (tmp_path / 'model' / checkpoint.CONFIG).unlink()
+    with pytest.raises(ValueError, match='no model at'):
+        load(tmp_path / 'model')
+    checkpoint.save_model(tmp_path / 'model', model, tokenizer_fingerprint=FINGERPRINT)
+    assert_same_arrays(load(tmp_path / 'model'), model)
+
+
+def test_a_saved_model_can_be_read_without_this_project(saved):
+    model, folder = saved
+    described = json.loads((folder / checkpoint.CONFIG).read_text())
+    assert described == {'model': dataclasses.asdict(model.config), 'tokenizer': FINGERPRINT}
+    with jax.set_mesh(mesh_of(8, 1, 1)):
+        parameters = ocp.load(folder)
+    np.testing.assert_array_equal(parameters['embedding'], np.asarray(model.embedding[...]))
+
+
+def make_state(seed, mesh):
+    model = checkpoint.place(tiny.make_model(tiny.CONFIG, seed), mesh)
+    return init_state(model, optax.adamw(1e-3))
+
+
+def test_a_training_state_comes_back_exactly_with_its_cursor(tmp_path):
+    checkpointer = checkpoint.Checkpointer(tmp_path / 'checkpoints', keep=2)
+    mesh = mesh_of(2, 2, 2)
+    assert checkpointer.restore(make_state(0, mesh)) is None
+    states = {step: make_state(step, mesh) for step in (3, 6, 9)}
+    for step, state in states.items():
+        checkpointer.save(step, state, {'data': {'next_index': step, 'carried': [1, 2]}})
+    checkpointer.close()
+    again = checkpoint.Checkpointer(tmp_path / 'checkpoints', keep=2)
+    step, state, cursor = again.restore(make_state(0, mesh))
+    again.close()
+    assert (step, cursor) == (9, {'data': {'next_index': 9, 'carried': [1, 2]}})
+    assert_same_arrays(state, states[9])
+    kept = {path.name for path in (tmp_path / 'checkpoints').iterdir() if path.name.isdigit()}
+    assert kept == {'6', '9'}
+
+
+SAVER = """
+import sys
+import jax, numpy as np
+from train import checkpoint
+checkpointer = checkpoint.Checkpointer(sys.argv[1], keep=3)
+for step in range(1, 1000):
+    state = {'x': jax.numpy.full((1 << 21,), step, 'float32'), 'y': jax.numpy.int32(step)}
+    checkpointer.save(step, state, {'step': step})
+    print(step, flush=True)
+"""
+
+
+def test_a_process_killed_while_saving_leaves_whole_checkpoints_only(tmp_path):
+    folder = tmp_path / 'checkpoints'
+    process = subprocess.Popen(
+        [sys.executable, '-c', SAVER, str(folder)],
+        cwd=ROOT,
+        env=os.environ | {'PYTHONPATH': str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        for line in process.stdout:
+            if int(line) == 5:  # 4 is whole, 5 is being written
+                time.sleep(0.005)
+                process.send_signal(signal.SIGKILL)
+                break
+    checkpointer = checkpoint.Checkpointer(folder, keep=3)
+    template = {'x': jax.numpy.zeros((1 << 21,)), 'y': jax.numpy.int32(0)}
+    step, state, cursor = checkpointer.restore(template)
+    checkpointer.close()
+    assert step >= 4 and cursor == {'step': step} and int(state['y']) == step
+    assert (np.asarray(state['x']) == step).all()
+    assert all(path.name.isdigit() for path in folder.iterdir() if path.is_dir())
