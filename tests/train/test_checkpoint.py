@@ -92,10 +92,11 @@ def test_a_folder_without_a_model_is_an_error(tmp_path):
 
 
 def test_saving_again_replaces_the_model(saved, tmp_path):
-    for seed in (0, 1):
-        model = checkpoint.place(tiny.make_model(tiny.EVERYTHING, seed), mesh_of(8, 1, 1))
-        checkpoint.save_model(tmp_path / 'model', model, tokenizer_fingerprint=FINGERPRINT)
-    assert_same_arrays(load(tmp_path / 'model'), model)
+    model, _ = saved
+    other = jax.tree.map(lambda x: x + 1, model)
+    for one in (model, other):
+        checkpoint.save_model(tmp_path / 'model', one, tokenizer_fingerprint=FINGERPRINT)
+    assert_same_arrays(load(tmp_path / 'model'), other)
 
 
 def test_parameters_without_their_description_are_no_model(saved, tmp_path):
@@ -109,6 +110,7 @@ def test_parameters_without_their_description_are_no_model(saved, tmp_path):
     assert_same_arrays(load(tmp_path / 'model'), model)
 
 
+@pytest.mark.filterwarnings('ignore:Sharding info not provided')
 def test_a_saved_model_can_be_read_without_this_project(saved):
     model, folder = saved
     described = json.loads((folder / checkpoint.CONFIG).read_text())

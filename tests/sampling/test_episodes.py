@@ -1,0 +1,267 @@
+"""Two-player episodes and explorers: token ids are kept, garbled critiques pass for nothing."""
+
+import dataclasses
+import functools
+import itertools
+
+import jax
+import pytest
+
+from data import chat, critiques, judge, lab, verify
+from data import tokenizer as tokenizers
+from model import config, transformer
+from sampling import engine, episodes, explore, methods
+
+TOKENIZER = tokenizers.lab_tokenizer()
+CHAT = chat.Chat(TOKENIZER)
+EOS = TOKENIZER.eos_id
+CONTROL = tuple(TOKENIZER.special(n) for n in (*tokenizers.HEADERS, '<pad>', '<unk>', '<s>'))
+CONFIG = config.ModelConfig(
+    vocab_size=TOKENIZER.vocab_size, num_layers=1, embed_dim=16, mlp_dim=16, num_heads=2,
+    num_kv_heads=1, head_dim=8, max_length=256, rope_theta=1e4, norm_epsilon=1e-6, qkv_bias=False,
+    qk_norm=False, tie_embeddings=True, activation='silu', dtype='float32', param_dtype='float32',
+    remat='none', scan_layers=False, logits_chunk=64,
+)  # fmt: skip
+SETTINGS = engine.EngineSettings(
+    num_slots=4, max_length=256, chunk_steps=8, prompt_buckets=(224,), insert_rows=(4,),
+    compact_slots=(), compact_lengths=(),
+)  # fmt: skip
+SAMPLING = methods.Sampling(1.0, 0, 1.0, 0.0, banned=CONTROL)
+GREEDY = methods.Greedy(banned=CONTROL)
+FEW = {TOKENIZER.newline_id, EOS, *TOKENIZER.encode('is + 7')}
+DRIFTING = methods.Sampling(1.0, 0, 1.0, 0.0, tuple(set(range(TOKENIZER.vocab_size)) - FEW))
+"""Many line breaks: text that opens with one is encoded to other ids than those it came from."""
+LIMITS = {'attempt': 9, 'critique': 7, 'refinement': 5}
+PROBLEMS = [lab.problem(seed=0, split='train', index=i) for i in range(3)]
+RIGHT = PROBLEMS[1].solution
+
+
+@functools.cache
+def model(seed=0):
+    return transformer.init_model(CONFIG, jax.random.key(seed))
+
+
+@pytest.fixture(scope='module')
+def judging():
+    with verify.Verifier(num_workers=1, timeout_s=5.0) as verifier:
+        yield judge.make_judge('lab', verifier)
+
+
+class Recording:
+    """An engine that keeps every request it was given, and answers as `inner` does."""
+
+    def __init__(self, inner):
+        self.inner, self.requests = inner, []
+
+    def generate(self, model, requests, **options):
+        self.requests += requests
+        return self.inner.generate(model, requests, **options)
+
+
+@dataclasses.dataclass
+class Scripted:
+    """An engine whose completions are given texts by role, in turn; `unfinished` are cut off."""
+
+    texts: dict[str, list[str]]
+    unfinished: tuple[str, ...] = ()
+
+    def generate(self, model, requests, *, method, seed):
+        opened = {CHAT.open(role)[0]: role for role in LIMITS}
+        made = []
+        for request in requests:
+            role = opened[request.prompt[-1]]
+            ids = tuple(TOKENIZER.encode(self.texts[role].pop(0)))
+            if role not in self.unfinished:
+                ids += (EOS,)
+            made.append(engine.Completion(request.id, ids, (-1.0,) * len(ids), ids[-1] == EOS))
+        return made
+
+
+def make_sampler(inner):
+    return episodes.Sampler(inner, CHAT, LIMITS)
+
+
+def ids_of(turns):
+    return tuple(itertools.chain.from_iterable((*turn.header, *turn.tokens) for turn in turns))
+
+
+@pytest.fixture(scope='module')
+def played(judging):
+    """(engine with its requests, attempts, criticised, refined) of untrained players."""
+    recording = Recording(engine.Engine(SETTINGS, eos_id=EOS))
+    sampler = make_sampler(recording)
+    attempts = episodes.attempts(
+        sampler, model(), PROBLEMS, judge=judging, num_samples=2, method=DRIFTING, seed=0,
+        first_id=0,
+    )  # fmt: skip
+    criticised = episodes.critiques(
+        sampler, model(1), attempts, grammar=critiques.LAB, method=DRIFTING, seed=1, first_id=0
+    )
+    refined = episodes.refinements(
+        sampler, model(), criticised, [p for p in PROBLEMS for _ in range(2)], judge=judging,
+        num_samples=2, method=SAMPLING, seed=2, first_id=0,
+    )  # fmt: skip
+    return recording, attempts, criticised, refined
+
+
+def test_every_turn_is_sampled_from_the_ids_that_were_sampled_before(played):
+    recording, attempts, criticised, refined = played
+    prompts = [request.prompt for request in recording.requests]
+    asked = [CHAT.question(p.question) for p in PROBLEMS for _ in range(2)]
+    expected = [(*ids_of(turns), *CHAT.open('attempt')) for turns in asked]
+    expected += [(*ids_of(e.turns), *CHAT.open('critique')) for e in attempts]
+    expected += [(*ids_of(e.turns), *CHAT.open('refinement')) for e in criticised for _ in range(2)]
+    assert prompts == expected
+    pairs = zip(criticised, refined, strict=True)
+    assert all(e.turns[:-1] == told.turns for told, g in pairs for e in g)
+
+
+def test_what_was_sampled_is_not_what_its_text_is_encoded_to(played):
+    """Else the test above would pass with re-tokenised turns, too."""
+    _, _, criticised, _ = played
+    bodies = [[t for t in turn.tokens if t != EOS] for e in criticised for turn in e.turns[1:]]
+    assert any(TOKENIZER.encode(TOKENIZER.decode(body)) != body for body in bodies)
+
+
+def test_samples_of_one_problem_stand_together_and_differ(played):
+    _, attempts, _, refined = played
+    assert [e.problem_id for e in attempts] == [p.id for p in PROBLEMS for _ in range(2)]
+    pairs = [attempts[i : i + 2] for i in (0, 2, 4)] + refined
+    assert all(a.turns[-1].tokens != b.turns[-1].tokens for a, b in pairs)
+
+
+def test_turns_keep_within_their_limits_and_carry_log_probabilities(played):
+    for episode in itertools.chain.from_iterable(played[3]):
+        for turn in episode.turns[1:]:
+            assert len(turn.logprobs) == len(turn.tokens) <= LIMITS[turn.role]
+            assert turn.step_ends[-1] == len(turn.tokens)
+
+
+def test_sampled_tokens_are_those_of_played_turns(played):
+    refined = [e for group in played[3] for e in group]
+    expected = sum(len(t.tokens) for e in refined for t in e.turns if t.role != 'question')
+    assert episodes.sampled_tokens(refined) == expected
+
+
+def one_attempt(judging, text, unfinished=()):
+    sampler = make_sampler(Scripted({'attempt': [text]}, unfinished))
+    (episode,) = episodes.attempts(
+        sampler, None, [PROBLEMS[1]], judge=judging, num_samples=1, method=SAMPLING, seed=0,
+        first_id=0,
+    )  # fmt: skip
+    return episode
+
+
+def criticise(judging, text, unfinished=()):
+    sampler = make_sampler(Scripted({'critique': [text]}, unfinished))
+    (episode,) = episodes.critiques(
+        sampler, None, [one_attempt(judging, RIGHT)], grammar=critiques.LAB, method=GREEDY, seed=0,
+        first_id=0,
+    )  # fmt: skip
+    return episode
+
+
+def test_an_attempt_that_was_cut_off_is_wrong_even_with_its_answer(judging):
+    assert one_attempt(judging, RIGHT).outcome['correct']
+    cut_off = one_attempt(judging, RIGHT, unfinished=('attempt',)).outcome
+    assert not cut_off['correct'] and cut_off['answer'] is None
+
+
+@pytest.mark.parametrize(
+    ('text', 'verdict', 'located'),
+    [
+        (lab.judge(PROBLEMS[1].question, RIGHT).critique, True, None),
+        ('ada ; correct\n ben ; wrong\n answer : wrong', False, 1),
+        ('ada ; correct\n answer : eve is 3 ; wrong', False, 1),
+        ('ada ; correct', None, None),
+        ('answer : correct\n answer : wrong', None, None),
+        ('correct', None, None),
+        ('is is is', None, None),
+    ],
+)
+def test_a_critique_is_read_and_a_garbled_one_has_no_verdict(judging, text, verdict, located):
+    outcome = criticise(judging, text).outcome
+    assert (outcome['verdict'], outcome['located']) == (verdict, located)
+
+
+def test_a_critique_that_was_cut_off_has_no_verdict(judging):
+    text = lab.judge(PROBLEMS[1].question, RIGHT).critique
+    assert criticise(judging, text, unfinished=('critique',)).outcome['verdict'] is None
+
+
+# Explorers
+
+SETTINGS_OF_EXPLORER = explore.ExploreSettings(
+    num_attempts=3, num_refinements=2, keep=2, keep_refined=1
+)
+STEP, WRONG = RIGHT.split('\n')[0], RIGHT[:-1] + str((int(RIGHT[-1]) + 1) % 10)
+LONGER = f'{STEP}\n {RIGHT}'  # a step twice: right, and another response
+
+
+def explored(judging, explorer, attempts, refinements, **changed):
+    texts = {
+        'attempt': list(attempts),
+        'critique': ['answer : wrong'] * len(attempts),
+        'refinement': list(refinements),
+    }
+    sampler = make_sampler(Scripted(texts))
+    players = explore.Players(sampler, None, None, judging, critiques.LAB)
+    kept, tokens = explore.explore(
+        dataclasses.replace(SETTINGS_OF_EXPLORER, **changed), players, [PROBLEMS[1]],
+        explorer=explorer, method=SAMPLING, seed=0, first_id=0,
+    )  # fmt: skip
+    return kept, tokens
+
+
+def told(episode):
+    return CHAT.text(episode.turns[-1])
+
+
+def test_vanilla_keeps_different_correct_attempts(judging):
+    kept, _ = explored(judging, 'vanilla', [RIGHT, RIGHT, WRONG], [])
+    assert [told(e) for e in kept] == [RIGHT]
+    kept, _ = explored(judging, 'vanilla', [RIGHT, WRONG, LONGER], [])
+    assert [told(e) for e in kept] == [RIGHT, LONGER]
+
+
+def test_no_more_are_kept_than_allowed(judging):
+    kept, _ = explored(judging, 'vanilla', [RIGHT, LONGER, WRONG], [], keep=1)
+    assert [told(e) for e in kept] == [RIGHT]
+    kept, _ = explored(
+        judging, 'critique_in_the_loop', [RIGHT, LONGER, WRONG], [RIGHT, f'{STEP}\n {LONGER}']
+    )
+    assert [told(e) for e in kept] == [RIGHT, LONGER]
+
+
+def test_a_correct_refinement_becomes_an_answer_with_the_same_ids(judging):
+    kept, _ = explored(
+        judging, 'critique_in_the_loop', [WRONG, WRONG, RIGHT], [LONGER, RIGHT, WRONG, WRONG]
+    )
+    attempt, refined = kept
+    assert (attempt.outcome['found_by'], refined.outcome['found_by']) == ('attempt', 'refinement')
+    assert [turn.role for turn in refined.turns] == ['question', 'attempt']
+    assert refined.turns[-1].header == CHAT.open('attempt')
+    assert refined.turns[-1].tokens == (*TOKENIZER.encode(LONGER), EOS)
+    assert refined.outcome['correct'] and 'verdict' not in refined.outcome
+
+
+def test_of_one_attempts_refinements_only_so_many_are_kept(judging):
+    attempts, refinements = [WRONG] * 3, [LONGER, RIGHT] + [WRONG] * 4
+    kept, _ = explored(judging, 'critique_in_the_loop', attempts, list(refinements))
+    assert [told(e) for e in kept] == [LONGER]
+    kept, _ = explored(judging, 'critique_in_the_loop', attempts, refinements, keep_refined=2)
+    assert [told(e) for e in kept] == [LONGER, RIGHT]
+
+
+def test_vanilla_never_asks_the_critic_and_counts_its_tokens(judging):
+    _, vanilla = explored(judging, 'vanilla', [WRONG] * 3, [])
+    assert vanilla == 3 * (len(TOKENIZER.encode(WRONG)) + 1)
+    _, both = explored(judging, 'critique_in_the_loop', [WRONG] * 3, [WRONG] * 6)
+    critique = len(TOKENIZER.encode('answer : wrong')) + 1
+    assert both == 3 * vanilla + 3 * critique
+
+
+def test_a_bare_answer_does_not_pass_for_a_refinement(judging):
+    answer = RIGHT.split('\n')[-1].strip()
+    kept, _ = explored(judging, 'critique_in_the_loop', [WRONG] * 3, [answer] * 6)
+    assert kept == []

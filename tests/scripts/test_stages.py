@@ -1,0 +1,167 @@
+"""What stages make of episodes: the choice of critique data, curation and every figure told."""
+
+import types
+
+import numpy as np
+import pytest
+
+from configs import lab
+from data import records
+from scripts import critique, evaluate, improve, run, train, workspace
+from train import settings
+
+
+def make_episode(tokens=(1,), problem='p', **outcome):
+    turn = records.Turn('attempt', (6,), tuple(tokens), step_ends=(len(tokens),))
+    return records.Episode(problem, 1, (turn,), outcome)
+
+
+def judged(correct, verdict, refined=None, **more):
+    told = {'correct': correct, 'verdict': verdict, **more}
+    return make_episode(**told, **({} if refined is None else {'refined_correct': refined}))
+
+
+def settings_of(**changes):
+    config = lab.get_config('smoke')
+    for name, value in changes.items():
+        config.update_from_flattened_dict({name.replace('__', '.'): value})
+    return settings.build(workspace.RunSettings, config)
+
+
+# Critique data
+
+
+def choose(flawed, right, share):
+    pairs = [(make_episode((i,), correct=False), None) for i in range(flawed)]
+    pairs += [(make_episode((100 + i,), correct=True), None) for i in range(right)]
+    return [e.outcome['correct'] for e, _ in critique.choose(pairs, correct_share=share)]
+
+
+@pytest.mark.parametrize(
+    ('flawed', 'right', 'share', 'kept_right'),
+    [(10, 50, 0.5, 10), (10, 5, 0.5, 5), (10, 50, 0.2, 2), (10, 50, 0.0, 0), (0, 9, 0.5, 0)],
+)
+def test_every_flawed_path_is_kept_and_a_share_of_right_ones(flawed, right, share, kept_right):
+    chosen = choose(flawed, right, share)
+    assert chosen.count(False) == flawed and chosen.count(True) == kept_right
+
+
+def test_no_path_is_taught_twice():
+    twice = [(make_episode((3, 4), correct=False), None)] * 2
+    other_problem = [(make_episode((3, 4), 'q', correct=False), None)]
+    assert len(critique.choose(twice + other_problem, correct_share=0.5)) == 2
+
+
+# Self-training weights
+
+
+def test_responses_weigh_one_or_their_critics_scores():
+    turn = records.Turn('attempt', (6,), (5, 9, 5, 1), step_ends=(2, 4), step_scores=(0.9, 0.2))
+    weights = {
+        weighting: improve.response_weights(turn, make_episode(score=0.4), weighting=weighting)
+        for weighting in ('keep', 'response', 'steps')
+    }
+    np.testing.assert_allclose(weights['keep'], np.ones(4))
+    np.testing.assert_allclose(weights['response'], np.full(4, 0.4))
+    np.testing.assert_allclose(weights['steps'], [0.9, 0.9, 0.2, 0.2])
+
+
+def test_a_response_without_a_score_weighs_nothing():
+    turn = make_episode().turns[0]
+    assert not improve.response_weights(turn, make_episode(score=None), weighting='response').any()
+
+
+# Figures
+
+
+def test_transitions_are_shares_of_all_attempts_and_helpfulness_of_wrong_ones():
+    episodes = [
+        judged(True, True),
+        judged(True, False, refined=False),
+        judged(False, False, refined=True),
+        judged(False, None, refined=False),
+    ]
+    told = evaluate.transitions(episodes)
+    assert told == {'c2c': 0.25, 'c2i': 0.25, 'i2c': 0.25, 'i2i': 0.25, 'helpfulness': 0.5}
+
+
+def test_garbled_critiques_count_neither_way_but_against_the_parse_rate():
+    episodes = [
+        judged(True, True, located=None, first_error=None),
+        judged(False, False, located=1, first_error=1),
+        judged(False, True, located=None, first_error=0),
+        judged(False, None, located=None, first_error=0),
+    ]
+    told = evaluate.critic_metrics(episodes, types.SimpleNamespace(settings=settings_of()))
+    assert told['parse_rate'] == 0.75
+    assert told['discriminability'][0] == pytest.approx(2 / 3)
+    assert told['found'] == pytest.approx(1 / 3) and told['passed'] == 1.0
+    assert told['first_error_f1'] == pytest.approx(2 * 1 / (1 + 3))
+
+
+def test_without_checkable_steps_no_location_is_scored():
+    settings_only = types.SimpleNamespace(settings=settings_of())
+    assert 'first_error_f1' not in evaluate.critic_metrics([judged(True, True)], settings_only)
+    assert evaluate.spurious_share([judged(True, True)]) is None
+
+
+@pytest.mark.parametrize(
+    ('pairs', 'f1'),
+    [
+        ([(None, None)], 0.0),
+        ([(2, 2), (None, None)], 1.0),
+        ([(1, 2)], 0.0),
+        ([(0, 0), (0, None), (None, 3)], 0.5),
+    ],
+)
+def test_location_counts_the_very_line(pairs, f1):
+    assert evaluate.first_error_f1(pairs) == f1
+
+
+def test_answers_reached_through_a_wrong_step_are_counted_among_right_ones():
+    episodes = [make_episode(correct=c, steps_correct=s) for c, s in ((1, 1), (1, 0), (0, 0))]
+    assert evaluate.spurious_share(episodes) == 0.5
+
+
+# Opening
+
+
+def test_every_stage_has_a_script_that_can_run_it():
+    assert set(lab.STAGES) == set(run.STAGES) == set(workspace.StageName.__args__)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'actor__num_problems': 61}, r'actor\.num_problems=61 must be in \[1, 60\]'),
+        ({'evaluate__num_problems': 21}, r'evaluate\.num_problems=21 must be in \[1, 20\]'),
+        ({'evaluate__majority': (1, 3)}, r'evaluate\.majority=3 must be in \[1, 2\]'),
+    ],
+)
+def test_a_stage_cannot_ask_for_more_than_there_is(changes, message):
+    workspace.check_counts(settings_of())
+    with pytest.raises(ValueError, match=message):
+        workspace.check_counts(settings_of(**changes))
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'sampling__attempt_tokens': 90}, r'reinforce\.length=128 must be at least 146'),
+        ({'sampling__critique_tokens': 200}, r'sampling\.score\.lengths\[-1\]=320 .* 321'),
+        ({'sampling__critique_tokens': 103}, r'prompt_buckets\[-1\]=224 .* 225'),
+        ({'sampling__refinement_tokens': 140}, r'engine\.max_length=320 .* 358'),
+        ({'model__max_length': 319}, r'model\.max_length=319 must be at least 320'),
+        ({'train__length': 321}, r'model\.max_length=320 must be at least 321'),
+    ],
+)
+def test_a_shape_that_the_longest_conversation_exceeds_is_an_error(changes, message):
+    workspace.check_lengths(settings_of(), 55)
+    with pytest.raises(ValueError, match=message):
+        workspace.check_lengths(settings_of(**changes), 55)
+
+
+def test_documents_are_made_when_read():
+    made = []
+    documents = train.Documents(10**9, lambda i: made.append(i) or i)
+    assert len(documents) == 10**9 and documents[np.int64(7)] == 7 and made == [7]
