@@ -46,7 +46,7 @@ MODEL = {
     'rope_theta': 10000.0,
     'norm_epsilon': 1e-6,
     'qkv_bias': False,
-    'qk_norm': True,
+    'qk_norm': False,
     'tie_embeddings': True,
     'activation': 'silu',
     'dtype': 'float32',
@@ -61,19 +61,19 @@ SAMPLING = {
         'num_slots': 128,
         'max_length': 320,
         'chunk_steps': 16,
-        'prompt_buckets': (64, 128, 224),
+        'prompt_buckets': (64, 128, 256),
         'insert_rows': (32, 128),
         'compact_slots': (32,),
         'compact_lengths': (128, 224),
     },
     'attempt_tokens': 64,
-    'critique_tokens': 96,
+    'critique_tokens': 128,
     'refinement_tokens': 64,
     'temperature': 0.7,
     'top_k': 0,
     'top_p': 1.0,
     'min_p': 0.0,
-    'score': {'rows': 64, 'lengths': (128, 224)},
+    'score': {'rows': 64, 'lengths': (160, 256)},
     'part_size': 100,
 }
 
@@ -122,7 +122,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'sampling': SAMPLING,
             'train': {
                 'rows': 16,
-                'length': 224,
+                'length': 288,
                 'num_microbatches': 1,
                 'log_every': 10,
                 'checkpoint_every': 100,
@@ -132,7 +132,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
                 'checkpoint': 'data/lab_base',
                 'num_documents': 400_000,
                 'worked_share': 0.5,
-                'fit': {'num_steps': 1500, 'optimizer': optimizer(0.02)},
+                'fit': {'num_steps': 1300, 'optimizer': optimizer(0.02)},
             },
             'actor': {
                 'num_problems': 1500,
@@ -167,7 +167,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
 def base(config: ConfigDict) -> ConfigDict:
     config.stages = ('base',)
     config.base.checkpoint = ''
-    config.train.update({'rows': 20, 'length': 160})
+    config.train.update({'rows': 16, 'length': 208})
     return config
 
 
@@ -189,12 +189,12 @@ def smoke(config: ConfigDict) -> ConfigDict:
             'insert_rows': (16,),
             'compact_slots': (),
             'compact_lengths': (),
-            'prompt_buckets': (224,),
+            'prompt_buckets': (256,),
             'chunk_steps': 32,
         }
     )
     config.sampling.update({'part_size': 10, 'score': {'rows': 16, 'lengths': (320,)}})
-    config.train.update({'rows': 8, 'length': 256, 'log_every': 1, 'checkpoint_every': 3})
+    config.train.update({'rows': 8, 'length': 288, 'log_every': 1, 'checkpoint_every': 3})
     config.base.update({'checkpoint': '', 'num_documents': 200})
     for stage in (config.base, config.actor, config.critic, config.improve):
         stage.fit.num_steps = 8

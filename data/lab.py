@@ -7,14 +7,14 @@ like the hours of a ten-hour clock), and asks for one of them:
 
 An attempt names one quantity a line, copies its statement and states its value at once:
 
-    ben : eve - 4 is 3
-     hal : ben + 7 is 0
+    ben : eve - 4 ; ben is 3
+     hal : ben + 7 ; hal is 0
      #### 0
 
 A critique re-derives every line in words before it judges it, and stops at the first wrong one:
 
-    ben : eve - 4 ; 7 - 4 is 3 ; correct
-     hal : ben + 7 ; 3 + 7 is 0 ; correct
+    ben : eve - 4 ; eve is 7 ; 7 - 4 is 3 ; ben is 3 ; correct
+     hal : ben + 7 ; ben is 3 ; 3 + 7 is 0 ; hal is 0 ; correct
      answer : hal is 0 ; correct
 
 The level is the number of steps needed. Problems are unlimited and a function of
@@ -61,7 +61,7 @@ class Statement:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One line of an attempt, `name : base sign digit is value`."""
+    """One line of an attempt, `name : base sign digit ; name is value`."""
 
     name: str
     base: str
@@ -70,7 +70,7 @@ class Step:
     value: int
 
     def text(self) -> str:
-        return f'{self.name} : {self.base} {self.sign} {self.digit} is {self.value}'
+        return f'{self.name} : {self.base} {self.sign} {self.digit} ; {self.name} is {self.value}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,11 +131,20 @@ def worked(question: str) -> str:
     statements, target = parse_question(question)
     values = known_values(question)
     lines = [
-        f'{s.name} : {s.expression()} ; {values[s.base]} {s.sign} {s.digit} is {values[s.name]}'
+        f'{s.name} : {s.expression()} ; {derived(s, values[s.base], values[s.name])} ; '
+        f'{s.name} is {values[s.name]}'
         for s in statements.values()
         if s.base is not None
     ]
     return '\n '.join([*lines, f'answer : {target} is {values[target]}'])
+
+
+def derived(statement: Statement, base_value: int, value: int) -> str:
+    """A value in small steps: look-up of the base, then arithmetic."""
+    return (
+        f'{statement.base} is {base_value} ; '
+        f'{base_value} {statement.sign} {statement.digit} is {value}'
+    )
 
 
 def known_values(question: str) -> dict[str, int]:
@@ -161,7 +170,7 @@ def parse_question(question: str) -> tuple[dict[str, Statement], str]:
     return statements, asked.removesuffix(' ?')
 
 
-_STEP = re.compile(r'(\w+) : (\w+) ([+-]) (\d) is (\d)')
+_STEP = re.compile(r'(\w+) : (\w+) ([+-]) (\d) ; \1 is (\d)')
 _ANSWER = re.compile(r'#### (\d)')
 
 
@@ -203,7 +212,8 @@ def _check_step(statements, known, name: str, match) -> tuple[str, str | None, i
         return f'{shown} ; {statement.base} ?', 'skipped', None
     base_value = known[statement.base]
     value = statement.value(base_value)
-    derivation = f'{shown} ; {base_value} {statement.sign} {statement.digit} is {value}'
+    told = f'{name} is {match[5]}' if match else f'{name} ?'
+    derivation = f'{shown} ; {derived(statement, base_value, value)} ; {told}'
     if match is None or match[2] != statement.base or int(match[4]) != statement.digit:
         return derivation, 'operand', value
     if match[3] != statement.sign:

@@ -304,6 +304,11 @@ class Workspace:
     def _check_base(self) -> None:
         path = self.base_checkpoint
         if path is not None:
+            if not path.is_dir():
+                raise ValueError(
+                    f'base.checkpoint={self.settings.base.checkpoint!r}: {path} is no folder; '
+                    "give a saved model, or '' to train one"
+                )
             checkpoint.check_model(
                 path, self.settings.model, tokenizer_fingerprint=self.tokenizer.fingerprint
             )
@@ -335,7 +340,10 @@ class Workspace:
             data.source,
             {'data_dir': data.data_dir, 'annotations': False, 'path': data.path or None},
         )
-        found = problems.load(data.source, split=split, **options)
+        try:
+            found = problems.load(data.source, split=split, **options)
+        except ValueError as error:
+            raise ValueError(f'config.data: {error}') from error
         if len(found) < count:
             raise ValueError(
                 f'data.num_{split}={count}, but {data.source} has {len(found)} {split} problems'
@@ -354,7 +362,7 @@ class Workspace:
                 )
             tokenizer = tokenizers.load_tokenizer(t.path)
         else:
-            texts = [text for p in self.train_problems for text in _texts(p)]
+            texts = [text for p in self.train_problems for text in tokenizer_texts(p)]
             tokenizer = tokenizers.SentencePieceTokenizer.from_bytes(
                 tokenizers.train_tokenizer(texts, vocab_size=t.vocab_size, model_type='bpe')
             )
@@ -372,7 +380,7 @@ class Workspace:
         return max(len(turn.header) + len(turn.tokens) for turn in turns)
 
 
-def _texts(problem: Problem) -> tuple[str, ...]:
+def tokenizer_texts(problem: Problem) -> tuple[str, ...]:
     """What a tokenizer learns from a problem: the critic's words too, its verdicts first of all."""
     if not problem.solution:
         return (problem.question,)
