@@ -57,6 +57,29 @@ SAMPLING = {
 }
 
 
+TRAIN = {
+    'rows': 64,
+    'length': 1024,
+    'num_microbatches': 1,
+    'log_every': 10,
+    'checkpoint_every': 100,
+    'keep_checkpoints': 2,
+}
+
+DATA = {
+    'source': 'gsm8k',
+    'path': '',
+    'data_dir': '.cache/data',
+    'seed': 0,
+    'num_train': 7473,
+    'num_test': 1319,
+}
+
+
+def fit(num_steps: int, learning_rate: float, **changes) -> dict:
+    return {'num_steps': num_steps, 'optimizer': lab.optimizer(learning_rate, **changes)}
+
+
 def get_config(arg: str = 'default') -> ConfigDict:
     config = ConfigDict(
         {
@@ -65,58 +88,10 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'stages': lab.STAGES,
             'model': MODEL,
             'tokenizer': {'kind': 'train', 'path': '', 'vocab_size': 8192},
-            'data': {
-                'source': 'gsm8k',
-                'path': '',
-                'data_dir': '.cache/data',
-                'seed': 0,
-                'num_train': 7473,
-                'num_test': 1319,
-            },
+            'data': DATA,
             'sampling': SAMPLING,
-            'train': {
-                'rows': 64,
-                'length': 1024,
-                'num_microbatches': 1,
-                'log_every': 10,
-                'checkpoint_every': 100,
-                'keep_checkpoints': 2,
-            },
-            'base': {
-                'checkpoint': '',
-                'num_documents': 7473,
-                'worked_share': 0.0,
-                'fit': {'num_steps': 400, 'optimizer': lab.optimizer(0.01, weight_decay=0.1)},
-            },
-            'actor': {
-                'num_problems': 7473,
-                'refinements_per_problem': 1,
-                'fit': {'num_steps': 200, 'optimizer': lab.optimizer(0.003)},
-            },
-            'critique': {'num_problems': 4000, 'num_attempts': 4, 'correct_share': 0.5},
-            'critic': {'fit': {'num_steps': 200, 'optimizer': lab.optimizer(0.003)}},
-            'evaluate': {
-                'num_problems': 1319,
-                'num_attempts': 4,
-                'refine': 'wrong',
-                'majority': (1, 2, 3, 4),
-                'num_resamples': 1000,
-                'confidence': 0.95,
-            },
-            'improve': {
-                'num_problems': 4000,
-                'explore': {'num_attempts': 5, 'num_refinements': 5, 'keep': 5, 'keep_refined': 1},
-                'weighting': 'keep',
-                'fit': {'num_steps': 200, 'optimizer': lab.optimizer(0.003)},
-            },
-            'reinforce': {
-                **lab.REINFORCE,
-                'num_steps': 100,
-                'num_problems': 32,
-                'length': 512,
-                'checkpoint_every': 20,
-                'optimizer': lab.optimizer(0.0003, schedule='constant'),
-            },
+            'train': TRAIN,
+            **stages(),
         }
     )
     variants = {'default': lambda config: config, 'tiny': tiny, 'smoke': smoke}
@@ -125,49 +100,84 @@ def get_config(arg: str = 'default') -> ConfigDict:
     return variants[arg](config)
 
 
+def stages() -> dict:
+    return {
+        'base': {
+            'checkpoint': '',
+            'num_documents': 7473,
+            'worked_share': 0.0,
+            'fit': fit(400, 0.01, weight_decay=0.1),
+        },
+        'actor': {'num_problems': 7473, 'refinements_per_problem': 1, 'fit': fit(200, 0.003)},
+        'critique': {'num_problems': 4000, 'num_attempts': 4, 'correct_share': 0.5},
+        'critic': {'fit': fit(200, 0.003)},
+        'evaluate': {
+            'num_problems': 1319,
+            'num_attempts': 4,
+            'refine': 'wrong',
+            'majority': (1, 2, 3, 4),
+            'num_resamples': 1000,
+            'confidence': 0.95,
+        },
+        'improve': {
+            'num_problems': 4000,
+            'explore': {'num_attempts': 5, 'num_refinements': 5, 'keep': 5, 'keep_refined': 1},
+            'weighting': 'keep',
+            'fit': fit(200, 0.003),
+        },
+        'reinforce': {
+            **lab.REINFORCE,
+            'num_steps': 100,
+            'num_problems': 32,
+            'length': 512,
+            'checkpoint_every': 20,
+            'optimizer': lab.optimizer(0.0003, schedule='constant'),
+        },
+    }
+
+
+TINY_MODEL = {
+    'vocab_size': 2048,
+    'num_layers': 3,
+    'embed_dim': 128,
+    'mlp_dim': 352,
+    'num_heads': 4,
+    'num_kv_heads': 2,
+    'head_dim': 32,
+    'dtype': 'float32',
+    'remat': 'none',
+    'scan_layers': False,
+}
+
+TINY_ENGINE = {
+    'num_slots': 64,
+    'max_length': 960,
+    'prompt_buckets': (288, 480, 736),
+    'insert_rows': (32,),
+    'compact_slots': (16,),
+    'compact_lengths': (480,),
+}
+
+TINY_SAMPLING = {
+    'attempt_tokens': 192,
+    'critique_tokens': 256,
+    'refinement_tokens': 192,
+    'score': {'rows': 16, 'lengths': (736,)},
+    'part_size': 20,
+}
+
+
 def tiny(config: ConfigDict) -> ConfigDict:
-    config.model.update(
-        {
-            'vocab_size': 2048,
-            'num_layers': 3,
-            'embed_dim': 128,
-            'mlp_dim': 352,
-            'num_heads': 4,
-            'num_kv_heads': 2,
-            'head_dim': 32,
-            'dtype': 'float32',
-            'remat': 'none',
-            'scan_layers': False,
-        }
-    )
+    config.model.update(TINY_MODEL)
     config.tokenizer.vocab_size = 2048
     config.data.update({'num_train': 2000, 'num_test': 60})
-    config.sampling.engine.update(
-        {
-            'num_slots': 64,
-            'max_length': 960,
-            'prompt_buckets': (288, 480, 736),
-            'insert_rows': (32,),
-            'compact_slots': (16,),
-            'compact_lengths': (480,),
-        }
-    )
-    config.sampling.update(
-        {
-            'attempt_tokens': 192,
-            'critique_tokens': 256,
-            'refinement_tokens': 192,
-            'score': {'rows': 16, 'lengths': (736,)},
-            'part_size': 20,
-        }
-    )
+    config.sampling.engine.update(TINY_ENGINE)
+    config.sampling.update(TINY_SAMPLING)
     config.train.update({'rows': 6, 'length': 768})
-    config.base.update({'num_documents': 2000})
-    config.base.fit.num_steps = 300
-    config.actor.update({'num_problems': 1000})
+    config.base.update({'num_documents': 2000, 'fit': fit(300, 0.02)})
+    config.actor.num_problems = 1000
     for stage in (config.actor, config.critic, config.improve):
-        stage.fit.update({'num_steps': 60, 'optimizer': lab.optimizer(0.005)})
-    config.base.fit.optimizer = ConfigDict(lab.optimizer(0.02))
+        stage.fit.update(fit(60, 0.005))
     config.critique.update({'num_problems': 60, 'num_attempts': 2})
     config.evaluate.update({'num_problems': 60, 'num_attempts': 2, 'majority': (1, 2)})
     config.improve.num_problems = 40

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from data import verify
 from data.records import Episode, Problem
 from model.transformer import Transformer
 from sampling import episodes as episode_lib
@@ -150,6 +151,7 @@ def two_player_summary(
 ) -> dict:
     """Every figure of METHODS 4 that the report shows."""
     s, n = workspace.settings.evaluate, workspace.settings.evaluate.num_attempts
+    references = [verify.canonical(problem.answer) for problem in problems]
     values = {
         'attempt': _means(groups, lambda e: e.outcome['correct']),
         'refined': _means(groups, _finally_correct),
@@ -161,10 +163,8 @@ def two_player_summary(
     for k in s.majority:
         for arm, answer in (('majority', _attempt_answer), ('refined majority', _final_answer)):
             values[f'{arm}@{k}'] = [
-                vote.maj_at_k(
-                    [answer(e) for e in group], problem.answer, k=min(k, n), num_draws=20, seed=i
-                )
-                for i, (group, problem) in enumerate(zip(groups, problems, strict=True))
+                vote.maj_at_k([answer(e) for e in group], right, k=k, num_draws=20, seed=i)
+                for i, (group, right) in enumerate(zip(groups, references, strict=True))
             ]
             cost[f'{arm}@{k}'] = k * cost['attempt' if arm == 'majority' else 'refined']
     values[f'pass@{n}'] = [

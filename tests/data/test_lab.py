@@ -13,7 +13,19 @@ SEEDS = st.integers(0, 2**31)
 INDICES = st.integers(0, 10**6)
 SPLITS = st.sampled_from(lab.SPLITS)
 QUESTION = 'eve is 7 ; ben is eve - 4 ; kim is eve + 1 ; hal is ben + 7 ; hal ?'
-SOLUTION = 'ben : eve - 4 is 3\n hal : ben + 7 is 0\n #### 0'
+
+
+def attempt_of(*lines):
+    """An attempt of `name base sign digit value` lines, the last of which is the answer's."""
+    *steps, answer = lines
+    fields = [step.split() for step in steps]
+    told = [
+        lab.Step(n, base, sign, int(d), int(value)).text() for n, base, sign, d, value in fields
+    ]
+    return '\n '.join([*told, answer])
+
+
+SOLUTION = attempt_of('ben eve - 4 3', 'hal ben + 7 0', '#### 0')
 
 
 @st.composite
@@ -92,28 +104,29 @@ def test_every_kind_of_mistake_occurs():
 
 
 @pytest.mark.parametrize(
-    ('attempt', 'first_error', 'kind'),
+    ('lines', 'first_error', 'kind'),
     [
-        (SOLUTION, None, None),
-        ('ben : eve + 4 is 1\n hal : ben + 7 is 8\n #### 8', 0, 'operation'),
-        ('ben : eve - 5 is 2\n hal : ben + 7 is 9\n #### 9', 0, 'operand'),
-        ('ben : eve - 4 is 3\n hal : kim + 7 is 5\n #### 5', 1, 'operand'),
-        ('ben : eve - 4 is 3\n hal : ben + 7 is 1\n #### 1', 1, 'arithmetic'),
-        ('hal : ben + 7 is 0\n #### 0', 0, 'skipped'),
-        ('ben : eve - 4 is 3\n #### 0', 1, 'skipped'),
-        ('ben : eve - 4 is 3\n hal : ben + 7 is 0\n #### 3', 2, 'target'),
-        ('ben : eve - 4 is 3\n hal : ben + 7 is 0\n 0', 2, 'target'),
-        ('kim : eve + 1 is 8\n ' + SOLUTION, None, None),
-        ('#### 0', 0, 'skipped'),
-        ('', 0, 'skipped'),
+        (['ben eve - 4 3', 'hal ben + 7 0', '#### 0'], None, None),
+        (['ben eve + 4 1', 'hal ben + 7 8', '#### 8'], 0, 'operation'),
+        (['ben eve - 5 2', 'hal ben + 7 9', '#### 9'], 0, 'operand'),
+        (['ben eve - 4 3', 'hal kim + 7 5', '#### 5'], 1, 'operand'),
+        (['ben eve - 4 3', 'hal ben + 7 1', '#### 1'], 1, 'arithmetic'),
+        (['hal ben + 7 0', '#### 0'], 0, 'skipped'),
+        (['ben eve - 4 3', '#### 0'], 1, 'skipped'),
+        (['ben eve - 4 3', 'hal ben + 7 0', '#### 3'], 2, 'target'),
+        (['ben eve - 4 3', 'hal ben + 7 0', '0'], 2, 'target'),
+        (['kim eve + 1 8', 'ben eve - 4 3', 'hal ben + 7 0', '#### 0'], None, None),
+        (['#### 0'], 0, 'skipped'),
+        ([''], 0, 'skipped'),
     ],
 )
-def test_the_first_wrong_line_and_its_kind_are_known(attempt, first_error, kind):
-    judgement = lab.judge(QUESTION, attempt)
+def test_the_first_wrong_line_and_its_kind_are_known(lines, first_error, kind):
+    judgement = lab.judge(QUESTION, attempt_of(*lines))
     assert (judgement.first_error, judgement.kind) == (first_error, kind)
 
 
 @hypothesis.given(st.one_of(st.text(), st.lists(st.sampled_from([*lab.WORDS, '\n'])).map(' '.join)))
+@hypothesis.example(SOLUTION)
 def test_any_text_at_all_is_judged(attempt):
     judgement = lab.judge(QUESTION, attempt)
     assert judgement.correct == (judgement.kind is None) == (judgement.first_error is None)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs import lab
-from data import records
+from data import records, verify
 from scripts import critique, evaluate, improve, run, train, workspace
 from train import settings
 
@@ -123,6 +123,16 @@ def test_answers_reached_through_a_wrong_step_are_counted_among_right_ones():
     assert evaluate.spurious_share(episodes) == 0.5
 
 
+def test_a_majority_is_right_however_the_reference_spells_its_number():
+    problem = records.Problem('p', '?', '0.50', '#### 0.50', 1, 'jsonl')
+    group = [judged(True, True, answer=verify.canonical(text)) for text in ('1/2', '.5')]
+    told = evaluate.two_player_summary(
+        types.SimpleNamespace(settings=settings_of()), [problem], [group]
+    )
+    for arm in ('attempt', 'refined', 'majority@1', 'majority@2', 'refined majority@2', 'pass@2'):
+        assert told['accuracy'][arm]['all'][0] == 1.0, arm
+
+
 # Opening
 
 
@@ -145,20 +155,35 @@ def test_a_stage_cannot_ask_for_more_than_there_is(changes, message):
 
 
 @pytest.mark.parametrize(
-    ('changes', 'message'),
+    'field',
     [
-        ({'sampling__attempt_tokens': 90}, r'reinforce\.length=128 must be at least 146'),
-        ({'sampling__critique_tokens': 200}, r'sampling\.score\.lengths\[-1\]=320 .* 321'),
-        ({'sampling__critique_tokens': 103}, r'prompt_buckets\[-1\]=224 .* 225'),
-        ({'sampling__refinement_tokens': 140}, r'engine\.max_length=320 .* 358'),
-        ({'model__max_length': 319}, r'model\.max_length=319 must be at least 320'),
-        ({'train__length': 321}, r'model\.max_length=320 must be at least 321'),
+        'reinforce.length',
+        'sampling.engine.max_length',
+        'sampling.engine.prompt_buckets',
+        'sampling.score.lengths',
+        'model.max_length',
     ],
 )
-def test_a_shape_that_the_longest_conversation_exceeds_is_an_error(changes, message):
-    workspace.check_lengths(settings_of(), 55)
-    with pytest.raises(ValueError, match=message):
-        workspace.check_lengths(settings_of(**changes), 55)
+def test_a_shape_that_the_longest_conversation_exceeds_is_an_error(field):
+    question = 50
+    s = settings_of().sampling
+    attempt = question + 1 + s.attempt_tokens
+    critique = attempt + 1 + s.critique_tokens
+    refinement = critique + 1 + s.refinement_tokens
+    fitting = {
+        'reinforce.length': attempt,
+        'sampling.score.lengths': (critique,),
+        'sampling.engine.prompt_buckets': (critique + 1,),
+        'sampling.engine.max_length': refinement,
+        'model.max_length': max(refinement, settings_of().train.length),
+    }
+    names = {name: name.replace('.', '__') for name in fitting}
+    changes = {names[name]: value for name, value in fitting.items()}
+    workspace.check_lengths(settings_of(**changes), question)
+    value = fitting[field]
+    changes[names[field]] = (value[0] - 1,) if isinstance(value, tuple) else value - 1
+    with pytest.raises(ValueError, match=rf'^{field}\S*=\d+ must be at least \d+'):
+        workspace.check_lengths(settings_of(**changes), question)
 
 
 def test_documents_are_made_when_read():
