@@ -103,6 +103,23 @@ REINFORCE = {
 }
 
 
+EVALUATE = {
+    'num_problems': 600,
+    'num_attempts': 4,
+    'refine': 'wrong',
+    'majority': (1, 2, 3, 4),
+    'num_resamples': 1000,
+    'confidence': 0.95,
+}
+
+IMPROVE = {
+    'num_problems': 1000,
+    'explore': {'num_attempts': 5, 'num_refinements': 5, 'keep': 5, 'keep_refined': 1},
+    'weighting': 'keep',
+    'fit': {'num_steps': 120, 'optimizer': optimizer(0.005)},
+}
+
+
 def get_config(arg: str = 'default') -> ConfigDict:
     config = ConfigDict(
         {
@@ -132,7 +149,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
                 'checkpoint': 'data/lab_base',
                 'num_documents': 400_000,
                 'worked_share': 0.5,
-                'fit': {'num_steps': 1300, 'optimizer': optimizer(0.02)},
+                'fit': {'num_steps': 2000, 'optimizer': optimizer(0.02)},
             },
             'actor': {
                 'num_problems': 1500,
@@ -141,20 +158,8 @@ def get_config(arg: str = 'default') -> ConfigDict:
             },
             'critique': {'num_problems': 1500, 'num_attempts': 4, 'correct_share': 0.5},
             'critic': {'fit': {'num_steps': 250, 'optimizer': optimizer(0.01)}},
-            'evaluate': {
-                'num_problems': 600,
-                'num_attempts': 4,
-                'refine': 'wrong',
-                'majority': (1, 2, 3, 4),
-                'num_resamples': 1000,
-                'confidence': 0.95,
-            },
-            'improve': {
-                'num_problems': 1000,
-                'explore': {'num_attempts': 5, 'num_refinements': 5, 'keep': 5, 'keep_refined': 1},
-                'weighting': 'keep',
-                'fit': {'num_steps': 120, 'optimizer': optimizer(0.005)},
-            },
+            'evaluate': EVALUATE,
+            'improve': IMPROVE,
             'reinforce': REINFORCE,
         }
     )

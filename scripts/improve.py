@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.records import Episode, Problem, Turn
+from data.records import Episode, Example, Problem, Turn
 from sampling.explore import Players, explore
 from scripts import command, evaluate
 from scripts import train as train_stages
@@ -54,15 +54,7 @@ def improve(workspace: Workspace, folder: pathlib.Path, *, explorer: str) -> dic
     episodes, tokens = workspace.in_parts(
         folder, problems, description=f'explore {explorer}', make=make
     )
-    own = [
-        workspace.chat.example(
-            e.turns,
-            trained=('attempt',),
-            last_only=True,
-            weights=lambda turn, e=e: response_weights(turn, e, weighting=s.weighting),
-        )
-        for e in episodes
-    ]
+    own = [response_example(workspace, episode) for episode in episodes]
     examples = train_stages.actor_examples(workspace) + own
     totals = train_stages.fit(
         workspace, folder, workspace.load_model('base'), examples, settings=s.fit
@@ -98,6 +90,17 @@ def weigh(workspace: Workspace, players: Players, kept: Sequence[Episode]) -> li
         seed=workspace.seed('improve') + 3,
     )
     return [dataclasses.replace(e, turns=e.turns[:-1]) for e in scored]
+
+
+def response_example(workspace: Workspace, episode: Episode) -> Example:
+    """question -> kept response, weighted as the config says."""
+    weighting = workspace.settings.improve.weighting
+    return workspace.chat.example(
+        episode.turns,
+        trained=('attempt',),
+        last_only=True,
+        weights=lambda turn: response_weights(turn, episode, weighting=weighting),
+    )
 
 
 def response_weights(turn: Turn, episode: Episode, *, weighting: str) -> np.ndarray:

@@ -7,20 +7,21 @@ from typing import Literal
 
 import jax
 import numpy as np
+import optax
 
 from data import packing
-from data.records import Episode, Example, Problem
+from data.records import Batch, Episode, Example, Problem
 from model.transformer import Transformer
 from sampling import episodes as episode_lib
 from sampling import steps as step_lib
 from sampling.explore import Players
 from sampling.methods import Greedy, Sampling
 from train import advantages, metrics
-from train.checkpoint import Checkpointer
 from train.objective import Objective
 from train.optimizer import OptimizerSettings, make_optimizer
+from train.state import TrainState
 from train.step import batch_logprobs, make_train_step
-from train.supervised import LoopSettings, check_finite, start, to_device
+from train.supervised import LoopSettings, start, to_device, train_loop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,57 +68,64 @@ def reinforce(
     folder/checkpoints. Returns the actor and totals.
     """
     optimizer = make_optimizer(settings.optimizer, num_steps=settings.num_steps)
+    update = make_update(players.actor, optimizer, settings=settings, loop=loop, method=method)
+    spent = {'tokens': 0}
+
+    def advance(step: int, state: TrainState):
+        rng = np.random.default_rng((seed, step))
+        chosen = rng.choice(len(problems), settings.num_problems, replace=False)
+        groups, rewards = rollouts(
+            dataclasses.replace(players, actor=state.model),
+            [problems[i] for i in chosen],
+            settings=settings,
+            scorer=scorer,
+            method=method,
+            seed=seed + step,
+        )
+        spent['tokens'] += sum(episode_lib.sampled_tokens(group) for group in groups)
+        batch = to_device(group_batch(players, groups, settings=settings))
+        state, values = update(state, batch)
+        return state, values | rewards
+
+    state, _ = train_loop(
+        start(players.actor, optimizer),
+        advance,
+        num_steps=settings.num_steps,
+        loop=dataclasses.replace(loop, log_every=1, checkpoint_every=settings.checkpoint_every),
+        folder=folder,
+        writer=writer,
+        description='reinforce',
+        cursor=lambda: dict(spent),
+        set_cursor=spent.update,
+    )
+    rows = settings.num_problems * settings.num_samples
+    trained = settings.num_steps * rows * settings.length
+    return state.model, {'tokens_sampled': spent['tokens'], 'tokens_trained': trained}
+
+
+def make_update(
+    reference: Transformer,
+    optimizer: optax.GradientTransformation,
+    *,
+    settings: ReinforceSettings,
+    loop: LoopSettings,
+    method: Sampling,
+):
+    """Returns update(state, batch) -> (state, metrics), with the reference's log-probabilities."""
     train_step = make_train_step(
         objective=settings.objective,
         optimizer=optimizer,
         transform=method.transform,
         num_microbatches=loop.num_microbatches,
     )
-    reference_logprobs = jax.jit(
-        lambda model, batch: batch_logprobs(model, batch, method.transform)[0]
-    )
-    state, done, tokens = start(players.actor, optimizer), 0, 0
-    checkpointer = Checkpointer(folder / 'checkpoints', keep=loop.keep_checkpoints)
-    restored = checkpointer.restore(state)
-    if restored is not None:
-        done, state, cursor = restored
-        tokens = cursor['tokens']
-    writer.truncate(done if done else -1)
-    delayed = metrics.Delayed(writer)
-    with metrics.progress(settings.num_steps, unit='steps', description='reinforce') as bar:
-        bar.advance(done)
-        for step in range(done + 1, settings.num_steps + 1):
-            chosen = np.random.default_rng((seed, step)).choice(
-                len(problems), settings.num_problems, replace=False
-            )
-            current = dataclasses.replace(players, actor=state.model)
-            groups, rewards = rollouts(
-                current,
-                [problems[i] for i in chosen],
-                settings=settings,
-                scorer=scorer,
-                method=method,
-                seed=seed + step,
-            )
-            tokens += sum(episode_lib.sampled_tokens(group) for group in groups)
-            examples = [
-                example
-                for group in groups
-                for example in group_examples(players, group, settings=settings)
-            ]
-            batch = to_device(packing.pad(examples, length=settings.length))
-            if settings.objective.kl != 'none':
-                batch = batch._replace(ref_logprobs=reference_logprobs(players.actor, batch))
-            state, values = train_step(state, batch)
-            check_finite(delayed.push(step, values | rewards))
-            if step % settings.checkpoint_every == 0 and step < settings.num_steps:
-                check_finite(delayed.flush())
-                checkpointer.save(step, state, {'tokens': tokens})
-            bar.advance(1, correct=rewards['reward/correct'])
-    check_finite(delayed.flush())
-    checkpointer.close()
-    trained = settings.num_steps * settings.num_problems * settings.num_samples * settings.length
-    return state.model, {'tokens_sampled': tokens, 'tokens_trained': trained}
+    logprobs = jax.jit(lambda model, batch: batch_logprobs(model, batch, method.transform)[0])
+
+    def update(state: TrainState, batch: Batch):
+        if settings.objective.kl != 'none':
+            batch = batch._replace(ref_logprobs=logprobs(reference, batch))
+        return train_step(state, batch)
+
+    return update
 
 
 def rollouts(
@@ -193,6 +201,14 @@ def score_steps(
             )
         )
     return result
+
+
+def group_batch(
+    players: Players, groups: Sequence[Sequence[Episode]], *, settings: ReinforceSettings
+) -> Batch:
+    """One row an episode, each token at its advantage within the episode's group."""
+    examples = [e for group in groups for e in group_examples(players, group, settings=settings)]
+    return packing.pad(examples, length=settings.length)
 
 
 def group_examples(

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import optax
@@ -95,41 +95,83 @@ def fit(
         transform=IDENTITY,
         num_microbatches=loop.num_microbatches,
     )
-    batches = iter(
-        pipeline.make_dataset(
-            examples,
-            seed=seed,
-            rows=loop.rows // jax.process_count(),
-            length=loop.length,
-            num_epochs=None,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
+    batches = iter(make_batches(examples, loop=loop, seed=seed))
+
+    def advance(step: int, state: TrainState):
+        batch = next(batches)
+        state, values = train_step(state, to_device(batch))
+        return state, values | {'data/waste': packing.waste(batch)}
+
+    state, last = train_loop(
+        start(model, optimizer),
+        advance,
+        num_steps=settings.num_steps,
+        loop=loop,
+        folder=folder,
+        writer=writer,
+        description=description,
+        cursor=batches.get_state,
+        set_cursor=batches.set_state,
     )
-    state, done = start(model, optimizer), 0
+    totals = {'tokens_trained': settings.num_steps * loop.rows * loop.length}
+    return state.model, totals | {'final_loss': last.get('loss/total')}
+
+
+def make_batches(
+    examples: Sequence[Example], *, loop: LoopSettings, seed: int
+) -> pipeline.PackedDataset:
+    """This process's share of endless, shuffled, packed batches."""
+    return pipeline.make_dataset(
+        examples,
+        seed=seed,
+        rows=loop.rows // jax.process_count(),
+        length=loop.length,
+        num_epochs=None,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
+def train_loop(
+    state: TrainState,
+    advance: Callable[[int, TrainState], tuple[TrainState, dict]],
+    *,
+    num_steps: int,
+    loop: LoopSettings,
+    folder: pathlib.Path,
+    writer: metrics.Writer,
+    description: str,
+    cursor: Callable[[], dict],
+    set_cursor: Callable[[dict], None],
+) -> tuple[TrainState, dict[str, float]]:
+    """Runs advance(step, state) -> (state, metrics) from the newest checkpoint to num_steps.
+
+    A checkpoint holds the state and the caller's cursor, plain JSON, in one atomic step, so that
+    a run that was stopped anywhere continues as if it had not been. Returns the state and the
+    last metrics written, {} where none were. Raises FloatingPointError where a loss is not finite.
+    """
+    done = 0
     checkpointer = Checkpointer(folder / 'checkpoints', keep=loop.keep_checkpoints)
     restored = checkpointer.restore(state)
     if restored is not None:
-        done, state, cursor = restored
-        batches.set_state(cursor['data'])
+        done, state, saved = restored
+        set_cursor(saved)
     writer.truncate(done if done else -1)
     delayed = metrics.Delayed(writer)
-    with metrics.progress(settings.num_steps, unit='steps', description=description) as bar:
+    with metrics.progress(num_steps, unit='steps', description=description) as bar:
         bar.advance(done)
-        for step in range(done + 1, settings.num_steps + 1):
-            batch = next(batches)
-            state, values = train_step(state, to_device(batch))
-            if step % loop.log_every == 0 or step == settings.num_steps:
-                check_finite(delayed.push(step, values | {'data/waste': packing.waste(batch)}))
-            if step % loop.checkpoint_every == 0 and step < settings.num_steps:
+        for step in range(done + 1, num_steps + 1):
+            state, values = advance(step, state)
+            if step % loop.log_every == 0 or step == num_steps:
+                check_finite(delayed.push(step, values))
+            if step % loop.checkpoint_every == 0 and step < num_steps:
                 check_finite(delayed.flush())
-                checkpointer.save(step, state, {'data': batches.get_state()})
+                checkpointer.save(step, state, cursor())
             bar.advance(1)
     last = delayed.flush()
     check_finite(last)
     checkpointer.close()
-    totals = {'tokens_trained': settings.num_steps * loop.rows * loop.length}
-    return state.model, totals | ({'final_loss': last[1]['loss/total']} if last else {})
+    return state, last[1] if last else {}
 
 
 def check_finite(row: tuple[int, dict[str, float]] | None) -> None:
