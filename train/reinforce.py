@@ -41,6 +41,11 @@ class ReinforceSettings:
     objective: Objective
     optimizer: OptimizerSettings
 
+    @property
+    def rows(self) -> int:
+        """Sequences a step."""
+        return self.num_problems * self.num_samples
+
 
 @dataclasses.dataclass(frozen=True)
 class StepScorer:
@@ -64,8 +69,8 @@ def reinforce(
 ) -> tuple[Transformer, dict[str, float]]:
     """Trains players.actor; everything a step does follows from (seed, step) and the weights.
 
-    The reference of the KL term is the actor as given. Continues from the newest checkpoint in
-    folder/checkpoints. Returns the actor and totals.
+    The reference of the KL term is the actor as given. Resumes from folder/checkpoints. Returns
+    the actor and totals.
     """
     optimizer = make_optimizer(settings.optimizer, num_steps=settings.num_steps)
     update = make_update(players.actor, optimizer, settings=settings, loop=loop, method=method)
@@ -98,8 +103,7 @@ def reinforce(
         cursor=lambda: dict(spent),
         set_cursor=spent.update,
     )
-    rows = settings.num_problems * settings.num_samples
-    trained = settings.num_steps * rows * settings.length
+    trained = settings.num_steps * settings.rows * settings.length
     return state.model, {'tokens_sampled': spent['tokens'], 'tokens_trained': trained}
 
 
