@@ -78,7 +78,7 @@ SAMPLING = {
 }
 
 REINFORCE = {
-    'num_steps': 20,
+    'num_steps': 12,
     'num_problems': 16,
     'num_samples': 8,
     'length': 128,
@@ -113,10 +113,10 @@ EVALUATE = {
 }
 
 IMPROVE = {
-    'num_problems': 1000,
-    'explore': {'num_attempts': 5, 'num_refinements': 5, 'keep': 5, 'keep_refined': 1},
+    'num_problems': 500,
+    'explore': {'num_attempts': 5, 'num_refinements': 3, 'keep': 5, 'keep_refined': 1},
     'weighting': 'keep',
-    'fit': {'num_steps': 120, 'optimizer': optimizer(0.005)},
+    'fit': {'num_steps': 80, 'optimizer': optimizer(0.005)},
 }
 
 
@@ -154,10 +154,10 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'actor': {
                 'num_problems': 1500,
                 'refinements_per_problem': 2,
-                'fit': {'num_steps': 120, 'optimizer': optimizer(0.005)},
+                'fit': {'num_steps': 100, 'optimizer': optimizer(0.005)},
             },
-            'critique': {'num_problems': 1500, 'num_attempts': 4, 'correct_share': 0.5},
-            'critic': {'fit': {'num_steps': 250, 'optimizer': optimizer(0.01)}},
+            'critique': {'num_problems': 1000, 'num_attempts': 4, 'correct_share': 0.5},
+            'critic': {'fit': {'num_steps': 200, 'optimizer': optimizer(0.01)}},
             'evaluate': EVALUATE,
             'improve': IMPROVE,
             'reinforce': REINFORCE,
