@@ -149,7 +149,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
                 'checkpoint': 'data/lab_base',
                 'num_documents': 400_000,
                 'worked_share': 0.5,
-                'fit': {'num_steps': 2000, 'optimizer': optimizer(0.02)},
+                'fit': {'num_steps': 1300, 'optimizer': optimizer(0.02)},
             },
             'actor': {
                 'num_problems': 1500,
