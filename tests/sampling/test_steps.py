@@ -14,8 +14,8 @@ TOKENIZER = tokenizers.lab_tokenizer()
 CHAT = chat.Chat(TOKENIZER)
 (CORRECT,), (WRONG,) = TOKENIZER.encode('correct'), TOKENIZER.encode('wrong')
 QUESTION = 'eve is 7 ; ben is eve - 4 ; hal is ben + 7 ; hal ?'
-RIGHT = 'ben : eve - 4 is 3\n hal : ben + 7 is 0\n #### 0'
-FLAWED = 'ben : eve - 4 is 9\n hal : ben + 7 is 6\n #### 6'
+RIGHT = lab.solve(QUESTION)
+FLAWED = 'ben : eve - 4 ; ben is 9\n hal : ben + 7 ; hal is 6\n #### 6'
 SHAPES = steps.ScoreShapes(rows=2, lengths=(64, 128))
 
 
