@@ -66,9 +66,9 @@ SAMPLING = {
         'compact_slots': (32,),
         'compact_lengths': (128, 224),
     },
-    'attempt_tokens': 64,
-    'critique_tokens': 128,
-    'refinement_tokens': 64,
+    'attempt_tokens': 60,
+    'critique_tokens': 136,
+    'refinement_tokens': 60,
     'temperature': 0.7,
     'top_k': 0,
     'top_p': 1.0,
@@ -139,7 +139,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'sampling': SAMPLING,
             'train': {
                 'rows': 16,
-                'length': 288,
+                'length': 304,
                 'num_microbatches': 1,
                 'log_every': 10,
                 'checkpoint_every': 100,
@@ -199,7 +199,7 @@ def smoke(config: ConfigDict) -> ConfigDict:
         }
     )
     config.sampling.update({'part_size': 10, 'score': {'rows': 16, 'lengths': (320,)}})
-    config.train.update({'rows': 8, 'length': 288, 'log_every': 1, 'checkpoint_every': 3})
+    config.train.update({'rows': 8, 'length': 304, 'log_every': 1, 'checkpoint_every': 3})
     config.base.update({'checkpoint': '', 'num_documents': 200})
     for stage in (config.base, config.actor, config.critic, config.improve):
         stage.fit.num_steps = 8

@@ -1,28 +1,31 @@
 """The generated reasoning task: chains of named digits, every step checkable.
 
-A question states quantities, each a digit or an earlier quantity plus or minus a digit (modulo 10,
-like the hours of a ten-hour clock), and asks for one of them:
+A question states quantities, first those that are digits, then those that are another quantity plus
+or minus a digit (modulo 10, like the hours of a ten-hour clock), and asks for one of them:
 
     eve is 7 ; kim is 1 ; ben is eve - 4 ; ida is kim + 1 ; hal is ben + 7 ; hal ?
 
-An attempt names one quantity a line, copies its statement and states its value at once:
+An attempt works through them, one a line: it copies the statement and states the value at once:
 
     ben : eve - 4 ; ben is 3
+     ida : kim + 1 ; ida is 2
      hal : ben + 7 ; hal is 0
      #### 0
 
 A critique re-derives every line in words before it judges it, and stops at the first wrong one:
 
     ben : eve - 4 ; eve is 7 ; 7 - 4 is 3 ; ben is 3 ; correct
+     ida : kim + 1 ; kim is 1 ; 1 + 1 is 2 ; ida is 2 ; correct
      hal : ben + 7 ; ben is 3 ; 3 + 7 is 0 ; hal is 0 ; correct
      answer : hal is 0 ; correct
 
-The level is the number of steps needed. Problems are unlimited and a function of
+The level is the number of steps that the answer needs. Problems are unlimited and a function of
 (seed, split, index); splits are disjoint because a question's hash decides its split.
 """
 
 import dataclasses
 import hashlib
+import itertools
 import random
 import re
 from collections.abc import Callable
@@ -36,7 +39,7 @@ WORDS = (*NAMES, *'0123456789', *':;?+-', 'is', '####', 'answer', 'correct', 'wr
 # fmt: on
 LEVELS = 5
 OOD_STEPS = (6, 7)
-NUM_DISTRACTORS = (1, 3)
+NUM_DISTRACTORS = (1, 2)
 SPLITS = ('train', 'validation', 'test', 'ood')
 KINDS = ('operation', 'operand', 'arithmetic', 'skipped', 'target')
 """Kinds of mistake: wrong operation, wrong operand looked up, arithmetic slip, a needed quantity
@@ -119,10 +122,9 @@ def split_of(question: str) -> str:
 
 
 def solve(question: str) -> str:
-    """The reference solution."""
-    statements, target = parse_question(question)
-    steps = [step.text() for step in _needed_steps(statements, target)]
-    values = known_values(question)
+    """The reference solution: every step in the question's order."""
+    steps = [step.text() for step in _steps(question)]
+    target, values = parse_question(question)[1], known_values(question)
     return '\n '.join([*steps, f'#### {values[target]}'])
 
 
@@ -232,7 +234,7 @@ def corrupt(question: str, *, rng: random.Random) -> str:
 def _corrupt_once(question: str, rng: random.Random) -> str:
     """One mistake, which may be none: a single step cannot be skipped, values may agree."""
     statements, target = parse_question(question)
-    steps = _needed_steps(statements, target)
+    steps = _steps(question)
     values = {s.name: s.digit for s in statements.values() if s.base is None}
     at, kind = rng.randrange(len(steps)), rng.choice(KINDS)
     asked, lines = target, []
@@ -278,36 +280,31 @@ CORRUPTIONS: dict[str, Callable] = {
 }
 
 
-def _needed_steps(statements: dict[str, Statement], target: str) -> list[Step]:
-    chain, name = [], target
-    while statements[name].base is not None:
-        chain.append(statements[name])
-        name = statements[name].base
-    value, steps = statements[name].digit, []
-    for s in reversed(chain):
-        value = s.value(value)
-        steps.append(Step(s.name, s.base, s.sign, s.digit, value))
-    return steps
+def _steps(question: str) -> list[Step]:
+    values = known_values(question)
+    return [
+        Step(s.name, s.base, s.sign, s.digit, values[s.name])
+        for s in parse_question(question)[0].values()
+        if s.base is not None
+    ]
 
 
 def _draw(rng: random.Random, *, num_steps: int) -> tuple[list[Statement], str]:
-    """Two interleaved chains of random statements, and the end of the one that is asked for.
+    """Two chains of random statements, their steps interleaved, and the end of the one asked for.
 
-    No quantity is the base of two others: a statement is told by its base, so that a small model
-    can copy it, while which chain leads to the target must be found by following it.
+    The digits come first and no quantity is the base of two others, so that a small model learns
+    to follow the statements in minutes; what is left to get wrong is looking up and computing.
     """
     num_distractors = rng.randint(*NUM_DISTRACTORS)
     names = rng.sample(NAMES, num_steps + 1 + num_distractors)
     chain, distractors = names[: num_steps + 1], names[num_steps + 1 :]
-    order = [True] * len(chain) + [False] * len(distractors)
+    digits = [Statement(name, None, '+', rng.randrange(10)) for name in (chain[0], distractors[0])]
+    rng.shuffle(digits)
+    pairs = {True: itertools.pairwise(chain), False: itertools.pairwise(distractors)}
+    order = [True] * num_steps + [False] * (num_distractors - 1)
     rng.shuffle(order)
-    waiting = {True: iter(chain), False: iter(distractors)}
-    last: dict[bool, str | None] = {True: None, False: None}
-    statements = []
+    steps = []
     for which in order:
-        name, base = next(waiting[which]), last[which]
-        sign = '+' if base is None else rng.choice('+-')
-        digit = rng.randrange(10) if base is None else rng.randrange(1, 10)
-        statements.append(Statement(name, base, sign, digit))
-        last[which] = name
-    return statements, chain[-1]
+        base, name = next(pairs[which])
+        steps.append(Statement(name, base, rng.choice('+-'), rng.randrange(1, 10)))
+    return [*digits, *steps], chain[-1]

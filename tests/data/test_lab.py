@@ -12,7 +12,7 @@ from data import critiques, lab, tokenizer, verify
 SEEDS = st.integers(0, 2**31)
 INDICES = st.integers(0, 10**6)
 SPLITS = st.sampled_from(lab.SPLITS)
-QUESTION = 'eve is 7 ; ben is eve - 4 ; kim is eve + 1 ; hal is ben + 7 ; hal ?'
+QUESTION = 'eve is 7 ; ida is 2 ; ben is eve - 4 ; kim is ida + 6 ; hal is ben + 7 ; hal ?'
 
 
 def attempt_of(*lines):
@@ -25,7 +25,7 @@ def attempt_of(*lines):
     return '\n '.join([*told, answer])
 
 
-SOLUTION = attempt_of('ben eve - 4 3', 'hal ben + 7 0', '#### 0')
+SOLUTION = attempt_of('ben eve - 4 3', 'kim ida + 6 8', 'hal ben + 7 0', '#### 0')
 
 
 @st.composite
@@ -59,8 +59,12 @@ def test_splits_share_no_question():
 
 
 @hypothesis.given(problems())
-def test_the_level_is_the_number_of_steps_and_goes_round(problem):
-    assert len(problem.solution.split('\n')) == problem.level + 1
+def test_the_level_is_the_number_of_steps_needed_and_goes_round(problem):
+    statements, name = lab.parse_question(problem.question)
+    needed = 0
+    while (base := statements[name].base) is not None:
+        needed, name = needed + 1, base
+    assert problem.level == needed
     *_, split, index = problem.id.split('/')
     harder = lab.OOD_STEPS[int(index) % 2]
     assert problem.level == (harder if split == 'ood' else 1 + int(index) % lab.LEVELS)
@@ -68,6 +72,13 @@ def test_the_level_is_the_number_of_steps_and_goes_round(problem):
 
 def test_the_harder_split_is_longer_than_every_other():
     assert min(lab.OOD_STEPS) > lab.LEVELS
+
+
+@hypothesis.given(problems())
+def test_the_reference_solution_works_through_every_statement_in_order(problem):
+    statements = lab.parse_question(problem.question)[0].values()
+    told = [line.split()[0] for line in problem.solution.split('\n')[:-1]]
+    assert told == [s.name for s in statements if s.base is not None]
 
 
 @hypothesis.given(problems())
@@ -115,7 +126,8 @@ def test_every_kind_of_mistake_occurs():
         (['ben eve - 4 3', '#### 0'], 1, 'skipped'),
         (['ben eve - 4 3', 'hal ben + 7 0', '#### 3'], 2, 'target'),
         (['ben eve - 4 3', 'hal ben + 7 0', '0'], 2, 'target'),
-        (['kim eve + 1 8', 'ben eve - 4 3', 'hal ben + 7 0', '#### 0'], None, None),
+        (['kim ida + 6 8', 'ben eve - 4 3', 'hal ben + 7 0', '#### 0'], None, None),
+        (['ben eve - 4 3', 'kim ida + 6 7', 'hal ben + 7 0', '#### 0'], 1, 'arithmetic'),
         (['#### 0'], 0, 'skipped'),
         ([''], 0, 'skipped'),
     ],
