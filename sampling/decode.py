@@ -94,7 +94,7 @@ def insert(
 @functools.partial(
     jax.jit,
     donate_argnames='state',
-    static_argnames=('method', 'num_steps', 'eos_id', 'length'),
+    static_argnames=('method', 'num_steps', 'stop_ids', 'length'),
 )
 def decode_chunk(
     model: Transformer,
@@ -104,7 +104,7 @@ def decode_chunk(
     method: Method,
     seed: jax.Array,
     num_steps: int,
-    eos_id: int,
+    stop_ids: tuple[int, ...],
     length: int,
 ) -> tuple[DecodeState, jax.Array]:
     """Samples up to `num_steps` tokens in each of `slots` [M]; None is every slot, in place.
@@ -121,7 +121,7 @@ def decode_chunk(
 
     def advance(carry):
         step, part = carry
-        return step + 1, _step(model, part, key, method=method, eos_id=eos_id)
+        return step + 1, _step(model, part, key, method=method, stop_ids=stop_ids)
 
     part = _part(state, slots, length)
     _, part = jax.lax.while_loop(running, advance, (jnp.int32(0), part))
@@ -137,7 +137,7 @@ def generated(state: DecodeState, slots: jax.Array) -> tuple[jax.Array, jax.Arra
     return tuple(sharding.constrain(x, (None, None)) for x in pair)
 
 
-def _step(model, state: DecodeState, key, *, method: Method, eos_id: int) -> DecodeState:
+def _step(model, state: DecodeState, key, *, method: Method, stop_ids) -> DecodeState:
     """Reads the last tokens and samples the next ones; done slots stay as they are."""
     B, S = state.tokens.shape
     nowhere = max(S, state.cache.layers[0][0].shape[2])
@@ -149,6 +149,7 @@ def _step(model, state: DecodeState, key, *, method: Method, eos_id: int) -> Dec
         state.request, position
     )
     token, logprob = jax.vmap(method.sample)(keys, model.logits(hidden[:, 0]))
+    stopped = functools.reduce(jnp.logical_or, (token == stop for stop in stop_ids))
     slots = jnp.arange(B)
     return _constrain(
         dataclasses.replace(
@@ -156,7 +157,7 @@ def _step(model, state: DecodeState, key, *, method: Method, eos_id: int) -> Dec
             cache=cache,
             last_token=jnp.where(state.done, state.last_token, token),
             position=jnp.where(state.done, state.position, position),
-            done=state.done | (token == eos_id) | (position + 1 >= state.stop_at),
+            done=state.done | stopped | (position + 1 >= state.stop_at),
             tokens=state.tokens.at[slots, write_at].set(token, mode='drop'),
             logprobs=state.logprobs.at[slots, write_at].set(logprob, mode='drop'),
         )

@@ -40,7 +40,7 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
-    """What was sampled for a request; `finished` says that it ends with the end token."""
+    """What was sampled for a request; `finished` says that it ends with a stop id."""
 
     id: int
     tokens: tuple[int, ...]
@@ -89,11 +89,11 @@ class EngineSettings:
 
 
 class Engine:
-    """Samples from a model, many requests at once."""
+    """Samples from a model, many requests at once; a completion ends with one of `stop_ids`."""
 
-    def __init__(self, settings: EngineSettings, *, eos_id: int):
+    def __init__(self, settings: EngineSettings, *, stop_ids: tuple[int, ...]):
         self.settings = settings
-        self.eos_id = eos_id
+        self.stop_ids = stop_ids
 
     def generate(
         self,
@@ -224,7 +224,7 @@ class Engine:
             method=method,
             seed=seed,
             num_steps=self.settings.chunk_steps,
-            eos_id=self.eos_id,
+            stop_ids=self.stop_ids,
             length=length,
         )
 
@@ -241,9 +241,8 @@ class Engine:
                 request = running.pop(slot)
                 made = slice(len(request.prompt), position[slot] + 1)
                 ids = tuple(tokens[i, made].tolist())
-                yield Completion(
-                    request.id, ids, tuple(logprobs[i, made].tolist()), ids[-1] == self.eos_id
-                )
+                finished = ids[-1] in self.stop_ids
+                yield Completion(request.id, ids, tuple(logprobs[i, made].tolist()), finished)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from data.chat import Chat
 from data.judge import Judge
 from data.records import Episode, Problem, Turn
 from model.transformer import Transformer
-from sampling.engine import Engine, Request
+from sampling.engine import Completion, Engine, Request
 from sampling.methods import Method
 
 
@@ -32,16 +32,52 @@ class Sampler:
         first_id: int,
     ) -> list[list[Turn]]:
         """`num_samples` turns of `role` after each conversation; noise by first_id + index."""
-        requests = []
-        for i, turns in enumerate(conversations):
-            prompt = tuple(self.chat.context(turns, role))
-            requests += [
-                Request(first_id + i * num_samples + j, prompt, self.max_tokens[role])
-                for j in range(num_samples)
-            ]
+        opened = [Turn(role, self.chat.open(role), ())] * len(conversations)
+        return self.continued(
+            model,
+            conversations,
+            opened,
+            num_samples=num_samples,
+            method=method,
+            seed=seed,
+            first_id=first_id,
+        )
+
+    def continued(
+        self,
+        model: Transformer,
+        conversations: Sequence[Sequence[Turn]],
+        openings: Sequence[Turn],
+        *,
+        num_samples: int,
+        method: Method,
+        seed: int,
+        first_id: int,
+    ) -> list[list[Turn]]:
+        """`num_samples` completions of each opening, a turn begun after its conversation.
+
+        The opening's tokens and log-probabilities are kept; where an opening that has tokens was
+        not sampled, its completions have no log-probabilities either. An opening counts towards
+        its role's max_tokens. Raises ValueError where it leaves none.
+        """
+        requests, begun = [], []
+        for i, (turns, opening) in enumerate(zip(conversations, openings, strict=True)):
+            prompt = (*self.chat.context(turns, opening.role), *opening.tokens)
+            room = self.max_tokens[opening.role] - len(opening.tokens)
+            first = first_id + i * num_samples
+            requests += [Request(first + j, prompt, room) for j in range(num_samples)]
+            begun += [opening] * num_samples
         completions = self.engine.generate(model, requests, method=method, seed=seed)
-        made = [self.chat.sampled(role, c.tokens, c.logprobs) for c in completions]
+        made = [self._joined(o, c) for o, c in zip(begun, completions, strict=True)]
         return [made[i : i + num_samples] for i in range(0, len(made), num_samples)]
+
+    def _joined(self, opening: Turn, completion: Completion) -> Turn:
+        known = len(opening.logprobs) == len(opening.tokens)
+        return self.chat.sampled(
+            opening.role,
+            (*opening.tokens, *completion.tokens),
+            (*opening.logprobs, *completion.logprobs) if known else (),
+        )
 
     def text(self, turn: Turn) -> str | None:
         """What a turn says; None where it was cut off before its end token."""

@@ -202,7 +202,7 @@ class Workspace:
 
     def sampler(self) -> Sampler:
         s = self.settings.sampling
-        engine = Engine(s.engine, eos_id=self.tokenizer.eos_id)
+        engine = Engine(s.engine, stop_ids=(self.tokenizer.eos_id,))
         limits = {
             'attempt': s.attempt_tokens,
             'critique': s.critique_tokens,

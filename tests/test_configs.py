@@ -207,7 +207,7 @@ def test_its_sampling_traces(name):
                 method=method_of(s),
                 seed=0,
                 num_steps=engine.chunk_steps,
-                eos_id=1,
+                stop_ids=(1,),
                 length=engine.max_length,
             ),
             model,

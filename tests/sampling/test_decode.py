@@ -64,7 +64,7 @@ def run(state, method=ENDLESS, *, slots=None, seed=0, num_steps=20, length=16):
         method=method,
         seed=np.uint32(seed),
         num_steps=num_steps,
-        eos_id=EOS,
+        stop_ids=(EOS,),
         length=length,
     )
 

@@ -66,7 +66,7 @@ def requests(num_prompts=5, samples=4):
 
 def generate(asked=None, *, method=SAMPLING, seed=0, on_completion=None, **changed):
     settings = dataclasses.replace(SETTINGS, **changed)
-    return engine.Engine(settings, eos_id=EOS).generate(
+    return engine.Engine(settings, stop_ids=(EOS,)).generate(
         model(),
         requests() if asked is None else asked,
         method=method,
@@ -205,7 +205,7 @@ def test_nothing_compiles_after_warm_up():
         compact_slots=(2,),
         compact_lengths=(16,),
     )
-    sampler = engine.Engine(settings, eos_id=EOS)
+    sampler = engine.Engine(settings, stop_ids=(EOS,))
     sampler.warm_up(model(), method=SAMPLING)
     with compilations() as compiled:
         for seed in range(3):
@@ -217,7 +217,7 @@ def test_nothing_compiles_after_warm_up():
 def test_a_mesh_samples_the_same_tokens_and_compiles_nothing_after_warm_up(shape):
     mesh = sharding.make_mesh(shape)
     settings = dataclasses.replace(SETTINGS, compact_lengths=(16,))
-    sampler = engine.Engine(settings, eos_id=EOS)
+    sampler = engine.Engine(settings, stop_ids=(EOS,))
     with jax.set_mesh(mesh):
         placed = jax.device_put(model(), sharding.shardings(model(), mesh))
         sampler.warm_up(placed, method=SAMPLING)

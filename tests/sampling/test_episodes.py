@@ -88,7 +88,7 @@ def ids_of(turns):
 @pytest.fixture(scope='module')
 def played(judging):
     """(engine with its requests, attempts, criticised, refined) of untrained players."""
-    recording = Recording(engine.Engine(SETTINGS, eos_id=EOS))
+    recording = Recording(engine.Engine(SETTINGS, stop_ids=(EOS,)))
     sampler = make_sampler(recording)
     attempts = episodes.attempts(
         sampler, model(), PROBLEMS, judge=judging, num_samples=2, method=DRIFTING, seed=0,
@@ -121,6 +121,32 @@ def test_what_was_sampled_is_not_what_its_text_is_encoded_to(played):
     _, _, criticised, _ = played
     bodies = [[t for t in turn.tokens if t != EOS] for e in criticised for turn in e.turns[1:]]
     assert any(TOKENIZER.encode(TOKENIZER.decode(body)) != body for body in bodies)
+
+
+def test_an_opening_cut_from_a_sample_is_continued_to_that_very_sample():
+    sampler = make_sampler(engine.Engine(SETTINGS, stop_ids=(EOS,)))
+    questions = [CHAT.question(p.question) for p in PROBLEMS]
+    options = {'num_samples': 1, 'method': SAMPLING, 'seed': 3, 'first_id': 5}
+    whole = [turn for (turn,) in sampler.turns(model(), questions, 'attempt', **options)]
+    cut = [CHAT.sampled('attempt', t.tokens[:4], t.logprobs[:4]) for t in whole]
+    again = [turn for (turn,) in sampler.continued(model(), questions, cut, **options)]
+    assert [t.tokens for t in again] == [t.tokens for t in whole]
+    for one, other in zip(again, whole, strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+    given = [dataclasses.replace(turn, logprobs=()) for turn in cut]
+    unknown = sampler.continued(model(), questions, given, **options)
+    assert [(t.tokens, t.logprobs) for (t,) in unknown] == [(t.tokens, ()) for t in whole]
+
+
+def test_a_line_at_a_time_stops_at_line_breaks():
+    newline = TOKENIZER.newline_id
+    sampler = make_sampler(engine.Engine(SETTINGS, stop_ids=(EOS, newline)))
+    made = sampler.turns(
+        model(), [CHAT.question(PROBLEMS[0].question)], 'attempt', num_samples=8, method=DRIFTING,
+        seed=0, first_id=0,
+    )[0]  # fmt: skip
+    assert {t.tokens[-1] for t in made} >= {newline, EOS}
+    assert all(not {EOS, newline} & set(t.tokens[:-1]) for t in made)
 
 
 def test_samples_of_one_problem_stand_together_and_differ(played):
