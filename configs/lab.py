@@ -46,7 +46,7 @@ MODEL = {
     'rope_theta': 10000.0,
     'norm_epsilon': 1e-6,
     'qkv_bias': False,
-    'qk_norm': False,
+    'qk_norm': True,
     'tie_embeddings': True,
     'activation': 'silu',
     'dtype': 'float32',
@@ -148,7 +148,8 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'base': {
                 'checkpoint': 'data/lab_base',
                 'num_documents': 400_000,
-                'worked_share': 0.5,
+                'worked_share': 0.4,
+                'recall_share': 0.3,
                 'fit': {'num_steps': 1300, 'optimizer': optimizer(0.02)},
             },
             'actor': {

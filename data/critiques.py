@@ -230,7 +230,7 @@ RELEASED = Grammar('released', _write_released, _read_released)
 """`Step sentence:`, `Correctness of the step:`, `Explanation:` a step; then the final answer's."""
 
 LAB = Grammar('lab', _write_lab, _read_lab)
-"""`ben : eve - 4 ; 7 - 4 is 3 ; correct` a line; then `answer : hal is 0 ; correct`."""
+"""`ben : eve - 4 ; 7 - 4 = 3 ; correct` a line; then `answer : hal 0 ; correct`."""
 
 GRAMMARS = {grammar.name: grammar for grammar in (RELEASED, LAB)}
 

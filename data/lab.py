@@ -3,21 +3,24 @@
 A question states quantities, first those that are digits, then those that are another quantity plus
 or minus a digit (modulo 10, like the hours of a ten-hour clock), and asks for one of them:
 
-    eve is 7 ; kim is 1 ; ben is eve - 4 ; ida is kim + 1 ; hal is ben + 7 ; hal ?
+    eve 7 ; kim 1 ; ben : eve - 4 ; ida : kim + 1 ; hal : ben + 7 ; hal ?
 
 An attempt works through them, one a line: it copies the statement and states the value at once:
 
-    ben : eve - 4 ; ben is 3
-     ida : kim + 1 ; ida is 2
-     hal : ben + 7 ; hal is 0
+    ben : eve - 4 ; ben 3
+     ida : kim + 1 ; ida 2
+     hal : ben + 7 ; hal 0
      #### 0
 
 A critique re-derives every line in words before it judges it, and stops at the first wrong one:
 
-    ben : eve - 4 ; eve is 7 ; 7 - 4 is 3 ; ben is 3 ; correct
-     ida : kim + 1 ; kim is 1 ; 1 + 1 is 2 ; ida is 2 ; correct
-     hal : ben + 7 ; ben is 3 ; 3 + 7 is 0 ; hal is 0 ; correct
-     answer : hal is 0 ; correct
+    ben : eve - 4 ; eve 7 ; 7 - 4 = 3 ; ben 3 ; correct
+     ida : kim + 1 ; kim 1 ; 1 + 1 = 2 ; ida 2 ; correct
+     hal : ben + 7 ; ben 3 ; 3 + 7 = 0 ; hal 0 ; correct
+     answer : hal 0 ; correct
+
+A value stands right behind its name, so that looking it up is the plain induction that a small
+transformer learns first; with a word between them it had not learnt it after 6M tokens.
 
 The level is the number of steps that the answer needs. Problems are unlimited and a function of
 (seed, split, index); splits are disjoint because a question's hash decides its split.
@@ -35,11 +38,12 @@ from data.records import Problem
 # fmt: off
 NAMES = ('ada', 'ben', 'cal', 'dan', 'eve', 'fay', 'gus', 'hal', 'ida', 'jim', 'kim', 'lea', 'max',
          'ned', 'oda', 'pam')
-WORDS = (*NAMES, *'0123456789', *':;?+-', 'is', '####', 'answer', 'correct', 'wrong')
+WORDS = (*NAMES, *'0123456789', *':;?+-=', '####', 'answer', 'correct', 'wrong')
 # fmt: on
 LEVELS = 5
 OOD_STEPS = (6, 7)
 NUM_DISTRACTORS = (1, 2)
+RECALLED = (2, 10)
 SPLITS = ('train', 'validation', 'test', 'ood')
 KINDS = ('operation', 'operand', 'arithmetic', 'skipped', 'target')
 """Kinds of mistake: wrong operation, wrong operand looked up, arithmetic slip, a needed quantity
@@ -48,15 +52,17 @@ skipped, and the answer of another quantity."""
 
 @dataclasses.dataclass(frozen=True)
 class Statement:
-    """`name is value` where base is None, else `name is base sign digit`."""
+    """`name digit` where base is None, else `name : base sign digit`."""
 
     name: str
     base: str | None
     sign: str
     digit: int
 
-    def expression(self) -> str:
-        return str(self.digit) if self.base is None else f'{self.base} {self.sign} {self.digit}'
+    def text(self) -> str:
+        if self.base is None:
+            return f'{self.name} {self.digit}'
+        return f'{self.name} : {self.base} {self.sign} {self.digit}'
 
     def value(self, base_value: int) -> int:
         return (base_value + (self.digit if self.sign == '+' else -self.digit)) % 10
@@ -64,7 +70,7 @@ class Statement:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One line of an attempt, `name : base sign digit ; name is value`."""
+    """One line of an attempt, `name : base sign digit ; name value`."""
 
     name: str
     base: str
@@ -73,7 +79,7 @@ class Step:
     value: int
 
     def text(self) -> str:
-        return f'{self.name} : {self.base} {self.sign} {self.digit} ; {self.name} is {self.value}'
+        return f'{self.name} : {self.base} {self.sign} {self.digit} ; {self.name} {self.value}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +106,7 @@ def problem(*, seed: int, split: str, index: int) -> Problem:
     rng = random.Random(f'{seed}/{split}/{index}')
     while True:
         statements, target = _draw(rng, num_steps=level)
-        question = ' ; '.join(f'{s.name} is {s.expression()}' for s in statements)
-        question = f'{question} ; {target} ?'
+        question = ' ; '.join([*(s.text() for s in statements), f'{target} ?'])
         if split == 'ood' or split_of(question) == split:
             break
     solution = solve(question)
@@ -133,19 +138,30 @@ def worked(question: str) -> str:
     statements, target = parse_question(question)
     values = known_values(question)
     lines = [
-        f'{s.name} : {s.expression()} ; {derived(s, values[s.base], values[s.name])} ; '
-        f'{s.name} is {values[s.name]}'
+        f'{s.text()} ; {derived(s, values[s.base], values[s.name])} ; {s.name} {values[s.name]}'
         for s in statements.values()
         if s.base is not None
     ]
-    return '\n '.join([*lines, f'answer : {target} is {values[target]}'])
+    return '\n '.join([*lines, f'answer : {target} {values[target]}'])
+
+
+def recall(index: int) -> tuple[str, str]:
+    """A list of digits by name and the same list in another order, for the base model.
+
+    It teaches what every step starts with, the look-up of a value by its name, which a model that
+    reads only solutions is slow to find: the value computed last is too good a guess there.
+    """
+    rng = random.Random(f'recall/{index}')
+    names = rng.sample(NAMES, rng.randint(*RECALLED))
+    told = [f'{name} {rng.randrange(10)}' for name in names]
+    question = ' ; '.join([*told, f'{names[-1]} ?'])
+    return question, '\n '.join(rng.sample(told, len(told)))
 
 
 def derived(statement: Statement, base_value: int, value: int) -> str:
     """A value in small steps: look-up of the base, then arithmetic."""
     return (
-        f'{statement.base} is {base_value} ; '
-        f'{base_value} {statement.sign} {statement.digit} is {value}'
+        f'{statement.base} {base_value} ; {base_value} {statement.sign} {statement.digit} = {value}'
     )
 
 
@@ -162,17 +178,16 @@ def parse_question(question: str) -> tuple[dict[str, Statement], str]:
     *parts, asked = question.split(' ; ')
     statements = {}
     for part in parts:
-        name, _, expression = part.partition(' is ')
-        words = expression.split()
+        name, *words = part.split()
         statements[name] = (
             Statement(name, None, '+', int(words[0]))
             if len(words) == 1
-            else Statement(name, words[0], words[1], int(words[2]))
+            else Statement(name, words[1], words[2], int(words[3]))
         )
     return statements, asked.removesuffix(' ?')
 
 
-_STEP = re.compile(r'(\w+) : (\w+) ([+-]) (\d) ; \1 is (\d)')
+_STEP = re.compile(r'(\w+) : (\w+) ([+-]) (\d) ; \1 (\d)')
 _ANSWER = re.compile(r'#### (\d)')
 
 
@@ -195,7 +210,7 @@ def judge(question: str, attempt: str) -> Judgement:
             return Judgement(i, kind, '\n '.join([*lines, 'answer : wrong']))
         known[name] = value
     final = _ANSWER.fullmatch(attempt_lines[-1].strip())
-    told = f'answer : {target} is {known[target]}' if target in known else f'answer : {target} ?'
+    told = f'answer : {target} {known[target]}' if target in known else f'answer : {target} ?'
     right = final is not None and target in known and int(final[1]) == known[target]
     lines.append(f'{told} ; {"correct" if right else "wrong"}')
     kind = None if right else 'skipped' if target not in known else 'target'
@@ -209,12 +224,12 @@ def _check_step(statements, known, name: str, match) -> tuple[str, str | None, i
         return f'{name} ?'.strip(), 'operand', None
     if statement.base is None:
         return f'{name} : {statement.digit}', 'operand', None
-    shown = f'{name} : {statement.expression()}'
+    shown = statement.text()
     if statement.base not in known:
         return f'{shown} ; {statement.base} ?', 'skipped', None
     base_value = known[statement.base]
     value = statement.value(base_value)
-    told = f'{name} is {match[5]}' if match else f'{name} ?'
+    told = f'{name} {match[5]}' if match else f'{name} ?'
     derivation = f'{shown} ; {derived(statement, base_value, value)} ; {told}'
     if match is None or match[2] != statement.base or int(match[4]) != statement.digit:
         return derivation, 'operand', value

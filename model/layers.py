@@ -23,6 +23,15 @@ def init_weight(key: jax.Array, shape: tuple[int, ...], *, axes, fan_in: int, dt
     return nnx.Param(value.astype(dtype), axes=axes)
 
 
+def zeros(shape: tuple[int, ...], axes, dtype) -> nnx.Param:
+    """A Param of zeros.
+
+    What a block adds to the residual stream starts so: a token's own embedding is then all that
+    later layers see at first, and attention learns to copy several times sooner.
+    """
+    return nnx.Param(jnp.zeros(shape, dtype), axes=axes)
+
+
 def project(x: jax.Array, weight: jax.Array, *, contract: int) -> jax.Array:
     """Contracts the last `contract` dimensions of x with the first of `weight`, as one 2-D matmul.
 
@@ -100,12 +109,11 @@ class Attention(nnx.Module):
         self.query = weight((D, c.num_heads, H), ('embed', 'heads', None), D)
         self.key = weight((D, c.num_kv_heads, H), ('embed', 'kv_heads', None), D)
         self.value = weight((D, c.num_kv_heads, H), ('embed', 'kv_heads', None), D)
-        self.out = weight((c.num_heads, H, D), ('heads', None, 'embed'), c.num_heads * H)
+        self.out = zeros((c.num_heads, H, D), ('heads', None, 'embed'), c.param_dtype)
         if config.qkv_bias:
             for name, heads in (('query', 'heads'), ('key', 'kv_heads'), ('value', 'kv_heads')):
                 shape = getattr(self, name).shape[1:]
-                bias = nnx.Param(jnp.zeros(shape, c.param_dtype), axes=(heads, None))
-                setattr(self, f'{name}_bias', bias)
+                setattr(self, f'{name}_bias', zeros(shape, (heads, None), c.param_dtype))
         if config.qk_norm:
             self.query_norm = RMSNorm(H, config=config, axis=None)
             self.key_norm = RMSNorm(H, config=config, axis=None)
@@ -144,7 +152,7 @@ class MLP(nnx.Module):
         into, out = ('embed', 'mlp'), ('mlp', 'embed')
         self.gate = init_weight(rngs.params(), (D, F), axes=into, fan_in=D, dtype=dtype)
         self.up = init_weight(rngs.params(), (D, F), axes=into, fan_in=D, dtype=dtype)
-        self.down = init_weight(rngs.params(), (F, D), axes=out, fan_in=F, dtype=dtype)
+        self.down = zeros((F, D), out, dtype)
         self.activation = config.activation
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -41,20 +41,26 @@ def base(workspace: Workspace, folder: pathlib.Path) -> dict:
 
 
 def base_document(workspace: Workspace, index: int) -> Example:
-    """A question with its solution or, for a share of lab questions, every quantity worked out."""
-    data, chat = workspace.settings.data, workspace.chat
-    if data.source == 'lab':
-        problem = lab.problem(seed=data.seed + 1, split='train', index=index)
-        worked = random.Random(index).random() < workspace.settings.base.worked_share
-    else:
-        problem, worked = workspace.train_problems[index % len(workspace.train_problems)], False
-    answer = (
-        chat.written('critique', lab.worked(problem.question))
-        if worked
-        else chat.written('attempt', problem.solution)
-    )
-    turns = (*chat.question(problem.question), answer)
-    return chat.example(turns, trained=(answer.role,), weights=None, last_only=True)
+    """A question with its solution or, for shares of the lab's, worked out or recalled."""
+    chat, (question, role, text) = workspace.chat, base_text(workspace, index)
+    turns = (*chat.question(question), chat.written(role, text))
+    return chat.example(turns, trained=(role,), weights=None, last_only=True)
+
+
+def base_text(workspace: Workspace, index: int) -> tuple[str, str, str]:
+    """(question, role, text) of a document."""
+    s, data = workspace.settings.base, workspace.settings.data
+    if data.source != 'lab':
+        problem = workspace.train_problems[index % len(workspace.train_problems)]
+        return problem.question, 'attempt', problem.solution
+    drawn = random.Random(index).random()
+    if drawn < s.recall_share:
+        question, text = lab.recall(index)
+        return question, 'critique', text
+    problem = lab.problem(seed=data.seed + 1, split='train', index=index)
+    if drawn < s.recall_share + s.worked_share:
+        return problem.question, 'critique', lab.worked(problem.question)
+    return problem.question, 'attempt', problem.solution
 
 
 def actor(workspace: Workspace, folder: pathlib.Path) -> dict:

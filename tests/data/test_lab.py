@@ -12,7 +12,7 @@ from data import critiques, lab, tokenizer, verify
 SEEDS = st.integers(0, 2**31)
 INDICES = st.integers(0, 10**6)
 SPLITS = st.sampled_from(lab.SPLITS)
-QUESTION = 'eve is 7 ; ida is 2 ; ben is eve - 4 ; kim is ida + 6 ; hal is ben + 7 ; hal ?'
+QUESTION = 'eve 7 ; ida 2 ; ben : eve - 4 ; kim : ida + 6 ; hal : ben + 7 ; hal ?'
 
 
 def attempt_of(*lines):
@@ -184,7 +184,15 @@ def test_what_a_base_model_reads_works_out_every_quantity(problem):
     assert given.items() <= values.items()
     stated = [s for s in lab.parse_question(problem.question)[0].values() if s.base is not None]
     assert len(steps) == len(stated)
-    assert answer.endswith(f'is {problem.answer}')
+    assert answer.endswith(f' {problem.answer}')
+
+
+@hypothesis.given(INDICES)
+def test_a_recalled_list_is_the_list_told(index):
+    question, text = lab.recall(index)
+    *told, asked = question.split(' ; ')
+    assert sorted(text.split('\n ')) == sorted(told)
+    assert len({t.split()[0] for t in told}) == len(told) and asked.endswith('?')
 
 
 def test_an_unknown_split_is_an_error():

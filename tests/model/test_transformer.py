@@ -211,5 +211,13 @@ def test_the_same_key_makes_the_same_model_and_layers_differ(init_model):
 def test_initial_weights_have_variance_one_over_fan_in(init_model):
     model = init_model(jax.random.key(0))
     attention, mlp = model.blocks.attention, model.blocks.mlp
-    for weight, fan_in in ((attention.query, 64), (attention.out, 128), (mlp.down, 128)):
-        assert np.std(weight[...]) == pytest.approx(fan_in**-0.5, rel=0.05)
+    for weight in (attention.query, attention.value, mlp.up, model.embedding):
+        assert np.std(weight[...]) == pytest.approx(64**-0.5, rel=0.05)
+
+
+def test_a_new_block_adds_nothing_to_the_residual_stream(init_model):
+    model = init_model(jax.random.key(0))
+    tokens = np.arange(8)[None]
+    hidden, _ = tiny.jit(lambda m, t: m(t, t))(model, tokens)
+    alone = tiny.jit(lambda m, t: m.final_norm(m.embedding[...][t]))(model, tokens)
+    np.testing.assert_array_equal(hidden, alone)

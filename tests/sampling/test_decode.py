@@ -6,30 +6,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model import config, logprobs, transformer
+from model import logprobs
 from sampling import decode, methods
+from tests import tiny
 
 EOS = 1
-CONFIG = config.ModelConfig(
+CONFIG = dataclasses.replace(
+    tiny.CONFIG,
     vocab_size=64,
-    num_layers=2,
-    embed_dim=16,
-    mlp_dim=32,
     num_heads=2,
     num_kv_heads=1,
     head_dim=8,
     max_length=32,
-    rope_theta=1e4,
-    norm_epsilon=1e-6,
-    qkv_bias=False,
-    qk_norm=False,
-    tie_embeddings=True,
-    activation='silu',
-    dtype='float32',
-    param_dtype='float32',
-    remat='none',
     scan_layers=False,
-    logits_chunk=8,
 )
 SAMPLING = methods.Sampling(1.0, 0, 1.0, 0.0, banned=(0,))
 ENDLESS = methods.Sampling(1.0, 0, 1.0, 0.0, banned=(0, EOS))
@@ -39,7 +28,7 @@ LENGTHS = np.array([4, 2], np.int32)
 
 @functools.cache
 def model():
-    return transformer.init_model(CONFIG, jax.random.key(0))
+    return tiny.make_model(CONFIG)
 
 
 def started(prompts=PROMPTS, *, slots=(2, 0, 9), rows=(0, 1, 0), batch=4, stop_at=14, length=16):

@@ -8,30 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model import config, logprobs, sharding, transformer
+from model import logprobs, sharding
 from sampling import decode, engine, methods
+from tests import tiny
 
 EOS = 1
-CONFIG = config.ModelConfig(
+CONFIG = dataclasses.replace(
+    tiny.CONFIG,
     vocab_size=64,
-    num_layers=2,
-    embed_dim=16,
-    mlp_dim=32,
     num_heads=2,
     num_kv_heads=2,
     head_dim=8,
     max_length=32,
-    rope_theta=1e4,
-    norm_epsilon=1e-6,
-    qkv_bias=False,
-    qk_norm=False,
-    tie_embeddings=True,
-    activation='silu',
-    dtype='float32',
-    param_dtype='float32',
-    remat='none',
     scan_layers=False,
-    logits_chunk=8,
 )
 SAMPLING = methods.Sampling(1.0, 0, 1.0, 0.0, banned=(0,))
 ENDLESS = methods.Sampling(1.0, 0, 1.0, 0.0, banned=(0, EOS))
@@ -48,7 +37,7 @@ SETTINGS = engine.EngineSettings(
 
 @functools.cache
 def model():
-    return transformer.init_model(CONFIG, jax.random.key(0))
+    return tiny.make_model(CONFIG)
 
 
 @functools.cache

@@ -4,31 +4,33 @@ import dataclasses
 import functools
 import itertools
 
-import jax
 import pytest
 
 from data import chat, critiques, judge, lab, verify
 from data import tokenizer as tokenizers
-from model import config, transformer
 from sampling import engine, episodes, explore, methods
+from tests import tiny
 
 TOKENIZER = tokenizers.lab_tokenizer()
 CHAT = chat.Chat(TOKENIZER)
 EOS = TOKENIZER.eos_id
 CONTROL = tuple(TOKENIZER.special(n) for n in (*tokenizers.HEADERS, '<pad>', '<unk>', '<s>'))
-CONFIG = config.ModelConfig(
-    vocab_size=TOKENIZER.vocab_size, num_layers=1, embed_dim=16, mlp_dim=16, num_heads=2,
-    num_kv_heads=1, head_dim=8, max_length=256, rope_theta=1e4, norm_epsilon=1e-6, qkv_bias=False,
-    qk_norm=False, tie_embeddings=True, activation='silu', dtype='float32', param_dtype='float32',
-    remat='none', scan_layers=False, logits_chunk=64,
-)  # fmt: skip
+CONFIG = dataclasses.replace(
+    tiny.CONFIG,
+    vocab_size=TOKENIZER.vocab_size,
+    num_heads=2,
+    num_kv_heads=1,
+    head_dim=8,
+    max_length=256,
+    scan_layers=False,
+)
 SETTINGS = engine.EngineSettings(
     num_slots=4, max_length=256, chunk_steps=8, prompt_buckets=(224,), insert_rows=(4,),
     compact_slots=(), compact_lengths=(),
 )  # fmt: skip
 SAMPLING = methods.Sampling(1.0, 0, 1.0, 0.0, banned=CONTROL)
 GREEDY = methods.Greedy(banned=CONTROL)
-FEW = {TOKENIZER.newline_id, EOS, *TOKENIZER.encode('is + 7')}
+FEW = {TOKENIZER.newline_id, EOS, *TOKENIZER.encode('= + 7')}
 DRIFTING = methods.Sampling(1.0, 0, 1.0, 0.0, tuple(set(range(TOKENIZER.vocab_size)) - FEW))
 """Many line breaks: text that opens with one is encoded to other ids than those it came from."""
 LIMITS = {'attempt': 9, 'critique': 7, 'refinement': 5}
@@ -38,7 +40,7 @@ RIGHT = PROBLEMS[1].solution
 
 @functools.cache
 def model(seed=0):
-    return transformer.init_model(CONFIG, jax.random.key(seed))
+    return tiny.make_model(CONFIG, seed)
 
 
 @pytest.fixture(scope='module')
@@ -198,7 +200,7 @@ def test_an_attempt_that_was_cut_off_is_wrong_even_with_its_answer(judging):
     [
         (lab.judge(PROBLEMS[1].question, RIGHT).critique, True, None),
         ('ada ; correct\n ben ; wrong\n answer : wrong', False, 1),
-        ('ada ; correct\n answer : eve is 3 ; wrong', False, 1),
+        ('ada ; correct\n answer : eve 3 ; wrong', False, 1),
         ('ada ; correct', None, None),
         ('answer : correct\n answer : wrong', None, None),
         ('correct', None, None),

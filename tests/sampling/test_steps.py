@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -7,44 +8,21 @@ import pytest
 
 from data import chat, critiques, lab, records
 from data import tokenizer as tokenizers
-from model import config, transformer
 from sampling import steps
+from tests import tiny
 
 TOKENIZER = tokenizers.lab_tokenizer()
 CHAT = chat.Chat(TOKENIZER)
 (CORRECT,), (WRONG,) = TOKENIZER.encode('correct'), TOKENIZER.encode('wrong')
-QUESTION = 'eve is 7 ; ben is eve - 4 ; hal is ben + 7 ; hal ?'
+QUESTION = 'eve 7 ; ben : eve - 4 ; hal : ben + 7 ; hal ?'
 RIGHT = lab.solve(QUESTION)
-FLAWED = 'ben : eve - 4 ; ben is 9\n hal : ben + 7 ; hal is 6\n #### 6'
+FLAWED = 'ben : eve - 4 ; ben 9\n hal : ben + 7 ; hal 6\n #### 6'
 SHAPES = steps.ScoreShapes(rows=2, lengths=(64, 128))
 
 
 @functools.cache
 def critic():
-    return transformer.init_model(
-        config.ModelConfig(
-            vocab_size=64,
-            num_layers=1,
-            embed_dim=16,
-            mlp_dim=32,
-            num_heads=2,
-            num_kv_heads=1,
-            head_dim=8,
-            max_length=128,
-            rope_theta=1e4,
-            norm_epsilon=1e-6,
-            qkv_bias=False,
-            qk_norm=False,
-            tie_embeddings=True,
-            activation='silu',
-            dtype='float32',
-            param_dtype='float32',
-            remat='none',
-            scan_layers=False,
-            logits_chunk=8,
-        ),
-        jax.random.key(0),
-    )
+    return tiny.make_model(dataclasses.replace(tiny.CONFIG, vocab_size=64, max_length=128))
 
 
 def episode(attempt, critique):
@@ -102,7 +80,7 @@ def test_steps_after_the_critic_stopped_have_zero():
 
 
 def test_an_unclear_verdict_has_zero_and_never_passes():
-    text = 'ben : eve - 4 ; correct or wrong\n hal : ben + 7 ; correct\n answer : hal is 0 ; maybe'
+    text = 'ben : eve - 4 ; correct or wrong\n hal : ben + 7 ; correct\n answer : hal 0 ; maybe'
     (scores,) = rewards([episode(RIGHT, text)])
     assert scores.steps[0] == 0.0 < scores.steps[1]
     assert scores.steps[2] == 0.0
@@ -110,7 +88,7 @@ def test_an_unclear_verdict_has_zero_and_never_passes():
 
 
 def test_a_critique_without_verdicts_has_no_scores():
-    assert rewards([episode(RIGHT, 'eve is eve is eve')]) == [steps.StepScores(None, None)]
+    assert rewards([episode(RIGHT, 'eve = eve = eve')]) == [steps.StepScores(None, None)]
 
 
 def test_more_verdicts_than_steps_are_dropped():

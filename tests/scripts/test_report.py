@@ -11,9 +11,9 @@ from data import records, tokenizer
 from scripts import report
 from train import settings
 
-QUESTION = 'ben is 3 ; eve is ben + 4 ; eve ?'
-STEPS = ('eve : ben + 4 is 7\n', ' #### 7')
-CRITIQUE = 'eve : ben + 4 ; 3 + 4 is 7 ; correct\n answer : eve is 7 ; correct'
+QUESTION = 'ben 3 ; eve : ben + 4 ; eve ?'
+STEPS = ('eve : ben + 4 = 7\n', ' #### 7')
+CRITIQUE = 'eve : ben + 4 ; 3 + 4 = 7 ; correct\n answer : eve 7 ; correct'
 WORDS = sorted(set(f'{QUESTION} {"".join(STEPS)} {CRITIQUE} wrong'.split()))
 
 
@@ -128,7 +128,7 @@ def test_every_figure_of_the_summaries_is_shown(workdir, page):
 
 def test_steps_carry_their_verdict_in_words_as_well_as_in_colour(page):
     assert page.count('<details') == 10
-    assert '<div class="right"><span>eve : ben + 4 is 7</span><span>✓ right 0.97' in page
+    assert '<div class="right"><span>eve : ben + 4 = 7</span><span>✓ right 0.97' in page
     assert '<div class="wrong"><span>#### 7</span><span>✗ wrong 0.20' in page
 
 
