@@ -15,7 +15,7 @@ from typing import Any, Literal
 import jax
 import ml_collections
 
-from data import annotate, critiques, judge, problems, records, verify
+from data import annotate, critiques, judge, mistakes, problems, records, verify
 from data import tokenizer as tokenizers
 from data.chat import Chat
 from data.records import Episode, Problem
@@ -384,7 +384,7 @@ def tokenizer_texts(problem: Problem) -> tuple[str, ...]:
     """What a tokenizer learns from a problem: the critic's words too, its verdicts first of all."""
     if not problem.solution:
         return (problem.question,)
-    flawed = annotate.corrupt(problem, rng=random.Random(problem.id))
+    flawed = mistakes.corrupt(problem, rng=random.Random(problem.id))
     return problem.question, problem.solution, annotate.annotate(problem, flawed)
 
 

@@ -1,12 +1,10 @@
-"""Flawed attempts by rule, and the annotator's critiques of any attempt."""
-
-import random
+"""What annotators say of any attempt, and what they know."""
 
 import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from data import annotate, critiques, lab, problems, records, tokenizer
+from data import annotate, critiques, lab, mistakes, problems, records, tokenizer
 
 SOLUTION = 'She sold 48/2 = 24 clips in May.\nThat is 48+24 = 72 clips altogether.\n#### 72'
 PROBLEM = records.Problem('p', 'How many clips?', '72', SOLUTION, 2, 'gsm8k')
@@ -16,25 +14,6 @@ RNGS = st.randoms(use_true_random=False)
 
 def parsed(attempt, problem=PROBLEM):
     return critiques.RELEASED.parse(annotate.annotate(problem, attempt))
-
-
-@hypothesis.given(RNGS)
-def test_a_flawed_attempt_differs_from_the_reference_in_one_number(rng):
-    flawed = annotate.corrupt(PROBLEM, rng=rng)
-    pairs = zip(SOLUTION.split('\n'), flawed.split('\n'), strict=True)
-    assert sum(was != now for was, now in pairs) == 1
-
-
-@pytest.mark.parametrize('problem', [PROBLEM, LAB_PROBLEM], ids=lambda p: p.source)
-def test_the_same_random_state_makes_the_same_mistake(problem):
-    made = {annotate.corrupt(problem, rng=random.Random(7)) for _ in range(3)}
-    assert len(made) == 1 and made != {problem.solution}
-
-
-def test_a_solution_without_numbers_cannot_be_corrupted():
-    problem = records.Problem('q', 'Who?', 'Ann', 'It was Ann.', 1, 'jsonl')
-    with pytest.raises(ValueError, match='q: the solution has no number'):
-        annotate.corrupt(problem, rng=random.Random(0))
 
 
 def test_the_reference_solution_passes_step_by_step():
@@ -73,7 +52,7 @@ def test_any_attempt_gets_a_critique_with_a_final_verdict(attempt):
 
 @hypothesis.given(RNGS)
 def test_on_the_lab_the_annotator_is_the_judge(rng):
-    attempt = annotate.corrupt(LAB_PROBLEM, rng=rng)
+    attempt = mistakes.corrupt(LAB_PROBLEM, rng=rng)
     judgement = lab.judge(LAB_PROBLEM.question, attempt)
     assert annotate.annotate(LAB_PROBLEM, attempt) == judgement.critique
 
