@@ -31,7 +31,6 @@ import hashlib
 import itertools
 import random
 import re
-from collections.abc import Callable
 
 from data.records import Problem
 
@@ -191,6 +190,12 @@ _STEP = re.compile(r'(\w+) : (\w+) ([+-]) (\d) ; \1 (\d)')
 _ANSWER = re.compile(r'#### (\d)')
 
 
+def parse_step(line: str) -> Step | None:
+    """The step that a line of an attempt is; None where it is none, such as the answer line."""
+    match = _STEP.fullmatch(line.strip())
+    return match and Step(match[1], match[2], match[3], int(match[4]), int(match[5]))
+
+
 def judge(question: str, attempt: str) -> Judgement:
     """Checks an attempt line by line: the first wrong line, its kind, and the oracle's critique.
 
@@ -236,63 +241,6 @@ def _check_step(statements, known, name: str, match) -> tuple[str, str | None, i
     if match[3] != statement.sign:
         return derivation, 'operation', value
     return derivation, None if int(match[5]) == value else 'arithmetic', value
-
-
-def corrupt(question: str, *, rng: random.Random) -> str:
-    """A flawed attempt: the reference with a mistake of a random kind, then carried on from it."""
-    while True:
-        attempt = _corrupt_once(question, rng)
-        if not judge(question, attempt).correct:
-            return attempt
-
-
-def _corrupt_once(question: str, rng: random.Random) -> str:
-    """One mistake, which may be none: a single step cannot be skipped, values may agree."""
-    statements, target = parse_question(question)
-    steps = _steps(question)
-    values = {s.name: s.digit for s in statements.values() if s.base is None}
-    at, kind = rng.randrange(len(steps)), rng.choice(KINDS)
-    asked, lines = target, []
-    for i, step in enumerate(steps):
-        if i == at and kind == 'skipped' and len(steps) > 1:
-            values[step.name] = rng.randrange(10)
-            continue
-        if i == at:
-            step = CORRUPTIONS[kind](step, rng, statements)
-        base_value = values.get(step.base, rng.randrange(10))
-        values[step.name] = Statement(*dataclasses.astuple(step)[:4]).value(base_value)
-        if i == at and kind == 'arithmetic':
-            values[step.name] = (values[step.name] + rng.randrange(1, 10)) % 10
-        lines.append(dataclasses.replace(step, value=values[step.name]).text())
-    if kind == 'target':
-        asked = rng.choice([name for name in values if name != target])
-    return '\n '.join([*lines, f'#### {values[asked]}'])
-
-
-def _wrong_operation(step: Step, rng, statements) -> Step:
-    return dataclasses.replace(step, sign='-' if step.sign == '+' else '+')
-
-
-def _wrong_operand(step: Step, rng, statements) -> Step:
-    other = rng.choice(
-        [name for name in statements if name not in (step.name, step.base)] or [step.base]
-    )
-    if other != step.base and rng.random() < 0.5:
-        return dataclasses.replace(step, base=other)
-    return dataclasses.replace(step, digit=(step.digit + rng.randrange(1, 10)) % 10)
-
-
-def _unchanged(step: Step, rng, statements) -> Step:
-    return step
-
-
-CORRUPTIONS: dict[str, Callable] = {
-    'operation': _wrong_operation,
-    'operand': _wrong_operand,
-    'arithmetic': _unchanged,
-    'skipped': _unchanged,
-    'target': _unchanged,
-}
 
 
 def _steps(question: str) -> list[Step]:

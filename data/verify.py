@@ -30,7 +30,9 @@ _NUMBER = re.compile(
     rf'(?P<sign>[-+]?)\s*(?:(?P<whole>{_INTEGER})\s+(?={_INTEGER}\s*/))?(?P<top>{_DECIMAL})'
     rf'(?:\s*/\s*(?P<bottom>-?{_DECIMAL})|[eE](?P<exponent>[-+]?[0-9]{{1,3}}))?'
 )
-_COUNTED = re.compile(rf'{_DECIMAL}')
+NUMBER_IN_TEXT = re.compile(rf'{_INTEGER}(?:\.[0-9]+)?|\.[0-9]+')
+"""A number as it stands in a sentence: `1,234.50`, `.5`; a full stop after it is not its own."""
+
 _FRACTION = re.compile(rf'\\frac\s*\{{\s*(-?{_DECIMAL})\s*\}}\s*\{{\s*({_DECIMAL})\s*\}}')
 _TEXT = re.compile(r'\\(?:text|textbf|mbox|mathrm)\s*\{([^{}]*)\}')
 _REPLACED = [
@@ -252,9 +254,9 @@ def equivalent(answer: str, reference: str) -> bool:
     return compare(answer, reference) is True
 
 
-def number_count(text: str) -> int:
-    """How many numbers a text holds."""
-    return sum(1 for _ in _COUNTED.finditer(text))
+def numbers(text: str) -> list[str]:
+    """The numbers that a text holds, as they are written, without signs."""
+    return NUMBER_IN_TEXT.findall(text)
 
 
 def passes_barrier(refined: str, reference: str, attempt: str) -> bool:
@@ -262,7 +264,7 @@ def passes_barrier(refined: str, reference: str, attempt: str) -> bool:
 
     `#numbers(refined) >= min(#numbers(reference), #numbers(attempt)) - 2` (METHODS, 2).
     """
-    return number_count(refined) >= min(number_count(reference), number_count(attempt)) - 2
+    return len(numbers(refined)) >= min(len(numbers(reference)), len(numbers(attempt))) - 2
 
 
 def math_equal(answer: str, reference: str) -> bool:

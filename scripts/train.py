@@ -7,7 +7,7 @@ import pathlib
 import random
 from collections.abc import Callable, Sequence
 
-from data import annotate, lab, records
+from data import annotate, lab, mistakes, records
 from data.records import Example
 from model.transformer import Transformer
 from scripts import command
@@ -82,7 +82,7 @@ def actor_examples(workspace: Workspace) -> list[Example]:
         conversations = [(*question, chat.written('attempt', problem.solution))]
         rng = random.Random(problem.id)
         for _ in range(s.refinements_per_problem):
-            flawed = annotate.corrupt(problem, rng=rng)
+            flawed = mistakes.corrupt(problem, rng=rng)
             conversations.append(
                 (
                     *question,

@@ -1,13 +1,12 @@
 """The generated task: what its problems, solutions, mistakes and judgements promise."""
 
 import collections
-import random
 
 import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from data import critiques, lab, tokenizer, verify
+from data import critiques, lab, mistakes, tokenizer, verify
 
 SEEDS = st.integers(0, 2**31)
 INDICES = st.integers(0, 10**6)
@@ -91,29 +90,6 @@ def test_the_reference_solution_is_judged_correct(problem):
     )
 
 
-@hypothesis.given(problems(), st.randoms(use_true_random=False))
-def test_a_corrupted_solution_is_judged_wrong_at_the_line_that_changed(problem, rng):
-    attempt = lab.corrupt(problem.question, rng=rng)
-    judgement = lab.judge(problem.question, attempt)
-    assert not judgement.correct and judgement.kind in lab.KINDS
-    pairs = zip(problem.solution.split('\n'), attempt.split('\n'), strict=False)
-    changed = [i for i, (was, now) in enumerate(pairs) if was != now]
-    if judgement.kind == 'skipped':
-        assert judgement.first_error >= changed[0]  # a later line misses what was left out
-    else:
-        assert judgement.first_error == changed[0]
-
-
-def test_every_kind_of_mistake_occurs():
-    rng = random.Random(0)
-    kinds = collections.Counter()
-    for index in range(200):
-        question = lab.problem(seed=0, split='train', index=index).question
-        kinds[lab.judge(question, lab.corrupt(question, rng=rng)).kind] += 1
-    assert set(kinds) == set(lab.KINDS)
-    assert min(kinds.values()) >= 10
-
-
 @pytest.mark.parametrize(
     ('lines', 'first_error', 'kind'),
     [
@@ -148,7 +124,7 @@ def test_any_text_at_all_is_judged(attempt):
 
 @hypothesis.given(problems(), st.randoms(use_true_random=False))
 def test_the_critique_says_what_the_judge_found(problem, rng):
-    for attempt in (problem.solution, lab.corrupt(problem.question, rng=rng)):
+    for attempt in (problem.solution, mistakes.corrupt(problem, rng=rng)):
         judgement = lab.judge(problem.question, attempt)
         critique = critiques.LAB.parse(judgement.critique)
         assert critique.final_correct is judgement.correct
@@ -161,7 +137,7 @@ def test_the_critique_says_what_the_judge_found(problem, rng):
 @hypothesis.given(problems(), st.randoms(use_true_random=False))
 def test_the_closed_vocabulary_holds_every_text(problem, rng):
     words = tokenizer.lab_tokenizer()
-    flawed = lab.corrupt(problem.question, rng=rng)
+    flawed = mistakes.corrupt(problem, rng=rng)
     for text in (
         problem.question,
         problem.solution,
