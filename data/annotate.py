@@ -4,9 +4,10 @@ Every annotator takes attempts with what their maker knows of them, and gives te
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 
-from data import critiques, lab, verify
+from data import critique_files, critiques, lab, verify
 from data.records import Problem
 
 CONSTRUCTIONS = ('RG1', 'RG2', 'RG3')
@@ -46,6 +47,33 @@ def oracle(paths: Sequence[Path]) -> list[str | None]:
         else None
         for path in paths
     ]
+
+
+def from_file(path: str | os.PathLike) -> Annotator:
+    """Critiques brought in a file (see critique_files): those of the same problem and attempt.
+
+    The problem is told by its id or by its question's text, and texts are the same whatever their
+    white space. Raises ValueError where the file has two critiques of one attempt.
+    """
+    brought: dict[tuple[str, str], str] = {}
+    for record in critique_files.read(path):
+        for name in filter(None, (record.problem_id, record.question)):
+            key = (_words(name), _words(record.response))
+            if brought.setdefault(key, record.critique) != record.critique:
+                raise ValueError(f'{path}: two critiques of one attempt at {name[:60]!r}: keep one')
+
+    def annotator(paths: Sequence[Path]) -> list[str | None]:
+        return [
+            brought.get((path.problem.id, attempt), brought.get((question, attempt)))
+            for path in paths
+            for question, attempt in [(_words(path.problem.question), _words(path.attempt))]
+        ]
+
+    return annotator
+
+
+def _words(text: str) -> str:
+    return ' '.join(text.split())
 
 
 def annotate(problem: Problem, attempt: str) -> str:

@@ -5,7 +5,6 @@ A verdict that is missing or cannot be read is None, and None is never "correct"
 
 import bisect
 import dataclasses
-import difflib
 import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -161,7 +160,8 @@ def _labelled(text: str) -> list[dict[str, tuple[str, int]]]:
     """The fields of each step and of the final answer: label -> (value, its offset).
 
     Unlabelled text continues the field above it. A field that the block already has opens a new
-    one, so that a step without its sentence or its verdict is still a step of its own.
+    one, so that a step without its sentence or its verdict is still a step of its own. A bare
+    sentence above the final verdict is quoted for it: 'Step sentence: The answer is 5.'
     """
     labels = list(_LABEL.finditer(text))
     ends = [*(label.start() for label in labels), len(text)][1:]
@@ -169,7 +169,8 @@ def _labelled(text: str) -> list[dict[str, tuple[str, int]]]:
     for match, end in zip(labels, ends, strict=True):
         label = match[1].capitalize()
         has = blocks[-1].keys() if blocks else {_FINAL}
-        if label in (_SENTENCE, _FINAL) or (label == _STEP and has & {_STEP, _FINAL}):
+        opens = {_SENTENCE: True, _STEP: has & {_STEP, _FINAL}, _FINAL: has != {_SENTENCE}}
+        if opens.get(label):
             blocks.append({})
         if blocks:
             value = text[match.end() : end].rstrip()
@@ -186,9 +187,11 @@ def _read_released(text: str) -> Reading:
         value, offset = fields.get(_FINAL if final else _STEP, ('', 0))
         line, _, below = value.partition('\n')
         verdict = _verdict(line, offset)
+        sentence, why = (fields.get(label, ('',))[0] for label in (_SENTENCE, _WHY))
+        quoted = sentence if final else ''
         unread = line if verdict.correct is None else ''
-        why = '\n'.join(part for part in (unread, below, fields.get(_WHY, ('',))[0]) if part)
-        blocks.append(_Block(final, fields.get(_SENTENCE, ('',))[0], verdict, why))
+        why = '\n'.join(part for part in (quoted, unread, below, why) if part)
+        blocks.append(_Block(final, sentence, verdict, why))
     return _reading(blocks)
 
 
@@ -235,41 +238,6 @@ LAB = Grammar('lab', _write_lab, _read_lab)
 GRAMMARS = {grammar.name: grammar for grammar in (RELEASED, LAB)}
 
 
-class ReleasedRecord(NamedTuple):
-    """The texts of one released record, in the order in which they were said."""
-
-    question: str
-    attempt: str
-    critique: str
-    refinement: str
-
-
-_RELEASED_FIELDS = ('instruction', 'input', 'output')
-_ATTEMPT = '\n\nAssistant:'
-_CRITIQUE = '\n<|end_of_text|>\nHuman: I have made a step-by-step critic for your solution.'
-_FORMAT = " Please also give your final number in the format of '"
-
-
-def released_record(record: dict) -> ReleasedRecord:
-    """Splits a record of the released JSON, {instruction, input, output}, into its four texts.
-
-    The requests about the answer's format are left out of the question and the critique. Raises
-    ValueError where a field or a separator is missing.
-    """
-    for field in _RELEASED_FIELDS:
-        if field not in record:
-            near = difflib.get_close_matches(field, record, n=1, cutoff=0.0)
-            raise ValueError(f'no field {field!r} in a released record; nearest is {near}')
-    asked, answered = _split(record['instruction'], _ATTEMPT)
-    attempt, criticised = _split(answered, _CRITIQUE)
-    _, critique = _split(criticised, '\n\n')
-    question = asked.partition(_FORMAT)[0].strip()
-    return ReleasedRecord(question, attempt.strip(), critique.strip(), record['output'].strip())
-
-
-def _split(text: str, separator: str) -> tuple[str, str]:
-    """The text before and after the first separator. Raises ValueError where there is none."""
-    before, found, after = text.partition(separator)
-    if not found:
-        raise ValueError(f'no {separator!r} in a released record, after {text[:40]!r}')
-    return before, after
+def grammar_of(text: str) -> Grammar:
+    """The grammar that a critique is written in: RELEASED where it has one of its labels."""
+    return RELEASED if _LABEL.search(text) else LAB

@@ -3,23 +3,19 @@
 TFDS is used without TensorFlow: builders write array_record files and are read at random.
 """
 
-import contextlib
 import dataclasses
 import difflib
 import functools
 import hashlib
 import inspect
-import io
-import json
 import os
 import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 
+from data import json_files, prepared
 from data.records import Problem
 
 SOURCES = ('lab', 'gsm8k', 'gsm8k_socratic', 'jsonl')
@@ -42,27 +38,20 @@ def jsonl(path: str | os.PathLike) -> list[Problem]:
     if not path.is_file():
         raise ValueError(f'path={str(path)!r} is no file: give a JSONL file of problems')
     problems, lines = [], {}
-    for number, line in enumerate(path.read_text(encoding='utf-8').split('\n'), 1):
-        if not line.strip():
-            continue
-        try:
-            problem = _read_problem(line, default_id=f'{path.stem}/{number}')
-        except ValueError as error:
-            raise ValueError(f'{path}:{number}: {error}') from None
+    for number, place, record in json_files.objects(path):
+        make = functools.partial(_problem, default_id=f'{path.stem}/{number}')
+        problem = json_files.at(place, make, record)
         first = lines.setdefault(problem.id, number)
         if first != number:
-            raise ValueError(f'{path}:{number}: id {problem.id!r} is that of line {first}')
+            raise ValueError(f'{place}: id {problem.id!r} is that of line {first}')
         problems.append(problem)
     if not problems:
         raise ValueError(f'{path} holds no problems')
     return problems
 
 
-def _read_problem(line: str, *, default_id: str) -> Problem:
-    """One line of JSON. Raises ValueError that names the field at fault."""
-    record = json.loads(line)
-    if not isinstance(record, dict):
-        raise ValueError(f'expected an object, found {line.strip()[:40]!r}')
+def _problem(record: dict, *, default_id: str) -> Problem:
+    """A Problem from its fields. Raises ValueError that names the field at fault."""
     for name in ('question', 'answer'):
         if name not in record:
             near = difflib.get_close_matches(name, record, n=1)
@@ -107,36 +96,11 @@ class Gsm8kConfig(tfds.core.BuilderConfig):
     folder: str | None = None
 
 
-class _ProblemBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A builder whose examples are Problems; its metadata is here, not in package files."""
-
-    VERSION = tfds.core.Version('1.0.0')
-    ABOUT = ''
-    code_path = None  # no checksum or metadata files lie beside this module
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        text = tfds.features.Text
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=self.ABOUT,
-            disable_shuffling=True,
-            features=tfds.features.FeaturesDict(
-                {
-                    'id': text(),
-                    'question': text(),
-                    'answer': text(),
-                    'solution': text(),
-                    'level': np.int32,
-                    'source': text(),
-                }
-            ),
-        )
-
-
-class Lab(_ProblemBuilder, skip_registration=True):
+class Lab(prepared.RecordBuilder, skip_registration=True):
     """Problems of the generated task."""
 
     name = 'lab'
+    RECORD = Problem
     ABOUT = 'Chained arithmetic modulo 10 with distractors, generated with checkable steps.'
 
     def _split_generators(self, _) -> dict[str, Iterator]:
@@ -150,13 +114,14 @@ class Lab(_ProblemBuilder, skip_registration=True):
 
         for index in range(count):
             problem = lab.problem(seed=self.builder_config.seed, split=split, index=index)
-            yield index, dataclasses.asdict(problem)
+            yield index, prepared.to_row(problem)
 
 
-class Gsm8k(_ProblemBuilder, skip_registration=True):
+class Gsm8k(prepared.RecordBuilder, skip_registration=True):
     """Grade-school word problems (Cobbe et al. 2021, arXiv 2110.14168)."""
 
     name = 'gsm8k'
+    RECORD = Problem
     ABOUT = 'GSM8K: grade-school mathematics word problems (openai/grade-school-math, MIT).'
 
     def _split_generators(self, downloads) -> dict[str, Iterator]:
@@ -180,7 +145,7 @@ class Gsm8k(_ProblemBuilder, skip_registration=True):
                 id=f'{self.builder_config.files[split]}/{index}',
                 annotations=self.builder_config.annotations,
             )
-            yield index, dataclasses.asdict(problem)
+            yield index, prepared.to_row(problem)
 
 
 def gsm8k_problem(line: str, *, id: str, annotations: bool) -> Problem:
@@ -189,10 +154,9 @@ def gsm8k_problem(line: str, *, id: str, annotations: bool) -> Problem:
     The level is the number of reasoning steps, at most `MAX_LEVEL`; commas leave the answer.
     Raises ValueError, which names the record, where there is no answer line.
     """
-    try:
-        problem = _read_problem(line, default_id=f'gsm8k/{id}')
-    except ValueError as error:
-        raise ValueError(f'gsm8k/{id}: {error}') from None
+    place = f'gsm8k/{id}'
+    make = functools.partial(_problem, default_id=place)
+    problem = json_files.at(place, make, json_files.at(place, json_files.parse_object, line))
     steps, marker, answer = problem.answer.rpartition('####')
     answer = answer.strip().replace(',', '')
     if not marker or not answer:
@@ -208,33 +172,6 @@ def gsm8k_problem(line: str, *, id: str, annotations: bool) -> Problem:
         level=min(max(len(steps), 1), MAX_LEVEL),
         source='gsm8k',
     )
-
-
-class Problems(Sequence):
-    """Random access to the Problems of a prepared TFDS split."""
-
-    def __init__(self, records: Sequence[dict]):
-        self._records = records
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index):
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        record = self._records[int(index) % len(self)]
-        return Problem(
-            **{
-                name: int(value) if name == 'level' else _text(value)
-                for name, value in record.items()
-            }
-        )
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
 
 
 def load(
@@ -273,7 +210,8 @@ def load(
         builder, config = Lab, _lab_config(split, seed, num_problems)
     else:
         builder, config = Gsm8k, _gsm8k_config(source, split, path, annotations)
-    return Problems(_prepared(builder, config, data_dir).as_data_source(split=split))
+    rows = prepared.prepare(builder, config, data_dir).as_data_source(split=split)
+    return prepared.Records(Problem, rows)
 
 
 _OPTIONS = {  # needed, optional
@@ -342,35 +280,3 @@ def _gsm8k_config(
         annotations=annotations,
         folder=os.fspath(path),
     )
-
-
-def _prepared(
-    builder: type[_ProblemBuilder], config: tfds.core.BuilderConfig, data_dir: str | os.PathLike
-) -> _ProblemBuilder:
-    """The builder, its files written where they are not there yet: whole or not at all."""
-    make = functools.partial(builder, data_dir=os.fspath(data_dir), config=config)
-    with _quiet():
-        made = make()
-        try:
-            made.download_and_prepare(
-                file_format='array_record',
-                download_config=tfds.download.DownloadConfig(try_download_gcs=False),
-            )
-        except OSError:  # another process may have been first
-            made = make()
-            if not made.is_prepared():
-                raise
-    return made
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without TFDS's announcements, progress bars and notes on custom configs."""
-    verbosity = logging.get_verbosity()
-    tfds.disable_progress_bar()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.set_verbosity(verbosity)

@@ -1,10 +1,12 @@
 """What annotators say of any attempt, and what they know."""
 
+import json
+
 import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from data import annotate, critiques, lab, mistakes, problems, records, tokenizer
+from data import annotate, critique_files, critiques, lab, mistakes, problems, records, tokenizer
 
 SOLUTION = 'She sold 48/2 = 24 clips in May.\nThat is 48+24 = 72 clips altogether.\n#### 72'
 PROBLEM = records.Problem('p', 'How many clips?', '72', SOLUTION, 2, 'gsm8k')
@@ -55,6 +57,84 @@ def test_on_the_lab_the_annotator_is_the_judge(rng):
     attempt = mistakes.corrupt(LAB_PROBLEM, rng=rng)
     judgement = lab.judge(LAB_PROBLEM.question, attempt)
     assert annotate.annotate(LAB_PROBLEM, attempt) == judgement.critique
+
+
+def path_of(attempt, construction, location=None, kind=None, problem=PROBLEM):
+    return annotate.Path(problem, attempt, construction, location, kind)
+
+
+@hypothesis.given(RNGS, st.integers(0, 1), st.sampled_from(mistakes.TEXT_KINDS))
+def test_the_line_of_a_known_mistake_is_the_first_wrong_step(rng, at, kind):
+    begun = mistakes.insert(PROBLEM, SOLUTION.split('\n'), at, kind, rng=rng)
+    if begun is not None:
+        attempt = '\n'.join([*begun, '#### 72'])
+        (text,) = annotate.oracle([path_of(attempt, 'RG3', at, kind)])
+        critique = critiques.RELEASED.parse(text)
+        assert critiques.first_error(critique) == at == len(critique.steps) - 1
+        assert critique.final_correct is False
+
+
+def test_lines_before_a_hotter_line_are_right_and_those_from_it_on_are_compared():
+    attempt = 'She sold 31 clips.\nThat is 33 clips.\n#### 33'
+    found = {
+        location: annotate.oracle([path_of(attempt, 'RG2', location)])[0]
+        for location in (None, 0, 1, 2)
+    }
+    read = {location: critiques.RELEASED.parse(text) for location, text in found.items()}
+    assert {k: critiques.first_error(c) for k, c in read.items()} == {None: 0, 0: 0, 1: 1, 2: None}
+    assert not any(critique.final_correct for critique in read.values())
+
+
+def test_a_step_named_hot_may_still_be_right():
+    critique = critiques.RELEASED.parse(annotate.oracle([path_of(SOLUTION, 'RG2', 0)])[0])
+    assert critique.final_correct and all(step.correct for step in critique.steps)
+
+
+def test_without_a_reference_solution_the_oracle_says_nothing():
+    problem = records.Problem('q', 'How many?', '72', '', 0, 'jsonl')
+    known, unknown = path_of(SOLUTION, 'RG1'), path_of(SOLUTION, 'RG1', problem=problem)
+    assert annotate.oracle([unknown, known, unknown])[::2] == [None, None]
+    with pytest.raises(ValueError, match='q: no critique without a reference solution'):
+        annotate.annotate(problem, SOLUTION)
+
+
+def write(path, *brought):
+    path.write_text(''.join(json.dumps(fields) + '\n' for fields in brought))
+    return path
+
+
+def test_brought_critiques_are_found_by_id_or_question_and_attempt(tmp_path):
+    file = write(
+        tmp_path / 'brought.jsonl',
+        {'problem_id': 'p', 'question': 'Other?', 'response': SOLUTION, 'critique': 'by id'},
+        {'question': ' How many\nclips?', 'response': ' x ', 'critique': 'by question'},
+    )
+    told = annotate.from_file(file)(
+        [path_of(attempt, 'RG1') for attempt in (SOLUTION, 'x', 'y')]
+        + [path_of('x', 'RG1', problem=LAB_PROBLEM)]
+    )
+    assert told == ['by id', 'by question', None, None]
+
+
+def test_released_critiques_are_found_again(shared_data):
+    file = shared_data / 'mathcritique' / 'gsm8k.json'
+    brought = critique_files.read(file)
+    paths = [
+        path_of(
+            record.response,
+            'RG1',
+            problem=records.Problem(f'gsm8k/train/{i}', record.question, '', '', 0, 'gsm8k'),
+        )
+        for i, record in enumerate(brought)
+    ]
+    assert annotate.from_file(file)(paths) == [record.critique for record in brought]
+
+
+def test_two_critiques_of_one_attempt_are_refused(tmp_path):
+    fields = {'question': 'Q?', 'response': 'x', 'critique': 'one'}
+    annotate.from_file(write(tmp_path / 'same.jsonl', fields, fields))
+    with pytest.raises(ValueError, match="two critiques of one attempt at 'Q\\?'"):
+        annotate.from_file(write(tmp_path / 'two.jsonl', fields, fields | {'critique': 'two'}))
 
 
 def test_real_solutions_pass_and_their_verdicts_can_be_found(shared_data):

@@ -1,12 +1,11 @@
 import collections
 import functools
-import json
 
 import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from data import critiques
+from data import critique_files, critiques
 from data import tokenizer as tokenizers
 
 WORDS = ('eve', 'ben', 'hal', *'0123456789:+-;?', 'is', '####', 'correct', 'wrong', 'answer')
@@ -55,8 +54,7 @@ def bpe():
 
 
 def released(shared_data, name):
-    text = (shared_data / 'mathcritique' / f'{name}.json').read_text(encoding='utf-8')
-    return [critiques.released_record(record) for record in json.loads(text)]
+    return critique_files.read_released(shared_data / 'mathcritique' / f'{name}.json')
 
 
 def every_verdict(critique):
@@ -101,11 +99,28 @@ def test_a_released_critique_reads_across_blank_lines_and_trailing_spaces():
 def test_missing_fields_leave_the_rest_readable():
     text = (
         'Step sentence: a\nExplanation: why\nCorrectness of the step: Wrong\nStep sentence: b\n'
-        'Correctness of the final answer: Wrong'
+        'Explanation: how\nCorrectness of the final answer: Wrong'
     )
     found = critiques.RELEASED.parse(text)
     assert [(s.sentence, s.correct) for s in found.steps] == [('a', False), ('b', None)]
     assert found.final_correct is False and found.final_explanation == ''
+
+
+def test_a_bare_sentence_above_the_final_verdict_is_quoted_for_it():
+    text = (
+        'Step sentence: a\nCorrectness of the step: Correct\nExplanation: why\n\n'
+        'Step sentence: The answer is 630.\nCorrectness of the final answer: Wrong\nExplanation: no'
+    )
+    found = critiques.RELEASED.parse(text)
+    assert [(s.sentence, s.correct) for s in found.steps] == [('a', True)]
+    assert found.final_correct is False
+    assert found.final_explanation == 'The answer is 630.\nno'
+    assert critiques.RELEASED.parse(critiques.RELEASED.write(found)) == found
+
+
+def test_a_critique_tells_its_grammar():
+    assert critiques.grammar_of(FULL) is critiques.RELEASED
+    assert critiques.grammar_of(PASS) is critiques.grammar_of('') is critiques.LAB
 
 
 def test_a_verdict_without_its_sentence_is_a_step():
@@ -216,8 +231,8 @@ def test_positions_hold_the_first_token_of_each_verdict(grammar, critique, accen
 @pytest.mark.parametrize(
     'name, num_steps, verdict_counts, finals, unclear',
     [
-        ('gsm8k', 263, {True: 85, False: 177, None: 1}, {True: 1, False: 49}, [12]),
-        ('math', 250, {True: 45, False: 203, None: 2}, {False: 50}, [14, 43]),
+        ('gsm8k', 262, {True: 85, False: 177}, {True: 1, False: 49}, []),
+        ('math', 249, {True: 45, False: 203, None: 1}, {False: 50}, [43]),
     ],
 )
 def test_released_critiques_parse_as_measured(
@@ -236,26 +251,3 @@ def test_released_critiques_survive_being_written_again(shared_data, name):
     for record in released(shared_data, name):
         parsed = critiques.RELEASED.parse(record.critique)
         assert critiques.RELEASED.parse(critiques.RELEASED.write(parsed)) == parsed
-
-
-@pytest.mark.parametrize('name', ['gsm8k', 'math'])
-def test_released_records_split_into_four_clean_texts(shared_data, name):
-    for record in released(shared_data, name):
-        assert all(record)
-        whole = '\n'.join(record)
-        assert '<|end_of_text|>' not in whole and 'Please also give' not in whole
-        assert record.critique.startswith('Step sentence:')
-        assert record.attempt.startswith("Let's break it down step by step:\n")
-
-
-def test_released_questions_are_those_of_their_source(shared_data):
-    lines = (shared_data / 'gsm8k' / 'train.jsonl').read_text(encoding='utf-8').split('\n')
-    known = {json.loads(line)['question'].strip() for line in lines if line}
-    assert all(record.question in known for record in released(shared_data, 'gsm8k'))
-
-
-def test_a_record_of_another_form_is_refused():
-    with pytest.raises(ValueError, match="'instruction'"):
-        critiques.released_record({'instructions': '', 'input': '', 'output': ''})
-    with pytest.raises(ValueError, match='Assistant'):
-        critiques.released_record({'instruction': 'Only this.', 'input': '', 'output': ''})

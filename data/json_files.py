@@ -1,0 +1,81 @@
+"""Objects of JSONL files and of JSON arrays, each with its place, and text files written whole."""
+
+import difflib
+import json
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar('T')
+
+
+class Found(NamedTuple):
+    """An object of a file: its line (JSONL) or its number from 1 (array), and what errors say."""
+
+    number: int
+    place: str
+    value: dict
+
+
+def objects(path: str | os.PathLike) -> list[Found]:
+    """The objects of a file that is a JSON array or JSONL, told apart by how it begins.
+
+    Raises ValueError, which names file and place, where there is no file or something else in it;
+    a file may hold none.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        there = [str(p) for p in sorted(path.parent.glob('*.json*'))]
+        near = difflib.get_close_matches(str(path), there, n=1, cutoff=0.0)
+        raise ValueError(f'{path} is no file' + (f'; nearest is {near[0]}' if near else ''))
+    text = path.read_text(encoding='utf-8')
+    return list(_array(path, text) if text.lstrip().startswith('[') else _lines(path, text))
+
+
+def parse_object(text: str) -> dict:
+    """The object that a text of JSON is. Raises ValueError where it is something else."""
+    return _object(_parse(text))
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f'no JSON: {error}') from None
+
+
+def _object(value: Any) -> dict:
+    if not isinstance(value, dict):
+        raise ValueError(f'expected an object, found {str(value)[:40]!r}')
+    return value
+
+
+def at(place: str, make: Callable[[Any], T], value: Any) -> T:
+    """make(value); a ValueError gains the place."""
+    try:
+        return make(value)
+    except ValueError as error:
+        raise ValueError(f'{place}: {error}') from None
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes beside and renames, so that the file is whole or absent."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f'{path.name}.{os.getpid()}.writing')
+    beside.write_text(text, encoding='utf-8')
+    os.replace(beside, path)
+
+
+def _array(path: pathlib.Path, text: str) -> Iterator[Found]:
+    for number, value in enumerate(at(str(path), _parse, text), start=1):
+        place = f'{path}, record {number}'
+        yield Found(number, place, at(place, _object, value))
+
+
+def _lines(path: pathlib.Path, text: str) -> Iterator[Found]:
+    for number, line in enumerate(text.split('\n'), start=1):
+        if line.strip():
+            place = f'{path}:{number}'
+            yield Found(number, place, at(place, parse_object, line))

@@ -1,0 +1,124 @@
+"""Records of a dataclass as a prepared TFDS dataset: array_record files, read without TensorFlow.
+
+A field of text, int or bool is a feature of that type; an optional field is a sequence of none or
+one, and a tuple a sequence.
+"""
+
+import contextlib
+import functools
+import io
+import os
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+
+R = TypeVar('R')
+
+
+class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A builder whose examples are `to_row(record)`; its metadata is here, not in package files."""
+
+    VERSION = tfds.core.Version('1.0.0')
+    RECORD: ClassVar[type]
+    ABOUT: ClassVar[str] = ''
+    code_path = None  # no checksum or metadata files lie beside this module
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        hints = typing.get_type_hints(self.RECORD)
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.ABOUT,
+            disable_shuffling=True,
+            features=tfds.features.FeaturesDict({n: _feature(h) for n, h in hints.items()}),
+        )
+
+
+class Records(Sequence, Generic[R]):
+    """Random access to the records of a prepared split."""
+
+    def __init__(self, record: type[R], rows: Sequence[dict]):
+        self._record, self._rows = record, rows
+        self._hints = typing.get_type_hints(record)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        row = self._rows[int(index) % len(self)]
+        return self._record(**{name: _plain(self._hints[name], row[name]) for name in self._hints})
+
+
+def to_row(record: Any) -> dict[str, Any]:
+    """A record as TFDS takes it: an optional field is a list of none or one."""
+    hints = typing.get_type_hints(type(record))
+    row = {}
+    for name, hint in hints.items():
+        value = getattr(record, name)
+        optional = typing.get_origin(hint) is types.UnionType
+        row[name] = ([] if value is None else [value]) if optional else value
+    return row
+
+
+def prepare(
+    builder: type[RecordBuilder], config: tfds.core.BuilderConfig, data_dir: str | os.PathLike
+) -> RecordBuilder:
+    """The builder, its files written where they are not there yet: whole or not at all."""
+    make = functools.partial(builder, data_dir=os.fspath(data_dir), config=config)
+    with quiet():
+        made = make()
+        try:
+            made.download_and_prepare(
+                file_format='array_record',
+                download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+            )
+        except OSError:  # another process may have been first
+            made = make()
+            if not made.is_prepared():
+                raise
+    return made
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without TFDS's announcements, progress bars and notes on custom configs."""
+    verbosity = logging.get_verbosity()
+    tfds.disable_progress_bar()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+_SCALARS = {str: tfds.features.Text, int: lambda: np.int32, bool: lambda: np.bool_}
+
+
+def _feature(hint: Any) -> Any:
+    scalar = _scalar(hint)
+    return _SCALARS[hint]() if scalar is hint else tfds.features.Sequence(_SCALARS[scalar]())
+
+
+def _scalar(hint: Any) -> type:
+    """The type of what a field holds: T of `T`, `T | None` and `tuple[T, ...]`."""
+    return hint if hint in _SCALARS else typing.get_args(hint)[0]
+
+
+def _plain(hint: Any, value: Any) -> Any:
+    """A field's value from what TFDS gives."""
+    scalar = _scalar(hint)
+    if scalar is hint:
+        return value.decode() if isinstance(value, bytes) else scalar(value)
+    values = tuple(_plain(scalar, item) for item in value)
+    if typing.get_origin(hint) is tuple:
+        return values
+    return values[0] if values else None

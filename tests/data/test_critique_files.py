@@ -1,0 +1,252 @@
+"""Files of critique records: what is written is what is read, and mistakes are named."""
+
+import collections
+import dataclasses
+import json
+import sys
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from data import critique_files, critiques, verify
+from data.critique_files import CritiqueRecord
+
+KNOWN = CritiqueRecord(
+    question='How many?',
+    response='48/2 = 24\n#### 24',
+    steps=('48/2 = 24', '#### 24'),
+    construction='RG3',
+    location=0,
+    kind='number',
+    critique='Correctness of the final answer: Wrong',
+    refinement_successes=3,
+    refinements=10,
+    refinement='48/2 = 24 é\nThe answer is 24.',
+    problem_id='gsm8k/train/0',
+    level=2,
+    correct=False,
+)
+UNKNOWN = CritiqueRecord(
+    **dict.fromkeys(critique_files.FIELDS)
+    | {'question': 'q', 'response': 'a\n b', 'steps': ('a', ' b'), 'critique': ''}
+)
+texts = st.text(st.characters(codec='utf-8'), max_size=20)
+counts = st.none() | st.integers(0, 2**31 - 1)
+
+
+@st.composite
+def critique_records(draw):
+    response = draw(texts)
+    steps = tuple(response.split('\n'))
+    return CritiqueRecord(
+        question=draw(texts),
+        response=response,
+        steps=steps,
+        construction=draw(st.none() | st.sampled_from(('RG1', 'RG2', 'RG3'))),
+        location=draw(st.none() | st.integers(0, len(steps) - 1)),
+        kind=draw(st.none() | texts),
+        critique=draw(texts),
+        refinement_successes=draw(counts),
+        refinements=draw(counts),
+        refinement=draw(st.none() | texts),
+        problem_id=draw(st.none() | texts),
+        level=draw(counts),
+        correct=draw(st.none() | st.booleans()),
+    )
+
+
+some_records = st.lists(critique_records(), min_size=1, max_size=4)
+
+
+def write(path, *lines):
+    path.write_text(''.join(f'{line}\n' for line in lines), encoding='utf-8')
+    return path
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp('records')
+
+
+# JSONL
+
+
+@hypothesis.given(some_records)
+def test_jsonl_gives_back_what_was_written(folder, written):
+    critique_files.write_jsonl(folder / 'r.jsonl', written)
+    assert critique_files.read_jsonl(folder / 'r.jsonl') == written
+    assert critique_files.read(folder / 'r.jsonl') == written
+
+
+def test_what_is_left_out_is_unknown_and_steps_are_lines(folder):
+    path = write(folder / 'few.jsonl', '{"question": "q", "response": "a\\n b", "critique": ""}')
+    assert critique_files.read_jsonl(path) == [UNKNOWN]
+
+
+@pytest.mark.parametrize(
+    ('changed', 'message'),
+    [
+        ({'critic': 'x'}, "'critic' is no field of a critique record; nearest is 'critique'"),
+        ({'level': '2'}, "level='2' is no int"),
+        ({'level': True}, 'level=True is no int'),
+        ({'question': None}, 'question=None is no str'),
+        ({'correct': 1}, 'correct=1 is no bool'),
+        ({'steps': 'abc'}, "steps='abc' is no list of str"),
+        ({'steps': ['a', 1]}, 'is no list of str'),
+        ({'location': 2}, 'location=2 must be from 0 to 1'),
+        ({'location': -1}, 'location=-1 must be from 0 to 1'),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_line(folder, changed, message):
+    good = dataclasses.asdict(KNOWN)
+    path = write(folder / 'bad.jsonl', json.dumps(good), '', json.dumps(good | changed))
+    with pytest.raises(ValueError, match=r'bad\.jsonl:3: ') as raised:
+        critique_files.read_jsonl(path)
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ('line', 'message'),
+    [
+        ('{"question": "q", "respons": "r"}', "'respons' is no field .*; nearest is 'response'"),
+        ('{"question": "q", "response": "r"}', "no field 'critique' in a critique record"),
+        ('{"question": "q"', 'no JSON'),
+        ('7', 'expected an object, found .7.'),
+    ],
+)
+def test_a_line_that_is_no_record_is_named(folder, line, message):
+    with pytest.raises(ValueError, match=rf'bad\.jsonl:1: {message}'):
+        critique_files.read(write(folder / 'bad.jsonl', line))
+
+
+def test_files_that_are_missing_or_empty_are_refused(folder):
+    write(folder / 'gsm8k.json', '[]')
+    with pytest.raises(ValueError, match=r'gsm8.json is no file; nearest is .*gsm8k\.json'):
+        critique_files.read(folder / 'gsm8.json')
+    with pytest.raises(ValueError, match=r'gsm8k\.json holds no records'):
+        critique_files.read(folder / 'gsm8k.json')
+
+
+# The released form
+
+
+@pytest.mark.parametrize('answer', ['The answer is 24.', r'The answer is $\boxed{24}$.'])
+def test_the_released_form_keeps_the_four_texts(folder, answer):
+    record = dataclasses.replace(KNOWN, refinement=answer)
+    critique_files.write_released(folder / 'r.json', [record, record])
+    for read in (critique_files.read_released, critique_files.read):
+        (found, again) = read(folder / 'r.json')
+        names = ('question', 'response', 'steps', 'critique', 'refinement')
+        assert all(getattr(found, name) == getattr(record, name) for name in names)
+        assert found == again and found.construction is None
+
+
+def test_the_released_form_needs_a_refinement(folder):
+    path = folder / 'none.json'
+    with pytest.raises(ValueError, match='record 2: no refinement'):
+        critique_files.write_released(path, [KNOWN, UNKNOWN])
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ('record', 'message'),
+    [
+        ({'instructions': '', 'input': '', 'output': ''}, "'instruction'.*is 'instructions'"),
+        ({'instruction': 'Only this.', 'input': '', 'output': ''}, 'Assistant'),
+        ({'instruction': 7, 'input': '', 'output': ''}, 'instruction=7 is no str'),
+    ],
+)
+def test_a_record_of_another_form_is_refused(folder, record, message):
+    (folder / 'other.json').write_text(json.dumps([record]))
+    with pytest.raises(ValueError, match=rf'other\.json, record 1: .*{message}'):
+        critique_files.read_released(folder / 'other.json')
+
+
+def test_line_breaks_that_were_escaped_twice_are_read(folder):
+    critique_files.write_released(folder / 'r.json', [KNOWN])
+    (record,) = json.loads((folder / 'r.json').read_text())
+    for output, read in ((r'a\n\nb\nc', 'a\n\nb\nc'), (r'$x \neq y$', r'$x \neq y$')):
+        assert critique_files.released_record(record | {'output': output}).refinement == read
+
+
+@pytest.mark.parametrize('name', ['gsm8k', 'math'])
+def test_real_records_are_written_back_word_for_word(shared_data, folder, name):
+    path = shared_data / 'mathcritique' / f'{name}.json'
+    released = json.loads(path.read_text(encoding='utf-8'))
+    critique_files.write_released(folder / path.name, critique_files.read_released(path))
+    written = json.loads((folder / path.name).read_text(encoding='utf-8'))
+    for was, now in zip(released, written, strict=True):
+        asked = (text['instruction'].split() for text in (was, now))
+        assert len(set(map(tuple, asked))) == 1 and now['input'] == was['input']
+        assert now['output'] == was['output'].replace(r'\n\n', '\n\n')
+
+
+@pytest.mark.parametrize('name', ['gsm8k', 'math'])
+def test_real_records_split_into_clean_texts(shared_data, name):
+    for record in critique_files.read(shared_data / 'mathcritique' / f'{name}.json'):
+        told = (record.question, record.response, record.critique, record.refinement)
+        whole = '\n'.join(told)
+        assert all(told) and '<|end_of_text|>' not in whole and 'Please also give' not in whole
+        assert record.critique.startswith('Step sentence:')
+        assert record.response.startswith("Let's break it down step by step:\n")
+
+
+def test_real_questions_are_those_of_their_source_and_refinements_are_right(shared_data):
+    answers = {}
+    for line in (shared_data / 'gsm8k' / 'train.jsonl').read_text(encoding='utf-8').split('\n'):
+        if line:
+            problem = json.loads(line)
+            answers[problem['question'].strip()] = verify.extract_answer(problem['answer'])
+    found = critique_files.read(shared_data / 'mathcritique' / 'gsm8k.json')
+    with verify.Verifier(num_workers=1, timeout_s=5.0) as verifier:
+        refined = verifier.check([(r.refinement, answers[r.question]) for r in found])
+        attempts = verifier.check([(r.response, answers[r.question]) for r in found])
+    assert collections.Counter(refined) == {'right': 50}
+    assert collections.Counter(attempts) == {'wrong': 48, 'no_answer': 2}
+
+
+# TFDS
+
+
+@hypothesis.settings(max_examples=5)
+@hypothesis.given(some_records)
+def test_a_dataset_gives_back_what_was_prepared(tmp_path_factory, written):
+    folder = tmp_path_factory.mktemp('dataset')
+    critique_files.write_jsonl(folder / 'r.jsonl', written)
+    made = critique_files.prepare(folder / 'r.jsonl', data_dir=folder / 'prepared')
+    found = critique_files.read_dataset(made)
+    assert list(found) == written == critique_files.read(folder / 'prepared')
+    assert found[-1] == written[-1] and found[:1] == written[:1]
+    assert 'tensorflow' not in sys.modules
+
+
+def test_a_dataset_is_made_once_and_again_where_its_file_changes(tmp_path, capfd):
+    path = tmp_path / 'my records.jsonl'
+    critique_files.write_jsonl(path, [KNOWN])
+    first, again = (critique_files.prepare(path, data_dir=tmp_path / 'd') for _ in range(2))
+    assert first == again and list(first.glob('*.array_record*'))
+    critique_files.write_jsonl(path, [KNOWN, UNKNOWN])
+    changed = critique_files.prepare(path, data_dir=tmp_path / 'd')
+    assert changed != first and list(critique_files.read_dataset(changed)) == [KNOWN, UNKNOWN]
+    with pytest.raises(ValueError, match='d holds 2 datasets'):
+        critique_files.read_dataset(tmp_path / 'd')
+    assert capfd.readouterr() == ('', '')
+
+
+def test_a_file_with_a_mistake_makes_no_dataset(tmp_path):
+    path = write(tmp_path / 'bad.jsonl', '{}')
+    with pytest.raises(ValueError, match='bad.jsonl:1'):
+        critique_files.prepare(path, data_dir=tmp_path / 'd')
+    assert not (tmp_path / 'd').exists()
+
+
+def test_critiques_survive_a_file_in_either_grammar(folder):
+    critique = critiques.Critique((critiques.StepVerdict('a', False, 'b'),), False, 'c')
+    written = [
+        dataclasses.replace(KNOWN, critique=grammar.write(critique))
+        for grammar in critiques.GRAMMARS.values()
+    ]
+    critique_files.write_jsonl(folder / 'g.jsonl', written)
+    for record in critique_files.read(folder / 'g.jsonl'):
+        assert critiques.grammar_of(record.critique).parse(record.critique) == critique
