@@ -6,6 +6,7 @@ out, or None where it stays.
 
 import collections
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from data.judge import Judge
 from data.records import Episode, Problem
@@ -17,7 +18,14 @@ from sampling.methods import Method
 Reasons = list[str | None]
 
 
-def refinement_successes(
+class Refined(NamedTuple):
+    """How many refinements of an attempt are right and no shortcut, and the text of the first."""
+
+    successes: int
+    text: str | None
+
+
+def refine(
     sampler: Sampler,
     actor: Transformer,
     episodes: Sequence[Episode],
@@ -28,8 +36,8 @@ def refinement_successes(
     method: Method,
     seed: int,
     first_id: int,
-) -> list[int]:
-    """How many of `num_samples` refinements of each criticised episode are right and no shortcut.
+) -> list[Refined]:
+    """What becomes of `num_samples` refinements of each criticised episode.
 
     problems[i] is episode i's.
     """
@@ -44,10 +52,12 @@ def refinement_successes(
         seed=seed,
         first_id=first_id,
     )
-    return [
-        sum(episode_lib.refined_well(sampler, refined, problem) for refined in group)
-        for group, problem in zip(groups, problems, strict=True)
-    ]
+    result = []
+    for group, problem in zip(groups, problems, strict=True):
+        right = [e for e in group if episode_lib.refined_well(sampler, e, problem)]
+        text = sampler.chat.text(right[0].turn('refinement')) if right else None
+        result.append(Refined(len(right), text))
+    return result
 
 
 def unhelpful(episodes: Sequence[Episode], *, least: int) -> Reasons:
@@ -100,8 +110,8 @@ def unbalanced(
     reasons: Reasons = [None] * len(episodes)
     for level in flawed.keys() | right.keys():
         count = len(flawed[level])
-        if level_balance and count:
-            count = min(count, int(rarest / level_balance))
+        if count * level_balance > rarest:
+            count = int(rarest / level_balance)
         allowed = min(len(right[level]), round(count * correct_share / (1 - correct_share)))
         for i in _all_but(flawed[level], count):
             reasons[i] = 'level'
