@@ -11,7 +11,7 @@ from sampling import engine, episodes
 TOKENIZER = tokenizers.lab_tokenizer()
 CHAT = chat.Chat(TOKENIZER)
 EOS = TOKENIZER.eos_id
-LIMITS = {'attempt': 60, 'critique': 136, 'refinement': 60}
+LIMITS = {'attempt': 64, 'critique': 136, 'refinement': 64}
 HEADERS = {TOKENIZER.special(name): name.strip('<>') for name in tokenizers.HEADERS}
 
 
