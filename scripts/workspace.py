@@ -15,7 +15,7 @@ from typing import Any, Literal
 import jax
 import ml_collections
 
-from data import annotate, critiques, judge, mistakes, problems, records, verify
+from data import annotate, critiques, json_files, judge, mistakes, problems, records, verify
 from data import tokenizer as tokenizers
 from data.chat import Chat
 from data.records import Episode, Problem
@@ -305,7 +305,7 @@ class Workspace:
                 if not path.exists():
                     episodes, tokens = make(part, start)
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    replace_text(path.with_suffix('.tokens'), str(tokens))
+                    json_files.write_text(path.with_suffix('.tokens'), str(tokens))
                     records.write_episodes(path, episodes)
                 bar.advance(len(part))
         spent = sum(int(p.read_text()) for p in (folder / 'episodes').glob('*.tokens'))
@@ -364,7 +364,7 @@ class Workspace:
 
     def _write(self, name: str, text: str) -> None:
         self.workdir.mkdir(parents=True, exist_ok=True)
-        replace_text(self.workdir / name, text)
+        json_files.write_text(self.workdir / name, text)
 
     def _problems(self, split: str, count: int) -> Sequence[Problem]:
         data = self.settings.data
@@ -503,12 +503,5 @@ def check_lengths(s: RunSettings, longest_question: int, *, longest_guide: int =
             )
 
 
-def replace_text(path: pathlib.Path, text: str) -> None:
-    """Writes beside and renames, so that a file is whole or absent."""
-    beside = path.with_name(f'{path.name}.{os.getpid()}.writing')
-    beside.write_text(text, encoding='utf-8')
-    os.replace(beside, path)
-
-
 def write_json(path: pathlib.Path, value: Any) -> None:
-    replace_text(path, json.dumps(value, indent=1) + '\n')
+    json_files.write_text(path, json.dumps(value, indent=1) + '\n')
