@@ -60,17 +60,12 @@ def monte_carlo(
         told = [None] * len(paths)
         if writer is not None:
             told = _worked(sampler, writer, paths, method=method, seed=seed, first_id=first_id)
-        critiques_made = []
-        for path, successes, answered, worked in zip(paths, found, right, told, strict=True):
-            lines = path.attempt.split('\n')
-            wrong = first_wrong(successes, least=threshold * num_rollouts)
-            words = (
-                _counted(lines, successes, num_rollouts)
-                if worked is None
-                else _derived(lines, worked, wrong)
+        return [
+            grammar.write(
+                _critique(path, *facts, num_rollouts=num_rollouts, least=threshold * num_rollouts)
             )
-            critiques_made.append(grammar.write(_critique(words, wrong, answered)))
-        return critiques_made
+            for path, *facts in zip(paths, found, right, told, strict=True)
+        ]
 
     return annotate
 
@@ -193,8 +188,22 @@ class _Words(NamedTuple):
     final: str
 
 
-def _critique(words: _Words, wrong: int | None, answered: bool) -> critiques.Critique:
-    """The critique that stops at the first wrong line."""
+def _critique(
+    path: Path,
+    successes: Successes,
+    answered: bool,
+    worked: dict[str, list[str]] | None,
+    *,
+    num_rollouts: int,
+    least: float,
+) -> critiques.Critique:
+    """The critique of a path that stops at its first wrong line; `answered` is its answer right."""
+    lines, wrong = path.attempt.split('\n'), first_wrong(successes, least=least)
+    words = (
+        _counted(lines, successes, num_rollouts)
+        if worked is None
+        else _derived(lines, worked, wrong)
+    )
     steps = tuple(
         critiques.StepVerdict(sentence, i != wrong, explanation)
         for i, (sentence, explanation) in words.lines.items()

@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from data import annotate, critique_files, records
+from data import annotate, critique_files, json_files, records
 from data.annotate import Annotator
 from data.critique_files import CritiqueRecord
 from data.records import Episode, Problem
@@ -23,7 +23,7 @@ from sampling import paths as path_lib
 from sampling.engine import Metered
 from sampling.episodes import Sampler
 from scripts import command
-from scripts.workspace import Workspace, replace_text, write_json
+from scripts.workspace import Workspace, write_json
 
 Alive = dict[int, Episode]
 """Episodes that no filter has left out yet, by their index among all paths."""
@@ -77,7 +77,7 @@ def critique(workspace: Workspace, folder: pathlib.Path) -> dict:
     )
     card = data_card(paths, fates) | {'annotator': s.annotator, 'tokens_sampled': spent}
     write_json(folder / 'data_card.json', card)
-    replace_text(folder / 'data_card.md', card_text(card))
+    json_files.write_text(folder / 'data_card.md', card_text(card))
     return {
         'episodes': len(kept),
         'tokens_sampled': sum(spent.values()),

@@ -9,7 +9,7 @@ from data import critiques, judge, lab, verify
 from data.annotate import Path
 from sampling import annotators, methods
 from tests import scripted
-from tests.scripted import TOKENIZER
+from tests.scripted import LIMITS, TOKENIZER
 
 PROBLEM = lab.problem(seed=0, split='train', index=4)
 LINES = PROBLEM.solution.split('\n')
@@ -221,7 +221,7 @@ def test_a_critique_without_a_final_verdict_is_none_and_a_false_one_is_kept(said
 
 
 def test_an_attempt_too_long_to_be_shown_has_no_critique_and_the_others_keep_theirs():
-    long, cut_off = ' '.join(['is'] * 61), ' '.join(['is'] * 60)
+    long, cut_off = (' '.join(['is'] * (LIMITS['attempt'] + i)) for i in (1, 0))
     told, engine = ask_critic(
         [path_of(long), path_of(cut_off), path_of('is')],
         lambda asked: f'answer : {asked.shown["attempt"][:2]} ; wrong',
