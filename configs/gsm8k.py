@@ -204,7 +204,7 @@ def smoke(config: ConfigDict) -> ConfigDict:
             'compact_lengths': (),
         }
     )
-    config.sampling.update({'attempt_tokens': 24, 'critique_tokens': 24, 'refinement_tokens': 24})
+    config.sampling.update({'attempt_tokens': 24, 'critique_tokens': 96, 'refinement_tokens': 24})
     config.sampling.update({'score': {'rows': 16, 'lengths': (480,)}, 'part_size': 5})
     config.train.update({'rows': 8, 'log_every': 1, 'checkpoint_every': 3})
     config.base.num_documents = 60
