@@ -110,7 +110,7 @@ def stages() -> dict:
             'fit': fit(400, 0.01, weight_decay=0.1),
         },
         'actor': {'num_problems': 7473, 'refinements_per_problem': 1, 'fit': fit(200, 0.003)},
-        'critique': {'num_problems': 4000, 'num_attempts': 4, 'correct_share': 0.5},
+        'critique': {**lab.CRITIQUE, 'num_problems': 4000, 'raised_temperature': 1.0},
         'critic': {'fit': fit(200, 0.003)},
         'evaluate': {
             'num_problems': 1319,
@@ -205,14 +205,14 @@ def smoke(config: ConfigDict) -> ConfigDict:
             'compact_lengths': (),
         }
     )
-    config.sampling.update({'attempt_tokens': 24, 'critique_tokens': 24, 'refinement_tokens': 24})
+    config.sampling.update({'attempt_tokens': 24, 'critique_tokens': 96, 'refinement_tokens': 24})
     config.sampling.update({'score': {'rows': 16, 'lengths': (480,)}, 'part_size': 5})
     config.train.update({'rows': 8, 'log_every': 1, 'checkpoint_every': 3})
     config.base.num_documents = 60
     for stage in (config.base, config.actor, config.critic, config.improve):
         stage.fit.num_steps = 8
     config.actor.num_problems = 20
-    config.critique.num_problems = 10
+    config.critique.update({'num_problems': 10, 'filter_samples': 2, 'filter_successes': 0})
     config.evaluate.update({'num_problems': 10, 'num_resamples': 100})
     config.improve.num_problems = 10
     config.reinforce.update({'num_steps': 3, 'num_problems': 2, 'num_samples': 4})

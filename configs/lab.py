@@ -77,6 +77,22 @@ SAMPLING = {
     'part_size': 100,
 }
 
+CRITIQUE = {
+    'num_problems': 1000,
+    'num_attempts': 4,
+    'num_relocated': 1,
+    'num_inserted': 2,
+    'raised_temperature': 1.3,
+    'annotator': 'oracle',
+    'annotator_path': '',
+    'num_rollouts': 8,
+    'rollout_threshold': 0.4,
+    'filter_samples': 0,  # with 10, filter_successes 3 is a good start
+    'filter_successes': 0,
+    'correct_share': 0.5,
+    'level_balance': 0.0,
+}
+
 REINFORCE = {
     'num_steps': 12,
     'num_problems': 16,
@@ -157,7 +173,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
                 'refinements_per_problem': 2,
                 'fit': {'num_steps': 100, 'optimizer': optimizer(0.005)},
             },
-            'critique': {'num_problems': 1000, 'num_attempts': 4, 'correct_share': 0.5},
+            'critique': CRITIQUE,
             'critic': {'fit': {'num_steps': 200, 'optimizer': optimizer(0.01)}},
             'evaluate': EVALUATE,
             'improve': IMPROVE,
@@ -205,7 +221,10 @@ def smoke(config: ConfigDict) -> ConfigDict:
     for stage in (config.base, config.actor, config.critic, config.improve):
         stage.fit.num_steps = 8
     config.actor.update({'num_problems': 20, 'refinements_per_problem': 1})
-    config.critique.update({'num_problems': 20, 'num_attempts': 2})
+    # An actor that has learnt nothing is never right: the filter runs, but may ask for nothing.
+    config.critique.update(
+        {'num_problems': 20, 'num_attempts': 2, 'filter_samples': 2, 'filter_successes': 0}
+    )
     config.evaluate.update(
         {'num_problems': 20, 'num_attempts': 2, 'majority': (1, 2), 'num_resamples': 100}
     )

@@ -245,6 +245,20 @@ class Engine:
                 yield Completion(request.id, ids, tuple(logprobs[i, made].tolist()), finished)
 
 
+class Metered:
+    """An engine that adds up the tokens it samples, in `tokens`."""
+
+    def __init__(self, engine: Engine):
+        self.tokens = 0
+        self._engine = engine
+
+    def generate(self, model: Transformer, requests: Sequence[Request], **options):
+        """As Engine.generate."""
+        completions = self._engine.generate(model, requests, **options)
+        self.tokens += sum(len(completion.tokens) for completion in completions)
+        return completions
+
+
 @dataclasses.dataclass(frozen=True)
 class _Insertion:
     """The arrays of decode.insert; see there."""

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 from data import critiques as critique_lib
-from data import verify
 from data.judge import Judge
 from data.records import Episode, Problem
 from model.transformer import Transformer
@@ -107,19 +106,9 @@ def _refine(settings, players: Players, wrong, *, method, seed, first_id):
     )
     kept = []
     for group, problem in zip(groups, problems, strict=True):
-        right = [
-            e
-            for e in group
-            if e.outcome['refined_correct'] and _passes_barrier(players.sampler, e, problem)
-        ]
+        right = [e for e in group if episode_lib.refined_well(players.sampler, e, problem)]
         kept += [_as_attempt(players.sampler, e) for e in right[: settings.keep_refined]]
     return kept, tokens
-
-
-def _passes_barrier(sampler: Sampler, episode: Episode, problem: Problem) -> bool:
-    """Bare answers do not pass: METHODS, shortcut barrier."""
-    refined, attempt = (sampler.chat.text(episode.turn(r)) for r in ('refinement', 'attempt'))
-    return verify.passes_barrier(refined, problem.solution, attempt)
 
 
 def _as_attempt(sampler: Sampler, episode: Episode) -> Episode:

@@ -22,6 +22,7 @@ from data.records import Episode, Problem
 from model import sharding, transformer
 from model.config import ModelConfig
 from model.transformer import Transformer
+from sampling import annotators
 from sampling.engine import Engine, EngineSettings
 from sampling.episodes import Sampler
 from sampling.explore import ExploreSettings, Players
@@ -93,8 +94,18 @@ class ActorSettings:
 @dataclasses.dataclass(frozen=True)
 class CritiqueSettings:
     num_problems: int
-    num_attempts: int
-    correct_share: float  # of kept paths: the critic must see right ones too
+    num_attempts: int  # RG1, a problem
+    num_relocated: int  # RG2: right attempts resampled from a line on
+    num_inserted: int  # RG3: a named mistake put in at a line
+    raised_temperature: float  # of RG2
+    annotator: Literal['oracle', 'monte_carlo', 'model', 'file']
+    annotator_path: str  # a saved model or a file of critiques, relative to the project; else ''
+    num_rollouts: int  # of 'monte_carlo', from each line's end
+    rollout_threshold: float  # share of them that reach the answer below which the line is wrong
+    filter_samples: int  # refinements of each wrong path by which its critique is judged; 0: none
+    filter_successes: int  # of them that must be right
+    correct_share: float  # of kept paths, at most: the critic must see right ones too
+    level_balance: float  # flawed paths of the rarest level to those of the commonest, at least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +176,8 @@ class Workspace:
         supervised.check_rows(self.settings.train, self.mesh)
         self._check_base()
         check_counts(self.settings)
-        check_lengths(self.settings, self._longest_question())
+        check_lengths(self.settings, self._longest_question(), longest_guide=self._longest_guide())
+        self._check_annotator()
         self._write('config.json', settings.to_json(config))
         self.tokenizer.save(self.workdir / 'tokenizer.model')
         jax.set_mesh(self.mesh)
@@ -174,8 +186,12 @@ class Workspace:
 
     @property
     def sampling_method(self) -> Sampling:
+        return self.method_at(self.settings.sampling.temperature)
+
+    def method_at(self, temperature: float) -> Sampling:
+        """The sampling method at another temperature."""
         s = self.settings.sampling
-        return Sampling(s.temperature, s.top_k, s.top_p, s.min_p, self.banned)
+        return Sampling(temperature, s.top_k, s.top_p, s.min_p, self.banned)
 
     @property
     def greedy_method(self) -> Greedy:
@@ -314,6 +330,29 @@ class Workspace:
                 path, self.settings.model, tokenizer_fingerprint=self.tokenizer.fingerprint
             )
 
+    @property
+    def annotator_path(self) -> pathlib.Path:
+        """What the annotator of critique data is read from."""
+        return settings.ROOT / self.settings.critique.annotator_path
+
+    def _check_annotator(self) -> None:
+        s, path = self.settings.critique, self.annotator_path
+        given = f'critique.annotator_path={s.annotator_path!r}'
+        if s.annotator in ('oracle', 'monte_carlo') and s.annotator_path:
+            raise ValueError(
+                f"{given} is not read by critique.annotator={s.annotator!r}: set it to ''"
+            )
+        if s.annotator == 'file':
+            if not s.annotator_path or not path.exists():
+                raise ValueError(f'{given} is not there: give a file of critiques')
+            annotate.from_file(path)
+        if s.annotator == 'model':
+            if not s.annotator_path or not path.is_dir():
+                raise ValueError(f'{given} is no folder: give a saved model')
+            checkpoint.check_model(
+                path, self.settings.model, tokenizer_fingerprint=self.tokenizer.fingerprint
+            )
+
     def _check_config(self, config) -> None:
         written = self.workdir / 'config.json'
         if written.exists():
@@ -380,6 +419,19 @@ class Workspace:
         turns = (turn for p in problems for turn in self.chat.question(p.question))
         return max(len(turn.header) + len(turn.tokens) for turn in turns)
 
+    def _longest_guide(self) -> int:
+        """Tokens of the longest guide that an annotating model may be given; 0 without one."""
+        s = self.settings
+        if s.critique.annotator != 'model':
+            return 0
+        last = s.sampling.attempt_tokens - 1
+        guides = (
+            annotators.guidance(annotate.Path(p, '', 'RG3', last, kind), self.grammar)
+            for p in self.train_problems[: s.critique.num_problems]
+            for kind in mistakes.kinds(p)
+        )
+        return 1 + max(len(self.tokenizer.encode(guide)) for guide in guides)
+
 
 def tokenizer_texts(problem: Problem) -> tuple[str, ...]:
     """What a tokenizer learns from a problem: the critic's words too, its verdicts first of all."""
@@ -401,26 +453,54 @@ def check_counts(s: RunSettings) -> None:
     ):
         if not 1 <= asked <= limit:
             raise ValueError(f'{name}={asked} must be in [1, {limit}]')
+    check_critique(s.critique, temperature=s.sampling.temperature)
 
 
-def check_lengths(s: RunSettings, longest_question: int) -> None:
+def check_critique(s: CritiqueSettings, *, temperature: float) -> None:
+    """Raises ValueError where a number of the critique data makes no sense."""
+    for name, least in (
+        ('num_attempts', 1),
+        ('num_relocated', 0),
+        ('num_inserted', 0),
+        ('raised_temperature', temperature),
+        ('num_rollouts', 1),
+        ('filter_samples', 0),
+    ):
+        if getattr(s, name) < least:
+            raise ValueError(f'critique.{name}={getattr(s, name)} must be at least {least}')
+    if not 0 <= s.filter_successes <= s.filter_samples:
+        raise ValueError(
+            f'critique.filter_successes={s.filter_successes} must be in [0, {s.filter_samples}], '
+            'the number of critique.filter_samples'
+        )
+    for name in ('rollout_threshold', 'level_balance'):
+        if not 0 <= getattr(s, name) <= 1:
+            raise ValueError(f'critique.{name}={getattr(s, name)} must be in [0, 1]')
+    if not 0 <= s.correct_share < 1:
+        raise ValueError(f'critique.correct_share={s.correct_share} must be in [0, 1)')
+
+
+def check_lengths(s: RunSettings, longest_question: int, *, longest_guide: int = 0) -> None:
     """Raises ValueError where a conversation of the longest turns would not fit a shape."""
     sampling = s.sampling
     attempt = longest_question + 1 + sampling.attempt_tokens
     critique = attempt + 1 + sampling.critique_tokens
     refinement = critique + 1 + sampling.refinement_tokens
+    prompt = max(critique, attempt + longest_guide) + 1
+    whole = max(refinement, critique + longest_guide)
     for name, size, needed in (
         ('reinforce.length', s.reinforce.length, attempt),
         ('sampling.score.lengths[-1]', sampling.score.lengths[-1], critique),
-        ('sampling.engine.prompt_buckets[-1]', sampling.engine.prompt_buckets[-1], critique + 1),
-        ('sampling.engine.max_length', sampling.engine.max_length, refinement),
+        ('sampling.engine.prompt_buckets[-1]', sampling.engine.prompt_buckets[-1], prompt),
+        ('sampling.engine.max_length', sampling.engine.max_length, whole),
         ('model.max_length', s.model.max_length, sampling.engine.max_length),
         ('model.max_length', s.model.max_length, s.train.length),
     ):
         if size < needed:
+            guide = f' and the longest guide {longest_guide}' if longest_guide else ''
             raise ValueError(
                 f'{name}={size} must be at least {needed}: the longest question has '
-                f'{longest_question} tokens; set it so, or sampling.*_tokens lower'
+                f'{longest_question} tokens{guide}; set it so, or sampling.*_tokens lower'
             )
 
 

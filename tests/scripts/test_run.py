@@ -205,6 +205,22 @@ MISTAKES = {
         ['--config.base.checkpoint=nowhere'],
         ["base.checkpoint='nowhere'", "'' to train one"],
     ),
+    'annotator': (
+        ['--config.critique.annotator=monte'],
+        ["critique.annotator='monte'", 'nearest: monte_carlo'],
+    ),
+    'critiques that are not there': (
+        ['--config.critique.annotator=file', '--config.critique.annotator_path=nowhere.jsonl'],
+        ["critique.annotator_path='nowhere.jsonl'", 'give a file of critiques'],
+    ),
+    'annotating model': (
+        ['--config.critique.annotator=model'],
+        ["critique.annotator_path=''", 'give a saved model'],
+    ),
+    'path that is not read': (
+        ['--config.critique.annotator_path=nowhere.jsonl'],
+        ["critique.annotator='oracle'", "set it to ''"],
+    ),
     'heads': (['--config.model.num_kv_heads=3'], ['num_kv_heads=3', 'nearest divisor']),
     'another config': (['--config.seed=5'], ['field seed was 0, now 5', 'new --workdir']),
 }

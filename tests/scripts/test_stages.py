@@ -1,4 +1,4 @@
-"""What stages make of episodes: the choice of critique data, curation and every figure told."""
+"""What stages make of episodes: curation and every figure told; what settings cannot be."""
 
 import types
 
@@ -7,7 +7,7 @@ import pytest
 
 from configs import lab
 from data import records, verify
-from scripts import critique, evaluate, improve, run, train, workspace
+from scripts import evaluate, improve, run, train, workspace
 from train import settings
 
 
@@ -26,30 +26,6 @@ def settings_of(**changes):
     for name, value in changes.items():
         config.update_from_flattened_dict({name.replace('__', '.'): value})
     return settings.build(workspace.RunSettings, config)
-
-
-# Critique data
-
-
-def choose(flawed, right, share):
-    pairs = [(make_episode((i,), correct=False), None) for i in range(flawed)]
-    pairs += [(make_episode((100 + i,), correct=True), None) for i in range(right)]
-    return [e.outcome['correct'] for e, _ in critique.choose(pairs, correct_share=share)]
-
-
-@pytest.mark.parametrize(
-    ('flawed', 'right', 'share', 'kept_right'),
-    [(10, 50, 0.5, 10), (10, 5, 0.5, 5), (10, 50, 0.2, 2), (10, 50, 0.0, 0), (0, 9, 0.5, 0)],
-)
-def test_every_flawed_path_is_kept_and_a_share_of_right_ones(flawed, right, share, kept_right):
-    chosen = choose(flawed, right, share)
-    assert chosen.count(False) == flawed and chosen.count(True) == kept_right
-
-
-def test_no_path_is_taught_twice():
-    twice = [(make_episode((3, 4), correct=False), None)] * 2
-    other_problem = [(make_episode((3, 4), 'q', correct=False), None)]
-    assert len(critique.choose(twice + other_problem, correct_share=0.5)) == 2
 
 
 # Self-training weights
@@ -146,6 +122,13 @@ def test_every_stage_has_a_script_that_can_run_it():
         ({'actor__num_problems': 61}, r'actor\.num_problems=61 must be in \[1, 60\]'),
         ({'evaluate__num_problems': 21}, r'evaluate\.num_problems=21 must be in \[1, 20\]'),
         ({'evaluate__majority': (1, 3)}, r'evaluate\.majority=3 must be in \[1, 2\]'),
+        ({'critique__num_inserted': -1}, r'critique\.num_inserted=-1 must be at least 0'),
+        ({'critique__raised_temperature': 0.5}, r'\.raised_temperature=0\.5 must be at least 0\.7'),
+        ({'critique__num_rollouts': 0}, r'critique\.num_rollouts=0 must be at least 1'),
+        ({'critique__filter_successes': 3}, r'\.filter_successes=3 must be in \[0, 2\]'),
+        ({'critique__rollout_threshold': 1.5}, r'\.rollout_threshold=1\.5 must be in \[0, 1\]'),
+        ({'critique__level_balance': -0.1}, r'critique\.level_balance=-0\.1 must be in \[0, 1\]'),
+        ({'critique__correct_share': 1.0}, r'critique\.correct_share=1\.0 must be in \[0, 1\)'),
     ],
 )
 def test_a_stage_cannot_ask_for_more_than_there_is(changes, message):
@@ -184,6 +167,25 @@ def test_a_shape_that_the_longest_conversation_exceeds_is_an_error(field):
     changes[names[field]] = (value[0] - 1,) if isinstance(value, tuple) else value - 1
     with pytest.raises(ValueError, match=rf'^{field}\S*=\d+ must be at least \d+'):
         workspace.check_lengths(settings_of(**changes), question)
+
+
+def test_a_guide_must_fit_before_an_attempt_and_its_critique():
+    question, guide = 50, 200
+    s = settings_of()
+    attempt = question + guide + 1 + s.sampling.attempt_tokens
+    whole = attempt + 1 + s.sampling.critique_tokens
+    fitting = {
+        'sampling__engine__prompt_buckets': (attempt + 1,),
+        'sampling__engine__max_length': whole,
+        'model__max_length': whole,
+    }
+    workspace.check_lengths(settings_of(**fitting), question, longest_guide=guide)
+    for field in ('sampling__engine__prompt_buckets', 'sampling__engine__max_length'):
+        name = field.replace('__', r'\.')
+        with pytest.raises(ValueError, match=rf'^{name}\S*=\d+ must be .* longest guide 201'):
+            workspace.check_lengths(settings_of(**fitting), question, longest_guide=guide + 1)
+        value = fitting[field]
+        fitting[field] = (attempt + 2,) if isinstance(value, tuple) else value + 1
 
 
 def test_documents_are_made_when_read():

@@ -1,0 +1,230 @@
+"""Annotators that ask a model: verdicts by rollouts, a writer's words, a checkpoint's critiques."""
+
+import collections
+import itertools
+
+import pytest
+
+from data import critiques, judge, lab, verify
+from data.annotate import Path
+from sampling import annotators, methods
+from tests import scripted
+from tests.scripted import LIMITS, TOKENIZER
+
+PROBLEM = lab.problem(seed=0, split='train', index=4)
+LINES = PROBLEM.solution.split('\n')
+SAMPLING = methods.Sampling(0.7, 0, 1.0, 0.0, banned=())
+OPTIONS = {'method': SAMPLING, 'seed': 0, 'first_id': 0}
+ACTOR, WRITER, CRITIC = 'actor', 'writer', 'critic'
+
+
+@pytest.fixture(scope='module')
+def judging():
+    with verify.Verifier(num_workers=1, timeout_s=5.0) as verifier:
+        yield judge.make_judge('lab', verifier)
+
+
+def path_of(attempt, problem=PROBLEM, construction='RG1', location=None, kind=None):
+    return Path(problem, attempt, construction, location, kind)
+
+
+def wrong_line(at):
+    """The reference's lines, the value of one wrong, as its answer then is."""
+    lines = list(LINES)
+    lines[at] = f'{lines[at][:-1]}{(int(lines[at][-1]) + 1) % 10}'
+    lines[-1] = f'{LINES[-1][:-1]}{(int(LINES[-1][-1]) + 1) % 10}'
+    return '\n'.join(lines)
+
+
+def play(asked):
+    """Who works right from what is right so far; the writer works the question out."""
+    if asked.model == WRITER:
+        return lab.worked(asked.shown['question'])
+    solution = lab.solve(asked.shown['question']).split('\n')
+    done = asked.begun.split('\n')[:-1]
+    wrong = done != solution[: len(done)]
+    rest = solution[len(done) :]
+    return '\n'.join([*rest[:-1], f'{rest[-1][:-1]}{(int(rest[-1][-1]) + wrong) % 10}'])
+
+
+def annotate(judging, told, answer=play, *, writer=WRITER, threshold=0.5, num_rollouts=4):
+    sampler = scripted.make_sampler(answer)
+    annotator = annotators.monte_carlo(
+        sampler, ACTOR, writer, judge=judging, grammar=critiques.LAB, num_rollouts=num_rollouts,
+        threshold=threshold, **OPTIONS,
+    )  # fmt: skip
+    return annotator(told), sampler.engine
+
+
+# Monte Carlo
+
+
+@pytest.mark.parametrize('at', [None, *range(len(LINES))])
+def test_with_perfect_players_it_says_what_the_oracle_says(judging, at):
+    attempt = PROBLEM.solution if at is None else wrong_line(at)
+    told, _ = annotate(judging, [path_of(attempt)])
+    assert told == [lab.judge(PROBLEM.question, attempt).critique]
+
+
+def test_each_prefix_is_continued_once_in_one_call(judging):
+    told = [path_of(a) for a in (PROBLEM.solution, wrong_line(2), wrong_line(4))]
+    _, engine = annotate(judging, told, num_rollouts=3)
+    rollouts = [asked for asked in engine.asked if asked.model == ACTOR]
+    counts = collections.Counter(asked.begun for asked in rollouts)
+    steps = len(LINES) - 1
+    assert set(counts.values()) == {3} and len(counts) == steps + (steps - 2) + (steps - 4)
+    assert engine.calls == 2
+    assert len({asked.id for asked in rollouts}) == len(rollouts)
+
+
+def test_lines_before_the_location_are_right_without_a_rollout(judging):
+    path = path_of(wrong_line(3), construction='RG2', location=3)
+    (told,), engine = annotate(judging, [path])
+    begun = [asked.begun for asked in engine.asked if asked.model == ACTOR]
+    assert min(text.count('\n') for text in begun) == 4
+    assert critiques.first_error(critiques.LAB.parse(told)) == 3
+
+
+@pytest.mark.parametrize(('threshold', 'wrong'), [(0.0, None), (0.5, None), (0.51, 0), (1.0, 0)])
+def test_a_line_is_wrong_below_the_threshold_and_not_at_it(judging, threshold, wrong):
+    """Half of the rollouts succeed, from everywhere."""
+    turn = itertools.count()
+
+    def answer(asked):
+        if asked.model == ACTOR and next(turn) % 2:
+            return 'is is'
+        return play(asked)
+
+    (told,), _ = annotate(judging, [path_of(PROBLEM.solution)], answer, threshold=threshold)
+    critique = critiques.LAB.parse(told)
+    assert critiques.first_error(critique) == wrong
+    assert critique.final_correct is (wrong is None)
+
+
+def test_a_rollout_that_is_cut_off_does_not_succeed(judging):
+    def answer(asked):
+        return play(asked) + '...' * (asked.model == ACTOR)
+
+    (told,), _ = annotate(judging, [path_of(PROBLEM.solution)], answer)
+    assert critiques.first_error(critiques.LAB.parse(told)) == 0
+
+
+def test_the_words_are_the_writers_and_the_verdict_is_not(judging):
+    """A writer who is wrong everywhere changes what is said before the verdicts, not these."""
+
+    def answer(asked):
+        text = play(asked)
+        return text.replace(' is 7', ' is 8') if asked.model == WRITER else text
+
+    attempt = wrong_line(2)
+    (told,), engine = annotate(judging, [path_of(attempt)], answer)
+    (true,), _ = annotate(judging, [path_of(attempt)])
+    said, expected = critiques.LAB.parse(told), critiques.LAB.parse(true)
+    assert [s.correct for s in said.steps] == [s.correct for s in expected.steps]
+    assert told != true
+    shown = [asked.shown for asked in engine.asked if asked.model == WRITER]
+    assert shown == [{'question': PROBLEM.question}]
+
+
+@pytest.mark.parametrize(
+    'attempt', ['is + 7\n\n correct\n wrong', '', '####', f'7\n{PROBLEM.solution}']
+)
+@pytest.mark.parametrize('silent', [False, True])
+def test_any_attempt_gets_a_critique_that_can_be_read(judging, attempt, silent):
+    """Where the writer says nothing of a line, the attempt's own words stand for it."""
+
+    def careless(asked):
+        return 'is' if asked.model == ACTOR else '' if silent else play(asked)
+
+    (told,), _ = annotate(judging, [path_of(attempt)], careless)
+    critique = critiques.LAB.parse(told)
+    assert critique.final_correct is False
+    assert '<unk>' not in TOKENIZER.decode(TOKENIZER.encode(told))
+
+
+def test_free_text_is_told_the_number_of_successes(judging):
+    told, _ = annotators_words(judging, location=None)
+    (critique,) = map(critiques.RELEASED.parse, told)
+    assert [s.correct for s in critique.steps] == [True, True, False]
+    assert critique.steps[0].sentence == LINES[0].strip()
+    assert 'Of 4 continuations from here, 4 reach' in critique.steps[0].explanation
+    assert 'Of 4 continuations from here, 0 reach' in critique.steps[2].explanation
+    assert critique.final_correct is False
+
+
+def annotators_words(judging, location):
+    sampler = scripted.make_sampler(play)
+    annotator = annotators.monte_carlo(
+        sampler, ACTOR, None, judge=judging, grammar=critiques.RELEASED, num_rollouts=4,
+        threshold=0.5, **OPTIONS,
+    )  # fmt: skip
+    return annotator([path_of(wrong_line(2), location=location)]), sampler.engine
+
+
+def test_no_number_is_claimed_where_nothing_was_tried(judging):
+    told, _ = annotators_words(judging, location=2)
+    (critique,) = map(critiques.RELEASED.parse, told)
+    assert ['continuations' in s.explanation for s in critique.steps] == [False, False, True]
+
+
+def test_a_beginning_without_room_to_continue_reaches_nothing(judging):
+    attempt = '\n'.join(LINES[:1] * 7 + LINES[-1:])
+    sampler = scripted.make_sampler(lambda asked: 'is...')
+    (found,) = annotators.rollout_successes(
+        sampler, ACTOR, [path_of(attempt)], judge=judging, num_rollouts=1, **OPTIONS
+    )
+    assert found == dict.fromkeys(range(7), 0)
+    assert 0 < len(sampler.engine.asked) < 7
+
+
+# A checkpoint
+
+
+def ask_critic(told, answer, grammar=critiques.LAB):
+    sampler = scripted.make_sampler(answer)
+    return annotators.model(sampler, CRITIC, grammar=grammar, **OPTIONS)(told), sampler.engine
+
+
+def test_the_checkpoint_sees_the_reference_answer_and_the_location():
+    attempt = wrong_line(2)
+    known = path_of(attempt, construction='RG3', location=2, kind='arithmetic')
+    _, engine = ask_critic([path_of(attempt), known], lambda asked: 'answer : wrong')
+    unknown, told = [asked.shown for asked in engine.asked]
+    assert unknown['guide'] == f'answer is {PROBLEM.answer}'
+    assert told['guide'] == f'answer is {PROBLEM.answer} ; wrong : 2'
+    for shown in (unknown, told):
+        assert (shown['question'], shown['attempt']) == (PROBLEM.question, attempt)
+
+
+def test_in_words_it_is_told_the_kind_too():
+    path = path_of('', construction='RG3', location=2, kind='dropped')
+    told = annotators.guidance(path, critiques.RELEASED)
+    assert PROBLEM.answer in told and 'before step 3 ' in told and 'dropped' in told
+    unknown = annotators.guidance(path_of(''), critiques.RELEASED)
+    assert 'step' not in unknown and 'None' not in unknown + told
+
+
+@pytest.mark.parametrize(
+    ('said', 'kept'),
+    [
+        ('ben : eve - 4 ; correct\n answer : correct', True),
+        ('answer : wrong', True),
+        ('answer : wrong...', False),
+        ('ben : eve - 4 ; correct', False),
+        ('answer : correct\n answer : wrong', False),
+        ('is', False),
+    ],
+)
+def test_a_critique_without_a_final_verdict_is_none_and_a_false_one_is_kept(said, kept):
+    told, _ = ask_critic([path_of(wrong_line(2))], lambda asked: said)
+    assert told == [said if kept else None]
+
+
+def test_an_attempt_too_long_to_be_shown_has_no_critique_and_the_others_keep_theirs():
+    long, cut_off = (' '.join(['is'] * (LIMITS['attempt'] + i)) for i in (1, 0))
+    told, engine = ask_critic(
+        [path_of(long), path_of(cut_off), path_of('is')],
+        lambda asked: f'answer : {asked.shown["attempt"][:2]} ; wrong',
+    )
+    assert told == [None, *['answer : is ; wrong'] * 2]
+    assert [asked.shown['attempt'] for asked in engine.asked] == [cut_off, 'is']

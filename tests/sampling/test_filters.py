@@ -1,0 +1,146 @@
+"""Filters: what each leaves out and why; the soft filter counts only refinements that are right."""
+
+import collections
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from data import judge, lab, records, verify
+from sampling import filters, methods
+from tests import scripted
+from tests.scripted import CHAT
+
+PROBLEM = lab.problem(seed=0, split='train', index=4)
+SAMPLING = methods.Sampling(0.7, 0, 1.0, 0.0, banned=())
+WRONG = f'{PROBLEM.solution[:-1]}{(int(PROBLEM.solution[-1]) + 1) % 10}'
+BARE = PROBLEM.solution.split('\n')[-1].strip()
+
+
+def make_episode(tokens=(1,), problem='p', level=1, **outcome):
+    turn = records.Turn('attempt', (6,), tuple(tokens), step_ends=(len(tokens),))
+    return records.Episode(problem, level, (turn,), {'construction': 'RG1'} | outcome)
+
+
+def criticised(attempt):
+    turns = (
+        *CHAT.question(PROBLEM.question),
+        CHAT.written('attempt', attempt),
+        CHAT.written('critique', 'answer : wrong'),
+    )
+    return records.Episode(PROBLEM.id, PROBLEM.level, turns, {'correct': False, 'verdict': False})
+
+
+@pytest.mark.parametrize(
+    ('refinements', 'successes', 'first'),
+    [
+        ([PROBLEM.solution, WRONG, PROBLEM.solution], 2, PROBLEM.solution),
+        ([WRONG, BARE, PROBLEM.solution], 1, PROBLEM.solution),
+        ([BARE, BARE, WRONG], 0, None),
+        ([f'{PROBLEM.solution}...'] * 3, 0, None),
+    ],
+)
+def test_right_refinements_are_counted_but_no_bare_answers(refinements, successes, first):
+    left = list(refinements)
+    sampler = scripted.make_sampler(lambda asked: left.pop(0))
+    with verify.Verifier(num_workers=1, timeout_s=5.0) as verifier:
+        told = filters.refine(
+            sampler, None, [criticised(WRONG)], [PROBLEM],
+            judge=judge.make_judge('lab', verifier), num_samples=3, method=SAMPLING, seed=0,
+            first_id=0,
+        )  # fmt: skip
+    assert told == [(successes, first)]
+    assert all(asked.shown['critique'] == 'answer : wrong' for asked in sampler.engine.asked)
+
+
+@pytest.mark.parametrize(
+    ('correct', 'verdict', 'successes', 'reason'),
+    [
+        (False, False, 3, None),
+        (False, False, 2, 'refinements'),
+        (False, True, 3, None),
+        (True, True, None, None),
+        (True, False, None, 'verdict'),
+    ],
+)
+def test_the_soft_filter(correct, verdict, successes, reason):
+    told = {'correct': correct, 'verdict': verdict}
+    told |= {} if correct else {'refinement_successes': successes}
+    assert filters.unhelpful([make_episode(**told)], least=3) == [reason]
+
+
+def test_paths_made_to_be_flawed_must_be():
+    told = [
+        make_episode(construction=construction, correct=correct)
+        for construction in ('RG1', 'RG2', 'RG3')
+        for correct in (True, False)
+    ]
+    assert filters.came_right(told) == [None, None, 'came_right', None, 'came_right', None]
+
+
+def test_no_path_is_taught_twice_but_at_another_problem():
+    told = [
+        make_episode(t, p) for t, p in (((3, 4), 'p'), ((3, 4), 'q'), ((3,), 'p'), ((3, 4), 'p'))
+    ]
+    assert filters.repeated(told) == [None, None, None, 'repeated']
+
+
+def kept(episodes, **options):
+    reasons = filters.unbalanced(episodes, **options)
+    assert len(reasons) == len(episodes)
+    return [e for e, reason in zip(episodes, reasons, strict=True) if reason is None], reasons
+
+
+def counts_of(episodes):
+    return collections.Counter((e.level, e.outcome['correct']) for e in episodes)
+
+
+@pytest.mark.parametrize(
+    ('flawed', 'right', 'share', 'kept_right'),
+    [(10, 50, 0.5, 10), (10, 5, 0.5, 5), (10, 50, 0.2, 2), (10, 50, 0.0, 0), (0, 9, 0.5, 0)],
+)
+def test_every_flawed_path_is_kept_and_a_share_of_right_ones(flawed, right, share, kept_right):
+    told = [make_episode((i,), correct=i >= flawed) for i in range(flawed + right)]
+    chosen, reasons = kept(told, correct_share=share, level_balance=0.0)
+    assert counts_of(chosen) == collections.Counter({(1, False): flawed, (1, True): kept_right})
+    assert set(reasons) <= {None, 'share'}
+
+
+def test_right_paths_are_as_many_as_flawed_ones_of_their_level():
+    """Else the level alone would tell most verdicts."""
+    told = [make_episode((i,), level=1, correct=i > 2) for i in range(40)]
+    told += [make_episode((i,), level=5, correct=i > 30) for i in range(40)]
+    chosen, _ = kept(told, correct_share=0.5, level_balance=0.0)
+    assert counts_of(chosen) == {(1, False): 3, (1, True): 3, (5, False): 31, (5, True): 9}
+
+
+def test_what_stays_is_spread_over_what_there_was():
+    told = [make_episode((i,), correct=i >= 4) for i in range(104)]
+    chosen, _ = kept(told, correct_share=0.5, level_balance=0.0)
+    assert [e.turns[0].tokens[0] for e in chosen[4:]] == [4, 29, 54, 79]
+
+
+@hypothesis.given(
+    sizes=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=5),
+    share=st.floats(0, 0.9),
+    balance=st.floats(0, 1),
+)
+def test_balance_keeps_its_word(sizes, share, balance):
+    told = [
+        make_episode((level, correct, i), level=level, correct=correct)
+        for level, pair in enumerate(sizes)
+        for correct, count in zip((False, True), pair, strict=True)
+        for i in range(count)
+    ]
+    chosen, reasons = kept(told, correct_share=share, level_balance=balance)
+    before, after = counts_of(told), counts_of(chosen)
+    flawed = [after[level, False] for level in range(len(sizes)) if before[level, False]]
+    if flawed:
+        assert min(flawed) >= balance * max(flawed) - 1e-9
+        assert min(flawed) == min(pair[0] for pair in sizes if pair[0])
+    for level in range(len(sizes)):
+        total = after[level, False] + after[level, True]
+        assert after[level, True] <= share * total + 1
+    for episode, reason in zip(told, reasons, strict=True):
+        assert reason in ((None, 'share') if episode.outcome['correct'] else (None, 'level'))
+    assert kept(chosen, correct_share=share, level_balance=balance)[0] == chosen

@@ -1,0 +1,204 @@
+"""Paths by construction: where the mistake is, and that nothing stands wrong before it."""
+
+import collections
+import dataclasses
+
+import jax
+import pytest
+
+from data import judge, lab, mistakes, verify
+from model import config, transformer
+from sampling import engine, episodes, methods, paths
+from tests import scripted
+from tests.scripted import CHAT, EOS, TOKENIZER
+
+PROBLEMS = [lab.problem(seed=0, split='train', index=i) for i in range(5)]
+SAMPLING = methods.Sampling(0.7, 0, 1.0, 0.0, banned=())
+OPTIONS = {'num_samples': 4, 'method': SAMPLING, 'seed': 3, 'first_id': 0}
+
+
+@pytest.fixture(scope='module')
+def judging():
+    with verify.Verifier(num_workers=1, timeout_s=5.0) as verifier:
+        yield judge.make_judge('lab', verifier)
+
+
+def solution_of(asked):
+    return next(p.solution for p in PROBLEMS if p.question == asked.shown['question'])
+
+
+def right(asked):
+    """What is left of the reference, however much of an attempt is begun."""
+    lines = solution_of(asked).split('\n')
+    done = asked.begun.count('\n')
+    return '\n'.join(lines[done:])
+
+
+def wrong(asked):
+    """The same with another answer."""
+    text = right(asked)
+    return f'{text[:-1]}{(int(text[-1]) + 1) % 10}'
+
+
+def groups_of(judging, answer=right):
+    sampler = scripted.make_sampler(answer)
+    return paths.repeated(sampler, None, PROBLEMS, judge=judging, **OPTIONS | {'num_samples': 2})
+
+
+def test_repeated_attempts_stand_together_and_nothing_is_known_of_them(judging):
+    groups = groups_of(judging)
+    assert [[e.problem_id for e in g] for g in groups] == [[p.id] * 2 for p in PROBLEMS]
+    told = [
+        (o['construction'], o['location'], o['mistake'])
+        for g in groups
+        for e in g
+        for o in [e.outcome]
+    ]
+    assert set(told) == {('RG1', None, None)}
+
+
+def relocate(judging, groups, answer, **options):
+    sampler = scripted.make_sampler(answer)
+    made = paths.relocated(sampler, None, PROBLEMS, groups, judge=judging, **OPTIONS | options)
+    return made, sampler.engine
+
+
+def test_a_relocated_path_keeps_the_very_ids_up_to_its_line(judging):
+    groups = groups_of(judging)
+    sources = {e.problem_id: e.turn('attempt') for g in groups for e in g}
+    made, engine_ = relocate(judging, groups, wrong)
+    assert collections.Counter(e.problem_id for e in made) == dict.fromkeys(sources, 4)
+    for episode, asked in zip(made, engine_.asked, strict=True):
+        turn, source = episode.turn('attempt'), sources[episode.problem_id]
+        end = (0, *source.step_ends)[asked.begun.count('\n')]
+        assert turn.tokens[:end] == source.tokens[:end]
+        assert len(turn.logprobs) == len(turn.tokens)
+
+
+def test_a_relocated_path_says_the_first_line_that_differs(judging):
+    made, engine_ = relocate(judging, groups_of(judging), wrong)
+    drawn = {asked.begun.count('\n') for asked in engine_.asked}
+    assert len(drawn) > 2
+    for episode in made:
+        assert not episode.outcome['correct']
+        assert episode.outcome['location'] == episode.outcome['first_error']
+        assert (episode.outcome['construction'], episode.outcome['mistake']) == ('RG2', None)
+
+
+@pytest.mark.parametrize('answer', [right, lambda asked: 'is is...', lambda asked: ''])
+def test_the_location_is_a_line_of_the_attempt_with_nothing_wrong_before(judging, answer):
+    for episode in relocate(judging, groups_of(judging), answer)[0]:
+        problem = next(p for p in PROBLEMS if p.id == episode.problem_id)
+        path = paths.as_path(CHAT, episode, problem)
+        assert 0 <= path.location < len(path.attempt.split('\n'))
+        first = lab.judge(path.problem.question, path.attempt).first_error
+        assert first is None or first >= path.location
+
+
+def test_without_a_right_attempt_nothing_is_relocated(judging):
+    made, engine_ = relocate(judging, groups_of(judging, wrong), wrong)
+    assert made == [] and engine_.asked == []
+
+
+def spurious(asked):
+    """The right answer after a wrong first line."""
+    first, *rest = right(asked).split('\n')
+    return '\n'.join([f'{first[:-1]}{(int(first[-1]) + 1) % 10}', *rest])
+
+
+def test_an_attempt_right_by_chance_is_no_source(judging):
+    groups = groups_of(judging, spurious)
+    assert any(e.outcome['correct'] for g in groups for e in g)
+    assert relocate(judging, groups, wrong)[0] == []
+
+
+def insert(judging, groups, answer=right, limits=scripted.LIMITS, **options):
+    sampler = scripted.make_sampler(answer, limits)
+    made = paths.inserted(sampler, None, PROBLEMS, groups, judge=judging, **OPTIONS | options)
+    return made, sampler.engine
+
+
+@pytest.mark.parametrize('answer', [right, wrong])
+def test_a_mistake_of_its_kind_stands_at_its_line(judging, answer):
+    """From an actor's right attempt, or from the reference where there is none."""
+    made, _ = insert(judging, groups_of(judging, answer))
+    assert len(made) == 4 * len(PROBLEMS)
+    for episode in made:
+        told = episode.outcome
+        assert told['construction'] == 'RG3' and told['mistake'] in lab.KINDS
+        assert (told['first_error'], told['kind']) == (told['location'], told['mistake'])
+    assert len({e.outcome['mistake'] for e in made}) > 2
+
+
+def test_the_actor_continues_behind_the_mistake_and_not_behind_an_answer(judging):
+    made, engine_ = insert(judging, groups_of(judging))
+    begun = {(a.shown['question'], a.begun) for a in engine_.asked}
+    asked = {p.id: p.question for p in PROBLEMS}
+    whole = 0
+    for episode in made:
+        text, at = CHAT.text(episode.turn('attempt')), episode.outcome['location']
+        lines = text.split('\n')
+        opening = '\n'.join([*lines[: at + 1], ''])
+        ended = lines[at].strip().startswith('####')
+        assert ((asked[episode.problem_id], opening) in begun) == (not ended)
+        assert '<unk>' not in text and TOKENIZER.special('<unk>') not in episode.turns[-1].tokens
+        whole += ended
+    assert 0 < whole < len(made) and len(engine_.asked) == len(made) - whole
+
+
+@pytest.mark.parametrize(('limit', 'count'), [(12, 4 * len(PROBLEMS)), (8, 0)])
+def test_what_leaves_no_room_is_not_begun(judging, limit, count):
+    """The least line has nine tokens and a line break."""
+    short = {**scripted.LIMITS, 'attempt': limit}
+    made, engine_ = insert(judging, groups_of(judging, wrong), lambda asked: 'is...', short)
+    assert len(made) == count
+    assert all(len(TOKENIZER.encode(asked.begun)) < limit for asked in engine_.asked)
+
+
+def test_the_same_seed_makes_the_same_paths_and_another_others(judging):
+    groups = groups_of(judging)
+    for construct, answer in ((relocate, wrong), (insert, right)):
+        told = [construct(judging, groups, answer, seed=seed)[1].asked for seed in (3, 3, 4)]
+        assert told[0] == told[1] != told[2]
+
+
+def test_requests_have_ids_of_their_own_from_the_first(judging):
+    groups = groups_of(judging)
+    for construct, answer in ((relocate, wrong), (insert, right)):
+        _, engine_ = construct(judging, groups, answer, first_id=100)
+        ids = [asked.id for asked in engine_.asked]
+        assert len(set(ids)) == len(ids) and min(ids) >= 100 and max(ids) < 100 + 4 * len(PROBLEMS)
+
+
+def test_a_problem_without_a_solution_gets_no_mistake(judging):
+    problem = dataclasses.replace(PROBLEMS[0], source='jsonl', solution='')
+    assert mistakes.kinds(problem) == mistakes.TEXT_KINDS
+    sampler = scripted.make_sampler(right)
+    made = paths.inserted(sampler, None, [problem], [[]], judge=judging, **OPTIONS)
+    assert made == []
+
+
+def test_tokens_of_a_real_engine_are_metered(judging):
+    """Every construction through the real sampler, by an actor that has learnt nothing."""
+    model_config = config.ModelConfig(
+        vocab_size=TOKENIZER.vocab_size, num_layers=1, embed_dim=16, mlp_dim=16, num_heads=2,
+        num_kv_heads=1, head_dim=8, max_length=160, rope_theta=1e4, norm_epsilon=1e-6,
+        qkv_bias=False, qk_norm=False, tie_embeddings=True, activation='silu', dtype='float32',
+        param_dtype='float32', remat='none', scan_layers=False, logits_chunk=64,
+    )  # fmt: skip
+    settings = engine.EngineSettings(
+        num_slots=4, max_length=160, chunk_steps=8, prompt_buckets=(128,), insert_rows=(4,),
+        compact_slots=(), compact_lengths=(),
+    )  # fmt: skip
+    actor = transformer.init_model(model_config, jax.random.key(0))
+    control = tuple(i for i in range(9) if i != EOS)
+    options = OPTIONS | {'num_samples': 1, 'method': methods.Sampling(1.0, 0, 1.0, 0.0, control)}
+    metered = engine.Metered(engine.Engine(settings, stop_ids=(EOS,)))
+    sampler = episodes.Sampler(metered, CHAT, scripted.LIMITS)
+    groups = paths.repeated(sampler, actor, PROBLEMS, judge=judging, **options)
+    assert metered.tokens == episodes.sampled_tokens([e for g in groups for e in g])
+    before = metered.tokens
+    made = paths.inserted(sampler, actor, PROBLEMS, groups, judge=judging, **options)
+    assert len(made) == len(PROBLEMS)
+    written = sum(len(e.turn('attempt').tokens) for e in made)
+    assert before < metered.tokens < before + written
