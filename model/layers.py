@@ -24,11 +24,7 @@ def init_weight(key: jax.Array, shape: tuple[int, ...], *, axes, fan_in: int, dt
 
 
 def zeros(shape: tuple[int, ...], axes, dtype) -> nnx.Param:
-    """A Param of zeros.
-
-    What a block adds to the residual stream starts so: a token's own embedding is then all that
-    later layers see at first, and attention learns to copy several times sooner.
-    """
+    """A Param of zeros."""
     return nnx.Param(jnp.zeros(shape, dtype), axes=axes)
 
 
@@ -109,6 +105,7 @@ class Attention(nnx.Module):
         self.query = weight((D, c.num_heads, H), ('embed', 'heads', None), D)
         self.key = weight((D, c.num_kv_heads, H), ('embed', 'kv_heads', None), D)
         self.value = weight((D, c.num_kv_heads, H), ('embed', 'kv_heads', None), D)
+        # From zero, attention adds no noise to the residual stream and learns to copy much sooner.
         self.out = zeros((c.num_heads, H, D), ('heads', None, 'embed'), c.param_dtype)
         if config.qkv_bias:
             for name, heads in (('query', 'heads'), ('key', 'kv_heads'), ('value', 'kv_heads')):
@@ -152,7 +149,7 @@ class MLP(nnx.Module):
         into, out = ('embed', 'mlp'), ('mlp', 'embed')
         self.gate = init_weight(rngs.params(), (D, F), axes=into, fan_in=D, dtype=dtype)
         self.up = init_weight(rngs.params(), (D, F), axes=into, fan_in=D, dtype=dtype)
-        self.down = zeros((F, D), out, dtype)
+        self.down = init_weight(rngs.params(), (F, D), axes=out, fan_in=F, dtype=dtype)
         self.activation = config.activation
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -7,6 +7,8 @@ import pathlib
 import random
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from data import annotate, lab, mistakes, records
 from data.records import Example
 from model.transformer import Transformer
@@ -41,26 +43,32 @@ def base(workspace: Workspace, folder: pathlib.Path) -> dict:
 
 
 def base_document(workspace: Workspace, index: int) -> Example:
-    """A question with its solution or, for shares of the lab's, worked out or recalled."""
-    chat, (question, role, text) = workspace.chat, base_text(workspace, index)
-    turns = (*chat.question(question), chat.written(role, text))
-    return chat.example(turns, trained=(role,), weights=None, last_only=True)
-
-
-def base_text(workspace: Workspace, index: int) -> tuple[str, str, str]:
-    """(question, role, text) of a document."""
+    """A question with its solution or, for shares of the lab's, worked out or a list recalled."""
     s, data = workspace.settings.base, workspace.settings.data
-    if data.source != 'lab':
-        problem = workspace.train_problems[index % len(workspace.train_problems)]
-        return problem.question, 'attempt', problem.solution
     drawn = random.Random(index).random()
-    if drawn < s.recall_share:
-        question, text = lab.recall(index)
-        return question, 'critique', text
-    problem = lab.problem(seed=data.seed + 1, split='train', index=index)
-    if drawn < s.recall_share + s.worked_share:
-        return problem.question, 'critique', lab.worked(problem.question)
-    return problem.question, 'attempt', problem.solution
+    if data.source == 'lab' and drawn < s.recall_share:
+        return recalled(workspace, index)
+    if data.source == 'lab':
+        problem = lab.problem(seed=data.seed + 1, split='train', index=index)
+    else:
+        problem = workspace.train_problems[index % len(workspace.train_problems)]
+    if data.source == 'lab' and drawn < s.recall_share + s.worked_share:
+        return document(workspace, problem.question, 'critique', lab.worked(problem.question))
+    return document(workspace, problem.question, 'attempt', problem.solution)
+
+
+def recalled(workspace: Workspace, index: int) -> Example:
+    """A list told in another order, which cannot be known: only the values are trained."""
+    question, text = lab.recall(index)
+    digits = workspace.tokenizer.encode(' '.join('0123456789'))
+    only_values = lambda turn: np.isin(turn.tokens, digits).astype(np.float32)  # noqa: E731
+    return document(workspace, question, 'critique', text, weights=only_values)
+
+
+def document(workspace, question: str, role: str, text: str, weights=None) -> Example:
+    chat = workspace.chat
+    turns = (*chat.question(question), chat.written(role, text))
+    return chat.example(turns, trained=(role,), weights=weights, last_only=True)
 
 
 def actor(workspace: Workspace, folder: pathlib.Path) -> dict:

@@ -215,9 +215,10 @@ def test_initial_weights_have_variance_one_over_fan_in(init_model):
         assert np.std(weight[...]) == pytest.approx(64**-0.5, rel=0.05)
 
 
-def test_a_new_block_adds_nothing_to_the_residual_stream(init_model):
+def test_attention_starts_by_adding_nothing(init_model):
     model = init_model(jax.random.key(0))
-    tokens = np.arange(8)[None]
-    hidden, _ = tiny.jit(lambda m, t: m(t, t))(model, tokens)
-    alone = tiny.jit(lambda m, t: m.final_norm(m.embedding[...][t]))(model, tokens)
-    np.testing.assert_array_equal(hidden, alone)
+    run = tiny.jit(lambda m, tokens, positions: m(tokens, positions)[0])
+    tokens, positions = np.array([[5, 6, 7], [8, 9, 7]]), np.array([[0, 1, 2]] * 2)
+    hidden = run(model, tokens, positions)
+    np.testing.assert_array_equal(hidden[0, -1], hidden[1, -1])
+    assert not np.array_equal(hidden[0, 0], hidden[1, 0])
