@@ -181,9 +181,10 @@ def calibration(episodes: Sequence[Episode], *, num_bins: int) -> dict[str, Any]
     """Reliability of the critic's scores as probabilities: of final answers and of steps.
 
     Steps before the first error are right, it is wrong, and those after it are left out: nobody
-    knows what is right there. `steps` is of all of them and `positions` by place in the attempt,
-    from 1; both only where first errors are known. `unjudged` is the share of steps that the
-    critic gave no verdict on, whose score is 0.
+    knows what is right there. `steps` is of the step rewards as they are used, `positions` the
+    same by place in the attempt, from 1. A reward of 0 stands for no verdict: `judged` is of the
+    steps that have one, and `unjudged` is the share of the others. All these only where first
+    errors are known.
     """
     finals = [
         (e.outcome['score'], bool(e.outcome['correct']))
@@ -200,9 +201,10 @@ def calibration(episodes: Sequence[Episode], *, num_bins: int) -> dict[str, Any]
     steps = [pair for pairs in positions.values() for pair in pairs]
     return told | {
         'steps': reliability(steps, num_bins=num_bins),
+        'judged': reliability([pair for pair in steps if pair[0] > 0], num_bins=num_bins),
         'unjudged': _share(score == 0 for score, _ in steps),
         'positions': {
-            str(position): reliability(pairs, num_bins=num_bins)
+            str(position): _without_curve(reliability(pairs, num_bins=num_bins))
             for position, pairs in sorted(positions.items())
         },
     }
@@ -268,6 +270,10 @@ def _means(pairs: Sequence[tuple[float, bool]]) -> dict[str, float]:
         'score': float(np.mean([score for score, _ in pairs])),
         'right': float(np.mean([right for _, right in pairs])),
     }
+
+
+def _without_curve(told: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in told.items() if name != 'curve'}
 
 
 def _bin(value: float, num_bins: int) -> int:

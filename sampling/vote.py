@@ -114,8 +114,8 @@ def bootstrap_ratio(
     if below.min() <= 0:
         raise ValueError(f'bootstrap: denominator {below.min()} must be above 0; leave it out')
     rng = np.random.default_rng(seed)
-    chosen = (rng.integers(len(above), size=len(above)) for _ in range(num_resamples))
-    ratios = [above[i].sum() / below[i].sum() for i in chosen]
+    chosen = rng.integers(len(above), size=(num_resamples, len(above)))
+    ratios = above[chosen].sum(axis=1) / below[chosen].sum(axis=1)
     low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(above.sum() / below.sum()), float(low), float(high))
 

@@ -130,7 +130,7 @@ def reliability(calibration: dict[str, Any]) -> figures.Figure:
     positions = calibration.get('positions', {})
     figure, panels = _panels(1 + bool(positions), columns=2, size=(3.8, 3.2))
     panels[0].plot([0, 1], [0, 1], color=INK, lw=0.8, ls=':', label='calibrated')
-    for i, name in enumerate(('final', 'steps')):
+    for i, name in enumerate(('final', 'steps', 'judged')):
         curve = calibration.get(name, {}).get('curve', [])
         if curve:
             scores, right, counts = (

@@ -191,9 +191,12 @@ def _measures(name: str, measures: dict[str, dict]) -> str:
         parts.append(_table(['mistake', 'attempts', 'found, %', 'located, %'], rows, ''))
     parts.append(_uncertainty(measures['uncertainty']['all']))
     calibration = measures['calibration']['all']
-    errors = {key: calibration.get(key, {}).get('ece') for key in ('final', 'steps')}
+    errors = {key: calibration.get(key, {}).get('ece') for key in ('final', 'steps', 'judged')}
     told = ', '.join(f'{k} {100 * v:.1f} %' for k, v in errors.items() if v is not None)
-    caption = f"The critic's scores as probabilities; expected calibration error: {told or 'none'}."
+    caption = (
+        f"The critic's scores as probabilities; expected calibration error: {told or 'none'}. "
+        'judged: the steps it gave a verdict on; the reward of others is 0.'
+    )
     return ''.join(parts) + plots.svg(lambda: plots.reliability(calibration), caption)
 
 

@@ -1,6 +1,7 @@
 """Engines that answer by a script, on the lab's tokenizer: for tests without a model."""
 
 import dataclasses
+import random
 from collections.abc import Callable, Sequence
 
 from data import chat, critiques, lab
@@ -75,6 +76,47 @@ def said(request: engine.Request, role: str) -> str:
     ends = [i for i in range(start, len(tokens)) if tokens[i] in HEADERS]
     body = tokens[start : ends[0] if ends else len(tokens)]
     return TOKENIZER.decode([token for token in body if token != EOS])
+
+
+# A reasoner that slips, and a critic that never does
+
+
+def question_of(request: engine.Request) -> str:
+    tokens = list(request.prompt)
+    return TOKENIZER.decode(tokens[1 : tokens.index(CHAT.open('attempt')[0])])
+
+
+def critique(request: engine.Request) -> tuple[int, ...]:
+    """The oracle's critique of the attempt so far."""
+    return ids_of(lab.judge(question_of(request), said(request, 'attempt')).critique)
+
+
+def lines_of(text: str) -> list[tuple[int, ...]]:
+    """Token ids of each line, its line break or the end token included."""
+    turn = CHAT.written('attempt', text)
+    starts = (0, *turn.step_ends[:-1])
+    return [turn.tokens[a:b] for a, b in zip(starts, turn.step_ends, strict=True)]
+
+
+def next_line(request: engine.Request) -> tuple[int, ...]:
+    """The reference's line after those that the attempt has."""
+    done = said(request, 'attempt').count('\n')
+    return lines_of(lab.solve(question_of(request)))[done]
+
+
+def slip(line: tuple[int, ...]) -> tuple[int, ...]:
+    """The line with another last digit."""
+    *kept, digit, end = line
+    digits = [TOKENIZER.encode(str(n))[0] for n in range(10)]
+    return (*kept, digits[(digits.index(digit) + 1) % 10], end)
+
+
+def careless(role: str, request: engine.Request, seed: int) -> tuple[int, ...]:
+    """A line, one in two of which is wrong, by noise and id; a right critique."""
+    if role == 'critique':
+        return critique(request)
+    line = next_line(request)
+    return slip(line) if random.Random(repr((request, seed))).random() < 0.5 else line
 
 
 def judge(pairs):

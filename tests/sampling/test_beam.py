@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import random
 
 import jax
 import pytest
@@ -23,52 +22,15 @@ def scored(monkeypatch):
     monkeypatch.setattr(strategies.step_lib, 'step_rewards', scripted.step_rewards)
 
 
-def question_of(request):
-    tokens = list(request.prompt)
-    return TOKENIZER.decode(tokens[1 : tokens.index(CHAT.open('attempt')[0])])
-
-
-def lines_of(text):
-    """Token ids of each line, its line break or the end token included."""
-    turn = CHAT.written('attempt', text)
-    starts = (0, *turn.step_ends[:-1])
-    return [turn.tokens[a:b] for a, b in zip(starts, turn.step_ends, strict=True)]
-
-
-def critique(request):
-    """The oracle's critique of the attempt so far."""
-    judgement = lab.judge(question_of(request), scripted.said(request, 'attempt'))
-    return scripted.ids_of(judgement.critique)
-
-
-def next_line(request):
-    """The reference's next line, for as many lines as an attempt has."""
-    done = scripted.said(request, 'attempt').count('\n')
-    return lines_of(lab.solve(question_of(request)))[done]
-
-
-def slip(line):
-    """The line with another last digit."""
-    *kept, digit, end = line
-    other = {
-        TOKENIZER.encode(d)[0]: TOKENIZER.encode(str((int(d) + 1) % 10))[0] for d in '0123456789'
-    }
-    return (*kept, other[digit], end)
-
-
-def careless(role, request, seed):
-    """One line in two is wrong, by noise and id."""
-    if role == 'critique':
-        return critique(request)
-    line = next_line(request)
-    return slip(line) if random.Random(repr((request, seed))).random() < 0.5 else line
-
-
 def by_id(role, request, seed):
     """Every second request of a step is wrong."""
     if role == 'critique':
-        return critique(request)
-    return slip(next_line(request)) if request.id % 2 else next_line(request)
+        return scripted.critique(request)
+    return (
+        scripted.slip(scripted.next_line(request))
+        if request.id % 2
+        else scripted.next_line(request)
+    )
 
 
 def search(rule, problems=PROBLEMS, first_id=0, **changed):
@@ -95,14 +57,16 @@ def test_the_line_that_the_critic_finds_right_goes_on(aggregate):
         assert episode.outcome['correct'] and episode.outcome['verdict'] is True
         roles = [turn.role for turn in episode.turns]
         assert roles == ['question', 'attempt', 'critique']
-        assert episode.turn('attempt').step_scores == (0.9,) * len(lines_of(problem.solution))
+        assert episode.turn('attempt').step_scores == (0.9,) * len(
+            scripted.lines_of(problem.solution)
+        )
 
 
 @pytest.mark.usefixtures('scored')
 def test_with_more_beams_fewer_mistakes_survive():
     problems = [lab.problem(seed=1, split='test', index=i) for i in range(30)]
     right = [
-        sum(e.outcome['correct'] for e in search(careless, problems, **size)[0])
+        sum(e.outcome['correct'] for e in search(scripted.careless, problems, **size)[0])
         for size in ({'width': 1, 'expansions': 1}, {'width': 2, 'expansions': 4})
     ]
     assert right[0] < 15 and right[1] > 25
@@ -110,7 +74,7 @@ def test_with_more_beams_fewer_mistakes_survive():
 
 @pytest.mark.usefixtures('scored')
 def test_every_token_and_call_is_counted_dropped_beams_too():
-    found, inner = search(careless, width=3, expansions=3)
+    found, inner = search(scripted.careless, width=3, expansions=3)
     for role in ('attempt', 'critique'):
         assert sum(e.outcome['tokens'][role] for e in found) == inner.tokens(role)
         assert sum(e.outcome['calls'][role] for e in found) == inner.calls(role)
@@ -118,26 +82,26 @@ def test_every_token_and_call_is_counted_dropped_beams_too():
 
 @pytest.mark.usefixtures('scored')
 def test_the_first_step_begins_with_as_many_beams_as_survive():
-    _, inner = search(careless, PROBLEMS[:1], width=3, expansions=4, max_steps=1)
+    _, inner = search(scripted.careless, PROBLEMS[:1], width=3, expansions=4, max_steps=1)
     assert inner.calls('attempt') == 12
 
 
 @pytest.mark.usefixtures('scored')
 def test_the_same_line_twice_is_one_beam():
     def same(role, request, seed):
-        return critique(request) if role == 'critique' else next_line(request)
+        return scripted.critique(request) if role == 'critique' else scripted.next_line(request)
 
     _, inner = search(same, PROBLEMS[:1], width=2, expansions=2)
-    steps_made = len(lines_of(PROBLEMS[0].solution))
+    steps_made = len(scripted.lines_of(PROBLEMS[0].solution))
     assert inner.calls('critique') == steps_made
     assert inner.calls('attempt') == 4 + 2 * (steps_made - 1)
 
 
 @pytest.mark.usefixtures('scored')
 def test_companions_and_parts_change_nothing():
-    whole, _ = search(careless, PROBLEMS)
+    whole, _ = search(scripted.careless, PROBLEMS)
     parts = [
-        search(careless, [problem], first_id=i * SETTINGS.ids)[0][0]
+        search(scripted.careless, [problem], first_id=i * SETTINGS.ids)[0][0]
         for i, problem in enumerate(PROBLEMS)
     ]
     assert parts == whole
@@ -145,7 +109,7 @@ def test_companions_and_parts_change_nothing():
 
 @pytest.mark.usefixtures('scored')
 def test_no_id_is_used_twice():
-    _, inner = search(careless, width=3, expansions=2)
+    _, inner = search(scripted.careless, width=3, expansions=2)
     ids = [request.id for role, request in inner.asked if role == 'attempt']
     settings = dataclasses.replace(SETTINGS, width=3, expansions=2)
     assert len(set(ids)) == len(ids) and max(ids) < settings.ids * len(PROBLEMS)
@@ -165,8 +129,8 @@ def test_a_finished_beam_stays_and_goes_before_unfinished_ones():
     def hasty(role, request, seed):
         """The even requests answer at once, which is wrong; the odd ones work."""
         if role == 'critique':
-            return critique(request)
-        return next_line(request) if request.id % 2 else bare
+            return scripted.critique(request)
+        return scripted.next_line(request) if request.id % 2 else bare
 
     (unfinished,), _ = search(hasty, PROBLEMS[:1], max_steps=1)
     assert unfinished.turn('attempt').tokens == bare

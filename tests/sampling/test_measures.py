@@ -261,7 +261,7 @@ def test_calibration_is_of_finals_of_steps_and_of_each_position():
         num_bins=10,
     )
     assert told['final']['count'] == 1 and told['steps']['count'] == 3
-    assert told['unjudged'] == pytest.approx(1 / 3)
+    assert told['unjudged'] == pytest.approx(1 / 3) and told['judged']['count'] == 2
     assert {p: r['count'] for p, r in told['positions'].items()} == {'1': 2, '2': 1}
     assert told['positions']['2']['ece'] == 1.0
 
