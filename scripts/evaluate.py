@@ -69,29 +69,27 @@ def play(workspace: Workspace, folder: pathlib.Path) -> tuple[Played, int]:
         folder, problems, description='evaluate', make=attempt_and_play
     )
 
-    def go_on(strategy: strategies.Strategy) -> list[Episode]:
-        made, more = after_parallel(workspace, folder, strategy, conditions, episodes)
-        spent.append(more)
-        return made
-
-    spent = [tokens]
-    rounds, oracle = collections.defaultdict(list), {}
-    for episode in go_on(strategies.sequential) if s.num_rounds > 1 else ():
+    go_on = functools.partial(after_parallel, workspace, folder, conditions, episodes)
+    nothing: tuple[list[Episode], int] = ([], 0)
+    later, for_rounds = go_on(strategies.sequential) if s.num_rounds > 1 else nothing
+    wrong, for_oracle = go_on(strategies.oracle) if s.oracle else nothing
+    beams, for_beams = search(workspace, folder, conditions) if s.beam.width else nothing
+    rounds = collections.defaultdict(list)
+    for episode in later:
         rounds[episode.outcome['chain']].append(episode)
-    for episode in go_on(strategies.oracle) if s.oracle else ():
-        oracle[episode.outcome['chain']] = episode
-    beams, more = search(workspace, folder / 'beam', conditions) if s.beam.width else ([], 0)
+    oracle = {episode.outcome['chain']: episode for episode in wrong}
     groups = [episodes[i : i + n] for i in range(0, len(episodes), n)]
     right = right_answers(problems, groups, rounds, oracle)
-    return Played(problems, groups, rounds, oracle, beams, right), sum(spent) + more
+    spent = tokens + for_rounds + for_oracle + for_beams
+    return Played(problems, groups, rounds, oracle, beams, right), spent
 
 
 def after_parallel(
     workspace: Workspace,
     folder: pathlib.Path,
-    strategy: strategies.Strategy,
     conditions: strategies.Conditions,
     episodes: Sequence[Episode],
+    strategy: strategies.Strategy,
 ) -> tuple[list[Episode], int]:
     """(episodes of a strategy that goes on from those of `parallel`, newly generated tokens)."""
     n, problems = workspace.settings.evaluate.num_attempts, test_problems(workspace)
@@ -147,7 +145,7 @@ def search(
         return found, sum(sum(e.outcome['tokens'].values()) for e in found)
 
     problems = test_problems(workspace)[: s.num_problems]
-    return workspace.in_parts(folder, problems, description='beam', make=make)
+    return workspace.in_parts(folder / 'beam', problems, description='beam', make=make)
 
 
 def attempts_only(workspace: Workspace, folder: pathlib.Path, actor: Transformer) -> dict:
