@@ -116,7 +116,11 @@ def stages() -> dict:
             'num_problems': 1319,
             'num_attempts': 4,
             'refine': 'wrong',
-            'majority': (1, 2, 3, 4),
+            'num_rounds': 1,
+            'oracle': True,
+            'beam': {**lab.BEAM, 'max_steps': 24},
+            'num_draws': 20,
+            'num_bins': 10,
             'num_resamples': 1000,
             'confidence': 0.95,
         },
@@ -180,7 +184,7 @@ def tiny(config: ConfigDict) -> ConfigDict:
     for stage in (config.actor, config.critic, config.improve):
         stage.fit.update(fit(60, 0.005))
     config.critique.update({'num_problems': 60, 'num_attempts': 2})
-    config.evaluate.update({'num_problems': 60, 'num_attempts': 2, 'majority': (1, 2)})
+    config.evaluate.update({'num_problems': 60, 'num_attempts': 2})
     config.improve.num_problems = 40
     config.improve.explore.update({'num_attempts': 2, 'num_refinements': 2})
     config.reinforce.update(
@@ -213,7 +217,8 @@ def smoke(config: ConfigDict) -> ConfigDict:
         stage.fit.num_steps = 8
     config.actor.num_problems = 20
     config.critique.update({'num_problems': 10, 'filter_samples': 2, 'filter_successes': 0})
-    config.evaluate.update({'num_problems': 10, 'num_resamples': 100})
+    config.evaluate.update({'num_problems': 10, 'num_rounds': 2, 'num_resamples': 100})
+    config.evaluate.beam.update({'width': 2, 'expansions': 2, 'max_steps': 4, 'num_problems': 4})
     config.improve.num_problems = 10
     config.reinforce.update({'num_steps': 3, 'num_problems': 2, 'num_samples': 4})
     return config

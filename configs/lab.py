@@ -118,12 +118,17 @@ REINFORCE = {
     'optimizer': optimizer(0.001, schedule='constant'),
 }
 
+BEAM = {'width': 0, 'expansions': 4, 'max_steps': 12, 'aggregate': 'min', 'num_problems': 200}
 
 EVALUATE = {
     'num_problems': 600,
     'num_attempts': 4,
     'refine': 'wrong',
-    'majority': (1, 2, 3, 4),
+    'num_rounds': 1,
+    'oracle': True,
+    'beam': BEAM,
+    'num_draws': 20,
+    'num_bins': 10,
     'num_resamples': 1000,
     'confidence': 0.95,
 }
@@ -225,9 +230,9 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.critique.update(
         {'num_problems': 20, 'num_attempts': 2, 'filter_samples': 2, 'filter_successes': 0}
     )
-    config.evaluate.update(
-        {'num_problems': 20, 'num_attempts': 2, 'majority': (1, 2), 'num_resamples': 100}
-    )
+    config.evaluate.update({'num_problems': 20, 'num_attempts': 2, 'num_rounds': 2})
+    config.evaluate.num_resamples = 100
+    config.evaluate.beam.update({'width': 2, 'expansions': 2, 'max_steps': 4, 'num_problems': 4})
     config.improve.num_problems = 10
     config.improve.explore.update({'num_attempts': 2, 'num_refinements': 2})
     config.reinforce.update(

@@ -30,9 +30,13 @@ class Sampler:
         num_samples: int,
         method: Method,
         seed: int,
-        first_id: int,
+        first_id: int | Sequence[int],
     ) -> list[list[Turn]]:
-        """`num_samples` turns of `role` after each conversation; noise by first_id + index."""
+        """`num_samples` turns of `role` after each conversation; noise by first_id + index.
+
+        A sequence gives the first id of each conversation, which then draws the same noise in
+        whatever company it is.
+        """
         opened = [Turn(role, self.chat.open(role), ())] * len(conversations)
         return self.continued(
             model,
@@ -53,7 +57,7 @@ class Sampler:
         num_samples: int,
         method: Method,
         seed: int,
-        first_id: int,
+        first_id: int | Sequence[int],
     ) -> list[list[Turn]]:
         """`num_samples` completions of each opening, a turn begun after its conversation.
 
@@ -61,11 +65,13 @@ class Sampler:
         not sampled, its completions have no log-probabilities either. An opening counts towards
         its role's max_tokens. Raises ValueError where it leaves none.
         """
+        firsts = first_id
+        if isinstance(first_id, int):
+            firsts = range(first_id, first_id + len(openings) * num_samples, num_samples)
         requests, begun = [], []
-        for i, (turns, opening) in enumerate(zip(conversations, openings, strict=True)):
+        for turns, opening, first in zip(conversations, openings, firsts, strict=True):
             prompt = (*self.chat.context(turns, opening.role), *opening.tokens)
             room = self.max_tokens[opening.role] - len(opening.tokens)
-            first = first_id + i * num_samples
             requests += [Request(first + j, prompt, room) for j in range(num_samples)]
             begun += [opening] * num_samples
         completions = self.engine.generate(model, requests, method=method, seed=seed)
@@ -164,7 +170,7 @@ def refinements(
     num_samples: int,
     method: Method,
     seed: int,
-    first_id: int,
+    first_id: int | Sequence[int],
 ) -> list[list[Episode]]:
     """`num_samples` judged refinements of each criticised episode; problems[i] is episode i's."""
     made = sampler.turns(

@@ -107,12 +107,16 @@ def _refine(settings, players: Players, wrong, *, method, seed, first_id):
     kept = []
     for group, problem in zip(groups, problems, strict=True):
         right = [e for e in group if episode_lib.refined_well(players.sampler, e, problem)]
-        kept += [_as_attempt(players.sampler, e) for e in right[: settings.keep_refined]]
+        answers = [as_attempt(players.sampler, e) for e in right[: settings.keep_refined]]
+        kept += [_note(e, 'refinement') for e in answers]
     return kept, tokens
 
 
-def _as_attempt(sampler: Sampler, episode: Episode) -> Episode:
-    """question -> refined response: the same token ids, without attempt and critique."""
+def as_attempt(sampler: Sampler, episode: Episode) -> Episode:
+    """question -> refined response: the same token ids, without attempt and critique.
+
+    What the judge said of the refinement is now said of the attempt.
+    """
     refined = dataclasses.replace(
         episode.turn('refinement'), role='attempt', header=sampler.chat.open('attempt')
     )
@@ -122,9 +126,7 @@ def _as_attempt(sampler: Sampler, episode: Episode) -> Episode:
         if k.startswith('refined_')
     }
     given = tuple(turn for turn in episode.turns if turn.role in ('question', 'guide'))
-    return _note(
-        Episode(episode.problem_id, episode.level, (*given, refined), outcome), 'refinement'
-    )
+    return Episode(episode.problem_id, episode.level, (*given, refined), outcome)
 
 
 def _note(episode: Episode, found_by: str) -> Episode:

@@ -29,6 +29,14 @@ class ScoreShapes:
             raise ValueError(f'lengths={self.lengths} must ascend and hold at least one')
 
 
+@dataclasses.dataclass(frozen=True)
+class StepScorer:
+    """How a critic's critiques become step rewards."""
+
+    shapes: ScoreShapes
+    verdict_ids: dict[str, int]  # correct_id and wrong_id, the first tokens of the verdict words
+
+
 class StepScores(NamedTuple):
     """P(correct) of each step of a criticised turn, and of its final answer.
 

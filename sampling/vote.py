@@ -1,11 +1,21 @@
 """Choosing among answers, and estimates over questions with their uncertainty."""
 
 import collections
+import itertools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+
+Aggregate = Literal['min', 'product', 'last']
+"""How step rewards become one score: the worst step, all of them, or the last."""
+_AGGREGATES = {'min': min, 'product': math.prod, 'last': lambda scores: scores[-1]}
+
+
+def aggregate(step_scores: Sequence[float], how: Aggregate) -> float:
+    """One score of an attempt from those of its steps; 0 where there is no step."""
+    return float(_AGGREGATES[how](step_scores)) if len(step_scores) else 0.0
 
 
 def majority(answers: Sequence[str | None], weights: Sequence[float] | None = None) -> str | None:
@@ -23,19 +33,17 @@ def majority(answers: Sequence[str | None], weights: Sequence[float] | None = No
     return max(totals, key=totals.__getitem__) if totals else None
 
 
-def maj_at_k(
-    answers: Sequence[str | None], reference: str, *, k: int, num_draws: int, seed: int
-) -> float:
-    """The share of k answers drawn without replacement whose majority is the reference.
+def subsets(n: int, k: int, *, num_draws: int, seed: int) -> list[tuple[int, ...]]:
+    """Sets of k of n samples, each ascending: all there are, or `num_draws` drawn ones if fewer.
 
-    With k = len(answers) there is one draw: all of them in order. Else the mean of `num_draws`.
+    What a vote of k samples is worth is its mean over these sets. Samples are exchangeable, so
+    the same sets may serve every question.
     """
-    _check_k(k, len(answers))
-    if k == len(answers):
-        return float(majority(answers) == reference)
+    _check_k(k, n)
+    if math.comb(n, k) <= num_draws:
+        return list(itertools.combinations(range(n), k))
     rng = np.random.default_rng(seed)
-    draws = (rng.choice(len(answers), k, replace=False) for _ in range(num_draws))
-    return float(np.mean([majority([answers[i] for i in d]) == reference for d in draws]))
+    return [tuple(sorted(rng.choice(n, k, replace=False).tolist())) for _ in range(num_draws)]
 
 
 def pass_at_k(num_samples: int, num_correct: int, *, k: int) -> float:
@@ -79,17 +87,37 @@ def bootstrap(
     """
     if against is not None:
         _check_pairs(values, against, 'against')
-    if not len(values) or not 0 < level < 1 or num_resamples < 1:
-        raise ValueError(
-            f'bootstrap of {len(values)} values at level={level} with {num_resamples} resamples'
-        )
     sample = np.asarray(values, float) - (0.0 if against is None else np.asarray(against, float))
+    ones = np.ones(len(sample))
+    return bootstrap_ratio(sample, ones, num_resamples=num_resamples, seed=seed, level=level)
+
+
+def bootstrap_ratio(
+    numerators: Sequence[float],
+    denominators: Sequence[float],
+    *,
+    num_resamples: int,
+    seed: int,
+    level: float,
+) -> Interval:
+    """Percentile bootstrap over questions of sum(numerators) / sum(denominators), both [Q].
+
+    For shares of things of which a question has several, such as its critiques: these are not
+    independent of each other. Raises ValueError where a denominator is not above 0.
+    """
+    _check_pairs(numerators, denominators, 'denominators')
+    above, below = (np.asarray(values, float) for values in (numerators, denominators))
+    if not len(above) or not 0 < level < 1 or num_resamples < 1:
+        raise ValueError(
+            f'bootstrap of {len(above)} values at level={level} with {num_resamples} resamples'
+        )
+    if below.min() <= 0:
+        raise ValueError(f'bootstrap: denominator {below.min()} must be above 0; leave it out')
     rng = np.random.default_rng(seed)
-    means = [
-        sample[rng.integers(len(sample), size=len(sample))].mean() for _ in range(num_resamples)
-    ]
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(sample.mean()), float(low), float(high))
+    chosen = rng.integers(len(above), size=(num_resamples, len(above)))
+    ratios = above[chosen].sum(axis=1) / below[chosen].sum(axis=1)
+    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(above.sum() / below.sum()), float(low), float(high))
 
 
 def _check_k(k: int, num_samples: int) -> None:

@@ -54,6 +54,14 @@ def run_stage_script(stages: Mapping[str, Stage]) -> None:
         with open_workspace() as workspace:
             stage = flags.FLAGS.stage
             summary = workspace.run_stage(stage, stages[stage])
-            print(f'{stage}: {summary}')
+            numbers = {k: v for k, v in summary.items() if not isinstance(v, dict)}
+            print(f'{stage}: {numbers}')
+            show_accuracy(summary)
 
     settings.run_main(main)
+
+
+def show_accuracy(summary: dict) -> None:
+    """Prints the accuracies of a stage that has any, by level."""
+    for arm, levels in summary.get('accuracy', {}).items():
+        print(f'   {arm:20s}', ' '.join(f'{k}: {100 * v[0]:.1f}' for k, v in levels.items()))

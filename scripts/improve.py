@@ -12,11 +12,11 @@ import numpy as np
 
 from data.records import Episode, Example, Problem, Turn
 from sampling.explore import Players, explore
+from sampling.strategies import score_steps
 from scripts import command, evaluate
 from scripts import train as train_stages
 from scripts.workspace import Workspace
 from train.advantages import over_tokens
-from train.reinforce import score_steps
 
 
 def vanilla(workspace: Workspace, folder: pathlib.Path) -> dict:

@@ -7,30 +7,24 @@ Everything comes from the files that the stages left; what is not there is shown
 
 import collections
 import html
-import io
 import itertools
 import json
 import os
 import pathlib
-import re
 import string
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from absl import flags
-from matplotlib import figure as figures
 
 from data import records, tokenizer
+from scripts import plots
+from scripts.plots import Stages
 from train import metrics, settings
 
 TEMPLATE = pathlib.Path(__file__).with_name('report_template.html')
 NOT_RUN = '<div class="missing">not run</div>'
-INK = '#123456'  # stands for the page's text colour in a plot; replaced by currentColor
-COLOURS = ('#8a94a6', '#3f86d4', '#e08a2e', '#8c6bd1', '#2f9e77', '#d1587f')
-MARKERS = 'osD^vP'
-MAX_POINTS = 400  # of a plotted curve
 NUM_EPISODES = 10
 TRANSITIONS = {
     'c2c': 'right, stays right',
@@ -45,8 +39,7 @@ CRITIC = {
     'first_error_f1': 'first error located (F1)',
     'parse_rate': 'critiques that parse',
 }
-
-Stages = dict[str, dict[str, Any]]
+CORRECTION = ('before', 'after', 'CL', 'CS', 'RSS')
 
 
 def write_report(workdir: str | os.PathLike) -> pathlib.Path:
@@ -66,8 +59,8 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         'Cost': _cost(stages),
     }
     if evaluations:
-        _save_png(lambda: _plot_levels(evaluations), workdir / 'accuracy.png')
-    _replace(workdir / 'report.html', _page(workdir, sections).encode())
+        plots.save_png(lambda: plots.levels_bars(evaluations), workdir / 'accuracy.png')
+    plots.write_whole(workdir / 'report.html', _page(workdir, sections).encode())
     return workdir / 'report.html'
 
 
@@ -88,7 +81,7 @@ def load_stages(workdir: pathlib.Path) -> Stages:
 def _headline(evaluations: Stages) -> str:
     if not evaluations:
         return NOT_RUN
-    arms, contrasts = _keys(evaluations, 'accuracy'), _keys(evaluations, 'difference')
+    arms, contrasts = plots.keys(evaluations, 'accuracy'), plots.keys(evaluations, 'difference')
     rows = [
         [_text(name)]
         + [_interval(s['accuracy'].get(arm, {}).get('all')) for arm in arms]
@@ -106,26 +99,48 @@ def _accuracy(evaluations: Stages) -> str:
     for name, stage in evaluations.items():
         columns = [(arm, stage['accuracy'][arm], '') for arm in stage['accuracy']]
         columns += [(_contrast(c), v, '+') for c, v in stage.get('difference', {}).items()]
-        levels = _levels(stage['accuracy'])
+        levels = plots.levels_of(stage['accuracy'])
         rows = [[_text(n)] + [_interval(v.get(n), sign=s) for _, v, s in columns] for n in levels]
         table = _table(['level', *(title for title, _, _ in columns)], rows, '')
         tables.append(f'<h3>{_text(name)}</h3>{table}')
     caption = 'Share of questions right by level; bars show the intervals.'
-    return _svg(lambda: _plot_levels(evaluations), caption) + ''.join(tables)
+    return plots.svg(lambda: plots.levels_bars(evaluations), caption) + ''.join(tables)
 
 
 def _tokens(evaluations: Stages) -> str:
     costed = {name: s for name, s in evaluations.items() if s.get('tokens_per_answer')}
     if not costed:
         return NOT_RUN
-    arms = _keys(costed, 'tokens_per_answer')
+    arms = plots.keys(costed, 'tokens_per_answer')
     rows = [
         [_text(name)] + [_number(s['tokens_per_answer'].get(arm)) for arm in arms]
         for name, s in costed.items()
     ]
     caption = 'Share of questions right against generated tokens an answer.'
     table = _table(['evaluation', *arms], rows, 'Generated tokens an answer.')
-    return _svg(lambda: _plot_tokens(costed), caption) + table
+    parts = [plots.svg(lambda: plots.tokens_points(costed), caption), table]
+    for name, stage in ((n, s) for n, s in costed.items() if s.get('curves')):
+        curves = stage['curves']
+        caption = f'{name}: each way to answer, at 1, 2, 4, ... attempts (rounds: 1, 2, 3, ...).'
+        parts.append(plots.svg(lambda curves=curves: plots.cost_curves(curves), caption))
+        parts.append(_equal_tokens(stage['equal_tokens']))
+    return ''.join(parts)
+
+
+def _equal_tokens(compared: dict[str, dict]) -> str:
+    rows = [
+        [
+            _text(arm),
+            _text(c['against']),
+            *(_number(tokens) for tokens in c['tokens']),
+            _number(c['questions']),
+            _interval(c['difference']['all'], sign='+'),
+        ]
+        for arm, c in compared.items()
+    ]
+    note = 'Against the plain majority at the nearest cost, paired by question; points.'
+    head = ['way to answer', 'against', 'tokens', 'its tokens', 'questions', 'difference']
+    return _table(head, rows, note)
 
 
 def _critic(evaluations: Stages) -> str:
@@ -133,16 +148,71 @@ def _critic(evaluations: Stages) -> str:
     if not judged:
         return NOT_RUN
     critic = [
-        [_text(title)] + [_interval(s.get('critic', {}).get(key)) for s in judged.values()]
+        [_text(title)]
+        + [
+            _known(s['critic'][key]) if key in s.get('critic', {}) else 'not run'
+            for s in judged.values()
+        ]
         for key, title in CRITIC.items()
     ]
     changes = [
         [_text(title)] + [_share(s.get('transitions', {}).get(key)) for s in judged.values()]
         for key, title in TRANSITIONS.items()
     ]
-    return _table(['critic, %', *judged], critic, '') + _table(
-        ['attempt, then refinement, %', *judged], changes, 'Shares of all questions.'
+    return (
+        _table(['critic, %', *judged], critic, '')
+        + _table(['attempt, then refinement, %', *judged], changes, 'Shares of all attempts.')
+        + ''.join(_measures(name, s['measures']) for name, s in judged.items() if 'measures' in s)
     )
+
+
+def _measures(name: str, measures: dict[str, dict]) -> str:
+    """Refinement by level, what the critic misses, and whether its scores can be believed."""
+    levels = plots.levels_of(measures)
+    corrected, critic = measures['confidence_and_critique'], measures['critic']
+    rows = [
+        [_text(level)]
+        + [_known(corrected[level][key]) for key in CORRECTION]
+        + [_known(critic[level].get(key)) for key in ('passed', 'found', 'first_error_f1')]
+        for level in levels
+    ]
+    head = ['level', *CORRECTION, 'passed', 'found', 'first error F1']
+    note = (
+        'CL: right stays right; CS: wrong becomes right; RSS: 50 is nothing won or lost; '
+        'passed and found: right and wrong attempts that the critic calls so. Per cent.'
+    )
+    parts = [f'<h3>{_text(name)}</h3>', _table(head, rows, note)]
+    kinds = measures['detection']['all']
+    if kinds:
+        rows = [
+            [_text(kind), _number(k['attempts']), _known(k['found']), _known(k['located'])]
+            for kind, k in kinds.items()
+        ]
+        parts.append(_table(['mistake', 'attempts', 'found, %', 'located, %'], rows, ''))
+    parts.append(_uncertainty(measures['uncertainty']['all']))
+    calibration = measures['calibration']['all']
+    errors = {key: calibration.get(key, {}).get('ece') for key in ('final', 'steps', 'judged')}
+    told = ', '.join(f'{k} {100 * v:.1f} %' for k, v in errors.items() if v is not None)
+    caption = (
+        f"The critic's scores as probabilities; expected calibration error: {told or 'none'}. "
+        'judged: the steps it gave a verdict on; the reward of others is 0.'
+    )
+    return ''.join(parts) + plots.svg(lambda: plots.reliability(calibration), caption)
+
+
+def _uncertainty(bins: list[dict[str, Any]]) -> str:
+    rows = [
+        [f'{b["low"]:.2f} to {b["high"]:.2f}', _number(b['questions'])]
+        + [_known(b[key]) for key in ('accuracy', 'discriminability', 'passed', 'found')]
+        for b in bins
+    ]
+    head = ['vote entropy', 'questions', 'actor right', 'verdicts true', 'passed', 'found']
+    return _table(head, rows, "The critic's verdicts by the actor's uncertainty, per cent.")
+
+
+def _known(value: float | None) -> str:
+    """A share in per cent; a dash where nothing could have counted."""
+    return '–' if value is None else _interval(value)
 
 
 def _curves(workdir: pathlib.Path, stages: Stages) -> str:
@@ -150,7 +220,7 @@ def _curves(workdir: pathlib.Path, stages: Stages) -> str:
     for name in stages:
         curves = _load_curves(workdir / 'stages' / name / metrics.METRICS)
         if curves:
-            plot = _svg(lambda curves=curves: _plot_curves(curves), 'By step.')
+            plot = plots.svg(lambda curves=curves: plots.training_curves(curves), 'By step.')
             parts.append(f'<h3>{_text(name)}</h3>{plot}')
     return ''.join(parts) or NOT_RUN
 
@@ -243,107 +313,6 @@ def _mark(role: str, right: bool) -> str:
     return f'<span class="tag {kind}">{sign} {role} {kind}</span>'
 
 
-# Plots
-
-
-def _plot_levels(evaluations: Stages) -> figures.Figure:
-    """One panel an evaluation: grouped bars by level, one colour an arm, with intervals."""
-    arms = _keys(evaluations, 'accuracy')
-    figure, panels = _panels(len(evaluations), columns=2, size=(4.6, 2.9))
-    for axes, (name, stage) in zip(panels, evaluations.items(), strict=True):
-        levels = _levels(stage['accuracy'])
-        width = 0.8 / len(arms)
-        for i, arm in enumerate(arms):
-            values = [_bounds(stage['accuracy'].get(arm, {}).get(level)) for level in levels]
-            middle, low, high = np.array(values, float).T * 100
-            at = np.arange(len(levels)) + (i - (len(arms) - 1) / 2) * width
-            axes.bar(at, middle, width * 0.92, color=_colour(i), label=arm)
-            errors = np.maximum([middle - low, high - middle], 0)
-            axes.errorbar(at, middle, errors, fmt='none', ecolor=INK, elinewidth=0.9, capsize=2)
-        axes.set_xticks(range(len(levels)), levels)
-        axes.set(title=name, xlabel='level', ylabel='right, %', ylim=(0, 100))
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc='outside lower center', ncols=len(arms), frameon=False)
-    return figure
-
-
-def _plot_tokens(evaluations: Stages) -> figures.Figure:
-    """One point an arm (colour) and evaluation (marker), with its interval."""
-    arms = _keys(evaluations, 'tokens_per_answer')
-    figure, (axes,) = _panels(1, columns=1, size=(7.6, 3.4))
-    for marker, (name, stage) in zip(itertools.cycle(MARKERS), evaluations.items(), strict=False):
-        for i, arm in enumerate(arms):
-            tokens = stage['tokens_per_answer'].get(arm)
-            point = stage['accuracy'].get(arm, {}).get('all')
-            if tokens is None or point is None:
-                continue
-            middle, low, high = np.array(_bounds(point)) * 100
-            errors = [[max(middle - low, 0)], [max(high - middle, 0)]]
-            axes.errorbar(
-                tokens, middle, errors, color=_colour(i), marker=marker, capsize=2, ls='none'
-            )
-        axes.plot([], [], color=INK, marker=marker, ls='none', label=name)
-    for i, arm in enumerate(arms):
-        axes.plot([], [], color=_colour(i), lw=5, label=arm)
-    axes.set(xlabel='generated tokens an answer', ylabel='right, %')
-    axes.margins(x=0.1)
-    figure.legend(loc='outside right upper', frameon=False)
-    return figure
-
-
-def _plot_curves(curves: dict[str, np.ndarray]) -> figures.Figure:
-    """One panel a metric: every point faintly, and the running mean."""
-    figure, panels = _panels(len(curves), columns=3, size=(3.1, 2.1))
-    for axes, (name, points) in zip(panels, curves.items(), strict=True):
-        steps, values = points[:: max(1, len(points) // MAX_POINTS)].T
-        window = max(1, len(values) // 20)
-        colour = COLOURS[1] if name.startswith('loss') else COLOURS[2]
-        axes.plot(steps, values, color=colour, alpha=0.35 if window > 1 else 1, lw=1)
-        if window > 1:
-            means = np.convolve(values, np.full(window, 1 / window), mode='valid')
-            axes.plot(steps[window // 2 :][: len(means)], means, color=colour, lw=1.6)
-        axes.set(title=name, xlabel='step')
-    return figure
-
-
-def _panels(count: int, *, columns: int, size: tuple[float, float]):
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    figure = figures.Figure((size[0] * columns, size[1] * rows + 0.3), layout='constrained')
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid[count:]:
-        axes.remove()
-    for axes in grid[:count]:
-        axes.spines[['top', 'right']].set_visible(False)
-        axes.grid(axis='y', alpha=0.25, lw=0.6)
-        axes.set_axisbelow(True)
-    return figure, list(grid[:count])
-
-
-def _style(ink: str) -> dict[str, Any]:
-    names = ('text.color', 'axes.edgecolor', 'axes.labelcolor', 'axes.titlecolor')
-    colours = dict.fromkeys((*names, 'xtick.color', 'ytick.color', 'grid.color'), ink)
-    sizes = {'font.size': 9, 'axes.titlesize': 10, 'font.family': 'sans-serif'}
-    return colours | sizes | {'svg.fonttype': 'none', 'svg.hashsalt': 'elenchus'}
-
-
-def _svg(plot: Callable[[], figures.Figure], caption: str) -> str:
-    """The plot as inline SVG that takes the page's text colour, light or dark."""
-    buffer = io.StringIO()
-    with matplotlib.rc_context(_style(INK)):
-        plot().savefig(buffer, format='svg', transparent=True, metadata={'Date': None})
-    text = re.sub(r'<metadata>.*?</metadata>', '', buffer.getvalue(), flags=re.DOTALL)
-    drawing = text[text.index('<svg') :].replace(INK, 'currentColor')
-    return f'<figure>{drawing}<figcaption>{_text(caption)}</figcaption></figure>'
-
-
-def _save_png(plot: Callable[[], figures.Figure], path: pathlib.Path) -> None:
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(_style(INK)):
-        plot().savefig(buffer, format='png', dpi=150, facecolor='white')
-    _replace(path, buffer.getvalue())
-
-
 # Pieces
 
 
@@ -362,12 +331,6 @@ def _page(workdir: pathlib.Path, sections: dict[str, str]) -> str:
     )
 
 
-def _replace(path: pathlib.Path, content: bytes) -> None:
-    beside = path.with_name(f'{path.name}.{os.getpid()}.writing')
-    beside.write_bytes(content)
-    os.replace(beside, path)
-
-
 def _load_curves(path: pathlib.Path) -> dict[str, np.ndarray]:
     """[points, 2] of step and value for every metric under loss/ and reward/, sorted by name."""
     curves = collections.defaultdict(list)
@@ -376,26 +339,6 @@ def _load_curves(path: pathlib.Path) -> dict[str, np.ndarray]:
             if name.split('/')[0] in ('loss', 'reward'):
                 curves[name].append((row['step'], value))
     return {name: np.array(points, float) for name, points in sorted(curves.items())}
-
-
-def _keys(stages: Stages, field: str) -> list[str]:
-    return list(dict.fromkeys(key for stage in stages.values() for key in stage.get(field, {})))
-
-
-def _levels(accuracy: dict[str, dict]) -> list[str]:
-    names = {level for arm in accuracy.values() for level in arm}
-    return sorted(names, key=lambda n: (n == 'all', not n.isdigit(), n.zfill(3)))
-
-
-def _bounds(value: Any) -> Sequence[float]:
-    """Mean, low, high; a bare number has no width, a missing one is not drawn."""
-    if value is None:
-        return (np.nan,) * 3
-    return value if isinstance(value, Sequence) else (value,) * 3
-
-
-def _colour(index: int) -> str:
-    return COLOURS[index % len(COLOURS)]
 
 
 def _text(value: object) -> str:
@@ -416,7 +359,7 @@ def _interval(value: Any, *, sign: str = '') -> str:
 
 
 def _share(value: Any) -> tuple[str, float] | str:
-    return _interval(value) if value is None else (_interval(value), _bounds(value)[0])
+    return _interval(value) if value is None else (_interval(value), plots.bounds(value)[0])
 
 
 def _number(value: float | None) -> str:

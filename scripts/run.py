@@ -26,8 +26,7 @@ def run(workspace: Workspace) -> None:
         print(f'== {name}')
         summary = workspace.run_stage(name, STAGES[name])
         summaries[workspace.stage_folder(name).name] = summary
-        for arm, levels in summary.get('accuracy', {}).items():
-            print(f'   {arm:20s}', ' '.join(f'{k}: {100 * v[0]:.1f}' for k, v in levels.items()))
+        command.show_accuracy(summary)
         write_json(workspace.workdir / 'summary.json', {'stages': summaries})
     print(f'report: {write_report(workspace.workdir)}')
 

@@ -23,13 +23,15 @@ from model import sharding, transformer
 from model.config import ModelConfig
 from model.transformer import Transformer
 from sampling import annotators
+from sampling.beam import BeamSettings
 from sampling.engine import Engine, EngineSettings
 from sampling.episodes import Sampler
 from sampling.explore import ExploreSettings, Players
 from sampling.methods import Greedy, Sampling
-from sampling.steps import ScoreShapes
+from sampling.steps import ScoreShapes, StepScorer
+from sampling.strategies import Refine
 from train import checkpoint, metrics, settings, supervised
-from train.reinforce import ReinforceSettings, StepScorer
+from train.reinforce import ReinforceSettings
 from train.supervised import FitSettings, LoopSettings
 
 StageName = Literal[
@@ -117,8 +119,12 @@ class CriticSettings:
 class EvaluateSettings:
     num_problems: int
     num_attempts: int
-    refine: Literal['always', 'wrong']  # 'wrong': only what the critic calls wrong or garbles
-    majority: tuple[int, ...]
+    refine: Refine  # 'wrong': only what the critic calls wrong or garbles
+    num_rounds: int  # of critique and refinement; 1 is none beyond the first
+    oracle: bool  # refine the truly wrong attempts as well: an upper bound
+    beam: BeamSettings
+    num_draws: int  # sets of k attempts that stand for all of them
+    num_bins: int  # of calibration and uncertainty
     num_resamples: int
     confidence: float
 
@@ -218,8 +224,16 @@ class Workspace:
         return {'correct_id': correct, 'wrong_id': wrong}
 
     def sampler(self) -> Sampler:
+        """Writes whole turns."""
+        return self._sampler(self.tokenizer.eos_id)
+
+    def line_sampler(self) -> Sampler:
+        """Writes a turn up to its next line break."""
+        return self._sampler(self.tokenizer.eos_id, self.tokenizer.newline_id)
+
+    def _sampler(self, *stop_ids: int) -> Sampler:
         s = self.settings.sampling
-        engine = Engine(s.engine, stop_ids=(self.tokenizer.eos_id,))
+        engine = Engine(s.engine, stop_ids=stop_ids)
         limits = {
             'attempt': s.attempt_tokens,
             'critique': s.critique_tokens,
@@ -449,11 +463,24 @@ def check_counts(s: RunSettings) -> None:
         ('improve.num_problems', s.improve.num_problems, s.data.num_train),
         ('reinforce.num_problems', s.reinforce.num_problems, s.data.num_train),
         ('evaluate.num_problems', s.evaluate.num_problems, s.data.num_test),
-        ('evaluate.majority', max(s.evaluate.majority), s.evaluate.num_attempts),
     ):
         if not 1 <= asked <= limit:
             raise ValueError(f'{name}={asked} must be in [1, {limit}]')
     check_critique(s.critique, temperature=s.sampling.temperature)
+    _check_evaluate(s.evaluate)
+
+
+def _check_evaluate(s: EvaluateSettings) -> None:
+    for name in ('num_attempts', 'num_rounds', 'num_draws', 'num_bins', 'num_resamples'):
+        if getattr(s, name) < 1:
+            raise ValueError(f'evaluate.{name}={getattr(s, name)} must be at least 1')
+    if not 0 < s.confidence < 1:
+        raise ValueError(f'evaluate.confidence={s.confidence} must be in (0, 1), such as 0.95')
+    if s.beam.width and not 1 <= s.beam.num_problems <= s.num_problems:
+        raise ValueError(
+            f'evaluate.beam.num_problems={s.beam.num_problems} must be in [1, {s.num_problems}], '
+            'evaluate.num_problems'
+        )
 
 
 def check_critique(s: CritiqueSettings, *, temperature: float) -> None:
@@ -484,7 +511,10 @@ def check_lengths(s: RunSettings, longest_question: int, *, longest_guide: int =
     """Raises ValueError where a conversation of the longest turns would not fit a shape."""
     sampling = s.sampling
     attempt = longest_question + 1 + sampling.attempt_tokens
-    critique = attempt + 1 + sampling.critique_tokens
+    criticised = attempt
+    if s.evaluate.num_rounds > 1:  # a refinement becomes the next round's attempt
+        criticised = max(attempt, longest_question + 1 + sampling.refinement_tokens)
+    critique = criticised + 1 + sampling.critique_tokens
     refinement = critique + 1 + sampling.refinement_tokens
     prompt = max(critique, attempt + longest_guide) + 1
     whole = max(refinement, critique + longest_guide)

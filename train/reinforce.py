@@ -13,9 +13,10 @@ from data import packing
 from data.records import Batch, Episode, Example, Problem
 from model.transformer import Transformer
 from sampling import episodes as episode_lib
-from sampling import steps as step_lib
 from sampling.explore import Players
 from sampling.methods import Greedy, Sampling
+from sampling.steps import StepScorer
+from sampling.strategies import score_steps
 from train import advantages, metrics
 from train.objective import Objective
 from train.optimizer import OptimizerSettings, make_optimizer
@@ -45,14 +46,6 @@ class ReinforceSettings:
     def rows(self) -> int:
         """Sequences a step."""
         return self.num_problems * self.num_samples
-
-
-@dataclasses.dataclass(frozen=True)
-class StepScorer:
-    """How a critic's critiques become step rewards; see sampling/steps.py."""
-
-    shapes: step_lib.ScoreShapes
-    verdict_ids: dict[str, int]
 
 
 def reinforce(
@@ -166,45 +159,6 @@ def rollouts(
         'reward/groups_without_variance': equal,
         'reward/step': float(np.mean(scores)) if scores else 0.0,
     }
-
-
-def score_steps(
-    players: Players, episodes: Sequence[Episode], *, scorer: StepScorer, greedy: Greedy, seed: int
-) -> list[Episode]:
-    """Episodes with a critique, the attempt's step_scores from it, and its final score.
-
-    Where the critique has no verdict at all, every step scores 0 and `score` is None.
-    """
-    criticised = episode_lib.critiques(
-        players.sampler,
-        players.critic,
-        episodes,
-        grammar=players.grammar,
-        method=greedy,
-        seed=seed,
-        first_id=0,
-    )
-    scores = step_lib.step_rewards(
-        players.critic,
-        criticised,
-        scorer.shapes,
-        grammar=players.grammar,
-        tokenizer=players.sampler.chat.tokenizer,
-        **scorer.verdict_ids,
-    )
-    result = []
-    for episode, score in zip(criticised, scores, strict=True):
-        *given, attempt, critique = episode.turns
-        steps = score.steps or (0.0,) * len(attempt.step_ends)
-        attempt = dataclasses.replace(attempt, step_scores=steps)
-        result.append(
-            dataclasses.replace(
-                episode,
-                turns=(*given, attempt, critique),
-                outcome=episode.outcome | {'score': score.final},
-            )
-        )
-    return result
 
 
 def group_batch(

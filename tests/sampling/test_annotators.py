@@ -8,8 +8,8 @@ import pytest
 from data import critiques, judge, lab, verify
 from data.annotate import Path
 from sampling import annotators, methods
-from tests import scripted
-from tests.scripted import LIMITS, TOKENIZER
+from tests import answering as scripted
+from tests.answering import LIMITS, TOKENIZER
 
 PROBLEM = lab.problem(seed=0, split='train', index=4)
 LINES = PROBLEM.solution.split('\n')

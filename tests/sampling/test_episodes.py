@@ -6,14 +6,12 @@ import itertools
 
 import pytest
 
-from data import chat, critiques, judge, lab, verify
+from data import critiques, judge, lab, verify
 from data import tokenizer as tokenizers
 from sampling import engine, episodes, explore, methods
 from tests import tiny
+from tests.scripted import CHAT, EOS, TOKENIZER, Scripted
 
-TOKENIZER = tokenizers.lab_tokenizer()
-CHAT = chat.Chat(TOKENIZER)
-EOS = TOKENIZER.eos_id
 CONTROL = tuple(TOKENIZER.special(n) for n in (*tokenizers.HEADERS, '<pad>', '<unk>', '<s>'))
 CONFIG = dataclasses.replace(
     tiny.CONFIG,
@@ -58,25 +56,6 @@ class Recording:
     def generate(self, model, requests, **options):
         self.requests += requests
         return self.inner.generate(model, requests, **options)
-
-
-@dataclasses.dataclass
-class Scripted:
-    """An engine whose completions are given texts by role, in turn; `unfinished` are cut off."""
-
-    texts: dict[str, list[str]]
-    unfinished: tuple[str, ...] = ()
-
-    def generate(self, model, requests, *, method, seed):
-        opened = {CHAT.open(role)[0]: role for role in LIMITS}
-        made = []
-        for request in requests:
-            role = opened[request.prompt[-1]]
-            ids = tuple(TOKENIZER.encode(self.texts[role].pop(0)))
-            if role not in self.unfinished:
-                ids += (EOS,)
-            made.append(engine.Completion(request.id, ids, (-1.0,) * len(ids), ids[-1] == EOS))
-        return made
 
 
 def make_sampler(inner):

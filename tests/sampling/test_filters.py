@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from data import judge, lab, records, verify
 from sampling import filters, methods
-from tests import scripted
-from tests.scripted import CHAT
+from tests import answering as scripted
+from tests.answering import CHAT
 
 PROBLEM = lab.problem(seed=0, split='train', index=4)
 SAMPLING = methods.Sampling(0.7, 0, 1.0, 0.0, banned=())

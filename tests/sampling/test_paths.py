@@ -9,8 +9,8 @@ import pytest
 from data import judge, lab, mistakes, verify
 from model import config, transformer
 from sampling import engine, episodes, methods, paths
-from tests import scripted
-from tests.scripted import CHAT, EOS, TOKENIZER
+from tests import answering as scripted
+from tests.answering import CHAT, EOS, TOKENIZER
 
 PROBLEMS = [lab.problem(seed=0, split='train', index=i) for i in range(5)]
 SAMPLING = methods.Sampling(0.7, 0, 1.0, 0.0, banned=())

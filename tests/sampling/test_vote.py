@@ -49,14 +49,38 @@ def test_k_beyond_the_samples_is_an_error():
     with pytest.raises(ValueError, match=r'k=6 must be in \[1, 5\]'):
         vote.pass_at_k(5, 2, k=6)
     with pytest.raises(ValueError, match='k=0'):
-        vote.maj_at_k(['3'], '3', k=0, num_draws=1, seed=0)
+        vote.subsets(1, 0, num_draws=1, seed=0)
 
 
-def test_maj_at_all_is_the_majority_and_maj_at_1_the_accuracy():
-    answers = ['3', '7', '7', None]
-    assert vote.maj_at_k(answers, '7', k=4, num_draws=1, seed=0) == 1.0
-    assert vote.maj_at_k(answers, '3', k=4, num_draws=1, seed=0) == 0.0
-    assert vote.maj_at_k(answers, '7', k=1, num_draws=4000, seed=0) == pytest.approx(0.5, abs=0.03)
+def test_sets_are_all_there_are_where_they_are_few():
+    assert vote.subsets(4, 4, num_draws=1, seed=0) == [(0, 1, 2, 3)]
+    assert vote.subsets(4, 1, num_draws=4, seed=0) == [(0,), (1,), (2,), (3,)]
+    assert sorted(vote.subsets(5, 3, num_draws=10, seed=0)) == list(
+        itertools.combinations(range(5), 3)
+    )
+
+
+@pytest.mark.parametrize(('n', 'k'), [(64, 32), (5, 2)])
+def test_drawn_sets_have_k_different_samples_each_and_repeat_by_seed(n, k):
+    drawn = vote.subsets(n, k, num_draws=9, seed=3)
+    assert drawn == vote.subsets(n, k, num_draws=9, seed=3)
+    assert len(drawn) == 9
+    for one in drawn:
+        assert len(set(one)) == k and list(one) == sorted(one) and set(one) <= set(range(n))
+
+
+def test_drawn_sets_take_every_sample_alike():
+    drawn = vote.subsets(8, 4, num_draws=69, seed=0)
+    counts = np.bincount([i for one in drawn for i in one], minlength=8)
+    assert counts.min() > 20 and counts.max() < 49
+
+
+@pytest.mark.parametrize(
+    ('how', 'score'), [('min', 0.2), ('product', pytest.approx(0.05)), ('last', 0.5)]
+)
+def test_step_rewards_become_one_score(how, score):
+    assert vote.aggregate((0.5, 0.2, 0.5), how) == score
+    assert vote.aggregate((), how) == 0.0
 
 
 def test_bootstrap_covers_the_mean_and_repeats_by_seed():
@@ -81,3 +105,20 @@ def test_paired_differences_are_narrower_than_either_mean():
 def test_bootstrap_refuses_what_has_no_interval(given):
     with pytest.raises(ValueError, match='bootstrap of 2 values'):
         vote.bootstrap([0.0, 1.0], **({'num_resamples': 10, 'seed': 0, 'level': 0.9} | given))
+
+
+def test_a_ratios_interval_is_over_questions_not_over_what_they_have():
+    """A hundred critiques of ten questions that agree within a question are ten, not a hundred."""
+    agree = [10 * (i % 2) for i in range(10)]
+    options = {'num_resamples': 500, 'seed': 0, 'level': 0.95}
+    by_question = vote.bootstrap_ratio(agree, [10] * 10, **options)
+    by_critique = vote.bootstrap([float(i % 20 >= 10) for i in range(100)], **options)
+    assert by_question.mean == by_critique.mean == 0.5
+    assert by_question.high - by_question.low > 2 * (by_critique.high - by_critique.low)
+
+
+def test_a_ratio_weighs_questions_by_what_they_have():
+    told = vote.bootstrap_ratio([1, 0], [1, 3], num_resamples=10, seed=0, level=0.9)
+    assert told.mean == 0.25
+    with pytest.raises(ValueError, match=r'denominator 0\.0 must be above 0'):
+        vote.bootstrap_ratio([0, 0], [1, 0], num_resamples=10, seed=0, level=0.9)

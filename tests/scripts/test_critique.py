@@ -9,8 +9,8 @@ import pytest
 from configs import lab as lab_config
 from data import chat, critique_files, critiques, judge, lab, records, verify
 from scripts import critique, workspace
-from tests import scripted
-from tests.scripted import CHAT, TOKENIZER
+from tests import answering as scripted
+from tests.answering import CHAT, TOKENIZER
 from train import settings
 
 PROBLEMS = [lab.problem(seed=0, split='train', index=i) for i in range(20)]

@@ -56,11 +56,50 @@ def make_summary(shift):
     }
 
 
+def make_comparison():
+    """What a stage with several strategies tells besides."""
+    levels = {name: [0.5, 0.4, 0.6] for name in ('all', '1', '2')}
+    tokens = dict.fromkeys(levels, 100.0)
+    point = {'size': 1, 'questions': 9, 'accuracy': levels, 'tokens': tokens, 'calls': {}}
+    curve = [{'low': 0.0, 'high': 1.0, 'count': 9, 'score': 0.7, 'right': 0.6}]
+    reliability = {'count': 9, 'score': 0.7, 'right': 0.6, 'ece': 0.123, 'brier': 0.2}
+    said = {'discriminability': 0.81, 'passed': None, 'found': 0.77, 'first_error_f1': 0.4}
+    corrected = {'before': 0.6, 'after': 0.65, 'CL': 0.9, 'CS': None, 'RSS': 0.604}
+    bins = {'low': 0.0, 'high': 0.5, 'questions': 9, 'accuracy': 0.66, **said}
+    calibration = {
+        name: reliability | {'curve': curve} for name in ('final', 'steps', 'judged')
+    } | {'positions': {'1': reliability, '2': reliability}}
+    kinds = {'operand<&>': {'attempts': 4, 'found': 0.25, 'located': 0.125}}
+    by_level = lambda value: dict.fromkeys(levels, value)  # noqa: E731
+    return {
+        'curves': {
+            'majority': [point, point | {'size': 2}],
+            'best of n (min)': [point],
+            'oracle majority (upper bound)': [point],
+        },
+        'equal_tokens': {
+            'best of n (min)@1': {
+                'against': 'majority@2',
+                'tokens': [101.5, 98.5],
+                'questions': 9,
+                'difference': by_level([0.031, -0.01, 0.07]),
+            }
+        },
+        'measures': {
+            'critic': by_level(said),
+            'confidence_and_critique': by_level(corrected),
+            'detection': by_level(kinds),
+            'uncertainty': by_level([bins]),
+            'calibration': by_level(calibration),
+        },
+    }
+
+
 def make_run(workdir, words):
     """Writes a run of three stages, with curves, episodes and a tokenizer."""
     stages = {
         '00-base': {'seconds': 90.0, 'tokens_sampled': 0, 'tokens_trained': 1000000},
-        '05-evaluate': make_summary(0.0),
+        '05-evaluate': make_summary(0.0) | make_comparison(),
         '09-evaluate-critique': make_summary(0.04),
     }
     for name, summary in stages.items():
@@ -122,8 +161,20 @@ def test_the_page_is_well_formed_and_fetches_nothing(page):
 def test_every_figure_of_the_summaries_is_shown(workdir, page):
     for text in ('60.0 <small>[55.0, 65.0]', '+5.0 <small>[+1.0, +9.0]', '123,456', 'majority@4'):
         assert text in page
-    assert page.count('<svg') == 3
+    assert page.count('<svg') == 5
     assert (workdir / 'accuracy.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_strategies_are_compared_at_equal_tokens_and_the_critic_taken_apart(page):
+    sections = dict(re.findall(r'<section id="([^"]*)">(.*?)</section>', page, flags=re.DOTALL))
+    tokens, critic = sections['accuracy-against-tokens'], sections['the-critic']
+    row = '<td>best of n (min)@1</td><td>majority@2</td><td>101.5</td><td>98.5</td><td>9</td>'
+    assert f'{row}<td>+3.1 <small>[-1.0, +7.0]' in tokens
+    assert 'oracle majority (upper bound)' in tokens
+    assert '<td>60.0</td><td>65.0</td><td>90.0</td><td>–</td><td>60.4</td>' in critic
+    assert '<td>operand&lt;&amp;&gt;</td><td>4</td><td>25.0</td><td>12.5</td>' in critic
+    assert '<td>0.00 to 0.50</td><td>9</td><td>66.0</td><td>81.0</td><td>–</td>' in critic
+    assert 'final 12.3 %, steps 12.3 %, judged 12.3 %' in critic
 
 
 def test_steps_carry_their_verdict_in_words_as_well_as_in_colour(page):

@@ -1,0 +1,197 @@
+"""Step beam search: who survives, what is asked, what is counted, and greedy decoding within it."""
+
+import dataclasses
+import functools
+
+import jax
+import pytest
+
+from data import critiques, lab
+from model import config, transformer
+from sampling import beam, engine, episodes, explore, methods, steps, strategies
+from tests import scripted
+from tests.scripted import CHAT, EOS, TOKENIZER
+
+PROBLEMS = [lab.problem(seed=0, split='test', index=i) for i in (1, 2)]
+SAMPLING = methods.Sampling(1.0, 0, 1.0, 0.0, banned=())
+SETTINGS = beam.BeamSettings(width=2, expansions=2, max_steps=6, aggregate='min', num_problems=2)
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    monkeypatch.setattr(strategies.step_lib, 'step_rewards', scripted.step_rewards)
+
+
+def by_id(role, request, seed):
+    """Every second request of a step is wrong."""
+    if role == 'critique':
+        return scripted.critique(request)
+    return (
+        scripted.slip(scripted.next_line(request))
+        if request.id % 2
+        else scripted.next_line(request)
+    )
+
+
+def search(rule, problems=PROBLEMS, first_id=0, **changed):
+    inner = scripted.Ruled(rule)
+    players = scripted.players(inner)
+    conditions = strategies.Conditions(players, scripted.SCORER, SAMPLING, 'wrong', 1, seed=3)
+    found = beam.beam_search(
+        dataclasses.replace(SETTINGS, **changed), conditions, players.sampler, problems,
+        first_id=first_id,
+    )  # fmt: skip
+    return found, inner
+
+
+def text(episode):
+    return CHAT.text(episode.turn('attempt'))
+
+
+@pytest.mark.usefixtures('scored')
+@pytest.mark.parametrize('aggregate', ['min', 'product', 'last'])
+def test_the_line_that_the_critic_finds_right_goes_on(aggregate):
+    found, _ = search(by_id, aggregate=aggregate)
+    for problem, episode in zip(PROBLEMS, found, strict=True):
+        assert text(episode) == problem.solution
+        assert episode.outcome['correct'] and episode.outcome['verdict'] is True
+        roles = [turn.role for turn in episode.turns]
+        assert roles == ['question', 'attempt', 'critique']
+        assert episode.turn('attempt').step_scores == (0.9,) * len(
+            scripted.lines_of(problem.solution)
+        )
+
+
+@pytest.mark.usefixtures('scored')
+def test_with_more_beams_fewer_mistakes_survive():
+    problems = [lab.problem(seed=1, split='test', index=i) for i in range(30)]
+    right = [
+        sum(e.outcome['correct'] for e in search(scripted.careless, problems, **size)[0])
+        for size in ({'width': 1, 'expansions': 1}, {'width': 2, 'expansions': 4})
+    ]
+    assert right[0] < 15 and right[1] > 25
+
+
+@pytest.mark.usefixtures('scored')
+def test_every_token_and_call_is_counted_dropped_beams_too():
+    found, inner = search(scripted.careless, width=3, expansions=3)
+    for role in ('attempt', 'critique'):
+        assert sum(e.outcome['tokens'][role] for e in found) == inner.tokens(role)
+        assert sum(e.outcome['calls'][role] for e in found) == inner.calls(role)
+
+
+@pytest.mark.usefixtures('scored')
+def test_the_first_step_begins_with_as_many_beams_as_survive():
+    _, inner = search(scripted.careless, PROBLEMS[:1], width=3, expansions=4, max_steps=1)
+    assert inner.calls('attempt') == 12
+
+
+@pytest.mark.usefixtures('scored')
+def test_the_same_line_twice_is_one_beam():
+    def same(role, request, seed):
+        return scripted.critique(request) if role == 'critique' else scripted.next_line(request)
+
+    _, inner = search(same, PROBLEMS[:1], width=2, expansions=2)
+    steps_made = len(scripted.lines_of(PROBLEMS[0].solution))
+    assert inner.calls('critique') == steps_made
+    assert inner.calls('attempt') == 4 + 2 * (steps_made - 1)
+
+
+@pytest.mark.usefixtures('scored')
+def test_companions_and_parts_change_nothing():
+    whole, _ = search(scripted.careless, PROBLEMS)
+    parts = [
+        search(scripted.careless, [problem], first_id=i * SETTINGS.ids)[0][0]
+        for i, problem in enumerate(PROBLEMS)
+    ]
+    assert parts == whole
+
+
+@pytest.mark.usefixtures('scored')
+def test_no_id_is_used_twice():
+    _, inner = search(scripted.careless, width=3, expansions=2)
+    ids = [request.id for role, request in inner.asked if role == 'attempt']
+    settings = dataclasses.replace(SETTINGS, width=3, expansions=2)
+    assert len(set(ids)) == len(ids) and max(ids) < settings.ids * len(PROBLEMS)
+
+
+@pytest.mark.usefixtures('scored')
+def test_a_search_cut_by_its_limit_has_no_answer():
+    (episode,), _ = search(by_id, PROBLEMS[:1], max_steps=1)
+    assert text(episode) == f'{PROBLEMS[0].solution.splitlines()[0]}\n'
+    assert episode.outcome['answer'] is None and not episode.outcome['correct']
+
+
+@pytest.mark.usefixtures('scored')
+def test_a_finished_beam_stays_and_goes_before_unfinished_ones():
+    bare = scripted.ids_of('#### 1')
+
+    def hasty(role, request, seed):
+        """The even requests answer at once, which is wrong; the odd ones work."""
+        if role == 'critique':
+            return scripted.critique(request)
+        return scripted.next_line(request) if request.id % 2 else bare
+
+    (unfinished,), _ = search(hasty, PROBLEMS[:1], max_steps=1)
+    assert unfinished.turn('attempt').tokens == bare
+    (finished,), _ = search(hasty, PROBLEMS[:1])
+    assert finished.outcome['correct']
+
+
+@pytest.mark.parametrize('field', ['width', 'expansions', 'max_steps'])
+def test_settings_out_of_range_are_named(field):
+    with pytest.raises(ValueError, match=rf'beam\.{field}=-1 must be at least'):
+        dataclasses.replace(SETTINGS, **{field: -1})
+
+
+# With a model
+
+CONFIG = config.ModelConfig(
+    vocab_size=TOKENIZER.vocab_size, num_layers=1, embed_dim=16, mlp_dim=16, num_heads=2,
+    num_kv_heads=1, head_dim=8, max_length=128, rope_theta=1e4, norm_epsilon=1e-6, qkv_bias=False,
+    qk_norm=False, tie_embeddings=True, activation='silu', dtype='float32', param_dtype='float32',
+    remat='none', scan_layers=False, logits_chunk=64,
+)  # fmt: skip
+SHAPES = engine.EngineSettings(
+    num_slots=4, max_length=128, chunk_steps=8, prompt_buckets=(112,), insert_rows=(4,),
+    compact_slots=(), compact_lengths=(),
+)  # fmt: skip
+FEW = {TOKENIZER.newline_id, EOS, *TOKENIZER.encode('is + 7 : ben')}
+GREEDY = methods.Greedy(tuple(set(range(TOKENIZER.vocab_size)) - FEW))
+LIMITS = {'attempt': 20, 'critique': 6, 'refinement': 6}
+
+
+@functools.cache
+def model(seed):
+    return transformer.init_model(CONFIG, jax.random.key(seed))
+
+
+@functools.cache
+def sampler(*stop_ids):
+    return episodes.Sampler(engine.Engine(SHAPES, stop_ids=stop_ids), CHAT, LIMITS)
+
+
+def test_one_beam_with_one_greedy_expansion_is_greedy_decoding():
+    scorer = steps.StepScorer(steps.ScoreShapes(4, (128,)), {'correct_id': 45, 'wrong_id': 46})
+    questions = [CHAT.question(problem.question) for problem in PROBLEMS]
+    kinds = set()
+    for seed in range(4):
+        plain = sampler(EOS).turns(
+            model(seed), questions, 'attempt', num_samples=1, method=GREEDY, seed=0, first_id=0
+        )
+        players = explore.Players(
+            sampler(EOS), model(seed), model(9), scripted.judge, critiques.LAB
+        )
+        found = beam.beam_search(
+            dataclasses.replace(SETTINGS, width=1, expansions=1, max_steps=LIMITS['attempt']),
+            strategies.Conditions(players, scorer, GREEDY, 'wrong', 1, seed=0),
+            sampler(EOS, TOKENIZER.newline_id), PROBLEMS, first_id=0,
+        )  # fmt: skip
+        for (expected,), episode in zip(plain, found, strict=True):
+            attempt = episode.turn('attempt')
+            assert attempt.tokens == expected.tokens
+            assert attempt.step_ends == expected.step_ends
+            assert attempt.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+            assert episode.outcome['tokens']['attempt'] == len(expected.tokens)
+            kinds |= {TOKENIZER.newline_id in expected.tokens[:-1], CHAT.finished(expected)}
+    assert kinds == {True, False}

@@ -1,0 +1,238 @@
+"""Critique at test time: who is asked for what, what is shared, and that every token is counted."""
+
+import dataclasses
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data import lab
+from sampling import episodes, methods, strategies
+from tests import scripted
+from tests.scripted import CHAT
+
+PROBLEMS = [lab.problem(seed=0, split='test', index=i) for i in range(3)]
+SAMPLING = methods.Sampling(1.0, 0, 1.0, 0.0, banned=())
+PASS, REJECT, GARBLED = 'answer : ben is 1 ; correct', 'answer : ben is 1 ; wrong', 'is is is'
+N = 4  # attempts a problem
+
+
+@pytest.fixture(autouse=True)
+def scored(monkeypatch):
+    monkeypatch.setattr(strategies.step_lib, 'step_rewards', scripted.step_rewards)
+
+
+def answer(digit):
+    return f'#### {digit % 10}'
+
+
+def make_rule(seed):
+    """Any attempts and refinements by noise and id; critiques are greedy, so by prompt alone."""
+
+    def rule(role, request, noise):
+        greedy = role == 'critique'
+        rng = random.Random(repr((seed, request.prompt if greedy else (request, noise))))
+        if greedy:
+            return scripted.ids_of(rng.choice([PASS, REJECT, GARBLED]))
+        return scripted.ids_of(answer(rng.randrange(10)))
+
+    return rule
+
+
+def make_conditions(engine, **changed):
+    conditions = strategies.Conditions(
+        players=scripted.players(engine),
+        scorer=scripted.SCORER,
+        method=SAMPLING,
+        refine='wrong',
+        num_rounds=3,
+        seed=5,
+    )
+    return dataclasses.replace(conditions, **changed)
+
+
+def attempts(conditions, problems=PROBLEMS, first_id=0):
+    made = episodes.attempts(
+        conditions.players.sampler, None, problems, judge=scripted.judge, num_samples=N,
+        method=SAMPLING, seed=5, first_id=first_id,
+    )  # fmt: skip
+    return made, [problem for problem in problems for _ in range(N)]
+
+
+def play(strategy, conditions, given, problems, first_id=0):
+    return strategy(conditions, given, problems, first_id=first_id)[0]
+
+
+def roles(episode):
+    return [turn.role for turn in episode.turns]
+
+
+def first_round(engine, **changed):
+    conditions = make_conditions(engine, **changed)
+    given, asked = attempts(conditions)
+    return conditions, play(strategies.parallel, conditions, given, asked), asked
+
+
+# Parallel
+
+
+@given(st.integers(0, 10**6))
+def test_only_what_the_critic_does_not_pass_is_refined(seed):
+    _, played, _ = first_round(scripted.Ruled(make_rule(seed)))
+    for episode in played:
+        passed = episode.outcome['verdict'] is True
+        assert ('refinement' in roles(episode)) == (not passed)
+        assert ('refined_correct' in episode.outcome) == (not passed)
+
+
+def test_everything_is_refined_where_the_config_says_so():
+    _, played, _ = first_round(scripted.Ruled(make_rule(0)), refine='always')
+    assert {e.outcome['verdict'] for e in played} == {True, False, None}
+    assert all(roles(e) == ['question', 'attempt', 'critique', 'refinement'] for e in played)
+
+
+def test_attempts_carry_the_critics_step_scores():
+    _, played, _ = first_round(scripted.Ruled(make_rule(0)))
+    score = {True: 0.9, False: 0.1, None: None}
+    for episode in played:
+        assert episode.outcome['score'] == score[episode.outcome['verdict']]
+        assert episode.turn('attempt').step_scores == (episode.outcome['score'] or 0.0,)
+
+
+# Sequential
+
+
+@given(st.integers(0, 10**6), st.sampled_from(['wrong', 'always']))
+@settings(max_examples=10)
+def test_a_chain_goes_on_until_the_critic_passes_it_or_the_rounds_are_over(seed, refine):
+    conditions, played, asked = first_round(scripted.Ruled(make_rule(seed)), refine=refine)
+    made = play(strategies.sequential, conditions, played, asked)
+    chains = {i: [e] for i, e in enumerate(played)}
+    for episode in made:
+        chains[episode.outcome['chain']].append(episode)
+    for chain in chains.values():
+        assert [e.outcome.get('round', 1) for e in chain] == list(range(1, len(chain) + 1))
+        assert all(roles(e)[-1] == 'refinement' for e in chain[:-1])
+        ended = roles(chain[-1])[-1] == 'critique'
+        assert ended or len(chain) == conditions.num_rounds
+        assert not ended or (refine == 'wrong' and chain[-1].outcome['verdict'] is True)
+
+
+def test_the_next_critique_sees_the_question_and_the_refinement_alone():
+    engine = scripted.Ruled(make_rule(1))
+    conditions, played, asked = first_round(engine)
+    before = len(engine.asked)
+    made = play(strategies.sequential, conditions, played, asked)
+    prompts = [r.prompt for role, r in engine.asked[before:] if role == 'critique']
+    refined = [e for e in played if roles(e)[-1] == 'refinement']
+    first = made[: len(refined)]
+    assert refined and len(first) == len(refined)
+    for prompt, one, problem_turns in zip(prompts, refined, first, strict=False):
+        answer_turn = dataclasses.replace(one.turn('refinement'), header=CHAT.open('attempt'))
+        assert list(prompt) == CHAT.context((one.turns[0], answer_turn), 'critique')
+        assert roles(problem_turns)[:3] == ['question', 'attempt', 'critique']
+        assert problem_turns.outcome['answer'] == one.outcome['refined_answer']
+        assert problem_turns.outcome['correct'] == one.outcome['refined_correct']
+
+
+def test_later_rounds_draw_other_noise():
+    seeds = set()
+
+    def rule(role, request, seed):
+        if role == 'refinement':
+            seeds.add(seed)
+        return scripted.ids_of(REJECT if role == 'critique' else answer(request.id))
+
+    conditions, played, asked = first_round(scripted.Ruled(rule))
+    play(strategies.sequential, conditions, played, asked)
+    assert len(seeds) == conditions.num_rounds
+
+
+# Oracle
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=10)
+def test_the_oracle_refines_all_that_is_wrong_and_nothing_else(seed):
+    conditions, played, asked = first_round(scripted.Ruled(make_rule(seed)))
+    made = play(strategies.oracle, conditions, played, asked)
+    wrong = [i for i, e in enumerate(played) if not e.outcome['correct']]
+    assert [e.outcome['chain'] for e in made] == wrong
+    assert all(roles(e)[-1] == 'refinement' for e in made)
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=10)
+def test_the_oracle_shares_what_parallel_sampled_and_is_never_worse(seed):
+    conditions, played, asked = first_round(scripted.Ruled(make_rule(seed)))
+    after = {e.outcome['chain']: e for e in play(strategies.oracle, conditions, played, asked)}
+    for i, episode in enumerate(played):
+        right = after[i].outcome['refined_correct'] if i in after else True
+        if i in after and roles(episode)[-1] == 'refinement':
+            assert after[i].turns == episode.turns
+        assert right or not episode.outcome.get('refined_correct', episode.outcome['correct'])
+
+
+def test_the_oracle_makes_the_same_of_bare_attempts():
+    conditions = make_conditions(scripted.Ruled(make_rule(2)))
+    given_, asked = attempts(conditions)
+    played = play(strategies.parallel, conditions, given_, asked)
+    assert play(strategies.oracle, conditions, played, asked) == play(
+        strategies.oracle, conditions, given_, asked
+    )
+
+
+# Cost and noise
+
+
+@given(st.integers(0, 10**6), st.sampled_from(['wrong', 'always']))
+@settings(max_examples=10)
+def test_every_token_and_call_is_counted_once(seed, refine):
+    engine = scripted.Ruled(make_rule(seed))
+    conditions = make_conditions(engine, refine=refine)
+    given_, asked = attempts(conditions)
+    counted = engine.tokens()
+    played, tokens = strategies.parallel(conditions, given_, asked, first_id=0)
+    assert counted + tokens == engine.tokens()
+    for role in ('attempt', 'critique', 'refinement'):
+        assert sum(e.outcome['tokens'].get(role, 0) for e in played) == engine.tokens(role)
+        assert sum(e.outcome['calls'].get(role, 0) for e in played) == engine.calls(role)
+    counted += tokens
+    for strategy in (strategies.sequential, strategies.oracle):
+        made, tokens = strategy(conditions, played, asked, first_id=0)
+        assert counted + tokens == engine.tokens()
+        counted += tokens
+        if strategy is strategies.sequential:
+            assert sum(sum(e.outcome['tokens'].values()) for e in made) == tokens
+            assert all('attempt' not in e.outcome['calls'] for e in made)
+
+
+@pytest.mark.parametrize('strategy', [strategies.sequential, strategies.oracle])
+def test_parts_make_what_the_whole_makes(strategy):
+    conditions = make_conditions(scripted.Ruled(make_rule(3)))
+    given_, asked = attempts(conditions)
+    played = play(strategies.parallel, conditions, given_, asked)
+    whole = play(strategy, conditions, played, asked)
+    parts, again = [], []
+    for i in range(len(PROBLEMS)):
+        some, those = attempts(conditions, PROBLEMS[i : i + 1], first_id=i * N)
+        part = play(strategies.parallel, conditions, some, those, first_id=i * N)
+        again += part
+        parts += play(strategy, conditions, part, those, first_id=i * N)
+    assert again == played
+    key = lambda e: (e.outcome['chain'], e.outcome.get('round', 1))  # noqa: E731
+    assert sorted(parts, key=key) == sorted(whole, key=key)
+
+
+def test_nothing_to_do_is_nothing_made():
+    def right(role, request, seed):
+        text = PASS if role == 'critique' else answer(int(problem.answer))
+        return scripted.ids_of(text)
+
+    problem = PROBLEMS[0]
+    conditions = make_conditions(scripted.Ruled(right))
+    given_, asked = attempts(conditions, [problem])
+    played = play(strategies.parallel, conditions, given_, asked)
+    for strategy in (strategies.sequential, strategies.oracle):
+        assert strategy(conditions, played, asked, first_id=0) == ([], 0)
