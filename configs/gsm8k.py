@@ -106,7 +106,7 @@ def stages() -> dict:
             'checkpoint': '',
             'num_documents': 7473,
             'worked_share': 0.0,
-            'recall_share': 0.0,
+            'drill_share': 0.0,
             'fit': fit(400, 0.01, weight_decay=0.1),
         },
         'actor': {'num_problems': 7473, 'refinements_per_problem': 1, 'fit': fit(200, 0.003)},

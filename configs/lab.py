@@ -169,8 +169,8 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'base': {
                 'checkpoint': 'data/lab_base',
                 'num_documents': 400_000,
-                'worked_share': 0.4,
-                'recall_share': 0.3,
+                'worked_share': 0.35,
+                'drill_share': 0.35,
                 'fit': {'num_steps': 1300, 'optimizer': optimizer(0.02)},
             },
             'actor': {

@@ -42,7 +42,7 @@ WORDS = (*NAMES, *'0123456789', *':;?+-=', '####', 'answer', 'correct', 'wrong')
 LEVELS = 5
 OOD_STEPS = (6, 7)
 NUM_DISTRACTORS = (1, 2)
-RECALLED = (2, 10)
+DRILLED = (2, 10)
 SPLITS = ('train', 'validation', 'test', 'ood')
 KINDS = ('operation', 'operand', 'arithmetic', 'skipped', 'target')
 """Kinds of mistake: wrong operation, wrong operand looked up, arithmetic slip, a needed quantity
@@ -137,31 +137,34 @@ def worked(question: str) -> str:
     statements, target = parse_question(question)
     values = known_values(question)
     lines = [
-        f'{s.text()} ; {derived(s, values[s.base], values[s.name])} ; {s.name} {values[s.name]}'
+        f'{s.text()} ; {derived(s, values[s.base])} ; {s.name} {values[s.name]}'
         for s in statements.values()
         if s.base is not None
     ]
     return '\n '.join([*lines, f'answer : {target} {values[target]}'])
 
 
-def recall(index: int) -> tuple[str, str]:
-    """A list of digits by name and the same list in another order, for the base model.
+def drill(index: int) -> tuple[str, str]:
+    """Digits by name, and for each in another order its look-up and a sum, for the base model.
 
-    It teaches what every step starts with, the look-up of a value by its name, which a model that
-    reads only solutions is slow to find: the value computed last is too good a guess there.
+    Only the digit behind each name and behind each '=' can be known. Solutions alone teach these
+    two late: most of their words are copied, and the value computed last is a good guess.
     """
-    rng = random.Random(f'recall/{index}')
-    names = rng.sample(NAMES, rng.randint(*RECALLED))
-    told = [f'{name} {rng.randrange(10)}' for name in names]
-    question = ' ; '.join([*told, f'{names[-1]} ?'])
-    return question, '\n '.join(rng.sample(told, len(told)))
+    rng = random.Random(f'drill/{index}')
+    names = rng.sample(NAMES, rng.randint(*DRILLED))
+    values = {name: rng.randrange(10) for name in names}
+    question = ' ; '.join([*(f'{name} {value}' for name, value in values.items()), f'{names[0]} ?'])
+    lines = [
+        derived(Statement('', name, rng.choice('+-'), rng.randrange(1, 10)), values[name])
+        for name in rng.sample(names, len(names))
+    ]
+    return question, '\n '.join(lines)
 
 
-def derived(statement: Statement, base_value: int, value: int) -> str:
+def derived(statement: Statement, base_value: int) -> str:
     """A value in small steps: look-up of the base, then arithmetic."""
-    return (
-        f'{statement.base} {base_value} ; {base_value} {statement.sign} {statement.digit} = {value}'
-    )
+    equation = f'{base_value} {statement.sign} {statement.digit} = {statement.value(base_value)}'
+    return f'{statement.base} {base_value} ; {equation}'
 
 
 def known_values(question: str) -> dict[str, int]:
@@ -235,7 +238,7 @@ def _check_step(statements, known, name: str, match) -> tuple[str, str | None, i
     base_value = known[statement.base]
     value = statement.value(base_value)
     told = f'{name} {match[5]}' if match else f'{name} ?'
-    derivation = f'{shown} ; {derived(statement, base_value, value)} ; {told}'
+    derivation = f'{shown} ; {derived(statement, base_value)} ; {told}'
     if match is None or match[2] != statement.base or int(match[4]) != statement.digit:
         return derivation, 'operand', value
     if match[3] != statement.sign:

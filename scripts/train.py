@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from data import annotate, lab, mistakes, records
-from data.records import Example
+from data.records import Example, Turn
 from model.transformer import Transformer
 from scripts import command
 from scripts.workspace import Workspace
@@ -43,26 +43,30 @@ def base(workspace: Workspace, folder: pathlib.Path) -> dict:
 
 
 def base_document(workspace: Workspace, index: int) -> Example:
-    """A question with its solution or, for shares of the lab's, worked out or a list recalled."""
+    """A question with its solution or, for shares of the lab's, worked out or a drill."""
     s, data = workspace.settings.base, workspace.settings.data
     drawn = random.Random(index).random()
-    if data.source == 'lab' and drawn < s.recall_share:
-        return recalled(workspace, index)
+    if data.source == 'lab' and drawn < s.drill_share:
+        return drill(workspace, index)
     if data.source == 'lab':
         problem = lab.problem(seed=data.seed + 1, split='train', index=index)
     else:
         problem = workspace.train_problems[index % len(workspace.train_problems)]
-    if data.source == 'lab' and drawn < s.recall_share + s.worked_share:
+    if data.source == 'lab' and drawn < s.drill_share + s.worked_share:
         return document(workspace, problem.question, 'critique', lab.worked(problem.question))
     return document(workspace, problem.question, 'attempt', problem.solution)
 
 
-def recalled(workspace: Workspace, index: int) -> Example:
-    """A list told in another order, which cannot be known: only the values are trained."""
-    question, text = lab.recall(index)
-    digits = workspace.tokenizer.encode(' '.join('0123456789'))
-    only_values = lambda turn: np.isin(turn.tokens, digits).astype(np.float32)  # noqa: E731
-    return document(workspace, question, 'critique', text, weights=only_values)
+def drill(workspace: Workspace, index: int) -> Example:
+    """Look-ups and sums; only the digits that can be known are trained."""
+    question, text = lab.drill(index)
+    names, equals = (set(workspace.tokenizer.encode(w)) for w in (' '.join(lab.NAMES), '='))
+
+    def known(turn: Turn) -> np.ndarray:
+        after = np.isin(turn.tokens[:-1], list(names | equals))
+        return np.concatenate([[0.0], after]).astype(np.float32)
+
+    return document(workspace, question, 'critique', text, weights=known)
 
 
 def document(workspace, question: str, role: str, text: str, weights=None) -> Example:

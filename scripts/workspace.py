@@ -82,7 +82,7 @@ class BaseSettings:
     checkpoint: str  # a saved model to start from, relative to the project; '' trains one
     num_documents: int
     worked_share: float  # share of documents that derive every quantity in small steps (lab)
-    recall_share: float  # share of documents that repeat a list of digits by name (lab)
+    drill_share: float  # share of documents that are look-ups and sums alone (lab)
     fit: FitSettings
 
 
