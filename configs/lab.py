@@ -42,7 +42,7 @@ MODEL = {
     'num_heads': 4,
     'num_kv_heads': 4,
     'head_dim': 32,
-    'max_length': 320,
+    'max_length': 336,
     'rope_theta': 10000.0,
     'norm_epsilon': 1e-6,
     'qkv_bias': False,
@@ -59,16 +59,16 @@ MODEL = {
 SAMPLING = {
     'engine': {
         'num_slots': 128,
-        'max_length': 320,
+        'max_length': 336,
         'chunk_steps': 16,
         'prompt_buckets': (64, 128, 256),
         'insert_rows': (32, 128),
         'compact_slots': (32,),
         'compact_lengths': (128, 224),
     },
-    'attempt_tokens': 60,
-    'critique_tokens': 136,
-    'refinement_tokens': 60,
+    'attempt_tokens': 76,
+    'critique_tokens': 132,
+    'refinement_tokens': 76,
     'temperature': 0.7,
     'top_k': 0,
     'top_p': 1.0,
@@ -160,7 +160,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'sampling': SAMPLING,
             'train': {
                 'rows': 16,
-                'length': 304,
+                'length': 336,
                 'num_microbatches': 1,
                 'log_every': 10,
                 'checkpoint_every': 100,
@@ -169,9 +169,9 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'base': {
                 'checkpoint': 'data/lab_base',
                 'num_documents': 400_000,
-                'worked_share': 0.35,
+                'worked_share': 0.65,
                 'drill_share': 0.35,
-                'fit': {'num_steps': 1300, 'optimizer': optimizer(0.02)},
+                'fit': {'num_steps': 900, 'optimizer': optimizer(0.02)},
             },
             'actor': {
                 'num_problems': 1500,
@@ -220,8 +220,8 @@ def smoke(config: ConfigDict) -> ConfigDict:
             'chunk_steps': 32,
         }
     )
-    config.sampling.update({'part_size': 10, 'score': {'rows': 16, 'lengths': (320,)}})
-    config.train.update({'rows': 8, 'length': 304, 'log_every': 1, 'checkpoint_every': 3})
+    config.sampling.update({'part_size': 10, 'score': {'rows': 16, 'lengths': (336,)}})
+    config.train.update({'rows': 8, 'length': 336, 'log_every': 1, 'checkpoint_every': 3})
     config.base.update({'checkpoint': '', 'num_documents': 200})
     for stage in (config.base, config.actor, config.critic, config.improve):
         stage.fit.num_steps = 8

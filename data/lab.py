@@ -5,14 +5,16 @@ or minus a digit (modulo 10, like the hours of a ten-hour clock), and asks for o
 
     eve 7 ; kim 1 ; ben : eve - 4 ; ida : kim + 1 ; hal : ben + 7 ; hal ?
 
-An attempt works through them, one a line: it copies the statement and states the value at once:
+An attempt works through them, one a line: it copies the statement, looks its base up and states the
+value, computed in the head:
 
-    ben : eve - 4 ; ben 3
-     ida : kim + 1 ; ida 2
-     hal : ben + 7 ; hal 0
+    ben : eve - 4 ; eve 7 ; ben 3
+     ida : kim + 1 ; kim 1 ; ida 2
+     hal : ben + 7 ; ben 3 ; hal 0
      #### 0
 
-A critique re-derives every line in words before it judges it, and stops at the first wrong one:
+A critique derives every line anew, the sum written out, before it judges the line, and stops at the
+first wrong one:
 
     ben : eve - 4 ; eve 7 ; 7 - 4 = 3 ; ben 3 ; correct
      ida : kim + 1 ; kim 1 ; 1 + 1 = 2 ; ida 2 ; correct
@@ -69,16 +71,18 @@ class Statement:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One line of an attempt, `name : base sign digit ; name value`."""
+    """One line of an attempt, `name : base sign digit ; base base_value ; name value`."""
 
     name: str
     base: str
     sign: str
     digit: int
+    base_value: int
     value: int
 
     def text(self) -> str:
-        return f'{self.name} : {self.base} {self.sign} {self.digit} ; {self.name} {self.value}'
+        statement = Statement(self.name, self.base, self.sign, self.digit).text()
+        return f'{statement} ; {self.base} {self.base_value} ; {self.name} {self.value}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,14 +193,14 @@ def parse_question(question: str) -> tuple[dict[str, Statement], str]:
     return statements, asked.removesuffix(' ?')
 
 
-_STEP = re.compile(r'(\w+) : (\w+) ([+-]) (\d) ; \1 (\d)')
+_STEP = re.compile(r'(\w+) : (\w+) ([+-]) (\d) ; \2 (\d) ; \1 (\d)')
 _ANSWER = re.compile(r'#### (\d)')
 
 
 def parse_step(line: str) -> Step | None:
     """The step that a line of an attempt is; None where it is none, such as the answer line."""
     match = _STEP.fullmatch(line.strip())
-    return match and Step(match[1], match[2], match[3], int(match[4]), int(match[5]))
+    return match and Step(*match.group(1, 2, 3), *map(int, match.group(4, 5, 6)))
 
 
 def judge(question: str, attempt: str) -> Judgement:
@@ -210,9 +214,9 @@ def judge(question: str, attempt: str) -> Judgement:
     lines = []
     attempt_lines = attempt.split('\n')
     for i, line in enumerate(attempt_lines[:-1]):
-        match = _STEP.fullmatch(line.strip())
-        name = match[1] if match else line.split()[0] if line.split() else ''
-        derivation, kind, value = _check_step(statements, known, name, match)
+        step = parse_step(line)
+        name = step.name if step else line.split()[0] if line.split() else ''
+        derivation, kind, value = _check_step(statements, known, name, step)
         lines.append(f'{derivation} ; {"wrong" if kind else "correct"}')
         if kind:
             return Judgement(i, kind, '\n '.join([*lines, 'answer : wrong']))
@@ -225,7 +229,7 @@ def judge(question: str, attempt: str) -> Judgement:
     return Judgement(None if right else len(attempt_lines) - 1, kind, '\n '.join(lines))
 
 
-def _check_step(statements, known, name: str, match) -> tuple[str, str | None, int | None]:
+def _check_step(statements, known, name: str, step) -> tuple[str, str | None, int | None]:
     """(derivation in words, kind of mistake or None, value) of one step line."""
     statement = statements.get(name)
     if statement is None:
@@ -237,19 +241,20 @@ def _check_step(statements, known, name: str, match) -> tuple[str, str | None, i
         return f'{shown} ; {statement.base} ?', 'skipped', None
     base_value = known[statement.base]
     value = statement.value(base_value)
-    told = f'{name} {match[5]}' if match else f'{name} ?'
+    told = f'{name} {step.value}' if step else f'{name} ?'
     derivation = f'{shown} ; {derived(statement, base_value)} ; {told}'
-    if match is None or match[2] != statement.base or int(match[4]) != statement.digit:
+    operands = (statement.base, statement.digit, base_value)
+    if step is None or (step.base, step.digit, step.base_value) != operands:
         return derivation, 'operand', value
-    if match[3] != statement.sign:
+    if step.sign != statement.sign:
         return derivation, 'operation', value
-    return derivation, None if int(match[5]) == value else 'arithmetic', value
+    return derivation, None if step.value == value else 'arithmetic', value
 
 
 def _steps(question: str) -> list[Step]:
     values = known_values(question)
     return [
-        Step(s.name, s.base, s.sign, s.digit, values[s.name])
+        Step(s.name, s.base, s.sign, s.digit, values[s.base], values[s.name])
         for s in parse_question(question)[0].values()
         if s.base is not None
     ]

@@ -2,8 +2,8 @@
 
 On the lab the kinds are those that `lab.judge` tells apart:
 
-- operation: the sign is turned round; operand: another quantity or digit; arithmetic: another
-  value.
+- operation: the sign is turned round; operand: another quantity or digit, or its value looked up
+  wrong; arithmetic: another value.
 - skipped: the line is left out. The next line, which builds on it, stands in its place with a value
   that is made up.
 - target: the answer line gives the value of another quantity.
@@ -123,7 +123,7 @@ def _worked(step: lab.Step, values: dict[str, int], rng) -> lab.Step:
     """The step with the value that follows from what is told, made up where its base is not."""
     statement = lab.Statement(step.name, step.base, step.sign, step.digit)
     base_value = values[step.base] if step.base in values else rng.randrange(10)
-    return dataclasses.replace(step, value=statement.value(base_value))
+    return dataclasses.replace(step, base_value=base_value, value=statement.value(base_value))
 
 
 def _carry_on(question: str, begun: Sequence[str], rest: Sequence[str], rng) -> list[str]:
@@ -145,7 +145,11 @@ def _operation(place: _Place, rng) -> str:
 def _operand(place: _Place, rng) -> str:
     step = place.step
     others = [name for name in place.names if name not in (step.name, step.base)]
-    if others and rng.random() < 0.5:
+    changed = rng.choice(('base', 'digit', 'look-up') if others else ('digit', 'look-up'))
+    if changed == 'look-up':
+        values = place.values | {step.base: (step.base_value + rng.randrange(1, 10)) % 10}
+        return _worked(step, values, rng).text()
+    if changed == 'base':
         other = dataclasses.replace(step, base=rng.choice(others))
     else:
         other = dataclasses.replace(step, digit=(step.digit + rng.randrange(1, 10)) % 10)

@@ -15,16 +15,17 @@ QUESTION = 'eve 7 ; ida 2 ; ben : eve - 4 ; kim : ida + 6 ; hal : ben + 7 ; hal 
 
 
 def attempt_of(*lines):
-    """An attempt of `name base sign digit value` lines, the last of which is the answer's."""
+    """An attempt of `name base base_value sign digit value` lines; the last is the answer's."""
     *steps, answer = lines
     fields = [step.split() for step in steps]
     told = [
-        lab.Step(n, base, sign, int(d), int(value)).text() for n, base, sign, d, value in fields
+        lab.Step(name, base, sign, int(digit), int(base_value), int(value)).text()
+        for name, base, base_value, sign, digit, value in fields
     ]
     return '\n '.join([*told, answer])
 
 
-SOLUTION = attempt_of('ben eve - 4 3', 'kim ida + 6 8', 'hal ben + 7 0', '#### 0')
+SOLUTION = attempt_of('ben eve 7 - 4 3', 'kim ida 2 + 6 8', 'hal ben 3 + 7 0', '#### 0')
 
 
 @st.composite
@@ -93,17 +94,18 @@ def test_the_reference_solution_is_judged_correct(problem):
 @pytest.mark.parametrize(
     ('lines', 'first_error', 'kind'),
     [
-        (['ben eve - 4 3', 'hal ben + 7 0', '#### 0'], None, None),
-        (['ben eve + 4 1', 'hal ben + 7 8', '#### 8'], 0, 'operation'),
-        (['ben eve - 5 2', 'hal ben + 7 9', '#### 9'], 0, 'operand'),
-        (['ben eve - 4 3', 'hal kim + 7 5', '#### 5'], 1, 'operand'),
-        (['ben eve - 4 3', 'hal ben + 7 1', '#### 1'], 1, 'arithmetic'),
-        (['hal ben + 7 0', '#### 0'], 0, 'skipped'),
-        (['ben eve - 4 3', '#### 0'], 1, 'skipped'),
-        (['ben eve - 4 3', 'hal ben + 7 0', '#### 3'], 2, 'target'),
-        (['ben eve - 4 3', 'hal ben + 7 0', '0'], 2, 'target'),
-        (['kim ida + 6 8', 'ben eve - 4 3', 'hal ben + 7 0', '#### 0'], None, None),
-        (['ben eve - 4 3', 'kim ida + 6 7', 'hal ben + 7 0', '#### 0'], 1, 'arithmetic'),
+        (['ben eve 7 - 4 3', 'hal ben 3 + 7 0', '#### 0'], None, None),
+        (['ben eve 7 + 4 1', 'hal ben 1 + 7 8', '#### 8'], 0, 'operation'),
+        (['ben eve 7 - 5 2', 'hal ben 2 + 7 9', '#### 9'], 0, 'operand'),
+        (['ben eve 7 - 4 3', 'hal kim 8 + 7 5', '#### 5'], 1, 'operand'),
+        (['ben eve 7 - 4 3', 'hal ben 3 + 7 1', '#### 1'], 1, 'arithmetic'),
+        (['ben eve 7 - 4 3', 'hal ben 2 + 7 9', '#### 9'], 1, 'operand'),
+        (['hal ben 3 + 7 0', '#### 0'], 0, 'skipped'),
+        (['ben eve 7 - 4 3', '#### 0'], 1, 'skipped'),
+        (['ben eve 7 - 4 3', 'hal ben 3 + 7 0', '#### 3'], 2, 'target'),
+        (['ben eve 7 - 4 3', 'hal ben 3 + 7 0', '0'], 2, 'target'),
+        (['kim ida 2 + 6 8', 'ben eve 7 - 4 3', 'hal ben 3 + 7 0', '#### 0'], None, None),
+        (['ben eve 7 - 4 3', 'kim ida 2 + 6 7', 'hal ben 3 + 7 0', '#### 0'], 1, 'arithmetic'),
         (['#### 0'], 0, 'skipped'),
         ([''], 0, 'skipped'),
     ],
