@@ -220,7 +220,7 @@ def smoke(config: ConfigDict) -> ConfigDict:
             'chunk_steps': 32,
         }
     )
-    config.sampling.update({'part_size': 10, 'score': {'rows': 16, 'lengths': (336,)}})
+    config.sampling.update({'part_size': 5, 'score': {'rows': 16, 'lengths': (336,)}})
     config.train.update({'rows': 8, 'length': 336, 'log_every': 1, 'checkpoint_every': 3})
     config.base.update({'checkpoint': '', 'num_documents': 200})
     for stage in (config.base, config.actor, config.critic, config.improve):
@@ -228,12 +228,12 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.actor.update({'num_problems': 20, 'refinements_per_problem': 1})
     # An actor that has learnt nothing is never right: the filter runs, but may ask for nothing.
     config.critique.update(
-        {'num_problems': 20, 'num_attempts': 2, 'filter_samples': 2, 'filter_successes': 0}
+        {'num_problems': 10, 'num_attempts': 2, 'filter_samples': 2, 'filter_successes': 0}
     )
-    config.evaluate.update({'num_problems': 20, 'num_attempts': 2, 'num_rounds': 2})
+    config.evaluate.update({'num_problems': 10, 'num_attempts': 2, 'num_rounds': 2})
     config.evaluate.num_resamples = 100
     config.evaluate.beam.update({'width': 2, 'expansions': 2, 'max_steps': 4, 'num_problems': 4})
-    config.improve.num_problems = 10
+    config.improve.num_problems = 6
     config.improve.explore.update({'num_attempts': 2, 'num_refinements': 2})
     config.reinforce.update(
         {'num_steps': 3, 'num_problems': 2, 'num_samples': 4, 'checkpoint_every': 2}

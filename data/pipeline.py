@@ -105,33 +105,3 @@ def make_dataset(
         length=length,
         shard=slice(process_index * rows, (process_index + 1) * rows),
     )
-
-
-def num_batches(
-    examples: Sequence[Example] | Callable[[int], Example],
-    *,
-    seed: int,
-    rows: int,
-    length: int,
-    num_epochs: int,
-    process_count: int,
-) -> int:
-    """Batches that `make_dataset` would yield; reads every example once an epoch, builds none."""
-    iterator = iter(
-        make_dataset(
-            examples,
-            seed=seed,
-            rows=rows,
-            length=length,
-            process_index=0,
-            num_epochs=num_epochs,
-            process_count=process_count,
-        )
-    )
-    count = 0
-    while True:
-        try:
-            iterator.next_rows()
-        except StopIteration:
-            return count
-        count += 1

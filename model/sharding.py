@@ -77,10 +77,6 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(RULES['batch']))
 
 
-def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
-    return NamedSharding(mesh, P())
-
-
 def _spec(shape, axes, mesh_shape, *, strict: bool, where: str = '') -> P:
     """The PartitionSpec of logical axes; a dimension that does not divide raises or stays whole."""
     entries = []

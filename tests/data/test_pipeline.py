@@ -170,14 +170,6 @@ def test_a_callable_source_gives_what_the_list_gives():
     assert_same(list(make_dataset(Make())), list(make_dataset()))
 
 
-@pytest.mark.parametrize('process_count', [1, 2])
-def test_the_number_of_batches_is_known_beforehand(process_count):
-    expected = len(list(make_dataset(process_count=process_count)))
-    assert expected == pipeline.num_batches(
-        EXAMPLES, seed=7, rows=ROWS, length=LENGTH, num_epochs=2, process_count=process_count
-    )
-
-
 def test_iterating_twice_starts_over():
     dataset = make_dataset()
     assert_same(list(dataset), list(dataset))

@@ -94,7 +94,6 @@ def test_shardings_follow_the_names_of_dimensions():
     assert specs['.blocks.mlp.down.value'] == P(None, 'tensor', 'fsdp')
     assert specs['.final_norm.scale.value'] == P('fsdp')
     assert sharding.batch_sharding(mesh).spec == P(('data', 'fsdp'))
-    assert sharding.replicated(mesh).spec == P()
 
 
 def test_a_cache_made_under_a_mesh_is_split_by_row_and_head():
