@@ -147,6 +147,19 @@ def reliability(calibration: dict[str, Any]) -> figures.Figure:
     return figure
 
 
+def gain_by_critic(arms: dict[str, dict[str, list[float]]]) -> figures.Figure:
+    """A study: what refinement wins against how often the critic is right, a point a seed."""
+    figure, (axes,) = _panels(1, columns=1, size=(6.2, 3.6))
+    for i, (arm, columns) in enumerate(arms.items()):
+        marker = MARKERS[i % len(MARKERS)]
+        x, y = columns['critic right, %'], columns['gain']
+        axes.plot(x, y, color=_colour(i), marker=marker, ls='none', label=arm)
+    axes.axhline(0, color=INK, lw=0.8, ls=':')
+    axes.set(xlabel='critic right, %', ylabel='refined - attempt, points')
+    figure.legend(loc='outside right upper', frameon=False)
+    return figure
+
+
 def _panels(count: int, *, columns: int, size: tuple[float, float]):
     columns = min(columns, count)
     rows = -(-count // columns)

@@ -11,13 +11,14 @@ import typing
 import jax
 import pytest
 
+from configs import critics
 from data import chat, lab, problems
 from data import tokenizer as tokenizers
 from data.records import Batch
 from model import config as model_config
 from model import sharding
 from sampling import decode, methods
-from scripts import run, workspace
+from scripts import run, study, workspace
 from train import checkpoint, optimizer, settings, state, step, supervised
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -31,8 +32,10 @@ MESHES = {
 
 
 def get_config(name):
+    """The run that a config describes; of a study, the run that its arms change."""
     module, _, variant = name.partition(':')
-    return importlib.import_module(f'configs.{module}').get_config(variant)
+    config = importlib.import_module(f'configs.{module}').get_config(variant)
+    return config.run if 'arms' in config else config
 
 
 def variants():
@@ -85,6 +88,18 @@ def test_a_config_says_everything_and_nothing_else(name):
     assert dataclasses.asdict(built(name)).keys() == set(config)
     again = settings.from_json(settings.to_json(config))
     assert settings.build(workspace.RunSettings, again) == built(name)
+
+
+@pytest.mark.parametrize('variant', ['default', 'smoke'])
+def test_every_arm_of_a_study_is_a_run(variant):
+    config = critics.get_config(variant)
+    for seed in config.seeds:
+        for changes in config.arms.values():
+            made = settings.build(workspace.RunSettings, study.arm_config(config, seed, changes))
+            assert made.seed == seed and set(config.shared) < set(made.stages)
+            workspace.check_counts(made)
+    with pytest.raises(ValueError, match='num_problem'):
+        study.arm_config(config, 0, {'critique': {'num_problem': 1}})
 
 
 @each
