@@ -109,7 +109,12 @@ def stages() -> dict:
             'drill_share': 0.0,
             'fit': fit(400, 0.01, weight_decay=0.1),
         },
-        'actor': {'num_problems': 7473, 'refinements_per_problem': 1, 'fit': fit(200, 0.003)},
+        'actor': {
+            'num_problems': 7473,
+            'refinements_per_problem': 1,
+            'misconceptions': 0.0,
+            'fit': fit(200, 0.003),
+        },
         'critique': {**lab.CRITIQUE, 'num_problems': 4000, 'raised_temperature': 1.0},
         'critic': {'fit': fit(200, 0.003)},
         'evaluate': {

@@ -169,13 +169,14 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'base': {
                 'checkpoint': 'data/lab_base',
                 'num_documents': 400_000,
-                'worked_share': 0.65,
+                'worked_share': 0.4,
                 'drill_share': 0.35,
-                'fit': {'num_steps': 900, 'optimizer': optimizer(0.02)},
+                'fit': {'num_steps': 900, 'optimizer': optimizer(0.01, weight_decay=0.1)},
             },
             'actor': {
                 'num_problems': 1500,
                 'refinements_per_problem': 2,
+                'misconceptions': 0.3,
                 'fit': {'num_steps': 100, 'optimizer': optimizer(0.005)},
             },
             'critique': CRITIQUE,

@@ -5,16 +5,14 @@ or minus a digit (modulo 10, like the hours of a ten-hour clock), and asks for o
 
     eve 7 ; kim 1 ; ben : eve - 4 ; ida : kim + 1 ; hal : ben + 7 ; hal ?
 
-An attempt works through them, one a line: it copies the statement, looks its base up and states the
-value, computed in the head:
+An attempt works through them, one a line: statement with the base's value, sum, and value by name:
 
-    ben : eve - 4 ; eve 7 ; ben 3
-     ida : kim + 1 ; kim 1 ; ida 2
-     hal : ben + 7 ; ben 3 ; hal 0
+    ben : eve 7 - 4 = 3 ; ben 3
+     ida : kim 1 + 1 = 2 ; ida 2
+     hal : ben 3 + 7 = 0 ; hal 0
      #### 0
 
-A critique derives every line anew, the sum written out, before it judges the line, and stops at the
-first wrong one:
+A critique derives every line anew before it judges it, and stops at the first wrong one:
 
     ben : eve - 4 ; eve 7 ; 7 - 4 = 3 ; ben 3 ; correct
      ida : kim + 1 ; kim 1 ; 1 + 1 = 2 ; ida 2 ; correct
@@ -71,7 +69,7 @@ class Statement:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One line of an attempt, `name : base sign digit ; base base_value ; name value`."""
+    """One line of an attempt, `name : base base_value sign digit = value ; name value`."""
 
     name: str
     base: str
@@ -81,8 +79,8 @@ class Step:
     value: int
 
     def text(self) -> str:
-        statement = Statement(self.name, self.base, self.sign, self.digit).text()
-        return f'{statement} ; {self.base} {self.base_value} ; {self.name} {self.value}'
+        equation = f'{self.base_value} {self.sign} {self.digit} = {self.value}'
+        return f'{self.name} : {self.base} {equation} ; {self.name} {self.value}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +132,39 @@ def solve(question: str) -> str:
     steps = [step.text() for step in _steps(question)]
     target, values = parse_question(question)[1], known_values(question)
     return '\n '.join([*steps, f'#### {values[target]}'])
+
+
+def demonstrate(
+    question: str, *, misconceptions: float, rng: random.Random, trusted: int = 0
+) -> str:
+    """An attempt as a teacher writes it who has misconceptions about a share of all sums.
+
+    Its first `trusted` lines are right. Whoever learns from such attempts repeats their mistakes,
+    so that votes among its own attempts do not find them.
+    """
+    statements, target = parse_question(question)
+    values = {s.name: s.digit for s in statements.values() if s.base is None}
+    lines = []
+    for i, s in enumerate(s for s in statements.values() if s.base is not None):
+        base_value = values[s.base]
+        values[s.name] = s.value(base_value)
+        if i >= trusted:
+            values[s.name] = _misconceived(s, base_value, share=misconceptions, rng=rng)
+        step = Step(s.name, s.base, s.sign, s.digit, base_value, values[s.name])
+        lines.append(step.text())
+    return '\n '.join([*lines, f'#### {values[target]}'])
+
+
+def _misconceived(statement: Statement, base_value: int, *, share: float, rng) -> int:
+    """The value, or one beside it; which sums are wrong how often is fixed for all teachers.
+
+    Of the `share` of sums that are prone to it, half are wrong 9 times in 10, half 5 times.
+    """
+    drawn = hashlib.sha256(f'{base_value}{statement.sign}{statement.digit}'.encode()).digest()
+    rank = drawn[0] / 256
+    prone = 0.9 if rank < share / 2 else 0.5 if rank < share else 0.0
+    value = statement.value(base_value)
+    return (value + (1 if drawn[1] % 2 else -1)) % 10 if rng.random() < prone else value
 
 
 def worked(question: str) -> str:
@@ -193,14 +224,14 @@ def parse_question(question: str) -> tuple[dict[str, Statement], str]:
     return statements, asked.removesuffix(' ?')
 
 
-_STEP = re.compile(r'(\w+) : (\w+) ([+-]) (\d) ; \2 (\d) ; \1 (\d)')
+_STEP = re.compile(r'(\w+) : (\w+) (\d) ([+-]) (\d) = (\d) ; \1 \6')
 _ANSWER = re.compile(r'#### (\d)')
 
 
 def parse_step(line: str) -> Step | None:
     """The step that a line of an attempt is; None where it is none, such as the answer line."""
     match = _STEP.fullmatch(line.strip())
-    return match and Step(*match.group(1, 2, 3), *map(int, match.group(4, 5, 6)))
+    return match and Step(*match.group(1, 2, 4), *map(int, match.group(5, 3, 6)))
 
 
 def judge(question: str, attempt: str) -> Judgement:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from data import annotate, lab, mistakes, records
-from data.records import Example, Turn
+from data.records import Example, Problem, Turn
 from model.transformer import Transformer
 from scripts import command
 from scripts.workspace import Workspace
@@ -87,20 +87,22 @@ def actor(workspace: Workspace, folder: pathlib.Path) -> dict:
 
 
 def actor_examples(workspace: Workspace) -> list[Example]:
-    """The actor's SFT data; flawed attempts are made by rule and criticised by the annotator."""
+    """The actor's SFT data: demonstrations, and refinements of flawed attempts."""
     s, chat, examples = workspace.settings.actor, workspace.chat, []
     for problem in workspace.train_problems[: s.num_problems]:
         question = chat.question(problem.question)
-        conversations = [(*question, chat.written('attempt', problem.solution))]
         rng = random.Random(problem.id)
+        shown = demonstration(problem, s.misconceptions, rng=rng)
+        conversations = [(*question, chat.written('attempt', shown))]
         for _ in range(s.refinements_per_problem):
             flawed = mistakes.corrupt(problem, rng=rng)
+            refined = demonstration(problem, s.misconceptions, rng=rng, after=flawed)
             conversations.append(
                 (
                     *question,
                     chat.written('attempt', flawed),
                     chat.written('critique', annotate.annotate(problem, flawed)),
-                    chat.written('refinement', problem.solution),
+                    chat.written('refinement', refined),
                 )
             )
         examples += [
@@ -108,6 +110,21 @@ def actor_examples(workspace: Workspace) -> list[Example]:
             for turns in conversations
         ]
     return examples
+
+
+def demonstration(
+    problem: Problem, misconceptions: float, *, rng: random.Random, after: str | None = None
+) -> str:
+    """The solution that the actor is shown: on the lab a teacher's, who has misconceptions.
+
+    As a refinement `after` a flawed attempt it is right up to the line that the critique corrects.
+    """
+    if problem.source != 'lab':
+        return problem.solution
+    trusted = 0 if after is None else lab.judge(problem.question, after).first_error + 1
+    return lab.demonstrate(
+        problem.question, misconceptions=misconceptions, rng=rng, trusted=trusted
+    )
 
 
 def critic(workspace: Workspace, folder: pathlib.Path) -> dict:

@@ -90,6 +90,7 @@ class BaseSettings:
 class ActorSettings:
     num_problems: int
     refinements_per_problem: int  # (question, flawed attempt, critique -> solution) examples
+    misconceptions: float  # share of sums that the actor's teacher is prone to get wrong (lab)
     fit: FitSettings
 
 
@@ -466,6 +467,8 @@ def check_counts(s: RunSettings) -> None:
     ):
         if not 1 <= asked <= limit:
             raise ValueError(f'{name}={asked} must be in [1, {limit}]')
+    if not 0 <= s.actor.misconceptions <= 1:
+        raise ValueError(f'actor.misconceptions={s.actor.misconceptions} must be in [0, 1]')
     check_critique(s.critique, temperature=s.sampling.temperature)
     _check_evaluate(s.evaluate)
 

@@ -1,6 +1,7 @@
 """The generated task: what its problems, solutions, mistakes and judgements promise."""
 
 import collections
+import random
 
 import hypothesis
 import pytest
@@ -174,6 +175,34 @@ def test_a_drill_looks_up_every_digit_and_its_sums_hold(index):
     for (_, value), equation in zip((t.split() for t in looked_up), sums, strict=True):
         left, right = equation.split(' = ')
         assert left.startswith(value) and eval(left) % 10 == int(right)  # noqa: S307
+
+
+@hypothesis.given(problems(), st.randoms(use_true_random=False), st.integers(0, 9))
+def test_a_demonstration_is_right_as_far_as_it_is_trusted(problem, rng, trusted):
+    question = problem.question
+    assert lab.demonstrate(question, misconceptions=0.0, rng=rng) == problem.solution
+    shown = lab.demonstrate(question, misconceptions=1.0, rng=rng, trusted=trusted)
+    judgement = lab.judge(question, shown)
+    assert judgement.correct or judgement.first_error >= trusted
+    assert judgement.kind in (None, 'arithmetic')
+
+
+def test_misconceptions_are_about_the_same_sums_for_all_and_as_many_as_asked_for():
+    some = [lab.problem(seed=0, split='train', index=i) for i in range(1500)]
+
+    def missed(seed):
+        rng, found = random.Random(seed), set()
+        for problem in some:
+            shown = lab.demonstrate(problem.question, misconceptions=0.3, rng=rng)
+            at = lab.judge(problem.question, shown).first_error
+            if at is not None:
+                step = lab.parse_step(shown.split('\n')[at])
+                found.add((step.base_value, step.sign, step.digit))
+        return found
+
+    one, other = missed(0), missed(1)
+    assert len(one & other) > 0.8 * len(one | other)
+    assert 0.2 < len(one | other) / 180 < 0.4
 
 
 def test_an_unknown_split_is_an_error():

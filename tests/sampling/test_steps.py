@@ -16,7 +16,7 @@ CHAT = chat.Chat(TOKENIZER)
 (CORRECT,), (WRONG,) = TOKENIZER.encode('correct'), TOKENIZER.encode('wrong')
 QUESTION = 'eve 7 ; ben : eve - 4 ; hal : ben + 7 ; hal ?'
 RIGHT = lab.solve(QUESTION)
-FLAWED = 'ben : eve - 4 ; eve 7 ; ben 9\n hal : ben + 7 ; ben 9 ; hal 6\n #### 6'
+FLAWED = 'ben : eve 7 - 4 = 9 ; ben 9\n hal : ben 9 + 7 = 6 ; hal 6\n #### 6'
 SHAPES = steps.ScoreShapes(rows=2, lengths=(64, 128))
 
 
