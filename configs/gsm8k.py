@@ -105,8 +105,7 @@ def stages() -> dict:
         'base': {
             'checkpoint': '',
             'num_documents': 7473,
-            'worked_share': 0.0,
-            'drill_share': 0.0,
+            'shares': lab.shares(attempt=1.0),
             'fit': fit(400, 0.01, weight_decay=0.1),
         },
         'actor': {

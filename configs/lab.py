@@ -2,7 +2,8 @@
 
 configs/lab.py         the default run, from the shipped base model
 configs/lab.py:smoke   every stage with tiny numbers, in under two minutes
-configs/lab.py:base    trains the shipped base model from scratch (about half an hour)
+configs/lab.py:base    trains the shipped base model from scratch: drills and single turns ...
+configs/lab.py:conversations   ... and then, from runs/base, conversations
 """
 
 from ml_collections import ConfigDict
@@ -32,6 +33,11 @@ def optimizer(learning_rate: float, **changes) -> dict:
         'clip_norm': 1.0,
         **changes,
     }
+
+
+def shares(**kinds) -> dict:
+    all_kinds = ('drill', 'judged_drill', 'worked', 'attempt', 'critique', 'refinement')
+    return dict.fromkeys(all_kinds, 0.0) | kinds
 
 
 MODEL = {
@@ -169,9 +175,8 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'base': {
                 'checkpoint': 'data/lab_base',
                 'num_documents': 400_000,
-                'worked_share': 0.4,
-                'drill_share': 0.35,
-                'fit': {'num_steps': 900, 'optimizer': optimizer(0.01, weight_decay=0.1)},
+                'shares': shares(drill=0.35, worked=0.4, attempt=0.25),
+                'fit': {'num_steps': 0, 'optimizer': optimizer(0.01, weight_decay=0.1)},
             },
             'actor': {
                 'num_problems': 1500,
@@ -186,7 +191,12 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'reinforce': REINFORCE,
         }
     )
-    variants = {'default': lambda config: config, 'smoke': smoke, 'base': base}
+    variants = {
+        'default': lambda config: config,
+        'smoke': smoke,
+        'base': base,
+        'conversations': conversations,
+    }
     if arg not in variants:
         raise ValueError(f'configs/lab.py:{arg}: no such variant; there are {list(variants)}')
     return variants[arg](config)
@@ -195,7 +205,19 @@ def get_config(arg: str = 'default') -> ConfigDict:
 def base(config: ConfigDict) -> ConfigDict:
     config.stages = ('base',)
     config.base.checkpoint = ''
+    config.base.fit.num_steps = 900
     config.train.update({'rows': 16, 'length': 208})
+    return config
+
+
+def conversations(config: ConfigDict) -> ConfigDict:
+    config.stages = ('base',)
+    config.base.checkpoint = 'runs/base/stages/00-base/model'
+    config.base.shares = shares(
+        judged_drill=0.25, worked=0.05, attempt=0.1, critique=0.3, refinement=0.3
+    )
+    config.base.fit.num_steps = 500
+    config.train.rows = 10
     return config
 
 

@@ -179,20 +179,25 @@ def worked(question: str) -> str:
     return '\n '.join([*lines, f'answer : {target} {values[target]}'])
 
 
-def drill(index: int) -> tuple[str, str]:
+def drill(index: int, *, judged: bool = False) -> tuple[str, str]:
     """Digits by name, and for each in another order its look-up and a sum, for the base model.
 
     Only the digit behind each name and behind each '=' can be known. Solutions alone teach these
-    two late: most of their words are copied, and the value computed last is a good guess.
+    two late: most of their words are copied, and the value computed last is a good guess. Where it
+    is `judged`, every line goes on with what another name is told to be and whether that agrees.
     """
     rng = random.Random(f'drill/{index}')
     names = rng.sample(NAMES, rng.randint(*DRILLED))
     values = {name: rng.randrange(10) for name in names}
     question = ' ; '.join([*(f'{name} {value}' for name, value in values.items()), f'{names[0]} ?'])
-    lines = [
-        derived(Statement('', name, rng.choice('+-'), rng.randrange(1, 10)), values[name])
-        for name in rng.sample(names, len(names))
-    ]
+    lines = []
+    for name in rng.sample(names, len(names)):
+        s = Statement('', name, rng.choice('+-'), rng.randrange(1, 10))
+        lines.append(derived(s, values[name]))
+        if judged:
+            right, other = s.value(values[name]), rng.choice([n for n in NAMES if n not in values])
+            told = rng.choice((right, (right + rng.randrange(1, 10)) % 10))
+            lines[-1] += f' ; {other} {told} ; {"correct" if told == right else "wrong"}'
     return question, '\n '.join(lines)
 
 

@@ -3,6 +3,8 @@
 python -m scripts.train --config configs/lab.py --workdir runs/lab --stage actor
 """
 
+import bisect
+import dataclasses
 import pathlib
 import random
 from collections.abc import Callable, Sequence
@@ -31,40 +33,51 @@ class Documents:
 
 
 def base(workspace: Workspace, folder: pathlib.Path) -> dict:
-    """The model everything starts from: a given checkpoint, or one trained from scratch."""
+    """The model everything starts from: a checkpoint or fresh weights, trained where asked."""
     s = workspace.settings.base
-    if workspace.base_checkpoint is not None:
-        workspace.save_model(folder, workspace.load_checkpoint(workspace.base_checkpoint))
+    given = workspace.base_checkpoint
+    model = workspace.init_model() if given is None else workspace.load_checkpoint(given)
+    if not s.fit.num_steps:
+        workspace.save_model(folder, model)
         return {'checkpoint': s.checkpoint}
     documents = Documents(s.num_documents, lambda i: base_document(workspace, i))
     if workspace.settings.data.source != 'lab':  # few texts: those too long are then left out
         documents = [documents[i] for i in range(len(documents))]
-    return fit(workspace, folder, workspace.init_model(), documents, settings=s.fit)
+    return fit(workspace, folder, model, documents, settings=s.fit)
 
 
 def base_document(workspace: Workspace, index: int) -> Example:
-    """A question with its solution or, for shares of the lab's, worked out or a drill."""
+    """A question with its solution or, on the lab, one of the kinds that `base.shares` mixes."""
     s, data = workspace.settings.base, workspace.settings.data
-    drawn = random.Random(index).random()
-    if data.source == 'lab' and drawn < s.drill_share:
-        return drill(workspace, index)
-    if data.source == 'lab':
-        problem = lab.problem(seed=data.seed + 1, split='train', index=index)
-    else:
+    if data.source != 'lab':
         problem = workspace.train_problems[index % len(workspace.train_problems)]
-    if data.source == 'lab' and drawn < s.drill_share + s.worked_share:
+        return document(workspace, problem.question, 'attempt', problem.solution)
+    kinds, shares = zip(*dataclasses.asdict(s.shares).items(), strict=True)
+    kind = kinds[bisect.bisect(np.cumsum(shares)[:-1], random.Random(index).random())]
+    if kind in ('drill', 'judged_drill'):
+        return drill(workspace, index, judged=kind == 'judged_drill')
+    problem = lab.problem(seed=data.seed + 1, split='train', index=index)
+    if kind == 'worked':
         return document(workspace, problem.question, 'critique', lab.worked(problem.question))
-    return document(workspace, problem.question, 'attempt', problem.solution)
+    if kind == 'attempt':
+        return document(workspace, problem.question, 'attempt', problem.solution)
+    flawed = mistakes.corrupt(problem, rng=random.Random(problem.id))
+    turns = criticised(workspace, problem, flawed)
+    if kind == 'refinement':
+        turns = (*turns, workspace.chat.written('refinement', problem.solution))
+    return workspace.chat.example(turns, trained=(kind,), weights=None, last_only=True)
 
 
-def drill(workspace: Workspace, index: int) -> Example:
-    """Look-ups and sums; only the digits that can be known are trained."""
-    question, text = lab.drill(index)
-    names, equals = (set(workspace.tokenizer.encode(w)) for w in (' '.join(lab.NAMES), '='))
+def drill(workspace: Workspace, index: int, *, judged: bool) -> Example:
+    """Look-ups, sums and verdicts; only the words that can be known are trained."""
+    question, text = lab.drill(index, judged=judged)
+    encode = workspace.tokenizer.encode
+    before = list({*encode(' '.join(set(question.split()) & set(lab.NAMES))), *encode('=')})
+    verdicts = encode('correct wrong')
 
     def known(turn: Turn) -> np.ndarray:
-        after = np.isin(turn.tokens[:-1], list(names | equals))
-        return np.concatenate([[0.0], after]).astype(np.float32)
+        told = np.concatenate([[False], np.isin(turn.tokens[:-1], before)])
+        return (told | np.isin(turn.tokens, verdicts)).astype(np.float32)
 
     return document(workspace, question, 'critique', text, weights=known)
 
@@ -97,19 +110,21 @@ def actor_examples(workspace: Workspace) -> list[Example]:
         for _ in range(s.refinements_per_problem):
             flawed = mistakes.corrupt(problem, rng=rng)
             refined = demonstration(problem, s.misconceptions, rng=rng, after=flawed)
-            conversations.append(
-                (
-                    *question,
-                    chat.written('attempt', flawed),
-                    chat.written('critique', annotate.annotate(problem, flawed)),
-                    chat.written('refinement', refined),
-                )
-            )
+            turns = criticised(workspace, problem, flawed)
+            conversations.append((*turns, chat.written('refinement', refined)))
         examples += [
             chat.example(turns, trained=(turns[-1].role,), weights=None, last_only=True)
             for turns in conversations
         ]
     return examples
+
+
+def criticised(workspace: Workspace, problem: Problem, attempt: str) -> tuple[Turn, ...]:
+    """A question, an attempt and the annotator's critique of it."""
+    chat = workspace.chat
+    critique = annotate.annotate(problem, attempt)
+    told = (chat.written('attempt', attempt), chat.written('critique', critique))
+    return (*chat.question(problem.question), *told)
 
 
 def demonstration(

@@ -78,12 +78,28 @@ class SamplingSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class BaseShares:
+    """Shares of the kinds of documents that the lab's base model is trained on; they sum to 1."""
+
+    drill: float  # look-ups and sums alone
+    judged_drill: float  # with a verdict each
+    worked: float  # every quantity derived in small steps
+    attempt: float
+    critique: float
+    refinement: float
+
+    def __post_init__(self):
+        total = sum(dataclasses.astuple(self))
+        if min(dataclasses.astuple(self)) < 0 or abs(total - 1) > 1e-6:
+            raise ValueError(f'base.shares={self} must be at least 0 and sum to 1, not {total}')
+
+
+@dataclasses.dataclass(frozen=True)
 class BaseSettings:
-    checkpoint: str  # a saved model to start from, relative to the project; '' trains one
+    checkpoint: str  # a saved model to start from, relative to the project; '' is fresh weights
     num_documents: int
-    worked_share: float  # share of documents that derive every quantity in small steps (lab)
-    drill_share: float  # share of documents that are look-ups and sums alone (lab)
-    fit: FitSettings
+    shares: BaseShares
+    fit: FitSettings  # of no steps: the checkpoint as it is
 
 
 @dataclasses.dataclass(frozen=True)
