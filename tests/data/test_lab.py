@@ -177,6 +177,15 @@ def test_a_drill_looks_up_every_digit_and_its_sums_hold(index):
         assert left.startswith(value) and eval(left) % 10 == int(right)  # noqa: S307
 
 
+@hypothesis.given(INDICES)
+def test_a_judged_drill_says_whether_what_is_told_agrees(index):
+    told = {text.split()[0] for text in lab.drill(index, judged=True)[0].split(' ; ')}
+    for line in lab.drill(index, judged=True)[1].split('\n '):
+        _, equation, other, verdict = line.split(' ; ')
+        name, value = other.split()
+        assert name not in told and (value == equation[-1]) == (verdict == 'correct')
+
+
 @hypothesis.given(problems(), st.randoms(use_true_random=False), st.integers(0, 9))
 def test_a_demonstration_is_right_as_far_as_it_is_trusted(problem, rng, trusted):
     question = problem.question

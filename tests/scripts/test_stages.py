@@ -1,11 +1,14 @@
 """What stages make of episodes, and what a config may ask of them."""
 
+import types
+
 import numpy as np
 import pytest
 
 from configs import lab
 from data import records
 from scripts import improve, run, train, workspace
+from tests import scripted
 from train import settings
 
 
@@ -64,7 +67,7 @@ def test_every_stage_has_a_script_that_can_run_it():
         ({'evaluate__confidence': 1.0}, r'evaluate\.confidence=1\.0 must be in \(0, 1\)'),
         (
             {'evaluate__beam__num_problems': 21},
-            r'evaluate\.beam\.num_problems=21 must be in \[1, 20\]',
+            r'evaluate\.beam\.num_problems=21 must be in \[1, 10\]',
         ),
     ],
 )
@@ -142,6 +145,41 @@ def test_a_refinement_that_becomes_an_attempt_must_fit_too():
 def test_a_beam_that_is_off_asks_for_no_problems():
     off = {'evaluate__beam__width': 0, 'evaluate__beam__num_problems': 1000}
     workspace.check_counts(settings_of(**off))
+
+
+KINDS = {
+    'drill': 'critique',
+    'judged_drill': 'critique',
+    'worked': 'critique',
+    'attempt': 'attempt',
+    'critique': 'critique',
+    'refinement': 'refinement',
+}
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_base_document_of_each_kind_trains_the_words_of_its_role(kind):
+    shares = {f'base__shares__{other}': float(other == kind) for other in KINDS}
+    run = types.SimpleNamespace(
+        settings=settings_of(**shares), chat=scripted.CHAT, tokenizer=scripted.TOKENIZER
+    )
+    example = train.base_document(run, 7)
+    trained = example.loss_mask > 0
+    assert {records.ROLES[role] for role in example.roles[trained]} == {KINDS[kind]}
+    weighed = scripted.TOKENIZER.decode(example.tokens[trained & (example.weights > 0)].tolist())
+    words = set(weighed.split())
+    digits = words & set('0123456789')
+    if kind == 'drill':
+        assert words == digits
+    elif kind == 'judged_drill':
+        assert words - digits <= {'correct', 'wrong'} < words
+    else:
+        assert words > digits
+
+
+def test_shares_of_documents_sum_to_one():
+    with pytest.raises(ValueError, match=r'base\.shares=.* sum to 1, not 1\.5'):
+        settings_of(base__shares__drill=0.85)
 
 
 def test_documents_are_made_when_read():
