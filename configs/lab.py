@@ -36,7 +36,7 @@ def optimizer(learning_rate: float, **changes) -> dict:
 
 
 def shares(**kinds) -> dict:
-    all_kinds = ('drill', 'judged_drill', 'worked', 'attempt', 'critique', 'refinement')
+    all_kinds = ('drill', 'worked', 'attempt', 'critique', 'refinement')
     return dict.fromkeys(all_kinds, 0.0) | kinds
 
 
@@ -48,7 +48,7 @@ MODEL = {
     'num_heads': 4,
     'num_kv_heads': 4,
     'head_dim': 32,
-    'max_length': 336,
+    'max_length': 360,
     'rope_theta': 10000.0,
     'norm_epsilon': 1e-6,
     'qkv_bias': False,
@@ -65,21 +65,21 @@ MODEL = {
 SAMPLING = {
     'engine': {
         'num_slots': 128,
-        'max_length': 336,
+        'max_length': 360,
         'chunk_steps': 16,
-        'prompt_buckets': (64, 128, 256),
+        'prompt_buckets': (64, 128, 280),
         'insert_rows': (32, 128),
         'compact_slots': (32,),
         'compact_lengths': (128, 224),
     },
     'attempt_tokens': 76,
-    'critique_tokens': 132,
+    'critique_tokens': 156,
     'refinement_tokens': 76,
     'temperature': 0.7,
     'top_k': 0,
     'top_p': 1.0,
     'min_p': 0.0,
-    'score': {'rows': 64, 'lengths': (160, 256)},
+    'score': {'rows': 64, 'lengths': (160, 280)},
     'part_size': 100,
 }
 
@@ -166,7 +166,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'sampling': SAMPLING,
             'train': {
                 'rows': 16,
-                'length': 336,
+                'length': 360,
                 'num_microbatches': 1,
                 'log_every': 10,
                 'checkpoint_every': 100,
@@ -213,10 +213,8 @@ def base(config: ConfigDict) -> ConfigDict:
 def conversations(config: ConfigDict) -> ConfigDict:
     config.stages = ('base',)
     config.base.checkpoint = 'runs/base/stages/00-base/model'
-    config.base.shares = shares(
-        judged_drill=0.25, worked=0.05, attempt=0.1, critique=0.3, refinement=0.3
-    )
-    config.base.fit.num_steps = 500
+    config.base.shares = shares(drill=0.1, worked=0.1, attempt=0.1, critique=0.4, refinement=0.3)
+    config.base.fit.num_steps = 400
     config.train.rows = 10
     return config
 
@@ -239,12 +237,12 @@ def smoke(config: ConfigDict) -> ConfigDict:
             'insert_rows': (16,),
             'compact_slots': (),
             'compact_lengths': (),
-            'prompt_buckets': (256,),
+            'prompt_buckets': (280,),
             'chunk_steps': 32,
         }
     )
-    config.sampling.update({'part_size': 5, 'score': {'rows': 16, 'lengths': (336,)}})
-    config.train.update({'rows': 8, 'length': 336, 'log_every': 1, 'checkpoint_every': 3})
+    config.sampling.update({'part_size': 5, 'score': {'rows': 16, 'lengths': (360,)}})
+    config.train.update({'rows': 8, 'length': 360, 'log_every': 1, 'checkpoint_every': 3})
     config.base.update({'checkpoint': '', 'num_documents': 200})
     for stage in (config.base, config.actor, config.critic, config.improve):
         stage.fit.num_steps = 8

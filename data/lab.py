@@ -12,12 +12,13 @@ An attempt works through them, one a line: statement with the base's value, sum,
      hal : ben 3 + 7 = 0 ; hal 0
      #### 0
 
-A critique derives every line anew before it judges it, and stops at the first wrong one:
+A critique derives every line anew, subtracts what it finds from what the attempt says and judges by
+the difference; it stops at the first wrong line:
 
-    ben : eve - 4 ; eve 7 ; 7 - 4 = 3 ; ben 3 ; correct
-     ida : kim + 1 ; kim 1 ; 1 + 1 = 2 ; ida 2 ; correct
-     hal : ben + 7 ; ben 3 ; 3 + 7 = 0 ; hal 0 ; correct
-     answer : hal 0 ; correct
+    ben : eve - 4 ; eve 7 ; 7 - 4 = 3 ; ben 3 - 3 = 0 ; correct
+     ida : kim + 1 ; kim 1 ; 1 + 1 = 2 ; ida 2 - 2 = 0 ; correct
+     hal : ben + 7 ; ben 3 ; 3 + 7 = 0 ; hal 0 - 0 = 0 ; correct
+     answer : hal 0 - 0 = 0 ; correct
 
 A value stands right behind its name, so that looking it up is the plain induction that a small
 transformer learns first; with a word between them it had not learnt it after 6M tokens.
@@ -179,25 +180,20 @@ def worked(question: str) -> str:
     return '\n '.join([*lines, f'answer : {target} {values[target]}'])
 
 
-def drill(index: int, *, judged: bool = False) -> tuple[str, str]:
+def drill(index: int) -> tuple[str, str]:
     """Digits by name, and for each in another order its look-up and a sum, for the base model.
 
     Only the digit behind each name and behind each '=' can be known. Solutions alone teach these
-    two late: most of their words are copied, and the value computed last is a good guess. Where it
-    is `judged`, every line goes on with what another name is told to be and whether that agrees.
+    two late: most of their words are copied, and the value computed last is a good guess.
     """
     rng = random.Random(f'drill/{index}')
     names = rng.sample(NAMES, rng.randint(*DRILLED))
     values = {name: rng.randrange(10) for name in names}
     question = ' ; '.join([*(f'{name} {value}' for name, value in values.items()), f'{names[0]} ?'])
-    lines = []
-    for name in rng.sample(names, len(names)):
-        s = Statement('', name, rng.choice('+-'), rng.randrange(1, 10))
-        lines.append(derived(s, values[name]))
-        if judged:
-            right, other = s.value(values[name]), rng.choice([n for n in NAMES if n not in values])
-            told = rng.choice((right, (right + rng.randrange(1, 10)) % 10))
-            lines[-1] += f' ; {other} {told} ; {"correct" if told == right else "wrong"}'
+    lines = [
+        derived(Statement('', name, rng.choice('+-'), rng.randrange(1, 10)), values[name])
+        for name in rng.sample(names, len(names))
+    ]
     return question, '\n '.join(lines)
 
 
@@ -258,11 +254,17 @@ def judge(question: str, attempt: str) -> Judgement:
             return Judgement(i, kind, '\n '.join([*lines, 'answer : wrong']))
         known[name] = value
     final = _ANSWER.fullmatch(attempt_lines[-1].strip())
-    told = f'answer : {target} {known[target]}' if target in known else f'answer : {target} ?'
     right = final is not None and target in known and int(final[1]) == known[target]
+    told = f'answer : {target} ?'
+    if final is not None and target in known:
+        told = f'answer : {target} {_difference(known[target], int(final[1]))}'
     lines.append(f'{told} ; {"correct" if right else "wrong"}')
     kind = None if right else 'skipped' if target not in known else 'target'
     return Judgement(None if right else len(attempt_lines) - 1, kind, '\n '.join(lines))
+
+
+def _difference(one: int, other: int) -> str:
+    return f'{one} - {other} = {(one - other) % 10}'
 
 
 def _check_step(statements, known, name: str, step) -> tuple[str, str | None, int | None]:
@@ -277,7 +279,7 @@ def _check_step(statements, known, name: str, step) -> tuple[str, str | None, in
         return f'{shown} ; {statement.base} ?', 'skipped', None
     base_value = known[statement.base]
     value = statement.value(base_value)
-    told = f'{name} {step.value}' if step else f'{name} ?'
+    told = f'{name} {_difference(step.value, value)}' if step else f'{name} ?'
     derivation = f'{shown} ; {derived(statement, base_value)} ; {told}'
     operands = (statement.base, statement.digit, base_value)
     if step is None or (step.base, step.digit, step.base_value) != operands:

@@ -54,8 +54,8 @@ def base_document(workspace: Workspace, index: int) -> Example:
         return document(workspace, problem.question, 'attempt', problem.solution)
     kinds, shares = zip(*dataclasses.asdict(s.shares).items(), strict=True)
     kind = kinds[bisect.bisect(np.cumsum(shares)[:-1], random.Random(index).random())]
-    if kind in ('drill', 'judged_drill'):
-        return drill(workspace, index, judged=kind == 'judged_drill')
+    if kind == 'drill':
+        return drill(workspace, index)
     problem = lab.problem(seed=data.seed + 1, split='train', index=index)
     if kind == 'worked':
         return document(workspace, problem.question, 'critique', lab.worked(problem.question))
@@ -68,16 +68,14 @@ def base_document(workspace: Workspace, index: int) -> Example:
     return workspace.chat.example(turns, trained=(kind,), weights=None, last_only=True)
 
 
-def drill(workspace: Workspace, index: int, *, judged: bool) -> Example:
-    """Look-ups, sums and verdicts; only the words that can be known are trained."""
-    question, text = lab.drill(index, judged=judged)
-    encode = workspace.tokenizer.encode
-    before = list({*encode(' '.join(set(question.split()) & set(lab.NAMES))), *encode('=')})
-    verdicts = encode('correct wrong')
+def drill(workspace: Workspace, index: int) -> Example:
+    """Look-ups and sums; only the digits that can be known are trained."""
+    question, text = lab.drill(index)
+    names, equals = (workspace.tokenizer.encode(w) for w in (' '.join(lab.NAMES), '='))
 
     def known(turn: Turn) -> np.ndarray:
-        told = np.concatenate([[False], np.isin(turn.tokens[:-1], before)])
-        return (told | np.isin(turn.tokens, verdicts)).astype(np.float32)
+        told = np.isin(turn.tokens[:-1], [*names, *equals])
+        return np.concatenate([[0.0], told]).astype(np.float32)
 
     return document(workspace, question, 'critique', text, weights=known)
 

@@ -82,7 +82,6 @@ class BaseShares:
     """Shares of the kinds of documents that the lab's base model is trained on; they sum to 1."""
 
     drill: float  # look-ups and sums alone
-    judged_drill: float  # with a verdict each
     worked: float  # every quantity derived in small steps
     attempt: float
     critique: float
