@@ -260,7 +260,12 @@ def accuracy_and_cost(workspace: Workspace, played: Played, points, plain) -> di
     main = {
         'attempt': plain(1),
         'refined': points['refined majority'][0],
-        **{f'{a}@{p.size}': p for a in ('majority', 'refined majority') for p in points[a]},
+        **{
+            f'{arm}@{point.size}': point
+            for arm in ('majority', 'refined majority')
+            for point in points[arm]
+            if point.size > 1
+        },
     }
     equal = at_equal_tokens(s, plain, main['refined'])
     name = f'majority@{equal.size}'

@@ -35,23 +35,24 @@ Curves = dict[str, list[dict[str, Any]]]
 
 
 def levels_bars(evaluations: Stages) -> figures.Figure:
-    """One panel an evaluation: grouped bars by level, one colour an arm, with intervals."""
-    arms = keys(evaluations, 'accuracy')
-    figure, panels = _panels(len(evaluations), columns=2, size=(4.6, 2.9))
-    for axes, (name, stage) in zip(panels, evaluations.items(), strict=True):
-        levels = levels_of(stage['accuracy'])
-        width = 0.8 / len(arms)
-        for i, arm in enumerate(arms):
-            values = [bounds(stage['accuracy'].get(arm, {}).get(level)) for level in levels]
-            middle, low, high = np.array(values, float).T * 100
-            at = np.arange(len(levels)) + (i - (len(arms) - 1) / 2) * width
-            axes.bar(at, middle, width * 0.92, color=_colour(i), label=arm)
-            errors = np.maximum([middle - low, high - middle], 0)
-            axes.errorbar(at, middle, errors, fmt='none', ecolor=INK, elinewidth=0.9, capsize=2)
-        axes.set_xticks(range(len(levels)), levels)
-        axes.set(title=name, xlabel='level', ylabel='right, %', ylim=(0, 100))
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc='outside lower center', ncols=len(arms), frameon=False)
+    """Grouped bars by level with intervals: the arms at their largest size, then later actors."""
+    bars = {}
+    for i, (name, stage) in enumerate(evaluations.items()):
+        sizes = {arm: int(arm.partition('@')[2] or 0) for arm in stage['accuracy']}
+        shown = [arm for arm, size in sizes.items() if size in (0, max(sizes.values()))]
+        for arm in (arm for arm in shown if not arm.startswith('pass')):
+            bars[f'{name}: {arm}' if i else arm] = stage['accuracy'][arm]
+    figure, (axes,) = _panels(1, columns=1, size=(9.2, 3.6))
+    names, width = levels_of(bars), 0.84 / len(bars)
+    for i, (arm, levels) in enumerate(bars.items()):
+        middle, low, high = np.array([bounds(levels.get(n)) for n in names], float).T * 100
+        at = np.arange(len(names)) + (i - (len(bars) - 1) / 2) * width
+        axes.bar(at, middle, width * 0.92, color=_colour(i), label=arm)
+        errors = np.maximum([middle - low, high - middle], 0)
+        axes.errorbar(at, middle, errors, fmt='none', ecolor=INK, elinewidth=0.7)
+    axes.set_xticks(range(len(names)), names)
+    axes.set(xlabel='level', ylabel='right, %', ylim=(0, 100))
+    figure.legend(loc='outside lower center', ncols=4, frameon=False)
     return figure
 
 
@@ -118,7 +119,9 @@ def cost_curves(curves: Curves) -> figures.Figure:
                 elinewidth=0.5,
                 label=arm,
             )
-        axes.set(title=level if level == 'all' else f'level {level}', xscale='log')
+        axes.set(title=level if level == 'all' else f'level {level}')
+        axes.set_xscale('log', base=2)
+        axes.xaxis.set_major_formatter('{x:.0f}')
         axes.set(xlabel='generated tokens a question', ylabel='right, %')
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc='outside lower center', ncols=3, frameon=False)
