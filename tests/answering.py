@@ -11,7 +11,7 @@ from sampling import engine, episodes
 TOKENIZER = tokenizers.lab_tokenizer()
 CHAT = chat.Chat(TOKENIZER)
 EOS = TOKENIZER.eos_id
-LIMITS = {'attempt': 64, 'critique': 136, 'refinement': 64}
+LIMITS = {'attempt': 90, 'critique': 170, 'refinement': 90}
 HEADERS = {TOKENIZER.special(name): name.strip('<>') for name in tokenizers.HEADERS}
 
 

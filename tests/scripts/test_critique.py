@@ -15,6 +15,7 @@ from train import settings
 
 PROBLEMS = [lab.problem(seed=0, split='train', index=i) for i in range(20)]
 ALL_ON = {
+    'num_problems': len(PROBLEMS),
     'num_attempts': 3,
     'num_relocated': 1,
     'num_inserted': 2,
@@ -45,6 +46,7 @@ class Played(workspace.Workspace):
     def __init__(self, workdir, judging, answer=play, **changes):
         config = lab_config.get_config('smoke')
         config.critique.update(ALL_ON | changes)
+        config.sampling.part_size = 10
         self.settings = settings.build(workspace.RunSettings, config)
         self.workdir, self.judge, self.answer = workdir, judging, answer
         self.tokenizer, self.chat, self.grammar = TOKENIZER, CHAT, critiques.LAB
@@ -250,7 +252,7 @@ def test_kinds_that_a_judge_cannot_tell_are_unknown():
 
 
 def test_a_critique_longer_than_a_critic_may_write_leaves_no_room_for_refinements():
-    told = chat.Chat(TOKENIZER).written('critique', 'is is is')
+    told = chat.Chat(TOKENIZER).written('critique', '= = =')
     episode = records.Episode('p', 1, (told,), {})
     assert critique.longer_than(4)([episode]) == [None]
     assert critique.longer_than(3)([episode]) == ['too_long']
