@@ -126,6 +126,13 @@ REINFORCE = {
 
 BEAM = {'width': 0, 'expansions': 4, 'max_steps': 12, 'aggregate': 'min', 'num_problems': 200}
 
+BASE = {
+    'checkpoint': 'data/lab_base',
+    'num_documents': 400_000,
+    'shares': shares(drill=0.35, worked=0.4, attempt=0.25),
+    'fit': {'num_steps': 0, 'optimizer': optimizer(0.01, weight_decay=0.1)},
+}
+
 EVALUATE = {
     'num_problems': 600,
     'num_attempts': 4,
@@ -172,12 +179,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
                 'checkpoint_every': 100,
                 'keep_checkpoints': 2,
             },
-            'base': {
-                'checkpoint': 'data/lab_base',
-                'num_documents': 400_000,
-                'shares': shares(drill=0.35, worked=0.4, attempt=0.25),
-                'fit': {'num_steps': 0, 'optimizer': optimizer(0.01, weight_decay=0.1)},
-            },
+            'base': BASE,
             'actor': {
                 'num_problems': 1500,
                 'refinements_per_problem': 2,

@@ -257,13 +257,14 @@ def judge(question: str, attempt: str) -> Judgement:
     right = final is not None and target in known and int(final[1]) == known[target]
     told = f'answer : {target} ?'
     if final is not None and target in known:
-        told = f'answer : {target} {_difference(known[target], int(final[1]))}'
+        told = f'answer : {target} {difference(known[target], int(final[1]))}'
     lines.append(f'{told} ; {"correct" if right else "wrong"}')
     kind = None if right else 'skipped' if target not in known else 'target'
     return Judgement(None if right else len(attempt_lines) - 1, kind, '\n '.join(lines))
 
 
-def _difference(one: int, other: int) -> str:
+def difference(one: int, other: int) -> str:
+    """What is told and what is found, one from the other: 0 where they agree."""
     return f'{one} - {other} = {(one - other) % 10}'
 
 
@@ -279,7 +280,7 @@ def _check_step(statements, known, name: str, step) -> tuple[str, str | None, in
         return f'{shown} ; {statement.base} ?', 'skipped', None
     base_value = known[statement.base]
     value = statement.value(base_value)
-    told = f'{name} {_difference(step.value, value)}' if step else f'{name} ?'
+    told = f'{name} {difference(step.value, value)}' if step else f'{name} ?'
     derivation = f'{shown} ; {derived(statement, base_value)} ; {told}'
     operands = (statement.base, statement.digit, base_value)
     if step is None or (step.base, step.digit, step.base_value) != operands:

@@ -7,7 +7,7 @@ import collections
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from data import critiques, verify
+from data import critiques, lab, verify
 from data.annotate import Annotator, Path
 from data.judge import Judge
 from data.records import Problem, Turn
@@ -122,7 +122,7 @@ def guidance(path: Path, grammar: critiques.Grammar) -> str:
     """
     answer, at = path.problem.answer, path.location
     if grammar is critiques.LAB:
-        return f'answer is {answer}' + ('' if at is None else f' ; wrong : {" ".join(str(at))}')
+        return f'answer : {answer}' + ('' if at is None else f' ; wrong : {" ".join(str(at))}')
     known = '' if at is None else f' All steps before step {at + 1} are right.'
     kind = '' if path.kind is None else f' Step {at + 1} is wrong: {path.kind}.'
     return f'The reference answer is {answer}.{known}{kind}'
@@ -227,7 +227,7 @@ def _counted(lines: Sequence[str], successes: Successes, num_rollouts: int) -> _
 
 
 def _derived(lines: Sequence[str], worked: dict[str, list[str]], wrong: int | None) -> _Words:
-    """Words for the lab: the writer's line of the same name, then the value the attempt states.
+    """Words for the lab: the writer's line of the same name, and how far off the attempt is.
 
     Where the writer has no such line, the attempt's own stands for it.
     """
@@ -236,9 +236,17 @@ def _derived(lines: Sequence[str], worked: dict[str, list[str]], wrong: int | No
         if line.strip():
             own = line.strip().split(' ; ')
             parts = worked.get(own[0].split()[0], own)
-            told[i] = (parts[0], ' ; '.join((*parts[1:-1], *own[1:][-1:])))
-    answer = worked.get('answer', [''])[0].partition(' : ')[2]
-    return _Words(told, answer if wrong is None else '')
+            told[i] = (parts[0], ' ; '.join((*parts[1:-1], *_compared(own[-1], parts[-1]))))
+    *_, answer = worked.get('answer', [''])[0].partition(' : ')
+    final = ''.join(_compared(answer, verify.extract_answer(lines[-1]) or ''))
+    return _Words(told, final if wrong is None else '')
+
+
+def _compared(told: str, found: str) -> tuple[str, ...]:
+    """`name told - found = difference`, where both end with a digit."""
+    if told[-1:].isdigit() and found[-1:].isdigit():
+        return (f'{told[:-1]}{lab.difference(int(told[-1]), int(found[-1]))}',)
+    return (told,)
 
 
 def _worked(

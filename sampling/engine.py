@@ -241,8 +241,8 @@ class Engine:
                 request = running.pop(slot)
                 made = slice(len(request.prompt), position[slot] + 1)
                 ids = tuple(tokens[i, made].tolist())
-                finished = ids[-1] in self.stop_ids
-                yield Completion(request.id, ids, tuple(logprobs[i, made].tolist()), finished)
+                ended = ids[-1] in self.stop_ids
+                yield Completion(request.id, ids, tuple(logprobs[i, made].tolist()), ended)
 
 
 class Metered:

@@ -1,6 +1,7 @@
 """Annotators that ask a model: verdicts by rollouts, a writer's words, a checkpoint's critiques."""
 
 import collections
+import dataclasses
 import itertools
 
 import pytest
@@ -31,7 +32,10 @@ def path_of(attempt, problem=PROBLEM, construction='RG1', location=None, kind=No
 def wrong_line(at):
     """The reference's lines, the value of one wrong, as its answer then is."""
     lines = list(LINES)
-    lines[at] = f'{lines[at][:-1]}{(int(lines[at][-1]) + 1) % 10}'
+    step = lab.parse_step(lines[at])
+    if step is not None:
+        changed = dataclasses.replace(step, value=(step.value + 1) % 10).text()
+        lines[at] = lines[at].replace(step.text(), changed)
     lines[-1] = f'{LINES[-1][:-1]}{(int(LINES[-1][-1]) + 1) % 10}'
     return '\n'.join(lines)
 
@@ -92,7 +96,7 @@ def test_a_line_is_wrong_below_the_threshold_and_not_at_it(judging, threshold, w
 
     def answer(asked):
         if asked.model == ACTOR and next(turn) % 2:
-            return 'is is'
+            return '= ='
         return play(asked)
 
     (told,), _ = annotate(judging, [path_of(PROBLEM.solution)], answer, threshold=threshold)
@@ -114,7 +118,7 @@ def test_the_words_are_the_writers_and_the_verdict_is_not(judging):
 
     def answer(asked):
         text = play(asked)
-        return text.replace(' is 7', ' is 8') if asked.model == WRITER else text
+        return text.replace('= 7', '= 8') if asked.model == WRITER else text
 
     attempt = wrong_line(2)
     (told,), engine = annotate(judging, [path_of(attempt)], answer)
@@ -127,7 +131,7 @@ def test_the_words_are_the_writers_and_the_verdict_is_not(judging):
 
 
 @pytest.mark.parametrize(
-    'attempt', ['is + 7\n\n correct\n wrong', '', '####', f'7\n{PROBLEM.solution}']
+    'attempt', ['= + 7\n\n correct\n wrong', '', '####', f'7\n{PROBLEM.solution}']
 )
 @pytest.mark.parametrize('silent', [False, True])
 def test_any_attempt_gets_a_critique_that_can_be_read(judging, attempt, silent):
@@ -168,13 +172,13 @@ def test_no_number_is_claimed_where_nothing_was_tried(judging):
 
 
 def test_a_beginning_without_room_to_continue_reaches_nothing(judging):
-    attempt = '\n'.join(LINES[:1] * 7 + LINES[-1:])
-    sampler = scripted.make_sampler(lambda asked: 'is...')
+    attempt = '\n'.join(LINES[:1] * 9 + LINES[-1:])
+    sampler = scripted.make_sampler(lambda asked: '=...')
     (found,) = annotators.rollout_successes(
         sampler, ACTOR, [path_of(attempt)], judge=judging, num_rollouts=1, **OPTIONS
     )
-    assert found == dict.fromkeys(range(7), 0)
-    assert 0 < len(sampler.engine.asked) < 7
+    assert found == dict.fromkeys(range(9), 0)
+    assert 0 < len(sampler.engine.asked) < 9
 
 
 # A checkpoint
@@ -190,8 +194,8 @@ def test_the_checkpoint_sees_the_reference_answer_and_the_location():
     known = path_of(attempt, construction='RG3', location=2, kind='arithmetic')
     _, engine = ask_critic([path_of(attempt), known], lambda asked: 'answer : wrong')
     unknown, told = [asked.shown for asked in engine.asked]
-    assert unknown['guide'] == f'answer is {PROBLEM.answer}'
-    assert told['guide'] == f'answer is {PROBLEM.answer} ; wrong : 2'
+    assert unknown['guide'] == f'answer : {PROBLEM.answer}'
+    assert told['guide'] == f'answer : {PROBLEM.answer} ; wrong : 2'
     for shown in (unknown, told):
         assert (shown['question'], shown['attempt']) == (PROBLEM.question, attempt)
 
@@ -226,5 +230,5 @@ def test_an_attempt_too_long_to_be_shown_has_no_critique_and_the_others_keep_the
         [path_of(long), path_of(cut_off), path_of('is')],
         lambda asked: f'answer : {asked.shown["attempt"][:2]} ; wrong',
     )
-    assert told == [None, *['answer : is ; wrong'] * 2]
+    assert told == [None, *['answer : = ; wrong'] * 2]
     assert [asked.shown['attempt'] for asked in engine.asked] == [cut_off, 'is']
