@@ -225,10 +225,10 @@ def test_a_critique_without_a_final_verdict_is_none_and_a_false_one_is_kept(said
 
 
 def test_an_attempt_too_long_to_be_shown_has_no_critique_and_the_others_keep_theirs():
-    long, cut_off = (' '.join(['is'] * (LIMITS['attempt'] + i)) for i in (1, 0))
+    long, cut_off = (' '.join(['='] * (LIMITS['attempt'] + i)) for i in (1, 0))
     told, engine = ask_critic(
-        [path_of(long), path_of(cut_off), path_of('is')],
-        lambda asked: f'answer : {asked.shown["attempt"][:2]} ; wrong',
+        [path_of(long), path_of(cut_off), path_of('=')],
+        lambda asked: f'answer : {asked.shown["attempt"][0]} ; wrong',
     )
     assert told == [None, *['answer : = ; wrong'] * 2]
-    assert [asked.shown['attempt'] for asked in engine.asked] == [cut_off, 'is']
+    assert [asked.shown['attempt'] for asked in engine.asked] == [cut_off, '=']
