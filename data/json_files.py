@@ -60,11 +60,16 @@ def at(place: str, make: Callable[[Any], T], value: Any) -> T:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes a whole text file; see `write_bytes`."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: str | os.PathLike, content: bytes) -> None:
     """Writes beside and renames, so that the file is whole or absent."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f'{path.name}.{os.getpid()}.writing')
-    beside.write_text(text, encoding='utf-8')
+    beside.write_bytes(content)
     os.replace(beside, path)
 
 

@@ -13,6 +13,8 @@ from typing import Protocol
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as model_pb2
 
+from data import json_files
+
 PAD, EOS, UNK, BOS = '<pad>', '</s>', '<unk>', '<s>'
 HEADERS = ('<question>', '<guide>', '<attempt>', '<critique>', '<refinement>')
 """Control symbols that open a turn; ids 4 to 8 in the tokenizers made here."""
@@ -64,11 +66,7 @@ class SentencePieceTokenizer:
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the model beside `path`, then renames it, so the file is whole or absent."""
-        path = pathlib.Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f'{path.name}.{os.getpid()}.writing')
-        beside.write_bytes(self.model)
-        os.replace(beside, path)
+        json_files.write_bytes(path, self.model)
 
     def encode(self, text: str) -> list[int]:
         return self._processor.encode(text, out_type=int, add_bos=False, add_eos=False)

@@ -21,7 +21,8 @@ from sampling import episodes as episode_lib
 from sampling import measures, strategies, vote
 from sampling.curves import Point
 from scripts import command, plots
-from scripts.workspace import EvaluateSettings, Workspace
+from scripts.run_settings import EvaluateSettings
+from scripts.workspace import Workspace
 
 Table = dict[str, list[float]]
 

@@ -3,7 +3,6 @@
 import html
 import io
 import itertools
-import os
 import pathlib
 import re
 from collections.abc import Callable, Sequence
@@ -12,6 +11,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib import figure as figures
+
+from data import json_files
 
 INK = '#123456'  # stands for the page's text colour in a plot; replaced by currentColor
 COLOURS = (
@@ -198,7 +199,7 @@ def save_png(plot: Callable[[], figures.Figure], path: pathlib.Path) -> None:
     buffer = io.BytesIO()
     with matplotlib.rc_context(_style(INK)):
         plot().savefig(buffer, format='png', dpi=150, facecolor='white')
-    write_whole(path, buffer.getvalue())
+    json_files.write_bytes(path, buffer.getvalue())
 
 
 def keys(stages: Stages, field: str) -> list[str]:
@@ -219,10 +220,3 @@ def bounds(value: Any) -> Sequence[float]:
 
 def _colour(index: int) -> str:
     return COLOURS[index % len(COLOURS)]
-
-
-def write_whole(path: pathlib.Path, content: bytes) -> None:
-    """Writes beside and renames, so that a file is whole or absent."""
-    beside = path.with_name(f'{path.name}.{os.getpid()}.writing')
-    beside.write_bytes(content)
-    os.replace(beside, path)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from data import records, tokenizer
+from data import json_files, records, tokenizer
 from scripts import plots
 from scripts.plots import Stages
 from train import metrics, settings
@@ -60,7 +60,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     }
     if evaluations:
         plots.save_png(lambda: plots.levels_bars(evaluations), workdir / 'accuracy.png')
-    plots.write_whole(workdir / 'report.html', _page(workdir, sections).encode())
+    json_files.write_text(workdir / 'report.html', _page(workdir, sections))
     return workdir / 'report.html'
 
 

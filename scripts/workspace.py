@@ -1,7 +1,6 @@
 """A run's settings and its work directory: what every stage opens, and how a stage is recorded."""
 
 import contextlib
-import dataclasses
 import functools
 import json
 import os
@@ -10,7 +9,7 @@ import random
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import ml_collections
@@ -20,158 +19,15 @@ from data import tokenizer as tokenizers
 from data.chat import Chat
 from data.records import Episode, Problem
 from model import sharding, transformer
-from model.config import ModelConfig
 from model.transformer import Transformer
 from sampling import annotators
-from sampling.beam import BeamSettings
-from sampling.engine import Engine, EngineSettings
+from sampling.engine import Engine
 from sampling.episodes import Sampler
-from sampling.explore import ExploreSettings, Players
+from sampling.explore import Players
 from sampling.methods import Greedy, Sampling
-from sampling.steps import ScoreShapes, StepScorer
-from sampling.strategies import Refine
+from sampling.steps import StepScorer
+from scripts.run_settings import RunSettings, check_counts, check_lengths
 from train import checkpoint, metrics, settings, supervised
-from train.reinforce import ReinforceSettings
-from train.supervised import FitSettings, LoopSettings
-
-StageName = Literal[
-    'base',
-    'actor',
-    'critique',
-    'critic',
-    'evaluate',
-    'vanilla',
-    'critique_in_the_loop',
-    'reinforce',
-]
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenizerSettings:
-    kind: Literal['lab', 'file', 'train']  # 'train': made from the training problems' text
-    path: str  # of kind 'file'
-    vocab_size: int  # of kind 'train'
-
-
-@dataclasses.dataclass(frozen=True)
-class DataSettings:
-    source: Literal['lab', 'gsm8k', 'gsm8k_socratic', 'jsonl']
-    path: str  # a folder or file of the user's; '' for the public download or the generator
-    data_dir: str  # where prepared data sets are kept
-    seed: int  # of generated problems
-    num_train: int
-    num_test: int
-
-
-@dataclasses.dataclass(frozen=True)
-class SamplingSettings:
-    engine: EngineSettings
-    attempt_tokens: int
-    critique_tokens: int
-    refinement_tokens: int
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    score: ScoreShapes
-    part_size: int  # problems a file of episodes; a stage resumes after the last whole one
-
-
-@dataclasses.dataclass(frozen=True)
-class BaseShares:
-    """Shares of the kinds of documents that the lab's base model is trained on; they sum to 1."""
-
-    drill: float  # look-ups and sums alone
-    worked: float  # every quantity derived in small steps
-    attempt: float
-    critique: float
-    refinement: float
-
-    def __post_init__(self):
-        total = sum(dataclasses.astuple(self))
-        if min(dataclasses.astuple(self)) < 0 or abs(total - 1) > 1e-6:
-            raise ValueError(f'base.shares={self} must be at least 0 and sum to 1, not {total}')
-
-
-@dataclasses.dataclass(frozen=True)
-class BaseSettings:
-    checkpoint: str  # a saved model to start from, relative to the project; '' is fresh weights
-    num_documents: int
-    shares: BaseShares
-    fit: FitSettings  # of no steps: the checkpoint as it is
-
-
-@dataclasses.dataclass(frozen=True)
-class ActorSettings:
-    num_problems: int
-    refinements_per_problem: int  # (question, flawed attempt, critique -> solution) examples
-    misconceptions: float  # share of sums that the actor's teacher is prone to get wrong (lab)
-    fit: FitSettings
-
-
-@dataclasses.dataclass(frozen=True)
-class CritiqueSettings:
-    num_problems: int
-    num_attempts: int  # RG1, a problem
-    num_relocated: int  # RG2: right attempts resampled from a line on
-    num_inserted: int  # RG3: a named mistake put in at a line
-    raised_temperature: float  # of RG2
-    annotator: Literal['oracle', 'monte_carlo', 'model', 'file']
-    annotator_path: str  # a saved model or a file of critiques, relative to the project; else ''
-    num_rollouts: int  # of 'monte_carlo', from each line's end
-    rollout_threshold: float  # share of them that reach the answer below which the line is wrong
-    filter_samples: int  # refinements of each wrong path by which its critique is judged; 0: none
-    filter_successes: int  # of them that must be right
-    correct_share: float  # of kept paths, at most: the critic must see right ones too
-    level_balance: float  # flawed paths of the rarest level to those of the commonest, at least
-
-
-@dataclasses.dataclass(frozen=True)
-class CriticSettings:
-    fit: FitSettings
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluateSettings:
-    num_problems: int
-    num_attempts: int
-    refine: Refine  # 'wrong': only what the critic calls wrong or garbles
-    num_rounds: int  # of critique and refinement; 1 is none beyond the first
-    oracle: bool  # refine the truly wrong attempts as well: an upper bound
-    beam: BeamSettings
-    num_draws: int  # sets of k attempts that stand for all of them
-    num_bins: int  # of calibration and uncertainty
-    num_resamples: int
-    confidence: float
-
-
-@dataclasses.dataclass(frozen=True)
-class ImproveSettings:
-    num_problems: int
-    explore: ExploreSettings
-    weighting: Literal['keep', 'response', 'steps']
-    fit: FitSettings
-
-
-@dataclasses.dataclass(frozen=True)
-class RunSettings:
-    """Everything a config says."""
-
-    seed: int
-    mesh: tuple[int, int, int]
-    stages: tuple[StageName, ...]
-    model: ModelConfig
-    tokenizer: TokenizerSettings
-    data: DataSettings
-    sampling: SamplingSettings
-    train: LoopSettings
-    base: BaseSettings
-    actor: ActorSettings
-    critique: CritiqueSettings
-    critic: CriticSettings
-    evaluate: EvaluateSettings
-    improve: ImproveSettings
-    reinforce: ReinforceSettings
 
 
 class Workspace:
@@ -469,87 +325,6 @@ def tokenizer_texts(problem: Problem) -> tuple[str, ...]:
         return (problem.question,)
     flawed = mistakes.corrupt(problem, rng=random.Random(problem.id))
     return problem.question, problem.solution, annotate.annotate(problem, flawed)
-
-
-def check_counts(s: RunSettings) -> None:
-    """Raises ValueError where a stage asks for more problems or samples than there are."""
-    for name, asked, limit in (
-        ('actor.num_problems', s.actor.num_problems, s.data.num_train),
-        ('critique.num_problems', s.critique.num_problems, s.data.num_train),
-        ('improve.num_problems', s.improve.num_problems, s.data.num_train),
-        ('reinforce.num_problems', s.reinforce.num_problems, s.data.num_train),
-        ('evaluate.num_problems', s.evaluate.num_problems, s.data.num_test),
-    ):
-        if not 1 <= asked <= limit:
-            raise ValueError(f'{name}={asked} must be in [1, {limit}]')
-    if not 0 <= s.actor.misconceptions <= 1:
-        raise ValueError(f'actor.misconceptions={s.actor.misconceptions} must be in [0, 1]')
-    check_critique(s.critique, temperature=s.sampling.temperature)
-    _check_evaluate(s.evaluate)
-
-
-def _check_evaluate(s: EvaluateSettings) -> None:
-    for name in ('num_attempts', 'num_rounds', 'num_draws', 'num_bins', 'num_resamples'):
-        if getattr(s, name) < 1:
-            raise ValueError(f'evaluate.{name}={getattr(s, name)} must be at least 1')
-    if not 0 < s.confidence < 1:
-        raise ValueError(f'evaluate.confidence={s.confidence} must be in (0, 1), such as 0.95')
-    if s.beam.width and not 1 <= s.beam.num_problems <= s.num_problems:
-        raise ValueError(
-            f'evaluate.beam.num_problems={s.beam.num_problems} must be in [1, {s.num_problems}], '
-            'evaluate.num_problems'
-        )
-
-
-def check_critique(s: CritiqueSettings, *, temperature: float) -> None:
-    """Raises ValueError where a number of the critique data makes no sense."""
-    for name, least in (
-        ('num_attempts', 1),
-        ('num_relocated', 0),
-        ('num_inserted', 0),
-        ('raised_temperature', temperature),
-        ('num_rollouts', 1),
-        ('filter_samples', 0),
-    ):
-        if getattr(s, name) < least:
-            raise ValueError(f'critique.{name}={getattr(s, name)} must be at least {least}')
-    if not 0 <= s.filter_successes <= s.filter_samples:
-        raise ValueError(
-            f'critique.filter_successes={s.filter_successes} must be in [0, {s.filter_samples}], '
-            'the number of critique.filter_samples'
-        )
-    for name in ('rollout_threshold', 'level_balance'):
-        if not 0 <= getattr(s, name) <= 1:
-            raise ValueError(f'critique.{name}={getattr(s, name)} must be in [0, 1]')
-    if not 0 <= s.correct_share < 1:
-        raise ValueError(f'critique.correct_share={s.correct_share} must be in [0, 1)')
-
-
-def check_lengths(s: RunSettings, longest_question: int, *, longest_guide: int = 0) -> None:
-    """Raises ValueError where a conversation of the longest turns would not fit a shape."""
-    sampling = s.sampling
-    attempt = longest_question + 1 + sampling.attempt_tokens
-    criticised = attempt
-    if s.evaluate.num_rounds > 1:  # a refinement becomes the next round's attempt
-        criticised = max(attempt, longest_question + 1 + sampling.refinement_tokens)
-    critique = criticised + 1 + sampling.critique_tokens
-    refinement = critique + 1 + sampling.refinement_tokens
-    prompt = max(critique, attempt + longest_guide) + 1
-    whole = max(refinement, critique + longest_guide)
-    for name, size, needed in (
-        ('reinforce.length', s.reinforce.length, attempt),
-        ('sampling.score.lengths[-1]', sampling.score.lengths[-1], critique),
-        ('sampling.engine.prompt_buckets[-1]', sampling.engine.prompt_buckets[-1], prompt),
-        ('sampling.engine.max_length', sampling.engine.max_length, whole),
-        ('model.max_length', s.model.max_length, sampling.engine.max_length),
-        ('model.max_length', s.model.max_length, s.train.length),
-    ):
-        if size < needed:
-            guide = f' and the longest guide {longest_guide}' if longest_guide else ''
-            raise ValueError(
-                f'{name}={size} must be at least {needed}: the longest question has '
-                f'{longest_question} tokens{guide}; set it so, or sampling.*_tokens lower'
-            )
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

@@ -18,7 +18,7 @@ from data.records import Batch
 from model import config as model_config
 from model import sharding
 from sampling import decode, methods
-from scripts import run, study, workspace
+from scripts import run, run_settings, study, workspace
 from train import checkpoint, optimizer, settings, state, step, supervised
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -54,7 +54,7 @@ each = pytest.mark.parametrize('name', ALL)
 
 @functools.cache
 def built(name):
-    return settings.build(workspace.RunSettings, get_config(name))
+    return settings.build(run_settings.RunSettings, get_config(name))
 
 
 def mesh_of(shape):
@@ -87,7 +87,7 @@ def test_a_config_says_everything_and_nothing_else(name):
     config = get_config(name)
     assert dataclasses.asdict(built(name)).keys() == set(config)
     again = settings.from_json(settings.to_json(config))
-    assert settings.build(workspace.RunSettings, again) == built(name)
+    assert settings.build(run_settings.RunSettings, again) == built(name)
 
 
 @pytest.mark.parametrize('variant', ['default', 'smoke'])
@@ -95,9 +95,9 @@ def test_every_arm_of_a_study_is_a_run(variant):
     config = critics.get_config(variant)
     for seed in config.seeds:
         for changes in config.arms.values():
-            made = settings.build(workspace.RunSettings, study.arm_config(config, seed, changes))
+            made = settings.build(run_settings.RunSettings, study.arm_config(config, seed, changes))
             assert made.seed == seed and set(config.shared) < set(made.stages)
-            workspace.check_counts(made)
+            run_settings.check_counts(made)
     with pytest.raises(ValueError, match='num_problem'):
         study.arm_config(config, 0, {'critique': {'num_problem': 1}})
 
@@ -234,7 +234,7 @@ def test_its_sampling_traces(name):
 
 @each
 def test_its_stages_ask_for_no_more_problems_than_there_are(name):
-    workspace.check_counts(built(name))
+    run_settings.check_counts(built(name))
 
 
 def longest_question(tokenizer, asked):
@@ -247,7 +247,7 @@ def longest_question(tokenizer, asked):
 def test_its_shapes_hold_the_longest_generated_conversation(name):
     asked = [lab.problem(seed=0, split='train', index=index) for index in range(4, 2000, 5)]
     tokenizer = tokenizers.lab_tokenizer()
-    workspace.check_lengths(built(name), longest_question(tokenizer, asked))
+    run_settings.check_lengths(built(name), longest_question(tokenizer, asked))
     assert tokenizer.vocab_size <= built(name).model.vocab_size
     told = chat.Chat(tokenizer)
     limits = built(name).sampling
@@ -279,7 +279,7 @@ def test_its_shapes_hold_the_longest_real_question(name, shared_data):
         )
     )
     assert tokenizer.vocab_size <= s.model.vocab_size
-    workspace.check_lengths(s, longest_question(tokenizer, asked[0] + asked[1]))
+    run_settings.check_lengths(s, longest_question(tokenizer, asked[0] + asked[1]))
     assert tokenizer.encode('Correct')[0] != tokenizer.encode('Wrong')[0]
 
 
@@ -287,7 +287,7 @@ def test_every_field_is_read_somewhere():
     sources = [path.read_text() for name in PACKAGES for path in (ROOT / name).rglob('*.py')]
     text = '\n'.join(sources)
     unread = [
-        path for path in fields_of(workspace.RunSettings)
+        path for path in fields_of(run_settings.RunSettings)
         if not re.search(rf'\.{path.rpartition(".")[2]}\b', text)
         and not re.search(rf"'{path.rpartition('.')[2]}'", text)
     ]  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 
 from configs import lab as lab_config
 from data import chat, critique_files, critiques, judge, lab, records, verify
-from scripts import critique, workspace
+from scripts import critique, run_settings, workspace
 from tests import answering as scripted
 from tests.answering import CHAT, TOKENIZER
 from train import settings
@@ -47,7 +47,7 @@ class Played(workspace.Workspace):
         config = lab_config.get_config('smoke')
         config.critique.update(ALL_ON | changes)
         config.sampling.part_size = 10
-        self.settings = settings.build(workspace.RunSettings, config)
+        self.settings = settings.build(run_settings.RunSettings, config)
         self.workdir, self.judge, self.answer = workdir, judging, answer
         self.tokenizer, self.chat, self.grammar = TOKENIZER, CHAT, critiques.LAB
         self.train_problems, self.spent = PROBLEMS, 0

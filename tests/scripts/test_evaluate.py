@@ -11,7 +11,7 @@ import pytest
 from configs import lab as lab_config
 from data import critiques, lab, records, verify
 from sampling import engine, episodes, strategies
-from scripts import evaluate, workspace
+from scripts import evaluate, run_settings, workspace
 from tests import scripted
 from tests.scripted import CHAT, TOKENIZER
 from train import settings
@@ -25,7 +25,7 @@ def settings_of(**changes):
     config.sampling.part_size = PART
     config.evaluate.update({'num_problems': NUM_PROBLEMS, 'num_attempts': 3, 'num_rounds': 3})
     config.update_from_flattened_dict({n.replace('__', '.'): v for n, v in changes.items()})
-    return settings.build(workspace.RunSettings, config)
+    return settings.build(run_settings.RunSettings, config)
 
 
 class Stand(workspace.Workspace):

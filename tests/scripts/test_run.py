@@ -16,7 +16,7 @@ from configs import lab
 from data import records
 from model import sharding
 from model.config import ModelConfig
-from scripts import workspace
+from scripts import run_settings, workspace
 from train import checkpoint, settings
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -90,7 +90,7 @@ def test_a_whole_run_leaves_every_stage_and_a_report(uninterrupted):
 def opened(workdir):
     """A workspace that can find its stages, without the checks and the data of a real one."""
     made = object.__new__(workspace.Workspace)
-    made.settings = settings.build(workspace.RunSettings, lab.get_config('smoke'))
+    made.settings = settings.build(run_settings.RunSettings, lab.get_config('smoke'))
     made.workdir = workdir
     return made
 

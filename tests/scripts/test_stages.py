@@ -7,7 +7,7 @@ import pytest
 
 from configs import lab
 from data import records
-from scripts import improve, run, train, workspace
+from scripts import improve, run, run_settings, train
 from tests import scripted
 from train import settings
 
@@ -21,7 +21,7 @@ def settings_of(**changes):
     config = lab.get_config('smoke')
     for name, value in changes.items():
         config.update_from_flattened_dict({name.replace('__', '.'): value})
-    return settings.build(workspace.RunSettings, config)
+    return settings.build(run_settings.RunSettings, config)
 
 
 # Self-training weights
@@ -47,7 +47,7 @@ def test_a_response_without_a_score_weighs_nothing():
 
 
 def test_every_stage_has_a_script_that_can_run_it():
-    assert set(lab.STAGES) == set(run.STAGES) == set(workspace.StageName.__args__)
+    assert set(lab.STAGES) == set(run.STAGES) == set(run_settings.StageName.__args__)
 
 
 @pytest.mark.parametrize(
@@ -72,9 +72,9 @@ def test_every_stage_has_a_script_that_can_run_it():
     ],
 )
 def test_a_stage_cannot_ask_for_more_than_there_is(changes, message):
-    workspace.check_counts(settings_of())
+    run_settings.check_counts(settings_of())
     with pytest.raises(ValueError, match=message):
-        workspace.check_counts(settings_of(**changes))
+        run_settings.check_counts(settings_of(**changes))
 
 
 @pytest.mark.parametrize(
@@ -102,11 +102,11 @@ def test_a_shape_that_the_longest_conversation_exceeds_is_an_error(field):
     }
     names = {name: name.replace('.', '__') for name in fitting}
     changes = {names[name]: value for name, value in fitting.items()}
-    workspace.check_lengths(settings_of(**changes), question)
+    run_settings.check_lengths(settings_of(**changes), question)
     value = fitting[field]
     changes[names[field]] = (value[0] - 1,) if isinstance(value, tuple) else value - 1
     with pytest.raises(ValueError, match=rf'^{field}\S*=\d+ must be at least \d+'):
-        workspace.check_lengths(settings_of(**changes), question)
+        run_settings.check_lengths(settings_of(**changes), question)
 
 
 def test_a_guide_must_fit_before_an_attempt_and_its_critique():
@@ -119,11 +119,11 @@ def test_a_guide_must_fit_before_an_attempt_and_its_critique():
         'sampling__engine__max_length': whole,
         'model__max_length': whole,
     }
-    workspace.check_lengths(settings_of(**fitting), question, longest_guide=guide)
+    run_settings.check_lengths(settings_of(**fitting), question, longest_guide=guide)
     for field in ('sampling__engine__prompt_buckets', 'sampling__engine__max_length'):
         name = field.replace('__', r'\.')
         with pytest.raises(ValueError, match=rf'^{name}\S*=\d+ must be .* longest guide 201'):
-            workspace.check_lengths(settings_of(**fitting), question, longest_guide=guide + 1)
+            run_settings.check_lengths(settings_of(**fitting), question, longest_guide=guide + 1)
         value = fitting[field]
         fitting[field] = (attempt + 2,) if isinstance(value, tuple) else value + 1
 
@@ -137,14 +137,14 @@ def test_a_refinement_that_becomes_an_attempt_must_fit_too():
         'sampling__score__lengths': (320,),
         'reinforce__length': 320,
     }
-    workspace.check_lengths(settings_of(**longer, **shapes, evaluate__num_rounds=1), 50)
+    run_settings.check_lengths(settings_of(**longer, **shapes, evaluate__num_rounds=1), 50)
     with pytest.raises(ValueError, match=r'sampling\.score\.lengths\[-1\]=320 must be at least'):
-        workspace.check_lengths(settings_of(**longer, **shapes, evaluate__num_rounds=2), 50)
+        run_settings.check_lengths(settings_of(**longer, **shapes, evaluate__num_rounds=2), 50)
 
 
 def test_a_beam_that_is_off_asks_for_no_problems():
     off = {'evaluate__beam__width': 0, 'evaluate__beam__num_problems': 1000}
-    workspace.check_counts(settings_of(**off))
+    run_settings.check_counts(settings_of(**off))
 
 
 KINDS = {
