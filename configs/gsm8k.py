@@ -64,6 +64,8 @@ TRAIN = {
     'log_every': 10,
     'checkpoint_every': 100,
     'keep_checkpoints': 2,
+    'nonfinite': 'stop',
+    'compare_hosts_every': 100,
 }
 
 DATA = {

@@ -178,6 +178,8 @@ def get_config(arg: str = 'default') -> ConfigDict:
                 'log_every': 10,
                 'checkpoint_every': 100,
                 'keep_checkpoints': 2,
+                'nonfinite': 'stop',
+                'compare_hosts_every': 100,
             },
             'base': BASE,
             'actor': {

@@ -1,4 +1,7 @@
-"""Objects of JSONL files and of JSON arrays, each with its place, and text files written whole."""
+"""Objects of JSONL files and of JSON arrays, each with its place, and files written whole.
+
+Paths may be on this machine or, as gs://..., in a bucket.
+"""
 
 import difflib
 import json
@@ -6,6 +9,8 @@ import os
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
+
+from etils import epath
 
 T = TypeVar('T')
 
@@ -65,12 +70,46 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 def write_bytes(path: str | os.PathLike, content: bytes) -> None:
-    """Writes beside and renames, so that the file is whole or absent."""
-    path = pathlib.Path(path)
+    """Writes beside and renames, so that the file is whole or absent.
+
+    Does nothing in a process that is not to write (`let_write`).
+    """
+    if not may_write():
+        return
+    path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if is_remote(path):  # an object of a bucket is whole or absent anyway
+        path.write_bytes(content)
+        return
     beside = path.with_name(f'{path.name}.{os.getpid()}.writing')
-    beside.write_bytes(content)
-    os.replace(beside, path)
+    try:
+        beside.write_bytes(content)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+_writing = [True]
+
+
+def let_write(allowed: bool) -> None:
+    """Says whether this process writes files: of several that work as one, only the first does."""
+    _writing[0] = allowed
+
+
+def may_write() -> bool:
+    return _writing[0]
+
+
+def is_remote(path: str | os.PathLike) -> bool:
+    """Whether a path is in a bucket."""
+    return '://' in os.fspath(epath.Path(path))
+
+
+def absolute(path: str | os.PathLike) -> epath.Path:
+    """The path from the root of its file system."""
+    path = epath.Path(path)
+    return path if is_remote(path) else epath.Path(os.path.abspath(path))
 
 
 def _array(path: pathlib.Path, text: str) -> Iterator[Found]:

@@ -1,4 +1,4 @@
-"""The training pipeline: shuffled, repeated, packed and sharded, its position saved exactly."""
+"""The training pipeline: shuffled, repeated and packed, its position saved exactly."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,15 +25,15 @@ class _Calls:
 class PackedIterator(grain.DatasetIterator):
     """Batches in order; its state is the next index to read and the indices set aside."""
 
-    def __init__(self, examples: grain.MapDataset, *, rows: int, length: int, shard: slice):
+    def __init__(self, examples: grain.MapDataset, *, rows: int, length: int):
         super().__init__()
         self._examples = examples
-        self._rows, self._length, self._shard = rows, length, shard
+        self._rows, self._length = rows, length
         self._next_index = 0
         self._carried = []
 
     def next_rows(self) -> list[list[tuple[int, Example]]]:
-        """(index, example) of every row of the next batch, of all processes."""
+        """(index, example) of every row of the next batch."""
         items, self._carried = packing.fill(
             self._carried, self._read(), rows=self._rows, length=self._length
         )
@@ -42,7 +42,7 @@ class PackedIterator(grain.DatasetIterator):
         return items
 
     def __next__(self) -> Batch:
-        rows = self.next_rows()[self._shard]
+        rows = self.next_rows()
         return packing.to_batch([[item[-1] for item in row] for row in rows], length=self._length)
 
     def _read(self):
@@ -52,7 +52,7 @@ class PackedIterator(grain.DatasetIterator):
             yield index, self._examples[index]
 
     def get_state(self) -> dict[str, Any]:
-        """Plain JSON; valid on every process, and on another number of processes too."""
+        """Plain JSON; the same on every process."""
         return {'next_index': self._next_index, 'carried': [index for index, _ in self._carried]}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -64,9 +64,9 @@ class PackedIterator(grain.DatasetIterator):
 class PackedDataset(grain.IterDataset):
     """Iterates over [rows, length] Batches of a random-access dataset of Examples."""
 
-    def __init__(self, examples: grain.MapDataset, *, rows: int, length: int, shard: slice):
+    def __init__(self, examples: grain.MapDataset, *, rows: int, length: int):
         super().__init__(examples)
-        self._settings = {'rows': rows, 'length': length, 'shard': shard}
+        self._settings = {'rows': rows, 'length': length}
 
     def __iter__(self) -> PackedIterator:
         return PackedIterator(self._parent, **self._settings)
@@ -79,19 +79,14 @@ def make_dataset(
     rows: int,
     length: int,
     num_epochs: int | None,
-    process_index: int,
-    process_count: int,
 ) -> PackedDataset:
-    """An IterDataset of this process's Batches, each exactly [rows, length].
+    """An IterDataset of Batches, each exactly [rows, length].
 
     `examples` is a sequence, or a callable from index to Example that has a length. The order is
     a new permutation every epoch; `num_epochs=None` never ends (and so never yields a part-filled
-    batch), else the last batch has empty rows. `rows` counts this process's rows: every process
-    packs the same global batch of `rows * process_count` rows and keeps its own, so all of them
-    see the same number of batches, and the global batch does not depend on how it is split.
+    batch), else the last batch has empty rows. Every process packs the same whole batch: what a
+    process puts on its devices is chosen where the batch is placed.
     """
-    if not 0 <= process_index < process_count:
-        raise ValueError(f'process_index={process_index}, expected 0 to {process_count - 1}')
     if rows < 1:
         raise ValueError(f'rows={rows}, expected at least 1')
     if not hasattr(examples, '__getitem__'):
@@ -99,9 +94,4 @@ def make_dataset(
     if not len(examples):
         raise ValueError('no examples to train on')
     ordered = grain.MapDataset.source(examples).seed(seed).shuffle().repeat(num_epochs)
-    return PackedDataset(
-        ordered,
-        rows=rows * process_count,
-        length=length,
-        shard=slice(process_index * rows, (process_index + 1) * rows),
-    )
+    return PackedDataset(ordered, rows=rows, length=length)

@@ -1,14 +1,19 @@
 """The records that flow: Problem -> Episode -> Example -> Batch. NumPy and text only."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
+import tempfile
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 from array_record.python import array_record_module
+from etils import epath
+
+from data import json_files
 
 ROLES = ('pad', 'question', 'guide', 'attempt', 'critique', 'refinement')
 """Role names; a role's id in a Batch is its index here."""
@@ -117,24 +122,51 @@ def from_json(record: bytes) -> Episode:
 
 
 def write_episodes(path: str | os.PathLike, episodes: Iterable[Episode]) -> None:
-    """Writes an array_record file: beside first, then renamed, so it is whole or absent."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f'{path.name}.{os.getpid()}.writing')
-    writer = array_record_module.ArrayRecordWriter(str(beside), 'group_size:1')
-    for episode in episodes:
-        writer.write(to_json(episode))
-    writer.close()
-    os.replace(beside, path)
+    """Writes an array_record file, whole or not at all; see json_files.write_bytes."""
+    if not json_files.may_write():
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        made = pathlib.Path(folder) / 'part'
+        writer = array_record_module.ArrayRecordWriter(str(made), 'group_size:1')
+        for episode in episodes:
+            writer.write(to_json(episode))
+        writer.close()
+        json_files.write_bytes(path, made.read_bytes())
 
 
 def read_episodes(folder: str | os.PathLike) -> Iterator[Episode]:
-    """Episodes of every *.array_record file in a folder, in name order."""
-    paths = sorted(pathlib.Path(folder).glob('*.array_record'))
+    """Episodes of every *.array_record file in a folder, in name order.
+
+    Raises ValueError where there is none, or where a file is damaged.
+    """
+    paths = sorted(epath.Path(folder).glob('*.array_record'))
     if not paths:
         raise ValueError(f'no *.array_record files in {folder}')
     for path in paths:
-        reader = array_record_module.ArrayRecordReader(str(path))
-        for record in reader.read_all():
-            yield from_json(record)
-        reader.close()
+        yield from _read_part(path)
+
+
+def _read_part(path: epath.Path) -> list[Episode]:
+    with _on_this_machine(path) as found:
+        reader = array_record_module.ArrayRecordReader(found)
+        try:
+            return [from_json(record) for record in reader.read_all()]
+        except (ValueError, RuntimeError, IndexError, TypeError) as error:
+            raise ValueError(
+                f'{path} is damaged ({" ".join(str(error).split())[:100]}): delete it and, where '
+                "there is one, the stage's summary.json; the same command makes them again"
+            ) from None
+        finally:
+            reader.close()
+
+
+@contextlib.contextmanager
+def _on_this_machine(path: epath.Path) -> Iterator[str]:
+    """The path itself or, of a bucket's object, that of a copy."""
+    if not json_files.is_remote(path):
+        yield os.fspath(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = pathlib.Path(folder) / path.name
+        copy.write_bytes(path.read_bytes())
+        yield os.fspath(copy)

@@ -10,6 +10,7 @@ import numpy as np
 
 from data import critiques, records
 from data import tokenizer as tokenizers
+from model import sharding
 from model.transformer import Transformer
 
 _LEAST_VERDICTS = 16  # verdict positions are padded to a power of two, to this at least
@@ -73,7 +74,8 @@ def verdict_scores(
     before = jnp.where(present, verdict_positions - 1, 0)
     logits = critic.logits(hidden[jnp.arange(B)[:, None], before])
     scores = jax.nn.sigmoid(logits[..., correct_id] - logits[..., wrong_id])
-    return jnp.where(present, scores, 0.0), present
+    scores = sharding.constrain(jnp.where(present, scores, 0.0), (None, None))
+    return scores, present
 
 
 def step_rewards(

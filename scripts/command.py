@@ -8,7 +8,7 @@ from ml_collections.config_flags import config_flags
 
 from data import verify
 from scripts.workspace import Workspace
-from train import settings
+from train import processes, settings
 
 Stage = Callable[[Workspace, object], dict]
 
@@ -28,6 +28,17 @@ def define_flags(*, stages: Mapping[str, Stage] | None) -> None:
         required=True,
     )
     flags.mark_flag_as_required('config')
+    flags.DEFINE_string(
+        'coordinator',
+        '',
+        'host:port of process 0, where several processes work as one; with --num_processes and '
+        '--process_id. Not needed under SLURM and on TPU slices.',
+    )
+    flags.DEFINE_integer('num_processes', 1, 'How many processes there are.')
+    flags.DEFINE_integer('process_id', 0, 'Which of them this is; process 0 writes the files.')
+    flags.DEFINE_boolean(
+        'distributed', False, 'Join the processes that JAX finds (Cloud TPU slices, Kubernetes).'
+    )
     if stages is not None:
         flags.DEFINE_enum(
             'stage',
@@ -42,8 +53,23 @@ def define_flags(*, stages: Mapping[str, Stage] | None) -> None:
 def open_workspace() -> Iterator[Workspace]:
     """The workspace that the flags name."""
     values = flags.FLAGS
-    with verify.Verifier(num_workers=1, timeout_s=5.0) as verifier:
-        yield Workspace(values.config, values.workdir, verifier=verifier)
+    join_processes()
+    with (
+        verify.Verifier(num_workers=1, timeout_s=5.0) as verifier,
+        Workspace(values.config, values.workdir, verifier=verifier) as workspace,
+    ):
+        yield workspace
+
+
+def join_processes() -> None:
+    """Makes this process one of those that the flags or the cluster tell of."""
+    values = flags.FLAGS
+    processes.initialize(
+        coordinator=values.coordinator,
+        num_processes=values.num_processes,
+        process_id=values.process_id,
+        detect=values.distributed,
+    )
 
 
 def run_stage_script(stages: Mapping[str, Stage]) -> None:

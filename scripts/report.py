@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from absl import flags
+from etils import epath
 
 from data import json_files, records, tokenizer
 from scripts import plots
@@ -42,9 +43,9 @@ CRITIC = {
 CORRECTION = ('before', 'after', 'CL', 'CS', 'RSS')
 
 
-def write_report(workdir: str | os.PathLike) -> pathlib.Path:
+def write_report(workdir: str | os.PathLike) -> epath.Path:
     """Writes `workdir`/report.html and accuracy.png from what is there; returns the page's path."""
-    workdir = pathlib.Path(workdir)
+    workdir = epath.Path(workdir)
     if not workdir.is_dir():
         raise ValueError(f'--workdir={workdir} is no folder; nearest: {workdir.parent}')
     stages = load_stages(workdir)
@@ -64,7 +65,7 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     return workdir / 'report.html'
 
 
-def load_stages(workdir: pathlib.Path) -> Stages:
+def load_stages(workdir: epath.Path) -> Stages:
     """Summaries of all stages in order; empty for a stage that has begun and not ended."""
     stages = {path.name: {} for path in workdir.glob('stages/*') if path.is_dir()}
     for path in workdir.glob('stages/*/summary.json'):
@@ -215,7 +216,7 @@ def _known(value: float | None) -> str:
     return '–' if value is None else _interval(value)
 
 
-def _curves(workdir: pathlib.Path, stages: Stages) -> str:
+def _curves(workdir: epath.Path, stages: Stages) -> str:
     parts = []
     for name in stages:
         curves = _load_curves(workdir / 'stages' / name / metrics.METRICS)
@@ -225,7 +226,7 @@ def _curves(workdir: pathlib.Path, stages: Stages) -> str:
     return ''.join(parts) or NOT_RUN
 
 
-def _episodes(workdir: pathlib.Path, stages: Stages) -> str:
+def _episodes(workdir: epath.Path, stages: Stages) -> str:
     folders = [workdir / 'stages' / name / 'episodes' for name in stages if 'evaluate' in name]
     folder = next((f for f in folders if any(f.glob('*.array_record'))), None)
     if folder is None or not (workdir / 'tokenizer.model').exists():
@@ -316,7 +317,7 @@ def _mark(role: str, right: bool) -> str:
 # Pieces
 
 
-def _page(workdir: pathlib.Path, sections: dict[str, str]) -> str:
+def _page(workdir: epath.Path, sections: dict[str, str]) -> str:
     ids = {title: title.lower().replace(' ', '-') for title in sections}
     config = workdir / 'config.json'
     known = settings.from_json(config.read_text(encoding='utf-8')) if config.exists() else None

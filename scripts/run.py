@@ -7,7 +7,7 @@ python -m scripts.run --config configs/lab.py:smoke --workdir runs/smoke
 from scripts import command, critique, evaluate, improve, reinforce, train
 from scripts.report import write_report
 from scripts.workspace import Workspace, write_json
-from train import settings
+from train import processes, settings
 
 STAGES = {
     **train.STAGES,
@@ -28,7 +28,8 @@ def run(workspace: Workspace) -> None:
         summaries[workspace.stage_folder(name).name] = summary
         command.show_accuracy(summary)
         write_json(workspace.workdir / 'summary.json', {'stages': summaries})
-    print(f'report: {write_report(workspace.workdir)}')
+    report = processes.from_first(lambda: str(write_report(workspace.workdir)))
+    print(f'report: {report}')
 
 
 if __name__ == '__main__':

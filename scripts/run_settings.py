@@ -24,6 +24,11 @@ StageName = Literal[
 ]
 
 
+MAY_CHANGE = ('mesh', 'train.keep_checkpoints', 'train.nonfinite', 'train.compare_hosts_every')
+"""Fields that a run may continue with other values of: what it computes stays the same, but that
+another mesh adds up in another order."""
+
+
 @dataclasses.dataclass(frozen=True)
 class TokenizerSettings:
     kind: Literal['lab', 'file', 'train']  # 'train': made from the training problems' text

@@ -16,7 +16,7 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from data import verify
+from data import json_files, verify
 from data.json_files import write_text
 from sampling import curves
 from scripts import command, plots
@@ -34,14 +34,16 @@ def study(config: ml_collections.ConfigDict, workdir: pathlib.Path, verifier: ve
     for seed in config.seeds:
         home = workdir / f'seed{seed}'
         shared = arm_config(config, seed, {'stages': config.shared})
-        whole.run(Workspace(shared, home / 'shared', verifier=verifier))
+        with Workspace(shared, home / 'shared', verifier=verifier) as workspace:
+            whole.run(workspace)
         for arm, changes in config.arms.items():
             print(f'=== seed {seed}, {arm}')
             folder = home / arm.replace(' ', '_')
-            workspace = Workspace(arm_config(config, seed, changes), folder, verifier=verifier)
-            for stage in config.shared:
-                link_stage(home / 'shared', workspace.stage_folder(stage))
-            whole.run(workspace)
+            config_of_arm = arm_config(config, seed, changes)
+            with Workspace(config_of_arm, folder, verifier=verifier) as workspace:
+                for stage in config.shared:
+                    link_stage(home / 'shared', workspace.stage_folder(stage))
+                whole.run(workspace)
             told = (workspace.stage_folder('evaluate') / 'summary.json').read_text()
             figures[arm][str(seed)] = json.loads(told)
             compare(figures, workdir)
@@ -59,11 +61,16 @@ def arm_config(config, seed: int, changes) -> ml_collections.ConfigDict:
 
 
 def link_stage(source: pathlib.Path, folder: pathlib.Path) -> None:
-    """A complete stage of another run, as hard links, whole or not at all."""
-    if folder.exists():
+    """A complete stage of another run, as hard links, whole or not at all; without its config."""
+    if folder.exists() or not json_files.may_write():
         return
     beside = folder.with_name(f'{folder.name}.{os.getpid()}.writing')
-    shutil.copytree(source / 'stages' / folder.name, beside, copy_function=os.link)
+    shutil.copytree(
+        source / 'stages' / folder.name,
+        beside,
+        copy_function=os.link,
+        ignore=shutil.ignore_patterns('config.json'),
+    )
     beside.rename(folder)
 
 
@@ -110,6 +117,7 @@ if __name__ == '__main__':
 
     def main(argv):
         values = flags.FLAGS
+        command.join_processes()
         with verify.Verifier(num_workers=1, timeout_s=5.0) as verifier:
             study(values.config, pathlib.Path(values.workdir), verifier)
 

@@ -9,10 +9,11 @@ import random
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import jax
 import ml_collections
+from etils import epath
 
 from data import annotate, critiques, json_files, judge, mistakes, problems, records, verify
 from data import tokenizer as tokenizers
@@ -26,12 +27,18 @@ from sampling.episodes import Sampler
 from sampling.explore import Players
 from sampling.methods import Greedy, Sampling
 from sampling.steps import StepScorer
-from scripts.run_settings import RunSettings, check_counts, check_lengths
-from train import checkpoint, metrics, settings, supervised
+from scripts import lock
+from scripts.run_settings import MAY_CHANGE, RunSettings, check_counts, check_lengths
+from train import checkpoint, metrics, processes, settings, supervised
+
+CONFIG = 'config.json'
 
 
 class Workspace:
-    """An opened run. Opening checks everything that can be checked before anything is written."""
+    """An opened run. Opening checks everything that can be checked before anything is written.
+
+    A context manager: from entering on, the work directory is this run's alone.
+    """
 
     def __init__(
         self,
@@ -41,24 +48,43 @@ class Workspace:
         verifier: verify.Verifier,
     ):
         self.settings = settings.build(RunSettings, config)
-        self.workdir = pathlib.Path(workdir)
-        self._check_config(config)
+        self.workdir = epath.Path(workdir)
+        self._config = settings.to_json(config)
+        processes.check_same('the config', self._config.encode())
+        self._check_config(self.workdir / 'config.json', f'{self.workdir} was begun')
         self.mesh = sharding.make_mesh(self.settings.mesh)
         self.train_problems = self._problems('train', self.settings.data.num_train)
         self.test_problems = self._problems('test', self.settings.data.num_test)
         self.tokenizer = self._tokenizer()
         self.chat = Chat(self.tokenizer)
         self.grammar = critiques.LAB if self.settings.data.source == 'lab' else critiques.RELEASED
-        self.judge = judge.make_judge(self.settings.data.source, verifier)
+        self.judge = self._judge(verifier)
         checkpoint.abstract_model(self.settings.model, self.mesh)
         supervised.check_rows(self.settings.train, self.mesh)
         self._check_base()
         check_counts(self.settings)
         check_lengths(self.settings, self._longest_question(), longest_guide=self._longest_guide())
         self._check_annotator()
-        self._write('config.json', settings.to_json(config))
-        self.tokenizer.save(self.workdir / 'tokenizer.model')
+        processes.check_same('the tokenizer', self.tokenizer.fingerprint.encode())
         jax.set_mesh(self.mesh)
+        self._open = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        processes.from_first(self._begin)
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._open.close()
+
+    def _begin(self) -> None:
+        self._open.enter_context(lock.held(self.workdir))
+        json_files.write_text(self.workdir / CONFIG, self._config)
+        self.tokenizer.save(self.workdir / 'tokenizer.model')
+
+    def _judge(self, verifier: verify.Verifier) -> judge.Judge:
+        """The judge, asked by the first process: what runs into a time limit is chance."""
+        alone = judge.make_judge(self.settings.data.source, verifier)
+        return lambda pairs: processes.from_first(lambda: alone(pairs))
 
     # What stages use
 
@@ -120,8 +146,10 @@ class Workspace:
         return StepScorer(self.settings.sampling.score, self.verdict_ids)
 
     def init_model(self) -> Transformer:
-        key = jax.random.key(self.settings.seed)
-        return checkpoint.place(transformer.init_model(self.settings.model, key), self.mesh)
+        s = self.settings
+        places = jax.tree.map(lambda x: x.sharding, checkpoint.abstract_model(s.model, self.mesh))
+        init = lambda: transformer.init_model(s.model, jax.random.key(s.seed))  # noqa: E731
+        return jax.jit(init, out_shardings=places)()
 
     def load_model(self, stage: str) -> Transformer:
         """The model that a stage of this run ended with."""
@@ -138,12 +166,12 @@ class Workspace:
             tokenizer_fingerprint=self.tokenizer.fingerprint,
         )
 
-    def save_model(self, folder: pathlib.Path, model: Transformer) -> None:
+    def save_model(self, folder: epath.Path, model: Transformer) -> None:
         checkpoint.save_model(
             folder / 'model', model, tokenizer_fingerprint=self.tokenizer.fingerprint
         )
 
-    def stage_folder(self, stage: str) -> pathlib.Path:
+    def stage_folder(self, stage: str) -> epath.Path:
         if stage not in self.settings.stages:
             raise ValueError(f'stage={stage!r} is none of config.stages={self.settings.stages}')
         return self.workdir / 'stages' / f'{self.settings.stages.index(stage):02d}-{stage}'
@@ -153,28 +181,34 @@ class Workspace:
         return (self.settings.seed * 1009 + zlib.crc32(stage.encode())) % 2**31
 
     @contextlib.contextmanager
-    def writer(self, folder: pathlib.Path) -> Iterator[metrics.Writer]:
+    def writer(self, folder: epath.Path) -> Iterator[metrics.Writer]:
         with metrics.Writer(folder, tensorboard=self.workdir / 'tensorboard' / folder.name) as w:
             yield w
 
     # Stages
 
-    def run_stage(self, stage: str, body: Callable[['Workspace', pathlib.Path], dict]) -> dict:
-        """Runs a stage unless its summary says that it is complete; returns the summary."""
+    def run_stage(self, stage: str, body: Callable[['Workspace', epath.Path], dict]) -> dict:
+        """Runs a stage unless its summary says that it is complete; returns the summary.
+
+        Raises ValueError where the stage was begun with another config, and Preempted where the
+        process has been asked to leave.
+        """
         folder = self.stage_folder(stage)
-        done = folder / 'summary.json'
-        if done.exists():
-            return json.loads(done.read_text())
-        folder.mkdir(parents=True, exist_ok=True)
+        self._check_config(folder / CONFIG, f'stage {stage!r} was begun')
+        if processes.from_first((folder / 'summary.json').exists):
+            return processes.from_first(lambda: read_json(folder / 'summary.json'))
+        if processes.leaving():
+            raise processes.Preempted(f'stage {stage!r} is not begun')
+        processes.from_first(lambda: json_files.write_text(folder / CONFIG, self._config))
         began = time.perf_counter()
         summary = {'tokens_sampled': 0, 'tokens_trained': 0} | body(self, folder)
         summary['seconds'] = round(time.perf_counter() - began, 1)
-        write_json(done, summary)
+        processes.from_first(lambda: write_json(folder / 'summary.json', summary))
         return summary
 
     def in_parts(
         self,
-        folder: pathlib.Path,
+        folder: epath.Path,
         items: Sequence[Any],
         *,
         description: str,
@@ -183,26 +217,42 @@ class Workspace:
         """(episodes, sampled tokens) of make(part of items, index of its first) for every part.
 
         Each part is one file of episodes, and one of its token count; parts on disk are kept.
+        Raises Preempted between two parts, RuntimeError where processes sampled different things.
         """
-        size = self.settings.sampling.part_size
+        size, stored = self.settings.sampling.part_size, folder / 'episodes'
+        paths = [
+            stored / f'part-{start // size:05d}.array_record'
+            for start in range(0, len(items), size)
+        ]
+        there = processes.from_first(lambda: [path.exists() for path in paths])
         with metrics.progress(len(items), unit='problems', description=description) as bar:
-            for start in range(0, len(items), size):
-                path = folder / 'episodes' / f'part-{start // size:05d}.array_record'
-                part = items[start : start + size]
-                if not path.exists():
-                    episodes, tokens = make(part, start)
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    json_files.write_text(path.with_suffix('.tokens'), str(tokens))
-                    records.write_episodes(path, episodes)
+            for number, path in enumerate(paths):
+                part = items[number * size : (number + 1) * size]
+                if not there[number]:
+                    if processes.leaving():
+                        raise processes.Preempted(f'{number} of {len(paths)} parts are sampled')
+                    episodes, tokens = make(part, number * size)
+                    self._keep(path, episodes, tokens)
                 bar.advance(len(part))
-        spent = sum(int(p.read_text()) for p in (folder / 'episodes').glob('*.tokens'))
-        return list(records.read_episodes(folder / 'episodes')), spent
+        spent = sum(int(p.read_text()) for p in stored.glob('*.tokens'))
+        return list(records.read_episodes(stored)), spent
+
+    def _keep(self, path: epath.Path, episodes: Sequence[Episode], tokens: int) -> None:
+        """Writes a part: its token count first, because the part's file says that it is whole."""
+        told = b''.join(map(records.to_json, episodes))
+        processes.check_same(f'the episodes of {path.parent.parent.name}/{path.name}', told)
+
+        def write() -> None:
+            json_files.write_text(path.with_suffix('.tokens'), str(tokens))
+            records.write_episodes(path, episodes)
+
+        processes.from_first(write)
 
     @property
-    def base_checkpoint(self) -> pathlib.Path | None:
+    def base_checkpoint(self) -> epath.Path | None:
         """The saved model that the run starts from, if any."""
         given = self.settings.base.checkpoint
-        return settings.ROOT / given if given else None
+        return epath.Path(settings.ROOT) / given if given else None
 
     def _check_base(self) -> None:
         path = self.base_checkpoint
@@ -217,9 +267,9 @@ class Workspace:
             )
 
     @property
-    def annotator_path(self) -> pathlib.Path:
+    def annotator_path(self) -> epath.Path:
         """What the annotator of critique data is read from."""
-        return settings.ROOT / self.settings.critique.annotator_path
+        return epath.Path(settings.ROOT) / self.settings.critique.annotator_path
 
     def _check_annotator(self) -> None:
         s, path = self.settings.critique, self.annotator_path
@@ -239,19 +289,15 @@ class Workspace:
                 path, self.settings.model, tokenizer_fingerprint=self.tokenizer.fingerprint
             )
 
-    def _check_config(self, config) -> None:
-        written = self.workdir / 'config.json'
-        if written.exists():
-            changed = settings.explain_diff(settings.from_json(written.read_text()), config)
-            if changed:
-                raise ValueError(
-                    f'{self.workdir} was begun with another config: {changed}; '
-                    'take a new --workdir or the old value'
-                )
-
-    def _write(self, name: str, text: str) -> None:
-        self.workdir.mkdir(parents=True, exist_ok=True)
-        json_files.write_text(self.workdir / name, text)
+    def _check_config(self, written: epath.Path, what: str) -> None:
+        if not written.exists():
+            return
+        was, now = (settings.from_json(t) for t in (written.read_text(), self._config))
+        changed = settings.explain_diff(was, now, ignoring=MAY_CHANGE)
+        if changed:
+            raise ValueError(
+                f'{what} with another config: {changed}; take a new --workdir or the old value'
+            )
 
     def _problems(self, split: str, count: int) -> Sequence[Problem]:
         data = self.settings.data
@@ -327,5 +373,10 @@ def tokenizer_texts(problem: Problem) -> tuple[str, ...]:
     return problem.question, problem.solution, annotate.annotate(problem, flawed)
 
 
-def write_json(path: pathlib.Path, value: Any) -> None:
+def write_json(path: epath.Path, value: Any) -> None:
     json_files.write_text(path, json.dumps(value, indent=1) + '\n')
+
+
+def read_json(path: epath.Path) -> Any:
+    """Raises ValueError, naming the file, where it holds no JSON."""
+    return json_files.at(str(path), json_files.parse_object, path.read_text())

@@ -156,6 +156,7 @@ def trace_step(s, fit_optimizer, objective, transform, *, num_steps, rows, lengt
             optimizer=made,
             transform=transform,
             num_microbatches=s.train.num_microbatches,
+            skip_nonfinite=s.train.nonfinite == 'skip',
         )
         batch = abstract_batch(rows, length, mesh)
         return before, *jax.eval_shape(train_step, before, batch)

@@ -4,46 +4,75 @@ import dataclasses
 import json
 import os
 import pathlib
+import sys
 from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from data import json_files
 from model import sharding
 from model.config import ModelConfig
 from model.transformer import Transformer, init_model
+from train import processes
 
 CONFIG = 'model_config.json'
+DAMAGE = (ValueError, OSError, KeyError)
+"""What Orbax and TensorStore raise where files are missing, cut short or changed."""
 
 
 class Checkpointer:
     """Training checkpoints in a folder: state, data position and cursor in one atomic step.
 
-    A step is written beside and renamed by Orbax, so a folder holds whole steps only.
+    A step is written beside and renamed by Orbax, so a folder holds whole steps only; each has
+    the state's fingerprint, by which a restored state is checked.
     """
 
     def __init__(self, folder: str | os.PathLike, *, keep: int):
         policy = ocp.training.preservation_policies.LatestN(keep)
+        self._folder = json_files.absolute(folder)
         self._checkpointer = ocp.training.Checkpointer(
-            os.path.abspath(folder), preservation_policy=policy, cleanup_tmp_directories=True
+            self._folder, preservation_policy=policy, cleanup_tmp_directories=True
         )
 
     def save(self, step: int, state: Any, cursor: dict[str, Any]) -> None:
         """Starts writing in the background; `cursor` is plain JSON."""
+        told = {'cursor': cursor, 'fingerprint': int(processes.fingerprint(state))}
         self._checkpointer.save_checkpointables_async(
-            step, {'state': state, 'cursor': cursor}, force=True
+            step, {'state': state, 'cursor': told}, force=True
         )
 
     def restore(self, state: Any) -> tuple[int, Any, dict[str, Any]] | None:
-        """(step, state, cursor) of the newest checkpoint, or None. `state` gives the shardings."""
-        latest = self._checkpointer.latest
-        if latest is None:
-            return None
+        """(step, state, cursor) of the newest intact checkpoint, or None where there is none.
+
+        `state` gives the shardings, which need not be those saved with. A damaged checkpoint is
+        told of on stderr and passed over.
+        """
         abstract = jax.tree.map(_abstract, state)
-        loaded = self._checkpointer.load_checkpointables(
-            latest.step, {'state': abstract, 'cursor': None}
+        for found in reversed(self._checkpointer.checkpoints):
+            loaded = self._load(found.step, abstract)
+            if loaded is not None:
+                return found.step, *loaded
+        return None
+
+    def _load(self, step: int, abstract: Any) -> tuple[Any, dict[str, Any]] | None:
+        try:
+            loaded = self._checkpointer.load_checkpointables(
+                step, {'state': abstract, 'cursor': None}
+            )
+        except DAMAGE as error:
+            fault = ' '.join(str(error).split())[:200]
+        else:
+            told = loaded['cursor']
+            if int(processes.fingerprint(loaded['state'])) == told['fingerprint']:
+                return loaded['state'], told['cursor']
+            fault = 'the arrays are not those saved'
+        print(
+            f'warning: checkpoint {step} in {self._folder} is damaged ({fault}); '
+            'the one before is taken',
+            file=sys.stderr,
         )
-        return latest.step, loaded['state'], loaded['cursor']
+        return None
 
     def close(self) -> None:
         """Waits until everything is written."""
@@ -71,12 +100,11 @@ def abstract_model(config: ModelConfig, mesh: jax.sharding.Mesh) -> Transformer:
 
 def save_model(folder: str | os.PathLike, model: Transformer, *, tokenizer_fingerprint: str):
     """Writes parameters (Orbax) and, beside them, what they mean (JSON)."""
-    folder = pathlib.Path(os.path.abspath(folder))
+    folder = json_files.absolute(folder)
     ocp.save(folder, _parameters(model), overwrite=True)
     described = {'model': dataclasses.asdict(model.config), 'tokenizer': tokenizer_fingerprint}
-    beside = folder / f'{CONFIG}.writing'
-    beside.write_text(json.dumps(described, indent=1))
-    os.replace(beside, folder / CONFIG)
+    json_files.write_text(folder / CONFIG, json.dumps(described, indent=1))
+    processes.barrier()
 
 
 def load_model(
@@ -104,7 +132,7 @@ def check_model(
 
     Raises ValueError where nothing is there, or where shapes or tokenizer are not those saved.
     """
-    folder = pathlib.Path(os.path.abspath(folder))
+    folder = json_files.absolute(folder)
     if not (folder / CONFIG).exists():
         raise ValueError(f'no model at {folder}: {CONFIG} is missing')
     described = json.loads((folder / CONFIG).read_text())

@@ -6,7 +6,6 @@ names under `time/` and the wall time go to `timing.jsonl` beside it.
 
 import json
 import os
-import pathlib
 import time
 from collections.abc import Mapping
 from typing import Any, Self
@@ -15,6 +14,8 @@ import numpy as np
 import tensorboardX
 from rich import console as rich_console
 from rich import progress as rich_progress
+
+from data import json_files
 
 METRICS = 'metrics.jsonl'
 TIMING = 'timing.jsonl'
@@ -25,13 +26,15 @@ class Writer:
     """Appends one stage's metrics to its folder and to TensorBoard.
 
     After a restart call `truncate` with the restored step first, or with -1 to start over: rows
-    are then neither doubled nor lost.
+    are then neither doubled nor lost. Nothing is written by a process that is not to write
+    (`json_files.let_write`).
     """
 
     def __init__(self, folder: str | os.PathLike, *, tensorboard: str | os.PathLike):
-        self._folder = pathlib.Path(folder)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._tensorboard = pathlib.Path(tensorboard)
+        self._folder = json_files.absolute(folder)
+        self._tensorboard = json_files.absolute(tensorboard)
+        if json_files.may_write():
+            self._folder.mkdir(parents=True, exist_ok=True)
         self._purge_step = None
         self._board = None
 
@@ -40,6 +43,8 @@ class Writer:
         floats = {name: _scalar(name, values[name]) for name in sorted(values)}
         times = {n: v for n, v in floats.items() if n.startswith('time/')}
         others = {n: v for n, v in floats.items() if n not in times}
+        if not json_files.may_write():
+            return
         if others:
             self._append(METRICS, {'step': int(step), **others})
         self._append(TIMING, {'step': int(step), 'wall': time.time(), **times})
@@ -52,9 +57,7 @@ class Writer:
             path = self._folder / name
             if path.exists():
                 kept = [row for row in read_rows(path) if row['step'] <= step]
-                beside = path.with_name(f'{name}.{os.getpid()}.writing')
-                beside.write_text(''.join(_line(row) for row in kept), encoding='utf-8')
-                os.replace(beside, path)
+                json_files.write_text(path, ''.join(_line(row) for row in kept))
         self._purge_step = step + 1
 
     def close(self) -> None:
@@ -69,7 +72,12 @@ class Writer:
         self.close()
 
     def _append(self, name: str, row: dict[str, Any]) -> None:
-        with open(self._folder / name, 'a', encoding='utf-8') as file:
+        path = self._folder / name
+        if json_files.is_remote(path):  # where nothing can be appended to an object
+            told = path.read_text() if path.exists() else ''
+            json_files.write_text(path, told + _line(row))
+            return
+        with open(path, 'a', encoding='utf-8') as file:
             file.write(_line(row))
 
     def _open_board(self) -> tensorboardX.SummaryWriter:
@@ -82,7 +90,7 @@ class Writer:
 
 def read_rows(path: str | os.PathLike) -> list[dict[str, Any]]:
     """The whole rows of a JSONL file; a last line without its end is left out."""
-    lines = pathlib.Path(path).read_text(encoding='utf-8').splitlines(keepends=True)
+    lines = json_files.absolute(path).read_text(encoding='utf-8').splitlines(keepends=True)
     return [json.loads(line) for line in lines if line.endswith('\n')]
 
 
@@ -132,7 +140,7 @@ def progress(total: int | None, *, unit: str, description: str) -> 'Progress':
 
     `with progress(1000, unit='steps', description='actor') as bar: bar.advance(1, loss=0.5)`
     """
-    console = rich_console.Console(stderr=True)
+    console = rich_console.Console(stderr=True, quiet=not json_files.may_write())
     return Progress(total, unit=unit, description=description, console=console)
 
 

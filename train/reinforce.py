@@ -81,9 +81,9 @@ def reinforce(
             seed=seed + step,
         )
         spent['tokens'] += sum(episode_lib.sampled_tokens(group) for group in groups)
-        batch = to_device(group_batch(players, groups, settings=settings))
-        state, values = update(state, batch)
-        return state, values | rewards
+        batch = group_batch(players, groups, settings=settings)
+        state, values = update(state, to_device(batch))
+        return state, values | rewards, batch
 
     state, _ = train_loop(
         start(players.actor, optimizer),
@@ -114,6 +114,7 @@ def make_update(
         optimizer=optimizer,
         transform=method.transform,
         num_microbatches=loop.num_microbatches,
+        skip_nonfinite=loop.nonfinite == 'skip',
     )
     logprobs = jax.jit(lambda model, batch: batch_logprobs(model, batch, method.transform)[0])
 

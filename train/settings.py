@@ -6,6 +6,7 @@ cannot exist: an unknown, missing or ill-typed one is an error at the border.
 
 import dataclasses
 import difflib
+import errno
 import hashlib
 import json
 import pathlib
@@ -158,11 +159,11 @@ def diff(was: Section, now: Section) -> list[str]:
     return [f for f in fields if before.get(f, absent) != after.get(f, absent)]
 
 
-def explain_diff(was: Section, now: Section) -> str:
+def explain_diff(was: Section, now: Section, *, ignoring: Sequence[str] = ()) -> str:
     """One line for people: 'field train.rate was 0.1, now 0.2; ...'; empty where all is equal."""
     before, after = _flat(_plain(was, 'config')), _flat(_plain(now, 'config'))
-    shown = [f'field {f} was {_show(before, f)}, now {_show(after, f)}' for f in diff(was, now)]
-    return '; '.join(shown)
+    fields = [field for field in diff(was, now) if field not in ignoring]
+    return '; '.join(f'field {f} was {_show(before, f)}, now {_show(after, f)}' for f in fields)
 
 
 def _show(fields: dict[str, Any], name: str) -> str:
@@ -203,6 +204,8 @@ def run_main(main: Callable[[list[str]], Any]) -> NoReturn:
 
     Such mistakes are bad flags and overrides, a config file that is not there, and any ValueError
     raised in our own packages. A ValueError from elsewhere is a fault and keeps its traceback;
+    What befalls a run from outside or in its numbers (a full disk, a folder that is gone, processes
+    apart, a loss that is no number) is one line too, and exit code 1.
     `--verbosity=1` shows every traceback. Define config flags without a default, so that they are
     parsed here: `config_flags.DEFINE_config_file('config', lock_config=True)`.
     """
@@ -215,15 +218,41 @@ def run_main(main: Callable[[list[str]], Any]) -> NoReturn:
         except ValueError as error:
             if not _is_ours(error):
                 raise
-            logging.debug('The error below, with its traceback:', exc_info=error)
-            _fail(str(error))
+            _fail(str(error), error)
+        except (FloatingPointError, RuntimeError) as error:
+            if not _is_ours(error):
+                raise
+            _fail(str(error), error, code=1)
+        except OSError as error:
+            if error.errno not in OUTSIDE:
+                raise
+            _fail(f'{error}: {CONTINUES}', error, code=1)
 
     app.run(guarded, flags_parser=_parse_flags)
 
 
-def _fail(message: str) -> NoReturn:
+OUTSIDE = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ESTALE,
+    errno.EIO,
+}
+"""What file systems say that is not our fault."""
+
+CONTINUES = 'what is in the work directory is whole; once put right, the same command continues'
+
+
+def _fail(message: str, error: BaseException | None = None, *, code: int = 2) -> NoReturn:
+    if error is not None:
+        logging.debug('The error below, with its traceback:', exc_info=error)
     print('error:', ' '.join(message.split()), file=sys.stderr)
-    sys.exit(2)
+    sys.exit(code)
 
 
 def _is_ours(error: BaseException) -> bool:

@@ -76,8 +76,13 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     transform: Transform,
     num_microbatches: int,
+    skip_nonfinite: bool,
 ):
-    """Returns train_step(state, batch) -> (state, metrics), jitted, which donates the state."""
+    """Returns train_step(state, batch) -> (state, metrics), jitted, which donates the state.
+
+    `grads/finite` is 1 where loss and gradients are numbers; where they are not and
+    `skip_nonfinite` is set, weights and optimizer state stay as they were.
+    """
 
     def train_step(state: TrainState, batch: Batch):
         _, grads, metrics = loss_and_grads(
@@ -90,6 +95,14 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state.opt_state, state.model)
         model = optax.apply_updates(state.model, updates)
         metrics['grads/norm'] = optax.tree.norm(grads)
+        finite = jnp.isfinite(metrics['loss/total']) & jnp.isfinite(metrics['grads/norm'])
+        metrics['grads/finite'] = finite.astype('float32')
+        if skip_nonfinite:
+            model, opt_state = jax.tree.map(
+                lambda new, old: jnp.where(finite, new, old),
+                (model, opt_state),
+                (state.model, state.opt_state),
+            )
         metrics['params/norm'] = optax.tree.norm(model)
         return TrainState(state.step + 1, model, opt_state), metrics
 

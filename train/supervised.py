@@ -1,9 +1,10 @@
 """Fitting a model to examples: SFT and every weighted form of it."""
 
 import dataclasses
-import math
+import json
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import jax
 import optax
@@ -12,8 +13,9 @@ from data import packing, pipeline
 from data.records import Batch, Example
 from model import sharding
 from model.transformer import Transformer
-from train import metrics
+from train import metrics, processes
 from train.checkpoint import Checkpointer
+from train.finite import FiniteGuard
 from train.objective import Objective
 from train.optimizer import OptimizerSettings, make_optimizer
 from train.state import TrainState, init_state
@@ -30,6 +32,8 @@ class LoopSettings:
     log_every: int
     checkpoint_every: int
     keep_checkpoints: int
+    nonfinite: Literal['stop', 'skip']  # what a loss or gradient that is no number leads to
+    compare_hosts_every: int  # steps after which processes compare weights and data; 0: never
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +63,14 @@ SFT = Objective(
 
 
 def to_device(batch: Batch) -> Batch:
-    """A global batch from this process's rows, sharded over the mesh in force."""
+    """The batch, which every process has whole, sharded by row over the mesh in force.
+
+    A process gives its own devices their rows and no others.
+    """
     place = sharding.batch_sharding(jax.sharding.get_mesh())
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(place, x), batch)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_callback(x.shape, place, lambda index: x[index]), batch
+    )
 
 
 def start(model: Transformer, optimizer: optax.GradientTransformation) -> TrainState:
@@ -84,8 +93,7 @@ def fit(
     """Trains a copy of `model` on packed, shuffled, repeated examples.
 
     Continues from the newest checkpoint in folder/checkpoints, with the same batches and metrics
-    as if it had never stopped. Returns the model and totals. Raises FloatingPointError, naming
-    the step, where the loss is not finite; the last checkpoint stays.
+    as if it had never stopped. Returns the model and totals. Raises as train_loop does.
     """
     check_rows(loop, jax.sharding.get_mesh())
     optimizer = make_optimizer(settings.optimizer, num_steps=settings.num_steps)
@@ -94,13 +102,14 @@ def fit(
         optimizer=optimizer,
         transform=IDENTITY,
         num_microbatches=loop.num_microbatches,
+        skip_nonfinite=loop.nonfinite == 'skip',
     )
     batches = iter(make_batches(examples, loop=loop, seed=seed))
 
     def advance(step: int, state: TrainState):
         batch = next(batches)
         state, values = train_step(state, to_device(batch))
-        return state, values | {'data/waste': packing.waste(batch)}
+        return state, values | {'data/waste': packing.waste(batch)}, batch
 
     state, last = train_loop(
         start(model, optimizer),
@@ -120,21 +129,19 @@ def fit(
 def make_batches(
     examples: Sequence[Example], *, loop: LoopSettings, seed: int
 ) -> pipeline.PackedDataset:
-    """This process's share of endless, shuffled, packed batches."""
+    """Endless, shuffled, packed batches, the same on every process."""
     return pipeline.make_dataset(
         examples,
         seed=seed,
-        rows=loop.rows // jax.process_count(),
+        rows=loop.rows,
         length=loop.length,
         num_epochs=None,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
     )
 
 
 def train_loop(
     state: TrainState,
-    advance: Callable[[int, TrainState], tuple[TrainState, dict]],
+    advance: Callable[[int, TrainState], tuple[TrainState, dict, Batch]],
     *,
     num_steps: int,
     loop: LoopSettings,
@@ -144,11 +151,14 @@ def train_loop(
     cursor: Callable[[], dict],
     set_cursor: Callable[[dict], None],
 ) -> tuple[TrainState, dict[str, float]]:
-    """Runs advance(step, state) -> (state, metrics) from the newest checkpoint to num_steps.
+    """Runs advance(step, state) -> (state, metrics, host batch) from the newest checkpoint on.
 
     A checkpoint holds the state and the caller's cursor, plain JSON, in one atomic step, so that
     a run that was stopped anywhere continues as if it had not been. Returns the state and the
-    last metrics written, {} where none were. Raises FloatingPointError where a loss is not finite.
+    last metrics written, {} where none were.
+
+    Raises FloatingPointError where a loss or gradient is not finite, as `nonfinite` asks;
+    RuntimeError where processes have come apart; and Preempted, with all saved, on SIGTERM.
     """
     done = 0
     checkpointer = Checkpointer(folder / 'checkpoints', keep=loop.keep_checkpoints)
@@ -157,36 +167,45 @@ def train_loop(
         done, state, saved = restored
         set_cursor(saved)
     writer.truncate(done if done else -1)
-    delayed = metrics.Delayed(writer)
+    delayed, guard = metrics.Delayed(writer), FiniteGuard(folder, loop.nonfinite)
+
+    def save(step: int, state: TrainState) -> None:
+        guard.flush()
+        delayed.flush()
+        checkpointer.save(step, state, cursor())
+
     with metrics.progress(num_steps, unit='steps', description=description) as bar:
         bar.advance(done)
         for step in range(done + 1, num_steps + 1):
-            state, values = advance(step, state)
+            state, values, batch = advance(step, state)
+            guard.push(step, values, batch)
             if step % loop.log_every == 0 or step == num_steps:
-                check_finite(delayed.push(step, values))
-            if step % loop.checkpoint_every == 0 and step < num_steps:
-                check_finite(delayed.flush())
-                checkpointer.save(step, state, cursor())
+                delayed.push(step, values)
+            if loop.compare_hosts_every and step % loop.compare_hosts_every == 0:
+                compare_hosts(step, state, cursor())
+            leaving = processes.leaving() and step < num_steps
+            if leaving or (step % loop.checkpoint_every == 0 and step < num_steps):
+                save(step, state)
+            if leaving:
+                checkpointer.close()
+                raise processes.Preempted(f'{description} is saved at step {step} of {num_steps}')
             bar.advance(1)
+    guard.flush()
     last = delayed.flush()
-    check_finite(last)
     checkpointer.close()
     return state, last[1] if last else {}
 
 
-def check_finite(row: tuple[int, dict[str, float]] | None) -> None:
-    """Raises FloatingPointError where a written row's loss is not finite."""
-    if row is not None and not math.isfinite(row[1]['loss/total']):
-        raise FloatingPointError(
-            f'step {row[0]}: loss is {row[1]["loss/total"]}; lower the '
-            'learning rate or restart from the last checkpoint'
-        )
+def compare_hosts(step: int, state: TrainState, cursor: dict) -> None:
+    """Raises RuntimeError that names a process whose data position or weights are another's."""
+    processes.check_same(f'data after step {step}', json.dumps(cursor, sort_keys=True).encode())
+    processes.check_same(f'weights after step {step}', processes.fingerprint(state.model))
 
 
 def check_rows(loop: LoopSettings, mesh: jax.sharding.Mesh) -> None:
     """Raises ValueError where a batch does not divide over the mesh and the microbatches."""
     parts = mesh.shape['data'] * mesh.shape['fsdp'] * loop.num_microbatches
-    if loop.rows % parts or loop.rows % jax.process_count():
+    if loop.rows % parts:
         raise ValueError(
             f'train.rows={loop.rows} does not divide over data * fsdp * '
             f'num_microbatches = {parts}; '

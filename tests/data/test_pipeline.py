@@ -24,17 +24,13 @@ SIZES = np.random.default_rng(0).integers(1, LENGTH + 1, 60).tolist()
 EXAMPLES = [make_example(size, key) for key, size in enumerate(SIZES)]
 
 
-def make_dataset(
-    examples=EXAMPLES, *, seed=7, rows=ROWS, num_epochs=2, process_index=0, process_count=1
-):
+def make_dataset(examples=EXAMPLES, *, seed=7, rows=ROWS, num_epochs=2):
     return pipeline.make_dataset(
         examples,
         seed=seed,
         rows=rows,
         length=LENGTH,
         num_epochs=num_epochs,
-        process_index=process_index,
-        process_count=process_count,
     )
 
 
@@ -135,30 +131,6 @@ def test_an_endless_run_yields_no_part_filled_batch():
         assert batch.segments.any(axis=1).all()
 
 
-@pytest.mark.parametrize('process_count', [2, 3])
-def test_processes_together_hold_the_single_process_batches(process_count):
-    whole = list(make_dataset(rows=6))
-    shards = [
-        list(
-            make_dataset(rows=6 // process_count, process_index=index, process_count=process_count)
-        )
-        for index in range(process_count)
-    ]
-    joined = [
-        type(parts[0])(*map(np.concatenate, zip(*parts, strict=True)))
-        for parts in zip(*shards, strict=True)
-    ]
-    assert_same(joined, whole)
-
-
-def test_a_state_saved_on_two_processes_resumes_on_one():
-    iterator = iter(make_dataset(rows=3, process_index=1, process_count=2))
-    collections.deque(itertools.islice(iterator, 4), maxlen=0)
-    resumed = iter(make_dataset(rows=6))
-    resumed.set_state(iterator.get_state())
-    assert_same(list(resumed), list(make_dataset(rows=6))[4:])
-
-
 def test_a_callable_source_gives_what_the_list_gives():
     class Make:
         def __len__(self):
@@ -175,9 +147,7 @@ def test_iterating_twice_starts_over():
     assert_same(list(dataset), list(dataset))
 
 
-@pytest.mark.parametrize(
-    'settings', [{'process_index': 2, 'process_count': 2}, {'rows': 0}, {'examples': []}]
-)
+@pytest.mark.parametrize('settings', [{'rows': 0}, {'examples': []}])
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ValueError):
         make_dataset(**settings)

@@ -45,7 +45,11 @@ def train_step(mesh):
         state = jax.device_put(state, sharding.shardings(state, mesh))
         batch = jax.device_put(batch, sharding.batch_sharding(mesh))
     step = step_lib.make_train_step(
-        objective=tiny.GSPO, optimizer=optimizer, transform=tiny.untouched, num_microbatches=2
+        objective=tiny.GSPO,
+        optimizer=optimizer,
+        transform=tiny.untouched,
+        num_microbatches=2,
+        skip_nonfinite=False,
     )
     compiled = step.lower(state, batch).compile(tiny.QUICK)
     state, metrics = compiled(state, batch)

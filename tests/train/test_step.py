@@ -34,7 +34,11 @@ logprobs_of = functools.partial(tiny.jit, static_argnums=2)(step_lib.batch_logpr
 @functools.cache
 def make_step(objective):
     return step_lib.make_train_step(
-        objective=objective, optimizer=OPTIMIZER, transform=tiny.untouched, num_microbatches=1
+        objective=objective,
+        optimizer=OPTIMIZER,
+        transform=tiny.untouched,
+        num_microbatches=1,
+        skip_nonfinite=False,
     )
 
 
