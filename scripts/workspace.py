@@ -220,10 +220,8 @@ class Workspace:
         Raises Preempted between two parts, RuntimeError where processes sampled different things.
         """
         size, stored = self.settings.sampling.part_size, folder / 'episodes'
-        paths = [
-            stored / f'part-{start // size:05d}.array_record'
-            for start in range(0, len(items), size)
-        ]
+        numbers = range(-(-len(items) // size))
+        paths = [stored / f'part-{number:05d}.array_record' for number in numbers]
         there = processes.from_first(lambda: [path.exists() for path in paths])
         with metrics.progress(len(items), unit='problems', description=description) as bar:
             for number, path in enumerate(paths):
@@ -252,7 +250,7 @@ class Workspace:
     def base_checkpoint(self) -> epath.Path | None:
         """The saved model that the run starts from, if any."""
         given = self.settings.base.checkpoint
-        return epath.Path(settings.ROOT) / given if given else None
+        return from_root(given) if given else None
 
     def _check_base(self) -> None:
         path = self.base_checkpoint
@@ -269,7 +267,7 @@ class Workspace:
     @property
     def annotator_path(self) -> epath.Path:
         """What the annotator of critique data is read from."""
-        return epath.Path(settings.ROOT) / self.settings.critique.annotator_path
+        return from_root(self.settings.critique.annotator_path)
 
     def _check_annotator(self) -> None:
         s, path = self.settings.critique, self.annotator_path
@@ -371,6 +369,12 @@ def tokenizer_texts(problem: Problem) -> tuple[str, ...]:
         return (problem.question,)
     flawed = mistakes.corrupt(problem, rng=random.Random(problem.id))
     return problem.question, problem.solution, annotate.annotate(problem, flawed)
+
+
+def from_root(path: str) -> epath.Path:
+    """A path of a config: in a bucket, or relative to the project."""
+    found = epath.Path(path)
+    return found if json_files.is_remote(found) else epath.Path(settings.ROOT) / found
 
 
 def write_json(path: epath.Path, value: Any) -> None:
