@@ -143,10 +143,12 @@ def read_episodes(folder: str | os.PathLike) -> Iterator[Episode]:
     if not paths:
         raise ValueError(f'no *.array_record files in {folder}')
     for path in paths:
-        yield from _read_part(path)
+        yield from read_part(path)
 
 
-def _read_part(path: epath.Path) -> list[Episode]:
+def read_part(path: str | os.PathLike) -> list[Episode]:
+    """Episodes of one file. Raises ValueError where it is damaged."""
+    path = epath.Path(path)
     with _on_this_machine(path) as found:
         reader = array_record_module.ArrayRecordReader(found)
         try:

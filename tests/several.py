@@ -1,6 +1,6 @@
 """Runs of several processes on one machine, as a pod would run them.
 
-    python -m tests.several 2 --workdir /tmp/two      # the tiny run on two processes
+python -m tests.several 2 --workdir /tmp/two      # the tiny run on two processes
 """
 
 import os
