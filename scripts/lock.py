@@ -42,4 +42,6 @@ def held(workdir: str | os.PathLike) -> Iterator[None]:
         owner = {'host': socket.gethostname(), 'process': os.getpid(), 'since': since}
         file.write(json.dumps(owner) + '\n')
         file.flush()
+        for left in folder.rglob('*.writing'):  # by a process that was killed
+            left.unlink()
         yield

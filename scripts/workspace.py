@@ -78,8 +78,6 @@ class Workspace:
 
     def _begin(self) -> None:
         self._open.enter_context(lock.held(self.workdir))
-        for left in self.workdir.glob('**/*.writing'):  # by a process that was killed
-            left.unlink()
         json_files.write_text(self.workdir / CONFIG, self._config)
         self.tokenizer.save(self.workdir / 'tokenizer.model')
 

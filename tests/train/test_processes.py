@@ -1,0 +1,184 @@
+"""Two processes as one: weights and samples, what is shared, who is apart, leaving together.
+
+The whole tiny run on 1, 2 and 4 processes, with tensor parallelism and with a preempted process,
+is marked slow: `python -m pytest -m slow tests/train/test_processes.py`.
+"""
+
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from orbax.checkpoint import v1 as ocp
+
+from data import records
+from model import sharding
+from tests import joined, several, tiny
+from train import checkpoint, metrics, processes
+
+
+@pytest.fixture(scope='module')
+def two(tmp_path_factory):
+    """(folder, what each of two processes of four devices told)."""
+    folder = tmp_path_factory.mktemp('two')
+    address = f'localhost:{several.free_port()}'
+    started = [
+        subprocess.Popen(
+            [sys.executable, '-m', 'tests.joined', str(folder), address, '2', str(i)],
+            cwd=several.ROOT,
+            env=several.environment(4),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    for process in started:
+        told, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, told[-3000:]
+    return folder, [json.loads((folder / f'{i}.json').read_text()) for i in range(2)]
+
+
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory):
+    """(folder, model, totals, samples) of this process with eight devices."""
+    folder = tmp_path_factory.mktemp('alone')
+    with jax.set_mesh(sharding.make_mesh(joined.MESH)):
+        model, totals = joined.fit(folder / 'fit', num_steps=4)
+        return folder, model, totals, joined.sampled(model)
+
+
+def load(folder):
+    with jax.set_mesh(sharding.make_mesh(joined.MESH)) as mesh:
+        return checkpoint.load_model(
+            folder / 'model', tiny.FLAT, mesh=mesh, tokenizer_fingerprint='abc'
+        )
+
+
+def test_two_processes_train_what_one_trains(two, alone):
+    tiny.assert_trees_close((load(two[0]),), (alone[1],), relative=1e-6)
+    assert two[1][0]['totals'] == pytest.approx(alone[2], rel=1e-6)
+
+
+def test_two_processes_write_each_row_of_metrics_once(two, alone):
+    rows = [metrics.read_rows(folder / 'fit' / metrics.METRICS) for folder in (two[0], alone[0])]
+    assert [row['step'] for row in rows[0]] == [1, 2, 3, 4]
+    for mine, other in zip(*rows, strict=True):
+        assert mine == pytest.approx(other, rel=1e-5)
+
+
+def test_two_processes_sample_what_one_samples(two, alone):
+    assert two[1][0]['sampled'] == two[1][1]['sampled'] == alone[3]
+
+
+def test_what_the_first_process_finds_or_fails_at_all_are_told(two):
+    for told in two[1]:
+        assert told['shared'] == {'of': 0, 'long': 'x' * 5000}
+        assert told['error'] == 'only the first process knew'
+
+
+def test_a_process_with_other_values_is_named(two):
+    for told in two[1]:
+        assert told['apart'].startswith('a number: process 1 on ')
+
+
+def test_a_process_that_is_told_to_leave_takes_all_with_it_and_one_process_continues(two):
+    folder, told = two
+    assert [t['code'] for t in told] == [processes.LEFT] * 2
+    saved = [int(path.name) for path in (folder / 'left' / 'checkpoints').iterdir()]
+    assert len(saved) == 1 and 1 <= saved[0] < joined.LEAVE_STEPS
+    with jax.set_mesh(sharding.make_mesh((8, 1, 1))):
+        joined.fit(folder / 'left', num_steps=saved[0] + 1)
+    rows = metrics.read_rows(folder / 'left' / metrics.METRICS)
+    assert [row['step'] for row in rows] == list(range(1, saved[0] + 2))
+
+
+def test_a_process_number_out_of_range_is_a_mistake():
+    with pytest.raises(ValueError, match=r'--process_id=2 must be in \[0, 2\).*nearest: 1'):
+        processes.initialize(coordinator='x:1', num_processes=2, process_id=2, detect=False)
+
+
+@pytest.mark.parametrize('shape', [(8, 1, 1), (1, 4, 2)])
+def test_a_fingerprint_is_of_the_values_and_not_of_where_they_are(shape):
+    model = tiny.make_model(tiny.FLAT)
+    placed = checkpoint.place(model, sharding.make_mesh(shape))
+    changed = jax.tree.map(lambda x: x, placed)
+    changed.embedding[...] = changed.embedding[...].at[3, 2].multiply(1 + 1e-6)
+    prints = [int(processes.fingerprint(m)) for m in (model, placed, changed)]
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_a_fingerprint_tells_a_permutation_and_reads_every_type():
+    values = np.arange(1, 5)
+    for dtype in ('float32', 'bfloat16', 'int32', 'uint8'):
+        there, back = jax.numpy.asarray(values, dtype), jax.numpy.asarray(values[::-1], dtype)
+        assert int(processes.fingerprint(there)) != int(processes.fingerprint(back))
+    assert int(processes.fingerprint(np.array([True, False]))) != 0
+
+
+# The whole tiny run, by the command that a pod runs
+
+
+def weights(workdir):
+    with jax.set_mesh(sharding.make_mesh((-1, 1, 1))):
+        return {
+            path.parent.name: {n: np.asarray(x) for n, x in ocp.load(path).items()}
+            for path in sorted(pathlib.Path(workdir).glob('stages/*/model'))
+        }
+
+
+def tokens(workdir):
+    paths = sorted(pathlib.Path(workdir).glob('stages/**/*.array_record'))
+    return {
+        str(path.relative_to(workdir)): [
+            [turn.tokens for turn in e.turns] for e in records.read_part(path)
+        ]
+        for path in paths
+    }
+
+
+def assert_same_run(workdir, other):
+    assert tokens(workdir) == tokens(other)
+    found, expected = weights(workdir), weights(other)
+    assert len(found) == len(expected) == 5
+    for stage, arrays in expected.items():
+        for name, array in arrays.items():
+            np.testing.assert_allclose(found[stage][name], array, atol=1e-6, err_msg=stage)
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    """The run on one process of four devices."""
+    workdir = tmp_path_factory.mktemp('whole') / 'run'
+    several.finish(several.start(1, workdir, several.TINY, devices=4), workdir)
+    return workdir
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore:Sharding info not provided')
+@pytest.mark.parametrize(
+    ('count', 'mesh'), [(2, (-1, 1, 1)), (4, (-1, 1, 1)), (4, (1, 2, 2)), (2, (2, 1, 2))]
+)
+def test_a_run_on_several_processes_equals_the_one_on_one(whole, tmp_path, count, mesh):
+    workdir = tmp_path / 'run'
+    arguments = (*several.TINY, f'--config.mesh={mesh}')
+    several.finish(several.start(count, workdir, arguments, devices=4 // count), workdir)
+    assert_same_run(workdir, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore:Sharding info not provided')
+def test_one_of_four_is_preempted_all_leave_and_two_continue(whole, tmp_path):
+    workdir = tmp_path / 'run'
+    started = several.start(4, workdir, several.TINY, devices=1)
+    while not (workdir / 'stages' / '02-critique' / 'config.json').exists():
+        time.sleep(0.1)
+    started[2].send_signal(signal.SIGTERM)
+    several.finish(started, workdir, codes=(processes.LEFT,))
+    several.finish(several.start(2, workdir, several.TINY, devices=2), workdir)
+    assert_same_run(workdir, whole)
