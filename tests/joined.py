@@ -20,7 +20,7 @@ from tests import tiny
 from train import checkpoint, metrics, processes, supervised
 from train.optimizer import OptimizerSettings
 
-MESH = (2, 2, 2)
+MESH = (-1, 1, 2)
 ADAM = OptimizerSettings('adamw', 0.01, 0.01, 'constant', 0.0, 0.1, 0.9, 0.95, 1.0)
 LOOP = supervised.LoopSettings(
     rows=8,

@@ -20,7 +20,7 @@ import sys
 import time
 
 import jax
-from orbax.checkpoint import v1 as ocp
+import numpy as np
 
 from configs import lab
 from data import records
@@ -76,10 +76,9 @@ def kill_in(workdir: pathlib.Path, stage: str, *, rng: random.Random, seconds: f
 def fingerprints(workdir: pathlib.Path) -> dict[str, str]:
     """Name -> hash of everything that a run leaves, but for what tells the time."""
     found = {}
-    for folder in sorted(workdir.glob('stages/*/model')):
-        arrays = ocp.load(folder)
-        told = b''.join(name.encode() + bytes(jax.device_get(x).data) for name, x in arrays.items())
-        found[f'weights of {folder.parent.name}'] = told
+    for stage, model in several.models(workdir).items():
+        leaves = jax.tree.leaves(model)
+        found[f'weights of {stage}'] = b''.join(np.asarray(x).tobytes() for x in leaves)
     for path in sorted(workdir.glob('stages/**/*.array_record')):
         made = b''.join(map(records.to_json, records.read_part(path)))
         found[str(path.relative_to(workdir))] = made

@@ -3,12 +3,18 @@
 python -m tests.several 2 --workdir /tmp/two      # the tiny run on two processes
 """
 
+import json
 import os
 import pathlib
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+
+import jax
+
+from model import config, transformer
+from train import checkpoint
 
 ROOT = pathlib.Path(__file__).parents[1]
 STAGES = ('base', 'actor', 'critique', 'critic', 'critique_in_the_loop', 'reinforce')
@@ -71,6 +77,20 @@ def environment(devices: int) -> dict[str, str]:
         'JAX_PLATFORMS': 'cpu',
         'JAX_NUM_CPU_DEVICES': str(devices),
     }
+
+
+def models(workdir: pathlib.Path) -> dict[str, transformer.Transformer]:
+    """Stage -> the model that it ended with, on the mesh in force, which need not be the run's."""
+    found = {}
+    for folder in sorted(pathlib.Path(workdir).glob('stages/*/model')):
+        described = json.loads((folder / checkpoint.CONFIG).read_text(encoding='utf-8'))
+        found[folder.parent.name] = checkpoint.load_model(
+            folder,
+            config.ModelConfig(**described['model']),
+            mesh=jax.sharding.get_mesh(),
+            tokenizer_fingerprint=described['tokenizer'],
+        )
+    return found
 
 
 def free_port() -> int:
