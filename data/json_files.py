@@ -4,6 +4,7 @@ Paths may be on this machine or, as gs://..., in a bucket.
 """
 
 import difflib
+import errno
 import json
 import os
 import pathlib
@@ -87,6 +88,12 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> None:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def check_there(path: str | os.PathLike) -> None:
+    """Raises FileNotFoundError where a path that a run has made is gone: it is not made anew."""
+    if not epath.Path(path).exists():
+        raise FileNotFoundError(errno.ENOENT, 'the work directory is gone', os.fspath(path))
 
 
 _writing = [True]

@@ -18,6 +18,11 @@ from data import json_files
 ROLES = ('pad', 'question', 'guide', 'attempt', 'critique', 'refinement')
 """Role names; a role's id in a Batch is its index here."""
 
+REMEDY = (
+    "delete it and, where there is one, its stage's summary.json; the same command makes it again"
+)
+"""What helps against damage to what a stage has written."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
@@ -150,16 +155,14 @@ def read_part(path: str | os.PathLike) -> list[Episode]:
     """Episodes of one file. Raises ValueError where it is damaged."""
     path = epath.Path(path)
     with _on_this_machine(path) as found:
-        reader = array_record_module.ArrayRecordReader(found)
         try:
-            return [from_json(record) for record in reader.read_all()]
-        except (ValueError, RuntimeError, IndexError, TypeError) as error:
-            raise ValueError(
-                f'{path} is damaged ({" ".join(str(error).split())[:100]}): delete it and, where '
-                "there is one, the stage's summary.json; the same command makes them again"
-            ) from None
-        finally:
-            reader.close()
+            reader = array_record_module.ArrayRecordReader(found)
+            made = [from_json(record) for record in reader.read_all()]
+        except (ValueError, RuntimeError, IndexError, TypeError, KeyError) as error:
+            why = ' '.join(str(error).split())[:100] or 'cut short'
+            raise ValueError(f'{path} is damaged ({why}): {REMEDY}') from None
+        reader.close()
+        return made
 
 
 @contextlib.contextmanager

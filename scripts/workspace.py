@@ -203,6 +203,7 @@ class Workspace:
         began = time.perf_counter()
         summary = {'tokens_sampled': 0, 'tokens_trained': 0} | body(self, folder)
         summary['seconds'] = round(time.perf_counter() - began, 1)
+        processes.from_first(lambda: json_files.check_there(folder / CONFIG))
         processes.from_first(lambda: write_json(folder / 'summary.json', summary))
         return summary
 
@@ -241,6 +242,7 @@ class Workspace:
         processes.check_same(f'the episodes of {path.parent.parent.name}/{path.name}', told)
 
         def write() -> None:
+            json_files.check_there(self.workdir / CONFIG)
             json_files.write_text(path.with_suffix('.tokens'), str(tokens))
             records.write_episodes(path, episodes)
 
@@ -290,7 +292,8 @@ class Workspace:
     def _check_config(self, written: epath.Path, what: str) -> None:
         if not written.exists():
             return
-        was, now = (settings.from_json(t) for t in (written.read_text(), self._config))
+        was = json_files.at(str(written), settings.from_json, written.read_text())
+        now = settings.from_json(self._config)
         changed = settings.explain_diff(was, now, ignoring=MAY_CHANGE)
         if changed:
             raise ValueError(

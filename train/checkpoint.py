@@ -1,16 +1,19 @@
 """Checkpoints, by Orbax: resumable training states, and models to hand on."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
+import re
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
-from data import json_files
+from data import json_files, records
 from model import sharding
 from model.config import ModelConfig
 from model.transformer import Transformer, init_model
@@ -38,9 +41,10 @@ class Checkpointer:
     def save(self, step: int, state: Any, cursor: dict[str, Any]) -> None:
         """Starts writing in the background; `cursor` is plain JSON."""
         told = {'cursor': cursor, 'fingerprint': int(processes.fingerprint(state))}
-        self._checkpointer.save_checkpointables_async(
-            step, {'state': state, 'cursor': told}, force=True
-        )
+        with _on_disk(self._folder):
+            self._checkpointer.save_checkpointables_async(
+                step, {'state': state, 'cursor': told}, force=True
+            )
 
     def restore(self, state: Any) -> tuple[int, Any, dict[str, Any]] | None:
         """(step, state, cursor) of the newest intact checkpoint, or None where there is none.
@@ -61,7 +65,7 @@ class Checkpointer:
                 step, {'state': abstract, 'cursor': None}
             )
         except DAMAGE as error:
-            fault = ' '.join(str(error).split())[:200]
+            fault = reason(error)
         else:
             told = loaded['cursor']
             if int(processes.fingerprint(loaded['state'])) == told['fingerprint']:
@@ -76,7 +80,33 @@ class Checkpointer:
 
     def close(self) -> None:
         """Waits until everything is written."""
-        self._checkpointer.close()
+        with _on_disk(self._folder):
+            self._checkpointer.close()
+
+
+@contextlib.contextmanager
+def _on_disk(folder: os.PathLike) -> Iterator[None]:
+    """Turns what TensorStore says of the system's errors into an OSError with their number."""
+    try:
+        yield
+    except ValueError as error:
+        found = re.search(r"os_error_code='(\d+)'", str(error))
+        if found is None:
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number), os.fspath(folder)) from None
+
+
+def _described(folder: os.PathLike) -> dict[str, Any]:
+    path = json_files.absolute(folder) / CONFIG
+    return json_files.at(str(path), json_files.parse_object, path.read_text())
+
+
+def reason(error: BaseException) -> str:
+    """What is at the bottom of an error, in a few words."""
+    while error.__cause__ is not None or error.__context__ is not None:
+        error = error.__cause__ or error.__context__
+    return ' '.join(str(error).split())[:160]
 
 
 def _abstract(x: jax.Array) -> jax.ShapeDtypeStruct:
@@ -101,8 +131,14 @@ def abstract_model(config: ModelConfig, mesh: jax.sharding.Mesh) -> Transformer:
 def save_model(folder: str | os.PathLike, model: Transformer, *, tokenizer_fingerprint: str):
     """Writes parameters (Orbax) and, beside them, what they mean (JSON)."""
     folder = json_files.absolute(folder)
-    ocp.save(folder, _parameters(model), overwrite=True)
-    described = {'model': dataclasses.asdict(model.config), 'tokenizer': tokenizer_fingerprint}
+    parameters = _parameters(model)
+    with _on_disk(folder):
+        ocp.save(folder, parameters, overwrite=True)
+    described = {
+        'model': dataclasses.asdict(model.config),
+        'tokenizer': tokenizer_fingerprint,
+        'fingerprint': int(processes.fingerprint(parameters)),
+    }
     json_files.write_text(folder / CONFIG, json.dumps(described, indent=1))
     processes.barrier()
 
@@ -116,11 +152,17 @@ def load_model(
 ) -> Transformer:
     """A saved model, on the mesh, with the numerics (dtype, remat, ...) of `config`.
 
-    Raises ValueError as check_model does.
+    Raises ValueError as check_model does, and where the files are damaged.
     """
     folder = check_model(folder, config, tokenizer_fingerprint=tokenizer_fingerprint)
     model = abstract_model(config, mesh)
-    parameters = ocp.load(folder, _parameters(model))
+    try:
+        parameters = ocp.load_checkpointables(folder, {'state': _parameters(model)})['state']
+    except DAMAGE as error:
+        raise ValueError(f'{folder} is damaged ({reason(error)}): {records.REMEDY}') from None
+    expected = _described(folder).get('fingerprint')  # the shipped model has none
+    if expected is not None and int(processes.fingerprint(parameters)) != expected:
+        raise ValueError(f'{folder} is damaged (not the arrays saved): {records.REMEDY}')
     leaves = [parameters[name] for name in _names(model)]
     return jax.tree.unflatten(jax.tree.structure(model), leaves)
 
@@ -135,7 +177,7 @@ def check_model(
     folder = json_files.absolute(folder)
     if not (folder / CONFIG).exists():
         raise ValueError(f'no model at {folder}: {CONFIG} is missing')
-    described = json.loads((folder / CONFIG).read_text())
+    described = _described(folder)
     _check_same(folder, described['model'], config)
     if described['tokenizer'] != tokenizer_fingerprint:
         raise ValueError(

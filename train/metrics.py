@@ -91,7 +91,11 @@ class Writer:
 def read_rows(path: str | os.PathLike) -> list[dict[str, Any]]:
     """The whole rows of a JSONL file; a last line without its end is left out."""
     lines = json_files.absolute(path).read_text(encoding='utf-8').splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith('\n')]
+    return [
+        json_files.at(f'{path}:{i}', json_files.parse_object, line)
+        for i, line in enumerate(lines, start=1)
+        if line.endswith('\n')
+    ]
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -22,6 +22,8 @@ from absl import app, flags, logging
 from ml_collections import config_dict
 from ml_collections.config_flags import config_flags
 
+from data import json_files
+
 T = TypeVar('T')
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ('model', 'data', 'sampling', 'train', 'configs', 'scripts')
@@ -143,7 +145,7 @@ def to_json(config: Section) -> str:
 
 def from_json(text: str) -> ml_collections.ConfigDict:
     """The locked config that `to_json` wrote; sequences come back as tuples."""
-    return ml_collections.ConfigDict(_tuples(json.loads(text))).lock()
+    return ml_collections.ConfigDict(_tuples(json_files.parse_object(text))).lock()
 
 
 def config_hash(config: Section) -> str:
@@ -212,7 +214,7 @@ def run_main(main: Callable[[list[str]], Any]) -> NoReturn:
 
     def guarded(argv):
         if not flags.FLAGS['verbosity'].present:
-            logging.set_verbosity(logging.WARNING)  # libraries' notes are not the user's
+            logging.set_verbosity(logging.FATAL)  # libraries' notes are not the user's
         try:
             return main(argv)
         except ValueError as error:

@@ -9,7 +9,7 @@ from typing import Literal
 import jax
 import optax
 
-from data import packing, pipeline
+from data import json_files, packing, pipeline
 from data.records import Batch, Example
 from model import sharding
 from model.transformer import Transformer
@@ -172,6 +172,7 @@ def train_loop(
     def save(step: int, state: TrainState) -> None:
         guard.flush()
         delayed.flush()
+        processes.from_first(lambda: json_files.check_there(folder))
         checkpointer.save(step, state, cursor())
 
     with metrics.progress(num_steps, unit='steps', description=description) as bar:

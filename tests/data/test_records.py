@@ -1,6 +1,9 @@
+import fsspec
 import pytest
+from etils import epath
+from etils.epath import backend
 
-from data import records
+from data import json_files, records
 from data.records import Episode, Turn
 
 
@@ -78,3 +81,44 @@ def test_an_unknown_role_is_refused():
 def test_logprobs_must_match_the_tokens():
     with pytest.raises(ValueError, match='1 logprobs for 2 tokens'):
         Turn('attempt', (), (1, 2), logprobs=(-0.5,))
+
+
+@pytest.mark.parametrize('size', [0, 100, 70_000])
+def test_a_file_cut_short_is_one_line_that_says_what_to_delete(tmp_path, size):
+    path = tmp_path / 'a.array_record'
+    records.write_episodes(path, [make_episode()])
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(ValueError, match=r'a\.array_record is damaged \(.+\): delete it and'):
+        list(records.read_episodes(tmp_path))
+
+
+def test_a_changed_byte_is_noticed(tmp_path):
+    path = tmp_path / 'a.array_record'
+    records.write_episodes(path, [make_episode()])
+    content = bytearray(path.read_bytes())
+    content[content.index(b'lab/0')] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match='is damaged'):
+        list(records.read_episodes(tmp_path))
+
+
+def test_a_process_that_is_not_to_write_writes_nothing(tmp_path):
+    json_files.let_write(False)
+    try:
+        records.write_episodes(tmp_path / 'a.array_record', [make_episode()])
+        json_files.write_text(tmp_path / 'b.json', '{}')
+    finally:
+        json_files.let_write(True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bucket_is_written_and_read_like_a_folder(monkeypatch):
+    """gs:// through fsspec, with a file system in memory in the place of the network."""
+    memory = fsspec.filesystem('memory')
+    monkeypatch.setattr(backend.fsspec_backend, '_get_filesystem', lambda _: memory)
+    folder = epath.Path('gs://bucket/run/episodes')
+    records.write_episodes(folder / 'b.array_record', [make_episode(1)])
+    records.write_episodes(folder / 'a.array_record', [make_episode(0)])
+    assert list(records.read_episodes(folder)) == [make_episode(0), make_episode(1)]
+    json_files.write_text(folder / 'note.json', '{"a": 1}')
+    assert json_files.absolute('gs://bucket/run/episodes/note.json').read_text() == '{"a": 1}'

@@ -1,9 +1,11 @@
 """Saved models and training states: exact, on any mesh, whole or absent, and checked."""
 
 import dataclasses
+import errno
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,6 +116,7 @@ def test_parameters_without_their_description_are_no_model(saved, tmp_path):
 def test_a_saved_model_can_be_read_without_this_project(saved):
     model, folder = saved
     described = json.loads((folder / checkpoint.CONFIG).read_text())
+    assert described.pop('fingerprint') > 0
     assert described == {'model': dataclasses.asdict(model.config), 'tokenizer': FINGERPRINT}
     with jax.set_mesh(mesh_of(8, 1, 1)):
         parameters = ocp.load(folder)
@@ -140,6 +143,60 @@ def test_a_training_state_comes_back_exactly_with_its_cursor(tmp_path):
     assert_same_arrays(state, states[9])
     kept = {path.name for path in (tmp_path / 'checkpoints').iterdir() if path.name.isdigit()}
     assert kept == {'6', '9'}
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def unlink(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize('damage', [cut, flip, unlink])
+@pytest.mark.parametrize(
+    'place', ['state/d/*', 'state/ocdbt.process_0/d/*', 'state/manifest.ocdbt', 'cursor/d/*']
+)
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path, capfd, place, damage):
+    state = {'x': jax.numpy.arange(5000.0)}
+    checkpointer = checkpoint.Checkpointer(tmp_path, keep=3)
+    for step in (1, 2):
+        checkpointer.save(step, state, {'step': step})
+    checkpointer.close()
+    damage(max((tmp_path / '2').glob(place), key=lambda path: path.stat().st_size))
+    again = checkpoint.Checkpointer(tmp_path, keep=3)
+    step, restored, cursor = again.restore(state)
+    assert (step, cursor) == (1, {'step': 1})
+    assert_same_arrays(restored, state)
+    assert 'warning: checkpoint 2 in' in capfd.readouterr().err
+    again.save(2, state, {'step': 2})  # the damaged one is replaced
+    again.close()
+    assert checkpoint.Checkpointer(tmp_path, keep=3).restore(state)[0] == 2
+
+
+@pytest.mark.parametrize('damage', [cut, flip])
+@pytest.mark.parametrize('place', ['state/d/*', 'state/ocdbt.process_0/d/*', checkpoint.CONFIG])
+def test_a_damaged_model_is_one_line_that_says_what_to_delete(saved, tmp_path, place, damage):
+    folder = tmp_path / 'model'
+    shutil.copytree(saved[1], folder)
+    damage(max(folder.glob(place), key=lambda path: path.stat().st_size))
+    with pytest.raises(ValueError, match=r'model.*(is damaged \(.*delete it and|json: no JSON)'):
+        load(folder)
+
+
+def test_what_the_system_says_while_saving_is_its_own_error(tmp_path):
+    """As TensorStore tells it: the text ends with the number."""
+    with pytest.raises(OSError) as told, checkpoint._on_disk(tmp_path):
+        raise ValueError("RESOURCE_EXHAUSTED: Failed writing [os_error_code='28']")
+    assert told.value.errno == errno.ENOSPC and told.value.filename == str(tmp_path)
+    with pytest.raises(ValueError, match='of ours'), checkpoint._on_disk(tmp_path):
+        raise ValueError('a mistake of ours')
 
 
 SAVER = """

@@ -148,6 +148,7 @@ def run_script(tmp_path):
         from train import settings
 
         CONFIG = config_flags.DEFINE_config_file('config', lock_config=True)
+        OUTSIDE = flags.DEFINE_bool('outside', False, 'Write where nothing is.')
         FAULT = flags.DEFINE_bool('fault', False, 'Raise in a library.')
 
         @dataclasses.dataclass(frozen=True)
@@ -159,6 +160,8 @@ def run_script(tmp_path):
             if FAULT.value:
                 import json
                 json.loads('[')
+            if OUTSIDE.value:
+                open('/nowhere/at/all', 'w')
             settings.build(Train, CONFIG.value.train, 'config.train')
             pathlib.Path('written').touch()
 
@@ -206,3 +209,10 @@ def test_a_fault_of_a_library_keeps_its_traceback(run_script):
     done = run_script('--config=small.py', '--fault')
     assert done.returncode == 1
     assert 'Traceback' in done.stderr and 'JSONDecodeError' in done.stderr
+
+
+def test_what_a_file_system_says_is_one_line_and_the_same_command_continues(run_script):
+    done = run_script('--config=small.py', '--outside')
+    assert done.returncode == 1 and done.stderr.count('\n') == 1
+    for words in ('error: ', "'/nowhere/at/all'", 'the same command continues'):
+        assert words in done.stderr

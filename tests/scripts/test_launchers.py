@@ -1,0 +1,111 @@
+"""What the launchers would run, told by --dry_run; none of it is run."""
+
+import pathlib
+import shlex
+import subprocess
+
+import pytest
+
+SCRIPTS = pathlib.Path(__file__).parents[2] / 'scripts'
+RUN = ['--', '--config=configs/lab.py', '--workdir=gs://bucket/a run', '--config.mesh=(1,-1,1)']
+AT = ['--name=pod', '--zone=z']
+
+
+def launch(name, *arguments):
+    return subprocess.run(
+        ['bash', str(SCRIPTS / f'{name}.sh'), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def commands(name, *arguments):
+    """The words of every command that a dry run prints."""
+    done = launch(name, '--dry_run', *arguments)
+    assert done.returncode == 0, done.stderr
+    return [shlex.split(line) for line in done.stdout.splitlines()]
+
+
+def remote(command):
+    """The words of what another machine is told to do."""
+    told = next(word for word in command if 'worker.sh' in word)
+    return shlex.split(told.removeprefix('--command='))
+
+
+@pytest.mark.parametrize(
+    ('name', 'arguments'),
+    [
+        ('tpu', ['start', *AT]),
+        ('gke', ['submit', *AT, '--cluster=c']),
+        ('ssh', ['start', '--hosts=a']),
+    ],
+)
+def test_flags_of_the_run_arrive_unchanged(name, arguments):
+    (command,) = commands(name, *arguments, *RUN)
+    words = remote(command)
+    assert words[-3:] == RUN[1:] and 'scripts/worker.sh' in words
+
+
+def test_a_slice_is_asked_for_installed_run_and_given_back():
+    made = commands('tpu', 'create', 'install', 'start', 'delete', *AT, '--spot=yes', *RUN)
+    assert [c[2:5] for c in made if c[0] == 'gcloud'] == [
+        ['tpus', 'queued-resources', 'create'],
+        ['tpus', 'tpu-vm', 'scp'],
+        ['tpus', 'tpu-vm', 'ssh'],
+        ['tpus', 'tpu-vm', 'ssh'],
+        ['tpus', 'queued-resources', 'delete'],
+    ]
+    assert '--spot' in made[0] and 'pod' in made[0] and '--node-id=pod' in made[0]
+    assert all('--worker=all' in c for c in made if 'tpu-vm' in c)
+
+
+def test_gke_starts_again_where_a_run_was_preempted():
+    (command,) = commands('gke', 'submit', *AT, '--cluster=c', *RUN)
+    assert {'--restart-on-exit-codes=75', '--tpu-type=v5p-128', '--num-slices=1'} <= set(command)
+    (command,) = commands('gke', 'submit', *AT, '--cluster=c', '--device=gpu', '--type=h100', *RUN)
+    assert {'--device-type=h100', '--num-nodes=1'} <= set(command)
+    assert remote(command)[-5] == 'cuda13'
+
+
+def test_slurm_starts_a_process_a_gpu_and_queues_again_after_a_notice():
+    told = launch('slurm', '--dry_run', '--nodes=2', '--gpus=4', *RUN).stdout
+    words = shlex.split(told.splitlines()[0].partition('<<')[0])
+    assert {'--nodes=2', '--ntasks-per-node=4', '--signal=TERM@180', '--requeue'} <= set(words)
+    assert 'code == 75' in told and 'scontrol requeue' in told
+
+
+def test_ssh_gives_each_machine_its_number_and_the_first_as_coordinator():
+    made = [remote(c) for c in commands('ssh', 'start', '--hosts=u@a,b', '--port=9', *RUN)]
+    assert all({'--coordinator=a:9', '--num_processes=2'} <= set(words) for words in made)
+    assert ['--process_id=0' in words for words in made] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ('name', 'arguments', 'words'),
+    [
+        ('tpu', ['create', '--zne=x'], ['--zne is no flag', 'zone']),
+        ('tpu', ['create', '--zone=x'], ['--name must be given']),
+        ('tpu', ['crate', *AT], ['crate is none of', 'create']),
+        ('tpu', AT, ['say what to do', 'create']),
+        ('gke', ['submit', *AT, '--cluster=c', '--device=x'], ['--device=x is none of tpu, gpu']),
+        ('slurm', ['--nodes=2'], ['give the arguments of scripts.run']),
+        ('ssh', ['start'], ['--hosts must be given']),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_run(name, arguments, words):
+    done = launch(name, *arguments)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
+    assert all(word in done.stderr for word in words)
+
+
+@pytest.mark.parametrize('name', ['tpu', 'gke', 'slurm', 'ssh'])
+def test_help_says_what_it_does_and_every_flag(name):
+    done = launch(name, '--help')
+    text = (SCRIPTS / f'{name}.sh').read_text()
+    block = text.split('## flags\n')[1].split('## end')[0]
+    assert done.returncode == 0 and f'bash scripts/{name}.sh' in done.stdout
+    for line in block.splitlines():
+        assert f'--{line.partition("=")[0]}=' in done.stdout

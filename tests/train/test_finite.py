@@ -1,0 +1,67 @@
+"""A loss or gradient that is no number: seen a step late, its batch kept, the run stopped or not."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from data.records import Batch
+from tests import tiny
+from train import finite, state
+from train.step import make_train_step
+
+FINE = {'loss/total': 1.0, 'grads/norm': 2.0, 'grads/finite': 1.0}
+BROKEN = {'loss/total': np.nan, 'grads/norm': np.inf, 'grads/finite': 0.0}
+
+
+def steps(guard, *values):
+    for step, value in enumerate(values, start=1):
+        guard.push(step, value, tiny.random_batch(step, rows=2))
+    guard.flush()
+
+
+def test_a_run_stops_at_the_step_and_keeps_its_batch(tmp_path):
+    message = r'step 2: loss nan, gradient norm inf; its batch is in .*step-000002\.npz.*nonfinite='
+    with pytest.raises(FloatingPointError, match=message):
+        steps(finite.FiniteGuard(tmp_path, 'stop'), FINE, BROKEN, FINE)
+    kept = np.load(tmp_path / 'nonfinite' / 'step-000002.npz')
+    for name, values in zip(Batch._fields, tiny.random_batch(2, rows=2), strict=True):
+        np.testing.assert_array_equal(kept[name], values)
+
+
+def test_a_step_is_skipped_with_a_warning_until_ten_in_a_row(tmp_path, capsys):
+    guard = finite.FiniteGuard(tmp_path, 'skip')
+    most = finite.MOST_IN_A_ROW
+    steps(guard, *([BROKEN] * (most - 1)), FINE, BROKEN)
+    assert capsys.readouterr().err.count('warning: step') == most
+    assert len(list((tmp_path / 'nonfinite').iterdir())) == most
+    with pytest.raises(FloatingPointError, match='the 10th step in a row'):
+        steps(guard, *([BROKEN] * most))
+
+
+@pytest.mark.parametrize('skip', [True, False])
+def test_weights_stay_where_a_step_is_skipped(skip):
+    config = dataclasses.replace(tiny.FLAT, embed_dim=8, mlp_dim=8)
+    optimizer = optax.adam(0.1)
+    step = make_train_step(
+        objective=tiny.SFT,
+        optimizer=optimizer,
+        transform=tiny.untouched,
+        num_microbatches=1,
+        skip_nonfinite=skip,
+    )
+    before = state.init_state(tiny.make_model(config), optimizer)
+    batch = tiny.random_batch(0, rows=2)
+    compiled = step.lower(before, batch).compile(tiny.QUICK)
+    good, told = compiled(before, batch)
+    kept = jax.tree.map(np.array, good)
+    assert told['grads/finite'] == 1
+    bad, told = compiled(good, batch._replace(weights=batch.weights * np.float32(np.inf)))
+    assert told['grads/finite'] == 0 and int(bad.step) == 2
+    same = [
+        np.array_equal(x, y)
+        for x, y in zip(jax.tree.leaves(bad.model), jax.tree.leaves(kept.model), strict=True)
+    ]
+    assert all(same) if skip else not any(same)
