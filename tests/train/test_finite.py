@@ -1,4 +1,4 @@
-"""A loss or gradient that is no number: seen a step late, its batch kept, the run stopped or not."""
+"""A loss or gradient that is no number: seen a step late, its batch kept, the run ended or not."""
 
 import dataclasses
 
