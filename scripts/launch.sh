@@ -72,8 +72,8 @@ act() {
 
 # need NAME...: each of these flags must have a value.
 need() {
-    local name
-    for name in "$@"; do [[ -n ${!name} ]] || fail "--$name must be given"; done
+    local _flag
+    for _flag in "$@"; do [[ -n ${!_flag} ]] || fail "--$_flag must be given"; done
 }
 
 quoted() { printf '%s' "${*@Q}"; }

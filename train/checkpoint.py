@@ -40,7 +40,7 @@ class Checkpointer:
 
     def save(self, step: int, state: Any, cursor: dict[str, Any]) -> None:
         """Starts writing in the background; `cursor` is plain JSON."""
-        told = {'cursor': cursor, 'fingerprint': int(processes.fingerprint(state))}
+        told = {'cursor': cursor, 'fingerprint': processes.fingerprint(state)}
         with _on_disk(self._folder):
             self._checkpointer.save_checkpointables_async(
                 step, {'state': state, 'cursor': told}, force=True
@@ -68,7 +68,7 @@ class Checkpointer:
             fault = reason(error)
         else:
             told = loaded['cursor']
-            if int(processes.fingerprint(loaded['state'])) == told['fingerprint']:
+            if processes.fingerprint(loaded['state']) == told['fingerprint']:
                 return loaded['state'], told['cursor']
             fault = 'the arrays are not those saved'
         print(
@@ -137,7 +137,7 @@ def save_model(folder: str | os.PathLike, model: Transformer, *, tokenizer_finge
     described = {
         'model': dataclasses.asdict(model.config),
         'tokenizer': tokenizer_fingerprint,
-        'fingerprint': int(processes.fingerprint(parameters)),
+        'fingerprint': processes.fingerprint(parameters),
     }
     json_files.write_text(folder / CONFIG, json.dumps(described, indent=1))
     processes.barrier()
@@ -161,7 +161,7 @@ def load_model(
     except DAMAGE as error:
         raise ValueError(f'{folder} is damaged ({reason(error)}): {records.REMEDY}') from None
     expected = _described(folder).get('fingerprint')  # the shipped model has none
-    if expected is not None and int(processes.fingerprint(parameters)) != expected:
+    if expected is not None and processes.fingerprint(parameters) != expected:
         raise ValueError(f'{folder} is damaged (not the arrays saved): {records.REMEDY}')
     leaves = [parameters[name] for name in _names(model)]
     return jax.tree.unflatten(jax.tree.structure(model), leaves)

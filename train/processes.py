@@ -133,21 +133,29 @@ def _broadcast(message: bytes) -> bytes:
     return np.asarray(multihost_utils.broadcast_one_to_all(body))[:size].tobytes()
 
 
-@jax.jit
-def fingerprint(tree) -> jax.Array:
-    """A uint32 that almost any change of a bit changes, whatever the sharding.
+def fingerprint(tree) -> int:
+    """A number below 2 ** 32 that almost any change of a bit changes, whatever the sharding."""
+    groups: dict[frozenset, dict[int, jax.Array]] = {}
+    for i, leaf in enumerate(jax.tree.leaves(tree)):
+        devices = leaf.sharding.device_set if isinstance(leaf, jax.Array) else ()
+        groups.setdefault(frozenset(devices), {})[i] = leaf
+    return sum(int(sum_bits(leaves)) for leaves in groups.values()) % 2**32
 
-    The sum of all arrays' bits, each element times its odd number and modulo 2 ** 32. Each device
-    adds up the copy that it has, so that copies which differ give different sums.
+
+@jax.jit
+def sum_bits(leaves: dict[int, jax.Array]) -> jax.Array:
+    """The uint32 sum of all arrays' bits, each element times its odd number, modulo 2 ** 32.
+
+    Each device adds up the copy that it has, so that copies which differ give different sums.
     """
     total = jax.numpy.uint32(0)
-    for leaf in jax.tree.leaves(tree):
+    for i, leaf in leaves.items():
         bits = _bits(leaf)
-        at = jax.numpy.uint32(1)
+        at = jax.numpy.uint32(pow(1_000_003, i + 1, 2**32))
         for dim in range(bits.ndim):
             index = jax.lax.broadcasted_iota('uint32', bits.shape, dim)
             at = at * jax.numpy.uint32(31) + jax.numpy.uint32(2) * index
-        total = total * jax.numpy.uint32(1_000_003) + (bits * at).sum(dtype='uint32')
+        total = total + (bits * at).sum(dtype='uint32')
     return total
 
 

@@ -153,18 +153,14 @@ def train_loop(
 ) -> tuple[TrainState, dict[str, float]]:
     """Runs advance(step, state) -> (state, metrics, host batch) from the newest checkpoint on.
 
-    A checkpoint holds the state and the caller's cursor, plain JSON, in one atomic step, so that
-    a run that was stopped anywhere continues as if it had not been. Returns the state and the
-    last metrics written, {} where none were.
-
-    Raises FloatingPointError where a loss or gradient is not finite, as `nonfinite` asks;
-    RuntimeError where processes have come apart; and Preempted, with all saved, on SIGTERM.
+    A checkpoint holds state and cursor, plain JSON, in one atomic step: a run stopped anywhere
+    continues as if it had not been. Returns the state and the last metrics written, if any.
+    Raises FloatingPointError as `nonfinite` asks, RuntimeError where processes have come apart,
+    and Preempted, with all saved, on SIGTERM.
     """
-    done = 0
     checkpointer = Checkpointer(folder / 'checkpoints', keep=loop.keep_checkpoints)
-    restored = checkpointer.restore(state)
-    if restored is not None:
-        done, state, saved = restored
+    done, state, saved = checkpointer.restore(state) or (0, state, None)
+    if saved is not None:
         set_cursor(saved)
     writer.truncate(done if done else -1)
     delayed, guard = metrics.Delayed(writer), FiniteGuard(folder, loop.nonfinite)
@@ -182,14 +178,13 @@ def train_loop(
             guard.push(step, values, batch)
             if step % loop.log_every == 0 or step == num_steps:
                 delayed.push(step, values)
-            if loop.compare_hosts_every and step % loop.compare_hosts_every == 0:
-                compare_hosts(step, state, cursor())
-            leaving = processes.leaving() and step < num_steps
-            if leaving or (step % loop.checkpoint_every == 0 and step < num_steps):
+            compare_hosts(step, state, cursor, every=loop.compare_hosts_every)
+            due, leaving = step % loop.checkpoint_every == 0, processes.leaving()
+            if step < num_steps and (due or leaving):
                 save(step, state)
-            if leaving:
-                checkpointer.close()
-                raise processes.Preempted(f'{description} is saved at step {step} of {num_steps}')
+                if leaving:
+                    checkpointer.close()
+                    raise processes.Preempted(f'{description} is saved at step {step}')
             bar.advance(1)
     guard.flush()
     last = delayed.flush()
@@ -197,10 +192,14 @@ def train_loop(
     return state, last[1] if last else {}
 
 
-def compare_hosts(step: int, state: TrainState, cursor: dict) -> None:
+def compare_hosts(step: int, state: TrainState, cursor: Callable[[], dict], *, every: int) -> None:
     """Raises RuntimeError that names a process whose data position or weights are another's."""
-    processes.check_same(f'data after step {step}', json.dumps(cursor, sort_keys=True).encode())
-    processes.check_same(f'weights after step {step}', processes.fingerprint(state.model))
+    if jax.process_count() == 1 or not every or step % every:
+        return
+    told = json.dumps(cursor(), sort_keys=True).encode()
+    processes.check_same(f'data after step {step}', told)
+    weights = dict(enumerate(jax.tree.leaves(state.model)))
+    processes.check_same(f'weights after step {step}', processes.sum_bits(weights))
 
 
 def check_rows(loop: LoopSettings, mesh: jax.sharding.Mesh) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,13 +12,14 @@ import time
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 from configs import lab
 from data import records
 from model import sharding
 from model.config import ModelConfig
 from scripts import run_settings, workspace
-from train import checkpoint, settings
+from train import checkpoint, processes, settings
 
 ROOT = pathlib.Path(__file__).parents[2]
 SMOKE = 'configs/lab.py:smoke'
@@ -91,7 +93,8 @@ def opened(workdir):
     """A workspace that can find its stages, without the checks and the data of a real one."""
     made = object.__new__(workspace.Workspace)
     made.settings = settings.build(run_settings.RunSettings, lab.get_config('smoke'))
-    made.workdir = workdir
+    made.workdir = epath.Path(workdir)
+    made._config = settings.to_json(lab.get_config('smoke'))
     return made
 
 
@@ -277,3 +280,72 @@ def test_a_stage_that_lacks_its_input_says_which(tmp_path):
         opened(tmp_path).load_model('actor')
     with pytest.raises(ValueError, match=r"stage='actr' is none of config\.stages="):
         opened(tmp_path).load_model('actr')
+
+
+# A stage that is not as it was begun, asked to leave, or without its folder
+
+
+def begun(workdir, **changes):
+    """The run's folder of `base` as another config began it."""
+    config = lab.get_config('smoke')
+    config.update_from_flattened_dict({k.replace('__', '.'): v for k, v in changes.items()})
+    folder = opened(workdir).stage_folder('base')
+    folder.mkdir(parents=True)
+    (folder / 'config.json').write_text(settings.to_json(config))
+    return folder
+
+
+def test_a_stage_begun_with_another_config_is_refused_by_field(tmp_path):
+    begun(tmp_path, train__rows=4)
+    with pytest.raises(ValueError, match=r"'base' was begun .* field train\.rows was 4, now 8"):
+        opened(tmp_path).run_stage('base', lambda *_: {})
+
+
+def test_a_stage_may_continue_on_another_mesh(tmp_path):
+    begun(tmp_path, mesh=(2, 2, 2), train__nonfinite='skip')
+    assert opened(tmp_path).run_stage('base', lambda *_: {'made': 1})['made'] == 1
+
+
+def test_a_stage_whose_config_is_damaged_is_one_line(tmp_path):
+    (begun(tmp_path) / 'config.json').write_text('{"seed":')
+    with pytest.raises(ValueError, match=r'config\.json: no JSON'):
+        opened(tmp_path).run_stage('base', lambda *_: {})
+
+
+def part(items, first):
+    turn = records.Turn('question', (4,), (10 + first,))
+    return [records.Episode(f'p{i}', 1, (turn,), {}) for i in items], 7
+
+
+def test_asked_to_leave_a_sampling_stage_keeps_its_parts_and_goes_on_after_them(
+    tmp_path, monkeypatch, capsys
+):
+    made, told = [], []
+
+    def make(items, first):
+        made.append(first)
+        told.append(True)
+        return part(items, first)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(processes, 'leaving', lambda: len(told) == 2)
+        with pytest.raises(processes.Preempted) as left:
+            opened(tmp_path).in_parts(tmp_path, range(12), description='x', make=make)
+    assert left.value.code == 75 and '2 of 3 parts are sampled' in capsys.readouterr().err
+    episodes, tokens = opened(tmp_path).in_parts(tmp_path, range(12), description='x', make=make)
+    assert made == [0, 5, 10] and tokens == 21
+    assert [e.problem_id for e in episodes] == [f'p{i}' for i in range(12)]
+
+
+def test_a_work_directory_that_vanishes_is_not_made_again(tmp_path):
+    workdir = tmp_path / 'run'
+    begun(workdir)
+    (workdir / 'config.json').write_text('{}')
+
+    def make(items, first):
+        shutil.rmtree(workdir)
+        return part(items, first)
+
+    with pytest.raises(FileNotFoundError, match=r'work directory is gone'):
+        opened(workdir).in_parts(workdir / 'x', range(5), description='x', make=make)
+    assert not workdir.exists()
