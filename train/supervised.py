@@ -155,8 +155,7 @@ def train_loop(
 
     A checkpoint holds state and cursor, plain JSON, in one atomic step: a run stopped anywhere
     continues as if it had not been. Returns the state and the last metrics written, if any.
-    Raises FloatingPointError as `nonfinite` asks, RuntimeError where processes have come apart,
-    and Preempted, with all saved, on SIGTERM.
+    Raises FloatingPointError (`nonfinite`), RuntimeError (processes apart), Preempted (SIGTERM).
     """
     checkpointer = Checkpointer(folder / 'checkpoints', keep=loop.keep_checkpoints)
     done, state, saved = checkpointer.restore(state) or (0, state, None)
