@@ -38,7 +38,7 @@ def two(tmp_path_factory):
         for i in range(2)
     ]
     for process in started:
-        told, _ = process.communicate(timeout=300)
+        told, _ = process.communicate(timeout=900)
         assert process.returncode == 0, told[-3000:]
     return folder, [json.loads((folder / f'{i}.json').read_text()) for i in range(2)]
 
