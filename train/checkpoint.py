@@ -43,7 +43,7 @@ class Checkpointer:
         told = {'cursor': cursor, 'fingerprint': processes.fingerprint(state)}
         with _on_disk(self._folder):
             self._checkpointer.save_checkpointables_async(
-                step, {'state': state, 'cursor': told}, force=True
+                step, {'state': state, 'cursor': told}, force=True, overwrite=True
             )
 
     def restore(self, state: Any) -> tuple[int, Any, dict[str, Any]] | None:

@@ -320,6 +320,7 @@ def part(items, first):
 def test_asked_to_leave_a_sampling_stage_keeps_its_parts_and_goes_on_after_them(
     tmp_path, monkeypatch, capsys
 ):
+    (tmp_path / 'config.json').write_text('{}')
     made, told = [], []
 
     def make(items, first):
