@@ -115,7 +115,7 @@ def stages() -> dict:
             'fit': fit(200, 0.003),
         },
         'critique': {**lab.CRITIQUE, 'num_problems': 4000, 'raised_temperature': 1.0},
-        'critic': {'fit': fit(200, 0.003)},
+        'critic': {'checkpoint': '', 'fit': fit(200, 0.003)},
         'evaluate': {
             'num_problems': 1319,
             'num_attempts': 4,

@@ -187,7 +187,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
                 'fit': {'num_steps': 100, 'optimizer': optimizer(0.005)},
             },
             'critique': CRITIQUE,
-            'critic': {'fit': {'num_steps': 200, 'optimizer': optimizer(0.01)}},
+            'critic': {'checkpoint': '', 'fit': {'num_steps': 200, 'optimizer': optimizer(0.01)}},
             'evaluate': EVALUATE,
             'improve': IMPROVE,
             'reinforce': REINFORCE,

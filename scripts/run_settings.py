@@ -106,6 +106,7 @@ class CritiqueSettings:
 
 @dataclasses.dataclass(frozen=True)
 class CriticSettings:
+    checkpoint: str  # a saved model to start from, of any size; '': the base
     fit: FitSettings
 
 

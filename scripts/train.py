@@ -35,8 +35,7 @@ class Documents:
 def base(workspace: Workspace, folder: pathlib.Path) -> dict:
     """The model everything starts from: a checkpoint or fresh weights, trained where asked."""
     s = workspace.settings.base
-    given = workspace.base_checkpoint
-    model = workspace.init_model() if given is None else workspace.load_checkpoint(given)
+    model = workspace.load_given(s.checkpoint) if s.checkpoint else workspace.init_model()
     if not s.fit.num_steps:
         workspace.save_model(folder, model)
         return {'checkpoint': s.checkpoint}
@@ -141,7 +140,9 @@ def demonstration(
 
 
 def critic(workspace: Workspace, folder: pathlib.Path) -> dict:
-    """SFT of the base on (question, attempt -> critique)."""
+    """SFT of the base, or of a model of the critic's own, on (question, attempt -> critique)."""
+    given = workspace.settings.critic.checkpoint
+    model = workspace.load_given(given) if given else workspace.load_model('base')
     episodes = records.read_episodes(workspace.stage_folder('critique') / 'episodes')
     examples = [
         workspace.chat.example(e.turns, trained=('critique',), weights=None, last_only=True)
@@ -150,7 +151,7 @@ def critic(workspace: Workspace, folder: pathlib.Path) -> dict:
     return fit(
         workspace,
         folder,
-        workspace.load_model('base'),
+        model,
         examples,
         settings=workspace.settings.critic.fit,
     )

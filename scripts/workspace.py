@@ -19,6 +19,7 @@ from data import tokenizer as tokenizers
 from data.chat import Chat
 from data.records import Episode, Problem
 from model import sharding, transformer
+from model.config import ModelConfig
 from model.transformer import Transformer
 from sampling import annotators
 from sampling.engine import Engine
@@ -52,7 +53,7 @@ class Workspace:
         self.judge = judge.make_judge(self.settings.data.source, verifier)
         checkpoint.abstract_model(self.settings.model, self.mesh)
         supervised.check_rows(self.settings.train, self.mesh)
-        self._check_base()
+        self._check_given()
         check_counts(self.settings)
         check_lengths(self.settings, self._longest_question(), longest_guide=self._longest_guide())
         self._check_annotator()
@@ -130,10 +131,15 @@ class Workspace:
             raise ValueError(f'stage {stage!r} has not been run in {self.workdir}: run it first')
         return self.load_checkpoint(folder)
 
+    def load_given(self, path: str) -> Transformer:
+        """A saved model that the config names."""
+        return self.load_checkpoint(settings.ROOT / path)
+
     def load_checkpoint(self, folder: str | os.PathLike) -> Transformer:
+        """A saved model; the critic may be of another size than the config's."""
         return checkpoint.load_model(
             folder,
-            self.settings.model,
+            checkpoint.saved_config(folder, self.settings.model),
             mesh=self.mesh,
             tokenizer_fingerprint=self.tokenizer.fingerprint,
         )
@@ -198,23 +204,24 @@ class Workspace:
         spent = sum(int(p.read_text()) for p in (folder / 'episodes').glob('*.tokens'))
         return list(records.read_episodes(folder / 'episodes')), spent
 
-    @property
-    def base_checkpoint(self) -> pathlib.Path | None:
-        """The saved model that the run starts from, if any."""
-        given = self.settings.base.checkpoint
-        return settings.ROOT / given if given else None
+    def _check_given(self) -> None:
+        for name, path, model in (
+            ('base.checkpoint', self.settings.base.checkpoint, self.settings.model),
+            ('critic.checkpoint', self.settings.critic.checkpoint, None),
+        ):
+            if path:
+                self._check_model(name, path, model)
 
-    def _check_base(self) -> None:
-        path = self.base_checkpoint
-        if path is not None:
-            if not path.is_dir():
-                raise ValueError(
-                    f'base.checkpoint={self.settings.base.checkpoint!r}: {path} is no folder; '
-                    "give a saved model, or '' to train one"
-                )
-            checkpoint.check_model(
-                path, self.settings.model, tokenizer_fingerprint=self.tokenizer.fingerprint
-            )
+    def _check_model(self, name: str, path: str, model: ModelConfig | None) -> None:
+        """Raises ValueError unless a saved model is there, of this shape if one is given."""
+        folder = settings.ROOT / path
+        if not folder.is_dir():
+            raise ValueError(f"{name}={path!r}: {folder} is no folder; give a saved model, or ''")
+        checkpoint.check_model(
+            folder,
+            model or checkpoint.saved_config(folder, self.settings.model),
+            tokenizer_fingerprint=self.tokenizer.fingerprint,
+        )
 
     @property
     def annotator_path(self) -> pathlib.Path:
@@ -233,11 +240,9 @@ class Workspace:
                 raise ValueError(f'{given} is not there: give a file of critiques')
             annotate.from_file(path)
         if s.annotator == 'model':
-            if not s.annotator_path or not path.is_dir():
-                raise ValueError(f'{given} is no folder: give a saved model')
-            checkpoint.check_model(
-                path, self.settings.model, tokenizer_fingerprint=self.tokenizer.fingerprint
-            )
+            if not s.annotator_path:
+                raise ValueError(f'{given}: give a saved model')
+            self._check_model('critique.annotator_path', s.annotator_path, None)
 
     def _check_config(self, config) -> None:
         written = self.workdir / 'config.json'

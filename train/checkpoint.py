@@ -97,6 +97,25 @@ def load_model(
     return jax.tree.unflatten(jax.tree.structure(model), leaves)
 
 
+def saved_config(folder: str | os.PathLike, numerics: ModelConfig) -> ModelConfig:
+    """The architecture of a saved model with the numerics (dtype, remat, ...) of another config.
+
+    Raises ValueError where no model is there, or its vocabulary is another.
+    """
+    path = pathlib.Path(os.path.abspath(folder)) / CONFIG
+    if not path.exists():
+        raise ValueError(f'no model at {path.parent}: {CONFIG} is missing')
+    saved = json.loads(path.read_text())['model']
+    kept = {name: getattr(numerics, name) for name in NUMERICS}
+    config = ModelConfig(**saved | kept)
+    if config.vocab_size != numerics.vocab_size:
+        raise ValueError(
+            f'model.vocab_size={numerics.vocab_size}, but {path.parent} holds a model with '
+            f'vocab_size={config.vocab_size}'
+        )
+    return config
+
+
 def check_model(
     folder: str | os.PathLike, config: ModelConfig, *, tokenizer_fingerprint: str
 ) -> pathlib.Path:

@@ -203,7 +203,11 @@ MISTAKES = {
     ),
     'base model': (
         ['--config.base.checkpoint=nowhere'],
-        ["base.checkpoint='nowhere'", "'' to train one"],
+        ["base.checkpoint='nowhere'", "or ''"],
+    ),
+    'critic of its own': (
+        ['--config.critic.checkpoint=nowhere'],
+        ["critic.checkpoint='nowhere'", "or ''"],
     ),
     'annotator': (
         ['--config.critique.annotator=monte'],

@@ -60,6 +60,19 @@ def test_a_model_loads_exactly_onto_any_mesh(saved, shape):
         assert leaf.sharding.is_equivalent_to(place, leaf.ndim)
 
 
+def test_a_model_of_another_size_keeps_its_architecture(saved):
+    _, folder = saved
+    asked = dataclasses.replace(
+        tiny.EVERYTHING, num_layers=1, mlp_dim=8, dtype='bfloat16', max_length=128
+    )
+    found = checkpoint.saved_config(folder, asked)
+    assert found == dataclasses.replace(tiny.EVERYTHING, dtype='bfloat16', max_length=128)
+    with pytest.raises(ValueError, match='vocab_size=96, but .* vocab_size='):
+        checkpoint.saved_config(folder, dataclasses.replace(tiny.EVERYTHING, vocab_size=96))
+    with pytest.raises(ValueError, match='no model at'):
+        checkpoint.saved_config(folder.parent, asked)
+
+
 def test_numerics_may_differ_from_those_saved(saved):
     model, folder = saved
     config = dataclasses.replace(
