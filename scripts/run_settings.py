@@ -6,7 +6,7 @@ from typing import Literal
 from model.config import ModelConfig
 from sampling.beam import BeamSettings
 from sampling.engine import EngineSettings
-from sampling.explore import ExploreSettings
+from sampling.search import ExploreSettings
 from sampling.steps import ScoreShapes
 from sampling.strategies import Refine
 from train.reinforce import ReinforceSettings
@@ -19,7 +19,12 @@ StageName = Literal[
     'critic',
     'evaluate',
     'vanilla',
+    'uniform',
     'critique_in_the_loop',
+    'answer_driven',
+    'rationale_driven',
+    'interactive',
+    'state_reset',
     'reinforce',
 ]
 
@@ -83,6 +88,7 @@ class BaseSettings:
 class ActorSettings:
     num_problems: int
     refinements_per_problem: int  # (question, flawed attempt, critique -> solution) examples
+    guided_per_problem: int  # (question, guide -> solution) examples, each kind of guide by turns
     misconceptions: float  # share of sums that the actor's teacher is prone to get wrong (lab)
     fit: FitSettings
 
@@ -126,8 +132,13 @@ class EvaluateSettings:
 @dataclasses.dataclass(frozen=True)
 class ImproveSettings:
     num_problems: int
+    num_rounds: int
+    restart: Literal['base', 'last']  # what a round trains: the base, or the last round's actor
+    demonstrations: bool  # whether the actor's demonstrations are trained on beside its own data
     explore: ExploreSettings
-    weighting: Literal['keep', 'response', 'steps']
+    weighting: Literal['keep', 'score', 'steps', 'advantage']
+    balance: Literal['none', 'question']  # 'question': the responses of one share a weight
+    num_monitored: int  # responses whose perplexity, questions whose scores are told; 0: none
     fit: FitSettings
 
 
@@ -165,8 +176,27 @@ def check_counts(s: RunSettings) -> None:
             raise ValueError(f'{name}={asked} must be in [1, {limit}]')
     if not 0 <= s.actor.misconceptions <= 1:
         raise ValueError(f'actor.misconceptions={s.actor.misconceptions} must be in [0, 1]')
+    _check_improve(s.improve)
     check_critique(s.critique, temperature=s.sampling.temperature)
     _check_evaluate(s.evaluate)
+
+
+def _check_improve(s: ImproveSettings) -> None:
+    explore = s.explore
+    for name, value, least in (
+        ('num_rounds', s.num_rounds, 1),
+        ('num_monitored', s.num_monitored, 0),
+        ('explore.num_attempts', explore.num_attempts, 1),
+        ('explore.num_refinements', explore.num_refinements, 1),
+        ('explore.num_guided_rounds', explore.num_guided_rounds, 0),
+        ('explore.num_uniform_rounds', explore.num_uniform_rounds, 0),
+        ('explore.enough', explore.enough, 1),
+        ('explore.token_budget', explore.token_budget, 0),
+        ('explore.keep', explore.keep, 1),
+        ('explore.keep_refined', explore.keep_refined, 0),
+    ):
+        if value < least:
+            raise ValueError(f'improve.{name}={value} must be at least {least}')
 
 
 def _check_evaluate(s: EvaluateSettings) -> None:
