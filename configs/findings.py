@@ -72,6 +72,11 @@ def get_config(arg: str = 'default') -> ConfigDict:
     run.actor.guided_per_problem = 2
     if arg == 'default':
         shorten(run)
+    else:
+        run.train.checkpoint_every = 100
+        run.improve.fit.num_steps = 2
+        run.improve.explore.update({'num_guided_rounds': 2, 'num_uniform_rounds': 2})
+        run.evaluate.num_problems = 5
     return ConfigDict(
         {
             'seeds': (0, 1, 2) if arg == 'default' else (0,),

@@ -15,6 +15,8 @@ from sampling.search import well_answered
 
 BINS = 12
 """Of a histogram that compares two sets of values."""
+LEAST_RANGE = 1e-3
+"""That its bins span, where all values are the same."""
 
 
 class Question(NamedTuple):
@@ -90,7 +92,8 @@ def exploitation(scored: Sequence[Episode]) -> dict[str, float]:
 
 def histograms(values: dict[str, Sequence[float]]) -> dict[str, Any]:
     """Sets of values in the same bins, as shares of each set, and their means."""
-    edges = np.histogram_bin_edges(np.concatenate([*values.values()]), BINS)
+    every = np.concatenate([*values.values()])
+    edges = np.linspace(every.min(), max(every.max(), every.min() + LEAST_RANGE), BINS + 1)
     return {
         'edges': edges.tolist(),
         'shares': {

@@ -105,8 +105,8 @@ def test_a_finished_stage_is_not_run_again(uninterrupted):
 
 
 def test_a_killed_run_writes_the_same_metrics_bit_for_bit(uninterrupted, resumed):
-    files = found(uninterrupted, 'stages/*/metrics.jsonl')
-    assert len(files) == 6 and files == found(resumed, 'stages/*/metrics.jsonl')
+    files = found(uninterrupted, 'stages/**/metrics.jsonl')
+    assert len(files) == 8 and files == found(resumed, 'stages/**/metrics.jsonl')
     for name in files:
         assert (resumed / name).read_bytes() == (uninterrupted / name).read_bytes(), name
 
