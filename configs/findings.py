@@ -3,7 +3,9 @@
 configs/findings.py         every explorer, weights by the critic, more attempts; three seeds
 configs/findings.py:smoke   the same arms with tiny numbers and one seed
 
-All arms of a seed share base, actor, critique data and critic. Read by scripts/study.py.
+All arms of a seed share base, actor, critique data and critic. A round goes on from the last one's
+actor, without the teacher's demonstrations: the lab's base has none of the actor's misconceptions, so
+that from the base they would go by themselves. Read by scripts/study.py.
 """
 
 from ml_collections import ConfigDict
@@ -21,6 +23,8 @@ EXPLORERS = (
     'state_reset',
 )
 HARD = ('4', '5')
+BUDGET = 450
+"""Sampled tokens a question, about what critique in the loop spends at these numbers."""
 
 LAST = ('last', 'exploration')
 COMPARISON = {
@@ -69,10 +73,10 @@ def get_config(arg: str = 'default') -> ConfigDict:
         raise ValueError(f'configs/findings.py:{arg}: no such variant; there are {variants}')
     run = lab.get_config(arg)
     run.stages = (*SHARED, 'vanilla')
-    run.actor.guided_per_problem = 2
     if arg == 'default':
         shorten(run)
     else:
+        run.actor.guided_per_problem = 2
         run.train.checkpoint_every = 100
         run.improve.fit.num_steps = 2
         run.improve.explore.update({'num_guided_rounds': 2, 'num_uniform_rounds': 2})
@@ -90,21 +94,19 @@ def get_config(arg: str = 'default') -> ConfigDict:
 
 def shorten(run: ConfigDict) -> None:
     """Smaller numbers than the default run's: there are many arms."""
-    run.data.update({'num_train': 1200, 'num_test': 300})
-    run.sampling.part_size = 300
-    run.train.update({'length': 288, 'log_every': 5})
-    run.actor.update({'num_problems': 400, 'fit': {'num_steps': 80}})
-    run.critique.num_problems = 300
-    run.critic.fit.num_steps = 120
-    run.evaluate.update({'num_problems': 300, 'num_resamples': 300})
-    run.improve.update(
-        {
-            'num_problems': 300,
-            'num_rounds': 3,
-            'num_monitored': 50,
-            'explore': {'num_attempts': 4, 'num_refinements': 2, 'num_guided_rounds': 4},
-            'fit': {'num_steps': 36},
-        }
+    run.data.update({'num_train': 1000, 'num_test': 250})
+    run.sampling.part_size = 250
+    run.train.update({'rows': 12, 'length': 328, 'log_every': 5})
+    run.actor.update({'num_problems': 200, 'refinements_per_problem': 1, 'guided_per_problem': 1})
+    run.actor.fit.num_steps = 70
+    run.critique.num_problems = 250
+    run.critic.fit.num_steps = 140
+    run.evaluate.update({'num_problems': 250, 'num_resamples': 300})
+    run.improve.update({'num_problems': 220, 'num_rounds': 3, 'num_monitored': 40})
+    run.improve.update({'restart': 'last', 'demonstrations': False})
+    run.improve.fit.num_steps = 24
+    run.improve.explore.update(
+        {'num_attempts': 4, 'num_refinements': 2, 'num_guided_rounds': 4, 'enough': 2}
     )
 
 
@@ -118,6 +120,7 @@ def arms(num_attempts: int) -> ConfigDict:
         'critique_in_the_loop 2N': ('critique_in_the_loop', more),
     }
     plain = {stage: (stage, {}) for stage in EXPLORERS}
+    plain['uniform'] = ('uniform', {'explore': {'token_budget': BUDGET}})
     return ConfigDict(
         {
             name: {'stages': (*SHARED, stage), 'improve': changes}

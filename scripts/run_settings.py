@@ -236,8 +236,13 @@ def check_critique(s: CritiqueSettings, *, temperature: float) -> None:
         raise ValueError(f'critique.correct_share={s.correct_share} must be in [0, 1)')
 
 
-def check_lengths(s: RunSettings, longest_question: int, *, longest_guide: int = 0) -> None:
-    """Raises ValueError where a conversation of the longest turns would not fit a shape."""
+def check_lengths(
+    s: RunSettings, longest_question: int, *, longest_guide: int = 0, longest_hint: int = 0
+) -> None:
+    """Raises ValueError where a conversation of the longest turns would not fit a shape.
+
+    A guide is shown to an annotator behind the attempt, a hint to the actor behind the question.
+    """
     sampling = s.sampling
     attempt = longest_question + 1 + sampling.attempt_tokens
     criticised = attempt
@@ -245,8 +250,9 @@ def check_lengths(s: RunSettings, longest_question: int, *, longest_guide: int =
         criticised = max(attempt, longest_question + 1 + sampling.refinement_tokens)
     critique = criticised + 1 + sampling.critique_tokens
     refinement = critique + 1 + sampling.refinement_tokens
-    prompt = max(critique, attempt + longest_guide) + 1
-    whole = max(refinement, critique + longest_guide)
+    hinted = longest_question + longest_hint
+    prompt = max(critique, attempt + longest_guide, hinted) + 1
+    whole = max(refinement, critique + longest_guide, hinted + 1 + sampling.attempt_tokens)
     for name, size, needed in (
         ('reinforce.length', s.reinforce.length, attempt),
         ('sampling.score.lengths[-1]', sampling.score.lengths[-1], critique),
@@ -256,7 +262,8 @@ def check_lengths(s: RunSettings, longest_question: int, *, longest_guide: int =
         ('model.max_length', s.model.max_length, s.train.length),
     ):
         if size < needed:
-            guide = f' and the longest guide {longest_guide}' if longest_guide else ''
+            shown = max(longest_guide, longest_hint)
+            guide = f' and the longest guide {shown}' if shown else ''
             raise ValueError(
                 f'{name}={size} must be at least {needed}: the longest question has '
                 f'{longest_question} tokens{guide}; set it so, or sampling.*_tokens lower'

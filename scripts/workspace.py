@@ -21,7 +21,7 @@ from data.chat import Chat
 from data.records import Episode, Problem
 from model import sharding, transformer
 from model.transformer import Transformer
-from sampling import annotators
+from sampling import annotators, guidance
 from sampling.engine import Engine
 from sampling.episodes import Sampler
 from sampling.methods import Greedy, Sampling
@@ -55,7 +55,12 @@ class Workspace:
         supervised.check_rows(self.settings.train, self.mesh)
         self._check_base()
         check_counts(self.settings)
-        check_lengths(self.settings, self._longest_question(), longest_guide=self._longest_guide())
+        check_lengths(
+            self.settings,
+            self._longest_question(),
+            longest_guide=self._longest_guide(),
+            longest_hint=self._longest_hint(),
+        )
         self._check_annotator()
         self._write('config.json', settings.to_json(config))
         self.tokenizer.save(self.workdir / 'tokenizer.model')
@@ -324,6 +329,13 @@ class Workspace:
             for kind in mistakes.kinds(p)
         )
         return 1 + max(len(self.tokenizer.encode(guide)) for guide in guides)
+
+    def _longest_hint(self) -> int:
+        """Tokens of the longest guide that the actor is shown; 0 without one."""
+        s = self.settings
+        asked = self.train_problems[: s.improve.num_problems]
+        hints = [g(p) for name, g in guidance.GUIDES.items() if name in s.stages for p in asked]
+        return 1 + max(len(self.tokenizer.encode(hint)) for hint in hints) if hints else 0
 
 
 def link_tree(source: pathlib.Path, folder: pathlib.Path) -> None:
