@@ -3,9 +3,9 @@
 configs/findings.py         every explorer, weights by the critic, more attempts; three seeds
 configs/findings.py:smoke   the same arms with tiny numbers and one seed
 
-All arms of a seed share base, actor, critique data and critic. A round goes on from the last one's
-actor, without the teacher's demonstrations: the lab's base has none of the actor's misconceptions, so
-that from the base they would go by themselves. Read by scripts/study.py.
+All arms of a seed share base, actor, critique data and critic. A round goes on from the last actor,
+without the teacher's demonstrations: the lab's base has none of the actor's misconceptions, which a
+restart would forget by itself. Read by scripts/study.py.
 """
 
 from ml_collections import ConfigDict
