@@ -54,7 +54,7 @@ def run_stage_script(stages: Mapping[str, Stage]) -> None:
         with open_workspace() as workspace:
             stage = flags.FLAGS.stage
             summary = workspace.run_stage(stage, stages[stage])
-            numbers = {k: v for k, v in summary.items() if not isinstance(v, dict)}
+            numbers = {k: v for k, v in summary.items() if not isinstance(v, dict | list)}
             print(f'{stage}: {numbers}')
             show_accuracy(summary)
 
