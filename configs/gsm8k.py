@@ -107,15 +107,17 @@ def stages() -> dict:
             'num_documents': 7473,
             'shares': lab.shares(attempt=1.0),
             'fit': fit(400, 0.01, weight_decay=0.1),
+            'quantize': 'none',
         },
         'actor': {
             'num_problems': 7473,
             'refinements_per_problem': 1,
             'misconceptions': 0.0,
             'fit': fit(200, 0.003),
+            'lora': lab.lora(),
         },
         'critique': {**lab.CRITIQUE, 'num_problems': 4000, 'raised_temperature': 1.0},
-        'critic': {'checkpoint': '', 'fit': fit(200, 0.003)},
+        'critic': {'checkpoint': '', 'fit': fit(200, 0.003), 'lora': lab.lora()},
         'evaluate': {
             'num_problems': 1319,
             'num_attempts': 4,
@@ -133,6 +135,7 @@ def stages() -> dict:
             'explore': {'num_attempts': 5, 'num_refinements': 5, 'keep': 5, 'keep_refined': 1},
             'weighting': 'keep',
             'fit': fit(200, 0.003),
+            'lora': lab.lora(),
         },
         'reinforce': {
             **lab.REINFORCE,

@@ -56,9 +56,8 @@ def improve(workspace: Workspace, folder: pathlib.Path, *, explorer: str) -> dic
     )
     own = [response_example(workspace, episode) for episode in episodes]
     examples = train_stages.actor_examples(workspace) + own
-    totals = train_stages.fit(
-        workspace, folder, workspace.load_model('base'), examples, settings=s.fit
-    )
+    model = train_stages.base_to_train(workspace, s.lora, stage=explorer)
+    totals = train_stages.fit(workspace, folder, model, examples, settings=s.fit)
     measured = evaluate.attempts_only(
         workspace, folder, workspace.load_checkpoint(folder / 'model')
     )

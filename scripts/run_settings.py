@@ -4,6 +4,8 @@ import dataclasses
 from typing import Literal
 
 from model.config import ModelConfig
+from model.lora import LoraSettings
+from model.weights import Quantize
 from sampling.beam import BeamSettings
 from sampling.engine import EngineSettings
 from sampling.explore import ExploreSettings
@@ -77,6 +79,7 @@ class BaseSettings:
     num_documents: int
     shares: BaseShares
     fit: FitSettings  # of no steps: the checkpoint as it is
+    quantize: Quantize  # how adapters' frozen base is held
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +88,7 @@ class ActorSettings:
     refinements_per_problem: int  # (question, flawed attempt, critique -> solution) examples
     misconceptions: float  # share of sums that the actor's teacher is prone to get wrong (lab)
     fit: FitSettings
+    lora: LoraSettings  # of rank 0: all weights are trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +112,7 @@ class CritiqueSettings:
 class CriticSettings:
     checkpoint: str  # a saved model to start from, of any size; '': the base
     fit: FitSettings
+    lora: LoraSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +135,7 @@ class ImproveSettings:
     explore: ExploreSettings
     weighting: Literal['keep', 'response', 'steps']
     fit: FitSettings
+    lora: LoraSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +174,25 @@ def check_counts(s: RunSettings) -> None:
         raise ValueError(f'actor.misconceptions={s.actor.misconceptions} must be in [0, 1]')
     check_critique(s.critique, temperature=s.sampling.temperature)
     _check_evaluate(s.evaluate)
+
+
+def check_lora(s: RunSettings) -> None:
+    """Raises ValueError where a stage's adapters contradict what they are put on."""
+    if s.actor.lora.rank and s.reinforce.lora != s.actor.lora:
+        raise ValueError(
+            f'reinforce.lora={s.reinforce.lora} trains the adapters of the actor on: it must be '
+            f'actor.lora={s.actor.lora}'
+        )
+    if s.base.quantize == 'none':
+        return
+    stages = {'actor': s.actor, 'critic': s.critic, 'reinforce': s.reinforce}
+    stages |= dict.fromkeys(('vanilla', 'critique_in_the_loop'), s.improve)
+    for stage in s.stages:
+        if stage in stages and not stages[stage].lora.rank:
+            raise ValueError(
+                f'base.quantize={s.base.quantize!r} is of a base frozen under adapters, but stage '
+                f"{stage!r} trains all weights: set its lora.rank, or base.quantize='none'"
+            )
 
 
 def _check_evaluate(s: EvaluateSettings) -> None:

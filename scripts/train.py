@@ -13,9 +13,11 @@ import numpy as np
 
 from data import annotate, lab, mistakes, records
 from data.records import Example, Problem, Turn
+from model import lora
 from model.transformer import Transformer
 from scripts import command
 from scripts.workspace import Workspace
+from train import settings as settings_lib
 from train import supervised
 
 
@@ -35,7 +37,8 @@ class Documents:
 def base(workspace: Workspace, folder: pathlib.Path) -> dict:
     """The model everything starts from: a checkpoint or fresh weights, trained where asked."""
     s = workspace.settings.base
-    model = workspace.load_given(s.checkpoint) if s.checkpoint else workspace.init_model()
+    given = s.checkpoint
+    model = lora.merge(workspace.load_given(given)) if given else workspace.init_model()
     if not s.fit.num_steps:
         workspace.save_model(folder, model)
         return {'checkpoint': s.checkpoint}
@@ -90,7 +93,7 @@ def actor(workspace: Workspace, folder: pathlib.Path) -> dict:
     return fit(
         workspace,
         folder,
-        workspace.load_model('base'),
+        base_to_train(workspace, workspace.settings.actor.lora, stage='actor'),
         actor_examples(workspace),
         settings=workspace.settings.actor.fit,
     )
@@ -141,8 +144,9 @@ def demonstration(
 
 def critic(workspace: Workspace, folder: pathlib.Path) -> dict:
     """SFT of the base, or of a model of the critic's own, on (question, attempt -> critique)."""
-    given = workspace.settings.critic.checkpoint
-    model = workspace.load_given(given) if given else workspace.load_model('base')
+    s = workspace.settings.critic
+    given = settings_lib.ROOT / s.checkpoint if s.checkpoint else workspace.model_folder('base')
+    model = workspace.load_to_train(given, s.lora, stage='critic')
     episodes = records.read_episodes(workspace.stage_folder('critique') / 'episodes')
     examples = [
         workspace.chat.example(e.turns, trained=('critique',), weights=None, last_only=True)
@@ -153,8 +157,13 @@ def critic(workspace: Workspace, folder: pathlib.Path) -> dict:
         folder,
         model,
         examples,
-        settings=workspace.settings.critic.fit,
+        settings=s.fit,
     )
+
+
+def base_to_train(workspace: Workspace, settings: lora.LoraSettings, *, stage: str) -> Transformer:
+    """The run's base as a stage trains it: whole, or frozen under the stage's own adapters."""
+    return workspace.load_to_train(workspace.model_folder('base'), settings, stage=stage)
 
 
 def fit(
