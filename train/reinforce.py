@@ -63,14 +63,12 @@ def reinforce(
     writer: metrics.Writer,
     seed: int,
 ) -> tuple[Transformer, dict[str, float]]:
-    """Trains players.actor, or its adapters.
+    """Trains players.actor, or its adapters; the actor as given is the KL term's reference.
 
-    Everything a step does follows from (seed, step) and the weights. The reference of the KL term is the actor as given. Resumes from folder/checkpoints. Returns
-    the actor and totals.
-    """
+    A step follows from (seed, step) and the weights. Resumes from folder/checkpoints."""
     optimizer = make_optimizer(settings.optimizer, num_steps=settings.num_steps)
     update = make_update(players.actor, optimizer, settings=settings, loop=loop, method=method)
-    trained, frozen = lora.split(players.actor)
+    adapters_or_all, frozen = lora.split(players.actor)
     spent = {'tokens': 0}
 
     def advance(step: int, state: TrainState):
@@ -90,7 +88,7 @@ def reinforce(
         return state, values | rewards
 
     state, _ = train_loop(
-        start(trained, optimizer),
+        start(adapters_or_all, optimizer),
         advance,
         num_steps=settings.num_steps,
         loop=dataclasses.replace(loop, log_every=1, checkpoint_every=settings.checkpoint_every),
@@ -100,10 +98,8 @@ def reinforce(
         cursor=lambda: dict(spent),
         set_cursor=spent.update,
     )
-    totals = {
-        'tokens_sampled': spent['tokens'],
-        'tokens_trained': settings.num_steps * settings.rows * settings.length,
-    }
+    trained = settings.num_steps * settings.rows * settings.length
+    totals = {'tokens_sampled': spent['tokens'], 'tokens_trained': trained}
     return lora.join(state.model, frozen), totals
 
 
