@@ -143,6 +143,20 @@ BASE = {
     'quantize': 'none',
 }
 
+ACTOR = {
+    'num_problems': 1500,
+    'refinements_per_problem': 2,
+    'misconceptions': 0.3,
+    'fit': {'num_steps': 100, 'optimizer': optimizer(0.005)},
+    'lora': lora(),
+}
+
+CRITIC = {
+    'checkpoint': '',
+    'fit': {'num_steps': 200, 'optimizer': optimizer(0.01)},
+    'lora': lora(),
+}
+
 EVALUATE = {
     'num_problems': 600,
     'num_attempts': 4,
@@ -191,19 +205,9 @@ def get_config(arg: str = 'default') -> ConfigDict:
                 'keep_checkpoints': 2,
             },
             'base': BASE,
-            'actor': {
-                'num_problems': 1500,
-                'refinements_per_problem': 2,
-                'misconceptions': 0.3,
-                'fit': {'num_steps': 100, 'optimizer': optimizer(0.005)},
-                'lora': lora(),
-            },
+            'actor': ACTOR,
             'critique': CRITIQUE,
-            'critic': {
-                'checkpoint': '',
-                'fit': {'num_steps': 200, 'optimizer': optimizer(0.01)},
-                'lora': lora(),
-            },
+            'critic': CRITIC,
             'evaluate': EVALUATE,
             'improve': IMPROVE,
             'reinforce': REINFORCE,

@@ -125,7 +125,7 @@ def test_a_quantized_base_is_read_and_held_once(run):
 def test_without_rank_all_weights_are_trained(run):
     whole = run.load_to_train(run.model_folder('base'), smoke().actor.lora, stage='actor')
     assert lora.split(whole) == (whole, None)
-    with pytest.raises(ValueError, match=r'actor.* holds adapters of .*rank=2.* merge'):
+    with pytest.raises(ValueError, match=r'actor.* holds adapters of .*rank=2.*merge'):
         run.load_to_train(run.model_folder('actor'), smoke().actor.lora, stage='actor')
 
 
