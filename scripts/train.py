@@ -1,6 +1,8 @@
 """Supervised stages: the base model, the actor and the critic.
 
 python -m scripts.train --config configs/lab.py --workdir runs/lab --stage actor
+
+With --dry_run --topology=v5e-256 (scripts/dry_run.py) nothing is trained.
 """
 
 import bisect
@@ -10,12 +12,14 @@ import random
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from absl import flags
 
 from data import annotate, lab, mistakes, records
 from data.records import Example, Problem, Turn
 from model import lora
 from model.transformer import Transformer
-from scripts import command
+from scripts import command, dry_run
+from scripts.run_settings import RunSettings
 from scripts.workspace import Workspace
 from train import settings as settings_lib
 from train import supervised
@@ -203,5 +207,21 @@ def fit(
 
 STAGES = {'base': base, 'actor': actor, 'critic': critic}
 
+INSTEAD = {
+    'dry_run': 'Only say what every stage of the config would take of --topology, without weights.',
+    'compile': 'With --dry_run, also let XLA compile a training step for it; needs libtpu.',
+}
+
 if __name__ == '__main__':
-    command.run_stage_script(STAGES)
+    command.define_flags(stages=STAGES, instead=INSTEAD)
+    flags.DEFINE_string('topology', 'cpu', 'Of --dry_run: v5e-256, v5p-128, v6e-8, 8xh100, cpu ...')
+
+    def main(argv):
+        values = flags.FLAGS
+        if values.dry_run:
+            run_settings = settings_lib.build(RunSettings, values.config)
+            dry_run.dry_run(run_settings, values.topology, compiled=values.compile)
+        else:
+            command.run_stage(STAGES)
+
+    settings_lib.run_main(main)
