@@ -191,7 +191,7 @@ def abstract_state(run: Run, training: Training):
 
 def trace(s: RunSettings, run: Run) -> None:
     """Traces every training step and a chunk of decoding. Raises where a shape does not fit."""
-    for training in run.trainings:
+    for training in {dataclasses.replace(t, name='training') for t in run.trainings}:
         parts = math.prod(run.mesh[:2]) * training.num_microbatches
         if training.rows % parts:
             raise ValueError(
