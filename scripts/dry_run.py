@@ -20,7 +20,7 @@ from data.records import Batch
 from model import memory, sharding
 from model.memory import GIB
 from sampling import decode, methods
-from scripts.run_settings import RunSettings
+from scripts.run_settings import ActorSettings, CriticSettings, ImproveSettings, RunSettings
 from train import optimizer, plan, step, supervised
 from train.plan import Phase, Run, Topology, Training
 
@@ -32,12 +32,11 @@ def described(s: RunSettings) -> Run:
 
     A critic that starts from a checkpoint of its own counts as large as the actor.
     """
-    fits = {'actor': s.actor, 'critic': s.critic, 'vanilla': s.improve}
-    fits['critique_in_the_loop'] = s.improve
-    trainings = [fit(s, name, fits[name]) for name in s.stages if name in fits]
+    stages = {'actor': s.actor, 'critic': s.critic, 'vanilla': s.improve}
+    stages['critique_in_the_loop'] = s.improve
+    trainings = [fit(s, name, stages[name]) for name in s.stages if name in stages]
     if 'base' in s.stages and s.base.fit.num_steps:
-        whole = dataclasses.replace(s.actor.lora, rank=0)
-        trainings.insert(0, dataclasses.replace(fit(s, 'base', s.base), lora=whole))
+        trainings.insert(0, base(s))
     if 'reinforce' in s.stages:
         trainings.append(reinforcement(s))
     sampling = None
@@ -47,11 +46,14 @@ def described(s: RunSettings) -> Run:
     return Run(s.model, s.mesh, s.base.quantize, tuple(trainings), sampling)
 
 
-def fit(s: RunSettings, name: str, stage) -> Training:
+def fit(
+    s: RunSettings, name: str, stage: ActorSettings | CriticSettings | ImproveSettings
+) -> Training:
+    """A supervised stage's training."""
     return Training(
         name=name,
         optimizer=stage.fit.optimizer,
-        lora=getattr(stage, 'lora', s.actor.lora),
+        lora=stage.lora,
         objective=supervised.SFT,
         transform=supervised.IDENTITY,
         rows=s.train.rows,
@@ -59,6 +61,13 @@ def fit(s: RunSettings, name: str, stage) -> Training:
         num_microbatches=s.train.num_microbatches,
         others=0,
     )
+
+
+def base(s: RunSettings) -> Training:
+    """The base's, of all weights."""
+    whole = dataclasses.replace(s.actor.lora, rank=0)
+    made = fit(s, 'base', s.actor)
+    return dataclasses.replace(made, optimizer=s.base.fit.optimizer, lora=whole)
 
 
 def reinforcement(s: RunSettings) -> Training:

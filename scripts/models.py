@@ -34,6 +34,9 @@ class Models:
         config = checkpoint.saved_config(folder, self._numerics)
         options = {'tokenizer_fingerprint': self._fingerprint}
         how = checkpoint.saved_adaptation(folder)
+        held = self._bases.get((os.path.abspath(folder), 'none'))
+        if how is None and held is not None:
+            return held[0]
         if how is None:
             return checkpoint.load_model(folder, config, mesh=self._mesh, **options)
         checkpoint.check_model(folder, config, **options)

@@ -71,6 +71,7 @@ def test_players_come_back_on_one_base_held_once(run):
     actor, critic = (again.load_model(stage) for stage in ('actor', 'critic'))
     (ours, base), (theirs, same) = lora.split(actor), lora.split(critic)
     assert buffers(base) == buffers(same) and not buffers(ours) & buffers(theirs)
+    assert buffers(again.load_model('base')) == buffers(base)
     assert {x.dtype for x in jax.tree.leaves(ours)} == {np.dtype('float32')}
     assert all(np.all(x[...] == np.float32(0.1)) for x in ours.b.values())
     trained_on = again.load_to_train(
