@@ -42,6 +42,42 @@ ARMS = {
     'x4, RG1': data(160, num_attempts=5, num_relocated=0, num_inserted=0),
 }
 
+CRITIC = ('evaluate', 'critic')
+ATTEMPT = ('evaluate', 'accuracy', 'attempt', 'all', 0)
+GAIN = ('evaluate', 'difference', 'refined-attempt', 'all', 0)
+ORACLE = ('evaluate', 'curves', 'oracle majority (upper bound)', 0, 'accuracy', 'all', 0)
+RIGHT = (*CRITIC, 'discriminability', 0)
+
+
+def row(name: str, path: tuple, *, minus: tuple = (), scale: float = 100.0) -> dict:
+    """A column of a study's table; see scripts/study.py."""
+    return {'name': name, 'path': path, 'minus': minus, 'scale': scale}
+
+
+COMPARISON = {
+    'table': (
+        row('critic right, %', RIGHT),
+        row('wrong found, %', (*CRITIC, 'found')),
+        row('right passed, %', (*CRITIC, 'passed')),
+        row('first error F1', (*CRITIC, 'first_error_f1')),
+        row('attempt, %', ATTEMPT),
+        row('refined, %', ('evaluate', 'accuracy', 'refined', 'all', 0)),
+        row('gain', GAIN),
+        row('oracle gain', ORACLE, minus=ATTEMPT),
+    ),
+    'panels': (
+        {
+            'title': 'what refinement wins',
+            'over': (),
+            'x': RIGHT,
+            'x_label': 'critic right, share',
+            'y': GAIN,
+            'y_label': 'refined - attempt, points',
+            'scale': 100.0,
+        },
+    ),
+}
+
 
 def get_config(arg: str = 'default') -> ConfigDict:
     if arg not in ('default', 'smoke'):
@@ -63,4 +99,12 @@ def get_config(arg: str = 'default') -> ConfigDict:
             if 'critic' in arm:
                 arm.critic.checkpoint = SHIPPED
     seeds = (0, 1, 2) if arg == 'default' else (0,)
-    return ConfigDict({'seeds': seeds, 'shared': ('base', 'actor'), 'run': run, 'arms': arms})
+    return ConfigDict(
+        {
+            'seeds': seeds,
+            'shared': ('base', 'actor'),
+            'run': run,
+            'arms': arms,
+            'comparison': COMPARISON,
+        }
+    )

@@ -112,6 +112,7 @@ def stages() -> dict:
         'actor': {
             'num_problems': 7473,
             'refinements_per_problem': 1,
+            'guided_per_problem': 0,
             'misconceptions': 0.0,
             'fit': fit(200, 0.003),
             'lora': lab.lora(),
@@ -131,9 +132,11 @@ def stages() -> dict:
             'confidence': 0.95,
         },
         'improve': {
+            **lab.IMPROVE,
             'num_problems': 4000,
-            'explore': {'num_attempts': 5, 'num_refinements': 5, 'keep': 5, 'keep_refined': 1},
-            'weighting': 'keep',
+            'num_rounds': 3,
+            'explore': {**lab.EXPLORE, 'num_refinements': 5},
+            'num_monitored': 500,
             'fit': fit(200, 0.003),
             'lora': lab.lora(),
         },
@@ -192,7 +195,7 @@ def tiny(config: ConfigDict) -> ConfigDict:
         stage.fit.update(fit(60, 0.005))
     config.critique.update({'num_problems': 60, 'num_attempts': 2})
     config.evaluate.update({'num_problems': 60, 'num_attempts': 2})
-    config.improve.num_problems = 40
+    config.improve.update({'num_problems': 40, 'num_rounds': 1, 'num_monitored': 20})
     config.improve.explore.update({'num_attempts': 2, 'num_refinements': 2})
     config.reinforce.update(
         {'num_steps': 4, 'num_problems': 4, 'num_samples': 4, 'length': 480, 'checkpoint_every': 2}
@@ -226,6 +229,6 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.critique.update({'num_problems': 10, 'filter_samples': 2, 'filter_successes': 0})
     config.evaluate.update({'num_problems': 10, 'num_rounds': 2, 'num_resamples': 100})
     config.evaluate.beam.update({'width': 2, 'expansions': 2, 'max_steps': 4, 'num_problems': 4})
-    config.improve.num_problems = 10
+    config.improve.update({'num_problems': 10, 'num_monitored': 4})
     config.reinforce.update({'num_steps': 3, 'num_problems': 2, 'num_samples': 4})
     return config

@@ -146,6 +146,7 @@ BASE = {
 ACTOR = {
     'num_problems': 1500,
     'refinements_per_problem': 2,
+    'guided_per_problem': 0,
     'misconceptions': 0.3,
     'fit': {'num_steps': 100, 'optimizer': optimizer(0.005)},
     'lora': lora(),
@@ -170,10 +171,26 @@ EVALUATE = {
     'confidence': 0.95,
 }
 
+EXPLORE = {
+    'num_attempts': 5,
+    'num_refinements': 3,
+    'num_guided_rounds': 8,
+    'num_uniform_rounds': 32,
+    'enough': 4,
+    'token_budget': 0,
+    'keep': 5,
+    'keep_refined': 1,
+}
+
 IMPROVE = {
     'num_problems': 500,
-    'explore': {'num_attempts': 5, 'num_refinements': 3, 'keep': 5, 'keep_refined': 1},
+    'num_rounds': 1,
+    'restart': 'base',
+    'demonstrations': True,
+    'explore': EXPLORE,
     'weighting': 'keep',
+    'balance': 'none',
+    'num_monitored': 100,
     'fit': {'num_steps': 80, 'optimizer': optimizer(0.005)},
     'lora': lora(),
 }
@@ -276,7 +293,7 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.evaluate.update({'num_problems': 10, 'num_attempts': 2, 'num_rounds': 2})
     config.evaluate.num_resamples = 100
     config.evaluate.beam.update({'width': 2, 'expansions': 2, 'max_steps': 4, 'num_problems': 4})
-    config.improve.num_problems = 6
+    config.improve.update({'num_problems': 6, 'num_rounds': 2, 'num_monitored': 4})
     config.improve.explore.update({'num_attempts': 2, 'num_refinements': 2})
     config.reinforce.update(
         {'num_steps': 3, 'num_problems': 2, 'num_samples': 4, 'checkpoint_every': 2}

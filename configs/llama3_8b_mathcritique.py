@@ -3,7 +3,8 @@
 configs/llama3_8b_mathcritique.py
 
 AdamW at 5e-6, cosine, no warm-up, clip 1; 256 rows of 4096 tokens; bfloat16 over float32 weights;
-5 attempts a question and as many refinements of a wrong one, of which one right one is kept.
+3 rounds, each from the base; 5 attempts a question and as many refinements of a wrong one, of which
+one right one is kept.
 mathcritique/problems.jsonl holds the training problems and then the test problems,
 mathcritique/critiques.jsonl the critiques; models/llama3_8b/ the converted model and its tokenizer.
 """

@@ -66,7 +66,7 @@ def run_stage(stages: Mapping[str, Stage]) -> None:
         raise ValueError(f'--stage must be given, one of {list(stages)}')
     with open_workspace() as workspace:
         summary = workspace.run_stage(stage, stages[stage])
-        numbers = {k: v for k, v in summary.items() if not isinstance(v, dict)}
+        numbers = {k: v for k, v in summary.items() if not isinstance(v, dict | list)}
         print(f'{stage}: {numbers}')
         show_accuracy(summary)
 

@@ -20,11 +20,18 @@ from data.records import Batch
 from model import memory, sharding
 from model.memory import GIB
 from sampling import decode, methods
-from scripts.run_settings import ActorSettings, CriticSettings, ImproveSettings, RunSettings
+from sampling.explore import EXPLORERS
+from scripts.run_settings import (
+    ActorSettings,
+    CriticSettings,
+    ImproveSettings,
+    RunSettings,
+    trained_by,
+)
 from train import optimizer, plan, step, supervised
 from train.plan import Phase, Run, Topology, Training
 
-SAMPLING_STAGES = {'critique', 'evaluate', 'vanilla', 'critique_in_the_loop', 'reinforce'}
+SAMPLING_STAGES = {'critique', 'evaluate', 'reinforce', *EXPLORERS}
 
 
 def described(s: RunSettings) -> Run:
@@ -32,9 +39,8 @@ def described(s: RunSettings) -> Run:
 
     A critic that starts from a checkpoint of its own counts as large as the actor.
     """
-    stages = {'actor': s.actor, 'critic': s.critic, 'vanilla': s.improve}
-    stages['critique_in_the_loop'] = s.improve
-    trainings = [fit(s, name, stages[name]) for name in s.stages if name in stages]
+    fitted = [name for name in s.stages if name != 'reinforce' and trained_by(s, name)]
+    trainings = [fit(s, name, trained_by(s, name)) for name in fitted]
     if 'base' in s.stages and s.base.fit.num_steps:
         trainings.insert(0, base(s))
     if 'reinforce' in s.stages:

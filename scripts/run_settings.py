@@ -8,7 +8,8 @@ from model.lora import LoraSettings
 from model.weights import Quantize
 from sampling.beam import BeamSettings
 from sampling.engine import EngineSettings
-from sampling.explore import ExploreSettings
+from sampling.explore import EXPLORERS
+from sampling.search import ExploreSettings
 from sampling.steps import ScoreShapes
 from sampling.strategies import Refine
 from train.reinforce import ReinforceSettings
@@ -21,7 +22,12 @@ StageName = Literal[
     'critic',
     'evaluate',
     'vanilla',
+    'uniform',
     'critique_in_the_loop',
+    'answer_driven',
+    'rationale_driven',
+    'interactive',
+    'state_reset',
     'reinforce',
 ]
 
@@ -86,6 +92,7 @@ class BaseSettings:
 class ActorSettings:
     num_problems: int
     refinements_per_problem: int  # (question, flawed attempt, critique -> solution) examples
+    guided_per_problem: int  # (question, guide -> solution) examples, each kind of guide by turns
     misconceptions: float  # share of sums that the actor's teacher is prone to get wrong (lab)
     fit: FitSettings
     lora: LoraSettings  # of rank 0: all weights are trained
@@ -132,8 +139,13 @@ class EvaluateSettings:
 @dataclasses.dataclass(frozen=True)
 class ImproveSettings:
     num_problems: int
+    num_rounds: int
+    restart: Literal['base', 'last']  # what a round trains: the base, or the last round's actor
+    demonstrations: bool  # whether the actor's demonstrations are trained on beside its own data
     explore: ExploreSettings
-    weighting: Literal['keep', 'response', 'steps']
+    weighting: Literal['keep', 'score', 'steps', 'advantage']
+    balance: Literal['none', 'question']  # 'question': the responses of one share a weight
+    num_monitored: int  # responses whose perplexity, questions whose scores are told; 0: none
     fit: FitSettings
     lora: LoraSettings
 
@@ -172,27 +184,55 @@ def check_counts(s: RunSettings) -> None:
             raise ValueError(f'{name}={asked} must be in [1, {limit}]')
     if not 0 <= s.actor.misconceptions <= 1:
         raise ValueError(f'actor.misconceptions={s.actor.misconceptions} must be in [0, 1]')
+    _check_improve(s.improve)
     check_critique(s.critique, temperature=s.sampling.temperature)
     _check_evaluate(s.evaluate)
 
 
 def check_lora(s: RunSettings) -> None:
     """Raises ValueError where a stage's adapters contradict what they are put on."""
-    if s.actor.lora.rank and s.reinforce.lora != s.actor.lora:
-        raise ValueError(
-            f'reinforce.lora={s.reinforce.lora} trains the adapters of the actor on: it must be '
-            f'actor.lora={s.actor.lora}'
-        )
+    from_actor = {'reinforce': s.reinforce.lora}
+    if s.improve.restart == 'last':
+        from_actor['improve'] = s.improve.lora
+    for name, given in from_actor.items():
+        if s.actor.lora.rank and given != s.actor.lora:
+            raise ValueError(
+                f'{name}.lora={given} trains the adapters of the actor on: it must be '
+                f'actor.lora={s.actor.lora}'
+            )
     if s.base.quantize == 'none':
         return
-    stages = {'actor': s.actor, 'critic': s.critic, 'reinforce': s.reinforce}
-    stages |= dict.fromkeys(('vanilla', 'critique_in_the_loop'), s.improve)
     for stage in s.stages:
-        if stage in stages and not stages[stage].lora.rank:
+        section = trained_by(s, stage)
+        if section is not None and not section.lora.rank:
             raise ValueError(
                 f'base.quantize={s.base.quantize!r} is of a base frozen under adapters, but stage '
                 f"{stage!r} trains all weights: set its lora.rank, or base.quantize='none'"
             )
+
+
+def trained_by(s: RunSettings, stage: str):
+    """The section of a stage that trains a player; None of others."""
+    own = {'actor': s.actor, 'critic': s.critic, 'reinforce': s.reinforce}
+    return s.improve if stage in EXPLORERS else own.get(stage)
+
+
+def _check_improve(s: ImproveSettings) -> None:
+    explore = s.explore
+    for name, value, least in (
+        ('num_rounds', s.num_rounds, 1),
+        ('num_monitored', s.num_monitored, 0),
+        ('explore.num_attempts', explore.num_attempts, 1),
+        ('explore.num_refinements', explore.num_refinements, 1),
+        ('explore.num_guided_rounds', explore.num_guided_rounds, 0),
+        ('explore.num_uniform_rounds', explore.num_uniform_rounds, 0),
+        ('explore.enough', explore.enough, 1),
+        ('explore.token_budget', explore.token_budget, 0),
+        ('explore.keep', explore.keep, 1),
+        ('explore.keep_refined', explore.keep_refined, 0),
+    ):
+        if value < least:
+            raise ValueError(f'improve.{name}={value} must be at least {least}')
 
 
 def _check_evaluate(s: EvaluateSettings) -> None:
@@ -232,8 +272,13 @@ def check_critique(s: CritiqueSettings, *, temperature: float) -> None:
         raise ValueError(f'critique.correct_share={s.correct_share} must be in [0, 1)')
 
 
-def check_lengths(s: RunSettings, longest_question: int, *, longest_guide: int = 0) -> None:
-    """Raises ValueError where a conversation of the longest turns would not fit a shape."""
+def check_lengths(
+    s: RunSettings, longest_question: int, *, longest_guide: int = 0, longest_hint: int = 0
+) -> None:
+    """Raises ValueError where a conversation of the longest turns would not fit a shape.
+
+    A guide is shown to an annotator behind the attempt, a hint to the actor behind the question.
+    """
     sampling = s.sampling
     attempt = longest_question + 1 + sampling.attempt_tokens
     criticised = attempt
@@ -241,8 +286,9 @@ def check_lengths(s: RunSettings, longest_question: int, *, longest_guide: int =
         criticised = max(attempt, longest_question + 1 + sampling.refinement_tokens)
     critique = criticised + 1 + sampling.critique_tokens
     refinement = critique + 1 + sampling.refinement_tokens
-    prompt = max(critique, attempt + longest_guide) + 1
-    whole = max(refinement, critique + longest_guide)
+    hinted = longest_question + longest_hint
+    prompt = max(critique, attempt + longest_guide, hinted) + 1
+    whole = max(refinement, critique + longest_guide, hinted + 1 + sampling.attempt_tokens)
     for name, size, needed in (
         ('reinforce.length', s.reinforce.length, attempt),
         ('sampling.score.lengths[-1]', sampling.score.lengths[-1], critique),
@@ -252,7 +298,8 @@ def check_lengths(s: RunSettings, longest_question: int, *, longest_guide: int =
         ('model.max_length', s.model.max_length, s.train.length),
     ):
         if size < needed:
-            guide = f' and the longest guide {longest_guide}' if longest_guide else ''
+            shown = max(longest_guide, longest_hint)
+            guide = f' and the longest guide {shown}' if shown else ''
             raise ValueError(
                 f'{name}={size} must be at least {needed}: the longest question has '
                 f'{longest_question} tokens{guide}; set it so, or sampling.*_tokens lower'

@@ -9,20 +9,23 @@ import bisect
 import dataclasses
 import pathlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from absl import flags
 
-from data import annotate, lab, mistakes, records
+from data import annotate, lab, mistakes, records, verify
 from data.records import Example, Problem, Turn
 from model import lora
 from model.transformer import Transformer
+from sampling import guidance
 from scripts import command, dry_run
 from scripts.run_settings import RunSettings
 from scripts.workspace import Workspace
 from train import settings as settings_lib
 from train import supervised
+
+GUIDED_TRIES = 20
 
 
 class Documents:
@@ -49,7 +52,7 @@ def base(workspace: Workspace, folder: pathlib.Path) -> dict:
     documents = Documents(s.num_documents, lambda i: base_document(workspace, i))
     if workspace.settings.data.source != 'lab':  # few texts: those too long are then left out
         documents = [documents[i] for i in range(len(documents))]
-    return fit(workspace, folder, model, documents, settings=s.fit)
+    return fit(workspace, folder, model, documents, settings=s.fit, name='base')
 
 
 def base_document(workspace: Workspace, index: int) -> Example:
@@ -100,27 +103,53 @@ def actor(workspace: Workspace, folder: pathlib.Path) -> dict:
         base_to_train(workspace, workspace.settings.actor.lora, stage='actor'),
         actor_examples(workspace),
         settings=workspace.settings.actor.fit,
+        name='actor',
     )
 
 
-def actor_examples(workspace: Workspace) -> list[Example]:
-    """The actor's SFT data: demonstrations, and refinements of flawed attempts."""
-    s, chat, examples = workspace.settings.actor, workspace.chat, []
-    for problem in workspace.train_problems[: s.num_problems]:
-        question = chat.question(problem.question)
+def actor_examples(workspace: Workspace, *, plain: bool = True) -> list[Example]:
+    """The actor's SFT data: (question -> solution) where `plain`, and what teaches to converse."""
+    return [
+        workspace.chat.example(turns, trained=(turns[-1].role,), weights=None, last_only=True)
+        for turns in actor_conversations(workspace)
+        if plain or len(turns) > 2
+    ]
+
+
+def actor_conversations(workspace: Workspace) -> Iterator[tuple[Turn, ...]]:
+    """Of each problem a demonstration, refinements of flawed attempts, and guided solutions."""
+    s, chat = workspace.settings.actor, workspace.chat
+    kinds = tuple(guidance.GUIDES)
+    for i, problem in enumerate(workspace.train_problems[: s.num_problems]):
         rng = random.Random(problem.id)
         shown = demonstration(problem, s.misconceptions, rng=rng)
-        conversations = [(*question, chat.written('attempt', shown))]
+        yield (*chat.question(problem.question), chat.written('attempt', shown))
         for _ in range(s.refinements_per_problem):
             flawed = mistakes.corrupt(problem, rng=rng)
             refined = demonstration(problem, s.misconceptions, rng=rng, after=flawed)
             turns = criticised(workspace, problem, flawed)
-            conversations.append((*turns, chat.written('refinement', refined)))
-        examples += [
-            chat.example(turns, trained=(turns[-1].role,), weights=None, last_only=True)
-            for turns in conversations
-        ]
-    return examples
+            yield (*turns, chat.written('refinement', refined))
+        for j in range(s.guided_per_problem):
+            kind = kinds[(i + j) % len(kinds)]
+            given = chat.question(problem.question, guidance.GUIDES[kind](problem))
+            told = guided_demonstration(problem, s.misconceptions, kind, rng=rng)
+            yield (*given, chat.written('attempt', told))
+
+
+def guided_demonstration(
+    problem: Problem, misconceptions: float, kind: str, *, rng: random.Random
+) -> str:
+    """What the teacher writes after a guide: a copied rationale, or an answer it was told.
+
+    Told the answer, a fallible teacher tries until it reaches it, rightly or by two mistakes that
+    cancel, and copies the reference after GUIDED_TRIES.
+    """
+    if kind == 'answer_driven':
+        for _ in range(GUIDED_TRIES):
+            shown = demonstration(problem, misconceptions, rng=rng)
+            if verify.extract_answer(shown) == problem.answer:
+                return shown
+    return problem.solution
 
 
 def criticised(workspace: Workspace, problem: Problem, attempt: str) -> tuple[Turn, ...]:
@@ -162,6 +191,7 @@ def critic(workspace: Workspace, folder: pathlib.Path) -> dict:
         model,
         examples,
         settings=s.fit,
+        name='critic',
     )
 
 
@@ -177,8 +207,9 @@ def fit(
     examples: Sequence[Example],
     *,
     settings: supervised.FitSettings,
+    name: str,
 ) -> dict:
-    """Fits, saves the model into the stage's folder and returns totals.
+    """Fits, saves the model into the folder and returns totals; the order of data goes by `name`.
 
     Examples longer than a row are left out and counted; those of Documents must fit.
     """
@@ -198,7 +229,7 @@ def fit(
             loop=workspace.settings.train,
             folder=folder,
             writer=writer,
-            seed=workspace.seed(folder.name.partition('-')[2]),
+            seed=workspace.seed(name),
             description=folder.name,
         )
     workspace.save_model(folder, model)

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -21,11 +22,11 @@ from data.records import Episode, Problem
 from model import lora, sharding, transformer
 from model.config import ModelConfig
 from model.transformer import Transformer
-from sampling import annotators
+from sampling import annotators, guidance
 from sampling.engine import Engine
 from sampling.episodes import Sampler
-from sampling.explore import Players
 from sampling.methods import Greedy, Sampling
+from sampling.search import Players
 from sampling.steps import StepScorer
 from scripts.models import Models
 from scripts.run_settings import RunSettings, check_counts, check_lengths, check_lora
@@ -63,7 +64,12 @@ class Workspace:
         self._check_given()
         check_counts(self.settings)
         check_lora(self.settings)
-        check_lengths(self.settings, self._longest_question(), longest_guide=self._longest_guide())
+        check_lengths(
+            self.settings,
+            self._longest_question(),
+            longest_guide=self._longest_guide(),
+            longest_hint=self._longest_hint(),
+        )
         self._check_annotator()
         self._write('config.json', settings.to_json(config))
         self.tokenizer.save(self.workdir / 'tokenizer.model')
@@ -171,14 +177,20 @@ class Workspace:
 
     @contextlib.contextmanager
     def writer(self, folder: pathlib.Path) -> Iterator[metrics.Writer]:
-        with metrics.Writer(folder, tensorboard=self.workdir / 'tensorboard' / folder.name) as w:
+        name = folder.relative_to(self.workdir / 'stages')
+        with metrics.Writer(folder, tensorboard=self.workdir / 'tensorboard' / name) as w:
             yield w
 
     # Stages
 
     def run_stage(self, stage: str, body: Callable[['Workspace', pathlib.Path], dict]) -> dict:
         """Runs a stage unless its summary says that it is complete; returns the summary."""
-        folder = self.stage_folder(stage)
+        return self.complete(self.stage_folder(stage), body)
+
+    def complete(
+        self, folder: pathlib.Path, body: Callable[['Workspace', pathlib.Path], dict]
+    ) -> dict:
+        """What body(workspace, folder) tells, from the folder's summary where it has one."""
         done = folder / 'summary.json'
         if done.exists():
             return json.loads(done.read_text())
@@ -334,6 +346,22 @@ class Workspace:
             for kind in mistakes.kinds(p)
         )
         return 1 + max(len(self.tokenizer.encode(guide)) for guide in guides)
+
+    def _longest_hint(self) -> int:
+        """Tokens of the longest guide that the actor is shown; 0 without one."""
+        s = self.settings
+        asked = self.train_problems[: s.improve.num_problems]
+        hints = [g(p) for name, g in guidance.GUIDES.items() if name in s.stages for p in asked]
+        return 1 + max(len(self.tokenizer.encode(hint)) for hint in hints) if hints else 0
+
+
+def link_tree(source: pathlib.Path, folder: pathlib.Path) -> None:
+    """The files of a folder as hard links in another, whole or not at all."""
+    if folder.exists():
+        return
+    beside = folder.with_name(f'{folder.name}.{os.getpid()}.writing')
+    shutil.copytree(source, beside, copy_function=os.link)
+    beside.rename(folder)
 
 
 def tokenizer_texts(problem: Problem) -> tuple[str, ...]:

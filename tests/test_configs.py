@@ -11,13 +11,13 @@ import typing
 import jax
 import pytest
 
-from configs import critics
+from configs import critics, findings
 from data import chat, lab, problems
 from data import tokenizer as tokenizers
 from data.records import Batch
 from model import config as model_config
 from model import memory, sharding
-from sampling import decode, methods
+from sampling import decode, explore, methods
 from scripts import dry_run, run, run_settings, study, workspace
 from train import checkpoint, optimizer, plan, settings, state, step, supervised
 
@@ -104,12 +104,15 @@ def test_a_config_says_everything_and_nothing_else(name):
 
 
 @pytest.mark.parametrize('variant', ['default', 'smoke'])
-def test_every_arm_of_a_study_is_a_run(variant):
-    config = critics.get_config(variant)
+@pytest.mark.parametrize('described', [critics, findings])
+def test_every_arm_of_a_study_is_a_run(described, variant):
+    config = described.get_config(variant)
+    settings.build(study.Comparison, config.comparison)
     for seed in config.seeds:
         for changes in config.arms.values():
             made = settings.build(run_settings.RunSettings, study.arm_config(config, seed, changes))
-            assert made.seed == seed and set(config.shared) < set(made.stages)
+            assert made.seed == seed
+            assert made.stages[: len(config.shared)] == config.shared != made.stages
             run_settings.check_counts(made)
     with pytest.raises(ValueError, match='num_problem'):
         study.arm_config(config, 0, {'critique': {'num_problem': 1}})
@@ -126,8 +129,7 @@ def test_its_stages_exist_and_come_after_what_they_read(name):
         'critique': {'actor'},
         'critic': {'base', 'critique'},
         'evaluate': {'actor', 'critic'},
-        'vanilla': {'base', 'actor', 'critic'},
-        'critique_in_the_loop': {'base', 'actor', 'critic'},
+        **dict.fromkeys(explore.EXPLORERS, {'base', 'actor', 'critic'}),
         'reinforce': {'actor', 'critic'},
     }
     assert set(needs) <= set(order)

@@ -15,8 +15,8 @@ from model import lora
 from model.lora import LoraSettings
 from model.transformer import Transformer
 from sampling import episodes as episode_lib
-from sampling.explore import Players
 from sampling.methods import Greedy, Sampling
+from sampling.search import Players
 from sampling.steps import StepScorer
 from sampling.strategies import score_steps
 from train import advantages, metrics

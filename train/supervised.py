@@ -17,7 +17,7 @@ from train.checkpoint import Checkpointer
 from train.objective import Objective
 from train.optimizer import OptimizerSettings, make_optimizer
 from train.state import TrainState, init_state
-from train.step import Transform, make_train_step
+from train.step import Transform, batch_logprobs, make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +118,27 @@ def fit(
     )
     totals = {'tokens_trained': settings.num_steps * loop.rows * loop.length}
     return lora.join(state.model, frozen), totals | {'final_loss': last.get('loss/total')}
+
+
+@jax.jit
+def _nats(model: Transformer, batch: Batch) -> jax.Array:
+    """Mean negative log-likelihood of each row's trained tokens, [B]."""
+    values, _ = batch_logprobs(model, batch, IDENTITY)
+    return -(values * batch.loss_mask).sum(axis=1) / batch.loss_mask.sum(axis=1)
+
+
+def perplexities(model: Transformer, examples: Sequence[Example], *, rows: int) -> list[float]:
+    """exp of the mean negative log-likelihood of each example's trained tokens."""
+    if not examples:
+        return []
+    length = -(-max(len(example.tokens) for example in examples) // 64) * 64
+    found: list[float] = []
+    for start in range(0, len(examples), rows):
+        some = examples[start : start + rows]
+        filled = [*some, *[some[-1]] * (rows - len(some))]
+        nats = _nats(model, to_device(packing.pad(filled, length=length)))
+        found += jax.device_get(nats)[: len(some)].tolist()
+    return [math.exp(value) for value in found]
 
 
 def make_batches(

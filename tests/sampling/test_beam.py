@@ -8,7 +8,8 @@ import pytest
 
 from data import critiques, lab
 from model import config, transformer
-from sampling import beam, engine, episodes, explore, methods, steps, strategies
+from sampling import beam, engine, episodes, methods, steps, strategies
+from sampling.search import Players
 from tests import scripted
 from tests.scripted import CHAT, EOS, TOKENIZER
 
@@ -179,9 +180,7 @@ def test_one_beam_with_one_greedy_expansion_is_greedy_decoding():
         plain = sampler(EOS).turns(
             model(seed), questions, 'attempt', num_samples=1, method=GREEDY, seed=0, first_id=0
         )
-        players = explore.Players(
-            sampler(EOS), model(seed), model(9), scripted.judge, critiques.LAB
-        )
+        players = Players(sampler(EOS), model(seed), model(9), scripted.judge, critiques.LAB)
         found = beam.beam_search(
             dataclasses.replace(SETTINGS, width=1, expansions=1, max_steps=LIMITS['attempt']),
             strategies.Conditions(players, scorer, GREEDY, 'wrong', 1, seed=0),
