@@ -107,6 +107,7 @@ def stages() -> dict:
             'num_documents': 7473,
             'shares': lab.shares(attempt=1.0),
             'fit': fit(400, 0.01, weight_decay=0.1),
+            'quantize': 'none',
         },
         'actor': {
             'num_problems': 7473,
@@ -114,9 +115,10 @@ def stages() -> dict:
             'guided_per_problem': 0,
             'misconceptions': 0.0,
             'fit': fit(200, 0.003),
+            'lora': lab.lora(),
         },
         'critique': {**lab.CRITIQUE, 'num_problems': 4000, 'raised_temperature': 1.0},
-        'critic': {'checkpoint': '', 'fit': fit(200, 0.003)},
+        'critic': {'checkpoint': '', 'fit': fit(200, 0.003), 'lora': lab.lora()},
         'evaluate': {
             'num_problems': 1319,
             'num_attempts': 4,
@@ -136,6 +138,7 @@ def stages() -> dict:
             'explore': {**lab.EXPLORE, 'num_refinements': 5},
             'num_monitored': 500,
             'fit': fit(200, 0.003),
+            'lora': lab.lora(),
         },
         'reinforce': {
             **lab.REINFORCE,

@@ -23,7 +23,7 @@ from sampling.strategies import score_steps
 from scripts import command, evaluate
 from scripts import train as train_stages
 from scripts.workspace import Workspace, link_tree
-from train import supervised
+from train import checkpoint, supervised
 from train.advantages import over_tokens
 
 Outcome = tuple[list[Episode], int]
@@ -42,7 +42,10 @@ def improve(workspace: Workspace, folder: pathlib.Path, *, explorer: str) -> dic
         body = functools.partial(one_round, explorer=explorer, number=number, start=start)
         rounds.append(workspace.complete(place, body))
         start = place / 'model'
-    link_tree(start, folder / 'model')
+    if checkpoint.saved_adaptation(start) is None:
+        link_tree(start, folder / 'model')
+    else:  # written anew: their base is another way off
+        workspace.save_model(folder, workspace.load_checkpoint(start))
     totals = {
         name: sum(told[name] for told in rounds)
         for name in ('tokens_sampled', 'tokens_trained', 'tokens_monitored')
@@ -63,7 +66,8 @@ def one_round(
     own = response_examples(workspace, kept)
     shown = train_stages.actor_examples(workspace, plain=s.demonstrations)
     told = monitors(workspace, folder, players, explored=explored, kept=kept, own=own)
-    trained = workspace.load_model('base') if s.restart == 'base' else actor
+    source = workspace.model_folder('base') if s.restart == 'base' else start
+    trained = workspace.load_to_train(source, s.lora, stage=explorer)
     totals = train_stages.fit(
         workspace, folder, trained, shown + own, settings=s.fit, name=f'round-{number}'
     )
