@@ -12,6 +12,7 @@ from orbax.checkpoint import v1 as ocp
 from model import sharding
 from model.config import ModelConfig
 from model.transformer import Transformer, init_model
+from train import settings
 
 CONFIG = 'model_config.json'
 
@@ -105,29 +106,49 @@ def check_model(
     Raises ValueError where nothing is there, or where shapes or tokenizer are not those saved.
     """
     folder = pathlib.Path(os.path.abspath(folder))
-    if not (folder / CONFIG).exists():
-        raise ValueError(f'no model at {folder}: {CONFIG} is missing')
-    described = json.loads((folder / CONFIG).read_text())
-    _check_same(folder, described['model'], config)
-    if described['tokenizer'] != tokenizer_fingerprint:
+    saved, fingerprint = read_description(folder)
+    for name, value in dataclasses.asdict(config).items():
+        if name not in NUMERICS and getattr(saved, name) != getattr(config, name):
+            raise ValueError(
+                f'model.{name}={value!r}, but {folder} holds a model with '
+                f'{name}={getattr(saved, name)!r}'
+            )
+    if fingerprint != tokenizer_fingerprint:
         raise ValueError(
-            f'{folder} was trained with tokenizer {described["tokenizer"]}, the '
+            f'{folder} was trained with tokenizer {fingerprint}, the '
             f'config gives {tokenizer_fingerprint}: use the tokenizer saved with it'
         )
     return folder
 
 
+def read_description(folder: str | os.PathLike) -> tuple[ModelConfig, str]:
+    """The config of a saved model and the fingerprint of its tokenizer.
+
+    Raises ValueError where nothing is there.
+    """
+    path = pathlib.Path(os.path.abspath(folder)) / CONFIG
+    if not path.exists():
+        raise ValueError(f'no model at {path.parent}: {CONFIG} is missing')
+    described = json.loads(path.read_text())
+    config = settings.build(ModelConfig, EARLIER | described['model'], path=str(path))
+    return config, described['tokenizer']
+
+
 NUMERICS = ('dtype', 'remat', 'scan_layers', 'logits_chunk', 'max_length')
 """Fields of ModelConfig that may differ from those a model was saved with."""
 
-
-def _check_same(folder: pathlib.Path, saved: dict[str, Any], config: ModelConfig) -> None:
-    for name, value in dataclasses.asdict(config).items():
-        if name not in NUMERICS and saved.get(name) != value:
-            raise ValueError(
-                f'model.{name}={value!r}, but {folder} holds a model with '
-                f'{name}={saved.get(name)!r}'
-            )
+EARLIER = {
+    'windows': (0,),
+    'local_rope_theta': 0.0,
+    'rope_scaling': None,
+    'zero_centered_norms': False,
+    'post_norms': False,
+    'query_scale_dim': 0,
+    'attention_soft_cap': 0.0,
+    'logits_soft_cap': 0.0,
+    'scale_embeddings': False,
+}
+"""What all saved models were before these fields were added; their descriptions lack them."""
 
 
 def _names(model: Transformer) -> list[str]:
