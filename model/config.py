@@ -16,9 +16,21 @@ class RopeScaling:
 
     kind: Literal['linear', 'llama3']
     factor: float
-    low_frequency: float  # this and what follows: 'llama3' alone
+    low_frequency: float  # this and what follows: of 'llama3'; 0 in 'linear'
     high_frequency: float
     original_length: int
+
+    def __post_init__(self):
+        if self.factor <= 0:
+            raise ValueError(f'rope_scaling.factor={self.factor} must be positive; none is 1.0')
+        given = (self.low_frequency, self.high_frequency, self.original_length)
+        if self.kind == 'linear' and any(given):
+            raise ValueError(f'rope_scaling: {given} after the factor; of linear all three are 0')
+        if self.kind == 'llama3' and not (0 < given[0] < given[1] and given[2] > 0):
+            raise ValueError(
+                f'rope_scaling: low_frequency={given[0]} must be above 0 and below high_frequency='
+                f'{given[1]}, original_length={given[2]} at least 1; published: 1.0, 4.0, 8192'
+            )
 
 
 @dataclasses.dataclass(frozen=True)

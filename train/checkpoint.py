@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -73,7 +74,7 @@ def abstract_model(config: ModelConfig, mesh: jax.sharding.Mesh) -> Transformer:
 def save_model(folder: str | os.PathLike, model: Transformer, *, tokenizer_fingerprint: str):
     """Writes parameters (Orbax) and, beside them, what they mean (JSON)."""
     folder = pathlib.Path(os.path.abspath(folder))
-    ocp.save(folder, _parameters(model), overwrite=True)
+    ocp.save(folder, parameters(model), overwrite=True)
     described = {'model': dataclasses.asdict(model.config), 'tokenizer': tokenizer_fingerprint}
     beside = folder / f'{CONFIG}.writing'
     beside.write_text(json.dumps(described, indent=1))
@@ -93,9 +94,7 @@ def load_model(
     """
     folder = check_model(folder, config, tokenizer_fingerprint=tokenizer_fingerprint)
     model = abstract_model(config, mesh)
-    parameters = ocp.load(folder, _parameters(model))
-    leaves = [parameters[name] for name in _names(model)]
-    return jax.tree.unflatten(jax.tree.structure(model), leaves)
+    return with_parameters(model, ocp.load(folder, parameters(model)))
 
 
 def check_model(
@@ -151,11 +150,13 @@ EARLIER = {
 """What all saved models were before these fields were added; their descriptions lack them."""
 
 
-def _names(model: Transformer) -> list[str]:
-    paths, _ = jax.tree_util.tree_flatten_with_path(model)
-    return ['.'.join(key.name for key in path[:-1]) for path, _ in paths]
-
-
-def _parameters(model: Transformer) -> dict[str, Any]:
+def parameters(model: Transformer) -> dict[str, Any]:
     """The leaves by dotted name: a form that any Orbax user can read."""
-    return dict(zip(_names(model), jax.tree.leaves(model), strict=True))
+    paths, _ = jax.tree_util.tree_flatten_with_path(model)
+    return {'.'.join(key.name for key in path[:-1]): leaf for path, leaf in paths}
+
+
+def with_parameters(model: Transformer, named: Mapping[str, Any]) -> Transformer:
+    """The model with the leaves of these names, as `parameters` gave them."""
+    leaves = [named[name] for name in parameters(model)]
+    return jax.tree.unflatten(jax.tree.structure(model), leaves)
