@@ -8,7 +8,7 @@ import numpy as np
 
 from data import packing
 from data.records import Batch, Example
-from model import transformer
+from model import sharding, transformer
 from model.config import ModelConfig, RopeScaling
 from train import step
 from train.objective import Objective
@@ -92,6 +92,12 @@ def make_model(config: ModelConfig, seed: int = 0) -> transformer.Transformer:
 
     shapes = jax.eval_shape(lambda: transformer.init_model(config, jax.random.key(0)))
     return jax.tree_util.tree_map_with_path(leaf, shapes)
+
+
+def one_device() -> jax.sharding.Mesh:
+    """A mesh of one device, for which programs compile fast."""
+    axis_types = (jax.sharding.AxisType.Auto,) * 3
+    return jax.make_mesh((1, 1, 1), sharding.AXES, axis_types=axis_types, devices=jax.devices()[:1])
 
 
 def random_example(rng: np.random.Generator, length: int) -> Example:

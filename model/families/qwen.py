@@ -12,10 +12,10 @@ def _read_windows(described):
 
 def _write_windows(config):
     windows = config.layer_windows
-    return _LAYERED.write(config) | {
-        'use_sliding_window': any(windows),
-        'max_window_layers': next((i for i, w in enumerate(windows) if w), len(windows)),
-    }
+    if not any(windows):
+        return {'use_sliding_window': False}
+    first = next(i for i, window in enumerate(windows) if window)
+    return _LAYERED.write(config) | {'use_sliding_window': True, 'max_window_layers': first}
 
 
 WINDOWS = Part(_read_windows, _write_windows)

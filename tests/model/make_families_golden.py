@@ -34,6 +34,13 @@ def make_peer(described: dict) -> transformers.PreTrainedModel:
     return model
 
 
+def load(folder: pathlib.Path) -> transformers.PreTrainedModel:
+    """The model in a folder, in the dtype that its config.json says."""
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        folder, attn_implementation='eager', dtype='auto', local_files_only=True
+    ).eval()
+
+
 def parameters_of(model) -> dict[str, torch.Tensor]:
     """Parameters by the names that files have; tied ones once."""
     return dict(model.named_parameters())
@@ -46,7 +53,7 @@ def shapes_of(model) -> dict[str, tuple[int, ...]]:
 def logits_of(model, tokens: np.ndarray) -> np.ndarray:
     """Logits [B, T, V]."""
     with torch.no_grad():
-        return model(torch.from_numpy(tokens)).logits.numpy()
+        return model(torch.from_numpy(tokens)).logits.float().numpy()
 
 
 def continued(model, tokens: np.ndarray, length: int) -> np.ndarray:

@@ -22,10 +22,6 @@ GOLDEN = json.loads(
 HUGE = 10**9
 
 
-def mesh_of(*shape):
-    return sharding.make_mesh(shape)
-
-
 def shapes_of(name):
     told = GOLDEN[name]
     layers = range(told['config']['num_hidden_layers'])
@@ -55,18 +51,27 @@ def assert_same_tensors(actual, expected):
         assert actual[name].tobytes() == values.tobytes(), name
 
 
-@pytest.mark.parametrize('name', ['qwen2-window', 'gemma3'])
-@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-def test_importing_and_exporting_is_bit_identical_and_carries_the_files(tmp_path, name, dtype):
+@pytest.mark.parametrize(
+    ('name', 'dtype', 'mesh'),
+    [
+        ('qwen2-window', 'float32', None),
+        ('gemma3', 'bfloat16', None),
+        ('llama3', 'float32', (2, 4, 1)),
+    ],
+)
+def test_importing_and_exporting_is_bit_identical_and_carries_the_files(
+    tmp_path, name, dtype, mesh
+):
+    mesh = sharding.make_mesh(mesh) if mesh else tiny.one_device()
     source = tmp_path / 'theirs'
     tensors = write(source, name)
     if dtype == 'bfloat16':
         tensors = {n: values.astype(tensor_files.DTYPES['BF16']) for n, values in tensors.items()}
         safetensors.numpy.save_file(tensors, source / 'model.safetensors')
-    told = convert.import_model(source, tmp_path / 'ours', dtype=None, mesh=mesh_of(2, 4, 1))
+    told = convert.import_model(source, tmp_path / 'ours', dtype=None, mesh=mesh)
     assert f'{sum(v.size for v in tensors.values()):,} parameters' in told
     convert.export_model(
-        tmp_path / 'ours', tmp_path / 'back', files=None, mesh=mesh_of(1, 8, 1), file_bytes=HUGE
+        tmp_path / 'ours', tmp_path / 'back', files=None, mesh=mesh, file_bytes=HUGE
     )
     assert_same_tensors(read(tmp_path / 'back'), tensors)
     carried = {'tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja'}
@@ -85,8 +90,8 @@ def test_importing_and_exporting_is_bit_identical_and_carries_the_files(tmp_path
 
 def test_several_files_are_read_and_written_with_an_index(tmp_path):
     tensors = write(tmp_path / 'one', 'llama2')
-    convert.import_model(tmp_path / 'one', tmp_path / 'ours', dtype=None, mesh=mesh_of(8, 1, 1))
-    export = {'files': None, 'mesh': mesh_of(8, 1, 1)}
+    convert.import_model(tmp_path / 'one', tmp_path / 'ours', dtype=None, mesh=tiny.one_device())
+    export = {'files': None, 'mesh': tiny.one_device()}
     convert.export_model(tmp_path / 'ours', tmp_path / 'many', **export, file_bytes=8000)
     files = sorted((tmp_path / 'many').glob('*.safetensors'))
     assert len(files) > 3 and files[0].name == f'model-00001-of-{len(files):05d}.safetensors'
@@ -94,7 +99,7 @@ def test_several_files_are_read_and_written_with_an_index(tmp_path):
         held = safetensors.numpy.load_file(path)
         assert len(held) == 1 or sum(values.nbytes for values in held.values()) <= 8000
     assert_same_tensors(read(tmp_path / 'many'), tensors)
-    convert.import_model(tmp_path / 'many', tmp_path / 'again', dtype=None, mesh=mesh_of(8, 1, 1))
+    convert.import_model(tmp_path / 'many', tmp_path / 'again', dtype=None, mesh=tiny.one_device())
     convert.export_model(tmp_path / 'again', tmp_path / 'whole', **export, file_bytes=HUGE)
     assert_same_tensors(safetensors.numpy.load_file(tmp_path / 'whole/model.safetensors'), tensors)
     files[1].unlink()
@@ -116,7 +121,7 @@ def test_every_wrong_tensor_is_named_and_nothing_is_written(tmp_path):
     tensors['model.layers.0.self_attn.rotary_emb.inv_freq'] = np.zeros(4, np.float32)
     safetensors.numpy.save_file(tensors, source / 'model.safetensors')
     with pytest.raises(ValueError) as error:
-        convert.import_model(source, tmp_path / 'ours', dtype=None, mesh=mesh_of(8, 1, 1))
+        convert.import_model(source, tmp_path / 'ours', dtype=None, mesh=tiny.one_device())
     assert str(error.value) == (
         'tensors that config.json does not account for: '
         'missing: model.layers.1.mlp.up_proj.weight, model.norm.weight; '
@@ -132,12 +137,12 @@ def test_other_dtypes_are_converted_only_where_that_is_said(tmp_path):
     tensors['model.norm.weight'] = tensors['model.norm.weight'].astype(np.float16)
     safetensors.numpy.save_file(tensors, source / 'model.safetensors')
     with pytest.raises(ValueError, match=r"of \['F16', 'F32'\]: say --dtype=float32 \(exact\)"):
-        convert.import_model(source, tmp_path / 'ours', dtype=None, mesh=mesh_of(8, 1, 1))
-    convert.import_model(source, tmp_path / 'ours', dtype='bfloat16', mesh=mesh_of(8, 1, 1))
+        convert.import_model(source, tmp_path / 'ours', dtype=None, mesh=tiny.one_device())
+    convert.import_model(source, tmp_path / 'ours', dtype='bfloat16', mesh=tiny.one_device())
     config, fingerprint = checkpoint.read_description(tmp_path / 'ours')
     assert (config.dtype, config.param_dtype) == ('bfloat16', 'bfloat16')
     model = checkpoint.load_model(
-        tmp_path / 'ours', config, mesh=mesh_of(8, 1, 1), tokenizer_fingerprint=fingerprint
+        tmp_path / 'ours', config, mesh=tiny.one_device(), tokenizer_fingerprint=fingerprint
     )
     np.testing.assert_array_equal(
         model.final_norm.scale[...],
@@ -147,28 +152,34 @@ def test_other_dtypes_are_converted_only_where_that_is_said(tmp_path):
 
 def test_a_model_of_our_own_is_exported_in_the_family_that_can_say_it(tmp_path):
     config = dataclasses.replace(tiny.CONFIG, qk_norm=True, max_length=16)
-    model = checkpoint.place(tiny.make_model(config), mesh_of(8, 1, 1))
+    model = checkpoint.place(tiny.make_model(config), tiny.one_device())
     checkpoint.save_model(tmp_path / 'ours', model, tokenizer_fingerprint='abc')
     beside = tmp_path / 'beside'
     beside.mkdir()
     (beside / 'tokenizer.model').write_bytes(b'pieces')
     convert.export_model(
-        tmp_path / 'ours', tmp_path / 'theirs', files=beside, mesh=mesh_of(1, 8, 1), file_bytes=HUGE
+        tmp_path / 'ours',
+        tmp_path / 'theirs',
+        files=beside,
+        mesh=tiny.one_device(),
+        file_bytes=HUGE,
     )
     described = json.loads((tmp_path / 'theirs' / 'config.json').read_text())
     assert described['architectures'] == ['Qwen3ForCausalLM']
     assert described['max_position_embeddings'] == 16
     assert (tmp_path / 'theirs' / 'tokenizer.model').read_bytes() == b'pieces'
-    convert.import_model(tmp_path / 'theirs', tmp_path / 'again', dtype=None, mesh=mesh_of(8, 1, 1))
+    convert.import_model(
+        tmp_path / 'theirs', tmp_path / 'again', dtype=None, mesh=tiny.one_device()
+    )
     config, fingerprint = checkpoint.read_description(tmp_path / 'again')
     again = checkpoint.load_model(
-        tmp_path / 'again', config, mesh=mesh_of(8, 1, 1), tokenizer_fingerprint=fingerprint
+        tmp_path / 'again', config, mesh=tiny.one_device(), tokenizer_fingerprint=fingerprint
     )
     for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(model), strict=True):
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
     (beside / 'config.json').write_text(json.dumps(described | {'max_position_embeddings': 999}))
     convert.export_model(
-        tmp_path / 'ours', tmp_path / 'long', files=beside, mesh=mesh_of(1, 8, 1), file_bytes=HUGE
+        tmp_path / 'ours', tmp_path / 'long', files=beside, mesh=tiny.one_device(), file_bytes=HUGE
     )
     assert json.loads((tmp_path / 'long' / 'config.json').read_text()) == described | {
         'max_position_embeddings': 999
@@ -176,7 +187,7 @@ def test_a_model_of_our_own_is_exported_in_the_family_that_can_say_it(tmp_path):
 
 
 def test_folders_that_cannot_be_used_are_refused(tmp_path):
-    mesh = mesh_of(8, 1, 1)
+    mesh = tiny.one_device()
     with pytest.raises(ValueError, match=r'nothing has no config\.json'):
         convert.import_model(tmp_path / 'nothing', tmp_path / 'ours', dtype=None, mesh=mesh)
     write(tmp_path / 'theirs', 'llama3')
