@@ -21,7 +21,8 @@ def renamed(**keys: str) -> Part:
 def fixed(fields: dict[str, Any], **keys: Any) -> Part:
     """Fields that are the same in all models of a family, and keys that go with them.
 
-    Reading raises ValueError where a key has another value.
+    Reading raises ValueError where a key has another value. A key for what is off is not written:
+    without it, it is off as well.
     """
 
     def read(described):
@@ -30,7 +31,7 @@ def fixed(fields: dict[str, Any], **keys: Any) -> Part:
                 raise ValueError(f'config.json: {key}={described[key]!r}; nearest read: {value!r}')
         return fields
 
-    return Part(read, lambda config: keys)
+    return Part(read, lambda config: {key: value for key, value in keys.items() if value})
 
 
 def or_off(**keys: str) -> Part:
