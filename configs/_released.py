@@ -70,6 +70,11 @@ GEMMA3_1B = {
     'qk_norm': True,
     'tie_embeddings': True,
     'activation': 'gelu',
+    'windows': (512, 512, 512, 512, 512, 0),
+    'local_rope_theta': 10_000.0,
+    'zero_centered_norms': True,
+    'post_norms': True,
+    'scale_embeddings': True,
 }
 
 

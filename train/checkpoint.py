@@ -1,10 +1,12 @@
 """Checkpoints, by Orbax: resumable training states, and models to hand on."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -13,6 +15,7 @@ from orbax.checkpoint import v1 as ocp
 from model import lora, sharding
 from model.config import ModelConfig
 from model.transformer import Transformer, init_model
+from train import settings
 
 CONFIG = 'model_config.json'
 
@@ -80,7 +83,7 @@ def save_model(folder: str | os.PathLike, model: Transformer, *, tokenizer_finge
     Of a model with adapters only these are written, and which base they belong to.
     """
     folder = pathlib.Path(os.path.abspath(folder))
-    ocp.save(folder, _parameters(lora.split(model)[0]), overwrite=True)
+    ocp.save(folder, parameters(lora.split(model)[0]), overwrite=True)
     described = {'model': dataclasses.asdict(model.config), 'tokenizer': tokenizer_fingerprint}
     how = lora.adaptation(model)
     if how is not None:
@@ -129,9 +132,9 @@ def saved_adaptation(folder: str | os.PathLike) -> lora.Adaptation | None:
     described = json.loads((folder / CONFIG).read_text())
     if 'lora' not in described:
         return None
-    settings, base = described['lora'], described['base']
+    how, base = described['lora'], described['base']
     return lora.Adaptation(
-        lora.LoraSettings(settings['rank'], settings['alpha'], tuple(settings['targets'])),
+        lora.LoraSettings(how['rank'], how['alpha'], tuple(how['targets'])),
         os.path.normpath(folder / base['folder']),
         base['fingerprint'],
         base['quantize'],
@@ -141,7 +144,7 @@ def saved_adaptation(folder: str | os.PathLike) -> lora.Adaptation | None:
 def fingerprint(model: Transformer) -> str:
     """Sixteen hexadecimal digits of a model's parameters, the same on every mesh."""
     sums = [int(x) for x in _checksums(jax.tree.leaves(model))]
-    told = json.dumps(dict(zip(_names(model), sums, strict=True)))
+    told = json.dumps(dict(zip(parameters(model), sums, strict=True)))
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
@@ -161,9 +164,7 @@ def _checksums(leaves: list[jax.Array]) -> list[jax.Array]:
 
 
 def _load_parameters(folder: pathlib.Path, abstract: Any) -> Any:
-    parameters = ocp.load(folder, _parameters(abstract))
-    leaves = [parameters[name] for name in _names(abstract)]
-    return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
+    return with_parameters(abstract, ocp.load(folder, parameters(abstract)))
 
 
 def saved_config(folder: str | os.PathLike, numerics: ModelConfig) -> ModelConfig:
@@ -171,15 +172,11 @@ def saved_config(folder: str | os.PathLike, numerics: ModelConfig) -> ModelConfi
 
     Raises ValueError where no model is there, or its vocabulary is another.
     """
-    path = pathlib.Path(os.path.abspath(folder)) / CONFIG
-    if not path.exists():
-        raise ValueError(f'no model at {path.parent}: {CONFIG} is missing')
-    saved = json.loads(path.read_text())['model']
     kept = {name: getattr(numerics, name) for name in NUMERICS}
-    config = ModelConfig(**saved | kept)
+    config = dataclasses.replace(read_description(folder)[0], **kept)
     if config.vocab_size != numerics.vocab_size:
         raise ValueError(
-            f'model.vocab_size={numerics.vocab_size}, but {path.parent} holds a model with '
+            f'model.vocab_size={numerics.vocab_size}, but {folder} holds a model with '
             f'vocab_size={config.vocab_size}'
         )
     return config
@@ -193,36 +190,59 @@ def check_model(
     Raises ValueError where nothing is there, or where shapes or tokenizer are not those saved.
     """
     folder = pathlib.Path(os.path.abspath(folder))
-    if not (folder / CONFIG).exists():
-        raise ValueError(f'no model at {folder}: {CONFIG} is missing')
-    described = json.loads((folder / CONFIG).read_text())
-    _check_same(folder, described['model'], config)
-    if described['tokenizer'] != tokenizer_fingerprint:
+    saved, fingerprint = read_description(folder)
+    for name, value in dataclasses.asdict(config).items():
+        if name not in NUMERICS and getattr(saved, name) != getattr(config, name):
+            raise ValueError(
+                f'model.{name}={value!r}, but {folder} holds a model with '
+                f'{name}={getattr(saved, name)!r}'
+            )
+    if fingerprint != tokenizer_fingerprint:
         raise ValueError(
-            f'{folder} was trained with tokenizer {described["tokenizer"]}, the '
+            f'{folder} was trained with tokenizer {fingerprint}, the '
             f'config gives {tokenizer_fingerprint}: use the tokenizer saved with it'
         )
     return folder
 
 
+def read_description(folder: str | os.PathLike) -> tuple[ModelConfig, str]:
+    """The config of a saved model and the fingerprint of its tokenizer.
+
+    Raises ValueError where nothing is there.
+    """
+    path = pathlib.Path(os.path.abspath(folder)) / CONFIG
+    if not path.exists():
+        raise ValueError(f'no model at {path.parent}: {CONFIG} is missing')
+    described = json.loads(path.read_text())
+    config = settings.build(ModelConfig, EARLIER | described['model'], path=str(path))
+    return config, described['tokenizer']
+
+
 NUMERICS = ('dtype', 'remat', 'scan_layers', 'logits_chunk', 'max_length')
 """Fields of ModelConfig that may differ from those a model was saved with."""
 
+EARLIER = {
+    'windows': (0,),
+    'local_rope_theta': 0.0,
+    'rope_scaling': None,
+    'zero_centered_norms': False,
+    'post_norms': False,
+    'query_scale_dim': 0,
+    'attention_soft_cap': 0.0,
+    'logits_soft_cap': 0.0,
+    'scale_embeddings': False,
+}
+"""What all saved models were before these fields were added; their descriptions lack them."""
 
-def _check_same(folder: pathlib.Path, saved: dict[str, Any], config: ModelConfig) -> None:
-    for name, value in dataclasses.asdict(config).items():
-        if name not in NUMERICS and saved.get(name) != value:
-            raise ValueError(
-                f'model.{name}={value!r}, but {folder} holds a model with '
-                f'{name}={saved.get(name)!r}'
-            )
 
-
-def _names(parameters: Transformer | lora.Adapters) -> list[str]:
-    paths, _ = jax.tree_util.tree_flatten_with_path(parameters)
-    return [jax.tree_util.keystr(path[:-1], simple=True, separator='.') for path, _ in paths]
-
-
-def _parameters(parameters: Transformer | lora.Adapters) -> dict[str, Any]:
+def parameters(model: Transformer | lora.Adapters) -> dict[str, Any]:
     """The leaves by dotted name: a form that any Orbax user can read."""
-    return dict(zip(_names(parameters), jax.tree.leaves(parameters), strict=True))
+    paths, _ = jax.tree_util.tree_flatten_with_path(model)
+    name = functools.partial(jax.tree_util.keystr, simple=True, separator='.')
+    return {name(path[:-1]): leaf for path, leaf in paths}
+
+
+def with_parameters(model: Any, named: Mapping[str, Any]) -> Any:
+    """The model, or adapters, with the leaves of these names, as `parameters` gave them."""
+    leaves = [named[name] for name in parameters(model)]
+    return jax.tree.unflatten(jax.tree.structure(model), leaves)

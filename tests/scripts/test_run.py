@@ -15,7 +15,6 @@ import pytest
 from configs import lab
 from data import records
 from model import sharding
-from model.config import ModelConfig
 from scripts import run_settings, workspace
 from train import checkpoint, settings
 
@@ -124,13 +123,10 @@ def test_a_killed_run_ends_with_the_same_weights(uninterrupted, resumed):
     assert len(folders) == 6
     mesh = sharding.make_mesh((-1, 1, 1))
     for folder in folders:
-        described = json.loads((uninterrupted / folder / 'model_config.json').read_text())
+        config, fingerprint = checkpoint.read_description(uninterrupted / folder)
         one, other = (
             checkpoint.load_model(
-                workdir / folder,
-                ModelConfig(**described['model']),
-                mesh=mesh,
-                tokenizer_fingerprint=described['tokenizer'],
+                workdir / folder, config, mesh=mesh, tokenizer_fingerprint=fingerprint
             )
             for workdir in (uninterrupted, resumed)
         )

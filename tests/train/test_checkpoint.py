@@ -104,6 +104,15 @@ def test_a_folder_without_a_model_is_an_error(tmp_path):
         load(tmp_path / 'nothing')
 
 
+def test_descriptions_from_before_a_field_was_added_are_read(tmp_path):
+    fields = dataclasses.asdict(tiny.CONFIG)
+    earlier = {n: v for n, v in fields.items() if n not in checkpoint.EARLIER}
+    assert len(earlier) == 19
+    described = {'model': earlier, 'tokenizer': FINGERPRINT}
+    (tmp_path / checkpoint.CONFIG).write_text(json.dumps(described))
+    assert checkpoint.read_description(tmp_path) == (tiny.CONFIG, FINGERPRINT)
+
+
 def test_saving_again_replaces_the_model(saved, tmp_path):
     model, _ = saved
     other = jax.tree.map(lambda x: x + 1, model)
@@ -127,7 +136,9 @@ def test_parameters_without_their_description_are_no_model(saved, tmp_path):
 def test_a_saved_model_can_be_read_without_this_project(saved):
     model, folder = saved
     described = json.loads((folder / checkpoint.CONFIG).read_text())
-    assert described == {'model': dataclasses.asdict(model.config), 'tokenizer': FINGERPRINT}
+    fields = json.loads(json.dumps(dataclasses.asdict(model.config)))
+    assert described == {'model': fields, 'tokenizer': FINGERPRINT}
+    assert checkpoint.read_description(folder) == (model.config, FINGERPRINT)
     with jax.set_mesh(mesh_of(8, 1, 1)):
         parameters = ocp.load(folder)
     np.testing.assert_array_equal(parameters['embedding'], np.asarray(model.embedding[...]))
