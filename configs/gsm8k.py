@@ -87,7 +87,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'mesh': (1, -1, 1),
             'stages': lab.STAGES,
             'model': MODEL,
-            'tokenizer': {'kind': 'train', 'path': '', 'vocab_size': 8192},
+            'tokenizer': {'kind': 'train', 'path': '', 'vocab_size': 8192, 'template': 'elenchus'},
             'data': DATA,
             'sampling': SAMPLING,
             'train': TRAIN,

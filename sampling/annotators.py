@@ -92,7 +92,7 @@ def model(
         conversations = [
             (
                 *chat.question(paths[i].problem.question, guidance(paths[i], grammar)),
-                chat.sampled('attempt', (*encoded[i], chat.tokenizer.eos_id)[:limit], ()),
+                chat.sampled('attempt', (*encoded[i], chat.end_id)[:limit], ()),
             )
             for i in fitting
         ]

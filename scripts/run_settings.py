@@ -23,12 +23,17 @@ StageName = Literal[
     'reinforce',
 ]
 
+TemplateName = Literal[
+    'elenchus', 'chatml', 'qwen2.5', 'llama2', 'llama3', 'llama3.1', 'mistral', 'gemma'
+]
+
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerSettings:
     kind: Literal['lab', 'file', 'train']  # 'train': made from the training problems' text
-    path: str  # of kind 'file'
+    path: str  # of kind 'file': a tokenizer.model or tokenizer.json
     vocab_size: int  # of kind 'train'
+    template: TemplateName  # 'elenchus' for kinds 'lab' and 'train', which have its headers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,16 +211,21 @@ def check_critique(s: CritiqueSettings, *, temperature: float) -> None:
         raise ValueError(f'critique.correct_share={s.correct_share} must be in [0, 1)')
 
 
-def check_lengths(s: RunSettings, longest_question: int, *, longest_guide: int = 0) -> None:
-    """Raises ValueError where a conversation of the longest turns would not fit a shape."""
+def check_lengths(
+    s: RunSettings, longest_question: int, *, longest_guide: int = 0, overhead: int = 1
+) -> None:
+    """Raises ValueError where a conversation of the longest turns would not fit a shape.
+
+    `overhead` is the most tokens that stand between two turns.
+    """
     sampling = s.sampling
-    attempt = longest_question + 1 + sampling.attempt_tokens
+    attempt = longest_question + overhead + sampling.attempt_tokens
     criticised = attempt
     if s.evaluate.num_rounds > 1:  # a refinement becomes the next round's attempt
-        criticised = max(attempt, longest_question + 1 + sampling.refinement_tokens)
-    critique = criticised + 1 + sampling.critique_tokens
-    refinement = critique + 1 + sampling.refinement_tokens
-    prompt = max(critique, attempt + longest_guide) + 1
+        criticised = max(attempt, longest_question + overhead + sampling.refinement_tokens)
+    critique = criticised + overhead + sampling.critique_tokens
+    refinement = critique + overhead + sampling.refinement_tokens
+    prompt = max(critique, attempt + longest_guide) + overhead
     whole = max(refinement, critique + longest_guide)
     for name, size, needed in (
         ('reinforce.length', s.reinforce.length, attempt),
