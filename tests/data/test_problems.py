@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from data import lab, problems, verify
+from data import answers, lab, problems
 from data.records import Problem
 
 REAL = pathlib.Path(
@@ -242,8 +242,8 @@ def test_real_gsm8k_is_whole_and_verifies_against_itself(split, size, tmp_path, 
     found = list(load_gsm8k(folder, tmp_path, split=split))
     assert len(found) == size == len({problem.id for problem in found})
     assert not any('<<' in problem.solution for problem in found)
-    assert all(verify.extract_answer(problem.solution) == problem.answer for problem in found)
-    assert all(verify.parse_number(problem.answer) is not None for problem in found)
+    assert all(answers.extract_answer(problem.solution) == problem.answer for problem in found)
+    assert all(answers.parse_number(problem.answer) is not None for problem in found)
     assert {problem.level for problem in found} == set(range(2, 9))
 
 
