@@ -165,6 +165,8 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'data': {
                 'source': 'lab',
                 'path': '',
+                'test_source': '',
+                'test_path': '',
                 'data_dir': '.cache/data',
                 'seed': 0,
                 'num_train': 4000,

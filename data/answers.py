@@ -85,6 +85,12 @@ def extract_answer(text: str) -> str | None:
     return line.strip() or None
 
 
+def boxed(text: str) -> str | None:
+    r"""What the last `\boxed{` holds; None where there is none, or it is empty or never closed."""
+    last = text.rpartition(r'\boxed')[2].lstrip()
+    return _balanced(last, 1) if r'\boxed' in text and last.startswith('{') else None
+
+
 def _balanced(text: str, start: int) -> str | None:
     """The text from `start` to the brace that closes the one before it."""
     depth = 1

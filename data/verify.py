@@ -101,7 +101,7 @@ def serve(descriptor: int, comparator: str, timeout_s: float) -> None:
     module, name = comparator.split(':')
     compare_pair = getattr(importlib.import_module(module), name)
     if compare_pair is answers.math_equal:
-        answers.prepare_algebra()
+        answers.math_equal('(x+1)^2', 'x^2+2x+1')  # imports what later pairs need
     pipe = connection.Connection(descriptor)
     pipe.send(_READY)
     while True:

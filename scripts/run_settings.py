@@ -36,14 +36,28 @@ class TokenizerSettings:
     template: TemplateName  # 'elenchus' for kinds 'lab' and 'train', which have its headers
 
 
+TextSource = Literal['gsm8k', 'gsm8k_socratic', 'math', 'svamp', 'asdiv', 'jsonl']
+
+
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
-    source: Literal['lab', 'gsm8k', 'gsm8k_socratic', 'jsonl']
+    source: Literal['lab', TextSource]
     path: str  # a folder or file of the user's; '' for the public download or the generator
+    test_source: Literal['', TextSource]  # of the test problems; '' where they are the source's
+    test_path: str  # as path, of test_source
     data_dir: str  # where prepared data sets are kept
     seed: int  # of generated problems
     num_train: int
     num_test: int
+
+    def __post_init__(self):
+        if self.test_source and self.source == 'lab':
+            raise ValueError(
+                f"data.test_source={self.test_source!r} must be '' with data.source='lab', whose "
+                'words and judge know no other problems'
+            )
+        if self.test_path and not self.test_source:
+            raise ValueError(f'data.test_path={self.test_path!r} needs data.test_source')
 
 
 @dataclasses.dataclass(frozen=True)

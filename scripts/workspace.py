@@ -260,24 +260,22 @@ class Workspace:
 
     def _problems(self, split: str, count: int) -> Sequence[Problem]:
         data = self.settings.data
-        options: dict[str, Any] = {
-            'lab': {
-                'data_dir': data.data_dir,
-                'seed': data.seed,
-                'num_problems': {'train': data.num_train, 'test': data.num_test},
-            },
-            'jsonl': {'path': data.path},
-        }.get(
-            data.source,
-            {'data_dir': data.data_dir, 'annotations': False, 'path': data.path or None},
-        )
+        source, path = data.source, data.path
+        if split == 'test' and data.test_source:
+            source, path = data.test_source, data.test_path
+        options: dict[str, Any] = {'data_dir': data.data_dir, 'path': path or None}
+        if source == 'lab':
+            sizes = {'train': data.num_train, 'test': data.num_test}
+            options = {'data_dir': data.data_dir, 'seed': data.seed, 'num_problems': sizes}
+        elif source.startswith('gsm8k'):
+            options['annotations'] = False
         try:
-            found = problems.load(data.source, split=split, **options)
+            found = problems.load(source, split=split, **options)
         except ValueError as error:
             raise ValueError(f'config.data: {error}') from error
         if len(found) < count:
             raise ValueError(
-                f'data.num_{split}={count}, but {data.source} has {len(found)} {split} problems'
+                f'data.num_{split}={count}, but {source} has {len(found)} {split} problems'
             )
         return [found[i] for i in range(count)]
 

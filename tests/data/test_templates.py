@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data import chat as chats
-from data import records, templates, tokenizer_json
+from data import critique_files, problem_sets, records, templates, tokenizer_json
 from data import tokenizer as tokenizers
 from tests import families
 
@@ -174,3 +174,65 @@ def test_a_template_that_the_tokenizer_cannot_spell_is_refused():
         chats.Chat(read('chatml'), templates.LLAMA3)
     with pytest.raises(ValueError, match="template 'elenchus'.*'</s>'"):
         chats.Chat(read('chatml'))
+
+
+def masked(chat, found):
+    """What is trained in an example: for each run of trained tokens, its text and its last id."""
+    runs = np.split(np.arange(len(found.tokens)), np.flatnonzero(np.diff(found.loss_mask)) + 1)
+    trained_runs = [found.tokens[run] for run in runs if found.loss_mask[run[0]]]
+    ended = [(chat.tokenizer.decode(run[:-1]), run[-1]) for run in trained_runs]
+    return [(text.removesuffix(' ') if len(chat._ending) > 1 else text, i) for text, i in ended]
+
+
+@pytest.mark.parametrize('name', ['chatml', 'llama2', 'llama3', 'mistral.model', 'gemma'])
+def test_gsm8k_is_trained_on_its_solutions_alone(name, shared_data):
+    chat = CHATS[name]
+    with (shared_data / 'gsm8k' / 'test.jsonl').open(encoding='utf-8') as lines:
+        for i, line in zip(range(20), lines, strict=False):
+            problem = problem_sets.problem_of(problem_sets.Gsm8k, line, id=str(i))
+            turns = (*chat.question(problem.question), chat.written('attempt', problem.solution))
+            found = trained(chat, turns, ('attempt',))
+            assert masked(chat, found) == [(problem.solution, chat.end_id)]
+            shown = chat.tokenizer.decode(found.tokens[found.loss_mask == 0])
+            assert problem.question in shown and problem.solution not in shown
+
+
+@pytest.mark.parametrize('name', ['chatml', 'llama2', 'llama3', 'mistral.model', 'gemma'])
+def test_mathcritique_trains_the_critic_on_critiques_and_the_actor_on_refinements(
+    name, shared_data
+):
+    chat = CHATS[name]
+    for record in critique_files.read(shared_data / 'mathcritique' / 'gsm8k.json')[:10]:
+        told = (record.response, record.critique, record.refinement)
+        written = map(chat.written, ('attempt', 'critique', 'refinement'), told)
+        turns = (*chat.question(record.question), *written)
+        critic = trained(chat, turns[:3], ('critique',))
+        actor = trained(chat, turns, ('refinement',))
+        assert masked(chat, critic) == [(record.critique, chat.end_id)]
+        assert masked(chat, actor) == [(record.refinement, chat.end_id)]
+        shown = chat.tokenizer.decode(critic.tokens[critic.loss_mask == 0])
+        assert record.question in shown and record.response in shown
+        ends = [(x.tokens[x.loss_mask == 0] == chat.end_id).sum() for x in (critic, actor)]
+        users = 'llama' in name or 'mistral' in name  # a user's message has the end token, or not
+        assert ends == ([0, 1] if users and name != 'llama3' else [1, 3])
+
+
+def test_the_whole_of_a_conversation_as_its_two_readers_see_it():
+    chat = CHATS['chatml']
+    turns = conversation(chat)
+    specials = {chat.tokenizer.special(s): s for s in ('<|im_start|>', '<|im_end|>')}
+
+    def shown(found):
+        texts = [specials.get(t, chat.tokenizer.decode([t])) for t in found.tokens.tolist()]
+        marks = zip(texts, found.loss_mask, strict=True)
+        return ''.join(f'[{text}]' if mark else text for text, mark in marks).replace('][', '')
+
+    question, attempt, critique, refinement = (TOLD[role] for role in TOLD)
+    user, assistant, end = '<|im_start|>user\n', '<|im_start|>assistant\n', '<|im_end|>'
+    assert shown(trained(chat, turns, ('attempt', 'refinement'))) == (
+        f'{user}{question}{end}\n{assistant}[{attempt}{end}]\n'
+        f'{user}{critique}{end}\n{assistant}[{refinement}{end}]'
+    )
+    assert shown(trained(chat, turns[:3], ('critique',))) == (
+        f'{user}{question}\n\n{attempt}{end}\n{assistant}[{critique}{end}]'
+    )

@@ -165,3 +165,38 @@ def test_no_worker_starts_for_what_needs_none():
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ValueError, match='> 0'):
         verify.Verifier(**settings)
+
+
+HOSTILE = [
+    r'2^{2^{2^{2^{2^{2}}}}}',
+    r'\sqrt{' * 300 + '2' + '}' * 300,
+    r'\frac{1}{' * 100 + '2' + '}' * 100,
+    '{' * 500 + '7' + '}' * 500,
+    r'\left(' * 300 + '7' + r'\right)' * 300,
+    '9' * 990 + '!',
+    r'\frac{1}{0}',
+    '1/0 + 7',
+    '1e999',
+    '-1e999 + x',
+    '\u0667',
+    '\u0667 + \uff10',
+    '7\u0000',
+    '\U0001d7df',
+    'x' * 900,
+    r'\begin{pmatrix}' + '1&' * 200 + r'1\end{pmatrix}',
+    r'\text{' + 'seven' * 150 + '}',
+    '7' + '0' * 100_000,
+    'x+' * 50_000 + '7',
+    r'\frac{7}{1}' * 10_000,
+]
+
+
+def test_hostile_answers_are_never_right_and_never_outlast_the_limit():
+    with verifier('data.answers:math_equal', num_workers=1, timeout_s=2.0) as checker:
+        assert checker.check([('#### 3+4', '7')]) == [Outcome.RIGHT]  # the worker has started
+        start = time.monotonic()
+        outcomes = checker.check([(f'#### {answer}', '7') for answer in HOSTILE])
+        killed = checker.counts[Outcome.TIMEOUT] + checker.counts[Outcome.ERROR]
+        took = time.monotonic() - start
+    assert Outcome.RIGHT not in outcomes and Outcome.NO_ANSWER not in outcomes
+    assert took < 2.0 * len(HOSTILE) + 30 * (killed + 1)
