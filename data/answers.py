@@ -225,7 +225,7 @@ def math_equal(answer: str, reference: str) -> bool:
     """
     import math_verify
 
-    prepare_algebra()
+    _without_evaluation()
     config = [math_verify.LatexExtractionConfig()]
     gold, target = (
         math_verify.parse(rf'\boxed{{{text}}}', config, parsing_timeout=None, raise_on_error=True)
@@ -236,7 +236,7 @@ def math_equal(answer: str, reference: str) -> bool:
     )
 
 
-def prepare_algebra() -> None:
+def _without_evaluation() -> None:
     """Imports what algebra needs and takes evaluation from it; see `math_equal`.
 
     sympy imports its units when it first simplifies, and they are read by `eval`: before this.
