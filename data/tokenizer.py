@@ -247,7 +247,7 @@ def lab_tokenizer() -> SentencePieceTokenizer:
     return word_tokenizer(lab.WORDS)
 
 
-def following(tokenizer: Tokenizer, text: str, *, after: str = ':') -> list[int]:
+def following(tokenizer: Tokenizer, text: str, *, after: str = 'a') -> list[int]:
     """Ids of text that goes on after other text, so that no space is put before it.
 
     Raises ValueError where the tokenizer makes one token of the two.

@@ -90,7 +90,7 @@ class Workspace:
 
     @property
     def verdict_ids(self) -> dict[str, int]:
-        """Ids of the first tokens of the two verdict words as they follow a colon and a space."""
+        """Ids of the first tokens of the two verdict words as they follow a space."""
         words = ('correct', 'wrong') if self.grammar is critiques.LAB else ('Correct', 'Wrong')
         correct, wrong = (tokenizers.following(self.tokenizer, f' {word}')[0] for word in words)
         if correct == wrong:

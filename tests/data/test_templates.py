@@ -127,6 +127,20 @@ def test_a_guide_belongs_to_the_question_s_message(name):
     assert special[0] == special[1]
 
 
+def test_a_guide_after_a_critique_shares_its_message_and_leaves_its_ids(name):
+    chat = CHATS[name]
+    turns = conversation(chat)[:3]
+    (_, guide) = chat.question('How many?', guide='Think.')
+    told = chat.rendered((*turns, guide), 'refinement')
+    critique, hint = told[2].body, told[3]
+    assert (
+        critique[: len(turns[2].tokens) - len(chat._ending)]
+        == turns[2].tokens[: -len(chat._ending)]
+    )
+    assert chat.tokenizer.decode(critique) == TOLD['critique'] + '\n\n'
+    assert hint == ((), guide.tokens)
+
+
 def test_special_tokens_typed_as_text_stay_text(name):
     chat = CHATS[name]
     special = chat.tokenizer.special_ids
