@@ -18,6 +18,7 @@ from data import answers
 
 STARTUP_S = 120.0  # a worker imports sympy, on a busy machine
 WORKER_BYTES = 4 << 30  # address space of a worker
+PATIENCE = 10  # seconds by the clock for each of processor time: what else runs decides nothing
 
 
 class Outcome(enum.StrEnum):
@@ -34,7 +35,7 @@ _READY = 'ready'
 
 
 class _Worker:
-    """A child process with one pair in flight; its clock starts once it has imported."""
+    """A child process with one pair in flight; its time starts once it has imported."""
 
     def __init__(self, comparator: str, timeout_s: float):
         self._timeout_s = timeout_s
@@ -57,7 +58,9 @@ class _Worker:
 
     def send(self, pair: tuple[str, str]) -> None:
         self.pair = pair
-        self.deadline = time.monotonic() + (self._timeout_s if self._ready else STARTUP_S)
+        self.deadline = time.monotonic() + (
+            PATIENCE * self._timeout_s if self._ready else STARTUP_S
+        )
         with contextlib.suppress(BrokenPipeError):  # it died idle: receive() finds the pipe ended
             self.connection.send(pair)
 
@@ -67,10 +70,11 @@ class _Worker:
             message = self.connection.recv()
         except (EOFError, ConnectionResetError):
             self._require_ready('died')
-            return Outcome.ERROR
+            out_of_time = self._process.wait() == -signal.SIGPROF
+            return Outcome.TIMEOUT if out_of_time else Outcome.ERROR
         if message == _READY:
             self._ready = True
-            self.deadline = time.monotonic() + self._timeout_s
+            self.deadline = time.monotonic() + PATIENCE * self._timeout_s
             return None
         return Outcome.RIGHT if message else Outcome.WRONG
 
@@ -93,8 +97,9 @@ class _Worker:
 def serve(descriptor: int, comparator: str, timeout_s: float) -> None:
     """A worker's loop: pairs in, booleans out, until the parent closes the pipe.
 
-    A comparator that raises ends the process, which the parent counts as an error. The alarm ends
-    a worker whose parent is gone.
+    A comparator that raises ends the process, which the parent counts as an error. So does one that
+    takes too much processor time, whose signal the parent knows. The alarm ends a worker whose
+    parent is gone.
     """
     resource.setrlimit(resource.RLIMIT_AS, (WORKER_BYTES, WORKER_BYTES))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -109,8 +114,10 @@ def serve(descriptor: int, comparator: str, timeout_s: float) -> None:
             pair = pipe.recv()
         except EOFError:
             return
-        signal.alarm(math.ceil(timeout_s) + 5)
+        signal.alarm(math.ceil(PATIENCE * timeout_s) + 5)
+        signal.setitimer(signal.ITIMER_PROF, timeout_s)
         pipe.send(bool(compare_pair(*pair)))
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
 
 
@@ -118,7 +125,8 @@ class Verifier:
     """Checks responses against reference answers; a context manager that owns its workers.
 
     Numbers and equal texts are settled here. All else goes to at most `num_workers` child
-    processes, started when first needed, each killed when one pair takes more than `timeout_s`.
+    processes, started when first needed, each killed when one pair takes more than `timeout_s`
+    of processor time, or `PATIENCE` times that by the clock.
     `comparator` names their function as 'module:function'. `counts` adds up outcomes.
     """
 

@@ -103,6 +103,6 @@ if __name__ == '__main__':
     flags.DEFINE_string('data_dir', '.cache/data', 'Where prepared data sets are kept.')
     flags.DEFINE_string('split', 'test', 'Which split.')
     flags.DEFINE_integer('num_workers', 1, 'Processes for algebra.', lower_bound=1)
-    flags.DEFINE_float('timeout_s', 5.0, 'Seconds that one pair may take.')
+    flags.DEFINE_float('timeout_s', 5.0, 'Seconds of processor time that one pair may take.')
     flags.DEFINE_integer('limit', None, 'Only so many problems, the first.', lower_bound=1)
     settings.run_main(main)

@@ -107,7 +107,7 @@ def test_a_hanging_worker_is_killed_and_only_its_item_times_out(comparators):
             Outcome.TIMEOUT,
             Outcome.RIGHT,
         ]
-        assert time.monotonic() - start < 30
+        assert time.monotonic() - start < 100
         assert checker.counts == {Outcome.RIGHT: 2, Outcome.TIMEOUT: 2, Outcome.WRONG: 1}
 
 
@@ -199,4 +199,4 @@ def test_hostile_answers_are_never_right_and_never_outlast_the_limit():
         killed = checker.counts[Outcome.TIMEOUT] + checker.counts[Outcome.ERROR]
         took = time.monotonic() - start
     assert Outcome.RIGHT not in outcomes and Outcome.NO_ANSWER not in outcomes
-    assert took < 2.0 * len(HOSTILE) + 30 * (killed + 1)
+    assert took < verify.PATIENCE * 2.0 * len(HOSTILE) + verify.STARTUP_S * killed
