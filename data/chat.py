@@ -85,11 +85,14 @@ class Chat:
     def rendered(self, turns: Sequence[records.Turn], role: str) -> list[Stretch]:
         """The turns as they stand before the player who writes `role`.
 
-        Sampled ids are kept. A question or guide that the next turn's message goes on from is
-        encoded with what joins them. Raises ValueError where a family's player has two turns in a
-        row.
+        Where roles have headers of their own, both players read the turns as they are. Else the
+        headers are the reader's and sampled ids are kept; a question or guide that the next turn's
+        message goes on from is encoded with what joins them. Raises ValueError where a family's
+        player has two turns in a row.
         """
         player = templates.PLAYERS.get(_known(role))
+        if self.template.user is None:
+            return [Stretch(turn.header, turn.tokens) for turn in turns]
         stretches: list[Stretch] = []
         for i, turn in enumerate(turns):
             before = turns[i - 1] if i else None
@@ -170,11 +173,9 @@ class Chat:
         """The ids between the bodies of two turns; before the first where `before` is None."""
         template = self.template
         header = self._ids(template.frame(role, player).header)
-        if before is None:
+        if before is None or template.user is None:
             return self._ids(template.opening) + header
         footer = template.frame(before.role, player).footer
-        if template.user is None:
-            return header
         owns = template.owns(before.role, player)
         if owns and template.owns(role, player):
             raise ValueError(f'{before.role} and {role} follow each other: what was said between?')
