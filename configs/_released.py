@@ -82,13 +82,17 @@ def adamw(learning_rate: float, **changes) -> dict:
     return lab.optimizer(learning_rate, **{'name': 'adamw', 'beta2': 0.999} | changes)
 
 
-def config(model: dict, folder: str, optimizer: dict, *, num_steps: int) -> ConfigDict:
-    """GSM8K's stages from a released model, kept with its tokenizer in `folder`."""
+def config(
+    model: dict, folder: str, optimizer: dict, *, template: str, num_steps: int
+) -> ConfigDict:
+    """GSM8K's stages from a released model that scripts/convert.py imported into `folder`."""
     made = gsm8k.get_config()
     made.model.update(model)
     made.model.update({'remat': 'full', 'logits_chunk': 128})
-    made.tokenizer = {'kind': 'file', 'path': f'{folder}/tokenizer.model', 'vocab_size': 0}
-    made.base.checkpoint = f'{folder}/model'
+    made.tokenizer.update(
+        {'kind': 'file', 'path': f'{folder}/tokenizer.json', 'vocab_size': 0, 'template': template}
+    )
+    made.base.checkpoint = folder
     made.base.fit = {'num_steps': 0, 'optimizer': optimizer}
     for stage in (made.actor, made.critic, made.improve):
         stage.fit = {'num_steps': num_steps, 'optimizer': optimizer}

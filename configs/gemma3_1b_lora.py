@@ -14,7 +14,9 @@ from configs import _released, lab
 
 def default() -> ConfigDict:
     optimizer = _released.adamw(2e-4, schedule='cosine', warmup_fraction=0.03)
-    made = _released.config(_released.GEMMA3_1B, 'models/gemma3_1b', optimizer, num_steps=100)
+    made = _released.config(
+        _released.GEMMA3_1B, 'models/gemma3_1b', optimizer, template='gemma', num_steps=100
+    )
     return _released.adapt(made, lab.lora(rank=16, alpha=32.0))
 
 

@@ -5,7 +5,8 @@ configs/gsm8k.py:tiny    a small model for a few hundred steps on two CPU cores:
                          samples have the right form; a score is not to be expected
 configs/gsm8k.py:smoke   every stage with tiny numbers
 
-The data is downloaded; --config.data.path=DIR reads DIR/train.jsonl and DIR/test.jsonl instead.
+The data is downloaded; --config.data.path=DIR reads DIR/train.jsonl and DIR/test.jsonl instead, and
+--config.data.test_source=svamp evaluates on other problems.
 """
 
 from ml_collections import ConfigDict
@@ -78,6 +79,8 @@ TRAIN = {
 DATA = {
     'source': 'gsm8k',
     'path': '',
+    'test_source': '',
+    'test_path': '',
     'data_dir': '.cache/data',
     'seed': 0,
     'num_train': 7473,
@@ -96,7 +99,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'mesh': (1, -1, 1),
             'stages': lab.STAGES,
             'model': MODEL,
-            'tokenizer': {'kind': 'train', 'path': '', 'vocab_size': 8192},
+            'tokenizer': {'kind': 'train', 'path': '', 'vocab_size': 8192, 'template': 'elenchus'},
             'data': DATA,
             'sampling': SAMPLING,
             'train': TRAIN,

@@ -212,10 +212,12 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'mesh': (-1, 1, 1),
             'stages': STAGES,
             'model': MODEL,
-            'tokenizer': {'kind': 'lab', 'path': '', 'vocab_size': 0},
+            'tokenizer': {'kind': 'lab', 'path': '', 'vocab_size': 0, 'template': 'elenchus'},
             'data': {
                 'source': 'lab',
                 'path': '',
+                'test_source': '',
+                'test_path': '',
                 'data_dir': '.cache/data',
                 'seed': 0,
                 'num_train': 4000,

@@ -32,7 +32,9 @@ SAMPLING = {
 
 def default() -> ConfigDict:
     optimizer = _released.adamw(5e-6, schedule='cosine', warmup_fraction=0.0)
-    made = _released.config(_released.LLAMA3_8B, 'models/llama3_8b', optimizer, num_steps=100)
+    made = _released.config(
+        _released.LLAMA3_8B, 'models/llama3_8b', optimizer, template='llama3', num_steps=100
+    )
     made.model.max_length = 4096
     made.data.update(
         {

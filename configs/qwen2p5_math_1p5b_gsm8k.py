@@ -24,7 +24,9 @@ def lora() -> ConfigDict:
 
 def fine_tuned(optimizer: dict) -> ConfigDict:
     folder = f'models/{NAME}'
-    return _released.config(_released.QWEN2P5_MATH_1P5B, folder, optimizer, num_steps=100)
+    return _released.config(
+        _released.QWEN2P5_MATH_1P5B, folder, optimizer, template='qwen2.5', num_steps=100
+    )
 
 
 def get_config(arg: str = 'default') -> ConfigDict:

@@ -12,7 +12,9 @@ from configs import _released
 
 def default() -> ConfigDict:
     optimizer = _released.adamw(1e-5, warmup_fraction=0.1)
-    return _released.config(_released.QWEN3_0P6B, 'models/qwen3_0p6b', optimizer, num_steps=100)
+    return _released.config(
+        _released.QWEN3_0P6B, 'models/qwen3_0p6b', optimizer, template='chatml', num_steps=100
+    )
 
 
 def get_config(arg: str = 'default') -> ConfigDict:

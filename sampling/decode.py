@@ -149,7 +149,7 @@ def _step(model, state: DecodeState, key, *, method: Method, stop_ids) -> Decode
         state.request, position
     )
     token, logprob = jax.vmap(method.sample)(keys, model.logits(hidden[:, 0]))
-    stopped = functools.reduce(jnp.logical_or, (token == stop for stop in stop_ids))
+    stopped = (token[:, None] == jnp.asarray(stop_ids)).any(axis=1)
     slots = jnp.arange(B)
     return _constrain(
         dataclasses.replace(

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from data import answers
 from data import critiques as critique_lib
-from data import verify
 from data.judge import Judge
 from data.records import Episode, Problem
 from model.transformer import Transformer
@@ -84,7 +84,7 @@ def note(sampler: Sampler, episode: Episode, problem: Problem, found_by: str) ->
     response = sampler.chat.text(episode.turns[-1])
     models = sampler.chat.text(episode.turn('attempt')) if 'refinement' in roles else None
     helped = found_by not in ('attempt', 'uniform')
-    whole = not helped or verify.passes_barrier(
+    whole = not helped or answers.passes_barrier(
         response, problem.solution, problem.solution if models is None else models
     )
     facts = {'found_by': found_by, 'whole': whole}

@@ -134,7 +134,7 @@ def score_steps(
         criticised,
         scorer.shapes,
         grammar=players.grammar,
-        tokenizer=players.sampler.chat.tokenizer,
+        chat=players.sampler.chat,
         **scorer.verdict_ids,
     )
     result = []

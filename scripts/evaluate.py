@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data import verify
+from data import answers
 from data.records import Episode, Problem
 from model.transformer import Transformer
 from sampling import beam as beam_lib
@@ -215,7 +215,7 @@ def right_answers(problems, groups, rounds, oracle) -> list[set[str]]:
         episodes = list(group)
         for i in (next(ids) for _ in group):
             episodes += [*rounds.get(i, ()), *([oracle[i]] if i in oracle else [])]
-        right.append(curve_lib.right_answers(episodes, verify.canonical(problem.answer)))
+        right.append(curve_lib.right_answers(episodes, answers.canonical(problem.answer)))
     return right
 
 

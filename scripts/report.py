@@ -230,9 +230,10 @@ def _curves(workdir: pathlib.Path, stages: Stages) -> str:
 def _episodes(workdir: pathlib.Path, stages: Stages) -> str:
     folders = [workdir / 'stages' / name / 'episodes' for name in stages if 'evaluate' in name]
     folder = next((f for f in folders if any(f.glob('*.array_record'))), None)
-    if folder is None or not (workdir / 'tokenizer.model').exists():
+    path = tokenizer.saved_in(workdir)
+    if folder is None or path is None:
         return NOT_RUN
-    decode = tokenizer.load_tokenizer(workdir / 'tokenizer.model').decode
+    decode = tokenizer.load_tokenizer(path).decode
     chosen = choose_episodes(records.read_episodes(folder), NUM_EPISODES)
     note = (
         f'{len(chosen)} of the episodes of {_text(folder.parent.name)}, of each kind and level by '

@@ -31,22 +31,41 @@ StageName = Literal[
     'reinforce',
 ]
 
+TemplateName = Literal[
+    'elenchus', 'chatml', 'qwen2.5', 'llama2', 'llama3', 'llama3.1', 'mistral', 'gemma'
+]
+
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerSettings:
     kind: Literal['lab', 'file', 'train']  # 'train': made from the training problems' text
-    path: str  # of kind 'file'
+    path: str  # of kind 'file': a tokenizer.model or tokenizer.json
     vocab_size: int  # of kind 'train'
+    template: TemplateName  # 'elenchus' for kinds 'lab' and 'train', which have its headers
+
+
+TextSource = Literal['gsm8k', 'gsm8k_socratic', 'math', 'svamp', 'asdiv', 'jsonl']
 
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
-    source: Literal['lab', 'gsm8k', 'gsm8k_socratic', 'jsonl']
+    source: Literal['lab', TextSource]
     path: str  # a folder or file of the user's; '' for the public download or the generator
+    test_source: Literal['', TextSource]  # of the test problems; '' where they are the source's
+    test_path: str  # as path, of test_source
     data_dir: str  # where prepared data sets are kept
     seed: int  # of generated problems
     num_train: int
     num_test: int
+
+    def __post_init__(self):
+        if self.test_source and self.source == 'lab':
+            raise ValueError(
+                f"data.test_source={self.test_source!r} must be '' with data.source='lab', whose "
+                'words and judge know no other problems'
+            )
+        if self.test_path and not self.test_source:
+            raise ValueError(f'data.test_path={self.test_path!r} needs data.test_source')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,22 +292,28 @@ def check_critique(s: CritiqueSettings, *, temperature: float) -> None:
 
 
 def check_lengths(
-    s: RunSettings, longest_question: int, *, longest_guide: int = 0, longest_hint: int = 0
+    s: RunSettings,
+    longest_question: int,
+    *,
+    longest_guide: int = 0,
+    longest_hint: int = 0,
+    overhead: int = 1,
 ) -> None:
     """Raises ValueError where a conversation of the longest turns would not fit a shape.
 
     A guide is shown to an annotator behind the attempt, a hint to the actor behind the question.
+    `overhead` is the most tokens that stand between two turns.
     """
     sampling = s.sampling
-    attempt = longest_question + 1 + sampling.attempt_tokens
+    attempt = longest_question + overhead + sampling.attempt_tokens
     criticised = attempt
     if s.evaluate.num_rounds > 1:  # a refinement becomes the next round's attempt
-        criticised = max(attempt, longest_question + 1 + sampling.refinement_tokens)
-    critique = criticised + 1 + sampling.critique_tokens
-    refinement = critique + 1 + sampling.refinement_tokens
+        criticised = max(attempt, longest_question + overhead + sampling.refinement_tokens)
+    critique = criticised + overhead + sampling.critique_tokens
+    refinement = critique + overhead + sampling.refinement_tokens
     hinted = longest_question + longest_hint
-    prompt = max(critique, attempt + longest_guide, hinted) + 1
-    whole = max(refinement, critique + longest_guide, hinted + 1 + sampling.attempt_tokens)
+    prompt = max(critique, attempt + longest_guide, hinted) + overhead
+    whole = max(refinement, critique + longest_guide, hinted + overhead + sampling.attempt_tokens)
     for name, size, needed in (
         ('reinforce.length', s.reinforce.length, attempt),
         ('sampling.score.lengths[-1]', sampling.score.lengths[-1], critique),

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from absl import flags
 
-from data import annotate, lab, mistakes, records, verify
+from data import annotate, answers, lab, mistakes, records
 from data.records import Example, Problem, Turn
 from model import lora
 from model.transformer import Transformer
@@ -147,7 +147,7 @@ def guided_demonstration(
     if kind == 'answer_driven':
         for _ in range(GUIDED_TRIES):
             shown = demonstration(problem, misconceptions, rng=rng)
-            if verify.extract_answer(shown) == problem.answer:
+            if answers.extract_answer(shown) == problem.answer:
                 return shown
     return problem.solution
 

@@ -19,6 +19,7 @@ from data import annotate, critiques, json_files, judge, mistakes, problems, rec
 from data import tokenizer as tokenizers
 from data.chat import Chat
 from data.records import Episode, Problem
+from data.templates import TEMPLATES
 from model import lora, sharding, transformer
 from model.config import ModelConfig
 from model.transformer import Transformer
@@ -50,7 +51,7 @@ class Workspace:
         self.train_problems = self._problems('train', self.settings.data.num_train)
         self.test_problems = self._problems('test', self.settings.data.num_test)
         self.tokenizer = self._tokenizer()
-        self.chat = Chat(self.tokenizer)
+        self.chat = Chat(self.tokenizer, TEMPLATES[self.settings.tokenizer.template])
         self.models = Models(
             self.settings.model,
             self.mesh,
@@ -69,10 +70,11 @@ class Workspace:
             self._longest_question(),
             longest_guide=self._longest_guide(),
             longest_hint=self._longest_hint(),
+            overhead=self.chat.overhead,
         )
         self._check_annotator()
         self._write('config.json', settings.to_json(config))
-        self.tokenizer.save(self.workdir / 'tokenizer.model')
+        self.tokenizer.save(self.workdir / self.tokenizer.file_name)
         jax.set_mesh(self.mesh)
 
     # What stages use
@@ -92,17 +94,16 @@ class Workspace:
 
     @functools.cached_property
     def banned(self) -> tuple[int, ...]:
-        """Ids that are never sampled: control symbols other than the end token, and padding."""
-        names = (*tokenizers.HEADERS, tokenizers.PAD, tokenizers.UNK, tokenizers.BOS)
-        control = {self.tokenizer.special(name) for name in names}
+        """Ids that are never sampled: special tokens other than the end token, and unused ones."""
+        control = self.tokenizer.special_ids - {self.chat.end_id}
         unused = range(self.tokenizer.vocab_size, self.settings.model.vocab_size)
         return tuple(sorted(control | set(unused)))
 
     @property
     def verdict_ids(self) -> dict[str, int]:
-        """Ids of the two verdict words as they follow a space."""
+        """Ids of the first tokens of the two verdict words as they follow a space."""
         words = ('correct', 'wrong') if self.grammar is critiques.LAB else ('Correct', 'Wrong')
-        correct, wrong = (self.tokenizer.encode(word)[0] for word in words)
+        correct, wrong = (tokenizers.following(self.tokenizer, f' {word}')[0] for word in words)
         if correct == wrong:
             raise ValueError(
                 f'the tokenizer begins {words} with the same token: step rewards '
@@ -112,11 +113,11 @@ class Workspace:
 
     def sampler(self) -> Sampler:
         """Writes whole turns."""
-        return self._sampler(self.tokenizer.eos_id)
+        return self._sampler(self.chat.end_id)
 
     def line_sampler(self) -> Sampler:
         """Writes a turn up to its next line break."""
-        return self._sampler(self.tokenizer.eos_id, self.tokenizer.newline_id)
+        return self._sampler(self.chat.end_id, *sorted(self.tokenizer.newline_ids))
 
     def _sampler(self, *stop_ids: int) -> Sampler:
         s = self.settings.sampling
@@ -284,24 +285,22 @@ class Workspace:
 
     def _problems(self, split: str, count: int) -> Sequence[Problem]:
         data = self.settings.data
-        options: dict[str, Any] = {
-            'lab': {
-                'data_dir': data.data_dir,
-                'seed': data.seed,
-                'num_problems': {'train': data.num_train, 'test': data.num_test},
-            },
-            'jsonl': {'path': data.path},
-        }.get(
-            data.source,
-            {'data_dir': data.data_dir, 'annotations': False, 'path': data.path or None},
-        )
+        source, path = data.source, data.path
+        if split == 'test' and data.test_source:
+            source, path = data.test_source, data.test_path
+        options: dict[str, Any] = {'data_dir': data.data_dir, 'path': path or None}
+        if source == 'lab':
+            sizes = {'train': data.num_train, 'test': data.num_test}
+            options = {'data_dir': data.data_dir, 'seed': data.seed, 'num_problems': sizes}
+        elif source.startswith('gsm8k'):
+            options['annotations'] = False
         try:
-            found = problems.load(data.source, split=split, **options)
+            found = problems.load(source, split=split, **options)
         except ValueError as error:
             raise ValueError(f'config.data: {error}') from error
         if len(found) < count:
             raise ValueError(
-                f'data.num_{split}={count}, but {data.source} has {len(found)} {split} problems'
+                f'data.num_{split}={count}, but {source} has {len(found)} {split} problems'
             )
         return [found[i] for i in range(count)]
 
@@ -312,8 +311,8 @@ class Workspace:
         elif t.kind == 'file':
             if not pathlib.Path(t.path).is_file():
                 raise ValueError(
-                    f'tokenizer.path={t.path!r} is no file: give a tokenizer.model, such as '
-                    'scripts/tokenizer.py makes'
+                    f'tokenizer.path={t.path!r} is no file: give a tokenizer.json, or a '
+                    'tokenizer.model such as scripts/tokenizer.py makes'
                 )
             tokenizer = tokenizers.load_tokenizer(t.path)
         else:
@@ -331,8 +330,10 @@ class Workspace:
 
     def _longest_question(self) -> int:
         problems = (*self.train_problems, *self.test_problems)
-        turns = (turn for p in problems for turn in self.chat.question(p.question))
-        return max(len(turn.header) + len(turn.tokens) for turn in turns)
+        turns = (self.chat.question(p.question) for p in problems)
+        return max(
+            len(lead + body) for t in turns for lead, body in self.chat.rendered(t, 'attempt')
+        )
 
     def _longest_guide(self) -> int:
         """Tokens of the longest guide that an annotating model may be given; 0 without one."""
@@ -345,14 +346,15 @@ class Workspace:
             for p in self.train_problems[: s.critique.num_problems]
             for kind in mistakes.kinds(p)
         )
-        return 1 + max(len(self.tokenizer.encode(guide)) for guide in guides)
+        return self.chat.overhead + max(len(self.tokenizer.encode(guide)) for guide in guides)
 
     def _longest_hint(self) -> int:
         """Tokens of the longest guide that the actor is shown; 0 without one."""
         s = self.settings
         asked = self.train_problems[: s.improve.num_problems]
         hints = [g(p) for name, g in guidance.GUIDES.items() if name in s.stages for p in asked]
-        return 1 + max(len(self.tokenizer.encode(hint)) for hint in hints) if hints else 0
+        longest = max((len(self.tokenizer.encode(hint)) for hint in hints), default=0)
+        return self.chat.overhead + longest if hints else 0
 
 
 def link_tree(source: pathlib.Path, folder: pathlib.Path) -> None:

@@ -149,7 +149,7 @@ def judge(pairs):
     return facts
 
 
-def step_rewards(critic, criticised, shapes, *, grammar, tokenizer, correct_id, wrong_id):
+def step_rewards(critic, criticised, shapes, *, grammar, chat, correct_id, wrong_id):
     """Stands for steps.step_rewards: 0.9 where the critique says correct, 0.1 where wrong."""
     values = {True: 0.9, False: 0.1, None: 0.0}
     told = []

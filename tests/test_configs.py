@@ -12,7 +12,7 @@ import jax
 import pytest
 
 from configs import critics, findings
-from data import chat, lab, problems
+from data import chat, lab, problem_sets
 from data import tokenizer as tokenizers
 from data.records import Batch
 from model import config as model_config
@@ -312,7 +312,7 @@ def test_its_shapes_hold_the_longest_real_question(name, shared_data):
     for split, count in (('train', s.data.num_train), ('test', s.data.num_test)):
         with (shared_data / 'gsm8k' / f'{split}.jsonl').open(encoding='utf-8') as lines:
             read = [
-                problems.gsm8k_problem(line, id=f'{split}/{i}', annotations=False)
+                problem_sets.problem_of(problem_sets.Gsm8k, line, id=f'{split}/{i}')
                 for i, line in zip(range(count), lines, strict=False)
             ]
         assert len(read) == count
