@@ -66,9 +66,9 @@ def insert(
     slots: jax.Array,
     requests: jax.Array,
     stop_at: jax.Array,
-    parked: jax.Array,
-    shared: jax.Array,
-    store: KVCache | None,
+    parked: jax.Array | None = None,
+    shared: jax.Array | None = None,
+    store: KVCache | None = None,
 ) -> DecodeState:
     """Reads R prompts once and puts them into M slots, several of which may share a prompt.
 
