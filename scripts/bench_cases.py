@@ -144,15 +144,3 @@ def _pass(
         num_parameters(config) * element + cache_bytes(config, batch=1, length=1) * rows * length
     )
     return max(flops / machine.flops, bytes_ / machine.bandwidth)
-
-
-def parking_flops(case: Case, config: ModelConfig) -> dict[str, float]:
-    """Operations of an episode, and those that parking the actor's attempts saves.
-
-    Both are without padding to buckets, which adds to what is saved.
-    """
-    machine = Machine(1.0, float('inf'))
-    s, whole = case.shape, bound_seconds(case, config, machine)
-    attempt = s['prompt'] + s['attempt'] - 1
-    saved = _pass(config, machine, s['batch'], attempt, attempt / 2, heads=0)
-    return {'without': whole + saved, 'saved': saved}
