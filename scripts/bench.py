@@ -18,6 +18,7 @@ and TRL's GRPO. They run by --peers_python; without it, an environment is made i
 the extra `peers` of pyproject.toml. Written are bench.json, bench.md and bench.png.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -74,7 +75,11 @@ class Worker:
             env=environment,
             cwd=settings.ROOT,
         )
-        self.first = self._answer()
+        try:
+            self.first = self._answer()
+        except RuntimeError:
+            self.stop()
+            raise
 
     def run(self) -> dict[str, Any]:
         """One repetition: what the worker answers."""
@@ -83,8 +88,7 @@ class Worker:
         return self._answer()
 
     def stop(self) -> None:
-        self._process.stdin.close()
-        self._process.wait()
+        self._process.communicate()
 
     def _answer(self) -> dict[str, Any]:
         line = self._process.stdout.readline()
@@ -94,9 +98,9 @@ class Worker:
         return json.loads(line)
 
 
-def start_worker(contender: str, case: Case | None, peers_python: str) -> Worker:
+def start_worker(contender: str, case: Case, peers_python: str) -> Worker:
     """The process of a contender, or of the machine's own measurement."""
-    told = json.dumps(dataclasses.asdict(case)) if case else '{}'
+    told = json.dumps(dataclasses.asdict(case))
     if contender.startswith('ours') or contender == 'machine':
         here = [sys.executable, '-m', 'scripts.bench_work', contender, told, _CONFIG.value]
         return Worker(here)
@@ -104,17 +108,25 @@ def start_worker(contender: str, case: Case | None, peers_python: str) -> Worker
 
 
 def measure(case: Case, *, rounds: int, peers_python: str) -> list[dict[str, Any]]:
-    """A row a contender; a contender that cannot run ends the measurement."""
+    """A row a contender. One of others' that cannot start is left out, and its name printed."""
     names = [n for n in CONTENDERS[case.work] if peers_python or n.startswith('ours')]
-    workers = {name: start_worker(name, case, peers_python) for name in ('machine', *names)}
-    answers: dict[str, list[dict]] = {name: [] for name in workers}
-    order = list(workers)
-    for _ in range(rounds):
-        for name in order:
-            answers[name].append(workers[name].run())
-        order = [*order[1:], order[0]]
-    for worker in workers.values():
-        worker.stop()
+    workers: dict[str, Worker] = {}
+    with contextlib.ExitStack() as stack:
+        for name in ('machine', *names):
+            try:
+                workers[name] = start_worker(name, case, peers_python)
+            except RuntimeError as error:
+                if name == 'machine' or name.startswith('ours'):
+                    raise
+                print(f'{case.name}: {name} is left out: {error}', file=sys.stderr)
+            else:
+                stack.callback(workers[name].stop)
+        order = list(workers)
+        answers: dict[str, list[dict]] = {name: [] for name in order}
+        for _ in range(rounds):
+            for name in order:
+                answers[name].append(workers[name].run())
+            order = [*order[1:], order[0]]
     of_machine = Machine(
         *(statistics.median(a[k] for a in answers['machine']) for k in ('flops', 'bandwidth'))
     )
@@ -123,7 +135,8 @@ def measure(case: Case, *, rounds: int, peers_python: str) -> list[dict[str, Any
         {'case': case.name, 'work': case.work, 'size': case.size, 'contender': name}
         | summary(answers[name], answers['ours'], first=workers[name].first, bound=bound)
         | {'machine': of_machine._asdict()}
-        for name in names
+        for name in workers
+        if name != 'machine'
     ]
 
 
@@ -196,8 +209,9 @@ def main(argv: list[str]) -> None:
     rows: list[dict[str, Any]] = []
     for size in _SIZE.value:
         for case in (case for work in _ONLY.value for case in cases(size, work)):
-            rows += measure(case, rounds=_ROUNDS.value, peers_python=peers_python)
-            print(bench_report.table(rows[-len(CONTENDERS[case.work]) :]), flush=True)
+            measured = measure(case, rounds=_ROUNDS.value, peers_python=peers_python)
+            print(bench_report.table(measured), flush=True)
+            rows += measured
             found = {'about': about(), 'rounds': _ROUNDS.value, 'rows': rows}
             json_files.write_text(folder / 'bench.json', json.dumps(found, indent=1) + '\n')
     bench_report.write(folder, found)
