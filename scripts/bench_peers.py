@@ -210,31 +210,11 @@ def grpo(case: dict) -> Run:
             done.put(True)
 
     rows = s['problems'] * s['samples']
-    settings = trl.GRPOConfig(
-        output_dir=tempfile.mkdtemp(prefix='bench-trl-'),
-        per_device_train_batch_size=rows,
-        num_generations=s['samples'],
-        max_completion_length=s['new'],
-        generation_kwargs={'min_new_tokens': s['new']},
-        temperature=1.0,
-        top_k=0,
-        beta=0.0,
-        max_steps=10**6,
-        learning_rate=1e-4,
-        lr_scheduler_type='constant',
-        use_cpu=str(model.device) == 'cpu',
-        gradient_checkpointing=False,
-        bf16=False,
-        report_to=[],
-        save_strategy='no',
-        logging_strategy='no',
-        disable_tqdm=True,
-    )
     noise = iter(range(10**9))
     trainer = trl.GRPOTrainer(
         model=model,
         reward_funcs=lambda completions, **_: [float(next(noise) % 3) for _ in completions],
-        args=settings,
+        args=_grpo_settings(s, cpu=str(model.device) == 'cpu'),
         train_dataset=datasets.Dataset.from_dict({'prompt': [words.decode(row) for row in ids]}),
         processing_class=words,
         callbacks=[Gate()],
@@ -255,6 +235,31 @@ def grpo(case: dict) -> Run:
         return rows * s['new']
 
     return run
+
+
+def _grpo_settings(s: dict, *, cpu: bool):
+    import trl
+
+    return trl.GRPOConfig(
+        output_dir=tempfile.mkdtemp(prefix='bench-trl-'),
+        per_device_train_batch_size=s['problems'] * s['samples'],
+        num_generations=s['samples'],
+        max_completion_length=s['new'],
+        generation_kwargs={'min_new_tokens': s['new']},
+        temperature=1.0,
+        top_k=0,
+        beta=0.0,
+        max_steps=10**6,
+        learning_rate=1e-4,
+        lr_scheduler_type='constant',
+        use_cpu=cpu,
+        gradient_checkpointing=False,
+        bf16=False,
+        report_to=[],
+        save_strategy='no',
+        logging_strategy='no',
+        disable_tqdm=True,
+    )
 
 
 def _tokenizer(vocab_size: int):
