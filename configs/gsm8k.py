@@ -54,6 +54,8 @@ SAMPLING = {
         'insert_rows': (32, 128),
         'compact_slots': (64,),
         'compact_lengths': (512,),
+        'parked_rows': 0,
+        'parked_length': 0,
     },
     'attempt_tokens': 224,
     'critique_tokens': 320,

@@ -88,6 +88,8 @@ SAMPLING = {
         'insert_rows': (32, 128),
         'compact_slots': (32,),
         'compact_lengths': (128, 224),
+        'parked_rows': 0,  # with 400 and parked_length 144, refinements go on from their attempts
+        'parked_length': 0,
     },
     'attempt_tokens': 76,
     'critique_tokens': 156,

@@ -21,6 +21,10 @@ class Sampler:
     chat: Chat
     max_tokens: dict[str, int]  # by role
 
+    def parking(self) -> 'Sampler':
+        """This sampler with an engine that parks what it samples, for later turns to go on from."""
+        return dataclasses.replace(self, engine=self.engine.parking())
+
     def turns(
         self,
         model: Transformer,

@@ -51,6 +51,9 @@ class Ruled:
         self.made += made
         return made
 
+    def parking(self) -> 'Ruled':
+        return self
+
     def tokens(self, role: str | None = None) -> int:
         """Tokens generated so far, of one role or of all."""
         pairs = zip(self.asked, self.made, strict=True)
