@@ -8,7 +8,7 @@ import errno
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from etils import epath
@@ -65,6 +65,12 @@ def at(place: str, make: Callable[[Any], T], value: Any) -> T:
         raise ValueError(f'{place}: {error}') from None
 
 
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """What an error adds about a name: the nearest valid one, where one is near."""
+    near = difflib.get_close_matches(name, list(valid), n=1)
+    return f'; is it {near[0]!r}?' if near else ''
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a whole text file; see `write_bytes`."""
     write_bytes(path, text.encode())
@@ -116,7 +122,10 @@ def is_remote(path: str | os.PathLike) -> bool:
 def absolute(path: str | os.PathLike) -> epath.Path:
     """The path from the root of its file system."""
     path = epath.Path(path)
-    return path if is_remote(path) else epath.Path(os.path.abspath(path))
+    if not is_remote(path):
+        return epath.Path(os.path.abspath(path))
+    scheme, _, place = os.fspath(path).partition('://')
+    return epath.Path(f'{scheme}://{os.path.normpath(place)}')
 
 
 def _array(path: pathlib.Path, text: str) -> Iterator[Found]:

@@ -2,22 +2,24 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from data import json_files, records
-from model import sharding
+from model import lora, sharding
 from model.config import ModelConfig
 from model.transformer import Transformer, init_model
-from train import processes
+from train import processes, settings
 
 CONFIG = 'model_config.json'
 DAMAGE = (ValueError, OSError, KeyError)
@@ -98,7 +100,10 @@ def _on_disk(folder: os.PathLike) -> Iterator[None]:
 
 
 def _described(folder: os.PathLike) -> dict[str, Any]:
+    """What is written beside a saved model. Raises ValueError where there is nothing."""
     path = json_files.absolute(folder) / CONFIG
+    if not path.exists():
+        raise ValueError(f'no model at {path.parent}: {CONFIG} is missing')
     return json_files.at(str(path), json_files.parse_object, path.read_text())
 
 
@@ -120,7 +125,11 @@ def place(model: Transformer, mesh: jax.sharding.Mesh) -> Transformer:
 
 def abstract_model(config: ModelConfig, mesh: jax.sharding.Mesh) -> Transformer:
     """Shapes, dtypes and shardings of a model, without any array."""
-    shapes = jax.eval_shape(lambda: init_model(config, jax.random.key(0)))
+    return _placed(jax.eval_shape(lambda: init_model(config, jax.random.key(0))), mesh)
+
+
+def _placed(shapes: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Abstract parameters with the shardings that their axes ask for."""
     return jax.tree.map(
         lambda s, sh: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sh),
         shapes,
@@ -129,18 +138,37 @@ def abstract_model(config: ModelConfig, mesh: jax.sharding.Mesh) -> Transformer:
 
 
 def save_model(folder: str | os.PathLike, model: Transformer, *, tokenizer_fingerprint: str):
-    """Writes parameters (Orbax) and, beside them, what they mean (JSON)."""
+    """Writes parameters (Orbax) and, beside them, what they mean (JSON).
+
+    Of a model with adapters only these are written, and which base they belong to.
+    """
     folder = json_files.absolute(folder)
-    parameters = _parameters(model)
+    own = parameters(lora.split(model)[0])
     with _on_disk(folder):
-        ocp.save(folder, parameters, overwrite=True)
+        ocp.save(folder, own, overwrite=True)
     described = {
         'model': dataclasses.asdict(model.config),
         'tokenizer': tokenizer_fingerprint,
-        'fingerprint': processes.fingerprint(parameters),
+        'fingerprint': processes.fingerprint(own),
     }
+    how = lora.adaptation(model)
+    if how is not None:
+        described |= {
+            'lora': dataclasses.asdict(how.settings),
+            'base': {
+                'folder': _seen_from(folder, how.folder),
+                'fingerprint': how.fingerprint,
+                'quantize': how.quantize,
+            },
+        }
     json_files.write_text(folder / CONFIG, json.dumps(described, indent=1))
     processes.barrier()
+
+
+def _seen_from(folder: epath.Path, base: str) -> str:
+    """The way to a base from what is on it; the whole path where only one is in a bucket."""
+    apart = json_files.is_remote(base) != json_files.is_remote(folder)
+    return base if apart else os.path.relpath(base, folder)
 
 
 def load_model(
@@ -152,19 +180,68 @@ def load_model(
 ) -> Transformer:
     """A saved model, on the mesh, with the numerics (dtype, remat, ...) of `config`.
 
-    Raises ValueError as check_model does, and where the files are damaged.
+    Raises ValueError as check_model does, and where the folder holds adapters or is damaged.
     """
     folder = check_model(folder, config, tokenizer_fingerprint=tokenizer_fingerprint)
-    model = abstract_model(config, mesh)
+    if saved_adaptation(folder) is not None:
+        raise ValueError(f'{folder} holds adapters, no whole model: merge them (scripts/merge.py)')
+    return _load_parameters(folder, abstract_model(config, mesh))
+
+
+def load_adapters(
+    folder: str | os.PathLike, base: Transformer, adaptation: lora.Adaptation
+) -> Transformer:
+    """`base` with the adapters that a folder holds, over the mesh in force."""
+    shapes = jax.eval_shape(lambda: lora.init_adapters(base.config, adaptation, jax.random.key(0)))
+    abstract = _placed(shapes, jax.sharding.get_mesh())
+    return lora.attach(base, _load_parameters(json_files.absolute(folder), abstract))
+
+
+def saved_adaptation(folder: str | os.PathLike) -> lora.Adaptation | None:
+    """What the adapters of a folder belong to; None where it holds a whole model."""
+    folder = json_files.absolute(folder)
+    described = _described(folder)
+    if 'lora' not in described:
+        return None
+    how, base = described['lora'], described['base']
+    return lora.Adaptation(
+        lora.LoraSettings(how['rank'], how['alpha'], tuple(how['targets'])),
+        os.fspath(json_files.absolute(folder / base['folder'])),
+        base['fingerprint'],
+        base['quantize'],
+    )
+
+
+def fingerprint(model: Transformer) -> int:
+    """The number by which a base and its adapters know one another, the same on every mesh."""
+    return processes.fingerprint(parameters(model))
+
+
+def _load_parameters(folder: pathlib.Path, abstract: Any) -> Any:
+    """Raises ValueError where files are damaged or the arrays are not those that were saved."""
     try:
-        parameters = ocp.load_checkpointables(folder, {'state': _parameters(model)})['state']
+        named = ocp.load_checkpointables(folder, {'state': parameters(abstract)})['state']
     except DAMAGE as error:
         raise ValueError(f'{folder} is damaged ({reason(error)}): {records.REMEDY}') from None
     expected = _described(folder).get('fingerprint')  # the shipped model has none
-    if expected is not None and processes.fingerprint(parameters) != expected:
+    if expected is not None and processes.fingerprint(named) != expected:
         raise ValueError(f'{folder} is damaged (not the arrays saved): {records.REMEDY}')
-    leaves = [parameters[name] for name in _names(model)]
-    return jax.tree.unflatten(jax.tree.structure(model), leaves)
+    return with_parameters(abstract, named)
+
+
+def saved_config(folder: str | os.PathLike, numerics: ModelConfig) -> ModelConfig:
+    """The architecture of a saved model with the numerics (dtype, remat, ...) of another config.
+
+    Raises ValueError where no model is there, or its vocabulary is another.
+    """
+    kept = {name: getattr(numerics, name) for name in NUMERICS}
+    config = dataclasses.replace(read_description(folder)[0], **kept)
+    if config.vocab_size != numerics.vocab_size:
+        raise ValueError(
+            f'model.vocab_size={numerics.vocab_size}, but {folder} holds a model with '
+            f'vocab_size={config.vocab_size}'
+        )
+    return config
 
 
 def check_model(
@@ -175,36 +252,56 @@ def check_model(
     Raises ValueError where nothing is there, or where shapes or tokenizer are not those saved.
     """
     folder = json_files.absolute(folder)
-    if not (folder / CONFIG).exists():
-        raise ValueError(f'no model at {folder}: {CONFIG} is missing')
-    described = _described(folder)
-    _check_same(folder, described['model'], config)
-    if described['tokenizer'] != tokenizer_fingerprint:
+    saved, fingerprint = read_description(folder)
+    for name, value in dataclasses.asdict(config).items():
+        if name not in NUMERICS and getattr(saved, name) != getattr(config, name):
+            raise ValueError(
+                f'model.{name}={value!r}, but {folder} holds a model with '
+                f'{name}={getattr(saved, name)!r}'
+            )
+    if fingerprint != tokenizer_fingerprint:
         raise ValueError(
-            f'{folder} was trained with tokenizer {described["tokenizer"]}, the '
+            f'{folder} was trained with tokenizer {fingerprint}, the '
             f'config gives {tokenizer_fingerprint}: use the tokenizer saved with it'
         )
     return folder
 
 
+def read_description(folder: str | os.PathLike) -> tuple[ModelConfig, str]:
+    """The config of a saved model and the fingerprint of its tokenizer.
+
+    Raises ValueError where nothing is there.
+    """
+    described, path = _described(folder), os.path.join(folder, CONFIG)
+    config = settings.build(ModelConfig, EARLIER | described['model'], path=path)
+    return config, described['tokenizer']
+
+
 NUMERICS = ('dtype', 'remat', 'scan_layers', 'logits_chunk', 'max_length')
 """Fields of ModelConfig that may differ from those a model was saved with."""
 
+EARLIER = {
+    'windows': (0,),
+    'local_rope_theta': 0.0,
+    'rope_scaling': None,
+    'zero_centered_norms': False,
+    'post_norms': False,
+    'query_scale_dim': 0,
+    'attention_soft_cap': 0.0,
+    'logits_soft_cap': 0.0,
+    'scale_embeddings': False,
+}
+"""What all saved models were before these fields were added; their descriptions lack them."""
 
-def _check_same(folder: pathlib.Path, saved: dict[str, Any], config: ModelConfig) -> None:
-    for name, value in dataclasses.asdict(config).items():
-        if name not in NUMERICS and saved.get(name) != value:
-            raise ValueError(
-                f'model.{name}={value!r}, but {folder} holds a model with '
-                f'{name}={saved.get(name)!r}'
-            )
 
-
-def _names(model: Transformer) -> list[str]:
-    paths, _ = jax.tree_util.tree_flatten_with_path(model)
-    return ['.'.join(key.name for key in path[:-1]) for path, _ in paths]
-
-
-def _parameters(model: Transformer) -> dict[str, Any]:
+def parameters(model: Transformer | lora.Adapters) -> dict[str, Any]:
     """The leaves by dotted name: a form that any Orbax user can read."""
-    return dict(zip(_names(model), jax.tree.leaves(model), strict=True))
+    paths, _ = jax.tree_util.tree_flatten_with_path(model)
+    name = functools.partial(jax.tree_util.keystr, simple=True, separator='.')
+    return {name(path[:-1]): leaf for path, leaf in paths}
+
+
+def with_parameters(model: Any, named: Mapping[str, Any]) -> Any:
+    """The model, or adapters, with the leaves of these names, as `parameters` gave them."""
+    leaves = [named[name] for name in parameters(model)]
+    return jax.tree.unflatten(jax.tree.structure(model), leaves)
