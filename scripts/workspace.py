@@ -222,7 +222,7 @@ class Workspace:
         Raises ValueError where the folder was begun with another config, and Preempted where the
         process has been asked to leave.
         """
-        name = f'stage {folder.relative_to(self.workdir / "stages")}'
+        name = f'stage {str(folder.relative_to(self.workdir / "stages"))!r}'
         self._check_config(folder / CONFIG, f'{name} was begun')
         if processes.from_first((folder / 'summary.json').exists):
             return processes.from_first(lambda: read_json(folder / 'summary.json'))

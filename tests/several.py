@@ -3,7 +3,6 @@
 python -m tests.several 2 --workdir /tmp/two      # the tiny run on two processes
 """
 
-import json
 import os
 import pathlib
 import socket
@@ -13,7 +12,7 @@ from collections.abc import Sequence
 
 import jax
 
-from model import config, transformer
+from model import transformer
 from train import checkpoint
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -83,12 +82,12 @@ def models(workdir: pathlib.Path) -> dict[str, transformer.Transformer]:
     """Stage -> the model that it ended with, on the mesh in force, which need not be the run's."""
     found = {}
     for folder in sorted(pathlib.Path(workdir).glob('stages/*/model')):
-        described = json.loads((folder / checkpoint.CONFIG).read_text(encoding='utf-8'))
+        described, fingerprint = checkpoint.read_description(folder)
         found[folder.parent.name] = checkpoint.load_model(
             folder,
-            config.ModelConfig(**described['model']),
+            described,
             mesh=jax.sharding.get_mesh(),
-            tokenizer_fingerprint=described['tokenizer'],
+            tokenizer_fingerprint=fingerprint,
         )
     return found
 

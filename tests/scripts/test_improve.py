@@ -2,18 +2,19 @@
 
 import json
 import types
+from unittest import mock
 
 import pytest
 
 from configs import findings
-from data import records
+from data import json_files, records
 from data.chat import Chat
 from sampling import episodes, explore
 from sampling import steps as step_lib
-from scripts import evaluate, improve, run_settings, study, workspace
+from scripts import evaluate, improve, models, run_settings, study, workspace
 from scripts import train as train_stages
 from tests import scripted
-from train import settings, supervised
+from train import checkpoint, settings, supervised
 
 CONFIG = findings.get_config('smoke')
 
@@ -24,7 +25,9 @@ def opened(workdir, explorer, **changes):
     made = object.__new__(workspace.Workspace)
     config = study.arm_config(CONFIG, 0, arm)
     made.settings = settings.build(run_settings.RunSettings, config)
-    made.workdir = workdir
+    made.workdir, made._config = workdir, settings.to_json(config)
+    made.models = mock.create_autospec(models.Models, instance=True)
+    json_files.write_text(workdir / 'config.json', made._config)
     made.tokenizer, made.chat = scripted.TOKENIZER, Chat(scripted.TOKENIZER)
     made.grammar, made.judge = scripted.players(None).grammar, scripted.judge
     made.train_problems = scripted.problems(20)
@@ -49,6 +52,7 @@ def fitted(monkeypatch):
     monkeypatch.setattr(made, 'sampler', lambda self: sampler)
     monkeypatch.setattr(made, 'load_model', lambda self, stage: stage)
     monkeypatch.setattr(made, 'load_checkpoint', lambda self, path: path.parent.name)
+    monkeypatch.setattr(checkpoint, 'saved_adaptation', lambda folder: None)
     monkeypatch.setattr(train_stages, 'fit', fit)
     monkeypatch.setattr(evaluate, 'attempts_only', lambda *_: {'coverage': {'all': [1, 1, 1]}})
     monkeypatch.setattr(step_lib, 'step_rewards', scripted.step_rewards)

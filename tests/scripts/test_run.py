@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from unittest import mock
 
 import jax
 import numpy as np
@@ -17,7 +18,7 @@ from etils import epath
 from configs import lab
 from data import records
 from model import sharding
-from scripts import run_settings, workspace
+from scripts import models, run_settings, workspace
 from train import checkpoint, processes, settings
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -94,6 +95,7 @@ def opened(workdir):
     made.settings = settings.build(run_settings.RunSettings, lab.get_config('smoke'))
     made.workdir = epath.Path(workdir)
     made._config = settings.to_json(lab.get_config('smoke'))
+    made.models = mock.create_autospec(models.Models, instance=True)
     return made
 
 
@@ -298,7 +300,7 @@ def begun(workdir, **changes):
 
 def test_a_stage_begun_with_another_config_is_refused_by_field(tmp_path):
     begun(tmp_path, train__rows=4)
-    with pytest.raises(ValueError, match=r"'base' was begun .* field train\.rows was 4, now 8"):
+    with pytest.raises(ValueError, match=r"'00-base' was begun .* field train\.rows was 4, now 8"):
         opened(tmp_path).run_stage('base', lambda *_: {})
 
 

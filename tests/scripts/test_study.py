@@ -1,5 +1,6 @@
 """Studies: what their tables and plots read, and what a study runs."""
 
+import contextlib
 import json
 import types
 
@@ -66,9 +67,10 @@ def test_rows_and_points_are_scaled():
 def test_a_study_runs_every_arm_on_the_shared_stages(tmp_path, monkeypatch, described, told):
     ran = []
 
+    @contextlib.contextmanager
     def opened(config, workdir, *, verifier):
         folder = lambda stage: workdir / 'stages' / f'{config.stages.index(stage):02d}-{stage}'  # noqa: E731
-        return types.SimpleNamespace(config=config, workdir=workdir, stage_folder=folder)
+        yield types.SimpleNamespace(config=config, workdir=workdir, stage_folder=folder)
 
     def run(opened):
         stages = opened.config.stages
