@@ -1,7 +1,7 @@
 """Two processes as one: weights and samples, what is shared, who is apart, leaving together.
 
-The whole tiny run on 1, 2 and 4 processes, with tensor parallelism and with a preempted process,
-is marked slow: `python -m pytest -m slow tests/train/test_processes.py`.
+All that starts several processes is marked slow and not run in CI, the whole tiny run on 1, 2 and 4
+processes among it: `python -m pytest -m slow tests/train/test_processes.py`.
 """
 
 import json
@@ -59,11 +59,13 @@ def load(folder):
         )
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_trains(two, alone):
     tiny.assert_trees_close((load(two[0]),), (alone[1],), relative=1e-6)
     assert two[1][0]['totals'] == pytest.approx(alone[2], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_two_processes_write_each_row_of_metrics_once(two, alone):
     rows = [metrics.read_rows(folder / 'fit' / metrics.METRICS) for folder in (two[0], alone[0])]
     assert [row['step'] for row in rows[0]] == [1, 2, 3, 4]
@@ -71,21 +73,25 @@ def test_two_processes_write_each_row_of_metrics_once(two, alone):
         assert mine == pytest.approx(other, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_two_processes_sample_what_one_samples(two, alone):
     assert two[1][0]['sampled'] == two[1][1]['sampled'] == alone[3]
 
 
+@pytest.mark.slow
 def test_what_the_first_process_finds_or_fails_at_all_are_told(two):
     for told in two[1]:
         assert told['shared'] == {'of': 0, 'long': 'x' * 5000}
         assert told['error'] == 'only the first process knew'
 
 
+@pytest.mark.slow
 def test_a_process_with_other_values_is_named(two):
     for told in two[1]:
         assert told['apart'].startswith('a number: process 1 on ')
 
 
+@pytest.mark.slow
 def test_a_process_that_is_told_to_leave_takes_all_with_it_and_one_process_continues(two):
     folder, told = two
     assert [t['code'] for t in told] == [processes.LEFT] * 2
