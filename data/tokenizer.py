@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import sentencepiece
+from etils import epath
 from google.protobuf import message
 from sentencepiece import sentencepiece_model_pb2 as model_pb2
 
@@ -68,7 +69,7 @@ class SentencePieceTokenizer:
 
     @classmethod
     def from_file(cls, path: str | os.PathLike) -> 'SentencePieceTokenizer':
-        return cls(pathlib.Path(path).read_bytes())
+        return cls(epath.Path(path).read_bytes())
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the model beside `path`, then renames it, so the file is whole or absent."""
@@ -263,14 +264,14 @@ KINDS = {kind.file_name: kind for kind in (SentencePieceTokenizer, tokenizer_jso
 
 def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
     """The tokenizer in a file, by its suffix. Raises ValueError on a suffix it cannot read."""
-    path = pathlib.Path(path)
+    path = epath.Path(path)
     for name, kind in KINDS.items():
         if path.suffix == pathlib.Path(name).suffix:
             return json_files.at(str(path), kind.from_file, path)
     raise ValueError(f'{path}: a tokenizer is a tokenizer.model or tokenizer.json file')
 
 
-def saved_in(folder: str | os.PathLike) -> pathlib.Path | None:
+def saved_in(folder: str | os.PathLike) -> epath.Path | None:
     """The tokenizer file that a folder holds, if any."""
-    paths = (pathlib.Path(folder, name) for name in KINDS)
+    paths = (epath.Path(folder) / name for name in KINDS)
     return next((path for path in paths if path.is_file()), None)

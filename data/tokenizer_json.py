@@ -6,10 +6,10 @@ import functools
 import hashlib
 import json
 import os
-import pathlib
 from collections.abc import Sequence
 
 import tokenizers
+from etils import epath
 
 from data import json_files, templates
 
@@ -36,7 +36,7 @@ class JsonTokenizer:
 
     @classmethod
     def from_file(cls, path: str | os.PathLike) -> 'JsonTokenizer':
-        return cls(pathlib.Path(path).read_bytes())
+        return cls(epath.Path(path).read_bytes())
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the file beside `path`, then renames it, so it is whole or absent."""

@@ -171,6 +171,11 @@ def _seen_from(folder: epath.Path, base: str) -> str:
     return base if apart else os.path.relpath(base, folder)
 
 
+def _at_end_of(way: str, folder: epath.Path) -> str:
+    """The path that `_seen_from` told the way to."""
+    return os.fspath(json_files.absolute(way if json_files.is_remote(way) else folder / way))
+
+
 def load_model(
     folder: str | os.PathLike,
     config: ModelConfig,
@@ -206,7 +211,7 @@ def saved_adaptation(folder: str | os.PathLike) -> lora.Adaptation | None:
     how, base = described['lora'], described['base']
     return lora.Adaptation(
         lora.LoraSettings(how['rank'], how['alpha'], tuple(how['targets'])),
-        os.fspath(json_files.absolute(folder / base['folder'])),
+        _at_end_of(base['folder'], folder),
         base['fingerprint'],
         base['quantize'],
     )

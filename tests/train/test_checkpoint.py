@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from model import lora, sharding
@@ -220,6 +221,13 @@ def test_what_the_system_says_while_saving_is_its_own_error(tmp_path):
     assert told.value.errno == errno.ENOSPC and told.value.filename == str(tmp_path)
     with pytest.raises(ValueError, match='of ours'), checkpoint._on_disk(tmp_path):
         raise ValueError('a mistake of ours')
+
+
+@pytest.mark.parametrize('folder', ['/a/b', 'gs://x/a'])
+@pytest.mark.parametrize('base', ['/a/c', 'gs://x/b/c'])
+def test_the_way_to_a_base_leads_there(folder, base):
+    folder = epath.Path(folder)
+    assert checkpoint._at_end_of(checkpoint._seen_from(folder, base), folder) == base
 
 
 def test_a_state_of_adapters_comes_back_exactly(tmp_path):
