@@ -1,6 +1,7 @@
 """Rounds of self-improvement: a round goes through all of its parts, and a complete one is kept."""
 
 import json
+import pathlib
 import types
 from unittest import mock
 
@@ -51,6 +52,8 @@ def fitted(monkeypatch):
     made = workspace.Workspace
     monkeypatch.setattr(made, 'sampler', lambda self: sampler)
     monkeypatch.setattr(made, 'load_model', lambda self, stage: stage)
+    monkeypatch.setattr(made, 'model_folder', lambda self, stage: pathlib.Path(stage, 'model'))
+    monkeypatch.setattr(made, 'load_to_train', lambda self, path, *_, stage: path.parent.name)
     monkeypatch.setattr(made, 'load_checkpoint', lambda self, path: path.parent.name)
     monkeypatch.setattr(checkpoint, 'saved_adaptation', lambda folder: None)
     monkeypatch.setattr(train_stages, 'fit', fit)
