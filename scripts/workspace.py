@@ -33,7 +33,10 @@ from train import checkpoint, metrics, settings, supervised
 
 
 class Workspace:
-    """An opened run. Opening checks everything that can be checked before anything is written."""
+    """An opened run. Opening checks everything that can be checked before anything is written.
+
+    With writes=False it does no more than that.
+    """
 
     def __init__(
         self,
@@ -41,6 +44,7 @@ class Workspace:
         workdir: str | os.PathLike,
         *,
         verifier: verify.Verifier,
+        writes: bool = True,
     ):
         self.settings = settings.build(RunSettings, config)
         self.workdir = pathlib.Path(workdir)
@@ -63,8 +67,9 @@ class Workspace:
             longest_hint=self._longest_hint(),
         )
         self._check_annotator()
-        self._write('config.json', settings.to_json(config))
-        self.tokenizer.save(self.workdir / 'tokenizer.model')
+        if writes:
+            self._write('config.json', settings.to_json(config))
+            self.tokenizer.save(self.workdir / 'tokenizer.model')
         jax.set_mesh(self.mesh)
 
     # What stages use

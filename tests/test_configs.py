@@ -96,7 +96,7 @@ def test_every_arm_of_a_study_is_a_run(described, variant):
     config = described.get_config(variant)
     settings.build(study.Comparison, config.comparison)
     for seed in config.seeds:
-        for changes in config.arms.values():
+        for changes in study.arms_of(config).values():
             made = settings.build(run_settings.RunSettings, study.arm_config(config, seed, changes))
             assert made.seed == seed
             assert made.stages[: len(config.shared)] == config.shared != made.stages
