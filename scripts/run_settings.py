@@ -5,6 +5,7 @@ from typing import Literal
 
 from model.config import ModelConfig
 from sampling.beam import BeamSettings
+from sampling.controller import CandidateSettings, Controller
 from sampling.engine import EngineSettings
 from sampling.search import ExploreSettings
 from sampling.steps import ScoreShapes
@@ -18,6 +19,7 @@ StageName = Literal[
     'critique',
     'critic',
     'evaluate',
+    'self_talk',
     'vanilla',
     'uniform',
     'critique_in_the_loop',
@@ -131,6 +133,14 @@ class EvaluateSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class SelfTalkSettings:
+    num_examples: int  # criticised attempts that talks begin with, at most
+    num_rounds: int  # refinements after which the answer must be right
+    tokens: int  # of an answer, at most
+    fit: FitSettings
+
+
+@dataclasses.dataclass(frozen=True)
 class ImproveSettings:
     num_problems: int
     num_rounds: int
@@ -140,6 +150,9 @@ class ImproveSettings:
     weighting: Literal['keep', 'score', 'steps', 'advantage']
     balance: Literal['none', 'question']  # 'question': the responses of one share a weight
     num_monitored: int  # responses whose perplexity, questions whose scores are told; 0: none
+    controller: Controller  # 'balance': knobs of every round by balance scores
+    candidates: CandidateSettings  # what it chooses from
+    retrain_critic: bool  # every round, on critiques of its new actor's attempts
     fit: FitSettings
 
 
@@ -160,6 +173,7 @@ class RunSettings:
     critique: CritiqueSettings
     critic: CriticSettings
     evaluate: EvaluateSettings
+    self_talk: SelfTalkSettings
     improve: ImproveSettings
     reinforce: ReinforceSettings
 
@@ -177,6 +191,9 @@ def check_counts(s: RunSettings) -> None:
             raise ValueError(f'{name}={asked} must be in [1, {limit}]')
     if not 0 <= s.actor.misconceptions <= 1:
         raise ValueError(f'actor.misconceptions={s.actor.misconceptions} must be in [0, 1]')
+    for name in ('num_examples', 'num_rounds', 'tokens'):
+        if getattr(s.self_talk, name) < 1:
+            raise ValueError(f'self_talk.{name}={getattr(s.self_talk, name)} must be at least 1')
     _check_improve(s.improve)
     check_critique(s.critique, temperature=s.sampling.temperature)
     _check_evaluate(s.evaluate)
@@ -198,6 +215,11 @@ def _check_improve(s: ImproveSettings) -> None:
     ):
         if value < least:
             raise ValueError(f'improve.{name}={value} must be at least {least}')
+    if s.controller != 'none' and s.candidates.num_problems > s.num_problems:
+        raise ValueError(
+            f'improve.candidates.num_problems={s.candidates.num_problems} must be at most '
+            f'{s.num_problems}, improve.num_problems'
+        )
 
 
 def _check_evaluate(s: EvaluateSettings) -> None:
@@ -253,7 +275,9 @@ def check_lengths(
     refinement = critique + 1 + sampling.refinement_tokens
     hinted = longest_question + longest_hint
     prompt = max(critique, attempt + longest_guide, hinted) + 1
-    whole = max(refinement, critique + longest_guide, hinted + 1 + sampling.attempt_tokens)
+    talked = longest_question + 1 + s.self_talk.tokens
+    alone = hinted + 1 + sampling.attempt_tokens
+    whole = max(refinement, critique + longest_guide, alone, talked)
     for name, size, needed in (
         ('reinforce.length', s.reinforce.length, attempt),
         ('sampling.score.lengths[-1]', sampling.score.lengths[-1], critique),
@@ -267,5 +291,6 @@ def check_lengths(
             guide = f' and the longest guide {shown}' if shown else ''
             raise ValueError(
                 f'{name}={size} must be at least {needed}: the longest question has '
-                f'{longest_question} tokens{guide}; set it so, or sampling.*_tokens lower'
+                f'{longest_question} tokens{guide}; set it so, or self_talk.tokens and '
+                'sampling.*_tokens lower'
             )

@@ -170,21 +170,31 @@ def demonstration(
 
 def critic(workspace: Workspace, folder: pathlib.Path) -> dict:
     """SFT of the base, or of a model of the critic's own, on (question, attempt -> critique)."""
+    data = workspace.stage_folder('critique') / 'episodes'
+    return fit_critic(workspace, folder, critic_start(workspace), data, name='critic')
+
+
+def critic_start(workspace: Workspace) -> Transformer:
+    """What a critic is trained from."""
     given = workspace.settings.critic.checkpoint
-    model = workspace.load_given(given) if given else workspace.load_model('base')
-    episodes = records.read_episodes(workspace.stage_folder('critique') / 'episodes')
+    return workspace.load_given(given) if given else workspace.load_model('base')
+
+
+def fit_critic(
+    workspace: Workspace,
+    folder: pathlib.Path,
+    model: Transformer,
+    data: pathlib.Path,
+    *,
+    name: str,
+) -> dict:
+    """Trains on the critiques of the episodes in the folder `data`."""
     examples = [
         workspace.chat.example(e.turns, trained=('critique',), weights=None, last_only=True)
-        for e in episodes
+        for e in records.read_episodes(data)
     ]
-    return fit(
-        workspace,
-        folder,
-        model,
-        examples,
-        settings=workspace.settings.critic.fit,
-        name='critic',
-    )
+    settings = workspace.settings.critic.fit
+    return fit(workspace, folder, model, examples, settings=settings, name=name)
 
 
 def fit(

@@ -137,10 +137,14 @@ class Workspace:
 
     def load_model(self, stage: str) -> Transformer:
         """The model that a stage of this run ended with."""
+        return self.load_checkpoint(self.model_folder(stage))
+
+    def model_folder(self, stage: str) -> pathlib.Path:
+        """Where a stage's model is. Raises ValueError where the stage has not been run."""
         folder = self.stage_folder(stage) / 'model'
         if not folder.exists():
             raise ValueError(f'stage {stage!r} has not been run in {self.workdir}: run it first')
-        return self.load_checkpoint(folder)
+        return folder
 
     def load_given(self, path: str) -> Transformer:
         """A saved model that the config names."""

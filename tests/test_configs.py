@@ -116,6 +116,7 @@ def test_its_stages_exist_and_come_after_what_they_read(name):
         'critique': {'actor'},
         'critic': {'base', 'critique'},
         'evaluate': {'actor', 'critic'},
+        'self_talk': {'base', 'actor', 'critique'},
         **dict.fromkeys(explore.EXPLORERS, {'base', 'actor', 'critic'}),
         'reinforce': {'actor', 'critic'},
     }
