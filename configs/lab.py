@@ -150,6 +150,7 @@ SELF_TALK = {
     'num_examples': 1500,
     'num_rounds': 3,
     'tokens': 300,
+    'learn_mistakes': True,
     'fit': {'num_steps': 200, 'optimizer': optimizer(0.01)},
 }
 

@@ -86,9 +86,18 @@ def settled(text: str, grammar: Grammar) -> str:
     return joined(stays, grammar)
 
 
+def mistakes(text: str, grammar: Grammar) -> list[bool]:
+    """Of every line of a text whether it is one of the attempt that the text calls wrong."""
+    found = []
+    for said in split(text, grammar):
+        found += [judged(said, grammar) is False] if said.line else []
+        found += [False] * len(lines_of(said.remark))
+    return found
+
+
 def corrections(text: str, grammar: Grammar) -> int:
     """How many of its lines a text calls wrong."""
-    return sum(judged(said, grammar) is False for said in split(text, grammar))
+    return sum(mistakes(text, grammar))
 
 
 def is_remark(line: str, grammar: Grammar) -> bool:

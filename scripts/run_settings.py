@@ -137,6 +137,7 @@ class SelfTalkSettings:
     num_examples: int  # criticised attempts that talks begin with, at most
     num_rounds: int  # refinements after which the answer must be right
     tokens: int  # of an answer, at most
+    learn_mistakes: bool  # whether lines called wrong are learnt too, beside what is said of them
     fit: FitSettings
 
 

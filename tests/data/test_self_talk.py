@@ -49,6 +49,11 @@ def test_a_talk_ends_at_the_first_error_and_comes_to_the_solution(index):
     assert self_talk.split(text, LAB) == parts
     assert self_talk.settled(text, LAB) == problem.solution
     assert self_talk.corrections(text, LAB) == 1
+    lines = [line.strip() for line in text.split('\n')]
+    wrong_lines = [
+        line for line, bad in zip(lines, self_talk.mistakes(text, LAB), strict=True) if bad
+    ]
+    assert wrong_lines == [flawed.split('\n')[first_error].strip()]
     coder = tokenizer.lab_tokenizer()
     assert coder.decode(coder.encode(text)) == text
 

@@ -1,5 +1,6 @@
 """The stage `self_talk` with scripted players: what it is trained on, and how it is compared."""
 
+import dataclasses
 import random
 
 import pytest
@@ -9,7 +10,7 @@ from data import annotate, lab, mistakes, records
 from data import self_talk as talk_lib
 from data.critiques import LAB
 from sampling import episodes
-from scripts import run_settings, self_talk, workspace
+from scripts import run_settings, self_talk, self_talk_data, workspace
 from scripts import train as train_stages
 from tests import scripted
 from tests.scripted import CHAT
@@ -104,6 +105,21 @@ def test_it_is_trained_on_talks_that_come_to_a_right_answer(made):
     assert counts.count(0) == 5 and max(counts) == 2
     assert told['corrected_talks'] == len(kept) - 5
     assert told['tokens_sampled'] > 0
+
+
+@pytest.mark.parametrize('learn', [True, False])
+def test_lines_called_wrong_are_learnt_only_where_asked(made, learn):
+    stand, _ = made
+    changed = dataclasses.replace(stand.settings.self_talk, learn_mistakes=learn)
+    stand.settings = dataclasses.replace(stand.settings, self_talk=changed)
+    flawed = mistakes.corrupt(PROBLEMS[3], rng=random.Random(0))
+    critique = lab.judge(PROBLEMS[3].question, flawed).critique
+    *right, wrong = talk_lib.told(flawed, LAB.parse(critique), LAB)
+    turn = CHAT.written('attempt', talk_lib.join([*right, wrong], LAB))
+    turns = (*CHAT.question(PROBLEMS[3].question), turn)
+    made_of = self_talk_data.example(stand, records.Episode('p', 1, turns, {}))
+    unlearnt = made_of.tokens[(made_of.loss_mask > 0) & (made_of.weights == 0)]
+    assert scripted.TOKENIZER.decode(unlearnt.tolist()).strip() == ('' if learn else wrong.line)
 
 
 def test_a_talk_is_left_out_where_no_round_puts_it_right(made, monkeypatch):
