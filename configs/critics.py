@@ -1,6 +1,6 @@
 """A study of what makes a critic worth its tokens, on the lab: arms differ in the critic alone.
 
-configs/critics.py         three seeds; on two CPU cores, for an hour and a half
+configs/critics.py         three seeds; 76 minutes on one CPU core
 configs/critics.py:smoke   the same arms with tiny numbers and one seed
 
 The critic starts from a base that has never read a critique, so that all it knows comes from the
@@ -75,7 +75,7 @@ COMPARISON = {
             'title': 'what refinement wins',
             'over': (),
             'x': RIGHT,
-            'x_label': 'critic right, share',
+            'x_label': 'critic right, share of attempts',
             'y': GAIN,
             'y_label': 'refined - attempt, points',
             'scale': 100.0,

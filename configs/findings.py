@@ -101,10 +101,10 @@ def shorten(run: ConfigDict) -> None:
     run.actor.fit.num_steps = 70
     run.critique.num_problems = 250
     run.critic.fit.num_steps = 140
-    run.evaluate.update({'num_problems': 250, 'num_resamples': 300})
-    run.improve.update({'num_problems': 220, 'num_rounds': 3, 'num_monitored': 40})
+    run.evaluate.update({'num_problems': 250, 'num_attempts': 2, 'num_resamples': 300})
+    run.improve.update({'num_problems': 160, 'num_rounds': 3, 'num_monitored': 10})
     run.improve.update({'restart': 'last', 'demonstrations': False})
-    run.improve.fit.num_steps = 24
+    run.improve.fit.num_steps = 16
     run.improve.explore.update(
         {'num_attempts': 4, 'num_refinements': 2, 'num_guided_rounds': 4, 'enough': 2}
     )

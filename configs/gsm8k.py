@@ -120,6 +120,7 @@ def stages() -> dict:
             'num_documents': 7473,
             'shares': lab.shares(attempt=1.0),
             'fit': fit(400, 0.01, weight_decay=0.1),
+            'quantize': 'none',
         },
         'actor': {
             'num_problems': 7473,
@@ -127,9 +128,10 @@ def stages() -> dict:
             'guided_per_problem': 0,
             'misconceptions': 0.0,
             'fit': fit(200, 0.003),
+            'lora': lab.lora(),
         },
         'critique': {**lab.CRITIQUE, 'num_problems': 4000, 'raised_temperature': 1.0},
-        'critic': {'checkpoint': '', 'fit': fit(200, 0.003)},
+        'critic': {'checkpoint': '', 'fit': fit(200, 0.003), 'lora': lab.lora()},
         'evaluate': EVALUATE,
         'self_talk': {**lab.SELF_TALK, 'num_examples': 8000, 'tokens': 640, 'fit': fit(200, 0.003)},
         'improve': {
@@ -145,6 +147,7 @@ def stages() -> dict:
                 'target': 4,
             },
             'fit': fit(200, 0.003),
+            'lora': lab.lora(),
         },
         'reinforce': {
             **lab.REINFORCE,

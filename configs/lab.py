@@ -40,6 +40,14 @@ def shares(**kinds) -> dict:
     return dict.fromkeys(all_kinds, 0.0) | kinds
 
 
+ATTENTION_AND_MLP = ('query', 'key', 'value', 'out', 'gate', 'up', 'down')
+
+
+def lora(rank: int = 0, alpha: float = 32.0, targets: tuple = ATTENTION_AND_MLP) -> dict:
+    """Low-rank adapters; of rank 0: none, all weights are trained."""
+    return {'rank': rank, 'alpha': alpha, 'targets': targets}
+
+
 MODEL = {
     'vocab_size': 64,
     'num_layers': 3,
@@ -122,6 +130,7 @@ REINFORCE = {
         'entropy_coef': 0.0,
     },
     'optimizer': optimizer(0.001, schedule='constant'),
+    'lora': lora(),
 }
 
 BEAM = {'width': 0, 'expansions': 4, 'max_steps': 12, 'aggregate': 'min', 'num_problems': 200}
@@ -131,6 +140,22 @@ BASE = {
     'num_documents': 400_000,
     'shares': shares(drill=0.35, worked=0.4, attempt=0.25),
     'fit': {'num_steps': 0, 'optimizer': optimizer(0.01, weight_decay=0.1)},
+    'quantize': 'none',
+}
+
+ACTOR = {
+    'num_problems': 1500,
+    'refinements_per_problem': 2,
+    'guided_per_problem': 0,
+    'misconceptions': 0.3,
+    'fit': {'num_steps': 100, 'optimizer': optimizer(0.005)},
+    'lora': lora(),
+}
+
+CRITIC = {
+    'checkpoint': '',
+    'fit': {'num_steps': 200, 'optimizer': optimizer(0.01)},
+    'lora': lora(),
 }
 
 EVALUATE = {
@@ -152,6 +177,7 @@ SELF_TALK = {
     'tokens': 300,
     'learn_mistakes': True,
     'fit': {'num_steps': 200, 'optimizer': optimizer(0.01)},
+    'lora': lora(),
 }
 
 EXPLORE = {
@@ -186,6 +212,7 @@ IMPROVE = {
     'candidates': CANDIDATES,
     'retrain_critic': False,
     'fit': {'num_steps': 80, 'optimizer': optimizer(0.005)},
+    'lora': lora(),
 }
 
 
@@ -215,15 +242,9 @@ def get_config(arg: str = 'default') -> ConfigDict:
                 'keep_checkpoints': 2,
             },
             'base': BASE,
-            'actor': {
-                'num_problems': 1500,
-                'refinements_per_problem': 2,
-                'guided_per_problem': 0,
-                'misconceptions': 0.3,
-                'fit': {'num_steps': 100, 'optimizer': optimizer(0.005)},
-            },
+            'actor': ACTOR,
             'critique': CRITIQUE,
-            'critic': {'checkpoint': '', 'fit': {'num_steps': 200, 'optimizer': optimizer(0.01)}},
+            'critic': CRITIC,
             'evaluate': EVALUATE,
             'self_talk': SELF_TALK,
             'improve': IMPROVE,

@@ -13,6 +13,7 @@ from flax import nnx
 from model import cache as cache_lib
 from model import sharding
 from model.config import ModelConfig
+from model.weights import LowRank, dense
 
 ACTIVATIONS = {'silu': jax.nn.silu, 'gelu': lambda x: jax.nn.gelu(x, approximate=True)}
 
@@ -28,17 +29,21 @@ def zeros(shape: tuple[int, ...], axes, dtype) -> nnx.Param:
     return nnx.Param(jnp.zeros(shape, dtype), axes=axes)
 
 
-def project(x: jax.Array, weight: jax.Array, *, contract: int) -> jax.Array:
+def project(x: jax.Array, weight, *, contract: int) -> jax.Array:
     """Contracts the last `contract` dimensions of x with the first of `weight`, as one 2-D matmul.
 
-    Flattening the tokens is 1.2 to 1.3 times faster than a batched contraction on CPU.
+    `weight` is an array or one of model/weights.py. Flattening the tokens is 1.2 to 1.3 times
+    faster than a batched contraction on CPU.
     """
+    if isinstance(weight, LowRank):
+        low = project(project(x, weight.a, contract=contract), weight.b, contract=1)
+        return project(x, weight.base, contract=contract) + weight.scale * low
     lead, inner = x.shape[: x.ndim - contract], weight.shape[:contract]
     assert x.shape[x.ndim - contract :] == inner, (x.shape, weight.shape)
     size = 1
     for n in inner:
         size *= n
-    flat = x.reshape(-1, size) @ weight.astype(x.dtype).reshape(size, -1)
+    flat = x.reshape(-1, size) @ dense(weight, x.dtype).reshape(size, -1)
     return flat.reshape(*lead, *weight.shape[contract:])
 
 

@@ -27,7 +27,7 @@ from sampling.strategies import score_steps
 from scripts import command, critique, evaluate
 from scripts import train as train_stages
 from scripts.workspace import Workspace, link_tree
-from train import supervised
+from train import checkpoint, supervised
 from train.advantages import over_tokens
 
 Outcome = tuple[list[Episode], int]
@@ -54,7 +54,10 @@ def improve(workspace: Workspace, folder: pathlib.Path, *, explorer: str) -> dic
         rounds.append(workspace.complete(place, body))
         critic = place / 'critic' / 'model' if s.retrain_critic else start.critic
         start = Start(place / 'model', critic)
-    link_tree(start.actor, folder / 'model')
+    if checkpoint.saved_adaptation(start.actor) is None:
+        link_tree(start.actor, folder / 'model')
+    else:  # written anew: their base is another way off
+        workspace.save_model(folder, workspace.load_checkpoint(start.actor))
     totals = {
         name: sum(told[name] for told in rounds)
         for name in ('tokens_sampled', 'tokens_trained', 'tokens_monitored')
@@ -78,7 +81,8 @@ def one_round(
     own = response_examples(workspace, kept)
     shown = train_stages.actor_examples(workspace, plain=s.demonstrations)
     told = monitors(workspace, folder, players, explored=explored, kept=kept, own=own)
-    trained = workspace.load_model('base') if s.restart == 'base' else actor
+    source = workspace.model_folder('base') if s.restart == 'base' else start.actor
+    trained = workspace.load_to_train(source, s.lora, stage=explorer)
     totals = train_stages.fit(
         workspace, folder, trained, shown + own, settings=s.fit, name=f'round-{number}'
     )
@@ -88,7 +92,7 @@ def one_round(
     told['exploration']['tokens'] = tokens
     told['tokens_sampled'] = tokens + for_kept + for_knobs
     if s.retrain_critic:
-        body = functools.partial(new_critic, actor=made, critic=critic, number=number)
+        body = functools.partial(new_critic, actor=made, critic=start.critic, number=number)
         told['retrained_critic'] = workspace.complete(folder / 'critic', body)
         told['tokens_sampled'] += told['retrained_critic']['tokens_sampled']
         totals['tokens_trained'] += told['retrained_critic']['tokens_trained']
@@ -148,7 +152,7 @@ def new_critic(
     folder: pathlib.Path,
     *,
     actor: Transformer,
-    critic: Transformer,
+    critic: pathlib.Path,
     number: int,
 ) -> dict:
     """Trains a critic on critiques of the newest actor's attempts, as the stage `critic` does.
@@ -156,7 +160,7 @@ def new_critic(
     It starts where that stage does or, with restart='last', from the critic so far.
     """
     last = workspace.settings.improve.restart == 'last'
-    model = critic if last else train_stages.critic_start(workspace)
+    model = train_stages.critic_start(workspace, critic if last else None)
     told = critique.collect(workspace, folder, actor, workspace.seed(f'critique/{number}'))
     name = f'critic/{number}'
     return told | train_stages.fit_critic(workspace, folder, model, folder / 'episodes', name=name)

@@ -158,21 +158,21 @@ def study_panels(panels: StudyPanels, labels: dict[str, tuple[str, str]]) -> fig
 
     Runs of one point each are shown as points; labels are of x and y.
     """
-    figure, grid = _panels(len(panels), columns=2, size=(4.4, 3.2))
+    figure, grid = _panels(len(panels), columns=2, size=(5.6, 3.6))
     for axes, (title, arms) in zip(grid, panels.items(), strict=True):
         for i, (arm, runs) in enumerate(arms.items()):
             colour, marker = _colour(i), MARKERS[i // len(COLOURS) % len(MARKERS)]
             single = len(runs[0]) == 1
             for run in runs:
                 x, y = np.array(run, float).T
-                axes.plot(x, y, marker, color=colour, ms=3, alpha=1 if single else 0.35)
+                axes.plot(x, y, marker, color=colour, ms=3, alpha=0.35)
             means = np.mean(np.array(runs, float), axis=0)
             line = 'none' if single else '-'
-            axes.plot(*means.T, color=colour, marker=marker, ls=line, lw=1.4, ms=4, label=arm)
+            axes.plot(*means.T, color=colour, marker=marker, ls=line, lw=1.4, ms=5, label=arm)
         x_label, y_label = labels[title]
         axes.set(title=title, xlabel=x_label, ylabel=y_label)
     handles, names = grid[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc='outside lower center', ncols=4, frameon=False)
+    figure.legend(handles, names, loc='outside right upper', frameon=False)
     return figure
 
 

@@ -13,9 +13,9 @@ from train import reinforce as reinforce_lib
 def reinforce(workspace: Workspace, folder: pathlib.Path) -> dict:
     """Trains the SFT actor on-policy and evaluates it alone."""
     s = workspace.settings
-    players = workspace.players(
-        workspace.sampler(), workspace.load_model('actor'), workspace.load_model('critic')
-    )
+    given = workspace.model_folder('actor')
+    actor = workspace.load_to_train(given, s.reinforce.lora, stage='reinforce')
+    players = workspace.players(workspace.sampler(), actor, workspace.load_model('critic'))
     with workspace.writer(folder) as writer:
         model, totals = reinforce_lib.reinforce(
             players,

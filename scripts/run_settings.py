@@ -4,9 +4,12 @@ import dataclasses
 from typing import Literal
 
 from model.config import ModelConfig
+from model.lora import LoraSettings
+from model.weights import Quantize
 from sampling.beam import BeamSettings
 from sampling.controller import CandidateSettings, Controller
 from sampling.engine import EngineSettings
+from sampling.explore import EXPLORERS
 from sampling.search import ExploreSettings
 from sampling.steps import ScoreShapes
 from sampling.strategies import Refine
@@ -84,6 +87,7 @@ class BaseSettings:
     num_documents: int
     shares: BaseShares
     fit: FitSettings  # of no steps: the checkpoint as it is
+    quantize: Quantize  # how adapters' frozen base is held
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +97,7 @@ class ActorSettings:
     guided_per_problem: int  # (question, guide -> solution) examples, each kind of guide by turns
     misconceptions: float  # share of sums that the actor's teacher is prone to get wrong (lab)
     fit: FitSettings
+    lora: LoraSettings  # of rank 0: all weights are trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +121,7 @@ class CritiqueSettings:
 class CriticSettings:
     checkpoint: str  # a saved model to start from, of any size; '': the base
     fit: FitSettings
+    lora: LoraSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +145,7 @@ class SelfTalkSettings:
     tokens: int  # of an answer, at most
     learn_mistakes: bool  # whether lines called wrong are learnt too, beside what is said of them
     fit: FitSettings
+    lora: LoraSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +162,7 @@ class ImproveSettings:
     candidates: CandidateSettings  # what it chooses from
     retrain_critic: bool  # every round, on critiques of its new actor's attempts
     fit: FitSettings
+    lora: LoraSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,6 +206,39 @@ def check_counts(s: RunSettings) -> None:
     _check_improve(s.improve)
     check_critique(s.critique, temperature=s.sampling.temperature)
     _check_evaluate(s.evaluate)
+
+
+def check_lora(s: RunSettings) -> None:
+    """Raises ValueError where a stage's adapters contradict what they are put on."""
+    from_actor = {'reinforce': s.reinforce.lora}
+    if s.improve.restart == 'last':
+        from_actor['improve'] = s.improve.lora
+    for name, given in from_actor.items():
+        if s.actor.lora.rank and given != s.actor.lora:
+            raise ValueError(
+                f'{name}.lora={given} trains the adapters of the actor on: it must be '
+                f'actor.lora={s.actor.lora}'
+            )
+    if s.base.quantize == 'none':
+        return
+    for stage in s.stages:
+        section = trained_by(s, stage)
+        if section is not None and not section.lora.rank:
+            raise ValueError(
+                f'base.quantize={s.base.quantize!r} is of a base frozen under adapters, but stage '
+                f"{stage!r} trains all weights: set its lora.rank, or base.quantize='none'"
+            )
+
+
+def trained_by(s: RunSettings, stage: str):
+    """The section of a stage that trains a player; None of others."""
+    own = {
+        'actor': s.actor,
+        'critic': s.critic,
+        'self_talk': s.self_talk,
+        'reinforce': s.reinforce,
+    }
+    return s.improve if stage in EXPLORERS else own.get(stage)
 
 
 def _check_improve(s: ImproveSettings) -> None:

@@ -50,9 +50,8 @@ def self_talk(workspace: Workspace, folder: pathlib.Path) -> dict:
             'train the actor for longer or raise self_talk.num_rounds, in a new --workdir'
         )
     examples = [self_talk_data.example(workspace, talk) for talk in kept]
-    fitted = train_stages.fit(
-        workspace, folder, workspace.load_model('base'), examples, settings=s.fit, name='self_talk'
-    )
+    base = train_stages.base_to_train(workspace, s.lora, stage='self_talk')
+    fitted = train_stages.fit(workspace, folder, base, examples, settings=s.fit, name='self_talk')
     made = workspace.load_checkpoint(folder / 'model')
     return (
         answered(workspace, folder, made)

@@ -1,6 +1,8 @@
 """Supervised stages: the base model, the actor and the critic.
 
 python -m scripts.train --config configs/lab.py --workdir runs/lab --stage actor
+
+With --dry_run --topology=v5e-256 (scripts/dry_run.py) nothing is trained.
 """
 
 import bisect
@@ -10,13 +12,17 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from absl import flags
 
 from data import annotate, lab, mistakes, records, verify
 from data.records import Example, Problem, Turn
+from model import lora
 from model.transformer import Transformer
 from sampling import guidance
-from scripts import command
+from scripts import command, dry_run
+from scripts.run_settings import RunSettings
 from scripts.workspace import Workspace
+from train import settings as settings_lib
 from train import supervised
 
 GUIDED_TRIES = 20
@@ -38,7 +44,8 @@ class Documents:
 def base(workspace: Workspace, folder: pathlib.Path) -> dict:
     """The model everything starts from: a checkpoint or fresh weights, trained where asked."""
     s = workspace.settings.base
-    model = workspace.load_given(s.checkpoint) if s.checkpoint else workspace.init_model()
+    given = s.checkpoint
+    model = lora.merge(workspace.load_given(given)) if given else workspace.init_model()
     if not s.fit.num_steps:
         workspace.save_model(folder, model)
         return {'checkpoint': s.checkpoint}
@@ -93,7 +100,7 @@ def actor(workspace: Workspace, folder: pathlib.Path) -> dict:
     return fit(
         workspace,
         folder,
-        workspace.load_model('base'),
+        base_to_train(workspace, workspace.settings.actor.lora, stage='actor'),
         actor_examples(workspace),
         settings=workspace.settings.actor.fit,
         name='actor',
@@ -171,13 +178,14 @@ def demonstration(
 def critic(workspace: Workspace, folder: pathlib.Path) -> dict:
     """SFT of the base, or of a model of the critic's own, on (question, attempt -> critique)."""
     data = workspace.stage_folder('critique') / 'episodes'
-    return fit_critic(workspace, folder, critic_start(workspace), data, name='critic')
+    return fit_critic(workspace, folder, critic_start(workspace, None), data, name='critic')
 
 
-def critic_start(workspace: Workspace) -> Transformer:
-    """What a critic is trained from."""
-    given = workspace.settings.critic.checkpoint
-    return workspace.load_given(given) if given else workspace.load_model('base')
+def critic_start(workspace: Workspace, last: pathlib.Path | None) -> Transformer:
+    """What a critic is trained from: the `last` one, else what the config names."""
+    s = workspace.settings.critic
+    given = settings_lib.ROOT / s.checkpoint if s.checkpoint else workspace.model_folder('base')
+    return workspace.load_to_train(last or given, s.lora, stage='critic')
 
 
 def fit_critic(
@@ -195,6 +203,11 @@ def fit_critic(
     ]
     settings = workspace.settings.critic.fit
     return fit(workspace, folder, model, examples, settings=settings, name=name)
+
+
+def base_to_train(workspace: Workspace, settings: lora.LoraSettings, *, stage: str) -> Transformer:
+    """The run's base as a stage trains it: whole, or frozen under the stage's own adapters."""
+    return workspace.load_to_train(workspace.model_folder('base'), settings, stage=stage)
 
 
 def fit(
@@ -235,5 +248,21 @@ def fit(
 
 STAGES = {'base': base, 'actor': actor, 'critic': critic}
 
+INSTEAD = {
+    'dry_run': 'Only say what every stage of the config would take of --topology, without weights.',
+    'compile': 'With --dry_run, also let XLA compile a training step for it; needs libtpu.',
+}
+
 if __name__ == '__main__':
-    command.run_stage_script(STAGES)
+    command.define_flags(stages=STAGES, instead=INSTEAD)
+    flags.DEFINE_string('topology', 'cpu', 'Of --dry_run: v5e-256, v5p-128, v6e-8, 8xh100, cpu ...')
+
+    def main(argv):
+        values = flags.FLAGS
+        if values.dry_run:
+            run_settings = settings_lib.build(RunSettings, values.config)
+            dry_run.dry_run(run_settings, values.topology, compiled=values.compile)
+        else:
+            command.run_stage(STAGES)
+
+    settings_lib.run_main(main)

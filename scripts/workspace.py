@@ -19,7 +19,7 @@ from data import annotate, critiques, json_files, judge, mistakes, problems, rec
 from data import tokenizer as tokenizers
 from data.chat import Chat
 from data.records import Episode, Problem
-from model import sharding, transformer
+from model import lora, sharding, transformer
 from model.config import ModelConfig
 from model.transformer import Transformer
 from sampling import annotators, guidance
@@ -28,7 +28,8 @@ from sampling.episodes import Sampler
 from sampling.methods import Greedy, Sampling
 from sampling.search import Players
 from sampling.steps import StepScorer
-from scripts.run_settings import RunSettings, check_counts, check_lengths
+from scripts.models import Models
+from scripts.run_settings import RunSettings, check_counts, check_lengths, check_lora
 from train import checkpoint, metrics, settings, supervised
 
 
@@ -54,12 +55,19 @@ class Workspace:
         self.test_problems = self._problems('test', self.settings.data.num_test)
         self.tokenizer = self._tokenizer()
         self.chat = Chat(self.tokenizer)
+        self.models = Models(
+            self.settings.model,
+            self.mesh,
+            tokenizer_fingerprint=self.tokenizer.fingerprint,
+            quantize=self.settings.base.quantize,
+        )
         self.grammar = critiques.LAB if self.settings.data.source == 'lab' else critiques.RELEASED
         self.judge = judge.make_judge(self.settings.data.source, verifier)
         checkpoint.abstract_model(self.settings.model, self.mesh)
         supervised.check_rows(self.settings.train, self.mesh)
         self._check_given()
         check_counts(self.settings)
+        check_lora(self.settings)
         check_lengths(
             self.settings,
             self._longest_question(),
@@ -151,18 +159,17 @@ class Workspace:
         return self.load_checkpoint(settings.ROOT / path)
 
     def load_checkpoint(self, folder: str | os.PathLike) -> Transformer:
-        """A saved model; the critic may be of another size than the config's."""
-        return checkpoint.load_model(
-            folder,
-            checkpoint.saved_config(folder, self.settings.model),
-            mesh=self.mesh,
-            tokenizer_fingerprint=self.tokenizer.fingerprint,
-        )
+        """A saved model, of any size; with adapters, on the one frozen copy of their base."""
+        return self.models.load(folder)
+
+    def load_to_train(
+        self, folder: str | os.PathLike, settings: lora.LoraSettings, *, stage: str
+    ) -> Transformer:
+        """A saved model as `stage` trains it: whole, or frozen under adapters."""
+        return self.models.load_to_train(folder, settings, seed=self.seed(stage))
 
     def save_model(self, folder: pathlib.Path, model: Transformer) -> None:
-        checkpoint.save_model(
-            folder / 'model', model, tokenizer_fingerprint=self.tokenizer.fingerprint
-        )
+        self.models.save(folder / 'model', model)
 
     def stage_folder(self, stage: str) -> pathlib.Path:
         if stage not in self.settings.stages:
@@ -195,6 +202,7 @@ class Workspace:
         folder.mkdir(parents=True, exist_ok=True)
         began = time.perf_counter()
         summary = {'tokens_sampled': 0, 'tokens_trained': 0} | body(self, folder)
+        self.models.release()
         summary['seconds'] = round(time.perf_counter() - began, 1)
         write_json(done, summary)
         return summary

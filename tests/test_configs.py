@@ -16,10 +16,10 @@ from data import chat, lab, problems
 from data import tokenizer as tokenizers
 from data.records import Batch
 from model import config as model_config
-from model import sharding
+from model import memory, sharding
 from sampling import decode, explore, methods
-from scripts import run, run_settings, study, workspace
-from train import checkpoint, optimizer, settings, state, step, supervised
+from scripts import dry_run, run, run_settings, study, workspace
+from train import checkpoint, optimizer, plan, settings, state, step, supervised
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ('model', 'data', 'sampling', 'train', 'scripts')
@@ -55,6 +55,19 @@ each = pytest.mark.parametrize('name', ALL)
 @functools.cache
 def built(name):
     return settings.build(run_settings.RunSettings, get_config(name))
+
+
+RELEASED = {
+    'llama3_8b_mathcritique:default': 8_030_261_248,
+    'qwen2p5_math_1p5b_gsm8k:default': 1_543_714_304,
+    'qwen2p5_math_1p5b_gsm8k:lora': 1_543_714_304,
+    'qwen3_0p6b_gsm8k:default': 596_049_920,
+    'gemma3_1b_lora:default': None,
+    'gemma3_1b_lora:int8': None,
+    'gemma3_1b_lora:nf4': None,
+}
+"""Published numbers of parameters; of Gemma's, norms are counted where the model has them."""
+own = pytest.mark.parametrize('name', [name for name in ALL if name not in RELEASED])
 
 
 def mesh_of(shape):
@@ -168,7 +181,7 @@ def shapes(tree):
     return [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)]
 
 
-@each
+@own
 def test_its_supervised_step_traces(name):
     s = built(name)
     supervised.check_rows(s.train, mesh_of((1, 1, 1)))
@@ -185,7 +198,7 @@ def test_its_supervised_step_traces(name):
     assert metrics['loss/total'].shape == ()
 
 
-@each
+@own
 def test_its_reinforcement_step_traces(name):
     s = built(name)
     r = s.reinforce
@@ -201,6 +214,37 @@ def test_its_reinforcement_step_traces(name):
     assert shapes(after) == shapes(before)
 
 
+def test_the_released_configs_are_known():
+    assert set(RELEASED) == {name for name in ALL if built(name).tokenizer.kind == 'file'}
+
+
+@pytest.mark.parametrize('name', RELEASED)
+def test_a_released_model_has_its_published_size(name):
+    s = built(name)
+    if RELEASED[name] is not None:
+        assert model_config.num_parameters(s.model) == RELEASED[name]
+    run = dry_run.described(s)
+    assert {t.name for t in run.trainings} == set(s.stages) - {'base', 'critique', 'evaluate'}
+    assert all(bool(t.lora.rank) == ('lora' in name) for t in run.trainings)
+    assert plan.phases(run, plan.topology('v5p-16')).keys() > {'actor', 'sampling'}
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'llama3_8b_mathcritique:default',
+        'qwen2p5_math_1p5b_gsm8k:default',
+        'qwen3_0p6b_gsm8k:default',
+        'gemma3_1b_lora:nf4',
+    ],
+)
+def test_all_programs_of_a_released_model_trace(name):
+    """Every training step and a chunk of decoding, on a mesh of eight chips."""
+    run = dataclasses.replace(dry_run.described(built(name)), mesh=(1, 8, 1))
+    with jax.sharding.use_abstract_mesh(memory.abstract_mesh(run.mesh)):
+        dry_run.trace(built(name), run)
+
+
 def method_of(s):
     sampling = s.sampling
     return methods.Sampling(
@@ -208,7 +252,7 @@ def method_of(s):
     )
 
 
-@each
+@own
 def test_its_sampling_traces(name):
     s, mesh = built(name), mesh_of((1, 1, 1))
     engine = s.sampling.engine
@@ -263,7 +307,7 @@ def test_its_shapes_hold_the_longest_generated_conversation(name):
     assert critiques <= limits.critique_tokens
 
 
-@pytest.mark.parametrize('name', [name for name in ALL if built(name).data.source == 'gsm8k'])
+@pytest.mark.parametrize('name', [name for name in ALL if built(name).tokenizer.kind == 'train'])
 def test_its_shapes_hold_the_longest_real_question(name, shared_data):
     s = built(name)
     asked = []

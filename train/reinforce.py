@@ -11,6 +11,8 @@ import optax
 
 from data import packing
 from data.records import Batch, Episode, Example, Problem
+from model import lora
+from model.lora import LoraSettings
 from model.transformer import Transformer
 from sampling import episodes as episode_lib
 from sampling.methods import Greedy, Sampling
@@ -41,6 +43,7 @@ class ReinforceSettings:
     checkpoint_every: int
     objective: Objective
     optimizer: OptimizerSettings
+    lora: LoraSettings  # of an actor with adapters, which are then trained on, its own
 
     @property
     def rows(self) -> int:
@@ -60,20 +63,19 @@ def reinforce(
     writer: metrics.Writer,
     seed: int,
 ) -> tuple[Transformer, dict[str, float]]:
-    """Trains players.actor; everything a step does follows from (seed, step) and the weights.
+    """Trains players.actor, or its adapters; the actor as given is the KL term's reference.
 
-    The reference of the KL term is the actor as given. Resumes from folder/checkpoints. Returns
-    the actor and totals.
-    """
+    A step follows from (seed, step) and the weights. Resumes from folder/checkpoints."""
     optimizer = make_optimizer(settings.optimizer, num_steps=settings.num_steps)
     update = make_update(players.actor, optimizer, settings=settings, loop=loop, method=method)
+    adapters_or_all, frozen = lora.split(players.actor)
     spent = {'tokens': 0}
 
     def advance(step: int, state: TrainState):
         rng = np.random.default_rng((seed, step))
         chosen = rng.choice(len(problems), settings.num_problems, replace=False)
         groups, rewards = rollouts(
-            dataclasses.replace(players, actor=state.model),
+            dataclasses.replace(players, actor=lora.join(state.model, frozen)),
             [problems[i] for i in chosen],
             settings=settings,
             scorer=scorer,
@@ -86,7 +88,7 @@ def reinforce(
         return state, values | rewards
 
     state, _ = train_loop(
-        start(players.actor, optimizer),
+        start(adapters_or_all, optimizer),
         advance,
         num_steps=settings.num_steps,
         loop=dataclasses.replace(loop, log_every=1, checkpoint_every=settings.checkpoint_every),
@@ -97,7 +99,8 @@ def reinforce(
         set_cursor=spent.update,
     )
     trained = settings.num_steps * settings.rows * settings.length
-    return state.model, {'tokens_sampled': spent['tokens'], 'tokens_trained': trained}
+    totals = {'tokens_sampled': spent['tokens'], 'tokens_trained': trained}
+    return lora.join(state.model, frozen), totals
 
 
 def make_update(
@@ -116,11 +119,12 @@ def make_update(
         num_microbatches=loop.num_microbatches,
     )
     logprobs = jax.jit(lambda model, batch: batch_logprobs(model, batch, method.transform)[0])
+    _, frozen = lora.split(reference)
 
     def update(state: TrainState, batch: Batch):
         if settings.objective.kl != 'none':
             batch = batch._replace(ref_logprobs=logprobs(reference, batch))
-        return train_step(state, batch)
+        return train_step(state, batch, frozen)
 
     return update
 

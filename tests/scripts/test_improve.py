@@ -52,6 +52,8 @@ def fitted(monkeypatch):
         made, 'model_folder', lambda self, stage: self.stage_folder(stage) / 'model'
     )
     monkeypatch.setattr(made, 'load_checkpoint', lambda self, path: path.parent.name)
+    monkeypatch.setattr(made, 'load_to_train', lambda self, path, *_, stage: path.parent.name)
+    monkeypatch.setattr(improve.checkpoint, 'saved_adaptation', lambda _: None)
     monkeypatch.setattr(train_stages, 'fit', fit)
     monkeypatch.setattr(evaluate, 'attempts_only', lambda *_: {'coverage': {'all': [1, 1, 1]}})
     monkeypatch.setattr(step_lib, 'step_rewards', scripted.step_rewards)
@@ -78,7 +80,7 @@ def test_every_explorers_rounds_leave_all_their_parts(tmp_path, fitted, explorer
     for number, (trained, examples) in enumerate(fitted, 1):
         place = stage / f'round-{number}'
         kept = list(records.read_episodes(place / 'episodes'))
-        assert trained == 'base'
+        assert trained == '00-base'
         assert len(kept) == told['rounds'][number - 1]['kept'] > 0
         assert len(examples) == len(train_stages.actor_examples(made)) + len(kept)
         assert all(e.outcome['correct'] for e in kept)
@@ -140,7 +142,7 @@ def test_a_controller_chooses_each_rounds_knobs_and_says_why(tmp_path, fitted):
     assert first['knobs'] == {'temperature': 0.7, 'threshold': 0.0} and not first['candidates']
 
 
-@pytest.mark.parametrize(('restart', 'trained'), [('base', 'base'), ('last', 'critic')])
+@pytest.mark.parametrize(('restart', 'trained'), [('base', '00-base'), ('last', 'critic')])
 def test_a_round_explores_with_the_critic_of_the_round_before(tmp_path, fitted, restart, trained):
     made = opened(tmp_path, 'critique_in_the_loop', retrain_critic=True, restart=restart)
     begun = []

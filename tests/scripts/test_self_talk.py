@@ -58,6 +58,7 @@ def made(tmp_path, monkeypatch):
     sampler = episodes.Sampler(scripted.Ruled(write), CHAT, scripted.LIMITS)
     monkeypatch.setattr(workspace.Workspace, 'sampler', lambda self: sampler)
     monkeypatch.setattr(workspace.Workspace, 'load_model', lambda self, stage: stage)
+    monkeypatch.setattr(train_stages, 'base_to_train', lambda *_, stage: 'base')
     monkeypatch.setattr(workspace.Workspace, 'load_checkpoint', lambda self, path: None)
     monkeypatch.setattr(train_stages, 'fit', fit)
     data = stand.stage_folder('critique') / 'episodes' / 'part-00000.array_record'

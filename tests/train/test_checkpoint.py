@@ -15,7 +15,7 @@ import optax
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-from model import sharding
+from model import lora, sharding
 from tests import tiny
 from train import checkpoint
 from train.state import init_state
@@ -153,6 +153,24 @@ def test_a_training_state_comes_back_exactly_with_its_cursor(tmp_path):
     assert_same_arrays(state, states[9])
     kept = {path.name for path in (tmp_path / 'checkpoints').iterdir() if path.name.isdigit()}
     assert kept == {'6', '9'}
+
+
+def test_a_state_of_adapters_comes_back_exactly(tmp_path):
+    mesh = mesh_of(2, 2, 2)
+    how = lora.Adaptation(lora.LoraSettings(2, 4.0, ('out', 'up')), '/base', 'abc', 'none')
+
+    def state_of(seed):
+        adapters = lora.init_adapters(tiny.CONFIG, how, jax.random.key(seed))
+        return init_state(checkpoint.place(adapters, mesh), optax.adamw(1e-3))
+
+    checkpointer = checkpoint.Checkpointer(tmp_path / 'checkpoints', keep=1)
+    checkpointer.save(4, state_of(1), {'data': 1})
+    checkpointer.close()
+    again = checkpoint.Checkpointer(tmp_path / 'checkpoints', keep=1)
+    _, state, _ = again.restore(state_of(0))
+    again.close()
+    assert_same_arrays(state, state_of(1))
+    assert state.model.adaptation == how
 
 
 SAVER = """
