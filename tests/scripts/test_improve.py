@@ -24,7 +24,7 @@ def opened(workdir, explorer, **changes):
     made = object.__new__(workspace.Workspace)
     config = study.arm_config(CONFIG, 0, arm)
     made.settings = settings.build(run_settings.RunSettings, config)
-    made.workdir = workdir
+    made.workdir, made.models = workdir, types.SimpleNamespace(release=lambda: None)
     made.tokenizer, made.chat = scripted.TOKENIZER, Chat(scripted.TOKENIZER)
     made.grammar, made.judge = scripted.players(None).grammar, scripted.judge
     made.train_problems = scripted.problems(20)

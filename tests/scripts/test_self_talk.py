@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import types
 
 import pytest
 
@@ -46,6 +47,7 @@ def made(tmp_path, monkeypatch):
     config.stages, config.self_talk.num_examples = STAGES, 40
     config.sampling.engine.prompt_buckets = (352,)
     stand.settings = settings.build(run_settings.RunSettings, config)
+    stand.models = types.SimpleNamespace(release=lambda: None)
     stand.workdir, stand.tokenizer, stand.chat = tmp_path, scripted.TOKENIZER, CHAT
     stand.grammar, stand.judge, stand.train_problems = LAB, scripted.judge, PROBLEMS
     stand.test_problems = [lab.problem(seed=0, split='test', index=i) for i in range(10)]
