@@ -49,6 +49,11 @@ ORACLE = ('evaluate', 'curves', 'oracle majority (upper bound)', 0, 'accuracy', 
 RIGHT = (*CRITIC, 'discriminability', 0)
 
 
+def named(arms: dict) -> tuple:
+    """A study's arms, which run in this order; see scripts/study.py."""
+    return tuple({'name': name, 'changes': changes} for name, changes in arms.items())
+
+
 def row(name: str, path: tuple, *, minus: tuple = (), scale: float = 100.0) -> dict:
     """A column of a study's table; see scripts/study.py."""
     return {'name': name, 'path': path, 'minus': minus, 'scale': scale}
@@ -85,7 +90,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
         raise ValueError(f'configs/critics.py:{arg}: no such variant; there are {variants}')
     run = lab.get_config(arg)
     run.stages = ('base', 'actor', 'critique', 'critic', 'evaluate')
-    arms = ConfigDict(ARMS)
+    arms = ARMS
     if arg == 'default':
         run.train.rows = 8
         run.actor.fit.num_steps = 150
@@ -93,18 +98,20 @@ def get_config(arg: str = 'default') -> ConfigDict:
         run.critique.update({'num_attempts': 2, 'num_rollouts': 4})
         run.evaluate.update({'num_problems': 200, 'num_attempts': 2})
     else:
-        for arm in arms.values():
-            arm.critique.num_problems = 10
-            arm.critique.filter_successes = 0
-            if 'critic' in arm:
-                arm.critic.checkpoint = SHIPPED
+        few = {'num_problems': 10, 'filter_successes': 0}
+        arms = {
+            name: changes
+            | {'critique': changes['critique'] | few}
+            | ({'critic': {'checkpoint': SHIPPED}} if 'critic' in changes else {})
+            for name, changes in ARMS.items()
+        }
     seeds = (0, 1, 2) if arg == 'default' else (0,)
     return ConfigDict(
         {
             'seeds': seeds,
             'shared': ('base', 'actor'),
             'run': run,
-            'arms': arms,
+            'arms': named(arms),
             'comparison': COMPARISON,
         }
     )

@@ -110,7 +110,7 @@ def shorten(run: ConfigDict) -> None:
     )
 
 
-def arms(num_attempts: int) -> ConfigDict:
+def arms(num_attempts: int) -> tuple:
     """One for each explorer, and changes of two of them."""
     more = {'explore': {'num_attempts': 2 * num_attempts}}
     changed = {
@@ -121,7 +121,7 @@ def arms(num_attempts: int) -> ConfigDict:
     }
     plain = {stage: (stage, {}) for stage in EXPLORERS}
     plain['uniform'] = ('uniform', {'explore': {'token_budget': BUDGET}})
-    return ConfigDict(
+    return critics.named(
         {
             name: {'stages': (*SHARED, stage), 'improve': changes}
             for name, (stage, changes) in (plain | changed).items()

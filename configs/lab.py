@@ -84,7 +84,7 @@ SAMPLING = {
         'num_slots': 128,
         'max_length': 360,
         'chunk_steps': 16,
-        'prompt_buckets': (64, 128, 280),
+        'prompt_buckets': (64, 128, 280, 352),  # the last for self-talk's begun refinements
         'insert_rows': (32, 128),
         'compact_slots': (32,),
         'compact_lengths': (128, 224),
@@ -182,6 +182,15 @@ EVALUATE = {
     'confidence': 0.95,
 }
 
+SELF_TALK = {
+    'num_examples': 1500,
+    'num_rounds': 3,
+    'tokens': 300,
+    'learn_mistakes': True,
+    'fit': {'num_steps': 200, 'optimizer': optimizer(0.01)},
+    'lora': lora(),
+}
+
 EXPLORE = {
     'num_attempts': 5,
     'num_refinements': 3,
@@ -193,6 +202,14 @@ EXPLORE = {
     'keep_refined': 1,
 }
 
+CANDIDATES = {
+    'temperatures': (0.5, 0.7, 1.0),
+    'thresholds': (0.0, 0.5, 0.9),
+    'num_problems': 50,
+    'num_attempts': 4,
+    'target': 2,
+}
+
 IMPROVE = {
     'num_problems': 500,
     'num_rounds': 1,
@@ -202,6 +219,9 @@ IMPROVE = {
     'weighting': 'keep',
     'balance': 'none',
     'num_monitored': 100,
+    'controller': 'none',
+    'candidates': CANDIDATES,
+    'retrain_critic': False,
     'fit': {'num_steps': 80, 'optimizer': optimizer(0.005)},
     'lora': lora(),
 }
@@ -239,6 +259,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'critique': CRITIQUE,
             'critic': CRITIC,
             'evaluate': EVALUATE,
+            'self_talk': SELF_TALK,
             'improve': IMPROVE,
             'reinforce': REINFORCE,
         }
@@ -296,8 +317,9 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.sampling.update({'part_size': 5, 'score': {'rows': 16, 'lengths': (360,)}})
     config.train.update({'rows': 8, 'length': 360, 'log_every': 1, 'checkpoint_every': 3})
     config.base.update({'checkpoint': '', 'num_documents': 200})
-    for stage in (config.base, config.actor, config.critic, config.improve):
+    for stage in (config.base, config.actor, config.critic, config.self_talk, config.improve):
         stage.fit.num_steps = 8
+    config.self_talk.update({'num_examples': 20, 'num_rounds': 2})
     config.actor.update({'num_problems': 20, 'refinements_per_problem': 1})
     # An actor that has learnt nothing is never right: the filter runs, but may ask for nothing.
     config.critique.update(
@@ -308,6 +330,7 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.evaluate.beam.update({'width': 2, 'expansions': 2, 'max_steps': 4, 'num_problems': 4})
     config.improve.update({'num_problems': 6, 'num_rounds': 2, 'num_monitored': 4})
     config.improve.explore.update({'num_attempts': 2, 'num_refinements': 2})
+    config.improve.candidates.update({'num_problems': 4, 'num_attempts': 2})
     config.reinforce.update(
         {'num_steps': 3, 'num_problems': 2, 'num_samples': 4, 'checkpoint_every': 2}
     )

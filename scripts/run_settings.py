@@ -7,6 +7,7 @@ from model.config import ModelConfig
 from model.lora import LoraSettings
 from model.weights import Quantize
 from sampling.beam import BeamSettings
+from sampling.controller import CandidateSettings, Controller
 from sampling.engine import EngineSettings
 from sampling.explore import EXPLORERS
 from sampling.search import ExploreSettings
@@ -21,6 +22,7 @@ StageName = Literal[
     'critique',
     'critic',
     'evaluate',
+    'self_talk',
     'vanilla',
     'uniform',
     'critique_in_the_loop',
@@ -156,6 +158,16 @@ class EvaluateSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class SelfTalkSettings:
+    num_examples: int  # criticised attempts that talks begin with, at most
+    num_rounds: int  # refinements after which the answer must be right
+    tokens: int  # of an answer, at most
+    learn_mistakes: bool  # whether lines called wrong are learnt too, beside what is said of them
+    fit: FitSettings
+    lora: LoraSettings
+
+
+@dataclasses.dataclass(frozen=True)
 class ImproveSettings:
     num_problems: int
     num_rounds: int
@@ -165,6 +177,9 @@ class ImproveSettings:
     weighting: Literal['keep', 'score', 'steps', 'advantage']
     balance: Literal['none', 'question']  # 'question': the responses of one share a weight
     num_monitored: int  # responses whose perplexity, questions whose scores are told; 0: none
+    controller: Controller  # 'balance': knobs of every round by balance scores
+    candidates: CandidateSettings  # what it chooses from
+    retrain_critic: bool  # every round, on critiques of its new actor's attempts
     fit: FitSettings
     lora: LoraSettings
 
@@ -186,6 +201,7 @@ class RunSettings:
     critique: CritiqueSettings
     critic: CriticSettings
     evaluate: EvaluateSettings
+    self_talk: SelfTalkSettings
     improve: ImproveSettings
     reinforce: ReinforceSettings
 
@@ -203,6 +219,9 @@ def check_counts(s: RunSettings) -> None:
             raise ValueError(f'{name}={asked} must be in [1, {limit}]')
     if not 0 <= s.actor.misconceptions <= 1:
         raise ValueError(f'actor.misconceptions={s.actor.misconceptions} must be in [0, 1]')
+    for name in ('num_examples', 'num_rounds', 'tokens'):
+        if getattr(s.self_talk, name) < 1:
+            raise ValueError(f'self_talk.{name}={getattr(s.self_talk, name)} must be at least 1')
     _check_improve(s.improve)
     check_critique(s.critique, temperature=s.sampling.temperature)
     _check_evaluate(s.evaluate)
@@ -232,7 +251,12 @@ def check_lora(s: RunSettings) -> None:
 
 def trained_by(s: RunSettings, stage: str):
     """The section of a stage that trains a player; None of others."""
-    own = {'actor': s.actor, 'critic': s.critic, 'reinforce': s.reinforce}
+    own = {
+        'actor': s.actor,
+        'critic': s.critic,
+        'self_talk': s.self_talk,
+        'reinforce': s.reinforce,
+    }
     return s.improve if stage in EXPLORERS else own.get(stage)
 
 
@@ -252,6 +276,11 @@ def _check_improve(s: ImproveSettings) -> None:
     ):
         if value < least:
             raise ValueError(f'improve.{name}={value} must be at least {least}')
+    if s.controller != 'none' and s.candidates.num_problems > s.num_problems:
+        raise ValueError(
+            f'improve.candidates.num_problems={s.candidates.num_problems} must be at most '
+            f'{s.num_problems}, improve.num_problems'
+        )
 
 
 def _check_evaluate(s: EvaluateSettings) -> None:
@@ -313,7 +342,9 @@ def check_lengths(
     refinement = critique + overhead + sampling.refinement_tokens
     hinted = longest_question + longest_hint
     prompt = max(critique, attempt + longest_guide, hinted) + overhead
-    whole = max(refinement, critique + longest_guide, hinted + overhead + sampling.attempt_tokens)
+    talked = longest_question + overhead + s.self_talk.tokens
+    alone = hinted + overhead + sampling.attempt_tokens
+    whole = max(refinement, critique + longest_guide, alone, talked)
     for name, size, needed in (
         ('reinforce.length', s.reinforce.length, attempt),
         ('sampling.score.lengths[-1]', sampling.score.lengths[-1], critique),
@@ -327,5 +358,6 @@ def check_lengths(
             guide = f' and the longest guide {shown}' if shown else ''
             raise ValueError(
                 f'{name}={size} must be at least {needed}: the longest question has '
-                f'{longest_question} tokens{guide}; set it so, or sampling.*_tokens lower'
+                f'{longest_question} tokens{guide}; set it so, or self_talk.tokens and '
+                'sampling.*_tokens lower'
             )

@@ -35,7 +35,10 @@ from train import checkpoint, metrics, settings, supervised
 
 
 class Workspace:
-    """An opened run. Opening checks everything that can be checked before anything is written."""
+    """An opened run. Opening checks everything that can be checked before anything is written.
+
+    With writes=False it does no more than that.
+    """
 
     def __init__(
         self,
@@ -43,6 +46,7 @@ class Workspace:
         workdir: str | os.PathLike,
         *,
         verifier: verify.Verifier,
+        writes: bool = True,
     ):
         self.settings = settings.build(RunSettings, config)
         self.workdir = pathlib.Path(workdir)
@@ -73,8 +77,9 @@ class Workspace:
             overhead=self.chat.overhead,
         )
         self._check_annotator()
-        self._write('config.json', settings.to_json(config))
-        self.tokenizer.save(self.workdir / self.tokenizer.file_name)
+        if writes:
+            self._write('config.json', settings.to_json(config))
+            self.tokenizer.save(self.workdir / self.tokenizer.file_name)
         jax.set_mesh(self.mesh)
 
     # What stages use
@@ -144,7 +149,7 @@ class Workspace:
         return self.load_checkpoint(self.model_folder(stage))
 
     def model_folder(self, stage: str) -> pathlib.Path:
-        """Where the model is that a stage ended with."""
+        """Where a stage's model is. Raises ValueError where the stage has not been run."""
         folder = self.stage_folder(stage) / 'model'
         if not folder.exists():
             raise ValueError(f'stage {stage!r} has not been run in {self.workdir}: run it first')

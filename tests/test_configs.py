@@ -109,7 +109,7 @@ def test_every_arm_of_a_study_is_a_run(described, variant):
     config = described.get_config(variant)
     settings.build(study.Comparison, config.comparison)
     for seed in config.seeds:
-        for changes in config.arms.values():
+        for changes in study.arms_of(config).values():
             made = settings.build(run_settings.RunSettings, study.arm_config(config, seed, changes))
             assert made.seed == seed
             assert made.stages[: len(config.shared)] == config.shared != made.stages
@@ -129,6 +129,7 @@ def test_its_stages_exist_and_come_after_what_they_read(name):
         'critique': {'actor'},
         'critic': {'base', 'critique'},
         'evaluate': {'actor', 'critic'},
+        'self_talk': {'base', 'actor', 'critique'},
         **dict.fromkeys(explore.EXPLORERS, {'base', 'actor', 'critic'}),
         'reinforce': {'actor', 'critic'},
     }

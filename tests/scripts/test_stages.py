@@ -78,6 +78,11 @@ def test_every_stage_has_a_script_that_can_run_it():
         ({'critique__correct_share': 1.0}, r'critique\.correct_share=1\.0 must be in \[0, 1\)'),
         ({'improve__num_rounds': 0}, r'improve\.num_rounds=0 must be at least 1'),
         ({'improve__explore__enough': 0}, r'improve\.explore\.enough=0 must be at least 1'),
+        (
+            {'improve__controller': 'balance', 'improve__candidates__num_problems': 7},
+            r'improve\.candidates\.num_problems=7 must be at most 6',
+        ),
+        ({'self_talk__num_rounds': 0}, r'self_talk\.num_rounds=0 must be at least 1'),
         ({'evaluate__num_attempts': 0}, r'evaluate\.num_attempts=0 must be at least 1'),
         ({'evaluate__num_rounds': 0}, r'evaluate\.num_rounds=0 must be at least 1'),
         ({'evaluate__confidence': 1.0}, r'evaluate\.confidence=1\.0 must be in \(0, 1\)'),
@@ -156,6 +161,14 @@ def test_a_refinement_that_becomes_an_attempt_must_fit_too():
     run_settings.check_lengths(settings_of(**longer, **shapes, evaluate__num_rounds=1), 50)
     with pytest.raises(ValueError, match=r'sampling\.score\.lengths\[-1\]=320 must be at least'):
         run_settings.check_lengths(settings_of(**longer, **shapes, evaluate__num_rounds=2), 50)
+
+
+def test_an_answer_in_self_talk_must_fit():
+    limit = settings_of().sampling.engine.max_length
+    fitting = limit - 1 - 40
+    run_settings.check_lengths(settings_of(self_talk__tokens=fitting), 40)
+    with pytest.raises(ValueError, match=rf'max_length={limit} must be .* self_talk\.tokens'):
+        run_settings.check_lengths(settings_of(self_talk__tokens=fitting + 1), 40)
 
 
 def test_a_beam_that_is_off_asks_for_no_problems():
