@@ -139,6 +139,8 @@ def stages() -> dict:
             'num_steps': 100,
             'num_problems': 32,
             'length': 512,
+            'critic_length': 800,
+            'overlong_tokens': 32,
             'checkpoint_every': 20,
             'optimizer': lab.optimizer(0.0003, schedule='constant'),
         },
@@ -194,6 +196,7 @@ def tiny(config: ConfigDict) -> ConfigDict:
     config.reinforce.update(
         {'num_steps': 4, 'num_problems': 4, 'num_samples': 4, 'length': 480, 'checkpoint_every': 2}
     )
+    config.reinforce.critic_length = 736
     return config
 
 

@@ -21,6 +21,8 @@ StageName = Literal[
     'vanilla',
     'critique_in_the_loop',
     'reinforce',
+    'reinforce_critic',
+    'reinforce_both',
 ]
 
 
@@ -167,6 +169,11 @@ def check_counts(s: RunSettings) -> None:
         raise ValueError(f'actor.misconceptions={s.actor.misconceptions} must be in [0, 1]')
     check_critique(s.critique, temperature=s.sampling.temperature)
     _check_evaluate(s.evaluate)
+    if s.reinforce.critic_rewards.located and s.data.source != 'lab':
+        raise ValueError(
+            f'reinforce.critic_rewards.located={s.reinforce.critic_rewards.located} needs known '
+            f'first errors, which data.source={s.data.source!r} has not: set it to 0'
+        )
 
 
 def _check_evaluate(s: EvaluateSettings) -> None:
@@ -217,8 +224,18 @@ def check_lengths(s: RunSettings, longest_question: int, *, longest_guide: int =
     refinement = critique + 1 + sampling.refinement_tokens
     prompt = max(critique, attempt + longest_guide) + 1
     whole = max(refinement, critique + longest_guide)
+    learnt = {
+        'attempt': attempt,
+        'correction': attempt + 1 + sampling.refinement_tokens,
+        'critique': attempt + 1 + sampling.critique_tokens + 1 + sampling.refinement_tokens,
+    }
     for name, size, needed in (
-        ('reinforce.length', s.reinforce.length, attempt),
+        ('reinforce.length', s.reinforce.length, learnt[s.reinforce.turns.episode]),
+        (
+            'reinforce.critic_length',
+            s.reinforce.critic_length,
+            attempt + 1 + sampling.critique_tokens,
+        ),
         ('sampling.score.lengths[-1]', sampling.score.lengths[-1], critique),
         ('sampling.engine.prompt_buckets[-1]', sampling.engine.prompt_buckets[-1], prompt),
         ('sampling.engine.max_length', sampling.engine.max_length, whole),

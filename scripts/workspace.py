@@ -27,7 +27,13 @@ from sampling.explore import Players
 from sampling.methods import Greedy, Sampling
 from sampling.steps import StepScorer
 from scripts.run_settings import RunSettings, check_counts, check_lengths
-from train import checkpoint, metrics, settings, supervised
+from train import checkpoint, metrics, rollouts, settings, supervised
+
+MAKERS = {
+    'actor': ('actor', 'vanilla', 'critique_in_the_loop', 'reinforce', 'reinforce_both'),
+    'critic': ('critic', 'reinforce_critic', 'reinforce_both'),
+}
+"""The stages that end with a player."""
 
 
 class Workspace:
@@ -129,6 +135,14 @@ class Workspace:
         if not folder.exists():
             raise ValueError(f'stage {stage!r} has not been run in {self.workdir}: run it first')
         return self.load_checkpoint(folder)
+
+    def newest(self, player: str, *, before: str) -> Transformer:
+        """The player that the last stage before another one ended with."""
+        earlier = self.settings.stages[: self.settings.stages.index(before)]
+        made = [stage for stage in earlier if stage in MAKERS[player]] or [player]
+        if made[-1] == 'reinforce_both':
+            return self.load_checkpoint(self.stage_folder(made[-1]) / player / 'model')
+        return self.load_model(made[-1])
 
     def load_checkpoint(self, folder: str | os.PathLike) -> Transformer:
         return checkpoint.load_model(
@@ -306,17 +320,19 @@ class Workspace:
         return max(len(turn.header) + len(turn.tokens) for turn in turns)
 
     def _longest_guide(self) -> int:
-        """Tokens of the longest guide that an annotating model may be given; 0 without one."""
-        s = self.settings
-        if s.critique.annotator != 'model':
-            return 0
-        last = s.sampling.attempt_tokens - 1
-        guides = (
-            annotators.guidance(annotate.Path(p, '', 'RG3', last, kind), self.grammar)
-            for p in self.train_problems[: s.critique.num_problems]
-            for kind in mistakes.kinds(p)
-        )
-        return 1 + max(len(self.tokenizer.encode(guide)) for guide in guides)
+        """Tokens of the longest guide that a model may be given; 0 where there is none."""
+        s, guides = self.settings, []
+        if s.critique.annotator == 'model':
+            last = s.sampling.attempt_tokens - 1
+            guides += [
+                annotators.guidance(annotate.Path(p, '', 'RG3', last, kind), self.grammar)
+                for p in self.train_problems[: s.critique.num_problems]
+                for kind in mistakes.kinds(p)
+            ]
+        if s.reinforce.turns.hint_share:
+            hints = (rollouts.hint(p, s.reinforce.turns.hint_share) for p in self.train_problems)
+            guides += list(hints)
+        return 1 + max(len(self.tokenizer.encode(guide)) for guide in guides) if guides else 0
 
 
 def tokenizer_texts(problem: Problem) -> tuple[str, ...]:

@@ -116,6 +116,8 @@ def test_its_stages_exist_and_come_after_what_they_read(name):
         'vanilla': {'base', 'actor', 'critic'},
         'critique_in_the_loop': {'base', 'actor', 'critic'},
         'reinforce': {'actor', 'critic'},
+        'reinforce_critic': {'actor', 'critic'},
+        'reinforce_both': {'actor', 'critic'},
     }
     assert set(needs) <= set(order)
     for i, stage in enumerate(stages):
