@@ -1,0 +1,200 @@
+"""Reinforcement end to end on a tiny model: both players, reference KL, minibatches, resuming."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from configs import lab as lab_config
+from data import critiques, lab
+from model import sharding
+from sampling import engine, episodes, explore, methods, steps
+from tests import scripted, tiny
+from train import metrics, reinforce, rollouts, settings
+from train.supervised import LoopSettings
+
+CONFIG = dataclasses.replace(tiny.FLAT, vocab_size=64, max_length=96)
+WORDS = range(10, scripted.TOKENIZER.vocab_size)
+BANNED = tuple(i for i in range(CONFIG.vocab_size) if i not in (*WORDS, scripted.EOS))
+METHOD = methods.Sampling(1.0, 0, 1.0, 0.0, BANNED)
+LIMITS = {'attempt': 8, 'critique': 8, 'refinement': 8}
+LOOP = LoopSettings(
+    rows=8, length=96, num_microbatches=1, log_every=1, checkpoint_every=1, keep_checkpoints=1
+)
+ENGINE = engine.EngineSettings(
+    num_slots=8,
+    max_length=96,
+    chunk_steps=8,
+    prompt_buckets=(88,),
+    insert_rows=(8,),
+    compact_slots=(),
+    compact_lengths=(),
+)
+SCORER = steps.StepScorer(steps.ScoreShapes(8, (96,)), {'correct_id': 10, 'wrong_id': 11})
+PROBLEMS = [lab.problem(seed=0, split='train', index=index) for index in range(0, 40, 5)]
+
+
+def settings_of(**changes):
+    config = lab_config.get_config('smoke').reinforce
+    config.update_from_flattened_dict(
+        {
+            'num_steps': 3,
+            'num_problems': 2,
+            'num_samples': 4,
+            'length': 96,
+            'critic_length': 96,
+            'checkpoint_every': 1,
+            'overlong_tokens': 8,
+            'rewards.length': 1.0,
+            'critic_rewards.length': 1.0,
+            'optimizer.learning_rate': 0.01,
+            **{name.replace('__', '.'): value for name, value in changes.items()},
+        }
+    )
+    return settings.build(reinforce.ReinforceSettings, config)
+
+
+@functools.cache
+def players():
+    sampler = episodes.Sampler(
+        engine.Engine(ENGINE, stop_ids=(scripted.EOS,)), scripted.CHAT, LIMITS
+    )
+    actor, critic = (tiny.make_model(CONFIG, seed) for seed in (1, 2))
+    return explore.Players(sampler, actor, critic, scripted.judge, critiques.LAB)
+
+
+def run(folder, trained, **changes):
+    """(models, totals, rows of metrics)."""
+    writer = metrics.Writer(folder, tensorboard=folder / 'board')
+    with jax.set_mesh(mesh()), writer:
+        models, totals = reinforce.reinforce(
+            players(),
+            PROBLEMS,
+            trained=trained,
+            settings=settings_of(**changes),
+            loop=LOOP,
+            scorer=SCORER,
+            method=METHOD,
+            folder=folder,
+            writer=writer,
+            seed=3,
+        )
+    return models, totals, metrics.read_rows(folder / metrics.METRICS)
+
+
+def mesh():
+    axis_types = (jax.sharding.AxisType.Auto,) * 3
+    return jax.make_mesh((1, 1, 1), sharding.AXES, axis_types=axis_types, devices=jax.devices()[:1])
+
+
+BOTH = {
+    'objective__kl': 'k3',
+    'objective__kl_coef': 0.05,
+    'num_minibatches': 2,
+    'importance_cap': 2.0,
+    'refill_rounds': 1,
+}
+
+
+@pytest.fixture(scope='module')
+def both(tmp_path_factory):
+    """Actor and critic in turn, and the same stopped after an iteration and resumed."""
+    whole, parted = tmp_path_factory.mktemp('whole'), tmp_path_factory.mktemp('parted')
+    run(parted, ('actor', 'critic'), **BOTH, num_steps=2)
+    return run(whole, ('actor', 'critic'), **BOTH), run(parted, ('actor', 'critic'), **BOTH)
+
+
+def test_both_players_learn_in_turn_from_one_checkpoint(both):
+    (models, totals, rows), _ = both
+    assert totals['updates'] == {'actor': 6, 'critic': 6}
+    assert totals['tokens_sampled'] == rows[-1]['sampled/tokens'] > 0
+    for player, model in models.items():
+        before = jax.tree.leaves(getattr(players(), player))
+        changed = [np.any(x != y) for x, y in zip(before, jax.tree.leaves(model), strict=True)]
+        assert all(changed), player
+
+
+def test_a_run_that_was_stopped_continues_bit_for_bit(both):
+    (models, totals, rows), (again, totals_again, rows_again) = both
+    assert rows == rows_again and totals == totals_again
+    jax.tree.map(np.testing.assert_array_equal, models, again)
+
+
+def test_the_reference_kl_is_of_the_player_as_it_was_before(both):
+    (_, _, rows), _ = both
+    for player in ('actor', 'critic'):
+        kl = [row[f'loss/{player}/kl'] for row in rows]
+        # The first of two updates is at the reference itself, so the mean is half the second's.
+        assert 0 < kl[0] < kl[-1]
+
+
+def test_the_sampler_and_the_trainer_agree(both):
+    """Log-probabilities recorded while sampling are those that the trainer computes."""
+    (_, _, rows), _ = both
+    for row in rows:
+        for player in ('actor', 'critic'):
+            assert row[f'sampler/{player}/gap_max'] < 1e-4
+            assert row[f'loss/{player}/ratio'] == pytest.approx(1, abs=0.1)
+
+
+def test_metrics_tell_levels_parts_and_what_was_refilled(both):
+    (_, _, rows), _ = both
+    names = set(rows[0])
+    assert {'levels/actor/reward1', 'grads/critic/attention', 'reward/actor/correct'} <= names
+    assert 0 <= rows[0]['reward/critic/groups_dropped'] <= 1
+
+
+def test_a_token_budget_ends_a_run(tmp_path):
+    _, totals, rows = run(tmp_path, ('actor',), token_budget=1)
+    assert len(rows) == 1 and totals['updates'] == {'actor': 1}
+
+
+SCORE = {
+    'turns__episode': 'correction',
+    'turns__progress': 10.0,
+    'turns__first_phase_steps': 1,
+    'turns__attempt_kl_coef': 0.1,
+    'advantage__step_coef': 0.0,
+}
+
+
+def test_score_holds_attempts_in_its_first_phase_and_pays_them_in_the_second(tmp_path):
+    _, _, rows = run(tmp_path, ('actor',), **SCORE, num_steps=2)
+    assert len(rows) == 2
+    assert all(np.isfinite(value) for row in rows for value in row.values())
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'num_minibatches': 3}, r'num_minibatches=3 must divide .* 8'),
+        ({'num_epochs': 2, 'objective__on_policy': True}, r'on_policy=True with 2 updates'),
+        ({'importance_cap': 0.5}, r'importance_cap=0\.5'),
+        ({'turns__first_phase_steps': 1}, r'first_phase_steps=1 needs episode'),
+        ({'turns__hint_share': 2.0}, r'hint_share=2\.0'),
+        ({'objective__kl': 'k1'}, r"kl='k1' with kl_coef=0\.0"),
+    ],
+)
+def test_contradictory_settings_are_refused_by_name(changes, message):
+    with pytest.raises(ValueError, match=message):
+        settings_of(**changes)
+
+
+def test_a_minibatch_must_divide_over_devices():
+    mesh = sharding.make_mesh((-1, 1, 1))
+    with pytest.raises(ValueError, match=r'num_minibatches = 4 does not divide'):
+        reinforce.check_rows(settings_of(num_minibatches=2), LOOP, mesh)
+    reinforce.check_rows(settings_of(), LOOP, mesh)
+
+
+def test_rules_ask_the_critic_only_where_its_scores_are_read():
+    for changes, asked in (
+        ({'advantage__step_coef': 0.0}, False),
+        ({'advantage__step_coef': 0.5}, True),
+        ({'advantage__step_coef': 0.0, 'rewards__verdict': 1.0}, True),
+    ):
+        made = settings_of(**changes)
+        assert made.rules('actor').reads_scores == asked and not made.rules('critic').reads_scores
+    assert set(rollouts.PLAYS) == set(rollouts.ROLES)
