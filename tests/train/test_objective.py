@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from configs import lab
 from data import packing
+from model import sharding
 from tests import tiny
 from train import objective as objective_lib
 
@@ -289,6 +290,44 @@ def test_sums_and_weights_add_up_over_any_split_packing_and_order(method, random
     added = added._replace(maxima=largest)
     for got, want in zip(jax.tree.leaves(added), jax.tree.leaves(together), strict=True):
         np.testing.assert_allclose(got, want, rtol=2e-6, atol=1e-6)
+
+
+SPLIT = {name: METHODS[name] for name in ('grpo-k3', 'dapo', 'gspo', 'rloo-product')} | {
+    'dpo': objective_lib.dpo(0.3)
+}
+
+
+def eight_rows(seed, *, paired_only):
+    """Eight rows of sequences of any length; of pairs alone where asked."""
+    rng = np.random.default_rng(seed)
+    examples = tiny.random_examples(seed, rng.integers(3, 8, 60))
+    pairs = list(zip(examples[::2], examples[1::2], strict=True))
+    batch = packing.pack_pairs(pairs, rows=None, length=16) if paired_only else (
+        packing.pack(examples, rows=None, length=16)
+    )  # fmt: skip
+    batch = type(batch)(*(x[:8] for x in batch))
+    logprobs = batch.old_logprobs + rng.normal(0, 0.3, batch.tokens.shape).astype(np.float32)
+    return batch, logprobs, rng.random(batch.tokens.shape).astype(np.float32)
+
+
+@hypothesis.settings(max_examples=5)
+@hypothesis.given(st.integers(0, 1000))
+@pytest.mark.parametrize('method', SPLIT)
+def test_one_two_four_or_eight_microbatches_have_the_same_loss(method, seed):
+    """And a batch whose rows lie on eight devices."""
+    case = eight_rows(seed, paired_only=method == 'dpo')
+    whole = loss_sums(SPLIT[method], *case)
+    expected = whole.total / whole.weight
+    for count in (2, 4, 8):
+        parts = [
+            loss_sums(SPLIT[method], *jax.tree.map(lambda x, i=i, n=count: x[i::n], case))
+            for i in range(count)
+        ]
+        total, weight = (sum(float(getattr(p, n)) for p in parts) for n in ('total', 'weight'))
+        np.testing.assert_allclose(total / weight, expected, rtol=1e-6, atol=1e-6)
+    place = sharding.batch_sharding(sharding.make_mesh((8, 1, 1)))
+    spread = loss_sums(SPLIT[method], *jax.device_put(case, place))
+    np.testing.assert_allclose(spread.total / spread.weight, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize('method', ['sft', 'grpo', 'gspo', 'cispo', 'dr-grpo'])
