@@ -11,7 +11,7 @@ import typing
 import jax
 import pytest
 
-from configs import critics
+from configs import critics, reinforcement
 from data import chat, lab, problems
 from data import tokenizer as tokenizers
 from data.records import Batch
@@ -91,12 +91,15 @@ def test_a_config_says_everything_and_nothing_else(name):
 
 
 @pytest.mark.parametrize('variant', ['default', 'smoke'])
-def test_every_arm_of_a_study_is_a_run(variant):
-    config = critics.get_config(variant)
+@pytest.mark.parametrize('module', [critics, reinforcement])
+def test_every_arm_of_a_study_is_a_run(module, variant):
+    config = module.get_config(variant)
     for seed in config.seeds:
         for changes in config.arms.values():
             made = settings.build(run_settings.RunSettings, study.arm_config(config, seed, changes))
             assert made.seed == seed and set(config.shared) < set(made.stages)
+            assert made.stages[: len(config.shared)] == config.shared
+            check_order(made.stages)
             run_settings.check_counts(made)
     with pytest.raises(ValueError, match='num_problem'):
         study.arm_config(config, 0, {'critique': {'num_problem': 1}})
@@ -104,7 +107,10 @@ def test_every_arm_of_a_study_is_a_run(variant):
 
 @each
 def test_its_stages_exist_and_come_after_what_they_read(name):
-    stages = built(name).stages
+    check_order(built(name).stages)
+
+
+def check_order(stages):
     assert len(set(stages)) == len(stages) > 0
     assert set(stages) <= set(run.STAGES)
     order = list(run.STAGES)
@@ -185,7 +191,8 @@ def test_its_supervised_step_traces(name):
 
 
 @each
-def test_its_reinforcement_step_traces(name):
+@pytest.mark.parametrize('player', ['actor', 'critic'])
+def test_its_reinforcement_step_traces(name, player):
     s = built(name)
     r = s.reinforce
     before, after, _ = trace_step(
@@ -194,8 +201,8 @@ def test_its_reinforcement_step_traces(name):
         r.objective,
         method_of(s).transform,
         num_steps=r.num_steps,
-        rows=r.num_problems * r.num_samples,
-        length=r.length,
+        rows=r.rows // r.num_minibatches,
+        length=r.row_length(player),
     )
     assert shapes(after) == shapes(before)
 

@@ -195,7 +195,7 @@ def iterate(learner: Learner, step: int, state: TrainState, players: Players):
     s, player = learner.settings, learner.player
     first_phase = player == 'actor' and step <= s.turns.first_phase_steps
     objective = phase_objective(s) if first_phase else s.objective
-    rng = np.random.default_rng((learner.seed, step, zlib.crc32(player.encode())))
+    rng = make_rng(learner.seed, step, player)
     value = functools.partial(
         rollouts.value,
         rules=s.rules(player),
@@ -221,6 +221,11 @@ def iterate(learner: Learner, step: int, state: TrainState, players: Players):
             state, values = learner.update(objective, state, to_device(minibatch))
             rows.append(values)
     return state, told | _over_updates(rows), found.tokens
+
+
+def make_rng(seed: int, step: int, player: Player) -> np.random.Generator:
+    """All the randomness of a player's iteration: problems, noise and the order of rows."""
+    return np.random.default_rng((seed, step, zlib.crc32(player.encode())))
 
 
 def sample(

@@ -175,6 +175,39 @@ def test_a_minibatch_must_divide_over_devices():
     reinforce.check_rows(settings_of(), LOOP, mesh)
 
 
+def test_no_two_iterations_or_players_share_their_noise_and_a_seed_repeats_it():
+    asked = []
+
+    def rule(role, request, seed):
+        asked.append((seed, request.id))
+        return (scripted.EOS,)
+
+    def sample(seed, step, player):
+        asked.clear()
+        made = dataclasses.replace(
+            players(), sampler=scripted.players(scripted.Ruled(rule)).sampler
+        )
+        s = settings_of(refill_rounds=1, rewards__length=0.0, advantage__step_coef=0.0)
+        table = lambda now: rollouts.Table(now, SCORER, METHOD, s.num_samples, 1)  # noqa: E731
+        learner = reinforce.Learner(s, player, None, PROBLEMS, table, None, None, seed)
+        value = functools.partial(
+            rollouts.value,
+            rules=s.rules(player),
+            limits=LIMITS,
+            first_phase=False,
+        )
+        found = reinforce.sample(learner, made, value, reinforce.make_rng(seed, step, player))
+        assert found.num_sampled == 4 and found.num_informative == 0 and len(found.groups) == 2
+        return [e.problem_id for group in found.groups for e in group], list(asked)
+
+    keys = [(1, 1, 'actor'), (1, 2, 'actor'), (2, 1, 'actor'), (1, 1, 'critic')]
+    told = {key: sample(*key) for key in keys}
+    seeds = [{seed for seed, _ in noise} for _, noise in told.values()]
+    assert len(set.union(*seeds)) == sum(map(len, seeds))
+    assert len(set(told[1, 1, 'actor'][1])) == 2 * 2 * 4
+    assert sample(1, 1, 'actor') == told[1, 1, 'actor']
+
+
 def test_rules_ask_the_critic_only_where_its_scores_are_read():
     for changes, asked in (
         ({'advantage__step_coef': 0.0}, False),

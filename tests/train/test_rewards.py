@@ -24,7 +24,7 @@ def earned(kind, outcome, **given):
 
 @hypothesis.given(st.integers(1, 30), st.integers(1, 10))
 def test_the_overlong_penalty_falls_from_nothing_to_one_over_its_last_tokens(length, over):
-    """DAPO, equation 13, with L_max = 20."""
+    """DAPO's soft overlong punishment with L_max = 20."""
     found = rewards.overlong(length, limit=20, overlong_tokens=over)
     if length <= 20 - over:
         assert found == 0
