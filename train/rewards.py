@@ -41,7 +41,7 @@ class CriticRewards:
 def overlong(length: int, *, limit: int, overlong_tokens: int) -> float:
     """0 up to limit - overlong_tokens tokens, from there down to -1 at the limit.
 
-    X
+    Source: DAPO's soft overlong punishment, arXiv 2503.14476.
     """
     return -min(max(length - (limit - overlong_tokens), 0) / overlong_tokens, 1.0)
 

@@ -7,7 +7,7 @@ import pytest
 
 from configs import lab
 from data import records
-from scripts import improve, run, run_settings, train
+from scripts import improve, run, run_settings, train, workspace
 from tests import scripted
 from train import settings
 
@@ -44,6 +44,34 @@ def test_a_response_without_a_score_weighs_nothing():
 
 
 # Opening
+
+
+class Named(workspace.Workspace):
+    """A workspace whose models are the names of the places that they would be read from."""
+
+    def __init__(self, workdir, stages):
+        self.settings, self.workdir = settings_of(stages=stages), workdir
+
+    def load_checkpoint(self, folder):
+        return folder.relative_to(self.workdir / 'stages').as_posix()
+
+    def load_model(self, stage):
+        return self.load_checkpoint(self.stage_folder(stage) / 'model')
+
+
+@pytest.mark.parametrize(
+    ('between', 'actor', 'critic'),
+    [
+        ((), '00-actor/model', '01-critic/model'),
+        (('reinforce',), '02-reinforce/model', '01-critic/model'),
+        (('vanilla', 'reinforce_critic'), '02-vanilla/model', '03-reinforce_critic/model'),
+        (('reinforce_both',), '02-reinforce_both/actor/model', '02-reinforce_both/critic/model'),
+    ],
+)
+def test_evaluation_plays_the_newest_actor_and_critic_before_it(tmp_path, between, actor, critic):
+    made = Named(tmp_path, ('actor', 'critic', *between, 'evaluate', 'critique_in_the_loop'))
+    assert made.newest('actor', before='evaluate') == actor
+    assert made.newest('critic', before='evaluate') == critic
 
 
 def test_every_stage_has_a_script_that_can_run_it():
