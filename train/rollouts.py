@@ -165,7 +165,7 @@ def hinted(
         'attempt',
         num_samples=n,
         method=table.method,
-        seed=(seed + 1) % 2**32,
+        seed=_noise(seed, 'hint'),
         first_id=[i * n for i in failed],
     )
     facts = iter(
@@ -212,7 +212,7 @@ def critic_groups(
         _each(made, table.num_samples),
         grammar=players.grammar,
         method=table.method,
-        seed=seed,
+        seed=_noise(seed, 'critique'),
         first_id=0,
     )
     tokens += sum(len(episode.turn('critique').tokens) for episode in episodes)
@@ -234,9 +234,14 @@ def _refined(table: Table, episodes, problems, *, num_samples: int, seed: int) -
         judge=players.judge,
         num_samples=num_samples,
         method=table.method,
-        seed=seed,
+        seed=_noise(seed, 'refinement'),
         first_id=0,
     )
+
+
+def _noise(seed: int, drawn: str) -> int:
+    """The seed of what is drawn beside the attempts of an iteration, which have `seed` itself."""
+    return (seed + 1 + ('hint', 'critique', 'refinement').index(drawn)) % 2**32
 
 
 def _helped(episode: Episode, refined: Sequence[Episode]) -> Episode:
