@@ -1,26 +1,81 @@
-"""A study of what the critic's data are worth at test time, on the lab: arms differ in them alone.
+"""A study of what makes a critic worth its tokens, on the lab: arms differ in the critic alone.
 
-configs/critics.py         sizes, Monte Carlo labels, the soft filter, RG1 alone; three seeds
+configs/critics.py         three seeds; 76 minutes on one CPU core
 configs/critics.py:smoke   the same arms with tiny numbers and one seed
 
-The actor is the same in all arms of a seed. Read by scripts/study.py.
+The critic starts from a base that has never read a critique, so that all it knows comes from the
+arm's data; `base that reads critiques` starts from the shipped one. The actor is the same in all
+arms of a seed. Both bases are made first:
+
+python -m scripts.run --config configs/lab.py:base --workdir runs/base
+python -m scripts.run --config configs/lab.py:base --workdir runs/base_small \\
+    --config.model.num_layers=2 --config.model.embed_dim=64 --config.model.mlp_dim=176 \\
+    --config.model.num_heads=2 --config.model.num_kv_heads=2
+
+Read by scripts/study.py.
 """
 
 from ml_collections import ConfigDict
 
 from configs import lab
 
+BASE = 'runs/base/stages/00-base/model'
+SMALL = 'runs/base_small/stages/00-base/model'
+SHIPPED = 'data/lab_base'
+
+
+def data(num_problems: int, **changes) -> dict:
+    return {'critique': {'num_problems': num_problems, **changes}}
+
+
+FILTER = {'filter_samples': 4, 'filter_successes': 1}
 ARMS = {
-    'x1': {'critique': {'num_problems': 50}},
-    'x4': {'critique': {'num_problems': 200}},
-    'x16': {'critique': {'num_problems': 800}},
-    'x4 monte carlo': {'critique': {'num_problems': 200, 'annotator': 'monte_carlo'}},
-    'x4 filter': {
-        'critique': {'num_problems': 200, 'filter_samples': 4, 'filter_successes': 1},
-    },
-    'x4 RG1': {
-        'critique': {'num_problems': 200, 'num_attempts': 7, 'num_relocated': 0, 'num_inserted': 0},
-    },
+    'x1': data(40),
+    'x4': data(160),
+    'x16': data(640),
+    'x16, small critic': data(640) | {'critic': {'checkpoint': SMALL}},
+    'x4, base that reads critiques': data(160) | {'critic': {'checkpoint': SHIPPED}},
+    'x4, filter': data(160, **FILTER),
+    'x4, monte carlo': data(160, annotator='monte_carlo'),
+    'x4, monte carlo, filter': data(160, annotator='monte_carlo', **FILTER),
+    'x4, model': data(160, annotator='model', annotator_path=SHIPPED),
+    'x4, RG1': data(160, num_attempts=5, num_relocated=0, num_inserted=0),
+}
+
+CRITIC = ('evaluate', 'critic')
+ATTEMPT = ('evaluate', 'accuracy', 'attempt', 'all', 0)
+GAIN = ('evaluate', 'difference', 'refined-attempt', 'all', 0)
+ORACLE = ('evaluate', 'curves', 'oracle majority (upper bound)', 0, 'accuracy', 'all', 0)
+RIGHT = (*CRITIC, 'discriminability', 0)
+
+
+def row(name: str, path: tuple, *, minus: tuple = (), scale: float = 100.0) -> dict:
+    """A column of a study's table; see scripts/study.py."""
+    return {'name': name, 'path': path, 'minus': minus, 'scale': scale}
+
+
+COMPARISON = {
+    'table': (
+        row('critic right, %', RIGHT),
+        row('wrong found, %', (*CRITIC, 'found')),
+        row('right passed, %', (*CRITIC, 'passed')),
+        row('first error F1', (*CRITIC, 'first_error_f1')),
+        row('attempt, %', ATTEMPT),
+        row('refined, %', ('evaluate', 'accuracy', 'refined', 'all', 0)),
+        row('gain', GAIN),
+        row('oracle gain', ORACLE, minus=ATTEMPT),
+    ),
+    'panels': (
+        {
+            'title': 'what refinement wins',
+            'over': (),
+            'x': RIGHT,
+            'x_label': 'critic right, share of attempts',
+            'y': GAIN,
+            'y_label': 'refined - attempt, points',
+            'scale': 100.0,
+        },
+    ),
 }
 
 
@@ -30,11 +85,26 @@ def get_config(arg: str = 'default') -> ConfigDict:
         raise ValueError(f'configs/critics.py:{arg}: no such variant; there are {variants}')
     run = lab.get_config(arg)
     run.stages = ('base', 'actor', 'critique', 'critic', 'evaluate')
-    run.evaluate.num_problems = min(run.evaluate.num_problems, 300)
     arms = ConfigDict(ARMS)
-    if arg == 'smoke':
+    if arg == 'default':
+        run.train.rows = 8
+        run.actor.fit.num_steps = 150
+        run.critic.update({'checkpoint': BASE, 'fit': {'num_steps': 120}})
+        run.critique.update({'num_attempts': 2, 'num_rollouts': 4})
+        run.evaluate.update({'num_problems': 200, 'num_attempts': 2})
+    else:
         for arm in arms.values():
             arm.critique.num_problems = 10
             arm.critique.filter_successes = 0
+            if 'critic' in arm:
+                arm.critic.checkpoint = SHIPPED
     seeds = (0, 1, 2) if arg == 'default' else (0,)
-    return ConfigDict({'seeds': seeds, 'shared': ('base', 'actor'), 'run': run, 'arms': arms})
+    return ConfigDict(
+        {
+            'seeds': seeds,
+            'shared': ('base', 'actor'),
+            'run': run,
+            'arms': arms,
+            'comparison': COMPARISON,
+        }
+    )

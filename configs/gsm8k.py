@@ -5,7 +5,8 @@ configs/gsm8k.py:tiny    a small model for a few hundred steps on two CPU cores:
                          samples have the right form; a score is not to be expected
 configs/gsm8k.py:smoke   every stage with tiny numbers
 
-The data is downloaded; --config.data.path=DIR reads DIR/train.jsonl and DIR/test.jsonl instead.
+The data is downloaded; --config.data.path=DIR reads DIR/train.jsonl and DIR/test.jsonl instead, and
+--config.data.test_source=svamp evaluates on other problems.
 """
 
 from ml_collections import ConfigDict
@@ -21,10 +22,19 @@ MODEL = {
     'num_kv_heads': 4,
     'head_dim': 64,
     'max_length': 1024,
+    'windows': (0,),
     'rope_theta': 10000.0,
+    'local_rope_theta': 0.0,
+    'rope_scaling': None,
     'norm_epsilon': 1e-6,
+    'zero_centered_norms': False,
+    'post_norms': False,
     'qkv_bias': False,
     'qk_norm': True,
+    'query_scale_dim': 0,
+    'attention_soft_cap': 0.0,
+    'logits_soft_cap': 0.0,
+    'scale_embeddings': False,
     'tie_embeddings': True,
     'activation': 'silu',
     'dtype': 'bfloat16',
@@ -44,6 +54,8 @@ SAMPLING = {
         'insert_rows': (32, 128),
         'compact_slots': (64,),
         'compact_lengths': (512,),
+        'parked_rows': 0,
+        'parked_length': 0,
     },
     'attempt_tokens': 224,
     'critique_tokens': 320,
@@ -69,6 +81,8 @@ TRAIN = {
 DATA = {
     'source': 'gsm8k',
     'path': '',
+    'test_source': '',
+    'test_path': '',
     'data_dir': '.cache/data',
     'seed': 0,
     'num_train': 7473,
@@ -87,7 +101,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'mesh': (1, -1, 1),
             'stages': lab.STAGES,
             'model': MODEL,
-            'tokenizer': {'kind': 'train', 'path': '', 'vocab_size': 8192},
+            'tokenizer': {'kind': 'train', 'path': '', 'vocab_size': 8192, 'template': 'elenchus'},
             'data': DATA,
             'sampling': SAMPLING,
             'train': TRAIN,
@@ -107,15 +121,18 @@ def stages() -> dict:
             'num_documents': 7473,
             'shares': lab.shares(attempt=1.0),
             'fit': fit(400, 0.01, weight_decay=0.1),
+            'quantize': 'none',
         },
         'actor': {
             'num_problems': 7473,
             'refinements_per_problem': 1,
+            'guided_per_problem': 0,
             'misconceptions': 0.0,
             'fit': fit(200, 0.003),
+            'lora': lab.lora(),
         },
         'critique': {**lab.CRITIQUE, 'num_problems': 4000, 'raised_temperature': 1.0},
-        'critic': {'fit': fit(200, 0.003)},
+        'critic': {'checkpoint': '', 'fit': fit(200, 0.003), 'lora': lab.lora()},
         'evaluate': {
             'num_problems': 1319,
             'num_attempts': 4,
@@ -129,10 +146,13 @@ def stages() -> dict:
             'confidence': 0.95,
         },
         'improve': {
+            **lab.IMPROVE,
             'num_problems': 4000,
-            'explore': {'num_attempts': 5, 'num_refinements': 5, 'keep': 5, 'keep_refined': 1},
-            'weighting': 'keep',
+            'num_rounds': 3,
+            'explore': {**lab.EXPLORE, 'num_refinements': 5},
+            'num_monitored': 500,
             'fit': fit(200, 0.003),
+            'lora': lab.lora(),
         },
         'reinforce': {
             **lab.REINFORCE,
@@ -191,7 +211,7 @@ def tiny(config: ConfigDict) -> ConfigDict:
         stage.fit.update(fit(60, 0.005))
     config.critique.update({'num_problems': 60, 'num_attempts': 2})
     config.evaluate.update({'num_problems': 60, 'num_attempts': 2})
-    config.improve.num_problems = 40
+    config.improve.update({'num_problems': 40, 'num_rounds': 1, 'num_monitored': 20})
     config.improve.explore.update({'num_attempts': 2, 'num_refinements': 2})
     config.reinforce.update(
         {'num_steps': 4, 'num_problems': 4, 'num_samples': 4, 'length': 480, 'checkpoint_every': 2}
@@ -226,6 +246,6 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.critique.update({'num_problems': 10, 'filter_samples': 2, 'filter_successes': 0})
     config.evaluate.update({'num_problems': 10, 'num_rounds': 2, 'num_resamples': 100})
     config.evaluate.beam.update({'width': 2, 'expansions': 2, 'max_steps': 4, 'num_problems': 4})
-    config.improve.num_problems = 10
+    config.improve.update({'num_problems': 10, 'num_monitored': 4})
     config.reinforce.update({'num_steps': 3, 'num_problems': 2, 'num_samples': 4})
     return config

@@ -40,6 +40,14 @@ def shares(**kinds) -> dict:
     return dict.fromkeys(all_kinds, 0.0) | kinds
 
 
+ATTENTION_AND_MLP = ('query', 'key', 'value', 'out', 'gate', 'up', 'down')
+
+
+def lora(rank: int = 0, alpha: float = 32.0, targets: tuple = ATTENTION_AND_MLP) -> dict:
+    """Low-rank adapters; of rank 0: none, all weights are trained."""
+    return {'rank': rank, 'alpha': alpha, 'targets': targets}
+
+
 MODEL = {
     'vocab_size': 64,
     'num_layers': 3,
@@ -49,10 +57,19 @@ MODEL = {
     'num_kv_heads': 4,
     'head_dim': 32,
     'max_length': 360,
+    'windows': (0,),
     'rope_theta': 10000.0,
+    'local_rope_theta': 0.0,
+    'rope_scaling': None,
     'norm_epsilon': 1e-6,
+    'zero_centered_norms': False,
+    'post_norms': False,
     'qkv_bias': False,
     'qk_norm': True,
+    'query_scale_dim': 0,
+    'attention_soft_cap': 0.0,
+    'logits_soft_cap': 0.0,
+    'scale_embeddings': False,
     'tie_embeddings': True,
     'activation': 'silu',
     'dtype': 'float32',
@@ -71,6 +88,8 @@ SAMPLING = {
         'insert_rows': (32, 128),
         'compact_slots': (32,),
         'compact_lengths': (128, 224),
+        'parked_rows': 0,  # with 400 and parked_length 144, refinements go on from their attempts
+        'parked_length': 0,
     },
     'attempt_tokens': 76,
     'critique_tokens': 156,
@@ -186,6 +205,7 @@ REINFORCE = {
     'checkpoint_every': 10,
     'objective': OBJECTIVES['grpo'],
     'optimizer': optimizer(0.001, schedule='constant'),
+    'lora': lora(),
 }
 
 BEAM = {'width': 0, 'expansions': 4, 'max_steps': 12, 'aggregate': 'min', 'num_problems': 200}
@@ -195,6 +215,22 @@ BASE = {
     'num_documents': 400_000,
     'shares': shares(drill=0.35, worked=0.4, attempt=0.25),
     'fit': {'num_steps': 0, 'optimizer': optimizer(0.01, weight_decay=0.1)},
+    'quantize': 'none',
+}
+
+ACTOR = {
+    'num_problems': 1500,
+    'refinements_per_problem': 2,
+    'guided_per_problem': 0,
+    'misconceptions': 0.3,
+    'fit': {'num_steps': 100, 'optimizer': optimizer(0.005)},
+    'lora': lora(),
+}
+
+CRITIC = {
+    'checkpoint': '',
+    'fit': {'num_steps': 200, 'optimizer': optimizer(0.01)},
+    'lora': lora(),
 }
 
 EVALUATE = {
@@ -210,11 +246,28 @@ EVALUATE = {
     'confidence': 0.95,
 }
 
+EXPLORE = {
+    'num_attempts': 5,
+    'num_refinements': 3,
+    'num_guided_rounds': 8,
+    'num_uniform_rounds': 32,
+    'enough': 4,
+    'token_budget': 0,
+    'keep': 5,
+    'keep_refined': 1,
+}
+
 IMPROVE = {
     'num_problems': 500,
-    'explore': {'num_attempts': 5, 'num_refinements': 3, 'keep': 5, 'keep_refined': 1},
+    'num_rounds': 1,
+    'restart': 'base',
+    'demonstrations': True,
+    'explore': EXPLORE,
     'weighting': 'keep',
+    'balance': 'none',
+    'num_monitored': 100,
     'fit': {'num_steps': 80, 'optimizer': optimizer(0.005)},
+    'lora': lora(),
 }
 
 
@@ -225,10 +278,12 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'mesh': (-1, 1, 1),
             'stages': STAGES,
             'model': MODEL,
-            'tokenizer': {'kind': 'lab', 'path': '', 'vocab_size': 0},
+            'tokenizer': {'kind': 'lab', 'path': '', 'vocab_size': 0, 'template': 'elenchus'},
             'data': {
                 'source': 'lab',
                 'path': '',
+                'test_source': '',
+                'test_path': '',
                 'data_dir': '.cache/data',
                 'seed': 0,
                 'num_train': 4000,
@@ -244,14 +299,9 @@ def get_config(arg: str = 'default') -> ConfigDict:
                 'keep_checkpoints': 2,
             },
             'base': BASE,
-            'actor': {
-                'num_problems': 1500,
-                'refinements_per_problem': 2,
-                'misconceptions': 0.3,
-                'fit': {'num_steps': 100, 'optimizer': optimizer(0.005)},
-            },
+            'actor': ACTOR,
             'critique': CRITIQUE,
-            'critic': {'fit': {'num_steps': 200, 'optimizer': optimizer(0.01)}},
+            'critic': CRITIC,
             'evaluate': EVALUATE,
             'improve': IMPROVE,
             'reinforce': REINFORCE,
@@ -320,7 +370,7 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.evaluate.update({'num_problems': 10, 'num_attempts': 2, 'num_rounds': 2})
     config.evaluate.num_resamples = 100
     config.evaluate.beam.update({'width': 2, 'expansions': 2, 'max_steps': 4, 'num_problems': 4})
-    config.improve.num_problems = 6
+    config.improve.update({'num_problems': 6, 'num_rounds': 2, 'num_monitored': 4})
     config.improve.explore.update({'num_attempts': 2, 'num_refinements': 2})
     config.reinforce.update(
         {'num_steps': 3, 'num_problems': 2, 'num_samples': 4, 'checkpoint_every': 2}

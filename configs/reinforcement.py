@@ -11,6 +11,7 @@ by scripts/study.py.
 from ml_collections import ConfigDict
 
 from configs import lab
+from configs.critics import row
 
 SHARED = ('base', 'actor', 'critique', 'critic')
 TOKENS = 100_000
@@ -36,6 +37,32 @@ ARMS = {
     },
 }
 
+CRITIC = ('evaluate', 'critic')
+ATTEMPT = ('evaluate', 'accuracy', 'attempt', 'all', 0)
+REFINED = ('evaluate', 'accuracy', 'refined', 'all', 0)
+
+COMPARISON = {
+    'table': (
+        row('attempt, %', ATTEMPT),
+        row('refined, %', REFINED),
+        row('gain', ('evaluate', 'difference', 'refined-attempt', 'all', 0)),
+        row('critic right, %', (*CRITIC, 'discriminability', 0)),
+        row('wrong found, %', (*CRITIC, 'found')),
+        row('right passed, %', (*CRITIC, 'passed')),
+    ),
+    'panels': (
+        {
+            'title': 'what an answer is worth with and without critique',
+            'over': (),
+            'x': ATTEMPT,
+            'x_label': 'attempts right',
+            'y': REFINED,
+            'y_label': 'right after critique, %',
+            'scale': 100.0,
+        },
+    ),
+}
+
 
 def get_config(arg: str = 'default') -> ConfigDict:
     if arg not in ('default', 'smoke'):
@@ -52,4 +79,12 @@ def get_config(arg: str = 'default') -> ConfigDict:
         run.evaluate.num_problems = 120
         run.reinforce.update({'num_steps': 40, 'token_budget': TOKENS})
     seeds = (0, 1, 2) if arg == 'default' else (0,)
-    return ConfigDict({'seeds': seeds, 'shared': SHARED, 'run': run, 'arms': arms})
+    return ConfigDict(
+        {
+            'seeds': seeds,
+            'shared': SHARED,
+            'run': run,
+            'arms': arms,
+            'comparison': COMPARISON,
+        }
+    )

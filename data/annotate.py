@@ -7,7 +7,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 
-from data import critique_files, critiques, lab, verify
+from data import answers, critique_files, critiques, lab
 from data.records import Problem
 
 CONSTRUCTIONS = ('RG1', 'RG2', 'RG3')
@@ -101,26 +101,26 @@ def _by_reference(path: Path) -> str:
     line is right where the number it ends with is one that the reference has reached too, or where
     it has none, so that nothing contradicts it.
     """
-    reached = set(map(verify.parse_number, verify.numbers(path.problem.solution)))
+    reached = set(map(answers.parse_number, answers.numbers(path.problem.solution)))
     *lines, final = path.attempt.split('\n')
     known = 0 if path.location is None else path.location
     steps = []
     for i, line in enumerate(lines):
         if not line.strip():
             continue
-        numbers = verify.numbers(line)
+        numbers = answers.numbers(line)
         told = f'It reaches {numbers[-1]}.' if numbers else 'It reaches no number.'
-        right = i < known or not numbers or verify.parse_number(numbers[-1]) in reached
+        right = i < known or not numbers or answers.parse_number(numbers[-1]) in reached
         if i == path.location and path.construction == 'RG3':
             right, told = False, _TOLD.get(path.kind, told)
         steps.append(critiques.StepVerdict(line.strip(), right, told))
         if not right:
             break
-    answer = verify.extract_answer(final)
+    answer = answers.extract_answer(final)
     right = (
         all(step.correct for step in steps)
         and answer is not None
-        and verify.equivalent(answer, path.problem.answer)
+        and answers.equivalent(answer, path.problem.answer)
     )
     told = f'The answer is {answer}.' if answer else 'There is no answer.'
     return critiques.RELEASED.write(critiques.Critique(tuple(steps), right, told))

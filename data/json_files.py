@@ -4,7 +4,7 @@ import difflib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar('T')
@@ -57,6 +57,12 @@ def at(place: str, make: Callable[[Any], T], value: Any) -> T:
         return make(value)
     except ValueError as error:
         raise ValueError(f'{place}: {error}') from None
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """What an error adds about a name: the nearest valid one, where one is near."""
+    near = difflib.get_close_matches(name, list(valid), n=1)
+    return f'; is it {near[0]!r}?' if near else ''
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from data import lab, verify
+from data import answers, lab, verify
 from data.records import Problem
 
 Judge = Callable[[Sequence[tuple[Problem, str | None]]], list[dict]]
@@ -19,7 +19,7 @@ def make_judge(source: str, verifier: verify.Verifier) -> Judge:
         outcomes = verifier.check(told)
         return [
             {
-                'answer': verify.canonical(verify.extract_answer(text)),
+                'answer': answers.canonical(answers.extract_answer(text)),
                 'outcome': str(outcome),
                 'correct': outcome == verify.Outcome.RIGHT,
             }

@@ -26,7 +26,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from data import lab, verify
+from data import answers, lab
 from data.records import Problem
 
 TEXT_KINDS = ('number', 'operands', 'dropped')
@@ -186,7 +186,7 @@ _LAB: dict[str, Callable] = {
 # Free text
 
 _NUMBERING = re.compile(r'\s*\**(?:step\s+)?[0-9]+\s*[.:)]\**\s', re.IGNORECASE)
-_NUMBER = rf'(?:{verify.NUMBER_IN_TEXT.pattern})'
+_NUMBER = rf'(?:{answers.NUMBER_IN_TEXT.pattern})'
 _EQUATION = re.compile(
     rf'(?P<left>\$?{_NUMBER})\s*(?P<sign>[-+*/×÷])\s*(?P<right>\$?{_NUMBER})'
     rf'\s*=\s*\$?(?P<result>{_NUMBER})'
@@ -221,7 +221,7 @@ def _another_number(problem: Problem, lines: Sequence[str], at: int, rng) -> str
     """The line with one number changed; not in its numbering, nor to an equation that holds too."""
     line = lines[at]
     numbering = _NUMBERING.match(line)
-    numbers = list(verify.NUMBER_IN_TEXT.finditer(line, numbering.end() if numbering else 0))
+    numbers = list(answers.NUMBER_IN_TEXT.finditer(line, numbering.end() if numbering else 0))
     for number in rng.sample(numbers, len(numbers)):
         whole, point, decimals = number[0].partition('.')
         value = int(whole.replace(',', '') or 0) + rng.choice((1, 2, 10))
@@ -245,7 +245,7 @@ def _turned_round(problem: Problem, lines: Sequence[str], at: int, rng) -> str |
         sign = line[equation.end('left') : equation.start('right')]
         stated = f'{float(now):.2f}'.rstrip('0').rstrip('.')
         rest = ''.join(
-            stated if verify.NUMBER_IN_TEXT.fullmatch(part) and _value(part) == was else part
+            stated if answers.NUMBER_IN_TEXT.fullmatch(part) and _value(part) == was else part
             for part in re.split(f'({_NUMBER})', line[end:])
         )
         return line[:start] + equation['right'] + sign + equation['left'] + rest
@@ -256,9 +256,9 @@ def _dropped(problem: Problem, lines: Sequence[str], at: int, rng) -> str | None
     """The line after, where it is a step and uses a number that is told in this line alone."""
     if at + 2 >= len(lines):
         return None
-    told = {_value(n) for text in (problem.question, *lines[:at]) for n in verify.numbers(text)}
-    reached = {_value(n) for n in verify.numbers(lines[at])} - told
-    used = {_value(n) for n in verify.numbers(lines[at + 1])}
+    told = {_value(n) for text in (problem.question, *lines[:at]) for n in answers.numbers(text)}
+    reached = {_value(n) for n in answers.numbers(lines[at])} - told
+    used = {_value(n) for n in answers.numbers(lines[at + 1])}
     return lines[at + 1] if reached & used else None
 
 

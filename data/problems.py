@@ -1,31 +1,24 @@
-"""Problem sources: JSONL files, GSM8K and the generated task, the latter two through TFDS.
+"""Problem sources: JSONL files, published sets and the generated task, the latter two by TFDS.
 
 TFDS is used without TensorFlow: builders write array_record files and are read at random.
 """
 
 import dataclasses
-import difflib
 import functools
 import hashlib
 import inspect
 import os
 import pathlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import tensorflow_datasets as tfds
 
-from data import json_files, prepared
+from data import json_files, prepared, problem_sets
 from data.records import Problem
 
-SOURCES = ('lab', 'gsm8k', 'gsm8k_socratic', 'jsonl')
+SOURCES = ('lab', *problem_sets.SETS, 'jsonl')
 LAB_SPLITS = ('train', 'validation', 'test', 'ood')
-GSM8K_URL = (
-    'https://raw.githubusercontent.com/openai/grade-school-math/master/grade_school_math/data/'
-)
-MAX_LEVEL = 8  # of GSM8K's reasoning steps
-
-_ANNOTATION = re.compile(r'<<[^<>]*>>')
+LINES_SPLITS = ('train', 'test')
 
 
 def jsonl(path: str | os.PathLike) -> list[Problem]:
@@ -54,8 +47,7 @@ def _problem(record: dict, *, default_id: str) -> Problem:
     """A Problem from its fields. Raises ValueError that names the field at fault."""
     for name in ('question', 'answer'):
         if name not in record:
-            near = difflib.get_close_matches(name, record, n=1)
-            raise ValueError(f'no field {name!r}' + (f'; is it {near[0]!r}?' if near else ''))
+            raise ValueError(f'no field {name!r}{json_files.nearest(name, record)}')
     answer = record['answer']
     if isinstance(answer, (int, float)) and not isinstance(answer, bool):
         record['answer'] = str(answer)
@@ -84,18 +76,6 @@ class LabConfig(tfds.core.BuilderConfig):
     num_problems: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass(eq=False)
-class Gsm8kConfig(tfds.core.BuilderConfig):
-    """Which variant, from where, and whether solutions keep `<<48/2=24>>`.
-
-    `folder` holds `<file>.jsonl`; None downloads.
-    """
-
-    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    annotations: bool = False
-    folder: str | None = None
-
-
 class Lab(prepared.RecordBuilder, skip_registration=True):
     """Problems of the generated task."""
 
@@ -117,63 +97,6 @@ class Lab(prepared.RecordBuilder, skip_registration=True):
             yield index, prepared.to_row(problem)
 
 
-class Gsm8k(prepared.RecordBuilder, skip_registration=True):
-    """Grade-school word problems (Cobbe et al. 2021, arXiv 2110.14168)."""
-
-    name = 'gsm8k'
-    RECORD = Problem
-    ABOUT = 'GSM8K: grade-school mathematics word problems (openai/grade-school-math, MIT).'
-
-    def _split_generators(self, downloads) -> dict[str, Iterator]:
-        config = self.builder_config
-        if config.folder is None:
-            paths = downloads.download(
-                {split: f'{GSM8K_URL}{file}.jsonl' for split, file in config.files.items()}
-            )
-        else:
-            paths = {
-                split: pathlib.Path(config.folder, f'{file}.jsonl')
-                for split, file in config.files.items()
-            }
-        return {split: self._generate_examples(split, path) for split, path in paths.items()}
-
-    def _generate_examples(self, split: str, path: os.PathLike) -> Iterator[tuple[int, dict]]:
-        text = pathlib.Path(path).read_text(encoding='utf-8')
-        for index, line in enumerate(filter(str.strip, text.split('\n'))):
-            problem = gsm8k_problem(
-                line,
-                id=f'{self.builder_config.files[split]}/{index}',
-                annotations=self.builder_config.annotations,
-            )
-            yield index, prepared.to_row(problem)
-
-
-def gsm8k_problem(line: str, *, id: str, annotations: bool) -> Problem:
-    """A Problem from a line of GSM8K, whose `answer` is the solution and a `#### x` line.
-
-    The level is the number of reasoning steps, at most `MAX_LEVEL`; commas leave the answer.
-    Raises ValueError, which names the record, where there is no answer line.
-    """
-    place = f'gsm8k/{id}'
-    make = functools.partial(_problem, default_id=place)
-    problem = json_files.at(place, make, json_files.at(place, json_files.parse_object, line))
-    steps, marker, answer = problem.answer.rpartition('####')
-    answer = answer.strip().replace(',', '')
-    if not marker or not answer:
-        raise ValueError(f'gsm8k/{id}: no answer after "####"')
-    if not annotations:
-        steps = _ANNOTATION.sub('', steps)
-    steps = [step.strip() for step in steps.split('\n') if step.strip()]
-    return Problem(
-        id=f'gsm8k/{id}',
-        question=problem.question.strip(),
-        answer=answer,
-        solution='\n'.join([*steps, f'#### {answer}']),
-        level=min(max(len(steps), 1), MAX_LEVEL),
-        source='gsm8k',
-    )
-
-
 def load(
     source: str,
     *,
@@ -190,6 +113,7 @@ def load(
     - gsm8k, gsm8k_socratic: need `data_dir` and `annotations` (whether solutions keep calculator
       annotations); `path` is a folder of train.jsonl and test.jsonl (train_socratic.jsonl,
       test_socratic.jsonl). Without it they are downloaded; with it no network is touched.
+    - math, svamp, asdiv: need `data_dir`; `path` as above. The test split can be downloaded.
     - jsonl: needs `path`, a file (any split) or a folder of `<split>.jsonl`.
 
     Raises ValueError on an unknown source or split, an option that is missing or not the
@@ -209,7 +133,8 @@ def load(
     if source == 'lab':
         builder, config = Lab, _lab_config(split, seed, num_problems)
     else:
-        builder, config = Gsm8k, _gsm8k_config(source, split, path, annotations)
+        builder = problem_sets.SETS[source]
+        config = _lines_config(source, split, path, bool(annotations))
     rows = prepared.prepare(builder, config, data_dir).as_data_source(split=split)
     return prepared.Records(Problem, rows)
 
@@ -218,6 +143,7 @@ _OPTIONS = {  # needed, optional
     'lab': ({'data_dir', 'seed', 'num_problems'}, set()),
     'gsm8k': ({'data_dir', 'annotations'}, {'path'}),
     'gsm8k_socratic': ({'data_dir', 'annotations'}, {'path'}),
+    **{name: ({'data_dir'}, {'path'}) for name in ('math', 'svamp', 'asdiv')},
     'jsonl': ({'path'}, {'data_dir'}),
 }
 
@@ -235,11 +161,8 @@ def _check_options(source: str, given: set[str]) -> None:
 
 def _check_member(name: str, value: str, valid: Sequence[str]) -> None:
     if value not in valid:
-        near = difflib.get_close_matches(value, valid, n=1)
-        raise ValueError(
-            f'{name}={value!r} is none of {", ".join(valid)}'
-            + (f'; is it {near[0]!r}?' if near else '')
-        )
+        near = json_files.nearest(value, valid)
+        raise ValueError(f'{name}={value!r} is none of {", ".join(valid)}{near}')
 
 
 def _lab_config(split: str, seed: int, num_problems: Mapping[str, int]) -> LabConfig:
@@ -257,26 +180,34 @@ def _lab_config(split: str, seed: int, num_problems: Mapping[str, int]) -> LabCo
     return LabConfig(name=name, seed=seed, num_problems=sizes)
 
 
-def _gsm8k_config(
+def _lines_config(
     source: str, split: str, path: str | os.PathLike | None, annotations: bool
-) -> Gsm8kConfig:
+) -> problem_sets.LinesConfig:
     """The config; its name tells apart variants, and files a user gives by their content."""
-    _check_member('split', split, ('train', 'test'))
     ending = '_socratic' if source == 'gsm8k_socratic' else ''
-    files = {name: f'{name}{ending}' for name in ('train', 'test')}
     name = ('socratic' if ending else 'main') + ('_annotated' if annotations else '')
     if path is None:
-        return Gsm8kConfig(name=name, files=files, annotations=annotations)
-    wanted = pathlib.Path(path, f'{files[split]}.jsonl')
+        public = problem_sets.SETS[source].PUBLIC
+        if split in LINES_SPLITS and split not in public:
+            raise ValueError(
+                f'split={split!r} of {source} is not published: give as path a folder with '
+                f'{split}.jsonl; {", ".join(public)} can be downloaded'
+            )
+        _check_member('split', split, public)
+        files = {name: f'{name}{ending}' for name in public}
+        return problem_sets.LinesConfig(name=name, files=files, annotations=annotations)
+    _check_member('split', split, LINES_SPLITS)
+    file = f'{split}{ending}'
+    wanted = pathlib.Path(path, f'{file}.jsonl')
     if not wanted.is_file():
         raise ValueError(
             f'path={str(path)!r} has no {wanted.name}: '
             'put the file there, or leave path out to download it'
         )
     digest = hashlib.sha256(wanted.read_bytes()).hexdigest()[:16]
-    return Gsm8kConfig(
+    return problem_sets.LinesConfig(
         name=f'{name}_{split}_{digest}',
-        files={split: files[split]},
+        files={split: file},
         annotations=annotations,
         folder=os.fspath(path),
     )

@@ -30,10 +30,11 @@ class Problem:
 class Turn:
     """One turn of a conversation, as token ids.
 
-    `header` opens the turn and is never trained; `tokens` is the body, which ends with the end
-    token unless sampling was cut off. `logprobs[i]` is the sampler's log-probability of `tokens[i]`
-    (empty where the turn was not sampled). `step_ends[j]` is the index in `tokens` one past step
-    j's last token; `step_scores[j]` is the critic's probability that step j is correct.
+    `header` opens the turn for its writer and is never trained; what stands there for another
+    reader is said by chat.Chat.rendered. `tokens` is the body, which ends with the end token unless
+    sampling was cut off. `logprobs[i]` is the sampler's log-probability of `tokens[i]` (empty where
+    the turn was not sampled). `step_ends[j]` is the index in `tokens` one past step j's last token;
+    `step_scores[j]` is the critic's probability that step j is correct.
     """
 
     role: str

@@ -1,4 +1,4 @@
-"""Text to token ids and back: SentencePiece behind one small interface."""
+"""Text to token ids and back: one small interface, SentencePiece, and which file holds what."""
 
 import dataclasses
 import difflib
@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import sentencepiece
+from google.protobuf import message
 from sentencepiece import sentencepiece_model_pb2 as model_pb2
 
-from data import json_files
+from data import json_files, templates, tokenizer_json
 
 PAD, EOS, UNK, BOS = '<pad>', '</s>', '<unk>', '<s>'
 HEADERS = ('<question>', '<guide>', '<attempt>', '<critique>', '<refinement>')
@@ -28,10 +29,13 @@ class Tokenizer(Protocol):
     """What the rest of the project asks of a tokenizer."""
 
     vocab_size: int
-    pad_id: int
-    eos_id: int
-    newline_id: int
+    newline_ids: frozenset[int]  # ids whose text holds a line break
+    special_ids: frozenset[int]
     fingerprint: str
+    file_name: str  # what a saved one is called
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the tokenizer's file, whole."""
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text; a special token's name in it is text like any other."""
@@ -47,10 +51,12 @@ class Tokenizer(Protocol):
 class SentencePieceTokenizer:
     """A SentencePiece model; equal and hashable by its bytes, and picklable.
 
-    Raises ValueError where the bytes are no SentencePiece model or one without an end token.
+    Special are the control symbols, the unknown token and what a chat template names. Raises
+    ValueError where the bytes are no SentencePiece model or one without an end token.
     """
 
     model: bytes = dataclasses.field(repr=False)
+    file_name = 'tokenizer.model'
 
     def __post_init__(self):
         if self.eos_id < 0:
@@ -100,6 +106,11 @@ class SentencePieceTokenizer:
         )
 
     @functools.cached_property
+    def newline_ids(self) -> frozenset[int]:
+        pieces = ((i, self._processor.id_to_piece(i)) for i in range(self.vocab_size))
+        return frozenset(i for i, p in pieces if '\n' in p or p == '<0x0A>') | {self.newline_id}
+
+    @functools.cached_property
     def fingerprint(self) -> str:
         return hashlib.sha256(self.model).hexdigest()[:12]
 
@@ -108,6 +119,10 @@ class SentencePieceTokenizer:
             near = difflib.get_close_matches(name, self._specials, n=1, cutoff=0.0)
             raise ValueError(f'no special token {name!r} in this tokenizer; nearest is {near[0]!r}')
         return self._specials[name]
+
+    @functools.cached_property
+    def special_ids(self) -> frozenset[int]:
+        return frozenset(self._specials.values())
 
     @functools.cached_property
     def _specials(self) -> dict[str, int]:
@@ -119,13 +134,26 @@ class SentencePieceTokenizer:
     def _processor(self) -> sentencepiece.SentencePieceProcessor:
         processor = sentencepiece.SentencePieceProcessor()
         try:
-            processor.load_from_serialized_proto(self.model)
-        except RuntimeError as error:
+            processor.load_from_serialized_proto(_guarded(self.model))
+        except (RuntimeError, message.DecodeError) as error:
             raise ValueError(f'{len(self.model)} bytes are no SentencePiece model') from error
         return processor
 
     def __getstate__(self) -> dict:
         return {'model': self.model}
+
+
+def _guarded(model: bytes) -> bytes:
+    """The model with what templates name as control symbols, which text is never read as."""
+    proto = model_pb2.ModelProto.FromString(model)
+    named = [
+        piece
+        for piece in proto.pieces
+        if piece.type == _Piece.USER_DEFINED and piece.piece in templates.SPECIALS
+    ]
+    for piece in named:
+        piece.type = _Piece.CONTROL
+    return proto.SerializeToString() if named else model
 
 
 def train_tokenizer(texts: Iterable[str], *, vocab_size: int, model_type: str) -> bytes:
@@ -219,14 +247,30 @@ def lab_tokenizer() -> SentencePieceTokenizer:
     return word_tokenizer(lab.WORDS)
 
 
+def following(tokenizer: Tokenizer, text: str, *, after: str = 'a') -> list[int]:
+    """Ids of text that goes on after other text, so that no space is put before it.
+
+    Raises ValueError where the tokenizer makes one token of the two.
+    """
+    before, both = tokenizer.encode(after), tokenizer.encode(after + text)
+    if both[: len(before)] != before:
+        raise ValueError(f'the tokenizer {tokenizer.fingerprint} joins {after!r} and {text!r}')
+    return both[len(before) :]
+
+
+KINDS = {kind.file_name: kind for kind in (SentencePieceTokenizer, tokenizer_json.JsonTokenizer)}
+
+
 def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
     """The tokenizer in a file, by its suffix. Raises ValueError on a suffix it cannot read."""
     path = pathlib.Path(path)
-    if path.suffix == '.model':
-        return SentencePieceTokenizer.from_file(path)
-    if path.suffix == '.json':
-        raise ValueError(
-            f'{path}: tokenizer.json arrives with model import; until then pass the '
-            "checkpoint's tokenizer.model, or train one with scripts/tokenizer.py"
-        )
-    raise ValueError(f'{path}: a tokenizer file ends in .model, not {path.suffix!r}')
+    for name, kind in KINDS.items():
+        if path.suffix == pathlib.Path(name).suffix:
+            return json_files.at(str(path), kind.from_file, path)
+    raise ValueError(f'{path}: a tokenizer is a tokenizer.model or tokenizer.json file')
+
+
+def saved_in(folder: str | os.PathLike) -> pathlib.Path | None:
+    """The tokenizer file that a folder holds, if any."""
+    paths = (pathlib.Path(folder, name) for name in KINDS)
+    return next((path for path in paths if path.is_file()), None)

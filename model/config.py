@@ -5,6 +5,35 @@ from typing import Literal
 
 
 @dataclasses.dataclass(frozen=True)
+class RopeScaling:
+    """How rotary frequencies are lowered for texts longer than those first trained on.
+
+    'linear' divides all by `factor` (2306.15595). 'llama3' keeps those that turn more than
+    `high_frequency` times in `original_length` positions, divides those that turn fewer than
+    `low_frequency` times, and goes from one to the other in between.
+    Source: Llama 3.1's model.py, `apply_scaling`.
+    """
+
+    kind: Literal['linear', 'llama3']
+    factor: float
+    low_frequency: float  # this and what follows: of 'llama3'; 0 in 'linear'
+    high_frequency: float
+    original_length: int
+
+    def __post_init__(self):
+        if self.factor <= 0:
+            raise ValueError(f'rope_scaling.factor={self.factor} must be positive; none is 1.0')
+        given = (self.low_frequency, self.high_frequency, self.original_length)
+        if self.kind == 'linear' and any(given):
+            raise ValueError(f'rope_scaling: {given} after the factor; of linear all three are 0')
+        if self.kind == 'llama3' and not (0 < given[0] < given[1] and given[2] > 0):
+            raise ValueError(
+                f'rope_scaling: low_frequency={given[0]} must be above 0 and below high_frequency='
+                f'{given[1]}, original_length={given[2]} at least 1; published: 1.0, 4.0, 8192'
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Shapes and numerics of a Transformer; validated when made."""
 
@@ -16,10 +45,19 @@ class ModelConfig:
     num_kv_heads: int
     head_dim: int
     max_length: int  # longest sequence that positions, caches and packed rows may have
+    windows: tuple[int, ...]  # of the layers, repeated: the last keys seen, own included; 0 is all
     rope_theta: float
+    local_rope_theta: float  # of layers with a window, unscaled; 0: as in the other layers
+    rope_scaling: RopeScaling | None
     norm_epsilon: float
+    zero_centered_norms: bool  # norms multiply by 1 + scale
+    post_norms: bool  # norms after attention and MLP too, before the residual is added
     qkv_bias: bool
     qk_norm: bool
+    query_scale_dim: int  # scores are divided by its square root; 0: head_dim
+    attention_soft_cap: float  # scores become cap * tanh(scores / cap); 0 is off
+    logits_soft_cap: float  # the same of logits
+    scale_embeddings: bool  # by sqrt(embed_dim)
     tie_embeddings: bool
     activation: Literal['silu', 'gelu']
     dtype: Literal['float32', 'bfloat16']  # of activations and matmuls
@@ -42,6 +80,16 @@ class ModelConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f'model.{name}={getattr(self, name)} must be at least 1')
+        for name in (
+            'local_rope_theta',
+            'query_scale_dim',
+            'attention_soft_cap',
+            'logits_soft_cap',
+        ):
+            if getattr(self, name) < 0:
+                raise ValueError(f'model.{name}={getattr(self, name)} is negative; nearest: 0')
+        if not self.windows or min(self.windows) < 0:
+            raise ValueError(f'model.windows={self.windows} must be sizes from 0; nearest: (0,)')
         if self.num_heads % self.num_kv_heads:
             divisors = [n for n in range(1, self.num_heads + 1) if self.num_heads % n == 0]
             nearest = min(divisors, key=lambda n: abs(n - self.num_kv_heads))
@@ -55,6 +103,11 @@ class ModelConfig:
                 f'nearest: {self.head_dim + 1}'
             )
 
+    @property
+    def layer_windows(self) -> tuple[int, ...]:
+        """The window of every layer."""
+        return tuple(self.windows[i % len(self.windows)] for i in range(self.num_layers))
+
 
 def num_parameters(config: ModelConfig) -> int:
     """Number of parameters, from shapes alone."""
@@ -62,7 +115,8 @@ def num_parameters(config: ModelConfig) -> int:
     attention = c.embed_dim * c.head_dim * (2 * c.num_heads + 2 * c.num_kv_heads)
     biases = c.head_dim * (c.num_heads + 2 * c.num_kv_heads) if c.qkv_bias else 0
     qk_norms = 2 * c.head_dim if c.qk_norm else 0
-    block = attention + biases + qk_norms + 3 * c.embed_dim * c.mlp_dim + 2 * c.embed_dim
+    norms = qk_norms + (4 if c.post_norms else 2) * c.embed_dim
+    block = attention + biases + norms + 3 * c.embed_dim * c.mlp_dim
     embeddings = c.vocab_size * c.embed_dim * (1 if c.tie_embeddings else 2)
     return c.num_layers * block + embeddings + c.embed_dim
 
@@ -71,9 +125,10 @@ def forward_flops(config: ModelConfig, *, tokens: int, length: float) -> float:
     """Floating-point operations of one forward pass, attention included.
 
     `tokens` positions are computed, each attending to `length` keys on average (T / 2 for causal
-    rows of T). A multiply-add counts 2. A training step is 3 times this.
+    rows of T), at most a layer's window. A multiply-add counts 2. A training step is 3 times this.
     """
     c = config
     matmuls = num_parameters(config) - c.vocab_size * c.embed_dim * (not c.tie_embeddings)
-    attention = 2 * c.num_layers * c.num_heads * c.head_dim * length
+    keys = sum(min(length, window or length) for window in c.layer_windows)
+    attention = 2 * c.num_heads * c.head_dim * keys
     return 2.0 * tokens * (matmuls + attention)

@@ -16,6 +16,7 @@ RULES = {
     'heads': 'tensor',
     'kv_heads': 'tensor',
     'mlp': 'tensor',
+    'rank': None,
     'layers': None,
     None: None,
 }
@@ -64,9 +65,13 @@ def shardings(tree, mesh: jax.sharding.Mesh):
         if axes is None or not jax.tree.leaves(leaf):  # the latter masked away by optax
             return jax.tree.map(lambda _: NamedSharding(mesh, P()), leaf)
         axes = ('layers',) * (len(leaf.shape) - len(axes)) + tuple(axes)
-        where = jax.tree_util.keystr(path)
-        spec = _spec(leaf.shape, axes, mesh.shape, strict=True, where=where)
-        return jax.tree.map(lambda _: NamedSharding(mesh, spec), leaf)
+        where, whole = jax.tree_util.keystr(path), tuple(leaf.shape)
+
+        def of_array(x):  # the weight itself or, of a quantized one, its scales
+            strict = tuple(x.shape) == whole
+            return NamedSharding(mesh, _spec(x.shape, axes, mesh.shape, strict=strict, where=where))
+
+        return jax.tree.map(of_array, leaf)
 
     is_variable = lambda x: hasattr(x, 'get_metadata')  # noqa: E731
     return jax.tree_util.tree_map_with_path(of_leaf, tree, is_leaf=is_variable)

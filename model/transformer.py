@@ -9,6 +9,7 @@ from flax import nnx
 from model import layers, sharding
 from model.cache import KVCache
 from model.config import ModelConfig
+from model.layers import View
 
 REMAT_POLICIES = {
     'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -17,20 +18,27 @@ REMAT_POLICIES = {
 
 
 class Block(nnx.Module):
-    """Pre-norm attention and MLP with residuals."""
+    """Pre-norm attention and MLP with residuals; with post_norms, what is added is normed too."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.attention_norm = layers.RMSNorm(config.embed_dim, config=config, axis='embed')
         self.attention = layers.Attention(config, rngs=rngs)
         self.mlp_norm = layers.RMSNorm(config.embed_dim, config=config, axis='embed')
         self.mlp = layers.MLP(config, rngs=rngs)
+        self.post_norms = config.post_norms
+        if config.post_norms:
+            self.attention_post_norm = layers.RMSNorm(config.embed_dim, config=config, axis='embed')
+            self.mlp_post_norm = layers.RMSNorm(config.embed_dim, config=config, axis='embed')
 
-    def __call__(self, x, positions, rotary, mask, layer_cache):
-        normed = self.attention_norm(x)
-        update, layer_cache = self.attention(normed, positions, rotary, mask, layer_cache)
+    def __call__(self, x, positions, view: View, layer_cache):
+        update, layer_cache = self.attention(self.attention_norm(x), positions, view, layer_cache)
+        if self.post_norms:
+            update = self.attention_post_norm(update)
         x = sharding.constrain(x + update, ('batch', None, None))
-        x = sharding.constrain(x + self.mlp(self.mlp_norm(x)), ('batch', None, None))
-        return x, layer_cache
+        update = self.mlp(self.mlp_norm(x))
+        if self.post_norms:
+            update = self.mlp_post_norm(update)
+        return sharding.constrain(x + update, ('batch', None, None)), layer_cache
 
 
 class Transformer(nnx.Module):
@@ -70,49 +78,88 @@ class Transformer(nnx.Module):
 
         Without a cache, tokens attend to earlier tokens of their own segment (segments [B, T], 0
         on padding; None means one segment a row). With a cache, the tokens are written at their
-        positions and attend to every cached position up to their own.
+        positions and attend to every cached position up to their own. Layers with a window attend
+        to no more than its last positions of these.
         """
         # Looked up before the cast, so that gradients are summed in float32; whole in D, or the
         # partitioner cannot go from a D-sharded to a row-sharded result and replicates it.
         table = sharding.constrain(self.embedding[...], ('vocab', None))
         x = table[tokens].astype(self.config.dtype)
+        if self.config.scale_embeddings:
+            x = x * jnp.asarray(self.config.embed_dim**0.5, x.dtype)
         x = sharding.constrain(x, ('batch', None, None))
-        rotary = layers.rotary_table(
-            positions, head_dim=self.config.head_dim, theta=self.config.rope_theta
-        )
         if cache is None:
-            mask = causal_mask(tokens.shape[1])[None]
-            if segments is not None:
-                mask = mask & (segments[:, :, None] == segments[:, None, :])
-            mask = jax.lax.optimization_barrier(mask)  # else every fusion of scores compares anew
-            x = self._forward(x, positions, rotary, mask)
+            x = self._forward(x, positions, self._views(positions, segments))
         else:
-            slots = jnp.arange(cache.layers[0][0].shape[2])
-            mask = slots[None, None, :] <= positions[:, :, None]
-            x, cache = self._forward_cached(x, positions, rotary, mask, cache)
+            views = self._cached_views(positions, cache.layers[0][0].shape[2])
+            x, cache = self._forward_cached(x, positions, views, cache)
         return self.final_norm(x), cache
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """hidden [..., D] -> float32 logits [..., V]."""
         head = self.embedding[...].T if self.config.tie_embeddings else self.head[...]
-        return jnp.matmul(hidden, head.astype(hidden.dtype), preferred_element_type='float32')
+        logits = jnp.matmul(hidden, head.astype(hidden.dtype), preferred_element_type='float32')
+        return layers.soft_cap(logits, self.config.logits_soft_cap)
 
-    def _forward(self, x, positions, rotary, mask):
-        def apply(block, x):
-            return block(x, positions, rotary, mask, None)[0]
+    def _views(self, positions, segments) -> dict[int, View]:
+        index = jnp.arange(positions.shape[1])
+        mask = causal_mask(positions.shape[1])[None]
+        if segments is not None:
+            mask = mask & (segments[:, :, None] == segments[:, None, :])
+        views = self._views_by_window(positions, mask, queries=index[None], keys=index)
+        # Else every fusion of scores compares anew.
+        barrier = jax.lax.optimization_barrier
+        return {w: View(view.rotary, barrier(view.mask)) for w, view in views.items()}
 
-        if self.config.remat != 'none':
-            apply = jax.checkpoint(apply, policy=REMAT_POLICIES[self.config.remat])
-        if self.config.scan_layers:
-            return jax.lax.scan(lambda x, block: (apply(block, x), None), x, self.blocks)[0]
-        for block in self.unstacked_blocks():
-            x = apply(block, x)
-        return x
+    def _cached_views(self, positions, length: int) -> dict[int, View]:
+        slots = jnp.arange(length)
+        mask = slots[None, None, :] <= positions[:, :, None]
+        return self._views_by_window(positions, mask, queries=positions, keys=slots)
 
-    def _forward_cached(self, x, positions, rotary, mask, cache):
+    def _views_by_window(self, positions, mask, *, queries, keys) -> dict[int, View]:
+        """The view of each window there is; queries [B or 1, T] and keys [S] stand at indices."""
+        distance = queries[:, :, None] - keys
+        return {
+            window: View(
+                layers.rotary_table(
+                    positions, layers.rotary_frequencies(self.config, window=window)
+                ),
+                mask & (distance < window) if window else mask,
+            )
+            for window in sorted(set(self.config.layer_windows))
+        }
+
+    def _forward(self, x, positions, views):
+        windows = self.config.layer_windows
+        if not self.config.scan_layers:
+            applies = {window: self._apply(positions, [view]) for window, view in views.items()}
+            for block, window in zip(self.unstacked_blocks(), windows, strict=True):
+                x = applies[window](block, x, 0)
+            return x
+        apply = self._apply(positions, list(views.values()))
+        kinds = jnp.array([list(views).index(window) for window in windows])
+        return jax.lax.scan(
+            lambda x, layer: (apply(layer[0], x, layer[1]), None), x, (self.blocks, kinds)
+        )[0]
+
+    def _apply(self, positions, views):
+        """A function (block, x, kind) -> x for layers that see views[kind]."""
+
+        def apply(block, x, kind):
+            # Chosen in here, so that no choice is kept for the backward pass.
+            select = lambda *leaves: jax.lax.select_n(kind, *leaves)  # noqa: E731
+            view = jax.tree.map(select, *views) if len(views) > 1 else views[0]
+            return block(x, positions, view, None)[0]
+
+        if self.config.remat == 'none':
+            return apply
+        return jax.checkpoint(apply, policy=REMAT_POLICIES[self.config.remat])
+
+    def _forward_cached(self, x, positions, views, cache):
         updated = []
-        for block, layer_cache in zip(self.unstacked_blocks(), cache.layers, strict=True):
-            x, layer_cache = block(x, positions, rotary, mask, layer_cache)
+        blocks = zip(self.unstacked_blocks(), self.config.layer_windows, cache.layers, strict=True)
+        for block, window, layer_cache in blocks:
+            x, layer_cache = block(x, positions, views[window], layer_cache)
             updated.append(layer_cache)
         return x, KVCache(tuple(updated))
 

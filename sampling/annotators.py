@@ -7,7 +7,7 @@ import collections
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from data import critiques, lab, verify
+from data import answers, critiques, lab
 from data.annotate import Annotator, Path
 from data.judge import Judge
 from data.records import Problem, Turn
@@ -92,7 +92,7 @@ def model(
         conversations = [
             (
                 *chat.question(paths[i].problem.question, guidance(paths[i], grammar)),
-                chat.sampled('attempt', (*encoded[i], chat.tokenizer.eos_id)[:limit], ()),
+                chat.sampled('attempt', (*encoded[i], chat.end_id)[:limit], ()),
             )
             for i in fitting
         ]
@@ -221,7 +221,7 @@ def _counted(lines: Sequence[str], successes: Successes, num_rollouts: int) -> _
         for i, line in enumerate(lines[:-1])
         if line.strip()
     }
-    answer = verify.extract_answer(lines[-1])
+    answer = answers.extract_answer(lines[-1])
     final = f'The answer is {answer}.' if answer else 'There is no answer.'
     return _Words({i: (lines[i].strip(), why) for i, why in told.items()}, final)
 
@@ -238,7 +238,7 @@ def _derived(lines: Sequence[str], worked: dict[str, list[str]], wrong: int | No
             parts = worked.get(own[0].split()[0], own)
             told[i] = (parts[0], ' ; '.join((*parts[1:-1], *_compared(own[-1], parts[-1]))))
     *_, answer = worked.get('answer', [''])[0].partition(' : ')
-    final = ''.join(_compared(answer, verify.extract_answer(lines[-1]) or ''))
+    final = ''.join(_compared(answer, answers.extract_answer(lines[-1]) or ''))
     return _Words(told, final if wrong is None else '')
 
 

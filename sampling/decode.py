@@ -52,6 +52,9 @@ def init_state(config: ModelConfig, *, batch: int, length: int) -> DecodeState:
     )
 
 
+init_cache = jax.jit(cache_lib.init_cache, static_argnames=('config', 'batch', 'length'))
+
+
 @functools.partial(jax.jit, donate_argnames='state')
 def insert(
     model: Transformer,
@@ -63,16 +66,28 @@ def insert(
     slots: jax.Array,
     requests: jax.Array,
     stop_at: jax.Array,
+    parked: jax.Array | None = None,
+    shared: jax.Array | None = None,
+    store: KVCache | None = None,
 ) -> DecodeState:
     """Reads R prompts once and puts them into M slots, several of which may share a prompt.
 
     prompts [R, P], padded on the right with anything, and their lengths [R]; rows, slots, requests
     and stop_at [M]: slot slots[i] gets prompt rows[i]. A slot past the end is no slot.
+
+    With a store, prompt r begins with the first shared[r] tokens of the store's row parked[r], and
+    prompts[r] has those after them; lengths[r] counts both. Without one, neither is read.
     """
     R, P = prompts.shape
-    positions = jnp.broadcast_to(jnp.arange(P), (R, P))
-    prompt_cache = cache_lib.init_cache(model.config, batch=R, length=P)
-    _, prompt_cache = model(prompts, positions, cache=prompt_cache)
+    if store is None:
+        shared = jnp.zeros(R, 'int32')
+        prompt_cache = cache_lib.init_cache(model.config, batch=R, length=P)
+    else:
+        room = min(P, state.tokens.shape[1] - store.layers[0][0].shape[2])
+        prompt_cache = jax.tree.map(
+            lambda x: jnp.pad(x[parked], ((0, 0), (0, 0), (0, room), (0, 0))), store
+        )
+    _, prompt_cache = model(prompts, shared[:, None] + jnp.arange(P), cache=prompt_cache)
     last = lengths - 1
 
     def put(into, values):
@@ -82,13 +97,27 @@ def insert(
         dataclasses.replace(
             state,
             cache=cache_lib.insert(state.cache, prompt_cache, slots=slots, rows=rows),
-            last_token=put(state.last_token, prompts[jnp.arange(R), last][rows]),
+            last_token=put(state.last_token, prompts[jnp.arange(R), last - shared][rows]),
             position=put(state.position, last[rows]),
             request=put(state.request, requests),
             stop_at=put(state.stop_at, stop_at),
             done=put(state.done, False),
         )
     )
+
+
+@functools.partial(jax.jit, donate_argnames='store')
+def park(store: KVCache, cache: KVCache, *, slots: jax.Array, rows: jax.Array) -> KVCache:
+    """Copies slot slots[i] of a cache, as far as rows are long, into row rows[i] of the store.
+
+    slots and rows [M]; a row past the end is no row.
+    """
+    length = store.layers[0][0].shape[2]
+    kept = cache_lib.insert(
+        store, jax.tree.map(lambda x: x[:, :, :length], cache), slots=rows, rows=slots
+    )
+    axes = ('batch', 'kv_heads', None, None)
+    return jax.tree.map(lambda x: sharding.constrain(x, axes), kept)
 
 
 @functools.partial(
@@ -149,7 +178,7 @@ def _step(model, state: DecodeState, key, *, method: Method, stop_ids) -> Decode
         state.request, position
     )
     token, logprob = jax.vmap(method.sample)(keys, model.logits(hidden[:, 0]))
-    stopped = functools.reduce(jnp.logical_or, (token == stop for stop in stop_ids))
+    stopped = (token[:, None] == jnp.asarray(stop_ids)).any(axis=1)
     slots = jnp.arange(B)
     return _constrain(
         dataclasses.replace(

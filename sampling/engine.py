@@ -1,91 +1,24 @@
 """Requests in, completions out: the host's part of sampling.
 
 Between chunks of decoding, finished slots are emptied and waiting requests put in. Requests with
-the same prompt that go in together share its prefill. All shapes come from EngineSettings, so that
-after `warm_up` nothing compiles. The schedule follows from replicated flags: hosts agree on it.
+the same prompt that go in together share its prefill; one whose beginning is parked goes on from
+there (sampling/parking.py). All shapes come from EngineSettings, so that after `warm_up` nothing
+compiles. The schedule follows from replicated flags: hosts agree on it.
 """
 
 import collections
-import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import numpy as np
 
 from model.transformer import Transformer
-from sampling import decode
+from sampling import decode, insertion
+from sampling.insertion import Insertion
 from sampling.methods import Method
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """A prompt to be continued by at most `max_tokens` tokens.
-
-    The id, below 2 ** 31, selects the noise: the same id and seed repeat the same sample.
-    """
-
-    id: int
-    prompt: tuple[int, ...]
-    max_tokens: int
-
-    def __post_init__(self):
-        if not 0 <= self.id < 2**31:
-            raise ValueError(f'request id {self.id} must be in [0, 2**31)')
-        if not self.prompt or self.max_tokens < 1:
-            raise ValueError(
-                f'request {self.id}: {len(self.prompt)} prompt tokens and '
-                f'max_tokens={self.max_tokens} must both be at least 1'
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class Completion:
-    """What was sampled for a request; `finished` says that it ends with a stop id."""
-
-    id: int
-    tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    finished: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class EngineSettings:
-    """The shapes of sampling; each tuple is ascending, and every combination a compilation."""
-
-    num_slots: int  # sequences decoded at once
-    max_length: int  # prompt and completion together
-    chunk_steps: int  # tokens a slot may get before the host looks again
-    prompt_buckets: tuple[int, ...]  # lengths that prompts are padded to
-    insert_rows: tuple[int, ...]  # numbers of different prompts read at once
-    compact_slots: tuple[int, ...]  # fewer slots to decode where the rest are empty; () is off
-    compact_lengths: tuple[int, ...]  # shorter caches to attend to while they hold all; () is off
-
-    def __post_init__(self):
-        for name, limit in (
-            ('prompt_buckets', self.max_length),
-            ('insert_rows', self.num_slots),
-            ('compact_slots', self.num_slots - 1),
-            ('compact_lengths', self.max_length - 1),
-        ):
-            sizes = getattr(self, name)
-            if tuple(sorted(set(sizes))) != sizes or not all(0 < n <= limit for n in sizes):
-                raise ValueError(f'sampling.{name}={sizes} must ascend within [1, {limit}]')
-        for name in ('num_slots', 'max_length', 'chunk_steps'):
-            if getattr(self, name) < 1:
-                raise ValueError(f'sampling.{name}={getattr(self, name)} must be at least 1')
-        for name in ('prompt_buckets', 'insert_rows'):
-            if not getattr(self, name):
-                raise ValueError(f'sampling.{name} is empty: it needs at least one size')
-
-    @property
-    def slot_sizes(self) -> tuple[int, ...]:
-        """Numbers of slots that decoding runs at."""
-        return (*self.compact_slots, self.num_slots)
-
-    @property
-    def length_sizes(self) -> tuple[int, ...]:
-        """Cache lengths that decoding runs at."""
-        return (*self.compact_lengths, self.max_length)
+from sampling.parking import Parking, Store
+from sampling.requests import Completion, EngineSettings, Request, holding
 
 
 class Engine:
@@ -103,11 +36,13 @@ class Engine:
         method: Method,
         seed: int,
         on_completion: Callable[[Completion], None] | None = None,
+        store: Store | None = None,
     ) -> list[Completion]:
         """Completions in the order of `requests`; `on_completion` sees each as it is done.
 
-        Raises ValueError where a request does not fit, two have the same id, or the seed is
-        outside [0, 2 ** 32).
+        With a store of this model, prompts go on from what is parked there, and what is finished
+        is parked. Raises ValueError where a request does not fit, two have the same id, or the
+        seed is outside [0, 2 ** 32).
         """
         self._check(requests)
         if not 0 <= seed < 2**32:
@@ -122,14 +57,20 @@ class Engine:
         while queue or running:
             free = [slot for slot in range(settings.num_slots) if slot not in running]
             entering = {slot: queue.popleft() for slot in free[: len(queue)]}
-            for group in self._groups(entering):
-                state = self._insert(model, state, group)
+            for group in insertion.groups(settings, entering, store):
+                going_on = any(entry.shared for entry in group.values())
+                state = decode.insert(
+                    model,
+                    state,
+                    **vars(insertion.pack(settings, group)),
+                    store=store.cache if going_on else None,
+                )
             running |= entering
             for slot, request in entering.items():
                 position[slot] = len(request.prompt) - 1
             state, flags = self._decode(model, state, running, position, method, noise)
             position, done = np.array(flags)
-            for completion in self._collect(state, running, position, done):
+            for completion in self._collect(state, running, position, done, store):
                 completions[completion.id] = completion
                 if on_completion is not None:
                     on_completion(completion)
@@ -138,18 +79,31 @@ class Engine:
     def warm_up(self, model: Transformer, *, method: Method) -> None:
         """Compiles every shape that `generate` can run with this model and method."""
         settings, seed = self.settings, np.uint32(0)
+        stores = [self.make_store(model)] if settings.parked_rows else []
+        caches = [None, *(store.cache for store in stores)]
         state = decode.init_state(
             model.config, batch=settings.num_slots, length=settings.max_length
         )
         for length in settings.prompt_buckets:
             for rows in settings.insert_rows:
-                for slots in {rows, settings.num_slots}:
-                    empty = _Insertion.empty(rows, length, slots, nowhere=settings.num_slots)
-                    state = decode.insert(model, state, **vars(empty))
+                for slots, cache in itertools.product({rows, settings.num_slots}, caches):
+                    empty = Insertion.empty(rows, length, slots, nowhere=settings.num_slots)
+                    state = decode.insert(model, state, **vars(empty), store=cache)
         for length in settings.length_sizes:
             for size in settings.slot_sizes:
                 state, _ = self._run(model, state, (), size, length, method, seed)
         decode.generated(state, np.zeros(settings.insert_rows[-1], np.int32))
+        for store in stores:
+            store.park(state.cache, (), (), size=settings.insert_rows[-1])
+
+    def make_store(self, model: Transformer) -> Store:
+        """An empty store for `generate` with this model, of the settings' parked sizes."""
+        settings = self.settings
+        return Store(model.config, rows=settings.parked_rows, length=settings.parked_length)
+
+    def parking(self) -> 'Engine | Parking':
+        """This engine with stores of its own; the engine itself where the settings park nothing."""
+        return Parking(self) if self.settings.parked_rows else self
 
     def _check(self, requests: Sequence[Request]) -> None:
         settings = self.settings
@@ -170,35 +124,6 @@ class Engine:
                     f'nearest max_tokens: {settings.max_length - length}'
                 )
 
-    def _groups(self, entering: dict[int, Request]) -> Iterator[dict[int, Request]]:
-        """Splits {slot: request} so that each group has no more prompts than rows."""
-        group, prompts = {}, set()
-        for slot, request in entering.items():
-            if request.prompt not in prompts and len(prompts) == self.settings.insert_rows[-1]:
-                yield group
-                group, prompts = {}, set()
-            group[slot] = request
-            prompts.add(request.prompt)
-        if group:
-            yield group
-
-    def _insert(self, model, state, group: dict[int, Request]) -> decode.DecodeState:
-        """Puts requests into their slots, reading each different prompt once."""
-        settings = self.settings
-        prompts = list(dict.fromkeys(request.prompt for request in group.values()))
-        rows = _holding(settings.insert_rows, len(prompts))
-        length = _holding(settings.prompt_buckets, max(map(len, prompts)))
-        slots = rows if len(group) <= rows else settings.num_slots
-        arrays = _Insertion.empty(rows, length, slots, nowhere=settings.num_slots)
-        for row, prompt in enumerate(prompts):
-            arrays.prompts[row, : len(prompt)] = prompt
-            arrays.lengths[row] = len(prompt)
-        for i, (slot, request) in enumerate(group.items()):
-            arrays.rows[i] = prompts.index(request.prompt)
-            arrays.slots[i], arrays.requests[i] = slot, request.id
-            arrays.stop_at[i] = len(request.prompt) + request.max_tokens
-        return decode.insert(model, state, **vars(arrays))
-
     def _decode(self, model, state, running: dict[int, Request], position, method, seed):
         """One chunk, at the smallest shape that holds all that is running."""
         reach = max(
@@ -208,8 +133,8 @@ class Engine:
             )
             for slot, request in running.items()
         )
-        size = _holding(self.settings.slot_sizes, len(running))
-        length = _holding(self.settings.length_sizes, reach)
+        size = holding(self.settings.slot_sizes, len(running))
+        length = holding(self.settings.length_sizes, reach)
         return self._run(model, state, running, size, length, method, seed)
 
     def _run(self, model, state, running: Iterable[int], size, length, method, seed):
@@ -228,8 +153,8 @@ class Engine:
             length=length,
         )
 
-    def _collect(self, state, running: dict[int, Request], position, done):
-        """Takes finished requests out of their slots."""
+    def _collect(self, state, running: dict[int, Request], position, done, store):
+        """Takes finished requests out of their slots, and parks what the slots hold."""
         finished = [slot for slot in running if done[slot]]
         size = self.settings.insert_rows[-1]
         for start in range(0, len(finished), size):
@@ -237,12 +162,16 @@ class Engine:
             slots = np.zeros(size, np.int32)
             slots[: len(some)] = some
             tokens, logprobs = jax.device_get(decode.generated(state, slots))
+            held = []
             for i, slot in enumerate(some):
                 request = running.pop(slot)
                 made = slice(len(request.prompt), position[slot] + 1)
                 ids = tuple(tokens[i, made].tolist())
+                held.append((*request.prompt, *ids[:-1]))  # the last was sampled, not read
                 ended = ids[-1] in self.stop_ids
                 yield Completion(request.id, ids, tuple(logprobs[i, made].tolist()), ended)
+            if store is not None:
+                store.park(state.cache, some, held, size=size)
 
 
 class Metered:
@@ -257,34 +186,3 @@ class Metered:
         completions = self._engine.generate(model, requests, **options)
         self.tokens += sum(len(completion.tokens) for completion in completions)
         return completions
-
-
-@dataclasses.dataclass(frozen=True)
-class _Insertion:
-    """The arrays of decode.insert; see there."""
-
-    prompts: np.ndarray
-    lengths: np.ndarray
-    rows: np.ndarray
-    slots: np.ndarray
-    requests: np.ndarray
-    stop_at: np.ndarray
-
-    @classmethod
-    def empty(cls, rows: int, length: int, slots: int, *, nowhere: int) -> '_Insertion':
-        """Arrays that insert nothing: every slot is `nowhere`."""
-        zeros = (np.zeros(slots, np.int32) for _ in range(3))
-        row, request, stop_at = zeros
-        return cls(
-            np.zeros((rows, length), np.int32),
-            np.ones(rows, np.int32),
-            row,
-            np.full(slots, nowhere, np.int32),
-            request,
-            stop_at,
-        )
-
-
-def _holding(sizes: Sequence[int], needed: int) -> int:
-    """The smallest of ascending sizes that holds what is needed; the last holds everything."""
-    return next(size for size in sizes if size >= needed)

@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
+from data import answers
 from data import critiques as critique_lib
-from data import verify
 from data.chat import Chat
 from data.judge import Judge
 from data.records import Episode, Problem, Turn
@@ -20,6 +20,10 @@ class Sampler:
     engine: Engine
     chat: Chat
     max_tokens: dict[str, int]  # by role
+
+    def parking(self) -> 'Sampler':
+        """This sampler with an engine that parks what it samples, for later turns to go on from."""
+        return dataclasses.replace(self, engine=self.engine.parking())
 
     def turns(
         self,
@@ -204,7 +208,7 @@ def refinements(
 def refined_well(sampler: Sampler, episode: Episode, problem: Problem) -> bool:
     """Whether a judged refinement is right and no bare answer: METHODS 2, shortcut barrier."""
     refined, attempt = (sampler.chat.text(episode.turn(r)) for r in ('refinement', 'attempt'))
-    return episode.outcome['refined_correct'] and verify.passes_barrier(
+    return episode.outcome['refined_correct'] and answers.passes_barrier(
         refined, problem.solution, attempt
     )
 

@@ -1,42 +1,19 @@
 """Explorers: how the training responses of a self-improvement round are found."""
 
+import collections
 import dataclasses
-from collections.abc import Sequence
-from typing import Literal
+import functools
+from collections.abc import Callable, Sequence
 
-from data import critiques as critique_lib
-from data.judge import Judge
 from data.records import Episode, Problem
-from model.transformer import Transformer
 from sampling import episodes as episode_lib
-from sampling.episodes import Sampler
+from sampling import guidance
+from sampling.engine import Metered
 from sampling.methods import Greedy, Method
+from sampling.search import Asked, ExploreSettings, Players, Search, note, well_answered
 
-Explorer = Literal['vanilla', 'critique_in_the_loop']
-
-
-@dataclasses.dataclass(frozen=True)
-class Players:
-    """Who explores, with what, and who judges."""
-
-    sampler: Sampler
-    actor: Transformer
-    critic: Transformer
-    judge: Judge
-    grammar: critique_lib.Grammar
-
-
-@dataclasses.dataclass(frozen=True)
-class ExploreSettings:
-    """N attempts a question; each wrong one gets one critique and M refinements (arXiv 2411.16579).
-
-    Of the M at most `keep_refined` correct ones are kept, of a question at most `keep` in all.
-    """
-
-    num_attempts: int
-    num_refinements: int
-    keep: int
-    keep_refined: int
+Explorer = Callable[[Search, Sequence[Problem]], list[Episode]]
+"""Every judged response to some questions, right or wrong, as noted whole conversations."""
 
 
 def explore(
@@ -44,103 +21,123 @@ def explore(
     players: Players,
     problems: Sequence[Problem],
     *,
-    explorer: Explorer,
+    explorer: str,
     method: Method,
     seed: int,
     first_id: int,
 ) -> tuple[list[Episode], int]:
-    """(kept episodes question -> response, sampled tokens) of one explorer on some problems.
+    """(what one explorer of EXPLORERS found on some problems, sampled tokens).
 
-    first_id must leave num_attempts * max(1, num_refinements) ids a problem.
+    All explorers begin with the same `num_attempts` unguided attempts. first_id must leave
+    settings.ids ids a problem.
     """
-    asked = [p for p in problems for _ in range(settings.num_attempts)]
-    attempts = episode_lib.attempts(
-        players.sampler,
-        players.actor,
-        problems,
-        judge=players.judge,
-        method=method,
-        seed=seed,
-        num_samples=settings.num_attempts,
-        first_id=first_id,
+    meter = Metered(players.sampler.engine)
+    players = dataclasses.replace(
+        players, sampler=dataclasses.replace(players.sampler, engine=meter)
     )
-    tokens = episode_lib.sampled_tokens(attempts)
-    kept = [_note(e, 'attempt') for e in attempts if e.outcome['correct']]
-    if explorer == 'critique_in_the_loop':
-        wrong = [(e, p) for e, p in zip(attempts, asked, strict=True) if not e.outcome['correct']]
-        refined, more = _refine(
-            settings, players, wrong, method=method, seed=seed, first_id=first_id
-        )
-        kept, tokens = kept + refined, tokens + more
-    return _distinct(kept, limit=settings.keep), tokens
+    search = Search(settings, players, method, seed, first_id)
+    return EXPLORERS[explorer](search, problems), meter.tokens
 
 
-def _refine(settings, players: Players, wrong, *, method, seed, first_id):
-    """Critique and refine wrong attempts; correct refinements become answers to the question."""
-    if not wrong:
-        return [], 0
-    episodes, problems = zip(*wrong, strict=True)
-    greedy = Greedy(method.banned)
+def vanilla(search: Search, problems: Sequence[Problem]) -> list[Episode]:
+    """Unguided attempts; with a token budget, one more at every question until it is spent."""
+    attempts = _attempts(search, problems)
+    rounds = search.settings.num_uniform_rounds if search.settings.token_budget else 0
+    return _in_rounds(
+        search, problems, attempts, guidance.unguided, num_rounds=rounds, everyone=True
+    )
+
+
+def critique_in_the_loop(search: Search, problems: Sequence[Problem]) -> list[Episode]:
+    """Unguided attempts; each wrong one gets one greedy critique and `num_refinements`.
+
+    Refinements tell in `of` which attempt they are of.
+    """
+    s, sampler = search.settings, search.players.sampler
+    attempts = _attempts(search, problems)
+    asked = [p for p in problems for _ in range(s.num_attempts)]
+    wrong = [i for i, episode in enumerate(attempts) if not episode.outcome['correct']]
     criticised = episode_lib.critiques(
-        players.sampler,
-        players.critic,
-        episodes,
-        grammar=players.grammar,
-        method=greedy,
-        seed=seed + 1,
-        first_id=first_id,
+        sampler,
+        search.players.critic,
+        [attempts[i] for i in wrong],
+        grammar=search.players.grammar,
+        method=Greedy(search.method.banned),
+        seed=search.seed + 1,
+        first_id=search.first_id,
     )
     groups = episode_lib.refinements(
+        sampler,
+        search.players.actor,
+        criticised,
+        [asked[i] for i in wrong],
+        judge=search.players.judge,
+        method=search.method,
+        num_samples=s.num_refinements,
+        seed=search.seed + 2,
+        first_id=search.first_id,
+    )
+    refined = []
+    for i, group in zip(wrong, groups, strict=True):
+        noted = (note(sampler, e, asked[i], 'refinement') for e in group)
+        refined += [dataclasses.replace(e, outcome=e.outcome | {'of': i}) for e in noted]
+    return attempts + refined
+
+
+def resampling(search: Search, problems: Sequence[Problem], *, by: str) -> list[Episode]:
+    """Unguided attempts, then rounds of one proposal for each question with too few right ones."""
+    s = search.settings
+    rounds = s.num_uniform_rounds if by == 'uniform' else s.num_guided_rounds
+    attempts, propose = _attempts(search, problems), guidance.PROPOSALS[by]
+    return _in_rounds(search, problems, attempts, propose, num_rounds=rounds, everyone=False)
+
+
+def _attempts(search: Search, problems: Sequence[Problem]) -> list[Episode]:
+    players, n = search.players, search.settings.num_attempts
+    made = episode_lib.attempts(
         players.sampler,
         players.actor,
-        criticised,
         problems,
         judge=players.judge,
-        method=method,
-        num_samples=settings.num_refinements,
-        seed=seed + 2,
-        first_id=first_id,
+        method=search.method,
+        seed=search.seed,
+        num_samples=n,
+        first_id=search.first_id,
     )
-    tokens = sum(len(e.turn('critique').tokens) for e in criticised) + sum(
-        len(e.turns[-1].tokens) for group in groups for e in group
-    )
-    kept = []
-    for group, problem in zip(groups, problems, strict=True):
-        right = [e for e in group if episode_lib.refined_well(players.sampler, e, problem)]
-        answers = [as_attempt(players.sampler, e) for e in right[: settings.keep_refined]]
-        kept += [_note(e, 'refinement') for e in answers]
-    return kept, tokens
+    asked = (p for p in problems for _ in range(n))
+    return [note(players.sampler, e, p, 'attempt') for e, p in zip(made, asked, strict=True)]
 
 
-def as_attempt(sampler: Sampler, episode: Episode) -> Episode:
-    """question -> refined response: the same token ids, without attempt and critique.
+def _in_rounds(
+    search: Search,
+    problems: Sequence[Problem],
+    attempts: Sequence[Episode],
+    propose: Callable[..., list[Episode]],
+    *,
+    num_rounds: int,
+    everyone: bool,
+) -> list[Episode]:
+    """The attempts, and proposals a round for everyone or for questions with too few right ones."""
+    found, groups = list(attempts), collections.defaultdict(list)
+    for episode in attempts:
+        groups[episode.problem_id].append(episode)
+    for number in range(num_rounds):
+        asked = [
+            Asked(problem, groups[problem.id], search.first_id + i)
+            for i, problem in enumerate(problems)
+            if everyone or sum(map(well_answered, groups[problem.id])) < search.settings.enough
+        ]
+        if not asked or not search.affordable(len(problems)):
+            break
+        made = propose(search, asked, number=number)
+        for episode in made:
+            groups[episode.problem_id].append(episode)
+        found += made
+    return found
 
-    What the judge said of the refinement is now said of the attempt.
-    """
-    refined = dataclasses.replace(
-        episode.turn('refinement'), role='attempt', header=sampler.chat.open('attempt')
-    )
-    outcome = {
-        k.removeprefix('refined_'): v
-        for k, v in episode.outcome.items()
-        if k.startswith('refined_')
-    }
-    given = tuple(turn for turn in episode.turns if turn.role in ('question', 'guide'))
-    return Episode(episode.problem_id, episode.level, (*given, refined), outcome)
 
-
-def _note(episode: Episode, found_by: str) -> Episode:
-    return dataclasses.replace(episode, outcome=episode.outcome | {'found_by': found_by})
-
-
-def _distinct(episodes: Sequence[Episode], *, limit: int) -> list[Episode]:
-    """Different responses only, at most `limit` a problem, the first found."""
-    seen: dict[str, set] = {}
-    kept = []
-    for episode in episodes:
-        responses = seen.setdefault(episode.problem_id, set())
-        tokens = episode.turns[-1].tokens
-        if tokens not in responses and len(responses) < limit:
-            responses.add(tokens)
-            kept.append(episode)
-    return kept
+EXPLORERS: dict[str, Explorer] = {
+    'vanilla': vanilla,
+    'critique_in_the_loop': critique_in_the_loop,
+    **{by: functools.partial(resampling, by=by) for by in guidance.PROPOSALS},
+}

@@ -12,7 +12,7 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from data import mistakes, verify
+from data import answers, mistakes
 from data.annotate import Path
 from data.chat import Chat
 from data.judge import Judge
@@ -157,7 +157,7 @@ def _mistaken(sampler: Sampler, problem: Problem, lines: list[str], rng) -> list
             told = mistakes.insert(problem, lines, at, kind, rng=rng)
             if told is None:
                 continue
-            answered = verify.extract_answer(told[-1]) is not None
+            answered = answers.extract_answer(told[-1]) is not None
             turn = chat.written('attempt', '\n'.join(told)) if answered else opening(chat, told)
             if len(turn.tokens) < limit + answered:
                 known = {'construction': 'RG3', 'location': at, 'mistake': kind}

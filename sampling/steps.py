@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from data import critiques, records
-from data import tokenizer as tokenizers
+from data.chat import Chat
 from model.transformer import Transformer
 
 _LEAST_VERDICTS = 16  # verdict positions are padded to a power of two, to this at least
@@ -82,7 +82,7 @@ def step_rewards(
     shapes: ScoreShapes,
     *,
     grammar: critiques.Grammar,
-    tokenizer: tokenizers.Tokenizer,
+    chat: Chat,
     correct_id: int,
     wrong_id: int,
 ) -> list[StepScores]:
@@ -90,7 +90,7 @@ def step_rewards(
 
     Raises ValueError where an episode's last turn is no critique, or it is too long.
     """
-    items = [_item(episode, grammar, tokenizer) for episode in episodes]
+    items = [_item(episode, grammar, chat) for episode in episodes]
     results: list[StepScores | None] = [None] * len(items)
     for group in _groups(items, shapes):
         tokens, lengths, positions = _arrays([items[i] for i in group], shapes)
@@ -116,15 +116,16 @@ class _Item(NamedTuple):
     num_steps: int
 
 
-def _item(episode: records.Episode, grammar, tokenizer) -> _Item:
+def _item(episode: records.Episode, grammar, chat: Chat) -> _Item:
     roles = [turn.role for turn in episode.turns]
     if len(roles) < 2 or roles[-1] != 'critique':
         raise ValueError(f'{episode.problem_id}: {roles} must end with a turn and its critique')
     criticised, critique = episode.turns[-2:]
-    tokens = [token for turn in episode.turns for token in (*turn.header, *turn.tokens)]
+    stretches = chat.rendered(episode.turns, 'critique')
+    tokens = [token for lead, body in stretches for token in (*lead, *body)]
     start, num_steps = len(tokens) - len(critique.tokens), len(criticised.step_ends)
     verdicts, final = critiques.verdict_positions(
-        critique.tokens, grammar=grammar, tokenizer=tokenizer
+        critique.tokens, grammar=grammar, tokenizer=chat.tokenizer
     )
     shifted = [None if at is None else start + at for at in verdicts[:num_steps]]
     return _Item(tokens, shifted, None if final is None else start + final, num_steps)

@@ -13,10 +13,9 @@ from typing import Literal
 
 from data.records import Episode, Problem
 from sampling import episodes as episode_lib
-from sampling import explore
 from sampling import steps as step_lib
-from sampling.explore import Players
 from sampling.methods import Greedy, Method
+from sampling.search import Players, as_attempt
 from sampling.steps import StepScorer
 
 Refine = Literal['always', 'wrong']
@@ -78,7 +77,7 @@ def sequential(
         if not going:
             break
         starts, asked = zip(*going.values(), strict=True)
-        answers = [_shown(explore.as_attempt(sampler, episode)) for episode in starts]
+        answers = [_shown(as_attempt(sampler, episode)) for episode in starts]
         played, more = _play(
             conditions, answers, asked, list(going), number=number, due=_due(conditions)
         )
@@ -135,7 +134,7 @@ def score_steps(
         criticised,
         scorer.shapes,
         grammar=players.grammar,
-        tokenizer=players.sampler.chat.tokenizer,
+        chat=players.sampler.chat,
         **scorer.verdict_ids,
     )
     result = []

@@ -13,8 +13,13 @@ from train import settings
 Stage = Callable[[Workspace, object], dict]
 
 
-def define_flags(*, stages: Mapping[str, Stage] | None) -> None:
-    """Defines the flags of a stage script; `stages` are those that its --stage may name."""
+def define_flags(
+    *, stages: Mapping[str, Stage] | None, instead: Mapping[str, str] | None = None
+) -> None:
+    """Defines the flags of a stage script; `stages` are those that its --stage may name.
+
+    `instead` are switches, with their help, that are asked for in place of a stage.
+    """
     config_flags.DEFINE_config_file(
         'config',
         lock_config=True,
@@ -34,8 +39,10 @@ def define_flags(*, stages: Mapping[str, Stage] | None) -> None:
             None if len(stages) > 1 else next(iter(stages)),
             list(stages),
             'Which stage to run; its inputs are earlier stages of the workdir.',
-            required=len(stages) > 1,
+            required=len(stages) > 1 and not instead,
         )
+    for name, help_string in (instead or {}).items():
+        flags.DEFINE_bool(name, False, help_string)
 
 
 @contextlib.contextmanager
@@ -49,16 +56,19 @@ def open_workspace() -> Iterator[Workspace]:
 def run_stage_script(stages: Mapping[str, Stage]) -> None:
     """The whole of a stage script's `if __name__ == '__main__'`."""
     define_flags(stages=stages)
+    settings.run_main(lambda argv: run_stage(stages))
 
-    def main(argv):
-        with open_workspace() as workspace:
-            stage = flags.FLAGS.stage
-            summary = workspace.run_stage(stage, stages[stage])
-            numbers = {k: v for k, v in summary.items() if not isinstance(v, dict)}
-            print(f'{stage}: {numbers}')
-            show_accuracy(summary)
 
-    settings.run_main(main)
+def run_stage(stages: Mapping[str, Stage]) -> None:
+    """Runs the stage that the flags name. Raises ValueError where they name none."""
+    stage = flags.FLAGS.stage
+    if stage is None:
+        raise ValueError(f'--stage must be given, one of {list(stages)}')
+    with open_workspace() as workspace:
+        summary = workspace.run_stage(stage, stages[stage])
+        numbers = {k: v for k, v in summary.items() if not isinstance(v, dict | list)}
+        print(f'{stage}: {numbers}')
+        show_accuracy(summary)
 
 
 def show_accuracy(summary: dict) -> None:

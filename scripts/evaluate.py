@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data import verify
+from data import answers
 from data.records import Episode, Problem
 from model.transformer import Transformer
 from sampling import beam as beam_lib
@@ -20,6 +20,7 @@ from sampling import curves as curve_lib
 from sampling import episodes as episode_lib
 from sampling import measures, strategies, vote
 from sampling.curves import Point
+from sampling.episodes import Sampler
 from scripts import command, plots
 from scripts.run_settings import EvaluateSettings
 from scripts.workspace import Workspace
@@ -83,9 +84,13 @@ def parallel(
     n = workspace.settings.evaluate.num_attempts
 
     def make(part: Sequence[Problem], first: int) -> tuple[list[Episode], int]:
-        attempts = sample_attempts(workspace, conditions.players.actor, part, first)
+        players = conditions.players
+        players = dataclasses.replace(players, sampler=players.sampler.parking())
+        attempts = sample_attempts(workspace, players.sampler, players.actor, part, first)
         asked = [problem for problem in part for _ in range(n)]
-        made, more = strategies.parallel(conditions, attempts, asked, first_id=first * n)
+        made, more = strategies.parallel(
+            dataclasses.replace(conditions, players=players), attempts, asked, first_id=first * n
+        )
         return made, more + episode_lib.sampled_tokens(attempts)
 
     return workspace.in_parts(folder, test_problems(workspace), description='evaluate', make=make)
@@ -125,12 +130,16 @@ def make_conditions(
 
 
 def sample_attempts(
-    workspace: Workspace, actor: Transformer, problems: Sequence[Problem], first: int
+    workspace: Workspace,
+    sampler: Sampler,
+    actor: Transformer,
+    problems: Sequence[Problem],
+    first: int,
 ) -> list[Episode]:
     """Attempts at test problems from number `first` on, the same noise for every actor."""
     n = workspace.settings.evaluate.num_attempts
     return episode_lib.attempts(
-        workspace.sampler(),
+        sampler,
         actor,
         problems,
         judge=workspace.judge,
@@ -161,7 +170,7 @@ def attempts_only(workspace: Workspace, folder: pathlib.Path, actor: Transformer
     s, problems = workspace.settings.evaluate, test_problems(workspace)
 
     def make(part: Sequence[Problem], first: int) -> tuple[list[Episode], int]:
-        episodes = sample_attempts(workspace, actor, part, first)
+        episodes = sample_attempts(workspace, workspace.sampler(), actor, part, first)
         return episodes, episode_lib.sampled_tokens(episodes)
 
     episodes, tokens = workspace.in_parts(
@@ -222,7 +231,7 @@ def right_answers(problems, groups, rounds, oracle) -> list[set[str]]:
         episodes = list(group)
         for i in (next(ids) for _ in group):
             episodes += [*rounds.get(i, ()), *([oracle[i]] if i in oracle else [])]
-        right.append(curve_lib.right_answers(episodes, verify.canonical(problem.answer)))
+        right.append(curve_lib.right_answers(episodes, answers.canonical(problem.answer)))
     return right
 
 

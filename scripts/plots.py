@@ -33,6 +33,8 @@ MAX_POINTS = 400  # of a plotted curve
 Stages = dict[str, dict[str, Any]]
 Curves = dict[str, list[dict[str, Any]]]
 """Points of each arm, as the stage `evaluate` tells them in `curves`."""
+StudyPanels = dict[str, dict[str, list[list[tuple[float, float]]]]]
+"""Title -> arm -> the points of each run of it."""
 
 
 def levels_bars(evaluations: Stages) -> figures.Figure:
@@ -151,16 +153,26 @@ def reliability(calibration: dict[str, Any]) -> figures.Figure:
     return figure
 
 
-def gain_by_critic(arms: dict[str, dict[str, list[float]]]) -> figures.Figure:
-    """A study: what refinement wins against how often the critic is right, a point a seed."""
-    figure, (axes,) = _panels(1, columns=1, size=(6.2, 3.6))
-    for i, (arm, columns) in enumerate(arms.items()):
-        marker = MARKERS[i % len(MARKERS)]
-        x, y = columns['critic right, %'], columns['gain']
-        axes.plot(x, y, color=_colour(i), marker=marker, ls='none', label=arm)
-    axes.axhline(0, color=INK, lw=0.8, ls=':')
-    axes.set(xlabel='critic right, %', ylabel='refined - attempt, points')
-    figure.legend(loc='outside right upper', frameon=False)
+def study_panels(panels: StudyPanels, labels: dict[str, tuple[str, str]]) -> figures.Figure:
+    """A study, one panel a title: each arm's mean over seeds, and every seed's points faintly.
+
+    Runs of one point each are shown as points; labels are of x and y.
+    """
+    figure, grid = _panels(len(panels), columns=2, size=(5.6, 3.6))
+    for axes, (title, arms) in zip(grid, panels.items(), strict=True):
+        for i, (arm, runs) in enumerate(arms.items()):
+            colour, marker = _colour(i), MARKERS[i // len(COLOURS) % len(MARKERS)]
+            single = len(runs[0]) == 1
+            for run in runs:
+                x, y = np.array(run, float).T
+                axes.plot(x, y, marker, color=colour, ms=3, alpha=0.35)
+            means = np.mean(np.array(runs, float), axis=0)
+            line = 'none' if single else '-'
+            axes.plot(*means.T, color=colour, marker=marker, ls=line, lw=1.4, ms=5, label=arm)
+        x_label, y_label = labels[title]
+        axes.set(title=title, xlabel=x_label, ylabel=y_label)
+    handles, names = grid[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc='outside right upper', frameon=False)
     return figure
 
 

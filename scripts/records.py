@@ -30,6 +30,7 @@ import rich.console
 import rich.table
 from absl import flags
 
+from data import answers as answer_lib
 from data import critique_files, critiques, lab, problems, verify
 from data.critique_files import CritiqueRecord
 from data.critiques import Critique
@@ -84,7 +85,7 @@ def reference_answers(paths: Sequence[str]) -> dict[str, str]:
     Where an answer is a whole solution, as in GSM8K's own files, it is what its last line marks.
     """
     return {
-        _words(problem.question): verify.extract_answer(problem.answer) or problem.answer
+        _words(problem.question): answer_lib.extract_answer(problem.answer) or problem.answer
         for path in paths
         for problem in problems.jsonl(path)
     }
@@ -172,7 +173,7 @@ def _truth_figures(
 
 def _answer(record: CritiqueRecord, answers: Mapping[str, str]) -> str | None:
     if (record.problem_id or '').startswith('lab/'):
-        return verify.extract_answer(lab.solve(record.question))
+        return answer_lib.extract_answer(lab.solve(record.question))
     return answers.get(_words(record.question))
 
 

@@ -9,21 +9,22 @@ from collections.abc import Mapping, Sequence
 from model.transformer import Transformer
 from sampling import measures
 from scripts import command, evaluate
+from scripts.run_settings import REINFORCED
 from scripts.workspace import Workspace
 from train import reinforce as reinforce_lib
-from train.rollouts import Player
+from train.rollouts import ROLES, Player
 
 
 def reinforce(workspace: Workspace, folder: pathlib.Path) -> dict:
     """Trains the SFT actor against the SFT critic, and evaluates it alone."""
-    players, totals = fit(workspace, folder, ('actor',))
+    players, totals = fit(workspace, folder, 'reinforce')
     workspace.save_model(folder, players['actor'])
     return evaluate.attempts_only(workspace, folder, players['actor']) | totals
 
 
 def reinforce_critic(workspace: Workspace, folder: pathlib.Path) -> dict:
     """Trains the SFT critic on the SFT actor's attempts, and tells what critique is worth then."""
-    players, totals = fit(workspace, folder, ('critic',))
+    players, totals = fit(workspace, folder, 'reinforce_critic')
     workspace.save_model(folder, players['critic'])
     players = {'actor': workspace.load_model('actor')} | players
     return criticised(workspace, folder, players) | totals
@@ -31,20 +32,19 @@ def reinforce_critic(workspace: Workspace, folder: pathlib.Path) -> dict:
 
 def reinforce_both(workspace: Workspace, folder: pathlib.Path) -> dict:
     """Trains actor and critic in turn, each against the other's newest weights."""
-    players, totals = fit(workspace, folder, ('actor', 'critic'))
+    players, totals = fit(workspace, folder, 'reinforce_both')
     for player, model in players.items():
         workspace.save_model(folder / player, model)
     return criticised(workspace, folder, players) | totals
 
 
 def fit(
-    workspace: Workspace, folder: pathlib.Path, trained: Sequence[Player]
+    workspace: Workspace, folder: pathlib.Path, stage: str
 ) -> tuple[dict[Player, Transformer], dict]:
-    """(the players trained, totals)."""
-    s = workspace.settings
-    players = workspace.players(
-        workspace.sampler(), workspace.load_model('actor'), workspace.load_model('critic')
-    )
+    """(the players that the stage trains, totals)."""
+    s, trained = workspace.settings, REINFORCED[stage]
+    models = {player: load(workspace, player, trained) for player in ROLES}
+    players = workspace.players(workspace.sampler(), **models)
     with workspace.writer(folder) as writer:
         return reinforce_lib.reinforce(
             players,
@@ -58,6 +58,14 @@ def fit(
             writer=writer,
             seed=workspace.seed('reinforce'),
         )
+
+
+def load(workspace: Workspace, player: Player, trained: Sequence[Player]) -> Transformer:
+    """The SFT player, where it is trained with the adapters that the config gives it."""
+    if player not in trained:
+        return workspace.load_model(player)
+    given, adapters = workspace.model_folder(player), workspace.settings.reinforce.lora
+    return workspace.load_to_train(given, adapters, stage=f'reinforce {player}')
 
 
 def criticised(

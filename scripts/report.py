@@ -218,19 +218,22 @@ def _known(value: float | None) -> str:
 def _curves(workdir: pathlib.Path, stages: Stages) -> str:
     parts = []
     for name in stages:
-        curves = _load_curves(workdir / 'stages' / name / metrics.METRICS)
-        if curves:
-            plot = plots.svg(lambda curves=curves: plots.training_curves(curves), 'By step.')
-            parts.append(f'<h3>{_text(name)}</h3>{plot}')
+        for path in sorted((workdir / 'stages' / name).rglob(metrics.METRICS)):
+            curves = _load_curves(path)
+            if curves:
+                plot = plots.svg(lambda curves=curves: plots.training_curves(curves), 'By step.')
+                fitted = path.parent.relative_to(workdir / 'stages')
+                parts.append(f'<h3>{_text(fitted)}</h3>{plot}')
     return ''.join(parts) or NOT_RUN
 
 
 def _episodes(workdir: pathlib.Path, stages: Stages) -> str:
     folders = [workdir / 'stages' / name / 'episodes' for name in stages if 'evaluate' in name]
     folder = next((f for f in folders if any(f.glob('*.array_record'))), None)
-    if folder is None or not (workdir / 'tokenizer.model').exists():
+    path = tokenizer.saved_in(workdir)
+    if folder is None or path is None:
         return NOT_RUN
-    decode = tokenizer.load_tokenizer(workdir / 'tokenizer.model').decode
+    decode = tokenizer.load_tokenizer(path).decode
     chosen = choose_episodes(records.read_episodes(folder), NUM_EPISODES)
     note = (
         f'{len(chosen)} of the episodes of {_text(folder.parent.name)}, of each kind and level by '
@@ -334,7 +337,7 @@ def _page(workdir: pathlib.Path, sections: dict[str, str]) -> str:
 def _load_curves(path: pathlib.Path) -> dict[str, np.ndarray]:
     """[points, 2] of step and value for every metric under loss/ and reward/, sorted by name."""
     curves = collections.defaultdict(list)
-    for row in metrics.read_rows(path) if path.exists() else ():
+    for row in metrics.read_rows(path):
         for name, value in row.items():
             if name.split('/')[0] in ('loss', 'reward'):
                 curves[name].append((row['step'], value))

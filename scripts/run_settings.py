@@ -1,15 +1,20 @@
 """A run's settings, all that a config says, and what their numbers must satisfy together."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Literal
 
 from model.config import ModelConfig
+from model.lora import LoraSettings
+from model.weights import Quantize
 from sampling.beam import BeamSettings
 from sampling.engine import EngineSettings
-from sampling.explore import ExploreSettings
+from sampling.explore import EXPLORERS
+from sampling.search import ExploreSettings
 from sampling.steps import ScoreShapes
 from sampling.strategies import Refine
 from train.reinforce import ReinforceSettings
+from train.rollouts import Player
 from train.supervised import FitSettings, LoopSettings
 
 StageName = Literal[
@@ -19,28 +24,59 @@ StageName = Literal[
     'critic',
     'evaluate',
     'vanilla',
+    'uniform',
     'critique_in_the_loop',
+    'answer_driven',
+    'rationale_driven',
+    'interactive',
+    'state_reset',
     'reinforce',
     'reinforce_critic',
     'reinforce_both',
+]
+
+REINFORCED: Mapping[str, tuple[Player, ...]] = {
+    'reinforce': ('actor',),
+    'reinforce_critic': ('critic',),
+    'reinforce_both': ('actor', 'critic'),
+}
+"""The stages of reinforcement, and whom each trains."""
+
+TemplateName = Literal[
+    'elenchus', 'chatml', 'qwen2.5', 'llama2', 'llama3', 'llama3.1', 'mistral', 'gemma'
 ]
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerSettings:
     kind: Literal['lab', 'file', 'train']  # 'train': made from the training problems' text
-    path: str  # of kind 'file'
+    path: str  # of kind 'file': a tokenizer.model or tokenizer.json
     vocab_size: int  # of kind 'train'
+    template: TemplateName  # 'elenchus' for kinds 'lab' and 'train', which have its headers
+
+
+TextSource = Literal['gsm8k', 'gsm8k_socratic', 'math', 'svamp', 'asdiv', 'jsonl']
 
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
-    source: Literal['lab', 'gsm8k', 'gsm8k_socratic', 'jsonl']
+    source: Literal['lab', TextSource]
     path: str  # a folder or file of the user's; '' for the public download or the generator
+    test_source: Literal['', TextSource]  # of the test problems; '' where they are the source's
+    test_path: str  # as path, of test_source
     data_dir: str  # where prepared data sets are kept
     seed: int  # of generated problems
     num_train: int
     num_test: int
+
+    def __post_init__(self):
+        if self.test_source and self.source == 'lab':
+            raise ValueError(
+                f"data.test_source={self.test_source!r} must be '' with data.source='lab', whose "
+                'words and judge know no other problems'
+            )
+        if self.test_path and not self.test_source:
+            raise ValueError(f'data.test_path={self.test_path!r} needs data.test_source')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,14 +115,17 @@ class BaseSettings:
     num_documents: int
     shares: BaseShares
     fit: FitSettings  # of no steps: the checkpoint as it is
+    quantize: Quantize  # how adapters' frozen base is held
 
 
 @dataclasses.dataclass(frozen=True)
 class ActorSettings:
     num_problems: int
     refinements_per_problem: int  # (question, flawed attempt, critique -> solution) examples
+    guided_per_problem: int  # (question, guide -> solution) examples, each kind of guide by turns
     misconceptions: float  # share of sums that the actor's teacher is prone to get wrong (lab)
     fit: FitSettings
+    lora: LoraSettings  # of rank 0: all weights are trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +147,9 @@ class CritiqueSettings:
 
 @dataclasses.dataclass(frozen=True)
 class CriticSettings:
+    checkpoint: str  # a saved model to start from, of any size; '': the base
     fit: FitSettings
+    lora: LoraSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,9 +169,15 @@ class EvaluateSettings:
 @dataclasses.dataclass(frozen=True)
 class ImproveSettings:
     num_problems: int
+    num_rounds: int
+    restart: Literal['base', 'last']  # what a round trains: the base, or the last round's actor
+    demonstrations: bool  # whether the actor's demonstrations are trained on beside its own data
     explore: ExploreSettings
-    weighting: Literal['keep', 'response', 'steps']
+    weighting: Literal['keep', 'score', 'steps', 'advantage']
+    balance: Literal['none', 'question']  # 'question': the responses of one share a weight
+    num_monitored: int  # responses whose perplexity, questions whose scores are told; 0: none
     fit: FitSettings
+    lora: LoraSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +214,7 @@ def check_counts(s: RunSettings) -> None:
             raise ValueError(f'{name}={asked} must be in [1, {limit}]')
     if not 0 <= s.actor.misconceptions <= 1:
         raise ValueError(f'actor.misconceptions={s.actor.misconceptions} must be in [0, 1]')
+    _check_improve(s.improve)
     check_critique(s.critique, temperature=s.sampling.temperature)
     _check_evaluate(s.evaluate)
     if s.reinforce.critic_rewards.located and s.data.source != 'lab':
@@ -174,6 +222,54 @@ def check_counts(s: RunSettings) -> None:
             f'reinforce.critic_rewards.located={s.reinforce.critic_rewards.located} needs known '
             f'first errors, which data.source={s.data.source!r} has not: set it to 0'
         )
+
+
+def check_lora(s: RunSettings) -> None:
+    """Raises ValueError where a stage's adapters contradict what they are put on."""
+    sections = {'actor': s.actor, 'critic': s.critic}
+    trained_on = {('reinforce', p) for stage in s.stages for p in REINFORCED.get(stage, ())}
+    if s.improve.restart == 'last':
+        trained_on.add(('improve', 'actor'))
+    for name, player in sorted(trained_on):
+        own, given = sections[player].lora, getattr(s, name).lora
+        if own.rank and given != own:
+            raise ValueError(
+                f'{name}.lora={given} trains the adapters of the {player} on: it must be '
+                f'{player}.lora={own}'
+            )
+    if s.base.quantize == 'none':
+        return
+    for stage in s.stages:
+        section = trained_by(s, stage)
+        if section is not None and not section.lora.rank:
+            raise ValueError(
+                f'base.quantize={s.base.quantize!r} is of a base frozen under adapters, but stage '
+                f"{stage!r} trains all weights: set its lora.rank, or base.quantize='none'"
+            )
+
+
+def trained_by(s: RunSettings, stage: str):
+    """The section of a stage that trains a player; None of others."""
+    own = {'actor': s.actor, 'critic': s.critic, **dict.fromkeys(REINFORCED, s.reinforce)}
+    return s.improve if stage in EXPLORERS else own.get(stage)
+
+
+def _check_improve(s: ImproveSettings) -> None:
+    explore = s.explore
+    for name, value, least in (
+        ('num_rounds', s.num_rounds, 1),
+        ('num_monitored', s.num_monitored, 0),
+        ('explore.num_attempts', explore.num_attempts, 1),
+        ('explore.num_refinements', explore.num_refinements, 1),
+        ('explore.num_guided_rounds', explore.num_guided_rounds, 0),
+        ('explore.num_uniform_rounds', explore.num_uniform_rounds, 0),
+        ('explore.enough', explore.enough, 1),
+        ('explore.token_budget', explore.token_budget, 0),
+        ('explore.keep', explore.keep, 1),
+        ('explore.keep_refined', explore.keep_refined, 0),
+    ):
+        if value < least:
+            raise ValueError(f'improve.{name}={value} must be at least {least}')
 
 
 def _check_evaluate(s: EvaluateSettings) -> None:
@@ -213,29 +309,38 @@ def check_critique(s: CritiqueSettings, *, temperature: float) -> None:
         raise ValueError(f'critique.correct_share={s.correct_share} must be in [0, 1)')
 
 
-def check_lengths(s: RunSettings, longest_question: int, *, longest_guide: int = 0) -> None:
-    """Raises ValueError where a conversation of the longest turns would not fit a shape."""
+def check_lengths(
+    s: RunSettings,
+    longest_question: int,
+    *,
+    longest_guide: int = 0,
+    longest_hint: int = 0,
+    overhead: int = 1,
+) -> None:
+    """Raises ValueError where a conversation of the longest turns would not fit a shape.
+
+    A guide is shown to an annotator behind the attempt, a hint to the actor behind the question.
+    `overhead` is the most tokens that stand between two turns.
+    """
     sampling = s.sampling
-    attempt = longest_question + 1 + sampling.attempt_tokens
+    attempt = longest_question + overhead + sampling.attempt_tokens
     criticised = attempt
     if s.evaluate.num_rounds > 1:  # a refinement becomes the next round's attempt
-        criticised = max(attempt, longest_question + 1 + sampling.refinement_tokens)
-    critique = criticised + 1 + sampling.critique_tokens
-    refinement = critique + 1 + sampling.refinement_tokens
-    prompt = max(critique, attempt + longest_guide) + 1
-    whole = max(refinement, critique + longest_guide)
+        criticised = max(attempt, longest_question + overhead + sampling.refinement_tokens)
+    critique = criticised + overhead + sampling.critique_tokens
+    refinement = critique + overhead + sampling.refinement_tokens
+    hinted = longest_question + longest_hint
+    prompt = max(critique, attempt + longest_guide, hinted) + overhead
+    whole = max(refinement, critique + longest_guide, hinted + overhead + sampling.attempt_tokens)
+    judged = attempt + overhead + sampling.critique_tokens
     learnt = {
         'attempt': attempt,
-        'correction': attempt + 1 + sampling.refinement_tokens,
-        'critique': attempt + 1 + sampling.critique_tokens + 1 + sampling.refinement_tokens,
+        'correction': attempt + overhead + sampling.refinement_tokens,
+        'critique': judged + overhead + sampling.refinement_tokens,
     }
     for name, size, needed in (
         ('reinforce.length', s.reinforce.length, learnt[s.reinforce.turns.episode]),
-        (
-            'reinforce.critic_length',
-            s.reinforce.critic_length,
-            attempt + 1 + sampling.critique_tokens,
-        ),
+        ('reinforce.critic_length', s.reinforce.critic_length, judged),
         ('sampling.score.lengths[-1]', sampling.score.lengths[-1], critique),
         ('sampling.engine.prompt_buckets[-1]', sampling.engine.prompt_buckets[-1], prompt),
         ('sampling.engine.max_length', sampling.engine.max_length, whole),
@@ -243,7 +348,8 @@ def check_lengths(s: RunSettings, longest_question: int, *, longest_guide: int =
         ('model.max_length', s.model.max_length, s.train.length),
     ):
         if size < needed:
-            guide = f' and the longest guide {longest_guide}' if longest_guide else ''
+            shown = max(longest_guide, longest_hint)
+            guide = f' and the longest guide {shown}' if shown else ''
             raise ValueError(
                 f'{name}={size} must be at least {needed}: the longest question has '
                 f'{longest_question} tokens{guide}; set it so, or sampling.*_tokens lower'

@@ -3,13 +3,14 @@
 python -m scripts.study --config configs/critics.py --workdir runs/critics
 
 The stages named `shared` are run once a seed. A study that was stopped continues with the same
-command. Writes study.json, study.md and study.png: each arm's critic, and what refinement wins.
+command. What is compared the config says in `table` and `panels`; written are study.json, study.md
+and study.png.
 """
 
+import dataclasses
 import json
-import os
 import pathlib
-import shutil
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -18,18 +19,59 @@ from absl import flags
 
 from data import verify
 from data.json_files import write_text
-from sampling import curves
 from scripts import command, plots
 from scripts import run as whole
-from scripts.workspace import Workspace, write_json
+from scripts.workspace import Workspace, link_tree, write_json
 from train import settings
 
-Figures = dict[str, dict[str, dict[str, Any]]]
-"""Arm -> seed -> summary of its stage `evaluate`."""
+Key = str | int | tuple[str, ...]
+Path = tuple[Key, ...]
+"""Where a figure stands in a run's summaries: the stage, or 'last' for the run's last one, then
+keys and indices. Several keys in a tuple mean the mean of what stands under them."""
+
+Summaries = dict[str, dict[str, Any]]
+"""Stage -> its summary."""
+Figures = dict[str, dict[str, Summaries]]
+"""Arm -> seed -> summaries."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A column of the table: scale * (figure - minus), or scale * figure where minus is ()."""
+
+    name: str
+    path: Path
+    minus: Path
+    scale: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """A plot of y against x, a colour an arm; () is the place in the list, counted from 1.
+
+    With `over`, the path of a list, x and y are paths in its items, a point for each.
+    """
+
+    title: str
+    over: Path
+    x: Path
+    x_label: str
+    y: Path
+    y_label: str
+    scale: float  # of y
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What a study shows of its runs."""
+
+    table: tuple[Row, ...]
+    panels: tuple[Panel, ...]
 
 
 def study(config: ml_collections.ConfigDict, workdir: pathlib.Path, verifier: verify.Verifier):
     """Runs every arm of every seed and writes the comparison after each."""
+    shown = settings.build(Comparison, config.comparison, 'config.comparison')
     figures: Figures = {arm: {} for arm in config.arms}
     for seed in config.seeds:
         home = workdir / f'seed{seed}'
@@ -40,11 +82,12 @@ def study(config: ml_collections.ConfigDict, workdir: pathlib.Path, verifier: ve
             folder = home / arm.replace(' ', '_')
             workspace = Workspace(arm_config(config, seed, changes), folder, verifier=verifier)
             for stage in config.shared:
-                link_stage(home / 'shared', workspace.stage_folder(stage))
+                place = workspace.stage_folder(stage)
+                link_tree(home / 'shared' / 'stages' / place.name, place)
             whole.run(workspace)
-            told = (workspace.stage_folder('evaluate') / 'summary.json').read_text()
-            figures[arm][str(seed)] = json.loads(told)
-            compare(figures, workdir)
+            told = json.loads((folder / 'summary.json').read_text())['stages']
+            figures[arm][str(seed)] = {name.partition('-')[2]: s for name, s in told.items()}
+            compare(figures, shown, workdir)
 
 
 def arm_config(config, seed: int, changes) -> ml_collections.ConfigDict:
@@ -58,50 +101,68 @@ def arm_config(config, seed: int, changes) -> ml_collections.ConfigDict:
     return made
 
 
-def link_stage(source: pathlib.Path, folder: pathlib.Path) -> None:
-    """A complete stage of another run, as hard links, whole or not at all."""
-    if folder.exists():
-        return
-    beside = folder.with_name(f'{folder.name}.{os.getpid()}.writing')
-    shutil.copytree(source / 'stages' / folder.name, beside, copy_function=os.link)
-    beside.rename(folder)
+def figure(value: Any, path: Sequence[Key]) -> Any:
+    """What stands at a path in nested summaries; nan where that is None, a figure of nothing.
+
+    Raises ValueError, naming the nearest key, where nothing does.
+    """
+    for i, key in enumerate(path):
+        if isinstance(key, tuple):
+            return float(np.mean([figure(value, (name, *path[i + 1 :])) for name in key]))
+        if value is None:
+            return float('nan')
+        if key == 'last' and i == 0:
+            key = list(value)[-1]
+        try:
+            value = value[key]
+        except (KeyError, IndexError, TypeError) as error:
+            names = list(value) if isinstance(value, Mapping) else []
+            raise ValueError(
+                f'config.comparison: nothing at {path[: i + 1]}; '
+                f'nearest: {settings.nearest(key, names)!r}'
+            ) from error
+    return float('nan') if value is None else value
 
 
-ROWS = {
-    'critic right, %': lambda s: 100 * s['critic']['discriminability'][0],
-    'wrong found, %': lambda s: 100 * s['critic']['found'],
-    'right passed, %': lambda s: 100 * s['critic']['passed'],
-    'first error F1': lambda s: 100 * s['critic']['first_error_f1'],
-    'attempt, %': lambda s: 100 * s['accuracy']['attempt']['all'][0],
-    'refined, %': lambda s: 100 * s['accuracy']['refined']['all'][0],
-    'gain': lambda s: 100 * s['difference']['refined-attempt']['all'][0],
-    'oracle gain': lambda s: 100 * oracle_gain(s),
-}
+def cell(row: Row, summaries: Summaries) -> float:
+    """A row's figure of one run."""
+    less = figure(summaries, row.minus) if row.minus else 0.0
+    return row.scale * (figure(summaries, row.path) - less)
 
 
-def oracle_gain(summary: dict) -> float:
-    """What refinement wins where only wrong attempts are criticised."""
-    best = summary['curves'][curves.ORACLE][0]['accuracy']['all'][0]
-    return best - summary['accuracy']['attempt']['all'][0]
+def points(panel: Panel, summaries: Summaries) -> list[tuple[float, float]]:
+    """The points of one run in a panel."""
+    items = figure(summaries, panel.over) if panel.over else [summaries]
+    return [
+        (figure(item, panel.x) if panel.x else place, panel.scale * figure(item, panel.y))
+        for place, item in enumerate(items, 1)
+    ]
 
 
-def compare(figures: Figures, workdir: pathlib.Path) -> None:
+def compare(figures: Figures, shown: Comparison, workdir: pathlib.Path) -> None:
     """Writes the arms side by side: the mean over seeds, and their range in brackets."""
+    done = {arm: list(seeds.values()) for arm, seeds in figures.items() if seeds}
     table = {
-        arm: {name: [read(s) for s in seeds.values()] for name, read in ROWS.items()}
-        for arm, seeds in figures.items()
-        if seeds
+        arm: {row.name: [cell(row, s) for s in runs] for row in shown.table}
+        for arm, runs in done.items()
     }
-    lines = [f'| arm | {" | ".join(ROWS)} |', '|---' * (1 + len(ROWS)) + '|']
+    names = [row.name for row in shown.table]
+    lines = [f'| arm | {" | ".join(names)} |', '|---' * (1 + len(names)) + '|']
     for arm, columns in table.items():
         cells = (
             f'{np.mean(v):.1f} [{min(v):.1f}, {max(v):.1f}]' if len(v) > 1 else f'{v[0]:.1f}'
             for v in columns.values()
         )
         lines.append(f'| {arm} | {" | ".join(cells)} |')
-    write_json(workdir / 'study.json', {'arms': table, 'evaluate': figures})
+    panels = {
+        panel.title: {arm: [points(panel, s) for s in runs] for arm, runs in done.items()}
+        for panel in shown.panels
+    }
+    labels = {panel.title: (panel.x_label, panel.y_label) for panel in shown.panels}
+    told = {'arms': table, 'panels': panels, 'summaries': figures}
+    write_json(workdir / 'study.json', told)
     write_text(workdir / 'study.md', '\n'.join(lines) + '\n')
-    plots.save_png(lambda: plots.gain_by_critic(table), workdir / 'study.png')
+    plots.save_png(lambda: plots.study_panels(panels, labels), workdir / 'study.png')
     print('\n'.join(lines))
 
 

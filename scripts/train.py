@@ -1,22 +1,31 @@
 """Supervised stages: the base model, the actor and the critic.
 
 python -m scripts.train --config configs/lab.py --workdir runs/lab --stage actor
+
+With --dry_run --topology=v5e-256 (scripts/dry_run.py) nothing is trained.
 """
 
 import bisect
 import dataclasses
 import pathlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from absl import flags
 
-from data import annotate, lab, mistakes, records
+from data import annotate, answers, lab, mistakes, records
 from data.records import Example, Problem, Turn
+from model import lora
 from model.transformer import Transformer
-from scripts import command
+from sampling import guidance
+from scripts import command, dry_run
+from scripts.run_settings import RunSettings
 from scripts.workspace import Workspace
+from train import settings as settings_lib
 from train import supervised
+
+GUIDED_TRIES = 20
 
 
 class Documents:
@@ -35,15 +44,15 @@ class Documents:
 def base(workspace: Workspace, folder: pathlib.Path) -> dict:
     """The model everything starts from: a checkpoint or fresh weights, trained where asked."""
     s = workspace.settings.base
-    given = workspace.base_checkpoint
-    model = workspace.init_model() if given is None else workspace.load_checkpoint(given)
+    given = s.checkpoint
+    model = lora.merge(workspace.load_given(given)) if given else workspace.init_model()
     if not s.fit.num_steps:
         workspace.save_model(folder, model)
         return {'checkpoint': s.checkpoint}
     documents = Documents(s.num_documents, lambda i: base_document(workspace, i))
     if workspace.settings.data.source != 'lab':  # few texts: those too long are then left out
         documents = [documents[i] for i in range(len(documents))]
-    return fit(workspace, folder, model, documents, settings=s.fit)
+    return fit(workspace, folder, model, documents, settings=s.fit, name='base')
 
 
 def base_document(workspace: Workspace, index: int) -> Example:
@@ -91,30 +100,56 @@ def actor(workspace: Workspace, folder: pathlib.Path) -> dict:
     return fit(
         workspace,
         folder,
-        workspace.load_model('base'),
+        base_to_train(workspace, workspace.settings.actor.lora, stage='actor'),
         actor_examples(workspace),
         settings=workspace.settings.actor.fit,
+        name='actor',
     )
 
 
-def actor_examples(workspace: Workspace) -> list[Example]:
-    """The actor's SFT data: demonstrations, and refinements of flawed attempts."""
-    s, chat, examples = workspace.settings.actor, workspace.chat, []
-    for problem in workspace.train_problems[: s.num_problems]:
-        question = chat.question(problem.question)
+def actor_examples(workspace: Workspace, *, plain: bool = True) -> list[Example]:
+    """The actor's SFT data: (question -> solution) where `plain`, and what teaches to converse."""
+    return [
+        workspace.chat.example(turns, trained=(turns[-1].role,), weights=None, last_only=True)
+        for turns in actor_conversations(workspace)
+        if plain or len(turns) > 2
+    ]
+
+
+def actor_conversations(workspace: Workspace) -> Iterator[tuple[Turn, ...]]:
+    """Of each problem a demonstration, refinements of flawed attempts, and guided solutions."""
+    s, chat = workspace.settings.actor, workspace.chat
+    kinds = tuple(guidance.GUIDES)
+    for i, problem in enumerate(workspace.train_problems[: s.num_problems]):
         rng = random.Random(problem.id)
         shown = demonstration(problem, s.misconceptions, rng=rng)
-        conversations = [(*question, chat.written('attempt', shown))]
+        yield (*chat.question(problem.question), chat.written('attempt', shown))
         for _ in range(s.refinements_per_problem):
             flawed = mistakes.corrupt(problem, rng=rng)
             refined = demonstration(problem, s.misconceptions, rng=rng, after=flawed)
             turns = criticised(workspace, problem, flawed)
-            conversations.append((*turns, chat.written('refinement', refined)))
-        examples += [
-            chat.example(turns, trained=(turns[-1].role,), weights=None, last_only=True)
-            for turns in conversations
-        ]
-    return examples
+            yield (*turns, chat.written('refinement', refined))
+        for j in range(s.guided_per_problem):
+            kind = kinds[(i + j) % len(kinds)]
+            given = chat.question(problem.question, guidance.GUIDES[kind](problem))
+            told = guided_demonstration(problem, s.misconceptions, kind, rng=rng)
+            yield (*given, chat.written('attempt', told))
+
+
+def guided_demonstration(
+    problem: Problem, misconceptions: float, kind: str, *, rng: random.Random
+) -> str:
+    """What the teacher writes after a guide: a copied rationale, or an answer it was told.
+
+    Told the answer, a fallible teacher tries until it reaches it, rightly or by two mistakes that
+    cancel, and copies the reference after GUIDED_TRIES.
+    """
+    if kind == 'answer_driven':
+        for _ in range(GUIDED_TRIES):
+            shown = demonstration(problem, misconceptions, rng=rng)
+            if answers.extract_answer(shown) == problem.answer:
+                return shown
+    return problem.solution
 
 
 def criticised(workspace: Workspace, problem: Problem, attempt: str) -> tuple[Turn, ...]:
@@ -141,7 +176,10 @@ def demonstration(
 
 
 def critic(workspace: Workspace, folder: pathlib.Path) -> dict:
-    """SFT of the base on (question, attempt -> critique)."""
+    """SFT of the base, or of a model of the critic's own, on (question, attempt -> critique)."""
+    s = workspace.settings.critic
+    given = settings_lib.ROOT / s.checkpoint if s.checkpoint else workspace.model_folder('base')
+    model = workspace.load_to_train(given, s.lora, stage='critic')
     episodes = records.read_episodes(workspace.stage_folder('critique') / 'episodes')
     examples = [
         workspace.chat.example(e.turns, trained=('critique',), weights=None, last_only=True)
@@ -150,10 +188,16 @@ def critic(workspace: Workspace, folder: pathlib.Path) -> dict:
     return fit(
         workspace,
         folder,
-        workspace.load_model('base'),
+        model,
         examples,
-        settings=workspace.settings.critic.fit,
+        settings=s.fit,
+        name='critic',
     )
+
+
+def base_to_train(workspace: Workspace, settings: lora.LoraSettings, *, stage: str) -> Transformer:
+    """The run's base as a stage trains it: whole, or frozen under the stage's own adapters."""
+    return workspace.load_to_train(workspace.model_folder('base'), settings, stage=stage)
 
 
 def fit(
@@ -163,8 +207,9 @@ def fit(
     examples: Sequence[Example],
     *,
     settings: supervised.FitSettings,
+    name: str,
 ) -> dict:
-    """Fits, saves the model into the stage's folder and returns totals.
+    """Fits, saves the model into the folder and returns totals; the order of data goes by `name`.
 
     Examples longer than a row are left out and counted; those of Documents must fit.
     """
@@ -184,7 +229,7 @@ def fit(
             loop=workspace.settings.train,
             folder=folder,
             writer=writer,
-            seed=workspace.seed(folder.name.partition('-')[2]),
+            seed=workspace.seed(name),
             description=folder.name,
         )
     workspace.save_model(folder, model)
@@ -193,5 +238,21 @@ def fit(
 
 STAGES = {'base': base, 'actor': actor, 'critic': critic}
 
+INSTEAD = {
+    'dry_run': 'Only say what every stage of the config would take of --topology, without weights.',
+    'compile': 'With --dry_run, also let XLA compile a training step for it; needs libtpu.',
+}
+
 if __name__ == '__main__':
-    command.run_stage_script(STAGES)
+    command.define_flags(stages=STAGES, instead=INSTEAD)
+    flags.DEFINE_string('topology', 'cpu', 'Of --dry_run: v5e-256, v5p-128, v6e-8, 8xh100, cpu ...')
+
+    def main(argv):
+        values = flags.FLAGS
+        if values.dry_run:
+            run_settings = settings_lib.build(RunSettings, values.config)
+            dry_run.dry_run(run_settings, values.topology, compiled=values.compile)
+        else:
+            command.run_stage(STAGES)
+
+    settings_lib.run_main(main)

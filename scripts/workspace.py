@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -18,19 +19,29 @@ from data import annotate, critiques, json_files, judge, mistakes, problems, rec
 from data import tokenizer as tokenizers
 from data.chat import Chat
 from data.records import Episode, Problem
-from model import sharding, transformer
+from data.templates import TEMPLATES
+from model import lora, sharding, transformer
+from model.config import ModelConfig
 from model.transformer import Transformer
-from sampling import annotators
+from sampling import annotators, guidance
 from sampling.engine import Engine
 from sampling.episodes import Sampler
-from sampling.explore import Players
+from sampling.explore import EXPLORERS
 from sampling.methods import Greedy, Sampling
+from sampling.search import Players
 from sampling.steps import StepScorer
-from scripts.run_settings import RunSettings, check_counts, check_lengths
+from scripts.models import Models
+from scripts.run_settings import (
+    REINFORCED,
+    RunSettings,
+    check_counts,
+    check_lengths,
+    check_lora,
+)
 from train import checkpoint, metrics, rollouts, settings, supervised
 
 MAKERS = {
-    'actor': ('actor', 'vanilla', 'critique_in_the_loop', 'reinforce', 'reinforce_both'),
+    'actor': ('actor', *EXPLORERS, 'reinforce', 'reinforce_both'),
     'critic': ('critic', 'reinforce_critic', 'reinforce_both'),
 }
 """The stages that end with a player."""
@@ -53,17 +64,30 @@ class Workspace:
         self.train_problems = self._problems('train', self.settings.data.num_train)
         self.test_problems = self._problems('test', self.settings.data.num_test)
         self.tokenizer = self._tokenizer()
-        self.chat = Chat(self.tokenizer)
+        self.chat = Chat(self.tokenizer, TEMPLATES[self.settings.tokenizer.template])
+        self.models = Models(
+            self.settings.model,
+            self.mesh,
+            tokenizer_fingerprint=self.tokenizer.fingerprint,
+            quantize=self.settings.base.quantize,
+        )
         self.grammar = critiques.LAB if self.settings.data.source == 'lab' else critiques.RELEASED
         self.judge = judge.make_judge(self.settings.data.source, verifier)
         checkpoint.abstract_model(self.settings.model, self.mesh)
         supervised.check_rows(self.settings.train, self.mesh)
-        self._check_base()
+        self._check_given()
         check_counts(self.settings)
-        check_lengths(self.settings, self._longest_question(), longest_guide=self._longest_guide())
+        check_lora(self.settings)
+        check_lengths(
+            self.settings,
+            self._longest_question(),
+            longest_guide=self._longest_guide(),
+            longest_hint=self._longest_hint(),
+            overhead=self.chat.overhead,
+        )
         self._check_annotator()
         self._write('config.json', settings.to_json(config))
-        self.tokenizer.save(self.workdir / 'tokenizer.model')
+        self.tokenizer.save(self.workdir / self.tokenizer.file_name)
         jax.set_mesh(self.mesh)
 
     # What stages use
@@ -83,17 +107,16 @@ class Workspace:
 
     @functools.cached_property
     def banned(self) -> tuple[int, ...]:
-        """Ids that are never sampled: control symbols other than the end token, and padding."""
-        names = (*tokenizers.HEADERS, tokenizers.PAD, tokenizers.UNK, tokenizers.BOS)
-        control = {self.tokenizer.special(name) for name in names}
+        """Ids that are never sampled: special tokens other than the end token, and unused ones."""
+        control = self.tokenizer.special_ids - {self.chat.end_id}
         unused = range(self.tokenizer.vocab_size, self.settings.model.vocab_size)
         return tuple(sorted(control | set(unused)))
 
     @property
     def verdict_ids(self) -> dict[str, int]:
-        """Ids of the two verdict words as they follow a space."""
+        """Ids of the first tokens of the two verdict words as they follow a space."""
         words = ('correct', 'wrong') if self.grammar is critiques.LAB else ('Correct', 'Wrong')
-        correct, wrong = (self.tokenizer.encode(word)[0] for word in words)
+        correct, wrong = (tokenizers.following(self.tokenizer, f' {word}')[0] for word in words)
         if correct == wrong:
             raise ValueError(
                 f'the tokenizer begins {words} with the same token: step rewards '
@@ -103,11 +126,11 @@ class Workspace:
 
     def sampler(self) -> Sampler:
         """Writes whole turns."""
-        return self._sampler(self.tokenizer.eos_id)
+        return self._sampler(self.chat.end_id)
 
     def line_sampler(self) -> Sampler:
         """Writes a turn up to its next line break."""
-        return self._sampler(self.tokenizer.eos_id, self.tokenizer.newline_id)
+        return self._sampler(self.chat.end_id, *sorted(self.tokenizer.newline_ids))
 
     def _sampler(self, *stop_ids: int) -> Sampler:
         s = self.settings.sampling
@@ -131,10 +154,18 @@ class Workspace:
 
     def load_model(self, stage: str) -> Transformer:
         """The model that a stage of this run ended with."""
+        return self.load_checkpoint(self.model_folder(stage))
+
+    def model_folder(self, stage: str) -> pathlib.Path:
+        """Where the model is that a stage ended with."""
         folder = self.stage_folder(stage) / 'model'
         if not folder.exists():
             raise ValueError(f'stage {stage!r} has not been run in {self.workdir}: run it first')
-        return self.load_checkpoint(folder)
+        return folder
+
+    def load_given(self, path: str) -> Transformer:
+        """A saved model that the config names."""
+        return self.load_checkpoint(settings.ROOT / path)
 
     def newest(self, player: str, *, before: str) -> Transformer:
         """The player that the last stage before another one ended with."""
@@ -145,17 +176,17 @@ class Workspace:
         return self.load_model(made[-1])
 
     def load_checkpoint(self, folder: str | os.PathLike) -> Transformer:
-        return checkpoint.load_model(
-            folder,
-            self.settings.model,
-            mesh=self.mesh,
-            tokenizer_fingerprint=self.tokenizer.fingerprint,
-        )
+        """A saved model, of any size; with adapters, on the one frozen copy of their base."""
+        return self.models.load(folder)
+
+    def load_to_train(
+        self, folder: str | os.PathLike, settings: lora.LoraSettings, *, stage: str
+    ) -> Transformer:
+        """A saved model as `stage` trains it: whole, or frozen under adapters."""
+        return self.models.load_to_train(folder, settings, seed=self.seed(stage))
 
     def save_model(self, folder: pathlib.Path, model: Transformer) -> None:
-        checkpoint.save_model(
-            folder / 'model', model, tokenizer_fingerprint=self.tokenizer.fingerprint
-        )
+        self.models.save(folder / 'model', model)
 
     def stage_folder(self, stage: str) -> pathlib.Path:
         if stage not in self.settings.stages:
@@ -168,20 +199,27 @@ class Workspace:
 
     @contextlib.contextmanager
     def writer(self, folder: pathlib.Path) -> Iterator[metrics.Writer]:
-        with metrics.Writer(folder, tensorboard=self.workdir / 'tensorboard' / folder.name) as w:
+        name = folder.relative_to(self.workdir / 'stages')
+        with metrics.Writer(folder, tensorboard=self.workdir / 'tensorboard' / name) as w:
             yield w
 
     # Stages
 
     def run_stage(self, stage: str, body: Callable[['Workspace', pathlib.Path], dict]) -> dict:
         """Runs a stage unless its summary says that it is complete; returns the summary."""
-        folder = self.stage_folder(stage)
+        return self.complete(self.stage_folder(stage), body)
+
+    def complete(
+        self, folder: pathlib.Path, body: Callable[['Workspace', pathlib.Path], dict]
+    ) -> dict:
+        """What body(workspace, folder) tells, from the folder's summary where it has one."""
         done = folder / 'summary.json'
         if done.exists():
             return json.loads(done.read_text())
         folder.mkdir(parents=True, exist_ok=True)
         began = time.perf_counter()
         summary = {'tokens_sampled': 0, 'tokens_trained': 0} | body(self, folder)
+        self.models.release()
         summary['seconds'] = round(time.perf_counter() - began, 1)
         write_json(done, summary)
         return summary
@@ -212,23 +250,24 @@ class Workspace:
         spent = sum(int(p.read_text()) for p in (folder / 'episodes').glob('*.tokens'))
         return list(records.read_episodes(folder / 'episodes')), spent
 
-    @property
-    def base_checkpoint(self) -> pathlib.Path | None:
-        """The saved model that the run starts from, if any."""
-        given = self.settings.base.checkpoint
-        return settings.ROOT / given if given else None
+    def _check_given(self) -> None:
+        for name, path, model in (
+            ('base.checkpoint', self.settings.base.checkpoint, self.settings.model),
+            ('critic.checkpoint', self.settings.critic.checkpoint, None),
+        ):
+            if path:
+                self._check_model(name, path, model)
 
-    def _check_base(self) -> None:
-        path = self.base_checkpoint
-        if path is not None:
-            if not path.is_dir():
-                raise ValueError(
-                    f'base.checkpoint={self.settings.base.checkpoint!r}: {path} is no folder; '
-                    "give a saved model, or '' to train one"
-                )
-            checkpoint.check_model(
-                path, self.settings.model, tokenizer_fingerprint=self.tokenizer.fingerprint
-            )
+    def _check_model(self, name: str, path: str, model: ModelConfig | None) -> None:
+        """Raises ValueError unless a saved model is there, of this shape if one is given."""
+        folder = settings.ROOT / path
+        if not folder.is_dir():
+            raise ValueError(f"{name}={path!r}: {folder} is no folder; give a saved model, or ''")
+        checkpoint.check_model(
+            folder,
+            model or checkpoint.saved_config(folder, self.settings.model),
+            tokenizer_fingerprint=self.tokenizer.fingerprint,
+        )
 
     @property
     def annotator_path(self) -> pathlib.Path:
@@ -247,11 +286,9 @@ class Workspace:
                 raise ValueError(f'{given} is not there: give a file of critiques')
             annotate.from_file(path)
         if s.annotator == 'model':
-            if not s.annotator_path or not path.is_dir():
-                raise ValueError(f'{given} is no folder: give a saved model')
-            checkpoint.check_model(
-                path, self.settings.model, tokenizer_fingerprint=self.tokenizer.fingerprint
-            )
+            if not s.annotator_path:
+                raise ValueError(f'{given}: give a saved model')
+            self._check_model('critique.annotator_path', s.annotator_path, None)
 
     def _check_config(self, config) -> None:
         written = self.workdir / 'config.json'
@@ -269,24 +306,22 @@ class Workspace:
 
     def _problems(self, split: str, count: int) -> Sequence[Problem]:
         data = self.settings.data
-        options: dict[str, Any] = {
-            'lab': {
-                'data_dir': data.data_dir,
-                'seed': data.seed,
-                'num_problems': {'train': data.num_train, 'test': data.num_test},
-            },
-            'jsonl': {'path': data.path},
-        }.get(
-            data.source,
-            {'data_dir': data.data_dir, 'annotations': False, 'path': data.path or None},
-        )
+        source, path = data.source, data.path
+        if split == 'test' and data.test_source:
+            source, path = data.test_source, data.test_path
+        options: dict[str, Any] = {'data_dir': data.data_dir, 'path': path or None}
+        if source == 'lab':
+            sizes = {'train': data.num_train, 'test': data.num_test}
+            options = {'data_dir': data.data_dir, 'seed': data.seed, 'num_problems': sizes}
+        elif source.startswith('gsm8k'):
+            options['annotations'] = False
         try:
-            found = problems.load(data.source, split=split, **options)
+            found = problems.load(source, split=split, **options)
         except ValueError as error:
             raise ValueError(f'config.data: {error}') from error
         if len(found) < count:
             raise ValueError(
-                f'data.num_{split}={count}, but {data.source} has {len(found)} {split} problems'
+                f'data.num_{split}={count}, but {source} has {len(found)} {split} problems'
             )
         return [found[i] for i in range(count)]
 
@@ -297,8 +332,8 @@ class Workspace:
         elif t.kind == 'file':
             if not pathlib.Path(t.path).is_file():
                 raise ValueError(
-                    f'tokenizer.path={t.path!r} is no file: give a tokenizer.model, such as '
-                    'scripts/tokenizer.py makes'
+                    f'tokenizer.path={t.path!r} is no file: give a tokenizer.json, or a '
+                    'tokenizer.model such as scripts/tokenizer.py makes'
                 )
             tokenizer = tokenizers.load_tokenizer(t.path)
         else:
@@ -316,23 +351,43 @@ class Workspace:
 
     def _longest_question(self) -> int:
         problems = (*self.train_problems, *self.test_problems)
-        turns = (turn for p in problems for turn in self.chat.question(p.question))
-        return max(len(turn.header) + len(turn.tokens) for turn in turns)
+        turns = (self.chat.question(p.question) for p in problems)
+        return max(
+            len(lead + body) for t in turns for lead, body in self.chat.rendered(t, 'attempt')
+        )
 
     def _longest_guide(self) -> int:
-        """Tokens of the longest guide that a model may be given; 0 where there is none."""
-        s, guides = self.settings, []
-        if s.critique.annotator == 'model':
-            last = s.sampling.attempt_tokens - 1
-            guides += [
-                annotators.guidance(annotate.Path(p, '', 'RG3', last, kind), self.grammar)
-                for p in self.train_problems[: s.critique.num_problems]
-                for kind in mistakes.kinds(p)
-            ]
-        if s.reinforce.turns.hint_share:
-            hints = (rollouts.hint(p, s.reinforce.turns.hint_share) for p in self.train_problems)
-            guides += list(hints)
-        return 1 + max(len(self.tokenizer.encode(guide)) for guide in guides) if guides else 0
+        """Tokens of the longest guide that an annotating model may be given; 0 without one."""
+        s = self.settings
+        if s.critique.annotator != 'model':
+            return 0
+        last = s.sampling.attempt_tokens - 1
+        guides = (
+            annotators.guidance(annotate.Path(p, '', 'RG3', last, kind), self.grammar)
+            for p in self.train_problems[: s.critique.num_problems]
+            for kind in mistakes.kinds(p)
+        )
+        return self.chat.overhead + max(len(self.tokenizer.encode(guide)) for guide in guides)
+
+    def _longest_hint(self) -> int:
+        """Tokens of the longest guide that the actor is shown; 0 without one."""
+        s = self.settings
+        asked = self.train_problems[: s.improve.num_problems]
+        hints = [g(p) for name, g in guidance.GUIDES.items() if name in s.stages for p in asked]
+        share = s.reinforce.turns.hint_share
+        if share and any('actor' in REINFORCED.get(stage, ()) for stage in s.stages):
+            hints += [rollouts.hint(p, share) for p in self.train_problems]
+        longest = max((len(self.tokenizer.encode(hint)) for hint in hints), default=0)
+        return self.chat.overhead + longest if hints else 0
+
+
+def link_tree(source: pathlib.Path, folder: pathlib.Path) -> None:
+    """The files of a folder as hard links in another, whole or not at all."""
+    if folder.exists():
+        return
+    beside = folder.with_name(f'{folder.name}.{os.getpid()}.writing')
+    shutil.copytree(source, beside, copy_function=os.link)
+    beside.rename(folder)
 
 
 def tokenizer_texts(problem: Problem) -> tuple[str, ...]:

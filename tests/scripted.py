@@ -4,9 +4,9 @@ import dataclasses
 import random
 from collections.abc import Callable, Sequence
 
-from data import chat, critiques, lab
+from data import chat, critiques, lab, records
 from data import tokenizer as tokenizers
-from sampling import engine, episodes, explore, steps
+from sampling import engine, episodes, search, steps
 
 TOKENIZER = tokenizers.lab_tokenizer()
 CHAT = chat.Chat(TOKENIZER)
@@ -51,6 +51,9 @@ class Ruled:
         self.made += made
         return made
 
+    def parking(self) -> 'Ruled':
+        return self
+
     def tokens(self, role: str | None = None) -> int:
         """Tokens generated so far, of one role or of all."""
         pairs = zip(self.asked, self.made, strict=True)
@@ -73,7 +76,8 @@ def said(request: engine.Request, role: str) -> str:
     """The text of the last turn of a role in a request's prompt, as far as it goes."""
     tokens = list(request.prompt)
     start = len(tokens) - tokens[::-1].index(CHAT.open(role)[0])
-    ends = [i for i in range(start, len(tokens)) if tokens[i] in HEADERS]
+    headers = {*HEADERS, *CHAT.open('guide')}
+    ends = [i for i in range(start, len(tokens)) if tokens[i] in headers]
     body = tokens[start : ends[0] if ends else len(tokens)]
     return TOKENIZER.decode([token for token in body if token != EOS])
 
@@ -102,6 +106,17 @@ def next_line(request: engine.Request) -> tuple[int, ...]:
     """The reference's line after those that the attempt has."""
     done = said(request, 'attempt').count('\n')
     return lines_of(lab.solve(question_of(request)))[done]
+
+
+def problems(count: int) -> list[records.Problem]:
+    return [lab.problem(seed=0, split='train', index=i) for i in range(count)]
+
+
+def rest_of_solution(request: engine.Request, role: str) -> tuple[int, ...]:
+    """The reference solution's lines after those that the turn begins with."""
+    done = said(request, role).count('\n')
+    question = said(request, 'question')
+    return ids_of('\n'.join(lab.solve(question).split('\n')[done:]).lstrip())
 
 
 def slip(line: tuple[int, ...]) -> tuple[int, ...]:
@@ -137,7 +152,7 @@ def judge(pairs):
     return facts
 
 
-def step_rewards(critic, criticised, shapes, *, grammar, tokenizer, correct_id, wrong_id):
+def step_rewards(critic, criticised, shapes, *, grammar, chat, correct_id, wrong_id):
     """Stands for steps.step_rewards: 0.9 where the critique says correct, 0.1 where wrong."""
     values = {True: 0.9, False: 0.1, None: 0.0}
     told = []
@@ -152,6 +167,6 @@ def step_rewards(critic, criticised, shapes, *, grammar, tokenizer, correct_id, 
     return told
 
 
-def players(inner) -> explore.Players:
+def players(inner) -> search.Players:
     sampler = episodes.Sampler(inner, CHAT, LIMITS)
-    return explore.Players(sampler, None, None, judge, critiques.LAB)
+    return search.Players(sampler, None, None, judge, critiques.LAB)

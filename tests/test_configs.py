@@ -11,15 +11,15 @@ import typing
 import jax
 import pytest
 
-from configs import critics, reinforcement
-from data import chat, lab, problems
+from configs import critics, findings, reinforcement
+from data import chat, lab, problem_sets
 from data import tokenizer as tokenizers
 from data.records import Batch
 from model import config as model_config
-from model import sharding
-from sampling import decode, methods
-from scripts import run, run_settings, study, workspace
-from train import checkpoint, optimizer, settings, state, step, supervised
+from model import memory, sharding
+from sampling import decode, explore, methods
+from scripts import dry_run, run, run_settings, study, workspace
+from train import checkpoint, optimizer, plan, settings, state, step, supervised
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ('model', 'data', 'sampling', 'train', 'scripts')
@@ -57,6 +57,19 @@ def built(name):
     return settings.build(run_settings.RunSettings, get_config(name))
 
 
+RELEASED = {
+    'llama3_8b_mathcritique:default': 8_030_261_248,
+    'qwen2p5_math_1p5b_gsm8k:default': 1_543_714_304,
+    'qwen2p5_math_1p5b_gsm8k:lora': 1_543_714_304,
+    'qwen3_0p6b_gsm8k:default': 596_049_920,
+    'gemma3_1b_lora:default': 999_885_952,
+    'gemma3_1b_lora:int8': 999_885_952,
+    'gemma3_1b_lora:nf4': 999_885_952,
+}
+"""Published numbers of parameters."""
+own = pytest.mark.parametrize('name', [name for name in ALL if name not in RELEASED])
+
+
 def mesh_of(shape):
     """A mesh on the first devices; the shipped meshes take all there are."""
     size = shape[0] * shape[1] * shape[2]
@@ -91,14 +104,15 @@ def test_a_config_says_everything_and_nothing_else(name):
 
 
 @pytest.mark.parametrize('variant', ['default', 'smoke'])
-@pytest.mark.parametrize('module', [critics, reinforcement])
-def test_every_arm_of_a_study_is_a_run(module, variant):
-    config = module.get_config(variant)
+@pytest.mark.parametrize('described', [critics, findings, reinforcement])
+def test_every_arm_of_a_study_is_a_run(described, variant):
+    config = described.get_config(variant)
+    settings.build(study.Comparison, config.comparison)
     for seed in config.seeds:
         for changes in config.arms.values():
             made = settings.build(run_settings.RunSettings, study.arm_config(config, seed, changes))
-            assert made.seed == seed and set(config.shared) < set(made.stages)
-            assert made.stages[: len(config.shared)] == config.shared
+            assert made.seed == seed
+            assert made.stages[: len(config.shared)] == config.shared != made.stages
             check_order(made.stages)
             run_settings.check_counts(made)
     with pytest.raises(ValueError, match='num_problem'):
@@ -119,8 +133,7 @@ def check_order(stages):
         'critique': {'actor'},
         'critic': {'base', 'critique'},
         'evaluate': {'actor', 'critic'},
-        'vanilla': {'base', 'actor', 'critic'},
-        'critique_in_the_loop': {'base', 'actor', 'critic'},
+        **dict.fromkeys(explore.EXPLORERS, {'base', 'actor', 'critic'}),
         'reinforce': {'actor', 'critic'},
         'reinforce_critic': {'actor', 'critic'},
         'reinforce_both': {'actor', 'critic'},
@@ -173,7 +186,7 @@ def shapes(tree):
     return [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)]
 
 
-@each
+@own
 def test_its_supervised_step_traces(name):
     s = built(name)
     supervised.check_rows(s.train, mesh_of((1, 1, 1)))
@@ -190,7 +203,7 @@ def test_its_supervised_step_traces(name):
     assert metrics['loss/total'].shape == ()
 
 
-@each
+@own
 @pytest.mark.parametrize('player', ['actor', 'critic'])
 def test_its_reinforcement_step_traces(name, player):
     s = built(name)
@@ -207,6 +220,36 @@ def test_its_reinforcement_step_traces(name, player):
     assert shapes(after) == shapes(before)
 
 
+def test_the_released_configs_are_known():
+    assert set(RELEASED) == {name for name in ALL if built(name).tokenizer.kind == 'file'}
+
+
+@pytest.mark.parametrize('name', RELEASED)
+def test_a_released_model_has_its_published_size(name):
+    s = built(name)
+    assert model_config.num_parameters(s.model) == RELEASED[name]
+    run = dry_run.described(s)
+    assert {t.name for t in run.trainings} == set(s.stages) - {'base', 'critique', 'evaluate'}
+    assert all(bool(t.lora.rank) == ('lora' in name) for t in run.trainings)
+    assert plan.phases(run, plan.topology('v5p-16')).keys() > {'actor', 'sampling'}
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'llama3_8b_mathcritique:default',
+        'qwen2p5_math_1p5b_gsm8k:default',
+        'qwen3_0p6b_gsm8k:default',
+        'gemma3_1b_lora:nf4',
+    ],
+)
+def test_all_programs_of_a_released_model_trace(name):
+    """Every training step and a chunk of decoding, on a mesh of eight chips."""
+    run = dataclasses.replace(dry_run.described(built(name)), mesh=(1, 8, 1))
+    with jax.sharding.use_abstract_mesh(memory.abstract_mesh(run.mesh)):
+        dry_run.trace(built(name), run)
+
+
 def method_of(s):
     sampling = s.sampling
     return methods.Sampling(
@@ -214,7 +257,7 @@ def method_of(s):
     )
 
 
-@each
+@own
 def test_its_sampling_traces(name):
     s, mesh = built(name), mesh_of((1, 1, 1))
     engine = s.sampling.engine
@@ -269,14 +312,14 @@ def test_its_shapes_hold_the_longest_generated_conversation(name):
     assert critiques <= limits.critique_tokens
 
 
-@pytest.mark.parametrize('name', [name for name in ALL if built(name).data.source == 'gsm8k'])
+@pytest.mark.parametrize('name', [name for name in ALL if built(name).tokenizer.kind == 'train'])
 def test_its_shapes_hold_the_longest_real_question(name, shared_data):
     s = built(name)
     asked = []
     for split, count in (('train', s.data.num_train), ('test', s.data.num_test)):
         with (shared_data / 'gsm8k' / f'{split}.jsonl').open(encoding='utf-8') as lines:
             read = [
-                problems.gsm8k_problem(line, id=f'{split}/{i}', annotations=False)
+                problem_sets.problem_of(problem_sets.Gsm8k, line, id=f'{split}/{i}')
                 for i, line in zip(range(count), lines, strict=False)
             ]
         assert len(read) == count

@@ -8,8 +8,8 @@ import numpy as np
 
 from data import packing
 from data.records import Batch, Example
-from model import transformer
-from model.config import ModelConfig
+from model import sharding, transformer
+from model.config import ModelConfig, RopeScaling
 from train import objective as objective_lib
 from train import step
 
@@ -22,10 +22,19 @@ CONFIG = ModelConfig(
     num_kv_heads=2,
     head_dim=4,
     max_length=64,
+    windows=(0,),
     rope_theta=10000.0,
+    local_rope_theta=0.0,
+    rope_scaling=None,
     norm_epsilon=1e-6,
+    zero_centered_norms=False,
+    post_norms=False,
     qkv_bias=False,
     qk_norm=False,
+    query_scale_dim=0,
+    attention_soft_cap=0.0,
+    logits_soft_cap=0.0,
+    scale_embeddings=False,
     tie_embeddings=True,
     activation='silu',
     dtype='float32',
@@ -34,7 +43,12 @@ CONFIG = ModelConfig(
     scan_layers=True,
     logits_chunk=64,
 )
-EVERYTHING = dataclasses.replace(CONFIG, qkv_bias=True, qk_norm=True, tie_embeddings=False)
+EVERYTHING = dataclasses.replace(
+    CONFIG, windows=(5, 0), local_rope_theta=100.0,
+    rope_scaling=RopeScaling('llama3', 4.0, 1.0, 4.0, 32), zero_centered_norms=True,
+    post_norms=True, qkv_bias=True, qk_norm=True, query_scale_dim=3, attention_soft_cap=5.0,
+    logits_soft_cap=8.0, scale_embeddings=True, tie_embeddings=False,
+)  # fmt: skip
 """Every optional part switched on."""
 FLAT = dataclasses.replace(EVERYTHING, num_layers=1, scan_layers=False)
 """The same in one unrolled layer, for what does not depend on depth: half the time to compile."""
@@ -67,6 +81,12 @@ def make_model(config: ModelConfig, seed: int = 0) -> transformer.Transformer:
 
     shapes = jax.eval_shape(lambda: transformer.init_model(config, jax.random.key(0)))
     return jax.tree_util.tree_map_with_path(leaf, shapes)
+
+
+def one_device() -> jax.sharding.Mesh:
+    """A mesh of one device, for which programs compile fast."""
+    axis_types = (jax.sharding.AxisType.Auto,) * 3
+    return jax.make_mesh((1, 1, 1), sharding.AXES, axis_types=axis_types, devices=jax.devices()[:1])
 
 
 def random_example(rng: np.random.Generator, length: int) -> Example:

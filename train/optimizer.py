@@ -66,6 +66,10 @@ def make_optimizer(settings: OptimizerSettings, *, num_steps: int) -> optax.Grad
     return optax.chain(optax.clip_by_global_norm(settings.clip_norm), inner)
 
 
+INNER = {'embed', 'rank'}
+"""Dimensions that the matrices of a block, and those of an adapter, lead from or to."""
+
+
 def _is_variable(leaf) -> bool:
     return isinstance(leaf, nnx.Variable)
 
@@ -79,7 +83,7 @@ def _is_matrix(params):
 
     def of_leaf(leaf):
         axes = _axes(leaf)
-        return jax.tree.map(lambda _: len(axes) > 1 and 'embed' in axes, leaf)
+        return jax.tree.map(lambda _: len(axes) > 1 and bool(INNER & set(axes)), leaf)
 
     return jax.tree.map(of_leaf, params, is_leaf=_is_variable)
 
@@ -92,9 +96,9 @@ def _muon_dimensions(params):
         if not jax.tree.leaves(leaf):  # masked away by optax: Adam's share
             return leaf
         stacked = len(leaf.shape) - len(axes)
-        if not stacked or len(axes) < 2 or 'embed' not in axes:
+        if not stacked or len(axes) < 2 or not INNER & set(axes):
             return jax.tree.map(lambda _: None, leaf)
-        split = 1 if axes[0] == 'embed' else len(axes) - 1
+        split = 1 if axes[0] in INNER else len(axes) - 1
         dims = range(stacked, len(leaf.shape))
         numbers = contrib.MuonDimensionNumbers(
             reduction_axis=tuple(dims[:split]), output_axis=tuple(dims[split:])

@@ -19,9 +19,11 @@ import numpy as np
 import optax
 
 from data.records import Batch, Problem
+from model import lora
+from model.lora import LoraSettings
 from model.transformer import Transformer
-from sampling.explore import Players
 from sampling.methods import Sampling
+from sampling.search import Players
 from sampling.steps import StepScorer
 from train import diagnostics, metrics, rollouts
 from train.experience import LogProbs, Shape, make_batch
@@ -57,6 +59,7 @@ class ReinforceSettings:
     checkpoint_every: int
     objective: Objective
     optimizer: OptimizerSettings
+    lora: LoraSettings  # of a player with adapters, which are then trained on, its own
 
     def __post_init__(self):
         if self.objective.surrogate == 'dpo':
@@ -101,9 +104,10 @@ class Learner(NamedTuple):
     settings: ReinforceSettings
     player: Player
     reference: Transformer  # of the KL: the player as it was before
+    frozen: Transformer | None  # the base under its adapters; None where all of it learns
     problems: Sequence[Problem]
     table: Callable[[Players], Table]
-    update: Callable  # (objective, state, batch) -> (state, metrics)
+    update: Callable  # (objective, state, batch, frozen) -> (state, metrics)
     logprobs: Callable[[Transformer, Batch], np.ndarray]
     seed: int
 
@@ -123,8 +127,9 @@ def reinforce(
 ) -> tuple[dict[Player, Transformer], dict[str, float]]:
     """Trains the players named, each iteration one after the other, against each other's newest.
 
-    Everything a step does follows from (seed, step) and the weights. Resumes from
-    folder/checkpoints, where one step holds all players. Returns the players and totals.
+    A player with adapters trains these alone. Everything a step does follows from (seed, step) and
+    the weights. Resumes from folder/checkpoints, where one step holds all players. Returns the
+    players and totals.
     """
     s = settings
     check_rows(s, loop, jax.sharding.get_mesh())
@@ -132,13 +137,15 @@ def reinforce(
     update = make_update(optimizer, loop=loop, transform=method.transform)
     logprobs = make_logprobs(method.transform)
     table = lambda now: Table(now, scorer, method, s.num_samples, s.num_refinements)  # noqa: E731
+    given = {p: getattr(players, p) for p in trained}
+    parts = {p: lora.split(model) for p, model in given.items()}
     learners = {
-        p: Learner(s, p, getattr(players, p), problems, table, update, logprobs, seed)
-        for p in trained
+        p: Learner(s, p, given[p], frozen, problems, table, update, logprobs, seed)
+        for p, (_, frozen) in parts.items()
     }
     spent = {'tokens': 0}
     states, _ = train_loop(
-        {p: start(learner.reference, optimizer) for p, learner in learners.items()},
+        {p: start(adapters_or_all, optimizer) for p, (adapters_or_all, _) in parts.items()},
         functools.partial(in_turn, learners, players, spent),
         num_steps=s.num_steps,
         loop=dataclasses.replace(loop, log_every=1, checkpoint_every=s.checkpoint_every),
@@ -153,7 +160,7 @@ def reinforce(
     updates = {p: int(state.step) for p, state in states.items()}
     read = sum(updates[p] * s.rows // s.num_minibatches * s.row_length(p) for p in trained)
     totals = {'tokens_sampled': spent['tokens'], 'tokens_trained': read, 'updates': updates}
-    return {p: state.model for p, state in states.items()}, totals
+    return _joined(learners, states), totals
 
 
 def check_rows(settings: ReinforceSettings, loop: LoopSettings, mesh: jax.sharding.Mesh) -> None:
@@ -177,12 +184,19 @@ def in_turn(
     """One iteration of each player; adds the tokens sampled to `spent`."""
     row = {}
     for player, learner in learners.items():
-        now = dataclasses.replace(players, **{p: state.model for p, state in states.items()})
+        now = dataclasses.replace(players, **_joined(learners, states))
         state, values, tokens = iterate(learner, step, states[player], now)
         states = states | {player: state}
         spent['tokens'] += tokens
         row |= values if len(learners) == 1 else _named(values, player)
     return states, row | {'sampled/tokens': spent['tokens']}
+
+
+def _joined(
+    learners: Mapping[Player, Learner], states: Mapping[Player, TrainState]
+) -> dict[Player, Transformer]:
+    """The players as they are now."""
+    return {p: lora.join(state.model, learners[p].frozen) for p, state in states.items()}
 
 
 def _named(values: Mapping[str, float], player: Player) -> dict[str, float]:
@@ -210,7 +224,7 @@ def iterate(learner: Learner, step: int, state: TrainState, players: Players):
         value=value,
         objective=objective,
         logprobs=LogProbs(
-            functools.partial(learner.logprobs, state.model),
+            functools.partial(learner.logprobs, lora.join(state.model, learner.frozen)),
             functools.partial(learner.logprobs, learner.reference),
         ),
     )
@@ -218,7 +232,7 @@ def iterate(learner: Learner, step: int, state: TrainState, players: Players):
     for _ in range(s.num_epochs):
         for part in np.split(rng.permutation(s.rows), s.num_minibatches):
             minibatch = Batch(*(values[np.sort(part)] for values in batch))
-            state, values = learner.update(objective, state, to_device(minibatch))
+            state, values = learner.update(objective, state, to_device(minibatch), learner.frozen)
             rows.append(values)
     return state, told | _over_updates(rows), found.tokens
 
@@ -260,7 +274,10 @@ def phase_objective(settings: ReinforceSettings) -> Objective:
 def make_update(
     optimizer: optax.GradientTransformation, *, loop: LoopSettings, transform: Transform
 ):
-    """Returns update(objective, state, batch) -> (state, metrics), compiled once an objective."""
+    """Returns update(objective, state, batch, frozen) -> (state, metrics).
+
+    It is compiled once an objective, and for each kind of state.
+    """
 
     @functools.cache
     def step_of(objective: Objective):
@@ -271,7 +288,7 @@ def make_update(
             num_microbatches=loop.num_microbatches,
         )
 
-    return lambda objective, state, batch: step_of(objective)(state, batch)
+    return lambda objective, state, batch, frozen: step_of(objective)(state, batch, frozen)
 
 
 def make_logprobs(transform: Transform) -> Callable[[Transformer, Batch], np.ndarray]:

@@ -12,8 +12,8 @@ import numpy as np
 
 from data.records import Episode, Problem, Turn
 from sampling import episodes as episode_lib
-from sampling.explore import Players
 from sampling.methods import Greedy, Sampling
+from sampling.search import Players
 from sampling.steps import StepScorer
 from sampling.strategies import score_steps
 from train import advantages, rewards

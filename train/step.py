@@ -9,6 +9,7 @@ import optax
 
 from data.records import Batch
 from model import logprobs as logprobs_lib
+from model import lora
 from model.transformer import Transformer
 from train.objective import Objective, loss
 from train.state import TrainState
@@ -27,20 +28,22 @@ def batch_logprobs(model: Transformer, batch: Batch, transform: Transform):
 
 
 def loss_and_grads(
-    model: Transformer,
+    model: Transformer | lora.Adapters,
     batch: Batch,
     *,
     objective: Objective,
     transform: Transform,
     num_microbatches: int,
+    frozen: Transformer | None = None,
 ):
     """(loss, grads, metrics) of a batch, whatever the number of microbatches.
 
+    `model` is a whole model or, with its base as `frozen`, the adapters; gradients are of it alone.
     Sums and weights are accumulated and divided once; the rows of a batch are split evenly.
     """
 
     def sums(model, micro):
-        found = loss(objective, micro, *batch_logprobs(model, micro, transform))
+        found = loss(objective, micro, *batch_logprobs(lora.join(model, frozen), micro, transform))
         return found.total, found
 
     value_and_grad = jax.value_and_grad(sums, has_aux=True)
@@ -94,15 +97,19 @@ def make_train_step(
     transform: Transform,
     num_microbatches: int,
 ):
-    """Returns train_step(state, batch) -> (state, metrics), jitted, which donates the state."""
+    """Returns train_step(state, batch, frozen) -> (state, metrics), jitted; donates the state.
 
-    def train_step(state: TrainState, batch: Batch):
+    `frozen` is the base under a state of adapters, None where the state is a whole model.
+    """
+
+    def train_step(state: TrainState, batch: Batch, frozen: Transformer | None = None):
         _, grads, metrics = loss_and_grads(
             state.model,
             batch,
             objective=objective,
             transform=transform,
             num_microbatches=num_microbatches,
+            frozen=frozen,
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.model)
         model = optax.apply_updates(state.model, updates)

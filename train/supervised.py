@@ -12,14 +12,14 @@ import optax
 
 from data import packing, pipeline
 from data.records import Batch, Example
-from model import sharding
+from model import lora, sharding
 from model.transformer import Transformer
 from train import metrics
 from train.checkpoint import Checkpointer
 from train.objective import SFT
 from train.optimizer import OptimizerSettings, make_optimizer
 from train.state import TrainState, init_state
-from train.step import Transform, make_train_step
+from train.step import Transform, batch_logprobs, make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +55,9 @@ def to_device(batch: Batch) -> Batch:
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(place, x), batch)
 
 
-def start(model: Transformer, optimizer: optax.GradientTransformation) -> TrainState:
+def start(
+    model: Transformer | lora.Adapters, optimizer: optax.GradientTransformation
+) -> TrainState:
     """A fresh state around a copy of `model`, which a donating train step may then consume."""
     copy = jax.tree.map(lambda x: x.copy(), model)
     return jax.jit(lambda model: init_state(model, optimizer), donate_argnums=0)(copy)
@@ -72,7 +74,7 @@ def fit(
     seed: int,
     description: str,
 ) -> tuple[Transformer, dict[str, float]]:
-    """Trains a copy of `model` on packed, shuffled, repeated examples.
+    """Trains a copy of `model`, or of its adapters, on packed, shuffled, repeated examples.
 
     Continues from the newest checkpoint in folder/checkpoints, with the same batches and metrics
     as if it had never stopped. Returns the model and totals. Raises FloatingPointError, naming
@@ -87,14 +89,15 @@ def fit(
         num_microbatches=loop.num_microbatches,
     )
     batches = iter(make_batches(examples, loop=loop, seed=seed))
+    trained, frozen = lora.split(model)
 
     def advance(step: int, state: TrainState):
         batch = next(batches)
-        state, values = train_step(state, to_device(batch))
+        state, values = train_step(state, to_device(batch), frozen)
         return state, values | {'data/waste': packing.waste(batch)}
 
     state, last = train_loop(
-        start(model, optimizer),
+        start(trained, optimizer),
         advance,
         num_steps=settings.num_steps,
         loop=loop,
@@ -105,7 +108,28 @@ def fit(
         set_cursor=batches.set_state,
     )
     totals = {'tokens_trained': settings.num_steps * loop.rows * loop.length}
-    return state.model, totals | {'final_loss': last.get('loss/total')}
+    return lora.join(state.model, frozen), totals | {'final_loss': last.get('loss/total')}
+
+
+@jax.jit
+def _nats(model: Transformer, batch: Batch) -> jax.Array:
+    """Mean negative log-likelihood of each row's trained tokens, [B]."""
+    values, _ = batch_logprobs(model, batch, IDENTITY)
+    return -(values * batch.loss_mask).sum(axis=1) / batch.loss_mask.sum(axis=1)
+
+
+def perplexities(model: Transformer, examples: Sequence[Example], *, rows: int) -> list[float]:
+    """exp of the mean negative log-likelihood of each example's trained tokens."""
+    if not examples:
+        return []
+    length = -(-max(len(example.tokens) for example in examples) // 64) * 64
+    found: list[float] = []
+    for start in range(0, len(examples), rows):
+        some = examples[start : start + rows]
+        filled = [*some, *[some[-1]] * (rows - len(some))]
+        nats = _nats(model, to_device(packing.pad(filled, length=length)))
+        found += jax.device_get(nats)[: len(some)].tolist()
+    return [math.exp(value) for value in found]
 
 
 def make_batches(

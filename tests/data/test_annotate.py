@@ -6,7 +6,16 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from data import annotate, critique_files, critiques, lab, mistakes, problems, records, tokenizer
+from data import (
+    annotate,
+    critique_files,
+    critiques,
+    lab,
+    mistakes,
+    problem_sets,
+    records,
+    tokenizer,
+)
 
 SOLUTION = 'She sold 48/2 = 24 clips in May.\nThat is 48+24 = 72 clips altogether.\n#### 72'
 PROBLEM = records.Problem('p', 'How many clips?', '72', SOLUTION, 2, 'gsm8k')
@@ -141,7 +150,7 @@ def test_real_solutions_pass_and_their_verdicts_can_be_found(shared_data):
     path = shared_data / 'gsm8k' / 'train.jsonl'
     with path.open(encoding='utf-8') as lines:
         read = [
-            problems.gsm8k_problem(line, id=str(i), annotations=False)
+            problem_sets.problem_of(problem_sets.Gsm8k, line, id=str(i))
             for i, line in zip(range(50), lines, strict=False)
         ]
     told = [annotate.annotate(p, p.solution) for p in read]

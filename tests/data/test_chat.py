@@ -174,7 +174,7 @@ def test_steps_are_lines_with_the_end_token_in_the_last():
 @hypothesis.given(bodies, st.booleans())
 def test_steps_cover_a_turn_and_count_its_lines_with_something_in_them(body, ended):
     tokens = [*body, EOS] if ended else body
-    ends = chats.step_ends(tokens, newline_id=NEWLINE, eos_id=EOS)
+    ends = chats.step_ends(tokens, newlines={NEWLINE}, blank={NEWLINE, EOS})
     assert list(ends) == sorted(set(ends)) and ends[-1] == len(tokens)
     lines_of = [line for line in ' '.join(map(str, body)).split(str(NEWLINE)) if line.strip()]
     hypothesis.assume(lines_of)
@@ -182,7 +182,7 @@ def test_steps_cover_a_turn_and_count_its_lines_with_something_in_them(body, end
 
 
 def test_an_empty_turn_has_no_step():
-    assert chats.step_ends([], newline_id=NEWLINE, eos_id=EOS) == ()
+    assert chats.step_ends([], newlines={NEWLINE}, blank={NEWLINE, EOS}) == ()
 
 
 def test_what_is_given_has_no_steps():

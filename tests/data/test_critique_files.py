@@ -9,6 +9,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
+from data import answers as answer_lib
 from data import critique_files, critiques, verify
 from data.critique_files import CritiqueRecord
 
@@ -197,7 +198,7 @@ def test_real_questions_are_those_of_their_source_and_refinements_are_right(shar
     for line in (shared_data / 'gsm8k' / 'train.jsonl').read_text(encoding='utf-8').split('\n'):
         if line:
             problem = json.loads(line)
-            answers[problem['question'].strip()] = verify.extract_answer(problem['answer'])
+            answers[problem['question'].strip()] = answer_lib.extract_answer(problem['answer'])
     found = critique_files.read(shared_data / 'mathcritique' / 'gsm8k.json')
     with verify.Verifier(num_workers=1, timeout_s=5.0) as verifier:
         refined = verifier.check([(r.refinement, answers[r.question]) for r in found])

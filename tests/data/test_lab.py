@@ -7,7 +7,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from data import critiques, lab, mistakes, tokenizer, verify
+from data import answers, critiques, lab, mistakes, tokenizer
 
 SEEDS = st.integers(0, 2**31)
 INDICES = st.integers(0, 10**6)
@@ -86,7 +86,7 @@ def test_the_reference_solution_works_through_every_statement_in_order(problem):
 def test_the_reference_solution_is_judged_correct(problem):
     judgement = lab.judge(problem.question, problem.solution)
     assert judgement.correct and judgement.kind is None
-    assert verify.extract_answer(problem.solution) == problem.answer
+    assert answers.extract_answer(problem.solution) == problem.answer
     assert lab.known_values(problem.question)[lab.parse_question(problem.question)[1]] == int(
         problem.answer
     )
@@ -122,7 +122,7 @@ def test_any_text_at_all_is_judged(attempt):
     judgement = lab.judge(QUESTION, attempt)
     assert judgement.correct == (judgement.kind is None) == (judgement.first_error is None)
     if judgement.correct:
-        assert verify.extract_answer(attempt) == '0'
+        assert answers.extract_answer(attempt) == '0'
 
 
 @hypothesis.given(problems(), st.randoms(use_true_random=False))

@@ -7,7 +7,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from data import lab, mistakes, records, verify
+from data import answers, lab, mistakes, records
 
 SOLUTION = (
     'She sold 48/2 = 24 clips in May.\n'
@@ -136,7 +136,7 @@ def test_a_solution_without_numbers_cannot_be_corrupted():
 @hypothesis.given(RNGS, st.integers(0, len(LINES) - 1))
 def test_exactly_one_number_of_the_line_changes(rng, at):
     begun = mistakes.insert(PROBLEM, LINES, at, 'number', rng=rng)
-    was, now = verify.numbers(LINES[at]), verify.numbers(begun[at])
+    was, now = answers.numbers(LINES[at]), answers.numbers(begun[at])
     assert begun[:-1] == LINES[:at]
     assert sum(a != b for a, b in zip(was, now, strict=True)) == 1
 

@@ -177,10 +177,14 @@ def test_fingerprints_tell_tokenizers_apart():
 
 
 def test_loading_picks_by_suffix_and_names_the_remedy(tmp_path):
-    with pytest.raises(ValueError, match='tokenizer.model'):
-        tokenizers.load_tokenizer(tmp_path / 'tokenizer.json')
-    with pytest.raises(ValueError, match='.bin'):
+    with pytest.raises(ValueError, match='tokenizer.bin: .*tokenizer.json'):
         tokenizers.load_tokenizer(tmp_path / 'tokenizer.bin')
+    (tmp_path / 'tokenizer.json').write_text('{"model": {}}')
+    with pytest.raises(ValueError, match="tokenizer.json: .*no field 'added_tokens'"):
+        tokenizers.load_tokenizer(tmp_path / 'tokenizer.json')
+    (tmp_path / 'tokenizer.json').write_bytes(words().model)
+    with pytest.raises(ValueError, match='tokenizer.json: .*no JSON'):
+        tokenizers.load_tokenizer(tmp_path / 'tokenizer.json')
 
 
 def test_other_bytes_are_refused():

@@ -1,6 +1,3 @@
-import ast
-import fractions
-import inspect
 import json
 import os
 import pathlib
@@ -9,7 +6,7 @@ import time
 
 import pytest
 
-from data import verify
+from data import answers, verify
 from data.verify import Outcome
 
 REAL = pathlib.Path(
@@ -57,136 +54,12 @@ def real(name):
 
 
 @pytest.mark.parametrize(
-    'text, answer',
-    [
-        ('6 + 1 is 7\n#### 7', '7'),
-        ('#### 3\nno, wait\n#### 7\n', '7'),
-        ('#### 3 #### 7', '7'),
-        ('The answer is 3. But the answer is 3.5. Done.', '3.5'),
-        ('So the final answer is: $42.', '$42'),
-        (r'The answer is \boxed{\frac{1}{2}}.', r'\frac{1}{2}'),
-        (r'\boxed{3} and then \boxed{x_{1}+\{2\}}', r'x_{1}+\{2\}'),
-        (r'\boxed{3} yet #### 4', '4'),
-        (r'#### 4 yet \boxed {3}', '3'),
-        (r'\boxed{\boxed{5}}', '5'),
-        ('no marker at all 7', None),
-        ('', None),
-        ('#### ', None),
-        ('##### 7', None),
-    ],
-)
-def test_the_last_marker_gives_the_answer(text, answer):
-    assert verify.extract_answer(text) == answer
-
-
-@pytest.mark.parametrize(
-    'text', ['#### 7\n####', r'\boxed{7} so \boxed{8', 'The answer is 7. The answer is']
-)
-def test_an_earlier_answer_does_not_stand_in_for_an_unfinished_last_one(text):
-    assert verify.extract_answer(text) is None
-
-
-@pytest.mark.parametrize(
-    'text, value',
-    [
-        ('18', '18'),
-        ('-1,234.50', '-1234.5'),
-        ('\u22125', '-5'),
-        ('+5', '5'),
-        ('.5', '1/2'),
-        ('3.', '3'),
-        ('$3', '3'),
-        (r'\$15,\!000', '15000'),
-        ('1{,}000', '1000'),
-        (r'50\%', '50'),
-        ('1/3', '1/3'),
-        (r'-\dfrac{3}{4}', '-3/4'),
-        (r'\frac56', '5/6'),
-        ('3 1/2', '7/2'),
-        ('-3 1/2', '-7/2'),
-        (r'3\frac{1}{2}', '7/2'),
-        ('1e3', '1000'),
-        ('18 dollars', '18'),
-        ('12cm', '12'),
-        (r'575\text{ students}', '575'),
-        ('5 square feet per day', '5'),
-        (r'90^\circ', '90'),
-        ('**7**', '7'),
-        ('5 cm^2', '5'),
-        ('007', '7'),
-    ],
-)
-def test_numbers_are_read_exactly(text, value):
-    assert verify.parse_number(text) == fractions.Fraction(value)
-
-
-@pytest.mark.parametrize(
-    'text',
-    [
-        '',
-        'seven',
-        '2x',
-        '2 xy',
-        '3 pi',
-        '5 or 6',
-        '5 or six',
-        '5 to 6',
-        '5 million',
-        '1,2',
-        '1,000,00',
-        '9**9**9',
-        '9^9',
-        '1e9999',
-        '1/0',
-        '5-3',
-        '3=7',
-        '\u0663',
-        '\u00b2',
-        '5\u00b2',
-        '10 pm',
-        '3:30',
-        'inf',
-        'nan',
-        '1_000',
-        '0x10',
-        '9' * 100_000,
-    ],
-)
-def test_what_is_not_one_plain_number_is_not_read_as_one(text):
-    assert verify.parse_number(text) is None
-
-
-@pytest.mark.parametrize(
-    'answer, reference, same',
-    [
-        ('18.00', '18', True),
-        ('0.5', r'\frac{1}{2}', True),
-        ('0.33', '1/3', False),
-        ('35', '3,5', None),
-        ('east', r'\text{East}', True),
-        ('x + 1', 'x+1', True),
-        ('1+x', 'x+1', None),
-        ('seven', '7', False),
-        ('7', 'None', False),
-        ('', '7', False),
-        ('$', '$', False),
-        ('2+5', '7', None),
-        ('9' * 2000, '9' * 2000, True),
-        ('9' * 2000, '9', False),
-    ],
-)
-def test_the_fast_path_decides_only_what_it_is_sure_of(answer, reference, same):
-    assert verify.compare(answer, reference) is same
-    assert verify.equivalent(answer, reference) is (same is True)
-
-
-@pytest.mark.parametrize(
     'name', ['gsm8k/train.jsonl', 'gsm8k/test.jsonl', 'gsm8k/test_socratic.jsonl']
 )
 def test_gsm8k_references_are_right_and_shifted_ones_wrong_without_workers(name):
     texts = [record['answer'] for record in real(name)]
     references = [text.rsplit('####', 1)[1].strip() for text in texts]
-    shifted = [str(verify.parse_number(reference) + 1) for reference in references]
+    shifted = [str(answers.parse_number(reference) + 1) for reference in references]
     with verifier() as checker:
         assert set(checker.check(zip(texts, references, strict=True))) == {Outcome.RIGHT}
         assert set(checker.check(zip(texts, shifted, strict=True))) == {Outcome.WRONG}
@@ -194,7 +67,7 @@ def test_gsm8k_references_are_right_and_shifted_ones_wrong_without_workers(name)
 
 
 def test_every_math_reference_solution_has_an_answer():
-    assert all(verify.extract_answer(record['solution']) for record in real('math/test.jsonl'))
+    assert all(answers.extract_answer(record['solution']) for record in real('math/test.jsonl'))
 
 
 def test_algebra_is_decided_by_workers_and_hostile_input_by_the_clock():
@@ -212,7 +85,7 @@ def test_algebra_is_decided_by_workers_and_hostile_input_by_the_clock():
         (r'\boxed{' * 15_000, '7', Outcome.NO_ANSWER),
         ('no idea', '7', Outcome.NO_ANSWER),
     ]
-    with verifier('data.verify:math_equal', timeout_s=5.0) as checker:
+    with verifier('data.answers:math_equal', timeout_s=5.0) as checker:
         assert checker.check(case[:2] for case in cases) == [case[2] for case in cases]
         assert checker.counts.total() == len(cases)
 
@@ -234,7 +107,7 @@ def test_a_hanging_worker_is_killed_and_only_its_item_times_out(comparators):
             Outcome.TIMEOUT,
             Outcome.RIGHT,
         ]
-        assert time.monotonic() - start < 30
+        assert time.monotonic() - start < 100
         assert checker.counts == {Outcome.RIGHT: 2, Outcome.TIMEOUT: 2, Outcome.WRONG: 1}
 
 
@@ -287,49 +160,43 @@ def test_no_worker_starts_for_what_needs_none():
 
 
 @pytest.mark.parametrize(
-    'text, count',
-    [
-        ('ben : eve - 4 ; 7 - 4 is 3', 4),
-        ('no numbers', 0),
-        ('1,234.5 and .5', 2),
-        ('48/2 = <<48/2=24>>24', 6),
-        ('', 0),
-    ],
-)
-def test_numbers_are_counted(text, count):
-    assert len(verify.numbers(text)) == count
-
-
-def test_a_bare_answer_does_not_pass_the_shortcut_barrier():
-    worked = '7 - 4 is 3\n3 + 7 is 0\n#### 0'
-    assert verify.passes_barrier(worked, worked, worked)
-    assert not verify.passes_barrier('#### 0', worked, worked)
-    assert verify.passes_barrier('#### 0', worked, '#### 1')
-    assert verify.passes_barrier('7 - 4 is 3\n3 is 0\n#### 0', '1 2 3 4 5 6 7', worked)
-
-
-def test_nothing_is_ever_evaluated():
-    names = {
-        node.id
-        for node in ast.walk(ast.parse(inspect.getsource(verify)))
-        if isinstance(node, ast.Name)
-    }
-    assert not names & {'eval', 'exec', 'compile', '__import__', 'sympify', 'parse_expr'}
-
-
-def test_nothing_is_evaluated_by_sympy_either(monkeypatch):
-    sympy_parser = pytest.importorskip('sympy.parsing.sympy_parser')
-    monkeypatch.setattr(sympy_parser, 'eval', None, raising=False)  # restored afterwards
-    monkeypatch.setattr('builtins.eval', lambda *_: pytest.fail('evaluated'))
-    for text in ['2+5', r'\frac{14}{2}', '3.5 + 3.5', '7.0', r'\sqrt{49}', '07']:
-        assert verify.math_equal(text, '7'), text
-    for text in ['__import__("os")', '2**3', 'x.y', 'lambda: 7', '7 if 1 else 8']:
-        assert not verify.math_equal(text, '7'), text
-
-
-@pytest.mark.parametrize(
     'settings', [{'num_workers': 0, 'timeout_s': 1.0}, {'num_workers': 1, 'timeout_s': 0.0}]
 )
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(ValueError, match='> 0'):
         verify.Verifier(**settings)
+
+
+HOSTILE = [
+    r'2^{2^{2^{2^{2^{2}}}}}',
+    r'\sqrt{' * 300 + '2' + '}' * 300,
+    r'\frac{1}{' * 100 + '2' + '}' * 100,
+    '{' * 500 + '7' + '}' * 500,
+    r'\left(' * 300 + '7' + r'\right)' * 300,
+    '9' * 990 + '!',
+    r'\frac{1}{0}',
+    '1/0 + 7',
+    '1e999',
+    '-1e999 + x',
+    '\u0667',
+    '\u0667 + \uff10',
+    '7\u0000',
+    '\U0001d7df',
+    'x' * 900,
+    r'\begin{pmatrix}' + '1&' * 200 + r'1\end{pmatrix}',
+    r'\text{' + 'seven' * 150 + '}',
+    '7' + '0' * 100_000,
+    'x+' * 50_000 + '7',
+    r'\frac{7}{1}' * 10_000,
+]
+
+
+def test_hostile_answers_are_never_right_and_never_outlast_the_limit():
+    with verifier('data.answers:math_equal', num_workers=1, timeout_s=2.0) as checker:
+        assert checker.check([('#### 3+4', '7')]) == [Outcome.RIGHT]  # the worker has started
+        start = time.monotonic()
+        outcomes = checker.check([(f'#### {answer}', '7') for answer in HOSTILE])
+        killed = checker.counts[Outcome.TIMEOUT] + checker.counts[Outcome.ERROR]
+        took = time.monotonic() - start
+    assert Outcome.RIGHT not in outcomes and Outcome.NO_ANSWER not in outcomes
+    assert took < verify.PATIENCE * 2.0 * len(HOSTILE) + verify.STARTUP_S * killed

@@ -11,9 +11,14 @@ from tests import tiny
 @pytest.mark.parametrize('tie_embeddings', [True, False])
 @pytest.mark.parametrize('qkv_bias', [True, False])
 @pytest.mark.parametrize('qk_norm', [True, False])
-def test_num_parameters_is_the_size_of_the_model(tie_embeddings, qkv_bias, qk_norm):
+@pytest.mark.parametrize('post_norms', [True, False])
+def test_num_parameters_is_the_size_of_the_model(tie_embeddings, qkv_bias, qk_norm, post_norms):
     config = dataclasses.replace(
-        tiny.CONFIG, tie_embeddings=tie_embeddings, qkv_bias=qkv_bias, qk_norm=qk_norm
+        tiny.CONFIG,
+        tie_embeddings=tie_embeddings,
+        qkv_bias=qkv_bias,
+        qk_norm=qk_norm,
+        post_norms=post_norms,
     )
     model = jax.eval_shape(lambda: transformer.init_model(config, jax.random.key(0)))
     size = sum(leaf.size for leaf in jax.tree.leaves(model))
@@ -29,10 +34,10 @@ def test_every_parameter_names_one_axis_a_dimension_beyond_layers():
 
 
 def test_forward_flops_are_those_xla_counts():
-    """XLA counts the masked half of attention too: every token attends to T keys."""
+    """XLA counts what is masked in attention too: every token attends to T keys."""
     rows, length = 2, 64
     config = dataclasses.replace(
-        tiny.EVERYTHING, embed_dim=32, head_dim=16, mlp_dim=64, scan_layers=False
+        tiny.EVERYTHING, windows=(0,), embed_dim=32, head_dim=16, mlp_dim=64, scan_layers=False
     )
     model = jax.eval_shape(lambda: transformer.init_model(config, jax.random.key(0)))
     tokens = jax.ShapeDtypeStruct((rows, length), 'int32')
@@ -57,3 +62,21 @@ def test_heads_that_do_not_divide_are_refused_with_the_nearest_that_do():
         dataclasses.replace(tiny.CONFIG, num_heads=12, num_kv_heads=5)
     with pytest.raises(ValueError, match=r'model\.head_dim=7.*even.*8'):
         dataclasses.replace(tiny.CONFIG, head_dim=7)
+
+
+def test_a_window_bounds_what_attention_costs():
+    def attention(windows, length):
+        config = dataclasses.replace(tiny.CONFIG, windows=windows)
+        return config_lib.forward_flops(config, tokens=1, length=length)
+
+    assert attention((8,), 5) == attention((0,), 5)
+    assert attention((8,), 50) == attention((0,), 8)
+    assert 2 * attention((8, 0), 50) == attention((0,), 50) + attention((0,), 8)
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'), [('windows', ()), ('windows', (4, -1)), ('attention_soft_cap', -1.0)]
+)
+def test_windows_and_caps_out_of_range_are_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=rf'model\.{name}=.*nearest: .?0'):
+        dataclasses.replace(tiny.CONFIG, **{name: value})

@@ -7,6 +7,7 @@ import pytest
 
 from data import packing
 from model import transformer
+from model.config import RopeScaling
 from tests import tiny
 
 ROWS, LENGTH = 3, 16
@@ -44,21 +45,44 @@ def reference_forward(model, tokens):
     at = lambda param, i=None: param[...] if i is None else param[...][i]  # noqa: E731
 
     def rms(x, scale):
-        return x / np.sqrt((x**2).mean(-1, keepdims=True) + c.norm_epsilon) * scale
+        normed = x / np.sqrt((x**2).mean(-1, keepdims=True) + c.norm_epsilon)
+        return normed * (1 + scale if c.zero_centered_norms else scale)
 
-    def rope(vector, position):
+    def cap(x, limit):
+        return limit * np.tanh(x / limit) if limit else x
+
+    def frequency(i, window):
+        if window and c.local_rope_theta:
+            return c.local_rope_theta ** (-2 * i / c.head_dim)
+        kept = c.rope_theta ** (-2 * i / c.head_dim)
+        scaling = c.rope_scaling
+        if scaling is None:
+            return kept
+        if scaling.kind == 'linear':
+            return kept / scaling.factor
+        length = 2 * np.pi / kept
+        if length < scaling.original_length / scaling.high_frequency:
+            return kept
+        if length > scaling.original_length / scaling.low_frequency:
+            return kept / scaling.factor
+        share = (scaling.original_length / length - scaling.low_frequency) / (
+            scaling.high_frequency - scaling.low_frequency
+        )
+        return (1 - share) * kept / scaling.factor + share * kept
+
+    def rope(vector, position, window):
         out = np.empty_like(vector)
         half = c.head_dim // 2
         for i in range(half):
-            angle = position * c.rope_theta ** (-2 * i / c.head_dim)
+            angle = position * frequency(i, window)
             a, b = vector[i], vector[i + half]
             out[i] = a * np.cos(angle) - b * np.sin(angle)
             out[i + half] = a * np.sin(angle) + b * np.cos(angle)
         return out
 
-    x = at(W.embedding)[tokens]
+    x = at(W.embedding)[tokens] * (c.embed_dim**0.5 if c.scale_embeddings else 1)
     for i in range(c.num_layers):
-        a, m = W.blocks.attention, W.blocks.mlp
+        a, m, window = W.blocks.attention, W.blocks.mlp, c.windows[i % len(c.windows)]
         h = rms(x, at(W.blocks.attention_norm.scale, i))
         q, k, v = (np.einsum('td,dnh->tnh', h, at(w, i)) for w in (a.query, a.key, a.value))
         if c.qkv_bias:
@@ -69,34 +93,44 @@ def reference_forward(model, tokens):
         for n in range(c.num_heads):
             shared = n * c.num_kv_heads // c.num_heads
             for t in range(len(tokens)):
-                query = rope(q[t, n], t)
-                scores = [query @ rope(k[s, shared], s) / c.head_dim**0.5 for s in range(t + 1)]
+                query = rope(q[t, n], t, window) / (c.query_scale_dim or c.head_dim) ** 0.5
+                seen = range(max(0, t + 1 - window) if window else 0, t + 1)
+                scores = [query @ rope(k[s, shared], s, window) for s in seen]
+                scores = cap(np.array(scores), c.attention_soft_cap)
                 weights = np.exp(scores - np.max(scores))
-                heads[t, n] = weights / weights.sum() @ v[: t + 1, shared]
-        x = x + np.einsum('tnh,nhd->td', heads, at(a.out, i))
+                heads[t, n] = weights / weights.sum() @ v[seen, shared]
+        update = np.einsum('tnh,nhd->td', heads, at(a.out, i))
+        if c.post_norms:
+            update = rms(update, at(W.blocks.attention_post_norm.scale, i))
+        x = x + update
         h = rms(x, at(W.blocks.mlp_norm.scale, i))
         gate = h @ at(m.gate, i)
         if c.activation == 'silu':
             gate = gate / (1 + np.exp(-gate))
         else:
             gate = 0.5 * gate * (1 + np.tanh(np.sqrt(2 / np.pi) * (gate + 0.044715 * gate**3)))
-        x = x + (gate * (h @ at(m.up, i))) @ at(m.down, i)
+        update = (gate * (h @ at(m.up, i))) @ at(m.down, i)
+        x = x + (rms(update, at(W.blocks.mlp_post_norm.scale, i)) if c.post_norms else update)
     head = at(W.embedding).T if c.tie_embeddings else at(W.head)
-    return rms(x, at(W.final_norm.scale)) @ head
+    return cap(rms(x, at(W.final_norm.scale)) @ head, c.logits_soft_cap)
+
+
+LINEAR = RopeScaling('linear', 4.0, 0.0, 0.0, 0)
 
 
 @pytest.mark.parametrize(
-    'changes',
+    ('config', 'changes'),
     [
-        {'num_kv_heads': 4},
-        {'num_kv_heads': 1, 'qkv_bias': True},
-        {'qk_norm': True, 'activation': 'gelu'},
-        {'qkv_bias': True, 'qk_norm': True, 'tie_embeddings': False},
+        (tiny.CONFIG, {'num_kv_heads': 4, 'windows': (3,), 'rope_scaling': LINEAR}),
+        (tiny.CONFIG, {'num_kv_heads': 1, 'qkv_bias': True}),
+        (tiny.CONFIG, {'qk_norm': True, 'activation': 'gelu'}),
+        (tiny.EVERYTHING, {}),
+        (tiny.EVERYTHING, {'num_layers': 4, 'windows': (3, 6, 0), 'scan_layers': False}),
     ],
-    ids=lambda changes: '-'.join(changes),
+    ids=['windowed', 'one-kv-head-biases', 'qk-norm-gelu', 'everything', 'windows-unrolled'],
 )
-def test_logits_are_those_of_a_plain_float64_reference(changes):
-    model = tiny.make_model(dataclasses.replace(tiny.CONFIG, **changes))
+def test_logits_are_those_of_a_plain_float64_reference(config, changes):
+    model = tiny.make_model(dataclasses.replace(config, **changes))
     tokens, positions, segments = random_tokens(1)
     logits = logits_of(model, tokens, positions, segments)
     expected = np.stack([reference_forward(model, row) for row in tokens])

@@ -7,9 +7,10 @@ import jax
 import pytest
 
 from data import critiques, lab
-from model import config, transformer
-from sampling import beam, engine, episodes, explore, methods, steps, strategies
-from tests import scripted
+from model import transformer
+from sampling import beam, engine, episodes, methods, steps, strategies
+from sampling.search import Players
+from tests import scripted, tiny
 from tests.scripted import CHAT, EOS, TOKENIZER
 
 PROBLEMS = [lab.problem(seed=0, split='test', index=i) for i in (1, 2)]
@@ -146,11 +147,9 @@ def test_settings_out_of_range_are_named(field):
 
 # With a model
 
-CONFIG = config.ModelConfig(
-    vocab_size=TOKENIZER.vocab_size, num_layers=1, embed_dim=16, mlp_dim=16, num_heads=2,
-    num_kv_heads=1, head_dim=8, max_length=128, rope_theta=1e4, norm_epsilon=1e-6, qkv_bias=False,
-    qk_norm=False, tie_embeddings=True, activation='silu', dtype='float32', param_dtype='float32',
-    remat='none', scan_layers=False, logits_chunk=64,
+CONFIG = dataclasses.replace(
+    tiny.CONFIG, vocab_size=TOKENIZER.vocab_size, num_layers=1, mlp_dim=16, num_heads=2,
+    num_kv_heads=1, head_dim=8, max_length=128, scan_layers=False,
 )  # fmt: skip
 SHAPES = engine.EngineSettings(
     num_slots=4, max_length=128, chunk_steps=8, prompt_buckets=(112,), insert_rows=(4,),
@@ -179,9 +178,7 @@ def test_one_beam_with_one_greedy_expansion_is_greedy_decoding():
         plain = sampler(EOS).turns(
             model(seed), questions, 'attempt', num_samples=1, method=GREEDY, seed=0, first_id=0
         )
-        players = explore.Players(
-            sampler(EOS), model(seed), model(9), scripted.judge, critiques.LAB
-        )
+        players = Players(sampler(EOS), model(seed), model(9), scripted.judge, critiques.LAB)
         found = beam.beam_search(
             dataclasses.replace(SETTINGS, width=1, expansions=1, max_steps=LIMITS['attempt']),
             strategies.Conditions(players, scorer, GREEDY, 'wrong', 1, seed=0),

@@ -8,7 +8,7 @@ import pytest
 
 from data import critiques, judge, lab, verify
 from data import tokenizer as tokenizers
-from sampling import engine, episodes, explore, methods
+from sampling import engine, episodes, methods
 from tests import tiny
 from tests.scripted import CHAT, EOS, TOKENIZER, Scripted
 
@@ -196,81 +196,3 @@ def test_a_critique_is_read_and_a_garbled_one_has_no_verdict(judging, text, verd
 def test_a_critique_that_was_cut_off_has_no_verdict(judging):
     text = lab.judge(PROBLEMS[1].question, RIGHT).critique
     assert criticise(judging, text, unfinished=('critique',)).outcome['verdict'] is None
-
-
-# Explorers
-
-SETTINGS_OF_EXPLORER = explore.ExploreSettings(
-    num_attempts=3, num_refinements=2, keep=2, keep_refined=1
-)
-STEP, WRONG = RIGHT.split('\n')[0], RIGHT[:-1] + str((int(RIGHT[-1]) + 1) % 10)
-LONGER = f'{STEP}\n {RIGHT}'  # a step twice: right, and another response
-
-
-def explored(judging, explorer, attempts, refinements, **changed):
-    texts = {
-        'attempt': list(attempts),
-        'critique': ['answer : wrong'] * len(attempts),
-        'refinement': list(refinements),
-    }
-    sampler = make_sampler(Scripted(texts))
-    players = explore.Players(sampler, None, None, judging, critiques.LAB)
-    kept, tokens = explore.explore(
-        dataclasses.replace(SETTINGS_OF_EXPLORER, **changed), players, [PROBLEMS[1]],
-        explorer=explorer, method=SAMPLING, seed=0, first_id=0,
-    )  # fmt: skip
-    return kept, tokens
-
-
-def told(episode):
-    return CHAT.text(episode.turns[-1])
-
-
-def test_vanilla_keeps_different_correct_attempts(judging):
-    kept, _ = explored(judging, 'vanilla', [RIGHT, RIGHT, WRONG], [])
-    assert [told(e) for e in kept] == [RIGHT]
-    kept, _ = explored(judging, 'vanilla', [RIGHT, WRONG, LONGER], [])
-    assert [told(e) for e in kept] == [RIGHT, LONGER]
-
-
-def test_no_more_are_kept_than_allowed(judging):
-    kept, _ = explored(judging, 'vanilla', [RIGHT, LONGER, WRONG], [], keep=1)
-    assert [told(e) for e in kept] == [RIGHT]
-    kept, _ = explored(
-        judging, 'critique_in_the_loop', [RIGHT, LONGER, WRONG], [RIGHT, f'{STEP}\n {LONGER}']
-    )
-    assert [told(e) for e in kept] == [RIGHT, LONGER]
-
-
-def test_a_correct_refinement_becomes_an_answer_with_the_same_ids(judging):
-    kept, _ = explored(
-        judging, 'critique_in_the_loop', [WRONG, WRONG, RIGHT], [LONGER, RIGHT, WRONG, WRONG]
-    )
-    attempt, refined = kept
-    assert (attempt.outcome['found_by'], refined.outcome['found_by']) == ('attempt', 'refinement')
-    assert [turn.role for turn in refined.turns] == ['question', 'attempt']
-    assert refined.turns[-1].header == CHAT.open('attempt')
-    assert refined.turns[-1].tokens == (*TOKENIZER.encode(LONGER), EOS)
-    assert refined.outcome['correct'] and 'verdict' not in refined.outcome
-
-
-def test_of_one_attempts_refinements_only_so_many_are_kept(judging):
-    attempts, refinements = [WRONG] * 3, [LONGER, RIGHT] + [WRONG] * 4
-    kept, _ = explored(judging, 'critique_in_the_loop', attempts, list(refinements))
-    assert [told(e) for e in kept] == [LONGER]
-    kept, _ = explored(judging, 'critique_in_the_loop', attempts, refinements, keep_refined=2)
-    assert [told(e) for e in kept] == [LONGER, RIGHT]
-
-
-def test_vanilla_never_asks_the_critic_and_counts_its_tokens(judging):
-    _, vanilla = explored(judging, 'vanilla', [WRONG] * 3, [])
-    assert vanilla == 3 * (len(TOKENIZER.encode(WRONG)) + 1)
-    _, both = explored(judging, 'critique_in_the_loop', [WRONG] * 3, [WRONG] * 6)
-    critique = len(TOKENIZER.encode('answer : wrong')) + 1
-    assert both == 3 * vanilla + 3 * critique
-
-
-def test_a_bare_answer_does_not_pass_for_a_refinement(judging):
-    answer = RIGHT.split('\n')[-1].strip()
-    kept, _ = explored(judging, 'critique_in_the_loop', [WRONG] * 3, [answer] * 6)
-    assert kept == []

@@ -7,9 +7,10 @@ import jax
 import pytest
 
 from data import judge, lab, mistakes, verify
-from model import config, transformer
+from model import transformer
 from sampling import engine, episodes, methods, paths
 from tests import answering as scripted
+from tests import tiny
 from tests.answering import CHAT, EOS, TOKENIZER
 
 PROBLEMS = [lab.problem(seed=0, split='train', index=i) for i in range(5)]
@@ -180,11 +181,9 @@ def test_a_problem_without_a_solution_gets_no_mistake(judging):
 
 def test_tokens_of_a_real_engine_are_metered(judging):
     """Every construction through the real sampler, by an actor that has learnt nothing."""
-    model_config = config.ModelConfig(
-        vocab_size=TOKENIZER.vocab_size, num_layers=1, embed_dim=16, mlp_dim=16, num_heads=2,
-        num_kv_heads=1, head_dim=8, max_length=160, rope_theta=1e4, norm_epsilon=1e-6,
-        qkv_bias=False, qk_norm=False, tie_embeddings=True, activation='silu', dtype='float32',
-        param_dtype='float32', remat='none', scan_layers=False, logits_chunk=64,
+    model_config = dataclasses.replace(
+        tiny.CONFIG, vocab_size=TOKENIZER.vocab_size, num_layers=1, mlp_dim=16, num_heads=2,
+        num_kv_heads=1, head_dim=8, max_length=160, scan_layers=False,
     )  # fmt: skip
     settings = engine.EngineSettings(
         num_slots=4, max_length=160, chunk_steps=8, prompt_buckets=(128,), insert_rows=(4,),

@@ -40,7 +40,7 @@ def rewards(episodes, shapes=SHAPES):
         episodes,
         shapes,
         grammar=critiques.LAB,
-        tokenizer=TOKENIZER,
+        chat=CHAT,
         correct_id=CORRECT,
         wrong_id=WRONG,
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import lab as lab_config
-from data import critiques, lab, records, verify
+from data import answers, critiques, lab, records
 from sampling import engine, episodes, strategies
 from scripts import evaluate, run_settings, workspace
 from tests import scripted
@@ -252,7 +252,7 @@ def test_a_majority_is_right_however_the_reference_spells_its_number():
     turns = (records.Turn('attempt', (6,), (1,), step_scores=(0.5,)),)
     said = {'correct': True, 'verdict': True, 'score': 0.9} | costs
     group = [
-        records.Episode('p', 1, turns, said | {'answer': verify.canonical(text)})
+        records.Episode('p', 1, turns, said | {'answer': answers.canonical(text)})
         for text in ('1/2', '.5')
     ]
     s = settings_of(evaluate__num_attempts=2, evaluate__num_rounds=1, evaluate__oracle=False)

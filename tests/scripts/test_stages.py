@@ -4,12 +4,16 @@ import types
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from configs import lab
 from data import records
 from scripts import improve, run, run_settings, train, workspace
 from tests import scripted
 from train import settings
+
+shares = st.floats(0, 1, width=32)
 
 
 def make_episode(tokens=(1,), problem='p', **outcome):
@@ -31,16 +35,26 @@ def test_responses_weigh_one_or_their_critics_scores():
     turn = records.Turn('attempt', (6,), (5, 9, 5, 1), step_ends=(2, 4), step_scores=(0.9, 0.2))
     weights = {
         weighting: improve.response_weights(turn, make_episode(score=0.4), weighting=weighting)
-        for weighting in ('keep', 'response', 'steps')
+        for weighting in ('keep', 'score', 'steps')
     }
     np.testing.assert_allclose(weights['keep'], np.ones(4))
-    np.testing.assert_allclose(weights['response'], np.full(4, 0.4))
+    np.testing.assert_allclose(weights['score'], np.full(4, 0.4))
     np.testing.assert_allclose(weights['steps'], [0.9, 0.9, 0.2, 0.2])
 
 
 def test_a_response_without_a_score_weighs_nothing():
     turn = make_episode().turns[0]
-    assert not improve.response_weights(turn, make_episode(score=None), weighting='response').any()
+    assert not improve.response_weights(turn, make_episode(score=None), weighting='score').any()
+
+
+@given(solved=shares, scores=st.lists(shares, min_size=1, max_size=6))
+def test_the_advantages_of_steps_sum_to_what_the_whole_response_adds(solved, scores):
+    ends = tuple(range(1, len(scores) + 1))
+    turn = records.Turn('attempt', (6,), (5,) * len(ends), (), ends, tuple(scores))
+    told = improve.response_weights(turn, make_episode(solved=solved), weighting='advantage')
+    assert told.shape == (len(ends),)
+    np.testing.assert_allclose(told.sum(), scores[-1] - solved, atol=1e-6)
+    assert all(w < 0 for w, a, b in zip(told[1:], scores, scores[1:], strict=False) if b < a - 1e-6)
 
 
 # Opening
@@ -90,6 +104,8 @@ def test_every_stage_has_a_script_that_can_run_it():
         ({'critique__rollout_threshold': 1.5}, r'\.rollout_threshold=1\.5 must be in \[0, 1\]'),
         ({'critique__level_balance': -0.1}, r'critique\.level_balance=-0\.1 must be in \[0, 1\]'),
         ({'critique__correct_share': 1.0}, r'critique\.correct_share=1\.0 must be in \[0, 1\)'),
+        ({'improve__num_rounds': 0}, r'improve\.num_rounds=0 must be at least 1'),
+        ({'improve__explore__enough': 0}, r'improve\.explore\.enough=0 must be at least 1'),
         ({'evaluate__num_attempts': 0}, r'evaluate\.num_attempts=0 must be at least 1'),
         ({'evaluate__num_rounds': 0}, r'evaluate\.num_rounds=0 must be at least 1'),
         ({'evaluate__confidence': 1.0}, r'evaluate\.confidence=1\.0 must be in \(0, 1\)'),

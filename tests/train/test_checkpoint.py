@@ -15,7 +15,7 @@ import optax
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-from model import sharding
+from model import lora, sharding
 from tests import tiny
 from train import checkpoint
 from train.state import init_state
@@ -60,6 +60,19 @@ def test_a_model_loads_exactly_onto_any_mesh(saved, shape):
         assert leaf.sharding.is_equivalent_to(place, leaf.ndim)
 
 
+def test_a_model_of_another_size_keeps_its_architecture(saved):
+    _, folder = saved
+    asked = dataclasses.replace(
+        tiny.EVERYTHING, num_layers=1, mlp_dim=8, dtype='bfloat16', max_length=128
+    )
+    found = checkpoint.saved_config(folder, asked)
+    assert found == dataclasses.replace(tiny.EVERYTHING, dtype='bfloat16', max_length=128)
+    with pytest.raises(ValueError, match='vocab_size=96, but .* vocab_size='):
+        checkpoint.saved_config(folder, dataclasses.replace(tiny.EVERYTHING, vocab_size=96))
+    with pytest.raises(ValueError, match='no model at'):
+        checkpoint.saved_config(folder.parent, asked)
+
+
 def test_numerics_may_differ_from_those_saved(saved):
     model, folder = saved
     config = dataclasses.replace(
@@ -91,6 +104,15 @@ def test_a_folder_without_a_model_is_an_error(tmp_path):
         load(tmp_path / 'nothing')
 
 
+def test_descriptions_from_before_a_field_was_added_are_read(tmp_path):
+    fields = dataclasses.asdict(tiny.CONFIG)
+    earlier = {n: v for n, v in fields.items() if n not in checkpoint.EARLIER}
+    assert len(earlier) == 19
+    described = {'model': earlier, 'tokenizer': FINGERPRINT}
+    (tmp_path / checkpoint.CONFIG).write_text(json.dumps(described))
+    assert checkpoint.read_description(tmp_path) == (tiny.CONFIG, FINGERPRINT)
+
+
 def test_saving_again_replaces_the_model(saved, tmp_path):
     model, _ = saved
     other = jax.tree.map(lambda x: x + 1, model)
@@ -114,7 +136,9 @@ def test_parameters_without_their_description_are_no_model(saved, tmp_path):
 def test_a_saved_model_can_be_read_without_this_project(saved):
     model, folder = saved
     described = json.loads((folder / checkpoint.CONFIG).read_text())
-    assert described == {'model': dataclasses.asdict(model.config), 'tokenizer': FINGERPRINT}
+    fields = json.loads(json.dumps(dataclasses.asdict(model.config)))
+    assert described == {'model': fields, 'tokenizer': FINGERPRINT}
+    assert checkpoint.read_description(folder) == (model.config, FINGERPRINT)
     with jax.set_mesh(mesh_of(8, 1, 1)):
         parameters = ocp.load(folder)
     np.testing.assert_array_equal(parameters['embedding'], np.asarray(model.embedding[...]))
@@ -140,6 +164,24 @@ def test_a_training_state_comes_back_exactly_with_its_cursor(tmp_path):
     assert_same_arrays(state, states[9])
     kept = {path.name for path in (tmp_path / 'checkpoints').iterdir() if path.name.isdigit()}
     assert kept == {'6', '9'}
+
+
+def test_a_state_of_adapters_comes_back_exactly(tmp_path):
+    mesh = mesh_of(2, 2, 2)
+    how = lora.Adaptation(lora.LoraSettings(2, 4.0, ('out', 'up')), '/base', 'abc', 'none')
+
+    def state_of(seed):
+        adapters = lora.init_adapters(tiny.CONFIG, how, jax.random.key(seed))
+        return init_state(checkpoint.place(adapters, mesh), optax.adamw(1e-3))
+
+    checkpointer = checkpoint.Checkpointer(tmp_path / 'checkpoints', keep=1)
+    checkpointer.save(4, state_of(1), {'data': 1})
+    checkpointer.close()
+    again = checkpoint.Checkpointer(tmp_path / 'checkpoints', keep=1)
+    _, state, _ = again.restore(state_of(0))
+    again.close()
+    assert_same_arrays(state, state_of(1))
+    assert state.model.adaptation == how
 
 
 SAVER = """

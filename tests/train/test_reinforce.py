@@ -10,7 +10,7 @@ import pytest
 from configs import lab as lab_config
 from data import critiques, lab
 from model import sharding
-from sampling import engine, episodes, explore, methods, steps
+from sampling import engine, episodes, methods, search, steps
 from tests import scripted, tiny
 from train import metrics, reinforce, rollouts, settings
 from train.supervised import LoopSettings
@@ -31,6 +31,8 @@ ENGINE = engine.EngineSettings(
     insert_rows=(8,),
     compact_slots=(),
     compact_lengths=(),
+    parked_rows=0,
+    parked_length=0,
 )
 SCORER = steps.StepScorer(steps.ScoreShapes(8, (96,)), {'correct_id': 10, 'wrong_id': 11})
 PROBLEMS = [lab.problem(seed=0, split='train', index=index) for index in range(0, 40, 5)]
@@ -63,7 +65,7 @@ def players():
         engine.Engine(ENGINE, stop_ids=(scripted.EOS,)), scripted.CHAT, LIMITS
     )
     actor, critic = (tiny.make_model(CONFIG, seed) for seed in (1, 2))
-    return explore.Players(sampler, actor, critic, scripted.judge, critiques.LAB)
+    return search.Players(sampler, actor, critic, scripted.judge, critiques.LAB)
 
 
 def run(folder, trained, **changes):

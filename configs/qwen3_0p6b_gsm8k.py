@@ -1,0 +1,21 @@
+"""GSM8K from Qwen3-0.6B, all weights trained: lr 1e-5 linear, 10 % warm-up, 64 rows of 1024 tokens.
+
+configs/qwen3_0p6b_gsm8k.py
+
+models/qwen3_0p6b/ holds the converted model and its tokenizer.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import _released
+
+
+def default() -> ConfigDict:
+    optimizer = _released.adamw(1e-5, warmup_fraction=0.1)
+    return _released.config(
+        _released.QWEN3_0P6B, 'models/qwen3_0p6b', optimizer, template='chatml', num_steps=100
+    )
+
+
+def get_config(arg: str = 'default') -> ConfigDict:
+    return _released.choose('qwen3_0p6b_gsm8k', {'default': default}, arg)

@@ -1,0 +1,90 @@
+"""What a projection may contract with besides an array: a quantized array, a low-rank sum."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+import jax
+import qwix
+from flax import nnx
+
+if TYPE_CHECKING:
+    from model.transformer import Transformer
+
+CONTRACT = {'query': 1, 'key': 1, 'value': 1, 'out': 2, 'gate': 1, 'up': 1, 'down': 1}
+"""The matrices of a block, and how many of their leading dimensions are the input's."""
+
+Quantize = Literal['none', 'int8', 'nf4']
+NF4_BLOCK = 64  # weights of one input's slice that share a scale. Source: arXiv 2305.14314
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LowRank:
+    """base + scale * a @ b, never summed. Source: arXiv 2106.09685."""
+
+    base: jax.Array | qwix.QArray  # [*in, *out]
+    a: jax.Array  # [*in, r]
+    b: jax.Array  # [r, *out]
+    scale: float = dataclasses.field(metadata={'static': True})
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.base.shape
+
+    def __getitem__(self, index) -> 'LowRank':
+        assert index is ..., index
+        return self
+
+
+def dense(weight: jax.Array | qwix.QArray, dtype) -> jax.Array:
+    """The array that a weight stands for; scales are applied in float32."""
+    if isinstance(weight, qwix.QArray):
+        weight = qwix.dequantize(weight.astype('float32'))
+    return weight.astype(dtype)
+
+
+def replace_weights(
+    model: 'Transformer', new: Callable[[str, nnx.Param], Any], *, targets=tuple(CONTRACT)
+) -> 'Transformer':
+    """A model with new(target, param) in its blocks; it shares all other arrays with `model`."""
+    model = jax.tree.map(lambda x: x, model)
+    for target in targets:
+        holder = block_part(model, target)
+        param = getattr(holder, target)
+        setattr(holder, target, nnx.Param(new(target, param), **param.get_metadata()))
+    return model
+
+
+def block_part(model: 'Transformer', target: str) -> nnx.Module:
+    """The module of the stacked blocks that holds a target."""
+    blocks = model.blocks
+    return blocks.attention if hasattr(blocks.attention, target) else blocks.mlp
+
+
+@functools.partial(jax.jit, static_argnames='kind')
+def quantize(model: 'Transformer', kind: Quantize) -> 'Transformer':
+    """The model with its blocks' matrices quantized; embeddings, norms and biases stay.
+
+    'int8' has one scale for each output, 'nf4' one for each NF4_BLOCK inputs of an output; scales
+    are float32. Sources: arXiv 2208.07339 (absmax), arXiv 2305.14314 (NF4).
+    """
+    if kind == 'none':
+        return model
+
+    def of_weight(target: str, param: nnx.Param) -> qwix.QArray:
+        weight = param[...].astype('float32')
+        inner = range(1, 1 + CONTRACT[target])  # after the layers
+        tiled = {inner[-1]: math.gcd(weight.shape[inner[-1]], NF4_BLOCK)} if kind == 'nf4' else {}
+        shared = inner if kind == 'int8' else inner[-1:]
+        channels = tuple(dim for dim in range(weight.ndim) if dim not in shared)
+        return qwix.quantize(
+            weight,
+            'nf4' if kind == 'nf4' else 'int8',
+            channelwise_axes=channels,
+            tiled_axes=tiled,
+        )
+
+    return replace_weights(model, of_weight)

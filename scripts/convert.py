@@ -1,0 +1,253 @@
+r"""Brings in models as `transformers` stores them, and takes ours out in the same form.
+
+    python -m scripts.convert import HF_DIR OUT
+    python -m scripts.convert import HF_DIR OUT --dtype=float32
+    python -m scripts.convert export CKPT HF_DIR
+    python -m scripts.convert export runs/mine/stages/01-actor/model HF_DIR --files=OUT
+
+Families: Llama 2 and 3, Mistral, Qwen 2.5 and 3, Gemma 2, Gemma 3 (text).
+
+`import` reads config.json and the safetensors files of HF_DIR, one tensor at a time onto the mesh,
+and writes OUT: our parameters and model_config.json, whose fields are the `model` section of a
+run's config. Every tensor must have its place; if any is missing, left over or misshaped, all are
+named and nothing is written. Tokenizer and chat template files, config.json and
+generation_config.json are copied beside.
+
+`export` writes the safetensors files, config.json and what was copied beside CKPT, or lies in
+--files. The family is that of the config.json there; without one, the first that can say what the
+model is. Importing and exporting again gives the same tensors, bit for bit, unless --dtype changed
+them.
+"""
+
+import functools
+import hashlib
+import json
+import pathlib
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from jax.sharding import NamedSharding
+
+from data import json_files, tensor_files
+from model import config as config_lib
+from model import families, sharding
+from model.config import ModelConfig
+from model.families import Tensor
+from train import checkpoint, settings
+
+CONFIG = 'config.json'
+TOKENIZERS = ('tokenizer.json', 'tokenizer.model')
+BESIDE = (
+    'tokenizer*',
+    'chat_template*',
+    'special_tokens_map.json',
+    'added_tokens.json',
+    'vocab.json',
+    'merges.txt',
+    'generation_config.json',
+)
+"""What is carried along in both directions, beside config.json."""
+OUTDATED = ('rope_parameters', 'rope_theta', 'rope_scaling', 'dtype', 'torch_dtype')
+"""Keys of a carried config.json that go, because what is written may be said by another."""
+FILE_BYTES = 5_000_000_000
+
+
+def import_model(source: str, target: str, *, dtype: str | None, mesh: jax.sharding.Mesh) -> str:
+    """Converts the model in folder `source` into a folder of ours; says what it is.
+
+    Raises ValueError, before anything is written, where the config is beyond the model, or where
+    tensors are missing, left over, misshaped or, without `dtype`, of different kinds.
+    """
+    source, target = pathlib.Path(source), _free(target)
+    described = _described(source)
+    family = families.described_by(described)
+    found = tensor_files.find(source)
+    dtype = dtype or _dtype(found)
+    config = ModelConfig(
+        **family.read_config(described),
+        dtype=dtype,
+        param_dtype=dtype,
+        remat='dots',
+        scan_layers=True,
+        logits_chunk=256,
+    )
+    model = checkpoint.abstract_model(config, mesh)
+    tensors = family.tensors(_shapes(model))
+    _check(tensors, found)
+    loaded = {
+        name: _load(leaf, [t for t in tensors if t.parameter == name], found)
+        for name, leaf in checkpoint.parameters(model).items()
+    }
+    checkpoint.save_model(
+        target,
+        checkpoint.with_parameters(model, loaded),
+        tokenizer_fingerprint=_fingerprint(source),
+    )
+    _carry(source, target)
+    shutil.copyfile(source / CONFIG, target / CONFIG)
+    return _told(config, f'{family.architecture} in {dtype}: {source} -> {target}')
+
+
+def export_model(
+    source: str, target: str, *, files: str | None, mesh: jax.sharding.Mesh, file_bytes: int
+) -> str:
+    """Converts a model folder of ours into one that `transformers` loads; says what it is.
+
+    Raises ValueError, before anything is written, where no family can say what the model is.
+    """
+    source, target = pathlib.Path(source), _free(target)
+    files = pathlib.Path(files or source)
+    config, fingerprint = checkpoint.read_description(source)
+    carried = _described(files) if (files / CONFIG).exists() else {}
+    family = families.described_by(carried) if carried else families.able_to_say(config)
+    kept = {key: value for key, value in carried.items() if key not in OUTDATED}
+    described = kept | family.write_config(config) | {'torch_dtype': config.param_dtype}
+    if carried:  # a run's sequences may be shorter than those the model was made for
+        described['max_position_embeddings'] = family.read_config(carried)['max_length']
+    model = checkpoint.load_model(source, config, mesh=mesh, tokenizer_fingerprint=fingerprint)
+    tensors = {tensor.name: tensor for tensor in family.tensors(_shapes(model))}
+    ours = checkpoint.parameters(model)
+
+    def values(name):
+        tensor = tensors[name]
+        leaf = ours[tensor.parameter]
+        return tensor.to_theirs(np.asarray(leaf if tensor.layer is None else leaf[tensor.layer]))
+
+    target.mkdir(parents=True, exist_ok=True)
+    tensor_files.write(
+        target,
+        {name: tensor.shape for name, tensor in tensors.items()},
+        dtype=jnp.dtype(config.param_dtype),
+        values=values,
+        file_bytes=file_bytes,
+    )
+    _carry(files, target)
+    json_files.write_text(target / CONFIG, json.dumps(described, indent=2) + '\n')
+    return _told(config, f'{family.architecture} in {config.param_dtype}: {source} -> {target}')
+
+
+def _load(leaf: jax.ShapeDtypeStruct, tensors: Sequence[Tensor], found) -> jax.Array:
+    """A parameter on its devices, from one tensor at a time."""
+
+    def ours(tensor):
+        values = tensor.to_ours(tensor_files.read(tensor.name, found[tensor.name]))
+        return values.astype(leaf.dtype, copy=False)
+
+    if tensors[0].layer is None:
+        return jax.device_put(ours(tensors[0]), leaf.sharding)
+    place = NamedSharding(leaf.sharding.mesh, jax.P(*leaf.sharding.spec[1:]))
+    put = jax.jit(_put, donate_argnums=0, out_shardings=leaf.sharding)
+    stacked = jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding)
+    for tensor in tensors:
+        stacked = put(stacked, jax.device_put(ours(tensor), place), tensor.layer)
+    return stacked
+
+
+def _put(stacked: jax.Array, values: jax.Array, layer: int) -> jax.Array:
+    return stacked.at[layer].set(values)
+
+
+def _shapes(model) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(leaf.shape) for name, leaf in checkpoint.parameters(model).items()}
+
+
+def _check(tensors: Sequence[Tensor], found: Mapping[str, tensor_files.Found]) -> None:
+    """Raises one ValueError that lists every tensor without a place, or a place without one."""
+    expected = {tensor.name: tensor.shape for tensor in tensors}
+    wrong = {
+        'missing': [name for name in expected if name not in found],
+        'left over': [
+            name for name in found if name not in expected and not name.endswith(families.DERIVED)
+        ],
+        'misshaped': [
+            f'{name} {found[name].shape}, not {shape}'
+            for name, shape in expected.items()
+            if name in found and found[name].shape != shape
+        ],
+    }
+    if any(wrong.values()):
+        listed = '; '.join(f'{what}: {", ".join(names)}' for what, names in wrong.items() if names)
+        raise ValueError(f'tensors that config.json does not account for: {listed}')
+
+
+def _dtype(found: Mapping[str, tensor_files.Found]) -> str:
+    """The one dtype of all tensors, where we can have it."""
+    kinds = {tensor.dtype for tensor in found.values()}
+    if kinds not in ({'F32'}, {'BF16'}):
+        raise ValueError(
+            f'tensors of {sorted(kinds)}: say --dtype=float32 (exact) or --dtype=bfloat16'
+        )
+    return tensor_files.DTYPES[kinds.pop()].name
+
+
+def _described(folder: pathlib.Path) -> dict[str, Any]:
+    if not (folder / CONFIG).is_file():
+        raise ValueError(f'{folder} has no {CONFIG}: no model is there')
+    return json_files.at(
+        str(folder / CONFIG), json_files.parse_object, (folder / CONFIG).read_text(encoding='utf-8')
+    )
+
+
+def _free(target: str) -> pathlib.Path:
+    target = pathlib.Path(target)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f'{target} exists already: name a folder that does not')
+    return target
+
+
+def _fingerprint(folder: pathlib.Path) -> str:
+    """The fingerprint of the folder's tokenizer, as data/tokenizer.py has it; '' without one."""
+    there = [folder / name for name in TOKENIZERS if (folder / name).is_file()]
+    return hashlib.sha256(there[0].read_bytes()).hexdigest()[:12] if there else ''
+
+
+def _carry(source: pathlib.Path, target: pathlib.Path) -> None:
+    for path in sorted({path for pattern in BESIDE for path in source.glob(pattern)}):
+        if path.is_file():
+            shutil.copyfile(path, target / path.name)
+
+
+def _told(config: ModelConfig, what: str) -> str:
+    return f'{config_lib.num_parameters(config):,} parameters, {what}'
+
+
+def _run(command: str, arguments: Sequence[str]) -> None:
+    """One command. Raises ValueError on an unknown one, or where its arguments are not given."""
+    if command not in ('import', 'export'):
+        near = settings.nearest(command, ('import', 'export'))
+        raise ValueError(f'{command!r} is neither import nor export; nearest: {near}')
+    if len(arguments) != 2:
+        raise ValueError(f'{command} needs two folders; --help shows examples')
+    values = flags.FLAGS
+    mesh = sharding.make_mesh([int(n) for n in values.mesh])
+    if command == 'import':
+        print(import_model(*arguments, dtype=values.dtype, mesh=mesh))
+    else:
+        export = functools.partial(export_model, files=values.files, file_bytes=FILE_BYTES)
+        print(export(*arguments, mesh=mesh))
+
+
+if __name__ == '__main__':
+    flags.DEFINE_enum(
+        'dtype',
+        None,
+        ['float32', 'bfloat16'],
+        'import: what parameters are stored in; that of the files where it is not given.',
+    )
+    flags.DEFINE_string(
+        'files',
+        None,
+        'export: the folder whose tokenizer, chat template and config.json files go along; CKPT '
+        'where it is not given.',
+    )
+    flags.DEFINE_list('mesh', ['1', '-1', '1'], 'Devices for data, fsdp and tensor; -1: the rest.')
+
+    def main(argv):
+        _run(argv[1] if len(argv) > 1 else '', argv[2:])
+
+    settings.run_main(main)

@@ -1,0 +1,252 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from data import chat as chats
+from data import critique_files, problem_sets, records, templates, tokenizer_json
+from data import tokenizer as tokenizers
+from tests import published
+
+TOLD = published.CONVERSATION
+FILES = published.files(published.golden()['merges'])
+FAMILIES = sorted(published.golden()['templates'])
+
+
+def read(name):
+    given = FILES[name]
+    if isinstance(given, bytes):
+        return tokenizers.SentencePieceTokenizer(given)
+    return tokenizer_json.JsonTokenizer(given.encode())
+
+
+CHATS = {
+    name: chats.Chat(read(name), templates.TEMPLATES[name.removesuffix('.model')]) for name in FILES
+}
+
+
+@pytest.fixture(params=sorted(CHATS))
+def name(request):
+    return request.param
+
+
+def conversation(chat):
+    played = [chat.written(role, TOLD[role]) for role in chats.PLAYED]
+    return (*chat.question(TOLD['question']), *played)
+
+
+def trained(chat, turns, roles):
+    return chat.example(turns, trained=roles, weights=None, last_only=False)
+
+
+def as_published(found, expected):
+    """Whether an example is the published ids up to the last end token, with the same mask."""
+    last = expected['mask'].rindex('1') + 1
+    mask = ''.join(str(int(x)) for x in found.loss_mask)
+    assert found.tokens.tolist() == expected['ids'][:last]
+    assert mask == expected['mask'][:last]
+
+
+def test_the_actor_reads_the_published_form_and_is_trained_on_its_own_words(name):
+    chat, expected = CHATS[name], published.golden()['templates'][name.removesuffix('.model')]
+    turns = conversation(chat)
+    as_published(trained(chat, turns, ('attempt', 'refinement')), expected['actor'])
+    assert chat.context(turns[:3], 'refinement') == expected['actor']['prompt']
+
+
+def test_the_critic_reads_question_and_attempt_as_one_message(name):
+    chat, expected = CHATS[name], published.golden()['templates'][name.removesuffix('.model')]
+    turns = conversation(chat)[:3]
+    as_published(trained(chat, turns, ('critique',)), expected['critic'])
+    assert chat.context(turns[:2], 'critique') == expected['critic']['prompt']
+
+
+def test_every_prompt_is_the_prefix_of_the_example_that_trains_what_follows(name):
+    chat = CHATS[name]
+    turns = conversation(chat)
+    for i, turn in enumerate(turns[1:], start=1):
+        prompt = chat.context(turns[:i], turn.role)
+        found = trained(chat, turns[: i + 1], (turn.role,)).tokens.tolist()
+        assert found == [*prompt, *turn.tokens]
+
+
+def test_sampled_ids_are_trained_as_they_are_however_they_would_be_encoded(name):
+    chat = CHATS[name]
+    letters = [chat.tokenizer.encode(letter)[-1] for letter in 'pens']  # one token when encoded
+    odd = (*letters, chat.end_id)
+    turn = chat.sampled('attempt', odd, np.arange(5.0) - 9)
+    found = trained(chat, (*chat.question('How many?'), turn), ('attempt',))
+    assert found.tokens[found.loss_mask == 1].tolist() == list(odd)
+    assert found.old_logprobs[found.loss_mask == 1].tolist() == [-9, -8, -7, -6, -5]
+    quoted = chat.context((*chat.question('How many?'), turn), 'critique')
+    assert letters in [quoted[i : i + 4] for i in range(len(quoted))]
+
+
+def test_a_quoted_turn_has_no_end_token_and_keeps_its_steps_and_logprobs(name):
+    chat = CHATS[name]
+    question, attempt, critique, _ = conversation(chat)
+    attempt = chat.sampled('attempt', attempt.tokens, [-1.0] * len(attempt.tokens))
+    found = trained(chat, (question, attempt, critique), ('critique',))
+    body = (found.roles == records.ROLES.index('attempt')) & (found.steps > 0)
+    kept = int(body.sum())
+    assert found.tokens[body].tolist() == list(attempt.tokens[:kept])
+    assert kept < len(attempt.tokens) and chat.end_id not in attempt.tokens[:kept]
+    assert found.old_logprobs[body].tolist() == [-1.0] * kept
+    assert sorted(set(found.steps[body])) == [1, 2, 3]
+
+
+def test_an_attempt_cut_off_is_closed_for_the_next_reader_but_not_trained_to_end(name):
+    chat = CHATS[name]
+    cut = chat.sampled('attempt', chat.tokenizer.encode('3 + 14'), ())
+    turns = (*chat.question('How many?'), cut, chat.written('critique', 'Wrong'))
+    prompt = chat.context(turns, 'refinement')
+    assert chat.end_id in prompt[len(chat.context(turns[:1], 'attempt')) :]
+    found = trained(chat, turns[:2], ('attempt',))
+    assert found.tokens[found.loss_mask == 1].tolist() == list(cut.tokens)
+
+
+def test_text_comes_back_and_lines_are_steps(name):
+    chat = CHATS[name]
+    for role in chats.PLAYED:
+        turn = chat.written(role, TOLD[role])
+        assert chat.text(turn) == TOLD[role] and chat.finished(turn)
+        ends = itertools.pairwise((0, *turn.step_ends))
+        lines = [chat.tokenizer.decode(turn.tokens[a:b]).strip() for a, b in ends]
+        assert lines == [line for line in TOLD[role].split('\n') if line]
+
+
+def test_a_guide_belongs_to_the_question_s_message(name):
+    chat = CHATS[name]
+    turns = chat.question('How many?', guide='The answer is 3.')
+    told = chat.tokenizer.decode(chat.context(turns, 'attempt'))
+    assert 'How many?\n\nThe' in told.replace('\n\n ', '\n\n')
+    special = [
+        [t for t in chat.context(part, 'attempt') if t in chat.tokenizer.special_ids]
+        for part in (turns, turns[:1])
+    ]
+    assert special[0] == special[1]
+
+
+def test_a_guide_after_a_critique_shares_its_message_and_leaves_its_ids(name):
+    chat = CHATS[name]
+    turns = conversation(chat)[:3]
+    (_, guide) = chat.question('How many?', guide='Think.')
+    told = chat.rendered((*turns, guide), 'refinement')
+    critique, hint = told[2].body, told[3]
+    assert (
+        critique[: len(turns[2].tokens) - len(chat._ending)]
+        == turns[2].tokens[: -len(chat._ending)]
+    )
+    assert chat.tokenizer.decode(critique) == TOLD['critique'] + '\n\n'
+    assert hint == ((), guide.tokens)
+
+
+def test_special_tokens_typed_as_text_stay_text(name):
+    chat = CHATS[name]
+    special = chat.tokenizer.special_ids
+    hostile = ''.join(sorted(templates.SPECIALS)) + ' <unk> <pad> x'
+    turns = (*chat.question(hostile, guide=hostile), chat.written('attempt', hostile))
+    assert not special & {t for turn in turns[:2] for t in turn.tokens}
+    clean = (*chat.question('x', guide='x'), chat.written('attempt', 'x'))
+    both = [chat.context(told, 'critique') for told in (turns, clean)]
+    assert [t for t in both[0] if t in special] == [t for t in both[1] if t in special]
+    assert chat.text(turns[2]) == hostile
+
+
+def test_a_special_token_said_by_a_template_is_special_whatever_the_file_says():
+    gemma = read('gemma')
+    assert gemma.special('<start_of_turn>') in gemma.special_ids
+    assert gemma.special('<start_of_turn>') not in gemma.encode('<start_of_turn>')
+    assert gemma.encode('\n\n') != 2 * gemma.encode('\n')  # what else the file adds is text
+
+
+def test_overhead_bounds_what_stands_between_two_turns(name):
+    chat = CHATS[name]
+    turns = conversation(chat)
+    for role in chats.PLAYED:
+        stretches = chat.rendered(turns, role)[1:]
+        assert all(len(stretch.lead) <= chat.overhead for stretch in stretches)
+
+
+def test_the_house_s_own_template_reads_alike_for_both_players():
+    chat = chats.Chat(tokenizers.lab_tokenizer())
+    turns = (*chat.question('ben ?'), chat.written('attempt', 'ben : 3'))
+    assert chat.rendered(turns, 'critique') == chat.rendered(turns, 'refinement')
+    assert chat.overhead == 1
+
+
+def test_one_example_trains_one_player_under_a_family_s_template():
+    chat = CHATS['chatml']
+    with pytest.raises(ValueError, match="'chatml'.*different prompts"):
+        trained(chat, conversation(chat), chats.PLAYED)
+    with pytest.raises(ValueError, match='follow each other'):
+        chat.context(conversation(chat)[:2], 'refinement')
+
+
+def test_a_template_that_the_tokenizer_cannot_spell_is_refused():
+    with pytest.raises(ValueError, match=r"template 'llama3'.*'<\|begin_of_text\|>'.*nearest"):
+        chats.Chat(read('chatml'), templates.LLAMA3)
+    with pytest.raises(ValueError, match="template 'elenchus'.*'</s>'"):
+        chats.Chat(read('chatml'))
+
+
+def masked(chat, found):
+    """What is trained in an example: for each run of trained tokens, its text and its last id."""
+    runs = np.split(np.arange(len(found.tokens)), np.flatnonzero(np.diff(found.loss_mask)) + 1)
+    trained_runs = [found.tokens[run] for run in runs if found.loss_mask[run[0]]]
+    ended = [(chat.tokenizer.decode(run[:-1]), run[-1]) for run in trained_runs]
+    return [(text.removesuffix(' ') if len(chat._ending) > 1 else text, i) for text, i in ended]
+
+
+@pytest.mark.parametrize('name', ['chatml', 'llama2', 'llama3', 'mistral.model', 'gemma'])
+def test_gsm8k_is_trained_on_its_solutions_alone(name, shared_data):
+    chat = CHATS[name]
+    with (shared_data / 'gsm8k' / 'test.jsonl').open(encoding='utf-8') as lines:
+        for i, line in zip(range(20), lines, strict=False):
+            problem = problem_sets.problem_of(problem_sets.Gsm8k, line, id=str(i))
+            turns = (*chat.question(problem.question), chat.written('attempt', problem.solution))
+            found = trained(chat, turns, ('attempt',))
+            assert masked(chat, found) == [(problem.solution, chat.end_id)]
+            shown = chat.tokenizer.decode(found.tokens[found.loss_mask == 0])
+            assert problem.question in shown and problem.solution not in shown
+
+
+@pytest.mark.parametrize('name', ['chatml', 'llama2', 'llama3', 'mistral.model', 'gemma'])
+def test_mathcritique_trains_the_critic_on_critiques_and_the_actor_on_refinements(
+    name, shared_data
+):
+    chat = CHATS[name]
+    for record in critique_files.read(shared_data / 'mathcritique' / 'gsm8k.json')[:10]:
+        told = (record.response, record.critique, record.refinement)
+        written = map(chat.written, ('attempt', 'critique', 'refinement'), told)
+        turns = (*chat.question(record.question), *written)
+        critic = trained(chat, turns[:3], ('critique',))
+        actor = trained(chat, turns, ('refinement',))
+        assert masked(chat, critic) == [(record.critique, chat.end_id)]
+        assert masked(chat, actor) == [(record.refinement, chat.end_id)]
+        shown = chat.tokenizer.decode(critic.tokens[critic.loss_mask == 0])
+        assert record.question in shown and record.response in shown
+        ends = [(x.tokens[x.loss_mask == 0] == chat.end_id).sum() for x in (critic, actor)]
+        users = 'llama' in name or 'mistral' in name  # a user's message has the end token, or not
+        assert ends == ([0, 1] if users and name != 'llama3' else [1, 3])
+
+
+def test_the_whole_of_a_conversation_as_its_two_readers_see_it():
+    chat = CHATS['chatml']
+    turns = conversation(chat)
+    specials = {chat.tokenizer.special(s): s for s in ('<|im_start|>', '<|im_end|>')}
+
+    def shown(found):
+        texts = [specials.get(t, chat.tokenizer.decode([t])) for t in found.tokens.tolist()]
+        marks = zip(texts, found.loss_mask, strict=True)
+        return ''.join(f'[{text}]' if mark else text for text, mark in marks).replace('][', '')
+
+    question, attempt, critique, refinement = (TOLD[role] for role in TOLD)
+    user, assistant, end = '<|im_start|>user\n', '<|im_start|>assistant\n', '<|im_end|>'
+    assert shown(trained(chat, turns, ('attempt', 'refinement'))) == (
+        f'{user}{question}{end}\n{assistant}[{attempt}{end}]\n'
+        f'{user}{critique}{end}\n{assistant}[{refinement}{end}]'
+    )
+    assert shown(trained(chat, turns[:3], ('critique',))) == (
+        f'{user}{question}\n\n{attempt}{end}\n{assistant}[{critique}{end}]'
+    )

@@ -1,0 +1,241 @@
+"""Families against `transformers`' own numbers, and config.json there and back."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from model import config as config_lib
+from model import families, sharding, transformer
+from model.config import ModelConfig
+from sampling import engine, methods
+from tests import families as peers
+from tests import tiny
+from train import checkpoint
+
+FOLDER = pathlib.Path(__file__).parent
+GOLDEN = json.loads((FOLDER / 'families_golden.json').read_text())
+NUMERICS = {
+    'dtype': 'float32',
+    'param_dtype': 'float32',
+    'remat': 'none',
+    'scan_layers': True,
+    'logits_chunk': 64,
+}
+each = pytest.mark.parametrize('name', GOLDEN)
+
+
+def config_of(described):
+    family = families.described_by(described)
+    return ModelConfig(**family.read_config(described), **NUMERICS)
+
+
+@functools.cache
+def model_of(name):
+    """The model of a case, by the tables of its family."""
+    described, tensors = GOLDEN[name]['config'], GOLDEN[name]['tensors']
+    config = config_of(described)
+    model = checkpoint.abstract_model(config, sharding.make_mesh((8, 1, 1)))
+    shapes = {n: tuple(leaf.shape) for n, leaf in checkpoint.parameters(model).items()}
+    layers = range(config.num_layers)
+    values = peers.weights(
+        {n.format(i): shape for n, shape in tensors.items() for i in layers},
+        model_type=described['model_type'],
+    )
+    made = {n: np.zeros(shape, np.float32) for n, shape in shapes.items()}
+    for t in families.described_by(described).tensors(shapes):
+        assert values[t.name].shape == t.shape
+        made[t.parameter][... if t.layer is None else t.layer] = t.to_ours(values.pop(t.name))
+    assert not values
+    return checkpoint.with_parameters(model, jax.tree.map(jax.numpy.asarray, made))
+
+
+@tiny.jit
+def logits_of(model, tokens, positions, segments):
+    hidden, _ = model(tokens, positions, segments=segments)
+    return model.logits(hidden)
+
+
+def inputs():
+    tokens = peers.tokens().astype(np.int32)
+    positions = np.broadcast_to(np.arange(peers.LENGTH, dtype=np.int32), tokens.shape)
+    return tokens, positions
+
+
+def test_the_cases_are_those_that_the_script_writes():
+    assert list(GOLDEN) == list(peers.CASES)
+    assert {case['model_type'] for case in peers.CASES.values()} == set(families.FAMILIES)
+
+
+@each
+def test_logits_are_those_of_the_peer(name):
+    expected = np.load(FOLDER / 'families_golden.npz')[name]
+    tokens, positions = inputs()
+    found = logits_of(model_of(name), tokens, positions, np.ones_like(tokens))
+    np.testing.assert_allclose(found[:, peers.KEPT], expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize('name', ['mistral-window', 'gemma3'])
+def test_a_packed_row_with_padding_gives_the_logits_of_its_sequences_alone(name):
+    """Windows are within a sequence, not across what stands before it in the row."""
+    tokens, positions = inputs()
+    alone = logits_of(model_of(name), tokens, positions, np.ones_like(tokens))
+    half, cut = peers.LENGTH // 2, 15
+    packed, at, segments = tokens.copy(), positions.copy(), np.ones_like(tokens)
+    packed[0, half:], at[0, half:], segments[0, half:] = tokens[1, :half], positions[1, :half], 2
+    segments[1, cut:] = 0
+    for padding in (1, 2):
+        packed[1, cut:] = padding
+        together = np.asarray(logits_of(model_of(name), packed, at, segments))
+        np.testing.assert_allclose(together[0], np.concatenate(alone[:, :half]), atol=2e-5)
+        np.testing.assert_allclose(together[1, :cut], alone[1, :cut], atol=2e-5)
+
+
+@pytest.mark.parametrize('name', peers.GENERATING)
+def test_greedy_continuations_are_those_of_the_peer(name):
+    """By the engine, which decodes with its cache; the longest window is passed many times."""
+    prompts = peers.tokens()[:, : peers.PROMPT]
+    requests = [
+        engine.Request(i, tuple(map(int, p)), peers.GENERATED) for i, p in enumerate(prompts)
+    ]
+    shapes = engine.EngineSettings(
+        num_slots=2, max_length=peers.PROMPT + peers.GENERATED, chunk_steps=peers.GENERATED,
+        prompt_buckets=(12,), insert_rows=(2,), compact_slots=(), compact_lengths=(),
+    )  # fmt: skip
+    sampler = engine.Engine(shapes, stop_ids=(peers.VOCAB,))
+    made = sampler.generate(model_of(name), requests, method=methods.Greedy(()), seed=0)
+    assert [list(completion.tokens) for completion in made] == GOLDEN[name]['continued']
+
+
+@each
+def test_a_config_is_read_the_same_in_the_older_form_and_after_it_was_written(name):
+    config = config_of(GOLDEN[name]['config'])
+    assert config_of(peers.CASES[name]) == config
+    assert config_of(families.described_by(peers.CASES[name]).write_config(config)) == config
+
+
+@each
+def test_a_family_can_be_found_by_the_config_alone(name):
+    """Mistral without a window is a Llama; its tensors have the same names."""
+    expected = 'llama' if name == 'mistral' else peers.CASES[name]['model_type']
+    assert families.able_to_say(config_of(peers.CASES[name])).model_type == expected
+
+
+@each
+def test_tensors_go_back_to_what_they_were(name):
+    model = checkpoint.abstract_model(config_of(peers.CASES[name]), sharding.make_mesh((8, 1, 1)))
+    shapes = {n: tuple(leaf.shape) for n, leaf in checkpoint.parameters(model).items()}
+    for tensor in families.described_by(peers.CASES[name]).tensors(shapes):
+        values = np.random.default_rng(0).standard_normal(tensor.shape)
+        ours = tensor.to_ours(values)
+        assert ours.shape == shapes[tensor.parameter][tensor.layer is not None :]
+        np.testing.assert_array_equal(tensor.to_theirs(ours), values)
+
+
+LLAMA_3_1 = {
+    'model_type': 'llama', 'vocab_size': 128256, 'hidden_size': 4096, 'intermediate_size': 14336,
+    'num_hidden_layers': 32, 'num_attention_heads': 32, 'num_key_value_heads': 8,
+    'max_position_embeddings': 131072, 'rms_norm_eps': 1e-05, 'rope_theta': 500000.0,
+    'tie_word_embeddings': False, 'attention_bias': False, 'hidden_act': 'silu', 'mlp_bias': False,
+    'rope_scaling': {
+        'factor': 8.0, 'low_freq_factor': 1.0, 'high_freq_factor': 4.0,
+        'original_max_position_embeddings': 8192, 'rope_type': 'llama3',
+    },
+}  # fmt: skip
+GEMMA_3_1B = {
+    'model_type': 'gemma3_text', 'vocab_size': 262144, 'hidden_size': 1152,
+    'intermediate_size': 6912, 'num_hidden_layers': 26, 'num_attention_heads': 4,
+    'num_key_value_heads': 1, 'head_dim': 256, 'max_position_embeddings': 32768,
+    'rms_norm_eps': 1e-06, 'rope_theta': 1000000, 'rope_local_base_freq': 10000,
+    'rope_scaling': None, 'query_pre_attn_scalar': 256, 'sliding_window': 512,
+    'sliding_window_pattern': 6, 'attn_logit_softcapping': None, 'final_logit_softcapping': None,
+    'hidden_activation': 'gelu_pytorch_tanh', 'attention_bias': False,
+}  # fmt: skip
+QWEN_2_5_HALF_B = {
+    'model_type': 'qwen2', 'vocab_size': 151936, 'hidden_size': 896, 'intermediate_size': 4864,
+    'num_hidden_layers': 24, 'num_attention_heads': 14, 'num_key_value_heads': 2,
+    'max_position_embeddings': 32768, 'rms_norm_eps': 1e-06, 'rope_theta': 1000000.0,
+    'tie_word_embeddings': True, 'use_sliding_window': False, 'sliding_window': 32768,
+    'max_window_layers': 24, 'hidden_act': 'silu',
+}  # fmt: skip
+PUBLISHED = {
+    'Llama 3.1 8B': (LLAMA_3_1, 8_030_261_248, (0,)),
+    'Gemma 3 1B': (GEMMA_3_1B, 999_885_952, (512, 512, 512, 512, 512, 0)),
+    'Qwen 2.5 0.5B': (QWEN_2_5_HALF_B, 494_032_768, (0,)),
+    'Mistral 7B': (
+        {
+            'model_type': 'mistral', 'vocab_size': 32000, 'hidden_size': 4096,
+            'intermediate_size': 14336, 'num_hidden_layers': 32, 'num_attention_heads': 32,
+            'num_key_value_heads': 8, 'max_position_embeddings': 32768, 'rms_norm_eps': 1e-05,
+            'rope_theta': 10000.0, 'sliding_window': 4096, 'tie_word_embeddings': False,
+        },
+        7_241_732_096,
+        (4096,),
+    ),
+    'Qwen 3 0.6B': (
+        {
+            **QWEN_2_5_HALF_B, 'model_type': 'qwen3', 'hidden_size': 1024, 'head_dim': 128,
+            'intermediate_size': 3072, 'num_hidden_layers': 28, 'num_attention_heads': 16,
+            'num_key_value_heads': 8, 'attention_bias': False, 'sliding_window': None,
+        },
+        596_049_920,
+        (0,),
+    ),
+    'Gemma 2 2B': (
+        {
+            'model_type': 'gemma2', 'vocab_size': 256000, 'hidden_size': 2304,
+            'intermediate_size': 9216, 'num_hidden_layers': 26, 'num_attention_heads': 8,
+            'num_key_value_heads': 4, 'head_dim': 256, 'max_position_embeddings': 8192,
+            'rms_norm_eps': 1e-06, 'rope_theta': 10000.0, 'query_pre_attn_scalar': 256,
+            'sliding_window': 4096, 'attn_logit_softcapping': 50.0,
+            'final_logit_softcapping': 30.0, 'hidden_activation': 'gelu_pytorch_tanh',
+        },
+        2_614_341_888,
+        (4096, 0),
+    ),
+}  # fmt: skip
+"""config.json of published models, their numbers of parameters, and their windows."""
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_published_models_have_their_number_of_parameters(name):
+    described, parameters, windows = PUBLISHED[name]
+    config = config_of(described)
+    assert config_lib.num_parameters(config) == parameters
+    assert config.windows == windows
+    assert config_of(families.described_by(described).write_config(config)) == config
+
+
+def test_what_the_model_cannot_do_is_an_error_that_names_the_key():
+    for changes, message in (
+        ({'attention_bias': True}, 'attention_bias=True; nearest read: False'),
+        ({'hidden_act': 'relu'}, "hidden_act='relu'; nearest read: 'silu'"),
+        ({'rope_scaling': {'rope_type': 'yarn'}}, "rope_type='yarn' is not known"),
+        ({'model_type': 'gemma'}, "model_type='gemma' is none of .*; nearest: 'gemma"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            config_of(LLAMA_3_1 | changes)
+    with pytest.raises(ValueError, match="a llama config.json without 'vocab_size'"):
+        config_of({'model_type': 'llama'})
+
+
+def test_a_config_that_no_family_has_is_an_error_that_names_the_fields():
+    config = config_of(LLAMA_3_1)
+    with pytest.raises(ValueError, match=r'llama cannot have layer_windows=\(4, 0'):
+        families.FAMILIES['llama'].write_config(dataclasses.replace(config, windows=(4, 0)))
+    with pytest.raises(ValueError, match='no family can have this model: llama cannot have post_n'):
+        families.able_to_say(dataclasses.replace(config, post_norms=True))
+
+
+def test_the_layers_of_a_pattern_cut_short_keep_their_windows():
+    config = config_of(GEMMA_3_1B)
+    assert config.layer_windows[-3:] == (0, 512, 512)
+    short = dataclasses.replace(config, num_layers=3)
+    family = families.FAMILIES['gemma3_text']
+    assert family.write_config(short)['layer_types'] == ['sliding_attention'] * 3
+    abstract = jax.eval_shape(lambda: transformer.init_model(short, jax.random.key(0)))
+    assert family.tensors({n: leaf.shape for n, leaf in checkpoint.parameters(abstract).items()})

@@ -1,0 +1,205 @@
+"""Conversion there and back: bit for bit, all tensors accounted for, nothing half written."""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from data import tensor_files
+from model import families, sharding
+from scripts import convert
+from tests import families as peers
+from tests import tiny
+from train import checkpoint
+
+GOLDEN = json.loads(
+    (pathlib.Path(__file__).parents[1] / 'model' / 'families_golden.json').read_text()
+)
+HUGE = 10**9
+
+
+def shapes_of(name):
+    told = GOLDEN[name]
+    layers = range(told['config']['num_hidden_layers'])
+    return {n.format(i): tuple(shape) for n, shape in told['tensors'].items() for i in layers}
+
+
+def write(folder, name, described=None):
+    """A model folder of `transformers` with all that lies in one; returns its tensors."""
+    tensors = peers.write(folder, described or peers.CASES[name], shapes_of(name))
+    (folder / 'tokenizer.json').write_text('{"a": "tokenizer"}')
+    (folder / 'tokenizer_config.json').write_text('{}')
+    (folder / 'chat_template.jinja').write_text('{{ messages }}')
+    (folder / 'generation_config.json').write_text('{"eos_token_id": [3, 4]}')
+    (folder / 'README.md').write_text('not carried')
+    return tensors
+
+
+def read(folder):
+    found = tensor_files.find(folder)
+    return {name: tensor_files.read(name, found[name]) for name in found}
+
+
+def assert_same_tensors(actual, expected):
+    assert actual.keys() == expected.keys()
+    for name, values in expected.items():
+        assert actual[name].dtype == values.dtype and actual[name].shape == values.shape, name
+        assert actual[name].tobytes() == values.tobytes(), name
+
+
+@pytest.mark.parametrize(
+    ('name', 'dtype', 'mesh'),
+    [
+        ('qwen2-window', 'float32', None),
+        ('gemma3', 'bfloat16', None),
+        ('llama3', 'float32', (2, 4, 1)),
+    ],
+)
+def test_importing_and_exporting_is_bit_identical_and_carries_the_files(
+    tmp_path, name, dtype, mesh
+):
+    mesh = sharding.make_mesh(mesh) if mesh else tiny.one_device()
+    source = tmp_path / 'theirs'
+    tensors = write(source, name)
+    if dtype == 'bfloat16':
+        tensors = {n: values.astype(tensor_files.DTYPES['BF16']) for n, values in tensors.items()}
+        safetensors.numpy.save_file(tensors, source / 'model.safetensors')
+    told = convert.import_model(source, tmp_path / 'ours', dtype=None, mesh=mesh)
+    assert f'{sum(v.size for v in tensors.values()):,} parameters' in told
+    convert.export_model(
+        tmp_path / 'ours', tmp_path / 'back', files=None, mesh=mesh, file_bytes=HUGE
+    )
+    assert_same_tensors(read(tmp_path / 'back'), tensors)
+    carried = {'tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja'}
+    carried |= {'generation_config.json'}
+    there = {path.name for path in (tmp_path / 'back').iterdir()}
+    assert there == carried | {'config.json', 'model.safetensors'}
+    for file in carried:
+        assert (tmp_path / 'back' / file).read_bytes() == (source / file).read_bytes()
+    described = json.loads((tmp_path / 'back' / 'config.json').read_text())
+    assert described.pop('torch_dtype') == dtype
+    family = families.described_by(described)
+    assert family.read_config(described) == family.read_config(peers.CASES[name])
+    _, fingerprint = checkpoint.read_description(tmp_path / 'ours')
+    assert len(fingerprint) == 12
+
+
+def test_several_files_are_read_and_written_with_an_index(tmp_path):
+    tensors = write(tmp_path / 'one', 'llama2')
+    convert.import_model(tmp_path / 'one', tmp_path / 'ours', dtype=None, mesh=tiny.one_device())
+    export = {'files': None, 'mesh': tiny.one_device()}
+    convert.export_model(tmp_path / 'ours', tmp_path / 'many', **export, file_bytes=8000)
+    files = sorted((tmp_path / 'many').glob('*.safetensors'))
+    assert len(files) > 3 and files[0].name == f'model-00001-of-{len(files):05d}.safetensors'
+    for path in files:
+        held = safetensors.numpy.load_file(path)
+        assert len(held) == 1 or sum(values.nbytes for values in held.values()) <= 8000
+    assert_same_tensors(read(tmp_path / 'many'), tensors)
+    convert.import_model(tmp_path / 'many', tmp_path / 'again', dtype=None, mesh=tiny.one_device())
+    convert.export_model(tmp_path / 'again', tmp_path / 'whole', **export, file_bytes=HUGE)
+    assert_same_tensors(safetensors.numpy.load_file(tmp_path / 'whole/model.safetensors'), tensors)
+    files[1].unlink()
+    with pytest.raises(ValueError, match=f'{files[1].name} is no safetensors file'):
+        tensor_files.find(tmp_path / 'many')
+    index = json.loads((tmp_path / 'many' / tensor_files.INDEX).read_text())
+    index['weight_map'] = dict.fromkeys(index['weight_map'], files[0].name)
+    (tmp_path / 'many' / tensor_files.INDEX).write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r'names a file without it for: .*model\.norm\.weight'):
+        tensor_files.find(tmp_path / 'many')
+
+
+def test_every_wrong_tensor_is_named_and_nothing_is_written(tmp_path):
+    source = tmp_path / 'theirs'
+    tensors = write(source, 'llama3')
+    del tensors['model.norm.weight'], tensors['model.layers.1.mlp.up_proj.weight']
+    tensors['lm_head.weight'] = tensors['model.embed_tokens.weight'] + 1
+    tensors['model.layers.0.self_attn.q_proj.weight'] = np.zeros((24, 32), np.float32)
+    tensors['model.layers.0.self_attn.rotary_emb.inv_freq'] = np.zeros(4, np.float32)
+    safetensors.numpy.save_file(tensors, source / 'model.safetensors')
+    with pytest.raises(ValueError) as error:
+        convert.import_model(source, tmp_path / 'ours', dtype=None, mesh=tiny.one_device())
+    assert str(error.value) == (
+        'tensors that config.json does not account for: '
+        'missing: model.layers.1.mlp.up_proj.weight, model.norm.weight; '
+        'left over: lm_head.weight; '
+        'misshaped: model.layers.0.self_attn.q_proj.weight (24, 32), not (32, 24)'
+    )
+    assert not (tmp_path / 'ours').exists()
+
+
+def test_other_dtypes_are_converted_only_where_that_is_said(tmp_path):
+    source = tmp_path / 'theirs'
+    tensors = write(source, 'llama3')
+    tensors['model.norm.weight'] = tensors['model.norm.weight'].astype(np.float16)
+    safetensors.numpy.save_file(tensors, source / 'model.safetensors')
+    with pytest.raises(ValueError, match=r"of \['F16', 'F32'\]: say --dtype=float32 \(exact\)"):
+        convert.import_model(source, tmp_path / 'ours', dtype=None, mesh=tiny.one_device())
+    convert.import_model(source, tmp_path / 'ours', dtype='bfloat16', mesh=tiny.one_device())
+    config, fingerprint = checkpoint.read_description(tmp_path / 'ours')
+    assert (config.dtype, config.param_dtype) == ('bfloat16', 'bfloat16')
+    model = checkpoint.load_model(
+        tmp_path / 'ours', config, mesh=tiny.one_device(), tokenizer_fingerprint=fingerprint
+    )
+    np.testing.assert_array_equal(
+        model.final_norm.scale[...],
+        tensors['model.norm.weight'].astype(tensor_files.DTYPES['BF16']),
+    )
+
+
+def test_a_model_of_our_own_is_exported_in_the_family_that_can_say_it(tmp_path):
+    config = dataclasses.replace(tiny.CONFIG, qk_norm=True, max_length=16)
+    model = checkpoint.place(tiny.make_model(config), tiny.one_device())
+    checkpoint.save_model(tmp_path / 'ours', model, tokenizer_fingerprint='abc')
+    beside = tmp_path / 'beside'
+    beside.mkdir()
+    (beside / 'tokenizer.model').write_bytes(b'pieces')
+    convert.export_model(
+        tmp_path / 'ours',
+        tmp_path / 'theirs',
+        files=beside,
+        mesh=tiny.one_device(),
+        file_bytes=HUGE,
+    )
+    described = json.loads((tmp_path / 'theirs' / 'config.json').read_text())
+    assert described['architectures'] == ['Qwen3ForCausalLM']
+    assert described['max_position_embeddings'] == 16
+    assert (tmp_path / 'theirs' / 'tokenizer.model').read_bytes() == b'pieces'
+    convert.import_model(
+        tmp_path / 'theirs', tmp_path / 'again', dtype=None, mesh=tiny.one_device()
+    )
+    config, fingerprint = checkpoint.read_description(tmp_path / 'again')
+    again = checkpoint.load_model(
+        tmp_path / 'again', config, mesh=tiny.one_device(), tokenizer_fingerprint=fingerprint
+    )
+    for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(model), strict=True):
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+    (beside / 'config.json').write_text(json.dumps(described | {'max_position_embeddings': 999}))
+    convert.export_model(
+        tmp_path / 'ours', tmp_path / 'long', files=beside, mesh=tiny.one_device(), file_bytes=HUGE
+    )
+    assert json.loads((tmp_path / 'long' / 'config.json').read_text()) == described | {
+        'max_position_embeddings': 999
+    }
+
+
+def test_folders_that_cannot_be_used_are_refused(tmp_path):
+    mesh = tiny.one_device()
+    with pytest.raises(ValueError, match=r'nothing has no config\.json'):
+        convert.import_model(tmp_path / 'nothing', tmp_path / 'ours', dtype=None, mesh=mesh)
+    write(tmp_path / 'theirs', 'llama3')
+    (tmp_path / 'ours').mkdir()
+    (tmp_path / 'ours' / 'mine').write_text('kept')
+    with pytest.raises(ValueError, match='ours exists already'):
+        convert.import_model(tmp_path / 'theirs', tmp_path / 'ours', dtype=None, mesh=mesh)
+    (tmp_path / 'theirs' / 'model.safetensors').unlink()
+    with pytest.raises(ValueError, match='has neither model.safetensors nor'):
+        convert.import_model(tmp_path / 'theirs', tmp_path / 'new', dtype=None, mesh=mesh)
+    with pytest.raises(ValueError, match='no model at'):
+        convert.export_model(
+            tmp_path / 'nothing', tmp_path / 'new', files=None, mesh=mesh, file_bytes=HUGE
+        )
+    assert not (tmp_path / 'new').exists()

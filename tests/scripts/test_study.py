@@ -1,0 +1,98 @@
+"""Studies: what their tables and plots read, and what a study runs."""
+
+import json
+import types
+
+import pytest
+
+from configs import critics, findings, reinforcement
+from scripts import run as whole
+from scripts import study, workspace
+from train import settings
+
+LEVELS = {name: [0.5, 0.4, 0.6] for name in ('all', '1', '2', '3', '4', '5')}
+SHARES = dict.fromkeys(LEVELS, 0.2)
+
+
+def improved(right):
+    """What an improvement stage tells, as far as the study of findings reads it."""
+    told = {
+        'accuracy': {'attempt': LEVELS | {'4': [right, 0, 1], '5': [right / 2, 0, 1]}},
+        'coverage': LEVELS,
+        'spurious': None,
+        'exploration': {'coverage': SHARES, 'distinct': SHARES, 'tokens': 1000},
+        'kept': 7,
+        'kept_share': SHARES,
+        'kept_spurious': 0.1,
+        'tokens_sampled': 2000,
+    }
+    return told | {'rounds': [told, told | {'kept': 9}]}
+
+
+def evaluated():
+    """What the stage `evaluate` tells, as far as the studies read it."""
+    point = {'accuracy': {'all': [0.9, 0.8, 1.0]}}
+    return {
+        'critic': {'discriminability': None, 'found': 0.5, 'passed': 0.6, 'first_error_f1': 0.7},
+        'accuracy': {'attempt': LEVELS, 'refined': LEVELS},
+        'difference': {'refined-attempt': LEVELS},
+        'curves': {'oracle majority (upper bound)': [point]},
+    }
+
+
+def test_a_path_leads_through_summaries_and_means():
+    told = {'a': {'x': 1}, 'b': {'y': {'4': [0.2, 9], '5': [0.4, 9]}, 'none': None}}
+    assert study.figure(told, ('a', 'x')) == 1
+    assert study.figure(told, ('last', 'y', ('4', '5'), 0)) == pytest.approx(0.3)
+    assert study.figure(told, ('b', 'none', 0)) != study.figure(told, ('b', 'none', 0))
+    with pytest.raises(ValueError, match=r"nothing at \('b', 'z'\); nearest: 'y'"):
+        study.figure(told, ('b', 'z', '4'))
+
+
+def test_rows_and_points_are_scaled():
+    runs = {'base': {}, 'vanilla': improved(0.4)}
+    shown = settings.build(study.Comparison, findings.get_config('smoke').comparison)
+    table = {row.name: study.cell(row, runs) for row in shown.table}
+    assert table['hard right, %'] == pytest.approx(30) and table['kept'] == 7
+    assert table['hard kept, %'] == pytest.approx(40) and table['thousand tokens'] == 2
+    by_round, *_, by_tokens = (study.points(panel, runs) for panel in shown.panels)
+    assert by_round == [(1, pytest.approx(30)), (2, pytest.approx(30))]
+    assert by_tokens == [(1000, pytest.approx(20))] * 2
+    row = settings.build(study.Row, critics.row('gain', ('evaluate', 'x'), minus=('evaluate', 'y')))
+    assert study.cell(row, {'evaluate': {'x': 0.5, 'y': 0.2}}) == pytest.approx(30)
+
+
+@pytest.mark.parametrize(
+    ('described', 'told'),
+    [(critics, evaluated()), (findings, improved(0.4)), (reinforcement, evaluated())],
+)
+def test_a_study_runs_every_arm_on_the_shared_stages(tmp_path, monkeypatch, described, told):
+    ran = []
+
+    def opened(config, workdir, *, verifier):
+        folder = lambda stage: workdir / 'stages' / f'{config.stages.index(stage):02d}-{stage}'  # noqa: E731
+        return types.SimpleNamespace(config=config, workdir=workdir, stage_folder=folder)
+
+    def run(opened):
+        stages = opened.config.stages
+        new = [stage for stage in stages if not opened.stage_folder(stage).exists()]
+        ran.append((opened.workdir.name, tuple(new)))
+        for stage in new:
+            opened.stage_folder(stage).mkdir(parents=True)
+        summary = {opened.stage_folder(stage).name: told for stage in stages}
+        workspace.write_json(opened.workdir / 'summary.json', {'stages': summary})
+
+    monkeypatch.setattr(study, 'Workspace', opened)
+    monkeypatch.setattr(whole, 'run', run)
+    config = described.get_config('smoke')
+    for arm in list(config.arms)[3:]:
+        del config.arms[arm]
+    study.study(config, tmp_path, None)
+    (first, shared), *arms = ran
+    assert (first, shared) == ('shared', config.shared)
+    assert [name for name, _ in arms] == [arm.replace(' ', '_') for arm in config.arms]
+    assert all(new and not set(new) & set(config.shared) for _, new in arms)
+    made = json.loads((tmp_path / 'study.json').read_text())
+    assert set(made['arms']) == set(config.arms)
+    assert (tmp_path / 'study.md').read_text().count('\n') == 2 + len(config.arms)
+    assert (tmp_path / 'study.png').read_bytes().startswith(b'\x89PNG')

@@ -1,0 +1,203 @@
+"""Plans: what is counted exactly is what JAX allocates; what cannot fit is told what does."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from model import cache as cache_lib
+from model import lora, memory, sharding, weights
+from model.config import ModelConfig
+from sampling.engine import EngineSettings
+from tests import tiny
+from train import optimizer as optimizers
+from train import plan, supervised
+from train.state import init_state
+
+CONFIG = tiny.EVERYTHING
+ADAMW = optimizers.OptimizerSettings(
+    'adamw', 1e-3, 1e-3, 'constant', 0.0, 0.0, 0.9, 0.999, 1.0
+)  # fmt: skip
+WHOLE = lora.LoraSettings(0, 1.0, ())
+ADAPTED = lora.LoraSettings(2, 4.0, ('query', 'out', 'up', 'down'))
+ENGINE = EngineSettings(16, 64, 8, (32,), (8,), (), ())
+LLAMA = ModelConfig(
+    vocab_size=128256, num_layers=32, embed_dim=4096, mlp_dim=14336, num_heads=32, num_kv_heads=8,
+    head_dim=128, max_length=4096, rope_theta=5e5, norm_epsilon=1e-5, qkv_bias=False,
+    qk_norm=False, tie_embeddings=False, activation='silu', dtype='bfloat16',
+    param_dtype='float32', remat='full', scan_layers=True, logits_chunk=128,
+)  # fmt: skip
+
+
+def training(settings=WHOLE, *, rows=16, length=32, optimizer=ADAMW, **changes):
+    return plan.Training(
+        name='actor', optimizer=optimizer, lora=settings, objective=supervised.SFT,
+        transform=supervised.IDENTITY, rows=rows, length=length,
+        **{'num_microbatches': 1, 'others': 0, **changes},
+    )  # fmt: skip
+
+
+def run_of(*trainings, model=CONFIG, mesh=(2, 2, 2), quantize='none', engine=ENGINE):
+    sampling = plan.Sampling(engine, trainings[0])
+    return plan.Run(model, mesh, quantize, trainings, sampling)
+
+
+def held(tree):
+    """Bytes that the first device holds of a tree of arrays."""
+    first = jax.devices()[0]
+    return sum(
+        shard.data.nbytes
+        for leaf in jax.tree.leaves(tree)
+        for shard in leaf.addressable_shards
+        if shard.device == first
+    )
+
+
+@pytest.mark.parametrize('shape', [(2, 2, 2), (1, 8, 1)], ids=str)
+@pytest.mark.parametrize('name', ['adamw', 'muon'])
+def test_weights_and_optimizer_state_are_counted_as_jax_allocates_them(shape, name):
+    mesh, optimizer = sharding.make_mesh(shape), dataclasses.replace(ADAMW, name=name)
+    config = dataclasses.replace(CONFIG, num_heads=8, num_kv_heads=8, vocab_size=64)
+    for settings, kind in ((WHOLE, 'none'), (ADAPTED, 'int8')):
+        shapes, frozen = plan.abstract_state(config, settings, optimizer, kind)
+        real = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), (shapes, frozen))
+        placed = [
+            jax.device_put(x, sharding.shardings(x, mesh)) for x in real if x is not None
+        ]  # fmt: skip
+        own, of_optimizer, base = plan.state_bytes(
+            run_of(training(settings), model=config, mesh=shape, quantize=kind),
+            training(settings, optimizer=optimizer),
+            memory.abstract_mesh(shape),
+        )
+        assert own == held(placed[0].model)
+        assert own + of_optimizer == held(placed[0])
+        assert base == (held(placed[1]) if settings.rank else 0)
+
+
+def test_the_abstract_state_is_the_real_one():
+    model = tiny.make_model(CONFIG)
+    real = init_state(model, optimizers.make_optimizer(ADAMW, num_steps=1))
+    shapes, frozen = plan.abstract_state(CONFIG, WHOLE, ADAMW, 'none')
+    assert jax.tree.structure(real) == jax.tree.structure(shapes) and frozen is None
+    alike = jax.tree.map(lambda x, y: x.shape == y.shape and x.dtype == y.dtype, real, shapes)
+    assert all(jax.tree.leaves(alike))
+
+
+def test_a_cache_is_counted_as_jax_allocates_it():
+    mesh = sharding.make_mesh((2, 2, 2))
+    with jax.set_mesh(mesh):
+        cache = jax.jit(lambda: cache_lib.init_cache(CONFIG, batch=8, length=5))()
+    assert memory.cache_bytes(CONFIG, batch=8, length=5, mesh=mesh) == held(cache)
+    whole = memory.cache_bytes(CONFIG, batch=7, length=5, mesh=mesh)  # rows that do not divide
+    assert whole == cache_lib.cache_bytes(CONFIG, batch=7, length=5) // 2
+
+
+def test_four_bits_count_as_half_a_byte():
+    model = jax.eval_shape(lambda: weights.quantize(tiny.make_model(CONFIG), 'nf4'))
+    gate = model.blocks.mlp.gate.get_value().qvalue
+    one = memory.abstract_mesh((1, 1, 1))
+    assert memory.array_bytes({'gate': gate}, one) == gate.size // 2
+
+
+def activations(mesh=(1, 1, 1), rows=8, length=32, **changes):
+    config = dataclasses.replace(CONFIG, **changes)
+    return memory.activation_bytes(
+        config, rows=rows, length=length, mesh=memory.abstract_mesh(mesh)
+    )
+
+
+def test_recomputing_more_keeps_less():
+    kept = [activations(remat=remat)['kept'] for remat in ('none', 'dots', 'full')]
+    assert kept[0] > 2 * kept[1] > 4 * kept[2] > 0
+    assert activations(remat='none')['layer'] < activations(remat='full')['layer']
+
+
+def test_activations_grow_with_rows_and_shrink_with_devices():
+    for name, value in activations().items():
+        assert activations(rows=16)[name] == 2 * value
+        assert activations(mesh=(2, 1, 1))[name] == activations(mesh=(1, 2, 1))[name] == value // 2
+    assert activations(mesh=(1, 1, 2))['logits'] == activations()['logits'] // 2
+    assert activations(length=64)['layer'] > 2 * activations()['layer']  # attention's square
+
+
+def traffic(mesh, **changes):
+    options = {'rows': 16, 'length': 32, 'num_microbatches': 1, 'trained_bytes': 1000}
+    return memory.collective_bytes(
+        CONFIG, mesh=memory.abstract_mesh(mesh), **options | changes
+    )  # fmt: skip
+
+
+def test_an_axis_of_one_device_sends_nothing():
+    assert not any(traffic((1, 1, 1)).values())
+    for axis, mesh in (('data', (8, 1, 1)), ('fsdp', (1, 8, 1)), ('tensor', (1, 1, 2))):
+        sent = traffic(mesh)
+        assert all(bool(sent[name]) == name.startswith(axis) for name in sent)
+
+
+def test_traffic_is_counted_from_shapes():
+    sent = traffic((1, 4, 1))
+    matrices = 2 * (16 * 4 * 2 * (4 + 2) + 3 * 16 * 24)
+    assert sent['fsdp all-gather'] == 2 * (matrices * 4 + 48 * 16 * 8) * 3 // 4
+    assert sent['fsdp reduce-scatter'] == 1000 * 4 * 3 // 4
+    assert traffic((1, 4, 1), num_microbatches=3)['fsdp all-gather'] == 3 * sent['fsdp all-gather']
+    assert traffic((1, 1, 2))['tensor all-reduce'] == 2 * 2 * 4 * (16 * 32 * 16 * 4) // 2
+    assert traffic((8, 1, 1))['data all-reduce'] == 2 * 1000 * 7 // 8
+
+
+@pytest.mark.parametrize(
+    ('name', 'chips', 'gib', 'slice_name'),
+    [
+        ('v5e-256', 256, 16, 'v5e:16x16'),
+        ('v5p-128', 64, 95, 'v5p:4x4x4'),
+        ('v6e-8', 8, 32, 'v6e:2x4'),
+        ('v4-16', 8, 32, 'v4:2x2x2'),
+        ('8xh100', 8, 80, None),
+        ('1xh100', 1, 80, None),
+    ],
+)
+def test_machines_are_known_by_name(name, chips, gib, slice_name):
+    machine = plan.topology(name)
+    assert (machine.num_chips, machine.bytes) == (chips, gib * memory.GIB)
+    assert slice_name in (None, plan.slice_name(machine))
+    assert plan.larger(machine) == plan.topology(plan.larger(machine).name)
+
+
+@pytest.mark.parametrize('name', ['v5e', 'v7x-8', 'h100', '8xh1000', 'v5p-1', ''])
+def test_an_unknown_machine_is_refused_with_the_nearest(name):
+    with pytest.raises(ValueError, match=rf'topology={name!r} is none of .*; nearest: '):
+        plan.topology(name)
+
+
+def test_this_machine_is_one():
+    machine = plan.topology('cpu')
+    assert machine.num_chips == jax.device_count() and machine.bytes > 2**27
+
+
+def test_the_paper_s_model_does_not_fit_eight_chips_and_is_told_what_does():
+    fit = training(rows=256, length=4096)
+    run = run_of(fit, model=LLAMA, mesh=(1, -1, 1), engine=EngineSettings(
+        256, 4096, 8, (1024,), (256,), (), ()))  # fmt: skip
+    machine = plan.topology('v6e-8')
+    assert not plan.fits(plan.phases(run, machine), machine)
+    fitting, larger = plan.nearest_fit(run, machine)
+    assert plan.fits(plan.phases(fitting, larger), larger)
+    assert larger.num_chips > 8 and larger.chip == 'v6e'
+    assert fitting.trainings[0].rows == 256 and fitting.model.vocab_size == 128256
+
+
+def test_adapters_need_less_than_all_weights_and_a_quantized_base_less_still():
+    machine = plan.topology('1xh100')
+    totals = []
+    for settings, kind in ((WHOLE, 'none'), (ADAPTED, 'none'), (ADAPTED, 'int8'), (ADAPTED, 'nf4')):
+        run = run_of(training(settings), model=LLAMA, mesh=(1, 1, 1), quantize=kind)
+        phase = plan.phases(run, machine)['actor']
+        totals.append(phase.total)
+    assert totals == sorted(totals, reverse=True) and len(set(totals)) == 4
+    assert totals[0] > 4 * 4 * 8e9 + 4 * 8e9  # weights twice, moments, gradients
+
+
+def test_a_mesh_that_does_not_cover_the_chips_is_refused():
+    with pytest.raises(ValueError, match=r'mesh=\(3, 1, 1\) does not divide the 8 chips'):
+        plan.fill_mesh((3, 1, 1), 8)
+    assert plan.fill_mesh((2, -1, 2), 8) == (2, 2, 2)
