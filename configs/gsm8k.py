@@ -90,6 +90,18 @@ DATA = {
 }
 
 
+REINFORCE = {
+    **lab.REINFORCE,
+    'num_steps': 100,
+    'num_problems': 32,
+    'length': 512,
+    'critic_length': 800,
+    'overlong_tokens': 32,
+    'checkpoint_every': 20,
+    'optimizer': lab.optimizer(0.0003, schedule='constant'),
+}
+
+
 def fit(num_steps: int, learning_rate: float, **changes) -> dict:
     return {'num_steps': num_steps, 'optimizer': lab.optimizer(learning_rate, **changes)}
 
@@ -154,16 +166,7 @@ def stages() -> dict:
             'fit': fit(200, 0.003),
             'lora': lab.lora(),
         },
-        'reinforce': {
-            **lab.REINFORCE,
-            'num_steps': 100,
-            'num_problems': 32,
-            'length': 512,
-            'critic_length': 800,
-            'overlong_tokens': 32,
-            'checkpoint_every': 20,
-            'optimizer': lab.optimizer(0.0003, schedule='constant'),
-        },
+        'reinforce': REINFORCE,
     }
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from configs import lab as lab_config
 from data import critiques, lab
-from model import sharding
+from model import lora, sharding
 from sampling import engine, episodes, methods, search, steps
 from tests import scripted, tiny
 from train import metrics, reinforce, rollouts, settings
@@ -68,12 +68,12 @@ def players():
     return search.Players(sampler, actor, critic, scripted.judge, critiques.LAB)
 
 
-def run(folder, trained, **changes):
+def run(folder, trained, *, given=None, **changes):
     """(models, totals, rows of metrics)."""
     writer = metrics.Writer(folder, tensorboard=folder / 'board')
     with jax.set_mesh(mesh()), writer:
         models, totals = reinforce.reinforce(
-            players(),
+            given or players(),
             PROBLEMS,
             trained=trained,
             settings=settings_of(**changes),
@@ -92,6 +92,7 @@ def mesh():
     return jax.make_mesh((1, 1, 1), sharding.AXES, axis_types=axis_types, devices=jax.devices()[:1])
 
 
+PLAIN = {'advantage__step_coef': 0.0}
 BOTH = {
     'turns__episode': 'correction',
     'turns__progress': 10.0,
@@ -145,6 +146,20 @@ def test_the_sampler_and_the_trainer_agree(both):
         for player in ('actor', 'critic'):
             assert row[f'sampler/{player}/gap_max'] < 1e-4
             assert row[f'loss/{player}/ratio'] == pytest.approx(1, abs=0.1)
+
+
+def test_adapters_learn_alone_and_the_reference_is_the_player_with_those_it_had(tmp_path):
+    how = lora.Adaptation(lora.LoraSettings(2, 4.0, ('query', 'down')), '', '', 'none')
+    adapters = lora.init_adapters(CONFIG, how, jax.random.key(0))
+    actor = lora.attach(players().actor, adapters)
+    given = dataclasses.replace(players(), actor=actor)
+    changes = {'objective__kl': 'k3', 'objective__kl_coef': 0.05, 'num_steps': 2}
+    models, _, rows = run(tmp_path, ('actor',), given=given, **changes, **PLAIN)
+    trained, base = lora.split(models['actor'])
+    jax.tree.map(np.testing.assert_array_equal, base, players().actor)
+    assert any(np.any(x != 0) for x in jax.tree.leaves(trained.b))
+    assert rows[0]['loss/kl'] == pytest.approx(0, abs=1e-6) and rows[1]['loss/kl'] > 1e-6
+    assert all(row['sampler/gap_max'] < 1e-4 for row in rows)
 
 
 def test_metrics_tell_levels_parts_and_what_was_refilled(both):
