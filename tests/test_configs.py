@@ -103,6 +103,11 @@ def test_a_config_says_everything_and_nothing_else(name):
     assert settings.build(run_settings.RunSettings, again) == built(name)
 
 
+@each
+def test_its_shapes_hold_the_longest_turns_after_a_short_question(name):
+    run_settings.check_lengths(built(name), 8)
+
+
 @pytest.mark.parametrize('variant', ['default', 'smoke'])
 @pytest.mark.parametrize('described', [critics, findings, reinforcement])
 def test_every_arm_of_a_study_is_a_run(described, variant):
