@@ -103,6 +103,18 @@ EVALUATE = {
 }
 
 
+REINFORCE = {
+    **lab.REINFORCE,
+    'num_steps': 100,
+    'num_problems': 32,
+    'length': 512,
+    'critic_length': 800,
+    'overlong_tokens': 32,
+    'checkpoint_every': 20,
+    'optimizer': lab.optimizer(0.0003, schedule='constant'),
+}
+
+
 def fit(num_steps: int, learning_rate: float, **changes) -> dict:
     return {'num_steps': num_steps, 'optimizer': lab.optimizer(learning_rate, **changes)}
 
@@ -163,14 +175,7 @@ def stages() -> dict:
             'fit': fit(200, 0.003),
             'lora': lab.lora(),
         },
-        'reinforce': {
-            **lab.REINFORCE,
-            'num_steps': 100,
-            'num_problems': 32,
-            'length': 512,
-            'checkpoint_every': 20,
-            'optimizer': lab.optimizer(0.0003, schedule='constant'),
-        },
+        'reinforce': REINFORCE,
     }
 
 
@@ -225,6 +230,7 @@ def tiny(config: ConfigDict) -> ConfigDict:
     config.reinforce.update(
         {'num_steps': 4, 'num_problems': 4, 'num_samples': 4, 'length': 480, 'checkpoint_every': 2}
     )
+    config.reinforce.critic_length = 736
     return config
 
 

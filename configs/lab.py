@@ -118,28 +118,92 @@ CRITIQUE = {
     'level_balance': 0.0,
 }
 
-REINFORCE = {
-    'num_steps': 12,
-    'num_problems': 16,
-    'num_samples': 8,
-    'length': 128,
-    'advantage': 'grpo',
-    'epsilon': 1e-4,
-    'outcome_coef': 1.0,
-    'step_coef': 0.5,
-    'checkpoint_every': 10,
-    'objective': {
-        'surrogate': 'clip',
+OBJECTIVES = {
+    'sft': {
+        'surrogate': 'logprob',
         'ratio': 'token',
         'on_policy': True,
-        'clip_low': 0.2,
-        'clip_high': 0.2,
-        'average': 'sequence',
+        'clip_low': 0.0,
+        'clip_high': 0.0,
+        'average': 'token',
         'constant_length': 0,
         'kl': 'none',
         'kl_coef': 0.0,
+        'attempt_kl_coef': 0.0,
         'entropy_coef': 0.0,
+        'beta': 0.0,
+    }
+}
+OBJECTIVES['reinforce'] = {**OBJECTIVES['sft'], 'average': 'constant', 'constant_length': 1}
+OBJECTIVES['grpo'] = {
+    **OBJECTIVES['sft'],
+    'surrogate': 'clip',
+    'on_policy': False,
+    'clip_low': 0.2,
+    'clip_high': 0.2,
+    'average': 'sequence',
+}
+OBJECTIVES['dapo'] = {**OBJECTIVES['grpo'], 'clip_high': 0.28, 'average': 'token'}
+OBJECTIVES['gspo'] = {
+    **OBJECTIVES['grpo'],
+    'ratio': 'sequence',
+    'clip_low': 3e-4,
+    'clip_high': 4e-4,
+}
+OBJECTIVES['cispo'] = {
+    **OBJECTIVES['dapo'],
+    'surrogate': 'cispo',
+    'clip_low': 1.0,
+    'clip_high': 4.0,
+}
+OBJECTIVES['rloo'] = {**OBJECTIVES['grpo'], 'ratio': 'product'}
+OBJECTIVES['dr_grpo'] = {
+    **OBJECTIVES['grpo'],
+    'average': 'constant',
+    'constant_length': SAMPLING['attempt_tokens'],
+}
+"""Presets of reinforce.objective, those of train/objective.py: **OBJECTIVES['dapo']."""
+
+REINFORCE = {
+    'num_steps': 12,
+    'token_budget': 0,
+    'num_problems': 16,
+    'num_samples': 8,
+    'num_refinements': 1,
+    'refill_rounds': 0,  # DAPO: 2 or more
+    'num_minibatches': 1,
+    'num_epochs': 1,
+    'length': 128,
+    'critic_length': 280,
+    'advantage': {
+        'outcome': 'grpo',
+        'epsilon': 1e-4,
+        'outcome_coef': 1.0,
+        'step_coef': 0.5,
+        'steps': 'normalised',
     },
+    'turns': {
+        'episode': 'attempt',
+        'attempt': 1.0,
+        'refinement': 1.0,
+        'progress': 0.0,  # SCoRe: 10, with episode 'correction' and first_phase_steps
+        'discount': 0.0,
+        'first_phase_steps': 0,
+        'attempt_kl_coef': 0.0,
+        'hint_share': 0.0,
+    },
+    'rewards': {'correct': 1.0, 'format': 0.0, 'length': 0.0, 'steps': 0.0, 'verdict': 0.0},
+    'critic_rewards': {
+        'verdict': 1.0,
+        'located': 0.0,
+        'helpful': 1.0,
+        'format': 0.0,
+        'length': 0.0,
+    },
+    'overlong_tokens': 16,
+    'importance_cap': 0.0,
+    'checkpoint_every': 10,
+    'objective': OBJECTIVES['grpo'],
     'optimizer': optimizer(0.001, schedule='constant'),
     'lora': lora(),
 }
@@ -334,4 +398,8 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.reinforce.update(
         {'num_steps': 3, 'num_problems': 2, 'num_samples': 4, 'checkpoint_every': 2}
     )
+    # An actor that is never right is still paid for brevity, so that updates are taken.
+    config.reinforce.rewards.length = 1.0
+    config.reinforce.critic_rewards.length = 1.0
+    config.reinforce.overlong_tokens = 64
     return config

@@ -56,7 +56,8 @@ def default() -> ConfigDict:
     )
     made.evaluate.num_problems = 500
     made.improve.num_problems = 14973
-    made.reinforce.update({'num_problems': 32, 'num_samples': 8, 'length': 2048})
+    made.reinforce.update({'num_problems': 32, 'num_samples': 8})
+    made.reinforce.update({'length': 2048, 'critic_length': 3072})
     return made
 
 

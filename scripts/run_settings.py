@@ -1,6 +1,7 @@
 """A run's settings, all that a config says, and what their numbers must satisfy together."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Literal
 
 from model.config import ModelConfig
@@ -14,6 +15,7 @@ from sampling.search import ExploreSettings
 from sampling.steps import ScoreShapes
 from sampling.strategies import Refine
 from train.reinforce import ReinforceSettings
+from train.rollouts import Player
 from train.supervised import FitSettings, LoopSettings
 
 StageName = Literal[
@@ -31,7 +33,16 @@ StageName = Literal[
     'interactive',
     'state_reset',
     'reinforce',
+    'reinforce_critic',
+    'reinforce_both',
 ]
+
+REINFORCED: Mapping[str, tuple[Player, ...]] = {
+    'reinforce': ('actor',),
+    'reinforce_critic': ('critic',),
+    'reinforce_both': ('actor', 'critic'),
+}
+"""The stages of reinforcement, and whom each trains."""
 
 TemplateName = Literal[
     'elenchus', 'chatml', 'qwen2.5', 'llama2', 'llama3', 'llama3.1', 'mistral', 'gemma'
@@ -225,18 +236,25 @@ def check_counts(s: RunSettings) -> None:
     _check_improve(s.improve)
     check_critique(s.critique, temperature=s.sampling.temperature)
     _check_evaluate(s.evaluate)
+    if s.reinforce.critic_rewards.located and s.data.source != 'lab':
+        raise ValueError(
+            f'reinforce.critic_rewards.located={s.reinforce.critic_rewards.located} needs known '
+            f'first errors, which data.source={s.data.source!r} has not: set it to 0'
+        )
 
 
 def check_lora(s: RunSettings) -> None:
     """Raises ValueError where a stage's adapters contradict what they are put on."""
-    from_actor = {'reinforce': s.reinforce.lora}
+    sections = {'actor': s.actor, 'critic': s.critic}
+    trained_on = {('reinforce', p) for stage in s.stages for p in REINFORCED.get(stage, ())}
     if s.improve.restart == 'last':
-        from_actor['improve'] = s.improve.lora
-    for name, given in from_actor.items():
-        if s.actor.lora.rank and given != s.actor.lora:
+        trained_on.add(('improve', 'actor'))
+    for name, player in sorted(trained_on):
+        own, given = sections[player].lora, getattr(s, name).lora
+        if own.rank and given != own:
             raise ValueError(
-                f'{name}.lora={given} trains the adapters of the actor on: it must be '
-                f'actor.lora={s.actor.lora}'
+                f'{name}.lora={given} trains the adapters of the {player} on: it must be '
+                f'{player}.lora={own}'
             )
     if s.base.quantize == 'none':
         return
@@ -251,12 +269,8 @@ def check_lora(s: RunSettings) -> None:
 
 def trained_by(s: RunSettings, stage: str):
     """The section of a stage that trains a player; None of others."""
-    own = {
-        'actor': s.actor,
-        'critic': s.critic,
-        'self_talk': s.self_talk,
-        'reinforce': s.reinforce,
-    }
+    own = {'actor': s.actor, 'critic': s.critic, 'self_talk': s.self_talk}
+    own |= dict.fromkeys(REINFORCED, s.reinforce)
     return s.improve if stage in EXPLORERS else own.get(stage)
 
 
@@ -345,8 +359,15 @@ def check_lengths(
     talked = longest_question + overhead + s.self_talk.tokens
     alone = hinted + overhead + sampling.attempt_tokens
     whole = max(refinement, critique + longest_guide, alone, talked)
+    judged = attempt + overhead + sampling.critique_tokens
+    learnt = {
+        'attempt': attempt,
+        'correction': attempt + overhead + sampling.refinement_tokens,
+        'critique': judged + overhead + sampling.refinement_tokens,
+    }
     for name, size, needed in (
-        ('reinforce.length', s.reinforce.length, attempt),
+        ('reinforce.length', s.reinforce.length, learnt[s.reinforce.turns.episode]),
+        ('reinforce.critic_length', s.reinforce.critic_length, judged),
         ('sampling.score.lengths[-1]', sampling.score.lengths[-1], critique),
         ('sampling.engine.prompt_buckets[-1]', sampling.engine.prompt_buckets[-1], prompt),
         ('sampling.engine.max_length', sampling.engine.max_length, whole),

@@ -26,12 +26,25 @@ from model.transformer import Transformer
 from sampling import annotators, guidance
 from sampling.engine import Engine
 from sampling.episodes import Sampler
+from sampling.explore import EXPLORERS
 from sampling.methods import Greedy, Sampling
 from sampling.search import Players
 from sampling.steps import StepScorer
 from scripts.models import Models
-from scripts.run_settings import RunSettings, check_counts, check_lengths, check_lora
-from train import checkpoint, metrics, settings, supervised
+from scripts.run_settings import (
+    REINFORCED,
+    RunSettings,
+    check_counts,
+    check_lengths,
+    check_lora,
+)
+from train import checkpoint, metrics, rollouts, settings, supervised
+
+MAKERS = {
+    'actor': ('actor', *EXPLORERS, 'reinforce', 'reinforce_both'),
+    'critic': ('critic', 'reinforce_critic', 'reinforce_both'),
+}
+"""The stages that end with a player."""
 
 
 class Workspace:
@@ -158,6 +171,14 @@ class Workspace:
     def load_given(self, path: str) -> Transformer:
         """A saved model that the config names."""
         return self.load_checkpoint(settings.ROOT / path)
+
+    def newest(self, player: str, *, before: str) -> Transformer:
+        """The player that the last stage before another one ended with."""
+        earlier = self.settings.stages[: self.settings.stages.index(before)]
+        made = [stage for stage in earlier if stage in MAKERS[player]] or [player]
+        if made[-1] == 'reinforce_both':
+            return self.load_checkpoint(self.stage_folder(made[-1]) / player / 'model')
+        return self.load_model(made[-1])
 
     def load_checkpoint(self, folder: str | os.PathLike) -> Transformer:
         """A saved model, of any size; with adapters, on the one frozen copy of their base."""
@@ -358,6 +379,9 @@ class Workspace:
         s = self.settings
         asked = self.train_problems[: s.improve.num_problems]
         hints = [g(p) for name, g in guidance.GUIDES.items() if name in s.stages for p in asked]
+        share = s.reinforce.turns.hint_share
+        if share and any('actor' in REINFORCED.get(stage, ()) for stage in s.stages):
+            hints += [rollouts.hint(p, share) for p in self.train_problems]
         longest = max((len(self.tokenizer.encode(hint)) for hint in hints), default=0)
         return self.chat.overhead + longest if hints else 0
 

@@ -11,7 +11,7 @@ import typing
 import jax
 import pytest
 
-from configs import critics, findings
+from configs import critics, findings, reinforcement
 from data import chat, lab, problem_sets
 from data import tokenizer as tokenizers
 from data.records import Batch
@@ -103,8 +103,13 @@ def test_a_config_says_everything_and_nothing_else(name):
     assert settings.build(run_settings.RunSettings, again) == built(name)
 
 
+@each
+def test_its_shapes_hold_the_longest_turns_after_a_short_question(name):
+    run_settings.check_lengths(built(name), 8)
+
+
 @pytest.mark.parametrize('variant', ['default', 'smoke'])
-@pytest.mark.parametrize('described', [critics, findings])
+@pytest.mark.parametrize('described', [critics, findings, reinforcement])
 def test_every_arm_of_a_study_is_a_run(described, variant):
     config = described.get_config(variant)
     settings.build(study.Comparison, config.comparison)
@@ -113,6 +118,7 @@ def test_every_arm_of_a_study_is_a_run(described, variant):
             made = settings.build(run_settings.RunSettings, study.arm_config(config, seed, changes))
             assert made.seed == seed
             assert made.stages[: len(config.shared)] == config.shared != made.stages
+            check_order(made.stages)
             run_settings.check_counts(made)
     with pytest.raises(ValueError, match='num_problem'):
         study.arm_config(config, 0, {'critique': {'num_problem': 1}})
@@ -120,7 +126,10 @@ def test_every_arm_of_a_study_is_a_run(described, variant):
 
 @each
 def test_its_stages_exist_and_come_after_what_they_read(name):
-    stages = built(name).stages
+    check_order(built(name).stages)
+
+
+def check_order(stages):
     assert len(set(stages)) == len(stages) > 0
     assert set(stages) <= set(run.STAGES)
     order = list(run.STAGES)
@@ -132,6 +141,8 @@ def test_its_stages_exist_and_come_after_what_they_read(name):
         'self_talk': {'base', 'actor', 'critique'},
         **dict.fromkeys(explore.EXPLORERS, {'base', 'actor', 'critic'}),
         'reinforce': {'actor', 'critic'},
+        'reinforce_critic': {'actor', 'critic'},
+        'reinforce_both': {'actor', 'critic'},
     }
     assert set(needs) <= set(order)
     for i, stage in enumerate(stages):
@@ -199,7 +210,8 @@ def test_its_supervised_step_traces(name):
 
 
 @own
-def test_its_reinforcement_step_traces(name):
+@pytest.mark.parametrize('player', ['actor', 'critic'])
+def test_its_reinforcement_step_traces(name, player):
     s = built(name)
     r = s.reinforce
     before, after, _ = trace_step(
@@ -208,8 +220,8 @@ def test_its_reinforcement_step_traces(name):
         r.objective,
         method_of(s).transform,
         num_steps=r.num_steps,
-        rows=r.num_problems * r.num_samples,
-        length=r.length,
+        rows=r.rows // r.num_minibatches,
+        length=r.row_length(player),
     )
     assert shapes(after) == shapes(before)
 

@@ -10,8 +10,8 @@ from data import packing
 from data.records import Batch, Example
 from model import sharding, transformer
 from model.config import ModelConfig, RopeScaling
+from train import objective as objective_lib
 from train import step
-from train.objective import Objective
 
 CONFIG = ModelConfig(
     vocab_size=48,
@@ -53,18 +53,7 @@ EVERYTHING = dataclasses.replace(
 FLAT = dataclasses.replace(EVERYTHING, num_layers=1, scan_layers=False)
 """The same in one unrolled layer, for what does not depend on depth: half the time to compile."""
 
-SFT = Objective(
-    surrogate='logprob',
-    ratio='token',
-    on_policy=True,
-    clip_low=0.0,
-    clip_high=0.0,
-    average='token',
-    constant_length=1,
-    kl='none',
-    kl_coef=0.0,
-    entropy_coef=0.0,
-)
+SFT = dataclasses.replace(objective_lib.SFT, constant_length=1)
 GSPO = dataclasses.replace(
     SFT, surrogate='clip', ratio='sequence', on_policy=False, clip_low=0.1, clip_high=0.2,
     average='sequence', kl='k3', kl_coef=0.1, entropy_coef=0.01,

@@ -1,9 +1,11 @@
 """Fitting a model to examples: SFT and every weighted form of it."""
 
 import dataclasses
+import functools
 import math
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import jax
 import optax
@@ -14,7 +16,7 @@ from model import lora, sharding
 from model.transformer import Transformer
 from train import metrics
 from train.checkpoint import Checkpointer
-from train.objective import Objective
+from train.objective import SFT
 from train.optimizer import OptimizerSettings, make_optimizer
 from train.state import TrainState, init_state
 from train.step import Transform, batch_logprobs, make_train_step
@@ -40,22 +42,11 @@ class FitSettings:
     optimizer: OptimizerSettings
 
 
+State = TypeVar('State')
+"""What a training loop carries: a TrainState, or one of each player."""
+
 IDENTITY: Transform = lambda logits: logits  # noqa: E731
 """The transform of plain likelihood; one object, so that jit compiles once."""
-
-SFT = Objective(
-    surrogate='logprob',
-    ratio='token',
-    on_policy=True,
-    clip_low=0.0,
-    clip_high=0.0,
-    average='token',
-    constant_length=0,
-    kl='none',
-    kl_coef=0.0,
-    entropy_coef=0.0,
-)
-"""Token cross-entropy, each token times its weight."""
 
 
 def to_device(batch: Batch) -> Batch:
@@ -157,8 +148,8 @@ def make_batches(
 
 
 def train_loop(
-    state: TrainState,
-    advance: Callable[[int, TrainState], tuple[TrainState, dict]],
+    state: State,
+    advance: Callable[[int, State], tuple[State, dict]],
     *,
     num_steps: int,
     loop: LoopSettings,
@@ -167,13 +158,17 @@ def train_loop(
     description: str,
     cursor: Callable[[], dict],
     set_cursor: Callable[[dict], None],
-) -> tuple[TrainState, dict[str, float]]:
+    watch: Callable[[int, dict[str, float]], None] = lambda step, row: None,
+    enough: Callable[[], bool] = lambda: False,
+) -> tuple[State, dict[str, float]]:
     """Runs advance(step, state) -> (state, metrics) from the newest checkpoint to num_steps.
 
     A checkpoint holds the state and the caller's cursor, plain JSON, in one atomic step, so that
-    a run that was stopped anywhere continues as if it had not been. Returns the state and the
-    last metrics written, {} where none were. Raises FloatingPointError where a loss is not finite.
+    a run that was stopped anywhere continues as if it had not been. `watch` sees every row that
+    is written; once `enough` no further step begins. Returns the state and the last metrics
+    written, {} where none were. Raises FloatingPointError where a loss is not finite.
     """
+    check = functools.partial(check_row, watch=watch)
     done = 0
     checkpointer = Checkpointer(folder / 'checkpoints', keep=loop.keep_checkpoints)
     restored = checkpointer.restore(state)
@@ -185,26 +180,35 @@ def train_loop(
     with metrics.progress(num_steps, unit='steps', description=description) as bar:
         bar.advance(done)
         for step in range(done + 1, num_steps + 1):
+            if enough():
+                break
             state, values = advance(step, state)
             if step % loop.log_every == 0 or step == num_steps:
-                check_finite(delayed.push(step, values))
+                check(delayed.push(step, values))
             if step % loop.checkpoint_every == 0 and step < num_steps:
-                check_finite(delayed.flush())
+                check(delayed.flush())
                 checkpointer.save(step, state, cursor())
             bar.advance(1)
     last = delayed.flush()
-    check_finite(last)
+    check(last)
     checkpointer.close()
     return state, last[1] if last else {}
 
 
-def check_finite(row: tuple[int, dict[str, float]] | None) -> None:
-    """Raises FloatingPointError where a written row's loss is not finite."""
-    if row is not None and not math.isfinite(row[1]['loss/total']):
-        raise FloatingPointError(
-            f'step {row[0]}: loss is {row[1]["loss/total"]}; lower the '
-            'learning rate or restart from the last checkpoint'
-        )
+def check_row(
+    row: tuple[int, dict[str, float]] | None, *, watch: Callable[[int, dict[str, float]], None]
+) -> None:
+    """Shows a written row to `watch`. Raises FloatingPointError where a loss is not finite."""
+    if row is None:
+        return
+    step, values = row
+    watch(step, values)
+    for name, value in values.items():
+        if name.startswith('loss/') and name.endswith('/total') and not math.isfinite(value):
+            raise FloatingPointError(
+                f'step {step}: {name} is {value}; lower the '
+                'learning rate or restart from the last checkpoint'
+            )
 
 
 def check_rows(loop: LoopSettings, mesh: jax.sharding.Mesh) -> None:

@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from configs import critics, findings
+from configs import critics, findings, reinforcement
 from scripts import run as whole
 from scripts import study, workspace
 from train import settings
@@ -30,7 +30,7 @@ def improved(right):
 
 
 def evaluated():
-    """What the stage `evaluate` tells, as far as the study of critics reads it."""
+    """What the stage `evaluate` tells, as far as the studies read it."""
     point = {'accuracy': {'all': [0.9, 0.8, 1.0]}}
     return {
         'critic': {'discriminability': None, 'found': 0.5, 'passed': 0.6, 'first_error_f1': 0.7},
@@ -62,7 +62,10 @@ def test_rows_and_points_are_scaled():
     assert study.cell(row, {'evaluate': {'x': 0.5, 'y': 0.2}}) == pytest.approx(30)
 
 
-@pytest.mark.parametrize(('described', 'told'), [(critics, evaluated()), (findings, improved(0.4))])
+@pytest.mark.parametrize(
+    ('described', 'told'),
+    [(critics, evaluated()), (findings, improved(0.4)), (reinforcement, evaluated())],
+)
 def test_a_study_runs_every_arm_on_the_shared_stages(tmp_path, monkeypatch, described, told):
     ran, checked = [], []
 
