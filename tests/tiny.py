@@ -152,7 +152,7 @@ def loss_and_grads(model, batch, *, objective, transform=untouched, num_microbat
 def assert_trees_close(actual, expected, *, relative: float) -> None:
     """Each tree of the tuples is within `relative` of the expected one, in Euclidean norm.
 
-    Every leaf alone is so within ten times that: some are sums that all but cancel.
+    Every leaf alone is so within twenty times that: some are sums that all but cancel.
     """
     for got, want in zip(actual, expected, strict=True):
         errors, sizes = [], []
@@ -162,6 +162,6 @@ def assert_trees_close(actual, expected, *, relative: float) -> None:
             errors.append(np.linalg.norm(y - x))
             sizes.append(np.linalg.norm(x))
             where = f'{jax.tree_util.keystr(path)}: error {errors[-1]:.2e} of {sizes[-1]:.2e}'
-            assert errors[-1] <= 10 * relative * sizes[-1], where
+            assert errors[-1] <= 20 * relative * sizes[-1], where
         error = np.linalg.norm(errors) / np.linalg.norm(sizes)
         assert error <= relative, f'relative error {error:.2e}'

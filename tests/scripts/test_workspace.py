@@ -9,7 +9,7 @@ from configs import gsm8k, lab
 from data import problems, templates, verify
 from data import tokenizer as tokenizers
 from scripts import run_settings, workspace
-from tests import families
+from tests import published
 from train import settings
 
 QUESTION = {'question': 'Ann has 3 pens and buys 4. How many?', 'answer': '3 + 4 = 7 pens.\n#### 7'}
@@ -28,7 +28,7 @@ def folder(tmp_path):
         for split in ('train', 'test'):
             lines = (json.dumps(record) + '\n') * (60 if split == 'train' else 10)
             (tmp_path / name / f'{split}.jsonl').write_text(lines)
-    files = families.files(families.golden()['merges'])
+    files = published.files(published.golden()['merges'])
     (tmp_path / 'tokenizer.json').write_text(files['chatml'])
     (tmp_path / 'tokenizer.model').write_bytes(files['gemma.model'])
     return tmp_path
