@@ -206,7 +206,7 @@ def test_no_two_iterations_or_players_share_their_noise_and_a_seed_repeats_it():
         )
         s = settings_of(refill_rounds=1, rewards__length=0.0, advantage__step_coef=0.0)
         table = lambda now: rollouts.Table(now, SCORER, METHOD, s.num_samples, 1)  # noqa: E731
-        learner = reinforce.Learner(s, player, None, PROBLEMS, table, None, None, seed)
+        learner = reinforce.Learner(s, player, None, None, PROBLEMS, table, None, None, seed)
         value = functools.partial(
             rollouts.value,
             rules=s.rules(player),
