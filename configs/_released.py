@@ -106,10 +106,3 @@ def adapt(made: ConfigDict, lora: dict) -> ConfigDict:
     for stage in (made.actor, made.critic, made.self_talk, made.improve, made.reinforce):
         stage.lora = lora
     return made
-
-
-def choose(name: str, variants: dict, arg: str) -> ConfigDict:
-    """variants[arg](), or a ValueError that lists what there is."""
-    if arg not in variants:
-        raise ValueError(f'configs/{name}.py:{arg}: no such variant; there are {list(variants)}')
-    return variants[arg]()

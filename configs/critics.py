@@ -18,6 +18,7 @@ Read by scripts/study.py.
 from ml_collections import ConfigDict
 
 from configs import lab
+from configs._study import row, study
 
 BASE = 'runs/base/stages/00-base/model'
 SMALL = 'runs/base_small/stages/00-base/model'
@@ -49,16 +50,6 @@ ORACLE = ('evaluate', 'curves', 'oracle majority (upper bound)', 0, 'accuracy', 
 RIGHT = (*CRITIC, 'discriminability', 0)
 
 
-def named(arms: dict) -> tuple:
-    """A study's arms, which run in this order; see scripts/study.py."""
-    return tuple({'name': name, 'changes': changes} for name, changes in arms.items())
-
-
-def row(name: str, path: tuple, *, minus: tuple = (), scale: float = 100.0) -> dict:
-    """A column of a study's table; see scripts/study.py."""
-    return {'name': name, 'path': path, 'minus': minus, 'scale': scale}
-
-
 COMPARISON = {
     'table': (
         row('critic right, %', RIGHT),
@@ -85,9 +76,7 @@ COMPARISON = {
 
 
 def get_config(arg: str = 'default') -> ConfigDict:
-    if arg not in ('default', 'smoke'):
-        variants = ['default', 'smoke']
-        raise ValueError(f'configs/critics.py:{arg}: no such variant; there are {variants}')
+    lab.check_variant('critics', arg, ('default', 'smoke'))
     run = lab.get_config(arg)
     run.stages = ('base', 'actor', 'critique', 'critic', 'evaluate')
     arms = ARMS
@@ -105,13 +94,4 @@ def get_config(arg: str = 'default') -> ConfigDict:
             | ({'critic': {'checkpoint': SHIPPED}} if 'critic' in changes else {})
             for name, changes in ARMS.items()
         }
-    seeds = (0, 1, 2) if arg == 'default' else (0,)
-    return ConfigDict(
-        {
-            'seeds': seeds,
-            'shared': ('base', 'actor'),
-            'run': run,
-            'arms': named(arms),
-            'comparison': COMPARISON,
-        }
-    )
+    return study(run, arms, shared=('base', 'actor'), arg=arg, comparison=COMPARISON)

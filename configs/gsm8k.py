@@ -134,8 +134,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
         }
     )
     variants = {'default': lambda config: config, 'tiny': tiny, 'smoke': smoke}
-    if arg not in variants:
-        raise ValueError(f'configs/gsm8k.py:{arg}: no such variant; there are {list(variants)}')
+    lab.check_variant('gsm8k', arg, variants)
     return variants[arg](config)
 
 

@@ -291,6 +291,12 @@ IMPROVE = {
 }
 
 
+def check_variant(name: str, arg: str, variants) -> None:
+    """Raises ValueError, with a list of what there is, unless configs/NAME.py has a variant."""
+    if arg not in variants:
+        raise ValueError(f'configs/{name}.py:{arg}: no such variant; there are {list(variants)}')
+
+
 def get_config(arg: str = 'default') -> ConfigDict:
     config = ConfigDict(
         {
@@ -334,8 +340,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
         'base': base,
         'conversations': conversations,
     }
-    if arg not in variants:
-        raise ValueError(f'configs/lab.py:{arg}: no such variant; there are {list(variants)}')
+    check_variant('lab', arg, variants)
     return variants[arg](config)
 
 

@@ -11,7 +11,7 @@ mathcritique/critiques.jsonl the critiques; models/llama3_8b/ the converted mode
 
 from ml_collections import ConfigDict
 
-from configs import _released
+from configs import _released, lab
 
 SAMPLING = {
     'engine': {
@@ -62,4 +62,5 @@ def default() -> ConfigDict:
 
 
 def get_config(arg: str = 'default') -> ConfigDict:
-    return _released.choose('llama3_8b_mathcritique', {'default': default}, arg)
+    lab.check_variant('llama3_8b_mathcritique', arg, ('default',))
+    return default()

@@ -11,7 +11,7 @@ by scripts/study.py.
 from ml_collections import ConfigDict
 
 from configs import lab
-from configs.critics import named, row
+from configs._study import row, study
 
 SHARED = ('base', 'actor', 'critique', 'critic')
 TOKENS = 100_000
@@ -65,9 +65,7 @@ COMPARISON = {
 
 
 def get_config(arg: str = 'default') -> ConfigDict:
-    if arg not in ('default', 'smoke'):
-        variants = ['default', 'smoke']
-        raise ValueError(f'configs/reinforcement.py:{arg}: no such variant; there are {variants}')
+    lab.check_variant('reinforcement', arg, ('default', 'smoke'))
     run, arms = lab.get_config(arg), ARMS
     run.stages = (*SHARED, 'reinforce', 'reinforce_critic', 'evaluate')
     if arg == 'smoke':
@@ -81,13 +79,4 @@ def get_config(arg: str = 'default') -> ConfigDict:
         run.critic.fit.num_steps = 100
         run.evaluate.num_problems = 120
         run.reinforce.update({'num_steps': 40, 'token_budget': TOKENS})
-    seeds = (0, 1, 2) if arg == 'default' else (0,)
-    return ConfigDict(
-        {
-            'seeds': seeds,
-            'shared': SHARED,
-            'run': run,
-            'arms': named(arms),
-            'comparison': COMPARISON,
-        }
-    )
+    return study(run, arms, shared=SHARED, arg=arg, comparison=COMPARISON)

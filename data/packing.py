@@ -132,19 +132,6 @@ def fill(
     return packed.items, aside
 
 
-def packed_batches(examples: Iterable[Example], *, rows: int, length: int) -> Iterator[Batch]:
-    """Streams examples into Batches of [rows, length]; the last one may have empty rows."""
-    if rows < 1:
-        raise ValueError(f'rows={rows}, expected at least 1')
-    stream = ((example,) for example in examples)
-    carried = []
-    while True:
-        items, carried = fill(carried, stream, rows=rows, length=length)
-        if not any(items):
-            return
-        yield to_batch([[item[-1] for item in row] for row in items], length=length)
-
-
 def waste(batch: Batch) -> float:
     """Share of the batch that is padding."""
     return float(np.mean(batch.segments == 0))

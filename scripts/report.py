@@ -138,7 +138,7 @@ def _equal_tokens(compared: dict[str, dict]) -> str:
         ]
         for arm, c in compared.items()
     ]
-    note = 'Against the plain majority at the nearest cost, paired by question; points.'
+    note = 'Against the arm named at the nearest cost; points. Intervals are paired by question.'
     head = ['way to answer', 'against', 'tokens', 'its tokens', 'questions', 'difference']
     return _table(head, rows, note)
 

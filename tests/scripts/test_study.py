@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from configs import critics, findings, reinforcement
+from configs import _study, critics, findings, reinforcement
 from scripts import run as whole
 from scripts import study, workspace
 from train import settings
@@ -58,7 +58,7 @@ def test_rows_and_points_are_scaled():
     by_round, *_, by_tokens = (study.points(panel, runs) for panel in shown.panels)
     assert by_round == [(1, pytest.approx(30)), (2, pytest.approx(30))]
     assert by_tokens == [(1000, pytest.approx(20))] * 2
-    row = settings.build(study.Row, critics.row('gain', ('evaluate', 'x'), minus=('evaluate', 'y')))
+    row = settings.build(study.Row, _study.row('gain', ('evaluate', 'x'), minus=('evaluate', 'y')))
     assert study.cell(row, {'evaluate': {'x': 0.5, 'y': 0.2}}) == pytest.approx(30)
 
 
@@ -107,7 +107,7 @@ def test_a_study_runs_every_arm_on_the_shared_stages(tmp_path, monkeypatch, desc
 
 
 def test_differences_to_the_first_arm_are_paired_by_seed(tmp_path):
-    row = critics.row('x', ('a', 'x'), scale=1.0)
+    row = _study.row('x', ('a', 'x'), scale=1.0)
     shown = settings.build(study.Comparison, {'table': (row,), 'panels': ()})
     runs = {'one': (1, 5), 'two': (2, 8)}
     figures = {
