@@ -3,7 +3,7 @@
 import ast
 import dataclasses
 import functools
-import importlib
+import importlib.util
 import pathlib
 import re
 import typing
@@ -359,3 +359,16 @@ def fields_of(cls, prefix=''):
             yield from fields_of(hint, f'{prefix}{name}.')
         else:
             yield prefix + name
+
+
+def test_the_readmes_config_of_ones_own_problems_holds_its_texts(tmp_path):
+    told = (ROOT / 'README.md').read_text(encoding='utf-8')
+    (block,) = re.findall(r'```python\n(from configs import lab\n.*?)```', told, re.DOTALL)
+    path = tmp_path / 'mine.py'
+    path.write_text(block)
+    spec = importlib.util.spec_from_file_location('mine', path)
+    mine = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(mine)
+    made = settings.build(run_settings.RunSettings, mine.get_config())
+    run_settings.check_counts(made)
+    run_settings.check_lengths(made, longest_question=240)  # GSM8K's longest in 2048 pieces
