@@ -94,7 +94,7 @@ def config(
     )
     made.base.checkpoint = folder
     made.base.fit = {'num_steps': 0, 'optimizer': optimizer}
-    for stage in (made.actor, made.critic, made.improve):
+    for stage in (made.actor, made.critic, made.self_talk, made.improve):
         stage.fit = {'num_steps': num_steps, 'optimizer': optimizer}
     made.reinforce.optimizer = optimizer | {'schedule': 'constant'}
     return made
@@ -103,13 +103,6 @@ def config(
 def adapt(made: ConfigDict, lora: dict) -> ConfigDict:
     """The same with adapters in every stage that trains, on a base in bfloat16."""
     made.model.param_dtype = 'bfloat16'
-    for stage in (made.actor, made.critic, made.improve, made.reinforce):
+    for stage in (made.actor, made.critic, made.self_talk, made.improve, made.reinforce):
         stage.lora = lora
     return made
-
-
-def choose(name: str, variants: dict, arg: str) -> ConfigDict:
-    """variants[arg](), or a ValueError that lists what there is."""
-    if arg not in variants:
-        raise ValueError(f'configs/{name}.py:{arg}: no such variant; there are {list(variants)}')
-    return variants[arg]()

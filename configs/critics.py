@@ -18,6 +18,7 @@ Read by scripts/study.py.
 from ml_collections import ConfigDict
 
 from configs import lab
+from configs._study import row, study
 
 BASE = 'runs/base/stages/00-base/model'
 SMALL = 'runs/base_small/stages/00-base/model'
@@ -49,11 +50,6 @@ ORACLE = ('evaluate', 'curves', 'oracle majority (upper bound)', 0, 'accuracy', 
 RIGHT = (*CRITIC, 'discriminability', 0)
 
 
-def row(name: str, path: tuple, *, minus: tuple = (), scale: float = 100.0) -> dict:
-    """A column of a study's table; see scripts/study.py."""
-    return {'name': name, 'path': path, 'minus': minus, 'scale': scale}
-
-
 COMPARISON = {
     'table': (
         row('critic right, %', RIGHT),
@@ -80,12 +76,10 @@ COMPARISON = {
 
 
 def get_config(arg: str = 'default') -> ConfigDict:
-    if arg not in ('default', 'smoke'):
-        variants = ['default', 'smoke']
-        raise ValueError(f'configs/critics.py:{arg}: no such variant; there are {variants}')
+    lab.check_variant('critics', arg, ('default', 'smoke'))
     run = lab.get_config(arg)
     run.stages = ('base', 'actor', 'critique', 'critic', 'evaluate')
-    arms = ConfigDict(ARMS)
+    arms = ARMS
     if arg == 'default':
         run.train.rows = 8
         run.actor.fit.num_steps = 150
@@ -93,18 +87,11 @@ def get_config(arg: str = 'default') -> ConfigDict:
         run.critique.update({'num_attempts': 2, 'num_rollouts': 4})
         run.evaluate.update({'num_problems': 200, 'num_attempts': 2})
     else:
-        for arm in arms.values():
-            arm.critique.num_problems = 10
-            arm.critique.filter_successes = 0
-            if 'critic' in arm:
-                arm.critic.checkpoint = SHIPPED
-    seeds = (0, 1, 2) if arg == 'default' else (0,)
-    return ConfigDict(
-        {
-            'seeds': seeds,
-            'shared': ('base', 'actor'),
-            'run': run,
-            'arms': arms,
-            'comparison': COMPARISON,
+        few = {'num_problems': 10, 'filter_successes': 0}
+        arms = {
+            name: changes
+            | {'critique': changes['critique'] | few}
+            | ({'critic': {'checkpoint': SHIPPED}} if 'critic' in changes else {})
+            for name, changes in ARMS.items()
         }
-    )
+    return study(run, arms, shared=('base', 'actor'), arg=arg, comparison=COMPARISON)

@@ -10,7 +10,8 @@ restart would forget by itself. Read by scripts/study.py.
 
 from ml_collections import ConfigDict
 
-from configs import critics, lab
+from configs import lab
+from configs._study import row, study
 
 SHARED = ('base', 'actor', 'critique', 'critic')
 EXPLORERS = (
@@ -29,17 +30,17 @@ BUDGET = 450
 LAST = ('last', 'exploration')
 COMPARISON = {
     'table': (
-        critics.row('right, %', ('last', 'accuracy', 'attempt', 'all', 0)),
-        critics.row('hard right, %', ('last', 'accuracy', 'attempt', HARD, 0)),
-        critics.row('pass@n, %', ('last', 'coverage', 'all', 0)),
-        critics.row('spurious, %', ('last', 'spurious')),
-        critics.row('found, %', (*LAST, 'coverage', 'all')),
-        critics.row('hard found, %', (*LAST, 'coverage', HARD)),
-        critics.row('kept', ('last', 'kept'), scale=1.0),
-        critics.row('hard kept, %', ('last', 'kept_share', HARD), scale=200.0),
-        critics.row('kept spurious, %', ('last', 'kept_spurious')),
-        critics.row('distinct', (*LAST, 'distinct', 'all'), scale=1.0),
-        critics.row('thousand tokens', ('last', 'tokens_sampled'), scale=0.001),
+        row('right, %', ('last', 'accuracy', 'attempt', 'all', 0)),
+        row('hard right, %', ('last', 'accuracy', 'attempt', HARD, 0)),
+        row('pass@n, %', ('last', 'coverage', 'all', 0)),
+        row('spurious, %', ('last', 'spurious')),
+        row('found, %', (*LAST, 'coverage', 'all')),
+        row('hard found, %', (*LAST, 'coverage', HARD)),
+        row('kept', ('last', 'kept'), scale=1.0),
+        row('hard kept, %', ('last', 'kept_share', HARD), scale=200.0),
+        row('kept spurious, %', ('last', 'kept_spurious')),
+        row('distinct', (*LAST, 'distinct', 'all'), scale=1.0),
+        row('thousand tokens', ('last', 'tokens_sampled'), scale=0.001),
     ),
     'panels': tuple(
         {
@@ -68,9 +69,7 @@ COMPARISON = {
 
 
 def get_config(arg: str = 'default') -> ConfigDict:
-    if arg not in ('default', 'smoke'):
-        variants = ['default', 'smoke']
-        raise ValueError(f'configs/findings.py:{arg}: no such variant; there are {variants}')
+    lab.check_variant('findings', arg, ('default', 'smoke'))
     run = lab.get_config(arg)
     run.stages = (*SHARED, 'vanilla')
     if arg == 'default':
@@ -81,15 +80,8 @@ def get_config(arg: str = 'default') -> ConfigDict:
         run.improve.fit.num_steps = 2
         run.improve.explore.update({'num_guided_rounds': 2, 'num_uniform_rounds': 2})
         run.evaluate.num_problems = 5
-    return ConfigDict(
-        {
-            'seeds': (0, 1, 2) if arg == 'default' else (0,),
-            'shared': SHARED,
-            'run': run,
-            'arms': arms(run.improve.explore.num_attempts),
-            'comparison': COMPARISON,
-        }
-    )
+    made = arms(run.improve.explore.num_attempts)
+    return study(run, made, shared=SHARED, arg=arg, comparison=COMPARISON)
 
 
 def shorten(run: ConfigDict) -> None:
@@ -110,7 +102,7 @@ def shorten(run: ConfigDict) -> None:
     )
 
 
-def arms(num_attempts: int) -> ConfigDict:
+def arms(num_attempts: int) -> dict:
     """One for each explorer, and changes of two of them."""
     more = {'explore': {'num_attempts': 2 * num_attempts}}
     changed = {
@@ -121,9 +113,7 @@ def arms(num_attempts: int) -> ConfigDict:
     }
     plain = {stage: (stage, {}) for stage in EXPLORERS}
     plain['uniform'] = ('uniform', {'explore': {'token_budget': BUDGET}})
-    return ConfigDict(
-        {
-            name: {'stages': (*SHARED, stage), 'improve': changes}
-            for name, (stage, changes) in (plain | changed).items()
-        }
-    )
+    return {
+        name: {'stages': (*SHARED, stage), 'improve': changes}
+        for name, (stage, changes) in (plain | changed).items()
+    }

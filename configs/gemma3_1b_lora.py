@@ -32,4 +32,5 @@ def get_config(arg: str = 'default') -> ConfigDict:
         'int8': lambda: quantized('int8'),
         'nf4': lambda: quantized('nf4'),
     }
-    return _released.choose('gemma3_1b_lora', variants, arg)
+    lab.check_variant('gemma3_1b_lora', arg, variants)
+    return variants[arg]()

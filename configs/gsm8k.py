@@ -91,6 +91,31 @@ DATA = {
     'num_test': 1319,
 }
 
+EVALUATE = {
+    'num_problems': 1319,
+    'num_attempts': 4,
+    'refine': 'wrong',
+    'num_rounds': 1,
+    'oracle': True,
+    'beam': {**lab.BEAM, 'max_steps': 24},
+    'num_draws': 20,
+    'num_bins': 10,
+    'num_resamples': 1000,
+    'confidence': 0.95,
+}
+
+
+REINFORCE = {
+    **lab.REINFORCE,
+    'num_steps': 100,
+    'num_problems': 32,
+    'length': 512,
+    'critic_length': 800,
+    'overlong_tokens': 32,
+    'checkpoint_every': 20,
+    'optimizer': lab.optimizer(0.0003, schedule='constant'),
+}
+
 
 def fit(num_steps: int, learning_rate: float, **changes) -> dict:
     return {'num_steps': num_steps, 'optimizer': lab.optimizer(learning_rate, **changes)}
@@ -111,8 +136,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
         }
     )
     variants = {'default': lambda config: config, 'tiny': tiny, 'smoke': smoke}
-    if arg not in variants:
-        raise ValueError(f'configs/gsm8k.py:{arg}: no such variant; there are {list(variants)}')
+    lab.check_variant('gsm8k', arg, variants)
     return variants[arg](config)
 
 
@@ -135,35 +159,24 @@ def stages() -> dict:
         },
         'critique': {**lab.CRITIQUE, 'num_problems': 4000, 'raised_temperature': 1.0},
         'critic': {'checkpoint': '', 'fit': fit(200, 0.003), 'lora': lab.lora()},
-        'evaluate': {
-            'num_problems': 1319,
-            'num_attempts': 4,
-            'refine': 'wrong',
-            'num_rounds': 1,
-            'oracle': True,
-            'beam': {**lab.BEAM, 'max_steps': 24},
-            'num_draws': 20,
-            'num_bins': 10,
-            'num_resamples': 1000,
-            'confidence': 0.95,
-        },
+        'evaluate': EVALUATE,
+        'self_talk': {**lab.SELF_TALK, 'num_examples': 8000, 'tokens': 640, 'fit': fit(200, 0.003)},
         'improve': {
             **lab.IMPROVE,
             'num_problems': 4000,
             'num_rounds': 3,
             'explore': {**lab.EXPLORE, 'num_refinements': 5},
             'num_monitored': 500,
+            'candidates': {
+                **lab.CANDIDATES,
+                'num_problems': 300,
+                'num_attempts': 8,
+                'target': 4,
+            },
             'fit': fit(200, 0.003),
             'lora': lab.lora(),
         },
-        'reinforce': {
-            **lab.REINFORCE,
-            'num_steps': 100,
-            'num_problems': 32,
-            'length': 512,
-            'checkpoint_every': 20,
-            'optimizer': lab.optimizer(0.0003, schedule='constant'),
-        },
+        'reinforce': REINFORCE,
     }
 
 
@@ -207,15 +220,18 @@ def tiny(config: ConfigDict) -> ConfigDict:
     config.train.update({'rows': 6, 'length': 768})
     config.base.update({'num_documents': 2000, 'fit': fit(300, 0.02)})
     config.actor.num_problems = 1000
-    for stage in (config.actor, config.critic, config.improve):
+    for stage in (config.actor, config.critic, config.self_talk, config.improve):
         stage.fit.update(fit(60, 0.005))
     config.critique.update({'num_problems': 60, 'num_attempts': 2})
     config.evaluate.update({'num_problems': 60, 'num_attempts': 2})
+    config.self_talk.update({'num_examples': 200, 'tokens': 448})
     config.improve.update({'num_problems': 40, 'num_rounds': 1, 'num_monitored': 20})
     config.improve.explore.update({'num_attempts': 2, 'num_refinements': 2})
+    config.improve.candidates.update({'num_problems': 10, 'num_attempts': 2})
     config.reinforce.update(
         {'num_steps': 4, 'num_problems': 4, 'num_samples': 4, 'length': 480, 'checkpoint_every': 2}
     )
+    config.reinforce.critic_length = 736
     return config
 
 
@@ -239,7 +255,8 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.sampling.update({'score': {'rows': 16, 'lengths': (480,)}, 'part_size': 5})
     config.train.update({'rows': 8, 'log_every': 1, 'checkpoint_every': 3})
     config.base.num_documents = 60
-    for stage in (config.base, config.actor, config.critic, config.improve):
+    config.self_talk.update({'num_examples': 20, 'num_rounds': 2, 'tokens': 120})
+    for stage in (config.base, config.actor, config.critic, config.self_talk, config.improve):
         stage.fit.num_steps = 8
     config.actor.num_problems = 20
     config.critique.update({'num_problems': 10, 'filter_samples': 2, 'filter_successes': 0})

@@ -84,7 +84,7 @@ SAMPLING = {
         'num_slots': 128,
         'max_length': 360,
         'chunk_steps': 16,
-        'prompt_buckets': (64, 128, 280),
+        'prompt_buckets': (64, 128, 280, 352),  # the last for self-talk's begun refinements
         'insert_rows': (32, 128),
         'compact_slots': (32,),
         'compact_lengths': (128, 224),
@@ -118,28 +118,92 @@ CRITIQUE = {
     'level_balance': 0.0,
 }
 
-REINFORCE = {
-    'num_steps': 12,
-    'num_problems': 16,
-    'num_samples': 8,
-    'length': 128,
-    'advantage': 'grpo',
-    'epsilon': 1e-4,
-    'outcome_coef': 1.0,
-    'step_coef': 0.5,
-    'checkpoint_every': 10,
-    'objective': {
-        'surrogate': 'clip',
+OBJECTIVES = {
+    'sft': {
+        'surrogate': 'logprob',
         'ratio': 'token',
         'on_policy': True,
-        'clip_low': 0.2,
-        'clip_high': 0.2,
-        'average': 'sequence',
+        'clip_low': 0.0,
+        'clip_high': 0.0,
+        'average': 'token',
         'constant_length': 0,
         'kl': 'none',
         'kl_coef': 0.0,
+        'attempt_kl_coef': 0.0,
         'entropy_coef': 0.0,
+        'beta': 0.0,
+    }
+}
+OBJECTIVES['reinforce'] = {**OBJECTIVES['sft'], 'average': 'constant', 'constant_length': 1}
+OBJECTIVES['grpo'] = {
+    **OBJECTIVES['sft'],
+    'surrogate': 'clip',
+    'on_policy': False,
+    'clip_low': 0.2,
+    'clip_high': 0.2,
+    'average': 'sequence',
+}
+OBJECTIVES['dapo'] = {**OBJECTIVES['grpo'], 'clip_high': 0.28, 'average': 'token'}
+OBJECTIVES['gspo'] = {
+    **OBJECTIVES['grpo'],
+    'ratio': 'sequence',
+    'clip_low': 3e-4,
+    'clip_high': 4e-4,
+}
+OBJECTIVES['cispo'] = {
+    **OBJECTIVES['dapo'],
+    'surrogate': 'cispo',
+    'clip_low': 1.0,
+    'clip_high': 4.0,
+}
+OBJECTIVES['rloo'] = {**OBJECTIVES['grpo'], 'ratio': 'product'}
+OBJECTIVES['dr_grpo'] = {
+    **OBJECTIVES['grpo'],
+    'average': 'constant',
+    'constant_length': SAMPLING['attempt_tokens'],
+}
+"""Presets of reinforce.objective, those of train/objective.py: **OBJECTIVES['dapo']."""
+
+REINFORCE = {
+    'num_steps': 12,
+    'token_budget': 0,
+    'num_problems': 16,
+    'num_samples': 8,
+    'num_refinements': 1,
+    'refill_rounds': 0,  # DAPO: 2 or more
+    'num_minibatches': 1,
+    'num_epochs': 1,
+    'length': 128,
+    'critic_length': 280,
+    'advantage': {
+        'outcome': 'grpo',
+        'epsilon': 1e-4,
+        'outcome_coef': 1.0,
+        'step_coef': 0.5,
+        'steps': 'normalised',
     },
+    'turns': {
+        'episode': 'attempt',
+        'attempt': 1.0,
+        'refinement': 1.0,
+        'progress': 0.0,  # SCoRe: 10, with episode 'correction' and first_phase_steps
+        'discount': 0.0,
+        'first_phase_steps': 0,
+        'attempt_kl_coef': 0.0,
+        'hint_share': 0.0,
+    },
+    'rewards': {'correct': 1.0, 'format': 0.0, 'length': 0.0, 'steps': 0.0, 'verdict': 0.0},
+    'critic_rewards': {
+        'verdict': 1.0,
+        'located': 0.0,
+        'helpful': 1.0,
+        'format': 0.0,
+        'length': 0.0,
+    },
+    'overlong_tokens': 16,
+    'importance_cap': 0.0,
+    'checkpoint_every': 10,
+    'objective': OBJECTIVES['grpo'],
     'optimizer': optimizer(0.001, schedule='constant'),
     'lora': lora(),
 }
@@ -182,6 +246,15 @@ EVALUATE = {
     'confidence': 0.95,
 }
 
+SELF_TALK = {
+    'num_examples': 1500,
+    'num_rounds': 3,
+    'tokens': 300,
+    'learn_mistakes': True,
+    'fit': {'num_steps': 200, 'optimizer': optimizer(0.01)},
+    'lora': lora(),
+}
+
 EXPLORE = {
     'num_attempts': 5,
     'num_refinements': 3,
@@ -193,6 +266,14 @@ EXPLORE = {
     'keep_refined': 1,
 }
 
+CANDIDATES = {
+    'temperatures': (0.5, 0.7, 1.0),
+    'thresholds': (0.0, 0.5, 0.9),
+    'num_problems': 50,
+    'num_attempts': 4,
+    'target': 2,
+}
+
 IMPROVE = {
     'num_problems': 500,
     'num_rounds': 1,
@@ -202,9 +283,18 @@ IMPROVE = {
     'weighting': 'keep',
     'balance': 'none',
     'num_monitored': 100,
+    'controller': 'none',
+    'candidates': CANDIDATES,
+    'retrain_critic': False,
     'fit': {'num_steps': 80, 'optimizer': optimizer(0.005)},
     'lora': lora(),
 }
+
+
+def check_variant(name: str, arg: str, variants) -> None:
+    """Raises ValueError, with a list of what there is, unless configs/NAME.py has a variant."""
+    if arg not in variants:
+        raise ValueError(f'configs/{name}.py:{arg}: no such variant; there are {list(variants)}')
 
 
 def get_config(arg: str = 'default') -> ConfigDict:
@@ -241,6 +331,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'critique': CRITIQUE,
             'critic': CRITIC,
             'evaluate': EVALUATE,
+            'self_talk': SELF_TALK,
             'improve': IMPROVE,
             'reinforce': REINFORCE,
         }
@@ -251,8 +342,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
         'base': base,
         'conversations': conversations,
     }
-    if arg not in variants:
-        raise ValueError(f'configs/lab.py:{arg}: no such variant; there are {list(variants)}')
+    check_variant('lab', arg, variants)
     return variants[arg](config)
 
 
@@ -298,8 +388,9 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.sampling.update({'part_size': 5, 'score': {'rows': 16, 'lengths': (360,)}})
     config.train.update({'rows': 8, 'length': 360, 'log_every': 1, 'checkpoint_every': 3})
     config.base.update({'checkpoint': '', 'num_documents': 200})
-    for stage in (config.base, config.actor, config.critic, config.improve):
+    for stage in (config.base, config.actor, config.critic, config.self_talk, config.improve):
         stage.fit.num_steps = 8
+    config.self_talk.update({'num_examples': 20, 'num_rounds': 2})
     config.actor.update({'num_problems': 20, 'refinements_per_problem': 1})
     # An actor that has learnt nothing is never right: the filter runs, but may ask for nothing.
     config.critique.update(
@@ -310,7 +401,12 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.evaluate.beam.update({'width': 2, 'expansions': 2, 'max_steps': 4, 'num_problems': 4})
     config.improve.update({'num_problems': 6, 'num_rounds': 2, 'num_monitored': 4})
     config.improve.explore.update({'num_attempts': 2, 'num_refinements': 2})
+    config.improve.candidates.update({'num_problems': 4, 'num_attempts': 2})
     config.reinforce.update(
         {'num_steps': 3, 'num_problems': 2, 'num_samples': 4, 'checkpoint_every': 2}
     )
+    # An actor that is never right is still paid for brevity, so that updates are taken.
+    config.reinforce.rewards.length = 1.0
+    config.reinforce.critic_rewards.length = 1.0
+    config.reinforce.overlong_tokens = 64
     return config

@@ -11,7 +11,7 @@ mathcritique/critiques.jsonl the critiques; models/llama3_8b/ the converted mode
 
 from ml_collections import ConfigDict
 
-from configs import _released
+from configs import _released, lab
 
 SAMPLING = {
     'engine': {
@@ -56,9 +56,11 @@ def default() -> ConfigDict:
     )
     made.evaluate.num_problems = 500
     made.improve.num_problems = 14973
-    made.reinforce.update({'num_problems': 32, 'num_samples': 8, 'length': 2048})
+    made.reinforce.update({'num_problems': 32, 'num_samples': 8})
+    made.reinforce.update({'length': 2048, 'critic_length': 3072})
     return made
 
 
 def get_config(arg: str = 'default') -> ConfigDict:
-    return _released.choose('llama3_8b_mathcritique', {'default': default}, arg)
+    lab.check_variant('llama3_8b_mathcritique', arg, ('default',))
+    return default()

@@ -30,4 +30,6 @@ def fine_tuned(optimizer: dict) -> ConfigDict:
 
 
 def get_config(arg: str = 'default') -> ConfigDict:
-    return _released.choose(f'{NAME}_gsm8k', {'default': default, 'lora': lora}, arg)
+    variants = {'default': default, 'lora': lora}
+    lab.check_variant(f'{NAME}_gsm8k', arg, variants)
+    return variants[arg]()

@@ -7,7 +7,7 @@ models/qwen3_0p6b/ holds the converted model and its tokenizer.
 
 from ml_collections import ConfigDict
 
-from configs import _released
+from configs import _released, lab
 
 
 def default() -> ConfigDict:
@@ -18,4 +18,5 @@ def default() -> ConfigDict:
 
 
 def get_config(arg: str = 'default') -> ConfigDict:
-    return _released.choose('qwen3_0p6b_gsm8k', {'default': default}, arg)
+    lab.check_variant('qwen3_0p6b_gsm8k', arg, ('default',))
+    return default()

@@ -90,6 +90,23 @@ def pack(
     return to_batch([[item[-1] for item in row] for row in packed.items], length=length)
 
 
+def pack_pairs(pairs: Sequence[tuple[Example, Example]], *, rows: int | None, length: int) -> Batch:
+    """First-fit packing of (preferred, other) pairs: segments 1 and 2 of a row, 3 and 4, ...
+
+    A pair never crosses rows, so a loss of pairs does not depend on how a batch is split. `rows`
+    and errors as in `pack`.
+    """
+    packed = Rows(rows, length)
+    left = 0
+    for pair in pairs:
+        joined = Example(*(np.concatenate(sides) for sides in zip(*pair, strict=True)))
+        left += not packed.add((*pair, joined))
+    if left:
+        raise ValueError(f'{left} of {len(pairs)} pairs do not fit in {rows} rows of {length}')
+    laid = [[example for item in row for example in item[:2]] for row in packed.items]
+    return to_batch(laid, length=length)
+
+
 def pad(examples: Sequence[Example], *, length: int) -> Batch:
     """One example a row, unpacked: [len(examples), length]."""
     for example in examples:
@@ -113,19 +130,6 @@ def fill(
             if len(aside) == rows:
                 break
     return packed.items, aside
-
-
-def packed_batches(examples: Iterable[Example], *, rows: int, length: int) -> Iterator[Batch]:
-    """Streams examples into Batches of [rows, length]; the last one may have empty rows."""
-    if rows < 1:
-        raise ValueError(f'rows={rows}, expected at least 1')
-    stream = ((example,) for example in examples)
-    carried = []
-    while True:
-        items, carried = fill(carried, stream, rows=rows, length=length)
-        if not any(items):
-            return
-        yield to_batch([[item[-1] for item in row] for row in items], length=length)
 
 
 def waste(batch: Batch) -> float:

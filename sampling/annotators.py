@@ -152,7 +152,7 @@ def rollout_successes(
         keys.append({})
         for i in range(path.location or 0, len(lines) - 1):
             if lines[i].strip():
-                turn = path_lib.opening(sampler.chat, lines[: i + 1])
+                turn = path_lib.opening(sampler.chat, 'attempt', lines[: i + 1])
                 keys[-1][i] = key = (path.problem.id, turn.tokens)
                 if len(turn.tokens) < sampler.max_tokens['attempt']:
                     begun[key] = (path.problem, turn)

@@ -4,6 +4,7 @@ import collections
 from collections.abc import Sequence
 
 from data.records import Episode
+from sampling.controller import passes
 from sampling.search import ExploreSettings, well_answered
 
 
@@ -29,6 +30,21 @@ def curate(explored: Sequence[Episode], settings: ExploreSettings, *, wrong: boo
             responses.add(tokens)
             kept.append(episode)
     return kept
+
+
+def passing(kept: Sequence[Episode], *, threshold: float, keep: int) -> list[Episode]:
+    """Right responses whose score reaches the threshold, the first `keep` of a question.
+
+    Responses that are not right stay.
+    """
+    counts, chosen = collections.Counter(), []
+    for episode in kept:
+        if well_answered(episode):
+            if not passes(episode, threshold) or counts[episode.problem_id] == keep:
+                continue
+            counts[episode.problem_id] += 1
+        chosen.append(episode)
+    return chosen
 
 
 def question_shares(kept: Sequence[Episode]) -> list[float]:

@@ -82,7 +82,7 @@ def state_reset(search: Search, asked: Sequence[Asked], *, number: int) -> list[
         lines = a.problem.solution.split('\n')
         if len(lines) > 1:
             count = 1 + number % (len(lines) - 1)
-            opening = paths.opening(sampler.chat, lines[:count])
+            opening = paths.opening(sampler.chat, 'attempt', lines[:count])
             if len(opening.tokens) < sampler.max_tokens['attempt']:
                 begun.append((a, opening))
     chosen, openings = [a for a, _ in begun], [opening for _, opening in begun]

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from model import cache as cache_lib
 from model.cache import KVCache
 from model.config import ModelConfig
 from model.transformer import Transformer
@@ -90,11 +89,6 @@ class Parking:
     def parking(self) -> 'Parking':
         """The same engine with empty stores."""
         return self._engine.parking()
-
-
-def store_bytes(config: ModelConfig, *, rows: int, length: int) -> int:
-    """Bytes that a Store holds on the device, over all of a mesh."""
-    return cache_lib.cache_bytes(config, batch=rows, length=length)
 
 
 def _shared(one: Tokens, other: Tokens) -> int:

@@ -118,9 +118,9 @@ def inserted(
     )
 
 
-def opening(chat: Chat, lines: Sequence[str]) -> Turn:
-    """An attempt begun with some lines, to be continued on the next one."""
-    return chat.sampled('attempt', chat.tokenizer.encode('\n'.join([*lines, ''])), ())
+def opening(chat: Chat, role: str, lines: Sequence[str]) -> Turn:
+    """A turn begun with some lines, to be continued on the next one."""
+    return chat.sampled(role, chat.tokenizer.encode('\n'.join([*lines, ''])), ())
 
 
 def as_path(chat: Chat, episode: Episode, problem: Problem) -> Path:
@@ -158,7 +158,11 @@ def _mistaken(sampler: Sampler, problem: Problem, lines: list[str], rng) -> list
             if told is None:
                 continue
             answered = answers.extract_answer(told[-1]) is not None
-            turn = chat.written('attempt', '\n'.join(told)) if answered else opening(chat, told)
+            turn = (
+                chat.written('attempt', '\n'.join(told))
+                if answered
+                else opening(chat, 'attempt', told)
+            )
             if len(turn.tokens) < limit + answered:
                 known = {'construction': 'RG3', 'location': at, 'mistake': kind}
                 return [_Begun(problem, turn, known)]

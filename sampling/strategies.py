@@ -181,11 +181,14 @@ def _play(
     for i, (episode,) in zip(chosen, refined, strict=True):
         played[i] = episode
     tokens = episode_lib.sampled_tokens(played) - episode_lib.sampled_tokens(episodes)
-    return [_counted(episode) for episode in played], tokens
+    return [counted(episode) for episode in played], tokens
 
 
-def _counted(episode: Episode) -> Episode:
-    """A turn without log-probabilities was not sampled for this episode and costs nothing."""
+def counted(episode: Episode) -> Episode:
+    """The episode with what it cost: `tokens` and model `calls` by role.
+
+    A turn without log-probabilities was not sampled for this episode and costs nothing.
+    """
     tokens, calls = collections.Counter(), collections.Counter()
     for turn in episode.turns:
         if turn.logprobs:

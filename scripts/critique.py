@@ -45,11 +45,16 @@ REMEDIES = {
 
 def critique(workspace: Workspace, folder: pathlib.Path) -> dict:
     """Makes (question, attempt, critique) of training problems."""
+    return collect(workspace, folder, workspace.load_model('actor'), workspace.seed('critique'))
+
+
+def collect(workspace: Workspace, folder: pathlib.Path, actor: Transformer, seed: int) -> dict:
+    """Critique data of one actor's attempts, in the folder; the noise goes by the seed."""
     s, spent = workspace.settings.critique, {}
     problems = workspace.train_problems[: s.num_problems]
-    actor, known = workspace.load_model('actor'), {p.id: p for p in problems}
+    known = {p.id: p for p in problems}
     paths, spent['paths'] = workspace.in_parts(
-        folder / 'paths', problems, description='paths', make=construction(workspace, actor)
+        folder / 'paths', problems, description='paths', make=construction(workspace, actor, seed)
     )
 
     def continued(alive: Alive, name: str, make: Make) -> Alive:
@@ -61,11 +66,11 @@ def critique(workspace: Workspace, folder: pathlib.Path) -> dict:
     alive = sift(dict(enumerate(paths)), filters.repeated, fates)
     alive = sift(alive, filters.came_right, fates)
     alive = sift(alive, balance(s.correct_share, level_balance=0.0), fates)
-    alive = continued(alive, 'criticised', annotation(workspace, actor, known))
+    alive = continued(alive, 'criticised', annotation(workspace, actor, known, seed))
     alive = sift(alive, unreadable, fates)
     if s.filter_samples:
         alive = sift(alive, longer_than(workspace.settings.sampling.critique_tokens), fates)
-        alive = continued(alive, 'refined', refinement(workspace, actor, known))
+        alive = continued(alive, 'refined', refinement(workspace, actor, known, seed))
         alive = sift(alive, lambda e: filters.unhelpful(e, least=s.filter_successes), fates)
     alive = sift(alive, balance(s.correct_share, level_balance=s.level_balance), fates)
 
@@ -89,9 +94,9 @@ def critique(workspace: Workspace, folder: pathlib.Path) -> dict:
 # What is sampled. Each of these gives a `make` of Workspace.in_parts.
 
 
-def construction(workspace: Workspace, actor: Transformer) -> Make:
+def construction(workspace: Workspace, actor: Transformer, seed: int) -> Make:
     """Problems -> judged paths of every construction."""
-    s, seed = workspace.settings.critique, workspace.seed('critique')
+    s = workspace.settings.critique
 
     def make(problems: Sequence[Problem], first: int) -> tuple[list[Episode], int]:
         sampler = metered(workspace)
@@ -119,9 +124,12 @@ def construction(workspace: Workspace, actor: Transformer) -> Make:
     return make
 
 
-def annotation(workspace: Workspace, actor: Transformer, problems: dict[str, Problem]) -> Make:
+def annotation(
+    workspace: Workspace, actor: Transformer, problems: dict[str, Problem], seed: int
+) -> Make:
     """Paths -> the same with a critique, its final `verdict`, and None for what is not there."""
-    chat, grammar, annotator_of = workspace.chat, workspace.grammar, annotator(workspace, actor)
+    chat, grammar = workspace.chat, workspace.grammar
+    annotator_of = annotator(workspace, actor, seed)
 
     def make(episodes: Sequence[Episode], first: int) -> tuple[list[Episode], int]:
         sampler = metered(workspace)
@@ -140,9 +148,11 @@ def annotation(workspace: Workspace, actor: Transformer, problems: dict[str, Pro
     return make
 
 
-def refinement(workspace: Workspace, actor: Transformer, problems: dict[str, Problem]) -> Make:
+def refinement(
+    workspace: Workspace, actor: Transformer, problems: dict[str, Problem], seed: int
+) -> Make:
     """Criticised paths -> the same; wrong ones with what became of their refinements."""
-    s, seed = workspace.settings.critique, workspace.seed('critique') + 4
+    s = workspace.settings.critique
 
     def make(episodes: Sequence[Episode], first: int) -> tuple[list[Episode], int]:
         sampler = metered(workspace)
@@ -155,7 +165,7 @@ def refinement(workspace: Workspace, actor: Transformer, problems: dict[str, Pro
             judge=workspace.judge,
             num_samples=s.filter_samples,
             method=workspace.sampling_method,
-            seed=seed,
+            seed=seed + 4,
             first_id=first * s.filter_samples,
         )
         made = list(episodes)
@@ -167,10 +177,12 @@ def refinement(workspace: Workspace, actor: Transformer, problems: dict[str, Pro
     return make
 
 
-def annotator(workspace: Workspace, actor: Transformer) -> Callable[[Sampler, int], Annotator]:
+def annotator(
+    workspace: Workspace, actor: Transformer, seed: int
+) -> Callable[[Sampler, int], Annotator]:
     """The annotator of the config, once it has a sampler and the index of its first path."""
     s, path = workspace.settings.critique, workspace.annotator_path
-    options = {'grammar': workspace.grammar, 'seed': workspace.seed('critique') + 3}
+    options = {'grammar': workspace.grammar, 'seed': seed + 3}
     if s.annotator == 'oracle':
         return lambda sampler, first: annotate.oracle
     if s.annotator == 'file':

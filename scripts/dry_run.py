@@ -22,6 +22,7 @@ from model.memory import GIB
 from sampling import decode, methods
 from sampling.explore import EXPLORERS
 from scripts.run_settings import (
+    REINFORCED,
     ActorSettings,
     CriticSettings,
     ImproveSettings,
@@ -31,7 +32,7 @@ from scripts.run_settings import (
 from train import optimizer, plan, step, supervised
 from train.plan import Phase, Run, Topology, Training
 
-SAMPLING_STAGES = {'critique', 'evaluate', 'reinforce', *EXPLORERS}
+SAMPLING_STAGES = {'critique', 'evaluate', *REINFORCED, *EXPLORERS}
 
 
 def described(s: RunSettings) -> Run:
@@ -39,12 +40,11 @@ def described(s: RunSettings) -> Run:
 
     A critic that starts from a checkpoint of its own counts as large as the actor.
     """
-    fitted = [name for name in s.stages if name != 'reinforce' and trained_by(s, name)]
+    fitted = [name for name in s.stages if name not in REINFORCED and trained_by(s, name)]
     trainings = [fit(s, name, trained_by(s, name)) for name in fitted]
     if 'base' in s.stages and s.base.fit.num_steps:
         trainings.insert(0, base(s))
-    if 'reinforce' in s.stages:
-        trainings.append(reinforcement(s))
+    trainings += [reinforcement(s, name) for name in s.stages if name in REINFORCED]
     sampling = None
     if SAMPLING_STAGES & set(s.stages):
         whole = min((s.actor, s.critic), key=lambda player: player.lora.rank)
@@ -76,17 +76,19 @@ def base(s: RunSettings) -> Training:
     return dataclasses.replace(made, optimizer=s.base.fit.optimizer, lora=whole)
 
 
-def reinforcement(s: RunSettings) -> Training:
+def reinforcement(s: RunSettings, name: str) -> Training:
+    """Updates of the player with the longest rows; of two, the other's state counts thrice."""
+    players = REINFORCED[name]
     return Training(
-        name='reinforce',
+        name=name,
         optimizer=s.reinforce.optimizer,
         lora=s.reinforce.lora,
         objective=s.reinforce.objective,
         transform=method(s).transform,
-        rows=s.reinforce.rows,
-        length=s.reinforce.length,
+        rows=s.reinforce.rows // s.reinforce.num_minibatches,
+        length=max(s.reinforce.row_length(player) for player in players),
         num_microbatches=s.train.num_microbatches,
-        others=1,
+        others=1 + 3 * (len(players) - 1),
     )
 
 

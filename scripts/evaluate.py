@@ -59,22 +59,9 @@ def play(workspace: Workspace, folder: pathlib.Path) -> tuple[Played, int]:
     """(what the strategies sampled, generated tokens); each strategy's parts in its own folder."""
     s, problems = workspace.settings.evaluate, test_problems(workspace)
     n = s.num_attempts
-    conditions = make_conditions(workspace)
-
-    def attempt_and_play(part: Sequence[Problem], first: int) -> tuple[list[Episode], int]:
-        players = conditions.players
-        players = dataclasses.replace(players, sampler=players.sampler.parking())
-        attempts = sample_attempts(workspace, players.sampler, players.actor, part, first)
-        asked = [problem for problem in part for _ in range(n)]
-        made, more = strategies.parallel(
-            dataclasses.replace(conditions, players=players), attempts, asked, first_id=first * n
-        )
-        return made, more + episode_lib.sampled_tokens(attempts)
-
-    episodes, tokens = workspace.in_parts(
-        folder, problems, description='evaluate', make=attempt_and_play
-    )
-
+    actor, critic = (workspace.newest(player, before='evaluate') for player in ('actor', 'critic'))
+    conditions = make_conditions(workspace, actor, critic)
+    episodes, tokens = parallel(workspace, folder, conditions)
     go_on = functools.partial(after_parallel, workspace, folder, conditions, episodes)
     nothing: tuple[list[Episode], int] = ([], 0)
     later, for_rounds = go_on(strategies.sequential) if s.num_rounds > 1 else nothing
@@ -88,6 +75,25 @@ def play(workspace: Workspace, folder: pathlib.Path) -> tuple[Played, int]:
     right = right_answers(problems, groups, rounds, oracle)
     spent = tokens + for_rounds + for_oracle + for_beams
     return Played(problems, groups, rounds, oracle, beams, right), spent
+
+
+def parallel(
+    workspace: Workspace, folder: pathlib.Path, conditions: strategies.Conditions
+) -> tuple[list[Episode], int]:
+    """(attempts at the test problems with critique and refinement, generated tokens)."""
+    n = workspace.settings.evaluate.num_attempts
+
+    def make(part: Sequence[Problem], first: int) -> tuple[list[Episode], int]:
+        players = conditions.players
+        players = dataclasses.replace(players, sampler=players.sampler.parking())
+        attempts = sample_attempts(workspace, players.sampler, players.actor, part, first)
+        asked = [problem for problem in part for _ in range(n)]
+        made, more = strategies.parallel(
+            dataclasses.replace(conditions, players=players), attempts, asked, first_id=first * n
+        )
+        return made, more + episode_lib.sampled_tokens(attempts)
+
+    return workspace.in_parts(folder, test_problems(workspace), description='evaluate', make=make)
 
 
 def after_parallel(
@@ -109,9 +115,10 @@ def after_parallel(
     return workspace.in_parts(folder / name, problems, description=name, make=make)
 
 
-def make_conditions(workspace: Workspace) -> strategies.Conditions:
+def make_conditions(
+    workspace: Workspace, actor: Transformer, critic: Transformer
+) -> strategies.Conditions:
     s = workspace.settings.evaluate
-    actor, critic = workspace.load_model('actor'), workspace.load_model('critic')
     return strategies.Conditions(
         players=workspace.players(workspace.sampler(), actor, critic),
         scorer=workspace.scorer(),

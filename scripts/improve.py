@@ -2,25 +2,29 @@
 
 python -m scripts.improve --config configs/lab.py --workdir runs/lab --stage vanilla
 
-A stage's folder holds round-1/, round-2/, ...: what was found (explored/), what is trained on
-(episodes/), checkpoints, the round's model and test/. A round with a summary is complete.
+A stage's folder holds round-1/, round-2/, ...: what the controller tried (candidates/), what was
+found (explored/), what is trained on (episodes/), checkpoints, the round's model, test/ and its
+critic/. A round with a summary is complete.
 """
 
 import dataclasses
 import functools
 import pathlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from data import json_files, records
 from data.records import Episode, Example, Problem, Turn
 from model.transformer import Transformer
-from sampling import curate, tails
+from sampling import controller, curate, tails
+from sampling import episodes as episode_lib
+from sampling.controller import Knobs
 from sampling.explore import EXPLORERS, explore
 from sampling.search import Players, as_attempt
 from sampling.strategies import score_steps
-from scripts import command, evaluate
+from scripts import command, critique, evaluate
 from scripts import train as train_stages
 from scripts.workspace import Workspace, link_tree
 from train import checkpoint, supervised
@@ -30,22 +34,31 @@ Outcome = tuple[list[Episode], int]
 """Episodes, and the tokens that were sampled for them."""
 
 
+class Start(NamedTuple):
+    """The saved models that a round begins with."""
+
+    actor: pathlib.Path
+    critic: pathlib.Path
+
+
 def improve(workspace: Workspace, folder: pathlib.Path, *, explorer: str) -> dict:
     """Rounds of one explorer; tells the last one's figures, and all of them in `rounds`.
 
     All explorers start from the same actor and share the noise of a round.
     """
-    start = workspace.stage_folder('actor') / 'model'
-    rounds = []
-    for number in range(1, workspace.settings.improve.num_rounds + 1):
+    s, rounds = workspace.settings.improve, []
+    start = Start(workspace.model_folder('actor'), workspace.model_folder('critic'))
+    for number in range(1, s.num_rounds + 1):
         place = folder / f'round-{number}'
         body = functools.partial(one_round, explorer=explorer, number=number, start=start)
         rounds.append(workspace.complete(place, body))
-        start = place / 'model'
-    if checkpoint.saved_adaptation(start) is None and not json_files.is_remote(start):
-        link_tree(start, folder / 'model')
-    else:  # written anew: a bucket has no links, and the base of adapters is another way off
-        workspace.save_model(folder, workspace.load_checkpoint(start))
+        critic = place / 'critic' / 'model' if s.retrain_critic else start.critic
+        start = Start(place / 'model', critic)
+    adapted = checkpoint.saved_adaptation(start.actor) is not None
+    if adapted or json_files.is_remote(folder):  # its base is another way off; no links in buckets
+        workspace.save_model(folder, workspace.load_checkpoint(start.actor))
+    else:
+        link_tree(start.actor, folder / 'model')
     totals = {
         name: sum(told[name] for told in rounds)
         for name in ('tokens_sampled', 'tokens_trained', 'tokens_monitored')
@@ -54,35 +67,117 @@ def improve(workspace: Workspace, folder: pathlib.Path, *, explorer: str) -> dic
 
 
 def one_round(
-    workspace: Workspace, folder: pathlib.Path, *, explorer: str, number: int, start: pathlib.Path
+    workspace: Workspace, folder: pathlib.Path, *, explorer: str, number: int, start: Start
 ) -> dict:
-    """One round from the actor saved at `start`; leaves a new one in the folder."""
+    """One round from saved players; leaves a new actor in the folder."""
     s = workspace.settings.improve
-    actor = workspace.load_checkpoint(start)
-    players = workspace.players(workspace.sampler(), actor, workspace.load_model('critic'))
+    actor, critic = (workspace.load_checkpoint(saved) for saved in start)
+    players = workspace.players(workspace.sampler(), actor, critic)
     noise = workspace.seed(f'improve/{number}' if number > 1 else 'improve')
-    explored, tokens = exploration(workspace, folder, players, explorer=explorer, seed=noise)
-    kept, for_kept = curated(workspace, folder, players, explored)
+    knobs, candidates, for_knobs = controlled(workspace, folder, players, number=number)
+    explored, tokens = exploration(
+        workspace, folder, players, explorer=explorer, seed=noise, temperature=knobs.temperature
+    )
+    kept, for_kept = curated(workspace, folder, players, explored, threshold=knobs.threshold)
     own = response_examples(workspace, kept)
     shown = train_stages.actor_examples(workspace, plain=s.demonstrations)
     told = monitors(workspace, folder, players, explored=explored, kept=kept, own=own)
-    source = workspace.model_folder('base') if s.restart == 'base' else start
+    source = workspace.model_folder('base') if s.restart == 'base' else start.actor
     trained = workspace.load_to_train(source, s.lora, stage=explorer)
     totals = train_stages.fit(
         workspace, folder, trained, shown + own, settings=s.fit, name=f'round-{number}'
     )
-    measured = evaluate.attempts_only(
-        workspace, folder, workspace.load_checkpoint(folder / 'model')
-    )
+    made = workspace.load_checkpoint(folder / 'model')
+    measured = evaluate.attempts_only(workspace, folder, made)
+    told |= {'knobs': knobs._asdict(), 'candidates': candidates}
     told['exploration']['tokens'] = tokens
-    return totals | measured | told | {'tokens_sampled': tokens + for_kept}
+    told['tokens_sampled'] = tokens + for_kept + for_knobs
+    if s.retrain_critic:
+        body = functools.partial(new_critic, actor=made, critic=start.critic, number=number)
+        told['retrained_critic'] = workspace.complete(folder / 'critic', body)
+        told['tokens_sampled'] += told['retrained_critic']['tokens_sampled']
+        totals['tokens_trained'] += told['retrained_critic']['tokens_trained']
+    return totals | measured | told
+
+
+# Control, and the critic's part
+
+
+def controlled(
+    workspace: Workspace, folder: pathlib.Path, players: Players, *, number: int
+) -> tuple[Knobs, list[dict], int]:
+    """A round's knobs, what every candidate is worth, and the tokens sampled to find out.
+
+    All candidate temperatures are tried on the same questions with the same noise.
+    """
+    s = workspace.settings.improve
+    if s.controller == 'none':
+        return Knobs(workspace.settings.sampling.temperature, 0.0), [], 0
+    problems = spread(workspace.train_problems[: s.num_problems], s.candidates.num_problems)
+    probed, spent = {}, 0
+    for temperature in s.candidates.temperatures:
+        probed[temperature], tokens = workspace.in_parts(
+            folder / 'candidates' / str(temperature),
+            problems,
+            description=f'temperature {temperature}',
+            make=probe(workspace, players, temperature, workspace.seed(f'candidates/{number}')),
+        )
+        spent += tokens
+    told = controller.measures(probed, s.candidates)
+    return controller.choose(told), told, spent
+
+
+def probe(workspace: Workspace, players: Players, temperature: float, seed: int):
+    """Problems -> scored attempts at a temperature: a `make` of Workspace.in_parts."""
+    count = workspace.settings.improve.candidates.num_attempts
+
+    def make(problems: Sequence[Problem], first: int) -> Outcome:
+        made = episode_lib.attempts(
+            players.sampler,
+            players.actor,
+            problems,
+            judge=players.judge,
+            num_samples=count,
+            method=workspace.method_at(temperature),
+            seed=seed,
+            first_id=first * count,
+        )
+        judged, tokens = scored(workspace, players, made, first)
+        return judged, tokens + episode_lib.sampled_tokens(made)
+
+    return make
+
+
+def new_critic(
+    workspace: Workspace,
+    folder: pathlib.Path,
+    *,
+    actor: Transformer,
+    critic: pathlib.Path,
+    number: int,
+) -> dict:
+    """Trains a critic on critiques of the newest actor's attempts, as the stage `critic` does.
+
+    It starts where that stage does or, with restart='last', from the critic so far.
+    """
+    last = workspace.settings.improve.restart == 'last'
+    model = train_stages.critic_start(workspace, critic if last else None)
+    told = critique.collect(workspace, folder, actor, workspace.seed(f'critique/{number}'))
+    name = f'critic/{number}'
+    return told | train_stages.fit_critic(workspace, folder, model, folder / 'episodes', name=name)
 
 
 # Explore and curate
 
 
 def exploration(
-    workspace: Workspace, folder: pathlib.Path, players: Players, *, explorer: str, seed: int
+    workspace: Workspace,
+    folder: pathlib.Path,
+    players: Players,
+    *,
+    explorer: str,
+    seed: int,
+    temperature: float,
 ) -> Outcome:
     """Everything that the explorer finds, in parts."""
     s = workspace.settings.improve
@@ -94,7 +189,7 @@ def exploration(
             part,
             explorer=explorer,
             seed=seed,
-            method=workspace.sampling_method,
+            method=workspace.method_at(temperature),
             first_id=first * s.explore.ids,
         )
 
@@ -105,20 +200,32 @@ def exploration(
 
 
 def curated(
-    workspace: Workspace, folder: pathlib.Path, players: Players, explored: Sequence[Episode]
+    workspace: Workspace,
+    folder: pathlib.Path,
+    players: Players,
+    explored: Sequence[Episode],
+    *,
+    threshold: float,
 ) -> Outcome:
-    """question -> response of what is trained on, with the critic's scores where they weigh it."""
+    """question -> response of what is trained on, with the critic's scores where they are asked.
+
+    With a threshold every different right response is considered, not the first `keep` alone.
+    """
     s = workspace.settings.improve
     rates = curate.success_rates(explored)
+    rules = dataclasses.replace(s.explore, keep=len(explored)) if threshold else s.explore
     kept = [
         noted(as_attempt(players.sampler, e), solved=rates[e.problem_id])
-        for e in curate.curate(explored, s.explore, wrong=s.weighting == 'advantage')
+        for e in curate.curate(explored, rules, wrong=s.weighting == 'advantage')
     ]
-    if s.weighting == 'keep' or not kept:
-        records.write_episodes(folder / 'episodes' / 'part-00000.array_record', kept)
-        return kept, 0
-    make = functools.partial(scored, workspace, players)
-    return workspace.in_parts(folder, kept, description='score', make=make)
+    tokens = 0
+    if kept and (threshold or s.weighting != 'keep'):
+        make = functools.partial(scored, workspace, players)
+        place = folder / 'considered'
+        kept, tokens = workspace.in_parts(place, kept, description='score', make=make)
+        kept = curate.passing(kept, threshold=threshold, keep=s.explore.keep)
+    records.write_episodes(folder / 'episodes' / 'part-00000.array_record', kept)
+    return kept, tokens
 
 
 def scored(

@@ -171,6 +171,10 @@ def study_panels(panels: StudyPanels, labels: dict[str, tuple[str, str]]) -> fig
             axes.plot(*means.T, color=colour, marker=marker, ls=line, lw=1.4, ms=5, label=arm)
         x_label, y_label = labels[title]
         axes.set(title=title, xlabel=x_label, ylabel=y_label)
+        places = [x for runs in arms.values() for run in runs for x, _ in run]
+        axes.xaxis.get_major_locator().set_params(
+            integer=all(float(x).is_integer() for x in places)
+        )
     handles, names = grid[0].get_legend_handles_labels()
     figure.legend(handles, names, loc='outside right upper', frameon=False)
     return figure

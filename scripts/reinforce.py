@@ -1,25 +1,55 @@
-"""GRPO of the actor, with outcome rewards and the critic's step rewards.
+"""Reinforcement of the actor, of the critic, or of both in turn, by outcome and step rewards.
 
-python -m scripts.reinforce --config configs/lab.py --workdir runs/lab
+python -m scripts.reinforce --config configs/lab.py --workdir runs/lab --stage reinforce
 """
 
 import pathlib
+from collections.abc import Mapping, Sequence
 
+from model.transformer import Transformer
+from sampling import measures
 from scripts import command, evaluate
+from scripts.run_settings import REINFORCED
 from scripts.workspace import Workspace
 from train import reinforce as reinforce_lib
+from train.rollouts import ROLES, Player
 
 
 def reinforce(workspace: Workspace, folder: pathlib.Path) -> dict:
-    """Trains the SFT actor on-policy and evaluates it alone."""
-    s = workspace.settings
-    given = workspace.model_folder('actor')
-    actor = workspace.load_to_train(given, s.reinforce.lora, stage='reinforce')
-    players = workspace.players(workspace.sampler(), actor, workspace.load_model('critic'))
+    """Trains the SFT actor against the SFT critic, and evaluates it alone."""
+    players, totals = fit(workspace, folder, 'reinforce')
+    workspace.save_model(folder, players['actor'])
+    return evaluate.attempts_only(workspace, folder, players['actor']) | totals
+
+
+def reinforce_critic(workspace: Workspace, folder: pathlib.Path) -> dict:
+    """Trains the SFT critic on the SFT actor's attempts, and tells what critique is worth then."""
+    players, totals = fit(workspace, folder, 'reinforce_critic')
+    workspace.save_model(folder, players['critic'])
+    players = {'actor': workspace.load_model('actor')} | players
+    return criticised(workspace, folder, players) | totals
+
+
+def reinforce_both(workspace: Workspace, folder: pathlib.Path) -> dict:
+    """Trains actor and critic in turn, each against the other's newest weights."""
+    players, totals = fit(workspace, folder, 'reinforce_both')
+    for player, model in players.items():
+        workspace.save_model(folder / player, model)
+    return criticised(workspace, folder, players) | totals
+
+
+def fit(
+    workspace: Workspace, folder: pathlib.Path, stage: str
+) -> tuple[dict[Player, Transformer], dict]:
+    """(the players that the stage trains, totals)."""
+    s, trained = workspace.settings, REINFORCED[stage]
+    models = {player: load(workspace, player, trained) for player in ROLES}
+    players = workspace.players(workspace.sampler(), **models)
     with workspace.writer(folder) as writer:
-        model, totals = reinforce_lib.reinforce(
+        return reinforce_lib.reinforce(
             players,
             workspace.train_problems,
+            trained=trained,
             settings=s.reinforce,
             loop=s.train,
             scorer=workspace.scorer(),
@@ -28,11 +58,45 @@ def reinforce(workspace: Workspace, folder: pathlib.Path) -> dict:
             writer=writer,
             seed=workspace.seed('reinforce'),
         )
-    workspace.save_model(folder, model)
-    return evaluate.attempts_only(workspace, folder, model) | totals
 
 
-STAGES = {'reinforce': reinforce}
+def load(workspace: Workspace, player: Player, trained: Sequence[Player]) -> Transformer:
+    """The SFT player, where it is trained with the adapters that the config gives it."""
+    if player not in trained:
+        return workspace.load_model(player)
+    given, adapters = workspace.model_folder(player), workspace.settings.reinforce.lora
+    return workspace.load_to_train(given, adapters, stage=f'reinforce {player}')
+
+
+def criticised(
+    workspace: Workspace, folder: pathlib.Path, players: Mapping[Player, Transformer]
+) -> dict:
+    """Accuracy before and after critique on the test problems, and the critic's measures."""
+    n, problems = workspace.settings.evaluate.num_attempts, evaluate.test_problems(workspace)
+    conditions = evaluate.make_conditions(workspace, players['actor'], players['critic'])
+    episodes, tokens = evaluate.parallel(workspace, folder / 'test', conditions)
+    groups = [episodes[i : i + n] for i in range(0, len(episodes), n)]
+    right = [sum(e.outcome['correct'] for e in group) / n for group in groups]
+    refined = [sum(map(measures.finally_correct, group)) / n for group in groups]
+    return {
+        'accuracy': {
+            'attempt': evaluate.by_level(workspace, problems, right),
+            'refined': evaluate.by_level(workspace, problems, refined),
+        },
+        'critic': measures.critic(episodes),
+        'transitions': measures.transitions(episodes),
+        'tokens_per_answer': {
+            'attempt': sum(e.outcome['tokens']['attempt'] for e in episodes) / len(episodes),
+            'refined': tokens / len(episodes),
+        },
+    }
+
+
+STAGES = {
+    'reinforce': reinforce,
+    'reinforce_critic': reinforce_critic,
+    'reinforce_both': reinforce_both,
+}
 
 if __name__ == '__main__':
     command.run_stage_script(STAGES)

@@ -139,7 +139,7 @@ def _equal_tokens(compared: dict[str, dict]) -> str:
         ]
         for arm, c in compared.items()
     ]
-    note = 'Against the plain majority at the nearest cost, paired by question; points.'
+    note = 'Against the arm named at the nearest cost; points. Intervals are paired by question.'
     head = ['way to answer', 'against', 'tokens', 'its tokens', 'questions', 'difference']
     return _table(head, rows, note)
 
@@ -219,7 +219,9 @@ def _known(value: float | None) -> str:
 def _curves(workdir: epath.Path, stages: Stages) -> str:
     parts = []
     for name in stages:
-        for path in sorted((workdir / 'stages' / name).rglob(metrics.METRICS)):
+        stage = workdir / 'stages' / name
+        found = (stage.glob(depth + metrics.METRICS) for depth in ('', '*/', '*/*/'))
+        for path in sorted(itertools.chain(*found)):
             curves = _load_curves(path)
             if curves:
                 plot = plots.svg(lambda curves=curves: plots.training_curves(curves), 'By step.')

@@ -4,7 +4,7 @@ python -m scripts.run --config configs/lab.py --workdir runs/lab
 python -m scripts.run --config configs/lab.py:smoke --workdir runs/smoke
 """
 
-from scripts import command, critique, evaluate, improve, reinforce, train
+from scripts import command, critique, evaluate, improve, reinforce, self_talk, train
 from scripts.report import write_report
 from scripts.workspace import Workspace, write_json
 from train import processes, settings
@@ -13,6 +13,7 @@ STAGES = {
     **train.STAGES,
     **critique.STAGES,
     **evaluate.STAGES,
+    **self_talk.STAGES,
     **improve.STAGES,
     **reinforce.STAGES,
 }

@@ -1,18 +1,21 @@
 """A run's settings, all that a config says, and what their numbers must satisfy together."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Literal
 
 from model.config import ModelConfig
 from model.lora import LoraSettings
 from model.weights import Quantize
 from sampling.beam import BeamSettings
+from sampling.controller import CandidateSettings, Controller
 from sampling.engine import EngineSettings
 from sampling.explore import EXPLORERS
 from sampling.search import ExploreSettings
 from sampling.steps import ScoreShapes
 from sampling.strategies import Refine
 from train.reinforce import ReinforceSettings
+from train.rollouts import Player
 from train.supervised import FitSettings, LoopSettings
 
 StageName = Literal[
@@ -21,6 +24,7 @@ StageName = Literal[
     'critique',
     'critic',
     'evaluate',
+    'self_talk',
     'vanilla',
     'uniform',
     'critique_in_the_loop',
@@ -29,7 +33,16 @@ StageName = Literal[
     'interactive',
     'state_reset',
     'reinforce',
+    'reinforce_critic',
+    'reinforce_both',
 ]
+
+REINFORCED: Mapping[str, tuple[Player, ...]] = {
+    'reinforce': ('actor',),
+    'reinforce_critic': ('critic',),
+    'reinforce_both': ('actor', 'critic'),
+}
+"""The stages of reinforcement, and whom each trains."""
 
 TemplateName = Literal[
     'elenchus', 'chatml', 'qwen2.5', 'llama2', 'llama3', 'llama3.1', 'mistral', 'gemma'
@@ -161,6 +174,16 @@ class EvaluateSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class SelfTalkSettings:
+    num_examples: int  # criticised attempts that talks begin with, at most
+    num_rounds: int  # refinements after which the answer must be right
+    tokens: int  # of an answer, at most
+    learn_mistakes: bool  # whether lines called wrong are learnt too, beside what is said of them
+    fit: FitSettings
+    lora: LoraSettings
+
+
+@dataclasses.dataclass(frozen=True)
 class ImproveSettings:
     num_problems: int
     num_rounds: int
@@ -170,6 +193,9 @@ class ImproveSettings:
     weighting: Literal['keep', 'score', 'steps', 'advantage']
     balance: Literal['none', 'question']  # 'question': the responses of one share a weight
     num_monitored: int  # responses whose perplexity, questions whose scores are told; 0: none
+    controller: Controller  # 'balance': knobs of every round by balance scores
+    candidates: CandidateSettings  # what it chooses from
+    retrain_critic: bool  # every round, on critiques of its new actor's attempts
     fit: FitSettings
     lora: LoraSettings
 
@@ -191,6 +217,7 @@ class RunSettings:
     critique: CritiqueSettings
     critic: CriticSettings
     evaluate: EvaluateSettings
+    self_talk: SelfTalkSettings
     improve: ImproveSettings
     reinforce: ReinforceSettings
 
@@ -208,21 +235,31 @@ def check_counts(s: RunSettings) -> None:
             raise ValueError(f'{name}={asked} must be in [1, {limit}]')
     if not 0 <= s.actor.misconceptions <= 1:
         raise ValueError(f'actor.misconceptions={s.actor.misconceptions} must be in [0, 1]')
+    for name in ('num_examples', 'num_rounds', 'tokens'):
+        if getattr(s.self_talk, name) < 1:
+            raise ValueError(f'self_talk.{name}={getattr(s.self_talk, name)} must be at least 1')
     _check_improve(s.improve)
     check_critique(s.critique, temperature=s.sampling.temperature)
     _check_evaluate(s.evaluate)
+    if s.reinforce.critic_rewards.located and s.data.source != 'lab':
+        raise ValueError(
+            f'reinforce.critic_rewards.located={s.reinforce.critic_rewards.located} needs known '
+            f'first errors, which data.source={s.data.source!r} has not: set it to 0'
+        )
 
 
 def check_lora(s: RunSettings) -> None:
     """Raises ValueError where a stage's adapters contradict what they are put on."""
-    from_actor = {'reinforce': s.reinforce.lora}
+    sections = {'actor': s.actor, 'critic': s.critic}
+    trained_on = {('reinforce', p) for stage in s.stages for p in REINFORCED.get(stage, ())}
     if s.improve.restart == 'last':
-        from_actor['improve'] = s.improve.lora
-    for name, given in from_actor.items():
-        if s.actor.lora.rank and given != s.actor.lora:
+        trained_on.add(('improve', 'actor'))
+    for name, player in sorted(trained_on):
+        own, given = sections[player].lora, getattr(s, name).lora
+        if own.rank and given != own:
             raise ValueError(
-                f'{name}.lora={given} trains the adapters of the actor on: it must be '
-                f'actor.lora={s.actor.lora}'
+                f'{name}.lora={given} trains the adapters of the {player} on: it must be '
+                f'{player}.lora={own}'
             )
     if s.base.quantize == 'none':
         return
@@ -237,7 +274,8 @@ def check_lora(s: RunSettings) -> None:
 
 def trained_by(s: RunSettings, stage: str):
     """The section of a stage that trains a player; None of others."""
-    own = {'actor': s.actor, 'critic': s.critic, 'reinforce': s.reinforce}
+    own = {'actor': s.actor, 'critic': s.critic, 'self_talk': s.self_talk}
+    own |= dict.fromkeys(REINFORCED, s.reinforce)
     return s.improve if stage in EXPLORERS else own.get(stage)
 
 
@@ -257,6 +295,11 @@ def _check_improve(s: ImproveSettings) -> None:
     ):
         if value < least:
             raise ValueError(f'improve.{name}={value} must be at least {least}')
+    if s.controller != 'none' and s.candidates.num_problems > s.num_problems:
+        raise ValueError(
+            f'improve.candidates.num_problems={s.candidates.num_problems} must be at most '
+            f'{s.num_problems}, improve.num_problems'
+        )
 
 
 def _check_evaluate(s: EvaluateSettings) -> None:
@@ -318,9 +361,18 @@ def check_lengths(
     refinement = critique + overhead + sampling.refinement_tokens
     hinted = longest_question + longest_hint
     prompt = max(critique, attempt + longest_guide, hinted) + overhead
-    whole = max(refinement, critique + longest_guide, hinted + overhead + sampling.attempt_tokens)
+    talked = longest_question + overhead + s.self_talk.tokens
+    alone = hinted + overhead + sampling.attempt_tokens
+    whole = max(refinement, critique + longest_guide, alone, talked)
+    judged = attempt + overhead + sampling.critique_tokens
+    learnt = {
+        'attempt': attempt,
+        'correction': attempt + overhead + sampling.refinement_tokens,
+        'critique': judged + overhead + sampling.refinement_tokens,
+    }
     for name, size, needed in (
-        ('reinforce.length', s.reinforce.length, attempt),
+        ('reinforce.length', s.reinforce.length, learnt[s.reinforce.turns.episode]),
+        ('reinforce.critic_length', s.reinforce.critic_length, judged),
         ('sampling.score.lengths[-1]', sampling.score.lengths[-1], critique),
         ('sampling.engine.prompt_buckets[-1]', sampling.engine.prompt_buckets[-1], prompt),
         ('sampling.engine.max_length', sampling.engine.max_length, whole),
@@ -332,5 +384,6 @@ def check_lengths(
             guide = f' and the longest guide {shown}' if shown else ''
             raise ValueError(
                 f'{name}={size} must be at least {needed}: the longest question has '
-                f'{longest_question} tokens{guide}; set it so, or sampling.*_tokens lower'
+                f'{longest_question} tokens{guide}; set it so, or self_talk.tokens and '
+                'sampling.*_tokens lower'
             )

@@ -2,9 +2,9 @@
 
 python -m scripts.study --config configs/critics.py --workdir runs/critics
 
-The stages named `shared` are run once a seed. A study that was stopped continues with the same
-command. What is compared the config says in `table` and `panels`; written are study.json, study.md
-and study.png.
+Arms run in the order of the config, after all of them have been opened. The stages named `shared`
+are run once a seed. A study that was stopped continues with the same command. What is compared the
+config says in `table` and `panels`; written are study.json, study.md and study.png.
 """
 
 import dataclasses
@@ -32,6 +32,8 @@ Summaries = dict[str, dict[str, Any]]
 """Stage -> its summary."""
 Figures = dict[str, dict[str, Summaries]]
 """Arm -> seed -> summaries."""
+Table = dict[str, dict[str, list[float]]]
+"""Arm -> column -> its figure of each seed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,25 +73,52 @@ class Comparison:
 def study(config: ml_collections.ConfigDict, workdir: pathlib.Path, verifier: verify.Verifier):
     """Runs every arm of every seed and writes the comparison after each."""
     shown = settings.build(Comparison, config.comparison, 'config.comparison')
-    figures: Figures = {arm: {} for arm in config.arms}
+    arms = arms_of(config)
+    check_arms(config, arms, workdir, verifier)
+    figures: Figures = {arm: {} for arm in arms}
     for seed in config.seeds:
-        home = workdir / f'seed{seed}'
         shared = arm_config(config, seed, {'stages': config.shared})
-        with Workspace(shared, home / 'shared', verifier=verifier) as workspace:
+        home = arm_folder(workdir, seed, 'shared')
+        with Workspace(shared, home, verifier=verifier) as workspace:
             whole.run(workspace)
-        for arm, changes in config.arms.items():
+        for arm, changes in arms.items():
             print(f'=== seed {seed}, {arm}')
-            folder = home / arm.replace(' ', '_')
+            folder = arm_folder(workdir, seed, arm)
             arm_of_seed = arm_config(config, seed, changes)
             with Workspace(arm_of_seed, folder, verifier=verifier) as workspace:
                 for stage in config.shared:
                     place = workspace.stage_folder(stage)
-                    link_tree(home / 'shared' / 'stages' / place.name, place)
+                    link_tree(home / 'stages' / place.name, place)
                 whole.run(workspace)
             told = processes.from_first(lambda path=folder / 'summary.json': read_json(path))
             summaries = {name.partition('-')[2]: s for name, s in told['stages'].items()}
             figures[arm][str(seed)] = summaries
             compare(figures, shown, workdir)
+
+
+def arms_of(config) -> dict[str, Mapping]:
+    """Changes by arm, in the config's order. Raises ValueError on a name that stands twice."""
+    names = [arm['name'] for arm in config.arms]
+    folders = [arm_folder(pathlib.Path(), 0, name).name for name in ('shared', *names)]
+    for i, folder in enumerate(folders):
+        if folder in folders[:i]:
+            raise ValueError(f'config.arms: two folders would be named {folder!r}; rename one')
+    return {arm['name']: arm['changes'] for arm in config.arms}
+
+
+def arm_folder(workdir: pathlib.Path, seed: int, arm: str) -> pathlib.Path:
+    return workdir / f'seed{seed}' / arm.replace(' ', '_')
+
+
+def check_arms(config, arms: dict[str, Mapping], workdir: pathlib.Path, verifier) -> None:
+    """Opens every arm of the first seed without writing. Raises ValueError that names the arm."""
+    seed = config.seeds[0]
+    for arm, changes in arms.items():
+        try:
+            made, folder = arm_config(config, seed, changes), arm_folder(workdir, seed, arm)
+            Workspace(made, folder, verifier=verifier)
+        except ValueError as error:
+            raise ValueError(f'config.arms: {arm!r}: {error}') from error
 
 
 def arm_config(config, seed: int, changes) -> ml_collections.ConfigDict:
@@ -98,7 +127,7 @@ def arm_config(config, seed: int, changes) -> ml_collections.ConfigDict:
     try:
         made.update(changes)
     except (KeyError, AttributeError) as error:
-        raise ValueError(f'config.arms: {error.args[0]}') from error
+        raise ValueError(error.args[0]) from error
     made.seed = seed
     return made
 
@@ -141,21 +170,37 @@ def points(panel: Panel, summaries: Summaries) -> list[tuple[float, float]]:
     ]
 
 
-def compare(figures: Figures, shown: Comparison, workdir: pathlib.Path) -> None:
-    """Writes the arms side by side: the mean over seeds, and their range in brackets."""
-    done = {arm: list(seeds.values()) for arm, seeds in figures.items() if seeds}
-    table = {
-        arm: {row.name: [cell(row, s) for s in runs] for row in shown.table}
-        for arm, runs in done.items()
+def table_of(figures: Figures, shown: Comparison) -> Table:
+    return {
+        arm: {
+            row.name: [cell(row, summaries) for summaries in seeds.values()] for row in shown.table
+        }
+        for arm, seeds in figures.items()
+        if seeds
     }
-    names = [row.name for row in shown.table]
-    lines = [f'| arm | {" | ".join(names)} |', '|---' * (1 + len(names)) + '|']
-    for arm, columns in table.items():
-        cells = (
-            f'{np.mean(v):.1f} [{min(v):.1f}, {max(v):.1f}]' if len(v) > 1 else f'{v[0]:.1f}'
-            for v in columns.values()
-        )
-        lines.append(f'| {arm} | {" | ".join(cells)} |')
+
+
+def table_lines(table: Table) -> list[str]:
+    """Markdown: the arms and, where there are several seeds, each less the first by seed."""
+    lines = markdown('arm', table, sign='')
+    first, *others = table
+    paired = {
+        arm: {
+            name: [value - base for value, base in zip(values, table[first][name], strict=False)]
+            for name, values in table[arm].items()
+        }
+        for arm in others
+    }
+    if paired and any(len(values) > 1 for values in table[first].values()):
+        lines += ['', *markdown(f'less {first}, by seed', paired, sign='+')]
+    return lines
+
+
+def compare(figures: Figures, shown: Comparison, workdir: pathlib.Path) -> None:
+    """Writes the arms side by side."""
+    table = table_of(figures, shown)
+    lines = table_lines(table)
+    done = {arm: list(seeds.values()) for arm, seeds in figures.items() if seeds}
     panels = {
         panel.title: {arm: [points(panel, s) for s in runs] for arm, runs in done.items()}
         for panel in shown.panels
@@ -166,6 +211,19 @@ def compare(figures: Figures, shown: Comparison, workdir: pathlib.Path) -> None:
     write_text(workdir / 'study.md', '\n'.join(lines) + '\n')
     plots.save_png(lambda: plots.study_panels(panels, labels), workdir / 'study.png')
     print('\n'.join(lines))
+
+
+def markdown(head: str, table: Table, *, sign: str) -> list[str]:
+    """Lines of a table of arms: means over seeds, with the range where there are several."""
+    names = next(iter(table.values()))
+    lines = [f'| {head} | {" | ".join(names)} |', '|---' * (1 + len(names)) + '|']
+    for arm, columns in table.items():
+        cells = []
+        for values in columns.values():
+            mean, *ends = (f'{v:{sign}.1f}' for v in (np.mean(values), min(values), max(values)))
+            cells.append(f'{mean} [{", ".join(ends)}]' if len(values) > 1 else mean)
+        lines.append(f'| {arm} | {" | ".join(cells)} |')
+    return lines
 
 
 if __name__ == '__main__':

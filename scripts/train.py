@@ -177,22 +177,32 @@ def demonstration(
 
 def critic(workspace: Workspace, folder: pathlib.Path) -> dict:
     """SFT of the base, or of a model of the critic's own, on (question, attempt -> critique)."""
+    data = workspace.stage_folder('critique') / 'episodes'
+    return fit_critic(workspace, folder, critic_start(workspace, None), data, name='critic')
+
+
+def critic_start(workspace: Workspace, last: pathlib.Path | None) -> Transformer:
+    """What a critic is trained from: the `last` one, else what the config names."""
     s = workspace.settings.critic
     given = from_root(s.checkpoint) if s.checkpoint else workspace.model_folder('base')
-    model = workspace.load_to_train(given, s.lora, stage='critic')
-    episodes = records.read_episodes(workspace.stage_folder('critique') / 'episodes')
+    return workspace.load_to_train(last or given, s.lora, stage='critic')
+
+
+def fit_critic(
+    workspace: Workspace,
+    folder: pathlib.Path,
+    model: Transformer,
+    data: pathlib.Path,
+    *,
+    name: str,
+) -> dict:
+    """Trains on the critiques of the episodes in the folder `data`."""
     examples = [
         workspace.chat.example(e.turns, trained=('critique',), weights=None, last_only=True)
-        for e in episodes
+        for e in records.read_episodes(data)
     ]
-    return fit(
-        workspace,
-        folder,
-        model,
-        examples,
-        settings=s.fit,
-        name='critic',
-    )
+    settings = workspace.settings.critic.fit
+    return fit(workspace, folder, model, examples, settings=settings, name=name)
 
 
 def base_to_train(workspace: Workspace, settings: lora.LoraSettings, *, stage: str) -> Transformer:

@@ -27,15 +27,29 @@ from model.transformer import Transformer
 from sampling import annotators, guidance
 from sampling.engine import Engine
 from sampling.episodes import Sampler
+from sampling.explore import EXPLORERS
 from sampling.methods import Greedy, Sampling
 from sampling.search import Players
 from sampling.steps import StepScorer
 from scripts import lock
 from scripts.models import Models
-from scripts.run_settings import MAY_CHANGE, RunSettings, check_counts, check_lengths, check_lora
-from train import checkpoint, metrics, processes, settings, supervised
+from scripts.run_settings import (
+    MAY_CHANGE,
+    REINFORCED,
+    RunSettings,
+    check_counts,
+    check_lengths,
+    check_lora,
+)
+from train import checkpoint, metrics, processes, rollouts, settings, supervised
 
 CONFIG = 'config.json'
+
+MAKERS = {
+    'actor': ('actor', *EXPLORERS, 'reinforce', 'reinforce_both'),
+    'critic': ('critic', 'reinforce_critic', 'reinforce_both'),
+}
+"""The stages that end with a player."""
 
 
 class Workspace:
@@ -172,7 +186,7 @@ class Workspace:
         return self.load_checkpoint(self.model_folder(stage))
 
     def model_folder(self, stage: str) -> epath.Path:
-        """Where the model is that a stage ended with."""
+        """Where a stage's model is. Raises ValueError where the stage has not been run."""
         folder = self.stage_folder(stage) / 'model'
         if not folder.exists():
             raise ValueError(f'stage {stage!r} has not been run in {self.workdir}: run it first')
@@ -181,6 +195,14 @@ class Workspace:
     def load_given(self, path: str) -> Transformer:
         """A saved model that the config names."""
         return self.load_checkpoint(from_root(path))
+
+    def newest(self, player: str, *, before: str) -> Transformer:
+        """The player that the last stage before another one ended with."""
+        earlier = self.settings.stages[: self.settings.stages.index(before)]
+        made = [stage for stage in earlier if stage in MAKERS[player]] or [player]
+        if made[-1] == 'reinforce_both':
+            return self.load_checkpoint(self.stage_folder(made[-1]) / player / 'model')
+        return self.load_model(made[-1])
 
     def load_checkpoint(self, folder: str | os.PathLike) -> Transformer:
         """A saved model, of any size; with adapters, on the one frozen copy of their base."""
@@ -399,6 +421,9 @@ class Workspace:
         s = self.settings
         asked = self.train_problems[: s.improve.num_problems]
         hints = [g(p) for name, g in guidance.GUIDES.items() if name in s.stages for p in asked]
+        share = s.reinforce.turns.hint_share
+        if share and any('actor' in REINFORCED.get(stage, ()) for stage in s.stages):
+            hints += [rollouts.hint(p, share) for p in self.train_problems]
         longest = max((len(self.tokenizer.encode(hint)) for hint in hints), default=0)
         return self.chat.overhead + longest if hints else 0
 

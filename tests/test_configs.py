@@ -3,7 +3,7 @@
 import ast
 import dataclasses
 import functools
-import importlib
+import importlib.util
 import pathlib
 import re
 import typing
@@ -11,7 +11,7 @@ import typing
 import jax
 import pytest
 
-from configs import critics, findings
+from configs import critics, findings, reinforcement
 from data import chat, lab, problem_sets
 from data import tokenizer as tokenizers
 from data.records import Batch
@@ -103,16 +103,22 @@ def test_a_config_says_everything_and_nothing_else(name):
     assert settings.build(run_settings.RunSettings, again) == built(name)
 
 
+@each
+def test_its_shapes_hold_the_longest_turns_after_a_short_question(name):
+    run_settings.check_lengths(built(name), 8)
+
+
 @pytest.mark.parametrize('variant', ['default', 'smoke'])
-@pytest.mark.parametrize('described', [critics, findings])
+@pytest.mark.parametrize('described', [critics, findings, reinforcement])
 def test_every_arm_of_a_study_is_a_run(described, variant):
     config = described.get_config(variant)
     settings.build(study.Comparison, config.comparison)
     for seed in config.seeds:
-        for changes in config.arms.values():
+        for changes in study.arms_of(config).values():
             made = settings.build(run_settings.RunSettings, study.arm_config(config, seed, changes))
             assert made.seed == seed
             assert made.stages[: len(config.shared)] == config.shared != made.stages
+            check_order(made.stages)
             run_settings.check_counts(made)
     with pytest.raises(ValueError, match='num_problem'):
         study.arm_config(config, 0, {'critique': {'num_problem': 1}})
@@ -120,7 +126,10 @@ def test_every_arm_of_a_study_is_a_run(described, variant):
 
 @each
 def test_its_stages_exist_and_come_after_what_they_read(name):
-    stages = built(name).stages
+    check_order(built(name).stages)
+
+
+def check_order(stages):
     assert len(set(stages)) == len(stages) > 0
     assert set(stages) <= set(run.STAGES)
     order = list(run.STAGES)
@@ -129,8 +138,11 @@ def test_its_stages_exist_and_come_after_what_they_read(name):
         'critique': {'actor'},
         'critic': {'base', 'critique'},
         'evaluate': {'actor', 'critic'},
+        'self_talk': {'base', 'actor', 'critique'},
         **dict.fromkeys(explore.EXPLORERS, {'base', 'actor', 'critic'}),
         'reinforce': {'actor', 'critic'},
+        'reinforce_critic': {'actor', 'critic'},
+        'reinforce_both': {'actor', 'critic'},
     }
     assert set(needs) <= set(order)
     for i, stage in enumerate(stages):
@@ -199,7 +211,8 @@ def test_its_supervised_step_traces(name):
 
 
 @own
-def test_its_reinforcement_step_traces(name):
+@pytest.mark.parametrize('player', ['actor', 'critic'])
+def test_its_reinforcement_step_traces(name, player):
     s = built(name)
     r = s.reinforce
     before, after, _ = trace_step(
@@ -208,8 +221,8 @@ def test_its_reinforcement_step_traces(name):
         r.objective,
         method_of(s).transform,
         num_steps=r.num_steps,
-        rows=r.num_problems * r.num_samples,
-        length=r.length,
+        rows=r.rows // r.num_minibatches,
+        length=r.row_length(player),
     )
     assert shapes(after) == shapes(before)
 
@@ -347,3 +360,16 @@ def fields_of(cls, prefix=''):
             yield from fields_of(hint, f'{prefix}{name}.')
         else:
             yield prefix + name
+
+
+def test_the_readmes_config_of_ones_own_problems_holds_its_texts(tmp_path):
+    told = (ROOT / 'README.md').read_text(encoding='utf-8')
+    (block,) = re.findall(r'```python\n(from configs import lab\n.*?)```', told, re.DOTALL)
+    path = tmp_path / 'mine.py'
+    path.write_text(block)
+    spec = importlib.util.spec_from_file_location('mine', path)
+    mine = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(mine)
+    made = settings.build(run_settings.RunSettings, mine.get_config())
+    run_settings.check_counts(made)
+    run_settings.check_lengths(made, longest_question=240)  # GSM8K's longest in 2048 pieces

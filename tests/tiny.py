@@ -10,8 +10,8 @@ from data import packing
 from data.records import Batch, Example
 from model import sharding, transformer
 from model.config import ModelConfig, RopeScaling
+from train import objective as objective_lib
 from train import step
-from train.objective import Objective
 
 CONFIG = ModelConfig(
     vocab_size=48,
@@ -53,18 +53,7 @@ EVERYTHING = dataclasses.replace(
 FLAT = dataclasses.replace(EVERYTHING, num_layers=1, scan_layers=False)
 """The same in one unrolled layer, for what does not depend on depth: half the time to compile."""
 
-SFT = Objective(
-    surrogate='logprob',
-    ratio='token',
-    on_policy=True,
-    clip_low=0.0,
-    clip_high=0.0,
-    average='token',
-    constant_length=1,
-    kl='none',
-    kl_coef=0.0,
-    entropy_coef=0.0,
-)
+SFT = dataclasses.replace(objective_lib.SFT, constant_length=1)
 GSPO = dataclasses.replace(
     SFT, surrogate='clip', ratio='sequence', on_policy=False, clip_low=0.1, clip_high=0.2,
     average='sequence', kl='k3', kl_coef=0.1, entropy_coef=0.01,
@@ -163,7 +152,7 @@ def loss_and_grads(model, batch, *, objective, transform=untouched, num_microbat
 def assert_trees_close(actual, expected, *, relative: float) -> None:
     """Each tree of the tuples is within `relative` of the expected one, in Euclidean norm.
 
-    Every leaf alone is so within ten times that: some are sums that all but cancel.
+    Every leaf alone is so within twenty times that: some are sums that all but cancel.
     """
     for got, want in zip(actual, expected, strict=True):
         errors, sizes = [], []
@@ -173,6 +162,6 @@ def assert_trees_close(actual, expected, *, relative: float) -> None:
             errors.append(np.linalg.norm(y - x))
             sizes.append(np.linalg.norm(x))
             where = f'{jax.tree_util.keystr(path)}: error {errors[-1]:.2e} of {sizes[-1]:.2e}'
-            assert errors[-1] <= 10 * relative * sizes[-1], where
+            assert errors[-1] <= 20 * relative * sizes[-1], where
         error = np.linalg.norm(errors) / np.linalg.norm(sizes)
         assert error <= relative, f'relative error {error:.2e}'

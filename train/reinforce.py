@@ -1,60 +1,122 @@
-"""Reinforcement: sample, judge, score, weigh, update; GRPO with outcome and step rewards."""
+"""Reinforcement of the actor, of the critic, or of both in turn.
+
+An iteration of a player: sample groups, score them, turn rewards into advantages, and take
+`num_epochs` passes of `num_minibatches` updates over the tokens that player wrote. With one update
+an iteration the data are on-policy; otherwise they are at most num_updates - 1 updates stale, and
+the clipped ratio is against the policy that sampled.
+"""
 
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Sequence
-from typing import Literal
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
-from data import packing
-from data.records import Batch, Episode, Example, Problem
-from model import lora
+from data.records import Batch, Problem
+from model import lora, sharding
 from model.lora import LoraSettings
 from model.transformer import Transformer
-from sampling import episodes as episode_lib
-from sampling.methods import Greedy, Sampling
+from sampling.methods import Sampling
 from sampling.search import Players
 from sampling.steps import StepScorer
-from sampling.strategies import score_steps
-from train import advantages, metrics
+from train import diagnostics, metrics, rollouts
+from train.experience import LogProbs, Shape, make_batch
 from train.objective import Objective
 from train.optimizer import OptimizerSettings, make_optimizer
+from train.rewards import ActorRewards, CriticRewards
+from train.rollouts import AdvantageSettings, Filled, Player, Rules, Table, TurnSettings, Valued
 from train.state import TrainState
-from train.step import batch_logprobs, make_train_step
+from train.step import Transform, batch_logprobs, make_train_step
 from train.supervised import LoopSettings, start, to_device, train_loop
 
 
 @dataclasses.dataclass(frozen=True)
 class ReinforceSettings:
-    """G samples of each of P problems a step; advantage = outcome_coef * A(outcome) +
-    step_coef * A(steps), the critic judging steps only where step_coef is not 0."""
+    """An iteration samples G episodes of each of P problems; a critic's, G critiques each."""
 
-    num_steps: int
+    num_steps: int  # iterations
+    token_budget: int  # once so many tokens are sampled no iteration begins; 0: no such limit
     num_problems: int
     num_samples: int
-    length: int  # longest question and attempt, one a row
-    advantage: Literal['grpo', 'dr_grpo', 'rloo']
-    epsilon: float
-    outcome_coef: float
-    step_coef: float
+    num_refinements: int  # of each critique, where its helpfulness is rewarded
+    refill_rounds: int  # of sampling, in which groups without variance are replaced
+    num_minibatches: int  # an epoch
+    num_epochs: int  # an iteration
+    length: int  # longest conversation up to the actor's last turn, one a row
+    critic_length: int  # and up to the critique
+    advantage: AdvantageSettings
+    turns: TurnSettings
+    rewards: ActorRewards
+    critic_rewards: CriticRewards
+    overlong_tokens: int  # before a turn's limit, over which the penalty of length sets in
+    importance_cap: float  # C of min(exp(trainer - sampler logp), C) on every token; 0: no weight
     checkpoint_every: int
     objective: Objective
     optimizer: OptimizerSettings
-    lora: LoraSettings  # of an actor with adapters, which are then trained on, its own
+    lora: LoraSettings  # of a player with adapters, which are then trained on, its own
+
+    def __post_init__(self):
+        if self.objective.surrogate == 'dpo':
+            raise ValueError("reinforce.objective.surrogate='dpo' is for pairs, not for groups")
+        for name in ('num_minibatches', 'num_epochs', 'num_refinements', 'overlong_tokens'):
+            if getattr(self, name) < 1:
+                raise ValueError(f'reinforce.{name}={getattr(self, name)} must be at least 1')
+        if self.rows % self.num_minibatches:
+            raise ValueError(
+                f'reinforce.num_minibatches={self.num_minibatches} must divide num_problems * '
+                f'num_samples = {self.rows}'
+            )
+        if self.num_updates > 1 and self.objective.on_policy:
+            raise ValueError(
+                f'reinforce.objective.on_policy=True with {self.num_updates} updates an iteration: '
+                'set it to False, or num_minibatches and num_epochs to 1'
+            )
+        if self.importance_cap and self.importance_cap < 1:
+            raise ValueError(f'reinforce.importance_cap={self.importance_cap} must be 0 or >= 1')
 
     @property
     def rows(self) -> int:
-        """Sequences a step."""
+        """Sequences an iteration."""
         return self.num_problems * self.num_samples
+
+    @property
+    def num_updates(self) -> int:
+        """Updates an iteration."""
+        return self.num_minibatches * self.num_epochs
+
+    def row_length(self, player: Player) -> int:
+        return self.length if player == 'actor' else self.critic_length
+
+    def rules(self, player: Player) -> Rules:
+        rewards = self.rewards if player == 'actor' else self.critic_rewards
+        return Rules(player, rewards, self.advantage, self.turns, self.overlong_tokens)
+
+
+class Learner(NamedTuple):
+    """What an iteration of one player needs beside the models that learn."""
+
+    settings: ReinforceSettings
+    player: Player
+    reference: Transformer  # of the KL: the player as it was before
+    frozen: Transformer | None  # the base under its adapters; None where all of it learns
+    problems: Sequence[Problem]
+    table: Callable[[Players], Table]
+    update: Callable  # (objective, state, batch, frozen) -> (state, metrics)
+    logprobs: Callable[[Transformer, Batch], np.ndarray]
+    seed: int
 
 
 def reinforce(
     players: Players,
     problems: Sequence[Problem],
     *,
+    trained: Sequence[Player],
     settings: ReinforceSettings,
     loop: LoopSettings,
     scorer: StepScorer,
@@ -62,144 +124,188 @@ def reinforce(
     folder: pathlib.Path,
     writer: metrics.Writer,
     seed: int,
-) -> tuple[Transformer, dict[str, float]]:
-    """Trains players.actor, or its adapters; the actor as given is the KL term's reference.
+) -> tuple[dict[Player, Transformer], dict[str, float]]:
+    """Trains the players named, each iteration one after the other, against each other's newest.
 
-    A step follows from (seed, step) and the weights. Resumes from folder/checkpoints."""
-    optimizer = make_optimizer(settings.optimizer, num_steps=settings.num_steps)
-    update = make_update(players.actor, optimizer, settings=settings, loop=loop, method=method)
-    adapters_or_all, frozen = lora.split(players.actor)
+    A player with adapters trains these alone. Everything a step does follows from (seed, step) and
+    the weights. Resumes from folder/checkpoints, where one step holds all players. Returns the
+    players and totals.
+    """
+    s = settings
+    check_rows(s, loop, jax.sharding.get_mesh())
+    optimizer = make_optimizer(s.optimizer, num_steps=s.num_steps * s.num_updates)
+    update = make_update(optimizer, loop=loop, transform=method.transform)
+    logprobs = make_logprobs(method.transform)
+    table = lambda now: Table(now, scorer, method, s.num_samples, s.num_refinements)  # noqa: E731
+    given = {p: getattr(players, p) for p in trained}
+    parts = {p: lora.split(model) for p, model in given.items()}
+    learners = {
+        p: Learner(s, p, given[p], frozen, problems, table, update, logprobs, seed)
+        for p, (_, frozen) in parts.items()
+    }
     spent = {'tokens': 0}
-
-    def advance(step: int, state: TrainState):
-        rng = np.random.default_rng((seed, step))
-        chosen = rng.choice(len(problems), settings.num_problems, replace=False)
-        groups, rewards = rollouts(
-            dataclasses.replace(players, actor=lora.join(state.model, frozen)),
-            [problems[i] for i in chosen],
-            settings=settings,
-            scorer=scorer,
-            method=method,
-            seed=seed + step,
-        )
-        spent['tokens'] += sum(episode_lib.sampled_tokens(group) for group in groups)
-        batch = group_batch(players, groups, settings=settings)
-        state, values = update(state, to_device(batch))
-        return state, values | rewards, batch
-
-    state, _ = train_loop(
-        start(adapters_or_all, optimizer),
-        advance,
-        num_steps=settings.num_steps,
-        loop=dataclasses.replace(loop, log_every=1, checkpoint_every=settings.checkpoint_every),
+    states, _ = train_loop(
+        {p: start(adapters_or_all, optimizer) for p, (adapters_or_all, _) in parts.items()},
+        functools.partial(in_turn, learners, players, spent),
+        num_steps=s.num_steps,
+        loop=dataclasses.replace(loop, log_every=1, checkpoint_every=s.checkpoint_every),
         folder=folder,
         writer=writer,
-        description='reinforce',
+        description=f'reinforce {" and ".join(trained)}',
         cursor=lambda: dict(spent),
         set_cursor=spent.update,
+        watch=diagnostics.make_watch(diagnostics.to_stderr),
+        enough=lambda: 0 < s.token_budget <= spent['tokens'],
     )
-    trained = settings.num_steps * settings.rows * settings.length
-    totals = {'tokens_sampled': spent['tokens'], 'tokens_trained': trained}
-    return lora.join(state.model, frozen), totals
+    updates = {p: int(state.step) for p, state in states.items()}
+    read = sum(updates[p] * s.rows // s.num_minibatches * s.row_length(p) for p in trained)
+    totals = {'tokens_sampled': spent['tokens'], 'tokens_trained': read, 'updates': updates}
+    return _joined(learners, states), totals
+
+
+def check_rows(settings: ReinforceSettings, loop: LoopSettings, mesh: jax.sharding.Mesh) -> None:
+    """Raises ValueError where a minibatch does not divide over the mesh and the microbatches."""
+    rows = settings.rows // settings.num_minibatches
+    parts = mesh.shape['data'] * mesh.shape['fsdp'] * loop.num_microbatches
+    if rows % parts:
+        raise ValueError(
+            f'reinforce.num_problems * num_samples / num_minibatches = {rows} does not divide over '
+            f'data * fsdp * num_microbatches = {parts}; nearest: {max(1, rows // parts) * parts}'
+        )
+
+
+def in_turn(
+    learners: Mapping[Player, Learner],
+    players: Players,
+    spent: dict[str, int],
+    step: int,
+    states: dict[Player, TrainState],
+) -> tuple[dict[Player, TrainState], dict, list]:
+    """One iteration of each player; adds the tokens sampled to `spent`."""
+    row, updates = {}, []
+    for player, learner in learners.items():
+        now = dataclasses.replace(players, **_joined(learners, states))
+        state, values, made, tokens = iterate(learner, step, states[player], now)
+        states = states | {player: state}
+        updates += made
+        spent['tokens'] += tokens
+        row |= values if len(learners) == 1 else _named(values, player)
+    return states, row | {'sampled/tokens': spent['tokens']}, updates
+
+
+def _joined(
+    learners: Mapping[Player, Learner], states: Mapping[Player, TrainState]
+) -> dict[Player, Transformer]:
+    """The players as they are now."""
+    return {p: lora.join(state.model, learners[p].frozen) for p, state in states.items()}
+
+
+def _named(values: Mapping[str, float], player: Player) -> dict[str, float]:
+    """Metrics of one of several players: 'loss/kl' becomes 'loss/critic/kl'."""
+    return {name.replace('/', f'/{player}/', 1): value for name, value in values.items()}
+
+
+def iterate(learner: Learner, step: int, state: TrainState, players: Players):
+    """(state, metrics, updates, sampled tokens) after a player's samples and updates."""
+    s, player = learner.settings, learner.player
+    first_phase = player == 'actor' and step <= s.turns.first_phase_steps
+    objective = phase_objective(s) if first_phase else s.objective
+    rng = make_rng(learner.seed, step, player)
+    value = functools.partial(
+        rollouts.value,
+        rules=s.rules(player),
+        limits=players.sampler.max_tokens,
+        first_phase=first_phase,
+    )
+    found = sample(learner, players, value, rng)
+    batch, told = make_batch(
+        found,
+        Shape(player, s.row_length(player), s.num_samples, s.importance_cap),
+        players.sampler.chat,
+        value=value,
+        objective=objective,
+        logprobs=LogProbs(
+            functools.partial(learner.logprobs, lora.join(state.model, learner.frozen)),
+            functools.partial(learner.logprobs, learner.reference),
+        ),
+    )
+    updates = []
+    for _ in range(s.num_epochs):
+        for part in np.split(rng.permutation(s.rows), s.num_minibatches):
+            minibatch = Batch(*(values[np.sort(part)] for values in batch))
+            state, values = learner.update(objective, state, to_device(minibatch), learner.frozen)
+            updates.append((values, minibatch))
+    return state, told | _over_updates([values for values, _ in updates]), updates, found.tokens
+
+
+def make_rng(seed: int, step: int, player: Player) -> np.random.Generator:
+    """All the randomness of a player's iteration: problems, noise and the order of rows."""
+    return np.random.default_rng((seed, step, zlib.crc32(player.encode())))
+
+
+def sample(
+    learner: Learner, players: Players, value: Callable[..., Valued], rng: np.random.Generator
+) -> Filled:
+    """An iteration's groups of problems drawn from all, refilled as far as the settings say."""
+    s, rules = learner.settings, learner.settings.rules(learner.player)
+    drawn = rng.permutation(len(learner.problems))[: s.num_problems * (s.refill_rounds + 1)]
+    noise = rng.integers(2**32, size=s.refill_rounds + 1).tolist()
+    play, table = rollouts.PLAYS[learner.player], learner.table(players)
+    return rollouts.filled(
+        lambda chosen, number: play(table, rules, chosen, noise[number]),
+        lambda group: value(group, penalties=None).flat,
+        [learner.problems[i] for i in drawn],
+        num_groups=s.num_problems,
+        num_rounds=s.refill_rounds,
+    )
+
+
+def phase_objective(settings: ReinforceSettings) -> Objective:
+    """The objective of SCoRe's stage I: attempts are held to the reference."""
+    kl = settings.objective.kl if settings.objective.kl in ('k2', 'k3') else 'k3'
+    kl_coef = settings.objective.kl_coef if kl == settings.objective.kl else 0.0
+    return dataclasses.replace(
+        settings.objective,
+        kl=kl,
+        kl_coef=kl_coef,
+        attempt_kl_coef=settings.turns.attempt_kl_coef,
+    )
 
 
 def make_update(
-    reference: Transformer,
-    optimizer: optax.GradientTransformation,
-    *,
-    settings: ReinforceSettings,
-    loop: LoopSettings,
-    method: Sampling,
+    optimizer: optax.GradientTransformation, *, loop: LoopSettings, transform: Transform
 ):
-    """Returns update(state, batch) -> (state, metrics), with the reference's log-probabilities."""
-    train_step = make_train_step(
-        objective=settings.objective,
-        optimizer=optimizer,
-        transform=method.transform,
-        num_microbatches=loop.num_microbatches,
-        skip_nonfinite=loop.nonfinite == 'skip',
-    )
-    logprobs = jax.jit(lambda model, batch: batch_logprobs(model, batch, method.transform)[0])
-    _, frozen = lora.split(reference)
+    """Returns update(objective, state, batch, frozen) -> (state, metrics).
 
-    def update(state: TrainState, batch: Batch):
-        if settings.objective.kl != 'none':
-            batch = batch._replace(ref_logprobs=logprobs(reference, batch))
-        return train_step(state, batch, frozen)
+    It is compiled once an objective, and for each kind of state.
+    """
 
-    return update
-
-
-def rollouts(
-    players: Players,
-    problems: Sequence[Problem],
-    *,
-    settings: ReinforceSettings,
-    scorer: StepScorer,
-    method: Sampling,
-    seed: int,
-):
-    """(groups of judged and scored episodes, reward metrics)."""
-    episodes = episode_lib.attempts(
-        players.sampler,
-        players.actor,
-        problems,
-        judge=players.judge,
-        method=method,
-        seed=seed,
-        num_samples=settings.num_samples,
-        first_id=0,
-    )
-    if settings.step_coef:
-        episodes = score_steps(
-            players, episodes, scorer=scorer, greedy=Greedy(method.banned), seed=seed
+    @functools.cache
+    def step_of(objective: Objective):
+        return make_train_step(
+            objective=objective,
+            optimizer=optimizer,
+            transform=transform,
+            num_microbatches=loop.num_microbatches,
+            skip_nonfinite=loop.nonfinite == 'skip',
         )
-    size = settings.num_samples
-    groups = [episodes[i : i + size] for i in range(0, len(episodes), size)]
-    correct = np.array([[e.outcome['correct'] for e in group] for group in groups], float)
-    equal = (correct.min(axis=1) == correct.max(axis=1)).mean()
-    scores = [s for e in episodes for s in e.turn('attempt').step_scores]
-    return groups, {
-        'reward/correct': correct.mean(),
-        'reward/groups_without_variance': equal,
-        'reward/step': float(np.mean(scores)) if scores else 0.0,
+
+    return lambda objective, state, batch, frozen: step_of(objective)(state, batch, frozen)
+
+
+def make_logprobs(transform: Transform) -> Callable[[Transformer, Batch], np.ndarray]:
+    """Returns logprobs(model, batch) -> [B, T] on the host, of a batch of host arrays."""
+
+    @jax.jit
+    def forward(model: Transformer, batch: Batch) -> jax.Array:
+        return sharding.constrain(batch_logprobs(model, batch, transform)[0], (None, None))
+
+    return lambda model, batch: np.asarray(forward(model, to_device(batch)))
+
+
+def _over_updates(rows: Sequence[Mapping[str, jax.Array]]) -> dict[str, jax.Array]:
+    """Metrics of an iteration: the mean over its updates, and of maxima the largest."""
+    return {
+        name: (jnp.max if name.endswith('_max') else jnp.mean)(jnp.stack([r[name] for r in rows]))
+        for name in rows[0]
     }
-
-
-def group_batch(
-    players: Players, groups: Sequence[Sequence[Episode]], *, settings: ReinforceSettings
-) -> Batch:
-    """One row an episode, each token at its advantage within the episode's group."""
-    examples = [e for group in groups for e in group_examples(players, group, settings=settings)]
-    return packing.pad(examples, length=settings.length)
-
-
-def group_examples(
-    players: Players, group: Sequence[Episode], *, settings: ReinforceSettings
-) -> list[Example]:
-    """One Example an episode of a group: question and attempt, each token at its advantage."""
-    weigh = advantages.ADVANTAGES[settings.advantage]
-    outcome = weigh([float(e.outcome['correct']) for e in group], epsilon=settings.epsilon)
-    attempts = [e.turn('attempt') for e in group]
-    values = [
-        np.full(len(turn.step_ends), settings.outcome_coef * value, np.float32)
-        for turn, value in zip(attempts, outcome, strict=True)
-    ]
-    if settings.step_coef:
-        scored = advantages.process_normalised(
-            [turn.step_scores for turn in attempts], epsilon=settings.epsilon
-        )
-        values = [v + settings.step_coef * s for v, s in zip(values, scored, strict=True)]
-    examples = []
-    for episode, turn, value in zip(group, attempts, values, strict=True):
-        turns = tuple(t for t in episode.turns if t.role != 'critique')
-        weights = advantages.over_tokens(value, turn.step_ends)
-        examples.append(
-            players.sampler.chat.example(
-                turns,
-                trained=('attempt',),
-                weights=lambda _, weights=weights: weights,
-                last_only=True,
-            )
-        )
-    return examples

@@ -1,5 +1,6 @@
-"""The train step: one function for SFT, critique-weighted self-training and GRPO."""
+"""The train step: one function for SFT, self-training, DPO and reinforcement."""
 
+import collections
 from collections.abc import Callable
 
 import jax
@@ -42,13 +43,12 @@ def loss_and_grads(
     """
 
     def sums(model, micro):
-        values = batch_logprobs(lora.join(model, frozen), micro, transform)
-        total, weight, metrics = loss(objective, micro, *values)
-        return total, {'weight': weight, 'tokens': micro.loss_mask.sum(), **metrics}
+        found = loss(objective, micro, *batch_logprobs(lora.join(model, frozen), micro, transform))
+        return found.total, found
 
     value_and_grad = jax.value_and_grad(sums, has_aux=True)
     if num_microbatches == 1:
-        (total, aux), grads = value_and_grad(model, batch)
+        (_, found), grads = value_and_grad(model, batch)
     else:
         rows = batch.tokens.shape[0]
         if rows % num_microbatches:
@@ -59,19 +59,35 @@ def loss_and_grads(
         )
 
         def accumulate(carry, micro):
-            summed = jax.tree.map(
-                lambda s, x: s + x.astype(s.dtype), carry, value_and_grad(model, micro)
-            )
-            return summed, None
+            (_, more), grads = value_and_grad(model, micro)
+            return _added(carry, (more, grads)), None
 
         first = jax.tree.map(lambda x: x[0], split)
-        shapes = jax.eval_shape(value_and_grad, model, first)
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, 'float32'), shapes)
-        ((total, aux), grads), _ = jax.lax.scan(accumulate, zeros, split)
-    weight, tokens = jnp.maximum(aux.pop('weight'), 1e-8), aux.pop('tokens')
+        (_, shapes), grad_shapes = jax.eval_shape(value_and_grad, model, first)
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, 'float32'), (shapes, grad_shapes))
+        (found, grads), _ = jax.lax.scan(accumulate, zeros, split)
+    weight = jnp.maximum(found.weight, 1e-8)
     grads = jax.tree.map(lambda g: g / weight.astype(g.dtype), grads)
-    metrics = {name: value / jnp.maximum(tokens, 1.0) for name, value in aux.items()}
-    return total / weight, grads, metrics | {'loss/total': total / weight, 'loss/tokens': tokens}
+    means = {name: x / jnp.maximum(found.tokens, 1.0) for name, x in found.metrics.items()}
+    total = found.total / weight
+    told = {'loss/total': total, 'loss/tokens': found.tokens}
+    return total, grads, means | found.maxima | told
+
+
+def _added(carry, new):
+    """(Sums, grads) of two parts of a batch together, in float32."""
+    added = jax.tree.map(lambda s, x: s + x.astype(s.dtype), carry, new)
+    largest = jax.tree.map(jnp.maximum, carry[0].maxima, new[0].maxima)
+    return added[0]._replace(maxima=largest), added[1]
+
+
+def part_norms(grads: Transformer) -> dict[str, jax.Array]:
+    """Norm of the gradient of each part of the model: 'grads/attention', 'grads/mlp', ..."""
+    squares = collections.defaultdict(list)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
+        names = [key.name for key in path if hasattr(key, 'name') and key.name != 'blocks']
+        squares[names[0]].append(jnp.sum(jnp.square(leaf.astype('float32'))))
+    return {f'grads/{part}': jnp.sqrt(sum(found)) for part, found in squares.items()}
 
 
 def make_train_step(
@@ -101,7 +117,7 @@ def make_train_step(
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.model)
         model = optax.apply_updates(state.model, updates)
-        metrics['grads/norm'] = optax.tree.norm(grads)
+        metrics |= part_norms(grads) | {'grads/norm': optax.tree.norm(grads)}
         finite = jnp.isfinite(metrics['loss/total']) & jnp.isfinite(metrics['grads/norm'])
         metrics['grads/finite'] = finite.astype('float32')
         if skip_nonfinite:

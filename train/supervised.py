@@ -4,8 +4,8 @@ import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import optax
@@ -17,7 +17,7 @@ from model.transformer import Transformer
 from train import metrics, processes
 from train.checkpoint import Checkpointer
 from train.finite import FiniteGuard
-from train.objective import Objective
+from train.objective import SFT
 from train.optimizer import OptimizerSettings, make_optimizer
 from train.state import TrainState, init_state
 from train.step import Transform, batch_logprobs, make_train_step
@@ -45,22 +45,14 @@ class FitSettings:
     optimizer: OptimizerSettings
 
 
+State = TypeVar('State')
+"""What a training loop carries: a TrainState, or one of each player."""
+
+Updates = Sequence[tuple[Mapping[str, Any], Batch]]
+"""Metrics on the device and host batch of each update."""
+
 IDENTITY: Transform = lambda logits: logits  # noqa: E731
 """The transform of plain likelihood; one object, so that jit compiles once."""
-
-SFT = Objective(
-    surrogate='logprob',
-    ratio='token',
-    on_policy=True,
-    clip_low=0.0,
-    clip_high=0.0,
-    average='token',
-    constant_length=0,
-    kl='none',
-    kl_coef=0.0,
-    entropy_coef=0.0,
-)
-"""Token cross-entropy, each token times its weight."""
 
 
 def to_device(batch: Batch) -> Batch:
@@ -113,7 +105,7 @@ def fit(
     def advance(step: int, state: TrainState):
         batch = next(batches)
         state, values = train_step(state, to_device(batch), frozen)
-        return state, values | {'data/waste': packing.waste(batch)}, batch
+        return state, values | {'data/waste': packing.waste(batch)}, [(values, batch)]
 
     state, last = train_loop(
         start(trained, optimizer),
@@ -166,8 +158,8 @@ def make_batches(
 
 
 def train_loop(
-    state: TrainState,
-    advance: Callable[[int, TrainState], tuple[TrainState, dict, Batch]],
+    state: State,
+    advance: Callable[[int, State], tuple[State, dict, Updates]],
     *,
     num_steps: int,
     loop: LoopSettings,
@@ -176,54 +168,79 @@ def train_loop(
     description: str,
     cursor: Callable[[], dict],
     set_cursor: Callable[[dict], None],
-) -> tuple[TrainState, dict[str, float]]:
-    """Runs advance(step, state) -> (state, metrics, host batch) from the newest checkpoint on.
+    watch: Callable[[int, dict[str, float]], None] = lambda step, row: None,
+    enough: Callable[[], bool] = lambda: False,
+) -> tuple[State, dict[str, float]]:
+    """Runs advance(step, state) -> (state, metrics, updates) from the newest checkpoint on.
 
-    A checkpoint holds state and cursor, plain JSON, in one atomic step: a run stopped anywhere
-    continues as if it had not been. Returns the state and the last metrics written, if any.
-    Raises FloatingPointError (`nonfinite`), RuntimeError (processes apart), Preempted (SIGTERM).
+    A checkpoint holds the state and the caller's cursor, plain JSON, in one atomic step, so that
+    a run that was stopped anywhere continues as if it had not been. `watch` sees every row that
+    is written; once `enough` no further step begins. Returns the state and the last metrics
+    written, {} where none were. Raises FloatingPointError (`nonfinite`), RuntimeError (processes
+    apart), Preempted (SIGTERM).
     """
     checkpointer = Checkpointer(folder / 'checkpoints', keep=loop.keep_checkpoints)
     done, state, saved = checkpointer.restore(state) or (0, state, None)
     if saved is not None:
         set_cursor(saved)
     writer.truncate(done if done else -1)
-    delayed, guard = metrics.Delayed(writer), FiniteGuard(folder, loop.nonfinite)
-
-    def save(step: int, state: TrainState) -> None:
-        guard.flush()
-        delayed.flush()
-        processes.from_first(lambda: json_files.check_there(folder))
-        checkpointer.save(step, state, cursor())
-
+    told = _Told(metrics.Delayed(writer), FiniteGuard(folder, loop.nonfinite), watch)
     with metrics.progress(num_steps, unit='steps', description=description) as bar:
         bar.advance(done)
         for step in range(done + 1, num_steps + 1):
-            state, values, batch = advance(step, state)
-            guard.push(step, values, batch)
-            if step % loop.log_every == 0 or step == num_steps:
-                delayed.push(step, values)
+            if enough():
+                break
+            state, values, updates = advance(step, state)
+            shown = step % loop.log_every == 0 or step == num_steps
+            told.push(step, updates, values if shown else None)
             compare_hosts(step, state, cursor, every=loop.compare_hosts_every)
             due, leaving = step % loop.checkpoint_every == 0, processes.leaving()
             if step < num_steps and (due or leaving):
-                save(step, state)
+                told.flush()
+                processes.from_first(lambda: json_files.check_there(folder))
+                checkpointer.save(step, state, cursor())
                 if leaving:
                     checkpointer.close()
                     raise processes.Preempted(f'{description} is saved at step {step}')
             bar.advance(1)
-    guard.flush()
-    last = delayed.flush()
+    last = told.flush()
     checkpointer.close()
-    return state, last[1] if last else {}
+    return state, last
 
 
-def compare_hosts(step: int, state: TrainState, cursor: Callable[[], dict], *, every: int) -> None:
+class _Told(NamedTuple):
+    """What a loop has told of its steps: updates are guarded, rows written and shown."""
+
+    rows: metrics.Delayed
+    guard: FiniteGuard
+    watch: Callable[[int, dict[str, float]], None]
+
+    def push(self, step: int, updates: Updates, row: dict | None) -> None:
+        self.guard.push(step, updates)
+        if row is not None:
+            self._show(self.rows.push(step, row))
+
+    def flush(self) -> dict[str, float]:
+        """The last row, {} where none was pending."""
+        self.guard.flush()
+        return self._show(self.rows.flush())
+
+    def _show(self, row: tuple[int, dict[str, float]] | None) -> dict[str, float]:
+        if row is None:
+            return {}
+        self.watch(*row)
+        return row[1]
+
+
+def compare_hosts(step: int, state: State, cursor: Callable[[], dict], *, every: int) -> None:
     """Raises RuntimeError that names a process whose data position or weights are another's."""
     if jax.process_count() == 1 or not every or step % every:
         return
     told = json.dumps(cursor(), sort_keys=True).encode()
     processes.check_same(f'data after step {step}', told)
-    weights = dict(enumerate(jax.tree.leaves(state.model)))
+    is_state = lambda x: isinstance(x, TrainState)  # noqa: E731
+    models = jax.tree.map(lambda s: s.model, state, is_leaf=is_state)
+    weights = dict(enumerate(jax.tree.leaves(models)))
     processes.check_same(f'weights after step {step}', processes.sum_bits(weights))
 
 

@@ -58,6 +58,16 @@ def assert_padding_is_zero(batch):
         assert not values[batch.segments == 0].any()
 
 
+def streamed(examples, *, rows):
+    """Batches of [rows, LENGTH] as the pipeline fills them."""
+    stream, carried = ((example,) for example in examples), []
+    while True:
+        items, carried = packing.fill(carried, stream, rows=rows, length=LENGTH)
+        if not any(items):
+            return
+        yield packing.to_batch([[item[-1] for item in row] for row in items], length=LENGTH)
+
+
 sizes = st.lists(st.integers(1, LENGTH), max_size=40)
 
 
@@ -72,7 +82,7 @@ def test_packing_keeps_every_field_of_every_example_whole(sizes, decreasing):
 @hypothesis.given(sizes, st.integers(1, 5))
 def test_streamed_batches_hold_the_multiset_of_the_stream_in_fixed_shapes(sizes, rows):
     examples = [make_example(size, key) for key, size in enumerate(sizes)]
-    batches = list(packing.packed_batches(iter(examples), rows=rows, length=LENGTH))
+    batches = list(streamed(examples, rows=rows))
     assert all(values.shape == (rows, LENGTH) for batch in batches for values in batch)
     assert_holds_exactly(batches, examples)
     for batch in batches:
@@ -90,7 +100,7 @@ def test_an_example_waits_for_at_most_one_batch(sizes, rows):
             read = key + 1
             yield example
 
-    for index, batch in enumerate(packing.packed_batches(stream(), rows=rows, length=LENGTH)):
+    for index, batch in enumerate(streamed(stream(), rows=rows)):
         for key in range(read):
             first_seen.setdefault(key, index)
         for tokens in sequences(batch)[0]:
@@ -162,7 +172,7 @@ def test_decreasing_order_needs_fewer_rows_here():
     [
         lambda examples: packing.pack(examples, rows=None, length=8),
         lambda examples: packing.pad(examples, length=8),
-        lambda examples: list(packing.packed_batches(examples, rows=2, length=8)),
+        lambda examples: packing.fill((), iter((e,) for e in examples), rows=2, length=8),
     ],
 )
 def test_an_example_longer_than_a_row_is_refused_by_its_length(build):

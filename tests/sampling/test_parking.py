@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model import cache as cache_lib
 from model import sharding
 from sampling import decode, engine, methods, parking
 from tests import tiny
@@ -164,7 +165,7 @@ def test_the_longest_parked_beginning_is_found(prefixes, prompts, size):
 def test_the_bytes_stated_are_the_bytes_held():
     store = make().make_store(model())
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(store.cache))
-    assert parking.store_bytes(CONFIG, rows=12, length=20) == held
+    assert cache_lib.cache_bytes(CONFIG, batch=12, length=20) == held
 
 
 @pytest.mark.parametrize(

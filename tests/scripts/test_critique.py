@@ -3,6 +3,7 @@
 import collections
 import itertools
 import json
+import types
 
 import pytest
 
@@ -51,6 +52,7 @@ class Played(workspace.Workspace):
         self.workdir, self.judge, self.answer = workdir, judging, answer
         self.tokenizer, self.chat, self.grammar = TOKENIZER, CHAT, critiques.LAB
         self.train_problems, self.spent = PROBLEMS, 0
+        self.models = types.SimpleNamespace(release=lambda: None)
 
     def sampler(self):
         return scripted.make_sampler(self.answer)

@@ -1,7 +1,6 @@
 """Rounds of self-improvement: a round goes through all of its parts, and a complete one is kept."""
 
 import json
-import pathlib
 import types
 from unittest import mock
 
@@ -52,9 +51,11 @@ def fitted(monkeypatch):
     made = workspace.Workspace
     monkeypatch.setattr(made, 'sampler', lambda self: sampler)
     monkeypatch.setattr(made, 'load_model', lambda self, stage: stage)
-    monkeypatch.setattr(made, 'model_folder', lambda self, stage: pathlib.Path(stage, 'model'))
-    monkeypatch.setattr(made, 'load_to_train', lambda self, path, *_, stage: path.parent.name)
+    monkeypatch.setattr(
+        made, 'model_folder', lambda self, stage: self.stage_folder(stage) / 'model'
+    )
     monkeypatch.setattr(made, 'load_checkpoint', lambda self, path: path.parent.name)
+    monkeypatch.setattr(made, 'load_to_train', lambda self, path, *_, stage: path.parent.name)
     monkeypatch.setattr(checkpoint, 'saved_adaptation', lambda folder: None)
     monkeypatch.setattr(train_stages, 'fit', fit)
     monkeypatch.setattr(evaluate, 'attempts_only', lambda *_: {'coverage': {'all': [1, 1, 1]}})
@@ -82,7 +83,7 @@ def test_every_explorers_rounds_leave_all_their_parts(tmp_path, fitted, explorer
     for number, (trained, examples) in enumerate(fitted, 1):
         place = stage / f'round-{number}'
         kept = list(records.read_episodes(place / 'episodes'))
-        assert trained == 'base'
+        assert trained == '00-base'
         assert len(kept) == told['rounds'][number - 1]['kept'] > 0
         assert len(examples) == len(train_stages.actor_examples(made)) + len(kept)
         assert all(e.outcome['correct'] for e in kept)
@@ -122,6 +123,51 @@ def test_weights_come_from_the_critic(tmp_path, fitted, weighting):
     weights = [e.weights[e.loss_mask > 0] for e in own]
     assert all(w.any() for w in weights)
     assert any((w < 0).any() for w in weights) == (weighting == 'advantage')
+
+
+def test_a_controller_chooses_each_rounds_knobs_and_says_why(tmp_path, fitted):
+    made = opened(tmp_path, 'vanilla', controller='balance')
+    told = made.run_stage('vanilla', improve.STAGES['vanilla'])
+    stage, candidates = made.stage_folder('vanilla'), made.settings.improve.candidates
+    for number, figures in enumerate(told['rounds'], 1):
+        tried, knobs = figures['candidates'], figures['knobs']
+        assert len(tried) == len(candidates.temperatures) * len(candidates.thresholds)
+        best = max(tried, key=lambda candidate: candidate['balance'])
+        assert knobs == {name: best[name] for name in ('temperature', 'threshold')}
+        assert knobs['threshold'] > 0  # the scripted critic is never wrong
+        place = stage / f'round-{number}'
+        assert len(list((place / 'candidates').iterdir())) == len(candidates.temperatures)
+        kept = list(records.read_episodes(place / 'episodes'))
+        assert kept and all(e.outcome['score'] >= knobs['threshold'] for e in kept)
+        assert figures['tokens_sampled'] > figures['exploration']['tokens']
+    plain = opened(tmp_path / 'plain', 'vanilla')
+    (first, _) = plain.run_stage('vanilla', improve.STAGES['vanilla'])['rounds']
+    assert first['knobs'] == {'temperature': 0.7, 'threshold': 0.0} and not first['candidates']
+
+
+@pytest.mark.parametrize(('restart', 'trained'), [('base', '00-base'), ('last', 'critic')])
+def test_a_round_explores_with_the_critic_of_the_round_before(tmp_path, fitted, restart, trained):
+    made = opened(tmp_path, 'critique_in_the_loop', retrain_critic=True, restart=restart)
+    begun = []
+    explored = improve.exploration
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            improve,
+            'exploration',
+            lambda w, f, players, **known: (
+                begun.append(players.critic) or explored(w, f, players, **known)
+            ),
+        )
+        told = made.run_stage('critique_in_the_loop', improve.STAGES['critique_in_the_loop'])
+    assert begun == ['03-critic', 'critic']  # saved in round-1/critic
+    first, second = made.stage_folder('critique_in_the_loop').glob('round-*/critic/episodes')
+    one, other = (
+        [e.turns[-1].role for e in records.read_episodes(data)] for data in (first, second)
+    )
+    assert set(one) == set(other) == {'critique'}
+    start, examples = fitted[-1]
+    assert start == trained and len(examples) == told['retrained_critic']['examples']
+    assert told['tokens_sampled'] > sum(r['exploration']['tokens'] for r in told['rounds'])
 
 
 # Guided demonstrations

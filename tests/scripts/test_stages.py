@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from configs import lab
 from data import records
-from scripts import improve, run, run_settings, train
+from scripts import improve, run, run_settings, train, workspace
 from tests import scripted
 from train import settings
 
@@ -60,6 +60,34 @@ def test_the_advantages_of_steps_sum_to_what_the_whole_response_adds(solved, sco
 # Opening
 
 
+class Named(workspace.Workspace):
+    """A workspace whose models are the names of the places that they would be read from."""
+
+    def __init__(self, workdir, stages):
+        self.settings, self.workdir = settings_of(stages=stages), workdir
+
+    def load_checkpoint(self, folder):
+        return folder.relative_to(self.workdir / 'stages').as_posix()
+
+    def load_model(self, stage):
+        return self.load_checkpoint(self.stage_folder(stage) / 'model')
+
+
+@pytest.mark.parametrize(
+    ('between', 'actor', 'critic'),
+    [
+        ((), '00-actor/model', '01-critic/model'),
+        (('reinforce',), '02-reinforce/model', '01-critic/model'),
+        (('vanilla', 'reinforce_critic'), '02-vanilla/model', '03-reinforce_critic/model'),
+        (('reinforce_both',), '02-reinforce_both/actor/model', '02-reinforce_both/critic/model'),
+    ],
+)
+def test_evaluation_plays_the_newest_actor_and_critic_before_it(tmp_path, between, actor, critic):
+    made = Named(tmp_path, ('actor', 'critic', *between, 'evaluate', 'critique_in_the_loop'))
+    assert made.newest('actor', before='evaluate') == actor
+    assert made.newest('critic', before='evaluate') == critic
+
+
 def test_every_stage_has_a_script_that_can_run_it():
     assert set(lab.STAGES) < set(run.STAGES) == set(run_settings.StageName.__args__)
 
@@ -78,6 +106,11 @@ def test_every_stage_has_a_script_that_can_run_it():
         ({'critique__correct_share': 1.0}, r'critique\.correct_share=1\.0 must be in \[0, 1\)'),
         ({'improve__num_rounds': 0}, r'improve\.num_rounds=0 must be at least 1'),
         ({'improve__explore__enough': 0}, r'improve\.explore\.enough=0 must be at least 1'),
+        (
+            {'improve__controller': 'balance', 'improve__candidates__num_problems': 7},
+            r'improve\.candidates\.num_problems=7 must be at most 6',
+        ),
+        ({'self_talk__num_rounds': 0}, r'self_talk\.num_rounds=0 must be at least 1'),
         ({'evaluate__num_attempts': 0}, r'evaluate\.num_attempts=0 must be at least 1'),
         ({'evaluate__num_rounds': 0}, r'evaluate\.num_rounds=0 must be at least 1'),
         ({'evaluate__confidence': 1.0}, r'evaluate\.confidence=1\.0 must be in \(0, 1\)'),
@@ -97,6 +130,7 @@ def test_a_stage_cannot_ask_for_more_than_there_is(changes, message):
     'field',
     [
         'reinforce.length',
+        'reinforce.critic_length',
         'sampling.engine.max_length',
         'sampling.engine.prompt_buckets',
         'sampling.score.lengths',
@@ -111,6 +145,7 @@ def test_a_shape_that_the_longest_conversation_exceeds_is_an_error(field):
     refinement = critique + 1 + s.refinement_tokens
     fitting = {
         'reinforce.length': attempt,
+        'reinforce.critic_length': critique,
         'sampling.score.lengths': (critique,),
         'sampling.engine.prompt_buckets': (critique + 1,),
         'sampling.engine.max_length': refinement,
@@ -131,6 +166,7 @@ def test_a_guide_must_fit_before_an_attempt_and_its_critique():
     attempt = question + guide + 1 + s.sampling.attempt_tokens
     whole = attempt + 1 + s.sampling.critique_tokens
     fitting = {
+        'reinforce__critic_length': 4096,
         'sampling__engine__prompt_buckets': (attempt + 1,),
         'sampling__engine__max_length': whole,
         'model__max_length': whole,
@@ -152,10 +188,19 @@ def test_a_refinement_that_becomes_an_attempt_must_fit_too():
         'sampling__engine__prompt_buckets': (320,),
         'sampling__score__lengths': (320,),
         'reinforce__length': 320,
+        'reinforce__critic_length': 4096,
     }
     run_settings.check_lengths(settings_of(**longer, **shapes, evaluate__num_rounds=1), 50)
     with pytest.raises(ValueError, match=r'sampling\.score\.lengths\[-1\]=320 must be at least'):
         run_settings.check_lengths(settings_of(**longer, **shapes, evaluate__num_rounds=2), 50)
+
+
+def test_an_answer_in_self_talk_must_fit():
+    limit = settings_of().sampling.engine.max_length
+    fitting = limit - 1 - 40
+    run_settings.check_lengths(settings_of(self_talk__tokens=fitting), 40)
+    with pytest.raises(ValueError, match=rf'max_length={limit} must be .* self_talk\.tokens'):
+        run_settings.check_lengths(settings_of(self_talk__tokens=fitting + 1), 40)
 
 
 def test_a_beam_that_is_off_asks_for_no_problems():

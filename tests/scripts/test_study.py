@@ -1,12 +1,10 @@
 """Studies: what their tables and plots read, and what a study runs."""
 
-import contextlib
 import json
-import types
 
 import pytest
 
-from configs import critics, findings
+from configs import _study, critics, findings, reinforcement
 from scripts import run as whole
 from scripts import study, workspace
 from train import settings
@@ -31,7 +29,7 @@ def improved(right):
 
 
 def evaluated():
-    """What the stage `evaluate` tells, as far as the study of critics reads it."""
+    """What the stage `evaluate` tells, as far as the studies read it."""
     point = {'accuracy': {'all': [0.9, 0.8, 1.0]}}
     return {
         'critic': {'discriminability': None, 'found': 0.5, 'passed': 0.6, 'first_error_f1': 0.7},
@@ -59,18 +57,27 @@ def test_rows_and_points_are_scaled():
     by_round, *_, by_tokens = (study.points(panel, runs) for panel in shown.panels)
     assert by_round == [(1, pytest.approx(30)), (2, pytest.approx(30))]
     assert by_tokens == [(1000, pytest.approx(20))] * 2
-    row = settings.build(study.Row, critics.row('gain', ('evaluate', 'x'), minus=('evaluate', 'y')))
+    row = settings.build(study.Row, _study.row('gain', ('evaluate', 'x'), minus=('evaluate', 'y')))
     assert study.cell(row, {'evaluate': {'x': 0.5, 'y': 0.2}}) == pytest.approx(30)
 
 
-@pytest.mark.parametrize(('described', 'told'), [(critics, evaluated()), (findings, improved(0.4))])
+@pytest.mark.parametrize(
+    ('described', 'told'),
+    [(critics, evaluated()), (findings, improved(0.4)), (reinforcement, evaluated())],
+)
 def test_a_study_runs_every_arm_on_the_shared_stages(tmp_path, monkeypatch, described, told):
-    ran = []
+    ran, made = [], []
 
-    @contextlib.contextmanager
-    def opened(config, workdir, *, verifier):
-        folder = lambda stage: workdir / 'stages' / f'{config.stages.index(stage):02d}-{stage}'  # noqa: E731
-        yield types.SimpleNamespace(config=config, workdir=workdir, stage_folder=folder)
+    class Opened:
+        def __init__(self, config, workdir, *, verifier):
+            self.config, self.workdir = config, workdir
+            made.append(workdir.name)
+
+        def stage_folder(self, stage):
+            return self.workdir / 'stages' / f'{self.config.stages.index(stage):02d}-{stage}'
+
+        __enter__ = lambda self: self  # noqa: E731
+        __exit__ = lambda self, *_: None  # noqa: E731
 
     def run(opened):
         stages = opened.config.stages
@@ -81,17 +88,55 @@ def test_a_study_runs_every_arm_on_the_shared_stages(tmp_path, monkeypatch, desc
         summary = {opened.stage_folder(stage).name: told for stage in stages}
         workspace.write_json(opened.workdir / 'summary.json', {'stages': summary})
 
-    monkeypatch.setattr(study, 'Workspace', opened)
+    monkeypatch.setattr(study, 'Workspace', Opened)
     monkeypatch.setattr(whole, 'run', run)
     config = described.get_config('smoke')
-    for arm in list(config.arms)[3:]:
-        del config.arms[arm]
+    config.arms, config.seeds = config.arms[:3], (0, 1)
+    names = [arm['name'] for arm in config.arms]
     study.study(config, tmp_path, None)
-    (first, shared), *arms = ran
+    (first, shared), *arms = ran[:4]
     assert (first, shared) == ('shared', config.shared)
-    assert [name for name, _ in arms] == [arm.replace(' ', '_') for arm in config.arms]
+    assert [name for name, _ in arms] == [name.replace(' ', '_') for name in names]
+    assert made[:4] == [*(name for name, _ in arms), 'shared']  # all opened before any is run
     assert all(new and not set(new) & set(config.shared) for _, new in arms)
-    made = json.loads((tmp_path / 'study.json').read_text())
-    assert set(made['arms']) == set(config.arms)
-    assert (tmp_path / 'study.md').read_text().count('\n') == 2 + len(config.arms)
+    told = json.loads((tmp_path / 'study.json').read_text())
+    assert list(told['arms']) == names
+    absolute, paired = (tmp_path / 'study.md').read_text().split('\n\n')
+    first, *others = names
+    arms_of = lambda text: [line.split(' | ')[0] for line in text.splitlines()[2:]]  # noqa: E731
+    assert arms_of(absolute) == [f'| {name}' for name in names]
+    assert paired.startswith(f'| less {first}, by seed |')
+    assert arms_of(paired) == [f'| {name}' for name in others]
     assert (tmp_path / 'study.png').read_bytes().startswith(b'\x89PNG')
+
+
+def test_differences_to_the_first_arm_are_paired_by_seed(tmp_path):
+    row = _study.row('x', ('a', 'x'), scale=1.0)
+    shown = settings.build(study.Comparison, {'table': (row,), 'panels': ()})
+    runs = {'one': (1, 5), 'two': (2, 8)}
+    figures = {
+        arm: {str(seed): {'a': {'x': value}} for seed, value in enumerate(values)}
+        for arm, values in runs.items()
+    }
+    lines = study.table_lines(study.table_of(figures, shown))
+    assert lines[2:4] == ['| one | 3.0 [1.0, 5.0] |', '| two | 5.0 [2.0, 8.0] |']
+    assert lines[-1] == '| two | +2.0 [+1.0, +3.0] |'
+    figures['two'].pop('1'), figures['one'].pop('1')
+    assert len(study.table_lines(study.table_of(figures, shown))) == 4
+
+
+@pytest.mark.parametrize(
+    ('arms', 'message'),
+    [
+        ([('a', {'seed': 0}), ('b', {'sed': 0})], r"config\.arms: 'b': .*sed"),
+        ([('a b', {}), ('a_b', {})], r"config\.arms: two folders .* 'a_b'"),
+        ([('shared', {})], r"config\.arms: two folders .* 'shared'"),
+    ],
+)
+def test_a_bad_arm_is_an_error_before_anything_runs(tmp_path, monkeypatch, arms, message):
+    monkeypatch.setattr(study, 'Workspace', lambda *_, verifier: None)
+    config = critics.get_config('smoke')
+    config.arms = tuple({'name': name, 'changes': changes} for name, changes in arms)
+    with pytest.raises(ValueError, match=message):
+        study.study(config, tmp_path / 'study', None)
+    assert not (tmp_path / 'study').exists()

@@ -9,7 +9,7 @@ from configs import gsm8k, lab
 from data import problems, templates, verify
 from data import tokenizer as tokenizers
 from scripts import run_settings, workspace
-from tests import families
+from tests import published
 from train import settings
 
 QUESTION = {'question': 'Ann has 3 pens and buys 4. How many?', 'answer': '3 + 4 = 7 pens.\n#### 7'}
@@ -28,7 +28,7 @@ def folder(tmp_path):
         for split in ('train', 'test'):
             lines = (json.dumps(record) + '\n') * (60 if split == 'train' else 10)
             (tmp_path / name / f'{split}.jsonl').write_text(lines)
-    files = families.files(families.golden()['merges'])
+    files = published.files(published.golden()['merges'])
     (tmp_path / 'tokenizer.json').write_text(files['chatml'])
     (tmp_path / 'tokenizer.model').write_bytes(files['gemma.model'])
     return tmp_path
@@ -50,7 +50,9 @@ def opened(folder, **changes):
 def test_a_tokenizer_json_is_read_saved_and_sampled_with_its_own_end(folder):
     run = opened(folder)
     tokenizer = run.tokenizer
-    assert tokenizers.load_tokenizer(tokenizers.saved_in(folder / 'run')) == tokenizer
+    assert tokenizers.saved_in(folder / 'run') is None  # opening alone writes nothing
+    with run:
+        assert tokenizers.load_tokenizer(tokenizers.saved_in(folder / 'run')) == tokenizer
     end = tokenizer.special('<|im_end|>')
     assert run.sampler().engine.stop_ids == (end,)
     assert set(run.line_sampler().engine.stop_ids) == {end, *tokenizer.newline_ids}

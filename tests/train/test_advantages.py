@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from tests import tiny
 from train import advantages
 
 FLOATS = st.floats(-10, 10, width=32)
@@ -75,3 +76,38 @@ def test_every_token_of_a_step_has_its_steps_value(steps):
     ends = tuple(int(end) for end in np.cumsum([size for _, size in steps]))
     expected = [value for value, size in steps for _ in range(size)]
     np.testing.assert_array_equal(advantages.over_tokens(values, ends), np.float32(expected))
+
+
+@hypothesis.given(st.lists(FLOATS, max_size=6), FLOATS)
+def test_step_differences_say_what_each_step_adds(values, start):
+    found = advantages.step_differences(values, start=start)
+    assert len(found) == len(values)
+    close(found, [b - a for a, b in zip([start, *values], values, strict=False)])
+    assert found.sum() == pytest.approx((values or [start])[-1] - start, abs=1e-3)
+
+
+@hypothesis.given(st.lists(FLOATS, min_size=1, max_size=4), st.floats(0, 1))
+def test_a_turn_returns_its_own_and_later_discounted_rewards(rewards, discount):
+    expected = [
+        sum(discount ** (j - i) * rewards[j] for j in range(i, len(rewards)))
+        for i in range(len(rewards))
+    ]
+    close(advantages.discounted(rewards, discount=discount), expected)
+
+
+@hypothesis.given(st.lists(st.tuples(FLOATS, FLOATS), min_size=1), st.floats(1, 5))
+def test_importance_is_truncated_above_alone(pairs, cap):
+    trainer, sampler = np.array(pairs).T
+    found = advantages.truncated_importance(trainer, sampler, cap=cap)
+    np.testing.assert_allclose(found, np.minimum(np.exp(trainer - sampler), cap), rtol=1e-5)
+    assert not advantages.truncated_importance(np.array([-np.inf]), np.zeros(1), cap=cap).any()
+
+
+def test_values_are_laid_onto_the_tokens_of_their_turn_and_step():
+    """By turn and step ids: turn 2 is trained in two steps, turn 3 is another's, turn 4 in one."""
+    turns = np.array([[1, 1, 2, 2, 2, 2, 3, 3, 4, 4, 0]])
+    steps = np.array([[0, 0, 0, 1, 1, 2, 0, 1, 0, 1, 0]])
+    blank = tiny.random_batch(0, rows=1, length=11)
+    batch = blank._replace(turns=turns, steps=steps)
+    found = advantages.at_tokens(batch, [{2: np.array([0.5, -1.0]), 4: np.array([2.0])}])
+    np.testing.assert_allclose(found, [[0, 0, 0, 0.5, 0.5, -1, 0, 0, 0, 2, 0]])

@@ -18,15 +18,17 @@ BROKEN = {'loss/total': np.nan, 'grads/norm': np.inf, 'grads/finite': 0.0}
 
 def steps(guard, *values):
     for step, value in enumerate(values, start=1):
-        guard.push(step, value, tiny.random_batch(step, rows=2))
+        guard.push(step, [(value, tiny.random_batch(step, rows=2))])
     guard.flush()
 
 
 def test_a_run_stops_at_the_step_and_keeps_its_batch(tmp_path):
-    message = r'step 2: loss nan, gradient norm inf; its batch is in .*step-000002\.npz.*nonfinite='
+    message = (
+        r'step 2: loss nan, gradient norm inf; its batch is in .*step-000002-0\.npz.*nonfinite='
+    )
     with pytest.raises(FloatingPointError, match=message):
         steps(finite.FiniteGuard(tmp_path, 'stop'), FINE, BROKEN, FINE)
-    kept = np.load(tmp_path / 'nonfinite' / 'step-000002.npz')
+    kept = np.load(tmp_path / 'nonfinite' / 'step-000002-0.npz')
     for name, values in zip(Batch._fields, tiny.random_batch(2, rows=2), strict=True):
         np.testing.assert_array_equal(kept[name], values)
 
@@ -37,8 +39,18 @@ def test_a_step_is_skipped_with_a_warning_until_ten_in_a_row(tmp_path, capsys):
     steps(guard, *([BROKEN] * (most - 1)), FINE, BROKEN)
     assert capsys.readouterr().err.count('warning: step') == most
     assert len(list((tmp_path / 'nonfinite').iterdir())) == most
-    with pytest.raises(FloatingPointError, match='the 10th step in a row'):
+    with pytest.raises(FloatingPointError, match='the 10th update in a row'):
         steps(guard, *([BROKEN] * most))
+
+
+def test_of_several_updates_a_step_the_broken_one_is_kept(tmp_path):
+    batches = [tiny.random_batch(seed, rows=2) for seed in range(3)]
+    guard = finite.FiniteGuard(tmp_path, 'skip')
+    guard.push(4, list(zip((FINE, BROKEN, FINE), batches, strict=True)))
+    guard.flush()
+    (kept,) = (tmp_path / 'nonfinite').iterdir()
+    assert kept.name == 'step-000004-1.npz'
+    np.testing.assert_array_equal(np.load(kept)['tokens'], batches[1].tokens)
 
 
 @pytest.mark.parametrize('skip', [True, False])

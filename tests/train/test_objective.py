@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from configs import lab
 from data import packing
+from model import sharding
 from tests import tiny
 from train import objective as objective_lib
 
@@ -25,6 +27,8 @@ METHODS = {
     'dapo': clipped(clip_low=0.2, clip_high=0.28, average='token'),
     'gspo': clipped(clip_low=0.05, clip_high=0.08, average='sequence', ratio='sequence'),
     'cispo': clipped(surrogate='cispo', clip_low=0.2, clip_high=0.28),
+    'rloo-product': clipped(clip_low=0.2, clip_high=0.2, average='sequence', ratio='product'),
+    'score': dataclasses.replace(GRPO, kl='k3', attempt_kl_coef=0.3),
     'entropy': dataclasses.replace(tiny.SFT, entropy_coef=0.2),
 }
 
@@ -38,6 +42,7 @@ class Sequence:
     ref: np.ndarray
     weight: np.ndarray
     entropy: np.ndarray
+    roles: np.ndarray
 
 
 def weighted_nll(s, _):
@@ -56,6 +61,18 @@ def gspo(s, _, *, low, high):
     rho = np.exp(sum(s.logp - s.old) / len(s.logp))
     kept = min(max(rho, 1 - low), 1 + high)
     return [-min(rho * advantage, kept * advantage) for advantage in s.weight]
+
+
+def product(s, _, *, low, high):
+    rho = np.exp(sum(s.logp - s.old))
+    kept = min(max(rho, 1 - low), 1 + high)
+    return [-min(rho * advantage, kept * advantage) for advantage in s.weight]
+
+
+def score(s, frozen):
+    surrogate, d = ppo(s, frozen, low=0.2, high=0.2), s.ref - s.logp
+    held = 0.3 * (s.roles == objective_lib.ATTEMPT)
+    return [x + c * (np.exp(y) - y - 1) for x, c, y in zip(surrogate, held, d, strict=True)]
 
 
 def cispo(s, frozen, *, low, high):
@@ -100,6 +117,8 @@ REFERENCES = {
     'dapo': (part(ppo, low=0.2, high=0.28), token_mean),
     'gspo': (part(gspo, low=0.05, high=0.08), sequence_mean),
     'cispo': (part(cispo, low=0.2, high=0.28), token_mean),
+    'rloo-product': (part(product, low=0.2, high=0.2), sequence_mean),
+    'score': (score, sequence_mean),
     'entropy': (with_entropy, token_mean),
 }
 
@@ -121,7 +140,10 @@ def sequences_of(batch, logprobs, entropy):
     for row in range(len(batch.tokens)):
         for segment in range(1, batch.segments[row].max() + 1):
             own = (batch.segments[row] == segment) & (batch.loss_mask[row] > 0)
-            values = (logprobs, batch.old_logprobs, batch.ref_logprobs, batch.weights, entropy)
+            values = (
+                logprobs, batch.old_logprobs, batch.ref_logprobs, batch.weights, entropy,
+                batch.roles,
+            )  # fmt: skip
             if own.any():
                 sequence = Sequence(*(x[row, own].astype(np.float64) for x in values))
                 found.append((sequence, (row, np.flatnonzero(own))))
@@ -155,8 +177,8 @@ def loss_and_grads(objective, batch, logprobs, entropy):
     """(loss, weight, metric sums) and the gradient with respect to the log-probabilities."""
 
     def loss(logprobs):
-        total, weight, metrics = objective_lib.loss(objective, batch, logprobs, entropy)
-        return total / weight, (weight, metrics)
+        sums = objective_lib.loss(objective, batch, logprobs, entropy)
+        return sums.total / sums.weight, (sums.weight, sums.metrics)
 
     (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(logprobs)
     return value, *aux, grads
@@ -212,8 +234,8 @@ def test_the_entropy_bonus_descends_towards_more_entropy():
     batch, logprobs, entropy = make_case(3)
 
     def loss(entropy):
-        total, weight, _ = objective_lib.loss(objective, batch, logprobs, entropy)
-        return total / weight
+        sums = objective_lib.loss(objective, batch, logprobs, entropy)
+        return sums.total / sums.weight
 
     grads = tiny.jit(jax.grad(loss))(entropy)
     np.testing.assert_allclose(grads, -0.5 * batch.loss_mask / batch.loss_mask.sum(), rtol=1e-6)
@@ -264,8 +286,48 @@ def test_sums_and_weights_add_up_over_any_split_packing_and_order(method, random
         one = one._replace(segments=(one.segments > 0).astype(np.int32))
         parts.append(loss_sums(METHODS[method], one, cut(logprobs), cut(entropy)))
     added = jax.tree.map(lambda *xs: np.sum(np.asarray(xs, np.float64)), *parts)
+    largest = jax.tree.map(lambda *xs: np.max(xs), *(part.maxima for part in parts))
+    added = added._replace(maxima=largest)
     for got, want in zip(jax.tree.leaves(added), jax.tree.leaves(together), strict=True):
         np.testing.assert_allclose(got, want, rtol=2e-6, atol=1e-6)
+
+
+SPLIT = {name: METHODS[name] for name in ('grpo-k3', 'dapo', 'gspo', 'rloo-product')} | {
+    'dpo': objective_lib.dpo(0.3)
+}
+
+
+def eight_rows(seed, *, paired_only):
+    """Eight rows of sequences of any length; of pairs alone where asked."""
+    rng = np.random.default_rng(seed)
+    examples = tiny.random_examples(seed, rng.integers(3, 8, 60))
+    pairs = list(zip(examples[::2], examples[1::2], strict=True))
+    batch = packing.pack_pairs(pairs, rows=None, length=16) if paired_only else (
+        packing.pack(examples, rows=None, length=16)
+    )  # fmt: skip
+    batch = type(batch)(*(x[:8] for x in batch))
+    logprobs = batch.old_logprobs + rng.normal(0, 0.3, batch.tokens.shape).astype(np.float32)
+    return batch, logprobs, rng.random(batch.tokens.shape).astype(np.float32)
+
+
+@hypothesis.settings(max_examples=5)
+@hypothesis.given(st.integers(0, 1000))
+@pytest.mark.parametrize('method', SPLIT)
+def test_one_two_four_or_eight_microbatches_have_the_same_loss(method, seed):
+    """And a batch whose rows lie on eight devices."""
+    case = eight_rows(seed, paired_only=method == 'dpo')
+    whole = loss_sums(SPLIT[method], *case)
+    expected = whole.total / whole.weight
+    for count in (2, 4, 8):
+        parts = [
+            loss_sums(SPLIT[method], *jax.tree.map(lambda x, i=i, n=count: x[i::n], case))
+            for i in range(count)
+        ]
+        total, weight = (sum(float(getattr(p, n)) for p in parts) for n in ('total', 'weight'))
+        np.testing.assert_allclose(total / weight, expected, rtol=1e-6, atol=1e-6)
+    place = sharding.batch_sharding(sharding.make_mesh((8, 1, 1)))
+    spread = loss_sums(SPLIT[method], *jax.device_put(case, place))
+    np.testing.assert_allclose(spread.total / spread.weight, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize('method', ['sft', 'grpo', 'gspo', 'cispo', 'dr-grpo'])
@@ -280,6 +342,71 @@ def test_rows_of_weight_zero_pull_like_rows_that_are_not_trained(method):
         pulls.append(np.asarray(grads) * float(weight))
     np.testing.assert_allclose(*pulls, rtol=1e-6)
     assert pulls[0][0].any() and not pulls[0][1].any()
+
+
+# Pairs
+
+DPO = objective_lib.dpo(0.3)
+
+
+def paired(seed):
+    """(batch, logprobs, entropy) of rows with two pairs, one, and a sequence without its pair."""
+    batch, logprobs, entropy = make_case(seed)
+    lengths = [[3, 4, 5, 2], [6, 7], [8]]
+    segments = np.zeros_like(batch.segments)
+    for row, sizes in enumerate(lengths):
+        segments[row, : sum(sizes)] = np.repeat(np.arange(len(sizes)) + 1, sizes)
+    mask = np.where(segments > 0, 1, 0).astype(np.float32)
+    mask[:, 0] = 0
+    return batch._replace(segments=segments, loss_mask=mask), logprobs, entropy
+
+
+def dpo_reference(batch, logprobs):
+    """(mean over pairs of -log sigmoid(margin), its gradient), in float64."""
+    losses, grads = [], np.zeros(logprobs.shape)
+    for row in range(len(batch.segments)):
+        for first in range(1, batch.segments[row].max(), 2):
+            sides = [
+                (batch.segments[row] == first + k) & (batch.loss_mask[row] > 0) for k in (0, 1)
+            ]
+            distance = (np.float64(logprobs[row]) - batch.ref_logprobs[row]) * batch.weights[row]
+            margin = 0.3 * (distance[sides[0]].sum() - distance[sides[1]].sum())
+            losses.append(np.log1p(np.exp(-margin)))
+            pull = 0.3 / (1 + np.exp(margin)) * batch.weights[row]
+            grads[row] += pull * sides[1] - pull * sides[0]
+    return np.mean(losses), grads / len(losses)
+
+
+def test_dpo_is_a_weight_on_the_log_likelihood_of_each_side():
+    for seed in range(3):
+        batch, logprobs, entropy = paired(seed)
+        value, weight, metrics, grads = loss_and_grads(DPO, batch, logprobs, entropy)
+        expected, slopes = dpo_reference(batch, logprobs)
+        assert weight == pytest.approx(3)
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
+        np.testing.assert_allclose(grads, slopes, rtol=1e-5, atol=1e-6)
+        assert not grads[2].any() and np.isfinite(metrics['loss/margin'])
+
+
+def test_step_dpo_trains_the_tokens_of_the_two_steps_alone():
+    """arXiv 2406.18629: what the two responses share is context."""
+    batch, logprobs, entropy = paired(4)
+    shared = (np.arange(24) % 4 == 1) & (batch.segments < 3)
+    batch = batch._replace(loss_mask=np.where(shared, 0, batch.loss_mask))
+    value, _, _, grads = loss_and_grads(DPO, batch, logprobs, entropy)
+    expected, slopes = dpo_reference(batch, logprobs)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(grads, slopes, rtol=1e-5, atol=1e-6)
+    assert not grads[shared].any()
+
+
+@pytest.mark.parametrize('name', lab.OBJECTIVES)
+def test_presets_of_the_configs_are_those_of_the_objective(name):
+    known = {
+        **{n: getattr(objective_lib, n.upper()) for n in lab.OBJECTIVES if n != 'dr_grpo'},
+        'dr_grpo': objective_lib.dr_grpo(lab.SAMPLING['attempt_tokens']),
+    }
+    assert objective_lib.Objective(**lab.OBJECTIVES[name]) == known[name]
 
 
 def test_sequence_sum_adds_within_a_sequence_and_is_zero_on_padding():
@@ -297,3 +424,17 @@ def test_contradictory_settings_are_refused_by_name():
         dataclasses.replace(tiny.SFT, kl='k3')
     with pytest.raises(ValueError, match=r"kl='none'.*kl_coef=0\.1"):
         dataclasses.replace(tiny.SFT, kl_coef=0.1)
+    with pytest.raises(ValueError, match=r"attempt_kl_coef is of the loss: take kl='k3'"):
+        dataclasses.replace(tiny.SFT, kl='k1', attempt_kl_coef=0.1)
+    for changes in ({'surrogate': 'dpo'}, {'average': 'pair'}, {'beta': 0.1}):
+        with pytest.raises(ValueError, match=r"'dpo', 'pair' and a beta above 0 go together"):
+            dataclasses.replace(tiny.SFT, **changes)
+
+
+def test_k1_is_measured_and_has_no_part_in_the_loss():
+    batch, logprobs, entropy = make_case(7)
+    objective = dataclasses.replace(GRPO, kl='k1', kl_coef=0.5)
+    value, _, metrics, grads = loss_and_grads(objective, batch, logprobs, entropy)
+    plain, _, _, slopes = loss_and_grads(GRPO, batch, logprobs, entropy)
+    assert value == plain and metrics['loss/kl'] != 0
+    np.testing.assert_array_equal(grads, slopes)

@@ -8,7 +8,6 @@ import pytest
 
 from model import cache as cache_lib
 from model import lora, memory, sharding, weights
-from model.config import ModelConfig
 from sampling.engine import EngineSettings
 from tests import tiny
 from train import optimizer as optimizers
@@ -21,11 +20,11 @@ ADAMW = optimizers.OptimizerSettings(
 )  # fmt: skip
 WHOLE = lora.LoraSettings(0, 1.0, ())
 ADAPTED = lora.LoraSettings(2, 4.0, ('query', 'out', 'up', 'down'))
-ENGINE = EngineSettings(16, 64, 8, (32,), (8,), (), ())
-LLAMA = ModelConfig(
-    vocab_size=128256, num_layers=32, embed_dim=4096, mlp_dim=14336, num_heads=32, num_kv_heads=8,
-    head_dim=128, max_length=4096, rope_theta=5e5, norm_epsilon=1e-5, qkv_bias=False,
-    qk_norm=False, tie_embeddings=False, activation='silu', dtype='bfloat16',
+ENGINE = EngineSettings(16, 64, 8, (32,), (8,), (), (), 0, 0)
+LLAMA = dataclasses.replace(
+    tiny.CONFIG, vocab_size=128256, num_layers=32, embed_dim=4096, mlp_dim=14336, num_heads=32,
+    num_kv_heads=8, head_dim=128, max_length=4096, rope_theta=5e5, norm_epsilon=1e-5,
+    qkv_bias=False, qk_norm=False, tie_embeddings=False, activation='silu', dtype='bfloat16',
     param_dtype='float32', remat='full', scan_layers=True, logits_chunk=128,
 )  # fmt: skip
 

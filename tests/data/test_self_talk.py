@@ -1,0 +1,111 @@
+"""Self-talk as text: joined, taken apart, and what it comes to."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data import annotate, answers, critiques, lab, mistakes, self_talk, tokenizer
+from data.records import Problem
+from data.self_talk import Said
+
+LAB, RELEASED = critiques.LAB, critiques.RELEASED
+TEXT = Problem(
+    'text',
+    'Ann has 3 bags of 4 apples and eats 2. How many are left?',
+    '10',
+    '3 * 4 = 12 apples.\n12 - 2 = 10 are left.\n#### 10',
+    1,
+    'gsm8k',
+)
+indices = st.integers(0, 400)
+
+
+def lab_problem(index):
+    return lab.problem(seed=0, split='train', index=index)
+
+
+def told(problem, attempt, grammar):
+    critique = grammar.parse(annotate.annotate(problem, attempt))
+    return self_talk.told(attempt, critique, grammar)
+
+
+def whole(problem, flawed, grammar):
+    """A talk whose first wrong line is put right by the reference from there on."""
+    wrong = told(problem, flawed, grammar)
+    return [*wrong, *told(problem, problem.solution, grammar)[len(wrong) - 1 :]]
+
+
+@given(indices)
+def test_a_talk_ends_at_the_first_error_and_comes_to_the_solution(index):
+    problem = lab_problem(index)
+    flawed = mistakes.corrupt(problem, rng=random.Random(index))
+    wrong = told(problem, flawed, LAB)
+    first_error = lab.judge(problem.question, flawed).first_error
+    assert [self_talk.judged(said, LAB) for said in wrong] == [True] * first_error + [False]
+    parts = whole(problem, flawed, LAB)
+    text = self_talk.join(parts, LAB)
+    assert self_talk.split(text, LAB) == parts
+    assert self_talk.settled(text, LAB) == problem.solution
+    assert self_talk.corrections(text, LAB) == 1
+    lines = [line.strip() for line in text.split('\n')]
+    wrong_lines = [
+        line for line, bad in zip(lines, self_talk.mistakes(text, LAB), strict=True) if bad
+    ]
+    assert wrong_lines == [flawed.split('\n')[first_error].strip()]
+    coder = tokenizer.lab_tokenizer()
+    assert coder.decode(coder.encode(text)) == text
+
+
+@pytest.mark.parametrize(
+    'flawed',
+    [
+        '3 * 4 = 13 apples.\n13 - 2 = 11 are left.\n#### 11',
+        '3 * 4 = 12 apples.\n\n12 - 2 = 10 are left.\n#### 12',
+    ],
+)
+def test_free_text_has_labelled_remarks_which_hold_no_answer(flawed):
+    parts = whole(TEXT, flawed, RELEASED)
+    text = self_talk.join(parts, RELEASED)
+    assert self_talk.split(text, RELEASED) == parts and '\n\n' not in text
+    assert self_talk.settled(text, RELEASED) == TEXT.solution
+    assert self_talk.corrections(text, RELEASED) == 1
+    assert parts[-1].line == '#### 10' and 'The answer is 10' in parts[-1].remark
+
+
+def test_the_answer_is_that_of_the_last_answer_line():
+    answer = lambda *lines: answers.extract_answer(  # noqa: E731
+        self_talk.settled('\n '.join(lines), LAB)
+    )
+    assert answer('#### 3', 'answer : ben 3 - 4 = 9 ; wrong', '#### 4') == '4'
+    assert answer('#### 3', 'answer : ben 3 - 4 = 9 ; wrong') == '3'
+    assert (
+        answer('#### 3', 'answer : ben 3 - 3 = 0 ; correct', 'ben : eve 7 - 4 = 3 ; ben 3') == '3'
+    )
+    assert answer('#### 3', '#### 4', 'answer : ben 3 - 4 = 9 ; wrong') == '4'
+    assert answer('answer : ben 3 - 3 = 0 ; correct') is None
+
+
+@pytest.mark.parametrize(
+    'critique',
+    [
+        'ben : eve - 4 ; eve 7 ; 7 - 4 = 3 ; ben 3 - 3 = 0 ; perhaps\n answer : correct',
+        'ben : eve - 4 ; eve 7 ; 7 - 4 = 3 ; ben 3 - 3 = 0 ; correct',
+        'answer : correct',
+    ],
+)
+def test_a_line_without_a_clear_verdict_makes_no_talk(critique):
+    attempt = 'ben : eve 7 - 4 = 3 ; ben 3\n #### 3'
+    assert self_talk.told(attempt, LAB.parse(critique), LAB) is None
+
+
+def test_a_line_that_reads_like_a_remark_makes_no_talk():
+    attempt = 'ben ; correct\n #### 3'
+    critique = LAB.parse('ben ; eve 7 ; wrong\n answer : wrong')
+    assert self_talk.told(attempt, critique, LAB) is None
+
+
+def test_words_before_the_first_line_are_kept():
+    parts = self_talk.split('answer : 3 ; correct\n ben 3', LAB)
+    assert parts == [Said('', 'answer : 3 ; correct'), Said('ben 3', '')]

@@ -1,0 +1,77 @@
+"""Pairs from episodes, and what a step of DPO on them does."""
+
+import functools
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from data import lab, packing, records
+from tests import scripted, tiny
+from train import objective, preferences
+from train import state as state_lib
+from train import step as step_lib
+
+CHAT = scripted.CHAT
+QUESTION = lab.problem(seed=0, split='train', index=0).question
+
+
+def episode(text, *, correct):
+    turns = (*CHAT.question(QUESTION), CHAT.written('attempt', text))
+    return records.Episode('p', 1, turns, {'correct': correct})
+
+
+def test_right_and_wrong_attempts_are_paired_each_once():
+    group = [episode(t, correct=c) for t, c in (('7', True), ('8', False), ('9', True))]
+    ((preferred, other),) = preferences.response_pairs([group, group[:1]], CHAT)
+    for example, word in ((preferred, '7'), (other, '8')):
+        trained = example.tokens[example.loss_mask > 0].tolist()
+        assert trained == [*CHAT.tokenizer.encode(word), scripted.EOS]
+
+
+def test_only_the_first_step_that_differs_is_trained():
+    right = episode('ben 7\n cal 8\n #### 8', correct=True)
+    wrong = episode('ben 7\n cal 9\n #### 9', correct=False)
+    pair = preferences.step_pair(right, wrong, CHAT)
+    told = [CHAT.tokenizer.decode(e.tokens[e.loss_mask > 0].tolist()).strip() for e in pair]
+    assert told == ['cal 8', 'cal 9']
+    assert preferences.step_pair(right, right, CHAT) is None
+
+
+def test_pairs_are_packed_side_by_side():
+    examples = tiny.random_examples(0, (5, 4, 3, 6, 7, 2))
+    pairs = list(zip(examples[::2], examples[1::2], strict=True))
+    batch = packing.pack_pairs(pairs, rows=2, length=18)
+    assert batch.segments.max(axis=1).tolist() == [4, 2]
+    for number, example in enumerate(examples[:4], 1):
+        np.testing.assert_array_equal(batch.tokens[0, batch.segments[0] == number], example.tokens)
+    with pytest.raises(ValueError, match='1 of 3 pairs do not fit in 1 rows of 18'):
+        packing.pack_pairs(pairs, rows=1, length=18)
+
+
+def test_the_train_step_of_every_method_widens_the_margin_of_pairs():
+    examples = tiny.random_examples(1, (7,) * 16)
+    pairs = list(zip(examples[::2], examples[1::2], strict=True))
+    batch = packing.pack_pairs(pairs, rows=8, length=14)
+    batch = batch._replace(weights=np.ones_like(batch.weights))
+    reference = tiny.make_model(tiny.FLAT)
+    logprobs = functools.partial(tiny.jit, static_argnums=2)(step_lib.batch_logprobs)
+    batch = batch._replace(ref_logprobs=np.asarray(logprobs(reference, batch, tiny.untouched)[0]))
+    optimizer = optax.adam(0.01)
+    state = state_lib.init_state(tiny.make_model(tiny.FLAT), optimizer)
+    take = step_lib.make_train_step(
+        objective=objective.dpo(0.5),
+        optimizer=optimizer,
+        transform=tiny.untouched,
+        num_microbatches=4,
+        skip_nonfinite=False,
+    )
+    take = take.lower(jax.eval_shape(lambda: state), batch).compile(tiny.QUICK)
+    history = []
+    for _ in range(20):
+        state, metrics = take(state, batch)
+        history.append({name: float(value) for name, value in metrics.items()})
+    assert history[0]['loss/total'] == pytest.approx(np.log(2), rel=1e-5)
+    assert abs(history[0]['loss/margin']) < 1e-5
+    assert history[-1]['loss/total'] < 0.3 and history[-1]['loss/preferred'] > 0.95

@@ -1,0 +1,243 @@
+"""Reinforcement end to end on a tiny model: both players, reference KL, minibatches, resuming."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from configs import lab as lab_config
+from data import critiques, lab
+from model import lora, sharding
+from sampling import engine, episodes, methods, search, steps
+from tests import scripted, tiny
+from train import metrics, reinforce, rollouts, settings
+from train.supervised import LoopSettings
+
+CONFIG = dataclasses.replace(tiny.FLAT, vocab_size=64, max_length=96)
+WORDS = range(10, scripted.TOKENIZER.vocab_size)
+BANNED = tuple(i for i in range(CONFIG.vocab_size) if i not in (*WORDS, scripted.EOS))
+METHOD = methods.Sampling(1.0, 0, 1.0, 0.0, BANNED)
+LIMITS = {'attempt': 8, 'critique': 8, 'refinement': 8}
+LOOP = LoopSettings(
+    rows=8,
+    length=96,
+    num_microbatches=1,
+    log_every=1,
+    checkpoint_every=1,
+    keep_checkpoints=1,
+    nonfinite='stop',
+    compare_hosts_every=0,
+)
+ENGINE = engine.EngineSettings(
+    num_slots=8,
+    max_length=96,
+    chunk_steps=8,
+    prompt_buckets=(88,),
+    insert_rows=(8,),
+    compact_slots=(),
+    compact_lengths=(),
+    parked_rows=0,
+    parked_length=0,
+)
+SCORER = steps.StepScorer(steps.ScoreShapes(8, (96,)), {'correct_id': 10, 'wrong_id': 11})
+PROBLEMS = [lab.problem(seed=0, split='train', index=index) for index in range(0, 40, 5)]
+
+
+def settings_of(**changes):
+    config = lab_config.get_config('smoke').reinforce
+    config.update_from_flattened_dict(
+        {
+            'num_steps': 3,
+            'num_problems': 2,
+            'num_samples': 4,
+            'length': 96,
+            'critic_length': 96,
+            'checkpoint_every': 1,
+            'overlong_tokens': 8,
+            'rewards.length': 1.0,
+            'critic_rewards.length': 1.0,
+            'optimizer.name': 'adamw',
+            'optimizer.learning_rate': 0.01,
+            **{name.replace('__', '.'): value for name, value in changes.items()},
+        }
+    )
+    return settings.build(reinforce.ReinforceSettings, config)
+
+
+@functools.cache
+def players():
+    sampler = episodes.Sampler(
+        engine.Engine(ENGINE, stop_ids=(scripted.EOS,)), scripted.CHAT, LIMITS
+    )
+    actor, critic = (tiny.make_model(CONFIG, seed) for seed in (1, 2))
+    return search.Players(sampler, actor, critic, scripted.judge, critiques.LAB)
+
+
+def run(folder, trained, *, given=None, **changes):
+    """(models, totals, rows of metrics)."""
+    writer = metrics.Writer(folder, tensorboard=folder / 'board')
+    with jax.set_mesh(mesh()), writer:
+        models, totals = reinforce.reinforce(
+            given or players(),
+            PROBLEMS,
+            trained=trained,
+            settings=settings_of(**changes),
+            loop=LOOP,
+            scorer=SCORER,
+            method=METHOD,
+            folder=folder,
+            writer=writer,
+            seed=3,
+        )
+    return models, totals, metrics.read_rows(folder / metrics.METRICS)
+
+
+def mesh():
+    axis_types = (jax.sharding.AxisType.Auto,) * 3
+    return jax.make_mesh((1, 1, 1), sharding.AXES, axis_types=axis_types, devices=jax.devices()[:1])
+
+
+PLAIN = {'advantage__step_coef': 0.0}
+BOTH = {
+    'turns__episode': 'correction',
+    'turns__progress': 10.0,
+    'turns__first_phase_steps': 1,
+    'turns__attempt_kl_coef': 0.1,
+    'objective__kl': 'k3',
+    'objective__kl_coef': 0.05,
+    'num_minibatches': 2,
+    'importance_cap': 2.0,
+    'refill_rounds': 1,
+}
+
+
+@pytest.fixture(scope='module')
+def both(tmp_path_factory):
+    """Actor (as in SCoRe) and critic in turn, and the same stopped after an iteration, resumed."""
+    whole, parted = tmp_path_factory.mktemp('whole'), tmp_path_factory.mktemp('parted')
+    _, totals, rows = run(parted, ('actor', 'critic'), **BOTH, token_budget=1)
+    assert len(rows) == 1 and totals['updates'] == {'actor': 2, 'critic': 2}
+    return run(whole, ('actor', 'critic'), **BOTH), run(parted, ('actor', 'critic'), **BOTH)
+
+
+def test_both_players_learn_in_turn_from_one_checkpoint(both):
+    (models, totals, rows), _ = both
+    assert totals['updates'] == {'actor': 6, 'critic': 6}
+    assert totals['tokens_sampled'] == rows[-1]['sampled/tokens'] > 0
+    for player, model in models.items():
+        before = jax.tree.leaves(getattr(players(), player))
+        changed = [np.any(x != y) for x, y in zip(before, jax.tree.leaves(model), strict=True)]
+        assert all(changed), player
+
+
+def test_a_run_that_was_stopped_continues_bit_for_bit(both):
+    (models, totals, rows), (again, totals_again, rows_again) = both
+    assert rows == rows_again and totals == totals_again
+    jax.tree.map(np.testing.assert_array_equal, models, again)
+
+
+def test_the_reference_stays_as_the_player_was_while_the_player_moves(both):
+    """Were it the newest player, the KL at the first update of every iteration would be 0."""
+    (_, _, rows), _ = both
+    for player in ('actor', 'critic'):
+        kl = [row[f'loss/{player}/kl'] for row in rows]
+        assert len(kl) == 3 and all(1e-4 < value < 10 for value in kl)
+
+
+def test_the_sampler_and_the_trainer_agree(both):
+    """Log-probabilities recorded while sampling are those that the trainer computes."""
+    (_, _, rows), _ = both
+    for row in rows:
+        for player in ('actor', 'critic'):
+            assert row[f'sampler/{player}/gap_max'] < 1e-4
+            assert row[f'loss/{player}/ratio'] == pytest.approx(1, abs=0.1)
+
+
+def test_adapters_learn_alone_and_the_reference_is_the_player_with_those_it_had(tmp_path):
+    how = lora.Adaptation(lora.LoraSettings(2, 4.0, ('query', 'down')), '', '', 'none')
+    adapters = lora.init_adapters(CONFIG, how, jax.random.key(0))
+    actor = lora.attach(players().actor, adapters)
+    given = dataclasses.replace(players(), actor=actor)
+    changes = {'objective__kl': 'k3', 'objective__kl_coef': 0.05, 'num_steps': 2}
+    models, _, rows = run(tmp_path, ('actor',), given=given, **changes, **PLAIN)
+    trained, base = lora.split(models['actor'])
+    jax.tree.map(np.testing.assert_array_equal, base, players().actor)
+    assert any(np.any(x != 0) for x in jax.tree.leaves(trained.b))
+    assert rows[0]['loss/kl'] == pytest.approx(0, abs=1e-6) and rows[1]['loss/kl'] > 1e-6
+    assert all(row['sampler/gap_max'] < 1e-4 for row in rows)
+
+
+def test_metrics_tell_levels_parts_and_what_was_refilled(both):
+    (_, _, rows), _ = both
+    names = set(rows[0])
+    assert {'levels/actor/reward1', 'grads/critic/attention', 'reward/actor/correct'} <= names
+    assert 0 <= rows[0]['reward/critic/groups_dropped'] <= 1
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'num_minibatches': 3}, r'num_minibatches=3 must divide .* 8'),
+        ({'num_epochs': 2, 'objective__on_policy': True}, r'on_policy=True with 2 updates'),
+        ({'importance_cap': 0.5}, r'importance_cap=0\.5'),
+        ({'turns__first_phase_steps': 1}, r'first_phase_steps=1 needs episode'),
+        ({'turns__hint_share': 2.0}, r'hint_share=2\.0'),
+        ({'objective__kl': 'k1'}, r"kl='k1' with kl_coef=0\.0"),
+    ],
+)
+def test_contradictory_settings_are_refused_by_name(changes, message):
+    with pytest.raises(ValueError, match=message):
+        settings_of(**changes)
+
+
+def test_a_minibatch_must_divide_over_devices():
+    mesh = sharding.make_mesh((-1, 1, 1))
+    with pytest.raises(ValueError, match=r'num_minibatches = 4 does not divide'):
+        reinforce.check_rows(settings_of(num_minibatches=2), LOOP, mesh)
+    reinforce.check_rows(settings_of(), LOOP, mesh)
+
+
+def test_no_two_iterations_or_players_share_their_noise_and_a_seed_repeats_it():
+    asked = []
+
+    def rule(role, request, seed):
+        asked.append((seed, request.id))
+        return (scripted.EOS,)
+
+    def sample(seed, step, player):
+        asked.clear()
+        made = dataclasses.replace(
+            players(), sampler=scripted.players(scripted.Ruled(rule)).sampler
+        )
+        s = settings_of(refill_rounds=1, rewards__length=0.0, advantage__step_coef=0.0)
+        table = lambda now: rollouts.Table(now, SCORER, METHOD, s.num_samples, 1)  # noqa: E731
+        learner = reinforce.Learner(s, player, None, None, PROBLEMS, table, None, None, seed)
+        value = functools.partial(
+            rollouts.value,
+            rules=s.rules(player),
+            limits=LIMITS,
+            first_phase=False,
+        )
+        found = reinforce.sample(learner, made, value, reinforce.make_rng(seed, step, player))
+        assert found.num_sampled == 4 and found.num_informative == 0 and len(found.groups) == 2
+        return [e.problem_id for group in found.groups for e in group], list(asked)
+
+    keys = [(1, 1, 'actor'), (1, 2, 'actor'), (2, 1, 'actor'), (1, 1, 'critic')]
+    told = {key: sample(*key) for key in keys}
+    seeds = [{seed for seed, _ in noise} for _, noise in told.values()]
+    assert len(set.union(*seeds)) == sum(map(len, seeds))
+    assert len(set(told[1, 1, 'actor'][1])) == 2 * 2 * 4
+    assert sample(1, 1, 'actor') == told[1, 1, 'actor']
+
+
+def test_rules_ask_the_critic_only_where_its_scores_are_read():
+    for changes, asked in (
+        ({'advantage__step_coef': 0.0}, False),
+        ({'advantage__step_coef': 0.5}, True),
+        ({'advantage__step_coef': 0.0, 'rewards__verdict': 1.0}, True),
+    ):
+        made = settings_of(**changes)
+        assert made.rules('actor').reads_scores == asked and not made.rules('critic').reads_scores
+    assert set(rollouts.PLAYS) == set(rollouts.ROLES)

@@ -1,0 +1,101 @@
+"""Losses and gradients against TRL's own code: a golden file, and live where TRL is installed."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from data.records import Batch
+from model import logprobs as logprobs_lib
+from tests import tiny
+from tests.train import trl_golden
+from train import objective as objective_lib
+
+OURS = {
+    'sft': objective_lib.SFT,
+    'grpo': objective_lib.GRPO,
+    'grpo-k3': dataclasses.replace(objective_lib.GRPO, kl='k3', kl_coef=0.3),
+    'dr_grpo': objective_lib.dr_grpo(trl_golden.MAX_LENGTH),
+    'dapo': objective_lib.DAPO,
+    'gspo': dataclasses.replace(objective_lib.GSPO, clip_low=0.05, clip_high=0.08),
+    'cispo': dataclasses.replace(objective_lib.CISPO, clip_high=0.3),
+    'corrected': objective_lib.GRPO,
+    'rloo': objective_lib.RLOO,
+    'dpo': objective_lib.dpo(trl_golden.BETA),
+}
+
+
+def to_batch(name, given) -> Batch:
+    """Our batch of the same rows; a pair becomes one row of two sequences."""
+    mask = given['mask']
+    weights = np.ones_like(mask)
+    if name not in ('sft', 'dpo'):
+        weights = weights * given['advantages'][:, None]
+    if name == 'corrected':
+        weights = weights * given['trust']
+    fields = {
+        'tokens': given['tokens'].astype(np.int32),
+        'loss_mask': mask,
+        'weights': weights,
+        'old_logprobs': given['old'],
+        'ref_logprobs': given['ref'],
+        'segments': np.ones(mask.shape, np.int32),
+    }
+    zeros = np.zeros(mask.shape, np.int32)
+    batch = Batch(**{field: fields.get(field, zeros) for field in Batch._fields})
+    if name != 'dpo':
+        return batch
+    batch = jax.tree.map(in_pairs, batch)
+    second = np.arange(batch.segments.shape[1]) >= mask.shape[1]
+    return batch._replace(segments=batch.segments + second.astype(np.int32))
+
+
+def in_pairs(rows):
+    """[2 n, T, ...] -> [n, 2 T, ...]: row i and row n + i one after the other."""
+    return jnp.concatenate(jnp.split(jnp.asarray(rows), 2), axis=1)
+
+
+def ours(name, given):
+    """(loss, gradient of the logits) of our objective."""
+    batch = to_batch(name, given)
+
+    def loss(logits):
+        told, entropy = logprobs_lib.log_softmax_at(logits[:, :-1], given['tokens'][:, 1:])
+        found = [jnp.pad(x, ((0, 0), (1, 0))) for x in (told, entropy)]
+        if name == 'dpo':
+            found = map(in_pairs, found)
+        sums = objective_lib.loss(OURS[name], batch, *found)
+        return sums.total / sums.weight
+
+    return tiny.jit(jax.value_and_grad(loss))(given['logits'])
+
+
+@pytest.fixture(scope='module')
+def golden():
+    return dict(np.load(trl_golden.GOLDEN))
+
+
+@pytest.mark.parametrize('name', OURS)
+def test_loss_and_gradient_are_those_that_trl_computed(golden, name):
+    value, grads = ours(name, golden)
+    np.testing.assert_allclose(value, golden[f'{name}/loss'], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(grads, golden[f'{name}/grads'], rtol=1e-5, atol=1e-6)
+    assert np.abs(golden[f'{name}/grads']).max() > 1e-3
+
+
+def test_the_golden_file_is_of_the_inputs_that_its_script_makes(golden):
+    for name, values in trl_golden.inputs().items():
+        np.testing.assert_allclose(golden[name], values, rtol=1e-6, err_msg=name)
+
+
+def test_loss_and_gradient_are_those_that_the_installed_trl_computes():
+    pytest.importorskip('trl')
+    given = trl_golden.inputs()
+    theirs = trl_golden.all_losses()
+    assert set(theirs) == set(OURS)
+    for name, (value, grads) in theirs.items():
+        found = ours(name, given)
+        np.testing.assert_allclose(found[0], value, rtol=1e-5, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(found[1], grads, rtol=1e-5, atol=1e-6, err_msg=name)

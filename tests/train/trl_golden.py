@@ -1,0 +1,222 @@
+"""What TRL's own loss code says of given tensors; run to make trl_golden.npz beside this file.
+
+    python -m tests.train.trl_golden        (needs the extra `peers`)
+
+The models are stand-ins that return log-probabilities of given logits; the losses and how they
+are averaged are TRL's.
+"""
+
+import collections
+import contextlib
+import pathlib
+import types
+
+import numpy as np
+
+GOLDEN = pathlib.Path(__file__).with_name('trl_golden.npz')
+PROMPT, COMPLETION, VOCAB = 2, 5, 5
+MAX_LENGTH = 6
+BETA = 0.4
+LENGTHS = (5, 3, 4, 1)
+GROUP = {
+    'grpo': {'loss_type': 'grpo', 'beta': 0.0, 'low': 0.2, 'high': 0.2, 'level': 'token'},
+    'grpo-k3': {'loss_type': 'grpo', 'beta': 0.3, 'low': 0.2, 'high': 0.2, 'level': 'token'},
+    'dr_grpo': {'loss_type': 'dr_grpo', 'beta': 0.0, 'low': 0.2, 'high': 0.2, 'level': 'token'},
+    'dapo': {'loss_type': 'dapo', 'beta': 0.0, 'low': 0.2, 'high': 0.28, 'level': 'token'},
+    'gspo': {'loss_type': 'grpo', 'beta': 0.0, 'low': 0.05, 'high': 0.08, 'level': 'sequence'},
+    'cispo': {'loss_type': 'cispo', 'beta': 0.0, 'low': 1.0, 'high': 1.3, 'level': 'token'},
+    'corrected': {'loss_type': 'grpo', 'beta': 0.0, 'low': 0.2, 'high': 0.2, 'level': 'token'},
+}
+
+
+def inputs() -> dict[str, np.ndarray]:
+    """Rows of a prompt and a completion; of pairs, the first half is preferred."""
+    rng = np.random.default_rng(11)
+    rows, length = len(LENGTHS), PROMPT + COMPLETION
+    mask = (np.arange(length) >= PROMPT) & (
+        np.arange(length) < PROMPT + np.asarray(LENGTHS)[:, None]
+    )
+    logits = rng.normal(size=(rows, length, VOCAB)).astype(np.float32)
+    tokens = rng.integers(0, VOCAB, (rows, length))
+    shifted = logits[:, :-1] - np.log(np.exp(logits[:, :-1]).sum(-1, keepdims=True))
+    logprobs = np.zeros((rows, length), np.float32)
+    logprobs[:, 1:] = np.take_along_axis(shifted, tokens[:, 1:, None], -1)[..., 0]
+    near = lambda spread: (logprobs + spread * rng.normal(size=logprobs.shape)).astype(np.float32)  # noqa: E731
+    return {
+        'logits': logits,  # logits[:, t] predict tokens[:, t + 1]
+        'tokens': tokens,
+        'mask': mask.astype(np.float32),
+        'old': near(0.4),
+        'ref': near(0.5),
+        'trust': rng.uniform(0.3, 2.0, logprobs.shape).astype(np.float32),
+        'advantages': rng.normal(size=rows).astype(np.float32),
+    }
+
+
+class _Accelerator(types.SimpleNamespace):
+    """One process: nothing to gather."""
+
+    num_processes = 1
+    device = 'cpu'
+
+    def autocast(self):
+        return contextlib.nullcontext()
+
+    def gather(self, x):
+        return x
+
+    gather_for_metrics = gather
+
+    def reduce(self, x, reduction):
+        return x
+
+
+def _model(logits):
+    """A causal model in TRL's fused form: log-probabilities and entropies of its labels' tokens."""
+    import torch
+    from trl.trainer import utils
+
+    def forward(input_ids, attention_mask, labels, **_):
+        found = utils.selective_log_softmax(logits[:, :-1], input_ids[:, 1:])
+        return types.SimpleNamespace(
+            log_probs=torch.where(labels[:, 1:] == -100, 0.0, found),
+            entropy=utils.entropy_from_logits(logits[:, :-1]).detach(),
+            mean_logits=logits[:, :-1].mean(-1).detach(),
+            is_top1=torch.zeros_like(found, dtype=torch.bool),
+        )
+
+    return forward
+
+
+def _trainer(**fields):
+    fixed = {
+        'accelerator': _Accelerator(),
+        'model': types.SimpleNamespace(training=False),
+        '_metrics': collections.defaultdict(lambda: collections.defaultdict(list)),
+        'aux_loss_enabled': False,
+        'top_entropy_quantile': 1.0,
+        'off_policy_mask_threshold': None,
+        'max_completion_length': MAX_LENGTH,
+        '_entropy_bonus_enabled': False,
+        'vllm_importance_sampling_correction': True,
+        'args': types.SimpleNamespace(use_bias_correction_kl=False, delta=None),
+        '_total_train_tokens': 0,
+    }
+    return types.SimpleNamespace(**fixed | fields)
+
+
+def _with_gradient(given, compute):
+    import torch
+
+    logits = torch.tensor(given['logits'], requires_grad=True)
+    loss = compute(logits)
+    loss.backward()
+    return np.float32(loss.item()), logits.grad.numpy()
+
+
+def _rows(given) -> dict:
+    """A batch in TRL's layout."""
+    import torch
+
+    tokens, mask = torch.tensor(given['tokens']), torch.tensor(given['mask'])
+    done = slice(PROMPT, None)
+    return {
+        'prompt_ids': tokens[:, :PROMPT],
+        'prompt_mask': torch.ones_like(tokens[:, :PROMPT]),
+        'completion_ids': tokens[:, done],
+        'completion_mask': mask[:, done].long(),
+        'old_per_token_logps': torch.tensor(given['old'][:, done]),
+        'ref_per_token_logps': torch.tensor(given['ref'][:, done]),
+        'old_logps': (torch.tensor(given['old']) * mask).sum(1),
+        'importance_sampling_ratio': torch.tensor(given['trust'][:, done]),
+        'advantages': torch.tensor(given['advantages']),
+        'num_items_in_batch': mask.sum(),
+    }
+
+
+def group_loss(name: str, given):
+    """(loss, gradient of the logits) of GRPOTrainer."""
+    from trl import GRPOTrainer
+
+    o = GROUP[name]
+    trainer = _trainer(
+        loss_type=o['loss_type'],
+        beta=o['beta'],
+        epsilon_low=o['low'],
+        epsilon_high=o['high'],
+        importance_sampling_level=o['level'],
+        use_vllm=name == 'corrected',
+    )
+    score = GRPOTrainer._get_per_token_logps_and_entropies.__wrapped__  # without its profiler
+    trainer._get_per_token_logps_and_entropies = types.MethodType(score, trainer)
+    return _with_gradient(
+        given, lambda logits: GRPOTrainer._compute_loss(trainer, _model(logits), _rows(given))
+    )
+
+
+def rloo_loss(given):
+    """(loss, gradient of the logits) of RLOOTrainer."""
+    from trl import GRPOTrainer, RLOOTrainer
+
+    trainer = _trainer(epsilon_low=0.2, epsilon_high=0.2)
+    score = GRPOTrainer._get_per_token_logps_and_entropies.__wrapped__  # without its profiler
+    trainer._get_per_token_logps_and_entropies = types.MethodType(score, trainer)
+    return _with_gradient(
+        given, lambda logits: RLOOTrainer._compute_loss(trainer, _model(logits), _rows(given))
+    )
+
+
+def dpo_loss(given):
+    """(loss, gradient of the logits) of DPOTrainer; rows are the preferred, then the others."""
+    import torch
+    from trl import DPOTrainer
+
+    tokens, mask = torch.tensor(given['tokens']), torch.tensor(given['mask'])
+    reference = (torch.tensor(given['ref']) * mask).sum(1)
+    half = len(reference) // 2
+    trainer = _trainer(
+        ld_alpha=None,
+        precompute_ref_logps=True,
+        f_divergence_type='reverse_kl',
+        loss_types=['sigmoid'],
+        loss_weights=[1.0],
+        beta=BETA,
+        label_smoothing=0.0,
+        use_weighting=False,
+    )
+    batch = {
+        'input_ids': tokens,
+        'attention_mask': torch.ones_like(tokens),
+        'completion_mask': mask.long(),
+        'ref_chosen_logps': reference[:half],
+        'ref_rejected_logps': reference[half:],
+    }
+    return _with_gradient(
+        given, lambda logits: DPOTrainer._compute_loss(trainer, _model(logits), batch, False)
+    )
+
+
+def sft_loss(given):
+    """(loss, gradient of the logits) of the loss that SFTTrainer's models compute."""
+    import torch
+    from transformers.loss import loss_utils
+
+    labels = torch.tensor(np.where(given['mask'] > 0, given['tokens'], -100))
+    return _with_gradient(
+        given, lambda logits: loss_utils.ForCausalLMLoss(logits, labels, vocab_size=VOCAB)
+    )
+
+
+def all_losses() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Method -> (loss, gradient [B, T, V] of the logits)."""
+    given = inputs()
+    found = {name: group_loss(name, given) for name in GROUP}
+    return found | {'rloo': rloo_loss(given), 'dpo': dpo_loss(given), 'sft': sft_loss(given)}
+
+
+if __name__ == '__main__':
+    flat = {}
+    for method, (value, grads) in all_losses().items():
+        flat |= {f'{method}/loss': value, f'{method}/grads': grads}
+    np.savez_compressed(GOLDEN, **inputs(), **flat)
+    print(GOLDEN, GOLDEN.stat().st_size, 'bytes')
