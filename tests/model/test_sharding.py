@@ -72,7 +72,8 @@ def test_a_train_step_on_a_mesh_equals_the_one_on_a_single_device(alone, shape, 
         found = train_step(mesh)
     up = found[2].blocks.mlp.up[...]
     assert up.sharding.shard_shape(up.shape) == (2, 16 // shape[1], 24 // shape[2])
-    tiny.assert_trees_close(found, alone, relative=4e-6)  # soft caps and norms round more
+    assert float(found[0]) == pytest.approx(float(alone[0]), rel=1e-6)
+    tiny.assert_trees_close(found, alone, relative=4e-6)  # gradients and weights round more
     assert 'Involuntary full rematerialization' not in capfd.readouterr().err
 
 

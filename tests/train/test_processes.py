@@ -110,11 +110,11 @@ def test_a_process_number_out_of_range_is_a_mistake():
 
 @pytest.mark.parametrize('shape', [(8, 1, 1), (1, 4, 2)])
 def test_a_fingerprint_is_of_the_values_and_not_of_where_they_are(shape):
-    model = tiny.make_model(tiny.FLAT)
-    placed = checkpoint.place(model, sharding.make_mesh(shape))
-    changed = jax.tree.map(lambda x: x, placed)
-    changed.embedding[...] = changed.embedding[...].at[3, 2].multiply(1 + 1e-6)
-    prints = [processes.fingerprint(m) for m in (model, placed, changed)]
+    mesh, model = sharding.make_mesh(shape), tiny.make_model(tiny.FLAT)
+    changed = jax.tree.map(np.array, model)
+    changed.embedding[...][3, 2] *= 1 + 1e-6
+    placed = [checkpoint.place(m, mesh) for m in (model, changed)]
+    prints = [processes.fingerprint(m) for m in (model, *placed)]
     assert prints[0] == prints[1] != prints[2]
 
 
