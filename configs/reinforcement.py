@@ -41,6 +41,20 @@ CRITIC = ('evaluate', 'critic')
 ATTEMPT = ('evaluate', 'accuracy', 'attempt', 'all', 0)
 REFINED = ('evaluate', 'accuracy', 'refined', 'all', 0)
 
+
+def sampled_right(title: str, x: tuple, x_label: str) -> dict:
+    """A panel of the attempts that reinforcement learns from."""
+    return {
+        'title': f'while the actor learns, {title}',
+        'over': ('reinforce', 'rows'),
+        'x': x,
+        'x_label': x_label,
+        'y': ('reward/correct',),
+        'y_label': 'sampled attempts right, %',
+        'scale': 100.0,
+    }
+
+
 COMPARISON = {
     'table': (
         row('attempt, %', ATTEMPT),
@@ -60,6 +74,8 @@ COMPARISON = {
             'y_label': 'right after critique, %',
             'scale': 100.0,
         },
+        sampled_right('by sampled tokens', ('sampled/tokens',), 'tokens, critiques too'),
+        sampled_right('by iteration', (), 'iteration'),
     ),
 }
 

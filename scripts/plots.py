@@ -156,18 +156,21 @@ def reliability(calibration: dict[str, Any]) -> figures.Figure:
 def study_panels(panels: StudyPanels, labels: dict[str, tuple[str, str]]) -> figures.Figure:
     """A study, one panel a title: each arm's mean over seeds, and every seed's points faintly.
 
-    Runs of one point each are shown as points; labels are of x and y.
+    Runs of one point each are shown as points; a mean ends with the shortest run. Labels are of x
+    and y.
     """
     figure, grid = _panels(len(panels), columns=2, size=(5.6, 3.6))
     for axes, (title, arms) in zip(grid, panels.items(), strict=True):
         for i, (arm, runs) in enumerate(arms.items()):
             colour, marker = _colour(i), MARKERS[i // len(COLOURS) % len(MARKERS)]
-            single = len(runs[0]) == 1
+            shortest = min(map(len, runs))
+            if not shortest:
+                continue
             for run in runs:
                 x, y = np.array(run, float).T
                 axes.plot(x, y, marker, color=colour, ms=3, alpha=0.35)
-            means = np.mean(np.array(runs, float), axis=0)
-            line = 'none' if single else '-'
+            means = np.mean([run[:shortest] for run in runs], axis=0)
+            line = 'none' if shortest == 1 else '-'
             axes.plot(*means.T, color=colour, marker=marker, ls=line, lw=1.4, ms=5, label=arm)
         x_label, y_label = labels[title]
         axes.set(title=title, xlabel=x_label, ylabel=y_label)

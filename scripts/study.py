@@ -21,7 +21,7 @@ from data.json_files import write_text
 from scripts import command, plots
 from scripts import run as whole
 from scripts.workspace import Workspace, link_tree, read_json, write_json
-from train import processes, settings
+from train import metrics, processes, settings
 
 Key = str | int | tuple[str, ...]
 Path = tuple[Key, ...]
@@ -50,7 +50,8 @@ class Row:
 class Panel:
     """A plot of y against x, a colour an arm; () is the place in the list, counted from 1.
 
-    With `over`, the path of a list, x and y are paths in its items, a point for each.
+    With `over`, the path of a list, x and y are paths in its items, a point for each; an arm
+    without the stage that `over` begins with has no points.
     """
 
     title: str
@@ -75,6 +76,7 @@ def study(config: ml_collections.ConfigDict, workdir: pathlib.Path, verifier: ve
     shown = settings.build(Comparison, config.comparison, 'config.comparison')
     arms = arms_of(config)
     check_arms(config, arms, workdir, verifier)
+    check_panels(shown, [arm_config(config, 0, changes).stages for changes in arms.values()])
     figures: Figures = {arm: {} for arm in arms}
     for seed in config.seeds:
         shared = arm_config(config, seed, {'stages': config.shared})
@@ -90,10 +92,18 @@ def study(config: ml_collections.ConfigDict, workdir: pathlib.Path, verifier: ve
                     place = workspace.stage_folder(stage)
                     link_tree(home / 'stages' / place.name, place)
                 whole.run(workspace)
-            told = processes.from_first(lambda path=folder / 'summary.json': read_json(path))
-            summaries = {name.partition('-')[2]: s for name, s in told['stages'].items()}
-            figures[arm][str(seed)] = summaries
+            figures[arm][str(seed)] = processes.from_first(lambda path=folder: told_by(path))
             compare(figures, shown, workdir)
+
+
+def told_by(workdir: pathlib.Path) -> Summaries:
+    """A run's summaries; a stage that wrote metrics has them as `rows`."""
+    found = {}
+    for name, summary in read_json(workdir / 'summary.json')['stages'].items():
+        written = workdir / 'stages' / name / metrics.METRICS
+        rows = {'rows': metrics.read_rows(written)} if written.exists() else {}
+        found[name.partition('-')[2]] = summary | rows
+    return found
 
 
 def arms_of(config) -> dict[str, Mapping]:
@@ -119,6 +129,17 @@ def check_arms(config, arms: dict[str, Mapping], workdir: pathlib.Path, verifier
             Workspace(made, folder, verifier=verifier)
         except ValueError as error:
             raise ValueError(f'config.arms: {arm!r}: {error}') from error
+
+
+def check_panels(shown: Comparison, stages: Sequence[Sequence[str]]) -> None:
+    """Raises ValueError where a panel is over a stage that no arm has."""
+    known = {'last'}.union(*stages)
+    for panel in shown.panels:
+        if panel.over and panel.over[0] not in known:
+            raise ValueError(
+                f'config.comparison: panel {panel.title!r} is over {panel.over[0]!r}; '
+                f'nearest: {settings.nearest(panel.over[0], sorted(known))!r}'
+            )
 
 
 def arm_config(config, seed: int, changes) -> ml_collections.ConfigDict:
@@ -163,6 +184,8 @@ def cell(row: Row, summaries: Summaries) -> float:
 
 def points(panel: Panel, summaries: Summaries) -> list[tuple[float, float]]:
     """The points of one run in a panel."""
+    if panel.over and panel.over[0] not in ('last', *summaries):
+        return []
     items = figure(summaries, panel.over) if panel.over else [summaries]
     return [
         (figure(item, panel.x) if panel.x else place, panel.scale * figure(item, panel.y))

@@ -61,6 +61,21 @@ def test_rows_and_points_are_scaled():
     assert study.cell(row, {'evaluate': {'x': 0.5, 'y': 0.2}}) == pytest.approx(30)
 
 
+def test_a_panel_over_rows_is_of_the_arms_that_have_them():
+    shown = settings.build(study.Comparison, reinforcement.get_config('smoke').comparison)
+    _, by_tokens, by_iteration = shown.panels
+    rows = [
+        {'reward/correct': 0.5, 'sampled/tokens': 30},
+        {'reward/correct': 1, 'sampled/tokens': 70},
+    ]
+    runs = {'reinforce': {'rows': rows}}
+    assert study.points(by_tokens, runs) == [(30, 50), (70, 100)]
+    assert study.points(by_iteration, runs) == [(1, 50), (2, 100)]
+    assert study.points(by_tokens, {'actor': {}}) == []
+    with pytest.raises(ValueError, match="is over 'reinforce'; nearest: 'reinforce_critic'"):
+        study.check_panels(shown, [('actor', 'reinforce_critic')])
+
+
 @pytest.mark.parametrize(
     ('described', 'told'),
     [(critics, evaluated()), (findings, improved(0.4)), (reinforcement, evaluated())],
@@ -85,6 +100,8 @@ def test_a_study_runs_every_arm_on_the_shared_stages(tmp_path, monkeypatch, desc
         ran.append((opened.workdir.name, tuple(new)))
         for stage in new:
             opened.stage_folder(stage).mkdir(parents=True)
+            row = json.dumps({'sampled/tokens': 9, 'reward/correct': 0.5}) + '\n'
+            (opened.stage_folder(stage) / 'metrics.jsonl').write_text(row)
         summary = {opened.stage_folder(stage).name: told for stage in stages}
         workspace.write_json(opened.workdir / 'summary.json', {'stages': summary})
 
