@@ -114,9 +114,7 @@ def insert(
             stop_at=put(state.stop_at, stop_at),
             done=put(state.done, False),
             steps=put(state.steps, 0),
-            tokens=state.tokens
-            if texts is None
-            else state.tokens.at[slots, : texts.shape[1]].set(texts[rows], mode='drop'),
+            tokens=state.tokens if texts is None else _told(state.tokens, texts[rows], slots),
         )
     )
 
@@ -215,6 +213,11 @@ def _step(
             logprobs=state.logprobs.at[at].set(logprob, mode='drop'),
         )
     )
+
+
+def _told(tokens: jax.Array, texts: jax.Array, slots: jax.Array) -> jax.Array:
+    """The buffers [B, S] that begin with texts [M, W] in slots [M]."""
+    return tokens.at[slots, : texts.shape[1]].set(texts, mode='drop')
 
 
 def _sample(method: Method, key, request, position, logits) -> tuple[jax.Array, jax.Array]:

@@ -22,11 +22,15 @@ from sampling.requests import Completion, EngineSettings, Request, holding
 
 
 class Engine:
-    """Samples from a model, many requests at once; a completion ends with one of `stop_ids`."""
+    """Samples from a model, many requests at once; a completion ends with one of `stop_ids`.
+
+    `tokens` and `steps` add up those of all completions.
+    """
 
     def __init__(self, settings: EngineSettings, *, stop_ids: tuple[int, ...]):
         self.settings = settings
         self.stop_ids = stop_ids
+        self.tokens, self.steps = 0, 0
 
     def generate(
         self,
@@ -72,6 +76,8 @@ class Engine:
             position, done = np.array(flags)
             for completion in self._collect(state, running, position, done, store):
                 completions[completion.id] = completion
+                self.tokens += len(completion.tokens)
+                self.steps += completion.steps
                 if on_completion is not None:
                     on_completion(completion)
         return [completions[request.id] for request in requests]
@@ -178,15 +184,14 @@ class Engine:
 
 
 class Metered:
-    """An engine that adds up the tokens it samples, in `tokens`, and their passes, in `steps`."""
+    """An engine that adds up the tokens it samples, in `tokens`."""
 
     def __init__(self, engine: Engine):
-        self.tokens, self.steps = 0, 0
+        self.tokens = 0
         self._engine = engine
 
     def generate(self, model: Transformer, requests: Sequence[Request], **options):
         """As Engine.generate."""
         completions = self._engine.generate(model, requests, **options)
         self.tokens += sum(len(completion.tokens) for completion in completions)
-        self.steps += sum(completion.steps for completion in completions)
         return completions

@@ -65,6 +65,7 @@ class Workspace:
         self.workdir = pathlib.Path(workdir)
         self._check_config(config)
         self.mesh = sharding.make_mesh(self.settings.mesh)
+        self._engines: list[Engine] = []
         self.train_problems = self._problems('train', self.settings.data.num_train)
         self.test_problems = self._problems('test', self.settings.data.num_test)
         self.tokenizer = self._tokenizer()
@@ -140,6 +141,7 @@ class Workspace:
     def _sampler(self, *stop_ids: int) -> Sampler:
         s = self.settings.sampling
         engine = Engine(s.engine, stop_ids=stop_ids)
+        self._engines.append(engine)
         limits = {
             'attempt': s.attempt_tokens,
             'critique': s.critique_tokens,
@@ -217,17 +219,27 @@ class Workspace:
     def complete(
         self, folder: pathlib.Path, body: Callable[['Workspace', pathlib.Path], dict]
     ) -> dict:
-        """What body(workspace, folder) tells, from the folder's summary where it has one."""
+        """What body(workspace, folder) tells, from the folder's summary where it has one.
+
+        `seconds`, and with drafts `tokens_per_step`, are of the process that completed it.
+        """
         done = folder / 'summary.json'
         if done.exists():
             return json.loads(done.read_text())
         folder.mkdir(parents=True, exist_ok=True)
-        began = time.perf_counter()
+        began, (tokens, steps) = time.perf_counter(), self._sampled()
         summary = {'tokens_sampled': 0, 'tokens_trained': 0} | body(self, folder)
         self.models.release()
         summary['seconds'] = round(time.perf_counter() - began, 1)
+        all_tokens, all_steps = self._sampled()
+        if self.settings.sampling.engine.draft_tokens and all_steps > steps:
+            summary['tokens_per_step'] = round((all_tokens - tokens) / (all_steps - steps), 2)
         write_json(done, summary)
         return summary
+
+    def _sampled(self) -> tuple[int, int]:
+        """Tokens that this run's engines have sampled, and steps they took."""
+        return sum(e.tokens for e in self._engines), sum(e.steps for e in self._engines)
 
     def in_parts(
         self,
