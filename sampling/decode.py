@@ -95,9 +95,7 @@ def insert(
         prompt_cache = cache_lib.init_cache(model.config, batch=R, length=P)
     else:
         room = min(P, state.tokens.shape[1] - store.layers[0][0].shape[2])
-        prompt_cache = jax.tree.map(
-            lambda x: jnp.pad(x[parked], ((0, 0), (0, 0), (0, room), (0, 0))), store
-        )
+        prompt_cache = _begun(store, parked, room=room)
     _, prompt_cache = model(prompts, shared[:, None] + jnp.arange(P), cache=prompt_cache)
     last = lengths - 1
 
@@ -213,6 +211,11 @@ def _step(
             logprobs=state.logprobs.at[at].set(logprob, mode='drop'),
         )
     )
+
+
+def _begun(store: KVCache, rows: jax.Array, *, room: int) -> KVCache:
+    """Rows [R] of a store, with `room` positions more."""
+    return jax.tree.map(lambda x: jnp.pad(x[rows], ((0, 0), (0, 0), (0, room), (0, 0))), store)
 
 
 def _told(tokens: jax.Array, texts: jax.Array, slots: jax.Array) -> jax.Array:
