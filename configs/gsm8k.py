@@ -56,6 +56,8 @@ SAMPLING = {
         'compact_lengths': (512,),
         'parked_rows': 0,
         'parked_length': 0,
+        'draft_tokens': 0,
+        'draft_ngram': 0,
     },
     'attempt_tokens': 224,
     'critique_tokens': 320,

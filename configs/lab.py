@@ -90,6 +90,8 @@ SAMPLING = {
         'compact_lengths': (128, 224),
         'parked_rows': 0,  # with 400 and parked_length 144, refinements go on from their attempts
         'parked_length': 0,
+        'draft_tokens': 0,
+        'draft_ngram': 0,
     },
     'attempt_tokens': 76,
     'critique_tokens': 156,

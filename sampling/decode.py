@@ -2,7 +2,9 @@
 
 A slot is a row of the state. Everything here has fixed shapes; sampling/engine.py decides what
 runs when. A token's noise depends on (seed, request, position) alone, so that never matters to
-what is sampled.
+what is sampled. Nor do drafts (sampling/drafts.py): the model reads the last token and the draft
+in one pass, each position samples its token with its own noise, and the tokens up to the first
+that the draft did not guess are kept, which are those that single steps sample.
 """
 
 import dataclasses
@@ -16,13 +18,18 @@ from model import sharding
 from model.cache import KVCache
 from model.config import ModelConfig
 from model.transformer import Transformer
+from sampling import drafts
+from sampling.drafts import Lookup
 from sampling.methods import Method
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DecodeState:
-    """B slots of S positions. Generated tokens stand in the buffers at their own position."""
+    """B slots of S positions. Generated tokens stand in the buffers at their own position.
+
+    So do the prompt's, where drafts are made of them.
+    """
 
     cache: KVCache
     last_token: jax.Array  # [B] int32, the next token to be read
@@ -30,6 +37,7 @@ class DecodeState:
     request: jax.Array  # [B] int32, id of the request in the slot
     stop_at: jax.Array  # [B] int32, first position that may not be generated
     done: jax.Array  # [B] bool, True for empty slots too
+    steps: jax.Array  # [B] int32, passes of the model that the request has taken
     tokens: jax.Array  # [B, S] int32
     logprobs: jax.Array  # [B, S] float32
 
@@ -46,6 +54,7 @@ def init_state(config: ModelConfig, *, batch: int, length: int) -> DecodeState:
             request=zeros,
             stop_at=zeros,
             done=jnp.ones(batch, bool),
+            steps=zeros,
             tokens=jnp.zeros((batch, length), 'int32'),
             logprobs=jnp.zeros((batch, length), 'float32'),
         )
@@ -66,6 +75,7 @@ def insert(
     slots: jax.Array,
     requests: jax.Array,
     stop_at: jax.Array,
+    texts: jax.Array | None = None,
     parked: jax.Array | None = None,
     shared: jax.Array | None = None,
     store: KVCache | None = None,
@@ -73,7 +83,8 @@ def insert(
     """Reads R prompts once and puts them into M slots, several of which may share a prompt.
 
     prompts [R, P], padded on the right with anything, and their lengths [R]; rows, slots, requests
-    and stop_at [M]: slot slots[i] gets prompt rows[i]. A slot past the end is no slot.
+    and stop_at [M]: slot slots[i] gets prompt rows[i]. A slot past the end is no slot. For drafts,
+    texts [R, W] are the prompts from their beginnings on.
 
     With a store, prompt r begins with the first shared[r] tokens of the store's row parked[r], and
     prompts[r] has those after them; lengths[r] counts both. Without one, neither is read.
@@ -84,9 +95,7 @@ def insert(
         prompt_cache = cache_lib.init_cache(model.config, batch=R, length=P)
     else:
         room = min(P, state.tokens.shape[1] - store.layers[0][0].shape[2])
-        prompt_cache = jax.tree.map(
-            lambda x: jnp.pad(x[parked], ((0, 0), (0, 0), (0, room), (0, 0))), store
-        )
+        prompt_cache = _begun(store, parked, room=room)
     _, prompt_cache = model(prompts, shared[:, None] + jnp.arange(P), cache=prompt_cache)
     last = lengths - 1
 
@@ -102,6 +111,8 @@ def insert(
             request=put(state.request, requests),
             stop_at=put(state.stop_at, stop_at),
             done=put(state.done, False),
+            steps=put(state.steps, 0),
+            tokens=state.tokens if texts is None else _told(state.tokens, texts[rows], slots),
         )
     )
 
@@ -123,7 +134,7 @@ def park(store: KVCache, cache: KVCache, *, slots: jax.Array, rows: jax.Array) -
 @functools.partial(
     jax.jit,
     donate_argnames='state',
-    static_argnames=('method', 'num_steps', 'stop_ids', 'length'),
+    static_argnames=('method', 'num_steps', 'stop_ids', 'length', 'lookup'),
 )
 def decode_chunk(
     model: Transformer,
@@ -135,12 +146,14 @@ def decode_chunk(
     num_steps: int,
     stop_ids: tuple[int, ...],
     length: int,
+    lookup: Lookup = drafts.OFF,
 ) -> tuple[DecodeState, jax.Array]:
-    """Samples up to `num_steps` tokens in each of `slots` [M]; None is every slot, in place.
+    """Samples in `num_steps` steps in each of `slots` [M]; None is every slot, in place.
 
-    A slot past the end is no slot. Of the cache only positions below `length` are read and
-    written: it must hold every position that a running slot may reach. Stops early when all are
-    done. Returns the state and, on every host, (position, done) of all slots as [2, B] int32.
+    A step is one token, or up to 1 + lookup.num_tokens. A slot past the end is no slot. Of the
+    cache only positions below `length` are read and written: it must hold every position that a
+    running slot may reach. Stops early when all are done. Returns the state and, on every host,
+    (position, done) of all slots as [2, B] int32.
     """
     key = jax.random.key(seed)
 
@@ -150,7 +163,7 @@ def decode_chunk(
 
     def advance(carry):
         step, part = carry
-        return step + 1, _step(model, part, key, method=method, stop_ids=stop_ids)
+        return step + 1, _step(model, part, key, method=method, stop_ids=stop_ids, lookup=lookup)
 
     part = _part(state, slots, length)
     _, part = jax.lax.while_loop(running, advance, (jnp.int32(0), part))
@@ -160,37 +173,64 @@ def decode_chunk(
 
 
 @jax.jit
-def generated(state: DecodeState, slots: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The buffers of slots [M] on every host: tokens and log-probabilities, both [M, S]."""
-    pair = (state.tokens[slots], state.logprobs[slots])
-    return tuple(sharding.constrain(x, (None, None)) for x in pair)
+def generated(state: DecodeState, slots: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Of slots [M] on every host: tokens and log-probabilities, both [M, S], and steps [M]."""
+    found = (state.tokens[slots], state.logprobs[slots], state.steps[slots])
+    return tuple(sharding.constrain(x, (None,) * x.ndim) for x in found)
 
 
-def _step(model, state: DecodeState, key, *, method: Method, stop_ids) -> DecodeState:
-    """Reads the last tokens and samples the next ones; done slots stay as they are."""
+def _step(
+    model, state: DecodeState, key, *, method: Method, stop_ids, lookup: Lookup
+) -> DecodeState:
+    """Reads the last tokens and drafts, and samples what follows; done slots stay as they are."""
     B, S = state.tokens.shape
     nowhere = max(S, state.cache.layers[0][0].shape[2])
-    position = state.position + 1
-    read_at = jnp.where(state.done, nowhere, state.position)
-    write_at = jnp.where(state.done, nowhere, position)
-    hidden, cache = model(state.last_token[:, None], read_at[:, None], cache=state.cache)
-    keys = jax.vmap(lambda request, at: jax.random.fold_in(jax.random.fold_in(key, request), at))(
-        state.request, position
-    )
-    token, logprob = jax.vmap(method.sample)(keys, model.logits(hidden[:, 0]))
-    stopped = (token[:, None] == jnp.asarray(stop_ids)).any(axis=1)
-    slots = jnp.arange(B)
+    draft = lookup.draft(state.tokens, state.position)
+    read = jnp.concatenate([state.last_token[:, None], draft], axis=1)
+    read_at = state.position[:, None] + jnp.arange(read.shape[1])
+    hidden, cache = model(read, jnp.where(state.done[:, None], nowhere, read_at), cache=state.cache)
+    made_at = read_at + 1
+    token, logprob = _sample(method, key, state.request, made_at, model.logits(hidden))
+    stopped = (token[:, :, None] == jnp.asarray(stop_ids)).any(axis=2)
+    ended = stopped | (made_at + 1 >= state.stop_at[:, None])
+    # A token counts where all before it were guessed, and none of these was the last.
+    goes_on = (draft == token[:, :-1]) & ~ended[:, :-1]
+    kept = jnp.concatenate([~state.done[:, None], goes_on], axis=1).cumprod(axis=1).astype(bool)
+    count = kept.sum(axis=1)
+    last = jnp.take_along_axis(token, jnp.maximum(count - 1, 0)[:, None], axis=1)[:, 0]
+    at = (jnp.arange(B)[:, None], jnp.where(kept, made_at, nowhere))
     return _constrain(
         dataclasses.replace(
             state,
             cache=cache,
-            last_token=jnp.where(state.done, state.last_token, token),
-            position=jnp.where(state.done, state.position, position),
-            done=state.done | stopped | (position + 1 >= state.stop_at),
-            tokens=state.tokens.at[slots, write_at].set(token, mode='drop'),
-            logprobs=state.logprobs.at[slots, write_at].set(logprob, mode='drop'),
+            last_token=jnp.where(state.done, state.last_token, last),
+            position=state.position + count,
+            done=state.done | (kept & ended).any(axis=1),
+            steps=state.steps + ~state.done,
+            tokens=state.tokens.at[at].set(token, mode='drop'),
+            logprobs=state.logprobs.at[at].set(logprob, mode='drop'),
         )
     )
+
+
+def _begun(store: KVCache, rows: jax.Array, *, room: int) -> KVCache:
+    """Rows [R] of a store, with `room` positions more."""
+    return jax.tree.map(lambda x: jnp.pad(x[rows], ((0, 0), (0, 0), (0, room), (0, 0))), store)
+
+
+def _told(tokens: jax.Array, texts: jax.Array, slots: jax.Array) -> jax.Array:
+    """The buffers [B, S] that begin with texts [M, W] in slots [M]."""
+    return tokens.at[slots, : texts.shape[1]].set(texts, mode='drop')
+
+
+def _sample(method: Method, key, request, position, logits) -> tuple[jax.Array, jax.Array]:
+    """(tokens, log-probabilities) of logits [B, T, V] for positions [B, T] of requests [B]."""
+
+    def sample(request, position, logits):
+        return method.sample(jax.random.fold_in(jax.random.fold_in(key, request), position), logits)
+
+    at_one = jax.vmap(sample, in_axes=(None, 0, 0))
+    return jax.vmap(at_one)(request, position, logits)
 
 
 def _part(state: DecodeState, slots: jax.Array | None, length: int) -> DecodeState:

@@ -22,11 +22,15 @@ from sampling.requests import Completion, EngineSettings, Request, holding
 
 
 class Engine:
-    """Samples from a model, many requests at once; a completion ends with one of `stop_ids`."""
+    """Samples from a model, many requests at once; a completion ends with one of `stop_ids`.
+
+    `tokens` and `steps` add up those of all completions.
+    """
 
     def __init__(self, settings: EngineSettings, *, stop_ids: tuple[int, ...]):
         self.settings = settings
         self.stop_ids = stop_ids
+        self.tokens, self.steps = 0, 0
 
     def generate(
         self,
@@ -72,6 +76,8 @@ class Engine:
             position, done = np.array(flags)
             for completion in self._collect(state, running, position, done, store):
                 completions[completion.id] = completion
+                self.tokens += len(completion.tokens)
+                self.steps += completion.steps
                 if on_completion is not None:
                     on_completion(completion)
         return [completions[request.id] for request in requests]
@@ -87,7 +93,7 @@ class Engine:
         for length in settings.prompt_buckets:
             for rows in settings.insert_rows:
                 for slots, cache in itertools.product({rows, settings.num_slots}, caches):
-                    empty = Insertion.empty(rows, length, slots, nowhere=settings.num_slots)
+                    empty = Insertion.empty(settings, rows=rows, length=length, slots=slots)
                     state = decode.insert(model, state, **vars(empty), store=cache)
         for length in settings.length_sizes:
             for size in settings.slot_sizes:
@@ -126,9 +132,10 @@ class Engine:
 
     def _decode(self, model, state, running: dict[int, Request], position, method, seed):
         """One chunk, at the smallest shape that holds all that is running."""
+        most = self.settings.chunk_steps * (1 + self.settings.draft_tokens)
         reach = max(
             min(
-                position[slot] + self.settings.chunk_steps,
+                position[slot] + most,
                 len(request.prompt) + request.max_tokens - 1,
             )
             for slot, request in running.items()
@@ -151,6 +158,7 @@ class Engine:
             num_steps=self.settings.chunk_steps,
             stop_ids=self.stop_ids,
             length=length,
+            lookup=self.settings.lookup,
         )
 
     def _collect(self, state, running: dict[int, Request], position, done, store):
@@ -161,7 +169,7 @@ class Engine:
             some = finished[start : start + size]
             slots = np.zeros(size, np.int32)
             slots[: len(some)] = some
-            tokens, logprobs = jax.device_get(decode.generated(state, slots))
+            tokens, logprobs, steps = jax.device_get(decode.generated(state, slots))
             held = []
             for i, slot in enumerate(some):
                 request = running.pop(slot)
@@ -169,7 +177,8 @@ class Engine:
                 ids = tuple(tokens[i, made].tolist())
                 held.append((*request.prompt, *ids[:-1]))  # the last was sampled, not read
                 ended = ids[-1] in self.stop_ids
-                yield Completion(request.id, ids, tuple(logprobs[i, made].tolist()), ended)
+                known = tuple(logprobs[i, made].tolist())
+                yield Completion(request.id, ids, known, ended, int(steps[i]))
             if store is not None:
                 store.park(state.cache, some, held, size=size)
 

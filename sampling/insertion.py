@@ -31,20 +31,24 @@ class Insertion:
     slots: np.ndarray
     requests: np.ndarray
     stop_at: np.ndarray
+    texts: np.ndarray | None
     parked: np.ndarray
     shared: np.ndarray
 
     @classmethod
-    def empty(cls, rows: int, length: int, slots: int, *, nowhere: int) -> 'Insertion':
-        """Arrays that insert nothing: every slot is `nowhere`."""
+    def empty(cls, settings: EngineSettings, *, rows: int, length: int, slots: int) -> 'Insertion':
+        """Arrays that insert nothing: no slot is one."""
         row, request, stop_at = (np.zeros(slots, np.int32) for _ in range(3))
         return cls(
             np.zeros((rows, length), np.int32),
             np.ones(rows, np.int32),
             row,
-            np.full(slots, nowhere, np.int32),
+            np.full(slots, settings.num_slots, np.int32),
             request,
             stop_at,
+            np.zeros((rows, settings.prompt_buckets[-1]), np.int32)
+            if settings.draft_tokens
+            else None,
             np.zeros(rows, np.int32),
             np.zeros(rows, np.int32),
         )
@@ -79,15 +83,17 @@ def pack(settings: EngineSettings, group: dict[int, Entry]) -> Insertion:
     longest = max(len(prompt) - entry.shared for prompt, entry in entries.items())
     rows = holding(settings.insert_rows, len(entries))
     arrays = Insertion.empty(
-        rows,
-        holding(settings.prompt_buckets, longest),
-        rows if len(group) <= rows else settings.num_slots,
-        nowhere=settings.num_slots,
+        settings,
+        rows=rows,
+        length=holding(settings.prompt_buckets, longest),
+        slots=rows if len(group) <= rows else settings.num_slots,
     )
     for row, (prompt, entry) in enumerate(entries.items()):
         arrays.prompts[row, : len(prompt) - entry.shared] = prompt[entry.shared :]
         arrays.lengths[row] = len(prompt)
         arrays.parked[row], arrays.shared[row] = entry.row, entry.shared
+        if arrays.texts is not None:
+            arrays.texts[row, : len(prompt)] = prompt
     row_of = {prompt: row for row, prompt in enumerate(entries)}
     for i, (slot, (request, _, _)) in enumerate(group.items()):
         arrays.rows[i] = row_of[request.prompt]

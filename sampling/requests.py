@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
+from sampling.drafts import Lookup
+
 
 @dataclasses.dataclass(frozen=True)
 class Request:
@@ -27,12 +29,16 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
-    """What was sampled for a request; `finished` says that it ends with a stop id."""
+    """What was sampled for a request; `finished` says that it ends with a stop id.
+
+    Each of its `steps` through the model made a token, and with drafts more of them.
+    """
 
     id: int
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
     finished: bool
+    steps: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,13 +47,15 @@ class EngineSettings:
 
     num_slots: int  # sequences decoded at once
     max_length: int  # prompt and completion together
-    chunk_steps: int  # tokens a slot may get before the host looks again
+    chunk_steps: int  # passes of the model before the host looks again
     prompt_buckets: tuple[int, ...]  # lengths that prompts are padded to
     insert_rows: tuple[int, ...]  # numbers of different prompts read at once
     compact_slots: tuple[int, ...]  # fewer slots to decode where the rest are empty; () is off
     compact_lengths: tuple[int, ...]  # shorter caches to attend to while they hold all; () is off
     parked_rows: int = 0  # finished sequences of each model whose caches are kept; 0 is off
     parked_length: int = 0  # their first positions that are kept
+    draft_tokens: int = 0  # guessed tokens that a pass verifies (sampling/drafts.py); 0 is off
+    draft_ngram: int = 0  # last tokens that are looked for, for a guess of what follows
 
     def __post_init__(self):
         for name, limit in (
@@ -72,6 +80,18 @@ class EngineSettings:
                 f'sampling.parked_rows={self.parked_rows} and parked_length={self.parked_length} '
                 f'must both be 0, or at least 1 and the length at most {self.max_length - 1}'
             )
+        if self.draft_tokens < 0 or not bool(self.draft_tokens) <= self.draft_ngram <= (
+            self.max_length - 1 if self.draft_tokens else 0
+        ):
+            raise ValueError(
+                f'sampling.draft_tokens={self.draft_tokens} and draft_ngram={self.draft_ngram} '
+                f'must both be 0, or at least 1 and the n-gram at most {self.max_length - 1}'
+            )
+
+    @property
+    def lookup(self) -> Lookup:
+        """How drafts are made."""
+        return Lookup(self.draft_tokens, self.draft_ngram)
 
     @property
     def slot_sizes(self) -> tuple[int, ...]:

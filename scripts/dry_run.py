@@ -231,6 +231,7 @@ def trace(s: RunSettings, run: Run) -> None:
             num_steps=engine.chunk_steps,
             stop_ids=(1,),
             length=engine.max_length,
+            lookup=engine.lookup,
         )
         jax.eval_shape(chunk, plan.abstract_player(run), slots)
 

@@ -71,6 +71,7 @@ class Workspace:
         processes.check_same('the config', self._config.encode())
         self._check_config(self.workdir / 'config.json', f'{self.workdir} was begun')
         self.mesh = sharding.make_mesh(self.settings.mesh)
+        self._engines: list[Engine] = []
         self.train_problems = self._problems('train', self.settings.data.num_train)
         self.test_problems = self._problems('test', self.settings.data.num_test)
         self.tokenizer = self._tokenizer()
@@ -162,6 +163,7 @@ class Workspace:
     def _sampler(self, *stop_ids: int) -> Sampler:
         s = self.settings.sampling
         engine = Engine(s.engine, stop_ids=stop_ids)
+        self._engines.append(engine)
         limits = {
             'attempt': s.attempt_tokens,
             'critique': s.critique_tokens,
@@ -241,8 +243,9 @@ class Workspace:
     def complete(self, folder: epath.Path, body: Callable[['Workspace', epath.Path], dict]) -> dict:
         """What body(workspace, folder) tells, from the folder's summary where it has one.
 
-        Raises ValueError where the folder was begun with another config, and Preempted where the
-        process has been asked to leave.
+        `seconds`, and with drafts `tokens_per_step`, are of the process that completed it. Raises
+        ValueError where the folder was begun with another config, and Preempted where the process
+        has been asked to leave.
         """
         name = f'stage {str(folder.relative_to(self.workdir / "stages"))!r}'
         self._check_config(folder / CONFIG, f'{name} was begun')
@@ -251,13 +254,20 @@ class Workspace:
         if processes.leaving():
             raise processes.Preempted(f'{name} is not begun')
         processes.from_first(lambda: json_files.write_text(folder / CONFIG, self._config))
-        began = time.perf_counter()
+        began, (tokens, steps) = time.perf_counter(), self._sampled()
         summary = {'tokens_sampled': 0, 'tokens_trained': 0} | body(self, folder)
         self.models.release()
         summary['seconds'] = round(time.perf_counter() - began, 1)
+        all_tokens, all_steps = self._sampled()
+        if self.settings.sampling.engine.draft_tokens and all_steps > steps:
+            summary['tokens_per_step'] = round((all_tokens - tokens) / (all_steps - steps), 2)
         processes.from_first(lambda: json_files.check_there(folder / CONFIG))
         processes.from_first(lambda: write_json(folder / 'summary.json', summary))
         return summary
+
+    def _sampled(self) -> tuple[int, int]:
+        """Tokens that this run's engines have sampled, and steps they took."""
+        return sum(e.tokens for e in self._engines), sum(e.steps for e in self._engines)
 
     def in_parts(
         self,

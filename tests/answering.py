@@ -43,7 +43,7 @@ class Scripted:
         ids = tuple(TOKENIZER.encode(text.removesuffix('...').lstrip(' ')))
         ids = ids if text.endswith('...') else (*ids, EOS)
         assert len(ids) <= request.max_tokens, text
-        return engine.Completion(request.id, ids, (-1.0,) * len(ids), ids[-1] == EOS)
+        return engine.Completion(request.id, ids, (-1.0,) * len(ids), ids[-1] == EOS, len(ids))
 
 
 def read(model, request):

@@ -64,7 +64,7 @@ class Ruled:
 
 
 def complete(request, ids: tuple[int, ...]) -> engine.Completion:
-    return engine.Completion(request.id, ids, (-1.0,) * len(ids), ids[-1] == EOS)
+    return engine.Completion(request.id, ids, (-1.0,) * len(ids), ids[-1] == EOS, len(ids))
 
 
 def ids_of(text: str) -> tuple[int, ...]:

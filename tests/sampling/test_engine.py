@@ -264,6 +264,10 @@ def test_a_malformed_request_is_an_error(given):
         {'insert_rows': (9,)},
         {'compact_slots': (8,)},
         {'compact_lengths': (32,)},
+        {'draft_tokens': 2},
+        {'draft_ngram': 2},
+        {'draft_tokens': -1, 'draft_ngram': 2},
+        {'draft_tokens': 2, 'draft_ngram': 32},
     ],
     ids=str,
 )
