@@ -11,11 +11,13 @@ Every contender of a case is a process of its own. After each has run once, whic
 take turns, round by round; the machine's matrix multiplication rate and read bandwidth are
 measured in the same rounds. Medians of rounds are told, and ratios are medians of each round's
 ratio, so a machine that is busy for a while spoils no comparison; absolute figures want an idle
-one. `of the bound` is the share reached of the roofline that follows from shapes and machine.
+one, or --clock=cpu, which counts processor time: pinned to one core, what that core would take if
+it were idle. `of the bound` is the share reached of the roofline of shapes and machine.
 
---peers adds Hugging Face generate (and with a static cache and torch.compile), a plain torch step
-and TRL's GRPO. They run by --peers_python; without it, an environment is made in .cache/peers from
-the extra `peers` of pyproject.toml. Written are bench.json, bench.md and bench.png.
+--peers adds Hugging Face generate (and with a static cache and torch.compile), a plain torch step,
+TRL's GRPO, and Tunix. They run by --peers_python and --tunix_python; where these are not given,
+environments are made in .cache from the extras `peers` and `tunix` of pyproject.toml. Written are
+bench.json, bench.md and bench.png.
 """
 
 import contextlib
@@ -46,6 +48,7 @@ from scripts.bench_cases import (
     cases,
     load_settings,
 )
+from scripts.bench_peers import CLOCKS
 from train import settings
 
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder for what is written.', required=True)
@@ -53,7 +56,11 @@ _ONLY = flags.DEFINE_list('only', list(CONTENDERS), f'Kinds of work: {", ".join(
 _SIZE = flags.DEFINE_list('size', list(SIZES), f'Model sizes: {", ".join(SIZES)}.')
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Measured rounds after the first.', lower_bound=1)
 _PEERS = flags.DEFINE_bool('peers', False, 'Measure others as well.')
-_PEERS_PYTHON = flags.DEFINE_string('peers_python', '', 'Python that has the extra `peers`.')
+_PYTHONS = {
+    extra: flags.DEFINE_string(f'{extra}_python', '', f'Python that has the extra `{extra}`.')
+    for extra in ('peers', 'tunix')
+}
+_CLOCK = flags.DEFINE_enum('clock', 'wall', list(CLOCKS), 'What is counted.')
 _CONFIG = flags.DEFINE_string(
     'config', 'configs/lab.py', 'Config whose numerics, optimizer and objective ours runs with.'
 )
@@ -98,23 +105,28 @@ class Worker:
         return json.loads(line)
 
 
-def start_worker(contender: str, case: Case, peers_python: str) -> Worker:
+def start_worker(contender: str, case: Case, pythons: dict[str, str]) -> Worker:
     """The process of a contender, or of the machine's own measurement."""
-    told = json.dumps(dataclasses.asdict(case))
+    told = [contender, json.dumps(dataclasses.asdict(case)), _CLOCK.value]
     if contender.startswith('ours') or contender == 'machine':
-        here = [sys.executable, '-m', 'scripts.bench_work', contender, told, _CONFIG.value]
-        return Worker(here)
-    return Worker([peers_python, settings.ROOT / 'scripts' / 'bench_peers.py', contender, told])
+        return Worker([sys.executable, '-m', 'scripts.bench_work', *told, _CONFIG.value])
+    extra = extra_of(contender)
+    return Worker([pythons[extra], '-m', f'scripts.bench_{extra}', *told])
 
 
-def measure(case: Case, *, rounds: int, peers_python: str) -> list[dict[str, Any]]:
+def extra_of(contender: str) -> str:
+    """The extra of pyproject.toml that one of others needs; its worker is bench_EXTRA.py."""
+    return 'tunix' if contender == 'tunix' else 'peers'
+
+
+def measure(case: Case, *, rounds: int, pythons: dict[str, str]) -> list[dict[str, Any]]:
     """A row a contender. One of others' that cannot start is left out, and its name printed."""
-    names = [n for n in CONTENDERS[case.work] if peers_python or n.startswith('ours')]
+    names = [n for n in CONTENDERS[case.work] if n.startswith('ours') or extra_of(n) in pythons]
     workers: dict[str, Worker] = {}
     with contextlib.ExitStack() as stack:
         for name in ('machine', *names):
             try:
-                workers[name] = start_worker(name, case, peers_python)
+                workers[name] = start_worker(name, case, pythons)
             except RuntimeError as error:
                 if name == 'machine' or name.startswith('ours'):
                     raise
@@ -163,13 +175,13 @@ def summary(
     }
 
 
-def make_peers_python() -> str:
-    """The python of .cache/peers, made from the extra `peers` where it is not there."""
-    folder = settings.ROOT / '.cache' / 'peers'
+def make_python(extra: str) -> str:
+    """The python of .cache/EXTRA, made from that extra of pyproject.toml where it is not there."""
+    folder = settings.ROOT / '.cache' / extra
     python = folder / 'bin' / 'python'
     if not python.exists():
         project = tomllib.loads((settings.ROOT / 'pyproject.toml').read_text())
-        wanted = project['project']['optional-dependencies']['peers']
+        wanted = project['project']['optional-dependencies'][extra]
         print(f'making {folder} with {wanted}')
         venv.create(folder, with_pip=True)
         subprocess.run([python, '-m', 'pip', 'install', '--quiet', *wanted], check=True)
@@ -188,6 +200,7 @@ def about() -> dict[str, Any]:
         'platform': platform.platform(),
         'backend': jax.default_backend(),
         'device': jax.devices()[0].device_kind,
+        'clock': _CLOCK.value,
         'cores': len(os.sched_getaffinity(0)),
         'load': os.getloadavg(),
         'jax': jax.__version__,
@@ -199,17 +212,15 @@ def main(argv: list[str]) -> None:
         raise ValueError(f'unexpected {argv[1:]}; see --help')
     check_names('only', _ONLY.value, list(CONTENDERS))
     check_names('size', _SIZE.value, list(SIZES))
-    peers_python = _PEERS_PYTHON.value
-    if _PEERS.value and not peers_python:
-        peers_python = make_peers_python()
-    elif not _PEERS.value:
-        peers_python = ''
+    pythons: dict[str, str] = {}
+    if _PEERS.value:
+        pythons = {extra: flag.value or make_python(extra) for extra, flag in _PYTHONS.items()}
     folder = pathlib.Path(_OUTPUT.value)
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for size in _SIZE.value:
         for case in (case for work in _ONLY.value for case in cases(size, work)):
-            measured = measure(case, rounds=_ROUNDS.value, peers_python=peers_python)
+            measured = measure(case, rounds=_ROUNDS.value, pythons=pythons)
             print(bench_report.table(measured), flush=True)
             rows += measured
             found = {'about': about(), 'rounds': _ROUNDS.value, 'rows': rows}

@@ -36,12 +36,12 @@ SIZES: dict[str, dict[str, int]] = {
     },
 }
 CONTENDERS = {
-    'decode': ('ours', 'hf', 'hf static'),
-    'prefill': ('ours', 'hf'),
-    'ragged': ('ours', 'hf'),
-    'episode': ('ours', 'ours, nothing parked', 'hf'),
-    'sft': ('ours', 'torch'),
-    'grpo': ('ours', 'trl'),
+    'decode': ('ours', 'hf', 'hf static', 'tunix'),
+    'prefill': ('ours', 'hf', 'tunix'),
+    'ragged': ('ours', 'hf', 'tunix'),
+    'episode': ('ours', 'ours, nothing parked', 'hf', 'tunix'),
+    'sft': ('ours', 'torch', 'tunix'),
+    'grpo': ('ours', 'trl', 'tunix'),
 }
 
 

@@ -1,7 +1,7 @@
 """Workers of scripts/bench.py for what others offer: Hugging Face, plain torch, TRL.
 
 Imports nothing of ours and runs in an environment of its own:
-    python scripts/bench_peers.py CONTENDER CASE      (CASE is the JSON of bench_cases.Case)
+    python scripts/bench_peers.py CONTENDER CASE CLOCK      (CASE is the JSON of bench_cases.Case)
 
 A worker builds its model, runs once (what it compiles, it compiles then) and says so; then it runs
 again for every line that it reads, and answers with a line of JSON.
@@ -20,6 +20,7 @@ from collections.abc import Callable
 Run = Callable[[], int]
 """One repetition of a case; returns how many tokens it has made or trained on."""
 
+CLOCKS = {'wall': time.perf_counter, 'cpu': time.process_time}
 END = 1  # the end token's id, which nobody may sample: lengths are given
 
 
@@ -30,19 +31,39 @@ def serve(make: Callable[[str, dict], Run], facts: Callable[[], dict]) -> None:
     """
     answers = os.fdopen(os.dup(1), 'w', buffering=1)
     os.dup2(2, 1)
-    contender, case = sys.argv[1], json.loads(sys.argv[2])
+    contender, case, clock = sys.argv[1], json.loads(sys.argv[2]), CLOCKS[sys.argv[3]]
     before = _peak_bytes()
-    began = time.perf_counter()
+    began = clock()
     run = make(contender, case)
     run()
-    first = time.perf_counter() - began
+    first = clock() - began
     print(json.dumps({'first_s': first, **facts()}), file=answers)
     for _ in sys.stdin:
-        began = time.perf_counter()
+        began = clock()
         tokens = run()
-        seconds = time.perf_counter() - began
+        seconds = clock() - began
         told = {'seconds': seconds, 'tokens': tokens, 'peak_bytes': _peak_bytes() - before}
         print(json.dumps(told | facts()), file=answers)
+
+
+def compilations() -> Callable[[], dict]:
+    """Facts of a worker that runs JAX: what it has compiled from now on, and its device's peak."""
+    import jax
+    import jax.monitoring
+
+    compiled = []
+
+    def listener(event: str, duration: float, **_):
+        if 'backend_compile' in event:
+            compiled.append(duration)
+
+    def facts() -> dict:
+        memory = jax.local_devices()[0].memory_stats() or {}
+        told = {'compilations': len(compiled), 'compile_s': sum(compiled)}
+        return told | {'device_peak_bytes': memory.get('peak_bytes_in_use')}
+
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    return facts
 
 
 def _peak_bytes() -> int:

@@ -1,16 +1,15 @@
 """Workers of scripts/bench.py for this project, and for the machine itself.
 
-python -m scripts.bench_work CONTENDER CASE CONFIG      (see scripts/bench_peers.py:serve)
+python -m scripts.bench_work CONTENDER CASE CLOCK CONFIG      (see scripts/bench_peers.py:serve)
 """
 
 import dataclasses
 import functools
 import itertools
 import sys
-import time
+from collections.abc import Callable
 
 import jax
-import jax.monitoring
 import jax.numpy as jnp
 import numpy as np
 
@@ -21,11 +20,13 @@ from sampling.engine import Engine, EngineSettings, Request
 from sampling.methods import Sampling
 from scripts import bench_peers
 from scripts.bench_cases import load_settings
-from scripts.bench_peers import END, Run
+from scripts.bench_peers import CLOCKS, END, Run
 from scripts.run_settings import RunSettings
 from train import supervised
 from train.optimizer import make_optimizer
 from train.step import make_train_step
+
+Clock = Callable[[], float]
 
 ENDLESS = Sampling(1.0, 0, 1.0, 0.0, banned=(END,))
 """Never the end token, so that requests have the lengths they ask for."""
@@ -220,23 +221,23 @@ def batch_of(tokens: np.ndarray, *, start: int, weights, logprobs) -> Batch:
 # The machine
 
 
-def machine() -> dict[str, float]:
+def machine(clock: Clock) -> dict[str, float]:
     """Operations a second in a matrix multiplication, and bytes read a second."""
     n = 1024 if jax.default_backend() == 'cpu' else 8192
     square, tall, vector = jnp.ones((n, n)), jnp.ones((8 * n, 8 * n)), jnp.ones(8 * n)
-    product = _best(jax.jit(lambda x: x @ x), square)
-    reads = [_best(jax.jit(f), tall) for f in (jnp.sum, lambda x: x @ vector)]
+    product = _best(jax.jit(lambda x: x @ x), square, clock)
+    reads = [_best(jax.jit(f), tall, clock) for f in (jnp.sum, lambda x: x @ vector)]
     return {'flops': 2 * n**3 / product, 'bandwidth': tall.nbytes / min(reads)}
 
 
-def _best(function, x, repeats: int = 5) -> float:
+def _best(function, x, clock: Clock, repeats: int = 5) -> float:
     """Seconds of the fastest of some calls."""
     jax.block_until_ready(function(x))
     found = []
     for _ in range(repeats):
-        began = time.perf_counter()
+        began = clock()
         jax.block_until_ready(function(x))
-        found.append(time.perf_counter() - began)
+        found.append(clock() - began)
     return min(found)
 
 
@@ -252,24 +253,14 @@ WORKS = {
 
 
 def main() -> None:
-    compiled, measured = [], {}
-
-    def listener(event, duration, **_):
-        if 'backend_compile' in event:
-            compiled.append(duration)
-
-    def facts() -> dict:
-        memory = jax.local_devices()[0].memory_stats() or {}
-        told = {'compilations': len(compiled), 'compile_s': sum(compiled), **measured}
-        return told | {'device_peak_bytes': memory.get('peak_bytes_in_use')}
+    measured, facts = {}, bench_peers.compilations()
 
     def make(contender: str, case: dict) -> Run:
         if contender == 'machine':
-            return lambda: measured.update(machine()) or 0
-        return WORKS[case['work'], contender](case, load_settings(sys.argv[3], case['model']))
+            return lambda: measured.update(machine(CLOCKS[sys.argv[3]])) or 0
+        return WORKS[case['work'], contender](case, load_settings(sys.argv[4], case['model']))
 
-    jax.monitoring.register_event_duration_secs_listener(listener)
-    bench_peers.serve(make, facts)
+    bench_peers.serve(make, lambda: facts() | measured)
 
 
 if __name__ == '__main__':

@@ -30,7 +30,7 @@ class Shape:
 class LogProbs(NamedTuple):
     """Two models' log-probabilities [B, T] of a batch's own tokens, as host arrays."""
 
-    policy: Callable[[Batch], np.ndarray]  # as the trainer computes them, before the update
+    policy: Callable[[Batch], np.ndarray] | None  # the trainer's before the update, where needed
     reference: Callable[[Batch], np.ndarray]
 
 
@@ -45,12 +45,13 @@ def make_batch(
 ) -> tuple[Batch, dict[str, float]]:
     """(batch of host arrays, metrics of the samples).
 
-    Old log-probabilities are the trainer's own, or the sampler's where an episode was sampled from
-    another context than it is trained in (`hinted`): the ratio is then taken on the plain prompt.
+    Old log-probabilities are the trainer's own, or the sampler's: where `logprobs` has none of the
+    policy's, and where an episode was sampled from another context than it is trained in (`hinted`;
+    the ratio is then taken on the plain prompt).
     """
     episodes = [episode for group in found.groups for episode in group]
     batch = blank_batch(episodes, shape, chat)
-    trainer = logprobs.policy(batch)
+    trainer = batch.old_logprobs if logprobs.policy is None else logprobs.policy(batch)
     if objective.reads_reference:
         batch = batch._replace(ref_logprobs=logprobs.reference(batch))
     penalties = kl_penalties(batch, trainer, objective, episodes)
@@ -63,7 +64,8 @@ def make_batch(
     told = group_metrics(found, valued, weights, batch) | {
         'reward/unfinished': np.mean([not chat.finished(e.turns[-1]) for e in episodes])
     }
-    told |= gap_metrics(batch, trainer, trained=(batch.loss_mask > 0) & ~hinted)
+    if logprobs.policy is not None:
+        told |= gap_metrics(batch, trainer, trained=(batch.loss_mask > 0) & ~hinted)
     if shape.importance_cap:
         trust = advantages.truncated_importance(
             trainer, batch.old_logprobs, cap=shape.importance_cap

@@ -188,6 +188,17 @@ def loss(objective: Objective, batch: Batch, logprobs: jax.Array, entropy: jax.A
     return Sums(total, weight, batch.loss_mask.sum(), metrics, maxima)
 
 
+def with_gap(sums: Sums, batch: Batch, logprobs: jax.Array) -> Sums:
+    """And the distance of logprobs [B, T] from the batch's old ones, over its loss tokens."""
+    known = (batch.loss_mask > 0) & jnp.isfinite(logprobs)
+    gaps = jnp.where(known, jnp.abs(logprobs - batch.old_logprobs), 0.0)
+    gaps = jax.lax.stop_gradient(gaps)
+    return sums._replace(
+        metrics=sums.metrics | {'sampler/gap': jnp.sum(gaps * batch.loss_mask)},
+        maxima=sums.maxima | {'sampler/gap_max': jnp.max(gaps)},
+    )
+
+
 def _ratio(objective: Objective, log_ratio, segments, length) -> jax.Array:
     """rho [B, T] over tokens or, the same at all tokens of a sequence, over sequences."""
     if objective.ratio == 'sequence':

@@ -2,8 +2,9 @@
 
 An iteration of a player: sample groups, score them, turn rewards into advantages, and take
 `num_epochs` passes of `num_minibatches` updates over the tokens that player wrote. With one update
-an iteration the data are on-policy; otherwise they are at most num_updates - 1 updates stale, and
-the clipped ratio is against the policy that sampled.
+an iteration the data are on-policy, and old log-probabilities are those that the update itself
+computes; otherwise they are at most num_updates - 1 updates stale, and the clipped ratio is against
+the policy that sampled.
 """
 
 import dataclasses
@@ -90,6 +91,12 @@ class ReinforceSettings:
         """Updates an iteration."""
         return self.num_minibatches * self.num_epochs
 
+    @property
+    def fresh(self) -> bool:
+        """Whether nothing needs the policy's log-probabilities before its only update."""
+        others = self.importance_cap or self.turns.hint_share or self.objective.kl == 'k1'
+        return self.num_updates == 1 and not others
+
     def row_length(self, player: Player) -> int:
         return self.length if player == 'actor' else self.critic_length
 
@@ -134,7 +141,7 @@ def reinforce(
     s = settings
     check_rows(s, loop, jax.sharding.get_mesh())
     optimizer = make_optimizer(s.optimizer, num_steps=s.num_steps * s.num_updates)
-    update = make_update(optimizer, loop=loop, transform=method.transform)
+    update = make_update(optimizer, loop=loop, transform=method.transform, gap=s.fresh)
     logprobs = make_logprobs(method.transform)
     table = lambda now: Table(now, scorer, method, s.num_samples, s.num_refinements)  # noqa: E731
     given = {p: getattr(players, p) for p in trained}
@@ -210,6 +217,9 @@ def iterate(learner: Learner, step: int, state: TrainState, players: Players):
     s, player = learner.settings, learner.player
     first_phase = player == 'actor' and step <= s.turns.first_phase_steps
     objective = phase_objective(s) if first_phase else s.objective
+    policy = functools.partial(learner.logprobs, lora.join(state.model, learner.frozen))
+    if s.fresh:
+        objective, policy = dataclasses.replace(objective, on_policy=True), None
     rng = make_rng(learner.seed, step, player)
     value = functools.partial(
         rollouts.value,
@@ -224,10 +234,7 @@ def iterate(learner: Learner, step: int, state: TrainState, players: Players):
         players.sampler.chat,
         value=value,
         objective=objective,
-        logprobs=LogProbs(
-            functools.partial(learner.logprobs, lora.join(state.model, learner.frozen)),
-            functools.partial(learner.logprobs, learner.reference),
-        ),
+        logprobs=LogProbs(policy, functools.partial(learner.logprobs, learner.reference)),
     )
     updates = []
     for _ in range(s.num_epochs):
@@ -273,11 +280,11 @@ def phase_objective(settings: ReinforceSettings) -> Objective:
 
 
 def make_update(
-    optimizer: optax.GradientTransformation, *, loop: LoopSettings, transform: Transform
+    optimizer: optax.GradientTransformation, *, loop: LoopSettings, transform: Transform, gap: bool
 ):
     """Returns update(objective, state, batch, frozen) -> (state, metrics).
 
-    It is compiled once an objective, and for each kind of state.
+    It is compiled once an objective, and for each kind of state. For `gap` see make_train_step.
     """
 
     @functools.cache
@@ -288,6 +295,7 @@ def make_update(
             transform=transform,
             num_microbatches=loop.num_microbatches,
             skip_nonfinite=loop.nonfinite == 'skip',
+            gap=gap,
         )
 
     return lambda objective, state, batch, frozen: step_of(objective)(state, batch, frozen)

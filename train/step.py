@@ -11,7 +11,7 @@ from data.records import Batch
 from model import logprobs as logprobs_lib
 from model import lora
 from model.transformer import Transformer
-from train.objective import Objective, loss
+from train.objective import Objective, loss, with_gap
 from train.state import TrainState
 
 Transform = Callable[[jax.Array], jax.Array]
@@ -35,16 +35,19 @@ def loss_and_grads(
     transform: Transform,
     num_microbatches: int,
     frozen: Transformer | None = None,
+    gap: bool = False,
 ):
     """(loss, grads, metrics) of a batch, whatever the number of microbatches.
 
     `model` is a whole model or, with its base as `frozen`, the adapters; gradients are of it alone.
-    Sums and weights are accumulated and divided once; the rows of a batch are split evenly.
+    With `gap` metrics tell how far the model is from the batch's old log-probabilities. Sums and
+    weights are accumulated and divided once; the rows of a batch are split evenly.
     """
 
     def sums(model, micro):
-        found = loss(objective, micro, *batch_logprobs(lora.join(model, frozen), micro, transform))
-        return found.total, found
+        logprobs, entropy = batch_logprobs(lora.join(model, frozen), micro, transform)
+        found = loss(objective, micro, logprobs, entropy)
+        return found.total, with_gap(found, micro, logprobs) if gap else found
 
     value_and_grad = jax.value_and_grad(sums, has_aux=True)
     if num_microbatches == 1:
@@ -97,13 +100,15 @@ def make_train_step(
     transform: Transform,
     num_microbatches: int,
     skip_nonfinite: bool,
+    gap: bool = False,
 ):
     """Returns train_step(state, batch, frozen) -> (state, metrics), jitted; donates the state.
 
     `grads/finite` is 1 where loss and gradients are numbers; where they are not and
     `skip_nonfinite` is set, weights and optimizer state stay as they were.
 
-    `frozen` is the base under a state of adapters, None where the state is a whole model.
+    `frozen` is the base under a state of adapters, None where the state is a whole model. `gap`:
+    the batch's old log-probabilities are the sampler's, and metrics tell how far the model's are.
     """
 
     def train_step(state: TrainState, batch: Batch, frozen: Transformer | None = None):
@@ -114,6 +119,7 @@ def make_train_step(
             transform=transform,
             num_microbatches=num_microbatches,
             frozen=frozen,
+            gap=gap,
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.model)
         model = optax.apply_updates(state.model, updates)

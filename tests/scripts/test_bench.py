@@ -4,13 +4,15 @@ import json
 import pathlib
 import sys
 import textwrap
+import tomllib
 
 import pytest
 
 from model.config import num_parameters
-from scripts import bench, bench_cases, bench_peers, bench_report, bench_work
+from scripts import bench, bench_cases, bench_peers, bench_report, bench_tunix, bench_work
 from scripts.bench_cases import CONTENDERS, SIZES, Machine
 from tests import tiny
+from train import settings
 
 EVERY = [case for size in SIZES for work in CONTENDERS for case in bench_cases.cases(size, work)]
 
@@ -54,16 +56,30 @@ def test_requests_of_one_length_are_decoded_as_a_batch():
 
 
 def test_every_contender_has_a_worker():
-    have = bench_work.WORKS.keys() | bench_peers.WORKS.keys()
+    have = bench_work.WORKS.keys() | bench_peers.WORKS.keys() | bench_tunix.WORKS.keys()
     assert have == {(work, name) for work, names in CONTENDERS.items() for name in names}
 
 
-def test_the_peers_worker_imports_nothing_of_ours_and_little_before_it_is_asked():
-    tree = ast.parse(pathlib.Path(bench_peers.__file__).read_text())
+@pytest.mark.parametrize('worker', [bench_peers, bench_tunix])
+def test_the_workers_of_others_import_nothing_of_ours_and_little_before_they_are_asked(worker):
+    tree = ast.parse(pathlib.Path(worker.__file__).read_text())
     top = {n for node in tree.body if isinstance(node, ast.Import) for n in (node.names[0].name,)}
     assert top <= sys.stdlib_module_names
-    modules = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    assert modules == ['collections.abc']
+    modules = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
+    assert modules <= {'collections.abc', 'scripts.bench_peers'}
+
+
+def test_every_one_of_others_has_an_extra_and_a_worker_named_after_it():
+    extras = {bench.extra_of(n) for names in CONTENDERS.values() for n in names if 'ours' not in n}
+    project = tomllib.loads((settings.ROOT / 'pyproject.toml').read_text())['project']
+    assert extras <= project['optional-dependencies'].keys()
+    assert all((settings.ROOT / 'scripts' / f'bench_{extra}.py').exists() for extra in extras)
+
+
+def test_ids_are_read_as_they_are_written():
+    ids = bench_tunix.Ids(100)
+    assert ids.encode(ids.decode([5, 99, 2])) == [5, 99, 2]
+    assert ids.eos_id() == 100
 
 
 def test_a_worker_answers_each_line_and_prints_nothing_else(tmp_path):
@@ -80,7 +96,7 @@ def test_a_worker_answers_each_line_and_prints_nothing_else(tmp_path):
         bench_peers.serve(make, lambda: {{'compilations': 7}})
         """)
     )
-    worker = bench.Worker([sys.executable, str(script), 'four', json.dumps({'times': 3})])
+    worker = bench.Worker([sys.executable, str(script), 'four', json.dumps({'times': 3}), 'cpu'])
     assert worker.first['compilations'] == 7 and worker.first['first_s'] >= 0
     assert [worker.run()['tokens'] for _ in range(2)] == [12, 12]
     worker.stop()

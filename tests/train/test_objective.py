@@ -215,6 +215,18 @@ def test_on_policy_data_has_ratio_one_and_the_exact_policy_gradient(method):
     assert loss_and_grads(objective, changed, logprobs, entropy)[0] == value
 
 
+def test_the_gap_is_over_loss_tokens_that_are_not_excluded():
+    batch, logprobs, entropy = make_case(1)
+    trained = batch.loss_mask > 0
+    away = np.where(trained, batch.old_logprobs + 0.25, 9).astype(np.float32)
+    row, column = np.argwhere(trained)[0]
+    away[row, column] = -np.inf
+    sums = objective_lib.loss(GRPO, batch, away, entropy)
+    found = objective_lib.with_gap(sums, batch, away)
+    assert found.metrics['sampler/gap'] == pytest.approx(0.25 * (trained.sum() - 1), rel=1e-5)
+    assert found.maxima['sampler/gap_max'] == pytest.approx(0.25, rel=1e-5)
+
+
 @pytest.mark.parametrize('kl', ['k2', 'k3'])
 def test_the_kl_pulls_every_token_towards_the_reference(kl):
     objective = dataclasses.replace(tiny.SFT, kl=kl, kl_coef=1.0)

@@ -155,6 +155,17 @@ def test_the_sampler_and_the_trainer_agree(both):
             assert row[f'loss/{player}/ratio'] == pytest.approx(1, abs=0.1)
 
 
+def test_one_update_needs_no_pass_before_it(tmp_path, monkeypatch):
+    """Gradients and gap are those with old log-probabilities from a pass of their own."""
+    _, _, (row,) = run(tmp_path / 'one', ('actor',), num_steps=1, **PLAIN)
+    monkeypatch.setattr(reinforce.ReinforceSettings, 'fresh', False)
+    _, _, (other,) = run(tmp_path / 'two', ('actor',), num_steps=1, **PLAIN)
+    assert row.keys() == other.keys() and row['grads/norm'] > 0
+    for name in row:
+        if name.split('/')[0] in ('grads', 'loss', 'sampler'):
+            assert row[name] == pytest.approx(other[name], rel=1e-4, abs=2e-6), name
+
+
 def test_adapters_learn_alone_and_the_reference_is_the_player_with_those_it_had(tmp_path):
     how = lora.Adaptation(lora.LoraSettings(2, 4.0, ('query', 'down')), '', '', 'none')
     adapters = lora.init_adapters(CONFIG, how, jax.random.key(0))

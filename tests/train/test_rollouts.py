@@ -211,8 +211,8 @@ def test_a_hint_is_the_beginning_of_the_solution():
     assert rollouts.hint(problem, 0.5) == 'a\nb' and rollouts.hint(problem, 0.01) == 'a'
 
 
-def batch_of(groups, *, informative, cap=0.0, kl=None, hinted=()):
-    """(batch, metrics): the trainer's log-probabilities are -2, the reference's -3."""
+def batch_of(groups, *, informative, cap=0.0, kl=None, hinted=(), policy=-2.0):
+    """(batch, metrics): the trainer's log-probabilities are `policy`, the reference's -3."""
     for i, group in enumerate(groups):
         groups[i] = [
             dataclasses.replace(e, outcome=e.outcome | {'hinted': i in hinted}) for e in group
@@ -230,7 +230,7 @@ def batch_of(groups, *, informative, cap=0.0, kl=None, hinted=()):
         ),
         objective=chosen,
         logprobs=experience.LogProbs(
-            lambda batch: np.full(batch.tokens.shape, -2.0, np.float32),
+            policy and (lambda batch: np.full(batch.tokens.shape, policy, np.float32)),
             lambda batch: np.full(batch.tokens.shape, -3.0, np.float32),
         ),
     )
@@ -258,6 +258,12 @@ def test_the_ratio_is_against_the_trainer_and_after_a_hint_against_the_sampler()
     ratio = batch.weights[trained] / plain.weights[trained]
     expected = np.where(np.arange(8) < 4, np.exp(-1), 1)[:, None] * np.ones(batch.tokens.shape)
     np.testing.assert_allclose(ratio, expected[trained], rtol=1e-5)
+
+
+def test_without_the_policys_the_samplers_log_probabilities_stay():
+    batch, told = batch_of(two_groups(), informative=2, policy=None)
+    assert (batch.old_logprobs[batch.loss_mask > 0] == -1).all()
+    assert not any(name.startswith('sampler/') for name in told)
 
 
 def test_k1_is_taken_from_the_reward_of_the_turn_before_advantages():
