@@ -53,7 +53,8 @@ def alone(tmp_path_factory):
 
 
 def load(folder):
-    with jax.set_mesh(sharding.make_mesh(joined.MESH)) as mesh:
+    mesh = sharding.make_mesh(joined.MESH)
+    with jax.set_mesh(mesh):
         return checkpoint.load_model(
             folder / 'model', tiny.FLAT, mesh=mesh, tokenizer_fingerprint='abc'
         )
