@@ -86,14 +86,16 @@ def fingerprints(workdir: pathlib.Path) -> dict[str, str]:
     for pattern in ('metrics.jsonl', 'data_card.json', 'records.jsonl', 'episodes/*.tokens'):
         for path in sorted(workdir.glob(f'stages/**/{pattern}')):
             found[str(path.relative_to(workdir))] = path.read_bytes()
-    figures = json.loads((workdir / 'summary.json').read_text())
-    for stage in figures['stages'].values():
-        stage.pop('seconds')
+    figures = json.loads((workdir / 'summary.json').read_text(), object_hook=without_time)
     found['summary.json'] = json.dumps(figures).encode()
     page = (workdir / 'report.html').read_text()
     page = re.sub(r'<section id="cost">.*?</section>', '', page, flags=re.DOTALL)
     found['report.html'] = re.sub(r'[0-9a-f]{10}', '', page).encode()  # random ids of its plots
     return {name: hashlib.sha256(content).hexdigest()[:16] for name, content in found.items()}
+
+
+def without_time(told: dict) -> dict:
+    return {name: value for name, value in told.items() if name != 'seconds'}
 
 
 def kill_all(workdir: pathlib.Path, whole: pathlib.Path, *, kills: int, seed: int) -> dict:
