@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
+from orbax.checkpoint._src.serialization import types as transfers  # exported nowhere else
 
 from model import lora, sharding
 from model.config import ModelConfig
@@ -83,7 +84,9 @@ def save_model(folder: str | os.PathLike, model: Transformer, *, tokenizer_finge
     Of a model with adapters only these are written, and which base they belong to.
     """
     folder = pathlib.Path(os.path.abspath(folder))
-    ocp.save(folder, parameters(lora.split(model)[0]), overwrite=True)
+    written = parameters(lora.split(model)[0])
+    with _one_by_one(written):
+        ocp.save(folder, written, overwrite=True)
     described = {'model': dataclasses.asdict(model.config), 'tokenizer': tokenizer_fingerprint}
     how = lora.adaptation(model)
     if how is not None:
@@ -98,6 +101,28 @@ def save_model(folder: str | os.PathLike, model: Transformer, *, tokenizer_finge
     beside = folder / f'{CONFIG}.writing'
     beside.write_text(json.dumps(described, indent=1))
     os.replace(beside, folder / CONFIG)
+
+
+class _InTurn(transfers.DefaultSerializationStatusCallback):
+    """Lets arrays come to the host in turn; `first` at once, or Orbax warns that none does."""
+
+    def __init__(self, first: str):
+        self._first = first
+
+    def key_priority(self, keypath) -> transfers.TransferPriority:
+        if keypath[-1].key == self._first:
+            return transfers.TransferPriority.SYNCHRONOUS
+        return transfers.TransferPriority.ASYNCHRONOUS_DEPRIORITIZED
+
+
+def _one_by_one(arrays: Mapping[str, Any]) -> ocp.Context:
+    """Orbax with no more in the host's memory than the largest array, read or written."""
+    sizes = {name: array.size * array.dtype.itemsize for name, array in arrays.items()}
+    context = ocp.Context()
+    context.memory.transfer_concurrent_bytes = 1  # an array that is larger goes alone
+    context.memory.serialization_status_callback = _InTurn(min(sizes, key=sizes.get))
+    context.memory.read_concurrent_bytes = 1 + max(sizes.values())
+    return context
 
 
 def load_model(
@@ -164,7 +189,9 @@ def _checksums(leaves: list[jax.Array]) -> list[jax.Array]:
 
 
 def _load_parameters(folder: pathlib.Path, abstract: Any) -> Any:
-    return with_parameters(abstract, ocp.load(folder, parameters(abstract)))
+    asked = parameters(abstract)
+    with _one_by_one(asked):
+        return with_parameters(abstract, ocp.load(folder, asked))
 
 
 def saved_config(folder: str | os.PathLike, numerics: ModelConfig) -> ModelConfig:

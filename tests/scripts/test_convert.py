@@ -41,7 +41,7 @@ def write(folder, name, described=None):
 
 def read(folder):
     found = tensor_files.find(folder)
-    return {name: tensor_files.read(name, found[name]) for name in found}
+    return {name: tensor_files.read(tensor) for name, tensor in found.items()}
 
 
 def assert_same_tensors(actual, expected):
