@@ -5,7 +5,7 @@ r"""Brings in models as `transformers` stores them, and takes ours out in the sa
     python -m scripts.convert export CKPT HF_DIR
     python -m scripts.convert export runs/mine/stages/01-actor/model HF_DIR --files=OUT
 
-Families: Llama 2 and 3, Mistral, Qwen 2.5 and 3, Gemma 2, Gemma 3. Of a Gemma 3 that sees images the
+Families: Llama 2 and 3, Mistral, Qwen 2.5 and 3, Gemma 2 and 3. Of a Gemma 3 that sees images the
 part about text is taken, and exported as a model of text.
 
 `import` reads config.json and the safetensors files of HF_DIR, one tensor at a time onto the mesh,
@@ -38,7 +38,7 @@ from data import json_files, tensor_files
 from model import config as config_lib
 from model import families, sharding
 from model.config import ModelConfig
-from model.families import Tensor
+from model.families import Family, Tensor
 from train import checkpoint, settings
 
 CONFIG = 'config.json'
@@ -70,14 +70,7 @@ def import_model(source: str, target: str, *, dtype: str | None, mesh: jax.shard
     found = {named(name): tensor for name, tensor in tensor_files.find(source).items()}
     found.pop(None, None)  # what is of images
     dtype = dtype or _dtype(found)
-    config = ModelConfig(
-        **family.read_config(described),
-        dtype=dtype,
-        param_dtype=dtype,
-        remat='dots',
-        scan_layers=True,
-        logits_chunk=256,
-    )
+    config = config_of(family, described, dtype)
     model = checkpoint.abstract_model(config, mesh)
     tensors = family.tensors(_shapes(checkpoint.parameters(model)))
     _check(tensors, found)
@@ -93,6 +86,18 @@ def import_model(source: str, target: str, *, dtype: str | None, mesh: jax.shard
     _carry(source, target)
     _write_config(target, described)
     return _told(config, f'{family.architecture} in {dtype}: {source} -> {target}')
+
+
+def config_of(family: Family, described: Mapping[str, Any], dtype: str) -> ModelConfig:
+    """The config of an imported model."""
+    return ModelConfig(
+        **family.read_config(described),
+        dtype=dtype,
+        param_dtype=dtype,
+        remat='dots',
+        scan_layers=True,
+        logits_chunk=256,
+    )
 
 
 def export_model(

@@ -6,7 +6,7 @@ r"""Prints training sequences token by token: what each player reads, and what o
         --records=shared/data/mathcritique/gsm8k.json --role=critique
 
 Tokens are parted by |. A line that begins with + is trained, one that begins with - is not; a line
-of output ends with a token that holds a line break, which is shown as \n, or where the mask changes.
+of output ends after a token that holds a line break, shown as \n, or where the mask changes.
 Of a problem the solution is trained, as the attempt; of a critique record what --role names.
 """
 
