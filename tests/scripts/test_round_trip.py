@@ -65,8 +65,9 @@ def config_of(models, data, data_dir):
     config.stages = ('base', 'actor')
     config.data.update({'path': str(data), 'data_dir': str(data_dir)})
     config.data.update({'num_train': 12, 'num_test': 2})
-    for stage in (config.actor, config.critique, config.improve, config.evaluate):
+    for stage in (config.critique, config.improve, config.evaluate):
         stage.num_problems = 2
+    config.evaluate.beam.num_problems = config.improve.candidates.num_problems = 2
     config.actor.num_problems = 12
     config.actor.lora.update({'rank': 2, 'targets': ('query', 'down')})
     return config
