@@ -11,7 +11,7 @@ import safetensors.numpy
 from configs import gsm8k
 from data import tokenizer as tokenizers
 from data import verify
-from model import families, transformer
+from model import families, sharding, transformer
 from sampling import episodes
 from sampling.methods import Greedy
 from scripts import convert, merge, train, workspace
@@ -79,7 +79,7 @@ def trip(tmp_path_factory):
     folder = tmp_path_factory.mktemp('trip')
     before = write_model(folder / 'theirs')
     write_problems(folder / 'data')
-    mesh = jax.make_mesh((1, 8, 1), ('data', 'fsdp', 'tensor'))
+    mesh = sharding.make_mesh((1, 8, 1))
     convert.import_model(folder / 'theirs', folder / 'ours', dtype=None, mesh=mesh)
     config = config_of(folder / 'ours', folder / 'data', folder / 'prepared')
     with verify.Verifier(num_workers=1, timeout_s=5.0) as verifier:
