@@ -10,6 +10,7 @@ import inspect
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import tensorflow_datasets as tfds
 
@@ -137,6 +138,12 @@ def load(
         config = _lines_config(source, split, path, bool(annotations))
     rows = prepared.prepare(builder, config, data_dir).as_data_source(split=split)
     return prepared.Records(Problem, rows)
+
+
+def options_of(source: str, *, data_dir: str, path: str) -> dict[str, Any]:
+    """What `load` needs for a set that is not generated; '' as the path downloads it."""
+    told = {'data_dir': data_dir, 'path': path or None}
+    return told | ({'annotations': False} if source.startswith('gsm8k') else {})
 
 
 _OPTIONS = {  # needed, optional

@@ -24,6 +24,7 @@ DTYPES = {
 class Found(NamedTuple):
     """A tensor of a file."""
 
+    name: str  # that it has there
     path: pathlib.Path
     shape: tuple[int, ...]
     dtype: str  # a key of DTYPES, or another kind that safetensors has
@@ -44,7 +45,7 @@ def find(folder: str | os.PathLike) -> dict[str, Found]:
         except (OSError, safetensors.SafetensorError) as error:
             raise ValueError(f'{folder / name} is no safetensors file: {error}') from error
         for key, part in slices.items():
-            found[key] = Found(folder / name, tuple(part.get_shape()), part.get_dtype())
+            found[key] = Found(key, folder / name, tuple(part.get_shape()), part.get_dtype())
     elsewhere = [k for k, name in index.items() if k not in found or found[k].path.name != name]
     if elsewhere:
         raise ValueError(f'{folder / INDEX} names a file without it for: {", ".join(elsewhere)}')
@@ -60,10 +61,10 @@ def _index(folder: pathlib.Path) -> dict[str, str]:
     return json.loads((folder / INDEX).read_text(encoding='utf-8'))['weight_map']
 
 
-def read(name: str, found: Found) -> np.ndarray:
+def read(found: Found) -> np.ndarray:
     """The values of a tensor; nothing else of its file is read."""
     with safetensors.safe_open(found.path, 'np', backend='pread') as file:
-        return file.get_tensor(name)
+        return file.get_tensor(found.name)
 
 
 def write(

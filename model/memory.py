@@ -94,7 +94,8 @@ def layer_bytes(config: ModelConfig, *, length: int, mesh: Mesh, targets=()) -> 
     """Bytes a token that one layer's backward pass reads, by when they may be recomputed.
 
     'carry' is the layer's input, 'matmuls' what 'dots' keeps, 'rest' all else, 'scores' the
-    attention weights of a query against `length` keys, in float32 and cast.
+    attention weights of a query against `length` keys, in float32 and, if that is another dtype,
+    cast.
     """
     here, size, D = local(config, mesh), itemsize(config.dtype), config.embed_dim
     heads, kv_heads = here.heads * config.head_dim, here.kv_heads * config.head_dim
@@ -103,7 +104,7 @@ def layer_bytes(config: ModelConfig, *, length: int, mesh: Mesh, targets=()) -> 
         'carry': size * D,
         'matmuls': size * matmul_outputs(config, mesh, targets),
         'rest': norms + size * (3 * heads + 2 * kv_heads + 2 * D + 2 * here.mlp),
-        'scores': (4 + size) * here.heads * length,
+        'scores': (4 if size == 4 else 4 + size) * here.heads * length,
     }
 
 
@@ -112,8 +113,9 @@ def activation_bytes(
 ) -> dict[str, int]:
     """Estimated bytes of one device in a training step of `rows` rows of `length` at once.
 
-    'kept' lives from the forward to the backward pass, 'layer' is the layer being differentiated,
-    recomputed and with its cotangents, 'logits' a chunk of the loss.
+    'kept' lives from the forward to the backward pass. 'layer or loss' is the larger of two that
+    are not there together: a layer being differentiated, what is recomputed of it or sliced out of
+    a scan's stacks and the cotangents of its MLP or attention; and a chunk of the loss.
     """
     tokens = local_rows(rows, mesh) * length
     part = layer_bytes(config, length=length, mesh=mesh, targets=targets)
@@ -126,11 +128,11 @@ def activation_bytes(
     size, chunk = itemsize(config.dtype), min(config.logits_chunk, length)
     ends = (4 + 4 * size) * config.embed_dim  # looked-up rows in float32; the loss's own copies
     logits = 3 * 4 * local_rows(rows, mesh) * chunk * local(config, mesh).vocab
-    recomputed = everything - (everything if config.remat == 'none' else 0)
+    copied = everything if config.remat != 'none' or config.scan_layers else 0
+    cotangents = max(3 * size * local(config, mesh).mlp, part['scores'])
     return {
         'kept': int(tokens * (config.num_layers * kept + ends)),
-        'layer': int(tokens * (recomputed + 2 * part['scores'] + part['rest'])),
-        'logits': logits,
+        'layer or loss': max(int(tokens * (copied + cotangents)), logits),
     }
 
 

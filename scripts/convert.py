@@ -5,7 +5,8 @@ r"""Brings in models as `transformers` stores them, and takes ours out in the sa
     python -m scripts.convert export CKPT HF_DIR
     python -m scripts.convert export runs/mine/stages/01-actor/model HF_DIR --files=OUT
 
-Families: Llama 2 and 3, Mistral, Qwen 2.5 and 3, Gemma 2, Gemma 3 (text).
+Families: Llama 2 and 3, Mistral, Qwen 2.5 and 3, Gemma 2 and 3. Of a Gemma 3 that sees images the
+part about text is taken, and exported as a model of text.
 
 `import` reads config.json and the safetensors files of HF_DIR, one tensor at a time onto the mesh,
 and writes OUT: our parameters and model_config.json, whose fields are the `model` section of a
@@ -37,7 +38,7 @@ from data import json_files, tensor_files
 from model import config as config_lib
 from model import families, sharding
 from model.config import ModelConfig
-from model.families import Tensor
+from model.families import Family, Tensor
 from train import checkpoint, settings
 
 CONFIG = 'config.json'
@@ -64,20 +65,14 @@ def import_model(source: str, target: str, *, dtype: str | None, mesh: jax.shard
     tensors are missing, left over, misshaped or, without `dtype`, of different kinds.
     """
     source, target = pathlib.Path(source), _free(target)
-    described = _described(source)
+    described, named = families.text_part(_described(source))
     family = families.described_by(described)
-    found = tensor_files.find(source)
+    found = {named(name): tensor for name, tensor in tensor_files.find(source).items()}
+    found.pop(None, None)  # what is of images
     dtype = dtype or _dtype(found)
-    config = ModelConfig(
-        **family.read_config(described),
-        dtype=dtype,
-        param_dtype=dtype,
-        remat='dots',
-        scan_layers=True,
-        logits_chunk=256,
-    )
+    config = config_of(family, described, dtype)
     model = checkpoint.abstract_model(config, mesh)
-    tensors = family.tensors(_shapes(model))
+    tensors = family.tensors(_shapes(checkpoint.parameters(model)))
     _check(tensors, found)
     loaded = {
         name: _load(leaf, [t for t in tensors if t.parameter == name], found)
@@ -89,8 +84,20 @@ def import_model(source: str, target: str, *, dtype: str | None, mesh: jax.shard
         tokenizer_fingerprint=_fingerprint(source),
     )
     _carry(source, target)
-    shutil.copyfile(source / CONFIG, target / CONFIG)
+    _write_config(target, described)
     return _told(config, f'{family.architecture} in {dtype}: {source} -> {target}')
+
+
+def config_of(family: Family, described: Mapping[str, Any], dtype: str) -> ModelConfig:
+    """The config of an imported model."""
+    return ModelConfig(
+        **family.read_config(described),
+        dtype=dtype,
+        param_dtype=dtype,
+        remat='dots',
+        scan_layers=True,
+        logits_chunk=256,
+    )
 
 
 def export_model(
@@ -109,14 +116,16 @@ def export_model(
     described = kept | family.write_config(config) | {'torch_dtype': config.param_dtype}
     if carried:  # a run's sequences may be shorter than those the model was made for
         described['max_position_embeddings'] = family.read_config(carried)['max_length']
-    model = checkpoint.load_model(source, config, mesh=mesh, tokenizer_fingerprint=fingerprint)
-    tensors = {tensor.name: tensor for tensor in family.tensors(_shapes(model))}
-    ours = checkpoint.parameters(model)
+    ours = checkpoint.parameters(
+        checkpoint.load_model(source, config, mesh=mesh, tokenizer_fingerprint=fingerprint)
+    )
+    tensors = {tensor.name: tensor for tensor in family.tensors(_shapes(ours))}
 
     def values(name):
         tensor = tensors[name]
-        leaf = ours[tensor.parameter]
-        return tensor.to_theirs(np.asarray(leaf if tensor.layer is None else leaf[tensor.layer]))
+        if tensor.layer is None:  # let go: an array on several devices keeps its copy on the host
+            return tensor.to_theirs(np.asarray(ours.pop(tensor.parameter)))
+        return tensor.to_theirs(np.asarray(_layer(ours[tensor.parameter], tensor.layer)))
 
     target.mkdir(parents=True, exist_ok=True)
     tensor_files.write(
@@ -127,7 +136,7 @@ def export_model(
         file_bytes=file_bytes,
     )
     _carry(files, target)
-    json_files.write_text(target / CONFIG, json.dumps(described, indent=2) + '\n')
+    _write_config(target, described)
     return _told(config, f'{family.architecture} in {config.param_dtype}: {source} -> {target}')
 
 
@@ -135,12 +144,12 @@ def _load(leaf: jax.ShapeDtypeStruct, tensors: Sequence[Tensor], found) -> jax.A
     """A parameter on its devices, from one tensor at a time."""
 
     def ours(tensor):
-        values = tensor.to_ours(tensor_files.read(tensor.name, found[tensor.name]))
+        values = tensor.to_ours(tensor_files.read(found[tensor.name]))
         return values.astype(leaf.dtype, copy=False)
 
     if tensors[0].layer is None:
         return jax.device_put(ours(tensors[0]), leaf.sharding)
-    place = NamedSharding(leaf.sharding.mesh, jax.P(*leaf.sharding.spec[1:]))
+    place = _place_of_a_layer(leaf)
     put = jax.jit(_put, donate_argnums=0, out_shardings=leaf.sharding)
     stacked = jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding)
     for tensor in tensors:
@@ -152,8 +161,22 @@ def _put(stacked: jax.Array, values: jax.Array, layer: int) -> jax.Array:
     return stacked.at[layer].set(values)
 
 
-def _shapes(model) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(leaf.shape) for name, leaf in checkpoint.parameters(model).items()}
+def _layer(stacked: jax.Array, layer: int) -> jax.Array:
+    """A layer of a stacked parameter, left on the devices that hold its parts."""
+    return _taking(_place_of_a_layer(stacked))(stacked, layer)
+
+
+@functools.cache
+def _taking(place: NamedSharding):
+    return jax.jit(lambda stacked, layer: stacked[layer], out_shardings=place)
+
+
+def _place_of_a_layer(leaf: jax.Array | jax.ShapeDtypeStruct) -> NamedSharding:
+    return NamedSharding(leaf.sharding.mesh, jax.P(*leaf.sharding.spec[1:]))
+
+
+def _shapes(parameters: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(leaf.shape) for name, leaf in parameters.items()}
 
 
 def _check(tensors: Sequence[Tensor], found: Mapping[str, tensor_files.Found]) -> None:
@@ -191,6 +214,10 @@ def _described(folder: pathlib.Path) -> dict[str, Any]:
     return json_files.at(
         str(folder / CONFIG), json_files.parse_object, (folder / CONFIG).read_text(encoding='utf-8')
     )
+
+
+def _write_config(folder: pathlib.Path, described: Mapping[str, Any]) -> None:
+    json_files.write_text(folder / CONFIG, json.dumps(described, indent=2) + '\n')
 
 
 def _free(target: str) -> pathlib.Path:

@@ -81,11 +81,7 @@ def table(made: Sequence[Pass]) -> rich.table.Table:
 
 def main(_) -> None:
     values = flags.FLAGS
-    options = {'path': values.path or None}
-    if values.source != 'jsonl':
-        options['data_dir'] = values.data_dir
-    if values.source.startswith('gsm8k'):
-        options['annotations'] = False
+    options = problems.options_of(values.source, data_dir=values.data_dir, path=values.path)
     found = problems.load(values.source, split=values.split, **options)
     references = [problem.answer for problem in found][: values.limit]
     with verify.Verifier(num_workers=values.num_workers, timeout_s=values.timeout_s) as verifier:

@@ -366,12 +366,10 @@ class Workspace:
         source, path = data.source, data.path
         if split == 'test' and data.test_source:
             source, path = data.test_source, data.test_path
-        options: dict[str, Any] = {'data_dir': data.data_dir, 'path': path or None}
+        options = problems.options_of(source, data_dir=data.data_dir, path=path)
         if source == 'lab':
             sizes = {'train': data.num_train, 'test': data.num_test}
             options = {'data_dir': data.data_dir, 'seed': data.seed, 'num_problems': sizes}
-        elif source.startswith('gsm8k'):
-            options['annotations'] = False
         try:
             found = problems.load(source, split=split, **options)
         except ValueError as error:

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 from etils import epath
 from orbax.checkpoint import v1 as ocp
+from orbax.checkpoint._src.serialization import types as transfers  # exported nowhere else
 
 from data import json_files, records
 from model import lora, sharding
@@ -144,7 +145,7 @@ def save_model(folder: str | os.PathLike, model: Transformer, *, tokenizer_finge
     """
     folder = json_files.absolute(folder)
     own = parameters(lora.split(model)[0])
-    with _on_disk(folder):
+    with _on_disk(folder), _one_by_one(own):
         ocp.save(folder, own, overwrite=True)
     described = {
         'model': dataclasses.asdict(model.config),
@@ -174,6 +175,28 @@ def _seen_from(folder: epath.Path, base: str) -> str:
 def _at_end_of(way: str, folder: epath.Path) -> str:
     """The path that `_seen_from` told the way to."""
     return os.fspath(json_files.absolute(way if json_files.is_remote(way) else folder / way))
+
+
+class _InTurn(transfers.DefaultSerializationStatusCallback):
+    """Lets arrays come to the host in turn; `first` at once, or Orbax warns that none does."""
+
+    def __init__(self, first: str):
+        self._first = first
+
+    def key_priority(self, keypath) -> transfers.TransferPriority:
+        if keypath[-1].key == self._first:
+            return transfers.TransferPriority.SYNCHRONOUS
+        return transfers.TransferPriority.ASYNCHRONOUS_DEPRIORITIZED
+
+
+def _one_by_one(arrays: Mapping[str, Any]) -> ocp.Context:
+    """Orbax with no more in the host's memory than the largest array, read or written."""
+    sizes = {name: array.size * array.dtype.itemsize for name, array in arrays.items()}
+    context = ocp.Context()
+    context.memory.transfer_concurrent_bytes = 1  # an array that is larger goes alone
+    context.memory.serialization_status_callback = _InTurn(min(sizes, key=sizes.get))
+    context.memory.read_concurrent_bytes = 1 + max(sizes.values())
+    return context
 
 
 def load_model(
@@ -224,8 +247,10 @@ def fingerprint(model: Transformer) -> int:
 
 def _load_parameters(folder: pathlib.Path, abstract: Any) -> Any:
     """Raises ValueError where files are damaged or the arrays are not those that were saved."""
+    asked = parameters(abstract)
     try:
-        named = ocp.load_checkpointables(folder, {'state': parameters(abstract)})['state']
+        with _one_by_one(asked):
+            named = ocp.load_checkpointables(folder, {'state': asked})['state']
     except DAMAGE as error:
         raise ValueError(f'{folder} is damaged ({reason(error)}): {records.REMEDY}') from None
     expected = _described(folder).get('fingerprint')  # the shipped model has none

@@ -1,6 +1,8 @@
 """Model families: what a config.json and its tensors are among ours, in both directions."""
 
 import difflib
+import re
+from collections.abc import Callable
 
 from model.config import ModelConfig
 from model.families.family import Described, Family, Tensor
@@ -9,12 +11,47 @@ from model.families.llama import LLAMA
 from model.families.mistral import MISTRAL
 from model.families.qwen import QWEN2, QWEN3
 
-__all__ = ['DERIVED', 'FAMILIES', 'Described', 'Family', 'Tensor', 'described_by', 'able_to_say']
+__all__ = [
+    'DERIVED',
+    'FAMILIES',
+    'Described',
+    'Family',
+    'Tensor',
+    'able_to_say',
+    'described_by',
+    'text_part',
+]
 
 FAMILIES = {f.model_type: f for f in (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA2, GEMMA3)}
 
 DERIVED = '.rotary_emb.inv_freq'
 """How the names of tensors end that older files store although config.json says what is in them."""
+
+
+SEEING = {'gemma3': 'gemma3_text'}
+"""Models of text and images, and what their part about text is alone."""
+
+_OF_IMAGES = re.compile(r'(model\.)?(vision_tower|multi_modal_projector)\.')
+_OF_TEXT = re.compile(r'language_model\.(?=model\.|lm_head\.)|(?<=^model\.)language_model\.')
+
+
+def text_part(described: Described) -> tuple[Described, Callable[[str], str | None]]:
+    """(the config.json of the part about text, the names that tensors have there).
+
+    A tensor of images has no name. Nothing changes for a model of text alone. Ids of special tokens
+    stay. Names are those of published files (`language_model.model.`) and those of newer
+    `transformers` (`model.language_model.`).
+    """
+    if described.get('model_type') not in SEEING:
+        return described, lambda name: name
+    if not isinstance(described.get('text_config'), dict):
+        raise ValueError(f'a {described["model_type"]} config.json without text_config')
+    ids = {key: value for key, value in described.items() if key.endswith('_token_id')}
+    kind = {'model_type': SEEING[described['model_type']]}
+    return (
+        ids | described['text_config'] | kind,
+        lambda name: None if _OF_IMAGES.match(name) else _OF_TEXT.sub('', name, count=1),
+    )
 
 
 def described_by(described: Described) -> Family:

@@ -41,7 +41,7 @@ def write(folder, name, described=None):
 
 def read(folder):
     found = tensor_files.find(folder)
-    return {name: tensor_files.read(name, found[name]) for name in found}
+    return {name: tensor_files.read(tensor) for name, tensor in found.items()}
 
 
 def assert_same_tensors(actual, expected):
@@ -148,6 +148,29 @@ def test_other_dtypes_are_converted_only_where_that_is_said(tmp_path):
         model.final_norm.scale[...],
         tensors['model.norm.weight'].astype(tensor_files.DTYPES['BF16']),
     )
+
+
+@pytest.mark.parametrize('prefix', ['language_model.model.', 'model.language_model.'])
+def test_of_a_model_that_sees_images_the_part_about_text_is_imported(tmp_path, prefix):
+    """Names as in published files, and as newer versions of `transformers` have them."""
+    source, described = tmp_path / 'theirs', peers.CASES['gemma3']
+    tensors = write(source, 'gemma3')
+    seen = {'vision_tower.patch.weight': np.ones((2, 2), np.float16)}
+    seen['model.multi_modal_projector.mm_soft_emb_norm.weight'] = np.ones(2, np.float32)
+    named = {name.replace('model.', prefix, 1): values for name, values in tensors.items()}
+    safetensors.numpy.save_file(named | seen, source / 'model.safetensors')
+    whole = {'model_type': 'gemma3', 'text_config': described, 'eos_token_id': [1, 106]}
+    (source / 'config.json').write_text(json.dumps(whole | {'vision_config': {}}))
+    mesh = tiny.one_device()
+    convert.import_model(source, tmp_path / 'ours', dtype=None, mesh=mesh)
+    export = {'files': None, 'mesh': mesh, 'file_bytes': HUGE}
+    convert.export_model(tmp_path / 'ours', tmp_path / 'back', **export)
+    assert_same_tensors(read(tmp_path / 'back'), tensors)
+    back = json.loads((tmp_path / 'back' / 'config.json').read_text())
+    assert back['architectures'] == ['Gemma3ForCausalLM'] and back['eos_token_id'] == [1, 106]
+    (source / 'config.json').write_text(json.dumps({'model_type': 'gemma3'}))
+    with pytest.raises(ValueError, match=r'a gemma3 config\.json without text_config'):
+        convert.import_model(source, tmp_path / 'new', dtype=None, mesh=mesh)
 
 
 def test_a_model_of_our_own_is_exported_in_the_family_that_can_say_it(tmp_path):

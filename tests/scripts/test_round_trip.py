@@ -1,0 +1,143 @@
+"""From a folder of `transformers` to another: import, adapters trained on GSM8K, merge, export."""
+
+import json
+import types
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from configs import gsm8k
+from data import tokenizer as tokenizers
+from data import verify
+from model import families, sharding, transformer
+from sampling import episodes
+from sampling.methods import Greedy
+from scripts import convert, merge, train, workspace
+from tests import families as peers
+from tests import published
+from train import checkpoint
+
+NEW_TOKENS = 24
+
+
+def write_model(folder):
+    """A Qwen 2 of random weights with a tokenizer of its family's form."""
+    text = published.files(published.golden()['merges'])['qwen2.5']
+    folder.mkdir(parents=True)
+    (folder / 'tokenizer.json').write_text(text)
+    size = -(-tokenizers.load_tokenizer(folder / 'tokenizer.json').vocab_size // 64) * 64
+    described = peers.CASES['qwen2'] | {'vocab_size': size, 'max_position_embeddings': 1024}
+    config = convert.config_of(families.described_by(described), described, 'float32')
+    model = jax.eval_shape(lambda: transformer.init_model(config, jax.random.key(0)))
+    shapes = {name: leaf.shape for name, leaf in checkpoint.parameters(model).items()}
+    tensors = families.described_by(described).tensors(shapes)
+    values = peers.weights({t.name: t.shape for t in tensors}, model_type='qwen2')
+    safetensors.numpy.save_file(values, folder / 'model.safetensors', metadata={'format': 'pt'})
+    (folder / 'config.json').write_text(json.dumps(described))
+    return values
+
+
+def write_problems(folder):
+    """Files in the form of GSM8K's own."""
+    folder.mkdir()
+    for split, count in (('train', 12), ('test', 2)):
+        sums = [(i % 7 + 1, i % 5 + 2) for i in range(count)]
+        told = [
+            {
+                'question': f'{a} and {b}?',
+                'answer': f'{a} + {b} = <<{a}+{b}>>{a + b}.\n#### {a + b}',
+            }
+            for a, b in sums
+        ]
+        (folder / f'{split}.jsonl').write_text('\n'.join(map(json.dumps, told)))
+
+
+def config_of(models, data, data_dir):
+    config = gsm8k.get_config('smoke')
+    config.model.update(json.loads((models / 'model_config.json').read_text())['model'])
+    config.model.update({'remat': 'none', 'scan_layers': True})
+    path = str(models / 'tokenizer.json')
+    config.tokenizer.update({'kind': 'file', 'path': path, 'template': 'qwen2.5'})
+    config.base.update({'checkpoint': str(models)})
+    config.base.fit.num_steps = 0
+    config.stages = ('base', 'actor')
+    config.data.update({'path': str(data), 'data_dir': str(data_dir)})
+    config.data.update({'num_train': 12, 'num_test': 2})
+    for stage in (config.critique, config.improve, config.evaluate):
+        stage.num_problems = 2
+    config.evaluate.beam.num_problems = config.improve.candidates.num_problems = 2
+    config.actor.num_problems = 12
+    config.actor.lora.update({'rank': 2, 'targets': ('query', 'down')})
+    return config
+
+
+@pytest.fixture(scope='module')
+def trip(tmp_path_factory):
+    """What there was at every stop."""
+    folder = tmp_path_factory.mktemp('trip')
+    before = write_model(folder / 'theirs')
+    write_problems(folder / 'data')
+    mesh = sharding.make_mesh((1, 8, 1))
+    convert.import_model(folder / 'theirs', folder / 'ours', dtype=None, mesh=mesh)
+    config = config_of(folder / 'ours', folder / 'data', folder / 'prepared')
+    with verify.Verifier(num_workers=1, timeout_s=5.0) as verifier:
+        run = workspace.Workspace(config, folder / 'run', verifier=verifier)
+        for stage in ('base', 'actor'):
+            run.run_stage(stage, train.STAGES[stage])
+        adapted = answered(run, run.load_model('actor'))
+        merged = merge.merge(run, 'actor', folder / 'merged')
+        whole = answered(run, run.load_checkpoint(merged))
+    convert.export_model(
+        merged, folder / 'back', files=folder / 'ours', mesh=mesh, file_bytes=10**9
+    )
+    return types.SimpleNamespace(
+        folder=folder, before=before, run=run, adapted=adapted, whole=whole, mesh=mesh
+    )
+
+
+def answered(run, model):
+    """The test problems' greedy attempts: (prompt, tokens) of each."""
+    made = episodes.attempts(
+        run.sampler(), model, run.test_problems, judge=run.judge, num_samples=1,
+        method=Greedy(()), seed=0, first_id=0,
+    )  # fmt: skip
+    return [(run.chat.context(e.turns[:-1], 'attempt'), list(e.turns[-1].tokens)) for e in made]
+
+
+def test_only_what_was_adapted_changed_on_the_way(trip):
+    after = safetensors.numpy.load_file(trip.folder / 'back' / 'model.safetensors')
+    assert after.keys() == trip.before.keys()
+    for name, values in trip.before.items():
+        adapted = 'q_proj.weight' in name or 'down_proj' in name
+        assert np.array_equal(after[name], values) != adapted, name
+
+
+def test_the_merged_model_writes_what_the_adapted_one_does(trip):
+    assert trip.whole == trip.adapted
+    prompt, tokens = trip.whole[0]
+    assert 0 < len(tokens) <= NEW_TOKENS
+    assert trip.run.tokenizer.decode(prompt).endswith('user\n1 and 2?\nassistant\n')
+
+
+def test_the_tokenizer_and_the_config_came_back_with_it(trip):
+    theirs, back = trip.folder / 'theirs', trip.folder / 'back'
+    assert (back / 'tokenizer.json').read_bytes() == (theirs / 'tokenizer.json').read_bytes()
+    was, now = (json.loads((folder / 'config.json').read_text()) for folder in (theirs, back))
+    assert now.pop('torch_dtype') == 'float32' and now.pop('architectures') == ['Qwen2ForCausalLM']
+    assert families.described_by(now).read_config(now) == families.described_by(was).read_config(
+        was
+    )
+
+
+@pytest.mark.filterwarnings('default')
+def test_transformers_writes_the_same(trip):
+    for name in ('torch', 'transformers'):
+        pytest.importorskip(name, exc_type=ImportError)
+    from tests.model import make_families_golden as peer
+
+    model = peer.load(trip.folder / 'back')
+    for prompt, tokens in trip.whole:
+        made = peer.continued(model, np.array([prompt]), NEW_TOKENS)[0].tolist()
+        assert made[: len(tokens)] == tokens
