@@ -76,7 +76,7 @@ MODEL = {
     'param_dtype': 'float32',
     'remat': 'none',
     'scan_layers': False,
-    'logits_chunk': 256,
+    'logits_chunk': 512,
 }
 
 SAMPLING = {

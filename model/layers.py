@@ -124,6 +124,29 @@ def attend(
     return out.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
 
 
+def attend_causal(
+    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, *, scale: float, cap: float
+) -> jax.Array:
+    """`attend` where no query attends to a later key: in blocks of queries, without those keys.
+
+    Four blocks leave out 3/8 of the scores.
+    """
+    T = query.shape[1]
+    size = T // 4 if T >= 128 and T % 4 == 0 else T
+    parts = [
+        attend(
+            query[:, end - size : end],
+            key[:, :, :end],
+            value[:, :, :end],
+            mask[:, end - size : end, :end],
+            scale=scale,
+            cap=cap,
+        )
+        for end in range(size, T + 1, size)
+    ]
+    return jnp.concatenate(parts, axis=1)
+
+
 class View(NamedTuple):
     """What a layer sees of the positions: the same for all layers of one window."""
 
@@ -168,7 +191,8 @@ class Attention(nnx.Module):
             layer_cache = cache_lib.write(layer_cache, key, value, positions)
             key, value = (x.astype(query.dtype) for x in layer_cache)
         scale = (c.query_scale_dim or c.head_dim) ** -0.5
-        out = attend(query, key, value, view.mask, scale=scale, cap=c.attention_soft_cap)
+        attention = attend_causal if layer_cache is None else attend
+        out = attention(query, key, value, view.mask, scale=scale, cap=c.attention_soft_cap)
         return project(out, self.out[...], contract=2), layer_cache
 
     def _heads(self, x, name):

@@ -36,8 +36,8 @@ def token_logprobs(
 
     hidden [B, T, D] of the same tokens [B, T]; entry 0 of a row has no prediction and is 0.
     `transform` maps float32 logits to the logits of the distribution meant (temperature,
-    truncation). Works through `config.logits_chunk` positions at a time and recomputes their
-    logits in the backward pass, so memory grows with the chunk and not with T * V.
+    truncation). Works through `config.logits_chunk` positions at a time and, where there are more,
+    recomputes their logits in the backward pass, so memory grows with the chunk and not with T * V.
     """
     B, T, D = hidden.shape
     chunk = min(model.config.logits_chunk, T)
@@ -45,7 +45,6 @@ def token_logprobs(
     shifted = jnp.pad(hidden[:, :-1], ((0, 0), (1, num_chunks * chunk - T), (0, 0)))
     targets = jnp.pad(tokens, ((0, 0), (0, num_chunks * chunk - T)))
 
-    @jax.checkpoint
     def of_chunk(hidden, targets):
         logits = sharding.constrain(model.logits(hidden), ('batch', None, 'vocab'))
         return log_softmax_at(transform(logits), targets)
@@ -54,7 +53,8 @@ def token_logprobs(
         logprobs, entropy = of_chunk(shifted, targets)
     else:
         split = lambda x: x.reshape(B, num_chunks, chunk, *x.shape[2:]).swapaxes(0, 1)  # noqa: E731
-        results = jax.lax.map(lambda xs: of_chunk(*xs), (split(shifted), split(targets)))
+        recomputed = jax.checkpoint(of_chunk)
+        results = jax.lax.map(lambda xs: recomputed(*xs), (split(shifted), split(targets)))
         logprobs, entropy = (x.swapaxes(0, 1).reshape(B, -1)[:, :T] for x in results)
     valid = jnp.arange(T) > 0
     return jnp.where(valid, logprobs, 0.0), jnp.where(valid, entropy, 0.0)
