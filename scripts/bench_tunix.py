@@ -1,4 +1,4 @@
-"""Workers of scripts/bench.py for Tunix: its sampler, its trainer and its GRPO learner.
+"""Workers of scripts/bench.py for Tunix: its sampler and its trainer.
 
 Imports nothing of ours but the worker's loop and runs in an environment of its own, from the
 project's folder:
@@ -8,10 +8,8 @@ Prompts are text there: here they are decimal ids with spaces between, and the t
 those. Nothing stops a sequence, because the id that would is not in the vocabulary.
 """
 
-import queue
 import random
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from scripts.bench_peers import Run, compilations, serve
 
@@ -195,76 +193,8 @@ def sft(case: dict) -> Run:
     return run
 
 
-def grpo(case: dict) -> Run:
-    """The learner, held where it asks for the next batch. Without a KL term."""
-    from tunix.rl.grpo import grpo_learner
-
-    s = case['shape']
-    questions = prompts_of(case, s['problems'], s['prompt'])
-    go, done = queue.Queue(), queue.Queue()
-
-    def batches() -> Iterator[dict]:
-        while True:
-            go.get()
-            yield {'prompts': questions}
-            done.put(True)
-
-    learner = grpo_learner.GRPOLearner(
-        rl_cluster=_cluster(case),
-        algo_config=grpo_learner.GRPOConfig(
-            num_generations=s['samples'], num_iterations=1, beta=0.0
-        ),
-        reward_fns=lambda prompts, completions, **_: [float(i % 3) for i in range(len(prompts))],
-    )
-
-    def train():
-        try:
-            learner.train(batches())
-        finally:
-            done.put(False)
-
-    threading.Thread(target=train, daemon=True).start()
-
-    def run() -> int:
-        go.put(True)
-        if not done.get():
-            raise RuntimeError('the learner has stopped; its error stands above')
-        return s['problems'] * s['samples'] * s['new']
-
-    return run
-
-
-def _cluster(case: dict):
-    """Actor and sampler on one device, sharing weights."""
-    import jax
-    from tunix.rl import rl_cluster
-    from tunix.rl.rollout import base_rollout
-
-    s, vocab_size = case['shape'], case['model']['vocab_size']
-    automatic = (jax.sharding.AxisType.Auto,) * 2
-    mesh = jax.make_mesh((1, 1), ('fsdp', 'tp'), axis_types=automatic)
-    roles = (rl_cluster.Role.ACTOR, rl_cluster.Role.ROLLOUT)
-    settings = rl_cluster.ClusterConfig(
-        role_to_mesh=dict.fromkeys(roles, mesh),
-        rollout_engine='vanilla',
-        training_config=rl_cluster.RLTrainingConfig(
-            actor_optimizer=make_optimizer(), eval_every_n_steps=10**9, max_steps=10**9
-        ),
-        rollout_config=base_rollout.RolloutConfig(
-            max_tokens_to_generate=s['new'],
-            max_prompt_length=s['prompt'],
-            kv_cache_size=s['prompt'] + s['new'],
-            temperature=1.0,
-            eos_tokens=[vocab_size],
-        ),
-    )
-    return rl_cluster.RLCluster(
-        actor=make_model(case), tokenizer=Ids(vocab_size), cluster_config=settings
-    )
-
-
 WORKS: dict[tuple[str, str], Callable[[dict], Run]] = {
-    (work.__name__, 'tunix'): work for work in (decode, prefill, ragged, episode, sft, grpo)
+    (work.__name__, 'tunix'): work for work in (decode, prefill, ragged, episode, sft)
 }
 
 if __name__ == '__main__':

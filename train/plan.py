@@ -215,7 +215,7 @@ def sampling_phase(run: Run, mesh) -> Phase:
     rows, length = engine.insert_rows[-1], engine.prompt_buckets[-1]
     here, tokens = memory.local(run.model, mesh), memory.local_rows(rows, mesh) * length
     part = memory.layer_bytes(run.model, length=length, mesh=mesh)
-    logits = memory.local_rows(engine.num_slots, mesh) * here.vocab * 4
+    read = memory.local_rows(engine.num_slots, mesh) * (1 + engine.draft_tokens)
     return Phase(
         {
             'weights of both players': 2 * own,
@@ -227,7 +227,7 @@ def sampling_phase(run: Run, mesh) -> Phase:
                 run.model, batch=rows, length=length, mesh=mesh
             ),
             'layer of a prefill': int(tokens * (part['scores'] + part['rest'])),
-            'logits': 3 * logits,
+            'logits': 3 * read * here.vocab * 4,
             'gathered weights': memory.gathered_bytes(run.model, mesh=mesh, trained=False),
         }
     )
