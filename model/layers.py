@@ -132,7 +132,7 @@ def attend_causal(
     Four blocks leave out 3/8 of the scores.
     """
     T = query.shape[1]
-    size = T // 4 if T >= 128 and T % 4 == 0 else T
+    size = query_block(T)
     parts = [
         attend(
             query[:, end - size : end],
@@ -145,6 +145,11 @@ def attend_causal(
         for end in range(size, T + 1, size)
     ]
     return jnp.concatenate(parts, axis=1)
+
+
+def query_block(length: int) -> int:
+    """How many of `length` queries `attend_causal` takes at once."""
+    return length // 4 if length >= 128 and length % 4 == 0 else length
 
 
 class View(NamedTuple):

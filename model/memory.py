@@ -13,6 +13,7 @@ import jax
 
 from model import sharding
 from model.config import ModelConfig
+from model.layers import query_block
 from model.weights import CONTRACT
 
 Mesh = jax.sharding.Mesh | jax.sharding.AbstractMesh
@@ -119,6 +120,7 @@ def activation_bytes(
     """
     tokens = local_rows(rows, mesh) * length
     part = layer_bytes(config, length=length, mesh=mesh, targets=targets)
+    part['scores'] *= (length + query_block(length)) / (2 * length)
     everything = sum(part.values())
     kept = {
         'none': everything,
