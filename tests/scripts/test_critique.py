@@ -3,16 +3,15 @@
 import collections
 import itertools
 import json
-import types
 
 import pytest
 
 from configs import lab as lab_config
 from data import chat, critique_files, critiques, judge, lab, records, verify
-from scripts import critique, run_settings, workspace
+from scripts import critique, workspace
 from tests import answering as scripted
+from tests import standing
 from tests.answering import CHAT, TOKENIZER
-from train import settings
 
 PROBLEMS = [lab.problem(seed=0, split='train', index=i) for i in range(20)]
 ALL_ON = {
@@ -48,11 +47,10 @@ class Played(workspace.Workspace):
         config = lab_config.get_config('smoke')
         config.critique.update(ALL_ON | changes)
         config.sampling.part_size = 10
-        self.settings = settings.build(run_settings.RunSettings, config)
-        self.workdir, self.judge, self.answer = workdir, judging, answer
+        standing.furnish(self, config, workdir)
+        self.judge, self.answer = judging, answer
         self.tokenizer, self.chat, self.grammar = TOKENIZER, CHAT, critiques.LAB
         self.train_problems, self.spent = PROBLEMS, 0
-        self.models = types.SimpleNamespace(release=lambda: None)
 
     def sampler(self):
         return scripted.make_sampler(self.answer)

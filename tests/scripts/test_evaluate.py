@@ -12,7 +12,7 @@ from configs import lab as lab_config
 from data import answers, critiques, lab, records
 from sampling import engine, episodes, strategies
 from scripts import evaluate, run_settings, workspace
-from tests import scripted
+from tests import scripted, standing
 from tests.scripted import CHAT, TOKENIZER
 from train import settings
 
@@ -20,19 +20,19 @@ NUM_PROBLEMS, PART = 20, 8
 STRATEGIES = ('sequential', 'oracle', 'beam')
 
 
-def settings_of(**changes):
+def config_of(**changes):
     config = lab_config.get_config('smoke')
     config.sampling.part_size = PART
     config.evaluate.update({'num_problems': NUM_PROBLEMS, 'num_attempts': 3, 'num_rounds': 3})
     config.update_from_flattened_dict({n.replace('__', '.'): v for n, v in changes.items()})
-    return settings.build(run_settings.RunSettings, config)
+    return config
 
 
 class Stand(workspace.Workspace):
     """A workspace whose players follow a script: an actor that slips, a critic that misjudges."""
 
     def __init__(self, workdir, **changes):
-        self.settings, self.workdir = settings_of(**changes), workdir
+        standing.furnish(self, config_of(**changes), workdir)
         self.test_problems = [
             lab.problem(seed=0, split='test', index=i) for i in range(NUM_PROBLEMS)
         ]
@@ -255,7 +255,8 @@ def test_a_majority_is_right_however_the_reference_spells_its_number():
         records.Episode('p', 1, turns, said | {'answer': answers.canonical(text)})
         for text in ('1/2', '.5')
     ]
-    s = settings_of(evaluate__num_attempts=2, evaluate__num_rounds=1, evaluate__oracle=False)
+    config = config_of(evaluate__num_attempts=2, evaluate__num_rounds=1, evaluate__oracle=False)
+    s = settings.build(run_settings.RunSettings, config)
     right = evaluate.right_answers([problem], [group], {}, {})
     played = evaluate.Played([problem], [group], {}, {}, [], right)
     told = evaluate.summarise(
@@ -284,9 +285,9 @@ def test_an_actor_alone_makes_the_attempts_that_critique_begins_with(evaluated, 
     assert alone == played
 
 
-def test_the_line_sampler_stops_at_line_breaks_too():
-    stand = object.__new__(workspace.Workspace)
-    stand.settings, stand.tokenizer, stand.chat = settings_of(), TOKENIZER, CHAT
+def test_the_line_sampler_stops_at_line_breaks_too(tmp_path):
+    stand = standing.furnish(object.__new__(workspace.Workspace), config_of(), tmp_path)
+    stand.tokenizer, stand.chat = TOKENIZER, CHAT
     assert stand.sampler().engine.stop_ids == (TOKENIZER.eos_id,)
     assert set(stand.line_sampler().engine.stop_ids) == {TOKENIZER.eos_id, TOKENIZER.newline_id}
     assert isinstance(stand.line_sampler().engine, engine.Engine)

@@ -2,18 +2,17 @@
 
 import json
 import types
-from unittest import mock
 
 import pytest
 
 from configs import findings
-from data import json_files, records
+from data import records
 from data.chat import Chat
 from sampling import episodes, explore
 from sampling import steps as step_lib
-from scripts import evaluate, improve, models, run_settings, study, workspace
+from scripts import evaluate, improve, run_settings, study, workspace
 from scripts import train as train_stages
-from tests import scripted
+from tests import scripted, standing
 from train import checkpoint, settings, supervised
 
 CONFIG = findings.get_config('smoke')
@@ -22,12 +21,8 @@ CONFIG = findings.get_config('smoke')
 def opened(workdir, explorer, **changes):
     """A workspace with real settings and problems, whose models are None."""
     arm = {'stages': (*findings.SHARED, explorer), 'improve': changes}
-    made = object.__new__(workspace.Workspace)
     config = study.arm_config(CONFIG, 0, arm)
-    made.settings = settings.build(run_settings.RunSettings, config)
-    made.workdir, made._config = workdir, settings.to_json(config)
-    made.models = mock.create_autospec(models.Models, instance=True)
-    json_files.write_text(workdir / 'config.json', made._config)
+    made = standing.furnish(object.__new__(workspace.Workspace), config, workdir)
     made.tokenizer, made.chat = scripted.TOKENIZER, Chat(scripted.TOKENIZER)
     made.grammar, made.judge = scripted.players(None).grammar, scripted.judge
     made.train_problems = scripted.problems(20)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import random
-import types
 
 import pytest
 
@@ -11,11 +10,10 @@ from data import annotate, lab, mistakes, records
 from data import self_talk as talk_lib
 from data.critiques import LAB
 from sampling import episodes
-from scripts import run_settings, self_talk, self_talk_data, workspace
+from scripts import self_talk, self_talk_data, workspace
 from scripts import train as train_stages
-from tests import scripted
+from tests import scripted, standing
 from tests.scripted import CHAT
-from train import settings
 
 STAGES = ('base', 'actor', 'critique', 'critic', 'evaluate', 'self_talk')
 PROBLEMS = scripted.problems(20)
@@ -46,9 +44,8 @@ def made(tmp_path, monkeypatch):
     config = lab_config.get_config('smoke')
     config.stages, config.self_talk.num_examples = STAGES, 40
     config.sampling.engine.prompt_buckets = (352,)
-    stand.settings = settings.build(run_settings.RunSettings, config)
-    stand.models = types.SimpleNamespace(release=lambda: None)
-    stand.workdir, stand.tokenizer, stand.chat = tmp_path, scripted.TOKENIZER, CHAT
+    standing.furnish(stand, config, tmp_path)
+    stand.tokenizer, stand.chat = scripted.TOKENIZER, CHAT
     stand.grammar, stand.judge, stand.train_problems = LAB, scripted.judge, PROBLEMS
     stand.test_problems = [lab.problem(seed=0, split='test', index=i) for i in range(10)]
 
