@@ -4,6 +4,7 @@ import pathlib
 from unittest import mock
 
 import ml_collections
+from etils import epath
 
 from data import json_files
 from scripts import models, run_settings, workspace
@@ -14,8 +15,16 @@ def furnish(
     stand: workspace.Workspace, config: ml_collections.ConfigDict, workdir: pathlib.Path
 ) -> workspace.Workspace:
     """Gives it a run's settings and a work directory that has been entered; returns it."""
+    json_files.write_text(workdir / 'config.json', settings.to_json(config))
+    return describe(stand, config, workdir)
+
+
+def describe(
+    stand: workspace.Workspace, config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> workspace.Workspace:
+    """The same of a work directory in which nothing is written."""
     stand.settings = settings.build(run_settings.RunSettings, config)
-    stand.workdir, stand._config, stand._engines = workdir, settings.to_json(config), []
+    stand.workdir, stand._engines = epath.Path(workdir), []
+    stand._config = settings.to_json(config)
     stand.models = mock.create_autospec(models.Models, instance=True)
-    json_files.write_text(workdir / 'config.json', stand._config)
     return stand

@@ -30,12 +30,12 @@ def test_every_phase_and_the_traffic_are_told(capsys):
 
 def test_what_cannot_fit_is_refused_with_what_does(capsys):
     s = llama()
-    with pytest.raises(ValueError, match=r'v5e-256: \w+ takes .* GiB a device, of which') as error:
-        dry_run.refuse_unless_fitting(*parts(s, 'v5e-256'))
+    with pytest.raises(ValueError, match=r'v5e-128: \w+ takes .* GiB a device, of which') as error:
+        dry_run.refuse_unless_fitting(*parts(s, 'v5e-128'))
     told = str(error.value).partition('nearest that fits: ')[2]
     assert '--topology' not in told and '--config.' in told
     changed = llama(**overrides(told))
-    run, machine, found = parts(changed, 'v5e-256')
+    run, machine, found = parts(changed, 'v5e-128')
     assert plan.fits(found, machine)
     dry_run.refuse_unless_fitting(run, machine, found)
 

@@ -8,17 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from unittest import mock
 
 import jax
 import numpy as np
 import pytest
-from etils import epath
 
 from configs import lab
 from data import records
 from model import sharding
-from scripts import models, run_settings, workspace
+from scripts import workspace
+from tests import standing
 from train import checkpoint, processes, settings
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -92,11 +91,7 @@ def test_a_whole_run_leaves_every_stage_and_a_report(uninterrupted):
 def opened(workdir):
     """A workspace that can find its stages, without the checks and the data of a real one."""
     made = object.__new__(workspace.Workspace)
-    made.settings = settings.build(run_settings.RunSettings, lab.get_config('smoke'))
-    made.workdir = epath.Path(workdir)
-    made._config = settings.to_json(lab.get_config('smoke'))
-    made.models = mock.create_autospec(models.Models, instance=True)
-    return made
+    return standing.describe(made, lab.get_config('smoke'), workdir)
 
 
 def test_a_finished_stage_is_not_run_again(uninterrupted):
