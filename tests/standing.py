@@ -4,7 +4,6 @@ import pathlib
 from unittest import mock
 
 import ml_collections
-from etils import epath
 
 from data import json_files
 from scripts import models, run_settings, workspace
@@ -24,7 +23,7 @@ def describe(
 ) -> workspace.Workspace:
     """The same of a work directory in which nothing is written."""
     stand.settings = settings.build(run_settings.RunSettings, config)
-    stand.workdir, stand._engines = epath.Path(workdir), []
+    stand.workdir, stand._engines = workdir, []
     stand._config = settings.to_json(config)
     stand.models = mock.create_autospec(models.Models, instance=True)
     return stand

@@ -12,6 +12,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 from configs import lab
 from data import records
@@ -27,7 +28,10 @@ ENVIRONMENT = os.environ | {'PYTHONPATH': str(ROOT), 'TF_CPP_MIN_LOG_LEVEL': '3'
 
 def start(workdir, log):
     return subprocess.Popen(
-        [sys.executable, '-m', 'scripts.run', '--config', SMOKE, '--workdir', str(workdir)],
+        [
+            *(sys.executable, '-m', 'scripts.run', '--config', SMOKE, '--workdir', str(workdir)),
+            '--config.model.num_layers=1',  # compiles sooner
+        ],
         cwd=ROOT,
         env=ENVIRONMENT,
         stdout=log,
@@ -88,10 +92,17 @@ def test_a_whole_run_leaves_every_stage_and_a_report(uninterrupted):
     assert '<html' in (uninterrupted / 'report.html').read_text()[:1000].lower()
 
 
+def smoke():
+    """The config that `start` runs."""
+    config = lab.get_config('smoke')
+    config.model.num_layers = 1
+    return config
+
+
 def opened(workdir):
     """A workspace that can find its stages, without the checks and the data of a real one."""
     made = object.__new__(workspace.Workspace)
-    return standing.describe(made, lab.get_config('smoke'), workdir)
+    return standing.describe(made, smoke(), epath.Path(workdir))
 
 
 def test_a_finished_stage_is_not_run_again(uninterrupted):
@@ -285,7 +296,7 @@ def test_a_stage_that_lacks_its_input_says_which(tmp_path):
 
 def begun(workdir, **changes):
     """The run's folder of `base` as another config began it."""
-    config = lab.get_config('smoke')
+    config = smoke()
     config.update_from_flattened_dict({k.replace('__', '.'): v for k, v in changes.items()})
     folder = opened(workdir).stage_folder('base')
     folder.mkdir(parents=True)

@@ -23,6 +23,9 @@ from tests import tiny
 from train import checkpoint
 from train.state import init_state
 
+# Where one file is damaged, Orbax closes its event loop while other reads are under way.
+pytestmark = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+
 ROOT = pathlib.Path(__file__).parents[2]
 FINGERPRINT = 'abc'
 
