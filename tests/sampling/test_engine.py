@@ -202,7 +202,7 @@ def test_nothing_compiles_after_warm_up():
     assert not compiled
 
 
-@pytest.mark.parametrize('shape', [(8, 1, 1), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize('shape', [(2, 2, 2)], ids=str)
 def test_a_mesh_samples_the_same_tokens_and_compiles_nothing_after_warm_up(shape):
     mesh = sharding.make_mesh(shape)
     settings = dataclasses.replace(SETTINGS, compact_lengths=(16,))

@@ -1,4 +1,7 @@
-"""From a folder of `transformers` to another: import, adapters trained on GSM8K, merge, export."""
+"""From a folder of `transformers` to another: import, adapters trained on GSM8K, merge, export.
+
+Not run in CI, whose tests have the parts: `python -m pytest -m slow` and this file.
+"""
 
 import json
 import types
@@ -18,6 +21,8 @@ from scripts import convert, merge, train, workspace
 from tests import families as peers
 from tests import published
 from train import checkpoint
+
+pytestmark = pytest.mark.slow
 
 NEW_TOKENS = 24
 
