@@ -4,8 +4,6 @@ import contextlib
 import functools
 import json
 import os
-import pathlib
-import random
 import shutil
 import time
 import zlib
@@ -16,32 +14,30 @@ import jax
 import ml_collections
 from etils import epath
 
-from data import annotate, critiques, json_files, judge, mistakes, problems, records, verify
+from data import annotate, critiques, json_files, judge, records, verify
 from data import tokenizer as tokenizers
 from data.chat import Chat
-from data.records import Episode, Problem
+from data.records import Episode
 from data.templates import TEMPLATES
 from model import lora, sharding, transformer
 from model.config import ModelConfig
 from model.transformer import Transformer
-from sampling import annotators, guidance
 from sampling.engine import Engine
 from sampling.episodes import Sampler
 from sampling.explore import EXPLORERS
 from sampling.methods import Greedy, Sampling
 from sampling.search import Players
 from sampling.steps import StepScorer
-from scripts import lock
+from scripts import inputs, lock
 from scripts.models import Models
 from scripts.run_settings import (
     MAY_CHANGE,
-    REINFORCED,
     RunSettings,
     check_counts,
     check_lengths,
     check_lora,
 )
-from train import checkpoint, metrics, processes, rollouts, settings, supervised
+from train import checkpoint, metrics, processes, settings, supervised
 
 CONFIG = 'config.json'
 
@@ -72,9 +68,9 @@ class Workspace:
         self._check_config(self.workdir / 'config.json', f'{self.workdir} was begun')
         self.mesh = sharding.make_mesh(self.settings.mesh)
         self._engines: list[Engine] = []
-        self.train_problems = self._problems('train', self.settings.data.num_train)
-        self.test_problems = self._problems('test', self.settings.data.num_test)
-        self.tokenizer = self._tokenizer()
+        self.train_problems = inputs.load_problems(self.settings, 'train')
+        self.test_problems = inputs.load_problems(self.settings, 'test')
+        self.tokenizer = inputs.load_tokenizer(self.settings, self.train_problems)
         self.chat = Chat(self.tokenizer, TEMPLATES[self.settings.tokenizer.template])
         self.models = Models(
             self.settings.model,
@@ -89,11 +85,12 @@ class Workspace:
         self._check_given()
         check_counts(self.settings)
         check_lora(self.settings)
+        asked = self.settings, self.chat, self.train_problems
         check_lengths(
             self.settings,
-            self._longest_question(),
-            longest_guide=self._longest_guide(),
-            longest_hint=self._longest_hint(),
+            inputs.longest_question(self.chat, (*self.train_problems, *self.test_problems)),
+            longest_guide=inputs.longest_guide(*asked, self.grammar),
+            longest_hint=inputs.longest_hint(*asked),
             overhead=self.chat.overhead,
         )
         self._check_annotator()
@@ -361,80 +358,6 @@ class Workspace:
                 f'{what} with another config: {changed}; take a new --workdir or the old value'
             )
 
-    def _problems(self, split: str, count: int) -> Sequence[Problem]:
-        data = self.settings.data
-        source, path = data.source, data.path
-        if split == 'test' and data.test_source:
-            source, path = data.test_source, data.test_path
-        options = problems.options_of(source, data_dir=data.data_dir, path=path)
-        if source == 'lab':
-            sizes = {'train': data.num_train, 'test': data.num_test}
-            options = {'data_dir': data.data_dir, 'seed': data.seed, 'num_problems': sizes}
-        try:
-            found = problems.load(source, split=split, **options)
-        except ValueError as error:
-            raise ValueError(f'config.data: {error}') from error
-        if len(found) < count:
-            raise ValueError(
-                f'data.num_{split}={count}, but {source} has {len(found)} {split} problems'
-            )
-        return [found[i] for i in range(count)]
-
-    def _tokenizer(self) -> tokenizers.Tokenizer:
-        t = self.settings.tokenizer
-        if t.kind == 'lab':
-            tokenizer = tokenizers.lab_tokenizer()
-        elif t.kind == 'file':
-            if not pathlib.Path(t.path).is_file():
-                raise ValueError(
-                    f'tokenizer.path={t.path!r} is no file: give a tokenizer.json, or a '
-                    'tokenizer.model such as scripts/tokenizer.py makes'
-                )
-            tokenizer = tokenizers.load_tokenizer(t.path)
-        else:
-            texts = [text for p in self.train_problems for text in tokenizer_texts(p)]
-            tokenizer = tokenizers.SentencePieceTokenizer.from_bytes(
-                tokenizers.train_tokenizer(texts, vocab_size=t.vocab_size, model_type='bpe')
-            )
-        if tokenizer.vocab_size > self.settings.model.vocab_size:
-            raise ValueError(
-                f'the tokenizer has {tokenizer.vocab_size} ids, model.vocab_size='
-                f'{self.settings.model.vocab_size} is too small: set it to '
-                f'{-(-tokenizer.vocab_size // 64) * 64} or more'
-            )
-        return tokenizer
-
-    def _longest_question(self) -> int:
-        problems = (*self.train_problems, *self.test_problems)
-        turns = (self.chat.question(p.question) for p in problems)
-        return max(
-            len(lead + body) for t in turns for lead, body in self.chat.rendered(t, 'attempt')
-        )
-
-    def _longest_guide(self) -> int:
-        """Tokens of the longest guide that an annotating model may be given; 0 without one."""
-        s = self.settings
-        if s.critique.annotator != 'model':
-            return 0
-        last = s.sampling.attempt_tokens - 1
-        guides = (
-            annotators.guidance(annotate.Path(p, '', 'RG3', last, kind), self.grammar)
-            for p in self.train_problems[: s.critique.num_problems]
-            for kind in mistakes.kinds(p)
-        )
-        return self.chat.overhead + max(len(self.tokenizer.encode(guide)) for guide in guides)
-
-    def _longest_hint(self) -> int:
-        """Tokens of the longest guide that the actor is shown; 0 without one."""
-        s = self.settings
-        asked = self.train_problems[: s.improve.num_problems]
-        hints = [g(p) for name, g in guidance.GUIDES.items() if name in s.stages for p in asked]
-        share = s.reinforce.turns.hint_share
-        if share and any('actor' in REINFORCED.get(stage, ()) for stage in s.stages):
-            hints += [rollouts.hint(p, share) for p in self.train_problems]
-        longest = max((len(self.tokenizer.encode(hint)) for hint in hints), default=0)
-        return self.chat.overhead + longest if hints else 0
-
 
 def link_tree(source: os.PathLike, folder: epath.Path) -> None:
     """The files of a folder as hard links in another, whole or not at all; without its config.
@@ -451,14 +374,6 @@ def link_tree(source: os.PathLike, folder: epath.Path) -> None:
         beside.rename(folder)
 
     processes.from_first(link)
-
-
-def tokenizer_texts(problem: Problem) -> tuple[str, ...]:
-    """What a tokenizer learns from a problem: the critic's words too, its verdicts first of all."""
-    if not problem.solution:
-        return (problem.question,)
-    flawed = mistakes.corrupt(problem, rng=random.Random(problem.id))
-    return problem.question, problem.solution, annotate.annotate(problem, flawed)
 
 
 def from_root(path: str) -> epath.Path:

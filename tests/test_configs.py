@@ -18,7 +18,7 @@ from data.records import Batch
 from model import config as model_config
 from model import memory, sharding
 from sampling import decode, explore, methods
-from scripts import dry_run, run, run_settings, study, workspace
+from scripts import dry_run, inputs, run, run_settings, study
 from train import checkpoint, optimizer, plan, settings, state, step, supervised
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -331,7 +331,7 @@ def test_its_shapes_hold_the_longest_real_question(name, shared_data):
             ]
         assert len(read) == count
         asked.append(read)
-    texts = [text for p in asked[0] for text in workspace.tokenizer_texts(p)]
+    texts = [text for p in asked[0] for text in inputs.tokenizer_texts(p)]
     tokenizer = tokenizers.SentencePieceTokenizer.from_bytes(
         tokenizers.train_tokenizer(
             texts, vocab_size=s.tokenizer.vocab_size, model_type=tokenizers.MODEL_TYPES[0]

@@ -115,16 +115,7 @@ def actor_groups(
 ) -> tuple[Groups, int]:
     """(`num_samples` judged episodes of each problem, sampled tokens)."""
     players, asked = table.players, _each(problems, table.num_samples)
-    episodes = episode_lib.attempts(
-        players.sampler,
-        players.actor,
-        problems,
-        judge=players.judge,
-        method=table.method,
-        seed=seed,
-        num_samples=table.num_samples,
-        first_id=0,
-    )
+    episodes = _attempts(table, problems, num_samples=table.num_samples, seed=seed)
     tokens = episode_lib.sampled_tokens(episodes)
     if rules.turns.hint_share:
         episodes, more = hinted(table, problems, episodes, share=rules.turns.hint_share, seed=seed)
@@ -140,6 +131,20 @@ def actor_groups(
         episodes = [group[0] for group in refined]
         tokens += sum(len(episode.turns[-1].tokens) for episode in episodes)
     return _grouped(episodes, table.num_samples), tokens
+
+
+def _attempts(table: Table, problems, *, num_samples: int, seed: int) -> list[Episode]:
+    players = table.players
+    return episode_lib.attempts(
+        players.sampler,
+        players.actor,
+        problems,
+        judge=players.judge,
+        method=table.method,
+        seed=seed,
+        num_samples=num_samples,
+        first_id=0,
+    )
 
 
 def hint(problem: Problem, share: float) -> str:
@@ -195,16 +200,7 @@ def critic_groups(
     `helpful` in an outcome is rewards.helpfulness of the critique's refinements, where it counts.
     """
     players = table.players
-    made = episode_lib.attempts(
-        players.sampler,
-        players.actor,
-        problems,
-        judge=players.judge,
-        method=table.method,
-        seed=seed,
-        num_samples=1,
-        first_id=0,
-    )
+    made = _attempts(table, problems, num_samples=1, seed=seed)
     tokens = episode_lib.sampled_tokens(made)
     episodes = episode_lib.critiques(
         players.sampler,
