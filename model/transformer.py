@@ -1,5 +1,6 @@
 """Transformer: token ids to hidden states, over stacked layers that are scanned or unrolled."""
 
+import copy
 import functools
 
 import jax
@@ -133,7 +134,7 @@ class Transformer(nnx.Module):
         windows = self.config.layer_windows
         if not self.config.scan_layers:
             applies = {window: self._apply(positions, [view]) for window, view in views.items()}
-            for block, window in zip(self.unstacked_blocks(), windows, strict=True):
+            for block, window in zip(self.unstacked().blocks, windows, strict=True):
                 x = applies[window](block, x, 0)
             return x
         apply = self._apply(positions, list(views.values()))
@@ -157,18 +158,22 @@ class Transformer(nnx.Module):
 
     def _forward_cached(self, x, positions, views, cache):
         updated = []
-        blocks = zip(self.unstacked_blocks(), self.config.layer_windows, cache.layers, strict=True)
+        blocks = zip(self.unstacked().blocks, self.config.layer_windows, cache.layers, strict=True)
         for block, window, layer_cache in blocks:
             x, layer_cache = block(x, positions, views[window], layer_cache)
             updated.append(layer_cache)
         return x, KVCache(tuple(updated))
 
-    def unstacked_blocks(self) -> list[Block]:
-        """One Block a layer, sliced from the stacked leaves."""
-        return [
-            jax.tree.map(lambda leaf, i=i: leaf[i], self.blocks)
-            for i in range(self.config.num_layers)
-        ]
+    def unstacked(self) -> 'Transformer':
+        """The model with one Block a layer, sliced from the stacked leaves."""
+        if isinstance(self.blocks, nnx.List):
+            return self
+        layers = range(self.config.num_layers)
+        model = copy.copy(self)
+        model.blocks = nnx.List(
+            jax.tree.map(lambda leaf, i=i: leaf[i], self.blocks) for i in layers
+        )
+        return model
 
 
 def causal_mask(length: int) -> jax.Array:

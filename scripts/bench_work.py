@@ -55,6 +55,11 @@ def make_engine(*, slots: int, length: int, buckets: tuple[int, ...], **changes)
     return Engine(EngineSettings(**(sizes | changes)), stop_ids=(END,))
 
 
+def growing(start: int, end: int, step: int = 32) -> tuple[int, ...]:
+    """Cache lengths below `end` that a batch of equal prompts of `start` grows through."""
+    return tuple(range(start + step, end, step))
+
+
 def asked(prompts, lengths) -> list[Request]:
     pairs = zip(prompts, lengths, strict=True)
     return [Request(i, prompt, length) for i, (prompt, length) in enumerate(pairs)]
@@ -66,7 +71,13 @@ def sampled(completions) -> int:
 
 def decode(case: dict, run_settings: RunSettings) -> Run:
     model, s = players(run_settings.model)[0], case['shape']
-    engine = make_engine(slots=s['batch'], length=s['prompt'] + s['new'], buckets=(s['prompt'],))
+    length = s['prompt'] + s['new']
+    engine = make_engine(
+        slots=s['batch'],
+        length=length,
+        buckets=(s['prompt'],),
+        compact_lengths=growing(s['prompt'], length),
+    )
     requests = asked(prompts_of(case, s['batch'], s['prompt']), [s['new']] * s['batch'])
     seeds = itertools.count()
     return lambda: sampled(engine.generate(model, requests, method=ENDLESS, seed=next(seeds)))

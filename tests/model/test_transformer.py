@@ -242,7 +242,7 @@ def test_bfloat16_sums_the_gradient_of_a_frequent_token_in_float32():
 
 def test_unstacked_blocks_are_the_layers_in_order():
     model = tiny.make_model(tiny.CONFIG)
-    blocks = model.unstacked_blocks()
+    blocks = model.unstacked().blocks
     assert len(blocks) == tiny.CONFIG.num_layers
     for i, block in enumerate(blocks):
         np.testing.assert_array_equal(block.mlp.up[...], model.blocks.mlp.up[...][i])

@@ -14,6 +14,10 @@ def logits_of(seed, *shape):
     return 3 * jax.random.normal(jax.random.key(seed), (*shape, V))
 
 
+def noise_of(seed, *shape):
+    return jax.random.uniform(jax.random.key(seed), (*shape, 2))
+
+
 def kept(method, logits):
     return np.isfinite(np.asarray(method.transform(logits)))
 
@@ -67,7 +71,7 @@ def test_min_p_keeps_a_share_of_the_best():
 )
 def test_banned_ids_have_no_probability_however_likely(method):
     logits = logits_of(4, 200).at[:, 3].set(50.0)
-    tokens, recorded = method.sample(jax.random.key(0), logits)
+    tokens, recorded = method.sample(noise_of(0, 200), logits)
     assert not set(np.unique(tokens)) & {3, 7}
     assert not kept(method, logits)[:, [3, 7]].any()
     assert np.isfinite(recorded).all()
@@ -83,27 +87,46 @@ def test_banned_ids_have_no_probability_however_likely(method):
 )
 def test_recorded_is_the_log_probability_under_the_transform(method):
     logits = logits_of(5, 50)
-    tokens, recorded = method.sample(jax.random.key(1), logits)
+    tokens, recorded = method.sample(noise_of(1, 50), logits)
     expected = jax.nn.log_softmax(method.transform(logits))[jnp.arange(50), tokens]
     np.testing.assert_allclose(recorded, expected, atol=1e-5)
 
 
-def test_greedy_takes_the_likeliest_and_ignores_the_key():
+def test_greedy_takes_the_likeliest_and_ignores_the_noise():
     logits = logits_of(6, 50)
     greedy = methods.Greedy(banned=())
-    one, other = (greedy.sample(jax.random.key(k), logits)[0] for k in (0, 1))
+    one, other = (greedy.sample(noise_of(k, 50), logits)[0] for k in (0, 1))
     np.testing.assert_array_equal(one, logits.argmax(axis=-1))
     np.testing.assert_array_equal(one, other)
 
 
-def test_draws_follow_the_truncated_distribution():
-    logits = logits_of(7)
-    method = methods.Sampling(0.8, 6, 1.0, 0.0, banned=(1,))
-    tokens = method.sample(jax.random.key(2), jnp.broadcast_to(logits, (20_000, V)))[0]
-    shares = np.bincount(tokens, minlength=V) / 20_000
-    expected = np.asarray(jax.nn.softmax(method.transform(logits)))
-    np.testing.assert_allclose(shares, expected, atol=0.015)
-    assert not shares[expected == 0].any()
+@pytest.mark.parametrize('size', [2, 3, 64, 1000])
+def test_draws_follow_the_truncated_distribution(size):
+    logits = 2 * jax.random.normal(jax.random.key(7), size)
+    method = methods.Sampling(0.8, 40, 1.0, 0.0, banned=(1,))
+    tokens = method.sample(noise_of(2, 50_000), jnp.broadcast_to(logits, (50_000, size)))[0]
+    counts = np.bincount(tokens, minlength=size)
+    expected = 50_000 * np.asarray(jax.nn.softmax(method.transform(logits)))
+    assert not counts[expected == 0].any()
+    some = expected > 5
+    chi_squared = ((counts[some] - expected[some]) ** 2 / expected[some]).sum()
+    assert chi_squared < some.sum() + 4 * (2 * some.sum()) ** 0.5
+
+
+def test_the_last_noise_draws_no_excluded_token():
+    """Whatever rounding makes of the sums; the tokens left out stand at the end as well."""
+    noise = jnp.full((300, 2), np.nextafter(np.float32(1), np.float32(0)))
+    logits = jax.random.normal(jax.random.key(9), (300, 1000))
+    method = methods.Sampling(1.0, 7, 1.0, 0.0, banned=(999,))
+    tokens = method.sample(noise, logits)[0]
+    assert kept(method, logits)[np.arange(300), tokens].all()
+    assert kept(method, logits)[np.arange(300), method.sample(0 * noise, logits)[0]].all()
+
+
+@pytest.mark.parametrize('size', [5, 64, 1000])
+def test_no_numbers_still_draw_a_token(size):
+    tokens = OFF.sample(noise_of(0, 3), jnp.full((3, size), jnp.nan))[0]
+    assert (np.asarray(tokens) < size).all()
 
 
 def test_gradients_through_the_transform_are_finite():
