@@ -172,7 +172,8 @@ def loss(objective: Objective, batch: Batch, logprobs: jax.Array, entropy: jax.A
     kl = _kl(o.kl, ref - logprobs)
     kl_coef = o.kl_coef + o.attempt_kl_coef * (batch.roles == ATTEMPT)
     in_loss = 0.0 if o.kl == 'k1' else kl_coef * kl
-    total = jnp.sum((-gain + in_loss - o.entropy_coef * entropy) * mask * scale)
+    bonus = o.entropy_coef * entropy if o.entropy_coef else 0.0
+    total = jnp.sum((-gain + in_loss - bonus) * mask * scale)
     sums |= {
         'loss/nll': -logprobs,
         'loss/entropy': entropy,
