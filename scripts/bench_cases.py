@@ -38,7 +38,7 @@ SIZES: dict[str, dict[str, int]] = {
 CONTENDERS = {
     'decode': ('ours', 'hf', 'hf static', 'tunix'),
     'prefill': ('ours', 'hf', 'tunix'),
-    'ragged': ('ours', 'hf', 'tunix'),
+    'ragged': ('ours', 'ours, padded', 'hf', 'tunix'),
     'episode': ('ours', 'ours, nothing parked', 'hf', 'tunix'),
     'sft': ('ours', 'torch', 'tunix'),
     'grpo': ('ours', 'trl'),
@@ -56,7 +56,9 @@ class Case:
 
     @property
     def name(self) -> str:
-        return f'{self.work} {self.size} B{self.shape["batch"]}'
+        vocabulary = self.model['vocab_size']
+        other = f' V{vocabulary}' if vocabulary != SIZES[self.size]['vocab_size'] else ''
+        return f'{self.work} {self.size}{other} B{self.shape["batch"]}'
 
 
 class Machine(NamedTuple):
@@ -88,7 +90,11 @@ def cases(size: str, work: str) -> list[Case]:
         'sft': [{'batch': 16, 'length': 256}],
         'grpo': [{'batch': 64, 'problems': 8, 'samples': 8, 'prompt': 64, 'new': 64}],
     }
-    return [Case(work, size, SIZES[size], shape) for shape in shapes[work]]
+    found = [Case(work, size, SIZES[size], shape) for shape in shapes[work]]
+    if work == 'sft':
+        large = SIZES[size] | {'vocab_size': 32768, 'logits_chunk': 64}
+        found += [dataclasses.replace(case, model=large) for case in found]
+    return found
 
 
 def bound_seconds(case: Case, config: ModelConfig, machine: Machine) -> float:

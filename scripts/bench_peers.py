@@ -4,7 +4,7 @@ Imports nothing of ours and runs in an environment of its own:
     python scripts/bench_peers.py CONTENDER CASE CLOCK      (CASE is the JSON of bench_cases.Case)
 
 A worker builds its model, runs once (what it compiles, it compiles then) and says so; then it runs
-again for every line that it reads, and answers with a line of JSON.
+again for every line that it reads, as often as fills a second, and answers with a line of JSON.
 """
 
 import json
@@ -21,6 +21,8 @@ Run = Callable[[], int]
 """One repetition of a case; returns how many tokens it has made or trained on."""
 
 CLOCKS = {'wall': time.perf_counter, 'cpu': time.process_time}
+LEAST = 1.0
+"""Seconds of a round: a run that is shorter is repeated, or it would find the caches cold."""
 END = 1  # the end token's id, which nobody may sample: lengths are given
 
 
@@ -39,9 +41,11 @@ def serve(make: Callable[[str, dict], Run], facts: Callable[[], dict]) -> None:
     first = clock() - began
     print(json.dumps({'first_s': first, **facts()}), file=answers)
     for _ in sys.stdin:
-        began = clock()
-        tokens = run()
-        seconds = clock() - began
+        runs, began = 0, clock()
+        while not runs or clock() - began < LEAST:
+            tokens = run()
+            runs += 1
+        seconds = (clock() - began) / runs
         told = {'seconds': seconds, 'tokens': tokens, 'peak_bytes': _peak_bytes() - before}
         print(json.dumps(told | facts()), file=answers)
 

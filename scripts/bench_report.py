@@ -66,9 +66,10 @@ def speeds(rows: Sequence[dict[str, Any]]) -> figures.Figure:
         axes.remove()
     for axes, (size, work) in zip(panels, groups, strict=False):
         shown = [row for row in rows if (row['size'], row['work']) == (size, work)]
-        names = list(dict.fromkeys(row['case'].split()[-1] for row in shown))
+        shape_of = lambda row: ' '.join(row['case'].split()[2:])  # noqa: E731
+        names = list(dict.fromkeys(map(shape_of, shown)))
         for row in shown:
-            at = names.index(row['case'].split()[-1])
+            at = names.index(shape_of(row))
             at += 0.8 * (contenders.index(row['contender']) + 0.5) / len(contenders) - 0.4
             colour = plots.COLOURS[contenders.index(row['contender'])]
             speed = row['tokens_per_s']

@@ -98,22 +98,30 @@ def prefill(case: dict, run_settings: RunSettings) -> Run:
     return run
 
 
-def ragged(case: dict, run_settings: RunSettings) -> Run:
+def ragged(case: dict, run_settings: RunSettings, *, padded: bool) -> Run:
+    """Waiting requests go where others have ended; padded: batches, each as long as its longest."""
     model, s = players(run_settings.model)[0], case['shape']
-    longest = s['prompt'] + max(s['lengths'])
+    batch, longest = s['batch'], s['prompt'] + max(s['lengths'])
+    smaller = {
+        'chunk_steps': 16,
+        'insert_rows': (batch // 4, batch),
+        'compact_slots': (batch // 8, batch // 4, batch // 2),
+        'compact_lengths': growing(s['prompt'], longest, step=64),
+    }
     engine = make_engine(
-        slots=s['batch'],
-        length=longest,
-        buckets=(s['prompt'],),
-        chunk_steps=16,
-        insert_rows=(s['batch'] // 4, s['batch']),
-        compact_slots=(s['batch'] // 8, s['batch'] // 4, s['batch'] // 2),
-        compact_lengths=(longest // 2,),
+        slots=batch, length=longest, buckets=(s['prompt'],), **({} if padded else smaller)
     )
     requests = asked(prompts_of(case, len(s['lengths']), s['prompt']), s['lengths'])
+    size = batch if padded else len(requests)
+    parts = [requests[start : start + size] for start in range(0, len(requests), size)]
     engine.warm_up(model, method=ENDLESS)
     seeds = itertools.count()
-    return lambda: sampled(engine.generate(model, requests, method=ENDLESS, seed=next(seeds)))
+
+    def run() -> int:
+        seed = next(seeds)
+        return sum(sampled(engine.generate(model, p, method=ENDLESS, seed=seed)) for p in parts)
+
+    return run
 
 
 def episode(case: dict, run_settings: RunSettings, *, park: bool) -> Run:
@@ -255,7 +263,8 @@ def _best(function, x, clock: Clock, repeats: int = 5) -> float:
 WORKS = {
     ('decode', 'ours'): decode,
     ('prefill', 'ours'): prefill,
-    ('ragged', 'ours'): ragged,
+    ('ragged', 'ours'): functools.partial(ragged, padded=False),
+    ('ragged', 'ours, padded'): functools.partial(ragged, padded=True),
     ('episode', 'ours'): functools.partial(episode, park=True),
     ('episode', 'ours, nothing parked'): functools.partial(episode, park=False),
     ('sft', 'ours'): sft,

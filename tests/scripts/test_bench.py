@@ -87,18 +87,24 @@ def test_a_worker_answers_each_line_and_prints_nothing_else(tmp_path):
     folder = str(pathlib.Path(bench_peers.__file__).parent)
     script.write_text(
         textwrap.dedent(f"""
-        import sys
+        import sys, time
         sys.path.insert(0, {folder!r})
         import bench_peers
         def make(contender, case):
             print('noise')
-            return lambda: print('more noise') or len(contender) * case['times']
+            def run():
+                print('more noise')
+                time.sleep(0.6)
+                return len(contender) * case['times']
+            return run
         bench_peers.serve(make, lambda: {{'compilations': 7}})
         """)
     )
-    worker = bench.Worker([sys.executable, str(script), 'four', json.dumps({'times': 3}), 'cpu'])
+    worker = bench.Worker([sys.executable, str(script), 'four', json.dumps({'times': 3}), 'wall'])
     assert worker.first['compilations'] == 7 and worker.first['first_s'] >= 0
-    assert [worker.run()['tokens'] for _ in range(2)] == [12, 12]
+    told = [worker.run() for _ in range(2)]
+    assert [answer['tokens'] for answer in told] == [12, 12]
+    assert all(0.6 <= answer['seconds'] < 1.2 for answer in told), 'seconds are those of one run'
     worker.stop()
     with pytest.raises(RuntimeError, match='has stopped'):
         bench.Worker([sys.executable, '-c', ''])
