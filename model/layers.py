@@ -183,7 +183,10 @@ class Attention(nnx.Module):
         self.config = config
 
     def __call__(self, x, positions, view: View, layer_cache):
-        """x [B, T, D]; layer_cache is a (keys, values) pair or None. Returns (x, layer_cache)."""
+        """x [B, T, D]; layer_cache is a (keys, values) pair or None. Returns (x, layer_cache).
+
+        Without one, the tokens attend to each other, and their own keys and values are returned.
+        """
         c = self.config
         query, key, value = (self._heads(x, name) for name in ('query', 'key', 'value'))
         if c.qk_norm:
@@ -191,12 +194,11 @@ class Attention(nnx.Module):
         query, key = rotate(query, view.rotary), rotate(key, view.rotary)
         query = sharding.constrain(query, ('batch', None, 'heads', None))
         if layer_cache is None:
-            key, value = key.swapaxes(1, 2), value.swapaxes(1, 2)
+            attention, layer_cache = attend_causal, (key.swapaxes(1, 2), value.swapaxes(1, 2))
         else:
-            layer_cache = cache_lib.write(layer_cache, key, value, positions)
-            key, value = (x.astype(query.dtype) for x in layer_cache)
+            attention, layer_cache = attend, cache_lib.write(layer_cache, key, value, positions)
+        key, value = (x.astype(query.dtype) for x in layer_cache)
         scale = (c.query_scale_dim or c.head_dim) ** -0.5
-        attention = attend_causal if layer_cache is None else attend
         out = attention(query, key, value, view.mask, scale=scale, cap=c.attention_soft_cap)
         return project(out, self.out[...], contract=2), layer_cache
 

@@ -1,6 +1,5 @@
 """Transformer: token ids to hidden states, over stacked layers that are scanned or unrolled."""
 
-import copy
 import functools
 
 import jax
@@ -74,13 +73,15 @@ class Transformer(nnx.Module):
         *,
         segments: jax.Array | None = None,
         cache: KVCache | None = None,
+        keep: bool = False,
     ):
         """tokens and positions [B, T] -> (hidden [B, T, D], cache).
 
         Without a cache, tokens attend to earlier tokens of their own segment (segments [B, T], 0
-        on padding; None means one segment a row). With a cache, the tokens are written at their
-        positions and attend to every cached position up to their own. Layers with a window attend
-        to no more than its last positions of these.
+        on padding; None means one segment a row); to `keep` makes a cache of length T of them, for
+        positions from 0 on. With a cache, the tokens are written at their positions and attend to
+        every cached position up to their own. Layers with a window attend to no more than its last
+        positions of these.
         """
         # Looked up before the cast, so that gradients are summed in float32; whole in D, or the
         # partitioner cannot go from a D-sharded to a row-sharded result and replicates it.
@@ -89,11 +90,14 @@ class Transformer(nnx.Module):
         if self.config.scale_embeddings:
             x = x * jnp.asarray(self.config.embed_dim**0.5, x.dtype)
         x = sharding.constrain(x, ('batch', None, None))
-        if cache is None:
-            x = self._forward(x, positions, self._views(positions, segments))
-        else:
+        if cache is not None:
             views = self._cached_views(positions, cache.layers[0][0].shape[2])
-            x, cache = self._forward_cached(x, positions, views, cache)
+            x, cache = self._forward_cached(x, positions, views, cache.layers)
+        elif keep:
+            views, layer_caches = self._views(positions, segments), [None] * self.config.num_layers
+            x, cache = self._forward_cached(x, positions, views, layer_caches)
+        else:
+            x = self._forward(x, positions, self._views(positions, segments))
         return self.final_norm(x), cache
 
     def logits(self, hidden: jax.Array) -> jax.Array:
@@ -156,9 +160,9 @@ class Transformer(nnx.Module):
             return apply
         return jax.checkpoint(apply, policy=REMAT_POLICIES[self.config.remat])
 
-    def _forward_cached(self, x, positions, views, cache):
+    def _forward_cached(self, x, positions, views, layer_caches):
         updated = []
-        blocks = zip(self.unstacked().blocks, self.config.layer_windows, cache.layers, strict=True)
+        blocks = zip(self.unstacked().blocks, self.config.layer_windows, layer_caches, strict=True)
         for block, window, layer_cache in blocks:
             x, layer_cache = block(x, positions, views[window], layer_cache)
             updated.append(layer_cache)
@@ -169,7 +173,7 @@ class Transformer(nnx.Module):
         if isinstance(self.blocks, nnx.List):
             return self
         layers = range(self.config.num_layers)
-        model = copy.copy(self)
+        model = jax.tree.map(lambda leaf: leaf, self)
         model.blocks = nnx.List(
             jax.tree.map(lambda leaf, i=i: leaf[i], self.blocks) for i in layers
         )

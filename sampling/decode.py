@@ -114,12 +114,12 @@ def insert(
     """
     R, P = prompts.shape
     if store is None:
-        shared = jnp.zeros(R, 'int32')
-        prompt_cache = cache_lib.init_cache(model.config, batch=R, length=P)
+        begun, shared = None, jnp.zeros(R, 'int32')
     else:
         room = min(P, state.tokens.shape[1] - store.layers[0][0].shape[2])
-        prompt_cache = _begun(store, parked, room=room)
-    _, prompt_cache = model(prompts, shared[:, None] + jnp.arange(P), cache=prompt_cache)
+        begun = _begun(store, parked, room=room)
+    positions = shared[:, None] + jnp.arange(P)
+    _, prompt_cache = model(prompts, positions, cache=begun, keep=begun is None)
     last = lengths - 1
 
     def put(into, values):

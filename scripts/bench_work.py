@@ -130,8 +130,14 @@ def episode(case: dict, run_settings: RunSettings, *, park: bool) -> Run:
     begun = s['prompt'] + s['attempt']
     told, rows = begun + s['critique'], s['problems'] * s['samples']
     parked = {'parked_rows': rows, 'parked_length': begun} if park else {}
+    length = told + s['refinement']
     engine = make_engine(
-        slots=rows, length=told + s['refinement'], buckets=(s['prompt'], begun, told), **parked
+        slots=rows,
+        length=length,
+        buckets=(s['prompt'], s['critique'] + 1, begun, told),
+        insert_rows=(s['problems'], rows),
+        compact_lengths=growing(s['prompt'], length),
+        **parked,
     )
     questions = prompts_of(case, s['problems'], s['prompt'])
     seeds = itertools.count()

@@ -54,6 +54,19 @@ def test_prefill_and_decode_equal_the_full_forward(config):
         at = at + 1
 
 
+@pytest.mark.parametrize('config', [tiny.CONFIG, tiny.EVERYTHING], ids=['plain', 'everything'])
+def test_what_is_kept_of_a_prompt_is_what_a_cache_would_hold(config):
+    model = tiny.make_model(config)
+    tokens, positions = full_inputs(3)
+    empty = cache_lib.init_cache(config, batch=3, length=LENGTH)
+    expected = forward_cached(model, tokens, positions, empty)
+    hidden, kept = tiny.jit(lambda *inputs: model(*inputs, keep=True))(tokens, positions)
+    for one, other in zip(
+        jax.tree.leaves((model.logits(hidden), kept)), jax.tree.leaves(expected), strict=True
+    ):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+
+
 def test_a_turn_appended_to_a_cache_equals_the_full_forward():
     model = tiny.make_model(tiny.EVERYTHING)
     tokens, positions = full_inputs(2)
