@@ -41,7 +41,7 @@ CONTENDERS = {
     'ragged': ('ours', 'hf', 'tunix'),
     'episode': ('ours', 'ours, nothing parked', 'hf', 'tunix'),
     'sft': ('ours', 'torch', 'tunix'),
-    'grpo': ('ours', 'trl'),
+    'grpo': ('ours', 'trl', 'tunix'),
 }
 
 
