@@ -41,7 +41,7 @@ CONTENDERS = {
     'ragged': ('ours', 'ours, padded', 'hf', 'tunix'),
     'episode': ('ours', 'ours, nothing parked', 'hf', 'tunix'),
     'sft': ('ours', 'torch', 'tunix'),
-    'grpo': ('ours', 'trl'),
+    'grpo': ('ours', 'trl', 'tunix'),
 }
 
 

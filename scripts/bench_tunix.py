@@ -1,4 +1,4 @@
-"""Workers of scripts/bench.py for Tunix: its sampler and its trainer.
+"""Workers of scripts/bench.py for Tunix: its sampler, its trainer and its GRPO learner.
 
 Imports nothing of ours but the worker's loop and runs in an environment of its own, from the
 project's folder:
@@ -8,7 +8,10 @@ Prompts are text there: here they are decimal ids with spaces between, and the t
 those. Nothing stops a sequence, because the id that would is not in the vocabulary.
 """
 
+import itertools
+import queue
 import random
+import threading
 from collections.abc import Callable
 
 from scripts.bench_peers import Run, compilations, serve
@@ -68,10 +71,19 @@ def prompts_of(case: dict, rows: int, length: int):
     return np.array([' '.join(map(str, draw.choices(words, k=length))) for _ in range(rows)])
 
 
+def compile_comparison() -> None:
+    """Compiles what a sampler's second call would: it compares two scalars to find its program."""
+    import jax.numpy as jnp
+
+    zero = jnp.array(0, jnp.int32)
+    jnp.equal(zero, zero)
+
+
 def make_sampler(case: dict, length: int, seed: int = 0) -> Callable:
     """sample(prompts, prompt tokens, new tokens) -> texts; caches are `length` long."""
     from tunix.generate import sampler as tunix_sampler
 
+    compile_comparison()
     m, seeds = case['model'], iter(range(10**9))
     sampler = tunix_sampler.Sampler(
         make_model(case, seed),
@@ -193,8 +205,92 @@ def sft(case: dict) -> Run:
     return run
 
 
+def grpo(case: dict) -> Run:
+    """Tunix's GRPOLearner, held at the end of every step until it is asked for one.
+
+    Held where it tells a step's metrics, in the thread that trains. Not in its data: it reads
+    those in an executor, which Python waits for before it ends. Its rollouts cannot forbid a
+    token; what they sample of PAD is masked, and stops nothing.
+    """
+    from tunix.rl.grpo import grpo_learner
+
+    s, noise, seeds = case['shape'], iter(range(10**9)), iter(range(10**9))
+    prompts = prompts_of(case, s['problems'], s['prompt'])
+    rollout = _rollout_config(s, case['model']['vocab_size'])
+    go, done = queue.Queue(), queue.Queue()
+
+    def hold(metrics) -> None:
+        done.put(True)
+        go.get()
+
+    learner = grpo_learner.GRPOLearner(
+        _cluster(case, rollout).with_external_metrics_logger(hold),
+        grpo_learner.GRPOConfig(num_generations=s['samples'], num_iterations=1, beta=0.0),
+        lambda completions, **_: [float(next(noise) % 3) for _ in completions],
+    )
+
+    def train() -> None:
+        go.get()
+        try:
+            learner.train(itertools.repeat({'prompts': prompts}))
+        finally:
+            done.put(False)
+
+    threading.Thread(target=train, daemon=True).start()
+
+    def run() -> int:
+        rollout.seed = next(seeds)
+        go.put(True)
+        if not done.get():
+            raise RuntimeError('the learner has stopped; its error stands above')
+        return s['problems'] * s['samples'] * s['new']
+
+    return run
+
+
+def _rollout_config(s: dict, vocab_size: int):
+    from tunix.rl.rollout import base_rollout
+
+    return base_rollout.RolloutConfig(
+        max_tokens_to_generate=s['new'],
+        temperature=1.0,
+        top_p=1.0,
+        max_prompt_length=s['prompt'],
+        kv_cache_size=s['prompt'] + s['new'],
+        eos_tokens=[vocab_size],
+    )
+
+
+def _cluster(case: dict, rollout):
+    """A trainer and a sampler that shares its weights: they do where their meshes are one.
+
+    Batch sizes are left open, so one update takes a whole batch. The axes are automatic: Tunix's
+    Llama cannot look its embeddings up along explicit ones, which are jax's default.
+    """
+    import jax
+    from tunix.rl import rl_cluster
+
+    mesh = jax.make_mesh((1, 1), ('fsdp', 'tp'), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    with mesh:
+        compile_comparison()
+    roles = (rl_cluster.Role.ACTOR, rl_cluster.Role.ROLLOUT)
+    return rl_cluster.RLCluster(
+        actor=make_model(case),
+        tokenizer=Ids(case['model']['vocab_size']),
+        cluster_config=rl_cluster.ClusterConfig(
+            role_to_mesh=dict.fromkeys(roles, mesh),
+            training_config=rl_cluster.RLTrainingConfig(
+                actor_optimizer=make_optimizer(),
+                eval_every_n_steps=10**9,
+                max_steps=10**9,
+            ),
+            rollout_config=rollout,
+        ),
+    )
+
+
 WORKS: dict[tuple[str, str], Callable[[dict], Run]] = {
-    (work.__name__, 'tunix'): work for work in (decode, prefill, ragged, episode, sft)
+    (work.__name__, 'tunix'): work for work in (decode, prefill, ragged, episode, sft, grpo)
 }
 
 if __name__ == '__main__':
