@@ -204,6 +204,7 @@ REINFORCE = {
     },
     'overlong_tokens': 16,
     'importance_cap': 0.0,
+    'drop_idle': True,
     'checkpoint_every': 10,
     'objective': OBJECTIVES['grpo'],
     'optimizer': optimizer(0.001, schedule='constant'),

@@ -12,6 +12,7 @@ import numpy as np
 from data import packing
 from data.chat import Chat
 from data.records import Batch, Episode
+from sampling.requests import holding
 from train import advantages
 from train.objective import Objective
 from train.rollouts import ROLES, Filled, Player, Valued
@@ -77,6 +78,26 @@ def make_batch(
         loss_mask=batch.loss_mask * informative[:, None].astype(np.float32),
         old_logprobs=np.where(hinted, batch.old_logprobs, trainer),
     ), told
+
+
+def busy_rows(batch: Batch, objective: Objective, *, parts: int) -> Batch:
+    """The rows of one sequence each that have a weight, with the loss of the whole batch.
+
+    A group whose samples are all right, or all wrong, has no advantages: of a loss of weights alone
+    its rows only enlarge the divisor, so the others' weights are lowered instead. Left are a
+    quarter, half, three quarters or all of the rows, and a multiple of `parts`: a step has at most
+    four shapes. Tokens that a truncated policy excludes are counted in the divisor here.
+    """
+    if not objective.is_of_weights:
+        return batch
+    trained = batch.loss_mask > 0
+    counted = trained.sum(axis=1) if objective.average == 'token' else trained.any(axis=1)
+    busy = (trained & (batch.weights != 0)).any(axis=1)
+    quarters = [-(-len(busy) * n // (4 * parts)) * parts for n in (1, 2, 3, 4)]
+    kept = np.sort(np.argsort(~busy, kind='stable')[: holding(quarters, busy.sum())])
+    scale = np.float32(counted[kept].sum() / max(1, counted.sum()))
+    rest = Batch(*(values[kept] for values in batch))
+    return rest._replace(weights=rest.weights * scale)
 
 
 def blank_batch(episodes: Sequence[Episode], shape: Shape, chat: Chat) -> Batch:

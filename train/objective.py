@@ -69,6 +69,11 @@ class Objective:
         """Whether Batch.ref_logprobs must be those of a reference model."""
         return self.kl != 'none' or self.surrogate == 'dpo'
 
+    @property
+    def is_of_weights(self) -> bool:
+        """Whether tokens of weight 0 have no gradient: no KL and no entropy in the loss."""
+        return self.kl in ('none', 'k1') and not self.entropy_coef and self.surrogate != 'dpo'
+
 
 SFT = Objective(
     surrogate='logprob',

@@ -27,7 +27,7 @@ from sampling.methods import Sampling
 from sampling.search import Players
 from sampling.steps import StepScorer
 from train import diagnostics, metrics, rollouts
-from train.experience import LogProbs, Shape, make_batch
+from train.experience import LogProbs, Shape, busy_rows, make_batch
 from train.objective import Objective
 from train.optimizer import OptimizerSettings, make_optimizer
 from train.rewards import ActorRewards, CriticRewards
@@ -57,6 +57,7 @@ class ReinforceSettings:
     critic_rewards: CriticRewards
     overlong_tokens: int  # before a turn's limit, over which the penalty of length sets in
     importance_cap: float  # C of min(exp(trainer - sampler logp), C) on every token; 0: no weight
+    drop_idle: bool  # rows without advantages are left out of the update, where the loss allows it
     checkpoint_every: int
     objective: Objective
     optimizer: OptimizerSettings
@@ -116,6 +117,7 @@ class Learner(NamedTuple):
     table: Callable[[Players], Table]
     update: Callable  # (objective, state, batch, frozen) -> (state, metrics)
     logprobs: Callable[[Transformer, Batch], np.ndarray]
+    parts: int  # that the rows of an update divide into
     seed: int
 
 
@@ -139,20 +141,20 @@ def reinforce(
     players and totals.
     """
     s = settings
-    check_rows(s, loop, jax.sharding.get_mesh())
+    parts = check_rows(s, loop, jax.sharding.get_mesh())
     optimizer = make_optimizer(s.optimizer, num_steps=s.num_steps * s.num_updates)
     update = make_update(optimizer, loop=loop, transform=method.transform, gap=s.fresh)
     logprobs = make_logprobs(method.transform)
     table = lambda now: Table(now, scorer, method, s.num_samples, s.num_refinements)  # noqa: E731
     given = {p: getattr(players, p) for p in trained}
-    parts = {p: lora.split(model) for p, model in given.items()}
+    split = {p: lora.split(model) for p, model in given.items()}
     learners = {
-        p: Learner(s, p, given[p], frozen, problems, table, update, logprobs, seed)
-        for p, (_, frozen) in parts.items()
+        p: Learner(s, p, given[p], frozen, problems, table, update, logprobs, parts, seed)
+        for p, (_, frozen) in split.items()
     }
-    spent = {'tokens': 0}
+    spent = {'tokens': 0, 'trained': 0}
     states, _ = train_loop(
-        {p: start(adapters_or_all, optimizer) for p, (adapters_or_all, _) in parts.items()},
+        {p: start(adapters_or_all, optimizer) for p, (adapters_or_all, _) in split.items()},
         functools.partial(in_turn, learners, players, spent),
         num_steps=s.num_steps,
         loop=dataclasses.replace(loop, log_every=1, checkpoint_every=s.checkpoint_every),
@@ -164,14 +166,18 @@ def reinforce(
         watch=diagnostics.make_watch(diagnostics.to_stderr),
         enough=lambda: 0 < s.token_budget <= spent['tokens'],
     )
-    updates = {p: int(state.step) for p, state in states.items()}
-    read = sum(updates[p] * s.rows // s.num_minibatches * s.row_length(p) for p in trained)
-    totals = {'tokens_sampled': spent['tokens'], 'tokens_trained': read, 'updates': updates}
-    return _joined(learners, states), totals
+    return _joined(learners, states), {
+        'tokens_sampled': spent['tokens'],
+        'tokens_trained': spent['trained'],
+        'updates': {p: int(state.step) for p, state in states.items()},
+    }
 
 
-def check_rows(settings: ReinforceSettings, loop: LoopSettings, mesh: jax.sharding.Mesh) -> None:
-    """Raises ValueError where a minibatch does not divide over the mesh and the microbatches."""
+def check_rows(settings: ReinforceSettings, loop: LoopSettings, mesh: jax.sharding.Mesh) -> int:
+    """The parts that mesh and microbatches make of an update's rows.
+
+    Raises ValueError where a minibatch does not divide into them.
+    """
     rows = settings.rows // settings.num_minibatches
     parts = mesh.shape['data'] * mesh.shape['fsdp'] * loop.num_microbatches
     if rows % parts:
@@ -179,6 +185,7 @@ def check_rows(settings: ReinforceSettings, loop: LoopSettings, mesh: jax.shardi
             f'reinforce.num_problems * num_samples / num_minibatches = {rows} does not divide over '
             f'data * fsdp * num_microbatches = {parts}; nearest: {max(1, rows // parts) * parts}'
         )
+    return parts
 
 
 def in_turn(
@@ -196,6 +203,7 @@ def in_turn(
         states = states | {player: state}
         updates += made
         spent['tokens'] += tokens
+        spent['trained'] += sum(minibatch.tokens.size for _, minibatch in made)
         row |= values if len(learners) == 1 else _named(values, player)
     return states, row | {'sampled/tokens': spent['tokens']}, updates
 
@@ -240,6 +248,8 @@ def iterate(learner: Learner, step: int, state: TrainState, players: Players):
     for _ in range(s.num_epochs):
         for part in np.split(rng.permutation(s.rows), s.num_minibatches):
             minibatch = Batch(*(values[np.sort(part)] for values in batch))
+            if s.drop_idle:
+                minibatch = busy_rows(minibatch, objective, parts=learner.parts)
             state, values = learner.update(objective, state, to_device(minibatch), learner.frozen)
             updates.append((values, minibatch))
     return state, told | _over_updates([values for values, _ in updates]), updates, found.tokens

@@ -152,7 +152,7 @@ def test_the_sampler_and_the_trainer_agree(both):
     for row in rows:
         for player in ('actor', 'critic'):
             assert row[f'sampler/{player}/gap_max'] < 1e-4
-            assert row[f'loss/{player}/ratio'] == pytest.approx(1, abs=0.1)
+            assert row[f'loss/{player}/ratio'] == pytest.approx(1, abs=0.25)
 
 
 def test_one_update_needs_no_pass_before_it(tmp_path, monkeypatch):
@@ -224,7 +224,7 @@ def test_no_two_iterations_or_players_share_their_noise_and_a_seed_repeats_it():
         )
         s = settings_of(refill_rounds=1, rewards__length=0.0, advantage__step_coef=0.0)
         table = lambda now: rollouts.Table(now, SCORER, METHOD, s.num_samples, 1)  # noqa: E731
-        learner = reinforce.Learner(s, player, None, None, PROBLEMS, table, None, None, seed)
+        learner = reinforce.Learner(s, player, None, None, PROBLEMS, table, None, None, 1, seed)
         value = functools.partial(
             rollouts.value,
             rules=s.rules(player),
