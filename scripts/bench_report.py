@@ -55,30 +55,29 @@ def write(folder: pathlib.Path, found: dict[str, Any]) -> None:
 
 
 def speeds(rows: Sequence[dict[str, Any]]) -> figures.Figure:
-    """Tokens a second: a panel a kind of work and size, a bar a contender, a tick at the bound."""
-    groups = list(dict.fromkeys((row['size'], row['work']) for row in rows))
+    """Tokens a second: a panel a case, a bar a contender, with its share of the bound over it."""
+    cases = list(dict.fromkeys(row['case'] for row in rows))
     contenders = list(dict.fromkeys(row['contender'] for row in rows))
-    columns = min(3, len(groups))
-    lines = -(-len(groups) // columns)
-    figure = figures.Figure((3.4 * columns, 2.4 * lines + 0.4), layout='constrained')
+    columns = min(5, len(cases))
+    lines = -(-len(cases) // columns)
+    figure = figures.Figure((2.1 * columns, 2.2 * lines + 0.5), layout='constrained')
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axes in panels[len(groups) :]:
+    for axes in panels[len(cases) :]:
         axes.remove()
-    for axes, (size, work) in zip(panels, groups, strict=False):
-        shown = [row for row in rows if (row['size'], row['work']) == (size, work)]
-        shape_of = lambda row: ' '.join(row['case'].split()[2:])  # noqa: E731
-        names = list(dict.fromkeys(map(shape_of, shown)))
-        for row in shown:
-            at = names.index(shape_of(row))
-            at += 0.8 * (contenders.index(row['contender']) + 0.5) / len(contenders) - 0.4
-            colour = plots.COLOURS[contenders.index(row['contender'])]
-            speed = row['tokens_per_s']
-            axes.bar(at, speed, 0.8 / len(contenders), color=colour)
-            axes.plot(at, speed / row['of_bound'], marker='_', color=plots.INK, markersize=12)
-        axes.set_xticks(range(len(names)), names)
-        axes.set(title=f'{work}, {size}', ylabel='tokens/s', yscale='log')
+    for axes, case in zip(panels, cases, strict=False):
+        shown = [row for row in rows if row['case'] == case]
+        bars = axes.bar(
+            range(len(shown)),
+            [row['tokens_per_s'] for row in shown],
+            color=[plots.COLOURS[contenders.index(row['contender'])] for row in shown],
+        )
+        axes.bar_label(bars, [f'{row["of_bound"]:.0%}' for row in shown], fontsize=8)
+        axes.set_title(case, fontsize=9)
+        axes.set_xticks([])
+        axes.tick_params('y', labelsize=8)
+        axes.margins(y=0.15)
     for i, name in enumerate(contenders):
-        panels[0].plot([], [], color=plots.COLOURS[i], lw=5, label=name)
-    panels[0].plot([], [], marker='_', color=plots.INK, ls='none', label='bound')
+        panels[0].bar(0, 0, color=plots.COLOURS[i], label=name)
+    figure.supylabel('tokens/s', fontsize=9)
     figure.legend(loc='outside lower center', ncols=4, frameon=False)
     return figure
