@@ -13,7 +13,6 @@ from tests import tiny
 CASES = {  # length, query heads, key heads, packed, window, soft cap
     'causal': (100, 2, 2, False, 0, 0.0),
     'one-key-head-window': (130, 3, 1, False, 40, 0.0),
-    'grouped-packed': (128, 4, 2, True, 0, 0.0),
     'packed-window': (384, 4, 2, True, 70, 0.0),
     'everything': (384, 4, 2, True, 70, 3.0),
 }
@@ -100,7 +99,7 @@ def test_on_a_mesh_every_device_has_its_own_rows_and_heads(name):
 
 
 def test_a_model_with_the_kernel_trains_and_prefills_as_with_the_einsum():
-    """Layers of two windows in one scan, recomputed, and an unrolled prefill."""
+    """Layers of two windows in one scan, and an unrolled prefill."""
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, tiny.CONFIG.vocab_size, (2, 12), dtype=np.int32)
     positions = np.broadcast_to(np.arange(12, dtype=np.int32), tokens.shape)
@@ -114,7 +113,7 @@ def test_a_model_with_the_kernel_trains_and_prefills_as_with_the_einsum():
 
         return jax.value_and_grad(loss)(model), model(tokens, positions, keep=True)
 
-    config = dataclasses.replace(tiny.CONFIG, windows=(5, 0), remat='full')
+    config = dataclasses.replace(tiny.CONFIG, windows=(5, 0))
     expected, found = (
         run(tiny.make_model(dataclasses.replace(config, attention=name)))
         for name in ('einsum', 'splash')
