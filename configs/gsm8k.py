@@ -39,6 +39,7 @@ MODEL = {
     'activation': 'silu',
     'dtype': 'bfloat16',
     'param_dtype': 'float32',
+    'attention': 'einsum',
     'remat': 'dots',
     'scan_layers': True,
     'logits_chunk': 256,

@@ -74,6 +74,7 @@ MODEL = {
     'activation': 'silu',
     'dtype': 'float32',
     'param_dtype': 'float32',
+    'attention': 'einsum',
     'remat': 'none',
     'scan_layers': False,
     'logits_chunk': 512,

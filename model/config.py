@@ -62,6 +62,7 @@ class ModelConfig:
     activation: Literal['silu', 'gelu']
     dtype: Literal['float32', 'bfloat16']  # of activations and matmuls
     param_dtype: Literal['float32', 'bfloat16']  # of stored parameters
+    attention: Literal['einsum', 'splash', 'cudnn']  # of new tokens; of a cache: 'einsum'
     remat: Literal['none', 'dots', 'full']  # what the backward pass recomputes
     scan_layers: bool  # one scanned layer (small program) or unrolled layers (fast on CPU)
     logits_chunk: int  # positions whose [B, chunk, V] logits are alive at once
@@ -101,6 +102,25 @@ class ModelConfig:
             raise ValueError(
                 f'model.head_dim={self.head_dim} must be even for rotary positions; '
                 f'nearest: {self.head_dim + 1}'
+            )
+        if self.attention == 'cudnn':
+            self._check_cudnn()
+
+    def _check_cudnn(self) -> None:
+        """Raises ValueError for what cuDNN's attention does not take: its checks in jax."""
+        refused = "model.attention='cudnn' does not take "
+        if self.dtype != 'bfloat16':
+            raise ValueError(f"{refused}model.dtype={self.dtype!r}; nearest: 'bfloat16'")
+        if self.attention_soft_cap:
+            raise ValueError(
+                f'{refused}model.attention_soft_cap={self.attention_soft_cap}; nearest: 0.0, or '
+                "model.attention='einsum'"
+            )
+        if self.head_dim % 8 or self.head_dim > 256:
+            nearest = min(256, max(8, round(self.head_dim / 8) * 8))
+            raise ValueError(
+                f'{refused}model.head_dim={self.head_dim}, only multiples of 8 up to 256; '
+                f'nearest: {nearest}'
             )
 
     @property

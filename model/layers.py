@@ -1,4 +1,4 @@
-"""Norm, rotary positions, attention and MLP.
+"""Norm, rotary positions, projections of attention, and MLP.
 
 Dimensions: B batch, T query time, S key time, D embed, F mlp, N query heads, K key/value heads,
 H head width, V vocabulary, L layers, G samples a prompt.
@@ -6,14 +6,13 @@ H head width, V vocabulary, L layers, G samples a prompt.
 Every parameter carries `axes`, its logical axis names; model/sharding.py maps them to the mesh.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from model import cache as cache_lib
 from model import sharding
+from model.attention import View, attend, attend_to_each_other
 from model.config import ModelConfig
 from model.weights import LowRank, dense
 
@@ -98,67 +97,6 @@ def rotate(x: jax.Array, rotary: tuple[jax.Array, jax.Array]) -> jax.Array:
     return jnp.concatenate(rotated, axis=-1).astype(x.dtype)
 
 
-def soft_cap(x: jax.Array, cap: float) -> jax.Array:
-    """cap * tanh(x / cap), which stays within (-cap, cap); x itself where cap is 0."""
-    return cap * jnp.tanh(x / cap) if cap else x
-
-
-def attend(
-    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, *, scale: float, cap: float
-) -> jax.Array:
-    """Grouped-query attention with float32 softmax of scaled and soft-capped scores.
-
-    query [B, T, N, H]; key and value [B, K, S, H] (1.4 times faster to decode from than
-    [B, S, K, H]); mask [B, T, S], True where attended. Returns [B, T, N, H].
-    """
-    B, T, N, H = query.shape
-    K = key.shape[1]
-    grouped = (query * scale).reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4)
-    scores = jnp.einsum('BKGTH,BKSH->BKGTS', grouped, key, preferred_element_type='float32')
-    scores = soft_cap(scores, cap) + jnp.where(mask, 0.0, -1e30)[:, None, None]
-    # Without the barrier XLA on CPU reduces the maximum again in every fusion of the backward pass.
-    fixed = jax.lax.optimization_barrier(jax.lax.stop_gradient(scores))
-    weights = jnp.exp(scores - fixed.max(axis=-1, keepdims=True))
-    out = jnp.einsum('BKGTS,BKSH->BKGTH', weights.astype(value.dtype), value)
-    out = out / weights.sum(axis=-1, keepdims=True).astype(out.dtype)
-    return out.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
-
-
-def attend_causal(
-    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, *, scale: float, cap: float
-) -> jax.Array:
-    """`attend` where no query attends to a later key: in blocks of queries, without those keys.
-
-    Four blocks leave out 3/8 of the scores.
-    """
-    T = query.shape[1]
-    size = query_block(T)
-    parts = [
-        attend(
-            query[:, end - size : end],
-            key[:, :, :end],
-            value[:, :, :end],
-            mask[:, end - size : end, :end],
-            scale=scale,
-            cap=cap,
-        )
-        for end in range(size, T + 1, size)
-    ]
-    return jnp.concatenate(parts, axis=1)
-
-
-def query_block(length: int) -> int:
-    """How many of `length` queries `attend_causal` takes at once."""
-    return length // 4 if length >= 128 and length % 4 == 0 else length
-
-
-class View(NamedTuple):
-    """What a layer sees of the positions: the same for all layers of one window."""
-
-    rotary: tuple[jax.Array, jax.Array]  # of rotary_table
-    mask: jax.Array  # [B, T, S], True where attended
-
-
 class Attention(nnx.Module):
     """Causal grouped-query self-attention with rotary positions."""
 
@@ -193,13 +131,14 @@ class Attention(nnx.Module):
             query, key = self.query_norm(query), self.key_norm(key)
         query, key = rotate(query, view.rotary), rotate(key, view.rotary)
         query = sharding.constrain(query, ('batch', None, 'heads', None))
+        scale, cap = (c.query_scale_dim or c.head_dim) ** -0.5, c.attention_soft_cap
         if layer_cache is None:
-            attention, layer_cache = attend_causal, (key.swapaxes(1, 2), value.swapaxes(1, 2))
+            layer_cache = (key.swapaxes(1, 2), value.swapaxes(1, 2))
+            out = attend_to_each_other(query, *layer_cache, view, config=c, scale=scale)
         else:
-            attention, layer_cache = attend, cache_lib.write(layer_cache, key, value, positions)
-        key, value = (x.astype(query.dtype) for x in layer_cache)
-        scale = (c.query_scale_dim or c.head_dim) ** -0.5
-        out = attention(query, key, value, view.mask, scale=scale, cap=c.attention_soft_cap)
+            layer_cache = cache_lib.write(layer_cache, key, value, positions)
+            key, value = (x.astype(query.dtype) for x in layer_cache)
+            out = attend(query, key, value, view.mask, scale=scale, cap=cap)
         return project(out, self.out[...], contract=2), layer_cache
 
     def _heads(self, x, name):

@@ -12,8 +12,8 @@ from typing import Any
 import jax
 
 from model import sharding
+from model.attention import query_block
 from model.config import ModelConfig
-from model.layers import query_block
 from model.weights import CONTRACT
 
 Mesh = jax.sharding.Mesh | jax.sharding.AbstractMesh
@@ -96,16 +96,21 @@ def layer_bytes(config: ModelConfig, *, length: int, mesh: Mesh, targets=()) -> 
 
     'carry' is the layer's input, 'matmuls' what 'dots' keeps, 'rest' all else, 'scores' the
     attention weights of a query against `length` keys, in float32 and, if that is another dtype,
-    cast.
+    cast. Of a kernel, 'scores' are the rows' log-sums and, with cuDNN, its mask and the gradient.
     """
     here, size, D = local(config, mesh), itemsize(config.dtype), config.embed_dim
     heads, kv_heads = here.heads * config.head_dim, here.kv_heads * config.head_dim
     norms = 2 * (2 * 4 + size) * D + (8 * (heads + kv_heads) if config.qk_norm else 0)
+    scores = {
+        'einsum': (4 if size == 4 else 4 + size) * here.heads * length,
+        'splash': 4 * here.heads,
+        'cudnn': 4 * here.heads + 2 * size * length,
+    }
     return {
         'carry': size * D,
         'matmuls': size * matmul_outputs(config, mesh, targets),
         'rest': norms + size * (3 * heads + 2 * kv_heads + 2 * D + 2 * here.mlp),
-        'scores': (4 if size == 4 else 4 + size) * here.heads * length,
+        'scores': scores[config.attention],
     }
 
 
@@ -120,7 +125,8 @@ def activation_bytes(
     """
     tokens = local_rows(rows, mesh) * length
     part = layer_bytes(config, length=length, mesh=mesh, targets=targets)
-    part['scores'] *= (length + query_block(length)) / (2 * length)
+    if config.attention == 'einsum':
+        part['scores'] *= (length + query_block(length)) / (2 * length)
     everything = sum(part.values())
     kept = {
         'none': everything,

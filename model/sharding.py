@@ -1,7 +1,7 @@
 """The mesh, and logical axis names to mesh axes: the only place with a PartitionSpec."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 from jax.sharding import AxisType, NamedSharding
@@ -47,6 +47,26 @@ def constrain(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
         return x
     spec = _spec(x.shape, axes, mesh.shape, strict=False)
     return jax.lax.with_sharding_constraint(x, spec)
+
+
+def on_shards(
+    function: Callable[..., jax.Array],
+    arrays: Sequence[jax.Array],
+    axes: Sequence[Sequence[str | None]],
+) -> jax.Array:
+    """function(*arrays) on every device's own part of arrays with these logical axes.
+
+    For what the partitioner cannot split, such as kernels. The result is split as the first array.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return function(*arrays)
+    specs = tuple(
+        _spec(x.shape, names, mesh.shape, strict=False)
+        for x, names in zip(arrays, axes, strict=True)
+    )
+    mapped = jax.shard_map(function, in_specs=specs, out_specs=specs[0], check_vma=False)
+    return mapped(*arrays)
 
 
 def shardings(tree, mesh: jax.sharding.Mesh):

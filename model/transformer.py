@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from model import layers, sharding
+from model import attention, layers, sharding
+from model.attention import View
 from model.cache import KVCache
 from model.config import ModelConfig
-from model.layers import View
 
 REMAT_POLICIES = {
     'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -104,14 +104,17 @@ class Transformer(nnx.Module):
         """hidden [..., D] -> float32 logits [..., V]."""
         head = self.embedding[...].T if self.config.tie_embeddings else self.head[...]
         logits = jnp.matmul(hidden, head.astype(hidden.dtype), preferred_element_type='float32')
-        return layers.soft_cap(logits, self.config.logits_soft_cap)
+        return attention.soft_cap(logits, self.config.logits_soft_cap)
 
     def _views(self, positions, segments) -> dict[int, View]:
+        windows = sorted(set(self.config.layer_windows))
+        if self.config.attention != 'einsum':
+            return {w: View(self._rotary(positions, w), None, segments, (w,)) for w in windows}
         index = jnp.arange(positions.shape[1])
         mask = causal_mask(positions.shape[1])[None]
         if segments is not None:
             mask = mask & (segments[:, :, None] == segments[:, None, :])
-        views = self._views_by_window(positions, mask, queries=index[None], keys=index)
+        views = self._masked_views(positions, mask, queries=index[None], keys=index)
         # Else every fusion of scores compares anew.
         barrier = jax.lax.optimization_barrier
         return {w: View(view.rotary, barrier(view.mask)) for w, view in views.items()}
@@ -119,20 +122,22 @@ class Transformer(nnx.Module):
     def _cached_views(self, positions, length: int) -> dict[int, View]:
         slots = jnp.arange(length)
         mask = slots[None, None, :] <= positions[:, :, None]
-        return self._views_by_window(positions, mask, queries=positions, keys=slots)
+        return self._masked_views(positions, mask, queries=positions, keys=slots)
 
-    def _views_by_window(self, positions, mask, *, queries, keys) -> dict[int, View]:
+    def _masked_views(self, positions, mask, *, queries, keys) -> dict[int, View]:
         """The view of each window there is; queries [B or 1, T] and keys [S] stand at indices."""
         distance = queries[:, :, None] - keys
         return {
             window: View(
-                layers.rotary_table(
-                    positions, layers.rotary_frequencies(self.config, window=window)
-                ),
+                self._rotary(positions, window),
                 mask & (distance < window) if window else mask,
             )
             for window in sorted(set(self.config.layer_windows))
         }
+
+    def _rotary(self, positions, window: int):
+        frequencies = layers.rotary_frequencies(self.config, window=window)
+        return layers.rotary_table(positions, frequencies)
 
     def _forward(self, x, positions, views):
         windows = self.config.layer_windows
@@ -152,8 +157,7 @@ class Transformer(nnx.Module):
 
         def apply(block, x, kind):
             # Chosen in here, so that no choice is kept for the backward pass.
-            select = lambda *leaves: jax.lax.select_n(kind, *leaves)  # noqa: E731
-            view = jax.tree.map(select, *views) if len(views) > 1 else views[0]
+            view = attention.choose(views, kind)
             return block(x, positions, view, None)[0]
 
         if self.config.remat == 'none':

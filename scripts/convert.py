@@ -94,6 +94,7 @@ def config_of(family: Family, described: Mapping[str, Any], dtype: str) -> Model
         **family.read_config(described),
         dtype=dtype,
         param_dtype=dtype,
+        attention='einsum',
         remat='dots',
         scan_layers=True,
         logits_chunk=256,

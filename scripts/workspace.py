@@ -19,7 +19,7 @@ from data import tokenizer as tokenizers
 from data.chat import Chat
 from data.records import Episode
 from data.templates import TEMPLATES
-from model import lora, sharding, transformer
+from model import attention, lora, sharding, transformer
 from model.config import ModelConfig
 from model.transformer import Transformer
 from sampling.engine import Engine
@@ -67,6 +67,7 @@ class Workspace:
         processes.check_same('the config', self._config.encode())
         self._check_config(self.workdir / 'config.json', f'{self.workdir} was begun')
         self.mesh = sharding.make_mesh(self.settings.mesh)
+        attention.check_backend(self.settings.model, jax.default_backend())
         self._engines: list[Engine] = []
         self.train_problems = inputs.load_problems(self.settings, 'train')
         self.test_problems = inputs.load_problems(self.settings, 'test')

@@ -39,6 +39,7 @@ CONFIG = ModelConfig(
     activation='silu',
     dtype='float32',
     param_dtype='float32',
+    attention='einsum',
     remat='none',
     scan_layers=True,
     logits_chunk=64,

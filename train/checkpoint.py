@@ -307,7 +307,7 @@ def read_description(folder: str | os.PathLike) -> tuple[ModelConfig, str]:
     return config, described['tokenizer']
 
 
-NUMERICS = ('dtype', 'remat', 'scan_layers', 'logits_chunk', 'max_length')
+NUMERICS = ('dtype', 'attention', 'remat', 'scan_layers', 'logits_chunk', 'max_length')
 """Fields of ModelConfig that may differ from those a model was saved with."""
 
 EARLIER = {
@@ -320,6 +320,7 @@ EARLIER = {
     'attention_soft_cap': 0.0,
     'logits_soft_cap': 0.0,
     'scale_embeddings': False,
+    'attention': 'einsum',
 }
 """What all saved models were before these fields were added; their descriptions lack them."""
 

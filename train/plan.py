@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import jax
 
-from model import lora, memory, transformer, weights
+from model import attention, lora, memory, transformer, weights
 from model.config import ModelConfig
 from model.memory import GIB
 from sampling.engine import EngineSettings
@@ -69,6 +69,13 @@ def topology(name: str) -> Topology:
         )
     gib, counted = CHIPS[chip]
     return Topology(name, chip, int(count) // counted, gib * GIB)
+
+
+def platform(machine: Topology) -> str:
+    """What JAX calls the kind of its devices."""
+    if machine.chip == 'cpu':
+        return jax.default_backend()
+    return 'tpu' if machine.chip.startswith('v') else 'gpu'
 
 
 def slice_name(machine: Topology) -> str:
@@ -234,7 +241,11 @@ def sampling_phase(run: Run, mesh) -> Phase:
 
 
 def phases(run: Run, machine: Topology) -> dict[str, Phase]:
-    """Every phase of a run on a machine. Raises ValueError where a shape does not divide."""
+    """Every phase of a run on a machine.
+
+    Raises ValueError where a shape does not divide, or attention does not run there.
+    """
+    attention.check_backend(run.model, platform(machine))
     mesh = memory.abstract_mesh(fill_mesh(run.mesh, machine.num_chips))
     found = {t.name: training_phase(run, t, mesh) for t in run.trainings}
     if run.sampling is not None:

@@ -22,6 +22,7 @@ GOLDEN = json.loads((FOLDER / 'families_golden.json').read_text())
 NUMERICS = {
     'dtype': 'float32',
     'param_dtype': 'float32',
+    'attention': 'einsum',
     'remat': 'none',
     'scan_layers': True,
     'logits_chunk': 64,

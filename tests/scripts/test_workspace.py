@@ -81,6 +81,18 @@ def test_a_template_that_the_tokenizer_cannot_spell_is_refused_before_anything_i
     assert not (folder / 'run').exists()
 
 
+def test_a_kernel_of_other_hardware_is_refused_before_anything_is_written(folder):
+    config = config_of(folder)
+    config.model.attention = 'splash'
+    message = r"model\.attention='splash' runs on tpu .*'einsum'"
+    with (
+        verify.Verifier(num_workers=1, timeout_s=1.0) as verifier,
+        pytest.raises(ValueError, match=message),
+    ):
+        workspace.Workspace(config, folder / 'run', verifier=verifier)
+    assert not (folder / 'run').exists()
+
+
 def test_settings_name_every_template_and_source():
     assert typing.get_args(run_settings.TemplateName) == tuple(templates.TEMPLATES)
     hints = typing.get_type_hints(run_settings.DataSettings)

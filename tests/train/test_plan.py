@@ -230,3 +230,17 @@ def test_a_mesh_that_does_not_cover_the_chips_is_refused():
     with pytest.raises(ValueError, match=r'mesh=\(3, 1, 1\) does not divide the 8 chips'):
         plan.fill_mesh((3, 1, 1), 8)
     assert plan.fill_mesh((2, -1, 2), 8) == (2, 2, 2)
+
+
+@pytest.mark.parametrize(('name', 'needed'), [('8xh100', 'gpu'), ('v5e-8', 'tpu')])
+def test_attention_that_does_not_run_on_a_machine_is_refused_by_name(name, needed):
+    kernels = {'tpu': {'attention': 'splash'}, 'gpu': {'attention': 'cudnn'}}
+    machine = plan.topology(name)
+    for hardware, changes in kernels.items():
+        model = dataclasses.replace(LLAMA, **changes)
+        run = run_of(training(), model=model, mesh=(1, 8, 1))
+        if hardware == needed:
+            assert plan.phases(run, machine)
+        else:
+            with pytest.raises(ValueError, match=rf'{changes["attention"]}.* runs on {hardware}'):
+                plan.phases(run, machine)

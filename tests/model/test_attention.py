@@ -1,0 +1,202 @@
+"""What kernels compute is what the einsum does; here by Pallas' interpreter and by XLA."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from model import attention, memory, sharding
+from tests import tiny
+
+CASES = {  # length, query heads, key heads, packed, window, soft cap
+    'causal': (100, 2, 2, False, 0, 0.0),
+    'one-key-head-window': (130, 3, 1, False, 40, 0.0),
+    'packed-window': (384, 4, 2, True, 70, 0.0),
+    'everything': (384, 4, 2, True, 70, 3.0),
+}
+KERNELS = [('splash', case) for case in CASES if case != 'packed-window'] + [
+    ('cudnn', case) for case in CASES if case != 'everything'
+]
+SPLASH = dataclasses.replace(tiny.CONFIG, attention='splash', head_dim=8)
+CUDNN = dataclasses.replace(SPLASH, attention='cudnn', dtype='bfloat16')
+
+
+def random_arrays(T, N, K, *, packed, rows=2):
+    """Query, key and value of width 8, and segments whose last is padding."""
+    rng = np.random.default_rng(T + N)
+    arrays = tuple(
+        rng.normal(size=shape).astype(np.float32)
+        for shape in ((rows, T, N, 8), (rows, K, T, 8), (rows, K, T, 8))
+    )
+    segments = np.sort(rng.integers(0, 4, (rows, T)).astype(np.int32), axis=1)[:, ::-1]
+    return arrays, segments if packed else None
+
+
+def masked(T, segments, window):
+    distance = np.arange(T)[:, None] - np.arange(T)
+    mask = (distance >= 0) & (distance < (window or T))
+    return mask[None] if segments is None else mask & (segments[:, :, None] == segments[:, None])
+
+
+def value_and_grads(attend, arrays):
+    def loss(arrays):
+        out = attend(*arrays)
+        return jnp.sum(out * jnp.sin(jnp.arange(out.size)).reshape(out.shape)), out
+
+    return tiny.jit(jax.value_and_grad(loss, has_aux=True))(arrays)
+
+
+def by_einsum(segments, window, cap, function=attention.attend):
+    def attend(query, key, value):
+        mask = masked(query.shape[1], segments, window)
+        return function(query, key, value, mask, scale=0.5, cap=cap)
+
+    return attend
+
+
+def by_kernel(name, segments, window, cap):
+    config = {'splash': SPLASH, 'cudnn': CUDNN}[name]
+    config = dataclasses.replace(config, attention_soft_cap=cap)
+    view = attention.View((), None, segments, (window,))
+
+    def attend(query, key, value):
+        return attention.attend_to_each_other(query, key, value, view, config=config, scale=0.5)
+
+    return attend
+
+
+@pytest.mark.parametrize('T', [128, 130])
+def test_blocks_of_queries_change_no_value_and_no_gradient(T):
+    arrays, segments = random_arrays(T, 4, 2, packed=True)
+    found, expected = (
+        value_and_grads(by_einsum(segments, 0, 3.0, function), arrays)
+        for function in (attention.attend_causal, attention.attend)
+    )
+    tiny.assert_trees_close(found, expected, relative=1e-6)
+
+
+@pytest.mark.parametrize(('name', 'case'), KERNELS)
+def test_a_kernel_gives_the_einsum_s_values_and_gradients(name, case):
+    T, N, K, packed, window, cap = CASES[case]
+    arrays, segments = random_arrays(T, N, K, packed=packed)
+    found = value_and_grads(by_kernel(name, segments, window, cap), arrays)
+    expected = value_and_grads(by_einsum(segments, window, cap), arrays)
+    assert found[0][1].shape == arrays[0].shape
+    tiny.assert_trees_close(found, expected, relative=1e-5)
+
+
+@pytest.mark.parametrize('name', ['splash', 'cudnn'])
+def test_on_a_mesh_every_device_has_its_own_rows_and_heads(name):
+    arrays, segments = random_arrays(128, 4, 2, packed=True, rows=4)
+    expected = value_and_grads(by_einsum(segments, 0, 0.0), arrays)
+    with jax.set_mesh(sharding.make_mesh((2, 2, 2))):
+        found = value_and_grads(by_kernel(name, segments, 0, 0.0), arrays)
+    out = found[0][1]
+    assert out.sharding.shard_shape(out.shape) == (1, 128, 2, 8)
+    tiny.assert_trees_close(found, expected, relative=1e-5)
+
+
+def test_a_model_with_the_kernel_trains_and_prefills_as_with_the_einsum():
+    """Layers of two windows in one scan, and an unrolled prefill."""
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, tiny.CONFIG.vocab_size, (2, 12), dtype=np.int32)
+    positions = np.broadcast_to(np.arange(12, dtype=np.int32), tokens.shape)
+    segments = np.sort(rng.integers(0, 3, tokens.shape).astype(np.int32), axis=1)[:, ::-1]
+
+    @tiny.jit
+    def run(model):
+        def loss(model):
+            hidden = model(tokens, positions, segments=segments)[0]
+            return jnp.sum(model.logits(hidden) ** 2)
+
+        return jax.value_and_grad(loss)(model), model(tokens, positions, keep=True)
+
+    config = dataclasses.replace(tiny.CONFIG, windows=(5, 0))
+    expected, found = (
+        run(tiny.make_model(dataclasses.replace(config, attention=name)))
+        for name in ('einsum', 'splash')
+    )
+    tiny.assert_trees_close(found, expected, relative=1e-5)
+
+
+def test_splash_becomes_three_kernels_where_the_mesh_is_of_tpus():
+    chip = jax.sharding.AbstractDevice('TPU v5 lite', 1, 'tpu')
+    mesh = memory.abstract_mesh((1, 1, 1)).update(abstract_device=chip)
+    shapes = [
+        jax.ShapeDtypeStruct(shape, 'bfloat16')
+        for shape in ((2, 1024, 8, 128), (2, 2, 1024, 128), (2, 2, 1024, 128))
+    ]
+    segments = np.ones((2, 1024), np.int32)
+    attend = by_kernel('splash', segments, 300, 30.0)
+    grads = jax.grad(lambda *arrays: attend(*arrays).sum(), argnums=(0, 1, 2))
+    assert attention.backend() == 'cpu'
+    with jax.sharding.use_abstract_mesh(mesh):
+        assert attention.backend() == 'tpu'
+        lowered = jax.jit(grads).trace(*shapes).lower(lowering_platforms=('tpu',))
+    assert lowered.as_text().count('tpu_custom_call') == 3  # forward, of queries, of keys
+
+
+@pytest.mark.parametrize(('packed', 'window'), [(False, 0), (False, 40), (True, 0), (True, 40)])
+def test_cudnn_is_told_a_window_or_a_mask_never_both(monkeypatch, packed, window):
+    told = {}
+
+    def recorded(query, key, value, **arguments):
+        told.update(arguments, shapes=(query.shape, key.shape, value.shape))
+        return query
+
+    monkeypatch.setattr(attention, 'backend', lambda: 'gpu')
+    monkeypatch.setattr(jax.nn, 'dot_product_attention', recorded)
+    arrays, segments = random_arrays(128, 4, 2, packed=packed)
+    by_kernel('cudnn', segments, window, 0.0)(*arrays)
+    mask = told.pop('mask')
+    near = (window - 1, 0) if window and not packed else None
+    assert told == {
+        'implementation': 'cudnn', 'scale': 0.5, 'is_causal': True, 'local_window_size': near,
+        'shapes': ((2, 128, 4, 8), (2, 128, 2, 8), (2, 128, 2, 8)),
+    }  # fmt: skip
+    if packed:
+        causal = np.tril(np.ones((128, 128), bool))
+        np.testing.assert_array_equal(mask[:, 0] & causal, masked(128, segments, window))
+    else:
+        assert mask is None
+
+
+@pytest.mark.parametrize(
+    ('config', 'platform', 'needed'),
+    [(SPLASH, 'cpu', 'tpu'), (SPLASH, 'gpu', 'tpu'), (CUDNN, 'cpu', 'gpu'), (CUDNN, 'tpu', 'gpu')],
+)
+def test_a_kernel_is_refused_where_it_does_not_run(config, platform, needed):
+    message = rf'model\.attention={config.attention!r} runs on {needed} .*not on {platform}.*einsum'
+    with pytest.raises(ValueError, match=message):
+        attention.check_backend(config, platform)
+    attention.check_backend(config, needed)
+    attention.check_backend(tiny.CONFIG, platform)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'dtype': 'float32'}, r"dtype='float32'; nearest: 'bfloat16'"),
+        ({'attention_soft_cap': 5.0}, r'attention_soft_cap=5\.0; nearest: 0\.0'),
+        ({'head_dim': 4}, r'head_dim=4, .*; nearest: 8'),
+        ({'head_dim': 260}, r'head_dim=260, .*; nearest: 256'),
+        ({'head_dim': 36}, r'head_dim=36, .*; nearest: (32|40)'),
+    ],
+    ids=str,
+)
+def test_cudnn_refuses_what_it_does_not_take_by_name(changes, message):
+    with pytest.raises(ValueError, match=rf"model\.attention='cudnn' .*model\.{message}"):
+        dataclasses.replace(CUDNN, **changes)
+
+
+def test_with_a_kernel_no_scores_are_held():
+    def scores(config, length):
+        one = memory.abstract_mesh((1, 1, 1))
+        return memory.layer_bytes(config, length=length, mesh=one)['scores']
+
+    assert scores(tiny.CONFIG, 2048) == 2 * scores(tiny.CONFIG, 1024)
+    assert scores(SPLASH, 2048) == scores(SPLASH, 1024) < scores(tiny.CONFIG, 1024) / 500
+    masks = 2 * 2 * (2048 - 1024)  # a mask in bfloat16 and its gradient, of all heads
+    assert scores(CUDNN, 2048) - scores(CUDNN, 1024) == masks
