@@ -93,7 +93,6 @@ class EngineSettings:
                 f'sampling.draft_tokens={self.draft_tokens} and draft_ngram={self.draft_ngram} '
                 f'must both be 0, or at least 1 and the n-gram at most {self.max_length - 1}'
             )
-
         self._check_prefill_chunk()
 
     def _check_prefill_chunk(self) -> None:

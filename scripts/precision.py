@@ -70,7 +70,7 @@ def compare(
     for name, (dtype, kind) in HELD.items():
         held = weights.quantize(model, kind)
         known[name], best = jax.device_get(read(held, tokens, dtype=dtype, method=method))
-        off = np.abs(known[name] - known['as it is'])[own]
+        off = np.abs(known[name][own] - known['as it is'][own])
         whole = (best | ~own).all(axis=1)
         parts = (off.mean(), off.max(), best[own].mean(), whole.mean())
         found[name] = Distance(*map(float, parts))
