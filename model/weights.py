@@ -46,6 +46,12 @@ def dense(weight: jax.Array | qwix.QArray, dtype) -> jax.Array:
     return weight.astype(dtype)
 
 
+def is_quantized(model: 'Transformer') -> bool:
+    """Whether any of a model's matrices is."""
+    is_one = lambda x: isinstance(x, qwix.QArray)  # noqa: E731
+    return any(map(is_one, jax.tree.leaves(model, is_leaf=is_one)))
+
+
 def replace_weights(
     model: 'Transformer', new: Callable[[str, nnx.Param], Any], *, targets=tuple(CONTRACT)
 ) -> 'Transformer':

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from model import cache as cache_lib
-from model import sharding
+from model import sharding, weights
 from model.cache import CacheDtype, KVCache
 from model.config import ModelConfig
 from model.transformer import Transformer
@@ -183,8 +183,10 @@ def decode_chunk(
     part = _part(state, slots, length)
     most = num_steps * (1 + lookup.num_tokens)
     noise = Noise.of(seed, part.request, part.position + 1, length=most)
-    if jax.default_backend() == 'cpu':  # which else copies the slices of weights at every step
+    on_cpu = jax.default_backend() == 'cpu'
+    if on_cpu:  # which else copies the slices of weights at every step
         model = jax.lax.optimization_barrier(model.unstacked())
+    narrow = weights.is_quantized(model) and not on_cpu
 
     def running(carry):
         step, part = carry
@@ -192,7 +194,9 @@ def decode_chunk(
 
     def advance(carry):
         step, part = carry
-        return step + 1, _step(model, part, noise, method=method, stop_ids=stop_ids, lookup=lookup)
+        # Beside the step, which changes: else XLA dequantizes before the loop, into wide copies.
+        held = jax.lax.optimization_barrier((model, step))[0] if narrow else model
+        return step + 1, _step(held, part, noise, method=method, stop_ids=stop_ids, lookup=lookup)
 
     _, part = jax.lax.while_loop(running, advance, (jnp.int32(0), part))
     state = _constrain(_put_back(state, part, slots))

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model import logprobs
+from model import logprobs, weights
 from sampling import decode, methods
 from tests import tiny
 
@@ -83,6 +83,23 @@ def test_prompts_read_in_chunks_leave_what_is_left_of_them_at_once():
     whole, pieces = started(), started(chunk=2)
     for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(pieces), strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+def test_off_the_cpu_the_loop_itself_reads_int8_weights(monkeypatch):
+    """Dequantized before it, they would be read as wide as they were."""
+    monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
+    chunk = decode.decode_chunk.trace(
+        weights.quantize(model(), 'int8'),
+        jax.eval_shape(lambda: decode.init_state(CONFIG, batch=4, length=16)),
+        None,
+        method=ENDLESS,
+        seed=np.uint32(0),
+        num_steps=5,
+        stop_ids=(EOS,),
+        length=16,
+    )
+    program = chunk.lower().compile(compiler_options=tiny.QUICK).as_text()
+    assert any(' while(' in line and 's8[' in line for line in program.splitlines())
 
 
 def test_padding_content_changes_nothing():
