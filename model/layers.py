@@ -121,9 +121,10 @@ class Attention(nnx.Module):
         self.config = config
 
     def __call__(self, x, positions, view: View, layer_cache):
-        """x [B, T, D]; layer_cache is a (keys, values) pair or None. Returns (x, layer_cache).
+        """x [B, T, D]; layer_cache is (keys, values) or a CacheDtype. Returns (x, layer_cache).
 
-        Without one, the tokens attend to each other, and their own keys and values are returned.
+        Without keys and values, the tokens attend to each other, and their own are returned: held
+        in that dtype, and attended to as they are held.
         """
         c = self.config
         query, key, value = (self._heads(x, name) for name in ('query', 'key', 'value'))
@@ -131,14 +132,19 @@ class Attention(nnx.Module):
             query, key = self.query_norm(query), self.key_norm(key)
         query, key = rotate(query, view.rotary), rotate(key, view.rotary)
         query = sharding.constrain(query, ('batch', None, 'heads', None))
-        scale, cap = (c.query_scale_dim or c.head_dim) ** -0.5, c.attention_soft_cap
-        if layer_cache is None:
-            layer_cache = (key.swapaxes(1, 2), value.swapaxes(1, 2))
-            out = attend_to_each_other(query, *layer_cache, view, config=c, scale=scale)
-        else:
+        is_cached = isinstance(layer_cache, tuple)
+        if is_cached:
             layer_cache = cache_lib.write(layer_cache, key, value, positions)
-            key, value = (x.astype(query.dtype) for x in layer_cache)
-            out = attend(query, key, value, view.mask, scale=scale, cap=cap)
+        else:
+            layer_cache = tuple(
+                cache_lib.stored(x.swapaxes(1, 2), layer_cache) for x in (key, value)
+            )
+        held = [dense(x, query.dtype) for x in layer_cache]
+        scale = (c.query_scale_dim or c.head_dim) ** -0.5
+        if is_cached:
+            out = attend(query, *held, view.mask, scale=scale, cap=c.attention_soft_cap)
+        else:
+            out = attend_to_each_other(query, *held, view, config=c, scale=scale)
         return project(out, self.out[...], contract=2), layer_cache
 
     def _heads(self, x, name):

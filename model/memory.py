@@ -13,6 +13,7 @@ import jax
 
 from model import sharding
 from model.attention import query_block
+from model.cache import CacheDtype, entry_bytes
 from model.config import ModelConfig
 from model.weights import CONTRACT
 
@@ -69,11 +70,13 @@ def local_rows(rows: int, mesh: Mesh) -> int:
     return split(rows, mesh.shape['data'] * mesh.shape['fsdp'])
 
 
-def cache_bytes(config: ModelConfig, *, batch: int, length: int, mesh: Mesh) -> int:
+def cache_bytes(
+    config: ModelConfig, *, batch: int, length: int, mesh: Mesh, dtype: CacheDtype = 'model'
+) -> int:
     """Bytes of one device's share of model.cache.init_cache."""
     kv_heads = local(config, mesh).kv_heads
-    entries = 2 * config.num_layers * local_rows(batch, mesh) * kv_heads * length * config.head_dim
-    return entries * itemsize(config.dtype)
+    entries = 2 * config.num_layers * local_rows(batch, mesh) * kv_heads * length
+    return entries * entry_bytes(config, dtype)
 
 
 def matmul_outputs(config: ModelConfig, mesh: Mesh, targets: tuple[str, ...] = ()) -> int:

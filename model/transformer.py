@@ -8,7 +8,7 @@ from flax import nnx
 
 from model import attention, layers, sharding
 from model.attention import View
-from model.cache import KVCache
+from model.cache import CacheDtype, KVCache
 from model.config import ModelConfig
 
 REMAT_POLICIES = {
@@ -73,15 +73,15 @@ class Transformer(nnx.Module):
         *,
         segments: jax.Array | None = None,
         cache: KVCache | None = None,
-        keep: bool = False,
+        keep: CacheDtype | None = None,
     ):
         """tokens and positions [B, T] -> (hidden [B, T, D], cache).
 
         Without a cache, tokens attend to earlier tokens of their own segment (segments [B, T], 0
         on padding; None means one segment a row); to `keep` makes a cache of length T of them, for
-        positions from 0 on. With a cache, the tokens are written at their positions and attend to
-        every cached position up to their own. Layers with a window attend to no more than its last
-        positions of these.
+        positions from 0 on, and they attend to what it holds. With a cache, the tokens are written
+        at their positions and attend to every cached position up to their own. Layers with a window
+        attend to no more than its last positions of these.
         """
         # Looked up before the cast, so that gradients are summed in float32; whole in D, or the
         # partitioner cannot go from a D-sharded to a row-sharded result and replicates it.
@@ -91,10 +91,10 @@ class Transformer(nnx.Module):
             x = x * jnp.asarray(self.config.embed_dim**0.5, x.dtype)
         x = sharding.constrain(x, ('batch', None, None))
         if cache is not None:
-            views = self._cached_views(positions, cache.layers[0][0].shape[2])
+            views = self._cached_views(positions, cache.length)
             x, cache = self._forward_cached(x, positions, views, cache.layers)
-        elif keep:
-            views, layer_caches = self._views(positions, segments), [None] * self.config.num_layers
+        elif keep is not None:
+            views, layer_caches = self._views(positions, segments), [keep] * self.config.num_layers
             x, cache = self._forward_cached(x, positions, views, layer_caches)
         else:
             x = self._forward(x, positions, self._views(positions, segments))
@@ -158,7 +158,7 @@ class Transformer(nnx.Module):
         def apply(block, x, kind):
             # Chosen in here, so that no choice is kept for the backward pass.
             view = attention.choose(views, kind)
-            return block(x, positions, view, None)[0]
+            return block(x, positions, view, 'model')[0]
 
         if self.config.remat == 'none':
             return apply

@@ -46,6 +46,12 @@ def dense(weight: jax.Array | qwix.QArray, dtype) -> jax.Array:
     return weight.astype(dtype)
 
 
+def is_quantized(model: 'Transformer') -> bool:
+    """Whether any of a model's matrices is."""
+    is_one = lambda x: isinstance(x, qwix.QArray)  # noqa: E731
+    return any(map(is_one, jax.tree.leaves(model, is_leaf=is_one)))
+
+
 def replace_weights(
     model: 'Transformer', new: Callable[[str, nnx.Param], Any], *, targets=tuple(CONTRACT)
 ) -> 'Transformer':
@@ -64,27 +70,36 @@ def block_part(model: 'Transformer', target: str) -> nnx.Module:
     return blocks.attention if hasattr(blocks.attention, target) else blocks.mlp
 
 
-@functools.partial(jax.jit, static_argnames='kind')
 def quantize(model: 'Transformer', kind: Quantize) -> 'Transformer':
     """The model with its blocks' matrices quantized; embeddings, norms and biases stay.
 
-    'int8' has one scale for each output, 'nf4' one for each NF4_BLOCK inputs of an output; scales
-    are float32. Sources: arXiv 2208.07339 (absmax), arXiv 2305.14314 (NF4).
+    So do adapters, whose base is quantized, and what is quantized already. 'int8' has one scale for
+    each output, 'nf4' one for each NF4_BLOCK inputs of an output; scales are float32. Sources:
+    arXiv 2208.07339 (absmax), arXiv 2305.14314 (NF4).
     """
-    if kind == 'none':
-        return model
+    return model if kind == 'none' else _quantized(model, kind)
 
-    def of_weight(target: str, param: nnx.Param) -> qwix.QArray:
-        weight = param[...].astype('float32')
+
+@functools.partial(jax.jit, static_argnames='kind')
+def _quantized(model: 'Transformer', kind: Quantize) -> 'Transformer':
+    def of_param(target: str, param: nnx.Param) -> LowRank | qwix.QArray:
+        weight = param[...]
+        if isinstance(weight, LowRank):
+            return dataclasses.replace(weight, base=of_weight(target, weight.base))
+        return of_weight(target, weight)
+
+    def of_weight(target: str, weight: jax.Array | qwix.QArray) -> qwix.QArray:
+        if isinstance(weight, qwix.QArray):
+            return weight
         inner = range(1, 1 + CONTRACT[target])  # after the layers
         tiled = {inner[-1]: math.gcd(weight.shape[inner[-1]], NF4_BLOCK)} if kind == 'nf4' else {}
         shared = inner if kind == 'int8' else inner[-1:]
         channels = tuple(dim for dim in range(weight.ndim) if dim not in shared)
         return qwix.quantize(
-            weight,
+            weight.astype('float32'),
             'nf4' if kind == 'nf4' else 'int8',
             channelwise_axes=channels,
             tiled_axes=tiled,
         )
 
-    return replace_weights(model, of_weight)
+    return replace_weights(model, of_param)

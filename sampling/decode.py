@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from model import cache as cache_lib
-from model import sharding
-from model.cache import KVCache
+from model import sharding, weights
+from model.cache import CacheDtype, KVCache
 from model.config import ModelConfig
 from model.transformer import Transformer
 from sampling import drafts
@@ -65,13 +65,15 @@ class Noise(NamedTuple):
         return self.values[jnp.arange(positions.shape[0])[:, None], positions - self.start[:, None]]
 
 
-@functools.partial(jax.jit, static_argnames=('config', 'batch', 'length'))
-def init_state(config: ModelConfig, *, batch: int, length: int) -> DecodeState:
+@functools.partial(jax.jit, static_argnames=('config', 'batch', 'length', 'dtype'))
+def init_state(
+    config: ModelConfig, *, batch: int, length: int, dtype: CacheDtype = 'model'
+) -> DecodeState:
     """A state of `batch` empty slots and `length` positions."""
     zeros = jnp.zeros(batch, 'int32')
     return _constrain(
         DecodeState(
-            cache=cache_lib.init_cache(config, batch=batch, length=length),
+            cache=cache_lib.init_cache(config, batch=batch, length=length, dtype=dtype),
             last_token=zeros,
             position=zeros,
             request=zeros,
@@ -84,10 +86,10 @@ def init_state(config: ModelConfig, *, batch: int, length: int) -> DecodeState:
     )
 
 
-init_cache = jax.jit(cache_lib.init_cache, static_argnames=('config', 'batch', 'length'))
+init_cache = jax.jit(cache_lib.init_cache, static_argnames=('config', 'batch', 'length', 'dtype'))
 
 
-@functools.partial(jax.jit, donate_argnames='state')
+@functools.partial(jax.jit, donate_argnames='state', static_argnames='chunk')
 def insert(
     model: Transformer,
     state: DecodeState,
@@ -102,12 +104,14 @@ def insert(
     parked: jax.Array | None = None,
     shared: jax.Array | None = None,
     store: KVCache | None = None,
+    chunk: int = 0,
 ) -> DecodeState:
     """Reads R prompts once and puts them into M slots, several of which may share a prompt.
 
     prompts [R, P], padded on the right with anything, and their lengths [R]; rows, slots, requests
     and stop_at [M]: slot slots[i] gets prompt rows[i]. A slot past the end is no slot. For drafts,
-    texts [R, W] are the prompts from their beginnings on.
+    texts [R, W] are the prompts from their beginnings on. Longer prompts than a chunk that is not 0
+    are read so many positions at a time; it divides P.
 
     With a store, prompt r begins with the first shared[r] tokens of the store's row parked[r], and
     prompts[r] has those after them; lengths[r] counts both. Without one, neither is read.
@@ -116,10 +120,8 @@ def insert(
     if store is None:
         begun, shared = None, jnp.zeros(R, 'int32')
     else:
-        room = min(P, state.tokens.shape[1] - store.layers[0][0].shape[2])
-        begun = _begun(store, parked, room=room)
-    positions = shared[:, None] + jnp.arange(P)
-    _, prompt_cache = model(prompts, positions, cache=begun, keep=begun is None)
+        begun = _begun(store, parked, room=min(P, state.tokens.shape[1] - store.length))
+    prompt_cache = _read(model, prompts, shared, begun, dtype=state.cache.dtype, chunk=chunk)
     last = lengths - 1
 
     def put(into, values):
@@ -146,7 +148,7 @@ def park(store: KVCache, cache: KVCache, *, slots: jax.Array, rows: jax.Array) -
 
     slots and rows [M]; a row past the end is no row.
     """
-    length = store.layers[0][0].shape[2]
+    length = store.length
     kept = cache_lib.insert(
         store, jax.tree.map(lambda x: x[:, :, :length], cache), slots=rows, rows=slots
     )
@@ -181,8 +183,10 @@ def decode_chunk(
     part = _part(state, slots, length)
     most = num_steps * (1 + lookup.num_tokens)
     noise = Noise.of(seed, part.request, part.position + 1, length=most)
-    if jax.default_backend() == 'cpu':  # which else copies the slices of weights at every step
+    on_cpu = jax.default_backend() == 'cpu'
+    if on_cpu:  # which else copies the slices of weights at every step
         model = jax.lax.optimization_barrier(model.unstacked())
+    narrow = weights.is_quantized(model) and not on_cpu
 
     def running(carry):
         step, part = carry
@@ -190,7 +194,9 @@ def decode_chunk(
 
     def advance(carry):
         step, part = carry
-        return step + 1, _step(model, part, noise, method=method, stop_ids=stop_ids, lookup=lookup)
+        # Beside the step, which changes: else XLA dequantizes before the loop, into wide copies.
+        held = jax.lax.optimization_barrier((model, step))[0] if narrow else model
+        return step + 1, _step(held, part, noise, method=method, stop_ids=stop_ids, lookup=lookup)
 
     _, part = jax.lax.while_loop(running, advance, (jnp.int32(0), part))
     state = _constrain(_put_back(state, part, slots))
@@ -210,7 +216,7 @@ def _step(
 ) -> DecodeState:
     """Reads the last tokens and drafts, and samples what follows; done slots stay as they are."""
     B, S = state.tokens.shape
-    nowhere = max(S, state.cache.layers[0][0].shape[2])
+    nowhere = max(S, state.cache.length)
     draft = lookup.draft(state.tokens, state.position)
     read = jnp.concatenate([state.last_token[:, None], draft], axis=1)
     read_at = state.position[:, None] + jnp.arange(read.shape[1])
@@ -237,6 +243,24 @@ def _step(
             logprobs=state.logprobs.at[at].set(logprob, mode='drop'),
         )
     )
+
+
+def _read(
+    model, prompts: jax.Array, start: jax.Array, cache: KVCache | None, *, dtype, chunk: int
+) -> KVCache:
+    """The cache of prompts [R, P] from positions [R] on: a given one, or one of length P."""
+    R, P = prompts.shape
+    positions = start[:, None] + jnp.arange(P)
+    if not 0 < chunk < P:
+        return model(prompts, positions, cache=cache, keep=dtype if cache is None else None)[1]
+    if cache is None:
+        cache = cache_lib.init_cache(model.config, batch=R, length=P, dtype=dtype)
+
+    def read_on(cache, piece):
+        return model(*piece, cache=cache)[1], None
+
+    pieces = [x.reshape(R, P // chunk, chunk).swapaxes(0, 1) for x in (prompts, positions)]
+    return jax.lax.scan(read_on, cache, tuple(pieces))[0]
 
 
 def _begun(store: KVCache, rows: jax.Array, *, room: int) -> KVCache:

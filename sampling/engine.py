@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 import jax
 import numpy as np
 
+from model import weights
 from model.transformer import Transformer
 from sampling import decode, insertion
 from sampling.insertion import Insertion
@@ -54,9 +55,7 @@ class Engine:
         settings, noise = self.settings, np.uint32(seed)
         queue, completions = collections.deque(requests), {}
         running: dict[int, Request] = {}
-        state = decode.init_state(
-            model.config, batch=settings.num_slots, length=settings.max_length
-        )
+        model, state = self._begin(model)
         position = np.zeros(settings.num_slots, np.int32)
         while queue or running:
             free = [slot for slot in range(settings.num_slots) if slot not in running]
@@ -68,6 +67,7 @@ class Engine:
                     state,
                     **vars(insertion.pack(settings, group)),
                     store=store.cache if going_on else None,
+                    chunk=settings.prefill_chunk,
                 )
             running |= entering
             for slot, request in entering.items():
@@ -87,14 +87,14 @@ class Engine:
         settings, seed = self.settings, np.uint32(0)
         stores = [self.make_store(model)] if settings.parked_rows else []
         caches = [None, *(store.cache for store in stores)]
-        state = decode.init_state(
-            model.config, batch=settings.num_slots, length=settings.max_length
-        )
+        model, state = self._begin(model)
         for length in settings.prompt_buckets:
             for rows in settings.insert_rows:
                 for slots, cache in itertools.product({rows, settings.num_slots}, caches):
                     empty = Insertion.empty(settings, rows=rows, length=length, slots=slots)
-                    state = decode.insert(model, state, **vars(empty), store=cache)
+                    state = decode.insert(
+                        model, state, **vars(empty), store=cache, chunk=settings.prefill_chunk
+                    )
         for length in settings.length_sizes:
             for size in settings.slot_sizes:
                 state, _ = self._run(model, state, (), size, length, method, seed)
@@ -104,12 +104,20 @@ class Engine:
 
     def make_store(self, model: Transformer) -> Store:
         """An empty store for `generate` with this model, of the settings' parked sizes."""
-        settings = self.settings
-        return Store(model.config, rows=settings.parked_rows, length=settings.parked_length)
+        s = self.settings
+        return Store(model.config, rows=s.parked_rows, length=s.parked_length, dtype=s.cache_dtype)
 
     def parking(self) -> 'Engine | Parking':
         """This engine with stores of its own; the engine itself where the settings park nothing."""
         return Parking(self) if self.settings.parked_rows else self
+
+    def _begin(self, model: Transformer) -> tuple[Transformer, decode.DecodeState]:
+        """The model as it is read, and empty slots."""
+        s = self.settings
+        state = decode.init_state(
+            model.config, batch=s.num_slots, length=s.max_length, dtype=s.cache_dtype
+        )
+        return weights.quantize(model, s.quantize), state
 
     def _check(self, requests: Sequence[Request]) -> None:
         settings = self.settings

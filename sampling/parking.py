@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from model.cache import KVCache
+from model.cache import CacheDtype, KVCache
 from model.config import ModelConfig
 from model.transformer import Transformer
 from sampling import decode
@@ -23,12 +23,12 @@ Tokens = tuple[int, ...]
 class Store:
     """`rows` prefixes of one model, of at most `length` tokens each; the oldest make room.
 
-    On the device it holds cache_bytes(config, batch=rows, length=length). What is in it follows
-    from what was parked, in order, so hosts agree on it.
+    On the device it holds cache_bytes of a cache of so many rows and positions. What is in it
+    follows from what was parked, in order, so hosts agree on it.
     """
 
-    def __init__(self, config: ModelConfig, *, rows: int, length: int):
-        self.cache: KVCache = decode.init_cache(config, batch=rows, length=length)
+    def __init__(self, config: ModelConfig, *, rows: int, length: int, dtype: CacheDtype = 'model'):
+        self.cache: KVCache = decode.init_cache(config, batch=rows, length=length, dtype=dtype)
         self._rows, self._length = rows, length
         self._sorted: list[Tokens] = []  # what is parked, so that neighbours share the most
         self._row: dict[Tokens, int] = {}  # where, the oldest first

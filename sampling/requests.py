@@ -2,7 +2,10 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Literal
 
+from model.cache import CacheDtype
+from model.weights import Quantize
 from sampling.drafts import Lookup
 
 
@@ -56,6 +59,9 @@ class EngineSettings:
     parked_length: int = 0  # their first positions that are kept
     draft_tokens: int = 0  # guessed tokens that a pass verifies (sampling/drafts.py); 0 is off
     draft_ngram: int = 0  # last tokens that are looked for, for a guess of what follows
+    cache_dtype: CacheDtype = 'model'  # how keys and values are held
+    weights: Literal['model', 'int8'] = 'model'  # how the matrices of the blocks are read
+    prefill_chunk: int = 0  # positions of a longer prompt that are read at once; 0 is all
 
     def __post_init__(self):
         for name, limit in (
@@ -87,6 +93,25 @@ class EngineSettings:
                 f'sampling.draft_tokens={self.draft_tokens} and draft_ngram={self.draft_ngram} '
                 f'must both be 0, or at least 1 and the n-gram at most {self.max_length - 1}'
             )
+        self._check_prefill_chunk()
+
+    def _check_prefill_chunk(self) -> None:
+        chunk, buckets = self.prefill_chunk, self.prompt_buckets
+
+        def divides(size):
+            return size == 0 or all(bucket <= size or bucket % size == 0 for bucket in buckets)
+
+        if chunk < 0 or not divides(chunk):
+            nearest = min(filter(divides, range(buckets[-1])), key=lambda size: abs(size - chunk))
+            raise ValueError(
+                f'sampling.prefill_chunk={chunk} must divide all of prompt_buckets={buckets} that '
+                f'are longer; nearest: {nearest}'
+            )
+
+    @property
+    def quantize(self) -> Quantize:
+        """How the weights are quantized that are sampled from."""
+        return 'none' if self.weights == 'model' else self.weights
 
     @property
     def lookup(self) -> Lookup:

@@ -221,7 +221,12 @@ def trace(s: RunSettings, run: Run) -> None:
     if run.sampling is not None:
         engine = run.sampling.engine
         slots = jax.eval_shape(
-            lambda: decode.init_state(s.model, batch=engine.num_slots, length=engine.max_length)
+            lambda: decode.init_state(
+                s.model,
+                batch=engine.num_slots,
+                length=engine.max_length,
+                dtype=engine.cache_dtype,
+            )
         )
         chunk = functools.partial(
             decode.decode_chunk,

@@ -175,9 +175,10 @@ def abstract_state(
 
 def abstract_player(run: Run) -> transformer.Transformer:
     """A player that samples, as shapes."""
-    made = run.sampling.players
+    made, kind = run.sampling.players, run.sampling.engine.quantize
     state, frozen = abstract_state(run.model, made.lora, made.optimizer, run.quantize)
-    return jax.eval_shape(lora.join, state.model, frozen)
+    player = jax.eval_shape(lora.join, state.model, frozen)
+    return jax.eval_shape(functools.partial(weights.quantize, kind=kind), player)
 
 
 def state_bytes(run: Run, training: Training, mesh) -> tuple[int, int, int]:
@@ -215,24 +216,37 @@ def training_phase(run: Run, training: Training, mesh) -> Phase:
     return phase
 
 
+def quantized_bytes(run: Run, mesh) -> int:
+    """Bytes on one device of what the engine quantizes of the player that samples."""
+    made, kind = run.sampling.players, run.sampling.engine.quantize
+    state, frozen = abstract_state(run.model, made.lora, made.optimizer, run.quantize)
+    if kind == 'none' or (frozen is not None and run.quantize != 'none'):
+        return 0
+    whole = state.model if frozen is None else frozen
+    quantized = jax.eval_shape(lambda model: weights.quantize(model, kind), whole)
+    matrices = {t: getattr(weights.block_part(quantized, t), t) for t in weights.CONTRACT}
+    return memory.array_bytes(matrices, mesh)
+
+
 def sampling_phase(run: Run, mesh) -> Phase:
     """Both players, the cache of the slots, and the largest prefill."""
     engine = run.sampling.engine
     own, _, frozen = state_bytes(run, run.sampling.players, mesh)
     rows, length = engine.insert_rows[-1], engine.prompt_buckets[-1]
-    here, tokens = memory.local(run.model, mesh), memory.local_rows(rows, mesh) * length
+    at_once = min(engine.prefill_chunk or length, length)
+    here, tokens = memory.local(run.model, mesh), memory.local_rows(rows, mesh) * at_once
+    cache_bytes = functools.partial(
+        memory.cache_bytes, run.model, mesh=mesh, dtype=engine.cache_dtype
+    )
     part = memory.layer_bytes(run.model, length=length, mesh=mesh)
     read = memory.local_rows(engine.num_slots, mesh) * (1 + engine.draft_tokens)
     return Phase(
         {
             'weights of both players': 2 * own,
             'frozen base': frozen,
-            'cache of the slots': memory.cache_bytes(
-                run.model, batch=engine.num_slots, length=engine.max_length, mesh=mesh
-            ),
-            'cache of a prefill': memory.cache_bytes(
-                run.model, batch=rows, length=length, mesh=mesh
-            ),
+            'weights in int8': quantized_bytes(run, mesh),
+            'cache of the slots': cache_bytes(batch=engine.num_slots, length=engine.max_length),
+            'cache of a prefill': cache_bytes(batch=rows, length=length),
             'layer of a prefill': int(tokens * (part['scores'] + part['rest'])),
             'logits': 3 * read * here.vocab * 4,
             'gathered weights': memory.gathered_bytes(run.model, mesh=mesh, trained=False),

@@ -1,19 +1,21 @@
 import dataclasses
+import functools
 
 import jax
 import numpy as np
 import pytest
 
 from model import cache as cache_lib
+from model import weights
 from tests import tiny
 
 LENGTH = 12
 
 
-@tiny.jit
-def forward(model, tokens, positions):
-    hidden, _ = model(tokens, positions)
-    return model.logits(hidden)
+@functools.partial(tiny.jit, static_argnames='keep')
+def forward(model, tokens, positions, keep=None):
+    hidden, cache = model(tokens, positions, keep=keep)
+    return model.logits(hidden), cache
 
 
 @tiny.jit
@@ -29,21 +31,23 @@ def full_inputs(seed, rows=3):
 
 
 @pytest.mark.parametrize(
-    'config',
+    ('config', 'dtype'),
     [
-        dataclasses.replace(tiny.CONFIG, num_kv_heads=1),
-        tiny.EVERYTHING,
-        dataclasses.replace(tiny.EVERYTHING, num_kv_heads=4, scan_layers=False),
+        (dataclasses.replace(tiny.CONFIG, num_kv_heads=1), 'model'),
+        (tiny.EVERYTHING, 'model'),
+        (dataclasses.replace(tiny.EVERYTHING, num_kv_heads=4, scan_layers=False), 'model'),
+        (tiny.EVERYTHING, 'int8'),
     ],
-    ids=['one-kv-head', 'everything', 'all-kv-heads'],
+    ids=['one-kv-head', 'everything', 'all-kv-heads', 'int8'],
 )
-def test_prefill_and_decode_equal_the_full_forward(config):
+def test_prefill_and_decode_equal_the_full_forward(config, dtype):
     """Rows are at different positions, and the cache holds what an earlier user left in it."""
     model = tiny.make_model(config)
     tokens, positions = full_inputs(1)
-    expected = np.asarray(forward(model, tokens, positions))
-    cache = cache_lib.init_cache(config, batch=3, length=LENGTH + 4)
-    cache = jax.tree.map(lambda x: x + 3.0, cache)
+    keep = None if dtype == 'model' else dtype
+    expected = np.asarray(forward(model, tokens, positions, keep)[0])
+    cache = cache_lib.init_cache(config, batch=3, length=LENGTH + 4, dtype=dtype)
+    cache = jax.tree.map(lambda x: x + 3, cache)
     logits, cache = forward_cached(model, tokens[:, :5], positions[:, :5], cache)
     np.testing.assert_allclose(logits, expected[:, :5], atol=2e-5)
     at = np.array([3, 4, 5])  # rows 0 and 1 go back and write over prefilled slots
@@ -54,23 +58,35 @@ def test_prefill_and_decode_equal_the_full_forward(config):
         at = at + 1
 
 
-@pytest.mark.parametrize('config', [tiny.CONFIG, tiny.EVERYTHING], ids=['plain', 'everything'])
-def test_what_is_kept_of_a_prompt_is_what_a_cache_would_hold(config):
+@pytest.mark.parametrize(
+    ('config', 'dtype'),
+    [(tiny.CONFIG, 'model'), (tiny.EVERYTHING, 'model'), (tiny.EVERYTHING, 'int8')],
+    ids=['plain', 'everything', 'int8'],
+)
+def test_what_is_kept_of_a_prompt_is_what_a_cache_would_hold(config, dtype):
     model = tiny.make_model(config)
     tokens, positions = full_inputs(3)
-    empty = cache_lib.init_cache(config, batch=3, length=LENGTH)
+    empty = cache_lib.init_cache(config, batch=3, length=LENGTH, dtype=dtype)
     expected = forward_cached(model, tokens, positions, empty)
-    hidden, kept = tiny.jit(lambda *inputs: model(*inputs, keep=True))(tokens, positions)
-    for one, other in zip(
-        jax.tree.leaves((model.logits(hidden), kept)), jax.tree.leaves(expected), strict=True
-    ):
+    made = forward(model, tokens, positions, dtype)
+    assert made[1].dtype == empty.dtype == dtype
+    for one, other in zip(jax.tree.leaves(made), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+def test_int8_errs_by_half_a_step_of_the_largest_entry():
+    x = np.random.default_rng(5).standard_normal((3, 2, 7, 16)).astype(np.float32)
+    x[1, 0, 2] = 0
+    held = cache_lib.stored(x, 'int8')
+    assert held.qvalue.dtype == np.int8 and held.scale.shape == (3, 2, 7, 1)
+    step = np.abs(x).max(axis=-1, keepdims=True) / 127
+    assert (np.abs(weights.dense(held, 'float32') - x) <= step / 2 + 1e-7).all()
 
 
 def test_a_turn_appended_to_a_cache_equals_the_full_forward():
     model = tiny.make_model(tiny.EVERYTHING)
     tokens, positions = full_inputs(2)
-    expected = forward(model, tokens, positions)
+    expected, _ = forward(model, tokens, positions)
     cache = cache_lib.init_cache(tiny.EVERYTHING, batch=3, length=LENGTH)
     for start, end in ((0, 4), (4, 8), (8, 12)):
         part, cache = forward_cached(model, tokens[:, start:end], positions[:, start:end], cache)
@@ -109,6 +125,9 @@ def test_cache_bytes_are_the_bytes_of_the_cache():
         held = sum(leaf.nbytes for leaf in jax.tree.leaves(cache))
         assert cache_lib.cache_bytes(config, batch=3, length=7) == held
         assert {leaf.dtype.name for leaf in jax.tree.leaves(cache)} == {config.dtype}
+        small = cache_lib.init_cache(config, batch=3, length=7, dtype='int8')
+        held = sum(leaf.nbytes for leaf in jax.tree.leaves(small))
+        assert cache_lib.cache_bytes(config, batch=3, length=7, dtype='int8') == held
 
 
 def test_a_cache_longer_than_the_model_is_refused_by_name():

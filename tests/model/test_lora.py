@@ -232,6 +232,17 @@ def test_adapters_learn_on_a_quantized_base_and_merge_with_it(kind):
     assert all(np.abs(x[...]).max() > 0 for x in grads.b.values())
 
 
+def test_of_adapters_on_a_base_the_base_is_quantized_and_no_more_than_once():
+    adapters = trained(targets=('query', 'down'))
+    held = weights.quantize(base(), 'int8')
+    for model in (base(), held):
+        made = weights.quantize(lora.attach(model, adapters), 'int8')
+        expected = lora.attach(held, adapters)
+        assert jax.tree.structure(made) == jax.tree.structure(expected)
+        for one, other in zip(jax.tree.leaves(made), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 def test_a_quantized_base_is_split_as_it_was_and_its_scales_where_they_can_be():
     mesh = sharding.make_mesh((2, 2, 2))
     held = jax.eval_shape(lambda: weights.quantize(base(), 'int8'))

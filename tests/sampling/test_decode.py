@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model import logprobs
+from model import logprobs, weights
 from sampling import decode, methods
 from tests import tiny
 
@@ -31,7 +31,9 @@ def model():
     return tiny.make_model(CONFIG)
 
 
-def started(prompts=PROMPTS, *, slots=(2, 0, 9), rows=(0, 1, 0), batch=4, stop_at=14, length=16):
+def started(
+    prompts=PROMPTS, *, slots=(2, 0, 9), rows=(0, 1, 0), batch=4, stop_at=14, length=16, chunk=0
+):
     state = decode.init_state(CONFIG, batch=batch, length=length)
     return decode.insert(
         model(),
@@ -42,6 +44,7 @@ def started(prompts=PROMPTS, *, slots=(2, 0, 9), rows=(0, 1, 0), batch=4, stop_a
         slots=np.array(slots, np.int32),
         requests=np.arange(len(slots), dtype=np.int32) + 10,
         stop_at=np.full(len(slots), stop_at, np.int32),
+        chunk=chunk,
     )
 
 
@@ -74,6 +77,29 @@ def test_rows_that_share_a_prompt_share_its_cache():
     state = started(slots=(1, 3, 0), rows=(0, 0, 1))
     for leaf in jax.tree.leaves(state.cache):
         np.testing.assert_array_equal(leaf[1], leaf[3])
+
+
+def test_prompts_read_in_chunks_leave_what_is_left_of_them_at_once():
+    whole, pieces = started(), started(chunk=2)
+    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(pieces), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+def test_off_the_cpu_the_loop_itself_reads_int8_weights(monkeypatch):
+    """Dequantized before it, they would be read as wide as they were."""
+    monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
+    chunk = decode.decode_chunk.trace(
+        weights.quantize(model(), 'int8'),
+        jax.eval_shape(lambda: decode.init_state(CONFIG, batch=4, length=16)),
+        None,
+        method=ENDLESS,
+        seed=np.uint32(0),
+        num_steps=5,
+        stop_ids=(EOS,),
+        length=16,
+    )
+    program = chunk.lower().compile(compiler_options=tiny.QUICK).as_text()
+    assert any(' while(' in line and 's8[' in line for line in program.splitlines())
 
 
 def test_padding_content_changes_nothing():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model import logprobs, sharding
+from model import logprobs, sharding, weights
 from sampling import decode, engine, methods
 from tests import tiny
 
@@ -33,6 +33,7 @@ SETTINGS = engine.EngineSettings(
     compact_slots=(),
     compact_lengths=(),
 )
+INT8 = {'cache_dtype': 'int8', 'weights': 'int8'}
 
 
 @functools.cache
@@ -65,8 +66,8 @@ def generate(asked=None, *, method=SAMPLING, seed=0, on_completion=None, **chang
 
 
 @functools.cache
-def reference():
-    return generate()
+def reference(**held):
+    return generate(**held)
 
 
 @contextlib.contextmanager
@@ -110,11 +111,15 @@ def test_the_callback_sees_each_completion_once():
         {'compact_slots': (1, 2, 4)},
         {'compact_lengths': (12, 20)},
         {'compact_slots': (2, 4), 'compact_lengths': (16,)},
+        {'prefill_chunk': 4},
+        {'num_slots': 5, 'compact_slots': (2,), 'compact_lengths': (16,), **INT8}
+        | {'prompt_buckets': (16,), 'insert_rows': (3,), 'prefill_chunk': 8},
     ],
     ids=str,
 )
 def test_settings_never_change_what_is_sampled(changed):
-    assert tokens(generate(**changed)) == tokens(reference())
+    held = {name: changed[name] for name in INT8 if name in changed}
+    assert tokens(generate(**changed)) == tokens(reference(**held))
 
 
 def test_order_never_changes_what_is_sampled():
@@ -136,15 +141,19 @@ def test_samples_of_one_prompt_differ():
     assert len(set(tokens(generate(asked, method=ENDLESS)).values())) == 8
 
 
-def test_recorded_log_probabilities_are_the_trainers():
+@pytest.mark.parametrize('held', [{}, INT8], ids=['model', 'int8'])
+def test_recorded_log_probabilities_are_the_trainers(held):
+    """In int8 they are those of the quantized model, which reads what its cache holds."""
     method = methods.Sampling(0.8, 30, 0.95, 0.0, banned=(0,))
     rows = np.zeros((len(requests()), 32), np.int32)
-    made = generate(method=method)
+    made = generate(method=method, **held)
     for row, request, completion in zip(rows, requests(), made, strict=True):
         whole = request.prompt + completion.tokens
         row[: len(whole)] = whole
-    hidden, _ = model()(rows, jnp.broadcast_to(jnp.arange(32), rows.shape))
-    recomputed, _ = logprobs.token_logprobs(model(), hidden, rows, transform=method.transform)
+    read = weights.quantize(model(), held.get('weights', 'none'))
+    positions = jnp.broadcast_to(jnp.arange(32), rows.shape)
+    hidden, _ = read(rows, positions, keep=held.get('cache_dtype'))
+    recomputed, _ = logprobs.token_logprobs(read, hidden, rows, transform=method.transform)
     for row, request, completion in zip(recomputed, requests(), made, strict=True):
         start = len(request.prompt)
         np.testing.assert_allclose(
@@ -268,9 +277,15 @@ def test_a_malformed_request_is_an_error(given):
         {'draft_ngram': 2},
         {'draft_tokens': -1, 'draft_ngram': 2},
         {'draft_tokens': 2, 'draft_ngram': 32},
+        {'prefill_chunk': -1},
     ],
     ids=str,
 )
 def test_malformed_settings_are_an_error(given):
     with pytest.raises(ValueError, match='sampling'):
         dataclasses.replace(SETTINGS, **given)
+
+
+def test_a_prefill_chunk_that_does_not_divide_is_told_the_nearest_that_does():
+    with pytest.raises(ValueError, match=r'sampling.prefill_chunk=5 .*\(8, 12\).*nearest: 4'):
+        dataclasses.replace(SETTINGS, prefill_chunk=5)

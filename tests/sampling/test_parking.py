@@ -12,7 +12,7 @@ from model import cache as cache_lib
 from model import sharding
 from sampling import decode, engine, methods, parking
 from tests import tiny
-from tests.sampling.test_engine import compilations
+from tests.sampling.test_engine import INT8, compilations
 
 EOS = 1
 CONFIG = dataclasses.replace(tiny.FLAT, vocab_size=64, max_length=48)
@@ -74,8 +74,8 @@ def assert_same(one, other):
 
 
 @functools.cache
-def reference(method):
-    return episode(make(parked_rows=0, parked_length=0).parking(), method)
+def reference(method, **held):
+    return episode(make(parked_rows=0, parked_length=0, **held).parking(), method)
 
 
 @pytest.fixture
@@ -91,9 +91,15 @@ def inserted(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize('method', [GREEDY, SAMPLING], ids=['greedy', 'sampled'])
-def test_going_on_from_what_is_parked_samples_the_same(method, inserted):
-    for one, other in zip(episode(make().parking(), method), reference(method), strict=True):
+@pytest.mark.parametrize(
+    ('method', 'changed'),
+    [(GREEDY, {}), (SAMPLING, {}), (SAMPLING, INT8), (GREEDY, {'prefill_chunk': 8})],
+    ids=['greedy', 'sampled', 'sampled-int8', 'greedy-in-chunks'],
+)
+def test_going_on_from_what_is_parked_samples_the_same(method, changed, inserted):
+    expected = reference(method, **({} if 'prefill_chunk' in changed else changed))
+    inserted.clear()
+    for one, other in zip(episode(make(**changed).parking(), method), expected, strict=True):
         assert_same(one, other)
     assert {bucket for bucket, going_on in inserted if going_on} == {16}
     assert sum(going_on for _, going_on in inserted) >= 3
@@ -130,14 +136,14 @@ def test_a_mesh_samples_the_same_and_nothing_compiles_after_warm_up():
     mesh = sharding.make_mesh((2, 2, 2))
     with jax.set_mesh(mesh):
         placed = jax.device_put(model(), sharding.shardings(model(), mesh))
-        sampler = make()
+        sampler = make(**INT8, prefill_chunk=8)
         sampler.warm_up(placed, method=SAMPLING)
         parked = sampler.parking()
         with compilations() as compiled:
             first = parked.generate(placed, attempts(), method=SAMPLING, seed=3)
             again = parked.generate(placed, refinements(first), method=SAMPLING, seed=5)
     assert not compiled
-    assert_same(again, reference(SAMPLING)[1])
+    assert_same(again, reference(SAMPLING, **INT8)[1])
 
 
 @given(st.lists(WORDS, max_size=20), st.lists(WORDS, min_size=1, max_size=5), st.integers(1, 4))
@@ -148,7 +154,7 @@ def test_the_longest_parked_beginning_is_found(prefixes, prompts, size):
         held.update({row: cache[slot] for slot, row in zip(slots, rows, strict=True) if row < 5})
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decode, 'init_cache', lambda config, batch, length: None)
+        patch.setattr(decode, 'init_cache', lambda *_, **__: None)
         patch.setattr(decode, 'park', copied)
         store = parking.Store(None, rows=5, length=4)
         for start in range(0, len(prefixes), size):
@@ -162,10 +168,11 @@ def test_the_longest_parked_beginning_is_found(prefixes, prompts, size):
         assert not length or kept[row][:length] == prompt[:length]
 
 
-def test_the_bytes_stated_are_the_bytes_held():
-    store = make().make_store(model())
+@pytest.mark.parametrize('dtype', ['model', 'int8'])
+def test_the_bytes_stated_are_the_bytes_held(dtype):
+    store = make(cache_dtype=dtype).make_store(model())
     held = sum(leaf.nbytes for leaf in jax.tree.leaves(store.cache))
-    assert cache_lib.cache_bytes(CONFIG, batch=12, length=20) == held
+    assert cache_lib.cache_bytes(CONFIG, batch=12, length=20, dtype=dtype) == held
 
 
 @pytest.mark.parametrize(

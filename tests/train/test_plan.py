@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+import qwix
 
 from model import cache as cache_lib
 from model import lora, memory, sharding, weights
@@ -84,13 +85,39 @@ def test_the_abstract_state_is_the_real_one():
     assert all(jax.tree.leaves(alike))
 
 
-def test_a_cache_is_counted_as_jax_allocates_it():
+@pytest.mark.parametrize('dtype', ['model', 'int8'])
+def test_a_cache_is_counted_as_jax_allocates_it(dtype):
     mesh = sharding.make_mesh((2, 2, 2))
     with jax.set_mesh(mesh):
-        cache = jax.jit(lambda: cache_lib.init_cache(CONFIG, batch=8, length=5))()
-    assert memory.cache_bytes(CONFIG, batch=8, length=5, mesh=mesh) == held(cache)
-    whole = memory.cache_bytes(CONFIG, batch=7, length=5, mesh=mesh)  # rows that do not divide
-    assert whole == cache_lib.cache_bytes(CONFIG, batch=7, length=5) // 2
+        cache = jax.jit(lambda: cache_lib.init_cache(CONFIG, batch=8, length=5, dtype=dtype))()
+    options = {'length': 5, 'dtype': dtype}
+    assert memory.cache_bytes(CONFIG, batch=8, mesh=mesh, **options) == held(cache)
+    whole = memory.cache_bytes(CONFIG, batch=7, mesh=mesh, **options)  # rows that do not divide
+    assert whole == cache_lib.cache_bytes(CONFIG, batch=7, **options) // 2
+
+
+@pytest.mark.parametrize(
+    ('settings', 'kind'), [(WHOLE, 'none'), (ADAPTED, 'none'), (ADAPTED, 'nf4')]
+)
+def test_what_the_engine_quantizes_is_counted_once_beside_the_players(settings, kind):
+    engine = dataclasses.replace(ENGINE, weights='int8', cache_dtype='int8', prefill_chunk=16)
+    made, plain = (
+        run_of(training(settings), quantize=kind, engine=e, mesh=(1, 1, 1))
+        for e in (engine, ENGINE)
+    )
+    mesh = memory.abstract_mesh((1, 1, 1))
+    small, large = plan.sampling_phase(made, mesh), plan.sampling_phase(plain, mesh)
+    blocks = weights.quantize(tiny.make_model(CONFIG), 'int8').blocks
+    quantized = [x for x in jax.tree.leaves(blocks, is_leaf=is_quantized) if is_quantized(x)]
+    assert len(quantized) == len(weights.CONTRACT)
+    assert small['weights in int8'] == (0 if kind == 'nf4' else held(quantized))
+    assert large['weights in int8'] == 0
+    for part in ('cache of the slots', 'cache of a prefill', 'layer of a prefill'):
+        assert small[part] < large[part]
+
+
+def is_quantized(x):
+    return isinstance(x, qwix.QArray)
 
 
 def test_four_bits_count_as_half_a_byte():
