@@ -111,7 +111,7 @@ def test_a_model_with_the_kernel_trains_and_prefills_as_with_the_einsum():
             hidden = model(tokens, positions, segments=segments)[0]
             return jnp.sum(model.logits(hidden) ** 2)
 
-        return jax.value_and_grad(loss)(model), model(tokens, positions, keep=True)
+        return jax.value_and_grad(loss)(model), model(tokens, positions, keep='model')
 
     config = dataclasses.replace(tiny.CONFIG, windows=(5, 0))
     expected, found = (

@@ -150,7 +150,9 @@ def test_activations_grow_with_rows_and_shrink_with_devices():
     assert longer > 2 * activations()['layer or loss']  # attention's square
 
 
-@pytest.mark.parametrize('remat', ['none', 'dots', 'full'])
+@pytest.mark.parametrize(
+    'remat', [*(pytest.param(r, marks=pytest.mark.slow) for r in ('none', 'full')), 'dots']
+)
 def test_a_compiled_step_takes_about_what_is_estimated(remat):
     """XLA's own count for a CPU, in float32: there narrower numbers are computed in wider ones.
 
