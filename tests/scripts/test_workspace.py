@@ -63,6 +63,24 @@ def test_a_tokenizer_json_is_read_saved_and_sampled_with_its_own_end(folder):
         assert run.verdict_ids
 
 
+@pytest.mark.parametrize(('drafts', 'told'), [(0, None), (3, 2.5)])
+def test_a_stage_tells_its_own_tokens_a_step_where_it_drafts(folder, drafts, told):
+    def body(run, _):
+        engine = run.sampler().engine
+        engine.tokens, engine.steps = engine.tokens + 30, engine.steps + 12
+        return {}
+
+    config = config_of(folder)
+    config.sampling.engine.update({'draft_tokens': drafts, 'draft_ngram': min(drafts, 2)})
+    with (
+        verify.Verifier(num_workers=1, timeout_s=1.0) as verifier,
+        workspace.Workspace(config, folder / 'run', verifier=verifier) as run,
+    ):
+        engine = run.sampler().engine
+        engine.tokens, engine.steps = 100, 1  # before the stage
+        assert run.run_stage('evaluate', body).get('tokens_per_step') == told
+
+
 def test_a_model_file_is_read_under_another_family_s_template(folder):
     run = opened(folder, file='tokenizer.model', template='gemma')
     assert run.tokenizer.special('<end_of_turn>') == run.chat.end_id
