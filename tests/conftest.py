@@ -30,3 +30,11 @@ def shared_data() -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip(f'no real data: {folder} is no folder; set ELENCHUS_DATA')
     return folder
+
+
+@pytest.fixture(scope='module', autouse=True)
+def restored_mesh():
+    """Opening a run puts its mesh in force, for the process: not for the next file of tests."""
+    before = jax.sharding.get_mesh()
+    yield
+    jax.set_mesh(before)
