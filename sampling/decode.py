@@ -252,7 +252,7 @@ def _read(
     R, P = prompts.shape
     positions = start[:, None] + jnp.arange(P)
     if not 0 < chunk < P:
-        return model(prompts, positions, cache=cache, keep=dtype if cache is None else None)[1]
+        return model(prompts, positions, cache=cache, keep=dtype)[1]
     if cache is None:
         cache = cache_lib.init_cache(model.config, batch=R, length=P, dtype=dtype)
 
