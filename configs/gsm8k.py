@@ -60,7 +60,7 @@ SAMPLING = {
         'draft_tokens': 0,
         'draft_ngram': 0,
         'cache_dtype': 'model',
-        'weights': 'model',
+        'quantize': 'none',
         'prefill_chunk': 0,
     },
     'attempt_tokens': 224,

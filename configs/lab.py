@@ -94,7 +94,7 @@ SAMPLING = {
         'draft_tokens': 0,
         'draft_ngram': 0,
         'cache_dtype': 'model',
-        'weights': 'model',
+        'quantize': 'none',
         'prefill_chunk': 0,
     },
     'attempt_tokens': 76,
@@ -209,6 +209,7 @@ REINFORCE = {
     'overlong_tokens': 16,
     'importance_cap': 0.0,
     'drop_idle': True,
+    'samples_per_row': 4,
     'checkpoint_every': 10,
     'objective': OBJECTIVES['grpo'],
     'optimizer': optimizer(0.001, schedule='constant'),
@@ -412,6 +413,7 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.reinforce.update(
         {'num_steps': 3, 'num_problems': 2, 'num_samples': 4, 'checkpoint_every': 2}
     )
+    config.reinforce.samples_per_row = 2
     # An actor that is never right is still paid for brevity, so that updates are taken.
     config.reinforce.rewards.length = 1.0
     config.reinforce.critic_rewards.length = 1.0

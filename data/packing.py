@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -112,6 +112,57 @@ def pad(examples: Sequence[Example], *, length: int) -> Batch:
     for example in examples:
         check_length(example, length)
     return to_batch([[example] for example in examples], length=length)
+
+
+class Places(NamedTuple):
+    """Where every position of one layout comes from in another; all fields are [B, T]."""
+
+    rows: np.ndarray
+    columns: np.ndarray
+    taken: np.ndarray  # False on padding
+
+    def take(self, values: np.ndarray) -> np.ndarray:
+        """The values in the new layout, 0 on padding."""
+        return np.where(self.taken, values[self.rows, self.columns], 0).astype(values.dtype)
+
+    def give_back(self, values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        """Values of the new layout where they came from; 0 where none did."""
+        found = np.zeros(shape, values.dtype)
+        found[self.rows[self.taken], self.columns[self.taken]] = values[self.taken]
+        return found
+
+
+def share_prompts(
+    batch: Batch, *, samples: int, prompt: int, response: int
+) -> tuple[Batch, Places]:
+    """(batch whose rows hold `samples` neighbouring rows with their prompt once, its places).
+
+    The batch given has one sequence a row. Its prompt is what `samples` of them begin with and none
+    is trained on, at most `prompt` tokens, padded in front; the rest of each follows in `response`
+    positions. Sequences are segments 1, 2, ... of their row, the prompt with the first of them.
+    Raises ValueError where a rest is longer.
+    """
+    fields = (batch.tokens, batch.loss_mask, batch.segments)
+    tokens, mask, segments = (x.reshape(-1, samples, x.shape[1]) for x in fields)
+    alike = (tokens == tokens[:, :1]) & (mask == 0) & (segments > 0)
+    begin = np.minimum(np.cumprod(alike.all(axis=1), axis=1).sum(axis=1), prompt)[:, None]
+    size = (segments > 0).sum(axis=2)
+    longest = (size - begin).max()
+    if longest > response:
+        raise ValueError(
+            f'{longest} tokens after the prompt that {samples} samples share: a row has {response} '
+            'for each'
+        )
+    column = np.arange(prompt) - (prompt - begin)
+    parts = [(np.zeros_like(column), column, column >= 0)]
+    for sample in range(samples):
+        column = begin + np.arange(response)
+        parts.append((np.full_like(column, sample), column, column < size[:, sample, None]))
+    row, column, taken = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
+    first = samples * np.arange(len(tokens))[:, None]
+    places = Places(first + row, np.where(taken, column, 0), taken)
+    laid = Batch(*(places.take(values) for values in batch))
+    return laid._replace(segments=np.where(taken, 1 + row, 0).astype(np.int32)), places
 
 
 def fill(

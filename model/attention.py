@@ -23,11 +23,44 @@ BLOCKS = (512, 256, 128)
 """Sizes of splash's blocks, the largest that divides the length. Source: MaxText's base.yml."""
 
 
+class SharedPrompt(NamedTuple):
+    """How a row holds a prompt once and, after it, several samples that continue it.
+
+    `prompt` positions, padded in front, then `response` of each sample, padded behind.
+    """
+
+    samples: int
+    prompt: int
+    response: int
+
+    @property
+    def length(self) -> int:
+        """Of a row."""
+        return self.prompt + self.samples * self.response
+
+    @property
+    def sample_length(self) -> int:
+        """Of one sample with its prompt."""
+        return self.prompt + self.response
+
+    def apart(self, x: jax.Array) -> jax.Array:
+        """[B, length, ...] -> [B samples, sample_length, ...]: each sample after its prompt."""
+        prompt, responses = jnp.split(x, [self.prompt], axis=1)
+        responses = responses.reshape(-1, self.response, *x.shape[2:])
+        return jnp.concatenate([jnp.repeat(prompt, self.samples, axis=0), responses], axis=1)
+
+    def together(self, x: jax.Array) -> jax.Array:
+        """The inverse of `apart`; the prompt is the first sample's."""
+        prompt, responses = jnp.split(x, [self.prompt], axis=1)
+        responses = responses.reshape(-1, self.samples * self.response, *x.shape[2:])
+        return jnp.concatenate([prompt[:: self.samples], responses], axis=1)
+
+
 class View(NamedTuple):
     """What a layer sees of the positions: the same for all layers of one window.
 
     A mask, or what kernels make one of: segments and a window. Of several windows, `kind` says
-    which.
+    which. Where samples share a prompt, mask and segments are of the samples apart.
     """
 
     rotary: tuple[jax.Array, jax.Array]  # of layers.rotary_table
@@ -35,6 +68,7 @@ class View(NamedTuple):
     segments: jax.Array | None = None  # [B, T]; None: a row is one segment
     windows: tuple[int, ...] = (0,)
     kind: jax.Array | int = 0  # which of the windows
+    shared: SharedPrompt | None = None
 
 
 def choose(views: Sequence[View], kind: jax.Array) -> View:
@@ -44,7 +78,7 @@ def choose(views: Sequence[View], kind: jax.Array) -> View:
     select = lambda *leaves: jax.lax.select_n(kind, *leaves)  # noqa: E731
     rotary, mask = jax.tree.map(select, *((view.rotary, view.mask) for view in views))
     windows = tuple(window for view in views for window in view.windows)
-    return View(rotary, mask, views[0].segments, windows, kind)
+    return View(rotary, mask, views[0].segments, windows, kind, views[0].shared)
 
 
 def soft_cap(x: jax.Array, cap: float) -> jax.Array:
@@ -63,13 +97,19 @@ def attend(
     B, T, N, H = query.shape
     grouped = _by_key_head(query * scale, key.shape[1])
     scores = jnp.einsum('BKGTH,BKSH->BKGTS', grouped, key, preferred_element_type='float32')
-    scores = soft_cap(scores, cap) + jnp.where(mask, 0.0, -1e30)[:, None, None]
+    weights, total = _weights(scores, mask[:, None, None], cap=cap)
+    out = jnp.einsum('BKGTS,BKSH->BKGTH', weights.astype(value.dtype), value)
+    out = out / total.astype(out.dtype)
+    return out.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
+
+
+def _weights(scores: jax.Array, mask: jax.Array, *, cap: float) -> tuple[jax.Array, jax.Array]:
+    """(softmax of capped scores times its divisor, the divisor), over the last dimension."""
+    scores = soft_cap(scores, cap) + jnp.where(mask, 0.0, -1e30)
     # Without the barrier XLA on CPU reduces the maximum again in every fusion of the backward pass.
     fixed = jax.lax.optimization_barrier(jax.lax.stop_gradient(scores))
     weights = jnp.exp(scores - fixed.max(axis=-1, keepdims=True))
-    out = jnp.einsum('BKGTS,BKSH->BKGTH', weights.astype(value.dtype), value)
-    out = out / weights.sum(axis=-1, keepdims=True).astype(out.dtype)
-    return out.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
+    return weights, weights.sum(axis=-1, keepdims=True)
 
 
 def attend_causal(
@@ -95,6 +135,53 @@ def attend_causal(
     return jnp.concatenate(parts, axis=1)
 
 
+def attend_shared(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    view: View,
+    *,
+    scale: float,
+    cap: float,
+) -> jax.Array:
+    """`attend_causal` where samples share a prompt: it attends to itself once.
+
+    Its keys are one matrix to all samples' queries. Shapes of the rows together, [B, T, N, H].
+    """
+    shared, K, N = view.shared, key.shape[1], query.shape[2]
+    n, prompt, length = shared.samples, shared.prompt, shared.response
+    mask = view.mask.reshape(-1, n, *view.mask.shape[1:])
+    of_prompt = attend_causal(
+        query[:, :prompt],
+        *(x[:, :, :prompt] for x in (key, value)),
+        mask[:, 0, :prompt, :prompt],
+        scale=scale,
+        cap=cap,
+    )
+    B, _, _, H = query.shape
+    grouped = _by_key_head(query[:, prompt:] * scale, K).reshape(B, K, N // K, n, length, H)
+    own_key, own_value = (x[:, :, prompt:].reshape(B, K, n, length, H) for x in (key, value))
+    size, parts = query_block(length), []
+    for end in range(size, length + 1, size):
+        own, seen = grouped[..., end - size : end, :], slice(None, end)
+        scores = (
+            jnp.einsum(
+                'BKGnTH,BKSH->BKGnTS', own, key[:, :, :prompt], preferred_element_type='float32'
+            ),
+            jnp.einsum(
+                'BKGnTH,BKnSH->BKGnTS', own, own_key[..., seen, :], preferred_element_type='float32'
+            ),
+        )
+        visible = mask[:, None, None, :, prompt + end - size : prompt + end, : prompt + end]
+        weights, total = _weights(jnp.concatenate(scores, axis=-1), visible, cap=cap)
+        weights = weights.astype(value.dtype)
+        out = jnp.einsum('BKGnTS,BKSH->BKGnTH', weights[..., :prompt], value[:, :, :prompt])
+        out += jnp.einsum('BKGnTS,BKnSH->BKGnTH', weights[..., prompt:], own_value[..., seen, :])
+        parts.append(out / total.astype(out.dtype))
+    out = jnp.concatenate(parts, axis=-2).transpose(0, 3, 4, 1, 2, 5)
+    return jnp.concatenate([of_prompt, out.reshape(B, n * length, N, H)], axis=1)
+
+
 def query_block(length: int) -> int:
     """How many of `length` queries `attend_causal` takes at once."""
     return length // 4 if length >= 128 and length % 4 == 0 else length
@@ -110,9 +197,16 @@ def attend_to_each_other(
     scale: float,
 ) -> jax.Array:
     """Attention of tokens to earlier ones, by `config.attention`; the arguments of `attend`."""
-    cap = config.attention_soft_cap
+    cap, shared = config.attention_soft_cap, view.shared
+    if config.attention == 'einsum' and shared is not None:
+        return attend_shared(query, key, value, view, scale=scale, cap=cap)
     if config.attention == 'einsum':
         return attend_causal(query, key, value, view.mask, scale=scale, cap=cap)
+    if shared is not None:
+        key, value = (shared.apart(x.swapaxes(1, 2)).swapaxes(1, 2) for x in (key, value))
+        query, view = shared.apart(query), view._replace(shared=None)
+        out = attend_to_each_other(query, key, value, view, config=config, scale=scale)
+        return shared.together(out)
     kernel = {'splash': splash, 'cudnn': cudnn}[config.attention]
     B, T, N, H = query.shape
     grouped = _by_key_head(_lengthened(query, axis=1), key.shape[1])

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from model import sharding
-from model.attention import query_block
+from model.attention import SharedPrompt, query_block
 from model.cache import CacheDtype, entry_bytes
 from model.config import ModelConfig
 from model.weights import CONTRACT
@@ -118,29 +118,38 @@ def layer_bytes(config: ModelConfig, *, length: int, mesh: Mesh, targets=()) -> 
 
 
 def activation_bytes(
-    config: ModelConfig, *, rows: int, length: int, mesh: Mesh, targets: tuple[str, ...] = ()
+    config: ModelConfig,
+    *,
+    rows: int,
+    length: int,
+    mesh: Mesh,
+    targets: tuple[str, ...] = (),
+    shared: SharedPrompt | None = None,
 ) -> dict[str, int]:
     """Estimated bytes of one device in a training step of `rows` rows of `length` at once.
 
     'kept' lives from the forward to the backward pass. 'layer or loss' is the larger of two that
     are not there together: a layer being differentiated, what is recomputed of it or sliced out of
-    a scan's stacks and the cotangents of its MLP or attention; and a chunk of the loss.
+    a scan's stacks and the cotangents of its MLP or attention; and a chunk of the loss. Where
+    prompts are `shared`, attention has each sample after its own.
     """
-    tokens = local_rows(rows, mesh) * length
-    part = layer_bytes(config, length=length, mesh=mesh, targets=targets)
+    tokens, here = local_rows(rows, mesh) * length, local(config, mesh)
+    samples, keys = (1, length) if shared is None else (shared.samples, shared.sample_length)
+    part = layer_bytes(config, length=keys, mesh=mesh, targets=targets)
     if config.attention == 'einsum':
-        part['scores'] *= (length + query_block(length)) / (2 * length)
+        part['scores'] *= (keys + query_block(keys)) / (2 * keys)
+    part['scores'] *= samples * keys / length
     everything = sum(part.values())
     kept = {
         'none': everything,
         'dots': part['carry'] + part['matmuls'],
         'full': part['carry'],
     }[config.remat]
-    size, chunk = itemsize(config.dtype), min(config.logits_chunk, length)
+    size, chunk = itemsize(config.dtype), min(config.logits_chunk, keys)
     ends = (4 + 4 * size) * config.embed_dim  # looked-up rows in float32; the loss's own copies
-    logits = 3 * 4 * local_rows(rows, mesh) * chunk * local(config, mesh).vocab
+    logits = 3 * 4 * samples * local_rows(rows, mesh) * chunk * here.vocab
     copied = everything if config.remat != 'none' or config.scan_layers else 0
-    cotangents = max(3 * size * local(config, mesh).mlp, part['scores'])
+    cotangents = max(3 * size * here.mlp, part['scores'])
     return {
         'kept': int(tokens * (config.num_layers * kept + ends)),
         'layer or loss': max(int(tokens * (copied + cotangents)), logits),

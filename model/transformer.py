@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from model import attention, layers, sharding
-from model.attention import View
+from model.attention import SharedPrompt, View
 from model.cache import CacheDtype, KVCache
 from model.config import ModelConfig
 
@@ -74,6 +74,7 @@ class Transformer(nnx.Module):
         segments: jax.Array | None = None,
         cache: KVCache | None = None,
         keep: CacheDtype | None = None,
+        shared: SharedPrompt | None = None,
     ):
         """tokens and positions [B, T] -> (hidden [B, T, D], cache).
 
@@ -81,7 +82,8 @@ class Transformer(nnx.Module):
         on padding; None means one segment a row); to `keep` makes a cache of length T of them, for
         positions from 0 on, and they attend to what it holds. With a cache, the tokens are written
         at their positions and attend to every cached position up to their own. Layers with a window
-        attend to no more than its last positions of these.
+        attend to no more than its last positions of these. `shared` says that the rows are laid out
+        so: a sample's tokens, whatever its segment, attend to its prompt and to its own.
         """
         # Looked up before the cast, so that gradients are summed in float32; whole in D, or the
         # partitioner cannot go from a D-sharded to a row-sharded result and replicates it.
@@ -97,7 +99,7 @@ class Transformer(nnx.Module):
             views, layer_caches = self._views(positions, segments), [keep] * self.config.num_layers
             x, cache = self._forward_cached(x, positions, views, layer_caches)
         else:
-            x = self._forward(x, positions, self._views(positions, segments))
+            x = self._forward(x, positions, self._views(positions, segments, shared))
         return self.final_norm(x), cache
 
     def logits(self, hidden: jax.Array) -> jax.Array:
@@ -106,18 +108,25 @@ class Transformer(nnx.Module):
         logits = jnp.matmul(hidden, head.astype(hidden.dtype), preferred_element_type='float32')
         return attention.soft_cap(logits, self.config.logits_soft_cap)
 
-    def _views(self, positions, segments) -> dict[int, View]:
+    def _views(self, positions, segments, shared=None) -> dict[int, View]:
+        if shared is not None:
+            segments = shared.apart((segments > 0).astype('int32'))
         windows = sorted(set(self.config.layer_windows))
         if self.config.attention != 'einsum':
-            return {w: View(self._rotary(positions, w), None, segments, (w,)) for w in windows}
-        index = jnp.arange(positions.shape[1])
-        mask = causal_mask(positions.shape[1])[None]
+            return {
+                w: View(self._rotary(positions, w), None, segments, (w,), shared=shared)
+                for w in windows
+            }
+        length = positions.shape[1] if segments is None else segments.shape[1]
+        index, mask = jnp.arange(length), causal_mask(length)[None]
         if segments is not None:
             mask = mask & (segments[:, :, None] == segments[:, None, :])
         views = self._masked_views(positions, mask, queries=index[None], keys=index)
         # Else every fusion of scores compares anew.
         barrier = jax.lax.optimization_barrier
-        return {w: View(view.rotary, barrier(view.mask)) for w, view in views.items()}
+        return {
+            w: view._replace(mask=barrier(view.mask), shared=shared) for w, view in views.items()
+        }
 
     def _cached_views(self, positions, length: int) -> dict[int, View]:
         slots = jnp.arange(length)

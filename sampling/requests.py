@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 from model.cache import CacheDtype
-from model.weights import Quantize
 from sampling.drafts import Lookup
 
 
@@ -60,7 +59,7 @@ class EngineSettings:
     draft_tokens: int = 0  # guessed tokens that a pass verifies (sampling/drafts.py); 0 is off
     draft_ngram: int = 0  # last tokens that are looked for, for a guess of what follows
     cache_dtype: CacheDtype = 'model'  # how keys and values are held
-    weights: Literal['model', 'int8'] = 'model'  # how the matrices of the blocks are read
+    quantize: Literal['none', 'int8'] = 'none'  # how the matrices of the blocks are read
     prefill_chunk: int = 0  # positions of a longer prompt that are read at once; 0 is all
 
     def __post_init__(self):
@@ -107,11 +106,6 @@ class EngineSettings:
                 f'sampling.prefill_chunk={chunk} must divide all of prompt_buckets={buckets} that '
                 f'are longer; nearest: {nearest}'
             )
-
-    @property
-    def quantize(self) -> Quantize:
-        """How the weights are quantized that are sampled from."""
-        return 'none' if self.weights == 'model' else self.weights
 
     @property
     def lookup(self) -> Lookup:

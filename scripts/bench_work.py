@@ -13,8 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from data import packing
 from data.records import Batch
 from model import transformer
+from model.attention import SharedPrompt
 from model.config import ModelConfig
 from sampling.engine import Engine, EngineSettings, Request
 from sampling.methods import Sampling
@@ -168,19 +170,21 @@ def sft(case: dict, run_settings: RunSettings) -> Run:
 
 
 def grpo(case: dict, run_settings: RunSettings) -> Run:
-    """Rollouts of a group a problem, rewards out of the air, and one update."""
+    """Rollouts of a group a problem, rewards out of the air, and one update of a row a group."""
     s, rows = case['shape'], case['shape']['batch']
     engine = make_engine(
         slots=rows,
         length=s['prompt'] + s['new'],
         buckets=(s['prompt'],),
         insert_rows=(s['problems'],),
+        compact_lengths=growing(s['prompt'], s['prompt'] + s['new']),
     )
     questions = prompts_of(case, s['problems'], s['prompt'])
     requests = asked([q for q in questions for _ in range(s['samples'])], [s['new']] * rows)
     rewards = np.arange(rows).reshape(-1, s['samples']) % 3
     advantages = (rewards - rewards.mean(1, keepdims=True)) / (rewards.std(1, keepdims=True) + 1e-4)
-    advance = trainer(run_settings, run_settings.reinforce.objective, ENDLESS.transform)
+    shared = SharedPrompt(s['samples'], s['prompt'], s['new'])
+    advance = trainer(run_settings, run_settings.reinforce.objective, ENDLESS.transform, shared)
     seeds = itertools.count()
 
     def run() -> int:
@@ -188,13 +192,14 @@ def grpo(case: dict, run_settings: RunSettings) -> Run:
         pairs = zip(requests, made, strict=True)
         tokens = np.array([(*r.prompt, *c.tokens) for r, c in pairs], np.int32)
         logprobs = np.array([c.logprobs for c in made], np.float32)
-        advance(batch_of(tokens, start=s['prompt'], weights=advantages.ravel(), logprobs=logprobs))
+        batch = batch_of(tokens, start=s['prompt'], weights=advantages.ravel(), logprobs=logprobs)
+        advance(packing.share_prompts(batch, **shared._asdict())[0])
         return sampled(made)
 
     return run
 
 
-def trainer(run_settings: RunSettings, objective, transform):
+def trainer(run_settings: RunSettings, objective, transform, shared=None):
     """Returns advance(batch), which updates and waits, and gives the model; None only gives it."""
     optimizer = make_optimizer(
         dataclasses.replace(
@@ -208,6 +213,7 @@ def trainer(run_settings: RunSettings, objective, transform):
         transform=transform,
         num_microbatches=1,
         skip_nonfinite=False,
+        shared=shared,
     )
     state = supervised.start(players(run_settings.model)[0], optimizer)
 

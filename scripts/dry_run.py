@@ -79,6 +79,8 @@ def base(s: RunSettings) -> Training:
 def reinforcement(s: RunSettings, name: str) -> Training:
     """Updates of the player with the longest rows; of two, the other's state counts thrice."""
     players = REINFORCED[name]
+    shared = [s.reinforce.shared_prompt(p, s.sampling.limits, overhead=1) for p in players]
+    longest = max(shared, key=lambda made: made.length) if shared[0] else None
     return Training(
         name=name,
         optimizer=s.reinforce.optimizer,
@@ -86,9 +88,10 @@ def reinforcement(s: RunSettings, name: str) -> Training:
         objective=s.reinforce.objective,
         transform=method(s).transform,
         rows=s.reinforce.rows // s.reinforce.num_minibatches,
-        length=max(s.reinforce.row_length(player) for player in players),
+        length=longest.length if longest else max(map(s.reinforce.row_length, players)),
         num_microbatches=s.train.num_microbatches,
         others=1 + 3 * (len(players) - 1),
+        shared=longest,
     )
 
 
@@ -200,6 +203,7 @@ def make_step(training: Training):
         transform=training.transform,
         num_microbatches=training.num_microbatches,
         skip_nonfinite=False,
+        shared=training.shared,
     )
 
 

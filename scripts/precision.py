@@ -3,7 +3,7 @@
 python -m scripts.precision --config configs/lab.py --workdir runs/precision --model data/lab_base
 
 The model attempts test problems greedily, held as it is, and its tokens are read again with keys
-and values in int8 (sampling.engine.cache_dtype), matrices in int8 (sampling.engine.weights), and
+and values in int8 (sampling.engine.cache_dtype), matrices in int8 (sampling.engine.quantize), and
 both. A table tells, over all tokens of attempts, how far their log-probabilities are from those of
 the model as it is, the share that stays the most likely, and that of attempts all of whose tokens
 do: these are what the quantized model writes as well.

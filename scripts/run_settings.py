@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
+from data.chat import PLAYED
 from model.config import ModelConfig
 from model.lora import LoraSettings
 from model.weights import Quantize
@@ -15,7 +16,7 @@ from sampling.search import ExploreSettings
 from sampling.steps import ScoreShapes
 from sampling.strategies import Refine
 from train.reinforce import ReinforceSettings
-from train.rollouts import Player
+from train.rollouts import ROLES, Player, written_tokens
 from train.supervised import FitSettings, LoopSettings
 
 StageName = Literal[
@@ -98,6 +99,11 @@ class SamplingSettings:
     min_p: float
     score: ScoreShapes
     part_size: int  # problems a file of episodes; a stage resumes after the last whole one
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """Tokens a turn may have, by role."""
+        return {role: getattr(self, f'{role}_tokens') for role in PLAYED}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -364,15 +370,17 @@ def check_lengths(
     talked = longest_question + overhead + s.self_talk.tokens
     alone = hinted + overhead + sampling.attempt_tokens
     whole = max(refinement, critique + longest_guide, alone, talked)
-    judged = attempt + overhead + sampling.critique_tokens
-    learnt = {
-        'attempt': attempt,
-        'correction': attempt + overhead + sampling.refinement_tokens,
-        'critique': judged + overhead + sampling.refinement_tokens,
+    written = {
+        p: written_tokens(p, s.reinforce.turns.episode, sampling.limits, overhead=overhead)
+        for p in ROLES
     }
     for name, size, needed in (
-        ('reinforce.length', s.reinforce.length, learnt[s.reinforce.turns.episode]),
-        ('reinforce.critic_length', s.reinforce.critic_length, judged),
+        ('reinforce.length', s.reinforce.length, overhead + longest_question + written['actor']),
+        (
+            'reinforce.critic_length',
+            s.reinforce.critic_length,
+            overhead + attempt + written['critic'],
+        ),
         ('sampling.score.lengths[-1]', sampling.score.lengths[-1], critique),
         ('sampling.engine.prompt_buckets[-1]', sampling.engine.prompt_buckets[-1], prompt),
         ('sampling.engine.max_length', sampling.engine.max_length, whole),

@@ -162,12 +162,7 @@ class Workspace:
         s = self.settings.sampling
         engine = Engine(s.engine, stop_ids=stop_ids)
         self._engines.append(engine)
-        limits = {
-            'attempt': s.attempt_tokens,
-            'critique': s.critique_tokens,
-            'refinement': s.refinement_tokens,
-        }
-        return Sampler(engine, self.chat, limits)
+        return Sampler(engine, self.chat, s.limits)
 
     def players(self, sampler: Sampler, actor: Transformer, critic: Transformer) -> Players:
         return Players(sampler, actor, critic, self.judge, self.grammar)

@@ -80,24 +80,31 @@ def make_batch(
     ), told
 
 
-def busy_rows(batch: Batch, objective: Objective, *, parts: int) -> Batch:
+def busy_rows(batch: Batch, objective: Objective, *, parts: int, together: int) -> Batch:
     """The rows of one sequence each that have a weight, with the loss of the whole batch.
 
     A group whose samples are all right, or all wrong, has no advantages: of a loss of weights alone
-    its rows only enlarge the divisor, so the others' weights are lowered instead. Left are a
-    quarter, half, three quarters or all of the rows, and a multiple of `parts`: a step has at most
-    four shapes. Tokens that a truncated policy excludes are counted in the divisor here.
+    its rows only enlarge the divisor, so the others' weights are lowered instead. `together`
+    neighbours stay or go as one. Left are a quarter, half, three quarters or all of the rows, and a
+    multiple of `parts * together`: a step has at most four shapes. Tokens that a truncated policy
+    excludes are counted in the divisor here.
     """
     if not objective.is_of_weights:
         return batch
     trained = batch.loss_mask > 0
     counted = trained.sum(axis=1) if objective.average == 'token' else trained.any(axis=1)
-    busy = (trained & (batch.weights != 0)).any(axis=1)
+    busy = (trained & (batch.weights != 0)).any(axis=1).reshape(-1, together).any(axis=1)
     quarters = [-(-len(busy) * n // (4 * parts)) * parts for n in (1, 2, 3, 4)]
     kept = np.sort(np.argsort(~busy, kind='stable')[: holding(quarters, busy.sum())])
+    kept = neighbours(kept, together)
     scale = np.float32(counted[kept].sum() / max(1, counted.sum()))
     rest = Batch(*(values[kept] for values in batch))
     return rest._replace(weights=rest.weights * scale)
+
+
+def neighbours(firsts: np.ndarray, together: int) -> np.ndarray:
+    """The rows of which `together` neighbours each are number 0, 1, ..., for these numbers."""
+    return (together * firsts[:, None] + np.arange(together)).ravel()
 
 
 def blank_batch(episodes: Sequence[Episode], shape: Shape, chat: Chat) -> Batch:

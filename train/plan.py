@@ -109,6 +109,7 @@ class Training:
     length: int
     num_microbatches: int
     others: int  # models held beside the one trained: a reference, a critic
+    shared: attention.SharedPrompt | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,6 +210,7 @@ def training_phase(run: Run, training: Training, mesh) -> Phase:
         length=training.length,
         mesh=mesh,
         targets=training.lora.targets if training.lora.rank else (),
+        shared=training.shared,
     )
     phase['gathered weights'] = memory.gathered_bytes(
         run.model, mesh=mesh, trained=not training.lora.rank

@@ -19,15 +19,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from data import packing
 from data.records import Batch, Problem
 from model import lora, sharding
+from model.attention import SharedPrompt
 from model.lora import LoraSettings
 from model.transformer import Transformer
 from sampling.methods import Sampling
 from sampling.search import Players
 from sampling.steps import StepScorer
 from train import diagnostics, metrics, rollouts
-from train.experience import LogProbs, Shape, busy_rows, make_batch
+from train.experience import LogProbs, Shape, busy_rows, make_batch, neighbours
 from train.objective import Objective
 from train.optimizer import OptimizerSettings, make_optimizer
 from train.rewards import ActorRewards, CriticRewards
@@ -58,6 +60,7 @@ class ReinforceSettings:
     overlong_tokens: int  # before a turn's limit, over which the penalty of length sets in
     importance_cap: float  # C of min(exp(trainer - sampler logp), C) on every token; 0: no weight
     drop_idle: bool  # rows without advantages are left out of the update, where the loss allows it
+    samples_per_row: int  # of one group, its prompt once before them; 1: each after its own
     checkpoint_every: int
     objective: Objective
     optimizer: OptimizerSettings
@@ -69,10 +72,17 @@ class ReinforceSettings:
         for name in ('num_minibatches', 'num_epochs', 'num_refinements', 'overlong_tokens'):
             if getattr(self, name) < 1:
                 raise ValueError(f'reinforce.{name}={getattr(self, name)} must be at least 1')
+        divisors = [n for n in range(1, self.num_samples + 1) if self.num_samples % n == 0]
+        if self.samples_per_row not in divisors:
+            nearest = min(divisors, key=lambda n: abs(n - self.samples_per_row))
+            raise ValueError(
+                f'reinforce.samples_per_row={self.samples_per_row} must divide num_samples = '
+                f'{self.num_samples}; nearest: {nearest}'
+            )
         if self.rows % self.num_minibatches:
             raise ValueError(
                 f'reinforce.num_minibatches={self.num_minibatches} must divide num_problems * '
-                f'num_samples = {self.rows}'
+                f'num_samples / samples_per_row = {self.rows}'
             )
         if self.num_updates > 1 and self.objective.on_policy:
             raise ValueError(
@@ -84,8 +94,8 @@ class ReinforceSettings:
 
     @property
     def rows(self) -> int:
-        """Sequences an iteration."""
-        return self.num_problems * self.num_samples
+        """Rows of an iteration's updates."""
+        return self.num_problems * self.num_samples // self.samples_per_row
 
     @property
     def num_updates(self) -> int:
@@ -101,6 +111,15 @@ class ReinforceSettings:
     def row_length(self, player: Player) -> int:
         return self.length if player == 'actor' else self.critic_length
 
+    def shared_prompt(
+        self, player: Player, limits: Mapping[str, int], *, overhead: int
+    ) -> SharedPrompt | None:
+        """How a player's samples share a row; the arguments of rollouts.written_tokens."""
+        if self.samples_per_row == 1:
+            return None
+        written = rollouts.written_tokens(player, self.turns.episode, limits, overhead=overhead)
+        return SharedPrompt(self.samples_per_row, self.row_length(player) - written, written)
+
     def rules(self, player: Player) -> Rules:
         rewards = self.rewards if player == 'actor' else self.critic_rewards
         return Rules(player, rewards, self.advantage, self.turns, self.overlong_tokens)
@@ -115,6 +134,7 @@ class Learner(NamedTuple):
     frozen: Transformer | None  # the base under its adapters; None where all of it learns
     problems: Sequence[Problem]
     table: Callable[[Players], Table]
+    shared: SharedPrompt | None
     update: Callable  # (objective, state, batch, frozen) -> (state, metrics)
     logprobs: Callable[[Transformer, Batch], np.ndarray]
     parts: int  # that the rows of an update divide into
@@ -143,15 +163,19 @@ def reinforce(
     s = settings
     parts = check_rows(s, loop, jax.sharding.get_mesh())
     optimizer = make_optimizer(s.optimizer, num_steps=s.num_steps * s.num_updates)
-    update = make_update(optimizer, loop=loop, transform=method.transform, gap=s.fresh)
-    logprobs = make_logprobs(method.transform)
     table = lambda now: Table(now, scorer, method, s.num_samples, s.num_refinements)  # noqa: E731
     given = {p: getattr(players, p) for p in trained}
     split = {p: lora.split(model) for p, model in given.items()}
-    learners = {
-        p: Learner(s, p, given[p], frozen, problems, table, update, logprobs, parts, seed)
-        for p, (_, frozen) in split.items()
-    }
+    limits, overhead = players.sampler.max_tokens, players.sampler.chat.overhead
+    learners = {}
+    for p, (_, frozen) in split.items():
+        shared = s.shared_prompt(p, limits, overhead=overhead)
+        how = {'transform': method.transform, 'shared': shared}
+        update = make_update(optimizer, loop=loop, gap=s.fresh, **how)
+        logprobs = make_logprobs(**how)
+        learners[p] = Learner(
+            s, p, given[p], frozen, problems, table, shared, update, logprobs, parts, seed
+        )
     spent = {'tokens': 0, 'trained': 0}
     states, _ = train_loop(
         {p: start(adapters_or_all, optimizer) for p, (adapters_or_all, _) in split.items()},
@@ -182,8 +206,9 @@ def check_rows(settings: ReinforceSettings, loop: LoopSettings, mesh: jax.shardi
     parts = mesh.shape['data'] * mesh.shape['fsdp'] * loop.num_microbatches
     if rows % parts:
         raise ValueError(
-            f'reinforce.num_problems * num_samples / num_minibatches = {rows} does not divide over '
-            f'data * fsdp * num_microbatches = {parts}; nearest: {max(1, rows // parts) * parts}'
+            f'reinforce.num_problems * num_samples / samples_per_row / num_minibatches = {rows} '
+            f'does not divide over data * fsdp * num_microbatches = {parts}; nearest: '
+            f'{max(1, rows // parts) * parts}'
         )
     return parts
 
@@ -247,9 +272,14 @@ def iterate(learner: Learner, step: int, state: TrainState, players: Players):
     updates = []
     for _ in range(s.num_epochs):
         for part in np.split(rng.permutation(s.rows), s.num_minibatches):
-            minibatch = Batch(*(values[np.sort(part)] for values in batch))
+            chosen = neighbours(np.sort(part), s.samples_per_row)
+            minibatch = Batch(*(values[chosen] for values in batch))
             if s.drop_idle:
-                minibatch = busy_rows(minibatch, objective, parts=learner.parts)
+                minibatch = busy_rows(
+                    minibatch, objective, parts=learner.parts, together=s.samples_per_row
+                )
+            if learner.shared is not None:
+                minibatch, _ = packing.share_prompts(minibatch, **learner.shared._asdict())
             state, values = learner.update(objective, state, to_device(minibatch), learner.frozen)
             updates.append((values, minibatch))
     return state, told | _over_updates([values for values, _ in updates]), updates, found.tokens
@@ -290,11 +320,16 @@ def phase_objective(settings: ReinforceSettings) -> Objective:
 
 
 def make_update(
-    optimizer: optax.GradientTransformation, *, loop: LoopSettings, transform: Transform, gap: bool
+    optimizer: optax.GradientTransformation,
+    *,
+    loop: LoopSettings,
+    transform: Transform,
+    shared: SharedPrompt | None,
+    gap: bool,
 ):
     """Returns update(objective, state, batch, frozen) -> (state, metrics).
 
-    It is compiled once an objective, and for each kind of state. For `gap` see make_train_step.
+    It is compiled once an objective, and for each kind of state. For the rest see make_train_step.
     """
 
     @functools.cache
@@ -306,19 +341,32 @@ def make_update(
             num_microbatches=loop.num_microbatches,
             skip_nonfinite=loop.nonfinite == 'skip',
             gap=gap,
+            shared=shared,
         )
 
     return lambda objective, state, batch, frozen: step_of(objective)(state, batch, frozen)
 
 
-def make_logprobs(transform: Transform) -> Callable[[Transformer, Batch], np.ndarray]:
-    """Returns logprobs(model, batch) -> [B, T] on the host, of a batch of host arrays."""
+def make_logprobs(
+    *, transform: Transform, shared: SharedPrompt | None
+) -> Callable[[Transformer, Batch], np.ndarray]:
+    """Returns logprobs(model, batch) -> [B, T] on the host, of a batch of host arrays.
+
+    The batch has a sequence a row; those that may be are `shared` while they are computed.
+    """
 
     @jax.jit
     def forward(model: Transformer, batch: Batch) -> jax.Array:
-        return sharding.constrain(batch_logprobs(model, batch, transform)[0], (None, None))
+        values = batch_logprobs(model, batch, transform, shared)[0]
+        return sharding.constrain(values, (None, None))
 
-    return lambda model, batch: np.asarray(forward(model, to_device(batch)))
+    def logprobs(model: Transformer, batch: Batch) -> np.ndarray:
+        if shared is None:
+            return np.asarray(forward(model, to_device(batch)))
+        laid, places = packing.share_prompts(batch, **shared._asdict())
+        return places.give_back(np.asarray(forward(model, to_device(laid))), batch.tokens.shape)
+
+    return logprobs
 
 
 def _over_updates(rows: Sequence[Mapping[str, jax.Array]]) -> dict[str, jax.Array]:

@@ -76,6 +76,23 @@ class TurnSettings:
             raise ValueError(f'reinforce.turns.hint_share={self.hint_share} must be in [0, 1]')
 
 
+def written_tokens(
+    player: Player, episode: str, limits: Mapping[str, int], *, overhead: int
+) -> int:
+    """The most tokens from a player's first token to the end of what it is trained on.
+
+    limits: tokens a turn may have, by role; overhead: the most that stand between two turns.
+    """
+    if player == 'critic':
+        return limits['critique']
+    roles = {
+        'attempt': ('attempt',),
+        'correction': ('attempt', 'refinement'),
+        'critique': ('attempt', 'critique', 'refinement'),
+    }[episode]
+    return sum(limits[role] for role in roles) + overhead * (len(roles) - 1)
+
+
 class Rules(NamedTuple):
     """All that decides what a sampled episode is worth."""
 

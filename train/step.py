@@ -10,6 +10,7 @@ import optax
 from data.records import Batch
 from model import logprobs as logprobs_lib
 from model import lora
+from model.attention import SharedPrompt
 from model.transformer import Transformer
 from train.objective import Objective, loss, with_gap
 from train.state import TrainState
@@ -17,13 +18,22 @@ from train.state import TrainState
 Transform = Callable[[jax.Array], jax.Array]
 
 
-def batch_logprobs(model: Transformer, batch: Batch, transform: Transform):
+def batch_logprobs(
+    model: Transformer, batch: Batch, transform: Transform, shared: SharedPrompt | None = None
+):
     """(log-probabilities, entropies), both [B, T], of a batch's own tokens.
 
-    Both are 0 at the first token of every sequence, which nothing predicts, packed or not.
+    Both are 0 at the first token of every sequence, which nothing predicts, packed or not, and on
+    `shared` prompts.
     """
-    hidden, _ = model(batch.tokens, batch.positions, segments=batch.segments)
-    values = logprobs_lib.token_logprobs(model, hidden, batch.tokens, transform=transform)
+    hidden, _ = model(batch.tokens, batch.positions, segments=batch.segments, shared=shared)
+    tokens = batch.tokens
+    if shared is not None:  # the responses, each after the last token of its prompt
+        hidden, tokens = (shared.apart(x)[:, shared.prompt - 1 :] for x in (hidden, tokens))
+    values = logprobs_lib.token_logprobs(model, hidden, tokens, transform=transform)
+    if shared is not None:
+        before = ((0, 0), (shared.prompt - 1, 0))
+        values = [shared.together(jnp.pad(x, before)) for x in values]
     return tuple(jnp.where(batch.positions > 0, x, 0.0) for x in values)
 
 
@@ -36,6 +46,7 @@ def loss_and_grads(
     num_microbatches: int,
     frozen: Transformer | None = None,
     gap: bool = False,
+    shared: SharedPrompt | None = None,
 ):
     """(loss, grads, metrics) of a batch, whatever the number of microbatches.
 
@@ -45,7 +56,7 @@ def loss_and_grads(
     """
 
     def sums(model, micro):
-        logprobs, entropy = batch_logprobs(lora.join(model, frozen), micro, transform)
+        logprobs, entropy = batch_logprobs(lora.join(model, frozen), micro, transform, shared)
         found = loss(objective, micro, logprobs, entropy)
         return found.total, with_gap(found, micro, logprobs) if gap else found
 
@@ -101,6 +112,7 @@ def make_train_step(
     num_microbatches: int,
     skip_nonfinite: bool,
     gap: bool = False,
+    shared: SharedPrompt | None = None,
 ):
     """Returns train_step(state, batch, frozen) -> (state, metrics), jitted; donates the state.
 
@@ -109,6 +121,7 @@ def make_train_step(
 
     `frozen` is the base under a state of adapters, None where the state is a whole model. `gap`:
     the batch's old log-probabilities are the sampler's, and metrics tell how far the model's are.
+    `shared`: how rows hold prompts that several samples continue.
     """
 
     def train_step(state: TrainState, batch: Batch, frozen: Transformer | None = None):
@@ -120,6 +133,7 @@ def make_train_step(
             num_microbatches=num_microbatches,
             frozen=frozen,
             gap=gap,
+            shared=shared,
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.model)
         model = optax.apply_updates(state.model, updates)

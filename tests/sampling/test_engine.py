@@ -33,7 +33,7 @@ SETTINGS = engine.EngineSettings(
     compact_slots=(),
     compact_lengths=(),
 )
-INT8 = {'cache_dtype': 'int8', 'weights': 'int8'}
+INT8 = {'cache_dtype': 'int8', 'quantize': 'int8'}
 
 
 @functools.cache
@@ -150,7 +150,7 @@ def test_recorded_log_probabilities_are_the_trainers(held):
     for row, request, completion in zip(rows, requests(), made, strict=True):
         whole = request.prompt + completion.tokens
         row[: len(whole)] = whole
-    read = weights.quantize(model(), held.get('weights', 'none'))
+    read = weights.quantize(model(), held.get('quantize', 'none'))
     positions = jnp.broadcast_to(jnp.arange(32), rows.shape)
     hidden, _ = read(rows, positions, keep=held.get('cache_dtype'))
     recomputed, _ = logprobs.token_logprobs(read, hidden, rows, transform=method.transform)

@@ -63,11 +63,12 @@ def loss_and_gradient(objective, batch, embedding):
 
 @pytest.mark.parametrize('name', OF_WEIGHTS)
 @pytest.mark.parametrize('busy', [0, 3, 16])
-def test_the_loss_and_its_gradient_stay(name, busy):
+@pytest.mark.parametrize('together', [1, 2])
+def test_the_loss_and_its_gradient_stay(name, busy, together):
     batch = batch_of(busy, busy)
     embedding = np.random.default_rng(1).normal(size=(9, LENGTH)).astype(np.float32)
-    left = busy_rows(batch, OF_WEIGHTS[name], parts=2)
-    assert len(left.tokens) == {0: 4, 3: 4, 16: 16}[busy]
+    left = busy_rows(batch, OF_WEIGHTS[name], parts=2, together=together)
+    assert len(left.tokens) == {0: 4, 3: 4 if together == 1 else 8, 16: 16}[busy]
     expected = loss_and_gradient(OF_WEIGHTS[name], batch, embedding)
     found = loss_and_gradient(OF_WEIGHTS[name], left, embedding)
     for one, other in zip(found, expected, strict=True):
@@ -77,14 +78,14 @@ def test_the_loss_and_its_gradient_stay(name, busy):
 @pytest.mark.parametrize('name', OTHERS)
 def test_rows_with_another_term_stay(name):
     batch = batch_of(0, 3)
-    assert busy_rows(batch, OTHERS[name], parts=1) is batch
+    assert busy_rows(batch, OTHERS[name], parts=1, together=1) is batch
 
 
 @pytest.mark.parametrize('parts', [1, 2, 4, 8, 16])
 def test_what_is_left_divides_into_the_parts_and_has_few_shapes(parts):
     sizes = set()
     for busy in range(ROWS + 1):
-        left = busy_rows(batch_of(busy, busy), objective_lib.GRPO, parts=parts)
+        left = busy_rows(batch_of(busy, busy), objective_lib.GRPO, parts=parts, together=1)
         rows = len(left.tokens)
         assert rows % parts == 0 and rows >= busy
         assert (left.weights != 0).any(axis=1).sum() == busy

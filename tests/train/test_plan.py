@@ -100,7 +100,7 @@ def test_a_cache_is_counted_as_jax_allocates_it(dtype):
     ('settings', 'kind'), [(WHOLE, 'none'), (ADAPTED, 'none'), (ADAPTED, 'nf4')]
 )
 def test_what_the_engine_quantizes_is_counted_once_beside_the_players(settings, kind):
-    engine = dataclasses.replace(ENGINE, weights='int8', cache_dtype='int8', prefill_chunk=16)
+    engine = dataclasses.replace(ENGINE, quantize='int8', cache_dtype='int8', prefill_chunk=16)
     made, plain = (
         run_of(training(settings), quantize=kind, engine=e, mesh=(1, 1, 1))
         for e in (engine, ENGINE)
