@@ -237,7 +237,7 @@ def tiny(config: ConfigDict) -> ConfigDict:
     config.reinforce.update(
         {'num_steps': 4, 'num_problems': 4, 'num_samples': 4, 'length': 480, 'checkpoint_every': 2}
     )
-    config.reinforce.critic_length = 736
+    config.reinforce.update({'critic_length': 736, 'samples_per_row': 2})
     return config
 
 
@@ -269,5 +269,5 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.evaluate.update({'num_problems': 10, 'num_rounds': 2, 'num_resamples': 100})
     config.evaluate.beam.update({'width': 2, 'expansions': 2, 'max_steps': 4, 'num_problems': 4})
     config.improve.update({'num_problems': 10, 'num_monitored': 4})
-    config.reinforce.update({'num_steps': 3, 'num_problems': 2, 'num_samples': 4})
+    config.reinforce.update({'num_steps': 3, 'num_problems': 2, 'samples_per_row': 1})
     return config

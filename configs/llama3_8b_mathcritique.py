@@ -56,7 +56,8 @@ def default() -> ConfigDict:
     )
     made.evaluate.num_problems = 500
     made.improve.num_problems = 14973
-    made.reinforce.update({'num_problems': 32, 'num_samples': 8})
+    # A sample a row: as many rows as a pod of 256 chips needs. With up to 64 chips, 4.
+    made.reinforce.update({'num_problems': 32, 'num_samples': 8, 'samples_per_row': 1})
     made.reinforce.update({'length': 2048, 'critic_length': 3072})
     return made
 

@@ -104,7 +104,7 @@ class Transformer(nnx.Module):
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """hidden [..., D] -> float32 logits [..., V]."""
-        head = self.embedding[...].T if self.config.tie_embeddings else self.head[...]
+        head = self.head[...] if hasattr(self, 'head') else self.embedding[...].T
         logits = jnp.matmul(hidden, head.astype(hidden.dtype), preferred_element_type='float32')
         return attention.soft_cap(logits, self.config.logits_soft_cap)
 
@@ -182,7 +182,7 @@ class Transformer(nnx.Module):
         return x, KVCache(tuple(updated))
 
     def unstacked(self) -> 'Transformer':
-        """The model with one Block a layer, sliced from the stacked leaves."""
+        """The model with one Block a layer, sliced from the stacked leaves, and no tied head."""
         if isinstance(self.blocks, nnx.List):
             return self
         layers = range(self.config.num_layers)
@@ -190,6 +190,8 @@ class Transformer(nnx.Module):
         model.blocks = nnx.List(
             jax.tree.map(lambda leaf, i=i: leaf[i], self.blocks) for i in layers
         )
+        if self.config.tie_embeddings:
+            model.head = nnx.Param(self.embedding[...].T, axes=('embed', 'vocab'))
         return model
 
 

@@ -134,7 +134,6 @@ class Learner(NamedTuple):
     frozen: Transformer | None  # the base under its adapters; None where all of it learns
     problems: Sequence[Problem]
     table: Callable[[Players], Table]
-    shared: SharedPrompt | None
     update: Callable  # (objective, state, batch, frozen) -> (state, metrics)
     logprobs: Callable[[Transformer, Batch], np.ndarray]
     parts: int  # that the rows of an update divide into
@@ -166,16 +165,12 @@ def reinforce(
     table = lambda now: Table(now, scorer, method, s.num_samples, s.num_refinements)  # noqa: E731
     given = {p: getattr(players, p) for p in trained}
     split = {p: lora.split(model) for p, model in given.items()}
-    limits, overhead = players.sampler.max_tokens, players.sampler.chat.overhead
-    learners = {}
+    learners, sampler = {}, players.sampler
     for p, (_, frozen) in split.items():
-        shared = s.shared_prompt(p, limits, overhead=overhead)
+        shared = s.shared_prompt(p, sampler.max_tokens, overhead=sampler.chat.overhead)
         how = {'transform': method.transform, 'shared': shared}
-        update = make_update(optimizer, loop=loop, gap=s.fresh, **how)
-        logprobs = make_logprobs(**how)
-        learners[p] = Learner(
-            s, p, given[p], frozen, problems, table, shared, update, logprobs, parts, seed
-        )
+        tools = make_update(optimizer, loop=loop, gap=s.fresh, **how), make_logprobs(**how)
+        learners[p] = Learner(s, p, given[p], frozen, problems, table, *tools, parts, seed)
     spent = {'tokens': 0, 'trained': 0}
     states, _ = train_loop(
         {p: start(adapters_or_all, optimizer) for p, (adapters_or_all, _) in split.items()},
@@ -278,9 +273,7 @@ def iterate(learner: Learner, step: int, state: TrainState, players: Players):
                 minibatch = busy_rows(
                     minibatch, objective, parts=learner.parts, together=s.samples_per_row
                 )
-            if learner.shared is not None:
-                minibatch, _ = packing.share_prompts(minibatch, **learner.shared._asdict())
-            state, values = learner.update(objective, state, to_device(minibatch), learner.frozen)
+            state, values = learner.update(objective, state, minibatch, learner.frozen)
             updates.append((values, minibatch))
     return state, told | _over_updates([values for values, _ in updates]), updates, found.tokens
 
@@ -327,7 +320,7 @@ def make_update(
     shared: SharedPrompt | None,
     gap: bool,
 ):
-    """Returns update(objective, state, batch, frozen) -> (state, metrics).
+    """Returns update(objective, state, batch of host arrays, frozen) -> (state, metrics).
 
     It is compiled once an objective, and for each kind of state. For the rest see make_train_step.
     """
@@ -344,16 +337,15 @@ def make_update(
             shared=shared,
         )
 
-    return lambda objective, state, batch, frozen: step_of(objective)(state, batch, frozen)
+    return lambda objective, state, batch, frozen: step_of(objective)(
+        state, laid_out(batch, shared)[0], frozen
+    )
 
 
 def make_logprobs(
     *, transform: Transform, shared: SharedPrompt | None
 ) -> Callable[[Transformer, Batch], np.ndarray]:
-    """Returns logprobs(model, batch) -> [B, T] on the host, of a batch of host arrays.
-
-    The batch has a sequence a row; those that may be are `shared` while they are computed.
-    """
+    """Returns logprobs(model, batch) -> [B, T] on the host, of a batch of host arrays."""
 
     @jax.jit
     def forward(model: Transformer, batch: Batch) -> jax.Array:
@@ -361,12 +353,23 @@ def make_logprobs(
         return sharding.constrain(values, (None, None))
 
     def logprobs(model: Transformer, batch: Batch) -> np.ndarray:
-        if shared is None:
-            return np.asarray(forward(model, to_device(batch)))
-        laid, places = packing.share_prompts(batch, **shared._asdict())
-        return places.give_back(np.asarray(forward(model, to_device(laid))), batch.tokens.shape)
+        laid, back = laid_out(batch, shared)
+        return back(np.asarray(forward(model, laid)))
 
     return logprobs
+
+
+def laid_out(
+    batch: Batch, shared: SharedPrompt | None
+) -> tuple[Batch, Callable[[np.ndarray], np.ndarray]]:
+    """(the batch on devices, rows that share a prompt put together, a function back to its layout).
+
+    The batch has a sequence a row.
+    """
+    if shared is None:
+        return to_device(batch), lambda values: values
+    laid, places = packing.share_prompts(batch, **shared._asdict())
+    return to_device(laid), lambda values: places.give_back(values, batch.tokens.shape)
 
 
 def _over_updates(rows: Sequence[Mapping[str, jax.Array]]) -> dict[str, jax.Array]:

