@@ -109,8 +109,10 @@ def bound_seconds(case: Case, config: ModelConfig, machine: Machine) -> float:
         """`tokens` steps of one token a row; what is attended to grows."""
         return tokens * _pass(config, machine, rows, 1, start + tokens / 2, heads=1)
 
-    def train(rows: int, length: int) -> float:
-        return 3 * _pass(config, machine, rows, length, length / 2, heads=length)
+    def train(rows: int, tokens: int, *, start: int = 0, trained: bool = True) -> float:
+        """Forward and backward, after `start` others; logits where they are `trained` on."""
+        heads = tokens if trained else 0
+        return 3 * _pass(config, machine, rows, tokens, start + tokens / 2, heads=heads)
 
     if case.work == 'decode':
         return read(B, s['prompt']) + write(B, s['new'], s['prompt'])
@@ -134,8 +136,12 @@ def bound_seconds(case: Case, config: ModelConfig, machine: Machine) -> float:
         )
     if case.work == 'sft':
         return train(B, s['length'])
-    whole = s['prompt'] + s['new']
-    return read(s['problems'], s['prompt']) + write(B, s['new'], s['prompt']) + train(B, whole)
+    return (
+        read(s['problems'], s['prompt'])
+        + write(B, s['new'], s['prompt'])
+        + train(s['problems'], s['prompt'], trained=False)
+        + train(B, s['new'], start=s['prompt'])
+    )
 
 
 def _pass(

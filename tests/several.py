@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import jax
 
 from model import transformer
+from scripts.models import Models
 from train import checkpoint
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -37,6 +38,12 @@ TINY = (
     '--config.train.compare_hosts_every=1',
 )
 """Every kind of stage: supervised training, sampling, a round of self-improvement, GRPO."""
+ADAPTED = (
+    *(f'--config.{stage}.lora.rank=2' for stage in ('actor', 'critic', 'improve', 'reinforce')),
+    '--config.sampling.engine.parked_rows=8',
+    '--config.sampling.engine.parked_length=300',
+)
+"""With adapters on one frozen base, and finished sequences whose caches are kept."""
 
 
 def start(
@@ -83,12 +90,13 @@ def models(workdir: pathlib.Path) -> dict[str, transformer.Transformer]:
     found = {}
     for folder in sorted(pathlib.Path(workdir).glob('stages/*/model')):
         described, fingerprint = checkpoint.read_description(folder)
-        found[folder.parent.name] = checkpoint.load_model(
-            folder,
+        saved = Models(
             described,
-            mesh=jax.sharding.get_mesh(),
+            jax.sharding.get_mesh(),
             tokenizer_fingerprint=fingerprint,
+            quantize='none',
         )
+        found[folder.parent.name] = saved.load(folder)
     return found
 
 

@@ -171,6 +171,15 @@ def test_a_run_on_several_processes_equals_the_one_on_one(whole, tmp_path, count
 
 
 @pytest.mark.slow
+def test_adapters_and_parked_caches_are_the_same_on_two_processes(tmp_path):
+    one, two = tmp_path / 'one', tmp_path / 'two'
+    for workdir, count in ((one, 1), (two, 2)):
+        arguments = (*several.TINY, *several.ADAPTED)
+        several.finish(several.start(count, workdir, arguments, devices=4 // count), workdir)
+    assert_same_run(two, one)
+
+
+@pytest.mark.slow
 def test_one_of_four_is_preempted_all_leave_and_two_continue(whole, tmp_path):
     workdir = tmp_path / 'run'
     started = several.start(4, workdir, several.TINY, devices=1)

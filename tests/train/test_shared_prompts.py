@@ -19,10 +19,8 @@ from train import step
 SHARED = SharedPrompt(samples=3, prompt=9, response=7)
 LENGTH = SHARED.sample_length
 CONFIGS = {
-    'everything': tiny.FLAT,
-    'windows, scanned': dataclasses.replace(tiny.EVERYTHING, remat='full'),
-    'blocks of queries': dataclasses.replace(tiny.CONFIG, num_layers=1, max_length=160),
-    'chunks of logits': dataclasses.replace(tiny.CONFIG, num_layers=1, logits_chunk=4),
+    'windows, scanned': dataclasses.replace(tiny.EVERYTHING, remat='full', logits_chunk=4),
+    'blocks of queries': dataclasses.replace(tiny.CONFIG, num_layers=1),
     'splash': dataclasses.replace(tiny.CONFIG, num_layers=1, attention='splash'),
 }
 
@@ -60,7 +58,7 @@ def loss_and_grads(model, batch, *, shared=None, num_microbatches=1):
 
 @pytest.mark.parametrize('name', CONFIGS)
 def test_loss_gradients_and_metrics_are_those_of_rows_of_their_own(name):
-    shared = SharedPrompt(2, 70, 70) if name == 'blocks of queries' else SHARED
+    shared = SharedPrompt(2, 9, 128) if name == 'blocks of queries' else SHARED
     model, batch = tiny.make_model(CONFIGS[name]), make_batch(0, shared)
     expected = loss_and_grads(model, batch)
     found = loss_and_grads(model, lay(batch, shared)[0], shared=shared)
@@ -68,11 +66,10 @@ def test_loss_gradients_and_metrics_are_those_of_rows_of_their_own(name):
     assert float(found[0]) == pytest.approx(float(expected[0]), rel=1e-6)
 
 
-@pytest.mark.parametrize('num_microbatches', [2, 4])
-def test_microbatches_change_nothing(num_microbatches):
+def test_microbatches_change_nothing():
     model, batch = tiny.make_model(tiny.FLAT), lay(make_batch(1))[0]
     expected = loss_and_grads(model, batch, shared=SHARED)
-    found = loss_and_grads(model, batch, shared=SHARED, num_microbatches=num_microbatches)
+    found = loss_and_grads(model, batch, shared=SHARED, num_microbatches=2)
     tiny.assert_trees_close(found, expected, relative=2e-6)
 
 
