@@ -105,7 +105,7 @@ class Transformer(nnx.Module):
     def logits(self, hidden: jax.Array) -> jax.Array:
         """hidden [..., D] -> float32 logits [..., V]."""
         head = self.head[...] if hasattr(self, 'head') else self.embedding[...].T
-        logits = jnp.matmul(hidden, head.astype(hidden.dtype), preferred_element_type='float32')
+        logits = layers.project(hidden, head, contract=1, dtype='float32')
         return attention.soft_cap(logits, self.config.logits_soft_cap)
 
     def _views(self, positions, segments, shared=None) -> dict[int, View]:
@@ -190,7 +190,7 @@ class Transformer(nnx.Module):
         model.blocks = nnx.List(
             jax.tree.map(lambda leaf, i=i: leaf[i], self.blocks) for i in layers
         )
-        if self.config.tie_embeddings:
+        if not hasattr(self, 'head'):
             model.head = nnx.Param(self.embedding[...].T, axes=('embed', 'vocab'))
         return model
 

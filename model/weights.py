@@ -17,6 +17,7 @@ CONTRACT = {'query': 1, 'key': 1, 'value': 1, 'out': 2, 'gate': 1, 'up': 1, 'dow
 """The matrices of a block, and how many of their leading dimensions are the input's."""
 
 Quantize = Literal['none', 'int8', 'nf4']
+TRANSPOSED_FROM = 1 << 17  # weights; transposing the input of a smaller matrix takes longer
 NF4_BLOCK = 64  # weights of one input's slice that share a scale. Source: arXiv 2305.14314
 
 
@@ -35,6 +36,19 @@ class LowRank:
         return self.base.shape
 
     def __getitem__(self, index) -> 'LowRank':
+        assert index is ..., index
+        return self
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Transposed:
+    """A matrix held [*lead, out, in]: on a CPU a product of few rows is faster from the left."""
+
+    array: jax.Array
+    shape: tuple[int, ...] = dataclasses.field(metadata={'static': True})  # [*in, *out]
+
+    def __getitem__(self, index) -> 'Transposed':
         assert index is ..., index
         return self
 
@@ -61,6 +75,25 @@ def replace_weights(
         holder = block_part(model, target)
         param = getattr(holder, target)
         setattr(holder, target, nnx.Param(new(target, param), **param.get_metadata()))
+    return model
+
+
+def transposed(model: 'Transformer') -> 'Transformer':
+    """The model with its large matrices held Transposed, those of a block and the head."""
+
+    def of_weight(weight, contract: int):
+        if isinstance(weight, LowRank):
+            return dataclasses.replace(weight, base=of_weight(weight.base, contract))
+        layers, *shape = weight.shape
+        if isinstance(weight, qwix.QArray) or math.prod(shape) < TRANSPOSED_FROM:
+            return weight
+        inner = math.prod(shape[:contract])
+        return Transposed(weight.reshape(layers, inner, -1).swapaxes(1, 2), tuple(shape))
+
+    model = replace_weights(model, lambda target, p: of_weight(p[...], CONTRACT[target]))
+    if model.embedding.size >= TRANSPOSED_FROM:
+        head = model.head[...].T if hasattr(model, 'head') else model.embedding[...]
+        model.head = nnx.Param(Transposed(head, head.shape[::-1]), axes=('embed', 'vocab'))
     return model
 
 

@@ -56,6 +56,7 @@ class Engine:
         queue, completions = collections.deque(requests), {}
         running: dict[int, Request] = {}
         model, state = self._begin(model)
+        stepper = decode.for_steps(model)
         position = np.zeros(settings.num_slots, np.int32)
         while queue or running:
             free = [slot for slot in range(settings.num_slots) if slot not in running]
@@ -72,7 +73,7 @@ class Engine:
             running |= entering
             for slot, request in entering.items():
                 position[slot] = len(request.prompt) - 1
-            state, flags = self._decode(model, state, running, position, method, noise)
+            state, flags = self._decode(stepper, state, running, position, method, noise)
             position, done = np.array(flags)
             for completion in self._collect(state, running, position, done, store):
                 completions[completion.id] = completion
@@ -95,9 +96,10 @@ class Engine:
                     state = decode.insert(
                         model, state, **vars(empty), store=cache, chunk=settings.prefill_chunk
                     )
+        stepper = decode.for_steps(model)
         for length in settings.length_sizes:
             for size in settings.slot_sizes:
-                state, _ = self._run(model, state, (), size, length, method, seed)
+                state, _ = self._run(stepper, state, (), size, length, method, seed)
         decode.generated(state, np.zeros(settings.insert_rows[-1], np.int32))
         for store in stores:
             store.park(state.cache, (), (), size=settings.insert_rows[-1])

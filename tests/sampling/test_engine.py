@@ -36,6 +36,13 @@ SETTINGS = engine.EngineSettings(
 INT8 = {'cache_dtype': 'int8', 'quantize': 'int8'}
 
 
+@pytest.fixture(scope='module', autouse=True)
+def small_matrices_are_transposed_too():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights, 'TRANSPOSED_FROM', 1)
+        yield
+
+
 @functools.cache
 def model():
     return tiny.make_model(CONFIG)
