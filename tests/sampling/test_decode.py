@@ -129,11 +129,10 @@ def test_greedy_equals_full_recomputation():
 @pytest.mark.parametrize(
     'method',
     [
-        ENDLESS,
         methods.Sampling(0.7, 20, 0.9, 0.01, banned=(0, EOS)),
         methods.Greedy(banned=(0,)),
     ],
-    ids=['plain', 'truncated', 'greedy'],
+    ids=['truncated', 'greedy'],
 )
 def test_recorded_log_probabilities_are_the_trainers(method):
     state, _ = run(started(), method)

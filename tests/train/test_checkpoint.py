@@ -55,7 +55,7 @@ def assert_same_arrays(actual, expected):
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
 
 
-@pytest.mark.parametrize('shape', [(8, 1, 1), (2, 2, 2), (1, 4, 2)])
+@pytest.mark.parametrize('shape', [(2, 2, 2), (1, 4, 2)])
 def test_a_model_loads_exactly_onto_any_mesh(saved, shape):
     model, folder = saved
     mesh = mesh_of(*shape)

@@ -168,6 +168,7 @@ def test_one_update_needs_no_pass_before_it(tmp_path, monkeypatch):
             assert row[name] == pytest.approx(other[name], rel=1e-4, abs=2e-6), name
 
 
+@pytest.mark.slow
 def test_critiques_that_share_their_prompt_teach_the_same(tmp_path):
     changes = {'num_steps': 1, 'objective__kl': 'k3', 'objective__kl_coef': 0.05, **PLAIN}
     (row,), (expected,) = (
