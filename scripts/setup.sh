@@ -38,7 +38,7 @@ install_environment() {
     say "making .venv with $("$python" --version) from requirements.lock, once"
     rm -rf .venv
     "$python" -m venv .venv
-    "$PYTHON" -m pip install --disable-pip-version-check --requirement requirements.lock >&2
+    "$PYTHON" -m pip install --no-compile --disable-pip-version-check --requirement requirements.lock >&2
     lock_hash >.venv/lock
     say "environment ready after $((SECONDS - started)) s"
 }

@@ -84,17 +84,13 @@ def test_decoding_computes_what_the_whole_forward_pass_does():
     np.testing.assert_allclose(cached_logits(adapted), logits(adapted), atol=2e-5)
 
 
-@pytest.mark.parametrize('kind', ['adapted', 'quantized'])
-def test_transposed_matrices_compute_what_they_did(kind, monkeypatch):
+def test_transposed_matrices_compute_what_they_did(monkeypatch):
     monkeypatch.setattr(weights, 'TRANSPOSED_FROM', 1)
-    model = {
-        'adapted': lambda: lora.attach(base(), trained()),
-        'quantized': lambda: weights.quantize(base(), 'int8'),
-    }[kind]()
+    model = lora.attach(base(), trained())
     turned = weights.transposed(model).unstacked()
     is_one = lambda x: isinstance(x, weights.Transposed)  # noqa: E731
     found = sum(map(is_one, jax.tree.leaves(turned, is_leaf=is_one)))
-    assert found == 1 + (0 if kind == 'quantized' else len(ALL) * model.config.num_layers)
+    assert found == 1 + len(ALL) * model.config.num_layers
     np.testing.assert_allclose(cached_logits(turned), cached_logits(model), atol=2e-5)
 
 

@@ -15,7 +15,7 @@ from train import state as state_lib
 from train import step as step_lib
 
 CONFIG = dataclasses.replace(tiny.EVERYTHING, logits_chunk=6, remat='dots')
-SHAPES = [(2, 2, 2), (1, 4, 2)]
+SHAPES = [(2, 2, 2), pytest.param((1, 4, 2), marks=pytest.mark.slow)]
 SETTINGS = optimizer_lib.OptimizerSettings(
     name='adamw',
     learning_rate=0.01,

@@ -150,6 +150,7 @@ def test_nothing_compiles_after_warm_up_and_shapes_never_change_what_is_sampled(
     assert_same(made, reference())
 
 
+@pytest.mark.slow
 def test_a_mesh_samples_the_same_with_drafts():
     mesh = sharding.make_mesh((2, 2, 2))
     with jax.set_mesh(mesh):

@@ -114,7 +114,6 @@ def test_the_callback_sees_each_completion_once():
         {'chunk_steps': 32},
         {'prompt_buckets': (16,)},
         {'insert_rows': (1, 4)},
-        {'compact_slots': (1, 2, 4), 'compact_lengths': (12, 20)},
         {'prefill_chunk': 4},
         {'num_slots': 5, 'compact_slots': (2,), 'compact_lengths': (16,), **INT8}
         | {'prompt_buckets': (16,), 'insert_rows': (3,), 'prefill_chunk': 8},

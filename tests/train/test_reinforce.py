@@ -157,6 +157,7 @@ def test_the_sampler_and_the_trainer_agree(both):
             assert row[f'loss/{player}/ratio'] == pytest.approx(1, abs=0.25)
 
 
+@pytest.mark.slow
 def test_one_update_needs_no_pass_before_it(tmp_path, monkeypatch):
     """Gradients and gap are those with old log-probabilities from a pass of their own."""
     _, _, (row,) = run(tmp_path / 'one', ('actor',), num_steps=1, **PLAIN)

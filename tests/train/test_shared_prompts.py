@@ -56,7 +56,10 @@ def loss_and_grads(model, batch, *, shared=None, num_microbatches=1):
     )
 
 
-@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize(
+    'name',
+    ['windows, scanned', 'splash', pytest.param('blocks of queries', marks=pytest.mark.slow)],
+)
 def test_loss_gradients_and_metrics_are_those_of_rows_of_their_own(name):
     shared = SharedPrompt(2, 9, 128) if name == 'blocks of queries' else SHARED
     model, batch = tiny.make_model(CONFIGS[name]), make_batch(0, shared)
@@ -66,6 +69,7 @@ def test_loss_gradients_and_metrics_are_those_of_rows_of_their_own(name):
     assert float(found[0]) == pytest.approx(float(expected[0]), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_microbatches_change_nothing():
     model, batch = tiny.make_model(tiny.FLAT), lay(make_batch(1))[0]
     expected = loss_and_grads(model, batch, shared=SHARED)

@@ -67,7 +67,7 @@ def whole(model):
     return batch, tiny.loss_and_grads(model, batch, objective=tiny.GSPO)
 
 
-@pytest.mark.parametrize('num_microbatches', [4, 8])
+@pytest.mark.parametrize('num_microbatches', [8])
 def test_the_number_of_microbatches_changes_nothing(model, whole, num_microbatches):
     """Rows hold unequal numbers of sequences and tokens, so a mean of means would show."""
     batch, expected = whole
