@@ -11,7 +11,7 @@ The data is downloaded; --config.data.path=DIR reads DIR/train.jsonl and DIR/tes
 
 from ml_collections import ConfigDict
 
-from configs import lab
+from elenchus.configs import lab
 
 MODEL = {
     'vocab_size': 8192,

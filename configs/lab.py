@@ -219,7 +219,7 @@ REINFORCE = {
 BEAM = {'width': 0, 'expansions': 4, 'max_steps': 12, 'aggregate': 'min', 'num_problems': 200}
 
 BASE = {
-    'checkpoint': 'data/lab_base',
+    'checkpoint': 'data/lab/checkpoint',
     'num_documents': 400_000,
     'shares': shares(drill=0.35, worked=0.4, attempt=0.25),
     'fit': {'num_steps': 0, 'optimizer': optimizer(0.01, weight_decay=0.1)},

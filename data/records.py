@@ -13,7 +13,7 @@ import numpy as np
 from array_record.python import array_record_module
 from etils import epath
 
-from data import json_files
+from elenchus.data.files import json_files
 
 ROLES = ('pad', 'question', 'guide', 'attempt', 'critique', 'refinement')
 """Role names; a role's id in a Batch is its index here."""

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention
 
-from model import sharding
-from model.config import ModelConfig
+from elenchus.model import sharding
+from elenchus.model.config import ModelConfig
 
 BACKENDS = {'splash': 'tpu', 'cudnn': 'gpu'}
 LANES = 128

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from model import cache as cache_lib
-from model import sharding
-from model.attention import View, attend, attend_to_each_other
-from model.config import ModelConfig
-from model.weights import LowRank, Transposed, dense
+from elenchus.model import kv_cache as cache_lib
+from elenchus.model import sharding
+from elenchus.model.attention import View, attend, attend_to_each_other
+from elenchus.model.config import ModelConfig
+from elenchus.model.weights import LowRank, Transposed, dense
 
 ACTIVATIONS = {'silu': jax.nn.silu, 'gelu': lambda x: jax.nn.gelu(x, approximate=True)}
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from model import sharding
-from model.transformer import Transformer
+from elenchus.model import sharding
+from elenchus.model.transformer import Transformer
 
 
 def log_softmax_at(logits: jax.Array, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:

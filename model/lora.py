@@ -14,10 +14,10 @@ from typing import Literal
 import jax
 from flax import nnx
 
-from model import layers, weights
-from model.config import ModelConfig
-from model.transformer import Transformer
-from model.weights import CONTRACT, LowRank
+from elenchus.model import layers, weights
+from elenchus.model.config import ModelConfig
+from elenchus.model.transformer import Transformer
+from elenchus.model.weights import CONTRACT, LowRank
 
 Target = Literal['query', 'key', 'value', 'out', 'gate', 'up', 'down']
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import jax
 
-from model import sharding
-from model.attention import SharedPrompt, query_block
-from model.cache import CacheDtype, entry_bytes
-from model.config import ModelConfig
-from model.weights import CONTRACT
+from elenchus.model import sharding
+from elenchus.model.attention import SharedPrompt, query_block
+from elenchus.model.config import ModelConfig
+from elenchus.model.kv_cache import CacheDtype, entry_bytes
+from elenchus.model.weights import CONTRACT
 
 Mesh = jax.sharding.Mesh | jax.sharding.AbstractMesh
 GIB = 2**30

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from model import attention, layers, sharding
-from model.attention import SharedPrompt, View
-from model.cache import CacheDtype, KVCache
-from model.config import ModelConfig
+from elenchus.model import attention, layers, sharding
+from elenchus.model.attention import SharedPrompt, View
+from elenchus.model.config import ModelConfig
+from elenchus.model.kv_cache import CacheDtype, KVCache
 
 REMAT_POLICIES = {
     'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,

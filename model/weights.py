@@ -11,7 +11,7 @@ import qwix
 from flax import nnx
 
 if TYPE_CHECKING:
-    from model.transformer import Transformer
+    from elenchus.model.transformer import Transformer
 
 CONTRACT = {'query': 1, 'key': 1, 'value': 1, 'out': 2, 'gate': 1, 'up': 1, 'down': 1}
 """The matrices of a block, and how many of their leading dimensions are the input's."""

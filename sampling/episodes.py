@@ -3,14 +3,14 @@
 import dataclasses
 from collections.abc import Sequence
 
-from data import answers
-from data import critiques as critique_lib
-from data.chat import Chat
-from data.judge import Judge
-from data.records import Episode, Problem, Turn
-from model.transformer import Transformer
-from sampling.engine import Completion, Engine, Request
-from sampling.methods import Method
+from elenchus.data.critiques import grammars as critique_lib
+from elenchus.data.grading import answers
+from elenchus.data.grading.judge import Judge
+from elenchus.data.records import Episode, Problem, Turn
+from elenchus.data.text.chat import Chat
+from elenchus.model.transformer import Transformer
+from elenchus.sampling.engine.engine import Completion, Engine, Request
+from elenchus.sampling.engine.sampling_methods import Method
 
 
 @dataclasses.dataclass(frozen=True)

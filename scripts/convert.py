@@ -34,12 +34,13 @@ import numpy as np
 from absl import flags
 from jax.sharding import NamedSharding
 
-from data import json_files, tensor_files
-from model import config as config_lib
-from model import families, sharding
-from model.config import ModelConfig
-from model.families import Family, Tensor
-from train import checkpoint, settings
+from elenchus.data.files import json_files
+from elenchus.model import config as config_lib
+from elenchus.model import huggingface, sharding
+from elenchus.model.config import ModelConfig
+from elenchus.model.huggingface import Family, Tensor, safetensors_files
+from elenchus.train.checkpoints import checkpoint
+from elenchus.train.config import build
 
 CONFIG = 'config.json'
 TOKENIZERS = ('tokenizer.json', 'tokenizer.model')
@@ -65,9 +66,9 @@ def import_model(source: str, target: str, *, dtype: str | None, mesh: jax.shard
     tensors are missing, left over, misshaped or, without `dtype`, of different kinds.
     """
     source, target = pathlib.Path(source), _free(target)
-    described, named = families.text_part(_described(source))
-    family = families.described_by(described)
-    found = {named(name): tensor for name, tensor in tensor_files.find(source).items()}
+    described, named = huggingface.text_part(_described(source))
+    family = huggingface.described_by(described)
+    found = {named(name): tensor for name, tensor in safetensors_files.find(source).items()}
     found.pop(None, None)  # what is of images
     dtype = dtype or _dtype(found)
     config = config_of(family, described, dtype)
@@ -112,7 +113,7 @@ def export_model(
     files = pathlib.Path(files or source)
     config, fingerprint = checkpoint.read_description(source)
     carried = _described(files) if (files / CONFIG).exists() else {}
-    family = families.described_by(carried) if carried else families.able_to_say(config)
+    family = huggingface.described_by(carried) if carried else huggingface.able_to_say(config)
     kept = {key: value for key, value in carried.items() if key not in OUTDATED}
     described = kept | family.write_config(config) | {'torch_dtype': config.param_dtype}
     if carried:  # a run's sequences may be shorter than those the model was made for
@@ -129,7 +130,7 @@ def export_model(
         return tensor.to_theirs(np.asarray(_layer(ours[tensor.parameter], tensor.layer)))
 
     target.mkdir(parents=True, exist_ok=True)
-    tensor_files.write(
+    safetensors_files.write(
         target,
         {name: tensor.shape for name, tensor in tensors.items()},
         dtype=jnp.dtype(config.param_dtype),
@@ -145,7 +146,7 @@ def _load(leaf: jax.ShapeDtypeStruct, tensors: Sequence[Tensor], found) -> jax.A
     """A parameter on its devices, from one tensor at a time."""
 
     def ours(tensor):
-        values = tensor.to_ours(tensor_files.read(found[tensor.name]))
+        values = tensor.to_ours(safetensors_files.read(found[tensor.name]))
         return values.astype(leaf.dtype, copy=False)
 
     if tensors[0].layer is None:
@@ -180,13 +181,15 @@ def _shapes(parameters: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(leaf.shape) for name, leaf in parameters.items()}
 
 
-def _check(tensors: Sequence[Tensor], found: Mapping[str, tensor_files.Found]) -> None:
+def _check(tensors: Sequence[Tensor], found: Mapping[str, safetensors_files.Found]) -> None:
     """Raises one ValueError that lists every tensor without a place, or a place without one."""
     expected = {tensor.name: tensor.shape for tensor in tensors}
     wrong = {
         'missing': [name for name in expected if name not in found],
         'left over': [
-            name for name in found if name not in expected and not name.endswith(families.DERIVED)
+            name
+            for name in found
+            if name not in expected and not name.endswith(huggingface.DERIVED)
         ],
         'misshaped': [
             f'{name} {found[name].shape}, not {shape}'
@@ -199,14 +202,14 @@ def _check(tensors: Sequence[Tensor], found: Mapping[str, tensor_files.Found]) -
         raise ValueError(f'tensors that config.json does not account for: {listed}')
 
 
-def _dtype(found: Mapping[str, tensor_files.Found]) -> str:
+def _dtype(found: Mapping[str, safetensors_files.Found]) -> str:
     """The one dtype of all tensors, where we can have it."""
     kinds = {tensor.dtype for tensor in found.values()}
     if kinds not in ({'F32'}, {'BF16'}):
         raise ValueError(
             f'tensors of {sorted(kinds)}: say --dtype=float32 (exact) or --dtype=bfloat16'
         )
-    return tensor_files.DTYPES[kinds.pop()].name
+    return safetensors_files.DTYPES[kinds.pop()].name
 
 
 def _described(folder: pathlib.Path) -> dict[str, Any]:
@@ -247,7 +250,7 @@ def _told(config: ModelConfig, what: str) -> str:
 def _run(command: str, arguments: Sequence[str]) -> None:
     """One command. Raises ValueError on an unknown one, or where its arguments are not given."""
     if command not in ('import', 'export'):
-        near = settings.nearest(command, ('import', 'export'))
+        near = build.nearest(command, ('import', 'export'))
         raise ValueError(f'{command!r} is neither import nor export; nearest: {near}')
     if len(arguments) != 2:
         raise ValueError(f'{command} needs two folders; --help shows examples')
@@ -278,4 +281,4 @@ if __name__ == '__main__':
     def main(argv):
         _run(argv[1] if len(argv) > 1 else '', argv[2:])
 
-    settings.run_main(main)
+    build.run_main(main)

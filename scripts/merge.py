@@ -7,10 +7,10 @@ import pathlib
 
 from absl import flags
 
-from model import lora
-from scripts import command, run
-from scripts.workspace import Workspace
-from train import settings
+from elenchus.model import lora
+from elenchus.train.config import build, cli
+from elenchus.train.run.workspace import Workspace
+from elenchus.train.stages import STAGES
 
 
 def merge(workspace: Workspace, stage: str, out: pathlib.Path) -> pathlib.Path:
@@ -20,11 +20,11 @@ def merge(workspace: Workspace, stage: str, out: pathlib.Path) -> pathlib.Path:
 
 
 if __name__ == '__main__':
-    command.define_flags(stages=run.STAGES)
+    cli.define_flags(stages=STAGES)
     flags.DEFINE_string('out', None, 'Folder that model/ is written into.', required=True)
 
     def main(argv):
-        with command.open_workspace() as workspace:
+        with cli.open_workspace() as workspace:
             print(merge(workspace, flags.FLAGS.stage, pathlib.Path(flags.FLAGS.out)))
 
-    settings.run_main(main)
+    build.run_main(main)

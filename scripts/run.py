@@ -2,42 +2,31 @@
 
 python -m scripts.run --config configs/lab.py --workdir runs/lab
 python -m scripts.run --config configs/lab.py:smoke --workdir runs/smoke
+
+With --dry_run --topology=v5e-256 nothing is trained: it prints what every stage would need.
 """
 
-from scripts import command, critique, evaluate, improve, reinforce, self_talk, train
-from scripts.report import write_report
-from scripts.workspace import Workspace, write_json
-from train import processes, settings
+from absl import flags
 
-STAGES = {
-    **train.STAGES,
-    **critique.STAGES,
-    **evaluate.STAGES,
-    **self_talk.STAGES,
-    **improve.STAGES,
-    **reinforce.STAGES,
-}
+from elenchus.train.config import build, cli
+from elenchus.train.config.run_settings import RunSettings
+from elenchus.train.planning import dry_run
+from elenchus.train.run import runner
 
 
-def run(workspace: Workspace) -> None:
-    """Walks the stages; complete ones are skipped, an interrupted one resumes."""
-    names = workspace.settings.stages
-    summaries = {}
-    for name in names:
-        print(f'== {name}')
-        summary = workspace.run_stage(name, STAGES[name])
-        summaries[workspace.stage_folder(name).name] = summary
-        command.show_accuracy(summary)
-        write_json(workspace.workdir / 'summary.json', {'stages': summaries})
-    report = processes.from_first(lambda: str(write_report(workspace.workdir)))
-    print(f'report: {report}')
+def main(argv):
+    values = flags.FLAGS
+    if values.dry_run:
+        settings = build.build(RunSettings, values.config)
+        dry_run.dry_run(settings, values.topology, compiled=values.compile)
+        return
+    with cli.open_workspace() as workspace:
+        runner.run(workspace)
 
 
 if __name__ == '__main__':
-    command.define_flags(stages=None)
-
-    def main(argv):
-        with command.open_workspace() as workspace:
-            run(workspace)
-
-    settings.run_main(main)
+    cli.define_flags(stages=None)
+    flags.DEFINE_bool('dry_run', False, 'Only print what every stage would need of --topology.')
+    flags.DEFINE_bool('compile', False, 'With --dry_run: compile a train step too; needs libtpu.')
+    flags.DEFINE_string('topology', 'cpu', 'Of --dry_run: v5e-256, v5p-128, v6e-8, 8xh100, cpu ...')
+    build.run_main(main)

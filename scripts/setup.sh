@@ -39,6 +39,8 @@ install_environment() {
     rm -rf .venv
     "$python" -m venv .venv
     "$PYTHON" -m pip install --no-compile --disable-pip-version-check --requirement requirements.lock >&2
+    # The clone itself, editable: its folders are the packages elenchus.model, elenchus.data, ...
+    "$PYTHON" -m pip install --quiet --no-deps --no-build-isolation --editable . >&2
     lock_hash >.venv/lock
     say "environment ready after $((SECONDS - started)) s"
 }

@@ -1,6 +1,6 @@
 """A study: runs that differ in some settings, each for several seeds, side by side.
 
-python -m scripts.study --config configs/critics.py --workdir runs/critics
+python -m scripts.study --config configs/studies/critics.py --workdir runs/critics
 
 Arms run in the order of the config, after all of them have been opened. The stages named `shared`
 are run once a seed. A study that was stopped continues with the same command. What is compared the
@@ -16,12 +16,14 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from data import verify
-from data.json_files import write_text
-from scripts import command, plots
-from scripts import run as whole
-from scripts.workspace import Workspace, link_tree, read_json, write_json
-from train import metrics, processes, settings
+from elenchus.data.files.json_files import write_text
+from elenchus.data.grading import verify
+from elenchus.scripts import run as whole
+from elenchus.train import distributed
+from elenchus.train.config import build, cli
+from elenchus.train.metrics import writers
+from elenchus.train.report import plots
+from elenchus.train.run.workspace import Workspace, link_tree, read_json, write_json
 
 Key = str | int | tuple[str, ...]
 Path = tuple[Key, ...]
@@ -73,7 +75,7 @@ class Comparison:
 
 def study(config: ml_collections.ConfigDict, workdir: pathlib.Path, verifier: verify.Verifier):
     """Runs every arm of every seed and writes the comparison after each."""
-    shown = settings.build(Comparison, config.comparison, 'config.comparison')
+    shown = build.build(Comparison, config.comparison, 'config.comparison')
     arms = arms_of(config)
     check_arms(config, arms, workdir, verifier)
     check_panels(shown, [arm_config(config, 0, changes).stages for changes in arms.values()])
@@ -92,7 +94,7 @@ def study(config: ml_collections.ConfigDict, workdir: pathlib.Path, verifier: ve
                     place = workspace.stage_folder(stage)
                     link_tree(home / 'stages' / place.name, place)
                 whole.run(workspace)
-            figures[arm][str(seed)] = processes.from_first(lambda path=folder: told_by(path))
+            figures[arm][str(seed)] = distributed.from_first(lambda path=folder: told_by(path))
             compare(figures, shown, workdir)
 
 
@@ -100,8 +102,8 @@ def told_by(workdir: pathlib.Path) -> Summaries:
     """A run's summaries; a stage that wrote metrics has them as `rows`."""
     found = {}
     for name, summary in read_json(workdir / 'summary.json')['stages'].items():
-        written = workdir / 'stages' / name / metrics.METRICS
-        rows = {'rows': metrics.read_rows(written)} if written.exists() else {}
+        written = workdir / 'stages' / name / writers.METRICS
+        rows = {'rows': writers.read_rows(written)} if written.exists() else {}
         found[name.partition('-')[2]] = summary | rows
     return found
 
@@ -138,7 +140,7 @@ def check_panels(shown: Comparison, stages: Sequence[Sequence[str]]) -> None:
         if panel.over and panel.over[0] not in known:
             raise ValueError(
                 f'config.comparison: panel {panel.title!r} is over {panel.over[0]!r}; '
-                f'nearest: {settings.nearest(panel.over[0], sorted(known))!r}'
+                f'nearest: {build.nearest(panel.over[0], sorted(known))!r}'
             )
 
 
@@ -171,7 +173,7 @@ def figure(value: Any, path: Sequence[Key]) -> Any:
             names = list(value) if isinstance(value, Mapping) else []
             raise ValueError(
                 f'config.comparison: nothing at {path[: i + 1]}; '
-                f'nearest: {settings.nearest(key, names)!r}'
+                f'nearest: {build.nearest(key, names)!r}'
             ) from error
     return float('nan') if value is None else value
 
@@ -250,12 +252,12 @@ def markdown(head: str, table: Table, *, sign: str) -> list[str]:
 
 
 if __name__ == '__main__':
-    command.define_flags(stages=None)
+    cli.define_flags(stages=None)
 
     def main(argv):
         values = flags.FLAGS
-        command.join_processes()
+        cli.join_processes()
         with verify.Verifier(num_workers=1, timeout_s=5.0) as verifier:
             study(values.config, pathlib.Path(values.workdir), verifier)
 
-    settings.run_main(main)
+    build.run_main(main)

@@ -11,15 +11,22 @@ import typing
 import jax
 import pytest
 
-from configs import critics, findings, reinforcement
-from data import chat, lab, problem_sets
-from data import tokenizer as tokenizers
-from data.records import Batch
-from model import config as model_config
-from model import memory, sharding
-from sampling import decode, explore, methods
-from scripts import dry_run, inputs, run, run_settings, study
-from train import checkpoint, optimizer, plan, settings, state, step, supervised
+from elenchus.configs.studies import critics, findings, reinforcement
+from elenchus.data.lab import task
+from elenchus.data.problems import published
+from elenchus.data.records import Batch
+from elenchus.data.text import chat
+from elenchus.data.text import tokenizer as tokenizers
+from elenchus.model import config as model_config
+from elenchus.model import memory, sharding
+from elenchus.sampling.engine import decode, sampling_methods
+from elenchus.sampling.exploration import explorers
+from elenchus.scripts import run, study
+from elenchus.train import optimizer, sft, state, step
+from elenchus.train.checkpoints import checkpoint
+from elenchus.train.config import build, run_settings
+from elenchus.train.planning import dry_run, memory_plan
+from elenchus.train.run import inputs
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ('model', 'data', 'sampling', 'train', 'scripts')
@@ -54,7 +61,7 @@ each = pytest.mark.parametrize('name', ALL)
 
 @functools.cache
 def built(name):
-    return settings.build(run_settings.RunSettings, get_config(name))
+    return build.build(run_settings.RunSettings, get_config(name))
 
 
 RELEASED = {
@@ -99,8 +106,8 @@ def test_the_shipped_configs_are_found():
 def test_a_config_says_everything_and_nothing_else(name):
     config = get_config(name)
     assert dataclasses.asdict(built(name)).keys() == set(config)
-    again = settings.from_json(settings.to_json(config))
-    assert settings.build(run_settings.RunSettings, again) == built(name)
+    again = build.from_json(build.to_json(config))
+    assert build.build(run_settings.RunSettings, again) == built(name)
 
 
 @each
@@ -112,10 +119,10 @@ def test_its_shapes_hold_the_longest_turns_after_a_short_question(name):
 @pytest.mark.parametrize('described', [critics, findings, reinforcement])
 def test_every_arm_of_a_study_is_a_run(described, variant):
     config = described.get_config(variant)
-    settings.build(study.Comparison, config.comparison)
+    build.build(study.Comparison, config.comparison)
     for seed in config.seeds:
         for changes in study.arms_of(config).values():
-            made = settings.build(run_settings.RunSettings, study.arm_config(config, seed, changes))
+            made = build.build(run_settings.RunSettings, study.arm_config(config, seed, changes))
             assert made.seed == seed
             assert made.stages[: len(config.shared)] == config.shared != made.stages
             check_order(made.stages)
@@ -139,7 +146,7 @@ def check_order(stages):
         'critic': {'base', 'critique'},
         'evaluate': {'actor', 'critic'},
         'self_talk': {'base', 'actor', 'critique'},
-        **dict.fromkeys(explore.EXPLORERS, {'base', 'actor', 'critic'}),
+        **dict.fromkeys(explorers.EXPLORERS, {'base', 'actor', 'critic'}),
         'reinforce': {'actor', 'critic'},
         'reinforce_critic': {'actor', 'critic'},
         'reinforce_both': {'actor', 'critic'},
@@ -196,12 +203,12 @@ def shapes(tree):
 @own
 def test_its_supervised_step_traces(name):
     s = built(name)
-    supervised.check_rows(s.train, mesh_of((1, 1, 1)))
+    sft.check_rows(s.train, mesh_of((1, 1, 1)))
     before, after, metrics = trace_step(
         s,
         s.base.fit.optimizer,
-        supervised.SFT,
-        supervised.IDENTITY,
+        sft.SFT,
+        sft.IDENTITY,
         num_steps=s.base.fit.num_steps,
         rows=s.train.rows,
         length=s.train.length,
@@ -238,7 +245,7 @@ def test_a_released_model_has_its_published_size(name):
     run = dry_run.described(s)
     assert {t.name for t in run.trainings} == set(s.stages) - {'base', 'critique', 'evaluate'}
     assert all(bool(t.lora.rank) == ('lora' in name) for t in run.trainings)
-    assert plan.phases(run, plan.topology('v5p-16')).keys() > {'actor', 'sampling'}
+    assert memory_plan.phases(run, memory_plan.topology('v5p-16')).keys() > {'actor', 'sampling'}
 
 
 @pytest.mark.parametrize(
@@ -259,7 +266,7 @@ def test_all_programs_of_a_released_model_trace(name):
 
 def method_of(s):
     sampling = s.sampling
-    return methods.Sampling(
+    return sampling_methods.Sampling(
         sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p, banned=(0,)
     )
 
@@ -304,7 +311,7 @@ def longest_question(tokenizer, asked):
 
 @pytest.mark.parametrize('name', [name for name in ALL if built(name).data.source == 'lab'])
 def test_its_shapes_hold_the_longest_generated_conversation(name):
-    asked = [lab.problem(seed=0, split='train', index=index) for index in range(4, 2000, 5)]
+    asked = [task.problem(seed=0, split='train', index=index) for index in range(4, 2000, 5)]
     tokenizer = tokenizers.lab_tokenizer()
     run_settings.check_lengths(built(name), longest_question(tokenizer, asked))
     assert tokenizer.vocab_size <= built(name).model.vocab_size
@@ -312,7 +319,7 @@ def test_its_shapes_hold_the_longest_generated_conversation(name):
     limits = built(name).sampling
     solutions = max(len(told.written('attempt', p.solution).tokens) for p in asked)
     critiques = max(
-        len(told.written('critique', lab.judge(p.question, p.solution).critique).tokens)
+        len(told.written('critique', task.judge(p.question, p.solution).critique).tokens)
         for p in asked
     )
     assert solutions <= min(limits.attempt_tokens, limits.refinement_tokens)
@@ -326,7 +333,7 @@ def test_its_shapes_hold_the_longest_real_question(name, shared_data):
     for split, count in (('train', s.data.num_train), ('test', s.data.num_test)):
         with (shared_data / 'gsm8k' / f'{split}.jsonl').open(encoding='utf-8') as lines:
             read = [
-                problem_sets.problem_of(problem_sets.Gsm8k, line, id=f'{split}/{i}')
+                published.problem_of(published.Gsm8k, line, id=f'{split}/{i}')
                 for i, line in zip(range(count), lines, strict=False)
             ]
         assert len(read) == count
@@ -370,6 +377,6 @@ def test_the_readmes_config_of_ones_own_problems_holds_its_texts(tmp_path):
     spec = importlib.util.spec_from_file_location('mine', path)
     mine = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(mine)
-    made = settings.build(run_settings.RunSettings, mine.get_config())
+    made = build.build(run_settings.RunSettings, mine.get_config())
     run_settings.check_counts(made)
     run_settings.check_lengths(made, longest_question=240)  # GSM8K's longest in 2048 pieces

@@ -39,13 +39,19 @@ def _package(place: str) -> str:
 
 
 def _imports(paths) -> Iterator[tuple[str, str]]:
-    """Places and top-level names of all imports, those inside functions too."""
+    """Places and package names of all imports, those inside functions too.
+
+    The name is the part behind `elenchus.` for our own packages.
+    """
     for place, node in _nodes(paths, ast.Import, ast.ImportFrom):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield place, alias.name.partition('.')[0]
+            modules = [alias.name for alias in node.names]
+        elif node.level:
+            modules = [_package(place)]
         else:
-            yield place, _package(place) if node.level else node.module.partition('.')[0]
+            modules = [f'{node.module}.{alias.name}' for alias in node.names]
+        for module in modules:
+            yield place, module.removeprefix('elenchus.').partition('.')[0]
 
 
 def test_imports_run_one_way():
@@ -56,6 +62,25 @@ def test_imports_run_one_way():
         if name in ours and name not in MAY_IMPORT[_package(place)]
     ]
     assert not wrong
+
+
+def test_own_packages_are_imported_by_their_one_name():
+    ours = set(MAY_IMPORT)
+    modules = [
+        (place, name)
+        for place, node in _nodes(EVERY, ast.Import, ast.ImportFrom)
+        for name in (
+            [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module]
+        )
+    ]
+    # A peer's environment has no elenchus: its workers import each other from the clone.
+    wrong = [m for m in modules if m[1].partition('.')[0] in ours and m[1] != 'scripts.bench.peers']
+    assert not wrong
+
+
+def test_no_script_imports_another():
+    entries = [p for p in (ROOT / 'scripts').rglob('*.py') if 'bench' not in p.parts]
+    assert not [place for place, name in _imports(entries) if name == 'scripts']
 
 
 def test_data_is_numpy_and_text_without_jax():

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from data.records import ROLES, Batch
+from elenchus.data.records import ROLES, Batch
 
 ATTEMPT = ROLES.index('attempt')
 

@@ -5,8 +5,8 @@ import dataclasses
 import jax
 import optax
 
-from model.lora import Adapters
-from model.transformer import Transformer
+from elenchus.model.lora import Adapters
+from elenchus.model.transformer import Transformer
 
 
 @jax.tree_util.register_dataclass

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from data.records import Batch
-from model import logprobs as logprobs_lib
-from model import lora
-from model.attention import SharedPrompt
-from model.transformer import Transformer
-from train.objective import Objective, loss, with_gap
-from train.state import TrainState
+from elenchus.data.records import Batch
+from elenchus.model import logprobs as logprobs_lib
+from elenchus.model import lora
+from elenchus.model.attention import SharedPrompt
+from elenchus.model.transformer import Transformer
+from elenchus.train.objective import Objective, loss, with_gap
+from elenchus.train.state import TrainState
 
 Transform = Callable[[jax.Array], jax.Array]
 

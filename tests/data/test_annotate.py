@@ -6,25 +6,20 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from data import (
-    annotate,
-    critique_files,
-    critiques,
-    lab,
-    mistakes,
-    problem_sets,
-    records,
-    tokenizer,
-)
+from elenchus.data import records
+from elenchus.data.critiques import grammars, mistakes, oracle, record_files
+from elenchus.data.lab import task
+from elenchus.data.problems import published
+from elenchus.data.text import tokenizer
 
 SOLUTION = 'She sold 48/2 = 24 clips in May.\nThat is 48+24 = 72 clips altogether.\n#### 72'
 PROBLEM = records.Problem('p', 'How many clips?', '72', SOLUTION, 2, 'gsm8k')
-LAB_PROBLEM = lab.problem(seed=0, split='train', index=4)
+LAB_PROBLEM = task.problem(seed=0, split='train', index=4)
 RNGS = st.randoms(use_true_random=False)
 
 
 def parsed(attempt, problem=PROBLEM):
-    return critiques.RELEASED.parse(annotate.annotate(problem, attempt))
+    return grammars.RELEASED.parse(oracle.annotate(problem, attempt))
 
 
 def test_the_reference_solution_passes_step_by_step():
@@ -42,7 +37,7 @@ def test_the_critique_stops_at_the_first_step_that_leaves_the_reference():
 @pytest.mark.parametrize('last', ['#### 71', '72', '', '####'])
 def test_a_wrong_or_missing_answer_is_wrong(last):
     critique = parsed(f'She sold 48/2 = 24 clips in May.\n{last}')
-    assert critiques.first_error(critique) is None
+    assert grammars.first_error(critique) is None
     assert critique.final_correct is False
 
 
@@ -64,12 +59,12 @@ def test_any_attempt_gets_a_critique_with_a_final_verdict(attempt):
 @hypothesis.given(RNGS)
 def test_on_the_lab_the_annotator_is_the_judge(rng):
     attempt = mistakes.corrupt(LAB_PROBLEM, rng=rng)
-    judgement = lab.judge(LAB_PROBLEM.question, attempt)
-    assert annotate.annotate(LAB_PROBLEM, attempt) == judgement.critique
+    judgement = task.judge(LAB_PROBLEM.question, attempt)
+    assert oracle.annotate(LAB_PROBLEM, attempt) == judgement.critique
 
 
 def path_of(attempt, construction, location=None, kind=None, problem=PROBLEM):
-    return annotate.Path(problem, attempt, construction, location, kind)
+    return oracle.Path(problem, attempt, construction, location, kind)
 
 
 @hypothesis.given(RNGS, st.integers(0, 1), st.sampled_from(mistakes.TEXT_KINDS))
@@ -77,34 +72,34 @@ def test_the_line_of_a_known_mistake_is_the_first_wrong_step(rng, at, kind):
     begun = mistakes.insert(PROBLEM, SOLUTION.split('\n'), at, kind, rng=rng)
     if begun is not None:
         attempt = '\n'.join([*begun, '#### 72'])
-        (text,) = annotate.oracle([path_of(attempt, 'RG3', at, kind)])
-        critique = critiques.RELEASED.parse(text)
-        assert critiques.first_error(critique) == at == len(critique.steps) - 1
+        (text,) = oracle.oracle([path_of(attempt, 'RG3', at, kind)])
+        critique = grammars.RELEASED.parse(text)
+        assert grammars.first_error(critique) == at == len(critique.steps) - 1
         assert critique.final_correct is False
 
 
 def test_lines_before_a_hotter_line_are_right_and_those_from_it_on_are_compared():
     attempt = 'She sold 31 clips.\nThat is 33 clips.\n#### 33'
     found = {
-        location: annotate.oracle([path_of(attempt, 'RG2', location)])[0]
+        location: oracle.oracle([path_of(attempt, 'RG2', location)])[0]
         for location in (None, 0, 1, 2)
     }
-    read = {location: critiques.RELEASED.parse(text) for location, text in found.items()}
-    assert {k: critiques.first_error(c) for k, c in read.items()} == {None: 0, 0: 0, 1: 1, 2: None}
+    read = {location: grammars.RELEASED.parse(text) for location, text in found.items()}
+    assert {k: grammars.first_error(c) for k, c in read.items()} == {None: 0, 0: 0, 1: 1, 2: None}
     assert not any(critique.final_correct for critique in read.values())
 
 
 def test_a_step_named_hot_may_still_be_right():
-    critique = critiques.RELEASED.parse(annotate.oracle([path_of(SOLUTION, 'RG2', 0)])[0])
+    critique = grammars.RELEASED.parse(oracle.oracle([path_of(SOLUTION, 'RG2', 0)])[0])
     assert critique.final_correct and all(step.correct for step in critique.steps)
 
 
 def test_without_a_reference_solution_the_oracle_says_nothing():
     problem = records.Problem('q', 'How many?', '72', '', 0, 'jsonl')
     known, unknown = path_of(SOLUTION, 'RG1'), path_of(SOLUTION, 'RG1', problem=problem)
-    assert annotate.oracle([unknown, known, unknown])[::2] == [None, None]
+    assert oracle.oracle([unknown, known, unknown])[::2] == [None, None]
     with pytest.raises(ValueError, match='q: no critique without a reference solution'):
-        annotate.annotate(problem, SOLUTION)
+        oracle.annotate(problem, SOLUTION)
 
 
 def write(path, *brought):
@@ -118,7 +113,7 @@ def test_brought_critiques_are_found_by_id_or_question_and_attempt(tmp_path):
         {'problem_id': 'p', 'question': 'Other?', 'response': SOLUTION, 'critique': 'by id'},
         {'question': ' How many\nclips?', 'response': ' x ', 'critique': 'by question'},
     )
-    told = annotate.from_file(file)(
+    told = oracle.from_file(file)(
         [path_of(attempt, 'RG1') for attempt in (SOLUTION, 'x', 'y')]
         + [path_of('x', 'RG1', problem=LAB_PROBLEM)]
     )
@@ -127,7 +122,7 @@ def test_brought_critiques_are_found_by_id_or_question_and_attempt(tmp_path):
 
 def test_released_critiques_are_found_again(shared_data):
     file = shared_data / 'mathcritique' / 'gsm8k.json'
-    brought = critique_files.read(file)
+    brought = record_files.read(file)
     paths = [
         path_of(
             record.response,
@@ -136,31 +131,31 @@ def test_released_critiques_are_found_again(shared_data):
         )
         for i, record in enumerate(brought)
     ]
-    assert annotate.from_file(file)(paths) == [record.critique for record in brought]
+    assert oracle.from_file(file)(paths) == [record.critique for record in brought]
 
 
 def test_two_critiques_of_one_attempt_are_refused(tmp_path):
     fields = {'question': 'Q?', 'response': 'x', 'critique': 'one'}
-    annotate.from_file(write(tmp_path / 'same.jsonl', fields, fields))
+    oracle.from_file(write(tmp_path / 'same.jsonl', fields, fields))
     with pytest.raises(ValueError, match="two critiques of one attempt at 'Q\\?'"):
-        annotate.from_file(write(tmp_path / 'two.jsonl', fields, fields | {'critique': 'two'}))
+        oracle.from_file(write(tmp_path / 'two.jsonl', fields, fields | {'critique': 'two'}))
 
 
 def test_real_solutions_pass_and_their_verdicts_can_be_found(shared_data):
     path = shared_data / 'gsm8k' / 'train.jsonl'
     with path.open(encoding='utf-8') as lines:
         read = [
-            problem_sets.problem_of(problem_sets.Gsm8k, line, id=str(i))
+            published.problem_of(published.Gsm8k, line, id=str(i))
             for i, line in zip(range(50), lines, strict=False)
         ]
-    told = [annotate.annotate(p, p.solution) for p in read]
+    told = [oracle.annotate(p, p.solution) for p in read]
     model = tokenizer.train_tokenizer(told, vocab_size=600, model_type='bpe')
     tok = tokenizer.SentencePieceTokenizer.from_bytes(model)
     passed = 0
     for text in told:
-        critique = critiques.RELEASED.parse(text)
-        steps, final = critiques.verdict_positions(
-            tok.encode(text), grammar=critiques.RELEASED, tokenizer=tok
+        critique = grammars.RELEASED.parse(text)
+        steps, final = grammars.verdict_positions(
+            tok.encode(text), grammar=grammars.RELEASED, tokenizer=tok
         )
         assert len(steps) == len(critique.steps) and None not in (*steps, final)
         passed += critique.final_correct

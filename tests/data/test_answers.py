@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from data import answers, verify
+from elenchus.data.grading import answers, verify
 
 
 @pytest.mark.parametrize(

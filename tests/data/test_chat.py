@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from data import chat as chats
-from data import records
-from data import tokenizer as tokenizers
+from elenchus.data import records
+from elenchus.data.text import chat as chats
+from elenchus.data.text import tokenizer as tokenizers
 
 WORDS = ('eve', 'ben', 'hal', *'0123456789:+-;?', 'is', '####', 'correct', 'wrong', 'answer')
 TOKENIZER = tokenizers.word_tokenizer(WORDS)

@@ -9,9 +9,10 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from data import answers as answer_lib
-from data import critique_files, critiques, verify
-from data.critique_files import CritiqueRecord
+from elenchus.data.critiques import grammars, record_files
+from elenchus.data.critiques.record_files import CritiqueRecord
+from elenchus.data.grading import answers as answer_lib
+from elenchus.data.grading import verify
 
 KNOWN = CritiqueRecord(
     question='How many?',
@@ -29,7 +30,7 @@ KNOWN = CritiqueRecord(
     correct=False,
 )
 UNKNOWN = CritiqueRecord(
-    **dict.fromkeys(critique_files.FIELDS)
+    **dict.fromkeys(record_files.FIELDS)
     | {'question': 'q', 'response': 'a\n b', 'steps': ('a', ' b'), 'critique': ''}
 )
 texts = st.text(st.characters(codec='utf-8'), max_size=20)
@@ -75,14 +76,14 @@ def folder(tmp_path_factory):
 
 @hypothesis.given(some_records)
 def test_jsonl_gives_back_what_was_written(folder, written):
-    critique_files.write_jsonl(folder / 'r.jsonl', written)
-    assert critique_files.read_jsonl(folder / 'r.jsonl') == written
-    assert critique_files.read(folder / 'r.jsonl') == written
+    record_files.write_jsonl(folder / 'r.jsonl', written)
+    assert record_files.read_jsonl(folder / 'r.jsonl') == written
+    assert record_files.read(folder / 'r.jsonl') == written
 
 
 def test_what_is_left_out_is_unknown_and_steps_are_lines(folder):
     path = write(folder / 'few.jsonl', '{"question": "q", "response": "a\\n b", "critique": ""}')
-    assert critique_files.read_jsonl(path) == [UNKNOWN]
+    assert record_files.read_jsonl(path) == [UNKNOWN]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_a_wrong_field_is_named_with_its_line(folder, changed, message):
     good = dataclasses.asdict(KNOWN)
     path = write(folder / 'bad.jsonl', json.dumps(good), '', json.dumps(good | changed))
     with pytest.raises(ValueError, match=r'bad\.jsonl:3: ') as raised:
-        critique_files.read_jsonl(path)
+        record_files.read_jsonl(path)
     assert message in str(raised.value)
 
 
@@ -118,15 +119,15 @@ def test_a_wrong_field_is_named_with_its_line(folder, changed, message):
 )
 def test_a_line_that_is_no_record_is_named(folder, line, message):
     with pytest.raises(ValueError, match=rf'bad\.jsonl:1: {message}'):
-        critique_files.read(write(folder / 'bad.jsonl', line))
+        record_files.read(write(folder / 'bad.jsonl', line))
 
 
 def test_files_that_are_missing_or_empty_are_refused(folder):
     write(folder / 'gsm8k.json', '[]')
     with pytest.raises(ValueError, match=r'gsm8.json is no file; nearest is .*gsm8k\.json'):
-        critique_files.read(folder / 'gsm8.json')
+        record_files.read(folder / 'gsm8.json')
     with pytest.raises(ValueError, match=r'gsm8k\.json holds no records'):
-        critique_files.read(folder / 'gsm8k.json')
+        record_files.read(folder / 'gsm8k.json')
 
 
 # The released form
@@ -135,8 +136,8 @@ def test_files_that_are_missing_or_empty_are_refused(folder):
 @pytest.mark.parametrize('answer', ['The answer is 24.', r'The answer is $\boxed{24}$.'])
 def test_the_released_form_keeps_the_four_texts(folder, answer):
     record = dataclasses.replace(KNOWN, refinement=answer)
-    critique_files.write_released(folder / 'r.json', [record, record])
-    for read in (critique_files.read_released, critique_files.read):
+    record_files.write_released(folder / 'r.json', [record, record])
+    for read in (record_files.read_released, record_files.read):
         (found, again) = read(folder / 'r.json')
         names = ('question', 'response', 'steps', 'critique', 'refinement')
         assert all(getattr(found, name) == getattr(record, name) for name in names)
@@ -146,7 +147,7 @@ def test_the_released_form_keeps_the_four_texts(folder, answer):
 def test_the_released_form_needs_a_refinement(folder):
     path = folder / 'none.json'
     with pytest.raises(ValueError, match='record 2: no refinement'):
-        critique_files.write_released(path, [KNOWN, UNKNOWN])
+        record_files.write_released(path, [KNOWN, UNKNOWN])
     assert not path.exists()
 
 
@@ -161,21 +162,21 @@ def test_the_released_form_needs_a_refinement(folder):
 def test_a_record_of_another_form_is_refused(folder, record, message):
     (folder / 'other.json').write_text(json.dumps([record]))
     with pytest.raises(ValueError, match=rf'other\.json, record 1: .*{message}'):
-        critique_files.read_released(folder / 'other.json')
+        record_files.read_released(folder / 'other.json')
 
 
 def test_line_breaks_that_were_escaped_twice_are_read(folder):
-    critique_files.write_released(folder / 'r.json', [KNOWN])
+    record_files.write_released(folder / 'r.json', [KNOWN])
     (record,) = json.loads((folder / 'r.json').read_text())
     for output, read in ((r'a\n\nb\nc', 'a\n\nb\nc'), (r'$x \neq y$', r'$x \neq y$')):
-        assert critique_files.released_record(record | {'output': output}).refinement == read
+        assert record_files.released_record(record | {'output': output}).refinement == read
 
 
 @pytest.mark.parametrize('name', ['gsm8k', 'math'])
 def test_real_records_are_written_back_word_for_word(shared_data, folder, name):
     path = shared_data / 'mathcritique' / f'{name}.json'
     released = json.loads(path.read_text(encoding='utf-8'))
-    critique_files.write_released(folder / path.name, critique_files.read_released(path))
+    record_files.write_released(folder / path.name, record_files.read_released(path))
     written = json.loads((folder / path.name).read_text(encoding='utf-8'))
     for was, now in zip(released, written, strict=True):
         asked = (text['instruction'].split() for text in (was, now))
@@ -185,7 +186,7 @@ def test_real_records_are_written_back_word_for_word(shared_data, folder, name):
 
 @pytest.mark.parametrize('name', ['gsm8k', 'math'])
 def test_real_records_split_into_clean_texts(shared_data, name):
-    for record in critique_files.read(shared_data / 'mathcritique' / f'{name}.json'):
+    for record in record_files.read(shared_data / 'mathcritique' / f'{name}.json'):
         told = (record.question, record.response, record.critique, record.refinement)
         whole = '\n'.join(told)
         assert all(told) and '<|end_of_text|>' not in whole and 'Please also give' not in whole
@@ -199,7 +200,7 @@ def test_real_questions_are_those_of_their_source_and_refinements_are_right(shar
         if line:
             problem = json.loads(line)
             answers[problem['question'].strip()] = answer_lib.extract_answer(problem['answer'])
-    found = critique_files.read(shared_data / 'mathcritique' / 'gsm8k.json')
+    found = record_files.read(shared_data / 'mathcritique' / 'gsm8k.json')
     with verify.Verifier(num_workers=1, timeout_s=5.0) as verifier:
         refined = verifier.check([(r.refinement, answers[r.question]) for r in found])
         attempts = verifier.check([(r.response, answers[r.question]) for r in found])
@@ -214,40 +215,40 @@ def test_real_questions_are_those_of_their_source_and_refinements_are_right(shar
 @hypothesis.given(some_records)
 def test_a_dataset_gives_back_what_was_prepared(tmp_path_factory, written):
     folder = tmp_path_factory.mktemp('dataset')
-    critique_files.write_jsonl(folder / 'r.jsonl', written)
-    made = critique_files.prepare(folder / 'r.jsonl', data_dir=folder / 'prepared')
-    found = critique_files.read_dataset(made)
-    assert list(found) == written == critique_files.read(folder / 'prepared')
+    record_files.write_jsonl(folder / 'r.jsonl', written)
+    made = record_files.prepare(folder / 'r.jsonl', data_dir=folder / 'prepared')
+    found = record_files.read_dataset(made)
+    assert list(found) == written == record_files.read(folder / 'prepared')
     assert found[-1] == written[-1] and found[:1] == written[:1]
     assert 'tensorflow' not in sys.modules
 
 
 def test_a_dataset_is_made_once_and_again_where_its_file_changes(tmp_path, capfd):
     path = tmp_path / 'my records.jsonl'
-    critique_files.write_jsonl(path, [KNOWN])
-    first, again = (critique_files.prepare(path, data_dir=tmp_path / 'd') for _ in range(2))
+    record_files.write_jsonl(path, [KNOWN])
+    first, again = (record_files.prepare(path, data_dir=tmp_path / 'd') for _ in range(2))
     assert first == again and list(first.glob('*.array_record*'))
-    critique_files.write_jsonl(path, [KNOWN, UNKNOWN])
-    changed = critique_files.prepare(path, data_dir=tmp_path / 'd')
-    assert changed != first and list(critique_files.read_dataset(changed)) == [KNOWN, UNKNOWN]
+    record_files.write_jsonl(path, [KNOWN, UNKNOWN])
+    changed = record_files.prepare(path, data_dir=tmp_path / 'd')
+    assert changed != first and list(record_files.read_dataset(changed)) == [KNOWN, UNKNOWN]
     with pytest.raises(ValueError, match='d holds 2 datasets'):
-        critique_files.read_dataset(tmp_path / 'd')
+        record_files.read_dataset(tmp_path / 'd')
     assert capfd.readouterr() == ('', '')
 
 
 def test_a_file_with_a_mistake_makes_no_dataset(tmp_path):
     path = write(tmp_path / 'bad.jsonl', '{}')
     with pytest.raises(ValueError, match='bad.jsonl:1'):
-        critique_files.prepare(path, data_dir=tmp_path / 'd')
+        record_files.prepare(path, data_dir=tmp_path / 'd')
     assert not (tmp_path / 'd').exists()
 
 
 def test_critiques_survive_a_file_in_either_grammar(folder):
-    critique = critiques.Critique((critiques.StepVerdict('a', False, 'b'),), False, 'c')
+    critique = grammars.Critique((grammars.StepVerdict('a', False, 'b'),), False, 'c')
     written = [
         dataclasses.replace(KNOWN, critique=grammar.write(critique))
-        for grammar in critiques.GRAMMARS.values()
+        for grammar in grammars.GRAMMARS.values()
     ]
-    critique_files.write_jsonl(folder / 'g.jsonl', written)
-    for record in critique_files.read(folder / 'g.jsonl'):
-        assert critiques.grammar_of(record.critique).parse(record.critique) == critique
+    record_files.write_jsonl(folder / 'g.jsonl', written)
+    for record in record_files.read(folder / 'g.jsonl'):
+        assert grammars.grammar_of(record.critique).parse(record.critique) == critique

@@ -5,12 +5,12 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from data import critique_files, critiques
-from data import tokenizer as tokenizers
+from elenchus.data.critiques import grammars, record_files
+from elenchus.data.text import tokenizer as tokenizers
 
 WORDS = ('eve', 'ben', 'hal', *'0123456789:+-;?', 'is', '####', 'correct', 'wrong', 'answer')
 TOKENIZER = tokenizers.word_tokenizer(WORDS)
-GRAMMARS = (critiques.RELEASED, critiques.LAB)
+GRAMMARS = (grammars.RELEASED, grammars.LAB)
 
 PASS = (
     'ben : eve - 4 ; 7 - 4 is 3 ; correct\n hal : ben + 7 ; 3 + 7 is 0 ; correct\n'
@@ -36,9 +36,9 @@ phrases = st.lists(
     min_size=1,
     max_size=6,
 ).map(' '.join)
-steps = st.builds(critiques.StepVerdict, phrases, verdicts, phrases | st.just(''))
+steps = st.builds(grammars.StepVerdict, phrases, verdicts, phrases | st.just(''))
 written = st.builds(
-    critiques.Critique,
+    grammars.Critique,
     st.lists(steps, max_size=5).map(tuple),
     verdicts,
     phrases | st.just(''),
@@ -47,14 +47,14 @@ written = st.builds(
 
 @functools.cache
 def bpe():
-    texts = [FULL, *(critiques.RELEASED.write(critiques.LAB.parse(text)) for text in (PASS, STOP))]
+    texts = [FULL, *(grammars.RELEASED.write(grammars.LAB.parse(text)) for text in (PASS, STOP))]
     return tokenizers.SentencePieceTokenizer(
         tokenizers.train_tokenizer(texts, vocab_size=600, model_type='bpe')
     )
 
 
 def released(shared_data, name):
-    return critique_files.read_released(shared_data / 'mathcritique' / f'{name}.json')
+    return record_files.read_released(shared_data / 'mathcritique' / f'{name}.json')
 
 
 def every_verdict(critique):
@@ -69,14 +69,14 @@ def test_parsing_what_was_written_gives_it_back(grammar, critique):
 
 @pytest.mark.parametrize('text', [PASS, STOP])
 def test_lab_text_is_written_back_exactly(text):
-    assert critiques.LAB.write(critiques.LAB.parse(text)) == text
+    assert grammars.LAB.write(grammars.LAB.parse(text)) == text
 
 
 def test_a_lab_critique_reads_as_steps_and_an_answer():
-    assert critiques.LAB.parse(PASS) == critiques.Critique(
+    assert grammars.LAB.parse(PASS) == grammars.Critique(
         (
-            critiques.StepVerdict('ben : eve - 4', True, '7 - 4 is 3'),
-            critiques.StepVerdict('hal : ben + 7', True, '3 + 7 is 0'),
+            grammars.StepVerdict('ben : eve - 4', True, '7 - 4 is 3'),
+            grammars.StepVerdict('hal : ben + 7', True, '3 + 7 is 0'),
         ),
         True,
         'hal is 0',
@@ -84,12 +84,12 @@ def test_a_lab_critique_reads_as_steps_and_an_answer():
 
 
 def test_a_released_critique_reads_across_blank_lines_and_trailing_spaces():
-    assert critiques.RELEASED.parse(FULL) == critiques.Critique(
+    assert grammars.RELEASED.parse(FULL) == grammars.Critique(
         (
-            critiques.StepVerdict(
+            grammars.StepVerdict(
                 'Half of it is 10/2 = 5 miles', True, 'Halving is right.\n\nIt really is.'
             ),
-            critiques.StepVerdict('The gym is 12 miles away', False, 'It is 5 + 2.'),
+            grammars.StepVerdict('The gym is 12 miles away', False, 'It is 5 + 2.'),
         ),
         False,
         'It is 7 miles.',
@@ -101,7 +101,7 @@ def test_missing_fields_leave_the_rest_readable():
         'Step sentence: a\nExplanation: why\nCorrectness of the step: Wrong\nStep sentence: b\n'
         'Explanation: how\nCorrectness of the final answer: Wrong'
     )
-    found = critiques.RELEASED.parse(text)
+    found = grammars.RELEASED.parse(text)
     assert [(s.sentence, s.correct) for s in found.steps] == [('a', False), ('b', None)]
     assert found.final_correct is False and found.final_explanation == ''
 
@@ -111,27 +111,27 @@ def test_a_bare_sentence_above_the_final_verdict_is_quoted_for_it():
         'Step sentence: a\nCorrectness of the step: Correct\nExplanation: why\n\n'
         'Step sentence: The answer is 630.\nCorrectness of the final answer: Wrong\nExplanation: no'
     )
-    found = critiques.RELEASED.parse(text)
+    found = grammars.RELEASED.parse(text)
     assert [(s.sentence, s.correct) for s in found.steps] == [('a', True)]
     assert found.final_correct is False
     assert found.final_explanation == 'The answer is 630.\nno'
-    assert critiques.RELEASED.parse(critiques.RELEASED.write(found)) == found
+    assert grammars.RELEASED.parse(grammars.RELEASED.write(found)) == found
 
 
 def test_a_critique_tells_its_grammar():
-    assert critiques.grammar_of(FULL) is critiques.RELEASED
-    assert critiques.grammar_of(PASS) is critiques.grammar_of('') is critiques.LAB
+    assert grammars.grammar_of(FULL) is grammars.RELEASED
+    assert grammars.grammar_of(PASS) is grammars.grammar_of('') is grammars.LAB
 
 
 def test_a_verdict_without_its_sentence_is_a_step():
     text = 'Correctness of the step: Correct\nCorrectness of the step: Wrong\nExplanation: no'
-    assert [step.correct for step in critiques.RELEASED.parse(text).steps] == [True, False]
+    assert [step.correct for step in grammars.RELEASED.parse(text).steps] == [True, False]
 
 
 @pytest.mark.parametrize('value', ['Correct', '**Correct**', 'correct.', '  CORRECT  '])
 def test_verdicts_may_be_decorated(value):
     text = f'Correctness of the final answer: {value}\nExplanation: fine'
-    assert critiques.RELEASED.parse(text).final_correct is True
+    assert grammars.RELEASED.parse(text).final_correct is True
 
 
 @pytest.mark.parametrize(
@@ -140,8 +140,8 @@ def test_verdicts_may_be_decorated(value):
 )
 def test_an_unclear_verdict_is_none(value):
     text = f'Step sentence: a\nCorrectness of the step: {value}\nExplanation: fine'
-    assert critiques.RELEASED.parse(text).steps[0].correct is None
-    assert critiques.RELEASED.parse(f'{critiques._FINAL}: {value}').final_correct is None
+    assert grammars.RELEASED.parse(text).steps[0].correct is None
+    assert grammars.RELEASED.parse(f'{grammars._FINAL}: {value}').final_correct is None
 
 
 @pytest.mark.parametrize(
@@ -155,13 +155,13 @@ def test_an_unclear_verdict_is_none(value):
     ],
 )
 def test_a_lab_verdict_out_of_place_is_none(text):
-    assert set(every_verdict(critiques.LAB.parse(text))) == {None}
+    assert set(every_verdict(grammars.LAB.parse(text))) == {None}
 
 
 @pytest.mark.parametrize('other', ['wrong', 'hal is 0', ''])
 def test_final_verdicts_that_contradict_each_other_are_none(other):
-    assert critiques.LAB.parse(f'answer : correct\n answer : {other}').final_correct is None
-    assert critiques.LAB.parse(f'answer : {other}\n answer : correct').final_correct is None
+    assert grammars.LAB.parse(f'answer : correct\n answer : {other}').final_correct is None
+    assert grammars.LAB.parse(f'answer : {other}\n answer : correct').final_correct is None
 
 
 @pytest.mark.parametrize('grammar', GRAMMARS)
@@ -181,44 +181,44 @@ def test_a_critique_cut_off_never_gains_a_correct_verdict(grammar, critique, cut
 
 
 def test_the_first_error_is_the_first_step_judged_wrong():
-    assert critiques.first_error(critiques.LAB.parse(PASS)) is None
-    assert critiques.first_error(critiques.LAB.parse(STOP)) == 0
-    assert critiques.first_error(critiques.RELEASED.parse(FULL)) == 1
+    assert grammars.first_error(grammars.LAB.parse(PASS)) is None
+    assert grammars.first_error(grammars.LAB.parse(STOP)) == 0
+    assert grammars.first_error(grammars.RELEASED.parse(FULL)) == 1
 
 
 def test_a_full_pass_judges_every_step_and_the_answer():
-    found = critiques.LAB.parse(PASS)
-    assert critiques.is_full_pass(found, 2) and not critiques.is_full_pass(found, 3)
-    assert not critiques.is_full_pass(critiques.LAB.parse(STOP), 2)
-    assert not critiques.is_full_pass(critiques.LAB.parse(PASS.partition('\n answer')[0]), 2)
+    found = grammars.LAB.parse(PASS)
+    assert grammars.is_full_pass(found, 2) and not grammars.is_full_pass(found, 3)
+    assert not grammars.is_full_pass(grammars.LAB.parse(STOP), 2)
+    assert not grammars.is_full_pass(grammars.LAB.parse(PASS.partition('\n answer')[0]), 2)
 
 
 def test_grammars_are_found_by_their_names():
-    assert critiques.GRAMMARS == {'released': critiques.RELEASED, 'lab': critiques.LAB}
+    assert grammars.GRAMMARS == {'released': grammars.RELEASED, 'lab': grammars.LAB}
 
 
 def test_lab_verdicts_stand_last_in_their_lines():
     tokens = [*TOKENIZER.encode(PASS), TOKENIZER.eos_id]
-    found = critiques.verdict_positions(tokens, grammar=critiques.LAB, tokenizer=TOKENIZER)
+    found = grammars.verdict_positions(tokens, grammar=grammars.LAB, tokenizer=TOKENIZER)
     ends = [i for i, token in enumerate(tokens) if token in (TOKENIZER.newline_id, 1)]
     assert found == ([ends[0] - 1, ends[1] - 1], ends[2] - 1)
 
 
 def test_a_line_without_a_verdict_has_no_position():
     tokens = TOKENIZER.encode('ben : 7 - 4 is 3\n hal ; 3 ; wrong\n answer : hal')
-    found = critiques.verdict_positions(tokens, grammar=critiques.LAB, tokenizer=TOKENIZER)
+    found = grammars.verdict_positions(tokens, grammar=grammars.LAB, tokenizer=TOKENIZER)
     assert found == ([None, len(TOKENIZER.encode('ben : 7 - 4 is 3\n hal ; 3 ;'))], None)
 
 
 @pytest.mark.parametrize('grammar', GRAMMARS)
 @hypothesis.given(critique=written, accents=st.sampled_from(['', 'é日 ', '\u2014 ']))
 def test_positions_hold_the_first_token_of_each_verdict(grammar, critique, accents):
-    first = critiques.StepVerdict(f'{accents}so', True, '')
-    critique = critiques.Critique(
+    first = grammars.StepVerdict(f'{accents}so', True, '')
+    critique = grammars.Critique(
         (first, *critique.steps), *(critique.final_correct, critique.final_explanation)
     )
     tokens = [*bpe().encode(grammar.write(critique)), bpe().eos_id]
-    steps_at, final_at = critiques.verdict_positions(tokens, grammar=grammar, tokenizer=bpe())
+    steps_at, final_at = grammars.verdict_positions(tokens, grammar=grammar, tokenizer=bpe())
     found = [*steps_at, final_at]
     assert [i is None for i in found] == [v is None for v in every_verdict(critique)]
     for i, correct in zip(found, every_verdict(critique), strict=True):
@@ -238,7 +238,7 @@ def test_positions_hold_the_first_token_of_each_verdict(grammar, critique, accen
 def test_released_critiques_parse_as_measured(
     shared_data, name, num_steps, verdict_counts, finals, unclear
 ):
-    parsed = [critiques.RELEASED.parse(record.critique) for record in released(shared_data, name)]
+    parsed = [grammars.RELEASED.parse(record.critique) for record in released(shared_data, name)]
     counts = collections.Counter(step.correct for c in parsed for step in c.steps)
     assert len(parsed) == 50 and sum(len(c.steps) for c in parsed) == num_steps
     assert counts == verdict_counts
@@ -249,5 +249,5 @@ def test_released_critiques_parse_as_measured(
 @pytest.mark.parametrize('name', ['gsm8k', 'math'])
 def test_released_critiques_survive_being_written_again(shared_data, name):
     for record in released(shared_data, name):
-        parsed = critiques.RELEASED.parse(record.critique)
-        assert critiques.RELEASED.parse(critiques.RELEASED.write(parsed)) == parsed
+        parsed = grammars.RELEASED.parse(record.critique)
+        assert grammars.RELEASED.parse(grammars.RELEASED.write(parsed)) == parsed

@@ -7,11 +7,14 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from data import answers, critiques, lab, mistakes, tokenizer
+from elenchus.data.critiques import grammars, mistakes
+from elenchus.data.grading import answers
+from elenchus.data.lab import task
+from elenchus.data.text import tokenizer
 
 SEEDS = st.integers(0, 2**31)
 INDICES = st.integers(0, 10**6)
-SPLITS = st.sampled_from(lab.SPLITS)
+SPLITS = st.sampled_from(task.SPLITS)
 QUESTION = 'eve 7 ; ida 2 ; ben : eve - 4 ; kim : ida + 6 ; hal : ben + 7 ; hal ?'
 
 
@@ -20,7 +23,7 @@ def attempt_of(*lines):
     *steps, answer = lines
     fields = [step.split() for step in steps]
     told = [
-        lab.Step(name, base, sign, int(digit), int(base_value), int(value)).text()
+        task.Step(name, base, sign, int(digit), int(base_value), int(value)).text()
         for name, base, base_value, sign, digit, value in fields
     ]
     return '\n '.join([*told, answer])
@@ -31,29 +34,29 @@ SOLUTION = attempt_of('ben eve 7 - 4 3', 'kim ida 2 + 6 8', 'hal ben 3 + 7 0', '
 
 @st.composite
 def problems(draw, splits=SPLITS):
-    return lab.problem(seed=draw(SEEDS), split=draw(splits), index=draw(INDICES))
+    return task.problem(seed=draw(SEEDS), split=draw(splits), index=draw(INDICES))
 
 
 @hypothesis.given(SEEDS, SPLITS, INDICES)
 def test_a_problem_is_a_function_of_seed_split_and_index(seed, split, index):
-    made = [lab.problem(seed=seed, split=split, index=index) for _ in range(2)]
+    made = [task.problem(seed=seed, split=split, index=index) for _ in range(2)]
     assert made[0] == made[1]
-    assert made[0] != lab.problem(seed=seed + 1, split=split, index=index)
+    assert made[0] != task.problem(seed=seed + 1, split=split, index=index)
 
 
-@hypothesis.given(problems(st.sampled_from(lab.SPLITS[:3])))
+@hypothesis.given(problems(st.sampled_from(task.SPLITS[:3])))
 def test_a_question_belongs_to_one_split_whatever_the_seed(problem):
-    assert lab.split_of(problem.question) == problem.id.split('/')[2]
+    assert task.split_of(problem.question) == problem.id.split('/')[2]
 
 
 def test_splits_share_no_question():
     made = {
         split: {
-            lab.problem(seed=seed, split=split, index=index).question
+            task.problem(seed=seed, split=split, index=index).question
             for seed in range(3)
             for index in range(300)
         }
-        for split in lab.SPLITS
+        for split in task.SPLITS
     }
     counts = collections.Counter(q for questions in made.values() for q in questions)
     assert max(counts.values()) == 1
@@ -61,33 +64,33 @@ def test_splits_share_no_question():
 
 @hypothesis.given(problems())
 def test_the_level_is_the_number_of_steps_needed_and_goes_round(problem):
-    statements, name = lab.parse_question(problem.question)
+    statements, name = task.parse_question(problem.question)
     needed = 0
     while (base := statements[name].base) is not None:
         needed, name = needed + 1, base
     assert problem.level == needed
     *_, split, index = problem.id.split('/')
-    harder = lab.OOD_STEPS[int(index) % 2]
-    assert problem.level == (harder if split == 'ood' else 1 + int(index) % lab.LEVELS)
+    harder = task.OOD_STEPS[int(index) % 2]
+    assert problem.level == (harder if split == 'ood' else 1 + int(index) % task.LEVELS)
 
 
 def test_the_harder_split_is_longer_than_every_other():
-    assert min(lab.OOD_STEPS) > lab.LEVELS
+    assert min(task.OOD_STEPS) > task.LEVELS
 
 
 @hypothesis.given(problems())
 def test_the_reference_solution_works_through_every_statement_in_order(problem):
-    statements = lab.parse_question(problem.question)[0].values()
+    statements = task.parse_question(problem.question)[0].values()
     told = [line.split()[0] for line in problem.solution.split('\n')[:-1]]
     assert told == [s.name for s in statements if s.base is not None]
 
 
 @hypothesis.given(problems())
 def test_the_reference_solution_is_judged_correct(problem):
-    judgement = lab.judge(problem.question, problem.solution)
+    judgement = task.judge(problem.question, problem.solution)
     assert judgement.correct and judgement.kind is None
     assert answers.extract_answer(problem.solution) == problem.answer
-    assert lab.known_values(problem.question)[lab.parse_question(problem.question)[1]] == int(
+    assert task.known_values(problem.question)[task.parse_question(problem.question)[1]] == int(
         problem.answer
     )
 
@@ -112,14 +115,16 @@ def test_the_reference_solution_is_judged_correct(problem):
     ],
 )
 def test_the_first_wrong_line_and_its_kind_are_known(lines, first_error, kind):
-    judgement = lab.judge(QUESTION, attempt_of(*lines))
+    judgement = task.judge(QUESTION, attempt_of(*lines))
     assert (judgement.first_error, judgement.kind) == (first_error, kind)
 
 
-@hypothesis.given(st.one_of(st.text(), st.lists(st.sampled_from([*lab.WORDS, '\n'])).map(' '.join)))
+@hypothesis.given(
+    st.one_of(st.text(), st.lists(st.sampled_from([*task.WORDS, '\n'])).map(' '.join))
+)
 @hypothesis.example(SOLUTION)
 def test_any_text_at_all_is_judged(attempt):
-    judgement = lab.judge(QUESTION, attempt)
+    judgement = task.judge(QUESTION, attempt)
     assert judgement.correct == (judgement.kind is None) == (judgement.first_error is None)
     if judgement.correct:
         assert answers.extract_answer(attempt) == '0'
@@ -128,10 +133,10 @@ def test_any_text_at_all_is_judged(attempt):
 @hypothesis.given(problems(), st.randoms(use_true_random=False))
 def test_the_critique_says_what_the_judge_found(problem, rng):
     for attempt in (problem.solution, mistakes.corrupt(problem, rng=rng)):
-        judgement = lab.judge(problem.question, attempt)
-        critique = critiques.LAB.parse(judgement.critique)
+        judgement = task.judge(problem.question, attempt)
+        critique = grammars.LAB.parse(judgement.critique)
         assert critique.final_correct is judgement.correct
-        wrong_step = critiques.first_error(critique)
+        wrong_step = grammars.first_error(critique)
         last = len(attempt.split('\n')) - 1
         at_answer = judgement.first_error in (None, last)
         assert wrong_step == (None if at_answer else judgement.first_error)
@@ -145,9 +150,9 @@ def test_the_closed_vocabulary_holds_every_text(problem, rng):
         problem.question,
         problem.solution,
         flawed,
-        lab.worked(problem.question),
-        lab.judge(problem.question, problem.solution).critique,
-        lab.judge(problem.question, flawed).critique,
+        task.worked(problem.question),
+        task.judge(problem.question, problem.solution).critique,
+        task.judge(problem.question, flawed).critique,
     ):
         ids = words.encode(text)
         assert words.special('<unk>') not in ids
@@ -156,19 +161,19 @@ def test_the_closed_vocabulary_holds_every_text(problem, rng):
 
 @hypothesis.given(problems())
 def test_what_a_base_model_reads_works_out_every_quantity(problem):
-    worked = lab.worked(problem.question)
-    values = lab.known_values(problem.question)
+    worked = task.worked(problem.question)
+    values = task.known_values(problem.question)
     *steps, answer = worked.split('\n ')
     given = {line.split(' ')[0]: int(line[-1]) for line in steps}
     assert given.items() <= values.items()
-    stated = [s for s in lab.parse_question(problem.question)[0].values() if s.base is not None]
+    stated = [s for s in task.parse_question(problem.question)[0].values() if s.base is not None]
     assert len(steps) == len(stated)
     assert answer.endswith(f' {problem.answer}')
 
 
 @hypothesis.given(INDICES)
 def test_a_drill_looks_up_every_digit_and_its_sums_hold(index):
-    question, text = lab.drill(index)
+    question, text = task.drill(index)
     *told, _ = question.split(' ; ')
     lines = [line.split(' ; ') for line in text.split('\n ')]
     assert sorted(looked_up for looked_up, _ in lines) == sorted(told)
@@ -181,7 +186,7 @@ def test_a_drill_looks_up_every_digit_and_its_sums_hold(index):
 
 @hypothesis.given(problems(), st.randoms(use_true_random=False))
 def test_a_verdict_follows_from_the_difference_that_stands_before_it(problem, rng):
-    critique = lab.judge(problem.question, mistakes.corrupt(problem, rng=rng)).critique
+    critique = task.judge(problem.question, mistakes.corrupt(problem, rng=rng)).critique
     for line in critique.split('\n '):
         told, _, verdict = line.rpartition(' ; ')
         assert verdict != 'correct' or told.endswith('= 0')
@@ -190,23 +195,23 @@ def test_a_verdict_follows_from_the_difference_that_stands_before_it(problem, rn
 @hypothesis.given(problems(), st.randoms(use_true_random=False), st.integers(0, 9))
 def test_a_demonstration_is_right_as_far_as_it_is_trusted(problem, rng, trusted):
     question = problem.question
-    assert lab.demonstrate(question, misconceptions=0.0, rng=rng) == problem.solution
-    shown = lab.demonstrate(question, misconceptions=1.0, rng=rng, trusted=trusted)
-    judgement = lab.judge(question, shown)
+    assert task.demonstrate(question, misconceptions=0.0, rng=rng) == problem.solution
+    shown = task.demonstrate(question, misconceptions=1.0, rng=rng, trusted=trusted)
+    judgement = task.judge(question, shown)
     assert judgement.correct or judgement.first_error >= trusted
     assert judgement.kind in (None, 'arithmetic')
 
 
 def test_misconceptions_are_about_the_same_sums_for_all_and_as_many_as_asked_for():
-    some = [lab.problem(seed=0, split='train', index=i) for i in range(1500)]
+    some = [task.problem(seed=0, split='train', index=i) for i in range(1500)]
 
     def missed(seed):
         rng, found = random.Random(seed), set()
         for problem in some:
-            shown = lab.demonstrate(problem.question, misconceptions=0.3, rng=rng)
-            at = lab.judge(problem.question, shown).first_error
+            shown = task.demonstrate(problem.question, misconceptions=0.3, rng=rng)
+            at = task.judge(problem.question, shown).first_error
             if at is not None:
-                step = lab.parse_step(shown.split('\n')[at])
+                step = task.parse_step(shown.split('\n')[at])
                 found.add((step.base_value, step.sign, step.digit))
         return found
 
@@ -217,4 +222,4 @@ def test_misconceptions_are_about_the_same_sums_for_all_and_as_many_as_asked_for
 
 def test_an_unknown_split_is_an_error():
     with pytest.raises(ValueError, match="split='tets'"):
-        lab.problem(seed=0, split='tets', index=0)
+        task.problem(seed=0, split='tets', index=0)

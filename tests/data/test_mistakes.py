@@ -7,7 +7,10 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from data import answers, lab, mistakes, records
+from elenchus.data import records
+from elenchus.data.critiques import mistakes
+from elenchus.data.grading import answers
+from elenchus.data.lab import task
 
 SOLUTION = (
     'She sold 48/2 = 24 clips in May.\n'
@@ -23,14 +26,14 @@ RNGS = st.randoms(use_true_random=False)
 
 @st.composite
 def lab_problems(draw):
-    split, index = draw(st.sampled_from(lab.SPLITS)), draw(st.integers(0, 10**6))
-    return lab.problem(seed=draw(st.integers(0, 99)), split=split, index=index)
+    split, index = draw(st.sampled_from(task.SPLITS)), draw(st.integers(0, 10**6))
+    return task.problem(seed=draw(st.integers(0, 99)), split=split, index=index)
 
 
 def judged(problem, lines):
     """The judgement of a begun attempt: an empty line stands for the answer not yet given."""
     whole = lines if lines[-1].startswith((' ####', '####')) else [*lines, '']
-    return lab.judge(problem.question, '\n'.join(whole))
+    return task.judge(problem.question, '\n'.join(whole))
 
 
 def places(problem, *, rng):
@@ -65,22 +68,22 @@ def test_each_lab_step_can_be_mistaken_and_only_the_answer_line_can_miss_the_tar
 @hypothesis.given(lab_problems(), RNGS)
 def test_what_is_skipped_is_what_the_next_line_needs(problem, rng):
     lines = problem.solution.split('\n')
-    target = lab.parse_question(problem.question)[1]
+    target = task.parse_question(problem.question)[1]
     for at in range(len(lines) - 1):
-        missing, after = lab.parse_step(lines[at]).name, lab.parse_step(lines[at + 1])
+        missing, after = task.parse_step(lines[at]).name, task.parse_step(lines[at + 1])
         needed = after.base == missing if after else target == missing and at > 0
         begun = mistakes.insert(problem, lines, at, 'skipped', rng=rng)
         assert (begun is not None) == needed
         if begun and after:
-            assert lab.parse_step(begun[at]).name == after.name
+            assert task.parse_step(begun[at]).name == after.name
             assert begun[at].startswith(' ') == (at > 0)
 
 
 @hypothesis.given(lab_problems(), RNGS)
 def test_a_corrupted_lab_solution_is_wrong_where_it_first_differs(problem, rng):
     attempt = mistakes.corrupt(problem, rng=rng)
-    judgement = lab.judge(problem.question, attempt)
-    assert not judgement.correct and judgement.kind in lab.KINDS
+    judgement = task.judge(problem.question, attempt)
+    assert not judgement.correct and judgement.kind in task.KINDS
     pairs = zip(problem.solution.split('\n'), attempt.split('\n'), strict=False)
     changed = [i for i, (was, now) in enumerate(pairs) if was != now]
     assert judgement.first_error == changed[0]
@@ -89,11 +92,11 @@ def test_a_corrupted_lab_solution_is_wrong_where_it_first_differs(problem, rng):
 @hypothesis.given(lab_problems(), RNGS)
 def test_a_lab_mistake_is_carried_on_consistently(problem, rng):
     attempt = mistakes.corrupt(problem, rng=rng).split('\n')
-    at = lab.judge(problem.question, '\n'.join(attempt)).first_error
-    statements, target = lab.parse_question(problem.question)
+    at = task.judge(problem.question, '\n'.join(attempt)).first_error
+    statements, target = task.parse_question(problem.question)
     values = {s.name: s.digit for s in statements.values() if s.base is None}
     for i, line in enumerate(attempt[:-1]):
-        step = lab.parse_step(line)
+        step = task.parse_step(line)
         if i > at:
             assert step.value == statements[step.name].value(values[step.base])
         values[step.name] = step.value
@@ -105,9 +108,9 @@ def test_every_kind_of_lab_mistake_occurs():
     rng = random.Random(0)
     kinds = collections.Counter()
     for index in range(200):
-        problem = lab.problem(seed=0, split='train', index=index)
-        kinds[lab.judge(problem.question, mistakes.corrupt(problem, rng=rng)).kind] += 1
-    assert set(kinds) == set(lab.KINDS)
+        problem = task.problem(seed=0, split='train', index=index)
+        kinds[task.judge(problem.question, mistakes.corrupt(problem, rng=rng)).kind] += 1
+    assert set(kinds) == set(task.KINDS)
     assert min(kinds.values()) >= 20
 
 
@@ -119,7 +122,7 @@ def test_a_flawed_text_differs_from_the_reference_in_one_line(rng):
 
 
 @pytest.mark.parametrize(
-    'problem', [PROBLEM, lab.problem(seed=0, split='train', index=4)], ids=lambda p: p.source
+    'problem', [PROBLEM, task.problem(seed=0, split='train', index=4)], ids=lambda p: p.source
 )
 def test_the_same_random_state_makes_the_same_mistakes(problem):
     assert len({mistakes.corrupt(problem, rng=random.Random(7)) for _ in range(3)}) == 1

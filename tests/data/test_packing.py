@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from data import packing
-from data.records import Batch, Example
+from elenchus.data.batching import packing
+from elenchus.data.records import Batch, Example
 
 LENGTH = 24
 

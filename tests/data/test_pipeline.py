@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from data import pipeline
-from data.records import Example
+from elenchus.data.batching import pipeline
+from elenchus.data.records import Example
 
 ROWS, LENGTH = 3, 32
 

@@ -10,8 +10,10 @@ import threading
 
 import pytest
 
-from data import answers, lab, problem_sets, problems
-from data.records import Problem
+from elenchus.data.grading import answers
+from elenchus.data.lab import task
+from elenchus.data.problems import loading, published
+from elenchus.data.records import Problem
 
 REAL = pathlib.Path(
     os.environ.get('ELENCHUS_DATA', pathlib.Path(__file__).parents[3] / 'shared' / 'data')
@@ -51,7 +53,7 @@ def no_network(monkeypatch):
 
 
 def load_gsm8k(folder, tmp_path, *, source='gsm8k', split='train', annotations=False):
-    return problems.load(
+    return loading.load(
         source, split=split, data_dir=tmp_path / 'prepared', path=folder, annotations=annotations
     )
 
@@ -64,12 +66,12 @@ def test_jsonl_problems_are_read_with_their_optional_fields(tmp_path):
             {'question': 'é', 'answer': 7},
         ],
     )
-    assert problems.jsonl(path) == [
+    assert loading.jsonl(path) == [
         Problem(id='x', question='q', answer='a', solution='s', level=3, source='jsonl'),
         Problem(id='set/2', question='é', answer='7', solution='', level=0, source='jsonl'),
     ]
-    assert problems.load('jsonl', split='train', path=path) == problems.jsonl(path)
-    assert problems.load('jsonl', split='set', path=tmp_path) == problems.jsonl(path)
+    assert loading.load('jsonl', split='train', path=path) == loading.jsonl(path)
+    assert loading.load('jsonl', split='set', path=tmp_path) == loading.jsonl(path)
 
 
 @pytest.mark.parametrize(
@@ -89,13 +91,13 @@ def test_malformed_jsonl_is_refused_by_its_line(tmp_path, line, message):
     path = tmp_path / 'set.jsonl'
     path.write_text('{"question": "q", "answer": "a", "id": "x"}\n\n' + line + '\n')
     with pytest.raises(ValueError, match=r'set\.jsonl:3: .*' + message):
-        problems.jsonl(path)
+        loading.jsonl(path)
 
 
 def test_an_empty_jsonl_file_is_refused(tmp_path):
     (tmp_path / 'set.jsonl').write_text('\n')
     with pytest.raises(ValueError, match='no problems'):
-        problems.jsonl(tmp_path / 'set.jsonl')
+        loading.jsonl(tmp_path / 'set.jsonl')
 
 
 def test_gsm8k_fields_are_cleaned(folder, tmp_path, no_network):
@@ -167,13 +169,13 @@ def test_a_failed_preparation_leaves_no_dataset(folder, tmp_path, no_network):
 
 
 def test_another_process_that_prepared_first_is_no_failure(folder, tmp_path, monkeypatch):
-    prepare = problem_sets.Gsm8k.download_and_prepare
+    prepare = published.Gsm8k.download_and_prepare
 
     def lose_the_race(self, **settings):
         prepare(self, **settings)
         raise OSError('directory not empty')
 
-    monkeypatch.setattr(problem_sets.Gsm8k, 'download_and_prepare', lose_the_race)
+    monkeypatch.setattr(published.Gsm8k, 'download_and_prepare', lose_the_race)
     assert len(load_gsm8k(folder, tmp_path)) == 3
 
 
@@ -181,7 +183,7 @@ def test_a_disk_error_is_reported(folder, tmp_path, monkeypatch):
     def fail(self, **_):
         raise OSError('disk full')
 
-    monkeypatch.setattr(problem_sets.Gsm8k, 'download_and_prepare', fail)
+    monkeypatch.setattr(published.Gsm8k, 'download_and_prepare', fail)
     with pytest.raises(OSError, match='disk full'):
         load_gsm8k(folder, tmp_path)
 
@@ -215,12 +217,10 @@ def test_without_a_path_the_public_files_are_downloaded(folder, tmp_path, monkey
     handler = functools.partial(_Quiet, directory=folder)
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(problem_sets.Gsm8k, 'URL', f'http://127.0.0.1:{server.server_port}/')
+        monkeypatch.setattr(published.Gsm8k, 'URL', f'http://127.0.0.1:{server.server_port}/')
         found = {
             (source, split): len(
-                problems.load(
-                    source, split=split, data_dir=tmp_path / 'prepared', annotations=False
-                )
+                loading.load(source, split=split, data_dir=tmp_path / 'prepared', annotations=False)
             )
             for source in ('gsm8k', 'gsm8k_socratic')
             for split in ('train', 'test')
@@ -250,14 +250,14 @@ def test_real_gsm8k_is_whole_and_verifies_against_itself(split, size, tmp_path, 
 def test_lab_problems_are_those_of_the_generator(tmp_path, no_network):
     sizes = {'train': 7, 'validation': 1, 'test': 3, 'ood': 2}
     for split, count in sizes.items():
-        found = problems.load('lab', split=split, data_dir=tmp_path, seed=5, num_problems=sizes)
+        found = loading.load('lab', split=split, data_dir=tmp_path, seed=5, num_problems=sizes)
         assert list(found) == [
-            lab.problem(seed=5, split=split, index=index) for index in range(count)
+            task.problem(seed=5, split=split, index=index) for index in range(count)
         ]
 
 
 def test_lab_seeds_and_sizes_do_not_share_files(tmp_path, no_network):
-    load = functools.partial(problems.load, 'lab', split='train', data_dir=tmp_path)
+    load = functools.partial(loading.load, 'lab', split='train', data_dir=tmp_path)
     first = list(load(seed=0, num_problems={'train': 4}))
     assert list(load(seed=1, num_problems={'train': 4})) != first
     assert len(load(seed=0, num_problems={'train': 6})) == 6
@@ -289,7 +289,7 @@ def test_lab_seeds_and_sizes_do_not_share_files(tmp_path, no_network):
 def test_wrong_requests_are_refused_before_anything_is_written(options, message, tmp_path):
     options = {'split': 'train', 'data_dir': tmp_path / 'prepared'} | options
     with pytest.raises(ValueError, match=message) as raised:
-        problems.load(options.pop('source'), **options)
+        loading.load(options.pop('source'), **options)
     assert '\n' not in str(raised.value)
     assert not (tmp_path / 'prepared').exists()
 
@@ -318,7 +318,7 @@ LINES = {'math': MATH, 'svamp': SVAMP, 'asdiv': ASDIV}
 def load_lines(source, tmp_path, records, split='test'):
     write(tmp_path / 'given' / f'{split}.jsonl', records)
     folder, prepared = tmp_path / 'given', tmp_path / 'prepared'
-    return list(problems.load(source, split=split, data_dir=prepared, path=folder))
+    return list(loading.load(source, split=split, data_dir=prepared, path=folder))
 
 
 @pytest.mark.parametrize('split', ['train', 'test'])
@@ -373,8 +373,8 @@ def test_a_missing_field_names_the_nearest(tmp_path, no_network):
 @pytest.mark.parametrize('source', ['math', 'svamp', 'asdiv'])
 def test_a_split_that_is_not_published_must_be_given(source, tmp_path):
     with pytest.raises(ValueError, match='folder with train.jsonl; test can be downloaded'):
-        problems.load(source, split='train', data_dir=tmp_path)
-    assert problem_sets.SETS[source].URL.endswith(f'/{source}/')
+        loading.load(source, split='train', data_dir=tmp_path)
+    assert published.SETS[source].URL.endswith(f'/{source}/')
     assert not list(tmp_path.iterdir())
 
 
@@ -385,7 +385,7 @@ def test_real_sets_are_whole_and_their_solutions_end_with_their_answers(
     folder = REAL / source
     if not folder.exists():
         pytest.skip(f'{folder} is absent: set ELENCHUS_DATA')
-    found = list(problems.load(source, split='test', data_dir=tmp_path, path=folder))
+    found = list(loading.load(source, split='test', data_dir=tmp_path, path=folder))
     assert len(found) == size == len({problem.id for problem in found})
     read = answers.boxed if source == 'math' else answers.extract_answer
     assert all(read(problem.solution) == problem.answer for problem in found)

@@ -3,8 +3,9 @@ import pytest
 from etils import epath
 from etils.epath import backend
 
-from data import json_files, records
-from data.records import Episode, Turn
+from elenchus.data import records
+from elenchus.data.files import json_files
+from elenchus.data.records import Episode, Turn
 
 
 def make_episode(index=0):

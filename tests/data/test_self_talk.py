@@ -6,11 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import annotate, answers, critiques, lab, mistakes, self_talk, tokenizer
-from data.records import Problem
-from data.self_talk import Said
+from elenchus.data.critiques import grammars, mistakes, oracle, self_talk
+from elenchus.data.critiques.self_talk import Said
+from elenchus.data.grading import answers
+from elenchus.data.lab import task
+from elenchus.data.records import Problem
+from elenchus.data.text import tokenizer
 
-LAB, RELEASED = critiques.LAB, critiques.RELEASED
+LAB, RELEASED = grammars.LAB, grammars.RELEASED
 TEXT = Problem(
     'text',
     'Ann has 3 bags of 4 apples and eats 2. How many are left?',
@@ -23,11 +26,11 @@ indices = st.integers(0, 400)
 
 
 def lab_problem(index):
-    return lab.problem(seed=0, split='train', index=index)
+    return task.problem(seed=0, split='train', index=index)
 
 
 def told(problem, attempt, grammar):
-    critique = grammar.parse(annotate.annotate(problem, attempt))
+    critique = grammar.parse(oracle.annotate(problem, attempt))
     return self_talk.told(attempt, critique, grammar)
 
 
@@ -42,7 +45,7 @@ def test_a_talk_ends_at_the_first_error_and_comes_to_the_solution(index):
     problem = lab_problem(index)
     flawed = mistakes.corrupt(problem, rng=random.Random(index))
     wrong = told(problem, flawed, LAB)
-    first_error = lab.judge(problem.question, flawed).first_error
+    first_error = task.judge(problem.question, flawed).first_error
     assert [self_talk.judged(said, LAB) for said in wrong] == [True] * first_error + [False]
     parts = whole(problem, flawed, LAB)
     text = self_talk.join(parts, LAB)

@@ -3,14 +3,17 @@ import itertools
 import numpy as np
 import pytest
 
-from data import chat as chats
-from data import critique_files, problem_sets, records, templates, tokenizer_json
-from data import tokenizer as tokenizers
-from tests import published
+from elenchus.data import records
+from elenchus.data.critiques import record_files
+from elenchus.data.problems import published
+from elenchus.data.text import chat as chats
+from elenchus.data.text import chat_templates, tokenizer_json
+from elenchus.data.text import tokenizer as tokenizers
+from tests.support import hf_tokenizers
 
-TOLD = published.CONVERSATION
-FILES = published.files(published.golden()['merges'])
-FAMILIES = sorted(published.golden()['templates'])
+TOLD = hf_tokenizers.CONVERSATION
+FILES = hf_tokenizers.files(hf_tokenizers.golden()['merges'])
+FAMILIES = sorted(hf_tokenizers.golden()['templates'])
 
 
 def read(name):
@@ -21,7 +24,8 @@ def read(name):
 
 
 CHATS = {
-    name: chats.Chat(read(name), templates.TEMPLATES[name.removesuffix('.model')]) for name in FILES
+    name: chats.Chat(read(name), chat_templates.TEMPLATES[name.removesuffix('.model')])
+    for name in FILES
 }
 
 
@@ -48,14 +52,14 @@ def as_published(found, expected):
 
 
 def test_the_actor_reads_the_published_form_and_is_trained_on_its_own_words(name):
-    chat, expected = CHATS[name], published.golden()['templates'][name.removesuffix('.model')]
+    chat, expected = CHATS[name], hf_tokenizers.golden()['templates'][name.removesuffix('.model')]
     turns = conversation(chat)
     as_published(trained(chat, turns, ('attempt', 'refinement')), expected['actor'])
     assert chat.context(turns[:3], 'refinement') == expected['actor']['prompt']
 
 
 def test_the_critic_reads_question_and_attempt_as_one_message(name):
-    chat, expected = CHATS[name], published.golden()['templates'][name.removesuffix('.model')]
+    chat, expected = CHATS[name], hf_tokenizers.golden()['templates'][name.removesuffix('.model')]
     turns = conversation(chat)[:3]
     as_published(trained(chat, turns, ('critique',)), expected['critic'])
     assert chat.context(turns[:2], 'critique') == expected['critic']['prompt']
@@ -144,7 +148,7 @@ def test_a_guide_after_a_critique_shares_its_message_and_leaves_its_ids(name):
 def test_special_tokens_typed_as_text_stay_text(name):
     chat = CHATS[name]
     special = chat.tokenizer.special_ids
-    hostile = ''.join(sorted(templates.SPECIALS)) + ' <unk> <pad> x'
+    hostile = ''.join(sorted(chat_templates.SPECIALS)) + ' <unk> <pad> x'
     turns = (*chat.question(hostile, guide=hostile), chat.written('attempt', hostile))
     assert not special & {t for turn in turns[:2] for t in turn.tokens}
     clean = (*chat.question('x', guide='x'), chat.written('attempt', 'x'))
@@ -185,7 +189,7 @@ def test_one_example_trains_one_player_under_a_family_s_template():
 
 def test_a_template_that_the_tokenizer_cannot_spell_is_refused():
     with pytest.raises(ValueError, match=r"template 'llama3'.*'<\|begin_of_text\|>'.*nearest"):
-        chats.Chat(read('chatml'), templates.LLAMA3)
+        chats.Chat(read('chatml'), chat_templates.LLAMA3)
     with pytest.raises(ValueError, match="template 'elenchus'.*'</s>'"):
         chats.Chat(read('chatml'))
 
@@ -203,7 +207,7 @@ def test_gsm8k_is_trained_on_its_solutions_alone(name, shared_data):
     chat = CHATS[name]
     with (shared_data / 'gsm8k' / 'test.jsonl').open(encoding='utf-8') as lines:
         for i, line in zip(range(20), lines, strict=False):
-            problem = problem_sets.problem_of(problem_sets.Gsm8k, line, id=str(i))
+            problem = published.problem_of(published.Gsm8k, line, id=str(i))
             turns = (*chat.question(problem.question), chat.written('attempt', problem.solution))
             found = trained(chat, turns, ('attempt',))
             assert masked(chat, found) == [(problem.solution, chat.end_id)]
@@ -216,7 +220,7 @@ def test_mathcritique_trains_the_critic_on_critiques_and_the_actor_on_refinement
     name, shared_data
 ):
     chat = CHATS[name]
-    for record in critique_files.read(shared_data / 'mathcritique' / 'gsm8k.json')[:10]:
+    for record in record_files.read(shared_data / 'mathcritique' / 'gsm8k.json')[:10]:
         told = (record.response, record.critique, record.refinement)
         written = map(chat.written, ('attempt', 'critique', 'refinement'), told)
         turns = (*chat.question(record.question), *written)

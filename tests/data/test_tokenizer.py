@@ -9,7 +9,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from data import tokenizer as tokenizers
+from elenchus.data.text import tokenizer as tokenizers
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NAMES = (
@@ -71,7 +71,10 @@ def test_every_word_is_a_single_id_of_its_own():
 
 
 def test_word_ids_are_the_same_in_another_process():
-    code = f'from data import tokenizer as t; print(t.word_tokenizer({WORDS!r}).fingerprint)'
+    code = (
+        'from elenchus.data.text import tokenizer as t; '
+        f'print(t.word_tokenizer({WORDS!r}).fingerprint)'
+    )
     run = subprocess.run(
         [sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -194,7 +197,7 @@ def test_other_bytes_are_refused():
 
 def _script(*flags):
     return subprocess.run(
-        [sys.executable, '-m', 'scripts.tokenizer', *flags],
+        [sys.executable, '-m', 'scripts.tools.train_tokenizer', *flags],
         cwd=ROOT,
         capture_output=True,
         text=True,

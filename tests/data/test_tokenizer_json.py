@@ -6,12 +6,12 @@ import pytest
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
-from data import templates
-from data import tokenizer as tokenizers
-from data.tokenizer_json import JsonTokenizer
-from tests import published
+from elenchus.data.text import chat_templates
+from elenchus.data.text import tokenizer as tokenizers
+from elenchus.data.text.tokenizer_json import JsonTokenizer
+from tests.support import hf_tokenizers
 
-FILES = published.files(published.golden()['merges'])
+FILES = hf_tokenizers.files(hf_tokenizers.golden()['merges'])
 JSON = sorted(name for name, text in FILES.items() if isinstance(text, str))
 READ = {name: JsonTokenizer(FILES[name].encode()) for name in JSON}
 BYTE_LEVEL = ('chatml', 'llama3')
@@ -30,7 +30,7 @@ def test_any_text_comes_back_exactly_through_bytes(name, text):
 
 @pytest.mark.parametrize('name', JSON)
 @hypothesis.given(
-    parts=st.lists(st.one_of(st.sampled_from(sorted(templates.SPECIALS)), any_text)),
+    parts=st.lists(st.one_of(st.sampled_from(sorted(chat_templates.SPECIALS)), any_text)),
     between=st.sampled_from(['', ' ', '\n']),
 )
 def test_special_tokens_typed_as_text_never_become_special(name, parts, between):
@@ -41,7 +41,7 @@ def test_special_tokens_typed_as_text_never_become_special(name, parts, between)
 @pytest.mark.parametrize('name', JSON)
 def test_special_tokens_have_ids_of_their_own_and_no_text(name):
     tokenizer = READ[name]
-    named = templates.TEMPLATES[name].specials()
+    named = chat_templates.TEMPLATES[name].specials()
     ids = [tokenizer.special(special) for special in named]
     assert len(set(ids)) == len(named) and set(ids) <= tokenizer.special_ids
     text = tokenizer.encode('Zoë has 3')

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from data import answers, verify
-from data.verify import Outcome
+from elenchus.data.grading import answers, verify
+from elenchus.data.grading.verify import Outcome
 
 REAL = pathlib.Path(
     os.environ.get('ELENCHUS_DATA', pathlib.Path(__file__).parents[3] / 'shared' / 'data')
@@ -85,7 +85,7 @@ def test_algebra_is_decided_by_workers_and_hostile_input_by_the_clock():
         (r'\boxed{' * 15_000, '7', Outcome.NO_ANSWER),
         ('no idea', '7', Outcome.NO_ANSWER),
     ]
-    with verifier('data.answers:math_equal', timeout_s=5.0) as checker:
+    with verifier('elenchus.data.grading.answers:math_equal', timeout_s=5.0) as checker:
         assert checker.check(case[:2] for case in cases) == [case[2] for case in cases]
         assert checker.counts.total() == len(cases)
 
@@ -192,7 +192,9 @@ HOSTILE = [
 
 
 def test_hostile_answers_are_never_right_and_never_outlast_the_limit():
-    with verifier('data.answers:math_equal', num_workers=1, timeout_s=2.0) as checker:
+    with verifier(
+        'elenchus.data.grading.answers:math_equal', num_workers=1, timeout_s=2.0
+    ) as checker:
         assert checker.check([('#### 3+4', '7')]) == [Outcome.RIGHT]  # the worker has started
         start = time.monotonic()
         outcomes = checker.check([(f'#### {answer}', '7') for answer in HOSTILE])

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model import attention, memory, sharding
-from tests import tiny
+from elenchus.model import attention, memory, sharding
+from tests.support import tiny_model
 
 CASES = {  # length, query heads, key heads, packed, window, soft cap
     'causal': (100, 2, 2, False, 0, 0.0),
@@ -19,7 +19,7 @@ CASES = {  # length, query heads, key heads, packed, window, soft cap
 KERNELS = [('splash', case) for case in CASES if case != 'packed-window'] + [
     ('cudnn', case) for case in CASES if case != 'everything'
 ]
-SPLASH = dataclasses.replace(tiny.CONFIG, attention='splash', head_dim=8)
+SPLASH = dataclasses.replace(tiny_model.CONFIG, attention='splash', head_dim=8)
 CUDNN = dataclasses.replace(SPLASH, attention='cudnn', dtype='bfloat16')
 
 
@@ -45,7 +45,7 @@ def value_and_grads(attend, arrays):
         out = attend(*arrays)
         return jnp.sum(out * jnp.sin(jnp.arange(out.size)).reshape(out.shape)), out
 
-    return tiny.jit(jax.value_and_grad(loss, has_aux=True))(arrays)
+    return tiny_model.jit(jax.value_and_grad(loss, has_aux=True))(arrays)
 
 
 def by_einsum(segments, window, cap, function=attention.attend):
@@ -74,7 +74,7 @@ def test_blocks_of_queries_change_no_value_and_no_gradient(T):
         value_and_grads(by_einsum(segments, 0, 3.0, function), arrays)
         for function in (attention.attend_causal, attention.attend)
     )
-    tiny.assert_trees_close(found, expected, relative=1e-6)
+    tiny_model.assert_trees_close(found, expected, relative=1e-6)
 
 
 @pytest.mark.parametrize(('name', 'case'), KERNELS)
@@ -84,7 +84,7 @@ def test_a_kernel_gives_the_einsum_s_values_and_gradients(name, case):
     found = value_and_grads(by_kernel(name, segments, window, cap), arrays)
     expected = value_and_grads(by_einsum(segments, window, cap), arrays)
     assert found[0][1].shape == arrays[0].shape
-    tiny.assert_trees_close(found, expected, relative=1e-5)
+    tiny_model.assert_trees_close(found, expected, relative=1e-5)
 
 
 @pytest.mark.parametrize('name', ['splash', 'cudnn'])
@@ -95,17 +95,17 @@ def test_on_a_mesh_every_device_has_its_own_rows_and_heads(name):
         found = value_and_grads(by_kernel(name, segments, 0, 0.0), arrays)
     out = found[0][1]
     assert out.sharding.shard_shape(out.shape) == (1, 128, 2, 8)
-    tiny.assert_trees_close(found, expected, relative=1e-5)
+    tiny_model.assert_trees_close(found, expected, relative=1e-5)
 
 
 def test_a_model_with_the_kernel_trains_and_prefills_as_with_the_einsum():
     """Layers of two windows in one scan, and an unrolled prefill."""
     rng = np.random.default_rng(0)
-    tokens = rng.integers(0, tiny.CONFIG.vocab_size, (2, 12), dtype=np.int32)
+    tokens = rng.integers(0, tiny_model.CONFIG.vocab_size, (2, 12), dtype=np.int32)
     positions = np.broadcast_to(np.arange(12, dtype=np.int32), tokens.shape)
     segments = np.sort(rng.integers(0, 3, tokens.shape).astype(np.int32), axis=1)[:, ::-1]
 
-    @tiny.jit
+    @tiny_model.jit
     def run(model):
         def loss(model):
             hidden = model(tokens, positions, segments=segments)[0]
@@ -113,12 +113,12 @@ def test_a_model_with_the_kernel_trains_and_prefills_as_with_the_einsum():
 
         return jax.value_and_grad(loss)(model), model(tokens, positions, keep='model')
 
-    config = dataclasses.replace(tiny.CONFIG, windows=(5, 0))
+    config = dataclasses.replace(tiny_model.CONFIG, windows=(5, 0))
     expected, found = (
-        run(tiny.make_model(dataclasses.replace(config, attention=name)))
+        run(tiny_model.make_model(dataclasses.replace(config, attention=name)))
         for name in ('einsum', 'splash')
     )
-    tiny.assert_trees_close(found, expected, relative=1e-5)
+    tiny_model.assert_trees_close(found, expected, relative=1e-5)
 
 
 def test_splash_becomes_three_kernels_where_the_mesh_is_of_tpus():
@@ -172,7 +172,7 @@ def test_a_kernel_is_refused_where_it_does_not_run(config, platform, needed):
     with pytest.raises(ValueError, match=message):
         attention.check_backend(config, platform)
     attention.check_backend(config, needed)
-    attention.check_backend(tiny.CONFIG, platform)
+    attention.check_backend(tiny_model.CONFIG, platform)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_with_a_kernel_no_scores_are_held():
         one = memory.abstract_mesh((1, 1, 1))
         return memory.layer_bytes(config, length=length, mesh=one)['scores']
 
-    assert scores(tiny.CONFIG, 2048) == 2 * scores(tiny.CONFIG, 1024)
-    assert scores(SPLASH, 2048) == scores(SPLASH, 1024) < scores(tiny.CONFIG, 1024) / 500
+    assert scores(tiny_model.CONFIG, 2048) == 2 * scores(tiny_model.CONFIG, 1024)
+    assert scores(SPLASH, 2048) == scores(SPLASH, 1024) < scores(tiny_model.CONFIG, 1024) / 500
     masks = 2 * 2 * (2048 - 1024)  # a mask in bfloat16 and its gradient, of all heads
     assert scores(CUDNN, 2048) - scores(CUDNN, 1024) == masks

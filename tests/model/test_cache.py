@@ -5,20 +5,20 @@ import jax
 import numpy as np
 import pytest
 
-from model import cache as cache_lib
-from model import weights
-from tests import tiny
+from elenchus.model import kv_cache as cache_lib
+from elenchus.model import weights
+from tests.support import tiny_model
 
 LENGTH = 12
 
 
-@functools.partial(tiny.jit, static_argnames='keep')
+@functools.partial(tiny_model.jit, static_argnames='keep')
 def forward(model, tokens, positions, keep=None):
     hidden, cache = model(tokens, positions, keep=keep)
     return model.logits(hidden), cache
 
 
-@tiny.jit
+@tiny_model.jit
 def forward_cached(model, tokens, positions, cache):
     hidden, cache = model(tokens, positions, cache=cache)
     return model.logits(hidden), cache
@@ -26,23 +26,23 @@ def forward_cached(model, tokens, positions, cache):
 
 def full_inputs(seed, rows=3):
     rng = np.random.default_rng(seed)
-    tokens = rng.integers(0, tiny.CONFIG.vocab_size, (rows, LENGTH), dtype=np.int32)
+    tokens = rng.integers(0, tiny_model.CONFIG.vocab_size, (rows, LENGTH), dtype=np.int32)
     return tokens, np.broadcast_to(np.arange(LENGTH, dtype=np.int32), tokens.shape)
 
 
 @pytest.mark.parametrize(
     ('config', 'dtype'),
     [
-        (dataclasses.replace(tiny.CONFIG, num_kv_heads=1), 'model'),
-        (tiny.EVERYTHING, 'model'),
-        (dataclasses.replace(tiny.EVERYTHING, num_kv_heads=4, scan_layers=False), 'model'),
-        (tiny.EVERYTHING, 'int8'),
+        (dataclasses.replace(tiny_model.CONFIG, num_kv_heads=1), 'model'),
+        (tiny_model.EVERYTHING, 'model'),
+        (dataclasses.replace(tiny_model.EVERYTHING, num_kv_heads=4, scan_layers=False), 'model'),
+        (tiny_model.EVERYTHING, 'int8'),
     ],
     ids=['one-kv-head', 'everything', 'all-kv-heads', 'int8'],
 )
 def test_prefill_and_decode_equal_the_full_forward(config, dtype):
     """Rows are at different positions, and the cache holds what an earlier user left in it."""
-    model = tiny.make_model(config)
+    model = tiny_model.make_model(config)
     tokens, positions = full_inputs(1)
     keep = None if dtype == 'model' else dtype
     expected = np.asarray(forward(model, tokens, positions, keep)[0])
@@ -60,11 +60,15 @@ def test_prefill_and_decode_equal_the_full_forward(config, dtype):
 
 @pytest.mark.parametrize(
     ('config', 'dtype'),
-    [(tiny.CONFIG, 'model'), (tiny.EVERYTHING, 'model'), (tiny.EVERYTHING, 'int8')],
+    [
+        (tiny_model.CONFIG, 'model'),
+        (tiny_model.EVERYTHING, 'model'),
+        (tiny_model.EVERYTHING, 'int8'),
+    ],
     ids=['plain', 'everything', 'int8'],
 )
 def test_what_is_kept_of_a_prompt_is_what_a_cache_would_hold(config, dtype):
-    model = tiny.make_model(config)
+    model = tiny_model.make_model(config)
     tokens, positions = full_inputs(3)
     empty = cache_lib.init_cache(config, batch=3, length=LENGTH, dtype=dtype)
     expected = forward_cached(model, tokens, positions, empty)
@@ -84,18 +88,18 @@ def test_int8_errs_by_half_a_step_of_the_largest_entry():
 
 
 def test_a_turn_appended_to_a_cache_equals_the_full_forward():
-    model = tiny.make_model(tiny.EVERYTHING)
+    model = tiny_model.make_model(tiny_model.EVERYTHING)
     tokens, positions = full_inputs(2)
     expected, _ = forward(model, tokens, positions)
-    cache = cache_lib.init_cache(tiny.EVERYTHING, batch=3, length=LENGTH)
+    cache = cache_lib.init_cache(tiny_model.EVERYTHING, batch=3, length=LENGTH)
     for start, end in ((0, 4), (4, 8), (8, 12)):
         part, cache = forward_cached(model, tokens[:, start:end], positions[:, start:end], cache)
         np.testing.assert_allclose(part, expected[:, start:end], atol=2e-5)
 
 
 def test_positions_past_the_end_are_dropped():
-    cache = cache_lib.init_cache(tiny.CONFIG, batch=2, length=4)
-    shape = (2, 1, tiny.CONFIG.num_kv_heads, tiny.CONFIG.head_dim)
+    cache = cache_lib.init_cache(tiny_model.CONFIG, batch=2, length=4)
+    shape = (2, 1, tiny_model.CONFIG.num_kv_heads, tiny_model.CONFIG.head_dim)
     new = np.ones(shape, np.float32)
     keys, values = cache_lib.write(cache.layers[0], new, 2 * new, np.array([[4], [1]]))
     assert not keys[0].any() and not values[0].any()
@@ -107,12 +111,12 @@ def test_inserted_rows_are_copied_into_their_slots_and_nothing_else_changes():
     rng = np.random.default_rng(3)
 
     def noise(batch, length):
-        empty = cache_lib.init_cache(tiny.CONFIG, batch=batch, length=length)
+        empty = cache_lib.init_cache(tiny_model.CONFIG, batch=batch, length=length)
         return jax.tree.map(lambda x: rng.standard_normal(x.shape).astype(x.dtype), empty)
 
     old, new = noise(4, 8), noise(2, 5)
     slots, rows = np.array([3, 1, 4]), np.array([0, 1, 1])  # there is no slot 4
-    result = tiny.jit(cache_lib.insert)(old, new, slots=slots, rows=rows)
+    result = tiny_model.jit(cache_lib.insert)(old, new, slots=slots, rows=rows)
     for before, source, after in zip(*map(jax.tree.leaves, (old, new, result)), strict=True):
         expected = before.copy()
         expected[3, :, :5], expected[1, :, :5] = source[0], source[1]
@@ -120,7 +124,7 @@ def test_inserted_rows_are_copied_into_their_slots_and_nothing_else_changes():
 
 
 def test_cache_bytes_are_the_bytes_of_the_cache():
-    for config in (tiny.CONFIG, dataclasses.replace(tiny.EVERYTHING, dtype='bfloat16')):
+    for config in (tiny_model.CONFIG, dataclasses.replace(tiny_model.EVERYTHING, dtype='bfloat16')):
         cache = cache_lib.init_cache(config, batch=3, length=7)
         held = sum(leaf.nbytes for leaf in jax.tree.leaves(cache))
         assert cache_lib.cache_bytes(config, batch=3, length=7) == held
@@ -132,4 +136,4 @@ def test_cache_bytes_are_the_bytes_of_the_cache():
 
 def test_a_cache_longer_than_the_model_is_refused_by_name():
     with pytest.raises(ValueError, match=r'65.*model\.max_length=64'):
-        cache_lib.init_cache(tiny.CONFIG, batch=1, length=65)
+        cache_lib.init_cache(tiny_model.CONFIG, batch=1, length=65)

@@ -9,15 +9,15 @@ import jax
 import numpy as np
 import pytest
 
-from model import config as config_lib
-from model import families, sharding, transformer
-from model.config import ModelConfig
-from sampling import engine, methods
-from tests import families as peers
-from tests import tiny
-from train import checkpoint
+from elenchus.model import config as config_lib
+from elenchus.model import huggingface, sharding, transformer
+from elenchus.model.config import ModelConfig
+from elenchus.sampling.engine import engine, sampling_methods
+from elenchus.train.checkpoints import checkpoint
+from tests.support import hf_models as peers
+from tests.support import tiny_model
 
-FOLDER = pathlib.Path(__file__).parent
+FOLDER = pathlib.Path(__file__).parents[1] / 'golden'
 GOLDEN = json.loads((FOLDER / 'families_golden.json').read_text())
 NUMERICS = {
     'dtype': 'float32',
@@ -31,7 +31,7 @@ each = pytest.mark.parametrize('name', GOLDEN)
 
 
 def config_of(described):
-    family = families.described_by(described)
+    family = huggingface.described_by(described)
     return ModelConfig(**family.read_config(described), **NUMERICS)
 
 
@@ -48,14 +48,14 @@ def model_of(name):
         model_type=described['model_type'],
     )
     made = {n: np.zeros(shape, np.float32) for n, shape in shapes.items()}
-    for t in families.described_by(described).tensors(shapes):
+    for t in huggingface.described_by(described).tensors(shapes):
         assert values[t.name].shape == t.shape
         made[t.parameter][... if t.layer is None else t.layer] = t.to_ours(values.pop(t.name))
     assert not values
     return checkpoint.with_parameters(model, jax.tree.map(jax.numpy.asarray, made))
 
 
-@tiny.jit
+@tiny_model.jit
 def logits_of(model, tokens, positions, segments):
     hidden, _ = model(tokens, positions, segments=segments)
     return model.logits(hidden)
@@ -69,7 +69,7 @@ def inputs():
 
 def test_the_cases_are_those_that_the_script_writes():
     assert list(GOLDEN) == list(peers.CASES)
-    assert {case['model_type'] for case in peers.CASES.values()} == set(families.FAMILIES)
+    assert {case['model_type'] for case in peers.CASES.values()} == set(huggingface.FAMILIES)
 
 
 @each
@@ -108,7 +108,7 @@ def test_greedy_continuations_are_those_of_the_peer(name):
         prompt_buckets=(12,), insert_rows=(2,), compact_slots=(), compact_lengths=(),
     )  # fmt: skip
     sampler = engine.Engine(shapes, stop_ids=(peers.VOCAB,))
-    made = sampler.generate(model_of(name), requests, method=methods.Greedy(()), seed=0)
+    made = sampler.generate(model_of(name), requests, method=sampling_methods.Greedy(()), seed=0)
     assert [list(completion.tokens) for completion in made] == GOLDEN[name]['continued']
 
 
@@ -116,21 +116,21 @@ def test_greedy_continuations_are_those_of_the_peer(name):
 def test_a_config_is_read_the_same_in_the_older_form_and_after_it_was_written(name):
     config = config_of(GOLDEN[name]['config'])
     assert config_of(peers.CASES[name]) == config
-    assert config_of(families.described_by(peers.CASES[name]).write_config(config)) == config
+    assert config_of(huggingface.described_by(peers.CASES[name]).write_config(config)) == config
 
 
 @each
 def test_a_family_can_be_found_by_the_config_alone(name):
     """Mistral without a window is a Llama; its tensors have the same names."""
     expected = 'llama' if name == 'mistral' else peers.CASES[name]['model_type']
-    assert families.able_to_say(config_of(peers.CASES[name])).model_type == expected
+    assert huggingface.able_to_say(config_of(peers.CASES[name])).model_type == expected
 
 
 @each
 def test_tensors_go_back_to_what_they_were(name):
     model = checkpoint.abstract_model(config_of(peers.CASES[name]), sharding.make_mesh((8, 1, 1)))
     shapes = {n: tuple(leaf.shape) for n, leaf in checkpoint.parameters(model).items()}
-    for tensor in families.described_by(peers.CASES[name]).tensors(shapes):
+    for tensor in huggingface.described_by(peers.CASES[name]).tensors(shapes):
         values = np.random.default_rng(0).standard_normal(tensor.shape)
         ours = tensor.to_ours(values)
         assert ours.shape == shapes[tensor.parameter][tensor.layer is not None :]
@@ -208,7 +208,7 @@ def test_published_models_have_their_number_of_parameters(name):
     config = config_of(described)
     assert config_lib.num_parameters(config) == parameters
     assert config.windows == windows
-    assert config_of(families.described_by(described).write_config(config)) == config
+    assert config_of(huggingface.described_by(described).write_config(config)) == config
 
 
 def test_what_the_model_cannot_do_is_an_error_that_names_the_key():
@@ -227,16 +227,16 @@ def test_what_the_model_cannot_do_is_an_error_that_names_the_key():
 def test_a_config_that_no_family_has_is_an_error_that_names_the_fields():
     config = config_of(LLAMA_3_1)
     with pytest.raises(ValueError, match=r'llama cannot have layer_windows=\(4, 0'):
-        families.FAMILIES['llama'].write_config(dataclasses.replace(config, windows=(4, 0)))
+        huggingface.FAMILIES['llama'].write_config(dataclasses.replace(config, windows=(4, 0)))
     with pytest.raises(ValueError, match='no family can have this model: llama cannot have post_n'):
-        families.able_to_say(dataclasses.replace(config, post_norms=True))
+        huggingface.able_to_say(dataclasses.replace(config, post_norms=True))
 
 
 def test_the_layers_of_a_pattern_cut_short_keep_their_windows():
     config = config_of(GEMMA_3_1B)
     assert config.layer_windows[-3:] == (0, 512, 512)
     short = dataclasses.replace(config, num_layers=3)
-    family = families.FAMILIES['gemma3_text']
+    family = huggingface.FAMILIES['gemma3_text']
     assert family.write_config(short)['layer_types'] == ['sliding_attention'] * 3
     abstract = jax.eval_shape(lambda: transformer.init_model(short, jax.random.key(0)))
     assert family.tensors({n: leaf.shape for n, leaf in checkpoint.parameters(abstract).items()})

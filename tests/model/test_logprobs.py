@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from model import logprobs as logprobs_lib
-from tests import tiny
+from elenchus.model import logprobs as logprobs_lib
+from tests.support import tiny_model
 
 
 def naive(logits, tokens):
@@ -33,7 +33,7 @@ def random_logits(seed, *, excluded):
     return logits, rng.integers(0, 11, (3, 5))
 
 
-@tiny.jit
+@tiny_model.jit
 def value_and_grad_at(logits, tokens, counted):
     """Log-probability and entropy summed over `counted` tokens."""
 
@@ -47,7 +47,7 @@ def value_and_grad_at(logits, tokens, counted):
 @hypothesis.given(st.integers(0, 2**20), st.sampled_from([0.0, 0.5, 1.0]))
 def test_logprobs_and_entropy_equal_the_naive_ones_with_tokens_excluded(seed, excluded):
     logits, tokens = random_logits(seed, excluded=excluded)
-    logprobs, entropy = tiny.jit(logprobs_lib.log_softmax_at)(logits, tokens)
+    logprobs, entropy = tiny_model.jit(logprobs_lib.log_softmax_at)(logits, tokens)
     expected, expected_entropy = naive(logits, tokens)
     np.testing.assert_allclose(logprobs, expected, rtol=1e-6, atol=1e-5)
     np.testing.assert_allclose(entropy, expected_entropy, rtol=1e-5, atol=1e-5)
@@ -71,7 +71,7 @@ def test_bfloat16_logits_are_summed_in_float32():
     np.testing.assert_allclose([-logprobs[0], entropy[0]], np.log(4096), rtol=1e-6)
 
 
-@functools.partial(tiny.jit, static_argnames='transform')
+@functools.partial(tiny_model.jit, static_argnames='transform')
 def of_hidden(model, hidden, tokens, transform):
     """The values, and gradients of a sum that tells every place apart."""
 
@@ -86,8 +86,8 @@ def of_hidden(model, hidden, tokens, transform):
 
 def hidden_and_tokens(length):
     rng = np.random.default_rng(length)
-    hidden = rng.standard_normal((2, length, tiny.CONFIG.embed_dim)).astype(np.float32)
-    return hidden, rng.integers(0, tiny.CONFIG.vocab_size, (2, length))
+    hidden = rng.standard_normal((2, length, tiny_model.CONFIG.embed_dim)).astype(np.float32)
+    return hidden, rng.integers(0, tiny_model.CONFIG.vocab_size, (2, length))
 
 
 def halved(logits):
@@ -95,7 +95,7 @@ def halved(logits):
 
 
 def test_token_logprobs_are_of_the_next_token_under_the_transform():
-    model = tiny.make_model(tiny.CONFIG)
+    model = tiny_model.make_model(tiny_model.CONFIG)
     hidden, tokens = hidden_and_tokens(7)
     (logprobs, entropy), _ = of_hidden(model, hidden, tokens, halved)
     logits = np.asarray(hidden @ np.asarray(model.embedding[...]).T / 2)
@@ -109,23 +109,26 @@ def test_token_logprobs_are_of_the_next_token_under_the_transform():
 def test_chunks_change_no_value_and_no_gradient_even_where_they_do_not_divide(chunk):
     hidden, tokens = hidden_and_tokens(7)
     models = (
-        tiny.make_model(dataclasses.replace(tiny.CONFIG, logits_chunk=c)) for c in (chunk, 64)
+        tiny_model.make_model(dataclasses.replace(tiny_model.CONFIG, logits_chunk=c))
+        for c in (chunk, 64)
     )
     found, expected = (of_hidden(model, hidden, tokens, halved) for model in models)
-    tiny.assert_trees_close(found, expected, relative=1e-6)
+    tiny_model.assert_trees_close(found, expected, relative=1e-6)
 
 
 def peak_bytes(*, length, chunk):
     """Temporary memory of the compiled value and gradient of a loss of token_logprobs."""
     config = dataclasses.replace(
-        tiny.CONFIG, vocab_size=4096, num_layers=1, max_length=length, logits_chunk=chunk
+        tiny_model.CONFIG, vocab_size=4096, num_layers=1, max_length=length, logits_chunk=chunk
     )
 
     def loss(model, hidden, tokens):
-        return logprobs_lib.token_logprobs(model, hidden, tokens, transform=tiny.untouched)[0].sum()
+        return logprobs_lib.token_logprobs(model, hidden, tokens, transform=tiny_model.untouched)[
+            0
+        ].sum()
 
     shapes = (
-        jax.eval_shape(lambda: tiny.make_model(config)),
+        jax.eval_shape(lambda: tiny_model.make_model(config)),
         jax.ShapeDtypeStruct((1, length, config.embed_dim), 'float32'),
         jax.ShapeDtypeStruct((1, length), 'int32'),
     )

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from model import cache as cache_lib
-from model import lora, sharding, weights
-from tests import tiny
-from train import optimizer as optimizer_lib
-from train import state as state_lib
-from train import step as step_lib
-from train.checkpoint import place
+from elenchus.model import kv_cache as cache_lib
+from elenchus.model import lora, sharding, weights
+from elenchus.train import optimizer as optimizer_lib
+from elenchus.train import state as state_lib
+from elenchus.train import step as step_lib
+from elenchus.train.checkpoints.checkpoint import place
+from tests.support import tiny_model
 
-CONFIG = tiny.EVERYTHING
+CONFIG = tiny_model.EVERYTHING
 ALL = tuple(weights.CONTRACT)
 TOKENS = np.random.default_rng(0).integers(0, CONFIG.vocab_size, (2, 7), dtype=np.int32)
 POSITIONS = np.broadcast_to(np.arange(7, dtype=np.int32), TOKENS.shape)
@@ -30,7 +30,7 @@ def adaptation(rank=3, targets=ALL, alpha=6.0):
 
 @functools.cache
 def base(config=CONFIG):
-    return tiny.make_model(config)
+    return tiny_model.make_model(config)
 
 
 def fresh(seed=0, config=CONFIG, **kinds):
@@ -45,12 +45,12 @@ def trained(seed=0, **kinds):
     )
 
 
-@tiny.jit
+@tiny_model.jit
 def logits(model):
     return model.logits(model(TOKENS, POSITIONS)[0])
 
 
-@tiny.jit
+@tiny_model.jit
 def cached_logits(model):
     """Logits of the same tokens, the last two read one by one from a cache."""
     cache = cache_lib.init_cache(model.config, batch=2, length=7)
@@ -146,19 +146,22 @@ def test_a_step_changes_adapters_alone_and_keeps_state_of_nothing_else(name):
         name, 0.05, 0.05, 'constant', 0.0, 0.1, 0.9, 0.95, 1.0
     )
     optimizer = optimizer_lib.make_optimizer(settings, num_steps=4)
-    whole, adapters = base(tiny.FLAT), fresh(config=tiny.FLAT, targets=('query', 'out', 'down'))
+    whole, adapters = (
+        base(tiny_model.FLAT),
+        fresh(config=tiny_model.FLAT, targets=('query', 'out', 'down')),
+    )
     state = state_lib.init_state(adapters, optimizer)
     before = [np.asarray(x) for x in jax.tree.leaves(whole)]
     largest = max(x.size for x in jax.tree.leaves(adapters))
     assert all(x.size <= largest for x in jax.tree.leaves(state))
     step = step_lib.make_train_step(
-        objective=tiny.SFT,
+        objective=tiny_model.SFT,
         optimizer=optimizer,
-        transform=tiny.untouched,
+        transform=tiny_model.untouched,
         num_microbatches=1,
         skip_nonfinite=False,
     )
-    batch = tiny.random_batch(0)
+    batch = tiny_model.random_batch(0)
     losses = []
     for _ in range(4):
         state, metrics = step(state, batch, whole)
@@ -170,13 +173,13 @@ def test_a_step_changes_adapters_alone_and_keeps_state_of_nothing_else(name):
         np.testing.assert_array_equal(was, now)
 
 
-@tiny.jit
+@tiny_model.jit
 def grads_of(trained, frozen):
     return step_lib.loss_and_grads(
         trained,
-        tiny.random_batch(1),
-        objective=tiny.SFT,
-        transform=tiny.untouched,
+        tiny_model.random_batch(1),
+        objective=tiny_model.SFT,
+        transform=tiny_model.untouched,
         num_microbatches=1,
         frozen=frozen,
     )[1]
@@ -184,7 +187,7 @@ def grads_of(trained, frozen):
 
 def test_gradients_of_adapters_are_those_of_the_weights_through_the_factors():
     """d/db = scale * a^T dW: the chain rule, with dW from the model of full weights."""
-    whole, adapters = base(tiny.FLAT), fresh(config=tiny.FLAT, targets=('gate',))
+    whole, adapters = base(tiny_model.FLAT), fresh(config=tiny_model.FLAT, targets=('gate',))
     full, grads = grads_of(whole, None), grads_of(adapters, whole)
     want = 2.0 * jnp.einsum('lir,lio->lro', adapters.a['gate'][...], full.blocks.mlp.gate[...])
     np.testing.assert_allclose(grads.b['gate'][...], want, atol=1e-6)
@@ -232,8 +235,8 @@ def test_a_quantized_base_errs_by_no_more_than_its_kind_allows(kind, bound):
 @pytest.mark.parametrize('kind', ['int8', 'nf4'])
 def test_adapters_learn_on_a_quantized_base_and_merge_with_it(kind):
     held, adapters = (
-        weights.quantize(base(tiny.FLAT), kind),
-        fresh(config=tiny.FLAT, targets=('query', 'down')),
+        weights.quantize(base(tiny_model.FLAT), kind),
+        fresh(config=tiny_model.FLAT, targets=('query', 'down')),
     )
     grads = grads_of(adapters, held)
     want = grads_of(adapters, lora.merge(held))

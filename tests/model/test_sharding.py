@@ -7,14 +7,14 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from model import cache as cache_lib
-from model import sharding
-from tests import tiny
-from train import optimizer as optimizer_lib
-from train import state as state_lib
-from train import step as step_lib
+from elenchus.model import kv_cache as cache_lib
+from elenchus.model import sharding
+from elenchus.train import optimizer as optimizer_lib
+from elenchus.train import state as state_lib
+from elenchus.train import step as step_lib
+from tests.support import tiny_model
 
-CONFIG = dataclasses.replace(tiny.EVERYTHING, logits_chunk=6, remat='dots')
+CONFIG = dataclasses.replace(tiny_model.EVERYTHING, logits_chunk=6, remat='dots')
 SHAPES = [(2, 2, 2), pytest.param((1, 4, 2), marks=pytest.mark.slow)]
 SETTINGS = optimizer_lib.OptimizerSettings(
     name='adamw',
@@ -39,19 +39,19 @@ def keep_grads():
 def train_step(mesh):
     """(loss, gradients, weights) after one step of two microbatches on a mesh, or without one."""
     optimizer = optax.chain(keep_grads(), optax.clip_by_global_norm(1.0), optax.sgd(0.5))
-    state = state_lib.init_state(tiny.make_model(CONFIG), optimizer)
-    batch = tiny.random_batch(0, rows=16)
+    state = state_lib.init_state(tiny_model.make_model(CONFIG), optimizer)
+    batch = tiny_model.random_batch(0, rows=16)
     if mesh is not None:
         state = jax.device_put(state, sharding.shardings(state, mesh))
         batch = jax.device_put(batch, sharding.batch_sharding(mesh))
     step = step_lib.make_train_step(
-        objective=tiny.GSPO,
+        objective=tiny_model.GSPO,
         optimizer=optimizer,
-        transform=tiny.untouched,
+        transform=tiny_model.untouched,
         num_microbatches=2,
         skip_nonfinite=False,
     )
-    compiled = step.lower(state, batch).compile(tiny.QUICK)
+    compiled = step.lower(state, batch).compile(tiny_model.QUICK)
     state, metrics = compiled(state, batch)
     return metrics['loss/total'], state.opt_state[0], state.model
 
@@ -73,7 +73,7 @@ def test_a_train_step_on_a_mesh_equals_the_one_on_a_single_device(alone, shape, 
     up = found[2].blocks.mlp.up[...]
     assert up.sharding.shard_shape(up.shape) == (2, 16 // shape[1], 24 // shape[2])
     assert float(found[0]) == pytest.approx(float(alone[0]), rel=1e-6)
-    tiny.assert_trees_close(found, alone, relative=4e-6)  # gradients and weights round more
+    tiny_model.assert_trees_close(found, alone, relative=4e-6)  # gradients and weights round more
     assert 'Involuntary full rematerialization' not in capfd.readouterr().err
 
 
@@ -81,7 +81,7 @@ def test_a_train_step_on_a_mesh_equals_the_one_on_a_single_device(alone, shape, 
 def test_the_optimizer_state_is_sharded_like_the_weights(name):
     optimizer = optimizer_lib.make_optimizer(dataclasses.replace(SETTINGS, name=name), num_steps=10)
     mesh = sharding.make_mesh((2, 2, 2))
-    state = jax.eval_shape(lambda: state_lib.init_state(tiny.make_model(CONFIG), optimizer))
+    state = jax.eval_shape(lambda: state_lib.init_state(tiny_model.make_model(CONFIG), optimizer))
     specs = sharding.shardings(state, mesh)
     assert jax.tree.structure(specs) == jax.tree.structure(state)
     assert specs.step.spec == P()
@@ -92,7 +92,9 @@ def test_the_optimizer_state_is_sharded_like_the_weights(name):
 
 def test_shardings_follow_the_names_of_dimensions():
     mesh = sharding.make_mesh((2, 2, 2))
-    leaves = jax.tree_util.tree_leaves_with_path(sharding.shardings(tiny.make_model(CONFIG), mesh))
+    leaves = jax.tree_util.tree_leaves_with_path(
+        sharding.shardings(tiny_model.make_model(CONFIG), mesh)
+    )
     specs = {jax.tree_util.keystr(path): leaf.spec for path, leaf in leaves}
     assert specs['.embedding.value'] == P('tensor', 'fsdp')
     assert specs['.blocks.attention.query.value'] == P(None, 'fsdp', 'tensor', None)
@@ -151,6 +153,6 @@ def test_a_mesh_that_is_no_three_sizes_is_refused_by_name(shape):
 )
 def test_a_dimension_that_does_not_divide_is_refused_by_name(changes, message):
     config = dataclasses.replace(CONFIG, **changes)
-    model = jax.eval_shape(lambda: tiny.make_model(config))
+    model = jax.eval_shape(lambda: tiny_model.make_model(config))
     with pytest.raises(ValueError, match=message):
         sharding.shardings(model, sharding.make_mesh((2, 2, 2)))

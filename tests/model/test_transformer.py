@@ -5,21 +5,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data import packing
-from model import transformer
-from model.config import RopeScaling
-from tests import tiny
+from elenchus.data.batching import packing
+from elenchus.model import transformer
+from elenchus.model.config import RopeScaling
+from tests.support import tiny_model
 
 ROWS, LENGTH = 3, 16
 
 
-@tiny.jit
+@tiny_model.jit
 def logits_of(model, tokens, positions, segments):
     hidden, _ = model(tokens, positions, segments=segments)
     return model.logits(hidden)
 
 
-@tiny.jit
+@tiny_model.jit
 def value_and_grads(model, tokens, positions, segments):
     """A loss that weighs every logit differently, and its gradients."""
 
@@ -33,7 +33,9 @@ def value_and_grads(model, tokens, positions, segments):
 
 
 def random_tokens(seed, shape=(ROWS, LENGTH)):
-    tokens = np.random.default_rng(seed).integers(0, tiny.CONFIG.vocab_size, shape, dtype=np.int32)
+    tokens = np.random.default_rng(seed).integers(
+        0, tiny_model.CONFIG.vocab_size, shape, dtype=np.int32
+    )
     positions = np.broadcast_to(np.arange(shape[1], dtype=np.int32), shape)
     return tokens, positions, np.ones(shape, np.int32)
 
@@ -121,16 +123,16 @@ LINEAR = RopeScaling('linear', 4.0, 0.0, 0.0, 0)
 @pytest.mark.parametrize(
     ('config', 'changes'),
     [
-        (tiny.CONFIG, {'num_kv_heads': 4, 'windows': (3,), 'rope_scaling': LINEAR}),
-        (tiny.CONFIG, {'num_kv_heads': 1, 'qkv_bias': True}),
-        (tiny.CONFIG, {'qk_norm': True, 'activation': 'gelu'}),
-        (tiny.EVERYTHING, {}),
-        (tiny.EVERYTHING, {'num_layers': 4, 'windows': (3, 6, 0), 'scan_layers': False}),
+        (tiny_model.CONFIG, {'num_kv_heads': 4, 'windows': (3,), 'rope_scaling': LINEAR}),
+        (tiny_model.CONFIG, {'num_kv_heads': 1, 'qkv_bias': True}),
+        (tiny_model.CONFIG, {'qk_norm': True, 'activation': 'gelu'}),
+        (tiny_model.EVERYTHING, {}),
+        (tiny_model.EVERYTHING, {'num_layers': 4, 'windows': (3, 6, 0), 'scan_layers': False}),
     ],
     ids=['windowed', 'one-kv-head-biases', 'qk-norm-gelu', 'everything', 'windows-unrolled'],
 )
 def test_logits_are_those_of_a_plain_float64_reference(config, changes):
-    model = tiny.make_model(dataclasses.replace(config, **changes))
+    model = tiny_model.make_model(dataclasses.replace(config, **changes))
     tokens, positions, segments = random_tokens(1)
     logits = logits_of(model, tokens, positions, segments)
     expected = np.stack([reference_forward(model, row) for row in tokens])
@@ -140,7 +142,7 @@ def test_logits_are_those_of_a_plain_float64_reference(config, changes):
 @pytest.fixture(scope='module')
 def expected():
     """Value and gradients of the scanned model without recomputation."""
-    return value_and_grads(tiny.make_model(tiny.EVERYTHING), *random_tokens(2))
+    return value_and_grads(tiny_model.make_model(tiny_model.EVERYTHING), *random_tokens(2))
 
 
 @pytest.mark.parametrize(
@@ -150,16 +152,16 @@ def expected():
 def test_unrolling_and_rematerialisation_change_no_value_and_no_gradient(
     expected, scan_layers, remat
 ):
-    config = dataclasses.replace(tiny.EVERYTHING, scan_layers=scan_layers, remat=remat)
-    found = value_and_grads(tiny.make_model(config), *random_tokens(2))
-    tiny.assert_trees_close(found, expected, relative=1e-6)
+    config = dataclasses.replace(tiny_model.EVERYTHING, scan_layers=scan_layers, remat=remat)
+    found = value_and_grads(tiny_model.make_model(config), *random_tokens(2))
+    tiny_model.assert_trees_close(found, expected, relative=1e-6)
 
 
 def test_future_tokens_do_not_matter():
-    model = tiny.make_model(tiny.EVERYTHING)
+    model = tiny_model.make_model(tiny_model.EVERYTHING)
     tokens, positions, segments = random_tokens(3)
     changed = tokens.copy()
-    changed[:, 7:] = (changed[:, 7:] + 1) % tiny.CONFIG.vocab_size
+    changed[:, 7:] = (changed[:, 7:] + 1) % tiny_model.CONFIG.vocab_size
     before = np.asarray(logits_of(model, tokens, positions, segments))
     after = np.asarray(logits_of(model, changed, positions, segments))
     np.testing.assert_array_equal(before[:, :7], after[:, :7])
@@ -167,8 +169,8 @@ def test_future_tokens_do_not_matter():
 
 
 def test_a_packed_row_gives_the_logits_and_gradients_of_its_sequences_alone():
-    model = tiny.make_model(tiny.EVERYTHING)
-    examples = tiny.random_examples(4, (5, 4, 3))
+    model = tiny_model.make_model(tiny_model.EVERYTHING)
+    examples = tiny_model.random_examples(4, (5, 4, 3))
     packed = packing.pack(examples, rows=ROWS, length=LENGTH)
     alone = packing.pad(examples, length=LENGTH)
     assert not packed.segments[1:].any()
@@ -176,7 +178,7 @@ def test_a_packed_row_gives_the_logits_and_gradients_of_its_sequences_alone():
     apart = logits_of(model, alone.tokens, alone.positions, alone.segments)
     cut = np.concatenate([apart[i, : len(e.tokens)] for i, e in enumerate(examples)])
     np.testing.assert_allclose(together[: len(cut)], cut, atol=2e-5)
-    tiny.assert_trees_close(
+    tiny_model.assert_trees_close(
         value_and_grads(model, packed.tokens, packed.positions, packed.segments),
         value_and_grads(model, alone.tokens, alone.positions, alone.segments),
         relative=1e-6,
@@ -184,9 +186,9 @@ def test_a_packed_row_gives_the_logits_and_gradients_of_its_sequences_alone():
 
 
 def test_what_stands_in_padding_reaches_no_logit():
-    model = tiny.make_model(tiny.EVERYTHING)
-    batch = tiny.random_batch(5, rows=ROWS, length=LENGTH)
-    changed = tiny.with_padding(batch, np.random.default_rng(5))
+    model = tiny_model.make_model(tiny_model.EVERYTHING)
+    batch = tiny_model.random_batch(5, rows=ROWS, length=LENGTH)
+    changed = tiny_model.with_padding(batch, np.random.default_rng(5))
     before, after = (
         np.asarray(logits_of(model, x.tokens, x.positions, x.segments)) for x in (batch, changed)
     )
@@ -196,21 +198,21 @@ def test_what_stands_in_padding_reaches_no_logit():
 
 
 def test_bfloat16_compute_keeps_float32_parameters_and_logits_and_is_close():
-    config = dataclasses.replace(tiny.EVERYTHING, dtype='bfloat16')
-    model = tiny.make_model(config)
+    config = dataclasses.replace(tiny_model.EVERYTHING, dtype='bfloat16')
+    model = tiny_model.make_model(config)
     assert {leaf.dtype for leaf in jax.tree.leaves(model)} == {jnp.dtype('float32')}
     inputs = random_tokens(6)
     logits = logits_of(model, *inputs)
     assert logits.dtype == jnp.float32
-    exact = logits_of(tiny.make_model(tiny.EVERYTHING), *inputs)
+    exact = logits_of(tiny_model.make_model(tiny_model.EVERYTHING), *inputs)
     error = np.linalg.norm(logits - exact) / np.linalg.norm(exact)
     assert 1e-4 < error < 0.03, error
 
 
 def test_bfloat16_sums_the_gradient_of_a_frequent_token_in_float32():
     """In bfloat16 a sum of equal numbers stands still at 256 times one of them."""
-    config = dataclasses.replace(tiny.EVERYTHING, dtype='bfloat16', num_layers=1)
-    model = tiny.make_model(config)
+    config = dataclasses.replace(tiny_model.EVERYTHING, dtype='bfloat16', num_layers=1)
+    model = tiny_model.make_model(config)
     tokens = np.full((1024, 1), 7, np.int32)
     first = (np.arange(1024) < 1)[:, None].astype(np.int32)
     grads = [value_and_grads(model, tokens, 0 * tokens, rows)[1] for rows in (first, 0 * first + 1)]
@@ -220,17 +222,19 @@ def test_bfloat16_sums_the_gradient_of_a_frequent_token_in_float32():
 
 
 def test_unstacked_blocks_are_the_layers_in_order():
-    model = tiny.make_model(tiny.CONFIG)
+    model = tiny_model.make_model(tiny_model.CONFIG)
     blocks = model.unstacked().blocks
-    assert len(blocks) == tiny.CONFIG.num_layers
+    assert len(blocks) == tiny_model.CONFIG.num_layers
     for i, block in enumerate(blocks):
         np.testing.assert_array_equal(block.mlp.up[...], model.blocks.mlp.up[...][i])
 
 
 @pytest.fixture(scope='module')
 def init_model():
-    config = dataclasses.replace(tiny.CONFIG, embed_dim=64, mlp_dim=128, num_heads=8, head_dim=16)
-    return tiny.jit(lambda key: transformer.init_model(config, key))
+    config = dataclasses.replace(
+        tiny_model.CONFIG, embed_dim=64, mlp_dim=128, num_heads=8, head_dim=16
+    )
+    return tiny_model.jit(lambda key: transformer.init_model(config, key))
 
 
 def test_the_same_key_makes_the_same_model_and_layers_differ(init_model):
@@ -251,7 +255,7 @@ def test_initial_weights_have_variance_one_over_fan_in(init_model):
 
 def test_attention_starts_by_adding_nothing(init_model):
     model = init_model(jax.random.key(0))
-    run = tiny.jit(lambda m, tokens, positions: m(tokens, positions)[0])
+    run = tiny_model.jit(lambda m, tokens, positions: m(tokens, positions)[0])
     tokens, positions = np.array([[5, 6, 7], [8, 9, 7]]), np.array([[0, 1, 2]] * 2)
     hidden = run(model, tokens, positions)
     np.testing.assert_array_equal(hidden[0, -1], hidden[1, -1])

@@ -6,15 +6,18 @@ import itertools
 
 import pytest
 
-from data import critiques, judge, lab, verify
-from data.annotate import Path
-from sampling import annotators, methods
-from tests import answering as scripted
-from tests.answering import LIMITS, TOKENIZER
+from elenchus.data.critiques import grammars
+from elenchus.data.critiques.oracle import Path
+from elenchus.data.grading import judge, verify
+from elenchus.data.lab import task
+from elenchus.sampling.critique_data import annotators
+from elenchus.sampling.engine import sampling_methods
+from tests.support import answering_engine as scripted
+from tests.support.answering_engine import LIMITS, TOKENIZER
 
-PROBLEM = lab.problem(seed=0, split='train', index=4)
+PROBLEM = task.problem(seed=0, split='train', index=4)
 LINES = PROBLEM.solution.split('\n')
-SAMPLING = methods.Sampling(0.7, 0, 1.0, 0.0, banned=())
+SAMPLING = sampling_methods.Sampling(0.7, 0, 1.0, 0.0, banned=())
 OPTIONS = {'method': SAMPLING, 'seed': 0, 'first_id': 0}
 ACTOR, WRITER, CRITIC = 'actor', 'writer', 'critic'
 
@@ -32,7 +35,7 @@ def path_of(attempt, problem=PROBLEM, construction='RG1', location=None, kind=No
 def wrong_line(at):
     """The reference's lines, the value of one wrong, as its answer then is."""
     lines = list(LINES)
-    step = lab.parse_step(lines[at])
+    step = task.parse_step(lines[at])
     if step is not None:
         changed = dataclasses.replace(step, value=(step.value + 1) % 10).text()
         lines[at] = lines[at].replace(step.text(), changed)
@@ -43,8 +46,8 @@ def wrong_line(at):
 def play(asked):
     """Who works right from what is right so far; the writer works the question out."""
     if asked.model == WRITER:
-        return lab.worked(asked.shown['question'])
-    solution = lab.solve(asked.shown['question']).split('\n')
+        return task.worked(asked.shown['question'])
+    solution = task.solve(asked.shown['question']).split('\n')
     done = asked.begun.split('\n')[:-1]
     wrong = done != solution[: len(done)]
     rest = solution[len(done) :]
@@ -54,7 +57,7 @@ def play(asked):
 def annotate(judging, told, answer=play, *, writer=WRITER, threshold=0.5, num_rollouts=4):
     sampler = scripted.make_sampler(answer)
     annotator = annotators.monte_carlo(
-        sampler, ACTOR, writer, judge=judging, grammar=critiques.LAB, num_rollouts=num_rollouts,
+        sampler, ACTOR, writer, judge=judging, grammar=grammars.LAB, num_rollouts=num_rollouts,
         threshold=threshold, **OPTIONS,
     )  # fmt: skip
     return annotator(told), sampler.engine
@@ -67,7 +70,7 @@ def annotate(judging, told, answer=play, *, writer=WRITER, threshold=0.5, num_ro
 def test_with_perfect_players_it_says_what_the_oracle_says(judging, at):
     attempt = PROBLEM.solution if at is None else wrong_line(at)
     told, _ = annotate(judging, [path_of(attempt)])
-    assert told == [lab.judge(PROBLEM.question, attempt).critique]
+    assert told == [task.judge(PROBLEM.question, attempt).critique]
 
 
 def test_each_prefix_is_continued_once_in_one_call(judging):
@@ -86,7 +89,7 @@ def test_lines_before_the_location_are_right_without_a_rollout(judging):
     (told,), engine = annotate(judging, [path])
     begun = [asked.begun for asked in engine.asked if asked.model == ACTOR]
     assert min(text.count('\n') for text in begun) == 4
-    assert critiques.first_error(critiques.LAB.parse(told)) == 3
+    assert grammars.first_error(grammars.LAB.parse(told)) == 3
 
 
 @pytest.mark.parametrize(('threshold', 'wrong'), [(0.0, None), (0.5, None), (0.51, 0), (1.0, 0)])
@@ -100,8 +103,8 @@ def test_a_line_is_wrong_below_the_threshold_and_not_at_it(judging, threshold, w
         return play(asked)
 
     (told,), _ = annotate(judging, [path_of(PROBLEM.solution)], answer, threshold=threshold)
-    critique = critiques.LAB.parse(told)
-    assert critiques.first_error(critique) == wrong
+    critique = grammars.LAB.parse(told)
+    assert grammars.first_error(critique) == wrong
     assert critique.final_correct is (wrong is None)
 
 
@@ -110,7 +113,7 @@ def test_a_rollout_that_is_cut_off_does_not_succeed(judging):
         return play(asked) + '...' * (asked.model == ACTOR)
 
     (told,), _ = annotate(judging, [path_of(PROBLEM.solution)], answer)
-    assert critiques.first_error(critiques.LAB.parse(told)) == 0
+    assert grammars.first_error(grammars.LAB.parse(told)) == 0
 
 
 def test_the_words_are_the_writers_and_the_verdict_is_not(judging):
@@ -123,7 +126,7 @@ def test_the_words_are_the_writers_and_the_verdict_is_not(judging):
     attempt = wrong_line(2)
     (told,), engine = annotate(judging, [path_of(attempt)], answer)
     (true,), _ = annotate(judging, [path_of(attempt)])
-    said, expected = critiques.LAB.parse(told), critiques.LAB.parse(true)
+    said, expected = grammars.LAB.parse(told), grammars.LAB.parse(true)
     assert [s.correct for s in said.steps] == [s.correct for s in expected.steps]
     assert told != true
     shown = [asked.shown for asked in engine.asked if asked.model == WRITER]
@@ -141,14 +144,14 @@ def test_any_attempt_gets_a_critique_that_can_be_read(judging, attempt, silent):
         return 'is' if asked.model == ACTOR else '' if silent else play(asked)
 
     (told,), _ = annotate(judging, [path_of(attempt)], careless)
-    critique = critiques.LAB.parse(told)
+    critique = grammars.LAB.parse(told)
     assert critique.final_correct is False
     assert '<unk>' not in TOKENIZER.decode(TOKENIZER.encode(told))
 
 
 def test_free_text_is_told_the_number_of_successes(judging):
     told, _ = annotators_words(judging, location=None)
-    (critique,) = map(critiques.RELEASED.parse, told)
+    (critique,) = map(grammars.RELEASED.parse, told)
     assert [s.correct for s in critique.steps] == [True, True, False]
     assert critique.steps[0].sentence == LINES[0].strip()
     assert 'Of 4 continuations from here, 4 reach' in critique.steps[0].explanation
@@ -159,7 +162,7 @@ def test_free_text_is_told_the_number_of_successes(judging):
 def annotators_words(judging, location):
     sampler = scripted.make_sampler(play)
     annotator = annotators.monte_carlo(
-        sampler, ACTOR, None, judge=judging, grammar=critiques.RELEASED, num_rollouts=4,
+        sampler, ACTOR, None, judge=judging, grammar=grammars.RELEASED, num_rollouts=4,
         threshold=0.5, **OPTIONS,
     )  # fmt: skip
     return annotator([path_of(wrong_line(2), location=location)]), sampler.engine
@@ -167,7 +170,7 @@ def annotators_words(judging, location):
 
 def test_no_number_is_claimed_where_nothing_was_tried(judging):
     told, _ = annotators_words(judging, location=2)
-    (critique,) = map(critiques.RELEASED.parse, told)
+    (critique,) = map(grammars.RELEASED.parse, told)
     assert ['continuations' in s.explanation for s in critique.steps] == [False, False, True]
 
 
@@ -184,7 +187,7 @@ def test_a_beginning_without_room_to_continue_reaches_nothing(judging):
 # A checkpoint
 
 
-def ask_critic(told, answer, grammar=critiques.LAB):
+def ask_critic(told, answer, grammar=grammars.LAB):
     sampler = scripted.make_sampler(answer)
     return annotators.model(sampler, CRITIC, grammar=grammar, **OPTIONS)(told), sampler.engine
 
@@ -202,9 +205,9 @@ def test_the_checkpoint_sees_the_reference_answer_and_the_location():
 
 def test_in_words_it_is_told_the_kind_too():
     path = path_of('', construction='RG3', location=2, kind='dropped')
-    told = annotators.guidance(path, critiques.RELEASED)
+    told = annotators.guidance(path, grammars.RELEASED)
     assert PROBLEM.answer in told and 'before step 3 ' in told and 'dropped' in told
-    unknown = annotators.guidance(path_of(''), critiques.RELEASED)
+    unknown = annotators.guidance(path_of(''), grammars.RELEASED)
     assert 'step' not in unknown and 'None' not in unknown + told
 
 

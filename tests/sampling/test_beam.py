@@ -6,38 +6,41 @@ import functools
 import jax
 import pytest
 
-from data import critiques, lab
-from model import transformer
-from sampling import beam, engine, episodes, methods, steps, strategies
-from sampling.search import Players
-from tests import scripted, tiny
-from tests.scripted import CHAT, EOS, TOKENIZER
+from elenchus.data.critiques import grammars
+from elenchus.data.lab import task
+from elenchus.model import transformer
+from elenchus.sampling import episodes, step_scores
+from elenchus.sampling.engine import engine, sampling_methods
+from elenchus.sampling.exploration.context import Players
+from elenchus.sampling.test_time import beam, strategies
+from tests.support import fake_engine, tiny_model
+from tests.support.fake_engine import CHAT, EOS, TOKENIZER
 
-PROBLEMS = [lab.problem(seed=0, split='test', index=i) for i in (1, 2)]
-SAMPLING = methods.Sampling(1.0, 0, 1.0, 0.0, banned=())
+PROBLEMS = [task.problem(seed=0, split='test', index=i) for i in (1, 2)]
+SAMPLING = sampling_methods.Sampling(1.0, 0, 1.0, 0.0, banned=())
 SETTINGS = beam.BeamSettings(width=2, expansions=2, max_steps=6, aggregate='min', num_problems=2)
 
 
 @pytest.fixture
 def scored(monkeypatch):
-    monkeypatch.setattr(strategies.step_lib, 'step_rewards', scripted.step_rewards)
+    monkeypatch.setattr(strategies.step_lib, 'step_rewards', fake_engine.step_rewards)
 
 
 def by_id(role, request, seed):
     """Every second request of a step is wrong."""
     if role == 'critique':
-        return scripted.critique(request)
+        return fake_engine.critique(request)
     return (
-        scripted.slip(scripted.next_line(request))
+        fake_engine.slip(fake_engine.next_line(request))
         if request.id % 2
-        else scripted.next_line(request)
+        else fake_engine.next_line(request)
     )
 
 
 def search(rule, problems=PROBLEMS, first_id=0, **changed):
-    inner = scripted.Ruled(rule)
-    players = scripted.players(inner)
-    conditions = strategies.Conditions(players, scripted.SCORER, SAMPLING, 'wrong', 1, seed=3)
+    inner = fake_engine.Ruled(rule)
+    players = fake_engine.players(inner)
+    conditions = strategies.Conditions(players, fake_engine.SCORER, SAMPLING, 'wrong', 1, seed=3)
     found = beam.beam_search(
         dataclasses.replace(SETTINGS, **changed), conditions, players.sampler, problems,
         first_id=first_id,
@@ -59,15 +62,15 @@ def test_the_line_that_the_critic_finds_right_goes_on(aggregate):
         roles = [turn.role for turn in episode.turns]
         assert roles == ['question', 'attempt', 'critique']
         assert episode.turn('attempt').step_scores == (0.9,) * len(
-            scripted.lines_of(problem.solution)
+            fake_engine.lines_of(problem.solution)
         )
 
 
 @pytest.mark.usefixtures('scored')
 def test_with_more_beams_fewer_mistakes_survive():
-    problems = [lab.problem(seed=1, split='test', index=i) for i in range(30)]
+    problems = [task.problem(seed=1, split='test', index=i) for i in range(30)]
     right = [
-        sum(e.outcome['correct'] for e in search(scripted.careless, problems, **size)[0])
+        sum(e.outcome['correct'] for e in search(fake_engine.careless, problems, **size)[0])
         for size in ({'width': 1, 'expansions': 1}, {'width': 2, 'expansions': 4})
     ]
     assert right[0] < 15 and right[1] > 25
@@ -75,7 +78,7 @@ def test_with_more_beams_fewer_mistakes_survive():
 
 @pytest.mark.usefixtures('scored')
 def test_every_token_and_call_is_counted_dropped_beams_too():
-    found, inner = search(scripted.careless, width=3, expansions=3)
+    found, inner = search(fake_engine.careless, width=3, expansions=3)
     for role in ('attempt', 'critique'):
         assert sum(e.outcome['tokens'][role] for e in found) == inner.tokens(role)
         assert sum(e.outcome['calls'][role] for e in found) == inner.calls(role)
@@ -83,26 +86,28 @@ def test_every_token_and_call_is_counted_dropped_beams_too():
 
 @pytest.mark.usefixtures('scored')
 def test_the_first_step_begins_with_as_many_beams_as_survive():
-    _, inner = search(scripted.careless, PROBLEMS[:1], width=3, expansions=4, max_steps=1)
+    _, inner = search(fake_engine.careless, PROBLEMS[:1], width=3, expansions=4, max_steps=1)
     assert inner.calls('attempt') == 12
 
 
 @pytest.mark.usefixtures('scored')
 def test_the_same_line_twice_is_one_beam():
     def same(role, request, seed):
-        return scripted.critique(request) if role == 'critique' else scripted.next_line(request)
+        return (
+            fake_engine.critique(request) if role == 'critique' else fake_engine.next_line(request)
+        )
 
     _, inner = search(same, PROBLEMS[:1], width=2, expansions=2)
-    steps_made = len(scripted.lines_of(PROBLEMS[0].solution))
+    steps_made = len(fake_engine.lines_of(PROBLEMS[0].solution))
     assert inner.calls('critique') == steps_made
     assert inner.calls('attempt') == 4 + 2 * (steps_made - 1)
 
 
 @pytest.mark.usefixtures('scored')
 def test_companions_and_parts_change_nothing():
-    whole, _ = search(scripted.careless, PROBLEMS)
+    whole, _ = search(fake_engine.careless, PROBLEMS)
     parts = [
-        search(scripted.careless, [problem], first_id=i * SETTINGS.ids)[0][0]
+        search(fake_engine.careless, [problem], first_id=i * SETTINGS.ids)[0][0]
         for i, problem in enumerate(PROBLEMS)
     ]
     assert parts == whole
@@ -110,7 +115,7 @@ def test_companions_and_parts_change_nothing():
 
 @pytest.mark.usefixtures('scored')
 def test_no_id_is_used_twice():
-    _, inner = search(scripted.careless, width=3, expansions=2)
+    _, inner = search(fake_engine.careless, width=3, expansions=2)
     ids = [request.id for role, request in inner.asked if role == 'attempt']
     settings = dataclasses.replace(SETTINGS, width=3, expansions=2)
     assert len(set(ids)) == len(ids) and max(ids) < settings.ids * len(PROBLEMS)
@@ -125,13 +130,13 @@ def test_a_search_cut_by_its_limit_has_no_answer():
 
 @pytest.mark.usefixtures('scored')
 def test_a_finished_beam_stays_and_goes_before_unfinished_ones():
-    bare = scripted.ids_of('#### 1')
+    bare = fake_engine.ids_of('#### 1')
 
     def hasty(role, request, seed):
         """The even requests answer at once, which is wrong; the odd ones work."""
         if role == 'critique':
-            return scripted.critique(request)
-        return scripted.next_line(request) if request.id % 2 else bare
+            return fake_engine.critique(request)
+        return fake_engine.next_line(request) if request.id % 2 else bare
 
     (unfinished,), _ = search(hasty, PROBLEMS[:1], max_steps=1)
     assert unfinished.turn('attempt').tokens == bare
@@ -148,7 +153,7 @@ def test_settings_out_of_range_are_named(field):
 # With a model
 
 CONFIG = dataclasses.replace(
-    tiny.CONFIG, vocab_size=TOKENIZER.vocab_size, num_layers=1, mlp_dim=16, num_heads=2,
+    tiny_model.CONFIG, vocab_size=TOKENIZER.vocab_size, num_layers=1, mlp_dim=16, num_heads=2,
     num_kv_heads=1, head_dim=8, max_length=128, scan_layers=False,
 )  # fmt: skip
 SHAPES = engine.EngineSettings(
@@ -156,7 +161,7 @@ SHAPES = engine.EngineSettings(
     compact_slots=(), compact_lengths=(),
 )  # fmt: skip
 FEW = {TOKENIZER.newline_id, EOS, *TOKENIZER.encode('is + 7 : ben')}
-GREEDY = methods.Greedy(tuple(set(range(TOKENIZER.vocab_size)) - FEW))
+GREEDY = sampling_methods.Greedy(tuple(set(range(TOKENIZER.vocab_size)) - FEW))
 LIMITS = {'attempt': 20, 'critique': 6, 'refinement': 6}
 
 
@@ -171,14 +176,16 @@ def sampler(*stop_ids):
 
 
 def test_one_beam_with_one_greedy_expansion_is_greedy_decoding():
-    scorer = steps.StepScorer(steps.ScoreShapes(4, (128,)), {'correct_id': 45, 'wrong_id': 46})
+    scorer = step_scores.StepScorer(
+        step_scores.ScoreShapes(4, (128,)), {'correct_id': 45, 'wrong_id': 46}
+    )
     questions = [CHAT.question(problem.question) for problem in PROBLEMS]
     kinds = set()
     for seed in range(4):
         plain = sampler(EOS).turns(
             model(seed), questions, 'attempt', num_samples=1, method=GREEDY, seed=0, first_id=0
         )
-        players = Players(sampler(EOS), model(seed), model(9), scripted.judge, critiques.LAB)
+        players = Players(sampler(EOS), model(seed), model(9), fake_engine.judge, grammars.LAB)
         found = beam.beam_search(
             dataclasses.replace(SETTINGS, width=1, expansions=1, max_steps=LIMITS['attempt']),
             strategies.Conditions(players, scorer, GREEDY, 'wrong', 1, seed=0),

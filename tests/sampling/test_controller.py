@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import records
-from sampling import controller, curate
+from elenchus.data import records
+from elenchus.sampling.exploration import controller, selection
 
 SETTINGS = controller.CandidateSettings((0.5, 1.0), (0.0, 0.5), 4, 4, 2)
 responses = st.lists(
@@ -63,9 +63,9 @@ def test_what_does_not_reach_the_threshold_makes_room_for_what_does():
     scores = (0.2, 0.9, None, 0.6, 0.7)
     found = [attempt(i, correct=True, score=score) for i, score in enumerate(scores)]
     wrong = attempt(9, correct=False, score=0.0)
-    kept = curate.passing([*found, wrong], threshold=0.5, keep=2)
+    kept = selection.passing([*found, wrong], threshold=0.5, keep=2)
     assert kept == [found[1], found[3], wrong]
-    assert curate.passing(found[:2], threshold=0.0, keep=5) == found[:2]
+    assert selection.passing(found[:2], threshold=0.0, keep=5) == found[:2]
 
 
 @pytest.mark.parametrize(

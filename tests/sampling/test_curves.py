@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import records
-from sampling import curves, vote
+from elenchus.data import records
+from elenchus.sampling.metrics import cost_curves
+from elenchus.sampling.test_time import votes
 
 TOKENS = {'attempt': 10, 'critique': 30, 'refinement': 7}
 
@@ -28,11 +29,11 @@ def episode(answer, refined=None, scores=(0.5,), roles=('attempt', 'critique', '
 
 def point(arm, size=None, num_draws=100):
     size = len(arm.groups[0]) if size is None else size
-    return curves.point(arm, [{'7'}] * len(arm.groups), size=size, num_draws=num_draws)
+    return cost_curves.point(arm, [{'7'}] * len(arm.groups), size=size, num_draws=num_draws)
 
 
 def arms(*groups):
-    return curves.parallel_arms(groups)
+    return cost_curves.parallel_arms(groups)
 
 
 ATTEMPTS = [
@@ -48,10 +49,10 @@ def right(name, group=ATTEMPTS):
 
 
 def test_sizes_are_powers_of_two_and_all():
-    assert curves.sizes(1) == [1]
-    assert curves.sizes(4) == [1, 2, 4]
-    assert curves.sizes(6) == [1, 2, 4, 6]
-    assert curves.sizes(64) == [1, 2, 4, 8, 16, 32, 64]
+    assert cost_curves.sizes(1) == [1]
+    assert cost_curves.sizes(4) == [1, 2, 4]
+    assert cost_curves.sizes(6) == [1, 2, 4, 6]
+    assert cost_curves.sizes(64) == [1, 2, 4, 8, 16, 32, 64]
 
 
 def test_votes_are_of_first_and_of_final_answers():
@@ -88,12 +89,12 @@ def test_one_attempt_is_worth_its_mean_and_all_their_majority(answers):
     for name in ('majority', 'best of n (min)', 'weighted majority (last)'):
         one = point(arms(group)[name], 1).right[0]
         assert one == pytest.approx(np.mean([answer == '7' for answer in answers]))
-    assert right('majority', group) == [float(vote.majority(answers) == '7')]
+    assert right('majority', group) == [float(votes.majority(answers) == '7')]
 
 
 def test_a_size_is_worth_its_mean_over_all_sets():
     answers = ['7', '1', '7', '1', '1']
-    expected = np.mean([vote.majority(some) == '7' for some in itertools.combinations(answers, 3)])
+    expected = np.mean([votes.majority(some) == '7' for some in itertools.combinations(answers, 3)])
     arm = arms([episode(answer) for answer in answers])['majority']
     assert point(arm, 3).right == [pytest.approx(expected)]
 
@@ -112,8 +113,8 @@ def test_what_the_judge_calls_right_is_right_however_it_is_spelt():
         'p', 1, (), {'answer': '3', 'correct': False, 'refined_correct': True,
                      'refined_answer': '2/4'},
     )  # fmt: skip
-    assert curves.right_answers([spelt, refined], '0.5') == {'1/2', '2/4', '0.5'}
-    assert curves.right_answers([], None) == set()
+    assert cost_curves.right_answers([spelt, refined], '0.5') == {'1/2', '2/4', '0.5'}
+    assert cost_curves.right_answers([], None) == set()
 
 
 # Oracle
@@ -122,7 +123,7 @@ def test_what_the_judge_calls_right_is_right_however_it_is_spelt():
 def test_the_oracle_spends_on_wrong_attempts_alone():
     group = [episode('7', '1'), episode('1', '1')]
     refined = {1: episode('1', '7')}
-    made = point(curves.oracle_arm([group], refined))
+    made = point(cost_curves.oracle_arm([group], refined))
     assert made.right == [1.0]
     assert made.tokens == [10.0 + 47.0]
     assert made.calls == [{'attempt': 2, 'critique': 1, 'refinement': 1}]
@@ -130,7 +131,7 @@ def test_the_oracle_spends_on_wrong_attempts_alone():
 
 def test_the_oracles_attempts_are_found_by_id_over_all_questions():
     groups = [[episode('1')], [episode('1')]]
-    made = point(curves.oracle_arm(groups, {1: episode('1', '7')}))
+    made = point(cost_curves.oracle_arm(groups, {1: episode('1', '7')}))
     assert made.right == [0.0, 1.0]
 
 
@@ -150,7 +151,7 @@ def chain(*finals):
 
 def sequential(finals, num_rounds, which):
     first, later = chain(*finals)
-    arm = curves.sequential_arms([[first]], {0: later}, num_rounds=num_rounds)
+    arm = cost_curves.sequential_arms([[first]], {0: later}, num_rounds=num_rounds)
     return point(arm[f'sequential majority ({which})'])
 
 
@@ -185,8 +186,8 @@ def test_a_chain_that_was_passed_repeats_its_answer():
 
 def test_the_first_round_is_what_parallel_refines():
     groups = [[chain('1', '7')[0], chain('7', '1')[0]]]
-    arm = curves.sequential_arms(groups, {}, num_rounds=1)['sequential majority (last)']
-    refined = curves.parallel_arms(groups)['refined majority']
+    arm = cost_curves.sequential_arms(groups, {}, num_rounds=1)['sequential majority (last)']
+    refined = cost_curves.parallel_arms(groups)['refined majority']
     assert point(arm)[1:] == point(refined)[1:]
 
 
@@ -195,6 +196,6 @@ def test_the_first_round_is_what_parallel_refines():
 
 def test_a_search_costs_what_its_outcomes_count():
     found = [episode('7'), episode('1')]
-    made = curves.found(found, size=4)
+    made = cost_curves.found(found, size=4)
     assert (made.size, made.right, made.tokens) == (4, [1.0, 0.0], [47.0, 47.0])
     assert made.calls[0] == {'attempt': 1, 'critique': 1, 'refinement': 1}

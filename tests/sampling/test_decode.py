@@ -6,13 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model import logprobs, weights
-from sampling import decode, methods
-from tests import tiny
+from elenchus.model import logprobs, weights
+from elenchus.sampling.engine import decode, sampling_methods
+from tests.support import tiny_model
 
 EOS = 1
 CONFIG = dataclasses.replace(
-    tiny.CONFIG,
+    tiny_model.CONFIG,
     vocab_size=64,
     num_heads=2,
     num_kv_heads=1,
@@ -20,15 +20,15 @@ CONFIG = dataclasses.replace(
     max_length=32,
     scan_layers=False,
 )
-SAMPLING = methods.Sampling(1.0, 0, 1.0, 0.0, banned=(0,))
-ENDLESS = methods.Sampling(1.0, 0, 1.0, 0.0, banned=(0, EOS))
+SAMPLING = sampling_methods.Sampling(1.0, 0, 1.0, 0.0, banned=(0,))
+ENDLESS = sampling_methods.Sampling(1.0, 0, 1.0, 0.0, banned=(0, EOS))
 PROMPTS = np.array([[5, 9, 12, 7, 0, 0], [20, 21, 0, 0, 0, 0]], np.int32)
 LENGTHS = np.array([4, 2], np.int32)
 
 
 @functools.cache
 def model():
-    return tiny.make_model(CONFIG)
+    return tiny_model.make_model(CONFIG)
 
 
 def started(
@@ -98,7 +98,7 @@ def test_off_the_cpu_the_loop_itself_reads_int8_weights(monkeypatch):
         stop_ids=(EOS,),
         length=16,
     )
-    program = chunk.lower().compile(compiler_options=tiny.QUICK).as_text()
+    program = chunk.lower().compile(compiler_options=tiny_model.QUICK).as_text()
     assert any(' while(' in line and 's8[' in line for line in program.splitlines())
 
 
@@ -110,7 +110,7 @@ def test_padding_content_changes_nothing():
 
 
 def test_greedy_equals_full_recomputation():
-    greedy = methods.Greedy(banned=(0, EOS))
+    greedy = sampling_methods.Greedy(banned=(0, EOS))
     state, _ = run(started(), greedy)
 
     @jax.jit
@@ -129,8 +129,8 @@ def test_greedy_equals_full_recomputation():
 @pytest.mark.parametrize(
     'method',
     [
-        methods.Sampling(0.7, 20, 0.9, 0.01, banned=(0, EOS)),
-        methods.Greedy(banned=(0,)),
+        sampling_methods.Sampling(0.7, 20, 0.9, 0.01, banned=(0, EOS)),
+        sampling_methods.Greedy(banned=(0,)),
     ],
     ids=['truncated', 'greedy'],
 )

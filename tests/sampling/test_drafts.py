@@ -5,20 +5,20 @@ import jax
 import numpy as np
 import pytest
 
-from model import sharding
-from sampling import engine, methods
-from sampling.drafts import Lookup
-from tests import tiny
+from elenchus.model import sharding
+from elenchus.sampling.engine import engine, sampling_methods
+from elenchus.sampling.engine.prompt_lookup import Lookup
 from tests.sampling.test_engine import compilations
+from tests.support import tiny_model
 
 EOS = 4
-CONFIG = dataclasses.replace(tiny.FLAT, max_length=40)
+CONFIG = dataclasses.replace(tiny_model.FLAT, max_length=40)
 # So few tokens that drafts are often right, and often hold the end token.
 BANNED = (0, *range(5, CONFIG.vocab_size))
 METHODS = {
-    'greedy': methods.Greedy(BANNED),
-    'sampled': methods.Sampling(0.7, 0, 1.0, 0.0, BANNED),
-    'truncated': methods.Sampling(1.5, 3, 0.9, 0.01, BANNED),
+    'greedy': sampling_methods.Greedy(BANNED),
+    'sampled': sampling_methods.Sampling(0.7, 0, 1.0, 0.0, BANNED),
+    'truncated': sampling_methods.Sampling(1.5, 3, 0.9, 0.01, BANNED),
 }
 SETTINGS = engine.EngineSettings(
     num_slots=4,
@@ -34,7 +34,7 @@ DRAFTS = {'draft_tokens': 3, 'draft_ngram': 2}
 
 @functools.cache
 def model():
-    return tiny.make_model(CONFIG)
+    return tiny_model.make_model(CONFIG)
 
 
 @functools.cache

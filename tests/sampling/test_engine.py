@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model import logprobs, sharding, weights
-from sampling import decode, engine, methods
-from tests import tiny
+from elenchus.model import logprobs, sharding, weights
+from elenchus.sampling.engine import decode, engine, sampling_methods
+from tests.support import tiny_model
 
 EOS = 1
 CONFIG = dataclasses.replace(
-    tiny.CONFIG,
+    tiny_model.CONFIG,
     vocab_size=64,
     num_heads=2,
     num_kv_heads=2,
@@ -22,8 +22,8 @@ CONFIG = dataclasses.replace(
     max_length=32,
     scan_layers=False,
 )
-SAMPLING = methods.Sampling(1.0, 0, 1.0, 0.0, banned=(0,))
-ENDLESS = methods.Sampling(1.0, 0, 1.0, 0.0, banned=(0, EOS))
+SAMPLING = sampling_methods.Sampling(1.0, 0, 1.0, 0.0, banned=(0,))
+ENDLESS = sampling_methods.Sampling(1.0, 0, 1.0, 0.0, banned=(0, EOS))
 SETTINGS = engine.EngineSettings(
     num_slots=8,
     max_length=32,
@@ -45,7 +45,7 @@ def small_matrices_are_transposed_too():
 
 @functools.cache
 def model():
-    return tiny.make_model(CONFIG)
+    return tiny_model.make_model(CONFIG)
 
 
 @functools.cache
@@ -147,7 +147,7 @@ def test_samples_of_one_prompt_differ():
 @pytest.mark.parametrize('held', [{}, INT8], ids=['model', 'int8'])
 def test_recorded_log_probabilities_are_the_trainers(held):
     """In int8 they are those of the quantized model, which reads what its cache holds."""
-    method = methods.Sampling(0.8, 30, 0.95, 0.0, banned=(0,))
+    method = sampling_methods.Sampling(0.8, 30, 0.95, 0.0, banned=(0,))
     rows = np.zeros((len(requests()), 32), np.int32)
     made = generate(method=method, **held)
     for row, request, completion in zip(rows, requests(), made, strict=True):

@@ -6,15 +6,18 @@ import itertools
 
 import pytest
 
-from data import critiques, judge, lab, verify
-from data import tokenizer as tokenizers
-from sampling import engine, episodes, methods
-from tests import tiny
-from tests.scripted import CHAT, EOS, TOKENIZER, Scripted
+from elenchus.data.critiques import grammars
+from elenchus.data.grading import judge, verify
+from elenchus.data.lab import task
+from elenchus.data.text import tokenizer as tokenizers
+from elenchus.sampling import episodes
+from elenchus.sampling.engine import engine, sampling_methods
+from tests.support import tiny_model
+from tests.support.fake_engine import CHAT, EOS, TOKENIZER, Scripted
 
 CONTROL = tuple(TOKENIZER.special(n) for n in (*tokenizers.HEADERS, '<pad>', '<unk>', '<s>'))
 CONFIG = dataclasses.replace(
-    tiny.CONFIG,
+    tiny_model.CONFIG,
     vocab_size=TOKENIZER.vocab_size,
     num_heads=2,
     num_kv_heads=1,
@@ -26,19 +29,21 @@ SETTINGS = engine.EngineSettings(
     num_slots=4, max_length=256, chunk_steps=8, prompt_buckets=(224,), insert_rows=(4,),
     compact_slots=(), compact_lengths=(),
 )  # fmt: skip
-SAMPLING = methods.Sampling(1.0, 0, 1.0, 0.0, banned=CONTROL)
-GREEDY = methods.Greedy(banned=CONTROL)
+SAMPLING = sampling_methods.Sampling(1.0, 0, 1.0, 0.0, banned=CONTROL)
+GREEDY = sampling_methods.Greedy(banned=CONTROL)
 FEW = {TOKENIZER.newline_id, EOS, *TOKENIZER.encode('= + 7')}
-DRIFTING = methods.Sampling(1.0, 0, 1.0, 0.0, tuple(set(range(TOKENIZER.vocab_size)) - FEW))
+DRIFTING = sampling_methods.Sampling(
+    1.0, 0, 1.0, 0.0, tuple(set(range(TOKENIZER.vocab_size)) - FEW)
+)
 """Many line breaks: text that opens with one is encoded to other ids than those it came from."""
 LIMITS = {'attempt': 9, 'critique': 7, 'refinement': 5}
-PROBLEMS = [lab.problem(seed=0, split='train', index=i) for i in range(3)]
+PROBLEMS = [task.problem(seed=0, split='train', index=i) for i in range(3)]
 RIGHT = PROBLEMS[1].solution
 
 
 @functools.cache
 def model(seed=0):
-    return tiny.make_model(CONFIG, seed)
+    return tiny_model.make_model(CONFIG, seed)
 
 
 @pytest.fixture(scope='module')
@@ -76,7 +81,7 @@ def played(judging):
         first_id=0,
     )  # fmt: skip
     criticised = episodes.critiques(
-        sampler, model(1), attempts, grammar=critiques.LAB, method=DRIFTING, seed=1, first_id=0
+        sampler, model(1), attempts, grammar=grammars.LAB, method=DRIFTING, seed=1, first_id=0
     )
     refined = episodes.refinements(
         sampler, model(), criticised, [p for p in PROBLEMS for _ in range(2)], judge=judging,
@@ -164,7 +169,7 @@ def one_attempt(judging, text, unfinished=()):
 def criticise(judging, text, unfinished=()):
     sampler = make_sampler(Scripted({'critique': [text]}, unfinished))
     (episode,) = episodes.critiques(
-        sampler, None, [one_attempt(judging, RIGHT)], grammar=critiques.LAB, method=GREEDY, seed=0,
+        sampler, None, [one_attempt(judging, RIGHT)], grammar=grammars.LAB, method=GREEDY, seed=0,
         first_id=0,
     )  # fmt: skip
     return episode
@@ -179,7 +184,7 @@ def test_an_attempt_that_was_cut_off_is_wrong_even_with_its_answer(judging):
 @pytest.mark.parametrize(
     ('text', 'verdict', 'located'),
     [
-        (lab.judge(PROBLEMS[1].question, RIGHT).critique, True, None),
+        (task.judge(PROBLEMS[1].question, RIGHT).critique, True, None),
         ('ada ; correct\n ben ; wrong\n answer : wrong', False, 1),
         ('ada ; correct\n answer : eve 3 ; wrong', False, 1),
         ('ada ; correct', None, None),
@@ -194,5 +199,5 @@ def test_a_critique_is_read_and_a_garbled_one_has_no_verdict(judging, text, verd
 
 
 def test_a_critique_that_was_cut_off_has_no_verdict(judging):
-    text = lab.judge(PROBLEMS[1].question, RIGHT).critique
+    text = task.judge(PROBLEMS[1].question, RIGHT).critique
     assert criticise(judging, text, unfinished=('critique',)).outcome['verdict'] is None

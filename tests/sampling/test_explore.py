@@ -8,14 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import lab, records
-from sampling import curate, explore, guidance, methods, search, tails
-from tests import scripted
-from tests.scripted import CHAT, EOS, TOKENIZER
+from elenchus.data import records
+from elenchus.data.lab import task
+from elenchus.sampling.engine import sampling_methods
+from elenchus.sampling.exploration import context, coverage, explorers, proposals, selection
+from tests.support import fake_engine
+from tests.support.fake_engine import CHAT, EOS, TOKENIZER
 
-PROBLEMS = [lab.problem(seed=0, split='train', index=i) for i in range(3)]
+PROBLEMS = [task.problem(seed=0, split='train', index=i) for i in range(3)]
 PROBLEM = PROBLEMS[1]
-SETTINGS = search.ExploreSettings(
+SETTINGS = context.ExploreSettings(
     num_attempts=3,
     num_refinements=2,
     num_guided_rounds=2,
@@ -25,11 +27,11 @@ SETTINGS = search.ExploreSettings(
     keep=2,
     keep_refined=1,
 )
-SAMPLING = methods.Sampling(1.0, 0, 1.0, 0.0, banned=())
+SAMPLING = sampling_methods.Sampling(1.0, 0, 1.0, 0.0, banned=())
 RIGHT = PROBLEM.solution
 STEP, WRONG = RIGHT.split('\n')[0], RIGHT[:-1] + str((int(RIGHT[-1]) + 1) % 10)
 LONGER = f'{STEP}\n {RIGHT}'  # a step twice: right, and another response
-GUIDED = [name for name in explore.EXPLORERS if name not in ('vanilla', 'critique_in_the_loop')]
+GUIDED = [name for name in explorers.EXPLORERS if name not in ('vanilla', 'critique_in_the_loop')]
 
 
 def wrong(problem):
@@ -43,9 +45,9 @@ def explored(explorer, attempts, refinements=(), *, problems=(PROBLEM,), **chang
         'critique': ['answer : wrong'] * 99,
         'refinement': list(refinements),
     }
-    return explore.explore(
+    return explorers.explore(
         dataclasses.replace(SETTINGS, **changed),
-        scripted.players(scripted.Scripted(texts)),
+        fake_engine.players(fake_engine.Scripted(texts)),
         problems,
         explorer=explorer,
         method=SAMPLING,
@@ -56,7 +58,7 @@ def explored(explorer, attempts, refinements=(), *, problems=(PROBLEM,), **chang
 
 def kept(explorer, attempts, refinements=(), **changed):
     found, _ = explored(explorer, attempts, refinements, **changed)
-    return told(curate.curate(found, dataclasses.replace(SETTINGS, **changed), wrong=False))
+    return told(selection.curate(found, dataclasses.replace(SETTINGS, **changed), wrong=False))
 
 
 def told(episodes):
@@ -66,12 +68,12 @@ def told(episodes):
 def hopeless(role, request, seed):
     """Attempts and refinements that are wrong, whatever is shown; a right critique."""
     if role == 'critique':
-        return scripted.critique(request)
+        return fake_engine.critique(request)
     question = TOKENIZER.decode(request.prompt[1 : turn_starts(request)[1]])
     problem = next(p for p in PROBLEMS if p.question == question)
-    begun = scripted.said(request, role)
+    begun = fake_engine.said(request, role)
     lines = wrong(problem).split('\n')
-    return scripted.ids_of('\n'.join(lines[begun.count('\n') :]).lstrip())
+    return fake_engine.ids_of('\n'.join(lines[begun.count('\n') :]).lstrip())
 
 
 def turn_starts(request):
@@ -81,10 +83,10 @@ def turn_starts(request):
 
 def asked(explorer, rule, **changed):
     """(requests, found episodes) of an explorer on all problems."""
-    engine = scripted.Ruled(rule)
+    engine = fake_engine.Ruled(rule)
     settings = dataclasses.replace(SETTINGS, **changed)
-    found, tokens = explore.explore(
-        settings, scripted.players(engine), PROBLEMS, explorer=explorer, method=SAMPLING,
+    found, tokens = explorers.explore(
+        settings, fake_engine.players(engine), PROBLEMS, explorer=explorer, method=SAMPLING,
         seed=7, first_id=100,
     )  # fmt: skip
     assert tokens == engine.tokens()
@@ -94,7 +96,7 @@ def asked(explorer, rule, **changed):
 # What is sampled
 
 
-@pytest.mark.parametrize('explorer', explore.EXPLORERS)
+@pytest.mark.parametrize('explorer', explorers.EXPLORERS)
 def test_every_explorer_begins_with_the_same_attempts(explorer):
     requests, found = asked(explorer, hopeless)
     first = [request for _, request in requests[: 3 * len(PROBLEMS)]]
@@ -121,15 +123,15 @@ def test_rounds_end_when_there_are_enough_right_ones():
     assert told(found) == [RIGHT, WRONG, WRONG, WRONG, LONGER]
 
 
-@pytest.mark.parametrize('explorer', guidance.GUIDES)
+@pytest.mark.parametrize('explorer', proposals.GUIDES)
 def test_a_guide_is_shown_and_not_trained_on(explorer):
     requests, found = asked(explorer, hopeless)
     shown = [CHAT.text(e.turn('guide')) for e in found if e.outcome['found_by'] == explorer]
     given_to = [p for _ in range(SETTINGS.num_guided_rounds) for p in PROBLEMS]
-    assert shown == [guidance.GUIDES[explorer](p) for p in given_to]
+    assert shown == [proposals.GUIDES[explorer](p) for p in given_to]
     guide = CHAT.open('guide')[0]
     assert sum(guide in request.prompt for _, request in requests) == len(shown)
-    answers = [search.as_attempt(scripted.players(None).sampler, e) for e in found]
+    answers = [context.as_attempt(fake_engine.players(None).sampler, e) for e in found]
     assert {tuple(t.role for t in e.turns) for e in answers} == {('question', 'attempt')}
 
 
@@ -158,7 +160,7 @@ def test_interaction_is_one_critique_and_one_revision_a_round():
 
 
 def test_no_two_samples_share_their_noise():
-    for explorer in explore.EXPLORERS:
+    for explorer in explorers.EXPLORERS:
         seeds = collections.Counter()
 
         def noisy(role, request, seed, seeds=seeds):
@@ -171,7 +173,7 @@ def test_no_two_samples_share_their_noise():
 
 @pytest.mark.parametrize('explorer', ['vanilla', 'uniform'])
 def test_with_a_budget_resampling_goes_on_until_it_is_spent(explorer):
-    one = np.mean([len(scripted.ids_of(wrong(p))) for p in PROBLEMS])
+    one = np.mean([len(fake_engine.ids_of(wrong(p))) for p in PROBLEMS])
     _, without = asked(explorer, hopeless, num_uniform_rounds=0)
     _, found = asked(explorer, hopeless, num_uniform_rounds=50, token_budget=int(10 * one))
     assert len(without) == 3 * len(PROBLEMS) and len(found) == 10 * len(PROBLEMS)
@@ -203,8 +205,10 @@ def test_a_correct_refinement_becomes_an_answer_with_the_same_ids():
     found, _ = explored(
         'critique_in_the_loop', [WRONG, WRONG, RIGHT], [LONGER, RIGHT] + [WRONG] * 2
     )
-    sampler = scripted.players(None).sampler
-    chosen = [search.as_attempt(sampler, e) for e in curate.curate(found, SETTINGS, wrong=False)]
+    sampler = fake_engine.players(None).sampler
+    chosen = [
+        context.as_attempt(sampler, e) for e in selection.curate(found, SETTINGS, wrong=False)
+    ]
     attempt, refined = chosen
     assert (attempt.outcome['found_by'], refined.outcome['found_by']) == ('attempt', 'refinement')
     assert [turn.role for turn in refined.turns] == ['question', 'attempt']
@@ -225,15 +229,15 @@ def test_a_bare_answer_is_not_kept(explorer):
     attempts = [WRONG] * 3 + [answer] * 2
     found, _ = explored(explorer, attempts, [answer] * 6)
     assert any(e.outcome.get('refined_correct', e.outcome['correct']) for e in found)
-    assert curate.curate(found, SETTINGS, wrong=False) == []
-    assert not tails.exploration(found)['coverage']['all']
+    assert selection.curate(found, SETTINGS, wrong=False) == []
+    assert not coverage.exploration(found)['coverage']['all']
 
 
 def test_wrong_responses_are_kept_where_they_have_a_weight():
     found, _ = explored('vanilla', [WRONG, RIGHT, WRONG])
-    chosen = curate.curate(found, SETTINGS, wrong=True)
+    chosen = selection.curate(found, SETTINGS, wrong=True)
     assert told(chosen) == [WRONG, RIGHT]
-    assert curate.success_rates(found) == {PROBLEM.id: pytest.approx(1 / 3)}
+    assert selection.success_rates(found) == {PROBLEM.id: pytest.approx(1 / 3)}
 
 
 outcomes = st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1, max_size=30)
@@ -257,7 +261,7 @@ def responses(pairs):
 def test_shares_make_every_question_count_the_same(pairs):
     chosen = responses(pairs)
     totals = collections.Counter()
-    shares = curate.question_shares(chosen)
+    shares = selection.question_shares(chosen)
     for episode, share in zip(chosen, shares, strict=True):
         totals[episode.problem_id] += share
     np.testing.assert_allclose(list(totals.values()), len(chosen) / len(totals))
@@ -267,23 +271,23 @@ def test_shares_make_every_question_count_the_same(pairs):
 @given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=1, max_size=5))
 def test_measures_of_an_exploration_agree_with_each_other(rights):
     found = responses([(i, right) for i, group in enumerate(rights) for right in group])
-    measured = tails.exploration(found)
+    measured = coverage.exploration(found)
     counts, covered = measured['correct_counts'], measured['coverage']['all']
     assert sum(counts) == len(rights) and len(counts) == 4
     assert covered == pytest.approx(1 - counts[0] / len(rights))
     assert covered == pytest.approx(measured['pass_at_k']['3'])
     assert list(measured['pass_at_k'].values()) == sorted(measured['pass_at_k'].values())
     assert measured['distinct']['all'] == pytest.approx(np.mean([sum(g) for g in rights]))
-    chosen = curate.curate(found, dataclasses.replace(SETTINGS, keep=9), wrong=False)
-    told = tails.kept(chosen, found)
+    chosen = selection.curate(found, dataclasses.replace(SETTINGS, keep=9), wrong=False)
+    told = coverage.kept(chosen, found)
     assert told['kept'] == sum(map(sum, rights)) == sum(told['kept_by_level'].values())
     assert set(told['kept_share']) == {str(1 + i) for i in range(len(rights))}
 
 
 @given(st.lists(st.floats(1, 50), min_size=1), st.lists(st.floats(1, 50)))
 def test_histograms_share_their_bins_and_lose_nothing(one, other):
-    made = tails.histograms({'one': one, 'other': other})
-    assert len(made['edges']) == tails.BINS + 1
+    made = coverage.histograms({'one': one, 'other': other})
+    assert len(made['edges']) == coverage.BINS + 1
     assert sum(made['shares']['one']) == pytest.approx(1)
     assert sum(made['shares']['other']) == pytest.approx(float(bool(other)))
     assert set(made['mean']) == {'one', *(['other'] if other else [])}
@@ -293,5 +297,5 @@ def test_exploitation_is_what_the_critics_scores_pick():
     found = responses([(0, False), (0, True), (1, False), (1, True)])
     scores = iter([0.1, 0.9, None, 0.0])
     noted = [dataclasses.replace(e, outcome=e.outcome | {'score': next(scores)}) for e in found]
-    told = tails.exploitation(noted)
+    told = coverage.exploitation(noted)
     assert told == {'attempt': 0.5, 'best_of_n': 0.5, 'questions': 2}

@@ -6,13 +6,16 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from data import judge, lab, records, verify
-from sampling import filters, methods
-from tests import answering as scripted
-from tests.answering import CHAT
+from elenchus.data import records
+from elenchus.data.grading import judge, verify
+from elenchus.data.lab import task
+from elenchus.sampling.critique_data import filters
+from elenchus.sampling.engine import sampling_methods
+from tests.support import answering_engine as scripted
+from tests.support.answering_engine import CHAT
 
-PROBLEM = lab.problem(seed=0, split='train', index=4)
-SAMPLING = methods.Sampling(0.7, 0, 1.0, 0.0, banned=())
+PROBLEM = task.problem(seed=0, split='train', index=4)
+SAMPLING = sampling_methods.Sampling(0.7, 0, 1.0, 0.0, banned=())
 WRONG = f'{PROBLEM.solution[:-1]}{(int(PROBLEM.solution[-1]) + 1) % 10}'
 BARE = PROBLEM.solution.split('\n')[-1].strip()
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import records
-from sampling import measures
+from elenchus.data import records
+from elenchus.sampling.metrics import critic_metrics
 
 
 def episode(correct, *, refined=None, verdict=None, level=1, scores=(), **facts):
@@ -41,40 +41,40 @@ def changed(c2c, c2i, i2c, i2i):
 
 
 def test_transitions_are_shares_of_all_attempts_and_helpfulness_of_wrong_ones():
-    told = measures.transitions(changed(4, 1, 3, 2))
+    told = critic_metrics.transitions(changed(4, 1, 3, 2))
     expected = {'c2c': 0.4, 'c2i': 0.1, 'i2c': 0.3, 'i2i': 0.2, 'delta': 0.2, 'helpfulness': 0.6}
     assert told == pytest.approx(expected)
 
 
 def test_what_was_not_refined_stays_as_it_is():
-    told = measures.transitions([episode(True), episode(False)])
+    told = critic_metrics.transitions([episode(True), episode(False)])
     assert (told['c2c'], told['i2i'], told['delta']) == (0.5, 0.5, 0.0)
 
 
 def test_a_rate_of_nothing_is_none():
-    assert measures.transitions([episode(True)])['helpfulness'] is None
-    told = measures.confidence_and_critique([episode(True)])
+    assert critic_metrics.transitions([episode(True)])['helpfulness'] is None
+    told = critic_metrics.confidence_and_critique([episode(True)])
     assert (told['CL'], told['CS'], told['RSS']) == (1.0, None, None)
 
 
 @given(some)
 def test_transitions_add_up_and_delta_is_what_accuracy_wins(episodes):
-    told = measures.transitions(episodes)
+    told = critic_metrics.transitions(episodes)
     assert sum(told[name] for name in ('c2c', 'c2i', 'i2c', 'i2i')) == pytest.approx(1)
     before = sum(e.outcome['correct'] for e in episodes) / len(episodes)
-    after = sum(measures.finally_correct(e) for e in episodes) / len(episodes)
+    after = sum(critic_metrics.finally_correct(e) for e in episodes) / len(episodes)
     assert told['delta'] == pytest.approx(after - before)
 
 
 def test_confidence_and_critique_by_hand():
-    told = measures.confidence_and_critique(changed(4, 1, 3, 2))
+    told = critic_metrics.confidence_and_critique(changed(4, 1, 3, 2))
     assert told['CL'] == 0.8 and told['CS'] == 0.6
     assert told['RSS'] == pytest.approx((0.7 - 0.25) / (1.0 - 0.5))
 
 
 @given(some)
 def test_accuracy_after_is_made_of_confidence_and_critique(episodes):
-    told = measures.confidence_and_critique(episodes)
+    told = critic_metrics.confidence_and_critique(episodes)
     a = told['before']
     assert told['after'] == pytest.approx(a * (told['CL'] or 0) + (1 - a) * (told['CS'] or 0))
 
@@ -82,7 +82,7 @@ def test_accuracy_after_is_made_of_confidence_and_critique(episodes):
 @given(st.integers(1, 9), st.integers(1, 9))
 def test_relative_self_correction_is_a_half_where_nothing_is_won(right, wrong):
     for swapped in range(min(right, wrong) + 1):
-        told = measures.confidence_and_critique(
+        told = critic_metrics.confidence_and_critique(
             changed(right - swapped, swapped, swapped, wrong - swapped)
         )
         assert told['RSS'] == pytest.approx(0.5)
@@ -90,14 +90,14 @@ def test_relative_self_correction_is_a_half_where_nothing_is_won(right, wrong):
 
 @pytest.mark.parametrize(('counts', 'rss'), [((1, 1, 0, 2), 0.0), ((2, 0, 1, 1), 1.0)])
 def test_relative_self_correction_is_zero_and_one_at_its_bounds(counts, rss):
-    assert measures.confidence_and_critique(changed(*counts))['RSS'] == pytest.approx(rss)
+    assert critic_metrics.confidence_and_critique(changed(*counts))['RSS'] == pytest.approx(rss)
 
 
 # The critic
 
 
 def test_garbled_critiques_count_neither_way_but_against_parse_rate_found_and_passed():
-    told = measures.critic(
+    told = critic_metrics.critic(
         [
             episode(True, verdict=True),
             episode(True, verdict=None),
@@ -119,7 +119,7 @@ def test_garbled_critiques_count_neither_way_but_against_parse_rate_found_and_pa
 
 @given(some)
 def test_no_critic_gains_by_garbling(episodes):
-    told = measures.critic(episodes)
+    told = critic_metrics.critic(episodes)
     for found, parsed in (('passed', 'right'), ('found', 'wrong')):
         of_parsed = told[f'discriminability_{parsed}']
         assert told[found] is None or told[found] <= (of_parsed or 0.0) + 1e-12
@@ -127,7 +127,7 @@ def test_no_critic_gains_by_garbling(episodes):
 
 @given(some)
 def test_discriminability_is_between_its_two_halves(episodes):
-    told = measures.critic(episodes)
+    told = critic_metrics.critic(episodes)
     halves = [told[f'discriminability_{half}'] for half in ('right', 'wrong')]
     known = [half for half in halves if half is not None]
     if known:
@@ -146,17 +146,17 @@ def test_discriminability_is_between_its_two_halves(episodes):
     ],
 )
 def test_location_counts_the_very_line(pairs, f1):
-    assert measures.first_error_f1(pairs) == f1
+    assert critic_metrics.first_error_f1(pairs) == f1
     episodes = [episode(True, located=l, first_error=t) for l, t in pairs]
-    assert measures.critic(episodes)['first_error_f1'] == f1
+    assert critic_metrics.critic(episodes)['first_error_f1'] == f1
 
 
 def test_without_checkable_steps_nothing_is_said_of_them():
     episodes = [episode(True, verdict=True, score=0.9, scores=(0.5,))]
-    assert 'first_error_f1' not in measures.critic(episodes)
-    assert measures.spurious_share(episodes) is None
-    assert measures.detection(episodes) == {}
-    assert set(measures.calibration(episodes, num_bins=2)) == {'final'}
+    assert 'first_error_f1' not in critic_metrics.critic(episodes)
+    assert critic_metrics.spurious_share(episodes) is None
+    assert critic_metrics.detection(episodes) == {}
+    assert set(critic_metrics.calibration(episodes, num_bins=2)) == {'final'}
 
 
 def test_answers_reached_through_a_wrong_step_are_counted_among_right_ones():
@@ -164,7 +164,7 @@ def test_answers_reached_through_a_wrong_step_are_counted_among_right_ones():
         episode(c, steps_correct=s, first_error=None if s else 0)
         for c, s in ((True, True), (True, False), (False, False))
     ]
-    assert measures.spurious_share(episodes) == 0.5
+    assert critic_metrics.spurious_share(episodes) == 0.5
 
 
 def test_detection_is_by_kind_of_mistake_and_location_by_line():
@@ -177,7 +177,7 @@ def test_detection_is_by_kind_of_mistake_and_location_by_line():
         episode(True, kind=None, verdict=False, first_error=None),
         episode(True, kind='target', verdict=True, first_error=2),
     ]
-    told = measures.detection(episodes)
+    told = critic_metrics.detection(episodes)
     third = pytest.approx(1 / 3)
     assert told == {
         'operand': {'attempts': 3, 'found': pytest.approx(2 / 3), 'located': third},
@@ -193,16 +193,16 @@ def answering(answers):
 
 
 def test_entropy_is_zero_where_all_agree_and_one_where_none_do():
-    assert measures.vote_entropy(answering('7')) == 0.0
-    assert measures.vote_entropy(answering('7777')) == 0.0
-    assert measures.vote_entropy(answering('7123')) == pytest.approx(1.0)
-    assert measures.vote_entropy(answering('7711')) == pytest.approx(0.5)
-    assert measures.vote_entropy(answering(['7', '7', None, None])) == pytest.approx(0.5)
+    assert critic_metrics.vote_entropy(answering('7')) == 0.0
+    assert critic_metrics.vote_entropy(answering('7777')) == 0.0
+    assert critic_metrics.vote_entropy(answering('7123')) == pytest.approx(1.0)
+    assert critic_metrics.vote_entropy(answering('7711')) == pytest.approx(0.5)
+    assert critic_metrics.vote_entropy(answering(['7', '7', None, None])) == pytest.approx(0.5)
 
 
 def test_uncertain_questions_are_apart_from_certain_ones():
     groups = [answering('7777'), answering('1111'), answering('7123')]
-    sure, unsure = measures.uncertainty(groups, num_bins=4)
+    sure, unsure = critic_metrics.uncertainty(groups, num_bins=4)
     assert (sure['low'], sure['high'], sure['questions']) == (0.0, 0.25, 2)
     assert (unsure['low'], unsure['high'], unsure['questions']) == (0.75, 1.0, 1)
     assert (sure['accuracy'], unsure['accuracy']) == (0.5, 0.25)
@@ -211,7 +211,7 @@ def test_uncertain_questions_are_apart_from_certain_ones():
 
 @given(st.lists(st.lists(st.sampled_from('1237'), min_size=3, max_size=3), min_size=1))
 def test_every_question_is_in_one_bin(answers):
-    told = measures.uncertainty([answering(a) for a in answers], num_bins=5)
+    told = critic_metrics.uncertainty([answering(a) for a in answers], num_bins=5)
     assert sum(b['questions'] for b in told) == len(answers)
     assert all(b['low'] <= b['uncertainty'] <= b['high'] + 1e-9 for b in told)
 
@@ -221,14 +221,14 @@ def test_every_question_is_in_one_bin(answers):
 
 def test_steps_after_the_first_error_are_unknown():
     wrong = episode(False, scores=(0.9, 0.8, 0.3, 0.7), first_error=2)
-    assert measures.known_steps(wrong) == [(0.9, True), (0.8, True), (0.3, False)]
+    assert critic_metrics.known_steps(wrong) == [(0.9, True), (0.8, True), (0.3, False)]
     right = episode(True, scores=(0.9, 0.8), first_error=None)
-    assert measures.known_steps(right) == [(0.9, True), (0.8, True)]
+    assert critic_metrics.known_steps(right) == [(0.9, True), (0.8, True)]
 
 
 def test_reliability_by_hand():
     pairs = [(0.1, False), (0.3, True), (0.9, True), (1.0, True)]
-    told = measures.reliability(pairs, num_bins=2)
+    told = critic_metrics.reliability(pairs, num_bins=2)
     low, high = told['curve']
     assert (low['count'], low['score'], low['right']) == (2, pytest.approx(0.2), 0.5)
     assert (high['count'], high['score'], high['right']) == (2, pytest.approx(0.95), 1.0)
@@ -241,19 +241,19 @@ def test_reliability_by_hand():
 def test_a_score_that_is_the_share_of_right_ones_is_calibrated(right, wrong):
     share = right / (right + wrong)
     pairs = [(share, True)] * right + [(share, False)] * wrong
-    assert measures.reliability(pairs, num_bins=7)['ece'] == pytest.approx(0, abs=1e-9)
+    assert critic_metrics.reliability(pairs, num_bins=7)['ece'] == pytest.approx(0, abs=1e-9)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), truths), min_size=1), st.integers(1, 12))
 def test_calibration_error_is_within_its_bounds(pairs, num_bins):
-    told = measures.reliability(pairs, num_bins=num_bins)
+    told = critic_metrics.reliability(pairs, num_bins=num_bins)
     assert abs(told['score'] - told['right']) - 1e-9 <= told['ece'] <= 1 + 1e-9
     assert sum(b['count'] for b in told['curve']) == told['count'] == len(pairs)
     assert all(b['low'] <= b['score'] <= b['high'] + 1e-9 for b in told['curve'])
 
 
 def test_calibration_is_of_finals_of_steps_and_of_each_position():
-    told = measures.calibration(
+    told = critic_metrics.calibration(
         [
             episode(True, scores=(1.0, 0.0), first_error=None, score=0.9),
             episode(False, scores=(0.4,), first_error=0, score=None),
@@ -267,7 +267,7 @@ def test_calibration_is_of_finals_of_steps_and_of_each_position():
 
 
 def test_nothing_to_score_is_no_calibration():
-    told = measures.reliability([], num_bins=10)
+    told = critic_metrics.reliability([], num_bins=10)
     assert told['count'] == 0 and told['ece'] is None and told['curve'] == []
 
 
@@ -276,15 +276,15 @@ def test_nothing_to_score_is_no_calibration():
 
 @given(some)
 def test_levels_are_measured_apart_and_all_together(episodes):
-    told = measures.by_level(episodes, len)
+    told = critic_metrics.by_level(episodes, len)
     assert told.pop('all') == len(episodes) == sum(told.values())
     assert told == {str(n): sum(e.level == n for e in episodes) for n in map(int, told)}
 
 
 def test_levels_are_in_the_order_of_their_numbers():
-    assert list(measures.by_level([episode(True, level=n) for n in (10, 2)], len)) == [
+    assert list(critic_metrics.by_level([episode(True, level=n) for n in (10, 2)], len)) == [
         'all',
         '2',
         '10',
     ]
-    assert math.isclose(measures.vote_entropy(answering('12')), 1.0)
+    assert math.isclose(critic_metrics.vote_entropy(answering('12')), 1.0)

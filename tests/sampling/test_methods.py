@@ -3,11 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model import logprobs
-from sampling import methods
+from elenchus.model import logprobs
+from elenchus.sampling.engine import sampling_methods
 
 V = 64
-OFF = methods.Sampling(1.0, 0, 1.0, 0.0, banned=())
+OFF = sampling_methods.Sampling(1.0, 0, 1.0, 0.0, banned=())
 
 
 def logits_of(seed, *shape):
@@ -29,14 +29,14 @@ def test_everything_off_is_the_models_distribution():
 
 def test_temperature_divides_logits():
     logits = logits_of(0, 5)
-    tempered = methods.Sampling(0.5, 0, 1.0, 0.0, banned=()).transform(logits)
+    tempered = sampling_methods.Sampling(0.5, 0, 1.0, 0.0, banned=()).transform(logits)
     np.testing.assert_allclose(tempered, logits / 0.5, rtol=1e-6)
 
 
 @pytest.mark.parametrize('k', [1, 5, V, 2 * V])
 def test_top_k_keeps_the_k_likeliest(k):
     logits = logits_of(1, 3, 2)
-    mask = kept(methods.Sampling(0.7, k, 1.0, 0.0, banned=()), logits)
+    mask = kept(sampling_methods.Sampling(0.7, k, 1.0, 0.0, banned=()), logits)
     rank = np.argsort(np.argsort(-np.asarray(logits), axis=-1), axis=-1)
     np.testing.assert_array_equal(mask, rank < k)
 
@@ -45,7 +45,7 @@ def test_top_k_keeps_the_k_likeliest(k):
 def test_top_p_keeps_the_smallest_set_that_holds_p(p):
     logits = logits_of(2, 4)
     probabilities = np.asarray(jax.nn.softmax(logits))
-    mask = kept(methods.Sampling(1.0, 0, p, 0.0, banned=()), logits)
+    mask = kept(sampling_methods.Sampling(1.0, 0, p, 0.0, banned=()), logits)
     for row, keep in zip(probabilities, mask, strict=True):
         assert row[keep].sum() >= p
         assert row[keep].sum() - row[keep].min() < p
@@ -55,7 +55,7 @@ def test_top_p_keeps_the_smallest_set_that_holds_p(p):
 def test_min_p_keeps_a_share_of_the_best():
     logits = logits_of(3, 4)
     probabilities = np.asarray(jax.nn.softmax(logits))
-    mask = kept(methods.Sampling(1.0, 0, 1.0, 0.1, banned=()), logits)
+    mask = kept(sampling_methods.Sampling(1.0, 0, 1.0, 0.1, banned=()), logits)
     best = probabilities.max(axis=-1, keepdims=True)
     np.testing.assert_array_equal(mask, probabilities >= 0.1 * best)
 
@@ -63,9 +63,9 @@ def test_min_p_keeps_a_share_of_the_best():
 @pytest.mark.parametrize(
     'method',
     [
-        methods.Greedy(banned=(3, 7)),
-        methods.Sampling(2.0, 0, 1.0, 0.0, banned=(3, 7)),
-        methods.Sampling(2.0, 8, 0.9, 0.01, banned=(3, 7)),
+        sampling_methods.Greedy(banned=(3, 7)),
+        sampling_methods.Sampling(2.0, 0, 1.0, 0.0, banned=(3, 7)),
+        sampling_methods.Sampling(2.0, 8, 0.9, 0.01, banned=(3, 7)),
     ],
     ids=['greedy', 'sampling', 'truncated'],
 )
@@ -80,8 +80,8 @@ def test_banned_ids_have_no_probability_however_likely(method):
 @pytest.mark.parametrize(
     'method',
     [
-        methods.Greedy(banned=(0,)),
-        methods.Sampling(0.7, 20, 0.9, 0.02, banned=(0,)),
+        sampling_methods.Greedy(banned=(0,)),
+        sampling_methods.Sampling(0.7, 20, 0.9, 0.02, banned=(0,)),
     ],
     ids=['greedy', 'sampling'],
 )
@@ -94,7 +94,7 @@ def test_recorded_is_the_log_probability_under_the_transform(method):
 
 def test_greedy_takes_the_likeliest_and_ignores_the_noise():
     logits = logits_of(6, 50)
-    greedy = methods.Greedy(banned=())
+    greedy = sampling_methods.Greedy(banned=())
     one, other = (greedy.sample(noise_of(k, 50), logits)[0] for k in (0, 1))
     np.testing.assert_array_equal(one, logits.argmax(axis=-1))
     np.testing.assert_array_equal(one, other)
@@ -103,7 +103,7 @@ def test_greedy_takes_the_likeliest_and_ignores_the_noise():
 @pytest.mark.parametrize('size', [2, 3, 64, 1000])
 def test_draws_follow_the_truncated_distribution(size):
     logits = 2 * jax.random.normal(jax.random.key(7), size)
-    method = methods.Sampling(0.8, 40, 1.0, 0.0, banned=(1,))
+    method = sampling_methods.Sampling(0.8, 40, 1.0, 0.0, banned=(1,))
     tokens = method.sample(noise_of(2, 50_000), jnp.broadcast_to(logits, (50_000, size)))[0]
     counts = np.bincount(tokens, minlength=size)
     expected = 50_000 * np.asarray(jax.nn.softmax(method.transform(logits)))
@@ -117,7 +117,7 @@ def test_the_last_noise_draws_no_excluded_token():
     """Whatever rounding makes of the sums; the tokens left out stand at the end as well."""
     noise = jnp.full((300, 2), np.nextafter(np.float32(1), np.float32(0)))
     logits = jax.random.normal(jax.random.key(9), (300, 1000))
-    method = methods.Sampling(1.0, 7, 1.0, 0.0, banned=(999,))
+    method = sampling_methods.Sampling(1.0, 7, 1.0, 0.0, banned=(999,))
     tokens = method.sample(noise, logits)[0]
     assert kept(method, logits)[np.arange(300), tokens].all()
     assert kept(method, logits)[np.arange(300), method.sample(0 * noise, logits)[0]].all()
@@ -130,7 +130,7 @@ def test_no_numbers_still_draw_a_token(size):
 
 
 def test_gradients_through_the_transform_are_finite():
-    method = methods.Sampling(0.7, 20, 0.9, 0.02, banned=(0,))
+    method = sampling_methods.Sampling(0.7, 20, 0.9, 0.02, banned=(0,))
     logits = logits_of(8, 4)
     tokens = logits.argmax(axis=-1)
 
@@ -167,9 +167,13 @@ def test_bfloat16_logits_become_float32():
 def test_no_setting_is_silently_something_else(given, word):
     valid = {'temperature': 1.0, 'top_k': 0, 'top_p': 1.0, 'min_p': 0.0, 'banned': ()}
     with pytest.raises(ValueError, match=word):
-        methods.Sampling(**(valid | given))
+        sampling_methods.Sampling(**(valid | given))
 
 
 def test_methods_are_hashable_values():
-    assert hash(OFF) == hash(methods.Sampling(1.0, 0, 1.0, 0.0, banned=()))
-    assert methods.Greedy(banned=(1,)) == methods.Greedy(banned=(1,)) != methods.Greedy(banned=())
+    assert hash(OFF) == hash(sampling_methods.Sampling(1.0, 0, 1.0, 0.0, banned=()))
+    assert (
+        sampling_methods.Greedy(banned=(1,))
+        == sampling_methods.Greedy(banned=(1,))
+        != sampling_methods.Greedy(banned=())
+    )

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model import cache as cache_lib
-from model import sharding
-from sampling import decode, engine, methods, parking
-from tests import tiny
+from elenchus.model import kv_cache as cache_lib
+from elenchus.model import sharding
+from elenchus.sampling.engine import decode, engine, prefix_cache, sampling_methods
 from tests.sampling.test_engine import INT8, compilations
+from tests.support import tiny_model
 
 EOS = 1
-CONFIG = dataclasses.replace(tiny.FLAT, vocab_size=64, max_length=48)
-GREEDY = methods.Greedy(banned=(0, EOS))
-SAMPLING = methods.Sampling(1.0, 0, 1.0, 0.0, banned=(0, EOS))
+CONFIG = dataclasses.replace(tiny_model.FLAT, vocab_size=64, max_length=48)
+GREEDY = sampling_methods.Greedy(banned=(0, EOS))
+SAMPLING = sampling_methods.Sampling(1.0, 0, 1.0, 0.0, banned=(0, EOS))
 SETTINGS = engine.EngineSettings(
     num_slots=8,
     max_length=48,
@@ -34,7 +34,7 @@ WORDS = st.lists(st.integers(1, 3), min_size=1, max_size=6).map(tuple)
 
 @functools.cache
 def model(seed=0):
-    return tiny.make_model(CONFIG, seed)
+    return tiny_model.make_model(CONFIG, seed)
 
 
 def make(**changed):
@@ -156,7 +156,7 @@ def test_the_longest_parked_beginning_is_found(prefixes, prompts, size):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decode, 'init_cache', lambda *_, **__: None)
         patch.setattr(decode, 'park', copied)
-        store = parking.Store(None, rows=5, length=4)
+        store = prefix_cache.Store(None, rows=5, length=4)
         for start in range(0, len(prefixes), size):
             some = prefixes[start : start + size]
             store.park(some, range(len(some)), some, size=size)

@@ -6,15 +6,19 @@ import dataclasses
 import jax
 import pytest
 
-from data import judge, lab, mistakes, verify
-from model import transformer
-from sampling import engine, episodes, methods, paths
-from tests import answering as scripted
-from tests import tiny
-from tests.answering import CHAT, EOS, TOKENIZER
+from elenchus.data.critiques import mistakes
+from elenchus.data.grading import judge, verify
+from elenchus.data.lab import task
+from elenchus.model import transformer
+from elenchus.sampling import episodes
+from elenchus.sampling.critique_data import constructions
+from elenchus.sampling.engine import engine, sampling_methods
+from tests.support import answering_engine as scripted
+from tests.support import tiny_model
+from tests.support.answering_engine import CHAT, EOS, TOKENIZER
 
-PROBLEMS = [lab.problem(seed=0, split='train', index=i) for i in range(5)]
-SAMPLING = methods.Sampling(0.7, 0, 1.0, 0.0, banned=())
+PROBLEMS = [task.problem(seed=0, split='train', index=i) for i in range(5)]
+SAMPLING = sampling_methods.Sampling(0.7, 0, 1.0, 0.0, banned=())
 OPTIONS = {'num_samples': 4, 'method': SAMPLING, 'seed': 3, 'first_id': 0}
 
 
@@ -43,7 +47,9 @@ def wrong(asked):
 
 def groups_of(judging, answer=right):
     sampler = scripted.make_sampler(answer)
-    return paths.repeated(sampler, None, PROBLEMS, judge=judging, **OPTIONS | {'num_samples': 2})
+    return constructions.repeated(
+        sampler, None, PROBLEMS, judge=judging, **OPTIONS | {'num_samples': 2}
+    )
 
 
 def test_repeated_attempts_stand_together_and_nothing_is_known_of_them(judging):
@@ -60,7 +66,9 @@ def test_repeated_attempts_stand_together_and_nothing_is_known_of_them(judging):
 
 def relocate(judging, groups, answer, **options):
     sampler = scripted.make_sampler(answer)
-    made = paths.relocated(sampler, None, PROBLEMS, groups, judge=judging, **OPTIONS | options)
+    made = constructions.relocated(
+        sampler, None, PROBLEMS, groups, judge=judging, **OPTIONS | options
+    )
     return made, sampler.engine
 
 
@@ -90,9 +98,9 @@ def test_a_relocated_path_says_the_first_line_that_differs(judging):
 def test_the_location_is_a_line_of_the_attempt_with_nothing_wrong_before(judging, answer):
     for episode in relocate(judging, groups_of(judging), answer)[0]:
         problem = next(p for p in PROBLEMS if p.id == episode.problem_id)
-        path = paths.as_path(CHAT, episode, problem)
+        path = constructions.as_path(CHAT, episode, problem)
         assert 0 <= path.location < len(path.attempt.split('\n'))
-        first = lab.judge(path.problem.question, path.attempt).first_error
+        first = task.judge(path.problem.question, path.attempt).first_error
         assert first is None or first >= path.location
 
 
@@ -115,7 +123,9 @@ def test_an_attempt_right_by_chance_is_no_source(judging):
 
 def insert(judging, groups, answer=right, limits=scripted.LIMITS, **options):
     sampler = scripted.make_sampler(answer, limits)
-    made = paths.inserted(sampler, None, PROBLEMS, groups, judge=judging, **OPTIONS | options)
+    made = constructions.inserted(
+        sampler, None, PROBLEMS, groups, judge=judging, **OPTIONS | options
+    )
     return made, sampler.engine
 
 
@@ -126,7 +136,7 @@ def test_a_mistake_of_its_kind_stands_at_its_line(judging, answer):
     assert len(made) == 4 * len(PROBLEMS)
     for episode in made:
         told = episode.outcome
-        assert told['construction'] == 'RG3' and told['mistake'] in lab.KINDS
+        assert told['construction'] == 'RG3' and told['mistake'] in task.KINDS
         assert (told['first_error'], told['kind']) == (told['location'], told['mistake'])
     assert len({e.outcome['mistake'] for e in made}) > 2
 
@@ -175,14 +185,14 @@ def test_a_problem_without_a_solution_gets_no_mistake(judging):
     problem = dataclasses.replace(PROBLEMS[0], source='jsonl', solution='')
     assert mistakes.kinds(problem) == mistakes.TEXT_KINDS
     sampler = scripted.make_sampler(right)
-    made = paths.inserted(sampler, None, [problem], [[]], judge=judging, **OPTIONS)
+    made = constructions.inserted(sampler, None, [problem], [[]], judge=judging, **OPTIONS)
     assert made == []
 
 
 def test_tokens_of_a_real_engine_are_metered(judging):
     """Every construction through the real sampler, by an actor that has learnt nothing."""
     model_config = dataclasses.replace(
-        tiny.CONFIG, vocab_size=TOKENIZER.vocab_size, num_layers=1, mlp_dim=16, num_heads=2,
+        tiny_model.CONFIG, vocab_size=TOKENIZER.vocab_size, num_layers=1, mlp_dim=16, num_heads=2,
         num_kv_heads=1, head_dim=8, max_length=160, scan_layers=False,
     )  # fmt: skip
     settings = engine.EngineSettings(
@@ -191,13 +201,16 @@ def test_tokens_of_a_real_engine_are_metered(judging):
     )  # fmt: skip
     actor = transformer.init_model(model_config, jax.random.key(0))
     control = tuple(i for i in range(9) if i != EOS)
-    options = OPTIONS | {'num_samples': 1, 'method': methods.Sampling(1.0, 0, 1.0, 0.0, control)}
+    options = OPTIONS | {
+        'num_samples': 1,
+        'method': sampling_methods.Sampling(1.0, 0, 1.0, 0.0, control),
+    }
     metered = engine.Metered(engine.Engine(settings, stop_ids=(EOS,)))
     sampler = episodes.Sampler(metered, CHAT, scripted.LIMITS)
-    groups = paths.repeated(sampler, actor, PROBLEMS, judge=judging, **options)
+    groups = constructions.repeated(sampler, actor, PROBLEMS, judge=judging, **options)
     assert metered.tokens == episodes.sampled_tokens([e for g in groups for e in g])
     before = metered.tokens
-    made = paths.inserted(sampler, actor, PROBLEMS, groups, judge=judging, **options)
+    made = constructions.inserted(sampler, actor, PROBLEMS, groups, judge=judging, **options)
     assert len(made) == len(PROBLEMS)
     written = sum(len(e.turn('attempt').tokens) for e in made)
     assert before < metered.tokens < before + written

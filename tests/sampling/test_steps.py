@@ -6,23 +6,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data import chat, critiques, lab, records
-from data import tokenizer as tokenizers
-from sampling import steps
-from tests import tiny
+from elenchus.data import records
+from elenchus.data.critiques import grammars
+from elenchus.data.lab import task
+from elenchus.data.text import chat
+from elenchus.data.text import tokenizer as tokenizers
+from elenchus.sampling import step_scores
+from tests.support import tiny_model
 
 TOKENIZER = tokenizers.lab_tokenizer()
 CHAT = chat.Chat(TOKENIZER)
 (CORRECT,), (WRONG,) = TOKENIZER.encode('correct'), TOKENIZER.encode('wrong')
 QUESTION = 'eve 7 ; ben : eve - 4 ; hal : ben + 7 ; hal ?'
-RIGHT = lab.solve(QUESTION)
+RIGHT = task.solve(QUESTION)
 FLAWED = 'ben : eve 7 - 4 = 9 ; ben 9\n hal : ben 9 + 7 = 6 ; hal 6\n #### 6'
-SHAPES = steps.ScoreShapes(rows=2, lengths=(64, 128))
+SHAPES = step_scores.ScoreShapes(rows=2, lengths=(64, 128))
 
 
 @functools.cache
 def critic():
-    return tiny.make_model(dataclasses.replace(tiny.CONFIG, vocab_size=64, max_length=128))
+    return tiny_model.make_model(
+        dataclasses.replace(tiny_model.CONFIG, vocab_size=64, max_length=128)
+    )
 
 
 def episode(attempt, critique):
@@ -35,11 +40,11 @@ def episode(attempt, critique):
 
 
 def rewards(episodes, shapes=SHAPES):
-    return steps.step_rewards(
+    return step_scores.step_rewards(
         critic(),
         episodes,
         shapes,
-        grammar=critiques.LAB,
+        grammar=grammars.LAB,
         chat=CHAT,
         correct_id=CORRECT,
         wrong_id=WRONG,
@@ -47,7 +52,7 @@ def rewards(episodes, shapes=SHAPES):
 
 
 def judged(attempt):
-    return episode(attempt, lab.judge(QUESTION, attempt).critique)
+    return episode(attempt, task.judge(QUESTION, attempt).critique)
 
 
 def expected(item):
@@ -88,7 +93,7 @@ def test_an_unclear_verdict_has_zero_and_never_passes():
 
 
 def test_a_critique_without_verdicts_has_no_scores():
-    assert rewards([episode(RIGHT, 'eve = eve = eve')]) == [steps.StepScores(None, None)]
+    assert rewards([episode(RIGHT, 'eve = eve = eve')]) == [step_scores.StepScores(None, None)]
 
 
 def test_more_verdicts_than_steps_are_dropped():
@@ -105,7 +110,7 @@ def test_neither_order_nor_companions_nor_shapes_change_scores():
     for some in (
         rewards(items),
         rewards(items[::-1])[::-1],
-        rewards(items, steps.ScoreShapes(rows=5, lengths=(128,))),
+        rewards(items, step_scores.ScoreShapes(rows=5, lengths=(128,))),
     ):
         for one, other in zip(alone, some, strict=True):
             assert (one.steps is None) == (other.steps is None)
@@ -117,7 +122,7 @@ def test_padding_and_absent_verdicts_are_masked():
     positions = np.array([[3, -1, 11], [0, 7, 5]], np.int32)
 
     def scores(tokens):
-        return steps.verdict_scores(
+        return step_scores.verdict_scores(
             critic(),
             tokens,
             np.array([9, 8], np.int32),
@@ -141,4 +146,4 @@ def test_an_episode_must_end_with_a_critique():
 @pytest.mark.parametrize('rows, lengths', [(0, (8,)), (2, ()), (2, (16, 8))])
 def test_malformed_shapes_are_an_error(rows, lengths):
     with pytest.raises(ValueError, match='rows|lengths'):
-        steps.ScoreShapes(rows=rows, lengths=lengths)
+        step_scores.ScoreShapes(rows=rows, lengths=lengths)

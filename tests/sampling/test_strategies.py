@@ -7,20 +7,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import lab
-from sampling import episodes, methods, strategies
-from tests import scripted
-from tests.scripted import CHAT
+from elenchus.data.lab import task
+from elenchus.sampling import episodes
+from elenchus.sampling.engine import sampling_methods
+from elenchus.sampling.test_time import strategies
+from tests.support import fake_engine
+from tests.support.fake_engine import CHAT
 
-PROBLEMS = [lab.problem(seed=0, split='test', index=i) for i in range(3)]
-SAMPLING = methods.Sampling(1.0, 0, 1.0, 0.0, banned=())
+PROBLEMS = [task.problem(seed=0, split='test', index=i) for i in range(3)]
+SAMPLING = sampling_methods.Sampling(1.0, 0, 1.0, 0.0, banned=())
 PASS, REJECT, GARBLED = 'answer : ben is 1 ; correct', 'answer : ben is 1 ; wrong', 'is is is'
 N = 4  # attempts a problem
 
 
 @pytest.fixture(autouse=True)
 def scored(monkeypatch):
-    monkeypatch.setattr(strategies.step_lib, 'step_rewards', scripted.step_rewards)
+    monkeypatch.setattr(strategies.step_lib, 'step_rewards', fake_engine.step_rewards)
 
 
 def answer(digit):
@@ -34,16 +36,16 @@ def make_rule(seed):
         greedy = role == 'critique'
         rng = random.Random(repr((seed, request.prompt if greedy else (request, noise))))
         if greedy:
-            return scripted.ids_of(rng.choice([PASS, REJECT, GARBLED]))
-        return scripted.ids_of(answer(rng.randrange(10)))
+            return fake_engine.ids_of(rng.choice([PASS, REJECT, GARBLED]))
+        return fake_engine.ids_of(answer(rng.randrange(10)))
 
     return rule
 
 
 def make_conditions(engine, **changed):
     conditions = strategies.Conditions(
-        players=scripted.players(engine),
-        scorer=scripted.SCORER,
+        players=fake_engine.players(engine),
+        scorer=fake_engine.SCORER,
         method=SAMPLING,
         refine='wrong',
         num_rounds=3,
@@ -54,7 +56,7 @@ def make_conditions(engine, **changed):
 
 def attempts(conditions, problems=PROBLEMS, first_id=0):
     made = episodes.attempts(
-        conditions.players.sampler, None, problems, judge=scripted.judge, num_samples=N,
+        conditions.players.sampler, None, problems, judge=fake_engine.judge, num_samples=N,
         method=SAMPLING, seed=5, first_id=first_id,
     )  # fmt: skip
     return made, [problem for problem in problems for _ in range(N)]
@@ -79,7 +81,7 @@ def first_round(engine, **changed):
 
 @given(st.integers(0, 10**6))
 def test_only_what_the_critic_does_not_pass_is_refined(seed):
-    _, played, _ = first_round(scripted.Ruled(make_rule(seed)))
+    _, played, _ = first_round(fake_engine.Ruled(make_rule(seed)))
     for episode in played:
         passed = episode.outcome['verdict'] is True
         assert ('refinement' in roles(episode)) == (not passed)
@@ -87,13 +89,13 @@ def test_only_what_the_critic_does_not_pass_is_refined(seed):
 
 
 def test_everything_is_refined_where_the_config_says_so():
-    _, played, _ = first_round(scripted.Ruled(make_rule(0)), refine='always')
+    _, played, _ = first_round(fake_engine.Ruled(make_rule(0)), refine='always')
     assert {e.outcome['verdict'] for e in played} == {True, False, None}
     assert all(roles(e) == ['question', 'attempt', 'critique', 'refinement'] for e in played)
 
 
 def test_attempts_carry_the_critics_step_scores():
-    _, played, _ = first_round(scripted.Ruled(make_rule(0)))
+    _, played, _ = first_round(fake_engine.Ruled(make_rule(0)))
     score = {True: 0.9, False: 0.1, None: None}
     for episode in played:
         assert episode.outcome['score'] == score[episode.outcome['verdict']]
@@ -106,7 +108,7 @@ def test_attempts_carry_the_critics_step_scores():
 @given(st.integers(0, 10**6), st.sampled_from(['wrong', 'always']))
 @settings(max_examples=10)
 def test_a_chain_goes_on_until_the_critic_passes_it_or_the_rounds_are_over(seed, refine):
-    conditions, played, asked = first_round(scripted.Ruled(make_rule(seed)), refine=refine)
+    conditions, played, asked = first_round(fake_engine.Ruled(make_rule(seed)), refine=refine)
     made = play(strategies.sequential, conditions, played, asked)
     chains = {i: [e] for i, e in enumerate(played)}
     for episode in made:
@@ -120,7 +122,7 @@ def test_a_chain_goes_on_until_the_critic_passes_it_or_the_rounds_are_over(seed,
 
 
 def test_the_next_critique_sees_the_question_and_the_refinement_alone():
-    engine = scripted.Ruled(make_rule(1))
+    engine = fake_engine.Ruled(make_rule(1))
     conditions, played, asked = first_round(engine)
     before = len(engine.asked)
     made = play(strategies.sequential, conditions, played, asked)
@@ -142,9 +144,9 @@ def test_later_rounds_draw_other_noise():
     def rule(role, request, seed):
         if role == 'refinement':
             seeds.add(seed)
-        return scripted.ids_of(REJECT if role == 'critique' else answer(request.id))
+        return fake_engine.ids_of(REJECT if role == 'critique' else answer(request.id))
 
-    conditions, played, asked = first_round(scripted.Ruled(rule))
+    conditions, played, asked = first_round(fake_engine.Ruled(rule))
     play(strategies.sequential, conditions, played, asked)
     assert len(seeds) == conditions.num_rounds
 
@@ -155,7 +157,7 @@ def test_later_rounds_draw_other_noise():
 @given(st.integers(0, 10**6))
 @settings(max_examples=10)
 def test_the_oracle_refines_all_that_is_wrong_and_nothing_else(seed):
-    conditions, played, asked = first_round(scripted.Ruled(make_rule(seed)))
+    conditions, played, asked = first_round(fake_engine.Ruled(make_rule(seed)))
     made = play(strategies.oracle, conditions, played, asked)
     wrong = [i for i, e in enumerate(played) if not e.outcome['correct']]
     assert [e.outcome['chain'] for e in made] == wrong
@@ -165,7 +167,7 @@ def test_the_oracle_refines_all_that_is_wrong_and_nothing_else(seed):
 @given(st.integers(0, 10**6))
 @settings(max_examples=10)
 def test_the_oracle_shares_what_parallel_sampled_and_is_never_worse(seed):
-    conditions, played, asked = first_round(scripted.Ruled(make_rule(seed)))
+    conditions, played, asked = first_round(fake_engine.Ruled(make_rule(seed)))
     after = {e.outcome['chain']: e for e in play(strategies.oracle, conditions, played, asked)}
     for i, episode in enumerate(played):
         right = after[i].outcome['refined_correct'] if i in after else True
@@ -175,7 +177,7 @@ def test_the_oracle_shares_what_parallel_sampled_and_is_never_worse(seed):
 
 
 def test_the_oracle_makes_the_same_of_bare_attempts():
-    conditions = make_conditions(scripted.Ruled(make_rule(2)))
+    conditions = make_conditions(fake_engine.Ruled(make_rule(2)))
     given_, asked = attempts(conditions)
     played = play(strategies.parallel, conditions, given_, asked)
     assert play(strategies.oracle, conditions, played, asked) == play(
@@ -189,7 +191,7 @@ def test_the_oracle_makes_the_same_of_bare_attempts():
 @given(st.integers(0, 10**6), st.sampled_from(['wrong', 'always']))
 @settings(max_examples=10)
 def test_every_token_and_call_is_counted_once(seed, refine):
-    engine = scripted.Ruled(make_rule(seed))
+    engine = fake_engine.Ruled(make_rule(seed))
     conditions = make_conditions(engine, refine=refine)
     given_, asked = attempts(conditions)
     counted = engine.tokens()
@@ -210,7 +212,7 @@ def test_every_token_and_call_is_counted_once(seed, refine):
 
 @pytest.mark.parametrize('strategy', [strategies.sequential, strategies.oracle])
 def test_parts_make_what_the_whole_makes(strategy):
-    conditions = make_conditions(scripted.Ruled(make_rule(3)))
+    conditions = make_conditions(fake_engine.Ruled(make_rule(3)))
     given_, asked = attempts(conditions)
     played = play(strategies.parallel, conditions, given_, asked)
     whole = play(strategy, conditions, played, asked)
@@ -228,10 +230,10 @@ def test_parts_make_what_the_whole_makes(strategy):
 def test_nothing_to_do_is_nothing_made():
     def right(role, request, seed):
         text = PASS if role == 'critique' else answer(int(problem.answer))
-        return scripted.ids_of(text)
+        return fake_engine.ids_of(text)
 
     problem = PROBLEMS[0]
-    conditions = make_conditions(scripted.Ruled(right))
+    conditions = make_conditions(fake_engine.Ruled(right))
     given_, asked = attempts(conditions, [problem])
     played = play(strategies.parallel, conditions, given_, asked)
     for strategy in (strategies.sequential, strategies.oracle):

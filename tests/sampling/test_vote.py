@@ -3,74 +3,74 @@ import itertools
 import numpy as np
 import pytest
 
-from sampling import vote
+from elenchus.sampling.test_time import votes
 
 
 def test_majority_counts_votes():
-    assert vote.majority(['3', '7', '7']) == '7'
+    assert votes.majority(['3', '7', '7']) == '7'
 
 
 def test_ties_go_to_the_first_to_occur():
-    assert vote.majority(['7', '3', '3', '7']) == '7'
-    assert vote.majority(['3', '7', '7', '3']) == '3'
+    assert votes.majority(['7', '3', '3', '7']) == '7'
+    assert votes.majority(['3', '7', '7', '3']) == '3'
 
 
 def test_none_never_wins_unless_all_are_none():
-    assert vote.majority([None, None, None, '3']) == '3'
-    assert vote.majority([None, None, '3'], [5.0, 5.0, 0.0]) == '3'
-    assert vote.majority([None, None]) is None
-    assert vote.majority([]) is None
+    assert votes.majority([None, None, None, '3']) == '3'
+    assert votes.majority([None, None, '3'], [5.0, 5.0, 0.0]) == '3'
+    assert votes.majority([None, None]) is None
+    assert votes.majority([]) is None
 
 
 def test_weights_outvote_counts():
-    assert vote.majority(['3', '7', '7'], [0.9, 0.2, 0.3]) == '3'
+    assert votes.majority(['3', '7', '7'], [0.9, 0.2, 0.3]) == '3'
 
 
 def test_best_of_n_takes_the_highest_score_of_an_answer():
-    assert vote.best_of_n(['3', '7', None], [0.1, 0.5, 0.9]) == '7'
-    assert vote.best_of_n(['3', '7'], [0.5, 0.5]) == '3'
-    assert vote.best_of_n([None], [1.0]) is None
+    assert votes.best_of_n(['3', '7', None], [0.1, 0.5, 0.9]) == '7'
+    assert votes.best_of_n(['3', '7'], [0.5, 0.5]) == '3'
+    assert votes.best_of_n([None], [1.0]) is None
 
 
 def test_lengths_must_agree():
     with pytest.raises(ValueError, match='1 weights for 2'):
-        vote.majority(['3', '7'], [1.0])
+        votes.majority(['3', '7'], [1.0])
     with pytest.raises(ValueError, match='1 scores for 2'):
-        vote.best_of_n(['3', '7'], [1.0])
+        votes.best_of_n(['3', '7'], [1.0])
 
 
 @pytest.mark.parametrize('n, c, k', [(5, 2, 1), (5, 2, 3), (5, 2, 5), (5, 0, 3), (5, 4, 2)])
 def test_pass_at_k_is_the_share_of_subsets_with_a_correct_sample(n, c, k):
     subsets = list(itertools.combinations([True] * c + [False] * (n - c), k))
-    assert vote.pass_at_k(n, c, k=k) == pytest.approx(np.mean([any(s) for s in subsets]))
+    assert votes.pass_at_k(n, c, k=k) == pytest.approx(np.mean([any(s) for s in subsets]))
 
 
 def test_k_beyond_the_samples_is_an_error():
     with pytest.raises(ValueError, match=r'k=6 must be in \[1, 5\]'):
-        vote.pass_at_k(5, 2, k=6)
+        votes.pass_at_k(5, 2, k=6)
     with pytest.raises(ValueError, match='k=0'):
-        vote.subsets(1, 0, num_draws=1, seed=0)
+        votes.subsets(1, 0, num_draws=1, seed=0)
 
 
 def test_sets_are_all_there_are_where_they_are_few():
-    assert vote.subsets(4, 4, num_draws=1, seed=0) == [(0, 1, 2, 3)]
-    assert vote.subsets(4, 1, num_draws=4, seed=0) == [(0,), (1,), (2,), (3,)]
-    assert sorted(vote.subsets(5, 3, num_draws=10, seed=0)) == list(
+    assert votes.subsets(4, 4, num_draws=1, seed=0) == [(0, 1, 2, 3)]
+    assert votes.subsets(4, 1, num_draws=4, seed=0) == [(0,), (1,), (2,), (3,)]
+    assert sorted(votes.subsets(5, 3, num_draws=10, seed=0)) == list(
         itertools.combinations(range(5), 3)
     )
 
 
 @pytest.mark.parametrize(('n', 'k'), [(64, 32), (5, 2)])
 def test_drawn_sets_have_k_different_samples_each_and_repeat_by_seed(n, k):
-    drawn = vote.subsets(n, k, num_draws=9, seed=3)
-    assert drawn == vote.subsets(n, k, num_draws=9, seed=3)
+    drawn = votes.subsets(n, k, num_draws=9, seed=3)
+    assert drawn == votes.subsets(n, k, num_draws=9, seed=3)
     assert len(drawn) == 9
     for one in drawn:
         assert len(set(one)) == k and list(one) == sorted(one) and set(one) <= set(range(n))
 
 
 def test_drawn_sets_take_every_sample_alike():
-    drawn = vote.subsets(8, 4, num_draws=69, seed=0)
+    drawn = votes.subsets(8, 4, num_draws=69, seed=0)
     counts = np.bincount([i for one in drawn for i in one], minlength=8)
     assert counts.min() > 20 and counts.max() < 49
 
@@ -79,14 +79,14 @@ def test_drawn_sets_take_every_sample_alike():
     ('how', 'score'), [('min', 0.2), ('product', pytest.approx(0.05)), ('last', 0.5)]
 )
 def test_step_rewards_become_one_score(how, score):
-    assert vote.aggregate((0.5, 0.2, 0.5), how) == score
-    assert vote.aggregate((), how) == 0.0
+    assert votes.aggregate((0.5, 0.2, 0.5), how) == score
+    assert votes.aggregate((), how) == 0.0
 
 
 def test_bootstrap_covers_the_mean_and_repeats_by_seed():
     values = np.random.default_rng(0).normal(0.3, 1.0, 400)
-    one = vote.bootstrap(values, num_resamples=500, seed=1, level=0.95)
-    assert one == vote.bootstrap(values, num_resamples=500, seed=1, level=0.95)
+    one = votes.bootstrap(values, num_resamples=500, seed=1, level=0.95)
+    assert one == votes.bootstrap(values, num_resamples=500, seed=1, level=0.95)
     assert one.low < one.mean < one.high
     assert one.high - one.low == pytest.approx(2 * 1.96 / 20, rel=0.15)
 
@@ -95,8 +95,8 @@ def test_paired_differences_are_narrower_than_either_mean():
     rng = np.random.default_rng(0)
     before = rng.normal(0.0, 5.0, 200)
     after = before + rng.normal(0.5, 0.1, 200)
-    paired = vote.bootstrap(after, before, num_resamples=200, seed=0, level=0.9)
-    alone = vote.bootstrap(after, num_resamples=200, seed=0, level=0.9)
+    paired = votes.bootstrap(after, before, num_resamples=200, seed=0, level=0.9)
+    alone = votes.bootstrap(after, num_resamples=200, seed=0, level=0.9)
     assert paired.mean == pytest.approx(0.5, abs=0.03)
     assert paired.high - paired.low < 0.1 * (alone.high - alone.low)
 
@@ -104,21 +104,21 @@ def test_paired_differences_are_narrower_than_either_mean():
 @pytest.mark.parametrize('given', [{'level': 1.0}, {'num_resamples': 0}])
 def test_bootstrap_refuses_what_has_no_interval(given):
     with pytest.raises(ValueError, match='bootstrap of 2 values'):
-        vote.bootstrap([0.0, 1.0], **({'num_resamples': 10, 'seed': 0, 'level': 0.9} | given))
+        votes.bootstrap([0.0, 1.0], **({'num_resamples': 10, 'seed': 0, 'level': 0.9} | given))
 
 
 def test_a_ratios_interval_is_over_questions_not_over_what_they_have():
     """A hundred critiques of ten questions that agree within a question are ten, not a hundred."""
     agree = [10 * (i % 2) for i in range(10)]
     options = {'num_resamples': 500, 'seed': 0, 'level': 0.95}
-    by_question = vote.bootstrap_ratio(agree, [10] * 10, **options)
-    by_critique = vote.bootstrap([float(i % 20 >= 10) for i in range(100)], **options)
+    by_question = votes.bootstrap_ratio(agree, [10] * 10, **options)
+    by_critique = votes.bootstrap([float(i % 20 >= 10) for i in range(100)], **options)
     assert by_question.mean == by_critique.mean == 0.5
     assert by_question.high - by_question.low > 2 * (by_critique.high - by_critique.low)
 
 
 def test_a_ratio_weighs_questions_by_what_they_have():
-    told = vote.bootstrap_ratio([1, 0], [1, 3], num_resamples=10, seed=0, level=0.9)
+    told = votes.bootstrap_ratio([1, 0], [1, 3], num_resamples=10, seed=0, level=0.9)
     assert told.mean == 0.25
     with pytest.raises(ValueError, match=r'denominator 0\.0 must be above 0'):
-        vote.bootstrap_ratio([0, 0], [1, 0], num_resamples=10, seed=0, level=0.9)
+        votes.bootstrap_ratio([0, 0], [1, 0], num_resamples=10, seed=0, level=0.9)

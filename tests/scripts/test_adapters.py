@@ -6,18 +6,20 @@ import jax
 import numpy as np
 import pytest
 
-from configs import lab
-from data import tokenizer as tokenizers
-from model import lora, sharding, transformer, weights
-from scripts import merge, models, run_settings, workspace
-from train import checkpoint, settings
+from elenchus.configs import lab
+from elenchus.data.text import tokenizer as tokenizers
+from elenchus.model import lora, sharding, transformer, weights
+from elenchus.scripts import merge
+from elenchus.train.checkpoints import checkpoint, model_store
+from elenchus.train.config import build, run_settings
+from elenchus.train.run import workspace
 
 
 def smoke(**changes):
     config = lab.get_config('smoke')
     flat = {'model.num_layers': 1, 'model.embed_dim': 16, 'model.mlp_dim': 24, **changes}
     config.update_from_flattened_dict(flat)
-    return settings.build(run_settings.RunSettings, config)
+    return build.build(run_settings.RunSettings, config)
 
 
 ADAPTED = {
@@ -36,7 +38,7 @@ def opened(workdir, **changes):
         axis_types=(jax.sharding.AxisType.Auto,) * 3,
     )  # fmt: skip
     made.tokenizer = tokenizers.lab_tokenizer()
-    made.models = models.Models(
+    made.models = model_store.Models(
         made.settings.model,
         made.mesh,
         tokenizer_fingerprint=made.tokenizer.fingerprint,

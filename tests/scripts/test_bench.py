@@ -8,26 +8,26 @@ import tomllib
 
 import pytest
 
-from model.config import num_parameters
-from scripts import bench, bench_cases, bench_peers, bench_report, bench_tunix, bench_work
-from scripts.bench_cases import CONTENDERS, SIZES, Machine
-from tests import tiny
-from train import settings
+from elenchus.model.config import num_parameters
+from elenchus.scripts.bench import cases, ours, peers, report, run, tunix
+from elenchus.scripts.bench.cases import CONTENDERS, SIZES, Machine
+from elenchus.train.config import build
+from tests.support import tiny_model
 
-EVERY = [case for size in SIZES for work in CONTENDERS for case in bench_cases.cases(size, work)]
+EVERY = [case for size in SIZES for work in CONTENDERS for case in cases.cases(size, work)]
 
 
 def config_of(case):
-    return dataclasses.replace(tiny.CONFIG, **case.model, max_length=1024)
+    return dataclasses.replace(tiny_model.CONFIG, **case.model, max_length=1024)
 
 
 def bound(case, **machine):
     speeds = {'flops': 1e11, 'bandwidth': 1e10} | machine
-    return bench_cases.bound_seconds(case, config_of(case), Machine(**speeds))
+    return cases.bound_seconds(case, config_of(case), Machine(**speeds))
 
 
 def case_of(work, **shape):
-    case = bench_cases.cases('1m', work)[0]
+    case = cases.cases('1m', work)[0]
     return dataclasses.replace(case, shape=case.shape | shape)
 
 
@@ -56,40 +56,40 @@ def test_requests_of_one_length_are_decoded_as_a_batch():
 
 
 def test_every_contender_has_a_worker():
-    have = bench_work.WORKS.keys() | bench_peers.WORKS.keys() | bench_tunix.WORKS.keys()
+    have = ours.WORKS.keys() | peers.WORKS.keys() | tunix.WORKS.keys()
     assert have == {(work, name) for work, names in CONTENDERS.items() for name in names}
 
 
-@pytest.mark.parametrize('worker', [bench_peers, bench_tunix])
+@pytest.mark.parametrize('worker', [peers, tunix])
 def test_the_workers_of_others_import_nothing_of_ours_and_little_before_they_are_asked(worker):
     tree = ast.parse(pathlib.Path(worker.__file__).read_text())
     top = {n for node in tree.body if isinstance(node, ast.Import) for n in (node.names[0].name,)}
     assert top <= sys.stdlib_module_names
     modules = {node.module for node in tree.body if isinstance(node, ast.ImportFrom)}
-    assert modules <= {'collections.abc', 'scripts.bench_peers'}
+    assert modules <= {'collections.abc', 'scripts.bench.peers'}
 
 
 def test_every_one_of_others_has_an_extra_and_a_worker_named_after_it():
-    extras = {bench.extra_of(n) for names in CONTENDERS.values() for n in names if 'ours' not in n}
-    project = tomllib.loads((settings.ROOT / 'pyproject.toml').read_text())['project']
+    extras = {run.extra_of(n) for names in CONTENDERS.values() for n in names if 'ours' not in n}
+    project = tomllib.loads((build.ROOT / 'pyproject.toml').read_text())['project']
     assert extras <= project['optional-dependencies'].keys()
-    assert all((settings.ROOT / 'scripts' / f'bench_{extra}.py').exists() for extra in extras)
+    assert all((build.ROOT / 'scripts' / 'bench' / f'{extra}.py').exists() for extra in extras)
 
 
 def test_ids_are_read_as_they_are_written():
-    ids = bench_tunix.Ids(100)
+    ids = tunix.Ids(100)
     assert ids.encode(ids.decode([5, 99, 2])) == [5, 99, 2]
     assert ids.eos_id() == 100
 
 
 def test_a_worker_answers_each_line_and_prints_nothing_else(tmp_path):
     script = tmp_path / 'worker.py'
-    folder = str(pathlib.Path(bench_peers.__file__).parent)
+    folder = str(pathlib.Path(peers.__file__).parent)
     script.write_text(
         textwrap.dedent(f"""
         import sys, time
         sys.path.insert(0, {folder!r})
-        import bench_peers
+        import peers
         def make(contender, case):
             print('noise')
             def run():
@@ -97,17 +97,17 @@ def test_a_worker_answers_each_line_and_prints_nothing_else(tmp_path):
                 time.sleep(0.6)
                 return len(contender) * case['times']
             return run
-        bench_peers.serve(make, lambda: {{'compilations': 7}})
+        peers.serve(make, lambda: {{'compilations': 7}})
         """)
     )
-    worker = bench.Worker([sys.executable, str(script), 'four', json.dumps({'times': 3}), 'wall'])
+    worker = run.Worker([sys.executable, str(script), 'four', json.dumps({'times': 3}), 'wall'])
     assert worker.first['compilations'] == 7 and worker.first['first_s'] >= 0
     told = [worker.run() for _ in range(2)]
     assert [answer['tokens'] for answer in told] == [12, 12]
     assert all(0.6 <= answer['seconds'] < 1.2 for answer in told), 'seconds are those of one run'
     worker.stop()
     with pytest.raises(RuntimeError, match='has stopped'):
-        bench.Worker([sys.executable, '-c', ''])
+        run.Worker([sys.executable, '-c', ''])
 
 
 def answers(*seconds, compilations=3):
@@ -119,7 +119,7 @@ def answers(*seconds, compilations=3):
 
 def test_ratios_are_medians_of_rounds_so_that_a_busy_while_cancels():
     ours, theirs = answers(1.0, 10.0, 1.0), answers(2.0, 20.0, 2.0)
-    told = bench.summary(theirs, ours, first={'first_s': 4.0, 'compilations': 2}, bound=0.5)
+    told = run.summary(theirs, ours, first={'first_s': 4.0, 'compilations': 2}, bound=0.5)
     assert told['times_ours'] == pytest.approx(0.5)
     assert told['tokens_per_s'] == 50 and told['of_bound'] == 0.25
     assert told['recompilations'] == 1
@@ -130,11 +130,11 @@ def test_table_and_plot_show_every_row(tmp_path):
     rows = [
         common
         | {'case': f'decode 1m B{b}', 'contender': name}
-        | bench.summary(answers(b), answers(1), first={'first_s': 1.0}, bound=0.1)
+        | run.summary(answers(b), answers(1), first={'first_s': 1.0}, bound=0.1)
         for b in (1, 16)
         for name in ('ours', 'hf')
     ]
-    bench_report.write(tmp_path, {'about': {'cores': 2}, 'rounds': 1, 'rows': rows})
+    report.write(tmp_path, {'about': {'cores': 2}, 'rounds': 1, 'rows': rows})
     text = (tmp_path / 'bench.md').read_text()
     assert all(f'| {row["case"]} | {row["contender"]} |' in text for row in rows)
     assert (tmp_path / 'bench.png').stat().st_size > 1000
@@ -142,4 +142,4 @@ def test_table_and_plot_show_every_row(tmp_path):
 
 def test_an_unknown_name_is_an_error_that_lists_those_there_are():
     with pytest.raises(ValueError, match='--only=deocde: there are decode, prefill'):
-        bench.check_names('only', ['deocde', 'sft'], list(CONTENDERS))
+        run.check_names('only', ['deocde', 'sft'], list(CONTENDERS))

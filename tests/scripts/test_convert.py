@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from data import tensor_files
-from model import families, sharding
-from scripts import convert
-from tests import families as peers
-from tests import tiny
-from train import checkpoint
+from elenchus.model import huggingface, sharding
+from elenchus.model.huggingface import safetensors_files
+from elenchus.scripts import convert
+from elenchus.train.checkpoints import checkpoint
+from tests.support import hf_models as peers
+from tests.support import tiny_model
 
 GOLDEN = json.loads(
-    (pathlib.Path(__file__).parents[1] / 'model' / 'families_golden.json').read_text()
+    (pathlib.Path(__file__).parents[1] / 'golden' / 'families_golden.json').read_text()
 )
 HUGE = 10**9
 
@@ -40,8 +40,8 @@ def write(folder, name, described=None):
 
 
 def read(folder):
-    found = tensor_files.find(folder)
-    return {name: tensor_files.read(tensor) for name, tensor in found.items()}
+    found = safetensors_files.find(folder)
+    return {name: safetensors_files.read(tensor) for name, tensor in found.items()}
 
 
 def assert_same_tensors(actual, expected):
@@ -62,11 +62,13 @@ def assert_same_tensors(actual, expected):
 def test_importing_and_exporting_is_bit_identical_and_carries_the_files(
     tmp_path, name, dtype, mesh
 ):
-    mesh = sharding.make_mesh(mesh) if mesh else tiny.one_device()
+    mesh = sharding.make_mesh(mesh) if mesh else tiny_model.one_device()
     source = tmp_path / 'theirs'
     tensors = write(source, name)
     if dtype == 'bfloat16':
-        tensors = {n: values.astype(tensor_files.DTYPES['BF16']) for n, values in tensors.items()}
+        tensors = {
+            n: values.astype(safetensors_files.DTYPES['BF16']) for n, values in tensors.items()
+        }
         safetensors.numpy.save_file(tensors, source / 'model.safetensors')
     told = convert.import_model(source, tmp_path / 'ours', dtype=None, mesh=mesh)
     assert f'{sum(v.size for v in tensors.values()):,} parameters' in told
@@ -82,7 +84,7 @@ def test_importing_and_exporting_is_bit_identical_and_carries_the_files(
         assert (tmp_path / 'back' / file).read_bytes() == (source / file).read_bytes()
     described = json.loads((tmp_path / 'back' / 'config.json').read_text())
     assert described.pop('torch_dtype') == dtype
-    family = families.described_by(described)
+    family = huggingface.described_by(described)
     assert family.read_config(described) == family.read_config(peers.CASES[name])
     _, fingerprint = checkpoint.read_description(tmp_path / 'ours')
     assert len(fingerprint) == 12
@@ -90,8 +92,10 @@ def test_importing_and_exporting_is_bit_identical_and_carries_the_files(
 
 def test_several_files_are_read_and_written_with_an_index(tmp_path):
     tensors = write(tmp_path / 'one', 'llama2')
-    convert.import_model(tmp_path / 'one', tmp_path / 'ours', dtype=None, mesh=tiny.one_device())
-    export = {'files': None, 'mesh': tiny.one_device()}
+    convert.import_model(
+        tmp_path / 'one', tmp_path / 'ours', dtype=None, mesh=tiny_model.one_device()
+    )
+    export = {'files': None, 'mesh': tiny_model.one_device()}
     convert.export_model(tmp_path / 'ours', tmp_path / 'many', **export, file_bytes=8000)
     files = sorted((tmp_path / 'many').glob('*.safetensors'))
     assert len(files) > 3 and files[0].name == f'model-00001-of-{len(files):05d}.safetensors'
@@ -99,17 +103,19 @@ def test_several_files_are_read_and_written_with_an_index(tmp_path):
         held = safetensors.numpy.load_file(path)
         assert len(held) == 1 or sum(values.nbytes for values in held.values()) <= 8000
     assert_same_tensors(read(tmp_path / 'many'), tensors)
-    convert.import_model(tmp_path / 'many', tmp_path / 'again', dtype=None, mesh=tiny.one_device())
+    convert.import_model(
+        tmp_path / 'many', tmp_path / 'again', dtype=None, mesh=tiny_model.one_device()
+    )
     convert.export_model(tmp_path / 'again', tmp_path / 'whole', **export, file_bytes=HUGE)
     assert_same_tensors(safetensors.numpy.load_file(tmp_path / 'whole/model.safetensors'), tensors)
     files[1].unlink()
     with pytest.raises(ValueError, match=f'{files[1].name} is no safetensors file'):
-        tensor_files.find(tmp_path / 'many')
-    index = json.loads((tmp_path / 'many' / tensor_files.INDEX).read_text())
+        safetensors_files.find(tmp_path / 'many')
+    index = json.loads((tmp_path / 'many' / safetensors_files.INDEX).read_text())
     index['weight_map'] = dict.fromkeys(index['weight_map'], files[0].name)
-    (tmp_path / 'many' / tensor_files.INDEX).write_text(json.dumps(index))
+    (tmp_path / 'many' / safetensors_files.INDEX).write_text(json.dumps(index))
     with pytest.raises(ValueError, match=r'names a file without it for: .*model\.norm\.weight'):
-        tensor_files.find(tmp_path / 'many')
+        safetensors_files.find(tmp_path / 'many')
 
 
 def test_every_wrong_tensor_is_named_and_nothing_is_written(tmp_path):
@@ -121,7 +127,7 @@ def test_every_wrong_tensor_is_named_and_nothing_is_written(tmp_path):
     tensors['model.layers.0.self_attn.rotary_emb.inv_freq'] = np.zeros(4, np.float32)
     safetensors.numpy.save_file(tensors, source / 'model.safetensors')
     with pytest.raises(ValueError) as error:
-        convert.import_model(source, tmp_path / 'ours', dtype=None, mesh=tiny.one_device())
+        convert.import_model(source, tmp_path / 'ours', dtype=None, mesh=tiny_model.one_device())
     assert str(error.value) == (
         'tensors that config.json does not account for: '
         'missing: model.layers.1.mlp.up_proj.weight, model.norm.weight; '
@@ -137,16 +143,16 @@ def test_other_dtypes_are_converted_only_where_that_is_said(tmp_path):
     tensors['model.norm.weight'] = tensors['model.norm.weight'].astype(np.float16)
     safetensors.numpy.save_file(tensors, source / 'model.safetensors')
     with pytest.raises(ValueError, match=r"of \['F16', 'F32'\]: say --dtype=float32 \(exact\)"):
-        convert.import_model(source, tmp_path / 'ours', dtype=None, mesh=tiny.one_device())
-    convert.import_model(source, tmp_path / 'ours', dtype='bfloat16', mesh=tiny.one_device())
+        convert.import_model(source, tmp_path / 'ours', dtype=None, mesh=tiny_model.one_device())
+    convert.import_model(source, tmp_path / 'ours', dtype='bfloat16', mesh=tiny_model.one_device())
     config, fingerprint = checkpoint.read_description(tmp_path / 'ours')
     assert (config.dtype, config.param_dtype) == ('bfloat16', 'bfloat16')
     model = checkpoint.load_model(
-        tmp_path / 'ours', config, mesh=tiny.one_device(), tokenizer_fingerprint=fingerprint
+        tmp_path / 'ours', config, mesh=tiny_model.one_device(), tokenizer_fingerprint=fingerprint
     )
     np.testing.assert_array_equal(
         model.final_norm.scale[...],
-        tensors['model.norm.weight'].astype(tensor_files.DTYPES['BF16']),
+        tensors['model.norm.weight'].astype(safetensors_files.DTYPES['BF16']),
     )
 
 
@@ -161,7 +167,7 @@ def test_of_a_model_that_sees_images_the_part_about_text_is_imported(tmp_path, p
     safetensors.numpy.save_file(named | seen, source / 'model.safetensors')
     whole = {'model_type': 'gemma3', 'text_config': described, 'eos_token_id': [1, 106]}
     (source / 'config.json').write_text(json.dumps(whole | {'vision_config': {}}))
-    mesh = tiny.one_device()
+    mesh = tiny_model.one_device()
     convert.import_model(source, tmp_path / 'ours', dtype=None, mesh=mesh)
     export = {'files': None, 'mesh': mesh, 'file_bytes': HUGE}
     convert.export_model(tmp_path / 'ours', tmp_path / 'back', **export)
@@ -174,8 +180,8 @@ def test_of_a_model_that_sees_images_the_part_about_text_is_imported(tmp_path, p
 
 
 def test_a_model_of_our_own_is_exported_in_the_family_that_can_say_it(tmp_path):
-    config = dataclasses.replace(tiny.CONFIG, qk_norm=True, max_length=16)
-    model = checkpoint.place(tiny.make_model(config), tiny.one_device())
+    config = dataclasses.replace(tiny_model.CONFIG, qk_norm=True, max_length=16)
+    model = checkpoint.place(tiny_model.make_model(config), tiny_model.one_device())
     checkpoint.save_model(tmp_path / 'ours', model, tokenizer_fingerprint='abc')
     beside = tmp_path / 'beside'
     beside.mkdir()
@@ -184,7 +190,7 @@ def test_a_model_of_our_own_is_exported_in_the_family_that_can_say_it(tmp_path):
         tmp_path / 'ours',
         tmp_path / 'theirs',
         files=beside,
-        mesh=tiny.one_device(),
+        mesh=tiny_model.one_device(),
         file_bytes=HUGE,
     )
     described = json.loads((tmp_path / 'theirs' / 'config.json').read_text())
@@ -192,17 +198,21 @@ def test_a_model_of_our_own_is_exported_in_the_family_that_can_say_it(tmp_path):
     assert described['max_position_embeddings'] == 16
     assert (tmp_path / 'theirs' / 'tokenizer.model').read_bytes() == b'pieces'
     convert.import_model(
-        tmp_path / 'theirs', tmp_path / 'again', dtype=None, mesh=tiny.one_device()
+        tmp_path / 'theirs', tmp_path / 'again', dtype=None, mesh=tiny_model.one_device()
     )
     config, fingerprint = checkpoint.read_description(tmp_path / 'again')
     again = checkpoint.load_model(
-        tmp_path / 'again', config, mesh=tiny.one_device(), tokenizer_fingerprint=fingerprint
+        tmp_path / 'again', config, mesh=tiny_model.one_device(), tokenizer_fingerprint=fingerprint
     )
     for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(model), strict=True):
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
     (beside / 'config.json').write_text(json.dumps(described | {'max_position_embeddings': 999}))
     convert.export_model(
-        tmp_path / 'ours', tmp_path / 'long', files=beside, mesh=tiny.one_device(), file_bytes=HUGE
+        tmp_path / 'ours',
+        tmp_path / 'long',
+        files=beside,
+        mesh=tiny_model.one_device(),
+        file_bytes=HUGE,
     )
     assert json.loads((tmp_path / 'long' / 'config.json').read_text()) == described | {
         'max_position_embeddings': 999
@@ -210,7 +220,7 @@ def test_a_model_of_our_own_is_exported_in_the_family_that_can_say_it(tmp_path):
 
 
 def test_folders_that_cannot_be_used_are_refused(tmp_path):
-    mesh = tiny.one_device()
+    mesh = tiny_model.one_device()
     with pytest.raises(ValueError, match=r'nothing has no config\.json'):
         convert.import_model(tmp_path / 'nothing', tmp_path / 'ours', dtype=None, mesh=mesh)
     write(tmp_path / 'theirs', 'llama3')

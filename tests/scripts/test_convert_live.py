@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from sampling import engine, methods
-from scripts import convert
-from tests import families as peers
-from tests import tiny
-from train import checkpoint
+from elenchus.sampling.engine import engine, sampling_methods
+from elenchus.scripts import convert
+from elenchus.train.checkpoints import checkpoint
+from tests.support import hf_models as peers
+from tests.support import tiny_model
 
 pytestmark = pytest.mark.filterwarnings('default')  # theirs are not ours to mend
 
@@ -25,12 +25,12 @@ def peer():
     """What drives `transformers`."""
     for name in ('torch', 'transformers'):
         pytest.importorskip(name, exc_type=ImportError)
-    from tests.model import make_families_golden
+    from tests.golden import make_families_golden
 
     return make_families_golden
 
 
-@tiny.jit
+@tiny_model.jit
 def logits_of(model, tokens, positions):
     hidden, _ = model(tokens, positions)
     return model.logits(hidden)
@@ -39,7 +39,7 @@ def logits_of(model, tokens, positions):
 def loaded(folder):
     config, fingerprint = checkpoint.read_description(folder)
     return checkpoint.load_model(
-        folder, config, mesh=tiny.one_device(), tokenizer_fingerprint=fingerprint
+        folder, config, mesh=tiny_model.one_device(), tokenizer_fingerprint=fingerprint
     )
 
 
@@ -52,7 +52,7 @@ def continued(model, prompts):
         prompt_buckets=(12,), insert_rows=(2,), compact_slots=(), compact_lengths=(),
     )  # fmt: skip
     sampler = engine.Engine(shapes, stop_ids=(peers.VOCAB,))
-    made = sampler.generate(model, requests, method=methods.Greedy(()), seed=0)
+    made = sampler.generate(model, requests, method=sampling_methods.Greedy(()), seed=0)
     return [list(completion.tokens) for completion in made]
 
 
@@ -68,7 +68,7 @@ def test_a_saved_model_is_the_same_model_here_and_there_again(peer, tmp_path, na
     expected = peer.logits_of(theirs, tokens)
     text = peer.continued(theirs, prompts, peers.GENERATED)
     theirs.save_pretrained(tmp_path / 'theirs', max_shard_size='20KB')
-    mesh = tiny.one_device()
+    mesh = tiny_model.one_device()
     convert.import_model(tmp_path / 'theirs', tmp_path / 'ours', dtype=None, mesh=mesh)
 
     ours = loaded(tmp_path / 'ours')
@@ -95,7 +95,7 @@ def test_a_saved_model_is_the_same_model_here_and_there_again(peer, tmp_path, na
 def test_a_model_without_their_config_is_exported_from_ours_alone(peer, tmp_path, name):
     theirs, tokens = peer.make_peer(peers.CASES[name]), peers.tokens()
     theirs.save_pretrained(tmp_path / 'theirs')
-    mesh = tiny.one_device()
+    mesh = tiny_model.one_device()
     convert.import_model(tmp_path / 'theirs', tmp_path / 'ours', dtype=None, mesh=mesh)
     (tmp_path / 'ours' / 'config.json').unlink()
     export = {'files': None, 'mesh': mesh, 'file_bytes': 10**9}
@@ -111,7 +111,7 @@ def test_bfloat16_is_close_to_theirs(peer, tmp_path):
     theirs, tokens = peer.make_peer(peers.CASES['gemma3']), peers.tokens()
     exact = peer.logits_of(theirs, tokens)
     theirs.bfloat16().save_pretrained(tmp_path / 'theirs')
-    mesh = tiny.one_device()
+    mesh = tiny_model.one_device()
     convert.import_model(tmp_path / 'theirs', tmp_path / 'ours', dtype=None, mesh=mesh)
     ours = loaded(tmp_path / 'ours')
     assert {leaf.dtype.name for leaf in jax.tree.leaves(ours)} == {'bfloat16'}

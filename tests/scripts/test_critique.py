@@ -6,14 +6,19 @@ import json
 
 import pytest
 
-from configs import lab as lab_config
-from data import chat, critique_files, critiques, judge, lab, records, verify
-from scripts import critique, workspace
-from tests import answering as scripted
-from tests import standing
-from tests.answering import CHAT, TOKENIZER
+from elenchus.configs import lab as lab_config
+from elenchus.data import records
+from elenchus.data.critiques import grammars, record_files
+from elenchus.data.grading import judge, verify
+from elenchus.data.lab import task
+from elenchus.data.text import chat
+from elenchus.train.run import workspace
+from elenchus.train.stages import critique
+from tests.support import answering_engine as scripted
+from tests.support import fake_workspace
+from tests.support.answering_engine import CHAT, TOKENIZER
 
-PROBLEMS = [lab.problem(seed=0, split='train', index=i) for i in range(20)]
+PROBLEMS = [task.problem(seed=0, split='train', index=i) for i in range(20)]
 ALL_ON = {
     'num_problems': len(PROBLEMS),
     'num_attempts': 3,
@@ -34,8 +39,8 @@ def play(asked):
     """Works the question out, and errs on two of five requests, by their ids."""
     question = asked.shown['question']
     if asked.role == 'critique':
-        return 'answer : wrong' if asked.model == 'critic' else lab.worked(question)
-    lines = lab.solve(question).split('\n')
+        return 'answer : wrong' if asked.model == 'critic' else task.worked(question)
+    lines = task.solve(question).split('\n')
     answer = int(lines[-1][-1]) + (asked.id % 5 > 2) * (1 + asked.id % 9)
     return '\n'.join([*lines[asked.begun.count('\n') : -1], f' #### {answer % 10}'])
 
@@ -47,9 +52,9 @@ class Played(workspace.Workspace):
         config = lab_config.get_config('smoke')
         config.critique.update(ALL_ON | changes)
         config.sampling.part_size = 10
-        standing.furnish(self, config, workdir)
+        fake_workspace.furnish(self, config, workdir)
         self.judge, self.answer = judging, answer
-        self.tokenizer, self.chat, self.grammar = TOKENIZER, CHAT, critiques.LAB
+        self.tokenizer, self.chat, self.grammar = TOKENIZER, CHAT, grammars.LAB
         self.train_problems, self.spent = PROBLEMS, 0
 
     def sampler(self):
@@ -90,13 +95,13 @@ def test_every_episode_has_a_critique_and_says_where_it_comes_from(oracle):
         assert (outcome['mistake'] is None) == (outcome['construction'] != 'RG3')
         assert outcome['correct'] or outcome['refinement_successes'] >= 1
         question = next(p.question for p in PROBLEMS if p.id == episode.problem_id)
-        expected = lab.judge(question, CHAT.text(episode.turn('attempt'))).critique
+        expected = task.judge(question, CHAT.text(episode.turn('attempt'))).critique
         assert CHAT.text(episode.turn('critique')) == expected
 
 
 def test_records_are_the_episodes_as_text(oracle):
     folder = oracle[1]
-    told = critique_files.read_jsonl(folder / 'records.jsonl')
+    told = record_files.read_jsonl(folder / 'records.jsonl')
     for record, episode in zip(told, episodes_of(folder), strict=True):
         assert record.response == CHAT.text(episode.turn('attempt'))
         assert record.critique == CHAT.text(episode.turn('critique'))
@@ -104,7 +109,7 @@ def test_records_are_the_episodes_as_text(oracle):
         assert record.correct == episode.outcome['correct']
         assert record.refinements == (None if record.correct else 3)
         if record.refinement is not None:
-            assert record.refinement == lab.solve(record.question)
+            assert record.refinement == task.solve(record.question)
 
 
 def test_the_card_accounts_for_every_path(oracle):
@@ -199,7 +204,7 @@ def test_critiques_can_be_brought_in_a_file(oracle, tmp_path, judging):
             ("'refinements': 5", 'lower critique.filter_successes', 'new --workdir'),
         ),
         (
-            lambda asked: lab.solve(asked.shown['question']),
+            lambda asked: task.solve(asked.shown['question']),
             {'num_relocated': 0, 'num_inserted': 0},
             ("'repeated': 40", "'share': 20", 'raise critique.num_inserted'),
         ),

@@ -4,14 +4,15 @@ import dataclasses
 
 import pytest
 
-from configs import gsm8k, llama3_8b_mathcritique
-from scripts import dry_run, run_settings
-from train import plan, settings
+from elenchus.configs import gsm8k
+from elenchus.configs.released import llama3_8b_mathcritique
+from elenchus.train.config import build, run_settings
+from elenchus.train.planning import dry_run, memory_plan
 
 
 def settings_of(config, **changes):
     config.update_from_flattened_dict(changes)
-    return settings.build(run_settings.RunSettings, config)
+    return build.build(run_settings.RunSettings, config)
 
 
 def llama(**changes):
@@ -36,7 +37,7 @@ def test_what_cannot_fit_is_refused_with_what_does(capsys):
     assert '--topology' not in told and '--config.' in told
     changed = llama(**overrides(told))
     run, machine, found = parts(changed, 'v5e-128')
-    assert plan.fits(found, machine)
+    assert memory_plan.fits(found, machine)
     dry_run.refuse_unless_fitting(run, machine, found)
 
 
@@ -48,9 +49,9 @@ def overrides(told):
 
 
 def parts(s, name):
-    machine, run = plan.topology(name), dry_run.described(s)
-    run = dataclasses.replace(run, mesh=plan.fill_mesh(run.mesh, machine.num_chips))
-    return run, machine, plan.phases(run, machine)
+    machine, run = memory_plan.topology(name), dry_run.described(s)
+    run = dataclasses.replace(run, mesh=memory_plan.fill_mesh(run.mesh, machine.num_chips))
+    return run, machine, memory_plan.phases(run, machine)
 
 
 def test_too_small_a_machine_is_told_a_larger_one():

@@ -8,13 +8,19 @@ import types
 import numpy as np
 import pytest
 
-from configs import lab as lab_config
-from data import answers, critiques, lab, records
-from sampling import engine, episodes, strategies
-from scripts import evaluate, run_settings, workspace
-from tests import scripted, standing
-from tests.scripted import CHAT, TOKENIZER
-from train import settings
+from elenchus.configs import lab as lab_config
+from elenchus.data import records
+from elenchus.data.critiques import grammars
+from elenchus.data.grading import answers
+from elenchus.data.lab import task
+from elenchus.sampling import episodes
+from elenchus.sampling.engine import engine
+from elenchus.sampling.test_time import strategies
+from elenchus.train.config import build, run_settings
+from elenchus.train.run import workspace
+from elenchus.train.stages import evaluate
+from tests.support import fake_engine, fake_workspace
+from tests.support.fake_engine import CHAT, TOKENIZER
 
 NUM_PROBLEMS, PART = 20, 8
 STRATEGIES = ('sequential', 'oracle', 'beam')
@@ -32,34 +38,36 @@ class Stand(workspace.Workspace):
     """A workspace whose players follow a script: an actor that slips, a critic that misjudges."""
 
     def __init__(self, workdir, **changes):
-        standing.furnish(self, config_of(**changes), workdir)
+        fake_workspace.furnish(self, config_of(**changes), workdir)
         self.test_problems = [
-            lab.problem(seed=0, split='test', index=i) for i in range(NUM_PROBLEMS)
+            task.problem(seed=0, split='test', index=i) for i in range(NUM_PROBLEMS)
         ]
-        self.tokenizer, self.chat, self.grammar = TOKENIZER, CHAT, critiques.LAB
-        self.judge = scripted.judge
-        self.whole = scripted.Ruled(self.write)
-        self.lines = scripted.Ruled(scripted.careless)
+        self.tokenizer, self.chat, self.grammar = TOKENIZER, CHAT, grammars.LAB
+        self.judge = fake_engine.judge
+        self.whole = fake_engine.Ruled(self.write)
+        self.lines = fake_engine.Ruled(fake_engine.careless)
 
     def load_model(self, stage):
         return None
 
     def sampler(self):
-        return episodes.Sampler(self.whole, CHAT, scripted.LIMITS)
+        return episodes.Sampler(self.whole, CHAT, fake_engine.LIMITS)
 
     def line_sampler(self):
-        return episodes.Sampler(self.lines, CHAT, scripted.LIMITS)
+        return episodes.Sampler(self.lines, CHAT, fake_engine.LIMITS)
 
     def write(self, role, request, seed):
         greedy = role == 'critique'
         rng = random.Random(repr(request.prompt if greedy else (request, seed)))
         if greedy:
             wrong = rng.random() < 0.2
-            return scripted.ids_of('answer : wrong') if wrong else scripted.critique(request)
-        lines = scripted.lines_of(lab.solve(scripted.question_of(request)))
+            return fake_engine.ids_of('answer : wrong') if wrong else fake_engine.critique(request)
+        lines = fake_engine.lines_of(task.solve(fake_engine.question_of(request)))
         slips = [rng.random() < 0.2 for _ in lines]
         pairs = zip(lines, slips, strict=True)
-        return tuple(itertools.chain.from_iterable(scripted.slip(l) if s else l for l, s in pairs))
+        return tuple(
+            itertools.chain.from_iterable(fake_engine.slip(l) if s else l for l, s in pairs)
+        )
 
     @property
     def tokens(self):
@@ -69,7 +77,7 @@ class Stand(workspace.Workspace):
 @pytest.fixture(autouse=True, scope='module')
 def scored():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(strategies.step_lib, 'step_rewards', scripted.step_rewards)
+        patch.setattr(strategies.step_lib, 'step_rewards', fake_engine.step_rewards)
         yield
 
 
@@ -139,9 +147,9 @@ def test_what_is_off_is_neither_sampled_nor_told(tmp_path):
 def test_where_the_critic_need_not_and_the_oracle_cannot_help_parts_are_empty(tmp_path):
     stand = Stand(tmp_path, evaluate__num_problems=4, evaluate__beam__width=0)
     stand.whole.rule = lambda role, request, seed: (
-        scripted.critique(request)
+        fake_engine.critique(request)
         if role == 'critique'
-        else scripted.ids_of(lab.solve(scripted.question_of(request)))
+        else fake_engine.ids_of(task.solve(fake_engine.question_of(request)))
     )
     summary = evaluate.evaluate(stand, tmp_path)
     assert summary['accuracy']['refined']['all'] == [1.0, 1.0, 1.0]
@@ -217,7 +225,7 @@ def test_measures_are_of_all_levels_and_of_each(evaluated):
     for name, by_level in measures.items():
         assert list(by_level) == ['all', '1', '2', '3', '4', '5'], name
     kinds = measures['detection']['all']
-    assert set(kinds) <= set(lab.KINDS) and kinds
+    assert set(kinds) <= set(task.KINDS) and kinds
     bins = measures['uncertainty']['all']
     assert sum(b['questions'] for b in bins) == NUM_PROBLEMS
 
@@ -256,7 +264,7 @@ def test_a_majority_is_right_however_the_reference_spells_its_number():
         for text in ('1/2', '.5')
     ]
     config = config_of(evaluate__num_attempts=2, evaluate__num_rounds=1, evaluate__oracle=False)
-    s = settings.build(run_settings.RunSettings, config)
+    s = build.build(run_settings.RunSettings, config)
     right = evaluate.right_answers([problem], [group], {}, {})
     played = evaluate.Played([problem], [group], {}, {}, [], right)
     told = evaluate.summarise(
@@ -286,7 +294,7 @@ def test_an_actor_alone_makes_the_attempts_that_critique_begins_with(evaluated, 
 
 
 def test_the_line_sampler_stops_at_line_breaks_too(tmp_path):
-    stand = standing.furnish(object.__new__(workspace.Workspace), config_of(), tmp_path)
+    stand = fake_workspace.furnish(object.__new__(workspace.Workspace), config_of(), tmp_path)
     stand.tokenizer, stand.chat = TOKENIZER, CHAT
     assert stand.sampler().engine.stop_ids == (TOKENIZER.eos_id,)
     assert set(stand.line_sampler().engine.stop_ids) == {TOKENIZER.eos_id, TOKENIZER.newline_id}

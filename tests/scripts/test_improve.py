@@ -5,15 +5,20 @@ import types
 
 import pytest
 
-from configs import findings
-from data import records
-from data.chat import Chat
-from sampling import episodes, explore
-from sampling import steps as step_lib
-from scripts import evaluate, improve, run_settings, study, workspace
-from scripts import train as train_stages
-from tests import scripted, standing
-from train import checkpoint, settings, supervised
+from elenchus.configs.studies import findings
+from elenchus.data import records
+from elenchus.data.text.chat import Chat
+from elenchus.sampling import episodes
+from elenchus.sampling import step_scores as step_lib
+from elenchus.sampling.exploration import explorers
+from elenchus.scripts import study
+from elenchus.train import sft
+from elenchus.train.checkpoints import checkpoint
+from elenchus.train.config import build, run_settings
+from elenchus.train.run import workspace
+from elenchus.train.stages import evaluate, improve
+from elenchus.train.stages import supervised as train_stages
+from tests.support import fake_engine, fake_workspace
 
 CONFIG = findings.get_config('smoke')
 
@@ -22,10 +27,10 @@ def opened(workdir, explorer, **changes):
     """A workspace with real settings and problems, whose models are None."""
     arm = {'stages': (*findings.SHARED, explorer), 'improve': changes}
     config = study.arm_config(CONFIG, 0, arm)
-    made = standing.furnish(object.__new__(workspace.Workspace), config, workdir)
-    made.tokenizer, made.chat = scripted.TOKENIZER, Chat(scripted.TOKENIZER)
-    made.grammar, made.judge = scripted.players(None).grammar, scripted.judge
-    made.train_problems = scripted.problems(20)
+    made = fake_workspace.furnish(object.__new__(workspace.Workspace), config, workdir)
+    made.tokenizer, made.chat = fake_engine.TOKENIZER, Chat(fake_engine.TOKENIZER)
+    made.grammar, made.judge = fake_engine.players(None).grammar, fake_engine.judge
+    made.train_problems = fake_engine.problems(20)
     return made
 
 
@@ -41,8 +46,8 @@ def fitted(monkeypatch):
         path.write_text(name)
         return {'tokens_trained': 10, 'examples': len(examples)}
 
-    inner = scripted.Ruled(careless)
-    sampler = episodes.Sampler(inner, scripted.CHAT, scripted.LIMITS)
+    inner = fake_engine.Ruled(careless)
+    sampler = episodes.Sampler(inner, fake_engine.CHAT, fake_engine.LIMITS)
     made = workspace.Workspace
     monkeypatch.setattr(made, 'sampler', lambda self: sampler)
     monkeypatch.setattr(made, 'load_model', lambda self, stage: stage)
@@ -54,21 +59,21 @@ def fitted(monkeypatch):
     monkeypatch.setattr(checkpoint, 'saved_adaptation', lambda folder: None)
     monkeypatch.setattr(train_stages, 'fit', fit)
     monkeypatch.setattr(evaluate, 'attempts_only', lambda *_: {'coverage': {'all': [1, 1, 1]}})
-    monkeypatch.setattr(step_lib, 'step_rewards', scripted.step_rewards)
-    monkeypatch.setattr(supervised, 'perplexities', lambda _, some, **__: [2.0] * len(some))
+    monkeypatch.setattr(step_lib, 'step_rewards', fake_engine.step_rewards)
+    monkeypatch.setattr(sft, 'perplexities', lambda _, some, **__: [2.0] * len(some))
     return seen
 
 
 def careless(role, request, seed):
     """Whole attempts whose answer is wrong as often as right; refinements that are right."""
     if role == 'critique':
-        return scripted.critique(request)
-    whole = scripted.rest_of_solution(request, role)
+        return fake_engine.critique(request)
+    whole = fake_engine.rest_of_solution(request, role)
     slipped = role == 'attempt' and request.id % 2
-    return (*scripted.slip(whole),) if slipped else whole
+    return (*fake_engine.slip(whole),) if slipped else whole
 
 
-@pytest.mark.parametrize('explorer', explore.EXPLORERS)
+@pytest.mark.parametrize('explorer', explorers.EXPLORERS)
 def test_every_explorers_rounds_leave_all_their_parts(tmp_path, fitted, explorer):
     made = opened(tmp_path, explorer)
     told = made.run_stage(explorer, improve.STAGES[explorer])
@@ -175,7 +180,7 @@ def test_guided_examples_come_on_top_and_leave_the_others_as_they_were(tmp_path)
         chat=made.chat,
         train_problems=made.train_problems,
         settings=types.SimpleNamespace(
-            actor=settings.build(
+            actor=build.build(
                 run_settings.ActorSettings, CONFIG.run.actor.to_dict() | {'guided_per_problem': 0}
             )
         ),

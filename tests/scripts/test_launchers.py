@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-SCRIPTS = pathlib.Path(__file__).parents[2] / 'scripts'
+SCRIPTS = pathlib.Path(__file__).parents[2] / 'scripts' / 'launch'
 RUN = ['--', '--config=configs/lab.py', '--workdir=gs://bucket/a run', '--config.mesh=(1,-1,1)']
 AT = ['--name=pod', '--zone=z']
 
@@ -45,7 +45,7 @@ def remote(command):
 def test_flags_of_the_run_arrive_unchanged(name, arguments):
     (command,) = commands(name, *arguments, *RUN)
     words = remote(command)
-    assert words[-3:] == RUN[1:] and 'scripts/worker.sh' in words
+    assert words[-3:] == RUN[1:] and 'scripts/launch/worker.sh' in words
 
 
 def test_a_slice_is_asked_for_installed_run_and_given_back():
@@ -106,6 +106,6 @@ def test_help_says_what_it_does_and_every_flag(name):
     done = launch(name, '--help')
     text = (SCRIPTS / f'{name}.sh').read_text()
     block = text.split('## flags\n')[1].split('## end')[0]
-    assert done.returncode == 0 and f'bash scripts/{name}.sh' in done.stdout
+    assert done.returncode == 0 and f'bash scripts/launch/{name}.sh' in done.stdout
     for line in block.splitlines():
         assert f'--{line.partition("=")[0]}=' in done.stdout

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from scripts import lock
-from tests.several import ROOT
+from elenchus.train.run import lock
+from tests.support.multi_process import ROOT
 
 HOLDER = """
 import sys, time

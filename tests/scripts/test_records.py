@@ -10,9 +10,11 @@ import sys
 
 import pytest
 
-from data import annotate, critique_files, lab, mistakes, verify
-from data.critique_files import CritiqueRecord
-from scripts import records
+from elenchus.data.critiques import mistakes, oracle, record_files
+from elenchus.data.critiques.record_files import CritiqueRecord
+from elenchus.data.grading import verify
+from elenchus.data.lab import task
+from elenchus.scripts.tools import critique_records
 
 ROOT = pathlib.Path(__file__).parents[2]
 STEP = 'Step sentence: {}\nCorrectness of the step: {}\nExplanation: so\n\n'
@@ -28,20 +30,20 @@ def made(*verdicts, final, **fields):
         'response': RESPONSE,
         'critique': critique + FINAL.format(final),
     }
-    return critique_files.from_fields(known | fields)
+    return record_files.from_fields(known | fields)
 
 
 def lab_record(index, kind):
     """A generated attempt with a mistake of a kind, or none, and its true critique."""
-    problem = lab.problem(seed=0, split='train', index=index)
+    problem = task.problem(seed=0, split='train', index=index)
     rng, lines = random.Random(index), problem.solution.split('\n')
     attempt, location = problem.solution, None
     if kind is not None:
         places = {i: mistakes.insert(problem, lines, i, kind, rng=rng) for i in range(len(lines))}
         location, begun = next((i, begun) for i, begun in places.items() if begun)
         attempt = '\n'.join([*begun, *lines[location + 1 :]])
-    path = annotate.Path(problem, attempt, 'RG3', location, kind)
-    (critique,) = annotate.oracle([path])
+    path = oracle.Path(problem, attempt, 'RG3', location, kind)
+    (critique,) = oracle.oracle([path])
     return CritiqueRecord(
         question=problem.question,
         response=attempt,
@@ -66,7 +68,7 @@ def verifier():
 
 
 def card(found, verifier, answers=None):
-    return records.card(found, answers=answers or {}, verifier=verifier)
+    return critique_records.card(found, answers=answers or {}, verifier=verifier)
 
 
 @pytest.mark.parametrize(
@@ -135,21 +137,23 @@ def test_reference_answers_are_read_from_solutions_too(tmp_path):
         {'question': 'Who?', 'answer': 'Ann'},
     ]
     file.write_text('\n'.join(map(json.dumps, lines)))
-    assert records.reference_answers([str(file)]) == {'How many?': '1,072', 'Who?': 'Ann'}
+    assert critique_records.reference_answers([str(file)]) == {'How many?': '1,072', 'Who?': 'Ann'}
 
 
 def test_conversion_there_and_back_keeps_the_records(tmp_path):
     found = [lab_record(4, None), made('Wrong', final='Wrong', refinement='The answer is 72.')]
     first, released, back = (str(tmp_path / name) for name in ('a.jsonl', 'a.json', 'back.jsonl'))
-    critique_files.write_jsonl(first, found)
-    assert records.convert(first, released, form=None) == f'2 records: {first} -> {released}'
-    records.convert(released, back, form=None)
+    record_files.write_jsonl(first, found)
+    assert (
+        critique_records.convert(first, released, form=None) == f'2 records: {first} -> {released}'
+    )
+    critique_records.convert(released, back, form=None)
     names = ('question', 'response', 'critique', 'refinement')
-    for was, now in zip(found, critique_files.read(back), strict=True):
+    for was, now in zip(found, record_files.read(back), strict=True):
         assert all(getattr(was, name) == getattr(now, name) for name in names)
-    records.convert(first, str(tmp_path / 'data'), form=None)
-    records.convert(str(tmp_path / 'data'), str(tmp_path / 'b.txt'), form='jsonl')
-    assert critique_files.read(tmp_path / 'b.txt') == found
+    critique_records.convert(first, str(tmp_path / 'data'), form=None)
+    critique_records.convert(str(tmp_path / 'data'), str(tmp_path / 'b.txt'), form='jsonl')
+    assert record_files.read(tmp_path / 'b.txt') == found
 
 
 @pytest.mark.parametrize(
@@ -163,16 +167,16 @@ def test_conversion_there_and_back_keeps_the_records(tmp_path):
     ],
 )
 def test_what_cannot_be_converted_is_refused(tmp_path, source, target, message):
-    critique_files.write_jsonl(tmp_path / 'a.jsonl', [made('Wrong', final='Wrong')])
-    records.convert(str(tmp_path / 'a.jsonl'), str(tmp_path / 'data'), form=None)
+    record_files.write_jsonl(tmp_path / 'a.jsonl', [made('Wrong', final='Wrong')])
+    critique_records.convert(str(tmp_path / 'a.jsonl'), str(tmp_path / 'data'), form=None)
     with pytest.raises(ValueError, match=message):
-        records.convert(str(tmp_path / source), str(tmp_path / target), form=None)
+        critique_records.convert(str(tmp_path / source), str(tmp_path / target), form=None)
 
 
 def test_real_records_read_as_measured(shared_data):
     paths = [str(shared_data / 'mathcritique' / f'{name}.json') for name in ('gsm8k', 'math')]
     problem_paths = [str(shared_data / 'gsm8k' / 'train.jsonl')]
-    table = records.inspect(paths, problem_paths=problem_paths)
+    table = critique_records.inspect(paths, problem_paths=problem_paths)
     names, gsm8k, math = (list(column.cells) for column in table.columns)
     told = {name: figures for name, *figures in zip(names, gsm8k, math, strict=True)}
     assert told['final verdict readable'] == ['50 of 50 (100.0 %)'] * 2
@@ -195,10 +199,10 @@ def test_real_records_read_as_measured(shared_data):
     ],
 )
 def test_the_command_line(tmp_path, arguments, code, told):
-    critique_files.write_jsonl(tmp_path / 'a.jsonl', [made('Wrong', final='Wrong')])
+    record_files.write_jsonl(tmp_path / 'a.jsonl', [made('Wrong', final='Wrong')])
     (tmp_path / 'bad.jsonl').write_text('{}\n')
     done = subprocess.run(
-        [sys.executable, '-m', 'scripts.records', *arguments],
+        [sys.executable, '-m', 'scripts.tools.critique_records', *arguments],
         cwd=tmp_path,
         env=os.environ | {'PYTHONPATH': str(ROOT)},
         capture_output=True,
@@ -213,5 +217,5 @@ def test_the_command_line(tmp_path, arguments, code, told):
 
 def test_steps_given_by_hand_are_kept(tmp_path):
     record = dataclasses.replace(made('Wrong', final='Wrong'), steps=('all at once',))
-    critique_files.write_jsonl(tmp_path / 'a.jsonl', [record])
-    assert critique_files.read(tmp_path / 'a.jsonl') == [record]
+    record_files.write_jsonl(tmp_path / 'a.jsonl', [record])
+    assert record_files.read(tmp_path / 'a.jsonl') == [record]

@@ -7,9 +7,10 @@ import re
 import numpy as np
 import pytest
 
-from data import records, tokenizer
-from scripts import report
-from train import settings
+from elenchus.data import records
+from elenchus.data.text import tokenizer
+from elenchus.train.config import build
+from elenchus.train.report import html_page
 
 QUESTION = 'ben 3 ; eve : ben + 4 ; eve ?'
 STEPS = ('eve : ben + 4 = 7\n', ' #### 7')
@@ -117,7 +118,7 @@ def make_run(workdir, words):
     folder = workdir / 'stages/05-evaluate/episodes'
     records.write_episodes(folder / 'part.array_record', episodes)
     words.save(workdir / 'tokenizer.model')
-    (workdir / 'config.json').write_text(settings.to_json({'seed': 0}))
+    (workdir / 'config.json').write_text(build.to_json({'seed': 0}))
 
 
 @pytest.fixture(scope='module')
@@ -125,7 +126,7 @@ def workdir(tmp_path_factory, words):
     """A whole run with its report; only read by the tests."""
     folder = tmp_path_factory.mktemp('run')
     make_run(folder, words)
-    report.write_report(folder)
+    html_page.write_report(folder)
     return folder
 
 
@@ -188,12 +189,12 @@ def test_text_of_problems_is_escaped(page):
 
 
 def test_the_same_files_give_the_same_page(workdir, page):
-    assert report.write_report(workdir).read_text() == page
+    assert html_page.write_report(workdir).read_text() == page
 
 
 def test_a_run_that_has_only_begun_shows_the_rest_as_not_run(tmp_path):
     (tmp_path / 'stages/00-base').mkdir(parents=True)
-    page = report.write_report(tmp_path).read_text()
+    page = html_page.write_report(tmp_path).read_text()
     sections = dict(re.findall(r'<section id="([^"]*)">(.*?)</section>', page, flags=re.DOTALL))
     assert len(sections) == 7
     assert all('not run' in body for body in sections.values())
@@ -204,14 +205,14 @@ def test_an_arm_that_was_not_run_is_not_invented(tmp_path):
     stages = {'05-evaluate': make_summary(0.0), '09-evaluate': make_summary(0.0)}
     del stages['09-evaluate']['accuracy']['majority@4']
     (tmp_path / 'summary.json').write_text(json.dumps({'stages': stages}))
-    page = report.write_report(tmp_path).read_text()
+    page = html_page.write_report(tmp_path).read_text()
     rows = re.findall(r'<tr><td>09-evaluate</td>(.*?)</tr>', page)
     assert 'not run' in rows[0]
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ValueError, match='absent is no folder'):
-        report.write_report(tmp_path / 'absent')
+        html_page.write_report(tmp_path / 'absent')
     assert not (tmp_path / 'absent').exists()
 
 
@@ -223,7 +224,7 @@ def test_the_chosen_episodes_are_of_every_transition_and_level(words):
         for refined in (True, False)
         for _ in range(5)
     ]
-    chosen = report.choose_episodes(episodes, 10)
+    chosen = html_page.choose_episodes(episodes, 10)
     assert len(chosen) == 10
     kinds = {(e.outcome['correct'], e.outcome['refined_correct']) for e in chosen}
     assert len(kinds) == 4
@@ -232,4 +233,4 @@ def test_the_chosen_episodes_are_of_every_transition_and_level(words):
 
 def test_few_episodes_are_all_chosen(words):
     episodes = [make_episode(words, level=n) for n in range(3)]
-    assert len(report.choose_episodes(episodes, 10)) == 3
+    assert len(html_page.choose_episodes(episodes, 10)) == 3

@@ -11,16 +11,18 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from configs import gsm8k
-from data import tokenizer as tokenizers
-from data import verify
-from model import families, sharding, transformer
-from sampling import episodes
-from sampling.methods import Greedy
-from scripts import convert, merge, train, workspace
-from tests import families as peers
-from tests import published
-from train import checkpoint
+from elenchus.configs import gsm8k
+from elenchus.data.grading import verify
+from elenchus.data.text import tokenizer as tokenizers
+from elenchus.model import huggingface, sharding, transformer
+from elenchus.sampling import episodes
+from elenchus.sampling.engine.sampling_methods import Greedy
+from elenchus.scripts import convert, merge
+from elenchus.train.checkpoints import checkpoint
+from elenchus.train.run import workspace
+from elenchus.train.stages import supervised
+from tests.support import hf_models as peers
+from tests.support import hf_tokenizers
 
 pytestmark = pytest.mark.slow
 
@@ -29,15 +31,15 @@ NEW_TOKENS = 24
 
 def write_model(folder):
     """A Qwen 2 of random weights with a tokenizer of its family's form."""
-    text = published.files(published.golden()['merges'])['qwen2.5']
+    text = hf_tokenizers.files(hf_tokenizers.golden()['merges'])['qwen2.5']
     folder.mkdir(parents=True)
     (folder / 'tokenizer.json').write_text(text)
     size = -(-tokenizers.load_tokenizer(folder / 'tokenizer.json').vocab_size // 64) * 64
     described = peers.CASES['qwen2'] | {'vocab_size': size, 'max_position_embeddings': 1024}
-    config = convert.config_of(families.described_by(described), described, 'float32')
+    config = convert.config_of(huggingface.described_by(described), described, 'float32')
     model = jax.eval_shape(lambda: transformer.init_model(config, jax.random.key(0)))
     shapes = {name: leaf.shape for name, leaf in checkpoint.parameters(model).items()}
-    tensors = families.described_by(described).tensors(shapes)
+    tensors = huggingface.described_by(described).tensors(shapes)
     values = peers.weights({t.name: t.shape for t in tensors}, model_type='qwen2')
     safetensors.numpy.save_file(values, folder / 'model.safetensors', metadata={'format': 'pt'})
     (folder / 'config.json').write_text(json.dumps(described))
@@ -90,7 +92,7 @@ def trip(tmp_path_factory):
     with verify.Verifier(num_workers=1, timeout_s=5.0) as verifier:
         run = workspace.Workspace(config, folder / 'run', verifier=verifier)
         for stage in ('base', 'actor'):
-            run.run_stage(stage, train.STAGES[stage])
+            run.run_stage(stage, supervised.STAGES[stage])
         adapted = answered(run, run.load_model('actor'))
         merged = merge.merge(run, 'actor', folder / 'merged')
         whole = answered(run, run.load_checkpoint(merged))
@@ -131,16 +133,16 @@ def test_the_tokenizer_and_the_config_came_back_with_it(trip):
     assert (back / 'tokenizer.json').read_bytes() == (theirs / 'tokenizer.json').read_bytes()
     was, now = (json.loads((folder / 'config.json').read_text()) for folder in (theirs, back))
     assert now.pop('torch_dtype') == 'float32' and now.pop('architectures') == ['Qwen2ForCausalLM']
-    assert families.described_by(now).read_config(now) == families.described_by(was).read_config(
+    assert huggingface.described_by(now).read_config(now) == huggingface.described_by(
         was
-    )
+    ).read_config(was)
 
 
 @pytest.mark.filterwarnings('default')
 def test_transformers_writes_the_same(trip):
     for name in ('torch', 'transformers'):
         pytest.importorskip(name, exc_type=ImportError)
-    from tests.model import make_families_golden as peer
+    from tests.golden import make_families_golden as peer
 
     model = peer.load(trip.folder / 'back')
     for prompt, tokens in trip.whole:

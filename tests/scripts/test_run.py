@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 from etils import epath
 
-from configs import lab
-from data import records
-from model import sharding
-from scripts import workspace
-from tests import standing
-from train import checkpoint, processes, settings
+from elenchus.configs import lab
+from elenchus.data import records
+from elenchus.model import sharding
+from elenchus.train import distributed
+from elenchus.train.checkpoints import checkpoint
+from elenchus.train.config import build
+from elenchus.train.run import workspace
+from tests.support import fake_workspace
 
 ROOT = pathlib.Path(__file__).parents[2]
 SMOKE = 'configs/lab.py:smoke'
@@ -102,7 +104,7 @@ def smoke():
 def opened(workdir):
     """A workspace that can find its stages, without the checks and the data of a real one."""
     made = object.__new__(workspace.Workspace)
-    return standing.describe(made, smoke(), epath.Path(workdir))
+    return fake_workspace.describe(made, smoke(), epath.Path(workdir))
 
 
 def test_a_finished_stage_is_not_run_again(uninterrupted):
@@ -245,7 +247,7 @@ def mistakes(tmp_path_factory):
     workdirs = {name: folder / str(i) for i, name in enumerate(MISTAKES)}
     begun = workdirs['another config']
     begun.mkdir()
-    (begun / 'config.json').write_text(settings.to_json(lab.get_config('smoke')))
+    (begun / 'config.json').write_text(build.to_json(lab.get_config('smoke')))
     arguments = [
         [f'--config={SMOKE}'] * (not given[0].startswith('--config='))
         + [*given, '--workdir', str(workdirs[name])]
@@ -300,7 +302,7 @@ def begun(workdir, **changes):
     config.update_from_flattened_dict({k.replace('__', '.'): v for k, v in changes.items()})
     folder = opened(workdir).stage_folder('base')
     folder.mkdir(parents=True)
-    (folder / 'config.json').write_text(settings.to_json(config))
+    (folder / 'config.json').write_text(build.to_json(config))
     return folder
 
 
@@ -338,8 +340,8 @@ def test_asked_to_leave_a_sampling_stage_keeps_its_parts_and_goes_on_after_them(
         return part(items, first)
 
     with monkeypatch.context() as patch:
-        patch.setattr(processes, 'leaving', lambda: len(told) == 2)
-        with pytest.raises(processes.Preempted) as left:
+        patch.setattr(distributed, 'leaving', lambda: len(told) == 2)
+        with pytest.raises(distributed.Preempted) as left:
             opened(tmp_path).in_parts(tmp_path, range(12), description='x', make=make)
     assert left.value.code == 75 and '2 of 3 parts are sampled' in capsys.readouterr().err
     episodes, tokens = opened(tmp_path).in_parts(tmp_path, range(12), description='x', make=make)

@@ -5,36 +5,39 @@ import random
 
 import pytest
 
-from configs import lab as lab_config
-from data import annotate, lab, mistakes, records
-from data import self_talk as talk_lib
-from data.critiques import LAB
-from sampling import episodes
-from scripts import self_talk, self_talk_data, workspace
-from scripts import train as train_stages
-from tests import scripted, standing
-from tests.scripted import CHAT
+from elenchus.configs import lab as lab_config
+from elenchus.data import records
+from elenchus.data.critiques import mistakes, oracle
+from elenchus.data.critiques import self_talk as talk_lib
+from elenchus.data.critiques.grammars import LAB
+from elenchus.data.lab import task
+from elenchus.sampling import episodes
+from elenchus.train.run import workspace
+from elenchus.train.stages import self_talk, self_talk_data
+from elenchus.train.stages import supervised as train_stages
+from tests.support import fake_engine, fake_workspace
+from tests.support.fake_engine import CHAT
 
 STAGES = ('base', 'actor', 'critique', 'critic', 'evaluate', 'self_talk')
-PROBLEMS = scripted.problems(20)
+PROBLEMS = fake_engine.problems(20)
 
 
 def write(role, request, seed):
     """Refinements of which one in three slips at once; talks of which every other is right."""
     if role == 'refinement':
-        lines = scripted.lines_of(lab.solve(scripted.question_of(request)))
-        lines = lines[scripted.said(request, role).count('\n') :]
+        lines = fake_engine.lines_of(task.solve(fake_engine.question_of(request)))
+        lines = lines[fake_engine.said(request, role).count('\n') :]
         slips = random.Random(repr((request.id, seed))).random() < 0.3
-        return (*(scripted.slip(lines[0]) if slips else lines[0]), *sum(lines[1:], ()))
-    question = scripted.question_of(request)
-    solution = lab.solve(question)
-    parts = talk_lib.told(solution, LAB.parse(lab.judge(question, solution).critique), LAB)
+        return (*(fake_engine.slip(lines[0]) if slips else lines[0]), *sum(lines[1:], ()))
+    question = fake_engine.question_of(request)
+    solution = task.solve(question)
+    parts = talk_lib.told(solution, LAB.parse(task.judge(question, solution).critique), LAB)
     if request.id % 2:
         parts = [
             *parts[:-1],
             parts[-1]._replace(line='#### 9' if solution[-1] != '9' else '#### 8'),
         ]
-    return scripted.ids_of(talk_lib.join(parts, LAB))
+    return fake_engine.ids_of(talk_lib.join(parts, LAB))
 
 
 @pytest.fixture
@@ -44,17 +47,17 @@ def made(tmp_path, monkeypatch):
     config = lab_config.get_config('smoke')
     config.stages, config.self_talk.num_examples = STAGES, 40
     config.sampling.engine.prompt_buckets = (352,)
-    standing.furnish(stand, config, tmp_path)
-    stand.tokenizer, stand.chat = scripted.TOKENIZER, CHAT
-    stand.grammar, stand.judge, stand.train_problems = LAB, scripted.judge, PROBLEMS
-    stand.test_problems = [lab.problem(seed=0, split='test', index=i) for i in range(10)]
+    fake_workspace.furnish(stand, config, tmp_path)
+    stand.tokenizer, stand.chat = fake_engine.TOKENIZER, CHAT
+    stand.grammar, stand.judge, stand.train_problems = LAB, fake_engine.judge, PROBLEMS
+    stand.test_problems = [task.problem(seed=0, split='test', index=i) for i in range(10)]
 
     def fit(_, folder, model, examples, *, settings, name):
         assert (model, name) == ('base', 'self_talk')
         seen.extend(examples)
         return {'examples': len(examples)}
 
-    sampler = episodes.Sampler(scripted.Ruled(write), CHAT, scripted.LIMITS)
+    sampler = episodes.Sampler(fake_engine.Ruled(write), CHAT, fake_engine.LIMITS)
     monkeypatch.setattr(workspace.Workspace, 'sampler', lambda self: sampler)
     monkeypatch.setattr(workspace.Workspace, 'load_model', lambda self, stage: stage)
     monkeypatch.setattr(train_stages, 'base_to_train', lambda *_, stage: 'base')
@@ -67,10 +70,10 @@ def made(tmp_path, monkeypatch):
 
 def criticised(problem, right):
     text = problem.solution if not right else mistakes.corrupt(problem, rng=random.Random(right))
-    (facts,) = scripted.judge([(problem, text)])
+    (facts,) = fake_engine.judge([(problem, text)])
     told = (
         CHAT.written('attempt', text),
-        CHAT.written('critique', annotate.annotate(problem, text)),
+        CHAT.written('critique', oracle.annotate(problem, text)),
     )
     return records.Episode(
         problem.id, problem.level, (*CHAT.question(problem.question), *told), facts
@@ -113,13 +116,13 @@ def test_lines_called_wrong_are_learnt_only_where_asked(made, learn):
     changed = dataclasses.replace(stand.settings.self_talk, learn_mistakes=learn)
     stand.settings = dataclasses.replace(stand.settings, self_talk=changed)
     flawed = mistakes.corrupt(PROBLEMS[3], rng=random.Random(0))
-    critique = lab.judge(PROBLEMS[3].question, flawed).critique
+    critique = task.judge(PROBLEMS[3].question, flawed).critique
     *right, wrong = talk_lib.told(flawed, LAB.parse(critique), LAB)
     turn = CHAT.written('attempt', talk_lib.join([*right, wrong], LAB))
     turns = (*CHAT.question(PROBLEMS[3].question), turn)
     made_of = self_talk_data.example(stand, records.Episode('p', 1, turns, {}))
     unlearnt = made_of.tokens[(made_of.loss_mask > 0) & (made_of.weights == 0)]
-    assert scripted.TOKENIZER.decode(unlearnt.tolist()).strip() == ('' if learn else wrong.line)
+    assert fake_engine.TOKENIZER.decode(unlearnt.tolist()).strip() == ('' if learn else wrong.line)
 
 
 def test_a_talk_is_left_out_where_no_round_puts_it_right(made, monkeypatch):
@@ -156,8 +159,8 @@ def test_without_an_evaluation_it_is_told_alone(made):
 
 def test_a_text_that_is_cut_off_has_no_answer(made, monkeypatch):
     stand, _ = made
-    inner = scripted.Ruled(lambda *given: write(*given)[:-1])
-    sampler = episodes.Sampler(inner, CHAT, scripted.LIMITS)
+    inner = fake_engine.Ruled(lambda *given: write(*given)[:-1])
+    sampler = episodes.Sampler(inner, CHAT, fake_engine.LIMITS)
     monkeypatch.setattr(workspace.Workspace, 'sampler', lambda self: sampler)
     (answer, *_) = self_talk.answers(stand, None, stand.test_problems[:1], 0)
     assert not answer.outcome['correct'] and not answer.outcome['finished']

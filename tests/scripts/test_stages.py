@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs import lab
-from data import records
-from scripts import improve, run, run_settings, train, workspace
-from tests import scripted
-from train import settings
+from elenchus.configs import lab
+from elenchus.data import records
+from elenchus.scripts import run
+from elenchus.train.config import build, run_settings
+from elenchus.train.run import workspace
+from elenchus.train.stages import improve, supervised
+from tests.support import fake_engine
 
 shares = st.floats(0, 1, width=32)
 
@@ -25,7 +27,7 @@ def settings_of(**changes):
     config = lab.get_config('smoke')
     for name, value in changes.items():
         config.update_from_flattened_dict({name.replace('__', '.'): value})
-    return settings.build(run_settings.RunSettings, config)
+    return build.build(run_settings.RunSettings, config)
 
 
 # Self-training weights
@@ -221,12 +223,12 @@ KINDS = {
 def test_a_base_document_of_each_kind_trains_the_words_of_its_role(kind):
     shares = {f'base__shares__{other}': float(other == kind) for other in KINDS}
     run = types.SimpleNamespace(
-        settings=settings_of(**shares), chat=scripted.CHAT, tokenizer=scripted.TOKENIZER
+        settings=settings_of(**shares), chat=fake_engine.CHAT, tokenizer=fake_engine.TOKENIZER
     )
-    example = train.base_document(run, 7)
+    example = supervised.base_document(run, 7)
     trained = example.loss_mask > 0
     assert {records.ROLES[role] for role in example.roles[trained]} == {KINDS[kind]}
-    weighed = scripted.TOKENIZER.decode(example.tokens[trained & (example.weights > 0)].tolist())
+    weighed = fake_engine.TOKENIZER.decode(example.tokens[trained & (example.weights > 0)].tolist())
     words = set(weighed.split())
     digits = words & set('0123456789')
     if kind == 'drill':
@@ -242,5 +244,5 @@ def test_shares_of_documents_sum_to_one():
 
 def test_documents_are_made_when_read():
     made = []
-    documents = train.Documents(10**9, lambda i: made.append(i) or i)
+    documents = supervised.Documents(10**9, lambda i: made.append(i) or i)
     assert len(documents) == 10**9 and documents[np.int64(7)] == 7 and made == [7]

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from configs import _study, critics, findings, reinforcement
-from scripts import run as whole
-from scripts import study, workspace
-from train import settings
+from elenchus.configs.studies import critics, findings, reinforcement, shared
+from elenchus.scripts import run as whole
+from elenchus.scripts import study
+from elenchus.train.config import build
+from elenchus.train.run import workspace
 
 LEVELS = {name: [0.5, 0.4, 0.6] for name in ('all', '1', '2', '3', '4', '5')}
 SHARES = dict.fromkeys(LEVELS, 0.2)
@@ -50,19 +51,19 @@ def test_a_path_leads_through_summaries_and_means():
 
 def test_rows_and_points_are_scaled():
     runs = {'base': {}, 'vanilla': improved(0.4)}
-    shown = settings.build(study.Comparison, findings.get_config('smoke').comparison)
+    shown = build.build(study.Comparison, findings.get_config('smoke').comparison)
     table = {row.name: study.cell(row, runs) for row in shown.table}
     assert table['hard right, %'] == pytest.approx(30) and table['kept'] == 7
     assert table['hard kept, %'] == pytest.approx(40) and table['thousand tokens'] == 2
     by_round, *_, by_tokens = (study.points(panel, runs) for panel in shown.panels)
     assert by_round == [(1, pytest.approx(30)), (2, pytest.approx(30))]
     assert by_tokens == [(1000, pytest.approx(20))] * 2
-    row = settings.build(study.Row, _study.row('gain', ('evaluate', 'x'), minus=('evaluate', 'y')))
+    row = build.build(study.Row, shared.row('gain', ('evaluate', 'x'), minus=('evaluate', 'y')))
     assert study.cell(row, {'evaluate': {'x': 0.5, 'y': 0.2}}) == pytest.approx(30)
 
 
 def test_a_panel_over_rows_is_of_the_arms_that_have_them():
-    shown = settings.build(study.Comparison, reinforcement.get_config('smoke').comparison)
+    shown = build.build(study.Comparison, reinforcement.get_config('smoke').comparison)
     _, by_tokens, by_iteration = shown.panels
     rows = [
         {'reward/correct': 0.5, 'sampled/tokens': 30},
@@ -128,8 +129,8 @@ def test_a_study_runs_every_arm_on_the_shared_stages(tmp_path, monkeypatch, desc
 
 
 def test_differences_to_the_first_arm_are_paired_by_seed(tmp_path):
-    row = _study.row('x', ('a', 'x'), scale=1.0)
-    shown = settings.build(study.Comparison, {'table': (row,), 'panels': ()})
+    row = shared.row('x', ('a', 'x'), scale=1.0)
+    shown = build.build(study.Comparison, {'table': (row,), 'panels': ()})
     runs = {'one': (1, 5), 'two': (2, 8)}
     figures = {
         arm: {str(seed): {'a': {'x': value}} for seed, value in enumerate(values)}

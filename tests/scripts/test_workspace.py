@@ -5,12 +5,14 @@ import typing
 
 import pytest
 
-from configs import gsm8k, lab
-from data import problems, templates, verify
-from data import tokenizer as tokenizers
-from scripts import run_settings, workspace
-from tests import published
-from train import settings
+from elenchus.configs import gsm8k, lab
+from elenchus.data.grading import verify
+from elenchus.data.problems import loading
+from elenchus.data.text import chat_templates
+from elenchus.data.text import tokenizer as tokenizers
+from elenchus.train.config import build, run_settings
+from elenchus.train.run import workspace
+from tests.support import hf_tokenizers
 
 QUESTION = {'question': 'Ann has 3 pens and buys 4. How many?', 'answer': '3 + 4 = 7 pens.\n#### 7'}
 SVAMP = {
@@ -28,7 +30,7 @@ def folder(tmp_path):
         for split in ('train', 'test'):
             lines = (json.dumps(record) + '\n') * (60 if split == 'train' else 10)
             (tmp_path / name / f'{split}.jsonl').write_text(lines)
-    files = published.files(published.golden()['merges'])
+    files = hf_tokenizers.files(hf_tokenizers.golden()['merges'])
     (tmp_path / 'tokenizer.json').write_text(files['chatml'])
     (tmp_path / 'tokenizer.model').write_bytes(files['gemma.model'])
     return tmp_path
@@ -112,10 +114,10 @@ def test_a_kernel_of_other_hardware_is_refused_before_anything_is_written(folder
 
 
 def test_settings_name_every_template_and_source():
-    assert typing.get_args(run_settings.TemplateName) == tuple(templates.TEMPLATES)
+    assert typing.get_args(run_settings.TemplateName) == tuple(chat_templates.TEMPLATES)
     hints = typing.get_type_hints(run_settings.DataSettings)
-    assert set(typing.get_args(hints['source'])) == set(problems.SOURCES)
-    assert set(typing.get_args(hints['test_source'])) == {'', *problems.SOURCES} - {'lab'}
+    assert set(typing.get_args(hints['source'])) == set(loading.SOURCES)
+    assert set(typing.get_args(hints['test_source'])) == {'', *loading.SOURCES} - {'lab'}
 
 
 @pytest.mark.parametrize(
@@ -129,11 +131,11 @@ def test_test_problems_that_cannot_be_used_are_refused(name, data, message):
     config = {'lab': lab, 'gsm8k': gsm8k}[name].get_config('smoke')
     config.data.update(data)
     with pytest.raises(ValueError, match=message):
-        settings.build(run_settings.RunSettings, config)
+        build.build(run_settings.RunSettings, config)
 
 
 def test_lengths_count_what_stands_between_turns():
-    s = settings.build(run_settings.RunSettings, lab.get_config('smoke'))
+    s = build.build(run_settings.RunSettings, lab.get_config('smoke'))
     run_settings.check_lengths(s, 10, overhead=1)
     with pytest.raises(ValueError, match='must be at least'):
         run_settings.check_lengths(s, 10, overhead=100)

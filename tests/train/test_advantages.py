@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from tests import tiny
-from train import advantages
+from elenchus.train.rl import advantages
+from tests.support import tiny_model
 
 FLOATS = st.floats(-10, 10, width=32)
 GROUPS = st.lists(FLOATS, min_size=2, max_size=8)
@@ -107,7 +107,7 @@ def test_values_are_laid_onto_the_tokens_of_their_turn_and_step():
     """By turn and step ids: turn 2 is trained in two steps, turn 3 is another's, turn 4 in one."""
     turns = np.array([[1, 1, 2, 2, 2, 2, 3, 3, 4, 4, 0]])
     steps = np.array([[0, 0, 0, 1, 1, 2, 0, 1, 0, 1, 0]])
-    blank = tiny.random_batch(0, rows=1, length=11)
+    blank = tiny_model.random_batch(0, rows=1, length=11)
     batch = blank._replace(turns=turns, steps=steps)
     found = advantages.at_tokens(batch, [{2: np.array([0.5, -1.0]), 4: np.array([2.0])}])
     np.testing.assert_allclose(found, [[0, 0, 0, 0.5, 0.5, -1, 0, 0, 0, 2, 0]])

@@ -18,10 +18,10 @@ import pytest
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
-from model import lora, sharding
-from tests import tiny
-from train import checkpoint
-from train.state import init_state
+from elenchus.model import lora, sharding
+from elenchus.train.checkpoints import checkpoint
+from elenchus.train.state import init_state
+from tests.support import tiny_model
 
 # Where one file is damaged, Orbax closes its event loop while other reads are under way.
 pytestmark = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
@@ -37,13 +37,13 @@ def mesh_of(*shape):
 @pytest.fixture(scope='module')
 def saved(tmp_path_factory):
     """A model and the folder it was saved to, from a mesh of all kinds of axes."""
-    model = checkpoint.place(tiny.make_model(tiny.EVERYTHING), mesh_of(2, 2, 2))
+    model = checkpoint.place(tiny_model.make_model(tiny_model.EVERYTHING), mesh_of(2, 2, 2))
     folder = tmp_path_factory.mktemp('saved') / 'model'
     checkpoint.save_model(folder, model, tokenizer_fingerprint=FINGERPRINT)
     return model, folder
 
 
-def load(folder, config=tiny.EVERYTHING, mesh=None, fingerprint=FINGERPRINT):
+def load(folder, config=tiny_model.EVERYTHING, mesh=None, fingerprint=FINGERPRINT):
     mesh = mesh or mesh_of(8, 1, 1)
     return checkpoint.load_model(folder, config, mesh=mesh, tokenizer_fingerprint=fingerprint)
 
@@ -69,12 +69,12 @@ def test_a_model_loads_exactly_onto_any_mesh(saved, shape):
 def test_a_model_of_another_size_keeps_its_architecture(saved):
     _, folder = saved
     asked = dataclasses.replace(
-        tiny.EVERYTHING, num_layers=1, mlp_dim=8, dtype='bfloat16', max_length=128
+        tiny_model.EVERYTHING, num_layers=1, mlp_dim=8, dtype='bfloat16', max_length=128
     )
     found = checkpoint.saved_config(folder, asked)
-    assert found == dataclasses.replace(tiny.EVERYTHING, dtype='bfloat16', max_length=128)
+    assert found == dataclasses.replace(tiny_model.EVERYTHING, dtype='bfloat16', max_length=128)
     with pytest.raises(ValueError, match='vocab_size=96, but .* vocab_size='):
-        checkpoint.saved_config(folder, dataclasses.replace(tiny.EVERYTHING, vocab_size=96))
+        checkpoint.saved_config(folder, dataclasses.replace(tiny_model.EVERYTHING, vocab_size=96))
     with pytest.raises(ValueError, match='no model at'):
         checkpoint.saved_config(folder.parent, asked)
 
@@ -82,7 +82,7 @@ def test_a_model_of_another_size_keeps_its_architecture(saved):
 def test_numerics_may_differ_from_those_saved(saved):
     model, folder = saved
     config = dataclasses.replace(
-        tiny.EVERYTHING, dtype='bfloat16', remat='full', scan_layers=False, max_length=128
+        tiny_model.EVERYTHING, dtype='bfloat16', remat='full', scan_layers=False, max_length=128
     )
     loaded = load(folder, config)
     assert loaded.config == config
@@ -95,7 +95,7 @@ def test_numerics_may_differ_from_those_saved(saved):
     [('num_layers', 3), ('vocab_size', 64), ('rope_theta', 5e5), ('param_dtype', 'bfloat16')],
 )
 def test_another_shape_is_an_error_that_names_the_field(saved, field, value):
-    config = dataclasses.replace(tiny.EVERYTHING, **{field: value})
+    config = dataclasses.replace(tiny_model.EVERYTHING, **{field: value})
     with pytest.raises(ValueError, match=rf'model\.{field}={value!r}, but .* {field}='):
         load(saved[1], config)
 
@@ -111,12 +111,12 @@ def test_a_folder_without_a_model_is_an_error(tmp_path):
 
 
 def test_descriptions_from_before_a_field_was_added_are_read(tmp_path):
-    fields = dataclasses.asdict(tiny.CONFIG)
+    fields = dataclasses.asdict(tiny_model.CONFIG)
     earlier = {n: v for n, v in fields.items() if n not in checkpoint.EARLIER}
     assert len(earlier) == 19
     described = {'model': earlier, 'tokenizer': FINGERPRINT}
     (tmp_path / checkpoint.CONFIG).write_text(json.dumps(described))
-    assert checkpoint.read_description(tmp_path) == (tiny.CONFIG, FINGERPRINT)
+    assert checkpoint.read_description(tmp_path) == (tiny_model.CONFIG, FINGERPRINT)
 
 
 def test_saving_again_replaces_the_model(saved, tmp_path):
@@ -152,7 +152,7 @@ def test_a_saved_model_can_be_read_without_this_project(saved):
 
 
 def make_state(seed, mesh):
-    model = checkpoint.place(tiny.make_model(tiny.CONFIG, seed), mesh)
+    model = checkpoint.place(tiny_model.make_model(tiny_model.CONFIG, seed), mesh)
     return init_state(model, optax.adamw(1e-3))
 
 
@@ -239,7 +239,7 @@ def test_a_state_of_adapters_comes_back_exactly(tmp_path):
     how = lora.Adaptation(lora.LoraSettings(2, 4.0, ('out', 'up')), '/base', 'abc', 'none')
 
     def state_of(seed):
-        adapters = lora.init_adapters(tiny.CONFIG, how, jax.random.key(seed))
+        adapters = lora.init_adapters(tiny_model.CONFIG, how, jax.random.key(seed))
         return init_state(checkpoint.place(adapters, mesh), optax.adamw(1e-3))
 
     checkpointer = checkpoint.Checkpointer(tmp_path / 'checkpoints', keep=1)

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from train import diagnostics
+from elenchus.train.rl import diagnostics
 
 HEALTHY = {
     'loss/ratio': 1.0,

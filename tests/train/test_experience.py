@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from data.records import ROLES, Batch
-from tests import tiny
-from train import objective as objective_lib
-from train.experience import busy_rows
+from elenchus.data.records import ROLES, Batch
+from elenchus.train import objective as objective_lib
+from elenchus.train.rl.update_batch import busy_rows
+from tests.support import tiny_model
 
 ROWS, LENGTH = 16, 6
 OF_WEIGHTS = {
@@ -19,7 +19,7 @@ OF_WEIGHTS = {
     'gspo': objective_lib.GSPO,
     'cispo': objective_lib.CISPO,
     'reinforce': objective_lib.REINFORCE,
-    'sft': tiny.SFT,
+    'sft': tiny_model.SFT,
 }
 OTHERS = {
     'kl': dataclasses.replace(objective_lib.GRPO, kl='k3', kl_coef=0.1),

@@ -7,10 +7,10 @@ import numpy as np
 import optax
 import pytest
 
-from data.records import Batch
-from tests import tiny
-from train import finite, state
-from train.step import make_train_step
+from elenchus.data.records import Batch
+from elenchus.train import nonfinite, state
+from elenchus.train.step import make_train_step
+from tests.support import tiny_model
 
 FINE = {'loss/total': 1.0, 'grads/norm': 2.0, 'grads/finite': 1.0}
 BROKEN = {'loss/total': np.nan, 'grads/norm': np.inf, 'grads/finite': 0.0}
@@ -18,7 +18,7 @@ BROKEN = {'loss/total': np.nan, 'grads/norm': np.inf, 'grads/finite': 0.0}
 
 def steps(guard, *values):
     for step, value in enumerate(values, start=1):
-        guard.push(step, [(value, tiny.random_batch(step, rows=2))])
+        guard.push(step, [(value, tiny_model.random_batch(step, rows=2))])
     guard.flush()
 
 
@@ -27,15 +27,15 @@ def test_a_run_stops_at_the_step_and_keeps_its_batch(tmp_path):
         r'step 2: loss nan, gradient norm inf; its batch is in .*step-000002-0\.npz.*nonfinite='
     )
     with pytest.raises(FloatingPointError, match=message):
-        steps(finite.FiniteGuard(tmp_path, 'stop'), FINE, BROKEN, FINE)
+        steps(nonfinite.FiniteGuard(tmp_path, 'stop'), FINE, BROKEN, FINE)
     kept = np.load(tmp_path / 'nonfinite' / 'step-000002-0.npz')
-    for name, values in zip(Batch._fields, tiny.random_batch(2, rows=2), strict=True):
+    for name, values in zip(Batch._fields, tiny_model.random_batch(2, rows=2), strict=True):
         np.testing.assert_array_equal(kept[name], values)
 
 
 def test_a_step_is_skipped_with_a_warning_until_ten_in_a_row(tmp_path, capsys):
-    guard = finite.FiniteGuard(tmp_path, 'skip')
-    most = finite.MOST_IN_A_ROW
+    guard = nonfinite.FiniteGuard(tmp_path, 'skip')
+    most = nonfinite.MOST_IN_A_ROW
     steps(guard, *([BROKEN] * (most - 1)), FINE, BROKEN)
     assert capsys.readouterr().err.count('warning: step') == most
     assert len(list((tmp_path / 'nonfinite').iterdir())) == most
@@ -44,8 +44,8 @@ def test_a_step_is_skipped_with_a_warning_until_ten_in_a_row(tmp_path, capsys):
 
 
 def test_of_several_updates_a_step_the_broken_one_is_kept(tmp_path):
-    batches = [tiny.random_batch(seed, rows=2) for seed in range(3)]
-    guard = finite.FiniteGuard(tmp_path, 'skip')
+    batches = [tiny_model.random_batch(seed, rows=2) for seed in range(3)]
+    guard = nonfinite.FiniteGuard(tmp_path, 'skip')
     guard.push(4, list(zip((FINE, BROKEN, FINE), batches, strict=True)))
     guard.flush()
     (kept,) = (tmp_path / 'nonfinite').iterdir()
@@ -55,18 +55,18 @@ def test_of_several_updates_a_step_the_broken_one_is_kept(tmp_path):
 
 @pytest.mark.parametrize('skip', [True, False])
 def test_weights_stay_where_a_step_is_skipped(skip):
-    config = dataclasses.replace(tiny.FLAT, embed_dim=8, mlp_dim=8)
+    config = dataclasses.replace(tiny_model.FLAT, embed_dim=8, mlp_dim=8)
     optimizer = optax.adam(0.1)
     step = make_train_step(
-        objective=tiny.SFT,
+        objective=tiny_model.SFT,
         optimizer=optimizer,
-        transform=tiny.untouched,
+        transform=tiny_model.untouched,
         num_microbatches=1,
         skip_nonfinite=skip,
     )
-    before = state.init_state(tiny.make_model(config), optimizer)
-    batch = tiny.random_batch(0, rows=2)
-    compiled = step.lower(before, batch).compile(tiny.QUICK)
+    before = state.init_state(tiny_model.make_model(config), optimizer)
+    batch = tiny_model.random_batch(0, rows=2)
+    compiled = step.lower(before, batch).compile(tiny_model.QUICK)
     good, told = compiled(before, batch)
     kept = jax.tree.map(np.array, good)
     assert told['grads/finite'] == 1

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import pytest
 from rich import console as rich_console
 
-from train import metrics
+from elenchus.train.metrics import writers
 
 
 @pytest.fixture
 def make_writer(tmp_path):
     def make(name='stage'):
-        return metrics.Writer(tmp_path / name, tensorboard=tmp_path / 'tensorboard' / name)
+        return writers.Writer(tmp_path / name, tensorboard=tmp_path / 'tensorboard' / name)
 
     return make
 
@@ -29,7 +29,7 @@ def test_the_clock_stays_out_of_the_metrics_file(make_writer, tmp_path):
     assert (tmp_path / 'stage/metrics.jsonl').read_text() == (
         '{"step":0,"loss/actor":1.0}\n{"step":1,"loss/actor":0.5}\n'
     )
-    timing = metrics.read_rows(tmp_path / 'stage/timing.jsonl')
+    timing = writers.read_rows(tmp_path / 'stage/timing.jsonl')
     assert [row['time/step'] for row in timing] == [0.1, 0.1]
     assert all(row['wall'] > 0 for row in timing)
 
@@ -45,14 +45,14 @@ def test_a_resumed_run_has_the_same_bytes_as_an_uninterrupted_one(make_writer, t
         writer.truncate(3)
         write_steps(writer, range(4, 8))
     assert path.read_bytes() == (tmp_path / 'whole/metrics.jsonl').read_bytes()
-    assert len(metrics.read_rows(tmp_path / 'resumed/timing.jsonl')) == 8
+    assert len(writers.read_rows(tmp_path / 'resumed/timing.jsonl')) == 8
 
 
 def test_starting_over_leaves_no_earlier_row(make_writer, tmp_path):
     with make_writer() as writer:
         write_steps(writer, range(3))
         writer.truncate(-1)
-    assert metrics.read_rows(tmp_path / 'stage/metrics.jsonl') == []
+    assert writers.read_rows(tmp_path / 'stage/metrics.jsonl') == []
 
 
 def test_tensorboard_gets_the_scalars(make_writer, tmp_path):
@@ -69,20 +69,20 @@ def test_a_metric_that_is_no_scalar_is_named(make_writer):
 
 def test_a_step_is_written_when_the_next_is_pushed(make_writer, tmp_path):
     with make_writer() as writer:
-        delayed = metrics.Delayed(writer)
+        delayed = writers.Delayed(writer)
         assert delayed.push(0, {'loss': jnp.float32(2.5)}) is None
         assert not (tmp_path / 'stage/metrics.jsonl').exists()
         assert delayed.push(1, {'loss': jnp.float32(1.5)}) == (0, {'loss': 2.5})
         assert delayed.flush() == (1, {'loss': 1.5})
         assert delayed.flush() is None
-    rows = metrics.read_rows(tmp_path / 'stage/metrics.jsonl')
+    rows = writers.read_rows(tmp_path / 'stage/metrics.jsonl')
     assert rows == [{'step': 0, 'loss': 2.5}, {'step': 1, 'loss': 1.5}]
 
 
 def make_progress(clock, *, terminal):
     file = io.StringIO()
     console = rich_console.Console(file=file, force_terminal=terminal, width=120)
-    bar = metrics.Progress(
+    bar = writers.Progress(
         40, unit='steps', description='actor', console=console, clock=lambda: clock[0]
     )
     return bar, file

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from configs import lab
-from data import packing
-from model import sharding
-from tests import tiny
-from train import objective as objective_lib
+from elenchus.configs import lab
+from elenchus.data.batching import packing
+from elenchus.model import sharding
+from elenchus.train import objective as objective_lib
+from tests.support import tiny_model
 
-clipped = functools.partial(dataclasses.replace, tiny.SFT, surrogate='clip', on_policy=False)
+clipped = functools.partial(dataclasses.replace, tiny_model.SFT, surrogate='clip', on_policy=False)
 GRPO = clipped(clip_low=0.2, clip_high=0.2, average='sequence')
 METHODS = {
-    'sft': tiny.SFT,
-    'rloo': dataclasses.replace(tiny.SFT, average='constant'),
+    'sft': tiny_model.SFT,
+    'rloo': dataclasses.replace(tiny_model.SFT, average='constant'),
     'grpo': GRPO,
     'grpo-k2': dataclasses.replace(GRPO, kl='k2', kl_coef=0.3),
     'grpo-k3': dataclasses.replace(GRPO, kl='k3', kl_coef=0.3),
@@ -29,7 +29,7 @@ METHODS = {
     'cispo': clipped(surrogate='cispo', clip_low=0.2, clip_high=0.28),
     'rloo-product': clipped(clip_low=0.2, clip_high=0.2, average='sequence', ratio='product'),
     'score': dataclasses.replace(GRPO, kl='k3', attempt_kl_coef=0.3),
-    'entropy': dataclasses.replace(tiny.SFT, entropy_coef=0.2),
+    'entropy': dataclasses.replace(tiny_model.SFT, entropy_coef=0.2),
 }
 
 
@@ -125,7 +125,7 @@ REFERENCES = {
 
 def make_case(seed, *, rows=3, length=24):
     """(batch, logprobs, entropy); one sequence of the batch has no trained token."""
-    examples = tiny.random_examples(seed, (9, 5, 12, 3, 7, 6, 4))
+    examples = tiny_model.random_examples(seed, (9, 5, 12, 3, 7, 6, 4))
     examples[3].loss_mask[:] = 0
     batch = packing.pack(examples, rows=rows, length=length)
     rng = np.random.default_rng(seed)
@@ -172,7 +172,7 @@ def reference_grads(method, batch, logprobs, entropy):
     return grads
 
 
-@functools.partial(tiny.jit, static_argnames='objective')
+@functools.partial(tiny_model.jit, static_argnames='objective')
 def loss_and_grads(objective, batch, logprobs, entropy):
     """(loss, weight, metric sums) and the gradient with respect to the log-probabilities."""
 
@@ -229,7 +229,7 @@ def test_the_gap_is_over_loss_tokens_that_are_not_excluded():
 
 @pytest.mark.parametrize('kl', ['k2', 'k3'])
 def test_the_kl_pulls_every_token_towards_the_reference(kl):
-    objective = dataclasses.replace(tiny.SFT, kl=kl, kl_coef=1.0)
+    objective = dataclasses.replace(tiny_model.SFT, kl=kl, kl_coef=1.0)
     batch, logprobs, entropy = make_case(2)
     batch = batch._replace(weights=np.zeros_like(batch.weights))
     off = logprobs - batch.ref_logprobs
@@ -242,14 +242,14 @@ def test_the_kl_pulls_every_token_towards_the_reference(kl):
 
 
 def test_the_entropy_bonus_descends_towards_more_entropy():
-    objective = dataclasses.replace(tiny.SFT, entropy_coef=0.5)
+    objective = dataclasses.replace(tiny_model.SFT, entropy_coef=0.5)
     batch, logprobs, entropy = make_case(3)
 
     def loss(entropy):
         sums = objective_lib.loss(objective, batch, logprobs, entropy)
         return sums.total / sums.weight
 
-    grads = tiny.jit(jax.grad(loss))(entropy)
+    grads = tiny_model.jit(jax.grad(loss))(entropy)
     np.testing.assert_allclose(grads, -0.5 * batch.loss_mask / batch.loss_mask.sum(), rtol=1e-6)
 
 
@@ -272,7 +272,7 @@ def test_what_stands_where_nothing_is_trained_changes_nothing(method):
     assert np.isfinite(before[0]) and not before[-1][unread].any()
 
 
-loss_sums = tiny.jit(objective_lib.loss, static_argnums=0)
+loss_sums = tiny_model.jit(objective_lib.loss, static_argnums=0)
 
 
 @hypothesis.settings(max_examples=5)
@@ -312,7 +312,7 @@ SPLIT = {name: METHODS[name] for name in ('grpo-k3', 'dapo', 'gspo', 'rloo-produ
 def eight_rows(seed, *, paired_only):
     """Eight rows of sequences of any length; of pairs alone where asked."""
     rng = np.random.default_rng(seed)
-    examples = tiny.random_examples(seed, rng.integers(3, 8, 60))
+    examples = tiny_model.random_examples(seed, rng.integers(3, 8, 60))
     pairs = list(zip(examples[::2], examples[1::2], strict=True))
     batch = packing.pack_pairs(pairs, rows=None, length=16) if paired_only else (
         packing.pack(examples, rows=None, length=16)
@@ -425,22 +425,22 @@ def test_sequence_sum_adds_within_a_sequence_and_is_zero_on_padding():
     segments = np.array([[1, 1, 2, 2, 2, 0], [1, 2, 3, 3, 0, 0]])
     values = np.arange(1.0, 13.0, dtype=np.float32).reshape(2, 6)
     expected = [[3, 3, 12, 12, 12, 0], [7, 8, 19, 19, 0, 0]]
-    found = tiny.jit(objective_lib.sequence_sum)(values, segments)
+    found = tiny_model.jit(objective_lib.sequence_sum)(values, segments)
     np.testing.assert_array_equal(found, expected)
 
 
 def test_contradictory_settings_are_refused_by_name():
     with pytest.raises(ValueError, match=r'constant_length'):
-        dataclasses.replace(tiny.SFT, average='constant', constant_length=0)
+        dataclasses.replace(tiny_model.SFT, average='constant', constant_length=0)
     with pytest.raises(ValueError, match=r"kl='k3'.*kl_coef=0"):
-        dataclasses.replace(tiny.SFT, kl='k3')
+        dataclasses.replace(tiny_model.SFT, kl='k3')
     with pytest.raises(ValueError, match=r"kl='none'.*kl_coef=0\.1"):
-        dataclasses.replace(tiny.SFT, kl_coef=0.1)
+        dataclasses.replace(tiny_model.SFT, kl_coef=0.1)
     with pytest.raises(ValueError, match=r"attempt_kl_coef is of the loss: take kl='k3'"):
-        dataclasses.replace(tiny.SFT, kl='k1', attempt_kl_coef=0.1)
+        dataclasses.replace(tiny_model.SFT, kl='k1', attempt_kl_coef=0.1)
     for changes in ({'surrogate': 'dpo'}, {'average': 'pair'}, {'beta': 0.1}):
         with pytest.raises(ValueError, match=r"'dpo', 'pair' and a beta above 0 go together"):
-            dataclasses.replace(tiny.SFT, **changes)
+            dataclasses.replace(tiny_model.SFT, **changes)
 
 
 def test_k1_is_measured_and_has_no_part_in_the_loss():

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests import tiny
-from train import optimizer as optimizer_lib
-from train import state as state_lib
-from train.optimizer import OptimizerSettings
+from elenchus.train import optimizer as optimizer_lib
+from elenchus.train import state as state_lib
+from elenchus.train.optimizer import OptimizerSettings
+from tests.support import tiny_model
 
 ADAMW = OptimizerSettings(
     name='adamw',
@@ -60,7 +60,7 @@ def random_grads(model, seed=0):
     return jax.tree_util.tree_map_with_path(leaf, model)
 
 
-@functools.partial(tiny.jit, static_argnames='settings')
+@functools.partial(tiny_model.jit, static_argnames='settings')
 def update(settings, grads, model):
     optimizer = optimizer_lib.make_optimizer(settings, num_steps=10)
     return optimizer.update(grads, optimizer.init(model), model)
@@ -73,7 +73,7 @@ def first_update(settings, grads, model):
 
 @pytest.fixture(scope='module')
 def model():
-    return tiny.make_model(tiny.EVERYTHING)
+    return tiny_model.make_model(tiny_model.EVERYTHING)
 
 
 @pytest.fixture(scope='module')

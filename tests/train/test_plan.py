@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import qwix
 
-from model import cache as cache_lib
-from model import lora, memory, sharding, weights
-from sampling.engine import EngineSettings
-from scripts import dry_run
-from tests import tiny
-from train import optimizer as optimizers
-from train import plan, supervised
-from train.state import init_state
+from elenchus.model import kv_cache as cache_lib
+from elenchus.model import lora, memory, sharding, weights
+from elenchus.sampling.engine.engine import EngineSettings
+from elenchus.train import optimizer as optimizers
+from elenchus.train import sft
+from elenchus.train.planning import dry_run, memory_plan
+from elenchus.train.state import init_state
+from tests.support import tiny_model
 
-CONFIG = tiny.EVERYTHING
+CONFIG = tiny_model.EVERYTHING
 ADAMW = optimizers.OptimizerSettings(
     'adamw', 1e-3, 1e-3, 'constant', 0.0, 0.0, 0.9, 0.999, 1.0
 )  # fmt: skip
@@ -24,24 +24,24 @@ WHOLE = lora.LoraSettings(0, 1.0, ())
 ADAPTED = lora.LoraSettings(2, 4.0, ('query', 'out', 'up', 'down'))
 ENGINE = EngineSettings(16, 64, 8, (32,), (8,), (), (), 0, 0)
 LLAMA = dataclasses.replace(
-    tiny.CONFIG, vocab_size=128256, num_layers=32, embed_dim=4096, mlp_dim=14336, num_heads=32,
-    num_kv_heads=8, head_dim=128, max_length=4096, rope_theta=5e5, norm_epsilon=1e-5,
+    tiny_model.CONFIG, vocab_size=128256, num_layers=32, embed_dim=4096, mlp_dim=14336,
+    num_heads=32, num_kv_heads=8, head_dim=128, max_length=4096, rope_theta=5e5, norm_epsilon=1e-5,
     qkv_bias=False, qk_norm=False, tie_embeddings=False, activation='silu', dtype='bfloat16',
     param_dtype='float32', remat='full', scan_layers=True, logits_chunk=128,
 )  # fmt: skip
 
 
 def training(settings=WHOLE, *, rows=16, length=32, optimizer=ADAMW, **changes):
-    return plan.Training(
-        name='actor', optimizer=optimizer, lora=settings, objective=supervised.SFT,
-        transform=supervised.IDENTITY, rows=rows, length=length,
+    return memory_plan.Training(
+        name='actor', optimizer=optimizer, lora=settings, objective=sft.SFT,
+        transform=sft.IDENTITY, rows=rows, length=length,
         **{'num_microbatches': 1, 'others': 0, **changes},
     )  # fmt: skip
 
 
 def run_of(*trainings, model=CONFIG, mesh=(2, 2, 2), quantize='none', engine=ENGINE):
-    sampling = plan.Sampling(engine, trainings[0])
-    return plan.Run(model, mesh, quantize, trainings, sampling)
+    sampling = memory_plan.Sampling(engine, trainings[0])
+    return memory_plan.Run(model, mesh, quantize, trainings, sampling)
 
 
 def held(tree):
@@ -61,12 +61,12 @@ def test_weights_and_optimizer_state_are_counted_as_jax_allocates_them(shape, na
     mesh, optimizer = sharding.make_mesh(shape), dataclasses.replace(ADAMW, name=name)
     config = dataclasses.replace(CONFIG, num_heads=8, num_kv_heads=8, vocab_size=64)
     for settings, kind in ((WHOLE, 'none'), (ADAPTED, 'int8')):
-        shapes, frozen = plan.abstract_state(config, settings, optimizer, kind)
+        shapes, frozen = memory_plan.abstract_state(config, settings, optimizer, kind)
         real = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), (shapes, frozen))
         placed = [
             jax.device_put(x, sharding.shardings(x, mesh)) for x in real if x is not None
         ]  # fmt: skip
-        own, of_optimizer, base = plan.state_bytes(
+        own, of_optimizer, base = memory_plan.state_bytes(
             run_of(training(settings), model=config, mesh=shape, quantize=kind),
             training(settings, optimizer=optimizer),
             memory.abstract_mesh(shape),
@@ -77,9 +77,9 @@ def test_weights_and_optimizer_state_are_counted_as_jax_allocates_them(shape, na
 
 
 def test_the_abstract_state_is_the_real_one():
-    model = tiny.make_model(CONFIG)
+    model = tiny_model.make_model(CONFIG)
     real = init_state(model, optimizers.make_optimizer(ADAMW, num_steps=1))
-    shapes, frozen = plan.abstract_state(CONFIG, WHOLE, ADAMW, 'none')
+    shapes, frozen = memory_plan.abstract_state(CONFIG, WHOLE, ADAMW, 'none')
     assert jax.tree.structure(real) == jax.tree.structure(shapes) and frozen is None
     alike = jax.tree.map(lambda x, y: x.shape == y.shape and x.dtype == y.dtype, real, shapes)
     assert all(jax.tree.leaves(alike))
@@ -106,8 +106,8 @@ def test_what_the_engine_quantizes_is_counted_once_beside_the_players(settings, 
         for e in (engine, ENGINE)
     )
     mesh = memory.abstract_mesh((1, 1, 1))
-    small, large = plan.sampling_phase(made, mesh), plan.sampling_phase(plain, mesh)
-    blocks = weights.quantize(tiny.make_model(CONFIG), 'int8').blocks
+    small, large = memory_plan.sampling_phase(made, mesh), memory_plan.sampling_phase(plain, mesh)
+    blocks = weights.quantize(tiny_model.make_model(CONFIG), 'int8').blocks
     quantized = [x for x in jax.tree.leaves(blocks, is_leaf=is_quantized) if is_quantized(x)]
     assert len(quantized) == len(weights.CONTRACT)
     assert small['weights in int8'] == (0 if kind == 'nf4' else held(quantized))
@@ -121,7 +121,7 @@ def is_quantized(x):
 
 
 def test_four_bits_count_as_half_a_byte():
-    model = jax.eval_shape(lambda: weights.quantize(tiny.make_model(CONFIG), 'nf4'))
+    model = jax.eval_shape(lambda: weights.quantize(tiny_model.make_model(CONFIG), 'nf4'))
     gate = model.blocks.mlp.gate.get_value().qvalue
     one = memory.abstract_mesh((1, 1, 1))
     assert memory.array_bytes({'gate': gate}, one) == gate.size // 2
@@ -159,11 +159,11 @@ def test_a_compiled_step_takes_about_what_is_estimated(remat):
     Of a model this small more is fused away than of those that plans are for.
     """
     config = dataclasses.replace(
-        tiny.CONFIG, num_layers=4, embed_dim=96, mlp_dim=512, num_heads=4, num_kv_heads=2,
+        tiny_model.CONFIG, num_layers=4, embed_dim=96, mlp_dim=512, num_heads=4, num_kv_heads=2,
         head_dim=24, vocab_size=512, max_length=256, scan_layers=True, remat=remat,
     )  # fmt: skip
     fit = training(rows=4, length=256)
-    run, mesh = run_of(fit, model=config, mesh=(1, 1, 1)), tiny.one_device()
+    run, mesh = run_of(fit, model=config, mesh=(1, 1, 1)), tiny_model.one_device()
     placed = lambda tree: jax.tree.map(  # noqa: E731
         lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
         tree,
@@ -173,7 +173,7 @@ def test_a_compiled_step_takes_about_what_is_estimated(remat):
         state, _ = dry_run.abstract_state(run, fit)
         batch = dry_run.abstract_batch(fit, sharding.batch_sharding(mesh))
         compiled = dry_run.make_step(fit).lower(placed(state), batch, None).compile()
-    phase = plan.training_phase(run, fit, mesh)
+    phase = memory_plan.training_phase(run, fit, mesh)
     estimated = sum(phase[name] for name in ('gradients', 'kept', 'layer or loss'))
     found = compiled.memory_analysis().temp_size_in_bytes
     assert 0.75 < estimated / found < 1.4, (estimated, found)
@@ -215,20 +215,20 @@ def test_traffic_is_counted_from_shapes():
     ],
 )
 def test_machines_are_known_by_name(name, chips, gib, slice_name):
-    machine = plan.topology(name)
+    machine = memory_plan.topology(name)
     assert (machine.num_chips, machine.bytes) == (chips, gib * memory.GIB)
-    assert slice_name in (None, plan.slice_name(machine))
-    assert plan.larger(machine) == plan.topology(plan.larger(machine).name)
+    assert slice_name in (None, memory_plan.slice_name(machine))
+    assert memory_plan.larger(machine) == memory_plan.topology(memory_plan.larger(machine).name)
 
 
 @pytest.mark.parametrize('name', ['v5e', 'v7x-8', 'h100', '8xh1000', 'v5p-1', ''])
 def test_an_unknown_machine_is_refused_with_the_nearest(name):
     with pytest.raises(ValueError, match=rf'topology={name!r} is none of .*; nearest: '):
-        plan.topology(name)
+        memory_plan.topology(name)
 
 
 def test_this_machine_is_one():
-    machine = plan.topology('cpu')
+    machine = memory_plan.topology('cpu')
     assert machine.num_chips == jax.device_count() and machine.bytes > 2**27
 
 
@@ -236,20 +236,20 @@ def test_the_paper_s_model_does_not_fit_eight_chips_and_is_told_what_does():
     fit = training(rows=256, length=4096)
     run = run_of(fit, model=LLAMA, mesh=(1, -1, 1), engine=EngineSettings(
         256, 4096, 8, (1024,), (256,), (), ()))  # fmt: skip
-    machine = plan.topology('v6e-8')
-    assert not plan.fits(plan.phases(run, machine), machine)
-    fitting, larger = plan.nearest_fit(run, machine)
-    assert plan.fits(plan.phases(fitting, larger), larger)
+    machine = memory_plan.topology('v6e-8')
+    assert not memory_plan.fits(memory_plan.phases(run, machine), machine)
+    fitting, larger = memory_plan.nearest_fit(run, machine)
+    assert memory_plan.fits(memory_plan.phases(fitting, larger), larger)
     assert larger.num_chips > 8 and larger.chip == 'v6e'
     assert fitting.trainings[0].rows == 256 and fitting.model.vocab_size == 128256
 
 
 def test_adapters_need_less_than_all_weights_and_a_quantized_base_less_still():
-    machine = plan.topology('1xh100')
+    machine = memory_plan.topology('1xh100')
     totals = []
     for settings, kind in ((WHOLE, 'none'), (ADAPTED, 'none'), (ADAPTED, 'int8'), (ADAPTED, 'nf4')):
         run = run_of(training(settings), model=LLAMA, mesh=(1, 1, 1), quantize=kind)
-        phase = plan.phases(run, machine)['actor']
+        phase = memory_plan.phases(run, machine)['actor']
         totals.append(phase.total)
     assert totals == sorted(totals, reverse=True) and len(set(totals)) == 4
     assert totals[0] > 4 * 4 * 8e9 + 4 * 8e9  # weights twice, moments, gradients
@@ -257,19 +257,19 @@ def test_adapters_need_less_than_all_weights_and_a_quantized_base_less_still():
 
 def test_a_mesh_that_does_not_cover_the_chips_is_refused():
     with pytest.raises(ValueError, match=r'mesh=\(3, 1, 1\) does not divide the 8 chips'):
-        plan.fill_mesh((3, 1, 1), 8)
-    assert plan.fill_mesh((2, -1, 2), 8) == (2, 2, 2)
+        memory_plan.fill_mesh((3, 1, 1), 8)
+    assert memory_plan.fill_mesh((2, -1, 2), 8) == (2, 2, 2)
 
 
 @pytest.mark.parametrize(('name', 'needed'), [('8xh100', 'gpu'), ('v5e-8', 'tpu')])
 def test_attention_that_does_not_run_on_a_machine_is_refused_by_name(name, needed):
     kernels = {'tpu': {'attention': 'splash'}, 'gpu': {'attention': 'cudnn'}}
-    machine = plan.topology(name)
+    machine = memory_plan.topology(name)
     for hardware, changes in kernels.items():
         model = dataclasses.replace(LLAMA, **changes)
         run = run_of(training(), model=model, mesh=(1, 8, 1))
         if hardware == needed:
-            assert plan.phases(run, machine)
+            assert memory_plan.phases(run, machine)
         else:
             with pytest.raises(ValueError, match=rf'{changes["attention"]}.* runs on {hardware}'):
-                plan.phases(run, machine)
+                memory_plan.phases(run, machine)

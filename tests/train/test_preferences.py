@@ -7,14 +7,17 @@ import numpy as np
 import optax
 import pytest
 
-from data import lab, packing, records
-from tests import scripted, tiny
-from train import objective, preferences
-from train import state as state_lib
-from train import step as step_lib
+from elenchus.data import records
+from elenchus.data.batching import packing
+from elenchus.data.lab import task
+from elenchus.train import objective
+from elenchus.train import state as state_lib
+from elenchus.train import step as step_lib
+from elenchus.train.rl import preferences
+from tests.support import fake_engine, tiny_model
 
-CHAT = scripted.CHAT
-QUESTION = lab.problem(seed=0, split='train', index=0).question
+CHAT = fake_engine.CHAT
+QUESTION = task.problem(seed=0, split='train', index=0).question
 
 
 def episode(text, *, correct):
@@ -27,7 +30,7 @@ def test_right_and_wrong_attempts_are_paired_each_once():
     ((preferred, other),) = preferences.response_pairs([group, group[:1]], CHAT)
     for example, word in ((preferred, '7'), (other, '8')):
         trained = example.tokens[example.loss_mask > 0].tolist()
-        assert trained == [*CHAT.tokenizer.encode(word), scripted.EOS]
+        assert trained == [*CHAT.tokenizer.encode(word), fake_engine.EOS]
 
 
 def test_only_the_first_step_that_differs_is_trained():
@@ -40,7 +43,7 @@ def test_only_the_first_step_that_differs_is_trained():
 
 
 def test_pairs_are_packed_side_by_side():
-    examples = tiny.random_examples(0, (5, 4, 3, 6, 7, 2))
+    examples = tiny_model.random_examples(0, (5, 4, 3, 6, 7, 2))
     pairs = list(zip(examples[::2], examples[1::2], strict=True))
     batch = packing.pack_pairs(pairs, rows=2, length=18)
     assert batch.segments.max(axis=1).tolist() == [4, 2]
@@ -51,23 +54,25 @@ def test_pairs_are_packed_side_by_side():
 
 
 def test_the_train_step_of_every_method_widens_the_margin_of_pairs():
-    examples = tiny.random_examples(1, (7,) * 16)
+    examples = tiny_model.random_examples(1, (7,) * 16)
     pairs = list(zip(examples[::2], examples[1::2], strict=True))
     batch = packing.pack_pairs(pairs, rows=8, length=14)
     batch = batch._replace(weights=np.ones_like(batch.weights))
-    reference = tiny.make_model(tiny.FLAT)
-    logprobs = functools.partial(tiny.jit, static_argnums=2)(step_lib.batch_logprobs)
-    batch = batch._replace(ref_logprobs=np.asarray(logprobs(reference, batch, tiny.untouched)[0]))
+    reference = tiny_model.make_model(tiny_model.FLAT)
+    logprobs = functools.partial(tiny_model.jit, static_argnums=2)(step_lib.batch_logprobs)
+    batch = batch._replace(
+        ref_logprobs=np.asarray(logprobs(reference, batch, tiny_model.untouched)[0])
+    )
     optimizer = optax.adam(0.01)
-    state = state_lib.init_state(tiny.make_model(tiny.FLAT), optimizer)
+    state = state_lib.init_state(tiny_model.make_model(tiny_model.FLAT), optimizer)
     take = step_lib.make_train_step(
         objective=objective.dpo(0.5),
         optimizer=optimizer,
-        transform=tiny.untouched,
+        transform=tiny_model.untouched,
         num_microbatches=4,
         skip_nonfinite=False,
     )
-    take = take.lower(jax.eval_shape(lambda: state), batch).compile(tiny.QUICK)
+    take = take.lower(jax.eval_shape(lambda: state), batch).compile(tiny_model.QUICK)
     history = []
     for _ in range(20):
         state, metrics = take(state, batch)

@@ -15,22 +15,32 @@ import jax
 import numpy as np
 import pytest
 
-from data import records
-from model import sharding
-from tests import joined, several, tiny
-from train import checkpoint, metrics, processes
+from elenchus.data import records
+from elenchus.model import sharding
+from elenchus.train import distributed
+from elenchus.train.checkpoints import checkpoint
+from elenchus.train.metrics import writers
+from tests.support import multi_process, process_worker, tiny_model
 
 
 @pytest.fixture(scope='module')
 def two(tmp_path_factory):
     """(folder, what each of two processes of two devices told)."""
     folder = tmp_path_factory.mktemp('two')
-    address = f'localhost:{several.free_port()}'
+    address = f'localhost:{multi_process.free_port()}'
     started = [
         subprocess.Popen(
-            [sys.executable, '-m', 'tests.joined', str(folder), address, '2', str(i)],
-            cwd=several.ROOT,
-            env=several.environment(2),
+            [
+                sys.executable,
+                '-m',
+                'tests.support.process_worker',
+                str(folder),
+                address,
+                '2',
+                str(i),
+            ],
+            cwd=multi_process.ROOT,
+            env=multi_process.environment(2),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -47,28 +57,28 @@ def two(tmp_path_factory):
 def alone(tmp_path_factory):
     """(folder, model, totals, samples) of this process with eight devices."""
     folder = tmp_path_factory.mktemp('alone')
-    with jax.set_mesh(sharding.make_mesh(joined.MESH)):
-        model, totals = joined.fit(folder / 'fit', num_steps=4)
-        return folder, model, totals, joined.sampled(model)
+    with jax.set_mesh(sharding.make_mesh(process_worker.MESH)):
+        model, totals = process_worker.fit(folder / 'fit', num_steps=4)
+        return folder, model, totals, process_worker.sampled(model)
 
 
 def load(folder):
-    mesh = sharding.make_mesh(joined.MESH)
+    mesh = sharding.make_mesh(process_worker.MESH)
     with jax.set_mesh(mesh):
         return checkpoint.load_model(
-            folder / 'model', tiny.FLAT, mesh=mesh, tokenizer_fingerprint='abc'
+            folder / 'model', tiny_model.FLAT, mesh=mesh, tokenizer_fingerprint='abc'
         )
 
 
 @pytest.mark.slow
 def test_two_processes_train_what_one_trains(two, alone):
-    tiny.assert_trees_close((load(two[0]),), (alone[1],), relative=1e-6)
+    tiny_model.assert_trees_close((load(two[0]),), (alone[1],), relative=1e-6)
     assert two[1][0]['totals'] == pytest.approx(alone[2], rel=1e-6)
 
 
 @pytest.mark.slow
 def test_two_processes_write_each_row_of_metrics_once(two, alone):
-    rows = [metrics.read_rows(folder / 'fit' / metrics.METRICS) for folder in (two[0], alone[0])]
+    rows = [writers.read_rows(folder / 'fit' / writers.METRICS) for folder in (two[0], alone[0])]
     assert [row['step'] for row in rows[0]] == [1, 2, 3, 4]
     for mine, other in zip(*rows, strict=True):
         assert mine == pytest.approx(other, rel=1e-5)
@@ -95,27 +105,27 @@ def test_a_process_with_other_values_is_named(two):
 @pytest.mark.slow
 def test_a_process_that_is_told_to_leave_takes_all_with_it_and_one_process_continues(two):
     folder, told = two
-    assert [t['code'] for t in told] == [processes.LEFT] * 2
+    assert [t['code'] for t in told] == [distributed.LEFT] * 2
     saved = [int(path.name) for path in (folder / 'left' / 'checkpoints').iterdir()]
-    assert len(saved) == 1 and 1 <= saved[0] < joined.LEAVE_STEPS
+    assert len(saved) == 1 and 1 <= saved[0] < process_worker.LEAVE_STEPS
     with jax.set_mesh(sharding.make_mesh((8, 1, 1))):
-        joined.fit(folder / 'left', num_steps=saved[0] + 1)
-    rows = metrics.read_rows(folder / 'left' / metrics.METRICS)
+        process_worker.fit(folder / 'left', num_steps=saved[0] + 1)
+    rows = writers.read_rows(folder / 'left' / writers.METRICS)
     assert [row['step'] for row in rows] == list(range(1, saved[0] + 2))
 
 
 def test_a_process_number_out_of_range_is_a_mistake():
     with pytest.raises(ValueError, match=r'--process_id=2 must be in \[0, 2\).*nearest: 1'):
-        processes.initialize(coordinator='x:1', num_processes=2, process_id=2, detect=False)
+        distributed.initialize(coordinator='x:1', num_processes=2, process_id=2, detect=False)
 
 
 @pytest.mark.parametrize('shape', [(8, 1, 1), (1, 4, 2)])
 def test_a_fingerprint_is_of_the_values_and_not_of_where_they_are(shape):
-    mesh, model = sharding.make_mesh(shape), tiny.make_model(tiny.FLAT)
+    mesh, model = sharding.make_mesh(shape), tiny_model.make_model(tiny_model.FLAT)
     changed = jax.tree.map(np.array, model)
     changed.embedding[...][3, 2] *= 1 + 1e-6
     placed = [checkpoint.place(m, mesh) for m in (model, changed)]
-    prints = [processes.fingerprint(m) for m in (model, *placed)]
+    prints = [distributed.fingerprint(m) for m in (model, *placed)]
     assert prints[0] == prints[1] != prints[2]
 
 
@@ -123,8 +133,8 @@ def test_a_fingerprint_tells_a_permutation_and_reads_every_type():
     values = np.arange(1, 5)
     for dtype in ('float32', 'bfloat16', 'int32', 'uint8'):
         there, back = jax.numpy.asarray(values, dtype), jax.numpy.asarray(values[::-1], dtype)
-        assert processes.fingerprint(there) != processes.fingerprint(back)
-    assert processes.fingerprint(np.array([True, False])) != 0
+        assert distributed.fingerprint(there) != distributed.fingerprint(back)
+    assert distributed.fingerprint(np.array([True, False])) != 0
 
 
 # The whole tiny run, by the command that a pod runs
@@ -143,7 +153,7 @@ def tokens(workdir):
 def assert_same_run(workdir, other):
     assert tokens(workdir) == tokens(other)
     with jax.set_mesh(sharding.make_mesh((-1, 1, 1))):
-        found, expected = several.models(workdir), several.models(other)
+        found, expected = multi_process.models(workdir), multi_process.models(other)
     assert found.keys() == expected.keys() and len(found) == 5
     for stage in expected:
         pairs = zip(*map(jax.tree.leaves, (found[stage], expected[stage])), strict=True)
@@ -155,7 +165,7 @@ def assert_same_run(workdir, other):
 def whole(tmp_path_factory):
     """The run on one process of four devices."""
     workdir = tmp_path_factory.mktemp('whole') / 'run'
-    several.finish(several.start(1, workdir, several.TINY, devices=4), workdir)
+    multi_process.finish(multi_process.start(1, workdir, multi_process.TINY, devices=4), workdir)
     return workdir
 
 
@@ -165,8 +175,10 @@ def whole(tmp_path_factory):
 )
 def test_a_run_on_several_processes_equals_the_one_on_one(whole, tmp_path, count, mesh):
     workdir = tmp_path / 'run'
-    arguments = (*several.TINY, f'--config.mesh={mesh}')
-    several.finish(several.start(count, workdir, arguments, devices=4 // count), workdir)
+    arguments = (*multi_process.TINY, f'--config.mesh={mesh}')
+    multi_process.finish(
+        multi_process.start(count, workdir, arguments, devices=4 // count), workdir
+    )
     assert_same_run(workdir, whole)
 
 
@@ -174,18 +186,20 @@ def test_a_run_on_several_processes_equals_the_one_on_one(whole, tmp_path, count
 def test_adapters_and_parked_caches_are_the_same_on_two_processes(tmp_path):
     one, two = tmp_path / 'one', tmp_path / 'two'
     for workdir, count in ((one, 1), (two, 2)):
-        arguments = (*several.TINY, *several.ADAPTED)
-        several.finish(several.start(count, workdir, arguments, devices=4 // count), workdir)
+        arguments = (*multi_process.TINY, *multi_process.ADAPTED)
+        multi_process.finish(
+            multi_process.start(count, workdir, arguments, devices=4 // count), workdir
+        )
     assert_same_run(two, one)
 
 
 @pytest.mark.slow
 def test_one_of_four_is_preempted_all_leave_and_two_continue(whole, tmp_path):
     workdir = tmp_path / 'run'
-    started = several.start(4, workdir, several.TINY, devices=1)
+    started = multi_process.start(4, workdir, multi_process.TINY, devices=1)
     while not (workdir / 'stages' / '02-critique' / 'config.json').exists():
         time.sleep(0.1)
     started[2].send_signal(signal.SIGTERM)
-    several.finish(started, workdir, codes=(processes.LEFT,))
-    several.finish(several.start(2, workdir, several.TINY, devices=2), workdir)
+    multi_process.finish(started, workdir, codes=(distributed.LEFT,))
+    multi_process.finish(multi_process.start(2, workdir, multi_process.TINY, devices=2), workdir)
     assert_same_run(workdir, whole)

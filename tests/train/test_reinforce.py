@@ -7,18 +7,23 @@ import jax
 import numpy as np
 import pytest
 
-from configs import lab as lab_config
-from data import critiques, lab
-from model import lora, sharding
-from sampling import engine, episodes, methods, search, steps
-from tests import scripted, tiny
-from train import metrics, reinforce, rollouts, settings
-from train.supervised import LoopSettings
+from elenchus.configs import lab as lab_config
+from elenchus.data.critiques import grammars
+from elenchus.data.lab import task
+from elenchus.model import lora, sharding
+from elenchus.sampling import episodes, step_scores
+from elenchus.sampling.engine import engine, sampling_methods
+from elenchus.sampling.exploration import context
+from elenchus.train.config import build
+from elenchus.train.metrics import writers
+from elenchus.train.rl import rollouts, trainer
+from elenchus.train.sft import LoopSettings
+from tests.support import fake_engine, tiny_model
 
-CONFIG = dataclasses.replace(tiny.FLAT, vocab_size=64, max_length=96)
-WORDS = range(10, scripted.TOKENIZER.vocab_size)
-BANNED = tuple(i for i in range(CONFIG.vocab_size) if i not in (*WORDS, scripted.EOS))
-METHOD = methods.Sampling(1.0, 0, 1.0, 0.0, BANNED)
+CONFIG = dataclasses.replace(tiny_model.FLAT, vocab_size=64, max_length=96)
+WORDS = range(10, fake_engine.TOKENIZER.vocab_size)
+BANNED = tuple(i for i in range(CONFIG.vocab_size) if i not in (*WORDS, fake_engine.EOS))
+METHOD = sampling_methods.Sampling(1.0, 0, 1.0, 0.0, BANNED)
 LIMITS = {'attempt': 8, 'critique': 8, 'refinement': 8}
 LOOP = LoopSettings(
     rows=8,
@@ -41,8 +46,10 @@ ENGINE = engine.EngineSettings(
     parked_rows=0,
     parked_length=0,
 )
-SCORER = steps.StepScorer(steps.ScoreShapes(8, (96,)), {'correct_id': 10, 'wrong_id': 11})
-PROBLEMS = [lab.problem(seed=0, split='train', index=index) for index in range(0, 40, 5)]
+SCORER = step_scores.StepScorer(
+    step_scores.ScoreShapes(8, (96,)), {'correct_id': 10, 'wrong_id': 11}
+)
+PROBLEMS = [task.problem(seed=0, split='train', index=index) for index in range(0, 40, 5)]
 
 
 def settings_of(**changes):
@@ -64,23 +71,23 @@ def settings_of(**changes):
             **{name.replace('__', '.'): value for name, value in changes.items()},
         }
     )
-    return settings.build(reinforce.ReinforceSettings, config)
+    return build.build(trainer.ReinforceSettings, config)
 
 
 @functools.cache
 def players():
     sampler = episodes.Sampler(
-        engine.Engine(ENGINE, stop_ids=(scripted.EOS,)), scripted.CHAT, LIMITS
+        engine.Engine(ENGINE, stop_ids=(fake_engine.EOS,)), fake_engine.CHAT, LIMITS
     )
-    actor, critic = (tiny.make_model(CONFIG, seed) for seed in (1, 2))
-    return search.Players(sampler, actor, critic, scripted.judge, critiques.LAB)
+    actor, critic = (tiny_model.make_model(CONFIG, seed) for seed in (1, 2))
+    return context.Players(sampler, actor, critic, fake_engine.judge, grammars.LAB)
 
 
 def run(folder, trained, *, given=None, **changes):
     """(models, totals, rows of metrics)."""
-    writer = metrics.Writer(folder, tensorboard=folder / 'board')
+    writer = writers.Writer(folder, tensorboard=folder / 'board')
     with jax.set_mesh(mesh()), writer:
-        models, totals = reinforce.reinforce(
+        models, totals = trainer.reinforce(
             given or players(),
             PROBLEMS,
             trained=trained,
@@ -92,7 +99,7 @@ def run(folder, trained, *, given=None, **changes):
             writer=writer,
             seed=3,
         )
-    return models, totals, metrics.read_rows(folder / metrics.METRICS)
+    return models, totals, writers.read_rows(folder / writers.METRICS)
 
 
 def mesh():
@@ -161,7 +168,7 @@ def test_the_sampler_and_the_trainer_agree(both):
 def test_one_update_needs_no_pass_before_it(tmp_path, monkeypatch):
     """Gradients and gap are those with old log-probabilities from a pass of their own."""
     _, _, (row,) = run(tmp_path / 'one', ('actor',), num_steps=1, **PLAIN)
-    monkeypatch.setattr(reinforce.ReinforceSettings, 'fresh', False)
+    monkeypatch.setattr(trainer.ReinforceSettings, 'fresh', False)
     _, _, (other,) = run(tmp_path / 'two', ('actor',), num_steps=1, **PLAIN)
     assert row.keys() == other.keys() and row['grads/norm'] > 0
     for name in row:
@@ -221,8 +228,8 @@ def test_contradictory_settings_are_refused_by_name(changes, message):
 def test_a_minibatch_must_divide_over_devices():
     mesh = sharding.make_mesh((-1, 1, 1))
     with pytest.raises(ValueError, match=r'num_minibatches = 4 does not divide'):
-        reinforce.check_rows(settings_of(num_minibatches=2), LOOP, mesh)
-    reinforce.check_rows(settings_of(), LOOP, mesh)
+        trainer.check_rows(settings_of(num_minibatches=2), LOOP, mesh)
+    trainer.check_rows(settings_of(), LOOP, mesh)
 
 
 def test_no_two_iterations_or_players_share_their_noise_and_a_seed_repeats_it():
@@ -230,23 +237,23 @@ def test_no_two_iterations_or_players_share_their_noise_and_a_seed_repeats_it():
 
     def rule(role, request, seed):
         asked.append((seed, request.id))
-        return (scripted.EOS,)
+        return (fake_engine.EOS,)
 
     def sample(seed, step, player):
         asked.clear()
         made = dataclasses.replace(
-            players(), sampler=scripted.players(scripted.Ruled(rule)).sampler
+            players(), sampler=fake_engine.players(fake_engine.Ruled(rule)).sampler
         )
         s = settings_of(refill_rounds=1, rewards__length=0.0, advantage__step_coef=0.0)
         table = lambda now: rollouts.Table(now, SCORER, METHOD, s.num_samples, 1)  # noqa: E731
-        learner = reinforce.Learner(s, player, None, None, PROBLEMS, table, None, None, 1, seed)
+        learner = trainer.Learner(s, player, None, None, PROBLEMS, table, None, None, 1, seed)
         value = functools.partial(
             rollouts.value,
             rules=s.rules(player),
             limits=LIMITS,
             first_phase=False,
         )
-        found = reinforce.sample(learner, made, value, reinforce.make_rng(seed, step, player))
+        found = trainer.sample(learner, made, value, trainer.make_rng(seed, step, player))
         assert found.num_sampled == 4 and found.num_informative == 0 and len(found.groups) == 2
         return [e.problem_id for group in found.groups for e in group], list(asked)
 

@@ -4,8 +4,8 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from data import records
-from train import rewards
+from elenchus.data import records
+from elenchus.train.rl import rewards
 
 NOTHING = dict.fromkeys(('correct', 'format', 'length', 'steps', 'verdict'), 0.0)
 SILENT = dict.fromkeys(('verdict', 'located', 'helpful', 'format', 'length'), 0.0)

@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from configs import lab as lab_config
-from data import lab, records
-from sampling import methods
-from tests import scripted
-from train import experience, objective, rewards, rollouts, settings
+from elenchus.configs import lab as lab_config
+from elenchus.data import records
+from elenchus.data.lab import task
+from elenchus.sampling.engine import sampling_methods
+from elenchus.train import objective
+from elenchus.train.config import build
+from elenchus.train.rl import rewards, rollouts, update_batch
+from tests.support import fake_engine
 
-METHOD = methods.Sampling(1.0, 0, 1.0, 0.0, banned=())
-PROBLEMS = [lab.problem(seed=0, split='train', index=index) for index in range(0, 30, 5)]
+METHOD = sampling_methods.Sampling(1.0, 0, 1.0, 0.0, banned=())
+PROBLEMS = [task.problem(seed=0, split='train', index=index) for index in range(0, 30, 5)]
 
 
 def rules(player='actor', **changes):
@@ -27,44 +30,46 @@ def rules(player='actor', **changes):
     section = config.rewards if player == 'actor' else config.critic_rewards
     return rollouts.Rules(
         player,
-        settings.build(kind, section),
-        settings.build(rollouts.AdvantageSettings, config.advantage),
-        settings.build(rollouts.TurnSettings, config.turns),
+        build.build(kind, section),
+        build.build(rollouts.AdvantageSettings, config.advantage),
+        build.build(rollouts.TurnSettings, config.turns),
         config.overlong_tokens,
     )
 
 
 def table(rule, *, num_samples=4, num_refinements=2):
-    engine = scripted.Ruled(rule)
-    players = scripted.players(engine)
-    made = rollouts.Table(players, scripted.SCORER, METHOD, num_samples, num_refinements)
+    engine = fake_engine.Ruled(rule)
+    players = fake_engine.players(engine)
+    made = rollouts.Table(players, fake_engine.SCORER, METHOD, num_samples, num_refinements)
     return made, engine
 
 
 def answer(role, request, seed):
     """Right and wrong attempts in turn; critiques that are right; right refinements of odd ids."""
-    solution = lab.solve(scripted.question_of(request))
+    solution = task.solve(fake_engine.question_of(request))
     if role == 'critique':
-        return scripted.critique(request)
+        return fake_engine.critique(request)
     good = request.id % 2 == (0 if role == 'attempt' else 1)
-    return scripted.ids_of(solution if good else solution[:-1] + str((int(solution[-1]) + 1) % 10))
+    return fake_engine.ids_of(
+        solution if good else solution[:-1] + str((int(solution[-1]) + 1) % 10)
+    )
 
 
 def hopeless(role, request, seed):
     """Wrong without a hint, right after one."""
-    solution = lab.solve(scripted.TOKENIZER.decode(question_tokens(request)))
-    guided = scripted.CHAT.open('guide')[0] in request.prompt
-    return scripted.ids_of(solution if guided else '#### 0')
+    solution = task.solve(fake_engine.TOKENIZER.decode(question_tokens(request)))
+    guided = fake_engine.CHAT.open('guide')[0] in request.prompt
+    return fake_engine.ids_of(solution if guided else '#### 0')
 
 
 def question_tokens(request):
-    ends = {scripted.CHAT.open(role)[0] for role in ('attempt', 'guide')}
+    ends = {fake_engine.CHAT.open(role)[0] for role in ('attempt', 'guide')}
     stop = next(i for i, token in enumerate(request.prompt) if token in ends)
     return list(request.prompt[1:stop])
 
 
 valued = functools.partial(
-    rollouts.value, limits=scripted.LIMITS, first_phase=False, penalties=None
+    rollouts.value, limits=fake_engine.LIMITS, first_phase=False, penalties=None
 )
 
 
@@ -132,19 +137,19 @@ def test_a_discount_lets_attempts_share_in_what_follows():
 
 
 def test_feedback_inside_a_rollout_is_context_and_never_trained(monkeypatch):
-    monkeypatch.setattr('sampling.steps.step_rewards', scripted.step_rewards)
+    monkeypatch.setattr('sampling.steps.step_rewards', fake_engine.step_rewards)
     made, _ = table(answer)
     (group,), _ = rollouts.actor_groups(made, rules(turns__episode='critique'), PROBLEMS[:1], 7)
     assert [t.role for t in group[0].turns] == ['question', 'attempt', 'critique', 'refinement']
-    shape = experience.Shape('actor', 400, 4, 0.0)
-    batch = experience.blank_batch(group, shape, scripted.CHAT)
+    shape = update_batch.Shape('actor', 400, 4, 0.0)
+    batch = update_batch.blank_batch(group, shape, fake_engine.CHAT)
     trained = {records.ROLES[role] for role in batch.roles[batch.loss_mask > 0]}
     assert trained == {'attempt', 'refinement'}
 
 
 @pytest.mark.parametrize('steps', ['normalised', 'difference'])
 def test_step_advantages_blame_the_wrong_line_and_no_earlier_one(monkeypatch, steps):
-    monkeypatch.setattr('sampling.steps.step_rewards', scripted.step_rewards)
+    monkeypatch.setattr('sampling.steps.step_rewards', fake_engine.step_rewards)
     made, _ = table(answer)
     asked = rules(advantage__step_coef=1.0, advantage__outcome_coef=0.0, advantage__steps=steps)
     (group,), _ = rollouts.actor_groups(made, asked, PROBLEMS[:1], 7)
@@ -221,15 +226,15 @@ def batch_of(groups, *, informative, cap=0.0, kl=None, hinted=(), policy=-2.0):
     if kl:
         chosen = dataclasses.replace(chosen, kl=kl, kl_coef=0.1)
     found = rollouts.Filled(groups, informative, len(groups), 0, 0)
-    return experience.make_batch(
+    return update_batch.make_batch(
         found,
-        experience.Shape('actor', 160, 4, cap),
-        scripted.CHAT,
+        update_batch.Shape('actor', 160, 4, cap),
+        fake_engine.CHAT,
         value=functools.partial(
-            rollouts.value, rules=rules(), limits=scripted.LIMITS, first_phase=False
+            rollouts.value, rules=rules(), limits=fake_engine.LIMITS, first_phase=False
         ),
         objective=chosen,
-        logprobs=experience.LogProbs(
+        logprobs=update_batch.LogProbs(
             policy and (lambda batch: np.full(batch.tokens.shape, policy, np.float32)),
             lambda batch: np.full(batch.tokens.shape, -3.0, np.float32),
         ),

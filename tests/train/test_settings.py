@@ -12,7 +12,7 @@ import ml_collections
 import pytest
 from ml_collections import config_dict
 
-from train import settings
+from elenchus.train.config import build
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -51,14 +51,14 @@ def make_config(**changes):
 
 
 def test_a_config_becomes_nested_frozen_values():
-    built = settings.build(TrainSettings, make_config())
+    built = build.build(TrainSettings, make_config())
     assert built.optimizer == OptimizerSettings(0.1, 'cosine')
     assert built.stages == (OptimizerSettings(1.0, 'linear'),)
     assert hash(built)
 
 
 def test_an_int_is_taken_for_a_float_and_becomes_one():
-    built = settings.build(OptimizerSettings, {'rate': 1, 'schedule': 'linear'})
+    built = build.build(OptimizerSettings, {'rate': 1, 'schedule': 'linear'})
     assert type(built.rate) is float
 
 
@@ -82,7 +82,7 @@ def test_a_wrong_field_is_named_with_what_is_expected(changes, message):
     for name, value in changes.items():
         config[name] = config[name] | value if isinstance(value, dict) else value
     with pytest.raises(ValueError, match=message):
-        settings.build(TrainSettings, config)
+        build.build(TrainSettings, config)
 
 
 def test_a_missing_field_is_an_error_even_where_the_class_has_a_default():
@@ -91,39 +91,39 @@ def test_a_missing_field_is_an_error_even_where_the_class_has_a_default():
         rate: float = 1.0
 
     with pytest.raises(ValueError, match=r'config\.rate is missing'):
-        settings.build(Defaulted, ml_collections.ConfigDict())
+        build.build(Defaulted, ml_collections.ConfigDict())
 
 
 def test_a_required_placeholder_left_empty_says_how_to_give_it():
     config = ml_collections.ConfigDict({'schedule': 'linear'})
     config.rate = config_dict.required_placeholder(float)
     with pytest.raises(ValueError, match=r'--config\.rate='):
-        settings.build(OptimizerSettings, config)
+        build.build(OptimizerSettings, config)
 
 
 def test_a_config_survives_json():
     config = make_config()
-    again = settings.from_json(settings.to_json(config))
-    assert settings.build(TrainSettings, again) == settings.build(TrainSettings, config)
-    assert settings.config_hash(again) == settings.config_hash(config)
-    assert settings.diff(config, again) == []
+    again = build.from_json(build.to_json(config))
+    assert build.build(TrainSettings, again) == build.build(TrainSettings, config)
+    assert build.config_hash(again) == build.config_hash(config)
+    assert build.diff(config, again) == []
 
 
 def test_a_changed_field_changes_the_hash_and_is_named():
     was, now = make_config(), make_config(steps=4)
-    assert settings.config_hash(was) != settings.config_hash(now)
-    assert settings.diff(was, now) == ['steps']
-    assert settings.explain_diff(was, now) == 'field steps was 3, now 4'
+    assert build.config_hash(was) != build.config_hash(now)
+    assert build.diff(was, now) == ['steps']
+    assert build.explain_diff(was, now) == 'field steps was 3, now 4'
 
 
 def test_an_added_field_is_a_difference():
-    assert settings.diff({'a': {}}, {'a': {'b': None}}) == ['a', 'a.b']
-    assert settings.explain_diff({}, {'b': None}) == 'field b was absent, now None'
+    assert build.diff({'a': {}}, {'a': {'b': None}}) == ['a', 'a.b']
+    assert build.explain_diff({}, {'b': None}) == 'field b was absent, now None'
 
 
 def test_a_value_that_json_cannot_hold_is_named():
     with pytest.raises(ValueError, match=r'config\.a='):
-        settings.to_json({'a': object()})
+        build.to_json({'a': object()})
 
 
 @pytest.fixture

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from data import packing
-from data.records import Batch, Example
-from model import sharding
-from model.attention import SharedPrompt
-from tests import tiny
-from train import step
+from elenchus.data.batching import packing
+from elenchus.data.records import Batch, Example
+from elenchus.model import sharding
+from elenchus.model.attention import SharedPrompt
+from elenchus.train import step
+from tests.support import tiny_model
 
 SHARED = SharedPrompt(samples=3, prompt=9, response=7)
 LENGTH = SHARED.sample_length
 CONFIGS = {
-    'windows, scanned': dataclasses.replace(tiny.EVERYTHING, remat='full', logits_chunk=4),
-    'blocks of queries': dataclasses.replace(tiny.CONFIG, num_layers=1),
-    'splash': dataclasses.replace(tiny.CONFIG, num_layers=1, attention='splash'),
+    'windows, scanned': dataclasses.replace(tiny_model.EVERYTHING, remat='full', logits_chunk=4),
+    'blocks of queries': dataclasses.replace(tiny_model.CONFIG, num_layers=1),
+    'splash': dataclasses.replace(tiny_model.CONFIG, num_layers=1, attention='splash'),
 }
 
 
@@ -31,9 +31,9 @@ def make_batch(seed: int, shared: SharedPrompt = SHARED, *, prompts: int = 4) ->
     examples = []
     for _ in range(prompts):
         size = rng.integers(1, shared.prompt + 1)
-        prompt = tiny.random_example(rng, size)._replace(loss_mask=np.zeros(size, np.float32))
+        prompt = tiny_model.random_example(rng, size)._replace(loss_mask=np.zeros(size, np.float32))
         for _ in range(shared.samples):
-            rest = tiny.random_example(rng, rng.integers(2, shared.response + 1))
+            rest = tiny_model.random_example(rng, rng.integers(2, shared.response + 1))
             joined = zip(prompt, rest, strict=True)
             examples.append(Example(*(np.concatenate(parts) for parts in joined)))
     return packing.pad(examples, length=shared.sample_length)
@@ -43,13 +43,13 @@ def lay(batch: Batch, shared: SharedPrompt = SHARED):
     return packing.share_prompts(batch, **shared._asdict())
 
 
-@functools.partial(tiny.jit, static_argnames=('shared', 'num_microbatches'))
+@functools.partial(tiny_model.jit, static_argnames=('shared', 'num_microbatches'))
 def loss_and_grads(model, batch, *, shared=None, num_microbatches=1):
     return step.loss_and_grads(
         model,
         batch,
-        objective=tiny.GSPO,
-        transform=tiny.untouched,
+        objective=tiny_model.GSPO,
+        transform=tiny_model.untouched,
         num_microbatches=num_microbatches,
         shared=shared,
         gap=True,
@@ -62,47 +62,49 @@ def loss_and_grads(model, batch, *, shared=None, num_microbatches=1):
 )
 def test_loss_gradients_and_metrics_are_those_of_rows_of_their_own(name):
     shared = SharedPrompt(2, 9, 128) if name == 'blocks of queries' else SHARED
-    model, batch = tiny.make_model(CONFIGS[name]), make_batch(0, shared)
+    model, batch = tiny_model.make_model(CONFIGS[name]), make_batch(0, shared)
     expected = loss_and_grads(model, batch)
     found = loss_and_grads(model, lay(batch, shared)[0], shared=shared)
-    tiny.assert_trees_close(found, expected, relative=3e-6)
+    tiny_model.assert_trees_close(found, expected, relative=3e-6)
     assert float(found[0]) == pytest.approx(float(expected[0]), rel=1e-6)
 
 
 @pytest.mark.slow
 def test_microbatches_change_nothing():
-    model, batch = tiny.make_model(tiny.FLAT), lay(make_batch(1))[0]
+    model, batch = tiny_model.make_model(tiny_model.FLAT), lay(make_batch(1))[0]
     expected = loss_and_grads(model, batch, shared=SHARED)
     found = loss_and_grads(model, batch, shared=SHARED, num_microbatches=2)
-    tiny.assert_trees_close(found, expected, relative=2e-6)
+    tiny_model.assert_trees_close(found, expected, relative=2e-6)
 
 
 def test_a_mesh_changes_nothing():
     axis_types = (jax.sharding.AxisType.Auto,) * 3
     mesh = jax.make_mesh((2, 2, 2), sharding.AXES, axis_types=axis_types)
-    model, batch = tiny.make_model(tiny.CONFIG), lay(make_batch(2))[0]
+    model, batch = tiny_model.make_model(tiny_model.CONFIG), lay(make_batch(2))[0]
     expected = loss_and_grads(model, batch, shared=SHARED)
     with jax.set_mesh(mesh):
         placed = jax.device_put(model, sharding.shardings(model, mesh))
         rows = jax.device_put(batch, sharding.batch_sharding(mesh))
         found = loss_and_grads(placed, rows, shared=SHARED)
-    tiny.assert_trees_close(found, expected, relative=4e-6)
+    tiny_model.assert_trees_close(found, expected, relative=4e-6)
 
 
 def test_log_probabilities_come_back_to_the_rows_they_were_asked_of():
-    model, batch = tiny.make_model(tiny.FLAT), make_batch(3)
-    of = functools.partial(tiny.jit, static_argnums=(2, 3))(step.batch_logprobs)
+    model, batch = tiny_model.make_model(tiny_model.FLAT), make_batch(3)
+    of = functools.partial(tiny_model.jit, static_argnums=(2, 3))(step.batch_logprobs)
     laid, places = lay(batch)
-    found = places.give_back(np.asarray(of(model, laid, tiny.untouched, SHARED)[0]), (12, LENGTH))
-    expected = np.asarray(of(model, batch, tiny.untouched, None)[0])
+    found = places.give_back(
+        np.asarray(of(model, laid, tiny_model.untouched, SHARED)[0]), (12, LENGTH)
+    )
+    expected = np.asarray(of(model, batch, tiny_model.untouched, None)[0])
     trained = batch.loss_mask > 0
     np.testing.assert_allclose(found[trained], expected[trained], rtol=1e-5, atol=1e-5)
     assert not found[batch.segments == 0].any()
 
 
 def test_what_stands_in_padding_changes_no_bit():
-    model, (batch, _) = tiny.make_model(tiny.FLAT), lay(make_batch(4))
-    changed = tiny.with_padding(batch, np.random.default_rng(5))
+    model, (batch, _) = tiny_model.make_model(tiny_model.FLAT), lay(make_batch(4))
+    changed = tiny_model.with_padding(batch, np.random.default_rng(5))
     found, expected = (loss_and_grads(model, b, shared=SHARED) for b in (changed, batch))
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
@@ -134,9 +136,9 @@ def test_every_trained_token_stands_once_after_what_precedes_it(seed, samples, p
 def test_a_prompt_longer_than_its_place_goes_on_in_the_responses():
     batch = make_batch(6)
     shared = SHARED._replace(prompt=4, response=LENGTH - 4)
-    model = tiny.make_model(tiny.FLAT)
+    model = tiny_model.make_model(tiny_model.FLAT)
     found = loss_and_grads(model, lay(batch, shared)[0], shared=shared)
-    tiny.assert_trees_close(found, loss_and_grads(model, batch), relative=3e-6)
+    tiny_model.assert_trees_close(found, loss_and_grads(model, batch), relative=3e-6)
 
 
 def test_a_response_that_is_longer_than_its_place_is_refused():

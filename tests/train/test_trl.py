@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data.records import Batch
-from model import logprobs as logprobs_lib
-from tests import tiny
-from tests.train import trl_golden
-from train import objective as objective_lib
+from elenchus.data.records import Batch
+from elenchus.model import logprobs as logprobs_lib
+from elenchus.train import objective as objective_lib
+from tests.golden import trl_golden
+from tests.support import tiny_model
 
 OURS = {
     'sft': objective_lib.SFT,
@@ -69,7 +69,7 @@ def ours(name, given):
         sums = objective_lib.loss(OURS[name], batch, *found)
         return sums.total / sums.weight
 
-    return tiny.jit(jax.value_and_grad(loss))(given['logits'])
+    return tiny_model.jit(jax.value_and_grad(loss))(given['logits'])
 
 
 @pytest.fixture(scope='module')

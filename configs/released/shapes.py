@@ -1,0 +1,108 @@
+"""Released models as published, and what their runs share; no run of its own.
+
+Sources: the config.json of each model's repository, meta-llama/Meta-Llama-3-8B,
+Qwen/Qwen2.5-Math-1.5B, Qwen/Qwen3-0.6B, google/gemma-3-1b-pt.
+"""
+
+from ml_collections import ConfigDict
+
+from elenchus.configs import gsm8k, lab
+
+LLAMA3_8B = {
+    'vocab_size': 128256,
+    'num_layers': 32,
+    'embed_dim': 4096,
+    'mlp_dim': 14336,
+    'num_heads': 32,
+    'num_kv_heads': 8,
+    'head_dim': 128,
+    'rope_theta': 500_000.0,
+    'norm_epsilon': 1e-5,
+    'qkv_bias': False,
+    'qk_norm': False,
+    'tie_embeddings': False,
+    'activation': 'silu',
+}
+
+QWEN2P5_MATH_1P5B = {
+    'vocab_size': 151936,
+    'num_layers': 28,
+    'embed_dim': 1536,
+    'mlp_dim': 8960,
+    'num_heads': 12,
+    'num_kv_heads': 2,
+    'head_dim': 128,
+    'rope_theta': 10_000.0,
+    'norm_epsilon': 1e-6,
+    'qkv_bias': True,
+    'qk_norm': False,
+    'tie_embeddings': True,
+    'activation': 'silu',
+}
+
+QWEN3_0P6B = {
+    'vocab_size': 151936,
+    'num_layers': 28,
+    'embed_dim': 1024,
+    'mlp_dim': 3072,
+    'num_heads': 16,
+    'num_kv_heads': 8,
+    'head_dim': 128,
+    'rope_theta': 1_000_000.0,
+    'norm_epsilon': 1e-6,
+    'qkv_bias': False,
+    'qk_norm': True,
+    'tie_embeddings': True,
+    'activation': 'silu',
+}
+
+GEMMA3_1B = {
+    'vocab_size': 262144,
+    'num_layers': 26,
+    'embed_dim': 1152,
+    'mlp_dim': 6912,
+    'num_heads': 4,
+    'num_kv_heads': 1,
+    'head_dim': 256,
+    'rope_theta': 1_000_000.0,
+    'norm_epsilon': 1e-6,
+    'qkv_bias': False,
+    'qk_norm': True,
+    'tie_embeddings': True,
+    'activation': 'gelu',
+    'windows': (512, 512, 512, 512, 512, 0),
+    'local_rope_theta': 10_000.0,
+    'zero_centered_norms': True,
+    'post_norms': True,
+    'scale_embeddings': True,
+}
+
+
+def adamw(learning_rate: float, **changes) -> dict:
+    return lab.optimizer(learning_rate, **{'name': 'adamw', 'beta2': 0.999} | changes)
+
+
+def config(
+    model: dict, folder: str, optimizer: dict, *, template: str, num_steps: int
+) -> ConfigDict:
+    """GSM8K's stages from a released model that scripts/convert.py imported into `folder`."""
+    made = gsm8k.get_config()
+    made.model.update(model)
+    made.model.update({'remat': 'full', 'logits_chunk': 128})
+    made.tokenizer.update(
+        {'kind': 'file', 'path': f'{folder}/tokenizer.json', 'vocab_size': 0, 'template': template}
+    )
+    made.base.checkpoint = folder
+    made.base.fit = {'num_steps': 0, 'optimizer': optimizer}
+    for stage in (made.actor, made.critic, made.self_talk, made.improve):
+        stage.fit = {'num_steps': num_steps, 'optimizer': optimizer}
+    made.reinforce.optimizer = optimizer | {'schedule': 'constant'}
+    return made
+
+
+def adapt(made: ConfigDict, lora: dict) -> ConfigDict:
+    """The same with adapters in every stage that trains, on a base in bfloat16."""
+    made.model.param_dtype = 'bfloat16'
+    for stage in (made.actor, made.critic, made.self_talk, made.improve, made.reinforce):
+        stage.lora = lora
+    return made

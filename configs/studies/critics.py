@@ -1,0 +1,97 @@
+"""A study of what makes a critic worth its tokens, on the lab: arms differ in the critic alone.
+
+configs/studies/critics.py         three seeds; 76 minutes on one CPU core
+configs/studies/critics.py:smoke   the same arms with tiny numbers and one seed
+
+The critic starts from a base that has never read a critique, so that all it knows comes from the
+arm's data; `base that reads critiques` starts from the shipped one. The actor is the same in all
+arms of a seed. Both bases are made first:
+
+python -m scripts.run --config configs/lab.py:base --workdir runs/base
+python -m scripts.run --config configs/lab.py:base --workdir runs/base_small \\
+    --config.model.num_layers=2 --config.model.embed_dim=64 --config.model.mlp_dim=176 \\
+    --config.model.num_heads=2 --config.model.num_kv_heads=2
+
+Read by scripts/study.py.
+"""
+
+from ml_collections import ConfigDict
+
+from elenchus.configs import lab
+from elenchus.configs.studies.shared import row, study
+
+BASE = 'runs/base/stages/00-base/model'
+SMALL = 'runs/base_small/stages/00-base/model'
+SHIPPED = 'data/lab/checkpoint'
+
+
+def data(num_problems: int, **changes) -> dict:
+    return {'critique': {'num_problems': num_problems, **changes}}
+
+
+FILTER = {'filter_samples': 4, 'filter_successes': 1}
+ARMS = {
+    'x1': data(40),
+    'x4': data(160),
+    'x16': data(640),
+    'x16, small critic': data(640) | {'critic': {'checkpoint': SMALL}},
+    'x4, base that reads critiques': data(160) | {'critic': {'checkpoint': SHIPPED}},
+    'x4, filter': data(160, **FILTER),
+    'x4, monte carlo': data(160, annotator='monte_carlo'),
+    'x4, monte carlo, filter': data(160, annotator='monte_carlo', **FILTER),
+    'x4, model': data(160, annotator='model', annotator_path=SHIPPED),
+    'x4, RG1': data(160, num_attempts=5, num_relocated=0, num_inserted=0),
+}
+
+CRITIC = ('evaluate', 'critic')
+ATTEMPT = ('evaluate', 'accuracy', 'attempt', 'all', 0)
+GAIN = ('evaluate', 'difference', 'refined-attempt', 'all', 0)
+ORACLE = ('evaluate', 'curves', 'oracle majority (upper bound)', 0, 'accuracy', 'all', 0)
+RIGHT = (*CRITIC, 'discriminability', 0)
+
+
+COMPARISON = {
+    'table': (
+        row('critic right, %', RIGHT),
+        row('wrong found, %', (*CRITIC, 'found')),
+        row('right passed, %', (*CRITIC, 'passed')),
+        row('first error F1', (*CRITIC, 'first_error_f1')),
+        row('attempt, %', ATTEMPT),
+        row('refined, %', ('evaluate', 'accuracy', 'refined', 'all', 0)),
+        row('gain', GAIN),
+        row('oracle gain', ORACLE, minus=ATTEMPT),
+    ),
+    'panels': (
+        {
+            'title': 'what refinement wins',
+            'over': (),
+            'x': RIGHT,
+            'x_label': 'critic right, share of attempts',
+            'y': GAIN,
+            'y_label': 'refined - attempt, points',
+            'scale': 100.0,
+        },
+    ),
+}
+
+
+def get_config(arg: str = 'default') -> ConfigDict:
+    lab.check_variant('critics', arg, ('default', 'smoke'))
+    run = lab.get_config(arg)
+    run.stages = ('base', 'actor', 'critique', 'critic', 'evaluate')
+    arms = ARMS
+    if arg == 'default':
+        run.train.rows = 8
+        run.actor.fit.num_steps = 150
+        run.critic.update({'checkpoint': BASE, 'fit': {'num_steps': 120}})
+        run.critique.update({'num_attempts': 2, 'num_rollouts': 4})
+        run.evaluate.update({'num_problems': 200, 'num_attempts': 2})
+    else:
+        few = {'num_problems': 10, 'filter_successes': 0}
+        arms = {
+            name: changes
+            | {'critique': changes['critique'] | few}
+            | ({'critic': {'checkpoint': SHIPPED}} if 'critic' in changes else {})
+            for name, changes in ARMS.items()
+        }
+    return study(run, arms, shared=('base', 'actor'), arg=arg, comparison=COMPARISON)

@@ -1,0 +1,119 @@
+"""A study of self-improvement on the lab: which explorer finds what, and what training on it wins.
+
+findings.py         every explorer, weights by the critic, more attempts; three seeds
+findings.py:smoke   the same arms with tiny numbers and one seed
+
+All arms of a seed share base, actor, critique data and critic. A round goes on from the last actor,
+without the teacher's demonstrations: the lab's base has none of the actor's misconceptions, which a
+restart would forget by itself. Read by scripts/study.py.
+"""
+
+from ml_collections import ConfigDict
+
+from elenchus.configs import lab
+from elenchus.configs.studies.shared import row, study
+
+SHARED = ('base', 'actor', 'critique', 'critic')
+EXPLORERS = (
+    'vanilla',
+    'uniform',
+    'critique_in_the_loop',
+    'answer_driven',
+    'rationale_driven',
+    'interactive',
+    'state_reset',
+)
+HARD = ('4', '5')
+BUDGET = 450
+"""Sampled tokens a question, about what critique in the loop spends at these numbers."""
+
+LAST = ('last', 'exploration')
+COMPARISON = {
+    'table': (
+        row('right, %', ('last', 'accuracy', 'attempt', 'all', 0)),
+        row('hard right, %', ('last', 'accuracy', 'attempt', HARD, 0)),
+        row('pass@n, %', ('last', 'coverage', 'all', 0)),
+        row('spurious, %', ('last', 'spurious')),
+        row('found, %', (*LAST, 'coverage', 'all')),
+        row('hard found, %', (*LAST, 'coverage', HARD)),
+        row('kept', ('last', 'kept'), scale=1.0),
+        row('hard kept, %', ('last', 'kept_share', HARD), scale=200.0),
+        row('kept spurious, %', ('last', 'kept_spurious')),
+        row('distinct', (*LAST, 'distinct', 'all'), scale=1.0),
+        row('thousand tokens', ('last', 'tokens_sampled'), scale=0.001),
+    ),
+    'panels': tuple(
+        {
+            'title': title,
+            'over': ('last', 'rounds'),
+            'x': x,
+            'x_label': ' '.join(x[-1:]) or 'round',
+            'y': y,
+            'y_label': label,
+            'scale': scale,
+        }
+        for title, x, y, label, scale in (
+            ('levels 4 and 5, actor alone', (), ('accuracy', 'attempt', HARD, 0), 'right, %', 100),
+            ('levels 4 and 5 among what is kept', (), ('kept_share', HARD), 'share, %', 200),
+            ('different right responses', (), ('exploration', 'distinct', 'all'), 'a question', 1),
+            (
+                'questions of levels 4 and 5 solved',
+                ('exploration', 'tokens'),
+                ('exploration', 'coverage', HARD),
+                'share, %',
+                100,
+            ),
+        )
+    ),
+}
+
+
+def get_config(arg: str = 'default') -> ConfigDict:
+    lab.check_variant('findings', arg, ('default', 'smoke'))
+    run = lab.get_config(arg)
+    run.stages = (*SHARED, 'vanilla')
+    if arg == 'default':
+        shorten(run)
+    else:
+        run.actor.guided_per_problem = 2
+        run.train.checkpoint_every = 100
+        run.improve.fit.num_steps = 2
+        run.improve.explore.update({'num_guided_rounds': 2, 'num_uniform_rounds': 2})
+        run.evaluate.num_problems = 5
+    made = arms(run.improve.explore.num_attempts)
+    return study(run, made, shared=SHARED, arg=arg, comparison=COMPARISON)
+
+
+def shorten(run: ConfigDict) -> None:
+    """Smaller numbers than the default run's: there are many arms."""
+    run.data.update({'num_train': 1000, 'num_test': 250})
+    run.sampling.part_size = 250
+    run.train.update({'rows': 12, 'length': 328, 'log_every': 5})
+    run.actor.update({'num_problems': 200, 'refinements_per_problem': 1, 'guided_per_problem': 1})
+    run.actor.fit.num_steps = 70
+    run.critique.num_problems = 250
+    run.critic.fit.num_steps = 140
+    run.evaluate.update({'num_problems': 250, 'num_attempts': 2, 'num_resamples': 300})
+    run.improve.update({'num_problems': 160, 'num_rounds': 3, 'num_monitored': 10})
+    run.improve.update({'restart': 'last', 'demonstrations': False})
+    run.improve.fit.num_steps = 16
+    run.improve.explore.update(
+        {'num_attempts': 4, 'num_refinements': 2, 'num_guided_rounds': 4, 'enough': 2}
+    )
+
+
+def arms(num_attempts: int) -> dict:
+    """One for each explorer, and changes of two of them."""
+    more = {'explore': {'num_attempts': 2 * num_attempts}}
+    changed = {
+        'critique_in_the_loop score': ('critique_in_the_loop', {'weighting': 'score'}),
+        'critique_in_the_loop steps': ('critique_in_the_loop', {'weighting': 'steps'}),
+        'vanilla 2N': ('vanilla', more),
+        'critique_in_the_loop 2N': ('critique_in_the_loop', more),
+    }
+    plain = {stage: (stage, {}) for stage in EXPLORERS}
+    plain['uniform'] = ('uniform', {'explore': {'token_budget': BUDGET}})
+    return {
+        name: {'stages': (*SHARED, stage), 'improve': changes}
+        for name, (stage, changes) in (plain | changed).items()
+    }

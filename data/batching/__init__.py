@@ -1,0 +1,1 @@
+"""Batching: packing examples into rows, and the shuffled, resumable data set."""

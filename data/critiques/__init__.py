@@ -1,0 +1,1 @@
+"""Critiques: grammars, the oracle that writes them, mistakes, and files of records."""

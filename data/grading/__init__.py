@@ -1,0 +1,1 @@
+"""Grading: answers are extracted, compared and judged."""

@@ -1,0 +1,1 @@
+"""Problem sets: the lab, published sets and files of the user."""

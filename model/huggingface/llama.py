@@ -1,0 +1,21 @@
+"""Llama 2 and 3: rotary positions, scaled from 3.1 on."""
+
+from elenchus.model.huggingface import config_fields
+from elenchus.model.huggingface.family import Family
+
+LLAMA = Family(
+    model_type='llama',
+    architecture='LlamaForCausalLM',
+    parts=(
+        *config_fields.SIZES,
+        config_fields.ROPE,
+        config_fields.fixed(
+            {**config_fields.PLAIN, 'windows': (0,), 'qkv_bias': False, 'qk_norm': False},
+            hidden_act='silu',
+            attention_bias=False,
+            mlp_bias=False,
+        ),
+    ),
+    defaults={'tie_word_embeddings': False, 'rms_norm_eps': 1e-6},
+    weights=config_fields.WEIGHTS,
+)

@@ -1,0 +1,1 @@
+"""Construction, annotation and filtering of critique data (AutoMathCritique)."""

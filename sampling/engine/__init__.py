@@ -1,0 +1,1 @@
+"""The sampling engine: prompts in, completions with log-probabilities out."""

@@ -1,0 +1,1 @@
+"""Exploration for self-improvement: proposals, selection, control and coverage."""

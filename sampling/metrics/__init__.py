@@ -1,0 +1,1 @@
+"""Metrics of critics and of accuracy against cost."""

@@ -1,0 +1,281 @@
+"""What played episodes say of critic and actor: pure functions of episodes and their outcomes.
+
+Shares and rates are None where nothing could have counted. An attempt that was not refined stays
+as it is. Facts of steps (`first_error`, `kind`, `steps_correct`) are known on the lab alone.
+"""
+
+import collections
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from elenchus.data.records import Episode
+
+Share = float | None
+
+
+def finally_correct(episode: Episode) -> bool:
+    """Whether the refinement is right, or the attempt where there is none."""
+    return bool(episode.outcome.get('refined_correct', episode.outcome['correct']))
+
+
+def final_answer(episode: Episode) -> str | None:
+    """The refinement's answer, or the attempt's where there is no refinement."""
+    return episode.outcome.get('refined_answer', episode.outcome['answer'])
+
+
+def by_level(
+    episodes: Sequence[Episode], measure: Callable[[Sequence[Episode]], Any]
+) -> dict[str, Any]:
+    """A measure of the episodes of each level, and of all."""
+    levels = collections.defaultdict(list)
+    for episode in episodes:
+        levels[str(episode.level)].append(episode)
+    return {'all': measure(episodes)} | {n: measure(levels[n]) for n in sorted(levels, key=int)}
+
+
+# What the critic says of attempts
+
+
+def critic(episodes: Sequence[Episode]) -> dict[str, Share]:
+    """How the critic's verdicts agree with the truth.
+
+    `discriminability` is the share of parsable critiques whose final verdict is true, also apart
+    for right and wrong attempts; `passed` and `found` are the same two of all critiques, so that
+    a garbled one is a miss; `first_error_f1` is there where first errors are known.
+    """
+    right = [e for e in episodes if e.outcome['correct']]
+    wrong = [e for e in episodes if not e.outcome['correct']]
+    parsed = {
+        name: [e for e in chosen if e.outcome['verdict'] is not None]
+        for name, chosen in (('all', episodes), ('right', right), ('wrong', wrong))
+    }
+    measures = {
+        'discriminability': _share(_agrees(e) for e in parsed['all']),
+        'discriminability_right': _share(_agrees(e) for e in parsed['right']),
+        'discriminability_wrong': _share(_agrees(e) for e in parsed['wrong']),
+        'passed': _share(_agrees(e) for e in right),
+        'found': _share(_agrees(e) for e in wrong),
+        'parse_rate': _share(e.outcome['verdict'] is not None for e in episodes),
+    }
+    if knows_steps(episodes):
+        pairs = [(e.outcome['located'], e.outcome['first_error']) for e in episodes]
+        measures['first_error_f1'] = first_error_f1(pairs)
+    return measures
+
+
+def first_error_f1(pairs: Sequence[tuple[int | None, int | None]]) -> float:
+    """F1 of (located, true) first errors: a hit is the very line; None is no error."""
+    hits = sum(located == true for located, true in pairs if true is not None)
+    claimed, actual = (sum(pair[i] is not None for pair in pairs) for i in (0, 1))
+    return 2 * hits / (claimed + actual) if claimed + actual else 0.0
+
+
+def detection(episodes: Sequence[Episode]) -> dict[str, dict[str, float]]:
+    """By kind of mistake: how many attempts have it, and how many of them the critic finds.
+
+    `found` is a final verdict of wrong, `located` the very line as well. A mistake counts even
+    where the answer happens to be right. Source: arXiv 2406.13439, on mistakes of known kinds.
+    """
+    kinds = collections.defaultdict(list)
+    for episode in episodes:
+        if episode.outcome.get('kind') is not None:
+            kinds[episode.outcome['kind']].append(episode.outcome)
+    return {
+        kind: {
+            'attempts': len(facts),
+            'found': _share(f['verdict'] is False for f in facts),
+            'located': _share(f['located'] == f['first_error'] for f in facts),
+        }
+        for kind, facts in sorted(kinds.items())
+    }
+
+
+def uncertainty(groups: Sequence[Sequence[Episode]], *, num_bins: int) -> list[dict[str, Any]]:
+    """The critic's accuracy against how uncertain the actor is of a question.
+
+    groups: the attempts at each question. Uncertainty is the entropy of their answers over its
+    largest value, log(attempts), in [0, 1]; no answer counts as one answer more. Bins of equal
+    width, those without questions left out. Source: arXiv 2310.04815, section 4.3.
+    """
+    bins = collections.defaultdict(list)
+    for group in groups:
+        bins[_bin(vote_entropy(group), num_bins)].append(group)
+    table = []
+    for index, chosen in sorted(bins.items()):
+        episodes = [e for group in chosen for e in group]
+        table.append(
+            {
+                'low': index / num_bins,
+                'high': (index + 1) / num_bins,
+                'questions': len(chosen),
+                'uncertainty': float(np.mean([vote_entropy(group) for group in chosen])),
+                'accuracy': _share(e.outcome['correct'] for e in episodes),
+                **critic(episodes),
+            }
+        )
+    return table
+
+
+def vote_entropy(group: Sequence[Episode]) -> float:
+    """Entropy of the answers of a question's attempts, over log(attempts); 0 of one attempt."""
+    counts = collections.Counter(e.outcome['answer'] for e in group).values()
+    shares = [count / len(group) for count in counts]
+    if len(shares) == 1:
+        return 0.0
+    return -sum(share * math.log(share) for share in shares) / math.log(len(group))
+
+
+# What becomes of attempts
+
+
+def transitions(episodes: Sequence[Episode]) -> dict[str, Share]:
+    """Shares of attempts by what became of them: c correct, i incorrect.
+
+    delta = accuracy after - before = i2c - c2i; helpfulness = i2c / incorrect attempts.
+    """
+    counts = _changes(episodes)
+    shares = {name: counts[name] / len(episodes) for name in ('c2c', 'c2i', 'i2c', 'i2i')}
+    return shares | {
+        'delta': shares['i2c'] - shares['c2i'],
+        'helpfulness': _ratio(counts['i2c'], counts['i2c'] + counts['i2i']),
+    }
+
+
+def confidence_and_critique(episodes: Sequence[Episode]) -> dict[str, Share]:
+    """Self-correction taken apart: CL = P(right stays right), CS = P(wrong becomes right).
+
+    With a and b the accuracy before and after, b = a CL + (1 - a) CS. RSS places b between a^2,
+    where CL = a and CS = 0, and 2a - a^2, where CL = 1 and CS = a: RSS = (b - a^2) / (2a - 2a^2),
+    0.5 where nothing is won or lost. Source: arXiv 2412.19513.
+    """
+    counts = _changes(episodes)
+    before = (counts['c2c'] + counts['c2i']) / len(episodes)
+    after = (counts['c2c'] + counts['i2c']) / len(episodes)
+    return {
+        'before': before,
+        'after': after,
+        'CL': _ratio(counts['c2c'], counts['c2c'] + counts['c2i']),
+        'CS': _ratio(counts['i2c'], counts['i2c'] + counts['i2i']),
+        'RSS': _ratio(after - before**2, 2 * before - 2 * before**2),
+    }
+
+
+def spurious_share(episodes: Sequence[Episode]) -> Share:
+    """Share of right answers reached through a wrong step; None where steps are not known."""
+    right = [e for e in episodes if e.outcome['correct']]
+    return _share(not e.outcome['steps_correct'] for e in right) if knows_steps(right) else None
+
+
+def knows_steps(episodes: Sequence[Episode]) -> bool:
+    """Whether it is known of every attempt which step is its first wrong one."""
+    return all('first_error' in e.outcome for e in episodes)
+
+
+# Calibration
+
+
+def calibration(episodes: Sequence[Episode], *, num_bins: int) -> dict[str, Any]:
+    """Reliability of the critic's scores as probabilities: of final answers and of steps.
+
+    Steps before the first error are right, it is wrong, and those after it are left out: nobody
+    knows what is right there. `steps` is of the step rewards as they are used, `positions` the
+    same by place in the attempt, from 1. A reward of 0 stands for no verdict: `judged` is of the
+    steps that have one, and `unjudged` is the share of the others. All these only where first
+    errors are known.
+    """
+    finals = [
+        (e.outcome['score'], bool(e.outcome['correct']))
+        for e in episodes
+        if e.outcome['score'] is not None
+    ]
+    told = {'final': reliability(finals, num_bins=num_bins)}
+    if not knows_steps(episodes):
+        return told
+    positions = collections.defaultdict(list)
+    for episode in episodes:
+        for position, pair in enumerate(known_steps(episode), 1):
+            positions[position].append(pair)
+    steps = [pair for pairs in positions.values() for pair in pairs]
+    return told | {
+        'steps': reliability(steps, num_bins=num_bins),
+        'judged': reliability([pair for pair in steps if pair[0] > 0], num_bins=num_bins),
+        'unjudged': _share(score == 0 for score, _ in steps),
+        'positions': {
+            str(position): _without_curve(reliability(pairs, num_bins=num_bins))
+            for position, pairs in sorted(positions.items())
+        },
+    }
+
+
+def known_steps(episode: Episode) -> list[tuple[float, bool]]:
+    """(score, whether it is right) of an attempt's steps up to its first wrong one."""
+    scores, first = episode.turn('attempt').step_scores, episode.outcome['first_error']
+    known = scores if first is None else scores[: first + 1]
+    return [(score, i != first) for i, score in enumerate(known)]
+
+
+def reliability(pairs: Sequence[tuple[float, bool]], *, num_bins: int) -> dict[str, Any]:
+    """How well scores in [0, 1] tell how often things are right, from (score, right) pairs.
+
+    `curve` has bins of equal width, empty ones left out; `ece` is the mean distance between a
+    bin's mean score and its share of right ones, weighted by count (arXiv 1706.04599); `brier` is
+    the mean squared error.
+    """
+    if not pairs:
+        return {'count': 0, 'score': None, 'right': None, 'ece': None, 'brier': None, 'curve': []}
+    bins = collections.defaultdict(list)
+    for score, right in pairs:
+        bins[_bin(score, num_bins)].append((score, right))
+    curve = [
+        {'low': i / num_bins, 'high': (i + 1) / num_bins, 'count': len(found)} | _means(found)
+        for i, found in sorted(bins.items())
+    ]
+    gaps = [b['count'] * abs(b['score'] - b['right']) for b in curve]
+    return {
+        'count': len(pairs),
+        **_means(pairs),
+        'ece': sum(gaps) / len(pairs),
+        'brier': float(np.mean([(score - right) ** 2 for score, right in pairs])),
+        'curve': curve,
+    }
+
+
+# Pieces
+
+
+def _agrees(episode: Episode) -> bool:
+    return episode.outcome['verdict'] is bool(episode.outcome['correct'])
+
+
+def _changes(episodes: Sequence[Episode]) -> collections.Counter:
+    return collections.Counter(
+        f'{"ic"[bool(e.outcome["correct"])]}2{"ic"[finally_correct(e)]}' for e in episodes
+    )
+
+
+def _share(values) -> Share:
+    values = list(values)
+    return float(np.mean(values)) if values else None
+
+
+def _ratio(part: float, whole: float) -> Share:
+    return part / whole if whole else None
+
+
+def _means(pairs: Sequence[tuple[float, bool]]) -> dict[str, float]:
+    return {
+        'score': float(np.mean([score for score, _ in pairs])),
+        'right': float(np.mean([right for _, right in pairs])),
+    }
+
+
+def _without_curve(told: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in told.items() if name != 'curve'}
+
+
+def _bin(value: float, num_bins: int) -> int:
+    """The index of the bin of [0, 1] that a value is in; 1 is in the last."""
+    return min(int(value * num_bins), num_bins - 1)

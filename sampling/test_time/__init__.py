@@ -1,0 +1,1 @@
+"""Test-time strategies: critique and refinement rounds, votes, beam search."""

@@ -1,0 +1,1 @@
+"""Settings: typed sections, strict building, checks, and the command line."""

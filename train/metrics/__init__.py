@@ -1,0 +1,1 @@
+"""Metrics of a run: rows on disk, TensorBoard, progress."""

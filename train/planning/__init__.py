@@ -1,0 +1,1 @@
+"""Planning: memory, traffic and rooflines without weights."""

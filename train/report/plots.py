@@ -1,0 +1,241 @@
+"""The plots of the report, and how they are drawn into files and pages."""
+
+import html
+import io
+import itertools
+import pathlib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib import figure as figures
+
+from elenchus.data.files import json_files
+
+INK = '#123456'  # stands for the page's text colour in a plot; replaced by currentColor
+COLOURS = (
+    '#8a94a6',
+    '#3f86d4',
+    '#e08a2e',
+    '#8c6bd1',
+    '#2f9e77',
+    '#d1587f',
+    '#a08f1c',
+    '#4aa7bd',
+)
+MARKERS = 'osD^vPX*'
+LINES = {'': '-', 'min': '-', 'product': '--', 'last': ':', 'all': '-', 'upper bound': '-.'}
+"""Line style of an arm's variant, what stands in brackets behind its name."""
+MAX_POINTS = 400  # of a plotted curve
+
+Stages = dict[str, dict[str, Any]]
+Curves = dict[str, list[dict[str, Any]]]
+"""Points of each arm, as the stage `evaluate` tells them in `curves`."""
+StudyPanels = dict[str, dict[str, list[list[tuple[float, float]]]]]
+"""Title -> arm -> the points of each run of it."""
+
+
+def levels_bars(evaluations: Stages) -> figures.Figure:
+    """Grouped bars by level with intervals: the arms at their largest size, then later actors."""
+    bars = {}
+    for i, (name, stage) in enumerate(evaluations.items()):
+        sizes = {arm: int(arm.partition('@')[2] or 0) for arm in stage['accuracy']}
+        shown = [arm for arm, size in sizes.items() if size in (0, max(sizes.values()))]
+        for arm in (arm for arm in shown if not arm.startswith('pass')):
+            bars[f'{name}: {arm}' if i else arm] = stage['accuracy'][arm]
+    figure, (axes,) = _panels(1, columns=1, size=(9.2, 3.6))
+    names, width = levels_of(bars), 0.84 / len(bars)
+    for i, (arm, levels) in enumerate(bars.items()):
+        middle, low, high = np.array([bounds(levels.get(n)) for n in names], float).T * 100
+        at = np.arange(len(names)) + (i - (len(bars) - 1) / 2) * width
+        axes.bar(at, middle, width * 0.92, color=_colour(i), label=arm)
+        errors = np.maximum([middle - low, high - middle], 0)
+        axes.errorbar(at, middle, errors, fmt='none', ecolor=INK, elinewidth=0.7)
+    axes.set_xticks(range(len(names)), names)
+    axes.set(xlabel='level', ylabel='right, %', ylim=(0, 100))
+    figure.legend(loc='outside lower center', ncols=4, frameon=False)
+    return figure
+
+
+def tokens_points(evaluations: Stages) -> figures.Figure:
+    """One point an arm (colour) and evaluation (marker), with its interval."""
+    arms = keys(evaluations, 'tokens_per_answer')
+    figure, (axes,) = _panels(1, columns=1, size=(7.6, 3.4))
+    for marker, (name, stage) in zip(itertools.cycle(MARKERS), evaluations.items(), strict=False):
+        for i, arm in enumerate(arms):
+            tokens = stage['tokens_per_answer'].get(arm)
+            point = stage['accuracy'].get(arm, {}).get('all')
+            if tokens is None or point is None:
+                continue
+            middle, low, high = np.array(bounds(point)) * 100
+            errors = [[max(middle - low, 0)], [max(high - middle, 0)]]
+            axes.errorbar(
+                tokens, middle, errors, color=_colour(i), marker=marker, capsize=2, ls='none'
+            )
+        axes.plot([], [], color=INK, marker=marker, ls='none', label=name)
+    for i, arm in enumerate(arms):
+        axes.plot([], [], color=_colour(i), lw=5, label=arm)
+    axes.set(xlabel='generated tokens an answer', ylabel='right, %')
+    axes.margins(x=0.1)
+    figure.legend(loc='outside right upper', frameon=False)
+    return figure
+
+
+def training_curves(curves: dict[str, np.ndarray]) -> figures.Figure:
+    """One panel a metric: every point faintly, and the running mean."""
+    figure, panels = _panels(len(curves), columns=3, size=(3.1, 2.1))
+    for axes, (name, points) in zip(panels, curves.items(), strict=True):
+        steps, values = points[:: max(1, len(points) // MAX_POINTS)].T
+        window = max(1, len(values) // 20)
+        colour = COLOURS[1] if name.startswith('loss') else COLOURS[2]
+        axes.plot(steps, values, color=colour, alpha=0.35 if window > 1 else 1, lw=1)
+        if window > 1:
+            means = np.convolve(values, np.full(window, 1 / window), mode='valid')
+            axes.plot(steps[window // 2 :][: len(means)], means, color=colour, lw=1.6)
+        axes.set(title=name, xlabel='step')
+    return figure
+
+
+def cost_curves(curves: Curves) -> figures.Figure:
+    """One panel a level: accuracy against generated tokens a question, a line an arm."""
+    levels = levels_of({arm: points[0]['accuracy'] for arm, points in curves.items()})
+    levels = [*levels[-1:], *levels[:-1]]
+    families = list(dict.fromkeys(arm.partition(' (')[0] for arm in curves))
+    figure, panels = _panels(len(levels), columns=3, size=(3.6, 2.8))
+    for axes, level in zip(panels, levels, strict=True):
+        for arm, points in curves.items():
+            family, _, variant = arm.rstrip(')').partition(' (')
+            known = [p for p in points if level in p['accuracy']]
+            values = np.array([p['accuracy'][level] for p in known], float).reshape(-1, 3) * 100
+            middle, low, high = values.T
+            axes.errorbar(
+                [p['tokens'][level] for p in known],
+                middle,
+                np.maximum([middle - low, high - middle], 0),
+                color=_colour(families.index(family)),
+                ls=LINES[variant],
+                marker=MARKERS[families.index(family) % len(MARKERS)],
+                markersize=3.5,
+                lw=1.2,
+                elinewidth=0.5,
+                label=arm,
+            )
+        axes.set(title=level if level == 'all' else f'level {level}')
+        axes.set_xscale('log', base=2)
+        axes.xaxis.set_major_formatter('{x:.0f}')
+        axes.set(xlabel='generated tokens a question', ylabel='right, %')
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc='outside lower center', ncols=3, frameon=False)
+    return figure
+
+
+def reliability(calibration: dict[str, Any]) -> figures.Figure:
+    """How often what the critic scores is right, by score; and the error by step position."""
+    positions = calibration.get('positions', {})
+    figure, panels = _panels(1 + bool(positions), columns=2, size=(3.8, 3.2))
+    panels[0].plot([0, 1], [0, 1], color=INK, lw=0.8, ls=':', label='calibrated')
+    for i, name in enumerate(('final', 'steps', 'judged')):
+        curve = calibration.get(name, {}).get('curve', [])
+        if curve:
+            scores, right, counts = (
+                np.array([b[k] for b in curve], float) for k in ('score', 'right', 'count')
+            )
+            colour = _colour(i + 1)
+            panels[0].plot(scores, right, color=colour, lw=1.2, label=name)
+            panels[0].scatter(scores, right, 8 + 60 * counts / counts.max(), color=colour)
+    panels[0].set(title='reliability', xlabel="the critic's score", ylabel='share right')
+    panels[0].legend(frameon=False)
+    if positions:
+        panels[1].bar(list(positions), [p['ece'] for p in positions.values()], color=_colour(2))
+        panels[1].set(title='by step', xlabel='step', ylabel='expected calibration error')
+    return figure
+
+
+def study_panels(panels: StudyPanels, labels: dict[str, tuple[str, str]]) -> figures.Figure:
+    """A study, one panel a title: each arm's mean over seeds, and every seed's points faintly.
+
+    Runs of one point each are shown as points; a mean ends with the shortest run. Labels are of x
+    and y.
+    """
+    figure, grid = _panels(len(panels), columns=2, size=(5.6, 3.6))
+    for axes, (title, arms) in zip(grid, panels.items(), strict=True):
+        for i, (arm, runs) in enumerate(arms.items()):
+            colour, marker = _colour(i), MARKERS[i // len(COLOURS) % len(MARKERS)]
+            shortest = min(map(len, runs))
+            if not shortest:
+                continue
+            for run in runs:
+                x, y = np.array(run, float).T
+                axes.plot(x, y, marker, color=colour, ms=3, alpha=0.35)
+            means = np.mean([run[:shortest] for run in runs], axis=0)
+            line = 'none' if shortest == 1 else '-'
+            axes.plot(*means.T, color=colour, marker=marker, ls=line, lw=1.4, ms=5, label=arm)
+        x_label, y_label = labels[title]
+        axes.set(title=title, xlabel=x_label, ylabel=y_label)
+        places = [x for runs in arms.values() for run in runs for x, _ in run]
+        axes.xaxis.get_major_locator().set_params(
+            integer=all(float(x).is_integer() for x in places)
+        )
+    handles, names = grid[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc='outside right upper', frameon=False)
+    return figure
+
+
+def _panels(count: int, *, columns: int, size: tuple[float, float]):
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure = figures.Figure((size[0] * columns, size[1] * rows + 0.3), layout='constrained')
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[count:]:
+        axes.remove()
+    for axes in grid[:count]:
+        axes.spines[['top', 'right']].set_visible(False)
+        axes.grid(axis='y', alpha=0.25, lw=0.6)
+        axes.set_axisbelow(True)
+    return figure, list(grid[:count])
+
+
+def _style(ink: str) -> dict[str, Any]:
+    names = ('text.color', 'axes.edgecolor', 'axes.labelcolor', 'axes.titlecolor')
+    colours = dict.fromkeys((*names, 'xtick.color', 'ytick.color', 'grid.color'), ink)
+    sizes = {'font.size': 9, 'axes.titlesize': 10, 'font.family': 'sans-serif'}
+    return colours | sizes | {'svg.fonttype': 'none', 'svg.hashsalt': 'elenchus'}
+
+
+def svg(plot: Callable[[], figures.Figure], caption: str) -> str:
+    """The plot as inline SVG that takes the page's text colour, light or dark."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context(_style(INK)):
+        plot().savefig(buffer, format='svg', transparent=True, metadata={'Date': None})
+    text = re.sub(r'<metadata>.*?</metadata>', '', buffer.getvalue(), flags=re.DOTALL)
+    drawing = text[text.index('<svg') :].replace(INK, 'currentColor')
+    return f'<figure>{drawing}<figcaption>{html.escape(caption)}</figcaption></figure>'
+
+
+def save_png(plot: Callable[[], figures.Figure], path: pathlib.Path) -> None:
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(_style(INK)):
+        plot().savefig(buffer, format='png', dpi=150, facecolor='white')
+    json_files.write_bytes(path, buffer.getvalue())
+
+
+def keys(stages: Stages, field: str) -> list[str]:
+    return list(dict.fromkeys(key for stage in stages.values() for key in stage.get(field, {})))
+
+
+def levels_of(accuracy: dict[str, dict]) -> list[str]:
+    names = {level for arm in accuracy.values() for level in arm}
+    return sorted(names, key=lambda n: (n == 'all', not n.isdigit(), n.zfill(3)))
+
+
+def bounds(value: Any) -> Sequence[float]:
+    """Mean, low, high; a bare number has no width, a missing one is not drawn."""
+    if value is None:
+        return (np.nan,) * 3
+    return value if isinstance(value, Sequence) else (value,) * 3
+
+
+def _colour(index: int) -> str:
+    return COLOURS[index % len(COLOURS)]

@@ -1,0 +1,1 @@
+"""Reinforcement learning: rollouts, rewards, advantages, and the training loop of an iteration."""
