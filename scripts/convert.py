@@ -40,7 +40,7 @@ from elenchus.model import huggingface, sharding
 from elenchus.model.config import ModelConfig
 from elenchus.model.huggingface import Family, Tensor, safetensors_files
 from elenchus.train.checkpoints import checkpoint
-from elenchus.train.config import build
+from elenchus.train.config import build, cli
 
 CONFIG = 'config.json'
 TOKENIZERS = ('tokenizer.json', 'tokenizer.model')
@@ -281,4 +281,4 @@ if __name__ == '__main__':
     def main(argv):
         _run(argv[1] if len(argv) > 1 else '', argv[2:])
 
-    build.run_main(main)
+    cli.run_main(main)

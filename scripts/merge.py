@@ -8,7 +8,7 @@ import pathlib
 from absl import flags
 
 from elenchus.model import lora
-from elenchus.train.config import build, cli
+from elenchus.train.config import cli
 from elenchus.train.run.workspace import Workspace
 from elenchus.train.stages import STAGES
 
@@ -27,4 +27,4 @@ if __name__ == '__main__':
         with cli.open_workspace() as workspace:
             print(merge(workspace, flags.FLAGS.stage, pathlib.Path(flags.FLAGS.out)))
 
-    build.run_main(main)
+    cli.run_main(main)

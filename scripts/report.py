@@ -5,9 +5,9 @@ python -m scripts.report --workdir runs/lab
 
 from absl import flags
 
-from elenchus.train.config import build
+from elenchus.train.config import cli
 from elenchus.train.report.html_page import write_report
 
 if __name__ == '__main__':
     WORKDIR = flags.DEFINE_string('workdir', None, 'Work directory of the run.', required=True)
-    build.run_main(lambda _: print(write_report(WORKDIR.value)))
+    cli.run_main(lambda _: print(write_report(WORKDIR.value)))

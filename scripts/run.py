@@ -15,18 +15,23 @@ from elenchus.train.run import runner
 
 
 def main(argv):
+    """Runs, or plans, the stages of the config."""
     values = flags.FLAGS
     if values.dry_run:
         settings = build.build(RunSettings, values.config)
         dry_run.dry_run(settings, values.topology, compiled=values.compile)
         return
-    with cli.open_workspace() as workspace:
-        runner.run(workspace)
+    with runner.run_of_flags() as run:
+        summaries = {}
+        for name in run.settings.stages:
+            summaries[name] = runner.run_stage(run, name)
+            runner.write_summaries(run, summaries)
+        runner.report(run)
 
 
 if __name__ == '__main__':
-    cli.define_flags(stages=None)
+    cli.define_flags()
     flags.DEFINE_bool('dry_run', False, 'Only print what every stage would need of --topology.')
     flags.DEFINE_bool('compile', False, 'With --dry_run: compile a train step too; needs libtpu.')
     flags.DEFINE_string('topology', 'cpu', 'Of --dry_run: v5e-256, v5p-128, v6e-8, 8xh100, cpu ...')
-    build.run_main(main)
+    cli.run_main(main)

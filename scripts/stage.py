@@ -3,9 +3,20 @@
 python -m scripts.stage --config configs/lab.py --workdir runs/lab --stage actor
 """
 
-from elenchus.train.config import build, cli
+from absl import flags
+
+from elenchus.train.config import cli
+from elenchus.train.run import runner
 from elenchus.train.stages import STAGES
 
+
+def main(argv):
+    """Runs the stage that --stage names."""
+    with runner.run_of_flags() as run:
+        summary = runner.run_stage(run, flags.FLAGS.stage)
+        print({k: v for k, v in summary.items() if not isinstance(v, dict | list)})
+
+
 if __name__ == '__main__':
-    cli.define_flags(stages=STAGES)
-    build.run_main(lambda argv: cli.run_stage(STAGES))
+    cli.define_flags(stages=list(STAGES))
+    cli.run_main(main)

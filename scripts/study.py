@@ -23,7 +23,8 @@ from elenchus.train import distributed
 from elenchus.train.config import build, cli
 from elenchus.train.metrics import writers
 from elenchus.train.report import plots
-from elenchus.train.run.workspace import Workspace, link_tree, read_json, write_json
+from elenchus.train.run.directory import link_tree, read_json, write_json
+from elenchus.train.run.workspace import Workspace
 
 Key = str | int | tuple[str, ...]
 Path = tuple[Key, ...]
@@ -260,4 +261,4 @@ if __name__ == '__main__':
         with verify.Verifier(num_workers=1, timeout_s=5.0) as verifier:
             study(values.config, pathlib.Path(values.workdir), verifier)
 
-    build.run_main(main)
+    cli.run_main(main)

@@ -24,7 +24,7 @@ from elenchus.sampling.exploration import explorers
 from elenchus.scripts import run, study
 from elenchus.train import optimizer, sft, state, step
 from elenchus.train.checkpoints import checkpoint
-from elenchus.train.config import build, run_settings
+from elenchus.train.config import build, checks, run_settings
 from elenchus.train.planning import dry_run, memory_plan
 from elenchus.train.run import inputs
 
@@ -112,7 +112,7 @@ def test_a_config_says_everything_and_nothing_else(name):
 
 @each
 def test_its_shapes_hold_the_longest_turns_after_a_short_question(name):
-    run_settings.check_lengths(built(name), 8)
+    checks.check_lengths(built(name), 8)
 
 
 @pytest.mark.parametrize('variant', ['default', 'smoke'])
@@ -126,7 +126,7 @@ def test_every_arm_of_a_study_is_a_run(described, variant):
             assert made.seed == seed
             assert made.stages[: len(config.shared)] == config.shared != made.stages
             check_order(made.stages)
-            run_settings.check_counts(made)
+            checks.check_counts(made)
     with pytest.raises(ValueError, match='num_problem'):
         study.arm_config(config, 0, {'critique': {'num_problem': 1}})
 
@@ -300,7 +300,7 @@ def test_its_sampling_traces(name):
 
 @each
 def test_its_stages_ask_for_no_more_problems_than_there_are(name):
-    run_settings.check_counts(built(name))
+    checks.check_counts(built(name))
 
 
 def longest_question(tokenizer, asked):
@@ -313,7 +313,7 @@ def longest_question(tokenizer, asked):
 def test_its_shapes_hold_the_longest_generated_conversation(name):
     asked = [task.problem(seed=0, split='train', index=index) for index in range(4, 2000, 5)]
     tokenizer = tokenizers.lab_tokenizer()
-    run_settings.check_lengths(built(name), longest_question(tokenizer, asked))
+    checks.check_lengths(built(name), longest_question(tokenizer, asked))
     assert tokenizer.vocab_size <= built(name).model.vocab_size
     told = chat.Chat(tokenizer)
     limits = built(name).sampling
@@ -345,7 +345,7 @@ def test_its_shapes_hold_the_longest_real_question(name, shared_data):
         )
     )
     assert tokenizer.vocab_size <= s.model.vocab_size
-    run_settings.check_lengths(s, longest_question(tokenizer, asked[0] + asked[1]))
+    checks.check_lengths(s, longest_question(tokenizer, asked[0] + asked[1]))
     assert tokenizer.encode('Correct')[0] != tokenizer.encode('Wrong')[0]
 
 
@@ -378,5 +378,5 @@ def test_the_readmes_config_of_ones_own_problems_holds_its_texts(tmp_path):
     mine = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(mine)
     made = build.build(run_settings.RunSettings, mine.get_config())
-    run_settings.check_counts(made)
-    run_settings.check_lengths(made, longest_question=240)  # GSM8K's longest in 2048 pieces
+    checks.check_counts(made)
+    checks.check_lengths(made, longest_question=240)  # GSM8K's longest in 2048 pieces

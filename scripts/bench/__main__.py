@@ -49,7 +49,7 @@ from elenchus.scripts.bench.cases import (
     load_settings,
 )
 from elenchus.scripts.bench.peers import CLOCKS
-from elenchus.train.config import build
+from elenchus.train.config import build, cli
 
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder for what is written.', required=True)
 _ONLY = flags.DEFINE_list('only', list(CONTENDERS), f'Kinds of work: {", ".join(CONTENDERS)}.')
@@ -230,4 +230,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-    build.run_main(main)
+    cli.run_main(main)

@@ -19,7 +19,7 @@ from absl import flags
 from elenchus.data.grading import verify
 from elenchus.data.grading.verify import Outcome
 from elenchus.data.problems import loading
-from elenchus.train.config import build
+from elenchus.train.config import cli
 
 SPELLINGS = ((r'\frac', r'\dfrac'), ('(', r'\left('), (')', r'\right)'), (',', ', '))
 """What a writer of the same answer may put instead."""
@@ -102,4 +102,4 @@ if __name__ == '__main__':
     flags.DEFINE_integer('num_workers', 1, 'Processes for algebra.', lower_bound=1)
     flags.DEFINE_float('timeout_s', 5.0, 'Seconds of processor time that one pair may take.')
     flags.DEFINE_integer('limit', None, 'Only so many problems, the first.', lower_bound=1)
-    build.run_main(main)
+    cli.run_main(main)

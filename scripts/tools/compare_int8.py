@@ -23,8 +23,9 @@ from elenchus.model import logprobs, weights
 from elenchus.model.kv_cache import CacheDtype
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.sampling_methods import Greedy
-from elenchus.train.config import build, cli
-from elenchus.train.run.workspace import Workspace, from_root
+from elenchus.train.config import cli
+from elenchus.train.run.directory import from_root
+from elenchus.train.run.workspace import Workspace
 
 HELD = {
     'as it is': ('model', 'none'),
@@ -129,4 +130,4 @@ if __name__ == '__main__':
     flags.DEFINE_string('model', None, 'Folder of a saved model.', required=True)
     flags.DEFINE_integer('problems', 128, 'Test problems that are attempted.', lower_bound=1)
     flags.DEFINE_integer('tokens', 60, 'The most tokens of an attempt.', lower_bound=1)
-    build.run_main(main)
+    cli.run_main(main)

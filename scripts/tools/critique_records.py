@@ -37,7 +37,7 @@ from elenchus.data.grading import answers as answer_lib
 from elenchus.data.grading import verify
 from elenchus.data.lab import task
 from elenchus.data.problems import loading
-from elenchus.train.config import build
+from elenchus.train.config import build, cli
 
 _NO_STEP = re.compile(r':\s*$|^\s*(?:####|the answer is\b)', re.IGNORECASE)
 """A line that announces steps or only gives the answer."""
@@ -229,4 +229,4 @@ if __name__ == '__main__':
     def main(argv):
         _run(argv[1] if len(argv) > 1 else '', argv[2:])
 
-    build.run_main(main)
+    cli.run_main(main)

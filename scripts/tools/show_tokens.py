@@ -21,7 +21,7 @@ from elenchus.data.records import ROLES, Example, Problem, Turn
 from elenchus.data.text import chat_templates
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.data.text.chat import Chat
-from elenchus.train.config import build
+from elenchus.train.config import cli
 
 PLAYED = tuple(chat_templates.PLAYERS)
 
@@ -117,4 +117,4 @@ if __name__ == '__main__':
     flags.DEFINE_enum('role', 'attempt', PLAYED, 'Whose turn is trained.')
     flags.DEFINE_integer('first', 0, 'The index of the first one shown.', lower_bound=0)
     flags.DEFINE_integer('count', 2, 'How many are shown.', lower_bound=1)
-    build.run_main(main)
+    cli.run_main(main)

@@ -11,7 +11,7 @@ from elenchus.data.text import tokenizer as tokenizers
 from elenchus.model import lora, sharding, transformer, weights
 from elenchus.scripts import merge
 from elenchus.train.checkpoints import checkpoint, model_store
-from elenchus.train.config import build, run_settings
+from elenchus.train.config import build, checks, run_settings
 from elenchus.train.run import workspace
 
 
@@ -163,6 +163,6 @@ def test_a_fingerprint_is_of_the_values_and_not_of_where_they_lie(run):
     ],
 )
 def test_adapters_that_contradict_each_other_are_refused_by_name(changes, message):
-    run_settings.check_lora(smoke(**ADAPTED))
+    checks.check_lora(smoke(**ADAPTED))
     with pytest.raises(ValueError, match=message):
-        run_settings.check_lora(smoke(**(ADAPTED | changes)))
+        checks.check_lora(smoke(**(ADAPTED | changes)))

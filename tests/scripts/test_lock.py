@@ -40,7 +40,7 @@ def holder(tmp_path):
 def test_a_second_run_is_told_who_has_the_work_directory(holder):
     workdir, process = holder
     message = rf'in use by process {process.pid} on {socket.gethostname()} since .*new --workdir'
-    with pytest.raises(ValueError, match=message), lock.held(workdir):
+    with pytest.raises(ValueError, match=message), lock.locked(workdir):
         pass
 
 
@@ -49,6 +49,6 @@ def test_a_lock_of_a_killed_process_is_taken_over_and_its_half_written_files_go(
     (workdir / 'summary.json.7.writing').write_text('half')
     process.send_signal(signal.SIGKILL)
     process.wait()
-    with lock.held(workdir):
+    with lock.locked(workdir):
         assert json.loads((workdir / lock.LOCK).read_text())['process'] == os.getpid()
         assert [path.name for path in workdir.iterdir()] == [lock.LOCK]

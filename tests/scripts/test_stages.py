@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from elenchus.configs import lab
 from elenchus.data import records
 from elenchus.scripts import run
-from elenchus.train.config import build, run_settings
+from elenchus.train.config import build, checks, run_settings
 from elenchus.train.run import workspace
 from elenchus.train.stages import improve, supervised
 from tests.support import fake_engine
@@ -123,9 +123,9 @@ def test_every_stage_has_a_script_that_can_run_it():
     ],
 )
 def test_a_stage_cannot_ask_for_more_than_there_is(changes, message):
-    run_settings.check_counts(settings_of())
+    checks.check_counts(settings_of())
     with pytest.raises(ValueError, match=message):
-        run_settings.check_counts(settings_of(**changes))
+        checks.check_counts(settings_of(**changes))
 
 
 @pytest.mark.parametrize(
@@ -155,11 +155,11 @@ def test_a_shape_that_the_longest_conversation_exceeds_is_an_error(field):
     }
     names = {name: name.replace('.', '__') for name in fitting}
     changes = {names[name]: value for name, value in fitting.items()}
-    run_settings.check_lengths(settings_of(**changes), question)
+    checks.check_lengths(settings_of(**changes), question)
     value = fitting[field]
     changes[names[field]] = (value[0] - 1,) if isinstance(value, tuple) else value - 1
     with pytest.raises(ValueError, match=rf'^{field}\S*=\d+ must be at least \d+'):
-        run_settings.check_lengths(settings_of(**changes), question)
+        checks.check_lengths(settings_of(**changes), question)
 
 
 def test_a_guide_must_fit_before_an_attempt_and_its_critique():
@@ -173,11 +173,11 @@ def test_a_guide_must_fit_before_an_attempt_and_its_critique():
         'sampling__engine__max_length': whole,
         'model__max_length': whole,
     }
-    run_settings.check_lengths(settings_of(**fitting), question, longest_guide=guide)
+    checks.check_lengths(settings_of(**fitting), question, longest_guide=guide)
     for field in ('sampling__engine__prompt_buckets', 'sampling__engine__max_length'):
         name = field.replace('__', r'\.')
         with pytest.raises(ValueError, match=rf'^{name}\S*=\d+ must be .* longest guide 201'):
-            run_settings.check_lengths(settings_of(**fitting), question, longest_guide=guide + 1)
+            checks.check_lengths(settings_of(**fitting), question, longest_guide=guide + 1)
         value = fitting[field]
         fitting[field] = (attempt + 2,) if isinstance(value, tuple) else value + 1
 
@@ -192,22 +192,22 @@ def test_a_refinement_that_becomes_an_attempt_must_fit_too():
         'reinforce__length': 320,
         'reinforce__critic_length': 4096,
     }
-    run_settings.check_lengths(settings_of(**longer, **shapes, evaluate__num_rounds=1), 50)
+    checks.check_lengths(settings_of(**longer, **shapes, evaluate__num_rounds=1), 50)
     with pytest.raises(ValueError, match=r'sampling\.score\.lengths\[-1\]=320 must be at least'):
-        run_settings.check_lengths(settings_of(**longer, **shapes, evaluate__num_rounds=2), 50)
+        checks.check_lengths(settings_of(**longer, **shapes, evaluate__num_rounds=2), 50)
 
 
 def test_an_answer_in_self_talk_must_fit():
     limit = settings_of().sampling.engine.max_length
     fitting = limit - 1 - 40
-    run_settings.check_lengths(settings_of(self_talk__tokens=fitting), 40)
+    checks.check_lengths(settings_of(self_talk__tokens=fitting), 40)
     with pytest.raises(ValueError, match=rf'max_length={limit} must be .* self_talk\.tokens'):
-        run_settings.check_lengths(settings_of(self_talk__tokens=fitting + 1), 40)
+        checks.check_lengths(settings_of(self_talk__tokens=fitting + 1), 40)
 
 
 def test_a_beam_that_is_off_asks_for_no_problems():
     off = {'evaluate__beam__width': 0, 'evaluate__beam__num_problems': 1000}
-    run_settings.check_counts(settings_of(**off))
+    checks.check_counts(settings_of(**off))
 
 
 KINDS = {

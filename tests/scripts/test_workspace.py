@@ -10,7 +10,7 @@ from elenchus.data.grading import verify
 from elenchus.data.problems import loading
 from elenchus.data.text import chat_templates
 from elenchus.data.text import tokenizer as tokenizers
-from elenchus.train.config import build, run_settings
+from elenchus.train.config import build, checks, run_settings
 from elenchus.train.run import workspace
 from tests.support import hf_tokenizers
 
@@ -136,6 +136,6 @@ def test_test_problems_that_cannot_be_used_are_refused(name, data, message):
 
 def test_lengths_count_what_stands_between_turns():
     s = build.build(run_settings.RunSettings, lab.get_config('smoke'))
-    run_settings.check_lengths(s, 10, overhead=1)
+    checks.check_lengths(s, 10, overhead=1)
     with pytest.raises(ValueError, match='must be at least'):
-        run_settings.check_lengths(s, 10, overhead=100)
+        checks.check_lengths(s, 10, overhead=100)

@@ -1,26 +1,21 @@
-"""Strict settings: a ConfigDict becomes frozen dataclasses, and every mistake names its field.
+"""Builds frozen dataclasses from a ConfigDict, strictly: every mistake names its field.
 
-Because each section is turned into a dataclass with exactly its fields, a field that nobody reads
-cannot exist: an unknown, missing or ill-typed one is an error at the border.
+A section becomes a dataclass with exactly the section's fields. So a field that nobody reads cannot
+exist: an unknown, missing or ill-typed field is an error before the run starts.
 """
 
 import dataclasses
 import difflib
-import errno
 import hashlib
 import json
 import pathlib
-import sys
-import traceback
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NoReturn, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import ml_collections
-from absl import app, flags, logging
 from ml_collections import config_dict
-from ml_collections.config_flags import config_flags
 
 from elenchus.data.files import json_files
 
@@ -34,10 +29,10 @@ Section = ml_collections.ConfigDict | Mapping
 
 
 def build(cls: type[T], config: Section, path: str = 'config') -> T:
-    """A `cls` made from a section whose fields are exactly those of `cls`.
+    """Builds a `cls` from a section that has exactly the fields of `cls`.
 
     Follows the type hints: nested dataclasses, `tuple[...]`, `X | None`, `Literal`, bool, int,
-    float (an int is taken), str. Defaults in `cls` are not used: the config says everything.
+    float (an int is accepted), str. Defaults in `cls` are ignored: the config states everything.
 
     Raises ValueError, naming the field, for an unknown or missing field or a value of another type.
     """
@@ -49,26 +44,26 @@ def build(cls: type[T], config: Section, path: str = 'config') -> T:
         if name not in names:
             close = nearest(name, names)
             raise ValueError(
-                f'{path}.{name} is no field of {cls.__name__}; nearest: {path}.{close}'
+                f'unknown field {path}.{name} of {cls.__name__}; did you mean {path}.{close}?'
             )
     for name in names:
         if name not in config:
-            raise ValueError(f'{path}.{name} is missing; {cls.__name__} needs it')
+            raise ValueError(f'missing field {path}.{name} of {cls.__name__}')
     values = {n: _convert(hints[n], _value(config, n, path), f'{path}.{n}') for n in names}
     return cls(**values)
 
 
-def nearest(given: object, valid: Iterable[object]) -> str:
-    """The valid value whose text is closest to the given one."""
-    texts = [str(value) for value in valid]
-    return (difflib.get_close_matches(str(given), texts, n=1, cutoff=0.0) or ['none'])[0]
+def nearest(value: object, valid: Iterable[object]) -> str:
+    """Returns the valid value whose text is closest to the given one; 'none' if there is none."""
+    texts = [str(option) for option in valid]
+    return (difflib.get_close_matches(str(value), texts, n=1, cutoff=0.0) or ['none'])[0]
 
 
 def _value(config: Section, name: str, path: str) -> Any:
     try:
         return config[name]
     except config_dict.RequiredValueError:
-        raise ValueError(f'{path}.{name} must be given: --{path}.{name}=...') from None
+        raise ValueError(f'missing value: set --{path}.{name}=...') from None
 
 
 def _convert(hint: Any, value: Any, path: str) -> Any:
@@ -113,7 +108,9 @@ def _convert_literal(choices: Sequence[Any], value: Any, path: str) -> Any:
         if type(choice) is type(value) and choice == value:
             return value
     listed = ', '.join(repr(choice) for choice in choices)
-    raise ValueError(f'{path}={value!r} is none of {listed}; nearest: {nearest(value, choices)}')
+    raise ValueError(
+        f'{path}={value!r} must be one of {listed}; did you mean {nearest(value, choices)!r}?'
+    )
 
 
 def _convert_tuple(kinds: Sequence[Any], value: Any, path: str) -> tuple:
@@ -139,22 +136,22 @@ def _name(kind: Any) -> str:
 
 
 def to_json(config: Section) -> str:
-    """The config as readable JSON in a fixed order. Raises ValueError for a value JSON has not."""
+    """Returns the config as readable JSON, sorted. Raises ValueError for a value JSON lacks."""
     return json.dumps(_plain(config, 'config'), indent=2, sort_keys=True) + '\n'
 
 
 def from_json(text: str) -> ml_collections.ConfigDict:
-    """The locked config that `to_json` wrote; sequences come back as tuples."""
+    """Returns the locked config that `to_json` wrote; sequences become tuples."""
     return ml_collections.ConfigDict(_tuples(json_files.parse_object(text))).lock()
 
 
 def config_hash(config: Section) -> str:
-    """Sixteen hexadecimal digits that change when any field does."""
+    """Returns sixteen hexadecimal digits that change when any field does."""
     return hashlib.sha256(to_json(config).encode()).hexdigest()[:16]
 
 
 def diff(was: Section, now: Section) -> list[str]:
-    """Paths of the fields that differ, such as 'train.rate', in order."""
+    """Returns the sorted paths of the fields that differ, such as 'train.rate'."""
     before, after = _flat(_plain(was, 'config')), _flat(_plain(now, 'config'))
     absent = object()
     fields = sorted(before.keys() | after.keys())
@@ -162,7 +159,7 @@ def diff(was: Section, now: Section) -> list[str]:
 
 
 def explain_diff(was: Section, now: Section, *, ignoring: Sequence[str] = ()) -> str:
-    """One line for people: 'field train.rate was 0.1, now 0.2; ...'; empty where all is equal."""
+    """Returns one line, 'field train.rate was 0.1, now 0.2; ...'; empty if nothing differs."""
     before, after = _flat(_plain(was, 'config')), _flat(_plain(now, 'config'))
     fields = [field for field in diff(was, now) if field not in ignoring]
     return '; '.join(f'field {f} was {_show(before, f)}, now {_show(after, f)}' for f in fields)
@@ -196,133 +193,3 @@ def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
         else:
             fields[prefix + name] = value
     return fields
-
-
-# The command line
-
-
-def run_main(main: Callable[[list[str]], Any]) -> NoReturn:
-    """Runs an absl main; a mistake of the user is one line and exit code 2, not a traceback.
-
-    Such mistakes are bad flags and overrides, a config file that is not there, and any ValueError
-    raised in our own packages. A ValueError from elsewhere is a fault and keeps its traceback;
-    What befalls a run from outside or in its numbers (a full disk, a folder that is gone, processes
-    apart, a loss that is no number) is one line too, and exit code 1.
-    `--verbosity=1` shows every traceback. Define config flags without a default, so that they are
-    parsed here: `config_flags.DEFINE_config_file('config', lock_config=True)`.
-    """
-
-    def guarded(argv):
-        if not flags.FLAGS['verbosity'].present:
-            logging.set_verbosity(logging.FATAL)  # libraries' notes are not the user's
-        try:
-            return main(argv)
-        except ValueError as error:
-            if not _is_ours(error):
-                raise
-            _fail(str(error), error)
-        except (FloatingPointError, RuntimeError) as error:
-            if not _is_ours(error):
-                raise
-            _fail(str(error), error, code=1)
-        except OSError as error:
-            if error.errno not in OUTSIDE:
-                raise
-            _fail(f'{error}: {CONTINUES}', error, code=1)
-
-    app.run(guarded, flags_parser=_parse_flags)
-
-
-OUTSIDE = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.ESTALE,
-    errno.EIO,
-}
-"""What file systems say that is not our fault."""
-
-CONTINUES = 'what is in the work directory is whole; once put right, the same command continues'
-
-
-def _fail(message: str, error: BaseException | None = None, *, code: int = 2) -> NoReturn:
-    if error is not None:
-        logging.debug('The error below, with its traceback:', exc_info=error)
-    print('error:', ' '.join(message.split()), file=sys.stderr)
-    sys.exit(code)
-
-
-def _is_ours(error: BaseException) -> bool:
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    path = pathlib.Path(frame.f_code.co_filename)
-    return path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in PACKAGES
-
-
-def _parse_flags(argv: list[str]) -> list[str]:
-    try:
-        rest = flags.FLAGS(argv)
-        for name in _config_names():
-            _check_present(name, argv)
-        return rest
-    except flags.IllegalFlagValueError as error:
-        _fail(_last_line(str(error)))
-    except flags.Error as error:
-        _fail(str(error))
-    except (AttributeError, KeyError):  # what ml_collections raises for an unknown override
-        for name in _config_names():
-            _check_overrides(name, argv)
-        raise
-
-
-def _config_names() -> list[str]:
-    parsers = {name: flags.FLAGS[name].parser for name in flags.FLAGS}
-    return [n for n, p in parsers.items() if isinstance(p, config_flags.ConfigFileFlagParser)]
-
-
-def _last_line(message: str) -> str:
-    """The flag and the cause, where ml_collections put a whole traceback into the message."""
-    head, mark, trace = message.partition('Error whilst parsing config file:')
-    return head + trace.strip().splitlines()[-1] if mark else message
-
-
-def _given(name: str, argv: list[str]) -> str | None:
-    for i, argument in enumerate(argv):
-        flag, equals, value = argument.lstrip('-').partition('=')
-        if argument.startswith('-') and flag == name:
-            return value if equals else ''.join(argv[i + 1 : i + 2])
-    return None
-
-
-def _check_present(name: str, argv: list[str]) -> None:
-    try:
-        getattr(flags.FLAGS[name].value, 'is_locked', None)  # raises what kept it from being read
-    except OSError as error:
-        path = pathlib.Path((_given(name, argv) or '').partition(':')[0])
-        there = [str(p) for p in sorted(path.parent.glob('*.py')) if p.stem != '__init__']
-        reason = error.strerror or error
-        _fail(f'--{name}={path} cannot be read ({reason}); nearest: {nearest(path, there)}')
-
-
-def _check_overrides(name: str, argv: list[str]) -> None:
-    """Fails with one line where an override names a field that the config has not."""
-    given = _given(name, argv)
-    config = flags.FLAGS[name].parser.parse(given) if given else None
-    for argument in argv:
-        flag = argument.lstrip('-').partition('=')[0]
-        if config is not None and argument.startswith('-') and flag.startswith(f'{name}.'):
-            _check_path(config, flag.split('.'))
-
-
-def _check_path(config: Any, parts: list[str]) -> None:
-    path = parts[0]
-    for part in parts[1:]:
-        if '[' in part or not isinstance(config, ml_collections.ConfigDict):
-            return
-        if part not in config:
-            _fail(f'--{path}.{part} is no field; nearest: --{path}.{nearest(part, config)}')
-        config, path = config[part], f'{path}.{part}'

@@ -1,26 +1,44 @@
-"""The command line that all stage scripts share: --config, --workdir, --stage."""
+"""The command line of all scripts: flags, one-line errors and exit codes.
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping
+Exit codes: 0 success; 1 something outside the program failed (a full disk, a loss that is not
+finite); 2 a mistake in flags, config or data; 75 stopped on request, run the same command again.
+"""
 
-from absl import flags
+import errno
+import pathlib
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import ml_collections
+from absl import app, flags, logging
 from ml_collections.config_flags import config_flags
 
-from elenchus.data.grading import verify
 from elenchus.train import distributed
-from elenchus.train.config import build
-from elenchus.train.run.workspace import Workspace
+from elenchus.train.config.build import ROOT, nearest
 
-Stage = Callable[[Workspace, object], dict]
+PACKAGES = ('model', 'data', 'sampling', 'train', 'configs', 'scripts')
+
+OUTSIDE_ERRORS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ESTALE,
+    errno.EIO,
+}
+"""errno values of a file system that fails, which is not a fault of the program."""
+
+CONTINUES = 'files in the work directory are whole; once this is mended, run the same command again'
 
 
-def define_flags(
-    *, stages: Mapping[str, Stage] | None, instead: Mapping[str, str] | None = None
-) -> None:
-    """Defines the flags of a stage script; `stages` are those that its --stage may name.
-
-    `instead` are switches, with their help, that are asked for in place of a stage.
-    """
+def define_flags(*, stages: Sequence[str] | None = None) -> None:
+    """Defines --config, --workdir and the flags of several processes; with `stages`, --stage."""
     config_flags.DEFINE_config_file(
         'config',
         lock_config=True,
@@ -37,40 +55,26 @@ def define_flags(
     flags.DEFINE_string(
         'coordinator',
         '',
-        'host:port of process 0, where several processes work as one; with --num_processes and '
-        '--process_id. Not needed under SLURM and on TPU slices.',
+        'host:port of process 0 when several processes form one run; use it with --num_processes '
+        'and --process_id. Not needed under SLURM and on TPU slices.',
     )
-    flags.DEFINE_integer('num_processes', 1, 'How many processes there are.')
-    flags.DEFINE_integer('process_id', 0, 'Which of them this is; process 0 writes the files.')
+    flags.DEFINE_integer('num_processes', 1, 'Number of processes.')
+    flags.DEFINE_integer('process_id', 0, 'Index of this process; process 0 writes the files.')
     flags.DEFINE_boolean(
-        'distributed', False, 'Join the processes that JAX finds (Cloud TPU slices, Kubernetes).'
+        'distributed', False, 'Join the processes that JAX detects (Cloud TPU slices, Kubernetes).'
     )
     if stages is not None:
         flags.DEFINE_enum(
             'stage',
-            None if len(stages) > 1 else next(iter(stages)),
+            None,
             list(stages),
-            'Which stage to run; its inputs are earlier stages of the workdir.',
-            required=len(stages) > 1 and not instead,
+            'Stage to run; the stages it reads must be complete in the work directory.',
+            required=True,
         )
-    for name, help_string in (instead or {}).items():
-        flags.DEFINE_bool(name, False, help_string)
-
-
-@contextlib.contextmanager
-def open_workspace() -> Iterator[Workspace]:
-    """The workspace that the flags name."""
-    values = flags.FLAGS
-    join_processes()
-    with (
-        verify.Verifier(num_workers=1, timeout_s=5.0) as verifier,
-        Workspace(values.config, values.workdir, verifier=verifier) as workspace,
-    ):
-        yield workspace
 
 
 def join_processes() -> None:
-    """Makes this process one of those that the flags or the cluster tell of."""
+    """Joins the processes that the flags or the cluster name."""
     values = flags.FLAGS
     distributed.initialize(
         coordinator=values.coordinator,
@@ -80,25 +84,113 @@ def join_processes() -> None:
     )
 
 
-def run_stage_script(stages: Mapping[str, Stage]) -> None:
-    """The whole of a stage script's `if __name__ == '__main__'`."""
-    define_flags(stages=stages)
-    build.run_main(lambda argv: run_stage(stages))
+# Running
 
 
-def run_stage(stages: Mapping[str, Stage]) -> None:
-    """Runs the stage that the flags name. Raises ValueError where they name none."""
-    stage = flags.FLAGS.stage
-    if stage is None:
-        raise ValueError(f'--stage must be given, one of {list(stages)}')
-    with open_workspace() as workspace:
-        summary = workspace.run_stage(stage, stages[stage])
-        numbers = {k: v for k, v in summary.items() if not isinstance(v, dict | list)}
-        print(f'{stage}: {numbers}')
-        show_accuracy(summary)
+def run_main(main: Callable[[list[str]], Any]) -> NoReturn:
+    """Parses the flags and runs an absl main; the user's mistakes become one line on stderr.
+
+    A ValueError from our own packages exits with code 2. Failures from outside (a full disk, a
+    deleted folder, processes that disagree, a loss that is not finite) exit with code 1. A
+    ValueError from a library is a fault and keeps its traceback; --verbosity=1 shows all of them.
+
+    Define config flags without a default: `config_flags.DEFINE_config_file('config')`.
+    """
+    try:
+        app.run(main, flags_parser=_parse_flags)
+    except ValueError as error:
+        if not _is_ours(error):
+            raise
+        _fail(str(error), error)
+    except (FloatingPointError, RuntimeError) as error:
+        if not _is_ours(error):
+            raise
+        _fail(str(error), error, code=1)
+    except OSError as error:
+        if error.errno not in OUTSIDE_ERRORS:
+            raise
+        _fail(f'{error}: {CONTINUES}', error, code=1)
 
 
-def show_accuracy(summary: dict) -> None:
-    """Prints the accuracies of a stage that has any, by level."""
-    for arm, levels in summary.get('accuracy', {}).items():
-        print(f'   {arm:20s}', ' '.join(f'{k}: {100 * v[0]:.1f}' for k, v in levels.items()))
+def _fail(message: str, error: BaseException | None = None, *, code: int = 2) -> NoReturn:
+    if error is not None:
+        logging.debug('The error below, with its traceback:', exc_info=error)
+    print('error:', ' '.join(message.split()), file=sys.stderr)
+    sys.exit(code)
+
+
+def _is_ours(error: BaseException) -> bool:
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    path = pathlib.Path(frame.f_code.co_filename)
+    return path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in PACKAGES
+
+
+# Parsing
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    try:
+        rest = flags.FLAGS(argv)
+        for name in _config_names():
+            _check_readable(name, argv)
+    except flags.IllegalFlagValueError as error:
+        _fail(_last_line(str(error)))
+    except flags.Error as error:
+        _fail(str(error))
+    except (AttributeError, KeyError):  # what ml_collections raises for an unknown override
+        for name in _config_names():
+            _check_overrides(name, argv)
+        raise
+    if not flags.FLAGS['verbosity'].present:
+        logging.set_verbosity(logging.FATAL)  # hides notes of libraries
+    return rest
+
+
+def _config_names() -> list[str]:
+    parsers = {name: flags.FLAGS[name].parser for name in flags.FLAGS}
+    return [n for n, p in parsers.items() if isinstance(p, config_flags.ConfigFileFlagParser)]
+
+
+def _last_line(message: str) -> str:
+    """Returns flag and cause if ml_collections put a whole traceback into the message."""
+    head, mark, trace = message.partition('Error whilst parsing config file:')
+    return head + trace.strip().splitlines()[-1] if mark else message
+
+
+def _argument(name: str, argv: list[str]) -> str | None:
+    for i, argument in enumerate(argv):
+        flag, equals, value = argument.lstrip('-').partition('=')
+        if argument.startswith('-') and flag == name:
+            return value if equals else ''.join(argv[i + 1 : i + 2])
+    return None
+
+
+def _check_readable(name: str, argv: list[str]) -> None:
+    try:
+        getattr(flags.FLAGS[name].value, 'is_locked', None)  # raises why it could not be read
+    except OSError as error:
+        path = pathlib.Path((_argument(name, argv) or '').partition(':')[0])
+        siblings = [str(p) for p in sorted(path.parent.glob('*.py')) if p.stem != '__init__']
+        reason = error.strerror or error
+        _fail(f'cannot read --{name}={path} ({reason}); did you mean {nearest(path, siblings)}?')
+
+
+def _check_overrides(name: str, argv: list[str]) -> None:
+    """Fails with one line if an override names a field that the config lacks."""
+    path = _argument(name, argv)
+    config = flags.FLAGS[name].parser.parse(path) if path else None
+    for argument in argv:
+        flag = argument.lstrip('-').partition('=')[0]
+        if config is not None and argument.startswith('-') and flag.startswith(f'{name}.'):
+            _check_path(config, flag.split('.'))
+
+
+def _check_path(config: Any, parts: list[str]) -> None:
+    path = parts[0]
+    for part in parts[1:]:
+        if '[' in part or not isinstance(config, ml_collections.ConfigDict):
+            return
+        if part not in config:
+            close = nearest(part, config)
+            _fail(f'unknown field --{path}.{part}; did you mean --{path}.{close}?')
+        config, path = config[part], f'{path}.{part}'

@@ -22,13 +22,13 @@ from elenchus.model.memory import GIB
 from elenchus.sampling.engine import decode, sampling_methods
 from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.train import optimizer, sft, step
+from elenchus.train.config.checks import trained_by
 from elenchus.train.config.run_settings import (
     REINFORCED,
     ActorSettings,
     CriticSettings,
     ImproveSettings,
     RunSettings,
-    trained_by,
 )
 from elenchus.train.planning import memory_plan
 from elenchus.train.planning.memory_plan import Phase, Run, Topology, Training

@@ -1,22 +1,88 @@
-"""What a run is given: its problems, its tokenizer, and how long their texts become."""
+"""Inputs of a run: its problems, tokenizer, chat template, critique grammar and judge."""
 
+import dataclasses
+import functools
 import pathlib
 import random
 from collections.abc import Sequence
 
 from elenchus.data.critiques import grammars, mistakes, oracle
+from elenchus.data.grading import judge as judges
+from elenchus.data.grading import verify
+from elenchus.data.grading.judge import Judge
 from elenchus.data.problems import loading
 from elenchus.data.records import Problem
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.data.text.chat import Chat
+from elenchus.data.text.chat_templates import TEMPLATES
 from elenchus.sampling.critique_data import annotators
 from elenchus.sampling.exploration import proposals
+from elenchus.train import distributed
 from elenchus.train.config.run_settings import REINFORCED, RunSettings
 from elenchus.train.rl import rollouts
 
 
+@dataclasses.dataclass(frozen=True)
+class RunInputs:
+    """What a run reads besides models: problems, how they become tokens, and how they are judged.
+
+    `vocab_size` is the model's, which may be larger than the tokenizer's.
+    """
+
+    train_problems: Sequence[Problem]
+    test_problems: Sequence[Problem]
+    tokenizer: tokenizers.Tokenizer
+    chat: Chat
+    grammar: grammars.Grammar
+    judge: Judge
+    vocab_size: int
+
+    @functools.cached_property
+    def banned_ids(self) -> tuple[int, ...]:
+        """Ids that are never sampled: special tokens except the end token, and unused ids."""
+        control = self.tokenizer.special_ids - {self.chat.end_id}
+        unused = range(self.tokenizer.vocab_size, self.vocab_size)
+        return tuple(sorted(control | set(unused)))
+
+    @property
+    def verdict_ids(self) -> dict[str, int]:
+        """Ids of the first tokens of the two verdict words as they follow a space."""
+        words = ('correct', 'wrong') if self.grammar is grammars.LAB else ('Correct', 'Wrong')
+        correct, wrong = (tokenizers.following(self.tokenizer, f' {word}')[0] for word in words)
+        if correct == wrong:
+            raise ValueError(
+                f'the tokenizer begins {words} with the same token, but step rewards need two: '
+                'use a larger vocabulary'
+            )
+        return {'correct_id': correct, 'wrong_id': wrong}
+
+
+def load_inputs(settings: RunSettings, verifier: verify.Verifier) -> RunInputs:
+    """Loads everything that a run reads besides models. Raises ValueError if something is missing.
+
+    The tokenizer may be trained here, on the training problems.
+    """
+    source = settings.data.source
+    train_problems = load_problems(settings, 'train')
+    tokenizer = load_tokenizer(settings, train_problems)
+    return RunInputs(
+        train_problems,
+        load_problems(settings, 'test'),
+        tokenizer,
+        Chat(tokenizer, TEMPLATES[settings.tokenizer.template]),
+        grammars.LAB if source == 'lab' else grammars.RELEASED,
+        judge_on_first_process(judges.make_judge(source, verifier)),
+        settings.model.vocab_size,
+    )
+
+
+def judge_on_first_process(judge: Judge) -> Judge:
+    """Lets the first process judge for all: whether a check runs into its time limit is chance."""
+    return lambda pairs: distributed.from_first(lambda: judge(pairs))
+
+
 def load_problems(settings: RunSettings, split: str) -> list[Problem]:
-    """The problems of a split that a run is told to take. Raises ValueError where they are not."""
+    """Loads the problems of a split. Raises ValueError if the source has fewer than configured."""
     data = settings.data
     count = {'train': data.num_train, 'test': data.num_test}[split]
     source, path = data.source, data.path
@@ -27,76 +93,79 @@ def load_problems(settings: RunSettings, split: str) -> list[Problem]:
         sizes = {'train': data.num_train, 'test': data.num_test}
         options = {'data_dir': data.data_dir, 'seed': data.seed, 'num_problems': sizes}
     try:
-        found = loading.load(source, split=split, **options)
+        problems = loading.load(source, split=split, **options)
     except ValueError as error:
         raise ValueError(f'config.data: {error}') from error
-    if len(found) < count:
+    if len(problems) < count:
         raise ValueError(
-            f'data.num_{split}={count}, but {source} has {len(found)} {split} problems'
+            f'data.num_{split}={count}, but {source} has only {len(problems)} {split} problems'
         )
-    return [found[i] for i in range(count)]
+    return [problems[i] for i in range(count)]
 
 
-def load_tokenizer(settings: RunSettings, asked: Sequence[Problem]) -> tokenizers.Tokenizer:
-    """The lab's, a file's, or one trained on problems. Raises ValueError where ids have no room."""
+def load_tokenizer(settings: RunSettings, problems: Sequence[Problem]) -> tokenizers.Tokenizer:
+    """Loads the lab's or a file's tokenizer, or trains one on `problems`.
+
+    Raises ValueError if the file is missing or the model's vocabulary is too small.
+    """
     t = settings.tokenizer
     if t.kind == 'lab':
         tokenizer = tokenizers.lab_tokenizer()
     elif t.kind == 'file':
         if not pathlib.Path(t.path).is_file():
             raise ValueError(
-                f'tokenizer.path={t.path!r} is no file: give a tokenizer.json, or a '
-                'tokenizer.model such as scripts/tools/train_tokenizer.py makes'
+                f'file not found: tokenizer.path={t.path!r}; it must be a tokenizer.json, or a '
+                'tokenizer.model such as scripts/tools/train_tokenizer.py writes'
             )
         tokenizer = tokenizers.load_tokenizer(t.path)
     else:
-        texts = [text for p in asked for text in tokenizer_texts(p)]
+        texts = [text for p in problems for text in tokenizer_texts(p)]
         tokenizer = tokenizers.SentencePieceTokenizer.from_bytes(
             tokenizers.train_tokenizer(texts, vocab_size=t.vocab_size, model_type='bpe')
         )
     if tokenizer.vocab_size > settings.model.vocab_size:
+        enough = -(-tokenizer.vocab_size // 64) * 64
         raise ValueError(
-            f'the tokenizer has {tokenizer.vocab_size} ids, model.vocab_size='
-            f'{settings.model.vocab_size} is too small: set it to '
-            f'{-(-tokenizer.vocab_size // 64) * 64} or more'
+            f'model.vocab_size={settings.model.vocab_size} is too small for the '
+            f'{tokenizer.vocab_size} ids of the tokenizer; set it to {enough} or more'
         )
     return tokenizer
 
 
-def longest_question(chat: Chat, asked: Sequence[Problem]) -> int:
-    """Tokens of the longest question, as an attempt opens with it."""
-    turns = (chat.question(p.question) for p in asked)
+def longest_question(chat: Chat, problems: Sequence[Problem]) -> int:
+    """Returns the number of tokens of the longest question in the prompt of an attempt."""
+    turns = (chat.question(p.question) for p in problems)
     return max(len(lead + body) for t in turns for lead, body in chat.rendered(t, 'attempt'))
 
 
 def longest_guide(
-    s: RunSettings, chat: Chat, asked: Sequence[Problem], grammar: grammars.Grammar
+    s: RunSettings, chat: Chat, problems: Sequence[Problem], *, grammar: grammars.Grammar
 ) -> int:
-    """Tokens of the longest guide that an annotating model may be given; 0 without one."""
+    """Returns the number of tokens of the longest guide for an annotating model; 0 without one."""
     if s.critique.annotator != 'model':
         return 0
     last = s.sampling.attempt_tokens - 1
     guides = (
         annotators.guidance(oracle.Path(p, '', 'RG3', last, kind), grammar)
-        for p in asked[: s.critique.num_problems]
+        for p in problems[: s.critique.num_problems]
         for kind in mistakes.kinds(p)
     )
     return chat.overhead + max(len(chat.tokenizer.encode(guide)) for guide in guides)
 
 
-def longest_hint(s: RunSettings, chat: Chat, asked: Sequence[Problem]) -> int:
-    """Tokens of the longest guide that the actor is shown; 0 without one."""
-    explored = asked[: s.improve.num_problems]
+def longest_hint(s: RunSettings, chat: Chat, problems: Sequence[Problem]) -> int:
+    """Returns the number of tokens of the longest guide for the actor; 0 without one."""
+    explored = problems[: s.improve.num_problems]
     hints = [g(p) for name, g in proposals.GUIDES.items() if name in s.stages for p in explored]
     share = s.reinforce.turns.hint_share
     if share and any('actor' in REINFORCED.get(stage, ()) for stage in s.stages):
-        hints += [rollouts.hint(p, share) for p in asked]
+        hints += [rollouts.hint(p, share) for p in problems]
     longest = max((len(chat.tokenizer.encode(hint)) for hint in hints), default=0)
     return chat.overhead + longest if hints else 0
 
 
 def tokenizer_texts(problem: Problem) -> tuple[str, ...]:
-    """What a tokenizer learns from a problem: the critic's words too, its verdicts first of all."""
+    """Returns the texts of a problem for training a tokenizer, including the critic's words."""
     if not problem.solution:
         return (problem.question,)
     flawed = mistakes.corrupt(problem, rng=random.Random(problem.id))

@@ -15,7 +15,7 @@ LOCK = 'lock.json'
 
 
 @contextlib.contextmanager
-def held(workdir: str | os.PathLike) -> Iterator[None]:
+def locked(workdir: str | os.PathLike) -> Iterator[None]:
     """Holds a work directory, which it makes; what a process that has ended left is taken over.
 
     The file says who holds it. The lock itself is the operating system's and ends with the process,

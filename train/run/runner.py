@@ -1,21 +1,71 @@
-"""Runs the stages of a config in order, then writes the report."""
+"""Runs stages in order, then writes the report."""
 
+import contextlib
+from collections.abc import Iterator
+
+from absl import flags
+
+from elenchus.data.grading import verify
 from elenchus.train import distributed
 from elenchus.train.config import cli
 from elenchus.train.report.html_page import write_report
-from elenchus.train.run.workspace import Workspace, write_json
+from elenchus.train.run.directory import write_json
+from elenchus.train.run.session import Run, open_run
 from elenchus.train.stages import STAGES
 
+VERIFIER_WORKERS = 1
+VERIFIER_TIMEOUT_S = 5.0
 
-def run(workspace: Workspace) -> None:
-    """Walks the stages; complete ones are skipped, an interrupted one resumes."""
-    names = workspace.settings.stages
-    summaries = {}
-    for name in names:
-        print(f'== {name}')
-        summary = workspace.run_stage(name, STAGES[name])
-        summaries[workspace.stage_folder(name).name] = summary
-        cli.show_accuracy(summary)
-        write_json(workspace.workdir / 'summary.json', {'stages': summaries})
-    report = distributed.from_first(lambda: str(write_report(workspace.workdir)))
-    print(f'report: {report}')
+
+@contextlib.contextmanager
+def run_of_flags() -> Iterator[Run]:
+    """Opens and starts the run that the command line names."""
+    cli.join_processes()
+    with (
+        verify.Verifier(num_workers=VERIFIER_WORKERS, timeout_s=VERIFIER_TIMEOUT_S) as verifier,
+        open_run(flags.FLAGS.config, flags.FLAGS.workdir, verifier=verifier).started() as run,
+    ):
+        yield run
+
+
+def run_stage(run: Run, name: str) -> dict:
+    """Runs a stage and returns its summary.
+
+    A stage with a summary is complete and skipped; an interrupted stage resumes.
+    """
+    print(f'== {name}')
+    stage = run.directory.stage(name)
+    summary = stage.read_summary()
+    if summary is None:
+        with stage.recorded() as summary:
+            tokens, steps = run.samplers.counts()
+            function, arguments = STAGES[name]
+            summary |= function(stage=stage, **arguments(run))
+            run.models.release()
+            add_tokens_per_step(summary, run, tokens, steps)
+    print_accuracy(summary)
+    return summary
+
+
+def add_tokens_per_step(summary: dict, run: Run, tokens: int, steps: int) -> None:
+    """Adds tokens per decode step since the given counts; it is above 1 only with prompt lookup."""
+    all_tokens, all_steps = run.samplers.counts()
+    if run.settings.sampling.engine.draft_tokens and all_steps > steps:
+        summary['tokens_per_step'] = round((all_tokens - tokens) / (all_steps - steps), 2)
+
+
+def write_summaries(run: Run, summaries: dict[str, dict]) -> None:
+    """Writes the summaries of the stages so far, by stage, into WORKDIR/summary.json."""
+    by_folder = {run.directory.stage(name).path.name: s for name, s in summaries.items()}
+    write_json(run.directory.path / 'summary.json', {'stages': by_folder})
+
+
+def report(run: Run) -> None:
+    """Writes the report of a run and prints where it is."""
+    print(f'report: {distributed.from_first(lambda: str(write_report(run.directory.path)))}')
+
+
+def print_accuracy(summary: dict) -> None:
+    """Prints the accuracies of a stage, if it has any, by level."""
+    for arm, levels in summary.get('accuracy', {}).items():
+        print(f'   {arm:20s}', ' '.join(f'{k}: {100 * v[0]:.1f}' for k, v in levels.items()))

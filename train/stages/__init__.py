@@ -1,12 +1,248 @@
-"""The stages of a run: each a function (workspace, folder) -> summary."""
+"""The stages of a run: for each name, the function that runs it and where its arguments come from.
 
-from elenchus.train.stages import critique, evaluate, improve, reinforce, self_talk, supervised
+    base -> actor -> critique (data) -> critic -> evaluate
+                                               -> vanilla, critique_in_the_loop, ... (improve)
+                                               -> reinforce, reinforce_critic, reinforce_both
 
-STAGES = {
-    **supervised.STAGES,
-    **critique.STAGES,
-    **evaluate.STAGES,
-    **self_talk.STAGES,
-    **improve.STAGES,
-    **reinforce.STAGES,
+A stage's function takes its folder and, by name, only what it uses; none takes the whole run. So
+each can be called from Python as well.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from elenchus.data import records
+from elenchus.model import lora
+from elenchus.model.transformer import Transformer
+from elenchus.sampling.exploration.explorers import EXPLORERS
+from elenchus.train.config.run_settings import REINFORCED
+from elenchus.train.run.directory import derive_seed, from_root
+from elenchus.train.run.session import Run
+from elenchus.train.stages.actor import actor_examples, demonstration_examples
+from elenchus.train.stages.annotators import make_annotator
+from elenchus.train.stages.base_model import base_examples
+from elenchus.train.stages.critic import critic_examples, retrain_critic
+from elenchus.train.stages.critique import make_critique_data
+from elenchus.train.stages.evaluate import evaluate
+from elenchus.train.stages.improve_rounds import SavedPlayers, improve_rounds
+from elenchus.train.stages.reinforce import reinforce_stage
+from elenchus.train.stages.self_talk import COMPARED_ARMS, self_talk_stage
+from elenchus.train.stages.self_talk_data import TalkBuilder
+from elenchus.train.stages.sft import base_stage, sft_stage
+
+
+class Stage(NamedTuple):
+    """A stage: `run(stage=folder, **arguments(run))` returns its summary."""
+
+    run: Callable[..., dict]
+    arguments: Callable[[Run], dict[str, Any]]
+
+
+def base(run: Run) -> dict[str, Any]:
+    """Arguments of the stage `base`."""
+    s, data = run.settings.base, run.settings.data
+    model = lora.merge(run.load_given(s.checkpoint)) if s.checkpoint else run.init_model()
+    examples = ()
+    if s.fit.num_steps:
+        on_lab = data.source == 'lab'
+        examples = base_examples(s, run.inputs, on_lab=on_lab, data_seed=data.seed)
+    fit = _fit(run, 'base', s.fit)
+    return {'checkpoint': s.checkpoint, 'model': model, 'examples': examples, **fit}
+
+
+def actor(run: Run) -> dict[str, Any]:
+    """Arguments of the stage `actor`."""
+    s, inputs = run.settings.actor, run.inputs
+    examples = actor_examples(s, inputs.chat, inputs.train_problems)
+    model = _to_train(run, 'base', s.lora, name='actor')
+    return {'model': model, 'examples': examples, **_fit(run, 'actor', s.fit)}
+
+
+def critic(run: Run) -> dict[str, Any]:
+    """Arguments of the stage `critic`."""
+    s, folder = run.settings.critic, run.directory.stage('critique').path / 'episodes'
+    seed = derive_seed(run.settings.seed, 'critic')
+    model = run.models.load_to_train(_critic_start(run), s.lora, seed=seed)
+    examples = critic_examples(run.inputs.chat, folder)
+    return {'model': model, 'examples': examples, **_fit(run, 'critic', s.fit)}
+
+
+def critique(run: Run) -> dict[str, Any]:
+    """Arguments of the stage `critique`."""
+    player, seed = run.load_model('actor'), derive_seed(run.settings.seed, 'critique')
+    annotator = make_annotator(
+        run.settings.critique,
+        actor=player,
+        model=_annotator_model(run),
+        samplers=run.samplers,
+        seed=seed,
+    )
+    return {
+        'actor': player,
+        'problems': run.inputs.train_problems,
+        'settings': run.settings.critique,
+        'annotator': annotator,
+        'samplers': run.samplers,
+        'seed': seed,
+    }
+
+
+def evaluation(run: Run) -> dict[str, Any]:
+    """Arguments of the stage `evaluate`: the latest actor and critic before it."""
+    players = (run.load_latest(player, before='evaluate') for player in ('actor', 'critic'))
+    return {
+        'players': run.samplers.players(*players),
+        'problems': run.inputs.test_problems,
+        'settings': run.settings.evaluate,
+        'samplers': run.samplers,
+        'seed': run.settings.seed,
+    }
+
+
+def self_improvement(run: Run, *, explorer: str) -> dict[str, Any]:
+    """Arguments of a stage of self-improvement."""
+    s, inputs = run.settings.improve, run.inputs
+    examples_of = (run.settings.actor, inputs.chat, inputs.train_problems)
+    folder = run.directory.model_folder
+    return {
+        'explorer': explorer,
+        'start': SavedPlayers(folder('actor'), folder('critic')),
+        'base': folder('base'),
+        'settings': s,
+        'train_problems': inputs.train_problems,
+        'demonstrations': actor_examples(*examples_of, plain=s.demonstrations),
+        'references': demonstration_examples(*examples_of),
+        'retrain_critic': functools.partial(_retrain_critic, run) if s.retrain_critic else None,
+        **_shared(run),
+    }
+
+
+def reinforcement(run: Run, *, stage: str) -> dict[str, Any]:
+    """Arguments of a stage of reinforcement learning."""
+    s, trained = run.settings.reinforce, REINFORCED[stage]
+    models = {
+        player: _to_train(run, player, s.lora, name=f'reinforce {player}')
+        if player in trained
+        else run.load_model(player)
+        for player in ('actor', 'critic')
+    }
+    return {
+        'players': run.samplers.players(**models),
+        'train_problems': run.inputs.train_problems,
+        'trained': trained,
+        'settings': s,
+        **_shared(run),
+    }
+
+
+def self_talk(run: Run) -> dict[str, Any]:
+    """Arguments of the stage `self_talk`."""
+    s, problems = run.settings.self_talk, run.inputs.train_problems
+    builder = TalkBuilder(
+        s,
+        run.settings.critique,
+        run.load_model('actor'),
+        _annotator_model(run),
+        {problem.id: problem for problem in problems},
+        run.samplers,
+        derive_seed(run.settings.seed, 'self_talk'),
+    )
+    criticised = records.read_episodes(run.directory.stage('critique').path / 'episodes')
+    return {
+        'criticised': list(criticised),
+        'builder': builder,
+        'model': _to_train(run, 'base', s.lora, name='self_talk'),
+        'evaluated': _evaluated_curves(run),
+        'settings': s,
+        **_shared(run),
+    }
+
+
+STAGES: Mapping[str, Stage] = {
+    'base': Stage(base_stage, base),
+    'actor': Stage(sft_stage, actor),
+    'critic': Stage(sft_stage, critic),
+    'critique': Stage(make_critique_data, critique),
+    'evaluate': Stage(evaluate, evaluation),
+    'self_talk': Stage(self_talk_stage, self_talk),
+    **{
+        name: Stage(improve_rounds, functools.partial(self_improvement, explorer=name))
+        for name in EXPLORERS
+    },
+    **{
+        name: Stage(reinforce_stage, functools.partial(reinforcement, stage=name))
+        for name in REINFORCED
+    },
 }
+
+
+def _shared(run: Run) -> dict[str, Any]:
+    """Arguments of all stages that train a player and evaluate it."""
+    return {
+        'test_problems': run.inputs.test_problems,
+        'evaluation': run.settings.evaluate,
+        'loop': run.settings.train,
+        'models': run.models,
+        'samplers': run.samplers,
+        'seed': run.settings.seed,
+    }
+
+
+def _fit(run: Run, name: str, settings) -> dict[str, Any]:
+    """Arguments of one supervised fit, whose data are ordered by `name`."""
+    seed = derive_seed(run.settings.seed, name)
+    return {'settings': settings, 'loop': run.settings.train, 'models': run.models, 'seed': seed}
+
+
+def _to_train(run: Run, stage: str, settings: lora.LoraSettings, *, name: str) -> Transformer:
+    """Loads the model of a stage as `name` trains it: whole, or frozen under adapters."""
+    folder, seed = run.directory.model_folder(stage), derive_seed(run.settings.seed, name)
+    return run.models.load_to_train(folder, settings, seed=seed)
+
+
+def _critic_start(run: Run):
+    """Returns the folder of the model that the critic is trained from."""
+    path = run.settings.critic.checkpoint
+    return from_root(path) if path else run.directory.model_folder('base')
+
+
+def _annotator_model(run: Run) -> Transformer | None:
+    """Loads the model that the run's annotator needs, if it needs one."""
+    s = run.settings.critique
+    if s.annotator == 'model':
+        return run.load_given(s.annotator_path)
+    # On the lab, the base knows how a solution continues from a corrected line.
+    on_lab = run.settings.data.source == 'lab'
+    return run.load_model('base') if s.annotator == 'monte_carlo' and on_lab else None
+
+
+def _retrain_critic(run: Run, folder, player: Transformer, last, number: int) -> dict:
+    """Trains a critic for the actor of a round; see improve_rounds.RetrainCritic."""
+    s = run.settings
+    return retrain_critic(
+        folder.child('critic'),
+        player,
+        start=last if s.improve.restart == 'last' else _critic_start(run),
+        number=number,
+        problems=run.inputs.train_problems,
+        settings=s.critic,
+        critique=s.critique,
+        annotator_model=_annotator_model(run),
+        loop=s.train,
+        models=run.models,
+        samplers=run.samplers,
+        seed=s.seed,
+    )
+
+
+def _evaluated_curves(run: Run) -> dict[str, list[dict]]:
+    """Returns the curves of the stage `evaluate`; {} if it has not run."""
+    if 'evaluate' not in run.settings.stages:
+        return {}
+    path = run.directory.stage('evaluate').path / 'summary.json'
+    if not path.exists():
+        return {}
+    curves = json.loads(path.read_text(encoding='utf-8'))['curves']
+    return {arm: curves[arm] for arm in COMPARED_ARMS}

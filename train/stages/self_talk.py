@@ -1,64 +1,94 @@
-"""Self-talk: one model attempts, criticises and corrects itself in a single pass (METHODS 6).
+"""Self-talk: one model attempts, criticises and corrects itself in a single turn.
 
-python -m scripts.stage --config configs/lab.py --workdir runs/lab --stage self_talk
-
-A model is trained on talks (train/stages/self_talk_data.py), which are one text each
-(data/critiques/self_talk.py), and answers the test problems.
+A model is fine-tuned on talks (self_talk_data.py), each one text (data/critiques/self_talk.py), and
+then answers the test problems; see docs/methods.md, 'Self-talk'.
 """
 
 import collections
 import dataclasses
-import json
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from elenchus.data import records
-from elenchus.data.critiques import self_talk as talk_lib
+from elenchus.data.critiques import self_talk as talk_text
 from elenchus.data.records import Episode, Problem
 from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
-from elenchus.sampling.metrics import cost_curves as curve_lib
-from elenchus.sampling.metrics import critic_metrics
+from elenchus.sampling.metrics import cost_curves, critic_metrics
 from elenchus.sampling.test_time import strategies
-from elenchus.train.run.workspace import Workspace
-from elenchus.train.stages import evaluate, self_talk_data
-from elenchus.train.stages import supervised as train_stages
-from elenchus.train.stages.improve import spread
+from elenchus.train.checkpoints.model_store import Models
+from elenchus.train.config.run_settings import EvaluateSettings, SelfTalkSettings
+from elenchus.train.run.directory import StageFolder, derive_seed
+from elenchus.train.run.samplers import Samplers
+from elenchus.train.sft import LoopSettings
+from elenchus.train.stages import evaluate_figures
+from elenchus.train.stages.monitors import evenly_spaced
+from elenchus.train.stages.self_talk_data import TalkBuilder, talk_example
+from elenchus.train.stages.sft import sft_stage
 
 ARM = 'self-talk majority'
-AGAINST = ('majority', 'refined majority')
+COMPARED_ARMS = ('majority', 'refined majority')
 """Arms of `evaluate` that self-talk is compared with."""
 
 
-def self_talk(workspace: Workspace, folder: pathlib.Path) -> dict:
-    """Builds the data, trains the base on it, and answers the test problems."""
-    s = workspace.settings.self_talk
-    criticised = records.read_episodes(workspace.stage_folder('critique') / 'episodes')
-    talks, tokens = workspace.in_parts(
-        folder / 'talks',
-        spread(list(criticised), s.num_examples),
-        description='self-talk',
-        make=self_talk_data.conversation(workspace, workspace.load_model('actor')),
+def self_talk_stage(
+    stage: StageFolder,
+    *,
+    criticised: Sequence[Episode],
+    builder: TalkBuilder,
+    model: Transformer,
+    test_problems: Sequence[Problem],
+    evaluated: Mapping[str, Sequence[Mapping]],
+    settings: SelfTalkSettings,
+    evaluation: EvaluateSettings,
+    loop: LoopSettings,
+    models: Models,
+    samplers: Samplers,
+    seed: int,
+) -> dict:
+    """Builds talks from criticised attempts, trains `model` on them, and evaluates the result.
+
+    `evaluated` has the curves of the stage `evaluate`; {} if it has not run.
+    """
+    parts = stage.parts(
+        'talks', evenly_spaced(criticised, settings.num_examples), description='self-talk'
     )
+    for part in parts.missing():
+        part.write(*builder.build(part.items, part.first))
+    talks, num_tokens = parts.read()
     kept = [talk for talk in talks if talk.outcome['left_out'] is None]
-    fates = collections.Counter(talk.outcome['left_out'] for talk in talks)
-    reasons = {reason: fates[reason] for reason in sorted(filter(None, fates))}
+    counts = collections.Counter(talk.outcome['left_out'] for talk in talks)
+    reasons = {reason: counts[reason] for reason in sorted(filter(None, counts))}
     if not kept:
         raise ValueError(
-            f'self_talk: none of {len(talks)} talks came to a right answer, by reason {reasons}: '
-            'train the actor for longer or raise self_talk.num_rounds, in a new --workdir'
+            f'self_talk: none of {len(talks)} talks ended with a right answer, by reason '
+            f'{reasons}: train the actor for longer or raise self_talk.num_rounds, in a new '
+            '--workdir'
         )
-    examples = [self_talk_data.example(workspace, talk) for talk in kept]
-    base = train_stages.base_to_train(workspace, s.lora, stage='self_talk')
-    fitted = train_stages.fit(workspace, folder, base, examples, settings=s.fit, name='self_talk')
-    made = workspace.load_checkpoint(folder / 'model')
+    totals = sft_stage(
+        stage,
+        model=model,
+        examples=[talk_example(samplers, talk, settings=settings) for talk in kept],
+        settings=settings.fit,
+        loop=loop,
+        models=models,
+        seed=derive_seed(seed, 'self_talk'),
+    )
+    figures = evaluate_self_talk(
+        models.load(stage.path / 'model'),
+        test_problems,
+        evaluated=evaluated,
+        settings=evaluation,
+        max_tokens=settings.tokens,
+        samplers=samplers,
+        seed=seed,
+        stage=stage,
+    )
     return (
-        answered(workspace, folder, made)
-        | fitted
+        figures
+        | totals
         | {
-            'tokens_sampled': tokens,
+            'tokens_sampled': num_tokens,
             'talks': len(talks),
             'left_out': reasons,
             'corrected_talks': sum(talk.outcome['corrections'] > 0 for talk in kept),
@@ -66,92 +96,100 @@ def self_talk(workspace: Workspace, folder: pathlib.Path) -> dict:
     )
 
 
-# Answers to the test problems
-
-
-def answered(workspace: Workspace, folder: pathlib.Path, model: Transformer) -> dict:
-    """Accuracy, cost and corrections of self-talk, beside what `evaluate` has told.
+def evaluate_self_talk(
+    model: Transformer,
+    problems: Sequence[Problem],
+    *,
+    evaluated: Mapping[str, Sequence[Mapping]],
+    settings: EvaluateSettings,
+    max_tokens: int,
+    samplers: Samplers,
+    seed: int,
+    stage: StageFolder,
+) -> dict:
+    """Returns accuracy, cost and corrections of self-talk, beside the curves of `evaluate`.
 
     The answer is that of the last answer line; the noise is that of all other evaluations.
     """
-    s, problems = workspace.settings.evaluate, evaluate.test_problems(workspace)
-
-    def make(part: Sequence[Problem], first: int) -> tuple[list[Episode], int]:
-        episodes = answers(workspace, model, part, first)
-        return episodes, episode_lib.sampled_tokens(episodes)
-
-    episodes, _ = workspace.in_parts(folder / 'test', problems, description='evaluate', make=make)
-    n = s.num_attempts
+    n, problems = settings.num_attempts, problems[: settings.num_problems]
+    parts = stage.parts('test', problems, description='evaluate')
+    for part in parts.missing():
+        episodes = sample_self_talk(
+            model,
+            part.items,
+            num_samples=n,
+            first=part.first,
+            max_tokens=max_tokens,
+            samplers=samplers,
+            seed=seed,
+        )
+        part.write(episodes, episode_lib.sampled_tokens(episodes))
+    episodes, _ = parts.read()
     groups = [episodes[i : i + n] for i in range(0, len(episodes), n)]
-    arm = curve_lib.parallel_arms(groups)['majority']
-    right = evaluate.right_answers(problems, groups, {}, {})
+    arm = cost_curves.parallel_arms(groups)['majority']
+    right = evaluate_figures.right_answers(problems, groups, rounds={}, oracle={})
     points = [
-        curve_lib.point(arm, right, size=size, num_draws=s.num_draws) for size in curve_lib.sizes(n)
+        cost_curves.point(arm, right, size=size, num_draws=settings.num_draws)
+        for size in cost_curves.sizes(n)
     ]
-    own = [evaluate.told(workspace, problems, point) for point in points]
-    others = evaluated(workspace)
+    curve = [evaluate_figures.point_summary(settings, problems, point) for point in points]
     return {
         'accuracy': {
-            'self-talk' if p['size'] == 1 else f'{ARM}@{p["size"]}': p['accuracy'] for p in own
+            'self-talk' if p['size'] == 1 else f'{ARM}@{p["size"]}': p['accuracy'] for p in curve
         },
-        'tokens_per_answer': {'self-talk': own[0]['tokens']['all']},
+        'tokens_per_answer': {'self-talk': curve[0]['tokens']['all']},
         'corrections': float(np.mean([e.outcome['corrections'] for e in episodes])),
         'finished': float(np.mean([e.outcome['finished'] for e in episodes])),
         'spurious': critic_metrics.spurious_share(episodes),
-        'curves': {ARM: own} | others,
-        'equal_tokens': equal_tokens(own, others),
+        'curves': {ARM: curve} | dict(evaluated),
+        'equal_tokens': compare_at_equal_tokens(curve, evaluated),
     }
 
 
-def answers(
-    workspace: Workspace, model: Transformer, problems: Sequence[Problem], first: int
+def sample_self_talk(
+    model: Transformer,
+    problems: Sequence[Problem],
+    *,
+    num_samples: int,
+    first: int,
+    max_tokens: int,
+    samplers: Samplers,
+    seed: int,
 ) -> list[Episode]:
-    """Judged self-talk at test problems from number `first` on, with what it cost."""
-    n, grammar = workspace.settings.evaluate.num_attempts, workspace.grammar
-    sampler = workspace.sampler()
-    limits = sampler.max_tokens | {'attempt': workspace.settings.self_talk.tokens}
+    """Samples judged self-talk at test problems from index `first` on, with its cost."""
+    sampler, inputs = samplers.whole_turns(), samplers.inputs
 
     def judge(pairs) -> list[dict]:
         texts = [(problem, text or '') for problem, text in pairs]
-        facts = workspace.judge([(p, talk_lib.settled(text, grammar)) for p, text in texts])
+        facts = inputs.judge([(p, talk_text.settled(text, inputs.grammar)) for p, text in texts])
         return [
-            fact | {'corrections': talk_lib.corrections(text, grammar), 'finished': bool(text)}
+            fact | {'corrections': talk_text.corrections(text, inputs.grammar)}
+            | {'finished': bool(text)}
             for fact, (_, text) in zip(facts, texts, strict=True)
-        ]
+        ]  # fmt: skip
 
-    made = episode_lib.attempts(
-        dataclasses.replace(sampler, max_tokens=limits),
+    episodes = episode_lib.attempts(
+        dataclasses.replace(sampler, max_tokens=sampler.max_tokens | {'attempt': max_tokens}),
         model,
         problems,
         judge=judge,
-        num_samples=n,
-        method=workspace.sampling_method,
-        seed=workspace.seed('evaluate'),
-        first_id=first * n,
+        num_samples=num_samples,
+        method=samplers.method(),
+        seed=derive_seed(seed, 'evaluate'),
+        first_id=first * num_samples,
     )
-    return [strategies.counted(episode) for episode in made]
+    return [strategies.counted(episode) for episode in episodes]
 
 
-def evaluated(workspace: Workspace) -> dict[str, list[dict]]:
-    """The curves of AGAINST that the stage `evaluate` has told; {} where it has not been run."""
-    if 'evaluate' not in workspace.settings.stages:
-        return {}
-    path = workspace.stage_folder('evaluate') / 'summary.json'
-    if not path.exists():
-        return {}
-    curves = json.loads(path.read_text(encoding='utf-8'))['curves']
-    return {arm: curves[arm] for arm in AGAINST}
-
-
-def equal_tokens(
-    own: Sequence[Mapping], others: Mapping[str, Sequence[Mapping]]
+def compare_at_equal_tokens(
+    curve: Sequence[Mapping], others: Mapping[str, Sequence[Mapping]]
 ) -> dict[str, dict]:
-    """Each point against those of the other arms whose cost is nearest, by level.
+    """Compares each point with those of the other arms whose cost is nearest, by level.
 
     Differences are of means over the same questions, without intervals.
     """
     table = {}
-    for point in own:
+    for point in curve:
         cost = point['tokens']['all']
         for arm, points in others.items():
             near = min(points, key=lambda other, cost=cost: abs(other['tokens']['all'] - cost))
@@ -165,6 +203,3 @@ def equal_tokens(
                 },
             }
     return table
-
-
-STAGES = {'self_talk': self_talk}

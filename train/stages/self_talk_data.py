@@ -1,205 +1,207 @@
 """The data of self-talk: criticised attempts, corrected from their first wrong line on.
 
-A talk begins with an attempt and its critique. Where a line is called wrong, the actor writes its
-refinement from the right lines before it on, and the run's annotator criticises that, until the
-answer is right.
+A talk starts with an attempt and its critique. If a line is called wrong, the actor samples a
+refinement that continues from the right lines before it, and the run's annotator criticises that,
+until the answer is right.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from elenchus.data.critiques import oracle
-from elenchus.data.critiques import self_talk as talk_lib
+from elenchus.data.critiques import self_talk as talk_text
+from elenchus.data.critiques.oracle import Annotator
 from elenchus.data.critiques.self_talk import Said
 from elenchus.data.records import Episode, Example, Problem, Turn
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.critique_data import constructions
 from elenchus.sampling.episodes import Sampler
+from elenchus.train.config.run_settings import CritiqueSettings, SelfTalkSettings
 from elenchus.train.rl.advantages import over_tokens
-from elenchus.train.run.workspace import Workspace
-from elenchus.train.stages import critique
+from elenchus.train.run.samplers import Samplers
+from elenchus.train.stages.annotators import make_annotator
+from elenchus.train.stages.critique import metered
 
 
 @dataclasses.dataclass(frozen=True)
 class Talk:
-    """A conversation so far: what is said up to the first line that is wrong still.
+    """A conversation so far: the lines up to and including the first that is still wrong.
 
-    `episode` ends with the attempt and the critique that said it last. `left_out` is the reason
-    why nothing comes of it.
+    `episode` ends with the last attempt and its critique. `rejection` is the reason why the talk is
+    not trained on.
     """
 
     episode: Episode
     problem: Problem
-    said: tuple[Said, ...] = ()
+    lines: tuple[Said, ...] = ()
     corrections: int = 0
-    left_out: str | None = None
+    rejection: str | None = None
     done: bool = False
 
     @property
     def open(self) -> bool:
-        return not self.done and self.left_out is None
+        """Whether the talk needs another refinement."""
+        return not self.done and self.rejection is None
 
 
-def conversation(workspace: Workspace, actor: Transformer):
-    """Criticised episodes -> their self-talk as attempts: a `make` of Workspace.in_parts.
+@dataclasses.dataclass(frozen=True)
+class TalkBuilder:
+    """Builds talks from criticised episodes with an actor and the run's annotator.
 
-    The outcome tells `corrections`, and why a talk is `left_out`: 'unread', a line without a clear
-    verdict; 'contradicted', verdicts that go against the truth or against each other; 'cut_off';
-    'too_long'; 'never_right', after all the rounds.
+    The outcome of a talk has `corrections`, and in `left_out` why it is rejected: 'unread', a line
+    without a clear verdict; 'contradicted', verdicts that contradict the truth or each other;
+    'cut_off'; 'too_long'; 'never_right', after all rounds.
     """
-    s, seed = workspace.settings.self_talk, workspace.seed('self_talk')
-    known = {problem.id: problem for problem in workspace.train_problems}
 
-    def make(episodes: Sequence[Episode], first: int) -> tuple[list[Episode], int]:
-        sampler = critique.metered(workspace)
-        talks = [go_on(workspace, Talk(e, known[e.problem_id]), e) for e in episodes]
-        for number in range(s.num_rounds):
-            chosen = [i for i, talk in enumerate(talks) if talk.open]
-            if not chosen:
+    settings: SelfTalkSettings
+    critique: CritiqueSettings
+    actor: Transformer
+    annotator_model: Transformer | None
+    problems: Mapping[str, Problem]  # by id
+    samplers: Samplers
+    seed: int
+
+    def build(self, episodes: Sequence[Episode], first: int) -> tuple[list[Episode], int]:
+        """Returns a talk for each episode, and the tokens sampled for them."""
+        sampler = metered(self.samplers.whole_turns())
+        talks = [self._extend(Talk(e, self.problems[e.problem_id]), e) for e in episodes]
+        for number in range(self.settings.num_rounds):
+            open_talks = {i: talk for i, talk in enumerate(talks) if talk.open}
+            if not open_talks:
                 break
-            ids = [first + i for i in chosen]
-            noise = seed + number * 8
-            begun = [talks[i] for i in chosen]
-            refined = refine(workspace, sampler, actor, begun, seed=noise, ids=ids)
-            annotator = critique.annotator(workspace, actor, noise)(sampler, first)
-            for i, talk in zip(chosen, criticise(workspace, annotator, refined), strict=True):
+            seed = self.seed + number * 8
+            annotator = make_annotator(
+                self.critique,
+                actor=self.actor,
+                model=self.annotator_model,
+                samplers=self.samplers,
+                seed=seed,
+            )(sampler, first)
+            refined = self._refine(
+                list(open_talks.values()), sampler, seed=seed, ids=[first + i for i in open_talks]
+            )
+            criticised = self._criticise(refined, annotator)
+            for i, talk in zip(open_talks, criticised, strict=True):
                 talks[i] = talk
-        return [finished(workspace, talk) for talk in talks], sampler.engine.tokens
+        return [self._as_episode(talk) for talk in talks], sampler.engine.tokens
 
-    return make
+    def _extend(self, talk: Talk, criticised: Episode) -> Talk:
+        """Returns the talk with the criticised lines that follow its last right line."""
+        chat, grammar = self.samplers.inputs.chat, self.samplers.inputs.grammar
+        attempt, critique = (chat.text(turn) for turn in criticised.turns[-2:])
+        lines = talk_text.told(attempt, grammar.parse(critique), grammar)
+        if lines is None:
+            return dataclasses.replace(talk, rejection='unread')
+        num_right = len(self._right_lines(talk))
+        ends_right = talk_text.judged(lines[-1], grammar)
+        if len(lines) <= num_right or (ends_right and not criticised.outcome['correct']):
+            return dataclasses.replace(talk, rejection='contradicted')
+        return dataclasses.replace(
+            talk,
+            episode=criticised,
+            lines=(*talk.lines, *lines[num_right:]),
+            corrections=talk.corrections + (not ends_right),
+            done=bool(ends_right),
+        )
 
+    def _right_lines(self, talk: Talk) -> list[str]:
+        grammar = self.samplers.inputs.grammar
+        return [line.line for line in talk.lines if talk_text.judged(line, grammar)]
 
-def go_on(workspace: Workspace, talk: Talk, criticised: Episode) -> Talk:
-    """The talk with what the critique of a whole attempt says from its last right line on."""
-    chat, grammar = workspace.chat, workspace.grammar
-    attempt, told = (chat.text(turn) for turn in criticised.turns[-2:])
-    lines = talk_lib.told(attempt, grammar.parse(told), grammar)
-    if lines is None:
-        return dataclasses.replace(talk, left_out='unread')
-    right = len(right_lines(talk, workspace))
-    ends_right = talk_lib.judged(lines[-1], grammar)
-    if len(lines) <= right or (ends_right and not criticised.outcome['correct']):
-        return dataclasses.replace(talk, left_out='contradicted')
-    return dataclasses.replace(
-        talk,
-        episode=criticised,
-        said=(*talk.said, *lines[right:]),
-        corrections=talk.corrections + (not ends_right),
-        done=bool(ends_right),
-    )
+    def _refine(
+        self, talks: Sequence[Talk], sampler: Sampler, *, seed: int, ids: Sequence[int]
+    ) -> list[Talk]:
+        """Samples a refinement of each talk that continues from the talk's right lines."""
+        inputs = self.samplers.inputs
+        texts = [talk_text.joined(self._right_lines(talk), inputs.grammar) for talk in talks]
+        openings = [
+            constructions.opening(inputs.chat, 'refinement', text.split('\n') if text else [])
+            for text in texts
+        ]
+        fits = [self._fits(t.episode.turns, o) for t, o in zip(talks, openings, strict=True)]
+        groups = sampler.continued(
+            self.actor,
+            [t.episode.turns for t, fit in zip(talks, fits, strict=True) if fit],
+            [o for o, fit in zip(openings, fits, strict=True) if fit],
+            num_samples=1,
+            method=self.samplers.method(),
+            seed=seed,
+            first_id=[i for i, fit in zip(ids, fits, strict=True) if fit],
+        )
+        turns = iter(turn for (turn,) in groups)
+        return [
+            self._with_refinement(talk, next(turns), sampler)
+            if fit
+            else dataclasses.replace(talk, rejection='too_long')
+            for talk, fit in zip(talks, fits, strict=True)
+        ]
 
+    def _fits(self, turns: Sequence[Turn], opening: Turn) -> bool:
+        """Whether a refinement that starts with `opening` fits the engine's shapes."""
+        s = self.samplers.settings
+        prompt = len(self.samplers.inputs.chat.context(turns, 'refinement'))
+        return (
+            len(opening.tokens) < s.refinement_tokens
+            and prompt + len(opening.tokens) <= s.engine.prompt_buckets[-1]
+            and prompt + s.refinement_tokens <= s.engine.max_length
+        )
 
-def right_lines(talk: Talk, workspace: Workspace) -> list[str]:
-    grammar = workspace.grammar
-    return [said.line for said in talk.said if talk_lib.judged(said, grammar)]
+    def _with_refinement(self, talk: Talk, turn: Turn, sampler: Sampler) -> Talk:
+        """Returns the talk with the refinement as its episode's attempt, without critique."""
+        inputs, text = self.samplers.inputs, sampler.text(turn)
+        if text is None:
+            return dataclasses.replace(talk, rejection='cut_off')
+        (facts,) = inputs.judge([(talk.problem, text)])
+        question = inputs.chat.question(talk.problem.question)
+        turns = (*question, inputs.chat.written('attempt', text))
+        episode = dataclasses.replace(talk.episode, turns=turns, outcome=facts)
+        return dataclasses.replace(talk, episode=episode)
 
+    def _criticise(self, talks: Sequence[Talk], annotator: Annotator) -> list[Talk]:
+        """Extends the open talks by the annotator's critiques of their refinements."""
+        chat = self.samplers.inputs.chat
+        attempts = [
+            oracle.Path(t.problem, chat.text(t.episode.turns[-1]), 'RG1', None, None)
+            for t in talks
+            if t.open
+        ]
+        critiques = iter(annotator(attempts) if attempts else [])
+        extended = []
+        for talk in talks:
+            text = next(critiques) if talk.open else None
+            if text is not None:
+                turns = (*talk.episode.turns, chat.written('critique', text))
+                talk = self._extend(talk, dataclasses.replace(talk.episode, turns=turns))
+            elif talk.open:
+                talk = dataclasses.replace(talk, rejection='unread')
+            extended.append(talk)
+        return extended
 
-def refine(
-    workspace: Workspace,
-    sampler: Sampler,
-    actor: Transformer,
-    talks: Sequence[Talk],
-    *,
-    seed: int,
-    ids: Sequence[int],
-) -> list[Talk]:
-    """Talks whose episode is a judged refinement that begins with the talk's right lines."""
-    grammar = workspace.grammar
-    begun = [talk_lib.joined(right_lines(talk, workspace), grammar) for talk in talks]
-    openings = [
-        constructions.opening(workspace.chat, 'refinement', text.split('\n') if text else [])
-        for text in begun
-    ]
-    fits = [room(workspace, t.episode.turns, o) for t, o in zip(talks, openings, strict=True)]
-    made = sampler.continued(
-        actor,
-        [t.episode.turns for t, fit in zip(talks, fits, strict=True) if fit],
-        [o for o, fit in zip(openings, fits, strict=True) if fit],
-        num_samples=1,
-        method=workspace.sampling_method,
-        seed=seed,
-        first_id=[i for i, fit in zip(ids, fits, strict=True) if fit],
-    )
-    turns = iter(turn for (turn,) in made)
-    return [
-        refined(workspace, sampler, talk, next(turns))
-        if fit
-        else dataclasses.replace(talk, left_out='too_long')
-        for talk, fit in zip(talks, fits, strict=True)
-    ]
-
-
-def room(workspace: Workspace, turns: Sequence[Turn], opening: Turn) -> bool:
-    """Whether a refinement that is begun like this fits the engine's shapes."""
-    s = workspace.settings.sampling
-    prompt = len(workspace.chat.context(turns, 'refinement'))
-    return (
-        len(opening.tokens) < s.refinement_tokens
-        and prompt + len(opening.tokens) <= s.engine.prompt_buckets[-1]
-        and prompt + s.refinement_tokens <= s.engine.max_length
-    )
-
-
-def refined(workspace: Workspace, sampler: Sampler, talk: Talk, turn: Turn) -> Talk:
-    """The talk with the refinement as its episode's attempt, not criticised yet."""
-    text = sampler.text(turn)
-    if text is None:
-        return dataclasses.replace(talk, left_out='cut_off')
-    (facts,) = workspace.judge([(talk.problem, text)])
-    question = workspace.chat.question(talk.problem.question)
-    turns = (*question, workspace.chat.written('attempt', text))
-    return dataclasses.replace(
-        talk, episode=dataclasses.replace(talk.episode, turns=turns, outcome=facts)
-    )
-
-
-def criticise(
-    workspace: Workspace, annotator: oracle.Annotator, talks: Sequence[Talk]
-) -> list[Talk]:
-    """Talks that go on with what the annotator says of their refinements."""
-    chat = workspace.chat
-    asked = [
-        oracle.Path(t.problem, chat.text(t.episode.turns[-1]), 'RG1', None, None)
-        for t in talks
-        if t.open
-    ]
-    told = iter(annotator(asked) if asked else [])
-    made = []
-    for talk in talks:
-        text = next(told) if talk.open else None
-        if text is not None:
-            turns = (*talk.episode.turns, chat.written('critique', text))
-            talk = go_on(workspace, talk, dataclasses.replace(talk.episode, turns=turns))
-        elif talk.open:
-            talk = dataclasses.replace(talk, left_out='unread')
-        made.append(talk)
-    return made
+    def _as_episode(self, talk: Talk) -> Episode:
+        """Returns question -> the whole talk, as an attempt."""
+        inputs = self.samplers.inputs
+        rejection = 'never_right' if talk.open else talk.rejection
+        turn = inputs.chat.written('attempt', talk_text.join(talk.lines, inputs.grammar))
+        if rejection is None and len(turn.tokens) > self.settings.tokens:
+            rejection = 'too_long'
+        turns = (*inputs.chat.question(talk.problem.question), turn)
+        outcome = {'left_out': rejection, 'corrections': talk.corrections}
+        return Episode(talk.problem.id, talk.problem.level, turns, outcome)
 
 
-def finished(workspace: Workspace, talk: Talk) -> Episode:
-    """question -> the whole talk, as an attempt."""
-    left_out = 'never_right' if talk.open else talk.left_out
-    text = talk_lib.join(talk.said, workspace.grammar)
-    turn = workspace.chat.written('attempt', text)
-    if left_out is None and len(turn.tokens) > workspace.settings.self_talk.tokens:
-        left_out = 'too_long'
-    turns = (*workspace.chat.question(talk.problem.question), turn)
-    told = {'left_out': left_out, 'corrections': talk.corrections}
-    return Episode(talk.problem.id, talk.problem.level, turns, told)
-
-
-def example(workspace: Workspace, talk: Episode) -> Example:
-    """question -> talk; lines that it calls wrong weigh nothing unless they are learnt too."""
+def talk_example(samplers: Samplers, talk: Episode, *, settings: SelfTalkSettings) -> Example:
+    """Returns question -> talk; lines that it calls wrong have weight 0 unless they are learnt."""
+    chat, grammar = samplers.inputs.chat, samplers.inputs.grammar
 
     def weights(turn: Turn) -> np.ndarray:
-        mistakes = talk_lib.mistakes(workspace.chat.text(turn), workspace.grammar)
+        mistakes = talk_text.mistakes(chat.text(turn), grammar)
         return over_tokens([0.0 if wrong else 1.0 for wrong in mistakes], turn.step_ends)
 
-    return workspace.chat.example(
+    return chat.example(
         talk.turns,
         trained=('attempt',),
-        weights=None if workspace.settings.self_talk.learn_mistakes else weights,
+        weights=None if settings.learn_mistakes else weights,
         last_only=True,
     )

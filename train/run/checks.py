@@ -1,0 +1,70 @@
+"""Checks of a run before it starts: settings that depend on each other, and files they name."""
+
+from elenchus.data.critiques import oracle
+from elenchus.model.config import ModelConfig
+from elenchus.train.checkpoints import checkpoint
+from elenchus.train.config import checks
+from elenchus.train.config.run_settings import RunSettings
+from elenchus.train.run import inputs as inputs_lib
+from elenchus.train.run.directory import from_root
+from elenchus.train.run.inputs import RunInputs
+
+
+def check_run(settings: RunSettings, inputs: RunInputs) -> None:
+    """Raises ValueError, naming the field, if a stage could not do what the settings say."""
+    check_saved_models(settings, inputs.tokenizer.fingerprint)
+    checks.check_counts(settings)
+    checks.check_lora(settings)
+    chat, problems = inputs.chat, inputs.train_problems
+    checks.check_lengths(
+        settings,
+        inputs_lib.longest_question(chat, (*problems, *inputs.test_problems)),
+        longest_guide=inputs_lib.longest_guide(settings, chat, problems, grammar=inputs.grammar),
+        longest_hint=inputs_lib.longest_hint(settings, chat, problems),
+        overhead=chat.overhead,
+    )
+    check_annotator(settings, inputs.tokenizer.fingerprint)
+
+
+def check_saved_models(settings: RunSettings, fingerprint: str) -> None:
+    """Raises ValueError if a saved model that the settings name is missing or of another shape."""
+    for name, path, model in (
+        ('base.checkpoint', settings.base.checkpoint, settings.model),
+        ('critic.checkpoint', settings.critic.checkpoint, None),
+    ):
+        if path:
+            check_saved_model(name, path, model or settings.model, fingerprint, exact=bool(model))
+
+
+def check_saved_model(
+    name: str, path: str, model: ModelConfig, fingerprint: str, *, exact: bool
+) -> None:
+    """Raises ValueError unless a model is saved there; of this very shape if `exact`."""
+    folder = from_root(path)
+    if not folder.is_dir():
+        raise ValueError(
+            f"folder not found: {name}={path!r} ({folder}); use a saved model, or '' for none"
+        )
+    checkpoint.check_model(
+        folder,
+        model if exact else checkpoint.saved_config(folder, model),
+        tokenizer_fingerprint=fingerprint,
+    )
+
+
+def check_annotator(settings: RunSettings, fingerprint: str) -> None:
+    """Raises ValueError if the annotator of critique data cannot be made."""
+    s = settings.critique
+    path, field = from_root(s.annotator_path), f'critique.annotator_path={s.annotator_path!r}'
+    if s.annotator in ('oracle', 'monte_carlo') and s.annotator_path:
+        raise ValueError(f"{field} is not read by critique.annotator={s.annotator!r}: set it to ''")
+    if s.annotator == 'file':
+        if not s.annotator_path or not path.exists():
+            raise ValueError(f'file not found: {field}; it must be a file of critiques')
+        oracle.from_file(path)
+    if s.annotator == 'model':
+        if not s.annotator_path:
+            raise ValueError(f'{field} must be a saved model for critique.annotator="model"')
+        check_saved_model(
+            'critique.annotator_path', s.annotator_path, settings.model, fingerprint, exact=False
+        )

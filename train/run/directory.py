@@ -1,0 +1,285 @@
+"""The folder of a run: stage folders, summaries, sampled parts, and the lock.
+
+    WORKDIR/config.json                    the config; a run only continues with the same one
+    WORKDIR/stages/03-critic/config.json   the config that this stage started with
+    WORKDIR/stages/03-critic/summary.json  written last: a stage that has it is complete
+    WORKDIR/stages/03-critic/...           checkpoints, metrics, episodes, the stage's model
+
+Every file is written beside its final name and renamed, so a killed run leaves whole files only.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+import time
+import weakref
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Generic, TypeVar
+
+from etils import epath
+
+from elenchus.data import records
+from elenchus.data.files import json_files
+from elenchus.data.records import Episode
+from elenchus.train import distributed
+from elenchus.train.config import build
+from elenchus.train.config.run_settings import MAY_CHANGE
+from elenchus.train.metrics import writers
+from elenchus.train.run import lock
+
+T = TypeVar('T')
+
+CONFIG = 'config.json'
+SUMMARY = 'summary.json'
+
+
+@dataclasses.dataclass(frozen=True)
+class RunDirectory:
+    """The work directory of one run.
+
+    Opening it reads and checks only. `locked` writes the config and keeps other runs out.
+    """
+
+    path: epath.Path
+    config: str  # the whole config as JSON
+    stages: tuple[str, ...]  # in the order in which they run
+    part_size: int  # items in one file of sampled episodes
+
+    def check_config(self) -> None:
+        """Raises ValueError if the directory belongs to a run with another config."""
+        _check_config(self.path / CONFIG, self.config, str(self.path))
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other runs out of the directory, and writes the config into it."""
+        with contextlib.ExitStack() as stack:
+
+            def start() -> None:
+                stack.enter_context(lock.locked(self.path))
+                json_files.write_text(self.path / CONFIG, self.config)
+
+            distributed.from_first(start)
+            yield
+
+    def stage(self, name: str) -> 'StageFolder':
+        """The folder of a stage of this run."""
+        if name not in self.stages:
+            raise ValueError(
+                f'config.stages={self.stages} does not contain {name!r}; '
+                f'did you mean {build.nearest(name, self.stages)!r}?'
+            )
+        folder = f'{self.stages.index(name):02d}-{name}'
+        return StageFolder(self.path / 'stages' / folder, self)
+
+    def model_folder(self, stage: str) -> epath.Path:
+        """The model that a stage ended with. Raises ValueError if the stage has not run."""
+        folder = self.stage(stage).path / 'model'
+        if not folder.exists():
+            raise ValueError(f'stage {stage!r} has not been run in {self.path}; run it first')
+        return folder
+
+
+@dataclasses.dataclass(frozen=True)
+class StageFolder:
+    """The folder of a stage, or of a part of a stage such as a round of self-improvement."""
+
+    path: epath.Path
+    directory: RunDirectory
+
+    @classmethod
+    def temporary(cls, *, part_size: int = 100) -> 'StageFolder':
+        """A folder for a stage that is called from Python; it is deleted with this object."""
+        path = tempfile.mkdtemp(prefix='elenchus-')
+        directory = RunDirectory(epath.Path(path), '{}', ('stage',), part_size)
+        stage = directory.stage('stage')
+        weakref.finalize(stage, shutil.rmtree, path, ignore_errors=True)
+        return stage
+
+    @property
+    def name(self) -> str:
+        """Path below `stages`, such as '05-vanilla/round-1'."""
+        return os.fspath(self.path.relative_to(self.directory.path / 'stages'))
+
+    def child(self, name: str) -> 'StageFolder':
+        """A part of this stage that has a config and a summary of its own."""
+        return dataclasses.replace(self, path=self.path / name)
+
+    def read_summary(self) -> dict | None:
+        """The summary of a complete stage; None if it has to run (again).
+
+        Raises ValueError if the stage was started with another config.
+        """
+        _check_config(self.path / CONFIG, self.directory.config, f'stage {self.name!r}')
+        if not distributed.from_first((self.path / SUMMARY).exists):
+            return None
+        return distributed.from_first(lambda: read_json(self.path / SUMMARY))
+
+    @contextlib.contextmanager
+    def recorded(self) -> Iterator[dict]:
+        """Runs the body of a stage; what it puts into the dict becomes the stage's summary.
+
+        Adds `seconds` of the process that completed the stage. Nothing is written if the body
+        raises. Raises Preempted if the process has been asked to stop.
+        """
+        if distributed.leaving():
+            raise distributed.Preempted(f'stage {self.name!r} has not started')
+        distributed.from_first(lambda: self.write_text(CONFIG, self.directory.config))
+        start, summary = time.perf_counter(), {'tokens_sampled': 0, 'tokens_trained': 0}
+        yield summary
+        summary['seconds'] = round(time.perf_counter() - start, 1)
+        distributed.from_first(lambda: json_files.check_there(self.path / CONFIG))
+        distributed.from_first(lambda: self.write_json(SUMMARY, summary))
+
+    @contextlib.contextmanager
+    def metrics(self) -> Iterator[writers.Writer]:
+        """Writer of this stage's metrics: rows in the folder, scalars for TensorBoard."""
+        board = self.directory.path / 'tensorboard' / self.name
+        with writers.Writer(self.path, tensorboard=board) as writer:
+            yield writer
+
+    def parts(self, name: str, items: Sequence[T], *, description: str = '') -> 'Parts[T]':
+        """Items to sample from, part by part; `name` is a subfolder, '' for the stage itself."""
+        path = self.path / name if name else self.path
+        return Parts(path, items, self.directory, description or name)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Writes a JSON file into this folder, whole or not at all."""
+        write_json(self.path / name, value)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Writes a text file into this folder, whole or not at all."""
+        json_files.write_text(self.path / name, text)
+
+    def write_episodes(self, episodes: Sequence[Episode]) -> None:
+        """Writes `episodes/part-00000.array_record`."""
+        records.write_episodes(self.path / 'episodes' / 'part-00000.array_record', episodes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Part(Generic[T]):
+    """Some neighbouring items of `Parts`, and the file for what is sampled from them."""
+
+    items: Sequence[T]
+    first: int  # index of items[0] among all items
+    path: epath.Path
+    directory: RunDirectory
+
+    def write(self, episodes: Sequence[Episode], num_tokens: int) -> None:
+        """Writes the part's episodes and the number of tokens that were sampled for them.
+
+        Raises RuntimeError if processes sampled different episodes, and FileNotFoundError if the
+        work directory has been deleted meanwhile.
+        """
+        content = b''.join(map(records.to_json, episodes))
+        label = f'{self.path.parent.parent.name}/{self.path.name}'
+        distributed.check_same(f'the episodes of {label}', content)
+
+        def write() -> None:
+            json_files.check_there(self.directory.path / CONFIG)
+            # The count first: the episodes' file marks the part as complete.
+            json_files.write_text(self.path.with_suffix('.tokens'), str(num_tokens))
+            records.write_episodes(self.path, episodes)
+
+        distributed.from_first(write)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts(Generic[T]):
+    """Items that are sampled from part by part, so that a stopped stage resumes between two parts.
+
+    parts = stage.parts('attempts', problems)
+    for part in parts.missing():
+        part.write(*sample(part.items, first_id=part.first))
+    episodes, num_tokens = parts.read()
+    """
+
+    path: epath.Path
+    items: Sequence[T]
+    directory: RunDirectory
+    description: str
+
+    def missing(self) -> Iterator[Part[T]]:
+        """Parts that are not on disk yet; shows progress.
+
+        Raises Preempted before a part if the process has been asked to stop.
+        """
+        size = self.directory.part_size
+        parts = [
+            Part(self.items[i : i + size], i, self._file(i // size), self.directory)
+            for i in range(0, len(self.items), size)
+        ]
+        complete = distributed.from_first(lambda: [part.path.exists() for part in parts])
+        total = len(self.items)
+        with writers.progress(total, unit='problems', description=self.description) as bar:
+            for number, part in enumerate(parts):
+                if not complete[number]:
+                    if distributed.leaving():
+                        raise distributed.Preempted(f'{number} of {len(parts)} parts are sampled')
+                    yield part
+                bar.advance(len(part.items))
+
+    def read(self) -> tuple[list[Episode], int]:
+        """Returns the episodes of all parts, and the tokens that were sampled for them."""
+        tokens = sum(int(path.read_text()) for path in self._folder.glob('*.tokens'))
+        return list(records.read_episodes(self._folder)), tokens
+
+    @property
+    def _folder(self) -> epath.Path:
+        return self.path / 'episodes'
+
+    def _file(self, number: int) -> epath.Path:
+        return self._folder / f'part-{number:05d}.array_record'
+
+
+def derive_seed(seed: int, *names: object) -> int:
+    """The seed of one use of randomness, such as a stage: a 31-bit hash of `seed` and `names`."""
+    return (seed * 1009 + zlib.crc32('/'.join(map(str, names)).encode())) % 2**31
+
+
+def link_tree(source: os.PathLike, folder: epath.Path) -> None:
+    """Hard-links the files of a folder into a new folder, all or none, except its config.
+
+    The first process makes the links; the others wait for it.
+    """
+
+    def link() -> None:
+        if folder.exists():
+            return
+        beside = folder.with_name(f'{folder.name}.{os.getpid()}.writing')
+        ignore = shutil.ignore_patterns(CONFIG)
+        shutil.copytree(source, beside, copy_function=os.link, ignore=ignore)
+        beside.rename(folder)
+
+    distributed.from_first(link)
+
+
+def from_root(path: str) -> epath.Path:
+    """Resolves a path of a config: in a bucket, or relative to the project's folder."""
+    resolved = epath.Path(path)
+    return resolved if json_files.is_remote(resolved) else epath.Path(build.ROOT) / resolved
+
+
+def write_json(path: epath.Path, value: Any) -> None:
+    """Writes a JSON file, whole or not at all."""
+    json_files.write_text(path, json.dumps(value, indent=1) + '\n')
+
+
+def read_json(path: epath.Path) -> Any:
+    """Reads a JSON file. Raises ValueError, naming the file, if it holds no JSON object."""
+    return json_files.at(str(path), json_files.parse_object, path.read_text())
+
+
+def _check_config(path: epath.Path, config: str, what: str) -> None:
+    if not path.exists():
+        return
+    before = json_files.at(str(path), build.from_json, path.read_text())
+    changed = build.explain_diff(before, build.from_json(config), ignoring=MAY_CHANGE)
+    if changed:
+        raise ValueError(
+            f'{what} was started with another config: {changed}; use a new --workdir or the old '
+            'value'
+        )

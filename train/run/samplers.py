@@ -1,0 +1,58 @@
+"""Factory of everything that samples or scores: samplers, sampling methods, the step scorer."""
+
+import dataclasses
+
+from elenchus.model.transformer import Transformer
+from elenchus.sampling.engine.engine import Engine
+from elenchus.sampling.engine.sampling_methods import Greedy, Sampling
+from elenchus.sampling.episodes import Sampler
+from elenchus.sampling.exploration.context import Players
+from elenchus.sampling.step_scores import StepScorer
+from elenchus.train.config.run_settings import SamplingSettings
+from elenchus.train.run.inputs import RunInputs
+
+
+@dataclasses.dataclass(frozen=True)
+class Samplers:
+    """Makes samplers for the run's chat template, with the run's engine settings."""
+
+    settings: SamplingSettings
+    inputs: RunInputs
+    engines: list[Engine] = dataclasses.field(default_factory=list)  # all that were made
+
+    def whole_turns(self) -> Sampler:
+        """Returns a sampler of whole turns."""
+        return self._sampler(self.inputs.chat.end_id)
+
+    def lines(self) -> Sampler:
+        """Returns a sampler that also stops at line breaks, so that it samples one step."""
+        newlines = sorted(self.inputs.tokenizer.newline_ids)
+        return self._sampler(self.inputs.chat.end_id, *newlines)
+
+    def players(self, actor: Transformer, critic: Transformer) -> Players:
+        """Returns actor and critic with a new sampler."""
+        inputs = self.inputs
+        return Players(self.whole_turns(), actor, critic, inputs.judge, inputs.grammar)
+
+    def method(self, temperature: float | None = None) -> Sampling:
+        """Returns the run's sampling method, at another temperature if one is given."""
+        s = self.settings
+        temperature = s.temperature if temperature is None else temperature
+        return Sampling(temperature, s.top_k, s.top_p, s.min_p, self.inputs.banned_ids)
+
+    def greedy(self) -> Greedy:
+        """Returns greedy decoding."""
+        return Greedy(self.inputs.banned_ids)
+
+    def scorer(self) -> StepScorer:
+        """Returns what turns critiques into step rewards."""
+        return StepScorer(self.settings.score, self.inputs.verdict_ids)
+
+    def counts(self) -> tuple[int, int]:
+        """Returns the tokens sampled and the decode steps taken so far, by all engines."""
+        return sum(e.tokens for e in self.engines), sum(e.steps for e in self.engines)
+
+    def _sampler(self, *stop_ids: int) -> Sampler:
+        engine = Engine(self.settings.engine, stop_ids=stop_ids)
+        self.engines.append(engine)
+        return Sampler(engine, self.inputs.chat, self.settings.limits)

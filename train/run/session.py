@@ -1,0 +1,116 @@
+"""An opened run: its settings, folder, inputs, samplers and models, all checked."""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator
+
+import jax
+import ml_collections
+from etils import epath
+
+from elenchus.data.grading import verify
+from elenchus.model import attention, sharding, transformer
+from elenchus.model.transformer import Transformer
+from elenchus.sampling.exploration.context import Players
+from elenchus.sampling.exploration.explorers import EXPLORERS
+from elenchus.train import distributed, sft
+from elenchus.train.checkpoints import checkpoint
+from elenchus.train.checkpoints.model_store import Models
+from elenchus.train.config import build
+from elenchus.train.config.run_settings import RunSettings
+from elenchus.train.run import checks
+from elenchus.train.run.directory import RunDirectory, from_root
+from elenchus.train.run.inputs import RunInputs, load_inputs
+from elenchus.train.run.samplers import Samplers
+
+STAGES_PRODUCING = {
+    'actor': ('actor', *EXPLORERS, 'reinforce', 'reinforce_both'),
+    'critic': ('critic', 'reinforce_critic', 'reinforce_both'),
+}
+"""Player -> the stages that produce a new checkpoint of it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Everything that the stages of a run share. Stage bodies take only what they use of it."""
+
+    settings: RunSettings
+    directory: RunDirectory
+    inputs: RunInputs
+    samplers: Samplers
+    models: Models
+    mesh: jax.sharding.Mesh
+
+    @contextlib.contextmanager
+    def started(self) -> Iterator['Run']:
+        """Locks the work directory for this run; writes the config and tokenizer into it."""
+        tokenizer = self.inputs.tokenizer
+        with self.directory.locked():
+            path = self.directory.path / tokenizer.file_name
+            distributed.from_first(lambda: tokenizer.save(path))
+            yield self
+
+    def load_model(self, stage: str) -> Transformer:
+        """Loads the model that a stage of this run ended with."""
+        return self.models.load(self.directory.model_folder(stage))
+
+    def load_latest(self, player: str, *, before: str) -> Transformer:
+        """Loads a player as the last stage before another stage left it."""
+        earlier = self.settings.stages[: self.settings.stages.index(before)]
+        producers = [s for s in earlier if s in STAGES_PRODUCING[player]] or [player]
+        if producers[-1] == 'reinforce_both':
+            folder = self.directory.stage(producers[-1]).path / player / 'model'
+            return self.models.load(folder)
+        return self.load_model(producers[-1])
+
+    def load_players(self) -> Players:
+        """Loads the actor and critic of the supervised stages."""
+        return self.samplers.players(self.load_model('actor'), self.load_model('critic'))
+
+    def load_given(self, path: str) -> Transformer:
+        """Loads a saved model that the config names."""
+        return self.models.load(from_root(path))
+
+    def init_model(self) -> Transformer:
+        """Initialises a model with random weights, each shard on its device."""
+        config, mesh = self.settings.model, self.mesh
+        shardings = jax.tree.map(lambda x: x.sharding, checkpoint.abstract_model(config, mesh))
+        init = lambda: transformer.init_model(config, jax.random.key(self.settings.seed))  # noqa: E731
+        return jax.jit(init, out_shardings=shardings)()
+
+
+def open_run(
+    config: ml_collections.ConfigDict,
+    workdir: str | os.PathLike,
+    *,
+    verifier: verify.Verifier,
+) -> Run:
+    """Opens a run: reads its inputs and checks everything that can be checked before it starts.
+
+    Writes nothing; see `Run.started`. Raises ValueError, naming the field. Puts the run's mesh in
+    force for the process.
+    """
+    settings = build.build(RunSettings, config)
+    config_text = build.to_json(config)
+    distributed.check_same('the config', config_text.encode())
+    directory = RunDirectory(
+        epath.Path(workdir), config_text, settings.stages, settings.sampling.part_size
+    )
+    directory.check_config()
+    mesh = sharding.make_mesh(settings.mesh)
+    attention.check_backend(settings.model, jax.default_backend())
+    inputs = load_inputs(settings, verifier)
+    checkpoint.abstract_model(settings.model, mesh)
+    sft.check_rows(settings.train, mesh)
+    checks.check_run(settings, inputs)
+    distributed.check_same('the tokenizer', inputs.tokenizer.fingerprint.encode())
+    models = Models(
+        settings.model,
+        mesh,
+        tokenizer_fingerprint=inputs.tokenizer.fingerprint,
+        quantize=settings.base.quantize,
+    )
+    jax.set_mesh(mesh)
+    samplers = Samplers(settings.sampling, inputs)
+    return Run(settings, directory, inputs, samplers, models, mesh)

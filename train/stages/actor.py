@@ -1,0 +1,94 @@
+"""Examples that the actor is fine-tuned on: demonstrations, refinements and guided solutions."""
+
+import random
+from collections.abc import Iterator, Sequence
+
+from elenchus.data.critiques import mistakes, oracle
+from elenchus.data.grading import answers
+from elenchus.data.lab import task
+from elenchus.data.records import Example, Problem, Turn
+from elenchus.data.text.chat import Chat
+from elenchus.sampling.exploration import proposals
+from elenchus.train.config.run_settings import ActorSettings
+
+GUIDED_TRIES = 20
+"""Tries of a fallible teacher to reach a known answer, before it copies the reference."""
+
+
+def actor_examples(
+    settings: ActorSettings, chat: Chat, problems: Sequence[Problem], *, plain: bool = True
+) -> list[Example]:
+    """Returns the actor's examples; without `plain`, only those of more than one turn."""
+    return [
+        chat.example(turns, trained=(turns[-1].role,), weights=None, last_only=True)
+        for turns in actor_conversations(settings, chat, problems)
+        if plain or len(turns) > 2
+    ]
+
+
+def demonstration_examples(
+    settings: ActorSettings, chat: Chat, problems: Sequence[Problem]
+) -> list[Example]:
+    """Returns the actor's examples of the form question -> solution."""
+    return [
+        chat.example(turns, trained=('attempt',), weights=None, last_only=True)
+        for turns in actor_conversations(settings, chat, problems)
+        if len(turns) == 2
+    ]
+
+
+def actor_conversations(
+    settings: ActorSettings, chat: Chat, problems: Sequence[Problem]
+) -> Iterator[tuple[Turn, ...]]:
+    """Yields for each problem a demonstration, refinements, and guided solutions."""
+    kinds, error_rate = tuple(proposals.GUIDES), settings.misconceptions
+    for i, problem in enumerate(problems[: settings.num_problems]):
+        rng = random.Random(problem.id)
+        solution = demonstrate(problem, error_rate, rng=rng)
+        yield (*chat.question(problem.question), chat.written('attempt', solution))
+        for _ in range(settings.refinements_per_problem):
+            attempt = mistakes.corrupt(problem, rng=rng)
+            refinement = demonstrate(problem, error_rate, rng=rng, after=attempt)
+            turns = criticised_attempt(chat, problem, attempt)
+            yield (*turns, chat.written('refinement', refinement))
+        for j in range(settings.guided_per_problem):
+            kind = kinds[(i + j) % len(kinds)]
+            question = chat.question(problem.question, proposals.GUIDES[kind](problem))
+            solution = demonstrate_guided(problem, error_rate, kind=kind, rng=rng)
+            yield (*question, chat.written('attempt', solution))
+
+
+def demonstrate(
+    problem: Problem, error_rate: float, *, rng: random.Random, after: str | None = None
+) -> str:
+    """Writes the solution that the actor learns: on the lab, that of a teacher who makes mistakes.
+
+    As a refinement `after` a flawed attempt, it is right up to the line that the critique corrects.
+    """
+    if problem.source != 'lab':
+        return problem.solution
+    trusted = 0 if after is None else task.judge(problem.question, after).first_error + 1
+    return task.demonstrate(problem.question, misconceptions=error_rate, rng=rng, trusted=trusted)
+
+
+def demonstrate_guided(
+    problem: Problem, error_rate: float, *, kind: str, rng: random.Random
+) -> str:
+    """Writes a solution with a guide: the rationale copied, or an answer that was given.
+
+    Given the answer, a fallible teacher tries until it reaches it, correctly or by two mistakes
+    that cancel, and copies the reference after GUIDED_TRIES.
+    """
+    if kind == 'answer_driven':
+        for _ in range(GUIDED_TRIES):
+            solution = demonstrate(problem, error_rate, rng=rng)
+            if answers.extract_answer(solution) == problem.answer:
+                return solution
+    return problem.solution
+
+
+def criticised_attempt(chat: Chat, problem: Problem, attempt: str) -> tuple[Turn, ...]:
+    """Returns a question, an attempt and the oracle's critique of it."""
+    critique = oracle.annotate(problem, attempt)
+    turns = chat.written('attempt', attempt), chat.written('critique', critique)
+    return (*chat.question(problem.question), *turns)

@@ -1,0 +1,53 @@
+"""The annotator of critique data that a config names."""
+
+from collections.abc import Callable
+
+from elenchus.data.critiques import oracle
+from elenchus.data.critiques.oracle import Annotator
+from elenchus.model.transformer import Transformer
+from elenchus.sampling.critique_data import annotators
+from elenchus.sampling.episodes import Sampler
+from elenchus.train.config.run_settings import CritiqueSettings
+from elenchus.train.run.directory import from_root
+from elenchus.train.run.samplers import Samplers
+
+AnnotatorFactory = Callable[[Sampler, int], Annotator]
+"""(sampler, index of the first attempt among all, for the noise) -> annotator."""
+
+
+def make_annotator(
+    settings: CritiqueSettings,
+    *,
+    actor: Transformer,
+    model: Transformer | None,
+    samplers: Samplers,
+    seed: int,
+) -> AnnotatorFactory:
+    """Returns the annotator `settings.annotator`.
+
+    `model` writes the critiques of 'model', and on the lab the corrections of 'monte_carlo'.
+    """
+    s, inputs = settings, samplers.inputs
+    options = {'grammar': inputs.grammar, 'seed': seed + 3}
+    if s.annotator == 'oracle':
+        return lambda sampler, first: oracle.oracle
+    if s.annotator == 'file':
+        from_file = oracle.from_file(from_root(s.annotator_path))
+        return lambda sampler, first: from_file
+    if s.annotator == 'model':
+        return lambda sampler, first: annotators.model(
+            sampler, model, method=samplers.greedy(), first_id=first, **options
+        )
+    # Every token of every rollout may need a request id of its own.
+    span = samplers.settings.attempt_tokens * s.num_rollouts
+    return lambda sampler, first: annotators.monte_carlo(
+        sampler,
+        actor,
+        model,
+        judge=inputs.judge,
+        num_rollouts=s.num_rollouts,
+        threshold=s.rollout_threshold,
+        method=samplers.method(),
+        first_id=first * span,
+        **options,
+    )

@@ -1,0 +1,76 @@
+"""Documents that the base model is trained on: solutions, or the lab's mixture of drills."""
+
+import bisect
+import dataclasses
+import random
+from collections.abc import Sequence
+
+import numpy as np
+
+from elenchus.data.critiques import mistakes
+from elenchus.data.lab import task
+from elenchus.data.records import Example, Problem, Turn
+from elenchus.data.text.chat import Chat
+from elenchus.train.config.run_settings import BaseSettings
+from elenchus.train.run.inputs import RunInputs
+from elenchus.train.stages.actor import criticised_attempt
+from elenchus.train.stages.sft import LazyExamples
+
+
+def base_examples(
+    settings: BaseSettings, inputs: RunInputs, *, on_lab: bool, data_seed: int
+) -> Sequence[Example]:
+    """Returns the documents of the base model: on the lab a mixture, elsewhere solutions."""
+    if on_lab:
+        return LazyExamples(
+            settings.num_documents,
+            lambda index: lab_document(settings, inputs.chat, index, data_seed=data_seed),
+        )
+    # Real text comes in few documents: those that are too long are then dropped, not refused.
+    problems = inputs.train_problems
+    return [
+        document(inputs.chat, problem.question, 'attempt', problem.solution)
+        for problem in (problems[i % len(problems)] for i in range(settings.num_documents))
+    ]
+
+
+def lab_document(settings: BaseSettings, chat: Chat, index: int, *, data_seed: int) -> Example:
+    """Returns document `index` of the lab's mixture, of a kind drawn by `base.shares`."""
+    kinds, shares = zip(*dataclasses.asdict(settings.shares).items(), strict=True)
+    kind = kinds[bisect.bisect(np.cumsum(shares)[:-1], random.Random(index).random())]
+    if kind == 'drill':
+        return drill(chat, index)
+    problem = task.problem(seed=data_seed + 1, split='train', index=index)
+    if kind == 'worked':
+        return document(chat, problem.question, 'critique', task.worked(problem.question))
+    if kind == 'attempt':
+        return document(chat, problem.question, 'attempt', problem.solution)
+    return conversation(chat, problem, kind)
+
+
+def conversation(chat: Chat, problem: Problem, kind: str) -> Example:
+    """Returns a flawed attempt with its critique, and with its refinement if `kind` says so."""
+    attempt = mistakes.corrupt(problem, rng=random.Random(problem.id))
+    turns = criticised_attempt(chat, problem, attempt)
+    if kind == 'refinement':
+        turns = (*turns, chat.written('refinement', problem.solution))
+    return chat.example(turns, trained=(kind,), weights=None, last_only=True)
+
+
+def drill(chat: Chat, index: int) -> Example:
+    """Returns look-ups and sums, of which only the digits that can be known are trained."""
+    question, text = task.drill(index)
+    names, equals = (chat.tokenizer.encode(word) for word in (' '.join(task.NAMES), '='))
+
+    def weights(turn: Turn) -> np.ndarray:
+        # A digit can be known if it follows a name that was defined, or an equals sign.
+        known = np.isin(turn.tokens[:-1], [*names, *equals])
+        return np.concatenate([[0.0], known]).astype(np.float32)
+
+    return document(chat, question, 'critique', text, weights=weights)
+
+
+def document(chat: Chat, question: str, role: str, text: str, *, weights=None) -> Example:
+    """Returns a question and one turn, which is trained."""
+    turns = (*chat.question(question), chat.written(role, text))
+    return chat.example(turns, trained=(role,), weights=weights, last_only=True)

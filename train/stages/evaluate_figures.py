@@ -1,0 +1,262 @@
+"""Figures of the stage `evaluate`, from the sampled episodes: accuracy, cost, critic metrics."""
+
+import collections
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from elenchus.data.grading import answers
+from elenchus.data.records import Episode, Problem
+from elenchus.sampling.metrics import cost_curves, critic_metrics
+from elenchus.sampling.metrics.cost_curves import Point
+from elenchus.sampling.test_time import votes
+from elenchus.train.config.run_settings import EvaluateSettings
+
+Table = dict[str, list[float]]
+"""Level (or 'all') -> [mean, low, high]."""
+
+
+class EvaluationEpisodes(NamedTuple):
+    """Everything that was sampled for the test problems."""
+
+    problems: Sequence[Problem]
+    groups: Sequence[Sequence[Episode]]  # attempts with critique and refinement, by problem
+    rounds: Mapping[int, Sequence[Episode]]  # later rounds, by the index of the attempt
+    oracle: Mapping[int, Episode]  # refinements after the truth, by the index of the attempt
+    beams: Sequence[Episode]  # beam search, for the first problems
+    right: Sequence[set[str]]  # the answers that count as right, by problem
+
+
+def summarise(s: EvaluateSettings, episodes: EvaluationEpisodes) -> dict:
+    """Computes every figure of the stage; see docs/methods.md, 'Test time' and 'Measures'."""
+    points = curve_points(s, episodes)
+    flat = [e for group in episodes.groups for e in group]
+    plain = plain_majority(s, episodes)
+    return accuracy_and_cost(s, episodes, points, plain=plain) | {
+        'critic': critic_metrics.critic(flat) | agreement(s, episodes.groups),
+        'transitions': critic_metrics.transitions(flat),
+        'spurious': critic_metrics.spurious_share(flat),
+        'measures': metrics_by_level(s, flat),
+        'curves': {
+            arm: [point_summary(s, episodes.problems, point) for point in arm_points]
+            for arm, arm_points in points.items()
+        },
+        'equal_tokens': at_equal_tokens(s, episodes.problems, points, plain=plain),
+        'questions': len(episodes.problems),
+        'attempts_per_question': s.num_attempts,
+    }
+
+
+def curve_points(s: EvaluateSettings, episodes: EvaluationEpisodes) -> dict[str, list[Point]]:
+    """Returns the points of every arm that was sampled."""
+    groups = episodes.groups
+    arms = cost_curves.parallel_arms(groups)
+    if s.num_rounds > 1:
+        arms |= cost_curves.sequential_arms(groups, episodes.rounds, num_rounds=s.num_rounds)
+    if s.oracle:
+        arms[cost_curves.ORACLE] = cost_curves.oracle_arm(groups, episodes.oracle)
+    points = {
+        name: [
+            cost_curves.point(arm, episodes.right, size=size, num_draws=s.num_draws)
+            for size in cost_curves.sizes(s.num_attempts)
+        ]
+        for name, arm in arms.items()
+    }
+    if s.num_rounds > 1:
+        points |= round_points(s, episodes)
+    if episodes.beams:
+        points['beam search'] = [cost_curves.found(episodes.beams, size=s.beam.width)]
+    return points
+
+
+def round_points(s: EvaluateSettings, episodes: EvaluationEpisodes) -> dict[str, list[Point]]:
+    """Returns one chain after each round; the size of a point is the number of rounds."""
+    points = collections.defaultdict(list)
+    for rounds in range(1, s.num_rounds + 1):
+        arms = cost_curves.sequential_arms(episodes.groups, episodes.rounds, num_rounds=rounds)
+        for name, arm in arms.items():
+            point = cost_curves.point(arm, episodes.right, size=1, num_draws=s.num_draws)
+            points[name.replace('majority', 'rounds')].append(point._replace(size=rounds))
+    return dict(points)
+
+
+def right_answers(
+    problems: Sequence[Problem],
+    groups: Sequence[Sequence[Episode]],
+    *,
+    rounds: Mapping[int, Sequence[Episode]],
+    oracle: Mapping[int, Episode],
+) -> list[set[str]]:
+    """Returns the answers that are right for each problem: its reference, and all judged right."""
+    indices = iter(range(sum(map(len, groups))))
+    right = []
+    for problem, group in zip(problems, groups, strict=True):
+        episodes = list(group)
+        for i in (next(indices) for _ in group):
+            episodes += [*rounds.get(i, ()), *([oracle[i]] if i in oracle else [])]
+        right.append(cost_curves.right_answers(episodes, answers.canonical(problem.answer)))
+    return right
+
+
+def plain_majority(s: EvaluateSettings, episodes: EvaluationEpisodes) -> Callable[[int], Point]:
+    """Returns a function: number of attempts -> point of their majority vote."""
+    arm = cost_curves.parallel_arms(episodes.groups)['majority']
+    return functools.cache(
+        lambda size: cost_curves.point(arm, episodes.right, size=size, num_draws=s.num_draws)
+    )
+
+
+def nearest_majority(s: EvaluateSettings, plain: Callable[[int], Point], other: Point) -> Point:
+    """Returns the plain majority whose cost is nearest to another point's, on its questions."""
+    n = len(other.right)
+    one, cost = np.mean(plain(1).tokens[:n]), np.mean(other.tokens)
+    nearest = plain(min(range(1, s.num_attempts + 1), key=lambda k: abs(k * one - cost)))
+    return Point(nearest.size, *(values[:n] for values in nearest[1:]))
+
+
+def accuracy_and_cost(
+    s: EvaluateSettings,
+    episodes: EvaluationEpisodes,
+    points: Mapping[str, list[Point]],
+    *,
+    plain: Callable[[int], Point],
+) -> dict:
+    """Returns the main arms by level, their tokens an answer, and what refinement adds."""
+    problems, n = episodes.problems, len(episodes.groups[0])
+    main = {
+        'attempt': plain(1),
+        'refined': points['refined majority'][0],
+        **{
+            f'{arm}@{point.size}': point
+            for arm in ('majority', 'refined majority')
+            for point in points[arm]
+            if point.size > 1
+        },
+    }
+    equal = nearest_majority(s, plain, main['refined'])
+    name = f'majority@{equal.size}'
+    main[name] = equal
+    right = {arm: point.right for arm, point in main.items()}
+    right[f'pass@{n}'] = [
+        votes.pass_at_k(n, sum(e.outcome['correct'] for e in g), k=n) for g in episodes.groups
+    ]
+    pairs = {'refined-attempt': ('refined', 'attempt'), f'refined-{name}': ('refined', name)}
+    return {
+        'accuracy': {arm: by_level(s, problems, v) for arm, v in right.items()},
+        'difference': {
+            pair: by_level(s, problems, right[a], baseline=right[b])
+            for pair, (a, b) in pairs.items()
+        },
+        'tokens_per_answer': {arm: float(np.mean(p.tokens)) for arm, p in main.items()},
+    }
+
+
+def at_equal_tokens(
+    s: EvaluateSettings,
+    problems: Sequence[Problem],
+    points: Mapping[str, list[Point]],
+    *,
+    plain: Callable[[int], Point],
+) -> dict[str, dict]:
+    """Compares every point with the plain majority of the nearest cost, paired by question.
+
+    Both costs are in the table: with too few attempts the majority had less to spend.
+    """
+    table = {}
+    others = {arm: arm_points for arm, arm_points in points.items() if arm != 'majority'}
+    for arm, point in ((arm, p) for arm, arm_points in others.items() for p in arm_points):
+        equal = nearest_majority(s, plain, point)
+        compared = problems[: len(point.right)]
+        table[f'{arm}@{point.size}'] = {
+            'against': f'majority@{equal.size}',
+            'tokens': [float(np.mean(p.tokens)) for p in (point, equal)],
+            'questions': len(compared),
+            'difference': by_level(s, compared, point.right, baseline=equal.right),
+        }
+    return table
+
+
+def point_summary(s: EvaluateSettings, problems: Sequence[Problem], point: Point) -> dict:
+    """Returns a point of a curve: accuracy and tokens by level, model calls by role."""
+    problems = problems[: len(point.right)]
+    roles = sorted({role for calls in point.calls for role in calls})
+    levels = indices_by_level(problems)
+    return {
+        'size': point.size,
+        'questions': len(problems),
+        'accuracy': by_level(s, problems, point.right),
+        'tokens': {n: float(np.mean([point.tokens[i] for i in at])) for n, at in levels.items()},
+        'calls': {r: float(np.mean([c.get(r, 0.0) for c in point.calls])) for r in roles},
+    }
+
+
+def metrics_by_level(s: EvaluateSettings, episodes: Sequence[Episode]) -> dict[str, dict]:
+    """Returns all metrics of attempts, critiques and refinements, for all levels and each."""
+
+    def uncertainty(chosen: Sequence[Episode]) -> list[dict]:
+        n = s.num_attempts
+        groups = [chosen[i : i + n] for i in range(0, len(chosen), n)]
+        return critic_metrics.uncertainty(groups, num_bins=s.num_bins)
+
+    metrics = {
+        'critic': critic_metrics.critic,
+        'transitions': critic_metrics.transitions,
+        'confidence_and_critique': critic_metrics.confidence_and_critique,
+        'spurious': critic_metrics.spurious_share,
+        'detection': critic_metrics.detection,
+        'uncertainty': uncertainty,
+        'calibration': lambda chosen: critic_metrics.calibration(chosen, num_bins=s.num_bins),
+    }
+    return {name: critic_metrics.by_level(episodes, metric) for name, metric in metrics.items()}
+
+
+def agreement(s: EvaluateSettings, groups: Sequence[Sequence[Episode]]) -> dict:
+    """Returns discriminability with its interval over questions; {} without readable critiques."""
+    parsed = [[e for e in group if e.outcome['verdict'] is not None] for group in groups]
+    parsed = [group for group in parsed if group]
+    if not parsed:
+        return {}
+    interval = votes.bootstrap_ratio(
+        [sum(e.outcome['verdict'] is bool(e.outcome['correct']) for e in g) for g in parsed],
+        [len(group) for group in parsed],
+        num_resamples=s.num_resamples,
+        seed=0,
+        level=s.confidence,
+    )
+    return {'discriminability': list(interval)}
+
+
+def by_level(
+    s: EvaluateSettings,
+    problems: Sequence[Problem],
+    values: Sequence[float],
+    *,
+    baseline: Sequence[float] | None = None,
+) -> Table:
+    """Returns mean and bootstrap interval over questions, for all levels and each.
+
+    With a `baseline`, those of the paired difference to it.
+    """
+    return {
+        level: list(
+            votes.bootstrap(
+                [values[i] for i in chosen],
+                None if baseline is None else [baseline[i] for i in chosen],
+                num_resamples=s.num_resamples,
+                seed=0,
+                level=s.confidence,
+            )
+        )
+        for level, chosen in indices_by_level(problems).items()
+    }
+
+
+def indices_by_level(problems: Sequence[Problem]) -> dict[str, list[int]]:
+    """Returns the indices of the problems of each level, and of 'all'."""
+    levels = collections.defaultdict(list)
+    for i, problem in enumerate(problems):
+        levels['all'].append(i)
+        levels[str(problem.level)].append(i)
+    return dict(sorted(levels.items()))

@@ -1,0 +1,111 @@
+"""Rounds of self-improvement on disk: each starts from the last, a complete one is skipped."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from etils import epath
+
+from elenchus.data.files import json_files
+from elenchus.data.records import Example, Problem
+from elenchus.model.transformer import Transformer
+from elenchus.train.checkpoints import checkpoint
+from elenchus.train.checkpoints.model_store import Models
+from elenchus.train.config.run_settings import EvaluateSettings, ImproveSettings
+from elenchus.train.run.directory import StageFolder, derive_seed, link_tree
+from elenchus.train.run.samplers import Samplers
+from elenchus.train.sft import LoopSettings
+from elenchus.train.stages.evaluate import evaluate_actor
+from elenchus.train.stages.improve import improve
+
+
+class SavedPlayers(NamedTuple):
+    """Folders of the models that a round starts with."""
+
+    actor: epath.Path
+    critic: epath.Path
+
+
+RetrainCritic = Callable[[StageFolder, Transformer, epath.Path, int], dict]
+"""(folder of the round, its new actor, the last critic, number of the round) -> summary.
+
+Saves the new critic in the folder's `critic/model`.
+"""
+
+
+def improve_rounds(
+    stage: StageFolder,
+    *,
+    explorer: str,
+    start: SavedPlayers,
+    base: epath.Path,
+    settings: ImproveSettings,
+    evaluation: EvaluateSettings,
+    train_problems: Sequence[Problem],
+    test_problems: Sequence[Problem],
+    demonstrations: Sequence[Example],
+    references: Sequence[Example],
+    retrain_critic: RetrainCritic | None,
+    loop: LoopSettings,
+    models: Models,
+    samplers: Samplers,
+    seed: int,
+) -> dict:
+    """Runs the rounds of one explorer; returns the last one's figures, and all in `rounds`.
+
+    All explorers start from the same players and share the noise of a round.
+    """
+    rounds = []
+    options = {'samplers': samplers, 'seed': seed}
+    for number in range(1, settings.num_rounds + 1):
+        folder = stage.child(f'round-{number}')
+        trained = base if settings.restart == 'base' else start.actor
+        load_trained = functools.partial(
+            models.load_to_train, trained, settings.lora, seed=derive_seed(seed, explorer)
+        )
+        summary = folder.read_summary()
+        if summary is None:
+            with folder.recorded() as summary:
+                actor, totals, figures = improve(
+                    samplers.players(models.load(start.actor), models.load(start.critic)),
+                    load_trained,
+                    train_problems,
+                    explorer=explorer,
+                    settings=settings,
+                    demonstrations=demonstrations,
+                    references=references,
+                    loop=loop,
+                    number=number,
+                    stage=folder,
+                    **options,
+                )
+                models.save(folder.path / 'model', actor)
+                summary |= totals
+                summary |= evaluate_actor(
+                    actor, test_problems, settings=evaluation, stage=folder, **options
+                )
+                summary |= figures
+                if retrain_critic is not None:
+                    critic_summary = retrain_critic(folder, actor, start.critic, number)
+                    summary['retrained_critic'] = critic_summary
+                    for count in ('tokens_sampled', 'tokens_trained'):
+                        summary[count] += critic_summary[count]
+            models.release()
+        rounds.append(summary)
+        critic = start.critic if retrain_critic is None else folder.path / 'critic' / 'model'
+        start = SavedPlayers(folder.path / 'model', critic)
+    save_last(stage, start.actor, models)
+    totals = {
+        name: sum(summary[name] for summary in rounds)
+        for name in ('tokens_sampled', 'tokens_trained', 'tokens_monitored')
+    }
+    return rounds[-1] | totals | {'rounds': rounds}
+
+
+def save_last(stage: StageFolder, actor: epath.Path, models: Models) -> None:
+    """Makes the last round's actor the stage's model: hard links where they are possible."""
+    # Adapters store a relative path to their base, and buckets have no links.
+    if checkpoint.saved_adaptation(actor) is not None or json_files.is_remote(stage.path):
+        models.save(stage.path / 'model', models.load(actor))
+    else:
+        link_tree(actor, stage.path / 'model')

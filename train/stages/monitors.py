@@ -1,0 +1,62 @@
+"""Figures of a round of self-improvement: coverage, lengths, perplexities, what scores select."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from elenchus.data.records import Episode, Example
+from elenchus.sampling.exploration import coverage
+from elenchus.sampling.exploration.context import Players
+from elenchus.train import sft
+from elenchus.train.config.run_settings import ImproveSettings
+from elenchus.train.run.directory import StageFolder
+
+
+def coverage_figures(
+    players: Players,
+    *,
+    explored: Sequence[Episode],
+    kept: Sequence[Episode],
+    examples: Mapping[str, Sequence[Example]],
+    score: Callable[[Players, Sequence[Episode]], tuple[list[Episode], int]],
+    settings: ImproveSettings,
+    rows: int,
+    stage: StageFolder,
+) -> dict:
+    """Returns what exploration covers and what is kept of it.
+
+    `examples` are compared by length and, for `num_monitored` of each, by perplexity under the
+    actor that explored. `score` adds the critic's scores to responses.
+    """
+    figures = coverage.exploration(explored)
+    lengths = {
+        name: [float(e.loss_mask.sum()) for e in examples_of]
+        for name, examples_of in examples.items()
+    }
+    summary = {
+        'exploration': figures | {'lengths': coverage.histograms(lengths)},
+        'problems_solved': figures['coverage']['all'],
+        'tokens_monitored': 0,
+        **coverage.kept([e for e in kept if e.outcome['correct']], explored),
+    }
+    count = settings.num_monitored
+    if count:
+        summary['exploration']['perplexities'] = coverage.histograms(
+            {
+                name: sft.perplexities(players.actor, evenly_spaced(some, count), rows=rows)
+                for name, some in examples.items()
+            }
+        )
+        attempts = [e for e in explored if e.outcome['found_by'] == 'attempt']
+        attempts = attempts[: count * settings.explore.num_attempts]
+        parts = stage.parts('scored', attempts, description='score attempts')
+        for part in parts.missing():
+            part.write(*score(players, part.items))
+        scored, summary['tokens_monitored'] = parts.read()
+        summary['exploitation'] = coverage.exploitation(scored)
+    return summary
+
+
+def evenly_spaced(items: Sequence, count: int) -> Sequence:
+    """Returns at most `count` items, evenly spaced over all."""
+    if len(items) <= count:
+        return items
+    return [items[i * len(items) // count] for i in range(count)]
