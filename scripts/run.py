@@ -3,12 +3,13 @@
 python -m scripts.run --config configs/lab.py --workdir runs/lab
 python -m scripts.run --config configs/lab.py:smoke --workdir runs/smoke
 
-With --dry_run --topology=v5e-256 nothing is trained: it prints what every stage would need.
+With --describe it prints the config, a comment a field; with --dry_run --topology=v5e-256 what
+every stage would need of such a machine. Neither trains anything.
 """
 
 from absl import flags
 
-from elenchus.train.config import build, cli
+from elenchus.train.config import build, cli, describe
 from elenchus.train.config.run_settings import RunSettings
 from elenchus.train.planning import dry_run
 from elenchus.train.run import runner
@@ -17,6 +18,9 @@ from elenchus.train.run import runner
 def main(argv):
     """Runs, or plans, the stages of the config."""
     values = flags.FLAGS
+    if values.describe:
+        print(describe.describe(values.config))
+        return
     if values.dry_run:
         settings = build.build(RunSettings, values.config)
         dry_run.dry_run(settings, values.topology, compiled=values.compile)
@@ -31,6 +35,7 @@ def main(argv):
 
 if __name__ == '__main__':
     cli.define_flags()
+    flags.DEFINE_bool('describe', False, 'Only print the config, with a comment on every field.')
     flags.DEFINE_bool('dry_run', False, 'Only print what every stage would need of --topology.')
     flags.DEFINE_bool('compile', False, 'With --dry_run: compile a train step too; needs libtpu.')
     flags.DEFINE_string('topology', 'cpu', 'Of --dry_run: v5e-256, v5p-128, v6e-8, 8xh100, cpu ...')

@@ -9,22 +9,22 @@ models/gemma3_1b/ holds the converted model and its tokenizer.
 
 from ml_collections import ConfigDict
 
-from elenchus.configs import lab
+from elenchus.configs import defaults, derive
 from elenchus.configs.released import shapes
 
 
 def default() -> ConfigDict:
     optimizer = shapes.adamw(2e-4, schedule='cosine', warmup_fraction=0.03)
-    made = shapes.config(
+    config = shapes.config(
         shapes.GEMMA3_1B, 'models/gemma3_1b', optimizer, template='gemma', num_steps=100
     )
-    return shapes.adapt(made, lab.lora(rank=16, alpha=32.0))
+    return shapes.with_adapters(config, defaults.lora(rank=16, alpha=32.0))
 
 
 def quantized(kind: str) -> ConfigDict:
-    made = default()
-    made.base.quantize = kind
-    return made
+    config = default()
+    config.base.quantize = kind
+    return config
 
 
 def get_config(arg: str = 'default') -> ConfigDict:
@@ -33,5 +33,5 @@ def get_config(arg: str = 'default') -> ConfigDict:
         'int8': lambda: quantized('int8'),
         'nf4': lambda: quantized('nf4'),
     }
-    lab.check_variant('gemma3_1b_lora', arg, variants)
+    derive.check_variant('gemma3_1b_lora', arg, variants)
     return variants[arg]()

@@ -8,7 +8,7 @@ models/qwen2p5_math_1p5b/ holds the converted model and its tokenizer.
 
 from ml_collections import ConfigDict
 
-from elenchus.configs import lab
+from elenchus.configs import defaults, derive
 from elenchus.configs.released import shapes
 
 NAME = 'qwen2p5_math_1p5b'
@@ -19,8 +19,8 @@ def default() -> ConfigDict:
 
 
 def lora() -> ConfigDict:
-    made = fine_tuned(shapes.adamw(2e-4, warmup_fraction=0.1))
-    return shapes.adapt(made, lab.lora(rank=32, alpha=64.0))
+    config = fine_tuned(shapes.adamw(2e-4, warmup_fraction=0.1))
+    return shapes.with_adapters(config, defaults.lora(rank=32, alpha=64.0))
 
 
 def fine_tuned(optimizer: dict) -> ConfigDict:
@@ -32,5 +32,5 @@ def fine_tuned(optimizer: dict) -> ConfigDict:
 
 def get_config(arg: str = 'default') -> ConfigDict:
     variants = {'default': default, 'lora': lora}
-    lab.check_variant(f'{NAME}_gsm8k', arg, variants)
+    derive.check_variant(f'{NAME}_gsm8k', arg, variants)
     return variants[arg]()

@@ -7,7 +7,7 @@ models/qwen3_0p6b/ holds the converted model and its tokenizer.
 
 from ml_collections import ConfigDict
 
-from elenchus.configs import lab
+from elenchus.configs import derive
 from elenchus.configs.released import shapes
 
 
@@ -19,5 +19,5 @@ def default() -> ConfigDict:
 
 
 def get_config(arg: str = 'default') -> ConfigDict:
-    lab.check_variant('qwen3_0p6b_gsm8k', arg, ('default',))
+    derive.check_variant('qwen3_0p6b_gsm8k', arg, ('default',))
     return default()

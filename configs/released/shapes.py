@@ -1,4 +1,4 @@
-"""Released models as published, and what their runs share; no run of its own.
+"""Shapes of released models as published, and what their runs share; not a run itself.
 
 Sources: the config.json of each model's repository, meta-llama/Meta-Llama-3-8B,
 Qwen/Qwen2.5-Math-1.5B, Qwen/Qwen3-0.6B, google/gemma-3-1b-pt.
@@ -6,7 +6,7 @@ Qwen/Qwen2.5-Math-1.5B, Qwen/Qwen3-0.6B, google/gemma-3-1b-pt.
 
 from ml_collections import ConfigDict
 
-from elenchus.configs import gsm8k, lab
+from elenchus.configs import defaults, gsm8k
 
 LLAMA3_8B = {
     'vocab_size': 128256,
@@ -79,30 +79,31 @@ GEMMA3_1B = {
 
 
 def adamw(learning_rate: float, **changes) -> dict:
-    return lab.optimizer(learning_rate, **{'name': 'adamw', 'beta2': 0.999} | changes)
+    """Returns AdamW as released models are usually fine-tuned with it."""
+    return defaults.optimizer(learning_rate, **{'name': 'adamw', 'beta2': 0.999} | changes)
 
 
 def config(
     model: dict, folder: str, optimizer: dict, *, template: str, num_steps: int
 ) -> ConfigDict:
-    """GSM8K's stages from a released model that scripts/convert.py imported into `folder`."""
-    made = gsm8k.get_config()
-    made.model.update(model)
-    made.model.update({'remat': 'full', 'logits_chunk': 128})
-    made.tokenizer.update(
-        {'kind': 'file', 'path': f'{folder}/tokenizer.json', 'vocab_size': 0, 'template': template}
+    """Returns GSM8K's stages, starting from a model that scripts/convert.py wrote to `folder`."""
+    result = gsm8k.get_config()
+    result.model.update(model)
+    result.model.update(remat='full', logits_chunk=128)
+    result.tokenizer.update(
+        kind='file', path=f'{folder}/tokenizer.json', vocab_size=0, template=template
     )
-    made.base.checkpoint = folder
-    made.base.fit = {'num_steps': 0, 'optimizer': optimizer}
-    for stage in (made.actor, made.critic, made.self_talk, made.improve):
+    result.base.checkpoint = folder
+    result.base.fit = {'num_steps': 0, 'optimizer': optimizer}
+    for stage in (result.actor, result.critic, result.self_talk, result.improve):
         stage.fit = {'num_steps': num_steps, 'optimizer': optimizer}
-    made.reinforce.optimizer = optimizer | {'schedule': 'constant'}
-    return made
+    result.reinforce.optimizer = optimizer | {'schedule': 'constant'}
+    return result
 
 
-def adapt(made: ConfigDict, lora: dict) -> ConfigDict:
-    """The same with adapters in every stage that trains, on a base in bfloat16."""
-    made.model.param_dtype = 'bfloat16'
-    for stage in (made.actor, made.critic, made.self_talk, made.improve, made.reinforce):
+def with_adapters(config: ConfigDict, lora: dict) -> ConfigDict:
+    """Returns the config with adapters in every stage that trains, on a base in bfloat16."""
+    config.model.param_dtype = 'bfloat16'
+    for stage in (config.actor, config.critic, config.self_talk, config.improve, config.reinforce):
         stage.lora = lora
-    return made
+    return config

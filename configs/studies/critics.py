@@ -17,8 +17,8 @@ Read by scripts/study.py.
 
 from ml_collections import ConfigDict
 
-from elenchus.configs import lab
-from elenchus.configs.studies.shared import row, study
+from elenchus.configs import derive, lab
+from elenchus.configs.studies.shared import column, study
 
 BASE = 'runs/base/stages/00-base/model'
 SMALL = 'runs/base_small/stages/00-base/model'
@@ -52,14 +52,14 @@ RIGHT = (*CRITIC, 'discriminability', 0)
 
 COMPARISON = {
     'table': (
-        row('critic right, %', RIGHT),
-        row('wrong found, %', (*CRITIC, 'found')),
-        row('right passed, %', (*CRITIC, 'passed')),
-        row('first error F1', (*CRITIC, 'first_error_f1')),
-        row('attempt, %', ATTEMPT),
-        row('refined, %', ('evaluate', 'accuracy', 'refined', 'all', 0)),
-        row('gain', GAIN),
-        row('oracle gain', ORACLE, minus=ATTEMPT),
+        column('critic right, %', RIGHT),
+        column('wrong found, %', (*CRITIC, 'found')),
+        column('right passed, %', (*CRITIC, 'passed')),
+        column('first error F1', (*CRITIC, 'first_error_f1')),
+        column('attempt, %', ATTEMPT),
+        column('refined, %', ('evaluate', 'accuracy', 'refined', 'all', 0)),
+        column('gain', GAIN),
+        column('oracle gain', ORACLE, minus=ATTEMPT),
     ),
     'panels': (
         {
@@ -76,7 +76,7 @@ COMPARISON = {
 
 
 def get_config(arg: str = 'default') -> ConfigDict:
-    lab.check_variant('critics', arg, ('default', 'smoke'))
+    derive.check_variant('critics', arg, ('default', 'smoke'))
     run = lab.get_config(arg)
     run.stages = ('base', 'actor', 'critique', 'critic', 'evaluate')
     arms = ARMS

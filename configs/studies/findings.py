@@ -10,8 +10,8 @@ restart would forget by itself. Read by scripts/study.py.
 
 from ml_collections import ConfigDict
 
-from elenchus.configs import lab
-from elenchus.configs.studies.shared import row, study
+from elenchus.configs import derive, lab
+from elenchus.configs.studies.shared import column, study
 
 SHARED = ('base', 'actor', 'critique', 'critic')
 EXPLORERS = (
@@ -30,17 +30,17 @@ BUDGET = 450
 LAST = ('last', 'exploration')
 COMPARISON = {
     'table': (
-        row('right, %', ('last', 'accuracy', 'attempt', 'all', 0)),
-        row('hard right, %', ('last', 'accuracy', 'attempt', HARD, 0)),
-        row('pass@n, %', ('last', 'coverage', 'all', 0)),
-        row('spurious, %', ('last', 'spurious')),
-        row('found, %', (*LAST, 'coverage', 'all')),
-        row('hard found, %', (*LAST, 'coverage', HARD)),
-        row('kept', ('last', 'kept'), scale=1.0),
-        row('hard kept, %', ('last', 'kept_share', HARD), scale=200.0),
-        row('kept spurious, %', ('last', 'kept_spurious')),
-        row('distinct', (*LAST, 'distinct', 'all'), scale=1.0),
-        row('thousand tokens', ('last', 'tokens_sampled'), scale=0.001),
+        column('right, %', ('last', 'accuracy', 'attempt', 'all', 0)),
+        column('hard right, %', ('last', 'accuracy', 'attempt', HARD, 0)),
+        column('pass@n, %', ('last', 'coverage', 'all', 0)),
+        column('spurious, %', ('last', 'spurious')),
+        column('found, %', (*LAST, 'coverage', 'all')),
+        column('hard found, %', (*LAST, 'coverage', HARD)),
+        column('kept', ('last', 'kept'), scale=1.0),
+        column('hard kept, %', ('last', 'kept_share', HARD), scale=200.0),
+        column('kept spurious, %', ('last', 'kept_spurious')),
+        column('distinct', (*LAST, 'distinct', 'all'), scale=1.0),
+        column('thousand tokens', ('last', 'tokens_sampled'), scale=0.001),
     ),
     'panels': tuple(
         {
@@ -69,7 +69,7 @@ COMPARISON = {
 
 
 def get_config(arg: str = 'default') -> ConfigDict:
-    lab.check_variant('findings', arg, ('default', 'smoke'))
+    derive.check_variant('findings', arg, ('default', 'smoke'))
     run = lab.get_config(arg)
     run.stages = (*SHARED, 'vanilla')
     if arg == 'default':
@@ -80,8 +80,8 @@ def get_config(arg: str = 'default') -> ConfigDict:
         run.improve.fit.num_steps = 2
         run.improve.explore.update({'num_guided_rounds': 2, 'num_uniform_rounds': 2})
         run.evaluate.num_problems = 5
-    made = arms(run.improve.explore.num_attempts)
-    return study(run, made, shared=SHARED, arg=arg, comparison=COMPARISON)
+    run_arms = arms(run.improve.explore.num_attempts)
+    return study(run, run_arms, shared=SHARED, arg=arg, comparison=COMPARISON)
 
 
 def shorten(run: ConfigDict) -> None:
@@ -98,7 +98,7 @@ def shorten(run: ConfigDict) -> None:
     run.improve.update({'restart': 'last', 'demonstrations': False})
     run.improve.fit.num_steps = 16
     run.improve.explore.update(
-        {'num_attempts': 4, 'num_refinements': 2, 'num_guided_rounds': 4, 'enough': 2}
+        {'num_attempts': 4, 'num_refinements': 2, 'num_guided_rounds': 4, 'min_correct': 2}
     )
 
 

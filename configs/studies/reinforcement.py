@@ -10,8 +10,8 @@ by scripts/study.py.
 
 from ml_collections import ConfigDict
 
-from elenchus.configs import lab
-from elenchus.configs.studies.shared import row, study
+from elenchus.configs import derive, lab
+from elenchus.configs.studies.shared import column, study
 
 SHARED = ('base', 'actor', 'critique', 'critic')
 TOKENS = 100_000
@@ -57,12 +57,12 @@ def sampled_right(title: str, x: tuple, x_label: str) -> dict:
 
 COMPARISON = {
     'table': (
-        row('attempt, %', ATTEMPT),
-        row('refined, %', REFINED),
-        row('gain', ('evaluate', 'difference', 'refined-attempt', 'all', 0)),
-        row('critic right, %', (*CRITIC, 'discriminability', 0)),
-        row('wrong found, %', (*CRITIC, 'found')),
-        row('right passed, %', (*CRITIC, 'passed')),
+        column('attempt, %', ATTEMPT),
+        column('refined, %', REFINED),
+        column('gain', ('evaluate', 'difference', 'refined-attempt', 'all', 0)),
+        column('critic right, %', (*CRITIC, 'discriminability', 0)),
+        column('wrong found, %', (*CRITIC, 'found')),
+        column('right passed, %', (*CRITIC, 'passed')),
     ),
     'panels': (
         {
@@ -81,7 +81,7 @@ COMPARISON = {
 
 
 def get_config(arg: str = 'default') -> ConfigDict:
-    lab.check_variant('reinforcement', arg, ('default', 'smoke'))
+    derive.check_variant('reinforcement', arg, ('default', 'smoke'))
     run, arms = lab.get_config(arg), ARMS
     run.stages = (*SHARED, 'reinforce', 'reinforce_critic', 'evaluate')
     if arg == 'smoke':

@@ -1,15 +1,15 @@
-"""What the configs of studies share, see scripts/study.py; no study of its own."""
+"""What the configs of studies share (scripts/study.py); not a study itself."""
 
 from ml_collections import ConfigDict
 
 
-def row(name: str, path: tuple, *, minus: tuple = (), scale: float = 100.0) -> dict:
-    """A column of a study's table; see scripts/study.py."""
+def column(name: str, path: tuple, *, minus: tuple = (), scale: float = 100.0) -> dict:
+    """Returns a column of a study's table: the figure at `path`, minus that at `minus`, scaled."""
     return {'name': name, 'path': path, 'minus': minus, 'scale': scale}
 
 
 def study(run: ConfigDict, arms: dict, *, shared: tuple, arg: str, comparison: dict) -> ConfigDict:
-    """Three seeds of a default variant, one of any other; arms run in the order given."""
+    """Returns a study: three seeds of a default variant, one of any other; arms run in order."""
     return ConfigDict(
         {
             'seeds': (0, 1, 2) if arg == 'default' else (0,),

@@ -49,7 +49,6 @@ def define_flags(*, stages: Sequence[str] | None = None) -> None:
         'workdir',
         None,
         'Folder of the run: stages, metrics, report. A run that was stopped continues there.',
-        required=True,
     )
     flags.mark_flag_as_required('config')
     flags.DEFINE_string(

@@ -20,6 +20,8 @@ VERIFIER_TIMEOUT_S = 5.0
 @contextlib.contextmanager
 def run_of_flags() -> Iterator[Run]:
     """Opens and starts the run that the command line names."""
+    if not flags.FLAGS.workdir:
+        raise ValueError('--workdir is missing; set it to the folder of the run, such as runs/lab')
     cli.join_processes()
     with (
         verify.Verifier(num_workers=VERIFIER_WORKERS, timeout_s=VERIFIER_TIMEOUT_S) as verifier,

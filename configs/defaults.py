@@ -1,0 +1,352 @@
+"""Every field of a run, once, with a comment each. Configs start from here and change some fields:
+
+    from elenchus.configs import defaults, derive
+
+    def get_config(arg: str = 'default'):
+        config = defaults.get_config()
+        config.data.update(source='jsonl', path='problems', num_train=2000, num_test=500)
+        derive.set_lengths(config, question=256, attempt=192, critique=512, refinement=192)
+        return config
+
+`python -m scripts.run --config=configs/lab.py --describe` prints a config with these comments. The
+values are those of a small run from scratch on real text; lengths are in tokens.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+from elenchus.configs import derive
+
+SUPERVISED = ('base', 'actor', 'critique', 'critic')
+STAGES = (*SUPERVISED, 'evaluate', 'vanilla', 'critique_in_the_loop', 'reinforce')
+
+
+def optimizer(learning_rate: float = 0.001, **changes) -> dict:
+    """Muon for matrices with AdamW for the rest, or AdamW for all."""
+    return {
+        'name': 'muon',  # 'muon' or 'adamw'
+        'learning_rate': learning_rate,  # at its highest
+        'adam_learning_rate': learning_rate / 7,  # of what Muon leaves to AdamW
+        'schedule': 'linear',  # after warm-up: 'constant', 'linear' or 'cosine'
+        'warmup_fraction': 0.05,  # share of the steps that warm up
+        'weight_decay': 0.0,  # decoupled
+        'beta1': 0.9,  # decay of the first moment
+        'beta2': 0.95,  # decay of the second moment
+        'clip_norm': 1.0,  # largest norm of the gradient
+        **changes,
+    }
+
+
+def fit(num_steps: int = 200, learning_rate: float = 0.003, **changes) -> dict:
+    """One supervised fit."""
+    return {
+        'num_steps': num_steps,  # batches; 0: the model stays as it is
+        'optimizer': optimizer(learning_rate, **changes),
+    }
+
+
+def lora(rank: int = 0, alpha: float = 32.0) -> dict:
+    """Low-rank adapters."""
+    return {
+        'rank': rank,  # 0: all weights are trained
+        'alpha': alpha,  # the adapters' output is scaled by alpha / rank
+        'targets': ('query', 'key', 'value', 'out', 'gate', 'up', 'down'),  # adapted matrices
+    }
+
+
+def shares(**kinds) -> dict:
+    """Mixture of documents of the lab's base model; sums to 1."""
+    return {
+        'drill': 0.0,  # look-ups and sums alone
+        'worked': 0.0,  # every quantity derived in small steps
+        'attempt': 0.0,  # question and solution
+        'critique': 0.0,  # question, attempt and critique
+        'refinement': 0.0,  # the whole conversation
+        **kinds,
+    }
+
+
+def objective() -> dict:
+    """A preset of train/objective.py; every other field, if set, overrides the preset's."""
+    return {
+        'preset': 'grpo',  # sft, reinforce, grpo, dr_grpo, rloo, dapo, gspo or cispo
+        'surrogate': config_dict.placeholder(str),  # 'logprob', 'clip' or 'cispo'
+        'ratio': config_dict.placeholder(str),  # of a 'token', a 'sequence', or their 'product'
+        'on_policy': config_dict.placeholder(bool),  # the update's own log-probabilities are old
+        'clip_low': config_dict.placeholder(float),  # the ratio stays above 1 - clip_low
+        'clip_high': config_dict.placeholder(float),  # and below 1 + clip_high
+        'average': config_dict.placeholder(str),  # by 'token', by 'sequence', or over a 'constant'
+        'constant_length': config_dict.placeholder(int),  # divisor of 'constant' (Dr. GRPO)
+        'kl': config_dict.placeholder(str),  # estimator: 'none', 'k1' (in the reward), 'k2', 'k3'
+        'kl_coef': config_dict.placeholder(float),  # weight of the KL to the reference
+        'entropy_coef': config_dict.placeholder(float),  # weight of the entropy
+    }
+
+
+MODEL = {  # the transformer; model/config.py explains how families differ
+    'vocab_size': 8192,  # rows of the embedding; at least the tokenizer's ids
+    'num_layers': 16,  # transformer blocks
+    'embed_dim': 768,  # width of the residual stream
+    'mlp_dim': 2048,  # hidden width of the gated MLP
+    'num_heads': 12,  # query heads
+    'num_kv_heads': 4,  # key and value heads; fewer than num_heads is grouped-query attention
+    'head_dim': 64,  # width of a head
+    'max_length': 1024,  # longest sequence
+    'windows': (0,),  # attention window by layer, repeated; 0: all earlier tokens
+    'rope_theta': 10000.0,  # base of the rotary embedding
+    'local_rope_theta': 0.0,  # the same for layers with a window; 0: rope_theta
+    'rope_scaling': None,  # (factor, low, high, original length) of Llama 3.1; None: off
+    'norm_epsilon': 1e-6,  # of RMSNorm
+    'zero_centered_norms': False,  # norms scale by 1 + weight (Gemma)
+    'post_norms': False,  # norms after attention and MLP too (Gemma)
+    'qkv_bias': False,  # biases of query, key and value (Qwen 2.5)
+    'qk_norm': True,  # RMSNorm of queries and keys (Qwen 3, Gemma 3)
+    'query_scale_dim': 0,  # scores are divided by its square root; 0: head_dim
+    'attention_soft_cap': 0.0,  # tanh cap of attention scores (Gemma 2); 0: off
+    'logits_soft_cap': 0.0,  # tanh cap of logits (Gemma 2); 0: off
+    'scale_embeddings': False,  # embeddings times sqrt(embed_dim) (Gemma)
+    'tie_embeddings': True,  # the output head is the embedding
+    'activation': 'silu',  # of the MLP: 'silu' or 'gelu'
+    'dtype': 'float32',  # of activations: 'float32' or 'bfloat16'
+    'param_dtype': 'float32',  # of weights as they are trained
+    'attention': 'einsum',  # 'einsum', 'splash' (TPU kernel) or 'cudnn' (GPU kernel)
+    'remat': 'none',  # recomputed in the backward pass: 'none', 'dots' or 'full'
+    'scan_layers': False,  # one compiled block for all layers: compiles faster
+    'logits_chunk': 512,  # tokens whose logits exist at once in the loss
+}
+
+TOKENIZER = {  # the tokenizer and its chat template
+    'kind': 'train',  # 'lab', 'file', or 'train': trained on the training problems
+    'path': '',  # of kind 'file': a tokenizer.model or tokenizer.json
+    'vocab_size': 8192,  # of kind 'train'
+    'template': 'elenchus',  # chat template: the family's own, or 'elenchus'
+}
+
+DATA = {  # the problems
+    'source': 'gsm8k',  # 'lab', 'gsm8k', 'gsm8k_socratic', 'math', 'svamp', 'asdiv', 'jsonl'
+    'path': '',  # your folder or file; '': the public download, or the lab's generator
+    'test_source': '',  # source of the test problems; '': the same
+    'test_path': '',  # as path, for test_source
+    'data_dir': '.cache/data',  # folder of prepared data sets
+    'seed': 0,  # of generated problems
+    'num_train': 7473,  # training problems that are read
+    'num_test': 1319,  # test problems that are read
+}
+
+SAMPLING = {  # how turns are sampled
+    'engine': {
+        'num_slots': 128,  # sequences decoded at once
+        'max_length': 1024,  # of prompt and completion: the KV cache of a slot
+        'chunk_steps': 16,  # decode steps between two refills of free slots
+        'prompt_buckets': (256, 480, 800),  # lengths that prompts are padded to
+        'prefill_batch_sizes': (32, 128),  # prompts that one prefill reads
+        'decode_batch_sizes': (),  # fewer slots for the last sequences; (): num_slots only
+        'decode_cache_lengths': (),  # shorter caches while all are short; (): max_length only
+        'prefix_cache_rows': 0,  # prompts whose keys and values stay for later turns; 0: off
+        'prefix_cache_length': 0,  # tokens kept of each
+        'draft_tokens': 0,  # tokens drafted from the sequence itself (prompt lookup); 0: off
+        'draft_ngram': 0,  # tokens that must match for a draft
+        'cache_dtype': 'model',  # of keys and values: 'model' or 'int8'
+        'quantize': 'none',  # of weights while sampling: 'none' or 'int8'
+        'prefill_chunk': 0,  # tokens of a prompt read at once; 0: all, which needs more memory
+    },
+    'attempt_tokens': 224,  # longest attempt
+    'critique_tokens': 320,  # longest critique
+    'refinement_tokens': 224,  # longest refinement
+    'temperature': 0.7,  # of attempts and refinements; evaluation uses it too
+    'top_k': 0,  # keep the k most likely tokens; 0: all
+    'top_p': 1.0,  # keep the most likely tokens up to this probability
+    'min_p': 0.0,  # drop tokens below this share of the most likely one's probability
+    'score': {
+        'rows': 64,  # critiques read at once for step scores
+        'lengths': (800,),  # lengths that they are padded to
+    },
+    'part_size': 100,  # problems in a file of episodes; a stage resumes after the last file
+}
+
+TRAIN = {  # what all training shares
+    'rows': 16,  # of a batch, over all devices
+    'length': 1024,  # of a row; examples are packed into rows
+    'num_microbatches': 1,  # parts of a batch whose gradients are added up
+    'log_every': 10,  # steps
+    'checkpoint_every': 100,  # steps
+    'keep_checkpoints': 2,  # newest checkpoints that stay
+    'nonfinite': 'stop',  # on a NaN or infinite loss or gradient: 'stop' or 'skip' the update
+    'compare_hosts_every': 100,  # steps between checks that processes agree; 0: never
+}
+
+
+BASE = {  # stage `base`: the model that actor and critic start from
+    'checkpoint': '',  # a saved model to start from; '': random weights
+    'num_documents': 7473,  # that it is trained on
+    'shares': shares(attempt=1.0),  # of the lab's documents
+    'fit': fit(400, 0.01, weight_decay=0.1),
+    'quantize': 'none',  # the frozen base under adapters: 'none', 'int8' or 'nf4'
+}
+
+ACTOR = {  # stage `actor`: supervised fine-tuning on solutions and refinements
+    'num_problems': 7473,  # training problems that give examples
+    'refinements_per_problem': 1,  # (question, flawed attempt, critique -> solution)
+    'guided_per_problem': 0,  # (question, guide -> solution), for the guided explorers
+    'teacher_error_rate': 0.0,  # share of sums that the lab's teacher gets wrong
+    'fit': fit(),
+    'lora': lora(),
+}
+
+CRITIQUE = {  # stage `critique`: critique data by AutoMathCritique (arXiv 2411.16579)
+    'num_problems': 4000,  # training problems that are attempted
+    'num_attempts': 4,  # RG1: attempts from scratch, a problem
+    'num_relocated': 1,  # RG2: right attempts resampled from a line on
+    'num_inserted': 2,  # RG3: attempts with a named mistake inserted at a line
+    'raised_temperature': 1.0,  # of RG2
+    'annotator': 'oracle',  # who writes critiques: 'oracle', 'monte_carlo', 'model', 'file'
+    'annotator_path': '',  # of 'model' a saved model, of 'file' a file of critiques
+    'num_rollouts': 8,  # of 'monte_carlo': continuations from the end of each line
+    'rollout_threshold': 0.4,  # a line is wrong if fewer of them reach the answer
+    'filter_samples': 0,  # refinements that test a critique; 0: no filter; 10 is a good start
+    'filter_successes': 0,  # of them that must be right; 3 with 10 samples
+    'correct_share': 0.5,  # right attempts among the data, at most
+    'level_balance': 0.0,  # flawed attempts of the rarest level / of the most frequent, least
+}
+
+CRITIC = {  # stage `critic`: supervised fine-tuning on critiques
+    'checkpoint': '',  # a saved model to start from, of any size; '': the base
+    'fit': fit(),
+    'lora': lora(),
+}
+
+EVALUATE = {  # stage `evaluate`: accuracy and cost with and without critique
+    'num_problems': 1319,  # test problems
+    'num_attempts': 4,  # at each
+    'refine': 'wrong',  # 'wrong': refine what the critic calls wrong or garbles; 'always'
+    'num_rounds': 1,  # of critique and refinement
+    'oracle': True,  # also refine what is truly wrong: an upper bound
+    'beam': {
+        'width': 0,  # beams of step-level search; 0: off
+        'expansions': 4,  # samples of the next step, a beam
+        'max_steps': 24,  # of a solution
+        'aggregate': 'min',  # score of a beam from those of its steps: 'min', 'product', 'last'
+        'num_problems': 200,  # test problems that are searched
+    },
+    'num_draws': 20,  # subsets of attempts that estimate a majority of k
+    'num_bins': 10,  # of calibration
+    'num_resamples': 1000,  # of the bootstrap
+    'confidence': 0.95,  # of intervals
+}
+
+
+SELF_TALK = {  # stage `self_talk`: one model that attempts, criticises and corrects in one turn
+    'num_examples': 8000,  # criticised attempts that talks start from, at most
+    'num_rounds': 3,  # of refinement until the answer must be right
+    'tokens': 640,  # longest talk
+    'learn_mistakes': True,  # also train lines that are called wrong
+    'fit': fit(),
+    'lora': lora(),
+}
+
+IMPROVE = {  # stages of self-improvement; the stage's name is the explorer
+    'num_problems': 4000,  # training problems that are explored
+    'num_rounds': 3,  # of exploration and training
+    'restart': 'base',  # a round trains the 'base', or the 'last' actor
+    'demonstrations': True,  # train on the actor's demonstrations too
+    'explore': {
+        'num_attempts': 5,  # at each problem
+        'num_refinements': 5,  # of each wrong attempt (critique in the loop)
+        'num_guided_rounds': 8,  # of one guided response (guided explorers)
+        'num_uniform_rounds': 32,  # of one more attempt (explorer `uniform`)
+        'min_correct': 4,  # right responses after which a problem gets no more
+        'token_budget': 0,  # sampled tokens a problem on average; 0: no limit
+        'keep': 5,  # responses trained on, a problem, at most
+        'keep_refined': 1,  # refinements kept, a wrong attempt, at most
+    },
+    'weighting': 'keep',  # weight of a response: 'keep' 1, or 'score', 'steps', 'advantage'
+    'balance': 'none',  # 'question': the responses to one question share one weight
+    'num_monitored': 500,  # responses whose perplexity and scores are reported; 0: none
+    'controller': 'none',  # 'balance': choose temperature and threshold every round
+    'candidates': {
+        'temperatures': (0.5, 0.7, 1.0),  # that the controller chooses from
+        'thresholds': (0.0, 0.5, 0.9),  # least score of a response
+        'num_problems': 300,  # on which candidates are tried
+        'num_attempts': 8,  # at each
+        'target': 4,  # right responses wanted a problem
+    },
+    'retrain_critic': False,  # train a critic for every round's actor
+    'fit': fit(),
+    'lora': lora(),
+}
+
+REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iteration
+    'num_steps': 100,  # iterations
+    'token_budget': 0,  # sampled tokens after which no iteration starts; 0: no limit
+    'num_problems': 32,  # of an iteration
+    'num_samples': 8,  # of each problem: a group
+    'num_refinements': 1,  # of each critique, where its helpfulness is rewarded
+    'refill_rounds': 0,  # extra rounds that replace groups without variance (DAPO: 2 or more)
+    'num_minibatches': 1,  # updates an epoch
+    'num_epochs': 1,  # passes over an iteration's samples
+    'length': 480,  # of a row: question and attempt
+    'critic_length': 800,  # of a row: question, attempt and critique
+    'advantage': {
+        'outcome': 'grpo',  # from a group's rewards: 'grpo', 'dr_grpo', 'rloo', 'reinforce'
+        'epsilon': 1e-4,  # added to the standard deviation
+        'outcome_coef': 1.0,  # weight of the outcome's advantage
+        'step_coef': 0.5,  # weight of the steps' advantages
+        'steps': 'normalised',  # from step scores: 'normalised' or 'difference'
+    },
+    'turns': {
+        'episode': 'attempt',  # what is trained: 'attempt', 'refinement' or 'correction'
+        'attempt': 1.0,  # weight of the attempt's advantage
+        'refinement': 1.0,  # weight of the refinement's advantage
+        'progress': 0.0,  # bonus for correcting the attempt (SCoRe: 10)
+        'discount': 0.0,  # of the refinement's reward in the attempt's return
+        'first_phase_steps': 0,  # iterations of SCoRe's stage I
+        'attempt_kl_coef': 0.0,  # of attempts in stage I
+        'hint_share': 0.0,  # lines of the reference shown as a hint
+    },
+    'rewards': {
+        'correct': 1.0,  # of a right answer
+        'format': 0.0,  # of the required form
+        'length': 0.0,  # penalty of long turns
+        'steps': 0.0,  # mean score of the steps
+        'verdict': 0.0,  # the critic's final score
+    },
+    'critic_rewards': {
+        'verdict': 1.0,  # of a right verdict
+        'located': 0.0,  # of the right first error (lab)
+        'helpful': 1.0,  # share of refinements that are right
+        'format': 0.0,  # of a critique that can be parsed
+        'length': 0.0,  # penalty of long critiques
+    },
+    'overlong_tokens': 32,  # before a turn's limit, where the penalty of length starts
+    'importance_cap': 0.0,  # cap of the trainer / sampler ratio on tokens; 0: no correction
+    'drop_zero_advantage_rows': True,  # leave rows without advantages out of the update
+    'samples_per_row': 4,  # of a group, after one copy of their prompt
+    'checkpoint_every': 20,  # iterations
+    'objective': objective(),
+    'optimizer': optimizer(0.0003, schedule='constant'),
+    'lora': lora(),
+}
+
+
+def get_config(arg: str = 'default') -> ConfigDict:
+    """Returns the whole tree with its default values."""
+    derive.check_variant('defaults', arg, ('default',))
+    return ConfigDict(
+        {
+            'seed': 0,  # of weights, noise and the order of data; problems have data.seed
+            'mesh': (-1, 1, 1),  # devices for (data, fsdp, tensor); -1: all that remain
+            'stages': STAGES,  # in this order; a stage reads earlier ones
+            'model': MODEL,
+            'tokenizer': TOKENIZER,
+            'data': DATA,
+            'sampling': SAMPLING,
+            'train': TRAIN,
+            'base': BASE,
+            'actor': ACTOR,
+            'critique': CRITIQUE,
+            'critic': CRITIC,
+            'evaluate': EVALUATE,
+            'self_talk': SELF_TALK,
+            'improve': IMPROVE,
+            'reinforce': REINFORCE,
+        }
+    )

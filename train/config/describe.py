@@ -1,0 +1,70 @@
+"""Prints a config as a tree, each field with its comment from configs/defaults.py."""
+
+import ast
+import functools
+import re
+from collections.abc import Iterator
+
+import ml_collections
+
+from elenchus.train.config.build import ROOT
+
+DEFAULTS = ROOT / 'configs' / 'defaults.py'
+
+
+def describe(config: ml_collections.ConfigDict) -> str:
+    """Returns one line a field: its name, its value in `config`, and its comment.
+
+    The comments are those of configs/defaults.py, where every field stands once.
+    """
+    lines = list(_tree(config, section='get_config', indent=''))
+    width = min(60, max(len(text) for text, _ in lines))
+    return '\n'.join(f'{text:{width}}  # {comment}' if comment else text for text, comment in lines)
+
+
+def _tree(
+    config: ml_collections.ConfigDict, *, section: str, indent: str
+) -> Iterator[tuple[str, str]]:
+    for name in config:
+        value = config[name]
+        if isinstance(value, ml_collections.ConfigDict):
+            yield f'{indent}{name}', comments().get((section, name), '')
+            yield from _tree(value, section=name, indent=indent + '    ')
+        else:
+            yield f'{indent}{name} = {value!r}', comments().get((section, name), '')
+
+
+@functools.cache
+def comments() -> dict[tuple[str, str], str]:
+    """Returns (section, field) -> comment.
+
+    The section is the key of the enclosing dict, or the name of the constant or function that
+    holds it, in lower case.
+    """
+    source = DEFAULTS.read_text(encoding='utf-8')
+    lines = source.splitlines()
+    result = {}
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign):
+            name = node.targets[0].id.lower()
+        elif isinstance(node, ast.FunctionDef):
+            name = node.name
+        else:
+            continue
+        for section, key in _keys(node, name):
+            comment = re.search(r'  # (.*)', lines[key.lineno - 1])
+            if comment:
+                result[section, key.value] = comment[1]
+    return result
+
+
+def _keys(node: ast.AST, section: str) -> Iterator[tuple[str, ast.Constant]]:
+    """Yields every string key of the dicts below a node, with the section it belongs to."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Dict):
+            for key, value in zip(child.keys, child.values, strict=True):
+                if isinstance(key, ast.Constant):
+                    yield section, key
+                    yield from _keys(ast.Expr(value), key.value)
+        else:
+            yield from _keys(child, section)
