@@ -47,6 +47,9 @@ def comments() -> dict[tuple[str, str], str]:
     for node in ast.parse(source).body:
         if isinstance(node, ast.Assign):
             name = node.targets[0].id.lower()
+            head = re.search(r'{  # (.*)', lines[node.lineno - 1])
+            if head:  # a section of the tree
+                result['get_config', name] = head[1]
         elif isinstance(node, ast.FunctionDef):
             name = node.name
         else:
