@@ -1,5 +1,6 @@
-"""What the numbers are: one Transformer class, its cache, log-probabilities and sharding."""
+"""The model: one Transformer class for all families, KV cache, log-probabilities and sharding."""
 
 import flax
 
-flax.config.update('nnx_graph_mode', False)  # modules are plain pytrees: no nnx transforms needed
+# Modules are then plain pytrees: `jax.jit`, `jax.grad` and `jax.tree.map` work on them directly.
+flax.config.update('nnx_graph_mode', False)

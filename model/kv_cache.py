@@ -1,4 +1,4 @@
-"""KVCache: keys and values of past positions, one pair of arrays a layer, or of quantized ones."""
+"""KV cache for incremental decoding, in the dtype of activations or in int8."""
 
 import dataclasses
 from typing import Literal
@@ -11,42 +11,46 @@ from elenchus.model import sharding
 from elenchus.model.config import ModelConfig
 
 CacheDtype = Literal['model', 'int8']
-"""'model' is that of activations; 'int8' has a float32 scale for each position and head."""
+"""'model': the dtype of activations. 'int8': one float32 scale per position and head."""
 
 Entries = jax.Array | qwix.QArray
-Layer = tuple[Entries, Entries]
+LayerCache = tuple[Entries, Entries]
+"""(keys, values) of one layer, both [B, K, S, H]."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class KVCache:
-    """Slot s of a row holds the key and value of position s; layers are separate arrays.
+    """Keys and values of past positions; index s of a row is position s.
 
-    Separate arrays let every layer's update happen in place; one stacked array is copied through
-    a decoding loop. Whatever stands at positions not yet written is never attended to. Every leaf
-    is [B, K, S, ...]: of quantized entries, values [B, K, S, H] and scales [B, K, S, 1].
+    Every leaf is [B, K, S, ...]: an int8 entry has values [B, K, S, H] and scales [B, K, S, 1].
+    Positions that are not written yet hold arbitrary numbers: masks exclude them.
     """
 
-    layers: tuple[Layer, ...]  # L pairs of [B, K, S, H]
+    # Separate arrays per layer, so that each is updated in place. One stacked array would be copied
+    # at every step of a decoding loop.
+    layers: tuple[LayerCache, ...]  # L pairs of [B, K, S, H]
 
     @property
     def dtype(self) -> CacheDtype:
-        return dtype_of(self.layers[0])
+        """Storage of the entries."""
+        return layer_dtype(self.layers[0])
 
     @property
     def length(self) -> int:
+        """Number of positions S."""
         return self.layers[0][0].shape[2]
 
 
-def dtype_of(layer: Layer) -> CacheDtype:
-    """How a layer's keys and values are held."""
-    return 'int8' if isinstance(layer[0], qwix.QArray) else 'model'
+def layer_dtype(layer_cache: LayerCache) -> CacheDtype:
+    """Storage of the keys and values of one layer."""
+    return 'int8' if isinstance(layer_cache[0], qwix.QArray) else 'model'
 
 
-def stored(entries: jax.Array, dtype: CacheDtype) -> Entries:
-    """Entries [..., H] as they are held: in int8, 127 the largest magnitude in H (2208.07339).
+def store_entries(entries: jax.Array, dtype: CacheDtype) -> Entries:
+    """Converts entries [..., H] to their stored form.
 
-    Qwix makes it 127.5, so a negative one is -127 or -128 by the last digit of what it was.
+    Int8 maps the largest magnitude over H to 127 (absmax, arXiv 2208.07339).
     """
     if dtype == 'model':
         return entries
@@ -54,6 +58,8 @@ def stored(entries: jax.Array, dtype: CacheDtype) -> Entries:
         entries.astype('float32'),
         'int8',
         channelwise_axes=tuple(range(entries.ndim - 1)),
+        # qwix maps the largest magnitude to 127.5, and a negative one then becomes -127 or -128
+        # depending on its last digit. This factor makes it 127.
         calibration_method=f'absmax,{127.5 / 127}',
     )
 
@@ -61,22 +67,22 @@ def stored(entries: jax.Array, dtype: CacheDtype) -> Entries:
 def init_cache(
     config: ModelConfig, *, batch: int, length: int, dtype: CacheDtype = 'model'
 ) -> KVCache:
-    """An empty cache of `batch` rows and `length` positions."""
+    """Returns an empty cache of `batch` rows and `length` positions."""
     if length > config.max_length:
         raise ValueError(f'cache length {length} exceeds model.max_length={config.max_length}')
     shape = (batch, config.num_kv_heads, length, config.head_dim)
 
-    held = jax.eval_shape(lambda: stored(jnp.zeros(shape, config.dtype), dtype))
+    entries = jax.eval_shape(lambda: store_entries(jnp.zeros(shape, config.dtype), dtype))
 
     def empty(x):
         return sharding.constrain(jnp.zeros(x.shape, x.dtype), ('batch', 'kv_heads', None, None))
 
-    pairs = ((held, held) for _ in range(config.num_layers))
+    pairs = ((entries, entries) for _ in range(config.num_layers))
     return KVCache(tuple(jax.tree.map(empty, pair) for pair in pairs))
 
 
 def entry_bytes(config: ModelConfig, dtype: CacheDtype = 'model') -> int:
-    """Bytes of the key, or of the value, of one position and head."""
+    """Bytes of the key (or of the value) of one position and head."""
     H = config.head_dim
     return H + 4 if dtype == 'int8' else H * jnp.dtype(config.dtype).itemsize
 
@@ -84,29 +90,31 @@ def entry_bytes(config: ModelConfig, dtype: CacheDtype = 'model') -> int:
 def cache_bytes(
     config: ModelConfig, *, batch: int, length: int, dtype: CacheDtype = 'model'
 ) -> int:
-    """Bytes of init_cache of the same arguments."""
+    """Bytes of the cache that `init_cache` returns for the same arguments."""
     entries = 2 * config.num_layers * batch * length * config.num_kv_heads
     return entries * entry_bytes(config, dtype)
 
 
-def write(layer_cache: Layer, key: jax.Array, value: jax.Array, positions: jax.Array) -> Layer:
+def write(
+    layer_cache: LayerCache, key: jax.Array, value: jax.Array, *, positions: jax.Array
+) -> LayerCache:
     """Writes key and value [B, T, K, H] at positions [B, T]; positions past the end are dropped."""
     rows = jnp.arange(key.shape[0])[:, None]
 
-    def put(into, new):
-        return into.at[rows, :, positions].set(new.astype(into.dtype), mode='drop')
+    def put(cached, new):
+        return cached.at[rows, :, positions].set(new.astype(cached.dtype), mode='drop')
 
-    dtype = dtype_of(layer_cache)
-    return jax.tree.map(put, layer_cache, (stored(key, dtype), stored(value, dtype)))
+    dtype = layer_dtype(layer_cache)
+    return jax.tree.map(put, layer_cache, (store_entries(key, dtype), store_entries(value, dtype)))
 
 
 def insert(cache: KVCache, new: KVCache, *, slots: jax.Array, rows: jax.Array) -> KVCache:
-    """Copies row rows[i] of `new` (whose length may be shorter) into slot slots[i] of `cache`.
+    """Copies row rows[i] of `new`, which may be shorter, into slot slots[i] of `cache`.
 
-    slots and rows [R]; a slot past the end is dropped, so R may be padded.
+    slots and rows [R]. Slots past the end are dropped, so R may be padded to a fixed size.
     """
 
-    def copy(into, source):
-        return into.at[slots, :, : source.shape[2]].set(source[rows], mode='drop')
+    def copy(cached, source):
+        return cached.at[slots, :, : source.shape[2]].set(source[rows], mode='drop')
 
     return jax.tree.map(copy, cache, new)

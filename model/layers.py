@@ -1,61 +1,41 @@
-"""Norm, rotary positions, projections of attention, and MLP.
+"""Norm, rotary positions, attention layer and MLP; the dimension legend.
 
 Dimensions: B batch, T query time, S key time, D embed, F mlp, N query heads, K key/value heads,
-H head width, V vocabulary, L layers, G samples a prompt.
+H head width, V vocabulary, L layers, G samples per prompt.
 
-Every parameter carries `axes`, its logical axis names; model/sharding.py maps them to the mesh.
+Every parameter carries `axes`, its logical axis names, which model/sharding.py maps to the mesh.
 """
-
-import math
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from elenchus.model import kv_cache as cache_lib
-from elenchus.model import sharding
-from elenchus.model.attention import View, attend, attend_to_each_other
+from elenchus.model import kv_cache, sharding
+from elenchus.model.attention import einsum, kernels
+from elenchus.model.attention.inputs import AttentionInputs
 from elenchus.model.config import ModelConfig
-from elenchus.model.weights import LowRank, Transposed, dense
+from elenchus.model.projection import dense, project
 
 ACTIVATIONS = {'silu': jax.nn.silu, 'gelu': lambda x: jax.nn.gelu(x, approximate=True)}
 
 
 def init_weight(key: jax.Array, shape: tuple[int, ...], *, axes, fan_in: int, dtype) -> nnx.Param:
-    """A truncated-normal Param with standard deviation fan_in ** -0.5."""
+    """Returns a truncated-normal Param with standard deviation fan_in ** -0.5."""
+    # 0.88 is the standard deviation of a unit normal truncated at +-2.
     value = jax.random.truncated_normal(key, -2, 2, shape, 'float32') * fan_in**-0.5 / 0.88
     return nnx.Param(value.astype(dtype), axes=axes)
 
 
-def zeros(shape: tuple[int, ...], axes, dtype) -> nnx.Param:
-    """A Param of zeros."""
+def init_zeros(shape: tuple[int, ...], *, axes, dtype) -> nnx.Param:
+    """Returns a Param of zeros."""
     return nnx.Param(jnp.zeros(shape, dtype), axes=axes)
 
 
-def project(x: jax.Array, weight, *, contract: int, dtype=None) -> jax.Array:
-    """Contracts the last `contract` dimensions of x with the first of `weight`, as one 2-D matmul.
-
-    `weight` is an array or one of model/weights.py; `dtype` is the result's, x's where it is None.
-    Flattening the tokens is 1.2 to 1.3 times faster than a batched contraction on CPU.
-    """
-    if isinstance(weight, LowRank):
-        low = project(project(x, weight.a, contract=contract), weight.b, contract=1)
-        return project(x, weight.base, contract=contract) + weight.scale * low
-    lead, inner = x.shape[: x.ndim - contract], weight.shape[:contract]
-    assert x.shape[x.ndim - contract :] == inner, (x.shape, weight.shape)
-    flat = x.reshape(-1, math.prod(inner))
-    if isinstance(weight, Transposed):  # the barriers keep XLA from turning it round again
-        flat = jax.lax.optimization_barrier(flat.T)
-        flat = jnp.matmul(weight.array.astype(x.dtype), flat, preferred_element_type=dtype)
-        flat = jax.lax.optimization_barrier(flat).T
-    else:
-        matrix = dense(weight, x.dtype).reshape(flat.shape[1], -1)
-        flat = jnp.matmul(flat, matrix, preferred_element_type=dtype)
-    return flat.reshape(*lead, *weight.shape[contract:])
-
-
 class RMSNorm(nnx.Module):
-    """x / rms(x) * scale, or * (1 + scale) where scales are centered at zero; in float32."""
+    """Computes x / rms(x) * scale in float32, or * (1 + scale) with zero-centred scales.
+
+    Source: arXiv 1910.07467.
+    """
 
     def __init__(self, dim: int, *, config: ModelConfig, axis: str | None):
         init = jnp.zeros if config.zero_centered_norms else jnp.ones
@@ -65,38 +45,47 @@ class RMSNorm(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         y = x.astype('float32')
         y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.epsilon)
+        # Scales multiply before rounding to x.dtype, as in `transformers` for Gemma; for the other
+        # families it rounds first, so in bfloat16 results differ by rounding.
         scale = self.scale[...].astype('float32')
         return (y * (1 + scale if self.zero_centered else scale)).astype(x.dtype)
 
 
 def rotary_frequencies(config: ModelConfig, *, window: int) -> jax.Array:
-    """Radians a position, [H / 2] float32, in the layers that have this window."""
+    """Rotary frequencies of layers with this window: [H / 2] float32, in radians per position."""
     c, half = config, config.head_dim // 2
     local = window > 0 and c.local_rope_theta > 0
     theta = c.local_rope_theta if local else c.rope_theta
     frequencies = theta ** (-jnp.arange(half, dtype='float32') / half)
+    # Local layers never see distances beyond their window, so context extension skips them.
     if c.rope_scaling is None or local:
         return frequencies
-    lowered = frequencies / c.rope_scaling.factor
+    scaled = frequencies / c.rope_scaling.factor
     if c.rope_scaling.kind == 'linear':
-        return lowered
+        return scaled
+    # Llama 3.1: interpolates between kept high frequencies and scaled low ones.
     turns = c.rope_scaling.original_length * frequencies / (2 * jnp.pi)
     low, high = c.rope_scaling.low_frequency, c.rope_scaling.high_frequency
-    kept = jnp.clip((turns - low) / (high - low), 0, 1)
-    return (1 - kept) * lowered + kept * frequencies
+    keep_weight = jnp.clip((turns - low) / (high - low), 0, 1)
+    return (1 - keep_weight) * scaled + keep_weight * frequencies
 
 
-def rotary_table(positions: jax.Array, frequencies: jax.Array):
-    """(cos, sin) of the rotary angles, both [B, T, 1, H / 2] float32, for every layer.
+def rotary_table(positions: jax.Array, frequencies: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(cos, sin) of the rotary angles, both [B, T, 1, H / 2] float32; computed once for all layers.
 
-    The barrier keeps XLA from computing sines again in every fusion that reads them.
+    positions [B, T], frequencies [H / 2].
     """
     angles = positions[..., None, None].astype('float32') * frequencies
+    # Without the barrier XLA recomputes sines and cosines in every fusion that reads them.
     return jax.lax.optimization_barrier((jnp.cos(angles), jnp.sin(angles)))
 
 
 def rotate(x: jax.Array, rotary: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Rotary position embedding. x [B, T, N, H], rotary of rotary_table. Source: 2104.09864."""
+    """Applies rotary position embedding. Source: RoFormer (arXiv 2104.09864).
+
+    x [B, T, N, H], rotary from `rotary_table`. Pairs dimension i with i + H / 2, as released
+    checkpoints do, where the paper pairs neighbours.
+    """
     cos, sin = rotary
     first, second = jnp.split(x.astype('float32'), 2, axis=-1)
     rotated = (first * cos - second * sin, second * cos + first * sin)
@@ -109,51 +98,78 @@ class Attention(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         c, D, H = config, config.embed_dim, config.head_dim
 
-        def weight(shape, axes, fan_in):
+        def init(shape, axes, fan_in):
             return init_weight(rngs.params(), shape, axes=axes, fan_in=fan_in, dtype=c.param_dtype)
 
-        self.query = weight((D, c.num_heads, H), ('embed', 'heads', None), D)
-        self.key = weight((D, c.num_kv_heads, H), ('embed', 'kv_heads', None), D)
-        self.value = weight((D, c.num_kv_heads, H), ('embed', 'kv_heads', None), D)
+        self.query = init((D, c.num_heads, H), ('embed', 'heads', None), D)
+        self.key = init((D, c.num_kv_heads, H), ('embed', 'kv_heads', None), D)
+        self.value = init((D, c.num_kv_heads, H), ('embed', 'kv_heads', None), D)
         # From zero, attention adds no noise to the residual stream and learns to copy much sooner.
-        self.out = zeros((c.num_heads, H, D), ('heads', None, 'embed'), c.param_dtype)
+        self.out = init_zeros(
+            (c.num_heads, H, D), axes=('heads', None, 'embed'), dtype=c.param_dtype
+        )
         if config.qkv_bias:
             for name, heads in (('query', 'heads'), ('key', 'kv_heads'), ('value', 'kv_heads')):
-                shape = getattr(self, name).shape[1:]
-                setattr(self, f'{name}_bias', zeros(shape, (heads, None), c.param_dtype))
+                bias = init_zeros(
+                    getattr(self, name).shape[1:], axes=(heads, None), dtype=c.param_dtype
+                )
+                setattr(self, f'{name}_bias', bias)
         if config.qk_norm:
             self.query_norm = RMSNorm(H, config=config, axis=None)
             self.key_norm = RMSNorm(H, config=config, axis=None)
         self.config = config
 
-    def __call__(self, x, positions, view: View, layer_cache):
-        """x [B, T, D]; layer_cache is (keys, values) or a CacheDtype. Returns (x, layer_cache).
+    def __call__(
+        self,
+        x: jax.Array,
+        positions: jax.Array,
+        *,
+        inputs: AttentionInputs,
+        layer_cache: kv_cache.LayerCache | kv_cache.CacheDtype,
+    ) -> tuple[jax.Array, kv_cache.LayerCache]:
+        """x [B, T, D], positions [B, T] -> (update [B, T, D], layer cache).
 
-        Without keys and values, the tokens attend to each other, and their own are returned: held
-        in that dtype, and attended to as they are held.
+        With (keys, values) as `layer_cache`, writes the new ones at their positions and attends to
+        all cached ones. With a CacheDtype, the tokens attend to each other, and their keys and
+        values are returned in that dtype.
         """
         c = self.config
-        query, key, value = (self._heads(x, name) for name in ('query', 'key', 'value'))
+        query, key, value = (self._project_heads(x, name) for name in ('query', 'key', 'value'))
         if c.qk_norm:
             query, key = self.query_norm(query), self.key_norm(key)
-        query, key = rotate(query, view.rotary), rotate(key, view.rotary)
+        query, key = rotate(query, inputs.rotary), rotate(key, inputs.rotary)
         query = sharding.constrain(query, ('batch', None, 'heads', None))
         is_cached = isinstance(layer_cache, tuple)
         if is_cached:
-            layer_cache = cache_lib.write(layer_cache, key, value, positions)
+            layer_cache = kv_cache.write(layer_cache, key, value, positions=positions)
         else:
             layer_cache = tuple(
-                cache_lib.stored(x.swapaxes(1, 2), layer_cache) for x in (key, value)
+                kv_cache.store_entries(x.swapaxes(1, 2), layer_cache) for x in (key, value)
             )
-        held = [dense(x, query.dtype) for x in layer_cache]
+        # Attends to the entries as stored (int8 rounded), also in prefill: a prompt then gives the
+        # same values whether it is read at once or in parts.
+        key, value = (dense(x, query.dtype) for x in layer_cache)
         scale = (c.query_scale_dim or c.head_dim) ** -0.5
         if is_cached:
-            out = attend(query, *held, view.mask, scale=scale, cap=c.attention_soft_cap)
+            out = einsum.attend(
+                query, key, value, mask=inputs.mask, scale=scale, cap=c.attention_soft_cap
+            )
         else:
-            out = attend_to_each_other(query, *held, view, config=c, scale=scale)
+            out = self._attend_causal(query, key, value, inputs=inputs, scale=scale)
         return project(out, self.out[...], contract=2), layer_cache
 
-    def _heads(self, x, name):
+    def _attend_causal(self, query, key, value, *, inputs: AttentionInputs, scale: float):
+        """Attention of new tokens to each other, by the backend `config.attention`."""
+        cap = self.config.attention_soft_cap
+        if self.config.attention != 'einsum':
+            return kernels.attend_causal(
+                query, key, value, inputs=inputs, config=self.config, scale=scale
+            )
+        if inputs.shared is not None:
+            return einsum.attend_shared(query, key, value, inputs=inputs, scale=scale, cap=cap)
+        return einsum.attend_causal(query, key, value, mask=inputs.mask, scale=scale, cap=cap)
+
+    def _project_heads(self, x: jax.Array, name: str) -> jax.Array:
         heads = project(x, getattr(self, name)[...], contract=1)
         if self.config.qkv_bias:
             heads = heads + getattr(self, f'{name}_bias')[...].astype(x.dtype)

@@ -1,9 +1,24 @@
-"""Low-rank adapters: small trained weights beside a base that is frozen and shared.
+"""Low-rank adapters (LoRA): small trained weights on top of a frozen, shared base model.
 
-Adapters are a pytree of their own. `attach` lays them onto a base without copying an array, so two
-players can be two adapters on one base; `split` takes them off again: what a train step
-differentiates, an optimizer's state follows and a checkpoint holds is the first part alone.
-Source: arXiv 2106.09685.
+Adapters are a pytree of their own. `attach` lays them onto a base without copying an array, so the
+actor and the critic can be two adapters on one base. `split` separates them again: only the
+adapters are differentiated, have optimizer state and are saved. Source: arXiv 2106.09685.
+
+Example, with `config` as in the example of `model.transformer.Transformer`:
+
+    >>> import jax
+    >>> from elenchus.model import lora, transformer
+    >>> base = transformer.init_model(config, jax.random.key(0))
+    >>> settings = lora.LoraSettings(rank=4, alpha=8.0, targets=('query', 'value'))
+    >>> adaptation = lora.Adaptation(settings, '/models/base', fingerprint=0, quantize='none')
+    >>> adapters = lora.init_adapters(config, adaptation, jax.random.key(1))
+    >>> adapters.a['query'].shape, adapters.b['query'].shape
+    ((2, 16, 4), (2, 4, 4, 4))
+    >>> model = lora.attach(base, adapters)  # a Transformer: `model(tokens, positions)` works
+    >>> trainable, frozen = lora.split(model)
+    >>> merged = lora.merge(model)  # plain arrays again: base + alpha / rank * a @ b
+    >>> jax.tree.structure(merged) == jax.tree.structure(base)
+    True
 """
 
 import dataclasses
@@ -14,66 +29,70 @@ from typing import Literal
 import jax
 from flax import nnx
 
-from elenchus.model import layers, weights
+from elenchus.model import block_weights, layers
 from elenchus.model.config import ModelConfig
+from elenchus.model.projection import NUM_INPUT_DIMS, LowRank, dense
+from elenchus.model.quantization import Quantization
 from elenchus.model.transformer import Transformer
-from elenchus.model.weights import CONTRACT, LowRank
 
 Target = Literal['query', 'key', 'value', 'out', 'gate', 'up', 'down']
 
 
 @dataclasses.dataclass(frozen=True)
 class LoraSettings:
-    """W + alpha / rank * a @ b at each target; rank 0 trains all weights and has no adapters."""
+    """Settings of the adapters: each target computes W + alpha / rank * a @ b."""
 
-    rank: int
-    alpha: float
-    targets: tuple[Target, ...]
+    rank: int  # columns of a; 0 = no adapters, all weights are trained
+    alpha: float  # scale of the update
+    targets: tuple[Target, ...]  # matrices of a block that get adapters
 
     def __post_init__(self):
         if self.rank < 0:
-            raise ValueError(f'lora.rank={self.rank} must be at least 0, which is full fine-tuning')
+            raise ValueError(f'lora.rank={self.rank} is negative; use 0 to train all weights')
         if self.rank and self.alpha <= 0:
             raise ValueError(f'lora.alpha={self.alpha} must be positive; nearest: {self.rank}')
         if self.rank and (not self.targets or len(set(self.targets)) < len(self.targets)):
             raise ValueError(
-                f'lora.targets={self.targets} must be different names, at least one of '
-                f'{tuple(CONTRACT)}'
+                f'lora.targets={self.targets} must be at least one name, without duplicates, of '
+                f'{tuple(NUM_INPUT_DIMS)}'
             )
 
 
 @dataclasses.dataclass(frozen=True)
 class Adaptation:
-    """How a base is adapted, and which saved model that base is."""
+    """Adapter settings together with the identity of the saved base model."""
 
     settings: LoraSettings
-    folder: str  # absolute
-    fingerprint: int  # of its parameters
-    quantize: weights.Quantize  # how it is held
+    folder: str  # absolute path of the base model
+    fingerprint: int  # hash of the base's parameters
+    quantize: Quantization  # storage of the base in memory
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Adapters:
-    """The two factors by target, float32 whatever the base's dtype: steps are small beside them."""
+    """The two factors of every target.
 
-    a: dict[str, nnx.Param]  # [L, *in, r]
-    b: dict[str, nnx.Param]  # [L, r, *out]
+    They are float32 whatever the base's dtype, because updates are small beside the weights.
+    """
+
+    a: dict[str, nnx.Param]  # target -> [L, *in, r]
+    b: dict[str, nnx.Param]  # target -> [L, r, *out]
     adaptation: Adaptation = dataclasses.field(metadata={'static': True})
 
 
 @functools.partial(jax.jit, static_argnames=('config', 'adaptation'))
 def init_adapters(config: ModelConfig, adaptation: Adaptation, key: jax.Array) -> Adapters:
-    """Fresh adapters: a is random and b zero, so that they change nothing yet.
+    """Returns fresh adapters: a is random and b is zero, so the model equals its base.
 
-    A target's noise does not depend on which others there are.
+    The random numbers of a target do not depend on the other targets.
     """
     settings, a, b = adaptation.settings, {}, {}
     model = jax.eval_shape(lambda: Transformer(config, rngs=nnx.Rngs(0)))
-    for i, (target, contract) in enumerate(CONTRACT.items()):
+    for i, (target, contract) in enumerate(NUM_INPUT_DIMS.items()):
         if target not in settings.targets:
             continue
-        param = getattr(weights.block_part(model, target), target)
+        param = getattr(block_weights.find_module(model, target), target)
         axes, (depth, *shape) = param.get_metadata()['axes'], param.shape
         init = functools.partial(
             layers.init_weight,
@@ -83,64 +102,72 @@ def init_adapters(config: ModelConfig, adaptation: Adaptation, key: jax.Array) -
             dtype='float32',
         )
         a[target] = jax.vmap(init)(jax.random.split(jax.random.fold_in(key, i), depth))
-        b[target] = layers.zeros(
-            (depth, settings.rank, *shape[contract:]), ('rank', *axes[contract:]), 'float32'
+        b[target] = layers.init_zeros(
+            (depth, settings.rank, *shape[contract:]),
+            axes=('rank', *axes[contract:]),
+            dtype='float32',
         )
     return Adapters(a, b, adaptation)
 
 
 def attach(base: Transformer, adapters: Adapters) -> Transformer:
-    """The base with the adapters' effect; every array is the base's or the adapters' own."""
+    """Returns the base with adapters on it; it shares every array with the two arguments."""
     settings = adapters.adaptation.settings
 
     def low_rank(target: str, param: nnx.Param) -> LowRank:
         a, b = adapters.a[target][...], adapters.b[target][...]
         return LowRank(param[...], a, b, settings.alpha / settings.rank)
 
-    model = weights.replace_weights(base, low_rank, targets=settings.targets)
+    model = block_weights.replace_weights(base, low_rank, targets=settings.targets)
     model.adaptation = adapters.adaptation
     return model
 
 
-def adaptation(model: Transformer) -> Adaptation | None:
-    """How a model is adapted; None where no adapters are attached."""
+def adaptation_of(model: Transformer) -> Adaptation | None:
+    """Returns the adaptation of a model, or None if it has no adapters."""
     return getattr(model, 'adaptation', None)
 
 
 def split(model: Transformer) -> tuple[Transformer | Adapters, Transformer | None]:
-    """(what is trained, what is frozen) of a model: its adapters and its base, or all and None."""
-    how = adaptation(model)
-    if how is None:
+    """Returns the (trainable, frozen) parts of a model.
+
+    These are its adapters and its base or, for a model without adapters, (model, None).
+    """
+    adaptation = adaptation_of(model)
+    if adaptation is None:
         return model, None
     a, b = {}, {}
-    base = weights.replace_weights(model, lambda _, p: p[...].base, targets=how.settings.targets)
+    base = block_weights.replace_weights(
+        model, lambda _, p: p[...].base, targets=adaptation.settings.targets
+    )
     del base.adaptation
-    for target in how.settings.targets:
-        param = getattr(weights.block_part(model, target), target)
-        axes, contract = param.get_metadata()['axes'], CONTRACT[target]
+    for target in adaptation.settings.targets:
+        param = getattr(block_weights.find_module(model, target), target)
+        axes, contract = param.get_metadata()['axes'], NUM_INPUT_DIMS[target]
         a[target] = nnx.Param(param[...].a, axes=(*axes[:contract], 'rank'))
         b[target] = nnx.Param(param[...].b, axes=('rank', *axes[contract:]))
-    return Adapters(a, b, how), base
+    return Adapters(a, b, adaptation), base
 
 
 def join(trained: Transformer | Adapters, frozen: Transformer | None) -> Transformer:
-    """The model of which `split` gave these two parts."""
+    """Inverse of `split`."""
     return trained if frozen is None else attach(frozen, trained)
 
 
 @jax.jit
 def merge(model: Transformer) -> Transformer:
-    """A model of full arrays: adapters summed into their base, in float32, nothing quantized."""
+    """Returns a model of plain arrays: adapters added to their base in float32, dequantized."""
     dtype = model.config.param_dtype
 
-    def summed(target: str, param: nnx.Param) -> jax.Array:
+    def merge_weight(_, param: nnx.Param) -> jax.Array:
         weight = param[...]
         if not isinstance(weight, LowRank):
-            return weights.dense(weight, dtype)
+            return dense(weight, dtype)
+        # vmap over the layers: a [*in, r] times b [r, *out].
         change = jax.vmap(lambda a, b: jax.numpy.tensordot(a, b, 1))(weight.a, weight.b)
-        return (weights.dense(weight.base, 'float32') + weight.scale * change).astype(dtype)
+        return (dense(weight.base, 'float32') + weight.scale * change).astype(dtype)
 
-    merged = weights.replace_weights(model, summed)
-    if adaptation(merged) is not None:
+    merged = block_weights.replace_weights(model, merge_weight)
+    if adaptation_of(merged) is not None:
         del merged.adaptation
     return merged

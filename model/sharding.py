@@ -1,4 +1,4 @@
-"""The mesh, and logical axis names to mesh axes: the only place with a PartitionSpec."""
+"""Device mesh and sharding rules: logical axis names of arrays -> axes of the mesh."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,6 +8,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 AXES = ('data', 'fsdp', 'tensor')
+"""Mesh axes: 'data' copies parameters, 'fsdp' splits them, 'tensor' splits heads, MLP and vocab."""
 
 RULES = {
     'batch': ('data', 'fsdp'),
@@ -20,12 +21,14 @@ RULES = {
     'layers': None,
     None: None,
 }
+"""Logical axis -> mesh axes that it is split over; None = not split."""
 
 
 def make_mesh(shape: Sequence[int]) -> jax.sharding.Mesh:
-    """A mesh ('data', 'fsdp', 'tensor') over all devices; one entry may be -1 (what is left).
+    """Returns a mesh ('data', 'fsdp', 'tensor') over all devices.
 
-    Raises ValueError where the shape does not cover the devices exactly.
+    One size may be -1: it takes all remaining devices. Raises ValueError if the shape does not
+    cover the devices exactly.
     """
     devices, shape = jax.device_count(), tuple(shape)
     if len(shape) != len(AXES) or any(n < 1 and n != -1 for n in shape) or shape.count(-1) > 1:
@@ -34,35 +37,40 @@ def make_mesh(shape: Sequence[int]) -> jax.sharding.Mesh:
     if devices % known or (-1 not in shape and known != devices):
         raise ValueError(
             f'mesh={shape} does not divide the {devices} devices; '
-            f'nearest that does: ({devices}, 1, 1), or -1 for what is left'
+            f'nearest: ({devices}, 1, 1), or use -1 for the remaining devices'
         )
     shape = tuple(devices // known if n == -1 else n for n in shape)
+    # Auto axes: the compiler propagates shardings, so programs are plain `jax.jit`.
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def constrain(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
-    """Asks for the sharding of logical `axes` under the mesh in force; nothing without a mesh."""
+    """Constrains x to the sharding of its logical `axes` on the current mesh.
+
+    A dimension that does not divide stays whole. Without a mesh, returns x.
+    """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x
-    spec = _spec(x.shape, axes, mesh.shape, strict=False)
+    spec = _spec(x.shape, axes, mesh_shape=mesh.shape, strict=False)
     return jax.lax.with_sharding_constraint(x, spec)
 
 
-def on_shards(
+def apply_per_shard(
     function: Callable[..., jax.Array],
     arrays: Sequence[jax.Array],
     axes: Sequence[Sequence[str | None]],
 ) -> jax.Array:
-    """function(*arrays) on every device's own part of arrays with these logical axes.
+    """Calls function(*arrays) on each device with that device's shards of the arrays.
 
-    For what the partitioner cannot split, such as kernels. The result is split as the first array.
+    For functions that the partitioner cannot split, such as kernels. `axes` are the logical axes of
+    each array. The result is sharded like the first array.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return function(*arrays)
     specs = tuple(
-        _spec(x.shape, names, mesh.shape, strict=False)
+        _spec(x.shape, names, mesh_shape=mesh.shape, strict=False)
         for x, names in zip(arrays, axes, strict=True)
     )
     mapped = jax.shard_map(function, in_specs=specs, out_specs=specs[0], check_vma=False)
@@ -72,49 +80,54 @@ def on_shards(
 def shardings(tree, mesh: jax.sharding.Mesh):
     """NamedShardings of a tree of nnx Variables by their `axes`; other leaves are replicated.
 
-    Stacked leaves have one leading dimension more than their axes: 'layers'. Raises ValueError
-    where a dimension does not divide.
+    Leaves of stacked blocks have one dimension more than their axes: a leading 'layers'. Raises
+    ValueError if a dimension of a parameter does not divide over its mesh axes.
     """
 
-    def of_leaf(path, leaf):
+    def leaf_sharding(path, leaf):
         axes = (
             getattr(leaf, 'axes', None)
             if not hasattr(leaf, 'get_metadata')
             else (leaf.get_metadata().get('axes'))
         )
-        if axes is None or not jax.tree.leaves(leaf):  # the latter masked away by optax
+        if axes is None or not jax.tree.leaves(leaf):  # optax masks parameters as empty leaves
             return jax.tree.map(lambda _: NamedSharding(mesh, P()), leaf)
         axes = ('layers',) * (len(leaf.shape) - len(axes)) + tuple(axes)
-        where, whole = jax.tree_util.keystr(path), tuple(leaf.shape)
+        name, full_shape = jax.tree_util.keystr(path), tuple(leaf.shape)
 
-        def of_array(x):  # the weight itself or, of a quantized one, its scales
-            strict = tuple(x.shape) == whole
-            return NamedSharding(mesh, _spec(x.shape, axes, mesh.shape, strict=strict, where=where))
+        def array_sharding(x):
+            # A quantized weight also has scales: their smaller dimensions may stay whole.
+            strict = tuple(x.shape) == full_shape
+            spec = _spec(x.shape, axes, mesh_shape=mesh.shape, strict=strict, name=name)
+            return NamedSharding(mesh, spec)
 
-        return jax.tree.map(of_array, leaf)
+        return jax.tree.map(array_sharding, leaf)
 
     is_variable = lambda x: hasattr(x, 'get_metadata')  # noqa: E731
-    return jax.tree_util.tree_map_with_path(of_leaf, tree, is_leaf=is_variable)
+    return jax.tree_util.tree_map_with_path(leaf_sharding, tree, is_leaf=is_variable)
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
-    """Sharding of [B, ...] arrays: rows over 'data' and 'fsdp'."""
+    """Sharding of [B, ...] arrays: rows are split over 'data' and 'fsdp'."""
     return NamedSharding(mesh, P(RULES['batch']))
 
 
-def _spec(shape, axes, mesh_shape, *, strict: bool, where: str = '') -> P:
-    """The PartitionSpec of logical axes; a dimension that does not divide raises or stays whole."""
+def _spec(shape, axes, *, mesh_shape, strict: bool, name: str = '') -> P:
+    """PartitionSpec of logical axes.
+
+    A dimension that does not divide raises ValueError if `strict`, else it stays whole.
+    """
     entries = []
     for size, axis in zip(shape, axes, strict=True):
         mesh_axes = RULES[axis]
-        names = (mesh_axes,) if isinstance(mesh_axes, str) else (mesh_axes or ())
-        parts = math.prod(mesh_shape[name] for name in names)
+        mesh_names = (mesh_axes,) if isinstance(mesh_axes, str) else (mesh_axes or ())
+        parts = math.prod(mesh_shape[mesh_name] for mesh_name in mesh_names)
         if size % parts == 0:
             entries.append(mesh_axes)
         elif strict:
             raise ValueError(
-                f'{where} {tuple(shape)}: {axis}={size} does not divide over '
-                f'mesh axes {names} of size {parts}; nearest multiple: '
+                f'{name} {tuple(shape)}: {axis}={size} does not divide over '
+                f'mesh axes {mesh_names} of size {parts}; nearest multiple: '
                 f'{max(parts, round(size / parts) * parts)}'
             )
         else:

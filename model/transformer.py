@@ -1,4 +1,4 @@
-"""Transformer: token ids to hidden states, over stacked layers that are scanned or unrolled."""
+"""Decoder-only Transformer: token ids to hidden states and logits, with or without a KV cache."""
 
 import functools
 
@@ -6,19 +6,22 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from elenchus.model import attention, layers, sharding
-from elenchus.model.attention import SharedPrompt, View
+from elenchus.model import layers, sharding
+from elenchus.model.attention import einsum
+from elenchus.model.attention.inputs import AttentionInputs, SharedPrompt, select_inputs
 from elenchus.model.config import ModelConfig
-from elenchus.model.kv_cache import CacheDtype, KVCache
+from elenchus.model.kv_cache import CacheDtype, KVCache, LayerCache
+from elenchus.model.projection import project
 
 REMAT_POLICIES = {
     'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     'full': jax.checkpoint_policies.nothing_saveable,
 }
+"""`ModelConfig.remat` -> what the forward pass saves of a layer for the backward pass."""
 
 
 class Block(nnx.Module):
-    """Pre-norm attention and MLP with residuals; with post_norms, what is added is normed too."""
+    """Pre-norm attention and MLP with residuals; `post_norms` also norms each update."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.attention_norm = layers.RMSNorm(config.embed_dim, config=config, axis='embed')
@@ -30,8 +33,18 @@ class Block(nnx.Module):
             self.attention_post_norm = layers.RMSNorm(config.embed_dim, config=config, axis='embed')
             self.mlp_post_norm = layers.RMSNorm(config.embed_dim, config=config, axis='embed')
 
-    def __call__(self, x, positions, view: View, layer_cache):
-        update, layer_cache = self.attention(self.attention_norm(x), positions, view, layer_cache)
+    def __call__(
+        self,
+        x: jax.Array,
+        positions: jax.Array,
+        *,
+        inputs: AttentionInputs,
+        layer_cache: LayerCache | CacheDtype,
+    ) -> tuple[jax.Array, LayerCache]:
+        """x [B, T, D], positions [B, T] -> (x [B, T, D], layer cache as in `layers.Attention`)."""
+        update, layer_cache = self.attention(
+            self.attention_norm(x), positions, inputs=inputs, layer_cache=layer_cache
+        )
         if self.post_norms:
             update = self.attention_post_norm(update)
         x = sharding.constrain(x + update, ('batch', None, None))
@@ -42,7 +55,41 @@ class Block(nnx.Module):
 
 
 class Transformer(nnx.Module):
-    """A decoder-only language model; a plain pytree whose block leaves are [L, ...]."""
+    """Decoder-only language model: Llama, Mistral, Qwen or Gemma, by the fields of its config.
+
+    It is a plain pytree: `jax.jit`, `jax.grad` and `jax.tree.map` apply to it directly. The layers
+    are stacked, so every leaf of `blocks` is [L, ...].
+
+    Example:
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from elenchus.model import transformer
+        >>> from elenchus.model.config import ModelConfig
+        >>> config = ModelConfig(
+        ...     vocab_size=48, num_layers=2, embed_dim=16, mlp_dim=24, num_heads=4, num_kv_heads=2,
+        ...     head_dim=4, max_length=64, windows=(0,), rope_theta=10000.0, local_rope_theta=0.0,
+        ...     rope_scaling=None, norm_epsilon=1e-6, zero_centered_norms=False, post_norms=False,
+        ...     qkv_bias=False, qk_norm=False, query_scale_dim=0, attention_soft_cap=0.0,
+        ...     logits_soft_cap=0.0, scale_embeddings=False, tie_embeddings=True, activation='silu',
+        ...     dtype='float32', param_dtype='float32', attention='einsum', remat='none',
+        ...     scan_layers=True, logits_chunk=64,
+        ... )
+        >>> model = transformer.init_model(config, jax.random.key(0))
+        >>> tokens = jnp.array([[3, 1, 4, 1, 5]])
+        >>> positions = jnp.arange(5)[None]
+        >>> hidden, _ = model(tokens, positions)
+        >>> hidden.shape
+        (1, 5, 16)
+        >>> model.logits(hidden).shape
+        (1, 5, 48)
+
+        With a KV cache: reads the prompt at once, then the next token alone.
+
+        >>> _, cache = model(tokens, positions, return_cache='model')
+        >>> cache.length
+        5
+    """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         c = config
@@ -73,116 +120,140 @@ class Transformer(nnx.Module):
         *,
         segments: jax.Array | None = None,
         cache: KVCache | None = None,
-        keep: CacheDtype | None = None,
+        return_cache: CacheDtype | None = None,
         shared: SharedPrompt | None = None,
-    ):
-        """tokens and positions [B, T] -> (hidden [B, T, D], cache).
+    ) -> tuple[jax.Array, KVCache | None]:
+        """tokens and positions [B, T] -> (hidden [B, T, D], cache or None).
 
-        Without a cache, tokens attend to earlier tokens of their own segment (segments [B, T], 0
-        on padding; None means one segment a row); to `keep` makes a cache of length T of them, for
-        positions from 0 on, and they attend to what it holds. With a cache, the tokens are written
-        at their positions and attend to every cached position up to their own. Layers with a window
-        attend to no more than its last positions of these. `shared` says that the rows are laid out
-        so: a sample's tokens, whatever its segment, attend to its prompt and to its own.
+        Without `cache`, tokens attend to earlier tokens of their own segment.
+        With `cache`, tokens are written at their positions and attend to all cached positions up to
+        their own. Layers with a window see only the last positions of these.
+
+        Args:
+          segments: [B, T], 0 on padding; None means that each row is one segment.
+          cache: a cache to extend.
+          return_cache: dtype of a new cache of length T to return, without `cache`. Positions
+            must then start at 0. Tokens attend to its entries as stored.
+          shared: the layout of rows with a shared prompt, without a cache. Each sample then attends
+            to its prompt and to itself, and `segments` only marks padding.
         """
-        # Looked up before the cast, so that gradients are summed in float32; whole in D, or the
-        # partitioner cannot go from a D-sharded to a row-sharded result and replicates it.
+        # The lookup comes before the cast, so that gradients of repeated tokens are summed in
+        # float32. The table is whole in D, because the partitioner cannot go from a D-sharded to a
+        # row-sharded result and would replicate it.
         table = sharding.constrain(self.embedding[...], ('vocab', None))
         x = table[tokens].astype(self.config.dtype)
         if self.config.scale_embeddings:
             x = x * jnp.asarray(self.config.embed_dim**0.5, x.dtype)
         x = sharding.constrain(x, ('batch', None, None))
         if cache is not None:
-            views = self._cached_views(positions, cache.length)
-            x, cache = self._forward_cached(x, positions, views, cache.layers)
-        elif keep is not None:
-            views, layer_caches = self._views(positions, segments), [keep] * self.config.num_layers
-            x, cache = self._forward_cached(x, positions, views, layer_caches)
+            inputs = self._cached_inputs(positions, cache.length)
+            x, cache = self._forward_cached(x, positions, inputs=inputs, layer_caches=cache.layers)
+        elif return_cache is not None:
+            inputs = self._causal_inputs(positions, segments)
+            dtypes = [return_cache] * self.config.num_layers
+            x, cache = self._forward_cached(x, positions, inputs=inputs, layer_caches=dtypes)
         else:
-            x = self._forward(x, positions, self._views(positions, segments, shared))
+            x = self._forward(x, positions, self._causal_inputs(positions, segments, shared))
         return self.final_norm(x), cache
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """hidden [..., D] -> float32 logits [..., V]."""
         head = self.head[...] if hasattr(self, 'head') else self.embedding[...].T
-        logits = layers.project(hidden, head, contract=1, dtype='float32')
-        return attention.soft_cap(logits, self.config.logits_soft_cap)
+        logits = project(hidden, head, contract=1, dtype='float32')
+        return einsum.soft_cap(logits, self.config.logits_soft_cap)
 
-    def _views(self, positions, segments, shared=None) -> dict[int, View]:
+    def _causal_inputs(self, positions, segments, shared=None) -> dict[int, AttentionInputs]:
+        """Window -> inputs for new tokens among themselves."""
         if shared is not None:
-            segments = shared.apart((segments > 0).astype('int32'))
+            # Attention works on the split rows, where every real token is in one segment.
+            segments = shared.split_samples((segments > 0).astype('int32'))
         windows = sorted(set(self.config.layer_windows))
         if self.config.attention != 'einsum':
             return {
-                w: View(self._rotary(positions, w), None, segments, (w,), shared=shared)
+                w: AttentionInputs(self._rotary(positions, w), None, segments, (w,), shared=shared)
                 for w in windows
             }
         length = positions.shape[1] if segments is None else segments.shape[1]
         index, mask = jnp.arange(length), causal_mask(length)[None]
         if segments is not None:
             mask = mask & (segments[:, :, None] == segments[:, None, :])
-        views = self._masked_views(positions, mask, queries=index[None], keys=index)
-        # Else every fusion of scores compares anew.
+        by_window = self._masked_inputs(positions, mask, queries=index[None], keys=index)
+        # Without the barrier XLA recomputes the mask in every fused softmax.
         barrier = jax.lax.optimization_barrier
         return {
-            w: view._replace(mask=barrier(view.mask), shared=shared) for w, view in views.items()
+            window: inputs._replace(mask=barrier(inputs.mask), shared=shared)
+            for window, inputs in by_window.items()
         }
 
-    def _cached_views(self, positions, length: int) -> dict[int, View]:
-        slots = jnp.arange(length)
-        mask = slots[None, None, :] <= positions[:, :, None]
-        return self._masked_views(positions, mask, queries=positions, keys=slots)
+    def _cached_inputs(self, positions, length: int) -> dict[int, AttentionInputs]:
+        """Window -> inputs for new tokens against a cache of `length` positions."""
+        cached = jnp.arange(length)
+        mask = cached[None, None, :] <= positions[:, :, None]
+        return self._masked_inputs(positions, mask, queries=positions, keys=cached)
 
-    def _masked_views(self, positions, mask, *, queries, keys) -> dict[int, View]:
-        """The view of each window there is; queries [B or 1, T] and keys [S] stand at indices."""
+    def _masked_inputs(self, positions, mask, *, queries, keys) -> dict[int, AttentionInputs]:
+        """Window -> inputs with that window in the mask.
+
+        queries [B or 1, T] and keys [S] are the indices that distances are measured between.
+        """
         distance = queries[:, :, None] - keys
         return {
-            window: View(
+            window: AttentionInputs(
                 self._rotary(positions, window),
                 mask & (distance < window) if window else mask,
             )
             for window in sorted(set(self.config.layer_windows))
         }
 
-    def _rotary(self, positions, window: int):
+    def _rotary(self, positions, window: int) -> tuple[jax.Array, jax.Array]:
         frequencies = layers.rotary_frequencies(self.config, window=window)
         return layers.rotary_table(positions, frequencies)
 
-    def _forward(self, x, positions, views):
+    def _forward(self, x, positions, by_window: dict[int, AttentionInputs]) -> jax.Array:
+        """The forward pass without a cache, over scanned or unrolled layers."""
         windows = self.config.layer_windows
         if not self.config.scan_layers:
-            applies = {window: self._apply(positions, [view]) for window, view in views.items()}
+            applies = {w: self._make_apply(positions, [inputs]) for w, inputs in by_window.items()}
             for block, window in zip(self.unstacked().blocks, windows, strict=True):
                 x = applies[window](block, x, 0)
             return x
-        apply = self._apply(positions, list(views.values()))
-        kinds = jnp.array([list(views).index(window) for window in windows])
+        apply = self._make_apply(positions, list(by_window.values()))
+        # One scanned program serves all layers, so each passes the index of its window.
+        indices = jnp.array([list(by_window).index(window) for window in windows])
         return jax.lax.scan(
-            lambda x, layer: (apply(layer[0], x, layer[1]), None), x, (self.blocks, kinds)
+            lambda x, layer: (apply(layer[0], x, layer[1]), None), x, (self.blocks, indices)
         )[0]
 
-    def _apply(self, positions, views):
-        """A function (block, x, kind) -> x for layers that see views[kind]."""
+    def _make_apply(self, positions, candidates: list[AttentionInputs]):
+        """Returns a function (block, x, index) -> x for a layer with inputs candidates[index]."""
 
-        def apply(block, x, kind):
-            # Chosen in here, so that no choice is kept for the backward pass.
-            view = attention.choose(views, kind)
-            return block(x, positions, view, 'model')[0]
+        def apply(block, x, index):
+            # Selected inside the rematerialised function: the backward pass then selects again
+            # instead of keeping a mask [B, T, T] for every layer.
+            inputs = select_inputs(candidates, index)
+            return block(x, positions, inputs=inputs, layer_cache='model')[0]
 
         if self.config.remat == 'none':
             return apply
         return jax.checkpoint(apply, policy=REMAT_POLICIES[self.config.remat])
 
-    def _forward_cached(self, x, positions, views, layer_caches):
+    def _forward_cached(
+        self, x, positions, *, inputs: dict[int, AttentionInputs], layer_caches
+    ) -> tuple[jax.Array, KVCache]:
+        """The forward pass with a cache; always unrolled, because a scan would copy the cache."""
         updated = []
         blocks = zip(self.unstacked().blocks, self.config.layer_windows, layer_caches, strict=True)
         for block, window, layer_cache in blocks:
-            x, layer_cache = block(x, positions, views[window], layer_cache)
+            x, layer_cache = block(x, positions, inputs=inputs[window], layer_cache=layer_cache)
             updated.append(layer_cache)
         return x, KVCache(tuple(updated))
 
     def unstacked(self) -> 'Transformer':
-        """The model with one Block a layer, sliced from the stacked leaves, and no tied head."""
+        """Returns the model with one Block per layer, sliced from the stacked leaves.
+
+        A tied head becomes an array of its own, so that a decoding loop does not transpose the
+        embedding at every step.
+        """
         if isinstance(self.blocks, nnx.List):
             return self
         layers = range(self.config.num_layers)
@@ -196,11 +267,11 @@ class Transformer(nnx.Module):
 
 
 def causal_mask(length: int) -> jax.Array:
-    """[T, T], True where key position <= query position."""
+    """[T, T], True where the key position is at most the query position."""
     return jnp.tril(jnp.ones((length, length), bool))
 
 
 @functools.partial(jax.jit, static_argnames=('config',))
 def init_model(config: ModelConfig, key: jax.Array) -> Transformer:
-    """A freshly initialised Transformer."""
+    """Returns a Transformer with random parameters."""
     return Transformer(config, rngs=nnx.Rngs(key))

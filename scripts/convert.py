@@ -66,9 +66,9 @@ def import_model(source: str, target: str, *, dtype: str | None, mesh: jax.shard
     tensors are missing, left over, misshaped or, without `dtype`, of different kinds.
     """
     source, target = pathlib.Path(source), _free(target)
-    described, named = huggingface.text_part(_described(source))
-    family = huggingface.described_by(described)
-    found = {named(name): tensor for name, tensor in safetensors_files.find(source).items()}
+    described, named = huggingface.text_only(_described(source))
+    family = huggingface.family_of(described)
+    found = {named(name): tensor for name, tensor in safetensors_files.list_tensors(source).items()}
     found.pop(None, None)  # what is of images
     dtype = dtype or _dtype(found)
     config = config_of(family, described, dtype)
@@ -113,7 +113,7 @@ def export_model(
     files = pathlib.Path(files or source)
     config, fingerprint = checkpoint.read_description(source)
     carried = _described(files) if (files / CONFIG).exists() else {}
-    family = huggingface.described_by(carried) if carried else huggingface.able_to_say(config)
+    family = huggingface.family_of(carried) if carried else huggingface.family_for(config)
     kept = {key: value for key, value in carried.items() if key not in OUTDATED}
     described = kept | family.write_config(config) | {'torch_dtype': config.param_dtype}
     if carried:  # a run's sequences may be shorter than those the model was made for
@@ -126,11 +126,11 @@ def export_model(
     def values(name):
         tensor = tensors[name]
         if tensor.layer is None:  # let go: an array on several devices keeps its copy on the host
-            return tensor.to_theirs(np.asarray(ours.pop(tensor.parameter)))
-        return tensor.to_theirs(np.asarray(_layer(ours[tensor.parameter], tensor.layer)))
+            return tensor.to_tensor(np.asarray(ours.pop(tensor.parameter)))
+        return tensor.to_tensor(np.asarray(_layer(ours[tensor.parameter], tensor.layer)))
 
     target.mkdir(parents=True, exist_ok=True)
-    safetensors_files.write(
+    safetensors_files.write_tensors(
         target,
         {name: tensor.shape for name, tensor in tensors.items()},
         dtype=jnp.dtype(config.param_dtype),
@@ -146,7 +146,7 @@ def _load(leaf: jax.ShapeDtypeStruct, tensors: Sequence[Tensor], found) -> jax.A
     """A parameter on its devices, from one tensor at a time."""
 
     def ours(tensor):
-        values = tensor.to_ours(safetensors_files.read(found[tensor.name]))
+        values = tensor.to_parameter(safetensors_files.read_tensor(found[tensor.name]))
         return values.astype(leaf.dtype, copy=False)
 
     if tensors[0].layer is None:
@@ -181,7 +181,7 @@ def _shapes(parameters: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(leaf.shape) for name, leaf in parameters.items()}
 
 
-def _check(tensors: Sequence[Tensor], found: Mapping[str, safetensors_files.Found]) -> None:
+def _check(tensors: Sequence[Tensor], found: Mapping[str, safetensors_files.StoredTensor]) -> None:
     """Raises one ValueError that lists every tensor without a place, or a place without one."""
     expected = {tensor.name: tensor.shape for tensor in tensors}
     wrong = {
@@ -189,7 +189,7 @@ def _check(tensors: Sequence[Tensor], found: Mapping[str, safetensors_files.Foun
         'left over': [
             name
             for name in found
-            if name not in expected and not name.endswith(huggingface.DERIVED)
+            if name not in expected and not name.endswith(huggingface.DERIVED_TENSOR_SUFFIX)
         ],
         'misshaped': [
             f'{name} {found[name].shape}, not {shape}'
@@ -202,7 +202,7 @@ def _check(tensors: Sequence[Tensor], found: Mapping[str, safetensors_files.Foun
         raise ValueError(f'tensors that config.json does not account for: {listed}')
 
 
-def _dtype(found: Mapping[str, safetensors_files.Found]) -> str:
+def _dtype(found: Mapping[str, safetensors_files.StoredTensor]) -> str:
     """The one dtype of all tensors, where we can have it."""
     kinds = {tensor.dtype for tensor in found.values()}
     if kinds not in ({'F32'}, {'BF16'}):

@@ -10,7 +10,7 @@ import optax
 from elenchus.data.records import Batch
 from elenchus.model import logprobs as logprobs_lib
 from elenchus.model import lora
-from elenchus.model.attention import SharedPrompt
+from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.transformer import Transformer
 from elenchus.train.objective import Objective, loss, with_gap
 from elenchus.train.state import TrainState
@@ -29,11 +29,11 @@ def batch_logprobs(
     hidden, _ = model(batch.tokens, batch.positions, segments=batch.segments, shared=shared)
     tokens = batch.tokens
     if shared is not None:  # the responses, each after the last token of its prompt
-        hidden, tokens = (shared.apart(x)[:, shared.prompt - 1 :] for x in (hidden, tokens))
+        hidden, tokens = (shared.split_samples(x)[:, shared.prompt - 1 :] for x in (hidden, tokens))
     values = logprobs_lib.token_logprobs(model, hidden, tokens, transform=transform)
     if shared is not None:
         before = ((0, 0), (shared.prompt - 1, 0))
-        values = [shared.together(jnp.pad(x, before)) for x in values]
+        values = [shared.join_samples(jnp.pad(x, before)) for x in values]
     return tuple(jnp.where(batch.positions > 0, x, 0.0) for x in values)
 
 

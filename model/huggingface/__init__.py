@@ -1,81 +1,83 @@
-"""Model families: what a config.json and its tensors are among ours, in both directions."""
+"""Model families of Hugging Face: maps config.json and tensors to and from our models."""
 
 import difflib
 import re
 from collections.abc import Callable
 
 from elenchus.model.config import ModelConfig
-from elenchus.model.huggingface.family import Described, Family, Tensor
+from elenchus.model.huggingface.family import Family, HFConfig, Tensor
 from elenchus.model.huggingface.gemma import GEMMA2, GEMMA3
 from elenchus.model.huggingface.llama import LLAMA
 from elenchus.model.huggingface.mistral import MISTRAL
 from elenchus.model.huggingface.qwen import QWEN2, QWEN3
 
 __all__ = [
-    'DERIVED',
+    'DERIVED_TENSOR_SUFFIX',
     'FAMILIES',
-    'Described',
+    'VISION_MODELS',
     'Family',
+    'HFConfig',
     'Tensor',
-    'able_to_say',
-    'described_by',
-    'text_part',
+    'family_for',
+    'family_of',
+    'text_only',
 ]
 
 FAMILIES = {f.model_type: f for f in (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA2, GEMMA3)}
+"""model_type of config.json -> family, in the order that `family_for` tries them."""
 
-DERIVED = '.rotary_emb.inv_freq'
-"""How the names of tensors end that older files store although config.json says what is in them."""
+DERIVED_TENSOR_SUFFIX = '.rotary_emb.inv_freq'
+"""Suffix of tensors that old files store although they are derived from config.json."""
+
+VISION_MODELS = {'gemma3': 'gemma3_text'}
+"""model_type of a vision-language model -> that of its text-only part."""
+
+_VISION_TENSOR = re.compile(r'(model\.)?(vision_tower|multi_modal_projector)\.')
+_TEXT_PREFIX = re.compile(r'language_model\.(?=model\.|lm_head\.)|(?<=^model\.)language_model\.')
 
 
-SEEING = {'gemma3': 'gemma3_text'}
-"""Models of text and images, and what their part about text is alone."""
+def text_only(hf_config: HFConfig) -> tuple[HFConfig, Callable[[str], str | None]]:
+    """Returns the config.json of the text part and a function that renames its tensors.
 
-_OF_IMAGES = re.compile(r'(model\.)?(vision_tower|multi_modal_projector)\.')
-_OF_TEXT = re.compile(r'language_model\.(?=model\.|lm_head\.)|(?<=^model\.)language_model\.')
-
-
-def text_part(described: Described) -> tuple[Described, Callable[[str], str | None]]:
-    """(the config.json of the part about text, the names that tensors have there).
-
-    A tensor of images has no name. Nothing changes for a model of text alone. Ids of special tokens
-    stay. Names are those of published files (`language_model.model.`) and those of newer
-    `transformers` (`model.language_model.`).
+    The function returns None for a tensor of the vision part. A text-only model is unchanged. Ids
+    of special tokens are kept. Knows the names of published files (`language_model.model.`) and of
+    newer `transformers` (`model.language_model.`).
     """
-    if described.get('model_type') not in SEEING:
-        return described, lambda name: name
-    if not isinstance(described.get('text_config'), dict):
-        raise ValueError(f'a {described["model_type"]} config.json without text_config')
-    ids = {key: value for key, value in described.items() if key.endswith('_token_id')}
-    kind = {'model_type': SEEING[described['model_type']]}
+    if hf_config.get('model_type') not in VISION_MODELS:
+        return hf_config, lambda name: name
+    if not isinstance(hf_config.get('text_config'), dict):
+        raise ValueError(f'config.json of {hf_config["model_type"]}: missing key text_config')
+    ids = {key: value for key, value in hf_config.items() if key.endswith('_token_id')}
+    model_type = {'model_type': VISION_MODELS[hf_config['model_type']]}
     return (
-        ids | described['text_config'] | kind,
-        lambda name: None if _OF_IMAGES.match(name) else _OF_TEXT.sub('', name, count=1),
+        ids | hf_config['text_config'] | model_type,
+        lambda name: None if _VISION_TENSOR.match(name) else _TEXT_PREFIX.sub('', name, count=1),
     )
 
 
-def described_by(described: Described) -> Family:
-    """The family of a config.json. Raises ValueError where it is none of FAMILIES."""
-    kind = str(described.get('model_type'))
+def family_of(hf_config: HFConfig) -> Family:
+    """Returns the family of a config.json. Raises ValueError for an unknown model_type."""
+    kind = str(hf_config.get('model_type'))
     if kind not in FAMILIES:
-        near = difflib.get_close_matches(kind, FAMILIES, n=1, cutoff=0.0)[0]
+        nearest = difflib.get_close_matches(kind, FAMILIES, n=1, cutoff=0.0)[0]
         raise ValueError(
-            f'config.json: model_type={kind!r} is none of {list(FAMILIES)}; nearest: {near!r}'
+            f'config.json: unknown model_type={kind!r}; known: {list(FAMILIES)}; '
+            f'nearest: {nearest!r}'
         )
     return FAMILIES[kind]
 
 
-def able_to_say(config: ModelConfig) -> Family:
-    """The first family whose config.json can say what `config` does.
+def family_for(config: ModelConfig) -> Family:
+    """Returns the first family whose config.json can express `config`.
 
-    Raises ValueError where none can, with what each lacks.
+    Raises ValueError if no family can, with the fields that each cannot express.
     """
-    lacking = []
+    errors = []
     for family in FAMILIES.values():
         try:
             family.write_config(config)
         except ValueError as error:
-            lacking.append(str(error))
+            errors.append(str(error))
         else:
             return family
-    raise ValueError('no family can have this model: ' + '; '.join(lacking))
+    raise ValueError('no family can express this model: ' + '; '.join(errors))

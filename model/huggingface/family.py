@@ -1,4 +1,4 @@
-"""Family: a config.json and the tensors that go with it, mapped to ours and back."""
+"""Family: maps a config.json and its tensors to a ModelConfig and its parameters, and back."""
 
 import dataclasses
 import math
@@ -10,89 +10,96 @@ import einops
 
 from elenchus.model.config import ModelConfig
 
-Described = Mapping[str, Any]
-"""The values of a config.json."""
+HFConfig = Mapping[str, Any]
+"""Keys and values of a config.json."""
 
 
-class Part(NamedTuple):
-    """Some fields of ModelConfig, read from a config.json and written into one."""
+class FieldMap(NamedTuple):
+    """Reads some fields of ModelConfig from a config.json and writes them into one."""
 
-    read: Callable[[Described], dict[str, Any]]
+    read: Callable[[HFConfig], dict[str, Any]]
     write: Callable[[ModelConfig], dict[str, Any]]
 
 
 class Tensor(NamedTuple):
-    """A tensor of a family's files, and where it stands among our parameters."""
+    """A tensor of a family's files and its place among our parameters."""
 
     name: str
     shape: tuple[int, ...]
-    parameter: str
-    layer: int | None  # of a stacked parameter; None where it is not stacked
-    pattern: str  # theirs -> ours, as einops has it
-    sizes: dict[str, int]  # of the dimensions in the pattern
+    parameter: str  # our name of the parameter
+    layer: int | None  # index into a stacked parameter; None if it is not stacked
+    pattern: str  # einops pattern: tensor -> parameter
+    sizes: dict[str, int]  # sizes of the dimensions in the pattern
 
-    def to_ours(self, values):
-        """The parameter, or its layer, that the tensor holds."""
+    def to_parameter(self, values):
+        """Rearranges the tensor into the parameter, or into its layer of a stacked one."""
         return einops.rearrange(values, self.pattern, **self.sizes)
 
-    def to_theirs(self, values):
-        """The tensor that a parameter, or its layer, becomes."""
-        theirs, ours = self.pattern.split(' -> ')
-        return einops.rearrange(values, f'{ours} -> {theirs}', **self.sizes)
+    def to_tensor(self, values):
+        """Rearranges the parameter, or its layer of a stacked one, into the tensor."""
+        tensor, parameter = self.pattern.split(' -> ')
+        return einops.rearrange(values, f'{parameter} -> {tensor}', **self.sizes)
 
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """Models that share a config.json and names of tensors."""
+    """Models with the same keys in config.json and the same names of tensors."""
 
     model_type: str
-    architecture: str  # the class of `transformers` that runs it
-    parts: tuple[Part, ...]  # all fields of ModelConfig but its numerics
-    defaults: Described  # what `transformers` takes for what a config.json leaves out
+    architecture: str  # class of `transformers`
+    field_maps: tuple[FieldMap, ...]  # together, all fields of ModelConfig except numerics
+    defaults: HFConfig  # values that `transformers` uses for keys missing in config.json
     weights: Mapping[str, tuple[str, str]]  # parameter -> (name, pattern); {} is the layer
 
-    def read_config(self, described: Described) -> dict[str, Any]:
-        """Fields of a ModelConfig, all but numerics.
+    def read_config(self, hf_config: HFConfig) -> dict[str, Any]:
+        """Returns the fields of a ModelConfig, except numerics.
 
-        Raises ValueError where something is missing, or beyond what the model can do.
+        Raises ValueError if a key is missing or asks for something that the model cannot do.
         """
-        fields, described = {}, {**self.defaults, **described}
-        for part in self.parts:
+        fields, hf_config = {}, {**self.defaults, **hf_config}
+        for field_map in self.field_maps:
             try:
-                fields |= part.read(described)
+                fields |= field_map.read(hf_config)
             except KeyError as error:
-                raise ValueError(f'a {self.model_type} config.json without {error}') from error
+                raise ValueError(
+                    f'config.json of {self.model_type}: missing key {error}'
+                ) from error
         return fields
 
     def write_config(self, config: ModelConfig) -> dict[str, Any]:
-        """The values of a config.json that say what `config` does.
+        """Returns the config.json of `config`.
 
-        Raises ValueError where this family has no words for some field.
+        Raises ValueError if this family cannot express a field.
         """
-        described = {'model_type': self.model_type, 'architectures': [self.architecture]}
-        for part in self.parts:
-            described |= part.write(config)
-        said = dataclasses.replace(config, **self.read_config(described))
+        hf_config = {'model_type': self.model_type, 'architectures': [self.architecture]}
+        for field_map in self.field_maps:
+            hf_config |= field_map.write(config)
+        # Reads back what was written: a field that differs now has no key in this family.
+        written = dataclasses.replace(config, **self.read_config(hf_config))
+        # Different `windows` can be the same pattern over these layers, so compares layer_windows.
         fields = [f.name for f in dataclasses.fields(config) if f.name != 'windows']
-        unsaid = [
+        differing = [
             f'{name}={getattr(config, name)!r}'
             for name in (*fields, 'layer_windows')
-            if getattr(said, name) != getattr(config, name)
+            if getattr(written, name) != getattr(config, name)
         ]
-        if unsaid:
-            raise ValueError(f'{self.model_type} cannot have {", ".join(unsaid)}')
-        return described
+        if differing:
+            raise ValueError(f'{self.model_type} cannot express {", ".join(differing)}')
+        return hf_config
 
     def tensors(self, shapes: Mapping[str, tuple[int, ...]]) -> list[Tensor]:
-        """All tensors of a model whose parameters have these names and shapes."""
-        return [tensor for name, shape in shapes.items() for tensor in self._of(name, shape)]
+        """Returns all tensors of a model, from the names and shapes of its parameters."""
+        return [
+            tensor for name, shape in shapes.items() for tensor in self._tensors_of(name, shape)
+        ]
 
-    def _of(self, parameter: str, shape: tuple[int, ...]) -> list[Tensor]:
+    def _tensors_of(self, parameter: str, shape: tuple[int, ...]) -> list[Tensor]:
+        """Returns the tensors of one parameter: one per layer if it is stacked."""
         name, pattern = self.weights[parameter]
-        theirs, ours = pattern.split(' -> ')
+        tensor_dims, parameter_dims = pattern.split(' -> ')
         stacked = '{}' in name
-        sizes = dict(zip(ours.split(), shape[stacked:], strict=True))
-        groups = re.findall(r'\([^)]*\)|\S+', theirs)
+        sizes = dict(zip(parameter_dims.split(), shape[stacked:], strict=True))
+        groups = re.findall(r'\([^)]*\)|\S+', tensor_dims)  # '(N H) D' -> ['(N H)', 'D']
         lengths = tuple(math.prod(sizes[d] for d in group.strip('()').split()) for group in groups)
         layers = range(shape[0]) if stacked else [None]
         return [Tensor(name.format(i), lengths, parameter, i, pattern, sizes) for i in layers]

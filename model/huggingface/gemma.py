@@ -1,9 +1,13 @@
-"""Gemma 2 and Gemma 3 (text): norms before and after, windows in most layers, soft caps."""
+"""Gemma 2 and 3 (text): norms before and after each sublayer, windows, soft caps.
 
-from elenchus.model.huggingface import config_fields
-from elenchus.model.huggingface.family import Family, Part
+The two versions share a file because they differ in a few lines. Their norms are stored as
+scale - 1, as published: adding 1 on import would lose bits in bfloat16.
+"""
 
-SHARED = {
+from elenchus.model.huggingface import config_fields, tensor_names
+from elenchus.model.huggingface.family import Family, FieldMap
+
+SHARED_FIELDS = {
     'zero_centered_norms': True,
     'post_norms': True,
     'qkv_bias': False,
@@ -11,12 +15,13 @@ SHARED = {
     'activation': 'gelu',
 }
 
-SAME_KEYS = {
+REQUIRED_KEYS = {
     'hidden_activation': 'gelu_pytorch_tanh',
     'attention_bias': False,
     'use_bidirectional_attention': False,
 }
 
+# Values of `transformers` for keys that a config.json leaves out.
 DEFAULTS = {
     'vocab_size': 256000,
     'num_attention_heads': 8,
@@ -31,28 +36,33 @@ DEFAULTS = {
 QUERY_SCALE = config_fields.renamed(query_scale_dim='query_pre_attn_scalar')
 
 
-def _read_two_ropes(described):
-    by_type = described.get('rope_parameters') or {
+def _read_two_ropes(hf_config):
+    # Newer files have `rope_parameters` per kind of layer, older ones separate keys.
+    by_type = hf_config.get('rope_parameters') or {
         config_fields.GLOBAL: {
-            'rope_theta': described['rope_theta'],
-            **(described.get('rope_scaling') or {}),
+            'rope_theta': hf_config['rope_theta'],
+            **(hf_config.get('rope_scaling') or {}),
         },
-        config_fields.LOCAL: {'rope_theta': described['rope_local_base_freq']},
+        config_fields.LOCAL: {'rope_theta': hf_config['rope_local_base_freq']},
     }
-    theta, scaling = config_fields.rope_of({'rope_parameters': by_type[config_fields.GLOBAL]})
-    local, local_scaling = config_fields.rope_of({'rope_parameters': by_type[config_fields.LOCAL]})
+    theta, scaling = config_fields.read_rope({'rope_parameters': by_type[config_fields.GLOBAL]})
+    local, local_scaling = config_fields.read_rope(
+        {'rope_parameters': by_type[config_fields.LOCAL]}
+    )
     if local_scaling is not None:
         raise ValueError(
-            f'config.json: scaled rotary positions in {config_fields.LOCAL} are not known'
+            f'config.json: rope scaling in {config_fields.LOCAL} is not supported; '
+            "nearest: rope_type='default'"
         )
     return {'rope_theta': theta, 'rope_scaling': scaling, 'local_rope_theta': local}
 
 
-TWO_ROPES = Part(
+# Layers with a window have their own base, without scaling.
+TWO_ROPES = FieldMap(
     _read_two_ropes,
     lambda config: {
         'rope_theta': config.rope_theta,
-        'rope_scaling': config_fields.rope_scaling(config),
+        'rope_scaling': config_fields.write_rope_scaling(config),
         'rope_local_base_freq': config.local_rope_theta,
     },
 )
@@ -60,34 +70,34 @@ TWO_ROPES = Part(
 GEMMA2 = Family(
     model_type='gemma2',
     architecture='Gemma2ForCausalLM',
-    parts=(
+    field_maps=(
         *config_fields.SIZES,
         config_fields.ROPE,
-        config_fields.layered_windows(lambda described, i: i % 2 == 0),
+        config_fields.windows_by_layer(lambda hf_config, i: i % 2 == 0),
         QUERY_SCALE,
-        config_fields.or_off(
+        config_fields.zero_for_null(
             attention_soft_cap='attn_logit_softcapping', logits_soft_cap='final_logit_softcapping'
         ),
-        config_fields.fixed({**SHARED, 'qk_norm': False}, **SAME_KEYS),
+        config_fields.fixed({**SHARED_FIELDS, 'qk_norm': False}, **REQUIRED_KEYS),
     ),
     defaults={**DEFAULTS, 'attn_logit_softcapping': 50.0, 'final_logit_softcapping': 30.0},
-    weights={**config_fields.WEIGHTS, **config_fields.POST_NORMS},
+    weights={**tensor_names.WEIGHTS, **tensor_names.POST_NORMS},
 )
 
 GEMMA3 = Family(
     model_type='gemma3_text',
     architecture='Gemma3ForCausalLM',
-    parts=(
+    field_maps=(
         *config_fields.SIZES,
         TWO_ROPES,
-        config_fields.layered_windows(
-            lambda described, i: (i + 1) % described['sliding_window_pattern']
+        config_fields.windows_by_layer(
+            lambda hf_config, i: (i + 1) % hf_config['sliding_window_pattern']
         ),
         QUERY_SCALE,
-        config_fields.or_off(logits_soft_cap='final_logit_softcapping'),
+        config_fields.zero_for_null(logits_soft_cap='final_logit_softcapping'),
         config_fields.fixed(
-            {**SHARED, 'qk_norm': True, 'attention_soft_cap': 0.0},
-            **SAME_KEYS,
+            {**SHARED_FIELDS, 'qk_norm': True, 'attention_soft_cap': 0.0},
+            **REQUIRED_KEYS,
             attn_logit_softcapping=None,
         ),
     ),
@@ -100,5 +110,5 @@ GEMMA3 = Family(
         'sliding_window_pattern': 6,
         'final_logit_softcapping': None,
     },
-    weights={**config_fields.WEIGHTS, **config_fields.POST_NORMS, **config_fields.QK_NORMS},
+    weights={**tensor_names.WEIGHTS, **tensor_names.POST_NORMS, **tensor_names.QK_NORMS},
 )

@@ -1,13 +1,15 @@
-"""Qwen 2, 2.5 and 3: the first two with biases on queries, keys and values, the last with norms."""
+"""Qwen 2, 2.5 and 3: 2 and 2.5 have biases on queries, keys and values; 3 has norms on them."""
 
-from elenchus.model.huggingface import config_fields
-from elenchus.model.huggingface.family import Family, Part
+from elenchus.model.huggingface import config_fields, tensor_names
+from elenchus.model.huggingface.family import Family, FieldMap
 
-_LAYERED = config_fields.layered_windows(lambda described, i: i >= described['max_window_layers'])
+_LAYER_WINDOWS = config_fields.windows_by_layer(
+    lambda hf_config, i: i >= hf_config['max_window_layers']
+)
 
 
-def _read_windows(described):
-    return _LAYERED.read(described) if described['use_sliding_window'] else {'windows': (0,)}
+def _read_windows(hf_config):
+    return _LAYER_WINDOWS.read(hf_config) if hf_config['use_sliding_window'] else {'windows': (0,)}
 
 
 def _write_windows(config):
@@ -15,10 +17,11 @@ def _write_windows(config):
     if not any(windows):
         return {'use_sliding_window': False}
     first = next(i for i, window in enumerate(windows) if window)
-    return _LAYERED.write(config) | {'use_sliding_window': True, 'max_window_layers': first}
+    return _LAYER_WINDOWS.write(config) | {'use_sliding_window': True, 'max_window_layers': first}
 
 
-WINDOWS = Part(_read_windows, _write_windows)
+# `use_sliding_window` false disables the window whatever its size.
+WINDOWS = FieldMap(_read_windows, _write_windows)
 
 DEFAULTS = {
     'tie_word_embeddings': False,
@@ -31,31 +34,31 @@ DEFAULTS = {
 QWEN2 = Family(
     model_type='qwen2',
     architecture='Qwen2ForCausalLM',
-    parts=(
+    field_maps=(
         *config_fields.SIZES,
         config_fields.ROPE,
         WINDOWS,
         config_fields.fixed(
-            {**config_fields.PLAIN, 'qkv_bias': True, 'qk_norm': False}, hidden_act='silu'
+            {**config_fields.NON_GEMMA, 'qkv_bias': True, 'qk_norm': False}, hidden_act='silu'
         ),
     ),
     defaults=DEFAULTS,
-    weights={**config_fields.WEIGHTS, **config_fields.QKV_BIASES},
+    weights={**tensor_names.WEIGHTS, **tensor_names.QKV_BIASES},
 )
 
 QWEN3 = Family(
     model_type='qwen3',
     architecture='Qwen3ForCausalLM',
-    parts=(
+    field_maps=(
         *config_fields.SIZES,
         config_fields.ROPE,
         WINDOWS,
         config_fields.fixed(
-            {**config_fields.PLAIN, 'qkv_bias': False, 'qk_norm': True},
+            {**config_fields.NON_GEMMA, 'qkv_bias': False, 'qk_norm': True},
             hidden_act='silu',
             attention_bias=False,
         ),
     ),
     defaults={**DEFAULTS, 'head_dim': 128},
-    weights={**config_fields.WEIGHTS, **config_fields.QK_NORMS},
+    weights={**tensor_names.WEIGHTS, **tensor_names.QK_NORMS},
 )

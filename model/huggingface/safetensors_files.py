@@ -1,4 +1,7 @@
-"""Tensors in safetensors files, one file or several with an index: read and written one by one."""
+"""Reads and writes safetensors files, one tensor at a time.
+
+A model folder has one file, or several files and an index.
+"""
 
 import json
 import math
@@ -12,62 +15,66 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-WHOLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
+SINGLE_FILE, INDEX_FILE = 'model.safetensors', 'model.safetensors.index.json'
 DTYPES = {
     'F32': np.dtype('float32'),
     'F16': np.dtype('float16'),
     'BF16': np.dtype(ml_dtypes.bfloat16),
 }
-"""The kinds of numbers that weights are stored in."""
+"""dtype in a file -> NumPy dtype, for the dtypes that weights are stored in."""
 
 
-class Found(NamedTuple):
-    """A tensor of a file."""
+class StoredTensor(NamedTuple):
+    """Header entry of a tensor in a file; its values are not read yet."""
 
-    name: str  # that it has there
+    name: str
     path: pathlib.Path
     shape: tuple[int, ...]
-    dtype: str  # a key of DTYPES, or another kind that safetensors has
+    dtype: str  # a key of DTYPES, or another dtype of safetensors
 
 
-def find(folder: str | os.PathLike) -> dict[str, Found]:
-    """All tensors, by name, of the safetensors files that a model folder has.
+def list_tensors(folder: str | os.PathLike) -> dict[str, StoredTensor]:
+    """Returns all tensors of the safetensors files in a model folder, by name.
 
-    Raises ValueError where there are none, where a file that the index names is not there or is
-    none, or where a tensor is not in the file that the index says.
+    Raises ValueError if there are no files, if a file of the index is missing or damaged, or if a
+    tensor is not in the file that the index names.
     """
-    folder, found = pathlib.Path(folder), {}
-    index = _index(folder)
-    for name in sorted(set(index.values())) if index else [WHOLE]:
+    folder, tensors = pathlib.Path(folder), {}
+    index = _read_index(folder)
+    for name in sorted(set(index.values())) if index else [SINGLE_FILE]:
         try:
             with safetensors.safe_open(folder / name, 'np') as file:
                 slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
         except (OSError, safetensors.SafetensorError) as error:
-            raise ValueError(f'{folder / name} is no safetensors file: {error}') from error
+            raise ValueError(f'not a safetensors file: {folder / name} ({error})') from error
         for key, part in slices.items():
-            found[key] = Found(key, folder / name, tuple(part.get_shape()), part.get_dtype())
-    elsewhere = [k for k, name in index.items() if k not in found or found[k].path.name != name]
-    if elsewhere:
-        raise ValueError(f'{folder / INDEX} names a file without it for: {", ".join(elsewhere)}')
-    return found
+            tensors[key] = StoredTensor(
+                key, folder / name, tuple(part.get_shape()), part.get_dtype()
+            )
+    missing = [k for k, name in index.items() if k not in tensors or tensors[k].path.name != name]
+    if missing:
+        raise ValueError(
+            f'tensors not in the file that {folder / INDEX_FILE} names: {", ".join(missing)}'
+        )
+    return tensors
 
 
-def _index(folder: pathlib.Path) -> dict[str, str]:
-    """The file of every tensor where there are several files, else nothing."""
-    if (folder / WHOLE).exists():
+def _read_index(folder: pathlib.Path) -> dict[str, str]:
+    """Returns tensor name -> file name, or {} if the folder has a single file."""
+    if (folder / SINGLE_FILE).exists():
         return {}
-    if not (folder / INDEX).exists():
-        raise ValueError(f'{folder} has neither {WHOLE} nor {INDEX}: no model is there')
-    return json.loads((folder / INDEX).read_text(encoding='utf-8'))['weight_map']
+    if not (folder / INDEX_FILE).exists():
+        raise ValueError(f'no model found: {folder} has neither {SINGLE_FILE} nor {INDEX_FILE}')
+    return json.loads((folder / INDEX_FILE).read_text(encoding='utf-8'))['weight_map']
 
 
-def read(found: Found) -> np.ndarray:
-    """The values of a tensor; nothing else of its file is read."""
-    with safetensors.safe_open(found.path, 'np', backend='pread') as file:
-        return file.get_tensor(found.name)
+def read_tensor(tensor: StoredTensor) -> np.ndarray:
+    """Reads the values of one tensor and nothing else of its file."""
+    with safetensors.safe_open(tensor.path, 'np', backend='pread') as file:
+        return file.get_tensor(tensor.name)
 
 
-def write(
+def write_tensors(
     folder: str | os.PathLike,
     shapes: Mapping[str, tuple[int, ...]],
     *,
@@ -75,17 +82,18 @@ def write(
     values: Callable[[str], np.ndarray],
     file_bytes: int,
 ) -> None:
-    """Writes tensors of one dtype, each asked of `values` when its turn comes.
+    """Writes tensors of one dtype; calls values(name) just before it writes each tensor.
 
-    A file gets at most `file_bytes` of tensors, or one tensor; a single file has no index. The
-    library would want all of a file's tensors at once. Source of the format: the README of
-    github.com/huggingface/safetensors.
+    A file has at most `file_bytes` of tensors, or one tensor. A single file has no index. Source of
+    the format: README of github.com/huggingface/safetensors.
     """
+    # The library's writer needs all tensors of a file in memory at once, so this writes the format
+    # itself: 8 bytes of header length, the JSON header, the values.
     folder = pathlib.Path(folder)
     sizes = {name: math.prod(shape) * dtype.itemsize for name, shape in shapes.items()}
-    parts = _parts(sizes, file_bytes)
+    parts = _split_into_files(sizes, file_bytes)
     files = {
-        WHOLE if len(parts) == 1 else f'model-{i:05d}-of-{len(parts):05d}.safetensors': names
+        SINGLE_FILE if len(parts) == 1 else f'model-{i:05d}-of-{len(parts):05d}.safetensors': names
         for i, names in enumerate(parts, start=1)
     }
     for file, names in files.items():
@@ -101,23 +109,23 @@ def write(
             'metadata': {'total_size': sum(sizes.values())},
             'weight_map': {name: file for file, names in files.items() for name in names},
         }
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + '\n', encoding='utf-8')
+        (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + '\n', encoding='utf-8')
 
 
-def _parts(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
-    """Names in order, cut where the next one would not fit."""
-    parts, held = [[]], 0
+def _split_into_files(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
+    """Splits names in order into groups of at most `limit` bytes, or of one name."""
+    parts, total = [[]], 0
     for name, size in sizes.items():
-        if parts[-1] and held + size > limit:
+        if parts[-1] and total + size > limit:
             parts.append([])
-            held = 0
+            total = 0
         parts[-1].append(name)
-        held += size
+        total += size
     return parts
 
 
 def _header(shapes: Mapping[str, Sequence[int]], sizes: Mapping[str, int], dtype) -> bytes:
-    """The JSON that a file begins with, padded so that the tensors begin at a multiple of 8."""
+    """JSON header of a file, padded so that the values start at a multiple of 8 bytes."""
     code = next(code for code, known in DTYPES.items() if known == dtype)
     header, start = {'__metadata__': {'format': 'pt'}}, 0
     for name, shape in shapes.items():

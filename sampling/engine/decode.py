@@ -14,8 +14,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from elenchus.model import block_weights, quantization, sharding
 from elenchus.model import kv_cache as cache_lib
-from elenchus.model import sharding, weights
 from elenchus.model.config import ModelConfig
 from elenchus.model.kv_cache import CacheDtype, KVCache
 from elenchus.model.transformer import Transformer
@@ -167,7 +167,7 @@ def for_steps(model: Transformer) -> Transformer:
 
 @jax.jit
 def _for_steps(model: Transformer) -> Transformer:
-    return weights.transposed(model).unstacked()
+    return block_weights.transpose_weights(model).unstacked()
 
 
 @functools.partial(
@@ -197,7 +197,7 @@ def decode_chunk(
     part = _part(state, slots, length)
     most = num_steps * (1 + lookup.num_tokens)
     noise = Noise.of(seed, part.request, part.position + 1, length=most)
-    narrow = weights.is_quantized(model) and jax.default_backend() != 'cpu'
+    narrow = quantization.is_quantized(model) and jax.default_backend() != 'cpu'
 
     def running(carry):
         step, part = carry
@@ -263,7 +263,7 @@ def _read(
     R, P = prompts.shape
     positions = start[:, None] + jnp.arange(P)
     if not 0 < chunk < P:
-        return model(prompts, positions, cache=cache, keep=dtype)[1]
+        return model(prompts, positions, cache=cache, return_cache=dtype)[1]
     if cache is None:
         cache = cache_lib.init_cache(model.config, batch=R, length=P, dtype=dtype)
 

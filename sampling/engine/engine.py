@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 import jax
 import numpy as np
 
-from elenchus.model import weights
+from elenchus.model import quantization
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine import decode, prefill
 from elenchus.sampling.engine.prefill import Insertion
@@ -119,7 +119,7 @@ class Engine:
         state = decode.init_state(
             model.config, batch=s.num_slots, length=s.max_length, dtype=s.cache_dtype
         )
-        return weights.quantize(model, s.quantize), state
+        return quantization.quantize(model, s.quantize), state
 
     def _check(self, requests: Sequence[Request]) -> None:
         settings = self.settings

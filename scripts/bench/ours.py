@@ -16,7 +16,7 @@ import numpy as np
 from elenchus.data.batching import packing
 from elenchus.data.records import Batch
 from elenchus.model import transformer
-from elenchus.model.attention import SharedPrompt
+from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.config import ModelConfig
 from elenchus.sampling.engine.engine import Engine, EngineSettings, Request
 from elenchus.sampling.engine.sampling_methods import Sampling

@@ -14,7 +14,7 @@ import random
 import threading
 from collections.abc import Callable
 
-from elenchus.scripts.bench.peers import Run, compilations, serve
+from scripts.bench.peers import Run, compilations, serve
 
 PAD = 0
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from elenchus.model import logprobs, weights
+from elenchus.model import logprobs, quantization
 from elenchus.model.kv_cache import CacheDtype
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.sampling_methods import Greedy
@@ -56,7 +56,7 @@ def read(model: Transformer, tokens: jax.Array, *, dtype: CacheDtype, method: Gr
     """
 
     def of_row(tokens):
-        hidden, _ = model(tokens[None], jnp.arange(tokens.shape[0])[None], keep=dtype)
+        hidden, _ = model(tokens[None], jnp.arange(tokens.shape[0])[None], return_cache=dtype)
         logits = method.transform(model.logits(hidden[0, :-1]))
         return logprobs.log_softmax_at(logits, tokens[1:])[0], logits.argmax(-1) == tokens[1:]
 
@@ -69,7 +69,7 @@ def compare(
     """By what is in int8. tokens [N, T]; written [N, T], True where one is the model's own."""
     known, found, own = {}, {}, written[:, 1:]
     for name, (dtype, kind) in HELD.items():
-        held = weights.quantize(model, kind)
+        held = quantization.quantize(model, kind)
         known[name], best = jax.device_get(read(held, tokens, dtype=dtype, method=method))
         off = np.abs(known[name][own] - known['as it is'][own])
         whole = (best | ~own).all(axis=1)

@@ -1,9 +1,9 @@
-"""Makes tests/golden/chat_templates.json: conversations rendered by `transformers`.
+"""Writes tests/golden/chat_templates.json: conversations rendered by `transformers`.
 
-python -m tests.golden.make_chat_templates     (with the extra `peers`)
+    python -m tests.golden.make_chat_templates     (needs the extra `peers`)
 
-The jinja templates are the families' published ones, shortened by their tools and system messages.
-A mask is 1 on an assistant's text and its end token, found in the rendered text by offsets.
+The jinja templates are the published ones without their parts for tools and system messages. A mask
+is 1 on an assistant's text and its end token, located in the rendered text by offsets.
 """
 
 import json
@@ -74,7 +74,7 @@ BOS_EOS_END = {
 
 
 def learn(pre_tokenizer, alphabet) -> list[str]:
-    """Merges of a small BPE model trained on the conversation."""
+    """Returns the merges of a small BPE model trained on the conversation."""
     model = Tokenizer(models.BPE())
     model.pre_tokenizer = pre_tokenizer
     trainer = trainers.BpeTrainer(
@@ -86,8 +86,8 @@ def learn(pre_tokenizer, alphabet) -> list[str]:
     return [' '.join(merge) for merge in merges if '\n' not in ''.join(merge)]
 
 
-def rendered(tokenizer, messages, end: str) -> dict:
-    """Ids of a whole conversation, their mask, and the prompt of its last message."""
+def render(tokenizer, messages, end: str) -> dict:
+    """Returns ids of a conversation, their mask, and the prompt of its last message."""
     text = tokenizer.apply_chat_template(messages, tokenize=False)
     ids = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
@@ -122,7 +122,7 @@ def main() -> None:
         'word': learn(word, hf_tokenizers.CHARS),
     }
     merges['word'] = [merge for merge in merges['word'] if 'ë' not in merge]
-    told, golden = hf_tokenizers.CONVERSATION, {}
+    texts, golden = hf_tokenizers.CONVERSATION, {}
     files = hf_tokenizers.files(merges)
     for name, (bos, eos, end) in BOS_EOS_END.items():
         tokenizer = PreTrainedTokenizerFast(
@@ -131,14 +131,14 @@ def main() -> None:
             eos_token=eos,
             chat_template=TEMPLATES[name],
         )
-        space = ' ' if name in ('llama2', 'mistral') else ''  # before any text of theirs
-        quoted = f'{told["question"]}\n\n{space}{told["attempt"]}'
+        space = ' ' if name in ('llama2', 'mistral') else ''  # before all text in these templates
+        quoted = f'{texts["question"]}\n\n{space}{texts["attempt"]}'
         sides = ('user', 'assistant', 'user', 'assistant')
-        actor = [{'role': s, 'content': t} for s, t in zip(sides, told.values(), strict=True)]
+        actor = [{'role': s, 'content': t} for s, t in zip(sides, texts.values(), strict=True)]
         critic = [{'role': 'user', 'content': quoted}, {**actor[2], 'role': 'assistant'}]
         golden[name] = {
-            'actor': rendered(tokenizer, actor, end),
-            'critic': rendered(tokenizer, critic, end),
+            'actor': render(tokenizer, actor, end),
+            'critic': render(tokenizer, critic, end),
         }
     text = json.dumps({'merges': merges, 'templates': golden}, ensure_ascii=False, indent=None)
     hf_tokenizers.GOLDEN.write_text(text.replace('}, "', '},\n"').replace('], "', '],\n"') + '\n')

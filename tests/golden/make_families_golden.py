@@ -1,10 +1,9 @@
-"""Writes families_golden.*: what `transformers` makes of the models of tests/families.py.
+"""Writes families_golden.*: results of `transformers` for the models of tests/support/hf_models.py.
 
-    python -m tests.model.make_families_golden
+    python -m tests.golden.make_families_golden     (needs the extra `peers`)
 
-Needs the extra `peers`. The JSON file holds each model's config.json as `save_pretrained` writes
-it, the names and shapes of its tensors, and greedy continuations; the other holds float32 logits
-of every third position.
+The JSON file has, for each model, its config.json as `save_pretrained` writes it, names and shapes
+of its tensors, and greedy continuations. The other file has float32 logits of every third position.
 """
 
 import json
@@ -20,10 +19,10 @@ from tests.support import hf_models
 FOLDER = pathlib.Path(__file__).parent
 
 
-def make_peer(described: dict) -> transformers.PreTrainedModel:
-    """The model of a config.json, with the weights that its names stand for."""
-    kind = described['model_type']
-    values = {name: value for name, value in described.items() if name != 'model_type'}
+def make_peer(hf_config: dict) -> transformers.PreTrainedModel:
+    """Returns the model of a config.json, with the weights of `hf_models.weights`."""
+    kind = hf_config['model_type']
+    values = {name: value for name, value in hf_config.items() if name != 'model_type'}
     config = transformers.AutoConfig.for_model(kind, **values, eos_token_id=None)
     config._attn_implementation = 'eager'
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
@@ -35,14 +34,14 @@ def make_peer(described: dict) -> transformers.PreTrainedModel:
 
 
 def load(folder: pathlib.Path) -> transformers.PreTrainedModel:
-    """The model in a folder, in the dtype that its config.json says."""
+    """Loads the model in a folder, in the dtype of its config.json."""
     return transformers.AutoModelForCausalLM.from_pretrained(
         folder, attn_implementation='eager', dtype='auto', local_files_only=True
     ).eval()
 
 
 def parameters_of(model) -> dict[str, torch.Tensor]:
-    """Parameters by the names that files have; tied ones once."""
+    """Parameters by their names in files; tied ones appear once."""
     return dict(model.named_parameters())
 
 
@@ -56,38 +55,40 @@ def logits_of(model, tokens: np.ndarray) -> np.ndarray:
         return model(torch.from_numpy(tokens)).logits.float().numpy()
 
 
-def continued(model, tokens: np.ndarray, length: int) -> np.ndarray:
-    """Greedy continuations [B, length] of prompts [B, T]."""
+def generate_greedily(model, tokens: np.ndarray, length: int) -> np.ndarray:
+    """Returns greedy continuations [B, length] of prompts [B, T]."""
     prompts = torch.from_numpy(tokens)
-    made = model.generate(
+    sequences = model.generate(
         prompts,
         attention_mask=torch.ones_like(prompts),
         do_sample=False,
         max_new_tokens=length,
         pad_token_id=0,
     )
-    return made[:, tokens.shape[1] :].numpy()
+    return sequences[:, tokens.shape[1] :].numpy()
 
 
 def one_layer(shapes) -> dict[str, list[int]]:
-    """Shapes with the number of the layer left open."""
+    """Shapes by name, with {} for the number of the layer."""
     return {re.sub(r'layers\.\d+\.', 'layers.{}.', name): list(s) for name, s in shapes.items()}
 
 
 def main() -> None:
-    tokens, logits, told = hf_models.tokens(), {}, {}
-    for name, described in hf_models.CASES.items():
-        model = make_peer(described)
+    tokens, logits, golden = hf_models.tokens(), {}, {}
+    for name, hf_config in hf_models.CASES.items():
+        model = make_peer(hf_config)
         logits[name] = logits_of(model, tokens)[:, hf_models.KEPT]
-        told[name] = {
+        golden[name] = {
             'config': json.loads(model.config.to_json_string()),
             'tensors': one_layer(shapes_of(model)),
         }
         if name in hf_models.GENERATING:
             prompts = tokens[:, : hf_models.PROMPT]
-            told[name]['continued'] = continued(model, prompts, hf_models.GENERATED).tolist()
+            golden[name]['continued'] = generate_greedily(
+                model, prompts, hf_models.GENERATED
+            ).tolist()
     np.savez_compressed(FOLDER / 'families_golden.npz', **logits)
-    lines = (f'{json.dumps(name)}: {json.dumps(value)}' for name, value in told.items())
+    lines = (f'{json.dumps(name)}: {json.dumps(value)}' for name, value in golden.items())
     (FOLDER / 'families_golden.json').write_text('{\n' + ',\n'.join(lines) + '\n}\n')
 
 

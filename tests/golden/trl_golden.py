@@ -1,9 +1,9 @@
-"""What TRL's own loss code says of given tensors; run to make trl_golden.npz beside this file.
+"""Losses and gradients of TRL for fixed tensors; writes trl_golden.npz in this folder.
 
-    python -m tests.train.trl_golden        (needs the extra `peers`)
+    python -m tests.golden.trl_golden        (needs the extra `peers`)
 
-The models are stand-ins that return log-probabilities of given logits; the losses and how they
-are averaged are TRL's.
+The models are stubs that return log-probabilities of fixed logits; the losses and their averages
+are computed by TRL's code.
 """
 
 import collections
@@ -30,7 +30,7 @@ GROUP = {
 
 
 def inputs() -> dict[str, np.ndarray]:
-    """Rows of a prompt and a completion; of pairs, the first half is preferred."""
+    """Rows of a prompt and a completion; in pairs, the first half of the rows is preferred."""
     rng = np.random.default_rng(11)
     rows, length = len(LENGTHS), PROMPT + COMPLETION
     mask = (np.arange(length) >= PROMPT) & (
@@ -72,17 +72,17 @@ class _Accelerator(types.SimpleNamespace):
 
 
 def _model(logits):
-    """A causal model in TRL's fused form: log-probabilities and entropies of its labels' tokens."""
+    """Returns a stub of TRL's fused causal model: log-probabilities and entropies of labels."""
     import torch
     from trl.trainer import utils
 
     def forward(input_ids, attention_mask, labels, **_):
-        found = utils.selective_log_softmax(logits[:, :-1], input_ids[:, 1:])
+        logprobs = utils.selective_log_softmax(logits[:, :-1], input_ids[:, 1:])
         return types.SimpleNamespace(
-            log_probs=torch.where(labels[:, 1:] == -100, 0.0, found),
+            log_probs=torch.where(labels[:, 1:] == -100, 0.0, logprobs),
             entropy=utils.entropy_from_logits(logits[:, :-1]).detach(),
             mean_logits=logits[:, :-1].mean(-1).detach(),
-            is_top1=torch.zeros_like(found, dtype=torch.bool),
+            is_top1=torch.zeros_like(logprobs, dtype=torch.bool),
         )
 
     return forward
@@ -105,36 +105,36 @@ def _trainer(**fields):
     return types.SimpleNamespace(**fixed | fields)
 
 
-def _with_gradient(given, compute):
+def _with_gradient(tensors, compute):
     import torch
 
-    logits = torch.tensor(given['logits'], requires_grad=True)
+    logits = torch.tensor(tensors['logits'], requires_grad=True)
     loss = compute(logits)
     loss.backward()
     return np.float32(loss.item()), logits.grad.numpy()
 
 
-def _rows(given) -> dict:
-    """A batch in TRL's layout."""
+def _rows(tensors) -> dict:
+    """Returns a batch in TRL's layout."""
     import torch
 
-    tokens, mask = torch.tensor(given['tokens']), torch.tensor(given['mask'])
+    tokens, mask = torch.tensor(tensors['tokens']), torch.tensor(tensors['mask'])
     done = slice(PROMPT, None)
     return {
         'prompt_ids': tokens[:, :PROMPT],
         'prompt_mask': torch.ones_like(tokens[:, :PROMPT]),
         'completion_ids': tokens[:, done],
         'completion_mask': mask[:, done].long(),
-        'old_per_token_logps': torch.tensor(given['old'][:, done]),
-        'ref_per_token_logps': torch.tensor(given['ref'][:, done]),
-        'old_logps': (torch.tensor(given['old']) * mask).sum(1),
-        'importance_sampling_ratio': torch.tensor(given['trust'][:, done]),
-        'advantages': torch.tensor(given['advantages']),
+        'old_per_token_logps': torch.tensor(tensors['old'][:, done]),
+        'ref_per_token_logps': torch.tensor(tensors['ref'][:, done]),
+        'old_logps': (torch.tensor(tensors['old']) * mask).sum(1),
+        'importance_sampling_ratio': torch.tensor(tensors['trust'][:, done]),
+        'advantages': torch.tensor(tensors['advantages']),
         'num_items_in_batch': mask.sum(),
     }
 
 
-def group_loss(name: str, given):
+def group_loss(name: str, tensors):
     """(loss, gradient of the logits) of GRPOTrainer."""
     from trl import GRPOTrainer
 
@@ -150,11 +150,11 @@ def group_loss(name: str, given):
     score = GRPOTrainer._get_per_token_logps_and_entropies.__wrapped__  # without its profiler
     trainer._get_per_token_logps_and_entropies = types.MethodType(score, trainer)
     return _with_gradient(
-        given, lambda logits: GRPOTrainer._compute_loss(trainer, _model(logits), _rows(given))
+        tensors, lambda logits: GRPOTrainer._compute_loss(trainer, _model(logits), _rows(tensors))
     )
 
 
-def rloo_loss(given):
+def rloo_loss(tensors):
     """(loss, gradient of the logits) of RLOOTrainer."""
     from trl import GRPOTrainer, RLOOTrainer
 
@@ -162,17 +162,17 @@ def rloo_loss(given):
     score = GRPOTrainer._get_per_token_logps_and_entropies.__wrapped__  # without its profiler
     trainer._get_per_token_logps_and_entropies = types.MethodType(score, trainer)
     return _with_gradient(
-        given, lambda logits: RLOOTrainer._compute_loss(trainer, _model(logits), _rows(given))
+        tensors, lambda logits: RLOOTrainer._compute_loss(trainer, _model(logits), _rows(tensors))
     )
 
 
-def dpo_loss(given):
-    """(loss, gradient of the logits) of DPOTrainer; rows are the preferred, then the others."""
+def dpo_loss(tensors):
+    """(loss, gradient of the logits) of DPOTrainer; preferred rows come first."""
     import torch
     from trl import DPOTrainer
 
-    tokens, mask = torch.tensor(given['tokens']), torch.tensor(given['mask'])
-    reference = (torch.tensor(given['ref']) * mask).sum(1)
+    tokens, mask = torch.tensor(tensors['tokens']), torch.tensor(tensors['mask'])
+    reference = (torch.tensor(tensors['ref']) * mask).sum(1)
     half = len(reference) // 2
     trainer = _trainer(
         ld_alpha=None,
@@ -192,26 +192,26 @@ def dpo_loss(given):
         'ref_rejected_logps': reference[half:],
     }
     return _with_gradient(
-        given, lambda logits: DPOTrainer._compute_loss(trainer, _model(logits), batch, False)
+        tensors, lambda logits: DPOTrainer._compute_loss(trainer, _model(logits), batch, False)
     )
 
 
-def sft_loss(given):
-    """(loss, gradient of the logits) of the loss that SFTTrainer's models compute."""
+def sft_loss(tensors):
+    """(loss, gradient of the logits) of the models of SFTTrainer."""
     import torch
     from transformers.loss import loss_utils
 
-    labels = torch.tensor(np.where(given['mask'] > 0, given['tokens'], -100))
+    labels = torch.tensor(np.where(tensors['mask'] > 0, tensors['tokens'], -100))
     return _with_gradient(
-        given, lambda logits: loss_utils.ForCausalLMLoss(logits, labels, vocab_size=VOCAB)
+        tensors, lambda logits: loss_utils.ForCausalLMLoss(logits, labels, vocab_size=VOCAB)
     )
 
 
 def all_losses() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Method -> (loss, gradient [B, T, V] of the logits)."""
-    given = inputs()
-    found = {name: group_loss(name, given) for name in GROUP}
-    return found | {'rloo': rloo_loss(given), 'dpo': dpo_loss(given), 'sft': sft_loss(given)}
+    tensors = inputs()
+    losses = {name: group_loss(name, tensors) for name in GROUP}
+    return losses | {'rloo': rloo_loss(tensors), 'dpo': dpo_loss(tensors), 'sft': sft_loss(tensors)}
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""What kernels compute is what the einsum does; here by Pallas' interpreter and by XLA."""
+"""Kernels compute the same as the einsum; on a CPU by Pallas' interpreter and by XLA."""
 
 import dataclasses
 
@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elenchus.model import attention, memory, sharding
+from elenchus.model import memory, sharding
+from elenchus.model.attention import einsum, inputs, kernels
 from tests.support import tiny_model
 
 CASES = {  # length, query heads, key heads, packed, window, soft cap
@@ -24,7 +25,7 @@ CUDNN = dataclasses.replace(SPLASH, attention='cudnn', dtype='bfloat16')
 
 
 def random_arrays(T, N, K, *, packed, rows=2):
-    """Query, key and value of width 8, and segments whose last is padding."""
+    """Query, key and value with heads of width 8, and segments that end in padding."""
     rng = np.random.default_rng(T + N)
     arrays = tuple(
         rng.normal(size=shape).astype(np.float32)
@@ -34,7 +35,7 @@ def random_arrays(T, N, K, *, packed, rows=2):
     return arrays, segments if packed else None
 
 
-def masked(T, segments, window):
+def make_mask(T, segments, window):
     distance = np.arange(T)[:, None] - np.arange(T)
     mask = (distance >= 0) & (distance < (window or T))
     return mask[None] if segments is None else mask & (segments[:, :, None] == segments[:, None])
@@ -48,10 +49,10 @@ def value_and_grads(attend, arrays):
     return tiny_model.jit(jax.value_and_grad(loss, has_aux=True))(arrays)
 
 
-def by_einsum(segments, window, cap, function=attention.attend):
+def by_einsum(segments, window, cap, function=einsum.attend):
     def attend(query, key, value):
-        mask = masked(query.shape[1], segments, window)
-        return function(query, key, value, mask, scale=0.5, cap=cap)
+        mask = make_mask(query.shape[1], segments, window)
+        return function(query, key, value, mask=mask, scale=0.5, cap=cap)
 
     return attend
 
@@ -59,10 +60,12 @@ def by_einsum(segments, window, cap, function=attention.attend):
 def by_kernel(name, segments, window, cap):
     config = {'splash': SPLASH, 'cudnn': CUDNN}[name]
     config = dataclasses.replace(config, attention_soft_cap=cap)
-    view = attention.View((), None, segments, (window,))
+    attention_inputs = inputs.AttentionInputs((), None, segments, (window,))
 
     def attend(query, key, value):
-        return attention.attend_to_each_other(query, key, value, view, config=config, scale=0.5)
+        return kernels.attend_causal(
+            query, key, value, inputs=attention_inputs, config=config, scale=0.5
+        )
 
     return attend
 
@@ -70,35 +73,35 @@ def by_kernel(name, segments, window, cap):
 @pytest.mark.parametrize('T', [128, 130])
 def test_blocks_of_queries_change_no_value_and_no_gradient(T):
     arrays, segments = random_arrays(T, 4, 2, packed=True)
-    found, expected = (
+    actual, expected = (
         value_and_grads(by_einsum(segments, 0, 3.0, function), arrays)
-        for function in (attention.attend_causal, attention.attend)
+        for function in (einsum.attend_causal, einsum.attend)
     )
-    tiny_model.assert_trees_close(found, expected, relative=1e-6)
+    tiny_model.assert_trees_close(actual, expected, relative=1e-6)
 
 
 @pytest.mark.parametrize(('name', 'case'), KERNELS)
-def test_a_kernel_gives_the_einsum_s_values_and_gradients(name, case):
+def test_a_kernel_has_the_values_and_gradients_of_the_einsum(name, case):
     T, N, K, packed, window, cap = CASES[case]
     arrays, segments = random_arrays(T, N, K, packed=packed)
-    found = value_and_grads(by_kernel(name, segments, window, cap), arrays)
+    actual = value_and_grads(by_kernel(name, segments, window, cap), arrays)
     expected = value_and_grads(by_einsum(segments, window, cap), arrays)
-    assert found[0][1].shape == arrays[0].shape
-    tiny_model.assert_trees_close(found, expected, relative=1e-5)
+    assert actual[0][1].shape == arrays[0].shape
+    tiny_model.assert_trees_close(actual, expected, relative=1e-5)
 
 
 @pytest.mark.parametrize('name', ['splash', 'cudnn'])
-def test_on_a_mesh_every_device_has_its_own_rows_and_heads(name):
+def test_on_a_mesh_every_device_computes_its_own_rows_and_heads(name):
     arrays, segments = random_arrays(128, 4, 2, packed=True, rows=4)
     expected = value_and_grads(by_einsum(segments, 0, 0.0), arrays)
     with jax.set_mesh(sharding.make_mesh((2, 2, 2))):
-        found = value_and_grads(by_kernel(name, segments, 0, 0.0), arrays)
-    out = found[0][1]
+        actual = value_and_grads(by_kernel(name, segments, 0, 0.0), arrays)
+    out = actual[0][1]
     assert out.sharding.shard_shape(out.shape) == (1, 128, 2, 8)
-    tiny_model.assert_trees_close(found, expected, relative=1e-5)
+    tiny_model.assert_trees_close(actual, expected, relative=1e-5)
 
 
-def test_a_model_with_the_kernel_trains_and_prefills_as_with_the_einsum():
+def test_a_model_trains_and_prefills_with_a_kernel_as_with_the_einsum():
     """Layers of two windows in one scan, and an unrolled prefill."""
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, tiny_model.CONFIG.vocab_size, (2, 12), dtype=np.int32)
@@ -111,17 +114,17 @@ def test_a_model_with_the_kernel_trains_and_prefills_as_with_the_einsum():
             hidden = model(tokens, positions, segments=segments)[0]
             return jnp.sum(model.logits(hidden) ** 2)
 
-        return jax.value_and_grad(loss)(model), model(tokens, positions, keep='model')
+        return jax.value_and_grad(loss)(model), model(tokens, positions, return_cache='model')
 
     config = dataclasses.replace(tiny_model.CONFIG, windows=(5, 0))
-    expected, found = (
+    expected, actual = (
         run(tiny_model.make_model(dataclasses.replace(config, attention=name)))
         for name in ('einsum', 'splash')
     )
-    tiny_model.assert_trees_close(found, expected, relative=1e-5)
+    tiny_model.assert_trees_close(actual, expected, relative=1e-5)
 
 
-def test_splash_becomes_three_kernels_where_the_mesh_is_of_tpus():
+def test_splash_compiles_to_three_kernels_on_a_mesh_of_tpus():
     chip = jax.sharding.AbstractDevice('TPU v5 lite', 1, 'tpu')
     mesh = memory.abstract_mesh((1, 1, 1)).update(abstract_device=chip)
     shapes = [
@@ -131,34 +134,35 @@ def test_splash_becomes_three_kernels_where_the_mesh_is_of_tpus():
     segments = np.ones((2, 1024), np.int32)
     attend = by_kernel('splash', segments, 300, 30.0)
     grads = jax.grad(lambda *arrays: attend(*arrays).sum(), argnums=(0, 1, 2))
-    assert attention.backend() == 'cpu'
+    assert kernels.target_platform() == 'cpu'
     with jax.sharding.use_abstract_mesh(mesh):
-        assert attention.backend() == 'tpu'
+        assert kernels.target_platform() == 'tpu'
         lowered = jax.jit(grads).trace(*shapes).lower(lowering_platforms=('tpu',))
     assert lowered.as_text().count('tpu_custom_call') == 3  # forward, of queries, of keys
 
 
 @pytest.mark.parametrize(('packed', 'window'), [(False, 0), (False, 40), (True, 0), (True, 40)])
-def test_cudnn_is_told_a_window_or_a_mask_never_both(monkeypatch, packed, window):
-    told = {}
+def test_cudnn_gets_a_window_or_a_mask_but_never_both(monkeypatch, packed, window):
+    recorded = {}
 
-    def recorded(query, key, value, **arguments):
-        told.update(arguments, shapes=(query.shape, key.shape, value.shape))
+    def record(query, key, value, **arguments):
+        recorded.update(arguments, shapes=(query.shape, key.shape, value.shape))
         return query
 
-    monkeypatch.setattr(attention, 'backend', lambda: 'gpu')
-    monkeypatch.setattr(jax.nn, 'dot_product_attention', recorded)
+    monkeypatch.setattr(kernels, 'target_platform', lambda: 'gpu')
+    monkeypatch.setattr(jax.nn, 'dot_product_attention', record)
     arrays, segments = random_arrays(128, 4, 2, packed=packed)
     by_kernel('cudnn', segments, window, 0.0)(*arrays)
-    mask = told.pop('mask')
-    near = (window - 1, 0) if window and not packed else None
-    assert told == {
-        'implementation': 'cudnn', 'scale': 0.5, 'is_causal': True, 'local_window_size': near,
+    mask = recorded.pop('mask')
+    local_window = (window - 1, 0) if window and not packed else None
+    assert recorded == {
+        'implementation': 'cudnn', 'scale': 0.5, 'is_causal': True,
+        'local_window_size': local_window,
         'shapes': ((2, 128, 4, 8), (2, 128, 2, 8), (2, 128, 2, 8)),
     }  # fmt: skip
     if packed:
         causal = np.tril(np.ones((128, 128), bool))
-        np.testing.assert_array_equal(mask[:, 0] & causal, masked(128, segments, window))
+        np.testing.assert_array_equal(mask[:, 0] & causal, make_mask(128, segments, window))
     else:
         assert mask is None
 
@@ -170,9 +174,9 @@ def test_cudnn_is_told_a_window_or_a_mask_never_both(monkeypatch, packed, window
 def test_a_kernel_is_refused_where_it_does_not_run(config, platform, needed):
     message = rf'model\.attention={config.attention!r} runs on {needed} .*not on {platform}.*einsum'
     with pytest.raises(ValueError, match=message):
-        attention.check_backend(config, platform)
-    attention.check_backend(config, needed)
-    attention.check_backend(tiny_model.CONFIG, platform)
+        kernels.check_backend(config, platform)
+    kernels.check_backend(config, needed)
+    kernels.check_backend(tiny_model.CONFIG, platform)
 
 
 @pytest.mark.parametrize(
@@ -186,12 +190,12 @@ def test_a_kernel_is_refused_where_it_does_not_run(config, platform, needed):
     ],
     ids=str,
 )
-def test_cudnn_refuses_what_it_does_not_take_by_name(changes, message):
+def test_cudnn_refuses_unsupported_values_by_name(changes, message):
     with pytest.raises(ValueError, match=rf"model\.attention='cudnn' .*model\.{message}"):
         dataclasses.replace(CUDNN, **changes)
 
 
-def test_with_a_kernel_no_scores_are_held():
+def test_kernels_store_no_scores():
     def scores(config, length):
         one = memory.abstract_mesh((1, 1, 1))
         return memory.layer_bytes(config, length=length, mesh=one)['scores']

@@ -34,7 +34,7 @@ def test_every_parameter_names_one_axis_a_dimension_beyond_layers():
 
 
 def test_forward_flops_are_those_xla_counts():
-    """XLA counts what is masked in attention too: every token attends to T keys."""
+    """XLA also counts masked scores: every token attends to T keys."""
     rows, length = 2, 64
     config = dataclasses.replace(
         tiny_model.EVERYTHING,
@@ -69,7 +69,7 @@ def test_heads_that_do_not_divide_are_refused_with_the_nearest_that_do():
         dataclasses.replace(tiny_model.CONFIG, head_dim=7)
 
 
-def test_a_window_bounds_what_attention_costs():
+def test_a_window_bounds_the_cost_of_attention():
     def attention(windows, length):
         config = dataclasses.replace(tiny_model.CONFIG, windows=windows)
         return config_lib.forward_flops(config, tokens=1, length=length)

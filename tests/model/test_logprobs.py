@@ -55,7 +55,7 @@ def test_logprobs_and_entropy_equal_the_naive_ones_with_tokens_excluded(seed, ex
 
 @pytest.mark.parametrize('excluded', [0.5, 1.0])
 def test_excluded_tokens_give_no_nan_in_value_or_gradient(excluded):
-    """Excluded tokens that were 'sampled' are -inf; where they are not counted nothing shows."""
+    """'Sampled' excluded tokens are -inf; if they are not counted, they change nothing."""
     logits, tokens = random_logits(0, excluded=excluded)
     kept = np.isfinite(np.take_along_axis(logits, tokens[..., None], -1))[..., 0]
     assert kept.any() and not kept.all()
@@ -72,8 +72,8 @@ def test_bfloat16_logits_are_summed_in_float32():
 
 
 @functools.partial(tiny_model.jit, static_argnames='transform')
-def of_hidden(model, hidden, tokens, transform):
-    """The values, and gradients of a sum that tells every place apart."""
+def logprobs_and_grads(model, hidden, tokens, transform):
+    """Values, and gradients of a sum that weighs every position differently."""
 
     def total(model, hidden):
         values = logprobs_lib.token_logprobs(model, hidden, tokens, transform=transform)
@@ -97,7 +97,7 @@ def halved(logits):
 def test_token_logprobs_are_of_the_next_token_under_the_transform():
     model = tiny_model.make_model(tiny_model.CONFIG)
     hidden, tokens = hidden_and_tokens(7)
-    (logprobs, entropy), _ = of_hidden(model, hidden, tokens, halved)
+    (logprobs, entropy), _ = logprobs_and_grads(model, hidden, tokens, halved)
     logits = np.asarray(hidden @ np.asarray(model.embedding[...]).T / 2)
     expected, expected_entropy = naive(logits[:, :-1], tokens[:, 1:])
     np.testing.assert_allclose(logprobs[:, 1:], expected, atol=2e-5)
@@ -112,8 +112,8 @@ def test_chunks_change_no_value_and_no_gradient_even_where_they_do_not_divide(ch
         tiny_model.make_model(dataclasses.replace(tiny_model.CONFIG, logits_chunk=c))
         for c in (chunk, 64)
     )
-    found, expected = (of_hidden(model, hidden, tokens, halved) for model in models)
-    tiny_model.assert_trees_close(found, expected, relative=1e-6)
+    actual, expected = (logprobs_and_grads(model, hidden, tokens, halved) for model in models)
+    tiny_model.assert_trees_close(actual, expected, relative=1e-6)
 
 
 def peak_bytes(*, length, chunk):

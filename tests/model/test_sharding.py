@@ -7,8 +7,7 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from elenchus.model import kv_cache as cache_lib
-from elenchus.model import sharding
+from elenchus.model import kv_cache, sharding
 from elenchus.train import optimizer as optimizer_lib
 from elenchus.train import state as state_lib
 from elenchus.train import step as step_lib
@@ -30,14 +29,14 @@ SETTINGS = optimizer_lib.OptimizerSettings(
 
 
 def keep_grads():
-    """Hands gradients on and keeps them as its state, where a test can read them."""
+    """Passes gradients on and stores them in its state, where a test can read them."""
     return optax.GradientTransformation(
         lambda params: jax.tree.map(jnp.zeros_like, params), lambda grads, *_: (grads, grads)
     )
 
 
 def train_step(mesh):
-    """(loss, gradients, weights) after one step of two microbatches on a mesh, or without one."""
+    """(loss, gradients, weights) after one step of two microbatches, on a mesh or without one."""
     optimizer = optax.chain(keep_grads(), optax.clip_by_global_norm(1.0), optax.sgd(0.5))
     state = state_lib.init_state(tiny_model.make_model(CONFIG), optimizer)
     batch = tiny_model.random_batch(0, rows=16)
@@ -65,15 +64,15 @@ def alone():
 def test_a_train_step_on_a_mesh_equals_the_one_on_a_single_device(alone, shape, capfd):
     """Loss, gradients and resulting weights; rows, weights and vocabulary are split.
 
-    Nothing is replicated because the partitioner found no better way.
+    Nothing is replicated because the partitioner actual no better way.
     """
     mesh = sharding.make_mesh(shape)
     with jax.set_mesh(mesh):
-        found = train_step(mesh)
-    up = found[2].blocks.mlp.up[...]
+        actual = train_step(mesh)
+    up = actual[2].blocks.mlp.up[...]
     assert up.sharding.shard_shape(up.shape) == (2, 16 // shape[1], 24 // shape[2])
-    assert float(found[0]) == pytest.approx(float(alone[0]), rel=1e-6)
-    tiny_model.assert_trees_close(found, alone, relative=4e-6)  # gradients and weights round more
+    assert float(actual[0]) == pytest.approx(float(alone[0]), rel=1e-6)
+    tiny_model.assert_trees_close(actual, alone, relative=4e-6)  # gradients and weights round more
     assert 'Involuntary full rematerialization' not in capfd.readouterr().err
 
 
@@ -103,10 +102,10 @@ def test_shardings_follow_the_names_of_dimensions():
     assert sharding.batch_sharding(mesh).spec == P(('data', 'fsdp'))
 
 
-def test_a_cache_made_under_a_mesh_is_split_by_row_and_head():
+def test_a_cache_on_a_mesh_is_split_by_row_and_head():
     mesh = sharding.make_mesh((2, 2, 2))
     with jax.set_mesh(mesh):
-        cache = jax.jit(lambda: cache_lib.init_cache(CONFIG, batch=8, length=5))()
+        cache = jax.jit(lambda: kv_cache.init_cache(CONFIG, batch=8, length=5))()
     keys = cache.layers[0][0]
     assert keys.sharding.shard_shape(keys.shape) == (2, 1, 5, 4)
 
@@ -116,14 +115,14 @@ def test_without_a_mesh_nothing_is_constrained():
     assert sharding.constrain(x, ('batch', None)) is x
 
 
-def test_a_dimension_that_does_not_divide_is_left_whole_by_constrain():
+def test_constrain_keeps_a_dimension_whole_that_does_not_divide():
     with jax.set_mesh(sharding.make_mesh((2, 2, 2))):
         x = jax.jit(lambda: sharding.constrain(jnp.ones((3, 6)), ('batch', 'mlp')))()
     assert x.sharding.shard_shape(x.shape) == (3, 3)
 
 
 @pytest.mark.parametrize('shape', [(8, 1, 1), (-1, 1, 1), (2, -1, 2), (1, 1, -1)], ids=str)
-def test_a_mesh_covers_all_devices_and_fills_in_what_is_left(shape):
+def test_a_mesh_covers_all_devices_and_fills_in_the_missing_size(shape):
     mesh = sharding.make_mesh(shape)
     assert mesh.size == jax.device_count() == 8
     assert mesh.axis_names == sharding.AXES
@@ -137,7 +136,7 @@ def test_a_mesh_that_does_not_divide_the_devices_is_refused_by_name(shape):
 
 
 @pytest.mark.parametrize('shape', [(8, 1), (0, 8, 1), (-1, -1, 1), (-2, 1, 1)], ids=str)
-def test_a_mesh_that_is_no_three_sizes_is_refused_by_name(shape):
+def test_a_mesh_without_exactly_three_sizes_is_refused_by_name(shape):
     with pytest.raises(ValueError, match=r'mesh=\(.*three sizes'):
         sharding.make_mesh(shape)
 

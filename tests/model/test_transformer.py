@@ -153,8 +153,8 @@ def test_unrolling_and_rematerialisation_change_no_value_and_no_gradient(
     expected, scan_layers, remat
 ):
     config = dataclasses.replace(tiny_model.EVERYTHING, scan_layers=scan_layers, remat=remat)
-    found = value_and_grads(tiny_model.make_model(config), *random_tokens(2))
-    tiny_model.assert_trees_close(found, expected, relative=1e-6)
+    actual = value_and_grads(tiny_model.make_model(config), *random_tokens(2))
+    tiny_model.assert_trees_close(actual, expected, relative=1e-6)
 
 
 def test_future_tokens_do_not_matter():
@@ -185,7 +185,7 @@ def test_a_packed_row_gives_the_logits_and_gradients_of_its_sequences_alone():
     )
 
 
-def test_what_stands_in_padding_reaches_no_logit():
+def test_padding_changes_no_logit():
     model = tiny_model.make_model(tiny_model.EVERYTHING)
     batch = tiny_model.random_batch(5, rows=ROWS, length=LENGTH)
     changed = tiny_model.with_padding(batch, np.random.default_rng(5))
@@ -210,7 +210,7 @@ def test_bfloat16_compute_keeps_float32_parameters_and_logits_and_is_close():
 
 
 def test_bfloat16_sums_the_gradient_of_a_frequent_token_in_float32():
-    """In bfloat16 a sum of equal numbers stands still at 256 times one of them."""
+    """A bfloat16 sum of equal numbers stops growing at 256 times one of them."""
     config = dataclasses.replace(tiny_model.EVERYTHING, dtype='bfloat16', num_layers=1)
     model = tiny_model.make_model(config)
     tokens = np.full((1024, 1), 7, np.int32)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elenchus.model import logprobs, weights
+from elenchus.model import logprobs, quantization
 from elenchus.sampling.engine import decode, sampling_methods
 from tests.support import tiny_model
 
@@ -89,7 +89,7 @@ def test_off_the_cpu_the_loop_itself_reads_int8_weights(monkeypatch):
     """Dequantized before it, they would be read as wide as they were."""
     monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
     chunk = decode.decode_chunk.trace(
-        weights.quantize(model(), 'int8'),
+        quantization.quantize(model(), 'int8'),
         jax.eval_shape(lambda: decode.init_state(CONFIG, batch=4, length=16)),
         None,
         method=ENDLESS,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elenchus.model import logprobs, sharding, weights
+from elenchus.model import block_weights, logprobs, quantization, sharding
 from elenchus.sampling.engine import decode, engine, sampling_methods
 from tests.support import tiny_model
 
@@ -39,7 +39,7 @@ INT8 = {'cache_dtype': 'int8', 'quantize': 'int8'}
 @pytest.fixture(scope='module', autouse=True)
 def small_matrices_are_transposed_too():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(weights, 'TRANSPOSED_FROM', 1)
+        patch.setattr(block_weights, 'MIN_TRANSPOSED_SIZE', 1)
         yield
 
 
@@ -153,9 +153,9 @@ def test_recorded_log_probabilities_are_the_trainers(held):
     for row, request, completion in zip(rows, requests(), made, strict=True):
         whole = request.prompt + completion.tokens
         row[: len(whole)] = whole
-    read = weights.quantize(model(), held.get('quantize', 'none'))
+    read = quantization.quantize(model(), held.get('quantize', 'none'))
     positions = jnp.broadcast_to(jnp.arange(32), rows.shape)
-    hidden, _ = read(rows, positions, keep=held.get('cache_dtype'))
+    hidden, _ = read(rows, positions, return_cache=held.get('cache_dtype'))
     recomputed, _ = logprobs.token_logprobs(read, hidden, rows, transform=method.transform)
     for row, request, completion in zip(recomputed, requests(), made, strict=True):
         start = len(request.prompt)

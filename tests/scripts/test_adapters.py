@@ -8,7 +8,7 @@ import pytest
 
 from elenchus.configs import lab
 from elenchus.data.text import tokenizer as tokenizers
-from elenchus.model import lora, sharding, transformer, weights
+from elenchus.model import block_weights, lora, sharding, transformer
 from elenchus.scripts import merge
 from elenchus.train.checkpoints import checkpoint, model_store
 from elenchus.train.config import build, checks, run_settings
@@ -99,7 +99,7 @@ def test_a_folder_holds_adapters_alone_and_says_of_which_base(run):
 def test_a_run_may_be_moved(run, tmp_path_factory):
     moved = tmp_path_factory.mktemp('moved') / 'run'
     run.workdir.rename(moved)
-    assert lora.adaptation(opened(moved, **ADAPTED).load_model('actor')).settings.rank == 2
+    assert lora.adaptation_of(opened(moved, **ADAPTED).load_model('actor')).settings.rank == 2
 
 
 def test_another_base_in_its_place_is_an_error(run):
@@ -118,7 +118,7 @@ def test_a_quantized_base_is_read_and_held_once(run):
     )
     query = fresh.blocks.attention.query[...]
     assert query.base.qvalue.dtype == 'int8'
-    assert lora.adaptation(fresh).quantize == 'int8'
+    assert lora.adaptation_of(fresh).quantize == 'int8'
     other = again.load_to_train(
         again.model_folder('base'), again.settings.critic.lora, stage='critic'
     )
@@ -151,7 +151,7 @@ def test_a_fingerprint_is_of_the_values_and_not_of_where_they_lie(run):
     alone = checkpoint.fingerprint(two)
     with jax.set_mesh(mesh):
         assert checkpoint.fingerprint(checkpoint.place(two, mesh)) == alone
-    swapped = weights.replace_weights(model, lambda _, p: p[...][:, ::-1], targets=('gate',))
+    swapped = block_weights.replace_weights(model, lambda _, p: p[...][:, ::-1], targets=('gate',))
     assert checkpoint.fingerprint(swapped) != told
 
 

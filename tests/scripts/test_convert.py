@@ -40,8 +40,8 @@ def write(folder, name, described=None):
 
 
 def read(folder):
-    found = safetensors_files.find(folder)
-    return {name: safetensors_files.read(tensor) for name, tensor in found.items()}
+    found = safetensors_files.list_tensors(folder)
+    return {name: safetensors_files.read_tensor(tensor) for name, tensor in found.items()}
 
 
 def assert_same_tensors(actual, expected):
@@ -84,7 +84,7 @@ def test_importing_and_exporting_is_bit_identical_and_carries_the_files(
         assert (tmp_path / 'back' / file).read_bytes() == (source / file).read_bytes()
     described = json.loads((tmp_path / 'back' / 'config.json').read_text())
     assert described.pop('torch_dtype') == dtype
-    family = huggingface.described_by(described)
+    family = huggingface.family_of(described)
     assert family.read_config(described) == family.read_config(peers.CASES[name])
     _, fingerprint = checkpoint.read_description(tmp_path / 'ours')
     assert len(fingerprint) == 12
@@ -109,13 +109,13 @@ def test_several_files_are_read_and_written_with_an_index(tmp_path):
     convert.export_model(tmp_path / 'again', tmp_path / 'whole', **export, file_bytes=HUGE)
     assert_same_tensors(safetensors.numpy.load_file(tmp_path / 'whole/model.safetensors'), tensors)
     files[1].unlink()
-    with pytest.raises(ValueError, match=f'{files[1].name} is no safetensors file'):
-        safetensors_files.find(tmp_path / 'many')
-    index = json.loads((tmp_path / 'many' / safetensors_files.INDEX).read_text())
+    with pytest.raises(ValueError, match=f'not a safetensors file: .*{files[1].name}'):
+        safetensors_files.list_tensors(tmp_path / 'many')
+    index = json.loads((tmp_path / 'many' / safetensors_files.INDEX_FILE).read_text())
     index['weight_map'] = dict.fromkeys(index['weight_map'], files[0].name)
-    (tmp_path / 'many' / safetensors_files.INDEX).write_text(json.dumps(index))
-    with pytest.raises(ValueError, match=r'names a file without it for: .*model\.norm\.weight'):
-        safetensors_files.find(tmp_path / 'many')
+    (tmp_path / 'many' / safetensors_files.INDEX_FILE).write_text(json.dumps(index))
+    with pytest.raises(ValueError, match=r'not in the file that .* names: .*model\.norm\.weight'):
+        safetensors_files.list_tensors(tmp_path / 'many')
 
 
 def test_every_wrong_tensor_is_named_and_nothing_is_written(tmp_path):
@@ -175,7 +175,7 @@ def test_of_a_model_that_sees_images_the_part_about_text_is_imported(tmp_path, p
     back = json.loads((tmp_path / 'back' / 'config.json').read_text())
     assert back['architectures'] == ['Gemma3ForCausalLM'] and back['eos_token_id'] == [1, 106]
     (source / 'config.json').write_text(json.dumps({'model_type': 'gemma3'}))
-    with pytest.raises(ValueError, match=r'a gemma3 config\.json without text_config'):
+    with pytest.raises(ValueError, match=r'config\.json of gemma3: missing key text_config'):
         convert.import_model(source, tmp_path / 'new', dtype=None, mesh=mesh)
 
 

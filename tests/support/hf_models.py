@@ -1,4 +1,4 @@
-"""Small random models of every family, as `transformers` describes them, for the tests beside."""
+"""Small random models of every Hugging Face family: config.json and tensors."""
 
 import json
 import pathlib
@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 LENGTH, ROWS = 24, 2
 PROMPT, GENERATED = 8, 64
 VOCAB = 40
-KEPT = slice(2, None, 3)  # positions whose logits are kept
+KEPT = slice(2, None, 3)  # positions whose logits are in the golden file
 
 _LLAMA3 = {
     'rope_type': 'llama3',
@@ -82,15 +82,15 @@ CASES = {
     ),
     'gemma3-default': _gemma('gemma3_text', layers=2, query_pre_attn_scalar=6, window=9),
 }  # fmt: skip
-"""config.json of each, in the older form."""
+"""Name -> config.json, with the keys of older `transformers`."""
 
 GENERATING = ('mistral-window', 'qwen2', 'gemma2', 'gemma3')
-"""Cases whose greedy continuations are kept."""
+"""Cases with greedy continuations in the golden file."""
 
 
 def weights(shapes, *, model_type: str) -> dict[str, np.ndarray]:
-    """Values of tensors by name: random, and the same wherever they are asked for."""
-    made = {}
+    """Returns random values by name; the name is the seed, so they are the same everywhere."""
+    tensors = {}
     for name, shape in shapes.items():
         noise = np.random.default_rng(zlib.crc32(f'2 {name}'.encode())).standard_normal(shape)
         if 'norm' in name:
@@ -99,19 +99,19 @@ def weights(shapes, *, model_type: str) -> dict[str, np.ndarray]:
             values = 0.05 * noise  # small, or greedy text of tied models repeats itself
         else:
             values = noise * 3.0 * shape[-1] ** -0.5
-        made[name] = values.astype(np.float32)
-    return made
+        tensors[name] = values.astype(np.float32)
+    return tensors
 
 
 def tokens() -> np.ndarray:
-    """[ROWS, LENGTH] ids, of which no row is like another."""
+    """Returns [ROWS, LENGTH] token ids; all rows are different."""
     return np.random.default_rng(7).integers(2, VOCAB, (ROWS, LENGTH))
 
 
-def write(folder: pathlib.Path, described: dict, shapes) -> dict[str, np.ndarray]:
-    """A model folder as `transformers` writes one; returns its tensors."""
+def write(folder: pathlib.Path, hf_config: dict, shapes) -> dict[str, np.ndarray]:
+    """Writes a model folder as `transformers` does; returns its tensors."""
     folder.mkdir(parents=True)
-    tensors = weights(shapes, model_type=described['model_type'])
+    tensors = weights(shapes, model_type=hf_config['model_type'])
     save_file(tensors, folder / 'model.safetensors', metadata={'format': 'pt'})
-    (folder / 'config.json').write_text(json.dumps(described))
+    (folder / 'config.json').write_text(json.dumps(hf_config))
     return tensors

@@ -1,6 +1,6 @@
-"""Small tokenizers of the forms that model families publish, built from lists of merges.
+"""Small tokenizers in the file formats of published model families, built from lists of merges.
 
-The merges are in chat_templates.json; `make_chat_templates.py` beside it learnt them.
+The merges are in tests/golden/chat_templates.json, where make_chat_templates.py wrote them.
 """
 
 import functools
@@ -34,28 +34,28 @@ CONVERSATION = {
 
 
 def byte_level(merges: list[str], pattern: str, specials: tuple[str, ...]) -> str:
-    """A tokenizer.json of the kind of Qwen 2.5, 3 and Llama 3."""
+    """Returns a byte-level tokenizer.json, as of Qwen 2.5, 3 and Llama 3."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     pieces = [*alphabet, *(merge.replace(' ', '') for merge in merges)]
-    made = Tokenizer(models.BPE(_ids(pieces), [tuple(merge.split(' ')) for merge in merges]))
-    made.pre_tokenizer = pre_tokenizers.Sequence(
+    tokenizer = Tokenizer(models.BPE(_ids(pieces), [tuple(merge.split(' ')) for merge in merges]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(pattern), 'isolated'),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    made.decoder = decoders.ByteLevel()
-    made.add_special_tokens([AddedToken(name, special=True) for name in specials])
-    return made.to_str()
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(name, special=True) for name in specials])
+    return tokenizer.to_str()
 
 
 def spaced(merges: list[str], specials: tuple[str, ...], *, prefix: str | None, added=()) -> str:
-    """A tokenizer.json of a converted SentencePiece model.
+    """Returns the tokenizer.json of a converted SentencePiece model.
 
     The space before text comes from a normalizer ('normalizer', Llama 2), from the pre-tokenizer
     ('first', Mistral), or not at all (None, Gemma).
     """
-    made = Tokenizer(
+    tokenizer = Tokenizer(
         models.BPE(
             _ids(_pieces(merges, specials, added)),
             [tuple(merge.split(' ')) for merge in merges],
@@ -66,24 +66,26 @@ def spaced(merges: list[str], specials: tuple[str, ...], *, prefix: str | None, 
     )
     strip = [decoders.Strip(' ', 1, 0)] if prefix else []
     to_text = [decoders.Replace(SPACE, ' '), decoders.ByteFallback(), decoders.Fuse(), *strip]
-    made.decoder = decoders.Sequence(to_text)
+    tokenizer.decoder = decoders.Sequence(to_text)
     if prefix == 'normalizer':
-        made.normalizer = normalizers.Sequence(
+        tokenizer.normalizer = normalizers.Sequence(
             [normalizers.Prepend(SPACE), normalizers.Replace(' ', SPACE)]
         )
     elif prefix == 'first':
-        made.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, prepend_scheme='first', split=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(
+            SPACE, prepend_scheme='first', split=False
+        )
     else:
-        made.normalizer = normalizers.Replace(' ', SPACE)
-        made.pre_tokenizer = pre_tokenizers.Split(' ', 'merged_with_previous')
-    made.add_tokens([AddedToken(name, normalized=False) for name in added])
+        tokenizer.normalizer = normalizers.Replace(' ', SPACE)
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(' ', 'merged_with_previous')
+    tokenizer.add_tokens([AddedToken(name, normalized=False) for name in added])
     controls = [name for name in specials if name not in added]
-    made.add_special_tokens([AddedToken(name, normalized=False) for name in controls])
-    return made.to_str()
+    tokenizer.add_special_tokens([AddedToken(name, normalized=False) for name in controls])
+    return tokenizer.to_str()
 
 
 def sentencepiece_model(merges: list[str], specials: tuple[str, ...], *, prefix, added=()) -> bytes:
-    """The same as a tokenizer.model; `added` are user-defined symbols."""
+    """Returns the same tokenizer as a tokenizer.model; `added` are user-defined symbols."""
     kinds = model_pb2.ModelProto.SentencePiece
     model = model_pb2.ModelProto()
     for rank, piece in enumerate(_pieces(merges, specials, added)):
@@ -114,11 +116,12 @@ def sentencepiece_model(merges: list[str], specials: tuple[str, ...], *, prefix,
 
 @functools.cache
 def golden() -> dict:
+    """Reads the golden conversations and merges."""
     return json.loads(GOLDEN.read_text())
 
 
 def files(merges: dict[str, list[str]]) -> dict[str, str | bytes]:
-    """A tokenizer file for each template: the text of a .json or the bytes of a .model."""
+    """Returns a tokenizer file for each template: text of a .json or bytes of a .model."""
     chatml = ('<|endoftext|>', '<|im_start|>', '<|im_end|>')
     llama3 = ('begin_of_text', 'end_of_text', 'start_header_id', 'end_header_id', 'eot_id')
     heads = tuple(f'<|{name}|>' for name in llama3)
@@ -146,5 +149,5 @@ def _pieces(merges: list[str], specials: tuple[str, ...], added: tuple[str, ...]
 
 
 def _ids(pieces: list[str]) -> dict[str, int]:
-    assert len(set(pieces)) == len(pieces), 'a piece stands twice'
+    assert len(set(pieces)) == len(pieces), 'duplicate piece'
     return {piece: i for i, piece in enumerate(pieces)}

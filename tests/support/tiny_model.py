@@ -1,4 +1,4 @@
-"""A tiny model and random batches, shared by the tests of model/ and train/."""
+"""A tiny model and random batches for the tests of model/ and train/."""
 
 import dataclasses
 import functools
@@ -50,30 +50,30 @@ EVERYTHING = dataclasses.replace(
     post_norms=True, qkv_bias=True, qk_norm=True, query_scale_dim=3, attention_soft_cap=5.0,
     logits_soft_cap=8.0, scale_embeddings=True, tie_embeddings=False,
 )  # fmt: skip
-"""Every optional part switched on."""
+"""Every optional part of the model is switched on."""
 FLAT = dataclasses.replace(EVERYTHING, num_layers=1, scan_layers=False)
-"""The same in one unrolled layer, for what does not depend on depth: half the time to compile."""
+"""EVERYTHING with one unrolled layer: compiles in half the time."""
 
 SFT = dataclasses.replace(objective_lib.SFT, constant_length=1)
 GSPO = dataclasses.replace(
     SFT, surrogate='clip', ratio='sequence', on_policy=False, clip_low=0.1, clip_high=0.2,
     average='sequence', kl='k3', kl_coef=0.1, entropy_coef=0.01,
 )  # fmt: skip
-"""The objective with the most to get wrong: sums over sequences, a KL and an entropy."""
+"""The most complex objective: sums over sequences, a KL and an entropy term."""
 
 QUICK = {'xla_backend_optimization_level': 0}
-"""Compiler options that compile in a third of the time; what is computed stays the same."""
+"""Compiler options that compile in a third of the time, with the same results."""
 
 jit = functools.partial(jax.jit, compiler_options=QUICK)
 
 
 def untouched(logits: jax.Array) -> jax.Array:
-    """The transform of the model's own distribution."""
+    """Identity transform of logits: the model's own distribution."""
     return logits
 
 
 def make_model(config: ModelConfig, seed: int = 0) -> transformer.Transformer:
-    """A random model, norms and biases too: zeros and ones would hide what these do."""
+    """Returns a model with random norms and biases too: zeros and ones would hide errors."""
     rng = np.random.default_rng(seed)
 
     def leaf(path, shape):
@@ -85,13 +85,13 @@ def make_model(config: ModelConfig, seed: int = 0) -> transformer.Transformer:
 
 
 def one_device() -> jax.sharding.Mesh:
-    """A mesh of one device, for which programs compile fast."""
+    """Returns a mesh of one device, which compiles fast."""
     axis_types = (jax.sharding.AxisType.Auto,) * 3
     return jax.make_mesh((1, 1, 1), sharding.AXES, axis_types=axis_types, devices=jax.devices()[:1])
 
 
 def random_example(rng: np.random.Generator, length: int) -> Example:
-    """A sequence with a random loss mask, which leaves out its first token."""
+    """Returns a sequence with a random loss mask that excludes the first token."""
     mask = (rng.random(length) < 0.7).astype(np.float32)
     mask[0], mask[-1] = 0, 1
     real = lambda mean, spread: (mean + spread * rng.standard_normal(length)).astype(np.float32)  # noqa: E731
@@ -109,12 +109,13 @@ def random_example(rng: np.random.Generator, length: int) -> Example:
 
 
 def random_examples(seed: int, lengths) -> list[Example]:
+    """Returns one random sequence per length."""
     rng = np.random.default_rng(seed)
     return [random_example(rng, length) for length in lengths]
 
 
 def random_batch(seed: int, *, rows: int = 8, length: int = 16) -> Batch:
-    """Packed rows of random sequences, with some padding in most."""
+    """Returns packed rows of random sequences, most with some padding."""
     lengths = np.random.default_rng(seed).integers(3, length - 1, 3 * rows)
     packed = packing.Rows(rows, length)
     for example in random_examples(seed, lengths):
@@ -123,7 +124,7 @@ def random_batch(seed: int, *, rows: int = 8, length: int = 16) -> Batch:
 
 
 def with_padding(batch: Batch, rng: np.random.Generator) -> Batch:
-    """The batch with anything at all in its padding, not-a-numbers included."""
+    """Returns the batch with arbitrary values in its padding, NaN included."""
     empty = batch.segments == 0
     assert empty.any()
 
@@ -145,15 +146,16 @@ def with_padding(batch: Batch, rng: np.random.Generator) -> Batch:
 
 @functools.partial(jit, static_argnames=('objective', 'transform', 'num_microbatches'))
 def loss_and_grads(model, batch, *, objective, transform=untouched, num_microbatches=1):
+    """Compiled `step.loss_and_grads`."""
     return step.loss_and_grads(
         model, batch, objective=objective, transform=transform, num_microbatches=num_microbatches
     )
 
 
 def assert_trees_close(actual, expected, *, relative: float) -> None:
-    """Each tree of the tuples is within `relative` of the expected one, in Euclidean norm.
+    """Asserts that each tree is within `relative` of the expected one, in Euclidean norm.
 
-    Every leaf alone is so within twenty times that: some are sums that all but cancel.
+    A single leaf may deviate 20 times as much, because some leaves are sums that nearly cancel.
     """
     for got, want in zip(actual, expected, strict=True):
         errors, sizes = [], []

@@ -8,7 +8,7 @@ import pytest
 import qwix
 
 from elenchus.model import kv_cache as cache_lib
-from elenchus.model import lora, memory, sharding, weights
+from elenchus.model import lora, memory, projection, quantization, sharding
 from elenchus.sampling.engine.engine import EngineSettings
 from elenchus.train import optimizer as optimizers
 from elenchus.train import sft
@@ -107,9 +107,9 @@ def test_what_the_engine_quantizes_is_counted_once_beside_the_players(settings, 
     )
     mesh = memory.abstract_mesh((1, 1, 1))
     small, large = memory_plan.sampling_phase(made, mesh), memory_plan.sampling_phase(plain, mesh)
-    blocks = weights.quantize(tiny_model.make_model(CONFIG), 'int8').blocks
+    blocks = quantization.quantize(tiny_model.make_model(CONFIG), 'int8').blocks
     quantized = [x for x in jax.tree.leaves(blocks, is_leaf=is_quantized) if is_quantized(x)]
-    assert len(quantized) == len(weights.CONTRACT)
+    assert len(quantized) == len(projection.NUM_INPUT_DIMS)
     assert small['weights in int8'] == (0 if kind == 'nf4' else held(quantized))
     assert large['weights in int8'] == 0
     for part in ('cache of the slots', 'cache of a prefill', 'layer of a prefill'):
@@ -121,7 +121,7 @@ def is_quantized(x):
 
 
 def test_four_bits_count_as_half_a_byte():
-    model = jax.eval_shape(lambda: weights.quantize(tiny_model.make_model(CONFIG), 'nf4'))
+    model = jax.eval_shape(lambda: quantization.quantize(tiny_model.make_model(CONFIG), 'nf4'))
     gate = model.blocks.mlp.gate.get_value().qvalue
     one = memory.abstract_mesh((1, 1, 1))
     assert memory.array_bytes({'gate': gate}, one) == gate.size // 2

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from elenchus.data.batching import packing
 from elenchus.data.records import Batch, Example
 from elenchus.model import sharding
-from elenchus.model.attention import SharedPrompt
+from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.train import step
 from tests.support import tiny_model
 

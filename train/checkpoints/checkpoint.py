@@ -154,7 +154,7 @@ def save_model(folder: str | os.PathLike, model: Transformer, *, tokenizer_finge
         'tokenizer': tokenizer_fingerprint,
         'fingerprint': distributed.fingerprint(own),
     }
-    how = lora.adaptation(model)
+    how = lora.adaptation_of(model)
     if how is not None:
         described |= {
             'lora': dataclasses.asdict(how.settings),

@@ -5,7 +5,7 @@ import os
 import jax
 
 from elenchus.data.files import json_files
-from elenchus.model import lora, weights
+from elenchus.model import lora, quantization
 from elenchus.model.config import ModelConfig
 from elenchus.model.transformer import Transformer
 from elenchus.train.checkpoints import checkpoint
@@ -20,7 +20,7 @@ class Models:
         mesh: jax.sharding.Mesh,
         *,
         tokenizer_fingerprint: str,
-        quantize: weights.Quantize,
+        quantize: quantization.Quantization,
     ):
         self._numerics, self._mesh = numerics, mesh
         self._fingerprint, self._quantize = tokenizer_fingerprint, quantize
@@ -75,12 +75,12 @@ class Models:
         """Lets go of the bases; what is in use elsewhere lives on."""
         self._bases.clear()
 
-    def _base(self, folder: str | os.PathLike, quantize: weights.Quantize):
+    def _base(self, folder: str | os.PathLike, quantize: quantization.Quantization):
         """A base, held as asked, and its fingerprint; read once."""
         key = _key(folder), quantize
         if key not in self._bases:
             base = self.load(folder)
-            self._bases[key] = weights.quantize(base, quantize), checkpoint.fingerprint(base)
+            self._bases[key] = quantization.quantize(base, quantize), checkpoint.fingerprint(base)
         return self._bases[key]
 
 

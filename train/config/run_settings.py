@@ -7,7 +7,7 @@ from typing import Literal
 from elenchus.data.text.chat import PLAYED
 from elenchus.model.config import ModelConfig
 from elenchus.model.lora import LoraSettings
-from elenchus.model.weights import Quantize
+from elenchus.model.quantization import Quantization
 from elenchus.sampling.engine.engine import EngineSettings
 from elenchus.sampling.exploration.context import ExploreSettings
 from elenchus.sampling.exploration.controller import CandidateSettings, Controller
@@ -127,7 +127,7 @@ class BaseSettings:
     num_documents: int
     shares: BaseShares
     fit: FitSettings  # of no steps: the checkpoint as it is
-    quantize: Quantize  # how adapters' frozen base is held
+    quantize: Quantization  # how adapters' frozen base is held
 
 
 @dataclasses.dataclass(frozen=True)

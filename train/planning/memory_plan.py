@@ -14,7 +14,15 @@ from collections.abc import Iterator
 
 import jax
 
-from elenchus.model import attention, lora, memory, transformer, weights
+from elenchus.model import (
+    block_weights,
+    lora,
+    memory,
+    projection,
+    quantization,
+    transformer,
+)
+from elenchus.model.attention import inputs, kernels
 from elenchus.model.config import ModelConfig
 from elenchus.model.memory import GIB
 from elenchus.sampling.engine.engine import EngineSettings
@@ -109,7 +117,7 @@ class Training:
     length: int
     num_microbatches: int
     others: int  # models held beside the one trained: a reference, a critic
-    shared: attention.SharedPrompt | None = None
+    shared: inputs.SharedPrompt | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +134,7 @@ class Run:
 
     model: ModelConfig
     mesh: tuple[int, int, int]
-    quantize: weights.Quantize
+    quantize: quantization.Quantization
     trainings: tuple[Training, ...]
     sampling: Sampling | None
 
@@ -162,12 +170,12 @@ def abstract_state(
     config: ModelConfig,
     settings: lora.LoraSettings,
     optimizer: optimizers.OptimizerSettings,
-    quantize: weights.Quantize,
+    quantize: quantization.Quantization,
 ) -> tuple[TrainState, transformer.Transformer | None]:
     """(state, frozen base) of a training, as shapes."""
     trained, frozen = abstract_model(config), None
     if settings.rank:
-        frozen = jax.eval_shape(lambda model: weights.quantize(model, quantize), trained)
+        frozen = jax.eval_shape(lambda model: quantization.quantize(model, quantize), trained)
         how = lora.Adaptation(settings, '', '', quantize)
         trained = jax.eval_shape(lambda: lora.init_adapters(config, how, jax.random.key(0)))
     made = optimizers.make_optimizer(optimizer, num_steps=1)
@@ -179,7 +187,7 @@ def abstract_player(run: Run) -> transformer.Transformer:
     made, kind = run.sampling.players, run.sampling.engine.quantize
     state, frozen = abstract_state(run.model, made.lora, made.optimizer, run.quantize)
     player = jax.eval_shape(lora.join, state.model, frozen)
-    return jax.eval_shape(functools.partial(weights.quantize, kind=kind), player)
+    return jax.eval_shape(functools.partial(quantization.quantize, kind=kind), player)
 
 
 def state_bytes(run: Run, training: Training, mesh) -> tuple[int, int, int]:
@@ -225,8 +233,10 @@ def quantized_bytes(run: Run, mesh) -> int:
     if kind == 'none' or (frozen is not None and run.quantize != 'none'):
         return 0
     whole = state.model if frozen is None else frozen
-    quantized = jax.eval_shape(lambda model: weights.quantize(model, kind), whole)
-    matrices = {t: getattr(weights.block_part(quantized, t), t) for t in weights.CONTRACT}
+    quantized = jax.eval_shape(lambda model: quantization.quantize(model, kind), whole)
+    matrices = {
+        t: getattr(block_weights.find_module(quantized, t), t) for t in projection.NUM_INPUT_DIMS
+    }
     return memory.array_bytes(matrices, mesh)
 
 
@@ -236,7 +246,7 @@ def sampling_phase(run: Run, mesh) -> Phase:
     own, _, frozen = state_bytes(run, run.sampling.players, mesh)
     rows, length = engine.insert_rows[-1], engine.prompt_buckets[-1]
     at_once = min(engine.prefill_chunk or length, length)
-    here, tokens = memory.local(run.model, mesh), memory.local_rows(rows, mesh) * at_once
+    here, tokens = memory.local_sizes(run.model, mesh), memory.local_rows(rows, mesh) * at_once
     cache_bytes = functools.partial(
         memory.cache_bytes, run.model, mesh=mesh, dtype=engine.cache_dtype
     )
@@ -261,7 +271,7 @@ def phases(run: Run, machine: Topology) -> dict[str, Phase]:
 
     Raises ValueError where a shape does not divide, or attention does not run there.
     """
-    attention.check_backend(run.model, platform(machine))
+    kernels.check_backend(run.model, platform(machine))
     mesh = memory.abstract_mesh(fill_mesh(run.mesh, machine.num_chips))
     found = {t.name: training_phase(run, t, mesh) for t in run.trainings}
     if run.sampling is not None:

@@ -22,7 +22,7 @@ import optax
 from elenchus.data.batching import packing
 from elenchus.data.records import Batch, Problem
 from elenchus.model import lora, sharding
-from elenchus.model.attention import SharedPrompt
+from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.lora import LoraSettings
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.sampling_methods import Sampling

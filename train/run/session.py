@@ -10,7 +10,8 @@ import ml_collections
 from etils import epath
 
 from elenchus.data.grading import verify
-from elenchus.model import attention, sharding, transformer
+from elenchus.model import sharding, transformer
+from elenchus.model.attention import kernels
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.exploration.context import Players
 from elenchus.sampling.exploration.explorers import EXPLORERS
@@ -99,7 +100,7 @@ def open_run(
     )
     directory.check_config()
     mesh = sharding.make_mesh(settings.mesh)
-    attention.check_backend(settings.model, jax.default_backend())
+    kernels.check_backend(settings.model, jax.default_backend())
     inputs = load_inputs(settings, verifier)
     checkpoint.abstract_model(settings.model, mesh)
     sft.check_rows(settings.train, mesh)

@@ -5,16 +5,15 @@ import jax
 import numpy as np
 import pytest
 
-from elenchus.model import kv_cache as cache_lib
-from elenchus.model import weights
+from elenchus.model import kv_cache, projection
 from tests.support import tiny_model
 
 LENGTH = 12
 
 
-@functools.partial(tiny_model.jit, static_argnames='keep')
-def forward(model, tokens, positions, keep=None):
-    hidden, cache = model(tokens, positions, keep=keep)
+@functools.partial(tiny_model.jit, static_argnames='return_cache')
+def forward(model, tokens, positions, return_cache=None):
+    hidden, cache = model(tokens, positions, return_cache=return_cache)
     return model.logits(hidden), cache
 
 
@@ -41,12 +40,12 @@ def full_inputs(seed, rows=3):
     ids=['one-kv-head', 'everything', 'all-kv-heads', 'int8'],
 )
 def test_prefill_and_decode_equal_the_full_forward(config, dtype):
-    """Rows are at different positions, and the cache holds what an earlier user left in it."""
+    """Rows are at different positions, and the cache still contains an earlier sequence."""
     model = tiny_model.make_model(config)
     tokens, positions = full_inputs(1)
-    keep = None if dtype == 'model' else dtype
-    expected = np.asarray(forward(model, tokens, positions, keep)[0])
-    cache = cache_lib.init_cache(config, batch=3, length=LENGTH + 4, dtype=dtype)
+    return_cache = None if dtype == 'model' else dtype
+    expected = np.asarray(forward(model, tokens, positions, return_cache)[0])
+    cache = kv_cache.init_cache(config, batch=3, length=LENGTH + 4, dtype=dtype)
     cache = jax.tree.map(lambda x: x + 3, cache)
     logits, cache = forward_cached(model, tokens[:, :5], positions[:, :5], cache)
     np.testing.assert_allclose(logits, expected[:, :5], atol=2e-5)
@@ -67,41 +66,41 @@ def test_prefill_and_decode_equal_the_full_forward(config, dtype):
     ],
     ids=['plain', 'everything', 'int8'],
 )
-def test_what_is_kept_of_a_prompt_is_what_a_cache_would_hold(config, dtype):
+def test_a_returned_cache_equals_one_that_the_prompt_was_written_to(config, dtype):
     model = tiny_model.make_model(config)
     tokens, positions = full_inputs(3)
-    empty = cache_lib.init_cache(config, batch=3, length=LENGTH, dtype=dtype)
+    empty = kv_cache.init_cache(config, batch=3, length=LENGTH, dtype=dtype)
     expected = forward_cached(model, tokens, positions, empty)
-    made = forward(model, tokens, positions, dtype)
-    assert made[1].dtype == empty.dtype == dtype
-    for one, other in zip(jax.tree.leaves(made), jax.tree.leaves(expected), strict=True):
+    actual = forward(model, tokens, positions, dtype)
+    assert actual[1].dtype == empty.dtype == dtype
+    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)
 
 
-def test_int8_errs_by_half_a_step_of_the_largest_entry():
+def test_int8_errors_are_at_most_half_a_step_of_the_largest_entry():
     x = np.random.default_rng(5).standard_normal((3, 2, 7, 16)).astype(np.float32)
     x[1, 0, 2] = 0
-    held = cache_lib.stored(x, 'int8')
-    assert held.qvalue.dtype == np.int8 and held.scale.shape == (3, 2, 7, 1)
+    stored = kv_cache.store_entries(x, 'int8')
+    assert stored.qvalue.dtype == np.int8 and stored.scale.shape == (3, 2, 7, 1)
     step = np.abs(x).max(axis=-1, keepdims=True) / 127
-    assert (np.abs(weights.dense(held, 'float32') - x) <= step / 2 + 1e-7).all()
+    assert (np.abs(projection.dense(stored, 'float32') - x) <= step / 2 + 1e-7).all()
 
 
 def test_a_turn_appended_to_a_cache_equals_the_full_forward():
     model = tiny_model.make_model(tiny_model.EVERYTHING)
     tokens, positions = full_inputs(2)
     expected, _ = forward(model, tokens, positions)
-    cache = cache_lib.init_cache(tiny_model.EVERYTHING, batch=3, length=LENGTH)
+    cache = kv_cache.init_cache(tiny_model.EVERYTHING, batch=3, length=LENGTH)
     for start, end in ((0, 4), (4, 8), (8, 12)):
         part, cache = forward_cached(model, tokens[:, start:end], positions[:, start:end], cache)
         np.testing.assert_allclose(part, expected[:, start:end], atol=2e-5)
 
 
 def test_positions_past_the_end_are_dropped():
-    cache = cache_lib.init_cache(tiny_model.CONFIG, batch=2, length=4)
+    cache = kv_cache.init_cache(tiny_model.CONFIG, batch=2, length=4)
     shape = (2, 1, tiny_model.CONFIG.num_kv_heads, tiny_model.CONFIG.head_dim)
     new = np.ones(shape, np.float32)
-    keys, values = cache_lib.write(cache.layers[0], new, 2 * new, np.array([[4], [1]]))
+    keys, values = kv_cache.write(cache.layers[0], new, 2 * new, positions=np.array([[4], [1]]))
     assert not keys[0].any() and not values[0].any()
     np.testing.assert_array_equal(np.flatnonzero(keys[1, 0, :, 0]), [1])
     np.testing.assert_array_equal(values[1, :, 1], 2 * new[1, 0])
@@ -111,12 +110,12 @@ def test_inserted_rows_are_copied_into_their_slots_and_nothing_else_changes():
     rng = np.random.default_rng(3)
 
     def noise(batch, length):
-        empty = cache_lib.init_cache(tiny_model.CONFIG, batch=batch, length=length)
+        empty = kv_cache.init_cache(tiny_model.CONFIG, batch=batch, length=length)
         return jax.tree.map(lambda x: rng.standard_normal(x.shape).astype(x.dtype), empty)
 
     old, new = noise(4, 8), noise(2, 5)
-    slots, rows = np.array([3, 1, 4]), np.array([0, 1, 1])  # there is no slot 4
-    result = tiny_model.jit(cache_lib.insert)(old, new, slots=slots, rows=rows)
+    slots, rows = np.array([3, 1, 4]), np.array([0, 1, 1])  # slot 4 does not exist
+    result = tiny_model.jit(kv_cache.insert)(old, new, slots=slots, rows=rows)
     for before, source, after in zip(*map(jax.tree.leaves, (old, new, result)), strict=True):
         expected = before.copy()
         expected[3, :, :5], expected[1, :, :5] = source[0], source[1]
@@ -125,15 +124,15 @@ def test_inserted_rows_are_copied_into_their_slots_and_nothing_else_changes():
 
 def test_cache_bytes_are_the_bytes_of_the_cache():
     for config in (tiny_model.CONFIG, dataclasses.replace(tiny_model.EVERYTHING, dtype='bfloat16')):
-        cache = cache_lib.init_cache(config, batch=3, length=7)
-        held = sum(leaf.nbytes for leaf in jax.tree.leaves(cache))
-        assert cache_lib.cache_bytes(config, batch=3, length=7) == held
+        cache = kv_cache.init_cache(config, batch=3, length=7)
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(cache))
+        assert kv_cache.cache_bytes(config, batch=3, length=7) == size
         assert {leaf.dtype.name for leaf in jax.tree.leaves(cache)} == {config.dtype}
-        small = cache_lib.init_cache(config, batch=3, length=7, dtype='int8')
-        held = sum(leaf.nbytes for leaf in jax.tree.leaves(small))
-        assert cache_lib.cache_bytes(config, batch=3, length=7, dtype='int8') == held
+        small = kv_cache.init_cache(config, batch=3, length=7, dtype='int8')
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(small))
+        assert kv_cache.cache_bytes(config, batch=3, length=7, dtype='int8') == size
 
 
 def test_a_cache_longer_than_the_model_is_refused_by_name():
     with pytest.raises(ValueError, match=r'65.*model\.max_length=64'):
-        cache_lib.init_cache(tiny_model.CONFIG, batch=1, length=65)
+        kv_cache.init_cache(tiny_model.CONFIG, batch=1, length=65)

@@ -1,4 +1,4 @@
-"""Families against `transformers`' own numbers, and config.json there and back."""
+"""Families against golden numbers of `transformers`, and round trips of config.json."""
 
 import dataclasses
 import functools
@@ -14,8 +14,7 @@ from elenchus.model import huggingface, sharding, transformer
 from elenchus.model.config import ModelConfig
 from elenchus.sampling.engine import engine, sampling_methods
 from elenchus.train.checkpoints import checkpoint
-from tests.support import hf_models as peers
-from tests.support import tiny_model
+from tests.support import hf_models, tiny_model
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'golden'
 GOLDEN = json.loads((FOLDER / 'families_golden.json').read_text())
@@ -30,29 +29,31 @@ NUMERICS = {
 each = pytest.mark.parametrize('name', GOLDEN)
 
 
-def config_of(described):
-    family = huggingface.described_by(described)
-    return ModelConfig(**family.read_config(described), **NUMERICS)
+def config_of(hf_config):
+    family = huggingface.family_of(hf_config)
+    return ModelConfig(**family.read_config(hf_config), **NUMERICS)
 
 
 @functools.cache
 def model_of(name):
-    """The model of a case, by the tables of its family."""
-    described, tensors = GOLDEN[name]['config'], GOLDEN[name]['tensors']
-    config = config_of(described)
+    """The model of a golden case, loaded through the tables of its family."""
+    hf_config, tensors = GOLDEN[name]['config'], GOLDEN[name]['tensors']
+    config = config_of(hf_config)
     model = checkpoint.abstract_model(config, sharding.make_mesh((8, 1, 1)))
     shapes = {n: tuple(leaf.shape) for n, leaf in checkpoint.parameters(model).items()}
     layers = range(config.num_layers)
-    values = peers.weights(
+    values = hf_models.weights(
         {n.format(i): shape for n, shape in tensors.items() for i in layers},
-        model_type=described['model_type'],
+        model_type=hf_config['model_type'],
     )
-    made = {n: np.zeros(shape, np.float32) for n, shape in shapes.items()}
-    for t in huggingface.described_by(described).tensors(shapes):
+    parameters = {n: np.zeros(shape, np.float32) for n, shape in shapes.items()}
+    for t in huggingface.family_of(hf_config).tensors(shapes):
         assert values[t.name].shape == t.shape
-        made[t.parameter][... if t.layer is None else t.layer] = t.to_ours(values.pop(t.name))
+        parameters[t.parameter][... if t.layer is None else t.layer] = t.to_parameter(
+            values.pop(t.name)
+        )
     assert not values
-    return checkpoint.with_parameters(model, jax.tree.map(jax.numpy.asarray, made))
+    return checkpoint.with_parameters(model, jax.tree.map(jax.numpy.asarray, parameters))
 
 
 @tiny_model.jit
@@ -62,30 +63,30 @@ def logits_of(model, tokens, positions, segments):
 
 
 def inputs():
-    tokens = peers.tokens().astype(np.int32)
-    positions = np.broadcast_to(np.arange(peers.LENGTH, dtype=np.int32), tokens.shape)
+    tokens = hf_models.tokens().astype(np.int32)
+    positions = np.broadcast_to(np.arange(hf_models.LENGTH, dtype=np.int32), tokens.shape)
     return tokens, positions
 
 
 def test_the_cases_are_those_that_the_script_writes():
-    assert list(GOLDEN) == list(peers.CASES)
-    assert {case['model_type'] for case in peers.CASES.values()} == set(huggingface.FAMILIES)
+    assert list(GOLDEN) == list(hf_models.CASES)
+    assert {case['model_type'] for case in hf_models.CASES.values()} == set(huggingface.FAMILIES)
 
 
 @each
 def test_logits_are_those_of_the_peer(name):
     expected = np.load(FOLDER / 'families_golden.npz')[name]
     tokens, positions = inputs()
-    found = logits_of(model_of(name), tokens, positions, np.ones_like(tokens))
-    np.testing.assert_allclose(found[:, peers.KEPT], expected, atol=1e-4, rtol=0)
+    actual = logits_of(model_of(name), tokens, positions, np.ones_like(tokens))
+    np.testing.assert_allclose(actual[:, hf_models.KEPT], expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize('name', ['mistral-window', 'gemma3'])
 def test_a_packed_row_with_padding_gives_the_logits_of_its_sequences_alone(name):
-    """Windows are within a sequence, not across what stands before it in the row."""
+    """A window never reaches the sequence before it in the row."""
     tokens, positions = inputs()
     alone = logits_of(model_of(name), tokens, positions, np.ones_like(tokens))
-    half, cut = peers.LENGTH // 2, 15
+    half, cut = hf_models.LENGTH // 2, 15
     packed, at, segments = tokens.copy(), positions.copy(), np.ones_like(tokens)
     packed[0, half:], at[0, half:], segments[0, half:] = tokens[1, :half], positions[1, :half], 2
     segments[1, cut:] = 0
@@ -96,45 +97,50 @@ def test_a_packed_row_with_padding_gives_the_logits_of_its_sequences_alone(name)
         np.testing.assert_allclose(together[1, :cut], alone[1, :cut], atol=2e-5)
 
 
-@pytest.mark.parametrize('name', peers.GENERATING)
+@pytest.mark.parametrize('name', hf_models.GENERATING)
 def test_greedy_continuations_are_those_of_the_peer(name):
-    """By the engine, which decodes with its cache; the longest window is passed many times."""
-    prompts = peers.tokens()[:, : peers.PROMPT]
+    """Decodes with the engine's cache, far beyond the longest window."""
+    prompts = hf_models.tokens()[:, : hf_models.PROMPT]
     requests = [
-        engine.Request(i, tuple(map(int, p)), peers.GENERATED) for i, p in enumerate(prompts)
+        engine.Request(i, tuple(map(int, p)), hf_models.GENERATED) for i, p in enumerate(prompts)
     ]
     shapes = engine.EngineSettings(
-        num_slots=2, max_length=peers.PROMPT + peers.GENERATED, chunk_steps=peers.GENERATED,
+        num_slots=2, max_length=hf_models.PROMPT + hf_models.GENERATED,
+        chunk_steps=hf_models.GENERATED,
         prompt_buckets=(12,), insert_rows=(2,), compact_slots=(), compact_lengths=(),
     )  # fmt: skip
-    sampler = engine.Engine(shapes, stop_ids=(peers.VOCAB,))
-    made = sampler.generate(model_of(name), requests, method=sampling_methods.Greedy(()), seed=0)
-    assert [list(completion.tokens) for completion in made] == GOLDEN[name]['continued']
+    sampler = engine.Engine(shapes, stop_ids=(hf_models.VOCAB,))
+    completions = sampler.generate(
+        model_of(name), requests, method=sampling_methods.Greedy(()), seed=0
+    )
+    assert [list(completion.tokens) for completion in completions] == GOLDEN[name]['continued']
 
 
 @each
 def test_a_config_is_read_the_same_in_the_older_form_and_after_it_was_written(name):
     config = config_of(GOLDEN[name]['config'])
-    assert config_of(peers.CASES[name]) == config
-    assert config_of(huggingface.described_by(peers.CASES[name]).write_config(config)) == config
+    assert config_of(hf_models.CASES[name]) == config
+    assert config_of(huggingface.family_of(hf_models.CASES[name]).write_config(config)) == config
 
 
 @each
-def test_a_family_can_be_found_by_the_config_alone(name):
+def test_a_family_is_chosen_by_the_config_alone(name):
     """Mistral without a window is a Llama; its tensors have the same names."""
-    expected = 'llama' if name == 'mistral' else peers.CASES[name]['model_type']
-    assert huggingface.able_to_say(config_of(peers.CASES[name])).model_type == expected
+    expected = 'llama' if name == 'mistral' else hf_models.CASES[name]['model_type']
+    assert huggingface.family_for(config_of(hf_models.CASES[name])).model_type == expected
 
 
 @each
-def test_tensors_go_back_to_what_they_were(name):
-    model = checkpoint.abstract_model(config_of(peers.CASES[name]), sharding.make_mesh((8, 1, 1)))
+def test_tensors_survive_the_round_trip_through_parameters(name):
+    model = checkpoint.abstract_model(
+        config_of(hf_models.CASES[name]), sharding.make_mesh((8, 1, 1))
+    )
     shapes = {n: tuple(leaf.shape) for n, leaf in checkpoint.parameters(model).items()}
-    for tensor in huggingface.described_by(peers.CASES[name]).tensors(shapes):
+    for tensor in huggingface.family_of(hf_models.CASES[name]).tensors(shapes):
         values = np.random.default_rng(0).standard_normal(tensor.shape)
-        ours = tensor.to_ours(values)
+        ours = tensor.to_parameter(values)
         assert ours.shape == shapes[tensor.parameter][tensor.layer is not None :]
-        np.testing.assert_array_equal(tensor.to_theirs(ours), values)
+        np.testing.assert_array_equal(tensor.to_tensor(ours), values)
 
 
 LLAMA_3_1 = {
@@ -199,37 +205,39 @@ PUBLISHED = {
         (4096, 0),
     ),
 }  # fmt: skip
-"""config.json of published models, their numbers of parameters, and their windows."""
+"""Published models: (config.json, number of parameters, windows)."""
 
 
 @pytest.mark.parametrize('name', PUBLISHED)
 def test_published_models_have_their_number_of_parameters(name):
-    described, parameters, windows = PUBLISHED[name]
-    config = config_of(described)
+    hf_config, parameters, windows = PUBLISHED[name]
+    config = config_of(hf_config)
     assert config_lib.num_parameters(config) == parameters
     assert config.windows == windows
-    assert config_of(huggingface.described_by(described).write_config(config)) == config
+    assert config_of(huggingface.family_of(hf_config).write_config(config)) == config
 
 
-def test_what_the_model_cannot_do_is_an_error_that_names_the_key():
+def test_unsupported_values_are_refused_by_key():
     for changes, message in (
-        ({'attention_bias': True}, 'attention_bias=True; nearest read: False'),
-        ({'hidden_act': 'relu'}, "hidden_act='relu'; nearest read: 'silu'"),
-        ({'rope_scaling': {'rope_type': 'yarn'}}, "rope_type='yarn' is not known"),
-        ({'model_type': 'gemma'}, "model_type='gemma' is none of .*; nearest: 'gemma"),
+        ({'attention_bias': True}, 'attention_bias=True is not supported; nearest: False'),
+        ({'hidden_act': 'relu'}, "hidden_act='relu' is not supported; nearest: 'silu'"),
+        ({'rope_scaling': {'rope_type': 'yarn'}}, "unknown rope_type='yarn'"),
+        ({'model_type': 'gemma'}, "unknown model_type='gemma'; .*; nearest: 'gemma"),
     ):
         with pytest.raises(ValueError, match=message):
             config_of(LLAMA_3_1 | changes)
-    with pytest.raises(ValueError, match="a llama config.json without 'vocab_size'"):
+    with pytest.raises(ValueError, match="config.json of llama: missing key 'vocab_size'"):
         config_of({'model_type': 'llama'})
 
 
-def test_a_config_that_no_family_has_is_an_error_that_names_the_fields():
+def test_a_config_that_no_family_can_express_is_refused_by_field():
     config = config_of(LLAMA_3_1)
-    with pytest.raises(ValueError, match=r'llama cannot have layer_windows=\(4, 0'):
+    with pytest.raises(ValueError, match=r'llama cannot express layer_windows=\(4, 0'):
         huggingface.FAMILIES['llama'].write_config(dataclasses.replace(config, windows=(4, 0)))
-    with pytest.raises(ValueError, match='no family can have this model: llama cannot have post_n'):
-        huggingface.able_to_say(dataclasses.replace(config, post_norms=True))
+    with pytest.raises(
+        ValueError, match='no family can express this model: llama cannot express post_n'
+    ):
+        huggingface.family_for(dataclasses.replace(config, post_norms=True))
 
 
 def test_the_layers_of_a_pattern_cut_short_keep_their_windows():

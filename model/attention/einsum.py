@@ -1,0 +1,141 @@
+"""Grouped-query attention written as einsums; runs on every device. Source: arXiv 2305.13245.
+
+Dimensions as in model/layers.py.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from elenchus.model.attention.inputs import AttentionInputs
+
+MASKED_SCORE = -1e30  # finite: -inf - (-inf) would be NaN in a row that is masked completely
+_float32_einsum = functools.partial(jnp.einsum, preferred_element_type='float32')
+
+
+def soft_cap(x: jax.Array, cap: float) -> jax.Array:
+    """Returns cap * tanh(x / cap), which stays within (-cap, cap); returns x if cap is 0."""
+    return cap * jnp.tanh(x / cap) if cap else x
+
+
+def attend(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    *,
+    mask: jax.Array,
+    scale: float,
+    cap: float,
+) -> jax.Array:
+    """Attention with a float32 softmax of scaled and soft-capped scores.
+
+    query [B, T, N, H]; key and value [B, K, S, H]; mask [B, T, S], True = attended. Returns
+    [B, T, N, H].
+    """
+    # Keys are [B, K, S, H] because decoding reads them 1.4 times faster than [B, S, K, H] (CPU).
+    B, T, N, H = query.shape
+    grouped = group_by_kv_head(query * scale, key.shape[1])
+    scores = _float32_einsum('BKGTH,BKSH->BKGTS', grouped, key)
+    weights, total = _exp_and_sum(scores, mask[:, None, None], cap=cap)
+    out = jnp.einsum('BKGTS,BKSH->BKGTH', weights.astype(value.dtype), value)
+    # The softmax divides here and not before: [T, H] is usually smaller than [T, S].
+    out = out / total.astype(out.dtype)
+    return out.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
+
+
+def attend_causal(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    *,
+    mask: jax.Array,
+    scale: float,
+    cap: float,
+) -> jax.Array:
+    """`attend` for a causal mask with T == S: computes blocks of queries against earlier keys only.
+
+    With four blocks, 3/8 of the scores are never computed.
+    """
+    T = query.shape[1]
+    size = query_block_size(T)
+    blocks = [
+        attend(
+            query[:, end - size : end],
+            key[:, :, :end],
+            value[:, :, :end],
+            mask=mask[:, end - size : end, :end],
+            scale=scale,
+            cap=cap,
+        )
+        for end in range(size, T + 1, size)
+    ]
+    return jnp.concatenate(blocks, axis=1)
+
+
+def attend_shared(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    *,
+    inputs: AttentionInputs,
+    scale: float,
+    cap: float,
+) -> jax.Array:
+    """`attend_causal` for rows with a shared prompt, which attends to itself only once.
+
+    query [B, T, N, H]; key and value [B, K, T, H]; T is `inputs.shared.length`. The queries of all
+    samples read the same keys of the prompt, so the prompt is never copied.
+    """
+    shared, K, N = inputs.shared, key.shape[1], query.shape[2]
+    n, prompt, length = shared.samples, shared.prompt, shared.response
+    # The mask is that of the split rows; the prompt's part is equal in all samples of a row.
+    mask = inputs.mask.reshape(-1, n, *inputs.mask.shape[1:])
+    prompt_out = attend_causal(
+        query[:, :prompt],
+        *(x[:, :, :prompt] for x in (key, value)),
+        mask=mask[:, 0, :prompt, :prompt],
+        scale=scale,
+        cap=cap,
+    )
+    B, _, _, H = query.shape
+    queries = group_by_kv_head(query[:, prompt:] * scale, K).reshape(B, K, N // K, n, length, H)
+    keys, values = (x[:, :, prompt:].reshape(B, K, n, length, H) for x in (key, value))
+    size, blocks = query_block_size(length), []
+    for end in range(size, length + 1, size):
+        block, earlier = queries[..., end - size : end, :], slice(None, end)
+        scores = (
+            _float32_einsum('BKGnTH,BKSH->BKGnTS', block, key[:, :, :prompt]),
+            _float32_einsum('BKGnTH,BKnSH->BKGnTS', block, keys[..., earlier, :]),
+        )
+        visible = mask[:, None, None, :, prompt + end - size : prompt + end, : prompt + end]
+        # One softmax over the scores of the prompt and of the sample.
+        weights, total = _exp_and_sum(jnp.concatenate(scores, axis=-1), visible, cap=cap)
+        weights = weights.astype(value.dtype)
+        out = jnp.einsum('BKGnTS,BKSH->BKGnTH', weights[..., :prompt], value[:, :, :prompt])
+        out += jnp.einsum('BKGnTS,BKnSH->BKGnTH', weights[..., prompt:], values[..., earlier, :])
+        blocks.append(out / total.astype(out.dtype))
+    out = jnp.concatenate(blocks, axis=-2).transpose(0, 3, 4, 1, 2, 5)
+    return jnp.concatenate([prompt_out, out.reshape(B, n * length, N, H)], axis=1)
+
+
+def query_block_size(length: int) -> int:
+    """Number of queries that `attend_causal` computes at once: a quarter, or all if T is short."""
+    return length // 4 if length >= 128 and length % 4 == 0 else length
+
+
+def group_by_kv_head(query: jax.Array, num_kv_heads: int) -> jax.Array:
+    """[B, T, N, H] -> [B, K, N / K, T, H]: groups query heads by the key head that they read."""
+    B, T, N, H = query.shape
+    return query.reshape(B, T, num_kv_heads, N // num_kv_heads, H).transpose(0, 2, 3, 1, 4)
+
+
+def _exp_and_sum(scores: jax.Array, mask: jax.Array, *, cap: float) -> tuple[jax.Array, jax.Array]:
+    """Numerator and denominator of the softmax of capped scores over the last dimension."""
+    scores = soft_cap(scores, cap) + jnp.where(mask, 0.0, MASKED_SCORE)
+    # The maximum only shifts the exponent, so it needs no gradient. Without the barrier XLA fuses
+    # it into every consumer and reduces it again there: the backward pass on a CPU takes 106 ms
+    # instead of 45 ms (B=38, T=160, N=4, H=32; docs/design.md, "A barrier in attention").
+    detached = jax.lax.optimization_barrier(jax.lax.stop_gradient(scores))
+    weights = jnp.exp(scores - detached.max(axis=-1, keepdims=True))
+    return weights, weights.sum(axis=-1, keepdims=True)

@@ -1,0 +1,178 @@
+"""Fused attention kernels that JAX ships, for causal attention of new tokens to each other.
+
+'splash' is the block-sparse Pallas kernel for TPUs, 'cudnn' is cuDNN's fused attention for GPUs.
+Both have their own backward pass and never store the scores [T, S]. On other devices Pallas'
+interpreter and XLA compute the same values, for tests and dry runs only; `check_backend` refuses
+real runs there. Dimensions as in model/layers.py.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu import splash_attention
+
+from elenchus.model import sharding
+from elenchus.model.attention.einsum import group_by_kv_head
+from elenchus.model.attention.inputs import AttentionInputs
+from elenchus.model.config import ModelConfig
+
+PLATFORMS = {'splash': 'tpu', 'cudnn': 'gpu'}
+"""Kernel -> the only platform that it runs on."""
+LANES = 128
+"""Lengths are padded to a multiple of this, which the key blocks of splash must divide."""
+BLOCKS = (512, 256, 128)
+"""Block sizes of splash; the largest that divides the length is used. Source: MaxText base.yml."""
+
+
+def attend_causal(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    *,
+    inputs: AttentionInputs,
+    config: ModelConfig,
+    scale: float,
+) -> jax.Array:
+    """Causal attention by the kernel that `config.attention` names.
+
+    query [B, T, N, H]; key and value [B, K, T, H]. Returns [B, T, N, H].
+    """
+    if inputs.shared is not None:
+        return _attend_split(query, key, value, inputs=inputs, config=config, scale=scale)
+    kernel = {'splash': splash, 'cudnn': cudnn}[config.attention]
+    B, T, N, H = query.shape
+    # Padding is at the end, and no real query attends to later keys: it cannot change a result.
+    grouped = group_by_kv_head(_pad_to_lanes(query, axis=1), key.shape[1])
+    arrays = [grouped, _pad_to_lanes(key, axis=2), _pad_to_lanes(value, axis=2)]
+    axes = [('batch', 'kv_heads', None, None, None)[: x.ndim] for x in arrays]
+    if inputs.segments is not None:
+        arrays.append(_pad_to_lanes(inputs.segments, axis=1))
+        axes.append(('batch', None))
+
+    def branch(window: int):
+        def attend_local(query, key, value, segments=None):
+            B, _, _, T, H = query.shape
+            out = kernel(
+                query.reshape(B, -1, T, H),
+                key,
+                value,
+                segments=segments,
+                window=window,
+                scale=scale,
+                cap=config.attention_soft_cap,
+            )
+            return out.reshape(query.shape)
+
+        # The partitioner cannot split a kernel: each device computes its own rows and heads.
+        return lambda *arrays: sharding.apply_per_shard(attend_local, arrays, axes)
+
+    # A window is compiled into the kernel, so layers of several windows in one scan need a switch.
+    branches = [branch(window) for window in inputs.windows]
+    out = jax.lax.switch(inputs.window_index, branches, *arrays)
+    return out.transpose(0, 3, 1, 2, 4).reshape(B, -1, N, H)[:, :T]
+
+
+def _attend_split(query, key, value, *, inputs, config, scale) -> jax.Array:
+    """`attend_causal` for rows with a shared prompt: no kernel knows this layout, so copies it."""
+    shared = inputs.shared
+    key, value = (shared.split_samples(x.swapaxes(1, 2)).swapaxes(1, 2) for x in (key, value))
+    query, inputs = shared.split_samples(query), inputs._replace(shared=None)
+    out = attend_causal(query, key, value, inputs=inputs, config=config, scale=scale)
+    return shared.join_samples(out)
+
+
+def splash(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    *,
+    segments: jax.Array | None = None,
+    window: int,
+    scale: float,
+    cap: float,
+) -> jax.Array:
+    """Causal attention by the splash kernel, which skips key blocks outside the window.
+
+    query [B, N, T, H], key and value [B, K, T, H], segments [B, T]; T is a multiple of LANES.
+    Returns [B, N, T, H].
+    """
+    N, T = query.shape[1:3]
+    if 0 < window < T:
+        mask = splash_attention.LocalMask((T, T), (window - 1, 0), offset=0)
+    else:
+        mask = splash_attention.CausalMask((T, T))
+    kernel = splash_attention.make_splash_mha(
+        splash_attention.MultiHeadMask([mask] * N),
+        block_sizes=_block_sizes(T),
+        head_shards=1,
+        q_seq_shards=1,
+        attn_logits_soft_cap=cap or None,
+        interpret=target_platform() != 'tpu',
+    )
+    # The kernel takes segment ids: a dense mask [B, T, T] would need the memory that it saves.
+    ids = None if segments is None else splash_attention.SegmentIds(segments, segments)
+    return jax.vmap(kernel)(query * scale, key, value, segment_ids=ids)
+
+
+def cudnn(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    *,
+    segments: jax.Array | None = None,
+    window: int,
+    scale: float,
+    cap: float,
+) -> jax.Array:
+    """Causal attention by cuDNN; arguments and result as in `splash`, but `cap` must be 0.
+
+    Segments become a mask [B, 1, T, T], because cuDNN takes no segment ids. JAX adds it to the
+    scores as a bias and computes a gradient for it.
+    """
+    assert not cap, cap
+    mask, local_window = None, (window - 1, 0) if window else None
+    if segments is not None:
+        mask = segments[:, None, :, None] == segments[:, None, None, :]
+        if local_window:
+            # Some cuDNN versions refuse a mask together with a window (its frontend's SDPA checks).
+            index = jnp.arange(query.shape[2])
+            mask, local_window = mask & (index[:, None] - index < window), None
+    out = jax.nn.dot_product_attention(
+        *(x.swapaxes(1, 2) for x in (query, key, value)),
+        mask=mask,
+        scale=scale,
+        is_causal=True,
+        local_window_size=local_window,
+        implementation='cudnn' if target_platform() == 'gpu' else 'xla',
+    )
+    return out.swapaxes(1, 2)
+
+
+def target_platform() -> str:
+    """Platform that the current program is compiled for: 'cpu', 'gpu' or 'tpu'.
+
+    It is the platform of the current mesh, which in a dry run need not be present on this machine.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
+def check_backend(config: ModelConfig, platform: str) -> None:
+    """Raises ValueError if the kernel of `config` does not run on 'cpu', 'gpu' or 'tpu'."""
+    needed = PLATFORMS.get(config.attention, platform)
+    if needed != platform:
+        raise ValueError(
+            f'model.attention={config.attention!r} runs on {needed} only, not on {platform}; '
+            "use 'einsum'"
+        )
+
+
+def _pad_to_lanes(x: jax.Array, *, axis: int) -> jax.Array:
+    """Pads x with zeros at the end of `axis` to a multiple of LANES."""
+    padding = -x.shape[axis] % LANES
+    return jnp.pad(x, [(0, padding if i == axis else 0) for i in range(x.ndim)])
+
+
+def _block_sizes(length: int) -> splash_attention.BlockSizes:
+    size = next(size for size in BLOCKS if length % size == 0)
+    names = ('q', 'kv', 'kv_compute', 'q_dkv', 'kv_dkv', 'kv_dkv_compute', 'q_dq', 'kv_dq')
+    return splash_attention.BlockSizes(**{f'block_{name}': size for name in names})
