@@ -1,1 +1,1 @@
-"""What goes in: problems, text, tokens and batches. NumPy only, no JAX."""
+"""The data of the pipeline: problems, text, tokens and batches. NumPy only, no JAX."""

@@ -1,72 +1,68 @@
-"""The records that flow: Problem -> Episode -> Example -> Batch. NumPy and text only."""
+"""The data types of the pipeline: Problem -> Episode -> Example -> Batch. NumPy and text only.
 
-import contextlib
+An Episode is a conversation about a Problem and consists of Turns. An Example is the training
+sequence of an episode; examples are packed into a Batch. data/files/episode_files.py stores
+episodes.
+"""
+
 import dataclasses
-import json
-import os
-import pathlib
-import tempfile
-from collections.abc import Iterable, Iterator
+import types
 from typing import NamedTuple
 
 import numpy as np
-from array_record.python import array_record_module
-from etils import epath
-
-from elenchus.data.files import json_files
 
 ROLES = ('pad', 'question', 'guide', 'attempt', 'critique', 'refinement')
-"""Role names; a role's id in a Batch is its index here."""
+"""Roles of turns. The id of a role in a Batch is its index in this tuple."""
 
-REMEDY = (
-    "delete it and, where there is one, its stage's summary.json; the same command makes it again"
+PLAYER_OF_ROLE = types.MappingProxyType(
+    {'attempt': 'actor', 'critique': 'critic', 'refinement': 'actor'}
 )
-"""What helps against damage to what a stage has written."""
+"""Role -> the model that writes its turns. No model writes questions and guides."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One question with its reference answer and, where known, a reference solution."""
+    """One question with its reference answer.
 
-    id: str
+    `load` in data/problems/loading.py returns problems.
+    """
+
+    id: str  # unique within its source
     question: str
-    answer: str
-    solution: str
-    level: int
-    source: str
+    answer: str  # reference answer, without '####' or \boxed
+    solution: str  # reference solution; '' = unknown
+    level: int  # difficulty; 0 = unknown
+    source: str  # one of problems.loading.SOURCES
 
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
     """One turn of a conversation, as token ids.
 
-    `header` opens the turn for its writer and is never trained; what stands there for another
-    reader is said by chat.Chat.rendered. `tokens` is the body, which ends with the end token unless
-    sampling was cut off. `logprobs[i]` is the sampler's log-probability of `tokens[i]` (empty where
-    the turn was not sampled). `step_ends[j]` is the index in `tokens` one past step j's last token;
-    `step_scores[j]` is the critic's probability that step j is correct.
+    `header` opens the turn for the model that writes it and is never trained. Another reader may
+    see a different header: text.chat.Chat.render computes it.
     """
 
-    role: str
+    role: str  # one of ROLES except 'pad'
     header: tuple[int, ...]
-    tokens: tuple[int, ...]
-    logprobs: tuple[float, ...] = ()
-    step_ends: tuple[int, ...] = ()
-    step_scores: tuple[float, ...] = ()
+    tokens: tuple[int, ...]  # body; ends with the end token unless sampling was cut off
+    logprobs: tuple[float, ...] = ()  # the sampler's, one per token; empty if not sampled
+    step_ends: tuple[int, ...] = ()  # [j] = index in `tokens` one past the last token of step j
+    step_scores: tuple[float, ...] = ()  # [j] = the critic's probability that step j is correct
 
     def __post_init__(self):
         if self.role not in ROLES[1:]:
-            raise ValueError(f'Turn.role={self.role!r} is none of {ROLES[1:]}')
+            raise ValueError(f'unknown Turn.role={self.role!r}; valid: {ROLES[1:]}')
         if self.logprobs and len(self.logprobs) != len(self.tokens):
             raise ValueError(f'{len(self.logprobs)} logprobs for {len(self.tokens)} tokens')
 
 
 @dataclasses.dataclass(frozen=True)
 class Episode:
-    """A conversation about one problem and what became of it.
+    """A conversation about one problem and its outcome.
 
-    `outcome` holds named facts of the last turn(s), such as `correct`, `refined_correct`,
-    `verdict`, `first_error`, `construction`: plain JSON values.
+    `outcome` maps names of facts about the last turns, such as `correct`, `refined_correct`,
+    `verdict`, `first_error` and `construction`, to plain JSON values.
     """
 
     problem_id: str
@@ -75,7 +71,7 @@ class Episode:
     outcome: dict
 
     def turn(self, role: str) -> Turn:
-        """The last turn of a role. Raises KeyError where there is none."""
+        """Returns the last turn of a role. Raises KeyError if no turn has the role."""
         for turn in reversed(self.turns):
             if turn.role == role:
                 return turn
@@ -98,8 +94,7 @@ class Example(NamedTuple):
 class Batch(NamedTuple):
     """Packed sequences; every field is [B, T] and `x[:, t]` describes `tokens[:, t]`.
 
-    `segments` is 0 on padding and 1, 2, ... on the sequences of a row; `positions` counts from 0
-    within each sequence. A sequence never crosses rows.
+    A sequence never crosses rows. Fields up to `roles` are those of Example.
     """
 
     tokens: np.ndarray
@@ -110,69 +105,5 @@ class Batch(NamedTuple):
     steps: np.ndarray
     turns: np.ndarray
     roles: np.ndarray
-    positions: np.ndarray
-    segments: np.ndarray
-
-
-def to_json(episode: Episode) -> bytes:
-    return json.dumps(dataclasses.asdict(episode), separators=(',', ':')).encode()
-
-
-def from_json(record: bytes) -> Episode:
-    raw = json.loads(record)
-    turns = (
-        Turn(**{k: tuple(v) if isinstance(v, list) else v for k, v in t.items()})
-        for t in raw.pop('turns')
-    )
-    return Episode(turns=tuple(turns), **raw)
-
-
-def write_episodes(path: str | os.PathLike, episodes: Iterable[Episode]) -> None:
-    """Writes an array_record file, whole or not at all; see json_files.write_bytes."""
-    if not json_files.may_write():
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        made = pathlib.Path(folder) / 'part'
-        writer = array_record_module.ArrayRecordWriter(str(made), 'group_size:1')
-        for episode in episodes:
-            writer.write(to_json(episode))
-        writer.close()
-        json_files.write_bytes(path, made.read_bytes())
-
-
-def read_episodes(folder: str | os.PathLike) -> Iterator[Episode]:
-    """Episodes of every *.array_record file in a folder, in name order.
-
-    Raises ValueError where there is none, or where a file is damaged.
-    """
-    paths = sorted(epath.Path(folder).glob('*.array_record'))
-    if not paths:
-        raise ValueError(f'no *.array_record files in {folder}')
-    for path in paths:
-        yield from read_part(path)
-
-
-def read_part(path: str | os.PathLike) -> list[Episode]:
-    """Episodes of one file. Raises ValueError where it is damaged."""
-    path = epath.Path(path)
-    with _on_this_machine(path) as found:
-        try:
-            reader = array_record_module.ArrayRecordReader(found)
-            made = [from_json(record) for record in reader.read_all()]
-        except (ValueError, RuntimeError, IndexError, TypeError, KeyError) as error:
-            why = ' '.join(str(error).split())[:100] or 'cut short'
-            raise ValueError(f'{path} is damaged ({why}): {REMEDY}') from None
-        reader.close()
-        return made
-
-
-@contextlib.contextmanager
-def _on_this_machine(path: epath.Path) -> Iterator[str]:
-    """The path itself or, of a bucket's object, that of a copy."""
-    if not json_files.is_remote(path):
-        yield os.fspath(path)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        copy = pathlib.Path(folder) / path.name
-        copy.write_bytes(path.read_bytes())
-        yield os.fspath(copy)
+    positions: np.ndarray  # int32, counts from 0 within each sequence
+    segments: np.ndarray  # int32, 0 on padding, 1, 2, ... on the sequences of a row

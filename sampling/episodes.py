@@ -41,7 +41,7 @@ class Sampler:
         A sequence gives the first id of each conversation, which then draws the same noise in
         whatever company it is.
         """
-        opened = [Turn(role, self.chat.open(role), ())] * len(conversations)
+        opened = [Turn(role, self.chat.header(role), ())] * len(conversations)
         return self.continued(
             model,
             conversations,
@@ -84,7 +84,7 @@ class Sampler:
 
     def _joined(self, opening: Turn, completion: Completion) -> Turn:
         known = len(opening.logprobs) == len(opening.tokens)
-        return self.chat.sampled(
+        return self.chat.sampled_turn(
             opening.role,
             (*opening.tokens, *completion.tokens),
             (*opening.logprobs, *completion.logprobs) if known else (),
@@ -92,7 +92,7 @@ class Sampler:
 
     def text(self, turn: Turn) -> str | None:
         """What a turn says; None where it was cut off before its end token."""
-        return self.chat.text(turn) if self.chat.finished(turn) else None
+        return self.chat.text(turn) if self.chat.is_finished(turn) else None
 
 
 def attempts(
@@ -107,7 +107,7 @@ def attempts(
     first_id: int,
 ) -> list[Episode]:
     """`num_samples` judged attempts at each problem, those of one problem together."""
-    questions = [sampler.chat.question(problem.question) for problem in problems]
+    questions = [sampler.chat.question_turns(problem.question) for problem in problems]
     made = sampler.turns(
         actor,
         questions,
@@ -154,7 +154,7 @@ def critiques(
     result = []
     for episode, (turn,) in zip(episodes, made, strict=True):
         critique = grammar.parse(sampler.chat.text(turn))
-        verdict = critique.final_correct if sampler.chat.finished(turn) else None
+        verdict = critique.final_correct if sampler.chat.is_finished(turn) else None
         said = {'verdict': verdict, 'located': _located(critique, verdict)}
         result.append(
             dataclasses.replace(

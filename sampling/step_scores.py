@@ -124,7 +124,7 @@ def _item(episode: records.Episode, grammar, chat: Chat) -> _Item:
     if len(roles) < 2 or roles[-1] != 'critique':
         raise ValueError(f'{episode.problem_id}: {roles} must end with a turn and its critique')
     criticised, critique = episode.turns[-2:]
-    stretches = chat.rendered(episode.turns, 'critique')
+    stretches = chat.render(episode.turns, 'critique')
     tokens = [token for lead, body in stretches for token in (*lead, *body)]
     start, num_steps = len(tokens) - len(critique.tokens), len(criticised.step_ends)
     verdicts, final = grammars.verdict_positions(

@@ -34,7 +34,7 @@ import numpy as np
 from absl import flags
 from jax.sharding import NamedSharding
 
-from elenchus.data.files import json_files
+from elenchus.data.files import atomic, jsonl
 from elenchus.model import config as config_lib
 from elenchus.model import huggingface, sharding
 from elenchus.model.config import ModelConfig
@@ -215,13 +215,13 @@ def _dtype(found: Mapping[str, safetensors_files.StoredTensor]) -> str:
 def _described(folder: pathlib.Path) -> dict[str, Any]:
     if not (folder / CONFIG).is_file():
         raise ValueError(f'{folder} has no {CONFIG}: no model is there')
-    return json_files.at(
-        str(folder / CONFIG), json_files.parse_object, (folder / CONFIG).read_text(encoding='utf-8')
+    return jsonl.at_place(
+        str(folder / CONFIG), jsonl.parse_object, (folder / CONFIG).read_text(encoding='utf-8')
     )
 
 
 def _write_config(folder: pathlib.Path, described: Mapping[str, Any]) -> None:
-    json_files.write_text(folder / CONFIG, json.dumps(described, indent=2) + '\n')
+    atomic.write_text(folder / CONFIG, json.dumps(described, indent=2) + '\n')
 
 
 def _free(target: str) -> pathlib.Path:

@@ -16,7 +16,7 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from elenchus.data.files.json_files import write_text
+from elenchus.data.files.atomic import write_text
 from elenchus.data.grading import verify
 from elenchus.scripts import run as whole
 from elenchus.train import distributed

@@ -305,21 +305,23 @@ def test_its_stages_ask_for_no_more_problems_than_there_are(name):
 
 def longest_question(tokenizer, asked):
     told = chat.Chat(tokenizer)
-    turns = [told.question(problem.question)[0] for problem in asked]
+    turns = [told.question_turns(problem.question)[0] for problem in asked]
     return max(len(turn.header) + len(turn.tokens) for turn in turns)
 
 
 @pytest.mark.parametrize('name', [name for name in ALL if built(name).data.source == 'lab'])
 def test_its_shapes_hold_the_longest_generated_conversation(name):
-    asked = [task.problem(seed=0, split='train', index=index) for index in range(4, 2000, 5)]
+    asked = [
+        task.generate_problem(seed=0, split='train', index=index) for index in range(4, 2000, 5)
+    ]
     tokenizer = tokenizers.lab_tokenizer()
     checks.check_lengths(built(name), longest_question(tokenizer, asked))
     assert tokenizer.vocab_size <= built(name).model.vocab_size
     told = chat.Chat(tokenizer)
     limits = built(name).sampling
-    solutions = max(len(told.written('attempt', p.solution).tokens) for p in asked)
+    solutions = max(len(told.text_turn('attempt', p.solution).tokens) for p in asked)
     critiques = max(
-        len(told.written('critique', task.judge(p.question, p.solution).critique).tokens)
+        len(told.text_turn('critique', task.judge(p.question, p.solution).critique).tokens)
         for p in asked
     )
     assert solutions <= min(limits.attempt_tokens, limits.refinement_tokens)
@@ -333,7 +335,7 @@ def test_its_shapes_hold_the_longest_real_question(name, shared_data):
     for split, count in (('train', s.data.num_train), ('test', s.data.num_test)):
         with (shared_data / 'gsm8k' / f'{split}.jsonl').open(encoding='utf-8') as lines:
             read = [
-                published.problem_of(published.Gsm8k, line, id=f'{split}/{i}')
+                published.parse_problem(published.Gsm8k, line, id=f'{split}/{i}')
                 for i, line in zip(range(count), lines, strict=False)
             ]
         assert len(read) == count

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from elenchus.data.files import json_files
+from elenchus.data.files import atomic
 
 T = TypeVar('T')
 
@@ -59,7 +59,7 @@ def initialize(*, coordinator: str, num_processes: int, process_id: int, detect:
     else:
         with contextlib.suppress(ValueError):  # only the main thread may; there is none elsewhere
             signal.signal(signal.SIGTERM, _on_notice)
-    json_files.let_write(first())
+    atomic.allow_writing(first())
     if not first():
         sys.stdout = open(os.devnull, 'w', encoding='utf-8')  # noqa: SIM115 (until the end)
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from elenchus.data.files import json_files
+from elenchus.data.files import atomic
 from elenchus.data.records import Batch
 
 MOST_IN_A_ROW = 10
@@ -46,7 +46,7 @@ class FiniteGuard:
         path = self._folder / 'nonfinite' / f'step-{step:06d}-{number}.npz'
         content = io.BytesIO()
         np.savez_compressed(content, **batch._asdict())
-        json_files.write_bytes(path, content.getvalue())
+        atomic.write_bytes(path, content.getvalue())
         loss, norm = (float(np.asarray(values[n])) for n in ('loss/total', 'grads/norm'))
         told = f'step {step}: loss {loss}, gradient norm {norm}; its batch is in {path}'
         if self._policy == 'stop':

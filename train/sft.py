@@ -11,7 +11,7 @@ import jax
 import optax
 
 from elenchus.data.batching import packing, pipeline
-from elenchus.data.files import json_files
+from elenchus.data.files import atomic
 from elenchus.data.records import Batch, Example
 from elenchus.model import lora, sharding
 from elenchus.model.transformer import Transformer
@@ -199,7 +199,7 @@ def train_loop(
             due, leaving = step % loop.checkpoint_every == 0, distributed.leaving()
             if step < num_steps and (due or leaving):
                 told.flush()
-                distributed.from_first(lambda: json_files.check_there(folder))
+                distributed.from_first(lambda: atomic.check_exists(folder))
                 checkpointer.save(step, state, cursor())
                 if leaving:
                     checkpointer.close()

@@ -1,1 +1,1 @@
-"""Batching: packing examples into rows, and the shuffled, resumable data set."""
+"""Batching: packing examples into rows, shared prompts, and the shuffled, resumable data set."""

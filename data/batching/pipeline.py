@@ -1,4 +1,8 @@
-"""The training pipeline: shuffled, repeated and packed, its position saved exactly."""
+"""Training data pipeline: shuffles, repeats and packs examples, and saves its exact position.
+
+The position is a few indices, with those of examples that wait for the next batch, so a resumed run
+continues with the same batches.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,8 +13,8 @@ from elenchus.data.batching import packing
 from elenchus.data.records import Batch, Example
 
 
-class _Calls:
-    """A callable with a length, read like a sequence."""
+class _LazySequence:
+    """Adapts a callable with a length to the sequence interface."""
 
     def __init__(self, make: Callable[[int], Example]):
         self._make = make
@@ -23,7 +27,7 @@ class _Calls:
 
 
 class PackedIterator(grain.DatasetIterator):
-    """Batches in order; its state is the next index to read and the indices set aside."""
+    """Yields batches in order; its state is the next index to read and the indices set aside."""
 
     def __init__(self, examples: grain.MapDataset, *, rows: int, length: int):
         super().__init__()
@@ -33,7 +37,7 @@ class PackedIterator(grain.DatasetIterator):
         self._carried = []
 
     def next_rows(self) -> list[list[tuple[int, Example]]]:
-        """(index, example) of every row of the next batch."""
+        """Returns the (index, example) pairs of every row of the next batch."""
         items, self._carried = packing.fill(
             self._carried, self._read(), rows=self._rows, length=self._length
         )
@@ -52,11 +56,11 @@ class PackedIterator(grain.DatasetIterator):
             yield index, self._examples[index]
 
     def get_state(self) -> dict[str, Any]:
-        """Plain JSON; the same on every process."""
+        """Returns the position as plain JSON values; the same on every process."""
         return {'next_index': self._next_index, 'carried': [index for index, _ in self._carried]}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Continues right after the batch at which `state` was taken."""
+        """Continues directly after the batch at which `state` was taken."""
         self._next_index = int(state['next_index'])
         self._carried = [(int(index), self._examples[int(index)]) for index in state['carried']]
 
@@ -80,17 +84,23 @@ def make_dataset(
     length: int,
     num_epochs: int | None,
 ) -> PackedDataset:
-    """An IterDataset of Batches, each exactly [rows, length].
+    """Returns an IterDataset of Batches, each exactly [rows, length].
 
-    `examples` is a sequence, or a callable from index to Example that has a length. The order is
-    a new permutation every epoch; `num_epochs=None` never ends (and so never yields a part-filled
-    batch), else the last batch has empty rows. Every process packs the same whole batch: what a
-    process puts on its devices is chosen where the batch is placed.
+    Args:
+        examples: a sequence, or a callable from index to Example that has a length.
+        seed: decides the order, which is a new permutation in every epoch.
+        rows: rows of a batch.
+        length: tokens of a row.
+        num_epochs: passes over the examples; the last batch may have empty rows. None never ends,
+            so all batches are full.
+
+    Every process packs the same whole batch; the code that places a batch on devices selects the
+    rows of its process.
     """
     if rows < 1:
-        raise ValueError(f'rows={rows}, expected at least 1')
+        raise ValueError(f'rows={rows} must be at least 1')
     if not hasattr(examples, '__getitem__'):
-        examples = _Calls(examples)
+        examples = _LazySequence(examples)
     if not len(examples):
         raise ValueError('no examples to train on')
     ordered = grain.MapDataset.source(examples).seed(seed).shuffle().repeat(num_epochs)

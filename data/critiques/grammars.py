@@ -1,6 +1,7 @@
-"""The critique grammars: write, parse, and find where the verdicts stand.
+"""Critique grammars: write and parse critiques, and locate their verdicts in the tokens.
 
-A verdict that is missing or cannot be read is None, and None is never "correct".
+A verdict that is missing or unreadable is None. None never counts as "correct": a critic must not
+pass an attempt by writing nonsense.
 """
 
 import bisect
@@ -14,9 +15,9 @@ from elenchus.data.text import tokenizer as tokenizers
 
 @dataclasses.dataclass(frozen=True)
 class StepVerdict:
-    """What a critique says of one step; `correct` is None where it gives no clear verdict."""
+    """A critique's verdict on one step; `correct` is None without a clear verdict."""
 
-    sentence: str
+    sentence: str  # the step, as the critique quotes it
     correct: bool | None
     explanation: str
 
@@ -31,9 +32,9 @@ class Critique:
 
 
 class Reading(NamedTuple):
-    """A parsed critique, and the offsets in its text at which the verdicts begin.
+    """A parsed critique and the character offsets at which its verdicts begin.
 
-    `step_offsets[i]` belongs to `critique.steps[i]`; an offset is None where the verdict is None.
+    `step_offsets[i]` belongs to `critique.steps[i]`; an offset is None if the verdict is None.
     """
 
     critique: Critique
@@ -43,25 +44,30 @@ class Reading(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Grammar:
-    """A way to write critiques. `parse(write(critique)) == critique` for text the grammar holds."""
+    """A text format of critiques.
+
+    `parse(write(critique)) == critique` if the texts in the critique do not use the format's own
+    markers.
+    """
 
     name: str
     write: Callable[[Critique], str]
     read: Callable[[str], Reading]
 
     def parse(self, text: str) -> Critique:
+        """Returns the critique of a text; missing verdicts are None."""
         return self.read(text).critique
 
 
 def first_error(critique: Critique) -> int | None:
-    """The index of the first step judged wrong, None where no step is."""
+    """Returns the index of the first step judged wrong, None if there is none."""
     return next((i for i, step in enumerate(critique.steps) if step.correct is False), None)
 
 
 def is_full_pass(critique: Critique, num_steps: int) -> bool:
-    """Whether each of an attempt's steps and its final answer have a verdict.
+    """Returns True if every step of an attempt and its final answer have a verdict.
 
-    The other form stops at the first wrong step.
+    A critique of the other form stops at the first wrong step.
     """
     judged = sum(step.correct is not None for step in critique.steps)
     return judged >= num_steps and critique.final_correct is not None
@@ -70,49 +76,52 @@ def is_full_pass(critique: Critique, num_steps: int) -> bool:
 def verdict_positions(
     tokens: Sequence[int], *, grammar: Grammar, tokenizer: tokenizers.Tokenizer
 ) -> tuple[list[int | None], int | None]:
-    """The index in a critique's tokens of each verdict's first token: (of the steps, of the final).
+    """Returns the token index at which each verdict begins: (of the steps, of the final answer).
 
-    Steps are those of `grammar.parse`; None stands where a verdict is None.
+    Steps are those of `grammar.parse`; the index of a verdict that is None is None.
     """
     tokens = list(tokens)
     text = tokenizer.decode(tokens)
     reading = grammar.read(text)
 
-    def position(offset: int | None) -> int | None:
+    def token_index(offset: int | None) -> int | None:
+        """Returns the first token with which the decoded prefix contains the character."""
         if offset is None:
             return None
-        told = text[: offset + 1]
+        prefix = text[: offset + 1]
+        # Whole prefixes are decoded: a token's text can depend on its neighbours.
         return bisect.bisect_left(
             range(len(tokens)),
             True,
-            key=lambda last: tokenizer.decode(tokens[: last + 1]).startswith(told),
+            key=lambda last: tokenizer.decode(tokens[: last + 1]).startswith(prefix),
         )
 
-    return [position(offset) for offset in reading.step_offsets], position(reading.final_offset)
+    steps = [token_index(offset) for offset in reading.step_offsets]
+    return steps, token_index(reading.final_offset)
 
 
 class _Verdict(NamedTuple):
-    """A verdict as it stands in a text: its value, and its offset where the value is clear."""
+    """A verdict in a text: its value and its offset, both None without a clear verdict."""
 
     correct: bool | None
     offset: int | None
 
 
-_SILENT = _Verdict(None, None)
+_NO_VERDICT = _Verdict(None, None)
 _VALUES = {'correct': True, 'wrong': False, 'incorrect': False}
 _MARKS = ' \t*.'
 
 
 def _verdict(text: str, offset: int) -> _Verdict:
-    """The verdict that a text is, at most in bold or with a full stop; anything else is none."""
+    """Parses text that is exactly a verdict, except for bold marks and a full stop."""
     correct = _VALUES.get(text.strip(_MARKS).lower())
     if correct is None:
-        return _SILENT
+        return _NO_VERDICT
     return _Verdict(correct, offset + len(text) - len(text.lstrip(_MARKS)))
 
 
 class _Block(NamedTuple):
-    """The part of a critique that is about one step, or about the final answer."""
+    """The part of a critique about one step, or about the final answer."""
 
     final: bool
     sentence: str
@@ -120,17 +129,17 @@ class _Block(NamedTuple):
     explanation: str
 
 
-def _reading(blocks: list[_Block]) -> Reading:
-    """Puts a reading together; final verdicts that contradict each other are none."""
+def _assemble(blocks: list[_Block]) -> Reading:
+    """Assembles a reading; final verdicts that contradict each other count as no verdict."""
     steps = [block for block in blocks if not block.final]
     finals = [block for block in blocks if block.final]
-    agreed = finals[0].verdict if len({f.verdict.correct for f in finals}) == 1 else _SILENT
+    final = finals[0].verdict if len({f.verdict.correct for f in finals}) == 1 else _NO_VERDICT
     critique = Critique(
         tuple(StepVerdict(step.sentence, step.verdict.correct, step.explanation) for step in steps),
-        agreed.correct,
-        '\n'.join(final.explanation for final in finals if final.explanation),
+        final.correct,
+        '\n'.join(block.explanation for block in finals if block.explanation),
     )
-    return Reading(critique, tuple(step.verdict.offset for step in steps), agreed.offset)
+    return Reading(critique, tuple(step.verdict.offset for step in steps), final.offset)
 
 
 # The grammar of the released data (arXiv 2411.16579; github.com/WooooDyy/MathCritique).
@@ -157,30 +166,34 @@ def _write_released(critique: Critique) -> str:
 
 
 def _labelled(text: str) -> list[dict[str, tuple[str, int]]]:
-    """The fields of each step and of the final answer: label -> (value, its offset).
+    """Returns the fields of each step and of the final answer: label -> (value, its offset).
 
-    Unlabelled text continues the field above it. A field that the block already has opens a new
-    one, so that a step without its sentence or its verdict is still a step of its own. A bare
-    sentence above the final verdict is quoted for it: 'Step sentence: The answer is 5.'
+    Unlabelled text continues the field above it. A field that the current block already has starts
+    a new block, so a step without a sentence or a verdict is still a separate step. A sentence
+    directly above the final verdict belongs to it: 'Step sentence: The answer is 5.'
     """
     labels = list(_LABEL.finditer(text))
-    ends = [*(label.start() for label in labels), len(text)][1:]
+    ends = [*(label.start() for label in labels), len(text)][1:]  # a field ends at the next label
     blocks = []
     for match, end in zip(labels, ends, strict=True):
         label = match[1].capitalize()
-        has = blocks[-1].keys() if blocks else {_FINAL}
-        opens = {_SENTENCE: True, _STEP: has & {_STEP, _FINAL}, _FINAL: has != {_SENTENCE}}
-        if opens.get(label):
+        present = blocks[-1].keys() if blocks else {_FINAL}
+        starts_block = {
+            _SENTENCE: True,
+            _STEP: present & {_STEP, _FINAL},
+            _FINAL: present != {_SENTENCE},
+        }
+        if starts_block.get(label):
             blocks.append({})
         if blocks:
             value = text[match.end() : end].rstrip()
-            above = f'{blocks[-1][label][0]}\n' if label in blocks[-1] else ''
-            blocks[-1][label] = (above + value, match.end())
+            earlier = f'{blocks[-1][label][0]}\n' if label in blocks[-1] else ''
+            blocks[-1][label] = (earlier + value, match.end())
     return blocks
 
 
 def _read_released(text: str) -> Reading:
-    """Reads labelled fields; text below a verdict's own line belongs to its explanation."""
+    """Parses labelled fields; text below the line of a verdict belongs to its explanation."""
     blocks = []
     for fields in _labelled(text):
         final = _FINAL in fields
@@ -189,13 +202,14 @@ def _read_released(text: str) -> Reading:
         verdict = _verdict(line, offset)
         sentence, why = (fields.get(label, ('',))[0] for label in (_SENTENCE, _WHY))
         quoted = sentence if final else ''
-        unread = line if verdict.correct is None else ''
-        why = '\n'.join(part for part in (quoted, unread, below, why) if part)
+        # An unreadable verdict is not lost: its text becomes part of the explanation.
+        unreadable = line if verdict.correct is None else ''
+        why = '\n'.join(part for part in (quoted, unreadable, below, why) if part)
         blocks.append(_Block(final, sentence, verdict, why))
-    return _reading(blocks)
+    return _assemble(blocks)
 
 
-# The compact grammar of the generated task: `step ; derivation ; verdict` a line, the answer last.
+# The compact grammar of the lab: one line `step ; derivation ; verdict` per step, then the answer.
 
 _ANSWER = re.compile(r'\s*answer\s*:')
 _LAB_WORDS = {True: 'correct', False: 'wrong', None: ''}
@@ -212,32 +226,33 @@ def _write_lab(critique: Critique) -> str:
 
 def _read_lab(text: str) -> Reading:
     lines = re.finditer(r'[^\n]*\S[^\n]*', text)
-    return _reading([_lab_block(line[0], line.start()) for line in lines])
+    return _assemble([_lab_block(line[0], line.start()) for line in lines])
 
 
 def _lab_block(line: str, offset: int) -> _Block:
-    """Reads a line that begins at an offset; a step's verdict must stand behind a semicolon."""
+    """Parses a line that begins at an offset; a step's verdict must follow a semicolon."""
     answer = _ANSWER.match(line)
-    told, semicolon, last = line[answer.end() if answer else 0 :].rpartition(';')
-    silent = not semicolon and not answer
-    verdict = _SILENT if silent else _verdict(last, offset + len(line) - len(last))
+    body, semicolon, last = line[answer.end() if answer else 0 :].rpartition(';')
+    unmarked = not semicolon and not answer
+    verdict = _NO_VERDICT if unmarked else _verdict(last, offset + len(line) - len(last))
     if verdict.correct is None:
-        told = told + semicolon + last
+        body = body + semicolon + last  # the text is all derivation
     if answer:
-        return _Block(True, '', verdict, told.strip())
-    sentence, _, derivation = told.partition(';')
+        return _Block(True, '', verdict, body.strip())
+    sentence, _, derivation = body.partition(';')
     return _Block(False, sentence.strip(), verdict, derivation.strip())
 
 
 RELEASED = Grammar('released', _write_released, _read_released)
-"""`Step sentence:`, `Correctness of the step:`, `Explanation:` a step; then the final answer's."""
+"""Fields `Step sentence:`, `Correctness of the step:`, `Explanation:` per step, then the final
+answer's."""
 
 LAB = Grammar('lab', _write_lab, _read_lab)
-"""`ben : eve - 4 ; 7 - 4 = 3 ; correct` a line; then `answer : hal 0 ; correct`."""
+"""A line `ben : eve - 4 ; 7 - 4 = 3 ; correct` per step, then `answer : hal 0 ; correct`."""
 
 GRAMMARS = {grammar.name: grammar for grammar in (RELEASED, LAB)}
 
 
 def grammar_of(text: str) -> Grammar:
-    """The grammar that a critique is written in: RELEASED where it has one of its labels."""
+    """Returns the grammar of a critique's text: RELEASED if it has one of its labels, else LAB."""
     return RELEASED if _LABEL.search(text) else LAB

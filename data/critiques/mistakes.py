@@ -1,20 +1,20 @@
-"""Flawed attempts by rule: one mistake of a named kind at a line of a correct attempt.
+"""Inserts one mistake of a known kind at a line of a correct attempt, by rule.
 
-On the lab the kinds are those that `lab.judge` tells apart:
+On the lab the kinds are those that `lab.task.judge` distinguishes:
 
-- operation: the sign is turned round; operand: another quantity or digit, or its value looked up
-  wrong; arithmetic: another value.
-- skipped: the line is left out. The next line, which builds on it, stands in its place with a value
-  that is made up.
-- target: the answer line gives the value of another quantity.
+- operation: the other sign.
+- operand: another quantity or digit, or a wrong value looked up.
+- arithmetic: another result.
+- skipped: the line is omitted; the next line, which depends on it, takes its place with an invented
+  value.
+- target: the answer line states the value of another quantity.
 
-In free text, whose steps nobody can check by rule:
+In free text, whose steps no rule can check:
 
-- number: one number of the line is another.
-- operands: the operands of its subtraction or division are the wrong way round, and the result is
-  what that gives.
-- dropped: the line is left out. The next line, which uses a number that only this line reached,
-  stands in its place.
+- number: one number of the line is changed.
+- operands: the operands of a subtraction or division are exchanged, and the result follows.
+- dropped: the line is omitted; the next line, which uses a number that only this line reached,
+  takes its place.
 """
 
 import dataclasses
@@ -31,34 +31,34 @@ from elenchus.data.lab import task
 from elenchus.data.records import Problem
 
 TEXT_KINDS = ('number', 'operands', 'dropped')
-LEFT_OUT = ('skipped', 'dropped')
-"""Kinds whose line is missing: the line after it stands in its place."""
+OMISSION_KINDS = ('skipped', 'dropped')
+"""Kinds that omit a line: the line after it takes its place."""
 
 
 def kinds(problem: Problem) -> tuple[str, ...]:
-    """The kinds of mistake that can be made in attempts at a problem."""
-    return task.KINDS if problem.source == 'lab' else TEXT_KINDS
+    """Returns the kinds of mistakes that `insert` supports for a problem."""
+    return task.MISTAKE_KINDS if problem.source == 'lab' else TEXT_KINDS
 
 
 def insert(
-    problem: Problem, lines: Sequence[str], at: int, kind: str, *, rng: random.Random
+    problem: Problem, lines: Sequence[str], at: int, *, kind: str, rng: random.Random
 ) -> list[str] | None:
-    """`lines[:at]` and the mistaken line, from which an attempt can be continued.
+    """Returns `lines[:at]` and a mistaken line, from which an attempt can be continued.
 
-    `lines` are those of a correct attempt, `attempt.split('\\n')`, the answer's last. What returns
-    has at + 1 lines, the last of which is wrong; where it is the answer line (kind 'target', or the
-    last step skipped), the attempt is whole. None where no mistake of the kind can be made there.
-    Raises ValueError on a kind that the problem has not, or a line that there is not.
+    `lines` are those of a correct attempt, `attempt.split('\\n')`; the last is the answer line. The
+    result has at + 1 lines, the last of which is wrong. If that is the answer line (kind 'target',
+    or the last step skipped), the attempt is complete. Returns None if no mistake of the kind is
+    possible there. Raises ValueError on an unknown kind or a line index out of range.
     """
     if kind not in kinds(problem):
         near = difflib.get_close_matches(kind, kinds(problem), n=1, cutoff=0.0)
-        raise ValueError(f'kind={kind!r} is none of {kinds(problem)}; nearest is {near[0]!r}')
+        raise ValueError(
+            f'unknown kind={kind!r}; valid: {kinds(problem)}; did you mean {near[0]!r}?'
+        )
     if not 0 <= at < len(lines):
-        raise ValueError(f'at={at} must be from 0 to {len(lines) - 1}, an index of the lines')
-    on_lab = problem.source == 'lab'
-    wrong = (
-        _lab_line(problem, lines, at, kind, rng) if on_lab else _TEXT[kind](problem, lines, at, rng)
-    )
+        raise ValueError(f'at={at} must be an index of the lines, 0 to {len(lines) - 1}')
+    make_wrong = _lab_line if problem.source == 'lab' else _text_line
+    wrong = make_wrong(problem, lines, at, kind=kind, rng=rng)
     if wrong is None:
         return None
     indent = lines[at][: len(lines[at]) - len(lines[at].lstrip())]
@@ -66,110 +66,120 @@ def insert(
 
 
 def corrupt(problem: Problem, *, rng: random.Random) -> str:
-    """A whole flawed attempt: the reference with one mistake, of a random kind on the lab.
+    """Returns a complete flawed attempt: the reference solution with one mistake.
 
-    There it is carried on to the answer by rule; elsewhere one number is changed and the rest
-    stays. Raises ValueError where no mistake can be made.
+    On the lab the kind is random and the rest of the attempt follows from the mistake by rule.
+    Elsewhere one number is changed and the rest is unchanged. Raises ValueError if no mistake is
+    possible.
     """
     lines = problem.solution.split('\n')
     on_lab = problem.source == 'lab'
-    tried = rng.sample(task.KINDS, len(task.KINDS)) if on_lab else TEXT_KINDS[:1]
-    for kind in tried:
+    candidates = (
+        rng.sample(task.MISTAKE_KINDS, len(task.MISTAKE_KINDS)) if on_lab else TEXT_KINDS[:1]
+    )
+    for kind in candidates:
         for at in rng.sample(range(len(lines)), len(lines)):
-            begun = insert(problem, lines, at, kind, rng=rng)
-            if begun is not None:
-                rest = lines[at + 1 + (kind in LEFT_OUT) :]
-                carried = _carry_on(problem.question, begun, rest, rng) if on_lab else rest
-                return '\n'.join([*begun, *carried])
-    raise ValueError(f'{problem.id}: the solution has no number to change')
+            prefix = insert(problem, lines, at, kind=kind, rng=rng)
+            if prefix is not None:
+                rest = lines[at + 1 + (kind in OMISSION_KINDS) :]
+                if on_lab:
+                    rest = _recompute(problem.question, prefix, rest, rng=rng)
+                return '\n'.join([*prefix, *rest])
+    raise ValueError(f'{problem.id}: the solution has no number that could be changed')
 
 
 # The lab
 
 
 class _Place(NamedTuple):
-    """A step of a lab attempt, the step after it (None: the answer), and what is told before."""
+    """A line of a lab attempt in its context."""
 
-    step: task.Step | None
-    following: task.Step | None
-    values: dict[str, int]
-    names: tuple[str, ...]
+    step: task.Step | None  # None on the answer line
+    following: task.Step | None  # the next line; None if that is the answer line
+    values: dict[str, int]  # values stated by the question and the lines before
+    names: tuple[str, ...]  # all quantities of the question
     target: str
 
 
-def _lab_line(problem: Problem, lines: Sequence[str], at: int, kind: str, rng) -> str | None:
-    """The mistaken line; None where the judge does not find this mistake at this line."""
+def _lab_line(
+    problem: Problem, lines: Sequence[str], at: int, *, kind: str, rng: random.Random
+) -> str | None:
+    """Returns the mistaken line; None if the judge does not report this mistake at this line."""
     last = len(lines) - 1
+    # 'target' is the only kind for the answer line; a skipped step needs a line that replaces it.
     if (at == last) != (kind == 'target') or (kind == 'skipped' and last < 2):
         return None
     statements, target = task.parse_question(problem.question)
     step, following = (task.parse_step(line) for line in (*lines, '')[at : at + 2])
-    values = _told(problem.question, lines[:at])
+    values = _stated_values(problem.question, lines[:at])
     wrong = _LAB[kind](_Place(step, following, values, tuple(statements), target), rng)
     if wrong is None:
         return None
-    whole = [wrong] if at + (kind == 'skipped') == last else [wrong, '']
-    judged = task.judge(problem.question, '\n'.join([*lines[:at], *whole]))
-    return wrong if (judged.first_error, judged.kind) == (at, kind) else None
+    # The judge takes the last line as the answer, so a wrong step is followed by an empty line.
+    ending = [wrong] if at + (kind == 'skipped') == last else [wrong, '']
+    judgement = task.judge(problem.question, '\n'.join([*lines[:at], *ending]))
+    return wrong if (judgement.first_error, judgement.kind) == (at, kind) else None
 
 
-def _told(question: str, lines: Sequence[str]) -> dict[str, int]:
-    """Values that the question and some lines of an attempt state."""
+def _stated_values(question: str, lines: Sequence[str]) -> dict[str, int]:
+    """Returns the values that the question and some lines of an attempt state, by name."""
     statements, _ = task.parse_question(question)
     values = {s.name: s.digit for s in statements.values() if s.base is None}
     return values | {step.name: step.value for step in map(task.parse_step, lines) if step}
 
 
-def _worked(step: task.Step, values: dict[str, int], rng) -> task.Step:
-    """The step with the value that follows from what is told, made up where its base is not."""
+def _worked(step: task.Step, values: dict[str, int], rng: random.Random) -> task.Step:
+    """Returns the step recomputed from the stated values; an unknown base gets a random value."""
     statement = task.Statement(step.name, step.base, step.sign, step.digit)
     base_value = values[step.base] if step.base in values else rng.randrange(10)
     return dataclasses.replace(step, base_value=base_value, value=statement.value(base_value))
 
 
-def _carry_on(question: str, begun: Sequence[str], rest: Sequence[str], rng) -> list[str]:
-    """The rest of an attempt with the values that follow from what it has begun with."""
-    values, carried = _told(question, begun), []
+def _recompute(
+    question: str, prefix: Sequence[str], rest: Sequence[str], *, rng: random.Random
+) -> list[str]:
+    """Returns the rest of an attempt with the values that follow from its first lines."""
+    values, lines = _stated_values(question, prefix), []
     for line in rest[:-1]:
         step = _worked(task.parse_step(line), values, rng)
         values[step.name] = step.value
-        carried.append(f' {step.text()}')
+        lines.append(f' {step.text()}')
     target = task.parse_question(question)[1]
-    return [*carried, f' #### {values[target]}'] if rest else []
+    return [*lines, f' #### {values[target]}'] if rest else []
 
 
-def _operation(place: _Place, rng) -> str:
-    turned = dataclasses.replace(place.step, sign='-' if place.step.sign == '+' else '+')
-    return _worked(turned, place.values, rng).text()
+def _operation(place: _Place, rng: random.Random) -> str:
+    changed = dataclasses.replace(place.step, sign='-' if place.step.sign == '+' else '+')
+    return _worked(changed, place.values, rng).text()
 
 
-def _operand(place: _Place, rng) -> str:
+def _operand(place: _Place, rng: random.Random) -> str:
     step = place.step
     others = [name for name in place.names if name not in (step.name, step.base)]
-    changed = rng.choice(('base', 'digit', 'look-up') if others else ('digit', 'look-up'))
-    if changed == 'look-up':
+    part = rng.choice(('base', 'digit', 'look-up') if others else ('digit', 'look-up'))
+    if part == 'look-up':
         values = place.values | {step.base: (step.base_value + rng.randrange(1, 10)) % 10}
         return _worked(step, values, rng).text()
-    if changed == 'base':
-        other = dataclasses.replace(step, base=rng.choice(others))
+    if part == 'base':
+        changed = dataclasses.replace(step, base=rng.choice(others))
     else:
-        other = dataclasses.replace(step, digit=(step.digit + rng.randrange(1, 10)) % 10)
-    return _worked(other, place.values, rng).text()
+        changed = dataclasses.replace(step, digit=(step.digit + rng.randrange(1, 10)) % 10)
+    return _worked(changed, place.values, rng).text()
 
 
-def _arithmetic(place: _Place, rng) -> str:
+def _arithmetic(place: _Place, rng: random.Random) -> str:
     value = (place.step.value + rng.randrange(1, 10)) % 10
     return dataclasses.replace(place.step, value=value).text()
 
 
-def _skipped(place: _Place, rng) -> str | None:
-    """The line after the one left out; the judge finds whether it builds on it."""
+def _skipped(place: _Place, rng: random.Random) -> str | None:
+    """Returns the line after the omitted one; the judge checks that it depends on it."""
     if place.following is None:
         return f'#### {rng.randrange(10)}'
     return _worked(place.following, place.values, rng).text()
 
 
-def _target(place: _Place, rng) -> str | None:
+def _target(place: _Place, rng: random.Random) -> str | None:
     right = place.values.get(place.target)
     others = [value for name, value in place.values.items() if value != right]
     return f'#### {rng.choice(others)}' if others else None
@@ -186,10 +196,18 @@ _LAB: dict[str, Callable] = {
 
 # Free text
 
+
+def _text_line(
+    problem: Problem, lines: Sequence[str], at: int, *, kind: str, rng: random.Random
+) -> str | None:
+    """Returns the mistaken line; None if the line allows no mistake of the kind."""
+    return _TEXT[kind](problem, lines, at, rng=rng)
+
+
 _NUMBERING = re.compile(r'\s*\**(?:step\s+)?[0-9]+\s*[.:)]\**\s', re.IGNORECASE)
 _NUMBER = rf'(?:{answers.NUMBER_IN_TEXT.pattern})'
 _EQUATION = re.compile(
-    rf'(?P<left>\$?{_NUMBER})\s*(?P<sign>[-+*/×÷])\s*(?P<right>\$?{_NUMBER})'
+    rf'(?P<first>\$?{_NUMBER})\s*(?P<sign>[-+*/×÷])\s*(?P<second>\$?{_NUMBER})'
     rf'\s*=\s*\$?(?P<result>{_NUMBER})'
 )
 _OPERATIONS = {
@@ -206,65 +224,71 @@ def _value(number: str) -> fractions.Fraction:
     return fractions.Fraction(number.replace(',', '').lstrip('$'))
 
 
-def _result(equation: re.Match, left: str, right: str) -> fractions.Fraction | None:
-    """What the equation's operation gives; None for a division by zero."""
-    a, b = _value(equation[left]), _value(equation[right])
+def _result(equation: re.Match, first: str, second: str) -> fractions.Fraction | None:
+    """Applies the equation's operation to two of its groups; None for a division by zero."""
+    a, b = _value(equation[first]), _value(equation[second])
     if equation['sign'] in '/÷' and not b:
         return None
     return _OPERATIONS[equation['sign']](a, b)
 
 
 def _holds(equation: re.Match) -> bool:
-    return _result(equation, 'left', 'right') == _value(equation['result'])
+    return _result(equation, 'first', 'second') == _value(equation['result'])
 
 
-def _another_number(problem: Problem, lines: Sequence[str], at: int, rng) -> str | None:
-    """The line with one number changed; not in its numbering, nor to an equation that holds too."""
+def _change_number(
+    problem: Problem, lines: Sequence[str], at: int, *, rng: random.Random
+) -> str | None:
+    """Changes one number of the line, outside its numbering and not into another true equation."""
     line = lines[at]
     numbering = _NUMBERING.match(line)
     numbers = list(answers.NUMBER_IN_TEXT.finditer(line, numbering.end() if numbering else 0))
     for number in rng.sample(numbers, len(numbers)):
         whole, point, decimals = number[0].partition('.')
         value = int(whole.replace(',', '') or 0) + rng.choice((1, 2, 10))
-        told = (f'{value:,}' if ',' in whole else str(value)) + point + decimals
-        changed = line[: number.start()] + told + line[number.end() :]
+        changed_number = (f'{value:,}' if ',' in whole else str(value)) + point + decimals
+        changed = line[: number.start()] + changed_number + line[number.end() :]
         equations = _EQUATION.finditer(changed)
         if not any(e.start() <= number.start() < e.end() and _holds(e) for e in equations):
             return changed
     return None
 
 
-def _turned_round(problem: Problem, lines: Sequence[str], at: int, rng) -> str | None:
-    """The line with the operands of one equation exchanged, and its result wherever it stands."""
+def _exchange_operands(
+    problem: Problem, lines: Sequence[str], at: int, *, rng: random.Random
+) -> str | None:
+    """Exchanges the operands of one equation and updates every later mention of its result."""
     line = lines[at]
     equations = [e for e in _EQUATION.finditer(line) if e['sign'] in '-/÷' and _holds(e)]
     for equation in rng.sample(equations, len(equations)):
-        was, now = _value(equation['result']), _result(equation, 'right', 'left')
-        if now is None or now == was:
+        old, new = _value(equation['result']), _result(equation, 'second', 'first')
+        if new is None or new == old:
             continue
-        start, end = equation.start(), equation.end('right')
-        sign = line[equation.end('left') : equation.start('right')]
-        stated = f'{float(now):.2f}'.rstrip('0').rstrip('.')
+        start, end = equation.start(), equation.end('second')
+        sign = line[equation.end('first') : equation.start('second')]
+        text = f'{float(new):.2f}'.rstrip('0').rstrip('.')
         rest = ''.join(
-            stated if answers.NUMBER_IN_TEXT.fullmatch(part) and _value(part) == was else part
+            text if answers.NUMBER_IN_TEXT.fullmatch(part) and _value(part) == old else part
             for part in re.split(f'({_NUMBER})', line[end:])
         )
-        return line[:start] + equation['right'] + sign + equation['left'] + rest
+        return line[:start] + equation['second'] + sign + equation['first'] + rest
     return None
 
 
-def _dropped(problem: Problem, lines: Sequence[str], at: int, rng) -> str | None:
-    """The line after, where it is a step and uses a number that is told in this line alone."""
+def _drop_line(
+    problem: Problem, lines: Sequence[str], at: int, *, rng: random.Random
+) -> str | None:
+    """Returns the next line, if it is a step and uses a number that only this line states."""
     if at + 2 >= len(lines):
         return None
-    told = {_value(n) for text in (problem.question, *lines[:at]) for n in answers.numbers(text)}
-    reached = {_value(n) for n in answers.numbers(lines[at])} - told
+    known = {_value(n) for text in (problem.question, *lines[:at]) for n in answers.numbers(text)}
+    reached = {_value(n) for n in answers.numbers(lines[at])} - known
     used = {_value(n) for n in answers.numbers(lines[at + 1])}
     return lines[at + 1] if reached & used else None
 
 
 _TEXT: dict[str, Callable] = {
-    'number': _another_number,
-    'operands': _turned_round,
-    'dropped': _dropped,
+    'number': _change_number,
+    'operands': _exchange_operands,
+    'dropped': _drop_line,
 }

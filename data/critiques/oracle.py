@@ -1,6 +1,7 @@
-"""Annotators: critiques by something that knows more than the critic will.
+"""Annotators that write critiques with knowledge that the critic will not have.
 
-Every annotator takes attempts with what their maker knows of them, and gives texts.
+`oracle` knows the reference solution (on the lab, the exact rules); `from_file` looks critiques up.
+Annotators by models are in sampling/critique_data/annotators.py.
 """
 
 import dataclasses
@@ -13,116 +14,119 @@ from elenchus.data.lab import task
 from elenchus.data.records import Problem
 
 CONSTRUCTIONS = ('RG1', 'RG2', 'RG3')
-"""How an attempt was made (arXiv 2411.16579): sampled from scratch; sampled hotter from a line on;
-with a mistake of a named kind put in at a line, and continued."""
+"""Constructions of attempts for critique data (arXiv 2411.16579).
+
+RG1: sampled from scratch. RG2: resampled from one line on, at a higher temperature. RG3: a mistake
+of a known kind inserted at one line, then continued.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
-class Path:
-    """An attempt to be criticised, and what its maker knows of it.
+class ConstructedAttempt:
+    """An attempt to be annotated, and the knowledge of the code that constructed it.
 
-    `location` is an index of `attempt.split('\\n')`: the line of the mistake (RG3) or the first
-    line sampled hotter (RG2), and all lines before it are right. `kind` is of `mistakes.kinds`.
+    All lines before `location` are right.
     """
 
     problem: Problem
     attempt: str
-    construction: str
-    location: int | None
-    kind: str | None
+    construction: str  # of CONSTRUCTIONS
+    location: int | None  # index of attempt.split('\n'): first resampled line (RG2), mistake (RG3)
+    kind: str | None  # of mistakes.kinds(problem), for RG3
 
 
-Annotator = Callable[[Sequence[Path]], list[str | None]]
-"""Paths -> the texts of their critiques; None where the annotator has nothing to say of one."""
+Annotator = Callable[[Sequence[ConstructedAttempt]], list[str | None]]
+"""Constructed attempts -> texts of their critiques; None for those it cannot annotate."""
 
 
-def oracle(paths: Sequence[Path]) -> list[str | None]:
-    """By ground truth on the lab; elsewhere by comparison with the reference and the location.
+def oracle(attempts: Sequence[ConstructedAttempt]) -> list[str | None]:
+    """Annotates by rule on the lab, elsewhere by comparison with the reference solution.
 
-    None where a problem of the latter has no reference solution.
+    The critique is None if a problem outside the lab has no reference solution.
     """
     return [
-        task.judge(path.problem.question, path.attempt).critique
-        if path.problem.source == 'lab'
-        else _by_reference(path)
-        if path.problem.solution
+        task.judge(a.problem.question, a.attempt).critique
+        if a.problem.source == 'lab'
+        else _by_reference(a)
+        if a.problem.solution
         else None
-        for path in paths
+        for a in attempts
     ]
 
 
 def from_file(path: str | os.PathLike) -> Annotator:
-    """Critiques brought in a file (see critique_files): those of the same problem and attempt.
+    """Returns an annotator that looks critiques up in a file of records (record_files.py).
 
-    The problem is told by its id or by its question's text, and texts are the same whatever their
-    white space. Raises ValueError where the file has two critiques of one attempt.
+    A record matches by the problem's id or the question's text, and the attempt's text; white space
+    is ignored. Raises ValueError if the file has two critiques of one attempt.
     """
-    brought: dict[tuple[str, str], str] = {}
+    critiques: dict[tuple[str, str], str] = {}
     for record in record_files.read(path):
         for name in filter(None, (record.problem_id, record.question)):
-            key = (_words(name), _words(record.response))
-            if brought.setdefault(key, record.critique) != record.critique:
-                raise ValueError(f'{path}: two critiques of one attempt at {name[:60]!r}: keep one')
+            key = (_normalize(name), _normalize(record.response))
+            if critiques.setdefault(key, record.critique) != record.critique:
+                raise ValueError(f'{path}: two critiques of one attempt at {name[:60]!r}; keep one')
 
-    def annotator(paths: Sequence[Path]) -> list[str | None]:
+    def annotate_from_file(attempts: Sequence[ConstructedAttempt]) -> list[str | None]:
+        """Looks up the critiques; None if the file has none."""
         return [
-            brought.get((path.problem.id, attempt), brought.get((question, attempt)))
-            for path in paths
-            for question, attempt in [(_words(path.problem.question), _words(path.attempt))]
+            critiques.get((a.problem.id, text), critiques.get((question, text)))
+            for a in attempts
+            for question, text in [(_normalize(a.problem.question), _normalize(a.attempt))]
         ]
 
-    return annotator
+    return annotate_from_file
 
 
-def _words(text: str) -> str:
+def _normalize(text: str) -> str:
     return ' '.join(text.split())
 
 
 def annotate(problem: Problem, attempt: str) -> str:
-    """The oracle's critique of an attempt of which nothing is known.
+    """Returns the oracle's critique of an attempt of unknown construction.
 
-    Raises ValueError where it has none.
+    Raises ValueError if the problem has no reference solution.
     """
-    (critique,) = oracle([Path(problem, attempt, 'RG1', None, None)])
+    (critique,) = oracle([ConstructedAttempt(problem, attempt, 'RG1', None, None)])
     if critique is None:
-        raise ValueError(f'{problem.id}: no critique without a reference solution')
+        raise ValueError(f'{problem.id}: the oracle needs a reference solution')
     return critique
 
 
-_TOLD = {
+_EXPLANATIONS = {
     'number': 'A number in this step is wrong.',
     'operands': 'The operands of this step are the wrong way round.',
     'dropped': 'A step that this one needs is missing.',
 }
 
 
-def _by_reference(path: Path) -> str:
-    """A critique in the released grammar, which stops at the first wrong step.
+def _by_reference(attempt: ConstructedAttempt) -> str:
+    """Writes a critique in the released grammar; it stops at the first wrong step.
 
     Lines before the location are right, and the line of a known mistake (RG3) is wrong. Any other
-    line is right where the number it ends with is one that the reference has reached too, or where
-    it has none, so that nothing contradicts it.
+    line is right if its last number is in the reference solution, or if it has no number: then
+    nothing contradicts it. This is a heuristic; only the lab has exact labels.
     """
-    reached = set(map(answers.parse_number, answers.numbers(path.problem.solution)))
-    *lines, final = path.attempt.split('\n')
-    known = 0 if path.location is None else path.location
+    reached = set(map(answers.parse_number, answers.numbers(attempt.problem.solution)))
+    *lines, final = attempt.attempt.split('\n')
+    num_known_right = 0 if attempt.location is None else attempt.location
     steps = []
     for i, line in enumerate(lines):
         if not line.strip():
             continue
         numbers = answers.numbers(line)
-        told = f'It reaches {numbers[-1]}.' if numbers else 'It reaches no number.'
-        right = i < known or not numbers or answers.parse_number(numbers[-1]) in reached
-        if i == path.location and path.construction == 'RG3':
-            right, told = False, _TOLD.get(path.kind, told)
-        steps.append(grammars.StepVerdict(line.strip(), right, told))
+        why = f'It reaches {numbers[-1]}.' if numbers else 'It reaches no number.'
+        right = i < num_known_right or not numbers or answers.parse_number(numbers[-1]) in reached
+        if i == attempt.location and attempt.construction == 'RG3':
+            right, why = False, _EXPLANATIONS.get(attempt.kind, why)
+        steps.append(grammars.StepVerdict(line.strip(), right, why))
         if not right:
             break
     answer = answers.extract_answer(final)
     right = (
         all(step.correct for step in steps)
         and answer is not None
-        and answers.equivalent(answer, path.problem.answer)
+        and answers.equivalent(answer, attempt.problem.answer)
     )
-    told = f'The answer is {answer}.' if answer else 'There is no answer.'
-    return grammars.RELEASED.write(grammars.Critique(tuple(steps), right, told))
+    why = f'The answer is {answer}.' if answer else 'There is no answer.'
+    return grammars.RELEASED.write(grammars.Critique(tuple(steps), right, why))

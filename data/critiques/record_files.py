@@ -1,9 +1,9 @@
 """Files of critique records: JSONL, the released JSON, and a prepared TFDS dataset.
 
-One record is an attempt, its critique, and what is known of both. JSONL holds one record a line,
-with the fields of `CritiqueRecord`; `question`, `response` and `critique` are needed, what else is
-left out is unknown. The released form (github.com/WooooDyy/MathCritique) is a JSON array, or JSONL,
-of {instruction, input, output}: see `released_record`.
+A record is an attempt, its critique and known facts about both. JSONL has one record per line, with
+the fields of `CritiqueRecord`; `question`, `response` and `critique` are required, absent fields
+are unknown. The released form (github.com/WooooDyy/MathCritique) is a JSON array, or JSONL, of
+{instruction, input, output}: see `released_record`.
 """
 
 import dataclasses
@@ -20,77 +20,71 @@ from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
-from elenchus.data.files import json_files, tfds_records
+from elenchus.data.files import atomic, jsonl, tfds_records
 
 
 @dataclasses.dataclass(frozen=True)
 class CritiqueRecord:
-    """An attempt and its critique; None stands for what is not known.
-
-    `steps` are the lines of the response, and `location` is an index of them: where the attempt's
-    maker put the mistake (see annotate.Path). `refinement_successes` of `refinements` sampled
-    refinements were right; `refinement` is the text of one. `correct` says whether the response
-    truly is, whatever the critique says.
-    """
+    """An attempt and its critique; None = unknown."""
 
     question: str
     response: str
-    steps: tuple[str, ...]
-    construction: str | None
-    location: int | None
-    kind: str | None
+    steps: tuple[str, ...]  # the lines of the response
+    construction: str | None  # of oracle.CONSTRUCTIONS
+    location: int | None  # index of `steps`; see oracle.ConstructedAttempt
+    kind: str | None  # of mistakes.kinds
     critique: str
-    refinement_successes: int | None
-    refinements: int | None
-    refinement: str | None
+    refinement_successes: int | None  # number of right ones among `refinements`
+    refinements: int | None  # number of sampled refinements
+    refinement: str | None  # text of one refinement
     problem_id: str | None
     level: int | None
-    correct: bool | None
+    correct: bool | None  # the response is truly correct, whatever the critique claims
 
 
 FIELDS = types.MappingProxyType(typing.get_type_hints(CritiqueRecord))
-NEEDED = ('question', 'response', 'critique')
+REQUIRED = ('question', 'response', 'critique')
 
 
 # JSONL
 
 
 def write_jsonl(path: str | os.PathLike, records: Iterable[CritiqueRecord]) -> None:
-    """Writes one record a line; the file is whole or absent."""
+    """Writes one record per line, atomically."""
     lines = (json.dumps(dataclasses.asdict(r), ensure_ascii=False) + '\n' for r in records)
-    json_files.write_text(path, ''.join(lines))
+    atomic.write_text(path, ''.join(lines))
 
 
 def read_jsonl(path: str | os.PathLike) -> list[CritiqueRecord]:
-    """The records of a JSONL file. Raises ValueError that names the line and the field at fault."""
-    return [json_files.at(place, from_fields, fields) for _, place, fields in _objects(path)]
+    """Reads a JSONL file. Raises ValueError that names the invalid line and field."""
+    return [jsonl.at_place(place, from_fields, fields) for _, place, fields in _read_objects(path)]
 
 
 def from_fields(fields: Mapping[str, Any]) -> CritiqueRecord:
-    """A record from the values of its fields. Raises ValueError that names the field at fault."""
+    """Builds a record from its fields. Raises ValueError that names the invalid field."""
     for name in fields:
         if name not in FIELDS:
             near = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.0)[0]
-            raise ValueError(f'{name!r} is no field of a critique record; nearest is {near!r}')
-    _check_present(NEEDED, fields)
+            raise ValueError(f'unknown field {name!r} of a critique record; did you mean {near!r}?')
+    _check_present(REQUIRED, fields)
     values = {n: _typed(n, hint, fields[n]) for n, hint in FIELDS.items() if n in fields}
     if 'steps' not in values:
         values['steps'] = tuple(values['response'].split('\n'))
     record = CritiqueRecord(**dict.fromkeys(FIELDS) | values)
     if record.location is not None and not 0 <= record.location < len(record.steps):
-        raise ValueError(f'location={record.location} must be from 0 to {len(record.steps) - 1}')
+        raise ValueError(f'location={record.location} must be in 0 to {len(record.steps) - 1}')
     return record
 
 
 def _typed(name: str, hint: Any, value: Any) -> Any:
-    """The value of a field. Raises ValueError where it is of another type."""
+    """Returns the value of a field, lists as tuples. Raises ValueError if the type is wrong."""
     kinds = typing.get_args(hint) or (hint,)
     if typing.get_origin(hint) is tuple:
         if isinstance(value, list) and all(type(item) is kinds[0] for item in value):
             return tuple(value)
-        raise ValueError(f'{name}={value!r} is no list of {kinds[0].__name__}')
+        raise ValueError(f'{name}={value!r} must be a list of {kinds[0].__name__}')
     if type(value) not in kinds:
-        raise ValueError(f'{name}={value!r} is no {kinds[0].__name__}')
+        raise ValueError(f'{name}={value!r} must be of type {kinds[0].__name__}')
     return value
 
 
@@ -98,15 +92,15 @@ def _check_present(names: Iterable[str], fields: Mapping[str, Any]) -> None:
     for name in names:
         if name not in fields:
             near = difflib.get_close_matches(name, fields, n=1, cutoff=0.0)
-            told = f'; nearest is {near[0]!r}' if near else ''
-            raise ValueError(f'no field {name!r} in a critique record{told}')
+            hint = f'; the nearest present field is {near[0]!r}' if near else ''
+            raise ValueError(f'missing field {name!r} in a critique record{hint}')
 
 
 # The released form
 
 
 class ReleasedRecord(NamedTuple):
-    """The texts of one released record, in the order in which they were said."""
+    """The texts of one released record, in the order of the conversation."""
 
     question: str
     attempt: str
@@ -126,42 +120,42 @@ _SPOKEN, _BOXED = 'The answer is [your answer].', r'The answer is $\boxed{[your 
 
 
 def read_released(path: str | os.PathLike) -> list[CritiqueRecord]:
-    """The records of a released file, a JSON array or JSONL.
+    """Reads a released file, a JSON array or JSONL.
 
-    How their attempts were made is not known. Raises ValueError that names the record.
+    The construction of its attempts is unknown. Raises ValueError that names the invalid record.
     """
-    return [json_files.at(place, _from_released, fields) for _, place, fields in _objects(path)]
+    return [jsonl.at_place(place, _from_released, value) for _, place, value in _read_objects(path)]
 
 
 def write_released(path: str | os.PathLike, records: Iterable[CritiqueRecord]) -> None:
-    """Writes a JSON array of {instruction, input, output}; the file is whole or absent.
+    """Writes a JSON array of {instruction, input, output}, atomically.
 
-    Raises ValueError, which names the record, where one has no refinement: it is the output.
+    Raises ValueError, which names the record, if one has no refinement: the output is required.
     """
     texts = [
-        json_files.at(f'record {number}', _to_released, record)
+        jsonl.at_place(f'record {number}', _to_released, record)
         for number, record in enumerate(records, start=1)
     ]
-    json_files.write_text(path, json.dumps(texts, ensure_ascii=False, indent=2) + '\n')
+    atomic.write_text(path, json.dumps(texts, ensure_ascii=False, indent=2) + '\n')
 
 
 def released_record(record: Mapping[str, str]) -> ReleasedRecord:
     """Splits a record of the released JSON, {instruction, input, output}, into its four texts.
 
-    The requests about the answer's format are left out of the question and the critique. Raises
-    ValueError where a field or a separator is missing.
+    Instructions about the format of the answer are removed from the question and the critique.
+    Raises ValueError if a field or a separator is missing.
     """
     _check_present(_RELEASED_FIELDS, record)
     texts = {name: _unescaped(_typed(name, str, record[name])) for name in _RELEASED_FIELDS}
-    asked, answered = _split(texts['instruction'], _ATTEMPT)
-    attempt, criticised = _split(answered, _CRITIQUE)
-    _, critique = _split(criticised, '\n\n')
-    question = asked.partition(_FORMAT)[0].strip()
+    request, answer = _split(texts['instruction'], _ATTEMPT)
+    attempt, feedback = _split(answer, _CRITIQUE)
+    _, critique = _split(feedback, '\n\n')
+    question = request.partition(_FORMAT)[0].strip()
     return ReleasedRecord(question, attempt.strip(), critique.strip(), texts['output'].strip())
 
 
 def _unescaped(text: str) -> str:
-    r"""The text with its line breaks, where they stand in it as backslash and n."""
+    r"""Restores the line breaks of released records that spell them as backslash and n."""
     return text.replace(r'\n', '\n') if '\n' not in text and r'\n\n' in text else text
 
 
@@ -179,22 +173,22 @@ def _from_released(fields: Mapping[str, str]) -> CritiqueRecord:
 
 def _to_released(record: CritiqueRecord) -> dict[str, str]:
     if record.refinement is None:
-        raise ValueError('no refinement, which is the output of the released form')
+        raise ValueError('the released form needs a refinement as its output')
     boxed = r'\boxed{' in record.response + record.refinement
-    asked = f"{_FORMAT}{_BOXED if boxed else _SPOKEN}'"
+    request = f"{_FORMAT}{_BOXED if boxed else _SPOKEN}'"
     return {
-        'instruction': f'{record.question}{asked}{_ATTEMPT}{record.response}'
-        f'{_CRITIQUE}{_ASK_AGAIN}{asked}\n\n{record.critique}\n',
+        'instruction': f'{record.question}{request}{_ATTEMPT}{record.response}'
+        f'{_CRITIQUE}{_ASK_AGAIN}{request}\n\n{record.critique}\n',
         'input': '',
         'output': record.refinement,
     }
 
 
 def _split(text: str, separator: str) -> tuple[str, str]:
-    """The text before and after the first separator. Raises ValueError where there is none."""
-    before, found, after = text.partition(separator)
-    if not found:
-        raise ValueError(f'no {separator!r} in a released record, after {text[:40]!r}')
+    """Returns the text before and after the first separator. Raises ValueError without one."""
+    before, match, after = text.partition(separator)
+    if not match:
+        raise ValueError(f'missing {separator!r} in a released record, after {text[:40]!r}')
     return before, after
 
 
@@ -202,23 +196,23 @@ def _split(text: str, separator: str) -> tuple[str, str]:
 
 
 def read(path: str | os.PathLike) -> list[CritiqueRecord]:
-    """The records of a file in either form (told apart by their fields), or of a dataset's folder.
+    """Reads a file of either form (the fields tell which), or the folder of a dataset.
 
-    Raises ValueError that names the file, the line or record, and the field at fault.
+    Raises ValueError that names the file, the line or record, and the invalid field.
     """
     if pathlib.Path(path).is_dir():
         return list(read_dataset(path))
     return [
-        json_files.at(place, _from_released if 'instruction' in fields else from_fields, fields)
-        for _, place, fields in _objects(path)
+        jsonl.at_place(place, _from_released if 'instruction' in fields else from_fields, fields)
+        for _, place, fields in _read_objects(path)
     ]
 
 
-def _objects(path: str | os.PathLike) -> list[json_files.Found]:
-    found = json_files.objects(path)
-    if not found:
-        raise ValueError(f'{path} holds no records')
-    return found
+def _read_objects(path: str | os.PathLike) -> list[jsonl.PlacedObject]:
+    objects = jsonl.read_objects(path)
+    if not objects:
+        raise ValueError(f'{path} contains no records')
+    return objects
 
 
 # TFDS
@@ -228,9 +222,9 @@ SPLIT = 'train'
 
 @dataclasses.dataclass(eq=False)
 class CritiquesConfig(tfds.core.BuilderConfig):
-    """From which file the records come."""
+    """Config of the TFDS builder `Critiques`."""
 
-    path: str = ''
+    path: str = ''  # the file of records
 
 
 class Critiques(tfds_records.RecordBuilder, skip_registration=True):
@@ -238,7 +232,7 @@ class Critiques(tfds_records.RecordBuilder, skip_registration=True):
 
     name = 'critiques'
     RECORD = CritiqueRecord
-    ABOUT = 'Attempts at reasoning problems with their critiques, step by step.'
+    DESCRIPTION = 'Attempts at reasoning problems with their critiques, step by step.'
 
     def _split_generators(self, _) -> dict[str, Iterator]:
         return {SPLIT: self._generate_examples()}
@@ -249,11 +243,11 @@ class Critiques(tfds_records.RecordBuilder, skip_registration=True):
 
 
 def prepare(path: str | os.PathLike, *, data_dir: str | os.PathLike) -> pathlib.Path:
-    """The folder of a dataset made from a file of records, under `data_dir`; made once.
+    """Converts a file of records to a dataset under `data_dir`, once; returns its folder.
 
-    Its config is named for the file and its content, so a changed file makes another dataset.
+    The name of the config contains a hash of the file, so a changed file gives a new dataset.
     """
-    read(path)  # a mistake in the file is told before anything is written
+    read(path)  # reports an invalid record before anything is written
     source = pathlib.Path(path)
     digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
     name = f'{re.sub("[^A-Za-z0-9]+", "_", source.stem)}-{digest}'
@@ -262,13 +256,13 @@ def prepare(path: str | os.PathLike, *, data_dir: str | os.PathLike) -> pathlib.
 
 
 def read_dataset(folder: str | os.PathLike) -> Sequence[CritiqueRecord]:
-    """Random access to the records of a prepared dataset: the one in or below a folder.
+    """Opens the one prepared dataset in or below a folder, for random access to its records.
 
-    Raises ValueError where there is none, or more than one.
+    Raises ValueError if there is no dataset, or more than one.
     """
-    found = sorted(pathlib.Path(folder).rglob('dataset_info.json'))
-    if len(found) != 1:
-        raise ValueError(f'{folder} holds {len(found)} datasets; name the folder of one')
+    datasets = sorted(pathlib.Path(folder).rglob('dataset_info.json'))
+    if len(datasets) != 1:
+        raise ValueError(f'{folder} contains {len(datasets)} datasets; name the folder of one')
     with tfds_records.quiet():
-        source = tfds.builder_from_directory(os.fspath(found[0].parent))
+        source = tfds.builder_from_directory(os.fspath(datasets[0].parent))
         return tfds_records.Records(CritiqueRecord, source.as_data_source(split=SPLIT))

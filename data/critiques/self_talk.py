@@ -1,7 +1,9 @@
-"""Self-talk: attempt, critique and correction in one text (arXiv 2411.16579, section 6 of METHODS).
+"""Self-talk: attempt, critique and correction in one text.
 
-Each line of an attempt is followed by what is said of it and, where that is `wrong`, by the line
-that takes its place:
+Source: arXiv 2411.16579; docs/methods.md, "Self-talk".
+
+Each line of an attempt is followed by a remark, which judges it. After a remark that ends with
+`wrong` comes the line that replaces it:
 
     ben : eve 7 - 4 = 2 ; ben 2
      ben : eve - 4 ; eve 7 ; 7 - 4 = 3 ; ben 2 - 3 = 9 ; wrong
@@ -22,104 +24,109 @@ from elenchus.data.critiques.grammars import Critique, Grammar, StepVerdict
 _ANSWER = '####'
 
 
-class Said(NamedTuple):
-    """A line of an attempt, and the remark on it; '' where there is none."""
+class RemarkedLine(NamedTuple):
+    """A line of an attempt and the remark on it."""
 
-    line: str
-    remark: str
+    line: str  # '' if a text begins with a remark
+    remark: str  # '' if the line has no remark
 
 
-def judged(said: Said, grammar: Grammar) -> bool | None:
-    """Whether the remark calls its line correct; None where it gives no clear verdict."""
-    critique = grammar.parse(said.remark)
+def verdict_of(part: RemarkedLine, grammar: Grammar) -> bool | None:
+    """Returns the remark's verdict, True for correct; None without a clear verdict."""
+    critique = grammar.parse(part.remark)
     return critique.steps[0].correct if critique.steps else critique.final_correct
 
 
-def told(attempt: str, critique: Critique, grammar: Grammar) -> list[Said] | None:
-    """An attempt's lines with their remarks, up to the first that is wrong.
+def lines_with_remarks(
+    attempt: str, critique: Critique, grammar: Grammar
+) -> list[RemarkedLine] | None:
+    """Returns an attempt's lines with their remarks, up to the first wrong line.
 
-    None where a line up to there has no clear verdict, or could itself be read as a remark.
+    Returns None if one of these lines has no clear verdict or would itself parse as a remark.
     """
-    *steps, answer = lines_of(attempt) or ['']
-    found = []
+    *steps, answer = nonempty_lines(attempt) or ['']
+    parts = []
     for line, step in zip(steps, critique.steps, strict=False):
-        found.append(Said(line, _of_step(step, grammar)))
+        parts.append(RemarkedLine(line, _step_remark(step, grammar)))
         if step.correct is not True:
             break
     else:
-        if len(found) < len(steps):
+        if len(parts) < len(steps):
             return None
         final = Critique((), critique.final_correct, _one_line(critique.final_explanation))
-        found.append(Said(answer, grammar.write(final)))
-    clear = judged(found[-1], grammar) is not None
-    return found if clear and split(join(found, grammar), grammar) == found else None
+        parts.append(RemarkedLine(answer, grammar.write(final)))
+    clear = verdict_of(parts[-1], grammar) is not None
+    # The round trip fails if `split` would take a line for a remark.
+    return parts if clear and split(join(parts, grammar), grammar) == parts else None
 
 
-def join(parts: Sequence[Said], grammar: Grammar) -> str:
-    """The whole text; `split` takes it apart again."""
-    lines = (line for said in parts for line in (said.line, *said.remark.split('\n')))
-    return joined([line for line in lines if line], grammar)
+def join(parts: Sequence[RemarkedLine], grammar: Grammar) -> str:
+    """Returns lines and remarks as one text; `split` is the inverse."""
+    lines = (line for part in parts for line in (part.line, *part.remark.split('\n')))
+    return join_lines([line for line in lines if line], grammar)
 
 
-def split(text: str, grammar: Grammar) -> list[Said]:
-    """The lines of a text with their remarks; a remark before the first line is on ''."""
-    parts: list[Said] = []
-    for line in lines_of(text):
+def split(text: str, grammar: Grammar) -> list[RemarkedLine]:
+    """Splits a text into lines with remarks; a remark before the first line belongs to line ''."""
+    parts: list[RemarkedLine] = []
+    for line in nonempty_lines(text):
         if not is_remark(line, grammar):
-            parts.append(Said(line, ''))
+            parts.append(RemarkedLine(line, ''))
             continue
-        last = parts.pop() if parts else Said('', '')
-        parts.append(Said(last.line, f'{last.remark}\n{line}'.lstrip('\n')))
+        last = parts.pop() if parts else RemarkedLine('', '')
+        parts.append(RemarkedLine(last.line, f'{last.remark}\n{line}'.lstrip('\n')))
     return parts
 
 
-def settled(text: str, grammar: Grammar) -> str:
-    """The attempt that a text comes to: its lines without those that it calls wrong itself.
+def corrected_attempt(text: str, grammar: Grammar) -> str:
+    """Returns the attempt that a self-talk ends with: its lines without those it calls wrong.
 
-    The last answer line stays whatever is said of it.
+    The last answer line is kept whatever its remark says, so that there is an answer to grade.
     """
     parts = split(text, grammar)
-    last = max((i for i, said in enumerate(parts) if _ANSWER in said.line), default=None)
-    stays = [
-        said.line for i, said in enumerate(parts) if i == last or judged(said, grammar) is not False
+    last = max((i for i, part in enumerate(parts) if _ANSWER in part.line), default=None)
+    lines = [
+        part.line
+        for i, part in enumerate(parts)
+        if i == last or verdict_of(part, grammar) is not False
     ]
-    return joined(stays, grammar)
+    return join_lines(lines, grammar)
 
 
-def mistakes(text: str, grammar: Grammar) -> list[bool]:
-    """Of every line of a text whether it is one of the attempt that the text calls wrong."""
-    found = []
-    for said in split(text, grammar):
-        found += [judged(said, grammar) is False] if said.line else []
-        found += [False] * len(lines_of(said.remark))
-    return found
+def rejected_lines(text: str, grammar: Grammar) -> list[bool]:
+    """Returns a flag per line of a text: True for lines of the attempt that it calls wrong."""
+    flags = []
+    for part in split(text, grammar):
+        flags += [verdict_of(part, grammar) is False] if part.line else []
+        flags += [False] * len(nonempty_lines(part.remark))
+    return flags
 
 
-def corrections(text: str, grammar: Grammar) -> int:
-    """How many of its lines a text calls wrong."""
-    return sum(mistakes(text, grammar))
+def count_corrections(text: str, grammar: Grammar) -> int:
+    """Counts the lines that a text calls wrong."""
+    return sum(rejected_lines(text, grammar))
 
 
 def is_remark(line: str, grammar: Grammar) -> bool:
-    """Whether a line is part of a critique: labelled or, on the lab, ending with a verdict."""
+    """Returns True if a line is part of a critique: it has a label or, on the lab, a verdict."""
     if grammar is grammars.RELEASED:
         return grammars.grammar_of(line) is grammars.RELEASED
     critique = grammar.parse(line)
     return critique.final_correct is not None or any(s.correct is not None for s in critique.steps)
 
 
-def lines_of(text: str) -> list[str]:
-    """Lines with something in them, without the space around them."""
+def nonempty_lines(text: str) -> list[str]:
+    """Returns the lines of a text that are not blank, stripped."""
     return [line.strip() for line in text.split('\n') if line.strip()]
 
 
-def joined(lines: Sequence[str], grammar: Grammar) -> str:
-    """Lines as the grammar's tokenizer spells them: on the lab a space follows each line break."""
+def join_lines(lines: Sequence[str], grammar: Grammar) -> str:
+    """Joins lines; on the lab with a space after each line break, as its tokenizer decodes."""
     return ('\n ' if grammar is grammars.LAB else '\n').join(lines)
 
 
-def _of_step(step: StepVerdict, grammar: Grammar) -> str:
-    """The remark on one step, without a blank line and each field on a line of its own."""
+def _step_remark(step: StepVerdict, grammar: Grammar) -> str:
+    """Writes the remark on one step: no blank lines, and each field on a separate line."""
     verdict = StepVerdict(_one_line(step.sentence), step.correct, _one_line(step.explanation))
     return grammar.write(Critique((verdict,), None, ''))
 

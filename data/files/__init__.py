@@ -1,1 +1,1 @@
-"""Files: JSON Lines, TFDS records, and writing a file whole or not at all."""
+"""Files: JSON Lines, array_record files of episodes, TFDS records, and atomic writes."""

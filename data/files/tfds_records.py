@@ -1,7 +1,7 @@
-"""Records of a dataclass as a prepared TFDS dataset: array_record files, read without TensorFlow.
+"""Stores records of a dataclass as a prepared TFDS dataset, read without TensorFlow.
 
-A field of text, int or bool is a feature of that type; an optional field is a sequence of none or
-one, and a tuple a sequence.
+A field of type str, int or bool is a feature of that type; an optional field is a sequence of
+length 0 or 1, and a tuple is a sequence. The files are array_record.
 """
 
 import contextlib
@@ -21,25 +21,28 @@ R = TypeVar('R')
 
 
 class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A builder whose examples are `to_row(record)`; its metadata is here, not in package files."""
+    """Base class of builders whose examples are `to_row(record)`.
+
+    A subclass sets `RECORD` and `DESCRIPTION`. Metadata are class attributes, not package files.
+    """
 
     VERSION = tfds.core.Version('1.0.0')
     RECORD: ClassVar[type]
-    ABOUT: ClassVar[str] = ''
-    code_path = None  # no checksum or metadata files lie beside this module
+    DESCRIPTION: ClassVar[str] = ''
+    code_path = None  # TFDS would look for checksum and metadata files next to this module
 
     def _info(self) -> tfds.core.DatasetInfo:
         hints = typing.get_type_hints(self.RECORD)
         return tfds.core.DatasetInfo(
             builder=self,
-            description=self.ABOUT,
+            description=self.DESCRIPTION,
             disable_shuffling=True,
             features=tfds.features.FeaturesDict({n: _feature(h) for n, h in hints.items()}),
         )
 
 
 class Records(Sequence, Generic[R]):
-    """Random access to the records of a prepared split."""
+    """Random-access sequence of the records of a prepared split."""
 
     def __init__(self, record: type[R], rows: Sequence[dict]):
         self._record, self._rows = record, rows
@@ -58,7 +61,7 @@ class Records(Sequence, Generic[R]):
 
 
 def to_row(record: Any) -> dict[str, Any]:
-    """A record as TFDS takes it: an optional field is a list of none or one."""
+    """Returns a record as a TFDS example: an optional field becomes a list of length 0 or 1."""
     hints = typing.get_type_hints(type(record))
     row = {}
     for name, hint in hints.items():
@@ -71,25 +74,25 @@ def to_row(record: Any) -> dict[str, Any]:
 def prepare(
     builder: type[RecordBuilder], config: tfds.core.BuilderConfig, data_dir: str | os.PathLike
 ) -> RecordBuilder:
-    """The builder, its files written where they are not there yet: whole or not at all."""
+    """Writes the builder's files if they are missing, atomically; returns the builder."""
     make = functools.partial(builder, data_dir=os.fspath(data_dir), config=config)
     with quiet():
-        made = make()
+        prepared = make()
         try:
-            made.download_and_prepare(
+            prepared.download_and_prepare(
                 file_format='array_record',
                 download_config=tfds.download.DownloadConfig(try_download_gcs=False),
             )
-        except OSError:  # another process may have been first
-            made = make()
-            if not made.is_prepared():
+        except OSError:  # another process may have written the same files first
+            prepared = make()
+            if not prepared.is_prepared():
                 raise
-    return made
+    return prepared
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without TFDS's announcements, progress bars and notes on custom configs."""
+    """Silences the announcements, progress bars and warnings of TFDS."""
     verbosity = logging.get_verbosity()
     tfds.disable_progress_bar()
     logging.set_verbosity(logging.ERROR)
@@ -109,12 +112,12 @@ def _feature(hint: Any) -> Any:
 
 
 def _scalar(hint: Any) -> type:
-    """The type of what a field holds: T of `T`, `T | None` and `tuple[T, ...]`."""
+    """Returns the element type of a field: T of `T`, `T | None` and `tuple[T, ...]`."""
     return hint if hint in _SCALARS else typing.get_args(hint)[0]
 
 
 def _plain(hint: Any, value: Any) -> Any:
-    """A field's value from what TFDS gives."""
+    """Converts a TFDS value back to the value of a field."""
     scalar = _scalar(hint)
     if scalar is hint:
         return value.decode() if isinstance(value, bytes) else scalar(value)

@@ -1,11 +1,11 @@
-"""Answers: found in a text, read as numbers, and compared."""
+"""Extracts answers from text, parses them as numbers and compares them."""
 
 import collections
 import fractions
 import logging
 import re
 
-MAX_ANSWER = 1000  # characters; a longer answer is compared as text
+MAX_ANSWER = 1000  # characters; longer answers are compared as text only
 
 _MARKER = re.compile(r'(?<!#)####(?!#)|\bthe (?:final )?answer is\b:?|\\boxed\s*\{', re.IGNORECASE)
 _SENTENCE_END = re.compile(r'[.!?](?=\s|$)')
@@ -17,7 +17,7 @@ _NUMBER = re.compile(
     rf'(?:\s*/\s*(?P<bottom>-?{_DECIMAL})|[eE](?P<exponent>[-+]?[0-9]{{1,3}}))?'
 )
 NUMBER_IN_TEXT = re.compile(rf'{_INTEGER}(?:\.[0-9]+)?|\.[0-9]+')
-"""A number as it stands in a sentence: `1,234.50`, `.5`; a full stop after it is not its own."""
+"""A number in a sentence: `1,234.50`, `.5`; a full stop after it is not part of it."""
 
 _FRACTION = re.compile(rf'\\frac\s*\{{\s*(-?{_DECIMAL})\s*\}}\s*\{{\s*({_DECIMAL})\s*\}}')
 _TEXT = re.compile(r'\\(?:text|textbf|textit|mbox|mathrm|mathbf)\s*\{([^{}]*)\}')
@@ -50,7 +50,7 @@ _REPLACED = [
     (r'\tfrac', r'\frac'),
 ]
 
-_SPACING = re.compile(r'(?<![0-9]) | (?![0-9])')  # of an answer whose spaces are collapsed
+_SPACING = re.compile(r'(?<![0-9]) | (?![0-9])')  # spaces that do not separate two digits
 _PERCENT = re.compile(r'%|\bpercent\b')
 _REPEATING = re.compile(
     r'(?P<sign>-?)(?P<whole>[0-9]{0,50})\.(?P<fixed>[0-9]{0,50})\\overline\{(?P<again>[0-9]{1,50})\}'
@@ -68,12 +68,12 @@ _UNIT = re.compile(r"(?=[^ ]*[aeiouy])[a-z]{3,}(?:[-'][a-z]+)*")
 
 
 def extract_answer(text: str) -> str | None:
-    r"""The answer after the last `####`, `The answer is` or `\boxed{`.
+    r"""Returns the answer after the last `####`, `The answer is` or `\boxed{`.
 
-    None where there is no such marker, or where the last one is empty or never closed: an earlier
-    answer does not stand in for it.
+    Returns None without such a marker, or if the last one is empty or never closed: an earlier
+    answer does not replace it.
     """
-    markers = collections.deque(_MARKER.finditer(text), maxlen=1)
+    markers = collections.deque(_MARKER.finditer(text), maxlen=1)  # keeps the last match
     if not markers:
         return None
     (last,) = markers
@@ -86,13 +86,13 @@ def extract_answer(text: str) -> str | None:
 
 
 def boxed(text: str) -> str | None:
-    r"""What the last `\boxed{` holds; None where there is none, or it is empty or never closed."""
+    r"""Returns the content of the last `\boxed{`; None if it is absent, empty or never closed."""
     last = text.rpartition(r'\boxed')[2].lstrip()
     return _balanced(last, 1) if r'\boxed' in text and last.startswith('{') else None
 
 
 def _balanced(text: str, start: int) -> str | None:
-    """The text from `start` to the brace that closes the one before it."""
+    """Returns the text from `start` to the brace that closes the one before `start`."""
     depth = 1
     for place in re.finditer(r'\\.|[{}]', text[start:], re.DOTALL):
         depth += {'{': 1, '}': -1}.get(place[0], 0)
@@ -102,11 +102,11 @@ def _balanced(text: str, start: int) -> str | None:
 
 
 def parse_number(text: str) -> fractions.Fraction | None:
-    r"""The exact value of one number: `-1,234.50`, `$3`, `50\%`, `3 1/2`, `1e3`, `18 dollars`.
+    r"""Parses one number exactly: `-1,234.50`, `$3`, `50\%`, `3 1/2`, `1e3`, `18 dollars`.
 
-    A percent sign is dropped, not divided out, as the data sets' own answers have it. Repeating
-    decimals are read as well: `0.1\overline{6}`. None for all else: expressions, lists, several
-    numbers, non-ASCII digits.
+    A percent sign is dropped, not divided out, because the reference answers of the data sets do
+    the same. Repeating decimals are supported: `0.1\overline{6}`. Returns None for anything else:
+    expressions, lists, several numbers, non-ASCII digits.
     """
     if len(text) > MAX_ANSWER:
         return None
@@ -127,15 +127,15 @@ def parse_number(text: str) -> fractions.Fraction | None:
     return -value if match['sign'] == '-' else value
 
 
-def _repeating(sign: str, whole: str, fixed: str, again: str) -> fractions.Fraction:
-    """The value of whole.fixed(again)(again)..."""
+def _repeating(*, sign: str, whole: str, fixed: str, again: str) -> fractions.Fraction:
+    """Returns the value of the decimal whole.fixed(again)(again)..."""
     nines = 10 ** len(again) - 1
     value = int(whole + fixed or '0') + fractions.Fraction(int(again), nines)
     return value / fractions.Fraction(10) ** len(fixed) * (-1 if sign else 1)
 
 
 def canonical(answer: str | None) -> str | None:
-    """One spelling of equal numbers, so that votes can be counted; other answers as they are."""
+    """Returns one spelling for equal numbers, to count votes; other text is unchanged."""
     number = None if answer is None else parse_number(answer)
     return answer if number is None else str(number)
 
@@ -150,7 +150,7 @@ def _clean(text: str) -> str:
 
 
 def _is_unit(rest: str) -> bool:
-    """Whether what follows a number only names what it counts (or nothing does)."""
+    """Returns True if the text after a number is empty or names a unit or the things counted."""
     words = re.sub(r'\^\{?[23]\}?', '', rest).replace('/', ' ').lower().split()
     if not words or not rest.startswith(' '):
         unit = len(words) == 1 and words[0] != 'a' and _SHORT_UNIT.fullmatch(words[0])
@@ -162,70 +162,69 @@ def _is_unit(rest: str) -> bool:
 
 
 def compare(answer: str, reference: str) -> bool | None:
-    """Equality of numbers, of equal texts and of choices; None where only algebra could tell.
+    """Compares two answers as numbers, texts and choices; None if that needs algebra.
 
-    `50%` is 50, as references have it, and 0.5 as well. A reference that is the letter of a choice,
-    `(C)`, is met by the answer that begins with it: `C`, `(C) 12`, `C. the third`.
+    `50%` equals 50, as the references of the data sets write it, and also 0.5. A reference that is
+    the letter of a choice, `(C)`, equals any answer that begins with it: `C`, `(C) 12`,
+    `C. the third`.
     """
     value, expected = parse_number(answer), parse_number(reference)
     if value is not None and expected is not None:
-        return value == expected or _percents(answer, reference, value, expected)
+        # Percent signs are dropped; if only one side has one, its value divided by 100 counts too.
+        percents = [bool(_PERCENT.search(text)) for text in (answer, reference)]
+        return (
+            value == expected
+            or (percents == [True, False] and value == 100 * expected)
+            or (percents == [False, True] and 100 * value == expected)
+        )
     if max(len(answer), len(reference)) > MAX_ANSWER:
         return answer.strip() == reference.strip()
     answer, reference = _clean(answer), _clean(reference)
-    asked, chosen = _CHOICE.fullmatch(reference), _CHOICE.match(answer)
-    if asked and chosen:
-        return (asked[1] or asked[2]).upper() == (chosen[1] or chosen[2]).upper()
+    right_choice, choice = _CHOICE.fullmatch(reference), _CHOICE.match(answer)
+    if right_choice and choice:
+        return (right_choice[1] or right_choice[2]).upper() == (choice[1] or choice[2]).upper()
     answer, reference = (_SPACING.sub('', text).casefold() for text in (answer, reference))
     if not answer or not reference or answer == reference:
         return bool(answer) and answer == reference
-    wordy = next(
+    # A number against text: without a digit or LaTeX command no algebra can make them equal.
+    text_answer = next(
         (text for text, number in [(answer, expected), (reference, value)] if number is not None),
         None,
     )
-    if wordy is not None and not re.search(r'[0-9\\]', wordy):
+    if text_answer is not None and not re.search(r'[0-9\\]', text_answer):
         return False
     return None
 
 
-def _percents(answer: str, reference: str, value, expected) -> bool:
-    """Whether the values are equal once the percent sign that one of the two has is divided out."""
-    signs = [bool(_PERCENT.search(text)) for text in (answer, reference)]
-    return (
-        signs == [True, False]
-        and value == 100 * expected
-        or (signs == [False, True] and 100 * value == expected)
-    )
-
-
 def equivalent(answer: str, reference: str) -> bool:
-    """Whether two answers are surely the same: numbers by exact value, all else by its text."""
+    """Returns True if two answers are certainly equal, as numbers or texts, without algebra."""
     return compare(answer, reference) is True
 
 
 def numbers(text: str) -> list[str]:
-    """The numbers that a text holds, as they are written, without signs."""
+    """Returns the numbers in a text, as written, without signs."""
     return NUMBER_IN_TEXT.findall(text)
 
 
 def passes_barrier(refined: str, reference: str, attempt: str) -> bool:
-    """The shortcut barrier: a refinement must not hold many fewer numbers than its models.
+    """Applies the shortcut barrier: a refinement may not have far fewer numbers than its sources.
 
-    `#numbers(refined) >= min(#numbers(reference), #numbers(attempt)) - 2` (METHODS, 2).
+    `#numbers(refined) >= min(#numbers(reference), #numbers(attempt)) - 2`. It rejects refinements
+    that state the answer without the reasoning (docs/methods.md, "Critique data").
     """
     return len(numbers(refined)) >= min(len(numbers(reference)), len(numbers(attempt))) - 2
 
 
 def math_equal(answer: str, reference: str) -> bool:
-    """Algebraic equality by math-verify. May hang: for workers only.
+    """Compares two answers algebraically with math-verify. May hang: for worker processes only.
 
-    Only the LaTeX grammar is used: math-verify's plain-expression reader hands its input to sympy's
-    `parse_expr`, which evaluates it as Python. The grammar's numerals end there too, so `eval` is
-    replaced in that module by a reader of numerals.
+    Only the LaTeX grammar is used: math-verify's plain-expression reader passes its input to
+    sympy's `parse_expr`, which evaluates it as Python. The numerals of the LaTeX grammar also go
+    through that function, so `eval` is replaced in its module by a parser of numerals.
     """
     import math_verify
 
-    _without_evaluation()
+    _disable_eval()
     config = [math_verify.LatexExtractionConfig()]
     gold, target = (
         math_verify.parse(rf'\boxed{{{text}}}', config, parsing_timeout=None, raise_on_error=True)
@@ -236,25 +235,29 @@ def math_equal(answer: str, reference: str) -> bool:
     )
 
 
-def _without_evaluation() -> None:
-    """Imports what algebra needs and takes evaluation from it; see `math_equal`.
+def _disable_eval() -> None:
+    """Imports math-verify and sympy and replaces sympy's `eval`; see `math_equal`.
 
-    sympy imports its units when it first simplifies, and they are read by `eval`: before this.
+    sympy imports its units lazily and parses them with `eval`, so they are imported before it is
+    replaced.
     """
     import math_verify  # noqa: F401
     import sympy.physics.units  # noqa: F401
     from sympy.parsing import sympy_parser
 
-    sympy_parser.eval = _read_numeral
+    sympy_parser.eval = _parse_numeral
     logging.getLogger('math_verify').setLevel(logging.ERROR)
 
 
 class EvaluationRefused(BaseException):
-    """sympy asked for more than a numeral; no library catches this, so that the worker ends."""
+    """Raised if sympy evaluates more than a numeral.
+
+    A BaseException, so that no library catches it and the worker process ends.
+    """
 
 
-def _read_numeral(code: str, names: dict, _: dict):
+def _parse_numeral(code: str, names: dict, _: dict):
     match = re.fullmatch(r"\s*(Integer|Float) ?\('?([0-9.eE+-]+)'? ?\)\s*", code)
     if not match:
-        raise EvaluationRefused(f'{code[:50]!r} is no numeral')
+        raise EvaluationRefused(f'refused to evaluate {code[:50]!r}: it is not a numeral')
     return names[match[1]](match[2])

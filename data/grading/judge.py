@@ -1,4 +1,4 @@
-"""What is true of an attempt: its answer, whether it is right and, where known, its first error."""
+"""Judges attempts: the answer, its correctness and, on the lab, the first error."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,28 +7,30 @@ from elenchus.data.lab import task
 from elenchus.data.records import Problem
 
 Judge = Callable[[Sequence[tuple[Problem, str | None]]], list[dict]]
-"""(problem, text or None where it was cut off) pairs -> facts, each a dict of plain JSON values:
-`answer`, `correct`, `outcome`, and for the lab `steps_correct` (every step right), `first_error`,
-`kind`."""
+"""Pairs of (problem, text, or None if it was cut off) -> facts, each a dict of plain JSON values:
+`answer`, `correct`, `outcome`, and on the lab also `steps_correct` (every step is right),
+`first_error` and `kind`."""
 
 
 def make_judge(source: str, verifier: verify.Verifier) -> Judge:
-    """The judge of a problem source: step by step on the lab, by final answer elsewhere."""
+    """Returns the judge of a problem source: step by step on the lab, else by final answer."""
 
-    def by_answer(pairs):
-        told = [(text or '', problem.answer) for problem, text in pairs]
-        outcomes = verifier.check(told)
+    def judge_answers(pairs):
+        """Judges by the final answer."""
+        checks = [(text or '', problem.answer) for problem, text in pairs]
+        outcomes = verifier.check(checks)
         return [
             {
                 'answer': answers.canonical(answers.extract_answer(text)),
                 'outcome': str(outcome),
                 'correct': outcome == verify.Outcome.RIGHT,
             }
-            for (text, _), outcome in zip(told, outcomes, strict=True)
+            for (text, _), outcome in zip(checks, outcomes, strict=True)
         ]
 
-    def by_step(pairs):
-        facts = by_answer(pairs)
+    def judge_steps(pairs):
+        """Judges every line, too."""
+        facts = judge_answers(pairs)
         for (problem, text), fact in zip(pairs, facts, strict=True):
             judgement = task.judge(problem.question, text or '')
             fact |= {
@@ -38,4 +40,4 @@ def make_judge(source: str, verifier: verify.Verifier) -> Judge:
             }
         return facts
 
-    return by_step if source == 'lab' else by_answer
+    return judge_steps if source == 'lab' else judge_answers

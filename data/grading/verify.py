@@ -1,4 +1,7 @@
-"""Responses checked against references; what may hang runs in processes that can be killed."""
+"""Checks responses against reference answers.
+
+Comparisons that need algebra may hang, so they run in worker processes that can be killed.
+"""
 
 import collections
 import contextlib
@@ -16,13 +19,14 @@ from multiprocessing import connection
 
 from elenchus.data.grading import answers
 
-STARTUP_S = 120.0  # a worker imports sympy, on a busy machine
+STARTUP_S = 120.0  # seconds; a worker imports sympy, perhaps on a busy machine
 WORKER_BYTES = 4 << 30  # address space of a worker
-PATIENCE = 10  # seconds by the clock for each of processor time: what else runs decides nothing
+# Wall-clock seconds per CPU second, so that load on the machine does not fail a check.
+PATIENCE = 10
 
 
 class Outcome(enum.StrEnum):
-    """What became of one check; only `RIGHT` and `WRONG` are judgements of the answer."""
+    """The outcome of one check; only `RIGHT` and `WRONG` judge the answer."""
 
     RIGHT = enum.auto()
     WRONG = enum.auto()
@@ -35,43 +39,45 @@ _READY = 'ready'
 
 
 class _Worker:
-    """A child process with one pair in flight; its time starts once it has imported."""
+    """A child process that checks one pair at a time; its time limit starts after its imports."""
 
     def __init__(self, comparator: str, timeout_s: float):
         self._timeout_s = timeout_s
-        self.connection, theirs = connection.Pipe()
+        self.connection, child_end = connection.Pipe()
         call = (
             'from elenchus.data.grading import verify; '
-            f'verify.serve({theirs.fileno()}, {comparator!r}, {timeout_s!r})'
+            f'verify.serve({child_end.fileno()}, {comparator!r}, {timeout_s!r})'
         )
+        # The child finds packages where this process does, also in an uninstalled clone.
         paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
         self._process = subprocess.Popen(
             [sys.executable, '-c', call],
-            pass_fds=[theirs.fileno()],
+            pass_fds=[child_end.fileno()],
             stdin=subprocess.DEVNULL,
             env=os.environ | {'PYTHONPATH': paths},
         )
-        theirs.close()
+        child_end.close()
         self._ready = False
         self.pair = None
         self.deadline = math.inf
 
     def send(self, pair: tuple[str, str]) -> None:
+        """Starts the check of a pair and sets its deadline."""
         self.pair = pair
         self.deadline = time.monotonic() + (
             PATIENCE * self._timeout_s if self._ready else STARTUP_S
         )
-        with contextlib.suppress(BrokenPipeError):  # it died idle: receive() finds the pipe ended
+        with contextlib.suppress(BrokenPipeError):  # it died while idle: receive() reports it
             self.connection.send(pair)
 
     def receive(self) -> Outcome | None:
-        """The outcome of the pair in flight; None where the worker only said it is ready."""
+        """Returns the outcome of the pair; None if the message is only that the worker is ready."""
         try:
             message = self.connection.recv()
         except (EOFError, ConnectionResetError):
             self._require_ready('died')
-            out_of_time = self._process.wait() == -signal.SIGPROF
-            return Outcome.TIMEOUT if out_of_time else Outcome.ERROR
+            timed_out = self._process.wait() == -signal.SIGPROF  # the CPU timer of `serve`
+            return Outcome.TIMEOUT if timed_out else Outcome.ERROR
         if message == _READY:
             self._ready = True
             self.deadline = time.monotonic() + PATIENCE * self._timeout_s
@@ -79,34 +85,36 @@ class _Worker:
         return Outcome.RIGHT if message else Outcome.WRONG
 
     def expire(self) -> Outcome:
+        """Returns TIMEOUT after the deadline. Raises RuntimeError if the worker never started."""
         self._require_ready(f'took more than {STARTUP_S:.0f} s')
         return Outcome.TIMEOUT
 
     def kill(self) -> None:
+        """Ends the process and closes the pipe."""
         self._process.kill()
         self._process.wait()
         self.connection.close()
 
-    def _require_ready(self, what: str) -> None:
+    def _require_ready(self, failure: str) -> None:
         if not self._ready:
             raise RuntimeError(
-                f'a verifier worker {what} while it started; is math-verify installed?'
+                f'a verifier worker {failure} while it started; is math-verify installed?'
             )
 
 
 def serve(descriptor: int, comparator: str, timeout_s: float) -> None:
-    """A worker's loop: pairs in, booleans out, until the parent closes the pipe.
+    """Runs a worker's loop: reads pairs and sends booleans until the parent closes the pipe.
 
-    A comparator that raises ends the process, which the parent counts as an error. So does one that
-    takes too much processor time, whose signal the parent knows. The alarm ends a worker whose
-    parent is gone.
+    A comparator that raises ends the process, which the parent counts as an error. One that uses
+    too much CPU time is ended by SIGPROF, which the parent counts as a timeout. The alarm ends a
+    worker whose parent has died.
     """
     resource.setrlimit(resource.RLIMIT_AS, (WORKER_BYTES, WORKER_BYTES))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     module, name = comparator.split(':')
     compare_pair = getattr(importlib.import_module(module), name)
     if compare_pair is answers.math_equal:
-        answers.math_equal('(x+1)^2', 'x^2+2x+1')  # imports what later pairs need
+        answers.math_equal('(x+1)^2', 'x^2+2x+1')  # the imports of a first comparison are slow
     pipe = connection.Connection(descriptor)
     pipe.send(_READY)
     while True:
@@ -122,12 +130,12 @@ def serve(descriptor: int, comparator: str, timeout_s: float) -> None:
 
 
 class Verifier:
-    """Checks responses against reference answers; a context manager that owns its workers.
+    """Checks responses against reference answers; a context manager that ends its workers.
 
-    Numbers and equal texts are settled here. All else goes to at most `num_workers` child
-    processes, started when first needed, each killed when one pair takes more than `timeout_s`
-    of processor time, or `PATIENCE` times that by the clock.
-    `comparator` names their function as 'module:function'. `counts` adds up outcomes.
+    Numbers and equal texts are compared in this process. Other pairs go to at most `num_workers`
+    child processes, which start on first use. A worker is killed if one pair takes more than
+    `timeout_s` seconds of CPU time, or `PATIENCE` times that in wall-clock time. `comparator` names
+    the workers' function as 'module:function'. `counts` adds up the outcomes of all checks.
     """
 
     def __init__(
@@ -138,7 +146,7 @@ class Verifier:
         comparator: str = 'elenchus.data.grading.answers:math_equal',
     ):
         if num_workers < 1 or not timeout_s > 0:
-            raise ValueError(f'num_workers={num_workers}, timeout_s={timeout_s}: both must be > 0')
+            raise ValueError(f'num_workers={num_workers}, timeout_s={timeout_s}; both must be > 0')
         self._num_workers, self._timeout_s, self._comparator = num_workers, timeout_s, comparator
         self._idle, self._running = [], []
         self.counts = collections.Counter()
@@ -156,23 +164,23 @@ class Verifier:
         self._idle, self._running = [], []
 
     def check(self, pairs: Iterable[tuple[str, str]]) -> list[Outcome]:
-        """The outcome of every (response, reference answer), in order.
+        """Returns the outcome of every (response, reference answer), in order.
 
-        Raises RuntimeError where workers cannot start at all.
+        Raises RuntimeError if workers cannot start.
         """
         cases = [(answers.extract_answer(response), reference) for response, reference in pairs]
-        settled = {case: _settle(*case) for case in cases}
-        hard = [case for case, outcome in settled.items() if outcome is None]
+        results = {case: _compare_quickly(*case) for case in cases}  # equal cases are checked once
+        hard = [case for case, outcome in results.items() if outcome is None]
         try:
-            settled |= self._work(hard)
+            results |= self._run_workers(hard)
         finally:
             while self._running:  # only after an error
                 self._running.pop().kill()
-        outcomes = [settled[case] for case in cases]
+        outcomes = [results[case] for case in cases]
         self.counts.update(outcomes)
         return outcomes
 
-    def _work(self, pairs: list[tuple[str, str]]) -> dict[tuple[str, str], Outcome]:
+    def _run_workers(self, pairs: list[tuple[str, str]]) -> dict[tuple[str, str], Outcome]:
         waiting, outcomes = collections.deque(pairs), {}
         while waiting or self._running:
             while waiting and len(self._running) < self._num_workers:
@@ -186,17 +194,17 @@ class Verifier:
                 self._running.remove(worker)
                 if outcome in (Outcome.RIGHT, Outcome.WRONG):
                     self._idle.append(worker)
-                else:
+                else:  # its process is dead or hangs
                     worker.kill()
         return outcomes
 
     def _wait(self) -> list[tuple[_Worker, Outcome]]:
-        """Waits for the next news; returns the workers that are done with their pair."""
-        patience = min(worker.deadline for worker in self._running) - time.monotonic()
-        news = connection.wait([worker.connection for worker in self._running], max(0, patience))
+        """Waits for a message or a deadline; returns the workers that finished, with outcomes."""
+        timeout = min(worker.deadline for worker in self._running) - time.monotonic()
+        readable = connection.wait([worker.connection for worker in self._running], max(0, timeout))
         done = []
         for worker in self._running:
-            if worker.connection in news:
+            if worker.connection in readable:
                 outcome = worker.receive()
             elif time.monotonic() >= worker.deadline:
                 outcome = worker.expire()
@@ -207,8 +215,8 @@ class Verifier:
         return done
 
 
-def _settle(answer: str | None, reference: str) -> Outcome | None:
-    """The outcome where no worker is needed."""
+def _compare_quickly(answer: str | None, reference: str) -> Outcome | None:
+    """Returns the outcome if no worker is needed, else None."""
     if answer is None:
         return Outcome.NO_ANSWER
     same = answers.compare(answer, reference)

@@ -1,1 +1,1 @@
-"""The lab: a generated task of chained digit arithmetic on which every step can be checked."""
+"""The lab: generated chains of digit arithmetic, in which a program can check every step."""

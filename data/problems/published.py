@@ -1,4 +1,4 @@
-"""Published problem sets as TFDS builders: GSM8K, MATH, SVAMP and ASDiv, of JSON lines."""
+"""TFDS builders of published problem sets in JSONL: GSM8K, MATH, SVAMP and ASDiv."""
 
 import dataclasses
 import fractions
@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from elenchus.data.files import json_files, tfds_records
+from elenchus.data.files import jsonl, tfds_records
 from elenchus.data.grading import answers
 from elenchus.data.records import Problem
 
-MAX_LEVEL = 8  # of sets whose levels are numbers of reasoning steps
+MAX_LEVEL = 8  # cap of levels that count reasoning steps
 GSM8K_URL = (
     'https://raw.githubusercontent.com/openai/grade-school-math/master/grade_school_math/data/'
 )
@@ -30,21 +30,18 @@ _BARE_BOX = re.compile(r'\\(?:boxed|fbox)\s+([^\s$]+)')
 
 @dataclasses.dataclass(eq=False)
 class LinesConfig(tfds.core.BuilderConfig):
-    """Which files, from where, and whether GSM8K's solutions keep `<<48/2=24>>`.
+    """Config of a builder of `Lines`: the files and their source."""
 
-    `folder` holds `<file>.jsonl`; None downloads.
-    """
-
-    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    annotations: bool = False
-    folder: str | None = None
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)  # split -> file stem
+    annotations: bool = False  # keep GSM8K's calculator annotations such as `<<48/2=24>>`
+    folder: str | None = None  # folder of `<file>.jsonl`; None = download
 
 
 class Lines(tfds_records.RecordBuilder, skip_registration=True):
-    """Problems of JSON lines, one file a split.
+    """Base class of problem sets in JSONL, one file per split.
 
-    `problem(record, id=, annotations=)` makes one, and raises ValueError that names the field at
-    fault. The splits `PUBLIC` can be downloaded from `URL`.
+    A subclass defines `problem(record, id=, annotations=)`, which returns a Problem and raises
+    ValueError that names the invalid field. The splits `PUBLIC` can be downloaded from `URL`.
     """
 
     RECORD = Problem
@@ -72,16 +69,18 @@ class Lines(tfds_records.RecordBuilder, skip_registration=True):
             yield index, tfds_records.to_row(self.read(line, f'{file}/{index}'))
 
     def read(self, line: str, id: str) -> Problem:
-        """The problem of a line. Raises ValueError, which names the record."""
-        return problem_of(type(self), line, id=id, annotations=self.builder_config.annotations)
+        """Parses one line. Raises ValueError that names the record."""
+        return parse_problem(type(self), line, id=id, annotations=self.builder_config.annotations)
 
 
-def problem_of(kind: type[Lines], line: str, *, id: str, annotations: bool = False) -> Problem:
-    """A problem of a set from its line. Raises ValueError, which names the record."""
-    place = f'{kind.name}/{id}'
-    record = json_files.at(place, json_files.parse_object, line)
-    make = functools.partial(kind.problem, id=place, annotations=annotations)
-    return json_files.at(place, make, record)
+def parse_problem(
+    builder: type[Lines], line: str, *, id: str, annotations: bool = False
+) -> Problem:
+    """Parses a problem from one line of a set. Raises ValueError that names the record."""
+    place = f'{builder.name}/{id}'
+    record = jsonl.at_place(place, jsonl.parse_object, line)
+    make = functools.partial(builder.problem, id=place, annotations=annotations)
+    return jsonl.at_place(place, make, record)
 
 
 class Gsm8k(Lines, skip_registration=True):
@@ -90,15 +89,15 @@ class Gsm8k(Lines, skip_registration=True):
     name = 'gsm8k'
     URL = GSM8K_URL
     PUBLIC = ('train', 'test')
-    ABOUT = 'GSM8K: grade-school mathematics word problems (openai/grade-school-math, MIT).'
+    DESCRIPTION = 'GSM8K: grade-school mathematics word problems (openai/grade-school-math, MIT).'
 
     @classmethod
     def problem(cls, record: dict, *, id: str, annotations: bool) -> Problem:
-        """`answer` is the solution and a `#### x` line; commas leave x, steps are the level."""
+        """Splits `answer` into solution and `#### x`; the level is the number of steps."""
         steps, marker, answer = _text(record, 'answer').rpartition('####')
         answer = answer.strip().replace(',', '')
         if not marker or not answer:
-            raise ValueError('no answer after "####"')
+            raise ValueError('missing answer after "####"')
         if not annotations:
             steps = _ANNOTATION.sub('', steps)
         steps = [step.strip() for step in steps.split('\n') if step.strip()]
@@ -117,18 +116,18 @@ class Math(Lines, skip_registration=True):
 
     name = 'math'
     URL = f'{TORA_URL}math/'
-    ABOUT = 'MATH: competition mathematics, five levels (hendrycks/math, MIT).'
+    DESCRIPTION = 'MATH: competition mathematics, five levels (hendrycks/math, MIT).'
 
     @classmethod
     def problem(cls, record: dict, *, id: str, annotations: bool) -> Problem:
-        r"""The answer stands in the solution's last \boxed; the level is 0 at 'Level ?'."""
-        solution, told = _text(record, 'solution').strip(), _text(record, 'level')
+        r"""Takes the answer from the solution's last \boxed; 'Level ?' becomes level 0."""
+        solution, label = _text(record, 'solution').strip(), _text(record, 'level')
         answer = answers.boxed(solution) or next(iter(_BARE_BOX.findall(solution)[-1:]), None)
         if answer is None:
-            raise ValueError(r'no \boxed answer in the solution')
-        level = re.fullmatch(r'Level ([1-5?])', told)
+            raise ValueError(r'missing \boxed answer in the solution')
+        level = re.fullmatch(r'Level ([1-5?])', label)
         if not level:
-            raise ValueError(f"level={told!r} is none of 'Level 1' to 'Level 5'")
+            raise ValueError(f"unknown level={label!r}; valid: 'Level 1' to 'Level 5'")
         return Problem(
             id=id,
             question=_text(record, 'problem').strip(),
@@ -144,11 +143,11 @@ class Svamp(Lines, skip_registration=True):
 
     name = 'svamp'
     URL = f'{TORA_URL}svamp/'
-    ABOUT = 'SVAMP: elementary word problems, varied (arkilpatel/SVAMP, MIT).'
+    DESCRIPTION = 'SVAMP: elementary word problems, varied (arkilpatel/SVAMP, MIT).'
 
     @classmethod
     def problem(cls, record: dict, *, id: str, annotations: bool) -> Problem:
-        """The solution is the equation; the level is its number of operations."""
+        """Uses the equation as the solution; the level is its number of operations."""
         body, equation = _text(record, 'Body').strip(), _text(record, 'Equation')
         answer = _number(record, 'Answer')
         equation = re.sub(r'\.0\b', '', equation).strip()
@@ -168,11 +167,11 @@ class Asdiv(Lines, skip_registration=True):
 
     name = 'asdiv'
     URL = f'{TORA_URL}asdiv/'
-    ABOUT = 'ASDiv: elementary word problems of many kinds, as carried by microsoft/ToRA.'
+    DESCRIPTION = 'ASDiv: elementary word problems of many kinds, as carried by microsoft/ToRA.'
 
     @classmethod
     def problem(cls, record: dict, *, id: str, annotations: bool) -> Problem:
-        """Units in brackets leave the answer; the level is the formula's number of operations."""
+        """Removes the unit from the answer; the level is the formula's number of operations."""
         formula = _text(record, 'formula').strip()
         answer = _UNIT.sub('', _text(record, 'answer')).strip()
         if not answer:
@@ -191,7 +190,7 @@ class Asdiv(Lines, skip_registration=True):
 SETS = types.MappingProxyType(
     {'gsm8k': Gsm8k, 'gsm8k_socratic': Gsm8k, 'math': Math, 'svamp': Svamp, 'asdiv': Asdiv}
 )
-"""Builders by source."""
+"""Source name -> builder."""
 
 
 def _level(steps: int) -> int:
@@ -206,7 +205,7 @@ def _text(record: dict, name: str) -> str:
 
 
 def _number(record: dict, name: str) -> str:
-    """A number as it is written: 145.0 as 145."""
+    """Returns a number field as text; whole numbers without a decimal point."""
     value = _field(record, name)
     if type(value) not in (int, float):
         raise ValueError(f'{name}={value!r} is not a number')
@@ -216,5 +215,5 @@ def _number(record: dict, name: str) -> str:
 
 def _field(record: dict, name: str) -> Any:
     if name not in record:
-        raise ValueError(f'no field {name!r}{json_files.nearest(name, record)}')
+        raise ValueError(f'missing field {name!r}{jsonl.suggestion(name, record)}')
     return record[name]

@@ -1,9 +1,11 @@
-"""Prompts and training sequences, on token ids: what a conversation looks like to its reader.
+"""Converts conversations to token ids: prompts for sampling and sequences for training.
+
+Under the template `elenchus` a conversation is
 
     <question> q <attempt> y </s> <critique> c </s> <refinement> y' </s>
 
-is a conversation under the template `elenchus`; templates.py has those of the model families. What
-stands around a turn is never trained, what a player writes ends with the end token.
+chat_templates.py has the templates of model families. Headers are never trained; every turn that a
+model writes ends with the end token.
 """
 
 import dataclasses
@@ -16,15 +18,13 @@ from typing import NamedTuple
 import numpy as np
 
 from elenchus.data import records
+from elenchus.data.records import PLAYER_OF_ROLE, Turn
 from elenchus.data.text import chat_templates
 from elenchus.data.text import tokenizer as tokenizers
 
-PLAYED = tuple(chat_templates.PLAYERS)
-"""Roles whose turns are made of steps, one a line."""
 
-
-class Stretch(NamedTuple):
-    """A turn as a player reads it: what stands before its text, and the text, as token ids."""
+class RenderedTurn(NamedTuple):
+    """A turn as one player reads it: the ids before its text, and the ids of its text."""
 
     lead: tuple[int, ...]
     body: tuple[int, ...]
@@ -32,9 +32,24 @@ class Stretch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Chat:
-    """A template in the ids of one tokenizer.
+    """A chat template applied with one tokenizer.
 
-    Raises ValueError where the tokenizer lacks one of the template's special tokens.
+    Raises ValueError if the tokenizer lacks one of the template's special tokens.
+
+    Example:
+        >>> from elenchus.data.text import tokenizer
+        >>> chat = Chat(tokenizer.lab_tokenizer())
+        >>> question = chat.question_turns('eve 7 ; ben : eve - 4 ; ben ?')
+        >>> chat.context(question, 'attempt')[-3:]  # 'ben', '?', then the header <attempt>
+        [12, 39, 6]
+        >>> attempt = chat.text_turn('attempt', 'ben : eve 7 - 4 = 3 ; ben 3\\n #### 3')
+        >>> attempt.step_ends  # two lines, of 12 and 3 tokens
+        (12, 15)
+        >>> example = chat.example(
+        ...     (*question, attempt), trained=('attempt',), weights=None, last_only=True
+        ... )
+        >>> example.tokens.shape, int(example.loss_mask.sum())  # only the attempt is trained
+        ((28,), 15)
     """
 
     tokenizer: tokenizers.Tokenizer
@@ -49,71 +64,75 @@ class Chat:
 
     @functools.cached_property
     def end_id(self) -> int:
-        """The token that ends what a player writes."""
+        """The end token of turns that models write."""
         return self._ending[-1]
 
-    def open(self, role: str) -> tuple[int, ...]:
-        """The header that opens a role's turn for its writer. Raises ValueError on another role."""
-        player = chat_templates.PLAYERS.get(_known(role))
+    def header(self, role: str) -> tuple[int, ...]:
+        """Returns the header of a role's turn for its writer. Raises ValueError if unknown."""
+        player = PLAYER_OF_ROLE.get(_check_role(role))
         return self._ids(self.template.frame(role, player).header)
 
-    def question(self, problem_text: str, guide: str | None = None) -> tuple[records.Turn, ...]:
-        """What the actor is given: the question's turn and, with `guide`, a guide's.
+    def question_turns(self, question: str, guide: str | None = None) -> tuple[Turn, ...]:
+        """Returns the actor's input: the question's turn and, with `guide`, the guide's.
 
-        Both are shown, never sampled, so their bodies have no end token.
+        No model samples them, so their bodies have no end token.
         """
-        given = {'question': problem_text} | ({} if guide is None else {'guide': guide})
+        texts = {'question': question} | ({} if guide is None else {'guide': guide})
         return tuple(
-            records.Turn(role, self.open(role), tuple(self.tokenizer.encode(text)))
-            for role, text in given.items()
+            Turn(role, self.header(role), tuple(self.tokenizer.encode(text)))
+            for role, text in texts.items()
         )
 
-    def written(self, role: str, text: str) -> records.Turn:
-        """A finished turn of given text: its tokens, then the template's ending."""
+    def text_turn(self, role: str, text: str) -> Turn:
+        """Returns a finished turn with this text: its tokens, then the template's ending."""
         return self._turn(role, (*self.tokenizer.encode(text), *self._ending), ())
 
-    def sampled(self, role: str, tokens: Sequence[int], logprobs: Sequence[float]) -> records.Turn:
-        """A turn of sampled ids, kept as they are; the end token is missing where it was cut off.
+    def sampled_turn(self, role: str, tokens: Sequence[int], logprobs: Sequence[float]) -> Turn:
+        """Returns a turn of sampled ids, unchanged; without end token if sampling was cut off.
 
-        Raises ValueError where the end token stands before the end.
+        Ids are never re-encoded from text: other ids would not have the sampler's probabilities.
+        Raises ValueError if the end token is not the last one.
         """
         tokens = tuple(int(token) for token in tokens)
         if self.end_id in tokens[:-1]:
             at = tokens.index(self.end_id)
-            raise ValueError(f'end token at {at} of {len(tokens)} sampled tokens: cut there')
+            raise ValueError(
+                f'end token at index {at} of {len(tokens)} sampled tokens; cut the turn there'
+            )
         return self._turn(role, tokens, tuple(float(logprob) for logprob in logprobs))
 
-    def rendered(self, turns: Sequence[records.Turn], role: str) -> list[Stretch]:
-        """The turns as they stand before the player who writes `role`.
+    def render(self, turns: Sequence[Turn], role: str) -> list[RenderedTurn]:
+        """Returns the turns as the player that writes `role` reads them.
 
-        Where roles have headers of their own, both players read the turns as they are. Else the
-        headers are the reader's and sampled ids are kept; a question or guide that the next turn's
-        message goes on from is encoded with what joins them. Raises ValueError where a family's
-        player has two turns in a row.
+        If roles have separate header tokens, both players read the turns unchanged. Under a
+        family's template the headers depend on the reader and sampled ids are kept; a question or
+        guide is encoded together with the join to the next turn of its message. Raises ValueError
+        if a family's player has two turns in a row.
         """
-        player = chat_templates.PLAYERS.get(_known(role))
+        player = PLAYER_OF_ROLE.get(_check_role(role))
         if self.template.user is None:
-            return [Stretch(turn.header, turn.tokens) for turn in turns]
-        stretches: list[Stretch] = []
+            return [RenderedTurn(turn.header, turn.tokens) for turn in turns]
+        rendered: list[RenderedTurn] = []
         for i, turn in enumerate(turns):
             before = turns[i - 1] if i else None
+            # Two quoted turns in a row form one user message.
             joined = i + 1 < len(turns) and not (
-                self.template.owns(turn.role, player)
-                or self.template.owns(turns[i + 1].role, player)
+                self.template.is_verbatim(turn.role, player)
+                or self.template.is_verbatim(turns[i + 1].role, player)
             )
             lead = self._between(before, turn.role, player)
-            stretches.append(Stretch(lead, self._body(turn, player, joined=joined)))
-        return stretches
+            rendered.append(RenderedTurn(lead, self._body(turn, player, joined=joined)))
+        return rendered
 
-    def context(self, turns: Sequence[records.Turn], role: str) -> list[int]:
-        """The prompt from which `role`'s next turn is sampled: all turns, then its header."""
-        told = [t for lead, body in self.rendered(turns, role) for t in (*lead, *body)]
-        player = chat_templates.PLAYERS.get(role)
-        return [*told, *self._between(turns[-1] if turns else None, role, player)]
+    def context(self, turns: Sequence[Turn], role: str) -> list[int]:
+        """Returns the prompt for sampling `role`'s next turn: all turns, then its header."""
+        tokens = [t for lead, body in self.render(turns, role) for t in (*lead, *body)]
+        player = PLAYER_OF_ROLE.get(role)
+        return [*tokens, *self._between(turns[-1] if turns else None, role, player)]
 
     @functools.cached_property
     def overhead(self) -> int:
-        """The most ids that stand between the bodies of two turns."""
+        """The largest number of ids between the bodies of two turns."""
         if self.template.user is None:
             return 1
         user, assistant = self.template.user, self.template.assistant
@@ -124,85 +143,95 @@ class Chat:
         )
         return max(len(self._ids(seam)) for seam in seams)
 
-    def text(self, turn: records.Turn) -> str:
-        """What a turn says, without its header and end token."""
-        return self.tokenizer.decode(self._said(turn))
+    def text(self, turn: Turn) -> str:
+        """Returns the text of a turn, without header and end token."""
+        return self.tokenizer.decode(self._text_ids(turn))
 
-    def finished(self, turn: records.Turn) -> bool:
-        """Whether a turn came to its end token."""
+    def is_finished(self, turn: Turn) -> bool:
+        """Returns True if a turn ends with the end token."""
         return turn.tokens[-1:] == (self.end_id,)
 
     def example(
         self,
-        turns: Sequence[records.Turn],
+        turns: Sequence[Turn],
         *,
         trained: Collection[str],
-        weights: Callable[[records.Turn], np.ndarray] | None,
+        weights: Callable[[Turn], np.ndarray] | None,
         last_only: bool,
     ) -> records.Example:
-        """One training sequence of a conversation; see records.Example for its fields.
+        """Returns a conversation as one training sequence; see records.Example for its fields.
 
-        It is what the player who wrote the trained turns reads. Trained are the bodies of turns
-        whose role is in `trained` (with `last_only`, of the last such turn alone), at 1 a token or
-        at `weights(turn)`, [len(turn.tokens)]; headers never. Raises ValueError where no turn is
-        trained, and under a family's template where not all of them are one player's.
+        The sequence is the conversation as the writer of the trained turns reads it.
+
+        Args:
+            turns: the conversation.
+            trained: roles whose bodies are trained; headers never are.
+            weights: turn -> weight of each of its tokens, [len(turn.tokens)]; None = 1.
+            last_only: train only the last turn of these roles.
+
+        Raises ValueError if no turn is trained, or if under a family's template the trained turns
+        belong to both players.
         """
-        roles = {_known(role) for role in trained}
-        chosen = [i for i, turn in enumerate(turns) if turn.role in roles]
-        if not chosen:
-            have = sorted({turn.role for turn in turns})
-            raise ValueError(f'trained={sorted(roles)} names no turn: the roles here are {have}')
-        chosen = chosen[-1:] if last_only else chosen
-        self._check_own({turns[i].role for i in chosen})
-        stretches = self.rendered(turns, turns[chosen[0]].role)
+        roles = {_check_role(role) for role in trained}
+        selected = [i for i, turn in enumerate(turns) if turn.role in roles]
+        if not selected:
+            present = sorted({turn.role for turn in turns})
+            raise ValueError(
+                f'trained={sorted(roles)} matches no turn; roles of the turns: {present}'
+            )
+        selected = selected[-1:] if last_only else selected
+        self._check_one_player({turns[i].role for i in selected})
+        rendered = self.render(turns, turns[selected[0]].role)
         parts = [
-            _part(turn, stretch, i, weights=weights, trained=i in chosen)
-            for i, (turn, stretch) in enumerate(zip(turns, stretches, strict=True))
+            _turn_example(turn, r, index=i, weights=weights, trained=i in selected)
+            for i, (turn, r) in enumerate(zip(turns, rendered, strict=True))
         ]
         return records.Example(*(np.concatenate(field) for field in zip(*parts, strict=True)))
 
-    def _check_own(self, roles: set[str]) -> None:
-        """Raises ValueError where the turns of these roles are not written by one player."""
-        players = {chat_templates.PLAYERS.get(role) for role in roles}
+    def _check_one_player(self, roles: set[str]) -> None:
+        """Raises ValueError if a family's template is used and two players write these roles."""
+        players = {PLAYER_OF_ROLE.get(role) for role in roles}
         if self.template.user and (len(players) > 1 or None in players):
             raise ValueError(
                 f'trained={sorted(roles)}: under the template {self.template.name!r} actor and '
-                'critic read different prompts, so an example trains the turns of one of them'
+                'critic read different prompts; an example can train only one of them'
             )
 
-    def _between(self, before: records.Turn | None, role: str, player: str | None):
-        """The ids between the bodies of two turns; before the first where `before` is None."""
+    def _between(self, before: Turn | None, role: str, player: str | None) -> tuple[int, ...]:
+        """Returns the ids between two bodies; with `before=None` those before the first body."""
         template = self.template
         header = self._ids(template.frame(role, player).header)
         if before is None or template.user is None:
             return self._ids(template.opening) + header
         footer = template.frame(before.role, player).footer
-        owns = template.owns(before.role, player)
-        if owns and template.owns(role, player):
-            raise ValueError(f'{before.role} and {role} follow each other: what was said between?')
-        if not owns and not template.owns(role, player):
-            return ()  # the body before has what joins them
-        if owns and self.finished(before):
-            return self._ids(footer[1:]) + header
+        is_verbatim = template.is_verbatim(before.role, player)
+        if is_verbatim and template.is_verbatim(role, player):
+            raise ValueError(
+                f'{role} cannot follow {before.role}: a turn of the other side is missing between'
+            )
+        if not is_verbatim and not template.is_verbatim(role, player):
+            return ()  # one message: `_body` of the turn before ends with the join
+        if is_verbatim and self.is_finished(before):
+            return self._ids(footer[1:]) + header  # the turn contains its end token already
         return self._ids(footer, follows=True) + header
 
-    def _body(self, turn: records.Turn, player: str | None, *, joined: bool) -> tuple[int, ...]:
-        """A turn's text to its reader, with what joins it to the next turn of its message."""
-        if self.template.owns(turn.role, player):
+    def _body(self, turn: Turn, player: str | None, *, joined: bool) -> tuple[int, ...]:
+        """Returns a turn's text as ids, with the join to the next turn of its message."""
+        if self.template.is_verbatim(turn.role, player):
             return turn.tokens
-        said, join = self._said(turn), self.template.join
+        ids, join = self._text_ids(turn), self.template.join
         if not joined:
-            return said
-        if turn.role in PLAYED:
-            return (*said, *tokenizers.following(self.tokenizer, join))
-        return tuple(self.tokenizer.encode(self.tokenizer.decode(said) + join))
+            return ids
+        if turn.role in PLAYER_OF_ROLE:  # may be sampled: its ids must not change
+            return (*ids, *tokenizers.encode_continuation(self.tokenizer, join))
+        return tuple(self.tokenizer.encode(self.tokenizer.decode(ids) + join))
 
-    def _said(self, turn: records.Turn) -> tuple[int, ...]:
-        """A turn's tokens without its ending, or as much of it as was written."""
-        if not self.finished(turn):
+    def _text_ids(self, turn: Turn) -> tuple[int, ...]:
+        """Returns a turn's tokens without the ending, of which a sample may have only the last."""
+        if not self.is_finished(turn):
             return turn.tokens
-        whole = turn.tokens[-len(self._ending) :] == self._ending
-        return turn.tokens[: -len(self._ending) if whole else -1]
+        complete = turn.tokens[-len(self._ending) :] == self._ending
+        return turn.tokens[: -len(self._ending) if complete else -1]
 
     @functools.cached_property
     def _ending(self) -> tuple[int, ...]:
@@ -213,28 +242,28 @@ class Chat:
 
     @functools.cached_property
     def _blank(self) -> frozenset[int]:
-        """Ids that are no more than line breaks, and the end token."""
+        """Ids whose text is only line breaks and spaces, and the end token."""
         ids = (i for i in self.tokenizer.newline_ids if not self.tokenizer.decode([i]).strip())
         return frozenset((*ids, self.end_id))
 
     def _turn(self, role: str, tokens: tuple[int, ...], logprobs: tuple[float, ...]):
         ends = ()
-        if role in PLAYED:
+        if role in PLAYER_OF_ROLE:  # only these turns consist of steps
             ends = step_ends(tokens, newlines=self.tokenizer.newline_ids, blank=self._blank)
-        return records.Turn(role, self.open(role), tokens, logprobs, ends)
+        return Turn(role, self.header(role), tokens, logprobs, ends)
 
 
 @functools.lru_cache(maxsize=256)
 def _template_ids(
     tokenizer: tokenizers.Tokenizer, pieces: chat_templates.Pieces, follows: bool
 ) -> tuple[int, ...]:
-    """Pieces as ids; with `follows` the first goes on from a turn's text."""
+    """Encodes pieces; with `follows` the first continues the text of a turn."""
     ids: list[int] = []
     for i, piece in enumerate(pieces):
         if isinstance(piece, chat_templates.Special):
             ids.append(tokenizer.special(piece.name))
         elif follows and i == 0:
-            ids += tokenizers.following(tokenizer, piece)
+            ids += tokenizers.encode_continuation(tokenizer, piece)
         else:
             ids += tokenizer.encode(piece)
     return tuple(ids)
@@ -243,11 +272,11 @@ def _template_ids(
 def step_ends(
     tokens: Sequence[int], *, newlines: Collection[int], blank: Collection[int]
 ) -> tuple[int, ...]:
-    """Where the steps of a turn end: one past each line's last token, its line break included.
+    """Returns the end of each step of a turn: the index one past the last token of its line.
 
-    `newlines` are ids with a line break in them; `blank` those that add nothing to a line: bare
-    line breaks and the end token. A step is a line with something in it: blank tokens that follow
-    belong to the line before them, so the steps cover every token of a turn.
+    `newlines` are ids whose text contains a line break; `blank` are ids that add no text to a line:
+    bare line breaks and the end token. A step is a line that is not blank. Blank tokens after a
+    line belong to it, so the steps cover every token of a turn.
     """
     tokens = tuple(tokens)
     starts = [
@@ -260,47 +289,50 @@ def step_ends(
     return (*starts, len(tokens)) if tokens else ()
 
 
-def step_ids(turn: records.Turn) -> np.ndarray:
-    """1 + the index of the step of each body token, 0 outside steps: [len(turn.tokens)], int32."""
+def step_ids(turn: Turn) -> np.ndarray:
+    """Returns 1 + the step index of each body token, 0 outside steps: [len(turn.tokens)], int32."""
     ids = np.zeros(len(turn.tokens), np.int32)
     for step, (start, end) in enumerate(itertools.pairwise((0, *turn.step_ends))):
         ids[start:end] = step + 1
     return ids
 
 
-def _part(
-    turn: records.Turn,
-    stretch: Stretch,
-    index: int,
+def _turn_example(
+    turn: Turn,
+    rendered: RenderedTurn,
     *,
-    weights: Callable[[records.Turn], np.ndarray] | None,
+    index: int,
+    weights: Callable[[Turn], np.ndarray] | None,
     trained: bool,
 ) -> records.Example:
-    """The stretch of an Example that one turn makes: its lead, then its body."""
-    head, body = map(len, stretch)
+    """Returns the part of an Example for one turn: its lead, then its body."""
+    head, body = map(len, rendered)
 
     def field(values, dtype):
+        """Returns a field of the example: 0 on the lead, the values on the body."""
         return np.concatenate([np.zeros(head, dtype), np.broadcast_to(values, body).astype(dtype)])
 
-    def kept(values):
-        """Values of the turn's tokens, for those of them that the body has."""
+    def fit(values):
+        """Cuts or pads values of the turn's tokens to the body, which may lack the end token."""
         return np.pad(np.asarray(values)[:body], (0, max(0, body - len(values))))
 
     weight = 0.0 if not trained else 1.0 if weights is None else weights(turn)
     return records.Example(
-        tokens=np.asarray((*stretch.lead, *stretch.body), np.int32),
+        tokens=np.asarray((*rendered.lead, *rendered.body), np.int32),
         loss_mask=field(float(trained), np.float32),
         weights=field(weight, np.float32),
-        old_logprobs=field(kept(turn.logprobs), np.float32),
+        old_logprobs=field(fit(turn.logprobs), np.float32),
         ref_logprobs=np.zeros(head + body, np.float32),
-        steps=field(kept(step_ids(turn)), np.int32),
+        steps=field(fit(step_ids(turn)), np.int32),
         turns=np.full(head + body, index + 1, np.int32),
         roles=np.full(head + body, records.ROLES.index(turn.role), np.int32),
     )
 
 
-def _known(role: str) -> str:
+def _check_role(role: str) -> str:
     if role not in records.ROLES[1:]:
         near = difflib.get_close_matches(role, records.ROLES[1:], n=1, cutoff=0.0)
-        raise ValueError(f'role={role!r} is none of {records.ROLES[1:]}; nearest is {near[0]!r}')
+        raise ValueError(
+            f'unknown role={role!r}; valid: {records.ROLES[1:]}; did you mean {near[0]!r}?'
+        )
     return role

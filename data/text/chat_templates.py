@@ -1,33 +1,33 @@
-"""Chat templates as frozen values: what stands around the text of a turn, by model family.
+"""Chat templates of model families: the special tokens and text around each turn.
 
-A family knows two sides, user and assistant. For the actor the question, the guide and the critique
-are the user's and attempt and refinement the assistant's; for the critic the critique alone is the
-assistant's. What one side says in a row is one message. The forms are those that the families
-publish with their models (`chat_template` of tokenizer_config.json), without tools.
+The templates of published models know two sides, user and assistant. When the actor reads a
+conversation, attempts and refinements are the assistant's and all other turns are the user's; when
+the critic reads it, only critiques are the assistant's. Consecutive turns of one side form one
+message. The formats are those that the families publish with their models (`chat_template` of
+tokenizer_config.json), without tools; tests/golden compares them.
 """
 
 import dataclasses
 import itertools
 import types
 
-PLAYERS = types.MappingProxyType({'attempt': 'actor', 'critique': 'critic', 'refinement': 'actor'})
-"""Who writes a role's turn; a question and a guide are written by no player."""
+from elenchus.data.records import PLAYER_OF_ROLE
 
 
 @dataclasses.dataclass(frozen=True)
 class Special:
-    """A special token, by its name."""
+    """A special token, by its name such as '<|im_end|>'."""
 
     name: str
 
 
 Pieces = tuple[str | Special, ...]
-"""Special tokens and text."""
+"""A sequence of special tokens and text."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """What stands before and after each message of a side."""
+    """The pieces before and after each message of a side."""
 
     header: Pieces
     footer: Pieces
@@ -35,32 +35,34 @@ class Frame:
 
 @dataclasses.dataclass(frozen=True)
 class Template:
-    """How a conversation is laid out.
+    """The layout of a conversation.
 
-    `ending` is what a player ends its turn with, the end token last; what of the footer the turn
-    has written is not repeated. `opening` begins a conversation; `join` stands between turns of one
-    message. Without frames each role has a header token of its own, named for it, and no footer.
+    Without frames each role has a separate header token, named after the role, and no footer.
     """
 
     name: str
-    ending: Pieces
-    opening: Pieces = ()
+    ending: Pieces  # a model ends its turn with these; the last one is the end token
+    opening: Pieces = ()  # beginning of every conversation
     user: Frame | None = None
     assistant: Frame | None = None
-    join: str = '\n\n'
+    join: str = '\n\n'  # between turns of one message
 
     def frame(self, role: str, player: str | None) -> Frame:
-        """What stands around a role's turn as a player reads it."""
+        """Returns the header and footer of a role's turn as a player (None = neither) reads it."""
         if self.user is None:
             return Frame((Special(f'<{role}>'),), ())
-        return self.assistant if self.owns(role, player) else self.user
+        return self.assistant if self.is_verbatim(role, player) else self.user
 
-    def owns(self, role: str, player: str | None) -> bool:
-        """Whether a turn keeps its own end token: all do, save what is quoted to the player."""
-        return self.user is None or player is not None and PLAYERS.get(role) == player
+    def is_verbatim(self, role: str, player: str | None) -> bool:
+        """Returns True if a player reads the turn's tokens unchanged, with its end token.
+
+        In a family's template these are the player's turns; other turns are quoted in a user
+        message, without their end token. Without frames all turns are read unchanged.
+        """
+        return self.user is None or player is not None and PLAYER_OF_ROLE.get(role) == player
 
     def specials(self) -> set[str]:
-        """The names of its special tokens, those of role headers left out."""
+        """Returns the names of the template's special tokens, without those of role headers."""
         frames = [self.user, self.assistant] if self.user else []
         parts = itertools.chain(
             *((f.header, f.footer) for f in frames), (self.opening, self.ending)
@@ -83,6 +85,7 @@ def _llama3(name: str, system: str) -> Template:
     end = Special('<|eot_id|>')
 
     def header(side: str, text: str = '') -> Pieces:
+        """Returns the header of a side's message, or with `text` the message itself."""
         start, stop = Special('<|start_header_id|>'), Special('<|end_header_id|>')
         return start, side, stop, f'\n\n{text}'
 
@@ -100,7 +103,7 @@ ELENCHUS = Template('elenchus', ending=(Special('</s>'),))
 """<question> q <attempt> y </s> <critique> c </s> <refinement> y' </s>"""
 
 CHATML = _chatml('chatml', '')
-"""Qwen 3 Instruct, and any ChatML model without a system message of its own."""
+"""Qwen 3 Instruct, and any ChatML model without a default system message."""
 
 QWEN = _chatml('qwen2.5', 'You are Qwen, created by Alibaba Cloud. You are a helpful assistant.')
 
@@ -110,7 +113,7 @@ LLAMA2 = Template(
     user=Frame((Special('<s>'), '[INST]'), (' [/INST]',)),
     assistant=Frame((), (Special('</s>'),)),
 )
-"""For tokenizers that put a space before text: it stands between [INST] and the question."""
+"""For tokenizers that put a space before text: the one between [INST] and the question."""
 
 LLAMA3 = _llama3('llama3', '')
 LLAMA31 = _llama3('llama3.1', 'Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n')
@@ -122,7 +125,7 @@ MISTRAL = Template(
     user=Frame((Special('[INST]'),), (Special('[/INST]'),)),
     assistant=Frame((), (Special('</s>'),)),
 )
-"""From Mistral 7B v0.3 on, where [INST] is a special token; the tokenizer puts the spaces."""
+"""Mistral 7B v0.3 and later, where [INST] is a special token; the tokenizer adds the spaces."""
 
 GEMMA = Template(
     'gemma',
@@ -140,5 +143,5 @@ TEMPLATES = types.MappingProxyType(
     }
 )
 
-SPECIALS = frozenset().union(*(template.specials() for template in TEMPLATES.values()))
-"""Names that are special in every tokenizer that has them, however its file lists them."""
+SPECIAL_NAMES = frozenset().union(*(template.specials() for template in TEMPLATES.values()))
+"""Tokens that are special in every tokenizer that has them, even if its file does not say so."""

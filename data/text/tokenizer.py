@@ -1,4 +1,4 @@
-"""Text to token ids and back: one small interface, SentencePiece, and which file holds what."""
+"""Tokenizers: the interface, SentencePiece models, and loading a tokenizer from a file."""
 
 import dataclasses
 import difflib
@@ -15,46 +15,46 @@ from etils import epath
 from google.protobuf import message
 from sentencepiece import sentencepiece_model_pb2 as model_pb2
 
-from elenchus.data.files import json_files
+from elenchus.data.files import atomic, jsonl
 from elenchus.data.text import chat_templates, tokenizer_json
 
 PAD, EOS, UNK, BOS = '<pad>', '</s>', '<unk>', '<s>'
 HEADERS = ('<question>', '<guide>', '<attempt>', '<critique>', '<refinement>')
-"""Control symbols that open a turn; ids 4 to 8 in the tokenizers made here."""
+"""Control symbols that open a turn; ids 4 to 8 in tokenizers of this module."""
 
 MODEL_TYPES = ('bpe', 'unigram', 'char')
-_SPACE = '\u2581'  # how SentencePiece writes a space inside a piece
+_SPACE = '\u2581'  # SentencePiece's symbol for a space inside a piece
 _Piece = model_pb2.ModelProto.SentencePiece
 
 
 class Tokenizer(Protocol):
-    """What the rest of the project asks of a tokenizer."""
+    """Interface of tokenizers; instances are hashable and picklable."""
 
     vocab_size: int
-    newline_ids: frozenset[int]  # ids whose text holds a line break
+    newline_ids: frozenset[int]  # ids whose text contains a line break
     special_ids: frozenset[int]
-    fingerprint: str
-    file_name: str  # what a saved one is called
+    fingerprint: str  # short hash of the file
+    file_name: str  # name of its file in a checkpoint folder
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes the tokenizer's file, whole."""
+        """Writes the tokenizer's file atomically."""
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of plain text; a special token's name in it is text like any other."""
+        """Returns the token ids of plain text; names of special tokens are plain text, too."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids; special tokens have none."""
+        """Returns the text of token ids; special tokens have no text."""
 
     def special(self, name: str) -> int:
-        """The id of a special token such as '<attempt>'. Raises ValueError where there is none."""
+        """Returns the id of a special token such as '<attempt>'. Raises ValueError if unknown."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SentencePieceTokenizer:
     """A SentencePiece model; equal and hashable by its bytes, and picklable.
 
-    Special are the control symbols, the unknown token and what a chat template names. Raises
-    ValueError where the bytes are no SentencePiece model or one without an end token.
+    Special tokens are the control symbols, the unknown token and those that a chat template names.
+    Raises ValueError if the bytes are not a SentencePiece model, or if it has no end token.
     """
 
     model: bytes = dataclasses.field(repr=False)
@@ -66,39 +66,48 @@ class SentencePieceTokenizer:
 
     @classmethod
     def from_bytes(cls, model: bytes) -> 'SentencePieceTokenizer':
+        """Returns the tokenizer of a serialised model."""
         return cls(bytes(model))
 
     @classmethod
     def from_file(cls, path: str | os.PathLike) -> 'SentencePieceTokenizer':
+        """Reads a tokenizer.model, also from a bucket."""
         return cls(epath.Path(path).read_bytes())
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes the model beside `path`, then renames it, so the file is whole or absent."""
-        json_files.write_bytes(path, self.model)
+        """Writes the model atomically."""
+        atomic.write_bytes(path, self.model)
 
     def encode(self, text: str) -> list[int]:
+        """Returns the token ids of plain text; see Tokenizer."""
         return self._processor.encode(text, out_type=int, add_bos=False, add_eos=False)
 
     def decode(self, ids: Sequence[int]) -> str:
+        """Returns the text of token ids, without special tokens."""
         return self._processor.decode([int(i) for i in ids])
 
     @functools.cached_property
     def vocab_size(self) -> int:
+        """Number of ids."""
         return self._processor.get_piece_size()
 
     @functools.cached_property
     def pad_id(self) -> int:
-        """The model's padding id; the unknown token's where it has none, never the end token's."""
+        """The padding id; without one the unknown token's, never the end token's.
+
+        Padding with the end token would make real end tokens look like padding.
+        """
         pad = self._processor.pad_id()
         return pad if pad >= 0 else self._processor.unk_id()
 
     @functools.cached_property
     def eos_id(self) -> int:
+        """Id of the end token."""
         return self._processor.eos_id()
 
     @functools.cached_property
     def newline_id(self) -> int:
-        """The id of a line break. Raises ValueError where the model has none of its own."""
+        """Id of a line break. Raises ValueError if the model has no token for it."""
         for piece in ('\n', '<0x0A>'):
             if self._processor.id_to_piece(self._processor.piece_to_id(piece)) == piece:
                 return self._processor.piece_to_id(piece)
@@ -109,21 +118,27 @@ class SentencePieceTokenizer:
 
     @functools.cached_property
     def newline_ids(self) -> frozenset[int]:
+        """Ids whose text contains a line break."""
         pieces = ((i, self._processor.id_to_piece(i)) for i in range(self.vocab_size))
         return frozenset(i for i, p in pieces if '\n' in p or p == '<0x0A>') | {self.newline_id}
 
     @functools.cached_property
     def fingerprint(self) -> str:
+        """Short hash of the model."""
         return hashlib.sha256(self.model).hexdigest()[:12]
 
     def special(self, name: str) -> int:
+        """Returns the id of a special token. Raises ValueError if there is none of this name."""
         if name not in self._specials:
             near = difflib.get_close_matches(name, self._specials, n=1, cutoff=0.0)
-            raise ValueError(f'no special token {name!r} in this tokenizer; nearest is {near[0]!r}')
+            raise ValueError(
+                f'no special token {name!r} in this tokenizer; did you mean {near[0]!r}?'
+            )
         return self._specials[name]
 
     @functools.cached_property
     def special_ids(self) -> frozenset[int]:
+        """Ids of all special tokens."""
         return frozenset(self._specials.values())
 
     @functools.cached_property
@@ -136,39 +151,46 @@ class SentencePieceTokenizer:
     def _processor(self) -> sentencepiece.SentencePieceProcessor:
         processor = sentencepiece.SentencePieceProcessor()
         try:
-            processor.load_from_serialized_proto(_guarded(self.model))
+            processor.load_from_serialized_proto(_protect_specials(self.model))
         except (RuntimeError, message.DecodeError) as error:
-            raise ValueError(f'{len(self.model)} bytes are no SentencePiece model') from error
+            raise ValueError(f'not a SentencePiece model: {len(self.model)} bytes') from error
         return processor
 
     def __getstate__(self) -> dict:
+        # The cached processor cannot be pickled; it is rebuilt from the bytes.
         return {'model': self.model}
 
 
-def _guarded(model: bytes) -> bytes:
-    """The model with what templates name as control symbols, which text is never read as."""
+def _protect_specials(model: bytes) -> bytes:
+    """Turns the special tokens of chat templates into control symbols.
+
+    Published models list some of them as user-defined symbols, which plain text is encoded as: a
+    question that contains '<end_of_turn>' could end its own turn.
+    """
     proto = model_pb2.ModelProto.FromString(model)
-    named = [
+    exposed = [
         piece
         for piece in proto.pieces
-        if piece.type == _Piece.USER_DEFINED and piece.piece in chat_templates.SPECIALS
+        if piece.type == _Piece.USER_DEFINED and piece.piece in chat_templates.SPECIAL_NAMES
     ]
-    for piece in named:
+    for piece in exposed:
         piece.type = _Piece.CONTROL
-    return proto.SerializeToString() if named else model
+    return proto.SerializeToString() if exposed else model
 
 
 def train_tokenizer(texts: Iterable[str], *, vocab_size: int, model_type: str) -> bytes:
-    """A SentencePiece model trained on texts; the same texts give the same bytes.
+    """Trains a SentencePiece model; the same texts give the same bytes.
 
-    Ids 0 to 3 are padding, end, unknown and start, then come HEADERS and the line break. Whitespace
-    is kept as it is, digits are single tokens, and what the texts lack is spelt in bytes ('bpe' and
-    'unigram'). `vocab_size` is a bound: few texts give fewer pieces.
-    Raises ValueError where `vocab_size` is too small or `model_type` is none of MODEL_TYPES.
+    Ids 0 to 3 are padding, end, unknown and start; then follow HEADERS and the line break.
+    Whitespace is kept, digits are single tokens, and characters that the texts lack are encoded as
+    bytes ('bpe' and 'unigram'). `vocab_size` is an upper bound: few texts give fewer pieces. Raises
+    ValueError if `vocab_size` is too small or `model_type` is not one of MODEL_TYPES.
     """
     if model_type not in MODEL_TYPES:
         near = difflib.get_close_matches(model_type, MODEL_TYPES, n=1, cutoff=0.0)
-        raise ValueError(f'model_type={model_type!r} is none of {MODEL_TYPES}; nearest {near[0]!r}')
+        raise ValueError(
+            f'unknown model_type={model_type!r}; valid: {MODEL_TYPES}; did you mean {near[0]!r}?'
+        )
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -193,28 +215,28 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, model_type: str) -
             add_dummy_prefix=True,
             split_digits=True,
             character_coverage=1.0,
-            max_sentence_length=1 << 20,  # longer texts would be dropped without a word
-            num_threads=1,
+            max_sentence_length=1 << 20,  # SentencePiece drops longer texts silently
+            num_threads=1,  # more threads would make the result depend on timing
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise ValueError(f'no tokenizer of vocab_size={vocab_size}: {error}') from error
+        raise ValueError(f'cannot train a tokenizer of vocab_size={vocab_size}: {error}') from error
     return model.getvalue()
 
 
 def word_tokenizer(words: Sequence[str]) -> SentencePieceTokenizer:
-    """A tokenizer with one token a word, in the order given, and no other text.
+    """Builds a tokenizer with one token per word, in the order of `words`.
 
-    Built rather than trained: ids depend on `words` alone. Text that joins known words by spaces
-    and line breaks (the line break before the space) comes back exactly; anything else is <unk>.
-    Raises ValueError on an empty, spaced or repeated word.
+    It is built, not trained: ids depend only on `words`. Text that joins known words by spaces and
+    line breaks (the line break before the space) is decoded exactly; anything else is <unk>. Raises
+    ValueError on an empty or repeated word, or one that contains a space.
     """
     for word in words:
         if not word or any(c.isspace() or c == _SPACE for c in word):
-            raise ValueError(f'{word!r} is no single word')
+            raise ValueError(f'{word!r} is not a single word')
     if len(set(words)) != len(words):
         repeated = next(word for i, word in enumerate(words) if word in words[:i])
-        raise ValueError(f'the word {repeated!r} stands twice in the word list')
+        raise ValueError(f'the word {repeated!r} is twice in the word list')
     model = model_pb2.ModelProto()
     for name in (PAD, EOS, UNK, BOS, *HEADERS):
         kind = _Piece.UNKNOWN if name == UNK else _Piece.CONTROL
@@ -222,12 +244,12 @@ def word_tokenizer(words: Sequence[str]) -> SentencePieceTokenizer:
     model.pieces.add(piece='\n', score=0.0, type=_Piece.USER_DEFINED)
     for piece in (_SPACE, *(_SPACE + word for word in words)):
         model.pieces.add(piece=piece, score=-1.0, type=_Piece.NORMAL)
-    _describe(model)
+    _set_specs(model)
     return SentencePieceTokenizer(model.SerializeToString(deterministic=True))
 
 
-def _describe(model: model_pb2.ModelProto) -> None:
-    """Fills in the settings under which SentencePiece reads a model that was built by hand."""
+def _set_specs(model: model_pb2.ModelProto) -> None:
+    """Sets the fields that SentencePiece needs to load a model that was not trained."""
     spec = model.trainer_spec
     spec.model_type = model_pb2.TrainerSpec.UNIGRAM
     spec.vocab_size = len(model.pieces)
@@ -243,36 +265,43 @@ def _describe(model: model_pb2.ModelProto) -> None:
 
 @functools.cache
 def lab_tokenizer() -> SentencePieceTokenizer:
-    """The closed word-level tokenizer of the generated task."""
+    """Returns the word-level tokenizer of the lab, whose vocabulary is closed."""
     from elenchus.data.lab import task
 
     return word_tokenizer(task.WORDS)
 
 
-def following(tokenizer: Tokenizer, text: str, *, after: str = 'a') -> list[int]:
-    """Ids of text that goes on after other text, so that no space is put before it.
+def encode_continuation(tokenizer: Tokenizer, text: str, *, after: str = 'a') -> list[int]:
+    """Encodes text as a continuation of other text.
 
-    Raises ValueError where the tokenizer makes one token of the two.
+    Many tokenizers put a space before the first word of a text; a continuation must not have it.
+    Raises ValueError if the tokenizer merges the end of `after` with the beginning of `text`.
     """
     before, both = tokenizer.encode(after), tokenizer.encode(after + text)
     if both[: len(before)] != before:
-        raise ValueError(f'the tokenizer {tokenizer.fingerprint} joins {after!r} and {text!r}')
+        raise ValueError(
+            f'the tokenizer {tokenizer.fingerprint} merges {after!r} and {text!r} into one token'
+        )
     return both[len(before) :]
 
 
-KINDS = {kind.file_name: kind for kind in (SentencePieceTokenizer, tokenizer_json.JsonTokenizer)}
+TOKENIZERS = {
+    tokenizer.file_name: tokenizer
+    for tokenizer in (SentencePieceTokenizer, tokenizer_json.JsonTokenizer)
+}
+"""Tokenizer classes by file name."""
 
 
 def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
-    """The tokenizer in a file, by its suffix. Raises ValueError on a suffix it cannot read."""
+    """Loads a tokenizer; the suffix selects the class. Raises ValueError on an unknown suffix."""
     path = epath.Path(path)
-    for name, kind in KINDS.items():
+    for name, tokenizer in TOKENIZERS.items():
         if path.suffix == pathlib.Path(name).suffix:
-            return json_files.at(str(path), kind.from_file, path)
-    raise ValueError(f'{path}: a tokenizer is a tokenizer.model or tokenizer.json file')
+            return jsonl.at_place(str(path), tokenizer.from_file, path)
+    raise ValueError(f'{path}: expected a tokenizer.model or tokenizer.json file')
 
 
-def saved_in(folder: str | os.PathLike) -> epath.Path | None:
-    """The tokenizer file that a folder holds, if any."""
-    paths = (epath.Path(folder) / name for name in KINDS)
+def find_tokenizer_file(folder: str | os.PathLike) -> epath.Path | None:
+    """Returns the path of the tokenizer file in a folder, None if there is none."""
+    paths = (epath.Path(folder) / name for name in TOKENIZERS)
     return next((path for path in paths if path.is_file()), None)

@@ -1,4 +1,4 @@
-"""Tokenizers in the form of the library `tokenizers`: a `tokenizer.json` as models publish it."""
+"""Tokenizers of the library `tokenizers`: the file `tokenizer.json` that models publish."""
 
 import dataclasses
 import difflib
@@ -11,17 +11,18 @@ from collections.abc import Sequence
 import tokenizers
 from etils import epath
 
-from elenchus.data.files import json_files
+from elenchus.data.files import atomic, jsonl
 from elenchus.data.text import chat_templates
 
 
 @dataclasses.dataclass(frozen=True)
 class JsonTokenizer:
-    """A tokenizer.json; equal and hashable by its bytes, and picklable.
+    """The tokenizer of a tokenizer.json; equal and hashable by its bytes, and picklable.
 
-    Special are the added tokens that the file calls so and those that a chat template names. The
-    file's own padding, truncation and added start tokens are not used. Raises ValueError where the
-    bytes are no tokenizer.json, and on a model that reads a special token out of plain text.
+    Special tokens are the added tokens that the file marks as special and those that a chat
+    template names. The file's padding, truncation and automatic start tokens are not used. Raises
+    ValueError if the bytes are not a tokenizer.json, or if the model encodes plain text as a
+    special token.
     """
 
     model: bytes = dataclasses.field(repr=False)
@@ -31,22 +32,25 @@ class JsonTokenizer:
         for name, special in self._specials.items():
             if special in self.encode(name):
                 raise ValueError(
-                    f'the tokenizer {self.fingerprint} reads the text {name!r} as its special '
-                    'token: take a model whose vocabulary is of pieces of text alone'
+                    f'the tokenizer {self.fingerprint} encodes the text {name!r} as its special '
+                    'token; use a model whose vocabulary contains only pieces of text'
                 )
 
     @classmethod
     def from_file(cls, path: str | os.PathLike) -> 'JsonTokenizer':
+        """Reads a tokenizer.json, also from a bucket."""
         return cls(epath.Path(path).read_bytes())
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes the file beside `path`, then renames it, so it is whole or absent."""
-        json_files.write_bytes(path, self.model)
+        """Writes the file atomically."""
+        atomic.write_bytes(path, self.model)
 
     def encode(self, text: str) -> list[int]:
+        """Returns the token ids of plain text; see Tokenizer."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
+        """Returns the text of token ids, without special tokens."""
         return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
 
     @functools.cached_property
@@ -56,28 +60,31 @@ class JsonTokenizer:
 
     @functools.cached_property
     def newline_ids(self) -> frozenset[int]:
-        """Ids whose text holds a line break. Raises ValueError where none does."""
-        found = frozenset(i for i in range(self.vocab_size) if '\n' in self.decode([i]))
-        if not found:
+        """Ids whose text contains a line break. Raises ValueError if there are none."""
+        ids = frozenset(i for i in range(self.vocab_size) if '\n' in self.decode([i]))
+        if not ids:
             raise ValueError(
-                f'the tokenizer {self.fingerprint} has no token for a line break, which separates '
-                'steps'
+                f'the tokenizer {self.fingerprint} has no token for a line break, which '
+                'separates steps'
             )
-        return found
+        return ids
 
     @functools.cached_property
     def fingerprint(self) -> str:
+        """Short hash of the file."""
         return hashlib.sha256(self.model).hexdigest()[:12]
 
     def special(self, name: str) -> int:
+        """Returns the id of a special token. Raises ValueError if there is none of this name."""
         if name not in self._specials:
             near = difflib.get_close_matches(name, self._specials, n=1, cutoff=0.0)
-            there = f'nearest is {near[0]!r}' if near else 'it has none'
-            raise ValueError(f'no special token {name!r} in this tokenizer; {there}')
+            hint = f'did you mean {near[0]!r}?' if near else 'it has no special tokens'
+            raise ValueError(f'no special token {name!r} in this tokenizer; {hint}')
         return self._specials[name]
 
     @functools.cached_property
     def special_ids(self) -> frozenset[int]:
+        """Ids of all special tokens."""
         return frozenset(self._specials.values())
 
     @functools.cached_property
@@ -87,21 +94,22 @@ class JsonTokenizer:
 
     @functools.cached_property
     def _tokenizer(self) -> tokenizers.Tokenizer:
-        made = tokenizers.Tokenizer.from_str(self._described())
-        made.no_padding()
-        made.no_truncation()
-        made.encode_special_tokens = True  # the text of a special token is text like any other
-        return made
+        tokenizer = tokenizers.Tokenizer.from_str(self._marked_file())
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        # Else a user's question that contains '<|im_end|>' could end its own turn.
+        tokenizer.encode_special_tokens = True
+        return tokenizer
 
-    def _described(self) -> str:
-        """The file with the templates' tokens marked as special."""
+    def _marked_file(self) -> str:
+        """Returns the file with the templates' tokens marked as special."""
         place = f'a tokenizer.json of {len(self.model)} bytes'
-        told = json_files.at(place, json_files.parse_object, self.model.decode(errors='replace'))
-        if missing := {'model', 'added_tokens'} - told.keys():
-            raise ValueError(f'{place}: no field {min(missing)!r}')
-        for token in told['added_tokens']:
-            token['special'] = token['special'] or token['content'] in chat_templates.SPECIALS
-        return json.dumps(told)
+        fields = jsonl.at_place(place, jsonl.parse_object, self.model.decode(errors='replace'))
+        if missing := {'model', 'added_tokens'} - fields.keys():
+            raise ValueError(f'{place}: missing field {min(missing)!r}')
+        for token in fields['added_tokens']:
+            token['special'] = token['special'] or token['content'] in chat_templates.SPECIAL_NAMES
+        return json.dumps(fields)
 
     def __getstate__(self) -> dict:
         return {'model': self.model}

@@ -1,4 +1,4 @@
-"""Annotators that ask a model: the interface is that of data/annotate.py (METHODS 2).
+"""Annotators that ask a model: the interface is that of data/critiques/oracle.py (METHODS 2).
 
 What is spent is counted by the sampler's engine where that is an `engine.Metered`.
 """
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from elenchus.data.critiques import grammars
-from elenchus.data.critiques.oracle import Annotator, Path
+from elenchus.data.critiques.oracle import Annotator, ConstructedAttempt
 from elenchus.data.grading import answers
 from elenchus.data.grading.judge import Judge
 from elenchus.data.lab import task
@@ -47,7 +47,7 @@ def monte_carlo(
     leave max_tokens['attempt'] * num_rollouts ids a path.
     """
 
-    def annotate(paths: Sequence[Path]) -> list[str | None]:
+    def annotate(paths: Sequence[ConstructedAttempt]) -> list[str | None]:
         found = rollout_successes(
             sampler,
             actor,
@@ -88,13 +88,13 @@ def model(
     """
     chat, limit = sampler.chat, sampler.max_tokens['attempt']
 
-    def annotate(paths: Sequence[Path]) -> list[str | None]:
+    def annotate(paths: Sequence[ConstructedAttempt]) -> list[str | None]:
         encoded = [chat.tokenizer.encode(path.attempt) for path in paths]
         fitting = [i for i, tokens in enumerate(encoded) if len(tokens) <= limit]
         conversations = [
             (
-                *chat.question(paths[i].problem.question, guidance(paths[i], grammar)),
-                chat.sampled('attempt', (*encoded[i], chat.end_id)[:limit], ()),
+                *chat.question_turns(paths[i].problem.question, guidance(paths[i], grammar)),
+                chat.sampled_turn('attempt', (*encoded[i], chat.end_id)[:limit], ()),
             )
             for i in fitting
         ]
@@ -117,7 +117,7 @@ def model(
     return annotate
 
 
-def guidance(path: Path, grammar: grammars.Grammar) -> str:
+def guidance(path: ConstructedAttempt, grammar: grammars.Grammar) -> str:
     """What the annotating model is told: the reference answer and what is known of the mistake.
 
     The lab's closed vocabulary has no words for kinds, and its lines count from 0.
@@ -133,7 +133,7 @@ def guidance(path: Path, grammar: grammars.Grammar) -> str:
 def rollout_successes(
     sampler: Sampler,
     actor: Transformer,
-    paths: Sequence[Path],
+    paths: Sequence[ConstructedAttempt],
     *,
     judge: Judge,
     num_rollouts: int,
@@ -160,7 +160,7 @@ def rollout_successes(
                     begun[key] = (path.problem, turn)
     made = sampler.continued(
         actor,
-        [sampler.chat.question(problem.question) for problem, _ in begun.values()],
+        [sampler.chat.question_turns(problem.question) for problem, _ in begun.values()],
         [turn for _, turn in begun.values()],
         num_samples=num_rollouts,
         method=method,
@@ -191,7 +191,7 @@ class _Words(NamedTuple):
 
 
 def _critique(
-    path: Path,
+    path: ConstructedAttempt,
     successes: Successes,
     answered: bool,
     worked: dict[str, list[str]] | None,
@@ -254,7 +254,7 @@ def _compared(told: str, found: str) -> tuple[str, ...]:
 def _worked(
     sampler: Sampler,
     writer: Transformer,
-    paths: Sequence[Path],
+    paths: Sequence[ConstructedAttempt],
     *,
     method: Method,
     seed: int,
@@ -264,7 +264,7 @@ def _worked(
     problems = {path.problem.id: path.problem for path in paths}
     made = sampler.turns(
         writer,
-        [sampler.chat.question(problem.question) for problem in problems.values()],
+        [sampler.chat.question_turns(problem.question) for problem in problems.values()],
         'critique',
         num_samples=1,
         method=Greedy(method.banned),

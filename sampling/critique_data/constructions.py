@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from elenchus.data.critiques import mistakes
-from elenchus.data.critiques.oracle import Path
+from elenchus.data.critiques.oracle import ConstructedAttempt
 from elenchus.data.grading import answers
 from elenchus.data.grading.judge import Judge
 from elenchus.data.records import Episode, Problem, Turn
@@ -76,7 +76,7 @@ def relocated(
         for i in range(num_samples if right else 0):
             turn = right[i % len(right)]
             end = rng.choice((0, *turn.step_ends[:-1]))
-            kept = sampler.chat.sampled('attempt', turn.tokens[:end], turn.logprobs[:end])
+            kept = sampler.chat.sampled_turn('attempt', turn.tokens[:end], turn.logprobs[:end])
             begun.append(_Begun(problem, kept, {'construction': 'RG2', 'mistake': None}))
             sources.append(turn)
     made = _finished(
@@ -121,13 +121,13 @@ def inserted(
 
 def opening(chat: Chat, role: str, lines: Sequence[str]) -> Turn:
     """A turn begun with some lines, to be continued on the next one."""
-    return chat.sampled(role, chat.tokenizer.encode('\n'.join([*lines, ''])), ())
+    return chat.sampled_turn(role, chat.tokenizer.encode('\n'.join([*lines, ''])), ())
 
 
-def as_path(chat: Chat, episode: Episode, problem: Problem) -> Path:
+def as_path(chat: Chat, episode: Episode, problem: Problem) -> ConstructedAttempt:
     """What an annotator is told of an episode of this module."""
     told = episode.outcome
-    return Path(
+    return ConstructedAttempt(
         problem,
         chat.text(episode.turn('attempt')),
         told['construction'],
@@ -155,12 +155,12 @@ def _mistaken(sampler: Sampler, problem: Problem, lines: list[str], rng) -> list
     kinds = mistakes.kinds(problem)
     for kind in rng.sample(kinds, len(kinds)):
         for at in rng.sample(range(len(lines)), len(lines)):
-            told = mistakes.insert(problem, lines, at, kind, rng=rng)
+            told = mistakes.insert(problem, lines, at, kind=kind, rng=rng)
             if told is None:
                 continue
             answered = answers.extract_answer(told[-1]) is not None
             turn = (
-                chat.written('attempt', '\n'.join(told))
+                chat.text_turn('attempt', '\n'.join(told))
                 if answered
                 else opening(chat, 'attempt', told)
             )
@@ -182,9 +182,9 @@ def _finished(
 ) -> list[Episode]:
     """Begun attempts, continued where they have not ended, and judged."""
     chat = sampler.chat
-    questions = [chat.question(b.problem.question) for b in begun]
+    questions = [chat.question_turns(b.problem.question) for b in begun]
     turns = [b.turn for b in begun]
-    unended = [i for i, turn in enumerate(turns) if not chat.finished(turn)]
+    unended = [i for i, turn in enumerate(turns) if not chat.is_finished(turn)]
     made = sampler.continued(
         actor,
         [questions[i] for i in unended],

@@ -108,6 +108,6 @@ def as_attempt(sampler: Sampler, episode: Episode) -> Episode:
             k.removeprefix('refined_'): v for k, v in outcome.items() if k.startswith('refined_')
         }
         outcome = told | {k: outcome[k] for k in ('found_by', 'whole') if k in outcome}
-    response = dataclasses.replace(last, role='attempt', header=sampler.chat.open('attempt'))
+    response = dataclasses.replace(last, role='attempt', header=sampler.chat.header('attempt'))
     question = tuple(turn for turn in episode.turns if turn.role == 'question')
     return Episode(episode.problem_id, episode.level, (*question, response), outcome)

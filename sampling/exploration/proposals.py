@@ -107,11 +107,11 @@ def _attempts(
 ) -> list[Episode]:
     """A judged attempt at each question, behind its guide and from its opening on."""
     sampler, chat = search.players.sampler, search.players.sampler.chat
-    shown = [chat.question(a.problem.question, g) for a, g in zip(asked, guides, strict=True)]
+    shown = [chat.question_turns(a.problem.question, g) for a, g in zip(asked, guides, strict=True)]
     made = sampler.continued(
         search.players.actor,
         shown,
-        openings or [Turn('attempt', chat.open('attempt'), ())] * len(asked),
+        openings or [Turn('attempt', chat.header('attempt'), ())] * len(asked),
         num_samples=1,
         method=search.method,
         seed=search.seed + _FIRST_SEED + number,

@@ -8,8 +8,8 @@ import collections
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, get_args
 
+from elenchus.data import records
 from elenchus.data.records import Episode
-from elenchus.data.text import chat
 from elenchus.sampling.metrics import critic_metrics
 from elenchus.sampling.test_time import votes
 
@@ -106,7 +106,7 @@ def parallel_arms(groups: Sequence[Sequence[Episode]]) -> dict[str, Arm]:
     arms = {
         'majority': Arm(_majority, _candidates(groups, _first_answer, ('attempt',))),
         'refined majority': Arm(
-            _majority, _candidates(groups, critic_metrics.final_answer, chat.PLAYED)
+            _majority, _candidates(groups, critic_metrics.final_answer, records.PLAYER_OF_ROLE)
         ),
     }
     for how in get_args(votes.Aggregate):
@@ -126,7 +126,7 @@ def oracle_arm(groups: Sequence[Sequence[Episode]], refined: Mapping[int, Episod
             [
                 _candidate(episode, _first_answer, ('attempt',))
                 if played is None
-                else _candidate(played, critic_metrics.final_answer, chat.PLAYED)
+                else _candidate(played, critic_metrics.final_answer, records.PLAYER_OF_ROLE)
                 for played, episode in pairs
             ]
         )

@@ -165,8 +165,8 @@ def _judged(conditions, best: Sequence[_Beam], problems, costs) -> list[Episode]
 
 
 def _empty(sampler: Sampler, problem: Problem) -> _Beam:
-    attempt = Turn('attempt', sampler.chat.open('attempt'), ())
-    turns = (*sampler.chat.question(problem.question), attempt)
+    attempt = Turn('attempt', sampler.chat.header('attempt'), ())
+    turns = (*sampler.chat.question_turns(problem.question), attempt)
     return _Beam(Episode(problem.id, problem.level, turns, {}), 0.0)
 
 
@@ -178,8 +178,8 @@ def _given(episode: Episode) -> tuple[Turn, ...]:
 def _ended(sampler: Sampler, beam: _Beam) -> bool:
     """Whether an attempt came to its end token, or to the limit of its length."""
     full = len(beam.attempt.tokens) >= sampler.max_tokens['attempt']
-    return full or sampler.chat.finished(beam.attempt)
+    return full or sampler.chat.is_finished(beam.attempt)
 
 
 def _rank(sampler: Sampler, beam: _Beam) -> tuple[bool, float]:
-    return sampler.chat.finished(beam.attempt), beam.score
+    return sampler.chat.is_finished(beam.attempt), beam.score

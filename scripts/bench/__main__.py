@@ -37,7 +37,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from elenchus.data.files import json_files
+from elenchus.data.files import atomic
 from elenchus.scripts.bench import report
 from elenchus.scripts.bench.cases import (
     CONTENDERS,
@@ -224,7 +224,7 @@ def main(argv: list[str]) -> None:
             print(report.table(measured), flush=True)
             rows += measured
             found = {'about': about(), 'rounds': _ROUNDS.value, 'rows': rows}
-            json_files.write_text(folder / 'bench.json', json.dumps(found, indent=1) + '\n')
+            atomic.write_text(folder / 'bench.json', json.dumps(found, indent=1) + '\n')
     report.write(folder, found)
     print(f'written: {folder}/bench.json, bench.md, bench.png')
 

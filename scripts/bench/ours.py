@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from elenchus.data.batching import packing
+from elenchus.data.batching import shared_prompts
 from elenchus.data.records import Batch
 from elenchus.model import transformer
 from elenchus.model.attention.inputs import SharedPrompt
@@ -193,7 +193,7 @@ def grpo(case: dict, run_settings: RunSettings) -> Run:
         tokens = np.array([(*r.prompt, *c.tokens) for r, c in pairs], np.int32)
         logprobs = np.array([c.logprobs for c in made], np.float32)
         batch = batch_of(tokens, start=s['prompt'], weights=advantages.ravel(), logprobs=logprobs)
-        advance(packing.share_prompts(batch, **shared._asdict())[0])
+        advance(shared_prompts.share_prompts(batch, **shared._asdict())[0])
         return sampled(made)
 
     return run

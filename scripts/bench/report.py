@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib import figure as figures
 
-from elenchus.data.files import json_files
+from elenchus.data.files import atomic
 from elenchus.train.report import plots
 
 COLUMNS = (
@@ -50,7 +50,7 @@ def write(folder: pathlib.Path, found: dict[str, Any]) -> None:
         f'Matrix multiplication {machine["flops"] / 1e9:.0f} GFLOP/s, reads '
         f'{machine["bandwidth"] / 1e9:.0f} GB/s in the last case.\n\n{table(found["rows"])}\n'
     )
-    json_files.write_text(folder / 'bench.md', text)
+    atomic.write_text(folder / 'bench.md', text)
     plots.save_png(lambda: speeds(found['rows']), folder / 'bench.png')
 
 

@@ -82,7 +82,7 @@ def table(made: Sequence[Pass]) -> rich.table.Table:
 
 def main(_) -> None:
     values = flags.FLAGS
-    options = loading.options_of(values.source, data_dir=values.data_dir, path=values.path)
+    options = loading.load_options(values.source, data_dir=values.data_dir, path=values.path)
     found = loading.load(values.source, split=values.split, **options)
     references = [problem.answer for problem in found][: values.limit]
     with verify.Verifier(num_workers=values.num_workers, timeout_s=values.timeout_s) as verifier:

@@ -84,7 +84,7 @@ def attempts(
     """Greedy attempts with their questions, and which tokens are the attempts': `compare`'s."""
     sampler = dataclasses.replace(workspace.sampler(), max_tokens={'attempt': num_tokens})
     chat, asked = workspace.chat, workspace.test_problems[:num_problems]
-    questions = [chat.question(problem.question) for problem in asked]
+    questions = [chat.question_turns(problem.question) for problem in asked]
     made = sampler.turns(
         model,
         questions,

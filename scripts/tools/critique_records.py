@@ -90,7 +90,7 @@ def reference_answers(paths: Sequence[str]) -> dict[str, str]:
     return {
         _words(problem.question): answer_lib.extract_answer(problem.answer) or problem.answer
         for path in paths
-        for problem in loading.jsonl(path)
+        for problem in loading.read_problems(path)
     }
 
 

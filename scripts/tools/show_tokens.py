@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 
 from absl import flags
 
+from elenchus.data import records
 from elenchus.data.critiques import record_files
 from elenchus.data.critiques.record_files import CritiqueRecord
 from elenchus.data.problems import loading
@@ -23,7 +24,7 @@ from elenchus.data.text import tokenizer as tokenizers
 from elenchus.data.text.chat import Chat
 from elenchus.train.config import cli
 
-PLAYED = tuple(chat_templates.PLAYERS)
+PLAYED = tuple(records.PLAYER_OF_ROLE)
 
 
 def turns_of(chat: Chat, given: Problem | CritiqueRecord, role: str) -> tuple[Turn, ...]:
@@ -41,7 +42,10 @@ def turns_of(chat: Chat, given: Problem | CritiqueRecord, role: str) -> tuple[Tu
         near = [name for name in texts if texts[name]]
         raise ValueError(f'role={role!r}: {given.question[:40]!r} has only {", ".join(near)}')
     spoken = PLAYED[: PLAYED.index(role) + 1]
-    return (*chat.question(given.question), *(chat.written(name, texts[name]) for name in spoken))
+    return (
+        *chat.question_turns(given.question),
+        *(chat.text_turn(name, texts[name]) for name in spoken),
+    )
 
 
 def shown(chat: Chat, example: Example) -> Iterator[str]:
@@ -97,7 +101,7 @@ def main(_) -> None:
     if values.records:
         given = record_files.read(values.records)
     else:
-        options = loading.options_of(values.source, data_dir=values.data_dir, path=values.path)
+        options = loading.load_options(values.source, data_dir=values.data_dir, path=values.path)
         given = loading.load(values.source, split=values.split, **options)
     for one in given[values.first : values.first + values.count]:
         print(told(chat, one, values.role), end='\n\n')

@@ -233,4 +233,4 @@ def test_algebra_sees_through_the_form_of_an_answer(answer, reference, same, mon
 
 def test_what_is_no_numeral_ends_the_process_that_would_evaluate_it():
     with pytest.raises(answers.EvaluationRefused):
-        answers._read_numeral("__import__ ('os' )", {}, {})
+        answers._parse_numeral("__import__ ('os' )", {}, {})

@@ -1,4 +1,4 @@
-"""The generated task: what its problems, solutions, mistakes and judgements promise."""
+"""The lab: properties of its problems, solutions, mistakes, judgements and teacher."""
 
 import collections
 import random
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from elenchus.data.critiques import grammars, mistakes
 from elenchus.data.grading import answers
-from elenchus.data.lab import task
+from elenchus.data.lab import pretraining, task, teacher
 from elenchus.data.text import tokenizer
 
 SEEDS = st.integers(0, 2**31)
@@ -19,14 +19,14 @@ QUESTION = 'eve 7 ; ida 2 ; ben : eve - 4 ; kim : ida + 6 ; hal : ben + 7 ; hal 
 
 
 def attempt_of(*lines):
-    """An attempt of `name base base_value sign digit value` lines; the last is the answer's."""
+    """Returns an attempt from `name base base_value sign digit value` lines and an answer line."""
     *steps, answer = lines
     fields = [step.split() for step in steps]
-    told = [
+    texts = [
         task.Step(name, base, sign, int(digit), int(base_value), int(value)).text()
         for name, base, base_value, sign, digit, value in fields
     ]
-    return '\n '.join([*told, answer])
+    return '\n '.join([*texts, answer])
 
 
 SOLUTION = attempt_of('ben eve 7 - 4 3', 'kim ida 2 + 6 8', 'hal ben 3 + 7 0', '#### 0')
@@ -34,14 +34,14 @@ SOLUTION = attempt_of('ben eve 7 - 4 3', 'kim ida 2 + 6 8', 'hal ben 3 + 7 0', '
 
 @st.composite
 def problems(draw, splits=SPLITS):
-    return task.problem(seed=draw(SEEDS), split=draw(splits), index=draw(INDICES))
+    return task.generate_problem(seed=draw(SEEDS), split=draw(splits), index=draw(INDICES))
 
 
 @hypothesis.given(SEEDS, SPLITS, INDICES)
 def test_a_problem_is_a_function_of_seed_split_and_index(seed, split, index):
-    made = [task.problem(seed=seed, split=split, index=index) for _ in range(2)]
-    assert made[0] == made[1]
-    assert made[0] != task.problem(seed=seed + 1, split=split, index=index)
+    first, second = (task.generate_problem(seed=seed, split=split, index=index) for _ in range(2))
+    assert first == second
+    assert first != task.generate_problem(seed=seed + 1, split=split, index=index)
 
 
 @hypothesis.given(problems(st.sampled_from(task.SPLITS[:3])))
@@ -50,15 +50,15 @@ def test_a_question_belongs_to_one_split_whatever_the_seed(problem):
 
 
 def test_splits_share_no_question():
-    made = {
+    questions_of = {
         split: {
-            task.problem(seed=seed, split=split, index=index).question
+            task.generate_problem(seed=seed, split=split, index=index).question
             for seed in range(3)
             for index in range(300)
         }
         for split in task.SPLITS
     }
-    counts = collections.Counter(q for questions in made.values() for q in questions)
+    counts = collections.Counter(q for questions in questions_of.values() for q in questions)
     assert max(counts.values()) == 1
 
 
@@ -81,8 +81,8 @@ def test_the_harder_split_is_longer_than_every_other():
 @hypothesis.given(problems())
 def test_the_reference_solution_works_through_every_statement_in_order(problem):
     statements = task.parse_question(problem.question)[0].values()
-    told = [line.split()[0] for line in problem.solution.split('\n')[:-1]]
-    assert told == [s.name for s in statements if s.base is not None]
+    names = [line.split()[0] for line in problem.solution.split('\n')[:-1]]
+    assert names == [s.name for s in statements if s.base is not None]
 
 
 @hypothesis.given(problems())
@@ -131,7 +131,7 @@ def test_any_text_at_all_is_judged(attempt):
 
 
 @hypothesis.given(problems(), st.randoms(use_true_random=False))
-def test_the_critique_says_what_the_judge_found(problem, rng):
+def test_the_critique_agrees_with_the_judgement(problem, rng):
     for attempt in (problem.solution, mistakes.corrupt(problem, rng=rng)):
         judgement = task.judge(problem.question, attempt)
         critique = grammars.LAB.parse(judgement.critique)
@@ -150,7 +150,7 @@ def test_the_closed_vocabulary_holds_every_text(problem, rng):
         problem.question,
         problem.solution,
         flawed,
-        task.worked(problem.question),
+        pretraining.worked_solution(problem.question),
         task.judge(problem.question, problem.solution).critique,
         task.judge(problem.question, flawed).critique,
     ):
@@ -160,12 +160,12 @@ def test_the_closed_vocabulary_holds_every_text(problem, rng):
 
 
 @hypothesis.given(problems())
-def test_what_a_base_model_reads_works_out_every_quantity(problem):
-    worked = task.worked(problem.question)
+def test_a_worked_solution_works_out_every_quantity(problem):
+    worked = pretraining.worked_solution(problem.question)
     values = task.known_values(problem.question)
     *steps, answer = worked.split('\n ')
-    given = {line.split(' ')[0]: int(line[-1]) for line in steps}
-    assert given.items() <= values.items()
+    results = {line.split(' ')[0]: int(line[-1]) for line in steps}
+    assert results.items() <= values.items()
     stated = [s for s in task.parse_question(problem.question)[0].values() if s.base is not None]
     assert len(steps) == len(stated)
     assert answer.endswith(f' {problem.answer}')
@@ -173,13 +173,13 @@ def test_what_a_base_model_reads_works_out_every_quantity(problem):
 
 @hypothesis.given(INDICES)
 def test_a_drill_looks_up_every_digit_and_its_sums_hold(index):
-    question, text = task.drill(index)
-    *told, _ = question.split(' ; ')
+    question, text = pretraining.drill(index)
+    *digits, _ = question.split(' ; ')
     lines = [line.split(' ; ') for line in text.split('\n ')]
-    assert sorted(looked_up for looked_up, _ in lines) == sorted(told)
+    assert sorted(looked_up for looked_up, _ in lines) == sorted(digits)
     for looked_up, equation in lines:
-        left, right = equation.split(' = ')
-        value, sign, digit = left.split()
+        terms, right = equation.split(' = ')
+        value, sign, digit = terms.split()
         total = int(value) + (int(digit) if sign == '+' else -int(digit))
         assert value == looked_up.split()[1] and total % 10 == int(right)
 
@@ -188,38 +188,38 @@ def test_a_drill_looks_up_every_digit_and_its_sums_hold(index):
 def test_a_verdict_follows_from_the_difference_that_stands_before_it(problem, rng):
     critique = task.judge(problem.question, mistakes.corrupt(problem, rng=rng)).critique
     for line in critique.split('\n '):
-        told, _, verdict = line.rpartition(' ; ')
-        assert verdict != 'correct' or told.endswith('= 0')
+        body, _, verdict = line.rpartition(' ; ')
+        assert verdict != 'correct' or body.endswith('= 0')
 
 
 @hypothesis.given(problems(), st.randoms(use_true_random=False), st.integers(0, 9))
-def test_a_demonstration_is_right_as_far_as_it_is_trusted(problem, rng, trusted):
+def test_the_first_lines_of_a_demonstration_are_right_on_request(problem, rng, num_correct):
     question = problem.question
-    assert task.demonstrate(question, misconceptions=0.0, rng=rng) == problem.solution
-    shown = task.demonstrate(question, misconceptions=1.0, rng=rng, trusted=trusted)
-    judgement = task.judge(question, shown)
-    assert judgement.correct or judgement.first_error >= trusted
+    assert teacher.demonstrate(question, error_rate=0.0, rng=rng) == problem.solution
+    attempt = teacher.demonstrate(question, error_rate=1.0, rng=rng, num_correct=num_correct)
+    judgement = task.judge(question, attempt)
+    assert judgement.correct or judgement.first_error >= num_correct
     assert judgement.kind in (None, 'arithmetic')
 
 
-def test_misconceptions_are_about_the_same_sums_for_all_and_as_many_as_asked_for():
-    some = [task.problem(seed=0, split='train', index=i) for i in range(1500)]
+def test_misconceptions_are_about_the_same_share_of_sums_for_all_teachers():
+    sample = [task.generate_problem(seed=0, split='train', index=i) for i in range(1500)]
 
-    def missed(seed):
-        rng, found = random.Random(seed), set()
-        for problem in some:
-            shown = task.demonstrate(problem.question, misconceptions=0.3, rng=rng)
-            at = task.judge(problem.question, shown).first_error
+    def mistaken_sums(seed):
+        rng, sums = random.Random(seed), set()
+        for problem in sample:
+            attempt = teacher.demonstrate(problem.question, error_rate=0.3, rng=rng)
+            at = task.judge(problem.question, attempt).first_error
             if at is not None:
-                step = task.parse_step(shown.split('\n')[at])
-                found.add((step.base_value, step.sign, step.digit))
-        return found
+                step = task.parse_step(attempt.split('\n')[at])
+                sums.add((step.base_value, step.sign, step.digit))
+        return sums
 
-    one, other = missed(0), missed(1)
+    one, other = mistaken_sums(0), mistaken_sums(1)
     assert len(one & other) > 0.8 * len(one | other)
     assert 0.2 < len(one | other) / 180 < 0.4
 
 
 def test_an_unknown_split_is_an_error():
     with pytest.raises(ValueError, match="split='tets'"):
-        task.problem(seed=0, split='tets', index=0)
+        task.generate_problem(seed=0, split='tets', index=0)

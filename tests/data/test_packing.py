@@ -28,7 +28,7 @@ def make_example(size, key):
 
 def sequences(batch):
     """The sequences in a batch as {tokens: Example}, cut out by segment."""
-    found = collections.Counter()
+    counts = collections.Counter()
     examples = {}
     for row in range(len(batch.tokens)):
         for segment in range(1, batch.segments[row].max() + 1):
@@ -36,18 +36,18 @@ def sequences(batch):
             assert np.array_equal(places, np.arange(places[0], places[-1] + 1))
             assert np.array_equal(batch.positions[row, places], np.arange(len(places)))
             example = Example(*(getattr(batch, name)[row, places] for name in Example._fields))
-            found[tuple(example.tokens)] += 1
+            counts[tuple(example.tokens)] += 1
             examples[tuple(example.tokens)] = example
-    return found, examples
+    return counts, examples
 
 
 def assert_holds_exactly(batches, examples):
-    found, cut = collections.Counter(), {}
+    counts, cut = collections.Counter(), {}
     for batch in batches:
         more, parts = sequences(batch)
-        found += more
+        counts += more
         cut |= parts
-    assert found == collections.Counter(tuple(example.tokens) for example in examples)
+    assert counts == collections.Counter(tuple(example.tokens) for example in examples)
     for example in examples:
         for ours, theirs in zip(cut[tuple(example.tokens)], example, strict=True):
             np.testing.assert_array_equal(ours, theirs)

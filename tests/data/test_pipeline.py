@@ -43,7 +43,7 @@ def assert_same(batches, others):
 
 
 def keys(batches):
-    """How often each example occurs, by counting first positions."""
+    """Counts the occurrences of each example by its first positions."""
     return collections.Counter(
         int(token) - 1
         for batch in batches

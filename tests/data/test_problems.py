@@ -66,12 +66,12 @@ def test_jsonl_problems_are_read_with_their_optional_fields(tmp_path):
             {'question': 'é', 'answer': 7},
         ],
     )
-    assert loading.jsonl(path) == [
+    assert loading.read_problems(path) == [
         Problem(id='x', question='q', answer='a', solution='s', level=3, source='jsonl'),
         Problem(id='set/2', question='é', answer='7', solution='', level=0, source='jsonl'),
     ]
-    assert loading.load('jsonl', split='train', path=path) == loading.jsonl(path)
-    assert loading.load('jsonl', split='set', path=tmp_path) == loading.jsonl(path)
+    assert loading.load('jsonl', split='train', path=path) == loading.read_problems(path)
+    assert loading.load('jsonl', split='set', path=tmp_path) == loading.read_problems(path)
 
 
 @pytest.mark.parametrize(
@@ -79,25 +79,25 @@ def test_jsonl_problems_are_read_with_their_optional_fields(tmp_path):
     [
         ('{"question": "q"', 'delimiter'),
         ('[1]', 'object'),
-        ('{"question": "q", "anwser": "a"}', "no field 'answer'; is it 'anwser'"),
+        ('{"question": "q", "anwser": "a"}', "missing field 'answer'; did you mean 'anwser'"),
         ('{"question": "q", "answer": null}', 'answer=None'),
         ('{"question": "q", "answer": true}', 'answer=True'),
         ('{"question": "q", "answer": "a", "level": "hard"}', "level='hard'"),
         ('{"question": "q", "answer": "a", "level": -1}', 'level=-1'),
-        ('{"question": "q", "answer": "a", "id": "x"}', "id 'x' is that of line 1"),
+        ('{"question": "q", "answer": "a", "id": "x"}', "id 'x' is already used in line 1"),
     ],
 )
 def test_malformed_jsonl_is_refused_by_its_line(tmp_path, line, message):
     path = tmp_path / 'set.jsonl'
     path.write_text('{"question": "q", "answer": "a", "id": "x"}\n\n' + line + '\n')
     with pytest.raises(ValueError, match=r'set\.jsonl:3: .*' + message):
-        loading.jsonl(path)
+        loading.read_problems(path)
 
 
 def test_an_empty_jsonl_file_is_refused(tmp_path):
     (tmp_path / 'set.jsonl').write_text('\n')
     with pytest.raises(ValueError, match='no problems'):
-        loading.jsonl(tmp_path / 'set.jsonl')
+        loading.read_problems(tmp_path / 'set.jsonl')
 
 
 def test_gsm8k_fields_are_cleaned(folder, tmp_path, no_network):
@@ -137,8 +137,8 @@ def test_gsm8k_annotations_are_kept_on_request_and_apart(folder, tmp_path, no_ne
 
 
 def test_the_socratic_variant_has_its_own_files(folder, tmp_path, no_network):
-    found = load_gsm8k(folder, tmp_path, source='gsm8k_socratic', split='test')
-    assert [problem.id for problem in found] == ['gsm8k/test_socratic/0', 'gsm8k/test_socratic/1']
+    loaded = load_gsm8k(folder, tmp_path, source='gsm8k_socratic', split='test')
+    assert [problem.id for problem in loaded] == ['gsm8k/test_socratic/0', 'gsm8k/test_socratic/1']
 
 
 def test_preparing_twice_writes_once(folder, tmp_path, no_network):
@@ -163,7 +163,7 @@ def test_changed_files_are_not_answered_from_old_ones(folder, tmp_path, no_netwo
 def test_a_failed_preparation_leaves_no_dataset(folder, tmp_path, no_network):
     write(folder / 'train.jsonl', [*RECORDS, {'question': 'q', 'answer': 'no marker'}])
     for _ in range(2):
-        with pytest.raises(ValueError, match='gsm8k/train/3: no answer'):
+        with pytest.raises(ValueError, match='gsm8k/train/3: missing answer'):
             load_gsm8k(folder, tmp_path)
         assert not list((tmp_path / 'prepared').rglob('*array_record*'))
 
@@ -194,11 +194,11 @@ def test_preparing_prints_nothing(folder, tmp_path, capfd, no_network):
 
 
 def test_problems_are_a_sequence(folder, tmp_path, no_network):
-    found = load_gsm8k(folder, tmp_path)
-    assert found[-1] == found[2]
-    assert found[1:] == [found[1], found[2]]
+    loaded = load_gsm8k(folder, tmp_path)
+    assert loaded[-1] == loaded[2]
+    assert loaded[1:] == [loaded[1], loaded[2]]
     with pytest.raises(IndexError):
-        found[3]
+        loaded[3]
 
 
 def test_tensorflow_is_never_imported(folder, tmp_path):
@@ -218,7 +218,7 @@ def test_without_a_path_the_public_files_are_downloaded(folder, tmp_path, monkey
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(published.Gsm8k, 'URL', f'http://127.0.0.1:{server.server_port}/')
-        found = {
+        loaded = {
             (source, split): len(
                 loading.load(source, split=split, data_dir=tmp_path / 'prepared', annotations=False)
             )
@@ -226,7 +226,7 @@ def test_without_a_path_the_public_files_are_downloaded(folder, tmp_path, monkey
             for split in ('train', 'test')
         }
         server.shutdown()
-    assert found == {
+    assert loaded == {
         ('gsm8k', 'train'): 3,
         ('gsm8k', 'test'): 1,
         ('gsm8k_socratic', 'train'): 2,
@@ -239,20 +239,20 @@ def test_real_gsm8k_is_whole_and_verifies_against_itself(split, size, tmp_path, 
     folder = REAL / 'gsm8k'
     if not folder.exists():
         pytest.skip(f'{folder} is absent: set ELENCHUS_DATA')
-    found = list(load_gsm8k(folder, tmp_path, split=split))
-    assert len(found) == size == len({problem.id for problem in found})
-    assert not any('<<' in problem.solution for problem in found)
-    assert all(answers.extract_answer(problem.solution) == problem.answer for problem in found)
-    assert all(answers.parse_number(problem.answer) is not None for problem in found)
-    assert {problem.level for problem in found} == set(range(2, 9))
+    loaded = list(load_gsm8k(folder, tmp_path, split=split))
+    assert len(loaded) == size == len({problem.id for problem in loaded})
+    assert not any('<<' in problem.solution for problem in loaded)
+    assert all(answers.extract_answer(problem.solution) == problem.answer for problem in loaded)
+    assert all(answers.parse_number(problem.answer) is not None for problem in loaded)
+    assert {problem.level for problem in loaded} == set(range(2, 9))
 
 
 def test_lab_problems_are_those_of_the_generator(tmp_path, no_network):
     sizes = {'train': 7, 'validation': 1, 'test': 3, 'ood': 2}
     for split, count in sizes.items():
-        found = loading.load('lab', split=split, data_dir=tmp_path, seed=5, num_problems=sizes)
-        assert list(found) == [
-            task.problem(seed=5, split=split, index=index) for index in range(count)
+        loaded = loading.load('lab', split=split, data_dir=tmp_path, seed=5, num_problems=sizes)
+        assert list(loaded) == [
+            task.generate_problem(seed=5, split=split, index=index) for index in range(count)
         ]
 
 
@@ -267,21 +267,21 @@ def test_lab_seeds_and_sizes_do_not_share_files(tmp_path, no_network):
 @pytest.mark.parametrize(
     'options, message',
     [
-        ({'source': 'gsm8q'}, "source='gsm8q' .*is it 'gsm8k'"),
+        ({'source': 'gsm8q'}, "unknown source='gsm8q'; .*did you mean 'gsm8k'"),
         ({'source': 'jsonl'}, "'jsonl' needs path"),
-        ({'source': 'jsonl', 'path': 'nowhere.jsonl'}, "path='nowhere.jsonl' is no file: give"),
+        ({'source': 'jsonl', 'path': 'nowhere.jsonl'}, "file not found: path='nowhere.jsonl'"),
         (
             {'source': 'gsm8k', 'annotations': False, 'path': 'nowhere'},
-            "path='nowhere' has no train.jsonl: put",
+            "path='nowhere' does not contain train.jsonl; put",
         ),
         ({'source': 'gsm8k'}, 'needs annotations'),
-        ({'source': 'gsm8k', 'annotations': False, 'seed': 1}, 'does not read seed'),
-        ({'source': 'gsm8k', 'annotations': False, 'split': 'trian'}, "is it 'train'"),
+        ({'source': 'gsm8k', 'annotations': False, 'seed': 1}, 'does not use seed'),
+        ({'source': 'gsm8k', 'annotations': False, 'split': 'trian'}, "did you mean 'train'"),
         ({'source': 'lab'}, 'needs num_problems, seed'),
-        ({'source': 'lab', 'seed': 0, 'num_problems': {'tset': 3}}, "is it 'test'"),
+        ({'source': 'lab', 'seed': 0, 'num_problems': {'tset': 3}}, "did you mean 'test'"),
         (
             {'source': 'lab', 'seed': 0, 'num_problems': {'test': 3}},
-            "split='train' is none of test",
+            "unknown split='train'; valid: test",
         ),
         ({'source': 'lab', 'seed': 0, 'num_problems': {'train': 0}}, 'at least 1'),
     ],
@@ -352,7 +352,7 @@ def test_svamp_and_asdiv_have_questions_of_two_parts_and_answers_without_units(
 @pytest.mark.parametrize(
     'source, change, message',
     [
-        ('math', {'solution': 'none'}, r"test/0: no \\boxed"),
+        ('math', {'solution': 'none'}, r"test/0: missing \\boxed"),
         ('math', {'level': 'Level 6'}, "level='Level 6'"),
         ('svamp', {'Answer': '11'}, "Answer='11' is not a number"),
         ('asdiv', {'answer': 3}, 'answer=3 is not text'),
@@ -366,13 +366,17 @@ def test_a_malformed_line_is_refused_by_its_place(source, change, message, tmp_p
 
 def test_a_missing_field_names_the_nearest(tmp_path, no_network):
     record = {('equation' if name == 'Equation' else name): v for name, v in SVAMP.items()}
-    with pytest.raises(ValueError, match="svamp/test/0: no field 'Equation'; is it 'equation'"):
+    with pytest.raises(
+        ValueError, match="svamp/test/0: missing field 'Equation'; did you mean 'equation'"
+    ):
         load_lines('svamp', tmp_path, [record])
 
 
 @pytest.mark.parametrize('source', ['math', 'svamp', 'asdiv'])
-def test_a_split_that_is_not_published_must_be_given(source, tmp_path):
-    with pytest.raises(ValueError, match='folder with train.jsonl; test can be downloaded'):
+def test_a_split_that_is_not_published_needs_a_path(source, tmp_path):
+    with pytest.raises(
+        ValueError, match='folder with train.jsonl, or use one that can be downloaded: test'
+    ):
         loading.load(source, split='train', data_dir=tmp_path)
     assert published.SETS[source].URL.endswith(f'/{source}/')
     assert not list(tmp_path.iterdir())
@@ -385,12 +389,12 @@ def test_real_sets_are_whole_and_their_solutions_end_with_their_answers(
     folder = REAL / source
     if not folder.exists():
         pytest.skip(f'{folder} is absent: set ELENCHUS_DATA')
-    found = list(loading.load(source, split='test', data_dir=tmp_path, path=folder))
-    assert len(found) == size == len({problem.id for problem in found})
+    loaded = list(loading.load(source, split='test', data_dir=tmp_path, path=folder))
+    assert len(loaded) == size == len({problem.id for problem in loaded})
     read = answers.boxed if source == 'math' else answers.extract_answer
-    assert all(read(problem.solution) == problem.answer for problem in found)
-    assert all(problem.question.strip() == problem.question for problem in found)
+    assert all(read(problem.solution) == problem.answer for problem in loaded)
+    assert all(problem.question.strip() == problem.question for problem in loaded)
     levels = {'math': set(range(1, 6)), 'svamp': {1, 2}, 'asdiv': set(range(1, 9))}
-    assert {problem.level for problem in found} == levels[source]
+    assert {problem.level for problem in loaded} == levels[source]
     if source == 'svamp':
-        assert all(answers.parse_number(problem.answer) is not None for problem in found)
+        assert all(answers.parse_number(problem.answer) is not None for problem in loaded)

@@ -30,7 +30,7 @@ def test_any_text_comes_back_exactly_through_bytes(name, text):
 
 @pytest.mark.parametrize('name', JSON)
 @hypothesis.given(
-    parts=st.lists(st.one_of(st.sampled_from(sorted(chat_templates.SPECIALS)), any_text)),
+    parts=st.lists(st.one_of(st.sampled_from(sorted(chat_templates.SPECIAL_NAMES)), any_text)),
     between=st.sampled_from(['', ' ', '\n']),
 )
 def test_special_tokens_typed_as_text_never_become_special(name, parts, between):
@@ -46,7 +46,7 @@ def test_special_tokens_have_ids_of_their_own_and_no_text(name):
     assert len(set(ids)) == len(named) and set(ids) <= tokenizer.special_ids
     text = tokenizer.encode('Zoë has 3')
     assert tokenizer.decode([*ids, *text, ids[0]]) == 'Zoë has 3'
-    with pytest.raises(ValueError, match='nearest is'):
+    with pytest.raises(ValueError, match='did you mean'):
         tokenizer.special('<attempt>')
 
 
@@ -69,10 +69,10 @@ def test_a_tokenizer_without_a_line_break_cannot_be_read_for_steps():
 
 def test_a_model_that_reads_special_tokens_out_of_text_is_refused():
     pieces = [('<unk>', 0.0), ('<s>', -1.0), ('<', -2.0), ('s', -2.0), ('>', -2.0)]
-    made = Tokenizer(models.Unigram(pieces, 0))
-    made.add_special_tokens(['<s>'])
-    with pytest.raises(ValueError, match="reads the text '<s>'"):
-        JsonTokenizer(made.to_str().encode())
+    unigram = Tokenizer(models.Unigram(pieces, 0))
+    unigram.add_special_tokens(['<s>'])
+    with pytest.raises(ValueError, match="encodes the text '<s>'"):
+        JsonTokenizer(unigram.to_str().encode())
 
 
 def test_padding_truncation_and_start_tokens_of_the_file_are_not_used():
@@ -83,10 +83,10 @@ def test_padding_truncation_and_start_tokens_of_the_file_are_not_used():
     text = {'Sequence': {'id': 'A', 'type_id': 0}}
     ids = {'<|im_start|>': {'id': '<|im_start|>', 'ids': [317], 'tokens': ['<|im_start|>']}}
     after = {'type': 'TemplateProcessing', 'single': [start, text], 'pair': [start, text]}
-    told = changed(
+    modified = changed(
         'chatml', truncation=cut, padding=pad, post_processor=after | {'special_tokens': ids}
     )
-    assert told.encode('3 pens for Zoë') == READ['chatml'].encode('3 pens for Zoë')
+    assert modified.encode('3 pens for Zoë') == READ['chatml'].encode('3 pens for Zoë')
 
 
 def test_saving_and_loading_change_nothing(tmp_path):
@@ -94,11 +94,11 @@ def test_saving_and_loading_change_nothing(tmp_path):
         path = tmp_path / name / 'tokenizer.json'
         READ[name].save(path)
         assert tokenizers.load_tokenizer(path) == READ[name]
-        assert tokenizers.saved_in(path.parent) == path
-    assert tokenizers.saved_in(tmp_path) is None
+        assert tokenizers.find_tokenizer_file(path.parent) == path
+    assert tokenizers.find_tokenizer_file(tmp_path) is None
 
 
-def test_a_tokenizer_survives_pickling_and_is_told_apart():
+def test_tokenizers_survive_pickling_and_differ_by_content():
     copy = pickle.loads(pickle.dumps(READ['gemma']))
     assert copy == READ['gemma'] and hash(copy) == hash(READ['gemma'])
     assert copy.encode('3 pens') == READ['gemma'].encode('3 pens')
@@ -117,10 +117,10 @@ def test_a_model_file_and_its_json_give_the_same_ids(name, text):
     assert model.vocab_size == READ[name].vocab_size
 
 
-def test_text_that_goes_on_has_no_space_put_before_it():
+def test_continued_text_gets_no_space_before_it():
     llama, chatml = READ['llama2'], READ['chatml']
-    assert tokenizers.following(llama, ' pens') == llama.encode('pens')
-    assert tokenizers.following(llama, 'pens') != llama.encode('pens')
-    assert tokenizers.following(chatml, ' pens') == chatml.encode(' pens')
-    with pytest.raises(ValueError, match='joins'):
-        tokenizers.following(chatml, '\n', after='.')
+    assert tokenizers.encode_continuation(llama, ' pens') == llama.encode('pens')
+    assert tokenizers.encode_continuation(llama, 'pens') != llama.encode('pens')
+    assert tokenizers.encode_continuation(chatml, ' pens') == chatml.encode(' pens')
+    with pytest.raises(ValueError, match='merges'):
+        tokenizers.encode_continuation(chatml, '\n', after='.')

@@ -7,15 +7,15 @@ import itertools
 import pytest
 
 from elenchus.data.critiques import grammars
-from elenchus.data.critiques.oracle import Path
+from elenchus.data.critiques.oracle import ConstructedAttempt
 from elenchus.data.grading import judge, verify
-from elenchus.data.lab import task
+from elenchus.data.lab import pretraining, task
 from elenchus.sampling.critique_data import annotators
 from elenchus.sampling.engine import sampling_methods
 from tests.support import answering_engine as scripted
 from tests.support.answering_engine import LIMITS, TOKENIZER
 
-PROBLEM = task.problem(seed=0, split='train', index=4)
+PROBLEM = task.generate_problem(seed=0, split='train', index=4)
 LINES = PROBLEM.solution.split('\n')
 SAMPLING = sampling_methods.Sampling(0.7, 0, 1.0, 0.0, banned=())
 OPTIONS = {'method': SAMPLING, 'seed': 0, 'first_id': 0}
@@ -29,7 +29,7 @@ def judging():
 
 
 def path_of(attempt, problem=PROBLEM, construction='RG1', location=None, kind=None):
-    return Path(problem, attempt, construction, location, kind)
+    return ConstructedAttempt(problem, attempt, construction, location, kind)
 
 
 def wrong_line(at):
@@ -46,7 +46,7 @@ def wrong_line(at):
 def play(asked):
     """Who works right from what is right so far; the writer works the question out."""
     if asked.model == WRITER:
-        return task.worked(asked.shown['question'])
+        return pretraining.worked_solution(asked.shown['question'])
     solution = task.solve(asked.shown['question']).split('\n')
     done = asked.begun.split('\n')[:-1]
     wrong = done != solution[: len(done)]

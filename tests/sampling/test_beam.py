@@ -16,7 +16,7 @@ from elenchus.sampling.test_time import beam, strategies
 from tests.support import fake_engine, tiny_model
 from tests.support.fake_engine import CHAT, EOS, TOKENIZER
 
-PROBLEMS = [task.problem(seed=0, split='test', index=i) for i in (1, 2)]
+PROBLEMS = [task.generate_problem(seed=0, split='test', index=i) for i in (1, 2)]
 SAMPLING = sampling_methods.Sampling(1.0, 0, 1.0, 0.0, banned=())
 SETTINGS = beam.BeamSettings(width=2, expansions=2, max_steps=6, aggregate='min', num_problems=2)
 
@@ -68,7 +68,7 @@ def test_the_line_that_the_critic_finds_right_goes_on(aggregate):
 
 @pytest.mark.usefixtures('scored')
 def test_with_more_beams_fewer_mistakes_survive():
-    problems = [task.problem(seed=1, split='test', index=i) for i in range(30)]
+    problems = [task.generate_problem(seed=1, split='test', index=i) for i in range(30)]
     right = [
         sum(e.outcome['correct'] for e in search(fake_engine.careless, problems, **size)[0])
         for size in ({'width': 1, 'expansions': 1}, {'width': 2, 'expansions': 4})
@@ -179,7 +179,7 @@ def test_one_beam_with_one_greedy_expansion_is_greedy_decoding():
     scorer = step_scores.StepScorer(
         step_scores.ScoreShapes(4, (128,)), {'correct_id': 45, 'wrong_id': 46}
     )
-    questions = [CHAT.question(problem.question) for problem in PROBLEMS]
+    questions = [CHAT.question_turns(problem.question) for problem in PROBLEMS]
     kinds = set()
     for seed in range(4):
         plain = sampler(EOS).turns(
@@ -197,5 +197,5 @@ def test_one_beam_with_one_greedy_expansion_is_greedy_decoding():
             assert attempt.step_ends == expected.step_ends
             assert attempt.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
             assert episode.outcome['tokens']['attempt'] == len(expected.tokens)
-            kinds |= {TOKENIZER.newline_id in expected.tokens[:-1], CHAT.finished(expected)}
+            kinds |= {TOKENIZER.newline_id in expected.tokens[:-1], CHAT.is_finished(expected)}
     assert kinds == {True, False}

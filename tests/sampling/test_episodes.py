@@ -37,7 +37,7 @@ DRIFTING = sampling_methods.Sampling(
 )
 """Many line breaks: text that opens with one is encoded to other ids than those it came from."""
 LIMITS = {'attempt': 9, 'critique': 7, 'refinement': 5}
-PROBLEMS = [task.problem(seed=0, split='train', index=i) for i in range(3)]
+PROBLEMS = [task.generate_problem(seed=0, split='train', index=i) for i in range(3)]
 RIGHT = PROBLEMS[1].solution
 
 
@@ -93,10 +93,12 @@ def played(judging):
 def test_every_turn_is_sampled_from_the_ids_that_were_sampled_before(played):
     recording, attempts, criticised, refined = played
     prompts = [request.prompt for request in recording.requests]
-    asked = [CHAT.question(p.question) for p in PROBLEMS for _ in range(2)]
-    expected = [(*ids_of(turns), *CHAT.open('attempt')) for turns in asked]
-    expected += [(*ids_of(e.turns), *CHAT.open('critique')) for e in attempts]
-    expected += [(*ids_of(e.turns), *CHAT.open('refinement')) for e in criticised for _ in range(2)]
+    asked = [CHAT.question_turns(p.question) for p in PROBLEMS for _ in range(2)]
+    expected = [(*ids_of(turns), *CHAT.header('attempt')) for turns in asked]
+    expected += [(*ids_of(e.turns), *CHAT.header('critique')) for e in attempts]
+    expected += [
+        (*ids_of(e.turns), *CHAT.header('refinement')) for e in criticised for _ in range(2)
+    ]
     assert prompts == expected
     pairs = zip(criticised, refined, strict=True)
     assert all(e.turns[:-1] == told.turns for told, g in pairs for e in g)
@@ -111,11 +113,11 @@ def test_what_was_sampled_is_not_what_its_text_is_encoded_to(played):
 
 def test_an_opening_cut_from_a_sample_is_continued_to_that_very_sample():
     sampler = make_sampler(engine.Engine(SETTINGS, stop_ids=(EOS,)))
-    questions = [CHAT.question(p.question) for p in PROBLEMS]
+    questions = [CHAT.question_turns(p.question) for p in PROBLEMS]
     endless = dataclasses.replace(SAMPLING, banned=(*CONTROL, EOS))
     options = {'num_samples': 1, 'method': endless, 'seed': 3, 'first_id': 5}
     whole = [turn for (turn,) in sampler.turns(model(), questions, 'attempt', **options)]
-    cut = [CHAT.sampled('attempt', t.tokens[:4], t.logprobs[:4]) for t in whole]
+    cut = [CHAT.sampled_turn('attempt', t.tokens[:4], t.logprobs[:4]) for t in whole]
     again = [turn for (turn,) in sampler.continued(model(), questions, cut, **options)]
     assert [t.tokens for t in again] == [t.tokens for t in whole]
     for one, other in zip(again, whole, strict=True):
@@ -129,8 +131,8 @@ def test_a_line_at_a_time_stops_at_line_breaks():
     newline = TOKENIZER.newline_id
     sampler = make_sampler(engine.Engine(SETTINGS, stop_ids=(EOS, newline)))
     made = sampler.turns(
-        model(), [CHAT.question(PROBLEMS[0].question)], 'attempt', num_samples=8, method=DRIFTING,
-        seed=0, first_id=0,
+        model(), [CHAT.question_turns(PROBLEMS[0].question)], 'attempt',
+        num_samples=8, method=DRIFTING, seed=0, first_id=0,
     )[0]  # fmt: skip
     assert {t.tokens[-1] for t in made} >= {newline, EOS}
     assert all(not {EOS, newline} & set(t.tokens[:-1]) for t in made)

@@ -15,7 +15,7 @@ from elenchus.sampling.exploration import context, coverage, explorers, proposal
 from tests.support import fake_engine
 from tests.support.fake_engine import CHAT, EOS, TOKENIZER
 
-PROBLEMS = [task.problem(seed=0, split='train', index=i) for i in range(3)]
+PROBLEMS = [task.generate_problem(seed=0, split='train', index=i) for i in range(3)]
 PROBLEM = PROBLEMS[1]
 SETTINGS = context.ExploreSettings(
     num_attempts=3,
@@ -77,7 +77,7 @@ def hopeless(role, request, seed):
 
 
 def turn_starts(request):
-    headers = {CHAT.open(role)[0] for role in records.ROLES[1:]}
+    headers = {CHAT.header(role)[0] for role in records.ROLES[1:]}
     return [i for i, token in enumerate(request.prompt) if token in headers]
 
 
@@ -129,7 +129,7 @@ def test_a_guide_is_shown_and_not_trained_on(explorer):
     shown = [CHAT.text(e.turn('guide')) for e in found if e.outcome['found_by'] == explorer]
     given_to = [p for _ in range(SETTINGS.num_guided_rounds) for p in PROBLEMS]
     assert shown == [proposals.GUIDES[explorer](p) for p in given_to]
-    guide = CHAT.open('guide')[0]
+    guide = CHAT.header('guide')[0]
     assert sum(guide in request.prompt for _, request in requests) == len(shown)
     answers = [context.as_attempt(fake_engine.players(None).sampler, e) for e in found]
     assert {tuple(t.role for t in e.turns) for e in answers} == {('question', 'attempt')}
@@ -212,7 +212,7 @@ def test_a_correct_refinement_becomes_an_answer_with_the_same_ids():
     attempt, refined = chosen
     assert (attempt.outcome['found_by'], refined.outcome['found_by']) == ('attempt', 'refinement')
     assert [turn.role for turn in refined.turns] == ['question', 'attempt']
-    assert refined.turns[-1].header == CHAT.open('attempt')
+    assert refined.turns[-1].header == CHAT.header('attempt')
     assert refined.turns[-1].tokens == (*TOKENIZER.encode(LONGER), EOS)
     assert refined.outcome['correct'] and 'verdict' not in refined.outcome
 

@@ -14,7 +14,7 @@ from elenchus.sampling.engine import sampling_methods
 from tests.support import answering_engine as scripted
 from tests.support.answering_engine import CHAT
 
-PROBLEM = task.problem(seed=0, split='train', index=4)
+PROBLEM = task.generate_problem(seed=0, split='train', index=4)
 SAMPLING = sampling_methods.Sampling(0.7, 0, 1.0, 0.0, banned=())
 WRONG = f'{PROBLEM.solution[:-1]}{(int(PROBLEM.solution[-1]) + 1) % 10}'
 BARE = PROBLEM.solution.split('\n')[-1].strip()
@@ -27,9 +27,9 @@ def make_episode(tokens=(1,), problem='p', level=1, **outcome):
 
 def criticised(attempt):
     turns = (
-        *CHAT.question(PROBLEM.question),
-        CHAT.written('attempt', attempt),
-        CHAT.written('critique', 'answer : wrong'),
+        *CHAT.question_turns(PROBLEM.question),
+        CHAT.text_turn('attempt', attempt),
+        CHAT.text_turn('critique', 'answer : wrong'),
     )
     return records.Episode(PROBLEM.id, PROBLEM.level, turns, {'correct': False, 'verdict': False})
 

@@ -17,7 +17,7 @@ from tests.support import answering_engine as scripted
 from tests.support import tiny_model
 from tests.support.answering_engine import CHAT, EOS, TOKENIZER
 
-PROBLEMS = [task.problem(seed=0, split='train', index=i) for i in range(5)]
+PROBLEMS = [task.generate_problem(seed=0, split='train', index=i) for i in range(5)]
 SAMPLING = sampling_methods.Sampling(0.7, 0, 1.0, 0.0, banned=())
 OPTIONS = {'num_samples': 4, 'method': SAMPLING, 'seed': 3, 'first_id': 0}
 
@@ -136,7 +136,7 @@ def test_a_mistake_of_its_kind_stands_at_its_line(judging, answer):
     assert len(made) == 4 * len(PROBLEMS)
     for episode in made:
         told = episode.outcome
-        assert told['construction'] == 'RG3' and told['mistake'] in task.KINDS
+        assert told['construction'] == 'RG3' and told['mistake'] in task.MISTAKE_KINDS
         assert (told['first_error'], told['kind']) == (told['location'], told['mistake'])
     assert len({e.outcome['mistake'] for e in made}) > 2
 

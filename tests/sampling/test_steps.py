@@ -32,9 +32,9 @@ def critic():
 
 def episode(attempt, critique):
     turns = (
-        *CHAT.question(QUESTION),
-        CHAT.written('attempt', attempt),
-        CHAT.written('critique', critique),
+        *CHAT.question_turns(QUESTION),
+        CHAT.text_turn('attempt', attempt),
+        CHAT.text_turn('critique', critique),
     )
     return records.Episode('p', 2, turns, {})
 

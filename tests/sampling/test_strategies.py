@@ -14,7 +14,7 @@ from elenchus.sampling.test_time import strategies
 from tests.support import fake_engine
 from tests.support.fake_engine import CHAT
 
-PROBLEMS = [task.problem(seed=0, split='test', index=i) for i in range(3)]
+PROBLEMS = [task.generate_problem(seed=0, split='test', index=i) for i in range(3)]
 SAMPLING = sampling_methods.Sampling(1.0, 0, 1.0, 0.0, banned=())
 PASS, REJECT, GARBLED = 'answer : ben is 1 ; correct', 'answer : ben is 1 ; wrong', 'is is is'
 N = 4  # attempts a problem
@@ -131,7 +131,7 @@ def test_the_next_critique_sees_the_question_and_the_refinement_alone():
     first = made[: len(refined)]
     assert refined and len(first) == len(refined)
     for prompt, one, problem_turns in zip(prompts, refined, first, strict=False):
-        answer_turn = dataclasses.replace(one.turn('refinement'), header=CHAT.open('attempt'))
+        answer_turn = dataclasses.replace(one.turn('refinement'), header=CHAT.header('attempt'))
         assert list(prompt) == CHAT.context((one.turns[0], answer_turn), 'critique')
         assert roles(problem_turns)[:3] == ['question', 'attempt', 'critique']
         assert problem_turns.outcome['answer'] == one.outcome['refined_answer']

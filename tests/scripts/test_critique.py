@@ -9,8 +9,9 @@ import pytest
 from elenchus.configs import lab as lab_config
 from elenchus.data import records
 from elenchus.data.critiques import grammars, record_files
+from elenchus.data.files import episode_files
 from elenchus.data.grading import judge, verify
-from elenchus.data.lab import task
+from elenchus.data.lab import pretraining, task
 from elenchus.data.text import chat
 from elenchus.train.run import workspace
 from elenchus.train.stages import critique
@@ -18,7 +19,7 @@ from tests.support import answering_engine as scripted
 from tests.support import fake_workspace
 from tests.support.answering_engine import CHAT, TOKENIZER
 
-PROBLEMS = [task.problem(seed=0, split='train', index=i) for i in range(20)]
+PROBLEMS = [task.generate_problem(seed=0, split='train', index=i) for i in range(20)]
 ALL_ON = {
     'num_problems': len(PROBLEMS),
     'num_attempts': 3,
@@ -39,7 +40,9 @@ def play(asked):
     """Works the question out, and errs on two of five requests, by their ids."""
     question = asked.shown['question']
     if asked.role == 'critique':
-        return 'answer : wrong' if asked.model == 'critic' else task.worked(question)
+        return (
+            'answer : wrong' if asked.model == 'critic' else pretraining.worked_solution(question)
+        )
     lines = task.solve(question).split('\n')
     answer = int(lines[-1][-1]) + (asked.id % 5 > 2) * (1 + asked.id % 9)
     return '\n'.join([*lines[asked.begun.count('\n') : -1], f' #### {answer % 10}'])
@@ -74,7 +77,7 @@ def run(tmp_path, judging, **options):
 
 
 def episodes_of(folder):
-    return list(records.read_episodes(folder / 'episodes'))
+    return list(episode_files.read_episodes(folder / 'episodes'))
 
 
 @pytest.fixture(scope='module')
@@ -115,7 +118,7 @@ def test_records_are_the_episodes_as_text(oracle):
 def test_the_card_accounts_for_every_path(oracle):
     told, folder = oracle
     card = json.loads((folder / 'data_card.json').read_text())
-    paths = list(records.read_episodes(folder / 'paths' / 'episodes'))
+    paths = list(episode_files.read_episodes(folder / 'paths' / 'episodes'))
     assert card['all']['paths'] == len(paths) and card['all']['kept'] == told['episodes']
     assert card['all']['kept_flawed'] == told['wrong']
     for grouping in ('construction', 'level', 'kind'):
@@ -257,7 +260,7 @@ def test_kinds_that_a_judge_cannot_tell_are_unknown():
 
 
 def test_a_critique_longer_than_a_critic_may_write_leaves_no_room_for_refinements():
-    told = chat.Chat(TOKENIZER).written('critique', '= = =')
+    told = chat.Chat(TOKENIZER).text_turn('critique', '= = =')
     episode = records.Episode('p', 1, (told,), {})
     assert critique.longer_than(4)([episode]) == [None]
     assert critique.longer_than(3)([episode]) == ['too_long']

@@ -11,6 +11,7 @@ import pytest
 from elenchus.configs import lab as lab_config
 from elenchus.data import records
 from elenchus.data.critiques import grammars
+from elenchus.data.files import episode_files
 from elenchus.data.grading import answers
 from elenchus.data.lab import task
 from elenchus.sampling import episodes
@@ -40,7 +41,7 @@ class Stand(workspace.Workspace):
     def __init__(self, workdir, **changes):
         fake_workspace.furnish(self, config_of(**changes), workdir)
         self.test_problems = [
-            task.problem(seed=0, split='test', index=i) for i in range(NUM_PROBLEMS)
+            task.generate_problem(seed=0, split='test', index=i) for i in range(NUM_PROBLEMS)
         ]
         self.tokenizer, self.chat, self.grammar = TOKENIZER, CHAT, grammars.LAB
         self.judge = fake_engine.judge
@@ -133,8 +134,8 @@ def test_a_stage_that_was_stopped_samples_what_is_missing_and_no_more(evaluated,
     assert evaluate.evaluate(again, tmp_path) == summary
     assert again.tokens == missing > 0
     for name in {path.parent for path in parts(folder)}:
-        whole = list(records.read_episodes(folder / name))
-        assert list(records.read_episodes(tmp_path / name)) == whole
+        whole = list(episode_files.read_episodes(folder / name))
+        assert list(episode_files.read_episodes(tmp_path / name)) == whole
 
 
 def test_what_is_off_is_neither_sampled_nor_told(tmp_path):
@@ -153,7 +154,7 @@ def test_where_the_critic_need_not_and_the_oracle_cannot_help_parts_are_empty(tm
     )
     summary = evaluate.evaluate(stand, tmp_path)
     assert summary['accuracy']['refined']['all'] == [1.0, 1.0, 1.0]
-    assert list(records.read_episodes(tmp_path / 'oracle' / 'episodes')) == []
+    assert list(episode_files.read_episodes(tmp_path / 'oracle' / 'episodes')) == []
 
 
 # Figures
@@ -225,7 +226,7 @@ def test_measures_are_of_all_levels_and_of_each(evaluated):
     for name, by_level in measures.items():
         assert list(by_level) == ['all', '1', '2', '3', '4', '5'], name
     kinds = measures['detection']['all']
-    assert set(kinds) <= set(task.KINDS) and kinds
+    assert set(kinds) <= set(task.MISTAKE_KINDS) and kinds
     bins = measures['uncertainty']['all']
     assert sum(b['questions'] for b in bins) == NUM_PROBLEMS
 
@@ -277,7 +278,7 @@ def test_a_majority_is_right_however_the_reference_spells_its_number():
 def test_an_actor_alone_is_told_by_level(tmp_path):
     told = evaluate.attempts_only(Stand(tmp_path), tmp_path, None)
     assert set(told['accuracy']['attempt']) == {'all', '1', '2', '3', '4', '5'}
-    found = list(records.read_episodes(tmp_path / 'test' / 'episodes'))
+    found = list(episode_files.read_episodes(tmp_path / 'test' / 'episodes'))
     assert told['accuracy']['attempt']['all'][0] == pytest.approx(
         np.mean([e.outcome['correct'] for e in found])
     )
@@ -287,7 +288,7 @@ def test_an_actor_alone_makes_the_attempts_that_critique_begins_with(evaluated, 
     _, folder, _ = evaluated
     evaluate.attempts_only(Stand(tmp_path), tmp_path, None)
     alone, played = (
-        [e.turn('attempt').tokens for e in records.read_episodes(where / 'episodes')]
+        [e.turn('attempt').tokens for e in episode_files.read_episodes(where / 'episodes')]
         for where in (tmp_path / 'test', folder)
     )
     assert alone == played

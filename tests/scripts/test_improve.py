@@ -6,7 +6,7 @@ import types
 import pytest
 
 from elenchus.configs.studies import findings
-from elenchus.data import records
+from elenchus.data.files import episode_files
 from elenchus.data.text.chat import Chat
 from elenchus.sampling import episodes
 from elenchus.sampling import step_scores as step_lib
@@ -82,7 +82,7 @@ def test_every_explorers_rounds_leave_all_their_parts(tmp_path, fitted, explorer
     assert told['tokens_sampled'] == sum(r['tokens_sampled'] for r in told['rounds'])
     for number, (trained, examples) in enumerate(fitted, 1):
         place = stage / f'round-{number}'
-        kept = list(records.read_episodes(place / 'episodes'))
+        kept = list(episode_files.read_episodes(place / 'episodes'))
         assert trained == '00-base'
         assert len(kept) == told['rounds'][number - 1]['kept'] > 0
         assert len(examples) == len(train_stages.actor_examples(made)) + len(kept)
@@ -137,7 +137,7 @@ def test_a_controller_chooses_each_rounds_knobs_and_says_why(tmp_path, fitted):
         assert knobs['threshold'] > 0  # the scripted critic is never wrong
         place = stage / f'round-{number}'
         assert len(list((place / 'candidates').iterdir())) == len(candidates.temperatures)
-        kept = list(records.read_episodes(place / 'episodes'))
+        kept = list(episode_files.read_episodes(place / 'episodes'))
         assert kept and all(e.outcome['score'] >= knobs['threshold'] for e in kept)
         assert figures['tokens_sampled'] > figures['exploration']['tokens']
     plain = opened(tmp_path / 'plain', 'vanilla')
@@ -162,7 +162,7 @@ def test_a_round_explores_with_the_critic_of_the_round_before(tmp_path, fitted, 
     assert begun == ['03-critic', 'critic']  # saved in round-1/critic
     first, second = made.stage_folder('critique_in_the_loop').glob('round-*/critic/episodes')
     one, other = (
-        [e.turns[-1].role for e in records.read_episodes(data)] for data in (first, second)
+        [e.turns[-1].role for e in episode_files.read_episodes(data)] for data in (first, second)
     )
     assert set(one) == set(other) == {'critique'}
     start, examples = fitted[-1]

@@ -35,14 +35,16 @@ def made(*verdicts, final, **fields):
 
 def lab_record(index, kind):
     """A generated attempt with a mistake of a kind, or none, and its true critique."""
-    problem = task.problem(seed=0, split='train', index=index)
+    problem = task.generate_problem(seed=0, split='train', index=index)
     rng, lines = random.Random(index), problem.solution.split('\n')
     attempt, location = problem.solution, None
     if kind is not None:
-        places = {i: mistakes.insert(problem, lines, i, kind, rng=rng) for i in range(len(lines))}
+        places = {
+            i: mistakes.insert(problem, lines, i, kind=kind, rng=rng) for i in range(len(lines))
+        }
         location, begun = next((i, begun) for i, begun in places.items() if begun)
         attempt = '\n'.join([*begun, *lines[location + 1 :]])
-    path = oracle.Path(problem, attempt, 'RG3', location, kind)
+    path = oracle.ConstructedAttempt(problem, attempt, 'RG3', location, kind)
     (critique,) = oracle.oracle([path])
     return CritiqueRecord(
         question=problem.question,
@@ -162,8 +164,8 @@ def test_conversion_there_and_back_keeps_the_records(tmp_path):
         ('a.jsonl', 'a.jsno', "a.jsno: give an ending .* nearest: '.json'"),
         ('a.jsonl', 'a.jsonl', 'into itself'),
         ('data', 'data2', 'data is a dataset already'),
-        ('b.jsonl', 'b.json', r'b.jsonl is no file; nearest is .*a\.jsonl'),
-        ('a.jsonl', 'a.json', 'record 1: no refinement'),
+        ('b.jsonl', 'b.json', r'file not found: .*b.jsonl; did you mean .*a\.jsonl'),
+        ('a.jsonl', 'a.json', 'record 1: the released form needs a refinement'),
     ],
 )
 def test_what_cannot_be_converted_is_refused(tmp_path, source, target, message):
@@ -195,7 +197,7 @@ def test_real_records_read_as_measured(shared_data):
         (['inpsect', 'a.jsonl'], 2, "error: 'inpsect' is neither inspect nor convert; nearest"),
         (['inspect'], 2, 'error: inspect needs one FILE or more'),
         (['convert', 'a.jsonl'], 2, 'error: convert needs IN and OUT'),
-        (['inspect', 'bad.jsonl'], 2, "error: bad.jsonl:1: no field 'question'"),
+        (['inspect', 'bad.jsonl'], 2, "error: bad.jsonl:1: missing field 'question'"),
     ],
 )
 def test_the_command_line(tmp_path, arguments, code, told):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from elenchus.data import records
+from elenchus.data.files import episode_files
 from elenchus.data.text import tokenizer
 from elenchus.train.config import build
 from elenchus.train.report import html_page
@@ -116,7 +117,7 @@ def make_run(workdir, words):
         for n in range(40)
     ]
     folder = workdir / 'stages/05-evaluate/episodes'
-    records.write_episodes(folder / 'part.array_record', episodes)
+    episode_files.write_episodes(folder / 'part.array_record', episodes)
     words.save(workdir / 'tokenizer.model')
     (workdir / 'config.json').write_text(build.to_json({'seed': 0}))
 

@@ -16,6 +16,7 @@ from etils import epath
 
 from elenchus.configs import lab
 from elenchus.data import records
+from elenchus.data.files import episode_files
 from elenchus.model import sharding
 from elenchus.train import distributed
 from elenchus.train.checkpoints import checkpoint
@@ -127,8 +128,8 @@ def test_a_killed_run_samples_the_same_episodes(uninterrupted, resumed):
     files = found(uninterrupted, 'stages/**/*.array_record')
     assert files and files == found(resumed, 'stages/**/*.array_record')
     for folder in sorted({name.parent for name in files}):
-        whole = list(records.read_episodes(uninterrupted / folder))
-        assert list(records.read_episodes(resumed / folder)) == whole, folder
+        whole = list(episode_files.read_episodes(uninterrupted / folder))
+        assert list(episode_files.read_episodes(resumed / folder)) == whole, folder
 
 
 def test_a_killed_run_ends_with_the_same_weights(uninterrupted, resumed):
@@ -319,7 +320,7 @@ def test_a_stage_may_continue_on_another_mesh(tmp_path):
 
 def test_a_stage_whose_config_is_damaged_is_one_line(tmp_path):
     (begun(tmp_path) / 'config.json').write_text('{"seed":')
-    with pytest.raises(ValueError, match=r'config\.json: no JSON'):
+    with pytest.raises(ValueError, match=r'config\.json: invalid JSON'):
         opened(tmp_path).run_stage('base', lambda *_: {})
 
 

@@ -10,6 +10,7 @@ from elenchus.data import records
 from elenchus.data.critiques import mistakes, oracle
 from elenchus.data.critiques import self_talk as talk_lib
 from elenchus.data.critiques.grammars import LAB
+from elenchus.data.files import episode_files
 from elenchus.data.lab import task
 from elenchus.sampling import episodes
 from elenchus.train.run import workspace
@@ -31,7 +32,9 @@ def write(role, request, seed):
         return (*(fake_engine.slip(lines[0]) if slips else lines[0]), *sum(lines[1:], ()))
     question = fake_engine.question_of(request)
     solution = task.solve(question)
-    parts = talk_lib.told(solution, LAB.parse(task.judge(question, solution).critique), LAB)
+    parts = talk_lib.lines_with_remarks(
+        solution, LAB.parse(task.judge(question, solution).critique), LAB
+    )
     if request.id % 2:
         parts = [
             *parts[:-1],
@@ -50,7 +53,7 @@ def made(tmp_path, monkeypatch):
     fake_workspace.furnish(stand, config, tmp_path)
     stand.tokenizer, stand.chat = fake_engine.TOKENIZER, CHAT
     stand.grammar, stand.judge, stand.train_problems = LAB, fake_engine.judge, PROBLEMS
-    stand.test_problems = [task.problem(seed=0, split='test', index=i) for i in range(10)]
+    stand.test_problems = [task.generate_problem(seed=0, split='test', index=i) for i in range(10)]
 
     def fit(_, folder, model, examples, *, settings, name):
         assert (model, name) == ('base', 'self_talk')
@@ -64,7 +67,7 @@ def made(tmp_path, monkeypatch):
     monkeypatch.setattr(workspace.Workspace, 'load_checkpoint', lambda self, path: None)
     monkeypatch.setattr(train_stages, 'fit', fit)
     data = stand.stage_folder('critique') / 'episodes' / 'part-00000.array_record'
-    records.write_episodes(data, [criticised(p, i % 4) for i, p in enumerate(PROBLEMS)])
+    episode_files.write_episodes(data, [criticised(p, i % 4) for i, p in enumerate(PROBLEMS)])
     return stand, seen
 
 
@@ -72,11 +75,11 @@ def criticised(problem, right):
     text = problem.solution if not right else mistakes.corrupt(problem, rng=random.Random(right))
     (facts,) = fake_engine.judge([(problem, text)])
     told = (
-        CHAT.written('attempt', text),
-        CHAT.written('critique', oracle.annotate(problem, text)),
+        CHAT.text_turn('attempt', text),
+        CHAT.text_turn('critique', oracle.annotate(problem, text)),
     )
     return records.Episode(
-        problem.id, problem.level, (*CHAT.question(problem.question), *told), facts
+        problem.id, problem.level, (*CHAT.question_turns(problem.question), *told), facts
     )
 
 
@@ -93,7 +96,9 @@ def point(size, right, tokens):
 def test_it_is_trained_on_talks_that_come_to_a_right_answer(made):
     stand, examples = made
     told = stand.run_stage('self_talk', self_talk.STAGES['self_talk'])
-    talks = list(records.read_episodes(stand.stage_folder('self_talk') / 'talks' / 'episodes'))
+    talks = list(
+        episode_files.read_episodes(stand.stage_folder('self_talk') / 'talks' / 'episodes')
+    )
     by_id = {problem.id: problem for problem in PROBLEMS}
     kept = [talk for talk in talks if talk.outcome['left_out'] is None]
     assert len(talks) == told['talks'] == 20 and len(kept) == len(examples) == told['examples']
@@ -102,8 +107,8 @@ def test_it_is_trained_on_talks_that_come_to_a_right_answer(made):
     for talk in kept:
         text = CHAT.text(talk.turns[-1])
         problem = by_id[talk.problem_id]
-        assert talk_lib.settled(text, LAB) == problem.solution
-        assert talk_lib.corrections(text, LAB) == talk.outcome['corrections']
+        assert talk_lib.corrected_attempt(text, LAB) == problem.solution
+        assert talk_lib.count_corrections(text, LAB) == talk.outcome['corrections']
     counts = [talk.outcome['corrections'] for talk in kept]
     assert counts.count(0) == 5 and max(counts) == 2
     assert told['corrected_talks'] == len(kept) - 5
@@ -117,9 +122,9 @@ def test_lines_called_wrong_are_learnt_only_where_asked(made, learn):
     stand.settings = dataclasses.replace(stand.settings, self_talk=changed)
     flawed = mistakes.corrupt(PROBLEMS[3], rng=random.Random(0))
     critique = task.judge(PROBLEMS[3].question, flawed).critique
-    *right, wrong = talk_lib.told(flawed, LAB.parse(critique), LAB)
-    turn = CHAT.written('attempt', talk_lib.join([*right, wrong], LAB))
-    turns = (*CHAT.question(PROBLEMS[3].question), turn)
+    *right, wrong = talk_lib.lines_with_remarks(flawed, LAB.parse(critique), LAB)
+    turn = CHAT.text_turn('attempt', talk_lib.join([*right, wrong], LAB))
+    turns = (*CHAT.question_turns(PROBLEMS[3].question), turn)
     made_of = self_talk_data.example(stand, records.Episode('p', 1, turns, {}))
     unlearnt = made_of.tokens[(made_of.loss_mask > 0) & (made_of.weights == 0)]
     assert fake_engine.TOKENIZER.decode(unlearnt.tolist()).strip() == ('' if learn else wrong.line)

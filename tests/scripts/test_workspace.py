@@ -52,9 +52,11 @@ def opened(folder, **changes):
 def test_a_tokenizer_json_is_read_saved_and_sampled_with_its_own_end(folder):
     run = opened(folder)
     tokenizer = run.tokenizer
-    assert tokenizers.saved_in(folder / 'run') is None  # opening alone writes nothing
+    assert tokenizers.find_tokenizer_file(folder / 'run') is None  # opening alone writes nothing
     with run:
-        assert tokenizers.load_tokenizer(tokenizers.saved_in(folder / 'run')) == tokenizer
+        assert (
+            tokenizers.load_tokenizer(tokenizers.find_tokenizer_file(folder / 'run')) == tokenizer
+        )
     end = tokenizer.special('<|im_end|>')
     assert run.sampler().engine.stop_ids == (end,)
     assert set(run.line_sampler().engine.stop_ids) == {end, *tokenizer.newline_ids}

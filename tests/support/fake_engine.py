@@ -16,7 +16,7 @@ from elenchus.sampling.exploration import context
 TOKENIZER = tokenizers.lab_tokenizer()
 CHAT = chat.Chat(TOKENIZER)
 EOS = TOKENIZER.eos_id
-HEADERS = {CHAT.open(role)[0]: role for role in chat.PLAYED}
+HEADERS = {CHAT.header(role)[0]: role for role in records.PLAYER_OF_ROLE}
 LIMITS = {'attempt': 90, 'critique': 150, 'refinement': 90}
 SCORER = step_scores.StepScorer(step_scores.ScoreShapes(1, (1,)), {'correct_id': 0, 'wrong_id': 1})
 
@@ -80,8 +80,8 @@ def ids_of(text: str) -> tuple[int, ...]:
 def said(request: engine.Request, role: str) -> str:
     """The text of the last turn of a role in a request's prompt, as far as it goes."""
     tokens = list(request.prompt)
-    start = len(tokens) - tokens[::-1].index(CHAT.open(role)[0])
-    headers = {*HEADERS, *CHAT.open('guide')}
+    start = len(tokens) - tokens[::-1].index(CHAT.header(role)[0])
+    headers = {*HEADERS, *CHAT.header('guide')}
     ends = [i for i in range(start, len(tokens)) if tokens[i] in headers]
     body = tokens[start : ends[0] if ends else len(tokens)]
     return TOKENIZER.decode([token for token in body if token != EOS])
@@ -92,7 +92,7 @@ def said(request: engine.Request, role: str) -> str:
 
 def question_of(request: engine.Request) -> str:
     tokens = list(request.prompt)
-    return TOKENIZER.decode(tokens[1 : tokens.index(CHAT.open('attempt')[0])])
+    return TOKENIZER.decode(tokens[1 : tokens.index(CHAT.header('attempt')[0])])
 
 
 def critique(request: engine.Request) -> tuple[int, ...]:
@@ -102,7 +102,7 @@ def critique(request: engine.Request) -> tuple[int, ...]:
 
 def lines_of(text: str) -> list[tuple[int, ...]]:
     """Token ids of each line, its line break or the end token included."""
-    turn = CHAT.written('attempt', text)
+    turn = CHAT.text_turn('attempt', text)
     starts = (0, *turn.step_ends[:-1])
     return [turn.tokens[a:b] for a, b in zip(starts, turn.step_ends, strict=True)]
 
@@ -114,7 +114,7 @@ def next_line(request: engine.Request) -> tuple[int, ...]:
 
 
 def problems(count: int) -> list[records.Problem]:
-    return [task.problem(seed=0, split='train', index=i) for i in range(count)]
+    return [task.generate_problem(seed=0, split='train', index=i) for i in range(count)]
 
 
 def rest_of_solution(request: engine.Request, role: str) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from unittest import mock
 
 import ml_collections
 
-from elenchus.data.files import json_files
+from elenchus.data.files import atomic
 from elenchus.train.checkpoints import model_store
 from elenchus.train.config import build, run_settings
 from elenchus.train.run import workspace
@@ -15,7 +15,7 @@ def furnish(
     stand: workspace.Workspace, config: ml_collections.ConfigDict, workdir: pathlib.Path
 ) -> workspace.Workspace:
     """Gives it a run's settings and a work directory that has been entered; returns it."""
-    json_files.write_text(workdir / 'config.json', build.to_json(config))
+    atomic.write_text(workdir / 'config.json', build.to_json(config))
     return describe(stand, config, workdir)
 
 

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from elenchus.configs import lab
-from elenchus.data import records
+from elenchus.data.files import episode_files
 from elenchus.model import sharding
 from tests.support import multi_process
 
@@ -81,7 +81,7 @@ def fingerprints(workdir: pathlib.Path) -> dict[str, str]:
         leaves = jax.tree.leaves(model)
         found[f'weights of {stage}'] = b''.join(np.asarray(x).tobytes() for x in leaves)
     for path in sorted(workdir.glob('stages/**/*.array_record')):
-        made = b''.join(map(records.to_json, records.read_part(path)))
+        made = b''.join(map(episode_files.to_json, episode_files.read_episode_file(path)))
         found[str(path.relative_to(workdir))] = made
     for pattern in ('metrics.jsonl', 'data_card.json', 'records.jsonl', 'episodes/*.tokens'):
         for path in sorted(workdir.glob(f'stages/**/{pattern}')):

@@ -13,7 +13,7 @@ import sys
 import jax
 import numpy as np
 
-from elenchus.data.files import json_files
+from elenchus.data.files import atomic
 from elenchus.model import sharding
 from elenchus.sampling.engine import engine, sampling_methods
 from elenchus.train import distributed, sft
@@ -51,7 +51,7 @@ def model_on_mesh():
 
 def fit(folder, *, num_steps, loop=LOOP):
     """(model, totals) of a short fit that resumes in `folder`."""
-    folder = json_files.absolute(folder)
+    folder = atomic.absolute(folder)
     examples = tiny_model.random_examples(0, np.random.default_rng(0).integers(3, 15, 40))
     with writers.Writer(folder, tensorboard=folder / 'board') as writer:
         return sft.fit(

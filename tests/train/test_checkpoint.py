@@ -213,7 +213,7 @@ def test_a_damaged_model_is_one_line_that_says_what_to_delete(saved, tmp_path, p
     folder = tmp_path / 'model'
     shutil.copytree(saved[1], folder)
     damage(max(folder.glob(place), key=lambda path: path.stat().st_size))
-    told = r'model.*(is damaged \(.*delete it and|json: no JSON|json\.\w+ is no field)'
+    told = r'model.*(is damaged \(.*delete it and|json: invalid JSON|json\.\w+ is no field)'
     with pytest.raises(ValueError, match=told):
         load(folder)
 

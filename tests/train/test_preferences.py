@@ -17,11 +17,11 @@ from elenchus.train.rl import preferences
 from tests.support import fake_engine, tiny_model
 
 CHAT = fake_engine.CHAT
-QUESTION = task.problem(seed=0, split='train', index=0).question
+QUESTION = task.generate_problem(seed=0, split='train', index=0).question
 
 
 def episode(text, *, correct):
-    turns = (*CHAT.question(QUESTION), CHAT.written('attempt', text))
+    turns = (*CHAT.question_turns(QUESTION), CHAT.text_turn('attempt', text))
     return records.Episode('p', 1, turns, {'correct': correct})
 
 

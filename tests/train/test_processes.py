@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from elenchus.data import records
+from elenchus.data.files import episode_files
 from elenchus.model import sharding
 from elenchus.train import distributed
 from elenchus.train.checkpoints import checkpoint
@@ -144,7 +144,7 @@ def tokens(workdir):
     paths = sorted(pathlib.Path(workdir).glob('stages/**/*.array_record'))
     return {
         str(path.relative_to(workdir)): [
-            [turn.tokens for turn in e.turns] for e in records.read_part(path)
+            [turn.tokens for turn in e.turns] for e in episode_files.read_episode_file(path)
         ]
         for path in paths
     }

@@ -49,7 +49,7 @@ ENGINE = engine.EngineSettings(
 SCORER = step_scores.StepScorer(
     step_scores.ScoreShapes(8, (96,)), {'correct_id': 10, 'wrong_id': 11}
 )
-PROBLEMS = [task.problem(seed=0, split='train', index=index) for index in range(0, 40, 5)]
+PROBLEMS = [task.generate_problem(seed=0, split='train', index=index) for index in range(0, 40, 5)]
 
 
 def settings_of(**changes):

@@ -18,7 +18,7 @@ from elenchus.train.rl import rewards, rollouts, update_batch
 from tests.support import fake_engine
 
 METHOD = sampling_methods.Sampling(1.0, 0, 1.0, 0.0, banned=())
-PROBLEMS = [task.problem(seed=0, split='train', index=index) for index in range(0, 30, 5)]
+PROBLEMS = [task.generate_problem(seed=0, split='train', index=index) for index in range(0, 30, 5)]
 
 
 def rules(player='actor', **changes):
@@ -58,12 +58,12 @@ def answer(role, request, seed):
 def hopeless(role, request, seed):
     """Wrong without a hint, right after one."""
     solution = task.solve(fake_engine.TOKENIZER.decode(question_tokens(request)))
-    guided = fake_engine.CHAT.open('guide')[0] in request.prompt
+    guided = fake_engine.CHAT.header('guide')[0] in request.prompt
     return fake_engine.ids_of(solution if guided else '#### 0')
 
 
 def question_tokens(request):
-    ends = {fake_engine.CHAT.open(role)[0] for role in ('attempt', 'guide')}
+    ends = {fake_engine.CHAT.header(role)[0] for role in ('attempt', 'guide')}
     stop = next(i for i, token in enumerate(request.prompt) if token in ends)
     return list(request.prompt[1:stop])
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from elenchus.data.batching import packing
+from elenchus.data.batching import packing, shared_prompts
 from elenchus.data.records import Batch, Example
 from elenchus.model import sharding
 from elenchus.model.attention.inputs import SharedPrompt
@@ -40,7 +40,7 @@ def make_batch(seed: int, shared: SharedPrompt = SHARED, *, prompts: int = 4) ->
 
 
 def lay(batch: Batch, shared: SharedPrompt = SHARED):
-    return packing.share_prompts(batch, **shared._asdict())
+    return shared_prompts.share_prompts(batch, **shared._asdict())
 
 
 @functools.partial(tiny_model.jit, static_argnames=('shared', 'num_microbatches'))
@@ -93,7 +93,7 @@ def test_log_probabilities_come_back_to_the_rows_they_were_asked_of():
     model, batch = tiny_model.make_model(tiny_model.FLAT), make_batch(3)
     of = functools.partial(tiny_model.jit, static_argnums=(2, 3))(step.batch_logprobs)
     laid, places = lay(batch)
-    found = places.give_back(
+    found = places.scatter(
         np.asarray(of(model, laid, tiny_model.untouched, SHARED)[0]), (12, LENGTH)
     )
     expected = np.asarray(of(model, batch, tiny_model.untouched, None)[0])
@@ -119,9 +119,7 @@ def test_every_trained_token_stands_once_after_what_precedes_it(seed, samples, p
     for name in ('loss_mask', 'weights', 'old_logprobs', 'tokens'):
         values, laid = getattr(given, name), getattr(batch, name)
         trained = given.loss_mask > 0
-        np.testing.assert_array_equal(
-            places.give_back(laid, values.shape)[trained], values[trained]
-        )
+        np.testing.assert_array_equal(places.scatter(laid, values.shape)[trained], values[trained])
     assert batch.loss_mask.sum() == given.loss_mask.sum()
     for row in range(len(given.tokens)):
         own = (batch.segments[row // samples] == 1 + row % samples) | (
@@ -142,7 +140,5 @@ def test_a_prompt_longer_than_its_place_goes_on_in_the_responses():
 
 
 def test_a_response_that_is_longer_than_its_place_is_refused():
-    with pytest.raises(
-        ValueError, match='tokens after the prompt that 3 samples share: a row has 3'
-    ):
+    with pytest.raises(ValueError, match='tokens after the prompt that 3 samples share; at most 3'):
         lay(make_batch(7), SHARED._replace(response=3))

@@ -218,10 +218,10 @@ def test_every_finished_turn_trains_its_end_token_exactly_once():
     lab = tokenizer.lab_tokenizer()
     assert lab.pad_id != lab.eos_id
     chat = chat_lib.Chat(lab)
-    question = chat.question('eve 7 ; ben : eve - 4 ; ben ?')
-    attempt = chat.written('attempt', 'ben : eve - 4 ; ben 3\n #### 3')
-    critique = chat.written('critique', 'ben : eve - 4 ; 7 - 4 = 3 ; correct')
-    refinement = chat.written('refinement', 'ben : eve - 4 ; ben 3\n #### 3')
+    question = chat.question_turns('eve 7 ; ben : eve - 4 ; ben ?')
+    attempt = chat.text_turn('attempt', 'ben : eve - 4 ; ben 3\n #### 3')
+    critique = chat.text_turn('critique', 'ben : eve - 4 ; 7 - 4 = 3 ; correct')
+    refinement = chat.text_turn('refinement', 'ben : eve - 4 ; ben 3\n #### 3')
     example = functools.partial(chat.example, weights=None, last_only=False)
     examples = [
         example((*question, attempt), trained=('attempt',)),

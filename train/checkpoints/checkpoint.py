@@ -16,8 +16,7 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 from orbax.checkpoint._src.serialization import types as transfers  # exported nowhere else
 
-from elenchus.data import records
-from elenchus.data.files import json_files
+from elenchus.data.files import atomic, episode_files, jsonl
 from elenchus.model import lora, sharding
 from elenchus.model.config import ModelConfig
 from elenchus.model.transformer import Transformer, init_model
@@ -38,7 +37,7 @@ class Checkpointer:
 
     def __init__(self, folder: str | os.PathLike, *, keep: int):
         policy = ocp.training.preservation_policies.LatestN(keep)
-        self._folder = json_files.absolute(folder)
+        self._folder = atomic.absolute(folder)
         self._checkpointer = ocp.training.Checkpointer(
             self._folder, preservation_policy=policy, cleanup_tmp_directories=True
         )
@@ -104,10 +103,10 @@ def _on_disk(folder: os.PathLike) -> Iterator[None]:
 
 def _described(folder: os.PathLike) -> dict[str, Any]:
     """What is written beside a saved model. Raises ValueError where there is nothing."""
-    path = json_files.absolute(folder) / CONFIG
+    path = atomic.absolute(folder) / CONFIG
     if not path.exists():
         raise ValueError(f'no model at {path.parent}: {CONFIG} is missing')
-    return json_files.at(str(path), json_files.parse_object, path.read_text())
+    return jsonl.at_place(str(path), jsonl.parse_object, path.read_text())
 
 
 def reason(error: BaseException) -> str:
@@ -145,7 +144,7 @@ def save_model(folder: str | os.PathLike, model: Transformer, *, tokenizer_finge
 
     Of a model with adapters only these are written, and which base they belong to.
     """
-    folder = json_files.absolute(folder)
+    folder = atomic.absolute(folder)
     own = parameters(lora.split(model)[0])
     with _on_disk(folder), _one_by_one(own):
         ocp.save(folder, own, overwrite=True)
@@ -164,19 +163,19 @@ def save_model(folder: str | os.PathLike, model: Transformer, *, tokenizer_finge
                 'quantize': how.quantize,
             },
         }
-    json_files.write_text(folder / CONFIG, json.dumps(described, indent=1))
+    atomic.write_text(folder / CONFIG, json.dumps(described, indent=1))
     distributed.barrier()
 
 
 def _seen_from(folder: epath.Path, base: str) -> str:
     """The way to a base from what is on it; the whole path where only one is in a bucket."""
-    apart = json_files.is_remote(base) != json_files.is_remote(folder)
+    apart = atomic.is_remote(base) != atomic.is_remote(folder)
     return base if apart else os.path.relpath(base, folder)
 
 
 def _at_end_of(way: str, folder: epath.Path) -> str:
     """The path that `_seen_from` told the way to."""
-    return os.fspath(json_files.absolute(way if json_files.is_remote(way) else folder / way))
+    return os.fspath(atomic.absolute(way if atomic.is_remote(way) else folder / way))
 
 
 class _InTurn(transfers.DefaultSerializationStatusCallback):
@@ -224,12 +223,12 @@ def load_adapters(
     """`base` with the adapters that a folder holds, over the mesh in force."""
     shapes = jax.eval_shape(lambda: lora.init_adapters(base.config, adaptation, jax.random.key(0)))
     abstract = _placed(shapes, jax.sharding.get_mesh())
-    return lora.attach(base, _load_parameters(json_files.absolute(folder), abstract))
+    return lora.attach(base, _load_parameters(atomic.absolute(folder), abstract))
 
 
 def saved_adaptation(folder: str | os.PathLike) -> lora.Adaptation | None:
     """What the adapters of a folder belong to; None where it holds a whole model."""
-    folder = json_files.absolute(folder)
+    folder = atomic.absolute(folder)
     described = _described(folder)
     if 'lora' not in described:
         return None
@@ -254,10 +253,10 @@ def _load_parameters(folder: pathlib.Path, abstract: Any) -> Any:
         with _one_by_one(asked):
             named = ocp.load_checkpointables(folder, {'state': asked})['state']
     except DAMAGE as error:
-        raise ValueError(f'{folder} is damaged ({reason(error)}): {records.REMEDY}') from None
+        raise ValueError(f'{folder} is damaged ({reason(error)}): {episode_files.REMEDY}') from None
     expected = _described(folder).get('fingerprint')  # the shipped model has none
     if expected is not None and distributed.fingerprint(named) != expected:
-        raise ValueError(f'{folder} is damaged (not the arrays saved): {records.REMEDY}')
+        raise ValueError(f'{folder} is damaged (not the arrays saved): {episode_files.REMEDY}')
     return with_parameters(abstract, named)
 
 
@@ -283,7 +282,7 @@ def check_model(
 
     Raises ValueError where nothing is there, or where shapes or tokenizer are not those saved.
     """
-    folder = json_files.absolute(folder)
+    folder = atomic.absolute(folder)
     saved, fingerprint = read_description(folder)
     for name, value in dataclasses.asdict(config).items():
         if name not in NUMERICS and getattr(saved, name) != getattr(config, name):

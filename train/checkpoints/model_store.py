@@ -4,7 +4,7 @@ import os
 
 import jax
 
-from elenchus.data.files import json_files
+from elenchus.data.files import atomic
 from elenchus.model import lora, quantization
 from elenchus.model.config import ModelConfig
 from elenchus.model.transformer import Transformer
@@ -85,4 +85,4 @@ class Models:
 
 
 def _key(folder: str | os.PathLike) -> str:
-    return os.fspath(json_files.absolute(folder))
+    return os.fspath(atomic.absolute(folder))

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import ml_collections
 from ml_collections import config_dict
 
-from elenchus.data.files import json_files
+from elenchus.data.files import jsonl
 
 T = TypeVar('T')
 ROOT = pathlib.Path(__file__).parents[2]
@@ -142,7 +142,7 @@ def to_json(config: Section) -> str:
 
 def from_json(text: str) -> ml_collections.ConfigDict:
     """Returns the locked config that `to_json` wrote; sequences become tuples."""
-    return ml_collections.ConfigDict(_tuples(json_files.parse_object(text))).lock()
+    return ml_collections.ConfigDict(_tuples(jsonl.parse_object(text))).lock()
 
 
 def config_hash(config: Section) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
-from elenchus.data.text.chat import PLAYED
+from elenchus.data.records import PLAYER_OF_ROLE
 from elenchus.model.config import ModelConfig
 from elenchus.model.lora import LoraSettings
 from elenchus.model.quantization import Quantization
@@ -102,7 +102,7 @@ class SamplingSettings:
     @property
     def limits(self) -> dict[str, int]:
         """Tokens a turn may have, by role."""
-        return {role: getattr(self, f'{role}_tokens') for role in PLAYED}
+        return {role: getattr(self, f'{role}_tokens') for role in PLAYER_OF_ROLE}
 
 
 @dataclasses.dataclass(frozen=True)

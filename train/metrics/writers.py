@@ -15,7 +15,7 @@ import tensorboardX
 from rich import console as rich_console
 from rich import progress as rich_progress
 
-from elenchus.data.files import json_files
+from elenchus.data.files import atomic, jsonl
 
 METRICS = 'metrics.jsonl'
 TIMING = 'timing.jsonl'
@@ -31,9 +31,9 @@ class Writer:
     """
 
     def __init__(self, folder: str | os.PathLike, *, tensorboard: str | os.PathLike):
-        self._folder = json_files.absolute(folder)
-        self._tensorboard = json_files.absolute(tensorboard)
-        if json_files.may_write():
+        self._folder = atomic.absolute(folder)
+        self._tensorboard = atomic.absolute(tensorboard)
+        if atomic.may_write():
             self._folder.mkdir(parents=True, exist_ok=True)
         self._purge_step = None
         self._board = None
@@ -43,7 +43,7 @@ class Writer:
         floats = {name: _scalar(name, values[name]) for name in sorted(values)}
         times = {n: v for n, v in floats.items() if n.startswith('time/')}
         others = {n: v for n, v in floats.items() if n not in times}
-        if not json_files.may_write():
+        if not atomic.may_write():
             return
         if others:
             self._append(METRICS, {'step': int(step), **others})
@@ -57,7 +57,7 @@ class Writer:
             path = self._folder / name
             if path.exists():
                 kept = [row for row in read_rows(path) if row['step'] <= step]
-                json_files.write_text(path, ''.join(_line(row) for row in kept))
+                atomic.write_text(path, ''.join(_line(row) for row in kept))
         self._purge_step = step + 1
 
     def close(self) -> None:
@@ -73,9 +73,9 @@ class Writer:
 
     def _append(self, name: str, row: dict[str, Any]) -> None:
         path = self._folder / name
-        if json_files.is_remote(path):  # where nothing can be appended to an object
+        if atomic.is_remote(path):  # where nothing can be appended to an object
             told = path.read_text() if path.exists() else ''
-            json_files.write_text(path, told + _line(row))
+            atomic.write_text(path, told + _line(row))
             return
         with open(path, 'a', encoding='utf-8') as file:
             file.write(_line(row))
@@ -90,9 +90,9 @@ class Writer:
 
 def read_rows(path: str | os.PathLike) -> list[dict[str, Any]]:
     """The whole rows of a JSONL file; a last line without its end is left out."""
-    lines = json_files.absolute(path).read_text(encoding='utf-8').splitlines(keepends=True)
+    lines = atomic.absolute(path).read_text(encoding='utf-8').splitlines(keepends=True)
     return [
-        json_files.at(f'{path}:{i}', json_files.parse_object, line)
+        jsonl.at_place(f'{path}:{i}', jsonl.parse_object, line)
         for i, line in enumerate(lines, start=1)
         if line.endswith('\n')
     ]
@@ -144,7 +144,7 @@ def progress(total: int | None, *, unit: str, description: str) -> 'Progress':
 
     `with progress(1000, unit='steps', description='actor') as bar: bar.advance(1, loss=0.5)`
     """
-    console = rich_console.Console(stderr=True, quiet=not json_files.may_write())
+    console = rich_console.Console(stderr=True, quiet=not atomic.may_write())
     return Progress(total, unit=unit, description=description, console=console)
 
 

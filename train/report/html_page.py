@@ -19,7 +19,7 @@ import numpy as np
 from etils import epath
 
 from elenchus.data import records
-from elenchus.data.files import json_files
+from elenchus.data.files import atomic, episode_files
 from elenchus.data.text import tokenizer
 from elenchus.train.config import build
 from elenchus.train.metrics import writers
@@ -63,7 +63,7 @@ def write_report(workdir: str | os.PathLike) -> epath.Path:
     }
     if evaluations:
         plots.save_png(lambda: plots.levels_bars(evaluations), workdir / 'accuracy.png')
-    json_files.write_text(workdir / 'report.html', _page(workdir, sections))
+    atomic.write_text(workdir / 'report.html', _page(workdir, sections))
     return workdir / 'report.html'
 
 
@@ -235,11 +235,11 @@ def _curves(workdir: epath.Path, stages: Stages) -> str:
 def _episodes(workdir: epath.Path, stages: Stages) -> str:
     folders = [workdir / 'stages' / name / 'episodes' for name in stages if 'evaluate' in name]
     folder = next((f for f in folders if any(f.glob('*.array_record'))), None)
-    path = tokenizer.saved_in(workdir)
+    path = tokenizer.find_tokenizer_file(workdir)
     if folder is None or path is None:
         return NOT_RUN
     decode = tokenizer.load_tokenizer(path).decode
-    chosen = choose_episodes(records.read_episodes(folder), NUM_EPISODES)
+    chosen = choose_episodes(episode_files.read_episodes(folder), NUM_EPISODES)
     note = (
         f'{len(chosen)} of the episodes of {_text(folder.parent.name)}, of each kind and level by '
         "turns. The number at a step is the critic's probability that it is right."

@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib import figure as figures
 
-from elenchus.data.files import json_files
+from elenchus.data.files import atomic
 
 INK = '#123456'  # stands for the page's text colour in a plot; replaced by currentColor
 COLOURS = (
@@ -218,7 +218,7 @@ def save_png(plot: Callable[[], figures.Figure], path: pathlib.Path) -> None:
     buffer = io.BytesIO()
     with matplotlib.rc_context(_style(INK)):
         plot().savefig(buffer, format='png', dpi=150, facecolor='white')
-    json_files.write_bytes(path, buffer.getvalue())
+    atomic.write_bytes(path, buffer.getvalue())
 
 
 def keys(stages: Stages, field: str) -> list[str]:

@@ -183,7 +183,7 @@ def hinted(
     asked = [problems[i] for i in failed]
     made = sampler.turns(
         players.actor,
-        [sampler.chat.question(p.question, guide=hint(p, share)) for p in asked],
+        [sampler.chat.question_turns(p.question, guide=hint(p, share)) for p in asked],
         'attempt',
         num_samples=n,
         method=table.method,
@@ -200,7 +200,7 @@ def hinted(
         )
     )
     for i, problem, turns in zip(failed, asked, made, strict=True):
-        question = sampler.chat.question(problem.question)
+        question = sampler.chat.question_turns(problem.question)
         groups[i] = [
             Episode(problem.id, problem.level, (*question, turn), next(facts) | {'hinted': True})
             for turn in turns

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from elenchus.data.batching import packing
+from elenchus.data.batching import shared_prompts
 from elenchus.data.records import Batch, Problem
 from elenchus.model import lora, sharding
 from elenchus.model.attention.inputs import SharedPrompt
@@ -377,8 +377,8 @@ def laid_out(
     """
     if shared is None:
         return to_device(batch), lambda values: values
-    laid, places = packing.share_prompts(batch, **shared._asdict())
-    return to_device(laid), lambda values: places.give_back(values, batch.tokens.shape)
+    laid, places = shared_prompts.share_prompts(batch, **shared._asdict())
+    return to_device(laid), lambda values: places.scatter(values, batch.tokens.shape)
 
 
 def _over_updates(rows: Sequence[Mapping[str, jax.Array]]) -> dict[str, jax.Array]:

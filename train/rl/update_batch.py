@@ -63,7 +63,7 @@ def make_batch(
     weights = advantages.at_tokens(batch, [values for v in valued for values in v.values])
     hinted = np.array([[bool(e.outcome.get('hinted'))] for e in episodes])
     told = group_metrics(found, valued, weights, batch) | {
-        'reward/unfinished': np.mean([not chat.finished(e.turns[-1]) for e in episodes])
+        'reward/unfinished': np.mean([not chat.is_finished(e.turns[-1]) for e in episodes])
     }
     if logprobs.policy is not None:
         told |= gap_metrics(batch, trainer, trained=(batch.loss_mask > 0) & ~hinted)

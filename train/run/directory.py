@@ -22,8 +22,7 @@ from typing import Any, Generic, TypeVar
 
 from etils import epath
 
-from elenchus.data import records
-from elenchus.data.files import json_files
+from elenchus.data.files import atomic, episode_files, jsonl
 from elenchus.data.records import Episode
 from elenchus.train import distributed
 from elenchus.train.config import build
@@ -60,7 +59,7 @@ class RunDirectory:
 
             def start() -> None:
                 stack.enter_context(lock.locked(self.path))
-                json_files.write_text(self.path / CONFIG, self.config)
+                atomic.write_text(self.path / CONFIG, self.config)
 
             distributed.from_first(start)
             yield
@@ -131,7 +130,7 @@ class StageFolder:
         start, summary = time.perf_counter(), {'tokens_sampled': 0, 'tokens_trained': 0}
         yield summary
         summary['seconds'] = round(time.perf_counter() - start, 1)
-        distributed.from_first(lambda: json_files.check_there(self.path / CONFIG))
+        distributed.from_first(lambda: atomic.check_exists(self.path / CONFIG))
         distributed.from_first(lambda: self.write_json(SUMMARY, summary))
 
     @contextlib.contextmanager
@@ -152,11 +151,11 @@ class StageFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Writes a text file into this folder, whole or not at all."""
-        json_files.write_text(self.path / name, text)
+        atomic.write_text(self.path / name, text)
 
     def write_episodes(self, episodes: Sequence[Episode]) -> None:
         """Writes `episodes/part-00000.array_record`."""
-        records.write_episodes(self.path / 'episodes' / 'part-00000.array_record', episodes)
+        episode_files.write_episodes(self.path / 'episodes' / 'part-00000.array_record', episodes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,15 +173,15 @@ class Part(Generic[T]):
         Raises RuntimeError if processes sampled different episodes, and FileNotFoundError if the
         work directory has been deleted meanwhile.
         """
-        content = b''.join(map(records.to_json, episodes))
+        content = b''.join(map(episode_files.to_json, episodes))
         label = f'{self.path.parent.parent.name}/{self.path.name}'
         distributed.check_same(f'the episodes of {label}', content)
 
         def write() -> None:
-            json_files.check_there(self.directory.path / CONFIG)
+            atomic.check_exists(self.directory.path / CONFIG)
             # The count first: the episodes' file marks the part as complete.
-            json_files.write_text(self.path.with_suffix('.tokens'), str(num_tokens))
-            records.write_episodes(self.path, episodes)
+            atomic.write_text(self.path.with_suffix('.tokens'), str(num_tokens))
+            episode_files.write_episodes(self.path, episodes)
 
         distributed.from_first(write)
 
@@ -225,7 +224,7 @@ class Parts(Generic[T]):
     def read(self) -> tuple[list[Episode], int]:
         """Returns the episodes of all parts, and the tokens that were sampled for them."""
         tokens = sum(int(path.read_text()) for path in self._folder.glob('*.tokens'))
-        return list(records.read_episodes(self._folder)), tokens
+        return list(episode_files.read_episodes(self._folder)), tokens
 
     @property
     def _folder(self) -> epath.Path:
@@ -260,23 +259,23 @@ def link_tree(source: os.PathLike, folder: epath.Path) -> None:
 def from_root(path: str) -> epath.Path:
     """Resolves a path of a config: in a bucket, or relative to the project's folder."""
     resolved = epath.Path(path)
-    return resolved if json_files.is_remote(resolved) else epath.Path(build.ROOT) / resolved
+    return resolved if atomic.is_remote(resolved) else epath.Path(build.ROOT) / resolved
 
 
 def write_json(path: epath.Path, value: Any) -> None:
     """Writes a JSON file, whole or not at all."""
-    json_files.write_text(path, json.dumps(value, indent=1) + '\n')
+    atomic.write_text(path, json.dumps(value, indent=1) + '\n')
 
 
 def read_json(path: epath.Path) -> Any:
     """Reads a JSON file. Raises ValueError, naming the file, if it holds no JSON object."""
-    return json_files.at(str(path), json_files.parse_object, path.read_text())
+    return jsonl.at_place(str(path), jsonl.parse_object, path.read_text())
 
 
 def _check_config(path: epath.Path, config: str, what: str) -> None:
     if not path.exists():
         return
-    before = json_files.at(str(path), build.from_json, path.read_text())
+    before = jsonl.at_place(str(path), build.from_json, path.read_text())
     changed = build.explain_diff(before, build.from_json(config), ignoring=MAY_CHANGE)
     if changed:
         raise ValueError(

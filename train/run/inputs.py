@@ -48,7 +48,9 @@ class RunInputs:
     def verdict_ids(self) -> dict[str, int]:
         """Ids of the first tokens of the two verdict words as they follow a space."""
         words = ('correct', 'wrong') if self.grammar is grammars.LAB else ('Correct', 'Wrong')
-        correct, wrong = (tokenizers.following(self.tokenizer, f' {word}')[0] for word in words)
+        correct, wrong = (
+            tokenizers.encode_continuation(self.tokenizer, f' {word}')[0] for word in words
+        )
         if correct == wrong:
             raise ValueError(
                 f'the tokenizer begins {words} with the same token, but step rewards need two: '
@@ -88,7 +90,7 @@ def load_problems(settings: RunSettings, split: str) -> list[Problem]:
     source, path = data.source, data.path
     if split == 'test' and data.test_source:
         source, path = data.test_source, data.test_path
-    options = loading.options_of(source, data_dir=data.data_dir, path=path)
+    options = loading.load_options(source, data_dir=data.data_dir, path=path)
     if source == 'lab':
         sizes = {'train': data.num_train, 'test': data.num_test}
         options = {'data_dir': data.data_dir, 'seed': data.seed, 'num_problems': sizes}
@@ -134,8 +136,8 @@ def load_tokenizer(settings: RunSettings, problems: Sequence[Problem]) -> tokeni
 
 def longest_question(chat: Chat, problems: Sequence[Problem]) -> int:
     """Returns the number of tokens of the longest question in the prompt of an attempt."""
-    turns = (chat.question(p.question) for p in problems)
-    return max(len(lead + body) for t in turns for lead, body in chat.rendered(t, 'attempt'))
+    turns = (chat.question_turns(p.question) for p in problems)
+    return max(len(lead + body) for t in turns for lead, body in chat.render(t, 'attempt'))
 
 
 def longest_guide(
@@ -146,7 +148,7 @@ def longest_guide(
         return 0
     last = s.sampling.attempt_tokens - 1
     guides = (
-        annotators.guidance(oracle.Path(p, '', 'RG3', last, kind), grammar)
+        annotators.guidance(oracle.ConstructedAttempt(p, '', 'RG3', last, kind), grammar)
         for p in problems[: s.critique.num_problems]
         for kind in mistakes.kinds(p)
     )

@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 
-from elenchus.data.files import json_files
+from elenchus.data.files import atomic
 
 LOCK = 'lock.json'
 
@@ -22,7 +22,7 @@ def locked(workdir: str | os.PathLike) -> Iterator[None]:
     on NFS too; in a bucket there is none. Raises ValueError, naming host and process, where another
     run has it.
     """
-    if json_files.is_remote(workdir) or not json_files.may_write():
+    if atomic.is_remote(workdir) or not atomic.may_write():
         yield
         return
     folder = pathlib.Path(workdir)

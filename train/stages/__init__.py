@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from elenchus.data import records
+from elenchus.data.files import episode_files
 from elenchus.model import lora
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.exploration.explorers import EXPLORERS
@@ -149,7 +150,7 @@ def self_talk(run: Run) -> dict[str, Any]:
         run.samplers,
         derive_seed(run.settings.seed, 'self_talk'),
     )
-    criticised = records.read_episodes(run.directory.stage('critique').path / 'episodes')
+    criticised = episode_files.read_episodes(run.directory.stage('critique').path / 'episodes')
     return {
         'criticised': list(criticised),
         'builder': builder,

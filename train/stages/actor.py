@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from elenchus.data.critiques import mistakes, oracle
 from elenchus.data.grading import answers
-from elenchus.data.lab import task
+from elenchus.data.lab import task, teacher
 from elenchus.data.records import Example, Problem, Turn
 from elenchus.data.text.chat import Chat
 from elenchus.sampling.exploration import proposals
@@ -45,17 +45,17 @@ def actor_conversations(
     for i, problem in enumerate(problems[: settings.num_problems]):
         rng = random.Random(problem.id)
         solution = demonstrate(problem, error_rate, rng=rng)
-        yield (*chat.question(problem.question), chat.written('attempt', solution))
+        yield (*chat.question_turns(problem.question), chat.text_turn('attempt', solution))
         for _ in range(settings.refinements_per_problem):
             attempt = mistakes.corrupt(problem, rng=rng)
             refinement = demonstrate(problem, error_rate, rng=rng, after=attempt)
             turns = criticised_attempt(chat, problem, attempt)
-            yield (*turns, chat.written('refinement', refinement))
+            yield (*turns, chat.text_turn('refinement', refinement))
         for j in range(settings.guided_per_problem):
             kind = kinds[(i + j) % len(kinds)]
-            question = chat.question(problem.question, proposals.GUIDES[kind](problem))
+            question = chat.question_turns(problem.question, proposals.GUIDES[kind](problem))
             solution = demonstrate_guided(problem, error_rate, kind=kind, rng=rng)
-            yield (*question, chat.written('attempt', solution))
+            yield (*question, chat.text_turn('attempt', solution))
 
 
 def demonstrate(
@@ -68,7 +68,9 @@ def demonstrate(
     if problem.source != 'lab':
         return problem.solution
     trusted = 0 if after is None else task.judge(problem.question, after).first_error + 1
-    return task.demonstrate(problem.question, misconceptions=error_rate, rng=rng, trusted=trusted)
+    return teacher.demonstrate(
+        problem.question, error_rate=error_rate, rng=rng, num_correct=trusted
+    )
 
 
 def demonstrate_guided(
@@ -90,5 +92,5 @@ def demonstrate_guided(
 def criticised_attempt(chat: Chat, problem: Problem, attempt: str) -> tuple[Turn, ...]:
     """Returns a question, an attempt and the oracle's critique of it."""
     critique = oracle.annotate(problem, attempt)
-    turns = chat.written('attempt', attempt), chat.written('critique', critique)
-    return (*chat.question(problem.question), *turns)
+    turns = chat.text_turn('attempt', attempt), chat.text_turn('critique', critique)
+    return (*chat.question_turns(problem.question), *turns)

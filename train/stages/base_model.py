@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from elenchus.data.critiques import mistakes
-from elenchus.data.lab import task
+from elenchus.data.lab import pretraining, task
 from elenchus.data.records import Example, Problem, Turn
 from elenchus.data.text.chat import Chat
 from elenchus.train.config.run_settings import BaseSettings
@@ -40,9 +40,11 @@ def lab_document(settings: BaseSettings, chat: Chat, index: int, *, data_seed: i
     kind = kinds[bisect.bisect(np.cumsum(shares)[:-1], random.Random(index).random())]
     if kind == 'drill':
         return drill(chat, index)
-    problem = task.problem(seed=data_seed + 1, split='train', index=index)
+    problem = task.generate_problem(seed=data_seed + 1, split='train', index=index)
     if kind == 'worked':
-        return document(chat, problem.question, 'critique', task.worked(problem.question))
+        return document(
+            chat, problem.question, 'critique', pretraining.worked_solution(problem.question)
+        )
     if kind == 'attempt':
         return document(chat, problem.question, 'attempt', problem.solution)
     return conversation(chat, problem, kind)
@@ -53,13 +55,13 @@ def conversation(chat: Chat, problem: Problem, kind: str) -> Example:
     attempt = mistakes.corrupt(problem, rng=random.Random(problem.id))
     turns = criticised_attempt(chat, problem, attempt)
     if kind == 'refinement':
-        turns = (*turns, chat.written('refinement', problem.solution))
+        turns = (*turns, chat.text_turn('refinement', problem.solution))
     return chat.example(turns, trained=(kind,), weights=None, last_only=True)
 
 
 def drill(chat: Chat, index: int) -> Example:
     """Returns look-ups and sums, of which only the digits that can be known are trained."""
-    question, text = task.drill(index)
+    question, text = pretraining.drill(index)
     names, equals = (chat.tokenizer.encode(word) for word in (' '.join(task.NAMES), '='))
 
     def weights(turn: Turn) -> np.ndarray:
@@ -72,5 +74,5 @@ def drill(chat: Chat, index: int) -> Example:
 
 def document(chat: Chat, question: str, role: str, text: str, *, weights=None) -> Example:
     """Returns a question and one turn, which is trained."""
-    turns = (*chat.question(question), chat.written(role, text))
+    turns = (*chat.question_turns(question), chat.text_turn(role, text))
     return chat.example(turns, trained=(role,), weights=weights, last_only=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from elenchus.data import records
+from elenchus.data.files import episode_files
 from elenchus.data.records import Example, Problem
 from elenchus.data.text.chat import Chat
 from elenchus.model.transformer import Transformer
@@ -23,7 +23,7 @@ def critic_examples(chat: Chat, folder: str | os.PathLike) -> list[Example]:
     """Returns (question, attempt -> critique) of every episode in a folder."""
     return [
         chat.example(episode.turns, trained=('critique',), weights=None, last_only=True)
-        for episode in records.read_episodes(folder)
+        for episode in episode_files.read_episodes(folder)
     ]
 
 

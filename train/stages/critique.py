@@ -148,7 +148,7 @@ def annotate(
         for episode, text in zip(part.items, texts, strict=True):
             turns, verdict = episode.turns, None
             if text is not None:
-                turns = (*turns, chat.written('critique', text))
+                turns = (*turns, chat.text_turn('critique', text))
                 verdict = grammar.parse(text).final_correct
             outcome = episode.outcome | {'verdict': verdict}
             episodes.append(dataclasses.replace(episode, turns=turns, outcome=outcome))

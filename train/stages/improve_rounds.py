@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from etils import epath
 
-from elenchus.data.files import json_files
+from elenchus.data.files import atomic
 from elenchus.data.records import Example, Problem
 from elenchus.model.transformer import Transformer
 from elenchus.train.checkpoints import checkpoint
@@ -105,7 +105,7 @@ def improve_rounds(
 def save_last(stage: StageFolder, actor: epath.Path, models: Models) -> None:
     """Makes the last round's actor the stage's model: hard links where they are possible."""
     # Adapters store a relative path to their base, and buckets have no links.
-    if checkpoint.saved_adaptation(actor) is not None or json_files.is_remote(stage.path):
+    if checkpoint.saved_adaptation(actor) is not None or atomic.is_remote(stage.path):
         models.save(stage.path / 'model', models.load(actor))
     else:
         link_tree(actor, stage.path / 'model')

@@ -161,9 +161,11 @@ def sample_self_talk(
 
     def judge(pairs) -> list[dict]:
         texts = [(problem, text or '') for problem, text in pairs]
-        facts = inputs.judge([(p, talk_text.settled(text, inputs.grammar)) for p, text in texts])
+        facts = inputs.judge(
+            [(p, talk_text.corrected_attempt(text, inputs.grammar)) for p, text in texts]
+        )
         return [
-            fact | {'corrections': talk_text.corrections(text, inputs.grammar)}
+            fact | {'corrections': talk_text.count_corrections(text, inputs.grammar)}
             | {'finished': bool(text)}
             for fact, (_, text) in zip(facts, texts, strict=True)
         ]  # fmt: skip

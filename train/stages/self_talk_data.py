@@ -13,7 +13,7 @@ import numpy as np
 from elenchus.data.critiques import oracle
 from elenchus.data.critiques import self_talk as talk_text
 from elenchus.data.critiques.oracle import Annotator
-from elenchus.data.critiques.self_talk import Said
+from elenchus.data.critiques.self_talk import RemarkedLine
 from elenchus.data.records import Episode, Example, Problem, Turn
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.critique_data import constructions
@@ -35,7 +35,7 @@ class Talk:
 
     episode: Episode
     problem: Problem
-    lines: tuple[Said, ...] = ()
+    lines: tuple[RemarkedLine, ...] = ()
     corrections: int = 0
     rejection: str | None = None
     done: bool = False
@@ -91,11 +91,11 @@ class TalkBuilder:
         """Returns the talk with the criticised lines that follow its last right line."""
         chat, grammar = self.samplers.inputs.chat, self.samplers.inputs.grammar
         attempt, critique = (chat.text(turn) for turn in criticised.turns[-2:])
-        lines = talk_text.told(attempt, grammar.parse(critique), grammar)
+        lines = talk_text.lines_with_remarks(attempt, grammar.parse(critique), grammar)
         if lines is None:
             return dataclasses.replace(talk, rejection='unread')
         num_right = len(self._right_lines(talk))
-        ends_right = talk_text.judged(lines[-1], grammar)
+        ends_right = talk_text.verdict_of(lines[-1], grammar)
         if len(lines) <= num_right or (ends_right and not criticised.outcome['correct']):
             return dataclasses.replace(talk, rejection='contradicted')
         return dataclasses.replace(
@@ -108,14 +108,14 @@ class TalkBuilder:
 
     def _right_lines(self, talk: Talk) -> list[str]:
         grammar = self.samplers.inputs.grammar
-        return [line.line for line in talk.lines if talk_text.judged(line, grammar)]
+        return [line.line for line in talk.lines if talk_text.verdict_of(line, grammar)]
 
     def _refine(
         self, talks: Sequence[Talk], sampler: Sampler, *, seed: int, ids: Sequence[int]
     ) -> list[Talk]:
         """Samples a refinement of each talk that continues from the talk's right lines."""
         inputs = self.samplers.inputs
-        texts = [talk_text.joined(self._right_lines(talk), inputs.grammar) for talk in talks]
+        texts = [talk_text.join_lines(self._right_lines(talk), inputs.grammar) for talk in talks]
         openings = [
             constructions.opening(inputs.chat, 'refinement', text.split('\n') if text else [])
             for text in texts
@@ -154,8 +154,8 @@ class TalkBuilder:
         if text is None:
             return dataclasses.replace(talk, rejection='cut_off')
         (facts,) = inputs.judge([(talk.problem, text)])
-        question = inputs.chat.question(talk.problem.question)
-        turns = (*question, inputs.chat.written('attempt', text))
+        question = inputs.chat.question_turns(talk.problem.question)
+        turns = (*question, inputs.chat.text_turn('attempt', text))
         episode = dataclasses.replace(talk.episode, turns=turns, outcome=facts)
         return dataclasses.replace(talk, episode=episode)
 
@@ -163,7 +163,7 @@ class TalkBuilder:
         """Extends the open talks by the annotator's critiques of their refinements."""
         chat = self.samplers.inputs.chat
         attempts = [
-            oracle.Path(t.problem, chat.text(t.episode.turns[-1]), 'RG1', None, None)
+            oracle.ConstructedAttempt(t.problem, chat.text(t.episode.turns[-1]), 'RG1', None, None)
             for t in talks
             if t.open
         ]
@@ -172,7 +172,7 @@ class TalkBuilder:
         for talk in talks:
             text = next(critiques) if talk.open else None
             if text is not None:
-                turns = (*talk.episode.turns, chat.written('critique', text))
+                turns = (*talk.episode.turns, chat.text_turn('critique', text))
                 talk = self._extend(talk, dataclasses.replace(talk.episode, turns=turns))
             elif talk.open:
                 talk = dataclasses.replace(talk, rejection='unread')
@@ -183,10 +183,10 @@ class TalkBuilder:
         """Returns question -> the whole talk, as an attempt."""
         inputs = self.samplers.inputs
         rejection = 'never_right' if talk.open else talk.rejection
-        turn = inputs.chat.written('attempt', talk_text.join(talk.lines, inputs.grammar))
+        turn = inputs.chat.text_turn('attempt', talk_text.join(talk.lines, inputs.grammar))
         if rejection is None and len(turn.tokens) > self.settings.tokens:
             rejection = 'too_long'
-        turns = (*inputs.chat.question(talk.problem.question), turn)
+        turns = (*inputs.chat.question_turns(talk.problem.question), turn)
         outcome = {'left_out': rejection, 'corrections': talk.corrections}
         return Episode(talk.problem.id, talk.problem.level, turns, outcome)
 
@@ -196,7 +196,7 @@ def talk_example(samplers: Samplers, talk: Episode, *, settings: SelfTalkSetting
     chat, grammar = samplers.inputs.chat, samplers.inputs.grammar
 
     def weights(turn: Turn) -> np.ndarray:
-        mistakes = talk_text.mistakes(chat.text(turn), grammar)
+        mistakes = talk_text.rejected_lines(chat.text(turn), grammar)
         return over_tokens([0.0 if wrong else 1.0 for wrong in mistakes], turn.step_ends)
 
     return chat.example(

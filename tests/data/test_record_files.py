@@ -58,7 +58,7 @@ def critique_records(draw):
     )
 
 
-some_records = st.lists(critique_records(), min_size=1, max_size=4)
+record_lists = st.lists(critique_records(), min_size=1, max_size=4)
 
 
 def write(path, *lines):
@@ -74,14 +74,14 @@ def folder(tmp_path_factory):
 # JSONL
 
 
-@hypothesis.given(some_records)
-def test_jsonl_gives_back_what_was_written(folder, written):
+@hypothesis.given(record_lists)
+def test_records_survive_jsonl(folder, written):
     record_files.write_jsonl(folder / 'r.jsonl', written)
     assert record_files.read_jsonl(folder / 'r.jsonl') == written
     assert record_files.read(folder / 'r.jsonl') == written
 
 
-def test_what_is_left_out_is_unknown_and_steps_are_lines(folder):
+def test_absent_fields_are_unknown_and_steps_are_lines(folder):
     path = write(folder / 'few.jsonl', '{"question": "q", "response": "a\\n b", "critique": ""}')
     assert record_files.read_jsonl(path) == [UNKNOWN]
 
@@ -89,15 +89,15 @@ def test_what_is_left_out_is_unknown_and_steps_are_lines(folder):
 @pytest.mark.parametrize(
     ('changed', 'message'),
     [
-        ({'critic': 'x'}, "'critic' is no field of a critique record; nearest is 'critique'"),
-        ({'level': '2'}, "level='2' is no int"),
-        ({'level': True}, 'level=True is no int'),
-        ({'question': None}, 'question=None is no str'),
-        ({'correct': 1}, 'correct=1 is no bool'),
-        ({'steps': 'abc'}, "steps='abc' is no list of str"),
-        ({'steps': ['a', 1]}, 'is no list of str'),
-        ({'location': 2}, 'location=2 must be from 0 to 1'),
-        ({'location': -1}, 'location=-1 must be from 0 to 1'),
+        ({'critic': 'x'}, "unknown field 'critic' of a critique record; did you mean 'critique'"),
+        ({'level': '2'}, "level='2' must be of type int"),
+        ({'level': True}, 'level=True must be of type int'),
+        ({'question': None}, 'question=None must be of type str'),
+        ({'correct': 1}, 'correct=1 must be of type bool'),
+        ({'steps': 'abc'}, "steps='abc' must be a list of str"),
+        ({'steps': ['a', 1]}, 'must be a list of str'),
+        ({'location': 2}, 'location=2 must be in 0 to 1'),
+        ({'location': -1}, 'location=-1 must be in 0 to 1'),
     ],
 )
 def test_a_wrong_field_is_named_with_its_line(folder, changed, message):
@@ -111,22 +111,27 @@ def test_a_wrong_field_is_named_with_its_line(folder, changed, message):
 @pytest.mark.parametrize(
     ('line', 'message'),
     [
-        ('{"question": "q", "respons": "r"}', "'respons' is no field .*; nearest is 'response'"),
-        ('{"question": "q", "response": "r"}', "no field 'critique' in a critique record"),
-        ('{"question": "q"', 'no JSON'),
-        ('7', 'expected an object, found .7.'),
+        (
+            '{"question": "q", "respons": "r"}',
+            "unknown field 'respons' .*; did you mean 'response'",
+        ),
+        ('{"question": "q", "response": "r"}', "missing field 'critique' in a critique record"),
+        ('{"question": "q"', 'invalid JSON'),
+        ('7', 'expected a JSON object, got .7.'),
     ],
 )
-def test_a_line_that_is_no_record_is_named(folder, line, message):
+def test_an_invalid_line_is_named(folder, line, message):
     with pytest.raises(ValueError, match=rf'bad\.jsonl:1: {message}'):
         record_files.read(write(folder / 'bad.jsonl', line))
 
 
 def test_files_that_are_missing_or_empty_are_refused(folder):
     write(folder / 'gsm8k.json', '[]')
-    with pytest.raises(ValueError, match=r'gsm8.json is no file; nearest is .*gsm8k\.json'):
+    with pytest.raises(
+        ValueError, match=r'file not found: .*gsm8.json; did you mean .*gsm8k\.json'
+    ):
         record_files.read(folder / 'gsm8.json')
-    with pytest.raises(ValueError, match=r'gsm8k\.json holds no records'):
+    with pytest.raises(ValueError, match=r'gsm8k\.json contains no records'):
         record_files.read(folder / 'gsm8k.json')
 
 
@@ -138,15 +143,15 @@ def test_the_released_form_keeps_the_four_texts(folder, answer):
     record = dataclasses.replace(KNOWN, refinement=answer)
     record_files.write_released(folder / 'r.json', [record, record])
     for read in (record_files.read_released, record_files.read):
-        (found, again) = read(folder / 'r.json')
+        (first, second) = read(folder / 'r.json')
         names = ('question', 'response', 'steps', 'critique', 'refinement')
-        assert all(getattr(found, name) == getattr(record, name) for name in names)
-        assert found == again and found.construction is None
+        assert all(getattr(first, name) == getattr(record, name) for name in names)
+        assert first == second and first.construction is None
 
 
 def test_the_released_form_needs_a_refinement(folder):
     path = folder / 'none.json'
-    with pytest.raises(ValueError, match='record 2: no refinement'):
+    with pytest.raises(ValueError, match='record 2: the released form needs a refinement'):
         record_files.write_released(path, [KNOWN, UNKNOWN])
     assert not path.exists()
 
@@ -154,9 +159,12 @@ def test_the_released_form_needs_a_refinement(folder):
 @pytest.mark.parametrize(
     ('record', 'message'),
     [
-        ({'instructions': '', 'input': '', 'output': ''}, "'instruction'.*is 'instructions'"),
+        (
+            {'instructions': '', 'input': '', 'output': ''},
+            "missing field 'instruction'.*is 'instructions'",
+        ),
         ({'instruction': 'Only this.', 'input': '', 'output': ''}, 'Assistant'),
-        ({'instruction': 7, 'input': '', 'output': ''}, 'instruction=7 is no str'),
+        ({'instruction': 7, 'input': '', 'output': ''}, 'instruction=7 must be of type str'),
     ],
 )
 def test_a_record_of_another_form_is_refused(folder, record, message):
@@ -179,17 +187,17 @@ def test_real_records_are_written_back_word_for_word(shared_data, folder, name):
     record_files.write_released(folder / path.name, record_files.read_released(path))
     written = json.loads((folder / path.name).read_text(encoding='utf-8'))
     for was, now in zip(released, written, strict=True):
-        asked = (text['instruction'].split() for text in (was, now))
-        assert len(set(map(tuple, asked))) == 1 and now['input'] == was['input']
+        instructions = (text['instruction'].split() for text in (was, now))
+        assert len(set(map(tuple, instructions))) == 1 and now['input'] == was['input']
         assert now['output'] == was['output'].replace(r'\n\n', '\n\n')
 
 
 @pytest.mark.parametrize('name', ['gsm8k', 'math'])
 def test_real_records_split_into_clean_texts(shared_data, name):
     for record in record_files.read(shared_data / 'mathcritique' / f'{name}.json'):
-        told = (record.question, record.response, record.critique, record.refinement)
-        whole = '\n'.join(told)
-        assert all(told) and '<|end_of_text|>' not in whole and 'Please also give' not in whole
+        texts = (record.question, record.response, record.critique, record.refinement)
+        whole = '\n'.join(texts)
+        assert all(texts) and '<|end_of_text|>' not in whole and 'Please also give' not in whole
         assert record.critique.startswith('Step sentence:')
         assert record.response.startswith("Let's break it down step by step:\n")
 
@@ -200,10 +208,10 @@ def test_real_questions_are_those_of_their_source_and_refinements_are_right(shar
         if line:
             problem = json.loads(line)
             answers[problem['question'].strip()] = answer_lib.extract_answer(problem['answer'])
-    found = record_files.read(shared_data / 'mathcritique' / 'gsm8k.json')
+    released = record_files.read(shared_data / 'mathcritique' / 'gsm8k.json')
     with verify.Verifier(num_workers=1, timeout_s=5.0) as verifier:
-        refined = verifier.check([(r.refinement, answers[r.question]) for r in found])
-        attempts = verifier.check([(r.response, answers[r.question]) for r in found])
+        refined = verifier.check([(r.refinement, answers[r.question]) for r in released])
+        attempts = verifier.check([(r.response, answers[r.question]) for r in released])
     assert collections.Counter(refined) == {'right': 50}
     assert collections.Counter(attempts) == {'wrong': 48, 'no_answer': 2}
 
@@ -212,18 +220,18 @@ def test_real_questions_are_those_of_their_source_and_refinements_are_right(shar
 
 
 @hypothesis.settings(max_examples=5)
-@hypothesis.given(some_records)
-def test_a_dataset_gives_back_what_was_prepared(tmp_path_factory, written):
+@hypothesis.given(record_lists)
+def test_records_survive_a_dataset(tmp_path_factory, written):
     folder = tmp_path_factory.mktemp('dataset')
     record_files.write_jsonl(folder / 'r.jsonl', written)
-    made = record_files.prepare(folder / 'r.jsonl', data_dir=folder / 'prepared')
-    found = record_files.read_dataset(made)
-    assert list(found) == written == record_files.read(folder / 'prepared')
-    assert found[-1] == written[-1] and found[:1] == written[:1]
+    dataset = record_files.prepare(folder / 'r.jsonl', data_dir=folder / 'prepared')
+    restored = record_files.read_dataset(dataset)
+    assert list(restored) == written == record_files.read(folder / 'prepared')
+    assert restored[-1] == written[-1] and restored[:1] == written[:1]
     assert 'tensorflow' not in sys.modules
 
 
-def test_a_dataset_is_made_once_and_again_where_its_file_changes(tmp_path, capfd):
+def test_a_dataset_is_prepared_once_and_again_if_its_file_changes(tmp_path, capfd):
     path = tmp_path / 'my records.jsonl'
     record_files.write_jsonl(path, [KNOWN])
     first, again = (record_files.prepare(path, data_dir=tmp_path / 'd') for _ in range(2))
@@ -231,12 +239,12 @@ def test_a_dataset_is_made_once_and_again_where_its_file_changes(tmp_path, capfd
     record_files.write_jsonl(path, [KNOWN, UNKNOWN])
     changed = record_files.prepare(path, data_dir=tmp_path / 'd')
     assert changed != first and list(record_files.read_dataset(changed)) == [KNOWN, UNKNOWN]
-    with pytest.raises(ValueError, match='d holds 2 datasets'):
+    with pytest.raises(ValueError, match='d contains 2 datasets'):
         record_files.read_dataset(tmp_path / 'd')
     assert capfd.readouterr() == ('', '')
 
 
-def test_a_file_with_a_mistake_makes_no_dataset(tmp_path):
+def test_a_file_with_a_mistake_gives_no_dataset(tmp_path):
     path = write(tmp_path / 'bad.jsonl', '{}')
     with pytest.raises(ValueError, match='bad.jsonl:1'):
         record_files.prepare(path, data_dir=tmp_path / 'd')

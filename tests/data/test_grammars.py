@@ -101,9 +101,9 @@ def test_missing_fields_leave_the_rest_readable():
         'Step sentence: a\nExplanation: why\nCorrectness of the step: Wrong\nStep sentence: b\n'
         'Explanation: how\nCorrectness of the final answer: Wrong'
     )
-    found = grammars.RELEASED.parse(text)
-    assert [(s.sentence, s.correct) for s in found.steps] == [('a', False), ('b', None)]
-    assert found.final_correct is False and found.final_explanation == ''
+    parsed = grammars.RELEASED.parse(text)
+    assert [(s.sentence, s.correct) for s in parsed.steps] == [('a', False), ('b', None)]
+    assert parsed.final_correct is False and parsed.final_explanation == ''
 
 
 def test_a_bare_sentence_above_the_final_verdict_is_quoted_for_it():
@@ -111,11 +111,11 @@ def test_a_bare_sentence_above_the_final_verdict_is_quoted_for_it():
         'Step sentence: a\nCorrectness of the step: Correct\nExplanation: why\n\n'
         'Step sentence: The answer is 630.\nCorrectness of the final answer: Wrong\nExplanation: no'
     )
-    found = grammars.RELEASED.parse(text)
-    assert [(s.sentence, s.correct) for s in found.steps] == [('a', True)]
-    assert found.final_correct is False
-    assert found.final_explanation == 'The answer is 630.\nno'
-    assert grammars.RELEASED.parse(grammars.RELEASED.write(found)) == found
+    parsed = grammars.RELEASED.parse(text)
+    assert [(s.sentence, s.correct) for s in parsed.steps] == [('a', True)]
+    assert parsed.final_correct is False
+    assert parsed.final_explanation == 'The answer is 630.\nno'
+    assert grammars.RELEASED.parse(grammars.RELEASED.write(parsed)) == parsed
 
 
 def test_a_critique_tells_its_grammar():
@@ -187,27 +187,27 @@ def test_the_first_error_is_the_first_step_judged_wrong():
 
 
 def test_a_full_pass_judges_every_step_and_the_answer():
-    found = grammars.LAB.parse(PASS)
-    assert grammars.is_full_pass(found, 2) and not grammars.is_full_pass(found, 3)
+    parsed = grammars.LAB.parse(PASS)
+    assert grammars.is_full_pass(parsed, 2) and not grammars.is_full_pass(parsed, 3)
     assert not grammars.is_full_pass(grammars.LAB.parse(STOP), 2)
     assert not grammars.is_full_pass(grammars.LAB.parse(PASS.partition('\n answer')[0]), 2)
 
 
-def test_grammars_are_found_by_their_names():
+def test_grammars_have_their_names_as_keys():
     assert grammars.GRAMMARS == {'released': grammars.RELEASED, 'lab': grammars.LAB}
 
 
 def test_lab_verdicts_stand_last_in_their_lines():
     tokens = [*TOKENIZER.encode(PASS), TOKENIZER.eos_id]
-    found = grammars.verdict_positions(tokens, grammar=grammars.LAB, tokenizer=TOKENIZER)
+    positions = grammars.verdict_positions(tokens, grammar=grammars.LAB, tokenizer=TOKENIZER)
     ends = [i for i, token in enumerate(tokens) if token in (TOKENIZER.newline_id, 1)]
-    assert found == ([ends[0] - 1, ends[1] - 1], ends[2] - 1)
+    assert positions == ([ends[0] - 1, ends[1] - 1], ends[2] - 1)
 
 
 def test_a_line_without_a_verdict_has_no_position():
     tokens = TOKENIZER.encode('ben : 7 - 4 is 3\n hal ; 3 ; wrong\n answer : hal')
-    found = grammars.verdict_positions(tokens, grammar=grammars.LAB, tokenizer=TOKENIZER)
-    assert found == ([None, len(TOKENIZER.encode('ben : 7 - 4 is 3\n hal ; 3 ;'))], None)
+    positions = grammars.verdict_positions(tokens, grammar=grammars.LAB, tokenizer=TOKENIZER)
+    assert positions == ([None, len(TOKENIZER.encode('ben : 7 - 4 is 3\n hal ; 3 ;'))], None)
 
 
 @pytest.mark.parametrize('grammar', GRAMMARS)
@@ -219,9 +219,9 @@ def test_positions_hold_the_first_token_of_each_verdict(grammar, critique, accen
     )
     tokens = [*bpe().encode(grammar.write(critique)), bpe().eos_id]
     steps_at, final_at = grammars.verdict_positions(tokens, grammar=grammar, tokenizer=bpe())
-    found = [*steps_at, final_at]
-    assert [i is None for i in found] == [v is None for v in every_verdict(critique)]
-    for i, correct in zip(found, every_verdict(critique), strict=True):
+    positions = [*steps_at, final_at]
+    assert [i is None for i in positions] == [v is None for v in every_verdict(critique)]
+    for i, correct in zip(positions, every_verdict(critique), strict=True):
         if i is not None:
             word = bpe().decode(tokens[i : i + 8]).strip().lower()
             assert word.startswith('correct' if correct else 'wrong')

@@ -1,4 +1,4 @@
-"""What annotators say of any attempt, and what they know."""
+"""Annotators: the oracle's critiques and critiques from files."""
 
 import json
 
@@ -14,7 +14,7 @@ from elenchus.data.text import tokenizer
 
 SOLUTION = 'She sold 48/2 = 24 clips in May.\nThat is 48+24 = 72 clips altogether.\n#### 72'
 PROBLEM = records.Problem('p', 'How many clips?', '72', SOLUTION, 2, 'gsm8k')
-LAB_PROBLEM = task.problem(seed=0, split='train', index=4)
+LAB_PROBLEM = task.generate_problem(seed=0, split='train', index=4)
 RNGS = st.randoms(use_true_random=False)
 
 
@@ -63,75 +63,75 @@ def test_on_the_lab_the_annotator_is_the_judge(rng):
     assert oracle.annotate(LAB_PROBLEM, attempt) == judgement.critique
 
 
-def path_of(attempt, construction, location=None, kind=None, problem=PROBLEM):
-    return oracle.Path(problem, attempt, construction, location, kind)
+def constructed(attempt, construction, location=None, kind=None, problem=PROBLEM):
+    return oracle.ConstructedAttempt(problem, attempt, construction, location, kind)
 
 
 @hypothesis.given(RNGS, st.integers(0, 1), st.sampled_from(mistakes.TEXT_KINDS))
 def test_the_line_of_a_known_mistake_is_the_first_wrong_step(rng, at, kind):
-    begun = mistakes.insert(PROBLEM, SOLUTION.split('\n'), at, kind, rng=rng)
-    if begun is not None:
-        attempt = '\n'.join([*begun, '#### 72'])
-        (text,) = oracle.oracle([path_of(attempt, 'RG3', at, kind)])
+    prefix = mistakes.insert(PROBLEM, SOLUTION.split('\n'), at, kind=kind, rng=rng)
+    if prefix is not None:
+        attempt = '\n'.join([*prefix, '#### 72'])
+        (text,) = oracle.oracle([constructed(attempt, 'RG3', at, kind)])
         critique = grammars.RELEASED.parse(text)
         assert grammars.first_error(critique) == at == len(critique.steps) - 1
         assert critique.final_correct is False
 
 
-def test_lines_before_a_hotter_line_are_right_and_those_from_it_on_are_compared():
+def test_lines_before_a_resampled_line_are_right_and_later_ones_are_compared():
     attempt = 'She sold 31 clips.\nThat is 33 clips.\n#### 33'
-    found = {
-        location: oracle.oracle([path_of(attempt, 'RG2', location)])[0]
+    texts = {
+        location: oracle.oracle([constructed(attempt, 'RG2', location)])[0]
         for location in (None, 0, 1, 2)
     }
-    read = {location: grammars.RELEASED.parse(text) for location, text in found.items()}
+    read = {location: grammars.RELEASED.parse(text) for location, text in texts.items()}
     assert {k: grammars.first_error(c) for k, c in read.items()} == {None: 0, 0: 0, 1: 1, 2: None}
     assert not any(critique.final_correct for critique in read.values())
 
 
-def test_a_step_named_hot_may_still_be_right():
-    critique = grammars.RELEASED.parse(oracle.oracle([path_of(SOLUTION, 'RG2', 0)])[0])
+def test_a_resampled_step_may_still_be_right():
+    critique = grammars.RELEASED.parse(oracle.oracle([constructed(SOLUTION, 'RG2', 0)])[0])
     assert critique.final_correct and all(step.correct for step in critique.steps)
 
 
-def test_without_a_reference_solution_the_oracle_says_nothing():
+def test_without_a_reference_solution_the_oracle_writes_no_critique():
     problem = records.Problem('q', 'How many?', '72', '', 0, 'jsonl')
-    known, unknown = path_of(SOLUTION, 'RG1'), path_of(SOLUTION, 'RG1', problem=problem)
+    known, unknown = constructed(SOLUTION, 'RG1'), constructed(SOLUTION, 'RG1', problem=problem)
     assert oracle.oracle([unknown, known, unknown])[::2] == [None, None]
-    with pytest.raises(ValueError, match='q: no critique without a reference solution'):
+    with pytest.raises(ValueError, match='q: the oracle needs a reference solution'):
         oracle.annotate(problem, SOLUTION)
 
 
-def write(path, *brought):
-    path.write_text(''.join(json.dumps(fields) + '\n' for fields in brought))
+def write(path, *records_of_file):
+    path.write_text(''.join(json.dumps(fields) + '\n' for fields in records_of_file))
     return path
 
 
-def test_brought_critiques_are_found_by_id_or_question_and_attempt(tmp_path):
+def test_critiques_of_a_file_match_by_id_or_question_and_attempt(tmp_path):
     file = write(
-        tmp_path / 'brought.jsonl',
+        tmp_path / 'critiques.jsonl',
         {'problem_id': 'p', 'question': 'Other?', 'response': SOLUTION, 'critique': 'by id'},
         {'question': ' How many\nclips?', 'response': ' x ', 'critique': 'by question'},
     )
-    told = oracle.from_file(file)(
-        [path_of(attempt, 'RG1') for attempt in (SOLUTION, 'x', 'y')]
-        + [path_of('x', 'RG1', problem=LAB_PROBLEM)]
+    critiques = oracle.from_file(file)(
+        [constructed(attempt, 'RG1') for attempt in (SOLUTION, 'x', 'y')]
+        + [constructed('x', 'RG1', problem=LAB_PROBLEM)]
     )
-    assert told == ['by id', 'by question', None, None]
+    assert critiques == ['by id', 'by question', None, None]
 
 
-def test_released_critiques_are_found_again(shared_data):
+def test_released_critiques_match_their_own_records(shared_data):
     file = shared_data / 'mathcritique' / 'gsm8k.json'
-    brought = record_files.read(file)
-    paths = [
-        path_of(
+    written = record_files.read(file)
+    attempts = [
+        constructed(
             record.response,
             'RG1',
             problem=records.Problem(f'gsm8k/train/{i}', record.question, '', '', 0, 'gsm8k'),
         )
-        for i, record in enumerate(brought)
+        for i, record in enumerate(written)
     ]
-    assert oracle.from_file(file)(paths) == [record.critique for record in brought]
+    assert oracle.from_file(file)(attempts) == [record.critique for record in written]
 
 
 def test_two_critiques_of_one_attempt_are_refused(tmp_path):
@@ -141,22 +141,22 @@ def test_two_critiques_of_one_attempt_are_refused(tmp_path):
         oracle.from_file(write(tmp_path / 'two.jsonl', fields, fields | {'critique': 'two'}))
 
 
-def test_real_solutions_pass_and_their_verdicts_can_be_found(shared_data):
+def test_real_solutions_pass_and_their_verdicts_have_positions(shared_data):
     path = shared_data / 'gsm8k' / 'train.jsonl'
     with path.open(encoding='utf-8') as lines:
         read = [
-            published.problem_of(published.Gsm8k, line, id=str(i))
+            published.parse_problem(published.Gsm8k, line, id=str(i))
             for i, line in zip(range(50), lines, strict=False)
         ]
-    told = [oracle.annotate(p, p.solution) for p in read]
-    model = tokenizer.train_tokenizer(told, vocab_size=600, model_type='bpe')
+    critiques = [oracle.annotate(p, p.solution) for p in read]
+    model = tokenizer.train_tokenizer(critiques, vocab_size=600, model_type='bpe')
     tok = tokenizer.SentencePieceTokenizer.from_bytes(model)
     passed = 0
-    for text in told:
+    for text in critiques:
         critique = grammars.RELEASED.parse(text)
         steps, final = grammars.verdict_positions(
             tok.encode(text), grammar=grammars.RELEASED, tokenizer=tok
         )
         assert len(steps) == len(critique.steps) and None not in (*steps, final)
         passed += critique.final_correct
-    assert passed == len(told)
+    assert passed == len(critiques)

@@ -1,0 +1,87 @@
+"""Reads and writes episodes as array_record files, one JSON record per episode."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterable, Iterator
+
+from array_record.python import array_record_module
+from etils import epath
+
+from elenchus.data.files import atomic
+from elenchus.data.records import Episode, Turn
+
+REMEDY = "delete it and its stage's summary.json, if there is one, and run the same command again"
+"""The advice that ends error messages about damaged outputs of a stage."""
+
+
+def to_json(episode: Episode) -> bytes:
+    """Returns an episode as compact JSON; `from_json` is the inverse."""
+    return json.dumps(dataclasses.asdict(episode), separators=(',', ':')).encode()
+
+
+def from_json(record: bytes) -> Episode:
+    """Returns the episode of a JSON record."""
+    fields = json.loads(record)
+    turns = (
+        # JSON has no tuples, and a Turn must be hashable.
+        Turn(**{name: tuple(v) if isinstance(v, list) else v for name, v in turn.items()})
+        for turn in fields.pop('turns')
+    )
+    return Episode(turns=tuple(turns), **fields)
+
+
+def write_episodes(path: str | os.PathLike, episodes: Iterable[Episode]) -> None:
+    """Writes an array_record file atomically; see atomic.write_bytes."""
+    if not atomic.may_write():
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        # The writer needs a local file; write_bytes then also reaches buckets.
+        local = pathlib.Path(folder) / 'part'
+        # A group of 1 keeps every record separate, so that readers have random access.
+        writer = array_record_module.ArrayRecordWriter(str(local), 'group_size:1')
+        for episode in episodes:
+            writer.write(to_json(episode))
+        writer.close()
+        atomic.write_bytes(path, local.read_bytes())
+
+
+def read_episodes(folder: str | os.PathLike) -> Iterator[Episode]:
+    """Yields the episodes of every *.array_record file in a folder, in order of file names.
+
+    Raises ValueError if the folder has no such file, or if a file is damaged.
+    """
+    paths = sorted(epath.Path(folder).glob('*.array_record'))
+    if not paths:
+        raise ValueError(f'no *.array_record files in {folder}')
+    for path in paths:
+        yield from read_episode_file(path)
+
+
+def read_episode_file(path: str | os.PathLike) -> list[Episode]:
+    """Returns the episodes of one file. Raises ValueError if the file is damaged."""
+    path = epath.Path(path)
+    with _local_copy(path) as local:
+        try:
+            reader = array_record_module.ArrayRecordReader(local)
+            episodes = [from_json(record) for record in reader.read_all()]
+        except (ValueError, RuntimeError, IndexError, TypeError, KeyError) as error:
+            reason = ' '.join(str(error).split())[:100] or 'cut short'
+            raise ValueError(f'{path} is damaged ({reason}): {REMEDY}') from None
+        reader.close()
+        return episodes
+
+
+@contextlib.contextmanager
+def _local_copy(path: epath.Path) -> Iterator[str]:
+    """Yields a path on this machine: the path itself, or that of a copy of a bucket's object."""
+    if not atomic.is_remote(path):
+        yield os.fspath(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = pathlib.Path(folder) / path.name
+        copy.write_bytes(path.read_bytes())
+        yield os.fspath(copy)
