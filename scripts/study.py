@@ -95,7 +95,7 @@ def study(config: ml_collections.ConfigDict, workdir: pathlib.Path, verifier: ve
                     place = workspace.stage_folder(stage)
                     link_tree(home / 'stages' / place.name, place)
                 whole.run(workspace)
-            figures[arm][str(seed)] = distributed.from_first(lambda path=folder: told_by(path))
+            figures[arm][str(seed)] = distributed.run_on_first(lambda path=folder: told_by(path))
             compare(figures, shown, workdir)
 
 

@@ -1,8 +1,8 @@
-"""Several processes as one program: who writes, what all agree on, when all of them leave.
+"""Multi-process (multi-host) runs: start-up, broadcasts, consistency checks and preemption.
 
-Every process computes the same schedule from the same replicated values. Only the first writes
-files and talks; what it alone can know (a file that is there, a verdict under a time limit) it
-tells the others.
+Every process computes the same schedule from the same replicated values. Only the first process
+writes files and prints. Values that could differ between processes (whether a file exists, a
+verdict under a time limit) are computed by the first process and broadcast.
 """
 
 import contextlib
@@ -25,27 +25,27 @@ from elenchus.data.files import atomic
 
 T = TypeVar('T')
 
-LEFT = 75  # exit code after a preemption notice: EX_TEMPFAIL, the same command continues
-_SHORT = 1 << 10  # bytes of a message that is sent in one piece
+PREEMPTED_EXIT_CODE = 75  # EX_TEMPFAIL: the run is saved and the same command continues it
+_INLINE_BYTES = 1 << 10  # longest message that is broadcast in a single collective
 
-_told = threading.Event()
-_asked = itertools.count()
+_sigterm_received = threading.Event()
+_sync_point = itertools.count()
 
 
 class Preempted(SystemExit):
-    """Everything is saved and the process ends with code 75."""
+    """Ends the process with code 75 after SIGTERM; raise it once everything is saved."""
 
     def __init__(self, where: str):
-        super().__init__(LEFT)
-        print(f'asked to leave: {where}; the same command continues', file=sys.stderr)
+        super().__init__(PREEMPTED_EXIT_CODE)
+        print(f'preempted: {where}; run the same command to continue', file=sys.stderr)
 
 
 def initialize(*, coordinator: str, num_processes: int, process_id: int, detect: bool) -> None:
-    """Joins the other processes of the job; to be called before any array is made.
+    """Joins the other processes of the job; call it before any array is created.
 
-    By the three values where `coordinator` is given; by what JAX finds out about the cluster where
-    `detect` is set or the environment is a SLURM step of several tasks or a TPU slice of several
-    hosts; else the process is alone. Raises ValueError where the three values make no sense.
+    With a `coordinator` (host:port) the three values are used. With `detect`, or in a SLURM step of
+    several tasks or a TPU slice of several hosts, JAX detects the cluster. Otherwise the process
+    runs alone. Raises ValueError if process_id is out of range.
     """
     if coordinator:
         if not 0 <= process_id < num_processes:
@@ -57,10 +57,11 @@ def initialize(*, coordinator: str, num_processes: int, process_id: int, detect:
     elif detect or _in_a_cluster():
         jax.distributed.initialize()
     else:
-        with contextlib.suppress(ValueError):  # only the main thread may; there is none elsewhere
-            signal.signal(signal.SIGTERM, _on_notice)
-    atomic.allow_writing(first())
-    if not first():
+        # JAX handles SIGTERM in the other cases. Python allows handlers in the main thread only.
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGTERM, _on_sigterm)
+    atomic.allow_writing(is_first_process())
+    if not is_first_process():
         sys.stdout = open(os.devnull, 'w', encoding='utf-8')  # noqa: SIM115 (until the end)
 
 
@@ -69,64 +70,71 @@ def _in_a_cluster() -> bool:
     return tasks > 1 or ',' in os.environ.get('TPU_WORKER_HOSTNAMES', '')
 
 
-def _on_notice(number: int, frame) -> None:
-    _told.set()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # who insists is obeyed at once
+def _on_sigterm(number: int, frame) -> None:
+    _sigterm_received.set()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second SIGTERM kills immediately
 
 
-def first() -> bool:
-    """Whether this process writes and talks."""
+def is_first_process() -> bool:
+    """Returns True on the one process that writes files and prints."""
     return jax.process_index() == 0
 
 
-def leaving() -> bool:
-    """Whether it is time to save and leave: a process was sent SIGTERM.
+def is_preempted() -> bool:
+    """Returns True if any process received SIGTERM: save and exit.
 
-    All processes call this equally often, and all learn it at the same call.
+    Every process must call this equally often: the answer changes at the same call on all of them,
+    so all save the same step.
     """
-    if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(next(_asked)):
-        _told.set()
-    return _told.is_set()
+    if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(next(_sync_point)):
+        _sigterm_received.set()
+    return _sigterm_received.is_set()
 
 
-def from_first(make: Callable[[], T]) -> T:
-    """make() of the first process, on all of them; the value is plain JSON.
+def run_on_first(make: Callable[[], T]) -> T:
+    """Runs make() on the first process and returns its value, plain JSON, on all processes.
 
-    All processes wait for it. Its ValueError or OSError is everyone's.
+    All processes wait for it. A ValueError or OSError of make() is raised on all of them, so that
+    no process waits for one that has failed.
     """
     if jax.process_count() == 1:
         return make()
-    if not first():
-        told = json.loads(_broadcast(b''))
-        if 'error' in told:
-            kind = OSError if told['of_system'] else ValueError
-            raise kind(told['error'])
-        return told['value']
+    if not is_first_process():
+        reply = json.loads(_broadcast(b''))
+        if 'error' in reply:
+            kind = OSError if reply['is_os_error'] else ValueError
+            raise kind(reply['error'])
+        return reply['value']
     try:
         value = make()
     except (ValueError, OSError) as error:
-        told = {'error': str(error), 'of_system': isinstance(error, OSError)}
-        _broadcast(json.dumps(told).encode())
+        reply = {'error': str(error), 'is_os_error': isinstance(error, OSError)}
+        _broadcast(json.dumps(reply).encode())
         raise
     _broadcast(json.dumps({'value': value}).encode())
     return value
 
 
 def barrier() -> None:
-    """Waits until every process is here."""
-    from_first(lambda: None)
+    """Waits until every process has arrived here."""
+    run_on_first(lambda: None)
 
 
 def _broadcast(message: bytes) -> bytes:
-    """The first process's message, in a piece of fixed size and, if longer, a power of two."""
-    head = np.zeros(8 + _SHORT, np.uint8)
+    """Broadcasts the first process's message.
+
+    A collective needs the same shape everywhere, but only the first process knows the length: the
+    length goes first, with up to _INLINE_BYTES of content; longer messages follow in a buffer whose
+    size is a power of two, which limits the number of shapes to compile.
+    """
+    head = np.zeros(8 + _INLINE_BYTES, np.uint8)
     head[:8] = np.frombuffer(np.uint64(len(message)).tobytes(), np.uint8)
-    fits = len(message) <= _SHORT
+    fits = len(message) <= _INLINE_BYTES
     if fits:
         head[8 : 8 + len(message)] = np.frombuffer(message, np.uint8)
     head = np.asarray(multihost_utils.broadcast_one_to_all(head))
     size = int(np.frombuffer(head[:8].tobytes(), np.uint64)[0])
-    if size <= _SHORT:
+    if size <= _INLINE_BYTES:
         return head[8 : 8 + size].tobytes()
     body = np.zeros(1 << (size - 1).bit_length(), np.uint8)
     body[: len(message)] = np.frombuffer(message, np.uint8)
@@ -134,7 +142,8 @@ def _broadcast(message: bytes) -> bytes:
 
 
 def fingerprint(tree) -> int:
-    """A number below 2 ** 32 that almost any change of a bit changes, whatever the sharding."""
+    """Returns a checksum below 2 ** 32 of all bits of a tree; independent of its sharding."""
+    # One jitted call may not mix arrays of different device sets, so each set is summed apart.
     groups: dict[frozenset, dict[int, jax.Array]] = {}
     for i, leaf in enumerate(jax.tree.leaves(tree)):
         devices = leaf.sharding.device_set if isinstance(leaf, jax.Array) else ()
@@ -144,18 +153,19 @@ def fingerprint(tree) -> int:
 
 @jax.jit
 def sum_bits(leaves: dict[int, jax.Array]) -> jax.Array:
-    """The uint32 sum of all arrays' bits, each element times its odd number, modulo 2 ** 32.
+    """Returns sum_j bits_j * odd_j mod 2 ** 32 over all elements j, a uint32 scalar.
 
-    Each device adds up the copy that it has, so that copies which differ give different sums.
+    The factor of an element is an odd number that depends on its leaf and position, so permuted
+    values change the sum. Every device sums its own copy: copies that differ give different sums.
     """
     total = jax.numpy.uint32(0)
     for i, leaf in leaves.items():
         bits = _bits(leaf)
-        at = jax.numpy.uint32(pow(1_000_003, i + 1, 2**32))
+        factor = jax.numpy.uint32(pow(1_000_003, i + 1, 2**32))
         for dim in range(bits.ndim):
             index = jax.lax.broadcasted_iota('uint32', bits.shape, dim)
-            at = at * jax.numpy.uint32(31) + jax.numpy.uint32(2) * index
-        total = total + (bits * at).sum(dtype='uint32')
+            factor = factor * jax.numpy.uint32(31) + jax.numpy.uint32(2) * index
+        total = total + (bits * factor).sum(dtype='uint32')
     return total
 
 
@@ -166,8 +176,8 @@ def _bits(leaf: jax.Array) -> jax.Array:
     return bits.astype('uint32')
 
 
-def digest(value: jax.Array | bytes) -> int:
-    """One number of what this process holds: of bytes, or of its copies of a scalar."""
+def _digest(value: jax.Array | bytes) -> int:
+    """Checksum of bytes, or of this process's copies of a replicated scalar."""
     if isinstance(value, bytes):
         return zlib.crc32(value)
     copies = sorted({int(shard.data) for shard in value.addressable_shards})
@@ -175,24 +185,25 @@ def digest(value: jax.Array | bytes) -> int:
 
 
 def check_same(what: str, value: jax.Array | bytes) -> None:
-    """Raises RuntimeError, naming the process and its host, where not all have the same value."""
+    """Raises RuntimeError that names each process, and its host, with a value of its own."""
     if jax.process_count() == 1:
         return
-    found = np.asarray(multihost_utils.process_allgather(np.uint32(digest(value)))).ravel()
-    values, counts = np.unique(found, return_counts=True)
+    digests = np.asarray(multihost_utils.process_allgather(np.uint32(_digest(value)))).ravel()
+    values, counts = np.unique(digests, return_counts=True)
     if len(values) == 1:
         return
     common = values[counts == counts.max()]
-    usual = found[0] if found[0] in common else common[0]
+    # In a tie (two processes) the first process counts as right.
+    majority = digests[0] if digests[0] in common else common[0]
     name = np.zeros(64, np.uint8)
     host = socket.gethostname().encode()[:64]
     name[: len(host)] = np.frombuffer(host, np.uint8)
     names = np.asarray(multihost_utils.process_allgather(name)).reshape(-1, 64)
-    apart = ', '.join(
+    outliers = ', '.join(
         f'process {i} on {names[i].tobytes().rstrip(bytes(1)).decode()}'
-        for i in np.flatnonzero(found != usual)
+        for i in np.flatnonzero(digests != majority)
     )
     raise RuntimeError(
-        f'{what}: {apart} of {len(found)} has something else than the others; '
-        'nothing after the last checkpoint is to be trusted: start again from it'
+        f'{what}: {outliers} of {len(digests)} processes disagree with the majority; '
+        'discard everything after the last checkpoint and continue from it'
     )

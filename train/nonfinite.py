@@ -1,4 +1,4 @@
-"""Where a loss or a gradient is no number: stop or skip, with the batch kept to look at."""
+"""Handling of NaN and infinite losses or gradients: stop or skip, and keep the batch on disk."""
 
 import io
 import pathlib
@@ -11,48 +11,54 @@ import numpy as np
 from elenchus.data.files import atomic
 from elenchus.data.records import Batch
 
-MOST_IN_A_ROW = 10
-"""Skipped updates one after the other that end a run: it would not come back by itself."""
+MAX_CONSECUTIVE_SKIPS = 10
+"""Consecutive skipped updates that end a run: a run this far gone does not recover by itself."""
 
 
 class FiniteGuard:
-    """Looks at every update's `grads/finite`, one step late, so that the loop never waits."""
+    """Checks `grads/finite` of every update, one step late, so that the loop never waits."""
 
     def __init__(self, folder: pathlib.Path, policy: Literal['stop', 'skip']):
         self._folder, self._policy = folder, policy
         self._pending: tuple[int, Sequence[tuple[Mapping[str, Any], Batch]]] = (0, ())
-        self._in_a_row = 0
+        self._consecutive_skips = 0
 
     def push(self, step: int, updates: Sequence[tuple[Mapping[str, Any], Batch]]) -> None:
-        """Takes the device scalars and host batches of a step, and looks at the step before."""
+        """Takes the (device scalars, host batch) of a step's updates; checks the step before."""
         self.flush()
         self._pending = step, updates
 
     def flush(self) -> None:
-        """Looks at what is pending.
+        """Checks the pending step.
 
-        Raises FloatingPointError, naming the step and the file of its batch, where the policy is
-        to stop or too many updates in a row were skipped; nothing of the step is saved then.
+        Raises FloatingPointError that names the step and the file of its batch if the policy is
+        'stop', or if too many consecutive updates were skipped. The step is not saved then.
         """
         (step, updates), self._pending = self._pending, (0, ())
-        for number, (values, batch) in enumerate(updates):
-            self._look(step, number, values, batch)
+        for number, (metrics, batch) in enumerate(updates):
+            if float(np.asarray(metrics['grads/finite'])):
+                self._consecutive_skips = 0
+            else:
+                path = self._folder / 'nonfinite' / f'step-{step:06d}-{number}.npz'
+                _write_batch(path, batch)
+                loss, norm = (float(np.asarray(metrics[n])) for n in ('loss/total', 'grads/norm'))
+                self._react(
+                    f'step {step}: loss {loss}, gradient norm {norm}; its batch is in {path}'
+                )
 
-    def _look(self, step: int, number: int, values: Mapping[str, Any], batch: Batch) -> None:
-        if float(np.asarray(values['grads/finite'])):
-            self._in_a_row = 0
-            return
-        self._in_a_row += 1
-        path = self._folder / 'nonfinite' / f'step-{step:06d}-{number}.npz'
-        content = io.BytesIO()
-        np.savez_compressed(content, **batch._asdict())
-        atomic.write_bytes(path, content.getvalue())
-        loss, norm = (float(np.asarray(values[n])) for n in ('loss/total', 'grads/norm'))
-        told = f'step {step}: loss {loss}, gradient norm {norm}; its batch is in {path}'
+    def _react(self, text: str) -> None:
+        """Stops or warns, as the policy says."""
+        self._consecutive_skips += 1
         if self._policy == 'stop':
             raise FloatingPointError(
-                f"{told}; lower the learning rate in a new --workdir, or set train.nonfinite='skip'"
+                f"{text}; lower the learning rate in a new --workdir, or set train.nonfinite='skip'"
             )
-        if self._in_a_row == MOST_IN_A_ROW:
-            raise FloatingPointError(f'{told}; the {MOST_IN_A_ROW}th update in a row')
-        print(f'warning: {told}; skipped', file=sys.stderr)
+        if self._consecutive_skips == MAX_CONSECUTIVE_SKIPS:
+            raise FloatingPointError(f'{text}; the {MAX_CONSECUTIVE_SKIPS}th update in a row')
+        print(f'warning: {text}; skipped', file=sys.stderr)
+
+
+def _write_batch(path: pathlib.Path, batch: Batch) -> None:
+    content = io.BytesIO()
+    np.savez_compressed(content, **batch._asdict())
+    atomic.write_bytes(path, content.getvalue())

@@ -1,10 +1,10 @@
-"""The one objective: every method is a weight on the log-likelihood gradient.
+"""Loss of every training method: a surrogate of the policy gradient plus KL and entropy terms.
 
     loss = - sum_t m_t f(rho_t, w_t) / norm  +  kl_coef * KL(pi || ref)  -  entropy_coef * H
 
 with `w_t` the token's weight or advantage (Batch.weights), `m_t` its loss mask and
-`rho_t = exp(logp_t - old_logp_t)`. An Objective says which f, over what rho is formed and how
-tokens are averaged; it is a frozen value, static under jit. Sources: METHODS in docs/methods.md.
+`rho_t = exp(logp_t - old_logp_t)`. An Objective selects f, the form of rho and the average over
+tokens. It is a frozen value, static under jit. Sources: "The objective" in docs/methods.md.
 """
 
 import dataclasses
@@ -20,26 +20,36 @@ ATTEMPT = ROLES.index('attempt')
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """Which surrogate of the policy gradient is minimised.
+    """Surrogate, importance ratio, average, KL and entropy terms of a loss; hashable.
 
-    surrogate: 'logprob' is w * logp (SFT, self-training, REINFORCE); 'clip' is PPO's
-    min(rho w, clip(rho) w) (GRPO, DAPO, GSPO); 'cispo' is stop_gradient(clip(rho)) * w * logp;
-    'dpo' is log sigmoid(margin) of pairs: segments 1 and 2 of a row, 3 and 4, ..., each the
-    preferred response and the other one.
+    `surrogate` is the gain f of a token:
+      'logprob'  w * logp                              SFT, self-training, REINFORCE
+      'clip'     min(rho * w, clip(rho) * w)           PPO, GRPO, DAPO, GSPO
+      'cispo'    stop_gradient(clip(rho)) * w * logp   CISPO
+      'dpo'      log sigmoid(margin) of a pair         DPO; the segments 1 and 2 of a row are the
+                 preferred and the other response of a pair, so are 3 and 4, ...
+
+    Presets are in this module; variants are made with dataclasses.replace:
+
+    >>> dapo_with_kl = dataclasses.replace(DAPO, kl='k3', kl_coef=0.01)
+    >>> dapo_with_kl.reads_reference, dapo_with_kl.ignores_zero_weight_tokens
+    (True, False)
+    >>> dr_grpo(max_length=512).constant_length
+    512
     """
 
     surrogate: Literal['logprob', 'clip', 'cispo', 'dpo']
-    ratio: Literal['token', 'sequence', 'product']  # of a sequence: geometric mean, or product
+    ratio: Literal['token', 'sequence', 'product']  # rho of a token; geometric mean; product
     on_policy: bool  # old_logp = stop_gradient(logp): rho is 1 and its gradient exact
-    clip_low: float  # rho is kept in [1 - clip_low, 1 + clip_high]
-    clip_high: float
+    clip_low: float  # rho is clipped to [1 - clip_low, 1 + clip_high]
+    clip_high: float  # larger than clip_low: "clip higher" of DAPO
     average: Literal['token', 'sequence', 'constant', 'pair']  # 'sequence': mean of token means
-    constant_length: int  # divisor of a sequence's sum under 'constant' (Dr. GRPO)
-    kl: Literal['none', 'k1', 'k2', 'k3']  # 'k1' is for the reward, see train/reinforce.py
-    kl_coef: float
-    attempt_kl_coef: float  # added to kl_coef on the tokens of attempts (SCoRe, phase 1)
-    entropy_coef: float
-    beta: float  # of 'dpo'
+    constant_length: int  # divisor of a sequence's sum with average='constant' (Dr. GRPO)
+    kl: Literal['none', 'k1', 'k2', 'k3']  # 'k1' is subtracted from the reward (rl/update_batch)
+    kl_coef: float  # 0 = off
+    attempt_kl_coef: float  # added to kl_coef on the tokens of attempts (SCoRe, stage I)
+    entropy_coef: float  # weight of the entropy bonus; 0 = off
+    beta: float  # scale of DPO's margin; 0 for other surrogates
 
     def __post_init__(self):
         if self.average == 'constant' and self.constant_length < 1:
@@ -55,7 +65,7 @@ class Objective:
                 f'attempt_kl_coef={self.attempt_kl_coef}: set kl and a coefficient, or neither'
             )
         if self.kl == 'k1' and self.attempt_kl_coef:
-            raise ValueError("objective.attempt_kl_coef is of the loss: take kl='k3', not 'k1'")
+            raise ValueError("objective.attempt_kl_coef is part of the loss: use kl='k3', not 'k1'")
         if (self.surrogate == 'dpo') != (self.average == 'pair') or (
             (self.surrogate == 'dpo') != (self.beta > 0)
         ):
@@ -66,12 +76,12 @@ class Objective:
 
     @property
     def reads_reference(self) -> bool:
-        """Whether Batch.ref_logprobs must be those of a reference model."""
+        """True if Batch.ref_logprobs must hold log-probabilities of a reference model."""
         return self.kl != 'none' or self.surrogate == 'dpo'
 
     @property
-    def is_of_weights(self) -> bool:
-        """Whether tokens of weight 0 have no gradient: no KL and no entropy in the loss."""
+    def ignores_zero_weight_tokens(self) -> bool:
+        """True if tokens of weight 0 cannot affect the gradient (no KL, no entropy, no pairs)."""
         return self.kl in ('none', 'k1') and not self.entropy_coef and self.surrogate != 'dpo'
 
 
@@ -89,56 +99,73 @@ SFT = Objective(
     entropy_coef=0.0,
     beta=0.0,
 )
-"""Token cross-entropy, each token times its weight."""
+"""Weighted cross-entropy: - sum_t w_t logp_t / (number of trained tokens)."""
 
 REINFORCE = dataclasses.replace(SFT, average='constant', constant_length=1)
-"""The plain policy gradient, sequences summed; with advantages 'rloo' it is RLOO on-policy."""
+"""Policy gradient: - mean over sequences of sum_t A_t logp_t (Williams 1992).
+
+With the advantages 'rloo' it is on-policy RLOO, arXiv 2402.14740."""
 
 GRPO = dataclasses.replace(
     SFT, surrogate='clip', on_policy=False, clip_low=0.2, clip_high=0.2, average='sequence'
 )
-"""arXiv 2402.03300; take advantages 'grpo', and kl='k3' for its reference."""
+"""- mean_i mean_t min(rho_t A, clip(rho_t, 1 +- 0.2) A), arXiv 2402.03300.
+
+Use it with the advantages 'grpo', and with kl='k3' for the paper's KL term."""
 
 DAPO = dataclasses.replace(GRPO, clip_high=0.28, average='token')
-"""arXiv 2503.14476; its refill and overlong penalty are fields of reinforce."""
+"""GRPO with clip(rho_t, 0.8, 1.28) and the mean over all tokens, arXiv 2503.14476.
+
+Its dynamic sampling and overlong penalty are reinforce.refill_rounds and .overlong_tokens."""
 
 GSPO = dataclasses.replace(GRPO, ratio='sequence', clip_low=3e-4, clip_high=4e-4)
-"""arXiv 2507.18071, clipping as in its section 5.1."""
+"""GRPO with rho of a sequence, exp(mean_t(logp_t - old_logp_t)), arXiv 2507.18071.
+
+The clipping range is that of its section 5.1."""
 
 CISPO = dataclasses.replace(DAPO, surrogate='cispo', clip_low=1.0, clip_high=4.0)
-"""arXiv 2506.13585: no lower bound; the upper one, 5, is that of arXiv 2510.13786."""
+"""- mean_t stop_gradient(min(rho_t, 5)) A_t logp_t, arXiv 2506.13585.
+
+clip_low=1 means no lower bound; the upper bound 5 is from arXiv 2510.13786."""
 
 RLOO = dataclasses.replace(GRPO, ratio='product')
-"""arXiv 2402.14740 with a clipped ratio of whole sequences; take advantages 'rloo'."""
+"""GRPO with rho of a sequence, exp(sum_t(logp_t - old_logp_t)), as RLOO (arXiv 2402.14740).
+
+Use it with the advantages 'rloo'."""
 
 
 def dr_grpo(max_length: int) -> Objective:
-    """arXiv 2503.20783; `max_length` of a response in tokens; take advantages 'dr_grpo'."""
+    """GRPO with sum_t / max_length instead of mean_t: no length bias, arXiv 2503.20783.
+
+    max_length: tokens of the longest response. Use it with the advantages 'dr_grpo'.
+    """
     return dataclasses.replace(GRPO, average='constant', constant_length=max_length)
 
 
 def dpo(beta: float) -> Objective:
-    """arXiv 2305.18290. Step-DPO (2406.18629) is the same with only the step's tokens trained."""
+    """- mean over pairs of log sigmoid(beta sum_t +-(logp_t - ref_logp_t)), arXiv 2305.18290.
+
+    Step-DPO (arXiv 2406.18629) is the same with a loss mask on the step's tokens only.
+    """
     return dataclasses.replace(SFT, surrogate='dpo', average='pair', beta=beta)
 
 
 class Sums(NamedTuple):
-    """What a part of a batch adds to the whole: `total / weight` is the loss.
+    """Sums over a part of a batch; `total / weight` is the loss.
 
-    All fields but `maxima` are added over microbatches and devices and divided once, so the loss
-    does not depend on how a batch was split. `metrics` are {name: sum over loss tokens}: divide
-    by `tokens`. `maxima` are {name: maximum over loss tokens} of what is never below 0.
+    All fields except `maxima` are added over microbatches and devices and divided once, so the
+    loss does not depend on how a batch is split.
     """
 
-    total: jax.Array
-    weight: jax.Array
-    tokens: jax.Array
-    metrics: dict[str, jax.Array]
-    maxima: dict[str, jax.Array]
+    total: jax.Array  # scalar: sum of the token losses, scaled by `average`
+    weight: jax.Array  # scalar: divisor of the loss
+    tokens: jax.Array  # scalar: loss tokens; divisor of the metrics
+    metrics: dict[str, jax.Array]  # name -> sum over loss tokens
+    maxima: dict[str, jax.Array]  # name -> maximum over loss tokens of a value that is never < 0
 
 
 def sequence_sum(values: jax.Array, segments: jax.Array) -> jax.Array:
-    """Sum of values [B, T] over each token's own sequence, at every token. Padding gives 0."""
+    """Returns, at every token, the sum of values [B, T] over its sequence; 0 on padding."""
 
     def of_row(values, segments):
         sums = jax.ops.segment_sum(values, segments, num_segments=values.shape[0] + 1)
@@ -147,13 +174,14 @@ def sequence_sum(values: jax.Array, segments: jax.Array) -> jax.Array:
     return jax.vmap(of_row)(values, segments)
 
 
-def loss(objective: Objective, batch: Batch, logprobs: jax.Array, entropy: jax.Array) -> Sums:
-    """Sums of a batch; logprobs and entropy [B, T] of the model trained."""
+def loss(objective: Objective, batch: Batch, *, logprobs: jax.Array, entropy: jax.Array) -> Sums:
+    """Returns the sums of a batch; logprobs and entropy [B, T] are those of the trained model."""
     o, mask = objective, batch.loss_mask
-    # A token that the policy's truncation excludes has no gradient: it is left out and counted.
+    # Top-k and similar truncation can exclude a trained token (logp = -inf): it has no gradient,
+    # so it is masked and counted in `loss/excluded`.
     excluded = (mask > 0) & jnp.isneginf(logprobs)
     mask = jnp.where(excluded, 0.0, mask)
-    # 0 where not trained, whatever stands there: -inf under a truncation, anything in padding.
+    # Untrained tokens may hold -inf (truncation) or anything (padding): 0 * inf would be NaN.
     trained_only = lambda x: jnp.where(mask > 0, x, 0.0)  # noqa: E731
     logprobs, entropy, weights, old, ref = map(
         trained_only, (logprobs, entropy, batch.weights, batch.old_logprobs, batch.ref_logprobs)
@@ -161,9 +189,9 @@ def loss(objective: Objective, batch: Batch, logprobs: jax.Array, entropy: jax.A
     if o.on_policy:
         old = jax.lax.stop_gradient(logprobs)
     length = jnp.maximum(sequence_sum(mask, batch.segments), 1.0)
-    ratio = _ratio(o, logprobs - old, batch.segments, length)
+    ratio = _ratio(o, logprobs - old, segments=batch.segments, length=length)
     clipped = jnp.clip(ratio, 1 - o.clip_low, 1 + o.clip_high)
-    scale, weight = _average(o, mask, length, batch.segments)
+    scale, weight = _average(o, mask, segments=batch.segments, length=length)
     sums = {}
     if o.surrogate == 'logprob':
         gain = weights * logprobs
@@ -172,13 +200,16 @@ def loss(objective: Objective, batch: Batch, logprobs: jax.Array, entropy: jax.A
     elif o.surrogate == 'cispo':
         gain = jax.lax.stop_gradient(clipped) * weights * logprobs
     else:
-        gain, margin = _preference(o, mask, weights, logprobs, ref, batch.segments)
+        gain, margin = _preference(
+            o, logprobs, ref, weights=weights, mask=mask, segments=batch.segments
+        )
         sums |= {'loss/margin': margin, 'loss/preferred': margin > 0}
     kl = _kl(o.kl, ref - logprobs)
     kl_coef = o.kl_coef + o.attempt_kl_coef * (batch.roles == ATTEMPT)
-    in_loss = 0.0 if o.kl == 'k1' else kl_coef * kl
+    # k1 is only measured here: in a loss its expected gradient is zero, so it goes off the reward.
+    kl_term = 0.0 if o.kl == 'k1' else kl_coef * kl
     bonus = o.entropy_coef * entropy if o.entropy_coef else 0.0
-    total = jnp.sum((-gain + in_loss - bonus) * mask * scale)
+    total = jnp.sum((-gain + kl_term - bonus) * mask * scale)
     sums |= {
         'loss/nll': -logprobs,
         'loss/entropy': entropy,
@@ -194,8 +225,12 @@ def loss(objective: Objective, batch: Batch, logprobs: jax.Array, entropy: jax.A
     return Sums(total, weight, batch.loss_mask.sum(), metrics, maxima)
 
 
-def with_gap(sums: Sums, batch: Batch, logprobs: jax.Array) -> Sums:
-    """And the distance of logprobs [B, T] from the batch's old ones, over its loss tokens."""
+def with_sampler_gap(sums: Sums, batch: Batch, logprobs: jax.Array) -> Sums:
+    """Adds metrics of |logprobs - batch.old_logprobs| [B, T] over the loss tokens.
+
+    The old log-probabilities are the sampler's here; a large gap means that sampler and trainer
+    compute different distributions.
+    """
     known = (batch.loss_mask > 0) & jnp.isfinite(logprobs)
     gaps = jnp.where(known, jnp.abs(logprobs - batch.old_logprobs), 0.0)
     gaps = jax.lax.stop_gradient(gaps)
@@ -205,8 +240,8 @@ def with_gap(sums: Sums, batch: Batch, logprobs: jax.Array) -> Sums:
     )
 
 
-def _ratio(objective: Objective, log_ratio, segments, length) -> jax.Array:
-    """rho [B, T] over tokens or, the same at all tokens of a sequence, over sequences."""
+def _ratio(objective: Objective, log_ratio, *, segments, length) -> jax.Array:
+    """Importance ratio rho [B, T]; a sequence's ratio is repeated at all its tokens."""
     if objective.ratio == 'sequence':
         log_ratio = sequence_sum(log_ratio, segments) / length
     elif objective.ratio == 'product':
@@ -214,8 +249,8 @@ def _ratio(objective: Objective, log_ratio, segments, length) -> jax.Array:
     return jnp.exp(log_ratio)
 
 
-def _average(objective: Objective, mask, length, segments):
-    """(scale of each token, weight to divide by)."""
+def _average(objective: Objective, mask, *, segments, length):
+    """Returns (scale of each token [B, T], divisor of the sum)."""
     if objective.average == 'token':
         return jnp.ones_like(mask), mask.sum()
     if objective.average == 'pair':
@@ -229,22 +264,23 @@ def _average(objective: Objective, mask, length, segments):
 
 
 def _pairs(segments: jax.Array) -> jax.Array:
-    """1, 1, 2, 2, ... for segments 1, 2, 3, 4, ...; 0 on padding."""
+    """Number of each token's pair: 1, 1, 2, 2, ... for segments 1, 2, 3, 4, ...; 0 on padding."""
     return (segments + 1) // 2
 
 
 def _complete_pairs(mask: jax.Array, segments: jax.Array) -> jax.Array:
-    """Whether both sequences of a token's pair have trained tokens."""
+    """True at tokens [B, T] of pairs whose two sequences both have trained tokens."""
     sides = (sequence_sum(mask * (segments % 2 == side), _pairs(segments)) for side in (0, 1))
     first, second = (side > 0 for side in sides)
     return first & second
 
 
-def _preference(objective: Objective, mask, weights, logprobs, ref, segments):
-    """(gain, margin): a pair's gains sum to log sigmoid(margin), and so do their gradients.
+def _preference(objective: Objective, logprobs, ref, *, weights, mask, segments):
+    """Returns (gain, margin), [B, T]; the gains of a pair sum to log sigmoid(margin).
 
-    The gradient is that of a weight, +-beta * sigmoid(-margin), on the log-likelihood; only the
-    value is made up, and shared among the pair's tokens.
+    margin = sum_t s_t (logp_t - ref_logp_t) with s_t = beta w_t on the preferred response and
+    -beta w_t on the other. The gradient of log sigmoid(margin) is a plain weight on each token's
+    log-probability, s_t sigmoid(-margin); its value is spread evenly over the pair's tokens.
     """
     pairs = _pairs(segments)
     signed = objective.beta * weights * jnp.where(segments % 2 == 1, 1.0, -1.0)
@@ -255,9 +291,9 @@ def _preference(objective: Objective, mask, weights, logprobs, ref, segments):
 
 
 def _kl(kind: str, difference: jax.Array) -> jax.Array:
-    """Per-token estimate of KL(pi || ref), difference = ref_logp - logp.
+    """Per-token estimate of KL(pi || ref) with d = ref_logp - logp = `difference`.
 
-    Source: Schulman, "Approximating KL divergence" (2020).
+    k1 = -d, k2 = d^2 / 2, k3 = exp(d) - d - 1. Schulman, "Approximating KL divergence" (2020).
     """
     if kind == 'k1':
         return -difference

@@ -1,4 +1,4 @@
-"""Optimizers, from optax, chosen and scheduled by configuration."""
+"""Optimizers and learning-rate schedules from optax, selected by the config."""
 
 import dataclasses
 from typing import Literal
@@ -11,27 +11,30 @@ from optax import contrib
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSettings:
-    """learning_rate is the peak; Muon's applies to matrices, adam_learning_rate to the rest."""
+    """Optimizer, schedule, weight decay and gradient clipping of one training stage."""
 
     name: Literal['adamw', 'muon']
-    learning_rate: float
-    adam_learning_rate: float
-    schedule: Literal['constant', 'cosine', 'linear']
-    warmup_fraction: float  # of all steps
-    weight_decay: float
-    beta1: float
-    beta2: float
-    clip_norm: float
+    learning_rate: float  # peak of the schedule; with Muon, of the blocks' matrices only
+    adam_learning_rate: float  # with Muon: peak for all other parameters, which Adam updates
+    schedule: Literal['constant', 'cosine', 'linear']  # after warm-up; the last two decay to 0
+    warmup_fraction: float  # share of all steps, in [0, 1); linear from 0
+    weight_decay: float  # of matrices only
+    beta1: float  # Adam's first moment; also with Muon for the parameters that Adam updates
+    beta2: float  # Adam's second moment
+    clip_norm: float  # largest global norm of the gradient
 
     def __post_init__(self):
         if not 0 <= self.warmup_fraction < 1:
-            raise ValueError(f'optimizer.warmup_fraction={self.warmup_fraction} is not in [0, 1)')
+            raise ValueError(f'optimizer.warmup_fraction={self.warmup_fraction} must be in [0, 1)')
         if self.learning_rate <= 0 or self.clip_norm <= 0:
-            raise ValueError('optimizer.learning_rate and optimizer.clip_norm must be positive')
+            raise ValueError(
+                f'optimizer.learning_rate={self.learning_rate} and '
+                f'optimizer.clip_norm={self.clip_norm} must be above 0'
+            )
 
 
 def make_schedule(settings: OptimizerSettings, peak: float, *, num_steps: int) -> optax.Schedule:
-    """Learning rate by step: linear warm-up, then constant, or a decay to 0 at num_steps."""
+    """Returns the learning rate by step: linear warm-up, then constant or decay to 0."""
     warmup = int(settings.warmup_fraction * num_steps)
     rest = max(num_steps - warmup, 1)
     decay = {
@@ -43,7 +46,10 @@ def make_schedule(settings: OptimizerSettings, peak: float, *, num_steps: int) -
 
 
 def make_optimizer(settings: OptimizerSettings, *, num_steps: int) -> optax.GradientTransformation:
-    """Gradient clipping, then AdamW or Muon. Source of Muon: Jordan et al. 2024."""
+    """Returns gradient clipping followed by AdamW or Muon.
+
+    Sources: AdamW, arXiv 1711.05101; Muon, Jordan et al. 2024.
+    """
     schedule = make_schedule(settings, settings.learning_rate, num_steps=num_steps)
     if settings.name == 'adamw':
         inner = optax.adamw(
@@ -66,8 +72,8 @@ def make_optimizer(settings: OptimizerSettings, *, num_steps: int) -> optax.Grad
     return optax.chain(optax.clip_by_global_norm(settings.clip_norm), inner)
 
 
-INNER = {'embed', 'rank'}
-"""Dimensions that the matrices of a block, and those of an adapter, lead from or to."""
+MATRIX_AXES = {'embed', 'rank'}
+"""Logical axes that every matrix has on one side: 'embed' in blocks, 'rank' in adapters."""
 
 
 def _is_variable(leaf) -> bool:
@@ -79,26 +85,32 @@ def _axes(leaf) -> tuple[str | None, ...]:
 
 
 def _is_matrix(params):
-    """True on weights, which alone are decayed; not on norms and the [heads, H] biases."""
+    """Mask of weight decay: True on matrices, False on norms and biases.
+
+    A [heads, H] bias has two axes as well, so the number of axes alone would not do.
+    """
 
     def of_leaf(leaf):
         axes = _axes(leaf)
-        return jax.tree.map(lambda _: len(axes) > 1 and bool(INNER & set(axes)), leaf)
+        return jax.tree.map(lambda _: len(axes) > 1 and bool(MATRIX_AXES & set(axes)), leaf)
 
     return jax.tree.map(of_leaf, params, is_leaf=_is_variable)
 
 
 def _muon_dimensions(params):
-    """Which axes of a block's weight are its matrix's input and output; None means Adam."""
+    """Input and output axes of every block matrix, as Muon flattens it; None means Adam.
+
+    A block's weight has a leading layer axis (scanned layers), which Muon must treat as a batch.
+    """
 
     def of_leaf(leaf):
         axes = _axes(leaf)
-        if not jax.tree.leaves(leaf):  # masked away by optax: Adam's share
+        if not jax.tree.leaves(leaf):  # optax masked this parameter: Adam updates it
             return leaf
         stacked = len(leaf.shape) - len(axes)
-        if not stacked or len(axes) < 2 or not INNER & set(axes):
+        if not stacked or len(axes) < 2 or not MATRIX_AXES & set(axes):
             return jax.tree.map(lambda _: None, leaf)
-        split = 1 if axes[0] in INNER else len(axes) - 1
+        split = 1 if axes[0] in MATRIX_AXES else len(axes) - 1
         dims = range(stacked, len(leaf.shape))
         numbers = contrib.MuonDimensionNumbers(
             reduction_axis=tuple(dims[:split]), output_axis=tuple(dims[split:])

@@ -1,4 +1,4 @@
-"""TrainState: what a step changes and a checkpoint keeps."""
+"""TrainState: the values that a train step updates and a checkpoint stores."""
 
 import dataclasses
 
@@ -12,19 +12,19 @@ from elenchus.model.transformer import Transformer
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """What is trained, its optimizer state and the number of steps taken.
+    """Trained weights, their optimizer state and the number of steps taken.
 
-    Randomness is fold_in(key(seed), step), so it is not state; reference and sampling copies of
-    the weights are arguments of whoever uses them.
+    Random keys are fold_in(key(seed), step), so they are not part of the state. Reference and
+    sampling copies of the weights are arguments of the functions that need them.
     """
 
     step: jax.Array  # int32 scalar
-    model: Transformer | Adapters  # the latter where the base under them is frozen
+    model: Transformer | Adapters  # adapters if their base model is frozen
     opt_state: optax.OptState
 
 
 def init_state(
     model: Transformer | Adapters, optimizer: optax.GradientTransformation
 ) -> TrainState:
-    """The state before the first step."""
+    """Builds the state before the first step."""
     return TrainState(jax.numpy.zeros((), 'int32'), model, optimizer.init(model))

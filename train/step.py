@@ -1,4 +1,4 @@
-"""The train step: one function for SFT, self-training, DPO and reinforcement."""
+"""The train step: one jitted function for SFT, self-training, DPO and reinforcement learning."""
 
 import collections
 from collections.abc import Callable
@@ -12,23 +12,28 @@ from elenchus.model import logprobs as logprobs_lib
 from elenchus.model import lora
 from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.transformer import Transformer
-from elenchus.train.objective import Objective, loss, with_gap
+from elenchus.train.objective import Objective, loss, with_sampler_gap
 from elenchus.train.state import TrainState
 
 Transform = Callable[[jax.Array], jax.Array]
+"""Function of logits [..., V], for example temperature and top-k of the sampling method."""
+
+IDENTITY: Transform = lambda logits: logits  # noqa: E731
+"""Transform of the plain likelihood; one object, so that jit compiles once."""
 
 
 def batch_logprobs(
-    model: Transformer, batch: Batch, transform: Transform, shared: SharedPrompt | None = None
+    model: Transformer, batch: Batch, transform: Transform, *, shared: SharedPrompt | None = None
 ):
-    """(log-probabilities, entropies), both [B, T], of a batch's own tokens.
+    """Returns (log-probabilities, entropies), both [B, T], of a batch's own tokens.
 
-    Both are 0 at the first token of every sequence, which nothing predicts, packed or not, and on
-    `shared` prompts.
+    Both are 0 at the first token of every sequence, which has no prediction (also if packed), and
+    on prompts that samples share (`shared`).
     """
     hidden, _ = model(batch.tokens, batch.positions, segments=batch.segments, shared=shared)
     tokens = batch.tokens
-    if shared is not None:  # the responses, each after the last token of its prompt
+    if shared is not None:
+        # Logits of the responses only; each response starts after the last token of its prompt.
         hidden, tokens = (shared.split_samples(x)[:, shared.prompt - 1 :] for x in (hidden, tokens))
     values = logprobs_lib.token_logprobs(model, hidden, tokens, transform=transform)
     if shared is not None:
@@ -45,24 +50,25 @@ def loss_and_grads(
     transform: Transform,
     num_microbatches: int,
     frozen: Transformer | None = None,
-    gap: bool = False,
+    measure_gap: bool = False,
     shared: SharedPrompt | None = None,
 ):
-    """(loss, grads, metrics) of a batch, whatever the number of microbatches.
+    """Returns (loss, grads, metrics) of a batch; the number of microbatches does not change them.
 
-    `model` is a whole model or, with its base as `frozen`, the adapters; gradients are of it alone.
-    With `gap` metrics tell how far the model is from the batch's old log-probabilities. Sums and
-    weights are accumulated and divided once; the rows of a batch are split evenly.
+    `model` is a whole model, or adapters with their base as `frozen`; gradients are of `model`
+    only. With `measure_gap` the metrics include the distance between the model's log-probabilities
+    and the batch's old ones. Raises ValueError if the microbatches do not divide the rows.
     """
 
-    def sums(model, micro):
-        logprobs, entropy = batch_logprobs(lora.join(model, frozen), micro, transform, shared)
-        found = loss(objective, micro, logprobs, entropy)
-        return found.total, with_gap(found, micro, logprobs) if gap else found
+    def total_and_sums(model, micro):
+        joined = lora.join(model, frozen)
+        logprobs, entropy = batch_logprobs(joined, micro, transform, shared=shared)
+        sums = loss(objective, micro, logprobs=logprobs, entropy=entropy)
+        return sums.total, with_sampler_gap(sums, micro, logprobs) if measure_gap else sums
 
-    value_and_grad = jax.value_and_grad(sums, has_aux=True)
+    value_and_grad = jax.value_and_grad(total_and_sums, has_aux=True)
     if num_microbatches == 1:
-        (_, found), grads = value_and_grad(model, batch)
+        (_, sums), grads = value_and_grad(model, batch)
     else:
         rows = batch.tokens.shape[0]
         if rows % num_microbatches:
@@ -73,35 +79,35 @@ def loss_and_grads(
         )
 
         def accumulate(carry, micro):
-            (_, more), grads = value_and_grad(model, micro)
-            return _added(carry, (more, grads)), None
+            (_, micro_sums), grads = value_and_grad(model, micro)
+            return _add(carry, (micro_sums, grads)), None
 
         first = jax.tree.map(lambda x: x[0], split)
         (_, shapes), grad_shapes = jax.eval_shape(value_and_grad, model, first)
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, 'float32'), (shapes, grad_shapes))
-        (found, grads), _ = jax.lax.scan(accumulate, zeros, split)
-    weight = jnp.maximum(found.weight, 1e-8)
+        (sums, grads), _ = jax.lax.scan(accumulate, zeros, split)
+    # Divide once, at the end: a mean of microbatch means would weight their tokens unequally.
+    weight = jnp.maximum(sums.weight, 1e-8)
     grads = jax.tree.map(lambda g: g / weight.astype(g.dtype), grads)
-    means = {name: x / jnp.maximum(found.tokens, 1.0) for name, x in found.metrics.items()}
-    total = found.total / weight
-    told = {'loss/total': total, 'loss/tokens': found.tokens}
-    return total, grads, means | found.maxima | told
+    means = {name: x / jnp.maximum(sums.tokens, 1.0) for name, x in sums.metrics.items()}
+    total = sums.total / weight
+    return total, grads, means | sums.maxima | {'loss/total': total, 'loss/tokens': sums.tokens}
 
 
-def _added(carry, new):
-    """(Sums, grads) of two parts of a batch together, in float32."""
+def _add(carry, new):
+    """Adds the (Sums, grads) of a microbatch to those of the earlier ones, in float32."""
     added = jax.tree.map(lambda s, x: s + x.astype(s.dtype), carry, new)
     largest = jax.tree.map(jnp.maximum, carry[0].maxima, new[0].maxima)
     return added[0]._replace(maxima=largest), added[1]
 
 
 def part_norms(grads: Transformer) -> dict[str, jax.Array]:
-    """Norm of the gradient of each part of the model: 'grads/attention', 'grads/mlp', ..."""
+    """Returns the gradient norm of each part of the model: 'grads/attention', 'grads/mlp', ..."""
     squares = collections.defaultdict(list)
     for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
         names = [key.name for key in path if hasattr(key, 'name') and key.name != 'blocks']
         squares[names[0]].append(jnp.sum(jnp.square(leaf.astype('float32'))))
-    return {f'grads/{part}': jnp.sqrt(sum(found)) for part, found in squares.items()}
+    return {f'grads/{part}': jnp.sqrt(sum(values)) for part, values in squares.items()}
 
 
 def make_train_step(
@@ -111,17 +117,17 @@ def make_train_step(
     transform: Transform,
     num_microbatches: int,
     skip_nonfinite: bool,
-    gap: bool = False,
+    measure_gap: bool = False,
     shared: SharedPrompt | None = None,
 ):
     """Returns train_step(state, batch, frozen) -> (state, metrics), jitted; donates the state.
 
-    `grads/finite` is 1 where loss and gradients are numbers; where they are not and
-    `skip_nonfinite` is set, weights and optimizer state stay as they were.
+    The metric `grads/finite` is 1 if loss and gradients are finite. If they are not and
+    `skip_nonfinite` is set, weights and optimizer state stay unchanged.
 
-    `frozen` is the base under a state of adapters, None where the state is a whole model. `gap`:
-    the batch's old log-probabilities are the sampler's, and metrics tell how far the model's are.
-    `shared`: how rows hold prompts that several samples continue.
+    `frozen` is the base model of a state of adapters, None if the state is a whole model.
+    `measure_gap`: the batch's old log-probabilities are the sampler's, and the metrics include
+    their distance from the model's. `shared`: layout of rows whose samples share a prompt.
     """
 
     def train_step(state: TrainState, batch: Batch, frozen: Transformer | None = None):
@@ -132,7 +138,7 @@ def make_train_step(
             transform=transform,
             num_microbatches=num_microbatches,
             frozen=frozen,
-            gap=gap,
+            measure_gap=measure_gap,
             shared=shared,
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.model)
@@ -140,7 +146,7 @@ def make_train_step(
         metrics |= part_norms(grads) | {'grads/norm': optax.tree.norm(grads)}
         finite = jnp.isfinite(metrics['loss/total']) & jnp.isfinite(metrics['grads/norm'])
         metrics['grads/finite'] = finite.astype('float32')
-        if skip_nonfinite:
+        if skip_nonfinite:  # a select, not a branch: the step stays one compiled program
             model, opt_state = jax.tree.map(
                 lambda new, old: jnp.where(finite, new, old),
                 (model, opt_state),

@@ -23,7 +23,7 @@ from elenchus.sampling.engine.sampling_methods import Sampling
 from elenchus.scripts.bench import peers
 from elenchus.scripts.bench.cases import load_settings
 from elenchus.scripts.bench.peers import CLOCKS, END, Run
-from elenchus.train import sft
+from elenchus.train import loop, objective, step
 from elenchus.train.config.run_settings import RunSettings
 from elenchus.train.optimizer import make_optimizer
 from elenchus.train.step import make_train_step
@@ -160,7 +160,7 @@ def episode(case: dict, run_settings: RunSettings, *, park: bool) -> Run:
 def sft_step(case: dict, run_settings: RunSettings) -> Run:
     s = case['shape']
     rows = np.array(prompts_of(case, s['batch'], s['length']), np.int32)
-    advance = trainer(run_settings, sft.SFT, sft.IDENTITY)
+    advance = trainer(run_settings, objective.SFT, step.IDENTITY)
 
     def run() -> int:
         advance(batch_of(rows, start=1, weights=np.ones(len(rows)), logprobs=None))
@@ -215,7 +215,7 @@ def trainer(run_settings: RunSettings, objective, transform, shared=None):
         skip_nonfinite=False,
         shared=shared,
     )
-    state = sft.start(players(run_settings.model)[0], optimizer)
+    state = loop.init_train_state(players(run_settings.model)[0], optimizer)
 
     def advance(batch: Batch | None):
         nonlocal state

@@ -19,7 +19,7 @@ from elenchus.data import records
 from elenchus.data.files import episode_files
 from elenchus.model import sharding
 from elenchus.train import distributed
-from elenchus.train.checkpoints import checkpoint
+from elenchus.train.checkpoints import models
 from elenchus.train.config import build
 from elenchus.train.run import workspace
 from tests.support import fake_workspace
@@ -137,9 +137,9 @@ def test_a_killed_run_ends_with_the_same_weights(uninterrupted, resumed):
     assert len(folders) == 6
     mesh = sharding.make_mesh((-1, 1, 1))
     for folder in folders:
-        config, fingerprint = checkpoint.read_description(uninterrupted / folder)
+        config, fingerprint = models.read_description(uninterrupted / folder)
         one, other = (
-            checkpoint.load_model(
+            models.load_model(
                 workdir / folder, config, mesh=mesh, tokenizer_fingerprint=fingerprint
             )
             for workdir in (uninterrupted, resumed)
@@ -341,7 +341,7 @@ def test_asked_to_leave_a_sampling_stage_keeps_its_parts_and_goes_on_after_them(
         return part(items, first)
 
     with monkeypatch.context() as patch:
-        patch.setattr(distributed, 'leaving', lambda: len(told) == 2)
+        patch.setattr(distributed, 'is_preempted', lambda: len(told) == 2)
         with pytest.raises(distributed.Preempted) as left:
             opened(tmp_path).in_parts(tmp_path, range(12), description='x', make=make)
     assert left.value.code == 75 and '2 of 3 parts are sampled' in capsys.readouterr().err

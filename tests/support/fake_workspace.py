@@ -26,5 +26,5 @@ def describe(
     stand.settings = build.build(run_settings.RunSettings, config)
     stand.workdir, stand._engines = workdir, []
     stand._config = build.to_json(config)
-    stand.models = mock.create_autospec(model_store.Models, instance=True)
+    stand.models = mock.create_autospec(model_store.ModelStore, instance=True)
     return stand

@@ -1,10 +1,10 @@
-"""Kills the smoke run at random moments and compares what it leaves with an uninterrupted run's.
+"""Kills the smoke run at random moments and compares its results with an uninterrupted run.
 
     python -m tests.support.kill_run --workdir /tmp/kills         # 20 kills, each stage hit twice
 
-Each kill is SIGKILL to the whole process; the same command then continues. Prints every kill and,
-at the end, what was compared by hash: weights, episodes, metrics, figures, report. Exit code 1
-where anything differs or a stage was hit less than twice. Not part of the test suite: minutes.
+Each kill is SIGKILL to the whole process; the same command then continues. Prints every kill and
+a comparison by hash of weights, episodes, metrics, figures and report. Exit code 1 if anything
+differs or if a stage was hit less than twice. Not part of the test suite: it takes minutes.
 """
 
 import argparse
@@ -28,12 +28,13 @@ from elenchus.model import sharding
 from tests.support import multi_process
 
 SMOKE = ('--config=configs/lab.py:smoke', '--config.base.fit.num_steps=20')
-"""The base is trained, or its stage would be over before it can be hit."""
+"""The base is trained here; otherwise its stage would end before it can be hit."""
 PER_STAGE = 2
-SPREAD = 0.6  # of a stage's seconds, so that most kills still find it
+SPREAD = 0.6  # kills within this share of a stage's duration, so that most still hit it
 
 
 def start(workdir: pathlib.Path) -> subprocess.Popen:
+    """Starts the smoke run, or continues it."""
     workdir.parent.mkdir(parents=True, exist_ok=True)
     with open(f'{workdir}.log', 'a', encoding='utf-8') as log:
         return subprocess.Popen(
@@ -45,92 +46,95 @@ def start(workdir: pathlib.Path) -> subprocess.Popen:
         )
 
 
-def running(workdir: pathlib.Path) -> str | None:
-    """The stage that has begun and not ended."""
+def running_stage(workdir: pathlib.Path) -> str | None:
+    """Returns the stage that has started and not ended."""
     for folder in sorted(workdir.glob('stages/*')):
         if not (folder / 'summary.json').exists():
             return folder.name
     return None
 
 
-def begun(workdir: pathlib.Path) -> float:
-    """When this process last wrote anything into its work directory."""
+def last_write_time(workdir: pathlib.Path) -> float:
+    """Returns the time of the newest file in the work directory."""
     return max((path.stat().st_mtime for path in workdir.rglob('*')), default=0.0)
 
 
 def kill_in(workdir: pathlib.Path, stage: str, *, rng: random.Random, seconds: float) -> str:
-    """Kills a run some time after it has come to a stage; returns the stage it was in."""
+    """Kills a run some time after it has reached a stage; returns the stage that was hit."""
     process, started = start(workdir), time.time()
-    while (running(workdir) or '') < stage or begun(workdir) < started:
+    while (running_stage(workdir) or '') < stage or last_write_time(workdir) < started:
         if process.poll() is not None:
             return 'ended'
         time.sleep(0.02)
     stop_at = time.time() + rng.uniform(0.0, SPREAD) * seconds
-    while time.time() < stop_at and running(workdir) == stage:
+    while time.time() < stop_at and running_stage(workdir) == stage:
         time.sleep(0.01)
-    hit = running(workdir) or 'between stages'
+    hit = running_stage(workdir) or 'between stages'
     process.kill()
     process.wait(timeout=60)
     return hit
 
 
 def fingerprints(workdir: pathlib.Path) -> dict[str, str]:
-    """Name -> hash of everything that a run leaves, but for what tells the time."""
-    found = {}
-    for stage, model in multi_process.models(workdir).items():
+    """Returns {name: hash} of all results of a run, except measured times."""
+    contents = {}
+    for stage, model in multi_process.load_stage_models(workdir).items():
         leaves = jax.tree.leaves(model)
-        found[f'weights of {stage}'] = b''.join(np.asarray(x).tobytes() for x in leaves)
+        contents[f'weights of {stage}'] = b''.join(np.asarray(x).tobytes() for x in leaves)
     for path in sorted(workdir.glob('stages/**/*.array_record')):
-        made = b''.join(map(episode_files.to_json, episode_files.read_episode_file(path)))
-        found[str(path.relative_to(workdir))] = made
+        episodes = b''.join(map(episode_files.to_json, episode_files.read_episode_file(path)))
+        contents[str(path.relative_to(workdir))] = episodes
     for pattern in ('metrics.jsonl', 'data_card.json', 'records.jsonl', 'episodes/*.tokens'):
         for path in sorted(workdir.glob(f'stages/**/{pattern}')):
-            found[str(path.relative_to(workdir))] = path.read_bytes()
+            contents[str(path.relative_to(workdir))] = path.read_bytes()
     figures = json.loads((workdir / 'summary.json').read_text(), object_hook=without_time)
-    found['summary.json'] = json.dumps(figures).encode()
+    contents['summary.json'] = json.dumps(figures).encode()
     page = (workdir / 'report.html').read_text()
     page = re.sub(r'<section id="cost">.*?</section>', '', page, flags=re.DOTALL)
-    found['report.html'] = re.sub(r'[0-9a-f]{10}', '', page).encode()  # random ids of its plots
-    return {name: hashlib.sha256(content).hexdigest()[:16] for name, content in found.items()}
+    contents['report.html'] = re.sub(r'[0-9a-f]{10}', '', page).encode()  # random ids of its plots
+    return {name: hashlib.sha256(content).hexdigest()[:16] for name, content in contents.items()}
 
 
-def without_time(told: dict) -> dict:
-    return {name: value for name, value in told.items() if name != 'seconds'}
+def without_time(summary: dict) -> dict:
+    """Removes the durations of a summary."""
+    return {name: value for name, value in summary.items() if name != 'seconds'}
 
 
 def kill_all(workdir: pathlib.Path, whole: pathlib.Path, *, kills: int, seed: int) -> dict:
-    """Kills each stage twice and others until there were enough; returns the hits by stage."""
+    """Kills each stage twice, and random ones up to `kills`; returns the hits by stage."""
     rng = random.Random(seed)
     stages = [f'{i:02d}-{name}' for i, name in enumerate(lab.STAGES)]
-    took = json.loads((whole / 'summary.json').read_text())['stages']
+    summaries = json.loads((whole / 'summary.json').read_text())['stages']
     more = collections.Counter(rng.choices(stages, k=max(0, kills - PER_STAGE * len(stages))))
     hits = collections.Counter()
     for stage in stages:
         done = workdir / 'stages' / stage / 'summary.json'
         while hits[stage] < PER_STAGE + more[stage] and not done.exists():
-            hit = kill_in(workdir, stage, rng=rng, seconds=took[stage]['seconds'])
+            hit = kill_in(workdir, stage, rng=rng, seconds=summaries[stage]['seconds'])
             hits[hit] += 1
             print(f'kill {hits.total()}: {hit}', flush=True)
     return dict(hits)
 
 
 def main() -> int:
+    """Runs the comparison; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--workdir', type=pathlib.Path, required=True)
     parser.add_argument('--kills', type=int, default=20)
     parser.add_argument('--seed', type=int, default=0)
-    asked = parser.parse_args()
-    whole, killed = asked.workdir / 'whole' / 'run', asked.workdir / 'killed' / 'run'
+    args = parser.parse_args()
+    whole, killed = args.workdir / 'whole' / 'run', args.workdir / 'killed' / 'run'
     assert start(whole).wait() == 0, f'see {whole}.log'
-    hits = kill_all(killed, whole, kills=asked.kills, seed=asked.seed)
+    hits = kill_all(killed, whole, kills=args.kills, seed=args.seed)
     assert start(killed).wait() == 0, f'see {killed}.log'
     jax.set_mesh(sharding.make_mesh((-1, 1, 1)))
-    expected, found = fingerprints(whole), fingerprints(killed)
-    differing = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
+    expected, actual = fingerprints(whole), fingerprints(killed)
+    names = expected.keys() | actual.keys()
+    differing = sorted(name for name in names if expected.get(name) != actual.get(name))
     print(json.dumps({'hits': hits, 'compared': len(expected), 'differing': differing}, indent=1))
     few = [stage for stage in json.loads((whole / 'summary.json').read_text())['stages']
            if hits.get(stage, 0) < PER_STAGE]  # fmt: skip
-    return int(bool(differing or few or sum(hits.values()) < asked.kills))
+    return int(bool(differing or few or sum(hits.values()) < args.kills))
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
-"""Runs of several processes on one machine, as a pod would run them.
+"""Starts a run as several processes on one machine, as on a pod.
 
-python -m tests.several 2 --workdir /tmp/two      # the tiny run on two processes
+python -m tests.support.multi_process 2 --workdir /tmp/two      # the tiny run on two processes
 """
 
 import os
@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import jax
 
 from elenchus.model import transformer
-from elenchus.train.checkpoints import checkpoint
-from elenchus.train.checkpoints.model_store import Models
+from elenchus.train.checkpoints import models
+from elenchus.train.checkpoints.model_store import ModelStore
 
 ROOT = pathlib.Path(__file__).parents[2]
 STAGES = ('base', 'actor', 'critique', 'critic', 'critique_in_the_loop', 'reinforce')
@@ -37,23 +37,23 @@ TINY = (
     '--config.reinforce.num_steps=2',
     '--config.train.compare_hosts_every=1',
 )
-"""Every kind of stage: supervised training, sampling, a round of self-improvement, GRPO."""
+"""One stage of every kind: supervised training, sampling, self-improvement, GRPO."""
 ADAPTED = (
     *(f'--config.{stage}.lora.rank=2' for stage in ('actor', 'critic', 'improve', 'reinforce')),
     '--config.sampling.engine.parked_rows=8',
     '--config.sampling.engine.parked_length=300',
 )
-"""With adapters on one frozen base, and finished sequences whose caches are kept."""
+"""Flags for adapters on one frozen base and a prefix cache."""
 
 
 def start(
     num_processes: int, workdir: pathlib.Path, arguments: Sequence[str], *, devices: int
 ) -> list[subprocess.Popen]:
-    """The processes of one run, each with `devices` of its own; stderr goes to WORKDIR.<i>.log."""
+    """Starts the processes of a run, each with `devices` CPU devices; logs to WORKDIR.<i>.log."""
     port = free_port()
     started = []
     for i in range(num_processes):
-        joined = (
+        distributed_flags = (
             f'--coordinator=localhost:{port}',
             f'--num_processes={num_processes}',
             f'--process_id={i}',
@@ -64,7 +64,7 @@ def start(
                     [
                         *(sys.executable, '-m', 'scripts.run', f'--workdir={workdir}'),
                         *arguments,
-                        *(joined if num_processes > 1 else ()),
+                        *(distributed_flags if num_processes > 1 else ()),
                     ],
                     cwd=ROOT,
                     env=environment(devices),
@@ -76,45 +76,47 @@ def start(
 
 
 def environment(devices: int) -> dict[str, str]:
-    """The variables under which a process has that many CPU devices."""
+    """Environment variables of a process with that many CPU devices."""
+    paths = (str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')]))
     return os.environ | {
-        'PYTHONPATH': str(ROOT),
+        'PYTHONPATH': os.pathsep.join(paths),
         'TF_CPP_MIN_LOG_LEVEL': '3',
         'JAX_PLATFORMS': 'cpu',
         'JAX_NUM_CPU_DEVICES': str(devices),
     }
 
 
-def models(workdir: pathlib.Path) -> dict[str, transformer.Transformer]:
-    """Stage -> the model that it ended with, on the mesh in force, which need not be the run's."""
-    found = {}
+def load_stage_models(workdir: pathlib.Path) -> dict[str, transformer.Transformer]:
+    """Loads {stage: model} of a run onto the current mesh, which may differ from the run's."""
+    by_stage = {}
     for folder in sorted(pathlib.Path(workdir).glob('stages/*/model')):
-        described, fingerprint = checkpoint.read_description(folder)
-        saved = Models(
-            described,
+        config, fingerprint = models.read_description(folder)
+        store = ModelStore(
+            config,
             jax.sharding.get_mesh(),
             tokenizer_fingerprint=fingerprint,
             quantize='none',
         )
-        found[folder.parent.name] = saved.load(folder)
-    return found
+        by_stage[folder.parent.name] = store.load(folder)
+    return by_stage
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(('localhost', 0))
-        return found.getsockname()[1]
+    """Returns a TCP port that is free at the moment."""
+    with socket.socket() as listener:
+        listener.bind(('localhost', 0))
+        return listener.getsockname()[1]
 
 
 def finish(processes: Sequence[subprocess.Popen], workdir: pathlib.Path, *, codes=(0,)) -> None:
-    """Waits for all; raises AssertionError, with what was printed, where one ends otherwise."""
+    """Waits for all; raises AssertionError with the log if one exits with another code."""
     for i, process in enumerate(processes):
         code = process.wait(timeout=1800)
-        told = pathlib.Path(f'{workdir}.{i}.log').read_text(encoding='utf-8')
-        assert code in codes, f'process {i} ended with {code}: {told[-3000:]}'
+        log = pathlib.Path(f'{workdir}.{i}.log').read_text(encoding='utf-8')
+        assert code in codes, f'process {i} ended with {code}: {log[-3000:]}'
 
 
 if __name__ == '__main__':
     count, flag, folder, *more = sys.argv[1:]
-    assert flag == '--workdir', 'usage: python -m tests.several COUNT --workdir FOLDER [FLAGS]'
+    assert flag == '--workdir', 'usage: COUNT --workdir FOLDER [FLAGS]'
     finish(start(int(count), pathlib.Path(folder), (*TINY, *more), devices=1), pathlib.Path(folder))

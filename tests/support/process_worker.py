@@ -1,9 +1,10 @@
-"""What one of several processes does in tests/train/test_processes.py: a bit of everything.
+"""Program of each process in tests/train/test_distributed.py: training, sampling, broadcasts.
 
 python -m tests.support.process_worker FOLDER HOST:PORT NUM_PROCESSES PROCESS_ID
 """
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -16,15 +17,15 @@ import numpy as np
 from elenchus.data.files import atomic
 from elenchus.model import sharding
 from elenchus.sampling.engine import engine, sampling_methods
-from elenchus.train import distributed, sft
-from elenchus.train.checkpoints import checkpoint
+from elenchus.train import distributed, loop, sft
+from elenchus.train.checkpoints import models
 from elenchus.train.metrics import writers
 from elenchus.train.optimizer import OptimizerSettings
 from tests.support import tiny_model
 
 MESH = (-1, 1, 2)
 ADAM = OptimizerSettings('adamw', 0.01, 0.01, 'constant', 0.0, 0.1, 0.9, 0.95, 1.0)
-LOOP = sft.LoopSettings(
+LOOP = loop.LoopSettings(
     rows=8,
     length=16,
     num_microbatches=1,
@@ -46,11 +47,12 @@ SHAPES = engine.EngineSettings(
 
 
 def model_on_mesh():
-    return checkpoint.place(tiny_model.make_model(tiny_model.FLAT), jax.sharding.get_mesh())
+    """A tiny model on the current mesh."""
+    return models.place(tiny_model.make_model(tiny_model.FLAT), jax.sharding.get_mesh())
 
 
 def fit(folder, *, num_steps, loop=LOOP):
-    """(model, totals) of a short fit that resumes in `folder`."""
+    """Trains a few steps, resuming in `folder`; returns (model, totals)."""
     folder = atomic.absolute(folder)
     examples = tiny_model.random_examples(0, np.random.default_rng(0).integers(3, 15, 40))
     with writers.Writer(folder, tensorboard=folder / 'board') as writer:
@@ -66,22 +68,24 @@ def fit(folder, *, num_steps, loop=LOOP):
         )
 
 
-def sampled(model):
-    """Tokens of a few requests, more than there are slots."""
+def sample(model):
+    """Samples tokens for more requests than there are slots."""
     rng = np.random.default_rng(1)
     prompts = [tuple(rng.integers(2, 48, 1 + i % 5).tolist()) for i in range(12)]
     requests = [engine.Request(i, prompt, 6) for i, prompt in enumerate(prompts)]
-    made = engine.Engine(SHAPES, stop_ids=(1,)).generate(
+    completions = engine.Engine(SHAPES, stop_ids=(1,)).generate(
         model, requests, method=sampling_methods.Sampling(1.0, 0, 1.0, 0.0, ()), seed=3
     )
-    return [list(completion.tokens) for completion in made]
+    return [list(completion.tokens) for completion in completions]
 
 
-def fails_on_first():
+def fail_on_first():
+    """Raises an error that only the first process can see."""
     raise ValueError('only the first process knew')
 
 
-def caught(kind, make):
+def catch_message(kind, make):
+    """Runs make(); returns the message of an error of that kind."""
     try:
         make()
     except kind as error:
@@ -89,29 +93,34 @@ def caught(kind, make):
     return None
 
 
-def apart():
-    """A replicated scalar of which the last process has another copy."""
+def make_inconsistent_scalar():
+    """Returns a replicated scalar of which the last process has another value."""
     place = jax.sharding.NamedSharding(jax.sharding.get_mesh(), jax.sharding.PartitionSpec())
-    mine = np.uint32(jax.process_index() == jax.process_count() - 1)
-    copies = [jax.device_put(mine, device) for device in jax.local_devices()]
+    value = np.uint32(jax.process_index() == jax.process_count() - 1)
+    copies = [jax.device_put(value, device) for device in jax.local_devices()]
     return jax.make_array_from_single_device_arrays((), place, copies)
 
 
-def leave(folder):
-    """The last process is told to leave; where all of them stopped."""
+def preempt(folder):
+    """Sends SIGTERM to the last process; returns this process's exit code."""
     if jax.process_index() == jax.process_count() - 1:
         os.kill(os.getpid(), signal.SIGTERM)
     try:
-        fit(folder, num_steps=LEAVE_STEPS, loop=dataclasses.replace(LOOP, checkpoint_every=10**6))
+        fit(
+            folder,
+            num_steps=PREEMPTED_STEPS,
+            loop=dataclasses.replace(LOOP, checkpoint_every=10**6),
+        )
     except distributed.Preempted as end:
         return end.code
     return None
 
 
-LEAVE_STEPS = 3000
+PREEMPTED_STEPS = 3000  # more than are taken before the signal arrives
 
 
 def main(folder, coordinator, num_processes, process_id):
+    """Runs everything and writes the results to FOLDER/<process_id>.json."""
     distributed.initialize(
         coordinator=coordinator,
         num_processes=int(num_processes),
@@ -120,16 +129,19 @@ def main(folder, coordinator, num_processes, process_id):
     )
     jax.set_mesh(sharding.make_mesh(MESH))
     model, totals = fit(folder / 'fit', num_steps=4)
-    checkpoint.save_model(folder / 'model', model, tokenizer_fingerprint='abc')
-    told = {
+    models.save_model(folder / 'model', model, tokenizer_fingerprint='abc')
+    check = functools.partial(distributed.check_same, 'a number', make_inconsistent_scalar())
+    results = {
         'totals': totals,
-        'sampled': sampled(model),
-        'shared': distributed.from_first(lambda: {'of': jax.process_index(), 'long': 'x' * 5000}),
-        'error': caught(ValueError, lambda: distributed.from_first(fails_on_first)),
-        'apart': caught(RuntimeError, lambda: distributed.check_same('a number', apart())),
-        'code': leave(folder / 'left'),
+        'samples': sample(model),
+        'broadcast': distributed.run_on_first(
+            lambda: {'process': jax.process_index(), 'long': 'x' * 5000}
+        ),
+        'error': catch_message(ValueError, lambda: distributed.run_on_first(fail_on_first)),
+        'mismatch': catch_message(RuntimeError, check),
+        'code': preempt(folder / 'preempted'),
     }
-    pathlib.Path(folder / f'{process_id}.json').write_text(json.dumps(told), encoding='utf-8')
+    pathlib.Path(folder / f'{process_id}.json').write_text(json.dumps(results), encoding='utf-8')
 
 
 if __name__ == '__main__':

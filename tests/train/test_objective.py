@@ -1,6 +1,7 @@
-"""Every method against a plain float64 reference, written from the table of the methods."""
+"""Every method against a plain float64 reference, written from the table in docs/methods.md."""
 
 import dataclasses
+import doctest
 import functools
 
 import hypothesis
@@ -35,7 +36,7 @@ METHODS = {
 
 @dataclasses.dataclass
 class Sequence:
-    """What is known of the trained tokens of one sequence, in float64."""
+    """Values of the trained tokens of one sequence, float64."""
 
     logp: np.ndarray
     old: np.ndarray
@@ -71,8 +72,8 @@ def product(s, _, *, low, high):
 
 def score(s, frozen):
     surrogate, d = ppo(s, frozen, low=0.2, high=0.2), s.ref - s.logp
-    held = 0.3 * (s.roles == objective_lib.ATTEMPT)
-    return [x + c * (np.exp(y) - y - 1) for x, c, y in zip(surrogate, held, d, strict=True)]
+    coefficients = 0.3 * (s.roles == objective_lib.ATTEMPT)
+    return [x + c * (np.exp(y) - y - 1) for x, c, y in zip(surrogate, coefficients, d, strict=True)]
 
 
 def cispo(s, frozen, *, low, high):
@@ -135,19 +136,19 @@ def make_case(seed, *, rows=3, length=24):
 
 
 def sequences_of(batch, logprobs, entropy):
-    """[(Sequence, its places)] of those sequences that have a trained token."""
-    found = []
+    """[(Sequence, its row and columns)] of the sequences with a trained token."""
+    sequences = []
     for row in range(len(batch.tokens)):
         for segment in range(1, batch.segments[row].max() + 1):
-            own = (batch.segments[row] == segment) & (batch.loss_mask[row] > 0)
+            is_trained = (batch.segments[row] == segment) & (batch.loss_mask[row] > 0)
             values = (
                 logprobs, batch.old_logprobs, batch.ref_logprobs, batch.weights, entropy,
                 batch.roles,
             )  # fmt: skip
-            if own.any():
-                sequence = Sequence(*(x[row, own].astype(np.float64) for x in values))
-                found.append((sequence, (row, np.flatnonzero(own))))
-    return found
+            if is_trained.any():
+                sequence = Sequence(*(x[row, is_trained].astype(np.float64) for x in values))
+                sequences.append((sequence, (row, np.flatnonzero(is_trained))))
+    return sequences
 
 
 def reference(method, sequences, frozen):
@@ -157,10 +158,10 @@ def reference(method, sequences, frozen):
 
 def reference_grads(method, batch, logprobs, entropy):
     """Central differences of the reference with respect to every log-probability."""
-    found = sequences_of(batch, logprobs, entropy)
-    frozen = [s for s, _ in found]
+    sequences = sequences_of(batch, logprobs, entropy)
+    frozen = [s for s, _ in sequences]
     grads = np.zeros(logprobs.shape)
-    for i, (sequence, (row, places)) in enumerate(found):
+    for i, (sequence, (row, places)) in enumerate(sequences):
         for j, place in enumerate(places):
             values = []
             for step in (1e-6, -1e-6):
@@ -177,7 +178,7 @@ def loss_and_grads(objective, batch, logprobs, entropy):
     """(loss, weight, metric sums) and the gradient with respect to the log-probabilities."""
 
     def loss(logprobs):
-        sums = objective_lib.loss(objective, batch, logprobs, entropy)
+        sums = objective_lib.loss(objective, batch, logprobs=logprobs, entropy=entropy)
         return sums.total / sums.weight, (sums.weight, sums.metrics)
 
     (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(logprobs)
@@ -202,10 +203,10 @@ def test_the_cases_above_are_clipped_on_both_sides(method):
 
 @pytest.mark.parametrize('method', ['grpo', 'gspo', 'cispo'])
 def test_on_policy_data_has_ratio_one_and_the_exact_policy_gradient(method):
-    """Whatever old_logprobs stand in the batch: they are not read."""
+    """The batch's old_logprobs are not read."""
     objective = dataclasses.replace(METHODS[method], on_policy=True, average='token')
     batch, logprobs, entropy = make_case(1)
-    # GSPO has one advantage a sequence; with one it is the policy gradient for every method.
+    # GSPO has one advantage per sequence; with one, every method is the policy gradient.
     batch = batch._replace(weights=np.where(batch.segments == 1, 1.5, -0.5).astype(np.float32))
     value, weight, metrics, grads = loss_and_grads(objective, batch, logprobs, entropy)
     expected = -batch.weights * batch.loss_mask / batch.loss_mask.sum()
@@ -221,10 +222,10 @@ def test_the_gap_is_over_loss_tokens_that_are_not_excluded():
     away = np.where(trained, batch.old_logprobs + 0.25, 9).astype(np.float32)
     row, column = np.argwhere(trained)[0]
     away[row, column] = -np.inf
-    sums = objective_lib.loss(GRPO, batch, away, entropy)
-    found = objective_lib.with_gap(sums, batch, away)
-    assert found.metrics['sampler/gap'] == pytest.approx(0.25 * (trained.sum() - 1), rel=1e-5)
-    assert found.maxima['sampler/gap_max'] == pytest.approx(0.25, rel=1e-5)
+    sums = objective_lib.loss(GRPO, batch, logprobs=away, entropy=entropy)
+    sums = objective_lib.with_sampler_gap(sums, batch, away)
+    assert sums.metrics['sampler/gap'] == pytest.approx(0.25 * (trained.sum() - 1), rel=1e-5)
+    assert sums.maxima['sampler/gap_max'] == pytest.approx(0.25, rel=1e-5)
 
 
 @pytest.mark.parametrize('kl', ['k2', 'k3'])
@@ -236,7 +237,7 @@ def test_the_kl_pulls_every_token_towards_the_reference(kl):
     value, _, metrics, grads = loss_and_grads(objective, batch, logprobs, entropy)
     trained = batch.loss_mask > 0
     assert value > 0 and metrics['loss/kl'] > 0
-    assert (np.sign(grads) == np.sign(off))[trained].all()  # descent lowers what is above
+    assert (np.sign(grads) == np.sign(off))[trained].all()  # descent lowers values above
     at, _, _, still = loss_and_grads(objective, batch, batch.ref_logprobs, entropy)
     assert at == 0 and not np.any(still)
 
@@ -246,7 +247,7 @@ def test_the_entropy_bonus_descends_towards_more_entropy():
     batch, logprobs, entropy = make_case(3)
 
     def loss(entropy):
-        sums = objective_lib.loss(objective, batch, logprobs, entropy)
+        sums = objective_lib.loss(objective, batch, logprobs=logprobs, entropy=entropy)
         return sums.total / sums.weight
 
     grads = tiny_model.jit(jax.grad(loss))(entropy)
@@ -254,8 +255,8 @@ def test_the_entropy_bonus_descends_towards_more_entropy():
 
 
 @pytest.mark.parametrize('method', METHODS)
-def test_what_stands_where_nothing_is_trained_changes_nothing(method):
-    """Padding and untrained tokens: a truncated prompt token has a log-probability of -inf."""
+def test_values_at_untrained_tokens_change_nothing(method):
+    """For example a truncated prompt token has a log-probability of -inf."""
     batch, logprobs, entropy = make_case(4)
     rng = np.random.default_rng(4)
     unread = batch.loss_mask == 0
@@ -272,7 +273,9 @@ def test_what_stands_where_nothing_is_trained_changes_nothing(method):
     assert np.isfinite(before[0]) and not before[-1][unread].any()
 
 
-loss_sums = tiny_model.jit(objective_lib.loss, static_argnums=0)
+@functools.partial(tiny_model.jit, static_argnums=0)
+def loss_sums(objective, batch, logprobs, entropy):
+    return objective_lib.loss(objective, batch, logprobs=logprobs, entropy=entropy)
 
 
 @hypothesis.settings(max_examples=5)
@@ -310,7 +313,7 @@ SPLIT = {name: METHODS[name] for name in ('grpo-k3', 'dapo', 'gspo', 'rloo-produ
 
 
 def eight_rows(seed, *, paired_only):
-    """Eight rows of sequences of any length; of pairs alone where asked."""
+    """Eight rows of sequences of any length, or of pairs only."""
     rng = np.random.default_rng(seed)
     examples = tiny_model.random_examples(seed, rng.integers(3, 8, 60))
     pairs = list(zip(examples[::2], examples[1::2], strict=True))
@@ -326,7 +329,7 @@ def eight_rows(seed, *, paired_only):
 @hypothesis.given(st.integers(0, 1000))
 @pytest.mark.parametrize('method', SPLIT)
 def test_one_two_four_or_eight_microbatches_have_the_same_loss(method, seed):
-    """And a batch whose rows lie on eight devices."""
+    """Also if the rows are on eight devices."""
     case = eight_rows(seed, paired_only=method == 'dpo')
     whole = loss_sums(SPLIT[method], *case)
     expected = whole.total / whole.weight
@@ -343,8 +346,8 @@ def test_one_two_four_or_eight_microbatches_have_the_same_loss(method, seed):
 
 
 @pytest.mark.parametrize('method', ['sft', 'grpo', 'gspo', 'cispo', 'dr-grpo'])
-def test_rows_of_weight_zero_pull_like_rows_that_are_not_trained(method):
-    """Their gradients are equal once each is multiplied by what it was divided by."""
+def test_rows_of_weight_zero_have_the_gradient_of_untrained_rows(method):
+    """The gradients are equal once each is multiplied by its divisor."""
     batch, logprobs, entropy = make_case(6)
     kept = np.array([1, 0, 1], np.float32)[:, None]
     pulls = []
@@ -400,8 +403,8 @@ def test_dpo_is_a_weight_on_the_log_likelihood_of_each_side():
         assert not grads[2].any() and np.isfinite(metrics['loss/margin'])
 
 
-def test_step_dpo_trains_the_tokens_of_the_two_steps_alone():
-    """arXiv 2406.18629: what the two responses share is context."""
+def test_step_dpo_trains_only_the_tokens_of_the_two_steps():
+    """arXiv 2406.18629: the common beginning of the responses is context."""
     batch, logprobs, entropy = paired(4)
     shared = (np.arange(24) % 4 == 1) & (batch.segments < 3)
     batch = batch._replace(loss_mask=np.where(shared, 0, batch.loss_mask))
@@ -425,8 +428,8 @@ def test_sequence_sum_adds_within_a_sequence_and_is_zero_on_padding():
     segments = np.array([[1, 1, 2, 2, 2, 0], [1, 2, 3, 3, 0, 0]])
     values = np.arange(1.0, 13.0, dtype=np.float32).reshape(2, 6)
     expected = [[3, 3, 12, 12, 12, 0], [7, 8, 19, 19, 0, 0]]
-    found = tiny_model.jit(objective_lib.sequence_sum)(values, segments)
-    np.testing.assert_array_equal(found, expected)
+    actual = tiny_model.jit(objective_lib.sequence_sum)(values, segments)
+    np.testing.assert_array_equal(actual, expected)
 
 
 def test_contradictory_settings_are_refused_by_name():
@@ -436,17 +439,21 @@ def test_contradictory_settings_are_refused_by_name():
         dataclasses.replace(tiny_model.SFT, kl='k3')
     with pytest.raises(ValueError, match=r"kl='none'.*kl_coef=0\.1"):
         dataclasses.replace(tiny_model.SFT, kl_coef=0.1)
-    with pytest.raises(ValueError, match=r"attempt_kl_coef is of the loss: take kl='k3'"):
+    with pytest.raises(ValueError, match=r"attempt_kl_coef is part of the loss: use kl='k3'"):
         dataclasses.replace(tiny_model.SFT, kl='k1', attempt_kl_coef=0.1)
     for changes in ({'surrogate': 'dpo'}, {'average': 'pair'}, {'beta': 0.1}):
         with pytest.raises(ValueError, match=r"'dpo', 'pair' and a beta above 0 go together"):
             dataclasses.replace(tiny_model.SFT, **changes)
 
 
-def test_k1_is_measured_and_has_no_part_in_the_loss():
+def test_k1_is_measured_but_is_not_part_of_the_loss():
     batch, logprobs, entropy = make_case(7)
     objective = dataclasses.replace(GRPO, kl='k1', kl_coef=0.5)
     value, _, metrics, grads = loss_and_grads(objective, batch, logprobs, entropy)
     plain, _, _, slopes = loss_and_grads(GRPO, batch, logprobs, entropy)
     assert value == plain and metrics['loss/kl'] != 0
     np.testing.assert_array_equal(grads, slopes)
+
+
+def test_the_examples_of_the_docstrings_run():
+    assert doctest.testmod(objective_lib) == doctest.TestResults(failed=0, attempted=3)

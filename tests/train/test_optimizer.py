@@ -1,3 +1,5 @@
+"""AdamW and Muon: first updates, decay, clipping, schedules."""
+
 import dataclasses
 import functools
 
@@ -47,8 +49,8 @@ def random_grads(model, seed=0):
 
     def matrix(inputs, outputs):
         rank = min(inputs, outputs)
-        left, right = (np.linalg.qr(rng.standard_normal((n, rank)))[0] for n in (inputs, outputs))
-        return (left * np.linspace(0.3, 1, rank)) @ right.T
+        u, v = (np.linalg.qr(rng.standard_normal((n, rank)))[0] for n in (inputs, outputs))
+        return (u * np.linspace(0.3, 1, rank)) @ v.T
 
     def leaf(path, x):
         name = jax.tree_util.keystr(path).removesuffix('.value').removeprefix('.blocks')
@@ -92,7 +94,7 @@ def test_muon_orthogonalises_every_matrix_of_every_layer(muon_updates):
             assert values.min() > 0.6 and values.max() < 1.3, (name, values)
 
 
-def test_muon_moves_block_matrices_alone_and_adam_the_rest(muon_updates):
+def test_muon_updates_only_block_matrices_and_adam_the_rest(muon_updates):
     plain, tripled = muon_updates
     for name, change in plain.items():
         factor = 3 if name.removeprefix('.blocks') in MATRICES else 1
@@ -102,7 +104,7 @@ def test_muon_moves_block_matrices_alone_and_adam_the_rest(muon_updates):
     np.testing.assert_allclose(np.abs(plain['.embedding']), 0.002 * (1 + 0.9 / 1.9), rtol=1e-3)
 
 
-def test_muon_treats_layers_apart(model, muon_updates):
+def test_muon_treats_every_layer_separately(model, muon_updates):
     changed, others = random_grads(model), random_grads(model, seed=1)
     changed.blocks = jax.tree.map(lambda a, b: a.at[1].set(b[1]), changed.blocks, others.blocks)
     before, after = muon_updates[0], first_update(MUON, changed, model)
@@ -149,8 +151,8 @@ def test_gradients_are_clipped_to_the_norm_all_together(model):
 def test_schedules_reach_their_values(schedule, warmup, expected):
     settings = dataclasses.replace(ADAMW, schedule=schedule, warmup_fraction=warmup)
     rate = optimizer_lib.make_schedule(settings, 2.0, num_steps=100)
-    found = {step: float(rate(step)) for step in expected}
-    assert found == pytest.approx(expected, abs=1e-6)
+    rates = {step: float(rate(step)) for step in expected}
+    assert rates == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize('settings', [ADAMW, MUON], ids=['adamw', 'muon'])

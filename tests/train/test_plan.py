@@ -10,8 +10,8 @@ import qwix
 from elenchus.model import kv_cache as cache_lib
 from elenchus.model import lora, memory, projection, quantization, sharding
 from elenchus.sampling.engine.engine import EngineSettings
+from elenchus.train import objective, step
 from elenchus.train import optimizer as optimizers
-from elenchus.train import sft
 from elenchus.train.planning import dry_run, memory_plan
 from elenchus.train.state import init_state
 from tests.support import tiny_model
@@ -33,8 +33,8 @@ LLAMA = dataclasses.replace(
 
 def training(settings=WHOLE, *, rows=16, length=32, optimizer=ADAMW, **changes):
     return memory_plan.Training(
-        name='actor', optimizer=optimizer, lora=settings, objective=sft.SFT,
-        transform=sft.IDENTITY, rows=rows, length=length,
+        name='actor', optimizer=optimizer, lora=settings, objective=objective.SFT,
+        transform=step.IDENTITY, rows=rows, length=length,
         **{'num_microbatches': 1, 'others': 0, **changes},
     )  # fmt: skip
 

@@ -1,3 +1,5 @@
+"""The train step: microbatches, packing, padding, donation, and training that works."""
+
 import dataclasses
 import functools
 
@@ -73,11 +75,11 @@ def test_the_number_of_microbatches_changes_nothing(model, whole, num_microbatch
     """Rows hold unequal numbers of sequences and tokens, so a mean of means would show."""
     batch, expected = whole
     assert len(set(batch.loss_mask.sum(axis=1))) > 1 and len(set(batch.segments.max(axis=1))) > 1
-    found = tiny_model.loss_and_grads(
+    actual = tiny_model.loss_and_grads(
         model, batch, objective=tiny_model.GSPO, num_microbatches=num_microbatches
     )
-    assert float(found[0]) == pytest.approx(float(expected[0]), rel=1e-6)
-    tiny_model.assert_trees_close(found, expected, relative=2e-6)  # gradients round more
+    assert float(actual[0]) == pytest.approx(float(expected[0]), rel=1e-6)
+    tiny_model.assert_trees_close(actual, expected, relative=2e-6)  # gradients round more
 
 
 def test_packing_padding_and_the_order_of_rows_change_nothing(model):
@@ -95,15 +97,15 @@ def test_packing_padding_and_the_order_of_rows_change_nothing(model):
     expected, *others = (
         tiny_model.loss_and_grads(model, b, objective=tiny_model.GSPO) for b in batches
     )
-    for found in others:
-        tiny_model.assert_trees_close(found, expected, relative=1e-6)
+    for other in others:
+        tiny_model.assert_trees_close(other, expected, relative=1e-6)
 
 
-def test_what_stands_in_padding_changes_no_bit(model, whole):
+def test_values_in_padding_change_no_bit(model, whole):
     batch, expected = whole
     changed = tiny_model.with_padding(batch, np.random.default_rng(3))
-    found = tiny_model.loss_and_grads(model, changed, objective=tiny_model.GSPO)
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    actual = tiny_model.loss_and_grads(model, changed, objective=tiny_model.GSPO)
+    jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
 def test_rows_that_the_microbatches_do_not_divide_are_refused(model):
@@ -113,7 +115,7 @@ def test_rows_that_the_microbatches_do_not_divide_are_refused(model):
         )
 
 
-# What carries no gradient
+# Tokens without gradient
 
 
 def test_a_batch_that_trains_nothing_has_zero_gradients_and_no_nan(model, whole):
@@ -157,8 +159,8 @@ def ones():
     return np.ones((8, 16), np.float32)
 
 
-def test_self_training_weights_are_data_and_decide_what_is_learnt():
-    """Sequences of weight 0 are not learnt, by the very step that supervised training compiled."""
+def test_self_training_weights_are_data_and_select_the_sequences_to_learn():
+    """Sequences of weight 0 are not learnt, by the same compiled step as in supervised training."""
     batch = tiny_model.random_batch(6)
     kept = (np.arange(8) < 4).astype(np.float32)[:, None] * ones()
     state, history = take_steps(tiny_model.SFT, batch._replace(weights=kept), count=100)
@@ -169,7 +171,7 @@ def test_self_training_weights_are_data_and_decide_what_is_learnt():
     assert history[0]['loss/weight'] == pytest.approx(kept[trained].mean(), rel=1e-5)
 
 
-def test_reinforcement_raises_what_was_good_and_lowers_what_was_bad():
+def test_reinforcement_raises_good_and_lowers_bad_sequences():
     batch = tiny_model.random_batch(7)
     good = (np.arange(8) % 2 == 0)[:, None] & (ones() > 0)
     batch = batch._replace(weights=np.where(good, 1, -1).astype(np.float32))
@@ -204,7 +206,7 @@ def test_the_state_is_donated_and_the_batch_is_not():
 
 
 def test_a_step_leaves_structure_shapes_and_types_as_they_were():
-    """So that the next step runs the same compiled program, and a checkpoint fits."""
+    """The next step then runs the same compiled program, and a checkpoint fits."""
     state = jax.eval_shape(first_state)
     after, _ = jax.eval_shape(make_step(tiny_model.SFT), state, tiny_model.random_batch(0))
     assert jax.tree.structure(state) == jax.tree.structure(after)
@@ -214,7 +216,7 @@ def test_a_step_leaves_structure_shapes_and_types_as_they_were():
 
 
 def test_every_finished_turn_trains_its_end_token_exactly_once():
-    """Padding is not the end token, and the batch that is trained holds one end a turn."""
+    """Padding differs from the end token, and the batch has one end token per turn."""
     lab = tokenizer.lab_tokenizer()
     assert lab.pad_id != lab.eos_id
     chat = chat_lib.Chat(lab)

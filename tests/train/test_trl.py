@@ -27,20 +27,20 @@ OURS = {
 }
 
 
-def to_batch(name, given) -> Batch:
-    """Our batch of the same rows; a pair becomes one row of two sequences."""
-    mask = given['mask']
+def to_batch(name, inputs) -> Batch:
+    """Batch of the same rows; a pair becomes one row of two sequences."""
+    mask = inputs['mask']
     weights = np.ones_like(mask)
     if name not in ('sft', 'dpo'):
-        weights = weights * given['advantages'][:, None]
+        weights = weights * inputs['advantages'][:, None]
     if name == 'corrected':
-        weights = weights * given['trust']
+        weights = weights * inputs['trust']
     fields = {
-        'tokens': given['tokens'].astype(np.int32),
+        'tokens': inputs['tokens'].astype(np.int32),
         'loss_mask': mask,
         'weights': weights,
-        'old_logprobs': given['old'],
-        'ref_logprobs': given['ref'],
+        'old_logprobs': inputs['old'],
+        'ref_logprobs': inputs['ref'],
         'segments': np.ones(mask.shape, np.int32),
     }
     zeros = np.zeros(mask.shape, np.int32)
@@ -57,19 +57,19 @@ def in_pairs(rows):
     return jnp.concatenate(jnp.split(jnp.asarray(rows), 2), axis=1)
 
 
-def ours(name, given):
-    """(loss, gradient of the logits) of our objective."""
-    batch = to_batch(name, given)
+def ours(name, inputs):
+    """Our loss and its gradient with respect to the logits."""
+    batch = to_batch(name, inputs)
 
     def loss(logits):
-        told, entropy = logprobs_lib.log_softmax_at(logits[:, :-1], given['tokens'][:, 1:])
-        found = [jnp.pad(x, ((0, 0), (1, 0))) for x in (told, entropy)]
+        logprobs, entropy = logprobs_lib.log_softmax_at(logits[:, :-1], inputs['tokens'][:, 1:])
+        logprobs, entropy = (jnp.pad(x, ((0, 0), (1, 0))) for x in (logprobs, entropy))
         if name == 'dpo':
-            found = map(in_pairs, found)
-        sums = objective_lib.loss(OURS[name], batch, *found)
+            logprobs, entropy = map(in_pairs, (logprobs, entropy))
+        sums = objective_lib.loss(OURS[name], batch, logprobs=logprobs, entropy=entropy)
         return sums.total / sums.weight
 
-    return tiny_model.jit(jax.value_and_grad(loss))(given['logits'])
+    return tiny_model.jit(jax.value_and_grad(loss))(inputs['logits'])
 
 
 @pytest.fixture(scope='module')
@@ -85,17 +85,17 @@ def test_loss_and_gradient_are_those_that_trl_computed(golden, name):
     assert np.abs(golden[f'{name}/grads']).max() > 1e-3
 
 
-def test_the_golden_file_is_of_the_inputs_that_its_script_makes(golden):
+def test_the_golden_file_has_the_inputs_of_its_script(golden):
     for name, values in trl_golden.inputs().items():
         np.testing.assert_allclose(golden[name], values, rtol=1e-6, err_msg=name)
 
 
 def test_loss_and_gradient_are_those_that_the_installed_trl_computes():
     pytest.importorskip('trl')
-    given = trl_golden.inputs()
+    inputs = trl_golden.inputs()
     theirs = trl_golden.all_losses()
     assert set(theirs) == set(OURS)
     for name, (value, grads) in theirs.items():
-        found = ours(name, given)
-        np.testing.assert_allclose(found[0], value, rtol=1e-5, atol=1e-6, err_msg=name)
-        np.testing.assert_allclose(found[1], grads, rtol=1e-5, atol=1e-6, err_msg=name)
+        actual = ours(name, inputs)
+        np.testing.assert_allclose(actual[0], value, rtol=1e-5, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(actual[1], grads, rtol=1e-5, atol=1e-6, err_msg=name)

@@ -1,1 +1,1 @@
-"""Checkpoints of training states and of models."""
+"""Checkpoints: resumable training states, and saved models and adapters."""

@@ -1,4 +1,4 @@
-"""Saved models of a run: whole ones, and adapters on a frozen base that is held once."""
+"""Loads and saves the models of a run; a base model that adapters share is in memory once."""
 
 import os
 
@@ -8,11 +8,11 @@ from elenchus.data.files import atomic
 from elenchus.model import lora, quantization
 from elenchus.model.config import ModelConfig
 from elenchus.model.transformer import Transformer
-from elenchus.train.checkpoints import checkpoint
+from elenchus.train.checkpoints import models
 
 
-class Models:
-    """Loads and saves; bases stay in memory, shared by all that is on them, until released."""
+class ModelStore:
+    """Loads and saves models; frozen bases of adapters are cached until `release`."""
 
     def __init__(
         self,
@@ -27,60 +27,62 @@ class Models:
         self._bases: dict[tuple[str, str], tuple[Transformer, int]] = {}
 
     def load(self, folder: str | os.PathLike) -> Transformer:
-        """A saved model, of any size; adapters come on the one frozen copy of their base.
+        """Loads a saved model of any size; adapters are attached to the cached copy of their base.
 
-        Raises ValueError where the base is no longer the one that they were trained on.
+        Raises ValueError if the base is not the one that the adapters were trained on.
         """
-        config = checkpoint.saved_config(folder, self._numerics)
+        config = models.saved_config(folder, self._numerics)
         options = {'tokenizer_fingerprint': self._fingerprint}
-        how = checkpoint.saved_adaptation(folder)
-        held = self._bases.get((_key(folder), 'none'))
-        if how is None and held is not None:
-            return held[0]
-        if how is None:
-            return checkpoint.load_model(folder, config, mesh=self._mesh, **options)
-        checkpoint.check_model(folder, config, **options)
-        base, fingerprint = self._base(how.folder, how.quantize)
-        if fingerprint != how.fingerprint:
+        adaptation = models.saved_adaptation(folder)
+        cached = self._bases.get((_key(folder), 'none'))
+        if adaptation is None and cached is not None:
+            return cached[0]
+        if adaptation is None:
+            return models.load_model(folder, config, mesh=self._mesh, **options)
+        models.check_model(folder, config, **options)
+        base, fingerprint = self._load_base(adaptation.folder, adaptation.quantize)
+        if fingerprint != adaptation.fingerprint:
             raise ValueError(
-                f'{folder} belongs to a base {how.folder} of fingerprint {how.fingerprint}; what '
-                f'is there now has {fingerprint}'
+                f'{folder} belongs to a base {adaptation.folder} with fingerprint '
+                f'{adaptation.fingerprint}; the model there now has {fingerprint}'
             )
-        return checkpoint.load_adapters(folder, base, how)
+        return models.load_adapters(folder, base, adaptation)
 
     def load_to_train(
         self, folder: str | os.PathLike, settings: lora.LoraSettings, *, seed: int
     ) -> Transformer:
-        """A saved model as training starts from it: whole, or frozen under adapters.
+        """Loads a saved model to be trained: whole (rank 0), or frozen under adapters.
 
-        They are fresh, or those that it has. Raises ValueError where these are of other settings.
+        A folder of adapters continues with these; otherwise new ones are initialised from `seed`.
+        Raises ValueError if saved adapters have other settings.
         """
-        how = checkpoint.saved_adaptation(folder)
-        if how is not None and how.settings != settings:
+        adaptation = models.saved_adaptation(folder)
+        if adaptation is not None and adaptation.settings != settings:
             raise ValueError(
-                f'{folder} holds adapters of {how.settings}, the config gives {settings}: take '
-                'the former, or export a whole model (scripts/merge.py)'
+                f'{folder} holds adapters of {adaptation.settings}, but the config gives '
+                f'{settings}: use the former, or export a whole model (scripts/merge.py)'
             )
-        if how is not None or not settings.rank:
+        if adaptation is not None or not settings.rank:
             return self.load(folder)
-        base, fingerprint = self._base(folder, self._quantize)
-        how = lora.Adaptation(settings, _key(folder), fingerprint, self._quantize)
-        adapters = lora.init_adapters(base.config, how, jax.random.key(seed))
-        return lora.attach(base, checkpoint.place(adapters, self._mesh))
+        base, fingerprint = self._load_base(folder, self._quantize)
+        adaptation = lora.Adaptation(settings, _key(folder), fingerprint, self._quantize)
+        adapters = lora.init_adapters(base.config, adaptation, jax.random.key(seed))
+        return lora.attach(base, models.place(adapters, self._mesh))
 
     def save(self, folder: os.PathLike, model: Transformer) -> None:
-        checkpoint.save_model(folder, model, tokenizer_fingerprint=self._fingerprint)
+        """Writes a model with the run's tokenizer fingerprint."""
+        models.save_model(folder, model, tokenizer_fingerprint=self._fingerprint)
 
     def release(self) -> None:
-        """Lets go of the bases; what is in use elsewhere lives on."""
+        """Empties the cache of bases; a base that a loaded model still uses stays in memory."""
         self._bases.clear()
 
-    def _base(self, folder: str | os.PathLike, quantize: quantization.Quantization):
-        """A base, held as asked, and its fingerprint; read once."""
+    def _load_base(self, folder: str | os.PathLike, quantize: quantization.Quantization):
+        """Returns (base, quantised as given; fingerprint before quantisation), from the cache."""
         key = _key(folder), quantize
         if key not in self._bases:
             base = self.load(folder)
-            self._bases[key] = quantization.quantize(base, quantize), checkpoint.fingerprint(base)
+            self._bases[key] = quantization.quantize(base, quantize), models.fingerprint(base)
         return self._bases[key]
 
 

@@ -8,7 +8,7 @@ from elenchus.train.config.run_settings import (
     ImproveSettings,
     RunSettings,
 )
-from elenchus.train.rl.rollouts import ROLES, written_tokens
+from elenchus.train.rl.settings import TRAINED_ROLES, max_response_tokens
 
 
 def check_counts(s: RunSettings) -> None:
@@ -154,8 +154,8 @@ def check_lengths(
     alone = hinted + overhead + sampling.attempt_tokens
     whole = max(refinement, critique + longest_guide, alone, talked)
     written = {
-        p: written_tokens(p, s.reinforce.turns.episode, sampling.limits, overhead=overhead)
-        for p in ROLES
+        p: max_response_tokens(p, s.reinforce.turns.episode, sampling.limits, overhead=overhead)
+        for p in TRAINED_ROLES
     }
     for name, size, needed in (
         ('reinforce.length', s.reinforce.length, overhead + longest_question + written['actor']),

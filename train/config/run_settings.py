@@ -14,9 +14,9 @@ from elenchus.sampling.exploration.controller import CandidateSettings, Controll
 from elenchus.sampling.step_scores import ScoreShapes
 from elenchus.sampling.test_time.beam import BeamSettings
 from elenchus.sampling.test_time.strategies import Refine
-from elenchus.train.rl.rollouts import Player
-from elenchus.train.rl.trainer import ReinforceSettings
-from elenchus.train.sft import FitSettings, LoopSettings
+from elenchus.train.loop import LoopSettings
+from elenchus.train.rl.settings import Player, ReinforceSettings
+from elenchus.train.sft import FitSettings
 
 StageName = Literal[
     'base',

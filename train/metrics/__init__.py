@@ -1,1 +1,1 @@
-"""Metrics of a run: rows on disk, TensorBoard, progress."""
+"""Metrics of a run: rows on disk, TensorBoard, and progress on the terminal."""

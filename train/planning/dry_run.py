@@ -21,7 +21,7 @@ from elenchus.model import memory, sharding
 from elenchus.model.memory import GIB
 from elenchus.sampling.engine import decode, sampling_methods
 from elenchus.sampling.exploration.explorers import EXPLORERS
-from elenchus.train import optimizer, sft, step
+from elenchus.train import objective, optimizer, step
 from elenchus.train.config.checks import trained_by
 from elenchus.train.config.run_settings import (
     REINFORCED,
@@ -61,8 +61,8 @@ def fit(
         name=name,
         optimizer=stage.fit.optimizer,
         lora=stage.lora,
-        objective=sft.SFT,
-        transform=sft.IDENTITY,
+        objective=objective.SFT,
+        transform=step.IDENTITY,
         rows=s.train.rows,
         length=s.train.length,
         num_microbatches=s.train.num_microbatches,

@@ -1,4 +1,4 @@
-"""What a row of metrics says about the health of a run: a warning with its likely cause."""
+"""Warnings about metrics outside their healthy range, each with its likely cause."""
 
 import math
 import sys
@@ -7,14 +7,16 @@ from typing import NamedTuple
 
 
 class Range(NamedTuple):
-    """The values of a metric that need no explanation, and what others usually come from."""
+    """Healthy values of a metric, and the usual cause of others with a remedy."""
 
     low: float
     high: float
     cause: str
 
 
-class Finding(NamedTuple):
+class HealthWarning(NamedTuple):
+    """A metric outside its range, and the text to print."""
+
     metric: str
     text: str
 
@@ -31,7 +33,9 @@ HEALTHY = {
     'loss/ratio_max': Range(0.0, 20.0, STALE),
     'loss/clipped_low': Range(0.0, 0.2, STALE),
     'loss/clipped_high': Range(0.0, 0.2, STALE),
-    'loss/kl': Range(-0.05, 1.0, 'the policy has left its reference; a larger objective.kl_coef'),
+    'loss/kl': Range(
+        -0.05, 1.0, 'the policy is far from its reference; a larger objective.kl_coef'
+    ),
     'loss/entropy': Range(
         0.003, INFINITE, 'the policy has collapsed; a larger clip_high, entropy_coef or temperature'
     ),
@@ -55,36 +59,39 @@ HEALTHY = {
         0.0, 100.0, 'a gradient explodes; a lower learning rate, or look for a bad batch'
     ),
 }
-"""By metric name; [own] bounds, wide enough that a sound run of the lab stays inside."""
+"""Metric name -> range. The bounds are ours: healthy runs of the lab stay inside them."""
 
 
-def warnings(row: Mapping[str, float]) -> list[Finding]:
-    """What in a row of metrics is outside its healthy range, with the likely cause.
+def warnings(row: Mapping[str, float]) -> list[HealthWarning]:
+    """Returns a warning for every metric of a row that is outside its healthy range.
 
-    A name may tell the player, as in 'loss/critic/kl'. Not-a-number is outside every range.
+    A name may include the player, as in 'loss/critic/kl'. NaN is outside every range.
     """
-    found = []
+    results = []
     for name, value in row.items():
         group, *_, metric = name.split('/')
         healthy = HEALTHY.get(f'{group}/{metric}')
         if healthy is not None and not healthy.low <= value <= healthy.high:
             bounds = f'[{healthy.low:g}, {healthy.high:g}]'
-            found.append(Finding(name, f'{name}={value:.4g} is not in {bounds}: {healthy.cause}'))
-    return found
+            results.append(
+                HealthWarning(name, f'{name}={value:.4g} is not in {bounds}: {healthy.cause}')
+            )
+    return results
 
 
-def make_watch(tell: Callable[[str], None]) -> Callable[[int, Mapping[str, float]], None]:
-    """Returns watch(step, row), which tells the warnings of a row, each metric's only once."""
-    told = set()
+def make_watch(report: Callable[[str], None]) -> Callable[[int, Mapping[str, float]], None]:
+    """Returns watch(step, row), which reports the warnings of a row; each metric only once."""
+    reported = set()
 
     def watch(step: int, row: Mapping[str, float]) -> None:
         for warning in warnings(row):
-            if warning.metric not in told:
-                told.add(warning.metric)
-                tell(f'warning: step {step}: {warning.text}')
+            if warning.metric not in reported:
+                reported.add(warning.metric)
+                report(f'warning: step {step}: {warning.text}')
 
     return watch
 
 
 def to_stderr(text: str) -> None:
+    """Prints a line on stderr."""
     print(text, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Rewards of a turn: named pure functions of what is known of it, weighted by the config."""
+"""Rewards of a turn: named terms, pure functions of the judged turn, weighted by the config."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -7,100 +7,101 @@ from typing import Any, NamedTuple
 from elenchus.data.records import Episode, Turn
 
 
-class Written(NamedTuple):
-    """A turn and what rewards may know of it."""
+class JudgedTurn(NamedTuple):
+    """A turn with the facts that its reward depends on."""
 
     turn: Turn
-    outcome: Mapping[str, Any]  # the episode's; of a refinement, its own facts under plain names
-    limit: int  # tokens that a turn of its role may have
-    overlong_tokens: int  # before the limit, over which the penalty of length sets in
+    facts: Mapping[str, Any]  # of the episode's outcome; see facts_of
+    limit: int  # longest turn of this role, in tokens
+    overlong_tokens: int  # tokens before the limit over which the length penalty grows
 
 
 @dataclasses.dataclass(frozen=True)
 class ActorRewards:
-    """The weight of each term in the reward of an attempt or refinement."""
+    """Weight of each term in the reward of an attempt or refinement; 0 = off."""
 
-    correct: float  # 1 where the final answer is right
-    format: float  # 1 where there is an answer to check
-    length: float  # the overlong penalty, in [-1, 0]
-    steps: float  # mean of the critic's step rewards
-    verdict: float  # the critic's score of the final answer
+    correct: float  # 1 if the final answer is right
+    format: float  # 1 if there is a final answer to check
+    length: float  # overlong penalty, in [-1, 0]
+    steps: float  # mean of the critic's step scores
+    verdict: float  # critic's score of the final answer
 
 
 @dataclasses.dataclass(frozen=True)
 class CriticRewards:
-    """The weight of each term in the reward of a critique."""
+    """Weight of each term in the reward of a critique; 0 = off."""
 
-    verdict: float  # discrimination: 1 where the final verdict is right
-    located: float  # 1 where the first error is the very line, or rightly none (lab)
-    helpful: float  # refinements put right minus refinements made wrong, a refinement
-    format: float  # 1 where the critique can be parsed
-    length: float
+    verdict: float  # 1 if the final verdict is right (discrimination)
+    located: float  # 1 if the first error is located exactly, or correctly denied (lab only)
+    helpful: float  # (refinements corrected - refinements broken) / refinements
+    format: float  # 1 if the critique can be parsed
+    length: float  # overlong penalty, in [-1, 0]
 
 
 def overlong(length: int, *, limit: int, overlong_tokens: int) -> float:
-    """0 up to limit - overlong_tokens tokens, from there down to -1 at the limit.
+    """Returns 0 up to `limit - overlong_tokens` tokens, then linearly down to -1 at the limit.
 
-    Source: DAPO's soft overlong punishment, arXiv 2503.14476.
+    Soft overlong punishment of DAPO, arXiv 2503.14476.
     """
     return -min(max(length - (limit - overlong_tokens), 0) / overlong_tokens, 1.0)
 
 
-def _length(written: Written) -> float:
-    return overlong(
-        len(written.turn.tokens), limit=written.limit, overlong_tokens=written.overlong_tokens
-    )
+def _length(t: JudgedTurn) -> float:
+    return overlong(len(t.turn.tokens), limit=t.limit, overlong_tokens=t.overlong_tokens)
 
 
-def _steps(written: Written) -> float:
-    scores = written.turn.step_scores
+def _steps(t: JudgedTurn) -> float:
+    scores = t.turn.step_scores
     return sum(scores) / len(scores) if scores else 0.0
 
 
 def helpfulness(correct: bool, refined: list[bool]) -> float:
-    """Mean over refinements: 1 put right, -1 made wrong, 0 as it was."""
+    """Mean over refinements of 1 (corrected), -1 (broken) or 0 (unchanged)."""
     return sum(float(after) - float(correct) for after in refined) / len(refined)
 
 
-Term = Callable[[Written], float]
+Term = Callable[[JudgedTurn], float]
 
 ACTOR_TERMS: dict[str, Term] = {
-    'correct': lambda w: float(w.outcome['correct']),
-    'format': lambda w: float(w.outcome['answer'] is not None),
+    'correct': lambda t: float(t.facts['correct']),
+    'format': lambda t: float(t.facts['answer'] is not None),
     'length': _length,
     'steps': _steps,
-    'verdict': lambda w: w.outcome.get('score') or 0.0,
+    'verdict': lambda t: t.facts.get('score') or 0.0,
 }
 
 CRITIC_TERMS: dict[str, Term] = {
-    'verdict': lambda w: float(w.outcome['verdict'] is bool(w.outcome['correct'])),
-    'located': lambda w: float(
-        w.outcome['verdict'] is not None and w.outcome['located'] == w.outcome['first_error']
+    'verdict': lambda t: float(t.facts['verdict'] is bool(t.facts['correct'])),
+    'located': lambda t: float(
+        t.facts['verdict'] is not None and t.facts['located'] == t.facts['first_error']
     ),
-    'helpful': lambda w: w.outcome['helpful'],
-    'format': lambda w: float(w.outcome['verdict'] is not None),
+    'helpful': lambda t: t.facts['helpful'],
+    'format': lambda t: float(t.facts['verdict'] is not None),
     'length': _length,
 }
 
 
-def terms(weights: ActorRewards | CriticRewards, written: Written) -> dict[str, float]:
-    """The value of each term whose weight is not 0, not yet multiplied by it."""
-    known = ACTOR_TERMS if isinstance(weights, ActorRewards) else CRITIC_TERMS
+def terms(weights: ActorRewards | CriticRewards, judged: JudgedTurn) -> dict[str, float]:
+    """Returns the value of each term whose weight is not 0, before weighting.
+
+    Terms of weight 0 are not computed: their facts may be missing (no refinement was sampled).
+    """
+    functions = ACTOR_TERMS if isinstance(weights, ActorRewards) else CRITIC_TERMS
     return {
-        name: known[name](written)
+        name: functions[name](judged)
         for name, weight in dataclasses.asdict(weights).items()
         if weight != 0
     }
 
 
 def total(weights: ActorRewards | CriticRewards, values: Mapping[str, float]) -> float:
-    """The weighted sum of terms."""
+    """Returns the weighted sum of terms."""
     return sum(getattr(weights, name) * value for name, value in values.items())
 
 
 def facts_of(episode: Episode, turn: Turn) -> dict[str, Any]:
-    """What the outcome says of a turn: a refinement's facts are there under a prefix."""
+    """Returns the facts of a turn; those of a refinement have a prefix in the outcome."""
     if turn.role != 'refinement':
         return episode.outcome
-    told = episode.outcome.items()
-    return {k.removeprefix('refined_'): v for k, v in told if k.startswith('refined_')}
+    facts = episode.outcome.items()
+    return {k.removeprefix('refined_'): v for k, v in facts if k.startswith('refined_')}

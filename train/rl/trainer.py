@@ -1,10 +1,20 @@
-"""Reinforcement of the actor, of the critic, or of both in turn.
+"""Reinforcement learning of the actor, of the critic, or of both in alternation.
 
-An iteration of a player: sample groups, score them, turn rewards into advantages, and take
-`num_epochs` passes of `num_minibatches` updates over the tokens that player wrote. With one update
-an iteration the data are on-policy, and old log-probabilities are those that the update itself
-computes; otherwise they are at most num_updates - 1 updates stale, and the clipped ratio is against
-the policy that sampled.
+Life of an iteration of one player (`update_player`):
+
+1. sample groups   `rollouts`: G episodes of each of P problems by the current weights, judged;
+                   groups of zero variance are replaced (DAPO's dynamic sampling)
+2. rewards         `rewards`: weighted terms of a turn; `credit`: return of a turn
+                   R_k = r_k + discount * R_{k+1}
+3. advantages      `advantages`: GRPO (R - mean) / (std + eps), Dr. GRPO R - mean, RLOO; of steps
+4. batch           `update_batch`: one episode per row; the advantage of its step at each token,
+                   old and reference log-probabilities, importance weights
+5. updates         `train.step` on `train.objective`: - sum m f(rho, A) / norm + KL - entropy;
+                   num_epochs passes of num_minibatches updates
+
+With one update per iteration the data are on-policy and the update computes the old
+log-probabilities itself. Otherwise the samples are at most num_updates - 1 updates stale, and rho
+is taken against the policy that sampled.
 """
 
 import dataclasses
@@ -23,134 +33,39 @@ from elenchus.data.batching import shared_prompts
 from elenchus.data.records import Batch, Problem
 from elenchus.model import lora, sharding
 from elenchus.model.attention.inputs import SharedPrompt
-from elenchus.model.lora import LoraSettings
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.sampling_methods import Sampling
 from elenchus.sampling.exploration.context import Players
 from elenchus.sampling.step_scores import StepScorer
+from elenchus.train.loop import LoopSettings, Updates, init_train_state, to_device, train_loop
 from elenchus.train.metrics import writers
 from elenchus.train.objective import Objective
-from elenchus.train.optimizer import OptimizerSettings, make_optimizer
-from elenchus.train.rl import diagnostics, rollouts
-from elenchus.train.rl.rewards import ActorRewards, CriticRewards
-from elenchus.train.rl.rollouts import (
-    AdvantageSettings,
-    Filled,
-    Player,
-    Rules,
-    Table,
-    TurnSettings,
-    Valued,
-)
-from elenchus.train.rl.update_batch import LogProbs, Shape, busy_rows, make_batch, neighbours
-from elenchus.train.sft import LoopSettings, start, to_device, train_loop
+from elenchus.train.optimizer import make_optimizer
+from elenchus.train.rl import credit, diagnostics, rollouts, update_batch
+from elenchus.train.rl.rollouts import RolloutSetup, SampledGroups
+from elenchus.train.rl.settings import Player, ReinforceSettings
 from elenchus.train.state import TrainState
 from elenchus.train.step import Transform, batch_logprobs, make_train_step
 
 
-@dataclasses.dataclass(frozen=True)
-class ReinforceSettings:
-    """An iteration samples G episodes of each of P problems; a critic's, G critiques each."""
-
-    num_steps: int  # iterations
-    token_budget: int  # once so many tokens are sampled no iteration begins; 0: no such limit
-    num_problems: int
-    num_samples: int
-    num_refinements: int  # of each critique, where its helpfulness is rewarded
-    refill_rounds: int  # of sampling, in which groups without variance are replaced
-    num_minibatches: int  # an epoch
-    num_epochs: int  # an iteration
-    length: int  # longest conversation up to the actor's last turn, one a row
-    critic_length: int  # and up to the critique
-    advantage: AdvantageSettings
-    turns: TurnSettings
-    rewards: ActorRewards
-    critic_rewards: CriticRewards
-    overlong_tokens: int  # before a turn's limit, over which the penalty of length sets in
-    importance_cap: float  # C of min(exp(trainer - sampler logp), C) on every token; 0: no weight
-    drop_idle: bool  # rows without advantages are left out of the update, where the loss allows it
-    samples_per_row: int  # of one group, its prompt once before them; 1: each after its own
-    checkpoint_every: int
-    objective: Objective
-    optimizer: OptimizerSettings
-    lora: LoraSettings  # of a player with adapters, which are then trained on, its own
-
-    def __post_init__(self):
-        if self.objective.surrogate == 'dpo':
-            raise ValueError("reinforce.objective.surrogate='dpo' is for pairs, not for groups")
-        for name in ('num_minibatches', 'num_epochs', 'num_refinements', 'overlong_tokens'):
-            if getattr(self, name) < 1:
-                raise ValueError(f'reinforce.{name}={getattr(self, name)} must be at least 1')
-        divisors = [n for n in range(1, self.num_samples + 1) if self.num_samples % n == 0]
-        if self.samples_per_row not in divisors:
-            nearest = min(divisors, key=lambda n: abs(n - self.samples_per_row))
-            raise ValueError(
-                f'reinforce.samples_per_row={self.samples_per_row} must divide num_samples = '
-                f'{self.num_samples}; nearest: {nearest}'
-            )
-        if self.rows % self.num_minibatches:
-            raise ValueError(
-                f'reinforce.num_minibatches={self.num_minibatches} must divide num_problems * '
-                f'num_samples / samples_per_row = {self.rows}'
-            )
-        if self.num_updates > 1 and self.objective.on_policy:
-            raise ValueError(
-                f'reinforce.objective.on_policy=True with {self.num_updates} updates an iteration: '
-                'set it to False, or num_minibatches and num_epochs to 1'
-            )
-        if self.importance_cap and self.importance_cap < 1:
-            raise ValueError(f'reinforce.importance_cap={self.importance_cap} must be 0 or >= 1')
-
-    @property
-    def rows(self) -> int:
-        """Rows of an iteration's updates."""
-        return self.num_problems * self.num_samples // self.samples_per_row
-
-    @property
-    def num_updates(self) -> int:
-        """Updates an iteration."""
-        return self.num_minibatches * self.num_epochs
-
-    @property
-    def fresh(self) -> bool:
-        """Whether nothing needs the policy's log-probabilities before its only update."""
-        others = self.importance_cap or self.turns.hint_share or self.objective.kl == 'k1'
-        return self.num_updates == 1 and not others
-
-    def row_length(self, player: Player) -> int:
-        return self.length if player == 'actor' else self.critic_length
-
-    def shared_prompt(
-        self, player: Player, limits: Mapping[str, int], *, overhead: int
-    ) -> SharedPrompt | None:
-        """How a player's samples share a row; the arguments of rollouts.written_tokens."""
-        if self.samples_per_row == 1:
-            return None
-        written = rollouts.written_tokens(player, self.turns.episode, limits, overhead=overhead)
-        return SharedPrompt(self.samples_per_row, self.row_length(player) - written, written)
-
-    def rules(self, player: Player) -> Rules:
-        rewards = self.rewards if player == 'actor' else self.critic_rewards
-        return Rules(player, rewards, self.advantage, self.turns, self.overlong_tokens)
-
-
-class Learner(NamedTuple):
-    """What an iteration of one player needs beside the models that learn."""
+class PlayerTraining(NamedTuple):
+    """Everything that the iterations of one player need, except the weights that change."""
 
     settings: ReinforceSettings
     player: Player
-    reference: Transformer  # of the KL: the player as it was before
-    frozen: Transformer | None  # the base under its adapters; None where all of it learns
+    setup: RolloutSetup  # with the initial models; those of an iteration replace them
     problems: Sequence[Problem]
-    table: Callable[[Players], Table]
-    update: Callable  # (objective, state, batch, frozen) -> (state, metrics)
+    reference: Transformer  # of the KL term: the player before training
+    frozen: Transformer | None  # base under trained adapters; None if all weights are trained
+    make_step: Callable[[Objective], Callable]  # objective -> jitted train step, cached
     logprobs: Callable[[Transformer, Batch], np.ndarray]
-    parts: int  # that the rows of an update divide into
+    shared: SharedPrompt | None  # layout of rows whose samples share a prompt
+    parts: int  # the rows of an update must divide into this many parts
     seed: int
 
 
 def reinforce(
-    players: Players,
+    models: Players,
     problems: Sequence[Problem],
     *,
     trained: Sequence[Player],
@@ -162,49 +77,76 @@ def reinforce(
     writer: writers.Writer,
     seed: int,
 ) -> tuple[dict[Player, Transformer], dict[str, float]]:
-    """Trains the players named, each iteration one after the other, against each other's newest.
+    """Trains the players in `trained`, one after the other in every iteration.
 
-    A player with adapters trains these alone. Everything a step does follows from (seed, step) and
-    the weights. Resumes from folder/checkpoints, where one step holds all players. Returns the
-    players and totals.
+    Each plays against the newest weights of the other; a player with adapters trains only these.
+    All randomness follows from (seed, step), so a run resumes bit for bit from folder/checkpoints,
+    where one step holds all players. Returns the trained players and totals.
     """
     s = settings
-    parts = check_rows(s, loop, jax.sharding.get_mesh())
     optimizer = make_optimizer(s.optimizer, num_steps=s.num_steps * s.num_updates)
-    table = lambda now: Table(now, scorer, method, s.num_samples, s.num_refinements)  # noqa: E731
-    given = {p: getattr(players, p) for p in trained}
-    split = {p: lora.split(model) for p, model in given.items()}
-    learners, sampler = {}, players.sampler
-    for p, (_, frozen) in split.items():
-        shared = s.shared_prompt(p, sampler.max_tokens, overhead=sampler.chat.overhead)
-        how = {'transform': method.transform, 'shared': shared}
-        tools = make_update(optimizer, loop=loop, gap=s.fresh, **how), make_logprobs(**how)
-        learners[p] = Learner(s, p, given[p], frozen, problems, table, *tools, parts, seed)
-    spent = {'tokens': 0, 'trained': 0}
+    setup = RolloutSetup(models, scorer, method, s.num_samples, s.num_refinements)
+    trainings = {
+        player: make_training(
+            player, setup, problems, settings=s, loop=loop, optimizer=optimizer, seed=seed
+        )
+        for player in trained
+    }
+    initial = {p: lora.split(training.reference)[0] for p, training in trainings.items()}
+    counters = {'tokens': 0, 'trained': 0}
     states, _ = train_loop(
-        {p: start(adapters_or_all, optimizer) for p, (adapters_or_all, _) in split.items()},
-        functools.partial(in_turn, learners, players, spent),
+        {p: init_train_state(weights, optimizer) for p, weights in initial.items()},
+        functools.partial(train_iteration, trainings=trainings, counters=counters),
         num_steps=s.num_steps,
         loop=dataclasses.replace(loop, log_every=1, checkpoint_every=s.checkpoint_every),
         folder=folder,
         writer=writer,
         description=f'reinforce {" and ".join(trained)}',
-        cursor=lambda: dict(spent),
-        set_cursor=spent.update,
+        cursor=lambda: dict(counters),
+        set_cursor=counters.update,
         watch=diagnostics.make_watch(diagnostics.to_stderr),
-        enough=lambda: 0 < s.token_budget <= spent['tokens'],
+        should_stop=lambda: 0 < s.token_budget <= counters['tokens'],
     )
-    return _joined(learners, states), {
-        'tokens_sampled': spent['tokens'],
-        'tokens_trained': spent['trained'],
+    return _current_models(trainings, states), {
+        'tokens_sampled': counters['tokens'],
+        'tokens_trained': counters['trained'],
         'updates': {p: int(state.step) for p, state in states.items()},
     }
 
 
-def check_rows(settings: ReinforceSettings, loop: LoopSettings, mesh: jax.sharding.Mesh) -> int:
-    """The parts that mesh and microbatches make of an update's rows.
+def make_training(
+    player: Player,
+    setup: RolloutSetup,
+    problems: Sequence[Problem],
+    *,
+    settings: ReinforceSettings,
+    loop: LoopSettings,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+) -> PlayerTraining:
+    """Builds the training of one player: its reference, layout of rows and compiled functions."""
+    model, sampler = getattr(setup.models, player), setup.models.sampler
+    shared = settings.shared_prompt(player, sampler.max_tokens, overhead=sampler.chat.overhead)
+    layout = {'transform': setup.method.transform, 'shared': shared}
+    return PlayerTraining(
+        settings=settings,
+        player=player,
+        setup=setup,
+        problems=problems,
+        reference=model,
+        frozen=lora.split(model)[1],
+        make_step=make_step_factory(optimizer, settings, loop, **layout),
+        logprobs=make_logprobs(**layout),
+        shared=shared,
+        parts=check_rows(settings, loop, jax.sharding.get_mesh()),
+        seed=seed,
+    )
 
-    Raises ValueError where a minibatch does not divide into them.
+
+def check_rows(settings: ReinforceSettings, loop: LoopSettings, mesh: jax.sharding.Mesh) -> int:
+    """Returns the number of parts into which mesh and microbatches split the rows of an update.
+
+    Raises ValueError if a minibatch does not divide into them.
     """
     rows = settings.rows // settings.num_minibatches
     parts = mesh.shape['data'] * mesh.shape['fsdp'] * loop.num_microbatches
@@ -217,100 +159,118 @@ def check_rows(settings: ReinforceSettings, loop: LoopSettings, mesh: jax.shardi
     return parts
 
 
-def in_turn(
-    learners: Mapping[Player, Learner],
-    players: Players,
-    spent: dict[str, int],
+def train_iteration(
     step: int,
     states: dict[Player, TrainState],
-) -> tuple[dict[Player, TrainState], dict, list]:
-    """One iteration of each player; adds the tokens sampled to `spent`."""
+    *,
+    trainings: Mapping[Player, PlayerTraining],
+    counters: dict[str, int],
+) -> tuple[dict[Player, TrainState], dict, Updates]:
+    """Runs one iteration of each player; returns (states, metrics, updates) for the train loop.
+
+    Adds the sampled and trained tokens to `counters`, the cursor of the loop.
+    """
     row, updates = {}, []
-    for player, learner in learners.items():
-        now = dataclasses.replace(players, **_joined(learners, states))
-        state, values, made, tokens = iterate(learner, step, states[player], now)
+    for player, training in trainings.items():
+        # The second player meets the first one's weights of this very iteration.
+        models = dataclasses.replace(training.setup.models, **_current_models(trainings, states))
+        state, metrics, player_updates, tokens = update_player(
+            training, states[player], step=step, models=models
+        )
         states = states | {player: state}
-        updates += made
-        spent['tokens'] += tokens
-        spent['trained'] += sum(minibatch.tokens.size for _, minibatch in made)
-        row |= values if len(learners) == 1 else _named(values, player)
-    return states, row | {'sampled/tokens': spent['tokens']}, updates
+        updates += player_updates
+        counters['tokens'] += tokens
+        counters['trained'] += sum(minibatch.tokens.size for _, minibatch in player_updates)
+        if len(trainings) > 1:  # 'loss/kl' becomes 'loss/critic/kl'
+            metrics = {n.replace('/', f'/{player}/', 1): value for n, value in metrics.items()}
+        row |= metrics
+    return states, row | {'sampled/tokens': counters['tokens']}, updates
 
 
-def _joined(
-    learners: Mapping[Player, Learner], states: Mapping[Player, TrainState]
+def _current_models(
+    trainings: Mapping[Player, PlayerTraining], states: dict[Player, TrainState]
 ) -> dict[Player, Transformer]:
-    """The players as they are now."""
-    return {p: lora.join(state.model, learners[p].frozen) for p, state in states.items()}
+    return {p: lora.join(state.model, trainings[p].frozen) for p, state in states.items()}
 
 
-def _named(values: Mapping[str, float], player: Player) -> dict[str, float]:
-    """Metrics of one of several players: 'loss/kl' becomes 'loss/critic/kl'."""
-    return {name.replace('/', f'/{player}/', 1): value for name, value in values.items()}
-
-
-def iterate(learner: Learner, step: int, state: TrainState, players: Players):
-    """(state, metrics, updates, sampled tokens) after a player's samples and updates."""
-    s, player = learner.settings, learner.player
+def update_player(training: PlayerTraining, state: TrainState, *, step: int, models: Players):
+    """Runs one iteration of a player; returns (state, metrics, updates, sampled tokens)."""
+    s, player = training.settings, training.player
     first_phase = player == 'actor' and step <= s.turns.first_phase_steps
-    objective = phase_objective(s) if first_phase else s.objective
-    policy = functools.partial(learner.logprobs, lora.join(state.model, learner.frozen))
-    if s.fresh:
+    objective = first_phase_objective(s) if first_phase else s.objective
+    policy = functools.partial(training.logprobs, lora.join(state.model, training.frozen))
+    if s.reuses_update_logprobs:
         objective, policy = dataclasses.replace(objective, on_policy=True), None
-    rng = make_rng(learner.seed, step, player)
-    value = functools.partial(
-        rollouts.value,
-        rules=s.rules(player),
-        limits=players.sampler.max_tokens,
+    rng = make_rng(training.seed, step, player)
+    assign_credit = functools.partial(
+        credit.assign_credit,
+        rules=s.reward_rules(player),
+        limits=models.sampler.max_tokens,
         first_phase=first_phase,
     )
-    found = sample(learner, players, value, rng)
-    batch, told = make_batch(
-        found,
-        Shape(player, s.row_length(player), s.num_samples, s.importance_cap),
-        players.sampler.chat,
-        value=value,
+    sampled = sample_groups(training, models, assign_credit=assign_credit, rng=rng)
+    batch, metrics = update_batch.make_batch(
+        sampled,
+        update_batch.RowLayout(player, s.row_length(player), s.num_samples, s.importance_cap),
+        models.sampler.chat,
+        assign_credit=assign_credit,
         objective=objective,
-        logprobs=LogProbs(policy, functools.partial(learner.logprobs, learner.reference)),
+        logprobs=update_batch.LogprobFunctions(
+            policy, functools.partial(training.logprobs, training.reference)
+        ),
     )
-    updates = []
+    train_step, updates = training.make_step(objective), []
     for _ in range(s.num_epochs):
         for part in np.split(rng.permutation(s.rows), s.num_minibatches):
-            chosen = neighbours(np.sort(part), s.samples_per_row)
-            minibatch = Batch(*(values[chosen] for values in batch))
-            if s.drop_idle:
-                minibatch = busy_rows(
-                    minibatch, objective, parts=learner.parts, together=s.samples_per_row
+            rows = update_batch.expand_groups(np.sort(part), s.samples_per_row)
+            minibatch = Batch(*(values[rows] for values in batch))
+            if s.drop_zero_advantage_rows:
+                minibatch = update_batch.drop_zero_advantage_rows(
+                    minibatch, objective, parts=training.parts, samples_per_row=s.samples_per_row
                 )
-            state, values = learner.update(objective, state, minibatch, learner.frozen)
+            placed, _ = place_batch(minibatch, training.shared)
+            state, values = train_step(state, placed, training.frozen)
             updates.append((values, minibatch))
-    return state, told | _over_updates([values for values, _ in updates]), updates, found.tokens
+    return state, metrics | _aggregate([v for v, _ in updates]), updates, sampled.tokens
 
 
 def make_rng(seed: int, step: int, player: Player) -> np.random.Generator:
-    """All the randomness of a player's iteration: problems, noise and the order of rows."""
+    """Returns the generator of a player's iteration: problems, sampling noise, order of rows.
+
+    It depends on nothing else, so that an iteration can be repeated after a restart.
+    """
     return np.random.default_rng((seed, step, zlib.crc32(player.encode())))
 
 
-def sample(
-    learner: Learner, players: Players, value: Callable[..., Valued], rng: np.random.Generator
-) -> Filled:
-    """An iteration's groups of problems drawn from all, refilled as far as the settings say."""
-    s, rules = learner.settings, learner.settings.rules(learner.player)
-    drawn = rng.permutation(len(learner.problems))[: s.num_problems * (s.refill_rounds + 1)]
-    noise = rng.integers(2**32, size=s.refill_rounds + 1).tolist()
-    play, table = rollouts.PLAYS[learner.player], learner.table(players)
-    return rollouts.filled(
-        lambda chosen, number: play(table, rules, chosen, noise[number]),
-        lambda group: value(group, penalties=None).flat,
-        [learner.problems[i] for i in drawn],
+def sample_groups(
+    training: PlayerTraining,
+    models: Players,
+    *,
+    assign_credit: Callable[..., credit.GroupValues],
+    rng: np.random.Generator,
+) -> SampledGroups:
+    """Samples an iteration's groups of randomly drawn problems, with the refill of the settings."""
+    s = training.settings
+    drawn = rng.permutation(len(training.problems))[: s.num_problems * (s.refill_rounds + 1)]
+    rollout = functools.partial(
+        rollouts.ROLLOUTS[training.player],
+        training.setup._replace(models=models),
+        s.reward_rules(training.player),
+    )
+    return rollouts.sample_with_refill(
+        rollout,
+        lambda group: assign_credit(group, penalties=None).zero_variance,
+        [training.problems[i] for i in drawn],
         num_groups=s.num_problems,
-        num_rounds=s.refill_rounds,
+        seeds=rng.integers(2**32, size=s.refill_rounds + 1).tolist(),
     )
 
 
-def phase_objective(settings: ReinforceSettings) -> Objective:
-    """The objective of SCoRe's stage I: attempts are held to the reference."""
+def first_phase_objective(settings: ReinforceSettings) -> Objective:
+    """Returns the objective of SCoRe's stage I, which keeps attempts close to the reference.
+
+    The KL on attempts is a term of the loss: 'none' and 'k1' are therefore replaced by 'k3'.
+    """
     kl = settings.objective.kl if settings.objective.kl in ('k2', 'k3') else 'k3'
     kl_coef = settings.objective.kl_coef if kl == settings.objective.kl else 0.0
     return dataclasses.replace(
@@ -321,68 +281,63 @@ def phase_objective(settings: ReinforceSettings) -> Objective:
     )
 
 
-def make_update(
+def make_step_factory(
     optimizer: optax.GradientTransformation,
-    *,
+    settings: ReinforceSettings,
     loop: LoopSettings,
+    *,
     transform: Transform,
     shared: SharedPrompt | None,
-    gap: bool,
-):
-    """Returns update(objective, state, batch of host arrays, frozen) -> (state, metrics).
-
-    It is compiled once an objective, and for each kind of state. For the rest see make_train_step.
-    """
+) -> Callable[[Objective], Callable]:
+    """Returns objective -> train step; cached, so that every objective is compiled once."""
 
     @functools.cache
-    def step_of(objective: Objective):
+    def make_step(objective: Objective):
         return make_train_step(
             objective=objective,
             optimizer=optimizer,
             transform=transform,
             num_microbatches=loop.num_microbatches,
             skip_nonfinite=loop.nonfinite == 'skip',
-            gap=gap,
+            measure_gap=settings.reuses_update_logprobs,
             shared=shared,
         )
 
-    return lambda objective, state, batch, frozen: step_of(objective)(
-        state, laid_out(batch, shared)[0], frozen
-    )
+    return make_step
 
 
 def make_logprobs(
     *, transform: Transform, shared: SharedPrompt | None
 ) -> Callable[[Transformer, Batch], np.ndarray]:
-    """Returns logprobs(model, batch) -> [B, T] on the host, of a batch of host arrays."""
+    """Returns logprobs(model, batch) -> [B, T]; batch and result are host arrays."""
 
     @jax.jit
     def forward(model: Transformer, batch: Batch) -> jax.Array:
-        values = batch_logprobs(model, batch, transform, shared)[0]
+        values = batch_logprobs(model, batch, transform, shared=shared)[0]
         return sharding.constrain(values, (None, None))
 
     def logprobs(model: Transformer, batch: Batch) -> np.ndarray:
-        laid, back = laid_out(batch, shared)
-        return back(np.asarray(forward(model, laid)))
+        placed, restore_layout = place_batch(batch, shared)
+        return restore_layout(np.asarray(forward(model, placed)))
 
     return logprobs
 
 
-def laid_out(
+def place_batch(
     batch: Batch, shared: SharedPrompt | None
 ) -> tuple[Batch, Callable[[np.ndarray], np.ndarray]]:
-    """(the batch on devices, rows that share a prompt put together, a function back to its layout).
+    """Moves a batch of one sequence per row to the devices, in the layout of `shared`.
 
-    The batch has a sequence a row.
+    Returns it with a function that brings values of the new layout back to one sequence per row.
     """
     if shared is None:
         return to_device(batch), lambda values: values
-    laid, places = shared_prompts.share_prompts(batch, **shared._asdict())
-    return to_device(laid), lambda values: places.scatter(values, batch.tokens.shape)
+    merged, places = shared_prompts.share_prompts(batch, **shared._asdict())
+    return to_device(merged), lambda values: places.scatter(values, batch.tokens.shape)
 
 
-def _over_updates(rows: Sequence[Mapping[str, jax.Array]]) -> dict[str, jax.Array]:
-    """Metrics of an iteration: the mean over its updates, and of maxima the largest."""
+def _aggregate(rows: Sequence[Mapping[str, jax.Array]]) -> dict[str, jax.Array]:
+    """Metrics of an iteration: mean over its updates; of `*_max`, the maximum."""
     return {
         name: (jnp.max if name.endswith('_max') else jnp.mean)(jnp.stack([r[name] for r in rows]))
         for name in rows[0]

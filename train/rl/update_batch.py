@@ -1,7 +1,4 @@
-"""An iteration's samples as one batch: every token at its advantage; and what they tell.
-
-One episode a row, on a shape that never changes.
-"""
+"""Training batch of one RL iteration (one episode per row, fixed shape), and its metrics."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -15,142 +12,151 @@ from elenchus.data.text.chat import Chat
 from elenchus.sampling.engine.requests import holding
 from elenchus.train.objective import Objective
 from elenchus.train.rl import advantages
-from elenchus.train.rl.rollouts import ROLES, Filled, Player, Valued
+from elenchus.train.rl.credit import GroupValues
+from elenchus.train.rl.rollouts import SampledGroups
+from elenchus.train.rl.settings import TRAINED_ROLES, Player
 
 
 @dataclasses.dataclass(frozen=True)
-class Shape:
-    """How a player's samples are laid out."""
+class RowLayout:
+    """Layout of a player's samples in the rows of a batch."""
 
     player: Player
-    length: int  # of a row
-    num_samples: int  # of a group
-    importance_cap: float
+    length: int  # tokens of a row
+    num_samples: int  # rows of a group
+    importance_cap: float  # C of the token weight min(exp(trainer - sampler logp), C); 0 = off
 
 
-class LogProbs(NamedTuple):
-    """Two models' log-probabilities [B, T] of a batch's own tokens, as host arrays."""
+class LogprobFunctions(NamedTuple):
+    """Functions batch -> log-probabilities [B, T] of its own tokens, as host arrays."""
 
-    policy: Callable[[Batch], np.ndarray] | None  # the trainer's before the update, where needed
+    policy: Callable[[Batch], np.ndarray] | None  # trainer before the update; None: not needed
     reference: Callable[[Batch], np.ndarray]
 
 
 def make_batch(
-    found: Filled,
-    shape: Shape,
+    sampled: SampledGroups,
+    layout: RowLayout,
     chat: Chat,
     *,
-    value: Callable[..., Valued],
+    assign_credit: Callable[..., GroupValues],
     objective: Objective,
-    logprobs: LogProbs,
+    logprobs: LogprobFunctions,
 ) -> tuple[Batch, dict[str, float]]:
-    """(batch of host arrays, metrics of the samples).
+    """Returns (batch of host arrays, metrics of the samples).
 
-    Old log-probabilities are the trainer's own, or the sampler's: where `logprobs` has none of the
-    policy's, and where an episode was sampled from another context than it is trained in (`hinted`;
-    the ratio is then taken on the plain prompt).
+    The batch's old log-probabilities are the trainer's. They are the sampler's if there is no
+    `logprobs.policy`, and for `hinted` episodes: these were sampled from a prompt with a hint but
+    are trained without it, so the ratio must be plain-prompt policy / hinted sampler.
     """
-    episodes = [episode for group in found.groups for episode in group]
-    batch = blank_batch(episodes, shape, chat)
+    episodes = [episode for group in sampled.groups for episode in group]
+    batch = batch_without_weights(episodes, layout, chat)
     trainer = batch.old_logprobs if logprobs.policy is None else logprobs.policy(batch)
     if objective.reads_reference:
         batch = batch._replace(ref_logprobs=logprobs.reference(batch))
-    penalties = kl_penalties(batch, trainer, objective, episodes)
-    valued = []
-    for i, group in enumerate(found.groups):
-        own = slice(i * shape.num_samples, (i + 1) * shape.num_samples)
-        valued.append(value(group, penalties=penalties and penalties[own]))
-    weights = advantages.at_tokens(batch, [values for v in valued for values in v.values])
+    penalties = kl_penalties(batch, trainer, objective, episodes=episodes)
+    values = []
+    for i, group in enumerate(sampled.groups):
+        rows = slice(i * layout.num_samples, (i + 1) * layout.num_samples)
+        values.append(assign_credit(group, penalties=penalties and penalties[rows]))
+    weights = advantages.at_tokens(batch, [steps for v in values for steps in v.advantages])
     hinted = np.array([[bool(e.outcome.get('hinted'))] for e in episodes])
-    told = group_metrics(found, valued, weights, batch) | {
+    metrics = group_metrics(sampled, values, weights=weights, batch=batch) | {
         'reward/unfinished': np.mean([not chat.is_finished(e.turns[-1]) for e in episodes])
     }
     if logprobs.policy is not None:
-        told |= gap_metrics(batch, trainer, trained=(batch.loss_mask > 0) & ~hinted)
-    if shape.importance_cap:
-        trust = advantages.truncated_importance(
-            trainer, batch.old_logprobs, cap=shape.importance_cap
+        metrics |= gap_metrics(batch, trainer, trained=(batch.loss_mask > 0) & ~hinted)
+    if layout.importance_cap:
+        importance = advantages.truncated_importance(
+            trainer, batch.old_logprobs, cap=layout.importance_cap
         )
-        weights = weights * np.where(hinted, np.float32(1), trust)
-    informative = np.arange(len(episodes)) < found.num_informative * shape.num_samples
+        weights = weights * np.where(hinted, np.float32(1), importance)
+    # Groups that only fill the shape are masked: they count neither in the loss nor in its divisor.
+    informative = np.arange(len(episodes)) < sampled.num_informative * layout.num_samples
     return batch._replace(
         weights=weights,
         loss_mask=batch.loss_mask * informative[:, None].astype(np.float32),
         old_logprobs=np.where(hinted, batch.old_logprobs, trainer),
-    ), told
+    ), metrics
 
 
-def busy_rows(batch: Batch, objective: Objective, *, parts: int, together: int) -> Batch:
-    """The rows of one sequence each that have a weight, with the loss of the whole batch.
+def drop_zero_advantage_rows(
+    batch: Batch, objective: Objective, *, parts: int, samples_per_row: int
+) -> Batch:
+    """Drops rows whose advantages are all zero; rescales weights so that the loss is unchanged.
 
-    A group whose samples are all right, or all wrong, has no advantages: of a loss of weights alone
-    its rows only enlarge the divisor, so the others' weights are lowered instead. `together`
-    neighbours stay or go as one. Left are a quarter, half, three quarters or all of the rows, and a
-    multiple of `parts * together`: a step has at most four shapes. Tokens that a truncated policy
-    excludes are counted in the divisor here.
+    A group whose samples are all right or all wrong has no advantages: its rows only enlarge the
+    divisor of the loss, so the other rows' weights are multiplied by (divisor of the remaining
+    rows) / (divisor of all rows). `samples_per_row` adjacent rows, which will share a row, stay or
+    go together. A quarter, half, three quarters or all rows remain, rounded up to a multiple of
+    `parts * samples_per_row`: the train step compiles for at most four shapes. The divisor counts
+    tokens that a truncated policy excludes. Objectives in which tokens of weight zero have a
+    gradient (KL, entropy) keep all rows.
     """
-    if not objective.is_of_weights:
+    if not objective.ignores_zero_weight_tokens:
         return batch
     trained = batch.loss_mask > 0
-    counted = trained.sum(axis=1) if objective.average == 'token' else trained.any(axis=1)
-    busy = (trained & (batch.weights != 0)).any(axis=1).reshape(-1, together).any(axis=1)
-    quarters = [-(-len(busy) * n // (4 * parts)) * parts for n in (1, 2, 3, 4)]
-    kept = np.sort(np.argsort(~busy, kind='stable')[: holding(quarters, busy.sum())])
-    kept = neighbours(kept, together)
-    scale = np.float32(counted[kept].sum() / max(1, counted.sum()))
-    rest = Batch(*(values[kept] for values in batch))
-    return rest._replace(weights=rest.weights * scale)
+    counts = trained.sum(axis=1) if objective.average == 'token' else trained.any(axis=1)
+    is_used = (trained & (batch.weights != 0)).any(axis=1).reshape(-1, samples_per_row).any(axis=1)
+    quarters = [-(-len(is_used) * n // (4 * parts)) * parts for n in (1, 2, 3, 4)]
+    size = holding(quarters, is_used.sum())
+    # A stable sort puts the used groups first, filled up with others, all in their old order.
+    kept_groups = np.sort(np.argsort(~is_used, kind='stable')[:size])
+    kept_rows = expand_groups(kept_groups, samples_per_row)
+    scale = np.float32(counts[kept_rows].sum() / max(1, counts.sum()))
+    remaining = Batch(*(values[kept_rows] for values in batch))
+    return remaining._replace(weights=remaining.weights * scale)
 
 
-def neighbours(firsts: np.ndarray, together: int) -> np.ndarray:
-    """The rows of which `together` neighbours each are number 0, 1, ..., for these numbers."""
-    return (together * firsts[:, None] + np.arange(together)).ravel()
+def expand_groups(groups: np.ndarray, rows_per_group: int) -> np.ndarray:
+    """Returns the row numbers of groups of adjacent rows, by group number."""
+    return (rows_per_group * groups[:, None] + np.arange(rows_per_group)).ravel()
 
 
-def blank_batch(episodes: Sequence[Episode], shape: Shape, chat: Chat) -> Batch:
-    """One row an episode, the player's own turns trained, each token of weight 1."""
+def batch_without_weights(episodes: Sequence[Episode], layout: RowLayout, chat: Chat) -> Batch:
+    """Returns a batch of one episode per row; the player's turns are trained with weight 1."""
+    roles = TRAINED_ROLES[layout.player]
     examples = [
-        chat.example(e.turns, trained=ROLES[shape.player], weights=None, last_only=False)
-        for e in episodes
+        chat.example(e.turns, trained=roles, weights=None, last_only=False) for e in episodes
     ]
-    return packing.pad(examples, length=shape.length)
+    return packing.pad(examples, length=layout.length)
 
 
 def kl_penalties(
-    batch: Batch, trainer: np.ndarray, objective: Objective, episodes: Sequence[Episode]
+    batch: Batch, trainer: np.ndarray, objective: Objective, *, episodes: Sequence[Episode]
 ) -> list[dict[int, float]] | None:
-    """kl_coef * k1 of every turn of every episode, by turn number; None unless kl is 'k1'.
+    """Returns kl_coef * sum_t (logp_t - ref_logp_t) by episode and turn; None unless kl is 'k1'.
 
-    A turn's reward loses it, and so the policy gradient has the pull towards the reference.
+    It is subtracted from the turn's reward: only there does k1 have the gradient of the KL.
     """
     if objective.kl != 'k1':
         return None
     known = (batch.loss_mask > 0) & np.isfinite(trainer) & np.isfinite(batch.ref_logprobs)
-    each = np.zeros(trainer.shape)
-    each[known] = objective.kl_coef * (trainer - batch.ref_logprobs)[known]
+    by_token = np.zeros(trainer.shape)
+    by_token[known] = objective.kl_coef * (trainer - batch.ref_logprobs)[known]
     return [
-        {n: float(each[row, batch.turns[row] == n].sum()) for n in range(1, len(e.turns) + 1)}
+        {n: float(by_token[row, batch.turns[row] == n].sum()) for n in range(1, len(e.turns) + 1)}
         for row, e in enumerate(episodes)
     ]
 
 
 def group_metrics(
-    found: Filled, valued: Sequence[Valued], weights: np.ndarray, batch: Batch
+    sampled: SampledGroups, values: Sequence[GroupValues], *, weights: np.ndarray, batch: Batch
 ) -> dict[str, float]:
-    """How rewards and advantages are distributed, and what became of groups without variance."""
-    rewards = np.array([v.rewards for v in valued])
-    levels = np.array([group[0].level for group in found.groups])
+    """Returns statistics of rewards and advantages, also by level, and of zero-variance groups."""
+    rewards = np.array([v.rewards for v in values])
+    levels = np.array([group[0].level for group in sampled.groups])
     advantage = weights[batch.loss_mask > 0]
-    episodes = [episode for group in found.groups for episode in group]
+    episodes = [episode for group in sampled.groups for episode in group]
     terms = {
-        f'reward/{name}': float(np.mean([t[name] for v in valued for t in v.terms]))
-        for name in valued[0].terms[0]
+        f'reward/{name}': float(np.mean([t[name] for v in values for t in v.terms]))
+        for name in values[0].terms[0]
     }
-    told = {
+    metrics = {
         'reward/mean': rewards.mean(),
         'reward/std': rewards.std(),
-        'reward/groups_without_variance': found.num_flat / found.num_sampled,
-        'reward/groups_dropped': 1 - found.num_informative / len(found.groups),
+        'reward/groups_without_variance': sampled.num_zero_variance / sampled.num_sampled,
+        'reward/groups_dropped': 1 - sampled.num_informative / len(sampled.groups),
         'advantage/mean': advantage.mean(),
         'advantage/std': advantage.std(),
         'advantage/min': advantage.min(),
@@ -159,18 +165,17 @@ def group_metrics(
     size = rewards.shape[1]
     for level in np.unique(levels):
         rows = np.repeat(levels == level, size)
-        own = weights[rows][batch.loss_mask[rows] > 0]
-        told |= {
+        metrics |= {
             f'levels/reward{level}': rewards[levels == level].mean(),
             f'levels/reward{level}_std': rewards[levels == level].std(),
-            f'levels/advantage{level}_std': own.std(),
+            f'levels/advantage{level}_std': weights[rows][batch.loss_mask[rows] > 0].std(),
         }
     correct = np.mean([float(e.outcome['correct']) for e in episodes])
-    return {'reward/correct': correct} | told | terms
+    return {'reward/correct': correct} | metrics | terms
 
 
 def gap_metrics(batch: Batch, trainer: np.ndarray, *, trained: np.ndarray) -> dict[str, float]:
-    """How far the sampler's log-probabilities are from the trainer's: mean and largest distance."""
+    """Returns mean and maximum of |trainer - sampler| log-probability over the trained tokens."""
     known = trained & np.isfinite(trainer)
     gaps = np.abs(trainer - batch.old_logprobs)[known]
     return {

@@ -27,7 +27,7 @@ from elenchus.data.records import Episode
 from elenchus.train import distributed
 from elenchus.train.config import build
 from elenchus.train.config.run_settings import MAY_CHANGE
-from elenchus.train.metrics import writers
+from elenchus.train.metrics import progress, writers
 from elenchus.train.run import lock
 
 T = TypeVar('T')
@@ -61,7 +61,7 @@ class RunDirectory:
                 stack.enter_context(lock.locked(self.path))
                 atomic.write_text(self.path / CONFIG, self.config)
 
-            distributed.from_first(start)
+            distributed.run_on_first(start)
             yield
 
     def stage(self, name: str) -> 'StageFolder':
@@ -113,9 +113,9 @@ class StageFolder:
         Raises ValueError if the stage was started with another config.
         """
         _check_config(self.path / CONFIG, self.directory.config, f'stage {self.name!r}')
-        if not distributed.from_first((self.path / SUMMARY).exists):
+        if not distributed.run_on_first((self.path / SUMMARY).exists):
             return None
-        return distributed.from_first(lambda: read_json(self.path / SUMMARY))
+        return distributed.run_on_first(lambda: read_json(self.path / SUMMARY))
 
     @contextlib.contextmanager
     def recorded(self) -> Iterator[dict]:
@@ -124,14 +124,14 @@ class StageFolder:
         Adds `seconds` of the process that completed the stage. Nothing is written if the body
         raises. Raises Preempted if the process has been asked to stop.
         """
-        if distributed.leaving():
+        if distributed.is_preempted():
             raise distributed.Preempted(f'stage {self.name!r} has not started')
-        distributed.from_first(lambda: self.write_text(CONFIG, self.directory.config))
+        distributed.run_on_first(lambda: self.write_text(CONFIG, self.directory.config))
         start, summary = time.perf_counter(), {'tokens_sampled': 0, 'tokens_trained': 0}
         yield summary
         summary['seconds'] = round(time.perf_counter() - start, 1)
-        distributed.from_first(lambda: atomic.check_exists(self.path / CONFIG))
-        distributed.from_first(lambda: self.write_json(SUMMARY, summary))
+        distributed.run_on_first(lambda: atomic.check_exists(self.path / CONFIG))
+        distributed.run_on_first(lambda: self.write_json(SUMMARY, summary))
 
     @contextlib.contextmanager
     def metrics(self) -> Iterator[writers.Writer]:
@@ -183,7 +183,7 @@ class Part(Generic[T]):
             atomic.write_text(self.path.with_suffix('.tokens'), str(num_tokens))
             episode_files.write_episodes(self.path, episodes)
 
-        distributed.from_first(write)
+        distributed.run_on_first(write)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,12 +211,12 @@ class Parts(Generic[T]):
             Part(self.items[i : i + size], i, self._file(i // size), self.directory)
             for i in range(0, len(self.items), size)
         ]
-        complete = distributed.from_first(lambda: [part.path.exists() for part in parts])
+        complete = distributed.run_on_first(lambda: [part.path.exists() for part in parts])
         total = len(self.items)
-        with writers.progress(total, unit='problems', description=self.description) as bar:
+        with progress.progress(total, unit='problems', description=self.description) as bar:
             for number, part in enumerate(parts):
                 if not complete[number]:
-                    if distributed.leaving():
+                    if distributed.is_preempted():
                         raise distributed.Preempted(f'{number} of {len(parts)} parts are sampled')
                     yield part
                 bar.advance(len(part.items))
@@ -253,7 +253,7 @@ def link_tree(source: os.PathLike, folder: epath.Path) -> None:
         shutil.copytree(source, beside, copy_function=os.link, ignore=ignore)
         beside.rename(folder)
 
-    distributed.from_first(link)
+    distributed.run_on_first(link)
 
 
 def from_root(path: str) -> epath.Path:

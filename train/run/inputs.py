@@ -80,7 +80,7 @@ def load_inputs(settings: RunSettings, verifier: verify.Verifier) -> RunInputs:
 
 def judge_on_first_process(judge: Judge) -> Judge:
     """Lets the first process judge for all: whether a check runs into its time limit is chance."""
-    return lambda pairs: distributed.from_first(lambda: judge(pairs))
+    return lambda pairs: distributed.run_on_first(lambda: judge(pairs))
 
 
 def load_problems(settings: RunSettings, split: str) -> list[Problem]:

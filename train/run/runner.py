@@ -64,7 +64,7 @@ def write_summaries(run: Run, summaries: dict[str, dict]) -> None:
 
 def report(run: Run) -> None:
     """Writes the report of a run and prints where it is."""
-    print(f'report: {distributed.from_first(lambda: str(write_report(run.directory.path)))}')
+    print(f'report: {distributed.run_on_first(lambda: str(write_report(run.directory.path)))}')
 
 
 def print_accuracy(summary: dict) -> None:

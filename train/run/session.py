@@ -15,9 +15,9 @@ from elenchus.model.attention import kernels
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.exploration.context import Players
 from elenchus.sampling.exploration.explorers import EXPLORERS
-from elenchus.train import distributed, sft
-from elenchus.train.checkpoints import checkpoint
-from elenchus.train.checkpoints.model_store import Models
+from elenchus.train import distributed, loop
+from elenchus.train.checkpoints import models
+from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.config import build
 from elenchus.train.config.run_settings import RunSettings
 from elenchus.train.run import checks
@@ -40,7 +40,7 @@ class Run:
     directory: RunDirectory
     inputs: RunInputs
     samplers: Samplers
-    models: Models
+    models: ModelStore
     mesh: jax.sharding.Mesh
 
     @contextlib.contextmanager
@@ -49,7 +49,7 @@ class Run:
         tokenizer = self.inputs.tokenizer
         with self.directory.locked():
             path = self.directory.path / tokenizer.file_name
-            distributed.from_first(lambda: tokenizer.save(path))
+            distributed.run_on_first(lambda: tokenizer.save(path))
             yield self
 
     def load_model(self, stage: str) -> Transformer:
@@ -76,7 +76,7 @@ class Run:
     def init_model(self) -> Transformer:
         """Initialises a model with random weights, each shard on its device."""
         config, mesh = self.settings.model, self.mesh
-        shardings = jax.tree.map(lambda x: x.sharding, checkpoint.abstract_model(config, mesh))
+        shardings = jax.tree.map(lambda x: x.sharding, models.abstract_model(config, mesh))
         init = lambda: transformer.init_model(config, jax.random.key(self.settings.seed))  # noqa: E731
         return jax.jit(init, out_shardings=shardings)()
 
@@ -102,11 +102,11 @@ def open_run(
     mesh = sharding.make_mesh(settings.mesh)
     kernels.check_backend(settings.model, jax.default_backend())
     inputs = load_inputs(settings, verifier)
-    checkpoint.abstract_model(settings.model, mesh)
-    sft.check_rows(settings.train, mesh)
+    models.abstract_model(settings.model, mesh)
+    loop.check_rows(settings.train, mesh)
     checks.check_run(settings, inputs)
     distributed.check_same('the tokenizer', inputs.tokenizer.fingerprint.encode())
-    models = Models(
+    models = ModelStore(
         settings.model,
         mesh,
         tokenizer_fingerprint=inputs.tokenizer.fingerprint,

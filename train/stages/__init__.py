@@ -13,7 +13,6 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from elenchus.data import records
 from elenchus.data.files import episode_files
 from elenchus.model import lora
 from elenchus.model.transformer import Transformer

@@ -9,11 +9,11 @@ from elenchus.data.files import episode_files
 from elenchus.data.records import Example, Problem
 from elenchus.data.text.chat import Chat
 from elenchus.model.transformer import Transformer
-from elenchus.train.checkpoints.model_store import Models
+from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.config.run_settings import CriticSettings, CritiqueSettings
+from elenchus.train.loop import LoopSettings
 from elenchus.train.run.directory import StageFolder, derive_seed
 from elenchus.train.run.samplers import Samplers
-from elenchus.train.sft import LoopSettings
 from elenchus.train.stages.annotators import make_annotator
 from elenchus.train.stages.critique import make_critique_data
 from elenchus.train.stages.sft import sft_stage
@@ -38,7 +38,7 @@ def retrain_critic(
     critique: CritiqueSettings,
     annotator_model: Transformer | None,
     loop: LoopSettings,
-    models: Models,
+    models: ModelStore,
     samplers: Samplers,
     seed: int,
 ) -> dict:

@@ -25,10 +25,10 @@ from elenchus.sampling.exploration.controller import Knobs
 from elenchus.sampling.exploration.explorers import explore
 from elenchus.sampling.test_time.strategies import score_steps
 from elenchus.train.config.run_settings import ImproveSettings
+from elenchus.train.loop import LoopSettings
 from elenchus.train.rl.advantages import over_tokens
 from elenchus.train.run.directory import StageFolder, derive_seed
 from elenchus.train.run.samplers import Samplers
-from elenchus.train.sft import LoopSettings
 from elenchus.train.stages.monitors import coverage_figures, evenly_spaced
 from elenchus.train.stages.sft import sft
 

@@ -9,12 +9,11 @@ from etils import epath
 from elenchus.data.files import atomic
 from elenchus.data.records import Example, Problem
 from elenchus.model.transformer import Transformer
-from elenchus.train.checkpoints import checkpoint
-from elenchus.train.checkpoints.model_store import Models
+from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.config.run_settings import EvaluateSettings, ImproveSettings
+from elenchus.train.loop import LoopSettings
 from elenchus.train.run.directory import StageFolder, derive_seed, link_tree
 from elenchus.train.run.samplers import Samplers
-from elenchus.train.sft import LoopSettings
 from elenchus.train.stages.evaluate import evaluate_actor
 from elenchus.train.stages.improve import improve
 
@@ -47,7 +46,7 @@ def improve_rounds(
     references: Sequence[Example],
     retrain_critic: RetrainCritic | None,
     loop: LoopSettings,
-    models: Models,
+    models: ModelStore,
     samplers: Samplers,
     seed: int,
 ) -> dict:
@@ -102,10 +101,10 @@ def improve_rounds(
     return rounds[-1] | totals | {'rounds': rounds}
 
 
-def save_last(stage: StageFolder, actor: epath.Path, models: Models) -> None:
+def save_last(stage: StageFolder, actor: epath.Path, models: ModelStore) -> None:
     """Makes the last round's actor the stage's model: hard links where they are possible."""
     # Adapters store a relative path to their base, and buckets have no links.
-    if checkpoint.saved_adaptation(actor) is not None or atomic.is_remote(stage.path):
+    if models.saved_adaptation(actor) is not None or atomic.is_remote(stage.path):
         models.save(stage.path / 'model', models.load(actor))
     else:
         link_tree(actor, stage.path / 'model')

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from elenchus.data.records import Problem
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.exploration.context import Players
-from elenchus.train.checkpoints.model_store import Models
+from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.config.run_settings import EvaluateSettings
+from elenchus.train.loop import LoopSettings
 from elenchus.train.rl import trainer
-from elenchus.train.rl.rollouts import Player
-from elenchus.train.rl.trainer import ReinforceSettings
+from elenchus.train.rl.settings import Player, ReinforceSettings
 from elenchus.train.run.directory import StageFolder, derive_seed
 from elenchus.train.run.samplers import Samplers
-from elenchus.train.sft import LoopSettings
 from elenchus.train.stages.evaluate import evaluate_actor, evaluate_with_critique
 
 
@@ -58,7 +57,7 @@ def reinforce_stage(
     settings: ReinforceSettings,
     evaluation: EvaluateSettings,
     loop: LoopSettings,
-    models: Models,
+    models: ModelStore,
     samplers: Samplers,
     seed: int,
 ) -> dict:

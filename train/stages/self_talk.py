@@ -16,11 +16,11 @@ from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.metrics import cost_curves, critic_metrics
 from elenchus.sampling.test_time import strategies
-from elenchus.train.checkpoints.model_store import Models
+from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.config.run_settings import EvaluateSettings, SelfTalkSettings
+from elenchus.train.loop import LoopSettings
 from elenchus.train.run.directory import StageFolder, derive_seed
 from elenchus.train.run.samplers import Samplers
-from elenchus.train.sft import LoopSettings
 from elenchus.train.stages import evaluate_figures
 from elenchus.train.stages.monitors import evenly_spaced
 from elenchus.train.stages.self_talk_data import TalkBuilder, talk_example
@@ -42,7 +42,7 @@ def self_talk_stage(
     settings: SelfTalkSettings,
     evaluation: EvaluateSettings,
     loop: LoopSettings,
-    models: Models,
+    models: ModelStore,
     samplers: Samplers,
     seed: int,
 ) -> dict:

@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from elenchus.data.records import Example
 from elenchus.model.transformer import Transformer
 from elenchus.train import sft as sft_loop
-from elenchus.train.checkpoints.model_store import Models
+from elenchus.train.checkpoints.model_store import ModelStore
+from elenchus.train.loop import LoopSettings
 from elenchus.train.run.directory import StageFolder
-from elenchus.train.sft import FitSettings, LoopSettings
+from elenchus.train.sft import FitSettings
 
 
 class LazyExamples:
@@ -71,7 +72,7 @@ def sft_stage(
     examples: Sequence[Example],
     settings: FitSettings,
     loop: LoopSettings,
-    models: Models,
+    models: ModelStore,
     seed: int,
 ) -> dict:
     """Trains a model as `sft` does and saves it in the stage's folder; returns totals."""

@@ -1,4 +1,4 @@
-"""Reinforcement end to end on a tiny model: both players, reference KL, minibatches, resuming."""
+"""Reinforcement learning end to end on a tiny model: both players, KL, minibatches, resuming."""
 
 import dataclasses
 import functools
@@ -15,9 +15,9 @@ from elenchus.sampling import episodes, step_scores
 from elenchus.sampling.engine import engine, sampling_methods
 from elenchus.sampling.exploration import context
 from elenchus.train.config import build
+from elenchus.train.loop import LoopSettings
 from elenchus.train.metrics import writers
-from elenchus.train.rl import rollouts, trainer
-from elenchus.train.sft import LoopSettings
+from elenchus.train.rl import credit, rollouts, settings, trainer
 from tests.support import fake_engine, tiny_model
 
 CONFIG = dataclasses.replace(tiny_model.FLAT, vocab_size=64, max_length=96)
@@ -71,11 +71,12 @@ def settings_of(**changes):
             **{name.replace('__', '.'): value for name, value in changes.items()},
         }
     )
-    return build.build(trainer.ReinforceSettings, config)
+    return build.build(settings.ReinforceSettings, config)
 
 
 @functools.cache
-def players():
+def tiny_models():
+    """The bundle of sampler, actor and critic."""
     sampler = episodes.Sampler(
         engine.Engine(ENGINE, stop_ids=(fake_engine.EOS,)), fake_engine.CHAT, LIMITS
     )
@@ -83,12 +84,12 @@ def players():
     return context.Players(sampler, actor, critic, fake_engine.judge, grammars.LAB)
 
 
-def run(folder, trained, *, given=None, **changes):
-    """(models, totals, rows of metrics)."""
+def run(folder, trained, *, initial=None, **changes):
+    """Trains from `initial` models; returns (models, totals, rows of metrics)."""
     writer = writers.Writer(folder, tensorboard=folder / 'board')
     with jax.set_mesh(mesh()), writer:
         models, totals = trainer.reinforce(
-            given or players(),
+            initial or tiny_models(),
             PROBLEMS,
             trained=trained,
             settings=settings_of(**changes),
@@ -124,19 +125,19 @@ BOTH = {
 
 @pytest.fixture(scope='module')
 def both(tmp_path_factory):
-    """Actor (as in SCoRe) and critic in turn, and the same stopped after an iteration, resumed."""
+    """Actor (as in SCoRe) and critic alternating; the same, stopped and resumed after a step."""
     whole, parted = tmp_path_factory.mktemp('whole'), tmp_path_factory.mktemp('parted')
     _, totals, rows = run(parted, ('actor', 'critic'), **BOTH, token_budget=1)
     assert len(rows) == 1 and totals['updates'] == {'actor': 2, 'critic': 2}
     return run(whole, ('actor', 'critic'), **BOTH), run(parted, ('actor', 'critic'), **BOTH)
 
 
-def test_both_players_learn_in_turn_from_one_checkpoint(both):
+def test_both_players_learn_in_alternation_from_one_checkpoint(both):
     (models, totals, rows), _ = both
     assert totals['updates'] == {'actor': 6, 'critic': 6}
     assert totals['tokens_sampled'] == rows[-1]['sampled/tokens'] > 0
     for player, model in models.items():
-        before = jax.tree.leaves(getattr(players(), player))
+        before = jax.tree.leaves(getattr(tiny_models(), player))
         changed = [np.any(x != y) for x, y in zip(before, jax.tree.leaves(model), strict=True)]
         assert all(changed), player
 
@@ -148,7 +149,7 @@ def test_a_run_that_was_stopped_continues_bit_for_bit(both):
 
 
 def test_the_reference_stays_as_the_player_was_while_the_player_moves(both):
-    """Were it the newest player, the KL at the first update of every iteration would be 0."""
+    """With the newest player as reference the KL of every first update would be 0."""
     (_, _, rows), _ = both
     for player in ('actor', 'critic'):
         kl = [row[f'loss/{player}/kl'] for row in rows]
@@ -166,9 +167,9 @@ def test_the_sampler_and_the_trainer_agree(both):
 
 @pytest.mark.slow
 def test_one_update_needs_no_pass_before_it(tmp_path, monkeypatch):
-    """Gradients and gap are those with old log-probabilities from a pass of their own."""
+    """Gradients and gap equal those with old log-probabilities from a separate pass."""
     _, _, (row,) = run(tmp_path / 'one', ('actor',), num_steps=1, **PLAIN)
-    monkeypatch.setattr(trainer.ReinforceSettings, 'fresh', False)
+    monkeypatch.setattr(settings.ReinforceSettings, 'reuses_update_logprobs', False)
     _, _, (other,) = run(tmp_path / 'two', ('actor',), num_steps=1, **PLAIN)
     assert row.keys() == other.keys() and row['grads/norm'] > 0
     for name in row:
@@ -177,7 +178,7 @@ def test_one_update_needs_no_pass_before_it(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_critiques_that_share_their_prompt_teach_the_same(tmp_path):
+def test_critiques_that_share_their_prompt_give_the_same_update(tmp_path):
     changes = {'num_steps': 1, 'objective__kl': 'k3', 'objective__kl_coef': 0.05, **PLAIN}
     (row,), (expected,) = (
         run(tmp_path / str(n), ('critic',), samples_per_row=n, **changes)[2] for n in (4, 1)
@@ -187,21 +188,21 @@ def test_critiques_that_share_their_prompt_teach_the_same(tmp_path):
             assert row[name] == pytest.approx(expected[name], rel=1e-4, abs=2e-6), name
 
 
-def test_adapters_learn_alone_and_the_reference_is_the_player_with_those_it_had(tmp_path):
-    how = lora.Adaptation(lora.LoraSettings(2, 4.0, ('query', 'down')), '', '', 'none')
-    adapters = lora.init_adapters(CONFIG, how, jax.random.key(0))
-    actor = lora.attach(players().actor, adapters)
-    given = dataclasses.replace(players(), actor=actor)
+def test_only_adapters_are_trained_and_the_reference_has_the_initial_ones(tmp_path):
+    adaptation = lora.Adaptation(lora.LoraSettings(2, 4.0, ('query', 'down')), '', '', 'none')
+    adapters = lora.init_adapters(CONFIG, adaptation, jax.random.key(0))
+    actor = lora.attach(tiny_models().actor, adapters)
+    initial = dataclasses.replace(tiny_models(), actor=actor)
     changes = {'objective__kl': 'k3', 'objective__kl_coef': 0.05, 'num_steps': 2}
-    models, _, rows = run(tmp_path, ('actor',), given=given, **changes, **PLAIN)
+    models, _, rows = run(tmp_path, ('actor',), initial=initial, **changes, **PLAIN)
     trained, base = lora.split(models['actor'])
-    jax.tree.map(np.testing.assert_array_equal, base, players().actor)
+    jax.tree.map(np.testing.assert_array_equal, base, tiny_models().actor)
     assert any(np.any(x != 0) for x in jax.tree.leaves(trained.b))
     assert rows[0]['loss/kl'] == pytest.approx(0, abs=1e-6) and rows[1]['loss/kl'] > 1e-6
     assert all(row['sampler/gap_max'] < 1e-4 for row in rows)
 
 
-def test_metrics_tell_levels_parts_and_what_was_refilled(both):
+def test_metrics_include_levels_parts_of_the_model_and_the_refill(both):
     (_, _, rows), _ = both
     names = set(rows[0])
     assert {'levels/actor/reward1', 'grads/critic/attention', 'reward/actor/correct'} <= names
@@ -233,44 +234,53 @@ def test_a_minibatch_must_divide_over_devices():
 
 
 def test_no_two_iterations_or_players_share_their_noise_and_a_seed_repeats_it():
-    asked = []
+    requests = []
 
     def rule(role, request, seed):
-        asked.append((seed, request.id))
+        requests.append((seed, request.id))
         return (fake_engine.EOS,)
 
     def sample(seed, step, player):
-        asked.clear()
-        made = dataclasses.replace(
-            players(), sampler=fake_engine.players(fake_engine.Ruled(rule)).sampler
+        requests.clear()
+        models = dataclasses.replace(
+            tiny_models(), sampler=fake_engine.players(fake_engine.Ruled(rule)).sampler
         )
         s = settings_of(refill_rounds=1, rewards__length=0.0, advantage__step_coef=0.0)
-        table = lambda now: rollouts.Table(now, SCORER, METHOD, s.num_samples, 1)  # noqa: E731
-        learner = trainer.Learner(s, player, None, None, PROBLEMS, table, None, None, 1, seed)
-        value = functools.partial(
-            rollouts.value,
-            rules=s.rules(player),
+        setup = rollouts.RolloutSetup(models, SCORER, METHOD, s.num_samples, 1)
+        training = trainer.PlayerTraining(
+            s, player, setup, PROBLEMS, None, None, None, None, None, 1, seed
+        )
+        assign_credit = functools.partial(
+            credit.assign_credit,
+            rules=s.reward_rules(player),
             limits=LIMITS,
             first_phase=False,
         )
-        found = trainer.sample(learner, made, value, trainer.make_rng(seed, step, player))
-        assert found.num_sampled == 4 and found.num_informative == 0 and len(found.groups) == 2
-        return [e.problem_id for group in found.groups for e in group], list(asked)
+        sampled = trainer.sample_groups(
+            training,
+            models,
+            assign_credit=assign_credit,
+            rng=trainer.make_rng(seed, step, player),
+        )
+        assert sampled.num_sampled == 4 and sampled.num_informative == 0
+        assert len(sampled.groups) == 2
+        return [e.problem_id for group in sampled.groups for e in group], list(requests)
 
     keys = [(1, 1, 'actor'), (1, 2, 'actor'), (2, 1, 'actor'), (1, 1, 'critic')]
-    told = {key: sample(*key) for key in keys}
-    seeds = [{seed for seed, _ in noise} for _, noise in told.values()]
+    samples = {key: sample(*key) for key in keys}
+    seeds = [{seed for seed, _ in noise} for _, noise in samples.values()]
     assert len(set.union(*seeds)) == sum(map(len, seeds))
-    assert len(set(told[1, 1, 'actor'][1])) == 2 * 2 * 4
-    assert sample(1, 1, 'actor') == told[1, 1, 'actor']
+    assert len(set(samples[1, 1, 'actor'][1])) == 2 * 2 * 4
+    assert sample(1, 1, 'actor') == samples[1, 1, 'actor']
 
 
-def test_rules_ask_the_critic_only_where_its_scores_are_read():
-    for changes, asked in (
+def test_the_critic_scores_steps_only_if_the_scores_are_used():
+    for changes, expected in (
         ({'advantage__step_coef': 0.0}, False),
         ({'advantage__step_coef': 0.5}, True),
         ({'advantage__step_coef': 0.0, 'rewards__verdict': 1.0}, True),
     ):
-        made = settings_of(**changes)
-        assert made.rules('actor').reads_scores == asked and not made.rules('critic').reads_scores
-    assert set(rollouts.PLAYS) == set(rollouts.ROLES)
+        s = settings_of(**changes)
+        assert s.reward_rules('actor').needs_step_scores == expected
+        assert not s.reward_rules('critic').needs_step_scores
+    assert set(rollouts.ROLLOUTS) == set(settings.TRAINED_ROLES)

@@ -1,7 +1,7 @@
-"""Two processes as one: weights and samples, what is shared, who is apart, leaving together.
+"""Two processes as one: weights, samples, broadcasts, consistency checks, preemption.
 
-All that starts several processes is marked slow and not run in CI, the whole tiny run on 1, 2 and 4
-processes among it: `python -m pytest -m slow tests/train/test_processes.py`.
+Tests that start several processes are slow and not run in CI, among them the whole tiny run on 1, 2
+and 4 processes: `python -m pytest -m slow tests/train/test_distributed.py`.
 """
 
 import json
@@ -18,14 +18,14 @@ import pytest
 from elenchus.data.files import episode_files
 from elenchus.model import sharding
 from elenchus.train import distributed
-from elenchus.train.checkpoints import checkpoint
+from elenchus.train.checkpoints import models
 from elenchus.train.metrics import writers
 from tests.support import multi_process, process_worker, tiny_model
 
 
 @pytest.fixture(scope='module')
 def two(tmp_path_factory):
-    """(folder, what each of two processes of two devices told)."""
+    """(folder, results of each of two processes with two devices)."""
     folder = tmp_path_factory.mktemp('two')
     address = f'localhost:{multi_process.free_port()}'
     started = [
@@ -48,8 +48,8 @@ def two(tmp_path_factory):
         for i in range(2)
     ]
     for process in started:
-        told, _ = process.communicate(timeout=900)
-        assert process.returncode == 0, told[-3000:]
+        output, _ = process.communicate(timeout=900)
+        assert process.returncode == 0, output[-3000:]
     return folder, [json.loads((folder / f'{i}.json').read_text()) for i in range(2)]
 
 
@@ -59,13 +59,13 @@ def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp('alone')
     with jax.set_mesh(sharding.make_mesh(process_worker.MESH)):
         model, totals = process_worker.fit(folder / 'fit', num_steps=4)
-        return folder, model, totals, process_worker.sampled(model)
+        return folder, model, totals, process_worker.sample(model)
 
 
 def load(folder):
     mesh = sharding.make_mesh(process_worker.MESH)
     with jax.set_mesh(mesh):
-        return checkpoint.load_model(
+        return models.load_model(
             folder / 'model', tiny_model.FLAT, mesh=mesh, tokenizer_fingerprint='abc'
         )
 
@@ -86,54 +86,54 @@ def test_two_processes_write_each_row_of_metrics_once(two, alone):
 
 @pytest.mark.slow
 def test_two_processes_sample_what_one_samples(two, alone):
-    assert two[1][0]['sampled'] == two[1][1]['sampled'] == alone[3]
+    assert two[1][0]['samples'] == two[1][1]['samples'] == alone[3]
 
 
 @pytest.mark.slow
-def test_what_the_first_process_finds_or_fails_at_all_are_told(two):
-    for told in two[1]:
-        assert told['shared'] == {'of': 0, 'long': 'x' * 5000}
-        assert told['error'] == 'only the first process knew'
+def test_values_and_errors_of_the_first_process_reach_all(two):
+    for results in two[1]:
+        assert results['broadcast'] == {'process': 0, 'long': 'x' * 5000}
+        assert results['error'] == 'only the first process knew'
 
 
 @pytest.mark.slow
 def test_a_process_with_other_values_is_named(two):
-    for told in two[1]:
-        assert told['apart'].startswith('a number: process 1 on ')
+    for results in two[1]:
+        assert results['mismatch'].startswith('a number: process 1 on ')
 
 
 @pytest.mark.slow
-def test_a_process_that_is_told_to_leave_takes_all_with_it_and_one_process_continues(two):
-    folder, told = two
-    assert [t['code'] for t in told] == [distributed.LEFT] * 2
-    saved = [int(path.name) for path in (folder / 'left' / 'checkpoints').iterdir()]
-    assert len(saved) == 1 and 1 <= saved[0] < process_worker.LEAVE_STEPS
+def test_preemption_of_one_process_stops_all_and_one_process_continues(two):
+    folder, results = two
+    assert [r['code'] for r in results] == [distributed.PREEMPTED_EXIT_CODE] * 2
+    saved = [int(path.name) for path in (folder / 'preempted' / 'checkpoints').iterdir()]
+    assert len(saved) == 1 and 1 <= saved[0] < process_worker.PREEMPTED_STEPS
     with jax.set_mesh(sharding.make_mesh((8, 1, 1))):
-        process_worker.fit(folder / 'left', num_steps=saved[0] + 1)
-    rows = writers.read_rows(folder / 'left' / writers.METRICS)
+        process_worker.fit(folder / 'preempted', num_steps=saved[0] + 1)
+    rows = writers.read_rows(folder / 'preempted' / writers.METRICS)
     assert [row['step'] for row in rows] == list(range(1, saved[0] + 2))
 
 
-def test_a_process_number_out_of_range_is_a_mistake():
+def test_a_process_number_out_of_range_is_an_error():
     with pytest.raises(ValueError, match=r'--process_id=2 must be in \[0, 2\).*nearest: 1'):
         distributed.initialize(coordinator='x:1', num_processes=2, process_id=2, detect=False)
 
 
 @pytest.mark.parametrize('shape', [(8, 1, 1), (1, 4, 2)])
-def test_a_fingerprint_is_of_the_values_and_not_of_where_they_are(shape):
+def test_a_fingerprint_depends_on_the_values_and_not_on_the_sharding(shape):
     mesh, model = sharding.make_mesh(shape), tiny_model.make_model(tiny_model.FLAT)
     changed = jax.tree.map(np.array, model)
     changed.embedding[...][3, 2] *= 1 + 1e-6
-    placed = [checkpoint.place(m, mesh) for m in (model, changed)]
+    placed = [models.place(m, mesh) for m in (model, changed)]
     prints = [distributed.fingerprint(m) for m in (model, *placed)]
     assert prints[0] == prints[1] != prints[2]
 
 
-def test_a_fingerprint_tells_a_permutation_and_reads_every_type():
+def test_a_fingerprint_detects_a_permutation_and_reads_every_type():
     values = np.arange(1, 5)
     for dtype in ('float32', 'bfloat16', 'int32', 'uint8'):
-        there, back = jax.numpy.asarray(values, dtype), jax.numpy.asarray(values[::-1], dtype)
-        assert distributed.fingerprint(there) != distributed.fingerprint(back)
+        forward, reverse = (jax.numpy.asarray(x, dtype) for x in (values, values[::-1]))
+        assert distributed.fingerprint(forward) != distributed.fingerprint(reverse)
     assert distributed.fingerprint(np.array([True, False])) != 0
 
 
@@ -153,10 +153,10 @@ def tokens(workdir):
 def assert_same_run(workdir, other):
     assert tokens(workdir) == tokens(other)
     with jax.set_mesh(sharding.make_mesh((-1, 1, 1))):
-        found, expected = multi_process.models(workdir), multi_process.models(other)
-    assert found.keys() == expected.keys() and len(found) == 5
+        actual, expected = map(multi_process.load_stage_models, (workdir, other))
+    assert actual.keys() == expected.keys() and len(actual) == 5
     for stage in expected:
-        pairs = zip(*map(jax.tree.leaves, (found[stage], expected[stage])), strict=True)
+        pairs = zip(*map(jax.tree.leaves, (actual[stage], expected[stage])), strict=True)
         for one, two in pairs:
             np.testing.assert_allclose(one, two, rtol=0, atol=1e-6, err_msg=stage)
 
@@ -183,7 +183,7 @@ def test_a_run_on_several_processes_equals_the_one_on_one(whole, tmp_path, count
 
 
 @pytest.mark.slow
-def test_adapters_and_parked_caches_are_the_same_on_two_processes(tmp_path):
+def test_adapters_and_the_prefix_cache_give_the_same_on_two_processes(tmp_path):
     one, two = tmp_path / 'one', tmp_path / 'two'
     for workdir, count in ((one, 1), (two, 2)):
         arguments = (*multi_process.TINY, *multi_process.ADAPTED)
@@ -194,12 +194,12 @@ def test_adapters_and_parked_caches_are_the_same_on_two_processes(tmp_path):
 
 
 @pytest.mark.slow
-def test_one_of_four_is_preempted_all_leave_and_two_continue(whole, tmp_path):
+def test_one_of_four_is_preempted_all_stop_and_two_continue(whole, tmp_path):
     workdir = tmp_path / 'run'
     started = multi_process.start(4, workdir, multi_process.TINY, devices=1)
     while not (workdir / 'stages' / '02-critique' / 'config.json').exists():
         time.sleep(0.1)
     started[2].send_signal(signal.SIGTERM)
-    multi_process.finish(started, workdir, codes=(distributed.LEFT,))
+    multi_process.finish(started, workdir, codes=(distributed.PREEMPTED_EXIT_CODE,))
     multi_process.finish(multi_process.start(2, workdir, multi_process.TINY, devices=2), workdir)
     assert_same_run(workdir, whole)

@@ -1,4 +1,4 @@
-"""A loss or gradient that is no number: seen a step late, its batch kept, the run ended or not."""
+"""NaN losses and gradients: detected a step late, batch kept on disk, run stopped or not."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ FINE = {'loss/total': 1.0, 'grads/norm': 2.0, 'grads/finite': 1.0}
 BROKEN = {'loss/total': np.nan, 'grads/norm': np.inf, 'grads/finite': 0.0}
 
 
-def steps(guard, *values):
+def push_steps(guard, *values):
     for step, value in enumerate(values, start=1):
         guard.push(step, [(value, tiny_model.random_batch(step, rows=2))])
     guard.flush()
@@ -27,7 +27,7 @@ def test_a_run_stops_at_the_step_and_keeps_its_batch(tmp_path):
         r'step 2: loss nan, gradient norm inf; its batch is in .*step-000002-0\.npz.*nonfinite='
     )
     with pytest.raises(FloatingPointError, match=message):
-        steps(nonfinite.FiniteGuard(tmp_path, 'stop'), FINE, BROKEN, FINE)
+        push_steps(nonfinite.FiniteGuard(tmp_path, 'stop'), FINE, BROKEN, FINE)
     kept = np.load(tmp_path / 'nonfinite' / 'step-000002-0.npz')
     for name, values in zip(Batch._fields, tiny_model.random_batch(2, rows=2), strict=True):
         np.testing.assert_array_equal(kept[name], values)
@@ -35,12 +35,12 @@ def test_a_run_stops_at_the_step_and_keeps_its_batch(tmp_path):
 
 def test_a_step_is_skipped_with_a_warning_until_ten_in_a_row(tmp_path, capsys):
     guard = nonfinite.FiniteGuard(tmp_path, 'skip')
-    most = nonfinite.MOST_IN_A_ROW
-    steps(guard, *([BROKEN] * (most - 1)), FINE, BROKEN)
+    most = nonfinite.MAX_CONSECUTIVE_SKIPS
+    push_steps(guard, *([BROKEN] * (most - 1)), FINE, BROKEN)
     assert capsys.readouterr().err.count('warning: step') == most
     assert len(list((tmp_path / 'nonfinite').iterdir())) == most
     with pytest.raises(FloatingPointError, match='the 10th update in a row'):
-        steps(guard, *([BROKEN] * most))
+        push_steps(guard, *([BROKEN] * most))
 
 
 def test_of_several_updates_a_step_the_broken_one_is_kept(tmp_path):
@@ -67,13 +67,13 @@ def test_weights_stay_where_a_step_is_skipped(skip):
     before = state.init_state(tiny_model.make_model(config), optimizer)
     batch = tiny_model.random_batch(0, rows=2)
     compiled = step.lower(before, batch).compile(tiny_model.QUICK)
-    good, told = compiled(before, batch)
-    kept = jax.tree.map(np.array, good)
-    assert told['grads/finite'] == 1
-    bad, told = compiled(good, batch._replace(weights=batch.weights * np.float32(np.inf)))
-    assert told['grads/finite'] == 0 and int(bad.step) == 2
+    good, metrics = compiled(before, batch)
+    before_skip = jax.tree.map(np.array, good)
+    assert metrics['grads/finite'] == 1
+    bad, metrics = compiled(good, batch._replace(weights=batch.weights * np.float32(np.inf)))
+    assert metrics['grads/finite'] == 0 and int(bad.step) == 2
     same = [
         np.array_equal(x, y)
-        for x, y in zip(jax.tree.leaves(bad.model), jax.tree.leaves(kept.model), strict=True)
+        for x, y in zip(jax.tree.leaves(bad.model), jax.tree.leaves(before_skip.model), strict=True)
     ]
     assert all(same) if skip else not any(same)

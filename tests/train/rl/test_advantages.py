@@ -48,7 +48,7 @@ def test_equal_rewards_teach_nothing(name):
 
 
 @pytest.mark.parametrize('name', advantages.ADVANTAGES)
-def test_advantages_of_a_group_sum_to_nothing(name):
+def test_advantages_of_a_group_sum_to_zero(name):
     assert abs(advantages.ADVANTAGES[name]([0.0, 1.0, 1.0, 0.0, 0.0], epsilon=EPSILON).sum()) < 1e-6
 
 
@@ -79,11 +79,11 @@ def test_every_token_of_a_step_has_its_steps_value(steps):
 
 
 @hypothesis.given(st.lists(FLOATS, max_size=6), FLOATS)
-def test_step_differences_say_what_each_step_adds(values, start):
-    found = advantages.step_differences(values, start=start)
-    assert len(found) == len(values)
-    close(found, [b - a for a, b in zip([start, *values], values, strict=False)])
-    assert found.sum() == pytest.approx((values or [start])[-1] - start, abs=1e-3)
+def test_step_differences_are_the_change_of_value_by_each_step(values, start):
+    actual = advantages.step_differences(values, start=start)
+    assert len(actual) == len(values)
+    close(actual, [b - a for a, b in zip([start, *values], values, strict=False)])
+    assert actual.sum() == pytest.approx((values or [start])[-1] - start, abs=1e-3)
 
 
 @hypothesis.given(st.lists(FLOATS, min_size=1, max_size=4), st.floats(0, 1))
@@ -96,18 +96,18 @@ def test_a_turn_returns_its_own_and_later_discounted_rewards(rewards, discount):
 
 
 @hypothesis.given(st.lists(st.tuples(FLOATS, FLOATS), min_size=1), st.floats(1, 5))
-def test_importance_is_truncated_above_alone(pairs, cap):
+def test_importance_is_truncated_only_above(pairs, cap):
     trainer, sampler = np.array(pairs).T
-    found = advantages.truncated_importance(trainer, sampler, cap=cap)
-    np.testing.assert_allclose(found, np.minimum(np.exp(trainer - sampler), cap), rtol=1e-5)
+    actual = advantages.truncated_importance(trainer, sampler, cap=cap)
+    np.testing.assert_allclose(actual, np.minimum(np.exp(trainer - sampler), cap), rtol=1e-5)
     assert not advantages.truncated_importance(np.array([-np.inf]), np.zeros(1), cap=cap).any()
 
 
-def test_values_are_laid_onto_the_tokens_of_their_turn_and_step():
-    """By turn and step ids: turn 2 is trained in two steps, turn 3 is another's, turn 4 in one."""
+def test_values_are_placed_at_the_tokens_of_their_turn_and_step():
+    """Turn 2 is trained in two steps, turn 3 is of another player, turn 4 is trained in one."""
     turns = np.array([[1, 1, 2, 2, 2, 2, 3, 3, 4, 4, 0]])
     steps = np.array([[0, 0, 0, 1, 1, 2, 0, 1, 0, 1, 0]])
     blank = tiny_model.random_batch(0, rows=1, length=11)
     batch = blank._replace(turns=turns, steps=steps)
-    found = advantages.at_tokens(batch, [{2: np.array([0.5, -1.0]), 4: np.array([2.0])}])
-    np.testing.assert_allclose(found, [[0, 0, 0, 0.5, 0.5, -1, 0, 0, 0, 2, 0]])
+    actual = advantages.at_tokens(batch, [{2: np.array([0.5, -1.0]), 4: np.array([2.0])}])
+    np.testing.assert_allclose(actual, [[0, 0, 0, 0.5, 0.5, -1, 0, 0, 0, 2, 0]])

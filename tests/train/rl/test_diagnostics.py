@@ -1,3 +1,5 @@
+"""Warnings about unhealthy metrics."""
+
 import math
 
 import pytest
@@ -17,7 +19,7 @@ HEALTHY = {
 }
 
 
-def test_a_healthy_row_says_nothing():
+def test_a_healthy_row_has_no_warning():
     assert diagnostics.warnings(HEALTHY) == []
 
 
@@ -32,15 +34,15 @@ def test_a_healthy_row_says_nothing():
         ('grads/norm', math.nan, 'explodes'),
     ],
 )
-def test_what_leaves_its_range_is_told_with_a_cause(name, value, cause):
-    for told in (name, name.replace('/', '/critic/')):
-        (warning,) = diagnostics.warnings(HEALTHY | {told: value})
-        assert warning.metric == told and cause in warning.text and told in warning.text
+def test_a_metric_outside_its_range_is_a_warning_with_a_cause(name, value, cause):
+    for metric in (name, name.replace('/', '/critic/')):
+        (warning,) = diagnostics.warnings(HEALTHY | {metric: value})
+        assert warning.metric == metric and cause in warning.text and metric in warning.text
 
 
-def test_a_warning_is_shown_once():
-    told = []
-    watch = diagnostics.make_watch(told.append)
+def test_a_warning_is_reported_once():
+    lines = []
+    watch = diagnostics.make_watch(lines.append)
     for step in range(1, 4):
         watch(step, HEALTHY | {'loss/kl': 5.0} | ({'grads/norm': 1e9} if step == 3 else {}))
-    assert [line.split(':')[1] for line in told] == [' step 1', ' step 3']
+    assert [line.split(':')[1] for line in lines] == [' step 1', ' step 3']

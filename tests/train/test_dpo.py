@@ -1,4 +1,4 @@
-"""Pairs from episodes, and what a step of DPO on them does."""
+"""Packed pairs of responses, and train steps of DPO on them."""
 
 import functools
 
@@ -7,39 +7,11 @@ import numpy as np
 import optax
 import pytest
 
-from elenchus.data import records
 from elenchus.data.batching import packing
-from elenchus.data.lab import task
 from elenchus.train import objective
 from elenchus.train import state as state_lib
 from elenchus.train import step as step_lib
-from elenchus.train.rl import preferences
-from tests.support import fake_engine, tiny_model
-
-CHAT = fake_engine.CHAT
-QUESTION = task.generate_problem(seed=0, split='train', index=0).question
-
-
-def episode(text, *, correct):
-    turns = (*CHAT.question_turns(QUESTION), CHAT.text_turn('attempt', text))
-    return records.Episode('p', 1, turns, {'correct': correct})
-
-
-def test_right_and_wrong_attempts_are_paired_each_once():
-    group = [episode(t, correct=c) for t, c in (('7', True), ('8', False), ('9', True))]
-    ((preferred, other),) = preferences.response_pairs([group, group[:1]], CHAT)
-    for example, word in ((preferred, '7'), (other, '8')):
-        trained = example.tokens[example.loss_mask > 0].tolist()
-        assert trained == [*CHAT.tokenizer.encode(word), fake_engine.EOS]
-
-
-def test_only_the_first_step_that_differs_is_trained():
-    right = episode('ben 7\n cal 8\n #### 8', correct=True)
-    wrong = episode('ben 7\n cal 9\n #### 9', correct=False)
-    pair = preferences.step_pair(right, wrong, CHAT)
-    told = [CHAT.tokenizer.decode(e.tokens[e.loss_mask > 0].tolist()).strip() for e in pair]
-    assert told == ['cal 8', 'cal 9']
-    assert preferences.step_pair(right, right, CHAT) is None
+from tests.support import tiny_model
 
 
 def test_pairs_are_packed_side_by_side():

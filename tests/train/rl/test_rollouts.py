@@ -1,4 +1,4 @@
-"""Groups, their values, and the batch they become, without a model."""
+"""Rollouts, credit assignment, refill, hints and the training batch, without a model."""
 
 import dataclasses
 import functools
@@ -14,38 +14,39 @@ from elenchus.data.lab import task
 from elenchus.sampling.engine import sampling_methods
 from elenchus.train import objective
 from elenchus.train.config import build
-from elenchus.train.rl import rewards, rollouts, update_batch
+from elenchus.train.rl import credit, rewards, rollouts, settings, update_batch
 from tests.support import fake_engine
 
 METHOD = sampling_methods.Sampling(1.0, 0, 1.0, 0.0, banned=())
 PROBLEMS = [task.generate_problem(seed=0, split='train', index=index) for index in range(0, 30, 5)]
 
 
-def rules(player='actor', **changes):
+def make_rules(player='actor', **changes):
     config = lab_config.get_config('smoke').reinforce
     config.advantage.step_coef = 0.0
     changes = {name.replace('__', '.'): value for name, value in changes.items()}
     config.update_from_flattened_dict(changes)
     kind = rewards.ActorRewards if player == 'actor' else rewards.CriticRewards
     section = config.rewards if player == 'actor' else config.critic_rewards
-    return rollouts.Rules(
+    return settings.RewardRules(
         player,
         build.build(kind, section),
-        build.build(rollouts.AdvantageSettings, config.advantage),
-        build.build(rollouts.TurnSettings, config.turns),
+        build.build(settings.AdvantageSettings, config.advantage),
+        build.build(settings.TurnSettings, config.turns),
         config.overlong_tokens,
     )
 
 
-def table(rule, *, num_samples=4, num_refinements=2):
+def make_setup(rule, *, num_samples=4, num_refinements=2):
+    """(setup, engine) of an engine that completes by a rule."""
     engine = fake_engine.Ruled(rule)
-    players = fake_engine.players(engine)
-    made = rollouts.Table(players, fake_engine.SCORER, METHOD, num_samples, num_refinements)
-    return made, engine
+    models = fake_engine.players(engine)
+    setup = rollouts.RolloutSetup(models, fake_engine.SCORER, METHOD, num_samples, num_refinements)
+    return setup, engine
 
 
 def answer(role, request, seed):
-    """Right and wrong attempts in turn; critiques that are right; right refinements of odd ids."""
+    """Attempts right and wrong in alternation; right critiques; refinements right for odd ids."""
     solution = task.solve(fake_engine.question_of(request))
     if role == 'critique':
         return fake_engine.critique(request)
@@ -56,7 +57,7 @@ def answer(role, request, seed):
 
 
 def hopeless(role, request, seed):
-    """Wrong without a hint, right after one."""
+    """Wrong without a hint, right with one."""
     solution = task.solve(fake_engine.TOKENIZER.decode(question_tokens(request)))
     guided = fake_engine.CHAT.header('guide')[0] in request.prompt
     return fake_engine.ids_of(solution if guided else '#### 0')
@@ -68,28 +69,28 @@ def question_tokens(request):
     return list(request.prompt[1:stop])
 
 
-valued = functools.partial(
-    rollouts.value, limits=fake_engine.LIMITS, first_phase=False, penalties=None
+assign_credit = functools.partial(
+    credit.assign_credit, limits=fake_engine.LIMITS, first_phase=False, penalties=None
 )
 
 
-# Values
+# Credit
 
 
 def test_an_actors_group_is_the_samples_of_one_problem():
-    made, engine = table(answer)
-    groups, tokens = rollouts.actor_groups(made, rules(), PROBLEMS[:3], 7)
+    setup, engine = make_setup(answer)
+    groups, tokens = rollouts.sample_actor_groups(setup, make_rules(), PROBLEMS[:3], seed=7)
     assert [len(group) for group in groups] == [4, 4, 4] and tokens == engine.tokens()
     assert all(len({e.problem_id for e in group}) == 1 for group in groups)
-    found = valued(groups[0], rules())
-    assert found.rewards == [1, 0, 1, 0] and not found.flat
-    assert [np.sign(values[2][0]) for values in found.values] == [1, -1, 1, -1]
+    values = assign_credit(groups[0], make_rules())
+    assert values.rewards == [1, 0, 1, 0] and not values.zero_variance
+    assert [np.sign(turns[2][0]) for turns in values.advantages] == [1, -1, 1, -1]
 
 
 def test_a_critics_group_is_the_critiques_of_one_attempt():
-    made, engine = table(answer)
-    asked = rules('critic')
-    groups, tokens = rollouts.critic_groups(made, asked, PROBLEMS[:2], 7)
+    setup, engine = make_setup(answer)
+    rules = make_rules('critic')
+    groups, tokens = rollouts.sample_critic_groups(setup, rules, PROBLEMS[:2], seed=7)
     assert tokens == engine.tokens() and engine.calls('refinement') == 2 * 4 * 2
     for group in groups:
         assert (
@@ -100,61 +101,66 @@ def test_a_critics_group_is_the_critiques_of_one_attempt():
         assert all(e.turns[-1].role == 'critique' for e in group)
     # The attempt is right; of each critique's two refinements, the first is not.
     assert [e.outcome['helpful'] for e in groups[0]] == [-0.5] * 4
-    assert valued(groups[0], asked).rewards == [0.5] * 4 and valued(groups[0], asked).flat
+    values = assign_credit(groups[0], rules)
+    assert values.rewards == [0.5] * 4 and values.zero_variance
 
 
-def test_a_critic_that_is_only_to_discriminate_asks_for_no_refinement():
-    made, engine = table(answer)
-    rollouts.critic_groups(made, rules('critic', critic_rewards__helpful=0.0), PROBLEMS[:2], 7)
+def test_without_a_reward_for_helpfulness_no_refinement_is_sampled():
+    setup, engine = make_setup(answer)
+    rules = make_rules('critic', critic_rewards__helpful=0.0)
+    rollouts.sample_critic_groups(setup, rules, PROBLEMS[:2], seed=7)
     assert engine.calls('refinement') == 0
 
 
 SCORE = {'turns__episode': 'correction', 'turns__progress': 10.0, 'advantage__outcome': 'dr_grpo'}
 
 
-def test_score_pays_progress_and_in_its_first_phase_refinements_alone():
+def test_score_rewards_progress_and_in_its_first_phase_only_refinements():
     """Attempts are right, wrong, right, wrong; refinements wrong, right, wrong, right."""
-    made, engine = table(answer)
-    asked = rules(**SCORE)
-    (group,), tokens = rollouts.actor_groups(made, asked, PROBLEMS[:1], 7)
+    setup, engine = make_setup(answer)
+    rules = make_rules(**SCORE)
+    (group,), tokens = rollouts.sample_actor_groups(setup, rules, PROBLEMS[:1], seed=7)
     assert tokens == engine.tokens()
     assert [turn.role for turn in group[0].turns] == ['question', 'attempt', 'refinement']
-    second = valued(group, asked).values
-    # Rewards r1 and r2 + 10 (r2 - r1), each less its mean over the group.
+    second = assign_credit(group, rules).advantages
+    # Rewards r1 and r2 + 10 (r2 - r1), each minus its mean over the group.
     np.testing.assert_allclose([v[2][0] for v in second], [0.5, -0.5, 0.5, -0.5])
     np.testing.assert_allclose([v[3][0] for v in second], [-10.5, 10.5, -10.5, 10.5])
-    first = valued(group, asked, first_phase=True).values
+    first = assign_credit(group, rules, first_phase=True).advantages
     assert not any(v[2].any() for v in first)
     np.testing.assert_allclose([v[3][0] for v in first], [-0.5, 0.5, -0.5, 0.5])
 
 
-def test_a_discount_lets_attempts_share_in_what_follows():
-    made, _ = table(answer)
-    asked = rules(**SCORE | {'turns__discount': 1.0})
-    (group,), _ = rollouts.actor_groups(made, asked, PROBLEMS[:1], 7)
-    found = valued(group, asked).values
-    np.testing.assert_allclose([v[2][0] for v in found], [-10, 10, -10, 10])
+def test_a_discount_gives_attempts_a_share_of_later_rewards():
+    setup, _ = make_setup(answer)
+    rules = make_rules(**SCORE | {'turns__discount': 1.0})
+    (group,), _ = rollouts.sample_actor_groups(setup, rules, PROBLEMS[:1], seed=7)
+    values = assign_credit(group, rules).advantages
+    np.testing.assert_allclose([v[2][0] for v in values], [-10, 10, -10, 10])
 
 
 def test_feedback_inside_a_rollout_is_context_and_never_trained(monkeypatch):
-    monkeypatch.setattr('sampling.steps.step_rewards', fake_engine.step_rewards)
-    made, _ = table(answer)
-    (group,), _ = rollouts.actor_groups(made, rules(turns__episode='critique'), PROBLEMS[:1], 7)
+    monkeypatch.setattr('elenchus.sampling.step_scores.step_rewards', fake_engine.step_rewards)
+    setup, _ = make_setup(answer)
+    rules = make_rules(turns__episode='critique')
+    (group,), _ = rollouts.sample_actor_groups(setup, rules, PROBLEMS[:1], seed=7)
     assert [t.role for t in group[0].turns] == ['question', 'attempt', 'critique', 'refinement']
-    shape = update_batch.Shape('actor', 400, 4, 0.0)
-    batch = update_batch.blank_batch(group, shape, fake_engine.CHAT)
+    layout = update_batch.RowLayout('actor', 400, 4, 0.0)
+    batch = update_batch.batch_without_weights(group, layout, fake_engine.CHAT)
     trained = {records.ROLES[role] for role in batch.roles[batch.loss_mask > 0]}
     assert trained == {'attempt', 'refinement'}
 
 
 @pytest.mark.parametrize('steps', ['normalised', 'difference'])
 def test_step_advantages_blame_the_wrong_line_and_no_earlier_one(monkeypatch, steps):
-    monkeypatch.setattr('sampling.steps.step_rewards', fake_engine.step_rewards)
-    made, _ = table(answer)
-    asked = rules(advantage__step_coef=1.0, advantage__outcome_coef=0.0, advantage__steps=steps)
-    (group,), _ = rollouts.actor_groups(made, asked, PROBLEMS[:1], 7)
+    monkeypatch.setattr('elenchus.sampling.step_scores.step_rewards', fake_engine.step_rewards)
+    setup, _ = make_setup(answer)
+    rules = make_rules(
+        advantage__step_coef=1.0, advantage__outcome_coef=0.0, advantage__steps=steps
+    )
+    (group,), _ = rollouts.sample_actor_groups(setup, rules, PROBLEMS[:1], seed=7)
     assert group[0].turns[-1].role == 'attempt' and group[0].turn('attempt').step_scores
-    right, wrong, *_ = (v[2] for v in valued(group, asked).values)
+    right, wrong, *_ = (v[2] for v in assign_credit(group, rules).advantages)
     assert len(right) == len(wrong) and wrong[-1] < 0
     if steps == 'difference':
         np.testing.assert_allclose(right[:-1], wrong[:-1])
@@ -167,44 +173,45 @@ def test_step_advantages_blame_the_wrong_line_and_no_earlier_one(monkeypatch, st
 @hypothesis.given(
     st.lists(st.booleans(), min_size=1, max_size=20), st.integers(1, 4), st.integers(0, 3)
 )
-def test_groups_without_variance_are_replaced_as_long_as_rounds_and_problems_last(
+def test_groups_of_zero_variance_are_replaced_as_long_as_rounds_and_problems_last(
     flat, num_groups, rounds
 ):
     hypothesis.assume(len(flat) >= num_groups)
-    asked = []
+    calls = []
 
-    def sample(chosen, number):
-        asked.append((number, list(chosen)))
+    def sample(chosen, *, seed):
+        calls.append((seed, list(chosen)))
         return [[i] for i in chosen], len(chosen)
 
-    found = rollouts.filled(
+    sampled = rollouts.sample_with_refill(
         sample,
         lambda group: flat[group[0]],
         range(len(flat)),
         num_groups=num_groups,
-        num_rounds=rounds,
+        seeds=range(rounds + 1),
     )
-    drawn = [i for _, chosen in asked for i in chosen]
-    assert drawn == list(range(len(drawn))) and [n for n, _ in asked] == list(range(len(asked)))
-    assert len(found.groups) == num_groups and found.num_sampled == found.tokens == len(drawn)
-    assert found.num_flat == sum(flat[i] for i in drawn)
+    drawn = [i for _, chosen in calls for i in chosen]
+    assert drawn == list(range(len(drawn))) and [n for n, _ in calls] == list(range(len(calls)))
+    assert len(sampled.groups) == num_groups
+    assert sampled.num_sampled == sampled.tokens == len(drawn)
+    assert sampled.num_zero_variance == sum(flat[i] for i in drawn)
     good = [i for i in drawn if not flat[i]][:num_groups]
-    assert [g[0] for g in found.groups[: len(good)]] == good
+    assert [g[0] for g in sampled.groups[: len(good)]] == good
     if rounds:
-        assert found.num_informative == len(good)
-        enough = len(good) == num_groups or len(asked) == rounds + 1 or len(drawn) == len(flat)
-        assert enough
+        assert sampled.num_informative == len(good)
+        is_full = len(good) == num_groups
+        assert is_full or len(calls) == rounds + 1 or len(drawn) == len(flat)
     else:
-        assert found.num_informative == num_groups == len(drawn)
+        assert sampled.num_informative == num_groups == len(drawn)
 
 
 # Hints
 
 
-def test_where_all_attempts_failed_a_hint_is_given_and_forgotten():
-    made, engine = table(hopeless)
-    asked = rules(turns__hint_share=0.5)
-    groups, tokens = rollouts.actor_groups(made, asked, PROBLEMS[:2], 7)
+def test_if_all_attempts_fail_they_are_repeated_with_a_hint_that_is_dropped():
+    setup, engine = make_setup(hopeless)
+    rules = make_rules(turns__hint_share=0.5)
+    groups, tokens = rollouts.sample_actor_groups(setup, rules, PROBLEMS[:2], seed=7)
     assert tokens == engine.tokens() and len(engine.asked) == 2 * 2 * 4
     for episode in (e for group in groups for e in group):
         assert [turn.role for turn in episode.turns] == ['question', 'attempt']
@@ -225,16 +232,16 @@ def batch_of(groups, *, informative, cap=0.0, kl=None, hinted=(), policy=-2.0):
     chosen = objective.GRPO
     if kl:
         chosen = dataclasses.replace(chosen, kl=kl, kl_coef=0.1)
-    found = rollouts.Filled(groups, informative, len(groups), 0, 0)
+    sampled = rollouts.SampledGroups(groups, informative, len(groups), 0, 0)
     return update_batch.make_batch(
-        found,
-        update_batch.Shape('actor', 160, 4, cap),
+        sampled,
+        update_batch.RowLayout('actor', 160, 4, cap),
         fake_engine.CHAT,
-        value=functools.partial(
-            rollouts.value, rules=rules(), limits=fake_engine.LIMITS, first_phase=False
+        assign_credit=functools.partial(
+            credit.assign_credit, rules=make_rules(), limits=fake_engine.LIMITS, first_phase=False
         ),
         objective=chosen,
-        logprobs=update_batch.LogProbs(
+        logprobs=update_batch.LogprobFunctions(
             policy and (lambda batch: np.full(batch.tokens.shape, policy, np.float32)),
             lambda batch: np.full(batch.tokens.shape, -3.0, np.float32),
         ),
@@ -242,39 +249,40 @@ def batch_of(groups, *, informative, cap=0.0, kl=None, hinted=(), policy=-2.0):
 
 
 def two_groups():
-    return rollouts.actor_groups(table(answer)[0], rules(), PROBLEMS[:2], 7)[0]
+    setup, _ = make_setup(answer)
+    return rollouts.sample_actor_groups(setup, make_rules(), PROBLEMS[:2], seed=7)[0]
 
 
 def test_dropped_groups_have_no_trained_token_and_rows_keep_their_shape():
-    batch, told = batch_of(two_groups(), informative=1)
+    batch, metrics = batch_of(two_groups(), informative=1)
     assert batch.tokens.shape == (8, 160)
     assert batch.loss_mask[:4].any(axis=1).all() and not batch.loss_mask[4:].any()
-    assert told['reward/groups_dropped'] == 0.5 and told['reward/correct'] == 0.5
+    assert metrics['reward/groups_dropped'] == 0.5 and metrics['reward/correct'] == 0.5
 
 
 def test_the_ratio_is_against_the_trainer_and_after_a_hint_against_the_sampler():
-    """The sampler's log-probabilities are -1, in another context where a hint was given."""
-    batch, told = batch_of(two_groups(), informative=2, hinted=(1,), cap=2.0)
+    """The sampler's log-probabilities are -1; with a hint, those of another context."""
+    batch, metrics = batch_of(two_groups(), informative=2, hinted=(1,), cap=2.0)
     trained = batch.loss_mask > 0
     assert (batch.old_logprobs[:4][trained[:4]] == -2).all()
     assert (batch.old_logprobs[4:][trained[4:]] == -1).all()
-    assert told['sampler/gap'] == told['sampler/gap_max'] == 1
+    assert metrics['sampler/gap'] == metrics['sampler/gap_max'] == 1
     plain, _ = batch_of(two_groups(), informative=2)
     ratio = batch.weights[trained] / plain.weights[trained]
     expected = np.where(np.arange(8) < 4, np.exp(-1), 1)[:, None] * np.ones(batch.tokens.shape)
     np.testing.assert_allclose(ratio, expected[trained], rtol=1e-5)
 
 
-def test_without_the_policys_the_samplers_log_probabilities_stay():
-    batch, told = batch_of(two_groups(), informative=2, policy=None)
+def test_without_policy_log_probabilities_those_of_the_sampler_are_used():
+    batch, metrics = batch_of(two_groups(), informative=2, policy=None)
     assert (batch.old_logprobs[batch.loss_mask > 0] == -1).all()
-    assert not any(name.startswith('sampler/') for name in told)
+    assert not any(name.startswith('sampler/') for name in metrics)
 
 
-def test_k1_is_taken_from_the_reward_of_the_turn_before_advantages():
+def test_k1_is_subtracted_from_the_reward_of_the_turn_before_advantages():
     batch, _ = batch_of(two_groups(), informative=2, kl='k1')
     plain, _ = batch_of(two_groups(), informative=2)
-    # All turns are equally far from the reference a token, so the longer lose more.
+    # Every token is equally far from the reference, so longer turns lose more.
     lengths = batch.loss_mask.sum(axis=1)
     at = np.argmax(batch.loss_mask > 0, axis=1)
     rewards_less = np.array([1, 0, 1, 0]) - 0.1 * lengths[:4]

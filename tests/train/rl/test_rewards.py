@@ -7,31 +7,31 @@ from hypothesis import strategies as st
 from elenchus.data import records
 from elenchus.train.rl import rewards
 
-NOTHING = dict.fromkeys(('correct', 'format', 'length', 'steps', 'verdict'), 0.0)
-SILENT = dict.fromkeys(('verdict', 'located', 'helpful', 'format', 'length'), 0.0)
+NO_ACTOR_REWARD = dict.fromkeys(('correct', 'format', 'length', 'steps', 'verdict'), 0.0)
+NO_CRITIC_REWARD = dict.fromkeys(('verdict', 'located', 'helpful', 'format', 'length'), 0.0)
 
 
-def written(outcome, *, tokens=4, scores=(), limit=10, overlong_tokens=4):
+def judged_turn(facts, *, tokens=4, scores=(), limit=10, overlong_tokens=4):
     turn = records.Turn('attempt', (6,), (5,) * tokens, (), (tokens,), scores)
-    return rewards.Written(turn, outcome, limit, overlong_tokens)
+    return rewards.JudgedTurn(turn, facts, limit, overlong_tokens)
 
 
-def earned(kind, outcome, **given):
-    base = NOTHING if kind is rewards.ActorRewards else SILENT
-    weights = kind(**base | dict.fromkeys(given.pop('asked'), 1.0))
-    return rewards.total(weights, rewards.terms(weights, written(outcome, **given)))
+def reward_of(kind, facts, *, terms, **turn):
+    base = NO_ACTOR_REWARD if kind is rewards.ActorRewards else NO_CRITIC_REWARD
+    weights = kind(**base | dict.fromkeys(terms, 1.0))
+    return rewards.total(weights, rewards.terms(weights, judged_turn(facts, **turn)))
 
 
 @hypothesis.given(st.integers(1, 30), st.integers(1, 10))
 def test_the_overlong_penalty_falls_from_nothing_to_one_over_its_last_tokens(length, over):
     """DAPO's soft overlong punishment with L_max = 20."""
-    found = rewards.overlong(length, limit=20, overlong_tokens=over)
+    penalty = rewards.overlong(length, limit=20, overlong_tokens=over)
     if length <= 20 - over:
-        assert found == 0
+        assert penalty == 0
     elif length <= 20:
-        assert found == pytest.approx((20 - over - length) / over)
+        assert penalty == pytest.approx((20 - over - length) / over)
     else:
-        assert found == -1
+        assert penalty == -1
 
 
 @pytest.mark.parametrize(
@@ -46,13 +46,13 @@ def test_the_overlong_penalty_falls_from_nothing_to_one_over_its_last_tokens(len
     ],
 )
 def test_terms_of_the_actor(term, outcome, value):
-    assert earned(rewards.ActorRewards, outcome, asked=(term,)) == value
+    assert reward_of(rewards.ActorRewards, outcome, terms=(term,)) == value
 
 
 def test_terms_of_tokens_and_steps():
-    assert earned(rewards.ActorRewards, {}, asked=('steps',), scores=(1.0, 0.0)) == 0.5
-    assert earned(rewards.ActorRewards, {}, asked=('steps',)) == 0
-    assert earned(rewards.ActorRewards, {}, asked=('length',), tokens=8) == -0.5
+    assert reward_of(rewards.ActorRewards, {}, terms=('steps',), scores=(1.0, 0.0)) == 0.5
+    assert reward_of(rewards.ActorRewards, {}, terms=('steps',)) == 0
+    assert reward_of(rewards.ActorRewards, {}, terms=('length',), tokens=8) == -0.5
 
 
 @pytest.mark.parametrize(
@@ -61,33 +61,33 @@ def test_terms_of_tokens_and_steps():
 )
 def test_discrimination_never_takes_a_garbled_critique_as_a_verdict(verdict, correct, value):
     outcome = {'verdict': verdict, 'correct': correct}
-    assert earned(rewards.CriticRewards, outcome, asked=('verdict',)) == value
-    assert earned(rewards.CriticRewards, outcome, asked=('format',)) == (verdict is not None)
+    assert reward_of(rewards.CriticRewards, outcome, terms=('verdict',)) == value
+    assert reward_of(rewards.CriticRewards, outcome, terms=('format',)) == (verdict is not None)
 
 
-def test_location_is_the_very_line_or_rightly_none():
+def test_location_is_the_exact_line_or_correctly_none():
     for located, first, verdict, value in (
         (2, 2, False, 1), (1, 2, False, 0), (None, None, True, 1), (None, None, None, 0),
     ):  # fmt: skip
         outcome = {'located': located, 'first_error': first, 'verdict': verdict}
-        assert earned(rewards.CriticRewards, outcome, asked=('located',)) == value
+        assert reward_of(rewards.CriticRewards, outcome, terms=('located',)) == value
 
 
-def test_helpfulness_pays_what_is_put_right_and_fines_what_is_made_wrong():
+def test_helpfulness_rewards_corrected_and_penalises_broken_refinements():
     assert rewards.helpfulness(False, [True, False]) == 0.5
     assert rewards.helpfulness(True, [False]) == -1
     assert rewards.helpfulness(True, [True]) == rewards.helpfulness(False, [False]) == 0
-    assert earned(rewards.CriticRewards, {'helpful': -1.0}, asked=('helpful',)) == -1
+    assert reward_of(rewards.CriticRewards, {'helpful': -1.0}, terms=('helpful',)) == -1
 
 
-def test_terms_of_weight_zero_are_not_even_asked_for():
-    weights = rewards.ActorRewards(**NOTHING | {'correct': 2.0, 'format': -0.5})
-    values = rewards.terms(weights, written({'correct': True, 'answer': '1'}))
+def test_terms_of_weight_zero_are_not_computed():
+    weights = rewards.ActorRewards(**NO_ACTOR_REWARD | {'correct': 2.0, 'format': -0.5})
+    values = rewards.terms(weights, judged_turn({'correct': True, 'answer': '1'}))
     assert values == {'correct': 1.0, 'format': 1.0}
     assert rewards.total(weights, values) == 1.5
 
 
-def test_a_refinement_is_paid_for_its_own_facts():
+def test_the_facts_of_a_refinement_are_its_own():
     refinement = records.Turn('refinement', (7,), (5,))
     outcome = {'correct': False, 'refined_correct': True, 'refined_answer': '3', 'score': 0.9}
     episode = records.Episode('p', 1, (refinement,), outcome)

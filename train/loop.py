@@ -1,0 +1,167 @@
+"""The training loop that SFT and reinforcement share: steps, metrics, checkpoints, preemption."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import jax
+import optax
+
+from elenchus.data.files import atomic
+from elenchus.data.records import Batch
+from elenchus.model import lora, sharding
+from elenchus.model.transformer import Transformer
+from elenchus.train import distributed
+from elenchus.train.checkpoints.training_state import Checkpointer
+from elenchus.train.metrics import progress, writers
+from elenchus.train.nonfinite import FiniteGuard
+from elenchus.train.state import TrainState, init_state
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopSettings:
+    """Batch shape and intervals that all training stages share."""
+
+    rows: int  # rows of a batch, over all processes
+    length: int  # tokens of a row
+    num_microbatches: int  # gradient accumulation; does not change the loss
+    log_every: int  # steps between rows of metrics
+    checkpoint_every: int  # steps between checkpoints
+    keep_checkpoints: int  # older checkpoints are deleted
+    nonfinite: Literal['stop', 'skip']  # reaction to a NaN or infinite loss or gradient
+    compare_hosts_every: int  # steps between comparisons of weights across processes; 0 = off
+
+
+State = TypeVar('State')
+"""State of a training loop: a TrainState, or one TrainState of each player."""
+
+Updates = Sequence[tuple[Mapping[str, Any], Batch]]
+"""Metrics (device scalars) and batch (host arrays) of each update of a step."""
+
+
+def to_device(batch: Batch) -> Batch:
+    """Shards a batch of host arrays by row over the current mesh.
+
+    Every process holds the whole batch and copies only the rows of its own devices.
+    """
+    place = sharding.batch_sharding(jax.sharding.get_mesh())
+    return jax.tree.map(
+        lambda x: jax.make_array_from_callback(x.shape, place, lambda index: x[index]), batch
+    )
+
+
+def init_train_state(
+    model: Transformer | lora.Adapters, optimizer: optax.GradientTransformation
+) -> TrainState:
+    """Builds the initial state around a copy of `model`.
+
+    The train step donates its state; without the copy it would delete the caller's weights.
+    """
+    copy = jax.tree.map(lambda x: x.copy(), model)
+    return jax.jit(lambda model: init_state(model, optimizer), donate_argnums=0)(copy)
+
+
+def train_loop(
+    state: State,
+    advance: Callable[[int, State], tuple[State, dict, Updates]],
+    *,
+    num_steps: int,
+    loop: LoopSettings,
+    folder: pathlib.Path,
+    writer: writers.Writer,
+    description: str,
+    cursor: Callable[[], dict],
+    set_cursor: Callable[[dict], None],
+    watch: Callable[[int, dict[str, float]], None] = lambda step, row: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> tuple[State, dict[str, float]]:
+    """Runs advance(step, state) -> (state, metrics, updates), from the newest checkpoint on.
+
+    A checkpoint holds the state and the caller's cursor (plain JSON, for example the position in
+    the data) in one atomic step, so a run that was killed at any moment continues bit for bit.
+    `watch` receives every row of metrics. `should_stop` is read before each step. Returns the state
+    and the last row of metrics ({} if none). Raises FloatingPointError (non-finite update),
+    RuntimeError (processes disagree) and Preempted (SIGTERM; the state is saved).
+    """
+    checkpointer = Checkpointer(folder / 'checkpoints', keep=loop.keep_checkpoints)
+    done, state, saved_cursor = checkpointer.restore(state) or (0, state, None)
+    if saved_cursor is not None:
+        set_cursor(saved_cursor)
+    # Later rows are of steps that were lost with the killed process and are repeated now.
+    writer.truncate(done if done else -1)
+    reporter = LoopReporter(writers.Delayed(writer), FiniteGuard(folder, loop.nonfinite), watch)
+    with progress.progress(num_steps, unit='steps', description=description) as bar:
+        bar.advance(done)
+        for step in range(done + 1, num_steps + 1):
+            if should_stop():
+                break
+            state, metrics, updates = advance(step, state)
+            is_logged = step % loop.log_every == 0 or step == num_steps
+            reporter.push(step, updates, row=metrics if is_logged else None)
+            compare_hosts(step, state, cursor, every=loop.compare_hosts_every)
+            is_due, preempted = step % loop.checkpoint_every == 0, distributed.is_preempted()
+            if step < num_steps and (is_due or preempted):
+                reporter.flush()  # raises first, so that a non-finite state is never saved
+                distributed.run_on_first(lambda: atomic.check_exists(folder))
+                checkpointer.save(step, state, cursor())
+                if preempted:
+                    checkpointer.close()
+                    raise distributed.Preempted(f'{description} is saved at step {step}')
+            bar.advance(1)
+    last_row = reporter.flush()
+    checkpointer.close()
+    return state, last_row
+
+
+class LoopReporter(NamedTuple):
+    """Checks the updates of a step and writes its metrics, both one step late.
+
+    Reading a device scalar waits for its computation; a step later it is there already, so the
+    host never stalls the device.
+    """
+
+    rows: writers.Delayed
+    guard: FiniteGuard
+    watch: Callable[[int, dict[str, float]], None]
+
+    def push(self, step: int, updates: Updates, *, row: dict | None) -> None:
+        """Takes a step's updates and its row of metrics; None if the step is not logged."""
+        self.guard.push(step, updates)
+        if row is not None:
+            self._watch_row(self.rows.push(step, row))
+
+    def flush(self) -> dict[str, float]:
+        """Reports the pending step; returns its row, {} if none was pending."""
+        self.guard.flush()
+        return self._watch_row(self.rows.flush())
+
+    def _watch_row(self, row: tuple[int, dict[str, float]] | None) -> dict[str, float]:
+        if row is None:
+            return {}
+        self.watch(*row)
+        return row[1]
+
+
+def compare_hosts(step: int, state: State, cursor: Callable[[], dict], *, every: int) -> None:
+    """Raises RuntimeError that names each process with another data position or other weights."""
+    if jax.process_count() == 1 or not every or step % every:
+        return
+    position = json.dumps(cursor(), sort_keys=True).encode()
+    distributed.check_same(f'data after step {step}', position)
+    is_state = lambda x: isinstance(x, TrainState)  # noqa: E731
+    models = jax.tree.map(lambda s: s.model, state, is_leaf=is_state)
+    weights = dict(enumerate(jax.tree.leaves(models)))
+    distributed.check_same(f'weights after step {step}', distributed.sum_bits(weights))
+
+
+def check_rows(loop: LoopSettings, mesh: jax.sharding.Mesh) -> None:
+    """Raises ValueError if a batch does not divide over the mesh and the microbatches."""
+    parts = mesh.shape['data'] * mesh.shape['fsdp'] * loop.num_microbatches
+    if loop.rows % parts:
+        raise ValueError(
+            f'train.rows={loop.rows} does not divide over data * fsdp * '
+            f'num_microbatches = {parts}; '
+            f'nearest: {max(1, loop.rows // parts) * parts}'
+        )

@@ -1,0 +1,98 @@
+"""Progress on stderr: a bar on a terminal, otherwise one plain line every ten seconds."""
+
+import time
+from typing import Any, Self
+
+from rich import console as rich_console
+from rich import progress as rich_progress
+
+from elenchus.data.files import atomic
+
+PLAIN_INTERVAL = 10.0  # seconds between lines if stderr is not a terminal
+
+
+def progress(total: int | None, *, unit: str, description: str) -> 'Progress':
+    """Returns a progress display with rate and remaining time; only the first process prints.
+
+    >>> with progress(1000, unit='steps', description='actor') as bar:
+    ...     bar.advance(1, loss=0.5)
+    """
+    console = rich_console.Console(stderr=True, quiet=not atomic.may_write())
+    return Progress(total, unit=unit, description=description, console=console)
+
+
+class Progress:
+    """Progress display of `total` units; a context manager. Create it with `progress`."""
+
+    def __init__(
+        self,
+        total: int | None,
+        *,
+        unit: str,
+        description: str,
+        console: rich_console.Console,
+        clock=time.monotonic,
+    ):
+        self._total, self._unit, self._description = total, unit, description
+        self._console, self._clock = console, clock
+        self._done, self._fields = 0, {}
+        self._bar = self._make_bar() if console.is_terminal else None
+        self._start = self._printed = clock()
+
+    def __enter__(self) -> Self:
+        self._start = self._printed = self._clock()
+        if self._bar is not None:
+            self._bar.start()
+            self._task = self._bar.add_task(self._description, total=self._total, text='')
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        else:
+            self._print()
+
+    def advance(self, count: int, **fields: Any) -> None:
+        """Adds `count` units; the last value of each of `fields` is printed beside the rate."""
+        self._done += count
+        self._fields |= fields
+        if self._bar is not None:
+            self._bar.update(self._task, advance=count, text=self._text())
+        elif self._clock() - self._printed >= PLAIN_INTERVAL:
+            self._print()
+
+    def _make_bar(self) -> rich_progress.Progress:
+        columns = (
+            rich_progress.TextColumn('{task.description}'),
+            rich_progress.BarColumn(bar_width=24),
+            rich_progress.MofNCompleteColumn(),
+            rich_progress.TextColumn('{task.fields[text]}'),
+            rich_progress.TextColumn('eta'),
+            rich_progress.TimeRemainingColumn(compact=True),
+        )
+        return rich_progress.Progress(*columns, console=self._console)
+
+    def _rate(self) -> float:
+        return self._done / max(self._clock() - self._start, 1e-9)
+
+    def _text(self) -> str:
+        fields = ' '.join(f'{name} {_short(value)}' for name, value in self._fields.items())
+        return f'{_short(self._rate())} {self._unit}/s {fields}'.rstrip()
+
+    def _print(self) -> None:
+        self._printed = self._clock()
+        of_total = '' if self._total is None else f'/{self._total}'
+        line = f'{self._description} {self._done}{of_total} {self._unit}, {self._text()}'
+        self._console.print(line + self._time(), highlight=False, markup=False, soft_wrap=True)
+
+    def _time(self) -> str:
+        if self._total is None or not 0 < self._done < self._total:
+            return f', {self._clock() - self._start:.1f} s'
+        return f', eta {(self._total - self._done) / self._rate():.0f} s'
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    number = float(value)
+    return f'{number:,.0f}' if abs(number) >= 1000 else f'{number:.3g}'
