@@ -1,1 +1,1 @@
-"""How text is made and judged."""
+"""Sampling: decoding engine, episodes, critique data, exploration, test-time critique, metrics."""

@@ -1,224 +1,243 @@
-"""Two-player episodes: attempt -> critique -> refinement, every turn kept as sampled."""
+"""Two-player episodes: attempt -> critique -> refinement, with every turn kept as sampled.
+
+`Sampler` writes single turns; `sample_attempts`, `sample_critiques` and `sample_refinements` write
+one more turn of each episode and add the judged facts to its outcome.
+"""
 
 import dataclasses
 from collections.abc import Sequence
 
-from elenchus.data.critiques import grammars as critique_lib
+from elenchus.data.critiques import grammars
 from elenchus.data.grading import answers
 from elenchus.data.grading.judge import Judge
 from elenchus.data.records import Episode, Problem, Turn
 from elenchus.data.text.chat import Chat
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.engine import Completion, Engine, Request
-from elenchus.sampling.engine.sampling_methods import Method
+from elenchus.sampling.sample_spec import SampleSpec
 
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-    """An engine that writes turns of a conversation."""
+    """Writes turns of conversations with an engine.
+
+    Example, with an engine that always writes the same text, so that it runs without a model:
+
+    >>> from elenchus.data.text import chat, tokenizer
+    >>> from elenchus.sampling.engine.sampling_methods import Greedy
+    >>> lab_chat = chat.Chat(tokenizer.lab_tokenizer())
+    >>> class ConstantEngine:
+    ...     def generate(self, model, requests, *, method, seed):
+    ...         ids = (*lab_chat.tokenizer.encode('#### 7'), lab_chat.end_id)
+    ...         logprobs = (0.0,) * len(ids)
+    ...         return [Completion(r.id, ids, logprobs, True, len(ids)) for r in requests]
+    >>> sampler = Sampler(ConstantEngine(), lab_chat, max_tokens={'attempt': 96})
+    >>> spec = SampleSpec(num_samples=2, method=Greedy(()), seed=0, first_id=0)
+    >>> question = lab_chat.question_turns('eve 7 ; eve ?')
+    >>> ((first, second),) = sampler.sample_turns(None, [question], 'attempt', spec=spec)
+    >>> sampler.text(first)
+    '#### 7'
+    """
 
     engine: Engine
     chat: Chat
-    max_tokens: dict[str, int]  # by role
+    max_tokens: dict[str, int]  # longest turn, by role
 
     def parking(self) -> 'Sampler':
-        """This sampler with an engine that parks what it samples, for later turns to go on from."""
+        """Returns this sampler with an engine that keeps a prefix cache across calls.
+
+        A critique's prompt begins with the attempt's prompt and tokens, so their keys and values
+        need not be computed again.
+        """
         return dataclasses.replace(self, engine=self.engine.parking())
 
-    def turns(
+    def sample_turns(
         self,
         model: Transformer,
         conversations: Sequence[Sequence[Turn]],
         role: str,
         *,
-        num_samples: int,
-        method: Method,
-        seed: int,
-        first_id: int | Sequence[int],
+        spec: SampleSpec,
     ) -> list[list[Turn]]:
-        """`num_samples` turns of `role` after each conversation; noise by first_id + index.
+        """Samples `spec.num_samples` turns of `role` after each conversation."""
+        openings = [Turn(role, self.chat.header(role), ())] * len(conversations)
+        return self.continue_turns(model, conversations, openings, spec=spec)
 
-        A sequence gives the first id of each conversation, which then draws the same noise in
-        whatever company it is.
-        """
-        opened = [Turn(role, self.chat.header(role), ())] * len(conversations)
-        return self.continued(
-            model,
-            conversations,
-            opened,
-            num_samples=num_samples,
-            method=method,
-            seed=seed,
-            first_id=first_id,
-        )
-
-    def continued(
+    def continue_turns(
         self,
         model: Transformer,
         conversations: Sequence[Sequence[Turn]],
         openings: Sequence[Turn],
         *,
-        num_samples: int,
-        method: Method,
-        seed: int,
-        first_id: int | Sequence[int],
+        spec: SampleSpec,
     ) -> list[list[Turn]]:
-        """`num_samples` completions of each opening, a turn begun after its conversation.
+        """Samples `spec.num_samples` completions of openings[i], which follows conversations[i].
 
-        The opening's tokens and log-probabilities are kept; where an opening that has tokens was
-        not sampled, its completions have no log-probabilities either. An opening counts towards
-        its role's max_tokens. Raises ValueError where it leaves none.
+        An opening is the first part of a turn, possibly empty. Its tokens and log-probabilities
+        are kept; a turn whose opening has tokens that were not sampled has no log-probabilities.
+        An opening counts towards max_tokens of its role. Raises ValueError if it uses them up.
         """
-        firsts = first_id
-        if isinstance(first_id, int):
-            firsts = range(first_id, first_id + len(openings) * num_samples, num_samples)
-        requests, begun = [], []
-        for turns, opening, first in zip(conversations, openings, firsts, strict=True):
+        count = spec.num_samples
+        requests, opening_of = [], []
+        first_ids = spec.first_ids(len(openings))
+        for turns, opening, first in zip(conversations, openings, first_ids, strict=True):
+            # The sampled ids are the prompt of the next turn: text is never tokenised again.
             prompt = (*self.chat.context(turns, opening.role), *opening.tokens)
             room = self.max_tokens[opening.role] - len(opening.tokens)
-            requests += [Request(first + j, prompt, room) for j in range(num_samples)]
-            begun += [opening] * num_samples
-        completions = self.engine.generate(model, requests, method=method, seed=seed)
-        made = [self._joined(o, c) for o, c in zip(begun, completions, strict=True)]
-        return [made[i : i + num_samples] for i in range(0, len(made), num_samples)]
+            requests += [Request(first + j, prompt, room) for j in range(count)]
+            opening_of += [opening] * count
+        completions = self.engine.generate(model, requests, method=spec.method, seed=spec.seed)
+        turns = [self._join(o, c) for o, c in zip(opening_of, completions, strict=True)]
+        return [turns[i : i + count] for i in range(0, len(turns), count)]
 
-    def _joined(self, opening: Turn, completion: Completion) -> Turn:
-        known = len(opening.logprobs) == len(opening.tokens)
+    def _join(self, opening: Turn, completion: Completion) -> Turn:
+        was_sampled = len(opening.logprobs) == len(opening.tokens)
         return self.chat.sampled_turn(
             opening.role,
             (*opening.tokens, *completion.tokens),
-            (*opening.logprobs, *completion.logprobs) if known else (),
+            (*opening.logprobs, *completion.logprobs) if was_sampled else (),
         )
 
     def text(self, turn: Turn) -> str | None:
-        """What a turn says; None where it was cut off before its end token."""
+        """Returns the text of a turn, or None if it was cut off before its end token."""
         return self.chat.text(turn) if self.chat.is_finished(turn) else None
 
 
-def attempts(
+# One more turn
+
+
+def sample_attempts(
     sampler: Sampler,
     actor: Transformer,
     problems: Sequence[Problem],
     *,
     judge: Judge,
-    num_samples: int,
-    method: Method,
-    seed: int,
-    first_id: int,
+    spec: SampleSpec,
 ) -> list[Episode]:
-    """`num_samples` judged attempts at each problem, those of one problem together."""
+    """Samples and judges `spec.num_samples` attempts at each problem.
+
+    The list has the attempts at problems[0] first, then those at problems[1], and so on.
+    """
     questions = [sampler.chat.question_turns(problem.question) for problem in problems]
-    made = sampler.turns(
-        actor,
-        questions,
-        'attempt',
-        num_samples=num_samples,
-        method=method,
-        seed=seed,
-        first_id=first_id,
-    )
-    asked = [p for p in problems for _ in range(num_samples)]
-    told = [
-        (*question, turn) for question, turns in zip(questions, made, strict=True) for turn in turns
+    groups = sampler.sample_turns(actor, questions, 'attempt', spec=spec)
+    pairs = [
+        (problem, (*question, turn))
+        for problem, question, turns in zip(problems, questions, groups, strict=True)
+        for turn in turns
     ]
-    facts = judge([(p, sampler.text(turns[-1])) for p, turns in zip(asked, told, strict=True)])
+    facts = judge([(problem, sampler.text(turns[-1])) for problem, turns in pairs])
     return [
-        Episode(p.id, p.level, turns, fact)
-        for p, turns, fact in zip(asked, told, facts, strict=True)
+        Episode(problem.id, problem.level, turns, fact)
+        for (problem, turns), fact in zip(pairs, facts, strict=True)
     ]
 
 
-def critiques(
+def sample_critiques(
     sampler: Sampler,
     critic: Transformer,
     episodes: Sequence[Episode],
     *,
-    grammar: critique_lib.Grammar,
-    method: Method,
-    seed: int,
-    first_id: int,
+    grammar: grammars.Grammar,
+    spec: SampleSpec,
 ) -> list[Episode]:
-    """Each episode with one critique more, and what the critique says.
+    """Adds one sampled critique to each episode, with its `verdict` and `located` as facts.
 
-    `verdict` is True or False, or None where the critique cannot be parsed: never taken as right.
+    `verdict` is True or False, or None for a critique that cannot be parsed; None never counts as
+    "correct". `located` is the line of the first error. spec.num_samples must be 1.
     """
-    made = sampler.turns(
-        critic,
-        [e.turns for e in episodes],
-        'critique',
-        num_samples=1,
-        method=method,
-        seed=seed,
-        first_id=first_id,
-    )
-    result = []
-    for episode, (turn,) in zip(episodes, made, strict=True):
+    conversations = [e.turns for e in episodes]
+    groups = sampler.sample_turns(critic, conversations, 'critique', spec=spec)
+    criticised = []
+    for episode, (turn,) in zip(episodes, groups, strict=True):
         critique = grammar.parse(sampler.chat.text(turn))
         verdict = critique.final_correct if sampler.chat.is_finished(turn) else None
-        said = {'verdict': verdict, 'located': _located(critique, verdict)}
-        result.append(
-            dataclasses.replace(
-                episode, turns=(*episode.turns, turn), outcome=episode.outcome | said
-            )
-        )
-    return result
+        located = _located_error(critique, verdict)
+        criticised.append(with_outcome(add_turn(episode, turn), verdict=verdict, located=located))
+    return criticised
 
 
-def refinements(
+def sample_refinements(
     sampler: Sampler,
     actor: Transformer,
     episodes: Sequence[Episode],
-    problems: Sequence[Problem],
     *,
+    problems: Sequence[Problem],
     judge: Judge,
-    num_samples: int,
-    method: Method,
-    seed: int,
-    first_id: int | Sequence[int],
+    spec: SampleSpec,
 ) -> list[list[Episode]]:
-    """`num_samples` judged refinements of each criticised episode; problems[i] is episode i's."""
-    made = sampler.turns(
-        actor,
-        [e.turns for e in episodes],
-        'refinement',
-        num_samples=num_samples,
-        method=method,
-        seed=seed,
-        first_id=first_id,
-    )
+    """Samples and judges `spec.num_samples` refinements of each episode; problems[i] is of [i].
+
+    The judged facts have the prefix `refined_`: the outcome already has those of the attempt.
+    """
+    groups = sampler.sample_turns(actor, [e.turns for e in episodes], 'refinement', spec=spec)
     pairs = [
         (problem, sampler.text(turn))
-        for problem, turns in zip(problems, made, strict=True)
+        for problem, turns in zip(problems, groups, strict=True)
         for turn in turns
     ]
     facts = iter(judge(pairs))
     return [
         [
-            dataclasses.replace(
-                episode,
-                turns=(*episode.turns, turn),
-                outcome=episode.outcome | {f'refined_{k}': v for k, v in next(facts).items()},
+            with_outcome(
+                add_turn(episode, turn), **{f'refined_{k}': v for k, v in next(facts).items()}
             )
             for turn in turns
         ]
-        for episode, turns in zip(episodes, made, strict=True)
+        for episode, turns in zip(episodes, groups, strict=True)
     ]
 
 
-def refined_well(sampler: Sampler, episode: Episode, problem: Problem) -> bool:
-    """Whether a judged refinement is right and no bare answer: METHODS 2, shortcut barrier."""
+# Facts about episodes
+
+
+def add_turn(episode: Episode, turn: Turn) -> Episode:
+    """Returns the episode with one more turn at its end."""
+    return dataclasses.replace(episode, turns=(*episode.turns, turn))
+
+
+def with_outcome(episode: Episode, **facts) -> Episode:
+    """Returns the episode with these facts in its outcome."""
+    return dataclasses.replace(episode, outcome=episode.outcome | facts)
+
+
+def is_valid_refinement(sampler: Sampler, episode: Episode, problem: Problem) -> bool:
+    """Returns whether a judged refinement is correct and more than a bare answer.
+
+    The second is the shortcut barrier (docs/methods.md, "Critique data").
+    """
     refined, attempt = (sampler.chat.text(episode.turn(r)) for r in ('refinement', 'attempt'))
     return episode.outcome['refined_correct'] and answers.passes_barrier(
         refined, problem.solution, attempt
     )
 
 
+def as_attempt(sampler: Sampler, episode: Episode) -> Episode:
+    """Returns question -> response, where the last turn's tokens become an attempt.
+
+    The other turns (a guide, a refined attempt and its critique) are dropped. If the last turn is
+    a refinement, its facts become those of the attempt.
+    """
+    outcome, last = episode.outcome, episode.turns[-1]
+    if last.role == 'refinement':
+        refined = {
+            k.removeprefix('refined_'): v for k, v in outcome.items() if k.startswith('refined_')
+        }
+        kept = {k: outcome[k] for k in ('found_by', 'passes_barrier') if k in outcome}
+        outcome = refined | kept
+    response = dataclasses.replace(last, role='attempt', header=sampler.chat.header('attempt'))
+    question = tuple(turn for turn in episode.turns if turn.role == 'question')
+    return Episode(episode.problem_id, episode.level, (*question, response), outcome)
+
+
 def sampled_tokens(episodes: Sequence[Episode]) -> int:
-    """Tokens that were generated for these episodes."""
+    """Counts the tokens that were generated for these episodes.
+
+    Only sampled turns have log-probabilities; the others cost nothing.
+    """
     return sum(len(turn.logprobs) for episode in episodes for turn in episode.turns)
 
 
-def _located(critique: critique_lib.Critique, verdict: bool | None) -> int | None:
-    """The line that a critique finds wrong first; the answer's line where only that is wrong."""
-    first = critique_lib.first_error(critique)
+def _located_error(critique: grammars.Critique, verdict: bool | None) -> int | None:
+    """First line that a critique calls wrong; the answer's line if only the answer is."""
+    first = grammars.first_error(critique)
     return len(critique.steps) if first is None and verdict is False else first

@@ -1,4 +1,9 @@
-"""Step rewards: how likely the critic finds each step correct, read at its own verdicts."""
+"""Step rewards: the critic's probability that a step is correct, read at its verdict tokens.
+
+The critic writes a critique with a verdict word per step. One forward pass over the critique gives
+the probability of "correct" against "wrong" at each of these words; no reward head is trained
+(docs/methods.md, "Step rewards").
+"""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -8,32 +13,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from elenchus.data import records
 from elenchus.data.critiques import grammars
+from elenchus.data.records import Episode
 from elenchus.data.text.chat import Chat
 from elenchus.model import sharding
 from elenchus.model.transformer import Transformer
+from elenchus.sampling import episodes as episode_lib
+from elenchus.sampling.engine.sampling_methods import Greedy
+from elenchus.sampling.players import ModelPair
+from elenchus.sampling.sample_spec import SampleSpec
 
-_LEAST_VERDICTS = 16  # verdict positions are padded to a power of two, to this at least
+_MIN_VERDICTS = 16  # verdict positions are padded to a power of two, and to at least this
 
 
 @dataclasses.dataclass(frozen=True)
 class ScoreShapes:
-    """The shapes of scoring: rows a forward pass, and ascending lengths rows are padded to."""
+    """Shapes of the scoring pass. Every length compiles once; a batch takes the shortest fit."""
 
-    rows: int
-    lengths: tuple[int, ...]
+    rows: int  # sequences per forward pass
+    lengths: tuple[int, ...]  # ascending lengths that sequences are padded to
 
     def __post_init__(self):
         if self.rows < 1:
             raise ValueError(f'rows={self.rows} must be at least 1')
         if not self.lengths or tuple(sorted(set(self.lengths))) != self.lengths:
-            raise ValueError(f'lengths={self.lengths} must ascend and hold at least one')
+            raise ValueError(f'lengths={self.lengths} must be ascending and not empty')
 
 
 @dataclasses.dataclass(frozen=True)
 class StepScorer:
-    """How a critic's critiques become step rewards."""
+    """Settings of `score_steps`: the shapes and the token ids of the verdict words."""
 
     shapes: ScoreShapes
     verdict_ids: dict[str, int]  # correct_id and wrong_id, the first tokens of the verdict words
@@ -42,14 +51,45 @@ class StepScorer:
 class StepScores(NamedTuple):
     """P(correct) of each step of a criticised turn, and of its final answer.
 
-    A step is a line. A step that the critic did not reach, or judged without a clear verdict, has
-    0. The last line, where the answer stands, has the final verdict's score when the critic gave
-    a verdict on every line before it and none on the line. `steps` and `final` are None where the
-    critique has no such verdict at all.
+    A step is a line. A step without a clear verdict, or after the critique's end, has score 0. The
+    last line has the answer: it takes the final verdict's score if the critique has a verdict on
+    every line before it and none on the line itself. `steps` and `final` are None for a critique
+    without any verdict.
     """
 
     steps: tuple[float, ...] | None
     final: float | None
+
+
+def score_steps(
+    models: ModelPair, episodes: Sequence[Episode], *, scorer: StepScorer, greedy: Greedy, seed: int
+) -> list[Episode]:
+    """Adds a greedy critique to each episode, and the critic's scores of the attempt's steps.
+
+    The scores are in the attempt's `step_scores`, the final answer's in the outcome as `score`.
+    For a critique without any verdict every step scores 0 and `score` is None.
+    """
+    # Greedy decoding uses no noise, so the ids do not matter.
+    spec = SampleSpec(num_samples=1, method=greedy, seed=seed, first_id=0)
+    criticised = episode_lib.sample_critiques(
+        models.sampler, models.critic, episodes, grammar=models.grammar, spec=spec
+    )
+    scores = step_rewards(
+        models.critic,
+        criticised,
+        scorer.shapes,
+        grammar=models.grammar,
+        chat=models.sampler.chat,
+        **scorer.verdict_ids,
+    )
+    scored = []
+    for episode, score in zip(criticised, scores, strict=True):
+        *before, attempt, critique = episode.turns
+        steps = score.steps or (0.0,) * len(attempt.step_ends)
+        attempt = dataclasses.replace(attempt, step_scores=steps)
+        episode = dataclasses.replace(episode, turns=(*before, attempt, critique))
+        scored.append(episode_lib.with_outcome(episode, score=score.final))
+    return scored
 
 
 @jax.jit
@@ -62,18 +102,20 @@ def verdict_scores(
     correct_id: jax.Array,
     wrong_id: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """P(correct) / (P(correct) + P(wrong)) at each verdict, from one forward pass.
+    """Computes P(correct) / (P(correct) + P(wrong)) at each verdict, in one forward pass.
 
-    tokens [B, T], padded on the right with anything, and lengths [B]; verdict_positions [B, S] are
-    indices of the verdicts' tokens, -1 where absent. Returns scores and a mask, both [B, S]; the
+    tokens [B, T], with any padding on the right, and lengths [B]; verdict_positions [B, S] are
+    indices of the verdicts' tokens, -1 for none. Returns scores and a mask, both [B, S]; the
     score is 0 where the mask is False.
     """
     B, T = tokens.shape
     positions = jnp.broadcast_to(jnp.arange(T), (B, T))
     hidden, _ = critic(tokens, positions)
+    # A token is predicted at the position before it, so position 0 has no prediction.
     present = (verdict_positions > 0) & (verdict_positions < lengths[:, None])
     before = jnp.where(present, verdict_positions - 1, 0)
     logits = critic.logits(hidden[jnp.arange(B)[:, None], before])
+    # sigmoid(a - b) = exp(a) / (exp(a) + exp(b)): the other words of the vocabulary cancel.
     scores = jax.nn.sigmoid(logits[..., correct_id] - logits[..., wrong_id])
     scores = sharding.constrain(jnp.where(present, scores, 0.0), (None, None))
     return scores, present
@@ -81,7 +123,7 @@ def verdict_scores(
 
 def step_rewards(
     critic: Transformer,
-    episodes: Sequence[records.Episode],
+    episodes: Sequence[Episode],
     shapes: ScoreShapes,
     *,
     grammar: grammars.Grammar,
@@ -89,14 +131,14 @@ def step_rewards(
     correct_id: int,
     wrong_id: int,
 ) -> list[StepScores]:
-    """Scores of episodes that end with a critique, one forward pass for `shapes.rows` of them.
+    """Scores episodes that end with a critique, `shapes.rows` of them per forward pass.
 
-    Raises ValueError where an episode's last turn is no critique, or it is too long.
+    Raises ValueError if an episode does not end with a critique or is too long.
     """
-    items = [_item(episode, grammar, chat) for episode in episodes]
-    results: list[StepScores | None] = [None] * len(items)
-    for group in _groups(items, shapes):
-        tokens, lengths, positions = _arrays([items[i] for i in group], shapes)
+    sequences = [_to_sequence(episode, grammar, chat) for episode in episodes]
+    results: list[StepScores | None] = [None] * len(sequences)
+    for group in _batches(sequences, shapes):
+        tokens, lengths, positions = _pad([sequences[i] for i in group], shapes)
         scores, _ = verdict_scores(
             critic,
             tokens,
@@ -105,21 +147,22 @@ def step_rewards(
             correct_id=np.int32(correct_id),
             wrong_id=np.int32(wrong_id),
         )
+        # The last group may be smaller than `rows`; the rest are padding rows.
         for i, row in zip(group, np.asarray(scores), strict=False):
-            results[i] = _aligned(items[i], row.tolist())
+            results[i] = _assign_to_steps(sequences[i], row.tolist())
     return results
 
 
-class _Item(NamedTuple):
-    """An episode's tokens, its verdicts (None: unclear), and the number of steps criticised."""
+class _Sequence(NamedTuple):
+    """An episode as tokens, with the positions of its verdicts (None: unclear)."""
 
     tokens: list[int]
-    verdicts: list[int | None]
-    final: int | None
-    num_steps: int
+    verdicts: list[int | None]  # of the steps
+    final: int | None  # of the answer
+    num_steps: int  # of the criticised turn
 
 
-def _item(episode: records.Episode, grammar, chat: Chat) -> _Item:
+def _to_sequence(episode: Episode, grammar: grammars.Grammar, chat: Chat) -> _Sequence:
     roles = [turn.role for turn in episode.turns]
     if len(roles) < 2 or roles[-1] != 'critique':
         raise ValueError(f'{episode.problem_id}: {roles} must end with a turn and its critique')
@@ -130,44 +173,46 @@ def _item(episode: records.Episode, grammar, chat: Chat) -> _Item:
     verdicts, final = grammars.verdict_positions(
         critique.tokens, grammar=grammar, tokenizer=chat.tokenizer
     )
+    # A critique may have more verdicts than the attempt has steps; the surplus is dropped.
     shifted = [None if at is None else start + at for at in verdicts[:num_steps]]
-    return _Item(tokens, shifted, None if final is None else start + final, num_steps)
+    return _Sequence(tokens, shifted, None if final is None else start + final, num_steps)
 
 
-def _groups(items: Sequence[_Item], shapes: ScoreShapes) -> Iterator[list[int]]:
-    """Indices of items of like length, `shapes.rows` at a time."""
-    order = sorted(range(len(items)), key=lambda i: len(items[i].tokens))
-    if order and len(items[order[-1]].tokens) > shapes.lengths[-1]:
+def _batches(sequences: Sequence[_Sequence], shapes: ScoreShapes) -> Iterator[list[int]]:
+    """Indices of sequences of similar length, `shapes.rows` at a time."""
+    # Sorted by length, so that little of a batch is padding.
+    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i].tokens))
+    if order and len(sequences[order[-1]].tokens) > shapes.lengths[-1]:
         raise ValueError(
-            f'an episode of {len(items[order[-1]].tokens)} tokens exceeds the longest of '
+            f'an episode of {len(sequences[order[-1]].tokens)} tokens exceeds the longest of '
             f'lengths={shapes.lengths}'
         )
     for start in range(0, len(order), shapes.rows):
         yield order[start : start + shapes.rows]
 
 
-def _arrays(items: Sequence[_Item], shapes: ScoreShapes):
+def _pad(sequences: Sequence[_Sequence], shapes: ScoreShapes):
     """Padded tokens [rows, T], lengths [rows] and positions [rows, S], the final verdict last."""
-    longest = max(len(item.tokens) for item in items)
-    most = max(_LEAST_VERDICTS, *(len(item.verdicts) + 1 for item in items))
+    longest = max(len(sequence.tokens) for sequence in sequences)
+    most = max(_MIN_VERDICTS, *(len(sequence.verdicts) + 1 for sequence in sequences))
     tokens = np.zeros((shapes.rows, next(n for n in shapes.lengths if n >= longest)), np.int32)
     lengths = np.zeros(shapes.rows, np.int32)
     positions = np.full((shapes.rows, 1 << (most - 1).bit_length()), -1, np.int32)
-    for row, item in enumerate(items):
-        lengths[row] = len(item.tokens)
-        tokens[row, : lengths[row]] = item.tokens
-        for i, at in enumerate((*item.verdicts, item.final)):
+    for row, sequence in enumerate(sequences):
+        lengths[row] = len(sequence.tokens)
+        tokens[row, : lengths[row]] = sequence.tokens
+        for i, at in enumerate((*sequence.verdicts, sequence.final)):
             positions[row, i] = -1 if at is None else at
     return tokens, lengths, positions
 
 
-def _aligned(item: _Item, scores: list[float]) -> StepScores:
-    """Scores of the verdicts of an item, laid onto its steps."""
-    judged = len(item.verdicts)
-    final = None if item.final is None else scores[judged]
-    if final is None and all(at is None for at in item.verdicts):
+def _assign_to_steps(sequence: _Sequence, scores: list[float]) -> StepScores:
+    """Maps the verdicts' scores of a sequence to the steps of the criticised turn."""
+    num_judged = len(sequence.verdicts)
+    final = None if sequence.final is None else scores[num_judged]
+    if final is None and all(at is None for at in sequence.verdicts):
         return StepScores(None, None)
-    steps = scores[:judged] + [0.0] * (item.num_steps - judged)
-    if judged == item.num_steps - 1 and final is not None:
+    steps = scores[:num_judged] + [0.0] * (sequence.num_steps - num_judged)
+    if num_judged == sequence.num_steps - 1 and final is not None:
         steps[-1] = final
     return StepScores(tuple(steps), final)

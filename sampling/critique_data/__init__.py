@@ -1,1 +1,1 @@
-"""Construction, annotation and filtering of critique data (AutoMathCritique)."""
+"""Critique data in the manner of AutoMathCritique: construction, annotation and filtering."""

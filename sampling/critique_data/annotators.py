@@ -1,6 +1,6 @@
-"""Annotators that ask a model: the interface is that of data/critiques/oracle.py (METHODS 2).
+"""Annotators that use a model: critiques by Monte Carlo rollouts, or written by a checkpoint.
 
-What is spent is counted by the sampler's engine where that is an `engine.Metered`.
+The interface is `Annotator` of data/critiques/oracle.py; see docs/methods.md, "Critique data".
 """
 
 import collections
@@ -14,101 +14,87 @@ from elenchus.data.grading.judge import Judge
 from elenchus.data.lab import task
 from elenchus.data.records import Problem, Turn
 from elenchus.model.transformer import Transformer
-from elenchus.sampling.critique_data import constructions as path_lib
-from elenchus.sampling.engine.sampling_methods import Greedy, Method
+from elenchus.sampling.critique_data import constructions
+from elenchus.sampling.engine.sampling_methods import Greedy
 from elenchus.sampling.episodes import Sampler
+from elenchus.sampling.sample_spec import SampleSpec
 
 Successes = dict[int, int]
-"""Of the rollouts from each line's end, by the line's index, those that reached the answer."""
+"""Line index -> number of rollouts from the line's end that reached the reference answer."""
 
 
-def monte_carlo(
+def monte_carlo_annotator(
     sampler: Sampler,
     actor: Transformer,
     writer: Transformer | None,
     *,
     judge: Judge,
     grammar: grammars.Grammar,
-    num_rollouts: int,
     threshold: float,
-    method: Method,
-    seed: int,
-    first_id: int,
+    spec: SampleSpec,
 ) -> Annotator:
-    """Verdicts by rollouts of the actor: no model stronger than it, no knowledge of true steps.
+    """Returns an annotator that judges steps by rollouts of the actor.
 
-    A line is wrong where it is the first from whose end fewer than `threshold * num_rollouts`
-    continuations reach the reference answer; there the critique stops. Known are the reference
-    answer and a path's location, before which nothing is wrong. The kind is not used.
+    It needs no model stronger than the actor and no labels of steps. A line is wrong if it is the
+    first one after which fewer than `threshold * spec.num_samples` continuations reach the
+    reference answer; the critique stops there. The annotator uses the reference answer and the
+    `location` of an attempt, before which nothing is wrong. It ignores the kind of mistake.
 
-    The words before each verdict come from `writer`, who sees nothing but the question: it works
-    the question out, and its line of the same name says how the value comes about. With None the
-    words are the numbers of successes. Words and verdict may therefore disagree. first_id must
-    leave max_tokens['attempt'] * num_rollouts ids a path.
+    The words before each verdict come from `writer`, which sees only the question: it works the
+    question out, and its line of the same name explains the value. If `writer` is None, the words
+    are the numbers of successes. Words and verdict may therefore disagree. Attempts may use
+    max_tokens['attempt'] * spec.num_samples ids each, from spec.first_id.
     """
 
-    def annotate(paths: Sequence[ConstructedAttempt]) -> list[str | None]:
-        found = rollout_successes(
-            sampler,
-            actor,
-            paths,
-            judge=judge,
-            num_rollouts=num_rollouts,
-            method=method,
-            seed=seed,
-            first_id=first_id,
-        )
-        right = [fact['correct'] for fact in judge([(p.problem, p.attempt) for p in paths])]
-        told = [None] * len(paths)
+    def annotate(items: Sequence[ConstructedAttempt]) -> list[str | None]:
+        """Returns the critiques' texts."""
+        successes = count_successes(sampler, actor, items, judge=judge, spec=spec)
+        correct = [fact['correct'] for fact in judge([(p.problem, p.attempt) for p in items])]
+        workings = [None] * len(items)
         if writer is not None:
-            told = _worked(sampler, writer, paths, method=method, seed=seed, first_id=first_id)
-        return [
-            grammar.write(
-                _critique(path, *facts, num_rollouts=num_rollouts, least=threshold * num_rollouts)
-            )
-            for path, *facts in zip(paths, found, right, told, strict=True)
-        ]
+            workings = _work_out_questions(sampler, writer, items, spec=spec)
+        least = threshold * spec.num_samples
+        texts = []
+        for item, counts, is_correct, working in zip(
+            items, successes, correct, workings, strict=True
+        ):
+            wrong = first_wrong(counts, least=least)
+            lines = item.attempt.split('\n')
+            if working is None:
+                words = _words_from_counts(lines, counts, spec.num_samples)
+            else:
+                words = _words_from_working(lines, working, wrong)
+            texts.append(grammar.write(_make_critique(words, wrong, is_correct=is_correct)))
+        return texts
 
     return annotate
 
 
-def model(
-    sampler: Sampler,
-    critic: Transformer,
-    *,
-    grammar: grammars.Grammar,
-    method: Method,
-    seed: int,
-    first_id: int,
+def model_annotator(
+    sampler: Sampler, critic: Transformer, *, grammar: grammars.Grammar, spec: SampleSpec
 ) -> Annotator:
-    """Critiques by a checkpoint that is told, in a guide's turn, what `guidance` says.
+    """Returns an annotator that samples critiques from a checkpoint, one per attempt.
 
-    None where a critique was cut off or has no final verdict, and of an attempt that, encoded anew,
-    is longer than one may be. Whether a verdict is true is not checked here.
+    A guide turn shows it `guidance`. The annotation is None if the critique was cut off or has no
+    final verdict, or if the attempt, tokenised again, is longer than allowed. The truth of the
+    verdict is not checked here. spec.num_samples must be 1.
     """
     chat, limit = sampler.chat, sampler.max_tokens['attempt']
 
-    def annotate(paths: Sequence[ConstructedAttempt]) -> list[str | None]:
-        encoded = [chat.tokenizer.encode(path.attempt) for path in paths]
+    def annotate(items: Sequence[ConstructedAttempt]) -> list[str | None]:
+        """Returns the critiques' texts."""
+        encoded = [chat.tokenizer.encode(item.attempt) for item in items]
         fitting = [i for i, tokens in enumerate(encoded) if len(tokens) <= limit]
         conversations = [
             (
-                *chat.question_turns(paths[i].problem.question, guidance(paths[i], grammar)),
+                *chat.question_turns(items[i].problem.question, guidance(items[i], grammar)),
                 chat.sampled_turn('attempt', (*encoded[i], chat.end_id)[:limit], ()),
             )
             for i in fitting
         ]
-        made = sampler.turns(
-            critic,
-            conversations,
-            'critique',
-            num_samples=1,
-            method=method,
-            seed=seed,
-            first_id=first_id,
-        )
-        texts: list[str | None] = [None] * len(paths)
-        for i, (turn,) in zip(fitting, made, strict=True):
+        groups = sampler.sample_turns(critic, conversations, 'critique', spec=spec)
+        texts: list[str | None] = [None] * len(items)
+        for i, (turn,) in zip(fitting, groups, strict=True):
             text = sampler.text(turn)
             if text is not None and grammar.parse(text).final_correct is not None:
                 texts[i] = text
@@ -117,106 +103,86 @@ def model(
     return annotate
 
 
-def guidance(path: ConstructedAttempt, grammar: grammars.Grammar) -> str:
-    """What the annotating model is told: the reference answer and what is known of the mistake.
+def guidance(item: ConstructedAttempt, grammar: grammars.Grammar) -> str:
+    """Writes the guide turn of `model_annotator`: the reference answer and the known mistake.
 
     The lab's closed vocabulary has no words for kinds, and its lines count from 0.
     """
-    answer, at = path.problem.answer, path.location
+    answer, at = item.problem.answer, item.location
     if grammar is grammars.LAB:
         return f'answer : {answer}' + ('' if at is None else f' ; wrong : {" ".join(str(at))}')
-    known = '' if at is None else f' All steps before step {at + 1} are right.'
-    kind = '' if path.kind is None else f' Step {at + 1} is wrong: {path.kind}.'
-    return f'The reference answer is {answer}.{known}{kind}'
+    location = '' if at is None else f' All steps before step {at + 1} are right.'
+    kind = '' if item.kind is None else f' Step {at + 1} is wrong: {item.kind}.'
+    return f'The reference answer is {answer}.{location}{kind}'
 
 
-def rollout_successes(
+def count_successes(
     sampler: Sampler,
     actor: Transformer,
-    paths: Sequence[ConstructedAttempt],
+    items: Sequence[ConstructedAttempt],
     *,
     judge: Judge,
-    num_rollouts: int,
-    method: Method,
-    seed: int,
-    first_id: int,
+    spec: SampleSpec,
 ) -> list[Successes]:
-    """How many of `num_rollouts` continuations from the end of each line reach the answer.
+    """Counts for each line how many of `spec.num_samples` rollouts from its end are correct.
 
-    Of a path's lines before its location, blank ones and the last one there are none. A beginning
-    that several attempts at a problem share is continued once. One that leaves no room to continue
-    reaches nothing.
+    Omits lines before the attempt's location, blank lines and the last line. Attempts at a problem
+    that share a prefix share its rollouts. A prefix without room to continue has 0 successes.
     """
-    begun: dict[tuple[str, tuple[int, ...]], tuple[Problem, Turn]] = {}
-    keys: list[dict[int, tuple]] = []
-    for path in paths:
-        lines = path.attempt.split('\n')
+    # Keyed by problem and tokens, so that a shared prefix is rolled out only once.
+    openings: dict[tuple[str, tuple[int, ...]], tuple[Problem, Turn]] = {}
+    keys: list[dict[int, tuple]] = []  # line -> key in `openings`, by item
+    for item in items:
+        lines = item.attempt.split('\n')
         keys.append({})
-        for i in range(path.location or 0, len(lines) - 1):
+        for i in range(item.location or 0, len(lines) - 1):
             if lines[i].strip():
-                turn = path_lib.opening(sampler.chat, 'attempt', lines[: i + 1])
-                keys[-1][i] = key = (path.problem.id, turn.tokens)
+                turn = constructions.turn_from_lines(sampler.chat, 'attempt', lines[: i + 1])
+                keys[-1][i] = key = (item.problem.id, turn.tokens)
                 if len(turn.tokens) < sampler.max_tokens['attempt']:
-                    begun[key] = (path.problem, turn)
-    made = sampler.continued(
+                    openings[key] = (item.problem, turn)
+    groups = sampler.continue_turns(
         actor,
-        [sampler.chat.question_turns(problem.question) for problem, _ in begun.values()],
-        [turn for _, turn in begun.values()],
-        num_samples=num_rollouts,
-        method=method,
-        seed=seed,
-        first_id=first_id,
+        [sampler.chat.question_turns(problem.question) for problem, _ in openings.values()],
+        [turn for _, turn in openings.values()],
+        spec=spec,
     )
-    tried = [key for key in begun for _ in range(num_rollouts)]
-    turns = [turn for group in made for turn in group]
-    facts = judge(
-        [(begun[key][0], sampler.text(turn)) for key, turn in zip(tried, turns, strict=True)]
+    rollouts = [(key, turn) for key, turns in zip(openings, groups, strict=True) for turn in turns]
+    facts = judge([(openings[key][0], sampler.text(turn)) for key, turn in rollouts])
+    successes = collections.Counter(
+        key for (key, _), fact in zip(rollouts, facts, strict=True) if fact['correct']
     )
-    reached = collections.Counter(
-        key for key, fact in zip(tried, facts, strict=True) if fact['correct']
-    )
-    return [{i: reached[key] for i, key in lines.items()} for lines in keys]
+    return [{i: successes[key] for i, key in lines.items()} for lines in keys]
 
 
 def first_wrong(successes: Successes, *, least: float) -> int | None:
-    """The first line from which fewer than `least` rollouts succeed; None where there is none."""
+    """Returns the first line with fewer than `least` successes, or None if there is none."""
     return next((i for i, count in sorted(successes.items()) if count < least), None)
 
 
+# Words of a critique
+
+
 class _Words(NamedTuple):
-    """What a critique says: (sentence, explanation) of lines by index, and of the answer."""
+    """Text of a critique: (sentence, explanation) by line index, and the one on the answer."""
 
     lines: dict[int, tuple[str, str]]
     final: str
 
 
-def _critique(
-    path: ConstructedAttempt,
-    successes: Successes,
-    answered: bool,
-    worked: dict[str, list[str]] | None,
-    *,
-    num_rollouts: int,
-    least: float,
-) -> grammars.Critique:
-    """The critique of a path that stops at its first wrong line; `answered` is its answer right."""
-    lines, wrong = path.attempt.split('\n'), first_wrong(successes, least=least)
-    words = (
-        _counted(lines, successes, num_rollouts)
-        if worked is None
-        else _derived(lines, worked, wrong)
-    )
+def _make_critique(words: _Words, wrong: int | None, *, is_correct: bool) -> grammars.Critique:
+    """Critique with verdicts up to the first wrong line; `is_correct` is of the answer."""
     steps = tuple(
         grammars.StepVerdict(sentence, i != wrong, explanation)
         for i, (sentence, explanation) in words.lines.items()
         if wrong is None or i <= wrong
     )
-    return grammars.Critique(steps, wrong is None and answered, words.final)
+    return grammars.Critique(steps, wrong is None and is_correct, words.final)
 
 
-def _counted(lines: Sequence[str], successes: Successes, num_rollouts: int) -> _Words:
-    """Words for free text: how many rollouts succeed."""
-    told = {
+def _words_from_counts(lines: Sequence[str], successes: Successes, num_rollouts: int) -> _Words:
+    """Words in free text: the numbers of successful rollouts."""
+    explanations = {
         i: f'Of {num_rollouts} continuations from here, {successes[i]} reach the reference answer.'
         if i in successes
         else 'Right solutions begin like this.'
@@ -225,58 +191,56 @@ def _counted(lines: Sequence[str], successes: Successes, num_rollouts: int) -> _
     }
     answer = answers.extract_answer(lines[-1])
     final = f'The answer is {answer}.' if answer else 'There is no answer.'
-    return _Words({i: (lines[i].strip(), why) for i, why in told.items()}, final)
+    return _Words({i: (lines[i].strip(), why) for i, why in explanations.items()}, final)
 
 
-def _derived(lines: Sequence[str], worked: dict[str, list[str]], wrong: int | None) -> _Words:
-    """Words for the lab: the writer's line of the same name, and how far off the attempt is.
+def _words_from_working(
+    lines: Sequence[str], working: dict[str, list[str]], wrong: int | None
+) -> _Words:
+    """Words on the lab: the writer's line of the same name, and the attempt's difference from it.
 
-    Where the writer has no such line, the attempt's own stands for it.
+    A line that the writer does not have is replaced by the attempt's own.
     """
-    told = {}
+    words = {}
     for i, line in enumerate(lines[:-1]):
         if line.strip():
-            own = line.strip().split(' ; ')
-            parts = worked.get(own[0].split()[0], own)
-            told[i] = (parts[0], ' ; '.join((*parts[1:-1], *_compared(own[-1], parts[-1]))))
-    *_, answer = worked.get('answer', [''])[0].partition(' : ')
-    final = ''.join(_compared(answer, answers.extract_answer(lines[-1]) or ''))
-    return _Words(told, final if wrong is None else '')
+            parts = line.strip().split(' ; ')
+            reference = working.get(parts[0].split()[0], parts)
+            difference = _difference(parts[-1], reference[-1])
+            words[i] = (reference[0], ' ; '.join((*reference[1:-1], *difference)))
+    *_, answer = working.get('answer', [''])[0].partition(' : ')
+    final = ''.join(_difference(answer, answers.extract_answer(lines[-1]) or ''))
+    return _Words(words, final if wrong is None else '')
 
 
-def _compared(told: str, found: str) -> tuple[str, ...]:
-    """`name told - found = difference`, where both end with a digit."""
-    if told[-1:].isdigit() and found[-1:].isdigit():
-        return (f'{told[:-1]}{task.difference(int(told[-1]), int(found[-1]))}',)
-    return (told,)
+def _difference(first: str, second: str) -> tuple[str, ...]:
+    """`name first - second = difference` if both end with a digit, else `first` alone."""
+    if first[-1:].isdigit() and second[-1:].isdigit():
+        return (f'{first[:-1]}{task.difference(int(first[-1]), int(second[-1]))}',)
+    return (first,)
 
 
-def _worked(
-    sampler: Sampler,
-    writer: Transformer,
-    paths: Sequence[ConstructedAttempt],
-    *,
-    method: Method,
-    seed: int,
-    first_id: int,
+def _work_out_questions(
+    sampler: Sampler, writer: Transformer, items: Sequence[ConstructedAttempt], *, spec: SampleSpec
 ) -> list[dict[str, list[str]]]:
-    """The writer's working of each path's question: its lines, in parts, by their first words."""
-    problems = {path.problem.id: path.problem for path in paths}
-    made = sampler.turns(
+    """Samples the writer's greedy working of each question: its lines by their first words.
+
+    Each line is split into its parts. A question is worked out once for all its attempts.
+    """
+    problems = {item.problem.id: item.problem for item in items}
+    groups = sampler.sample_turns(
         writer,
         [sampler.chat.question_turns(problem.question) for problem in problems.values()],
         'critique',
-        num_samples=1,
-        method=Greedy(method.banned),
-        seed=seed,
-        first_id=first_id,
+        spec=SampleSpec(1, Greedy(spec.method.banned), spec.seed, spec.first_id),
     )
-    read = {
+    # Reversed, so that the first of two lines with the same name wins.
+    workings = {
         id: {
             line.split()[0]: line.strip().split(' ; ')
             for line in reversed(sampler.chat.text(turn).split('\n'))
             if line.split()
         }
-        for id, (turn,) in zip(problems, made, strict=True)
+        for id, (turn,) in zip(problems, groups, strict=True)
     }
-    return [read[path.problem.id] for path in paths]
+    return [workings[item.problem.id] for item in items]

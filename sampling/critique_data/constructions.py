@@ -1,9 +1,10 @@
-"""Flawed and correct paths by construction: the first part of AutoMathCritique (METHODS 2).
+"""Correct and flawed attempts by construction: the first part of AutoMathCritique.
 
-Every function gives judged attempts whose `outcome` says more than the judge: `construction`;
-`location`, a line (from 0) with no mistake before it; `mistake`, the kind of the one put in there.
-The latter two are None where nothing is known. A path made to be flawed may come out right, which
-its `correct` says.
+The constructions RG1 to RG3 are those of arXiv 2411.16579 (docs/methods.md, "Critique data"). Every
+function returns judged attempts whose `outcome` has three facts besides the judge's:
+`construction`; `location`, a line (from 0) before which there is no mistake; `mistake`, the kind of
+the inserted one. The latter two are None if unknown. An attempt constructed to be flawed may still
+be correct; `correct` has the judge's result.
 """
 
 import dataclasses
@@ -20,192 +21,177 @@ from elenchus.data.records import Episode, Problem, Turn
 from elenchus.data.text.chat import Chat
 from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
-from elenchus.sampling.engine.sampling_methods import Method
 from elenchus.sampling.episodes import Sampler
+from elenchus.sampling.sample_spec import SampleSpec
 
 
-def repeated(
+def sample_from_scratch(
     sampler: Sampler,
     actor: Transformer,
     problems: Sequence[Problem],
     *,
     judge: Judge,
-    num_samples: int,
-    method: Method,
-    seed: int,
-    first_id: int,
+    spec: SampleSpec,
 ) -> list[list[Episode]]:
-    """RG1, sampling from scratch: `num_samples` attempts at each problem."""
-    made = episode_lib.attempts(
-        sampler,
-        actor,
-        problems,
-        judge=judge,
-        num_samples=num_samples,
-        method=method,
-        seed=seed,
-        first_id=first_id,
-    )
-    told = {'construction': 'RG1', 'location': None, 'mistake': None}
-    noted = [dataclasses.replace(e, outcome=e.outcome | told) for e in made]
-    return [noted[i : i + num_samples] for i in range(0, len(noted), num_samples)]
+    """RG1: samples `spec.num_samples` attempts at each problem; returns them by problem."""
+    attempts = episode_lib.sample_attempts(sampler, actor, problems, judge=judge, spec=spec)
+    attempts = [
+        episode_lib.with_outcome(e, construction='RG1', location=None, mistake=None)
+        for e in attempts
+    ]
+    count = spec.num_samples
+    return [attempts[i : i + count] for i in range(0, len(attempts), count)]
 
 
-def relocated(
+def resample_from_step(
     sampler: Sampler,
     actor: Transformer,
     problems: Sequence[Problem],
-    groups: Sequence[Sequence[Episode]],
     *,
+    groups: Sequence[Sequence[Episode]],
     judge: Judge,
-    num_samples: int,
-    method: Method,
-    seed: int,
-    first_id: int,
+    spec: SampleSpec,
 ) -> list[Episode]:
-    """RG2, location-aware: right attempts resampled from a random line on, with a hotter `method`.
+    """RG2, location-aware: resamples correct attempts from a random line on.
 
-    groups[i] are attempts at problems[i]; a problem without a right one has no paths. The lines
-    kept are the very ids sampled. `location` is the first line that differs from the attempt
-    resampled, at or after the drawn one. Token log-probabilities are of the method that drew them.
+    `spec.method` should be hotter than usual, so that mistakes become likely. groups[i] are
+    attempts at problems[i]; a problem without a correct one gets no new attempt. The lines before
+    keep their sampled ids. `location` is the first line that differs from the original, at or after
+    the drawn one. Each log-probability is of the method that sampled its token.
     """
-    begun, sources = [], []
+    openings, originals = [], []
     for problem, group in zip(problems, groups, strict=True):
-        right = [e.turn('attempt') for e in group if _sound(e)]
-        rng = random.Random(f'{seed}/{problem.id}')
-        for i in range(num_samples if right else 0):
-            turn = right[i % len(right)]
+        correct = [e.turn('attempt') for e in group if _is_fully_correct(e)]
+        # One stream per problem: a part of the problems draws what the whole set draws.
+        rng = random.Random(f'{spec.seed}/{problem.id}')
+        for i in range(spec.num_samples if correct else 0):
+            turn = correct[i % len(correct)]
+            # A line's start, also the first's: at least the last line is sampled again.
             end = rng.choice((0, *turn.step_ends[:-1]))
-            kept = sampler.chat.sampled_turn('attempt', turn.tokens[:end], turn.logprobs[:end])
-            begun.append(_Begun(problem, kept, {'construction': 'RG2', 'mistake': None}))
-            sources.append(turn)
-    made = _finished(
-        sampler, actor, begun, judge=judge, method=method, seed=seed, first_id=first_id
-    )
+            prefix = sampler.chat.sampled_turn('attempt', turn.tokens[:end], turn.logprobs[:end])
+            openings.append(_Opening(problem, prefix, {'construction': 'RG2', 'mistake': None}))
+            originals.append(turn)
+    attempts = _continue_and_judge(sampler, actor, openings, judge=judge, spec=spec)
     return [
-        dataclasses.replace(e, outcome=e.outcome | {'location': _differing(sampler.chat, e, s)})
-        for e, s in zip(made, sources, strict=True)
+        episode_lib.with_outcome(e, location=_first_different_line(sampler.chat, e, original))
+        for e, original in zip(attempts, originals, strict=True)
     ]
 
 
-def inserted(
+def insert_mistake(
     sampler: Sampler,
     actor: Transformer,
     problems: Sequence[Problem],
-    groups: Sequence[Sequence[Episode]],
     *,
+    groups: Sequence[Sequence[Episode]],
     judge: Judge,
-    num_samples: int,
-    method: Method,
-    seed: int,
-    first_id: int,
+    spec: SampleSpec,
 ) -> list[Episode]:
-    """RG3, detailed mistakes: one of a named kind put in at a line, continued by the actor.
+    """RG3, detailed mistakes: inserts a mistake of a named kind, and the actor continues after it.
 
-    groups[i] are attempts at problems[i]; the mistakes go into the right ones by turns, or into the
-    reference solution where there are none. Kinds and lines are drawn at random from those
-    possible; what would leave no room for a continuation is not made.
+    groups[i] are attempts at problems[i]. The mistakes go into the correct ones by turns, or into
+    the reference solution if there are none. Kind and line are drawn at random among the possible
+    ones; an opening that would leave no room for a continuation is dropped.
     """
-    begun = []
+    openings = []
     for problem, group in zip(problems, groups, strict=True):
-        texts = [sampler.chat.text(e.turn('attempt')) for e in group if _sound(e)]
+        texts = [sampler.chat.text(e.turn('attempt')) for e in group if _is_fully_correct(e)]
         texts = texts or [problem.solution]
-        rng = random.Random(f'{seed}/{problem.id}')
-        for i in range(num_samples):
+        rng = random.Random(f'{spec.seed}/{problem.id}')
+        for i in range(spec.num_samples):
             lines = texts[i % len(texts)].split('\n')
-            begun += _mistaken(sampler, problem, lines, rng)
-    return _finished(
-        sampler, actor, begun, judge=judge, method=method, seed=seed, first_id=first_id
-    )
+            opening = _open_with_mistake(sampler, problem, lines, rng=rng)
+            openings += [] if opening is None else [opening]
+    return _continue_and_judge(sampler, actor, openings, judge=judge, spec=spec)
 
 
-def opening(chat: Chat, role: str, lines: Sequence[str]) -> Turn:
-    """A turn begun with some lines, to be continued on the next one."""
+def turn_from_lines(chat: Chat, role: str, lines: Sequence[str]) -> Turn:
+    """Returns an unfinished turn of these lines, to be continued on the next line."""
     return chat.sampled_turn(role, chat.tokenizer.encode('\n'.join([*lines, ''])), ())
 
 
-def as_path(chat: Chat, episode: Episode, problem: Problem) -> ConstructedAttempt:
-    """What an annotator is told of an episode of this module."""
-    told = episode.outcome
+def as_annotated_attempt(chat: Chat, episode: Episode, problem: Problem) -> ConstructedAttempt:
+    """Returns an episode of this module in the form that annotators take."""
+    facts = episode.outcome
     return ConstructedAttempt(
         problem,
         chat.text(episode.turn('attempt')),
-        told['construction'],
-        told['location'],
-        told['mistake'],
+        facts['construction'],
+        facts['location'],
+        facts['mistake'],
     )
 
 
-class _Begun(NamedTuple):
-    """A path before its continuation, and what is known of it."""
+class _Opening(NamedTuple):
+    """The first part of an attempt, and the facts known about it."""
 
     problem: Problem
     turn: Turn
-    told: dict
+    facts: dict
 
 
-def _sound(episode: Episode) -> bool:
-    """Whether an attempt is right and, as far as the judge can tell, all its steps are."""
+def _is_fully_correct(episode: Episode) -> bool:
+    """True if the answer is correct and, as far as the judge can tell, all steps are."""
     return episode.outcome['correct'] and episode.outcome.get('steps_correct', True)
 
 
-def _mistaken(sampler: Sampler, problem: Problem, lines: list[str], rng) -> list[_Begun]:
-    """The beginning with one mistake, in a list that is empty where none can be made or fits."""
+def _open_with_mistake(
+    sampler: Sampler, problem: Problem, lines: list[str], *, rng: random.Random
+) -> _Opening | None:
+    """Inserts one random mistake; returns the lines up to it, or None if none fits."""
     chat, limit = sampler.chat, sampler.max_tokens['attempt']
     kinds = mistakes.kinds(problem)
     for kind in rng.sample(kinds, len(kinds)):
         for at in rng.sample(range(len(lines)), len(lines)):
-            told = mistakes.insert(problem, lines, at, kind=kind, rng=rng)
-            if told is None:
+            flawed = mistakes.insert(problem, lines, at, kind=kind, rng=rng)
+            if flawed is None:
                 continue
-            answered = answers.extract_answer(told[-1]) is not None
+            # A mistake in the answer line ends the attempt; there is nothing to continue.
+            has_answer = answers.extract_answer(flawed[-1]) is not None
             turn = (
-                chat.text_turn('attempt', '\n'.join(told))
-                if answered
-                else opening(chat, 'attempt', told)
+                chat.text_turn('attempt', '\n'.join(flawed))
+                if has_answer
+                else turn_from_lines(chat, 'attempt', flawed)
             )
-            if len(turn.tokens) < limit + answered:
-                known = {'construction': 'RG3', 'location': at, 'mistake': kind}
-                return [_Begun(problem, turn, known)]
-    return []
+            if len(turn.tokens) < limit + has_answer:
+                facts = {'construction': 'RG3', 'location': at, 'mistake': kind}
+                return _Opening(problem, turn, facts)
+    return None
 
 
-def _finished(
+def _continue_and_judge(
     sampler: Sampler,
     actor: Transformer,
-    begun: Sequence[_Begun],
+    openings: Sequence[_Opening],
     *,
     judge: Judge,
-    method: Method,
-    seed: int,
-    first_id: int,
+    spec: SampleSpec,
 ) -> list[Episode]:
-    """Begun attempts, continued where they have not ended, and judged."""
+    """Continues the openings that have not ended, once each, and judges all attempts."""
     chat = sampler.chat
-    questions = [chat.question_turns(b.problem.question) for b in begun]
-    turns = [b.turn for b in begun]
-    unended = [i for i, turn in enumerate(turns) if not chat.is_finished(turn)]
-    made = sampler.continued(
+    questions = [chat.question_turns(opening.problem.question) for opening in openings]
+    turns = [opening.turn for opening in openings]
+    unfinished = [i for i, turn in enumerate(turns) if not chat.is_finished(turn)]
+    continued = sampler.continue_turns(
         actor,
-        [questions[i] for i in unended],
-        [turns[i] for i in unended],
-        num_samples=1,
-        method=method,
-        seed=seed,
-        first_id=first_id,
+        [questions[i] for i in unfinished],
+        [turns[i] for i in unfinished],
+        spec=dataclasses.replace(spec, num_samples=1),
     )
-    for i, (turn,) in zip(unended, made, strict=True):
+    for i, (turn,) in zip(unfinished, continued, strict=True):
         turns[i] = turn
-    facts = judge([(b.problem, sampler.text(turn)) for b, turn in zip(begun, turns, strict=True)])
+    facts = judge(
+        [(o.problem, sampler.text(turn)) for o, turn in zip(openings, turns, strict=True)]
+    )
     return [
-        Episode(b.problem.id, b.problem.level, (*question, turn), fact | b.told)
-        for b, question, turn, fact in zip(begun, questions, turns, facts, strict=True)
+        Episode(o.problem.id, o.problem.level, (*question, turn), fact | o.facts)
+        for o, question, turn, fact in zip(openings, questions, turns, facts, strict=True)
     ]
 
 
-def _differing(chat: Chat, episode: Episode, source: Turn) -> int:
-    """The first line in which an attempt is not its source; the last where none is."""
+def _first_different_line(chat: Chat, episode: Episode, original: Turn) -> int:
+    """First line in which an attempt differs from its original; the last line if none does."""
     lines = chat.text(episode.turn('attempt')).split('\n')
-    pairs = itertools.zip_longest(lines, chat.text(source).split('\n'))
-    first = next((i for i, (line, was) in enumerate(pairs) if line != was), len(lines))
+    pairs = itertools.zip_longest(lines, chat.text(original).split('\n'))
+    first = next((i for i, (line, before) in enumerate(pairs) if line != before), len(lines))
     return min(first, len(lines) - 1)

@@ -1,7 +1,8 @@
-"""Which critiques are kept: the soft Monte Carlo filter, and balance (METHODS 2).
+"""Filters of critique data: refinement success (the soft filter), duplicates and balance.
 
-Every pure filter takes episodes and gives a list beside them: the reason why an episode is left
-out, or None where it stays.
+Every `reject_*` function takes episodes and returns a list of reasons beside them: the reason for
+which an episode is rejected, or None if it stays. The strings of the reasons are those of the data
+card (docs/methods.md, "Critique data").
 """
 
 import collections
@@ -12,79 +13,70 @@ from elenchus.data.grading.judge import Judge
 from elenchus.data.records import Episode, Problem
 from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
-from elenchus.sampling.engine.sampling_methods import Method
 from elenchus.sampling.episodes import Sampler
+from elenchus.sampling.sample_spec import SampleSpec
 
 Reasons = list[str | None]
+"""Per episode, the reason for its rejection, or None."""
 
 
-class Refined(NamedTuple):
-    """How many refinements of an attempt are right and no shortcut, and the text of the first."""
+class RefinementResult(NamedTuple):
+    """Number of valid refinements after one critique, and the text of the first of them."""
 
     successes: int
     text: str | None
 
 
-def refine(
+def sample_refinement_results(
     sampler: Sampler,
     actor: Transformer,
     episodes: Sequence[Episode],
-    problems: Sequence[Problem],
     *,
+    problems: Sequence[Problem],
     judge: Judge,
-    num_samples: int,
-    method: Method,
-    seed: int,
-    first_id: int,
-) -> list[Refined]:
-    """What becomes of `num_samples` refinements of each criticised episode.
+    spec: SampleSpec,
+) -> list[RefinementResult]:
+    """Samples `spec.num_samples` refinements of each criticised episode and counts valid ones.
 
-    problems[i] is episode i's.
+    A valid one is correct and passes the shortcut barrier. problems[i] is of episode i.
     """
-    groups = episode_lib.refinements(
-        sampler,
-        actor,
-        episodes,
-        problems,
-        judge=judge,
-        num_samples=num_samples,
-        method=method,
-        seed=seed,
-        first_id=first_id,
+    groups = episode_lib.sample_refinements(
+        sampler, actor, episodes, problems=problems, judge=judge, spec=spec
     )
-    result = []
+    results = []
     for group, problem in zip(groups, problems, strict=True):
-        right = [e for e in group if episode_lib.refined_well(sampler, e, problem)]
-        text = sampler.chat.text(right[0].turn('refinement')) if right else None
-        result.append(Refined(len(right), text))
-    return result
+        valid = [e for e in group if episode_lib.is_valid_refinement(sampler, e, problem)]
+        text = sampler.chat.text(valid[0].turn('refinement')) if valid else None
+        results.append(RefinementResult(len(valid), text))
+    return results
 
 
-def unhelpful(episodes: Sequence[Episode], *, least: int) -> Reasons:
+def reject_unhelpful(episodes: Sequence[Episode], *, least: int) -> Reasons:
     """The soft filter, on the outcomes `correct`, `verdict` and `refinement_successes`.
 
-    'refinements': a wrong path's critique that led to fewer than `least` of them. 'verdict': a
-    right path's critique that does not find the final answer right.
+    'refinements': the critique of a wrong attempt that led to fewer than `least` valid refinements.
+    'verdict': the critique of a correct attempt that does not call the final answer correct.
     """
+    reasons: Reasons = []
+    for outcome in (episode.outcome for episode in episodes):
+        if outcome['correct']:
+            reasons.append(None if outcome['verdict'] is True else 'verdict')
+        else:
+            enough = outcome['refinement_successes'] >= least
+            reasons.append(None if enough else 'refinements')
+    return reasons
 
-    def reason(told: dict) -> str | None:
-        if told['correct']:
-            return None if told['verdict'] is True else 'verdict'
-        return None if told['refinement_successes'] >= least else 'refinements'
 
-    return [reason(episode.outcome) for episode in episodes]
-
-
-def came_right(episodes: Sequence[Episode]) -> Reasons:
-    """'came_right': a path made to be flawed (RG2, RG3) whose answer is right."""
+def reject_correct(episodes: Sequence[Episode]) -> Reasons:
+    """'came_right': an attempt constructed to be flawed (RG2, RG3) whose answer is correct."""
     return [
         'came_right' if e.outcome['construction'] != 'RG1' and e.outcome['correct'] else None
         for e in episodes
     ]
 
 
-def repeated(episodes: Sequence[Episode]) -> Reasons:
-    """'repeated': the same attempt at the same problem as an earlier episode's."""
+def reject_duplicates(episodes: Sequence[Episode]) -> Reasons:
+    """'repeated': the same attempt at the same problem as in an earlier episode."""
     seen, reasons = set(), []
     for episode in episodes:
         key = (episode.problem_id, episode.turn('attempt').tokens)
@@ -93,33 +85,35 @@ def repeated(episodes: Sequence[Episode]) -> Reasons:
     return reasons
 
 
-def unbalanced(
+def reject_for_balance(
     episodes: Sequence[Episode], *, correct_share: float, level_balance: float
 ) -> Reasons:
-    """'level': flawed paths of too common levels; 'share': more right paths than allowed.
+    """'level': flawed attempts of too common levels; 'share': too many correct attempts.
 
-    After it the rarest level has at least `level_balance` times as many flawed paths as the
-    commonest, levels without any apart (0: all stay), and right paths are at most `correct_share`
-    of those of each level, so that the level tells nothing about the verdict. What stays is spread
-    evenly over the episodes given.
+    Afterwards the rarest level has at least `level_balance` times as many flawed attempts as the
+    commonest, ignoring levels without any (0: all stay). Correct attempts are at most
+    `correct_share` of each level, so that the level does not reveal the verdict. The remaining ones
+    are spread evenly over the given order.
     """
-    flawed, right = collections.defaultdict(list), collections.defaultdict(list)
+    flawed, correct = collections.defaultdict(list), collections.defaultdict(list)
     for i, episode in enumerate(episodes):
-        (right if episode.outcome['correct'] else flawed)[episode.level].append(i)
+        (correct if episode.outcome['correct'] else flawed)[episode.level].append(i)
     rarest = min(map(len, flawed.values()), default=0)
     reasons: Reasons = [None] * len(episodes)
-    for level in flawed.keys() | right.keys():
+    for level in flawed.keys() | correct.keys():
         count = len(flawed[level])
+        # level_balance=0 never limits.
         if count * level_balance > rarest:
             count = int(rarest / level_balance)
-        allowed = min(len(right[level]), round(count * correct_share / (1 - correct_share)))
+        # correct / (correct + flawed) <= correct_share, solved for the number of correct ones.
+        allowed = min(len(correct[level]), round(count * correct_share / (1 - correct_share)))
         for i in _all_but(flawed[level], count):
             reasons[i] = 'level'
-        for i in _all_but(right[level], allowed):
+        for i in _all_but(correct[level], allowed):
             reasons[i] = 'share'
     return reasons
 
 
 def _all_but(indices: Sequence[int], count: int) -> set[int]:
-    """Indices without `count` of them at even distances."""
+    """Indices without `count` of them, which are evenly spaced."""
     return set(indices) - {indices[i * len(indices) // count] for i in range(count)}

@@ -1,1 +1,1 @@
-"""Exploration for self-improvement: proposals, selection, control and coverage."""
+"""Exploration for self-improvement: explorers, selection, round controller and coverage."""

@@ -1,4 +1,4 @@
-"""The round controller: which knobs a round of self-improvement explores with.
+"""Round controller: chooses temperature and score threshold of a self-improvement round.
 
 Pure functions of scored attempts at a few questions, sampled at every candidate temperature with
 the same noise. Source: B-STaR, arXiv 2412.17256.
@@ -14,62 +14,68 @@ import numpy as np
 from elenchus.data.records import Episode
 
 Controller = Literal['none', 'balance']
+"""Fixed settings, or the candidate with the best balance score in every round."""
 
 
 class Knobs(NamedTuple):
-    """The temperature of exploration, and the critic's score that a kept response must have."""
+    """The two settings that a controller chooses for a round."""
 
-    temperature: float
-    threshold: float  # 0: no score is asked for
+    temperature: float  # of exploration
+    threshold: float  # least critic's score of a kept response; 0: not scored
 
 
 @dataclasses.dataclass(frozen=True)
 class CandidateSettings:
-    """Between which knobs a controller chooses, and on what; every pair is a candidate."""
+    """Candidates of the controller, every pair of a temperature and a threshold, and their test."""
 
     temperatures: tuple[float, ...]
-    thresholds: tuple[float, ...]
-    num_problems: int
-    num_attempts: int  # a question, at each temperature
-    target: int  # n*, how many different right responses to a question are enough
+    thresholds: tuple[float, ...]  # of the critic's score, in [0, 1]
+    num_problems: int  # training questions on which candidates are compared
+    num_attempts: int  # per question and temperature
+    target: int  # n*: more different correct responses per question bring no more balance
 
     def __post_init__(self):
         for name in ('num_problems', 'num_attempts', 'target'):
             if getattr(self, name) < 1:
-                raise ValueError(f'improve.candidates.{name}={getattr(self, name)}: at least 1')
+                raise ValueError(
+                    f'improve.candidates.{name}={getattr(self, name)} must be at least 1'
+                )
         for name, least in (('temperatures', 0.01), ('thresholds', 0.0)):
             values = getattr(self, name)
             if not values or min(values) < least or len(set(values)) < len(values):
                 raise ValueError(
-                    f'improve.candidates.{name}={values} must be different values from {least} on'
+                    f'improve.candidates.{name}={values} must be different values, each at least '
+                    f'{least}'
                 )
         if max(self.thresholds) > 1:
             raise ValueError(
-                f'improve.candidates.thresholds={self.thresholds} must be at most 1: they are of '
-                'probabilities'
+                f'improve.candidates.thresholds={self.thresholds} must be at most 1: '
+                'they are compared with probabilities'
             )
 
 
-def measures(probed: Mapping[float, Sequence[Episode]], s: CandidateSettings) -> list[dict]:
-    """The average balance score of every candidate; probed[t] are scored attempts at t."""
+def score_candidates(
+    attempts: Mapping[float, Sequence[Episode]], s: CandidateSettings
+) -> list[dict]:
+    """Returns every candidate with its `balance`; attempts[t] were sampled at temperature t."""
     return [
         {
             **Knobs(temperature, threshold)._asdict(),
             'balance': average_balance(episodes, threshold=threshold, target=s.target),
         }
-        for temperature, episodes in probed.items()
+        for temperature, episodes in attempts.items()
         for threshold in s.thresholds
     ]
 
 
-def choose(told: Sequence[Mapping]) -> Knobs:
-    """The candidate with the highest average balance score, the first among equals."""
-    best = max(told, key=lambda candidate: candidate['balance'])
+def choose(candidates: Sequence[Mapping]) -> Knobs:
+    """Returns the candidate with the highest balance, the first of equals."""
+    best = max(candidates, key=lambda candidate: candidate['balance'])
     return Knobs(best['temperature'], best['threshold'])
 
 
 def average_balance(episodes: Sequence[Episode], *, threshold: float, target: int) -> float:
-    """The mean of balance_score over the questions."""
+    """Mean of `balance_score` over the questions."""
     groups = collections.defaultdict(list)
     for episode in episodes:
         groups[episode.problem_id].append(episode)
@@ -78,19 +84,24 @@ def average_balance(episodes: Sequence[Episode], *, threshold: float, target: in
 
 
 def balance_score(attempts: Sequence[Episode], *, threshold: float, target: int) -> float:
-    """min(n' / target, 1) * n' / n: enough different right responses, and little else beside them.
+    """Balance of exploration and exploitation at one question: min(n' / target, 1) * n' / n.
 
-    n are the different attempts at one question that pass the threshold, n' the right ones among
-    them. As in the authors' code (hkust-nlp/B-STaR, determine_hyper.py) repeats count once in
-    both; unlike there the reference is not added, and a question of which nothing passes has 0.
+    n is the number of different attempts that reach the threshold, n' that of the correct ones
+    among them. As in the authors' code (hkust-nlp/B-STaR, determine_hyper.py), repeated attempts
+    count once in both. Unlike there, the reference is not added, and n = 0 gives 0.
     """
-    passing = {
-        e.turns[-1].tokens: bool(e.outcome['correct']) for e in attempts if passes(e, threshold)
+    correct_by_tokens = {
+        e.turns[-1].tokens: bool(e.outcome['correct'])
+        for e in attempts
+        if above_threshold(e, threshold)
     }
-    right = sum(passing.values())
-    return min(right / target, 1.0) * right / len(passing) if passing else 0.0
+    num_correct, num = sum(correct_by_tokens.values()), len(correct_by_tokens)
+    return min(num_correct / target, 1.0) * num_correct / num if num else 0.0
 
 
-def passes(episode: Episode, threshold: float) -> bool:
-    """Whether the critic's score of the answer reaches a threshold; no score counts as 0."""
+def above_threshold(episode: Episode, threshold: float) -> bool:
+    """Returns whether the critic's score of the answer reaches a threshold.
+
+    No score counts as 0. With threshold 0 nothing was scored and everything passes.
+    """
     return not threshold or (episode.outcome['score'] or 0.0) >= threshold

@@ -1,4 +1,4 @@
-"""Explorers: how the training responses of a self-improvement round are found."""
+"""Explorers: the ways to sample the training responses of a self-improvement round."""
 
 import collections
 import dataclasses
@@ -11,21 +11,25 @@ from elenchus.sampling.engine.engine import Metered
 from elenchus.sampling.engine.sampling_methods import Greedy, Method
 from elenchus.sampling.exploration import proposals
 from elenchus.sampling.exploration.context import (
-    Asked,
+    ExplorationContext,
     ExploreSettings,
-    Players,
-    Search,
-    note,
-    well_answered,
+    ProposalRequest,
+    is_valid_response,
+    with_origin,
 )
+from elenchus.sampling.players import ModelPair
+from elenchus.sampling.sample_spec import SampleSpec
 
-Explorer = Callable[[Search, Sequence[Problem]], list[Episode]]
-"""Every judged response to some questions, right or wrong, as noted whole conversations."""
+Explorer = Callable[[ExplorationContext, Sequence[Problem]], list[Episode]]
+"""Samples judged responses to some questions, correct or not, each as a whole conversation.
+
+Every outcome has the facts of `context.with_origin`.
+"""
 
 
 def explore(
     settings: ExploreSettings,
-    players: Players,
+    models: ModelPair,
     problems: Sequence[Problem],
     *,
     explorer: str,
@@ -33,118 +37,135 @@ def explore(
     seed: int,
     first_id: int,
 ) -> tuple[list[Episode], int]:
-    """(what one explorer of EXPLORERS found on some problems, sampled tokens).
+    """Runs one explorer of EXPLORERS; returns its episodes and the number of sampled tokens.
 
-    All explorers begin with the same `num_attempts` unguided attempts. first_id must leave
-    settings.ids ids a problem.
+    All explorers start with the same `num_attempts` unguided attempts, so that they differ only in
+    what they add. Question i uses the ids from first_id + i * settings.ids_per_question.
     """
-    meter = Metered(players.sampler.engine)
-    players = dataclasses.replace(
-        players, sampler=dataclasses.replace(players.sampler, engine=meter)
+    meter = Metered(models.sampler.engine)
+    models = dataclasses.replace(models, sampler=dataclasses.replace(models.sampler, engine=meter))
+    spec = SampleSpec(settings.num_attempts, method, seed, first_id)
+    context = ExplorationContext(settings, models, spec)
+    return EXPLORERS[explorer](context, problems), meter.tokens
+
+
+def explore_vanilla(context: ExplorationContext, problems: Sequence[Problem]) -> list[Episode]:
+    """Samples unguided attempts; with a token budget, one more per question until it is spent."""
+    attempts = _sample_attempts(context, problems)
+    rounds = context.settings.num_uniform_rounds if context.settings.token_budget else 0
+    return _run_rounds(
+        context,
+        problems,
+        attempts,
+        propose=proposals.propose_unguided,
+        num_rounds=rounds,
+        all_questions=True,
     )
-    search = Search(settings, players, method, seed, first_id)
-    return EXPLORERS[explorer](search, problems), meter.tokens
 
 
-def vanilla(search: Search, problems: Sequence[Problem]) -> list[Episode]:
-    """Unguided attempts; with a token budget, one more at every question until it is spent."""
-    attempts = _attempts(search, problems)
-    rounds = search.settings.num_uniform_rounds if search.settings.token_budget else 0
-    return _in_rounds(
-        search, problems, attempts, proposals.unguided, num_rounds=rounds, everyone=True
-    )
+def explore_with_critiques(
+    context: ExplorationContext, problems: Sequence[Problem]
+) -> list[Episode]:
+    """Samples unguided attempts, and for each wrong one a greedy critique and refinements of it.
 
-
-def critique_in_the_loop(search: Search, problems: Sequence[Problem]) -> list[Episode]:
-    """Unguided attempts; each wrong one gets one greedy critique and `num_refinements`.
-
-    Refinements tell in `of` which attempt they are of.
+    `attempt_index` in a refinement's outcome is the index of its attempt among all attempts.
     """
-    s, sampler = search.settings, search.players.sampler
-    attempts = _attempts(search, problems)
-    asked = [p for p in problems for _ in range(s.num_attempts)]
+    models, spec = context.models, context.spec
+    attempts = _sample_attempts(context, problems)
+    attempt_problems = [p for p in problems for _ in range(context.settings.num_attempts)]
     wrong = [i for i, episode in enumerate(attempts) if not episode.outcome['correct']]
-    criticised = episode_lib.critiques(
-        sampler,
-        search.players.critic,
+    # Seeds of their own: ids repeat those of the attempts.
+    criticised = episode_lib.sample_critiques(
+        models.sampler,
+        models.critic,
         [attempts[i] for i in wrong],
-        grammar=search.players.grammar,
-        method=Greedy(search.method.banned),
-        seed=search.seed + 1,
-        first_id=search.first_id,
+        grammar=models.grammar,
+        spec=SampleSpec(1, Greedy(spec.method.banned), spec.seed + 1, spec.first_id),
     )
-    groups = episode_lib.refinements(
-        sampler,
-        search.players.actor,
+    groups = episode_lib.sample_refinements(
+        models.sampler,
+        models.actor,
         criticised,
-        [asked[i] for i in wrong],
-        judge=search.players.judge,
-        method=search.method,
-        num_samples=s.num_refinements,
-        seed=search.seed + 2,
-        first_id=search.first_id,
+        problems=[attempt_problems[i] for i in wrong],
+        judge=models.judge,
+        spec=SampleSpec(
+            context.settings.num_refinements, spec.method, spec.seed + 2, spec.first_id
+        ),
     )
-    refined = []
-    for i, group in zip(wrong, groups, strict=True):
-        noted = (note(sampler, e, asked[i], 'refinement') for e in group)
-        refined += [dataclasses.replace(e, outcome=e.outcome | {'of': i}) for e in noted]
+    refined = [
+        episode_lib.with_outcome(
+            with_origin(models.sampler, episode, attempt_problems[i], origin='refinement'),
+            attempt_index=i,
+        )
+        for i, group in zip(wrong, groups, strict=True)
+        for episode in group
+    ]
     return attempts + refined
 
 
-def resampling(search: Search, problems: Sequence[Problem], *, by: str) -> list[Episode]:
-    """Unguided attempts, then rounds of one proposal for each question with too few right ones."""
-    s = search.settings
-    rounds = s.num_uniform_rounds if by == 'uniform' else s.num_guided_rounds
-    attempts, propose = _attempts(search, problems), proposals.PROPOSALS[by]
-    return _in_rounds(search, problems, attempts, propose, num_rounds=rounds, everyone=False)
-
-
-def _attempts(search: Search, problems: Sequence[Problem]) -> list[Episode]:
-    players, n = search.players, search.settings.num_attempts
-    made = episode_lib.attempts(
-        players.sampler,
-        players.actor,
+def explore_by_resampling(
+    context: ExplorationContext, problems: Sequence[Problem], *, by: str
+) -> list[Episode]:
+    """Samples unguided attempts, then proposals for questions with too few correct ones."""
+    s = context.settings
+    return _run_rounds(
+        context,
         problems,
-        judge=players.judge,
-        method=search.method,
-        seed=search.seed,
-        num_samples=n,
-        first_id=search.first_id,
+        _sample_attempts(context, problems),
+        propose=proposals.PROPOSALS[by],
+        num_rounds=s.num_uniform_rounds if by == 'uniform' else s.num_guided_rounds,
+        all_questions=False,
     )
-    asked = (p for p in problems for _ in range(n))
-    return [note(players.sampler, e, p, 'attempt') for e, p in zip(made, asked, strict=True)]
 
 
-def _in_rounds(
-    search: Search,
+def _sample_attempts(context: ExplorationContext, problems: Sequence[Problem]) -> list[Episode]:
+    models = context.models
+    attempts = episode_lib.sample_attempts(
+        models.sampler, models.actor, problems, judge=models.judge, spec=context.spec
+    )
+    attempt_problems = (p for p in problems for _ in range(context.spec.num_samples))
+    return [
+        with_origin(models.sampler, e, p, origin='attempt')
+        for e, p in zip(attempts, attempt_problems, strict=True)
+    ]
+
+
+def _run_rounds(
+    context: ExplorationContext,
     problems: Sequence[Problem],
     attempts: Sequence[Episode],
-    propose: Callable[..., list[Episode]],
     *,
+    propose: Callable[..., list[Episode]],
     num_rounds: int,
-    everyone: bool,
+    all_questions: bool,
 ) -> list[Episode]:
-    """The attempts, and proposals a round for everyone or for questions with too few right ones."""
-    found, groups = list(attempts), collections.defaultdict(list)
+    """Returns the attempts and, of each round, one proposal per question.
+
+    Without `all_questions`, a question with `min_correct` valid responses gets no more.
+    """
+    episodes, groups = list(attempts), collections.defaultdict(list)
     for episode in attempts:
         groups[episode.problem_id].append(episode)
+    least = context.settings.min_correct
     for number in range(num_rounds):
-        asked = [
-            Asked(problem, groups[problem.id], search.first_id + i)
+        requests = [
+            ProposalRequest(problem, groups[problem.id], context.spec.first_id + i)
             for i, problem in enumerate(problems)
-            if everyone or sum(map(well_answered, groups[problem.id])) < search.settings.enough
+            if all_questions or sum(map(is_valid_response, groups[problem.id])) < least
         ]
-        if not asked or not search.affordable(len(problems)):
+        # Checked between rounds only: the last round may exceed the budget.
+        if not requests or not context.within_budget(len(problems)):
             break
-        made = propose(search, asked, number=number)
-        for episode in made:
+        responses = propose(context, requests, number=number)
+        for episode in responses:
             groups[episode.problem_id].append(episode)
-        found += made
-    return found
+        episodes += responses
+    return episodes
 
 
 EXPLORERS: dict[str, Explorer] = {
-    'vanilla': vanilla,
-    'critique_in_the_loop': critique_in_the_loop,
-    **{by: functools.partial(resampling, by=by) for by in proposals.PROPOSALS},
+    'vanilla': explore_vanilla,
+    'critique_in_the_loop': explore_with_critiques,
+    **{by: functools.partial(explore_by_resampling, by=by) for by in proposals.PROPOSALS},
 }
+"""Explorer by the name of its stage."""

@@ -1,7 +1,7 @@
-"""One more response to a question: unguided, or by one of four guidances (arXiv 2411.00750).
+"""Proposals: one more response per question, unguided or with one of four kinds of guidance.
 
-Each function of PROPOSALS takes questions and what they have so far, and gives a judged episode
-for each of them that it can help.
+The four are those of arXiv 2411.00750. Each function of PROPOSALS takes questions with their
+responses so far and returns a judged episode for each question that it can help.
 """
 
 import functools
@@ -11,126 +11,150 @@ from elenchus.data.records import Episode, Problem, Turn
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.critique_data import constructions
 from elenchus.sampling.engine.sampling_methods import Greedy
-from elenchus.sampling.exploration.context import Asked, Search, as_attempt, note, well_answered
+from elenchus.sampling.exploration.context import (
+    ExplorationContext,
+    ProposalRequest,
+    is_valid_response,
+    with_origin,
+)
+from elenchus.sampling.sample_spec import SampleSpec
 
 GUIDES: dict[str, Callable[[Problem], str]] = {
     'answer_driven': lambda problem: f'#### {problem.answer}',
     'rationale_driven': lambda problem: problem.solution,
 }
-"""What the actor is shown in a guide's turn, behind the question."""
+"""Text of the guide turn, which follows the question."""
 
-_FIRST_SEED = 3  # of the proposals' rounds: those below are taken by critique in the loop
-
-
-def unguided(search: Search, asked: Sequence[Asked], *, number: int) -> list[Episode]:
-    """A plain attempt at each question."""
-    return _attempts(search, asked, [None] * len(asked), number=number, found_by='uniform')
+_FIRST_SEED = 3  # of the rounds, added to the seed: critique in the loop uses 1 and 2
 
 
-def guided(search: Search, asked: Sequence[Asked], *, number: int, by: str) -> list[Episode]:
-    """An attempt at each question with one of GUIDES shown."""
-    guides = [GUIDES[by](a.problem) for a in asked]
-    return _attempts(search, asked, guides, number=number, found_by=by)
+def propose_unguided(
+    context: ExplorationContext, requests: Sequence[ProposalRequest], *, number: int
+) -> list[Episode]:
+    """Samples a plain attempt at each question."""
+    guides = [None] * len(requests)
+    return _sample_responses(context, requests, guides, number=number, origin='uniform')
 
 
-def interactive(search: Search, asked: Sequence[Asked], *, number: int) -> list[Episode]:
-    """One revision of a wrong response of each question, after the critic's critique of it.
+def propose_guided(
+    context: ExplorationContext, requests: Sequence[ProposalRequest], *, number: int, by: str
+) -> list[Episode]:
+    """Samples an attempt at each question after one of GUIDES."""
+    guides = [GUIDES[by](request.problem) for request in requests]
+    return _sample_responses(context, requests, guides, number=number, origin=by)
 
-    The critic is the teacher. Unlike critique in the loop, which refines every wrong attempt
-    `num_refinements` times, a question gets one revision a round, its wrong responses by turns,
+
+def propose_revisions(
+    context: ExplorationContext, requests: Sequence[ProposalRequest], *, number: int
+) -> list[Episode]:
+    """Samples one revision of a wrong response of each question, after a critique of it.
+
+    The critic acts as the teacher. Unlike critique in the loop, which refines every wrong attempt
+    `num_refinements` times, a question gets one revision per round. Its wrong responses take turns,
     earlier revisions among them.
     """
-    sampler, players = search.players.sampler, search.players
-    wrong = [[e for e in a.episodes if not well_answered(e)] for a in asked]
-    chosen = [(a, w[number % len(w)]) for a, w in zip(asked, wrong, strict=True) if w]
+    models, spec = context.models, context.spec
+    wrong = [[e for e in r.episodes if not is_valid_response(e)] for r in requests]
+    chosen = [(r, w[number % len(w)]) for r, w in zip(requests, wrong, strict=True) if w]
     if not chosen:
         return []
-    criticised = episode_lib.critiques(
-        sampler,
-        players.critic,
-        [as_attempt(sampler, episode) for _, episode in chosen],
-        grammar=players.grammar,
-        method=Greedy(search.method.banned),
-        seed=search.seed + _FIRST_SEED + number,
-        first_id=search.first_id,
+    seed = spec.seed + _FIRST_SEED + number
+    criticised = episode_lib.sample_critiques(
+        models.sampler,
+        models.critic,
+        [episode_lib.as_attempt(models.sampler, episode) for _, episode in chosen],
+        grammar=models.grammar,
+        spec=SampleSpec(1, Greedy(spec.method.banned), seed, spec.first_id),
     )
-    revised = episode_lib.refinements(
-        sampler,
-        players.actor,
+    revised = episode_lib.sample_refinements(
+        models.sampler,
+        models.actor,
         criticised,
-        [a.problem for a, _ in chosen],
-        judge=players.judge,
-        num_samples=1,
-        method=search.method,
-        seed=search.seed + _FIRST_SEED + number,
-        first_id=[a.id for a, _ in chosen],
+        problems=[request.problem for request, _ in chosen],
+        judge=models.judge,
+        spec=SampleSpec(1, spec.method, seed, [request.request_id for request, _ in chosen]),
     )
     return [
-        note(sampler, episode, a.problem, 'interactive')
-        for (a, _), (episode,) in zip(chosen, revised, strict=True)
+        with_origin(models.sampler, episode, request.problem, origin='interactive')
+        for (request, _), (episode,) in zip(chosen, revised, strict=True)
     ]
 
 
-def state_reset(search: Search, asked: Sequence[Asked], *, number: int) -> list[Episode]:
-    """An attempt that begins with the reference's first lines: 1, 2, ... all but one, by turns.
+def propose_from_prefix(
+    context: ExplorationContext, requests: Sequence[ProposalRequest], *, number: int
+) -> list[Episode]:
+    """Samples an attempt that starts with the reference's first lines ("state reset").
 
-    Kept as prefix and continuation; what leaves no room for one is not asked.
+    The number of lines is 1, 2, ... all but one, and changes with the round. A question whose
+    prefix leaves no room for a continuation gets no response.
     """
-    sampler = search.players.sampler
-    begun = []
-    for a in asked:
-        lines = a.problem.solution.split('\n')
+    sampler = context.models.sampler
+    chosen, openings = [], []
+    for request in requests:
+        lines = request.problem.solution.split('\n')
         if len(lines) > 1:
             count = 1 + number % (len(lines) - 1)
-            opening = constructions.opening(sampler.chat, 'attempt', lines[:count])
+            opening = constructions.turn_from_lines(sampler.chat, 'attempt', lines[:count])
             if len(opening.tokens) < sampler.max_tokens['attempt']:
-                begun.append((a, opening))
-    chosen, openings = [a for a, _ in begun], [opening for _, opening in begun]
-    return _attempts(
-        search,
+                chosen.append(request)
+                openings.append(opening)
+    return _sample_responses(
+        context,
         chosen,
         [None] * len(chosen),
         number=number,
-        found_by='state_reset',
+        origin='state_reset',
         openings=openings,
     )
 
 
-def _attempts(
-    search: Search,
-    asked: Sequence[Asked],
+def _sample_responses(
+    context: ExplorationContext,
+    requests: Sequence[ProposalRequest],
     guides: Sequence[str | None],
     *,
     number: int,
-    found_by: str,
+    origin: str,
     openings: Sequence[Turn] | None = None,
 ) -> list[Episode]:
-    """A judged attempt at each question, behind its guide and from its opening on."""
-    sampler, chat = search.players.sampler, search.players.sampler.chat
-    shown = [chat.question_turns(a.problem.question, g) for a, g in zip(asked, guides, strict=True)]
-    made = sampler.continued(
-        search.players.actor,
-        shown,
-        openings or [Turn('attempt', chat.header('attempt'), ())] * len(asked),
-        num_samples=1,
-        method=search.method,
-        seed=search.seed + _FIRST_SEED + number,
-        first_id=[a.id for a in asked],
+    """Samples a judged attempt at each question, after its guide and continuing its opening."""
+    models, spec = context.models, context.spec
+    sampler, chat = models.sampler, models.sampler.chat
+    prompts = [
+        chat.question_turns(request.problem.question, guide)
+        for request, guide in zip(requests, guides, strict=True)
+    ]
+    groups = sampler.continue_turns(
+        models.actor,
+        prompts,
+        openings or [Turn('attempt', chat.header('attempt'), ())] * len(requests),
+        spec=SampleSpec(
+            1,
+            spec.method,
+            spec.seed + _FIRST_SEED + number,
+            [request.request_id for request in requests],
+        ),
     )
-    facts = search.players.judge(
-        [(a.problem, sampler.text(turn)) for a, (turn,) in zip(asked, made, strict=True)]
+    turns = [turn for (turn,) in groups]
+    problems = [request.problem for request in requests]
+    facts = models.judge(
+        [(problem, sampler.text(turn)) for problem, turn in zip(problems, turns, strict=True)]
     )
-    episodes = (
-        Episode(a.problem.id, a.problem.level, (*turns, turn), fact)
-        for a, turns, (turn,), fact in zip(asked, shown, made, facts, strict=True)
-    )
-    return [note(sampler, e, a.problem, found_by) for e, a in zip(episodes, asked, strict=True)]
+    return [
+        with_origin(
+            sampler,
+            Episode(problem.id, problem.level, (*prompt, turn), fact),
+            problem,
+            origin=origin,
+        )
+        for problem, prompt, turn, fact in zip(problems, prompts, turns, facts, strict=True)
+    ]
 
 
 PROPOSALS: dict[str, Callable[..., list[Episode]]] = {
-    'uniform': unguided,
-    **{by: functools.partial(guided, by=by) for by in GUIDES},
-    'interactive': interactive,
-    'state_reset': state_reset,
+    'uniform': propose_unguided,
+    **{by: functools.partial(propose_guided, by=by) for by in GUIDES},
+    'interactive': propose_revisions,
+    'state_reset': propose_from_prefix,
 }
-"""(search, asked, *, number of the round from 0) -> judged episodes."""
+"""(context, requests, *, number of the round from 0) -> judged episodes."""

@@ -1,63 +1,66 @@
-"""What of an exploration is trained on: different responses, so many of a question."""
+"""Selection of training responses: different ones, and a limited number per question."""
 
 import collections
 from collections.abc import Sequence
 
 from elenchus.data.records import Episode
-from elenchus.sampling.exploration.context import ExploreSettings, well_answered
-from elenchus.sampling.exploration.controller import passes
+from elenchus.sampling.exploration.context import ExploreSettings, is_valid_response
+from elenchus.sampling.exploration.controller import above_threshold
 
 
 def curate(explored: Sequence[Episode], settings: ExploreSettings, *, wrong: bool) -> list[Episode]:
-    """Different right responses, at most `keep` a question, the first found; bare answers never.
+    """Returns different correct responses, the first `keep` per question, without bare answers.
 
-    Of one attempt's right refinements the first `keep_refined` are considered. With `wrong` come
-    different wrong responses, as many a question at most.
+    Of one attempt's correct refinements only the first `keep_refined` are considered. With `wrong`,
+    different wrong responses are returned as well, at most `keep` per question.
     """
-    refined: collections.Counter = collections.Counter()
+    num_refined: collections.Counter = collections.Counter()
     seen: dict[tuple[str, bool], set] = collections.defaultdict(set)
     kept = []
     for episode in explored:
-        right, attempt = well_answered(episode), episode.outcome.get('of')
-        if not right and not wrong:
+        valid, attempt = is_valid_response(episode), episode.outcome.get('attempt_index')
+        if not valid and not wrong:
             continue
-        if right and attempt is not None:
-            refined[episode.problem_id, attempt] += 1
-            if refined[episode.problem_id, attempt] > settings.keep_refined:
+        if valid and attempt is not None:
+            num_refined[episode.problem_id, attempt] += 1
+            if num_refined[episode.problem_id, attempt] > settings.keep_refined:
                 continue
-        responses, tokens = seen[episode.problem_id, right], episode.turns[-1].tokens
+        # Correct and wrong responses have separate limits.
+        responses, tokens = seen[episode.problem_id, valid], episode.turns[-1].tokens
         if tokens not in responses and len(responses) < settings.keep:
             responses.add(tokens)
             kept.append(episode)
     return kept
 
 
-def passing(kept: Sequence[Episode], *, threshold: float, keep: int) -> list[Episode]:
-    """Right responses whose score reaches the threshold, the first `keep` of a question.
+def keep_above_threshold(
+    responses: Sequence[Episode], *, threshold: float, keep: int
+) -> list[Episode]:
+    """Returns valid responses whose score reaches the threshold, the first `keep` per question.
 
-    Responses that are not right stay.
+    Responses that are not valid all stay: a threshold is a demand on positive examples only.
     """
     counts, chosen = collections.Counter(), []
-    for episode in kept:
-        if well_answered(episode):
-            if not passes(episode, threshold) or counts[episode.problem_id] == keep:
+    for episode in responses:
+        if is_valid_response(episode):
+            if not above_threshold(episode, threshold) or counts[episode.problem_id] == keep:
                 continue
             counts[episode.problem_id] += 1
         chosen.append(episode)
     return chosen
 
 
-def question_shares(kept: Sequence[Episode]) -> list[float]:
-    """A factor for each response by which every question counts the same; their mean is 1."""
-    counts = collections.Counter(episode.problem_id for episode in kept)
-    mean = len(counts) / max(1, len(kept))
-    return [1 / counts[episode.problem_id] / mean for episode in kept]
+def question_weights(responses: Sequence[Episode]) -> list[float]:
+    """Returns a weight per response so that all questions have the same total; their mean is 1."""
+    counts = collections.Counter(episode.problem_id for episode in responses)
+    mean = len(counts) / max(1, len(responses))
+    return [1 / counts[episode.problem_id] / mean for episode in responses]
 
 
 def success_rates(explored: Sequence[Episode]) -> dict[str, float]:
-    """The share of each question's unguided first attempts that are right."""
-    right = collections.defaultdict(list)
+    """Returns the share of correct ones among each question's unguided first attempts."""
+    correct = collections.defaultdict(list)
     for episode in explored:
         if episode.outcome['found_by'] == 'attempt':
-            right[episode.problem_id].append(bool(episode.outcome['correct']))
-    return {problem: sum(facts) / len(facts) for problem, facts in right.items()}
+            correct[episode.problem_id].append(bool(episode.outcome['correct']))
+    return {problem: sum(facts) / len(facts) for problem, facts in correct.items()}

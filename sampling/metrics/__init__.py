@@ -1,1 +1,1 @@
-"""Metrics of critics and of accuracy against cost."""
+"""Metrics of critics, accuracy against cost, and statistics over questions."""

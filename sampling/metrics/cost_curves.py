@@ -1,7 +1,7 @@
-"""Accuracy against cost: what each way to answer a question is worth, and what it takes.
+"""Accuracy against sampled tokens for every way to choose an answer.
 
-An arm is a way to choose among attempts; at a size k it is given k of a question's attempts. Its
-worth is the chance that the chosen answer is right, over sets of k of the attempts there are.
+An arm is a way to choose one answer among k attempts at a question. Its accuracy at size k is the
+probability that the chosen answer is correct, averaged over sets of k of the sampled attempts.
 """
 
 import collections
@@ -10,18 +10,18 @@ from typing import NamedTuple, get_args
 
 from elenchus.data import records
 from elenchus.data.records import Episode
-from elenchus.sampling.metrics import critic_metrics
+from elenchus.sampling.metrics import critic_metrics, statistics
 from elenchus.sampling.test_time import votes
 
 ORACLE = 'oracle majority (upper bound)'
-"""Needs the truth to know which attempts are wrong; no method."""
+"""Uses the reference answers to pick the wrong attempts; an upper bound, not a method."""
 
 Decide = Callable[[Sequence[str | None], Sequence[float]], str | None]
-"""(answers, their scores) -> the answer that is given."""
+"""(answers, their scores) -> the chosen answer."""
 
 
 class Candidate(NamedTuple):
-    """One attempt's part in a choice: its answers with their scores, and what they cost."""
+    """One attempt in a choice: its answers with their scores, and its cost."""
 
     answers: tuple[str | None, ...]
     scores: tuple[float, ...]
@@ -30,48 +30,52 @@ class Candidate(NamedTuple):
 
 
 class Arm(NamedTuple):
-    """How to choose, and among what, by question."""
+    """A rule of choice, and the candidates of each question."""
 
     decide: Decide
     groups: Sequence[Sequence[Candidate]]
 
 
 class Point(NamedTuple):
-    """An arm at one size, by question: chance to be right, generated tokens, calls by role."""
+    """An arm at one size, with one entry per question."""
 
     size: int
-    right: list[float]
-    tokens: list[float]
-    calls: list[dict[str, float]]
+    right: list[float]  # probability of a correct answer
+    tokens: list[float]  # expected number of sampled tokens
+    calls: list[dict[str, float]]  # expected number of model calls, by role
 
 
 def sizes(num_attempts: int) -> list[int]:
-    """1, 2, 4, ... attempts, and all of them."""
+    """Returns 1, 2, 4, ... up to num_attempts, and num_attempts itself."""
     powers = [2**i for i in range(num_attempts.bit_length())]
     return sorted({*powers, num_attempts})
 
 
 def right_answers(episodes: Iterable[Episode], reference: str | None) -> set[str]:
-    """Answers that are right at a question: the reference, and what the judge called right."""
+    """Collects the spellings of a question's correct answer.
+
+    These are the reference and every answer that the judge called correct in `episodes`.
+    """
     right = {reference}
     for outcome in (episode.outcome for episode in episodes):
-        for name in ('', 'refined_'):
-            if outcome.get(f'{name}correct', False):
-                right.add(outcome[f'{name}answer'])
+        for prefix in ('', 'refined_'):
+            if outcome.get(f'{prefix}correct', False):
+                right.add(outcome[f'{prefix}answer'])
     return right - {None}
 
 
 def point(arm: Arm, right: Sequence[Collection[str]], *, size: int, num_draws: int) -> Point:
-    """An arm given `size` attempts; right[q] are the right answers of question q.
+    """Evaluates an arm with `size` attempts; right[q] are the correct answers of question q.
 
-    Tokens and calls are expected ones, `size` times the mean of a question's attempts.
+    Tokens and calls are expectations: `size` times the mean over a question's attempts.
     """
     num_attempts = len(arm.groups[0])
-    chosen = votes.subsets(num_attempts, size, num_draws=num_draws, seed=0)
+    # A fixed seed: all arms are averaged over the same sets, so their differences are paired.
+    chosen = statistics.subsets(num_attempts, size, num_draws=num_draws, seed=0)
     share = size / num_attempts
     values, tokens, calls = [], [], []
     for group, correct in zip(arm.groups, right, strict=True):
-        answers = [_decided(arm, [group[i] for i in subset]) for subset in chosen]
+        answers = [_choose_answer(arm, [group[i] for i in subset]) for subset in chosen]
         values.append(sum(answer in correct for answer in answers) / len(answers))
         tokens.append(share * sum(sum(c.tokens.values()) for c in group))
         counts = _sum(c.calls for c in group)
@@ -79,8 +83,8 @@ def point(arm: Arm, right: Sequence[Collection[str]], *, size: int, num_draws: i
     return Point(size, values, tokens, calls)
 
 
-def found(episodes: Sequence[Episode], *, size: int) -> Point:
-    """The point of a search that gives one answer a question, in an episode of its own."""
+def recall_point(episodes: Sequence[Episode], *, size: int) -> Point:
+    """Point of a search that already chose one answer per question: one episode each."""
     return Point(
         size,
         [float(e.outcome['correct']) for e in episodes],
@@ -89,7 +93,7 @@ def found(episodes: Sequence[Episode], *, size: int) -> Point:
     )
 
 
-def _decided(arm: Arm, candidates: Sequence[Candidate]) -> str | None:
+def _choose_answer(arm: Arm, candidates: Sequence[Candidate]) -> str | None:
     answers = [answer for c in candidates for answer in c.answers]
     return arm.decide(answers, [score for c in candidates for score in c.scores])
 
@@ -98,7 +102,7 @@ def _majority(answers: Sequence[str | None], scores: Sequence[float]) -> str | N
     return votes.majority(answers)
 
 
-# Arms of attempts that `strategies.parallel` played, as groups by question
+# Arms over the episodes of `strategies.parallel`, grouped by question
 
 
 def parallel_arms(groups: Sequence[Sequence[Episode]]) -> dict[str, Arm]:
@@ -110,14 +114,14 @@ def parallel_arms(groups: Sequence[Sequence[Episode]]) -> dict[str, Arm]:
         ),
     }
     for how in get_args(votes.Aggregate):
-        scored = _candidates(groups, _first_answer, ('attempt', 'critique'), how)
+        scored = _candidates(groups, _first_answer, ('attempt', 'critique'), how=how)
         arms[f'best of n ({how})'] = Arm(votes.best_of_n, scored)
         arms[f'weighted majority ({how})'] = Arm(votes.majority, scored)
     return arms
 
 
 def oracle_arm(groups: Sequence[Sequence[Episode]], refined: Mapping[int, Episode]) -> Arm:
-    """Majority after refinement of truly wrong attempts alone; `refined` by the attempt's id."""
+    """Majority after refinement of the really wrong attempts; `refined` is by attempt id."""
     ids = iter(range(sum(map(len, groups))))
     candidates = []
     for group in groups:
@@ -125,63 +129,75 @@ def oracle_arm(groups: Sequence[Sequence[Episode]], refined: Mapping[int, Episod
         candidates.append(
             [
                 _candidate(episode, _first_answer, ('attempt',))
-                if played is None
-                else _candidate(played, critic_metrics.final_answer, records.PLAYER_OF_ROLE)
-                for played, episode in pairs
+                if after is None
+                else _candidate(after, critic_metrics.final_answer, records.PLAYER_OF_ROLE)
+                for after, episode in pairs
             ]
         )
     return Arm(_majority, candidates)
 
 
-# Arms of sequential rounds
+# Arms over sequential rounds
 
 
 def sequential_arms(
     groups: Sequence[Sequence[Episode]], rounds: Mapping[int, Sequence[Episode]], *, num_rounds: int
 ) -> dict[str, Arm]:
-    """Majority over chains of the first `num_rounds` rounds: of last answers, or of all given.
+    """Majority over chains after `num_rounds` rounds: of their last answers, or of all answers.
 
-    groups are the first rounds, `rounds` the later ones by the id of the first round's attempt.
+    `groups` are the first rounds; `rounds` has the later ones by the id of the chain.
     """
     ids = iter(range(sum(map(len, groups))))
     chains = [[(e, *rounds.get(next(ids), ())) for e in group] for group in groups]
     return {
         f'sequential majority ({which})': Arm(
-            _majority, [[_chain(c, num_rounds, which) for c in group] for group in chains]
+            _majority, [[_chain_candidate(c, num_rounds, which) for c in group] for group in chains]
         )
         for which in ('last', 'all')
     }
 
 
-def _chain(chain: Sequence[Episode], num_rounds: int, which: str) -> Candidate:
-    """What a chain answers after so many rounds; one that ended repeats its last answer.
+def _chain_candidate(chain: Sequence[Episode], num_rounds: int, which: str) -> Candidate:
+    """Answers and cost of a chain's first `num_rounds` rounds.
 
-    The latest answer comes first, so that it wins where votes are equal.
+    A chain that ended earlier repeats its last answer. The latest answer comes first, so that it
+    wins ties.
     """
     answers = [_first_answer(chain[0]), *(critic_metrics.final_answer(e) for e in chain)]
+    # One answer before the first round, then one after each.
     answers += answers[-1:] * (num_rounds + 1 - len(answers))
     answers = answers[: num_rounds + 1][::-1]
-    told = tuple(answers[:1] if which == 'last' else answers)
+    answers = tuple(answers[:1] if which == 'last' else answers)
     tokens, calls = (
         _sum(e.outcome[name] for e in chain[:num_rounds]) for name in ('tokens', 'calls')
     )
-    return Candidate(told, (1.0,) * len(told), tokens, calls)
+    return Candidate(answers, (1.0,) * len(answers), tokens, calls)
 
 
-# Pieces
+# Candidates
 
 
-def _candidates(groups, answer, roles, how: votes.Aggregate | None = None):
-    return [[_candidate(e, answer, roles, how) for e in group] for group in groups]
+def _candidates(
+    groups: Sequence[Sequence[Episode]],
+    answer: Callable[[Episode], str | None],
+    roles: Sequence[str],
+    *,
+    how: votes.Aggregate | None = None,
+) -> list[list[Candidate]]:
+    return [[_candidate(e, answer, roles, how=how) for e in group] for group in groups]
 
 
 def _candidate(
     episode: Episode,
     answer: Callable[[Episode], str | None],
     roles: Sequence[str],
+    *,
     how: votes.Aggregate | None = None,
 ) -> Candidate:
-    """An episode's answer with its score, 1 where no step rewards are asked for."""
+    """An episode's answer and its cost, counting only turns of `roles`, which the arm needs.
+
+    The score aggregates the step rewards; it is 1 if `how` is None.
+    """
     steps = episode.turn('attempt').step_scores
     tokens, calls = (
         {role: count for role, count in episode.outcome[name].items() if role in roles}

@@ -1,7 +1,7 @@
-"""What played episodes say of critic and actor: pure functions of episodes and their outcomes.
+"""Metrics of critic and actor: pure functions of episodes and their outcomes.
 
-Shares and rates are None where nothing could have counted. An attempt that was not refined stays
-as it is. Facts of steps (`first_error`, `kind`, `steps_correct`) are known on the lab alone.
+A share of an empty set is None. An attempt without a refinement counts as unchanged. Facts about
+steps (`first_error`, `kind`, `steps_correct`) exist only on the lab.
 """
 
 import collections
@@ -14,37 +14,39 @@ import numpy as np
 from elenchus.data.records import Episode
 
 Share = float | None
+"""A share in [0, 1], or None if there was nothing to count."""
 
 
 def finally_correct(episode: Episode) -> bool:
-    """Whether the refinement is right, or the attempt where there is none."""
+    """Returns whether the refinement is correct, or the attempt if there is no refinement."""
     return bool(episode.outcome.get('refined_correct', episode.outcome['correct']))
 
 
 def final_answer(episode: Episode) -> str | None:
-    """The refinement's answer, or the attempt's where there is no refinement."""
+    """Returns the refinement's answer, or the attempt's if there is no refinement."""
     return episode.outcome.get('refined_answer', episode.outcome['answer'])
 
 
 def by_level(
     episodes: Sequence[Episode], measure: Callable[[Sequence[Episode]], Any]
 ) -> dict[str, Any]:
-    """A measure of the episodes of each level, and of all."""
+    """Applies a measure to all episodes, and to those of each level."""
     levels = collections.defaultdict(list)
     for episode in episodes:
         levels[str(episode.level)].append(episode)
     return {'all': measure(episodes)} | {n: measure(levels[n]) for n in sorted(levels, key=int)}
 
 
-# What the critic says of attempts
+# Verdicts of the critic
 
 
 def critic(episodes: Sequence[Episode]) -> dict[str, Share]:
-    """How the critic's verdicts agree with the truth.
+    """Agreement of the critic's verdicts with the truth.
 
-    `discriminability` is the share of parsable critiques whose final verdict is true, also apart
-    for right and wrong attempts; `passed` and `found` are the same two of all critiques, so that
-    a garbled one is a miss; `first_error_f1` is there where first errors are known.
+    `discriminability` is the share of parsable critiques whose final verdict is true, also for
+    correct and wrong attempts separately. `passed` and `found` are the latter two over all
+    critiques, so that one that cannot be parsed is a miss and a critic cannot gain by garbling.
+    `first_error_f1` is present if first errors are known.
     """
     right = [e for e in episodes if e.outcome['correct']]
     wrong = [e for e in episodes if not e.outcome['correct']]
@@ -67,17 +69,18 @@ def critic(episodes: Sequence[Episode]) -> dict[str, Share]:
 
 
 def first_error_f1(pairs: Sequence[tuple[int | None, int | None]]) -> float:
-    """F1 of (located, true) first errors: a hit is the very line; None is no error."""
+    """F1 of (located, true) first errors; a hit is the same line, None means "no error"."""
     hits = sum(located == true for located, true in pairs if true is not None)
     claimed, actual = (sum(pair[i] is not None for pair in pairs) for i in (0, 1))
     return 2 * hits / (claimed + actual) if claimed + actual else 0.0
 
 
 def detection(episodes: Sequence[Episode]) -> dict[str, dict[str, float]]:
-    """By kind of mistake: how many attempts have it, and how many of them the critic finds.
+    """Number of attempts with each kind of mistake, and the shares that the critic detects.
 
-    `found` is a final verdict of wrong, `located` the very line as well. A mistake counts even
-    where the answer happens to be right. Source: arXiv 2406.13439, on mistakes of known kinds.
+    `found` is a final verdict of "wrong"; `located` is the same line as the true first error. A
+    mistake counts even if the answer happens to be correct. Source: arXiv 2406.13439, which
+    evaluates critics on mistakes of known kinds.
     """
     kinds = collections.defaultdict(list)
     for episode in episodes:
@@ -94,11 +97,10 @@ def detection(episodes: Sequence[Episode]) -> dict[str, dict[str, float]]:
 
 
 def uncertainty(groups: Sequence[Sequence[Episode]], *, num_bins: int) -> list[dict[str, Any]]:
-    """The critic's accuracy against how uncertain the actor is of a question.
+    """The critic's metrics as a function of the actor's uncertainty about a question.
 
-    groups: the attempts at each question. Uncertainty is the entropy of their answers over its
-    largest value, log(attempts), in [0, 1]; no answer counts as one answer more. Bins of equal
-    width, those without questions left out. Source: arXiv 2310.04815, section 4.3.
+    groups: the attempts at each question. Uncertainty is `vote_entropy`, in [0, 1]. The bins have
+    equal width; those without questions are omitted. Source: arXiv 2310.04815, section 4.3.
     """
     bins = collections.defaultdict(list)
     for group in groups:
@@ -120,7 +122,11 @@ def uncertainty(groups: Sequence[Sequence[Episode]], *, num_bins: int) -> list[d
 
 
 def vote_entropy(group: Sequence[Episode]) -> float:
-    """Entropy of the answers of a question's attempts, over log(attempts); 0 of one attempt."""
+    """Entropy of the answers to one question, divided by its maximum log(attempts).
+
+    "No answer" counts as an answer of its own. 0 for a single attempt.
+    """
+    # None, "no answer", is counted like any other key.
     counts = collections.Counter(e.outcome['answer'] for e in group).values()
     shares = [count / len(group) for count in counts]
     if len(shares) == 1:
@@ -128,11 +134,11 @@ def vote_entropy(group: Sequence[Episode]) -> float:
     return -sum(share * math.log(share) for share in shares) / math.log(len(group))
 
 
-# What becomes of attempts
+# Effect of refinement
 
 
 def transitions(episodes: Sequence[Episode]) -> dict[str, Share]:
-    """Shares of attempts by what became of them: c correct, i incorrect.
+    """Shares of attempts by correctness before and after refinement: c correct, i incorrect.
 
     delta = accuracy after - before = i2c - c2i; helpfulness = i2c / incorrect attempts.
     """
@@ -145,11 +151,12 @@ def transitions(episodes: Sequence[Episode]) -> dict[str, Share]:
 
 
 def confidence_and_critique(episodes: Sequence[Episode]) -> dict[str, Share]:
-    """Self-correction taken apart: CL = P(right stays right), CS = P(wrong becomes right).
+    """Self-correction as confidence CL and critique score CS, and their relative score RSS.
 
-    With a and b the accuracy before and after, b = a CL + (1 - a) CS. RSS places b between a^2,
-    where CL = a and CS = 0, and 2a - a^2, where CL = 1 and CS = a: RSS = (b - a^2) / (2a - 2a^2),
-    0.5 where nothing is won or lost. Source: arXiv 2412.19513.
+    CL = P(right stays right) and CS = P(wrong becomes right). With accuracy a before and b after,
+    b = a CL + (1 - a) CS. RSS places b between a^2, which has CL = a and CS = 0, and 2a - a^2,
+    which has CL = 1 and CS = a: RSS = (b - a^2) / (2a - 2a^2), which is 0.5 for b = a.
+    Source: arXiv 2412.19513.
     """
     counts = _changes(episodes)
     before = (counts['c2c'] + counts['c2i']) / len(episodes)
@@ -164,13 +171,13 @@ def confidence_and_critique(episodes: Sequence[Episode]) -> dict[str, Share]:
 
 
 def spurious_share(episodes: Sequence[Episode]) -> Share:
-    """Share of right answers reached through a wrong step; None where steps are not known."""
+    """Share of correct answers reached through a wrong step; None if steps are not known."""
     right = [e for e in episodes if e.outcome['correct']]
     return _share(not e.outcome['steps_correct'] for e in right) if knows_steps(right) else None
 
 
 def knows_steps(episodes: Sequence[Episode]) -> bool:
-    """Whether it is known of every attempt which step is its first wrong one."""
+    """Returns whether every episode's first wrong step is known."""
     return all('first_error' in e.outcome for e in episodes)
 
 
@@ -178,28 +185,26 @@ def knows_steps(episodes: Sequence[Episode]) -> bool:
 
 
 def calibration(episodes: Sequence[Episode], *, num_bins: int) -> dict[str, Any]:
-    """Reliability of the critic's scores as probabilities: of final answers and of steps.
+    """Calibration of the critic's scores as probabilities, for final answers and for steps.
 
-    Steps before the first error are right, it is wrong, and those after it are left out: nobody
-    knows what is right there. `steps` is of the step rewards as they are used, `positions` the
-    same by place in the attempt, from 1. A reward of 0 stands for no verdict: `judged` is of the
-    steps that have one, and `unjudged` is the share of the others. All these only where first
-    errors are known.
+    `final` is of the final answers. The rest is present only if first errors are known: `steps` of
+    all step rewards, `positions` the same by place in the attempt, from 1. A reward of 0 stands
+    for "no verdict": `unjudged` is the share of such steps, `judged` is of the others.
     """
     finals = [
         (e.outcome['score'], bool(e.outcome['correct']))
         for e in episodes
         if e.outcome['score'] is not None
     ]
-    told = {'final': reliability(finals, num_bins=num_bins)}
+    final = {'final': reliability(finals, num_bins=num_bins)}
     if not knows_steps(episodes):
-        return told
+        return final
     positions = collections.defaultdict(list)
     for episode in episodes:
         for position, pair in enumerate(known_steps(episode), 1):
             positions[position].append(pair)
     steps = [pair for pairs in positions.values() for pair in pairs]
-    return told | {
+    return final | {
         'steps': reliability(steps, num_bins=num_bins),
         'judged': reliability([pair for pair in steps if pair[0] > 0], num_bins=num_bins),
         'unjudged': _share(score == 0 for score, _ in steps),
@@ -211,18 +216,21 @@ def calibration(episodes: Sequence[Episode], *, num_bins: int) -> dict[str, Any]
 
 
 def known_steps(episode: Episode) -> list[tuple[float, bool]]:
-    """(score, whether it is right) of an attempt's steps up to its first wrong one."""
+    """Returns (score, is it right) of an attempt's steps up to and including its first wrong one.
+
+    Later steps build on a wrong one, so their truth is unknown.
+    """
     scores, first = episode.turn('attempt').step_scores, episode.outcome['first_error']
     known = scores if first is None else scores[: first + 1]
     return [(score, i != first) for i, score in enumerate(known)]
 
 
 def reliability(pairs: Sequence[tuple[float, bool]], *, num_bins: int) -> dict[str, Any]:
-    """How well scores in [0, 1] tell how often things are right, from (score, right) pairs.
+    """Reliability curve, expected calibration error and Brier score of (score, right) pairs.
 
-    `curve` has bins of equal width, empty ones left out; `ece` is the mean distance between a
-    bin's mean score and its share of right ones, weighted by count (arXiv 1706.04599); `brier` is
-    the mean squared error.
+    Scores are in [0, 1]. `curve` has bins of equal width, without the empty ones; `ece` is the mean
+    distance between a bin's mean score and its share of right ones, weighted by count
+    (arXiv 1706.04599); `brier` is the mean squared error.
     """
     if not pairs:
         return {'count': 0, 'score': None, 'right': None, 'ece': None, 'brier': None, 'curve': []}
@@ -230,8 +238,8 @@ def reliability(pairs: Sequence[tuple[float, bool]], *, num_bins: int) -> dict[s
     for score, right in pairs:
         bins[_bin(score, num_bins)].append((score, right))
     curve = [
-        {'low': i / num_bins, 'high': (i + 1) / num_bins, 'count': len(found)} | _means(found)
-        for i, found in sorted(bins.items())
+        {'low': i / num_bins, 'high': (i + 1) / num_bins, 'count': len(members)} | _means(members)
+        for i, members in sorted(bins.items())
     ]
     gaps = [b['count'] * abs(b['score'] - b['right']) for b in curve]
     return {
@@ -243,7 +251,7 @@ def reliability(pairs: Sequence[tuple[float, bool]], *, num_bins: int) -> dict[s
     }
 
 
-# Pieces
+# Shares, means and bins
 
 
 def _agrees(episode: Episode) -> bool:
@@ -272,10 +280,10 @@ def _means(pairs: Sequence[tuple[float, bool]]) -> dict[str, float]:
     }
 
 
-def _without_curve(told: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in told.items() if name != 'curve'}
+def _without_curve(summary: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in summary.items() if name != 'curve'}
 
 
 def _bin(value: float, num_bins: int) -> int:
-    """The index of the bin of [0, 1] that a value is in; 1 is in the last."""
+    """Index of a value's bin in [0, 1]; the last bin includes 1."""
     return min(int(value * num_bins), num_bins - 1)

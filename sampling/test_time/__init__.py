@@ -1,1 +1,1 @@
-"""Test-time strategies: critique and refinement rounds, votes, beam search."""
+"""Critique at test time: refinement rounds, votes and step beam search."""

@@ -1,4 +1,4 @@
-"""Step beam search: attempts grow line by line, and those that the critic finds best go on."""
+"""Step beam search: attempts grow line by line, and the critic's step rewards select the best."""
 
 import collections
 import dataclasses
@@ -6,21 +6,23 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from elenchus.data.records import Episode, Problem, Turn
+from elenchus.sampling import step_scores
 from elenchus.sampling.engine.sampling_methods import Greedy
 from elenchus.sampling.episodes import Sampler
+from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.test_time import votes
-from elenchus.sampling.test_time.strategies import Conditions, score_steps
+from elenchus.sampling.test_time.strategies import EvaluationSetup
 
 
 @dataclasses.dataclass(frozen=True)
 class BeamSettings:
-    """W beams, each continued E times a step; width 0 is no search."""
+    """Settings of step beam search: `width` beams, each continued `expansions` times per step."""
 
-    width: int
+    width: int  # 0: no beam search
     expansions: int
     max_steps: int  # lines of an attempt
     aggregate: votes.Aggregate  # of the step rewards of the attempt so far
-    num_problems: int  # questions searched, the first ones
+    num_problems: int  # the first so many test questions are searched
 
     def __post_init__(self):
         for name, least in (('width', 0), ('expansions', 1), ('max_steps', 1)):
@@ -28,131 +30,148 @@ class BeamSettings:
                 raise ValueError(f'beam.{name}={getattr(self, name)} must be at least {least}')
 
     @property
-    def ids(self) -> int:
-        """Request ids that a question takes."""
+    def ids_per_question(self) -> int:
+        """Number of request ids that one question may use."""
         return self.width * self.expansions * self.max_steps
 
 
 class _Beam(NamedTuple):
-    """An attempt so far, with its critique once it has a line."""
+    """An unfinished or finished attempt, with its critique once it has a line."""
 
     episode: Episode
     score: float
 
     @property
     def attempt(self) -> Turn:
+        """The attempt so far."""
         return self.episode.turn('attempt')
 
 
-def beam_search(
-    settings: BeamSettings,
-    conditions: Conditions,
-    lines: Sampler,
-    problems: Sequence[Problem],
-    *,
-    first_id: int,
-) -> list[Episode]:
-    """The best attempt found at each problem, judged, with the critique that scored it last.
-
-    `lines` must be a sampler whose engine stops at line breaks as well. A step continues each
-    unfinished beam by a line, E times; the first step begins with W empty beams. Of the different
-    continuations, the best by aggregated step reward take the places that finished beams, which
-    stay, have left. At the end a finished beam goes before an unfinished one, then the score
-    decides. The outcome counts all sampled `tokens` and model `calls`, dropped beams' included.
-    first_id must leave `settings.ids` ids a problem.
-    """
-    sampler = conditions.players.sampler
-    beams = [[_empty(sampler, problem)] * settings.width for problem in problems]
-    costs = [_Cost() for _ in problems]
-    for step in range(settings.max_steps):
-        expanded = _expand(settings, conditions, lines, beams, costs, first_id=first_id, step=step)
-        if not any(expanded):
-            break
-        scored = _score(settings, conditions, expanded, costs)
-        beams = [
-            _survivors(settings, sampler, old, new) for old, new in zip(beams, scored, strict=True)
-        ]
-    best = [max(found, key=lambda beam: _rank(sampler, beam)) for found in beams]
-    return _judged(conditions, best, problems, costs)
-
-
 class _Cost:
-    """What the search at one problem has cost: tokens and calls by role."""
+    """Tokens and model calls of the search at one problem, by role."""
 
     def __init__(self):
         self.tokens, self.calls = collections.Counter(), collections.Counter()
 
     def add(self, role: str, tokens: int) -> None:
+        """Counts one call of a role that sampled so many tokens."""
         self.tokens[role] += tokens
         self.calls[role] += 1
 
 
-def _expand(settings, conditions, lines: Sampler, beams, costs, *, first_id, step):
-    """By problem, the different attempts that its unfinished beams go on to."""
+class _Search(NamedTuple):
+    """Settings and counters shared by all steps of one search."""
+
+    settings: BeamSettings
+    setup: EvaluationSetup
+    line_sampler: Sampler
+    costs: list[_Cost]  # by problem
+
+
+def beam_search(
+    settings: BeamSettings,
+    setup: EvaluationSetup,
+    problems: Sequence[Problem],
+    *,
+    line_sampler: Sampler,
+    first_id: int,
+) -> list[Episode]:
+    """Returns the best attempt at each problem, judged, with the critique that scored it last.
+
+    `line_sampler` must have an engine that also stops at line breaks. A step continues each
+    unfinished beam by one line, `expansions` times; the first step starts from `width` empty beams.
+    Finished beams keep their places; the other places go to the different continuations with the
+    best aggregated step rewards. At the end a finished beam beats an unfinished one, then the score
+    decides. The outcome counts all sampled `tokens` and model `calls`, also those of dropped beams.
+    Question i uses the ids from first_id + i * settings.ids_per_question.
+    """
+    sampler = setup.models.sampler
+    beams = [[_empty_beam(sampler, problem)] * settings.width for problem in problems]
+    search = _Search(settings, setup, line_sampler, [_Cost() for _ in problems])
+    for step in range(settings.max_steps):
+        expanded = _expand(search, beams, first_id=first_id, step=step)
+        if not any(expanded):
+            break
+        scored = _score(search, expanded)
+        beams = [_select(search, old, new) for old, new in zip(beams, scored, strict=True)]
+    best = [max(group, key=lambda beam: _rank(sampler, beam)) for group in beams]
+    return _judge(search, best, problems)
+
+
+def _expand(
+    search: _Search, beams: Sequence[Sequence[_Beam]], *, first_id: int, step: int
+) -> list[list[Episode]]:
+    """Samples the next line of every unfinished beam; returns the different attempts by problem."""
+    settings, setup = search.settings, search.setup
     places = [
         (p, b)
-        for p, found in enumerate(beams)
-        for b, beam in enumerate(found)
-        if not _ended(lines, beam)
+        for p, group in enumerate(beams)
+        for b, beam in enumerate(group)
+        if not _has_ended(search.line_sampler, beam)
     ]
     openings = [beams[p][b].attempt for p, b in places]
-    first = [
-        first_id + p * settings.ids + (step * settings.width + b) * settings.expansions
+    first_ids = [
+        first_id + p * settings.ids_per_question + (step * settings.width + b) * settings.expansions
         for p, b in places
     ]
-    made = lines.continued(
-        conditions.players.actor,
-        [_given(beams[p][b].episode) for p, b in places],
+    continuations = search.line_sampler.continue_turns(
+        setup.models.actor,
+        [_before_attempt(beams[p][b].episode) for p, b in places],
         openings,
-        num_samples=settings.expansions,
-        method=conditions.method,
-        seed=conditions.seed,
-        first_id=first,
+        spec=SampleSpec(settings.expansions, setup.method, setup.seed, first_ids),
     )
+    # Keyed by tokens: the same line sampled twice is one beam.
     expanded: list[dict[tuple[int, ...], Episode]] = [{} for _ in beams]
-    for (p, b), opening, turns in zip(places, openings, made, strict=True):
+    for (p, b), opening, turns in zip(places, openings, continuations, strict=True):
         for turn in turns:
-            costs[p].add('attempt', len(turn.tokens) - len(opening.tokens))
+            # Only the new tokens: an earlier step paid for the opening.
+            search.costs[p].add('attempt', len(turn.tokens) - len(opening.tokens))
             episode = beams[p][b].episode
-            grown = dataclasses.replace(episode, turns=(*_given(episode), turn), outcome={})
+            grown = dataclasses.replace(
+                episode, turns=(*_before_attempt(episode), turn), outcome={}
+            )
             expanded[p].setdefault(turn.tokens, grown)
-    return [list(found.values()) for found in expanded]
+    return [list(episodes.values()) for episodes in expanded]
 
 
-def _score(settings, conditions, expanded, costs) -> list[list[_Beam]]:
-    """The critic's aggregated step rewards of every attempt, in one batch."""
+def _score(search: _Search, expanded: Sequence[Sequence[Episode]]) -> list[list[_Beam]]:
+    """Criticises all attempts in one batch and aggregates their step rewards."""
+    setup = search.setup
+    # One call over all problems, so that the engine and the scoring pass run full batches.
     scored = iter(
-        score_steps(
-            conditions.players,
-            [episode for found in expanded for episode in found],
-            scorer=conditions.scorer,
-            greedy=Greedy(conditions.method.banned),
-            seed=conditions.seed,
+        step_scores.score_steps(
+            setup.models,
+            [episode for episodes in expanded for episode in episodes],
+            scorer=setup.scorer,
+            greedy=Greedy(setup.method.banned),
+            seed=setup.seed,
         )
     )
     beams = []
-    for found, cost in zip(expanded, costs, strict=True):
-        episodes = [next(scored) for _ in found]
+    for group, cost in zip(expanded, search.costs, strict=True):
+        episodes = [next(scored) for _ in group]
         for episode in episodes:
             cost.add('critique', len(episode.turn('critique').tokens))
-        scores = [
-            votes.aggregate(e.turn('attempt').step_scores, settings.aggregate) for e in episodes
-        ]
+        how = search.settings.aggregate
+        scores = [votes.aggregate(e.turn('attempt').step_scores, how) for e in episodes]
         beams.append([_Beam(e, score) for e, score in zip(episodes, scores, strict=True)])
     return beams
 
 
-def _survivors(settings, sampler: Sampler, old: list[_Beam], new: list[_Beam]) -> list[_Beam]:
-    """Finished beams, and the best new ones in the places left; the first among equals."""
-    stay = [beam for beam in old if _ended(sampler, beam)]
+def _select(search: _Search, old: Sequence[_Beam], new: Sequence[_Beam]) -> list[_Beam]:
+    """Finished beams, and the best new ones in the remaining places; the first of equals."""
+    # Old beams that have not ended are not kept: their continuations replace them.
+    finished = [beam for beam in old if _has_ended(search.setup.models.sampler, beam)]
+    # sorted() is stable, so the first of equal scores stays first on every host.
     best = sorted(new, key=lambda beam: -beam.score)
-    return stay + best[: settings.width - len(stay)]
+    return finished + best[: search.settings.width - len(finished)]
 
 
-def _judged(conditions, best: Sequence[_Beam], problems, costs) -> list[Episode]:
-    players = conditions.players
-    texts = [players.sampler.text(beam.attempt) for beam in best]
-    facts = players.judge(list(zip(problems, texts, strict=True)))
+def _judge(search: _Search, best: Sequence[_Beam], problems: Sequence[Problem]) -> list[Episode]:
+    """Adds the judged facts and the cost of the search to the best beams' episodes."""
+    models = search.setup.models
+    texts = [models.sampler.text(beam.attempt) for beam in best]
+    facts = models.judge(list(zip(problems, texts, strict=True)))
     return [
         dataclasses.replace(
             beam.episode,
@@ -160,23 +179,23 @@ def _judged(conditions, best: Sequence[_Beam], problems, costs) -> list[Episode]
             | beam.episode.outcome
             | {'tokens': dict(cost.tokens), 'calls': dict(cost.calls)},
         )
-        for beam, fact, cost in zip(best, facts, costs, strict=True)
+        for beam, fact, cost in zip(best, facts, search.costs, strict=True)
     ]
 
 
-def _empty(sampler: Sampler, problem: Problem) -> _Beam:
+def _empty_beam(sampler: Sampler, problem: Problem) -> _Beam:
     attempt = Turn('attempt', sampler.chat.header('attempt'), ())
     turns = (*sampler.chat.question_turns(problem.question), attempt)
     return _Beam(Episode(problem.id, problem.level, turns, {}), 0.0)
 
 
-def _given(episode: Episode) -> tuple[Turn, ...]:
+def _before_attempt(episode: Episode) -> tuple[Turn, ...]:
     """The turns before the attempt."""
     return episode.turns[: [turn.role for turn in episode.turns].index('attempt')]
 
 
-def _ended(sampler: Sampler, beam: _Beam) -> bool:
-    """Whether an attempt came to its end token, or to the limit of its length."""
+def _has_ended(sampler: Sampler, beam: _Beam) -> bool:
+    """True if an attempt has its end token or its maximum length."""
     full = len(beam.attempt.tokens) >= sampler.max_tokens['attempt']
     return full or sampler.chat.is_finished(beam.attempt)
 

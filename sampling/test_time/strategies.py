@@ -1,9 +1,9 @@
-"""Critique at test time: in parallel, in sequential rounds, and of what an oracle points at.
+"""Critique at test time: one parallel round, sequential rounds, and an oracle upper bound.
 
-A strategy takes judged attempts, asks the critic and the actor for more turns, and returns the
-episodes that it made and how many tokens it sampled. What an episode has already is not sampled
-again, and noise goes by the attempt's id, so strategies share samples: where two of them refine
-the same attempt after the same critique, they get the same refinement.
+A strategy takes judged attempts, samples critiques and refinements, and returns the resulting
+episodes with the number of newly sampled tokens. Turns that an episode already has are not sampled
+again. Noise depends on the attempt's id, so strategies share samples: two that refine the same
+attempt after the same critique get the same refinement.
 """
 
 import collections
@@ -13,179 +13,164 @@ from typing import Literal
 
 from elenchus.data.records import Episode, Problem
 from elenchus.sampling import episodes as episode_lib
-from elenchus.sampling import step_scores as step_lib
+from elenchus.sampling import step_scores
 from elenchus.sampling.engine.sampling_methods import Greedy, Method
-from elenchus.sampling.exploration.context import Players, as_attempt
+from elenchus.sampling.players import ModelPair
+from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.step_scores import StepScorer
 
 Refine = Literal['always', 'wrong']
+"""Which attempts are refined: all, or those whose critique does not call them correct."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Conditions:
-    """What the strategies of a comparison share; critiques are greedy, refinements by `method`.
+class EvaluationSetup:
+    """Models, sampling and seed shared by all strategies of a comparison.
 
-    refine='wrong' leaves alone what the critic calls right; a garbled critique is no such call.
+    Critiques are greedy; refinements are sampled by `method`.
     """
 
-    players: Players
+    models: ModelPair
     scorer: StepScorer
     method: Method
-    refine: Refine
-    num_rounds: int  # of critique and refinement; the first is that of `parallel`
+    refine: Refine  # 'wrong' also refines after a critique that cannot be parsed
+    num_rounds: int  # of critique and refinement; `parallel` is the first
     seed: int
 
 
 Strategy = Callable[..., tuple[list[Episode], int]]
-"""(conditions, judged episodes, their problems, *, first_id) -> (episodes, sampled tokens).
+"""(setup, judged episodes, their problems, *, first_id) -> (episodes, newly sampled tokens).
 
-Episode i has the id first_id + i. The outcome of every episode made counts what all its sampled
-turns cost, `tokens` and model `calls` by role, whoever asked for them.
+Episode i has the id first_id + i. In the outcome of a returned episode, `tokens` and `calls` count
+by role the tokens and the model calls of all its sampled turns, whichever strategy sampled them.
 """
 
 
 def parallel(
-    conditions: Conditions,
+    setup: EvaluationSetup,
     attempts: Sequence[Episode],
     problems: Sequence[Problem],
     *,
     first_id: int,
 ) -> tuple[list[Episode], int]:
-    """Each attempt with its critique and step scores and, where due, one refinement."""
+    """Adds to each attempt a critique, step scores and, if `setup.refine` asks, a refinement."""
     ids = range(first_id, first_id + len(attempts))
-    return _play(conditions, attempts, problems, ids, number=1, due=_due(conditions))
+    due = _needs_refinement(setup)
+    return run_round(setup, attempts, problems, ids=ids, number=1, due=due)
 
 
 def sequential(
-    conditions: Conditions,
+    setup: EvaluationSetup,
     first_round: Sequence[Episode],
     problems: Sequence[Problem],
     *,
     first_id: int,
 ) -> tuple[list[Episode], int]:
-    """Rounds 2 to `num_rounds` of chains whose first round `parallel` has played.
+    """Runs rounds 2 to `num_rounds` of chains; `first_round` is what `parallel` returned.
 
-    Rounds are memoryless: the refinement becomes the attempt, and the next critique sees nothing
-    else. A chain ends when a round brings no refinement. An episode a round and chain; the outcome
-    tells its `round` and `chain`, the id of the attempt that the chain began with.
+    Rounds are memoryless: the refinement becomes the attempt, and the next critique sees only the
+    question and that attempt. A chain ends when a round brings no refinement. Returns one episode
+    per round and chain; its outcome has the `round` and the `chain`, which is the id of the
+    chain's first attempt.
     """
-    sampler = conditions.players.sampler
+    sampler = setup.models.sampler
     chains = dict(enumerate(zip(first_round, problems, strict=True), first_id))
-    made, tokens = [], 0
-    for number in range(2, conditions.num_rounds + 1):
-        going = {i: pair for i, pair in chains.items() if pair[0].turns[-1].role == 'refinement'}
-        if not going:
+    episodes, tokens = [], 0
+    for number in range(2, setup.num_rounds + 1):
+        active = {i: pair for i, pair in chains.items() if pair[0].turns[-1].role == 'refinement'}
+        if not active:
             break
-        starts, asked = zip(*going.values(), strict=True)
-        answers = [_shown(as_attempt(sampler, episode)) for episode in starts]
-        played, more = _play(
-            conditions, answers, asked, list(going), number=number, due=_due(conditions)
+        before, active_problems = zip(*active.values(), strict=True)
+        # An earlier round paid for the refinement; here it is an attempt without a cost.
+        attempts = [_without_logprobs(episode_lib.as_attempt(sampler, e)) for e in before]
+        after, more = run_round(
+            setup,
+            attempts,
+            active_problems,
+            ids=list(active),
+            number=number,
+            due=_needs_refinement(setup),
         )
         tokens += more
-        noted = [_noted(e, chain=i, round=number) for i, e in zip(going, played, strict=True)]
-        made += noted
-        chains = dict(zip(going, zip(noted, asked, strict=True), strict=True))
-    return made, tokens
+        after = [
+            episode_lib.with_outcome(e, chain=i, round=number)
+            for i, e in zip(active, after, strict=True)
+        ]
+        episodes += after
+        chains = dict(zip(active, zip(after, active_problems, strict=True), strict=True))
+    return episodes, tokens
 
 
 def oracle(
-    conditions: Conditions,
+    setup: EvaluationSetup,
     episodes: Sequence[Episode],
     problems: Sequence[Problem],
     *,
     first_id: int,
 ) -> tuple[list[Episode], int]:
-    """Critique and refinement of the truly wrong attempts alone, whatever the critic calls them.
+    """Adds a critique and a refinement to exactly the attempts that are really wrong.
 
-    An upper bound, not a method: it needs the truth. `episodes` are attempts, bare or played by
-    `parallel`. Returned are those of wrong attempts; `chain` in the outcome is the attempt's id.
+    An upper bound and not a method, because it uses the reference answers. `episodes` are attempts
+    or what `parallel` returned for them. Returns the wrong ones only; `chain` in the outcome is the
+    attempt's id.
     """
     wrong = [i for i, episode in enumerate(episodes) if not episode.outcome['correct']]
     ids = [first_id + i for i in wrong]
-    played, tokens = _play(
-        conditions,
+    refined, tokens = run_round(
+        setup,
         [episodes[i] for i in wrong],
         [problems[i] for i in wrong],
-        ids,
+        ids=ids,
         number=1,
         due=lambda episode: True,
     )
-    return [_noted(e, chain=i) for i, e in zip(ids, played, strict=True)], tokens
+    return [episode_lib.with_outcome(e, chain=i) for i, e in zip(ids, refined, strict=True)], tokens
 
 
-def score_steps(
-    players: Players, episodes: Sequence[Episode], *, scorer: StepScorer, greedy: Greedy, seed: int
-) -> list[Episode]:
-    """Episodes with a critique, the attempt's step_scores from it, and its final score.
-
-    Where the critique has no verdict at all, every step scores 0 and `score` is None.
-    """
-    criticised = episode_lib.critiques(
-        players.sampler,
-        players.critic,
-        episodes,
-        grammar=players.grammar,
-        method=greedy,
-        seed=seed,
-        first_id=0,
-    )
-    scores = step_lib.step_rewards(
-        players.critic,
-        criticised,
-        scorer.shapes,
-        grammar=players.grammar,
-        chat=players.sampler.chat,
-        **scorer.verdict_ids,
-    )
-    result = []
-    for episode, score in zip(criticised, scores, strict=True):
-        *given, attempt, critique = episode.turns
-        steps = score.steps or (0.0,) * len(attempt.step_ends)
-        attempt = dataclasses.replace(attempt, step_scores=steps)
-        scored = dataclasses.replace(episode, turns=(*given, attempt, critique))
-        result.append(_noted(scored, score=score.final))
-    return result
-
-
-def _play(
-    conditions: Conditions,
+def run_round(
+    setup: EvaluationSetup,
     episodes: Sequence[Episode],
     problems: Sequence[Problem],
-    ids: Sequence[int],
     *,
+    ids: Sequence[int],
     number: int,
     due: Callable[[Episode], bool],
 ) -> tuple[list[Episode], int]:
-    """One round: a critique of each episode that has none, a refinement of each that is due."""
-    players, seed = conditions.players, conditions.seed
-    played = list(episodes)
-    bare = [i for i, e in enumerate(played) if e.turns[-1].role == 'attempt']
-    greedy = Greedy(conditions.method.banned)
-    criticised = score_steps(
-        players, [played[i] for i in bare], scorer=conditions.scorer, greedy=greedy, seed=seed
+    """Runs one round: a critique of each bare attempt, a refinement of each episode that is `due`.
+
+    ids[i] selects the noise of episode i, and `number` that of the round. Returns all episodes and
+    the number of newly sampled tokens.
+    """
+    models, current = setup.models, list(episodes)
+    # What has a critique keeps it: `oracle` starts from the episodes of `parallel`.
+    bare = [i for i, e in enumerate(current) if e.turns[-1].role == 'attempt']
+    criticised = step_scores.score_steps(
+        models,
+        [current[i] for i in bare],
+        scorer=setup.scorer,
+        greedy=Greedy(setup.method.banned),
+        seed=setup.seed,
     )
     for i, episode in zip(bare, criticised, strict=True):
-        played[i] = episode
-    chosen = [i for i, e in enumerate(played) if e.turns[-1].role == 'critique' and due(e)]
-    refined = episode_lib.refinements(
-        players.sampler,
-        players.actor,
-        [played[i] for i in chosen],
-        [problems[i] for i in chosen],
-        judge=players.judge,
-        num_samples=1,
-        method=conditions.method,
-        seed=seed + number,
-        first_id=[ids[i] for i in chosen],
+        current[i] = episode
+    chosen = [i for i, e in enumerate(current) if e.turns[-1].role == 'critique' and due(e)]
+    refined = episode_lib.sample_refinements(
+        models.sampler,
+        models.actor,
+        [current[i] for i in chosen],
+        problems=[problems[i] for i in chosen],
+        judge=models.judge,
+        # Chains keep their ids over the rounds, so each round needs a seed of its own.
+        spec=SampleSpec(1, setup.method, setup.seed + number, [ids[i] for i in chosen]),
     )
     for i, (episode,) in zip(chosen, refined, strict=True):
-        played[i] = episode
-    tokens = episode_lib.sampled_tokens(played) - episode_lib.sampled_tokens(episodes)
-    return [counted(episode) for episode in played], tokens
+        current[i] = episode
+    tokens = episode_lib.sampled_tokens(current) - episode_lib.sampled_tokens(episodes)
+    return [with_cost(episode) for episode in current], tokens
 
 
-def counted(episode: Episode) -> Episode:
-    """The episode with what it cost: `tokens` and model `calls` by role.
+def with_cost(episode: Episode) -> Episode:
+    """Adds `tokens` and model `calls` by role to the outcome.
 
     A turn without log-probabilities was not sampled for this episode and costs nothing.
     """
@@ -194,21 +179,17 @@ def counted(episode: Episode) -> Episode:
         if turn.logprobs:
             tokens[turn.role] += len(turn.tokens)
             calls[turn.role] += 1
-    return _noted(episode, tokens=dict(tokens), calls=dict(calls))
+    return episode_lib.with_outcome(episode, tokens=dict(tokens), calls=dict(calls))
 
 
-def _due(conditions: Conditions) -> Callable[[Episode], bool]:
-    """Whether the critic's verdict asks for a refinement."""
-    if conditions.refine == 'always':
+def _needs_refinement(setup: EvaluationSetup) -> Callable[[Episode], bool]:
+    """Returns the test for a refinement that `setup.refine` names."""
+    if setup.refine == 'always':
         return lambda episode: True
     return lambda episode: episode.outcome['verdict'] is not True
 
 
-def _shown(episode: Episode) -> Episode:
-    """The episode with its last turn as one that is shown here, and was sampled elsewhere."""
-    *given, last = episode.turns
-    return dataclasses.replace(episode, turns=(*given, dataclasses.replace(last, logprobs=())))
-
-
-def _noted(episode: Episode, **facts) -> Episode:
-    return dataclasses.replace(episode, outcome=episode.outcome | facts)
+def _without_logprobs(episode: Episode) -> Episode:
+    """Marks the last turn as sampled elsewhere, so that it is not counted again."""
+    *before, last = episode.turns
+    return dataclasses.replace(episode, turns=(*before, dataclasses.replace(last, logprobs=())))

@@ -23,6 +23,7 @@ from elenchus.model import logprobs, quantization
 from elenchus.model.kv_cache import CacheDtype
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.sampling_methods import Greedy
+from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.train.config import cli
 from elenchus.train.run.directory import from_root
 from elenchus.train.run.workspace import Workspace
@@ -85,14 +86,8 @@ def attempts(
     sampler = dataclasses.replace(workspace.sampler(), max_tokens={'attempt': num_tokens})
     chat, asked = workspace.chat, workspace.test_problems[:num_problems]
     questions = [chat.question_turns(problem.question) for problem in asked]
-    made = sampler.turns(
-        model,
-        questions,
-        'attempt',
-        num_samples=1,
-        method=workspace.greedy_method,
-        seed=0,
-        first_id=0,
+    made = sampler.sample_turns(
+        model, questions, 'attempt', spec=SampleSpec(1, workspace.greedy_method, 0, 0)
     )
     prompts = [chat.context(question, 'attempt') for question in questions]
     texts = [(*p, *turn.tokens) for p, (turn,) in zip(prompts, made, strict=True)]

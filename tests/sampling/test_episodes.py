@@ -1,4 +1,4 @@
-"""Two-player episodes and explorers: token ids are kept, garbled critiques pass for nothing."""
+"""Two-player episodes: token ids are kept, and a garbled critique has no verdict."""
 
 import dataclasses
 import functools
@@ -12,6 +12,7 @@ from elenchus.data.lab import task
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.sampling import episodes
 from elenchus.sampling.engine import engine, sampling_methods
+from elenchus.sampling.sample_spec import SampleSpec
 from tests.support import tiny_model
 from tests.support.fake_engine import CHAT, EOS, TOKENIZER, Scripted
 
@@ -53,7 +54,7 @@ def judging():
 
 
 class Recording:
-    """An engine that keeps every request it was given, and answers as `inner` does."""
+    """An engine that records every request and answers as `inner` does."""
 
     def __init__(self, inner):
         self.inner, self.requests = inner, []
@@ -76,36 +77,39 @@ def played(judging):
     """(engine with its requests, attempts, criticised, refined) of untrained players."""
     recording = Recording(engine.Engine(SETTINGS, stop_ids=(EOS,)))
     sampler = make_sampler(recording)
-    attempts = episodes.attempts(
-        sampler, model(), PROBLEMS, judge=judging, num_samples=2, method=DRIFTING, seed=0,
-        first_id=0,
-    )  # fmt: skip
-    criticised = episodes.critiques(
-        sampler, model(1), attempts, grammar=grammars.LAB, method=DRIFTING, seed=1, first_id=0
+    attempts = episodes.sample_attempts(
+        sampler, model(), PROBLEMS, judge=judging, spec=SampleSpec(2, DRIFTING, 0, 0)
     )
-    refined = episodes.refinements(
-        sampler, model(), criticised, [p for p in PROBLEMS for _ in range(2)], judge=judging,
-        num_samples=2, method=SAMPLING, seed=2, first_id=0,
-    )  # fmt: skip
+    criticised = episodes.sample_critiques(
+        sampler, model(1), attempts, grammar=grammars.LAB, spec=SampleSpec(1, DRIFTING, 1, 0)
+    )
+    refined = episodes.sample_refinements(
+        sampler,
+        model(),
+        criticised,
+        problems=[p for p in PROBLEMS for _ in range(2)],
+        judge=judging,
+        spec=SampleSpec(2, SAMPLING, 2, 0),
+    )
     return recording, attempts, criticised, refined
 
 
 def test_every_turn_is_sampled_from_the_ids_that_were_sampled_before(played):
     recording, attempts, criticised, refined = played
     prompts = [request.prompt for request in recording.requests]
-    asked = [CHAT.question_turns(p.question) for p in PROBLEMS for _ in range(2)]
-    expected = [(*ids_of(turns), *CHAT.header('attempt')) for turns in asked]
+    questions = [CHAT.question_turns(p.question) for p in PROBLEMS for _ in range(2)]
+    expected = [(*ids_of(turns), *CHAT.header('attempt')) for turns in questions]
     expected += [(*ids_of(e.turns), *CHAT.header('critique')) for e in attempts]
     expected += [
         (*ids_of(e.turns), *CHAT.header('refinement')) for e in criticised for _ in range(2)
     ]
     assert prompts == expected
     pairs = zip(criticised, refined, strict=True)
-    assert all(e.turns[:-1] == told.turns for told, g in pairs for e in g)
+    assert all(e.turns[:-1] == before.turns for before, g in pairs for e in g)
 
 
 def test_what_was_sampled_is_not_what_its_text_is_encoded_to(played):
-    """Else the test above would pass with re-tokenised turns, too."""
+    """Otherwise the test above would also pass with turns that are tokenised again."""
     _, _, criticised, _ = played
     bodies = [[t for t in turn.tokens if t != EOS] for e in criticised for turn in e.turns[1:]]
     assert any(TOKENIZER.encode(TOKENIZER.decode(body)) != body for body in bodies)
@@ -115,27 +119,29 @@ def test_an_opening_cut_from_a_sample_is_continued_to_that_very_sample():
     sampler = make_sampler(engine.Engine(SETTINGS, stop_ids=(EOS,)))
     questions = [CHAT.question_turns(p.question) for p in PROBLEMS]
     endless = dataclasses.replace(SAMPLING, banned=(*CONTROL, EOS))
-    options = {'num_samples': 1, 'method': endless, 'seed': 3, 'first_id': 5}
-    whole = [turn for (turn,) in sampler.turns(model(), questions, 'attempt', **options)]
+    spec = SampleSpec(num_samples=1, method=endless, seed=3, first_id=5)
+    whole = [turn for (turn,) in sampler.sample_turns(model(), questions, 'attempt', spec=spec)]
     cut = [CHAT.sampled_turn('attempt', t.tokens[:4], t.logprobs[:4]) for t in whole]
-    again = [turn for (turn,) in sampler.continued(model(), questions, cut, **options)]
+    again = [turn for (turn,) in sampler.continue_turns(model(), questions, cut, spec=spec)]
     assert [t.tokens for t in again] == [t.tokens for t in whole]
     for one, other in zip(again, whole, strict=True):
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
-    given = [dataclasses.replace(turn, logprobs=()) for turn in cut]
-    unknown = sampler.continued(model(), questions, given, **options)
+    unsampled = [dataclasses.replace(turn, logprobs=()) for turn in cut]
+    unknown = sampler.continue_turns(model(), questions, unsampled, spec=spec)
     assert [(t.tokens, t.logprobs) for (t,) in unknown] == [(t.tokens, ()) for t in whole]
 
 
 def test_a_line_at_a_time_stops_at_line_breaks():
     newline = TOKENIZER.newline_id
     sampler = make_sampler(engine.Engine(SETTINGS, stop_ids=(EOS, newline)))
-    made = sampler.turns(
-        model(), [CHAT.question_turns(PROBLEMS[0].question)], 'attempt',
-        num_samples=8, method=DRIFTING, seed=0, first_id=0,
-    )[0]  # fmt: skip
-    assert {t.tokens[-1] for t in made} >= {newline, EOS}
-    assert all(not {EOS, newline} & set(t.tokens[:-1]) for t in made)
+    turns = sampler.sample_turns(
+        model(),
+        [CHAT.question_turns(PROBLEMS[0].question)],
+        'attempt',
+        spec=SampleSpec(8, DRIFTING, 0, 0),
+    )[0]
+    assert {t.tokens[-1] for t in turns} >= {newline, EOS}
+    assert all(not {EOS, newline} & set(t.tokens[:-1]) for t in turns)
 
 
 def test_samples_of_one_problem_stand_together_and_differ(played):
@@ -161,19 +167,21 @@ def test_sampled_tokens_are_those_of_played_turns(played):
 
 def one_attempt(judging, text, unfinished=()):
     sampler = make_sampler(Scripted({'attempt': [text]}, unfinished))
-    (episode,) = episodes.attempts(
-        sampler, None, [PROBLEMS[1]], judge=judging, num_samples=1, method=SAMPLING, seed=0,
-        first_id=0,
-    )  # fmt: skip
+    (episode,) = episodes.sample_attempts(
+        sampler, None, [PROBLEMS[1]], judge=judging, spec=SampleSpec(1, SAMPLING, 0, 0)
+    )
     return episode
 
 
 def criticise(judging, text, unfinished=()):
     sampler = make_sampler(Scripted({'critique': [text]}, unfinished))
-    (episode,) = episodes.critiques(
-        sampler, None, [one_attempt(judging, RIGHT)], grammar=grammars.LAB, method=GREEDY, seed=0,
-        first_id=0,
-    )  # fmt: skip
+    (episode,) = episodes.sample_critiques(
+        sampler,
+        None,
+        [one_attempt(judging, RIGHT)],
+        grammar=grammars.LAB,
+        spec=SampleSpec(1, GREEDY, 0, 0),
+    )
     return episode
 
 

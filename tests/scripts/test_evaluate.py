@@ -78,7 +78,7 @@ class Stand(workspace.Workspace):
 @pytest.fixture(autouse=True, scope='module')
 def scored():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(strategies.step_lib, 'step_rewards', fake_engine.step_rewards)
+        patch.setattr(strategies.step_scores, 'step_rewards', fake_engine.step_rewards)
         yield
 
 

@@ -17,6 +17,7 @@ from elenchus.data.text import tokenizer as tokenizers
 from elenchus.model import huggingface, sharding, transformer
 from elenchus.sampling import episodes
 from elenchus.sampling.engine.sampling_methods import Greedy
+from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.scripts import convert, merge
 from elenchus.train.checkpoints import models
 from elenchus.train.run import workspace
@@ -106,9 +107,9 @@ def trip(tmp_path_factory):
 
 def answered(run, model):
     """The test problems' greedy attempts: (prompt, tokens) of each."""
-    made = episodes.attempts(
-        run.sampler(), model, run.test_problems, judge=run.judge, num_samples=1,
-        method=Greedy(()), seed=0, first_id=0,
+    made = episodes.sample_attempts(
+        run.sampler(), model, run.test_problems, judge=run.judge,
+        spec=SampleSpec(1, Greedy(()), 0, 0)
     )  # fmt: skip
     return [(run.chat.context(e.turns[:-1], 'attempt'), list(e.turns[-1].tokens)) for e in made]
 

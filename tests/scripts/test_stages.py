@@ -53,7 +53,7 @@ def test_a_response_without_a_score_weighs_nothing():
 def test_the_advantages_of_steps_sum_to_what_the_whole_response_adds(solved, scores):
     ends = tuple(range(1, len(scores) + 1))
     turn = records.Turn('attempt', (6,), (5,) * len(ends), (), ends, tuple(scores))
-    told = improve.response_weights(turn, make_episode(solved=solved), weighting='advantage')
+    told = improve.response_weights(turn, make_episode(success_rate=solved), weighting='advantage')
     assert told.shape == (len(ends),)
     np.testing.assert_allclose(told.sum(), scores[-1] - solved, atol=1e-6)
     assert all(w < 0 for w, a, b in zip(told[1:], scores, scores[1:], strict=False) if b < a - 1e-6)
@@ -107,7 +107,10 @@ def test_every_stage_has_a_script_that_can_run_it():
         ({'critique__level_balance': -0.1}, r'critique\.level_balance=-0\.1 must be in \[0, 1\]'),
         ({'critique__correct_share': 1.0}, r'critique\.correct_share=1\.0 must be in \[0, 1\)'),
         ({'improve__num_rounds': 0}, r'improve\.num_rounds=0 must be at least 1'),
-        ({'improve__explore__enough': 0}, r'improve\.explore\.enough=0 must be at least 1'),
+        (
+            {'improve__explore__min_correct': 0},
+            r'improve\.explore\.min_correct=0 must be at least 1',
+        ),
         (
             {'improve__controller': 'balance', 'improve__candidates__num_problems': 7},
             r'improve\.candidates\.num_problems=7 must be at most 6',

@@ -11,7 +11,7 @@ from elenchus.data.text import chat
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.sampling import episodes, step_scores
 from elenchus.sampling.engine import engine
-from elenchus.sampling.exploration import context
+from elenchus.sampling.players import ModelPair
 
 TOKENIZER = tokenizers.lab_tokenizer()
 CHAT = chat.Chat(TOKENIZER)
@@ -172,6 +172,6 @@ def step_rewards(critic, criticised, shapes, *, grammar, chat, correct_id, wrong
     return told
 
 
-def players(inner) -> context.Players:
+def players(inner) -> ModelPair:
     sampler = episodes.Sampler(inner, CHAT, LIMITS)
-    return context.Players(sampler, None, None, judge, grammars.LAB)
+    return ModelPair(sampler, None, None, judge, grammars.LAB)

@@ -77,7 +77,7 @@ def _check_improve(s: ImproveSettings) -> None:
         ('explore.num_refinements', explore.num_refinements, 1),
         ('explore.num_guided_rounds', explore.num_guided_rounds, 0),
         ('explore.num_uniform_rounds', explore.num_uniform_rounds, 0),
-        ('explore.enough', explore.enough, 1),
+        ('explore.min_correct', explore.min_correct, 1),
         ('explore.token_budget', explore.token_budget, 0),
         ('explore.keep', explore.keep, 1),
         ('explore.keep_refined', explore.keep_refined, 0),

@@ -11,9 +11,9 @@ from typing import NamedTuple, Protocol
 from elenchus.data.records import Episode, Problem
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.engine.sampling_methods import Greedy, Sampling
-from elenchus.sampling.exploration.context import Players
-from elenchus.sampling.step_scores import StepScorer
-from elenchus.sampling.test_time.strategies import score_steps
+from elenchus.sampling.players import ModelPair
+from elenchus.sampling.sample_spec import SampleSpec
+from elenchus.sampling.step_scores import StepScorer, score_steps
 from elenchus.train.rl import rewards
 from elenchus.train.rl.settings import Player, RewardRules
 
@@ -23,7 +23,7 @@ Groups = list[list[Episode]]
 class RolloutSetup(NamedTuple):
     """Models, sampling method and sample counts of a rollout."""
 
-    models: Players  # the sampler and the current weights of both players
+    models: ModelPair  # the sampler and the current weights of both players
     scorer: StepScorer
     method: Sampling
     num_samples: int  # episodes of a group
@@ -46,15 +46,12 @@ def sample_actor_groups(
 ) -> tuple[Groups, int]:
     """Samples `num_samples` judged episodes of each problem; returns (groups, sampled tokens)."""
     models, n = setup.models, setup.num_samples
-    episodes = episode_lib.attempts(
+    episodes = episode_lib.sample_attempts(
         models.sampler,
         models.actor,
         problems,
         judge=models.judge,
-        method=setup.method,
-        seed=seed,
-        num_samples=n,
-        first_id=0,
+        spec=SampleSpec(n, setup.method, seed, 0),
     )
     tokens = episode_lib.sampled_tokens(episodes)
     if rules.turns.hint_share:
@@ -68,16 +65,13 @@ def sample_actor_groups(
     if rules.turns.episode != 'critique':  # the scores stay on the attempt
         episodes = [without_turns(episode, 'critique') for episode in episodes]
     if rules.turns.episode != 'attempt':
-        refined = episode_lib.refinements(
+        refined = episode_lib.sample_refinements(
             models.sampler,
             models.actor,
             episodes,
             _repeat_each(problems, n),
             judge=models.judge,
-            num_samples=1,
-            method=setup.method,
-            seed=_derive_seed(seed, 'refinement'),
-            first_id=0,
+            spec=SampleSpec(1, setup.method, _derive_seed(seed, 'refinement'), 0),
         )
         episodes = [group[0] for group in refined]
         tokens += sum(len(episode.turns[-1].tokens) for episode in episodes)
@@ -107,14 +101,11 @@ def retry_with_hints(
     sampler, groups = models.sampler, _split_groups(episodes, n)
     failed = [i for i, group in enumerate(groups) if not any(e.outcome['correct'] for e in group)]
     failed_problems = [problems[i] for i in failed]
-    retries = sampler.turns(
+    retries = sampler.sample_turns(
         models.actor,
         [sampler.chat.question_turns(p.question, guide=hint(p, share)) for p in failed_problems],
         'attempt',
-        num_samples=n,
-        method=setup.method,
-        seed=_derive_seed(seed, 'hint'),
-        first_id=[i * n for i in failed],
+        spec=SampleSpec(n, setup.method, _derive_seed(seed, 'hint'), [i * n for i in failed]),
     )
     answers = [
         (problem, sampler.text(turn))
@@ -141,38 +132,32 @@ def sample_critic_groups(
     determine `helpful` in its outcome; they are not part of the episode.
     """
     models, n = setup.models, setup.num_samples
-    attempts = episode_lib.attempts(
+    attempts = episode_lib.sample_attempts(
         models.sampler,
         models.actor,
         problems,
         judge=models.judge,
-        method=setup.method,
-        seed=seed,
-        num_samples=1,
-        first_id=0,
+        spec=SampleSpec(1, setup.method, seed, 0),
     )
-    episodes = episode_lib.critiques(
+    episodes = episode_lib.sample_critiques(
         models.sampler,
         models.critic,
         _repeat_each(attempts, n),
         grammar=models.grammar,
-        method=setup.method,
-        seed=_derive_seed(seed, 'critique'),
-        first_id=0,
+        spec=SampleSpec(1, setup.method, _derive_seed(seed, 'critique'), 0),
     )
     tokens = episode_lib.sampled_tokens(attempts)
     tokens += sum(len(episode.turn('critique').tokens) for episode in episodes)
     if rules.rewards.helpful:
-        refined = episode_lib.refinements(
+        refined = episode_lib.sample_refinements(
             models.sampler,
             models.actor,
             episodes,
             _repeat_each(problems, n),
             judge=models.judge,
-            num_samples=setup.num_refinements,
-            method=setup.method,
-            seed=_derive_seed(seed, 'refinement'),
-            first_id=0,
+            spec=SampleSpec(
+                setup.num_refinements, setup.method, _derive_seed(seed, 'refinement'), 0
+            ),
         )
         tokens += sum(len(e.turns[-1].tokens) for group in refined for e in group)
         episodes = [_with_helpfulness(e, group) for e, group in zip(episodes, refined, strict=True)]

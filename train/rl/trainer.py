@@ -35,7 +35,7 @@ from elenchus.model import lora, sharding
 from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.sampling_methods import Sampling
-from elenchus.sampling.exploration.context import Players
+from elenchus.sampling.players import ModelPair
 from elenchus.sampling.step_scores import StepScorer
 from elenchus.train.loop import LoopSettings, Updates, init_train_state, to_device, train_loop
 from elenchus.train.metrics import writers
@@ -65,7 +65,7 @@ class PlayerTraining(NamedTuple):
 
 
 def reinforce(
-    models: Players,
+    models: ModelPair,
     problems: Sequence[Problem],
     *,
     trained: Sequence[Player],
@@ -193,7 +193,7 @@ def _current_models(
     return {p: lora.join(state.model, trainings[p].frozen) for p, state in states.items()}
 
 
-def update_player(training: PlayerTraining, state: TrainState, *, step: int, models: Players):
+def update_player(training: PlayerTraining, state: TrainState, *, step: int, models: ModelPair):
     """Runs one iteration of a player; returns (state, metrics, updates, sampled tokens)."""
     s, player = training.settings, training.player
     first_phase = player == 'actor' and step <= s.turns.first_phase_steps
@@ -244,7 +244,7 @@ def make_rng(seed: int, step: int, player: Player) -> np.random.Generator:
 
 def sample_groups(
     training: PlayerTraining,
-    models: Players,
+    models: ModelPair,
     *,
     assign_credit: Callable[..., credit.GroupValues],
     rng: np.random.Generator,

@@ -6,7 +6,7 @@ from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.engine import Engine
 from elenchus.sampling.engine.sampling_methods import Greedy, Sampling
 from elenchus.sampling.episodes import Sampler
-from elenchus.sampling.exploration.context import Players
+from elenchus.sampling.players import ModelPair
 from elenchus.sampling.step_scores import StepScorer
 from elenchus.train.config.run_settings import SamplingSettings
 from elenchus.train.run.inputs import RunInputs
@@ -29,10 +29,10 @@ class Samplers:
         newlines = sorted(self.inputs.tokenizer.newline_ids)
         return self._sampler(self.inputs.chat.end_id, *newlines)
 
-    def players(self, actor: Transformer, critic: Transformer) -> Players:
+    def players(self, actor: Transformer, critic: Transformer) -> ModelPair:
         """Returns actor and critic with a new sampler."""
         inputs = self.inputs
-        return Players(self.whole_turns(), actor, critic, inputs.judge, inputs.grammar)
+        return ModelPair(self.whole_turns(), actor, critic, inputs.judge, inputs.grammar)
 
     def method(self, temperature: float | None = None) -> Sampling:
         """Returns the run's sampling method, at another temperature if one is given."""

@@ -13,8 +13,8 @@ from elenchus.data.grading import verify
 from elenchus.model import sharding, transformer
 from elenchus.model.attention import kernels
 from elenchus.model.transformer import Transformer
-from elenchus.sampling.exploration.context import Players
 from elenchus.sampling.exploration.explorers import EXPLORERS
+from elenchus.sampling.players import ModelPair
 from elenchus.train import distributed, loop
 from elenchus.train.checkpoints import models
 from elenchus.train.checkpoints.model_store import ModelStore
@@ -65,7 +65,7 @@ class Run:
             return self.models.load(folder)
         return self.load_model(producers[-1])
 
-    def load_players(self) -> Players:
+    def load_players(self) -> ModelPair:
         """Loads the actor and critic of the supervised stages."""
         return self.samplers.players(self.load_model('actor'), self.load_model('critic'))
 

@@ -35,12 +35,12 @@ def make_annotator(
         from_file = oracle.from_file(from_root(s.annotator_path))
         return lambda sampler, first: from_file
     if s.annotator == 'model':
-        return lambda sampler, first: annotators.model(
+        return lambda sampler, first: annotators.model_annotator(
             sampler, model, method=samplers.greedy(), first_id=first, **options
         )
     # Every token of every rollout may need a request id of its own.
     span = samplers.settings.attempt_tokens * s.num_rollouts
-    return lambda sampler, first: annotators.monte_carlo(
+    return lambda sampler, first: annotators.monte_carlo_annotator(
         sampler,
         actor,
         model,

@@ -16,6 +16,7 @@ from elenchus.model.transformer import Transformer
 from elenchus.sampling.critique_data import constructions, filters
 from elenchus.sampling.engine.engine import Metered
 from elenchus.sampling.episodes import Sampler
+from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.train.config.run_settings import CritiqueSettings
 from elenchus.train.run.directory import StageFolder
 from elenchus.train.run.samplers import Samplers
@@ -59,8 +60,8 @@ def make_critique_data(
     spent, rejections = {}, {}
     options = {'settings': s, 'samplers': samplers, 'seed': seed, 'stage': stage}
     attempts, spent['paths'] = construct(actor, problems, **options)
-    alive = apply_filter(dict(enumerate(attempts)), filters.repeated, rejections)
-    alive = apply_filter(alive, filters.came_right, rejections)
+    alive = apply_filter(dict(enumerate(attempts)), filters.reject_duplicates, rejections)
+    alive = apply_filter(alive, filters.reject_correct, rejections)
     alive = apply_filter(alive, balance(s.correct_share, level_balance=0.0), rejections)
     alive, spent['criticised'] = annotate(
         alive, by_id, annotator=annotator, samplers=samplers, stage=stage
@@ -70,7 +71,7 @@ def make_critique_data(
         room = samplers.settings.critique_tokens
         alive = apply_filter(alive, reject_longer_than(room), rejections)
         alive, spent['refined'] = refine(alive, actor, by_id, **options)
-        helpful = lambda episodes: filters.unhelpful(episodes, least=s.filter_successes)  # noqa: E731
+        helpful = lambda episodes: filters.reject_unhelpful(episodes, least=s.filter_successes)  # noqa: E731
         alive = apply_filter(alive, helpful, rejections)
     alive = apply_filter(alive, balance(s.correct_share, level_balance=s.level_balance), rejections)
 
@@ -110,18 +111,17 @@ def construct(
         def options(num_samples: int, noise: int, temperature: float, first=part.first) -> dict:
             return {
                 'judge': samplers.inputs.judge,
-                'num_samples': num_samples,
-                'method': samplers.method(temperature),
-                'seed': seed + noise,
-                'first_id': first * num_samples,
+                'spec': SampleSpec(
+                    num_samples, samplers.method(temperature), seed + noise, first * num_samples
+                ),
             }
 
         usual = samplers.settings.temperature
         scratch = options(s.num_attempts, 0, usual)
-        groups = constructions.repeated(sampler, actor, part.items, **scratch)
+        groups = constructions.sample_from_scratch(sampler, actor, part.items, **scratch)
         hotter = options(s.num_relocated, 1, s.raised_temperature)
-        resampled = constructions.relocated(sampler, actor, part.items, groups, **hotter)
-        inserted = constructions.inserted(
+        resampled = constructions.resample_from_step(sampler, actor, part.items, groups, **hotter)
+        inserted = constructions.insert_mistake(
             sampler, actor, part.items, groups, **options(s.num_inserted, 2, usual)
         )
         episodes = [*(e for group in groups for e in group), *resampled, *inserted]
@@ -142,7 +142,9 @@ def annotate(
     parts = stage.parts('criticised', list(alive.values()))
     for part in parts.missing():
         sampler = metered(samplers.whole_turns())
-        attempts = [constructions.as_path(chat, e, problems[e.problem_id]) for e in part.items]
+        attempts = [
+            constructions.as_annotated_attempt(chat, e, problems[e.problem_id]) for e in part.items
+        ]
         episodes = []
         texts = annotator(sampler, part.first)(attempts)
         for episode, text in zip(part.items, texts, strict=True):
@@ -172,16 +174,15 @@ def refine(
     for part in parts.missing():
         sampler = metered(samplers.whole_turns())
         wrong = [i for i, e in enumerate(part.items) if not e.outcome['correct']]
-        refined = filters.refine(
+        refined = filters.sample_refinement_results(
             sampler,
             actor,
             [part.items[i] for i in wrong],
-            [problems[part.items[i].problem_id] for i in wrong],
+            problems=[problems[part.items[i].problem_id] for i in wrong],
             judge=samplers.inputs.judge,
-            num_samples=s.filter_samples,
-            method=samplers.method(),
-            seed=seed + 4,
-            first_id=part.first * s.filter_samples,
+            spec=SampleSpec(
+                s.filter_samples, samplers.method(), seed + 4, part.first * s.filter_samples
+            ),
         )
         episodes = list(part.items)
         for i, (successes, text) in zip(wrong, refined, strict=True):
@@ -227,7 +228,7 @@ def balance(
     correct_share: float, *, level_balance: float
 ) -> Callable[[Sequence[Episode]], filters.Reasons]:
     """Returns the filter that balances right against wrong attempts, and levels."""
-    return lambda episodes: filters.unbalanced(
+    return lambda episodes: filters.reject_for_balance(
         episodes, correct_share=correct_share, level_balance=level_balance
     )
 
@@ -256,7 +257,7 @@ def as_record(
 ) -> CritiqueRecord:
     """Returns an episode as text."""
     chat, outcome = samplers.inputs.chat, episode.outcome
-    attempt = constructions.as_path(chat, episode, problem)
+    attempt = constructions.as_annotated_attempt(chat, episode, problem)
     was_refined = 'refinement_successes' in outcome
     return CritiqueRecord(
         question=problem.question,

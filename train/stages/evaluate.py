@@ -17,8 +17,9 @@ from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.engine.sampling_methods import Method
 from elenchus.sampling.episodes import Sampler
-from elenchus.sampling.exploration.context import Players
 from elenchus.sampling.metrics import critic_metrics
+from elenchus.sampling.players import ModelPair
+from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.test_time import beam, strategies
 from elenchus.train.config.run_settings import EvaluateSettings
 from elenchus.train.report import plots
@@ -29,7 +30,7 @@ from elenchus.train.stages.evaluate_figures import EvaluationEpisodes, by_level
 
 
 def evaluate(
-    players: Players,
+    players: ModelPair,
     problems: Sequence[Problem],
     *,
     settings: EvaluateSettings,
@@ -62,11 +63,11 @@ def evaluate(
 
 
 def evaluation_setup(
-    players: Players, *, settings: EvaluateSettings, samplers: Samplers, seed: int
-) -> strategies.Conditions:
+    players: ModelPair, *, settings: EvaluateSettings, samplers: Samplers, seed: int
+) -> strategies.EvaluationSetup:
     """Returns what all strategies share: players, sampling method, scorer and noise."""
-    return strategies.Conditions(
-        players=players,
+    return strategies.EvaluationSetup(
+        models=players,
         scorer=samplers.scorer(),
         method=samplers.method(),
         refine=settings.refine,
@@ -76,7 +77,7 @@ def evaluation_setup(
 
 
 def sample_parallel(
-    setup: strategies.Conditions,
+    setup: strategies.EvaluationSetup,
     problems: Sequence[Problem],
     *,
     settings: EvaluateSettings,
@@ -87,7 +88,7 @@ def sample_parallel(
     n, parts = settings.num_attempts, stage.parts(name, problems, description='evaluate')
     for part in parts.missing():
         # The prefix cache lets a critique continue from its attempt's keys and values.
-        players = dataclasses.replace(setup.players, sampler=setup.players.sampler.parking())
+        players = dataclasses.replace(setup.models, sampler=setup.models.sampler.parking())
         attempts = sample_attempts(
             players.sampler,
             players.actor,
@@ -99,7 +100,7 @@ def sample_parallel(
             first=part.first,
         )
         episodes, num_tokens = strategies.parallel(
-            dataclasses.replace(setup, players=players),
+            dataclasses.replace(setup, models=players),
             attempts,
             [problem for problem in part.items for _ in range(n)],
             first_id=part.first * n,
@@ -109,7 +110,7 @@ def sample_parallel(
 
 
 def sample_after(
-    setup: strategies.Conditions,
+    setup: strategies.EvaluationSetup,
     problems: Sequence[Problem],
     *,
     attempts: Sequence[Episode],
@@ -127,7 +128,7 @@ def sample_after(
 
 
 def sample_beams(
-    setup: strategies.Conditions,
+    setup: strategies.EvaluationSetup,
     problems: Sequence[Problem],
     *,
     settings: EvaluateSettings,
@@ -138,7 +139,9 @@ def sample_beams(
     s = settings.beam
     parts = stage.parts('beam', problems[: s.num_problems])
     for part in parts.missing():
-        episodes = beam.beam_search(s, setup, lines, part.items, first_id=part.first * s.ids)
+        episodes = beam.beam_search(
+            s, setup, part.items, line_sampler=lines, first_id=part.first * s.ids
+        )
         part.write(episodes, sum(sum(e.outcome['tokens'].values()) for e in episodes))
     return parts.read()
 
@@ -155,15 +158,12 @@ def sample_attempts(
     first: int,
 ) -> list[Episode]:
     """Samples attempts at test problems from index `first` on: the same noise for every actor."""
-    return episode_lib.attempts(
+    return episode_lib.sample_attempts(
         sampler,
         actor,
         problems,
         judge=judge,
-        num_samples=num_samples,
-        method=method,
-        seed=seed,
-        first_id=first * num_samples,
+        spec=SampleSpec(num_samples, method, seed, first * num_samples),
     )
 
 
@@ -223,7 +223,7 @@ def evaluate_actor(
 
 
 def evaluate_with_critique(
-    players: Players,
+    players: ModelPair,
     problems: Sequence[Problem],
     *,
     settings: EvaluateSettings,

@@ -9,9 +9,8 @@ import numpy as np
 
 from elenchus.data.grading import answers
 from elenchus.data.records import Episode, Problem
-from elenchus.sampling.metrics import cost_curves, critic_metrics
+from elenchus.sampling.metrics import cost_curves, critic_metrics, statistics
 from elenchus.sampling.metrics.cost_curves import Point
-from elenchus.sampling.test_time import votes
 from elenchus.train.config.run_settings import EvaluateSettings
 
 Table = dict[str, list[float]]
@@ -67,7 +66,7 @@ def curve_points(s: EvaluateSettings, episodes: EvaluationEpisodes) -> dict[str,
     if s.num_rounds > 1:
         points |= round_points(s, episodes)
     if episodes.beams:
-        points['beam search'] = [cost_curves.found(episodes.beams, size=s.beam.width)]
+        points['beam search'] = [cost_curves.recall_point(episodes.beams, size=s.beam.width)]
     return points
 
 
@@ -140,7 +139,7 @@ def accuracy_and_cost(
     main[name] = equal
     right = {arm: point.right for arm, point in main.items()}
     right[f'pass@{n}'] = [
-        votes.pass_at_k(n, sum(e.outcome['correct'] for e in g), k=n) for g in episodes.groups
+        statistics.pass_at_k(n, sum(e.outcome['correct'] for e in g), k=n) for g in episodes.groups
     ]
     pairs = {'refined-attempt': ('refined', 'attempt'), f'refined-{name}': ('refined', name)}
     return {
@@ -218,7 +217,7 @@ def agreement(s: EvaluateSettings, groups: Sequence[Sequence[Episode]]) -> dict:
     parsed = [group for group in parsed if group]
     if not parsed:
         return {}
-    interval = votes.bootstrap_ratio(
+    interval = statistics.bootstrap_ratio(
         [sum(e.outcome['verdict'] is bool(e.outcome['correct']) for e in g) for g in parsed],
         [len(group) for group in parsed],
         num_resamples=s.num_resamples,
@@ -241,7 +240,7 @@ def by_level(
     """
     return {
         level: list(
-            votes.bootstrap(
+            statistics.bootstrap(
                 [values[i] for i in chosen],
                 None if baseline is None else [baseline[i] for i in chosen],
                 num_resamples=s.num_resamples,

@@ -19,11 +19,13 @@ from elenchus.data.records import Episode, Example, Problem, Turn
 from elenchus.data.text.chat import Chat
 from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
+from elenchus.sampling.episodes import as_attempt
 from elenchus.sampling.exploration import controller, selection
-from elenchus.sampling.exploration.context import Players, as_attempt
 from elenchus.sampling.exploration.controller import Knobs
 from elenchus.sampling.exploration.explorers import explore
-from elenchus.sampling.test_time.strategies import score_steps
+from elenchus.sampling.players import ModelPair
+from elenchus.sampling.sample_spec import SampleSpec
+from elenchus.sampling.step_scores import score_steps
 from elenchus.train.config.run_settings import ImproveSettings
 from elenchus.train.loop import LoopSettings
 from elenchus.train.rl.advantages import over_tokens
@@ -34,7 +36,7 @@ from elenchus.train.stages.sft import sft
 
 
 def improve(
-    players: Players,
+    players: ModelPair,
     load_trained: Callable[[], Transformer],
     problems: Sequence[Problem],
     *,
@@ -69,7 +71,7 @@ def improve(
             explorer=explorer,
             seed=derive_seed(seed, 'improve' if number == 1 else f'improve/{number}'),
             method=samplers.method(knobs.temperature),
-            first_id=part.first * settings.explore.ids,
+            first_id=part.first * settings.explore.ids_per_question,
         )
         part.write(episodes, count)
     explored, num_tokens = parts.read()
@@ -100,7 +102,7 @@ def improve(
 
 
 def choose_knobs(
-    players: Players,
+    players: ModelPair,
     problems: Sequence[Problem],
     *,
     number: int,
@@ -123,26 +125,28 @@ def choose_knobs(
             f'candidates/{temperature}', problems, description=f'temperature {temperature}'
         )
         for part in parts.missing():
-            attempts = episode_lib.attempts(
+            attempts = episode_lib.sample_attempts(
                 players.sampler,
                 players.actor,
                 part.items,
                 judge=players.judge,
-                num_samples=s.num_attempts,
-                method=samplers.method(temperature),
-                seed=derive_seed(seed, 'candidates', number),
-                first_id=part.first * s.num_attempts,
+                spec=SampleSpec(
+                    s.num_attempts,
+                    samplers.method(temperature),
+                    derive_seed(seed, 'candidates', number),
+                    part.first * s.num_attempts,
+                ),
             )
             scored, tokens = score_responses(players, attempts, samplers=samplers, seed=seed)
             part.write(scored, tokens + episode_lib.sampled_tokens(attempts))
         trials[temperature], tokens = parts.read()
         spent += tokens
-    candidates = controller.measures(trials, s)
+    candidates = controller.score_candidates(trials, s)
     return controller.choose(candidates), candidates, spent
 
 
 def select_responses(
-    players: Players,
+    players: ModelPair,
     explored: Sequence[Episode],
     *,
     threshold: float,
@@ -159,7 +163,7 @@ def select_responses(
     rates = selection.success_rates(explored)
     rules = dataclasses.replace(s.explore, keep=len(explored)) if threshold else s.explore
     kept = [
-        with_outcome(as_attempt(players.sampler, e), solved=rates[e.problem_id])
+        with_outcome(as_attempt(players.sampler, e), success_rate=rates[e.problem_id])
         for e in selection.curate(explored, rules, wrong=s.weighting == 'advantage')
     ]
     num_tokens = 0
@@ -168,13 +172,13 @@ def select_responses(
         for part in parts.missing():
             part.write(*score_responses(players, part.items, samplers=samplers, seed=seed))
         scored, num_tokens = parts.read()
-        kept = selection.passing(scored, threshold=threshold, keep=s.explore.keep)
+        kept = selection.keep_above_threshold(scored, threshold=threshold, keep=s.explore.keep)
     stage.write_episodes(kept)
     return kept, num_tokens
 
 
 def score_responses(
-    players: Players, responses: Sequence[Episode], *, samplers: Samplers, seed: int
+    players: ModelPair, responses: Sequence[Episode], *, samplers: Samplers, seed: int
 ) -> tuple[list[Episode], int]:
     """Adds the critic's scores of steps and answer to responses; returns the critiques' tokens."""
     scored = score_steps(
@@ -199,7 +203,7 @@ def response_examples(
     """Returns question -> kept response, weighted as the settings say."""
     shares = [1.0] * len(kept)
     if settings.balance == 'question':
-        shares = selection.question_shares(kept)
+        shares = selection.question_weights(kept)
 
     def weights(turn: Turn, *, episode: Episode, share: float) -> np.ndarray:
         return share * response_weights(turn, episode, weighting=settings.weighting)
@@ -225,7 +229,7 @@ def response_weights(turn: Turn, episode: Episode, *, weighting: str) -> np.ndar
     if weighting == 'steps':
         return over_tokens(turn.step_scores, turn.step_ends)
     if weighting == 'advantage':
-        values = np.diff([episode.outcome['solved'], *turn.step_scores])
+        values = np.diff([episode.outcome['success_rate'], *turn.step_scores])
         return over_tokens(values, turn.step_ends)
     score = 1.0 if weighting == 'keep' else episode.outcome['score'] or 0.0
     return np.full(len(turn.tokens), score, np.float32)

@@ -4,19 +4,19 @@ from collections.abc import Callable, Mapping, Sequence
 
 from elenchus.data.records import Episode, Example
 from elenchus.sampling.exploration import coverage
-from elenchus.sampling.exploration.context import Players
+from elenchus.sampling.players import ModelPair
 from elenchus.train import sft
 from elenchus.train.config.run_settings import ImproveSettings
 from elenchus.train.run.directory import StageFolder
 
 
 def coverage_figures(
-    players: Players,
+    players: ModelPair,
     *,
     explored: Sequence[Episode],
     kept: Sequence[Episode],
     examples: Mapping[str, Sequence[Example]],
-    score: Callable[[Players, Sequence[Episode]], tuple[list[Episode], int]],
+    score: Callable[[ModelPair, Sequence[Episode]], tuple[list[Episode], int]],
     settings: ImproveSettings,
     rows: int,
     stage: StageFolder,
@@ -26,7 +26,7 @@ def coverage_figures(
     `examples` are compared by length and, for `num_monitored` of each, by perplexity under the
     actor that explored. `score` adds the critic's scores to responses.
     """
-    figures = coverage.exploration(explored)
+    figures = coverage.exploration_summary(explored)
     lengths = {
         name: [float(e.loss_mask.sum()) for e in examples_of]
         for name, examples_of in examples.items()
@@ -35,7 +35,7 @@ def coverage_figures(
         'exploration': figures | {'lengths': coverage.histograms(lengths)},
         'problems_solved': figures['coverage']['all'],
         'tokens_monitored': 0,
-        **coverage.kept([e for e in kept if e.outcome['correct']], explored),
+        **coverage.kept_summary([e for e in kept if e.outcome['correct']], explored),
     }
     count = settings.num_monitored
     if count:
@@ -51,7 +51,7 @@ def coverage_figures(
         for part in parts.missing():
             part.write(*score(players, part.items))
         scored, summary['tokens_monitored'] = parts.read()
-        summary['exploitation'] = coverage.exploitation(scored)
+        summary['exploitation'] = coverage.exploitation_summary(scored)
     return summary
 
 

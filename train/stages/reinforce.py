@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from elenchus.data.records import Problem
 from elenchus.model.transformer import Transformer
-from elenchus.sampling.exploration.context import Players
+from elenchus.sampling.players import ModelPair
 from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.config.run_settings import EvaluateSettings
 from elenchus.train.loop import LoopSettings
@@ -16,7 +16,7 @@ from elenchus.train.stages.evaluate import evaluate_actor, evaluate_with_critiqu
 
 
 def grpo(
-    players: Players,
+    players: ModelPair,
     problems: Sequence[Problem],
     *,
     trained: Sequence[Player] = ('actor',),
@@ -50,7 +50,7 @@ def grpo(
 def reinforce_stage(
     stage: StageFolder,
     *,
-    players: Players,
+    players: ModelPair,
     train_problems: Sequence[Problem],
     test_problems: Sequence[Problem],
     trained: Sequence[Player],

@@ -15,6 +15,7 @@ from elenchus.data.records import Episode, Problem
 from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.metrics import cost_curves, critic_metrics
+from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.test_time import strategies
 from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.config.run_settings import EvaluateSettings, SelfTalkSettings
@@ -170,17 +171,16 @@ def sample_self_talk(
             for fact, (_, text) in zip(facts, texts, strict=True)
         ]  # fmt: skip
 
-    episodes = episode_lib.attempts(
+    episodes = episode_lib.sample_attempts(
         dataclasses.replace(sampler, max_tokens=sampler.max_tokens | {'attempt': max_tokens}),
         model,
         problems,
         judge=judge,
-        num_samples=num_samples,
-        method=samplers.method(),
-        seed=derive_seed(seed, 'evaluate'),
-        first_id=first * num_samples,
+        spec=SampleSpec(
+            num_samples, samplers.method(), derive_seed(seed, 'evaluate'), first * num_samples
+        ),
     )
-    return [strategies.counted(episode) for episode in episodes]
+    return [strategies.with_cost(episode) for episode in episodes]
 
 
 def compare_at_equal_tokens(

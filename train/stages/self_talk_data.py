@@ -18,6 +18,7 @@ from elenchus.data.records import Episode, Example, Problem, Turn
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.critique_data import constructions
 from elenchus.sampling.episodes import Sampler
+from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.train.config.run_settings import CritiqueSettings, SelfTalkSettings
 from elenchus.train.rl.advantages import over_tokens
 from elenchus.train.run.samplers import Samplers
@@ -117,18 +118,22 @@ class TalkBuilder:
         inputs = self.samplers.inputs
         texts = [talk_text.join_lines(self._right_lines(talk), inputs.grammar) for talk in talks]
         openings = [
-            constructions.opening(inputs.chat, 'refinement', text.split('\n') if text else [])
+            constructions.turn_from_lines(
+                inputs.chat, 'refinement', text.split('\n') if text else []
+            )
             for text in texts
         ]
         fits = [self._fits(t.episode.turns, o) for t, o in zip(talks, openings, strict=True)]
-        groups = sampler.continued(
+        groups = sampler.continue_turns(
             self.actor,
             [t.episode.turns for t, fit in zip(talks, fits, strict=True) if fit],
             [o for o, fit in zip(openings, fits, strict=True) if fit],
-            num_samples=1,
-            method=self.samplers.method(),
-            seed=seed,
-            first_id=[i for i, fit in zip(ids, fits, strict=True) if fit],
+            spec=SampleSpec(
+                1,
+                self.samplers.method(),
+                seed,
+                [i for i, fit in zip(ids, fits, strict=True) if fit],
+            ),
         )
         turns = iter(turn for (turn,) in groups)
         return [

@@ -13,7 +13,7 @@ from elenchus.data.lab import task
 from elenchus.model import lora, sharding
 from elenchus.sampling import episodes, step_scores
 from elenchus.sampling.engine import engine, sampling_methods
-from elenchus.sampling.exploration import context
+from elenchus.sampling.players import ModelPair
 from elenchus.train.config import build
 from elenchus.train.loop import LoopSettings
 from elenchus.train.metrics import writers
@@ -81,7 +81,7 @@ def tiny_models():
         engine.Engine(ENGINE, stop_ids=(fake_engine.EOS,)), fake_engine.CHAT, LIMITS
     )
     actor, critic = (tiny_model.make_model(CONFIG, seed) for seed in (1, 2))
-    return context.Players(sampler, actor, critic, fake_engine.judge, grammars.LAB)
+    return ModelPair(sampler, actor, critic, fake_engine.judge, grammars.LAB)
 
 
 def run(folder, trained, *, initial=None, **changes):

@@ -1,4 +1,4 @@
-"""What each way to answer is worth at a size, and what it costs."""
+"""Accuracy and cost of every arm at every size."""
 
 import itertools
 
@@ -69,12 +69,12 @@ def test_step_rewards_choose_as_they_are_aggregated():
 
 
 def test_costs_are_of_the_turns_an_arm_needs():
-    made = {name: point(arm) for name, arm in arms(ATTEMPTS).items()}
-    assert made['majority'].tokens == [40.0]
-    assert made['refined majority'].tokens == [4 * 40 + 3 * 7]
-    assert made['best of n (min)'].tokens == [160.0]
-    assert made['majority'].calls == [{'attempt': 4}]
-    assert made['refined majority'].calls == [{'attempt': 4, 'critique': 4, 'refinement': 3}]
+    result = {name: point(arm) for name, arm in arms(ATTEMPTS).items()}
+    assert result['majority'].tokens == [40.0]
+    assert result['refined majority'].tokens == [4 * 40 + 3 * 7]
+    assert result['best of n (min)'].tokens == [160.0]
+    assert result['majority'].calls == [{'attempt': 4}]
+    assert result['refined majority'].calls == [{'attempt': 4, 'critique': 4, 'refinement': 3}]
 
 
 def test_fewer_attempts_cost_their_share():
@@ -100,8 +100,8 @@ def test_a_size_is_worth_its_mean_over_all_sets():
 
 
 def test_questions_are_apart():
-    made = point(arms([episode('7')], [episode('1')])['majority'])
-    assert made.right == [1.0, 0.0] and made.tokens == [10.0, 10.0]
+    result = point(arms([episode('7')], [episode('1')])['majority'])
+    assert result.right == [1.0, 0.0] and result.tokens == [10.0, 10.0]
 
 
 def test_what_the_judge_calls_right_is_right_however_it_is_spelt():
@@ -123,16 +123,16 @@ def test_what_the_judge_calls_right_is_right_however_it_is_spelt():
 def test_the_oracle_spends_on_wrong_attempts_alone():
     group = [episode('7', '1'), episode('1', '1')]
     refined = {1: episode('1', '7')}
-    made = point(cost_curves.oracle_arm([group], refined))
-    assert made.right == [1.0]
-    assert made.tokens == [10.0 + 47.0]
-    assert made.calls == [{'attempt': 2, 'critique': 1, 'refinement': 1}]
+    result = point(cost_curves.oracle_arm([group], refined))
+    assert result.right == [1.0]
+    assert result.tokens == [10.0 + 47.0]
+    assert result.calls == [{'attempt': 2, 'critique': 1, 'refinement': 1}]
 
 
-def test_the_oracles_attempts_are_found_by_id_over_all_questions():
+def test_the_oracles_attempts_are_looked_up_by_id_over_all_questions():
     groups = [[episode('1')], [episode('1')]]
-    made = point(cost_curves.oracle_arm(groups, {1: episode('1', '7')}))
-    assert made.right == [0.0, 1.0]
+    result = point(cost_curves.oracle_arm(groups, {1: episode('1', '7')}))
+    assert result.right == [0.0, 1.0]
 
 
 # Sequential rounds
@@ -195,7 +195,7 @@ def test_the_first_round_is_what_parallel_refines():
 
 
 def test_a_search_costs_what_its_outcomes_count():
-    found = [episode('7'), episode('1')]
-    made = cost_curves.found(found, size=4)
-    assert (made.size, made.right, made.tokens) == (4, [1.0, 0.0], [47.0, 47.0])
-    assert made.calls[0] == {'attempt': 1, 'critique': 1, 'refinement': 1}
+    searched = [episode('7'), episode('1')]
+    result = cost_curves.recall_point(searched, size=4)
+    assert (result.size, result.right, result.tokens) == (4, [1.0, 0.0], [47.0, 47.0])
+    assert result.calls[0] == {'attempt': 1, 'critique': 1, 'refinement': 1}

@@ -1,4 +1,4 @@
-"""Critique at test time: who is asked for what, what is shared, and that every token is counted."""
+"""Critique at test time: which turns are sampled, what is shared, and every token counted."""
 
 import dataclasses
 import random
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from elenchus.data.lab import task
 from elenchus.sampling import episodes
 from elenchus.sampling.engine import sampling_methods
+from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.test_time import strategies
 from tests.support import fake_engine
 from tests.support.fake_engine import CHAT
@@ -22,7 +23,7 @@ N = 4  # attempts a problem
 
 @pytest.fixture(autouse=True)
 def scored(monkeypatch):
-    monkeypatch.setattr(strategies.step_lib, 'step_rewards', fake_engine.step_rewards)
+    monkeypatch.setattr(strategies.step_scores, 'step_rewards', fake_engine.step_rewards)
 
 
 def answer(digit):
@@ -42,28 +43,31 @@ def make_rule(seed):
     return rule
 
 
-def make_conditions(engine, **changed):
-    conditions = strategies.Conditions(
-        players=fake_engine.players(engine),
+def make_setup(engine, **changed):
+    setup = strategies.EvaluationSetup(
+        models=fake_engine.players(engine),
         scorer=fake_engine.SCORER,
         method=SAMPLING,
         refine='wrong',
         num_rounds=3,
         seed=5,
     )
-    return dataclasses.replace(conditions, **changed)
+    return dataclasses.replace(setup, **changed)
 
 
-def attempts(conditions, problems=PROBLEMS, first_id=0):
-    made = episodes.attempts(
-        conditions.players.sampler, None, problems, judge=fake_engine.judge, num_samples=N,
-        method=SAMPLING, seed=5, first_id=first_id,
-    )  # fmt: skip
-    return made, [problem for problem in problems for _ in range(N)]
+def attempts(setup, problems=PROBLEMS, first_id=0):
+    outputs = episodes.sample_attempts(
+        setup.models.sampler,
+        None,
+        problems,
+        judge=fake_engine.judge,
+        spec=SampleSpec(N, SAMPLING, 5, first_id),
+    )
+    return outputs, [problem for problem in problems for _ in range(N)]
 
 
-def play(strategy, conditions, given, problems, first_id=0):
-    return strategy(conditions, given, problems, first_id=first_id)[0]
+def play(strategy, setup, inputs, problems, first_id=0):
+    return strategy(setup, inputs, problems, first_id=first_id)[0]
 
 
 def roles(episode):
@@ -71,9 +75,9 @@ def roles(episode):
 
 
 def first_round(engine, **changed):
-    conditions = make_conditions(engine, **changed)
-    given, asked = attempts(conditions)
-    return conditions, play(strategies.parallel, conditions, given, asked), asked
+    setup = make_setup(engine, **changed)
+    inputs, episode_problems = attempts(setup)
+    return setup, play(strategies.parallel, setup, inputs, episode_problems), episode_problems
 
 
 # Parallel
@@ -108,27 +112,27 @@ def test_attempts_carry_the_critics_step_scores():
 @given(st.integers(0, 10**6), st.sampled_from(['wrong', 'always']))
 @settings(max_examples=10)
 def test_a_chain_goes_on_until_the_critic_passes_it_or_the_rounds_are_over(seed, refine):
-    conditions, played, asked = first_round(fake_engine.Ruled(make_rule(seed)), refine=refine)
-    made = play(strategies.sequential, conditions, played, asked)
+    setup, played, episode_problems = first_round(fake_engine.Ruled(make_rule(seed)), refine=refine)
+    outputs = play(strategies.sequential, setup, played, episode_problems)
     chains = {i: [e] for i, e in enumerate(played)}
-    for episode in made:
+    for episode in outputs:
         chains[episode.outcome['chain']].append(episode)
     for chain in chains.values():
         assert [e.outcome.get('round', 1) for e in chain] == list(range(1, len(chain) + 1))
         assert all(roles(e)[-1] == 'refinement' for e in chain[:-1])
         ended = roles(chain[-1])[-1] == 'critique'
-        assert ended or len(chain) == conditions.num_rounds
+        assert ended or len(chain) == setup.num_rounds
         assert not ended or (refine == 'wrong' and chain[-1].outcome['verdict'] is True)
 
 
 def test_the_next_critique_sees_the_question_and_the_refinement_alone():
     engine = fake_engine.Ruled(make_rule(1))
-    conditions, played, asked = first_round(engine)
+    setup, played, episode_problems = first_round(engine)
     before = len(engine.asked)
-    made = play(strategies.sequential, conditions, played, asked)
+    outputs = play(strategies.sequential, setup, played, episode_problems)
     prompts = [r.prompt for role, r in engine.asked[before:] if role == 'critique']
     refined = [e for e in played if roles(e)[-1] == 'refinement']
-    first = made[: len(refined)]
+    first = outputs[: len(refined)]
     assert refined and len(first) == len(refined)
     for prompt, one, problem_turns in zip(prompts, refined, first, strict=False):
         answer_turn = dataclasses.replace(one.turn('refinement'), header=CHAT.header('attempt'))
@@ -146,9 +150,9 @@ def test_later_rounds_draw_other_noise():
             seeds.add(seed)
         return fake_engine.ids_of(REJECT if role == 'critique' else answer(request.id))
 
-    conditions, played, asked = first_round(fake_engine.Ruled(rule))
-    play(strategies.sequential, conditions, played, asked)
-    assert len(seeds) == conditions.num_rounds
+    setup, played, episode_problems = first_round(fake_engine.Ruled(rule))
+    play(strategies.sequential, setup, played, episode_problems)
+    assert len(seeds) == setup.num_rounds
 
 
 # Oracle
@@ -157,18 +161,20 @@ def test_later_rounds_draw_other_noise():
 @given(st.integers(0, 10**6))
 @settings(max_examples=10)
 def test_the_oracle_refines_all_that_is_wrong_and_nothing_else(seed):
-    conditions, played, asked = first_round(fake_engine.Ruled(make_rule(seed)))
-    made = play(strategies.oracle, conditions, played, asked)
+    setup, played, episode_problems = first_round(fake_engine.Ruled(make_rule(seed)))
+    outputs = play(strategies.oracle, setup, played, episode_problems)
     wrong = [i for i, e in enumerate(played) if not e.outcome['correct']]
-    assert [e.outcome['chain'] for e in made] == wrong
-    assert all(roles(e)[-1] == 'refinement' for e in made)
+    assert [e.outcome['chain'] for e in outputs] == wrong
+    assert all(roles(e)[-1] == 'refinement' for e in outputs)
 
 
 @given(st.integers(0, 10**6))
 @settings(max_examples=10)
 def test_the_oracle_shares_what_parallel_sampled_and_is_never_worse(seed):
-    conditions, played, asked = first_round(fake_engine.Ruled(make_rule(seed)))
-    after = {e.outcome['chain']: e for e in play(strategies.oracle, conditions, played, asked)}
+    setup, played, episode_problems = first_round(fake_engine.Ruled(make_rule(seed)))
+    after = {
+        e.outcome['chain']: e for e in play(strategies.oracle, setup, played, episode_problems)
+    }
     for i, episode in enumerate(played):
         right = after[i].outcome['refined_correct'] if i in after else True
         if i in after and roles(episode)[-1] == 'refinement':
@@ -177,11 +183,11 @@ def test_the_oracle_shares_what_parallel_sampled_and_is_never_worse(seed):
 
 
 def test_the_oracle_makes_the_same_of_bare_attempts():
-    conditions = make_conditions(fake_engine.Ruled(make_rule(2)))
-    given_, asked = attempts(conditions)
-    played = play(strategies.parallel, conditions, given_, asked)
-    assert play(strategies.oracle, conditions, played, asked) == play(
-        strategies.oracle, conditions, given_, asked
+    setup = make_setup(fake_engine.Ruled(make_rule(2)))
+    attempt_episodes, episode_problems = attempts(setup)
+    played = play(strategies.parallel, setup, attempt_episodes, episode_problems)
+    assert play(strategies.oracle, setup, played, episode_problems) == play(
+        strategies.oracle, setup, attempt_episodes, episode_problems
     )
 
 
@@ -192,49 +198,49 @@ def test_the_oracle_makes_the_same_of_bare_attempts():
 @settings(max_examples=10)
 def test_every_token_and_call_is_counted_once(seed, refine):
     engine = fake_engine.Ruled(make_rule(seed))
-    conditions = make_conditions(engine, refine=refine)
-    given_, asked = attempts(conditions)
+    setup = make_setup(engine, refine=refine)
+    attempt_episodes, episode_problems = attempts(setup)
     counted = engine.tokens()
-    played, tokens = strategies.parallel(conditions, given_, asked, first_id=0)
+    played, tokens = strategies.parallel(setup, attempt_episodes, episode_problems, first_id=0)
     assert counted + tokens == engine.tokens()
     for role in ('attempt', 'critique', 'refinement'):
         assert sum(e.outcome['tokens'].get(role, 0) for e in played) == engine.tokens(role)
         assert sum(e.outcome['calls'].get(role, 0) for e in played) == engine.calls(role)
     counted += tokens
     for strategy in (strategies.sequential, strategies.oracle):
-        made, tokens = strategy(conditions, played, asked, first_id=0)
+        outputs, tokens = strategy(setup, played, episode_problems, first_id=0)
         assert counted + tokens == engine.tokens()
         counted += tokens
         if strategy is strategies.sequential:
-            assert sum(sum(e.outcome['tokens'].values()) for e in made) == tokens
-            assert all('attempt' not in e.outcome['calls'] for e in made)
+            assert sum(sum(e.outcome['tokens'].values()) for e in outputs) == tokens
+            assert all('attempt' not in e.outcome['calls'] for e in outputs)
 
 
 @pytest.mark.parametrize('strategy', [strategies.sequential, strategies.oracle])
 def test_parts_make_what_the_whole_makes(strategy):
-    conditions = make_conditions(fake_engine.Ruled(make_rule(3)))
-    given_, asked = attempts(conditions)
-    played = play(strategies.parallel, conditions, given_, asked)
-    whole = play(strategy, conditions, played, asked)
+    setup = make_setup(fake_engine.Ruled(make_rule(3)))
+    attempt_episodes, episode_problems = attempts(setup)
+    played = play(strategies.parallel, setup, attempt_episodes, episode_problems)
+    whole = play(strategy, setup, played, episode_problems)
     parts, again = [], []
     for i in range(len(PROBLEMS)):
-        some, those = attempts(conditions, PROBLEMS[i : i + 1], first_id=i * N)
-        part = play(strategies.parallel, conditions, some, those, first_id=i * N)
+        some, those = attempts(setup, PROBLEMS[i : i + 1], first_id=i * N)
+        part = play(strategies.parallel, setup, some, those, first_id=i * N)
         again += part
-        parts += play(strategy, conditions, part, those, first_id=i * N)
+        parts += play(strategy, setup, part, those, first_id=i * N)
     assert again == played
     key = lambda e: (e.outcome['chain'], e.outcome.get('round', 1))  # noqa: E731
     assert sorted(parts, key=key) == sorted(whole, key=key)
 
 
-def test_nothing_to_do_is_nothing_made():
+def test_correct_attempts_need_no_further_rounds():
     def right(role, request, seed):
         text = PASS if role == 'critique' else answer(int(problem.answer))
         return fake_engine.ids_of(text)
 
     problem = PROBLEMS[0]
-    conditions = make_conditions(fake_engine.Ruled(right))
-    given_, asked = attempts(conditions, [problem])
-    played = play(strategies.parallel, conditions, given_, asked)
+    setup = make_setup(fake_engine.Ruled(right))
+    attempt_episodes, episode_problems = attempts(setup, [problem])
+    played = play(strategies.parallel, setup, attempt_episodes, episode_problems)
     for strategy in (strategies.sequential, strategies.oracle):
-        assert strategy(conditions, played, asked, first_id=0) == ([], 0)
+        assert strategy(setup, played, episode_problems, first_id=0) == ([], 0)

@@ -11,6 +11,7 @@ from elenchus.data.grading import judge, verify
 from elenchus.data.lab import task
 from elenchus.sampling.critique_data import filters
 from elenchus.sampling.engine import sampling_methods
+from elenchus.sampling.sample_spec import SampleSpec
 from tests.support import answering_engine as scripted
 from tests.support.answering_engine import CHAT
 
@@ -44,16 +45,19 @@ def criticised(attempt):
     ],
 )
 def test_right_refinements_are_counted_but_no_bare_answers(refinements, successes, first):
-    left = list(refinements)
-    sampler = scripted.make_sampler(lambda asked: left.pop(0))
+    remaining = list(refinements)
+    sampler = scripted.make_sampler(lambda request: remaining.pop(0))
     with verify.Verifier(num_workers=1, timeout_s=5.0) as verifier:
-        told = filters.refine(
-            sampler, None, [criticised(WRONG)], [PROBLEM],
-            judge=judge.make_judge('lab', verifier), num_samples=3, method=SAMPLING, seed=0,
-            first_id=0,
-        )  # fmt: skip
-    assert told == [(successes, first)]
-    assert all(asked.shown['critique'] == 'answer : wrong' for asked in sampler.engine.asked)
+        results = filters.sample_refinement_results(
+            sampler,
+            None,
+            [criticised(WRONG)],
+            problems=[PROBLEM],
+            judge=judge.make_judge('lab', verifier),
+            spec=SampleSpec(3, SAMPLING, 0, 0),
+        )
+    assert results == [(successes, first)]
+    assert all(request.shown['critique'] == 'answer : wrong' for request in sampler.engine.asked)
 
 
 @pytest.mark.parametrize(
@@ -67,29 +71,29 @@ def test_right_refinements_are_counted_but_no_bare_answers(refinements, successe
     ],
 )
 def test_the_soft_filter(correct, verdict, successes, reason):
-    told = {'correct': correct, 'verdict': verdict}
-    told |= {} if correct else {'refinement_successes': successes}
-    assert filters.unhelpful([make_episode(**told)], least=3) == [reason]
+    outcome = {'correct': correct, 'verdict': verdict}
+    outcome |= {} if correct else {'refinement_successes': successes}
+    assert filters.reject_unhelpful([make_episode(**outcome)], least=3) == [reason]
 
 
-def test_paths_made_to_be_flawed_must_be():
-    told = [
+def test_attempts_constructed_to_be_flawed_must_be():
+    episodes = [
         make_episode(construction=construction, correct=correct)
         for construction in ('RG1', 'RG2', 'RG3')
         for correct in (True, False)
     ]
-    assert filters.came_right(told) == [None, None, 'came_right', None, 'came_right', None]
+    assert filters.reject_correct(episodes) == [None, None, 'came_right', None, 'came_right', None]
 
 
 def test_no_path_is_taught_twice_but_at_another_problem():
-    told = [
+    episodes = [
         make_episode(t, p) for t, p in (((3, 4), 'p'), ((3, 4), 'q'), ((3,), 'p'), ((3, 4), 'p'))
     ]
-    assert filters.repeated(told) == [None, None, None, 'repeated']
+    assert filters.reject_duplicates(episodes) == [None, None, None, 'repeated']
 
 
-def kept(episodes, **options):
-    reasons = filters.unbalanced(episodes, **options)
+def apply_balance(episodes, **options):
+    reasons = filters.reject_for_balance(episodes, **options)
     assert len(reasons) == len(episodes)
     return [e for e, reason in zip(episodes, reasons, strict=True) if reason is None], reasons
 
@@ -103,23 +107,23 @@ def counts_of(episodes):
     [(10, 50, 0.5, 10), (10, 5, 0.5, 5), (10, 50, 0.2, 2), (10, 50, 0.0, 0), (0, 9, 0.5, 0)],
 )
 def test_every_flawed_path_is_kept_and_a_share_of_right_ones(flawed, right, share, kept_right):
-    told = [make_episode((i,), correct=i >= flawed) for i in range(flawed + right)]
-    chosen, reasons = kept(told, correct_share=share, level_balance=0.0)
+    episodes = [make_episode((i,), correct=i >= flawed) for i in range(flawed + right)]
+    chosen, reasons = apply_balance(episodes, correct_share=share, level_balance=0.0)
     assert counts_of(chosen) == collections.Counter({(1, False): flawed, (1, True): kept_right})
     assert set(reasons) <= {None, 'share'}
 
 
 def test_right_paths_are_as_many_as_flawed_ones_of_their_level():
-    """Else the level alone would tell most verdicts."""
-    told = [make_episode((i,), level=1, correct=i > 2) for i in range(40)]
-    told += [make_episode((i,), level=5, correct=i > 30) for i in range(40)]
-    chosen, _ = kept(told, correct_share=0.5, level_balance=0.0)
+    """Otherwise the level alone would reveal most verdicts."""
+    episodes = [make_episode((i,), level=1, correct=i > 2) for i in range(40)]
+    episodes += [make_episode((i,), level=5, correct=i > 30) for i in range(40)]
+    chosen, _ = apply_balance(episodes, correct_share=0.5, level_balance=0.0)
     assert counts_of(chosen) == {(1, False): 3, (1, True): 3, (5, False): 31, (5, True): 9}
 
 
 def test_what_stays_is_spread_over_what_there_was():
-    told = [make_episode((i,), correct=i >= 4) for i in range(104)]
-    chosen, _ = kept(told, correct_share=0.5, level_balance=0.0)
+    episodes = [make_episode((i,), correct=i >= 4) for i in range(104)]
+    chosen, _ = apply_balance(episodes, correct_share=0.5, level_balance=0.0)
     assert [e.turns[0].tokens[0] for e in chosen[4:]] == [4, 29, 54, 79]
 
 
@@ -129,14 +133,14 @@ def test_what_stays_is_spread_over_what_there_was():
     balance=st.floats(0, 1),
 )
 def test_balance_keeps_its_word(sizes, share, balance):
-    told = [
+    episodes = [
         make_episode((level, correct, i), level=level, correct=correct)
         for level, pair in enumerate(sizes)
         for correct, count in zip((False, True), pair, strict=True)
         for i in range(count)
     ]
-    chosen, reasons = kept(told, correct_share=share, level_balance=balance)
-    before, after = counts_of(told), counts_of(chosen)
+    chosen, reasons = apply_balance(episodes, correct_share=share, level_balance=balance)
+    before, after = counts_of(episodes), counts_of(chosen)
     flawed = [after[level, False] for level in range(len(sizes)) if before[level, False]]
     if flawed:
         assert min(flawed) >= balance * max(flawed) - 1e-9
@@ -144,6 +148,6 @@ def test_balance_keeps_its_word(sizes, share, balance):
     for level in range(len(sizes)):
         total = after[level, False] + after[level, True]
         assert after[level, True] <= share * total + 1
-    for episode, reason in zip(told, reasons, strict=True):
+    for episode, reason in zip(episodes, reasons, strict=True):
         assert reason in ((None, 'share') if episode.outcome['correct'] else (None, 'level'))
-    assert kept(chosen, correct_share=share, level_balance=balance)[0] == chosen
+    assert apply_balance(chosen, correct_share=share, level_balance=balance)[0] == chosen

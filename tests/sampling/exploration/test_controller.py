@@ -17,20 +17,20 @@ responses = st.lists(
 
 def attempt(tokens, *, correct, score, problem='p', **facts):
     turn = records.Turn('attempt', (6,), (tokens,))
-    told = {'correct': correct, 'score': score, 'whole': True}
-    return records.Episode(problem, 1, (turn,), told | facts)
+    outcome = {'correct': correct, 'score': score, 'passes_barrier': True}
+    return records.Episode(problem, 1, (turn,), outcome | facts)
 
 
-def made(drawn, right=(0, 1)):
+def attempts_of(drawn, right=(0, 1)):
     """Attempts of which those with these tokens are right; a response has one score."""
     scores = dict(drawn)
     return [attempt(t, correct=t in right, score=scores[t]) for t, _ in drawn]
 
 
 def test_a_score_is_that_of_the_formula():
-    found = made([(0, 0.9), (1, 0.6), (2, 0.7), (3, 0.2), (0, 0.9)])
+    attempts = attempts_of([(0, 0.9), (1, 0.6), (2, 0.7), (3, 0.2), (0, 0.9)])
     score = lambda threshold, target: controller.balance_score(  # noqa: E731
-        found, threshold=threshold, target=target
+        attempts, threshold=threshold, target=target
     )
     assert score(0.0, 2) == pytest.approx(2 / 4)
     assert score(0.5, 2) == pytest.approx(2 / 3)
@@ -41,31 +41,31 @@ def test_a_score_is_that_of_the_formula():
 
 @given(responses, st.sampled_from([0.0, 0.5, 0.9]), st.integers(1, 4))
 def test_a_score_is_a_share_that_repeats_do_not_change(drawn, threshold, target):
-    found = made(drawn)
-    score = controller.balance_score(found, threshold=threshold, target=target)
+    attempts = attempts_of(drawn)
+    score = controller.balance_score(attempts, threshold=threshold, target=target)
     assert 0 <= score <= 1
-    again = controller.balance_score(found * 2, threshold=threshold, target=target)
+    again = controller.balance_score(attempts * 2, threshold=threshold, target=target)
     assert again == score
 
 
 def test_the_best_average_over_questions_is_chosen_and_the_first_among_equals():
     easy = [attempt(i, correct=True, score=0.9, problem='easy') for i in (1, 2)]
     hard = [attempt(i, correct=i == 1, score=0.9 - i / 4, problem='hard') for i in (1, 2)]
-    told = controller.measures({0.5: easy[:1] + hard, 1.0: easy + hard}, SETTINGS)
-    balances = [candidate['balance'] for candidate in told]
+    candidates = controller.score_candidates({0.5: easy[:1] + hard, 1.0: easy + hard}, SETTINGS)
+    balances = [candidate['balance'] for candidate in candidates]
     assert balances == pytest.approx([3 / 8, 1 / 2, 5 / 8, 3 / 4])
-    assert controller.choose(told) == controller.Knobs(1.0, 0.5)
-    equal = [candidate | {'balance': 0.0} for candidate in told]
+    assert controller.choose(candidates) == controller.Knobs(1.0, 0.5)
+    equal = [candidate | {'balance': 0.0} for candidate in candidates]
     assert controller.choose(equal) == controller.Knobs(0.5, 0.0)
 
 
 def test_what_does_not_reach_the_threshold_makes_room_for_what_does():
     scores = (0.2, 0.9, None, 0.6, 0.7)
-    found = [attempt(i, correct=True, score=score) for i, score in enumerate(scores)]
+    attempts = [attempt(i, correct=True, score=score) for i, score in enumerate(scores)]
     wrong = attempt(9, correct=False, score=0.0)
-    kept = selection.passing([*found, wrong], threshold=0.5, keep=2)
-    assert kept == [found[1], found[3], wrong]
-    assert selection.passing(found[:2], threshold=0.0, keep=5) == found[:2]
+    kept = selection.keep_above_threshold([*attempts, wrong], threshold=0.5, keep=2)
+    assert kept == [attempts[1], attempts[3], wrong]
+    assert selection.keep_above_threshold(attempts[:2], threshold=0.0, keep=5) == attempts[:2]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_what_does_not_reach_the_threshold_makes_room_for_what_does():
         ({'thresholds': ()}, r'thresholds=\(\)'),
         ({'thresholds': (0.5, 0.5)}, 'different values'),
         ({'thresholds': (0.5, 1.5)}, 'at most 1'),
-        ({'target': 0}, r'improve\.candidates\.target=0: at least 1'),
+        ({'target': 0}, r'improve\.candidates\.target=0 must be at least 1'),
     ],
 )
 def test_candidates_that_make_no_sense_are_errors(changes, message):

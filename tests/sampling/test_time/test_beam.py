@@ -1,4 +1,4 @@
-"""Step beam search: who survives, what is asked, what is counted, and greedy decoding within it."""
+"""Step beam search: survivors, requests, costs, and its special case greedy decoding."""
 
 import dataclasses
 import functools
@@ -11,7 +11,8 @@ from elenchus.data.lab import task
 from elenchus.model import transformer
 from elenchus.sampling import episodes, step_scores
 from elenchus.sampling.engine import engine, sampling_methods
-from elenchus.sampling.exploration.context import Players
+from elenchus.sampling.players import ModelPair
+from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.test_time import beam, strategies
 from tests.support import fake_engine, tiny_model
 from tests.support.fake_engine import CHAT, EOS, TOKENIZER
@@ -23,7 +24,7 @@ SETTINGS = beam.BeamSettings(width=2, expansions=2, max_steps=6, aggregate='min'
 
 @pytest.fixture
 def scored(monkeypatch):
-    monkeypatch.setattr(strategies.step_lib, 'step_rewards', fake_engine.step_rewards)
+    monkeypatch.setattr(strategies.step_scores, 'step_rewards', fake_engine.step_rewards)
 
 
 def by_id(role, request, seed):
@@ -40,12 +41,15 @@ def by_id(role, request, seed):
 def search(rule, problems=PROBLEMS, first_id=0, **changed):
     inner = fake_engine.Ruled(rule)
     players = fake_engine.players(inner)
-    conditions = strategies.Conditions(players, fake_engine.SCORER, SAMPLING, 'wrong', 1, seed=3)
-    found = beam.beam_search(
-        dataclasses.replace(SETTINGS, **changed), conditions, players.sampler, problems,
+    setup = strategies.EvaluationSetup(players, fake_engine.SCORER, SAMPLING, 'wrong', 1, seed=3)
+    results = beam.beam_search(
+        dataclasses.replace(SETTINGS, **changed),
+        setup,
+        problems,
+        line_sampler=players.sampler,
         first_id=first_id,
-    )  # fmt: skip
-    return found, inner
+    )
+    return results, inner
 
 
 def text(episode):
@@ -55,8 +59,8 @@ def text(episode):
 @pytest.mark.usefixtures('scored')
 @pytest.mark.parametrize('aggregate', ['min', 'product', 'last'])
 def test_the_line_that_the_critic_finds_right_goes_on(aggregate):
-    found, _ = search(by_id, aggregate=aggregate)
-    for problem, episode in zip(PROBLEMS, found, strict=True):
+    results, _ = search(by_id, aggregate=aggregate)
+    for problem, episode in zip(PROBLEMS, results, strict=True):
         assert text(episode) == problem.solution
         assert episode.outcome['correct'] and episode.outcome['verdict'] is True
         roles = [turn.role for turn in episode.turns]
@@ -78,10 +82,10 @@ def test_with_more_beams_fewer_mistakes_survive():
 
 @pytest.mark.usefixtures('scored')
 def test_every_token_and_call_is_counted_dropped_beams_too():
-    found, inner = search(fake_engine.careless, width=3, expansions=3)
+    results, inner = search(fake_engine.careless, width=3, expansions=3)
     for role in ('attempt', 'critique'):
-        assert sum(e.outcome['tokens'][role] for e in found) == inner.tokens(role)
-        assert sum(e.outcome['calls'][role] for e in found) == inner.calls(role)
+        assert sum(e.outcome['tokens'][role] for e in results) == inner.tokens(role)
+        assert sum(e.outcome['calls'][role] for e in results) == inner.calls(role)
 
 
 @pytest.mark.usefixtures('scored')
@@ -98,16 +102,16 @@ def test_the_same_line_twice_is_one_beam():
         )
 
     _, inner = search(same, PROBLEMS[:1], width=2, expansions=2)
-    steps_made = len(fake_engine.lines_of(PROBLEMS[0].solution))
-    assert inner.calls('critique') == steps_made
-    assert inner.calls('attempt') == 4 + 2 * (steps_made - 1)
+    num_steps = len(fake_engine.lines_of(PROBLEMS[0].solution))
+    assert inner.calls('critique') == num_steps
+    assert inner.calls('attempt') == 4 + 2 * (num_steps - 1)
 
 
 @pytest.mark.usefixtures('scored')
 def test_companions_and_parts_change_nothing():
     whole, _ = search(fake_engine.careless, PROBLEMS)
     parts = [
-        search(fake_engine.careless, [problem], first_id=i * SETTINGS.ids)[0][0]
+        search(fake_engine.careless, [problem], first_id=i * SETTINGS.ids_per_question)[0][0]
         for i, problem in enumerate(PROBLEMS)
     ]
     assert parts == whole
@@ -118,7 +122,7 @@ def test_no_id_is_used_twice():
     _, inner = search(fake_engine.careless, width=3, expansions=2)
     ids = [request.id for role, request in inner.asked if role == 'attempt']
     settings = dataclasses.replace(SETTINGS, width=3, expansions=2)
-    assert len(set(ids)) == len(ids) and max(ids) < settings.ids * len(PROBLEMS)
+    assert len(set(ids)) == len(ids) and max(ids) < settings.ids_per_question * len(PROBLEMS)
 
 
 @pytest.mark.usefixtures('scored')
@@ -182,16 +186,18 @@ def test_one_beam_with_one_greedy_expansion_is_greedy_decoding():
     questions = [CHAT.question_turns(problem.question) for problem in PROBLEMS]
     kinds = set()
     for seed in range(4):
-        plain = sampler(EOS).turns(
-            model(seed), questions, 'attempt', num_samples=1, method=GREEDY, seed=0, first_id=0
+        plain = sampler(EOS).sample_turns(
+            model(seed), questions, 'attempt', spec=SampleSpec(1, GREEDY, 0, 0)
         )
-        players = Players(sampler(EOS), model(seed), model(9), fake_engine.judge, grammars.LAB)
-        found = beam.beam_search(
+        players = ModelPair(sampler(EOS), model(seed), model(9), fake_engine.judge, grammars.LAB)
+        results = beam.beam_search(
             dataclasses.replace(SETTINGS, width=1, expansions=1, max_steps=LIMITS['attempt']),
-            strategies.Conditions(players, scorer, GREEDY, 'wrong', 1, seed=0),
-            sampler(EOS, TOKENIZER.newline_id), PROBLEMS, first_id=0,
-        )  # fmt: skip
-        for (expected,), episode in zip(plain, found, strict=True):
+            strategies.EvaluationSetup(players, scorer, GREEDY, 'wrong', 1, seed=0),
+            PROBLEMS,
+            line_sampler=sampler(EOS, TOKENIZER.newline_id),
+            first_id=0,
+        )
+        for (expected,), episode in zip(plain, results, strict=True):
             attempt = episode.turn('attempt')
             assert attempt.tokens == expected.tokens
             assert attempt.step_ends == expected.step_ends

@@ -1,4 +1,4 @@
-"""Each measure on cases by hand, and what must hold of it whatever the episodes are."""
+"""Each metric on cases by hand, and its properties on random episodes."""
 
 import math
 
@@ -41,51 +41,53 @@ def changed(c2c, c2i, i2c, i2i):
 
 
 def test_transitions_are_shares_of_all_attempts_and_helpfulness_of_wrong_ones():
-    told = critic_metrics.transitions(changed(4, 1, 3, 2))
+    summary = critic_metrics.transitions(changed(4, 1, 3, 2))
     expected = {'c2c': 0.4, 'c2i': 0.1, 'i2c': 0.3, 'i2i': 0.2, 'delta': 0.2, 'helpfulness': 0.6}
-    assert told == pytest.approx(expected)
+    assert summary == pytest.approx(expected)
 
 
 def test_what_was_not_refined_stays_as_it_is():
-    told = critic_metrics.transitions([episode(True), episode(False)])
-    assert (told['c2c'], told['i2i'], told['delta']) == (0.5, 0.5, 0.0)
+    summary = critic_metrics.transitions([episode(True), episode(False)])
+    assert (summary['c2c'], summary['i2i'], summary['delta']) == (0.5, 0.5, 0.0)
 
 
 def test_a_rate_of_nothing_is_none():
     assert critic_metrics.transitions([episode(True)])['helpfulness'] is None
-    told = critic_metrics.confidence_and_critique([episode(True)])
-    assert (told['CL'], told['CS'], told['RSS']) == (1.0, None, None)
+    summary = critic_metrics.confidence_and_critique([episode(True)])
+    assert (summary['CL'], summary['CS'], summary['RSS']) == (1.0, None, None)
 
 
 @given(some)
 def test_transitions_add_up_and_delta_is_what_accuracy_wins(episodes):
-    told = critic_metrics.transitions(episodes)
-    assert sum(told[name] for name in ('c2c', 'c2i', 'i2c', 'i2i')) == pytest.approx(1)
+    summary = critic_metrics.transitions(episodes)
+    assert sum(summary[name] for name in ('c2c', 'c2i', 'i2c', 'i2i')) == pytest.approx(1)
     before = sum(e.outcome['correct'] for e in episodes) / len(episodes)
     after = sum(critic_metrics.finally_correct(e) for e in episodes) / len(episodes)
-    assert told['delta'] == pytest.approx(after - before)
+    assert summary['delta'] == pytest.approx(after - before)
 
 
 def test_confidence_and_critique_by_hand():
-    told = critic_metrics.confidence_and_critique(changed(4, 1, 3, 2))
-    assert told['CL'] == 0.8 and told['CS'] == 0.6
-    assert told['RSS'] == pytest.approx((0.7 - 0.25) / (1.0 - 0.5))
+    summary = critic_metrics.confidence_and_critique(changed(4, 1, 3, 2))
+    assert summary['CL'] == 0.8 and summary['CS'] == 0.6
+    assert summary['RSS'] == pytest.approx((0.7 - 0.25) / (1.0 - 0.5))
 
 
 @given(some)
-def test_accuracy_after_is_made_of_confidence_and_critique(episodes):
-    told = critic_metrics.confidence_and_critique(episodes)
-    a = told['before']
-    assert told['after'] == pytest.approx(a * (told['CL'] or 0) + (1 - a) * (told['CS'] or 0))
+def test_accuracy_after_follows_from_confidence_and_critique(episodes):
+    summary = critic_metrics.confidence_and_critique(episodes)
+    a = summary['before']
+    assert summary['after'] == pytest.approx(
+        a * (summary['CL'] or 0) + (1 - a) * (summary['CS'] or 0)
+    )
 
 
 @given(st.integers(1, 9), st.integers(1, 9))
 def test_relative_self_correction_is_a_half_where_nothing_is_won(right, wrong):
     for swapped in range(min(right, wrong) + 1):
-        told = critic_metrics.confidence_and_critique(
+        summary = critic_metrics.confidence_and_critique(
             changed(right - swapped, swapped, swapped, wrong - swapped)
         )
-        assert told['RSS'] == pytest.approx(0.5)
+        assert summary['RSS'] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(('counts', 'rss'), [((1, 1, 0, 2), 0.0), ((2, 0, 1, 1), 1.0)])
@@ -96,8 +98,8 @@ def test_relative_self_correction_is_zero_and_one_at_its_bounds(counts, rss):
 # The critic
 
 
-def test_garbled_critiques_count_neither_way_but_against_parse_rate_found_and_passed():
-    told = critic_metrics.critic(
+def test_garbled_critiques_lower_all_rates_but_discriminability():
+    summary = critic_metrics.critic(
         [
             episode(True, verdict=True),
             episode(True, verdict=None),
@@ -107,7 +109,7 @@ def test_garbled_critiques_count_neither_way_but_against_parse_rate_found_and_pa
             episode(False, verdict=None),
         ]
     )
-    assert told == {
+    assert summary == {
         'discriminability': 3 / 4,
         'discriminability_right': 1.0,
         'discriminability_wrong': pytest.approx(2 / 3),
@@ -119,21 +121,21 @@ def test_garbled_critiques_count_neither_way_but_against_parse_rate_found_and_pa
 
 @given(some)
 def test_no_critic_gains_by_garbling(episodes):
-    told = critic_metrics.critic(episodes)
-    for found, parsed in (('passed', 'right'), ('found', 'wrong')):
-        of_parsed = told[f'discriminability_{parsed}']
-        assert told[found] is None or told[found] <= (of_parsed or 0.0) + 1e-12
+    summary = critic_metrics.critic(episodes)
+    for rate, parsed in (('passed', 'right'), ('found', 'wrong')):
+        of_parsed = summary[f'discriminability_{parsed}']
+        assert summary[rate] is None or summary[rate] <= (of_parsed or 0.0) + 1e-12
 
 
 @given(some)
 def test_discriminability_is_between_its_two_halves(episodes):
-    told = critic_metrics.critic(episodes)
-    halves = [told[f'discriminability_{half}'] for half in ('right', 'wrong')]
+    summary = critic_metrics.critic(episodes)
+    halves = [summary[f'discriminability_{half}'] for half in ('right', 'wrong')]
     known = [half for half in halves if half is not None]
     if known:
-        assert min(known) - 1e-12 <= told['discriminability'] <= max(known) + 1e-12
+        assert min(known) - 1e-12 <= summary['discriminability'] <= max(known) + 1e-12
     else:
-        assert told['discriminability'] is None
+        assert summary['discriminability'] is None
 
 
 @pytest.mark.parametrize(
@@ -177,9 +179,9 @@ def test_detection_is_by_kind_of_mistake_and_location_by_line():
         episode(True, kind=None, verdict=False, first_error=None),
         episode(True, kind='target', verdict=True, first_error=2),
     ]
-    told = critic_metrics.detection(episodes)
+    summary = critic_metrics.detection(episodes)
     third = pytest.approx(1 / 3)
-    assert told == {
+    assert summary == {
         'operand': {'attempts': 3, 'found': pytest.approx(2 / 3), 'located': third},
         'target': {'attempts': 1, 'found': 0.0, 'located': 0.0},
     }
@@ -211,9 +213,9 @@ def test_uncertain_questions_are_apart_from_certain_ones():
 
 @given(st.lists(st.lists(st.sampled_from('1237'), min_size=3, max_size=3), min_size=1))
 def test_every_question_is_in_one_bin(answers):
-    told = critic_metrics.uncertainty([answering(a) for a in answers], num_bins=5)
-    assert sum(b['questions'] for b in told) == len(answers)
-    assert all(b['low'] <= b['uncertainty'] <= b['high'] + 1e-9 for b in told)
+    summary = critic_metrics.uncertainty([answering(a) for a in answers], num_bins=5)
+    assert sum(b['questions'] for b in summary) == len(answers)
+    assert all(b['low'] <= b['uncertainty'] <= b['high'] + 1e-9 for b in summary)
 
 
 # Calibration
@@ -228,13 +230,13 @@ def test_steps_after_the_first_error_are_unknown():
 
 def test_reliability_by_hand():
     pairs = [(0.1, False), (0.3, True), (0.9, True), (1.0, True)]
-    told = critic_metrics.reliability(pairs, num_bins=2)
-    low, high = told['curve']
+    summary = critic_metrics.reliability(pairs, num_bins=2)
+    low, high = summary['curve']
     assert (low['count'], low['score'], low['right']) == (2, pytest.approx(0.2), 0.5)
     assert (high['count'], high['score'], high['right']) == (2, pytest.approx(0.95), 1.0)
-    assert told['ece'] == pytest.approx((2 * 0.3 + 2 * 0.05) / 4)
-    assert told['brier'] == pytest.approx((0.01 + 0.49 + 0.01 + 0.0) / 4)
-    assert (told['count'], told['score'], told['right']) == (4, pytest.approx(0.575), 0.75)
+    assert summary['ece'] == pytest.approx((2 * 0.3 + 2 * 0.05) / 4)
+    assert summary['brier'] == pytest.approx((0.01 + 0.49 + 0.01 + 0.0) / 4)
+    assert (summary['count'], summary['score'], summary['right']) == (4, pytest.approx(0.575), 0.75)
 
 
 @given(st.integers(0, 10), st.integers(1, 10))
@@ -246,29 +248,29 @@ def test_a_score_that_is_the_share_of_right_ones_is_calibrated(right, wrong):
 
 @given(st.lists(st.tuples(st.floats(0, 1), truths), min_size=1), st.integers(1, 12))
 def test_calibration_error_is_within_its_bounds(pairs, num_bins):
-    told = critic_metrics.reliability(pairs, num_bins=num_bins)
-    assert abs(told['score'] - told['right']) - 1e-9 <= told['ece'] <= 1 + 1e-9
-    assert sum(b['count'] for b in told['curve']) == told['count'] == len(pairs)
-    assert all(b['low'] <= b['score'] <= b['high'] + 1e-9 for b in told['curve'])
+    summary = critic_metrics.reliability(pairs, num_bins=num_bins)
+    assert abs(summary['score'] - summary['right']) - 1e-9 <= summary['ece'] <= 1 + 1e-9
+    assert sum(b['count'] for b in summary['curve']) == summary['count'] == len(pairs)
+    assert all(b['low'] <= b['score'] <= b['high'] + 1e-9 for b in summary['curve'])
 
 
 def test_calibration_is_of_finals_of_steps_and_of_each_position():
-    told = critic_metrics.calibration(
+    summary = critic_metrics.calibration(
         [
             episode(True, scores=(1.0, 0.0), first_error=None, score=0.9),
             episode(False, scores=(0.4,), first_error=0, score=None),
         ],
         num_bins=10,
     )
-    assert told['final']['count'] == 1 and told['steps']['count'] == 3
-    assert told['unjudged'] == pytest.approx(1 / 3) and told['judged']['count'] == 2
-    assert {p: r['count'] for p, r in told['positions'].items()} == {'1': 2, '2': 1}
-    assert told['positions']['2']['ece'] == 1.0
+    assert summary['final']['count'] == 1 and summary['steps']['count'] == 3
+    assert summary['unjudged'] == pytest.approx(1 / 3) and summary['judged']['count'] == 2
+    assert {p: r['count'] for p, r in summary['positions'].items()} == {'1': 2, '2': 1}
+    assert summary['positions']['2']['ece'] == 1.0
 
 
 def test_nothing_to_score_is_no_calibration():
-    told = critic_metrics.reliability([], num_bins=10)
-    assert told['count'] == 0 and told['ece'] is None and told['curve'] == []
+    summary = critic_metrics.reliability([], num_bins=10)
+    assert summary['count'] == 0 and summary['ece'] is None and summary['curve'] == []
 
 
 # Levels
@@ -276,9 +278,9 @@ def test_nothing_to_score_is_no_calibration():
 
 @given(some)
 def test_levels_are_measured_apart_and_all_together(episodes):
-    told = critic_metrics.by_level(episodes, len)
-    assert told.pop('all') == len(episodes) == sum(told.values())
-    assert told == {str(n): sum(e.level == n for e in episodes) for n in map(int, told)}
+    summary = critic_metrics.by_level(episodes, len)
+    assert summary.pop('all') == len(episodes) == sum(summary.values())
+    assert summary == {str(n): sum(e.level == n for e in episodes) for n in map(int, summary)}
 
 
 def test_levels_are_in_the_order_of_their_numbers():

@@ -1,3 +1,5 @@
+"""Step rewards against one forward pass per sequence, and their alignment to steps."""
+
 import dataclasses
 import functools
 

@@ -1,4 +1,4 @@
-"""Paths by construction: where the mistake is, and that nothing stands wrong before it."""
+"""Constructed attempts: the location of the mistake, and no mistake before it."""
 
 import collections
 import dataclasses
@@ -13,13 +13,14 @@ from elenchus.model import transformer
 from elenchus.sampling import episodes
 from elenchus.sampling.critique_data import constructions
 from elenchus.sampling.engine import engine, sampling_methods
+from elenchus.sampling.sample_spec import SampleSpec
 from tests.support import answering_engine as scripted
 from tests.support import tiny_model
 from tests.support.answering_engine import CHAT, EOS, TOKENIZER
 
 PROBLEMS = [task.generate_problem(seed=0, split='train', index=i) for i in range(5)]
 SAMPLING = sampling_methods.Sampling(0.7, 0, 1.0, 0.0, banned=())
-OPTIONS = {'num_samples': 4, 'method': SAMPLING, 'seed': 3, 'first_id': 0}
+SPEC = SampleSpec(num_samples=4, method=SAMPLING, seed=3, first_id=0)
 
 
 @pytest.fixture(scope='module')
@@ -28,156 +29,166 @@ def judging():
         yield judge.make_judge('lab', verifier)
 
 
-def solution_of(asked):
-    return next(p.solution for p in PROBLEMS if p.question == asked.shown['question'])
+def solution_of(request):
+    return next(p.solution for p in PROBLEMS if p.question == request.shown['question'])
 
 
-def right(asked):
-    """What is left of the reference, however much of an attempt is begun."""
-    lines = solution_of(asked).split('\n')
-    done = asked.begun.count('\n')
+def right(request):
+    """The rest of the reference after the lines that the prompt's attempt already has."""
+    lines = solution_of(request).split('\n')
+    done = request.begun.count('\n')
     return '\n'.join(lines[done:])
 
 
-def wrong(asked):
+def wrong(request):
     """The same with another answer."""
-    text = right(asked)
+    text = right(request)
     return f'{text[:-1]}{(int(text[-1]) + 1) % 10}'
 
 
 def groups_of(judging, answer=right):
     sampler = scripted.make_sampler(answer)
-    return constructions.repeated(
-        sampler, None, PROBLEMS, judge=judging, **OPTIONS | {'num_samples': 2}
+    return constructions.sample_from_scratch(
+        sampler, None, PROBLEMS, judge=judging, spec=dataclasses.replace(SPEC, num_samples=2)
     )
 
 
-def test_repeated_attempts_stand_together_and_nothing_is_known_of_them(judging):
+def test_attempts_from_scratch_are_grouped_and_nothing_is_known_of_them(judging):
     groups = groups_of(judging)
     assert [[e.problem_id for e in g] for g in groups] == [[p.id] * 2 for p in PROBLEMS]
-    told = [
+    facts = [
         (o['construction'], o['location'], o['mistake'])
         for g in groups
         for e in g
         for o in [e.outcome]
     ]
-    assert set(told) == {('RG1', None, None)}
+    assert set(facts) == {('RG1', None, None)}
 
 
-def relocate(judging, groups, answer, **options):
+def resample(judging, groups, answer, **changed):
     sampler = scripted.make_sampler(answer)
-    made = constructions.relocated(
-        sampler, None, PROBLEMS, groups, judge=judging, **OPTIONS | options
+    attempts = constructions.resample_from_step(
+        sampler,
+        None,
+        PROBLEMS,
+        groups=groups,
+        judge=judging,
+        spec=dataclasses.replace(SPEC, **changed),
     )
-    return made, sampler.engine
+    return attempts, sampler.engine
 
 
-def test_a_relocated_path_keeps_the_very_ids_up_to_its_line(judging):
+def test_a_resampled_attempt_keeps_the_very_ids_up_to_its_line(judging):
     groups = groups_of(judging)
     sources = {e.problem_id: e.turn('attempt') for g in groups for e in g}
-    made, engine_ = relocate(judging, groups, wrong)
-    assert collections.Counter(e.problem_id for e in made) == dict.fromkeys(sources, 4)
-    for episode, asked in zip(made, engine_.asked, strict=True):
+    attempts, engine_ = resample(judging, groups, wrong)
+    assert collections.Counter(e.problem_id for e in attempts) == dict.fromkeys(sources, 4)
+    for episode, request in zip(attempts, engine_.asked, strict=True):
         turn, source = episode.turn('attempt'), sources[episode.problem_id]
-        end = (0, *source.step_ends)[asked.begun.count('\n')]
+        end = (0, *source.step_ends)[request.begun.count('\n')]
         assert turn.tokens[:end] == source.tokens[:end]
         assert len(turn.logprobs) == len(turn.tokens)
 
 
-def test_a_relocated_path_says_the_first_line_that_differs(judging):
-    made, engine_ = relocate(judging, groups_of(judging), wrong)
-    drawn = {asked.begun.count('\n') for asked in engine_.asked}
+def test_a_resampled_attempt_records_the_first_line_that_differs(judging):
+    attempts, engine_ = resample(judging, groups_of(judging), wrong)
+    drawn = {request.begun.count('\n') for request in engine_.asked}
     assert len(drawn) > 2
-    for episode in made:
+    for episode in attempts:
         assert not episode.outcome['correct']
         assert episode.outcome['location'] == episode.outcome['first_error']
         assert (episode.outcome['construction'], episode.outcome['mistake']) == ('RG2', None)
 
 
-@pytest.mark.parametrize('answer', [right, lambda asked: 'is is...', lambda asked: ''])
+@pytest.mark.parametrize('answer', [right, lambda request: 'is is...', lambda request: ''])
 def test_the_location_is_a_line_of_the_attempt_with_nothing_wrong_before(judging, answer):
-    for episode in relocate(judging, groups_of(judging), answer)[0]:
+    for episode in resample(judging, groups_of(judging), answer)[0]:
         problem = next(p for p in PROBLEMS if p.id == episode.problem_id)
-        path = constructions.as_path(CHAT, episode, problem)
+        path = constructions.as_annotated_attempt(CHAT, episode, problem)
         assert 0 <= path.location < len(path.attempt.split('\n'))
         first = task.judge(path.problem.question, path.attempt).first_error
         assert first is None or first >= path.location
 
 
-def test_without_a_right_attempt_nothing_is_relocated(judging):
-    made, engine_ = relocate(judging, groups_of(judging, wrong), wrong)
-    assert made == [] and engine_.asked == []
+def test_without_a_right_attempt_nothing_is_resampled(judging):
+    attempts, engine_ = resample(judging, groups_of(judging, wrong), wrong)
+    assert attempts == [] and engine_.asked == []
 
 
-def spurious(asked):
+def spurious(request):
     """The right answer after a wrong first line."""
-    first, *rest = right(asked).split('\n')
+    first, *rest = right(request).split('\n')
     return '\n'.join([f'{first[:-1]}{(int(first[-1]) + 1) % 10}', *rest])
 
 
 def test_an_attempt_right_by_chance_is_no_source(judging):
     groups = groups_of(judging, spurious)
     assert any(e.outcome['correct'] for g in groups for e in g)
-    assert relocate(judging, groups, wrong)[0] == []
+    assert resample(judging, groups, wrong)[0] == []
 
 
-def insert(judging, groups, answer=right, limits=scripted.LIMITS, **options):
+def insert(judging, groups, answer=right, limits=scripted.LIMITS, **changed):
     sampler = scripted.make_sampler(answer, limits)
-    made = constructions.inserted(
-        sampler, None, PROBLEMS, groups, judge=judging, **OPTIONS | options
+    attempts = constructions.insert_mistake(
+        sampler,
+        None,
+        PROBLEMS,
+        groups=groups,
+        judge=judging,
+        spec=dataclasses.replace(SPEC, **changed),
     )
-    return made, sampler.engine
+    return attempts, sampler.engine
 
 
 @pytest.mark.parametrize('answer', [right, wrong])
 def test_a_mistake_of_its_kind_stands_at_its_line(judging, answer):
     """From an actor's right attempt, or from the reference where there is none."""
-    made, _ = insert(judging, groups_of(judging, answer))
-    assert len(made) == 4 * len(PROBLEMS)
-    for episode in made:
-        told = episode.outcome
-        assert told['construction'] == 'RG3' and told['mistake'] in task.MISTAKE_KINDS
-        assert (told['first_error'], told['kind']) == (told['location'], told['mistake'])
-    assert len({e.outcome['mistake'] for e in made}) > 2
+    attempts, _ = insert(judging, groups_of(judging, answer))
+    assert len(attempts) == 4 * len(PROBLEMS)
+    for episode in attempts:
+        facts = episode.outcome
+        assert facts['construction'] == 'RG3' and facts['mistake'] in task.MISTAKE_KINDS
+        assert (facts['first_error'], facts['kind']) == (facts['location'], facts['mistake'])
+    assert len({e.outcome['mistake'] for e in attempts}) > 2
 
 
 def test_the_actor_continues_behind_the_mistake_and_not_behind_an_answer(judging):
-    made, engine_ = insert(judging, groups_of(judging))
-    begun = {(a.shown['question'], a.begun) for a in engine_.asked}
-    asked = {p.id: p.question for p in PROBLEMS}
+    attempts, engine_ = insert(judging, groups_of(judging))
+    openings = {(a.shown['question'], a.begun) for a in engine_.asked}
+    questions = {p.id: p.question for p in PROBLEMS}
     whole = 0
-    for episode in made:
+    for episode in attempts:
         text, at = CHAT.text(episode.turn('attempt')), episode.outcome['location']
         lines = text.split('\n')
         opening = '\n'.join([*lines[: at + 1], ''])
         ended = lines[at].strip().startswith('####')
-        assert ((asked[episode.problem_id], opening) in begun) == (not ended)
+        assert ((questions[episode.problem_id], opening) in openings) == (not ended)
         assert '<unk>' not in text and TOKENIZER.special('<unk>') not in episode.turns[-1].tokens
         whole += ended
-    assert 0 < whole < len(made) and len(engine_.asked) == len(made) - whole
+    assert 0 < whole < len(attempts) and len(engine_.asked) == len(attempts) - whole
 
 
 @pytest.mark.parametrize(('limit', 'count'), [(14, 4 * len(PROBLEMS)), (8, 0)])
-def test_what_leaves_no_room_is_not_begun(judging, limit, count):
+def test_an_opening_that_leaves_no_room_is_dropped(judging, limit, count):
     """The least line has eleven tokens and a line break."""
     short = {**scripted.LIMITS, 'attempt': limit}
-    made, engine_ = insert(judging, groups_of(judging, wrong), lambda asked: '=...', short)
-    assert len(made) == count
-    assert all(len(TOKENIZER.encode(asked.begun)) < limit for asked in engine_.asked)
+    attempts, engine_ = insert(judging, groups_of(judging, wrong), lambda request: '=...', short)
+    assert len(attempts) == count
+    assert all(len(TOKENIZER.encode(request.begun)) < limit for request in engine_.asked)
 
 
 def test_the_same_seed_makes_the_same_paths_and_another_others(judging):
     groups = groups_of(judging)
-    for construct, answer in ((relocate, wrong), (insert, right)):
-        told = [construct(judging, groups, answer, seed=seed)[1].asked for seed in (3, 3, 4)]
-        assert told[0] == told[1] != told[2]
+    for construct, answer in ((resample, wrong), (insert, right)):
+        requests = [construct(judging, groups, answer, seed=seed)[1].asked for seed in (3, 3, 4)]
+        assert requests[0] == requests[1] != requests[2]
 
 
 def test_requests_have_ids_of_their_own_from_the_first(judging):
     groups = groups_of(judging)
-    for construct, answer in ((relocate, wrong), (insert, right)):
+    for construct, answer in ((resample, wrong), (insert, right)):
         _, engine_ = construct(judging, groups, answer, first_id=100)
-        ids = [asked.id for asked in engine_.asked]
+        ids = [request.id for request in engine_.asked]
         assert len(set(ids)) == len(ids) and min(ids) >= 100 and max(ids) < 100 + 4 * len(PROBLEMS)
 
 
@@ -185,8 +196,10 @@ def test_a_problem_without_a_solution_gets_no_mistake(judging):
     problem = dataclasses.replace(PROBLEMS[0], source='jsonl', solution='')
     assert mistakes.kinds(problem) == mistakes.TEXT_KINDS
     sampler = scripted.make_sampler(right)
-    made = constructions.inserted(sampler, None, [problem], [[]], judge=judging, **OPTIONS)
-    assert made == []
+    attempts = constructions.insert_mistake(
+        sampler, None, [problem], groups=[[]], judge=judging, spec=SPEC
+    )
+    assert attempts == []
 
 
 def test_tokens_of_a_real_engine_are_metered(judging):
@@ -201,16 +214,16 @@ def test_tokens_of_a_real_engine_are_metered(judging):
     )  # fmt: skip
     actor = transformer.init_model(model_config, jax.random.key(0))
     control = tuple(i for i in range(9) if i != EOS)
-    options = OPTIONS | {
-        'num_samples': 1,
-        'method': sampling_methods.Sampling(1.0, 0, 1.0, 0.0, control),
-    }
+    method = sampling_methods.Sampling(1.0, 0, 1.0, 0.0, control)
+    spec = dataclasses.replace(SPEC, num_samples=1, method=method)
     metered = engine.Metered(engine.Engine(settings, stop_ids=(EOS,)))
     sampler = episodes.Sampler(metered, CHAT, scripted.LIMITS)
-    groups = constructions.repeated(sampler, actor, PROBLEMS, judge=judging, **options)
+    groups = constructions.sample_from_scratch(sampler, actor, PROBLEMS, judge=judging, spec=spec)
     assert metered.tokens == episodes.sampled_tokens([e for g in groups for e in g])
     before = metered.tokens
-    made = constructions.inserted(sampler, actor, PROBLEMS, groups, judge=judging, **options)
-    assert len(made) == len(PROBLEMS)
-    written = sum(len(e.turn('attempt').tokens) for e in made)
+    attempts = constructions.insert_mistake(
+        sampler, actor, PROBLEMS, groups=groups, judge=judging, spec=spec
+    )
+    assert len(attempts) == len(PROBLEMS)
+    written = sum(len(e.turn('attempt').tokens) for e in attempts)
     assert before < metered.tokens < before + written
