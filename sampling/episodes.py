@@ -13,7 +13,8 @@ from elenchus.data.grading.judge import Judge
 from elenchus.data.records import Episode, Problem, Turn
 from elenchus.data.text.chat import Chat
 from elenchus.model.transformer import Transformer
-from elenchus.sampling.engine.engine import Completion, Engine, Request
+from elenchus.sampling.engine.generator import Generator
+from elenchus.sampling.engine.requests import Completion, Request
 from elenchus.sampling.sample_spec import SampleSpec
 
 
@@ -39,17 +40,17 @@ class Sampler:
     '#### 7'
     """
 
-    engine: Engine
+    engine: Generator
     chat: Chat
     max_tokens: dict[str, int]  # longest turn, by role
 
-    def parking(self) -> 'Sampler':
+    def with_prefix_cache(self) -> 'Sampler':
         """Returns this sampler with an engine that keeps a prefix cache across calls.
 
         A critique's prompt begins with the attempt's prompt and tokens, so their keys and values
         need not be computed again.
         """
-        return dataclasses.replace(self, engine=self.engine.parking())
+        return dataclasses.replace(self, engine=self.engine.with_prefix_cache())
 
     def sample_turns(
         self,

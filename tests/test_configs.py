@@ -266,7 +266,7 @@ def test_all_programs_of_a_released_model_trace(name):
 
 def method_of(s):
     sampling = s.sampling
-    return sampling_methods.Sampling(
+    return sampling_methods.TemperatureSampling(
         sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p, banned=(0,)
     )
 

@@ -1,95 +1,109 @@
-"""Prefixes whose keys and values stay on the device, for prompts that begin with them.
+"""Prefix cache: keys and values of finished sequences, reused by prompts that start with them.
 
-A refinement's prompt begins with the attempt's own prompt and tokens, a critique's with a question
-that other critiques were asked about as well. Where such a beginning is parked, only the tokens
-after it are read.
+A refinement's prompt starts with the prompt and the tokens of its attempt; critiques of one
+question start with the question. The model then reads only the tokens after the cached prefix.
 """
 
 import bisect
+import functools
 import itertools
 import operator
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import jax
 import numpy as np
 
+from elenchus.model import kv_cache, sharding
 from elenchus.model.config import ModelConfig
 from elenchus.model.kv_cache import CacheDtype, KVCache
-from elenchus.model.transformer import Transformer
-from elenchus.sampling.engine import decode
 
 Tokens = tuple[int, ...]
 
 
-class Store:
-    """`rows` prefixes of one model, of at most `length` tokens each; the oldest make room.
+class PrefixMatch(NamedTuple):
+    """The start of a prompt that is in a prefix cache."""
 
-    On the device it holds cache_bytes of a cache of so many rows and positions. What is in it
-    follows from what was parked, in order, so hosts agree on it.
+    row: int  # row of the cache
+    length: int  # number of tokens; 0 = no match
+
+
+NO_MATCH = PrefixMatch(0, 0)
+
+
+class PrefixCache:
+    """Keys and values of up to `rows` prefixes of one model, of at most `length` tokens each.
+
+    Evicts the oldest entry first (FIFO). Its content is a function of the calls of `add`, in order,
+    so all hosts of a run agree on it. It takes kv_cache.cache_bytes of device memory for a batch of
+    `rows` and this length.
     """
 
     def __init__(self, config: ModelConfig, *, rows: int, length: int, dtype: CacheDtype = 'model'):
-        self.cache: KVCache = decode.init_cache(config, batch=rows, length=length, dtype=dtype)
-        self._rows, self._length = rows, length
-        self._sorted: list[Tokens] = []  # what is parked, so that neighbours share the most
-        self._row: dict[Tokens, int] = {}  # where, the oldest first
+        self.cache: KVCache = init_cache(config, batch=rows, length=length, dtype=dtype)
+        self._num_rows, self._length = rows, length
+        # Sorted, the prefix that shares most with a prompt is next to where the prompt would go.
+        self._sorted: list[Tokens] = []
+        self._row_of: dict[Tokens, int] = {}  # oldest first: dicts keep the order of insertion
 
-    def find(self, prompt: Tokens) -> tuple[int, int]:
-        """(row, number of tokens) of the longest beginning of `prompt` that is parked."""
+    def longest_prefix(self, prompt: Tokens) -> PrefixMatch:
+        """Row and length of the longest cached prefix of `prompt`."""
         at = bisect.bisect_left(self._sorted, prompt)
-        near = self._sorted[max(at - 1, 0) : at + 1]
-        length, tokens = max(((_shared(t, prompt), t) for t in near), default=(0, ()))
-        return self._row.get(tokens, 0), length
+        neighbours = self._sorted[max(at - 1, 0) : at + 1]
+        pairs = ((_common_length(tokens, prompt), tokens) for tokens in neighbours)
+        length, tokens = max(pairs, default=(0, ()))
+        return PrefixMatch(self._row_of.get(tokens, 0), length)
 
-    def park(self, cache: KVCache, slots: Sequence[int], prefixes: Sequence[Tokens], *, size: int):
-        """Keeps the cache of slots[i], which holds prefixes[i]; `size` is the shape of slots."""
+    def add(
+        self, cache: KVCache, slots: Sequence[int], prefixes: Sequence[Tokens], *, size: int
+    ) -> None:
+        """Copies slots of a decode cache; slots[i] holds the keys and values of prefixes[i].
+
+        Pads the slots to `size`, so that calls with fewer of them compile nothing new.
+        """
         assert len(slots) == len(prefixes) <= size, (len(slots), len(prefixes), size)
-        from_slots = np.zeros(size, np.int32)
-        from_slots[: len(slots)] = slots
-        rows = np.full(size, self._rows, np.int32)
+        padded_slots = np.zeros(size, np.int32)
+        padded_slots[: len(slots)] = slots
+        rows = np.full(size, self._num_rows, np.int32)
         for i, prefix in enumerate(prefixes):
-            rows[i] = self._place(prefix[: self._length])
-        # Of prefixes that were given the same row, the last is the one that is listed.
+            rows[i] = self._assign_row(prefix[: self._length])
+        # An entry may be evicted within this call. The last prefix of a row is the listed one, and
+        # a scatter with repeated indices has no order: drop the others.
         for i, row in enumerate(rows):
             if row in rows[i + 1 :]:
-                rows[i] = self._rows
-        self.cache = decode.park(self.cache, cache, slots=from_slots, rows=rows)
+                rows[i] = self._num_rows
+        self.cache = copy_slots(self.cache, cache, slots=padded_slots, rows=rows)
 
-    def _place(self, prefix: Tokens) -> int:
-        """The row for a prefix; no row where it is parked already, alone or as a beginning."""
-        if self.find(prefix)[1] == len(prefix):
-            return self._rows
-        row = len(self._row)
-        if row == self._rows:
-            oldest = next(iter(self._row))
-            row = self._row.pop(oldest)
+    def _assign_row(self, prefix: Tokens) -> int:
+        """Row for a new prefix; num_rows, which is ignored, if a cached one starts with it."""
+        if self.longest_prefix(prefix).length == len(prefix):
+            return self._num_rows
+        row = len(self._row_of)
+        if row == self._num_rows:
+            oldest = next(iter(self._row_of))
+            row = self._row_of.pop(oldest)
             self._sorted.remove(oldest)
         bisect.insort(self._sorted, prefix)
-        self._row[prefix] = row
+        self._row_of[prefix] = row
         return row
 
 
-class Parking:
-    """An engine that parks what it finishes, in a store for each model it samples from.
+init_cache = jax.jit(kv_cache.init_cache, static_argnames=('config', 'batch', 'length', 'dtype'))
 
-    The stores live as long as this does: what is sampled then depends, in its last digits, on
-    nothing that was sampled outside.
+
+@functools.partial(jax.jit, donate_argnames='prefixes')
+def copy_slots(prefixes: KVCache, cache: KVCache, *, slots: jax.Array, rows: jax.Array) -> KVCache:
+    """Copies slot slots[i] of `cache` into row rows[i] of `prefixes`, up to the rows' length.
+
+    slots and rows [M]; rows >= the number of rows are padding and are ignored.
     """
-
-    def __init__(self, engine):
-        self._engine = engine
-        self._stores: dict[int, tuple[Transformer, Store]] = {}
-
-    def generate(self, model: Transformer, requests, **options):
-        """As Engine.generate."""
-        if id(model) not in self._stores:
-            self._stores[id(model)] = (model, self._engine.make_store(model))
-        _, store = self._stores[id(model)]
-        return self._engine.generate(model, requests, **options, store=store)
-
-    def parking(self) -> 'Parking':
-        """The same engine with empty stores."""
-        return self._engine.parking()
+    length = prefixes.length
+    start = jax.tree.map(lambda x: x[:, :, :length], cache)
+    updated = kv_cache.insert(prefixes, start, slots=rows, rows=slots)
+    axes = ('batch', 'kv_heads', None, None)
+    return jax.tree.map(lambda x: sharding.constrain(x, axes), updated)
 
 
-def _shared(one: Tokens, other: Tokens) -> int:
+def _common_length(one: Tokens, other: Tokens) -> int:
+    """Length of the longest common prefix."""
     return sum(1 for _ in itertools.takewhile(bool, map(operator.eq, one, other)))

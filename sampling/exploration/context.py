@@ -43,18 +43,19 @@ class ExplorationContext:
     """One exploration of some questions: limits, models and sampling.
 
     `spec` is that of the unguided first attempts. Later samples use its method, and seeds and ids
-    derived from its own. The engine of `models.sampler` must count its `tokens`.
+    derived from its own.
     """
 
     settings: ExploreSettings
     models: ModelPair
     spec: SampleSpec
+    tokens_before: int  # that the engine had sampled when the exploration started
 
     def within_budget(self, num_questions: int) -> bool:
         """Returns whether the token budget of so many questions is not spent yet."""
         # Critiques and dropped responses are counted too.
         budget = self.settings.token_budget * num_questions
-        return not budget or self.models.sampler.engine.tokens < budget
+        return not budget or self.models.sampler.engine.tokens - self.tokens_before < budget
 
 
 class ProposalRequest(NamedTuple):

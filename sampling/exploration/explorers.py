@@ -1,13 +1,11 @@
 """Explorers: the ways to sample the training responses of a self-improvement round."""
 
 import collections
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
 from elenchus.data.records import Episode, Problem
 from elenchus.sampling import episodes as episode_lib
-from elenchus.sampling.engine.engine import Metered
 from elenchus.sampling.engine.sampling_methods import Greedy, Method
 from elenchus.sampling.exploration import proposals
 from elenchus.sampling.exploration.context import (
@@ -42,11 +40,11 @@ def explore(
     All explorers start with the same `num_attempts` unguided attempts, so that they differ only in
     what they add. Question i uses the ids from first_id + i * settings.ids_per_question.
     """
-    meter = Metered(models.sampler.engine)
-    models = dataclasses.replace(models, sampler=dataclasses.replace(models.sampler, engine=meter))
+    tokens_before = models.sampler.engine.tokens
     spec = SampleSpec(settings.num_attempts, method, seed, first_id)
-    context = ExplorationContext(settings, models, spec)
-    return EXPLORERS[explorer](context, problems), meter.tokens
+    context = ExplorationContext(settings, models, spec, tokens_before)
+    episodes = EXPLORERS[explorer](context, problems)
+    return episodes, models.sampler.engine.tokens - tokens_before
 
 
 def explore_vanilla(context: ExplorationContext, problems: Sequence[Problem]) -> list[Episode]:

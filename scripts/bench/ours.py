@@ -18,8 +18,10 @@ from elenchus.data.records import Batch
 from elenchus.model import transformer
 from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.config import ModelConfig
-from elenchus.sampling.engine.engine import Engine, EngineSettings, Request
-from elenchus.sampling.engine.sampling_methods import Sampling
+from elenchus.sampling.engine.engine import Engine
+from elenchus.sampling.engine.requests import Request
+from elenchus.sampling.engine.sampling_methods import TemperatureSampling
+from elenchus.sampling.engine.shapes import EngineSettings
 from elenchus.scripts.bench import peers
 from elenchus.scripts.bench.cases import load_settings
 from elenchus.scripts.bench.peers import CLOCKS, END, Run
@@ -30,7 +32,7 @@ from elenchus.train.step import make_train_step
 
 Clock = Callable[[], float]
 
-ENDLESS = Sampling(1.0, 0, 1.0, 0.0, banned=(END,))
+ENDLESS = TemperatureSampling(1.0, 0, 1.0, 0.0, banned=(END,))
 """Never the end token, so that requests have the lengths they ask for."""
 
 
@@ -50,9 +52,9 @@ def make_engine(*, slots: int, length: int, buckets: tuple[int, ...], **changes)
         'max_length': length,
         'chunk_steps': 32,
         'prompt_buckets': buckets,
-        'insert_rows': (slots,),
-        'compact_slots': (),
-        'compact_lengths': (),
+        'prefill_batch_sizes': (slots,),
+        'decode_batch_sizes': (),
+        'decode_cache_lengths': (),
     }
     return Engine(EngineSettings(**(sizes | changes)), stop_ids=(END,))
 
@@ -78,7 +80,7 @@ def decode(case: dict, run_settings: RunSettings) -> Run:
         slots=s['batch'],
         length=length,
         buckets=(s['prompt'],),
-        compact_lengths=growing(s['prompt'], length),
+        decode_cache_lengths=growing(s['prompt'], length),
     )
     requests = asked(prompts_of(case, s['batch'], s['prompt']), [s['new']] * s['batch'])
     seeds = itertools.count()
@@ -106,9 +108,9 @@ def ragged(case: dict, run_settings: RunSettings, *, padded: bool) -> Run:
     batch, longest = s['batch'], s['prompt'] + max(s['lengths'])
     smaller = {
         'chunk_steps': 16,
-        'insert_rows': (batch // 4, batch),
-        'compact_slots': (batch // 8, batch // 4, batch // 2),
-        'compact_lengths': growing(s['prompt'], longest, step=64),
+        'prefill_batch_sizes': (batch // 4, batch),
+        'decode_batch_sizes': (batch // 8, batch // 4, batch // 2),
+        'decode_cache_lengths': growing(s['prompt'], longest, step=64),
     }
     engine = make_engine(
         slots=batch, length=longest, buckets=(s['prompt'],), **({} if padded else smaller)
@@ -131,21 +133,21 @@ def episode(case: dict, run_settings: RunSettings, *, park: bool) -> Run:
     (actor, critic), s = players(run_settings.model), case['shape']
     begun = s['prompt'] + s['attempt']
     told, rows = begun + s['critique'], s['problems'] * s['samples']
-    parked = {'parked_rows': rows, 'parked_length': begun} if park else {}
+    parked = {'prefix_cache_rows': rows, 'prefix_cache_length': begun} if park else {}
     length = told + s['refinement']
     engine = make_engine(
         slots=rows,
         length=length,
         buckets=(s['prompt'], s['critique'] + 1, begun, told),
-        insert_rows=(s['problems'], rows),
-        compact_lengths=growing(s['prompt'], length),
+        prefill_batch_sizes=(s['problems'], rows),
+        decode_cache_lengths=growing(s['prompt'], length),
         **parked,
     )
     questions = prompts_of(case, s['problems'], s['prompt'])
     seeds = itertools.count()
 
     def run() -> int:
-        sampler, seed, made = engine.parking(), next(seeds), []
+        sampler, seed, made = engine.with_prefix_cache(), next(seeds), []
         prompts = [prompt for prompt in questions for _ in range(s['samples'])]
         for player, role in ((actor, 'attempt'), (critic, 'critique'), (actor, 'refinement')):
             requests = asked(prompts, [s[role]] * rows)
@@ -176,8 +178,8 @@ def grpo(case: dict, run_settings: RunSettings) -> Run:
         slots=rows,
         length=s['prompt'] + s['new'],
         buckets=(s['prompt'],),
-        insert_rows=(s['problems'],),
-        compact_lengths=growing(s['prompt'], s['prompt'] + s['new']),
+        prefill_batch_sizes=(s['problems'],),
+        decode_cache_lengths=growing(s['prompt'], s['prompt'] + s['new']),
     )
     questions = prompts_of(case, s['problems'], s['prompt'])
     requests = asked([q for q in questions for _ in range(s['samples'])], [s['new']] * rows)

@@ -107,7 +107,7 @@ def test_greedy_continuations_are_those_of_the_peer(name):
     shapes = engine.EngineSettings(
         num_slots=2, max_length=hf_models.PROMPT + hf_models.GENERATED,
         chunk_steps=hf_models.GENERATED,
-        prompt_buckets=(12,), insert_rows=(2,), compact_slots=(), compact_lengths=(),
+        prompt_buckets=(12,), prefill_batch_sizes=(2,), decode_batch_sizes=(), decode_cache_lengths=(),
     )  # fmt: skip
     sampler = engine.Engine(shapes, stop_ids=(hf_models.VOCAB,))
     completions = sampler.generate(

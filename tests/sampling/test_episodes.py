@@ -14,7 +14,7 @@ from elenchus.sampling import episodes
 from elenchus.sampling.engine import engine, sampling_methods
 from elenchus.sampling.sample_spec import SampleSpec
 from tests.support import tiny_model
-from tests.support.fake_engine import CHAT, EOS, TOKENIZER, Scripted
+from tests.support.fake_engine import CHAT, EOS, TOKENIZER, ScriptedEngine
 
 CONTROL = tuple(TOKENIZER.special(n) for n in (*tokenizers.HEADERS, '<pad>', '<unk>', '<s>'))
 CONFIG = dataclasses.replace(
@@ -27,13 +27,13 @@ CONFIG = dataclasses.replace(
     scan_layers=False,
 )
 SETTINGS = engine.EngineSettings(
-    num_slots=4, max_length=256, chunk_steps=8, prompt_buckets=(224,), insert_rows=(4,),
-    compact_slots=(), compact_lengths=(),
+    num_slots=4, max_length=256, chunk_steps=8, prompt_buckets=(224,), prefill_batch_sizes=(4,),
+    decode_batch_sizes=(), decode_cache_lengths=(),
 )  # fmt: skip
-SAMPLING = sampling_methods.Sampling(1.0, 0, 1.0, 0.0, banned=CONTROL)
+SAMPLING = sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, banned=CONTROL)
 GREEDY = sampling_methods.Greedy(banned=CONTROL)
 FEW = {TOKENIZER.newline_id, EOS, *TOKENIZER.encode('= + 7')}
-DRIFTING = sampling_methods.Sampling(
+DRIFTING = sampling_methods.TemperatureSampling(
     1.0, 0, 1.0, 0.0, tuple(set(range(TOKENIZER.vocab_size)) - FEW)
 )
 """Many line breaks: text that opens with one is encoded to other ids than those it came from."""
@@ -166,7 +166,7 @@ def test_sampled_tokens_are_those_of_played_turns(played):
 
 
 def one_attempt(judging, text, unfinished=()):
-    sampler = make_sampler(Scripted({'attempt': [text]}, unfinished))
+    sampler = make_sampler(ScriptedEngine({'attempt': [text]}, unfinished))
     (episode,) = episodes.sample_attempts(
         sampler, None, [PROBLEMS[1]], judge=judging, spec=SampleSpec(1, SAMPLING, 0, 0)
     )
@@ -174,7 +174,7 @@ def one_attempt(judging, text, unfinished=()):
 
 
 def criticise(judging, text, unfinished=()):
-    sampler = make_sampler(Scripted({'critique': [text]}, unfinished))
+    sampler = make_sampler(ScriptedEngine({'critique': [text]}, unfinished))
     (episode,) = episodes.sample_critiques(
         sampler,
         None,

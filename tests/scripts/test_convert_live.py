@@ -49,7 +49,8 @@ def continued(model, prompts):
     ]
     shapes = engine.EngineSettings(
         num_slots=2, max_length=peers.PROMPT + peers.GENERATED, chunk_steps=peers.GENERATED,
-        prompt_buckets=(12,), insert_rows=(2,), compact_slots=(), compact_lengths=(),
+        prompt_buckets=(12,), prefill_batch_sizes=(2,), decode_batch_sizes=(),
+        decode_cache_lengths=(),
     )  # fmt: skip
     sampler = engine.Engine(shapes, stop_ids=(peers.VOCAB,))
     made = sampler.generate(model, requests, method=sampling_methods.Greedy(()), seed=0)

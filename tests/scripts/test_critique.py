@@ -15,9 +15,8 @@ from elenchus.data.lab import pretraining, task
 from elenchus.data.text import chat
 from elenchus.train.run import workspace
 from elenchus.train.stages import critique
-from tests.support import answering_engine as scripted
-from tests.support import fake_workspace
-from tests.support.answering_engine import CHAT, TOKENIZER
+from tests.support import fake_engine, fake_workspace
+from tests.support.fake_engine import CHAT, TOKENIZER
 
 PROBLEMS = [task.generate_problem(seed=0, split='train', index=i) for i in range(20)]
 ALL_ON = {
@@ -38,14 +37,14 @@ def judging():
 
 def play(asked):
     """Works the question out, and errs on two of five requests, by their ids."""
-    question = asked.shown['question']
+    question = asked.texts['question']
     if asked.role == 'critique':
         return (
             'answer : wrong' if asked.model == 'critic' else pretraining.worked_solution(question)
         )
     lines = task.solve(question).split('\n')
     answer = int(lines[-1][-1]) + (asked.id % 5 > 2) * (1 + asked.id % 9)
-    return '\n'.join([*lines[asked.begun.count('\n') : -1], f' #### {answer % 10}'])
+    return '\n'.join([*lines[asked.opening.count('\n') : -1], f' #### {answer % 10}'])
 
 
 class Played(workspace.Workspace):
@@ -61,7 +60,7 @@ class Played(workspace.Workspace):
         self.train_problems, self.spent = PROBLEMS, 0
 
     def sampler(self):
-        return scripted.make_sampler(self.answer)
+        return fake_engine.make_sampler(self.answer)
 
     def load_model(self, stage):
         return stage
@@ -207,7 +206,7 @@ def test_critiques_can_be_brought_in_a_file(oracle, tmp_path, judging):
             ("'refinements': 5", 'lower critique.filter_successes', 'new --workdir'),
         ),
         (
-            lambda asked: task.solve(asked.shown['question']),
+            lambda asked: task.solve(asked.texts['question']),
             {'num_relocated': 0, 'num_inserted': 0},
             ("'repeated': 40", "'share': 20", 'raise critique.num_inserted'),
         ),
@@ -231,14 +230,14 @@ def test_requests_of_no_two_parts_share_noise(tmp_path, judging):
     """Within a phase, which has a seed, every request has an id of its own."""
     asked = collections.defaultdict(list)
 
-    class Seeded(scripted.Scripted):
+    class Seeded(fake_engine.AnsweringEngine):
         def generate(self, model, requests, *, method, seed):
             asked[model, seed] += [request.id for request in requests]
             return super().generate(model, requests, method=method, seed=seed)
 
     class Noted(Played):
         def sampler(self):
-            return scripted.episodes.Sampler(Seeded(play), CHAT, scripted.LIMITS)
+            return fake_engine.episodes.Sampler(Seeded(play), CHAT, fake_engine.LIMITS)
 
     played = Noted(tmp_path, judging, annotator='monte_carlo')
     played.run_stage('critique', critique.critique)

@@ -45,8 +45,8 @@ class Stand(workspace.Workspace):
         ]
         self.tokenizer, self.chat, self.grammar = TOKENIZER, CHAT, grammars.LAB
         self.judge = fake_engine.judge
-        self.whole = fake_engine.Ruled(self.write)
-        self.lines = fake_engine.Ruled(fake_engine.careless)
+        self.whole = fake_engine.RuleEngine(self.write)
+        self.lines = fake_engine.RuleEngine(fake_engine.careless)
 
     def load_model(self, stage):
         return None
@@ -67,12 +67,14 @@ class Stand(workspace.Workspace):
         slips = [rng.random() < 0.2 for _ in lines]
         pairs = zip(lines, slips, strict=True)
         return tuple(
-            itertools.chain.from_iterable(fake_engine.slip(l) if s else l for l, s in pairs)
+            itertools.chain.from_iterable(
+                fake_engine.change_last_digit(l) if s else l for l, s in pairs
+            )
         )
 
     @property
     def tokens(self):
-        return self.whole.tokens() + self.lines.tokens()
+        return self.whole.tokens + self.lines.tokens
 
 
 @pytest.fixture(autouse=True, scope='module')

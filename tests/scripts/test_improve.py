@@ -46,7 +46,7 @@ def fitted(monkeypatch):
         path.write_text(name)
         return {'tokens_trained': 10, 'examples': len(examples)}
 
-    inner = fake_engine.Ruled(careless)
+    inner = fake_engine.RuleEngine(careless)
     sampler = episodes.Sampler(inner, fake_engine.CHAT, fake_engine.LIMITS)
     made = workspace.Workspace
     monkeypatch.setattr(made, 'sampler', lambda self: sampler)
@@ -70,7 +70,7 @@ def careless(role, request, seed):
         return fake_engine.critique(request)
     whole = fake_engine.rest_of_solution(request, role)
     slipped = role == 'attempt' and request.id % 2
-    return (*fake_engine.slip(whole),) if slipped else whole
+    return (*fake_engine.change_last_digit(whole),) if slipped else whole
 
 
 @pytest.mark.parametrize('explorer', explorers.EXPLORERS)

@@ -27,9 +27,12 @@ def write(role, request, seed):
     """Refinements of which one in three slips at once; talks of which every other is right."""
     if role == 'refinement':
         lines = fake_engine.lines_of(task.solve(fake_engine.question_of(request)))
-        lines = lines[fake_engine.said(request, role).count('\n') :]
+        lines = lines[fake_engine.last_text(request, role).count('\n') :]
         slips = random.Random(repr((request.id, seed))).random() < 0.3
-        return (*(fake_engine.slip(lines[0]) if slips else lines[0]), *sum(lines[1:], ()))
+        return (
+            *(fake_engine.change_last_digit(lines[0]) if slips else lines[0]),
+            *sum(lines[1:], ()),
+        )
     question = fake_engine.question_of(request)
     solution = task.solve(question)
     parts = talk_lib.lines_with_remarks(
@@ -60,7 +63,7 @@ def made(tmp_path, monkeypatch):
         seen.extend(examples)
         return {'examples': len(examples)}
 
-    sampler = episodes.Sampler(fake_engine.Ruled(write), CHAT, fake_engine.LIMITS)
+    sampler = episodes.Sampler(fake_engine.RuleEngine(write), CHAT, fake_engine.LIMITS)
     monkeypatch.setattr(workspace.Workspace, 'sampler', lambda self: sampler)
     monkeypatch.setattr(workspace.Workspace, 'load_model', lambda self, stage: stage)
     monkeypatch.setattr(train_stages, 'base_to_train', lambda *_, stage: 'base')
@@ -164,7 +167,7 @@ def test_without_an_evaluation_it_is_told_alone(made):
 
 def test_a_text_that_is_cut_off_has_no_answer(made, monkeypatch):
     stand, _ = made
-    inner = fake_engine.Ruled(lambda *given: write(*given)[:-1])
+    inner = fake_engine.RuleEngine(lambda *given: write(*given)[:-1])
     sampler = episodes.Sampler(inner, CHAT, fake_engine.LIMITS)
     monkeypatch.setattr(workspace.Workspace, 'sampler', lambda self: sampler)
     (answer, *_) = self_talk.answers(stand, None, stand.test_problems[:1], 0)

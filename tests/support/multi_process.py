@@ -24,7 +24,7 @@ TINY = (
     '--config.model.num_layers=1',
     '--config.model.num_kv_heads=2',
     '--config.sampling.engine.num_slots=8',
-    '--config.sampling.engine.insert_rows=(8,)',
+    '--config.sampling.engine.prefill_batch_sizes=(8,)',
     '--config.sampling.score.rows=8',
     '--config.base.fit.num_steps=2',
     '--config.actor.fit.num_steps=2',
@@ -40,8 +40,8 @@ TINY = (
 """One stage of every kind: supervised training, sampling, self-improvement, GRPO."""
 ADAPTED = (
     *(f'--config.{stage}.lora.rank=2' for stage in ('actor', 'critic', 'improve', 'reinforce')),
-    '--config.sampling.engine.parked_rows=8',
-    '--config.sampling.engine.parked_length=300',
+    '--config.sampling.engine.prefix_cache_rows=8',
+    '--config.sampling.engine.prefix_cache_length=300',
 )
 """Flags for adapters on one frozen base and a prefix cache."""
 

@@ -40,9 +40,9 @@ SHAPES = engine.EngineSettings(
     max_length=16,
     chunk_steps=4,
     prompt_buckets=(8,),
-    insert_rows=(8,),
-    compact_slots=(),
-    compact_lengths=(),
+    prefill_batch_sizes=(8,),
+    decode_batch_sizes=(),
+    decode_cache_lengths=(),
 )
 
 
@@ -74,7 +74,7 @@ def sample(model):
     prompts = [tuple(rng.integers(2, 48, 1 + i % 5).tolist()) for i in range(12)]
     requests = [engine.Request(i, prompt, 6) for i, prompt in enumerate(prompts)]
     completions = engine.Engine(SHAPES, stop_ids=(1,)).generate(
-        model, requests, method=sampling_methods.Sampling(1.0, 0, 1.0, 0.0, ()), seed=3
+        model, requests, method=sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, ()), seed=3
     )
     return [list(completion.tokens) for completion in completions]
 

@@ -9,7 +9,7 @@ import qwix
 
 from elenchus.model import kv_cache as cache_lib
 from elenchus.model import lora, memory, projection, quantization, sharding
-from elenchus.sampling.engine.engine import EngineSettings
+from elenchus.sampling.engine.shapes import EngineSettings
 from elenchus.train import objective, step
 from elenchus.train import optimizer as optimizers
 from elenchus.train.planning import dry_run, memory_plan

@@ -8,7 +8,7 @@ from elenchus.data.records import PLAYER_OF_ROLE
 from elenchus.model.config import ModelConfig
 from elenchus.model.lora import LoraSettings
 from elenchus.model.quantization import Quantization
-from elenchus.sampling.engine.engine import EngineSettings
+from elenchus.sampling.engine.shapes import EngineSettings
 from elenchus.sampling.exploration.context import ExploreSettings
 from elenchus.sampling.exploration.controller import CandidateSettings, Controller
 from elenchus.sampling.step_scores import ScoreShapes

@@ -96,10 +96,12 @@ def reinforcement(s: RunSettings, name: str) -> Training:
     )
 
 
-def method(s: RunSettings) -> sampling_methods.Sampling:
+def method(s: RunSettings) -> sampling_methods.TemperatureSampling:
     """How a run samples, but for the ids that its tokenizer bans."""
     c = s.sampling
-    return sampling_methods.Sampling(c.temperature, c.top_k, c.top_p, c.min_p, banned=(0,))
+    return sampling_methods.TemperatureSampling(
+        c.temperature, c.top_k, c.top_p, c.min_p, banned=(0,)
+    )
 
 
 def dry_run(s: RunSettings, name: str, *, compiled: bool) -> None:

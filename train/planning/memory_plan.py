@@ -18,7 +18,7 @@ from elenchus.model import block_weights, lora, memory, projection, quantization
 from elenchus.model.attention import inputs, kernels
 from elenchus.model.config import ModelConfig
 from elenchus.model.memory import GIB
-from elenchus.sampling.engine.engine import EngineSettings
+from elenchus.sampling.engine.shapes import EngineSettings
 from elenchus.train import optimizer as optimizers
 from elenchus.train.objective import Objective
 from elenchus.train.state import TrainState, init_state
@@ -237,7 +237,7 @@ def sampling_phase(run: Run, mesh) -> Phase:
     """Both players, the cache of the slots, and the largest prefill."""
     engine = run.sampling.engine
     own, _, frozen = state_bytes(run, run.sampling.players, mesh)
-    rows, length = engine.insert_rows[-1], engine.prompt_buckets[-1]
+    rows, length = engine.prefill_batch_sizes[-1], engine.prompt_buckets[-1]
     at_once = min(engine.prefill_chunk or length, length)
     here, tokens = memory.local_sizes(run.model, mesh), memory.local_rows(rows, mesh) * at_once
     cache_bytes = functools.partial(

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from elenchus.data.records import Episode, Problem
 from elenchus.sampling import episodes as episode_lib
-from elenchus.sampling.engine.sampling_methods import Greedy, Sampling
+from elenchus.sampling.engine.sampling_methods import Greedy, TemperatureSampling
 from elenchus.sampling.players import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.step_scores import StepScorer, score_steps
@@ -25,7 +25,7 @@ class RolloutSetup(NamedTuple):
 
     models: ModelPair  # the sampler and the current weights of both players
     scorer: StepScorer
-    method: Sampling
+    method: TemperatureSampling
     num_samples: int  # episodes of a group
     num_refinements: int  # of each critique, if its helpfulness is rewarded
 

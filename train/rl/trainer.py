@@ -34,7 +34,7 @@ from elenchus.data.records import Batch, Problem
 from elenchus.model import lora, sharding
 from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.transformer import Transformer
-from elenchus.sampling.engine.sampling_methods import Sampling
+from elenchus.sampling.engine.sampling_methods import TemperatureSampling
 from elenchus.sampling.players import ModelPair
 from elenchus.sampling.step_scores import StepScorer
 from elenchus.train.loop import LoopSettings, Updates, init_train_state, to_device, train_loop
@@ -72,7 +72,7 @@ def reinforce(
     settings: ReinforceSettings,
     loop: LoopSettings,
     scorer: StepScorer,
-    method: Sampling,
+    method: TemperatureSampling,
     folder: pathlib.Path,
     writer: writers.Writer,
     seed: int,

@@ -9,7 +9,7 @@ import numpy as np
 from elenchus.data.batching import packing
 from elenchus.data.records import Batch, Episode
 from elenchus.data.text.chat import Chat
-from elenchus.sampling.engine.requests import holding
+from elenchus.sampling.engine.shapes import smallest_bucket
 from elenchus.train.objective import Objective
 from elenchus.train.rl import advantages
 from elenchus.train.rl.credit import GroupValues
@@ -99,7 +99,7 @@ def drop_zero_advantage_rows(
     counts = trained.sum(axis=1) if objective.average == 'token' else trained.any(axis=1)
     is_used = (trained & (batch.weights != 0)).any(axis=1).reshape(-1, samples_per_row).any(axis=1)
     quarters = [-(-len(is_used) * n // (4 * parts)) * parts for n in (1, 2, 3, 4)]
-    size = holding(quarters, is_used.sum())
+    size = smallest_bucket(quarters, is_used.sum())
     # A stable sort puts the used groups first, filled up with others, all in their old order.
     kept_groups = np.sort(np.argsort(~is_used, kind='stable')[:size])
     kept_rows = expand_groups(kept_groups, samples_per_row)

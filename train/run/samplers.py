@@ -4,7 +4,7 @@ import dataclasses
 
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.engine import Engine
-from elenchus.sampling.engine.sampling_methods import Greedy, Sampling
+from elenchus.sampling.engine.sampling_methods import Greedy, TemperatureSampling
 from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.players import ModelPair
 from elenchus.sampling.step_scores import StepScorer
@@ -34,11 +34,11 @@ class Samplers:
         inputs = self.inputs
         return ModelPair(self.whole_turns(), actor, critic, inputs.judge, inputs.grammar)
 
-    def method(self, temperature: float | None = None) -> Sampling:
+    def method(self, temperature: float | None = None) -> TemperatureSampling:
         """Returns the run's sampling method, at another temperature if one is given."""
         s = self.settings
         temperature = s.temperature if temperature is None else temperature
-        return Sampling(temperature, s.top_k, s.top_p, s.min_p, self.inputs.banned_ids)
+        return TemperatureSampling(temperature, s.top_k, s.top_p, s.min_p, self.inputs.banned_ids)
 
     def greedy(self) -> Greedy:
         """Returns greedy decoding."""

@@ -88,7 +88,9 @@ def sample_parallel(
     n, parts = settings.num_attempts, stage.parts(name, problems, description='evaluate')
     for part in parts.missing():
         # The prefix cache lets a critique continue from its attempt's keys and values.
-        players = dataclasses.replace(setup.models, sampler=setup.models.sampler.parking())
+        players = dataclasses.replace(
+            setup.models, sampler=setup.models.sampler.with_prefix_cache()
+        )
         attempts = sample_attempts(
             players.sampler,
             players.actor,

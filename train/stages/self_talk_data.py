@@ -86,7 +86,7 @@ class TalkBuilder:
             criticised = self._criticise(refined, annotator)
             for i, talk in zip(open_talks, criticised, strict=True):
                 talks[i] = talk
-        return [self._as_episode(talk) for talk in talks], sampler.engine.tokens
+        return [self._as_episode(talk) for talk in talks], sampler.engine.tokens - tokens_before
 
     def _extend(self, talk: Talk, criticised: Episode) -> Talk:
         """Returns the talk with the criticised lines that follow its last right line."""

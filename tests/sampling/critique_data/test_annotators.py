@@ -13,12 +13,12 @@ from elenchus.data.lab import pretraining, task
 from elenchus.sampling.critique_data import annotators
 from elenchus.sampling.engine import sampling_methods
 from elenchus.sampling.sample_spec import SampleSpec
-from tests.support import answering_engine as scripted
-from tests.support.answering_engine import LIMITS, TOKENIZER
+from tests.support import fake_engine
+from tests.support.fake_engine import LIMITS, TOKENIZER
 
 PROBLEM = task.generate_problem(seed=0, split='train', index=4)
 LINES = PROBLEM.solution.split('\n')
-SAMPLING = sampling_methods.Sampling(0.7, 0, 1.0, 0.0, banned=())
+SAMPLING = sampling_methods.TemperatureSampling(0.7, 0, 1.0, 0.0, banned=())
 ACTOR, WRITER, CRITIC = 'actor', 'writer', 'critic'
 
 
@@ -46,16 +46,16 @@ def wrong_line(at):
 def play(request):
     """The actor continues a correct prefix correctly; the writer works the question out."""
     if request.model == WRITER:
-        return pretraining.worked_solution(request.shown['question'])
-    solution = task.solve(request.shown['question']).split('\n')
-    done = request.begun.split('\n')[:-1]
+        return pretraining.worked_solution(request.texts['question'])
+    solution = task.solve(request.texts['question']).split('\n')
+    done = request.opening.split('\n')[:-1]
     wrong = done != solution[: len(done)]
     rest = solution[len(done) :]
     return '\n'.join([*rest[:-1], f'{rest[-1][:-1]}{(int(rest[-1][-1]) + wrong) % 10}'])
 
 
 def annotate(judging, items, answer=play, *, writer=WRITER, threshold=0.5, num_rollouts=4):
-    sampler = scripted.make_sampler(answer)
+    sampler = fake_engine.make_sampler(answer)
     annotator = annotators.monte_carlo_annotator(
         sampler,
         ACTOR,
@@ -81,8 +81,8 @@ def test_with_perfect_players_it_writes_what_the_oracle_writes(judging, at):
 def test_each_prefix_is_continued_once_in_one_call(judging):
     items = [path_of(a) for a in (PROBLEM.solution, wrong_line(2), wrong_line(4))]
     _, engine = annotate(judging, items, num_rollouts=3)
-    rollouts = [request for request in engine.asked if request.model == ACTOR]
-    counts = collections.Counter(request.begun for request in rollouts)
+    rollouts = [request for request in engine.requests if request.model == ACTOR]
+    counts = collections.Counter(request.opening for request in rollouts)
     steps = len(LINES) - 1
     assert set(counts.values()) == {3} and len(counts) == steps + (steps - 2) + (steps - 4)
     assert engine.calls == 2
@@ -92,7 +92,7 @@ def test_each_prefix_is_continued_once_in_one_call(judging):
 def test_lines_before_the_location_are_right_without_a_rollout(judging):
     path = path_of(wrong_line(3), construction='RG2', location=3)
     (text,), engine = annotate(judging, [path])
-    openings = [request.begun for request in engine.asked if request.model == ACTOR]
+    openings = [request.opening for request in engine.requests if request.model == ACTOR]
     assert min(text.count('\n') for text in openings) == 4
     assert grammars.first_error(grammars.LAB.parse(text)) == 3
 
@@ -134,7 +134,7 @@ def test_the_words_are_the_writers_and_the_verdict_is_not(judging):
     said, expected = grammars.LAB.parse(text), grammars.LAB.parse(true)
     assert [s.correct for s in said.steps] == [s.correct for s in expected.steps]
     assert text != true
-    prompts = [request.shown for request in engine.asked if request.model == WRITER]
+    prompts = [request.texts for request in engine.requests if request.model == WRITER]
     assert prompts == [{'question': PROBLEM.question}]
 
 
@@ -165,7 +165,7 @@ def test_free_text_states_the_number_of_successes(judging):
 
 
 def annotators_words(judging, location):
-    sampler = scripted.make_sampler(play)
+    sampler = fake_engine.make_sampler(play)
     annotator = annotators.monte_carlo_annotator(
         sampler,
         ACTOR,
@@ -186,19 +186,19 @@ def test_no_number_is_claimed_where_nothing_was_tried(judging):
 
 def test_a_beginning_without_room_to_continue_reaches_nothing(judging):
     attempt = '\n'.join(LINES[:1] * 9 + LINES[-1:])
-    sampler = scripted.make_sampler(lambda request: '=...')
+    sampler = fake_engine.make_sampler(lambda request: '=...')
     (successes,) = annotators.count_successes(
         sampler, ACTOR, [path_of(attempt)], judge=judging, spec=SampleSpec(1, SAMPLING, 0, 0)
     )
     assert successes == dict.fromkeys(range(9), 0)
-    assert 0 < len(sampler.engine.asked) < 9
+    assert 0 < len(sampler.engine.requests) < 9
 
 
 # A checkpoint
 
 
 def ask_critic(items, answer, grammar=grammars.LAB):
-    sampler = scripted.make_sampler(answer)
+    sampler = fake_engine.make_sampler(answer)
     return annotators.model_annotator(
         sampler, CRITIC, grammar=grammar, spec=SampleSpec(1, SAMPLING, 0, 0)
     )(items), sampler.engine
@@ -208,7 +208,7 @@ def test_the_checkpoint_sees_the_reference_answer_and_the_location():
     attempt = wrong_line(2)
     located = path_of(attempt, construction='RG3', location=2, kind='arithmetic')
     _, engine = ask_critic([path_of(attempt), located], lambda request: 'answer : wrong')
-    unknown, known = [request.shown for request in engine.asked]
+    unknown, known = [request.texts for request in engine.requests]
     assert unknown['guide'] == f'answer : {PROBLEM.answer}'
     assert known['guide'] == f'answer : {PROBLEM.answer} ; wrong : 2'
     for prompt in (unknown, known):
@@ -243,7 +243,7 @@ def test_an_attempt_too_long_for_the_prompt_has_no_critique_and_the_others_keep_
     long, cut_off = (' '.join(['='] * (LIMITS['attempt'] + i)) for i in (1, 0))
     texts, engine = ask_critic(
         [path_of(long), path_of(cut_off), path_of('=')],
-        lambda request: f'answer : {request.shown["attempt"][0]} ; wrong',
+        lambda request: f'answer : {request.texts["attempt"][0]} ; wrong',
     )
     assert texts == [None, *['answer : = ; wrong'] * 2]
-    assert [request.shown['attempt'] for request in engine.asked] == [cut_off, '=']
+    assert [request.texts['attempt'] for request in engine.requests] == [cut_off, '=']

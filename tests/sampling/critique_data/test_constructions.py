@@ -14,12 +14,11 @@ from elenchus.sampling import episodes
 from elenchus.sampling.critique_data import constructions
 from elenchus.sampling.engine import engine, sampling_methods
 from elenchus.sampling.sample_spec import SampleSpec
-from tests.support import answering_engine as scripted
-from tests.support import tiny_model
-from tests.support.answering_engine import CHAT, EOS, TOKENIZER
+from tests.support import fake_engine, tiny_model
+from tests.support.fake_engine import CHAT, EOS, TOKENIZER
 
 PROBLEMS = [task.generate_problem(seed=0, split='train', index=i) for i in range(5)]
-SAMPLING = sampling_methods.Sampling(0.7, 0, 1.0, 0.0, banned=())
+SAMPLING = sampling_methods.TemperatureSampling(0.7, 0, 1.0, 0.0, banned=())
 SPEC = SampleSpec(num_samples=4, method=SAMPLING, seed=3, first_id=0)
 
 
@@ -30,13 +29,13 @@ def judging():
 
 
 def solution_of(request):
-    return next(p.solution for p in PROBLEMS if p.question == request.shown['question'])
+    return next(p.solution for p in PROBLEMS if p.question == request.texts['question'])
 
 
 def right(request):
     """The rest of the reference after the lines that the prompt's attempt already has."""
     lines = solution_of(request).split('\n')
-    done = request.begun.count('\n')
+    done = request.opening.count('\n')
     return '\n'.join(lines[done:])
 
 
@@ -47,7 +46,7 @@ def wrong(request):
 
 
 def groups_of(judging, answer=right):
-    sampler = scripted.make_sampler(answer)
+    sampler = fake_engine.make_sampler(answer)
     return constructions.sample_from_scratch(
         sampler, None, PROBLEMS, judge=judging, spec=dataclasses.replace(SPEC, num_samples=2)
     )
@@ -66,7 +65,7 @@ def test_attempts_from_scratch_are_grouped_and_nothing_is_known_of_them(judging)
 
 
 def resample(judging, groups, answer, **changed):
-    sampler = scripted.make_sampler(answer)
+    sampler = fake_engine.make_sampler(answer)
     attempts = constructions.resample_from_step(
         sampler,
         None,
@@ -83,16 +82,16 @@ def test_a_resampled_attempt_keeps_the_very_ids_up_to_its_line(judging):
     sources = {e.problem_id: e.turn('attempt') for g in groups for e in g}
     attempts, engine_ = resample(judging, groups, wrong)
     assert collections.Counter(e.problem_id for e in attempts) == dict.fromkeys(sources, 4)
-    for episode, request in zip(attempts, engine_.asked, strict=True):
+    for episode, request in zip(attempts, engine_.requests, strict=True):
         turn, source = episode.turn('attempt'), sources[episode.problem_id]
-        end = (0, *source.step_ends)[request.begun.count('\n')]
+        end = (0, *source.step_ends)[request.opening.count('\n')]
         assert turn.tokens[:end] == source.tokens[:end]
         assert len(turn.logprobs) == len(turn.tokens)
 
 
 def test_a_resampled_attempt_records_the_first_line_that_differs(judging):
     attempts, engine_ = resample(judging, groups_of(judging), wrong)
-    drawn = {request.begun.count('\n') for request in engine_.asked}
+    drawn = {request.opening.count('\n') for request in engine_.requests}
     assert len(drawn) > 2
     for episode in attempts:
         assert not episode.outcome['correct']
@@ -112,7 +111,7 @@ def test_the_location_is_a_line_of_the_attempt_with_nothing_wrong_before(judging
 
 def test_without_a_right_attempt_nothing_is_resampled(judging):
     attempts, engine_ = resample(judging, groups_of(judging, wrong), wrong)
-    assert attempts == [] and engine_.asked == []
+    assert attempts == [] and engine_.requests == []
 
 
 def spurious(request):
@@ -127,8 +126,8 @@ def test_an_attempt_right_by_chance_is_no_source(judging):
     assert resample(judging, groups, wrong)[0] == []
 
 
-def insert(judging, groups, answer=right, limits=scripted.LIMITS, **changed):
-    sampler = scripted.make_sampler(answer, limits)
+def insert(judging, groups, answer=right, limits=fake_engine.LIMITS, **changed):
+    sampler = fake_engine.make_sampler(answer, limits)
     attempts = constructions.insert_mistake(
         sampler,
         None,
@@ -154,7 +153,7 @@ def test_a_mistake_of_its_kind_stands_at_its_line(judging, answer):
 
 def test_the_actor_continues_behind_the_mistake_and_not_behind_an_answer(judging):
     attempts, engine_ = insert(judging, groups_of(judging))
-    openings = {(a.shown['question'], a.begun) for a in engine_.asked}
+    openings = {(a.texts['question'], a.opening) for a in engine_.requests}
     questions = {p.id: p.question for p in PROBLEMS}
     whole = 0
     for episode in attempts:
@@ -165,22 +164,22 @@ def test_the_actor_continues_behind_the_mistake_and_not_behind_an_answer(judging
         assert ((questions[episode.problem_id], opening) in openings) == (not ended)
         assert '<unk>' not in text and TOKENIZER.special('<unk>') not in episode.turns[-1].tokens
         whole += ended
-    assert 0 < whole < len(attempts) and len(engine_.asked) == len(attempts) - whole
+    assert 0 < whole < len(attempts) and len(engine_.requests) == len(attempts) - whole
 
 
 @pytest.mark.parametrize(('limit', 'count'), [(14, 4 * len(PROBLEMS)), (8, 0)])
 def test_an_opening_that_leaves_no_room_is_dropped(judging, limit, count):
     """The least line has eleven tokens and a line break."""
-    short = {**scripted.LIMITS, 'attempt': limit}
+    short = {**fake_engine.LIMITS, 'attempt': limit}
     attempts, engine_ = insert(judging, groups_of(judging, wrong), lambda request: '=...', short)
     assert len(attempts) == count
-    assert all(len(TOKENIZER.encode(request.begun)) < limit for request in engine_.asked)
+    assert all(len(TOKENIZER.encode(request.opening)) < limit for request in engine_.requests)
 
 
 def test_the_same_seed_makes_the_same_paths_and_another_others(judging):
     groups = groups_of(judging)
     for construct, answer in ((resample, wrong), (insert, right)):
-        requests = [construct(judging, groups, answer, seed=seed)[1].asked for seed in (3, 3, 4)]
+        requests = [construct(judging, groups, answer, seed=seed)[1].requests for seed in (3, 3, 4)]
         assert requests[0] == requests[1] != requests[2]
 
 
@@ -188,14 +187,14 @@ def test_requests_have_ids_of_their_own_from_the_first(judging):
     groups = groups_of(judging)
     for construct, answer in ((resample, wrong), (insert, right)):
         _, engine_ = construct(judging, groups, answer, first_id=100)
-        ids = [request.id for request in engine_.asked]
+        ids = [request.id for request in engine_.requests]
         assert len(set(ids)) == len(ids) and min(ids) >= 100 and max(ids) < 100 + 4 * len(PROBLEMS)
 
 
 def test_a_problem_without_a_solution_gets_no_mistake(judging):
     problem = dataclasses.replace(PROBLEMS[0], source='jsonl', solution='')
     assert mistakes.kinds(problem) == mistakes.TEXT_KINDS
-    sampler = scripted.make_sampler(right)
+    sampler = fake_engine.make_sampler(right)
     attempts = constructions.insert_mistake(
         sampler, None, [problem], groups=[[]], judge=judging, spec=SPEC
     )
@@ -209,15 +208,15 @@ def test_tokens_of_a_real_engine_are_metered(judging):
         num_kv_heads=1, head_dim=8, max_length=160, scan_layers=False,
     )  # fmt: skip
     settings = engine.EngineSettings(
-        num_slots=4, max_length=160, chunk_steps=8, prompt_buckets=(128,), insert_rows=(4,),
-        compact_slots=(), compact_lengths=(),
+        num_slots=4, max_length=160, chunk_steps=8, prompt_buckets=(128,), prefill_batch_sizes=(4,),
+        decode_batch_sizes=(), decode_cache_lengths=(),
     )  # fmt: skip
     actor = transformer.init_model(model_config, jax.random.key(0))
     control = tuple(i for i in range(9) if i != EOS)
-    method = sampling_methods.Sampling(1.0, 0, 1.0, 0.0, control)
+    method = sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, control)
     spec = dataclasses.replace(SPEC, num_samples=1, method=method)
-    metered = engine.Metered(engine.Engine(settings, stop_ids=(EOS,)))
-    sampler = episodes.Sampler(metered, CHAT, scripted.LIMITS)
+    metered = engine.Engine(settings, stop_ids=(EOS,))
+    sampler = episodes.Sampler(metered, CHAT, fake_engine.LIMITS)
     groups = constructions.sample_from_scratch(sampler, actor, PROBLEMS, judge=judging, spec=spec)
     assert metered.tokens == episodes.sampled_tokens([e for g in groups for e in g])
     before = metered.tokens

@@ -12,11 +12,11 @@ from elenchus.data.lab import task
 from elenchus.sampling.critique_data import filters
 from elenchus.sampling.engine import sampling_methods
 from elenchus.sampling.sample_spec import SampleSpec
-from tests.support import answering_engine as scripted
-from tests.support.answering_engine import CHAT
+from tests.support import fake_engine
+from tests.support.fake_engine import CHAT
 
 PROBLEM = task.generate_problem(seed=0, split='train', index=4)
-SAMPLING = sampling_methods.Sampling(0.7, 0, 1.0, 0.0, banned=())
+SAMPLING = sampling_methods.TemperatureSampling(0.7, 0, 1.0, 0.0, banned=())
 WRONG = f'{PROBLEM.solution[:-1]}{(int(PROBLEM.solution[-1]) + 1) % 10}'
 BARE = PROBLEM.solution.split('\n')[-1].strip()
 
@@ -46,7 +46,7 @@ def criticised(attempt):
 )
 def test_right_refinements_are_counted_but_no_bare_answers(refinements, successes, first):
     remaining = list(refinements)
-    sampler = scripted.make_sampler(lambda request: remaining.pop(0))
+    sampler = fake_engine.make_sampler(lambda request: remaining.pop(0))
     with verify.Verifier(num_workers=1, timeout_s=5.0) as verifier:
         results = filters.sample_refinement_results(
             sampler,
@@ -57,7 +57,7 @@ def test_right_refinements_are_counted_but_no_bare_answers(refinements, successe
             spec=SampleSpec(3, SAMPLING, 0, 0),
         )
     assert results == [(successes, first)]
-    assert all(request.shown['critique'] == 'answer : wrong' for request in sampler.engine.asked)
+    assert all(request.texts['critique'] == 'answer : wrong' for request in sampler.engine.requests)
 
 
 @pytest.mark.parametrize(

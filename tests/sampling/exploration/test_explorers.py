@@ -28,7 +28,7 @@ SETTINGS = context.ExploreSettings(
     keep=2,
     keep_refined=1,
 )
-SAMPLING = sampling_methods.Sampling(1.0, 0, 1.0, 0.0, banned=())
+SAMPLING = sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, banned=())
 RIGHT = PROBLEM.solution
 STEP, WRONG = RIGHT.split('\n')[0], RIGHT[:-1] + str((int(RIGHT[-1]) + 1) % 10)
 LONGER = f'{STEP}\n {RIGHT}'  # a step twice: right, and another response
@@ -48,7 +48,7 @@ def explore_scripted(explorer, attempts, refinements=(), *, problems=(PROBLEM,),
     }
     return explorers.explore(
         dataclasses.replace(SETTINGS, **changed),
-        fake_engine.players(fake_engine.Scripted(texts)),
+        fake_engine.players(fake_engine.ScriptedEngine(texts)),
         problems,
         explorer=explorer,
         method=SAMPLING,
@@ -74,7 +74,7 @@ def hopeless(role, request, seed):
         return fake_engine.critique(request)
     question = TOKENIZER.decode(request.prompt[1 : turn_starts(request)[1]])
     problem = next(p for p in PROBLEMS if p.question == question)
-    opening = fake_engine.said(request, role)
+    opening = fake_engine.last_text(request, role)
     lines = wrong(problem).split('\n')
     return fake_engine.ids_of('\n'.join(lines[opening.count('\n') :]).lstrip())
 
@@ -86,14 +86,14 @@ def turn_starts(request):
 
 def explore_ruled(explorer, rule, **changed):
     """(requests, episodes) of an explorer on all problems."""
-    engine = fake_engine.Ruled(rule)
+    engine = fake_engine.RuleEngine(rule)
     settings = dataclasses.replace(SETTINGS, **changed)
     results, tokens = explorers.explore(
         settings, fake_engine.players(engine), PROBLEMS, explorer=explorer, method=SAMPLING,
         seed=7, first_id=100,
     )  # fmt: skip
-    assert tokens == engine.tokens()
-    return engine.asked, results
+    assert tokens == engine.tokens
+    return engine.requests, results
 
 
 # What is sampled

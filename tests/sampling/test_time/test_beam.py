@@ -18,7 +18,7 @@ from tests.support import fake_engine, tiny_model
 from tests.support.fake_engine import CHAT, EOS, TOKENIZER
 
 PROBLEMS = [task.generate_problem(seed=0, split='test', index=i) for i in (1, 2)]
-SAMPLING = sampling_methods.Sampling(1.0, 0, 1.0, 0.0, banned=())
+SAMPLING = sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, banned=())
 SETTINGS = beam.BeamSettings(width=2, expansions=2, max_steps=6, aggregate='min', num_problems=2)
 
 
@@ -32,14 +32,14 @@ def by_id(role, request, seed):
     if role == 'critique':
         return fake_engine.critique(request)
     return (
-        fake_engine.slip(fake_engine.next_line(request))
+        fake_engine.change_last_digit(fake_engine.next_line(request))
         if request.id % 2
         else fake_engine.next_line(request)
     )
 
 
 def search(rule, problems=PROBLEMS, first_id=0, **changed):
-    inner = fake_engine.Ruled(rule)
+    inner = fake_engine.RuleEngine(rule)
     players = fake_engine.players(inner)
     setup = strategies.EvaluationSetup(players, fake_engine.SCORER, SAMPLING, 'wrong', 1, seed=3)
     results = beam.beam_search(
@@ -84,14 +84,14 @@ def test_with_more_beams_fewer_mistakes_survive():
 def test_every_token_and_call_is_counted_dropped_beams_too():
     results, inner = search(fake_engine.careless, width=3, expansions=3)
     for role in ('attempt', 'critique'):
-        assert sum(e.outcome['tokens'][role] for e in results) == inner.tokens(role)
-        assert sum(e.outcome['calls'][role] for e in results) == inner.calls(role)
+        assert sum(e.outcome['tokens'][role] for e in results) == inner.num_tokens(role)
+        assert sum(e.outcome['calls'][role] for e in results) == inner.num_requests(role)
 
 
 @pytest.mark.usefixtures('scored')
 def test_the_first_step_begins_with_as_many_beams_as_survive():
     _, inner = search(fake_engine.careless, PROBLEMS[:1], width=3, expansions=4, max_steps=1)
-    assert inner.calls('attempt') == 12
+    assert inner.num_requests('attempt') == 12
 
 
 @pytest.mark.usefixtures('scored')
@@ -103,8 +103,8 @@ def test_the_same_line_twice_is_one_beam():
 
     _, inner = search(same, PROBLEMS[:1], width=2, expansions=2)
     num_steps = len(fake_engine.lines_of(PROBLEMS[0].solution))
-    assert inner.calls('critique') == num_steps
-    assert inner.calls('attempt') == 4 + 2 * (num_steps - 1)
+    assert inner.num_requests('critique') == num_steps
+    assert inner.num_requests('attempt') == 4 + 2 * (num_steps - 1)
 
 
 @pytest.mark.usefixtures('scored')
@@ -120,7 +120,7 @@ def test_companions_and_parts_change_nothing():
 @pytest.mark.usefixtures('scored')
 def test_no_id_is_used_twice():
     _, inner = search(fake_engine.careless, width=3, expansions=2)
-    ids = [request.id for role, request in inner.asked if role == 'attempt']
+    ids = [request.id for role, request in inner.requests if role == 'attempt']
     settings = dataclasses.replace(SETTINGS, width=3, expansions=2)
     assert len(set(ids)) == len(ids) and max(ids) < settings.ids_per_question * len(PROBLEMS)
 
@@ -161,8 +161,8 @@ CONFIG = dataclasses.replace(
     num_kv_heads=1, head_dim=8, max_length=128, scan_layers=False,
 )  # fmt: skip
 SHAPES = engine.EngineSettings(
-    num_slots=4, max_length=128, chunk_steps=8, prompt_buckets=(112,), insert_rows=(4,),
-    compact_slots=(), compact_lengths=(),
+    num_slots=4, max_length=128, chunk_steps=8, prompt_buckets=(112,), prefill_batch_sizes=(4,),
+    decode_batch_sizes=(), decode_cache_lengths=(),
 )  # fmt: skip
 FEW = {TOKENIZER.newline_id, EOS, *TOKENIZER.encode('is + 7 : ben')}
 GREEDY = sampling_methods.Greedy(tuple(set(range(TOKENIZER.vocab_size)) - FEW))

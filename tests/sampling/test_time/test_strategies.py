@@ -16,7 +16,7 @@ from tests.support import fake_engine
 from tests.support.fake_engine import CHAT
 
 PROBLEMS = [task.generate_problem(seed=0, split='test', index=i) for i in range(3)]
-SAMPLING = sampling_methods.Sampling(1.0, 0, 1.0, 0.0, banned=())
+SAMPLING = sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, banned=())
 PASS, REJECT, GARBLED = 'answer : ben is 1 ; correct', 'answer : ben is 1 ; wrong', 'is is is'
 N = 4  # attempts a problem
 
@@ -85,7 +85,7 @@ def first_round(engine, **changed):
 
 @given(st.integers(0, 10**6))
 def test_only_what_the_critic_does_not_pass_is_refined(seed):
-    _, played, _ = first_round(fake_engine.Ruled(make_rule(seed)))
+    _, played, _ = first_round(fake_engine.RuleEngine(make_rule(seed)))
     for episode in played:
         passed = episode.outcome['verdict'] is True
         assert ('refinement' in roles(episode)) == (not passed)
@@ -93,13 +93,13 @@ def test_only_what_the_critic_does_not_pass_is_refined(seed):
 
 
 def test_everything_is_refined_where_the_config_says_so():
-    _, played, _ = first_round(fake_engine.Ruled(make_rule(0)), refine='always')
+    _, played, _ = first_round(fake_engine.RuleEngine(make_rule(0)), refine='always')
     assert {e.outcome['verdict'] for e in played} == {True, False, None}
     assert all(roles(e) == ['question', 'attempt', 'critique', 'refinement'] for e in played)
 
 
 def test_attempts_carry_the_critics_step_scores():
-    _, played, _ = first_round(fake_engine.Ruled(make_rule(0)))
+    _, played, _ = first_round(fake_engine.RuleEngine(make_rule(0)))
     score = {True: 0.9, False: 0.1, None: None}
     for episode in played:
         assert episode.outcome['score'] == score[episode.outcome['verdict']]
@@ -112,7 +112,9 @@ def test_attempts_carry_the_critics_step_scores():
 @given(st.integers(0, 10**6), st.sampled_from(['wrong', 'always']))
 @settings(max_examples=10)
 def test_a_chain_goes_on_until_the_critic_passes_it_or_the_rounds_are_over(seed, refine):
-    setup, played, episode_problems = first_round(fake_engine.Ruled(make_rule(seed)), refine=refine)
+    setup, played, episode_problems = first_round(
+        fake_engine.RuleEngine(make_rule(seed)), refine=refine
+    )
     outputs = play(strategies.sequential, setup, played, episode_problems)
     chains = {i: [e] for i, e in enumerate(played)}
     for episode in outputs:
@@ -126,11 +128,11 @@ def test_a_chain_goes_on_until_the_critic_passes_it_or_the_rounds_are_over(seed,
 
 
 def test_the_next_critique_sees_the_question_and_the_refinement_alone():
-    engine = fake_engine.Ruled(make_rule(1))
+    engine = fake_engine.RuleEngine(make_rule(1))
     setup, played, episode_problems = first_round(engine)
-    before = len(engine.asked)
+    before = len(engine.requests)
     outputs = play(strategies.sequential, setup, played, episode_problems)
-    prompts = [r.prompt for role, r in engine.asked[before:] if role == 'critique']
+    prompts = [r.prompt for role, r in engine.requests[before:] if role == 'critique']
     refined = [e for e in played if roles(e)[-1] == 'refinement']
     first = outputs[: len(refined)]
     assert refined and len(first) == len(refined)
@@ -150,7 +152,7 @@ def test_later_rounds_draw_other_noise():
             seeds.add(seed)
         return fake_engine.ids_of(REJECT if role == 'critique' else answer(request.id))
 
-    setup, played, episode_problems = first_round(fake_engine.Ruled(rule))
+    setup, played, episode_problems = first_round(fake_engine.RuleEngine(rule))
     play(strategies.sequential, setup, played, episode_problems)
     assert len(seeds) == setup.num_rounds
 
@@ -161,7 +163,7 @@ def test_later_rounds_draw_other_noise():
 @given(st.integers(0, 10**6))
 @settings(max_examples=10)
 def test_the_oracle_refines_all_that_is_wrong_and_nothing_else(seed):
-    setup, played, episode_problems = first_round(fake_engine.Ruled(make_rule(seed)))
+    setup, played, episode_problems = first_round(fake_engine.RuleEngine(make_rule(seed)))
     outputs = play(strategies.oracle, setup, played, episode_problems)
     wrong = [i for i, e in enumerate(played) if not e.outcome['correct']]
     assert [e.outcome['chain'] for e in outputs] == wrong
@@ -171,7 +173,7 @@ def test_the_oracle_refines_all_that_is_wrong_and_nothing_else(seed):
 @given(st.integers(0, 10**6))
 @settings(max_examples=10)
 def test_the_oracle_shares_what_parallel_sampled_and_is_never_worse(seed):
-    setup, played, episode_problems = first_round(fake_engine.Ruled(make_rule(seed)))
+    setup, played, episode_problems = first_round(fake_engine.RuleEngine(make_rule(seed)))
     after = {
         e.outcome['chain']: e for e in play(strategies.oracle, setup, played, episode_problems)
     }
@@ -183,7 +185,7 @@ def test_the_oracle_shares_what_parallel_sampled_and_is_never_worse(seed):
 
 
 def test_the_oracle_makes_the_same_of_bare_attempts():
-    setup = make_setup(fake_engine.Ruled(make_rule(2)))
+    setup = make_setup(fake_engine.RuleEngine(make_rule(2)))
     attempt_episodes, episode_problems = attempts(setup)
     played = play(strategies.parallel, setup, attempt_episodes, episode_problems)
     assert play(strategies.oracle, setup, played, episode_problems) == play(
@@ -197,19 +199,19 @@ def test_the_oracle_makes_the_same_of_bare_attempts():
 @given(st.integers(0, 10**6), st.sampled_from(['wrong', 'always']))
 @settings(max_examples=10)
 def test_every_token_and_call_is_counted_once(seed, refine):
-    engine = fake_engine.Ruled(make_rule(seed))
+    engine = fake_engine.RuleEngine(make_rule(seed))
     setup = make_setup(engine, refine=refine)
     attempt_episodes, episode_problems = attempts(setup)
-    counted = engine.tokens()
+    counted = engine.tokens
     played, tokens = strategies.parallel(setup, attempt_episodes, episode_problems, first_id=0)
-    assert counted + tokens == engine.tokens()
+    assert counted + tokens == engine.tokens
     for role in ('attempt', 'critique', 'refinement'):
-        assert sum(e.outcome['tokens'].get(role, 0) for e in played) == engine.tokens(role)
-        assert sum(e.outcome['calls'].get(role, 0) for e in played) == engine.calls(role)
+        assert sum(e.outcome['tokens'].get(role, 0) for e in played) == engine.num_tokens(role)
+        assert sum(e.outcome['calls'].get(role, 0) for e in played) == engine.num_requests(role)
     counted += tokens
     for strategy in (strategies.sequential, strategies.oracle):
         outputs, tokens = strategy(setup, played, episode_problems, first_id=0)
-        assert counted + tokens == engine.tokens()
+        assert counted + tokens == engine.tokens
         counted += tokens
         if strategy is strategies.sequential:
             assert sum(sum(e.outcome['tokens'].values()) for e in outputs) == tokens
@@ -218,7 +220,7 @@ def test_every_token_and_call_is_counted_once(seed, refine):
 
 @pytest.mark.parametrize('strategy', [strategies.sequential, strategies.oracle])
 def test_parts_make_what_the_whole_makes(strategy):
-    setup = make_setup(fake_engine.Ruled(make_rule(3)))
+    setup = make_setup(fake_engine.RuleEngine(make_rule(3)))
     attempt_episodes, episode_problems = attempts(setup)
     played = play(strategies.parallel, setup, attempt_episodes, episode_problems)
     whole = play(strategy, setup, played, episode_problems)
@@ -239,7 +241,7 @@ def test_correct_attempts_need_no_further_rounds():
         return fake_engine.ids_of(text)
 
     problem = PROBLEMS[0]
-    setup = make_setup(fake_engine.Ruled(right))
+    setup = make_setup(fake_engine.RuleEngine(right))
     attempt_episodes, episode_problems = attempts(setup, [problem])
     played = play(strategies.parallel, setup, attempt_episodes, episode_problems)
     for strategy in (strategies.sequential, strategies.oracle):

@@ -17,7 +17,7 @@ from elenchus.train.config import build
 from elenchus.train.rl import credit, rewards, rollouts, settings, update_batch
 from tests.support import fake_engine
 
-METHOD = sampling_methods.Sampling(1.0, 0, 1.0, 0.0, banned=())
+METHOD = sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, banned=())
 PROBLEMS = [task.generate_problem(seed=0, split='train', index=index) for index in range(0, 30, 5)]
 
 
@@ -39,7 +39,7 @@ def make_rules(player='actor', **changes):
 
 def make_setup(rule, *, num_samples=4, num_refinements=2):
     """(setup, engine) of an engine that completes by a rule."""
-    engine = fake_engine.Ruled(rule)
+    engine = fake_engine.RuleEngine(rule)
     models = fake_engine.players(engine)
     setup = rollouts.RolloutSetup(models, fake_engine.SCORER, METHOD, num_samples, num_refinements)
     return setup, engine
@@ -80,7 +80,7 @@ assign_credit = functools.partial(
 def test_an_actors_group_is_the_samples_of_one_problem():
     setup, engine = make_setup(answer)
     groups, tokens = rollouts.sample_actor_groups(setup, make_rules(), PROBLEMS[:3], seed=7)
-    assert [len(group) for group in groups] == [4, 4, 4] and tokens == engine.tokens()
+    assert [len(group) for group in groups] == [4, 4, 4] and tokens == engine.tokens
     assert all(len({e.problem_id for e in group}) == 1 for group in groups)
     values = assign_credit(groups[0], make_rules())
     assert values.rewards == [1, 0, 1, 0] and not values.zero_variance
@@ -91,7 +91,7 @@ def test_a_critics_group_is_the_critiques_of_one_attempt():
     setup, engine = make_setup(answer)
     rules = make_rules('critic')
     groups, tokens = rollouts.sample_critic_groups(setup, rules, PROBLEMS[:2], seed=7)
-    assert tokens == engine.tokens() and engine.calls('refinement') == 2 * 4 * 2
+    assert tokens == engine.tokens and engine.num_requests('refinement') == 2 * 4 * 2
     for group in groups:
         assert (
             len({e.turn('attempt') for e in group})
@@ -109,7 +109,7 @@ def test_without_a_reward_for_helpfulness_no_refinement_is_sampled():
     setup, engine = make_setup(answer)
     rules = make_rules('critic', critic_rewards__helpful=0.0)
     rollouts.sample_critic_groups(setup, rules, PROBLEMS[:2], seed=7)
-    assert engine.calls('refinement') == 0
+    assert engine.num_requests('refinement') == 0
 
 
 SCORE = {'turns__episode': 'correction', 'turns__progress': 10.0, 'advantage__outcome': 'dr_grpo'}
@@ -120,7 +120,7 @@ def test_score_rewards_progress_and_in_its_first_phase_only_refinements():
     setup, engine = make_setup(answer)
     rules = make_rules(**SCORE)
     (group,), tokens = rollouts.sample_actor_groups(setup, rules, PROBLEMS[:1], seed=7)
-    assert tokens == engine.tokens()
+    assert tokens == engine.tokens
     assert [turn.role for turn in group[0].turns] == ['question', 'attempt', 'refinement']
     second = assign_credit(group, rules).advantages
     # Rewards r1 and r2 + 10 (r2 - r1), each minus its mean over the group.
@@ -212,7 +212,7 @@ def test_if_all_attempts_fail_they_are_repeated_with_a_hint_that_is_dropped():
     setup, engine = make_setup(hopeless)
     rules = make_rules(turns__hint_share=0.5)
     groups, tokens = rollouts.sample_actor_groups(setup, rules, PROBLEMS[:2], seed=7)
-    assert tokens == engine.tokens() and len(engine.asked) == 2 * 2 * 4
+    assert tokens == engine.tokens and len(engine.requests) == 2 * 2 * 4
     for episode in (e for group in groups for e in group):
         assert [turn.role for turn in episode.turns] == ['question', 'attempt']
         assert episode.outcome['correct'] and episode.outcome['hinted']

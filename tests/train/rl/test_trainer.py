@@ -23,7 +23,7 @@ from tests.support import fake_engine, tiny_model
 CONFIG = dataclasses.replace(tiny_model.FLAT, vocab_size=64, max_length=96)
 WORDS = range(10, fake_engine.TOKENIZER.vocab_size)
 BANNED = tuple(i for i in range(CONFIG.vocab_size) if i not in (*WORDS, fake_engine.EOS))
-METHOD = sampling_methods.Sampling(1.0, 0, 1.0, 0.0, BANNED)
+METHOD = sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, BANNED)
 LIMITS = {'attempt': 8, 'critique': 8, 'refinement': 8}
 LOOP = LoopSettings(
     rows=8,
@@ -40,11 +40,11 @@ ENGINE = engine.EngineSettings(
     max_length=96,
     chunk_steps=8,
     prompt_buckets=(88,),
-    insert_rows=(8,),
-    compact_slots=(),
-    compact_lengths=(),
-    parked_rows=0,
-    parked_length=0,
+    prefill_batch_sizes=(8,),
+    decode_batch_sizes=(),
+    decode_cache_lengths=(),
+    prefix_cache_rows=0,
+    prefix_cache_length=0,
 )
 SCORER = step_scores.StepScorer(
     step_scores.ScoreShapes(8, (96,)), {'correct_id': 10, 'wrong_id': 11}
@@ -243,7 +243,7 @@ def test_no_two_iterations_or_players_share_their_noise_and_a_seed_repeats_it():
     def sample(seed, step, player):
         requests.clear()
         models = dataclasses.replace(
-            tiny_models(), sampler=fake_engine.players(fake_engine.Ruled(rule)).sampler
+            tiny_models(), sampler=fake_engine.players(fake_engine.RuleEngine(rule)).sampler
         )
         s = settings_of(refill_rounds=1, rewards__length=0.0, advantage__step_coef=0.0)
         setup = rollouts.RolloutSetup(models, SCORER, METHOD, s.num_samples, 1)

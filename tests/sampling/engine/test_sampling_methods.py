@@ -7,7 +7,7 @@ from elenchus.model import logprobs
 from elenchus.sampling.engine import sampling_methods
 
 V = 64
-OFF = sampling_methods.Sampling(1.0, 0, 1.0, 0.0, banned=())
+OFF = sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, banned=())
 
 
 def logits_of(seed, *shape):
@@ -29,14 +29,14 @@ def test_everything_off_is_the_models_distribution():
 
 def test_temperature_divides_logits():
     logits = logits_of(0, 5)
-    tempered = sampling_methods.Sampling(0.5, 0, 1.0, 0.0, banned=()).transform(logits)
+    tempered = sampling_methods.TemperatureSampling(0.5, 0, 1.0, 0.0, banned=()).transform(logits)
     np.testing.assert_allclose(tempered, logits / 0.5, rtol=1e-6)
 
 
 @pytest.mark.parametrize('k', [1, 5, V, 2 * V])
 def test_top_k_keeps_the_k_likeliest(k):
     logits = logits_of(1, 3, 2)
-    mask = kept(sampling_methods.Sampling(0.7, k, 1.0, 0.0, banned=()), logits)
+    mask = kept(sampling_methods.TemperatureSampling(0.7, k, 1.0, 0.0, banned=()), logits)
     rank = np.argsort(np.argsort(-np.asarray(logits), axis=-1), axis=-1)
     np.testing.assert_array_equal(mask, rank < k)
 
@@ -45,7 +45,7 @@ def test_top_k_keeps_the_k_likeliest(k):
 def test_top_p_keeps_the_smallest_set_that_holds_p(p):
     logits = logits_of(2, 4)
     probabilities = np.asarray(jax.nn.softmax(logits))
-    mask = kept(sampling_methods.Sampling(1.0, 0, p, 0.0, banned=()), logits)
+    mask = kept(sampling_methods.TemperatureSampling(1.0, 0, p, 0.0, banned=()), logits)
     for row, keep in zip(probabilities, mask, strict=True):
         assert row[keep].sum() >= p
         assert row[keep].sum() - row[keep].min() < p
@@ -55,7 +55,7 @@ def test_top_p_keeps_the_smallest_set_that_holds_p(p):
 def test_min_p_keeps_a_share_of_the_best():
     logits = logits_of(3, 4)
     probabilities = np.asarray(jax.nn.softmax(logits))
-    mask = kept(sampling_methods.Sampling(1.0, 0, 1.0, 0.1, banned=()), logits)
+    mask = kept(sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.1, banned=()), logits)
     best = probabilities.max(axis=-1, keepdims=True)
     np.testing.assert_array_equal(mask, probabilities >= 0.1 * best)
 
@@ -64,8 +64,8 @@ def test_min_p_keeps_a_share_of_the_best():
     'method',
     [
         sampling_methods.Greedy(banned=(3, 7)),
-        sampling_methods.Sampling(2.0, 0, 1.0, 0.0, banned=(3, 7)),
-        sampling_methods.Sampling(2.0, 8, 0.9, 0.01, banned=(3, 7)),
+        sampling_methods.TemperatureSampling(2.0, 0, 1.0, 0.0, banned=(3, 7)),
+        sampling_methods.TemperatureSampling(2.0, 8, 0.9, 0.01, banned=(3, 7)),
     ],
     ids=['greedy', 'sampling', 'truncated'],
 )
@@ -81,7 +81,7 @@ def test_banned_ids_have_no_probability_however_likely(method):
     'method',
     [
         sampling_methods.Greedy(banned=(0,)),
-        sampling_methods.Sampling(0.7, 20, 0.9, 0.02, banned=(0,)),
+        sampling_methods.TemperatureSampling(0.7, 20, 0.9, 0.02, banned=(0,)),
     ],
     ids=['greedy', 'sampling'],
 )
@@ -103,21 +103,21 @@ def test_greedy_takes_the_likeliest_and_ignores_the_noise():
 @pytest.mark.parametrize('size', [2, 3, 64, 1000])
 def test_draws_follow_the_truncated_distribution(size):
     logits = 2 * jax.random.normal(jax.random.key(7), size)
-    method = sampling_methods.Sampling(0.8, 40, 1.0, 0.0, banned=(1,))
+    method = sampling_methods.TemperatureSampling(0.8, 40, 1.0, 0.0, banned=(1,))
     tokens = method.sample(noise_of(2, 50_000), jnp.broadcast_to(logits, (50_000, size)))[0]
     counts = np.bincount(tokens, minlength=size)
     expected = 50_000 * np.asarray(jax.nn.softmax(method.transform(logits)))
     assert not counts[expected == 0].any()
-    some = expected > 5
-    chi_squared = ((counts[some] - expected[some]) ** 2 / expected[some]).sum()
-    assert chi_squared < some.sum() + 4 * (2 * some.sum()) ** 0.5
+    frequent = expected > 5
+    chi_squared = ((counts[frequent] - expected[frequent]) ** 2 / expected[frequent]).sum()
+    assert chi_squared < frequent.sum() + 4 * (2 * frequent.sum()) ** 0.5
 
 
 def test_the_last_noise_draws_no_excluded_token():
-    """Whatever rounding makes of the sums; the tokens left out stand at the end as well."""
+    """Even if sums are rounded, and if the last tokens are excluded."""
     noise = jnp.full((300, 2), np.nextafter(np.float32(1), np.float32(0)))
     logits = jax.random.normal(jax.random.key(9), (300, 1000))
-    method = sampling_methods.Sampling(1.0, 7, 1.0, 0.0, banned=(999,))
+    method = sampling_methods.TemperatureSampling(1.0, 7, 1.0, 0.0, banned=(999,))
     tokens = method.sample(noise, logits)[0]
     assert kept(method, logits)[np.arange(300), tokens].all()
     assert kept(method, logits)[np.arange(300), method.sample(0 * noise, logits)[0]].all()
@@ -130,7 +130,7 @@ def test_no_numbers_still_draw_a_token(size):
 
 
 def test_gradients_through_the_transform_are_finite():
-    method = sampling_methods.Sampling(0.7, 20, 0.9, 0.02, banned=(0,))
+    method = sampling_methods.TemperatureSampling(0.7, 20, 0.9, 0.02, banned=(0,))
     logits = logits_of(8, 4)
     tokens = logits.argmax(axis=-1)
 
@@ -147,7 +147,7 @@ def test_bfloat16_logits_become_float32():
 
 
 @pytest.mark.parametrize(
-    'given, word',
+    'fields, word',
     [
         ({'temperature': 0.0}, 'Greedy'),
         ({'temperature': None}, 'temperature=None'),
@@ -164,14 +164,14 @@ def test_bfloat16_logits_become_float32():
         ({'banned': [1]}, 'banned'),
     ],
 )
-def test_no_setting_is_silently_something_else(given, word):
+def test_no_setting_is_silently_something_else(fields, word):
     valid = {'temperature': 1.0, 'top_k': 0, 'top_p': 1.0, 'min_p': 0.0, 'banned': ()}
     with pytest.raises(ValueError, match=word):
-        sampling_methods.Sampling(**(valid | given))
+        sampling_methods.TemperatureSampling(**(valid | fields))
 
 
 def test_methods_are_hashable_values():
-    assert hash(OFF) == hash(sampling_methods.Sampling(1.0, 0, 1.0, 0.0, banned=()))
+    assert hash(OFF) == hash(sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, banned=()))
     assert (
         sampling_methods.Greedy(banned=(1,))
         == sampling_methods.Greedy(banned=(1,))

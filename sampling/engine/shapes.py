@@ -1,0 +1,103 @@
+"""Settings of the sampling engine: the array shapes that it pads requests to.
+
+XLA compiles one program per combination of shapes. All shapes come from EngineSettings, so the set
+of programs is known before sampling starts, and `Engine.warm_up` can compile all of them.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+from elenchus.model.kv_cache import CacheDtype
+from elenchus.sampling.engine.prompt_lookup import PromptLookup
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineSettings:
+    """Shapes and options of an Engine.
+
+    Tuples hold sizes in ascending order; the engine pads to the smallest one that fits. Raises
+    ValueError if a size is out of range.
+    """
+
+    num_slots: int  # sequences decoded at the same time
+    max_length: int  # positions per slot: prompt and completion together
+    chunk_steps: int  # forward passes before the host checks which slots are done
+    prompt_buckets: tuple[int, ...]  # lengths that prompts are padded to
+    prefill_batch_sizes: tuple[int, ...]  # numbers of different prompts read in one prefill
+    decode_batch_sizes: tuple[int, ...]  # sizes below num_slots, for few busy slots; () = off
+    decode_cache_lengths: tuple[int, ...]  # lengths below max_length to attend to; () = off
+    prefix_cache_rows: int = 0  # finished sequences kept per model as prefixes; 0 = off
+    prefix_cache_length: int = 0  # positions kept of each of them, from the first on
+    draft_tokens: int = 0  # tokens drafted per forward pass by prompt lookup; 0 = off
+    draft_ngram: int = 0  # last tokens that prompt lookup tries to match
+    cache_dtype: CacheDtype = 'model'  # of stored keys and values: as activations, or int8
+    quantize: Literal['none', 'int8'] = 'none'  # matrices of the blocks, while sampling
+    prefill_chunk: int = 0  # positions per forward pass of a prefill; 0 = all at once
+
+    def __post_init__(self):
+        for name in ('num_slots', 'max_length', 'chunk_steps'):
+            if getattr(self, name) < 1:
+                raise ValueError(f'sampling.engine.{name}={getattr(self, name)} must be at least 1')
+        for name, limit in (
+            ('prompt_buckets', self.max_length),
+            ('prefill_batch_sizes', self.num_slots),
+            ('decode_batch_sizes', self.num_slots - 1),
+            ('decode_cache_lengths', self.max_length - 1),
+        ):
+            sizes = getattr(self, name)
+            if tuple(sorted(set(sizes))) != sizes or not all(0 < n <= limit for n in sizes):
+                raise ValueError(
+                    f'sampling.engine.{name}={sizes} must be ascending sizes in [1, {limit}]'
+                )
+        for name in ('prompt_buckets', 'prefill_batch_sizes'):
+            if not getattr(self, name):
+                raise ValueError(f'sampling.engine.{name}=() needs at least one size')
+        self._check_pair('prefix_cache_rows', 'prefix_cache_length')
+        self._check_pair('draft_tokens', 'draft_ngram')
+        self._check_prefill_chunk()
+
+    def _check_pair(self, count_name: str, length_name: str) -> None:
+        """Checks that an option is off in both fields, or on in both."""
+        count, length = getattr(self, count_name), getattr(self, length_name)
+        if count == length == 0:
+            return
+        if count < 1 or not 1 <= length < self.max_length:
+            raise ValueError(
+                f'sampling.engine.{count_name}={count} and {length_name}={length} must both be 0 '
+                f'(off), or both at least 1 with {length_name} at most {self.max_length - 1}'
+            )
+
+    def _check_prefill_chunk(self) -> None:
+        """Checks that longer buckets are whole numbers of chunks: all chunks have one shape."""
+        chunk, buckets = self.prefill_chunk, self.prompt_buckets
+
+        def divides(size):
+            return size == 0 or all(bucket <= size or bucket % size == 0 for bucket in buckets)
+
+        if chunk < 0 or not divides(chunk):
+            nearest = min(filter(divides, range(buckets[-1])), key=lambda size: abs(size - chunk))
+            raise ValueError(
+                f'sampling.engine.prefill_chunk={chunk} must divide every longer bucket of '
+                f'prompt_buckets={buckets}; nearest: {nearest}'
+            )
+
+    @property
+    def lookup(self) -> PromptLookup:
+        """The drafting method of these settings."""
+        return PromptLookup(self.draft_tokens, self.draft_ngram)
+
+    @property
+    def decode_batch_buckets(self) -> tuple[int, ...]:
+        """All numbers of slots that a decode chunk may run on, num_slots included."""
+        return (*self.decode_batch_sizes, self.num_slots)
+
+    @property
+    def decode_length_buckets(self) -> tuple[int, ...]:
+        """All cache lengths that a decode chunk may attend to, max_length included."""
+        return (*self.decode_cache_lengths, self.max_length)
+
+
+def smallest_bucket(buckets: Sequence[int], size: int) -> int:
+    """Smallest of ascending `buckets` that is at least `size`; the last one must be."""
+    return next(bucket for bucket in buckets if bucket >= size)
