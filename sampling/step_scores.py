@@ -20,7 +20,7 @@ from elenchus.model import sharding
 from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.engine.sampling_methods import Greedy
-from elenchus.sampling.players import ModelPair
+from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
 
 _MIN_VERDICTS = 16  # verdict positions are padded to a power of two, and to at least this

@@ -39,7 +39,7 @@ from elenchus.model import config as config_lib
 from elenchus.model import huggingface, sharding
 from elenchus.model.config import ModelConfig
 from elenchus.model.huggingface import Family, Tensor, safetensors_files
-from elenchus.train.checkpoints import models
+from elenchus.train.checkpoints import saved_models
 from elenchus.train.config import build, cli
 
 CONFIG = 'config.json'
@@ -72,16 +72,16 @@ def import_model(source: str, target: str, *, dtype: str | None, mesh: jax.shard
     found.pop(None, None)  # what is of images
     dtype = dtype or _dtype(found)
     config = config_of(family, described, dtype)
-    model = models.abstract_model(config, mesh)
-    tensors = family.tensors(_shapes(models.parameters(model)))
+    model = saved_models.abstract_model(config, mesh)
+    tensors = family.tensors(_shapes(saved_models.parameters(model)))
     _check(tensors, found)
     loaded = {
         name: _load(leaf, [t for t in tensors if t.parameter == name], found)
-        for name, leaf in models.parameters(model).items()
+        for name, leaf in saved_models.parameters(model).items()
     }
-    models.save_model(
+    saved_models.save_model(
         target,
-        models.with_parameters(model, loaded),
+        saved_models.with_parameters(model, loaded),
         tokenizer_fingerprint=_fingerprint(source),
     )
     _carry(source, target)
@@ -111,15 +111,15 @@ def export_model(
     """
     source, target = pathlib.Path(source), _free(target)
     files = pathlib.Path(files or source)
-    config, fingerprint = models.read_description(source)
+    config, fingerprint = saved_models.read_description(source)
     carried = _described(files) if (files / CONFIG).exists() else {}
     family = huggingface.family_of(carried) if carried else huggingface.family_for(config)
     kept = {key: value for key, value in carried.items() if key not in OUTDATED}
     described = kept | family.write_config(config) | {'torch_dtype': config.param_dtype}
     if carried:  # a run's sequences may be shorter than those the model was made for
         described['max_position_embeddings'] = family.read_config(carried)['max_length']
-    ours = models.parameters(
-        models.load_model(source, config, mesh=mesh, tokenizer_fingerprint=fingerprint)
+    ours = saved_models.parameters(
+        saved_models.load_model(source, config, mesh=mesh, tokenizer_fingerprint=fingerprint)
     )
     tensors = {tensor.name: tensor for tensor in family.tensors(_shapes(ours))}
 

@@ -23,7 +23,7 @@ from elenchus.sampling.engine import decode, sampling_methods
 from elenchus.sampling.exploration import explorers
 from elenchus.scripts import run, study
 from elenchus.train import loop, objective, optimizer, state, step
-from elenchus.train.checkpoints import models
+from elenchus.train.checkpoints import saved_models
 from elenchus.train.config import build, checks, run_settings
 from elenchus.train.planning import dry_run, memory_plan
 from elenchus.train.run import inputs
@@ -160,7 +160,7 @@ def check_order(stages):
 @pytest.mark.parametrize('mesh', MESHES)
 def test_its_model_has_shardings(name, mesh):
     s, mesh = built(name), mesh_of(MESHES[mesh])
-    model = models.abstract_model(s.model, mesh)
+    model = saved_models.abstract_model(s.model, mesh)
     sizes = [leaf.size for leaf in jax.tree.leaves(model)]
     assert sum(sizes) == model_config.num_parameters(s.model)
     assert all(leaf.sharding.mesh == mesh for leaf in jax.tree.leaves(model))
@@ -170,7 +170,7 @@ def test_its_model_has_shardings(name, mesh):
 def test_the_big_model_of_a_hundred_million_parameters_is_held_in_shares(shape):
     s, mesh = built(BIG), mesh_of(shape)
     assert 9e7 < model_config.num_parameters(s.model) < 1.2e8
-    leaves = jax.tree.leaves(models.abstract_model(s.model, mesh))
+    leaves = jax.tree.leaves(saved_models.abstract_model(s.model, mesh))
     held = sum(
         leaf.dtype.itemsize * functools.reduce(int.__mul__, leaf.sharding.shard_shape(leaf.shape))
         for leaf in leaves
@@ -183,7 +183,7 @@ def trace_step(s, fit_optimizer, objective, transform, *, num_steps, rows, lengt
     mesh = mesh_of((1, 1, 1))
     made = optimizer.make_optimizer(fit_optimizer, num_steps=num_steps)
     with jax.set_mesh(mesh):
-        model = models.abstract_model(s.model, mesh)
+        model = saved_models.abstract_model(s.model, mesh)
         before = jax.eval_shape(lambda m: state.init_state(m, made), model)
         train_step = step.make_train_step(
             objective=objective,
@@ -276,7 +276,7 @@ def test_its_sampling_traces(name):
     s, mesh = built(name), mesh_of((1, 1, 1))
     engine = s.sampling.engine
     with jax.set_mesh(mesh):
-        model = models.abstract_model(s.model, mesh)
+        model = saved_models.abstract_model(s.model, mesh)
         slots = jax.eval_shape(
             lambda: decode.init_state(s.model, batch=engine.num_slots, length=engine.max_length)
         )

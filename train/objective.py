@@ -142,6 +142,49 @@ def dr_grpo(max_length: int) -> Objective:
     return dataclasses.replace(GRPO, average='constant', constant_length=max_length)
 
 
+@dataclasses.dataclass(frozen=True)
+class ObjectiveSettings:
+    """An objective in a config: a preset, and overrides of single fields (None: the preset's)."""
+
+    preset: Literal['sft', 'reinforce', 'grpo', 'dr_grpo', 'rloo', 'dapo', 'gspo', 'cispo']
+    surrogate: Literal['logprob', 'clip', 'cispo'] | None
+    ratio: Literal['token', 'sequence', 'product'] | None
+    on_policy: bool | None
+    clip_low: float | None
+    clip_high: float | None
+    average: Literal['token', 'sequence', 'constant'] | None
+    constant_length: int | None
+    kl: Literal['none', 'k1', 'k2', 'k3'] | None
+    kl_coef: float | None
+    entropy_coef: float | None
+
+    def resolve(self) -> Objective:
+        """Returns the preset with the overrides. Raises ValueError if they do not go together."""
+        overrides = dataclasses.asdict(self)
+        preset = overrides.pop('preset')
+        overrides = {name: value for name, value in overrides.items() if value is not None}
+        if preset == 'dr_grpo':
+            if not self.constant_length:
+                raise ValueError(
+                    "objective.preset='dr_grpo' needs objective.constant_length: set it to the "
+                    'longest response, such as sampling.attempt_tokens'
+                )
+            return dataclasses.replace(dr_grpo(self.constant_length), **overrides)
+        return dataclasses.replace(PRESETS[preset], **overrides)
+
+
+PRESETS = {
+    'sft': SFT,
+    'reinforce': REINFORCE,
+    'grpo': GRPO,
+    'rloo': RLOO,
+    'dapo': DAPO,
+    'gspo': GSPO,
+    'cispo': CISPO,
+}
+"""Name in a config -> objective; 'dr_grpo' is made by `dr_grpo`."""
+
+
 def dpo(beta: float) -> Objective:
     """- mean over pairs of log sigmoid(beta sum_t +-(logp_t - ref_logp_t)), arXiv 2305.18290.
 

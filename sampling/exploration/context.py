@@ -9,7 +9,7 @@ from elenchus.data.records import Episode, Problem
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.metrics import critic_metrics
-from elenchus.sampling.players import ModelPair
+from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
 
 

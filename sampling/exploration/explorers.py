@@ -15,7 +15,7 @@ from elenchus.sampling.exploration.context import (
     is_valid_response,
     with_origin,
 )
-from elenchus.sampling.players import ModelPair
+from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
 
 Explorer = Callable[[ExplorationContext, Sequence[Problem]], list[Episode]]

@@ -15,7 +15,7 @@ from elenchus.data.records import Episode, Problem
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling import step_scores
 from elenchus.sampling.engine.sampling_methods import Greedy, Method
-from elenchus.sampling.players import ModelPair
+from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.step_scores import StepScorer
 

@@ -13,7 +13,7 @@ from elenchus.model import config as config_lib
 from elenchus.model import huggingface, sharding, transformer
 from elenchus.model.config import ModelConfig
 from elenchus.sampling.engine import engine, sampling_methods
-from elenchus.train.checkpoints import models
+from elenchus.train.checkpoints import saved_models
 from tests.support import hf_models, tiny_model
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'golden'
@@ -39,8 +39,8 @@ def model_of(name):
     """The model of a golden case, loaded through the tables of its family."""
     hf_config, tensors = GOLDEN[name]['config'], GOLDEN[name]['tensors']
     config = config_of(hf_config)
-    model = models.abstract_model(config, sharding.make_mesh((8, 1, 1)))
-    shapes = {n: tuple(leaf.shape) for n, leaf in models.parameters(model).items()}
+    model = saved_models.abstract_model(config, sharding.make_mesh((8, 1, 1)))
+    shapes = {n: tuple(leaf.shape) for n, leaf in saved_models.parameters(model).items()}
     layers = range(config.num_layers)
     values = hf_models.weights(
         {n.format(i): shape for n, shape in tensors.items() for i in layers},
@@ -53,7 +53,7 @@ def model_of(name):
             values.pop(t.name)
         )
     assert not values
-    return models.with_parameters(model, jax.tree.map(jax.numpy.asarray, parameters))
+    return saved_models.with_parameters(model, jax.tree.map(jax.numpy.asarray, parameters))
 
 
 @tiny_model.jit
@@ -107,7 +107,8 @@ def test_greedy_continuations_are_those_of_the_peer(name):
     shapes = engine.EngineSettings(
         num_slots=2, max_length=hf_models.PROMPT + hf_models.GENERATED,
         chunk_steps=hf_models.GENERATED,
-        prompt_buckets=(12,), prefill_batch_sizes=(2,), decode_batch_sizes=(), decode_cache_lengths=(),
+        prompt_buckets=(12,), prefill_batch_sizes=(2,),
+        decode_batch_sizes=(), decode_cache_lengths=(),
     )  # fmt: skip
     sampler = engine.Engine(shapes, stop_ids=(hf_models.VOCAB,))
     completions = sampler.generate(
@@ -132,8 +133,10 @@ def test_a_family_is_chosen_by_the_config_alone(name):
 
 @each
 def test_tensors_survive_the_round_trip_through_parameters(name):
-    model = models.abstract_model(config_of(hf_models.CASES[name]), sharding.make_mesh((8, 1, 1)))
-    shapes = {n: tuple(leaf.shape) for n, leaf in models.parameters(model).items()}
+    model = saved_models.abstract_model(
+        config_of(hf_models.CASES[name]), sharding.make_mesh((8, 1, 1))
+    )
+    shapes = {n: tuple(leaf.shape) for n, leaf in saved_models.parameters(model).items()}
     for tensor in huggingface.family_of(hf_models.CASES[name]).tensors(shapes):
         values = np.random.default_rng(0).standard_normal(tensor.shape)
         ours = tensor.to_parameter(values)
@@ -245,4 +248,4 @@ def test_the_layers_of_a_pattern_cut_short_keep_their_windows():
     family = huggingface.FAMILIES['gemma3_text']
     assert family.write_config(short)['layer_types'] == ['sliding_attention'] * 3
     abstract = jax.eval_shape(lambda: transformer.init_model(short, jax.random.key(0)))
-    assert family.tensors({n: leaf.shape for n, leaf in models.parameters(abstract).items()})
+    assert family.tensors({n: leaf.shape for n, leaf in saved_models.parameters(abstract).items()})

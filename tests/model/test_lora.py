@@ -13,7 +13,7 @@ from elenchus.model import kv_cache as cache_lib
 from elenchus.train import optimizer as optimizer_lib
 from elenchus.train import state as state_lib
 from elenchus.train import step as step_lib
-from elenchus.train.checkpoints.models import place
+from elenchus.train.checkpoints.saved_models import place
 from tests.support import tiny_adapters, tiny_model
 from tests.support.tiny_adapters import base, fresh, trained
 

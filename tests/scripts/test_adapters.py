@@ -10,7 +10,7 @@ from elenchus.configs import lab
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.model import block_weights, lora, sharding, transformer
 from elenchus.scripts import merge
-from elenchus.train.checkpoints import model_store, models
+from elenchus.train.checkpoints import model_store, saved_models
 from elenchus.train.config import build, checks, run_settings
 from elenchus.train.run import workspace
 
@@ -84,13 +84,13 @@ def test_players_come_back_on_one_base_held_once(run):
 
 def test_a_folder_holds_adapters_alone_and_says_of_which_base(run):
     folder = run.stage_folder('actor') / 'model'
-    described = json.loads((folder / models.DESCRIPTION).read_text())
+    described = json.loads((folder / saved_models.DESCRIPTION).read_text())
     assert described['base']['folder'] == '../../00-base/model'
     assert described['lora'] == {'rank': 2, 'alpha': 32.0, 'targets': ['query', 'down']}
     shapes = [x.shape for x in jax.tree.leaves(lora.split(run.load_model('actor'))[0])]
     assert shapes == [(1, 24, 2), (1, 16, 2), (1, 2, 16), (1, 2, 2, 16)]
     with pytest.raises(ValueError, match='holds adapters, not a whole model'):
-        models.load_model(
+        saved_models.load_model(
             folder, run.settings.model, mesh=run.mesh,
             tokenizer_fingerprint=run.tokenizer.fingerprint,
         )  # fmt: skip
@@ -134,7 +134,7 @@ def test_without_rank_all_weights_are_trained(run):
 
 def test_merging_exports_a_whole_model(run, tmp_path):
     folder = merge.merge(run, 'actor', tmp_path / 'out')
-    assert models.saved_adaptation(folder) is None
+    assert saved_models.saved_adaptation(folder) is None
     whole, adapted = run.load_checkpoint(folder), lora.merge(run.load_model('actor'))
     for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(adapted), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -144,15 +144,15 @@ def test_merging_exports_a_whole_model(run, tmp_path):
 
 def test_a_fingerprint_is_of_the_values_and_not_of_where_they_lie(run):
     model = run.load_model('base')
-    told = models.fingerprint(model)
+    told = saved_models.fingerprint(model)
     mesh = sharding.make_mesh((2, 2, 2))
     config = smoke(**{'model.num_kv_heads': 2, 'model.num_heads': 2}).model
     two = transformer.init_model(config, jax.random.key(0))
-    alone = models.fingerprint(two)
+    alone = saved_models.fingerprint(two)
     with jax.set_mesh(mesh):
-        assert models.fingerprint(models.place(two, mesh)) == alone
+        assert saved_models.fingerprint(saved_models.place(two, mesh)) == alone
     swapped = block_weights.replace_weights(model, lambda _, p: p[...][:, ::-1], targets=('gate',))
-    assert models.fingerprint(swapped) != told
+    assert saved_models.fingerprint(swapped) != told
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import safetensors.numpy
 from elenchus.model import huggingface, sharding
 from elenchus.model.huggingface import safetensors_files
 from elenchus.scripts import convert
-from elenchus.train.checkpoints import models
+from elenchus.train.checkpoints import saved_models
 from tests.support import hf_models as peers
 from tests.support import tiny_model
 
@@ -86,7 +86,7 @@ def test_importing_and_exporting_is_bit_identical_and_carries_the_files(
     assert described.pop('torch_dtype') == dtype
     family = huggingface.family_of(described)
     assert family.read_config(described) == family.read_config(peers.CASES[name])
-    _, fingerprint = models.read_description(tmp_path / 'ours')
+    _, fingerprint = saved_models.read_description(tmp_path / 'ours')
     assert len(fingerprint) == 12
 
 
@@ -145,9 +145,9 @@ def test_other_dtypes_are_converted_only_where_that_is_said(tmp_path):
     with pytest.raises(ValueError, match=r"of \['F16', 'F32'\]: say --dtype=float32 \(exact\)"):
         convert.import_model(source, tmp_path / 'ours', dtype=None, mesh=tiny_model.one_device())
     convert.import_model(source, tmp_path / 'ours', dtype='bfloat16', mesh=tiny_model.one_device())
-    config, fingerprint = models.read_description(tmp_path / 'ours')
+    config, fingerprint = saved_models.read_description(tmp_path / 'ours')
     assert (config.dtype, config.param_dtype) == ('bfloat16', 'bfloat16')
-    model = models.load_model(
+    model = saved_models.load_model(
         tmp_path / 'ours', config, mesh=tiny_model.one_device(), tokenizer_fingerprint=fingerprint
     )
     np.testing.assert_array_equal(
@@ -181,8 +181,8 @@ def test_of_a_model_that_sees_images_the_part_about_text_is_imported(tmp_path, p
 
 def test_a_model_of_our_own_is_exported_in_the_family_that_can_say_it(tmp_path):
     config = dataclasses.replace(tiny_model.CONFIG, qk_norm=True, max_length=16)
-    model = models.place(tiny_model.make_model(config), tiny_model.one_device())
-    models.save_model(tmp_path / 'ours', model, tokenizer_fingerprint='abc')
+    model = saved_models.place(tiny_model.make_model(config), tiny_model.one_device())
+    saved_models.save_model(tmp_path / 'ours', model, tokenizer_fingerprint='abc')
     beside = tmp_path / 'beside'
     beside.mkdir()
     (beside / 'tokenizer.model').write_bytes(b'pieces')
@@ -200,8 +200,8 @@ def test_a_model_of_our_own_is_exported_in_the_family_that_can_say_it(tmp_path):
     convert.import_model(
         tmp_path / 'theirs', tmp_path / 'again', dtype=None, mesh=tiny_model.one_device()
     )
-    config, fingerprint = models.read_description(tmp_path / 'again')
-    again = models.load_model(
+    config, fingerprint = saved_models.read_description(tmp_path / 'again')
+    again = saved_models.load_model(
         tmp_path / 'again', config, mesh=tiny_model.one_device(), tokenizer_fingerprint=fingerprint
     )
     for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(model), strict=True):

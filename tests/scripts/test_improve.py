@@ -13,7 +13,7 @@ from elenchus.sampling import step_scores as step_lib
 from elenchus.sampling.exploration import explorers
 from elenchus.scripts import study
 from elenchus.train import sft
-from elenchus.train.checkpoints import models
+from elenchus.train.checkpoints import saved_models
 from elenchus.train.config import build, run_settings
 from elenchus.train.run import workspace
 from elenchus.train.stages import evaluate, improve
@@ -56,7 +56,7 @@ def fitted(monkeypatch):
     )
     monkeypatch.setattr(made, 'load_checkpoint', lambda self, path: path.parent.name)
     monkeypatch.setattr(made, 'load_to_train', lambda self, path, *_, stage: path.parent.name)
-    monkeypatch.setattr(models, 'saved_adaptation', lambda folder: None)
+    monkeypatch.setattr(saved_models, 'saved_adaptation', lambda folder: None)
     monkeypatch.setattr(train_stages, 'fit', fit)
     monkeypatch.setattr(evaluate, 'attempts_only', lambda *_: {'coverage': {'all': [1, 1, 1]}})
     monkeypatch.setattr(step_lib, 'step_rewards', fake_engine.step_rewards)

@@ -19,7 +19,7 @@ from elenchus.sampling import episodes
 from elenchus.sampling.engine.sampling_methods import Greedy
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.scripts import convert, merge
-from elenchus.train.checkpoints import models
+from elenchus.train.checkpoints import saved_models
 from elenchus.train.run import workspace
 from elenchus.train.stages import supervised
 from tests.support import hf_models as peers
@@ -39,7 +39,7 @@ def write_model(folder):
     described = peers.CASES['qwen2'] | {'vocab_size': size, 'max_position_embeddings': 1024}
     config = convert.config_of(huggingface.family_of(described), described, 'float32')
     model = jax.eval_shape(lambda: transformer.init_model(config, jax.random.key(0)))
-    shapes = {name: leaf.shape for name, leaf in models.parameters(model).items()}
+    shapes = {name: leaf.shape for name, leaf in saved_models.parameters(model).items()}
     tensors = huggingface.family_of(described).tensors(shapes)
     values = peers.weights({t.name: t.shape for t in tensors}, model_type='qwen2')
     safetensors.numpy.save_file(values, folder / 'model.safetensors', metadata={'format': 'pt'})

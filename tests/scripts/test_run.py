@@ -19,7 +19,7 @@ from elenchus.data import records
 from elenchus.data.files import episode_files
 from elenchus.model import sharding
 from elenchus.train import distributed
-from elenchus.train.checkpoints import models
+from elenchus.train.checkpoints import saved_models
 from elenchus.train.config import build
 from elenchus.train.run import workspace
 from tests.support import fake_workspace
@@ -137,9 +137,9 @@ def test_a_killed_run_ends_with_the_same_weights(uninterrupted, resumed):
     assert len(folders) == 6
     mesh = sharding.make_mesh((-1, 1, 1))
     for folder in folders:
-        config, fingerprint = models.read_description(uninterrupted / folder)
+        config, fingerprint = saved_models.read_description(uninterrupted / folder)
         one, other = (
-            models.load_model(
+            saved_models.load_model(
                 workdir / folder, config, mesh=mesh, tokenizer_fingerprint=fingerprint
             )
             for workdir in (uninterrupted, resumed)

@@ -17,7 +17,7 @@ from elenchus.data.text import chat
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.sampling import episodes, step_scores
 from elenchus.sampling.engine.requests import Completion, Request
-from elenchus.sampling.players import ModelPair
+from elenchus.sampling.model_pair import ModelPair
 
 TOKENIZER = tokenizers.lab_tokenizer()
 CHAT = chat.Chat(TOKENIZER)

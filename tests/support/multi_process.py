@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import jax
 
 from elenchus.model import transformer
-from elenchus.train.checkpoints import models
+from elenchus.train.checkpoints import saved_models
 from elenchus.train.checkpoints.model_store import ModelStore
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -90,7 +90,7 @@ def load_stage_models(workdir: pathlib.Path) -> dict[str, transformer.Transforme
     """Loads {stage: model} of a run onto the current mesh, which may differ from the run's."""
     by_stage = {}
     for folder in sorted(pathlib.Path(workdir).glob('stages/*/model')):
-        config, fingerprint = models.read_description(folder)
+        config, fingerprint = saved_models.read_description(folder)
         store = ModelStore(
             config,
             jax.sharding.get_mesh(),

@@ -18,7 +18,7 @@ from elenchus.data.files import atomic
 from elenchus.model import sharding
 from elenchus.sampling.engine import engine, sampling_methods
 from elenchus.train import distributed, loop, sft
-from elenchus.train.checkpoints import models
+from elenchus.train.checkpoints import saved_models
 from elenchus.train.metrics import writers
 from elenchus.train.optimizer import OptimizerSettings
 from tests.support import tiny_model
@@ -48,7 +48,7 @@ SHAPES = engine.EngineSettings(
 
 def model_on_mesh():
     """A tiny model on the current mesh."""
-    return models.place(tiny_model.make_model(tiny_model.FLAT), jax.sharding.get_mesh())
+    return saved_models.place(tiny_model.make_model(tiny_model.FLAT), jax.sharding.get_mesh())
 
 
 def fit(folder, *, num_steps, loop=LOOP):
@@ -129,7 +129,7 @@ def main(folder, coordinator, num_processes, process_id):
     )
     jax.set_mesh(sharding.make_mesh(MESH))
     model, totals = fit(folder / 'fit', num_steps=4)
-    models.save_model(folder / 'model', model, tokenizer_fingerprint='abc')
+    saved_models.save_model(folder / 'model', model, tokenizer_fingerprint='abc')
     check = functools.partial(distributed.check_same, 'a number', make_inconsistent_scalar())
     results = {
         'totals': totals,

@@ -18,7 +18,7 @@ import pytest
 from elenchus.data.files import episode_files
 from elenchus.model import sharding
 from elenchus.train import distributed
-from elenchus.train.checkpoints import models
+from elenchus.train.checkpoints import saved_models
 from elenchus.train.metrics import writers
 from tests.support import multi_process, process_worker, tiny_model
 
@@ -65,7 +65,7 @@ def alone(tmp_path_factory):
 def load(folder):
     mesh = sharding.make_mesh(process_worker.MESH)
     with jax.set_mesh(mesh):
-        return models.load_model(
+        return saved_models.load_model(
             folder / 'model', tiny_model.FLAT, mesh=mesh, tokenizer_fingerprint='abc'
         )
 
@@ -124,7 +124,7 @@ def test_a_fingerprint_depends_on_the_values_and_not_on_the_sharding(shape):
     mesh, model = sharding.make_mesh(shape), tiny_model.make_model(tiny_model.FLAT)
     changed = jax.tree.map(np.array, model)
     changed.embedding[...][3, 2] *= 1 + 1e-6
-    placed = [models.place(m, mesh) for m in (model, changed)]
+    placed = [saved_models.place(m, mesh) for m in (model, changed)]
     prints = [distributed.fingerprint(m) for m in (model, *placed)]
     assert prints[0] == prints[1] != prints[2]
 

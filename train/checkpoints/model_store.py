@@ -8,7 +8,7 @@ from elenchus.data.files import atomic
 from elenchus.model import lora, quantization
 from elenchus.model.config import ModelConfig
 from elenchus.model.transformer import Transformer
-from elenchus.train.checkpoints import models
+from elenchus.train.checkpoints import saved_models
 
 
 class ModelStore:
@@ -31,22 +31,22 @@ class ModelStore:
 
         Raises ValueError if the base is not the one that the adapters were trained on.
         """
-        config = models.saved_config(folder, self._numerics)
+        config = saved_models.saved_config(folder, self._numerics)
         options = {'tokenizer_fingerprint': self._fingerprint}
-        adaptation = models.saved_adaptation(folder)
+        adaptation = saved_models.saved_adaptation(folder)
         cached = self._bases.get((_key(folder), 'none'))
         if adaptation is None and cached is not None:
             return cached[0]
         if adaptation is None:
-            return models.load_model(folder, config, mesh=self._mesh, **options)
-        models.check_model(folder, config, **options)
+            return saved_models.load_model(folder, config, mesh=self._mesh, **options)
+        saved_models.check_model(folder, config, **options)
         base, fingerprint = self._load_base(adaptation.folder, adaptation.quantize)
         if fingerprint != adaptation.fingerprint:
             raise ValueError(
                 f'{folder} belongs to a base {adaptation.folder} with fingerprint '
                 f'{adaptation.fingerprint}; the model there now has {fingerprint}'
             )
-        return models.load_adapters(folder, base, adaptation)
+        return saved_models.load_adapters(folder, base, adaptation)
 
     def load_to_train(
         self, folder: str | os.PathLike, settings: lora.LoraSettings, *, seed: int
@@ -56,7 +56,7 @@ class ModelStore:
         A folder of adapters continues with these; otherwise new ones are initialised from `seed`.
         Raises ValueError if saved adapters have other settings.
         """
-        adaptation = models.saved_adaptation(folder)
+        adaptation = saved_models.saved_adaptation(folder)
         if adaptation is not None and adaptation.settings != settings:
             raise ValueError(
                 f'{folder} holds adapters of {adaptation.settings}, but the config gives '
@@ -67,11 +67,11 @@ class ModelStore:
         base, fingerprint = self._load_base(folder, self._quantize)
         adaptation = lora.Adaptation(settings, _key(folder), fingerprint, self._quantize)
         adapters = lora.init_adapters(base.config, adaptation, jax.random.key(seed))
-        return lora.attach(base, models.place(adapters, self._mesh))
+        return lora.attach(base, saved_models.place(adapters, self._mesh))
 
     def save(self, folder: os.PathLike, model: Transformer) -> None:
         """Writes a model with the run's tokenizer fingerprint."""
-        models.save_model(folder, model, tokenizer_fingerprint=self._fingerprint)
+        saved_models.save_model(folder, model, tokenizer_fingerprint=self._fingerprint)
 
     def release(self) -> None:
         """Empties the cache of bases; a base that a loaded model still uses stays in memory."""
@@ -82,7 +82,7 @@ class ModelStore:
         key = _key(folder), quantize
         if key not in self._bases:
             base = self.load(folder)
-            self._bases[key] = quantization.quantize(base, quantize), models.fingerprint(base)
+            self._bases[key] = quantization.quantize(base, quantize), saved_models.fingerprint(base)
         return self._bases[key]
 
 

@@ -18,8 +18,11 @@ import ml_collections
 from ml_collections import config_dict
 
 from elenchus.data.files import jsonl
+from elenchus.train.objective import Objective, ObjectiveSettings
 
 T = TypeVar('T')
+SETTINGS_OF: dict[type, type] = {Objective: ObjectiveSettings}
+"""Type of a field -> the settings that a config has for it, whose `resolve` returns the field."""
 ROOT = pathlib.Path(__file__).parents[2]
 PACKAGES = ('model', 'data', 'sampling', 'train', 'configs', 'scripts')
 Section = ml_collections.ConfigDict | Mapping
@@ -68,7 +71,9 @@ def _value(config: Section, name: str, path: str) -> Any:
 
 def _convert(hint: Any, value: Any, path: str) -> Any:
     if dataclasses.is_dataclass(hint):
-        return build(hint, value, path)
+        # A value may have settings of another form: a preset with overrides, for example.
+        settings = SETTINGS_OF.get(hint)
+        return build(settings, value, path).resolve() if settings else build(hint, value, path)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(args, value, path)

@@ -22,8 +22,8 @@ def check_counts(s: RunSettings) -> None:
     ):
         if not 1 <= asked <= limit:
             raise ValueError(f'{name}={asked} must be in [1, {limit}]')
-    if not 0 <= s.actor.misconceptions <= 1:
-        raise ValueError(f'actor.misconceptions={s.actor.misconceptions} must be in [0, 1]')
+    if not 0 <= s.actor.teacher_error_rate <= 1:
+        raise ValueError(f'actor.teacher_error_rate={s.actor.teacher_error_rate} must be in [0, 1]')
     for name in ('num_examples', 'num_rounds', 'tokens'):
         if getattr(s.self_talk, name) < 1:
             raise ValueError(f'self_talk.{name}={getattr(s.self_talk, name)} must be at least 1')

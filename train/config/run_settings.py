@@ -135,7 +135,7 @@ class ActorSettings:
     num_problems: int
     refinements_per_problem: int  # (question, flawed attempt, critique -> solution) examples
     guided_per_problem: int  # (question, guide -> solution) examples, each kind of guide by turns
-    misconceptions: float  # share of sums that the actor's teacher is prone to get wrong (lab)
+    teacher_error_rate: float  # share of sums that the lab's teacher gets wrong
     fit: FitSettings
     lora: LoraSettings  # of rank 0: all weights are trained
 

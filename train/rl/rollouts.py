@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 from elenchus.data.records import Episode, Problem
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.engine.sampling_methods import Greedy, TemperatureSampling
-from elenchus.sampling.players import ModelPair
+from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.step_scores import StepScorer, score_steps
 from elenchus.train.rl import rewards

@@ -35,7 +35,7 @@ from elenchus.model import lora, sharding
 from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.sampling_methods import TemperatureSampling
-from elenchus.sampling.players import ModelPair
+from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.step_scores import StepScorer
 from elenchus.train.loop import LoopSettings, Updates, init_train_state, to_device, train_loop
 from elenchus.train.metrics import writers

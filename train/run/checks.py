@@ -2,7 +2,7 @@
 
 from elenchus.data.critiques import oracle
 from elenchus.model.config import ModelConfig
-from elenchus.train.checkpoints import models
+from elenchus.train.checkpoints import saved_models
 from elenchus.train.config import checks
 from elenchus.train.config.run_settings import RunSettings
 from elenchus.train.run import inputs as inputs_lib
@@ -45,9 +45,9 @@ def check_saved_model(
         raise ValueError(
             f"folder not found: {name}={path!r} ({folder}); use a saved model, or '' for none"
         )
-    models.check_model(
+    saved_models.check_model(
         folder,
-        model if exact else models.saved_config(folder, model),
+        model if exact else saved_models.saved_config(folder, model),
         tokenizer_fingerprint=fingerprint,
     )
 

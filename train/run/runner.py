@@ -43,7 +43,7 @@ def run_stage(run: Run, name: str) -> dict:
             tokens, steps = run.samplers.counts()
             function, arguments = STAGES[name]
             summary |= function(stage=stage, **arguments(run))
-            run.models.release()
+            run.store.release()
             add_tokens_per_step(summary, run, tokens, steps)
     print_accuracy(summary)
     return summary

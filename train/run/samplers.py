@@ -6,7 +6,7 @@ from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.engine import Engine
 from elenchus.sampling.engine.sampling_methods import Greedy, TemperatureSampling
 from elenchus.sampling.episodes import Sampler
-from elenchus.sampling.players import ModelPair
+from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.step_scores import StepScorer
 from elenchus.train.config.run_settings import SamplingSettings
 from elenchus.train.run.inputs import RunInputs
@@ -29,7 +29,7 @@ class Samplers:
         newlines = sorted(self.inputs.tokenizer.newline_ids)
         return self._sampler(self.inputs.chat.end_id, *newlines)
 
-    def players(self, actor: Transformer, critic: Transformer) -> ModelPair:
+    def pair(self, actor: Transformer, critic: Transformer) -> ModelPair:
         """Returns actor and critic with a new sampler."""
         inputs = self.inputs
         return ModelPair(self.whole_turns(), actor, critic, inputs.judge, inputs.grammar)

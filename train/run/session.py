@@ -14,9 +14,9 @@ from elenchus.model import sharding, transformer
 from elenchus.model.attention import kernels
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.exploration.explorers import EXPLORERS
-from elenchus.sampling.players import ModelPair
+from elenchus.sampling.model_pair import ModelPair
 from elenchus.train import distributed, loop
-from elenchus.train.checkpoints import models
+from elenchus.train.checkpoints import saved_models
 from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.config import build
 from elenchus.train.config.run_settings import RunSettings
@@ -40,7 +40,7 @@ class Run:
     directory: RunDirectory
     inputs: RunInputs
     samplers: Samplers
-    models: ModelStore
+    store: ModelStore
     mesh: jax.sharding.Mesh
 
     @contextlib.contextmanager
@@ -54,7 +54,7 @@ class Run:
 
     def load_model(self, stage: str) -> Transformer:
         """Loads the model that a stage of this run ended with."""
-        return self.models.load(self.directory.model_folder(stage))
+        return self.store.load(self.directory.model_folder(stage))
 
     def load_latest(self, player: str, *, before: str) -> Transformer:
         """Loads a player as the last stage before another stage left it."""
@@ -62,21 +62,21 @@ class Run:
         producers = [s for s in earlier if s in STAGES_PRODUCING[player]] or [player]
         if producers[-1] == 'reinforce_both':
             folder = self.directory.stage(producers[-1]).path / player / 'model'
-            return self.models.load(folder)
+            return self.store.load(folder)
         return self.load_model(producers[-1])
 
-    def load_players(self) -> ModelPair:
+    def load_pair(self) -> ModelPair:
         """Loads the actor and critic of the supervised stages."""
-        return self.samplers.players(self.load_model('actor'), self.load_model('critic'))
+        return self.samplers.pair(self.load_model('actor'), self.load_model('critic'))
 
     def load_given(self, path: str) -> Transformer:
         """Loads a saved model that the config names."""
-        return self.models.load(from_root(path))
+        return self.store.load(from_root(path))
 
     def init_model(self) -> Transformer:
         """Initialises a model with random weights, each shard on its device."""
         config, mesh = self.settings.model, self.mesh
-        shardings = jax.tree.map(lambda x: x.sharding, models.abstract_model(config, mesh))
+        shardings = jax.tree.map(lambda x: x.sharding, saved_models.abstract_model(config, mesh))
         init = lambda: transformer.init_model(config, jax.random.key(self.settings.seed))  # noqa: E731
         return jax.jit(init, out_shardings=shardings)()
 
@@ -102,11 +102,11 @@ def open_run(
     mesh = sharding.make_mesh(settings.mesh)
     kernels.check_backend(settings.model, jax.default_backend())
     inputs = load_inputs(settings, verifier)
-    models.abstract_model(settings.model, mesh)
+    saved_models.abstract_model(settings.model, mesh)
     loop.check_rows(settings.train, mesh)
     checks.check_run(settings, inputs)
     distributed.check_same('the tokenizer', inputs.tokenizer.fingerprint.encode())
-    models = ModelStore(
+    store = ModelStore(
         settings.model,
         mesh,
         tokenizer_fingerprint=inputs.tokenizer.fingerprint,
@@ -114,4 +114,4 @@ def open_run(
     )
     jax.set_mesh(mesh)
     samplers = Samplers(settings.sampling, inputs)
-    return Run(settings, directory, inputs, samplers, models, mesh)
+    return Run(settings, directory, inputs, samplers, store, mesh)

@@ -26,7 +26,7 @@ from elenchus.train.stages.base_model import base_examples
 from elenchus.train.stages.critic import critic_examples, retrain_critic
 from elenchus.train.stages.critique import make_critique_data
 from elenchus.train.stages.evaluate import evaluate
-from elenchus.train.stages.improve_rounds import SavedPlayers, improve_rounds
+from elenchus.train.stages.improve_rounds import SavedPair, improve_rounds
 from elenchus.train.stages.reinforce import reinforce_stage
 from elenchus.train.stages.self_talk import COMPARED_ARMS, self_talk_stage
 from elenchus.train.stages.self_talk_data import TalkBuilder
@@ -64,7 +64,7 @@ def critic(run: Run) -> dict[str, Any]:
     """Arguments of the stage `critic`."""
     s, folder = run.settings.critic, run.directory.stage('critique').path / 'episodes'
     seed = derive_seed(run.settings.seed, 'critic')
-    model = run.models.load_to_train(_critic_start(run), s.lora, seed=seed)
+    model = run.store.load_to_train(_critic_start(run), s.lora, seed=seed)
     examples = critic_examples(run.inputs.chat, folder)
     return {'model': model, 'examples': examples, **_fit(run, 'critic', s.fit)}
 
@@ -93,7 +93,7 @@ def evaluation(run: Run) -> dict[str, Any]:
     """Arguments of the stage `evaluate`: the latest actor and critic before it."""
     players = (run.load_latest(player, before='evaluate') for player in ('actor', 'critic'))
     return {
-        'players': run.samplers.players(*players),
+        'pair': run.samplers.pair(*players),
         'problems': run.inputs.test_problems,
         'settings': run.settings.evaluate,
         'samplers': run.samplers,
@@ -108,7 +108,7 @@ def self_improvement(run: Run, *, explorer: str) -> dict[str, Any]:
     folder = run.directory.model_folder
     return {
         'explorer': explorer,
-        'start': SavedPlayers(folder('actor'), folder('critic')),
+        'start': SavedPair(folder('actor'), folder('critic')),
         'base': folder('base'),
         'settings': s,
         'train_problems': inputs.train_problems,
@@ -129,7 +129,7 @@ def reinforcement(run: Run, *, stage: str) -> dict[str, Any]:
         for player in ('actor', 'critic')
     }
     return {
-        'players': run.samplers.players(**models),
+        'pair': run.samplers.pair(**models),
         'train_problems': run.inputs.train_problems,
         'trained': trained,
         'settings': s,
@@ -184,7 +184,7 @@ def _shared(run: Run) -> dict[str, Any]:
         'test_problems': run.inputs.test_problems,
         'evaluation': run.settings.evaluate,
         'loop': run.settings.train,
-        'models': run.models,
+        'store': run.store,
         'samplers': run.samplers,
         'seed': run.settings.seed,
     }
@@ -193,13 +193,13 @@ def _shared(run: Run) -> dict[str, Any]:
 def _fit(run: Run, name: str, settings) -> dict[str, Any]:
     """Arguments of one supervised fit, whose data are ordered by `name`."""
     seed = derive_seed(run.settings.seed, name)
-    return {'settings': settings, 'loop': run.settings.train, 'models': run.models, 'seed': seed}
+    return {'settings': settings, 'loop': run.settings.train, 'store': run.store, 'seed': seed}
 
 
 def _to_train(run: Run, stage: str, settings: lora.LoraSettings, *, name: str) -> Transformer:
     """Loads the model of a stage as `name` trains it: whole, or frozen under adapters."""
     folder, seed = run.directory.model_folder(stage), derive_seed(run.settings.seed, name)
-    return run.models.load_to_train(folder, settings, seed=seed)
+    return run.store.load_to_train(folder, settings, seed=seed)
 
 
 def _critic_start(run: Run):
@@ -231,7 +231,7 @@ def _retrain_critic(run: Run, folder, player: Transformer, last, number: int) ->
         critique=s.critique,
         annotator_model=_annotator_model(run),
         loop=s.train,
-        models=run.models,
+        store=run.store,
         samplers=run.samplers,
         seed=s.seed,
     )

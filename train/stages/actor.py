@@ -41,7 +41,7 @@ def actor_conversations(
     settings: ActorSettings, chat: Chat, problems: Sequence[Problem]
 ) -> Iterator[tuple[Turn, ...]]:
     """Yields for each problem a demonstration, refinements, and guided solutions."""
-    kinds, error_rate = tuple(proposals.GUIDES), settings.misconceptions
+    kinds, error_rate = tuple(proposals.GUIDES), settings.teacher_error_rate
     for i, problem in enumerate(problems[: settings.num_problems]):
         rng = random.Random(problem.id)
         solution = demonstrate(problem, error_rate, rng=rng)

@@ -7,6 +7,7 @@ from elenchus.data.critiques.oracle import Annotator
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.critique_data import annotators
 from elenchus.sampling.episodes import Sampler
+from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.train.config.run_settings import CritiqueSettings
 from elenchus.train.run.directory import from_root
 from elenchus.train.run.samplers import Samplers
@@ -28,7 +29,6 @@ def make_annotator(
     `model` writes the critiques of 'model', and on the lab the corrections of 'monte_carlo'.
     """
     s, inputs = settings, samplers.inputs
-    options = {'grammar': inputs.grammar, 'seed': seed + 3}
     if s.annotator == 'oracle':
         return lambda sampler, first: oracle.oracle
     if s.annotator == 'file':
@@ -36,18 +36,19 @@ def make_annotator(
         return lambda sampler, first: from_file
     if s.annotator == 'model':
         return lambda sampler, first: annotators.model_annotator(
-            sampler, model, method=samplers.greedy(), first_id=first, **options
+            sampler,
+            model,
+            grammar=inputs.grammar,
+            spec=SampleSpec(1, samplers.greedy(), seed + 3, first),
         )
     # Every token of every rollout may need a request id of its own.
-    span = samplers.settings.attempt_tokens * s.num_rollouts
+    ids = samplers.settings.attempt_tokens * s.num_rollouts
     return lambda sampler, first: annotators.monte_carlo_annotator(
         sampler,
         actor,
         model,
         judge=inputs.judge,
-        num_rollouts=s.num_rollouts,
+        grammar=inputs.grammar,
         threshold=s.rollout_threshold,
-        method=samplers.method(),
-        first_id=first * span,
-        **options,
+        spec=SampleSpec(s.num_rollouts, samplers.method(), seed + 3, first * ids),
     )

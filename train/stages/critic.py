@@ -38,7 +38,7 @@ def retrain_critic(
     critique: CritiqueSettings,
     annotator_model: Transformer | None,
     loop: LoopSettings,
-    models: ModelStore,
+    store: ModelStore,
     samplers: Samplers,
     seed: int,
 ) -> dict:
@@ -64,11 +64,11 @@ def retrain_critic(
             )
             summary |= sft_stage(
                 stage,
-                model=models.load_to_train(start, settings.lora, seed=derive_seed(seed, 'critic')),
+                model=store.load_to_train(start, settings.lora, seed=derive_seed(seed, 'critic')),
                 examples=critic_examples(samplers.inputs.chat, stage.path / 'episodes'),
                 settings=settings.fit,
                 loop=loop,
-                models=models,
+                store=store,
                 seed=derive_seed(seed, 'critic', number),
             )
     return summary

@@ -14,8 +14,6 @@ from elenchus.data.critiques.record_files import CritiqueRecord
 from elenchus.data.records import Episode, Problem
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.critique_data import constructions, filters
-from elenchus.sampling.engine.engine import Metered
-from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.train.config.run_settings import CritiqueSettings
 from elenchus.train.run.directory import StageFolder
@@ -106,7 +104,8 @@ def construct(
     """Samples judged attempts by every construction (RG1, RG2, RG3); returns them and tokens."""
     s, parts = settings, stage.parts('paths', problems)
     for part in parts.missing():
-        sampler = metered(samplers.whole_turns())
+        sampler = samplers.whole_turns()
+        tokens_before = sampler.engine.tokens
 
         def options(num_samples: int, noise: int, temperature: float, first=part.first) -> dict:
             return {
@@ -120,12 +119,14 @@ def construct(
         scratch = options(s.num_attempts, 0, usual)
         groups = constructions.sample_from_scratch(sampler, actor, part.items, **scratch)
         hotter = options(s.num_relocated, 1, s.raised_temperature)
-        resampled = constructions.resample_from_step(sampler, actor, part.items, groups, **hotter)
+        resampled = constructions.resample_from_step(
+            sampler, actor, part.items, groups=groups, **hotter
+        )
         inserted = constructions.insert_mistake(
-            sampler, actor, part.items, groups, **options(s.num_inserted, 2, usual)
+            sampler, actor, part.items, groups=groups, **options(s.num_inserted, 2, usual)
         )
         episodes = [*(e for group in groups for e in group), *resampled, *inserted]
-        part.write(episodes, sampler.engine.tokens)
+        part.write(episodes, sampler.engine.tokens - tokens_before)
     return parts.read()
 
 
@@ -141,7 +142,8 @@ def annotate(
     chat, grammar = samplers.inputs.chat, samplers.inputs.grammar
     parts = stage.parts('criticised', list(alive.values()))
     for part in parts.missing():
-        sampler = metered(samplers.whole_turns())
+        sampler = samplers.whole_turns()
+        tokens_before = sampler.engine.tokens
         attempts = [
             constructions.as_annotated_attempt(chat, e, problems[e.problem_id]) for e in part.items
         ]
@@ -154,7 +156,7 @@ def annotate(
                 verdict = grammar.parse(text).final_correct
             outcome = episode.outcome | {'verdict': verdict}
             episodes.append(dataclasses.replace(episode, turns=turns, outcome=outcome))
-        part.write(episodes, sampler.engine.tokens)
+        part.write(episodes, sampler.engine.tokens - tokens_before)
     episodes, num_tokens = parts.read()
     return dict(zip(alive, episodes, strict=True)), num_tokens
 
@@ -172,7 +174,8 @@ def refine(
     """Adds to wrong criticised attempts how many of their sampled refinements are right."""
     s, parts = settings, stage.parts('refined', list(alive.values()))
     for part in parts.missing():
-        sampler = metered(samplers.whole_turns())
+        sampler = samplers.whole_turns()
+        tokens_before = sampler.engine.tokens
         wrong = [i for i, e in enumerate(part.items) if not e.outcome['correct']]
         refined = filters.sample_refinement_results(
             sampler,
@@ -189,14 +192,9 @@ def refine(
             facts = {'refinement_successes': successes, 'refinement': text}
             outcome = episodes[i].outcome | facts
             episodes[i] = dataclasses.replace(episodes[i], outcome=outcome)
-        part.write(episodes, sampler.engine.tokens)
+        part.write(episodes, sampler.engine.tokens - tokens_before)
     episodes, num_tokens = parts.read()
     return dict(zip(alive, episodes, strict=True)), num_tokens
-
-
-def metered(sampler: Sampler) -> Sampler:
-    """Returns a sampler whose engine counts its tokens."""
-    return dataclasses.replace(sampler, engine=Metered(sampler.engine))
 
 
 # Filtering

@@ -18,7 +18,7 @@ from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.engine.sampling_methods import Method
 from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.metrics import critic_metrics
-from elenchus.sampling.players import ModelPair
+from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.test_time import beam, strategies
 from elenchus.train.config.run_settings import EvaluateSettings
@@ -30,7 +30,7 @@ from elenchus.train.stages.evaluate_figures import EvaluationEpisodes, by_level
 
 
 def evaluate(
-    players: ModelPair,
+    pair: ModelPair,
     problems: Sequence[Problem],
     *,
     settings: EvaluateSettings,
@@ -41,7 +41,7 @@ def evaluate(
     """Evaluates actor and critic on the first `settings.num_problems` problems; returns figures."""
     stage = stage or StageFolder.temporary()
     problems = problems[: settings.num_problems]
-    setup = evaluation_setup(players, settings=settings, samplers=samplers, seed=seed)
+    setup = evaluation_setup(pair, settings=settings, samplers=samplers, seed=seed)
     attempts, num_tokens = sample_parallel(setup, problems, settings=settings, stage=stage)
     later, oracle, beams = [], [], []
     options = {'attempts': attempts, 'stage': stage}
@@ -63,11 +63,11 @@ def evaluate(
 
 
 def evaluation_setup(
-    players: ModelPair, *, settings: EvaluateSettings, samplers: Samplers, seed: int
+    pair: ModelPair, *, settings: EvaluateSettings, samplers: Samplers, seed: int
 ) -> strategies.EvaluationSetup:
-    """Returns what all strategies share: players, sampling method, scorer and noise."""
+    """Returns what all strategies share: pair, sampling method, scorer and noise."""
     return strategies.EvaluationSetup(
-        models=players,
+        models=pair,
         scorer=samplers.scorer(),
         method=samplers.method(),
         refine=settings.refine,
@@ -88,21 +88,19 @@ def sample_parallel(
     n, parts = settings.num_attempts, stage.parts(name, problems, description='evaluate')
     for part in parts.missing():
         # The prefix cache lets a critique continue from its attempt's keys and values.
-        players = dataclasses.replace(
-            setup.models, sampler=setup.models.sampler.with_prefix_cache()
-        )
+        pair = dataclasses.replace(setup.models, sampler=setup.models.sampler.with_prefix_cache())
         attempts = sample_attempts(
-            players.sampler,
-            players.actor,
+            pair.sampler,
+            pair.actor,
             part.items,
-            judge=players.judge,
+            judge=pair.judge,
             method=setup.method,
             seed=setup.seed,
             num_samples=n,
             first=part.first,
         )
         episodes, num_tokens = strategies.parallel(
-            dataclasses.replace(setup, models=players),
+            dataclasses.replace(setup, models=pair),
             attempts,
             [problem for problem in part.items for _ in range(n)],
             first_id=part.first * n,
@@ -142,7 +140,7 @@ def sample_beams(
     parts = stage.parts('beam', problems[: s.num_problems])
     for part in parts.missing():
         episodes = beam.beam_search(
-            s, setup, part.items, line_sampler=lines, first_id=part.first * s.ids
+            s, setup, part.items, line_sampler=lines, first_id=part.first * s.ids_per_question
         )
         part.write(episodes, sum(sum(e.outcome['tokens'].values()) for e in episodes))
     return parts.read()
@@ -225,7 +223,7 @@ def evaluate_actor(
 
 
 def evaluate_with_critique(
-    players: ModelPair,
+    pair: ModelPair,
     problems: Sequence[Problem],
     *,
     settings: EvaluateSettings,
@@ -235,7 +233,7 @@ def evaluate_with_critique(
 ) -> dict:
     """Evaluates accuracy before and after one critique and refinement, and the critic's metrics."""
     problems, n = problems[: settings.num_problems], settings.num_attempts
-    setup = evaluation_setup(players, settings=settings, samplers=samplers, seed=seed)
+    setup = evaluation_setup(pair, settings=settings, samplers=samplers, seed=seed)
     episodes, num_tokens = sample_parallel(
         setup, problems, settings=settings, stage=stage, name='test'
     )

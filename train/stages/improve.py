@@ -19,11 +19,11 @@ from elenchus.data.records import Episode, Example, Problem, Turn
 from elenchus.data.text.chat import Chat
 from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
-from elenchus.sampling.episodes import as_attempt
+from elenchus.sampling.episodes import as_attempt, with_outcome
 from elenchus.sampling.exploration import controller, selection
 from elenchus.sampling.exploration.controller import Knobs
 from elenchus.sampling.exploration.explorers import explore
-from elenchus.sampling.players import ModelPair
+from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.step_scores import score_steps
 from elenchus.train.config.run_settings import ImproveSettings
@@ -36,7 +36,7 @@ from elenchus.train.stages.sft import sft
 
 
 def improve(
-    players: ModelPair,
+    pair: ModelPair,
     load_trained: Callable[[], Transformer],
     problems: Sequence[Problem],
     *,
@@ -52,7 +52,7 @@ def improve(
 ) -> tuple[Transformer, dict, dict]:
     """Runs one round of self-improvement; returns the new actor, totals of training, and figures.
 
-    `players` explore the first `settings.num_problems` problems. A copy of the model that
+    `pair` explores the first `settings.num_problems` problems. A copy of the model that
     `load_trained` returns (the base or the last actor; it is called after exploration, to save
     memory) is then fine-tuned on the selected responses and the `demonstrations`.
     `references` (question -> solution) are what the selected responses are compared with.
@@ -61,12 +61,12 @@ def improve(
     stage = stage or StageFolder.temporary()
     options = {'settings': settings, 'samplers': samplers, 'seed': seed, 'stage': stage}
     problems = problems[: settings.num_problems]
-    knobs, candidates, for_knobs = choose_knobs(players, problems, number=number, **options)
+    knobs, candidates, for_knobs = choose_knobs(pair, problems, number=number, **options)
     parts = stage.parts('explored', problems, description=f'explore {explorer}')
     for part in parts.missing():
         episodes, count = explore(
             settings.explore,
-            players,
+            pair,
             part.items,
             explorer=explorer,
             seed=derive_seed(seed, 'improve' if number == 1 else f'improve/{number}'),
@@ -75,10 +75,10 @@ def improve(
         )
         part.write(episodes, count)
     explored, num_tokens = parts.read()
-    kept, for_kept = select_responses(players, explored, threshold=knobs.threshold, **options)
+    kept, for_kept = select_responses(pair, explored, threshold=knobs.threshold, **options)
     examples = response_examples(samplers.inputs.chat, kept, settings=settings)
     figures = coverage_figures(
-        players,
+        pair,
         explored=explored,
         kept=kept,
         examples={'kept': examples, 'demonstrations': references},
@@ -102,7 +102,7 @@ def improve(
 
 
 def choose_knobs(
-    players: ModelPair,
+    pair: ModelPair,
     problems: Sequence[Problem],
     *,
     number: int,
@@ -126,10 +126,10 @@ def choose_knobs(
         )
         for part in parts.missing():
             attempts = episode_lib.sample_attempts(
-                players.sampler,
-                players.actor,
+                pair.sampler,
+                pair.actor,
                 part.items,
-                judge=players.judge,
+                judge=pair.judge,
                 spec=SampleSpec(
                     s.num_attempts,
                     samplers.method(temperature),
@@ -137,7 +137,7 @@ def choose_knobs(
                     part.first * s.num_attempts,
                 ),
             )
-            scored, tokens = score_responses(players, attempts, samplers=samplers, seed=seed)
+            scored, tokens = score_responses(pair, attempts, samplers=samplers, seed=seed)
             part.write(scored, tokens + episode_lib.sampled_tokens(attempts))
         trials[temperature], tokens = parts.read()
         spent += tokens
@@ -146,7 +146,7 @@ def choose_knobs(
 
 
 def select_responses(
-    players: ModelPair,
+    pair: ModelPair,
     explored: Sequence[Episode],
     *,
     threshold: float,
@@ -163,14 +163,14 @@ def select_responses(
     rates = selection.success_rates(explored)
     rules = dataclasses.replace(s.explore, keep=len(explored)) if threshold else s.explore
     kept = [
-        with_outcome(as_attempt(players.sampler, e), success_rate=rates[e.problem_id])
+        with_outcome(as_attempt(pair.sampler, e), success_rate=rates[e.problem_id])
         for e in selection.curate(explored, rules, wrong=s.weighting == 'advantage')
     ]
     num_tokens = 0
     if kept and (threshold or s.weighting != 'keep'):
         parts = stage.parts('considered', kept, description='score')
         for part in parts.missing():
-            part.write(*score_responses(players, part.items, samplers=samplers, seed=seed))
+            part.write(*score_responses(pair, part.items, samplers=samplers, seed=seed))
         scored, num_tokens = parts.read()
         kept = selection.keep_above_threshold(scored, threshold=threshold, keep=s.explore.keep)
     stage.write_episodes(kept)
@@ -178,11 +178,11 @@ def select_responses(
 
 
 def score_responses(
-    players: ModelPair, responses: Sequence[Episode], *, samplers: Samplers, seed: int
+    pair: ModelPair, responses: Sequence[Episode], *, samplers: Samplers, seed: int
 ) -> tuple[list[Episode], int]:
     """Adds the critic's scores of steps and answer to responses; returns the critiques' tokens."""
     scored = score_steps(
-        players,
+        pair,
         responses,
         scorer=samplers.scorer(),
         greedy=samplers.greedy(),
@@ -190,11 +190,6 @@ def score_responses(
     )
     num_tokens = sum(len(episode.turns[-1].tokens) for episode in scored)
     return [dataclasses.replace(e, turns=e.turns[:-1]) for e in scored], num_tokens
-
-
-def with_outcome(episode: Episode, **facts) -> Episode:
-    """Returns the episode with more facts in its outcome."""
-    return dataclasses.replace(episode, outcome=episode.outcome | facts)
 
 
 def response_examples(

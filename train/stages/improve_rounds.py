@@ -9,6 +9,7 @@ from etils import epath
 from elenchus.data.files import atomic
 from elenchus.data.records import Example, Problem
 from elenchus.model.transformer import Transformer
+from elenchus.train.checkpoints import saved_models
 from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.config.run_settings import EvaluateSettings, ImproveSettings
 from elenchus.train.loop import LoopSettings
@@ -18,7 +19,7 @@ from elenchus.train.stages.evaluate import evaluate_actor
 from elenchus.train.stages.improve import improve
 
 
-class SavedPlayers(NamedTuple):
+class SavedPair(NamedTuple):
     """Folders of the models that a round starts with."""
 
     actor: epath.Path
@@ -36,7 +37,7 @@ def improve_rounds(
     stage: StageFolder,
     *,
     explorer: str,
-    start: SavedPlayers,
+    start: SavedPair,
     base: epath.Path,
     settings: ImproveSettings,
     evaluation: EvaluateSettings,
@@ -46,7 +47,7 @@ def improve_rounds(
     references: Sequence[Example],
     retrain_critic: RetrainCritic | None,
     loop: LoopSettings,
-    models: ModelStore,
+    store: ModelStore,
     samplers: Samplers,
     seed: int,
 ) -> dict:
@@ -60,13 +61,13 @@ def improve_rounds(
         folder = stage.child(f'round-{number}')
         trained = base if settings.restart == 'base' else start.actor
         load_trained = functools.partial(
-            models.load_to_train, trained, settings.lora, seed=derive_seed(seed, explorer)
+            store.load_to_train, trained, settings.lora, seed=derive_seed(seed, explorer)
         )
         summary = folder.read_summary()
         if summary is None:
             with folder.recorded() as summary:
                 actor, totals, figures = improve(
-                    samplers.players(models.load(start.actor), models.load(start.critic)),
+                    samplers.pair(store.load(start.actor), store.load(start.critic)),
                     load_trained,
                     train_problems,
                     explorer=explorer,
@@ -78,7 +79,7 @@ def improve_rounds(
                     stage=folder,
                     **options,
                 )
-                models.save(folder.path / 'model', actor)
+                store.save(folder.path / 'model', actor)
                 summary |= totals
                 summary |= evaluate_actor(
                     actor, test_problems, settings=evaluation, stage=folder, **options
@@ -89,11 +90,11 @@ def improve_rounds(
                     summary['retrained_critic'] = critic_summary
                     for count in ('tokens_sampled', 'tokens_trained'):
                         summary[count] += critic_summary[count]
-            models.release()
+            store.release()
         rounds.append(summary)
         critic = start.critic if retrain_critic is None else folder.path / 'critic' / 'model'
-        start = SavedPlayers(folder.path / 'model', critic)
-    save_last(stage, start.actor, models)
+        start = SavedPair(folder.path / 'model', critic)
+    save_last(stage, start.actor, store)
     totals = {
         name: sum(summary[name] for summary in rounds)
         for name in ('tokens_sampled', 'tokens_trained', 'tokens_monitored')
@@ -101,10 +102,10 @@ def improve_rounds(
     return rounds[-1] | totals | {'rounds': rounds}
 
 
-def save_last(stage: StageFolder, actor: epath.Path, models: ModelStore) -> None:
+def save_last(stage: StageFolder, actor: epath.Path, store: ModelStore) -> None:
     """Makes the last round's actor the stage's model: hard links where they are possible."""
     # Adapters store a relative path to their base, and buckets have no links.
-    if models.saved_adaptation(actor) is not None or atomic.is_remote(stage.path):
-        models.save(stage.path / 'model', models.load(actor))
+    if saved_models.saved_adaptation(actor) is not None or atomic.is_remote(stage.path):
+        store.save(stage.path / 'model', store.load(actor))
     else:
         link_tree(actor, stage.path / 'model')

@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 from elenchus.data.records import Episode, Example
 from elenchus.sampling.exploration import coverage
-from elenchus.sampling.players import ModelPair
+from elenchus.sampling.model_pair import ModelPair
 from elenchus.train import sft
 from elenchus.train.config.run_settings import ImproveSettings
 from elenchus.train.run.directory import StageFolder
 
 
 def coverage_figures(
-    players: ModelPair,
+    pair: ModelPair,
     *,
     explored: Sequence[Episode],
     kept: Sequence[Episode],
@@ -41,7 +41,7 @@ def coverage_figures(
     if count:
         summary['exploration']['perplexities'] = coverage.histograms(
             {
-                name: sft.perplexities(players.actor, evenly_spaced(some, count), rows=rows)
+                name: sft.perplexities(pair.actor, evenly_spaced(some, count), rows=rows)
                 for name, some in examples.items()
             }
         )
@@ -49,7 +49,7 @@ def coverage_figures(
         attempts = attempts[: count * settings.explore.num_attempts]
         parts = stage.parts('scored', attempts, description='score attempts')
         for part in parts.missing():
-            part.write(*score(players, part.items))
+            part.write(*score(pair, part.items))
         scored, summary['tokens_monitored'] = parts.read()
         summary['exploitation'] = coverage.exploitation_summary(scored)
     return summary

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from elenchus.data.records import Problem
 from elenchus.model.transformer import Transformer
-from elenchus.sampling.players import ModelPair
+from elenchus.sampling.model_pair import ModelPair
 from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.config.run_settings import EvaluateSettings
 from elenchus.train.loop import LoopSettings
@@ -16,7 +16,7 @@ from elenchus.train.stages.evaluate import evaluate_actor, evaluate_with_critiqu
 
 
 def grpo(
-    players: ModelPair,
+    pair: ModelPair,
     problems: Sequence[Problem],
     *,
     trained: Sequence[Player] = ('actor',),
@@ -34,7 +34,7 @@ def grpo(
     stage = stage or StageFolder.temporary()
     with stage.metrics() as writer:
         return trainer.reinforce(
-            players,
+            pair,
             problems,
             trained=trained,
             settings=settings,
@@ -50,14 +50,14 @@ def grpo(
 def reinforce_stage(
     stage: StageFolder,
     *,
-    players: ModelPair,
+    pair: ModelPair,
     train_problems: Sequence[Problem],
     test_problems: Sequence[Problem],
     trained: Sequence[Player],
     settings: ReinforceSettings,
     evaluation: EvaluateSettings,
     loop: LoopSettings,
-    models: ModelStore,
+    store: ModelStore,
     samplers: Samplers,
     seed: int,
 ) -> dict:
@@ -67,13 +67,13 @@ def reinforce_stage(
     """
     options = {'samplers': samplers, 'seed': seed, 'stage': stage}
     result, totals = grpo(
-        players, train_problems, trained=trained, settings=settings, loop=loop, **options
+        pair, train_problems, trained=trained, settings=settings, loop=loop, **options
     )
     for player, model in result.items():
         folder = stage.path if len(result) == 1 else stage.path / player
-        models.save(folder / 'model', model)
+        store.save(folder / 'model', model)
     options |= {'settings': evaluation}
     if set(result) == {'actor'}:
         return evaluate_actor(result['actor'], test_problems, **options) | totals
-    players = samplers.players(**{'actor': players.actor, 'critic': players.critic} | result)
-    return evaluate_with_critique(players, test_problems, **options) | totals
+    pair = samplers.pair(**{'actor': pair.actor, 'critic': pair.critic} | result)
+    return evaluate_with_critique(pair, test_problems, **options) | totals

@@ -43,7 +43,7 @@ def self_talk_stage(
     settings: SelfTalkSettings,
     evaluation: EvaluateSettings,
     loop: LoopSettings,
-    models: ModelStore,
+    store: ModelStore,
     samplers: Samplers,
     seed: int,
 ) -> dict:
@@ -72,11 +72,11 @@ def self_talk_stage(
         examples=[talk_example(samplers, talk, settings=settings) for talk in kept],
         settings=settings.fit,
         loop=loop,
-        models=models,
+        store=store,
         seed=derive_seed(seed, 'self_talk'),
     )
     figures = evaluate_self_talk(
-        models.load(stage.path / 'model'),
+        store.load(stage.path / 'model'),
         test_problems,
         evaluated=evaluated,
         settings=evaluation,

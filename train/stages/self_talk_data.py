@@ -23,7 +23,6 @@ from elenchus.train.config.run_settings import CritiqueSettings, SelfTalkSetting
 from elenchus.train.rl.advantages import over_tokens
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.stages.annotators import make_annotator
-from elenchus.train.stages.critique import metered
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +65,8 @@ class TalkBuilder:
 
     def build(self, episodes: Sequence[Episode], first: int) -> tuple[list[Episode], int]:
         """Returns a talk for each episode, and the tokens sampled for them."""
-        sampler = metered(self.samplers.whole_turns())
+        sampler = self.samplers.whole_turns()
+        tokens_before = sampler.engine.tokens
         talks = [self._extend(Talk(e, self.problems[e.problem_id]), e) for e in episodes]
         for number in range(self.settings.num_rounds):
             open_talks = {i: talk for i, talk in enumerate(talks) if talk.open}

@@ -72,12 +72,12 @@ def sft_stage(
     examples: Sequence[Example],
     settings: FitSettings,
     loop: LoopSettings,
-    models: ModelStore,
+    store: ModelStore,
     seed: int,
 ) -> dict:
     """Trains a model as `sft` does and saves it in the stage's folder; returns totals."""
     model, totals = sft(model, examples, settings=settings, loop=loop, seed=seed, stage=stage)
-    models.save(stage.path / 'model', model)
+    store.save(stage.path / 'model', model)
     return totals
 
 
@@ -88,5 +88,5 @@ def base_stage(stage: StageFolder, *, checkpoint: str, model: Transformer, **opt
     """
     if options['settings'].num_steps:
         return sft_stage(stage, model=model, **options)
-    options['models'].save(stage.path / 'model', model)
+    options['store'].save(stage.path / 'model', model)
     return {'checkpoint': checkpoint}

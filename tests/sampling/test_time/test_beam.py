@@ -11,7 +11,7 @@ from elenchus.data.lab import task
 from elenchus.model import transformer
 from elenchus.sampling import episodes, step_scores
 from elenchus.sampling.engine import engine, sampling_methods
-from elenchus.sampling.players import ModelPair
+from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.test_time import beam, strategies
 from tests.support import fake_engine, tiny_model

@@ -13,7 +13,7 @@ from elenchus.data.lab import task
 from elenchus.model import lora, sharding
 from elenchus.sampling import episodes, step_scores
 from elenchus.sampling.engine import engine, sampling_methods
-from elenchus.sampling.players import ModelPair
+from elenchus.sampling.model_pair import ModelPair
 from elenchus.train.config import build
 from elenchus.train.loop import LoopSettings
 from elenchus.train.metrics import writers
