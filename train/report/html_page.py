@@ -6,6 +6,7 @@ Everything comes from the files that the stages left; what is not there is shown
 """
 
 import collections
+import dataclasses
 import html
 import itertools
 import json
@@ -276,8 +277,7 @@ def choose_episodes(episodes: Iterable[records.Episode], count: int) -> list[rec
 
 
 def _transition(episode: records.Episode) -> str:
-    before = bool(episode.outcome.get('correct'))
-    after = bool(episode.outcome.get('refined_correct', before))
+    before, after = (bool(t.facts.correct) for t in (episode.attempt, episode.response))
     return 'ic'[before] + '2' + 'ic'[after]
 
 
@@ -288,23 +288,29 @@ def _by_turns(groups: Iterable[Iterable]) -> Iterable:
 
 
 def _episode(episode: records.Episode, decode: Callable) -> str:
-    facts = {'attempt': 'correct', 'refinement': 'refined_correct'}
-    known = {role: episode.outcome.get(name) for role, name in facts.items()}
-    marks = ''.join(_mark(role, right) for role, right in known.items() if right is not None)
+    marks = ''.join(
+        _mark(turn.role, turn.facts.correct)
+        for turn in episode.turns
+        if turn.facts.correct is not None
+    )
     head = f'<summary>level {episode.level} · {_text(episode.problem_id)}{marks}</summary>'
     body = ''.join(_turn(turn, decode) for turn in episode.turns)
-    outcome = ', '.join(f'{name}: {value}' for name, value in episode.outcome.items())
-    return f'<details open>{head}{body}<p class="soft">{_text(outcome)}</p></details>'
+    return f'<details open>{head}{body}{_facts(episode.facts)}</details>'
 
 
 def _turn(turn: records.Turn, decode: Callable) -> str:
     cuts = [0, *turn.step_ends, len(turn.tokens)]
     texts = [decode(turn.tokens[a:b]).strip() for a, b in itertools.pairwise(cuts)]
-    scores = [*turn.step_scores[: len(turn.step_ends)]]
-    scores += [None] * (len(texts) - len(scores))
-    pairs = zip(texts, scores, strict=True)
+    # The tokens after the last step, if there are any, have no score.
+    pairs = zip(texts, [*(step.score for step in turn.steps), None], strict=True)
     lines = ''.join(_step(text, score) for text, score in pairs if text)
-    return f'<h4>{turn.role}</h4><div class="text">{lines}</div>'
+    return f'<h4>{turn.role}</h4><div class="text">{lines}</div>{_facts(turn.facts)}'
+
+
+def _facts(facts: records.TurnFacts | records.EpisodeFacts) -> str:
+    """Returns a line with all known facts, '' if there are none."""
+    known = [f'{n}: {v}' for n, v in dataclasses.asdict(facts).items() if v is not None]
+    return f'<p class="soft">{_text(", ".join(known))}</p>' if known else ''
 
 
 def _step(text: str, score: float | None) -> str:

@@ -69,7 +69,7 @@ def sample_actor_groups(
             models.sampler,
             models.actor,
             episodes,
-            _repeat_each(problems, n),
+            problems=_repeat_each(problems, n),
             judge=models.judge,
             spec=SampleSpec(1, setup.method, _derive_seed(seed, 'refinement'), 0),
         )
@@ -94,12 +94,14 @@ def retry_with_hints(
 ) -> tuple[list[Episode], int]:
     """Samples the groups without a right attempt again, with a hint; returns (episodes, tokens).
 
-    The hint is not part of the new episodes: the policy must learn to answer without it. Their
-    outcome has `hinted`, because their sampler log-probabilities are those with the hint.
+    The hint is not part of the new episodes: the policy must learn to answer without it. The new
+    attempts are marked `hinted`, because their sampler log-probabilities are those with the hint.
     """
     models, n = setup.models, setup.num_samples
     sampler, groups = models.sampler, _split_groups(episodes, n)
-    failed = [i for i, group in enumerate(groups) if not any(e.outcome['correct'] for e in group)]
+    failed = [
+        i for i, group in enumerate(groups) if not any(e.attempt.facts.correct for e in group)
+    ]
     failed_problems = [problems[i] for i in failed]
     retries = sampler.sample_turns(
         models.actor,
@@ -116,8 +118,11 @@ def retry_with_hints(
     for i, problem, turns in zip(failed, failed_problems, retries, strict=True):
         question = sampler.chat.question_turns(problem.question)
         groups[i] = [
-            Episode(problem.id, problem.level, (*question, turn), next(facts) | {'hinted': True})
-            for turn in turns
+            Episode(problem.id, problem.level, (*question, turn))
+            for turn in (
+                dataclasses.replace(turn, facts=next(facts)).with_facts(hinted=True)
+                for turn in turns
+            )
         ]
     tokens = sum(len(turn.tokens) for turns in retries for turn in turns)
     return [episode for group in groups for episode in group], tokens
@@ -129,7 +134,7 @@ def sample_critic_groups(
     """Samples `num_samples` critiques of one attempt at each problem; returns (groups, tokens).
 
     If helpfulness is rewarded, every critique is followed by `num_refinements` refinements, which
-    determine `helpful` in its outcome; they are not part of the episode.
+    determine its fact `helpful`; they are not part of the episode.
     """
     models, n = setup.models, setup.num_samples
     attempts = episode_lib.sample_attempts(
@@ -147,13 +152,13 @@ def sample_critic_groups(
         spec=SampleSpec(1, setup.method, _derive_seed(seed, 'critique'), 0),
     )
     tokens = episode_lib.sampled_tokens(attempts)
-    tokens += sum(len(episode.turn('critique').tokens) for episode in episodes)
+    tokens += sum(len(episode.critique.tokens) for episode in episodes)
     if rules.rewards.helpful:
         refined = episode_lib.sample_refinements(
             models.sampler,
             models.actor,
             episodes,
-            _repeat_each(problems, n),
+            problems=_repeat_each(problems, n),
             judge=models.judge,
             spec=SampleSpec(
                 setup.num_refinements, setup.method, _derive_seed(seed, 'refinement'), 0
@@ -170,9 +175,9 @@ def _derive_seed(seed: int, purpose: str) -> int:
 
 
 def _with_helpfulness(episode: Episode, refined: Sequence[Episode]) -> Episode:
-    after = [e.outcome['refined_correct'] for e in refined]
-    helpful = rewards.helpfulness(episode.outcome['correct'], after)
-    return dataclasses.replace(episode, outcome=episode.outcome | {'helpful': helpful})
+    after = [e.response.facts.correct for e in refined]
+    helpful = rewards.helpfulness(episode.attempt.facts.correct, after)
+    return episode.with_turn_facts('critique', helpful=helpful)
 
 
 def without_turns(episode: Episode, role: str) -> Episode:

@@ -142,7 +142,7 @@ def sample_beams(
         episodes = beam.beam_search(
             s, setup, part.items, line_sampler=lines, first_id=part.first * s.ids_per_question
         )
-        part.write(episodes, sum(sum(e.outcome['tokens'].values()) for e in episodes))
+        part.write(episodes, sum(sum(e.facts.tokens.values()) for e in episodes))
     return parts.read()
 
 
@@ -180,8 +180,8 @@ def collect(
     groups = [attempts[i : i + n] for i in range(0, len(attempts), n)]
     rounds = collections.defaultdict(list)
     for episode in later:
-        rounds[episode.outcome['chain']].append(episode)
-    by_attempt = {episode.outcome['chain']: episode for episode in oracle}
+        rounds[episode.facts.chain].append(episode)
+    by_attempt = {episode.facts.chain: episode for episode in oracle}
     right = evaluate_figures.right_answers(problems, groups, rounds=rounds, oracle=by_attempt)
     return EvaluationEpisodes(problems, groups, rounds, by_attempt, beams, right)
 
@@ -212,8 +212,8 @@ def evaluate_actor(
         part.write(episodes, episode_lib.sampled_tokens(episodes))
     episodes, num_tokens = parts.read()
     groups = [episodes[i : i + n] for i in range(0, len(episodes), n)]
-    right = [np.mean([e.outcome['correct'] for e in group]) for group in groups]
-    covered = [float(any(e.outcome['correct'] for e in group)) for group in groups]
+    right = [np.mean([e.attempt.facts.correct for e in group]) for group in groups]
+    covered = [float(any(e.attempt.facts.correct for e in group)) for group in groups]
     return {
         'accuracy': {'attempt': by_level(settings, problems, right)},
         'coverage': by_level(settings, problems, covered),
@@ -238,7 +238,7 @@ def evaluate_with_critique(
         setup, problems, settings=settings, stage=stage, name='test'
     )
     groups = [episodes[i : i + n] for i in range(0, len(episodes), n)]
-    right = [sum(e.outcome['correct'] for e in group) / n for group in groups]
+    right = [sum(e.attempt.facts.correct for e in group) / n for group in groups]
     refined = [sum(map(critic_metrics.finally_correct, group)) / n for group in groups]
     return {
         'accuracy': {
@@ -248,7 +248,7 @@ def evaluate_with_critique(
         'critic': critic_metrics.critic(episodes),
         'transitions': critic_metrics.transitions(episodes),
         'tokens_per_answer': {
-            'attempt': sum(e.outcome['tokens']['attempt'] for e in episodes) / len(episodes),
+            'attempt': sum(e.facts.tokens['attempt'] for e in episodes) / len(episodes),
             'refined': num_tokens / len(episodes),
         },
     }

@@ -139,7 +139,8 @@ def accuracy_and_cost(
     main[name] = equal
     right = {arm: point.right for arm, point in main.items()}
     right[f'pass@{n}'] = [
-        statistics.pass_at_k(n, sum(e.outcome['correct'] for e in g), k=n) for g in episodes.groups
+        statistics.pass_at_k(n, sum(e.attempt.facts.correct for e in g), k=n)
+        for g in episodes.groups
     ]
     pairs = {'refined-attempt': ('refined', 'attempt'), f'refined-{name}': ('refined', name)}
     return {
@@ -213,12 +214,12 @@ def metrics_by_level(s: EvaluateSettings, episodes: Sequence[Episode]) -> dict[s
 
 def agreement(s: EvaluateSettings, groups: Sequence[Sequence[Episode]]) -> dict:
     """Returns discriminability with its interval over questions; {} without readable critiques."""
-    parsed = [[e for e in group if e.outcome['verdict'] is not None] for group in groups]
+    parsed = [[e for e in group if e.critique.facts.verdict is not None] for group in groups]
     parsed = [group for group in parsed if group]
     if not parsed:
         return {}
     interval = statistics.bootstrap_ratio(
-        [sum(e.outcome['verdict'] is bool(e.outcome['correct']) for e in g) for g in parsed],
+        [sum(e.critique.facts.verdict is bool(e.attempt.facts.correct) for e in g) for g in parsed],
         [len(group) for group in parsed],
         num_resamples=s.num_resamples,
         seed=0,
