@@ -7,7 +7,7 @@ episodes.
 
 import dataclasses
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -177,6 +177,30 @@ class Episode:
         changed = self.turn(role)
         turns = tuple(t.with_facts(**facts) if t is changed else t for t in self.turns)
         return dataclasses.replace(self, turns=turns)
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutGroup(Sequence[Episode]):
+    """The samples of one problem; as a sequence, its episodes."""
+
+    problem: Problem
+    episodes: tuple[Episode, ...]
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    def __getitem__(self, index):
+        return self.episodes[index]
+
+
+def group_episodes(problems: Sequence[Problem], episodes: Sequence[Episode]) -> list[RolloutGroup]:
+    """Groups episodes, equally many per problem, that are in the order of the problems."""
+    size = len(episodes) // max(1, len(problems))
+    assert size * len(problems) == len(episodes), f'{len(episodes)} of {len(problems)} problems'
+    return [
+        RolloutGroup(problem, tuple(episodes[i * size : (i + 1) * size]))
+        for i, problem in enumerate(problems)
+    ]
 
 
 class Example(NamedTuple):

@@ -13,11 +13,12 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from elenchus.data import records
 from elenchus.data.critiques import mistakes
 from elenchus.data.critiques.oracle import ConstructedAttempt
 from elenchus.data.grading import answers
 from elenchus.data.grading.judge import Judge
-from elenchus.data.records import Episode, EpisodeFacts, Problem, Turn
+from elenchus.data.records import Episode, EpisodeFacts, Problem, RolloutGroup, Turn
 from elenchus.data.text.chat import Chat
 from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
@@ -32,33 +33,30 @@ def sample_from_scratch(
     *,
     judge: Judge,
     spec: SampleSpec,
-) -> list[list[Episode]]:
+) -> list[RolloutGroup]:
     """RG1: samples `spec.num_samples` attempts at each problem; returns them by problem."""
     attempts = episode_lib.sample_attempts(sampler, actor, problems, judge=judge, spec=spec)
-    attempts = [e.with_facts(construction='RG1') for e in attempts]
-    count = spec.num_samples
-    return [attempts[i : i + count] for i in range(0, len(attempts), count)]
+    return records.group_episodes(problems, [e.with_facts(construction='RG1') for e in attempts])
 
 
 def resample_from_step(
     sampler: Sampler,
     actor: Transformer,
-    problems: Sequence[Problem],
+    groups: Sequence[RolloutGroup],
     *,
-    groups: Sequence[Sequence[Episode]],
     judge: Judge,
     spec: SampleSpec,
 ) -> list[Episode]:
     """RG2, location-aware: resamples correct attempts from a random line on.
 
-    `spec.method` should be hotter than usual, so that mistakes become likely. groups[i] are
-    attempts at problems[i]; a problem without a correct one gets no new attempt. The lines before
-    keep their sampled ids. `location` is the first line that differs from the original, at or after
-    the drawn one. Each log-probability is of the method that sampled its token.
+    `spec.method` should be hotter than usual, so that mistakes become likely. A problem without a
+    correct attempt in its group gets no new one. The lines before keep their sampled ids.
+    `location` is the first line that differs from the original, at or after the drawn one. Each
+    log-probability is of the method that sampled its token.
     """
     openings, originals = [], []
-    for problem, group in zip(problems, groups, strict=True):
-        correct = [e.attempt for e in group if _is_fully_correct(e)]
+    for group in groups:
+        problem, correct = group.problem, [e.attempt for e in group if _is_fully_correct(e)]
         # One stream per problem: a part of the problems draws what the whole set draws.
         rng = random.Random(f'{spec.seed}/{problem.id}')
         for i in range(spec.num_samples if correct else 0):
@@ -78,20 +76,20 @@ def resample_from_step(
 def insert_mistake(
     sampler: Sampler,
     actor: Transformer,
-    problems: Sequence[Problem],
+    groups: Sequence[RolloutGroup],
     *,
-    groups: Sequence[Sequence[Episode]],
     judge: Judge,
     spec: SampleSpec,
 ) -> list[Episode]:
     """RG3, detailed mistakes: inserts a mistake of a named kind, and the actor continues after it.
 
-    groups[i] are attempts at problems[i]. The mistakes go into the correct ones by turns, or into
-    the reference solution if there are none. Kind and line are drawn at random among the possible
-    ones; an opening that would leave no room for a continuation is dropped.
+    The mistakes go into the correct attempts of a group by turns, or into the reference solution if
+    there are none. Kind and line are drawn at random among the possible ones; an opening that would
+    leave no room for a continuation is dropped.
     """
     openings = []
-    for problem, group in zip(problems, groups, strict=True):
+    for group in groups:
+        problem = group.problem
         texts = [sampler.chat.text(e.attempt) for e in group if _is_fully_correct(e)]
         texts = texts or [problem.solution]
         rng = random.Random(f'{spec.seed}/{problem.id}')

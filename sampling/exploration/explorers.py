@@ -4,6 +4,7 @@ import collections
 import functools
 from collections.abc import Callable, Sequence
 
+from elenchus.data import records
 from elenchus.data.records import Episode, Problem
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.engine.sampling_methods import Greedy, Method
@@ -120,10 +121,10 @@ def _sample_attempts(context: ExplorationContext, problems: Sequence[Problem]) -
     attempts = episode_lib.sample_attempts(
         models.sampler, models.actor, problems, judge=models.judge, spec=context.spec
     )
-    attempt_problems = (p for p in problems for _ in range(context.spec.num_samples))
     return [
-        with_origin(models.sampler, e, p, origin='attempt')
-        for e, p in zip(attempts, attempt_problems, strict=True)
+        with_origin(models.sampler, episode, group.problem, origin='attempt')
+        for group in records.group_episodes(problems, attempts)
+        for episode in group
     ]
 
 

@@ -145,7 +145,7 @@ def group_metrics(
 ) -> dict[str, float]:
     """Returns statistics of rewards and advantages, also by level, and of zero-variance groups."""
     rewards = np.array([v.rewards for v in values])
-    levels = np.array([group[0].level for group in sampled.groups])
+    levels = np.array([group.problem.level for group in sampled.groups])
     advantage = weights[batch.loss_mask > 0]
     episodes = [episode for group in sampled.groups for episode in group]
     terms = {

@@ -119,11 +119,9 @@ def construct(
         scratch = options(s.num_attempts, 0, usual)
         groups = constructions.sample_from_scratch(sampler, actor, part.items, **scratch)
         hotter = options(s.num_relocated, 1, s.raised_temperature)
-        resampled = constructions.resample_from_step(
-            sampler, actor, part.items, groups=groups, **hotter
-        )
+        resampled = constructions.resample_from_step(sampler, actor, groups, **hotter)
         inserted = constructions.insert_mistake(
-            sampler, actor, part.items, groups=groups, **options(s.num_inserted, 2, usual)
+            sampler, actor, groups, **options(s.num_inserted, 2, usual)
         )
         episodes = [*(e for group in groups for e in group), *resampled, *inserted]
         part.write(episodes, sampler.engine.tokens - tokens_before)

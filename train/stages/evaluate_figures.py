@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from elenchus.data.grading import answers
-from elenchus.data.records import Episode, Problem
+from elenchus.data.records import Episode, Problem, RolloutGroup
 from elenchus.sampling.metrics import cost_curves, critic_metrics, statistics
 from elenchus.sampling.metrics.cost_curves import Point
 from elenchus.train.config.run_settings import EvaluateSettings
@@ -20,12 +20,16 @@ Table = dict[str, list[float]]
 class EvaluationEpisodes(NamedTuple):
     """Everything that was sampled for the test problems."""
 
-    problems: Sequence[Problem]
-    groups: Sequence[Sequence[Episode]]  # attempts with critique and refinement, by problem
+    groups: Sequence[RolloutGroup]  # attempts with critique and refinement
     rounds: Mapping[int, Sequence[Episode]]  # later rounds, by the index of the attempt
     oracle: Mapping[int, Episode]  # refinements after the truth, by the index of the attempt
     beams: Sequence[Episode]  # beam search, for the first problems
     right: Sequence[set[str]]  # the answers that count as right, by problem
+
+    @property
+    def problems(self) -> list[Problem]:
+        """The problem of each group."""
+        return [group.problem for group in self.groups]
 
 
 def summarise(s: EvaluateSettings, episodes: EvaluationEpisodes) -> dict:
@@ -82,8 +86,7 @@ def round_points(s: EvaluateSettings, episodes: EvaluationEpisodes) -> dict[str,
 
 
 def right_answers(
-    problems: Sequence[Problem],
-    groups: Sequence[Sequence[Episode]],
+    groups: Sequence[RolloutGroup],
     *,
     rounds: Mapping[int, Sequence[Episode]],
     oracle: Mapping[int, Episode],
@@ -91,11 +94,11 @@ def right_answers(
     """Returns the answers that are right for each problem: its reference, and all judged right."""
     indices = iter(range(sum(map(len, groups))))
     right = []
-    for problem, group in zip(problems, groups, strict=True):
+    for group in groups:
         episodes = list(group)
         for i in (next(indices) for _ in group):
             episodes += [*rounds.get(i, ()), *([oracle[i]] if i in oracle else [])]
-        right.append(cost_curves.right_answers(episodes, answers.canonical(problem.answer)))
+        right.append(cost_curves.right_answers(episodes, answers.canonical(group.problem.answer)))
     return right
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from elenchus.data import records
 from elenchus.data.critiques import self_talk as talk_text
 from elenchus.data.records import Episode, Problem, Turn, TurnFacts
 from elenchus.data.text.chat import Chat
@@ -127,9 +128,9 @@ def evaluate_self_talk(
         )
         part.write(episodes, episode_lib.sampled_tokens(episodes))
     episodes, _ = parts.read()
-    groups = [episodes[i : i + n] for i in range(0, len(episodes), n)]
+    groups = records.group_episodes(problems, episodes)
     arm = cost_curves.parallel_arms(groups)['majority']
-    right = evaluate_figures.right_answers(problems, groups, rounds={}, oracle={})
+    right = evaluate_figures.right_answers(groups, rounds={}, oracle={})
     points = [
         cost_curves.point(arm, right, size=size, num_draws=settings.num_draws)
         for size in cost_curves.sizes(n)

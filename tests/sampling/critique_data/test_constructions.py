@@ -6,6 +6,7 @@ import dataclasses
 import jax
 import pytest
 
+from elenchus.data import records
 from elenchus.data.critiques import mistakes
 from elenchus.data.grading import judge, verify
 from elenchus.data.lab import task
@@ -64,8 +65,7 @@ def resample(judging, groups, answer, **changed):
     attempts = constructions.resample_from_step(
         sampler,
         None,
-        PROBLEMS,
-        groups=groups,
+        groups,
         judge=judging,
         spec=dataclasses.replace(SPEC, **changed),
     )
@@ -126,8 +126,7 @@ def insert(judging, groups, answer=right, limits=fake_engine.LIMITS, **changed):
     attempts = constructions.insert_mistake(
         sampler,
         None,
-        PROBLEMS,
-        groups=groups,
+        groups,
         judge=judging,
         spec=dataclasses.replace(SPEC, **changed),
     )
@@ -191,7 +190,7 @@ def test_a_problem_without_a_solution_gets_no_mistake(judging):
     assert mistakes.kinds(problem) == mistakes.TEXT_KINDS
     sampler = fake_engine.make_sampler(right)
     attempts = constructions.insert_mistake(
-        sampler, None, [problem], groups=[[]], judge=judging, spec=SPEC
+        sampler, None, [records.RolloutGroup(problem, ())], judge=judging, spec=SPEC
     )
     assert attempts == []
 
@@ -215,9 +214,7 @@ def test_tokens_of_a_real_engine_are_metered(judging):
     groups = constructions.sample_from_scratch(sampler, actor, PROBLEMS, judge=judging, spec=spec)
     assert metered.tokens == episodes.sampled_tokens([e for g in groups for e in g])
     before = metered.tokens
-    attempts = constructions.insert_mistake(
-        sampler, actor, PROBLEMS, groups=groups, judge=judging, spec=spec
-    )
+    attempts = constructions.insert_mistake(sampler, actor, groups, judge=judging, spec=spec)
     assert len(attempts) == len(PROBLEMS)
     written = sum(len(e.attempt.tokens) for e in attempts)
     assert before < metered.tokens < before + written

@@ -222,7 +222,8 @@ def test_a_hint_is_the_beginning_of_the_solution():
 def batch_of(groups, *, informative, cap=0.0, kl=None, hinted=(), policy=-2.0):
     """(batch, metrics): the trainer's log-probabilities are `policy`, the reference's -3."""
     for i, group in enumerate(groups):
-        groups[i] = [e.with_turn_facts('attempt', hinted=i in hinted) for e in group]
+        changed = (e.with_turn_facts('attempt', hinted=i in hinted) for e in group)
+        groups[i] = dataclasses.replace(group, episodes=tuple(changed))
     chosen = objective.GRPO
     if kl:
         chosen = dataclasses.replace(chosen, kl=kl, kl_coef=0.1)
