@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 
 from elenchus.configs import lab
+from elenchus.data.files import episode_files
 from elenchus.data.grading import verify
 from elenchus.model import transformer
 from elenchus.train.config import build
 from elenchus.train.config.run_settings import RunSettings
+from elenchus.train.run.directory import StageFolder
 from elenchus.train.run.inputs import load_inputs
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.sft import perplexities
@@ -18,11 +20,14 @@ from elenchus.train.stages.improve import improve
 from elenchus.train.stages.reinforce import grpo
 from elenchus.train.stages.sft import sft
 
-S = build.build(RunSettings, lab.get_config('smoke'))
+CONFIG = lab.get_config('smoke')
+CONFIG.model.num_layers = 1
+S = build.build(RunSettings, CONFIG)
 
 
 @pytest.fixture(scope='module')
 def samplers():
+    """Samplers on the problems, tokenizer and judge of the lab."""
     with verify.Verifier(num_workers=1, timeout_s=5.0) as verifier:
         yield Samplers(S.sampling, load_inputs(S, verifier))
 
@@ -31,55 +36,65 @@ def make_model(seed):
     return transformer.init_model(S.model, jax.random.key(seed))
 
 
+def make_pair(samplers):
+    return samplers.pair(actor=make_model(seed=0), critic=make_model(seed=1))
+
+
+def examples_of(samplers):
+    return actor_examples(S.actor, samplers.inputs.chat, samplers.inputs.train_problems)
+
+
 def are_equal(one, other):
-    return all(map(np.array_equal, jax.tree.leaves(one), jax.tree.leaves(other)))
+    leaves = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return all(np.array_equal(x, y) for x, y in leaves)
 
 
-def test_sft_lowers_the_loss_of_a_copy(samplers):
-    start = make_model(seed=0)
-    examples = actor_examples(S.actor, samplers.inputs.chat, samplers.inputs.train_problems)
+def is_unchanged(model, *, seed):
+    return are_equal(model, make_model(seed))
+
+
+def perplexity(model, examples):
+    return np.mean(perplexities(model, examples, rows=S.train.rows))
+
+
+def test_sft_lowers_the_perplexity_of_a_copy(samplers):
+    start, examples = make_model(seed=0), examples_of(samplers)
     actor, totals = sft(start, examples, settings=S.actor.fit, loop=S.train, seed=0)
-    before, after = (np.mean(perplexities(m, examples, rows=S.train.rows)) for m in (start, actor))
-    assert after < before
+    assert perplexity(actor, examples) < 0.9 * perplexity(start, examples)
     assert totals['examples'] == len(examples)
-    assert are_equal(start, make_model(seed=0))
+    assert is_unchanged(start, seed=0)
 
 
-def test_grpo_changes_the_actor_and_not_the_critic(samplers):
-    pair = samplers.pair(make_model(seed=0), make_model(seed=1))
-    problems = samplers.inputs.train_problems
-    trained, totals = grpo(
-        pair, problems, settings=S.reinforce, loop=S.train, samplers=samplers, seed=0
-    )
-    assert set(trained) == {'actor'} and totals['updates']['actor'] > 0
+def test_grpo_trains_the_actor_and_not_the_critic(samplers):
+    pair, problems = make_pair(samplers), samplers.inputs.train_problems
+    options = {'settings': S.reinforce, 'loop': S.train, 'samplers': samplers}
+    trained, totals = grpo(pair, problems, seed=0, **options)
+    assert set(trained) == {'actor'}
+    assert totals['updates'] == {'actor': S.reinforce.num_steps}
     assert not are_equal(trained['actor'], pair.actor)
-    assert are_equal(pair.actor, make_model(seed=0))
-    assert are_equal(pair.critic, make_model(seed=1))
+    assert is_unchanged(pair.actor, seed=0) and is_unchanged(pair.critic, seed=1)
 
 
-def test_improve_trains_on_what_the_actor_explores(samplers):
-    pair = samplers.pair(make_model(seed=0), make_model(seed=1))
-    problems, chat = samplers.inputs.train_problems, samplers.inputs.chat
-    demonstrations = actor_examples(S.actor, chat, problems)
+def test_improve_trains_a_copy_of_the_actor_that_explored(samplers):
+    pair, problems = make_pair(samplers), samplers.inputs.train_problems
+    examples = examples_of(samplers)
+    options = {'settings': S.improve, 'loop': S.train, 'samplers': samplers, 'seed': 0}
     actor, totals, figures = improve(
-        pair,
-        lambda: pair.actor,
-        problems,
-        explorer='vanilla',
-        settings=S.improve,
-        demonstrations=demonstrations,
-        loop=S.train,
-        samplers=samplers,
-        seed=0,
+        pair, problems, explorer='vanilla', demonstrations=examples, **options
     )
-    assert totals['examples'] == len(demonstrations) + figures['kept']
-    assert not are_equal(actor, pair.actor)
-    assert are_equal(pair.actor, make_model(seed=0))
+    assert totals['examples'] == len(examples) + figures['kept']
+    assert figures['tokens_sampled'] == figures['exploration']['tokens'] > 0
+    assert perplexity(actor, examples) < 0.9 * perplexity(pair.actor, examples)
+    assert is_unchanged(pair.actor, seed=0)
 
 
-def test_evaluate(samplers):
-    pair = samplers.pair(make_model(seed=0), make_model(seed=1))
-    summary = evaluate(
-        pair, samplers.inputs.test_problems, settings=S.evaluate, samplers=samplers, seed=0
-    )
-    assert summary['questions'] == S.evaluate.num_problems
+def test_evaluate_returns_the_figures_of_its_episodes(samplers):
+    pair, problems = make_pair(samplers), samplers.inputs.test_problems
+    options = {'settings': S.evaluate, 'samplers': samplers, 'seed': 0}
+    stage = StageFolder.temporary()
+    summary = evaluate(pair, problems, stage=stage, **options)
+    episodes = list(episode_files.read_episodes(stage.path / 'episodes'))
+    assert len(episodes) == S.evaluate.num_problems * S.evaluate.num_attempts
+    lengths = [len(episode.turn('attempt').tokens) for episode in episodes]
+    assert summary['tokens_per_answer']['attempt'] == pytest.approx(np.mean(lengths))
+    assert evaluate(pair, problems, **options) == summary
