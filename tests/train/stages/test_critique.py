@@ -232,7 +232,7 @@ def test_critiques_can_be_brought_in_a_file(oracle, tmp_path, judging):
         ),
     ],
 )
-def test_where_nothing_is_left_it_says_why_and_what_helps(
+def test_if_all_attempts_are_rejected_the_error_says_why_and_what_helps(
     tmp_path, judging, answer, changes, words
 ):
     with pytest.raises(ValueError, match='all .* attempts were rejected') as error:

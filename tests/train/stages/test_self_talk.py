@@ -138,7 +138,7 @@ def test_it_is_trained_on_talks_that_come_to_a_right_answer(tmp_path, trained_on
 
 
 @pytest.mark.parametrize('learn', [True, False])
-def test_lines_called_wrong_are_learnt_only_where_asked(tmp_path, learn):
+def test_lines_called_wrong_are_learnt_only_if_the_settings_say_so(tmp_path, learn):
     run = make_run(tmp_path)
     settings = dataclasses.replace(run.settings.self_talk, learn_mistakes=learn)
     attempt = mistakes.corrupt(PROBLEMS[3], rng=random.Random(0))
