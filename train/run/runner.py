@@ -40,20 +40,20 @@ def run_stage(run: Run, name: str) -> dict:
     summary = stage.read_summary()
     if summary is None:
         with stage.recorded() as summary:
-            tokens, steps = run.samplers.counts()
+            counts_before = run.samplers.counts()
             function, arguments = STAGES[name]
             summary |= function(stage=stage, **arguments(run))
             run.store.release()
-            add_tokens_per_step(summary, run, tokens, steps)
+            add_tokens_per_step(summary, run, counts_before)
     print_accuracy(summary)
     return summary
 
 
-def add_tokens_per_step(summary: dict, run: Run, tokens: int, steps: int) -> None:
-    """Adds tokens per decode step since the given counts; it is above 1 only with prompt lookup."""
-    all_tokens, all_steps = run.samplers.counts()
-    if run.settings.sampling.engine.draft_tokens and all_steps > steps:
-        summary['tokens_per_step'] = round((all_tokens - tokens) / (all_steps - steps), 2)
+def add_tokens_per_step(summary: dict, run: Run, counts_before: tuple[int, int]) -> None:
+    """Adds the tokens per decode step since `counts_before`, if prompt lookup is on."""
+    tokens, steps = (b - a for a, b in zip(counts_before, run.samplers.counts(), strict=True))
+    if run.settings.sampling.engine.draft_tokens and steps:
+        summary['tokens_per_step'] = round(tokens / steps, 2)
 
 
 def write_summaries(run: Run, summaries: dict[str, dict]) -> None:
