@@ -16,7 +16,7 @@ from ml_collections import ConfigDict, config_dict
 
 from elenchus.configs import derive
 
-SUPERVISED = ('base', 'actor', 'critique', 'critic')
+STAGES = 'base actor critique critic evaluate vanilla critique_in_the_loop reinforce'
 
 
 def optimizer(learning_rate: float = 0.001, **changes) -> dict:
@@ -333,8 +333,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
         {
             'seed': 0,  # of weights, noise and the order of data; problems have data.seed
             'mesh': (-1, 1, 1),  # devices for (data, fsdp, tensor); -1: all that remain
-            # in this order; a stage reads earlier ones
-            'stages': (*SUPERVISED, 'evaluate', 'vanilla', 'critique_in_the_loop', 'reinforce'),
+            'stages': tuple(STAGES.split()),  # in this order; a stage reads earlier ones
             'model': MODEL,
             'tokenizer': TOKENIZER,
             'data': DATA,
