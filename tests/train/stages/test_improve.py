@@ -10,7 +10,7 @@ from elenchus.configs.studies import findings
 from elenchus.data.files import episode_files
 from elenchus.sampling.exploration import explorers
 from elenchus.train import sft
-from elenchus.train.run import runner
+from elenchus.train.run import runner, study_runner
 from elenchus.train.stages import actor
 from tests.support import fake_engine, fake_run
 from tests.support.fake_engine import CHAT
@@ -52,8 +52,8 @@ class CarelessEngine(fake_engine.RuleEngine):
 
 def make_run(workdir, explorer, **changes):
     """A run with real settings and problems, whose models are names."""
-    config = CONFIG.run.copy_and_resolve_references()
-    config.update({'stages': (*findings.SHARED, explorer), 'improve': changes})
+    arm = {'stages': (*findings.SHARED, explorer), 'improve': changes}
+    config = study_runner.arm_config(CONFIG, 0, arm)
     problems = fake_engine.problems(20)
     inputs = fake_run.make_inputs(problems, problems)
     engine = CarelessEngine()
