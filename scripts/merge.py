@@ -9,13 +9,14 @@ from absl import flags
 
 from elenchus.model import lora
 from elenchus.train.config import cli
-from elenchus.train.run.workspace import Workspace
+from elenchus.train.run import runner
+from elenchus.train.run.session import Run
 from elenchus.train.stages import STAGES
 
 
-def merge(workspace: Workspace, stage: str, out: pathlib.Path) -> pathlib.Path:
+def merge(run: Run, stage: str, out: pathlib.Path) -> pathlib.Path:
     """The folder `out`/model, which holds a whole model; of one without adapters a copy."""
-    workspace.save_model(out, lora.merge(workspace.load_model(stage)))
+    run.store.save(out / 'model', lora.merge(run.load_model(stage)))
     return out / 'model'
 
 
@@ -24,7 +25,7 @@ if __name__ == '__main__':
     flags.DEFINE_string('out', None, 'Folder that model/ is written into.', required=True)
 
     def main(argv):
-        with cli.open_workspace() as workspace:
-            print(merge(workspace, flags.FLAGS.stage, pathlib.Path(flags.FLAGS.out)))
+        with runner.run_of_flags() as run:
+            print(merge(run, flags.FLAGS.stage, pathlib.Path(flags.FLAGS.out)))
 
     cli.run_main(main)

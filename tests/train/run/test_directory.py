@@ -1,4 +1,4 @@
-"""Folders of a run and its stages: a stage resumes, stops on request, and refuses another config."""
+"""Folders of a run and its stages: resuming, stopping on request, refusing another config."""
 
 import shutil
 from unittest import mock
