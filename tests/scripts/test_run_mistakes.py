@@ -1,44 +1,12 @@
 """Mistakes of the user in flags, config and data: each is one line, before anything is written."""
 
-import json
-import subprocess
-import sys
-
 import pytest
 
 from elenchus.configs import lab
 from elenchus.train.config import build
-from tests.support import multi_process
+from tests.support import forked_runs, multi_process
 
 SMOKE = 'configs/lab.py:smoke'
-
-# One process imports everything once, and is forked for each mistake.
-DRIVER = """
-import json, os, runpy, sys
-import elenchus.scripts.run
-results = []
-for arguments in json.loads(sys.argv[1]):
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.dup2(writer, 2)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.argv = ['run.py', *arguments]
-        del sys.modules['elenchus.scripts.run']
-        try:
-            runpy.run_module('elenchus.scripts.run', run_name='__main__')
-        except SystemExit as end:
-            os._exit(end.code if isinstance(end.code, int) else 0 if end.code is None else 1)
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            os._exit(1)
-    os.close(writer)
-    with open(reader) as pipe:
-        errors = pipe.read()
-    results.append((os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), errors))
-print(json.dumps(results))
-"""
 
 MISTAKES = {
     'unknown field': (['--config.train.bogus=1'], ['train.bogus', 'did you mean --config.train.']),
@@ -100,22 +68,16 @@ def mistakes(tmp_path_factory):
     started = workdirs['another config']
     started.mkdir()
     (started / 'config.json').write_text(build.to_json(lab.get_config('smoke')))
-    arguments = [
-        [f'--config={SMOKE}'] * (not changes[0].startswith('--config='))
-        + [*changes, '--workdir', str(workdirs[name])]
+    runs = [
+        (
+            multi_process.ROOT,
+            [f'--config={SMOKE}'] * (not changes[0].startswith('--config='))
+            + [*changes, '--workdir', str(workdirs[name])],
+        )
         for name, (changes, _) in MISTAKES.items()
     ]
-    done = subprocess.run(
-        [sys.executable, '-c', DRIVER, json.dumps(arguments)],
-        cwd=multi_process.ROOT,
-        env=multi_process.environment(1),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    results = json.loads(done.stdout.splitlines()[-1])
+    module = 'elenchus.scripts.run'
+    results = forked_runs.run_all(module, runs, preload=module)
     return {
         name: (workdirs[name], code, errors)
         for name, (code, errors) in zip(MISTAKES, results, strict=True)
