@@ -8,16 +8,15 @@
         derive.set_lengths(config, question=256, attempt=192, critique=512, refinement=192)
         return config
 
-`python -m scripts.run --config=configs/lab.py --describe` prints a config with these comments. The
-values are those of a small run from scratch on real text; lengths are in tokens.
+`python -m scripts.run --config=configs/lab.py --describe` prints any config with these comments.
+Lengths are in tokens.
 """
 
 from ml_collections import ConfigDict, config_dict
 
 from elenchus.configs import derive
 
-SUPERVISED = ('base', 'actor', 'critique', 'critic')
-STAGES = (*SUPERVISED, 'evaluate', 'vanilla', 'critique_in_the_loop', 'reinforce')
+STAGES = 'base actor critique critic evaluate vanilla critique_in_the_loop reinforce'
 
 
 def optimizer(learning_rate: float = 0.001, **changes) -> dict:
@@ -40,7 +39,7 @@ def fit(num_steps: int = 200, learning_rate: float = 0.003, **changes) -> dict:
     """One supervised fit."""
     return {
         'num_steps': num_steps,  # batches; 0: the model stays as it is
-        'optimizer': optimizer(learning_rate, **changes),
+        'optimizer': optimizer(learning_rate, **changes),  # fresh for this fit
     }
 
 
@@ -334,7 +333,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
         {
             'seed': 0,  # of weights, noise and the order of data; problems have data.seed
             'mesh': (-1, 1, 1),  # devices for (data, fsdp, tensor); -1: all that remain
-            'stages': STAGES,  # in this order; a stage reads earlier ones
+            'stages': tuple(STAGES.split()),  # in this order; a stage reads earlier ones
             'model': MODEL,
             'tokenizer': TOKENIZER,
             'data': DATA,

@@ -1,4 +1,4 @@
-"""What configs derive from a few numbers: lengths from turns, adapters from a rank."""
+"""Helpers of configs: all lengths from the longest turns, and a check of the variant."""
 
 from ml_collections import ConfigDict
 

@@ -1,1 +1,1 @@
-"""One stage a script, the runner that walks them, and the report."""
+"""Entry points: runs, single stages, studies, reports, conversion, tools and the benchmark."""

@@ -7,7 +7,7 @@ With --describe it prints the config, a comment a field; with --dry_run --topolo
 every stage would need of such a machine. Neither trains anything.
 """
 
-from absl import flags
+from absl import app, flags
 
 from elenchus.train.config import build, cli, describe
 from elenchus.train.config.run_settings import RunSettings
@@ -26,10 +26,8 @@ def main(argv):
         dry_run.dry_run(settings, values.topology, compiled=values.compile)
         return
     with runner.run_of_flags() as run:
-        summaries = {}
         for name in run.settings.stages:
-            summaries[name] = runner.run_stage(run, name)
-            runner.write_summaries(run, summaries)
+            runner.run_stage(run, name)
         runner.report(run)
 
 
@@ -39,4 +37,5 @@ if __name__ == '__main__':
     flags.DEFINE_bool('dry_run', False, 'Only print what every stage would need of --topology.')
     flags.DEFINE_bool('compile', False, 'With --dry_run: compile a train step too; needs libtpu.')
     flags.DEFINE_string('topology', 'cpu', 'Of --dry_run: v5e-256, v5p-128, v6e-8, 8xh100, cpu ...')
-    cli.run_main(main)
+    with cli.one_line_errors():
+        app.run(main, flags_parser=cli.parse_flags)

@@ -3,7 +3,7 @@
 python -m scripts.stage --config configs/lab.py --workdir runs/lab --stage actor
 """
 
-from absl import flags
+from absl import app, flags
 
 from elenchus.train.config import cli
 from elenchus.train.run import runner
@@ -19,4 +19,5 @@ def main(argv):
 
 if __name__ == '__main__':
     cli.define_flags(stages=list(STAGES))
-    cli.run_main(main)
+    with cli.one_line_errors():
+        app.run(main, flags_parser=cli.parse_flags)

@@ -21,12 +21,13 @@ from elenchus.model import config as model_config
 from elenchus.model import memory, sharding
 from elenchus.sampling.engine import decode, sampling_methods
 from elenchus.sampling.exploration import explorers
-from elenchus.scripts import run, study
+from elenchus.scripts import run
 from elenchus.train import loop, objective, optimizer, state, step
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.config import build, checks, run_settings
-from elenchus.train.planning import dry_run, memory_plan
-from elenchus.train.run import inputs
+from elenchus.train.planning import dry_run, machines, memory_plan
+from elenchus.train.report import study_table
+from elenchus.train.run import inputs, study_runner
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = ('model', 'data', 'sampling', 'train', 'scripts')
@@ -119,16 +120,18 @@ def test_its_shapes_hold_the_longest_turns_after_a_short_question(name):
 @pytest.mark.parametrize('described', [critics, findings, reinforcement])
 def test_every_arm_of_a_study_is_a_run(described, variant):
     config = described.get_config(variant)
-    build.build(study.Comparison, config.comparison)
+    build.build(study_table.Comparison, config.comparison)
     for seed in config.seeds:
-        for changes in study.arms_of(config).values():
-            made = build.build(run_settings.RunSettings, study.arm_config(config, seed, changes))
+        for changes in study_runner.arms_of(config).values():
+            made = build.build(
+                run_settings.RunSettings, study_runner.arm_config(config, seed, changes)
+            )
             assert made.seed == seed
             assert made.stages[: len(config.shared)] == config.shared != made.stages
             check_order(made.stages)
             checks.check_counts(made)
     with pytest.raises(ValueError, match='num_problem'):
-        study.arm_config(config, 0, {'critique': {'num_problem': 1}})
+        study_runner.arm_config(config, 0, {'critique': {'num_problem': 1}})
 
 
 @each
@@ -242,10 +245,10 @@ def test_the_released_configs_are_known():
 def test_a_released_model_has_its_published_size(name):
     s = built(name)
     assert model_config.num_parameters(s.model) == RELEASED[name]
-    run = dry_run.described(s)
+    run = dry_run.plan_of(s)
     assert {t.name for t in run.trainings} == set(s.stages) - {'base', 'critique', 'evaluate'}
     assert all(bool(t.lora.rank) == ('lora' in name) for t in run.trainings)
-    assert memory_plan.phases(run, memory_plan.topology('v5p-16')).keys() > {'actor', 'sampling'}
+    assert memory_plan.phases(run, machines.topology('v5p-16')).keys() > {'actor', 'sampling'}
 
 
 @pytest.mark.parametrize(
@@ -259,9 +262,9 @@ def test_a_released_model_has_its_published_size(name):
 )
 def test_all_programs_of_a_released_model_trace(name):
     """Every training step and a chunk of decoding, on a mesh of eight chips."""
-    run = dataclasses.replace(dry_run.described(built(name)), mesh=(1, 8, 1))
+    run = dataclasses.replace(dry_run.plan_of(built(name)), mesh=(1, 8, 1))
     with jax.sharding.use_abstract_mesh(memory.abstract_mesh(run.mesh)):
-        dry_run.trace(built(name), run)
+        dry_run.trace_programs(built(name), run)
 
 
 def method_of(s):

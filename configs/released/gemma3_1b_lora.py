@@ -14,6 +14,7 @@ from elenchus.configs.released import shapes
 
 
 def default() -> ConfigDict:
+    """Returns adapters of rank 16 on a base in bfloat16."""
     optimizer = shapes.adamw(2e-4, schedule='cosine', warmup_fraction=0.03)
     config = shapes.config(
         shapes.GEMMA3_1B, 'models/gemma3_1b', optimizer, template='gemma', num_steps=100
@@ -22,12 +23,14 @@ def default() -> ConfigDict:
 
 
 def quantized(kind: str) -> ConfigDict:
+    """Returns the same on a quantized base."""
     config = default()
     config.base.quantize = kind
     return config
 
 
 def get_config(arg: str = 'default') -> ConfigDict:
+    """Returns a variant of the config."""
     variants = {
         'default': default,
         'int8': lambda: quantized('int8'),

@@ -16,6 +16,7 @@ from elenchus.configs.released import shapes
 
 
 def default() -> ConfigDict:
+    """Returns the setting of the paper."""
     optimizer = shapes.adamw(5e-6, schedule='cosine', warmup_fraction=0.0)
     config = shapes.config(
         shapes.LLAMA3_8B, 'models/llama3_8b', optimizer, template='llama3', num_steps=100
@@ -52,5 +53,6 @@ def default() -> ConfigDict:
 
 
 def get_config(arg: str = 'default') -> ConfigDict:
+    """Returns a variant of the config."""
     derive.check_variant('llama3_8b_mathcritique', arg, ('default',))
     return default()

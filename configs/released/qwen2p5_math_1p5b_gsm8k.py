@@ -15,15 +15,18 @@ NAME = 'qwen2p5_math_1p5b'
 
 
 def default() -> ConfigDict:
+    """Returns a fine-tuning of all weights."""
     return fine_tuned(shapes.adamw(1e-5, warmup_fraction=0.1))
 
 
 def lora() -> ConfigDict:
+    """Returns adapters of rank 32."""
     config = fine_tuned(shapes.adamw(2e-4, warmup_fraction=0.1))
     return shapes.with_adapters(config, defaults.lora(rank=32, alpha=64.0))
 
 
 def fine_tuned(optimizer: dict) -> ConfigDict:
+    """Returns the stages of GSM8K with one optimizer for all."""
     folder = f'models/{NAME}'
     return shapes.config(
         shapes.QWEN2P5_MATH_1P5B, folder, optimizer, template='qwen2.5', num_steps=100
@@ -31,6 +34,7 @@ def fine_tuned(optimizer: dict) -> ConfigDict:
 
 
 def get_config(arg: str = 'default') -> ConfigDict:
+    """Returns a variant of the config."""
     variants = {'default': default, 'lora': lora}
     derive.check_variant(f'{NAME}_gsm8k', arg, variants)
     return variants[arg]()

@@ -12,6 +12,7 @@ from elenchus.configs.released import shapes
 
 
 def default() -> ConfigDict:
+    """Returns a fine-tuning of all weights."""
     optimizer = shapes.adamw(1e-5, warmup_fraction=0.1)
     return shapes.config(
         shapes.QWEN3_0P6B, 'models/qwen3_0p6b', optimizer, template='chatml', num_steps=100
@@ -19,5 +20,6 @@ def default() -> ConfigDict:
 
 
 def get_config(arg: str = 'default') -> ConfigDict:
+    """Returns a variant of the config."""
     derive.check_variant('qwen3_0p6b_gsm8k', arg, ('default',))
     return default()

@@ -26,6 +26,7 @@ SHIPPED = 'data/lab/checkpoint'
 
 
 def data(num_problems: int, **changes) -> dict:
+    """Returns an arm that differs in its critique data."""
     return {'critique': {'num_problems': num_problems, **changes}}
 
 
@@ -76,6 +77,7 @@ COMPARISON = {
 
 
 def get_config(arg: str = 'default') -> ConfigDict:
+    """Returns a variant of the config."""
     derive.check_variant('critics', arg, ('default', 'smoke'))
     run = lab.get_config(arg)
     run.stages = ('base', 'actor', 'critique', 'critic', 'evaluate')

@@ -69,6 +69,7 @@ COMPARISON = {
 
 
 def get_config(arg: str = 'default') -> ConfigDict:
+    """Returns a variant of the config."""
     derive.check_variant('findings', arg, ('default', 'smoke'))
     run = lab.get_config(arg)
     run.stages = (*SHARED, 'vanilla')

@@ -81,6 +81,7 @@ COMPARISON = {
 
 
 def get_config(arg: str = 'default') -> ConfigDict:
+    """Returns a variant of the config."""
     derive.check_variant('reinforcement', arg, ('default', 'smoke'))
     run, arms = lab.get_config(arg), ARMS
     run.stages = (*SHARED, 'reinforce', 'reinforce_critic', 'evaluate')

@@ -1,4 +1,4 @@
-"""What the configs of studies share (scripts/study.py); not a study itself."""
+"""Parts that the configs of studies share (scripts/study.py); not a study itself."""
 
 from ml_collections import ConfigDict
 

@@ -116,8 +116,9 @@ class Engine:
             for slot, request in entering.items():
                 running[slot] = request
                 position[slot] = len(request.prompt) - 1  # of the next token to read
-            state, flags = self._decode(
-                decode_model, state, running, position=position, method=method, seed=seed
+            slots, length = self._chunk_shape(running, position)
+            state, flags = self._decode_chunk(
+                decode_model, state, slots, method=method, seed=np.uint32(seed), length=length
             )
             # This waits for the device: the host needs the flags to schedule the next chunk.
             position, done = np.array(flags)
@@ -222,24 +223,23 @@ class Engine:
             )
         return state
 
-    def _decode(self, model, state, running: dict[int, Request], *, position, method, seed):
-        """Decodes one chunk, at the smallest sizes that fit all running requests."""
+    def _chunk_shape(
+        self, running: dict[int, Request], position: np.ndarray
+    ) -> tuple[np.ndarray | None, int]:
+        """Returns the slots and the cache length of the next chunk: the smallest that fit.
+
+        The time of a decode step grows with both.
+        """
         s = self.settings
-        # A step's time grows with both sizes. `end` is one past the last cache position that a slot
-        # may write in this chunk; the last token of a request is sampled but never read.
+        # `end` is one past the last cache position that a slot may write in this chunk; the last
+        # token of a request is sampled but never read.
         max_new = s.chunk_steps * (1 + s.draft_tokens)
         end = max(
             min(position[slot] + max_new, len(request.prompt) + request.max_tokens - 1)
             for slot, request in running.items()
         )
-        return self._decode_chunk(
-            model,
-            state,
-            self._pad_slots(running, smallest_bucket(s.decode_batch_buckets, len(running))),
-            method=method,
-            seed=np.uint32(seed),
-            length=smallest_bucket(s.decode_length_buckets, end),
-        )
+        slots = self._pad_slots(running, smallest_bucket(s.decode_batch_buckets, len(running)))
+        return slots, smallest_bucket(s.decode_length_buckets, end)
 
     def _pad_slots(self, slots: Iterable[int], size: int) -> np.ndarray | None:
         """Sorted slots padded to `size`; None, which is all slots in place, if that is all."""

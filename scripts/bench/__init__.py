@@ -1,1 +1,1 @@
-"""Benchmarks beside peers and rooflines."""
+"""Benchmark of this project and of its peers on the same shapes."""

@@ -1,10 +1,12 @@
-"""What scripts/bench measures: sizes, cases, and the least time that a machine needs for each.
+"""Cases of the benchmark: model sizes, shapes, and the roofline bound of each case.
 
-The bound of one forward pass is a roofline: the larger of its operations over the machine's matrix
-multiplication rate and its bytes over the machine's read bandwidth. A case is a number of passes.
+The bound of one forward pass is the larger of its operations divided by the machine's matrix
+multiplication rate, and its bytes divided by the machine's read bandwidth. The bound of a case is
+the sum over its passes.
 """
 
 import dataclasses
+import functools
 import runpy
 from typing import Any, NamedTuple
 
@@ -39,7 +41,7 @@ CONTENDERS = {
     'decode': ('ours', 'hf', 'hf static', 'tunix'),
     'prefill': ('ours', 'hf', 'tunix'),
     'ragged': ('ours', 'ours, padded', 'hf', 'tunix'),
-    'episode': ('ours', 'ours, nothing parked', 'hf', 'tunix'),
+    'episode': ('ours', 'ours, no prefix cache', 'hf', 'tunix'),
     'sft': ('ours', 'torch', 'tunix'),
     'grpo': ('ours', 'trl', 'tunix'),
 }
@@ -47,29 +49,30 @@ CONTENDERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One thing to measure; all that a worker needs, as JSON."""
+    """One thing to measure. A worker receives it as JSON."""
 
-    work: str
-    size: str
-    model: dict[str, int]
-    shape: dict[str, Any]
+    work: str  # kind of work, a key of CONTENDERS
+    size: str  # key of SIZES
+    model: dict[str, int]  # fields of ModelConfig
+    shape: dict[str, Any]  # batch and token counts, by kind of work
 
     @property
     def name(self) -> str:
+        """Name in tables; the vocabulary is named if it is not that of the size."""
         vocabulary = self.model['vocab_size']
         other = f' V{vocabulary}' if vocabulary != SIZES[self.size]['vocab_size'] else ''
         return f'{self.work} {self.size}{other} B{self.shape["batch"]}'
 
 
 class Machine(NamedTuple):
-    """What one was measured to do."""
+    """Measured speeds of the machine."""
 
-    flops: float  # a second, in matrix multiplications
-    bandwidth: float  # bytes read a second
+    flops: float  # operations per second, in matrix multiplications
+    bandwidth: float  # bytes read per second
 
 
 def load_settings(config: str, shape: dict[str, int]) -> RunSettings:
-    """What a config file says, with a model of another shape and positions enough."""
+    """Loads a config file, with the model's shape replaced and enough positions for all cases."""
     run = build.build(RunSettings, runpy.run_path(config)['get_config']())
     return dataclasses.replace(
         run, model=dataclasses.replace(run.model, **shape, qk_norm=False, max_length=1024)
@@ -77,7 +80,8 @@ def load_settings(config: str, shape: dict[str, int]) -> RunSettings:
 
 
 def cases(size: str, work: str) -> list[Case]:
-    """The cases of a kind of work at a size."""
+    """Cases of a kind of work at a size."""
+    # Log-normal lengths: many short requests and a long tail.
     lengths = np.random.default_rng(0).lognormal(np.log(60), 0.8, 128)
     ragged = np.clip(lengths.round(), 1, 256).astype(int).tolist()
     episode = {'problems': 4, 'samples': 8, 'prompt': 64}
@@ -90,29 +94,30 @@ def cases(size: str, work: str) -> list[Case]:
         'sft': [{'batch': 16, 'length': 256}],
         'grpo': [{'batch': 64, 'problems': 8, 'samples': 8, 'prompt': 64, 'new': 64}],
     }
-    found = [Case(work, size, SIZES[size], shape) for shape in shapes[work]]
+    of_work = [Case(work, size, SIZES[size], shape) for shape in shapes[work]]
     if work == 'sft':
         large = SIZES[size] | {'vocab_size': 32768, 'logits_chunk': 64}
-        found += [dataclasses.replace(case, model=large) for case in found]
-    return found
+        of_work += [dataclasses.replace(case, model=large) for case in of_work]
+    return of_work
 
 
 def bound_seconds(case: Case, config: ModelConfig, machine: Machine) -> float:
-    """The least time of one repetition of a case on a machine: the roofline."""
+    """Roofline bound: the shortest possible time of one repetition of a case on a machine."""
     s, B = case.shape, case.shape['batch']
+    seconds = functools.partial(_pass_seconds, config, machine)
 
     def read(rows: int, tokens: int, start: int = 0) -> float:
-        """Rows of `tokens` after `start` others, logits for the last token alone."""
-        return _pass(config, machine, rows, tokens, start + tokens / 2, heads=1)
+        """Prefill of `tokens` per row after `start` cached ones; logits of the last token only."""
+        return seconds(rows=rows, tokens=tokens, length=start + tokens / 2, heads=1)
 
     def write(rows: float, tokens: int, start: int) -> float:
-        """`tokens` steps of one token a row; what is attended to grows."""
-        return tokens * _pass(config, machine, rows, 1, start + tokens / 2, heads=1)
+        """Decoding of `tokens` per row after `start` cached ones; the cache grows."""
+        return tokens * seconds(rows=rows, tokens=1, length=start + tokens / 2, heads=1)
 
     def train(rows: int, tokens: int, *, start: int = 0, trained: bool = True) -> float:
-        """Forward and backward, after `start` others; logits where they are `trained` on."""
+        """Forward and backward pass, after `start` other tokens; logits only if `trained`."""
         heads = tokens if trained else 0
-        return 3 * _pass(config, machine, rows, tokens, start + tokens / 2, heads=heads)
+        return 3 * seconds(rows=rows, tokens=tokens, length=start + tokens / 2, heads=heads)
 
     if case.work == 'decode':
         return read(B, s['prompt']) + write(B, s['new'], s['prompt'])
@@ -121,8 +126,9 @@ def bound_seconds(case: Case, config: ModelConfig, machine: Machine) -> float:
     if case.work == 'ragged':
         total, longest = sum(s['lengths']), max(s['lengths'])
         steps = max(longest, -(-total // B))
-        mean = sum(n * n for n in s['lengths']) / total / 2  # tokens before the one being written
-        step = _pass(config, machine, total / steps, 1, s['prompt'] + mean, heads=1)
+        mean_before = sum(n * n for n in s['lengths']) / total / 2  # new tokens before a new token
+        length = s['prompt'] + mean_before
+        step = seconds(rows=total / steps, tokens=1, length=length, heads=1)
         return read(len(s['lengths']), s['prompt']) + steps * step
     if case.work == 'episode':
         attempt, critique = s['prompt'] + s['attempt'], s['critique']
@@ -144,10 +150,13 @@ def bound_seconds(case: Case, config: ModelConfig, machine: Machine) -> float:
     )
 
 
-def _pass(
-    config: ModelConfig, machine: Machine, rows: float, tokens: int, length: float, *, heads: int
+def _pass_seconds(
+    config: ModelConfig, machine: Machine, *, rows: float, tokens: int, length: float, heads: int
 ) -> float:
-    """One forward pass: rows of `tokens`, attending to `length` keys, logits of `heads` a row."""
+    """Bound of one forward pass: rows of `tokens` that attend to `length` keys each.
+
+    `heads` is the number of tokens of a row whose logits are computed.
+    """
     head = 2.0 * config.vocab_size * config.embed_dim
     flops = forward_flops(config, tokens=1, length=length) * rows * tokens
     flops -= head * rows * (tokens - heads)

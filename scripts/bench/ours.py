@@ -1,4 +1,4 @@
-"""Workers of scripts/bench for this project, and for the machine itself.
+"""Workers of the benchmark for this project, and for the machine itself.
 
 python -m scripts.bench.ours CONTENDER CASE CLOCK CONFIG      (see scripts/bench/peers.py:serve)
 """
@@ -33,20 +33,23 @@ from elenchus.train.step import make_train_step
 Clock = Callable[[], float]
 
 ENDLESS = TemperatureSampling(1.0, 0, 1.0, 0.0, banned=(END,))
-"""Never the end token, so that requests have the lengths they ask for."""
+"""Sampling without the end token, so that requests reach their maximal length."""
 
 
 @functools.lru_cache
 def players(config: ModelConfig) -> list[transformer.Transformer]:
+    """Actor and critic with random weights."""
     return [transformer.init_model(config, jax.random.key(seed)) for seed in (0, 1)]
 
 
 def prompts_of(case: dict, rows: int, length: int) -> list[tuple[int, ...]]:
+    """Random prompts of equal length."""
     ids = np.random.default_rng(0).integers(2, case['model']['vocab_size'], (rows, length))
     return [tuple(row) for row in ids.tolist()]
 
 
 def make_engine(*, slots: int, length: int, buckets: tuple[int, ...], **changes) -> Engine:
+    """Makes an engine; `changes` replace fields of EngineSettings."""
     sizes = {
         'num_slots': slots,
         'max_length': length,
@@ -59,43 +62,47 @@ def make_engine(*, slots: int, length: int, buckets: tuple[int, ...], **changes)
     return Engine(EngineSettings(**(sizes | changes)), stop_ids=(END,))
 
 
-def growing(start: int, end: int, step: int = 32) -> tuple[int, ...]:
-    """Cache lengths below `end` that a batch of equal prompts of `start` grows through."""
+def cache_lengths(start: int, end: int, *, step: int = 32) -> tuple[int, ...]:
+    """Lengths below `end` to which a cache grows that starts with prompts of `start` tokens."""
     return tuple(range(start + step, end, step))
 
 
-def asked(prompts, lengths) -> list[Request]:
+def requests_of(prompts, lengths) -> list[Request]:
+    """Requests for these numbers of new tokens."""
     pairs = zip(prompts, lengths, strict=True)
     return [Request(i, prompt, length) for i, (prompt, length) in enumerate(pairs)]
 
 
-def sampled(completions) -> int:
+def count_tokens(completions) -> int:
+    """Number of sampled tokens."""
     return sum(len(completion.tokens) for completion in completions)
 
 
 def decode(case: dict, run_settings: RunSettings) -> Run:
+    """Returns a run that samples a batch of equal requests."""
     model, s = players(run_settings.model)[0], case['shape']
     length = s['prompt'] + s['new']
     engine = make_engine(
         slots=s['batch'],
         length=length,
         buckets=(s['prompt'],),
-        decode_cache_lengths=growing(s['prompt'], length),
+        decode_cache_lengths=cache_lengths(s['prompt'], length),
     )
-    requests = asked(prompts_of(case, s['batch'], s['prompt']), [s['new']] * s['batch'])
+    requests = requests_of(prompts_of(case, s['batch'], s['prompt']), [s['new']] * s['batch'])
     seeds = itertools.count()
-    return lambda: sampled(engine.generate(model, requests, method=ENDLESS, seed=next(seeds)))
+    return lambda: count_tokens(engine.generate(model, requests, method=ENDLESS, seed=next(seeds)))
 
 
 def prefill(case: dict, run_settings: RunSettings) -> Run:
-    """A token each: the prompt is read, and the first token sampled."""
+    """Returns a run that reads a batch of prompts and samples one token for each."""
     model, s = players(run_settings.model)[0], case['shape']
     engine = make_engine(
         slots=s['batch'], length=s['prompt'] + 1, buckets=(s['prompt'],), chunk_steps=1
     )
-    requests = asked(prompts_of(case, s['batch'], s['prompt']), [1] * s['batch'])
+    requests = requests_of(prompts_of(case, s['batch'], s['prompt']), [1] * s['batch'])
 
     def run() -> int:
+        """Reads all prompts; returns the number of their tokens."""
         engine.generate(model, requests, method=ENDLESS, seed=0)
         return s['batch'] * s['prompt']
 
@@ -103,106 +110,127 @@ def prefill(case: dict, run_settings: RunSettings) -> Run:
 
 
 def ragged(case: dict, run_settings: RunSettings, *, padded: bool) -> Run:
-    """Waiting requests go where others have ended; padded: batches, each as long as its longest."""
+    """Returns a run that samples requests of very different lengths.
+
+    Waiting requests take the slots of finished ones; with `padded` they run in batches, each as
+    long as its longest request.
+    """
     model, s = players(run_settings.model)[0], case['shape']
     batch, longest = s['batch'], s['prompt'] + max(s['lengths'])
-    smaller = {
+    continuous = {
         'chunk_steps': 16,
         'prefill_batch_sizes': (batch // 4, batch),
         'decode_batch_sizes': (batch // 8, batch // 4, batch // 2),
-        'decode_cache_lengths': growing(s['prompt'], longest, step=64),
+        'decode_cache_lengths': cache_lengths(s['prompt'], longest, step=64),
     }
     engine = make_engine(
-        slots=batch, length=longest, buckets=(s['prompt'],), **({} if padded else smaller)
+        slots=batch, length=longest, buckets=(s['prompt'],), **({} if padded else continuous)
     )
-    requests = asked(prompts_of(case, len(s['lengths']), s['prompt']), s['lengths'])
+    requests = requests_of(prompts_of(case, len(s['lengths']), s['prompt']), s['lengths'])
     size = batch if padded else len(requests)
-    parts = [requests[start : start + size] for start in range(0, len(requests), size)]
+    batches = [requests[start : start + size] for start in range(0, len(requests), size)]
     engine.warm_up(model, method=ENDLESS)
     seeds = itertools.count()
 
     def run() -> int:
+        """Samples all requests; returns the number of new tokens."""
         seed = next(seeds)
-        return sum(sampled(engine.generate(model, p, method=ENDLESS, seed=seed)) for p in parts)
+        return sum(
+            count_tokens(engine.generate(model, b, method=ENDLESS, seed=seed)) for b in batches
+        )
 
     return run
 
 
-def episode(case: dict, run_settings: RunSettings, *, park: bool) -> Run:
-    """Attempts, a critique and a refinement of each."""
+def episode(case: dict, run_settings: RunSettings, *, cached: bool) -> Run:
+    """Returns a run that samples attempts, with a critique and a refinement of each.
+
+    With `cached`, the turns of a conversation reuse its prefix from the prefix cache.
+    """
     (actor, critic), s = players(run_settings.model), case['shape']
-    begun = s['prompt'] + s['attempt']
-    told, rows = begun + s['critique'], s['problems'] * s['samples']
-    parked = {'prefix_cache_rows': rows, 'prefix_cache_length': begun} if park else {}
-    length = told + s['refinement']
+    attempt_end = s['prompt'] + s['attempt']
+    critique_end, rows = attempt_end + s['critique'], s['problems'] * s['samples']
+    prefixes = {'prefix_cache_rows': rows, 'prefix_cache_length': attempt_end} if cached else {}
+    length = critique_end + s['refinement']
     engine = make_engine(
         slots=rows,
         length=length,
-        buckets=(s['prompt'], s['critique'] + 1, begun, told),
+        buckets=(s['prompt'], s['critique'] + 1, attempt_end, critique_end),
         prefill_batch_sizes=(s['problems'], rows),
-        decode_cache_lengths=growing(s['prompt'], length),
-        **parked,
+        decode_cache_lengths=cache_lengths(s['prompt'], length),
+        **prefixes,
     )
     questions = prompts_of(case, s['problems'], s['prompt'])
     seeds = itertools.count()
 
     def run() -> int:
-        sampler, seed, made = engine.with_prefix_cache(), next(seeds), []
+        """Samples all three turns; returns the number of new tokens."""
+        sampler, seed, completions = engine.with_prefix_cache(), next(seeds), []
         prompts = [prompt for prompt in questions for _ in range(s['samples'])]
         for player, role in ((actor, 'attempt'), (critic, 'critique'), (actor, 'refinement')):
-            requests = asked(prompts, [s[role]] * rows)
+            requests = requests_of(prompts, [s[role]] * rows)
             turns = sampler.generate(player, requests, method=ENDLESS, seed=seed)
             prompts = [(*p, *turn.tokens) for p, turn in zip(prompts, turns, strict=True)]
-            made += turns
-        return sampled(made)
+            completions += turns
+        return count_tokens(completions)
 
     return run
 
 
 def sft_step(case: dict, run_settings: RunSettings) -> Run:
+    """Returns a run of one supervised training step."""
     s = case['shape']
     rows = np.array(prompts_of(case, s['batch'], s['length']), np.int32)
-    advance = trainer(run_settings, objective.SFT, step.IDENTITY)
+    update = make_update(run_settings, objective.SFT, transform=step.IDENTITY)
 
     def run() -> int:
-        advance(batch_of(rows, start=1, weights=np.ones(len(rows)), logprobs=None))
+        """Trains on the batch; returns the number of its tokens."""
+        update(batch_of(rows, start=1, weights=np.ones(len(rows)), logprobs=None))
         return rows.size
 
     return run
 
 
 def grpo(case: dict, run_settings: RunSettings) -> Run:
-    """Rollouts of a group a problem, rewards out of the air, and one update of a row a group."""
+    """Returns a run of one GRPO iteration: a group of rollouts per problem, and one update.
+
+    Rewards are fixed numbers. A group is one row of the update: its rollouts share the prompt.
+    """
     s, rows = case['shape'], case['shape']['batch']
     engine = make_engine(
         slots=rows,
         length=s['prompt'] + s['new'],
         buckets=(s['prompt'],),
         prefill_batch_sizes=(s['problems'],),
-        decode_cache_lengths=growing(s['prompt'], s['prompt'] + s['new']),
+        decode_cache_lengths=cache_lengths(s['prompt'], s['prompt'] + s['new']),
     )
     questions = prompts_of(case, s['problems'], s['prompt'])
-    requests = asked([q for q in questions for _ in range(s['samples'])], [s['new']] * rows)
+    requests = requests_of([q for q in questions for _ in range(s['samples'])], [s['new']] * rows)
     rewards = np.arange(rows).reshape(-1, s['samples']) % 3
     advantages = (rewards - rewards.mean(1, keepdims=True)) / (rewards.std(1, keepdims=True) + 1e-4)
     shared = SharedPrompt(s['samples'], s['prompt'], s['new'])
-    advance = trainer(run_settings, run_settings.reinforce.objective, ENDLESS.transform, shared)
+    objective = run_settings.reinforce.objective
+    update = make_update(run_settings, objective, transform=ENDLESS.transform, shared=shared)
     seeds = itertools.count()
 
     def run() -> int:
-        made = engine.generate(advance(None), requests, method=ENDLESS, seed=next(seeds))
-        pairs = zip(requests, made, strict=True)
+        """Samples, trains; returns the number of new tokens."""
+        completions = engine.generate(update(None), requests, method=ENDLESS, seed=next(seeds))
+        pairs = zip(requests, completions, strict=True)
         tokens = np.array([(*r.prompt, *c.tokens) for r, c in pairs], np.int32)
-        logprobs = np.array([c.logprobs for c in made], np.float32)
+        logprobs = np.array([c.logprobs for c in completions], np.float32)
         batch = batch_of(tokens, start=s['prompt'], weights=advantages.ravel(), logprobs=logprobs)
-        advance(shared_prompts.share_prompts(batch, **shared._asdict())[0])
-        return sampled(made)
+        update(shared_prompts.share_prompts(batch, **shared._asdict())[0])
+        return count_tokens(completions)
 
     return run
 
 
-def trainer(run_settings: RunSettings, objective, transform, shared=None):
-    """Returns advance(batch), which updates and waits, and gives the model; None only gives it."""
+def make_update(run_settings: RunSettings, objective, *, transform, shared=None):
+    """Returns update(batch): runs a training step to its end and returns the model.
+
+    update(None) returns the current model.
+    """
     optimizer = make_optimizer(
         dataclasses.replace(
             run_settings.reinforce.optimizer, name='adamw', learning_rate=1e-4, weight_decay=0.01
@@ -219,29 +247,30 @@ def trainer(run_settings: RunSettings, objective, transform, shared=None):
     )
     state = loop.init_train_state(players(run_settings.model)[0], optimizer)
 
-    def advance(batch: Batch | None):
+    def update(batch: Batch | None):
+        """Trains on a batch; returns the model."""
         nonlocal state
         if batch is not None:
             state, metrics = step(state, batch)
             jax.block_until_ready((state, metrics))
         return state.model
 
-    return advance
+    return update
 
 
 def batch_of(tokens: np.ndarray, *, start: int, weights, logprobs) -> Batch:
-    """Whole rows, trained from position `start` on at a weight a row."""
+    """Batch of full rows, trained from position `start` on, with one weight per row."""
     B, T = tokens.shape
     trained = np.broadcast_to(np.arange(T) >= start, (B, T))
-    old = np.zeros((B, T), np.float32)
+    old_logprobs = np.zeros((B, T), np.float32)
     if logprobs is not None:
-        old[:, start:] = logprobs
+        old_logprobs[:, start:] = logprobs
     ones, zeros = np.ones((B, T), np.int32), np.zeros((B, T), np.float32)
     return Batch(
         tokens=tokens,
         loss_mask=trained.astype(np.float32),
         weights=(trained * weights[:, None]).astype(np.float32),
-        old_logprobs=old,
+        old_logprobs=old_logprobs,
         ref_logprobs=zeros,
         steps=ones,
         turns=ones,
@@ -255,23 +284,26 @@ def batch_of(tokens: np.ndarray, *, start: int, weights, logprobs) -> Batch:
 
 
 def machine(clock: Clock) -> dict[str, float]:
-    """Operations a second in a matrix multiplication, and bytes read a second."""
+    """Measures operations per second in a matrix multiplication, and bytes read per second."""
     n = 1024 if jax.default_backend() == 'cpu' else 8192
     square, tall, vector = jnp.ones((n, n)), jnp.ones((8 * n, 8 * n)), jnp.ones(8 * n)
-    product = _best(jax.jit(lambda x: x @ x), square, clock)
-    reads = [_best(jax.jit(f), tall, clock) for f in (jnp.sum, lambda x: x @ vector)]
+    product = _fastest_seconds(jax.jit(lambda x: x @ x), square, clock=clock)
+    # A sum and a matrix-vector product both read every byte once; take the faster one.
+    reads = [
+        _fastest_seconds(jax.jit(f), tall, clock=clock) for f in (jnp.sum, lambda x: x @ vector)
+    ]
     return {'flops': 2 * n**3 / product, 'bandwidth': tall.nbytes / min(reads)}
 
 
-def _best(function, x, clock: Clock, repeats: int = 5) -> float:
-    """Seconds of the fastest of some calls."""
+def _fastest_seconds(function, x, *, clock: Clock, repeats: int = 5) -> float:
+    """Seconds of the fastest call."""
     jax.block_until_ready(function(x))
-    found = []
+    seconds = []
     for _ in range(repeats):
-        began = clock()
+        start = clock()
         jax.block_until_ready(function(x))
-        found.append(clock() - began)
-    return min(found)
+        seconds.append(clock() - start)
+    return min(seconds)
 
 
 WORKS = {
@@ -279,22 +311,24 @@ WORKS = {
     ('prefill', 'ours'): prefill,
     ('ragged', 'ours'): functools.partial(ragged, padded=False),
     ('ragged', 'ours, padded'): functools.partial(ragged, padded=True),
-    ('episode', 'ours'): functools.partial(episode, park=True),
-    ('episode', 'ours, nothing parked'): functools.partial(episode, park=False),
+    ('episode', 'ours'): functools.partial(episode, cached=True),
+    ('episode', 'ours, no prefix cache'): functools.partial(episode, cached=False),
     ('sft', 'ours'): sft_step,
     ('grpo', 'ours'): grpo,
 }
 
 
 def main() -> None:
-    measured, facts = {}, peers.compilations()
+    """Serves the contender that the arguments name."""
+    speeds, facts = {}, peers.compilations()
 
     def make(contender: str, case: dict) -> Run:
+        """Makes the run of a contender; that of the machine updates `speeds`."""
         if contender == 'machine':
-            return lambda: measured.update(machine(CLOCKS[sys.argv[3]])) or 0
+            return lambda: speeds.update(machine(CLOCKS[sys.argv[3]])) or 0
         return WORKS[case['work'], contender](case, load_settings(sys.argv[4], case['model']))
 
-    peers.serve(make, lambda: facts() | measured)
+    peers.serve(make, lambda: facts() | speeds)
 
 
 if __name__ == '__main__':

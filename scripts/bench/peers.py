@@ -1,10 +1,11 @@
-"""Workers of scripts/bench for what others offer: Hugging Face, plain torch, TRL.
+"""Workers of the benchmark for peers: Hugging Face, plain torch, TRL.
 
-Imports nothing of ours and runs in an environment of its own:
+Runs in a separate environment without this project, so it imports only the standard library and,
+inside functions, the peers' libraries:
     python scripts/bench/peers.py CONTENDER CASE CLOCK      (CASE is the JSON of cases.Case)
 
-A worker builds its model, runs once (what it compiles, it compiles then) and says so; then it runs
-again for every line that it reads, as often as fills a second, and answers with a line of JSON.
+A worker builds its model, runs once, which compiles, and answers with a line of JSON. Then, for
+every line that it reads, it runs again for at least a second and answers with another line.
 """
 
 import json
@@ -18,53 +19,56 @@ import time
 from collections.abc import Callable
 
 Run = Callable[[], int]
-"""One repetition of a case; returns how many tokens it has made or trained on."""
+"""One repetition of a case; returns the number of sampled or trained tokens."""
 
 CLOCKS = {'wall': time.perf_counter, 'cpu': time.process_time}
-LEAST = 1.0
-"""Seconds of a round: a run that is shorter is repeated, or it would find the caches cold."""
-END = 1  # the end token's id, which nobody may sample: lengths are given
+MIN_SECONDS = 1.0
+"""Shortest round: shorter runs are repeated, since a single one would find cold caches."""
+END = 1  # id of the end token, which is never sampled: lengths are fixed
 
 
 def serve(make: Callable[[str, dict], Run], facts: Callable[[], dict]) -> None:
-    """The worker's loop; `facts` are added to every answer, such as counts of compilations.
-
-    Libraries that print do so to stderr; answers alone go to stdout.
-    """
+    """Runs the worker's loop; `facts`, such as compilation counts, are added to every answer."""
+    # Libraries print to stdout: point it to stderr, and keep the original for the answers.
     answers = os.fdopen(os.dup(1), 'w', buffering=1)
     os.dup2(2, 1)
     contender, case, clock = sys.argv[1], json.loads(sys.argv[2]), CLOCKS[sys.argv[3]]
     before = _peak_bytes()
-    began = clock()
+    start = clock()
     run = make(contender, case)
     run()
-    first = clock() - began
+    first = clock() - start
     print(json.dumps({'first_s': first, **facts()}), file=answers)
     for _ in sys.stdin:
-        runs, began = 0, clock()
-        while not runs or clock() - began < LEAST:
+        runs, start = 0, clock()
+        while not runs or clock() - start < MIN_SECONDS:
             tokens = run()
             runs += 1
-        seconds = (clock() - began) / runs
-        told = {'seconds': seconds, 'tokens': tokens, 'peak_bytes': _peak_bytes() - before}
-        print(json.dumps(told | facts()), file=answers)
+        seconds = (clock() - start) / runs
+        answer = {'seconds': seconds, 'tokens': tokens, 'peak_bytes': _peak_bytes() - before}
+        print(json.dumps(answer | facts()), file=answers)
 
 
 def compilations() -> Callable[[], dict]:
-    """Facts of a worker that runs JAX: what it has compiled from now on, and its device's peak."""
+    """Returns facts() of a JAX worker: its compilations from now on, and the peak memory."""
     import jax
     import jax.monitoring
 
     compiled = []
 
     def listener(event: str, duration: float, **_):
+        """Records the seconds of a compilation."""
         if 'backend_compile' in event:
             compiled.append(duration)
 
     def facts() -> dict:
+        """Number and seconds of compilations, and peak bytes of the device."""
         memory = jax.local_devices()[0].memory_stats() or {}
-        told = {'compilations': len(compiled), 'compile_s': sum(compiled)}
-        return told | {'device_peak_bytes': memory.get('peak_bytes_in_use')}
+        return {
+            'compilations': len(compiled),
+            'compile_s': sum(compiled),
+            'device_peak_bytes': memory.get('peak_bytes_in_use'),
+        }
 
     jax.monitoring.register_event_duration_secs_listener(listener)
     return facts
@@ -75,7 +79,7 @@ def _peak_bytes() -> int:
 
 
 def make_model(case: dict):
-    """A Llama of the case's shape, with random weights."""
+    """Makes a Llama of the case's shape with random weights."""
     import torch
     import transformers
 
@@ -100,7 +104,8 @@ def make_model(case: dict):
     return transformers.LlamaForCausalLM(config).to(device)
 
 
-def prompts_of(case: dict, rows: int, length: int, device):
+def prompts_of(case: dict, rows: int, length: int, *, device):
+    """Random prompts [rows, length]."""
     import torch
 
     high = case['model']['vocab_size']
@@ -109,7 +114,7 @@ def prompts_of(case: dict, rows: int, length: int, device):
 
 
 def generate(model, prompts, new: int, **options):
-    """prompts and exactly `new` sampled tokens, at temperature 1 without truncation."""
+    """Samples exactly `new` tokens after each prompt, at temperature 1 without truncation."""
     import torch
 
     with torch.inference_mode():
@@ -127,19 +132,21 @@ def generate(model, prompts, new: int, **options):
 
 
 def decode(case: dict, *, static: bool) -> Run:
+    """Returns a run that samples a batch of equal requests."""
     model, s = make_model(case).eval(), case['shape']
-    options = _static(model) if static else {}
-    prompts = prompts_of(case, s['batch'], s['prompt'], model.device)
+    options = _use_static_cache(model) if static else {}
+    prompts = prompts_of(case, s['batch'], s['prompt'], device=model.device)
 
     def run() -> int:
+        """Samples the batch; returns the number of new tokens."""
         generate(model, prompts, s['new'], **options)
         return s['batch'] * s['new']
 
     return run
 
 
-def _static(model) -> dict:
-    """generate's options for a cache of fixed shape, and the forward pass compiled for it."""
+def _use_static_cache(model) -> dict:
+    """Compiles the forward pass for a cache of fixed shape; returns the options of `generate`."""
     import torch
 
     model.forward = torch.compile(model.forward, dynamic=False)
@@ -147,12 +154,14 @@ def _static(model) -> dict:
 
 
 def prefill(case: dict) -> Run:
+    """Returns a run that reads a batch of prompts and computes one token for each."""
     import torch
 
     model, s = make_model(case).eval(), case['shape']
-    prompts = prompts_of(case, s['batch'], s['prompt'], model.device)
+    prompts = prompts_of(case, s['batch'], s['prompt'], device=model.device)
 
     def run() -> int:
+        """Reads all prompts; returns the number of their tokens."""
         with torch.inference_mode():
             logits = model(prompts, use_cache=True, logits_to_keep=1).logits
         logits[:, -1].argmax(-1).tolist()
@@ -162,11 +171,12 @@ def prefill(case: dict) -> Run:
 
 
 def ragged(case: dict) -> Run:
-    """Batches of `batch` requests, each as long as its longest: what a padded batch has to do."""
+    """Returns a run in padded batches: each is as long as its longest request."""
     model, s = make_model(case).eval(), case['shape']
-    prompts = prompts_of(case, len(s['lengths']), s['prompt'], model.device)
+    prompts = prompts_of(case, len(s['lengths']), s['prompt'], device=model.device)
 
     def run() -> int:
+        """Samples all batches; returns the number of requested tokens."""
         for start in range(0, len(s['lengths']), s['batch']):
             rows = slice(start, start + s['batch'])
             generate(model, prompts[rows], max(s['lengths'][rows]))
@@ -176,14 +186,15 @@ def ragged(case: dict) -> Run:
 
 
 def episode(case: dict) -> Run:
-    """Three calls, each with the whole conversation as its prompt."""
+    """Returns a run of three calls, each with the whole conversation as its prompt."""
     actor, critic, s = make_model(case).eval(), make_model(case).eval(), case['shape']
-    questions = prompts_of(case, s['problems'], s['prompt'], actor.device)
+    questions = prompts_of(case, s['problems'], s['prompt'], device=actor.device)
 
     def run() -> int:
-        told = generate(actor, questions, s['attempt'], num_return_sequences=s['samples'])
-        told = generate(critic, told, s['critique'])
-        generate(actor, told, s['refinement'])
+        """Samples all three turns; returns the number of new tokens."""
+        texts = generate(actor, questions, s['attempt'], num_return_sequences=s['samples'])
+        texts = generate(critic, texts, s['critique'])
+        generate(actor, texts, s['refinement'])
         new = s['attempt'] + s['critique'] + s['refinement']
         return s['problems'] * s['samples'] * new
 
@@ -191,14 +202,15 @@ def episode(case: dict) -> Run:
 
 
 def sft(case: dict) -> Run:
-    """Forward, cross-entropy, backward, clipping and AdamW, by hand."""
+    """Returns a run of one step in plain torch: cross-entropy, clipping and AdamW."""
     import torch
 
     model, s = make_model(case).train(), case['shape']
-    rows = prompts_of(case, s['batch'], s['length'], model.device)
+    rows = prompts_of(case, s['batch'], s['length'], device=model.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
     def run() -> int:
+        """Trains on the batch; returns the number of its tokens."""
         optimizer.zero_grad(set_to_none=True)
         logits = model(rows, use_cache=False).logits[:, :-1]
         loss = torch.nn.functional.cross_entropy(
@@ -214,26 +226,19 @@ def sft(case: dict) -> Run:
 
 
 def grpo(case: dict) -> Run:
-    """TRL's trainer, held at the beginning of every step until it is asked for one.
+    """Returns a run of one step of TRL's GRPO trainer.
 
-    Its defaults of gradient checkpointing and bfloat16 are off, and so is the KL term.
+    The trainer has no public function for one step, so it trains in a thread that waits at the
+    beginning of every step. Gradient checkpointing and bfloat16 (its defaults) are off, and so is
+    the KL term.
     """
     import datasets
-    import transformers
     import trl
 
     model, s = make_model(case), case['shape']
     words = _tokenizer(case['model']['vocab_size'])
-    ids = prompts_of(case, s['problems'], s['prompt'], 'cpu').tolist()
+    ids = prompts_of(case, s['problems'], s['prompt'], device='cpu').tolist()
     go, done = queue.Queue(), queue.Queue()
-
-    class Gate(transformers.TrainerCallback):
-        def on_step_begin(self, args, state, control, **_):
-            go.get()
-
-        def on_step_end(self, args, state, control, **_):
-            done.put(True)
-
     rows = s['problems'] * s['samples']
     noise = iter(range(10**9))
     trainer = trl.GRPOTrainer(
@@ -242,10 +247,11 @@ def grpo(case: dict) -> Run:
         args=_grpo_settings(s, cpu=str(model.device) == 'cpu'),
         train_dataset=datasets.Dataset.from_dict({'prompt': [words.decode(row) for row in ids]}),
         processing_class=words,
-        callbacks=[Gate()],
+        callbacks=[_one_step_at_a_time(go, done)],
     )
 
     def train():
+        """Trains; reports the end of the trainer, also after an error."""
         try:
             trainer.train()
         finally:
@@ -254,12 +260,31 @@ def grpo(case: dict) -> Run:
     threading.Thread(target=train, daemon=True).start()
 
     def run() -> int:
+        """Runs one step; returns the number of new tokens."""
         go.put(True)
         if not done.get():
-            raise RuntimeError('the trainer has stopped; its error stands above')
+            raise RuntimeError('the trainer has stopped; its error is above')
         return rows * s['new']
 
     return run
+
+
+def _one_step_at_a_time(go: queue.Queue, done: queue.Queue):
+    """Makes a callback that waits for `go` before every step of a trainer."""
+    import transformers
+
+    class Gate(transformers.TrainerCallback):
+        """Lets the trainer run one step at a time."""
+
+        def on_step_begin(self, args, state, control, **_):
+            """Waits until a step is wanted."""
+            go.get()
+
+        def on_step_end(self, args, state, control, **_):
+            """Reports the end of a step."""
+            done.put(True)
+
+    return Gate()
 
 
 def _grpo_settings(s: dict, *, cpu: bool):
@@ -288,7 +313,7 @@ def _grpo_settings(s: dict, *, cpu: bool):
 
 
 def _tokenizer(vocab_size: int):
-    """Words w2, w3, ... for ids, so that prompts of TRL, which are text, keep their lengths."""
+    """Makes a tokenizer with a word per id: TRL's prompts are text, and so keep their lengths."""
     import tokenizers
     import transformers
 

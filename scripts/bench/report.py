@@ -1,4 +1,4 @@
-"""What scripts/bench found: a markdown table, and a plot of speeds beside their bounds."""
+"""Report of a benchmark: a Markdown table, and a plot of the speeds."""
 
 import pathlib
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ COLUMNS = (
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """A markdown table, a line a case and contender."""
+    """Markdown table with one line per case and contender."""
     lines = ['| ' + ' | '.join(COLUMNS) + ' |', '|---|---' + '|---:' * (len(COLUMNS) - 2) + '|']
     for row in rows:
         cells = (
@@ -41,21 +41,21 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return '\n'.join(lines)
 
 
-def write(folder: pathlib.Path, found: dict[str, Any]) -> None:
-    """bench.md and bench.png of what bench.json holds."""
-    told = ', '.join(f'{name}: {value}' for name, value in found['about'].items())
-    machine = found['rows'][-1]['machine']
+def write(folder: pathlib.Path, results: dict[str, Any]) -> None:
+    """Writes bench.md and bench.png from the content of bench.json."""
+    facts = ', '.join(f'{name}: {value}' for name, value in results['about'].items())
+    machine = results['rows'][-1]['machine']
     text = (
-        f'# Benchmark\n\nMedians of {found["rounds"]} interleaved rounds; {told}.\n'
+        f'# Benchmark\n\nMedians of {results["rounds"]} interleaved rounds; {facts}.\n'
         f'Matrix multiplication {machine["flops"] / 1e9:.0f} GFLOP/s, reads '
-        f'{machine["bandwidth"] / 1e9:.0f} GB/s in the last case.\n\n{table(found["rows"])}\n'
+        f'{machine["bandwidth"] / 1e9:.0f} GB/s in the last case.\n\n{table(results["rows"])}\n'
     )
     atomic.write_text(folder / 'bench.md', text)
-    plots.save_png(lambda: speeds(found['rows']), folder / 'bench.png')
+    plots.save_png(lambda: speeds(results['rows']), folder / 'bench.png')
 
 
 def speeds(rows: Sequence[dict[str, Any]]) -> figures.Figure:
-    """Tokens a second: a panel a case, a bar a contender, with its share of the bound over it."""
+    """Tokens per second: one panel per case, one bar per contender, labelled with `of_bound`."""
     cases = list(dict.fromkeys(row['case'] for row in rows))
     contenders = list(dict.fromkeys(row['contender'] for row in rows))
     columns = min(5, len(cases))
@@ -65,13 +65,13 @@ def speeds(rows: Sequence[dict[str, Any]]) -> figures.Figure:
     for axes in panels[len(cases) :]:
         axes.remove()
     for axes, case in zip(panels, cases, strict=False):
-        shown = [row for row in rows if row['case'] == case]
+        rows_of_case = [row for row in rows if row['case'] == case]
         bars = axes.bar(
-            range(len(shown)),
-            [row['tokens_per_s'] for row in shown],
-            color=[plots.COLOURS[contenders.index(row['contender'])] for row in shown],
+            range(len(rows_of_case)),
+            [row['tokens_per_s'] for row in rows_of_case],
+            color=[plots.COLOURS[contenders.index(row['contender'])] for row in rows_of_case],
         )
-        axes.bar_label(bars, [f'{row["of_bound"]:.0%}' for row in shown], fontsize=8)
+        axes.bar_label(bars, [f'{row["of_bound"]:.0%}' for row in rows_of_case], fontsize=8)
         axes.set_title(case, fontsize=9)
         axes.set_xticks([])
         axes.tick_params('y', labelsize=8)

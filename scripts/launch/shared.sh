@@ -1,8 +1,9 @@
 # shellcheck shell=bash
-# Shared by the launchers of several machines; sourced, not run:   source "$(dirname "$0")/shared.sh"
+# Functions of all launchers; sourced, not run:   source "$(dirname "$0")/shared.sh"
 #
-# A launcher's flags are lines `NAME=default  # what it is` between `## flags` and `## end`: --NAME=value sets
-# $NAME. What stands after `--` goes to scripts.run. --dry_run prints the commands instead of running them.
+# A launcher declares its flags as lines `NAME=default  # description` between `## flags` and `## end`;
+# --NAME=value sets $NAME. Arguments after `--` are passed to scripts.run. --dry_run prints the commands
+# instead of running them.
 set -euo pipefail
 
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -21,28 +22,29 @@ fail() {
     exit 2
 }
 
-# The comment at the head of a launcher, then its flags with their defaults.
-usage() {
+# print_usage LAUNCHER: prints the comment at its head, then its flags with their defaults.
+print_usage() {
     sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$1"
     echo
     echo 'Flags, with their defaults:'
     sed -n "/^## flags/,/^## end/{s/^\([a-z_]*\)=\([^#]*\)# /  --\1=\2  /p}" "$1"
-    echo '  --dry_run             prints the commands, runs none'
+    echo '  --dry_run             prints the commands without running them'
 }
 
-flag_names() { sed -n '/^## flags/,/^## end/{s/^\([a-z_]*\)=.*/\1/p}' "$1"; }
+# list_flag_names LAUNCHER: prints one name a line.
+list_flag_names() { sed -n '/^## flags/,/^## end/{s/^\([a-z_]*\)=.*/\1/p}' "$1"; }
 
-# parse LAUNCHER ARGUMENTS...: sets the flags, $ACTIONS and $RUN_ARGUMENTS. Its own names start with _, so
-# that no flag is called like them.
-parse() {
+# parse_arguments LAUNCHER ARGUMENTS...: sets the flags, $ACTIONS and $RUN_ARGUMENTS. Local names start with
+# _, because a flag of the same name would set the local variable instead.
+parse_arguments() {
     local _launcher=$1 _argument _flag _flags
     shift
-    _flags=" $(flag_names "$_launcher" | tr '\n' ' ')"
+    _flags=" $(list_flag_names "$_launcher" | tr '\n' ' ')"
     while (($#)); do
         _argument=$1
         shift
         case $_argument in
-            --help | -h) usage "$_launcher" && exit 0 ;;
+            --help | -h) print_usage "$_launcher" && exit 0 ;;
             --dry_run) DRY_RUN=yes ;;
             --)
                 RUN_ARGUMENTS=("$@")
@@ -51,48 +53,53 @@ parse() {
             --*=*)
                 _flag=${_argument%%=*}
                 _flag=${_flag#--}
-                [[ $_flags == *" $_flag "* ]] || fail "--$_flag is no flag; there are:$_flags"
+                [[ $_flags == *" $_flag "* ]] || fail "unknown flag --$_flag; use one of:$_flags"
                 printf -v "$_flag" '%s' "${_argument#*=}"
                 ;;
-            --*) fail "$_argument needs a value: $_argument=...; there are:$_flags" ;;
+            --*) fail "$_argument needs a value: $_argument=...; flags:$_flags" ;;
             *) ACTIONS+=("$_argument") ;;
         esac
     done
 }
 
-# act ACTION...: does what was asked for, in order; each action is a function of the launcher.
-act() {
+# run_actions ACTION...: runs the requested actions in order; the arguments are all actions of the launcher,
+# each a function of it. All names are checked before the first action runs.
+run_actions() {
     local action
-    ((${#ACTIONS[@]})) || fail "say what to do: $*"
+    ((${#ACTIONS[@]})) || fail "no action given; use one of: $*"
     for action in "${ACTIONS[@]}"; do
-        [[ " $* " == *" $action "* ]] || fail "$action is none of: $*"
+        [[ " $* " == *" $action "* ]] || fail "unknown action $action; use one of: $*"
     done
     for action in "${ACTIONS[@]}"; do "$action"; done
 }
 
-# need NAME...: each of these flags must have a value.
-need() {
+# require_flags NAME...: fails if one of these flags has no value.
+require_flags() {
     local _flag
-    for _flag in "$@"; do [[ -n ${!_flag} ]] || fail "--$_flag must be given"; done
+    for _flag in "$@"; do [[ -n ${!_flag} ]] || fail "--$_flag is required"; done
 }
 
-quoted() { printf '%s' "${*@Q}"; }
+# quote_words WORD...: prints the words quoted for a shell.
+quote_words() { printf '%s' "${*@Q}"; }
 
-# A command, shown in full or run.
+# run COMMAND...: runs a command, or prints it with --dry_run.
 run() {
     if [[ $DRY_RUN == yes ]]; then
-        quoted "$@"
+        quote_words "$@"
         echo
     else
         "$@"
     fi
 }
 
-# What another machine is to do in the folder that the sources were put in.
-work() { # FOLDER ACCELERATOR FLAGS...
-    printf 'cd %s && exec bash scripts/launch/worker.sh %s' "${1@Q}" "$(quoted "${@:2}" "${RUN_ARGUMENTS[@]}")"
+# print_worker_command FOLDER ACCELERATOR FLAGS...: prints the command for another machine, whose sources are
+# in FOLDER.
+print_worker_command() {
+    printf 'cd %s && exec bash scripts/launch/worker.sh %s' "${1@Q}" "$(quote_words "${@:2}" "${RUN_ARGUMENTS[@]}")"
 }
 
-# The sources at HEAD as a file, for the machines of which a launcher has the list.
-pack() { run git -C "$ROOT" archive --format=tar.gz --output="$1" HEAD; }
-unpack() { printf 'mkdir -p %s && tar -xzf elenchus.tar.gz -C %s' "${1@Q}" "${1@Q}"; } # FOLDER
+# pack_sources FILE: writes the sources at HEAD into an archive, for machines without a shared file system.
+pack_sources() { run git -C "$ROOT" archive --format=tar.gz --output="$1" HEAD; }
+
+# print_unpack_command FOLDER: prints the command that unpacks the archive on another machine.
+print_unpack_command() { printf 'mkdir -p %s && tar -xzf elenchus.tar.gz -C %s' "${1@Q}" "${1@Q}"; }

@@ -1,36 +1,38 @@
 #!/usr/bin/env bash
-# A run on the GPU nodes of a SLURM cluster, one process a GPU; submitted again by itself until it is done.
+# Starts a run on the GPU nodes of a SLURM cluster, one process per GPU. The job requeues itself until the run
+# is complete.
 #
 #   bash scripts/launch/slurm.sh --nodes=2 --gpus=8 --partition=h100 --time=24:00:00 -- \
 #       --config=configs/gsm8k.py --workdir=/shared/runs/gsm8k
 #
-# The checkout and the work directory must be on a file system that all nodes see. Before the time is up, and
-# on preemption, the processes get SIGTERM: they save, leave with exit code 75, and the job is queued again.
+# The checkout and the work directory must be on a file system that all nodes share. Before the time limit, and
+# on preemption, the processes get SIGTERM: they save and exit with code 75, and the job requeues itself.
 source "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
 
 ## flags
-job=elenchus       # name
-nodes=1            # machines
-gpus=8             # of a machine
-cpus=8             # of a process
-partition=         # empty: the cluster's usual one
-account=           # empty: yours
-time=24:00:00      # limit of one stay in the cluster
-notice=180         # seconds before the limit at which SIGTERM is sent
-log=slurm-%j.log   # of all processes
+job=elenchus       # name of the job
+nodes=1            # number of machines
+gpus=8             # GPUs per machine
+cpus=8             # CPU cores per process
+partition=         # empty: the cluster's default
+account=           # empty: your default account
+time=24:00:00      # time limit of one start of the job
+notice=180         # SIGTERM is sent this many seconds before the limit
+log=slurm-%j.log   # log file of all processes
 ## end
-parse "${BASH_SOURCE[0]}" "$@"
+parse_arguments "${BASH_SOURCE[0]}" "$@"
 
-((${#RUN_ARGUMENTS[@]})) || fail 'give the arguments of scripts.run after --'
-[[ -z ${ACTIONS[*]:-} ]] || fail "${ACTIONS[0]} is no flag"
+((${#RUN_ARGUMENTS[@]})) || fail 'the arguments of scripts.run are required after --'
+[[ -z ${ACTIONS[*]:-} ]] || fail "unexpected argument ${ACTIONS[0]}"
 
-# The job: the environment once, the processes, and the queue again where they were asked to leave.
-script() {
+# Prints the job script: it makes the environment once, runs the processes, and requeues itself if they exit
+# with code 75 (stopped by SIGTERM, checkpoint saved).
+print_job_script() {
     cat <<JOB
 #!/usr/bin/env bash
-cd $(quoted "$ROOT") && bash scripts/launch/worker.sh cuda13 || exit 1
+cd $(quote_words "$ROOT") && bash scripts/launch/worker.sh cuda13 || exit 1
 code=0
-srun --kill-on-bad-exit=1 bash scripts/launch/worker.sh $(quoted cuda13 "${RUN_ARGUMENTS[@]}") || code=\$?
+srun --kill-on-bad-exit=1 bash scripts/launch/worker.sh $(quote_words cuda13 "${RUN_ARGUMENTS[@]}") || code=\$?
 if ((code == 75)); then scontrol requeue "\$SLURM_JOB_ID"; fi
 exit "\$code"
 JOB
@@ -42,7 +44,7 @@ command=(
     --output="$log" ${partition:+--partition="$partition"} ${account:+--account="$account"}
 )
 if [[ $DRY_RUN == yes ]]; then
-    printf '%s<<JOB\n%s\nJOB\n' "$(quoted "${command[@]}")" "$(script)"
+    printf '%s<<JOB\n%s\nJOB\n' "$(quote_words "${command[@]}")" "$(print_job_script)"
 else
-    script | "${command[@]}"
+    print_job_script | "${command[@]}"
 fi

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A run on a Cloud TPU slice of one or many hosts, through gcloud.
+# Starts a run on a Cloud TPU slice of one or several hosts, through gcloud.
 #
 #   bash scripts/launch/tpu.sh create --name=pod --zone=us-central1-a --type=v5litepod-256 --spot=yes
 #   bash scripts/launch/tpu.sh install start --name=pod --zone=us-central1-a -- \
@@ -7,65 +7,66 @@
 #   bash scripts/launch/tpu.sh fetch --workdir=gs://bucket/run --into=runs/pod
 #   bash scripts/launch/tpu.sh delete --name=pod --zone=us-central1-a
 #
-# create   asks for the slice as a queued resource
-# status   says in what state it is
+# create   requests the slice as a queued resource
+# status   prints the state of the request
 # install  copies the sources at HEAD to all hosts
-# start    runs scripts.run on all hosts; the same command continues a run that was stopped
-# keep     create, install and start, again after every preemption until the run is done
+# start    runs scripts.run on all hosts; the same command continues a stopped run
+# keep     runs create, install and start, again after every preemption until the run is complete
 # fetch    copies summary, report and metrics from the bucket
-# delete   gives the slice back
+# delete   releases the slice
 #
-# The work directory must be in a bucket that all hosts can write to. A preempted host gets SIGTERM: all hosts
-# save and leave.
+# The work directory must be in a bucket that all hosts can write to. A preempted host gets SIGTERM; all hosts
+# then save and exit.
 source "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
 
 ## flags
-name=              # of the slice and its queued resource
-zone=              # such as us-central1-a
+name=              # name of the slice and of its queued resource
+zone=              # zone of the slice, such as us-central1-a
 type=v5litepod-16  # accelerator type
-version=v2-alpha-tpuv5-lite  # runtime version that belongs to the type
-project=           # Google Cloud project; empty: that of gcloud's configuration
-spot=no            # yes: cheaper, may be preempted
-workdir=           # of fetch
-into=runs/fetched  # of fetch
-poll=60            # seconds between looks at the queue
+version=v2-alpha-tpuv5-lite  # runtime version for the type
+project=           # Google Cloud project; empty: the one of gcloud's configuration
+spot=no            # yes: cheaper, but may be preempted
+workdir=           # fetch: folder in the bucket
+into=runs/fetched  # fetch: local folder
+poll=60            # seconds between checks of the queue
 ## end
-parse "${BASH_SOURCE[0]}" "$@"
+parse_arguments "${BASH_SOURCE[0]}" "$@"
 
 TPU=(gcloud compute tpus)
 PLACE=(--zone="$zone" ${project:+--project="$project"})
 
-on_all() { # COMMAND
-    need name zone
+# run_on_all_hosts COMMAND
+run_on_all_hosts() {
+    require_flags name zone
     run "${TPU[@]}" tpu-vm ssh "$name" "${PLACE[@]}" --worker=all --command="$1"
 }
 
 status() {
-    need name zone
+    require_flags name zone
     run "${TPU[@]}" queued-resources describe "$name" "${PLACE[@]}" --format='value(state.state)'
 }
 
 create() {
-    need name zone
-    local more=()
-    if [[ $spot == yes ]]; then more+=(--spot); fi
+    require_flags name zone
+    local options=()
+    if [[ $spot == yes ]]; then options+=(--spot); fi
     run "${TPU[@]}" queued-resources create "$name" --node-id="$name" "${PLACE[@]}" \
-        --accelerator-type="$type" --runtime-version="$version" "${more[@]}"
+        --accelerator-type="$type" --runtime-version="$version" "${options[@]}"
 }
 
 install() {
-    need name zone
+    require_flags name zone
     local archive="${TMPDIR:-/tmp}/elenchus-$$.tar.gz"
-    pack "$archive"
+    pack_sources "$archive"
     run "${TPU[@]}" tpu-vm scp "$archive" "$name:elenchus.tar.gz" "${PLACE[@]}" --worker=all
     run rm -f "$archive"
-    on_all "$(unpack elenchus)"
+    run_on_all_hosts "$(print_unpack_command elenchus)"
 }
 
-start() { on_all "$(work elenchus tpu --distributed)"; }
+start() { run_on_all_hosts "$(print_worker_command elenchus tpu --distributed)"; }
 
 delete() {
-    need name zone
+    require_flags name zone
     run "${TPU[@]}" queued-resources delete "$name" "${PLACE[@]}" --force --quiet
 }
 
@@ -74,14 +75,15 @@ wait_for_slice() {
         status
         return
     }
-    local now
-    while now="$(status)" && [[ $now != ACTIVE ]]; do
-        case $now in FAILED | SUSPENDED | SUSPENDING) return 1 ;; esac
+    local state
+    while state="$(status)" && [[ $state != ACTIVE ]]; do
+        case $state in FAILED | SUSPENDED | SUSPENDING) return 1 ;; esac
         sleep "$poll"
     done
 }
 
-# Stops at success and at mistakes of the user (exit code 2); gcloud tells others apart no further.
+# Stops after success and after a wrong flag or config (exit code 2). gcloud does not report other exit codes
+# exactly, so every other failure counts as a preemption.
 keep() {
     local code
     while true; do
@@ -97,9 +99,9 @@ keep() {
 }
 
 fetch() {
-    need workdir
+    require_flags workdir
     run mkdir -p "$into"
     run gcloud storage rsync --recursive --exclude='.*(checkpoints|/model/).*' "$workdir" "$into"
 }
 
-act create status install start keep fetch delete
+run_actions create status install start keep fetch delete

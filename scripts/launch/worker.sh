@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# What a machine does that takes part in a run of several; the launchers call it there:
+# Runs this machine's process of a run on several machines; the launchers call it there:
 #
 #   bash scripts/launch/worker.sh tpu --distributed --config=configs/gsm8k.py --workdir=gs://bucket/run
 #
-# The first argument is jax's accelerator: tpu, cuda13, or cpu for none; the rest goes to scripts.run. With
-# nothing more it only makes the environment.
+# The first argument is JAX's accelerator: tpu, cuda13, or cpu for none; the others are passed to scripts.run.
+# Without others it only makes the environment.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../setup.sh"
 

@@ -1,1 +1,1 @@
-"""Small tools for looking at tokens, critique records, verifiers and tokenizers."""
+"""Small tools: token listings, critique records, verifier, tokenizer, int8 and roofline."""

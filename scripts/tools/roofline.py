@@ -4,18 +4,27 @@ python -m scripts.tools.roofline
 python -m scripts.tools.roofline --rows=512 --length=2048 --slots=4096
 """
 
+import runpy
+
 from absl import app, flags
 
-from elenchus.train.planning.roofline import MACHINES, least_tokens, table
+from elenchus.train.config import build
+from elenchus.train.config.run_settings import RunSettings
+from elenchus.train.planning import roofline
 
 if __name__ == '__main__':
-    ROWS = flags.DEFINE_integer('rows', 256, 'Rows of a batch.')
+    ROWS = flags.DEFINE_integer('rows', 256, 'Rows of a training batch.')
     LENGTH = flags.DEFINE_integer('length', 1024, 'Tokens of a row, and of a slot.')
     SLOTS = flags.DEFINE_integer('slots', 2048, 'Sequences decoded at once, on all chips.')
 
-    def main(argv):
-        print('\n'.join(table(rows=ROWS.value, length=LENGTH.value, slots=SLOTS.value)))
-        for name, m in MACHINES.items():
-            print(f'{name}: bound by computing from {least_tokens(m):,.0f} tokens a chip')
+    def main(_):
+        """Prints the table, then the batch size from which each machine is compute-bound."""
+        config = runpy.run_path(str(build.ROOT / 'configs' / 'gsm8k.py'))['get_config']()
+        gsm8k = build.build(RunSettings, config).model
+        sizes = {'rows': ROWS.value, 'length': LENGTH.value, 'slots': SLOTS.value}
+        print('\n'.join(roofline.table(gsm8k, **sizes)))
+        for name, m in roofline.MACHINES.items():
+            tokens = roofline.compute_bound_tokens(m)
+            print(f'{name}: bound by computing from {tokens:,.0f} tokens a chip')
 
     app.run(main)

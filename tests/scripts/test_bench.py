@@ -1,3 +1,5 @@
+"""Benchmark: bounds of the cases, workers, and the summary of their answers."""
+
 import ast
 import dataclasses
 import json
@@ -14,7 +16,7 @@ from elenchus.scripts.bench.cases import CONTENDERS, SIZES, Machine
 from elenchus.train.config import build
 from tests.support import tiny_model
 
-EVERY = [case for size in SIZES for work in CONTENDERS for case in cases.cases(size, work)]
+ALL_CASES = [case for size in SIZES for work in CONTENDERS for case in cases.cases(size, work)]
 
 
 def config_of(case):
@@ -31,7 +33,7 @@ def case_of(work, **shape):
     return dataclasses.replace(case, shape=case.shape | shape)
 
 
-@pytest.mark.parametrize('case', EVERY, ids=lambda case: case.name)
+@pytest.mark.parametrize('case', ALL_CASES, ids=lambda case: case.name)
 def test_the_bound_falls_with_either_speed_and_never_below_both(case):
     assert bound(case, flops=2e11) <= bound(case) <= bound(case, flops=5e10)
     assert bound(case, bandwidth=2e10) <= bound(case) <= bound(case, bandwidth=5e9)
@@ -56,12 +58,12 @@ def test_requests_of_one_length_are_decoded_as_a_batch():
 
 
 def test_every_contender_has_a_worker():
-    have = ours.WORKS.keys() | peers.WORKS.keys() | tunix.WORKS.keys()
-    assert have == {(work, name) for work, names in CONTENDERS.items() for name in names}
+    works = ours.WORKS.keys() | peers.WORKS.keys() | tunix.WORKS.keys()
+    assert works == {(work, name) for work, names in CONTENDERS.items() for name in names}
 
 
 @pytest.mark.parametrize('worker', [peers, tunix])
-def test_the_workers_of_others_import_nothing_of_ours_and_little_before_they_are_asked(worker):
+def test_the_workers_of_peers_import_only_the_standard_library_at_the_top(worker):
     tree = ast.parse(pathlib.Path(worker.__file__).read_text())
     top = {n for node in tree.body if isinstance(node, ast.Import) for n in (node.names[0].name,)}
     assert top <= sys.stdlib_module_names
@@ -69,7 +71,7 @@ def test_the_workers_of_others_import_nothing_of_ours_and_little_before_they_are
     assert modules <= {'collections.abc', 'scripts.bench.peers'}
 
 
-def test_every_one_of_others_has_an_extra_and_a_worker_named_after_it():
+def test_every_peer_has_an_extra_and_a_worker_named_after_it():
     extras = {run.extra_of(n) for names in CONTENDERS.values() for n in names if 'ours' not in n}
     project = tomllib.loads((build.ROOT / 'pyproject.toml').read_text())['project']
     assert extras <= project['optional-dependencies'].keys()
@@ -77,7 +79,7 @@ def test_every_one_of_others_has_an_extra_and_a_worker_named_after_it():
 
 
 def test_ids_are_read_as_they_are_written():
-    ids = tunix.Ids(100)
+    ids = tunix.IdTokenizer(100)
     assert ids.encode(ids.decode([5, 99, 2])) == [5, 99, 2]
     assert ids.eos_id() == 100
 
@@ -102,9 +104,9 @@ def test_a_worker_answers_each_line_and_prints_nothing_else(tmp_path):
     )
     worker = run.Worker([sys.executable, str(script), 'four', json.dumps({'times': 3}), 'wall'])
     assert worker.first['compilations'] == 7 and worker.first['first_s'] >= 0
-    told = [worker.run() for _ in range(2)]
-    assert [answer['tokens'] for answer in told] == [12, 12]
-    assert all(0.6 <= answer['seconds'] < 1.2 for answer in told), 'seconds are those of one run'
+    results = [worker.run() for _ in range(2)]
+    assert [answer['tokens'] for answer in results] == [12, 12]
+    assert all(0.6 <= answer['seconds'] < 1.2 for answer in results), 'seconds are those of one run'
     worker.stop()
     with pytest.raises(RuntimeError, match='has stopped'):
         run.Worker([sys.executable, '-c', ''])
@@ -117,12 +119,12 @@ def answers(*seconds, compilations=3):
     ]
 
 
-def test_ratios_are_medians_of_rounds_so_that_a_busy_while_cancels():
+def test_ratios_are_medians_of_rounds_so_that_a_busy_machine_cancels():
     ours, theirs = answers(1.0, 10.0, 1.0), answers(2.0, 20.0, 2.0)
-    told = run.summary(theirs, ours, first={'first_s': 4.0, 'compilations': 2}, bound=0.5)
-    assert told['times_ours'] == pytest.approx(0.5)
-    assert told['tokens_per_s'] == 50 and told['of_bound'] == 0.25
-    assert told['recompilations'] == 1
+    row = run.summary(theirs, ours, first={'first_s': 4.0, 'compilations': 2}, bound=0.5)
+    assert row['times_ours'] == pytest.approx(0.5)
+    assert row['tokens_per_s'] == 50 and row['of_bound'] == 0.25
+    assert row['recompilations'] == 1
 
 
 def test_table_and_plot_show_every_row(tmp_path):
@@ -140,6 +142,6 @@ def test_table_and_plot_show_every_row(tmp_path):
     assert (tmp_path / 'bench.png').stat().st_size > 1000
 
 
-def test_an_unknown_name_is_an_error_that_lists_those_there_are():
-    with pytest.raises(ValueError, match='--only=deocde: there are decode, prefill'):
+def test_an_unknown_name_is_an_error_that_lists_the_known_ones():
+    with pytest.raises(ValueError, match='--only=deocde is unknown; use decode, prefill'):
         run.check_names('only', ['deocde', 'sft'], list(CONTENDERS))

@@ -1,4 +1,4 @@
-"""Conversion there and back: bit for bit, all tensors accounted for, nothing half written."""
+"""Conversion in both directions: bit-identical, complete, and never half written."""
 
 import dataclasses
 import json
@@ -11,8 +11,7 @@ import safetensors.numpy
 
 from elenchus.model import huggingface, sharding
 from elenchus.model.huggingface import safetensors_files
-from elenchus.scripts import convert
-from elenchus.train.checkpoints import saved_models
+from elenchus.train.checkpoints import convert, models
 from tests.support import hf_models as peers
 from tests.support import tiny_model
 
@@ -23,14 +22,14 @@ HUGE = 10**9
 
 
 def shapes_of(name):
-    told = GOLDEN[name]
-    layers = range(told['config']['num_hidden_layers'])
-    return {n.format(i): tuple(shape) for n, shape in told['tensors'].items() for i in layers}
+    golden = GOLDEN[name]
+    layers = range(golden['config']['num_hidden_layers'])
+    return {n.format(i): tuple(shape) for n, shape in golden['tensors'].items() for i in layers}
 
 
-def write(folder, name, described=None):
-    """A model folder of `transformers` with all that lies in one; returns its tensors."""
-    tensors = peers.write(folder, described or peers.CASES[name], shapes_of(name))
+def write(folder, name, hf_config=None):
+    """Writes a complete model folder of `transformers`; returns its tensors."""
+    tensors = peers.write(folder, hf_config or peers.CASES[name], shapes_of(name))
     (folder / 'tokenizer.json').write_text('{"a": "tokenizer"}')
     (folder / 'tokenizer_config.json').write_text('{}')
     (folder / 'chat_template.jinja').write_text('{{ messages }}')
@@ -40,8 +39,8 @@ def write(folder, name, described=None):
 
 
 def read(folder):
-    found = safetensors_files.list_tensors(folder)
-    return {name: safetensors_files.read_tensor(tensor) for name, tensor in found.items()}
+    stored = safetensors_files.list_tensors(folder)
+    return {name: safetensors_files.read_tensor(tensor) for name, tensor in stored.items()}
 
 
 def assert_same_tensors(actual, expected):
@@ -70,23 +69,23 @@ def test_importing_and_exporting_is_bit_identical_and_carries_the_files(
             n: values.astype(safetensors_files.DTYPES['BF16']) for n, values in tensors.items()
         }
         safetensors.numpy.save_file(tensors, source / 'model.safetensors')
-    told = convert.import_model(source, tmp_path / 'ours', dtype=None, mesh=mesh)
-    assert f'{sum(v.size for v in tensors.values()):,} parameters' in told
+    summary = convert.import_model(source, tmp_path / 'ours', dtype=None, mesh=mesh)
+    assert f'{sum(v.size for v in tensors.values()):,} parameters' in summary
     convert.export_model(
         tmp_path / 'ours', tmp_path / 'back', files=None, mesh=mesh, file_bytes=HUGE
     )
     assert_same_tensors(read(tmp_path / 'back'), tensors)
     carried = {'tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja'}
     carried |= {'generation_config.json'}
-    there = {path.name for path in (tmp_path / 'back').iterdir()}
-    assert there == carried | {'config.json', 'model.safetensors'}
+    names = {path.name for path in (tmp_path / 'back').iterdir()}
+    assert names == carried | {'config.json', 'model.safetensors'}
     for file in carried:
         assert (tmp_path / 'back' / file).read_bytes() == (source / file).read_bytes()
-    described = json.loads((tmp_path / 'back' / 'config.json').read_text())
-    assert described.pop('torch_dtype') == dtype
-    family = huggingface.family_of(described)
-    assert family.read_config(described) == family.read_config(peers.CASES[name])
-    _, fingerprint = saved_models.read_description(tmp_path / 'ours')
+    hf_config = json.loads((tmp_path / 'back' / 'config.json').read_text())
+    assert hf_config.pop('torch_dtype') == dtype
+    family = huggingface.family_of(hf_config)
+    assert family.read_config(hf_config) == family.read_config(peers.CASES[name])
+    _, fingerprint = models.read_description(tmp_path / 'ours')
     assert len(fingerprint) == 12
 
 
@@ -100,8 +99,9 @@ def test_several_files_are_read_and_written_with_an_index(tmp_path):
     files = sorted((tmp_path / 'many').glob('*.safetensors'))
     assert len(files) > 3 and files[0].name == f'model-00001-of-{len(files):05d}.safetensors'
     for path in files:
-        held = safetensors.numpy.load_file(path)
-        assert len(held) == 1 or sum(values.nbytes for values in held.values()) <= 8000
+        tensors_of_file = safetensors.numpy.load_file(path)
+        size = sum(values.nbytes for values in tensors_of_file.values())
+        assert len(tensors_of_file) == 1 or size <= 8000
     assert_same_tensors(read(tmp_path / 'many'), tensors)
     convert.import_model(
         tmp_path / 'many', tmp_path / 'again', dtype=None, mesh=tiny_model.one_device()
@@ -129,25 +129,27 @@ def test_every_wrong_tensor_is_named_and_nothing_is_written(tmp_path):
     with pytest.raises(ValueError) as error:
         convert.import_model(source, tmp_path / 'ours', dtype=None, mesh=tiny_model.one_device())
     assert str(error.value) == (
-        'tensors that config.json does not account for: '
+        'tensors do not match config.json: '
         'missing: model.layers.1.mlp.up_proj.weight, model.norm.weight; '
-        'left over: lm_head.weight; '
+        'unexpected: lm_head.weight; '
         'misshaped: model.layers.0.self_attn.q_proj.weight (24, 32), not (32, 24)'
     )
     assert not (tmp_path / 'ours').exists()
 
 
-def test_other_dtypes_are_converted_only_where_that_is_said(tmp_path):
+def test_other_dtypes_are_converted_only_with_an_explicit_dtype(tmp_path):
     source = tmp_path / 'theirs'
     tensors = write(source, 'llama3')
     tensors['model.norm.weight'] = tensors['model.norm.weight'].astype(np.float16)
     safetensors.numpy.save_file(tensors, source / 'model.safetensors')
-    with pytest.raises(ValueError, match=r"of \['F16', 'F32'\]: say --dtype=float32 \(exact\)"):
+    with pytest.raises(
+        ValueError, match=r"dtypes \['F16', 'F32'\]; choose --dtype=float32 \(exact\)"
+    ):
         convert.import_model(source, tmp_path / 'ours', dtype=None, mesh=tiny_model.one_device())
     convert.import_model(source, tmp_path / 'ours', dtype='bfloat16', mesh=tiny_model.one_device())
-    config, fingerprint = saved_models.read_description(tmp_path / 'ours')
+    config, fingerprint = models.read_description(tmp_path / 'ours')
     assert (config.dtype, config.param_dtype) == ('bfloat16', 'bfloat16')
-    model = saved_models.load_model(
+    model = models.load_model(
         tmp_path / 'ours', config, mesh=tiny_model.one_device(), tokenizer_fingerprint=fingerprint
     )
     np.testing.assert_array_equal(
@@ -157,15 +159,15 @@ def test_other_dtypes_are_converted_only_where_that_is_said(tmp_path):
 
 
 @pytest.mark.parametrize('prefix', ['language_model.model.', 'model.language_model.'])
-def test_of_a_model_that_sees_images_the_part_about_text_is_imported(tmp_path, prefix):
-    """Names as in published files, and as newer versions of `transformers` have them."""
-    source, described = tmp_path / 'theirs', peers.CASES['gemma3']
+def test_the_text_model_is_imported_from_a_model_with_images(tmp_path, prefix):
+    """Tensor names: those of published files, and those of newer versions of `transformers`."""
+    source, hf_config = tmp_path / 'theirs', peers.CASES['gemma3']
     tensors = write(source, 'gemma3')
-    seen = {'vision_tower.patch.weight': np.ones((2, 2), np.float16)}
-    seen['model.multi_modal_projector.mm_soft_emb_norm.weight'] = np.ones(2, np.float32)
-    named = {name.replace('model.', prefix, 1): values for name, values in tensors.items()}
-    safetensors.numpy.save_file(named | seen, source / 'model.safetensors')
-    whole = {'model_type': 'gemma3', 'text_config': described, 'eos_token_id': [1, 106]}
+    images = {'vision_tower.patch.weight': np.ones((2, 2), np.float16)}
+    images['model.multi_modal_projector.mm_soft_emb_norm.weight'] = np.ones(2, np.float32)
+    renamed = {name.replace('model.', prefix, 1): values for name, values in tensors.items()}
+    safetensors.numpy.save_file(renamed | images, source / 'model.safetensors')
+    whole = {'model_type': 'gemma3', 'text_config': hf_config, 'eos_token_id': [1, 106]}
     (source / 'config.json').write_text(json.dumps(whole | {'vision_config': {}}))
     mesh = tiny_model.one_device()
     convert.import_model(source, tmp_path / 'ours', dtype=None, mesh=mesh)
@@ -179,10 +181,10 @@ def test_of_a_model_that_sees_images_the_part_about_text_is_imported(tmp_path, p
         convert.import_model(source, tmp_path / 'new', dtype=None, mesh=mesh)
 
 
-def test_a_model_of_our_own_is_exported_in_the_family_that_can_say_it(tmp_path):
+def test_a_model_of_our_own_is_exported_in_a_family_that_can_express_it(tmp_path):
     config = dataclasses.replace(tiny_model.CONFIG, qk_norm=True, max_length=16)
-    model = saved_models.place(tiny_model.make_model(config), tiny_model.one_device())
-    saved_models.save_model(tmp_path / 'ours', model, tokenizer_fingerprint='abc')
+    model = models.place(tiny_model.make_model(config), tiny_model.one_device())
+    models.save_model(tmp_path / 'ours', model, tokenizer_fingerprint='abc')
     beside = tmp_path / 'beside'
     beside.mkdir()
     (beside / 'tokenizer.model').write_bytes(b'pieces')
@@ -193,20 +195,20 @@ def test_a_model_of_our_own_is_exported_in_the_family_that_can_say_it(tmp_path):
         mesh=tiny_model.one_device(),
         file_bytes=HUGE,
     )
-    described = json.loads((tmp_path / 'theirs' / 'config.json').read_text())
-    assert described['architectures'] == ['Qwen3ForCausalLM']
-    assert described['max_position_embeddings'] == 16
+    hf_config = json.loads((tmp_path / 'theirs' / 'config.json').read_text())
+    assert hf_config['architectures'] == ['Qwen3ForCausalLM']
+    assert hf_config['max_position_embeddings'] == 16
     assert (tmp_path / 'theirs' / 'tokenizer.model').read_bytes() == b'pieces'
     convert.import_model(
         tmp_path / 'theirs', tmp_path / 'again', dtype=None, mesh=tiny_model.one_device()
     )
-    config, fingerprint = saved_models.read_description(tmp_path / 'again')
-    again = saved_models.load_model(
+    config, fingerprint = models.read_description(tmp_path / 'again')
+    again = models.load_model(
         tmp_path / 'again', config, mesh=tiny_model.one_device(), tokenizer_fingerprint=fingerprint
     )
     for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(model), strict=True):
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
-    (beside / 'config.json').write_text(json.dumps(described | {'max_position_embeddings': 999}))
+    (beside / 'config.json').write_text(json.dumps(hf_config | {'max_position_embeddings': 999}))
     convert.export_model(
         tmp_path / 'ours',
         tmp_path / 'long',
@@ -214,19 +216,19 @@ def test_a_model_of_our_own_is_exported_in_the_family_that_can_say_it(tmp_path):
         mesh=tiny_model.one_device(),
         file_bytes=HUGE,
     )
-    assert json.loads((tmp_path / 'long' / 'config.json').read_text()) == described | {
+    assert json.loads((tmp_path / 'long' / 'config.json').read_text()) == hf_config | {
         'max_position_embeddings': 999
     }
 
 
 def test_folders_that_cannot_be_used_are_refused(tmp_path):
     mesh = tiny_model.one_device()
-    with pytest.raises(ValueError, match=r'nothing has no config\.json'):
+    with pytest.raises(ValueError, match=r'file not found: .*nothing/config\.json'):
         convert.import_model(tmp_path / 'nothing', tmp_path / 'ours', dtype=None, mesh=mesh)
     write(tmp_path / 'theirs', 'llama3')
     (tmp_path / 'ours').mkdir()
     (tmp_path / 'ours' / 'mine').write_text('kept')
-    with pytest.raises(ValueError, match='ours exists already'):
+    with pytest.raises(ValueError, match='ours already exists'):
         convert.import_model(tmp_path / 'theirs', tmp_path / 'ours', dtype=None, mesh=mesh)
     (tmp_path / 'theirs' / 'model.safetensors').unlink()
     with pytest.raises(ValueError, match='has neither model.safetensors nor'):

@@ -1,7 +1,7 @@
-"""Conversion against `transformers` itself, where it is installed (extra `peers`).
+"""Conversion against `transformers` itself, if it is installed (extra `peers`).
 
-What it saves is imported, gives its logits and its greedy text; what is exported loads in it, and
-is the same model.
+A model saved by `transformers` gives the same logits and greedy text after import; an exported
+model loads there and is the same model.
 """
 
 import json
@@ -12,17 +12,16 @@ import pytest
 import safetensors.numpy
 
 from elenchus.sampling.engine import engine, sampling_methods
-from elenchus.scripts import convert
-from elenchus.train.checkpoints import saved_models
+from elenchus.train.checkpoints import convert, models
 from tests.support import hf_models as peers
 from tests.support import tiny_model
 
-pytestmark = pytest.mark.filterwarnings('default')  # theirs are not ours to mend
+pytestmark = pytest.mark.filterwarnings('default')  # warnings of other libraries are no errors here
 
 
 @pytest.fixture(scope='module')
 def peer():
-    """What drives `transformers`."""
+    """The module that drives `transformers`."""
     for name in ('torch', 'transformers'):
         pytest.importorskip(name, exc_type=ImportError)
     from tests.golden import make_families_golden
@@ -37,8 +36,8 @@ def logits_of(model, tokens, positions):
 
 
 def loaded(folder):
-    config, fingerprint = saved_models.read_description(folder)
-    return saved_models.load_model(
+    config, fingerprint = models.read_description(folder)
+    return models.load_model(
         folder, config, mesh=tiny_model.one_device(), tokenizer_fingerprint=fingerprint
     )
 
@@ -53,8 +52,8 @@ def continued(model, prompts):
         decode_cache_lengths=(),
     )  # fmt: skip
     sampler = engine.Engine(shapes, stop_ids=(peers.VOCAB,))
-    made = sampler.generate(model, requests, method=sampling_methods.Greedy(()), seed=0)
-    return [list(completion.tokens) for completion in made]
+    completions = sampler.generate(model, requests, method=sampling_methods.Greedy(()), seed=0)
+    return [list(completion.tokens) for completion in completions]
 
 
 def read(folder):
@@ -74,8 +73,8 @@ def test_a_saved_model_is_the_same_model_here_and_there_again(peer, tmp_path, na
 
     ours = loaded(tmp_path / 'ours')
     positions = np.broadcast_to(np.arange(peers.LENGTH, dtype=np.int32), tokens.shape)
-    found = np.asarray(logits_of(ours, tokens.astype(np.int32), positions))
-    np.testing.assert_allclose(found, expected, atol=1e-4, rtol=0)
+    logits = np.asarray(logits_of(ours, tokens.astype(np.int32), positions))
+    np.testing.assert_allclose(logits, expected, atol=1e-4, rtol=0)
     assert continued(ours, prompts) == text.tolist()
 
     export = {'files': None, 'mesh': mesh, 'file_bytes': 20_000}
@@ -87,9 +86,11 @@ def test_a_saved_model_is_the_same_model_here_and_there_again(peer, tmp_path, na
     np.testing.assert_array_equal(peer.logits_of(again, tokens), expected)
     np.testing.assert_array_equal(peer.continued(again, prompts, peers.GENERATED), text)
     was, now = theirs.config.to_dict(), again.config.to_dict()
-    told = {'_name_or_path', 'architectures', 'transformers_version'}
+    ignored = {'_name_or_path', 'architectures', 'transformers_version'}
     differing = {key for key in was.keys() | now.keys() if was.get(key) != now.get(key)}
-    assert not differing - told, {key: (was.get(key), now.get(key)) for key in differing - told}
+    assert not differing - ignored, {
+        key: (was.get(key), now.get(key)) for key in differing - ignored
+    }
 
 
 @pytest.mark.parametrize('name', ['llama3', 'qwen3', 'gemma3'])
@@ -101,14 +102,14 @@ def test_a_model_without_their_config_is_exported_from_ours_alone(peer, tmp_path
     (tmp_path / 'ours' / 'config.json').unlink()
     export = {'files': None, 'mesh': mesh, 'file_bytes': 10**9}
     convert.export_model(tmp_path / 'ours', tmp_path / 'back', **export)
-    described = json.loads((tmp_path / 'back' / 'config.json').read_text())
-    assert described['model_type'] == peers.CASES[name]['model_type']
+    hf_config = json.loads((tmp_path / 'back' / 'config.json').read_text())
+    assert hf_config['model_type'] == peers.CASES[name]['model_type']
     again = peer.load(tmp_path / 'back')
     np.testing.assert_array_equal(peer.logits_of(again, tokens), peer.logits_of(theirs, tokens))
 
 
 def test_bfloat16_is_close_to_theirs(peer, tmp_path):
-    """Rounding differs; weights are the same."""
+    """The weights are equal; only rounding differs."""
     theirs, tokens = peer.make_peer(peers.CASES['gemma3']), peers.tokens()
     exact = peer.logits_of(theirs, tokens)
     theirs.bfloat16().save_pretrained(tmp_path / 'theirs')
@@ -117,7 +118,7 @@ def test_bfloat16_is_close_to_theirs(peer, tmp_path):
     ours = loaded(tmp_path / 'ours')
     assert {leaf.dtype.name for leaf in jax.tree.leaves(ours)} == {'bfloat16'}
     positions = np.broadcast_to(np.arange(peers.LENGTH, dtype=np.int32), tokens.shape)
-    found = np.asarray(logits_of(ours, tokens.astype(np.int32), positions))
+    logits = np.asarray(logits_of(ours, tokens.astype(np.int32), positions))
     rounded = peer.logits_of(peer.load(tmp_path / 'theirs'), tokens).astype(np.float32)
-    theirs_off, ours_off = (np.linalg.norm(x - exact) for x in (rounded, found))
+    theirs_off, ours_off = (np.linalg.norm(x - exact) for x in (rounded, logits))
     assert ours_off < 1.5 * theirs_off

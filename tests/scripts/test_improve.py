@@ -11,11 +11,10 @@ from elenchus.data.text.chat import Chat
 from elenchus.sampling import episodes
 from elenchus.sampling import step_scores as step_lib
 from elenchus.sampling.exploration import explorers
-from elenchus.scripts import study
 from elenchus.train import sft
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.config import build, run_settings
-from elenchus.train.run import workspace
+from elenchus.train.run import study_runner, workspace
 from elenchus.train.stages import evaluate, improve
 from elenchus.train.stages import supervised as train_stages
 from tests.support import fake_engine, fake_workspace
@@ -26,7 +25,7 @@ CONFIG = findings.get_config('smoke')
 def opened(workdir, explorer, **changes):
     """A workspace with real settings and problems, whose models are None."""
     arm = {'stages': (*findings.SHARED, explorer), 'improve': changes}
-    config = study.arm_config(CONFIG, 0, arm)
+    config = study_runner.arm_config(CONFIG, 0, arm)
     made = fake_workspace.furnish(object.__new__(workspace.Workspace), config, workdir)
     made.tokenizer, made.chat = fake_engine.TOKENIZER, Chat(fake_engine.TOKENIZER)
     made.grammar, made.judge = fake_engine.players(None).grammar, fake_engine.judge

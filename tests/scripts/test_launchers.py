@@ -1,4 +1,4 @@
-"""What the launchers would run, told by --dry_run; none of it is run."""
+"""Commands of the launchers, as printed by --dry_run; none of them is run."""
 
 import pathlib
 import shlex
@@ -22,16 +22,16 @@ def launch(name, *arguments):
 
 
 def commands(name, *arguments):
-    """The words of every command that a dry run prints."""
+    """Words of every command that a dry run prints."""
     done = launch(name, '--dry_run', *arguments)
     assert done.returncode == 0, done.stderr
     return [shlex.split(line) for line in done.stdout.splitlines()]
 
 
 def remote(command):
-    """The words of what another machine is told to do."""
-    told = next(word for word in command if 'worker.sh' in word)
-    return shlex.split(told.removeprefix('--command='))
+    """Words of the command for another machine."""
+    text = next(word for word in command if 'worker.sh' in word)
+    return shlex.split(text.removeprefix('--command='))
 
 
 @pytest.mark.parametrize(
@@ -42,26 +42,26 @@ def remote(command):
         ('ssh', ['start', '--hosts=a']),
     ],
 )
-def test_flags_of_the_run_arrive_unchanged(name, arguments):
+def test_flags_of_the_run_are_passed_unchanged(name, arguments):
     (command,) = commands(name, *arguments, *RUN)
     words = remote(command)
     assert words[-3:] == RUN[1:] and 'scripts/launch/worker.sh' in words
 
 
-def test_a_slice_is_asked_for_installed_run_and_given_back():
-    made = commands('tpu', 'create', 'install', 'start', 'delete', *AT, '--spot=yes', *RUN)
-    assert [c[2:5] for c in made if c[0] == 'gcloud'] == [
+def test_a_slice_is_requested_installed_run_and_deleted():
+    words_of_all = commands('tpu', 'create', 'install', 'start', 'delete', *AT, '--spot=yes', *RUN)
+    assert [c[2:5] for c in words_of_all if c[0] == 'gcloud'] == [
         ['tpus', 'queued-resources', 'create'],
         ['tpus', 'tpu-vm', 'scp'],
         ['tpus', 'tpu-vm', 'ssh'],
         ['tpus', 'tpu-vm', 'ssh'],
         ['tpus', 'queued-resources', 'delete'],
     ]
-    assert '--spot' in made[0] and 'pod' in made[0] and '--node-id=pod' in made[0]
-    assert all('--worker=all' in c for c in made if 'tpu-vm' in c)
+    assert {'--spot', 'pod', '--node-id=pod'} <= set(words_of_all[0])
+    assert all('--worker=all' in c for c in words_of_all if 'tpu-vm' in c)
 
 
-def test_gke_starts_again_where_a_run_was_preempted():
+def test_gke_restarts_a_preempted_run():
     (command,) = commands('gke', 'submit', *AT, '--cluster=c', *RUN)
     assert {'--restart-on-exit-codes=75', '--tpu-type=v5p-128', '--num-slices=1'} <= set(command)
     (command,) = commands('gke', 'submit', *AT, '--cluster=c', '--device=gpu', '--type=h100', *RUN)
@@ -69,32 +69,40 @@ def test_gke_starts_again_where_a_run_was_preempted():
     assert remote(command)[-5] == 'cuda13'
 
 
-def test_slurm_starts_a_process_a_gpu_and_queues_again_after_a_notice():
-    told = launch('slurm', '--dry_run', '--nodes=2', '--gpus=4', *RUN).stdout
-    words = shlex.split(told.splitlines()[0].partition('<<')[0])
+def test_slurm_starts_a_process_per_gpu_and_requeues_after_a_notice():
+    output = launch('slurm', '--dry_run', '--nodes=2', '--gpus=4', *RUN).stdout
+    words = shlex.split(output.splitlines()[0].partition('<<')[0])
     assert {'--nodes=2', '--ntasks-per-node=4', '--signal=TERM@180', '--requeue'} <= set(words)
-    assert 'code == 75' in told and 'scontrol requeue' in told
+    assert 'code == 75' in output and 'scontrol requeue' in output
 
 
 def test_ssh_gives_each_machine_its_number_and_the_first_as_coordinator():
-    made = [remote(c) for c in commands('ssh', 'start', '--hosts=u@a,b', '--port=9', *RUN)]
-    assert all({'--coordinator=a:9', '--num_processes=2'} <= set(words) for words in made)
-    assert ['--process_id=0' in words for words in made] == [True, False]
+    commands_of_hosts = [
+        remote(c) for c in commands('ssh', 'start', '--hosts=u@a,b', '--port=9', *RUN)
+    ]
+    assert all(
+        {'--coordinator=a:9', '--num_processes=2'} <= set(words) for words in commands_of_hosts
+    )
+    assert ['--process_id=0' in words for words in commands_of_hosts] == [True, False]
 
 
 @pytest.mark.parametrize(
     ('name', 'arguments', 'words'),
     [
-        ('tpu', ['create', '--zne=x'], ['--zne is no flag', 'zone']),
-        ('tpu', ['create', '--zone=x'], ['--name must be given']),
-        ('tpu', ['crate', *AT], ['crate is none of', 'create']),
-        ('tpu', AT, ['say what to do', 'create']),
-        ('gke', ['submit', *AT, '--cluster=c', '--device=x'], ['--device=x is none of tpu, gpu']),
-        ('slurm', ['--nodes=2'], ['give the arguments of scripts.run']),
-        ('ssh', ['start'], ['--hosts must be given']),
+        ('tpu', ['create', '--zne=x'], ['unknown flag --zne', 'zone']),
+        ('tpu', ['create', '--zone=x'], ['--name is required']),
+        ('tpu', ['crate', *AT], ['unknown action crate', 'create']),
+        ('tpu', AT, ['no action given', 'create']),
+        (
+            'gke',
+            ['submit', *AT, '--cluster=c', '--device=x'],
+            ['unknown --device=x; use tpu or gpu'],
+        ),
+        ('slurm', ['--nodes=2'], ['the arguments of scripts.run are required']),
+        ('ssh', ['start'], ['--hosts is required']),
     ],
 )
-def test_a_mistake_is_one_line_and_nothing_is_run(name, arguments, words):
+def test_a_wrong_argument_is_one_line_and_nothing_is_run(name, arguments, words):
     done = launch(name, *arguments)
     assert done.returncode == 2 and not done.stdout
     assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1
@@ -102,7 +110,7 @@ def test_a_mistake_is_one_line_and_nothing_is_run(name, arguments, words):
 
 
 @pytest.mark.parametrize('name', ['tpu', 'gke', 'slurm', 'ssh'])
-def test_help_says_what_it_does_and_every_flag(name):
+def test_help_lists_the_purpose_and_every_flag(name):
     done = launch(name, '--help')
     text = (SCRIPTS / f'{name}.sh').read_text()
     block = text.split('## flags\n')[1].split('## end')[0]

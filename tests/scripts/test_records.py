@@ -1,4 +1,4 @@
-"""The data card counts what files hold, and conversion keeps it."""
+"""Critique records: the data card counts them, and conversion between formats keeps them."""
 
 import dataclasses
 import json
@@ -10,11 +10,10 @@ import sys
 
 import pytest
 
-from elenchus.data.critiques import mistakes, oracle, record_files
+from elenchus.data.critiques import conversion, file_summary, mistakes, oracle, record_files
 from elenchus.data.critiques.record_files import CritiqueRecord
 from elenchus.data.grading import verify
 from elenchus.data.lab import task
-from elenchus.scripts.tools import critique_records
 
 ROOT = pathlib.Path(__file__).parents[2]
 STEP = 'Step sentence: {}\nCorrectness of the step: {}\nExplanation: so\n\n'
@@ -22,8 +21,8 @@ FINAL = 'Correctness of the final answer: {}\nExplanation: so'
 RESPONSE = "Let's go:\n48/2 = 24\n48+25 = 73\nThe answer is 73."
 
 
-def made(*verdicts, final, **fields):
-    """A record whose critique gives these verdicts."""
+def make_record(*verdicts, final, **fields):
+    """Makes a record whose critique gives these verdicts."""
     critique = ''.join(STEP.format(i, verdict) for i, verdict in enumerate(verdicts))
     known = {
         'question': 'How many?',
@@ -34,7 +33,7 @@ def made(*verdicts, final, **fields):
 
 
 def lab_record(index, kind):
-    """A generated attempt with a mistake of a kind, or none, and its true critique."""
+    """Makes a record of a generated attempt, with a mistake of this kind if it is not None."""
     problem = task.generate_problem(seed=0, split='train', index=index)
     rng, lines = random.Random(index), problem.solution.split('\n')
     attempt, location = problem.solution, None
@@ -42,8 +41,8 @@ def lab_record(index, kind):
         places = {
             i: mistakes.insert(problem, lines, i, kind=kind, rng=rng) for i in range(len(lines))
         }
-        location, begun = next((i, begun) for i, begun in places.items() if begun)
-        attempt = '\n'.join([*begun, *lines[location + 1 :]])
+        location, prefix = next((i, prefix) for i, prefix in places.items() if prefix)
+        attempt = '\n'.join([*prefix, *lines[location + 1 :]])
     path = oracle.ConstructedAttempt(problem, attempt, 'RG3', location, kind)
     (critique,) = oracle.oracle([path])
     return CritiqueRecord(
@@ -65,12 +64,12 @@ def lab_record(index, kind):
 
 @pytest.fixture(scope='module')
 def verifier():
-    with verify.Verifier(num_workers=1, timeout_s=5.0) as made_verifier:
-        yield made_verifier
+    with verify.Verifier(num_workers=1, timeout_s=5.0) as opened:
+        yield opened
 
 
-def card(found, verifier, answers=None):
-    return critique_records.card(found, answers=answers or {}, verifier=verifier)
+def card(records, verifier, answers=None):
+    return file_summary.summarise(records, answers=answers or {}, verifier=verifier)
 
 
 @pytest.mark.parametrize(
@@ -83,53 +82,55 @@ def card(found, verifier, answers=None):
         (('Correct',), 'no error, not every step'),
     ],
 )
-def test_forms_are_told_apart(verifier, verdicts, form):
-    assert card([made(*verdicts, final='Wrong')], verifier)['form'] == f'{form}: 1 (100.0 %)'
+def test_forms_are_distinguished(verifier, verdicts, form):
+    assert card([make_record(*verdicts, final='Wrong')], verifier)['form'] == f'{form}: 1 (100.0 %)'
 
 
 def test_unreadable_verdicts_are_counted_and_never_taken_as_right(verifier):
-    found = [
-        made('Correct', 'Correct', final='Correct'),
-        made('Correct', 'Sort of', final='Wrong'),
-        made('Correct', 'Wrong', final=''),
+    records = [
+        make_record('Correct', 'Correct', final='Correct'),
+        make_record('Correct', 'Sort of', final='Wrong'),
+        make_record('Correct', 'Wrong', final=''),
     ]
-    told = card(found, verifier, {'How many?': '73'})
-    assert told['final verdict readable'] == '2 of 3 (66.7 %)'
-    assert told['every verdict readable'] == '1 of 3 (33.3 %)'
-    assert told['unreadable in records'] == '2, 3'
-    assert told['step verdicts'].split('\n')[0] == 'correct: 4 (66.7 %)'
-    assert told['final verdict is true'] == '1 of 3 (33.3 %)'
+    figures = card(records, verifier, {'How many?': '73'})
+    assert figures['final verdict readable'] == '2 of 3 (66.7 %)'
+    assert figures['every verdict readable'] == '1 of 3 (33.3 %)'
+    assert figures['unreadable in records'] == '2, 3'
+    assert figures['step verdicts'].split('\n')[0] == 'correct: 4 (66.7 %)'
+    assert figures['final verdict is true'] == '1 of 3 (33.3 %)'
 
 
 def test_attempts_and_refinements_are_checked_where_the_answer_is_known(verifier):
-    found = [
-        made('Wrong', final='Wrong', refinement='The answer is 72.'),
-        made('Wrong', final='Correct', question='Another?', refinement='The answer is 72.'),
-        made('Wrong', final='Wrong', response='No idea.', question=' How\nmany? '),
+    records = [
+        make_record('Wrong', final='Wrong', refinement='The answer is 72.'),
+        make_record('Wrong', final='Correct', question='Another?', refinement='The answer is 72.'),
+        make_record('Wrong', final='Wrong', response='No idea.', question=' How\nmany? '),
     ]
-    told = card(found, verifier, {'How many?': '72'})
-    assert told['different questions'] == '2'
-    assert told['reference answer known'] == '2 of 3 (66.7 %)'
-    assert told['attempts, by reference'] == 'wrong: 1 (50.0 %)\nno_answer: 1 (50.0 %)'
-    assert told['refinements, by reference'] == 'right: 1 (100.0 %)'
-    assert told['final verdict is true'] == '2 of 2 (100.0 %)'
+    figures = card(records, verifier, {'How many?': '72'})
+    assert figures['different questions'] == '2'
+    assert figures['reference answer known'] == '2 of 3 (66.7 %)'
+    assert figures['attempts, by reference'] == 'wrong: 1 (50.0 %)\nno_answer: 1 (50.0 %)'
+    assert figures['refinements, by reference'] == 'right: 1 (100.0 %)'
+    assert figures['final verdict is true'] == '2 of 2 (100.0 %)'
 
 
 def test_generated_problems_know_their_answers(verifier):
-    found = [lab_record(4, None), lab_record(3, 'operation'), lab_record(9, 'target')]
-    told = card(found, verifier)
-    assert told['reference answer known'] == told['final verdict readable'] == '3 of 3 (100.0 %)'
-    assert told['refinements, by reference'] == 'right: 3 (100.0 %)'
-    assert told['construction'] == 'RG3: 2 (66.7 %)\nRG1: 1 (33.3 %)'
-    assert 'operation: 1 (33.3 %)' in told['kind'] and 'unknown: 1 (33.3 %)' in told['kind']
-    assert told['location known'] == '2 of 3 (66.7 %)'
-    assert told['sampled refinements right'] == '9 of 12 (75.0 %)'
+    records = [lab_record(4, None), lab_record(3, 'operation'), lab_record(9, 'target')]
+    figures = card(records, verifier)
+    assert (
+        figures['reference answer known'] == figures['final verdict readable'] == '3 of 3 (100.0 %)'
+    )
+    assert figures['refinements, by reference'] == 'right: 3 (100.0 %)'
+    assert figures['construction'] == 'RG3: 2 (66.7 %)\nRG1: 1 (33.3 %)'
+    assert 'operation: 1 (33.3 %)' in figures['kind'] and 'unknown: 1 (33.3 %)' in figures['kind']
+    assert figures['location known'] == '2 of 3 (66.7 %)'
+    assert figures['sampled refinements right'] == '9 of 12 (75.0 %)'
 
 
-def test_figures_of_nothing_are_empty(verifier):
-    told = card([made('Wrong', final='Wrong')], verifier)
+def test_figures_that_count_nothing_are_empty(verifier):
+    figures = card([make_record('Wrong', final='Wrong')], verifier)
     for name in ('attempts, by reference', 'final verdict is true', 'sampled refinements right'):
-        assert told[name] == ''
+        assert figures[name] == ''
 
 
 def test_reference_answers_are_read_from_solutions_too(tmp_path):
@@ -139,85 +140,90 @@ def test_reference_answers_are_read_from_solutions_too(tmp_path):
         {'question': 'Who?', 'answer': 'Ann'},
     ]
     file.write_text('\n'.join(map(json.dumps, lines)))
-    assert critique_records.reference_answers([str(file)]) == {'How many?': '1,072', 'Who?': 'Ann'}
+    assert file_summary.reference_answers([str(file)]) == {'How many?': '1,072', 'Who?': 'Ann'}
 
 
-def test_conversion_there_and_back_keeps_the_records(tmp_path):
-    found = [lab_record(4, None), made('Wrong', final='Wrong', refinement='The answer is 72.')]
+def test_conversion_in_both_directions_keeps_the_records(tmp_path):
+    records = [
+        lab_record(4, None),
+        make_record('Wrong', final='Wrong', refinement='The answer is 72.'),
+    ]
     first, released, back = (str(tmp_path / name) for name in ('a.jsonl', 'a.json', 'back.jsonl'))
-    record_files.write_jsonl(first, found)
-    assert (
-        critique_records.convert(first, released, form=None) == f'2 records: {first} -> {released}'
-    )
-    critique_records.convert(released, back, form=None)
+    record_files.write_jsonl(first, records)
+    assert conversion.convert(first, released, form=None) == f'2 records: {first} -> {released}'
+    conversion.convert(released, back, form=None)
     names = ('question', 'response', 'critique', 'refinement')
-    for was, now in zip(found, record_files.read(back), strict=True):
+    for was, now in zip(records, record_files.read(back), strict=True):
         assert all(getattr(was, name) == getattr(now, name) for name in names)
-    critique_records.convert(first, str(tmp_path / 'data'), form=None)
-    critique_records.convert(str(tmp_path / 'data'), str(tmp_path / 'b.txt'), form='jsonl')
-    assert record_files.read(tmp_path / 'b.txt') == found
+    conversion.convert(first, str(tmp_path / 'data'), form=None)
+    conversion.convert(str(tmp_path / 'data'), str(tmp_path / 'b.txt'), form='jsonl')
+    assert record_files.read(tmp_path / 'b.txt') == records
 
 
 @pytest.mark.parametrize(
     ('source', 'target', 'message'),
     [
-        ('a.jsonl', 'a.jsno', "a.jsno: give an ending .* nearest: '.json'"),
+        ('a.jsonl', 'a.jsno', "a.jsno: unknown ending .* nearest: '.json'"),
         ('a.jsonl', 'a.jsonl', 'into itself'),
-        ('data', 'data2', 'data is a dataset already'),
+        ('data', 'data2', 'data is already a dataset'),
         ('b.jsonl', 'b.json', r'file not found: .*b.jsonl; did you mean .*a\.jsonl'),
         ('a.jsonl', 'a.json', 'record 1: the released form needs a refinement'),
     ],
 )
-def test_what_cannot_be_converted_is_refused(tmp_path, source, target, message):
-    record_files.write_jsonl(tmp_path / 'a.jsonl', [made('Wrong', final='Wrong')])
-    critique_records.convert(str(tmp_path / 'a.jsonl'), str(tmp_path / 'data'), form=None)
+def test_impossible_conversions_are_refused(tmp_path, source, target, message):
+    record_files.write_jsonl(tmp_path / 'a.jsonl', [make_record('Wrong', final='Wrong')])
+    conversion.convert(str(tmp_path / 'a.jsonl'), str(tmp_path / 'data'), form=None)
     with pytest.raises(ValueError, match=message):
-        critique_records.convert(str(tmp_path / source), str(tmp_path / target), form=None)
+        conversion.convert(str(tmp_path / source), str(tmp_path / target), form=None)
 
 
-def test_real_records_read_as_measured(shared_data):
+def test_real_records_have_the_measured_figures(shared_data):
     paths = [str(shared_data / 'mathcritique' / f'{name}.json') for name in ('gsm8k', 'math')]
     problem_paths = [str(shared_data / 'gsm8k' / 'train.jsonl')]
-    table = critique_records.inspect(paths, problem_paths=problem_paths)
+    table = file_summary.compare_files(paths, problem_paths=problem_paths)
     names, gsm8k, math = (list(column.cells) for column in table.columns)
-    told = {name: figures for name, *figures in zip(names, gsm8k, math, strict=True)}
-    assert told['final verdict readable'] == ['50 of 50 (100.0 %)'] * 2
-    assert told['every verdict readable'] == ['50 of 50 (100.0 %)', '49 of 50 (98.0 %)']
-    assert told['form'] == ['full pass: 50 (100.0 %)'] * 2
-    assert told['attempts, by reference'][0] == 'wrong: 48 (96.0 %)\nno_answer: 2 (4.0 %)'
-    assert told['refinements, by reference'] == ['right: 50 (100.0 %)', '']
-    assert told['final verdict is true'] == ['49 of 50 (98.0 %)', '']
+    figures = {name: values for name, *values in zip(names, gsm8k, math, strict=True)}
+    assert figures['final verdict readable'] == ['50 of 50 (100.0 %)'] * 2
+    assert figures['every verdict readable'] == ['50 of 50 (100.0 %)', '49 of 50 (98.0 %)']
+    assert figures['form'] == ['full pass: 50 (100.0 %)'] * 2
+    assert figures['attempts, by reference'][0] == 'wrong: 48 (96.0 %)\nno_answer: 2 (4.0 %)'
+    assert figures['refinements, by reference'] == ['right: 50 (100.0 %)', '']
+    assert figures['final verdict is true'] == ['49 of 50 (98.0 %)', '']
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'code', 'told'),
+    ('arguments', 'code', 'message'),
     [
         (['inspect', 'a.jsonl'], 0, 'final verdict readable'),
         (['convert', 'a.jsonl', 'b', '--to=jsonl'], 0, '1 records: a.jsonl -> b'),
-        (['inpsect', 'a.jsonl'], 2, "error: 'inpsect' is neither inspect nor convert; nearest"),
+        (
+            ['inpsect', 'a.jsonl'],
+            2,
+            "error: unknown command 'inpsect'; use inspect or convert; nearest",
+        ),
         (['inspect'], 2, 'error: inspect needs one FILE or more'),
         (['convert', 'a.jsonl'], 2, 'error: convert needs IN and OUT'),
         (['inspect', 'bad.jsonl'], 2, "error: bad.jsonl:1: missing field 'question'"),
     ],
 )
-def test_the_command_line(tmp_path, arguments, code, told):
-    record_files.write_jsonl(tmp_path / 'a.jsonl', [made('Wrong', final='Wrong')])
+def test_the_command_line(tmp_path, arguments, code, message):
+    record_files.write_jsonl(tmp_path / 'a.jsonl', [make_record('Wrong', final='Wrong')])
     (tmp_path / 'bad.jsonl').write_text('{}\n')
     done = subprocess.run(
         [sys.executable, '-m', 'scripts.tools.critique_records', *arguments],
         cwd=tmp_path,
-        env=os.environ | {'PYTHONPATH': str(ROOT)},
+        env=os.environ | {'PYTHONPATH': f'{ROOT}{os.pathsep}{os.environ.get("PYTHONPATH", "")}'},
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
     assert done.returncode == code
-    assert told in (done.stderr if code else done.stdout)
+    assert message in (done.stderr if code else done.stdout)
     assert done.stderr.count('\n') == (1 if code else 0)
 
 
-def test_steps_given_by_hand_are_kept(tmp_path):
-    record = dataclasses.replace(made('Wrong', final='Wrong'), steps=('all at once',))
+def test_explicit_steps_are_preserved(tmp_path):
+    record = dataclasses.replace(make_record('Wrong', final='Wrong'), steps=('all at once',))
     record_files.write_jsonl(tmp_path / 'a.jsonl', [record])
     assert record_files.read(tmp_path / 'a.jsonl') == [record]

@@ -1,4 +1,4 @@
-"""The report shows what the stages left and nothing else."""
+"""The report shows the results of the stages and nothing else."""
 
 import html.parser
 import json
@@ -11,7 +11,7 @@ from elenchus.data import records
 from elenchus.data.files import episode_files
 from elenchus.data.text import tokenizer
 from elenchus.train.config import build
-from elenchus.train.report import html_page
+from elenchus.train.report import html_episodes, html_page
 
 QUESTION = 'ben 3 ; eve : ben + 4 ; eve ?'
 STEPS = ('eve : ben + 4 = 7\n', ' #### 7')
@@ -59,15 +59,15 @@ def make_summary(shift):
 
 
 def make_comparison():
-    """What a stage with several strategies tells besides."""
+    """Further fields of the summary of a stage with several strategies."""
     levels = {name: [0.5, 0.4, 0.6] for name in ('all', '1', '2')}
     tokens = dict.fromkeys(levels, 100.0)
     point = {'size': 1, 'questions': 9, 'accuracy': levels, 'tokens': tokens, 'calls': {}}
     curve = [{'low': 0.0, 'high': 1.0, 'count': 9, 'score': 0.7, 'right': 0.6}]
     reliability = {'count': 9, 'score': 0.7, 'right': 0.6, 'ece': 0.123, 'brier': 0.2}
-    said = {'discriminability': 0.81, 'passed': None, 'found': 0.77, 'first_error_f1': 0.4}
+    critic = {'discriminability': 0.81, 'passed': None, 'found': 0.77, 'first_error_f1': 0.4}
     corrected = {'before': 0.6, 'after': 0.65, 'CL': 0.9, 'CS': None, 'RSS': 0.604}
-    bins = {'low': 0.0, 'high': 0.5, 'questions': 9, 'accuracy': 0.66, **said}
+    bins = {'low': 0.0, 'high': 0.5, 'questions': 9, 'accuracy': 0.66, **critic}
     calibration = {
         name: reliability | {'curve': curve} for name in ('final', 'steps', 'judged')
     } | {'positions': {'1': reliability, '2': reliability}}
@@ -88,7 +88,7 @@ def make_comparison():
             }
         },
         'measures': {
-            'critic': by_level(said),
+            'critic': by_level(critic),
             'confidence_and_critique': by_level(corrected),
             'detection': by_level(kinds),
             'uncertainty': by_level([bins]),
@@ -124,7 +124,7 @@ def make_run(workdir, words):
 
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory, words):
-    """A whole run with its report; only read by the tests."""
+    """Folder of a run with its report; the tests only read it."""
     folder = tmp_path_factory.mktemp('run')
     make_run(folder, words)
     html_page.write_report(folder)
@@ -160,14 +160,14 @@ def test_the_page_is_well_formed_and_fetches_nothing(page):
     assert all(address.startswith('#') for address in reader.addresses)
 
 
-def test_every_figure_of_the_summaries_is_shown(workdir, page):
+def test_every_figure_of_the_summaries_is_on_the_page(workdir, page):
     for text in ('60.0 <small>[55.0, 65.0]', '+5.0 <small>[+1.0, +9.0]', '123,456', 'majority@4'):
         assert text in page
     assert page.count('<svg') == 5
     assert (workdir / 'accuracy.png').read_bytes().startswith(b'\x89PNG')
 
 
-def test_strategies_are_compared_at_equal_tokens_and_the_critic_taken_apart(page):
+def test_strategies_are_compared_at_equal_tokens_and_the_critic_is_measured(page):
     sections = dict(re.findall(r'<section id="([^"]*)">(.*?)</section>', page, flags=re.DOTALL))
     tokens, critic = sections['accuracy-against-tokens'], sections['the-critic']
     row = '<td>best of n (min)@1</td><td>majority@2</td><td>101.5</td><td>98.5</td><td>9</td>'
@@ -179,7 +179,7 @@ def test_strategies_are_compared_at_equal_tokens_and_the_critic_taken_apart(page
     assert 'final 12.3 %, steps 12.3 %, judged 12.3 %' in critic
 
 
-def test_steps_carry_their_verdict_in_words_as_well_as_in_colour(page):
+def test_steps_have_their_verdict_in_words_as_well_as_in_colour(page):
     assert page.count('<details') == 10
     assert '<div class="right"><span>eve : ben + 4 = 7</span><span>✓ right 0.97' in page
     assert '<div class="wrong"><span>#### 7</span><span>✗ wrong 0.20' in page
@@ -193,7 +193,7 @@ def test_the_same_files_give_the_same_page(workdir, page):
     assert html_page.write_report(workdir).read_text() == page
 
 
-def test_a_run_that_has_only_begun_shows_the_rest_as_not_run(tmp_path):
+def test_the_missing_stages_of_an_unfinished_run_are_reported_as_not_run(tmp_path):
     (tmp_path / 'stages/00-base').mkdir(parents=True)
     page = html_page.write_report(tmp_path).read_text()
     sections = dict(re.findall(r'<section id="([^"]*)">(.*?)</section>', page, flags=re.DOTALL))
@@ -202,7 +202,7 @@ def test_a_run_that_has_only_begun_shows_the_rest_as_not_run(tmp_path):
     assert not (tmp_path / 'accuracy.png').exists()
 
 
-def test_an_arm_that_was_not_run_is_not_invented(tmp_path):
+def test_an_arm_that_was_not_run_is_reported_as_not_run(tmp_path):
     stages = {'05-evaluate': make_summary(0.0), '09-evaluate': make_summary(0.0)}
     del stages['09-evaluate']['accuracy']['majority@4']
     (tmp_path / 'summary.json').write_text(json.dumps({'stages': stages}))
@@ -211,8 +211,8 @@ def test_an_arm_that_was_not_run_is_not_invented(tmp_path):
     assert 'not run' in rows[0]
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ValueError, match='absent is no folder'):
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(ValueError, match='absent: folder not found'):
         html_page.write_report(tmp_path / 'absent')
     assert not (tmp_path / 'absent').exists()
 
@@ -225,7 +225,7 @@ def test_the_chosen_episodes_are_of_every_transition_and_level(words):
         for refined in (True, False)
         for _ in range(5)
     ]
-    chosen = html_page.choose_episodes(episodes, 10)
+    chosen = html_episodes.choose_episodes(episodes, 10)
     assert len(chosen) == 10
     kinds = {(e.outcome['correct'], e.outcome['refined_correct']) for e in chosen}
     assert len(kinds) == 4
@@ -234,4 +234,4 @@ def test_the_chosen_episodes_are_of_every_transition_and_level(words):
 
 def test_few_episodes_are_all_chosen(words):
     episodes = [make_episode(words, level=n) for n in range(3)]
-    assert len(html_page.choose_episodes(episodes, 10)) == 3
+    assert len(html_episodes.choose_episodes(episodes, 10)) == 3

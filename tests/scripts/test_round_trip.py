@@ -1,6 +1,6 @@
-"""From a folder of `transformers` to another: import, adapters trained on GSM8K, merge, export.
+"""Round trip of a `transformers` model: import, adapters trained on GSM8K, merge, export.
 
-Not run in CI, whose tests have the parts: `python -m pytest -m slow` and this file.
+Not run in CI, where other tests cover the parts: `python -m pytest -m slow` with this file.
 """
 
 import json
@@ -18,8 +18,8 @@ from elenchus.model import huggingface, sharding, transformer
 from elenchus.sampling import episodes
 from elenchus.sampling.engine.sampling_methods import Greedy
 from elenchus.sampling.sample_spec import SampleSpec
-from elenchus.scripts import convert, merge
-from elenchus.train.checkpoints import saved_models
+from elenchus.scripts import merge
+from elenchus.train.checkpoints import convert, models
 from elenchus.train.run import workspace
 from elenchus.train.stages import supervised
 from tests.support import hf_models as peers
@@ -31,35 +31,35 @@ NEW_TOKENS = 24
 
 
 def write_model(folder):
-    """A Qwen 2 of random weights with a tokenizer of its family's form."""
+    """Writes a Qwen 2 with random weights and a tokenizer of the Qwen format."""
     text = hf_tokenizers.files(hf_tokenizers.golden()['merges'])['qwen2.5']
     folder.mkdir(parents=True)
     (folder / 'tokenizer.json').write_text(text)
     size = -(-tokenizers.load_tokenizer(folder / 'tokenizer.json').vocab_size // 64) * 64
-    described = peers.CASES['qwen2'] | {'vocab_size': size, 'max_position_embeddings': 1024}
-    config = convert.config_of(huggingface.family_of(described), described, 'float32')
+    hf_config = peers.CASES['qwen2'] | {'vocab_size': size, 'max_position_embeddings': 1024}
+    config = convert.imported_config(huggingface.family_of(hf_config), hf_config, 'float32')
     model = jax.eval_shape(lambda: transformer.init_model(config, jax.random.key(0)))
-    shapes = {name: leaf.shape for name, leaf in saved_models.parameters(model).items()}
-    tensors = huggingface.family_of(described).tensors(shapes)
+    shapes = {name: leaf.shape for name, leaf in models.parameters(model).items()}
+    tensors = huggingface.family_of(hf_config).tensors(shapes)
     values = peers.weights({t.name: t.shape for t in tensors}, model_type='qwen2')
     safetensors.numpy.save_file(values, folder / 'model.safetensors', metadata={'format': 'pt'})
-    (folder / 'config.json').write_text(json.dumps(described))
+    (folder / 'config.json').write_text(json.dumps(hf_config))
     return values
 
 
 def write_problems(folder):
-    """Files in the form of GSM8K's own."""
+    """Writes files in the format of GSM8K."""
     folder.mkdir()
     for split, count in (('train', 12), ('test', 2)):
         sums = [(i % 7 + 1, i % 5 + 2) for i in range(count)]
-        told = [
+        problems = [
             {
                 'question': f'{a} and {b}?',
                 'answer': f'{a} + {b} = <<{a}+{b}>>{a + b}.\n#### {a + b}',
             }
             for a, b in sums
         ]
-        (folder / f'{split}.jsonl').write_text('\n'.join(map(json.dumps, told)))
+        (folder / f'{split}.jsonl').write_text('\n'.join(map(json.dumps, problems)))
 
 
 def config_of(models, data, data_dir):
@@ -83,7 +83,7 @@ def config_of(models, data, data_dir):
 
 @pytest.fixture(scope='module')
 def trip(tmp_path_factory):
-    """What there was at every stop."""
+    """The models, and their answers, at every step of the trip."""
     folder = tmp_path_factory.mktemp('trip')
     before = write_model(folder / 'theirs')
     write_problems(folder / 'data')
@@ -106,15 +106,15 @@ def trip(tmp_path_factory):
 
 
 def answered(run, model):
-    """The test problems' greedy attempts: (prompt, tokens) of each."""
-    made = episodes.sample_attempts(
+    """(prompt, tokens) of the greedy attempt at each test problem."""
+    attempts = episodes.sample_attempts(
         run.sampler(), model, run.test_problems, judge=run.judge,
         spec=SampleSpec(1, Greedy(()), 0, 0)
     )  # fmt: skip
-    return [(run.chat.context(e.turns[:-1], 'attempt'), list(e.turns[-1].tokens)) for e in made]
+    return [(run.chat.context(e.turns[:-1], 'attempt'), list(e.turns[-1].tokens)) for e in attempts]
 
 
-def test_only_what_was_adapted_changed_on_the_way(trip):
+def test_only_the_adapted_matrices_have_changed(trip):
     after = safetensors.numpy.load_file(trip.folder / 'back' / 'model.safetensors')
     assert after.keys() == trip.before.keys()
     for name, values in trip.before.items():
@@ -122,14 +122,14 @@ def test_only_what_was_adapted_changed_on_the_way(trip):
         assert np.array_equal(after[name], values) != adapted, name
 
 
-def test_the_merged_model_writes_what_the_adapted_one_does(trip):
+def test_the_merged_model_writes_the_same_text_as_the_adapted_one(trip):
     assert trip.whole == trip.adapted
     prompt, tokens = trip.whole[0]
     assert 0 < len(tokens) <= NEW_TOKENS
     assert trip.run.tokenizer.decode(prompt).endswith('user\n1 and 2?\nassistant\n')
 
 
-def test_the_tokenizer_and_the_config_came_back_with_it(trip):
+def test_the_tokenizer_and_the_config_are_exported_with_it(trip):
     theirs, back = trip.folder / 'theirs', trip.folder / 'back'
     assert (back / 'tokenizer.json').read_bytes() == (theirs / 'tokenizer.json').read_bytes()
     was, now = (json.loads((folder / 'config.json').read_text()) for folder in (theirs, back))
@@ -140,12 +140,12 @@ def test_the_tokenizer_and_the_config_came_back_with_it(trip):
 
 
 @pytest.mark.filterwarnings('default')
-def test_transformers_writes_the_same(trip):
+def test_transformers_writes_the_same_text(trip):
     for name in ('torch', 'transformers'):
         pytest.importorskip(name, exc_type=ImportError)
     from tests.golden import make_families_golden as peer
 
     model = peer.load(trip.folder / 'back')
     for prompt, tokens in trip.whole:
-        made = peer.continued(model, np.array([prompt]), NEW_TOKENS)[0].tolist()
-        assert made[: len(tokens)] == tokens
+        continued = peer.continued(model, np.array([prompt]), NEW_TOKENS)[0].tolist()
+        assert continued[: len(tokens)] == tokens

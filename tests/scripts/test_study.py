@@ -1,22 +1,21 @@
-"""Studies: what their tables and plots read, and what a study runs."""
+"""Studies: the figures that their tables and plots read, and the stages that they run."""
 
 import json
 
 import pytest
 
 from elenchus.configs.studies import critics, findings, reinforcement, shared
-from elenchus.scripts import run as whole
-from elenchus.scripts import study
 from elenchus.train.config import build
-from elenchus.train.run import workspace
+from elenchus.train.report import study_table
+from elenchus.train.run import runner, study_runner, workspace
 
 LEVELS = {name: [0.5, 0.4, 0.6] for name in ('all', '1', '2', '3', '4', '5')}
 SHARES = dict.fromkeys(LEVELS, 0.2)
 
 
 def improved(right):
-    """What an improvement stage tells, as far as the study of findings reads it."""
-    told = {
+    """The part of an improvement stage's summary that the study of findings reads."""
+    summary = {
         'accuracy': {'attempt': LEVELS | {'4': [right, 0, 1], '5': [right / 2, 0, 1]}},
         'coverage': LEVELS,
         'spurious': None,
@@ -26,11 +25,11 @@ def improved(right):
         'kept_spurious': 0.1,
         'tokens_sampled': 2000,
     }
-    return told | {'rounds': [told, told | {'kept': 9}]}
+    return summary | {'rounds': [summary, summary | {'kept': 9}]}
 
 
 def evaluated():
-    """What the stage `evaluate` tells, as far as the studies read it."""
+    """The part of the summary of `evaluate` that the studies read."""
     point = {'accuracy': {'all': [0.9, 0.8, 1.0]}}
     return {
         'critic': {'discriminability': None, 'found': 0.5, 'passed': 0.6, 'first_error_f1': 0.7},
@@ -41,53 +40,59 @@ def evaluated():
 
 
 def test_a_path_leads_through_summaries_and_means():
-    told = {'a': {'x': 1}, 'b': {'y': {'4': [0.2, 9], '5': [0.4, 9]}, 'none': None}}
-    assert study.figure(told, ('a', 'x')) == 1
-    assert study.figure(told, ('last', 'y', ('4', '5'), 0)) == pytest.approx(0.3)
-    assert study.figure(told, ('b', 'none', 0)) != study.figure(told, ('b', 'none', 0))
-    with pytest.raises(ValueError, match=r"nothing at \('b', 'z'\); nearest: 'y'"):
-        study.figure(told, ('b', 'z', '4'))
+    summaries = {'a': {'x': 1}, 'b': {'y': {'4': [0.2, 9], '5': [0.4, 9]}, 'none': None}}
+    assert study_table.figure_at(summaries, ('a', 'x')) == 1
+    assert study_table.figure_at(summaries, ('last', 'y', ('4', '5'), 0)) == pytest.approx(0.3)
+    assert study_table.figure_at(summaries, ('b', 'none', 0)) != study_table.figure_at(
+        summaries, ('b', 'none', 0)
+    )
+    with pytest.raises(ValueError, match=r"no figure at \('b', 'z'\); nearest: 'y'"):
+        study_table.figure_at(summaries, ('b', 'z', '4'))
 
 
 def test_rows_and_points_are_scaled():
     runs = {'base': {}, 'vanilla': improved(0.4)}
-    shown = build.build(study.Comparison, findings.get_config('smoke').comparison)
-    table = {row.name: study.cell(row, runs) for row in shown.table}
+    comparison = build.build(study_table.Comparison, findings.get_config('smoke').comparison)
+    table = {column.name: study_table.column_value(column, runs) for column in comparison.table}
     assert table['hard right, %'] == pytest.approx(30) and table['kept'] == 7
     assert table['hard kept, %'] == pytest.approx(40) and table['thousand tokens'] == 2
-    by_round, *_, by_tokens = (study.points(panel, runs) for panel in shown.panels)
+    by_round, *_, by_tokens = (study_table.panel_points(panel, runs) for panel in comparison.panels)
     assert by_round == [(1, pytest.approx(30)), (2, pytest.approx(30))]
     assert by_tokens == [(1000, pytest.approx(20))] * 2
-    row = build.build(study.Row, shared.row('gain', ('evaluate', 'x'), minus=('evaluate', 'y')))
-    assert study.cell(row, {'evaluate': {'x': 0.5, 'y': 0.2}}) == pytest.approx(30)
+    gain = build.build(
+        study_table.Column, shared.row('gain', ('evaluate', 'x'), minus=('evaluate', 'y'))
+    )
+    assert study_table.column_value(gain, {'evaluate': {'x': 0.5, 'y': 0.2}}) == pytest.approx(30)
 
 
 def test_a_panel_over_rows_is_of_the_arms_that_have_them():
-    shown = build.build(study.Comparison, reinforcement.get_config('smoke').comparison)
-    _, by_tokens, by_iteration = shown.panels
+    comparison = build.build(study_table.Comparison, reinforcement.get_config('smoke').comparison)
+    _, by_tokens, by_iteration = comparison.panels
     rows = [
         {'reward/correct': 0.5, 'sampled/tokens': 30},
         {'reward/correct': 1, 'sampled/tokens': 70},
     ]
     runs = {'reinforce': {'rows': rows}}
-    assert study.points(by_tokens, runs) == [(30, 50), (70, 100)]
-    assert study.points(by_iteration, runs) == [(1, 50), (2, 100)]
-    assert study.points(by_tokens, {'actor': {}}) == []
-    with pytest.raises(ValueError, match="is over 'reinforce'; nearest: 'reinforce_critic'"):
-        study.check_panels(shown, [('actor', 'reinforce_critic')])
+    assert study_table.panel_points(by_tokens, runs) == [(30, 50), (70, 100)]
+    assert study_table.panel_points(by_iteration, runs) == [(1, 50), (2, 100)]
+    assert study_table.panel_points(by_tokens, {'actor': {}}) == []
+    with pytest.raises(
+        ValueError, match="is over the unknown stage 'reinforce'; nearest: 'reinforce_critic'"
+    ):
+        study_table.check_panels(comparison, [('actor', 'reinforce_critic')])
 
 
 @pytest.mark.parametrize(
-    ('described', 'told'),
+    ('study_config', 'summary'),
     [(critics, evaluated()), (findings, improved(0.4)), (reinforcement, evaluated())],
 )
-def test_a_study_runs_every_arm_on_the_shared_stages(tmp_path, monkeypatch, described, told):
-    ran, made = [], []
+def test_a_study_runs_every_arm_on_the_shared_stages(tmp_path, monkeypatch, study_config, summary):
+    ran, opened_folders = [], []
 
     class Opened:
         def __init__(self, config, workdir, *, verifier):
             self.config, self.workdir = config, workdir
-            made.append(workdir.name)
+            opened_folders.append(workdir.name)
 
         def stage_folder(self, stage):
             return self.workdir / 'stages' / f'{self.config.stages.index(stage):02d}-{stage}'
@@ -103,22 +108,23 @@ def test_a_study_runs_every_arm_on_the_shared_stages(tmp_path, monkeypatch, desc
             opened.stage_folder(stage).mkdir(parents=True)
             row = json.dumps({'sampled/tokens': 9, 'reward/correct': 0.5}) + '\n'
             (opened.stage_folder(stage) / 'metrics.jsonl').write_text(row)
-        summary = {opened.stage_folder(stage).name: told for stage in stages}
-        workspace.write_json(opened.workdir / 'summary.json', {'stages': summary})
+        summaries = {opened.stage_folder(stage).name: summary for stage in stages}
+        workspace.write_json(opened.workdir / 'summary.json', {'stages': summaries})
 
-    monkeypatch.setattr(study, 'Workspace', Opened)
-    monkeypatch.setattr(whole, 'run', run)
-    config = described.get_config('smoke')
+    monkeypatch.setattr(study_runner, 'Workspace', Opened)
+    monkeypatch.setattr(runner, 'run', run)
+    config = study_config.get_config('smoke')
     config.arms, config.seeds = config.arms[:3], (0, 1)
     names = [arm['name'] for arm in config.arms]
-    study.study(config, tmp_path, None)
+    study_runner.run_study(config, tmp_path, None)
     (first, shared), *arms = ran[:4]
     assert (first, shared) == ('shared', config.shared)
     assert [name for name, _ in arms] == [name.replace(' ', '_') for name in names]
-    assert made[:4] == [*(name for name, _ in arms), 'shared']  # all opened before any is run
+    # All arms are opened before any of them runs.
+    assert opened_folders[:4] == [*(name for name, _ in arms), 'shared']
     assert all(new and not set(new) & set(config.shared) for _, new in arms)
-    told = json.loads((tmp_path / 'study.json').read_text())
-    assert list(told['arms']) == names
+    results = json.loads((tmp_path / 'study.json').read_text())
+    assert list(results['arms']) == names
     absolute, paired = (tmp_path / 'study.md').read_text().split('\n\n')
     first, *others = names
     arms_of = lambda text: [line.split(' | ')[0] for line in text.splitlines()[2:]]  # noqa: E731
@@ -130,17 +136,17 @@ def test_a_study_runs_every_arm_on_the_shared_stages(tmp_path, monkeypatch, desc
 
 def test_differences_to_the_first_arm_are_paired_by_seed(tmp_path):
     row = shared.row('x', ('a', 'x'), scale=1.0)
-    shown = build.build(study.Comparison, {'table': (row,), 'panels': ()})
+    comparison = build.build(study_table.Comparison, {'table': (row,), 'panels': ()})
     runs = {'one': (1, 5), 'two': (2, 8)}
     figures = {
         arm: {str(seed): {'a': {'x': value}} for seed, value in enumerate(values)}
         for arm, values in runs.items()
     }
-    lines = study.table_lines(study.table_of(figures, shown))
+    lines = study_table.table_lines(study_table.table_of(figures, comparison))
     assert lines[2:4] == ['| one | 3.0 [1.0, 5.0] |', '| two | 5.0 [2.0, 8.0] |']
     assert lines[-1] == '| two | +2.0 [+1.0, +3.0] |'
     figures['two'].pop('1'), figures['one'].pop('1')
-    assert len(study.table_lines(study.table_of(figures, shown))) == 4
+    assert len(study_table.table_lines(study_table.table_of(figures, comparison))) == 4
 
 
 @pytest.mark.parametrize(
@@ -152,9 +158,9 @@ def test_differences_to_the_first_arm_are_paired_by_seed(tmp_path):
     ],
 )
 def test_a_bad_arm_is_an_error_before_anything_runs(tmp_path, monkeypatch, arms, message):
-    monkeypatch.setattr(study, 'Workspace', lambda *_, verifier: None)
+    monkeypatch.setattr(study_runner, 'Workspace', lambda *_, verifier: None)
     config = critics.get_config('smoke')
     config.arms = tuple({'name': name, 'changes': changes} for name, changes in arms)
     with pytest.raises(ValueError, match=message):
-        study.study(config, tmp_path / 'study', None)
+        study_runner.run_study(config, tmp_path / 'study', None)
     assert not (tmp_path / 'study').exists()

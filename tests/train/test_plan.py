@@ -1,4 +1,4 @@
-"""Plans: what is counted exactly is what JAX allocates; what cannot fit is told what does."""
+"""Memory plans: exact counts equal what JAX allocates; a plan that fits is found."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from elenchus.model import lora, memory, projection, quantization, sharding
 from elenchus.sampling.engine.shapes import EngineSettings
 from elenchus.train import objective, step
 from elenchus.train import optimizer as optimizers
-from elenchus.train.planning import dry_run, memory_plan
+from elenchus.train.planning import dry_run, machines, memory_plan
 from elenchus.train.state import init_state
 from tests.support import tiny_model
 
@@ -32,20 +32,20 @@ LLAMA = dataclasses.replace(
 
 
 def training(settings=WHOLE, *, rows=16, length=32, optimizer=ADAMW, **changes):
-    return memory_plan.Training(
+    return memory_plan.TrainingLoad(
         name='actor', optimizer=optimizer, lora=settings, objective=objective.SFT,
         transform=step.IDENTITY, rows=rows, length=length,
         **{'num_microbatches': 1, 'others': 0, **changes},
     )  # fmt: skip
 
 
-def run_of(*trainings, model=CONFIG, mesh=(2, 2, 2), quantize='none', engine=ENGINE):
-    sampling = memory_plan.Sampling(engine, trainings[0])
-    return memory_plan.Run(model, mesh, quantize, trainings, sampling)
+def plan_of(*trainings, model=CONFIG, mesh=(2, 2, 2), quantize='none', engine=ENGINE):
+    sampling = memory_plan.SamplingLoad(engine, trainings[0])
+    return memory_plan.RunPlan(model, mesh, quantize, trainings, sampling)
 
 
-def held(tree):
-    """Bytes that the first device holds of a tree of arrays."""
+def bytes_on_first_device(tree):
+    """Bytes of a tree of arrays that the first device stores."""
     first = jax.devices()[0]
     return sum(
         shard.data.nbytes
@@ -61,25 +61,27 @@ def test_weights_and_optimizer_state_are_counted_as_jax_allocates_them(shape, na
     mesh, optimizer = sharding.make_mesh(shape), dataclasses.replace(ADAMW, name=name)
     config = dataclasses.replace(CONFIG, num_heads=8, num_kv_heads=8, vocab_size=64)
     for settings, kind in ((WHOLE, 'none'), (ADAPTED, 'int8')):
-        shapes, frozen = memory_plan.abstract_state(config, settings, optimizer, kind)
+        shapes, frozen = memory_plan.abstract_state(
+            config, settings, optimizer=optimizer, quantize=kind
+        )
         real = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), (shapes, frozen))
         placed = [
             jax.device_put(x, sharding.shardings(x, mesh)) for x in real if x is not None
         ]  # fmt: skip
-        own, of_optimizer, base = memory_plan.state_bytes(
-            run_of(training(settings), model=config, mesh=shape, quantize=kind),
+        trained_bytes, optimizer_bytes, base_bytes = memory_plan.state_bytes(
+            plan_of(training(settings), model=config, mesh=shape, quantize=kind),
             training(settings, optimizer=optimizer),
             memory.abstract_mesh(shape),
         )
-        assert own == held(placed[0].model)
-        assert own + of_optimizer == held(placed[0])
-        assert base == (held(placed[1]) if settings.rank else 0)
+        assert trained_bytes == bytes_on_first_device(placed[0].model)
+        assert trained_bytes + optimizer_bytes == bytes_on_first_device(placed[0])
+        assert base_bytes == (bytes_on_first_device(placed[1]) if settings.rank else 0)
 
 
 def test_the_abstract_state_is_the_real_one():
     model = tiny_model.make_model(CONFIG)
     real = init_state(model, optimizers.make_optimizer(ADAMW, num_steps=1))
-    shapes, frozen = memory_plan.abstract_state(CONFIG, WHOLE, ADAMW, 'none')
+    shapes, frozen = memory_plan.abstract_state(CONFIG, WHOLE, optimizer=ADAMW, quantize='none')
     assert jax.tree.structure(real) == jax.tree.structure(shapes) and frozen is None
     alike = jax.tree.map(lambda x, y: x.shape == y.shape and x.dtype == y.dtype, real, shapes)
     assert all(jax.tree.leaves(alike))
@@ -91,7 +93,7 @@ def test_a_cache_is_counted_as_jax_allocates_it(dtype):
     with jax.set_mesh(mesh):
         cache = jax.jit(lambda: cache_lib.init_cache(CONFIG, batch=8, length=5, dtype=dtype))()
     options = {'length': 5, 'dtype': dtype}
-    assert memory.cache_bytes(CONFIG, batch=8, mesh=mesh, **options) == held(cache)
+    assert memory.cache_bytes(CONFIG, batch=8, mesh=mesh, **options) == bytes_on_first_device(cache)
     whole = memory.cache_bytes(CONFIG, batch=7, mesh=mesh, **options)  # rows that do not divide
     assert whole == cache_lib.cache_bytes(CONFIG, batch=7, **options) // 2
 
@@ -99,18 +101,21 @@ def test_a_cache_is_counted_as_jax_allocates_it(dtype):
 @pytest.mark.parametrize(
     ('settings', 'kind'), [(WHOLE, 'none'), (ADAPTED, 'none'), (ADAPTED, 'nf4')]
 )
-def test_what_the_engine_quantizes_is_counted_once_beside_the_players(settings, kind):
+def test_matrices_quantized_by_the_engine_are_counted_once_beside_the_players(settings, kind):
     engine = dataclasses.replace(ENGINE, quantize='int8', cache_dtype='int8', prefill_chunk=16)
-    made, plain = (
-        run_of(training(settings), quantize=kind, engine=e, mesh=(1, 1, 1))
+    compact, plain = (
+        plan_of(training(settings), quantize=kind, engine=e, mesh=(1, 1, 1))
         for e in (engine, ENGINE)
     )
     mesh = memory.abstract_mesh((1, 1, 1))
-    small, large = memory_plan.sampling_phase(made, mesh), memory_plan.sampling_phase(plain, mesh)
+    small, large = (
+        memory_plan.sampling_phase(compact, mesh),
+        memory_plan.sampling_phase(plain, mesh),
+    )
     blocks = quantization.quantize(tiny_model.make_model(CONFIG), 'int8').blocks
     quantized = [x for x in jax.tree.leaves(blocks, is_leaf=is_quantized) if is_quantized(x)]
     assert len(quantized) == len(projection.NUM_INPUT_DIMS)
-    assert small['weights in int8'] == (0 if kind == 'nf4' else held(quantized))
+    assert small['weights in int8'] == (0 if kind == 'nf4' else bytes_on_first_device(quantized))
     assert large['weights in int8'] == 0
     for part in ('cache of the slots', 'cache of a prefill', 'layer of a prefill'):
         assert small[part] < large[part]
@@ -153,30 +158,30 @@ def test_activations_grow_with_rows_and_shrink_with_devices():
 @pytest.mark.parametrize(
     'remat', [*(pytest.param(r, marks=pytest.mark.slow) for r in ('none', 'full')), 'dots']
 )
-def test_a_compiled_step_takes_about_what_is_estimated(remat):
-    """XLA's own count for a CPU, in float32: there narrower numbers are computed in wider ones.
+def test_a_compiled_step_needs_about_the_estimated_memory(remat):
+    """Compares with XLA's count for a CPU, in float32: a CPU computes narrower types in wider ones.
 
-    Of a model this small more is fused away than of those that plans are for.
+    XLA fuses away a larger share of so small a model than of the models that plans are for.
     """
     config = dataclasses.replace(
         tiny_model.CONFIG, num_layers=4, embed_dim=96, mlp_dim=512, num_heads=4, num_kv_heads=2,
         head_dim=24, vocab_size=512, max_length=256, scan_layers=True, remat=remat,
     )  # fmt: skip
     fit = training(rows=4, length=256)
-    run, mesh = run_of(fit, model=config, mesh=(1, 1, 1)), tiny_model.one_device()
+    plan, mesh = plan_of(fit, model=config, mesh=(1, 1, 1)), tiny_model.one_device()
     placed = lambda tree: jax.tree.map(  # noqa: E731
         lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
         tree,
         sharding.shardings(tree, mesh),
     )
     with jax.set_mesh(mesh):
-        state, _ = dry_run.abstract_state(run, fit)
+        state, _ = dry_run.abstract_state(plan, fit)
         batch = dry_run.abstract_batch(fit, sharding.batch_sharding(mesh))
         compiled = dry_run.make_step(fit).lower(placed(state), batch, None).compile()
-    phase = memory_plan.training_phase(run, fit, mesh)
+    phase = memory_plan.training_phase(plan, fit, mesh)
     estimated = sum(phase[name] for name in ('gradients', 'kept', 'layer or loss'))
-    found = compiled.memory_analysis().temp_size_in_bytes
-    assert 0.75 < estimated / found < 1.4, (estimated, found)
+    compiled_bytes = compiled.memory_analysis().temp_size_in_bytes
+    assert 0.75 < estimated / compiled_bytes < 1.4, (estimated, compiled_bytes)
 
 
 def traffic(mesh, **changes):
@@ -215,41 +220,43 @@ def test_traffic_is_counted_from_shapes():
     ],
 )
 def test_machines_are_known_by_name(name, chips, gib, slice_name):
-    machine = memory_plan.topology(name)
+    machine = machines.topology(name)
     assert (machine.num_chips, machine.bytes) == (chips, gib * memory.GIB)
-    assert slice_name in (None, memory_plan.slice_name(machine))
-    assert memory_plan.larger(machine) == memory_plan.topology(memory_plan.larger(machine).name)
+    assert slice_name in (None, machines.slice_name(machine))
+    assert machines.twice_as_large(machine) == machines.topology(
+        machines.twice_as_large(machine).name
+    )
 
 
 @pytest.mark.parametrize('name', ['v5e', 'v7x-8', 'h100', '8xh1000', 'v5p-1', ''])
 def test_an_unknown_machine_is_refused_with_the_nearest(name):
-    with pytest.raises(ValueError, match=rf'topology={name!r} is none of .*; nearest: '):
-        memory_plan.topology(name)
+    with pytest.raises(ValueError, match=rf'unknown topology={name!r}; .*; nearest: '):
+        machines.topology(name)
 
 
-def test_this_machine_is_one():
-    machine = memory_plan.topology('cpu')
+def test_cpu_names_this_machine():
+    machine = machines.topology('cpu')
     assert machine.num_chips == jax.device_count() and machine.bytes > 2**27
 
 
-def test_the_paper_s_model_does_not_fit_eight_chips_and_is_told_what_does():
+def test_the_papers_model_does_not_fit_eight_chips_but_its_nearest_fit_does():
     fit = training(rows=256, length=4096)
-    run = run_of(fit, model=LLAMA, mesh=(1, -1, 1), engine=EngineSettings(
+    plan = plan_of(fit, model=LLAMA, mesh=(1, -1, 1), engine=EngineSettings(
         256, 4096, 8, (1024,), (256,), (), ()))  # fmt: skip
-    machine = memory_plan.topology('v6e-8')
-    assert not memory_plan.fits(memory_plan.phases(run, machine), machine)
-    fitting, larger = memory_plan.nearest_fit(run, machine)
+    machine = machines.topology('v6e-8')
+    assert not memory_plan.fits(memory_plan.phases(plan, machine), machine)
+    fitting, larger = memory_plan.nearest_fit(plan, machine)
     assert memory_plan.fits(memory_plan.phases(fitting, larger), larger)
     assert larger.num_chips > 8 and larger.chip == 'v6e'
     assert fitting.trainings[0].rows == 256 and fitting.model.vocab_size == 128256
 
 
 def test_adapters_need_less_than_all_weights_and_a_quantized_base_less_still():
-    machine = memory_plan.topology('1xh100')
+    machine = machines.topology('1xh100')
     totals = []
     for settings, kind in ((WHOLE, 'none'), (ADAPTED, 'none'), (ADAPTED, 'int8'), (ADAPTED, 'nf4')):
-        run = run_of(training(settings), model=LLAMA, mesh=(1, 1, 1), quantize=kind)
-        phase = memory_plan.phases(run, machine)['actor']
+        plan = plan_of(training(settings), model=LLAMA, mesh=(1, 1, 1), quantize=kind)
+        phase = memory_plan.phases(plan, machine)['actor']
         totals.append(phase.total)
     assert totals == sorted(totals, reverse=True) and len(set(totals)) == 4
     assert totals[0] > 4 * 4 * 8e9 + 4 * 8e9  # weights twice, moments, gradients
@@ -264,12 +271,12 @@ def test_a_mesh_that_does_not_cover_the_chips_is_refused():
 @pytest.mark.parametrize(('name', 'needed'), [('8xh100', 'gpu'), ('v5e-8', 'tpu')])
 def test_attention_that_does_not_run_on_a_machine_is_refused_by_name(name, needed):
     kernels = {'tpu': {'attention': 'splash'}, 'gpu': {'attention': 'cudnn'}}
-    machine = memory_plan.topology(name)
+    machine = machines.topology(name)
     for hardware, changes in kernels.items():
         model = dataclasses.replace(LLAMA, **changes)
-        run = run_of(training(), model=model, mesh=(1, 8, 1))
+        plan = plan_of(training(), model=model, mesh=(1, 8, 1))
         if hardware == needed:
-            assert memory_plan.phases(run, machine)
+            assert memory_plan.phases(plan, machine)
         else:
             with pytest.raises(ValueError, match=rf'{changes["attention"]}.* runs on {hardware}'):
-                memory_plan.phases(run, machine)
+                memory_plan.phases(plan, machine)

@@ -4,15 +4,16 @@ Exit codes: 0 success; 1 something outside the program failed (a full disk, a lo
 finite); 2 a mistake in flags, config or data; 75 stopped on request, run the same command again.
 """
 
+import contextlib
 import errno
 import pathlib
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import ml_collections
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections.config_flags import config_flags
 
 from elenchus.train import distributed
@@ -86,17 +87,19 @@ def join_processes() -> None:
 # Running
 
 
-def run_main(main: Callable[[list[str]], Any]) -> NoReturn:
-    """Parses the flags and runs an absl main; the user's mistakes become one line on stderr.
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Ends the process with one line on stderr for the user's mistakes and failures from outside.
+
+        with cli.one_line_errors():
+            app.run(main, flags_parser=cli.parse_flags)
 
     A ValueError from our own packages exits with code 2. Failures from outside (a full disk, a
     deleted folder, processes that disagree, a loss that is not finite) exit with code 1. A
     ValueError from a library is a fault and keeps its traceback; --verbosity=1 shows all of them.
-
-    Define config flags without a default: `config_flags.DEFINE_config_file('config')`.
     """
     try:
-        app.run(main, flags_parser=_parse_flags)
+        yield
     except ValueError as error:
         if not _is_ours(error):
             raise
@@ -127,7 +130,11 @@ def _is_ours(error: BaseException) -> bool:
 # Parsing
 
 
-def _parse_flags(argv: list[str]) -> list[str]:
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the command line for `app.run`; a mistake in it exits with one line and code 2.
+
+    Define config flags without a default: `config_flags.DEFINE_config_file('config')`.
+    """
     try:
         rest = flags.FLAGS(argv)
         for name in _config_names():

@@ -1,4 +1,7 @@
-"""A run's settings, all that a config says, and what their numbers must satisfy together."""
+"""Settings of a run as typed sections; configs/defaults.py has every field with its comment.
+
+A section checks its own fields when it is built; checks.py checks what depends on other sections.
+"""
 
 import dataclasses
 from collections.abc import Mapping
@@ -42,7 +45,7 @@ REINFORCED: Mapping[str, tuple[Player, ...]] = {
     'reinforce_critic': ('critic',),
     'reinforce_both': ('actor', 'critic'),
 }
-"""The stages of reinforcement, and whom each trains."""
+"""Stage of reinforcement learning -> the players that it trains."""
 
 TemplateName = Literal[
     'elenchus', 'chatml', 'qwen2.5', 'llama2', 'llama3', 'llama3.1', 'mistral', 'gemma'
@@ -50,13 +53,16 @@ TemplateName = Literal[
 
 
 MAY_CHANGE = ('mesh', 'train.keep_checkpoints', 'train.nonfinite', 'train.compare_hosts_every')
-"""Fields that a run may continue with other values of: what it computes stays the same, but that
-another mesh adds up in another order."""
+"""Fields that may change when a run is continued: they do not change its result.
+
+(A different mesh changes only the order of summation.)"""
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerSettings:
-    kind: Literal['lab', 'file', 'train']  # 'train': made from the training problems' text
+    """The tokenizer and its chat template."""
+
+    kind: Literal['lab', 'file', 'train']  # 'train': trained on the training problems
     path: str  # of kind 'file': a tokenizer.model or tokenizer.json
     vocab_size: int  # of kind 'train'
     template: TemplateName  # 'elenchus' for kinds 'lab' and 'train', which have its headers
@@ -67,11 +73,13 @@ TextSource = Literal['gsm8k', 'gsm8k_socratic', 'math', 'svamp', 'asdiv', 'jsonl
 
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
+    """The problems of a run."""
+
     source: Literal['lab', TextSource]
-    path: str  # a folder or file of the user's; '' for the public download or the generator
-    test_source: Literal['', TextSource]  # of the test problems; '' where they are the source's
-    test_path: str  # as path, of test_source
-    data_dir: str  # where prepared data sets are kept
+    path: str  # your folder or file; '' for the public download or the lab's generator
+    test_source: Literal['', TextSource]  # of the test problems; '': the same source
+    test_path: str  # as path, for test_source
+    data_dir: str  # folder of prepared data sets
     seed: int  # of generated problems
     num_train: int
     num_test: int
@@ -88,6 +96,8 @@ class DataSettings:
 
 @dataclasses.dataclass(frozen=True)
 class SamplingSettings:
+    """Sampling of turns and scoring of steps."""
+
     engine: EngineSettings
     attempt_tokens: int
     critique_tokens: int
@@ -97,17 +107,17 @@ class SamplingSettings:
     top_p: float
     min_p: float
     score: ScoreShapes
-    part_size: int  # problems a file of episodes; a stage resumes after the last whole one
+    part_size: int  # problems in a file of episodes; a stage resumes after the last file
 
     @property
     def limits(self) -> dict[str, int]:
-        """Tokens a turn may have, by role."""
+        """Longest turn in tokens, by role."""
         return {role: getattr(self, f'{role}_tokens') for role in PLAYER_OF_ROLE}
 
 
 @dataclasses.dataclass(frozen=True)
 class BaseShares:
-    """Shares of the kinds of documents that the lab's base model is trained on; they sum to 1."""
+    """Mixture of documents of the lab's base model; the shares sum to 1."""
 
     drill: float  # look-ups and sums alone
     worked: float  # every quantity derived in small steps
@@ -123,91 +133,152 @@ class BaseShares:
 
 @dataclasses.dataclass(frozen=True)
 class BaseSettings:
-    checkpoint: str  # a saved model to start from, relative to the project; '' is fresh weights
+    """The stage `base`: the model that actor and critic start from."""
+
+    checkpoint: str  # saved model to start from, relative to the project; '': random weights
     num_documents: int
     shares: BaseShares
-    fit: FitSettings  # of no steps: the checkpoint as it is
-    quantize: Quantization  # how adapters' frozen base is held
+    fit: FitSettings  # 0 steps: the checkpoint is used unchanged
+    quantize: Quantization  # of the frozen base under adapters
 
 
 @dataclasses.dataclass(frozen=True)
 class ActorSettings:
+    """The stage `actor`: supervised fine-tuning on solutions and refinements."""
+
     num_problems: int
     refinements_per_problem: int  # (question, flawed attempt, critique -> solution) examples
-    guided_per_problem: int  # (question, guide -> solution) examples, each kind of guide by turns
+    guided_per_problem: int  # (question, guide -> solution) examples, kinds of guides in turn
     teacher_error_rate: float  # share of sums that the lab's teacher gets wrong
     fit: FitSettings
-    lora: LoraSettings  # of rank 0: all weights are trained
+    lora: LoraSettings  # rank 0: all weights are trained
+
+    def __post_init__(self):
+        if not 0 <= self.teacher_error_rate <= 1:
+            raise ValueError(
+                f'actor.teacher_error_rate={self.teacher_error_rate} must be in [0, 1]'
+            )
 
 
 @dataclasses.dataclass(frozen=True)
 class CritiqueSettings:
+    """The stage `critique`: critique data by AutoMathCritique (arXiv 2411.16579)."""
+
     num_problems: int
-    num_attempts: int  # RG1, a problem
+    num_attempts: int  # RG1: from scratch, per problem
     num_relocated: int  # RG2: right attempts resampled from a line on
-    num_inserted: int  # RG3: a named mistake put in at a line
+    num_inserted: int  # RG3: a named mistake inserted at a line
     raised_temperature: float  # of RG2
     annotator: Literal['oracle', 'monte_carlo', 'model', 'file']
-    annotator_path: str  # a saved model or a file of critiques, relative to the project; else ''
-    num_rollouts: int  # of 'monte_carlo', from each line's end
-    rollout_threshold: float  # share of them that reach the answer below which the line is wrong
-    filter_samples: int  # refinements of each wrong path by which its critique is judged; 0: none
+    annotator_path: str  # saved model or file of critiques, relative to the project; else ''
+    num_rollouts: int  # of 'monte_carlo': continuations from the end of each line
+    rollout_threshold: float  # a line is wrong if a smaller share of them reach the answer
+    filter_samples: int  # refinements that test the critique of a wrong attempt; 0: no filter
     filter_successes: int  # of them that must be right
-    correct_share: float  # of kept paths, at most: the critic must see right ones too
-    level_balance: float  # flawed paths of the rarest level to those of the commonest, at least
+    correct_share: float  # of right attempts among the data, at most
+    level_balance: float  # flawed attempts of the rarest level / of the most frequent, at least
+
+    def __post_init__(self):
+        least = {'num_attempts': 1, 'num_relocated': 0, 'num_inserted': 0}
+        _check_least('critique', self, least | {'num_rollouts': 1, 'filter_samples': 0})
+        if not 0 <= self.filter_successes <= self.filter_samples:
+            raise ValueError(
+                f'critique.filter_successes={self.filter_successes} must be in '
+                f'[0, {self.filter_samples}], the number of critique.filter_samples'
+            )
+        for name in ('rollout_threshold', 'level_balance'):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f'critique.{name}={getattr(self, name)} must be in [0, 1]')
+        if not 0 <= self.correct_share < 1:
+            raise ValueError(f'critique.correct_share={self.correct_share} must be in [0, 1)')
 
 
 @dataclasses.dataclass(frozen=True)
 class CriticSettings:
-    checkpoint: str  # a saved model to start from, of any size; '': the base
+    """The stage `critic`: supervised fine-tuning on critiques."""
+
+    checkpoint: str  # saved model to start from, of any size; '': the base
     fit: FitSettings
     lora: LoraSettings
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateSettings:
+    """The stage `evaluate`: accuracy and cost with and without critique."""
+
     num_problems: int
     num_attempts: int
     refine: Refine  # 'wrong': only what the critic calls wrong or garbles
     num_rounds: int  # of critique and refinement; 1 is none beyond the first
-    oracle: bool  # refine the truly wrong attempts as well: an upper bound
+    oracle: bool  # also refine what is truly wrong: an upper bound
     beam: BeamSettings
-    num_draws: int  # sets of k attempts that stand for all of them
+    num_draws: int  # subsets of attempts that estimate a majority of k
     num_bins: int  # of calibration and uncertainty
     num_resamples: int
     confidence: float
 
+    def __post_init__(self):
+        counts = ('num_attempts', 'num_rounds', 'num_draws', 'num_bins', 'num_resamples')
+        _check_least('evaluate', self, dict.fromkeys(counts, 1))
+        if not 0 < self.confidence < 1:
+            raise ValueError(
+                f'evaluate.confidence={self.confidence} must be in (0, 1), such as 0.95'
+            )
+        if self.beam.width and not 1 <= self.beam.num_problems <= self.num_problems:
+            raise ValueError(
+                f'evaluate.beam.num_problems={self.beam.num_problems} must be in '
+                f'[1, {self.num_problems}], evaluate.num_problems'
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class SelfTalkSettings:
-    num_examples: int  # criticised attempts that talks begin with, at most
+    """The stage `self_talk`: one model that attempts, criticises and corrects in one turn."""
+
+    num_examples: int  # criticised attempts that talks start from, at most
     num_rounds: int  # refinements after which the answer must be right
-    tokens: int  # of an answer, at most
-    learn_mistakes: bool  # whether lines called wrong are learnt too, beside what is said of them
+    tokens: int  # longest talk
+    learn_mistakes: bool  # also train lines that are called wrong
     fit: FitSettings
     lora: LoraSettings
+
+    def __post_init__(self):
+        _check_least('self_talk', self, {'num_examples': 1, 'num_rounds': 1, 'tokens': 1})
 
 
 @dataclasses.dataclass(frozen=True)
 class ImproveSettings:
+    """The stages of self-improvement, one for each explorer."""
+
     num_problems: int
     num_rounds: int
-    restart: Literal['base', 'last']  # what a round trains: the base, or the last round's actor
-    demonstrations: bool  # whether the actor's demonstrations are trained on beside its own data
+    restart: Literal['base', 'last']  # a round trains the base, or the last round's actor
+    demonstrations: bool  # also train on the actor's demonstrations
     explore: ExploreSettings
     weighting: Literal['keep', 'score', 'steps', 'advantage']
-    balance: Literal['none', 'question']  # 'question': the responses of one share a weight
-    num_monitored: int  # responses whose perplexity, questions whose scores are told; 0: none
-    controller: Controller  # 'balance': knobs of every round by balance scores
-    candidates: CandidateSettings  # what it chooses from
-    retrain_critic: bool  # every round, on critiques of its new actor's attempts
+    balance: Literal['none', 'question']  # 'question': responses to one question share a weight
+    num_monitored: int  # responses whose perplexity and scores are reported; 0: none
+    controller: Controller  # 'balance': chooses temperature and threshold every round
+    candidates: CandidateSettings  # that it chooses from
+    retrain_critic: bool  # every round, on critiques of the new actor's attempts
     fit: FitSettings
     lora: LoraSettings
+
+    def __post_init__(self):
+        _check_least('improve', self, {'num_rounds': 1, 'num_monitored': 0})
+        least = {'num_attempts': 1, 'num_refinements': 1, 'min_correct': 1, 'keep': 1}
+        counts = ('num_guided_rounds', 'num_uniform_rounds', 'token_budget', 'keep_refined')
+        _check_least('improve.explore', self.explore, least | dict.fromkeys(counts, 0))
+        if self.controller != 'none' and self.candidates.num_problems > self.num_problems:
+            raise ValueError(
+                f'improve.candidates.num_problems={self.candidates.num_problems} must be at most '
+                f'{self.num_problems}, improve.num_problems'
+            )
 
 
 @dataclasses.dataclass(frozen=True)
 class RunSettings:
-    """Everything a config says."""
+    """The whole config."""
 
     seed: int
     mesh: tuple[int, int, int]
@@ -225,3 +296,10 @@ class RunSettings:
     self_talk: SelfTalkSettings
     improve: ImproveSettings
     reinforce: ReinforceSettings
+
+
+def _check_least(section: str, settings: object, least: Mapping[str, int]) -> None:
+    """Raises ValueError if a field is below its least value."""
+    for name, value in least.items():
+        if getattr(settings, name) < value:
+            raise ValueError(f'{section}.{name}={getattr(settings, name)} must be at least {value}')

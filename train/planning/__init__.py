@@ -1,1 +1,1 @@
-"""Planning: memory, traffic and rooflines without weights."""
+"""Plans of memory, traffic and speed for machines that need not be present."""

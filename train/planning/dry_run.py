@@ -1,12 +1,12 @@
-"""What a config would take of a machine that is not there: memory and traffic, without a weight.
+"""Dry run of a config for a machine that need not be present: memory and traffic, without weights.
 
 python -m scripts.run --config configs/released/llama3_8b_mathcritique.py --workdir runs/x \\
     --dry_run --topology=v5e-256
 
-Everything is built abstractly on the machine's mesh: every shape divides, the training steps and
-the sampler trace. What cannot fit is refused with the nearest that does. Nothing is written.
-With --compile, XLA compiles the first training step for the described TPU and tells what it takes;
-that needs libtpu (pip install libtpu), but no TPU.
+Everything is built abstractly on the machine's mesh, so shapes that do not divide and programs that
+do not trace are errors here. A config that does not fit is refused, with the nearest one that does.
+Nothing is written. With --compile, XLA also compiles the first training step for the TPU and
+reports its memory; this needs libtpu (pip install libtpu), but no TPU.
 """
 
 import dataclasses
@@ -30,34 +30,36 @@ from elenchus.train.config.run_settings import (
     ImproveSettings,
     RunSettings,
 )
-from elenchus.train.planning import memory_plan
-from elenchus.train.planning.memory_plan import Phase, Run, Topology, Training
+from elenchus.train.planning import machines, memory_plan
+from elenchus.train.planning.machines import Topology
+from elenchus.train.planning.memory_plan import Phase, RunPlan, SamplingLoad, TrainingLoad
 
 SAMPLING_STAGES = {'critique', 'evaluate', *REINFORCED, *EXPLORERS}
 
 
-def described(s: RunSettings) -> Run:
-    """What of a run decides about memory: each kind of training of its stages, and its sampling.
+def plan_of(s: RunSettings) -> RunPlan:
+    """Extracts what determines memory: each kind of training of the stages, and the sampling.
 
-    A critic that starts from a checkpoint of its own counts as large as the actor.
+    A critic that starts from its own checkpoint counts as as large as the actor.
     """
     fitted = [name for name in s.stages if name not in REINFORCED and trained_by(s, name)]
-    trainings = [fit(s, name, trained_by(s, name)) for name in fitted]
+    trainings = [fit_load(s, name, trained_by(s, name)) for name in fitted]
     if 'base' in s.stages and s.base.fit.num_steps:
-        trainings.insert(0, base(s))
-    trainings += [reinforcement(s, name) for name in s.stages if name in REINFORCED]
+        trainings.insert(0, base_load(s))
+    trainings += [reinforcement_load(s, name) for name in s.stages if name in REINFORCED]
     sampling = None
     if SAMPLING_STAGES & set(s.stages):
-        whole = min((s.actor, s.critic), key=lambda player: player.lora.rank)
-        sampling = memory_plan.Sampling(s.sampling.engine, fit(s, 'players', whole))
-    return Run(s.model, s.mesh, s.base.quantize, tuple(trainings), sampling)
+        # Rank 0 trains all weights, so the player with the lower rank is the larger one.
+        larger = min((s.actor, s.critic), key=lambda player: player.lora.rank)
+        sampling = SamplingLoad(s.sampling.engine, fit_load(s, 'players', larger))
+    return RunPlan(s.model, s.mesh, s.base.quantize, tuple(trainings), sampling)
 
 
-def fit(
+def fit_load(
     s: RunSettings, name: str, stage: ActorSettings | CriticSettings | ImproveSettings
-) -> Training:
-    """A supervised stage's training."""
-    return Training(
+) -> TrainingLoad:
+    """Training of a supervised stage."""
+    return TrainingLoad(
         name=name,
         optimizer=stage.fit.optimizer,
         lora=stage.lora,
@@ -70,24 +72,28 @@ def fit(
     )
 
 
-def base(s: RunSettings) -> Training:
-    """The base's, of all weights."""
-    whole = dataclasses.replace(s.actor.lora, rank=0)
-    made = fit(s, 'base', s.actor)
-    return dataclasses.replace(made, optimizer=s.base.fit.optimizer, lora=whole)
+def base_load(s: RunSettings) -> TrainingLoad:
+    """Training of the base model, always of all weights."""
+    all_weights = dataclasses.replace(s.actor.lora, rank=0)
+    load = fit_load(s, 'base', s.actor)
+    return dataclasses.replace(load, optimizer=s.base.fit.optimizer, lora=all_weights)
 
 
-def reinforcement(s: RunSettings, name: str) -> Training:
-    """Updates of the player with the longest rows; of two, the other's state counts thrice."""
+def reinforcement_load(s: RunSettings, name: str) -> TrainingLoad:
+    """Update of the player with the longest rows.
+
+    If both players train, the state of the second one (weights and two moments) counts as three
+    further models.
+    """
     players = REINFORCED[name]
-    shared = [s.reinforce.shared_prompt(p, s.sampling.limits, overhead=1) for p in players]
-    longest = max(shared, key=lambda made: made.length) if shared[0] else None
-    return Training(
+    layouts = [s.reinforce.shared_prompt(p, s.sampling.limits, overhead=1) for p in players]
+    longest = max(layouts, key=lambda layout: layout.length) if layouts[0] else None
+    return TrainingLoad(
         name=name,
         optimizer=s.reinforce.optimizer,
         lora=s.reinforce.lora,
         objective=s.reinforce.objective,
-        transform=method(s).transform,
+        transform=sampling_method(s).transform,
         rows=s.reinforce.rows // s.reinforce.num_minibatches,
         length=longest.length if longest else max(map(s.reinforce.row_length, players)),
         num_microbatches=s.train.num_microbatches,
@@ -96,110 +102,116 @@ def reinforcement(s: RunSettings, name: str) -> Training:
     )
 
 
-def method(s: RunSettings) -> sampling_methods.TemperatureSampling:
-    """How a run samples, but for the ids that its tokenizer bans."""
+def sampling_method(s: RunSettings) -> sampling_methods.TemperatureSampling:
+    """Sampling method of a run; token 0 stands for the ids that its tokenizer bans."""
     c = s.sampling
     return sampling_methods.TemperatureSampling(
         c.temperature, c.top_k, c.top_p, c.min_p, banned=(0,)
     )
 
 
-def dry_run(s: RunSettings, name: str, *, compiled: bool) -> None:
-    """Prints what each phase takes. Raises ValueError, with what would fit, where one does not."""
-    machine, run = memory_plan.topology(name), described(s)
-    run = dataclasses.replace(run, mesh=memory_plan.fill_mesh(run.mesh, machine.num_chips))
-    found = memory_plan.phases(run, machine)
+def dry_run(s: RunSettings, topology: str, *, compiled: bool) -> None:
+    """Prints the memory and traffic of each phase.
+
+    Raises ValueError, with the nearest change that fits, if a phase does not fit.
+    """
+    machine, plan = machines.topology(topology), plan_of(s)
+    plan = dataclasses.replace(plan, mesh=memory_plan.fill_mesh(plan.mesh, machine.num_chips))
+    phases = memory_plan.phases(plan, machine)
     print(f'{machine.name}: {machine.num_chips} {machine.chip} of {machine.bytes / GIB:.1f} GiB')
-    print(f'mesh {dict(zip(sharding.AXES, run.mesh, strict=True))}, GiB a device:')
-    for names, parts in alike(found).items():
-        print(f'  {names}: {sum(parts.values()) / GIB:.2f} = {shares(parts)}')
+    print(f'mesh {dict(zip(sharding.AXES, plan.mesh, strict=True))}, GiB a device:')
+    for names, parts in merge_equal(phases).items():
+        print(f'  {names}: {sum(parts.values()) / GIB:.2f} = {format_gib(parts)}')
     print('GiB a device sends in a training step:')
-    for names, parts in alike({t.name: traffic(run, t) for t in run.trainings}).items():
-        print(f'  {names}: {shares(parts) or "nothing"}')
-    mesh = memory.abstract_mesh(run.mesh)
-    with jax.sharding.use_abstract_mesh(mesh):
-        trace(s, run)
-    refuse_unless_fitting(run, machine, found)
+    for names, parts in merge_equal({t.name: traffic(plan, t) for t in plan.trainings}).items():
+        print(f'  {names}: {format_gib(parts) or "nothing"}')
+    with jax.sharding.use_abstract_mesh(memory.abstract_mesh(plan.mesh)):
+        trace_programs(s, plan)
+    check_fits(plan, machine, phases)
     if compiled:
-        compile_step(run, machine)
+        compile_step(plan, machine)
 
 
-def alike(found: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
-    """The same with equal entries under one name."""
-    told: dict[tuple, list[str]] = {}
-    for name, parts in found.items():
-        told.setdefault(tuple(parts.items()), []).append(name)
-    return {', '.join(names): dict(parts) for parts, names in told.items()}
+def merge_equal(by_name: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    """Merges equal entries into one, under their names joined by commas."""
+    names_by_parts: dict[tuple, list[str]] = {}
+    for name, parts in by_name.items():
+        names_by_parts.setdefault(tuple(parts.items()), []).append(name)
+    return {', '.join(names): dict(parts) for parts, names in names_by_parts.items()}
 
 
-def shares(parts: dict[str, int]) -> str:
-    """The parts in GiB, the largest first."""
+def format_gib(parts: dict[str, int]) -> str:
+    """Non-zero parts in GiB, largest first."""
     order = sorted(parts, key=parts.get, reverse=True)
     return ', '.join(f'{name} {parts[name] / GIB:.2f}' for name in order if parts[name])
 
 
-def traffic(run: Run, training: Training) -> dict[str, int]:
-    mesh = memory.abstract_mesh(run.mesh)
+def traffic(plan: RunPlan, training: TrainingLoad) -> dict[str, int]:
+    """Bytes that one device sends in a training step, by kind of collective."""
+    mesh = memory.abstract_mesh(plan.mesh)
     return memory.collective_bytes(
-        run.model,
+        plan.model,
         rows=training.rows // training.num_microbatches,
         length=training.length,
         num_microbatches=training.num_microbatches,
-        trained_bytes=memory_plan.state_bytes(run, training, mesh)[0],
+        trained_bytes=memory_plan.state_bytes(plan, training, mesh)[0],
         mesh=mesh,
     )
 
 
-def refuse_unless_fitting(run: Run, machine: Topology, found: dict[str, Phase]) -> None:
-    too_large = {name: phase for name, phase in found.items() if phase.total > machine.usable}
+def check_fits(plan: RunPlan, machine: Topology, phases: dict[str, Phase]) -> None:
+    """Raises ValueError, with the nearest change that fits, if a phase exceeds the memory."""
+    too_large = {name: phase for name, phase in phases.items() if phase.total > machine.usable}
     if not too_large:
         return
     worst = max(too_large, key=lambda name: too_large[name].total)
     phase = too_large[worst]
     largest = max(phase, key=phase.get)
     message = (
-        f'{machine.name}: {worst} takes {phase.total / GIB:.1f} GiB a device, of which {largest} '
-        f'{phase[largest] / GIB:.1f}; {machine.usable / GIB:.1f} of {machine.bytes / GIB:.1f} '
-        'GiB can be used; '
+        f'{machine.name}: {worst} needs {phase.total / GIB:.1f} GiB a device, of which {largest} '
+        f'{phase[largest] / GIB:.1f}; usable are {machine.usable / GIB:.1f} of '
+        f'{machine.bytes / GIB:.1f} GiB; '
     )
-    nearest = memory_plan.nearest_fit(run, machine)
+    nearest = memory_plan.nearest_fit(plan, machine)
     if nearest is None:
-        raise ValueError(
-            f'{message}no mesh, remat or number of microbatches fits, nor a larger one'
-        )
-    raise ValueError(f'{message}nearest that fits: {changes(run, machine, *nearest)}')
+        raise ValueError(f'{message}nothing fits on this machine, not even with more devices')
+    raise ValueError(f'{message}nearest that fits: {overrides(plan, machine, fitting=nearest)}')
 
 
-def changes(run: Run, machine: Topology, fitting: Run, larger: Topology) -> str:
-    """The overrides that lead from a run to one that fits."""
-    told = [f'--topology={larger.name}'] if larger != machine else []
-    if fitting.mesh != run.mesh:
-        told.append(f'--config.mesh={fitting.mesh}'.replace(' ', ''))
-    if fitting.model.remat != run.model.remat:
-        told.append(f'--config.model.remat={fitting.model.remat}')
-    micro = fitting.trainings[0].num_microbatches if fitting.trainings else 1
-    if fitting.trainings and micro != run.trainings[0].num_microbatches:
-        told.append(f'--config.train.num_microbatches={micro}')
-    return ' '.join(told)
+def overrides(plan: RunPlan, machine: Topology, *, fitting: tuple[RunPlan, Topology]) -> str:
+    """Command-line flags that turn a plan into one that fits."""
+    fitting_plan, fitting_machine = fitting
+    flags = [f'--topology={fitting_machine.name}'] if fitting_machine != machine else []
+    if fitting_plan.mesh != plan.mesh:
+        flags.append(f'--config.mesh={fitting_plan.mesh}'.replace(' ', ''))
+    if fitting_plan.model.remat != plan.model.remat:
+        flags.append(f'--config.model.remat={fitting_plan.model.remat}')
+    if plan.trainings:
+        count = fitting_plan.trainings[0].num_microbatches
+        if count != plan.trainings[0].num_microbatches:
+            flags.append(f'--config.train.num_microbatches={count}')
+    return ' '.join(flags)
 
 
 # Building the programs
 
 
-def abstract_batch(training: Training, place=None) -> Batch:
+def abstract_batch(training: TrainingLoad, batch_sharding=None) -> Batch:
+    """Batch of shapes, [rows, length] in each field."""
     floats = ('loss_mask', 'weights', 'old_logprobs', 'ref_logprobs')
     shape = (training.rows, training.length)
     return Batch(
         **{
             name: jax.ShapeDtypeStruct(
-                shape, 'float32' if name in floats else 'int32', sharding=place
+                shape, 'float32' if name in floats else 'int32', sharding=batch_sharding
             )
             for name in Batch._fields
         }
     )
 
 
-def make_step(training: Training):
+def make_step(training: TrainingLoad):
+    """Returns the jitted training step."""
     return step.make_train_step(
         objective=training.objective,
         optimizer=optimizer.make_optimizer(training.optimizer, num_steps=1),
@@ -210,23 +222,30 @@ def make_step(training: Training):
     )
 
 
-def abstract_state(run: Run, training: Training):
-    return memory_plan.abstract_state(run.model, training.lora, training.optimizer, run.quantize)
+def abstract_state(plan: RunPlan, training: TrainingLoad):
+    """(train state, frozen base) of a training, as shapes."""
+    return memory_plan.abstract_state(
+        plan.model, training.lora, optimizer=training.optimizer, quantize=plan.quantize
+    )
 
 
-def trace(s: RunSettings, run: Run) -> None:
-    """Traces every training step and a chunk of decoding. Raises where a shape does not fit."""
-    for training in {dataclasses.replace(t, name='training') for t in run.trainings}:
-        parts = math.prod(run.mesh[:2]) * training.num_microbatches
+def trace_programs(s: RunSettings, plan: RunPlan) -> None:
+    """Traces every training step and a chunk of decoding.
+
+    Raises ValueError if the rows of a batch do not divide over the mesh.
+    """
+    # Trainings that differ only by name share a trace.
+    for training in {dataclasses.replace(t, name='training') for t in plan.trainings}:
+        parts = math.prod(plan.mesh[:2]) * training.num_microbatches
         if training.rows % parts:
             raise ValueError(
                 f'{training.name}: {training.rows} rows do not divide over data * fsdp * '
                 f'num_microbatches = {parts}; nearest: {max(1, training.rows // parts) * parts}'
             )
-        state, frozen = abstract_state(run, training)
+        state, frozen = abstract_state(plan, training)
         jax.eval_shape(make_step(training), state, abstract_batch(training), frozen)
-    if run.sampling is not None:
-        engine = run.sampling.engine
+    if plan.sampling is not None:
+        engine = plan.sampling.engine
         slots = jax.eval_shape(
             lambda: decode.init_state(
                 s.model,
@@ -238,39 +257,42 @@ def trace(s: RunSettings, run: Run) -> None:
         chunk = functools.partial(
             decode.decode_chunk,
             slots=None,
-            method=method(s),
+            method=sampling_method(s),
             seed=0,
             num_steps=engine.chunk_steps,
             stop_ids=(1,),
             length=engine.max_length,
             lookup=engine.lookup,
         )
-        jax.eval_shape(chunk, memory_plan.abstract_player(run), slots)
+        jax.eval_shape(chunk, memory_plan.abstract_player(plan), slots)
 
 
-def compile_step(run: Run, machine: Topology) -> None:
-    """Lets XLA compile the first training step for the machine, and says what it takes."""
+def compile_step(plan: RunPlan, machine: Topology) -> None:
+    """Compiles the first training step for a TPU and prints its memory.
+
+    Raises ValueError if the machine is not a TPU, or if libtpu is not installed.
+    """
     if not machine.chip.startswith('v'):
-        raise ValueError(f'--compile: only TPUs can be described, not {machine.name!r}')
+        raise ValueError(f'--compile supports only TPU topologies, not {machine.name!r}')
     if importlib.util.find_spec('libtpu') is None:
-        raise ValueError('--compile: libtpu is not installed: pip install libtpu')
+        raise ValueError('--compile needs libtpu: pip install libtpu')
     from jax.experimental import topologies
 
-    devices = topologies.get_topology_desc(memory_plan.slice_name(machine), 'tpu').devices
+    devices = topologies.get_topology_desc(machines.slice_name(machine), 'tpu').devices
     axis_types = (jax.sharding.AxisType.Auto,) * len(sharding.AXES)
-    mesh = jax.make_mesh(run.mesh, sharding.AXES, devices=devices, axis_types=axis_types)
-    training = run.trainings[0]
-    placed = lambda tree: jax.tree.map(  # noqa: E731
+    mesh = jax.make_mesh(plan.mesh, sharding.AXES, devices=devices, axis_types=axis_types)
+    training = plan.trainings[0]
+    with_shardings = lambda tree: jax.tree.map(  # noqa: E731
         lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
         tree,
         sharding.shardings(tree, mesh),
     )
     with jax.set_mesh(mesh):
-        state, frozen = (placed(tree) for tree in abstract_state(run, training))
+        state, frozen = (with_shardings(tree) for tree in abstract_state(plan, training))
         batch = abstract_batch(training, sharding.batch_sharding(mesh))
         lowered = make_step(training).lower(state, batch, frozen)
-        used = lowered.compile().memory_analysis()
+        usage = lowered.compile().memory_analysis()
     print(
-        f'  XLA, {training.name}: arguments {used.argument_size_in_bytes / GIB:.2f}, temporaries '
-        f'{used.temp_size_in_bytes / GIB:.2f} GiB a device'
+        f'  XLA, {training.name}: arguments {usage.argument_size_in_bytes / GIB:.2f}, temporaries '
+        f'{usage.temp_size_in_bytes / GIB:.2f} GiB a device'
     )

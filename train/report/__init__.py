@@ -1,1 +1,1 @@
-"""The report of a run: page, plots and tables."""
+"""Reports: the page and plots of a run, the table of a study, listings of tokens."""

@@ -1,4 +1,4 @@
-"""The plots of the report, and how they are drawn into files and pages."""
+"""Plots of reports and studies, and their output as inline SVG or PNG."""
 
 import html
 import io
@@ -14,7 +14,7 @@ from matplotlib import figure as figures
 
 from elenchus.data.files import atomic
 
-INK = '#123456'  # stands for the page's text colour in a plot; replaced by currentColor
+INK = '#123456'  # placeholder of the page's text colour; `inline_svg` replaces it
 COLOURS = (
     '#8a94a6',
     '#3f86d4',
@@ -27,23 +27,28 @@ COLOURS = (
 )
 MARKERS = 'osD^vPX*'
 LINES = {'': '-', 'min': '-', 'product': '--', 'last': ':', 'all': '-', 'upper bound': '-.'}
-"""Line style of an arm's variant, what stands in brackets behind its name."""
-MAX_POINTS = 400  # of a plotted curve
+"""Variant of an arm (in brackets after its name) -> line style."""
+MAX_POINTS = 400  # of a plotted training curve; more would only make the page large
 
 Stages = dict[str, dict[str, Any]]
+"""Stage -> its summary."""
 Curves = dict[str, list[dict[str, Any]]]
-"""Points of each arm, as the stage `evaluate` tells them in `curves`."""
+"""Arm -> its points, as in `curves` of the summary of `evaluate`."""
 StudyPanels = dict[str, dict[str, list[list[tuple[float, float]]]]]
-"""Title -> arm -> the points of each run of it."""
+"""Title -> arm -> (x, y) of the points of each of its runs."""
 
 
 def levels_bars(evaluations: Stages) -> figures.Figure:
-    """Grouped bars by level with intervals: the arms at their largest size, then later actors."""
+    """Bars of accuracy by level, with intervals, for every arm of every evaluation.
+
+    Of the arms with several sample sizes (`majority@8`) only the largest size is drawn.
+    """
     bars = {}
     for i, (name, stage) in enumerate(evaluations.items()):
         sizes = {arm: int(arm.partition('@')[2] or 0) for arm in stage['accuracy']}
-        shown = [arm for arm, size in sizes.items() if size in (0, max(sizes.values()))]
-        for arm in (arm for arm in shown if not arm.startswith('pass')):
+        drawn = [arm for arm, size in sizes.items() if size in (0, max(sizes.values()))]
+        # pass@k needs the reference answer, so it is not a way to answer.
+        for arm in (arm for arm in drawn if not arm.startswith('pass')):
             bars[f'{name}: {arm}' if i else arm] = stage['accuracy'][arm]
     figure, (axes,) = _panels(1, columns=1, size=(9.2, 3.6))
     names, width = levels_of(bars), 0.84 / len(bars)
@@ -60,8 +65,8 @@ def levels_bars(evaluations: Stages) -> figures.Figure:
 
 
 def tokens_points(evaluations: Stages) -> figures.Figure:
-    """One point an arm (colour) and evaluation (marker), with its interval."""
-    arms = keys(evaluations, 'tokens_per_answer')
+    """Accuracy against tokens: one point per arm (colour) and evaluation (marker)."""
+    arms = keys_of(evaluations, 'tokens_per_answer')
     figure, (axes,) = _panels(1, columns=1, size=(7.6, 3.4))
     for marker, (name, stage) in zip(itertools.cycle(MARKERS), evaluations.items(), strict=False):
         for i, arm in enumerate(arms):
@@ -84,7 +89,7 @@ def tokens_points(evaluations: Stages) -> figures.Figure:
 
 
 def training_curves(curves: dict[str, np.ndarray]) -> figures.Figure:
-    """One panel a metric: every point faintly, and the running mean."""
+    """Training curves: one panel per metric, with its points and their running mean."""
     figure, panels = _panels(len(curves), columns=3, size=(3.1, 2.1))
     for axes, (name, points) in zip(panels, curves.items(), strict=True):
         steps, values = points[:: max(1, len(points) // MAX_POINTS)].T
@@ -99,9 +104,9 @@ def training_curves(curves: dict[str, np.ndarray]) -> figures.Figure:
 
 
 def cost_curves(curves: Curves) -> figures.Figure:
-    """One panel a level: accuracy against generated tokens a question, a line an arm."""
+    """Accuracy against generated tokens per question: one panel per level, one line per arm."""
     levels = levels_of({arm: points[0]['accuracy'] for arm, points in curves.items()})
-    levels = [*levels[-1:], *levels[:-1]]
+    levels = [*levels[-1:], *levels[:-1]]  # 'all' first
     families = list(dict.fromkeys(arm.partition(' (')[0] for arm in curves))
     figure, panels = _panels(len(levels), columns=3, size=(3.6, 2.8))
     for axes, level in zip(panels, levels, strict=True):
@@ -132,7 +137,7 @@ def cost_curves(curves: Curves) -> figures.Figure:
 
 
 def reliability(calibration: dict[str, Any]) -> figures.Figure:
-    """How often what the critic scores is right, by score; and the error by step position."""
+    """Reliability diagram of the critic's scores, and its calibration error by step position."""
     positions = calibration.get('positions', {})
     figure, panels = _panels(1 + bool(positions), columns=2, size=(3.8, 3.2))
     panels[0].plot([0, 1], [0, 1], color=INK, lw=0.8, ls=':', label='calibrated')
@@ -154,10 +159,12 @@ def reliability(calibration: dict[str, Any]) -> figures.Figure:
 
 
 def study_panels(panels: StudyPanels, labels: dict[str, tuple[str, str]]) -> figures.Figure:
-    """A study, one panel a title: each arm's mean over seeds, and every seed's points faintly.
+    """Figure of a study: the mean of each arm over seeds, and the points of every seed.
 
-    Runs of one point each are shown as points; a mean ends with the shortest run. Labels are of x
-    and y.
+    A mean ends where the shortest run ends; runs of one point are drawn as points.
+
+    Args:
+        labels: title -> labels of x and y.
     """
     figure, grid = _panels(len(panels), columns=2, size=(5.6, 3.6))
     for axes, (title, arms) in zip(grid, panels.items(), strict=True):
@@ -204,34 +211,38 @@ def _style(ink: str) -> dict[str, Any]:
     return colours | sizes | {'svg.fonttype': 'none', 'svg.hashsalt': 'elenchus'}
 
 
-def svg(plot: Callable[[], figures.Figure], caption: str) -> str:
-    """The plot as inline SVG that takes the page's text colour, light or dark."""
+def inline_svg(plot: Callable[[], figures.Figure], caption: str) -> str:
+    """Draws a plot as SVG for a page; it takes the page's text colour, light or dark."""
     buffer = io.StringIO()
     with matplotlib.rc_context(_style(INK)):
         plot().savefig(buffer, format='svg', transparent=True, metadata={'Date': None})
+    # Without date and metadata the same data give the same bytes.
     text = re.sub(r'<metadata>.*?</metadata>', '', buffer.getvalue(), flags=re.DOTALL)
     drawing = text[text.index('<svg') :].replace(INK, 'currentColor')
     return f'<figure>{drawing}<figcaption>{html.escape(caption)}</figcaption></figure>'
 
 
 def save_png(plot: Callable[[], figures.Figure], path: pathlib.Path) -> None:
+    """Draws a plot into a PNG file. `plot` is a function, because styles apply while it draws."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(_style(INK)):
         plot().savefig(buffer, format='png', dpi=150, facecolor='white')
     atomic.write_bytes(path, buffer.getvalue())
 
 
-def keys(stages: Stages, field: str) -> list[str]:
+def keys_of(stages: Stages, field: str) -> list[str]:
+    """Keys of a field of all summaries, in order of appearance."""
     return list(dict.fromkeys(key for stage in stages.values() for key in stage.get(field, {})))
 
 
 def levels_of(accuracy: dict[str, dict]) -> list[str]:
+    """Levels of all arms: numbers in order, then other names, then 'all'."""
     names = {level for arm in accuracy.values() for level in arm}
     return sorted(names, key=lambda n: (n == 'all', not n.isdigit(), n.zfill(3)))
 
 
 def bounds(value: Any) -> Sequence[float]:
-    """Mean, low, high; a bare number has no width, a missing one is not drawn."""
+    """(mean, low, high) of a figure; equal for a bare number, NaN (not drawn) for None."""
     if value is None:
         return (np.nan,) * 3
     return value if isinstance(value, Sequence) else (value,) * 3

@@ -33,11 +33,13 @@ def check_saved_models(settings: RunSettings, fingerprint: str) -> None:
         ('critic.checkpoint', settings.critic.checkpoint, None),
     ):
         if path:
-            check_saved_model(name, path, model or settings.model, fingerprint, exact=bool(model))
+            check_saved_model(
+                name, path, model or settings.model, fingerprint=fingerprint, exact=bool(model)
+            )
 
 
 def check_saved_model(
-    name: str, path: str, model: ModelConfig, fingerprint: str, *, exact: bool
+    name: str, path: str, model: ModelConfig, *, fingerprint: str, exact: bool
 ) -> None:
     """Raises ValueError unless a model is saved there; of this very shape if `exact`."""
     folder = from_root(path)
@@ -66,5 +68,9 @@ def check_annotator(settings: RunSettings, fingerprint: str) -> None:
         if not s.annotator_path:
             raise ValueError(f'{field} must be a saved model for critique.annotator="model"')
         check_saved_model(
-            'critique.annotator_path', s.annotator_path, settings.model, fingerprint, exact=False
+            'critique.annotator_path',
+            s.annotator_path,
+            settings.model,
+            fingerprint=fingerprint,
+            exact=False,
         )

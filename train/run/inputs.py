@@ -24,7 +24,7 @@ from elenchus.train.rl import rollouts
 
 @dataclasses.dataclass(frozen=True)
 class RunInputs:
-    """What a run reads besides models: problems, how they become tokens, and how they are judged.
+    """Inputs of a run besides models: problems, their tokenization, and their judge.
 
     `vocab_size` is the model's, which may be larger than the tokenizer's.
     """

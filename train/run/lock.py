@@ -1,4 +1,4 @@
-"""One run at a time on a work directory: a lock that dies with the process that holds it."""
+"""Lock of a work directory: one run at a time, released when its process ends."""
 
 import contextlib
 import fcntl
@@ -16,11 +16,11 @@ LOCK = 'lock.json'
 
 @contextlib.contextmanager
 def locked(workdir: str | os.PathLike) -> Iterator[None]:
-    """Holds a work directory, which it makes; what a process that has ended left is taken over.
+    """Locks a work directory, which is created if needed; half-written files in it are deleted.
 
-    The file says who holds it. The lock itself is the operating system's and ends with the process,
-    on NFS too; in a bucket there is none. Raises ValueError, naming host and process, where another
-    run has it.
+    The lock is the operating system's: it ends with the process, even if that is killed, and works
+    on NFS. Its file only names the owner. Buckets have no lock. Raises ValueError, naming host and
+    process, if another run has the directory.
     """
     if atomic.is_remote(workdir) or not atomic.may_write():
         yield
@@ -35,13 +35,13 @@ def locked(workdir: str | os.PathLike) -> Iterator[None]:
             owner = json.loads(file.read() or '{}')
             raise ValueError(
                 f'{workdir} is in use by process {owner.get("process")} on {owner.get("host")} '
-                f'since {owner.get("since")}: wait for it, end it, or take a new --workdir'
+                f'since {owner.get("since")}: wait for it, stop it, or use a new --workdir'
             ) from None
         file.truncate(0)
         since = time.strftime('%Y-%m-%d %H:%M:%S')
         owner = {'host': socket.gethostname(), 'process': os.getpid(), 'since': since}
         file.write(json.dumps(owner) + '\n')
         file.flush()
-        for left in folder.rglob('*.writing'):  # by a process that was killed
-            left.unlink()
+        for unfinished in folder.rglob('*.writing'):  # of a process that was killed
+            unfinished.unlink()
         yield

@@ -9,7 +9,7 @@ from elenchus.data.grading import verify
 from elenchus.train import distributed
 from elenchus.train.config import cli
 from elenchus.train.report.html_page import write_report
-from elenchus.train.run.directory import write_json
+from elenchus.train.run.directory import SUMMARY, read_json, write_json
 from elenchus.train.run.session import Run, open_run
 from elenchus.train.stages import STAGES
 
@@ -40,26 +40,32 @@ def run_stage(run: Run, name: str) -> dict:
     summary = stage.read_summary()
     if summary is None:
         with stage.recorded() as summary:
-            tokens, steps = run.samplers.counts()
+            counts_before = run.samplers.counts()
             function, arguments = STAGES[name]
             summary |= function(stage=stage, **arguments(run))
             run.store.release()
-            add_tokens_per_step(summary, run, tokens, steps)
+            add_tokens_per_step(summary, run, counts_before)
     print_accuracy(summary)
+    distributed.run_on_first(lambda: write_summaries(run))
     return summary
 
 
-def add_tokens_per_step(summary: dict, run: Run, tokens: int, steps: int) -> None:
-    """Adds tokens per decode step since the given counts; it is above 1 only with prompt lookup."""
-    all_tokens, all_steps = run.samplers.counts()
-    if run.settings.sampling.engine.draft_tokens and all_steps > steps:
-        summary['tokens_per_step'] = round((all_tokens - tokens) / (all_steps - steps), 2)
+def add_tokens_per_step(summary: dict, run: Run, counts_before: tuple[int, int]) -> None:
+    """Adds the tokens per decode step since `counts_before`, if prompt lookup is on."""
+    tokens, steps = (b - a for a, b in zip(counts_before, run.samplers.counts(), strict=True))
+    if run.settings.sampling.engine.draft_tokens and steps:
+        summary['tokens_per_step'] = round(tokens / steps, 2)
 
 
-def write_summaries(run: Run, summaries: dict[str, dict]) -> None:
-    """Writes the summaries of the stages so far, by stage, into WORKDIR/summary.json."""
-    by_folder = {run.directory.stage(name).path.name: s for name, s in summaries.items()}
-    write_json(run.directory.path / 'summary.json', {'stages': by_folder})
+def write_summaries(run: Run) -> None:
+    """Writes the summaries of all complete stages, in order, into WORKDIR/summary.json."""
+    folders = [run.directory.stage(name).path for name in run.settings.stages]
+    summaries = {
+        folder.name: read_json(folder / SUMMARY)
+        for folder in folders
+        if (folder / SUMMARY).exists()
+    }
+    write_json(run.directory.path / SUMMARY, {'stages': summaries})
 
 
 def report(run: Run) -> None:

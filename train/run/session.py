@@ -69,7 +69,7 @@ class Run:
         """Loads the actor and critic of the supervised stages."""
         return self.samplers.pair(self.load_model('actor'), self.load_model('critic'))
 
-    def load_given(self, path: str) -> Transformer:
+    def load_saved(self, path: str) -> Transformer:
         """Loads a saved model that the config names."""
         return self.store.load(from_root(path))
 

@@ -43,7 +43,7 @@ class Stage(NamedTuple):
 def base(run: Run) -> dict[str, Any]:
     """Arguments of the stage `base`."""
     s, data = run.settings.base, run.settings.data
-    model = lora.merge(run.load_given(s.checkpoint)) if s.checkpoint else run.init_model()
+    model = lora.merge(run.load_saved(s.checkpoint)) if s.checkpoint else run.init_model()
     examples = ()
     if s.fit.num_steps:
         on_lab = data.source == 'lab'
@@ -212,7 +212,7 @@ def _annotator_model(run: Run) -> Transformer | None:
     """Loads the model that the run's annotator needs, if it needs one."""
     s = run.settings.critique
     if s.annotator == 'model':
-        return run.load_given(s.annotator_path)
+        return run.load_saved(s.annotator_path)
     # On the lab, the base knows how a solution continues from a corrected line.
     on_lab = run.settings.data.source == 'lab'
     return run.load_model('base') if s.annotator == 'monte_carlo' and on_lab else None

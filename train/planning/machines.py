@@ -1,0 +1,110 @@
+"""Chips and machines by name: memory, compute rate, memory bandwidth and link speed.
+
+`CHIPS` is the only table of hardware figures. The memory plan reads memory sizes in GiB, as the
+runtime reports them; the roofline reads the same figures in decimal GB, as the vendors print them.
+"""
+
+import dataclasses
+import difflib
+import os
+import re
+
+import jax
+
+from elenchus.model.memory import GIB
+
+HEADROOM = 0.05  # share of a chip's memory kept free for the runtime and for fragmentation
+
+
+@dataclasses.dataclass(frozen=True)
+class Peaks:
+    """Published peak rates of one chip, in bf16."""
+
+    flops_per_s: float
+    memory_bytes_per_s: float
+    link_bytes_per_s: float  # to the other chips, in one direction
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """One kind of accelerator."""
+
+    memory_size: int  # as published: GiB in the memory plan, GB in the roofline
+    units_in_name: int  # what a machine's name counts for each chip: cores for v4 and v5p
+    peaks: Peaks | None = None  # None: the chip is in no roofline table
+
+
+CHIPS = {
+    'v4': Chip(32, 2),
+    'v5e': Chip(16, 1, Peaks(197e12, 819e9, 100e9)),
+    'v5p': Chip(95, 2, Peaks(459e12, 2765e9, 300e9)),
+    'v6e': Chip(32, 1),
+    'a100': Chip(80, 1),
+    'h100': Chip(80, 1, Peaks(989e12, 3350e9, 450e9)),
+    'h200': Chip(141, 1),
+}
+"""Sources: the vendors' pages of each chip (H100: SXM). A TPU's link is half of its published
+interchip bandwidth, which counts both directions."""
+
+EXAMPLES = ('v5e-256', 'v5p-128', 'v6e-8', 'v4-128', '1xh100', '8xh100', '8xh200', 'cpu')
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """Devices of one kind."""
+
+    name: str
+    chip: str  # key of CHIPS, or 'cpu'
+    num_chips: int
+    bytes: int  # memory of one chip
+
+    @property
+    def usable(self) -> int:
+        """Bytes of one chip that a plan may fill."""
+        return int(self.bytes * (1 - HEADROOM))
+
+
+def topology(name: str) -> Topology:
+    """Returns a machine by name: 'v5e-256', 'v5p-128', '8xh100', or 'cpu' for this machine.
+
+    Raises ValueError for an unknown name.
+    """
+    if name == 'cpu':
+        count, host = jax.device_count(), os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+        return Topology(name, 'cpu', count, host // count)
+    match = re.fullmatch(r'(v\w+)-(\d+)', name) or re.fullmatch(r'(\d+)x(\w+)', name)
+    chip, count = sorted(match.groups(), key=str.isdigit) if match else ('', '0')
+    if chip not in CHIPS or int(count) < CHIPS[chip].units_in_name:
+        close = difflib.get_close_matches(name, EXAMPLES, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f'unknown topology={name!r}; use a name of the same form as one of '
+            f'{", ".join(EXAMPLES)}; nearest: {close}'
+        )
+    spec = CHIPS[chip]
+    return Topology(name, chip, int(count) // spec.units_in_name, spec.memory_size * GIB)
+
+
+def platform(machine: Topology) -> str:
+    """JAX platform of the machine's devices: 'tpu', 'gpu' or 'cpu'."""
+    if machine.chip == 'cpu':
+        return jax.default_backend()
+    return 'tpu' if machine.chip.startswith('v') else 'gpu'
+
+
+def slice_name(machine: Topology) -> str:
+    """Name of a slice for libtpu, such as 'v5e:16x16' or 'v5p:4x4x4'."""
+    # v5e and v6e slices are 2D tori, the others 3D; doubling the shortest side gives their shapes.
+    sides = [1] * (2 if machine.chip in ('v5e', 'v6e') else 3)
+    rest = machine.num_chips
+    while rest > 1:
+        sides[sides.index(min(sides))] *= 2
+        rest //= 2
+    return f'{machine.chip}:{"x".join(map(str, sorted(sides)))}'
+
+
+def twice_as_large(machine: Topology) -> Topology:
+    """Machine with twice the devices of the same kind."""
+    count = 2 * machine.num_chips
+    units = count * (CHIPS[machine.chip].units_in_name if machine.chip in CHIPS else 1)
+    name = f'{machine.chip}-{units}' if machine.chip.startswith('v') else f'{units}x{machine.chip}'
+    return dataclasses.replace(machine, name=name, num_chips=count)

@@ -1,0 +1,116 @@
+"""Runs a study: several arms, each a run with some settings changed, for one or more seeds."""
+
+import pathlib
+from collections.abc import Mapping
+
+import ml_collections
+
+from elenchus.data.grading import verify
+from elenchus.train import distributed
+from elenchus.train.config import build
+from elenchus.train.metrics import writers
+from elenchus.train.report import study_table
+from elenchus.train.run import runner
+from elenchus.train.run.directory import link_tree, read_json
+from elenchus.train.run.session import open_run
+
+
+def run_study(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path, verifier: verify.Verifier
+) -> None:
+    """Runs every arm for every seed; writes the comparison after each run.
+
+    The config has `run` (the config of a run), `arms` (name and changes of each), `seeds`, `shared`
+    (stages that all arms of a seed share, run once) and `comparison`. Complete runs are skipped, so
+    a stopped study continues.
+    """
+    comparison = build.build(study_table.Comparison, config.comparison, 'config.comparison')
+    arms = arms_of(config)
+    check_arms(config, arms, workdir=workdir, verifier=verifier)
+    stages = [arm_config(config, 0, changes).stages for changes in arms.values()]
+    study_table.check_panels(comparison, stages)
+    runs: study_table.Runs = {arm: {} for arm in arms}
+    for seed in config.seeds:
+        shared_config = arm_config(config, seed, {'stages': config.shared})
+        shared_folder = arm_folder(workdir, seed, 'shared')
+        with open_run(shared_config, shared_folder, verifier=verifier).started() as run:
+            for name in run.settings.stages:
+                runner.run_stage(run, name)
+        for arm, changes in arms.items():
+            print(f'=== seed {seed}, {arm}')
+            folder = arm_folder(workdir, seed, arm)
+            arm_of_seed = arm_config(config, seed, changes)
+            with open_run(arm_of_seed, folder, verifier=verifier).started() as run:
+                # To the arm the linked stages look complete, so its run starts after them.
+                for stage in config.shared:
+                    stage_folder = run.directory.stage(stage).path
+                    link_tree(shared_folder / 'stages' / stage_folder.name, stage_folder)
+                for name in run.settings.stages:
+                    runner.run_stage(run, name)
+                runner.report(run)
+            runs[arm][str(seed)] = distributed.run_on_first(
+                lambda path=folder: read_summaries(path)
+            )
+            study_table.write_comparison(runs, comparison, workdir)
+
+
+def read_summaries(workdir: pathlib.Path) -> study_table.Summaries:
+    """Returns a run's summaries by stage; the metrics of a stage are added as `rows`."""
+    summaries = {}
+    for name, summary in read_json(workdir / 'summary.json')['stages'].items():
+        metrics = workdir / 'stages' / name / writers.METRICS
+        rows = {'rows': writers.read_rows(metrics)} if metrics.exists() else {}
+        summaries[name.partition('-')[2]] = summary | rows  # 01-actor -> actor
+    return summaries
+
+
+def arms_of(config: ml_collections.ConfigDict) -> dict[str, Mapping]:
+    """Changes of each arm by name, in the config's order.
+
+    Raises ValueError if two arms would use the same folder.
+    """
+    names = [arm['name'] for arm in config.arms]
+    folders = [arm_folder(pathlib.Path(), 0, name).name for name in ('shared', *names)]
+    for i, folder in enumerate(folders):
+        if folder in folders[:i]:
+            raise ValueError(f'config.arms: two folders would be named {folder!r}; rename one')
+    return {arm['name']: arm['changes'] for arm in config.arms}
+
+
+def arm_folder(workdir: pathlib.Path, seed: int, arm: str) -> pathlib.Path:
+    """Work directory of an arm's run for one seed."""
+    return workdir / f'seed{seed}' / arm.replace(' ', '_')
+
+
+def check_arms(
+    config: ml_collections.ConfigDict,
+    arms: Mapping[str, Mapping],
+    *,
+    workdir: pathlib.Path,
+    verifier: verify.Verifier,
+) -> None:
+    """Opens the run of every arm for the first seed, without writing.
+
+    A wrong arm is so reported before hours are spent on the others. Raises ValueError that names
+    the arm.
+    """
+    seed = config.seeds[0]
+    for arm, changes in arms.items():
+        try:
+            run_config = arm_config(config, seed, changes)
+            open_run(run_config, arm_folder(workdir, seed, arm), verifier=verifier)
+        except ValueError as error:
+            raise ValueError(f'config.arms: {arm!r}: {error}') from error
+
+
+def arm_config(
+    config: ml_collections.ConfigDict, seed: int, changes: Mapping
+) -> ml_collections.ConfigDict:
+    """The run's config with an arm's changes. Raises ValueError for an unknown field."""
+    run_config = config.run.copy_and_resolve_references().lock()
+    try:
+        run_config.update(changes)
+    except (KeyError, AttributeError) as error:
+        raise ValueError(error.args[0]) from error
+    run_config.seed = seed
+    return run_config
