@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from elenchus.configs import defaults, lab
+from elenchus.configs import lab
 from elenchus.data.files import episode_files
 from elenchus.model import sharding
 from elenchus.train.checkpoints import saved_models
@@ -94,7 +94,7 @@ def paths_in(workdir, pattern):
 
 def test_a_whole_run_writes_every_stage_and_a_report(uninterrupted):
     stages = [path.name for path in paths_in(uninterrupted, 'stages/*')]
-    assert stages == [f'{i:02d}-{name}' for i, name in enumerate(defaults.STAGES)]
+    assert stages == [f'{i:02d}-{name}' for i, name in enumerate(lab.get_config().stages)]
     summary = json.loads((uninterrupted / 'summary.json').read_text())
     assert list(summary['stages']) == stages
     assert '<html' in (uninterrupted / 'report.html').read_text()[:1000].lower()

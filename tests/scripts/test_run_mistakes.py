@@ -29,7 +29,7 @@ MISTAKES = {
     'rows': (['--config.train.num_microbatches=3'], ['train.rows=8', 'nearest: 6']),
     'lengths': (
         ['--config.sampling.attempt_tokens=500'],
-        ['reinforce.length=128', 'sampling.*_tokens lower'],
+        ['reinforce.length=128', 'lower self_talk.tokens and sampling.*_tokens'],
     ),
     'base model': (
         ['--config.base.checkpoint=nowhere'],

@@ -15,7 +15,7 @@ def get_config(arg='plain'):
 """
 SCRIPT = """
 import dataclasses, pathlib
-from absl import flags
+from absl import app, flags
 from ml_collections import config_flags
 from elenchus.train.config import build, cli
 
@@ -37,7 +37,8 @@ def main(argv):
     build.build(Train, CONFIG.value.train, 'config.train')
     pathlib.Path('written').touch()
 
-cli.run_main(main)
+with cli.one_line_errors():
+    app.run(main, flags_parser=cli.parse_flags)
 """
 MISTAKES = [
     (('--config=small.py', '--config.train.stepz=1'), ('--config.train.stepz', '.steps')),

@@ -1,6 +1,8 @@
 """Adapters in a work directory: saved small, on one base, refused on another."""
 
+import contextlib
 import json
+import types
 
 import jax
 import numpy as np
@@ -13,7 +15,7 @@ from elenchus.model import block_weights, lora, sharding, transformer
 from elenchus.scripts import merge
 from elenchus.train.checkpoints import model_store, saved_models
 from elenchus.train.config import build, checks, run_settings
-from elenchus.train.run import session
+from elenchus.train.run import runner, session
 from elenchus.train.run.directory import RunDirectory
 from elenchus.train.run.samplers import Samplers
 
@@ -136,8 +138,12 @@ def test_without_rank_all_weights_are_trained(run):
         run.store.load_to_train(folder('actor'), settings, seed=0)
 
 
-def test_merging_exports_a_whole_model(run, tmp_path):
-    folder = merge.merge(run, 'actor', tmp_path / 'out')
+def test_merging_exports_a_whole_model(run, tmp_path, monkeypatch):
+    values = types.SimpleNamespace(stage='actor', out=str(tmp_path / 'out'))
+    monkeypatch.setattr(merge, 'flags', types.SimpleNamespace(FLAGS=values))
+    monkeypatch.setattr(runner, 'run_of_flags', lambda: contextlib.nullcontext(run))
+    merge.main([])
+    folder = tmp_path / 'out' / 'model'
     assert saved_models.saved_adaptation(folder) is None
     whole, adapted = run.store.load(folder), lora.merge(run.load_model('actor'))
     for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(adapted), strict=True):
