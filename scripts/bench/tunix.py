@@ -1,11 +1,11 @@
-"""Workers of scripts/bench.py for Tunix: its sampler, its trainer and its GRPO learner.
+"""Workers of the benchmark for Tunix: its sampler, its trainer and its GRPO learner.
 
-Imports nothing of ours but the worker's loop and runs in an environment of its own, from the
-project's folder:
+Runs from the project's folder in a separate environment without this project, so of ours it imports
+only the worker's loop:
     python -m scripts.bench.tunix CONTENDER CASE CLOCK      (see scripts/bench/peers.py:serve)
 
-Prompts are text there: here they are decimal ids with spaces between, and the tokenizer reads
-those. Nothing stops a sequence, because the id that would is not in the vocabulary.
+Tunix takes prompts as text. Here a prompt is a list of decimal ids separated by spaces, which the
+tokenizer below reads. No sequence stops early, because the end token is outside the vocabulary.
 """
 
 import itertools
@@ -19,30 +19,35 @@ from scripts.bench.peers import Run, compilations, serve
 PAD = 0
 
 
-class Ids:
-    """A tokenizer of text that spells ids. Without a beginning token; nothing is an end token."""
+class IdTokenizer:
+    """Tokenizer of texts that are decimal ids; without a beginning token."""
 
     def __init__(self, vocab_size: int):
         self._vocab_size = vocab_size
 
     def encode(self, text: str, **_) -> list[int]:
+        """Reads the ids of a text."""
         return [int(word) for word in text.split()]
 
     def decode(self, ids, **_) -> str:
+        """Writes ids as text."""
         return ' '.join(map(str, ids))
 
     def bos_id(self) -> int:
-        return PAD  # which Tunix takes for none
+        """Padding, which Tunix treats as no beginning token."""
+        return PAD
 
     def eos_id(self) -> int:
+        """An id outside the vocabulary, so that nothing ends a sequence."""
         return self._vocab_size
 
     def pad_id(self) -> int:
+        """Padding."""
         return PAD
 
 
 def make_model(case: dict, seed: int = 0):
-    """Tunix's Llama of the case's shape, with random weights."""
+    """Makes Tunix's Llama of the case's shape with random weights."""
     from flax import nnx
     from tunix.models.llama3 import model as llama
 
@@ -63,7 +68,7 @@ def make_model(case: dict, seed: int = 0):
 
 
 def prompts_of(case: dict, rows: int, length: int):
-    """A numpy array of texts, [rows]; Tunix slices and repeats it."""
+    """Random prompts as a numpy array of texts, [rows], because Tunix slices and repeats it."""
     import numpy as np
 
     words = range(2, case['model']['vocab_size'])
@@ -72,7 +77,7 @@ def prompts_of(case: dict, rows: int, length: int):
 
 
 def compile_comparison() -> None:
-    """Compiles what a sampler's second call would: it compares two scalars to find its program."""
+    """Compiles the comparison of two scalars, which Tunix's sampler compiles in its second call."""
     import jax.numpy as jnp
 
     zero = jnp.array(0, jnp.int32)
@@ -80,18 +85,19 @@ def compile_comparison() -> None:
 
 
 def make_sampler(case: dict, length: int, seed: int = 0) -> Callable:
-    """sample(prompts, prompt tokens, new tokens) -> texts; caches are `length` long."""
+    """Returns sample(prompts, prompt tokens, new tokens) -> texts, with caches of `length`."""
     from tunix.generate import sampler as tunix_sampler
 
     compile_comparison()
     m, seeds = case['model'], iter(range(10**9))
     sampler = tunix_sampler.Sampler(
         make_model(case, seed),
-        Ids(m['vocab_size']),
+        IdTokenizer(m['vocab_size']),
         tunix_sampler.CacheConfig(length, m['num_layers'], m['num_kv_heads'], m['head_dim']),
     )
 
     def sample(prompts, prompt: int, new: int) -> list[str]:
+        """Samples `new` tokens after each prompt of at most `prompt` tokens."""
         return sampler(
             prompts,
             max_generation_steps=new,
@@ -107,11 +113,13 @@ def make_sampler(case: dict, length: int, seed: int = 0) -> Callable:
 
 
 def decode(case: dict) -> Run:
+    """Returns a run that samples a batch of equal requests."""
     s = case['shape']
     sample = make_sampler(case, s['prompt'] + s['new'])
     prompts = prompts_of(case, s['batch'], s['prompt'])
 
     def run() -> int:
+        """Samples the batch; returns the number of new tokens."""
         sample(prompts, s['prompt'], s['new'])
         return s['batch'] * s['new']
 
@@ -119,11 +127,13 @@ def decode(case: dict) -> Run:
 
 
 def prefill(case: dict) -> Run:
+    """Returns a run that reads a batch of prompts and samples one token for each."""
     s = case['shape']
     sample = make_sampler(case, s['prompt'] + 1)
     prompts = prompts_of(case, s['batch'], s['prompt'])
 
     def run() -> int:
+        """Reads all prompts; returns the number of their tokens."""
         sample(prompts, s['prompt'], 1)
         return s['batch'] * s['prompt']
 
@@ -131,12 +141,13 @@ def prefill(case: dict) -> Run:
 
 
 def ragged(case: dict) -> Run:
-    """Batches of `batch` requests, each as long as its longest."""
+    """Returns a run in padded batches: each is as long as its longest request."""
     s = case['shape']
     sample = make_sampler(case, s['prompt'] + max(s['lengths']))
     prompts = prompts_of(case, len(s['lengths']), s['prompt'])
 
     def run() -> int:
+        """Samples all batches; returns the number of requested tokens."""
         for start in range(0, len(s['lengths']), s['batch']):
             rows = slice(start, start + s['batch'])
             sample(prompts[rows], s['prompt'], max(s['lengths'][rows]))
@@ -146,7 +157,7 @@ def ragged(case: dict) -> Run:
 
 
 def episode(case: dict) -> Run:
-    """Three calls, each with the whole conversation as its prompt."""
+    """Returns a run of three calls, each with the whole conversation as its prompt."""
     import numpy as np
 
     s = case['shape']
@@ -155,10 +166,11 @@ def episode(case: dict) -> Run:
     questions = np.repeat(prompts_of(case, s['problems'], s['prompt']), s['samples'])
 
     def run() -> int:
-        told, length = questions, s['prompt']
+        """Samples all three turns; returns the number of new tokens."""
+        texts, length = questions, s['prompt']
         for player, role in ((actor, 'attempt'), (critic, 'critique'), (actor, 'refinement')):
-            texts = player(told, length, s[role])
-            told = np.array([f'{before} {text}' for before, text in zip(told, texts, strict=True)])
+            turns = player(texts, length, s[role])
+            texts = np.array([f'{text} {turn}' for text, turn in zip(texts, turns, strict=True)])
             length += s[role]
         return len(questions) * (length - s['prompt'])
 
@@ -166,6 +178,7 @@ def episode(case: dict) -> Run:
 
 
 def make_optimizer():
+    """Makes clipping and AdamW, with the values of the other contenders."""
     import optax
 
     return optax.chain(
@@ -174,6 +187,7 @@ def make_optimizer():
 
 
 def sft(case: dict) -> Run:
+    """Returns a run of one supervised training step."""
     import numpy as np
     from tunix.sft import peft_trainer
     from tunix.sft import utils as tunix_utils
@@ -185,9 +199,10 @@ def sft(case: dict) -> Run:
     trainer = peft_trainer.PeftTrainer(
         make_model(case), make_optimizer(), peft_trainer.TrainingConfig(eval_every_n_steps=10**9)
     )
-    trainer.is_managed_externally = True  # or it would close after every call of train
+    trainer.is_managed_externally = True  # otherwise it closes after every call of train
 
     def model_input(batch) -> dict:
+        """Arguments of the loss function."""
         return {
             'input_tokens': batch.input_tokens,
             'input_mask': batch.input_mask,
@@ -199,6 +214,7 @@ def sft(case: dict) -> Run:
     batch = peft_trainer.TrainingInput(rows.astype(np.int32), np.ones(rows.shape, bool))
 
     def run() -> int:
+        """Trains on the batch; returns the number of its tokens."""
         trainer.train([batch])
         return rows.size
 
@@ -206,11 +222,12 @@ def sft(case: dict) -> Run:
 
 
 def grpo(case: dict) -> Run:
-    """Tunix's GRPOLearner, held at the end of every step until it is asked for one.
+    """Returns a run of one step of Tunix's GRPOLearner.
 
-    Held where it tells a step's metrics, in the thread that trains. Not in its data: it reads
-    those in an executor, which Python waits for before it ends. Its rollouts cannot forbid a
-    token; what they sample of PAD is masked, and stops nothing.
+    The learner has no public function for one step, so it trains in a thread that waits at the end
+    of every step, when it logs the step's metrics. (It cannot wait in the data: an executor reads
+    them, and Python waits for executors before it exits.) Rollouts cannot ban a token; a sampled
+    PAD is masked and ends nothing.
     """
     from tunix.rl.grpo import grpo_learner
 
@@ -219,17 +236,19 @@ def grpo(case: dict) -> Run:
     rollout = _rollout_config(s, case['model']['vocab_size'])
     go, done = queue.Queue(), queue.Queue()
 
-    def hold(metrics) -> None:
+    def wait_for_turn(metrics) -> None:
+        """Reports the end of a step and waits until the next one is wanted."""
         done.put(True)
         go.get()
 
     learner = grpo_learner.GRPOLearner(
-        _cluster(case, rollout).with_external_metrics_logger(hold),
+        _cluster(case, rollout).with_external_metrics_logger(wait_for_turn),
         grpo_learner.GRPOConfig(num_generations=s['samples'], num_iterations=1, beta=0.0),
         lambda completions, **_: [float(next(noise) % 3) for _ in completions],
     )
 
     def train() -> None:
+        """Trains; reports the end of the learner, also after an error."""
         go.get()
         try:
             learner.train(itertools.repeat({'prompts': prompts}))
@@ -239,10 +258,11 @@ def grpo(case: dict) -> Run:
     threading.Thread(target=train, daemon=True).start()
 
     def run() -> int:
+        """Runs one step; returns the number of new tokens."""
         rollout.seed = next(seeds)
         go.put(True)
         if not done.get():
-            raise RuntimeError('the learner has stopped; its error stands above')
+            raise RuntimeError('the learner has stopped; its error is above')
         return s['problems'] * s['samples'] * s['new']
 
     return run
@@ -262,10 +282,10 @@ def _rollout_config(s: dict, vocab_size: int):
 
 
 def _cluster(case: dict, rollout):
-    """A trainer and a sampler that shares its weights: they do where their meshes are one.
+    """Makes a trainer and a sampler on one mesh, so that they share the weights.
 
-    Batch sizes are left open, so one update takes a whole batch. The axes are automatic: Tunix's
-    Llama cannot look its embeddings up along explicit ones, which are jax's default.
+    Without batch sizes, one update takes the whole batch. The mesh axes are automatic because the
+    embedding lookup of Tunix's Llama fails with explicit axes, which are JAX's default.
     """
     import jax
     from tunix.rl import rl_cluster
@@ -276,7 +296,7 @@ def _cluster(case: dict, rollout):
     roles = (rl_cluster.Role.ACTOR, rl_cluster.Role.ROLLOUT)
     return rl_cluster.RLCluster(
         actor=make_model(case),
-        tokenizer=Ids(case['model']['vocab_size']),
+        tokenizer=IdTokenizer(case['model']['vocab_size']),
         cluster_config=rl_cluster.ClusterConfig(
             role_to_mesh=dict.fromkeys(roles, mesh),
             training_config=rl_cluster.RLTrainingConfig(

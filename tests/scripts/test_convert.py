@@ -11,7 +11,7 @@ import safetensors.numpy
 
 from elenchus.model import huggingface, sharding
 from elenchus.model.huggingface import safetensors_files
-from elenchus.train.checkpoints import convert, models
+from elenchus.train.checkpoints import convert, saved_models
 from tests.support import hf_models as peers
 from tests.support import tiny_model
 
@@ -85,7 +85,7 @@ def test_importing_and_exporting_is_bit_identical_and_carries_the_files(
     assert hf_config.pop('torch_dtype') == dtype
     family = huggingface.family_of(hf_config)
     assert family.read_config(hf_config) == family.read_config(peers.CASES[name])
-    _, fingerprint = models.read_description(tmp_path / 'ours')
+    _, fingerprint = saved_models.read_description(tmp_path / 'ours')
     assert len(fingerprint) == 12
 
 
@@ -147,9 +147,9 @@ def test_other_dtypes_are_converted_only_with_an_explicit_dtype(tmp_path):
     ):
         convert.import_model(source, tmp_path / 'ours', dtype=None, mesh=tiny_model.one_device())
     convert.import_model(source, tmp_path / 'ours', dtype='bfloat16', mesh=tiny_model.one_device())
-    config, fingerprint = models.read_description(tmp_path / 'ours')
+    config, fingerprint = saved_models.read_description(tmp_path / 'ours')
     assert (config.dtype, config.param_dtype) == ('bfloat16', 'bfloat16')
-    model = models.load_model(
+    model = saved_models.load_model(
         tmp_path / 'ours', config, mesh=tiny_model.one_device(), tokenizer_fingerprint=fingerprint
     )
     np.testing.assert_array_equal(
@@ -183,8 +183,8 @@ def test_the_text_model_is_imported_from_a_model_with_images(tmp_path, prefix):
 
 def test_a_model_of_our_own_is_exported_in_a_family_that_can_express_it(tmp_path):
     config = dataclasses.replace(tiny_model.CONFIG, qk_norm=True, max_length=16)
-    model = models.place(tiny_model.make_model(config), tiny_model.one_device())
-    models.save_model(tmp_path / 'ours', model, tokenizer_fingerprint='abc')
+    model = saved_models.place(tiny_model.make_model(config), tiny_model.one_device())
+    saved_models.save_model(tmp_path / 'ours', model, tokenizer_fingerprint='abc')
     beside = tmp_path / 'beside'
     beside.mkdir()
     (beside / 'tokenizer.model').write_bytes(b'pieces')
@@ -202,8 +202,8 @@ def test_a_model_of_our_own_is_exported_in_a_family_that_can_express_it(tmp_path
     convert.import_model(
         tmp_path / 'theirs', tmp_path / 'again', dtype=None, mesh=tiny_model.one_device()
     )
-    config, fingerprint = models.read_description(tmp_path / 'again')
-    again = models.load_model(
+    config, fingerprint = saved_models.read_description(tmp_path / 'again')
+    again = saved_models.load_model(
         tmp_path / 'again', config, mesh=tiny_model.one_device(), tokenizer_fingerprint=fingerprint
     )
     for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(model), strict=True):

@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 
 from elenchus.sampling.engine import engine, sampling_methods
-from elenchus.train.checkpoints import convert, models
+from elenchus.train.checkpoints import convert, saved_models
 from tests.support import hf_models as peers
 from tests.support import tiny_model
 
@@ -36,8 +36,8 @@ def logits_of(model, tokens, positions):
 
 
 def loaded(folder):
-    config, fingerprint = models.read_description(folder)
-    return models.load_model(
+    config, fingerprint = saved_models.read_description(folder)
+    return saved_models.load_model(
         folder, config, mesh=tiny_model.one_device(), tokenizer_fingerprint=fingerprint
     )
 

@@ -14,14 +14,13 @@ import safetensors.numpy
 from elenchus.configs import gsm8k
 from elenchus.data.grading import verify
 from elenchus.data.text import tokenizer as tokenizers
-from elenchus.model import huggingface, sharding, transformer
+from elenchus.model import huggingface, lora, sharding, transformer
 from elenchus.sampling import episodes
 from elenchus.sampling.engine.sampling_methods import Greedy
 from elenchus.sampling.sample_spec import SampleSpec
-from elenchus.scripts import merge
-from elenchus.train.checkpoints import convert, models
-from elenchus.train.run import workspace
-from elenchus.train.stages import supervised
+from elenchus.train.checkpoints import convert, saved_models
+from elenchus.train.run import runner
+from elenchus.train.run.session import open_run
 from tests.support import hf_models as peers
 from tests.support import hf_tokenizers
 
@@ -39,7 +38,7 @@ def write_model(folder):
     hf_config = peers.CASES['qwen2'] | {'vocab_size': size, 'max_position_embeddings': 1024}
     config = convert.imported_config(huggingface.family_of(hf_config), hf_config, 'float32')
     model = jax.eval_shape(lambda: transformer.init_model(config, jax.random.key(0)))
-    shapes = {name: leaf.shape for name, leaf in models.parameters(model).items()}
+    shapes = {name: leaf.shape for name, leaf in saved_models.parameters(model).items()}
     tensors = huggingface.family_of(hf_config).tensors(shapes)
     values = peers.weights({t.name: t.shape for t in tensors}, model_type='qwen2')
     safetensors.numpy.save_file(values, folder / 'model.safetensors', metadata={'format': 'pt'})
@@ -91,12 +90,13 @@ def trip(tmp_path_factory):
     convert.import_model(folder / 'theirs', folder / 'ours', dtype=None, mesh=mesh)
     config = config_of(folder / 'ours', folder / 'data', folder / 'prepared')
     with verify.Verifier(num_workers=1, timeout_s=5.0) as verifier:
-        run = workspace.Workspace(config, folder / 'run', verifier=verifier)
+        run = open_run(config, folder / 'run', verifier=verifier)
         for stage in ('base', 'actor'):
-            run.run_stage(stage, supervised.STAGES[stage])
+            runner.run_stage(run, stage)
         adapted = answered(run, run.load_model('actor'))
-        merged = merge.merge(run, 'actor', folder / 'merged')
-        whole = answered(run, run.load_checkpoint(merged))
+        merged = folder / 'merged' / 'model'
+        run.store.save(merged, lora.merge(run.load_model('actor')))  # as scripts/merge.py does
+        whole = answered(run, run.store.load(merged))
     convert.export_model(
         merged, folder / 'back', files=folder / 'ours', mesh=mesh, file_bytes=10**9
     )
@@ -108,10 +108,11 @@ def trip(tmp_path_factory):
 def answered(run, model):
     """(prompt, tokens) of the greedy attempt at each test problem."""
     attempts = episodes.sample_attempts(
-        run.sampler(), model, run.test_problems, judge=run.judge,
+        run.samplers.whole_turns(), model, run.inputs.test_problems, judge=run.inputs.judge,
         spec=SampleSpec(1, Greedy(()), 0, 0)
     )  # fmt: skip
-    return [(run.chat.context(e.turns[:-1], 'attempt'), list(e.turns[-1].tokens)) for e in attempts]
+    context = run.inputs.chat.context
+    return [(context(e.turns[:-1], 'attempt'), list(e.turns[-1].tokens)) for e in attempts]
 
 
 def test_only_the_adapted_matrices_have_changed(trip):
@@ -126,7 +127,7 @@ def test_the_merged_model_writes_the_same_text_as_the_adapted_one(trip):
     assert trip.whole == trip.adapted
     prompt, tokens = trip.whole[0]
     assert 0 < len(tokens) <= NEW_TOKENS
-    assert trip.run.tokenizer.decode(prompt).endswith('user\n1 and 2?\nassistant\n')
+    assert trip.run.inputs.tokenizer.decode(prompt).endswith('user\n1 and 2?\nassistant\n')
 
 
 def test_the_tokenizer_and_the_config_are_exported_with_it(trip):

@@ -1,13 +1,18 @@
 """Studies: the figures that their tables and plots read, and the stages that they run."""
 
+import collections
+import contextlib
 import json
+import types
 
 import pytest
+from etils import epath
 
 from elenchus.configs.studies import critics, findings, reinforcement, shared
 from elenchus.train.config import build
 from elenchus.train.report import study_table
-from elenchus.train.run import runner, study_runner, workspace
+from elenchus.train.run import runner, study_runner
+from elenchus.train.run.directory import RunDirectory, write_json
 
 LEVELS = {name: [0.5, 0.4, 0.6] for name in ('all', '1', '2', '3', '4', '5')}
 SHARES = dict.fromkeys(LEVELS, 0.2)
@@ -60,7 +65,7 @@ def test_rows_and_points_are_scaled():
     assert by_round == [(1, pytest.approx(30)), (2, pytest.approx(30))]
     assert by_tokens == [(1000, pytest.approx(20))] * 2
     gain = build.build(
-        study_table.Column, shared.row('gain', ('evaluate', 'x'), minus=('evaluate', 'y'))
+        study_table.Column, shared.column('gain', ('evaluate', 'x'), minus=('evaluate', 'y'))
     )
     assert study_table.column_value(gain, {'evaluate': {'x': 0.5, 'y': 0.2}}) == pytest.approx(30)
 
@@ -87,38 +92,36 @@ def test_a_panel_over_rows_is_of_the_arms_that_have_them():
     [(critics, evaluated()), (findings, improved(0.4)), (reinforcement, evaluated())],
 )
 def test_a_study_runs_every_arm_on_the_shared_stages(tmp_path, monkeypatch, study_config, summary):
-    ran, opened_folders = [], []
+    ran, opened_folders = collections.defaultdict(list), []
 
-    class Opened:
-        def __init__(self, config, workdir, *, verifier):
-            self.config, self.workdir = config, workdir
-            opened_folders.append(workdir.name)
+    def open_run(config, workdir, *, verifier):
+        opened_folders.append(workdir.name)
+        part_size = config.sampling.part_size
+        directory = RunDirectory(epath.Path(workdir), '{}', config.stages, part_size)
+        run = types.SimpleNamespace(directory=directory)
+        run.settings = types.SimpleNamespace(stages=config.stages)
+        run.started = lambda: contextlib.nullcontext(run)
+        return run
 
-        def stage_folder(self, stage):
-            return self.workdir / 'stages' / f'{self.config.stages.index(stage):02d}-{stage}'
-
-        __enter__ = lambda self: self  # noqa: E731
-        __exit__ = lambda self, *_: None  # noqa: E731
-
-    def run(opened):
-        stages = opened.config.stages
-        new = [stage for stage in stages if not opened.stage_folder(stage).exists()]
-        ran.append((opened.workdir.name, tuple(new)))
-        for stage in new:
-            opened.stage_folder(stage).mkdir(parents=True)
+    def run_stage(run, name):
+        folder, workdir = run.directory.stage(name).path, run.directory.path
+        if not folder.exists():
+            ran[workdir.name].append(name)
+            folder.mkdir(parents=True)
             row = json.dumps({'sampled/tokens': 9, 'reward/correct': 0.5}) + '\n'
-            (opened.stage_folder(stage) / 'metrics.jsonl').write_text(row)
-        summaries = {opened.stage_folder(stage).name: summary for stage in stages}
-        workspace.write_json(opened.workdir / 'summary.json', {'stages': summaries})
+            (folder / 'metrics.jsonl').write_text(row)
+        summaries = {run.directory.stage(s).path.name: summary for s in run.settings.stages}
+        write_json(workdir / 'summary.json', {'stages': summaries})
 
-    monkeypatch.setattr(study_runner, 'Workspace', Opened)
-    monkeypatch.setattr(runner, 'run', run)
+    monkeypatch.setattr(study_runner, 'open_run', open_run)
+    monkeypatch.setattr(runner, 'run_stage', run_stage)
+    monkeypatch.setattr(runner, 'report', lambda run: None)
     config = study_config.get_config('smoke')
     config.arms, config.seeds = config.arms[:3], (0, 1)
     names = [arm['name'] for arm in config.arms]
     study_runner.run_study(config, tmp_path, None)
-    (first, shared), *arms = ran[:4]
-    assert (first, shared) == ('shared', config.shared)
+    (first, stages), *arms = ran.items()
+    assert (first, tuple(stages)) == ('shared', config.shared * len(config.seeds))
     assert [name for name, _ in arms] == [name.replace(' ', '_') for name in names]
     # All arms are opened before any of them runs.
     assert opened_folders[:4] == [*(name for name, _ in arms), 'shared']
@@ -135,7 +138,7 @@ def test_a_study_runs_every_arm_on_the_shared_stages(tmp_path, monkeypatch, stud
 
 
 def test_differences_to_the_first_arm_are_paired_by_seed(tmp_path):
-    row = shared.row('x', ('a', 'x'), scale=1.0)
+    row = shared.column('x', ('a', 'x'), scale=1.0)
     comparison = build.build(study_table.Comparison, {'table': (row,), 'panels': ()})
     runs = {'one': (1, 5), 'two': (2, 8)}
     figures = {
@@ -158,7 +161,7 @@ def test_differences_to_the_first_arm_are_paired_by_seed(tmp_path):
     ],
 )
 def test_a_bad_arm_is_an_error_before_anything_runs(tmp_path, monkeypatch, arms, message):
-    monkeypatch.setattr(study_runner, 'Workspace', lambda *_, verifier: None)
+    monkeypatch.setattr(study_runner, 'open_run', lambda *_, verifier: None)
     config = critics.get_config('smoke')
     config.arms = tuple({'name': name, 'changes': changes} for name, changes in arms)
     with pytest.raises(ValueError, match=message):

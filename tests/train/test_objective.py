@@ -9,11 +9,13 @@ import jax
 import numpy as np
 import pytest
 from hypothesis import strategies as st
+from ml_collections import ConfigDict
 
-from elenchus.configs import lab
+from elenchus.configs import defaults
 from elenchus.data.batching import packing
 from elenchus.model import sharding
 from elenchus.train import objective as objective_lib
+from elenchus.train.config import build
 from tests.support import tiny_model
 
 clipped = functools.partial(dataclasses.replace, tiny_model.SFT, surrogate='clip', on_policy=False)
@@ -415,13 +417,24 @@ def test_step_dpo_trains_only_the_tokens_of_the_two_steps():
     assert not grads[shared].any()
 
 
-@pytest.mark.parametrize('name', lab.OBJECTIVES)
-def test_presets_of_the_configs_are_those_of_the_objective(name):
-    known = {
-        **{n: getattr(objective_lib, n.upper()) for n in lab.OBJECTIVES if n != 'dr_grpo'},
-        'dr_grpo': objective_lib.dr_grpo(lab.SAMPLING['attempt_tokens']),
-    }
-    assert objective_lib.Objective(**lab.OBJECTIVES[name]) == known[name]
+def resolved(**fields):
+    """The objective of a config's section with these fields set."""
+    return build.build(
+        objective_lib.ObjectiveSettings, ConfigDict(defaults.objective() | fields)
+    ).resolve()
+
+
+def test_a_preset_in_a_config_is_that_objective():
+    for name, preset in objective_lib.PRESETS.items():
+        assert resolved(preset=name) == preset, name
+    assert resolved(preset='dr_grpo', constant_length=76) == objective_lib.dr_grpo(76)
+
+
+def test_fields_beside_a_preset_override_it():
+    changed = resolved(preset='dapo', clip_high=0.4, kl='k3', kl_coef=0.01)
+    assert changed == dataclasses.replace(objective_lib.DAPO, clip_high=0.4, kl='k3', kl_coef=0.01)
+    with pytest.raises(ValueError, match=r'objective\.constant_length'):
+        resolved(preset='dr_grpo')
 
 
 def test_sequence_sum_adds_within_a_sequence_and_is_zero_on_padding():

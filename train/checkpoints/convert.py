@@ -27,7 +27,7 @@ from elenchus.model import config as config_lib
 from elenchus.model import huggingface
 from elenchus.model.config import ModelConfig
 from elenchus.model.huggingface import Family, Tensor, safetensors_files
-from elenchus.train.checkpoints import models
+from elenchus.train.checkpoints import saved_models
 
 CONFIG = 'config.json'
 TOKENIZERS = ('tokenizer.json', 'tokenizer.model')
@@ -77,16 +77,16 @@ def import_model(
     stored.pop(None, None)  # the tensors of images
     dtype = dtype or _common_dtype(stored)
     config = imported_config(family, hf_config, dtype)
-    model = models.abstract_model(config, mesh)
-    tensors = family.tensors(_shapes(models.parameters(model)))
+    model = saved_models.abstract_model(config, mesh)
+    tensors = family.tensors(_shapes(saved_models.parameters(model)))
     _check_complete(tensors, stored)
     loaded = {
         name: _load_parameter(leaf, [t for t in tensors if t.parameter == name], stored)
-        for name, leaf in models.parameters(model).items()
+        for name, leaf in saved_models.parameters(model).items()
     }
-    models.save_model(
+    saved_models.save_model(
         target,
-        models.with_parameters(model, loaded),
+        saved_models.with_parameters(model, loaded),
         tokenizer_fingerprint=_fingerprint(source),
     )
     _copy_files(source, target)
@@ -130,10 +130,10 @@ def export_model(
     """
     source, target = pathlib.Path(source), _empty_folder(target)
     files = pathlib.Path(files or source)
-    config, fingerprint = models.read_description(source)
+    config, fingerprint = saved_models.read_description(source)
     family, hf_config = _exported_config(files, config)
-    parameters = models.parameters(
-        models.load_model(source, config, mesh=mesh, tokenizer_fingerprint=fingerprint)
+    parameters = saved_models.parameters(
+        saved_models.load_model(source, config, mesh=mesh, tokenizer_fingerprint=fingerprint)
     )
     tensors = {tensor.name: tensor for tensor in family.tensors(_shapes(parameters))}
 

@@ -12,14 +12,7 @@ from collections.abc import Iterator
 
 import jax
 
-from elenchus.model import (
-    block_weights,
-    lora,
-    memory,
-    projection,
-    quantization,
-    transformer,
-)
+from elenchus.model import block_weights, lora, memory, projection, quantization, transformer
 from elenchus.model.attention import inputs, kernels
 from elenchus.model.config import ModelConfig
 from elenchus.sampling.engine.shapes import EngineSettings
