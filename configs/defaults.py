@@ -283,14 +283,14 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
     'length': 480,  # of a row: question and attempt
     'critic_length': 800,  # of a row: question, attempt and critique
     'advantage': {
-        'outcome': 'grpo',  # from a group's rewards: 'grpo', 'dr_grpo', 'rloo', 'reinforce'
+        'outcome': 'grpo',  # from a group's rewards: 'grpo', 'dr_grpo' or 'rloo'
         'epsilon': 1e-4,  # added to the standard deviation
         'outcome_coef': 1.0,  # weight of the outcome's advantage
         'step_coef': 0.5,  # weight of the steps' advantages
         'steps': 'normalised',  # from step scores: 'normalised' or 'difference'
     },
     'turns': {
-        'episode': 'attempt',  # what is trained: 'attempt', 'refinement' or 'correction'
+        'episode': 'attempt',  # turns of the actor: 'attempt', 'correction', 'critique'
         'attempt': 1.0,  # weight of the attempt's advantage
         'refinement': 1.0,  # weight of the refinement's advantage
         'progress': 0.0,  # bonus for correcting the attempt (SCoRe: 10)

@@ -187,7 +187,7 @@ def test_no_function_has_more_than_three_positional_parameters():
             count = len(names) - (names[:1] in (['self'], ['cls']))
             if count > 3 and id(node) not in free:
                 wrong.append(f'{place} {node.name}: {count}')
-    assert not wrong
+    assert not wrong, '\n'.join(wrong)
 
 
 def test_every_public_function_and_class_has_a_docstring():
@@ -197,7 +197,7 @@ def test_every_public_function_and_class_has_a_docstring():
         for place, node in _nodes([path], *FUNCTIONS, ast.ClassDef):
             if id(node) not in nested and not node.name.startswith('_'):
                 wrong += [] if ast.get_docstring(node) else [f'{place} {node.name}']
-    assert not wrong
+    assert not wrong, '\n'.join(wrong)
 
 
 def test_names_are_nouns_and_verbs_of_the_field():
@@ -208,7 +208,7 @@ def test_names_are_nouns_and_verbs_of_the_field():
         for name in _names(node)
         if name not in SUMMARY_KEYS and DIALECT & set(name.lower().split('_'))
     ]
-    assert not wrong
+    assert not wrong, '\n'.join(wrong)
 
 
 def test_every_package_is_checked():

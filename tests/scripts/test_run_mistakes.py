@@ -55,6 +55,10 @@ MISTAKES = {
         ['--config.critique.annotator_path=nowhere.jsonl'],
         ["critique.annotator='oracle'", "set it to ''"],
     ),
+    'objective': (
+        ['--config.reinforce.objective.preset=dr_grpo'],
+        ["objective.preset='dr_grpo'", 'objective.constant_length'],
+    ),
     'heads': (['--config.model.num_kv_heads=3'], ['num_kv_heads=3', 'nearest divisor']),
     'another config': (['--config.seed=5'], ['field seed was 0, now 5', 'new --workdir']),
 }
