@@ -318,7 +318,6 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
     'drop_zero_advantage_rows': True,  # leave rows without advantages out of the update
     'samples_per_row': 4,  # of a group, after one copy of their prompt
     'checkpoint_every': 20,  # iterations
-    'objective': objective(),
     'optimizer': optimizer(0.0003, schedule='constant'),
     'lora': lora(),
 }
@@ -344,6 +343,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'evaluate': EVALUATE,
             'self_talk': SELF_TALK,
             'improve': IMPROVE,
-            'reinforce': REINFORCE,
+            # The objective has placeholders, which two configs must not share.
+            'reinforce': REINFORCE | {'objective': objective()},
         }
     )

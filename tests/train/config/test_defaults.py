@@ -189,6 +189,17 @@ def test_a_config_that_changes_three_fields_is_a_run(tmp_path, monkeypatch):
     assert not (tmp_path / 'run').exists()
 
 
+def test_two_configs_share_no_value():
+    one, other = defaults.get_config(), defaults.get_config()
+    one.reinforce.objective.clip_high = 0.3
+    one.reinforce.optimizer.beta1 = 0.5
+    one.actor.fit.num_steps = 1
+    assert not build.diff(other, defaults.get_config())
+    assert other.reinforce.objective.clip_high is None
+    changed = ['actor.fit.num_steps', 'reinforce.objective.clip_high', 'reinforce.optimizer.beta1']
+    assert build.diff(one, other) == changed
+
+
 def test_a_preset_is_overridden_from_the_command_line():
     config = config_of_flags(
         SMOKE,
