@@ -290,7 +290,7 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
         'steps': 'normalised',  # from step scores: 'normalised' or 'difference'
     },
     'turns': {
-        'episode': 'attempt',  # turns of the actor: 'attempt', 'correction', 'critique'
+        'episode': 'attempt',  # of the actor: 'attempt', 'correction' (two turns) or 'critique'
         'attempt': 1.0,  # weight of the attempt's advantage
         'refinement': 1.0,  # weight of the refinement's advantage
         'progress': 0.0,  # bonus for correcting the attempt (SCoRe: 10)
@@ -309,7 +309,7 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
     'critic_rewards': {
         'verdict': 1.0,  # of a right verdict
         'located': 0.0,  # of the right first error (lab)
-        'helpful': 1.0,  # share of refinements that are right
+        'helpful': 1.0,  # (corrected - broken) / refinements
         'format': 0.0,  # of a critique that can be parsed
         'length': 0.0,  # penalty of long critiques
     },

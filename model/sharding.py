@@ -44,6 +44,15 @@ def make_mesh(shape: Sequence[int]) -> jax.sharding.Mesh:
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
+def current_mesh() -> jax.sharding.Mesh:
+    """Returns the mesh in force (`jax.set_mesh`); without one, a mesh of the first device alone."""
+    mesh = jax.sharding.get_mesh()
+    if not mesh.empty:
+        return mesh
+    axis_types = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh((1,) * len(AXES), AXES, axis_types=axis_types, devices=jax.devices()[:1])
+
+
 def constrain(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
     """Constrains x to the sharding of its logical `axes` on the current mesh.
 

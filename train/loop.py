@@ -46,7 +46,7 @@ def to_device(batch: Batch) -> Batch:
 
     Every process holds the whole batch and copies only the rows of its own devices.
     """
-    place = sharding.batch_sharding(jax.sharding.get_mesh())
+    place = sharding.batch_sharding(sharding.current_mesh())
     return jax.tree.map(
         lambda x: jax.make_array_from_callback(x.shape, place, lambda index: x[index]), batch
     )

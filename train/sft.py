@@ -43,7 +43,7 @@ def fit(
     Continues from the newest checkpoint in folder/checkpoints with the same batches and metrics
     as an uninterrupted run. Returns the model and totals. Raises the errors of train_loop.
     """
-    check_rows(loop, jax.sharding.get_mesh())
+    check_rows(loop, sharding.current_mesh())
     optimizer = make_optimizer(settings.optimizer, num_steps=settings.num_steps)
     train_step = make_train_step(
         objective=SFT,

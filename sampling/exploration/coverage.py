@@ -98,7 +98,8 @@ def exploitation_summary(scored: Sequence[Episode]) -> dict[str, float]:
 def histograms(values: dict[str, Sequence[float]]) -> dict[str, Any]:
     """Histograms of several sets of values over the same bins, as shares of each set, and means."""
     joined = np.concatenate([*values.values()])
-    edges = np.linspace(joined.min(), max(joined.max(), joined.min() + MIN_RANGE), NUM_BINS + 1)
+    low, high = (joined.min(), joined.max()) if joined.size else (0.0, 0.0)
+    edges = np.linspace(low, max(high, low + MIN_RANGE), NUM_BINS + 1)
     return {
         'edges': edges.tolist(),
         'shares': {

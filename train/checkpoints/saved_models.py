@@ -155,7 +155,7 @@ def load_adapters(
 ) -> Transformer:
     """Loads the adapters of a folder onto `base`, sharded over the current mesh."""
     shapes = jax.eval_shape(lambda: lora.init_adapters(base.config, adaptation, jax.random.key(0)))
-    abstract = _with_shardings(shapes, jax.sharding.get_mesh())
+    abstract = _with_shardings(shapes, sharding.current_mesh())
     return lora.attach(base, _load_parameters(atomic.absolute(folder), abstract))
 
 

@@ -138,7 +138,7 @@ def make_training(
         make_step=make_step_factory(optimizer, settings, loop, **layout),
         logprobs=make_logprobs(**layout),
         shared=shared,
-        parts=check_rows(settings, loop, jax.sharding.get_mesh()),
+        parts=check_rows(settings, loop, sharding.current_mesh()),
         seed=seed,
     )
 

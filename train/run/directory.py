@@ -91,9 +91,14 @@ class StageFolder:
 
     @classmethod
     def temporary(cls, *, part_size: int = 100) -> 'StageFolder':
-        """A folder for a stage that is called from Python; it is deleted with this object."""
+        """A folder for a stage that is called from Python; it is deleted with this object.
+
+        Only for runs of one process: every process would get a folder of its own.
+        """
         path = tempfile.mkdtemp(prefix='elenchus-')
         directory = RunDirectory(epath.Path(path), '{}', ('stage',), part_size)
+        # Parts check before they write that this file, and so the folder, still exists.
+        atomic.write_text(directory.path / CONFIG, directory.config)
         stage = directory.stage('stage')
         weakref.finalize(stage, shutil.rmtree, path, ignore_errors=True)
         return stage

@@ -20,17 +20,19 @@ from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.train.config.run_settings import REINFORCED
 from elenchus.train.run.directory import derive_seed, from_root
 from elenchus.train.run.session import Run
-from elenchus.train.stages.actor import actor_examples, demonstration_examples
-from elenchus.train.stages.annotators import make_annotator
-from elenchus.train.stages.base_model import base_examples
-from elenchus.train.stages.critic import critic_examples, retrain_critic
-from elenchus.train.stages.critique import make_critique_data
-from elenchus.train.stages.evaluate import evaluate
-from elenchus.train.stages.improve_rounds import SavedPair, improve_rounds
-from elenchus.train.stages.reinforce import reinforce_stage
-from elenchus.train.stages.self_talk import COMPARED_ARMS, self_talk_stage
-from elenchus.train.stages.self_talk_data import TalkBuilder
-from elenchus.train.stages.sft import base_stage, sft_stage
+from elenchus.train.stages import (
+    actor,
+    annotators,
+    base_model,
+    critic,
+    critique,
+    evaluate,
+    improve_rounds,
+    reinforce,
+    self_talk,
+    self_talk_data,
+    sft,
+)
 
 
 class Stage(NamedTuple):
@@ -40,39 +42,39 @@ class Stage(NamedTuple):
     arguments: Callable[[Run], dict[str, Any]]
 
 
-def base(run: Run) -> dict[str, Any]:
+def base_arguments(run: Run) -> dict[str, Any]:
     """Arguments of the stage `base`."""
     s, data = run.settings.base, run.settings.data
     model = lora.merge(run.load_saved(s.checkpoint)) if s.checkpoint else run.init_model()
     examples = ()
     if s.fit.num_steps:
         on_lab = data.source == 'lab'
-        examples = base_examples(s, run.inputs, on_lab=on_lab, data_seed=data.seed)
+        examples = base_model.base_examples(s, run.inputs, on_lab=on_lab, data_seed=data.seed)
     fit = _fit(run, 'base', s.fit)
     return {'checkpoint': s.checkpoint, 'model': model, 'examples': examples, **fit}
 
 
-def actor(run: Run) -> dict[str, Any]:
+def actor_arguments(run: Run) -> dict[str, Any]:
     """Arguments of the stage `actor`."""
     s, inputs = run.settings.actor, run.inputs
-    examples = actor_examples(s, inputs.chat, inputs.train_problems)
+    examples = actor.actor_examples(s, inputs.chat, inputs.train_problems)
     model = _to_train(run, 'base', s.lora, name='actor')
     return {'model': model, 'examples': examples, **_fit(run, 'actor', s.fit)}
 
 
-def critic(run: Run) -> dict[str, Any]:
+def critic_arguments(run: Run) -> dict[str, Any]:
     """Arguments of the stage `critic`."""
     s, folder = run.settings.critic, run.directory.stage('critique').path / 'episodes'
     seed = derive_seed(run.settings.seed, 'critic')
     model = run.store.load_to_train(_critic_start(run), s.lora, seed=seed)
-    examples = critic_examples(run.inputs.chat, folder)
+    examples = critic.critic_examples(run.inputs.chat, folder)
     return {'model': model, 'examples': examples, **_fit(run, 'critic', s.fit)}
 
 
-def critique(run: Run) -> dict[str, Any]:
+def critique_arguments(run: Run) -> dict[str, Any]:
     """Arguments of the stage `critique`."""
     player, seed = run.load_model('actor'), derive_seed(run.settings.seed, 'critique')
-    annotator = make_annotator(
+    annotator = annotators.make_annotator(
         run.settings.critique,
         actor=player,
         model=_annotator_model(run),
@@ -89,7 +91,7 @@ def critique(run: Run) -> dict[str, Any]:
     }
 
 
-def evaluation(run: Run) -> dict[str, Any]:
+def evaluate_arguments(run: Run) -> dict[str, Any]:
     """Arguments of the stage `evaluate`: the latest actor and critic before it."""
     players = (run.load_latest(player, before='evaluate') for player in ('actor', 'critic'))
     return {
@@ -101,25 +103,25 @@ def evaluation(run: Run) -> dict[str, Any]:
     }
 
 
-def self_improvement(run: Run, *, explorer: str) -> dict[str, Any]:
+def improve_arguments(run: Run, *, explorer: str) -> dict[str, Any]:
     """Arguments of a stage of self-improvement."""
     s, inputs = run.settings.improve, run.inputs
     examples_of = (run.settings.actor, inputs.chat, inputs.train_problems)
     folder = run.directory.model_folder
     return {
         'explorer': explorer,
-        'start': SavedPair(folder('actor'), folder('critic')),
+        'start': improve_rounds.SavedPair(folder('actor'), folder('critic')),
         'base': folder('base'),
         'settings': s,
         'train_problems': inputs.train_problems,
-        'demonstrations': actor_examples(*examples_of, plain=s.demonstrations),
-        'references': demonstration_examples(*examples_of),
+        'demonstrations': actor.actor_examples(*examples_of, plain=s.demonstrations),
+        'references': actor.demonstration_examples(*examples_of),
         'retrain_critic': functools.partial(_retrain_critic, run) if s.retrain_critic else None,
         **_shared(run),
     }
 
 
-def reinforcement(run: Run, *, stage: str) -> dict[str, Any]:
+def reinforce_arguments(run: Run, *, stage: str) -> dict[str, Any]:
     """Arguments of a stage of reinforcement learning."""
     s, trained = run.settings.reinforce, REINFORCED[stage]
     models = {
@@ -137,10 +139,10 @@ def reinforcement(run: Run, *, stage: str) -> dict[str, Any]:
     }
 
 
-def self_talk(run: Run) -> dict[str, Any]:
+def self_talk_arguments(run: Run) -> dict[str, Any]:
     """Arguments of the stage `self_talk`."""
     s, problems = run.settings.self_talk, run.inputs.train_problems
-    builder = TalkBuilder(
+    builder = self_talk_data.TalkBuilder(
         s,
         run.settings.critique,
         run.load_model('actor'),
@@ -161,18 +163,20 @@ def self_talk(run: Run) -> dict[str, Any]:
 
 
 STAGES: Mapping[str, Stage] = {
-    'base': Stage(base_stage, base),
-    'actor': Stage(sft_stage, actor),
-    'critic': Stage(sft_stage, critic),
-    'critique': Stage(make_critique_data, critique),
-    'evaluate': Stage(evaluate, evaluation),
-    'self_talk': Stage(self_talk_stage, self_talk),
+    'base': Stage(sft.base_stage, base_arguments),
+    'actor': Stage(sft.sft_stage, actor_arguments),
+    'critic': Stage(sft.sft_stage, critic_arguments),
+    'critique': Stage(critique.make_critique_data, critique_arguments),
+    'evaluate': Stage(evaluate.evaluate, evaluate_arguments),
+    'self_talk': Stage(self_talk.self_talk_stage, self_talk_arguments),
     **{
-        name: Stage(improve_rounds, functools.partial(self_improvement, explorer=name))
+        name: Stage(
+            improve_rounds.improve_rounds, functools.partial(improve_arguments, explorer=name)
+        )
         for name in EXPLORERS
     },
     **{
-        name: Stage(reinforce_stage, functools.partial(reinforcement, stage=name))
+        name: Stage(reinforce.reinforce_stage, functools.partial(reinforce_arguments, stage=name))
         for name in REINFORCED
     },
 }
@@ -221,7 +225,7 @@ def _annotator_model(run: Run) -> Transformer | None:
 def _retrain_critic(run: Run, folder, player: Transformer, last, number: int) -> dict:
     """Trains a critic for the actor of a round; see improve_rounds.RetrainCritic."""
     s = run.settings
-    return retrain_critic(
+    return critic.retrain_critic(
         folder.child('critic'),
         player,
         start=last if s.improve.restart == 'last' else _critic_start(run),
@@ -245,4 +249,4 @@ def _evaluated_curves(run: Run) -> dict[str, list[dict]]:
     if not path.exists():
         return {}
     curves = json.loads(path.read_text(encoding='utf-8'))['curves']
-    return {arm: curves[arm] for arm in COMPARED_ARMS}
+    return {arm: curves[arm] for arm in self_talk.COMPARED_ARMS}

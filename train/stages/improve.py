@@ -37,11 +37,11 @@ from elenchus.train.stages.sft import sft
 
 def improve(
     pair: ModelPair,
-    load_trained: Callable[[], Transformer],
     problems: Sequence[Problem],
     *,
     explorer: str,
     settings: ImproveSettings,
+    load_trained: Callable[[], Transformer] | None = None,
     demonstrations: Sequence[Example] = (),
     references: Sequence[Example] = (),
     loop: LoopSettings,
@@ -52,9 +52,9 @@ def improve(
 ) -> tuple[Transformer, dict, dict]:
     """Runs one round of self-improvement; returns the new actor, totals of training, and figures.
 
-    `pair` explores the first `settings.num_problems` problems. A copy of the model that
-    `load_trained` returns (the base or the last actor; it is called after exploration, to save
-    memory) is then fine-tuned on the selected responses and the `demonstrations`.
+    `pair` explores the first `settings.num_problems` problems. A copy of its actor is then
+    fine-tuned on the selected responses and the `demonstrations`. To train another model, such as
+    the base, `load_trained` returns it; it is called after exploration, to save memory.
     `references` (question -> solution) are what the selected responses are compared with.
     `number` counts rounds from 1; each has its own noise, the same for all explorers.
     """
@@ -88,7 +88,7 @@ def improve(
         stage=stage,
     )
     actor, totals = sft(
-        load_trained(),
+        load_trained() if load_trained else pair.actor,
         [*demonstrations, *examples],
         settings=settings.fit,
         loop=loop,

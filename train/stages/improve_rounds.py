@@ -68,10 +68,10 @@ def improve_rounds(
             with folder.recorded() as summary:
                 actor, totals, figures = improve(
                     samplers.pair(store.load(start.actor), store.load(start.critic)),
-                    load_trained,
                     train_problems,
                     explorer=explorer,
                     settings=settings,
+                    load_trained=load_trained,
                     demonstrations=demonstrations,
                     references=references,
                     loop=loop,

@@ -1,30 +1,39 @@
-"""The stage `evaluate` on scripted players: what is sampled, resumed, compared and told."""
+"""The stage `evaluate` with scripted players: its samples, how it resumes, and its figures."""
 
 import itertools
 import json
 import random
-import types
 
 import numpy as np
 import pytest
 
 from elenchus.configs import lab as lab_config
 from elenchus.data import records
-from elenchus.data.critiques import grammars
 from elenchus.data.files import episode_files
 from elenchus.data.grading import answers
 from elenchus.data.lab import task
-from elenchus.sampling import episodes
 from elenchus.sampling.engine import engine
-from elenchus.sampling.test_time import strategies
 from elenchus.train.config import build, run_settings
-from elenchus.train.run import workspace
-from elenchus.train.stages import evaluate
-from tests.support import fake_engine, fake_workspace
-from tests.support.fake_engine import CHAT, TOKENIZER
+from elenchus.train.run.directory import StageFolder
+from elenchus.train.run.samplers import Samplers
+from elenchus.train.stages import evaluate, evaluate_figures
+from tests.support import fake_engine, fake_run
+from tests.support.fake_engine import TOKENIZER
+from tests.support.fake_run import FakeModel
 
 NUM_PROBLEMS, PART = 20, 8
 STRATEGIES = ('sequential', 'oracle', 'beam')
+PROBLEMS = [task.generate_problem(seed=0, split='test', index=i) for i in range(NUM_PROBLEMS)]
+
+
+def is_correct(episode):
+    return episode.outcome['correct']
+
+
+def make_outcome(answer):
+    """Facts of a right attempt that the critic accepts."""
+    costs = {'tokens': {'attempt': 3, 'critique': 4}, 'calls': {'attempt': 1, 'critique': 1}}
+    return {'correct': True, 'verdict': True, 'score': 0.9, 'answer': answer} | costs
 
 
 def config_of(**changes):
@@ -35,62 +44,71 @@ def config_of(**changes):
     return config
 
 
-class Stand(workspace.Workspace):
-    """A workspace whose players follow a script: an actor that slips, a critic that misjudges."""
-
-    def __init__(self, workdir, **changes):
-        fake_workspace.furnish(self, config_of(**changes), workdir)
-        self.test_problems = [
-            task.generate_problem(seed=0, split='test', index=i) for i in range(NUM_PROBLEMS)
-        ]
-        self.tokenizer, self.chat, self.grammar = TOKENIZER, CHAT, grammars.LAB
-        self.judge = fake_engine.judge
-        self.whole = fake_engine.RuleEngine(self.write)
-        self.lines = fake_engine.RuleEngine(fake_engine.careless)
-
-    def load_model(self, stage):
-        return None
-
-    def sampler(self):
-        return episodes.Sampler(self.whole, CHAT, fake_engine.LIMITS)
-
-    def line_sampler(self):
-        return episodes.Sampler(self.lines, CHAT, fake_engine.LIMITS)
-
-    def write(self, role, request, seed):
-        greedy = role == 'critique'
-        rng = random.Random(repr(request.prompt if greedy else (request, seed)))
-        if greedy:
-            wrong = rng.random() < 0.2
-            return fake_engine.ids_of('answer : wrong') if wrong else fake_engine.critique(request)
-        lines = fake_engine.lines_of(task.solve(fake_engine.question_of(request)))
-        slips = [rng.random() < 0.2 for _ in lines]
-        pairs = zip(lines, slips, strict=True)
-        return tuple(
-            itertools.chain.from_iterable(
-                fake_engine.change_last_digit(l) if s else l for l, s in pairs
-            )
+def write(role, request, seed):
+    """Attempts and refinements with slips, and critiques that are sometimes misjudgements."""
+    greedy = role == 'critique'
+    rng = random.Random(repr(request.prompt if greedy else (request, seed)))
+    if greedy:
+        is_wrong = rng.random() < 0.2
+        return fake_engine.ids_of('answer : wrong') if is_wrong else fake_engine.critique(request)
+    lines = fake_engine.lines_of(task.solve(fake_engine.question_of(request)))
+    slips = [rng.random() < 0.2 for _ in lines]
+    pairs = zip(lines, slips, strict=True)
+    return tuple(
+        itertools.chain.from_iterable(
+            fake_engine.change_last_digit(line) if slip else line for line, slip in pairs
         )
+    )
+
+
+def solve(role, request, seed):
+    """Attempts without mistakes, and the oracle's critiques."""
+    if role == 'critique':
+        return fake_engine.critique(request)
+    return fake_engine.ids_of(task.solve(fake_engine.question_of(request)))
+
+
+class Evaluation:
+    """A run in `workdir` and the arguments of its stage `evaluate`, with engines of its own."""
+
+    def __init__(self, workdir, *, rule=write, **changes):
+        self.run = fake_run.make_run(
+            config_of(**changes),
+            workdir,
+            fake_run.make_inputs(test_problems=PROBLEMS),
+            whole=fake_engine.RuleEngine(rule),
+            line=fake_engine.RuleEngine(fake_engine.careless),
+        )
+        self.options = {
+            'settings': self.run.settings.evaluate,
+            'samplers': self.run.samplers,
+            'seed': self.run.settings.seed,
+        }
+
+    def evaluate(self, folder):
+        pair = self.run.samplers.pair(FakeModel('actor'), FakeModel('critic'))
+        return evaluate.evaluate(pair, PROBLEMS, stage=self.stage(folder), **self.options)
+
+    def evaluate_actor(self, folder):
+        actor, stage = FakeModel('actor'), self.stage(folder)
+        return evaluate.evaluate_actor(actor, PROBLEMS, stage=stage, **self.options)
+
+    def stage(self, folder):
+        return StageFolder(folder, self.run.directory)
 
     @property
     def tokens(self):
-        return self.whole.tokens + self.lines.tokens
-
-
-@pytest.fixture(autouse=True, scope='module')
-def scored():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(strategies.step_scores, 'step_rewards', fake_engine.step_rewards)
-        yield
+        """Tokens that both engines have generated."""
+        return self.run.samplers.whole.tokens + self.run.samplers.line.tokens
 
 
 @pytest.fixture(scope='module')
 def evaluated(tmp_path_factory):
-    """(workspace, its stage's folder, summary) of a whole evaluation; only read by the tests."""
-    stand = Stand(tmp_path_factory.mktemp('run'))
-    folder = stand.workdir / 'stage'
+    """(evaluation, its stage's folder, summary) of a whole evaluation; only read by the tests."""
+    workdir = tmp_path_factory.mktemp('run')
+    evaluation, folder = Evaluation(workdir), workdir / 'stage'
     folder.mkdir()
-    return stand, folder, evaluate.evaluate(stand, folder)
+    return evaluation, folder, evaluation.evaluate(folder)
 
 
 def parts(folder):
@@ -108,8 +126,8 @@ def test_each_strategy_has_its_own_folder_of_parts(evaluated):
 
 
 def test_all_that_was_generated_is_counted(evaluated):
-    stand, _, summary = evaluated
-    assert summary['tokens_sampled'] == stand.tokens
+    evaluation, _, summary = evaluated
+    assert summary['tokens_sampled'] == evaluation.tokens
 
 
 @pytest.mark.parametrize(
@@ -121,7 +139,7 @@ def test_all_that_was_generated_is_counted(evaluated):
     ],
 )
 def test_a_stage_that_was_stopped_samples_what_is_missing_and_no_more(evaluated, tmp_path, lost):
-    stand, folder, summary = evaluated
+    evaluation, folder, summary = evaluated
     missing = 0
     for path in parts(folder):
         copy = tmp_path / path
@@ -132,29 +150,24 @@ def test_a_stage_that_was_stopped_samples_what_is_missing_and_no_more(evaluated,
         else:
             copy.write_bytes((folder / path).read_bytes())
             (tmp_path / tokens).write_text((folder / tokens).read_text())
-    again = Stand(stand.workdir)
-    assert evaluate.evaluate(again, tmp_path) == summary
+    again = Evaluation(evaluation.run.directory.path)
+    assert again.evaluate(tmp_path) == summary
     assert again.tokens == missing > 0
     for name in {path.parent for path in parts(folder)}:
         whole = list(episode_files.read_episodes(folder / name))
         assert list(episode_files.read_episodes(tmp_path / name)) == whole
 
 
-def test_what_is_off_is_neither_sampled_nor_told(tmp_path):
-    stand = Stand(tmp_path, evaluate__num_rounds=1, evaluate__oracle=False, evaluate__beam__width=0)
-    summary = evaluate.evaluate(stand, tmp_path)
+def test_what_is_off_is_neither_sampled_nor_in_the_summary(tmp_path):
+    off = {'evaluate__num_rounds': 1, 'evaluate__oracle': False, 'evaluate__beam__width': 0}
+    summary = Evaluation(tmp_path, **off).evaluate(tmp_path)
     assert {path.parts[0] for path in parts(tmp_path)} == {'episodes'}
     assert not [arm for arm in summary['curves'] if arm.startswith(('seq', 'oracle', 'beam'))]
 
 
 def test_where_the_critic_need_not_and_the_oracle_cannot_help_parts_are_empty(tmp_path):
-    stand = Stand(tmp_path, evaluate__num_problems=4, evaluate__beam__width=0)
-    stand.whole.rule = lambda role, request, seed: (
-        fake_engine.critique(request)
-        if role == 'critique'
-        else fake_engine.ids_of(task.solve(fake_engine.question_of(request)))
-    )
-    summary = evaluate.evaluate(stand, tmp_path)
+    changes = {'evaluate__num_problems': 4, 'evaluate__beam__width': 0}
+    summary = Evaluation(tmp_path, rule=solve, **changes).evaluate(tmp_path)
     assert summary['accuracy']['refined']['all'] == [1.0, 1.0, 1.0]
     assert list(episode_files.read_episodes(tmp_path / 'oracle' / 'episodes')) == []
 
@@ -236,10 +249,10 @@ def test_measures_are_of_all_levels_and_of_each(evaluated):
 def test_comparisons_are_at_the_nearest_cost_of_the_same_questions(evaluated):
     _, _, summary = evaluated
     one = summary['curves']['majority'][0]['tokens']['all']
-    for name, told in summary['equal_tokens'].items():
-        size = int(told['against'].partition('@')[2])
-        spent, plain = told['tokens']
-        if told['questions'] == NUM_PROBLEMS:
+    for name, row in summary['equal_tokens'].items():
+        size = int(row['against'].partition('@')[2])
+        spent, plain = row['tokens']
+        if row['questions'] == NUM_PROBLEMS:
             assert plain == pytest.approx(size * one)
         per_attempt = plain / size
         gaps = [abs(k * per_attempt - spent) for k in (1, 2, 3)]
@@ -250,55 +263,52 @@ def test_comparisons_are_at_the_nearest_cost_of_the_same_questions(evaluated):
 
 def test_a_difference_is_that_of_the_two_arms(evaluated):
     _, _, summary = evaluated
-    told = summary['equal_tokens']['refined majority@1']
-    against = summary['accuracy'][told['against']]
-    for level, (mean, _, _) in told['difference'].items():
+    row = summary['equal_tokens']['refined majority@1']
+    against = summary['accuracy'][row['against']]
+    for level, (mean, _, _) in row['difference'].items():
         expected = summary['accuracy']['refined'][level][0] - against[level][0]
         assert mean == pytest.approx(expected)
 
 
 def test_a_majority_is_right_however_the_reference_spells_its_number():
     problem = records.Problem('p', '?', '0.50', '#### 0.50', 1, 'jsonl')
-    costs = {'tokens': {'attempt': 3, 'critique': 4}, 'calls': {'attempt': 1, 'critique': 1}}
     turns = (records.Turn('attempt', (6,), (1,), step_scores=(0.5,)),)
-    said = {'correct': True, 'verdict': True, 'score': 0.9} | costs
     group = [
-        records.Episode('p', 1, turns, said | {'answer': answers.canonical(text)})
+        records.Episode('p', 1, turns, make_outcome(answers.canonical(text)))
         for text in ('1/2', '.5')
     ]
     config = config_of(evaluate__num_attempts=2, evaluate__num_rounds=1, evaluate__oracle=False)
-    s = build.build(run_settings.RunSettings, config)
-    right = evaluate.right_answers([problem], [group], {}, {})
-    played = evaluate.Played([problem], [group], {}, {}, [], right)
-    told = evaluate.summarise(
-        types.SimpleNamespace(settings=s), played, evaluate.curves(s.evaluate, played)
-    )
+    settings = build.build(run_settings.RunSettings, config).evaluate
+    right = evaluate_figures.right_answers([problem], [group], rounds={}, oracle={})
+    episodes = evaluate_figures.EvaluationEpisodes([problem], [group], {}, {}, [], right)
+    summary = evaluate_figures.summarise(settings, episodes)
     for arm in ('attempt', 'refined', 'majority@2', 'refined majority@2', 'pass@2'):
-        assert told['accuracy'][arm]['all'][0] == 1.0, arm
+        assert summary['accuracy'][arm]['all'][0] == 1.0, arm
 
 
-def test_an_actor_alone_is_told_by_level(tmp_path):
-    told = evaluate.attempts_only(Stand(tmp_path), tmp_path, None)
-    assert set(told['accuracy']['attempt']) == {'all', '1', '2', '3', '4', '5'}
-    found = list(episode_files.read_episodes(tmp_path / 'test' / 'episodes'))
-    assert told['accuracy']['attempt']['all'][0] == pytest.approx(
-        np.mean([e.outcome['correct'] for e in found])
+def test_the_accuracy_of_an_actor_alone_is_by_level(tmp_path):
+    summary = Evaluation(tmp_path).evaluate_actor(tmp_path)
+    assert set(summary['accuracy']['attempt']) == {'all', '1', '2', '3', '4', '5'}
+    episodes = list(episode_files.read_episodes(tmp_path / 'test' / 'episodes'))
+    assert summary['accuracy']['attempt']['all'][0] == pytest.approx(
+        np.mean([is_correct(e) for e in episodes])
     )
 
 
 def test_an_actor_alone_makes_the_attempts_that_critique_begins_with(evaluated, tmp_path):
     _, folder, _ = evaluated
-    evaluate.attempts_only(Stand(tmp_path), tmp_path, None)
-    alone, played = (
+    Evaluation(tmp_path).evaluate_actor(tmp_path)
+    alone, with_critique = (
         [e.turn('attempt').tokens for e in episode_files.read_episodes(where / 'episodes')]
         for where in (tmp_path / 'test', folder)
     )
-    assert alone == played
+    assert alone == with_critique
 
 
-def test_the_line_sampler_stops_at_line_breaks_too(tmp_path):
-    stand = fake_workspace.furnish(object.__new__(workspace.Workspace), config_of(), tmp_path)
-    stand.tokenizer, stand.chat = TOKENIZER, CHAT
-    assert stand.sampler().engine.stop_ids == (TOKENIZER.eos_id,)
-    assert set(stand.line_sampler().engine.stop_ids) == {TOKENIZER.eos_id, TOKENIZER.newline_id}
-    assert isinstance(stand.line_sampler().engine, engine.Engine)
+def test_the_line_sampler_stops_at_line_breaks_too():
+    settings = build.build(run_settings.RunSettings, config_of())
+    samplers = Samplers(settings.sampling, fake_run.make_inputs())
+    assert samplers.whole_turns().engine.stop_ids == (TOKENIZER.eos_id,)
+    stop_ids = set(samplers.lines().engine.stop_ids)
+    assert stop_ids == {TOKENIZER.eos_id, TOKENIZER.newline_id}
+    assert isinstance(samplers.lines().engine, engine.Engine)
