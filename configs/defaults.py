@@ -173,7 +173,6 @@ TRAIN = {  # what all training shares
     'compare_hosts_every': 100,  # steps between checks that processes agree; 0: never
 }
 
-
 BASE = {  # stage `base`: the model that actor and critic start from
     'checkpoint': '',  # a saved model to start from; '': random weights
     'num_documents': 7473,  # that it is trained on
@@ -231,7 +230,6 @@ EVALUATE = {  # stage `evaluate`: accuracy and cost with and without critique
     'num_resamples': 1000,  # of the bootstrap
     'confidence': 0.95,  # of intervals
 }
-
 
 SELF_TALK = {  # stage `self_talk`: one model that attempts, criticises and corrects in one turn
     'num_examples': 8000,  # criticised attempts that talks start from, at most
@@ -320,7 +318,6 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
     'drop_zero_advantage_rows': True,  # leave rows without advantages out of the update
     'samples_per_row': 4,  # of a group, after one copy of their prompt
     'checkpoint_every': 20,  # iterations
-    'objective': objective(),
     'optimizer': optimizer(0.0003, schedule='constant'),
     'lora': lora(),
 }
@@ -346,6 +343,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'evaluate': EVALUATE,
             'self_talk': SELF_TALK,
             'improve': IMPROVE,
-            'reinforce': REINFORCE,
+            # The objective has placeholders, which two configs must not share.
+            'reinforce': REINFORCE | {'objective': objective()},
         }
     )

@@ -69,7 +69,7 @@ def sample_actor_groups(
             models.sampler,
             models.actor,
             episodes,
-            _repeat_each(problems, n),
+            problems=_repeat_each(problems, n),
             judge=models.judge,
             spec=SampleSpec(1, setup.method, _derive_seed(seed, 'refinement'), 0),
         )
@@ -153,7 +153,7 @@ def sample_critic_groups(
             models.sampler,
             models.actor,
             episodes,
-            _repeat_each(problems, n),
+            problems=_repeat_each(problems, n),
             judge=models.judge,
             spec=SampleSpec(
                 setup.num_refinements, setup.method, _derive_seed(seed, 'refinement'), 0
