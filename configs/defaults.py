@@ -173,7 +173,6 @@ TRAIN = {  # what all training shares
     'compare_hosts_every': 100,  # steps between checks that processes agree; 0: never
 }
 
-
 BASE = {  # stage `base`: the model that actor and critic start from
     'checkpoint': '',  # a saved model to start from; '': random weights
     'num_documents': 7473,  # that it is trained on
@@ -232,7 +231,6 @@ EVALUATE = {  # stage `evaluate`: accuracy and cost with and without critique
     'confidence': 0.95,  # of intervals
 }
 
-
 SELF_TALK = {  # stage `self_talk`: one model that attempts, criticises and corrects in one turn
     'num_examples': 8000,  # criticised attempts that talks start from, at most
     'num_rounds': 3,  # of refinement until the answer must be right
@@ -285,14 +283,14 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
     'length': 480,  # of a row: question and attempt
     'critic_length': 800,  # of a row: question, attempt and critique
     'advantage': {
-        'outcome': 'grpo',  # from a group's rewards: 'grpo', 'dr_grpo', 'rloo', 'reinforce'
+        'outcome': 'grpo',  # from a group's rewards: 'grpo', 'dr_grpo' or 'rloo'
         'epsilon': 1e-4,  # added to the standard deviation
         'outcome_coef': 1.0,  # weight of the outcome's advantage
         'step_coef': 0.5,  # weight of the steps' advantages
         'steps': 'normalised',  # from step scores: 'normalised' or 'difference'
     },
     'turns': {
-        'episode': 'attempt',  # what is trained: 'attempt', 'refinement' or 'correction'
+        'episode': 'attempt',  # of the actor: 'attempt', 'correction' (two turns) or 'critique'
         'attempt': 1.0,  # weight of the attempt's advantage
         'refinement': 1.0,  # weight of the refinement's advantage
         'progress': 0.0,  # bonus for correcting the attempt (SCoRe: 10)
@@ -311,7 +309,7 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
     'critic_rewards': {
         'verdict': 1.0,  # of a right verdict
         'located': 0.0,  # of the right first error (lab)
-        'helpful': 1.0,  # share of refinements that are right
+        'helpful': 1.0,  # (corrected - broken) / refinements
         'format': 0.0,  # of a critique that can be parsed
         'length': 0.0,  # penalty of long critiques
     },
@@ -320,7 +318,6 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
     'drop_zero_advantage_rows': True,  # leave rows without advantages out of the update
     'samples_per_row': 4,  # of a group, after one copy of their prompt
     'checkpoint_every': 20,  # iterations
-    'objective': objective(),
     'optimizer': optimizer(0.0003, schedule='constant'),
     'lora': lora(),
 }
@@ -346,6 +343,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'evaluate': EVALUATE,
             'self_talk': SELF_TALK,
             'improve': IMPROVE,
-            'reinforce': REINFORCE,
+            # The objective has placeholders, which two configs must not share.
+            'reinforce': REINFORCE | {'objective': objective()},
         }
     )

@@ -23,21 +23,22 @@ def set_lengths(
         """Length of a conversation of these turns."""
         return -(-(sum(turns) + overhead * (len(turns) - 1)) // multiple) * multiple
 
-    prompt, attempted = end(question), end(question, attempt)
-    criticised = end(question, attempt, critique)
+    attempted, criticised = end(question, attempt), end(question, attempt, critique)
     refined = end(question, attempt, critique, refinement)
     config.sampling.update(
         attempt_tokens=attempt, critique_tokens=critique, refinement_tokens=refinement
     )
     config.sampling.score.lengths = (criticised,)
+    # A prompt ends with the header of the next turn, which is empty as yet.
+    prompts = {end(question, 0), end(question, attempt, 0), end(question, attempt, critique, 0)}
     config.sampling.engine.update(
         max_length=refined,
-        prompt_buckets=(prompt, attempted, criticised),
+        prompt_buckets=tuple(sorted(prompts)),
         decode_cache_lengths=(),
     )
     config.model.max_length = refined
     config.train.length = refined
-    config.self_talk.tokens = refined - prompt - overhead
+    config.self_talk.tokens = refined - question - overhead
     config.reinforce.update(length=attempted, critic_length=criticised)
 
 

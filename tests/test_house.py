@@ -19,6 +19,12 @@ VAGUE = {'util', 'common', 'base', 'helper', 'misc'}
 BLIND = {'Exception', 'BaseException'}
 OURS = sorted(path for package in MAY_IMPORT for path in (ROOT / package).rglob('*.py'))
 EVERY = OURS + sorted((ROOT / 'tests').rglob('*.py'))
+DIALECT = {'told', 'found', 'made', 'asked', 'given', 'begun', 'held', 'left', 'noted'}
+SUMMARY_KEYS = {'found', 'found_by'}
+"""Keys of summary.json that a name may repeat."""
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+NAMING = (*FUNCTIONS, ast.ClassDef, ast.arg, ast.Name, ast.Attribute, ast.alias, ast.ExceptHandler)
+TRANSFORMS = ('jax.', 'sharding.apply_per_shard')  # the second is our jax.shard_map
 
 
 @functools.cache
@@ -32,6 +38,43 @@ def _nodes(paths, *kinds) -> Iterator[tuple[str, ast.AST]]:
         for node in ast.walk(_tree(path)):
             if isinstance(node, kinds):
                 yield f'{path.relative_to(ROOT)}:{node.lineno}', node
+
+
+def _nested(path: pathlib.Path) -> Iterator[ast.FunctionDef]:
+    """Functions inside functions of a file."""
+    for outer in ast.walk(_tree(path)):
+        if isinstance(outer, FUNCTIONS):
+            for node in ast.walk(outer):
+                if isinstance(node, FUNCTIONS) and node is not outer:
+                    yield node
+
+
+def _transformed(path: pathlib.Path) -> set[str]:
+    """Names of functions that a file passes to a transform, such as jax.jit or jax.lax.scan."""
+    return {
+        argument.id
+        for call in ast.walk(_tree(path))
+        if isinstance(call, ast.Call) and ast.unparse(call.func).startswith(TRANSFORMS)
+        for argument in call.args
+        if isinstance(argument, ast.Name)
+    }
+
+
+def _names(node: ast.AST) -> list[str]:
+    """Names that a node defines: of a function, class, parameter, variable or attribute."""
+    if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+        return [node.name]
+    if isinstance(node, ast.arg):
+        return [node.arg]
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        return [node.id]
+    if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+        return [node.attr]
+    if isinstance(node, ast.alias):
+        return [node.asname] if node.asname else []
+    if isinstance(node, ast.ExceptHandler):
+        return [node.name] if node.name else []
+    return []
 
 
 def _package(place: str) -> str:
@@ -84,13 +127,13 @@ def test_no_script_imports_another():
 
 
 def test_data_is_numpy_and_text_without_jax():
-    found = _imports(path for path in OURS if path.is_relative_to(ROOT / 'data'))
-    assert not [f'{place} imports {name}' for place, name in found if name in NO_JAX]
+    imports = _imports(path for path in OURS if path.is_relative_to(ROOT / 'data'))
+    assert not [f'{place} imports {name}' for place, name in imports if name in NO_JAX]
 
 
 def test_configs_import_only_ml_collections():
-    found = _imports(path for path in OURS if path.is_relative_to(ROOT / 'configs'))
-    wrong = [place for place, name in found if name not in {'ml_collections', 'configs'}]
+    imports = _imports(path for path in OURS if path.is_relative_to(ROOT / 'configs'))
+    wrong = [place for place, name in imports if name not in {'ml_collections', 'configs'}]
     assert not wrong
 
 
@@ -119,14 +162,53 @@ def test_no_open_notes_are_left_in_files():
     assert not [path for path, text in texts.items() if any(note in text for note in notes)]
 
 
-def test_every_file_says_what_it_is():
+def test_every_file_has_a_docstring():
     assert not [path for path in OURS if not ast.get_docstring(_tree(path))]
 
 
 def test_no_function_is_longer_than_fifty_lines():
-    functions = _nodes(OURS, ast.FunctionDef, ast.AsyncFunctionDef)
+    functions = _nodes(OURS, *FUNCTIONS)
     sizes = [(place, node.name, node.end_lineno - node.lineno + 1) for place, node in functions]
     assert not [size for size in sizes if size[-1] > 50]
+
+
+def test_no_file_is_longer_than_350_lines():
+    sizes = {path: len(path.read_text(encoding='utf-8').splitlines()) for path in EVERY}
+    assert not {str(path.relative_to(ROOT)): size for path, size in sizes.items() if size > 350}
+
+
+def test_no_function_has_more_than_three_positional_parameters():
+    wrong = []
+    for path in OURS:
+        # jax.lax.scan, jax.shard_map and the like pass arrays by position only.
+        free = {id(node) for node in _nested(path) if node.name in _transformed(path)}
+        for place, node in _nodes([path], *FUNCTIONS):
+            names = [arg.arg for arg in node.args.posonlyargs + node.args.args]
+            count = len(names) - (names[:1] in (['self'], ['cls']))
+            if count > 3 and id(node) not in free:
+                wrong.append(f'{place} {node.name}: {count}')
+    assert not wrong, '\n'.join(wrong)
+
+
+def test_every_public_function_and_class_has_a_docstring():
+    wrong = []
+    for path in OURS:
+        nested = {id(node) for node in _nested(path)}
+        for place, node in _nodes([path], *FUNCTIONS, ast.ClassDef):
+            if id(node) not in nested and not node.name.startswith('_'):
+                wrong += [] if ast.get_docstring(node) else [f'{place} {node.name}']
+    assert not wrong, '\n'.join(wrong)
+
+
+def test_names_are_nouns_and_verbs_of_the_field():
+    """No participle stands for the noun that it belongs to: `summary` and not `told`."""
+    wrong = [
+        f'{place} {name}'
+        for place, node in _nodes(EVERY, *NAMING)
+        for name in _names(node)
+        if name not in SUMMARY_KEYS and DIALECT & set(name.lower().split('_'))
+    ]
+    assert not wrong, '\n'.join(wrong)
 
 
 def test_every_package_is_checked():

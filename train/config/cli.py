@@ -178,7 +178,8 @@ def _check_readable(name: str, argv: list[str]) -> None:
         path = pathlib.Path((_argument(name, argv) or '').partition(':')[0])
         siblings = [str(p) for p in sorted(path.parent.glob('*.py')) if p.stem != '__init__']
         reason = error.strerror or error
-        _fail(f'cannot read --{name}={path} ({reason}); did you mean {nearest(path, siblings)}?')
+        hint = f'; did you mean {nearest(path, siblings)}?' if siblings else ''
+        _fail(f'cannot read --{name}={path} ({reason}){hint}')
 
 
 def _check_overrides(name: str, argv: list[str]) -> None:

@@ -1,17 +1,21 @@
-"""Opening a run whose tokenizer, template and test problems are not the house's own."""
+"""Opening a run with another family's tokenizer and template, and with other test problems."""
 
 import json
 import typing
+from unittest import mock
 
 import pytest
+from etils import epath
 
 from elenchus.configs import gsm8k, lab
 from elenchus.data.grading import verify
 from elenchus.data.problems import loading
 from elenchus.data.text import chat_templates
 from elenchus.data.text import tokenizer as tokenizers
-from elenchus.train.config import build, checks, run_settings
-from elenchus.train.run import workspace
+from elenchus.train.config import build, run_settings
+from elenchus.train.run import runner, session
+from elenchus.train.run.directory import RunDirectory
+from elenchus.train.stages import Stage
 from tests.support import hf_tokenizers
 
 QUESTION = {'question': 'Ann has 3 pens and buys 4. How many?', 'answer': '3 + 4 = 7 pens.\n#### 7'}
@@ -46,55 +50,59 @@ def config_of(folder, *, file='tokenizer.json', template='chatml', **data):
 
 def opened(folder, **changes):
     with verify.Verifier(num_workers=1, timeout_s=1.0) as verifier:
-        return workspace.Workspace(config_of(folder, **changes), folder / 'run', verifier=verifier)
+        return session.open_run(config_of(folder, **changes), folder / 'run', verifier=verifier)
 
 
 def test_a_tokenizer_json_is_read_saved_and_sampled_with_its_own_end(folder):
     run = opened(folder)
-    tokenizer = run.tokenizer
+    tokenizer = run.inputs.tokenizer
     assert tokenizers.find_tokenizer_file(folder / 'run') is None  # opening alone writes nothing
-    with run:
+    with run.started():
         assert (
             tokenizers.load_tokenizer(tokenizers.find_tokenizer_file(folder / 'run')) == tokenizer
         )
     end = tokenizer.special('<|im_end|>')
-    assert run.sampler().engine.stop_ids == (end,)
-    assert set(run.line_sampler().engine.stop_ids) == {end, *tokenizer.newline_ids}
+    assert run.samplers.whole_turns().engine.stop_ids == (end,)
+    assert set(run.samplers.lines().engine.stop_ids) == {end, *tokenizer.newline_ids}
     others = tokenizer.special_ids - {end}
     unused = set(range(tokenizer.vocab_size, run.settings.model.vocab_size))
-    assert set(run.banned) == others | unused
+    assert set(run.inputs.banned_ids) == others | unused
     with pytest.raises(ValueError, match='same token'):  # so small a one has only their space
-        assert run.verdict_ids
+        assert run.inputs.verdict_ids
 
 
-@pytest.mark.parametrize(('drafts', 'told'), [(0, None), (3, 2.5)])
-def test_a_stage_tells_its_own_tokens_a_step_where_it_drafts(folder, drafts, told):
-    def body(run, _):
-        engine = run.sampler().engine
+@pytest.mark.parametrize(('drafts', 'tokens_per_step'), [(0, None), (3, 2.5)])
+def test_a_stage_reports_its_own_tokens_per_step_if_it_drafts(
+    folder, monkeypatch, drafts, tokens_per_step
+):
+    def body(stage, samplers):
+        engine = samplers.whole_turns().engine
         engine.tokens, engine.steps = engine.tokens + 30, engine.steps + 12
         return {}
 
+    stage = Stage(body, lambda run: {'samplers': run.samplers})
+    monkeypatch.setattr(runner, 'STAGES', {'evaluate': stage})
     config = config_of(folder)
     config.sampling.engine.update({'draft_tokens': drafts, 'draft_ngram': min(drafts, 2)})
     with (
         verify.Verifier(num_workers=1, timeout_s=1.0) as verifier,
-        workspace.Workspace(config, folder / 'run', verifier=verifier) as run,
+        session.open_run(config, folder / 'run', verifier=verifier).started() as run,
     ):
-        engine = run.sampler().engine
+        engine = run.samplers.whole_turns().engine
         engine.tokens, engine.steps = 100, 1  # before the stage
-        assert run.run_stage('evaluate', body).get('tokens_per_step') == told
+        assert runner.run_stage(run, 'evaluate').get('tokens_per_step') == tokens_per_step
 
 
 def test_a_model_file_is_read_under_another_family_s_template(folder):
     run = opened(folder, file='tokenizer.model', template='gemma')
-    assert run.tokenizer.special('<end_of_turn>') == run.chat.end_id
+    assert run.inputs.tokenizer.special('<end_of_turn>') == run.inputs.chat.end_id
 
 
 def test_the_test_problems_may_be_of_another_set(folder):
-    given = {'test_source': 'svamp', 'test_path': str(folder / 'svamp')}
-    run = opened(folder, **given)
-    assert {p.source for p in run.train_problems} == {'gsm8k'}
-    assert {p.source for p in run.test_problems} == {'svamp'}
+    data = {'test_source': 'svamp', 'test_path': str(folder / 'svamp')}
+    run = opened(folder, **data)
+    assert {p.source for p in run.inputs.train_problems} == {'gsm8k'}
+    assert {p.source for p in run.inputs.test_problems} == {'svamp'}
 
 
 def test_a_template_that_the_tokenizer_cannot_spell_is_refused_before_anything_is_written(folder):
@@ -111,7 +119,7 @@ def test_a_kernel_of_other_hardware_is_refused_before_anything_is_written(folder
         verify.Verifier(num_workers=1, timeout_s=1.0) as verifier,
         pytest.raises(ValueError, match=message),
     ):
-        workspace.Workspace(config, folder / 'run', verifier=verifier)
+        session.open_run(config, folder / 'run', verifier=verifier)
     assert not (folder / 'run').exists()
 
 
@@ -136,8 +144,27 @@ def test_test_problems_that_cannot_be_used_are_refused(name, data, message):
         build.build(run_settings.RunSettings, config)
 
 
-def test_lengths_count_what_stands_between_turns():
-    s = build.build(run_settings.RunSettings, lab.get_config('smoke'))
-    checks.check_lengths(s, 10, overhead=1)
-    with pytest.raises(ValueError, match='must be at least'):
-        checks.check_lengths(s, 10, overhead=100)
+# Players
+
+
+@pytest.mark.parametrize(
+    ('between', 'actor', 'critic'),
+    [
+        ((), '00-actor/model', '01-critic/model'),
+        (('reinforce',), '02-reinforce/model', '01-critic/model'),
+        (('vanilla', 'reinforce_critic'), '02-vanilla/model', '03-reinforce_critic/model'),
+        (('reinforce_both',), '02-reinforce_both/actor/model', '02-reinforce_both/critic/model'),
+    ],
+)
+def test_evaluation_loads_the_latest_actor_and_critic_before_it(tmp_path, between, actor, critic):
+    config = lab.get_config('smoke')
+    config.stages = ('actor', 'critic', *between, 'evaluate', 'critique_in_the_loop')
+    directory = RunDirectory(epath.Path(tmp_path), '{}', config.stages, 1)
+    for path in (actor, critic):
+        (tmp_path / 'stages' / path).mkdir(parents=True)
+    store = mock.Mock()
+    store.load = lambda folder: folder.relative_to(tmp_path / 'stages').as_posix()
+    settings = build.build(run_settings.RunSettings, config)
+    run = session.Run(settings, directory, inputs=None, samplers=None, store=store, mesh=None)
+    assert run.load_latest('actor', before='evaluate') == actor
+    assert run.load_latest('critic', before='evaluate') == critic

@@ -1,26 +1,9 @@
-"""What stages make of episodes, and what a config may ask of them."""
+"""Settings that contradict each other, or ask for more than there is, are refused by field."""
 
-import types
-
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from elenchus.configs import lab
-from elenchus.data import records
-from elenchus.scripts import run
 from elenchus.train.config import build, checks, run_settings
-from elenchus.train.run import workspace
-from elenchus.train.stages import improve, supervised
-from tests.support import fake_engine
-
-shares = st.floats(0, 1, width=32)
-
-
-def make_episode(tokens=(1,), problem='p', **outcome):
-    turn = records.Turn('attempt', (6,), tuple(tokens), step_ends=(len(tokens),))
-    return records.Episode(problem, 1, (turn,), outcome)
 
 
 def settings_of(**changes):
@@ -28,70 +11,6 @@ def settings_of(**changes):
     for name, value in changes.items():
         config.update_from_flattened_dict({name.replace('__', '.'): value})
     return build.build(run_settings.RunSettings, config)
-
-
-# Self-training weights
-
-
-def test_responses_weigh_one_or_their_critics_scores():
-    turn = records.Turn('attempt', (6,), (5, 9, 5, 1), step_ends=(2, 4), step_scores=(0.9, 0.2))
-    weights = {
-        weighting: improve.response_weights(turn, make_episode(score=0.4), weighting=weighting)
-        for weighting in ('keep', 'score', 'steps')
-    }
-    np.testing.assert_allclose(weights['keep'], np.ones(4))
-    np.testing.assert_allclose(weights['score'], np.full(4, 0.4))
-    np.testing.assert_allclose(weights['steps'], [0.9, 0.9, 0.2, 0.2])
-
-
-def test_a_response_without_a_score_weighs_nothing():
-    turn = make_episode().turns[0]
-    assert not improve.response_weights(turn, make_episode(score=None), weighting='score').any()
-
-
-@given(solved=shares, scores=st.lists(shares, min_size=1, max_size=6))
-def test_the_advantages_of_steps_sum_to_what_the_whole_response_adds(solved, scores):
-    ends = tuple(range(1, len(scores) + 1))
-    turn = records.Turn('attempt', (6,), (5,) * len(ends), (), ends, tuple(scores))
-    told = improve.response_weights(turn, make_episode(success_rate=solved), weighting='advantage')
-    assert told.shape == (len(ends),)
-    np.testing.assert_allclose(told.sum(), scores[-1] - solved, atol=1e-6)
-    assert all(w < 0 for w, a, b in zip(told[1:], scores, scores[1:], strict=False) if b < a - 1e-6)
-
-
-# Opening
-
-
-class Named(workspace.Workspace):
-    """A workspace whose models are the names of the places that they would be read from."""
-
-    def __init__(self, workdir, stages):
-        self.settings, self.workdir = settings_of(stages=stages), workdir
-
-    def load_checkpoint(self, folder):
-        return folder.relative_to(self.workdir / 'stages').as_posix()
-
-    def load_model(self, stage):
-        return self.load_checkpoint(self.stage_folder(stage) / 'model')
-
-
-@pytest.mark.parametrize(
-    ('between', 'actor', 'critic'),
-    [
-        ((), '00-actor/model', '01-critic/model'),
-        (('reinforce',), '02-reinforce/model', '01-critic/model'),
-        (('vanilla', 'reinforce_critic'), '02-vanilla/model', '03-reinforce_critic/model'),
-        (('reinforce_both',), '02-reinforce_both/actor/model', '02-reinforce_both/critic/model'),
-    ],
-)
-def test_evaluation_plays_the_newest_actor_and_critic_before_it(tmp_path, between, actor, critic):
-    made = Named(tmp_path, ('actor', 'critic', *between, 'evaluate', 'critique_in_the_loop'))
-    assert made.newest('actor', before='evaluate') == actor
-    assert made.newest('critic', before='evaluate') == critic
-
-
-def test_every_stage_has_a_script_that_can_run_it():
-    assert set(lab.STAGES) < set(run.STAGES) == set(run_settings.StageName.__args__)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +44,7 @@ def test_every_stage_has_a_script_that_can_run_it():
         ),
     ],
 )
-def test_a_stage_cannot_ask_for_more_than_there_is(changes, message):
+def test_a_stage_cannot_use_more_than_there_is(changes, message):
     checks.check_counts(settings_of())
     with pytest.raises(ValueError, match=message):
         checks.check_counts(settings_of(**changes))
@@ -208,36 +127,9 @@ def test_an_answer_in_self_talk_must_fit():
         checks.check_lengths(settings_of(self_talk__tokens=fitting + 1), 40)
 
 
-def test_a_beam_that_is_off_asks_for_no_problems():
+def test_a_beam_that_is_off_needs_no_problems():
     off = {'evaluate__beam__width': 0, 'evaluate__beam__num_problems': 1000}
     checks.check_counts(settings_of(**off))
-
-
-KINDS = {
-    'drill': 'critique',
-    'worked': 'critique',
-    'attempt': 'attempt',
-    'critique': 'critique',
-    'refinement': 'refinement',
-}
-
-
-@pytest.mark.parametrize('kind', KINDS)
-def test_a_base_document_of_each_kind_trains_the_words_of_its_role(kind):
-    shares = {f'base__shares__{other}': float(other == kind) for other in KINDS}
-    run = types.SimpleNamespace(
-        settings=settings_of(**shares), chat=fake_engine.CHAT, tokenizer=fake_engine.TOKENIZER
-    )
-    example = supervised.base_document(run, 7)
-    trained = example.loss_mask > 0
-    assert {records.ROLES[role] for role in example.roles[trained]} == {KINDS[kind]}
-    weighed = fake_engine.TOKENIZER.decode(example.tokens[trained & (example.weights > 0)].tolist())
-    words = set(weighed.split())
-    digits = words & set('0123456789')
-    if kind == 'drill':
-        assert words == digits
-    else:
-        assert words > digits
 
 
 def test_shares_of_documents_sum_to_one():
@@ -245,7 +137,8 @@ def test_shares_of_documents_sum_to_one():
         settings_of(base__shares__drill=0.9)
 
 
-def test_documents_are_made_when_read():
-    made = []
-    documents = supervised.Documents(10**9, lambda i: made.append(i) or i)
-    assert len(documents) == 10**9 and documents[np.int64(7)] == 7 and made == [7]
+def test_lengths_count_the_tokens_between_turns():
+    s = settings_of()
+    checks.check_lengths(s, 10, overhead=1)
+    with pytest.raises(ValueError, match='must be at least'):
+        checks.check_lengths(s, 10, overhead=100)

@@ -1,10 +1,13 @@
 """Adapters in a work directory: saved small, on one base, refused on another."""
 
+import contextlib
 import json
+import types
 
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 from elenchus.configs import lab
 from elenchus.data.text import tokenizer as tokenizers
@@ -12,7 +15,9 @@ from elenchus.model import block_weights, lora, sharding, transformer
 from elenchus.scripts import merge
 from elenchus.train.checkpoints import model_store, saved_models
 from elenchus.train.config import build, checks, run_settings
-from elenchus.train.run import workspace
+from elenchus.train.run import runner, session
+from elenchus.train.run.directory import RunDirectory
+from elenchus.train.run.samplers import Samplers
 
 
 def smoke(**changes):
@@ -30,21 +35,25 @@ ADAPTED = {
 
 
 def opened(workdir, **changes):
-    """A workspace on one device that has its models alone, without data and its checks."""
-    made = object.__new__(workspace.Workspace)
-    made.settings, made.workdir = smoke(**changes), workdir
-    made.mesh = jax.make_mesh(
+    """A run on one device that can load and save its models, without data and checks."""
+    settings, tokenizer = smoke(**changes), tokenizers.lab_tokenizer()
+    mesh = jax.make_mesh(
         (1, 1, 1), sharding.AXES, devices=jax.devices()[:1],
         axis_types=(jax.sharding.AxisType.Auto,) * 3,
     )  # fmt: skip
-    made.tokenizer = tokenizers.lab_tokenizer()
-    made.models = model_store.ModelStore(
-        made.settings.model,
-        made.mesh,
-        tokenizer_fingerprint=made.tokenizer.fingerprint,
-        quantize=made.settings.base.quantize,
+    store = model_store.ModelStore(
+        settings.model,
+        mesh,
+        tokenizer_fingerprint=tokenizer.fingerprint,
+        quantize=settings.base.quantize,
     )
-    return made
+    directory = RunDirectory(epath.Path(workdir), '{}', settings.stages, 1)
+    return session.Run(settings, directory, None, Samplers(settings.sampling, None), store, mesh)
+
+
+def save(run, stage, model):
+    """Saves a model as that of a stage."""
+    run.store.save(run.directory.stage(stage).path / 'model', model)
 
 
 @pytest.fixture
@@ -52,15 +61,12 @@ def run(tmp_path):
     """A run whose base and two adapted players are saved."""
     one = opened(tmp_path, **ADAPTED)
     with jax.set_mesh(one.mesh):
-        model = transformer.init_model(one.settings.model, jax.random.key(0))
-        one.save_model(one.stage_folder('base'), model)
+        save(one, 'base', transformer.init_model(one.settings.model, jax.random.key(0)))
+        base, settings = one.directory.model_folder('base'), one.settings.actor.lora
         for seed, stage in enumerate(('actor', 'critic')):
-            player = one.models.load_to_train(
-                one.model_folder('base'), one.settings.actor.lora, seed=seed
-            )
-            trained, frozen = lora.split(player)
+            trained, frozen = lora.split(one.store.load_to_train(base, settings, seed=seed))
             trained = jax.tree.map(lambda x: x + 0.1, trained)
-            one.save_model(one.stage_folder(stage), lora.attach(frozen, trained))
+            save(one, stage, lora.attach(frozen, trained))
         yield one
 
 
@@ -68,22 +74,24 @@ def buffers(tree):
     return {leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(tree)}
 
 
-def test_players_come_back_on_one_base_held_once(run):
-    again = opened(run.workdir, **ADAPTED)
+def test_loaded_players_share_one_base_in_memory(run):
+    again = opened(run.directory.path, **ADAPTED)
     actor, critic = (again.load_model(stage) for stage in ('actor', 'critic'))
     (ours, base), (theirs, same) = lora.split(actor), lora.split(critic)
     assert buffers(base) == buffers(same) and not buffers(ours) & buffers(theirs)
     assert buffers(again.load_model('base')) == buffers(base)
     assert {x.dtype for x in jax.tree.leaves(ours)} == {np.dtype('float32')}
     assert all(np.all(x[...] == np.float32(0.1)) for x in ours.b.values())
-    trained_on = again.load_to_train(
-        again.model_folder('actor'), again.settings.reinforce.lora, stage='reinforce'
+    trained_further = again.store.load_to_train(
+        again.directory.model_folder('actor'), again.settings.reinforce.lora, seed=0
     )
-    np.testing.assert_array_equal(lora.split(trained_on)[0].a['query'][...], ours.a['query'][...])
+    np.testing.assert_array_equal(
+        lora.split(trained_further)[0].a['query'][...], ours.a['query'][...]
+    )
 
 
-def test_a_folder_holds_adapters_alone_and_says_of_which_base(run):
-    folder = run.stage_folder('actor') / 'model'
+def test_a_folder_has_adapters_alone_and_names_their_base(run):
+    folder = run.directory.stage('actor').path / 'model'
     described = json.loads((folder / saved_models.DESCRIPTION).read_text())
     assert described['base']['folder'] == '../../00-base/model'
     assert described['lora'] == {'rank': 2, 'alpha': 32.0, 'targets': ['query', 'down']}
@@ -92,59 +100,61 @@ def test_a_folder_holds_adapters_alone_and_says_of_which_base(run):
     with pytest.raises(ValueError, match='holds adapters, not a whole model'):
         saved_models.load_model(
             folder, run.settings.model, mesh=run.mesh,
-            tokenizer_fingerprint=run.tokenizer.fingerprint,
+            tokenizer_fingerprint=tokenizers.lab_tokenizer().fingerprint,
         )  # fmt: skip
 
 
 def test_a_run_may_be_moved(run, tmp_path_factory):
     moved = tmp_path_factory.mktemp('moved') / 'run'
-    run.workdir.rename(moved)
+    run.directory.path.rename(moved)
     assert lora.adaptation_of(opened(moved, **ADAPTED).load_model('actor')).settings.rank == 2
 
 
 def test_another_base_in_its_place_is_an_error(run):
     other = transformer.init_model(run.settings.model, jax.random.key(1))
-    run.save_model(run.stage_folder('base'), other)
+    save(run, 'base', other)
     with pytest.raises(
         ValueError, match=r'belongs to a base .*00-base.* with fingerprint .* now has'
     ):
-        opened(run.workdir, **ADAPTED).load_model('actor')
+        opened(run.directory.path, **ADAPTED).load_model('actor')
 
 
-def test_a_quantized_base_is_read_and_held_once(run):
-    again = opened(run.workdir, **ADAPTED, **{'base.quantize': 'int8'})
-    fresh = again.load_to_train(
-        again.model_folder('base'), again.settings.actor.lora, stage='actor'
-    )
+def test_a_quantized_base_is_read_and_stored_once(run):
+    again = opened(run.directory.path, **ADAPTED, **{'base.quantize': 'int8'})
+    base = again.directory.model_folder('base')
+    fresh = again.store.load_to_train(base, again.settings.actor.lora, seed=0)
     query = fresh.blocks.attention.query[...]
     assert query.base.qvalue.dtype == 'int8'
     assert lora.adaptation_of(fresh).quantize == 'int8'
-    other = again.load_to_train(
-        again.model_folder('base'), again.settings.critic.lora, stage='critic'
-    )
+    other = again.store.load_to_train(base, again.settings.critic.lora, seed=1)
     assert buffers(lora.split(fresh)[1]) == buffers(lora.split(other)[1])
 
 
 def test_without_rank_all_weights_are_trained(run):
-    whole = run.load_to_train(run.model_folder('base'), smoke().actor.lora, stage='actor')
+    folder, settings = run.directory.model_folder, smoke().actor.lora
+    whole = run.store.load_to_train(folder('base'), settings, seed=0)
     assert lora.split(whole) == (whole, None)
     with pytest.raises(ValueError, match=r'actor.* holds adapters of .*rank=2.*merge'):
-        run.load_to_train(run.model_folder('actor'), smoke().actor.lora, stage='actor')
+        run.store.load_to_train(folder('actor'), settings, seed=0)
 
 
-def test_merging_exports_a_whole_model(run, tmp_path):
-    folder = merge.merge(run, 'actor', tmp_path / 'out')
+def test_merging_exports_a_whole_model(run, tmp_path, monkeypatch):
+    values = types.SimpleNamespace(stage='actor', out=str(tmp_path / 'out'))
+    monkeypatch.setattr(merge, 'flags', types.SimpleNamespace(FLAGS=values))
+    monkeypatch.setattr(runner, 'run_of_flags', lambda: contextlib.nullcontext(run))
+    merge.main([])
+    folder = tmp_path / 'out' / 'model'
     assert saved_models.saved_adaptation(folder) is None
-    whole, adapted = run.load_checkpoint(folder), lora.merge(run.load_model('actor'))
+    whole, adapted = run.store.load(folder), lora.merge(run.load_model('actor'))
     for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(adapted), strict=True):
         np.testing.assert_array_equal(one, other)
     base = run.load_model('base').blocks.mlp.down[...]
     assert np.abs(whole.blocks.mlp.down[...] - base).max() > 0
 
 
-def test_a_fingerprint_is_of_the_values_and_not_of_where_they_lie(run):
+def test_a_fingerprint_depends_on_the_values_and_not_on_their_devices(run):
     model = run.load_model('base')
-    told = saved_models.fingerprint(model)
+    fingerprint = saved_models.fingerprint(model)
     mesh = sharding.make_mesh((2, 2, 2))
     config = smoke(**{'model.num_kv_heads': 2, 'model.num_heads': 2}).model
     two = transformer.init_model(config, jax.random.key(0))
@@ -152,7 +162,7 @@ def test_a_fingerprint_is_of_the_values_and_not_of_where_they_lie(run):
     with jax.set_mesh(mesh):
         assert saved_models.fingerprint(saved_models.place(two, mesh)) == alone
     swapped = block_weights.replace_weights(model, lambda _, p: p[...][:, ::-1], targets=('gate',))
-    assert saved_models.fingerprint(swapped) != told
+    assert saved_models.fingerprint(swapped) != fingerprint
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,103 @@
+"""Mistakes of the user in flags, config and data: each is one line, before anything is written."""
+
+import pytest
+
+from elenchus.configs import lab
+from elenchus.train.config import build
+from tests.support import forked_runs, multi_process
+
+SMOKE = 'configs/lab.py:smoke'
+
+MISTAKES = {
+    'unknown field': (['--config.train.bogus=1'], ['train.bogus', 'did you mean --config.train.']),
+    'wrong type': (['--config.train.rows=many'], ['train.rows', 'many']),
+    'missing GSM8K': (
+        ['--config=configs/gsm8k.py:smoke', '--config.data.path=/nowhere'],
+        ['config.data: ', "path='/nowhere'", 'train.jsonl', 'put the file there'],
+    ),
+    'missing problems': (
+        ['--config.data.source=jsonl', '--config.data.path=/nowhere.jsonl'],
+        ['config.data: ', "path='/nowhere.jsonl'", 'expected a JSONL file'],
+    ),
+    'mesh': (['--config.mesh=(3, 1, 1)'], ['mesh=(3, 1, 1)', '1 devices', '(1, 1, 1)']),
+    'vocabulary': (['--config.model.vocab_size=32'], ['model.vocab_size=32', '64']),
+    'tokenizer file': (
+        ['--config.tokenizer.kind=file', '--config.tokenizer.path=no.model'],
+        ["tokenizer.path='no.model'", 'tokenizer.py'],
+    ),
+    'stage': (["--config.stages=('base', 'critik')"], ['stages[1]', "did you mean 'critic'?"]),
+    'rows': (['--config.train.num_microbatches=3'], ['train.rows=8', 'nearest: 6']),
+    'lengths': (
+        ['--config.sampling.attempt_tokens=500'],
+        ['reinforce.length=128', 'lower self_talk.tokens and sampling.*_tokens'],
+    ),
+    'base model': (
+        ['--config.base.checkpoint=nowhere'],
+        ["base.checkpoint='nowhere'", "or ''"],
+    ),
+    'critic of its own': (
+        ['--config.critic.checkpoint=nowhere'],
+        ["critic.checkpoint='nowhere'", "or ''"],
+    ),
+    'annotator': (
+        ['--config.critique.annotator=monte'],
+        ["critique.annotator='monte'", "did you mean 'monte_carlo'?"],
+    ),
+    'missing critiques': (
+        ['--config.critique.annotator=file', '--config.critique.annotator_path=nowhere.jsonl'],
+        ["critique.annotator_path='nowhere.jsonl'", 'it must be a file of critiques'],
+    ),
+    'annotating model': (
+        ['--config.critique.annotator=model'],
+        ["critique.annotator_path=''", 'must be a saved model'],
+    ),
+    'unused path': (
+        ['--config.critique.annotator_path=nowhere.jsonl'],
+        ["critique.annotator='oracle'", "set it to ''"],
+    ),
+    'objective': (
+        ['--config.reinforce.objective.preset=dr_grpo'],
+        ["objective.preset='dr_grpo'", 'objective.constant_length'],
+    ),
+    'heads': (['--config.model.num_kv_heads=3'], ['num_kv_heads=3', 'nearest divisor']),
+    'another config': (['--config.seed=5'], ['field seed was 0, now 5', 'new --workdir']),
+}
+
+
+@pytest.fixture(scope='module')
+def mistakes(tmp_path_factory):
+    """name -> (workdir, exit code, stderr) of every mistake."""
+    folder = tmp_path_factory.mktemp('mistakes')
+    workdirs = {name: folder / str(i) for i, name in enumerate(MISTAKES)}
+    started = workdirs['another config']
+    started.mkdir()
+    (started / 'config.json').write_text(build.to_json(lab.get_config('smoke')))
+    runs = [
+        (
+            multi_process.ROOT,
+            [f'--config={SMOKE}'] * (not changes[0].startswith('--config='))
+            + [*changes, '--workdir', str(workdirs[name])],
+        )
+        for name, (changes, _) in MISTAKES.items()
+    ]
+    module = 'elenchus.scripts.run'
+    results = forked_runs.run_all(module, runs, preload=module)
+    return {
+        name: (workdirs[name], code, errors)
+        for name, (code, errors) in zip(MISTAKES, results, strict=True)
+    }
+
+
+@pytest.mark.parametrize('name', MISTAKES)
+def test_a_mistake_is_one_line_that_names_field_and_remedy(mistakes, name):
+    _, code, errors = mistakes[name]
+    assert code == 2, errors
+    assert errors.startswith('error: ') and errors.count('\n') == 1, errors
+    assert all(word in errors for word in MISTAKES[name][1]), errors
+
+
+@pytest.mark.parametrize('name', MISTAKES)
+def test_a_mistake_writes_nothing(mistakes, name):
+    workdir = mistakes[name][0]
+    written = [path.name for path in workdir.rglob('*')] if workdir.exists() else []
+    assert written == (['config.json'] if name == 'another config' else [])

@@ -1,0 +1,203 @@
+"""Every shipped config: its model has shardings, its steps and sampling trace, without an array."""
+
+import dataclasses
+import functools
+
+import jax
+import pytest
+
+from elenchus.data.records import Batch
+from elenchus.model import config as model_config
+from elenchus.model import memory, sharding
+from elenchus.sampling.engine import decode, sampling_methods
+from elenchus.train import loop, objective, optimizer, state, step
+from elenchus.train.checkpoints import saved_models
+from elenchus.train.planning import dry_run, machines, memory_plan
+from tests.support.shipped_configs import ALL, RELEASED, Naming, settings_of
+
+MESHES = {
+    'one device': (1, 1, 1),
+    'data': (8, 1, 1),
+    'fsdp': (1, 8, 1),
+    'data and fsdp': (2, 4, 1),
+}
+
+
+BIG = 'gsm8k:default'
+OURS = [name for name in ALL if name not in RELEASED]
+
+
+def mesh_of(shape):
+    """A mesh on the first devices; the shipped meshes take all there are."""
+    size = shape[0] * shape[1] * shape[2]
+    axis_types = (jax.sharding.AxisType.Auto,) * 3
+    return jax.make_mesh(shape, sharding.AXES, axis_types=axis_types, devices=jax.devices()[:size])
+
+
+def abstract_batch(rows, length, mesh):
+    place = sharding.batch_sharding(mesh)
+    floats = ('loss_mask', 'weights', 'old_logprobs', 'ref_logprobs')
+    return Batch(
+        **{
+            field: jax.ShapeDtypeStruct(
+                (rows, length), 'float32' if field in floats else 'int32', sharding=place
+            )
+            for field in Batch._fields
+        }
+    )
+
+
+@pytest.mark.parametrize('mesh', MESHES)
+def test_its_model_has_shardings(mesh):
+    for name in ALL:
+        with Naming(name):
+            check_shardings(settings_of(name).model, MESHES[mesh])
+
+
+@functools.cache  # many configs have the same model
+def check_shardings(config, shape):
+    mesh = mesh_of(shape)
+    leaves = jax.tree.leaves(saved_models.abstract_model(config, mesh))
+    assert sum(leaf.size for leaf in leaves) == model_config.num_parameters(config)
+    assert all(leaf.sharding.mesh == mesh for leaf in leaves)
+
+
+@pytest.mark.parametrize('shape', [(1, 8, 1), (1, 4, 2), (1, 2, 4)])
+def test_the_big_model_of_a_hundred_million_parameters_is_stored_in_shares(shape):
+    s, mesh = settings_of(BIG), mesh_of(shape)
+    assert 9e7 < model_config.num_parameters(s.model) < 1.2e8
+    leaves = jax.tree.leaves(saved_models.abstract_model(s.model, mesh))
+    stored = sum(
+        leaf.dtype.itemsize * functools.reduce(int.__mul__, leaf.sharding.shard_shape(leaf.shape))
+        for leaf in leaves
+    )
+    assert stored < 1.02 * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) / 8
+
+
+@functools.cache  # many configs have the same programs
+def trace_step(
+    model, loop_settings, *, fit_optimizer, objective, transform, num_steps, rows, length
+):
+    """Shapes of the state before and after a train step on one device, and of its metrics."""
+    mesh = mesh_of((1, 1, 1))
+    optimizer_of_step = optimizer.make_optimizer(fit_optimizer, num_steps=num_steps)
+    with jax.set_mesh(mesh):
+        abstract = saved_models.abstract_model(model, mesh)
+        before = jax.eval_shape(lambda m: state.init_state(m, optimizer_of_step), abstract)
+        train_step = step.make_train_step(
+            objective=objective,
+            optimizer=optimizer_of_step,
+            transform=transform,
+            num_microbatches=loop_settings.num_microbatches,
+            skip_nonfinite=loop_settings.nonfinite == 'skip',
+        )
+        after, metrics = jax.eval_shape(train_step, before, abstract_batch(rows, length, mesh))
+    return shapes(before), shapes(after), metrics
+
+
+def shapes(tree):
+    return [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)]
+
+
+def test_its_supervised_step_traces():
+    for name in OURS:
+        with Naming(name):
+            s = settings_of(name)
+            loop.check_rows(s.train, mesh_of((1, 1, 1)))
+            before, after, metrics = trace_step(
+                s.model,
+                s.train,
+                fit_optimizer=s.base.fit.optimizer,
+                objective=objective.SFT,
+                transform=step.IDENTITY,
+                num_steps=s.base.fit.num_steps,
+                rows=s.train.rows,
+                length=s.train.length,
+            )
+            assert after == before
+            assert metrics['loss/total'].shape == ()
+
+
+@pytest.mark.parametrize('player', ['actor', 'critic'])
+def test_its_reinforcement_step_traces(player):
+    for name in OURS:
+        with Naming(name):
+            s = settings_of(name)
+            r = s.reinforce
+            before, after, _ = trace_step(
+                s.model,
+                s.train,
+                fit_optimizer=r.optimizer,
+                objective=r.objective,
+                transform=method_of(s).transform,
+                num_steps=r.num_steps,
+                rows=r.rows // r.num_minibatches,
+                length=r.row_length(player),
+            )
+            assert after == before
+
+
+@pytest.mark.parametrize('name', RELEASED)
+def test_a_released_model_has_its_published_size(name):
+    s = settings_of(name)
+    assert model_config.num_parameters(s.model) == RELEASED[name]
+    run = dry_run.plan_of(s)
+    assert {t.name for t in run.trainings} == set(s.stages) - {'base', 'critique', 'evaluate'}
+    assert all(bool(t.lora.rank) == ('lora' in name) for t in run.trainings)
+    assert memory_plan.phases(run, machines.topology('v5p-16')).keys() > {'actor', 'sampling'}
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'released.llama3_8b_mathcritique:default',
+        'released.qwen2p5_math_1p5b_gsm8k:default',
+        'released.qwen3_0p6b_gsm8k:default',
+        'released.gemma3_1b_lora:nf4',
+    ],
+)
+def test_all_programs_of_a_released_model_trace(name):
+    """Every training step and a chunk of decoding, on a mesh of eight chips."""
+    run = dataclasses.replace(dry_run.plan_of(settings_of(name)), mesh=(1, 8, 1))
+    with jax.sharding.use_abstract_mesh(memory.abstract_mesh(run.mesh)):
+        dry_run.trace_programs(settings_of(name), run)
+
+
+def method_of(s):
+    sampling = s.sampling
+    return sampling_methods.TemperatureSampling(
+        sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p, banned=(0,)
+    )
+
+
+@functools.cache
+def trace_decoding(model, method, engine):
+    """Shapes of the slots before and after a chunk of decoding on one device, and of the flags."""
+    mesh = mesh_of((1, 1, 1))
+    with jax.set_mesh(mesh):
+        abstract = saved_models.abstract_model(model, mesh)
+        slots = jax.eval_shape(
+            lambda: decode.init_state(model, batch=engine.num_slots, length=engine.max_length)
+        )
+        decode_chunk = functools.partial(
+            decode.decode_chunk,
+            method=method,
+            seed=0,
+            num_steps=engine.chunk_steps,
+            stop_ids=(1,),
+            length=engine.max_length,
+        )
+        after, flags = jax.eval_shape(
+            lambda model, slots: decode_chunk(model, slots, None), abstract, slots
+        )
+    return shapes(slots), shapes(after), flags
+
+
+def test_its_sampling_traces():
+    for name in OURS:
+        with Naming(name):
+            s = settings_of(name)
+            engine = s.sampling.engine
+            before, after, flags = trace_decoding(s.model, method_of(s), engine)
+            assert after == before
+            assert flags.shape == (2, engine.num_slots)
