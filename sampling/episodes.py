@@ -62,7 +62,9 @@ class Sampler:
     ) -> list[list[Turn]]:
         """Samples `spec.num_samples` turns of `role` after each conversation."""
         openings = [Turn(role, self.chat.header(role), ())] * len(conversations)
-        return self.continue_turns(model, conversations, openings, spec=spec)
+        requests = self._requests(conversations, openings, spec)
+        completions = self.engine.generate(model, requests, method=spec.method, seed=spec.seed)
+        return self._groups(openings, completions, spec)
 
     def continue_turns(
         self,
@@ -78,18 +80,33 @@ class Sampler:
         are kept; a turn whose opening has tokens that were not sampled has no log-probabilities.
         An opening counts towards max_tokens of its role. Raises ValueError if it uses them up.
         """
-        count = spec.num_samples
-        requests, opening_of = [], []
+        requests = self._requests(conversations, openings, spec)
+        completions = self.engine.generate(model, requests, method=spec.method, seed=spec.seed)
+        return self._groups(openings, completions, spec)
+
+    def _requests(
+        self,
+        conversations: Sequence[Sequence[Turn]],
+        openings: Sequence[Turn],
+        spec: SampleSpec,
+    ) -> list[Request]:
+        requests = []
         first_ids = spec.first_ids(len(openings))
         for turns, opening, first in zip(conversations, openings, first_ids, strict=True):
             # The sampled ids are the prompt of the next turn: text is never tokenised again.
             prompt = (*self.chat.context(turns, opening.role), *opening.tokens)
             room = self.max_tokens[opening.role] - len(opening.tokens)
-            requests += [Request(first + j, prompt, room) for j in range(count)]
-            opening_of += [opening] * count
-        completions = self.engine.generate(model, requests, method=spec.method, seed=spec.seed)
-        turns = [self._join(o, c) for o, c in zip(opening_of, completions, strict=True)]
-        return [turns[i : i + count] for i in range(0, len(turns), count)]
+            requests += [Request(first + j, prompt, room) for j in range(spec.num_samples)]
+        return requests
+
+    def _groups(
+        self, openings: Sequence[Turn], completions: Sequence[Completion], spec: SampleSpec
+    ) -> list[list[Turn]]:
+        count = spec.num_samples
+        return [
+            [self._join(opening, c) for c in completions[i * count : (i + 1) * count]]
+            for i, opening in enumerate(openings)
+        ]
 
     def _join(self, opening: Turn, completion: Completion) -> Turn:
         was_sampled = len(opening.logprobs) == len(opening.tokens)

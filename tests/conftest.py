@@ -25,10 +25,10 @@ hypothesis.settings.load_profile('elenchus')
 @pytest.fixture(scope='session')
 def shared_data() -> pathlib.Path:
     """The folder of real data: $ELENCHUS_DATA, or shared/data beside the checkout."""
-    given = os.environ.get('ELENCHUS_DATA')
-    folder = pathlib.Path(given) if given else ROOT.parent / 'shared' / 'data'
+    path = os.environ.get('ELENCHUS_DATA')
+    folder = pathlib.Path(path) if path else ROOT.parent / 'shared' / 'data'
     if not folder.is_dir():
-        pytest.skip(f'no real data: {folder} is no folder; set ELENCHUS_DATA')
+        pytest.skip(f'folder of real data not found: {folder}; set ELENCHUS_DATA')
     return folder
 
 

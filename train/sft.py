@@ -2,20 +2,17 @@
 
 import dataclasses
 import math
-import pathlib
 from collections.abc import Sequence
 
 import jax
 
-from elenchus.data.batching import packing, pipeline
+from elenchus.data.batching import packing
 from elenchus.data.records import Batch, Example
-from elenchus.model import lora, sharding
+from elenchus.model import sharding
 from elenchus.model.transformer import Transformer
-from elenchus.train.loop import LoopSettings, check_rows, init_train_state, to_device, train_loop
-from elenchus.train.metrics import writers
+from elenchus.train.loop import LoopSettings, check_rows, to_device
 from elenchus.train.objective import SFT
 from elenchus.train.optimizer import OptimizerSettings, make_optimizer
-from elenchus.train.state import TrainState
 from elenchus.train.step import IDENTITY, batch_logprobs, make_train_step
 
 
@@ -27,22 +24,8 @@ class FitSettings:
     optimizer: OptimizerSettings
 
 
-def fit(
-    model: Transformer,
-    examples: Sequence[Example],
-    *,
-    settings: FitSettings,
-    loop: LoopSettings,
-    folder: pathlib.Path,
-    writer: writers.Writer,
-    seed: int,
-    description: str,
-) -> tuple[Transformer, dict[str, float]]:
-    """Trains a copy of `model`, or only its adapters if it has any, on packed shuffled examples.
-
-    Continues from the newest checkpoint in folder/checkpoints with the same batches and metrics
-    as an uninterrupted run. Returns the model and totals. Raises the errors of train_loop.
-    """
+def make_sft_step(settings: FitSettings, loop: LoopSettings):
+    """Returns the optimizer and the train step of a fit. Raises ValueError if rows do not divide."""
     check_rows(loop, sharding.current_mesh())
     optimizer = make_optimizer(settings.optimizer, num_steps=settings.num_steps)
     train_step = make_train_step(
@@ -52,31 +35,7 @@ def fit(
         num_microbatches=loop.num_microbatches,
         skip_nonfinite=loop.nonfinite == 'skip',
     )
-    # num_epochs=None repeats the examples without end, in a new order each time.
-    dataset = pipeline.make_dataset(
-        examples, seed=seed, rows=loop.rows, length=loop.length, num_epochs=None
-    )
-    batches = iter(dataset)
-    trained, frozen = lora.split(model)
-
-    def advance(step: int, state: TrainState):
-        batch = next(batches)
-        state, metrics = train_step(state, to_device(batch), frozen)
-        return state, metrics | {'data/waste': packing.waste(batch)}, [(metrics, batch)]
-
-    state, last_row = train_loop(
-        init_train_state(trained, optimizer),
-        advance,
-        num_steps=settings.num_steps,
-        loop=loop,
-        folder=folder,
-        writer=writer,
-        description=description,
-        cursor=batches.get_state,
-        set_cursor=batches.set_state,
-    )
-    totals = {'tokens_trained': settings.num_steps * loop.rows * loop.length}
-    return lora.join(state.model, frozen), totals | {'final_loss': last_row.get('loss/total')}
+    return optimizer, train_step
 
 
 def perplexities(model: Transformer, examples: Sequence[Example], *, rows: int) -> list[float]:

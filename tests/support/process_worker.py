@@ -17,10 +17,12 @@ import numpy as np
 from elenchus.data.files import atomic
 from elenchus.model import sharding
 from elenchus.sampling.engine import engine, sampling_methods
-from elenchus.train import distributed, loop, sft
+from elenchus.train import distributed, loop
 from elenchus.train.checkpoints import saved_models
-from elenchus.train.metrics import writers
 from elenchus.train.optimizer import OptimizerSettings
+from elenchus.train.run.directory import RunDirectory
+from elenchus.train.sft import FitSettings
+from elenchus.train.stages import sft
 from tests.support import tiny_model
 
 MESH = (-1, 1, 2)
@@ -52,20 +54,12 @@ def model_on_mesh():
 
 
 def fit(folder, *, num_steps, loop=LOOP):
-    """Trains a few steps, resuming in `folder`; returns (model, totals)."""
+    """Trains a few steps in `folder`/stages/00-fit, where it resumes; returns (model, totals)."""
     folder = atomic.absolute(folder)
     examples = tiny_model.random_examples(0, np.random.default_rng(0).integers(3, 15, 40))
-    with writers.Writer(folder, tensorboard=folder / 'board') as writer:
-        return sft.fit(
-            model_on_mesh(),
-            examples,
-            settings=sft.FitSettings(num_steps, ADAM),
-            loop=loop,
-            folder=folder,
-            writer=writer,
-            seed=0,
-            description='fit',
-        )
+    stage = RunDirectory(folder, '{}', ('fit',), part_size=1).stage('fit')
+    settings = FitSettings(num_steps, ADAM)
+    return sft.sft(model_on_mesh(), examples, settings=settings, loop=loop, seed=0, stage=stage)
 
 
 def sample(model):

@@ -78,7 +78,10 @@ def test_two_processes_train_what_one_trains(two, alone):
 
 @pytest.mark.slow
 def test_two_processes_write_each_row_of_metrics_once(two, alone):
-    rows = [writers.read_rows(folder / 'fit' / writers.METRICS) for folder in (two[0], alone[0])]
+    rows = [
+        writers.read_rows(folder / 'fit/stages/00-fit' / writers.METRICS)
+        for folder in (two[0], alone[0])
+    ]
     assert [row['step'] for row in rows[0]] == [1, 2, 3, 4]
     for mine, other in zip(*rows, strict=True):
         assert mine == pytest.approx(other, rel=1e-5)
@@ -106,7 +109,7 @@ def test_a_process_with_other_values_is_named(two):
 def test_preemption_of_one_process_stops_all_and_one_process_continues(two):
     folder, results = two
     assert [r['code'] for r in results] == [distributed.PREEMPTED_EXIT_CODE] * 2
-    saved = [int(path.name) for path in (folder / 'preempted' / 'checkpoints').iterdir()]
+    saved = [int(path.name) for path in (folder / 'preempted/stages/00-fit/checkpoints').iterdir()]
     assert len(saved) == 1 and 1 <= saved[0] < process_worker.PREEMPTED_STEPS
     with jax.set_mesh(sharding.make_mesh((8, 1, 1))):
         process_worker.fit(folder / 'preempted', num_steps=saved[0] + 1)

@@ -22,7 +22,7 @@ import functools
 import pathlib
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,7 @@ from elenchus.model import lora, sharding
 from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.sampling_methods import TemperatureSampling
+from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.step_scores import StepScorer
 from elenchus.train.loop import LoopSettings, Updates, init_train_state, to_device, train_loop
@@ -174,12 +175,14 @@ def train_iteration(
     for player, training in trainings.items():
         # The second player meets the first one's weights of this very iteration.
         models = dataclasses.replace(training.setup.models, **_current_models(trainings, states))
-        state, metrics, player_updates, tokens = update_player(
-            training, states[player], step=step, models=models
+        iteration = plan_iteration(training, step, models.sampler)
+        sampled = rollouts.sample_with_refill(**rollout_arguments(training, iteration, models))
+        state, metrics, player_updates = update_player(
+            training, states[player], sampled, iteration=iteration
         )
         states = states | {player: state}
         updates += player_updates
-        counters['tokens'] += tokens
+        counters['tokens'] += sampled.tokens
         counters['trained'] += sum(minibatch.tokens.size for _, minibatch in player_updates)
         if len(trainings) > 1:  # 'loss/kl' becomes 'loss/critic/kl'
             metrics = {n.replace('/', f'/{player}/', 1): value for n, value in metrics.items()}
@@ -193,27 +196,41 @@ def _current_models(
     return {p: lora.join(state.model, trainings[p].frozen) for p, state in states.items()}
 
 
-def update_player(training: PlayerTraining, state: TrainState, *, step: int, models: ModelPair):
-    """Runs one iteration of a player; returns (state, metrics, updates, sampled tokens)."""
+class Iteration(NamedTuple):
+    """Choices of one iteration of a player: its loss, its credit rules and its random numbers."""
+
+    objective: Objective
+    assign_credit: Callable[..., credit.GroupValues]  # (group, penalties=) -> advantages
+    rng: np.random.Generator
+
+
+def plan_iteration(training: PlayerTraining, step: int, sampler: Sampler) -> Iteration:
+    """Returns the choices of iteration `step`; the first phase of SCoRe has its own objective."""
     s, player = training.settings, training.player
     first_phase = player == 'actor' and step <= s.turns.first_phase_steps
     objective = first_phase_objective(s) if first_phase else s.objective
-    policy = functools.partial(training.logprobs, lora.join(state.model, training.frozen))
-    if s.reuses_update_logprobs:
-        objective, policy = dataclasses.replace(objective, on_policy=True), None
-    rng = make_rng(training.seed, step, player)
     assign_credit = functools.partial(
         credit.assign_credit,
         rules=s.reward_rules(player),
-        limits=models.sampler.max_tokens,
+        limits=sampler.max_tokens,
         first_phase=first_phase,
     )
-    sampled = sample_groups(training, models, assign_credit=assign_credit, rng=rng)
+    return Iteration(objective, assign_credit, make_rng(training.seed, step, player))
+
+
+def update_player(
+    training: PlayerTraining, state: TrainState, sampled: SampledGroups, *, iteration: Iteration
+) -> tuple[TrainState, dict, Updates]:
+    """Takes the updates of one iteration on sampled groups; returns (state, metrics, updates)."""
+    s, player, objective = training.settings, training.player, iteration.objective
+    policy = functools.partial(training.logprobs, lora.join(state.model, training.frozen))
+    if s.reuses_update_logprobs:
+        objective, policy = dataclasses.replace(objective, on_policy=True), None
     batch, metrics = update_batch.make_batch(
         sampled,
         update_batch.RowLayout(player, s.row_length(player), s.num_samples, s.importance_cap),
-        models.sampler.chat,
-        assign_credit=assign_credit,
+        training.setup.models.sampler.chat,
+        assign_credit=iteration.assign_credit,
         objective=objective,
         logprobs=update_batch.LogprobFunctions(
             policy, functools.partial(training.logprobs, training.reference)
@@ -221,7 +238,7 @@ def update_player(training: PlayerTraining, state: TrainState, *, step: int, mod
     )
     train_step, updates = training.make_step(objective), []
     for _ in range(s.num_epochs):
-        for part in np.split(rng.permutation(s.rows), s.num_minibatches):
+        for part in np.split(iteration.rng.permutation(s.rows), s.num_minibatches):
             rows = update_batch.expand_groups(np.sort(part), s.samples_per_row)
             minibatch = Batch(*(values[rows] for values in batch))
             if s.drop_zero_advantage_rows:
@@ -231,7 +248,7 @@ def update_player(training: PlayerTraining, state: TrainState, *, step: int, mod
             placed, _ = place_batch(minibatch, training.shared)
             state, values = train_step(state, placed, training.frozen)
             updates.append((values, minibatch))
-    return state, metrics | _aggregate([v for v, _ in updates]), updates, sampled.tokens
+    return state, metrics | _aggregate([v for v, _ in updates]), updates
 
 
 def make_rng(seed: int, step: int, player: Player) -> np.random.Generator:
@@ -242,28 +259,25 @@ def make_rng(seed: int, step: int, player: Player) -> np.random.Generator:
     return np.random.default_rng((seed, step, zlib.crc32(player.encode())))
 
 
-def sample_groups(
-    training: PlayerTraining,
-    models: ModelPair,
-    *,
-    assign_credit: Callable[..., credit.GroupValues],
-    rng: np.random.Generator,
-) -> SampledGroups:
-    """Samples an iteration's groups of randomly drawn problems, with the refill of the settings."""
-    s = training.settings
+def rollout_arguments(
+    training: PlayerTraining, iteration: Iteration, models: ModelPair
+) -> dict[str, Any]:
+    """Returns the arguments of `rollouts.sample_with_refill` for randomly drawn problems."""
+    s, rng = training.settings, iteration.rng
     drawn = rng.permutation(len(training.problems))[: s.num_problems * (s.refill_rounds + 1)]
-    rollout = functools.partial(
-        rollouts.ROLLOUTS[training.player],
-        training.setup._replace(models=models),
-        s.reward_rules(training.player),
-    )
-    return rollouts.sample_with_refill(
-        rollout,
-        lambda group: assign_credit(group, penalties=None).zero_variance,
-        [training.problems[i] for i in drawn],
-        num_groups=s.num_problems,
-        seeds=rng.integers(2**32, size=s.refill_rounds + 1).tolist(),
-    )
+    return {
+        'sample': functools.partial(
+            rollouts.ROLLOUTS[training.player],
+            training.setup._replace(models=models),
+            s.reward_rules(training.player),
+        ),
+        'is_zero_variance': lambda group: (
+            iteration.assign_credit(group, penalties=None).zero_variance
+        ),
+        'problems': [training.problems[i] for i in drawn],
+        'num_groups': s.num_problems,
+        'seeds': rng.integers(2**32, size=s.refill_rounds + 1).tolist(),
+    }
 
 
 def first_phase_objective(settings: ReinforceSettings) -> Objective:

@@ -114,9 +114,11 @@ def improve_arguments(run: Run, *, explorer: str) -> dict[str, Any]:
         'base': folder('base'),
         'settings': s,
         'train_problems': inputs.train_problems,
-        'demonstrations': actor.actor_examples(*examples_of, plain=s.demonstrations),
-        'references': actor.demonstration_examples(*examples_of),
-        'retrain_critic': functools.partial(_retrain_critic, run) if s.retrain_critic else None,
+        'examples': {
+            'demonstrations': actor.actor_examples(*examples_of, plain=s.demonstrations),
+            'references': actor.demonstration_examples(*examples_of),
+        },
+        'retrain_critic': _critic_retrainer(run) if s.retrain_critic else None,
         **_shared(run),
     }
 
@@ -222,23 +224,27 @@ def _annotator_model(run: Run) -> Transformer | None:
     return run.load_model('base') if s.annotator == 'monte_carlo' and on_lab else None
 
 
-def _retrain_critic(run: Run, folder, player: Transformer, last, number: int) -> dict:
-    """Trains a critic for the actor of a round; see improve_rounds.RetrainCritic."""
+def _critic_retrainer(run: Run) -> improve_rounds.RetrainCritic:
+    """Returns the function that trains a critic for the actor of a round."""
     s = run.settings
-    return critic.retrain_critic(
-        folder.child('critic'),
-        player,
-        start=last if s.improve.restart == 'last' else _critic_start(run),
-        number=number,
-        problems=run.inputs.train_problems,
-        settings=s.critic,
-        critique=s.critique,
-        annotator_model=_annotator_model(run),
-        loop=s.train,
-        store=run.store,
-        samplers=run.samplers,
-        seed=s.seed,
-    )
+
+    def retrain(folder, player, last_critic, *, number: int) -> dict:
+        return critic.retrain_critic(
+            folder.child('critic'),
+            player,
+            start=last_critic if s.improve.restart == 'last' else _critic_start(run),
+            number=number,
+            problems=run.inputs.train_problems,
+            settings=s.critic,
+            critique=s.critique,
+            annotator_model=_annotator_model(run),
+            loop=s.train,
+            store=run.store,
+            samplers=run.samplers,
+            seed=s.seed,
+        )
+
+    return retrain
 
 
 def _evaluated_curves(run: Run) -> dict[str, list[dict]]:

@@ -29,7 +29,7 @@ def base_examples(
     # Real text comes in few documents: those that are too long are then dropped, not refused.
     problems = inputs.train_problems
     return [
-        document(inputs.chat, problem.question, 'attempt', problem.solution)
+        document(inputs.chat, problem.question, problem.solution, role='attempt')
         for problem in (problems[i % len(problems)] for i in range(settings.num_documents))
     ]
 
@@ -42,11 +42,10 @@ def lab_document(settings: BaseSettings, chat: Chat, index: int, *, data_seed: i
         return drill(chat, index)
     problem = task.generate_problem(seed=data_seed + 1, split='train', index=index)
     if kind == 'worked':
-        return document(
-            chat, problem.question, 'critique', pretraining.worked_solution(problem.question)
-        )
+        text = pretraining.worked_solution(problem.question)
+        return document(chat, problem.question, text, role='critique')
     if kind == 'attempt':
-        return document(chat, problem.question, 'attempt', problem.solution)
+        return document(chat, problem.question, problem.solution, role='attempt')
     return conversation(chat, problem, kind)
 
 
@@ -69,10 +68,10 @@ def drill(chat: Chat, index: int) -> Example:
         known = np.isin(turn.tokens[:-1], [*names, *equals])
         return np.concatenate([[0.0], known]).astype(np.float32)
 
-    return document(chat, question, 'critique', text, weights=weights)
+    return document(chat, question, text, role='critique', weights=weights)
 
 
-def document(chat: Chat, question: str, role: str, text: str, *, weights=None) -> Example:
+def document(chat: Chat, question: str, text: str, *, role: str, weights=None) -> Example:
     """Returns a question and one turn, which is trained."""
     turns = (*chat.question_turns(question), chat.text_turn(role, text))
     return chat.example(turns, trained=(role,), weights=weights, last_only=True)

@@ -107,25 +107,36 @@ def construct(
         sampler = samplers.whole_turns()
         tokens_before = sampler.engine.tokens
 
-        def options(num_samples: int, noise: int, temperature: float, first=part.first) -> dict:
-            return {
-                'judge': samplers.inputs.judge,
-                'spec': SampleSpec(
-                    num_samples, samplers.method(temperature), seed + noise, first * num_samples
-                ),
-            }
-
-        usual = samplers.settings.temperature
-        scratch = options(s.num_attempts, 0, usual)
-        groups = constructions.sample_from_scratch(sampler, actor, part.items, **scratch)
-        hotter = options(s.num_relocated, 1, s.raised_temperature)
-        resampled = constructions.resample_from_step(sampler, actor, groups, **hotter)
+        specs = construction_specs(s, samplers, seed=seed, first=part.first)
+        judge = samplers.inputs.judge
+        groups = constructions.sample_from_scratch(
+            sampler, actor, part.items, judge=judge, spec=specs['RG1']
+        )
+        resampled = constructions.resample_from_step(
+            sampler, actor, groups, judge=judge, spec=specs['RG2']
+        )
         inserted = constructions.insert_mistake(
-            sampler, actor, groups, **options(s.num_inserted, 2, usual)
+            sampler, actor, groups, judge=judge, spec=specs['RG3']
         )
         episodes = [*(e for group in groups for e in group), *resampled, *inserted]
         part.write(episodes, sampler.engine.tokens - tokens_before)
     return parts.read()
+
+
+def construction_specs(
+    s: CritiqueSettings, samplers: Samplers, *, seed: int, first: int
+) -> dict[str, SampleSpec]:
+    """Returns the sample specification of each construction, from problem `first` on."""
+    return {
+        name: SampleSpec(count, samplers.method(temperature), seed + number, first * count)
+        for number, (name, count, temperature) in enumerate(
+            (
+                ('RG1', s.num_attempts, samplers.settings.temperature),
+                ('RG2', s.num_relocated, s.raised_temperature),
+                ('RG3', s.num_inserted, samplers.settings.temperature),
+            )
+        )
+    }
 
 
 def annotate(

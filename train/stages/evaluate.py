@@ -189,8 +189,8 @@ def collect(
 def evaluate_actor(
     actor: Transformer,
     problems: Sequence[Problem],
-    *,
     settings: EvaluateSettings,
+    *,
     samplers: Samplers,
     seed: int,
     stage: StageFolder,

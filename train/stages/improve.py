@@ -24,13 +24,13 @@ from elenchus.sampling.exploration.controller import Knobs
 from elenchus.sampling.exploration.explorers import explore
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
-from elenchus.sampling.step_scores import score_steps
 from elenchus.train.config.run_settings import ImproveSettings
 from elenchus.train.loop import LoopSettings
 from elenchus.train.rl.advantages import over_tokens
 from elenchus.train.run.directory import StageFolder, derive_seed
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.stages.monitors import coverage_figures, evenly_spaced
+from elenchus.train.stages.scoring import score_responses
 from elenchus.train.stages.sft import sft
 
 
@@ -51,29 +51,18 @@ def improve(
 ) -> tuple[Transformer, dict, dict]:
     """Runs one round of self-improvement; returns the new actor, totals of training, and figures.
 
-    `pair` explores the first `settings.num_problems` problems. A copy of its actor is then
-    fine-tuned on the selected responses and the `demonstrations`. To train another model, such as
-    the base, `load_trained` returns it; it is called after exploration, to save memory.
-    `references` (question -> solution) are what the selected responses are compared with.
+    A copy of the pair's actor is fine-tuned on the selected responses and the `demonstrations`.
+    `load_trained` returns another model to train, such as the base; it is called after exploration,
+    to save memory. The selected responses are compared with `references` (question -> solution).
     `number` counts rounds from 1; each has its own noise, the same for all explorers.
     """
     stage = stage or StageFolder.temporary()
     options = {'settings': settings, 'samplers': samplers, 'seed': seed, 'stage': stage}
     problems = problems[: settings.num_problems]
     knobs, candidates, for_knobs = choose_knobs(pair, problems, number=number, **options)
-    parts = stage.parts('explored', problems, description=f'explore {explorer}')
-    for part in parts.missing():
-        episodes, count = explore(
-            settings.explore,
-            pair,
-            part.items,
-            explorer=explorer,
-            seed=derive_seed(seed, 'improve' if number == 1 else f'improve/{number}'),
-            method=samplers.method(knobs.temperature),
-            first_id=part.first * settings.explore.ids_per_question,
-        )
-        part.write(episodes, count)
-    explored, num_tokens = parts.read()
+    explored, num_tokens = sample_explored(
+        pair, problems, explorer=explorer, temperature=knobs.temperature, number=number, **options
+    )
     kept, for_kept = select_responses(pair, explored, threshold=knobs.threshold, **options)
     examples = response_examples(samplers.inputs.chat, kept, settings=settings)
     figures = coverage_figures(
@@ -81,10 +70,8 @@ def improve(
         explored=explored,
         kept=kept,
         examples={'kept': examples, 'demonstrations': references},
-        score=functools.partial(score_responses, samplers=samplers, seed=seed),
-        settings=settings,
         rows=loop.rows,
-        stage=stage,
+        **options,
     )
     actor, totals = sft(
         load_trained() if load_trained else pair.actor,
@@ -98,6 +85,34 @@ def improve(
     figures['exploration']['tokens'] = num_tokens
     figures['tokens_sampled'] = num_tokens + for_kept + for_knobs
     return actor, totals, figures
+
+
+def sample_explored(
+    pair: ModelPair,
+    problems: Sequence[Problem],
+    *,
+    explorer: str,
+    temperature: float,
+    number: int,
+    settings: ImproveSettings,
+    samplers: Samplers,
+    seed: int,
+    stage: StageFolder,
+) -> tuple[list[Episode], int]:
+    """Runs the explorer of round `number` on all problems; returns its episodes and tokens."""
+    parts = stage.parts('explored', problems, description=f'explore {explorer}')
+    for part in parts.missing():
+        episodes, num_tokens = explore(
+            settings.explore,
+            pair,
+            part.items,
+            explorer=explorer,
+            seed=derive_seed(seed, 'improve' if number == 1 else f'improve/{number}'),
+            method=samplers.method(temperature),
+            first_id=part.first * settings.explore.ids_per_question,
+        )
+        part.write(episodes, num_tokens)
+    return parts.read()
 
 
 def choose_knobs(
@@ -174,21 +189,6 @@ def select_responses(
         kept = selection.keep_above_threshold(scored, threshold=threshold, keep=s.explore.keep)
     stage.write_episodes(kept)
     return kept, num_tokens
-
-
-def score_responses(
-    pair: ModelPair, responses: Sequence[Episode], *, samplers: Samplers, seed: int
-) -> tuple[list[Episode], int]:
-    """Adds the critic's scores of steps and answer to responses; returns the critiques' tokens."""
-    scored = score_steps(
-        pair,
-        responses,
-        scorer=samplers.scorer(),
-        greedy=samplers.greedy(),
-        seed=derive_seed(seed, 'improve') + 3,
-    )
-    num_tokens = sum(len(episode.turns[-1].tokens) for episode in scored)
-    return [dataclasses.replace(e, turns=e.turns[:-1]) for e in scored], num_tokens
 
 
 def response_examples(

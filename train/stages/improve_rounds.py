@@ -1,14 +1,13 @@
 """Rounds of self-improvement on disk: each starts from the last, a complete one is skipped."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from etils import epath
 
 from elenchus.data.files import atomic
 from elenchus.data.records import Example, Problem
-from elenchus.model.transformer import Transformer
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.config.run_settings import EvaluateSettings, ImproveSettings
@@ -26,8 +25,8 @@ class SavedPair(NamedTuple):
     critic: epath.Path
 
 
-RetrainCritic = Callable[[StageFolder, Transformer, epath.Path, int], dict]
-"""(folder of the round, its new actor, the last critic, number of the round) -> summary.
+RetrainCritic = Callable[..., dict]
+"""(folder of the round, its new actor, the last critic, number=) -> summary.
 
 Saves the new critic in the folder's `critic/model`.
 """
@@ -43,8 +42,7 @@ def improve_rounds(
     evaluation: EvaluateSettings,
     train_problems: Sequence[Problem],
     test_problems: Sequence[Problem],
-    demonstrations: Sequence[Example],
-    references: Sequence[Example],
+    examples: Mapping[str, Sequence[Example]],
     retrain_critic: RetrainCritic | None,
     loop: LoopSettings,
     store: ModelStore,
@@ -53,16 +51,14 @@ def improve_rounds(
 ) -> dict:
     """Runs the rounds of one explorer; returns the last one's figures, and all in `rounds`.
 
-    All explorers start from the same players and share the noise of a round.
+    All explorers start from the same players and share the noise of a round. `examples` has the
+    `demonstrations` and `references` of `improve`.
     """
-    rounds = []
-    options = {'samplers': samplers, 'seed': seed}
+    rounds, options = [], {'samplers': samplers, 'seed': seed}
     for number in range(1, settings.num_rounds + 1):
         folder = stage.child(f'round-{number}')
         trained = base if settings.restart == 'base' else start.actor
-        load_trained = functools.partial(
-            store.load_to_train, trained, settings.lora, seed=derive_seed(seed, explorer)
-        )
+        load_options = {'settings': settings.lora, 'seed': derive_seed(seed, explorer)}
         summary = folder.read_summary()
         if summary is None:
             with folder.recorded() as summary:
@@ -71,35 +67,33 @@ def improve_rounds(
                     train_problems,
                     explorer=explorer,
                     settings=settings,
-                    load_trained=load_trained,
-                    demonstrations=demonstrations,
-                    references=references,
+                    load_trained=functools.partial(store.load_to_train, trained, **load_options),
                     loop=loop,
                     number=number,
                     stage=folder,
+                    **examples,
                     **options,
                 )
                 store.save(folder.path / 'model', actor)
-                summary |= totals
-                summary |= evaluate_actor(
-                    actor, test_problems, settings=evaluation, stage=folder, **options
-                )
-                summary |= figures
+                measured = evaluate_actor(actor, test_problems, evaluation, stage=folder, **options)
+                summary |= totals | measured | figures
                 if retrain_critic is not None:
-                    critic_summary = retrain_critic(folder, actor, start.critic, number)
-                    summary['retrained_critic'] = critic_summary
-                    for count in ('tokens_sampled', 'tokens_trained'):
-                        summary[count] += critic_summary[count]
+                    add_critic(summary, retrain_critic(folder, actor, start.critic, number=number))
             store.release()
         rounds.append(summary)
         critic = start.critic if retrain_critic is None else folder.path / 'critic' / 'model'
         start = SavedPair(folder.path / 'model', critic)
     save_last(stage, start.actor, store)
-    totals = {
-        name: sum(summary[name] for summary in rounds)
-        for name in ('tokens_sampled', 'tokens_trained', 'tokens_monitored')
-    }
+    counts = ('tokens_sampled', 'tokens_trained', 'tokens_monitored')
+    totals = {name: sum(summary[name] for summary in rounds) for name in counts}
     return rounds[-1] | totals | {'rounds': rounds}
+
+
+def add_critic(summary: dict, critic_summary: dict) -> None:
+    """Adds the summary of a retrained critic, and its tokens, to that of the round."""
+    summary['retrained_critic'] = critic_summary
+    for count in ('tokens_sampled', 'tokens_trained'):
+        summary[count] += critic_summary[count]
 
 
 def save_last(stage: StageFolder, actor: epath.Path, store: ModelStore) -> None:

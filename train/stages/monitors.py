@@ -1,6 +1,6 @@
-"""Figures of a round of self-improvement: coverage, lengths, perplexities, what scores select."""
+"""Figures of a round of self-improvement: coverage, lengths, perplexities, selection by scores."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from elenchus.data.records import Episode, Example
 from elenchus.sampling.exploration import coverage
@@ -8,6 +8,8 @@ from elenchus.sampling.model_pair import ModelPair
 from elenchus.train import sft
 from elenchus.train.config.run_settings import ImproveSettings
 from elenchus.train.run.directory import StageFolder
+from elenchus.train.run.samplers import Samplers
+from elenchus.train.stages.scoring import score_responses
 
 
 def coverage_figures(
@@ -16,15 +18,16 @@ def coverage_figures(
     explored: Sequence[Episode],
     kept: Sequence[Episode],
     examples: Mapping[str, Sequence[Example]],
-    score: Callable[[ModelPair, Sequence[Episode]], tuple[list[Episode], int]],
-    settings: ImproveSettings,
     rows: int,
+    settings: ImproveSettings,
+    samplers: Samplers,
+    seed: int,
     stage: StageFolder,
 ) -> dict:
     """Returns what exploration covers and what is kept of it.
 
     `examples` are compared by length and, for `num_monitored` of each, by perplexity under the
-    actor that explored. `score` adds the critic's scores to responses.
+    actor that explored.
     """
     figures = coverage.exploration_summary(explored)
     lengths = {
@@ -41,15 +44,15 @@ def coverage_figures(
     if count:
         summary['exploration']['perplexities'] = coverage.histograms(
             {
-                name: sft.perplexities(pair.actor, evenly_spaced(some, count), rows=rows)
-                for name, some in examples.items()
+                name: sft.perplexities(pair.actor, evenly_spaced(examples_of, count), rows=rows)
+                for name, examples_of in examples.items()
             }
         )
         attempts = [e for e in explored if e.response.facts.origin == 'attempt']
         attempts = attempts[: count * settings.explore.num_attempts]
         parts = stage.parts('scored', attempts, description='score attempts')
         for part in parts.missing():
-            part.write(*score(pair, part.items))
+            part.write(*score_responses(pair, part.items, samplers=samplers, seed=seed))
         scored, summary['tokens_monitored'] = parts.read()
         summary['exploitation'] = coverage.exploitation_summary(scored)
     return summary

@@ -1,6 +1,7 @@
 """Reinforcement learning (GRPO and its relatives) of the actor, of the critic, or of both."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from elenchus.data.records import Problem
 from elenchus.model.transformer import Transformer
@@ -32,19 +33,20 @@ def grpo(
     With a `stage`, metrics and checkpoints go into its folder, and training resumes there.
     """
     stage = stage or StageFolder.temporary()
+    arguments = trainer_arguments(samplers, stage, seed=seed)
+    options = {'trained': trained, 'settings': settings, 'loop': loop}
     with stage.metrics() as writer:
-        return trainer.reinforce(
-            pair,
-            problems,
-            trained=trained,
-            settings=settings,
-            loop=loop,
-            scorer=samplers.scorer(),
-            method=samplers.method(),
-            folder=stage.path,
-            writer=writer,
-            seed=derive_seed(seed, 'reinforce'),
-        )
+        return trainer.reinforce(pair, problems, writer=writer, **options, **arguments)
+
+
+def trainer_arguments(samplers: Samplers, stage: StageFolder, *, seed: int) -> dict[str, Any]:
+    """Returns the arguments of `trainer.reinforce` that follow from the run and its folder."""
+    return {
+        'scorer': samplers.scorer(),
+        'method': samplers.method(),
+        'folder': stage.path,
+        'seed': derive_seed(seed, 'reinforce'),
+    }
 
 
 def reinforce_stage(
@@ -61,18 +63,20 @@ def reinforce_stage(
     samplers: Samplers,
     seed: int,
 ) -> dict:
-    """Trains as `grpo` does, saves what was trained, and evaluates it; returns figures.
+    """Trains as `grpo` does, saves the trained players, and evaluates them; returns figures.
 
     An actor that is trained alone is evaluated alone, others with critique and refinement.
     """
-    options = {'samplers': samplers, 'seed': seed, 'stage': stage}
-    result, totals = grpo(
-        pair, train_problems, trained=trained, settings=settings, loop=loop, **options
-    )
+    arguments = trainer_arguments(samplers, stage, seed=seed)
+    options = {'trained': trained, 'settings': settings, 'loop': loop}
+    with stage.metrics() as writer:
+        result, totals = trainer.reinforce(
+            pair, train_problems, writer=writer, **options, **arguments
+        )
     for player, model in result.items():
         folder = stage.path if len(result) == 1 else stage.path / player
         store.save(folder / 'model', model)
-    options |= {'settings': evaluation}
+    options = {'settings': evaluation, 'samplers': samplers, 'seed': seed, 'stage': stage}
     if set(result) == {'actor'}:
         return evaluate_actor(result['actor'], test_problems, **options) | totals
     pair = samplers.pair(**{'actor': pair.actor, 'critic': pair.critic} | result)

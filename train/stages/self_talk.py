@@ -53,21 +53,8 @@ def self_talk_stage(
 
     `evaluated` has the curves of the stage `evaluate`; {} if it has not run.
     """
-    parts = stage.parts(
-        'talks', evenly_spaced(criticised, settings.num_examples), description='self-talk'
-    )
-    for part in parts.missing():
-        part.write(*builder.build(part.items, part.first))
-    talks, num_tokens = parts.read()
-    kept = [talk for talk in talks if talk.facts.rejection is None]
-    counts = collections.Counter(talk.facts.rejection for talk in talks)
-    reasons = {reason: counts[reason] for reason in sorted(filter(None, counts))}
-    if not kept:
-        raise ValueError(
-            f'self_talk: none of {len(talks)} talks ended with a right answer, by reason '
-            f'{reasons}: train the actor for longer or raise self_talk.num_rounds, in a new '
-            '--workdir'
-        )
+    talks, num_tokens = sample_talks(builder, criticised, settings=settings, stage=stage)
+    kept, reasons = select_talks(talks)
     totals = sft_stage(
         stage,
         model=model,
@@ -97,6 +84,38 @@ def self_talk_stage(
             'corrected_talks': sum(talk.attempt.facts.corrections > 0 for talk in kept),
         }
     )
+
+
+def sample_talks(
+    builder: TalkBuilder,
+    criticised: Sequence[Episode],
+    *,
+    settings: SelfTalkSettings,
+    stage: StageFolder,
+) -> tuple[list[Episode], int]:
+    """Builds talks from evenly spaced criticised attempts; returns them and their tokens."""
+    chosen = evenly_spaced(criticised, settings.num_examples)
+    parts = stage.parts('talks', chosen, description='self-talk')
+    for part in parts.missing():
+        part.write(*builder.build(part.items, part.first))
+    return parts.read()
+
+
+def select_talks(talks: Sequence[Episode]) -> tuple[list[Episode], dict[str, int]]:
+    """Returns the talks that are trained on, and the number of the others by reason.
+
+    Raises ValueError if none is left.
+    """
+    kept = [talk for talk in talks if talk.facts.rejection is None]
+    counts = collections.Counter(talk.facts.rejection for talk in talks)
+    reasons = {reason: counts[reason] for reason in sorted(filter(None, counts))}
+    if not kept:
+        raise ValueError(
+            f'self_talk: none of {len(talks)} talks ended with a right answer, by reason '
+            f'{reasons}: train the actor for longer or raise self_talk.num_rounds, in a new '
+            '--workdir'
+        )
+    return kept, reasons
 
 
 def evaluate_self_talk(

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Sequence
 
+from elenchus.data.batching import packing, pipeline
 from elenchus.data.records import Example
+from elenchus.model import lora
 from elenchus.model.transformer import Transformer
-from elenchus.train import sft as sft_loop
 from elenchus.train.checkpoints.model_store import ModelStore
-from elenchus.train.loop import LoopSettings
+from elenchus.train.loop import LoopSettings, init_train_state, to_device, train_loop
 from elenchus.train.run.directory import StageFolder
-from elenchus.train.sft import FitSettings
+from elenchus.train.sft import FitSettings, make_sft_step
+from elenchus.train.state import TrainState
 
 
 class LazyExamples:
@@ -36,33 +38,61 @@ def sft(
     seed: int,
     stage: StageFolder | None = None,
 ) -> tuple[Transformer, dict]:
-    """Trains a copy of a model on examples; returns it and totals. `seed` orders the data.
+    """Trains a copy of a model, or only its adapters if it has any; returns it and totals.
 
-    Examples longer than a row (`loop.length`) are dropped and counted. With a `stage`, metrics and
-    checkpoints go into its folder, and training resumes from the newest checkpoint there.
+    Examples are packed into rows and shuffled by `seed`; those longer than a row are dropped and
+    counted. With a `stage`, metrics and checkpoints go into its folder, and training continues from
+    the newest checkpoint there, with the same batches as an uninterrupted run.
     """
     stage = stage or StageFolder.temporary()
-    num_examples = len(examples)
-    if not isinstance(examples, LazyExamples):
-        examples = [e for e in examples if len(e.tokens) <= loop.length]
-    if not examples:
-        raise ValueError(
-            f'{stage.path.name}: all {num_examples} examples are longer than '
-            f'train.length={loop.length}; use longer rows or more problems'
+    num_examples, examples = len(examples), drop_too_long(examples, loop, name=stage.path.name)
+    optimizer, train_step = make_sft_step(settings, loop)
+    # num_epochs=None repeats the examples without end, in a new order each time.
+    batches = iter(
+        pipeline.make_dataset(
+            examples, seed=seed, rows=loop.rows, length=loop.length, num_epochs=None
         )
+    )
+    trained, frozen = lora.split(model)
+
+    def advance(step: int, state: TrainState):
+        batch = next(batches)
+        state, metrics = train_step(state, to_device(batch), frozen)
+        return state, metrics | {'data/waste': packing.waste(batch)}, [(metrics, batch)]
+
     with stage.metrics() as writer:
-        model, totals = sft_loop.fit(
-            model,
-            examples,
-            settings=settings,
+        state, last_row = train_loop(
+            init_train_state(trained, optimizer),
+            advance,
+            num_steps=settings.num_steps,
             loop=loop,
             folder=stage.path,
             writer=writer,
-            seed=seed,
             description=stage.path.name,
+            cursor=batches.get_state,
+            set_cursor=batches.set_state,
         )
-    dropped = num_examples - len(examples)
-    return model, totals | {'examples': len(examples), 'examples_too_long': dropped}
+    return lora.join(state.model, frozen), {
+        'tokens_trained': settings.num_steps * loop.rows * loop.length,
+        'final_loss': last_row.get('loss/total'),
+        'examples': len(examples),
+        'examples_too_long': num_examples - len(examples),
+    }
+
+
+def drop_too_long(
+    examples: Sequence[Example], loop: LoopSettings, *, name: str
+) -> Sequence[Example]:
+    """Returns the examples that fit into a row. Raises ValueError if none does."""
+    if isinstance(examples, LazyExamples):
+        return examples
+    fitting = [e for e in examples if len(e.tokens) <= loop.length]
+    if not fitting:
+        raise ValueError(
+            f'{name}: all {len(examples)} examples are longer than train.length={loop.length}; '
+            'use longer rows or more problems'
+        )
+    return fitting
 
 
 def sft_stage(

@@ -17,7 +17,7 @@ from elenchus.sampling.model_pair import ModelPair
 from elenchus.train.config import build
 from elenchus.train.loop import LoopSettings
 from elenchus.train.metrics import writers
-from elenchus.train.rl import credit, rollouts, settings, trainer
+from elenchus.train.rl import rollouts, settings, trainer
 from tests.support import fake_engine, tiny_model
 
 CONFIG = dataclasses.replace(tiny_model.FLAT, vocab_size=64, max_length=96)
@@ -250,17 +250,9 @@ def test_no_two_iterations_or_players_share_their_noise_and_a_seed_repeats_it():
         training = trainer.PlayerTraining(
             s, player, setup, PROBLEMS, None, None, None, None, None, 1, seed
         )
-        assign_credit = functools.partial(
-            credit.assign_credit,
-            rules=s.reward_rules(player),
-            limits=LIMITS,
-            first_phase=False,
-        )
-        sampled = trainer.sample_groups(
-            training,
-            models,
-            assign_credit=assign_credit,
-            rng=trainer.make_rng(seed, step, player),
+        iteration = trainer.plan_iteration(training, step, models.sampler)
+        sampled = rollouts.sample_with_refill(
+            **trainer.rollout_arguments(training, iteration, models)
         )
         assert sampled.num_sampled == 4 and sampled.num_informative == 0
         assert len(sampled.groups) == 2

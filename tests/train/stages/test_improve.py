@@ -11,7 +11,8 @@ from elenchus.data.files import episode_files
 from elenchus.sampling.exploration import explorers
 from elenchus.train import sft
 from elenchus.train.run import runner, study_runner
-from elenchus.train.stages import actor
+from elenchus.train.stages import actor, improve
+from elenchus.train.stages import sft as sft_stages
 from tests.support import fake_engine, fake_run
 from tests.support.fake_engine import CHAT
 from tests.support.fake_run import FakeModel
@@ -69,11 +70,13 @@ def fits(monkeypatch):
     """Replaces training: every fit adds (name of the model it starts from, examples)."""
     calls = []
 
-    def fit(model, examples, *, folder, **_):
+    def train(model, examples, *, stage, **_):
         calls.append((model.name, examples))
-        return FakeModel(folder.name), {'tokens_trained': 10, 'final_loss': 1.0}
+        totals = {'tokens_trained': 10, 'examples': len(examples), 'examples_too_long': 0}
+        return FakeModel(stage.path.name), totals
 
-    monkeypatch.setattr(sft, 'fit', fit)
+    for module in (improve, sft_stages):  # both call it by this name
+        monkeypatch.setattr(module, 'sft', train)
     monkeypatch.setattr(sft, 'perplexities', lambda _, examples, **__: [2.0] * len(examples))
     return calls
 

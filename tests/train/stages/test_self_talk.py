@@ -13,9 +13,9 @@ from elenchus.data.critiques import self_talk as talk_text
 from elenchus.data.critiques.grammars import LAB
 from elenchus.data.files import episode_files
 from elenchus.data.lab import task
-from elenchus.train import sft
 from elenchus.train.run import directory, runner
 from elenchus.train.stages import self_talk, self_talk_data
+from elenchus.train.stages import sft as sft_stages
 from tests.support import fake_engine, fake_run
 from tests.support.fake_engine import CHAT
 from tests.support.fake_run import FakeModel
@@ -96,12 +96,13 @@ def trained_on(monkeypatch):
     """Replaces training; gives the examples."""
     trained_on = []
 
-    def fit(model, examples, *, folder, **_):
-        assert (model.name, folder.name) == ('00-base', '05-self_talk')
+    def train(model, examples, *, stage, **_):
+        assert (model.name, stage.path.name) == ('00-base', '05-self_talk')
         trained_on.extend(examples)
-        return FakeModel(folder.name), {'tokens_trained': 10, 'final_loss': 1.0}
+        totals = {'tokens_trained': 10, 'examples': len(examples), 'examples_too_long': 0}
+        return FakeModel(stage.path.name), totals
 
-    monkeypatch.setattr(sft, 'fit', fit)
+    monkeypatch.setattr(sft_stages, 'sft', train)
     return trained_on
 
 
