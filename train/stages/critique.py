@@ -14,6 +14,7 @@ from elenchus.data.records import Episode, Problem
 from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.critique_data import constructions, filters
+from elenchus.sampling.engine.sampling_methods import Method
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.train.config.run_settings import CritiqueSettings
 from elenchus.train.run.directory import StageFolder
@@ -107,21 +108,17 @@ def construct(
         sampler = samplers.whole_turns()
         tokens_before = sampler.engine.tokens
 
-        def options(num_samples: int, noise: int, temperature: float, first=part.first) -> dict:
-            return {
-                'judge': samplers.inputs.judge,
-                'spec': SampleSpec(
-                    num_samples, samplers.method(temperature), seed + noise, first * num_samples
-                ),
-            }
+        def options(num_samples: int, noise_seed: int, method: Method, *, first=part.first) -> dict:
+            spec = SampleSpec(num_samples, method, noise_seed, first * num_samples)
+            return {'judge': samplers.inputs.judge, 'spec': spec}
 
-        usual = samplers.settings.temperature
-        scratch = options(s.num_attempts, 0, usual)
+        usual = samplers.method()
+        scratch = options(s.num_attempts, seed, usual)
         groups = constructions.sample_from_scratch(sampler, actor, part.items, **scratch)
-        hotter = options(s.num_relocated, 1, s.raised_temperature)
+        hotter = options(s.num_relocated, seed + 1, samplers.method(s.raised_temperature))
         resampled = constructions.resample_from_step(sampler, actor, groups, **hotter)
         inserted = constructions.insert_mistake(
-            sampler, actor, groups, **options(s.num_inserted, 2, usual)
+            sampler, actor, groups, **options(s.num_inserted, seed + 2, usual)
         )
         episodes = [*(e for group in groups for e in group), *resampled, *inserted]
         part.write(episodes, sampler.engine.tokens - tokens_before)

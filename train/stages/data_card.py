@@ -47,7 +47,7 @@ def to_markdown(card: Mapping) -> str:
         titles = (name, 'paths', 'flawed', 'kept', 'kept flawed', 'kept share', 'left out')
         lines += ['', '| ' + ' | '.join(titles) + ' |', '|---' * len(titles) + '|']
         for group, figures in (*card[name].items(), ('all', card['all'])):
-            *counts, left_out = figures.values()
-            reasons = ', '.join(f'{reason} {count}' for reason, count in left_out.items())
+            *counts, rejections = figures.values()
+            reasons = ', '.join(f'{reason} {count}' for reason, count in rejections.items())
             lines.append('| ' + ' | '.join(map(str, (group, *counts, reasons))) + ' |')
     return '\n'.join(lines) + '\n'
