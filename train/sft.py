@@ -25,7 +25,7 @@ class FitSettings:
 
 
 def make_sft_step(settings: FitSettings, loop: LoopSettings):
-    """Returns the optimizer and the train step of a fit. Raises ValueError if rows do not divide."""
+    """Returns optimizer and train step of a fit. Raises ValueError if its rows do not divide."""
     check_rows(loop, sharding.current_mesh())
     optimizer = make_optimizer(settings.optimizer, num_steps=settings.num_steps)
     train_step = make_train_step(

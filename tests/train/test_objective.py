@@ -16,7 +16,7 @@ from elenchus.data.batching import packing
 from elenchus.model import sharding
 from elenchus.train import objective as objective_lib
 from elenchus.train.config import build
-from tests.support import tiny_model
+from tests.support import objective_reference, tiny_model
 
 clipped = functools.partial(dataclasses.replace, tiny_model.SFT, surrogate='clip', on_policy=False)
 GRPO = clipped(clip_low=0.2, clip_high=0.2, average='sequence')
@@ -36,96 +36,6 @@ METHODS = {
 }
 
 
-@dataclasses.dataclass
-class Sequence:
-    """Values of the trained tokens of one sequence, float64."""
-
-    logp: np.ndarray
-    old: np.ndarray
-    ref: np.ndarray
-    weight: np.ndarray
-    entropy: np.ndarray
-    roles: np.ndarray
-
-
-def weighted_nll(s, _):
-    return [-w * lp for w, lp in zip(s.weight, s.logp, strict=True)]
-
-
-def ppo(s, _, *, low, high):
-    losses = []
-    for lp, old, advantage in zip(s.logp, s.old, s.weight, strict=True):
-        rho = np.exp(lp - old)
-        losses.append(-min(rho * advantage, min(max(rho, 1 - low), 1 + high) * advantage))
-    return losses
-
-
-def gspo(s, _, *, low, high):
-    rho = np.exp(sum(s.logp - s.old) / len(s.logp))
-    kept = min(max(rho, 1 - low), 1 + high)
-    return [-min(rho * advantage, kept * advantage) for advantage in s.weight]
-
-
-def product(s, _, *, low, high):
-    rho = np.exp(sum(s.logp - s.old))
-    kept = min(max(rho, 1 - low), 1 + high)
-    return [-min(rho * advantage, kept * advantage) for advantage in s.weight]
-
-
-def score(s, frozen):
-    surrogate, d = ppo(s, frozen, low=0.2, high=0.2), s.ref - s.logp
-    coefficients = 0.3 * (s.roles == objective_lib.ATTEMPT)
-    return [x + c * (np.exp(y) - y - 1) for x, c, y in zip(surrogate, coefficients, d, strict=True)]
-
-
-def cispo(s, frozen, *, low, high):
-    rho = np.exp(frozen.logp - frozen.old)
-    return [-min(max(r, 1 - low), 1 + high) * w * lp
-            for r, w, lp in zip(rho, s.weight, s.logp, strict=True)]  # fmt: skip
-
-
-def with_kl(estimate, coefficient):
-    def losses(s, frozen):
-        surrogate = ppo(s, frozen, low=0.2, high=0.2)
-        d = s.ref - s.logp
-        return [x + coefficient * estimate(y) for x, y in zip(surrogate, d, strict=True)]
-
-    return losses
-
-
-def with_entropy(s, frozen):
-    return [x - 0.2 * h for x, h in zip(weighted_nll(s, frozen), s.entropy, strict=True)]
-
-
-def token_mean(per_sequence):
-    return sum(map(sum, per_sequence)) / sum(map(len, per_sequence))
-
-
-def sequence_mean(per_sequence):
-    return sum(sum(x) / len(x) for x in per_sequence) / len(per_sequence)
-
-
-def constant_mean(per_sequence, *, length):
-    return sum(sum(x) / length for x in per_sequence) / len(per_sequence)
-
-
-part = functools.partial
-REFERENCES = {
-    'sft': (weighted_nll, token_mean),
-    'rloo': (weighted_nll, part(constant_mean, length=1)),
-    'grpo': (part(ppo, low=0.2, high=0.2), sequence_mean),
-    'grpo-k2': (with_kl(lambda d: d * d / 2, 0.3), sequence_mean),
-    'grpo-k3': (with_kl(lambda d: np.exp(d) - d - 1, 0.3), sequence_mean),
-    'dr-grpo': (part(ppo, low=0.2, high=0.2), part(constant_mean, length=20)),
-    'dapo': (part(ppo, low=0.2, high=0.28), token_mean),
-    'gspo': (part(gspo, low=0.05, high=0.08), sequence_mean),
-    'cispo': (part(cispo, low=0.2, high=0.28), token_mean),
-    'rloo-product': (part(product, low=0.2, high=0.2), sequence_mean),
-    'score': (score, sequence_mean),
-    'entropy': (with_entropy, token_mean),
-}
-
-
 def make_case(seed, *, rows=3, length=24):
     """(batch, logprobs, entropy); one sequence of the batch has no trained token."""
     examples = tiny_model.random_examples(seed, (9, 5, 12, 3, 7, 6, 4))
@@ -135,44 +45,6 @@ def make_case(seed, *, rows=3, length=24):
     logprobs = batch.old_logprobs + rng.normal(0, 0.5, batch.tokens.shape).astype(np.float32)
     entropy = rng.random(batch.tokens.shape).astype(np.float32)
     return batch, logprobs, entropy
-
-
-def sequences_of(batch, logprobs, entropy):
-    """[(Sequence, its row and columns)] of the sequences with a trained token."""
-    sequences = []
-    for row in range(len(batch.tokens)):
-        for segment in range(1, batch.segments[row].max() + 1):
-            is_trained = (batch.segments[row] == segment) & (batch.loss_mask[row] > 0)
-            values = (
-                logprobs, batch.old_logprobs, batch.ref_logprobs, batch.weights, entropy,
-                batch.roles,
-            )  # fmt: skip
-            if is_trained.any():
-                sequence = Sequence(*(x[row, is_trained].astype(np.float64) for x in values))
-                sequences.append((sequence, (row, np.flatnonzero(is_trained))))
-    return sequences
-
-
-def reference(method, sequences, frozen):
-    losses, mean = REFERENCES[method]
-    return mean([losses(s, f) for s, f in zip(sequences, frozen, strict=True)])
-
-
-def reference_grads(method, batch, logprobs, entropy):
-    """Central differences of the reference with respect to every log-probability."""
-    sequences = sequences_of(batch, logprobs, entropy)
-    frozen = [s for s, _ in sequences]
-    grads = np.zeros(logprobs.shape)
-    for i, (sequence, (row, places)) in enumerate(sequences):
-        for j, place in enumerate(places):
-            values = []
-            for step in (1e-6, -1e-6):
-                moved = sequence.logp.copy()
-                moved[j] += step
-                others = frozen[:i] + [dataclasses.replace(sequence, logp=moved)] + frozen[i + 1 :]
-                values.append(reference(method, others, frozen))
-            grads[row, place] = (values[0] - values[1]) / 2e-6
-    return grads
 
 
 @functools.partial(tiny_model.jit, static_argnames='objective')
@@ -192,9 +64,13 @@ def test_loss_and_gradient_are_those_of_the_plain_reference(method):
     for seed in range(3):
         case = make_case(seed)
         value, _, _, grads = loss_and_grads(METHODS[method], *case)
-        frozen = [s for s, _ in sequences_of(*case)]
-        np.testing.assert_allclose(value, reference(method, frozen, frozen), rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(grads, reference_grads(method, *case), rtol=1e-5, atol=1e-6)
+        frozen = [s for s, _ in objective_reference.sequences_of(*case)]
+        np.testing.assert_allclose(
+            value, objective_reference.reference(method, frozen, frozen), rtol=1e-5, atol=1e-6
+        )
+        np.testing.assert_allclose(
+            grads, objective_reference.reference_grads(method, *case), rtol=1e-5, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize('method', ['grpo', 'dapo', 'gspo', 'cispo'])

@@ -44,7 +44,7 @@ from elenchus.train.objective import Objective
 from elenchus.train.optimizer import make_optimizer
 from elenchus.train.rl import credit, diagnostics, rollouts, update_batch
 from elenchus.train.rl.rollouts import RolloutSetup, SampledGroups
-from elenchus.train.rl.settings import Player, ReinforceSettings
+from elenchus.train.rl.settings import Player, ReinforceSettings, check_rows
 from elenchus.train.state import TrainState
 from elenchus.train.step import Transform, batch_logprobs, make_train_step
 
@@ -142,22 +142,6 @@ def make_training(
         parts=check_rows(settings, loop, sharding.current_mesh()),
         seed=seed,
     )
-
-
-def check_rows(settings: ReinforceSettings, loop: LoopSettings, mesh: jax.sharding.Mesh) -> int:
-    """Returns the number of parts into which mesh and microbatches split the rows of an update.
-
-    Raises ValueError if a minibatch does not divide into them.
-    """
-    rows = settings.rows // settings.num_minibatches
-    parts = mesh.shape['data'] * mesh.shape['fsdp'] * loop.num_microbatches
-    if rows % parts:
-        raise ValueError(
-            f'reinforce.num_problems * num_samples / samples_per_row / num_minibatches = {rows} '
-            f'does not divide over data * fsdp * num_microbatches = {parts}; nearest: '
-            f'{max(1, rows // parts) * parts}'
-        )
-    return parts
 
 
 def train_iteration(

@@ -52,9 +52,9 @@ def improve(
     """Runs one round of self-improvement; returns the new actor, totals of training, and figures.
 
     A copy of the pair's actor is fine-tuned on the selected responses and the `demonstrations`.
-    `load_trained` returns another model to train, such as the base; it is called after exploration,
-    to save memory. The selected responses are compared with `references` (question -> solution).
-    `number` counts rounds from 1; each has its own noise, the same for all explorers.
+    `load_trained` returns another model to train; it is called after exploration, to save memory.
+    The selected responses are compared with `references` (question -> solution). `number` counts
+    rounds from 1; each has its own noise, the same for all explorers.
     """
     stage = stage or StageFolder.temporary()
     options = {'settings': settings, 'samplers': samplers, 'seed': seed, 'stage': stage}
@@ -65,14 +65,8 @@ def improve(
     )
     kept, for_kept = select_responses(pair, explored, threshold=knobs.threshold, **options)
     examples = response_examples(samplers.inputs.chat, kept, settings=settings)
-    figures = coverage_figures(
-        pair,
-        explored=explored,
-        kept=kept,
-        examples={'kept': examples, 'demonstrations': references},
-        rows=loop.rows,
-        **options,
-    )
+    compared = {'kept': examples, 'demonstrations': references}
+    figures = coverage_figures(pair, explored, kept, examples=compared, rows=loop.rows, **options)
     actor, totals = sft(
         load_trained() if load_trained else pair.actor,
         [*demonstrations, *examples],
@@ -199,31 +193,34 @@ def response_examples(
     if settings.balance == 'question':
         shares = selection.question_weights(kept)
 
-    def weights(turn: Turn, *, episode: Episode, share: float) -> np.ndarray:
-        return share * response_weights(turn, episode, weighting=settings.weighting)
+    def weights(turn: Turn, *, success_rate: float, share: float) -> np.ndarray:
+        values = response_weights(turn, weighting=settings.weighting, success_rate=success_rate)
+        return share * values
 
     return [
         chat.example(
             episode.turns,
             trained=('attempt',),
             last_only=True,
-            weights=functools.partial(weights, episode=episode, share=share),
+            weights=functools.partial(
+                weights, success_rate=episode.facts.success_rate, share=share
+            ),
         )
         for episode, share in zip(kept, shares, strict=True)
     ]
 
 
-def response_weights(turn: Turn, episode: Episode, *, weighting: str) -> np.ndarray:
+def response_weights(turn: Turn, *, weighting: str, success_rate: float) -> np.ndarray:
     """Returns the weight of each token of a response, [len(turn.tokens)].
 
     'keep' is 1; 'score' the critic's score of the answer; 'steps' its score of the step;
     'advantage' the score of the step minus that of the step before (for the first step, minus the
-    question's success rate): negative where a step makes the response worse.
+    question's `success_rate`): negative where a step makes the response worse.
     """
     if weighting == 'steps':
         return over_tokens(turn.step_scores, turn.step_ends)
     if weighting == 'advantage':
-        values = np.diff([episode.facts.success_rate, *turn.step_scores])
+        values = np.diff([success_rate, *turn.step_scores])
         return over_tokens(values, turn.step_ends)
     score = 1.0 if weighting == 'keep' else turn.facts.score or 0.0
     return np.full(len(turn.tokens), score, np.float32)

@@ -51,14 +51,13 @@ def improve_rounds(
 ) -> dict:
     """Runs the rounds of one explorer; returns the last one's figures, and all in `rounds`.
 
-    All explorers start from the same players and share the noise of a round. `examples` has the
-    `demonstrations` and `references` of `improve`.
+    `examples` has the `demonstrations` and `references` of `improve`.
     """
     rounds, options = [], {'samplers': samplers, 'seed': seed}
     for number in range(1, settings.num_rounds + 1):
         folder = stage.child(f'round-{number}')
         trained = base if settings.restart == 'base' else start.actor
-        load_options = {'settings': settings.lora, 'seed': derive_seed(seed, explorer)}
+        adapters = {'settings': settings.lora, 'seed': derive_seed(seed, explorer)}
         summary = folder.read_summary()
         if summary is None:
             with folder.recorded() as summary:
@@ -67,12 +66,11 @@ def improve_rounds(
                     train_problems,
                     explorer=explorer,
                     settings=settings,
-                    load_trained=functools.partial(store.load_to_train, trained, **load_options),
+                    load_trained=functools.partial(store.load_to_train, trained, **adapters),
                     loop=loop,
                     number=number,
                     stage=folder,
-                    **examples,
-                    **options,
+                    **(examples | options),
                 )
                 store.save(folder.path / 'model', actor)
                 measured = evaluate_actor(actor, test_problems, evaluation, stage=folder, **options)
@@ -84,9 +82,13 @@ def improve_rounds(
         critic = start.critic if retrain_critic is None else folder.path / 'critic' / 'model'
         start = SavedPair(folder.path / 'model', critic)
     save_last(stage, start.actor, store)
+    return rounds[-1] | total_tokens(rounds) | {'rounds': rounds}
+
+
+def total_tokens(rounds: Sequence[dict]) -> dict[str, int]:
+    """Returns the token counts of all rounds together."""
     counts = ('tokens_sampled', 'tokens_trained', 'tokens_monitored')
-    totals = {name: sum(summary[name] for summary in rounds) for name in counts}
-    return rounds[-1] | totals | {'rounds': rounds}
+    return {name: sum(summary[name] for summary in rounds) for name in counts}
 
 
 def add_critic(summary: dict, critic_summary: dict) -> None:

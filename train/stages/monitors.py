@@ -14,9 +14,9 @@ from elenchus.train.stages.scoring import score_responses
 
 def coverage_figures(
     pair: ModelPair,
-    *,
     explored: Sequence[Episode],
     kept: Sequence[Episode],
+    *,
     examples: Mapping[str, Sequence[Example]],
     rows: int,
     settings: ImproveSettings,
