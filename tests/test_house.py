@@ -156,7 +156,7 @@ def test_text_is_never_evaluated():
     assert not [place for place, name in names if name in {'eval', 'exec', 'compile'}]
 
 
-def test_no_open_notes_are_left_in_files():
+def test_no_file_has_open_notes():
     notes = ('TO' + 'DO', 'FIX' + 'ME', 'XX' + 'X')
     texts = {path: path.read_text(encoding='utf-8') for path in EVERY}
     assert not [path for path, text in texts.items() if any(note in text for note in notes)]

@@ -39,7 +39,7 @@ def test_a_base_document_of_each_kind_trains_the_words_of_its_role(kind):
         assert words > digits
 
 
-def test_lazy_examples_are_made_when_read():
+def test_lazy_examples_are_built_when_read():
     read = []
     examples = LazyExamples(10**9, lambda i: read.append(i) or i)
     assert len(examples) == 10**9 and examples[np.int64(7)] == 7 and read == [7]
