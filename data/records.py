@@ -7,6 +7,7 @@ episodes.
 
 import dataclasses
 import types
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,6 +37,44 @@ class Problem:
 
 
 @dataclasses.dataclass(frozen=True)
+class Step:
+    """One step of a turn that a model wrote: a line that is not blank."""
+
+    end: int  # index in Turn.tokens one past the step's last token
+    score: float | None = None  # the critic's probability that it is correct; None = not scored
+
+
+@dataclasses.dataclass(frozen=True)
+class TurnFacts:
+    """Facts about one turn; None = unknown, or the fact does not apply to the turn.
+
+    Every field is a plain JSON value, so that facts can be stored and sent to other processes.
+    """
+
+    # Of an attempt or refinement, set by the judge (data/grading/judge.py).
+    answer: str | None = None  # final answer, canonical; None also for a turn without an answer
+    outcome: str | None = None  # the verifier's, one of grading.verify.Outcome
+    correct: bool | None = None  # the final answer is right
+    steps_correct: bool | None = None  # every line is right (lab only)
+    first_error: int | None = None  # first wrong line (lab only); None also if all are right
+    kind: str | None = None  # of lab.task.MISTAKE_KINDS, of the first error (lab only)
+
+    # Of an attempt or refinement, set by the code that samples or scores it.
+    origin: str | None = None  # 'attempt', 'refinement' or a proposal (exploration.with_origin)
+    passes_barrier: bool | None = None  # more than a bare answer (exploration.with_origin)
+    hinted: bool | None = None  # sampled after a hint that is not in the episode (rl.rollouts)
+    score: float | None = None  # critic's probability that the answer is right (score_steps)
+    corrections: int | None = None  # number of lines that a self-talk calls wrong (self_talk)
+
+    # Of a critique: the first two set by sample_critiques, the others by what samples refinements.
+    verdict: bool | None = None  # of the final answer; None also for a critique without verdict
+    located: int | None = None  # first line that it calls wrong; None also if it calls none wrong
+    helpful: float | None = None  # mean effect of refinements after it, in [-1, 1] (rl.rollouts)
+    refinement_successes: int | None = None  # valid refinements after it (stages.critique)
+    refinement: str | None = None  # text of the first valid refinement (stages.critique)
+
+
+@dataclasses.dataclass(frozen=True)
 class Turn:
     """One turn of a conversation, as token ids.
 
@@ -47,8 +86,8 @@ class Turn:
     header: tuple[int, ...]
     tokens: tuple[int, ...]  # body; ends with the end token unless sampling was cut off
     logprobs: tuple[float, ...] = ()  # the sampler's, one per token; empty if not sampled
-    step_ends: tuple[int, ...] = ()  # [j] = index in `tokens` one past the last token of step j
-    step_scores: tuple[float, ...] = ()  # [j] = the critic's probability that step j is correct
+    steps: tuple[Step, ...] = ()  # they cover all tokens; empty if no model writes the role
+    facts: TurnFacts = TurnFacts()
 
     def __post_init__(self):
         if self.role not in ROLES[1:]:
@@ -56,19 +95,53 @@ class Turn:
         if self.logprobs and len(self.logprobs) != len(self.tokens):
             raise ValueError(f'{len(self.logprobs)} logprobs for {len(self.tokens)} tokens')
 
+    @property
+    def step_ends(self) -> tuple[int, ...]:
+        """The end of each step."""
+        return tuple(step.end for step in self.steps)
+
+    @property
+    def step_scores(self) -> tuple[float, ...]:
+        """The score of each step; empty unless all steps have one."""
+        scores = tuple(step.score for step in self.steps)
+        return () if None in scores else scores
+
+    def with_facts(self, **facts) -> 'Turn':
+        """Returns the turn with these fields of `facts` changed."""
+        return dataclasses.replace(self, facts=dataclasses.replace(self.facts, **facts))
+
+
+@dataclasses.dataclass(frozen=True)
+class EpisodeFacts:
+    """Facts about a whole episode; None = unknown, or the fact does not apply to the episode."""
+
+    # How an attempt of critique data was constructed (sampling.critique_data.constructions).
+    construction: str | None = None  # of critiques.oracle.CONSTRUCTIONS
+    location: int | None = None  # line, from 0, before which there is no mistake
+    mistake: str | None = None  # kind of the inserted mistake; RG3 only
+
+    # Set by exploration and self-improvement.
+    attempt_index: int | None = None  # attempt that was refined, among all of an exploration
+    success_rate: float | None = None  # share of correct first attempts at the question
+
+    # Set by the strategies of sampling.test_time.
+    chain: int | None = None  # id of the first attempt of the chain of refinements
+    round: int | None = None  # number of the round in the chain, from 1
+    tokens: Mapping[str, int] | None = None  # sampled tokens by role
+    calls: Mapping[str, int] | None = None  # model calls by role
+
+    # Set by train.stages.self_talk_data.
+    rejection: str | None = None  # reason why a self-talk is not trained on; None = it is
+
 
 @dataclasses.dataclass(frozen=True)
 class Episode:
-    """A conversation about one problem and its outcome.
-
-    `outcome` maps names of facts about the last turns, such as `correct`, `refined_correct`,
-    `verdict`, `first_error` and `construction`, to plain JSON values.
-    """
+    """A conversation about one problem. Facts about a turn are in `Turn.facts`."""
 
     problem_id: str
     level: int
     turns: tuple[Turn, ...]
-    outcome: dict
+    facts: EpisodeFacts = EpisodeFacts()
 
     def turn(self, role: str) -> Turn:
         """Returns the last turn of a role. Raises KeyError if no turn has the role."""
@@ -76,6 +149,58 @@ class Episode:
             if turn.role == role:
                 return turn
         raise KeyError(role)
+
+    @property
+    def attempt(self) -> Turn:
+        """The last attempt."""
+        return self.turn('attempt')
+
+    @property
+    def critique(self) -> Turn:
+        """The last critique."""
+        return self.turn('critique')
+
+    @property
+    def response(self) -> Turn:
+        """The actor's last turn: the refinement, or the attempt if there is no refinement."""
+        for turn in reversed(self.turns):
+            if PLAYER_OF_ROLE.get(turn.role) == 'actor':
+                return turn
+        raise KeyError('response')
+
+    def with_facts(self, **facts) -> 'Episode':
+        """Returns the episode with these fields of `facts` changed."""
+        return dataclasses.replace(self, facts=dataclasses.replace(self.facts, **facts))
+
+    def with_turn_facts(self, role: str, **facts) -> 'Episode':
+        """Returns the episode with these facts of the last turn of a role changed."""
+        changed = self.turn(role)
+        turns = tuple(t.with_facts(**facts) if t is changed else t for t in self.turns)
+        return dataclasses.replace(self, turns=turns)
+
+
+@dataclasses.dataclass(frozen=True)
+class RolloutGroup(Sequence[Episode]):
+    """The samples of one problem; as a sequence, its episodes."""
+
+    problem: Problem
+    episodes: tuple[Episode, ...]
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    def __getitem__(self, index):
+        return self.episodes[index]
+
+
+def group_episodes(problems: Sequence[Problem], episodes: Sequence[Episode]) -> list[RolloutGroup]:
+    """Groups episodes, equally many per problem, that are in the order of the problems."""
+    size = len(episodes) // max(1, len(problems))
+    assert size * len(problems) == len(episodes), f'{len(episodes)} of {len(problems)} problems'
+    return [
+        RolloutGroup(problem, tuple(episodes[i * size : (i + 1) * size]))
+        for i, problem in enumerate(problems)
+    ]
 
 
 class Example(NamedTuple):

@@ -1,16 +1,16 @@
 """Two-player episodes: attempt -> critique -> refinement, with every turn kept as sampled.
 
 `Sampler` writes single turns; `sample_attempts`, `sample_critiques` and `sample_refinements` write
-one more turn of each episode and add the judged facts to its outcome.
+one more turn of each episode, with its judged facts.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from elenchus.data.critiques import grammars
 from elenchus.data.grading import answers
 from elenchus.data.grading.judge import Judge
-from elenchus.data.records import Episode, Problem, Turn
+from elenchus.data.records import Episode, Problem, Turn, TurnFacts
 from elenchus.data.text.chat import Chat
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.generator import Generator
@@ -121,15 +121,13 @@ def sample_attempts(
     """
     questions = [sampler.chat.question_turns(problem.question) for problem in problems]
     groups = sampler.sample_turns(actor, questions, 'attempt', spec=spec)
-    pairs = [
-        (problem, (*question, turn))
+    facts = _judge_groups(sampler, problems, groups, judge=judge)
+    return [
+        Episode(
+            problem.id, problem.level, (*question, dataclasses.replace(turn, facts=next(facts)))
+        )
         for problem, question, turns in zip(problems, questions, groups, strict=True)
         for turn in turns
-    ]
-    facts = judge([(problem, sampler.text(turns[-1])) for problem, turns in pairs])
-    return [
-        Episode(problem.id, problem.level, turns, fact)
-        for (problem, turns), fact in zip(pairs, facts, strict=True)
     ]
 
 
@@ -141,7 +139,7 @@ def sample_critiques(
     grammar: grammars.Grammar,
     spec: SampleSpec,
 ) -> list[Episode]:
-    """Adds one sampled critique to each episode, with its `verdict` and `located` as facts.
+    """Adds one sampled critique to each episode, with the facts `verdict` and `located`.
 
     `verdict` is True or False, or None for a critique that cannot be parsed; None never counts as
     "correct". `located` is the line of the first error. spec.num_samples must be 1.
@@ -153,7 +151,7 @@ def sample_critiques(
         critique = grammar.parse(sampler.chat.text(turn))
         verdict = critique.final_correct if sampler.chat.is_finished(turn) else None
         located = _located_error(critique, verdict)
-        criticised.append(with_outcome(add_turn(episode, turn), verdict=verdict, located=located))
+        criticised.append(add_turn(episode, turn.with_facts(verdict=verdict, located=located)))
     return criticised
 
 
@@ -166,26 +164,25 @@ def sample_refinements(
     judge: Judge,
     spec: SampleSpec,
 ) -> list[list[Episode]]:
-    """Samples and judges `spec.num_samples` refinements of each episode; problems[i] is of [i].
-
-    The judged facts have the prefix `refined_`: the outcome already has those of the attempt.
-    """
+    """Samples and judges `spec.num_samples` refinements of each episode; problems[i] is of [i]."""
     groups = sampler.sample_turns(actor, [e.turns for e in episodes], 'refinement', spec=spec)
-    pairs = [
-        (problem, sampler.text(turn))
-        for problem, turns in zip(problems, groups, strict=True)
-        for turn in turns
-    ]
-    facts = iter(judge(pairs))
+    facts = _judge_groups(sampler, problems, groups, judge=judge)
     return [
-        [
-            with_outcome(
-                add_turn(episode, turn), **{f'refined_{k}': v for k, v in next(facts).items()}
-            )
-            for turn in turns
-        ]
+        [add_turn(episode, dataclasses.replace(turn, facts=next(facts))) for turn in turns]
         for episode, turns in zip(episodes, groups, strict=True)
     ]
+
+
+def _judge_groups(
+    sampler: Sampler,
+    problems: Sequence[Problem],
+    groups: Sequence[Sequence[Turn]],
+    *,
+    judge: Judge,
+) -> Iterator[TurnFacts]:
+    """Judges groups[i], turns that answer problems[i], in one call; yields facts in order."""
+    pairs = zip(problems, groups, strict=True)
+    return iter(judge([(p, sampler.text(turn)) for p, turns in pairs for turn in turns]))
 
 
 # Facts about episodes
@@ -196,38 +193,27 @@ def add_turn(episode: Episode, turn: Turn) -> Episode:
     return dataclasses.replace(episode, turns=(*episode.turns, turn))
 
 
-def with_outcome(episode: Episode, **facts) -> Episode:
-    """Returns the episode with these facts in its outcome."""
-    return dataclasses.replace(episode, outcome=episode.outcome | facts)
-
-
 def is_valid_refinement(sampler: Sampler, episode: Episode, problem: Problem) -> bool:
     """Returns whether a judged refinement is correct and more than a bare answer.
 
     The second is the shortcut barrier (docs/methods.md, "Critique data").
     """
-    refined, attempt = (sampler.chat.text(episode.turn(r)) for r in ('refinement', 'attempt'))
-    return episode.outcome['refined_correct'] and answers.passes_barrier(
-        refined, problem.solution, attempt
+    refinement, text = episode.turn('refinement'), sampler.chat.text
+    return refinement.facts.correct and answers.passes_barrier(
+        text(refinement), problem.solution, text(episode.attempt)
     )
 
 
 def as_attempt(sampler: Sampler, episode: Episode) -> Episode:
-    """Returns question -> response, where the last turn's tokens become an attempt.
+    """Returns question -> response, where the last turn becomes an attempt with its facts.
 
-    The other turns (a guide, a refined attempt and its critique) are dropped. If the last turn is
-    a refinement, its facts become those of the attempt.
+    The other turns (a guide, a refined attempt and its critique) and the facts of the whole
+    episode are dropped.
     """
-    outcome, last = episode.outcome, episode.turns[-1]
-    if last.role == 'refinement':
-        refined = {
-            k.removeprefix('refined_'): v for k, v in outcome.items() if k.startswith('refined_')
-        }
-        kept = {k: outcome[k] for k in ('found_by', 'passes_barrier') if k in outcome}
-        outcome = refined | kept
-    response = dataclasses.replace(last, role='attempt', header=sampler.chat.header('attempt'))
+    header = sampler.chat.header('attempt')
+    response = dataclasses.replace(episode.turns[-1], role='attempt', header=header)
     question = tuple(turn for turn in episode.turns if turn.role == 'question')
-    return Episode(episode.problem_id, episode.level, (*question, response), outcome)
+    return Episode(episode.problem_id, episode.level, (*question, response))
 
 
 def sampled_tokens(episodes: Sequence[Episode]) -> int:

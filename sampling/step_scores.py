@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from elenchus.data.critiques import grammars
-from elenchus.data.records import Episode
+from elenchus.data.records import Episode, Step
 from elenchus.data.text.chat import Chat
 from elenchus.model import sharding
 from elenchus.model.transformer import Transformer
@@ -66,8 +66,8 @@ def score_steps(
 ) -> list[Episode]:
     """Adds a greedy critique to each episode, and the critic's scores of the attempt's steps.
 
-    The scores are in the attempt's `step_scores`, the final answer's in the outcome as `score`.
-    For a critique without any verdict every step scores 0 and `score` is None.
+    The scores are in the attempt's `steps`, that of the final answer is its fact `score`. For a
+    critique without any verdict every step scores 0 and `score` is None.
     """
     # Greedy decoding uses no noise, so the ids do not matter.
     spec = SampleSpec(num_samples=1, method=greedy, seed=seed, first_id=0)
@@ -85,10 +85,10 @@ def score_steps(
     scored = []
     for episode, score in zip(criticised, scores, strict=True):
         *before, attempt, critique = episode.turns
-        steps = score.steps or (0.0,) * len(attempt.step_ends)
-        attempt = dataclasses.replace(attempt, step_scores=steps)
-        episode = dataclasses.replace(episode, turns=(*before, attempt, critique))
-        scored.append(episode_lib.with_outcome(episode, score=score.final))
+        values = score.steps or (0.0,) * len(attempt.steps)
+        steps = tuple(map(Step, attempt.step_ends, values))
+        attempt = dataclasses.replace(attempt, steps=steps).with_facts(score=score.final)
+        scored.append(dataclasses.replace(episode, turns=(*before, attempt, critique)))
     return scored
 
 
@@ -169,7 +169,7 @@ def _to_sequence(episode: Episode, grammar: grammars.Grammar, chat: Chat) -> _Se
     criticised, critique = episode.turns[-2:]
     stretches = chat.render(episode.turns, 'critique')
     tokens = [token for lead, body in stretches for token in (*lead, *body)]
-    start, num_steps = len(tokens) - len(critique.tokens), len(criticised.step_ends)
+    start, num_steps = len(tokens) - len(critique.tokens), len(criticised.steps)
     verdicts, final = grammars.verdict_positions(
         critique.tokens, grammar=grammar, tokenizer=chat.tokenizer
     )

@@ -7,31 +7,51 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from array_record.python import array_record_module
 from etils import epath
 
 from elenchus.data.files import atomic
-from elenchus.data.records import Episode, Turn
+from elenchus.data.records import Episode, EpisodeFacts, Step, Turn, TurnFacts
 
 REMEDY = "delete it and its stage's summary.json, if there is one, and run the same command again"
 """The advice that ends error messages about damaged outputs of a stage."""
 
 
 def to_json(episode: Episode) -> bytes:
-    """Returns an episode as compact JSON; `from_json` is the inverse."""
-    return json.dumps(dataclasses.asdict(episode), separators=(',', ':')).encode()
+    """Returns an episode as compact JSON; `from_json` is the inverse.
+
+    Fields with their default value, such as unknown facts, are left out.
+    """
+    return json.dumps(_known_fields(episode), separators=(',', ':')).encode()
 
 
 def from_json(record: bytes) -> Episode:
     """Returns the episode of a JSON record."""
     fields = json.loads(record)
-    turns = (
-        # JSON has no tuples, and a Turn must be hashable.
-        Turn(**{name: tuple(v) if isinstance(v, list) else v for name, v in turn.items()})
-        for turn in fields.pop('turns')
-    )
-    return Episode(turns=tuple(turns), **fields)
+    turns = tuple(map(_turn, fields.pop('turns')))
+    facts = EpisodeFacts(**fields.pop('facts', {}))
+    return Episode(turns=turns, facts=facts, **fields)
+
+
+def _turn(fields: dict) -> Turn:
+    steps = tuple(Step(**step) for step in fields.pop('steps', ()))
+    facts = TurnFacts(**fields.pop('facts', {}))
+    # JSON has no tuples, and a Turn must be hashable.
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+    return Turn(**values, steps=steps, facts=facts)
+
+
+def _known_fields(value: Any) -> Any:
+    """Returns a dataclass as nested dicts, without the fields that have their default value."""
+    if dataclasses.is_dataclass(value):
+        return {
+            field.name: _known_fields(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+            if getattr(value, field.name) != field.default
+        }
+    return [_known_fields(item) for item in value] if isinstance(value, tuple) else value
 
 
 def write_episodes(path: str | os.PathLike, episodes: Iterable[Episode]) -> None:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from elenchus.data import records
-from elenchus.data.records import PLAYER_OF_ROLE, Turn
+from elenchus.data.records import PLAYER_OF_ROLE, Step, Turn
 from elenchus.data.text import chat_templates
 from elenchus.data.text import tokenizer as tokenizers
 
@@ -250,7 +250,7 @@ class Chat:
         ends = ()
         if role in PLAYER_OF_ROLE:  # only these turns consist of steps
             ends = step_ends(tokens, newlines=self.tokenizer.newline_ids, blank=self._blank)
-        return Turn(role, self.header(role), tokens, logprobs, ends)
+        return Turn(role, self.header(role), tokens, logprobs, tuple(map(Step, ends)))
 
 
 @functools.lru_cache(maxsize=256)

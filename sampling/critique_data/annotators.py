@@ -49,7 +49,7 @@ def monte_carlo_annotator(
     def annotate(items: Sequence[ConstructedAttempt]) -> list[str | None]:
         """Returns the critiques' texts."""
         successes = count_successes(sampler, actor, items, judge=judge, spec=spec)
-        correct = [fact['correct'] for fact in judge([(p.problem, p.attempt) for p in items])]
+        correct = [facts.correct for facts in judge([(p.problem, p.attempt) for p in items])]
         workings = [None] * len(items)
         if writer is not None:
             workings = _work_out_questions(sampler, writer, items, spec=spec)
@@ -150,7 +150,7 @@ def count_successes(
     rollouts = [(key, turn) for key, turns in zip(openings, groups, strict=True) for turn in turns]
     facts = judge([(openings[key][0], sampler.text(turn)) for key, turn in rollouts])
     successes = collections.Counter(
-        key for (key, _), fact in zip(rollouts, facts, strict=True) if fact['correct']
+        key for (key, _), fact in zip(rollouts, facts, strict=True) if fact.correct
     )
     return [{i: successes[key] for i, key in lines.items()} for lines in keys]
 

@@ -1,10 +1,10 @@
 """Correct and flawed attempts by construction: the first part of AutoMathCritique.
 
 The constructions RG1 to RG3 are those of arXiv 2411.16579 (docs/methods.md, "Critique data"). Every
-function returns judged attempts whose `outcome` has three facts besides the judge's:
-`construction`; `location`, a line (from 0) before which there is no mistake; `mistake`, the kind of
-the inserted one. The latter two are None if unknown. An attempt constructed to be flawed may still
-be correct; `correct` has the judge's result.
+function returns judged attempts with three facts of the episode: `construction`; `location`, a line
+(from 0) before which there is no mistake; `mistake`, the kind of the inserted one. The latter two
+are None if unknown. An attempt constructed to be flawed may still be correct; the attempt's fact
+`correct` has the judge's result.
 """
 
 import dataclasses
@@ -13,11 +13,12 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from elenchus.data import records
 from elenchus.data.critiques import mistakes
 from elenchus.data.critiques.oracle import ConstructedAttempt
 from elenchus.data.grading import answers
 from elenchus.data.grading.judge import Judge
-from elenchus.data.records import Episode, Problem, Turn
+from elenchus.data.records import Episode, EpisodeFacts, Problem, RolloutGroup, Turn
 from elenchus.data.text.chat import Chat
 from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
@@ -32,36 +33,30 @@ def sample_from_scratch(
     *,
     judge: Judge,
     spec: SampleSpec,
-) -> list[list[Episode]]:
+) -> list[RolloutGroup]:
     """RG1: samples `spec.num_samples` attempts at each problem; returns them by problem."""
     attempts = episode_lib.sample_attempts(sampler, actor, problems, judge=judge, spec=spec)
-    attempts = [
-        episode_lib.with_outcome(e, construction='RG1', location=None, mistake=None)
-        for e in attempts
-    ]
-    count = spec.num_samples
-    return [attempts[i : i + count] for i in range(0, len(attempts), count)]
+    return records.group_episodes(problems, [e.with_facts(construction='RG1') for e in attempts])
 
 
 def resample_from_step(
     sampler: Sampler,
     actor: Transformer,
-    problems: Sequence[Problem],
+    groups: Sequence[RolloutGroup],
     *,
-    groups: Sequence[Sequence[Episode]],
     judge: Judge,
     spec: SampleSpec,
 ) -> list[Episode]:
     """RG2, location-aware: resamples correct attempts from a random line on.
 
-    `spec.method` should be hotter than usual, so that mistakes become likely. groups[i] are
-    attempts at problems[i]; a problem without a correct one gets no new attempt. The lines before
-    keep their sampled ids. `location` is the first line that differs from the original, at or after
-    the drawn one. Each log-probability is of the method that sampled its token.
+    `spec.method` should be hotter than usual, so that mistakes become likely. A problem without a
+    correct attempt in its group gets no new one. The lines before keep their sampled ids.
+    `location` is the first line that differs from the original, at or after the drawn one. Each
+    log-probability is of the method that sampled its token.
     """
     openings, originals = [], []
-    for problem, group in zip(problems, groups, strict=True):
-        correct = [e.turn('attempt') for e in group if _is_fully_correct(e)]
+    for group in groups:
+        problem, correct = group.problem, [e.attempt for e in group if _is_fully_correct(e)]
         # One stream per problem: a part of the problems draws what the whole set draws.
         rng = random.Random(f'{spec.seed}/{problem.id}')
         for i in range(spec.num_samples if correct else 0):
@@ -69,11 +64,11 @@ def resample_from_step(
             # A line's start, also the first's: at least the last line is sampled again.
             end = rng.choice((0, *turn.step_ends[:-1]))
             prefix = sampler.chat.sampled_turn('attempt', turn.tokens[:end], turn.logprobs[:end])
-            openings.append(_Opening(problem, prefix, {'construction': 'RG2', 'mistake': None}))
+            openings.append(_Opening(problem, prefix, EpisodeFacts(construction='RG2')))
             originals.append(turn)
     attempts = _continue_and_judge(sampler, actor, openings, judge=judge, spec=spec)
     return [
-        episode_lib.with_outcome(e, location=_first_different_line(sampler.chat, e, original))
+        e.with_facts(location=_first_different_line(sampler.chat, e, original))
         for e, original in zip(attempts, originals, strict=True)
     ]
 
@@ -81,21 +76,21 @@ def resample_from_step(
 def insert_mistake(
     sampler: Sampler,
     actor: Transformer,
-    problems: Sequence[Problem],
+    groups: Sequence[RolloutGroup],
     *,
-    groups: Sequence[Sequence[Episode]],
     judge: Judge,
     spec: SampleSpec,
 ) -> list[Episode]:
     """RG3, detailed mistakes: inserts a mistake of a named kind, and the actor continues after it.
 
-    groups[i] are attempts at problems[i]. The mistakes go into the correct ones by turns, or into
-    the reference solution if there are none. Kind and line are drawn at random among the possible
-    ones; an opening that would leave no room for a continuation is dropped.
+    The mistakes go into the correct attempts of a group by turns, or into the reference solution if
+    there are none. Kind and line are drawn at random among the possible ones; an opening that would
+    leave no room for a continuation is dropped.
     """
     openings = []
-    for problem, group in zip(problems, groups, strict=True):
-        texts = [sampler.chat.text(e.turn('attempt')) for e in group if _is_fully_correct(e)]
+    for group in groups:
+        problem = group.problem
+        texts = [sampler.chat.text(e.attempt) for e in group if _is_fully_correct(e)]
         texts = texts or [problem.solution]
         rng = random.Random(f'{spec.seed}/{problem.id}')
         for i in range(spec.num_samples):
@@ -112,14 +107,8 @@ def turn_from_lines(chat: Chat, role: str, lines: Sequence[str]) -> Turn:
 
 def as_annotated_attempt(chat: Chat, episode: Episode, problem: Problem) -> ConstructedAttempt:
     """Returns an episode of this module in the form that annotators take."""
-    facts = episode.outcome
-    return ConstructedAttempt(
-        problem,
-        chat.text(episode.turn('attempt')),
-        facts['construction'],
-        facts['location'],
-        facts['mistake'],
-    )
+    facts, text = episode.facts, chat.text(episode.attempt)
+    return ConstructedAttempt(problem, text, facts.construction, facts.location, facts.mistake)
 
 
 class _Opening(NamedTuple):
@@ -127,12 +116,13 @@ class _Opening(NamedTuple):
 
     problem: Problem
     turn: Turn
-    facts: dict
+    facts: EpisodeFacts
 
 
 def _is_fully_correct(episode: Episode) -> bool:
     """True if the answer is correct and, as far as the judge can tell, all steps are."""
-    return episode.outcome['correct'] and episode.outcome.get('steps_correct', True)
+    facts = episode.attempt.facts
+    return facts.correct and facts.steps_correct is not False
 
 
 def _open_with_mistake(
@@ -154,7 +144,7 @@ def _open_with_mistake(
                 else turn_from_lines(chat, 'attempt', flawed)
             )
             if len(turn.tokens) < limit + has_answer:
-                facts = {'construction': 'RG3', 'location': at, 'mistake': kind}
+                facts = EpisodeFacts(construction='RG3', location=at, mistake=kind)
                 return _Opening(problem, turn, facts)
     return None
 
@@ -184,14 +174,19 @@ def _continue_and_judge(
         [(o.problem, sampler.text(turn)) for o, turn in zip(openings, turns, strict=True)]
     )
     return [
-        Episode(o.problem.id, o.problem.level, (*question, turn), fact | o.facts)
-        for o, question, turn, fact in zip(openings, questions, turns, facts, strict=True)
+        Episode(
+            o.problem.id,
+            o.problem.level,
+            (*question, dataclasses.replace(turn, facts=turn_facts)),
+            o.facts,
+        )
+        for o, question, turn, turn_facts in zip(openings, questions, turns, facts, strict=True)
     ]
 
 
 def _first_different_line(chat: Chat, episode: Episode, original: Turn) -> int:
     """First line in which an attempt differs from its original; the last line if none does."""
-    lines = chat.text(episode.turn('attempt')).split('\n')
+    lines = chat.text(episode.attempt).split('\n')
     pairs = itertools.zip_longest(lines, chat.text(original).split('\n'))
     first = next((i for i, (line, before) in enumerate(pairs) if line != before), len(lines))
     return min(first, len(lines) - 1)

@@ -52,17 +52,18 @@ def sample_refinement_results(
 
 
 def reject_unhelpful(episodes: Sequence[Episode], *, least: int) -> Reasons:
-    """The soft filter, on the outcomes `correct`, `verdict` and `refinement_successes`.
+    """The soft filter, on the facts `correct`, `verdict` and `refinement_successes`.
 
     'refinements': the critique of a wrong attempt that led to fewer than `least` valid refinements.
     'verdict': the critique of a correct attempt that does not call the final answer correct.
     """
     reasons: Reasons = []
-    for outcome in (episode.outcome for episode in episodes):
-        if outcome['correct']:
-            reasons.append(None if outcome['verdict'] is True else 'verdict')
+    for episode in episodes:
+        critique = episode.critique.facts
+        if episode.attempt.facts.correct:
+            reasons.append(None if critique.verdict is True else 'verdict')
         else:
-            enough = outcome['refinement_successes'] >= least
+            enough = critique.refinement_successes >= least
             reasons.append(None if enough else 'refinements')
     return reasons
 
@@ -70,7 +71,7 @@ def reject_unhelpful(episodes: Sequence[Episode], *, least: int) -> Reasons:
 def reject_correct(episodes: Sequence[Episode]) -> Reasons:
     """'came_right': an attempt constructed to be flawed (RG2, RG3) whose answer is correct."""
     return [
-        'came_right' if e.outcome['construction'] != 'RG1' and e.outcome['correct'] else None
+        'came_right' if e.facts.construction != 'RG1' and e.attempt.facts.correct else None
         for e in episodes
     ]
 
@@ -79,7 +80,7 @@ def reject_duplicates(episodes: Sequence[Episode]) -> Reasons:
     """'repeated': the same attempt at the same problem as in an earlier episode."""
     seen, reasons = set(), []
     for episode in episodes:
-        key = (episode.problem_id, episode.turn('attempt').tokens)
+        key = (episode.problem_id, episode.attempt.tokens)
         reasons.append('repeated' if key in seen else None)
         seen.add(key)
     return reasons
@@ -97,7 +98,7 @@ def reject_for_balance(
     """
     flawed, correct = collections.defaultdict(list), collections.defaultdict(list)
     for i, episode in enumerate(episodes):
-        (correct if episode.outcome['correct'] else flawed)[episode.level].append(i)
+        (correct if episode.attempt.facts.correct else flawed)[episode.level].append(i)
     rarest = min(map(len, flawed.values()), default=0)
     reasons: Reasons = [None] * len(episodes)
     for level in flawed.keys() | correct.keys():

@@ -6,9 +6,7 @@ from typing import NamedTuple
 
 from elenchus.data.grading import answers
 from elenchus.data.records import Episode, Problem
-from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.episodes import Sampler
-from elenchus.sampling.metrics import critic_metrics
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
 
@@ -67,22 +65,23 @@ class ProposalRequest(NamedTuple):
 
 
 def with_origin(sampler: Sampler, episode: Episode, problem: Problem, *, origin: str) -> Episode:
-    """Adds `found_by` (the origin) and `passes_barrier` to the outcome.
+    """Adds the facts `origin` and `passes_barrier` to the last turn, the response.
 
     The shortcut barrier (docs/methods.md, "Critique data") rejects bare answers: a response that
     had help is compared with the reference and, if it refines an attempt, with that attempt. An
     attempt without help always passes.
     """
-    roles = {turn.role for turn in episode.turns}
-    response = sampler.chat.text(episode.turns[-1])
-    attempt = sampler.chat.text(episode.turn('attempt')) if 'refinement' in roles else None
+    last = episode.turns[-1]
+    response = sampler.chat.text(last)
+    attempt = sampler.chat.text(episode.attempt) if last.role == 'refinement' else None
     helped = origin not in ('attempt', 'uniform')
     passes_barrier = not helped or answers.passes_barrier(
         response, problem.solution, problem.solution if attempt is None else attempt
     )
-    return episode_lib.with_outcome(episode, found_by=origin, passes_barrier=passes_barrier)
+    return episode.with_turn_facts(last.role, origin=origin, passes_barrier=passes_barrier)
 
 
 def is_valid_response(episode: Episode) -> bool:
     """Returns whether the response is correct and passes the barrier; needs `with_origin`."""
-    return critic_metrics.finally_correct(episode) and episode.outcome['passes_barrier']
+    facts = episode.response.facts
+    return bool(facts.correct and facts.passes_barrier)

@@ -91,7 +91,7 @@ def balance_score(attempts: Sequence[Episode], *, threshold: float, target: int)
     count once in both. Unlike there, the reference is not added, and n = 0 gives 0.
     """
     correct_by_tokens = {
-        e.turns[-1].tokens: bool(e.outcome['correct'])
+        e.turns[-1].tokens: bool(e.attempt.facts.correct)
         for e in attempts
         if above_threshold(e, threshold)
     }
@@ -104,4 +104,4 @@ def above_threshold(episode: Episode, threshold: float) -> bool:
 
     No score counts as 0. With threshold 0 nothing was scored and everything passes.
     """
-    return not threshold or (episode.outcome['score'] or 0.0) >= threshold
+    return not threshold or (episode.attempt.facts.score or 0.0) >= threshold

@@ -34,7 +34,7 @@ def group_by_question(explored: Sequence[Episode]) -> list[QuestionResponses]:
     for episode in explored:
         question = groups.setdefault(episode.problem_id, QuestionResponses(episode.level, [], []))
         question.responses.append(episode)
-        if episode.outcome['found_by'] == 'attempt':
+        if episode.response.facts.origin == 'attempt':
             question.attempts.append(episode)
     return list(groups.values())
 
@@ -50,11 +50,11 @@ def exploration_summary(explored: Sequence[Episode]) -> dict[str, Any]:
     """
     questions = group_by_question(explored)
     most = max(len(question.attempts) for question in questions)
-    counts = [sum(bool(e.outcome['correct']) for e in q.attempts) for q in questions]
+    counts = [sum(bool(e.attempt.facts.correct) for e in q.attempts) for q in questions]
     return {
         'coverage': _mean(questions, lambda q: any(map(is_valid_response, q.responses))),
         'attempt_coverage': _mean(
-            questions, lambda q: any(e.outcome['correct'] for e in q.attempts)
+            questions, lambda q: any(e.attempt.facts.correct for e in q.attempts)
         ),
         'distinct': _mean(questions, lambda q: len(_different_valid(q.responses))),
         'correct_counts': np.bincount(counts, minlength=most + 1).tolist(),
@@ -69,7 +69,7 @@ def kept_summary(responses: Sequence[Episode], explored: Sequence[Episode]) -> d
     """Counts the responses kept for training by level and origin; `kept_spurious` is a share."""
     counts = collections.Counter(episode.level for episode in responses)
     levels = {str(level): counts[level] for level in sorted({e.level for e in explored})}
-    origins = collections.Counter(episode.outcome['found_by'] for episode in responses)
+    origins = collections.Counter(episode.response.facts.origin for episode in responses)
     return {
         'kept': len(responses),
         'kept_by_level': levels,
@@ -85,12 +85,12 @@ def exploitation_summary(scored: Sequence[Episode]) -> dict[str, float]:
     An attempt without a score counts as 0. Source of the comparison: arXiv 2412.17256.
     """
     chosen = [
-        max(question.attempts, key=lambda e: e.outcome['score'] or 0.0)
+        max(question.attempts, key=lambda e: e.attempt.facts.score or 0.0)
         for question in group_by_question(scored)
     ]
     return {
-        'attempt': float(np.mean([bool(e.outcome['correct']) for e in scored])),
-        'best_of_n': float(np.mean([bool(e.outcome['correct']) for e in chosen])),
+        'attempt': float(np.mean([bool(e.attempt.facts.correct) for e in scored])),
+        'best_of_n': float(np.mean([bool(e.attempt.facts.correct) for e in chosen])),
         'questions': len(chosen),
     }
 

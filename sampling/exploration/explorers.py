@@ -4,6 +4,7 @@ import collections
 import functools
 from collections.abc import Callable, Sequence
 
+from elenchus.data import records
 from elenchus.data.records import Episode, Problem
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.engine.sampling_methods import Greedy, Method
@@ -21,7 +22,7 @@ from elenchus.sampling.sample_spec import SampleSpec
 Explorer = Callable[[ExplorationContext, Sequence[Problem]], list[Episode]]
 """Samples judged responses to some questions, correct or not, each as a whole conversation.
 
-Every outcome has the facts of `context.with_origin`.
+Every response has the facts of `context.with_origin`.
 """
 
 
@@ -66,12 +67,12 @@ def explore_with_critiques(
 ) -> list[Episode]:
     """Samples unguided attempts, and for each wrong one a greedy critique and refinements of it.
 
-    `attempt_index` in a refinement's outcome is the index of its attempt among all attempts.
+    The fact `attempt_index` of a refined episode is the index of its attempt among all attempts.
     """
     models, spec = context.models, context.spec
     attempts = _sample_attempts(context, problems)
     attempt_problems = [p for p in problems for _ in range(context.settings.num_attempts)]
-    wrong = [i for i, episode in enumerate(attempts) if not episode.outcome['correct']]
+    wrong = [i for i, episode in enumerate(attempts) if not episode.attempt.facts.correct]
     # Seeds of their own: ids repeat those of the attempts.
     criticised = episode_lib.sample_critiques(
         models.sampler,
@@ -91,9 +92,8 @@ def explore_with_critiques(
         ),
     )
     refined = [
-        episode_lib.with_outcome(
-            with_origin(models.sampler, episode, attempt_problems[i], origin='refinement'),
-            attempt_index=i,
+        with_origin(models.sampler, episode, attempt_problems[i], origin='refinement').with_facts(
+            attempt_index=i
         )
         for i, group in zip(wrong, groups, strict=True)
         for episode in group
@@ -121,10 +121,10 @@ def _sample_attempts(context: ExplorationContext, problems: Sequence[Problem]) -
     attempts = episode_lib.sample_attempts(
         models.sampler, models.actor, problems, judge=models.judge, spec=context.spec
     )
-    attempt_problems = (p for p in problems for _ in range(context.spec.num_samples))
     return [
-        with_origin(models.sampler, e, p, origin='attempt')
-        for e, p in zip(attempts, attempt_problems, strict=True)
+        with_origin(models.sampler, episode, group.problem, origin='attempt')
+        for group in records.group_episodes(problems, attempts)
+        for episode in group
     ]
 
 

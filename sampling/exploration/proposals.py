@@ -4,6 +4,7 @@ The four are those of arXiv 2411.00750. Each function of PROPOSALS takes questio
 responses so far and returns a judged episode for each question that it can help.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
@@ -143,11 +144,13 @@ def _sample_responses(
     return [
         with_origin(
             sampler,
-            Episode(problem.id, problem.level, (*prompt, turn), fact),
+            Episode(
+                problem.id, problem.level, (*prompt, dataclasses.replace(turn, facts=turn_facts))
+            ),
             problem,
             origin=origin,
         )
-        for problem, prompt, turn, fact in zip(problems, prompts, turns, facts, strict=True)
+        for problem, prompt, turn, turn_facts in zip(problems, prompts, turns, facts, strict=True)
     ]
 
 

@@ -18,7 +18,7 @@ def curate(explored: Sequence[Episode], settings: ExploreSettings, *, wrong: boo
     seen: dict[tuple[str, bool], set] = collections.defaultdict(set)
     kept = []
     for episode in explored:
-        valid, attempt = is_valid_response(episode), episode.outcome.get('attempt_index')
+        valid, attempt = is_valid_response(episode), episode.facts.attempt_index
         if not valid and not wrong:
             continue
         if valid and attempt is not None:
@@ -61,6 +61,6 @@ def success_rates(explored: Sequence[Episode]) -> dict[str, float]:
     """Returns the share of correct ones among each question's unguided first attempts."""
     correct = collections.defaultdict(list)
     for episode in explored:
-        if episode.outcome['found_by'] == 'attempt':
-            correct[episode.problem_id].append(bool(episode.outcome['correct']))
+        if episode.response.facts.origin == 'attempt':
+            correct[episode.problem_id].append(bool(episode.attempt.facts.correct))
     return {problem: sum(facts) / len(facts) for problem, facts in correct.items()}

@@ -56,12 +56,8 @@ def right_answers(episodes: Iterable[Episode], reference: str | None) -> set[str
 
     These are the reference and every answer that the judge called correct in `episodes`.
     """
-    right = {reference}
-    for outcome in (episode.outcome for episode in episodes):
-        for prefix in ('', 'refined_'):
-            if outcome.get(f'{prefix}correct', False):
-                right.add(outcome[f'{prefix}answer'])
-    return right - {None}
+    facts = [turn.facts for episode in episodes for turn in episode.turns]
+    return ({reference} | {f.answer for f in facts if f.correct}) - {None}
 
 
 def point(arm: Arm, right: Sequence[Collection[str]], *, size: int, num_draws: int) -> Point:
@@ -87,9 +83,9 @@ def recall_point(episodes: Sequence[Episode], *, size: int) -> Point:
     """Point of a search that already chose one answer per question: one episode each."""
     return Point(
         size,
-        [float(e.outcome['correct']) for e in episodes],
-        [float(sum(e.outcome['tokens'].values())) for e in episodes],
-        [dict(e.outcome['calls']) for e in episodes],
+        [float(e.attempt.facts.correct) for e in episodes],
+        [float(sum(e.facts.tokens.values())) for e in episodes],
+        [dict(e.facts.calls) for e in episodes],
     )
 
 
@@ -169,7 +165,7 @@ def _chain_candidate(chain: Sequence[Episode], num_rounds: int, which: str) -> C
     answers = answers[: num_rounds + 1][::-1]
     answers = tuple(answers[:1] if which == 'last' else answers)
     tokens, calls = (
-        _sum(e.outcome[name] for e in chain[:num_rounds]) for name in ('tokens', 'calls')
+        _sum(getattr(e.facts, name) for e in chain[:num_rounds]) for name in ('tokens', 'calls')
     )
     return Candidate(answers, (1.0,) * len(answers), tokens, calls)
 
@@ -198,17 +194,17 @@ def _candidate(
 
     The score aggregates the step rewards; it is 1 if `how` is None.
     """
-    steps = episode.turn('attempt').step_scores
+    steps = episode.attempt.step_scores
     tokens, calls = (
-        {role: count for role, count in episode.outcome[name].items() if role in roles}
-        for name in ('tokens', 'calls')
+        {role: count for role, count in counts.items() if role in roles}
+        for counts in (episode.facts.tokens, episode.facts.calls)
     )
     score = 1.0 if how is None else votes.aggregate(steps, how)
     return Candidate((answer(episode),), (score,), tokens, calls)
 
 
 def _first_answer(episode: Episode) -> str | None:
-    return episode.outcome['answer']
+    return episode.attempt.facts.answer
 
 
 def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

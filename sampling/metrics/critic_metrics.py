@@ -1,7 +1,7 @@
-"""Metrics of critic and actor: pure functions of episodes and their outcomes.
+"""Metrics of critic and actor: pure functions of episodes and their facts.
 
 A share of an empty set is None. An attempt without a refinement counts as unchanged. Facts about
-steps (`first_error`, `kind`, `steps_correct`) exist only on the lab.
+steps (`first_error`, `kind`, `steps_correct`) are known only on the lab.
 """
 
 import collections
@@ -19,12 +19,12 @@ Share = float | None
 
 def finally_correct(episode: Episode) -> bool:
     """Returns whether the refinement is correct, or the attempt if there is no refinement."""
-    return bool(episode.outcome.get('refined_correct', episode.outcome['correct']))
+    return bool(episode.response.facts.correct)
 
 
 def final_answer(episode: Episode) -> str | None:
     """Returns the refinement's answer, or the attempt's if there is no refinement."""
-    return episode.outcome.get('refined_answer', episode.outcome['answer'])
+    return episode.response.facts.answer
 
 
 def by_level(
@@ -48,10 +48,10 @@ def critic(episodes: Sequence[Episode]) -> dict[str, Share]:
     critiques, so that one that cannot be parsed is a miss and a critic cannot gain by garbling.
     `first_error_f1` is present if first errors are known.
     """
-    right = [e for e in episodes if e.outcome['correct']]
-    wrong = [e for e in episodes if not e.outcome['correct']]
+    right = [e for e in episodes if e.attempt.facts.correct]
+    wrong = [e for e in episodes if not e.attempt.facts.correct]
     parsed = {
-        name: [e for e in chosen if e.outcome['verdict'] is not None]
+        name: [e for e in chosen if e.critique.facts.verdict is not None]
         for name, chosen in (('all', episodes), ('right', right), ('wrong', wrong))
     }
     measures = {
@@ -60,10 +60,10 @@ def critic(episodes: Sequence[Episode]) -> dict[str, Share]:
         'discriminability_wrong': _share(_agrees(e) for e in parsed['wrong']),
         'passed': _share(_agrees(e) for e in right),
         'found': _share(_agrees(e) for e in wrong),
-        'parse_rate': _share(e.outcome['verdict'] is not None for e in episodes),
+        'parse_rate': _share(e.critique.facts.verdict is not None for e in episodes),
     }
     if knows_steps(episodes):
-        pairs = [(e.outcome['located'], e.outcome['first_error']) for e in episodes]
+        pairs = [(e.critique.facts.located, e.attempt.facts.first_error) for e in episodes]
         measures['first_error_f1'] = first_error_f1(pairs)
     return measures
 
@@ -84,15 +84,17 @@ def detection(episodes: Sequence[Episode]) -> dict[str, dict[str, float]]:
     """
     kinds = collections.defaultdict(list)
     for episode in episodes:
-        if episode.outcome.get('kind') is not None:
-            kinds[episode.outcome['kind']].append(episode.outcome)
+        if episode.attempt.facts.kind is not None:
+            kinds[episode.attempt.facts.kind].append(episode)
     return {
         kind: {
-            'attempts': len(facts),
-            'found': _share(f['verdict'] is False for f in facts),
-            'located': _share(f['located'] == f['first_error'] for f in facts),
+            'attempts': len(members),
+            'found': _share(e.critique.facts.verdict is False for e in members),
+            'located': _share(
+                e.critique.facts.located == e.attempt.facts.first_error for e in members
+            ),
         }
-        for kind, facts in sorted(kinds.items())
+        for kind, members in sorted(kinds.items())
     }
 
 
@@ -114,7 +116,7 @@ def uncertainty(groups: Sequence[Sequence[Episode]], *, num_bins: int) -> list[d
                 'high': (index + 1) / num_bins,
                 'questions': len(chosen),
                 'uncertainty': float(np.mean([vote_entropy(group) for group in chosen])),
-                'accuracy': _share(e.outcome['correct'] for e in episodes),
+                'accuracy': _share(e.attempt.facts.correct for e in episodes),
                 **critic(episodes),
             }
         )
@@ -127,7 +129,7 @@ def vote_entropy(group: Sequence[Episode]) -> float:
     "No answer" counts as an answer of its own. 0 for a single attempt.
     """
     # None, "no answer", is counted like any other key.
-    counts = collections.Counter(e.outcome['answer'] for e in group).values()
+    counts = collections.Counter(e.attempt.facts.answer for e in group).values()
     shares = [count / len(group) for count in counts]
     if len(shares) == 1:
         return 0.0
@@ -172,13 +174,13 @@ def confidence_and_critique(episodes: Sequence[Episode]) -> dict[str, Share]:
 
 def spurious_share(episodes: Sequence[Episode]) -> Share:
     """Share of correct answers reached through a wrong step; None if steps are not known."""
-    right = [e for e in episodes if e.outcome['correct']]
-    return _share(not e.outcome['steps_correct'] for e in right) if knows_steps(right) else None
+    right = [e for e in episodes if e.attempt.facts.correct]
+    return _share(not e.attempt.facts.steps_correct for e in right) if knows_steps(right) else None
 
 
 def knows_steps(episodes: Sequence[Episode]) -> bool:
     """Returns whether every episode's first wrong step is known."""
-    return all('first_error' in e.outcome for e in episodes)
+    return all(e.attempt.facts.steps_correct is not None for e in episodes)
 
 
 # Calibration
@@ -192,9 +194,9 @@ def calibration(episodes: Sequence[Episode], *, num_bins: int) -> dict[str, Any]
     for "no verdict": `unjudged` is the share of such steps, `judged` is of the others.
     """
     finals = [
-        (e.outcome['score'], bool(e.outcome['correct']))
-        for e in episodes
-        if e.outcome['score'] is not None
+        (facts.score, bool(facts.correct))
+        for facts in (e.attempt.facts for e in episodes)
+        if facts.score is not None
     ]
     final = {'final': reliability(finals, num_bins=num_bins)}
     if not knows_steps(episodes):
@@ -220,7 +222,7 @@ def known_steps(episode: Episode) -> list[tuple[float, bool]]:
 
     Later steps build on a wrong one, so their truth is unknown.
     """
-    scores, first = episode.turn('attempt').step_scores, episode.outcome['first_error']
+    scores, first = episode.attempt.step_scores, episode.attempt.facts.first_error
     known = scores if first is None else scores[: first + 1]
     return [(score, i != first) for i, score in enumerate(known)]
 
@@ -255,12 +257,12 @@ def reliability(pairs: Sequence[tuple[float, bool]], *, num_bins: int) -> dict[s
 
 
 def _agrees(episode: Episode) -> bool:
-    return episode.outcome['verdict'] is bool(episode.outcome['correct'])
+    return episode.critique.facts.verdict is bool(episode.attempt.facts.correct)
 
 
 def _changes(episodes: Sequence[Episode]) -> collections.Counter:
     return collections.Counter(
-        f'{"ic"[bool(e.outcome["correct"])]}2{"ic"[finally_correct(e)]}' for e in episodes
+        f'{"ic"[bool(e.attempt.facts.correct)]}2{"ic"[finally_correct(e)]}' for e in episodes
     )
 
 

@@ -44,7 +44,7 @@ class _Beam(NamedTuple):
     @property
     def attempt(self) -> Turn:
         """The attempt so far."""
-        return self.episode.turn('attempt')
+        return self.episode.attempt
 
 
 class _Cost:
@@ -82,7 +82,7 @@ def beam_search(
     unfinished beam by one line, `expansions` times; the first step starts from `width` empty beams.
     Finished beams keep their places; the other places go to the different continuations with the
     best aggregated step rewards. At the end a finished beam beats an unfinished one, then the score
-    decides. The outcome counts all sampled `tokens` and model `calls`, also those of dropped beams.
+    decides. The facts count all sampled `tokens` and model `calls`, also those of dropped beams.
     Question i uses the ids from first_id + i * settings.ids_per_question.
     """
     sampler = setup.models.sampler
@@ -127,9 +127,7 @@ def _expand(
             # Only the new tokens: an earlier step paid for the opening.
             search.costs[p].add('attempt', len(turn.tokens) - len(opening.tokens))
             episode = beams[p][b].episode
-            grown = dataclasses.replace(
-                episode, turns=(*_before_attempt(episode), turn), outcome={}
-            )
+            grown = dataclasses.replace(episode, turns=(*_before_attempt(episode), turn))
             expanded[p].setdefault(turn.tokens, grown)
     return [list(episodes.values()) for episodes in expanded]
 
@@ -151,9 +149,9 @@ def _score(search: _Search, expanded: Sequence[Sequence[Episode]]) -> list[list[
     for group, cost in zip(expanded, search.costs, strict=True):
         episodes = [next(scored) for _ in group]
         for episode in episodes:
-            cost.add('critique', len(episode.turn('critique').tokens))
+            cost.add('critique', len(episode.critique.tokens))
         how = search.settings.aggregate
-        scores = [votes.aggregate(e.turn('attempt').step_scores, how) for e in episodes]
+        scores = [votes.aggregate(e.attempt.step_scores, how) for e in episodes]
         beams.append([_Beam(e, score) for e, score in zip(episodes, scores, strict=True)])
     return beams
 
@@ -172,13 +170,11 @@ def _judge(search: _Search, best: Sequence[_Beam], problems: Sequence[Problem]) 
     models = search.setup.models
     texts = [models.sampler.text(beam.attempt) for beam in best]
     facts = models.judge(list(zip(problems, texts, strict=True)))
+    # The attempt keeps the critic's score of its answer beside the judged facts.
     return [
-        dataclasses.replace(
-            beam.episode,
-            outcome=fact
-            | beam.episode.outcome
-            | {'tokens': dict(cost.tokens), 'calls': dict(cost.calls)},
-        )
+        beam.episode.with_turn_facts(
+            'attempt', **dataclasses.asdict(fact) | {'score': beam.attempt.facts.score}
+        ).with_facts(tokens=dict(cost.tokens), calls=dict(cost.calls))
         for beam, fact, cost in zip(best, facts, search.costs, strict=True)
     ]
 
@@ -186,7 +182,7 @@ def _judge(search: _Search, best: Sequence[_Beam], problems: Sequence[Problem]) 
 def _empty_beam(sampler: Sampler, problem: Problem) -> _Beam:
     attempt = Turn('attempt', sampler.chat.header('attempt'), ())
     turns = (*sampler.chat.question_turns(problem.question), attempt)
-    return _Beam(Episode(problem.id, problem.level, turns, {}), 0.0)
+    return _Beam(Episode(problem.id, problem.level, turns), 0.0)
 
 
 def _before_attempt(episode: Episode) -> tuple[Turn, ...]:

@@ -41,8 +41,8 @@ class EvaluationSetup:
 Strategy = Callable[..., tuple[list[Episode], int]]
 """(setup, judged episodes, their problems, *, first_id) -> (episodes, newly sampled tokens).
 
-Episode i has the id first_id + i. In the outcome of a returned episode, `tokens` and `calls` count
-by role the tokens and the model calls of all its sampled turns, whichever strategy sampled them.
+Episode i has the id first_id + i. The facts `tokens` and `calls` of a returned episode count by
+role the tokens and the model calls of all its sampled turns, whichever strategy sampled them.
 """
 
 
@@ -70,8 +70,8 @@ def sequential(
 
     Rounds are memoryless: the refinement becomes the attempt, and the next critique sees only the
     question and that attempt. A chain ends when a round brings no refinement. Returns one episode
-    per round and chain; its outcome has the `round` and the `chain`, which is the id of the
-    chain's first attempt.
+    per round and chain; its facts have the `round` and the `chain`, which is the id of the chain's
+    first attempt.
     """
     sampler = setup.models.sampler
     chains = dict(enumerate(zip(first_round, problems, strict=True), first_id))
@@ -92,10 +92,7 @@ def sequential(
             due=_needs_refinement(setup),
         )
         tokens += more
-        after = [
-            episode_lib.with_outcome(e, chain=i, round=number)
-            for i, e in zip(active, after, strict=True)
-        ]
+        after = [e.with_facts(chain=i, round=number) for i, e in zip(active, after, strict=True)]
         episodes += after
         chains = dict(zip(active, zip(after, active_problems, strict=True), strict=True))
     return episodes, tokens
@@ -111,10 +108,10 @@ def oracle(
     """Adds a critique and a refinement to exactly the attempts that are really wrong.
 
     An upper bound and not a method, because it uses the reference answers. `episodes` are attempts
-    or what `parallel` returned for them. Returns the wrong ones only; `chain` in the outcome is the
+    or what `parallel` returned for them. Returns the wrong ones only; the fact `chain` is the
     attempt's id.
     """
-    wrong = [i for i, episode in enumerate(episodes) if not episode.outcome['correct']]
+    wrong = [i for i, episode in enumerate(episodes) if not episode.attempt.facts.correct]
     ids = [first_id + i for i in wrong]
     refined, tokens = run_round(
         setup,
@@ -124,7 +121,7 @@ def oracle(
         number=1,
         due=lambda episode: True,
     )
-    return [episode_lib.with_outcome(e, chain=i) for i, e in zip(ids, refined, strict=True)], tokens
+    return [e.with_facts(chain=i) for i, e in zip(ids, refined, strict=True)], tokens
 
 
 def run_round(
@@ -170,7 +167,7 @@ def run_round(
 
 
 def with_cost(episode: Episode) -> Episode:
-    """Adds `tokens` and model `calls` by role to the outcome.
+    """Adds `tokens` and model `calls` by role to the facts of an episode.
 
     A turn without log-probabilities was not sampled for this episode and costs nothing.
     """
@@ -179,14 +176,14 @@ def with_cost(episode: Episode) -> Episode:
         if turn.logprobs:
             tokens[turn.role] += len(turn.tokens)
             calls[turn.role] += 1
-    return episode_lib.with_outcome(episode, tokens=dict(tokens), calls=dict(calls))
+    return episode.with_facts(tokens=dict(tokens), calls=dict(calls))
 
 
 def _needs_refinement(setup: EvaluationSetup) -> Callable[[Episode], bool]:
     """Returns the test for a refinement that `setup.refine` names."""
     if setup.refine == 'always':
         return lambda episode: True
-    return lambda episode: episode.outcome['verdict'] is not True
+    return lambda episode: episode.critique.facts.verdict is not True
 
 
 def _without_logprobs(episode: Episode) -> Episode:

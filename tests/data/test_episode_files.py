@@ -1,10 +1,12 @@
+import json
+
 import fsspec
 import pytest
 from etils import epath
 from etils.epath import backend
 
 from elenchus.data.files import atomic, episode_files
-from elenchus.data.records import Episode, Turn
+from elenchus.data.records import Episode, EpisodeFacts, Step, Turn, TurnFacts
 
 
 def make_episode(index=0):
@@ -18,19 +20,28 @@ def make_episode(index=0):
                 (6,),
                 (12, 13, 1),
                 logprobs=(-0.1, -2.5e-8, -1.0 / 3.0),
-                step_ends=(2, 3),
-                step_scores=(0.5, 0.1),
+                steps=(Step(2, 0.5), Step(3, 0.0)),
+                facts=TurnFacts(correct=False, first_error=0),
             ),
-            Turn('critique', (7,), (14, 1)),
+            Turn('critique', (7,), (14, 1), facts=TurnFacts(verdict=False)),
             Turn('attempt', (6,), (15, 1)),
         ),
-        outcome={'correct': True, 'first_error': None, 'verdict': 'wrong'},
+        facts=EpisodeFacts(round=2, tokens={'attempt': 3}),
     )
 
 
 def test_an_episode_survives_json_exactly():
     episode = make_episode()
     assert episode_files.from_json(episode_files.to_json(episode)) == episode
+
+
+def test_unknown_facts_are_not_written():
+    written = json.loads(episode_files.to_json(make_episode()))
+    assert written['facts'] == {'round': 2, 'tokens': {'attempt': 3}}
+    question, attempt, *_ = written['turns']
+    assert question == {'role': 'question', 'header': [4], 'tokens': [10, 11, 1]}
+    assert attempt['facts'] == {'correct': False, 'first_error': 0}
+    assert attempt['steps'] == [{'end': 2, 'score': 0.5}, {'end': 3, 'score': 0.0}]
 
 
 def test_episode_files_are_read_back_in_name_order(tmp_path):

@@ -186,9 +186,9 @@ def criticise(judging, text, unfinished=()):
 
 
 def test_an_attempt_that_was_cut_off_is_wrong_even_with_its_answer(judging):
-    assert one_attempt(judging, RIGHT).outcome['correct']
-    cut_off = one_attempt(judging, RIGHT, unfinished=('attempt',)).outcome
-    assert not cut_off['correct'] and cut_off['answer'] is None
+    assert one_attempt(judging, RIGHT).attempt.facts.correct
+    cut_off = one_attempt(judging, RIGHT, unfinished=('attempt',)).attempt.facts
+    assert not cut_off.correct and cut_off.answer is None
 
 
 @pytest.mark.parametrize(
@@ -204,10 +204,10 @@ def test_an_attempt_that_was_cut_off_is_wrong_even_with_its_answer(judging):
     ],
 )
 def test_a_critique_is_read_and_a_garbled_one_has_no_verdict(judging, text, verdict, located):
-    outcome = criticise(judging, text).outcome
-    assert (outcome['verdict'], outcome['located']) == (verdict, located)
+    facts = criticise(judging, text).critique.facts
+    assert (facts.verdict, facts.located) == (verdict, located)
 
 
 def test_a_critique_that_was_cut_off_has_no_verdict(judging):
     text = task.judge(PROBLEMS[1].question, RIGHT).critique
-    assert criticise(judging, text, unfinished=('critique',)).outcome['verdict'] is None
+    assert criticise(judging, text, unfinished=('critique',)).critique.facts.verdict is None

@@ -38,7 +38,7 @@ def episode(attempt, critique):
         CHAT.text_turn('attempt', attempt),
         CHAT.text_turn('critique', critique),
     )
-    return records.Episode('p', 2, turns, {})
+    return records.Episode('p', 2, turns)
 
 
 def rewards(episodes, shapes=SHAPES):
@@ -142,7 +142,7 @@ def test_padding_and_absent_verdicts_are_masked():
 
 def test_an_episode_must_end_with_a_critique():
     with pytest.raises(ValueError, match='must end with a turn and its critique'):
-        rewards([records.Episode('p', 2, judged(RIGHT).turns[:-1], {})])
+        rewards([records.Episode('p', 2, judged(RIGHT).turns[:-1])])
 
 
 @pytest.mark.parametrize('rows, lengths', [(0, (8,)), (2, ()), (2, (16, 8))])

@@ -30,12 +30,28 @@ def make_episode(words, *, level=1, correct=True, refined=True, scores=(0.97, 0.
     attempt = (*sum(bodies, []), words.eos_id)
     turns = (
         records.Turn('question', (4,), tuple(words.encode(QUESTION))),
-        records.Turn('attempt', (6,), attempt, step_ends=ends, step_scores=scores),
-        records.Turn('critique', (7,), (*words.encode(CRITIQUE), words.eos_id)),
-        records.Turn('refinement', (8,), attempt, step_ends=ends),
+        records.Turn(
+            'attempt',
+            (6,),
+            attempt,
+            steps=tuple(map(records.Step, ends, scores)),
+            facts=records.TurnFacts(correct=correct),
+        ),
+        records.Turn(
+            'critique',
+            (7,),
+            (*words.encode(CRITIQUE), words.eos_id),
+            facts=records.TurnFacts(verdict=True),
+        ),
+        records.Turn(
+            'refinement',
+            (8,),
+            attempt,
+            steps=tuple(map(records.Step, ends)),
+            facts=records.TurnFacts(correct=refined),
+        ),
     )
-    outcome = {'correct': correct, 'refined_correct': refined, 'verdict': True}
-    return records.Episode(f'lab/test/{level}<&>', level, turns, outcome)
+    return records.Episode(f'lab/test/{level}<&>', level, turns)
 
 
 def make_summary(shift):
@@ -227,7 +243,7 @@ def test_the_chosen_episodes_are_of_every_transition_and_level(words):
     ]
     chosen = html_episodes.choose_episodes(episodes, 10)
     assert len(chosen) == 10
-    kinds = {(e.outcome['correct'], e.outcome['refined_correct']) for e in chosen}
+    kinds = {(e.attempt.facts.correct, e.response.facts.correct) for e in chosen}
     assert len(kinds) == 4
     assert {e.level for e in chosen} == {1, 2, 3, 4, 5}
 

@@ -227,13 +227,13 @@ def judge(pairs):
         judgement = task.judge(problem.question, text or '')
         answer = text.rpartition('#### ')[2].strip() if text and '#### ' in text else None
         facts.append(
-            {
-                'answer': answer,
-                'correct': answer == problem.answer,
-                'steps_correct': judgement.correct,
-                'first_error': judgement.first_error,
-                'kind': judgement.kind,
-            }
+            records.TurnFacts(
+                answer=answer,
+                correct=answer == problem.answer,
+                steps_correct=judgement.correct,
+                first_error=judgement.first_error,
+                kind=judgement.kind,
+            )
         )
     return facts
 
@@ -243,8 +243,8 @@ def step_rewards(critic, criticised, shapes, *, grammar, chat, correct_id, wrong
     values = {True: 0.9, False: 0.1, None: 0.0}
     rewards = []
     for episode in criticised:
-        critique = grammar.parse(CHAT.text(episode.turn('critique')))
-        count = len(episode.turns[-2].step_ends)
+        critique = grammar.parse(CHAT.text(episode.critique))
+        count = len(episode.turns[-2].steps)
         scores = [values[step.correct] for step in critique.steps][:count]
         final = None if critique.final_correct is None else values[critique.final_correct]
         if len(scores) == count - 1 and final is not None:

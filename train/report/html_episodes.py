@@ -1,6 +1,7 @@
 """Episodes of the report: a varied selection, shown turn by turn with the critic's scores."""
 
 import collections
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -32,8 +33,7 @@ def choose_episodes(episodes: Iterable[records.Episode], count: int) -> list[rec
 
 
 def _transition(episode: records.Episode) -> str:
-    before = bool(episode.outcome.get('correct'))
-    after = bool(episode.outcome.get('refined_correct', before))
+    before, after = (bool(t.facts.correct) for t in (episode.attempt, episode.response))
     return 'ic'[before] + '2' + 'ic'[after]
 
 
@@ -45,25 +45,28 @@ def _round_robin(groups: Iterable[Iterable]) -> Iterator:
 
 
 def episode_details(episode: records.Episode, decode: Decode) -> str:
-    """HTML of an episode: its outcome and all of its turns."""
-    facts = {'attempt': 'correct', 'refinement': 'refined_correct'}
-    known = {role: episode.outcome.get(name) for role, name in facts.items()}
-    tags = ''.join(_tag(role, right) for role, right in known.items() if right is not None)
+    """HTML of an episode: all of its turns and the known facts about them."""
+    judged = [turn for turn in episode.turns if turn.facts.correct is not None]
+    tags = ''.join(_tag(turn.role, turn.facts.correct) for turn in judged)
     head = f'<summary>level {episode.level} · {escape(episode.problem_id)}{tags}</summary>'
     body = ''.join(_turn(turn, decode) for turn in episode.turns)
-    outcome = ', '.join(f'{name}: {value}' for name, value in episode.outcome.items())
-    return f'<details open>{head}{body}<p class="soft">{escape(outcome)}</p></details>'
+    return f'<details open>{head}{body}{_facts(episode.facts)}</details>'
 
 
 def _turn(turn: records.Turn, decode: Decode) -> str:
     cuts = [0, *turn.step_ends, len(turn.tokens)]
     texts = [decode(turn.tokens[a:b]).strip() for a, b in itertools.pairwise(cuts)]
     # Tokens after the last step have no score, nor has any step of a turn without a critic.
-    scores = [*turn.step_scores[: len(turn.step_ends)]]
-    scores += [None] * (len(texts) - len(scores))
+    scores = [*(step.score for step in turn.steps), None]
     pairs = zip(texts, scores, strict=True)
     lines = ''.join(_step(text, score) for text, score in pairs if text)
-    return f'<h4>{turn.role}</h4><div class="text">{lines}</div>'
+    return f'<h4>{turn.role}</h4><div class="text">{lines}</div>{_facts(turn.facts)}'
+
+
+def _facts(facts: records.TurnFacts | records.EpisodeFacts) -> str:
+    """A line with all known facts; '' if there are none."""
+    known = [f'{n}: {v}' for n, v in dataclasses.asdict(facts).items() if v is not None]
+    return f'<p class="soft">{escape(", ".join(known))}</p>' if known else ''
 
 
 def _step(text: str, score: float | None) -> str:

@@ -63,7 +63,7 @@ def assign_credit(
     by_turn = [to_advantages(column, epsilon=a.epsilon) for column in zip(*returns, strict=True)]
     by_episode = [
         {
-            number: np.full(len(turn.step_ends), a.outcome_coef * by_turn[k][i], np.float32)
+            number: np.full(len(turn.steps), a.outcome_coef * by_turn[k][i], np.float32)
             for k, (number, turn) in enumerate(trained_turns(episode, rules.player))
         }
         for i, episode in enumerate(group)
@@ -74,8 +74,8 @@ def assign_credit(
 
 
 def _reward_terms(episode: Episode, turn: Turn, rules: RewardRules, *, limits) -> dict[str, float]:
-    facts = rewards.facts_of(episode, turn)
-    judged = rewards.JudgedTurn(turn, facts, limits[turn.role], rules.overlong_tokens)
+    limit = limits[turn.role]
+    judged = rewards.JudgedTurn(turn, episode.attempt, limit, rules.overlong_tokens)
     return rewards.terms(rules.rewards, judged)
 
 
@@ -107,7 +107,7 @@ def _add_step_advantages(
         by_step = advantages.process_normalised(scores, epsilon=a.epsilon)
     else:
         # V(question): the share of right attempts is the group's own estimate of success.
-        start = float(np.mean([episode.outcome['correct'] for episode in group]))
+        start = float(np.mean([episode.attempt.facts.correct for episode in group]))
         by_step = [advantages.step_differences(s, start=start) for s in scores]
     for values, (number, _), steps in zip(by_episode, attempts, by_step, strict=True):
         values[number] = values[number] + np.float32(a.step_coef) * steps

@@ -2,16 +2,16 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from elenchus.data.records import Episode, Turn
+from elenchus.data.records import Turn
 
 
 class JudgedTurn(NamedTuple):
-    """A turn with the facts that its reward depends on."""
+    """A turn with what its reward depends on."""
 
     turn: Turn
-    facts: Mapping[str, Any]  # of the episode's outcome; see facts_of
+    attempt: Turn  # the episode's attempt, which a critique judges
     limit: int  # longest turn of this role, in tokens
     overlong_tokens: int  # tokens before the limit over which the length penalty grows
 
@@ -63,20 +63,20 @@ def helpfulness(correct: bool, refined: list[bool]) -> float:
 Term = Callable[[JudgedTurn], float]
 
 ACTOR_TERMS: dict[str, Term] = {
-    'correct': lambda t: float(t.facts['correct']),
-    'format': lambda t: float(t.facts['answer'] is not None),
+    'correct': lambda t: float(t.turn.facts.correct),
+    'format': lambda t: float(t.turn.facts.answer is not None),
     'length': _length,
     'steps': _steps,
-    'verdict': lambda t: t.facts.get('score') or 0.0,
+    'verdict': lambda t: t.turn.facts.score or 0.0,
 }
 
 CRITIC_TERMS: dict[str, Term] = {
-    'verdict': lambda t: float(t.facts['verdict'] is bool(t.facts['correct'])),
+    'verdict': lambda t: float(t.turn.facts.verdict is bool(t.attempt.facts.correct)),
     'located': lambda t: float(
-        t.facts['verdict'] is not None and t.facts['located'] == t.facts['first_error']
+        t.turn.facts.verdict is not None and t.turn.facts.located == t.attempt.facts.first_error
     ),
-    'helpful': lambda t: t.facts['helpful'],
-    'format': lambda t: float(t.facts['verdict'] is not None),
+    'helpful': lambda t: t.turn.facts.helpful,
+    'format': lambda t: float(t.turn.facts.verdict is not None),
     'length': _length,
 }
 
@@ -97,11 +97,3 @@ def terms(weights: ActorRewards | CriticRewards, judged: JudgedTurn) -> dict[str
 def total(weights: ActorRewards | CriticRewards, values: Mapping[str, float]) -> float:
     """Returns the weighted sum of terms."""
     return sum(getattr(weights, name) * value for name, value in values.items())
-
-
-def facts_of(episode: Episode, turn: Turn) -> dict[str, Any]:
-    """Returns the facts of a turn; those of a refinement have a prefix in the outcome."""
-    if turn.role != 'refinement':
-        return episode.outcome
-    facts = episode.outcome.items()
-    return {k.removeprefix('refined_'): v for k, v in facts if k.startswith('refined_')}

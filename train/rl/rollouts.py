@@ -8,7 +8,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from elenchus.data.records import Episode, Problem
+from elenchus.data import records
+from elenchus.data.records import Episode, Problem, RolloutGroup
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.engine.sampling_methods import Greedy, TemperatureSampling
 from elenchus.sampling.model_pair import ModelPair
@@ -17,7 +18,7 @@ from elenchus.sampling.step_scores import StepScorer, score_steps
 from elenchus.train.rl import rewards
 from elenchus.train.rl.settings import Player, RewardRules
 
-Groups = list[list[Episode]]
+Groups = list[RolloutGroup]
 
 
 class RolloutSetup(NamedTuple):
@@ -56,7 +57,9 @@ def sample_actor_groups(
     tokens = episode_lib.sampled_tokens(episodes)
     if rules.turns.hint_share:
         share = rules.turns.hint_share
-        episodes, more = retry_with_hints(setup, problems, episodes, share=share, seed=seed)
+        groups = records.group_episodes(problems, episodes)
+        groups, more = retry_with_hints(setup, groups, share=share, seed=seed)
+        episodes = [episode for group in groups for episode in group]
         tokens += more
     if rules.needs_step_scores or rules.turns.episode == 'critique':
         greedy = Greedy(setup.method.banned)
@@ -75,7 +78,7 @@ def sample_actor_groups(
         )
         episodes = [group[0] for group in refined]
         tokens += sum(len(episode.turns[-1].tokens) for episode in episodes)
-    return _split_groups(episodes, n), tokens
+    return records.group_episodes(problems, episodes), tokens
 
 
 def hint(problem: Problem, share: float) -> str:
@@ -85,22 +88,19 @@ def hint(problem: Problem, share: float) -> str:
 
 
 def retry_with_hints(
-    setup: RolloutSetup,
-    problems: Sequence[Problem],
-    episodes: Sequence[Episode],
-    *,
-    share: float,
-    seed: int,
-) -> tuple[list[Episode], int]:
-    """Samples the groups without a right attempt again, with a hint; returns (episodes, tokens).
+    setup: RolloutSetup, groups: Sequence[RolloutGroup], *, share: float, seed: int
+) -> tuple[Groups, int]:
+    """Samples the groups without a right attempt again, with a hint; returns (groups, tokens).
 
-    The hint is not part of the new episodes: the policy must learn to answer without it. Their
-    outcome has `hinted`, because their sampler log-probabilities are those with the hint.
+    The hint is not part of the new episodes: the policy must learn to answer without it. The new
+    attempts are marked `hinted`, because their sampler log-probabilities are those with the hint.
     """
     models, n = setup.models, setup.num_samples
-    sampler, groups = models.sampler, _split_groups(episodes, n)
-    failed = [i for i, group in enumerate(groups) if not any(e.outcome['correct'] for e in group)]
-    failed_problems = [problems[i] for i in failed]
+    sampler, groups = models.sampler, list(groups)
+    failed = [
+        i for i, group in enumerate(groups) if not any(e.attempt.facts.correct for e in group)
+    ]
+    failed_problems = [groups[i].problem for i in failed]
     retries = sampler.sample_turns(
         models.actor,
         [sampler.chat.question_turns(p.question, guide=hint(p, share)) for p in failed_problems],
@@ -115,12 +115,13 @@ def retry_with_hints(
     facts = iter(models.judge(answers))
     for i, problem, turns in zip(failed, failed_problems, retries, strict=True):
         question = sampler.chat.question_turns(problem.question)
-        groups[i] = [
-            Episode(problem.id, problem.level, (*question, turn), next(facts) | {'hinted': True})
-            for turn in turns
-        ]
-    tokens = sum(len(turn.tokens) for turns in retries for turn in turns)
-    return [episode for group in groups for episode in group], tokens
+        judged = (dataclasses.replace(turn, facts=next(facts)) for turn in turns)
+        episodes = (
+            Episode(problem.id, problem.level, (*question, turn.with_facts(hinted=True)))
+            for turn in judged
+        )
+        groups[i] = RolloutGroup(problem, tuple(episodes))
+    return groups, sum(len(turn.tokens) for turns in retries for turn in turns)
 
 
 def sample_critic_groups(
@@ -129,7 +130,7 @@ def sample_critic_groups(
     """Samples `num_samples` critiques of one attempt at each problem; returns (groups, tokens).
 
     If helpfulness is rewarded, every critique is followed by `num_refinements` refinements, which
-    determine `helpful` in its outcome; they are not part of the episode.
+    determine its fact `helpful`; they are not part of the episode.
     """
     models, n = setup.models, setup.num_samples
     attempts = episode_lib.sample_attempts(
@@ -147,7 +148,7 @@ def sample_critic_groups(
         spec=SampleSpec(1, setup.method, _derive_seed(seed, 'critique'), 0),
     )
     tokens = episode_lib.sampled_tokens(attempts)
-    tokens += sum(len(episode.turn('critique').tokens) for episode in episodes)
+    tokens += sum(len(episode.critique.tokens) for episode in episodes)
     if rules.rewards.helpful:
         refined = episode_lib.sample_refinements(
             models.sampler,
@@ -161,7 +162,7 @@ def sample_critic_groups(
         )
         tokens += sum(len(e.turns[-1].tokens) for group in refined for e in group)
         episodes = [_with_helpfulness(e, group) for e, group in zip(episodes, refined, strict=True)]
-    return _split_groups(episodes, n), tokens
+    return records.group_episodes(problems, episodes), tokens
 
 
 def _derive_seed(seed: int, purpose: str) -> int:
@@ -170,9 +171,9 @@ def _derive_seed(seed: int, purpose: str) -> int:
 
 
 def _with_helpfulness(episode: Episode, refined: Sequence[Episode]) -> Episode:
-    after = [e.outcome['refined_correct'] for e in refined]
-    helpful = rewards.helpfulness(episode.outcome['correct'], after)
-    return dataclasses.replace(episode, outcome=episode.outcome | {'helpful': helpful})
+    after = [e.response.facts.correct for e in refined]
+    helpful = rewards.helpfulness(episode.attempt.facts.correct, after)
+    return episode.with_turn_facts('critique', helpful=helpful)
 
 
 def without_turns(episode: Episode, role: str) -> Episode:
@@ -183,10 +184,6 @@ def without_turns(episode: Episode, role: str) -> Episode:
 
 def _repeat_each(items: Sequence, times: int) -> list:
     return [item for item in items for _ in range(times)]
-
-
-def _split_groups(episodes: Sequence[Episode], size: int) -> Groups:
-    return [list(episodes[i : i + size]) for i in range(0, len(episodes), size)]
 
 
 ROLLOUTS: Mapping[Player, Rollout] = {

@@ -60,7 +60,7 @@ def make_batch(
         rows = slice(i * layout.num_samples, (i + 1) * layout.num_samples)
         values.append(assign_credit(group, penalties=penalties and penalties[rows]))
     weights = advantages.at_tokens(batch, [steps for v in values for steps in v.advantages])
-    hinted = np.array([[bool(e.outcome.get('hinted'))] for e in episodes])
+    hinted = np.array([[bool(e.attempt.facts.hinted)] for e in episodes])
     metrics = group_metrics(sampled, values, weights=weights, batch=batch) | {
         'reward/unfinished': np.mean([not chat.is_finished(e.turns[-1]) for e in episodes])
     }
@@ -145,7 +145,7 @@ def group_metrics(
 ) -> dict[str, float]:
     """Returns statistics of rewards and advantages, also by level, and of zero-variance groups."""
     rewards = np.array([v.rewards for v in values])
-    levels = np.array([group[0].level for group in sampled.groups])
+    levels = np.array([group.problem.level for group in sampled.groups])
     advantage = weights[batch.loss_mask > 0]
     episodes = [episode for group in sampled.groups for episode in group]
     terms = {
@@ -170,7 +170,7 @@ def group_metrics(
             f'levels/reward{level}_std': rewards[levels == level].std(),
             f'levels/advantage{level}_std': weights[rows][batch.loss_mask[rows] > 0].std(),
         }
-    correct = np.mean([float(e.outcome['correct']) for e in episodes])
+    correct = np.mean([float(e.attempt.facts.correct) for e in episodes])
     return {'reward/correct': correct} | metrics | terms
 
 

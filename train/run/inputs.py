@@ -11,7 +11,7 @@ from elenchus.data.grading import judge as judges
 from elenchus.data.grading import verify
 from elenchus.data.grading.judge import Judge
 from elenchus.data.problems import loading
-from elenchus.data.records import Problem
+from elenchus.data.records import Problem, TurnFacts
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.data.text.chat import Chat
 from elenchus.data.text.chat_templates import TEMPLATES
@@ -80,7 +80,13 @@ def load_inputs(settings: RunSettings, verifier: verify.Verifier) -> RunInputs:
 
 def judge_on_first_process(judge: Judge) -> Judge:
     """Lets the first process judge for all: whether a check runs into its time limit is chance."""
-    return lambda pairs: distributed.run_on_first(lambda: judge(pairs))
+
+    def judge_once(pairs: Sequence[tuple[Problem, str | None]]) -> list[TurnFacts]:
+        """Broadcasts the facts as plain JSON values."""
+        values = distributed.run_on_first(lambda: list(map(dataclasses.asdict, judge(pairs))))
+        return [TurnFacts(**fields) for fields in values]
+
+    return judge_once
 
 
 def load_problems(settings: RunSettings, split: str) -> list[Problem]:

@@ -6,13 +6,13 @@ data_card.json and data_card.md. Before that come `paths/`, `criticised/` and, w
 """
 
 import collections
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from elenchus.data.critiques import record_files
 from elenchus.data.critiques.record_files import CritiqueRecord
 from elenchus.data.records import Episode, Problem
 from elenchus.model.transformer import Transformer
+from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.critique_data import constructions, filters
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.train.config.run_settings import CritiqueSettings
@@ -84,8 +84,8 @@ def make_critique_data(
     return {
         'episodes': len(episodes),
         'tokens_sampled': sum(spent.values()),
-        'wrong': sum(not e.outcome['correct'] for e in episodes),
-        'kinds': dict(collections.Counter(str(e.outcome.get('kind')) for e in episodes)),
+        'wrong': sum(not e.attempt.facts.correct for e in episodes),
+        'kinds': dict(collections.Counter(str(e.attempt.facts.kind) for e in episodes)),
     }
 
 
@@ -119,11 +119,9 @@ def construct(
         scratch = options(s.num_attempts, 0, usual)
         groups = constructions.sample_from_scratch(sampler, actor, part.items, **scratch)
         hotter = options(s.num_relocated, 1, s.raised_temperature)
-        resampled = constructions.resample_from_step(
-            sampler, actor, part.items, groups=groups, **hotter
-        )
+        resampled = constructions.resample_from_step(sampler, actor, groups, **hotter)
         inserted = constructions.insert_mistake(
-            sampler, actor, part.items, groups=groups, **options(s.num_inserted, 2, usual)
+            sampler, actor, groups, **options(s.num_inserted, 2, usual)
         )
         episodes = [*(e for group in groups for e in group), *resampled, *inserted]
         part.write(episodes, sampler.engine.tokens - tokens_before)
@@ -138,7 +136,7 @@ def annotate(
     samplers: Samplers,
     stage: StageFolder,
 ) -> tuple[Survivors, int]:
-    """Adds a critique and its final `verdict` to attempts; None for what the annotator lacks."""
+    """Adds a critique with its final `verdict` to the attempts that the annotator can annotate."""
     chat, grammar = samplers.inputs.chat, samplers.inputs.grammar
     parts = stage.parts('criticised', list(alive.values()))
     for part in parts.missing():
@@ -150,12 +148,11 @@ def annotate(
         episodes = []
         texts = annotator(sampler, part.first)(attempts)
         for episode, text in zip(part.items, texts, strict=True):
-            turns, verdict = episode.turns, None
             if text is not None:
-                turns = (*turns, chat.text_turn('critique', text))
                 verdict = grammar.parse(text).final_correct
-            outcome = episode.outcome | {'verdict': verdict}
-            episodes.append(dataclasses.replace(episode, turns=turns, outcome=outcome))
+                turn = chat.text_turn('critique', text).with_facts(verdict=verdict)
+                episode = episode_lib.add_turn(episode, turn)
+            episodes.append(episode)
         part.write(episodes, sampler.engine.tokens - tokens_before)
     episodes, num_tokens = parts.read()
     return dict(zip(alive, episodes, strict=True)), num_tokens
@@ -176,7 +173,7 @@ def refine(
     for part in parts.missing():
         sampler = samplers.whole_turns()
         tokens_before = sampler.engine.tokens
-        wrong = [i for i, e in enumerate(part.items) if not e.outcome['correct']]
+        wrong = [i for i, e in enumerate(part.items) if not e.attempt.facts.correct]
         refined = filters.sample_refinement_results(
             sampler,
             actor,
@@ -189,9 +186,9 @@ def refine(
         )
         episodes = list(part.items)
         for i, (successes, text) in zip(wrong, refined, strict=True):
-            facts = {'refinement_successes': successes, 'refinement': text}
-            outcome = episodes[i].outcome | facts
-            episodes[i] = dataclasses.replace(episodes[i], outcome=outcome)
+            episodes[i] = episodes[i].with_turn_facts(
+                'critique', refinement_successes=successes, refinement=text
+            )
         part.write(episodes, sampler.engine.tokens - tokens_before)
     episodes, num_tokens = parts.read()
     return dict(zip(alive, episodes, strict=True)), num_tokens
@@ -237,7 +234,7 @@ def reject_unreadable(episodes: Sequence[Episode]) -> filters.Reasons:
         'no_critique'
         if e.turns[-1].role != 'critique'
         else 'no_verdict'
-        if e.outcome['verdict'] is None
+        if e.critique.facts.verdict is None
         else None
         for e in episodes
     ]
@@ -246,7 +243,7 @@ def reject_unreadable(episodes: Sequence[Episode]) -> filters.Reasons:
 def reject_longer_than(num_tokens: int) -> Callable[[Sequence[Episode]], filters.Reasons]:
     """Returns the filter 'too_long': critiques that leave no room for a refinement."""
     return lambda episodes: [
-        'too_long' if len(e.turn('critique').tokens) > num_tokens else None for e in episodes
+        'too_long' if len(e.critique.tokens) > num_tokens else None for e in episodes
     ]
 
 
@@ -254,9 +251,9 @@ def as_record(
     samplers: Samplers, settings: CritiqueSettings, episode: Episode, *, problem: Problem
 ) -> CritiqueRecord:
     """Returns an episode as text."""
-    chat, outcome = samplers.inputs.chat, episode.outcome
+    chat, critique = samplers.inputs.chat, episode.critique
     attempt = constructions.as_annotated_attempt(chat, episode, problem)
-    was_refined = 'refinement_successes' in outcome
+    was_refined = critique.facts.refinement_successes is not None
     return CritiqueRecord(
         question=problem.question,
         response=attempt.attempt,
@@ -264,11 +261,11 @@ def as_record(
         construction=attempt.construction,
         location=attempt.location,
         kind=attempt.kind,
-        critique=chat.text(episode.turn('critique')),
-        refinement_successes=outcome.get('refinement_successes'),
+        critique=chat.text(critique),
+        refinement_successes=critique.facts.refinement_successes,
         refinements=settings.filter_samples if was_refined else None,
-        refinement=outcome.get('refinement'),
+        refinement=critique.facts.refinement,
         problem_id=problem.id,
         level=problem.level,
-        correct=outcome['correct'],
+        correct=episode.attempt.facts.correct,
     )

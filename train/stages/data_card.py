@@ -13,9 +13,9 @@ def count_attempts(attempts: Sequence[Episode], rejections: Mapping[int, str]) -
     mistake. `rejections` has the reason by index.
     """
     groups = {
-        'construction': lambda e: e.outcome['construction'],
+        'construction': lambda e: e.facts.construction,
         'level': lambda e: str(e.level),
-        'kind': lambda e: e.outcome['mistake'] or e.outcome.get('kind') or 'unknown',
+        'kind': lambda e: e.facts.mistake or e.attempt.facts.kind or 'unknown',
     }
 
     def count(indices: Sequence[int]) -> dict:
@@ -23,9 +23,9 @@ def count_attempts(attempts: Sequence[Episode], rejections: Mapping[int, str]) -
         reasons = collections.Counter(rejections[i] for i in indices if i in rejections)
         return {
             'paths': len(indices),
-            'flawed': sum(not attempts[i].outcome['correct'] for i in indices),
+            'flawed': sum(not attempts[i].attempt.facts.correct for i in indices),
             'kept': len(kept),
-            'kept_flawed': sum(not attempts[i].outcome['correct'] for i in kept),
+            'kept_flawed': sum(not attempts[i].attempt.facts.correct for i in kept),
             'kept_share': round(len(kept) / len(indices), 4),
             'left_out': dict(sorted(reasons.items())),
         }

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from elenchus.data import records
 from elenchus.data.grading.judge import Judge
 from elenchus.data.records import Episode, Problem
 from elenchus.model.transformer import Transformer
@@ -142,7 +143,7 @@ def sample_beams(
         episodes = beam.beam_search(
             s, setup, part.items, line_sampler=lines, first_id=part.first * s.ids_per_question
         )
-        part.write(episodes, sum(sum(e.outcome['tokens'].values()) for e in episodes))
+        part.write(episodes, sum(sum(e.facts.tokens.values()) for e in episodes))
     return parts.read()
 
 
@@ -176,14 +177,13 @@ def collect(
     beams: Sequence[Episode],
 ) -> EvaluationEpisodes:
     """Groups everything that was sampled by problem and by attempt."""
-    n = len(attempts) // len(problems)
-    groups = [attempts[i : i + n] for i in range(0, len(attempts), n)]
+    groups = records.group_episodes(problems, attempts)
     rounds = collections.defaultdict(list)
     for episode in later:
-        rounds[episode.outcome['chain']].append(episode)
-    by_attempt = {episode.outcome['chain']: episode for episode in oracle}
-    right = evaluate_figures.right_answers(problems, groups, rounds=rounds, oracle=by_attempt)
-    return EvaluationEpisodes(problems, groups, rounds, by_attempt, beams, right)
+        rounds[episode.facts.chain].append(episode)
+    by_attempt = {episode.facts.chain: episode for episode in oracle}
+    right = evaluate_figures.right_answers(groups, rounds=rounds, oracle=by_attempt)
+    return EvaluationEpisodes(groups, rounds, by_attempt, beams, right)
 
 
 def evaluate_actor(
@@ -211,9 +211,9 @@ def evaluate_actor(
         )
         part.write(episodes, episode_lib.sampled_tokens(episodes))
     episodes, num_tokens = parts.read()
-    groups = [episodes[i : i + n] for i in range(0, len(episodes), n)]
-    right = [np.mean([e.outcome['correct'] for e in group]) for group in groups]
-    covered = [float(any(e.outcome['correct'] for e in group)) for group in groups]
+    groups = records.group_episodes(problems, episodes)
+    right = [np.mean([e.attempt.facts.correct for e in group]) for group in groups]
+    covered = [float(any(e.attempt.facts.correct for e in group)) for group in groups]
     return {
         'accuracy': {'attempt': by_level(settings, problems, right)},
         'coverage': by_level(settings, problems, covered),
@@ -237,8 +237,8 @@ def evaluate_with_critique(
     episodes, num_tokens = sample_parallel(
         setup, problems, settings=settings, stage=stage, name='test'
     )
-    groups = [episodes[i : i + n] for i in range(0, len(episodes), n)]
-    right = [sum(e.outcome['correct'] for e in group) / n for group in groups]
+    groups = records.group_episodes(problems, episodes)
+    right = [sum(e.attempt.facts.correct for e in group) / n for group in groups]
     refined = [sum(map(critic_metrics.finally_correct, group)) / n for group in groups]
     return {
         'accuracy': {
@@ -248,7 +248,7 @@ def evaluate_with_critique(
         'critic': critic_metrics.critic(episodes),
         'transitions': critic_metrics.transitions(episodes),
         'tokens_per_answer': {
-            'attempt': sum(e.outcome['tokens']['attempt'] for e in episodes) / len(episodes),
+            'attempt': sum(e.facts.tokens['attempt'] for e in episodes) / len(episodes),
             'refined': num_tokens / len(episodes),
         },
     }

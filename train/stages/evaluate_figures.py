@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from elenchus.data.grading import answers
-from elenchus.data.records import Episode, Problem
+from elenchus.data.records import Episode, Problem, RolloutGroup
 from elenchus.sampling.metrics import cost_curves, critic_metrics, statistics
 from elenchus.sampling.metrics.cost_curves import Point
 from elenchus.train.config.run_settings import EvaluateSettings
@@ -20,12 +20,16 @@ Table = dict[str, list[float]]
 class EvaluationEpisodes(NamedTuple):
     """Everything that was sampled for the test problems."""
 
-    problems: Sequence[Problem]
-    groups: Sequence[Sequence[Episode]]  # attempts with critique and refinement, by problem
+    groups: Sequence[RolloutGroup]  # attempts with critique and refinement
     rounds: Mapping[int, Sequence[Episode]]  # later rounds, by the index of the attempt
     oracle: Mapping[int, Episode]  # refinements after the truth, by the index of the attempt
     beams: Sequence[Episode]  # beam search, for the first problems
     right: Sequence[set[str]]  # the answers that count as right, by problem
+
+    @property
+    def problems(self) -> list[Problem]:
+        """The problem of each group."""
+        return [group.problem for group in self.groups]
 
 
 def summarise(s: EvaluateSettings, episodes: EvaluationEpisodes) -> dict:
@@ -82,8 +86,7 @@ def round_points(s: EvaluateSettings, episodes: EvaluationEpisodes) -> dict[str,
 
 
 def right_answers(
-    problems: Sequence[Problem],
-    groups: Sequence[Sequence[Episode]],
+    groups: Sequence[RolloutGroup],
     *,
     rounds: Mapping[int, Sequence[Episode]],
     oracle: Mapping[int, Episode],
@@ -91,11 +94,11 @@ def right_answers(
     """Returns the answers that are right for each problem: its reference, and all judged right."""
     indices = iter(range(sum(map(len, groups))))
     right = []
-    for problem, group in zip(problems, groups, strict=True):
+    for group in groups:
         episodes = list(group)
         for i in (next(indices) for _ in group):
             episodes += [*rounds.get(i, ()), *([oracle[i]] if i in oracle else [])]
-        right.append(cost_curves.right_answers(episodes, answers.canonical(problem.answer)))
+        right.append(cost_curves.right_answers(episodes, answers.canonical(group.problem.answer)))
     return right
 
 
@@ -139,7 +142,8 @@ def accuracy_and_cost(
     main[name] = equal
     right = {arm: point.right for arm, point in main.items()}
     right[f'pass@{n}'] = [
-        statistics.pass_at_k(n, sum(e.outcome['correct'] for e in g), k=n) for g in episodes.groups
+        statistics.pass_at_k(n, sum(e.attempt.facts.correct for e in g), k=n)
+        for g in episodes.groups
     ]
     pairs = {'refined-attempt': ('refined', 'attempt'), f'refined-{name}': ('refined', name)}
     return {
@@ -213,12 +217,12 @@ def metrics_by_level(s: EvaluateSettings, episodes: Sequence[Episode]) -> dict[s
 
 def agreement(s: EvaluateSettings, groups: Sequence[Sequence[Episode]]) -> dict:
     """Returns discriminability with its interval over questions; {} without readable critiques."""
-    parsed = [[e for e in group if e.outcome['verdict'] is not None] for group in groups]
+    parsed = [[e for e in group if e.critique.facts.verdict is not None] for group in groups]
     parsed = [group for group in parsed if group]
     if not parsed:
         return {}
     interval = statistics.bootstrap_ratio(
-        [sum(e.outcome['verdict'] is bool(e.outcome['correct']) for e in g) for g in parsed],
+        [sum(e.critique.facts.verdict is bool(e.attempt.facts.correct) for e in g) for g in parsed],
         [len(group) for group in parsed],
         num_resamples=s.num_resamples,
         seed=0,

@@ -19,7 +19,6 @@ from elenchus.data.records import Episode, Example, Problem, Turn
 from elenchus.data.text.chat import Chat
 from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
-from elenchus.sampling.episodes import as_attempt, with_outcome
 from elenchus.sampling.exploration import controller, selection
 from elenchus.sampling.exploration.controller import Knobs
 from elenchus.sampling.exploration.explorers import explore
@@ -163,7 +162,7 @@ def select_responses(
     rates = selection.success_rates(explored)
     rules = dataclasses.replace(s.explore, keep=len(explored)) if threshold else s.explore
     kept = [
-        with_outcome(as_attempt(pair.sampler, e), success_rate=rates[e.problem_id])
+        episode_lib.as_attempt(pair.sampler, e).with_facts(success_rate=rates[e.problem_id])
         for e in selection.curate(explored, rules, wrong=s.weighting == 'advantage')
     ]
     num_tokens = 0
@@ -224,7 +223,7 @@ def response_weights(turn: Turn, episode: Episode, *, weighting: str) -> np.ndar
     if weighting == 'steps':
         return over_tokens(turn.step_scores, turn.step_ends)
     if weighting == 'advantage':
-        values = np.diff([episode.outcome['success_rate'], *turn.step_scores])
+        values = np.diff([episode.facts.success_rate, *turn.step_scores])
         return over_tokens(values, turn.step_ends)
-    score = 1.0 if weighting == 'keep' else episode.outcome['score'] or 0.0
+    score = 1.0 if weighting == 'keep' else turn.facts.score or 0.0
     return np.full(len(turn.tokens), score, np.float32)

@@ -35,7 +35,7 @@ def coverage_figures(
         'exploration': figures | {'lengths': coverage.histograms(lengths)},
         'problems_solved': figures['coverage']['all'],
         'tokens_monitored': 0,
-        **coverage.kept_summary([e for e in kept if e.outcome['correct']], explored),
+        **coverage.kept_summary([e for e in kept if e.attempt.facts.correct], explored),
     }
     count = settings.num_monitored
     if count:
@@ -45,7 +45,7 @@ def coverage_figures(
                 for name, some in examples.items()
             }
         )
-        attempts = [e for e in explored if e.outcome['found_by'] == 'attempt']
+        attempts = [e for e in explored if e.response.facts.origin == 'attempt']
         attempts = attempts[: count * settings.explore.num_attempts]
         parts = stage.parts('scored', attempts, description='score attempts')
         for part in parts.missing():

@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from elenchus.data import records
 from elenchus.data.critiques import self_talk as talk_text
-from elenchus.data.records import Episode, Problem
+from elenchus.data.records import Episode, Problem, Turn, TurnFacts
+from elenchus.data.text.chat import Chat
 from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.metrics import cost_curves, critic_metrics
@@ -57,8 +59,8 @@ def self_talk_stage(
     for part in parts.missing():
         part.write(*builder.build(part.items, part.first))
     talks, num_tokens = parts.read()
-    kept = [talk for talk in talks if talk.outcome['left_out'] is None]
-    counts = collections.Counter(talk.outcome['left_out'] for talk in talks)
+    kept = [talk for talk in talks if talk.facts.rejection is None]
+    counts = collections.Counter(talk.facts.rejection for talk in talks)
     reasons = {reason: counts[reason] for reason in sorted(filter(None, counts))}
     if not kept:
         raise ValueError(
@@ -92,7 +94,7 @@ def self_talk_stage(
             'tokens_sampled': num_tokens,
             'talks': len(talks),
             'left_out': reasons,
-            'corrected_talks': sum(talk.outcome['corrections'] > 0 for talk in kept),
+            'corrected_talks': sum(talk.attempt.facts.corrections > 0 for talk in kept),
         }
     )
 
@@ -126,9 +128,9 @@ def evaluate_self_talk(
         )
         part.write(episodes, episode_lib.sampled_tokens(episodes))
     episodes, _ = parts.read()
-    groups = [episodes[i : i + n] for i in range(0, len(episodes), n)]
+    groups = records.group_episodes(problems, episodes)
     arm = cost_curves.parallel_arms(groups)['majority']
-    right = evaluate_figures.right_answers(problems, groups, rounds={}, oracle={})
+    right = evaluate_figures.right_answers(groups, rounds={}, oracle={})
     points = [
         cost_curves.point(arm, right, size=size, num_draws=settings.num_draws)
         for size in cost_curves.sizes(n)
@@ -139,8 +141,8 @@ def evaluate_self_talk(
             'self-talk' if p['size'] == 1 else f'{ARM}@{p["size"]}': p['accuracy'] for p in curve
         },
         'tokens_per_answer': {'self-talk': curve[0]['tokens']['all']},
-        'corrections': float(np.mean([e.outcome['corrections'] for e in episodes])),
-        'finished': float(np.mean([e.outcome['finished'] for e in episodes])),
+        'corrections': float(np.mean([e.attempt.facts.corrections for e in episodes])),
+        'finished': float(np.mean([_has_text(samplers.inputs.chat, e.attempt) for e in episodes])),
         'spurious': critic_metrics.spurious_share(episodes),
         'curves': {ARM: curve} | dict(evaluated),
         'equal_tokens': compare_at_equal_tokens(curve, evaluated),
@@ -160,16 +162,16 @@ def sample_self_talk(
     """Samples judged self-talk at test problems from index `first` on, with its cost."""
     sampler, inputs = samplers.whole_turns(), samplers.inputs
 
-    def judge(pairs) -> list[dict]:
+    def judge(pairs) -> list[TurnFacts]:
         texts = [(problem, text or '') for problem, text in pairs]
         facts = inputs.judge(
             [(p, talk_text.corrected_attempt(text, inputs.grammar)) for p, text in texts]
         )
+        corrections = [talk_text.count_corrections(text, inputs.grammar) for _, text in texts]
         return [
-            fact | {'corrections': talk_text.count_corrections(text, inputs.grammar)}
-            | {'finished': bool(text)}
-            for fact, (_, text) in zip(facts, texts, strict=True)
-        ]  # fmt: skip
+            dataclasses.replace(fact, corrections=count)
+            for fact, count in zip(facts, corrections, strict=True)
+        ]
 
     episodes = episode_lib.sample_attempts(
         dataclasses.replace(sampler, max_tokens=sampler.max_tokens | {'attempt': max_tokens}),
@@ -181,6 +183,11 @@ def sample_self_talk(
         ),
     )
     return [strategies.with_cost(episode) for episode in episodes]
+
+
+def _has_text(chat: Chat, turn: Turn) -> bool:
+    """True for a turn that ended by itself and is not empty."""
+    return chat.is_finished(turn) and bool(chat.text(turn))
 
 
 def compare_at_equal_tokens(

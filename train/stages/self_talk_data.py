@@ -14,7 +14,7 @@ from elenchus.data.critiques import oracle
 from elenchus.data.critiques import self_talk as talk_text
 from elenchus.data.critiques.oracle import Annotator
 from elenchus.data.critiques.self_talk import RemarkedLine
-from elenchus.data.records import Episode, Example, Problem, Turn
+from elenchus.data.records import Episode, EpisodeFacts, Example, Problem, Turn
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.critique_data import constructions
 from elenchus.sampling.episodes import Sampler
@@ -50,9 +50,9 @@ class Talk:
 class TalkBuilder:
     """Builds talks from criticised episodes with an actor and the run's annotator.
 
-    The outcome of a talk has `corrections`, and in `left_out` why it is rejected: 'unread', a line
-    without a clear verdict; 'contradicted', verdicts that contradict the truth or each other;
-    'cut_off'; 'too_long'; 'never_right', after all rounds.
+    A talk has the facts `corrections`, of its turn, and `rejection`, of the episode: 'unread', a
+    line without a clear verdict; 'contradicted', verdicts that contradict the truth or each other;
+    'cut_off'; 'too_long'; 'never_right', after all rounds; None if it is trained on.
     """
 
     settings: SelfTalkSettings
@@ -97,7 +97,7 @@ class TalkBuilder:
             return dataclasses.replace(talk, rejection='unread')
         num_right = len(self._right_lines(talk))
         ends_right = talk_text.verdict_of(lines[-1], grammar)
-        if len(lines) <= num_right or (ends_right and not criticised.outcome['correct']):
+        if len(lines) <= num_right or (ends_right and not criticised.attempt.facts.correct):
             return dataclasses.replace(talk, rejection='contradicted')
         return dataclasses.replace(
             talk,
@@ -160,8 +160,8 @@ class TalkBuilder:
             return dataclasses.replace(talk, rejection='cut_off')
         (facts,) = inputs.judge([(talk.problem, text)])
         question = inputs.chat.question_turns(talk.problem.question)
-        turns = (*question, inputs.chat.text_turn('attempt', text))
-        episode = dataclasses.replace(talk.episode, turns=turns, outcome=facts)
+        turn = dataclasses.replace(inputs.chat.text_turn('attempt', text), facts=facts)
+        episode = Episode(talk.problem.id, talk.problem.level, (*question, turn))
         return dataclasses.replace(talk, episode=episode)
 
     def _criticise(self, talks: Sequence[Talk], annotator: Annotator) -> list[Talk]:
@@ -191,9 +191,10 @@ class TalkBuilder:
         turn = inputs.chat.text_turn('attempt', talk_text.join(talk.lines, inputs.grammar))
         if rejection is None and len(turn.tokens) > self.settings.tokens:
             rejection = 'too_long'
+        turn = turn.with_facts(corrections=talk.corrections)
         turns = (*inputs.chat.question_turns(talk.problem.question), turn)
-        outcome = {'left_out': rejection, 'corrections': talk.corrections}
-        return Episode(talk.problem.id, talk.problem.level, turns, outcome)
+        facts = EpisodeFacts(rejection=rejection)
+        return Episode(talk.problem.id, talk.problem.level, turns, facts)
 
 
 def talk_example(samplers: Samplers, talk: Episode, *, settings: SelfTalkSettings) -> Example:

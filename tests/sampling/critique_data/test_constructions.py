@@ -6,6 +6,7 @@ import dataclasses
 import jax
 import pytest
 
+from elenchus.data import records
 from elenchus.data.critiques import mistakes
 from elenchus.data.grading import judge, verify
 from elenchus.data.lab import task
@@ -55,12 +56,7 @@ def groups_of(judging, answer=right):
 def test_attempts_from_scratch_are_grouped_and_nothing_is_known_of_them(judging):
     groups = groups_of(judging)
     assert [[e.problem_id for e in g] for g in groups] == [[p.id] * 2 for p in PROBLEMS]
-    facts = [
-        (o['construction'], o['location'], o['mistake'])
-        for g in groups
-        for e in g
-        for o in [e.outcome]
-    ]
+    facts = [(e.facts.construction, e.facts.location, e.facts.mistake) for g in groups for e in g]
     assert set(facts) == {('RG1', None, None)}
 
 
@@ -69,8 +65,7 @@ def resample(judging, groups, answer, **changed):
     attempts = constructions.resample_from_step(
         sampler,
         None,
-        PROBLEMS,
-        groups=groups,
+        groups,
         judge=judging,
         spec=dataclasses.replace(SPEC, **changed),
     )
@@ -79,11 +74,11 @@ def resample(judging, groups, answer, **changed):
 
 def test_a_resampled_attempt_keeps_the_very_ids_up_to_its_line(judging):
     groups = groups_of(judging)
-    sources = {e.problem_id: e.turn('attempt') for g in groups for e in g}
+    sources = {e.problem_id: e.attempt for g in groups for e in g}
     attempts, engine_ = resample(judging, groups, wrong)
     assert collections.Counter(e.problem_id for e in attempts) == dict.fromkeys(sources, 4)
     for episode, request in zip(attempts, engine_.requests, strict=True):
-        turn, source = episode.turn('attempt'), sources[episode.problem_id]
+        turn, source = episode.attempt, sources[episode.problem_id]
         end = (0, *source.step_ends)[request.opening.count('\n')]
         assert turn.tokens[:end] == source.tokens[:end]
         assert len(turn.logprobs) == len(turn.tokens)
@@ -94,9 +89,9 @@ def test_a_resampled_attempt_records_the_first_line_that_differs(judging):
     drawn = {request.opening.count('\n') for request in engine_.requests}
     assert len(drawn) > 2
     for episode in attempts:
-        assert not episode.outcome['correct']
-        assert episode.outcome['location'] == episode.outcome['first_error']
-        assert (episode.outcome['construction'], episode.outcome['mistake']) == ('RG2', None)
+        assert not episode.attempt.facts.correct
+        assert episode.facts.location == episode.attempt.facts.first_error
+        assert (episode.facts.construction, episode.facts.mistake) == ('RG2', None)
 
 
 @pytest.mark.parametrize('answer', [right, lambda request: 'is is...', lambda request: ''])
@@ -122,7 +117,7 @@ def spurious(request):
 
 def test_an_attempt_right_by_chance_is_no_source(judging):
     groups = groups_of(judging, spurious)
-    assert any(e.outcome['correct'] for g in groups for e in g)
+    assert any(e.attempt.facts.correct for g in groups for e in g)
     assert resample(judging, groups, wrong)[0] == []
 
 
@@ -131,8 +126,7 @@ def insert(judging, groups, answer=right, limits=fake_engine.LIMITS, **changed):
     attempts = constructions.insert_mistake(
         sampler,
         None,
-        PROBLEMS,
-        groups=groups,
+        groups,
         judge=judging,
         spec=dataclasses.replace(SPEC, **changed),
     )
@@ -145,10 +139,10 @@ def test_a_mistake_of_its_kind_stands_at_its_line(judging, answer):
     attempts, _ = insert(judging, groups_of(judging, answer))
     assert len(attempts) == 4 * len(PROBLEMS)
     for episode in attempts:
-        facts = episode.outcome
-        assert facts['construction'] == 'RG3' and facts['mistake'] in task.MISTAKE_KINDS
-        assert (facts['first_error'], facts['kind']) == (facts['location'], facts['mistake'])
-    assert len({e.outcome['mistake'] for e in attempts}) > 2
+        facts, judged = episode.facts, episode.attempt.facts
+        assert facts.construction == 'RG3' and facts.mistake in task.MISTAKE_KINDS
+        assert (judged.first_error, judged.kind) == (facts.location, facts.mistake)
+    assert len({e.facts.mistake for e in attempts}) > 2
 
 
 def test_the_actor_continues_behind_the_mistake_and_not_behind_an_answer(judging):
@@ -157,7 +151,7 @@ def test_the_actor_continues_behind_the_mistake_and_not_behind_an_answer(judging
     questions = {p.id: p.question for p in PROBLEMS}
     whole = 0
     for episode in attempts:
-        text, at = CHAT.text(episode.turn('attempt')), episode.outcome['location']
+        text, at = CHAT.text(episode.attempt), episode.facts.location
         lines = text.split('\n')
         opening = '\n'.join([*lines[: at + 1], ''])
         ended = lines[at].strip().startswith('####')
@@ -196,7 +190,7 @@ def test_a_problem_without_a_solution_gets_no_mistake(judging):
     assert mistakes.kinds(problem) == mistakes.TEXT_KINDS
     sampler = fake_engine.make_sampler(right)
     attempts = constructions.insert_mistake(
-        sampler, None, [problem], groups=[[]], judge=judging, spec=SPEC
+        sampler, None, [records.RolloutGroup(problem, ())], judge=judging, spec=SPEC
     )
     assert attempts == []
 
@@ -220,9 +214,7 @@ def test_tokens_of_a_real_engine_are_metered(judging):
     groups = constructions.sample_from_scratch(sampler, actor, PROBLEMS, judge=judging, spec=spec)
     assert metered.tokens == episodes.sampled_tokens([e for g in groups for e in g])
     before = metered.tokens
-    attempts = constructions.insert_mistake(
-        sampler, actor, PROBLEMS, groups=groups, judge=judging, spec=spec
-    )
+    attempts = constructions.insert_mistake(sampler, actor, groups, judge=judging, spec=spec)
     assert len(attempts) == len(PROBLEMS)
-    written = sum(len(e.turn('attempt').tokens) for e in attempts)
+    written = sum(len(e.attempt.tokens) for e in attempts)
     assert before < metered.tokens < before + written

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from elenchus.data import records
 from elenchus.data.grading import judge, verify
 from elenchus.data.lab import task
+from elenchus.sampling import episodes
 from elenchus.sampling.critique_data import filters
 from elenchus.sampling.engine import sampling_methods
 from elenchus.sampling.sample_spec import SampleSpec
@@ -21,18 +22,20 @@ WRONG = f'{PROBLEM.solution[:-1]}{(int(PROBLEM.solution[-1]) + 1) % 10}'
 BARE = PROBLEM.solution.split('\n')[-1].strip()
 
 
-def make_episode(tokens=(1,), problem='p', level=1, **outcome):
-    turn = records.Turn('attempt', (6,), tuple(tokens), step_ends=(len(tokens),))
-    return records.Episode(problem, level, (turn,), {'construction': 'RG1'} | outcome)
+def make_episode(tokens=(1,), problem='p', level=1, construction='RG1', **facts):
+    facts = records.TurnFacts(**facts)
+    steps = (records.Step(len(tokens)),)
+    turn = records.Turn('attempt', (6,), tuple(tokens), steps=steps, facts=facts)
+    return records.Episode(problem, level, (turn,), records.EpisodeFacts(construction))
 
 
 def criticised(attempt):
     turns = (
         *CHAT.question_turns(PROBLEM.question),
-        CHAT.text_turn('attempt', attempt),
-        CHAT.text_turn('critique', 'answer : wrong'),
+        CHAT.text_turn('attempt', attempt).with_facts(correct=False),
+        CHAT.text_turn('critique', 'answer : wrong').with_facts(verdict=False),
     )
-    return records.Episode(PROBLEM.id, PROBLEM.level, turns, {'correct': False, 'verdict': False})
+    return records.Episode(PROBLEM.id, PROBLEM.level, turns)
 
 
 @pytest.mark.parametrize(
@@ -71,9 +74,10 @@ def test_right_refinements_are_counted_but_no_bare_answers(refinements, successe
     ],
 )
 def test_the_soft_filter(correct, verdict, successes, reason):
-    outcome = {'correct': correct, 'verdict': verdict}
-    outcome |= {} if correct else {'refinement_successes': successes}
-    assert filters.reject_unhelpful([make_episode(**outcome)], least=3) == [reason]
+    facts = records.TurnFacts(verdict=verdict, refinement_successes=successes)
+    critique = records.Turn('critique', (7,), (), facts=facts)
+    episode = episodes.add_turn(make_episode(correct=correct), critique)
+    assert filters.reject_unhelpful([episode], least=3) == [reason]
 
 
 def test_attempts_constructed_to_be_flawed_must_be():
@@ -99,7 +103,7 @@ def apply_balance(episodes, **options):
 
 
 def counts_of(episodes):
-    return collections.Counter((e.level, e.outcome['correct']) for e in episodes)
+    return collections.Counter((e.level, e.attempt.facts.correct) for e in episodes)
 
 
 @pytest.mark.parametrize(
@@ -149,5 +153,5 @@ def test_balance_keeps_its_word(sizes, share, balance):
         total = after[level, False] + after[level, True]
         assert after[level, True] <= share * total + 1
     for episode, reason in zip(episodes, reasons, strict=True):
-        assert reason in ((None, 'share') if episode.outcome['correct'] else (None, 'level'))
+        assert reason in ((None, 'share') if episode.attempt.facts.correct else (None, 'level'))
     assert apply_balance(chosen, correct_share=share, level_balance=balance)[0] == chosen

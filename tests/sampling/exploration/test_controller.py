@@ -15,10 +15,10 @@ responses = st.lists(
 )
 
 
-def attempt(tokens, *, correct, score, problem='p', **facts):
-    turn = records.Turn('attempt', (6,), (tokens,))
-    outcome = {'correct': correct, 'score': score, 'passes_barrier': True}
-    return records.Episode(problem, 1, (turn,), outcome | facts)
+def attempt(tokens, *, correct, score, problem='p'):
+    facts = records.TurnFacts(correct=correct, score=score, passes_barrier=True)
+    turn = records.Turn('attempt', (6,), (tokens,), facts=facts)
+    return records.Episode(problem, 1, (turn,))
 
 
 def attempts_of(drawn, right=(0, 1)):

@@ -104,13 +104,13 @@ def test_every_explorer_begins_with_the_same_attempts(explorer):
     requests, results = explore_ruled(explorer, hopeless)
     first = [request for _, request in requests[: 3 * len(PROBLEMS)]]
     assert first == [request for _, request in explore_ruled('vanilla', hopeless)[0]]
-    assert [e.outcome['found_by'] for e in results].count('attempt') == 3 * len(PROBLEMS)
+    assert [e.response.facts.origin for e in results].count('attempt') == 3 * len(PROBLEMS)
 
 
 @pytest.mark.parametrize('explorer', GUIDED)
 def test_in_a_round_each_question_with_too_few_right_ones_gets_one_response(explorer):
     _, results = explore_ruled(explorer, hopeless)
-    more = collections.Counter(e.problem_id for e in results if e.outcome['found_by'] == explorer)
+    more = collections.Counter(e.problem_id for e in results if e.response.facts.origin == explorer)
     rounds = SETTINGS.num_uniform_rounds if explorer == 'uniform' else SETTINGS.num_guided_rounds
     assert more == {problem.id: rounds for problem in PROBLEMS}
 
@@ -129,7 +129,7 @@ def test_rounds_end_when_there_are_enough_right_ones():
 @pytest.mark.parametrize('explorer', proposals.GUIDES)
 def test_a_guide_is_in_the_prompt_and_not_trained_on(explorer):
     requests, results = explore_ruled(explorer, hopeless)
-    guides = [CHAT.text(e.turn('guide')) for e in results if e.outcome['found_by'] == explorer]
+    guides = [CHAT.text(e.turn('guide')) for e in results if e.response.facts.origin == explorer]
     guided_problems = [p for _ in range(SETTINGS.num_guided_rounds) for p in PROBLEMS]
     assert guides == [proposals.GUIDES[explorer](p) for p in guided_problems]
     guide = CHAT.header('guide')[0]
@@ -141,7 +141,7 @@ def test_a_guide_is_in_the_prompt_and_not_trained_on(explorer):
 def test_state_reset_begins_with_the_references_lines_by_turns():
     _, results = explore_ruled('state_reset', hopeless, num_guided_rounds=3)
     for problem in PROBLEMS:
-        reset = [e for e in results if e.outcome['found_by'] == 'state_reset']
+        reset = [e for e in results if e.response.facts.origin == 'state_reset']
         texts = [CHAT.text(e.turns[-1]) for e in reset if e.problem_id == problem.id]
         lines = problem.solution.split('\n')
         assert len(texts) == 3
@@ -220,11 +220,14 @@ def test_a_correct_refinement_becomes_an_answer_with_the_same_ids():
         episodes.as_attempt(sampler, e) for e in selection.curate(results, SETTINGS, wrong=False)
     ]
     attempt, refined = chosen
-    assert (attempt.outcome['found_by'], refined.outcome['found_by']) == ('attempt', 'refinement')
+    assert (attempt.response.facts.origin, refined.response.facts.origin) == (
+        'attempt',
+        'refinement',
+    )
     assert [turn.role for turn in refined.turns] == ['question', 'attempt']
     assert refined.turns[-1].header == CHAT.header('attempt')
     assert refined.turns[-1].tokens == (*TOKENIZER.encode(LONGER), EOS)
-    assert refined.outcome['correct'] and 'verdict' not in refined.outcome
+    assert refined.attempt.facts.correct and refined.attempt.facts.verdict is None
 
 
 def test_of_one_attempts_refinements_only_so_many_are_kept():
@@ -241,7 +244,7 @@ def test_a_bare_answer_is_not_kept(explorer):
     answer = RIGHT.split('\n')[-1].strip()
     attempts = [WRONG] * 3 + [answer] * 2
     results, _ = explore_scripted(explorer, attempts, [answer] * 6)
-    assert any(e.outcome.get('refined_correct', e.outcome['correct']) for e in results)
+    assert any(e.response.facts.correct for e in results)
     assert selection.curate(results, SETTINGS, wrong=False) == []
     assert not coverage.exploration_summary(results)['coverage']['all']
 
@@ -253,29 +256,24 @@ def test_wrong_responses_are_kept_where_they_have_a_weight():
     assert selection.success_rates(results) == {PROBLEM.id: pytest.approx(1 / 3)}
 
 
-outcomes = st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1, max_size=30)
+drawn_responses = st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1, max_size=30)
 
 
 def responses(pairs):
     """A different response for each (question, right)."""
-    facts = {
-        'found_by': 'attempt',
-        'passes_barrier': True,
-        'steps_correct': True,
-        'first_error': None,
-    }
+    facts = records.TurnFacts(origin='attempt', passes_barrier=True, steps_correct=True)
+    turn = records.Turn('attempt', (6,), (), facts=facts)
     return [
         records.Episode(
             f'p{question}',
             1 + question,
-            (records.Turn('attempt', (6,), (i, 1)),),
-            facts | {'correct': right},
+            (dataclasses.replace(turn, tokens=(i, 1)).with_facts(correct=right),),
         )
         for i, (question, right) in enumerate(sorted(pairs))
     ]
 
 
-@given(outcomes)
+@given(drawn_responses)
 def test_shares_make_every_question_count_the_same(pairs):
     chosen = responses(pairs)
     totals = collections.Counter()
@@ -314,6 +312,6 @@ def test_histograms_share_their_bins_and_lose_nothing(one, other):
 def test_exploitation_is_what_the_critics_scores_pick():
     results = responses([(0, False), (0, True), (1, False), (1, True)])
     scores = iter([0.1, 0.9, None, 0.0])
-    scored = [dataclasses.replace(e, outcome=e.outcome | {'score': next(scores)}) for e in results]
+    scored = [e.with_turn_facts('attempt', score=next(scores)) for e in results]
     summary = coverage.exploitation_summary(scored)
     assert summary == {'attempt': 0.5, 'best_of_n': 0.5, 'questions': 2}

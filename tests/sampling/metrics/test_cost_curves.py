@@ -15,16 +15,18 @@ TOKENS = {'attempt': 10, 'critique': 30, 'refinement': 7}
 
 
 def episode(answer, refined=None, scores=(0.5,), roles=('attempt', 'critique', 'refinement')):
-    outcome = {
-        'answer': answer,
-        'correct': answer == '7',
-        'tokens': {role: TOKENS[role] for role in roles},
-        'calls': dict.fromkeys(roles, 1),
-    }
+    steps = tuple(records.Step(i + 1, score) for i, score in enumerate(scores))
+    turns = [answering('attempt', answer, answer == '7', steps)]
     if refined is not None:
-        outcome |= {'refined_answer': refined, 'refined_correct': refined == '7'}
-    turn = records.Turn('attempt', (6,), (1,) * len(scores), step_scores=tuple(scores))
-    return records.Episode('p', 1, (turn,), outcome)
+        turns.append(answering('refinement', refined, refined == '7'))
+    tokens = {role: TOKENS[role] for role in roles}
+    facts = records.EpisodeFacts(tokens=tokens, calls=dict.fromkeys(roles, 1))
+    return records.Episode('p', 1, tuple(turns), facts)
+
+
+def answering(role, answer, correct, steps=()):
+    facts = records.TurnFacts(answer=answer, correct=correct)
+    return records.Turn(role, (6,), (1,) * len(steps), steps=steps, facts=facts)
 
 
 def point(arm, size=None, num_draws=100):
@@ -105,14 +107,9 @@ def test_questions_are_apart():
 
 
 def test_what_the_judge_calls_right_is_right_however_it_is_spelt():
-    spelt = records.Episode(
-        'p', 1, (), {'answer': '1/2', 'correct': True, 'refined_correct': False,
-                     'refined_answer': '2'},
-    )  # fmt: skip
-    refined = records.Episode(
-        'p', 1, (), {'answer': '3', 'correct': False, 'refined_correct': True,
-                     'refined_answer': '2/4'},
-    )  # fmt: skip
+    spelt = (answering('attempt', '1/2', True), answering('refinement', '2', False))
+    refined = (answering('attempt', '3', False), answering('refinement', '2/4', True))
+    spelt, refined = (records.Episode('p', 1, turns) for turns in (spelt, refined))
     assert cost_curves.right_answers([spelt, refined], '0.5') == {'1/2', '2/4', '0.5'}
     assert cost_curves.right_answers([], None) == set()
 
@@ -194,7 +191,7 @@ def test_the_first_round_is_what_parallel_refines():
 # Search
 
 
-def test_a_search_costs_what_its_outcomes_count():
+def test_a_search_costs_what_its_facts_count():
     searched = [episode('7'), episode('1')]
     result = cost_curves.recall_point(searched, size=4)
     assert (result.size, result.right, result.tokens) == (4, [1.0, 0.0], [47.0, 47.0])

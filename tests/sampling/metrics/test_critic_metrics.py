@@ -11,10 +11,20 @@ from elenchus.sampling.metrics import critic_metrics
 
 
 def episode(correct, *, refined=None, verdict=None, level=1, scores=(), **facts):
-    turns = (records.Turn('attempt', (6,), (1,) * len(scores), step_scores=tuple(scores)),)
-    outcome = {'correct': correct, 'answer': '7', 'verdict': verdict, 'located': None, **facts}
-    outcome |= {} if refined is None else {'refined_correct': refined}
-    return records.Episode('p', level, turns, outcome)
+    located = facts.pop('located', None)
+    if 'first_error' in facts:
+        facts = {'steps_correct': facts['first_error'] is None} | facts
+    steps = tuple(records.Step(i + 1, score) for i, score in enumerate(scores))
+    attempt = records.TurnFacts(**{'correct': correct, 'answer': '7'} | facts)
+    critique = records.TurnFacts(verdict=verdict, located=located)
+    turns = [
+        records.Turn('attempt', (6,), (1,) * len(scores), steps=steps, facts=attempt),
+        records.Turn('critique', (7,), (), facts=critique),
+    ]
+    if refined is not None:
+        refinement = records.TurnFacts(correct=refined)
+        turns.append(records.Turn('refinement', (8,), (), facts=refinement))
+    return records.Episode('p', level, tuple(turns))
 
 
 truths = st.booleans()
@@ -61,7 +71,7 @@ def test_a_rate_of_nothing_is_none():
 def test_transitions_add_up_and_delta_is_what_accuracy_wins(episodes):
     summary = critic_metrics.transitions(episodes)
     assert sum(summary[name] for name in ('c2c', 'c2i', 'i2c', 'i2i')) == pytest.approx(1)
-    before = sum(e.outcome['correct'] for e in episodes) / len(episodes)
+    before = sum(e.attempt.facts.correct for e in episodes) / len(episodes)
     after = sum(critic_metrics.finally_correct(e) for e in episodes) / len(episodes)
     assert summary['delta'] == pytest.approx(after - before)
 

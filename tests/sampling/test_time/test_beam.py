@@ -53,7 +53,7 @@ def search(rule, problems=PROBLEMS, first_id=0, **changed):
 
 
 def text(episode):
-    return CHAT.text(episode.turn('attempt'))
+    return CHAT.text(episode.attempt)
 
 
 @pytest.mark.usefixtures('scored')
@@ -62,19 +62,17 @@ def test_the_line_that_the_critic_finds_right_goes_on(aggregate):
     results, _ = search(by_id, aggregate=aggregate)
     for problem, episode in zip(PROBLEMS, results, strict=True):
         assert text(episode) == problem.solution
-        assert episode.outcome['correct'] and episode.outcome['verdict'] is True
+        assert episode.attempt.facts.correct and episode.critique.facts.verdict is True
         roles = [turn.role for turn in episode.turns]
         assert roles == ['question', 'attempt', 'critique']
-        assert episode.turn('attempt').step_scores == (0.9,) * len(
-            fake_engine.lines_of(problem.solution)
-        )
+        assert episode.attempt.step_scores == (0.9,) * len(fake_engine.lines_of(problem.solution))
 
 
 @pytest.mark.usefixtures('scored')
 def test_with_more_beams_fewer_mistakes_survive():
     problems = [task.generate_problem(seed=1, split='test', index=i) for i in range(30)]
     right = [
-        sum(e.outcome['correct'] for e in search(fake_engine.careless, problems, **size)[0])
+        sum(e.attempt.facts.correct for e in search(fake_engine.careless, problems, **size)[0])
         for size in ({'width': 1, 'expansions': 1}, {'width': 2, 'expansions': 4})
     ]
     assert right[0] < 15 and right[1] > 25
@@ -84,8 +82,8 @@ def test_with_more_beams_fewer_mistakes_survive():
 def test_every_token_and_call_is_counted_dropped_beams_too():
     results, inner = search(fake_engine.careless, width=3, expansions=3)
     for role in ('attempt', 'critique'):
-        assert sum(e.outcome['tokens'][role] for e in results) == inner.num_tokens(role)
-        assert sum(e.outcome['calls'][role] for e in results) == inner.num_requests(role)
+        assert sum(e.facts.tokens[role] for e in results) == inner.num_tokens(role)
+        assert sum(e.facts.calls[role] for e in results) == inner.num_requests(role)
 
 
 @pytest.mark.usefixtures('scored')
@@ -129,7 +127,7 @@ def test_no_id_is_used_twice():
 def test_a_search_cut_by_its_limit_has_no_answer():
     (episode,), _ = search(by_id, PROBLEMS[:1], max_steps=1)
     assert text(episode) == f'{PROBLEMS[0].solution.splitlines()[0]}\n'
-    assert episode.outcome['answer'] is None and not episode.outcome['correct']
+    assert episode.attempt.facts.answer is None and not episode.attempt.facts.correct
 
 
 @pytest.mark.usefixtures('scored')
@@ -145,7 +143,7 @@ def test_a_finished_beam_stays_and_goes_before_unfinished_ones():
     (unfinished,), _ = search(hasty, PROBLEMS[:1], max_steps=1)
     assert unfinished.turn('attempt').tokens == bare
     (finished,), _ = search(hasty, PROBLEMS[:1])
-    assert finished.outcome['correct']
+    assert finished.attempt.facts.correct
 
 
 @pytest.mark.parametrize('field', ['width', 'expansions', 'max_steps'])
@@ -198,10 +196,10 @@ def test_one_beam_with_one_greedy_expansion_is_greedy_decoding():
             first_id=0,
         )
         for (expected,), episode in zip(plain, results, strict=True):
-            attempt = episode.turn('attempt')
+            attempt = episode.attempt
             assert attempt.tokens == expected.tokens
             assert attempt.step_ends == expected.step_ends
             assert attempt.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
-            assert episode.outcome['tokens']['attempt'] == len(expected.tokens)
+            assert episode.facts.tokens['attempt'] == len(expected.tokens)
             kinds |= {TOKENIZER.newline_id in expected.tokens[:-1], CHAT.is_finished(expected)}
     assert kinds == {True, False}

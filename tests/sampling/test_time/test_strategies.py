@@ -87,14 +87,15 @@ def first_round(engine, **changed):
 def test_only_what_the_critic_does_not_pass_is_refined(seed):
     _, played, _ = first_round(fake_engine.RuleEngine(make_rule(seed)))
     for episode in played:
-        passed = episode.outcome['verdict'] is True
+        passed = episode.critique.facts.verdict is True
         assert ('refinement' in roles(episode)) == (not passed)
-        assert ('refined_correct' in episode.outcome) == (not passed)
+        assert (episode.response is not episode.attempt) == (not passed)
+        assert episode.response.facts.correct is not None
 
 
 def test_everything_is_refined_where_the_config_says_so():
     _, played, _ = first_round(fake_engine.RuleEngine(make_rule(0)), refine='always')
-    assert {e.outcome['verdict'] for e in played} == {True, False, None}
+    assert {e.critique.facts.verdict for e in played} == {True, False, None}
     assert all(roles(e) == ['question', 'attempt', 'critique', 'refinement'] for e in played)
 
 
@@ -102,8 +103,8 @@ def test_attempts_carry_the_critics_step_scores():
     _, played, _ = first_round(fake_engine.RuleEngine(make_rule(0)))
     score = {True: 0.9, False: 0.1, None: None}
     for episode in played:
-        assert episode.outcome['score'] == score[episode.outcome['verdict']]
-        assert episode.turn('attempt').step_scores == (episode.outcome['score'] or 0.0,)
+        assert episode.attempt.facts.score == score[episode.critique.facts.verdict]
+        assert episode.attempt.step_scores == (episode.attempt.facts.score or 0.0,)
 
 
 # Sequential
@@ -118,13 +119,13 @@ def test_a_chain_goes_on_until_the_critic_passes_it_or_the_rounds_are_over(seed,
     outputs = play(strategies.sequential, setup, played, episode_problems)
     chains = {i: [e] for i, e in enumerate(played)}
     for episode in outputs:
-        chains[episode.outcome['chain']].append(episode)
+        chains[episode.facts.chain].append(episode)
     for chain in chains.values():
-        assert [e.outcome.get('round', 1) for e in chain] == list(range(1, len(chain) + 1))
+        assert [e.facts.round or 1 for e in chain] == list(range(1, len(chain) + 1))
         assert all(roles(e)[-1] == 'refinement' for e in chain[:-1])
         ended = roles(chain[-1])[-1] == 'critique'
         assert ended or len(chain) == setup.num_rounds
-        assert not ended or (refine == 'wrong' and chain[-1].outcome['verdict'] is True)
+        assert not ended or (refine == 'wrong' and chain[-1].critique.facts.verdict is True)
 
 
 def test_the_next_critique_sees_the_question_and_the_refinement_alone():
@@ -140,8 +141,8 @@ def test_the_next_critique_sees_the_question_and_the_refinement_alone():
         answer_turn = dataclasses.replace(one.turn('refinement'), header=CHAT.header('attempt'))
         assert list(prompt) == CHAT.context((one.turns[0], answer_turn), 'critique')
         assert roles(problem_turns)[:3] == ['question', 'attempt', 'critique']
-        assert problem_turns.outcome['answer'] == one.outcome['refined_answer']
-        assert problem_turns.outcome['correct'] == one.outcome['refined_correct']
+        assert problem_turns.attempt.facts.answer == one.response.facts.answer
+        assert problem_turns.attempt.facts.correct == one.response.facts.correct
 
 
 def test_later_rounds_draw_other_noise():
@@ -165,8 +166,8 @@ def test_later_rounds_draw_other_noise():
 def test_the_oracle_refines_all_that_is_wrong_and_nothing_else(seed):
     setup, played, episode_problems = first_round(fake_engine.RuleEngine(make_rule(seed)))
     outputs = play(strategies.oracle, setup, played, episode_problems)
-    wrong = [i for i, e in enumerate(played) if not e.outcome['correct']]
-    assert [e.outcome['chain'] for e in outputs] == wrong
+    wrong = [i for i, e in enumerate(played) if not e.attempt.facts.correct]
+    assert [e.facts.chain for e in outputs] == wrong
     assert all(roles(e)[-1] == 'refinement' for e in outputs)
 
 
@@ -174,14 +175,12 @@ def test_the_oracle_refines_all_that_is_wrong_and_nothing_else(seed):
 @settings(max_examples=10)
 def test_the_oracle_shares_what_parallel_sampled_and_is_never_worse(seed):
     setup, played, episode_problems = first_round(fake_engine.RuleEngine(make_rule(seed)))
-    after = {
-        e.outcome['chain']: e for e in play(strategies.oracle, setup, played, episode_problems)
-    }
+    after = {e.facts.chain: e for e in play(strategies.oracle, setup, played, episode_problems)}
     for i, episode in enumerate(played):
-        right = after[i].outcome['refined_correct'] if i in after else True
+        right = after[i].response.facts.correct if i in after else True
         if i in after and roles(episode)[-1] == 'refinement':
             assert after[i].turns == episode.turns
-        assert right or not episode.outcome.get('refined_correct', episode.outcome['correct'])
+        assert right or not episode.response.facts.correct
 
 
 def test_the_oracle_makes_the_same_of_bare_attempts():
@@ -206,16 +205,16 @@ def test_every_token_and_call_is_counted_once(seed, refine):
     played, tokens = strategies.parallel(setup, attempt_episodes, episode_problems, first_id=0)
     assert counted + tokens == engine.tokens
     for role in ('attempt', 'critique', 'refinement'):
-        assert sum(e.outcome['tokens'].get(role, 0) for e in played) == engine.num_tokens(role)
-        assert sum(e.outcome['calls'].get(role, 0) for e in played) == engine.num_requests(role)
+        assert sum(e.facts.tokens.get(role, 0) for e in played) == engine.num_tokens(role)
+        assert sum(e.facts.calls.get(role, 0) for e in played) == engine.num_requests(role)
     counted += tokens
     for strategy in (strategies.sequential, strategies.oracle):
         outputs, tokens = strategy(setup, played, episode_problems, first_id=0)
         assert counted + tokens == engine.tokens
         counted += tokens
         if strategy is strategies.sequential:
-            assert sum(sum(e.outcome['tokens'].values()) for e in outputs) == tokens
-            assert all('attempt' not in e.outcome['calls'] for e in outputs)
+            assert sum(sum(e.facts.tokens.values()) for e in outputs) == tokens
+            assert all('attempt' not in e.facts.calls for e in outputs)
 
 
 @pytest.mark.parametrize('strategy', [strategies.sequential, strategies.oracle])
@@ -231,7 +230,7 @@ def test_parts_make_what_the_whole_makes(strategy):
         again += part
         parts += play(strategy, setup, part, those, first_id=i * N)
     assert again == played
-    key = lambda e: (e.outcome['chain'], e.outcome.get('round', 1))  # noqa: E731
+    key = lambda e: (e.facts.chain, e.facts.round or 1)  # noqa: E731
     assert sorted(parts, key=key) == sorted(whole, key=key)
 
 

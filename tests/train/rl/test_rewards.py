@@ -12,8 +12,9 @@ NO_CRITIC_REWARD = dict.fromkeys(('verdict', 'located', 'helpful', 'format', 'le
 
 
 def judged_turn(facts, *, tokens=4, scores=(), limit=10, overlong_tokens=4):
-    turn = records.Turn('attempt', (6,), (5,) * tokens, (), (tokens,), scores)
-    return rewards.JudgedTurn(turn, facts, limit, overlong_tokens)
+    steps = tuple(records.Step(tokens, score) for score in scores)
+    turn = records.Turn('attempt', (6,), (5,) * tokens, (), steps, records.TurnFacts(**facts))
+    return rewards.JudgedTurn(turn, turn, limit, overlong_tokens)
 
 
 def reward_of(kind, facts, *, terms, **turn):
@@ -35,7 +36,7 @@ def test_the_overlong_penalty_falls_from_nothing_to_one_over_its_last_tokens(len
 
 
 @pytest.mark.parametrize(
-    ('term', 'outcome', 'value'),
+    ('term', 'facts', 'value'),
     [
         ('correct', {'correct': True}, 1),
         ('correct', {'correct': False}, 0),
@@ -45,8 +46,8 @@ def test_the_overlong_penalty_falls_from_nothing_to_one_over_its_last_tokens(len
         ('verdict', {'score': None}, 0),
     ],
 )
-def test_terms_of_the_actor(term, outcome, value):
-    assert reward_of(rewards.ActorRewards, outcome, terms=(term,)) == value
+def test_terms_of_the_actor(term, facts, value):
+    assert reward_of(rewards.ActorRewards, facts, terms=(term,)) == value
 
 
 def test_terms_of_tokens_and_steps():
@@ -60,17 +61,17 @@ def test_terms_of_tokens_and_steps():
     [(True, True, 1), (False, False, 1), (True, False, 0), (None, False, 0), (None, True, 0)],
 )
 def test_discrimination_never_takes_a_garbled_critique_as_a_verdict(verdict, correct, value):
-    outcome = {'verdict': verdict, 'correct': correct}
-    assert reward_of(rewards.CriticRewards, outcome, terms=('verdict',)) == value
-    assert reward_of(rewards.CriticRewards, outcome, terms=('format',)) == (verdict is not None)
+    facts = {'verdict': verdict, 'correct': correct}
+    assert reward_of(rewards.CriticRewards, facts, terms=('verdict',)) == value
+    assert reward_of(rewards.CriticRewards, facts, terms=('format',)) == (verdict is not None)
 
 
 def test_location_is_the_exact_line_or_correctly_none():
     for located, first, verdict, value in (
         (2, 2, False, 1), (1, 2, False, 0), (None, None, True, 1), (None, None, None, 0),
     ):  # fmt: skip
-        outcome = {'located': located, 'first_error': first, 'verdict': verdict}
-        assert reward_of(rewards.CriticRewards, outcome, terms=('located',)) == value
+        facts = {'located': located, 'first_error': first, 'verdict': verdict}
+        assert reward_of(rewards.CriticRewards, facts, terms=('located',)) == value
 
 
 def test_helpfulness_rewards_corrected_and_penalises_broken_refinements():
@@ -87,8 +88,10 @@ def test_terms_of_weight_zero_are_not_computed():
     assert rewards.total(weights, values) == 1.5
 
 
-def test_the_facts_of_a_refinement_are_its_own():
-    refinement = records.Turn('refinement', (7,), (5,))
-    outcome = {'correct': False, 'refined_correct': True, 'refined_answer': '3', 'score': 0.9}
-    episode = records.Episode('p', 1, (refinement,), outcome)
-    assert rewards.facts_of(episode, refinement) == {'correct': True, 'answer': '3'}
+def test_a_critique_is_judged_by_the_facts_of_the_attempt():
+    attempt = records.Turn('attempt', (6,), (5,), facts=records.TurnFacts(correct=False))
+    critique = records.Turn('critique', (7,), (5,), facts=records.TurnFacts(verdict=False))
+    weights = rewards.CriticRewards(**NO_CRITIC_REWARD | {'verdict': 1.0})
+    for judged, value in ((attempt, 1.0), (attempt.with_facts(correct=True), 0.0)):
+        turn = rewards.JudgedTurn(critique, judged, limit=10, overlong_tokens=4)
+        assert rewards.terms(weights, turn) == {'verdict': value}

@@ -93,14 +93,10 @@ def test_a_critics_group_is_the_critiques_of_one_attempt():
     groups, tokens = rollouts.sample_critic_groups(setup, rules, PROBLEMS[:2], seed=7)
     assert tokens == engine.tokens and engine.num_requests('refinement') == 2 * 4 * 2
     for group in groups:
-        assert (
-            len({e.turn('attempt') for e in group})
-            == 1
-            == len({e.outcome['correct'] for e in group})
-        )
+        assert len({e.attempt for e in group}) == 1 == len({e.attempt.facts.correct for e in group})
         assert all(e.turns[-1].role == 'critique' for e in group)
     # The attempt is right; of each critique's two refinements, the first is not.
-    assert [e.outcome['helpful'] for e in groups[0]] == [-0.5] * 4
+    assert [e.critique.facts.helpful for e in groups[0]] == [-0.5] * 4
     values = assign_credit(groups[0], rules)
     assert values.rewards == [0.5] * 4 and values.zero_variance
 
@@ -215,7 +211,7 @@ def test_if_all_attempts_fail_they_are_repeated_with_a_hint_that_is_dropped():
     assert tokens == engine.tokens and len(engine.requests) == 2 * 2 * 4
     for episode in (e for group in groups for e in group):
         assert [turn.role for turn in episode.turns] == ['question', 'attempt']
-        assert episode.outcome['correct'] and episode.outcome['hinted']
+        assert episode.attempt.facts.correct and episode.attempt.facts.hinted
 
 
 def test_a_hint_is_the_beginning_of_the_solution():
@@ -226,9 +222,8 @@ def test_a_hint_is_the_beginning_of_the_solution():
 def batch_of(groups, *, informative, cap=0.0, kl=None, hinted=(), policy=-2.0):
     """(batch, metrics): the trainer's log-probabilities are `policy`, the reference's -3."""
     for i, group in enumerate(groups):
-        groups[i] = [
-            dataclasses.replace(e, outcome=e.outcome | {'hinted': i in hinted}) for e in group
-        ]
+        changed = (e.with_turn_facts('attempt', hinted=i in hinted) for e in group)
+        groups[i] = dataclasses.replace(group, episodes=tuple(changed))
     chosen = objective.GRPO
     if kl:
         chosen = dataclasses.replace(chosen, kl=kl, kl_coef=0.1)

@@ -30,35 +30,35 @@ CRITIC = {'annotator': 'model', 'annotator_path': 'saved/critic/model'}
 
 
 def is_correct(episode):
-    return episode.outcome['correct']
+    return episode.attempt.facts.correct
 
 
 def verdict_of(episode):
-    return episode.outcome['verdict']
+    return episode.critique.facts.verdict
 
 
 def construction_of(episode):
-    return episode.outcome['construction']
+    return episode.facts.construction
 
 
 def location_of(episode):
-    return episode.outcome['location']
+    return episode.facts.location
 
 
 def mistake_of(episode):
-    return episode.outcome['mistake']
+    return episode.facts.mistake
 
 
 def refinement_successes(episode):
     """The right refinements of an attempt; None if it was not refined."""
-    return episode.outcome.get('refinement_successes')
+    return episode.critique.facts.refinement_successes
 
 
 def make_path(construction, mistake):
     """A wrong attempt whose judge knows no kinds of mistakes."""
-    turn = records.Turn('attempt', (6,), (1,))
-    outcome = {'construction': construction, 'correct': False, 'mistake': mistake}
-    return records.Episode('p', 2, (turn,), outcome)
+    turn = records.Turn('attempt', (6,), (1,), facts=records.TurnFacts(correct=False))
+    facts = records.EpisodeFacts(construction=construction, mistake=mistake)
+    return records.Episode('p', 2, (turn,), facts)
 
 
 @pytest.fixture(scope='module')

@@ -27,13 +27,20 @@ PROBLEMS = [task.generate_problem(seed=0, split='test', index=i) for i in range(
 
 
 def is_correct(episode):
-    return episode.outcome['correct']
+    return episode.attempt.facts.correct
 
 
-def make_outcome(answer):
-    """Facts of a right attempt that the critic accepts."""
-    costs = {'tokens': {'attempt': 3, 'critique': 4}, 'calls': {'attempt': 1, 'critique': 1}}
-    return {'correct': True, 'verdict': True, 'score': 0.9, 'answer': answer} | costs
+def make_episode(answer):
+    """A right attempt that the critic accepts."""
+    facts = records.TurnFacts(correct=True, score=0.9, answer=answer)
+    turns = (
+        records.Turn('attempt', (6,), (1,), steps=(records.Step(1, 0.5),), facts=facts),
+        records.Turn('critique', (7,), (1,), facts=records.TurnFacts(verdict=True)),
+    )
+    costs = records.EpisodeFacts(
+        tokens={'attempt': 3, 'critique': 4}, calls={'attempt': 1, 'critique': 1}
+    )
+    return records.Episode('p', 1, turns, costs)
 
 
 def config_of(**changes):
@@ -272,15 +279,12 @@ def test_a_difference_is_that_of_the_two_arms(evaluated):
 
 def test_a_majority_is_right_however_the_reference_spells_its_number():
     problem = records.Problem('p', '?', '0.50', '#### 0.50', 1, 'jsonl')
-    turns = (records.Turn('attempt', (6,), (1,), step_scores=(0.5,)),)
-    group = [
-        records.Episode('p', 1, turns, make_outcome(answers.canonical(text)))
-        for text in ('1/2', '.5')
-    ]
+    episodes = tuple(make_episode(answers.canonical(text)) for text in ('1/2', '.5'))
+    group = records.RolloutGroup(problem, episodes)
     config = config_of(evaluate__num_attempts=2, evaluate__num_rounds=1, evaluate__oracle=False)
     settings = build.build(run_settings.RunSettings, config).evaluate
-    right = evaluate_figures.right_answers([problem], [group], rounds={}, oracle={})
-    episodes = evaluate_figures.EvaluationEpisodes([problem], [group], {}, {}, [], right)
+    right = evaluate_figures.right_answers([group], rounds={}, oracle={})
+    episodes = evaluate_figures.EvaluationEpisodes([group], {}, {}, [], right)
     summary = evaluate_figures.summarise(settings, episodes)
     for arm in ('attempt', 'refined', 'majority@2', 'refined majority@2', 'pass@2'):
         assert summary['accuracy'][arm]['all'][0] == 1.0, arm

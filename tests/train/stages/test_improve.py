@@ -20,11 +20,11 @@ CONFIG = findings.get_config('smoke')
 
 
 def is_correct(episode):
-    return episode.outcome['correct']
+    return episode.attempt.facts.correct
 
 
 def score_of(episode):
-    return episode.outcome['score']
+    return episode.attempt.facts.score
 
 
 def careless(role, request, seed):

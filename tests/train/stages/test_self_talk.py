@@ -26,23 +26,23 @@ TEST_PROBLEMS = [task.generate_problem(seed=0, split='test', index=i) for i in r
 
 
 def is_correct(episode):
-    return episode.outcome['correct']
+    return episode.attempt.facts.correct
 
 
 def is_finished(episode):
-    return episode.outcome['finished']
+    return CHAT.is_finished(episode.attempt)
 
 
 def token_counts(episode):
-    return episode.outcome['tokens']
+    return episode.facts.tokens
 
 
 def rejection_of(talk):
-    return talk.outcome['left_out']
+    return talk.facts.rejection
 
 
 def corrections_of(talk):
-    return talk.outcome['corrections']
+    return talk.attempt.facts.corrections
 
 
 def write(role, request, seed, *, slip_share=0.3):
@@ -72,10 +72,10 @@ def criticised(problem, seed):
     (facts,) = fake_engine.judge([(problem, text)])
     turns = (
         *CHAT.question_turns(problem.question),
-        CHAT.text_turn('attempt', text),
+        dataclasses.replace(CHAT.text_turn('attempt', text), facts=facts),
         CHAT.text_turn('critique', oracle.annotate(problem, text)),
     )
-    return records.Episode(problem.id, problem.level, turns, facts)
+    return records.Episode(problem.id, problem.level, turns)
 
 
 def make_run(workdir, rule=write):
