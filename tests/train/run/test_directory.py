@@ -57,7 +57,7 @@ def start_base(workdir, **changes):
 
 def episodes_of(items, first):
     turn = records.Turn('question', (4,), (10 + first,))
-    return [records.Episode(f'p{i}', 1, (turn,), {}) for i in items]
+    return [records.Episode(f'p{i}', 1, (turn,)) for i in items]
 
 
 # Stages
