@@ -107,7 +107,8 @@ def test_a_complete_stage_is_not_run_again(uninterrupted, monkeypatch):
     config = lab.get_config('smoke')
     config.model.num_layers = 1  # as in `start`
     text, path = build.to_json(config), epath.Path(uninterrupted)
-    run = mock.Mock(directory=RunDirectory(path, text, config.stages, config.sampling.part_size))
+    run = mock.Mock(settings=mock.Mock(stages=config.stages))
+    run.directory = RunDirectory(path, text, config.stages, config.sampling.part_size)
     summaries = json.loads((uninterrupted / 'summary.json').read_text())['stages']
     assert len(summaries) == len(config.stages)
     for folder, summary in summaries.items():

@@ -103,7 +103,7 @@ def without_time(summary: dict) -> dict:
 def kill_all(workdir: pathlib.Path, whole: pathlib.Path, *, kills: int, seed: int) -> dict:
     """Kills each stage twice, and random ones up to `kills`; returns the hits by stage."""
     rng = random.Random(seed)
-    stages = [f'{i:02d}-{name}' for i, name in enumerate(lab.STAGES)]
+    stages = [f'{i:02d}-{name}' for i, name in enumerate(lab.get_config('smoke').stages)]
     summaries = json.loads((whole / 'summary.json').read_text())['stages']
     more = collections.Counter(rng.choices(stages, k=max(0, kills - PER_STAGE * len(stages))))
     hits = collections.Counter()

@@ -54,10 +54,9 @@ def improve_rounds(
     `examples` has the `demonstrations` and `references` of `improve`.
     """
     rounds, options = [], {'samplers': samplers, 'seed': seed}
+    adapters = {'settings': settings.lora, 'seed': derive_seed(seed, explorer)}
     for number in range(1, settings.num_rounds + 1):
         folder = stage.child(f'round-{number}')
-        trained = base if settings.restart == 'base' else start.actor
-        adapters = {'settings': settings.lora, 'seed': derive_seed(seed, explorer)}
         summary = folder.read_summary()
         if summary is None:
             with folder.recorded() as summary:
@@ -66,7 +65,11 @@ def improve_rounds(
                     train_problems,
                     explorer=explorer,
                     settings=settings,
-                    load_trained=functools.partial(store.load_to_train, trained, **adapters),
+                    load_trained=functools.partial(
+                        store.load_to_train,
+                        base if settings.restart == 'base' else start.actor,
+                        **adapters,
+                    ),
                     loop=loop,
                     number=number,
                     stage=folder,
@@ -75,11 +78,11 @@ def improve_rounds(
                 store.save(folder.path / 'model', actor)
                 measured = evaluate_actor(actor, test_problems, evaluation, stage=folder, **options)
                 summary |= totals | measured | figures
-                if retrain_critic is not None:
+                if retrain_critic:
                     add_critic(summary, retrain_critic(folder, actor, start.critic, number=number))
             store.release()
         rounds.append(summary)
-        critic = start.critic if retrain_critic is None else folder.path / 'critic' / 'model'
+        critic = folder.path / 'critic' / 'model' if retrain_critic else start.critic
         start = SavedPair(folder.path / 'model', critic)
     save_last(stage, start.actor, store)
     return rounds[-1] | total_tokens(rounds) | {'rounds': rounds}
