@@ -54,9 +54,10 @@ def improve_rounds(
     `examples` has the `demonstrations` and `references` of `improve`.
     """
     rounds, options = [], {'samplers': samplers, 'seed': seed}
-    adapters = {'settings': settings.lora, 'seed': derive_seed(seed, explorer)}
+    lora, noise = settings.lora, derive_seed(seed, explorer)
     for number in range(1, settings.num_rounds + 1):
         folder = stage.child(f'round-{number}')
+        source = base if settings.restart == 'base' else start.actor
         summary = folder.read_summary()
         if summary is None:
             with folder.recorded() as summary:
@@ -65,11 +66,7 @@ def improve_rounds(
                     train_problems,
                     explorer=explorer,
                     settings=settings,
-                    load_trained=functools.partial(
-                        store.load_to_train,
-                        base if settings.restart == 'base' else start.actor,
-                        **adapters,
-                    ),
+                    load_trained=functools.partial(store.load_to_train, source, lora, seed=noise),
                     loop=loop,
                     number=number,
                     stage=folder,
