@@ -42,17 +42,14 @@ def improve_rounds(
     evaluation: EvaluateSettings,
     train_problems: Sequence[Problem],
     test_problems: Sequence[Problem],
-    examples: Mapping[str, Sequence[Example]],
+    examples: Mapping[str, Sequence[Example]],  # demonstrations and references of `improve`
     retrain_critic: RetrainCritic | None,
     loop: LoopSettings,
     store: ModelStore,
     samplers: Samplers,
     seed: int,
 ) -> dict:
-    """Runs the rounds of one explorer; returns the last one's figures, and all in `rounds`.
-
-    `examples` has the `demonstrations` and `references` of `improve`.
-    """
+    """Runs the rounds of one explorer; returns the last one's figures, and all in `rounds`."""
     rounds, options = [], {'samplers': samplers, 'seed': seed}
     lora, noise = settings.lora, derive_seed(seed, explorer)
     for number in range(1, settings.num_rounds + 1):
