@@ -30,17 +30,30 @@ find_python() {
 # One environment a lock file: the stamp is written last, so it vouches for a whole installation.
 lock_hash() { cksum <requirements.lock; }
 
-is_ready() { [[ -x $PYTHON && -f .venv/lock && "$(lock_hash)" == "$(<.venv/lock)" ]]; }
+is_ready() {
+    [[ -x $PYTHON && -f .venv/lock && "$(lock_hash)" == "$(<.venv/lock)" ]] &&
+        [[ -f .venv/root && "$(<.venv/root)" == "$ROOT" ]]
+}
+
+# Installs the clone itself, editable: its folders are the packages elenchus.model, elenchus.data, ...
+# The installation holds the clone's path, so a clone that was moved or copied is installed again.
+install_clone() {
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . >&2
+    printf '%s\n' "$ROOT" >.venv/root
+}
 
 install_environment() {
     local python started=$SECONDS
+    if [[ -x $PYTHON && -f .venv/lock && "$(lock_hash)" == "$(<.venv/lock)" ]]; then
+        install_clone
+        return
+    fi
     python="$(find_python)"
     say "making .venv with $("$python" --version) from requirements.lock, once"
     rm -rf .venv
     "$python" -m venv .venv
     "$PYTHON" -m pip install --no-compile --disable-pip-version-check --requirement requirements.lock >&2
-    # The clone itself, editable: its folders are the packages elenchus.model, elenchus.data, ...
-    "$PYTHON" -m pip install --quiet --no-deps --no-build-isolation --editable . >&2
+    install_clone
     lock_hash >.venv/lock
     say "environment ready after $((SECONDS - started)) s"
 }

@@ -1,6 +1,6 @@
 r"""Checks the verifier on a problem set: every reference against itself and against the next one.
 
-    python -m scripts.tools.check_verifier --source=math --path=shared/data/math
+    python -m scripts.tools.check_verifier --source=math --path=DATA/math
     python -m scripts.tools.check_verifier --source=jsonl --path=mine.jsonl
 
 Prints a table that counts the outcomes, then the unexpected pairs: references that are not equal to

@@ -1,9 +1,9 @@
 r"""Prints training examples token by token: the text that a player reads, and the trained tokens.
 
     python -m scripts.tools.show_tokens --tokenizer=models/mine/tokenizer.json --template=qwen2.5 \
-        --source=gsm8k --path=shared/data/gsm8k
+        --source=gsm8k --path=DATA/gsm8k
     python -m scripts.tools.show_tokens --tokenizer=models/mine/tokenizer.json --template=qwen2.5 \
-        --records=shared/data/mathcritique/gsm8k.json --role=critique
+        --records=DATA/mathcritique/gsm8k.json --role=critique
 
 Tokens are separated by |. Lines that begin with + are trained, lines that begin with - are not; a
 line ends after a line break of the text, printed as \n, or where the mask changes. Of a problem the
