@@ -46,13 +46,12 @@ def make_critique_data(
     annotator: AnnotatorFactory,
     samplers: Samplers,
     seed: int,
-    stage: StageFolder | None = None,
+    stage: StageFolder,
 ) -> dict:
-    """Makes (question, attempt, critique) of an actor's attempts; returns counts.
+    """Makes (question, attempt, critique) of an actor's attempts in a folder; returns counts.
 
     `seed` is that of the noise. `annotator` is one of `annotators.make_annotator`.
     """
-    stage = stage or StageFolder.temporary()
     s, problems = settings, problems[: settings.num_problems]
     by_id = {problem.id: problem for problem in problems}
     spent, rejections = {}, {}
