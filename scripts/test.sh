@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Lint, format and tests, on any machine with Python 3.11+; arguments go to pytest:
-#   bash scripts/test.sh [tests/test_house.py -k imports ...]
+#   bash scripts/test.sh [tests/test_house_rules.py -k imports ...]
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 

@@ -8,7 +8,7 @@ import pytest
 
 from elenchus.data.records import Batch
 from elenchus.model import config as model_config
-from elenchus.model import memory, sharding
+from elenchus.model import memory_estimate, sharding
 from elenchus.sampling.engine import decode, sampling_methods
 from elenchus.train import loop, objective, optimizer, state, step
 from elenchus.train.checkpoints import saved_models
@@ -159,7 +159,7 @@ def test_a_released_model_has_its_published_size(name):
 def test_all_programs_of_a_released_model_trace(name):
     """Every training step and a chunk of decoding, on a mesh of eight chips."""
     run = dataclasses.replace(dry_run.plan_of(settings_of(name)), mesh=(1, 8, 1))
-    with jax.sharding.use_abstract_mesh(memory.abstract_mesh(run.mesh)):
+    with jax.sharding.use_abstract_mesh(memory_estimate.abstract_mesh(run.mesh)):
         dry_run.trace_programs(settings_of(name), run)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from elenchus.configs.studies import critics, findings, reinforcement
 from elenchus.data.lab import task
-from elenchus.data.problems import published
+from elenchus.data.problems import public_datasets
 from elenchus.data.text import chat
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.sampling.exploration import explorers
@@ -130,7 +130,7 @@ def test_its_shapes_have_room_for_the_longest_generated_conversation():
 def read_problems(folder, split, count):
     with (folder / 'gsm8k' / f'{split}.jsonl').open(encoding='utf-8') as lines:
         problems = [
-            published.parse_problem(published.Gsm8k, line, id=f'{split}/{i}')
+            public_datasets.parse_problem(public_datasets.Gsm8k, line, id=f'{split}/{i}')
             for i, line in zip(range(count), lines, strict=False)
         ]
     assert len(problems) == count

@@ -16,10 +16,10 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from elenchus.data.files import jsonl, tfds_records
-from elenchus.data.problems import published
+from elenchus.data.problems import public_datasets
 from elenchus.data.records import Problem
 
-SOURCES = ('lab', *published.SETS, 'jsonl')
+SOURCES = ('lab', *public_datasets.SETS, 'jsonl')
 LAB_SPLITS = ('train', 'validation', 'test', 'ood')
 LINES_SPLITS = ('train', 'test')
 
@@ -143,7 +143,7 @@ def load(
     if source == 'lab':
         builder, config = Lab, _lab_config(split, seed, num_problems)
     else:
-        builder = published.SETS[source]
+        builder = public_datasets.SETS[source]
         config = _lines_config(source, split, path=path, annotations=bool(annotations))
     rows = tfds_records.prepare(builder, config, data_dir).as_data_source(split=split)
     return tfds_records.Records(Problem, rows)
@@ -197,12 +197,12 @@ def _lab_config(split: str, seed: int, num_problems: Mapping[str, int]) -> LabCo
 
 def _lines_config(
     source: str, split: str, *, path: str | os.PathLike | None, annotations: bool
-) -> published.LinesConfig:
+) -> public_datasets.LinesConfig:
     """Returns a builder config, whose name is unique per variant and content of user files."""
     ending = '_socratic' if source == 'gsm8k_socratic' else ''
     name = ('socratic' if ending else 'main') + ('_annotated' if annotations else '')
     if path is None:
-        public = published.SETS[source].PUBLIC
+        public = public_datasets.SETS[source].PUBLIC
         if split in LINES_SPLITS and split not in public:
             raise ValueError(
                 f'split={split!r} of {source} is not published; set path to a folder with '
@@ -210,7 +210,7 @@ def _lines_config(
             )
         _check_member('split', split, valid=public)
         files = {name: f'{name}{ending}' for name in public}
-        return published.LinesConfig(name=name, files=files, annotations=annotations)
+        return public_datasets.LinesConfig(name=name, files=files, annotations=annotations)
     _check_member('split', split, valid=LINES_SPLITS)
     file = f'{split}{ending}'
     local = pathlib.Path(path, f'{file}.jsonl')
@@ -220,7 +220,7 @@ def _lines_config(
             'put the file there, or omit path to download it'
         )
     digest = hashlib.sha256(local.read_bytes()).hexdigest()[:16]
-    return published.LinesConfig(
+    return public_datasets.LinesConfig(
         name=f'{name}_{split}_{digest}',
         files={split: file},
         annotations=annotations,

@@ -11,7 +11,7 @@ import pytest
 
 from elenchus.data.grading import answers
 from elenchus.data.lab import task
-from elenchus.data.problems import loading, published
+from elenchus.data.problems import loading, public_datasets
 from elenchus.data.records import Problem
 
 REAL = pathlib.Path(
@@ -159,13 +159,13 @@ def test_a_failed_preparation_leaves_no_dataset(folder, tmp_path, no_network):
 
 
 def test_another_process_that_prepared_first_is_no_failure(folder, tmp_path, monkeypatch):
-    prepare = published.Gsm8k.download_and_prepare
+    prepare = public_datasets.Gsm8k.download_and_prepare
 
     def lose_the_race(self, **settings):
         prepare(self, **settings)
         raise OSError('directory not empty')
 
-    monkeypatch.setattr(published.Gsm8k, 'download_and_prepare', lose_the_race)
+    monkeypatch.setattr(public_datasets.Gsm8k, 'download_and_prepare', lose_the_race)
     assert len(load_gsm8k(folder, tmp_path)) == 3
 
 
@@ -173,7 +173,7 @@ def test_a_disk_error_is_reported(folder, tmp_path, monkeypatch):
     def fail(self, **_):
         raise OSError('disk full')
 
-    monkeypatch.setattr(published.Gsm8k, 'download_and_prepare', fail)
+    monkeypatch.setattr(public_datasets.Gsm8k, 'download_and_prepare', fail)
     with pytest.raises(OSError, match='disk full'):
         load_gsm8k(folder, tmp_path)
 
@@ -207,7 +207,7 @@ def test_without_a_path_the_public_files_are_downloaded(folder, tmp_path, monkey
     handler = functools.partial(_Quiet, directory=folder)
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(published.Gsm8k, 'URL', f'http://127.0.0.1:{server.server_port}/')
+        monkeypatch.setattr(public_datasets.Gsm8k, 'URL', f'http://127.0.0.1:{server.server_port}/')
         loaded = {
             (source, split): len(
                 loading.load(source, split=split, data_dir=tmp_path / 'prepared', annotations=False)

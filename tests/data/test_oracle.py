@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from elenchus.data import records
 from elenchus.data.critiques import grammars, mistakes, oracle, record_files
 from elenchus.data.lab import task
-from elenchus.data.problems import published
+from elenchus.data.problems import public_datasets
 from elenchus.data.text import tokenizer
 
 SOLUTION = 'She sold 48/2 = 24 clips in May.\nThat is 48+24 = 72 clips altogether.\n#### 72'
@@ -145,7 +145,7 @@ def test_real_solutions_pass_and_their_verdicts_have_positions(shared_data):
     path = shared_data / 'gsm8k' / 'train.jsonl'
     with path.open(encoding='utf-8') as lines:
         read = [
-            published.parse_problem(published.Gsm8k, line, id=str(i))
+            public_datasets.parse_problem(public_datasets.Gsm8k, line, id=str(i))
             for i, line in zip(range(50), lines, strict=False)
         ]
     critiques = [oracle.annotate(p, p.solution) for p in read]

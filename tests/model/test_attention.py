@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elenchus.model import memory, sharding
+from elenchus.model import memory_estimate, sharding
 from elenchus.model.attention import einsum, inputs, kernels
 from tests.support import tiny_model
 
@@ -126,7 +126,7 @@ def test_a_model_trains_and_prefills_with_a_kernel_as_with_the_einsum():
 
 def test_splash_compiles_to_three_kernels_on_a_mesh_of_tpus():
     chip = jax.sharding.AbstractDevice('TPU v5 lite', 1, 'tpu')
-    mesh = memory.abstract_mesh((1, 1, 1)).update(abstract_device=chip)
+    mesh = memory_estimate.abstract_mesh((1, 1, 1)).update(abstract_device=chip)
     shapes = [
         jax.ShapeDtypeStruct(shape, 'bfloat16')
         for shape in ((2, 1024, 8, 128), (2, 2, 1024, 128), (2, 2, 1024, 128))
@@ -197,8 +197,8 @@ def test_cudnn_refuses_unsupported_values_by_name(changes, message):
 
 def test_kernels_store_no_scores():
     def scores(config, length):
-        one = memory.abstract_mesh((1, 1, 1))
-        return memory.layer_bytes(config, length=length, mesh=one)['scores']
+        one = memory_estimate.abstract_mesh((1, 1, 1))
+        return memory_estimate.layer_bytes(config, length=length, mesh=one)['scores']
 
     assert scores(tiny_model.CONFIG, 2048) == 2 * scores(tiny_model.CONFIG, 1024)
     assert scores(SPLASH, 2048) == scores(SPLASH, 1024) < scores(tiny_model.CONFIG, 1024) / 500

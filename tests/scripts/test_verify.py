@@ -8,7 +8,7 @@ import pytest
 from elenchus.data.grading import answers, self_check
 from elenchus.data.grading.verify import Outcome, Verifier
 from elenchus.data.problems import loading
-from tests.test_house import ROOT
+from tests.test_house_rules import ROOT
 
 
 @pytest.fixture(scope='module')

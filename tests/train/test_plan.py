@@ -8,7 +8,7 @@ import pytest
 import qwix
 
 from elenchus.model import kv_cache as cache_lib
-from elenchus.model import lora, memory, projection, quantization, sharding
+from elenchus.model import lora, memory_estimate, projection, quantization, sharding
 from elenchus.sampling.engine.shapes import EngineSettings
 from elenchus.train import objective, step
 from elenchus.train import optimizer as optimizers
@@ -71,7 +71,7 @@ def test_weights_and_optimizer_state_are_counted_as_jax_allocates_them(shape, na
         trained_bytes, optimizer_bytes, base_bytes = memory_plan.state_bytes(
             plan_of(training(settings), model=config, mesh=shape, quantize=kind),
             training(settings, optimizer=optimizer),
-            memory.abstract_mesh(shape),
+            memory_estimate.abstract_mesh(shape),
         )
         assert trained_bytes == bytes_on_first_device(placed[0].model)
         assert trained_bytes + optimizer_bytes == bytes_on_first_device(placed[0])
@@ -93,8 +93,12 @@ def test_a_cache_is_counted_as_jax_allocates_it(dtype):
     with jax.set_mesh(mesh):
         cache = jax.jit(lambda: cache_lib.init_cache(CONFIG, batch=8, length=5, dtype=dtype))()
     options = {'length': 5, 'dtype': dtype}
-    assert memory.cache_bytes(CONFIG, batch=8, mesh=mesh, **options) == bytes_on_first_device(cache)
-    whole = memory.cache_bytes(CONFIG, batch=7, mesh=mesh, **options)  # rows that do not divide
+    assert memory_estimate.cache_bytes(
+        CONFIG, batch=8, mesh=mesh, **options
+    ) == bytes_on_first_device(cache)
+    whole = memory_estimate.cache_bytes(
+        CONFIG, batch=7, mesh=mesh, **options
+    )  # rows that do not divide
     assert whole == cache_lib.cache_bytes(CONFIG, batch=7, **options) // 2
 
 
@@ -107,7 +111,7 @@ def test_matrices_quantized_by_the_engine_are_counted_once_beside_the_players(se
         plan_of(training(settings), quantize=kind, engine=e, mesh=(1, 1, 1))
         for e in (engine, ENGINE)
     )
-    mesh = memory.abstract_mesh((1, 1, 1))
+    mesh = memory_estimate.abstract_mesh((1, 1, 1))
     small, large = (
         memory_plan.sampling_phase(compact, mesh),
         memory_plan.sampling_phase(plain, mesh),
@@ -128,14 +132,14 @@ def is_quantized(x):
 def test_four_bits_count_as_half_a_byte():
     model = jax.eval_shape(lambda: quantization.quantize(tiny_model.make_model(CONFIG), 'nf4'))
     gate = model.blocks.mlp.gate.get_value().qvalue
-    one = memory.abstract_mesh((1, 1, 1))
-    assert memory.array_bytes({'gate': gate}, one) == gate.size // 2
+    one = memory_estimate.abstract_mesh((1, 1, 1))
+    assert memory_estimate.array_bytes({'gate': gate}, one) == gate.size // 2
 
 
 def activations(mesh=(1, 1, 1), rows=8, length=32, **changes):
     config = dataclasses.replace(CONFIG, **changes)
-    return memory.activation_bytes(
-        config, rows=rows, length=length, mesh=memory.abstract_mesh(mesh)
+    return memory_estimate.activation_bytes(
+        config, rows=rows, length=length, mesh=memory_estimate.abstract_mesh(mesh)
     )
 
 
@@ -186,8 +190,8 @@ def test_a_compiled_step_needs_about_the_estimated_memory(remat):
 
 def traffic(mesh, **changes):
     options = {'rows': 16, 'length': 32, 'num_microbatches': 1, 'trained_bytes': 1000}
-    return memory.collective_bytes(
-        CONFIG, mesh=memory.abstract_mesh(mesh), **options | changes
+    return memory_estimate.collective_bytes(
+        CONFIG, mesh=memory_estimate.abstract_mesh(mesh), **options | changes
     )  # fmt: skip
 
 
@@ -221,7 +225,7 @@ def test_traffic_is_counted_from_shapes():
 )
 def test_machines_are_known_by_name(name, chips, gib, slice_name):
     machine = machines.topology(name)
-    assert (machine.num_chips, machine.bytes) == (chips, gib * memory.GIB)
+    assert (machine.num_chips, machine.bytes) == (chips, gib * memory_estimate.GIB)
     assert slice_name in (None, machines.slice_name(machine))
     assert machines.twice_as_large(machine) == machines.topology(
         machines.twice_as_large(machine).name

@@ -17,8 +17,8 @@ import math
 import jax
 
 from elenchus.data.records import Batch
-from elenchus.model import memory, sharding
-from elenchus.model.memory import GIB
+from elenchus.model import memory_estimate, sharding
+from elenchus.model.memory_estimate import GIB
 from elenchus.sampling.engine import decode, sampling_methods
 from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.train import objective, optimizer, step
@@ -125,7 +125,7 @@ def dry_run(s: RunSettings, topology: str, *, compiled: bool) -> None:
     print('GiB a device sends in a training step:')
     for names, parts in merge_equal({t.name: traffic(plan, t) for t in plan.trainings}).items():
         print(f'  {names}: {format_gib(parts) or "nothing"}')
-    with jax.sharding.use_abstract_mesh(memory.abstract_mesh(plan.mesh)):
+    with jax.sharding.use_abstract_mesh(memory_estimate.abstract_mesh(plan.mesh)):
         trace_programs(s, plan)
     check_fits(plan, machine, phases)
     if compiled:
@@ -148,8 +148,8 @@ def format_gib(parts: dict[str, int]) -> str:
 
 def traffic(plan: RunPlan, training: TrainingLoad) -> dict[str, int]:
     """Bytes that one device sends in a training step, by kind of collective."""
-    mesh = memory.abstract_mesh(plan.mesh)
-    return memory.collective_bytes(
+    mesh = memory_estimate.abstract_mesh(plan.mesh)
+    return memory_estimate.collective_bytes(
         plan.model,
         rows=training.rows // training.num_microbatches,
         length=training.length,

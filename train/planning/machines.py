@@ -11,7 +11,7 @@ import re
 
 import jax
 
-from elenchus.model.memory import GIB
+from elenchus.model.memory_estimate import GIB
 
 HEADROOM = 0.05  # share of a chip's memory kept free for the runtime and for fragmentation
 

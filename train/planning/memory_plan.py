@@ -1,7 +1,7 @@
 """Memory plan of a run: bytes on each device, phase by phase, and the nearest change that fits.
 
 Arrays are counted exactly, on abstract meshes; activations and gathered weights are estimates
-(model/memory.py). No array is allocated.
+(model/memory_estimate.py). No array is allocated.
 """
 
 import dataclasses
@@ -12,7 +12,14 @@ from collections.abc import Iterator
 
 import jax
 
-from elenchus.model import block_weights, lora, memory, projection, quantization, transformer
+from elenchus.model import (
+    block_weights,
+    lora,
+    memory_estimate,
+    projection,
+    quantization,
+    transformer,
+)
 from elenchus.model.attention import inputs, kernels
 from elenchus.model.config import ModelConfig
 from elenchus.sampling.engine.shapes import EngineSettings
@@ -128,9 +135,9 @@ def state_bytes(plan: RunPlan, training: TrainingLoad, mesh) -> tuple[int, int, 
     state, frozen = abstract_state(
         config, training.lora, optimizer=training.optimizer, quantize=plan.quantize
     )
-    trained_bytes = memory.array_bytes(state.model, mesh)
-    frozen_bytes = 0 if frozen is None else memory.array_bytes(frozen, mesh)
-    return trained_bytes, memory.array_bytes(state, mesh) - trained_bytes, frozen_bytes
+    trained_bytes = memory_estimate.array_bytes(state.model, mesh)
+    frozen_bytes = 0 if frozen is None else memory_estimate.array_bytes(frozen, mesh)
+    return trained_bytes, memory_estimate.array_bytes(state, mesh) - trained_bytes, frozen_bytes
 
 
 def training_phase(plan: RunPlan, training: TrainingLoad, mesh) -> Phase:
@@ -147,7 +154,7 @@ def training_phase(plan: RunPlan, training: TrainingLoad, mesh) -> Phase:
             'weights to start from and of other players': (1 + training.others) * trained_bytes,
         }
     )
-    phase |= memory.activation_bytes(
+    phase |= memory_estimate.activation_bytes(
         plan.model,
         rows=training.rows // training.num_microbatches,
         length=training.length,
@@ -155,7 +162,7 @@ def training_phase(plan: RunPlan, training: TrainingLoad, mesh) -> Phase:
         targets=training.lora.targets if training.lora.rank else (),
         shared=training.shared,
     )
-    phase['gathered weights'] = memory.gathered_bytes(
+    phase['gathered weights'] = memory_estimate.gathered_bytes(
         plan.model, mesh=mesh, trained=not training.lora.rank
     )
     return phase
@@ -172,7 +179,7 @@ def quantized_bytes(plan: RunPlan, mesh) -> int:
     matrices = {
         t: getattr(block_weights.find_module(quantized, t), t) for t in projection.NUM_INPUT_DIMS
     }
-    return memory.array_bytes(matrices, mesh)
+    return memory_estimate.array_bytes(matrices, mesh)
 
 
 def sampling_phase(plan: RunPlan, mesh) -> Phase:
@@ -181,12 +188,15 @@ def sampling_phase(plan: RunPlan, mesh) -> Phase:
     trained_bytes, _, frozen_bytes = state_bytes(plan, plan.sampling.players, mesh)
     rows, length = engine.prefill_batch_sizes[-1], engine.prompt_buckets[-1]
     chunk = min(engine.prefill_chunk or length, length)
-    local, tokens = memory.local_sizes(plan.model, mesh), memory.local_rows(rows, mesh) * chunk
-    cache_bytes = functools.partial(
-        memory.cache_bytes, plan.model, mesh=mesh, dtype=engine.cache_dtype
+    local, tokens = (
+        memory_estimate.local_sizes(plan.model, mesh),
+        memory_estimate.local_rows(rows, mesh) * chunk,
     )
-    layer = memory.layer_bytes(plan.model, length=length, mesh=mesh)
-    tokens_per_step = memory.local_rows(engine.num_slots, mesh) * (1 + engine.draft_tokens)
+    cache_bytes = functools.partial(
+        memory_estimate.cache_bytes, plan.model, mesh=mesh, dtype=engine.cache_dtype
+    )
+    layer = memory_estimate.layer_bytes(plan.model, length=length, mesh=mesh)
+    tokens_per_step = memory_estimate.local_rows(engine.num_slots, mesh) * (1 + engine.draft_tokens)
     return Phase(
         {
             'weights of both players': 2 * trained_bytes,
@@ -197,7 +207,9 @@ def sampling_phase(plan: RunPlan, mesh) -> Phase:
             'layer of a prefill': int(tokens * (layer['scores'] + layer['rest'])),
             # An estimate: three float32 copies are alive at once.
             'logits': 3 * tokens_per_step * local.vocab * 4,
-            'gathered weights': memory.gathered_bytes(plan.model, mesh=mesh, trained=False),
+            'gathered weights': memory_estimate.gathered_bytes(
+                plan.model, mesh=mesh, trained=False
+            ),
         }
     )
 
@@ -209,7 +221,7 @@ def phases(plan: RunPlan, machine: Topology) -> dict[str, Phase]:
     does not run on this kind of machine.
     """
     kernels.check_backend(plan.model, machines.platform(machine))
-    mesh = memory.abstract_mesh(fill_mesh(plan.mesh, machine.num_chips))
+    mesh = memory_estimate.abstract_mesh(fill_mesh(plan.mesh, machine.num_chips))
     by_name = {t.name: training_phase(plan, t, mesh) for t in plan.trainings}
     if plan.sampling is not None:
         by_name['sampling'] = sampling_phase(plan, mesh)

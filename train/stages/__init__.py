@@ -25,7 +25,7 @@ from elenchus.train.stages import (
     annotators,
     base_model,
     critic,
-    critique,
+    critique_data,
     evaluate,
     improve_rounds,
     reinforce,
@@ -168,7 +168,7 @@ STAGES: Mapping[str, Stage] = {
     'base': Stage(sft.base_stage, base_arguments),
     'actor': Stage(sft.sft_stage, actor_arguments),
     'critic': Stage(sft.sft_stage, critic_arguments),
-    'critique': Stage(critique.make_critique_data, critique_arguments),
+    'critique': Stage(critique_data.make_critique_data, critique_arguments),
     'evaluate': Stage(evaluate.evaluate, evaluate_arguments),
     'self_talk': Stage(self_talk.self_talk_stage, self_talk_arguments),
     **{

@@ -15,7 +15,7 @@ from elenchus.train.loop import LoopSettings
 from elenchus.train.run.directory import StageFolder, derive_seed
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.stages.annotators import make_annotator
-from elenchus.train.stages.critique import make_critique_data
+from elenchus.train.stages.critique_data import make_critique_data
 from elenchus.train.stages.sft import sft_stage
 
 

@@ -29,7 +29,7 @@ from elenchus.train.loop import LoopSettings
 from elenchus.train.rl.advantages import over_tokens
 from elenchus.train.run.directory import StageFolder, derive_seed
 from elenchus.train.run.samplers import Samplers
-from elenchus.train.stages.monitors import coverage_figures, evenly_spaced
+from elenchus.train.stages.improve_figures import coverage_figures, evenly_spaced
 from elenchus.train.stages.scoring import score_responses
 from elenchus.train.stages.sft import sft
 

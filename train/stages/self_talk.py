@@ -25,7 +25,7 @@ from elenchus.train.loop import LoopSettings
 from elenchus.train.run.directory import StageFolder, derive_seed
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.stages import evaluate_figures
-from elenchus.train.stages.monitors import evenly_spaced
+from elenchus.train.stages.improve_figures import evenly_spaced
 from elenchus.train.stages.self_talk_data import TalkBuilder, talk_example
 from elenchus.train.stages.sft import sft_stage
 

@@ -13,7 +13,7 @@ from elenchus.data.files import episode_files
 from elenchus.data.grading import judge, verify
 from elenchus.data.lab import pretraining, task
 from elenchus.train.run import runner
-from elenchus.train.stages import critique, data_card
+from elenchus.train.stages import critique_data, data_card
 from tests.support import fake_engine, fake_run
 from tests.support.fake_engine import CHAT
 
@@ -266,5 +266,5 @@ def test_kinds_that_a_judge_cannot_tell_are_unknown():
 def test_a_critique_longer_than_a_critic_may_write_leaves_no_room_for_refinements():
     turn = CHAT.text_turn('critique', '= = =')
     episode = records.Episode('p', 1, (turn,), {})
-    assert critique.reject_longer_than(4)([episode]) == [None]
-    assert critique.reject_longer_than(3)([episode]) == ['too_long']
+    assert critique_data.reject_longer_than(4)([episode]) == [None]
+    assert critique_data.reject_longer_than(3)([episode]) == ['too_long']

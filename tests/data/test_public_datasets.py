@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from elenchus.data.grading import answers
-from elenchus.data.problems import loading, published
+from elenchus.data.problems import loading, public_datasets
 from elenchus.data.records import Problem
 
 REAL = pathlib.Path(
@@ -105,7 +105,7 @@ def test_a_split_that_is_not_published_needs_a_path(source, tmp_path):
         ValueError, match='folder with train.jsonl, or use one that can be downloaded: test'
     ):
         loading.load(source, split='train', data_dir=tmp_path)
-    assert published.SETS[source].URL.endswith(f'/{source}/')
+    assert public_datasets.SETS[source].URL.endswith(f'/{source}/')
     assert not list(tmp_path.iterdir())
 
 
