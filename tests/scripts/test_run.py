@@ -30,8 +30,8 @@ def run():
 
         def run_in(workdir, *, kill_at=''):
             arguments = (f'--config={SMOKE}', f'--workdir={workdir}', '--config.model.num_layers=1')
-            code, errors = fork(multi_process.ROOT, arguments, kill_at=kill_at)
-            assert code == (-signal.SIGKILL if kill_at else 0), errors[-3000:]
+            result = fork(multi_process.ROOT, arguments, kill_at=kill_at)
+            assert result.code == (-signal.SIGKILL if kill_at else 0), result.errors[-3000:]
 
         yield run_in
 

@@ -24,10 +24,11 @@ TIME_LIMIT_S = 900
 
 
 class Result(NamedTuple):
-    """Exit code of a run, negative for a signal, and all that it printed on stderr."""
+    """Exit code of a run, negative for a signal, and all that it printed on stderr and stdout."""
 
     code: int
     errors: str
+    output: str
 
 
 @contextlib.contextmanager
@@ -79,17 +80,23 @@ def run_child(script: str, arguments: Sequence[str]) -> int:
 
 def run_forked(script: str, folder: str, arguments: Sequence[str], kill_at: str) -> Result:
     """Runs the script in a fork of this process; kills it when the path `kill_at` exists."""
-    with tempfile.TemporaryFile('w+', encoding='utf-8') as errors:
+    with (
+        tempfile.TemporaryFile('w+', encoding='utf-8') as output,
+        tempfile.TemporaryFile('w+', encoding='utf-8') as errors,
+    ):
         child = os.fork()
         if child == 0:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(output.fileno(), 1)
             os.dup2(errors.fileno(), 2)
             os.chdir(folder)
             sys.excepthook = end_with_traceback
-            os._exit(run_child(script, arguments))
+            code = run_child(script, arguments)
+            sys.stdout.flush()
+            os._exit(code)
         code = wait(child, kill_at)
-        errors.seek(0)
-        return Result(code, errors.read())
+        return Result(
+            code, *(os.pread(file.fileno(), 1 << 20, 0).decode() for file in (errors, output))
+        )
 
 
 def wait(child: int, kill_at: str) -> int:
