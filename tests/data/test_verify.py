@@ -16,7 +16,7 @@ REAL = pathlib.Path(
 COMPARATORS = """
 import os, signal, time
 
-def slow(answer, reference):
+def compare_oddly(answer, reference):
     if 'sleep' in answer:
         time.sleep(1000)
     if 'spin' in answer:
@@ -85,7 +85,7 @@ def test_algebra_is_decided_by_workers_and_hostile_input_by_the_clock():
         (r'\boxed{' * 15_000, '7', Outcome.NO_ANSWER),
         ('no idea', '7', Outcome.NO_ANSWER),
     ]
-    with verifier('elenchus.data.grading.answers:math_equal', timeout_s=5.0) as checker:
+    with verifier('elenchus.data.grading.answers:math_equal', num_workers=1) as checker:
         assert checker.check(case[:2] for case in cases) == [case[2] for case in cases]
         assert checker.counts.total() == len(cases)
 
@@ -98,7 +98,7 @@ def test_a_hanging_worker_is_killed_and_only_its_item_times_out(comparators):
         ('#### spin 1', 'e 1'),
         ('#### f + 1', 'f * 1'),
     ]
-    with verifier(comparators('slow')) as checker:
+    with verifier(comparators('compare_oddly'), timeout_s=0.2) as checker:
         start = time.monotonic()
         assert checker.check(pairs) == [
             Outcome.RIGHT,
@@ -114,7 +114,7 @@ def test_a_hanging_worker_is_killed_and_only_its_item_times_out(comparators):
 @pytest.mark.parametrize('how', ['die', 'raise'])
 def test_a_dying_worker_is_an_error_of_its_item_alone(comparators, how):
     pairs = [(f'#### {how} 1', 'a 1'), ('#### a + 1', 'a * 1'), ('#### a + 2', 'b 1')]
-    with verifier(comparators('slow'), num_workers=1) as checker:
+    with verifier(comparators('compare_oddly'), num_workers=1) as checker:
         assert checker.check(pairs) == [Outcome.ERROR, Outcome.RIGHT, Outcome.WRONG]
 
 
@@ -193,7 +193,7 @@ HOSTILE = [
 
 def test_hostile_answers_are_never_right_and_never_outlast_the_limit():
     with verifier(
-        'elenchus.data.grading.answers:math_equal', num_workers=1, timeout_s=2.0
+        'elenchus.data.grading.answers:math_equal', num_workers=1, timeout_s=1.0
     ) as checker:
         assert checker.check([('#### 3+4', '7')]) == [Outcome.RIGHT]  # the worker has started
         start = time.monotonic()
@@ -201,4 +201,4 @@ def test_hostile_answers_are_never_right_and_never_outlast_the_limit():
         killed = checker.counts[Outcome.TIMEOUT] + checker.counts[Outcome.ERROR]
         took = time.monotonic() - start
     assert Outcome.RIGHT not in outcomes and Outcome.NO_ANSWER not in outcomes
-    assert took < verify.PATIENCE * 2.0 * len(HOSTILE) + verify.STARTUP_S * killed
+    assert took < verify.PATIENCE * 1.0 * len(HOSTILE) + verify.STARTUP_S * killed

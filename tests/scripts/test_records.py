@@ -2,11 +2,7 @@
 
 import dataclasses
 import json
-import os
-import pathlib
 import random
-import subprocess
-import sys
 
 import pytest
 
@@ -14,8 +10,8 @@ from elenchus.data.critiques import conversion, file_summary, mistakes, oracle, 
 from elenchus.data.critiques.record_files import CritiqueRecord
 from elenchus.data.grading import verify
 from elenchus.data.lab import task
+from tests.support import forked_runs
 
-ROOT = pathlib.Path(__file__).parents[2]
 STEP = 'Step sentence: {}\nCorrectness of the step: {}\nExplanation: so\n\n'
 FINAL = 'Correctness of the final answer: {}\nExplanation: so'
 RESPONSE = "Let's go:\n48/2 = 24\n48+25 = 73\nThe answer is 73."
@@ -191,36 +187,31 @@ def test_real_records_have_the_measured_figures(shared_data):
     assert figures['final verdict is true'] == ['49 of 50 (98.0 %)', '']
 
 
-@pytest.mark.parametrize(
-    ('arguments', 'code', 'message'),
-    [
-        (['inspect', 'a.jsonl'], 0, 'final verdict readable'),
-        (['convert', 'a.jsonl', 'b', '--to=jsonl'], 0, '1 records: a.jsonl -> b'),
-        (
-            ['inpsect', 'a.jsonl'],
-            2,
-            "error: unknown command 'inpsect'; use inspect or convert; nearest",
-        ),
-        (['inspect'], 2, 'error: inspect needs one FILE or more'),
-        (['convert', 'a.jsonl'], 2, 'error: convert needs IN and OUT'),
-        (['inspect', 'bad.jsonl'], 2, "error: bad.jsonl:1: missing field 'question'"),
-    ],
-)
-def test_the_command_line(tmp_path, arguments, code, message):
+COMMANDS = [
+    (['inspect', 'a.jsonl'], 0, 'final verdict readable'),
+    (['convert', 'a.jsonl', 'b', '--to=jsonl'], 0, '1 records: a.jsonl -> b'),
+    (
+        ['inpsect', 'a.jsonl'],
+        2,
+        "error: unknown command 'inpsect'; use inspect or convert; nearest",
+    ),
+    (['inspect'], 2, 'error: inspect needs one FILE or more'),
+    (['convert', 'a.jsonl'], 2, 'error: convert needs IN and OUT'),
+    (['inspect', 'bad.jsonl'], 2, "error: bad.jsonl:1: missing field 'question'"),
+]
+"""Arguments, exit code, and words of what is printed."""
+
+
+def test_the_command_line(tmp_path):
     record_files.write_jsonl(tmp_path / 'a.jsonl', [make_record('Wrong', final='Wrong')])
     (tmp_path / 'bad.jsonl').write_text('{}\n')
-    done = subprocess.run(
-        [sys.executable, '-m', 'scripts.tools.critique_records', *arguments],
-        cwd=tmp_path,
-        env=os.environ | {'PYTHONPATH': f'{ROOT}{os.pathsep}{os.environ.get("PYTHONPATH", "")}'},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == code
-    assert message in (done.stderr if code else done.stdout)
-    assert done.stderr.count('\n') == (1 if code else 0)
+    module = 'elenchus.scripts.tools.critique_records'
+    runs = [(tmp_path, arguments) for arguments, _, _ in COMMANDS]
+    results = forked_runs.run_all(module, runs, preload=module)
+    for (arguments, code, message), result in zip(COMMANDS, results, strict=True):
+        assert result.code == code, (arguments, result)
+        assert message in (result.errors if code else result.output), (arguments, result)
+        assert result.errors.count('\n') == (1 if code else 0), (arguments, result)
 
 
 def test_explicit_steps_are_preserved(tmp_path):

@@ -1,11 +1,8 @@
 """The smoke run: complete, and killed and continued with the same results bit for bit."""
 
 import json
-import pathlib
+import shutil
 import signal
-import subprocess
-import sys
-import time
 from unittest import mock
 
 import jax
@@ -21,70 +18,47 @@ from elenchus.train.config import build
 from elenchus.train.run import runner
 from elenchus.train.run.directory import RunDirectory
 from elenchus.train.stages import Stage
-from tests.support import multi_process
+from tests.support import forked_runs, multi_process
 
 SMOKE = 'configs/lab.py:smoke'
 
 
-def start(workdir, log):
-    return subprocess.Popen(
-        [
-            *(
-                sys.executable,
-                '-m',
-                'elenchus.scripts.run',
-                '--config',
-                SMOKE,
-                '--workdir',
-                str(workdir),
-            ),
-            '--config.model.num_layers=1',  # compiles sooner
-        ],
-        cwd=multi_process.ROOT,
-        env=multi_process.environment(1),
-        stdout=log,
-        stderr=subprocess.STDOUT,
-    )
+@pytest.fixture(scope='module')
+def run():
+    """Runs the smoke run into a work directory in a process of its own; kills it at a path."""
+    with forked_runs.forking('elenchus.scripts.run', preload='elenchus.scripts.run') as fork:
 
+        def run_in(workdir, *, kill_at=''):
+            arguments = (f'--config={SMOKE}', f'--workdir={workdir}', '--config.model.num_layers=1')
+            result = fork(multi_process.ROOT, arguments, kill_at=kill_at)
+            assert result.code == (-signal.SIGKILL if kill_at else 0), result.errors[-3000:]
 
-def finish(workdir):
-    """Runs until done; returns what was printed."""
-    with open(f'{workdir}.log', 'w+') as log:
-        code = start(workdir, log).wait(timeout=900)
-        log.seek(0)
-        text = log.read()
-    assert code == 0, text[-3000:]
-    return text
-
-
-def kill_when(workdir, appears):
-    """Runs until a path appears in the workdir, then kills the process outright."""
-    with open(f'{workdir}.log', 'w') as log:
-        process = start(workdir, log)
-        stop_at = time.monotonic() + 600
-        while not (workdir / appears).exists():
-            assert process.poll() is None, pathlib.Path(log.name).read_text()[-3000:]
-            assert time.monotonic() < stop_at, f'no {appears}'
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait(timeout=60) == -signal.SIGKILL
-    assert not (workdir / 'report.html').exists()
+        yield run_in
 
 
 @pytest.fixture(scope='module')
-def uninterrupted(tmp_path_factory):
+def uninterrupted(tmp_path_factory, run):
     workdir = tmp_path_factory.mktemp('whole') / 'run'
-    finish(workdir)
+    run(workdir)
     return workdir
 
 
 @pytest.fixture(scope='module')
-def resumed(tmp_path_factory, uninterrupted):
-    """A run that was killed while the critic and while the actor was trained."""
+def resumed(tmp_path_factory, run, uninterrupted):
+    """A run that was killed while the critic and while the actor was trained.
+
+    It trains these two stages again and takes the others, which are complete, from the whole run.
+    """
     workdir = tmp_path_factory.mktemp('killed') / 'run'
-    kill_when(workdir, 'stages/03-critic/checkpoints/3')
-    kill_when(workdir, 'stages/07-reinforce/checkpoints/2')
-    finish(workdir)
+    shutil.copytree(uninterrupted, workdir)
+    for stage in ('03-critic', '07-reinforce'):
+        shutil.rmtree(workdir / 'stages' / stage)
+    for name in ('summary.json', 'report.html'):
+        (workdir / name).unlink()
+    for checkpoint in ('03-critic/checkpoints/3', '07-reinforce/checkpoints/2'):
+        run(workdir, kill_at=workdir / 'stages' / checkpoint)
+        assert not (workdir / 'report.html').exists()
+    run(workdir)
     return workdir
 
 
@@ -105,10 +79,10 @@ def test_a_complete_stage_is_not_run_again(uninterrupted, monkeypatch):
         raise AssertionError('run again')
 
     config = lab.get_config('smoke')
-    config.model.num_layers = 1  # as in `start`
+    config.model.num_layers = 1  # as in `run`
     text, path = build.to_json(config), epath.Path(uninterrupted)
-    run = mock.Mock(settings=mock.Mock(stages=config.stages))
-    run.directory = RunDirectory(path, text, config.stages, config.sampling.part_size)
+    run = mock.Mock(directory=RunDirectory(path, text, config.stages, config.sampling.part_size))
+    run.settings.stages = config.stages
     summaries = json.loads((uninterrupted / 'summary.json').read_text())['stages']
     assert len(summaries) == len(config.stages)
     for folder, summary in summaries.items():

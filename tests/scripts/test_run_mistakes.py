@@ -83,8 +83,8 @@ def mistakes(tmp_path_factory):
     module = 'elenchus.scripts.run'
     results = forked_runs.run_all(module, runs, preload=module)
     return {
-        name: (workdirs[name], code, errors)
-        for name, (code, errors) in zip(MISTAKES, results, strict=True)
+        name: (workdirs[name], result.code, result.errors)
+        for name, result in zip(MISTAKES, results, strict=True)
     }
 
 

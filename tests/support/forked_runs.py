@@ -1,48 +1,69 @@
 """Runs a script many times from one process that has imported everything: a fork for each run.
 
-python -m tests.support.forked_runs MODULE SCRIPT < runs.json > results.json
+python -m tests.support.forked_runs MODULE SCRIPT < runs.jsonl > results.jsonl
 """
 
+import contextlib
 import importlib
 import json
 import os
 import pathlib
 import runpy
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from tests.support import multi_process
 
+TIME_LIMIT_S = 900
+
 
 class Result(NamedTuple):
-    """Exit code of a run, and all that it printed on stderr."""
+    """Exit code of a run, negative for a signal, and all that it printed on stderr and stdout."""
 
     code: int
     errors: str
+    output: str
+
+
+@contextlib.contextmanager
+def forking(script: str, *, preload: str) -> Iterator[Callable[..., Result]]:
+    """Yields a function that runs a script in a fork of a process that has imported `preload`.
+
+    `script` is a path, relative to the working directory of the run, or the name of a module. The
+    function takes the working directory, the arguments, and a path: the run is killed by SIGKILL
+    as soon as it exists.
+    """
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'tests.support.forked_runs', preload, script],
+        cwd=multi_process.ROOT,
+        env=multi_process.environment(1),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+    def run(folder: pathlib.Path, arguments: Sequence[str], *, kill_at='') -> Result:
+        print(
+            json.dumps([str(folder), list(arguments), str(kill_at)]), file=process.stdin, flush=True
+        )
+        return Result(*json.loads(process.stdout.readline()))
+
+    with process:
+        yield run
 
 
 def run_all(
     script: str, runs: Sequence[tuple[pathlib.Path, Sequence[str]]], *, preload: str
 ) -> list[Result]:
-    """Runs a script once for each (working directory, arguments), after importing `preload`.
-
-    `script` is a path, relative to the working directory of the run, or the name of a module.
-    """
-    process = subprocess.run(
-        [sys.executable, '-m', 'tests.support.forked_runs', preload, script],
-        cwd=multi_process.ROOT,
-        env=multi_process.environment(1),
-        input=json.dumps([(str(folder), list(arguments)) for folder, arguments in runs]),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr
-    return [Result(*result) for result in json.loads(process.stdout.splitlines()[-1])]
+    """Runs a script once for each (working directory, arguments), after importing `preload`."""
+    with forking(script, preload=preload) as run:
+        return [run(folder, arguments) for folder, arguments in runs]
 
 
 def run_child(script: str, arguments: Sequence[str]) -> int:
@@ -57,20 +78,37 @@ def run_child(script: str, arguments: Sequence[str]) -> int:
     return 0
 
 
-def run_forked(script: str, folder: str, arguments: Sequence[str]) -> Result:
-    """Runs the script in a fork of this process."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.dup2(writer, 2)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        os.chdir(folder)
-        sys.excepthook = end_with_traceback
-        os._exit(run_child(script, arguments))
-    os.close(writer)
-    with open(reader, encoding='utf-8') as pipe:
-        errors = pipe.read()
-    return Result(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), errors)
+def run_forked(script: str, folder: str, arguments: Sequence[str], kill_at: str) -> Result:
+    """Runs the script in a fork of this process; kills it when the path `kill_at` exists."""
+    with (
+        tempfile.TemporaryFile('w+', encoding='utf-8') as output,
+        tempfile.TemporaryFile('w+', encoding='utf-8') as errors,
+    ):
+        child = os.fork()
+        if child == 0:
+            os.dup2(output.fileno(), 1)
+            os.dup2(errors.fileno(), 2)
+            os.chdir(folder)
+            sys.excepthook = end_with_traceback
+            code = run_child(script, arguments)
+            sys.stdout.flush()
+            os._exit(code)
+        code = wait(child, kill_at)
+        return Result(
+            code, *(os.pread(file.fileno(), 1 << 20, 0).decode() for file in (errors, output))
+        )
+
+
+def wait(child: int, kill_at: str) -> int:
+    """Waits for a process, and kills it at a path or after the time limit; returns its code."""
+    stop_at = time.monotonic() + TIME_LIMIT_S
+    while True:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > stop_at or (kill_at and os.path.exists(kill_at)):
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.01)
 
 
 def end_with_traceback(kind, error, trace) -> None:
@@ -81,4 +119,5 @@ def end_with_traceback(kind, error, trace) -> None:
 
 if __name__ == '__main__':
     importlib.import_module(sys.argv[1])
-    print(json.dumps([run_forked(sys.argv[2], *run) for run in json.load(sys.stdin)]))
+    for line in sys.stdin:
+        print(json.dumps(run_forked(sys.argv[2], *json.loads(line))), flush=True)

@@ -80,7 +80,7 @@ def test_microbatches_change_nothing():
 def test_a_mesh_changes_nothing():
     axis_types = (jax.sharding.AxisType.Auto,) * 3
     mesh = jax.make_mesh((2, 2, 2), sharding.AXES, axis_types=axis_types)
-    model, batch = tiny_model.make_model(tiny_model.CONFIG), merge_rows(make_batch(2))[0]
+    model, batch = tiny_model.make_model(tiny_model.FLAT), merge_rows(make_batch(2))[0]
     expected = loss_and_grads(model, batch, shared=SHARED)
     with jax.set_mesh(mesh):
         placed = jax.device_put(model, sharding.shardings(model, mesh))

@@ -114,7 +114,7 @@ def test_greedy_equals_full_recomputation():
     greedy = sampling_methods.Greedy(banned=(0, EOS))
     state, _ = run(prefilled(), greedy)
 
-    @jax.jit
+    @tiny_model.jit
     def scores(tokens):
         hidden, _ = model()(tokens[None], jnp.arange(14)[None])
         return greedy.transform(model().logits(hidden[0]))
@@ -137,13 +137,16 @@ def test_greedy_equals_full_recomputation():
 )
 def test_recorded_log_probabilities_are_the_trainers(method):
     state, _ = run(prefilled(), method)
+
+    @tiny_model.jit
+    def recompute(model, tokens):
+        hidden, _ = model(tokens, jnp.arange(16)[None])
+        return logprobs.token_logprobs(model, hidden, tokens, transform=method.transform)[0]
+
     for slot, row in ((2, 0), (0, 1)):
         tokens = np.array(state.tokens[slot])
         tokens[: LENGTHS[row]] = PROMPTS[row, : LENGTHS[row]]
-        hidden, _ = model()(tokens[None], jnp.arange(16)[None])
-        expected, _ = logprobs.token_logprobs(
-            model(), hidden, tokens[None], transform=method.transform
-        )
+        expected = recompute(model(), tokens[None])
         part = slice(LENGTHS[row], int(state.position[slot]) + 1)
         np.testing.assert_allclose(state.logprobs[slot, part], expected[0, part], atol=1e-4)
 

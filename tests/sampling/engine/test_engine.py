@@ -18,6 +18,7 @@ from tests.support.compilations import count_compilations
 EOS = 1
 CONFIG = dataclasses.replace(
     tiny_model.CONFIG,
+    num_layers=1,  # compiles sooner; test_decode.py has two
     vocab_size=64,
     num_heads=2,
     num_kv_heads=2,
@@ -110,10 +111,8 @@ def test_the_callback_sees_each_completion_once():
 @pytest.mark.parametrize(
     'changed',
     [
-        {'num_slots': 3},
-        {'chunk_steps': 1},
-        {'chunk_steps': 32},
-        {'prompt_buckets': (16,)},
+        {'num_slots': 3, 'chunk_steps': 1},
+        {'chunk_steps': 32, 'prompt_buckets': (16,)},
         {'prefill_batch_sizes': (1, 4)},
         {'prefill_chunk': 4},
         {'num_slots': 5, 'decode_batch_sizes': (2,), 'decode_cache_lengths': (16,), **INT8}
@@ -156,8 +155,13 @@ def test_recorded_log_probabilities_are_the_trainers(precision):
         row[: len(whole)] = whole
     read = quantization.quantize(model(), precision.get('quantize', 'none'))
     positions = jnp.broadcast_to(jnp.arange(32), rows.shape)
-    hidden, _ = read(rows, positions, return_cache=precision.get('cache_dtype'))
-    recomputed, _ = logprobs.token_logprobs(read, hidden, rows, transform=method.transform)
+
+    @tiny_model.jit
+    def recompute(model):
+        hidden, _ = model(rows, positions, return_cache=precision.get('cache_dtype'))
+        return logprobs.token_logprobs(model, hidden, rows, transform=method.transform)[0]
+
+    recomputed = recompute(read)
     for row, request, completion in zip(recomputed, requests(), completions, strict=True):
         start = len(request.prompt)
         np.testing.assert_allclose(

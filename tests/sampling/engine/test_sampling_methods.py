@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +7,7 @@ import pytest
 
 from elenchus.model import logprobs
 from elenchus.sampling.engine import sampling_methods
+from tests.support import tiny_model
 
 V = 64
 OFF = sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, banned=())
@@ -18,19 +21,30 @@ def noise_of(seed, *shape):
     return jax.random.uniform(jax.random.key(seed), (*shape, 2))
 
 
+@functools.partial(tiny_model.jit, static_argnums=0)
+def transform(method, logits):
+    return method.transform(logits)
+
+
+@functools.partial(tiny_model.jit, static_argnums=0)
+def sample(method, noise, logits):
+    """(tokens, their log-probabilities)."""
+    return method.sample(noise, logits)
+
+
 def kept(method, logits):
-    return np.isfinite(np.asarray(method.transform(logits)))
+    return np.isfinite(np.asarray(transform(method, logits)))
 
 
 def test_everything_off_is_the_models_distribution():
     logits = logits_of(0, 5)
-    np.testing.assert_array_equal(OFF.transform(logits), logits)
+    np.testing.assert_array_equal(transform(OFF, logits), logits)
 
 
 def test_temperature_divides_logits():
     logits = logits_of(0, 5)
-    tempered = sampling_methods.TemperatureSampling(0.5, 0, 1.0, 0.0, banned=()).transform(logits)
-    np.testing.assert_allclose(tempered, logits / 0.5, rtol=1e-6)
+    half = sampling_methods.TemperatureSampling(0.5, 0, 1.0, 0.0, banned=())
+    np.testing.assert_allclose(transform(half, logits), logits / 0.5, rtol=1e-6)
 
 
 @pytest.mark.parametrize('k', [1, 5, V, 2 * V])
@@ -71,7 +85,7 @@ def test_min_p_keeps_a_share_of_the_best():
 )
 def test_banned_ids_have_no_probability_however_likely(method):
     logits = logits_of(4, 200).at[:, 3].set(50.0)
-    tokens, recorded = method.sample(noise_of(0, 200), logits)
+    tokens, recorded = sample(method, noise_of(0, 200), logits)
     assert not set(np.unique(tokens)) & {3, 7}
     assert not kept(method, logits)[:, [3, 7]].any()
     assert np.isfinite(recorded).all()
@@ -87,15 +101,15 @@ def test_banned_ids_have_no_probability_however_likely(method):
 )
 def test_recorded_is_the_log_probability_under_the_transform(method):
     logits = logits_of(5, 50)
-    tokens, recorded = method.sample(noise_of(1, 50), logits)
-    expected = jax.nn.log_softmax(method.transform(logits))[jnp.arange(50), tokens]
+    tokens, recorded = sample(method, noise_of(1, 50), logits)
+    expected = jax.nn.log_softmax(transform(method, logits))[jnp.arange(50), tokens]
     np.testing.assert_allclose(recorded, expected, atol=1e-5)
 
 
 def test_greedy_takes_the_likeliest_and_ignores_the_noise():
     logits = logits_of(6, 50)
     greedy = sampling_methods.Greedy(banned=())
-    one, other = (greedy.sample(noise_of(k, 50), logits)[0] for k in (0, 1))
+    one, other = (sample(greedy, noise_of(k, 50), logits)[0] for k in (0, 1))
     np.testing.assert_array_equal(one, logits.argmax(axis=-1))
     np.testing.assert_array_equal(one, other)
 
@@ -104,9 +118,10 @@ def test_greedy_takes_the_likeliest_and_ignores_the_noise():
 def test_draws_follow_the_truncated_distribution(size):
     logits = 2 * jax.random.normal(jax.random.key(7), size)
     method = sampling_methods.TemperatureSampling(0.8, 40, 1.0, 0.0, banned=(1,))
-    tokens = method.sample(noise_of(2, 50_000), jnp.broadcast_to(logits, (50_000, size)))[0]
+    draw = tiny_model.jit(jax.vmap(method.sample, in_axes=(0, None)))  # sorts the logits once
+    tokens = draw(noise_of(2, 50_000), logits)[0]
     counts = np.bincount(tokens, minlength=size)
-    expected = 50_000 * np.asarray(jax.nn.softmax(method.transform(logits)))
+    expected = 50_000 * np.asarray(jax.nn.softmax(transform(method, logits)))
     assert not counts[expected == 0].any()
     frequent = expected > 5
     chi_squared = ((counts[frequent] - expected[frequent]) ** 2 / expected[frequent]).sum()
@@ -118,14 +133,14 @@ def test_the_last_noise_draws_no_excluded_token():
     noise = jnp.full((300, 2), np.nextafter(np.float32(1), np.float32(0)))
     logits = jax.random.normal(jax.random.key(9), (300, 1000))
     method = sampling_methods.TemperatureSampling(1.0, 7, 1.0, 0.0, banned=(999,))
-    tokens = method.sample(noise, logits)[0]
+    tokens = sample(method, noise, logits)[0]
     assert kept(method, logits)[np.arange(300), tokens].all()
-    assert kept(method, logits)[np.arange(300), method.sample(0 * noise, logits)[0]].all()
+    assert kept(method, logits)[np.arange(300), sample(method, 0 * noise, logits)[0]].all()
 
 
 @pytest.mark.parametrize('size', [5, 64, 1000])
 def test_no_numbers_still_draw_a_token(size):
-    tokens = OFF.sample(noise_of(0, 3), jnp.full((3, size), jnp.nan))[0]
+    tokens = sample(OFF, noise_of(0, 3), jnp.full((3, size), jnp.nan))[0]
     assert (np.asarray(tokens) < size).all()
 
 
@@ -137,13 +152,13 @@ def test_gradients_through_the_transform_are_finite():
     def total(logits):
         return sum(x.sum() for x in logprobs.log_softmax_at(method.transform(logits), tokens))
 
-    gradient = np.asarray(jax.grad(total)(logits))
+    gradient = np.asarray(tiny_model.jit(jax.grad(total))(logits))
     assert np.isfinite(gradient).all()
     assert not gradient[~kept(method, logits)].any()
 
 
 def test_bfloat16_logits_become_float32():
-    assert OFF.transform(jnp.zeros((2, V), 'bfloat16')).dtype == jnp.float32
+    assert transform(OFF, jnp.zeros((2, V), 'bfloat16')).dtype == jnp.float32
 
 
 @pytest.mark.parametrize(

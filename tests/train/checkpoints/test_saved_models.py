@@ -143,7 +143,10 @@ def test_a_damaged_model_is_a_one_line_error_with_a_remedy(saved, tmp_path, plac
     folder = tmp_path / 'model'
     shutil.copytree(saved[1], folder)
     damage(max(folder.glob(place), key=lambda path: path.stat().st_size))
-    message = r'model.*(is damaged \(.*delete it and|json: invalid JSON|json\.\w+ is no field)'
+    mistake = (
+        r'is damaged \(.*delete it and|json: invalid JSON|json\.\w+ of ModelConfig; did you mean'
+    )
+    message = rf'model.*({mistake})'
     with pytest.raises(ValueError, match=message):
         load(folder)
 

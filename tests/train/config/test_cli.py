@@ -68,7 +68,7 @@ def results(tmp_path_factory):
 
 @pytest.mark.parametrize(('arguments', 'words'), MISTAKES)
 def test_a_mistake_on_the_command_line_is_one_line_that_names_it(results, arguments, words):
-    folder, (code, errors) = results[arguments]
+    folder, (code, errors, _) = results[arguments]
     assert code == 2, errors
     assert errors.startswith('error: ') and errors.count('\n') == 1
     assert all(word in errors for word in words), errors
@@ -76,13 +76,13 @@ def test_a_mistake_on_the_command_line_is_one_line_that_names_it(results, argume
 
 
 def test_a_fault_of_a_library_keeps_its_traceback(results):
-    code, errors = results[FAULTS['library']][1]
+    code, errors, _ = results[FAULTS['library']][1]
     assert code == 1
     assert 'Traceback' in errors and 'JSONDecodeError' in errors
 
 
 def test_a_file_system_error_is_one_line_and_the_same_command_continues(results):
-    code, errors = results[FAULTS['disk']][1]
+    code, errors, _ = results[FAULTS['disk']][1]
     assert code == 1 and errors.count('\n') == 1
     for words in ('error: ', "'/nowhere/at/all'", 'run the same command again'):
         assert words in errors
