@@ -55,7 +55,7 @@ def score_tokens(
 
     def score_row(tokens):
         """Scores one row [T]."""
-        hidden, _ = model(tokens[None], jnp.arange(tokens.shape[0])[None], keep=dtype)
+        hidden, _ = model(tokens[None], jnp.arange(tokens.shape[0])[None], return_cache=dtype)
         logits = method.transform(model.logits(hidden[0, :-1]))
         return logprobs.log_softmax_at(logits, tokens[1:])[0], logits.argmax(-1) == tokens[1:]
 

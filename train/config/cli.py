@@ -123,8 +123,8 @@ def _fail(message: str, error: BaseException | None = None, *, code: int = 2) ->
 
 def _is_ours(error: BaseException) -> bool:
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    path = pathlib.Path(frame.f_code.co_filename)
-    return path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in PACKAGES
+    path, root = pathlib.Path(frame.f_code.co_filename).resolve(), ROOT.resolve()
+    return path.is_relative_to(root) and path.relative_to(root).parts[0] in PACKAGES
 
 
 # Parsing
