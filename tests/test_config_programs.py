@@ -120,8 +120,8 @@ def test_its_supervised_step_traces():
             assert metrics['loss/total'].shape == ()
 
 
-@pytest.mark.parametrize('player', ['actor', 'critic'])
-def test_its_reinforcement_step_traces(player):
+def test_its_reinforcement_step_traces():
+    """With the longer rows of the two players: their programs differ in the length alone."""
     for name in OURS:
         with Naming(name):
             s = settings_of(name)
@@ -135,7 +135,7 @@ def test_its_reinforcement_step_traces(player):
                 objective=r.objective,
                 method=method_of(s),
                 rows=r.rows // r.num_minibatches,
-                length=r.row_length(player),
+                length=max(map(r.row_length, ('actor', 'critic'))),
             )
             assert after == before
 
