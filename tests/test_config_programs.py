@@ -76,20 +76,21 @@ def test_the_big_model_of_a_hundred_million_parameters_is_stored_in_shares(shape
 
 @functools.cache  # many configs have the same programs
 def trace_step(
-    model, loop_settings, *, fit_optimizer, objective, transform, num_steps, rows, length
+    model, num_microbatches, nonfinite, *, optimizer_settings, objective, method, rows, length
 ):
     """Shapes of the state before and after a train step on one device, and of its metrics."""
     mesh = mesh_of((1, 1, 1))
-    optimizer_of_step = optimizer.make_optimizer(fit_optimizer, num_steps=num_steps)
+    # Configs that differ only in the number of steps share a trace.
+    optimizer_of_step = optimizer.make_optimizer(optimizer_settings, num_steps=100)
     with jax.set_mesh(mesh):
         abstract = saved_models.abstract_model(model, mesh)
         before = jax.eval_shape(lambda m: state.init_state(m, optimizer_of_step), abstract)
         train_step = step.make_train_step(
             objective=objective,
             optimizer=optimizer_of_step,
-            transform=transform,
-            num_microbatches=loop_settings.num_microbatches,
-            skip_nonfinite=loop_settings.nonfinite == 'skip',
+            transform=method.transform if method else step.IDENTITY,
+            num_microbatches=num_microbatches,
+            skip_nonfinite=nonfinite == 'skip',
         )
         after, metrics = jax.eval_shape(train_step, before, abstract_batch(rows, length, mesh))
     return shapes(before), shapes(after), metrics
@@ -104,13 +105,14 @@ def test_its_supervised_step_traces():
         with Naming(name):
             s = settings_of(name)
             loop.check_rows(s.train, mesh_of((1, 1, 1)))
+            optimizer.make_optimizer(s.base.fit.optimizer, num_steps=s.base.fit.num_steps)
             before, after, metrics = trace_step(
                 s.model,
-                s.train,
-                fit_optimizer=s.base.fit.optimizer,
+                s.train.num_microbatches,
+                s.train.nonfinite,
+                optimizer_settings=s.base.fit.optimizer,
                 objective=objective.SFT,
-                transform=step.IDENTITY,
-                num_steps=s.base.fit.num_steps,
+                method=None,
                 rows=s.train.rows,
                 length=s.train.length,
             )
@@ -118,21 +120,22 @@ def test_its_supervised_step_traces():
             assert metrics['loss/total'].shape == ()
 
 
-@pytest.mark.parametrize('player', ['actor', 'critic'])
-def test_its_reinforcement_step_traces(player):
+def test_its_reinforcement_step_traces():
+    """With the longer rows of the two players: their programs differ in the length alone."""
     for name in OURS:
         with Naming(name):
             s = settings_of(name)
             r = s.reinforce
+            optimizer.make_optimizer(r.optimizer, num_steps=r.num_steps)
             before, after, _ = trace_step(
                 s.model,
-                s.train,
-                fit_optimizer=r.optimizer,
+                s.train.num_microbatches,
+                s.train.nonfinite,
+                optimizer_settings=r.optimizer,
                 objective=r.objective,
-                transform=method_of(s).transform,
-                num_steps=r.num_steps,
+                method=method_of(s),
                 rows=r.rows // r.num_minibatches,
-                length=r.row_length(player),
+                length=max(map(r.row_length, ('actor', 'critic'))),
             )
             assert after == before
 
