@@ -20,6 +20,7 @@ from elenchus.model.kv_cache import CacheDtype
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.sampling_methods import Greedy
 from elenchus.sampling.episodes import Sampler
+from elenchus.sampling.sample_spec import SampleSpec
 
 UNCHANGED = 'as it is'
 VARIANTS = {
@@ -99,14 +100,8 @@ def sample_attempts(
     """
     sampler = dataclasses.replace(sampler, max_tokens={'attempt': num_tokens})
     questions = [chat.question_turns(problem.question) for problem in problems]
-    turns = sampler.turns(
-        model,
-        questions,
-        'attempt',
-        num_samples=1,
-        method=method,
-        seed=0,
-        first_id=0,
+    turns = sampler.sample_turns(
+        model, questions, 'attempt', spec=SampleSpec(1, method, seed=0, first_id=0)
     )
     prompts = [chat.context(question, 'attempt') for question in questions]
     texts = [(*p, *turn.tokens) for p, (turn,) in zip(prompts, turns, strict=True)]

@@ -5,7 +5,7 @@ import numpy as np
 
 from elenchus.sampling.engine.sampling_methods import Greedy
 from elenchus.sampling.metrics import int8_comparison
-from tests.support import tiny_model
+from tests.support import fake_engine, tiny_model
 
 
 def test_int8_variants_are_compared_with_the_unchanged_model():
@@ -22,3 +22,16 @@ def test_int8_variants_are_compared_with_the_unchanged_model():
     for name in ('cache', 'weights', 'cache and weights'):
         assert 0 < differences[name].mean < differences[name].largest < 2
     assert int8_comparison.markdown_table(differences).count('\n') == 5
+
+
+def test_sampled_tokens_are_masked_apart_from_their_prompts():
+    problems, chat = fake_engine.problems(3), fake_engine.CHAT
+    sampler = fake_engine.make_sampler(lambda request: '#### 7')
+    tokens, sampled = int8_comparison.sample_attempts(
+        sampler, None, problems, chat=chat, method=Greedy(()), num_tokens=20
+    )
+    expected = list(chat.text_turn('attempt', '#### 7').tokens)
+    for problem, row, mask in zip(problems, tokens, sampled, strict=True):
+        prompt = list(chat.context(chat.question_turns(problem.question), 'attempt'))
+        assert row[: len(prompt)].tolist() == prompt and not mask[: len(prompt)].any()
+        assert row[mask].tolist() == expected

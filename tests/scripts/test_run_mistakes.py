@@ -59,6 +59,7 @@ MISTAKES = {
         ['--config.reinforce.objective.preset=dr_grpo'],
         ["objective.preset='dr_grpo'", 'objective.constant_length'],
     ),
+    'stray argument': (['config.seed=5'], ["unexpected argument 'config.seed=5'"]),
     'heads': (['--config.model.num_kv_heads=3'], ['num_kv_heads=3', 'nearest divisor']),
     'another config': (['--config.seed=5'], ['field seed was 0, now 5', 'new --workdir']),
 }

@@ -71,6 +71,11 @@ def define_flags(*, stages: Sequence[str] | None = None) -> None:
             'Stage to run; the stages it reads must be complete in the work directory.',
             required=True,
         )
+    # --help lists the flags of the main module only; these are its main ones.
+    for name in ('config', 'workdir', 'coordinator', 'num_processes', 'process_id', 'distributed'):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+    if stages is not None:
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS['stage'])
 
 
 def join_processes() -> None:
@@ -139,6 +144,8 @@ def parse_flags(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         for name in _config_names():
             _check_readable(name, argv)
+            if len(rest) > 1:
+                _fail(f'unexpected argument {rest[1]!r}; flags start with --')
     except flags.IllegalFlagValueError as error:
         _fail(_last_line(str(error)))
     except flags.Error as error:

@@ -25,7 +25,9 @@ def describe(config: ml_collections.ConfigDict) -> str:
 def _tree(
     config: ml_collections.ConfigDict, *, section: str, indent: str
 ) -> Iterator[tuple[str, str]]:
-    for name in config:
+    order = list(comments())  # that of the source: a comment may continue the one before it
+    position = {name: order.index((section, name)) for name in config if (section, name) in order}
+    for name in sorted(config, key=lambda name: position.get(name, len(order))):
         value = config[name]
         if isinstance(value, ml_collections.ConfigDict):
             yield f'{indent}{name}', comments().get((section, name), '')

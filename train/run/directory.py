@@ -78,7 +78,7 @@ class RunDirectory:
         """The model that a stage ended with. Raises ValueError if the stage has not run."""
         folder = self.stage(stage).path / 'model'
         if not folder.exists():
-            raise ValueError(f'stage {stage!r} has not been run in {self.path}; run it first')
+            raise ValueError(f'stage {stage!r} has left no model in {self.path}; run it first')
         return folder
 
 

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 from absl import flags
+from etils import epath
 
 from elenchus.data.grading import verify
 from elenchus.train import distributed
@@ -22,6 +23,8 @@ def run_of_flags() -> Iterator[Run]:
     """Opens and starts the run that the command line names."""
     if not flags.FLAGS.workdir:
         raise ValueError('--workdir is missing; set it to the folder of the run, such as runs/lab')
+    if epath.Path(flags.FLAGS.workdir).is_file():
+        raise ValueError(f'--workdir={flags.FLAGS.workdir} is a file; use a folder')
     cli.join_processes()
     with (
         verify.Verifier(num_workers=VERIFIER_WORKERS, timeout_s=VERIFIER_TIMEOUT_S) as verifier,

@@ -86,6 +86,8 @@ def drop_too_long(
     """Returns the examples that fit into a row. Raises ValueError if none does."""
     if isinstance(examples, LazyExamples):
         return examples
+    if not examples:
+        raise ValueError(f'{name}: there are no examples to train on')
     fitting = [e for e in examples if len(e.tokens) <= loop.length]
     if not fitting:
         raise ValueError(

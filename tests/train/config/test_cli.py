@@ -47,6 +47,7 @@ MISTAKES = [
     (('--config=smal.py',), ('--config=smal.py', 'did you mean small.py?')),
     (('--config=small.py:plian',), ('--config=small.py:plian', "no variant 'plian'")),
     (('--confg=small.py',), ('confg',)),
+    (('--config=small.py', 'config.seed=5'), ("unexpected argument 'config.seed=5'",)),
     (('--config=small.py',), ('unknown field config.train.schedule of Train', 'did you mean')),
 ]
 """Arguments, and words of the error."""

@@ -66,7 +66,7 @@ def episodes_of(items, first):
 def test_a_stage_that_lacks_its_input_says_which(tmp_path):
     """Stages may be run one by one; the missing one is named."""
     directory = directory_of(tmp_path)
-    with pytest.raises(ValueError, match=r"stage 'actor' has not been run in .*; run it first"):
+    with pytest.raises(ValueError, match=r"stage 'actor' has left no model in .*; run it first"):
         directory.model_folder('actor')
     message = r"config\.stages=.* does not contain 'actr'; did you mean 'actor'\?"
     with pytest.raises(ValueError, match=message):
