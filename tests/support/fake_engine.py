@@ -5,6 +5,7 @@ ScriptedEngine answers with a list of texts per role, RuleEngine with token ids 
 computes from the request, AnsweringEngine with a text that a function computes from its text.
 """
 
+import abc
 import dataclasses
 import random
 from collections.abc import Callable, Sequence
@@ -34,7 +35,7 @@ SAMPLED_HEADERS = {CHAT.header(role)[0]: role for role in records.PLAYER_OF_ROLE
 
 
 @dataclasses.dataclass
-class FakeEngine:
+class FakeEngine(abc.ABC):
     """Base class: a subclass chooses the tokens of each completion in `answer_ids`."""
 
     tokens: int = dataclasses.field(default=0, init=False)
@@ -52,8 +53,9 @@ class FakeEngine:
             completions.append(done)
         return completions
 
+    @abc.abstractmethod
     def answer_ids(self, model, request: Request, seed: int) -> tuple[int, ...]:
-        raise NotImplementedError
+        """Returns the tokens of a completion, with the end token unless it is cut off."""
 
     def with_prefix_cache(self) -> 'FakeEngine':
         return self

@@ -14,7 +14,6 @@ from elenchus.model import sharding, transformer
 from elenchus.model.attention import kernels
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.exploration.explorers import EXPLORERS
-from elenchus.sampling.model_pair import ModelPair
 from elenchus.train import distributed, loop
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.checkpoints.model_store import ModelStore
@@ -64,10 +63,6 @@ class Run:
             folder = self.directory.stage(producers[-1]).path / player / 'model'
             return self.store.load(folder)
         return self.load_model(producers[-1])
-
-    def load_pair(self) -> ModelPair:
-        """Loads the actor and critic of the supervised stages."""
-        return self.samplers.pair(self.load_model('actor'), self.load_model('critic'))
 
     def load_saved(self, path: str) -> Transformer:
         """Loads a saved model that the config names."""

@@ -9,7 +9,6 @@ each can be called from Python as well.
 """
 
 import functools
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from elenchus.model import lora
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.train.config.run_settings import REINFORCED
-from elenchus.train.run.directory import derive_seed, from_root
+from elenchus.train.run.directory import SUMMARY, derive_seed, from_root, read_json
 from elenchus.train.run.session import Run
 from elenchus.train.stages import (
     actor,
@@ -251,8 +250,8 @@ def _evaluated_curves(run: Run) -> dict[str, list[dict]]:
     """Returns the curves of the stage `evaluate`; {} if it has not run."""
     if 'evaluate' not in run.settings.stages:
         return {}
-    path = run.directory.stage('evaluate').path / 'summary.json'
+    path = run.directory.stage('evaluate').path / SUMMARY
     if not path.exists():
         return {}
-    curves = json.loads(path.read_text(encoding='utf-8'))['curves']
+    curves = read_json(path)['curves']
     return {arm: curves[arm] for arm in self_talk.COMPARED_ARMS}
