@@ -1,6 +1,7 @@
 """Settings of a run as typed sections; configs/defaults.py has every field with its comment.
 
-A section checks its own fields when it is built; checks.py checks what depends on other sections.
+A section checks its own fields when it is built (not all fields have a range yet); checks.py checks
+what depends on other sections.
 """
 
 import dataclasses

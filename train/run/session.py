@@ -84,7 +84,8 @@ def open_run(
 ) -> Run:
     """Opens a run: reads its inputs and checks everything that can be checked before it starts.
 
-    Writes nothing; see `Run.started`. Raises ValueError, naming the field. Puts the run's mesh in
+    Writes nothing into `workdir` (see `Run.started`). Raises ValueError, naming the field.
+    Puts the run's mesh in
     force for the process.
     """
     settings = build.build(RunSettings, config)
