@@ -66,9 +66,10 @@ class TurnFacts:
     score: float | None = None  # critic's probability that the answer is right (score_steps)
     corrections: int | None = None  # number of lines that a self-talk calls wrong (self_talk)
 
-    # Of a critique: the first two set by sample_critiques, the others by what samples refinements.
+    # Of a critique: three set by sample_critiques, the others by what samples refinements.
     verdict: bool | None = None  # of the final answer; None also for a critique without verdict
     located: int | None = None  # first line that it calls wrong; None also if it calls none wrong
+    verdict_offsets: tuple[int | None, ...] | None = None  # grammars.Reading.offsets of its text
     helpful: float | None = None  # mean effect of refinements after it, in [-1, 1] (rl.rollouts)
     refinement_successes: int | None = None  # valid refinements after it (stages.critique)
     refinement: str | None = None  # text of the first valid refinement (stages.critique)

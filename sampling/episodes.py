@@ -156,19 +156,24 @@ def sample_critiques(
     grammar: grammars.Grammar,
     spec: SampleSpec,
 ) -> list[Episode]:
-    """Adds one sampled critique to each episode, with the facts `verdict` and `located`.
+    """Adds one sampled critique to each episode, with what its text says as facts.
 
     `verdict` is True or False, or None for a critique that cannot be parsed; None never counts as
-    "correct". `located` is the line of the first error. spec.num_samples must be 1.
+    "correct". `located` is the line of the first error, and `verdict_offsets` is where the
+    verdicts begin in the text. spec.num_samples must be 1.
     """
     conversations = [e.turns for e in episodes]
     groups = sampler.sample_turns(critic, conversations, 'critique', spec=spec)
     criticised = []
     for episode, (turn,) in zip(episodes, groups, strict=True):
-        critique = grammar.parse(sampler.chat.text(turn))
-        verdict = critique.final_correct if sampler.chat.is_finished(turn) else None
-        located = _located_error(critique, verdict)
-        criticised.append(add_turn(episode, turn.with_facts(verdict=verdict, located=located)))
+        reading = grammar.read(sampler.chat.text(turn))
+        verdict = reading.critique.final_correct if sampler.chat.is_finished(turn) else None
+        turn = turn.with_facts(
+            verdict=verdict,
+            located=_located_error(reading.critique, verdict),
+            verdict_offsets=reading.offsets,
+        )
+        criticised.append(add_turn(episode, turn))
     return criticised
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from elenchus.sampling.engine.sampling_methods import Method
+from elenchus.sampling.engine.sampling_methods import Greedy, Method
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +30,11 @@ class SampleSpec:
     method: Method
     seed: int  # in [0, 2 ** 32)
     first_id: int | Sequence[int]  # request ids are below 2 ** 31
+
+    @classmethod
+    def greedy(cls, banned: Sequence[int]) -> 'SampleSpec':
+        """Returns the specification of the most likely turn; it has no noise to select."""
+        return cls(num_samples=1, method=Greedy(tuple(banned)), seed=0, first_id=0)
 
     def first_ids(self, num_prompts: int) -> Sequence[int]:
         """Returns the request id of each prompt's first sample."""

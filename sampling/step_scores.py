@@ -18,10 +18,7 @@ from elenchus.data.records import Episode, Step
 from elenchus.data.text.chat import Chat
 from elenchus.model import sharding
 from elenchus.model.transformer import Transformer
-from elenchus.sampling import episodes as episode_lib
-from elenchus.sampling.engine.sampling_methods import Greedy
 from elenchus.sampling.model_pair import ModelPair
-from elenchus.sampling.sample_spec import SampleSpec
 
 _MIN_VERDICTS = 16  # verdict positions are padded to a power of two, and to at least this
 
@@ -62,23 +59,17 @@ class StepScores(NamedTuple):
 
 
 def score_steps(
-    models: ModelPair, episodes: Sequence[Episode], *, scorer: StepScorer, greedy: Greedy, seed: int
+    models: ModelPair, criticised: Sequence[Episode], *, scorer: StepScorer
 ) -> list[Episode]:
-    """Adds a greedy critique to each episode, and the critic's scores of the attempt's steps.
+    """Adds to episodes that end with a sampled critique the critic's scores of the attempt's steps.
 
     The scores are in the attempt's `steps`, that of the final answer is its fact `score`. For a
     critique without any verdict every step scores 0 and `score` is None.
     """
-    # Greedy decoding uses no noise, so the ids do not matter.
-    spec = SampleSpec(num_samples=1, method=greedy, seed=seed, first_id=0)
-    criticised = episode_lib.sample_critiques(
-        models.sampler, models.critic, episodes, grammar=models.grammar, spec=spec
-    )
     scores = step_rewards(
         models.critic,
         criticised,
         scorer.shapes,
-        grammar=models.grammar,
         chat=models.sampler.chat,
         **scorer.verdict_ids,
     )
@@ -126,16 +117,17 @@ def step_rewards(
     episodes: Sequence[Episode],
     shapes: ScoreShapes,
     *,
-    grammar: grammars.Grammar,
     chat: Chat,
     correct_id: int,
     wrong_id: int,
 ) -> list[StepScores]:
-    """Scores episodes that end with a critique, `shapes.rows` of them per forward pass.
+    """Scores episodes that end with a sampled critique, `shapes.rows` of them per forward pass.
+
+    The critique's fact `verdict_offsets` says where its verdicts are.
 
     Raises ValueError if an episode does not end with a critique or is too long.
     """
-    sequences = [_to_sequence(episode, grammar, chat) for episode in episodes]
+    sequences = [_to_sequence(episode, chat) for episode in episodes]
     results: list[StepScores | None] = [None] * len(sequences)
     for group in _batches(sequences, shapes):
         tokens, lengths, positions = _pad([sequences[i] for i in group], shapes)
@@ -162,7 +154,7 @@ class _Sequence(NamedTuple):
     num_steps: int  # of the criticised turn
 
 
-def _to_sequence(episode: Episode, grammar: grammars.Grammar, chat: Chat) -> _Sequence:
+def _to_sequence(episode: Episode, chat: Chat) -> _Sequence:
     roles = [turn.role for turn in episode.turns]
     if len(roles) < 2 or roles[-1] != 'critique':
         raise ValueError(f'{episode.problem_id}: {roles} must end with a turn and its critique')
@@ -170,8 +162,8 @@ def _to_sequence(episode: Episode, grammar: grammars.Grammar, chat: Chat) -> _Se
     stretches = chat.render(episode.turns, 'critique')
     tokens = [token for lead, body in stretches for token in (*lead, *body)]
     start, num_steps = len(tokens) - len(critique.tokens), len(criticised.steps)
-    verdicts, final = grammars.verdict_positions(
-        critique.tokens, grammar=grammar, tokenizer=chat.tokenizer
+    *verdicts, final = grammars.token_positions(
+        critique.tokens, critique.facts.verdict_offsets, tokenizer=chat.tokenizer
     )
     # A critique may have more verdicts than the attempt has steps; the surplus is dropped.
     shifted = [None if at is None else start + at for at in verdicts[:num_steps]]

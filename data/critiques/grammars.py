@@ -41,6 +41,11 @@ class Reading(NamedTuple):
     step_offsets: tuple[int | None, ...]
     final_offset: int | None
 
+    @property
+    def offsets(self) -> tuple[int | None, ...]:
+        """The offsets of the steps' verdicts, then that of the final answer's."""
+        return (*self.step_offsets, self.final_offset)
+
 
 @dataclasses.dataclass(frozen=True)
 class Grammar:
@@ -73,21 +78,18 @@ def is_full_pass(critique: Critique, num_steps: int) -> bool:
     return judged >= num_steps and critique.final_correct is not None
 
 
-def verdict_positions(
-    tokens: Sequence[int], *, grammar: Grammar, tokenizer: tokenizers.Tokenizer
-) -> tuple[list[int | None], int | None]:
-    """Returns the token index at which each verdict begins: (of the steps, of the final answer).
+def token_positions(
+    tokens: Sequence[int], offsets: Sequence[int | None], *, tokenizer: tokenizers.Tokenizer
+) -> list[int | None]:
+    """Returns the index of the token at which each character of the decoded text begins.
 
-    Steps are those of `grammar.parse`; the index of a verdict that is None is None.
+    `offsets` are those of `Grammar.read` on that text; None stays None.
     """
     tokens = list(tokens)
     text = tokenizer.decode(tokens)
-    reading = grammar.read(text)
 
-    def token_index(offset: int | None) -> int | None:
+    def position(offset: int) -> int:
         """Returns the first token with which the decoded prefix contains the character."""
-        if offset is None:
-            return None
         prefix = text[: offset + 1]
         # Whole prefixes are decoded: a token's text can depend on its neighbours.
         return bisect.bisect_left(
@@ -96,8 +98,7 @@ def verdict_positions(
             key=lambda last: tokenizer.decode(tokens[: last + 1]).startswith(prefix),
         )
 
-    steps = [token_index(offset) for offset in reading.step_offsets]
-    return steps, token_index(reading.final_offset)
+    return [None if offset is None else position(offset) for offset in offsets]
 
 
 class _Verdict(NamedTuple):

@@ -37,10 +37,13 @@ def from_json(record: bytes) -> Episode:
 
 def _turn(fields: dict) -> Turn:
     steps = tuple(Step(**step) for step in fields.pop('steps', ()))
-    facts = TurnFacts(**fields.pop('facts', {}))
-    # JSON has no tuples, and a Turn must be hashable.
-    values = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
-    return Turn(**values, steps=steps, facts=facts)
+    facts = TurnFacts(**_with_tuples(fields.pop('facts', {})))
+    return Turn(**_with_tuples(fields), steps=steps, facts=facts)
+
+
+def _with_tuples(fields: dict) -> dict:
+    """Returns the fields with tuples for lists: JSON has no tuples, and a Turn must be hashable."""
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
 
 
 def _known_fields(value: Any) -> Any:

@@ -15,7 +15,6 @@ from elenchus.data.lab import task
 from elenchus.data.records import Problem, Turn
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.critique_data import constructions
-from elenchus.sampling.engine.sampling_methods import Greedy
 from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.sample_spec import SampleSpec
 
@@ -232,7 +231,7 @@ def _work_out_questions(
         writer,
         [sampler.chat.question_turns(problem.question) for problem in problems.values()],
         'critique',
-        spec=SampleSpec(1, Greedy(spec.method.banned), spec.seed, spec.first_id),
+        spec=SampleSpec.greedy(spec.method.banned),
     )
     # Reversed, so that the first of two lines with the same name wins.
     workings = {

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from elenchus.data import records
 from elenchus.data.records import Episode, Problem
 from elenchus.sampling import episodes as episode_lib
-from elenchus.sampling.engine.sampling_methods import Greedy, Method
+from elenchus.sampling.engine.sampling_methods import Method
 from elenchus.sampling.exploration import proposals
 from elenchus.sampling.exploration.context import (
     ExplorationContext,
@@ -18,6 +18,7 @@ from elenchus.sampling.exploration.context import (
 )
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
+from elenchus.sampling.seeds import derive_seed
 
 Explorer = Callable[[ExplorationContext, Sequence[Problem]], list[Episode]]
 """Samples judged responses to some questions, correct or not, each as a whole conversation.
@@ -73,13 +74,12 @@ def explore_with_critiques(
     attempts = _sample_attempts(context, problems)
     attempt_problems = [p for p in problems for _ in range(context.settings.num_attempts)]
     wrong = [i for i, episode in enumerate(attempts) if not episode.attempt.facts.correct]
-    # Seeds of their own: ids repeat those of the attempts.
     criticised = episode_lib.sample_critiques(
         models.sampler,
         models.critic,
         [attempts[i] for i in wrong],
         grammar=models.grammar,
-        spec=SampleSpec(1, Greedy(spec.method.banned), spec.seed + 1, spec.first_id),
+        spec=SampleSpec.greedy(spec.method.banned),
     )
     groups = episode_lib.sample_refinements(
         models.sampler,
@@ -87,8 +87,12 @@ def explore_with_critiques(
         criticised,
         problems=[attempt_problems[i] for i in wrong],
         judge=models.judge,
+        # Their ids are also those of attempts, so they need another seed.
         spec=SampleSpec(
-            context.settings.num_refinements, spec.method, spec.seed + 2, spec.first_id
+            context.settings.num_refinements,
+            spec.method,
+            derive_seed(spec.seed, 'refinement'),
+            spec.first_id,
         ),
     )
     refined = [

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from elenchus.data.records import Episode, Problem, Turn
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.critique_data import constructions
-from elenchus.sampling.engine.sampling_methods import Greedy
 from elenchus.sampling.exploration.context import (
     ExplorationContext,
     ProposalRequest,
@@ -19,14 +18,13 @@ from elenchus.sampling.exploration.context import (
     with_origin,
 )
 from elenchus.sampling.sample_spec import SampleSpec
+from elenchus.sampling.seeds import derive_seed
 
 GUIDES: dict[str, Callable[[Problem], str]] = {
     'answer_driven': lambda problem: f'#### {problem.answer}',
     'rationale_driven': lambda problem: problem.solution,
 }
 """Text of the guide turn, which follows the question."""
-
-_FIRST_SEED = 3  # of the rounds, added to the seed: critique in the loop uses 1 and 2
 
 
 def propose_unguided(
@@ -59,13 +57,12 @@ def propose_revisions(
     chosen = [(r, w[number % len(w)]) for r, w in zip(requests, wrong, strict=True) if w]
     if not chosen:
         return []
-    seed = spec.seed + _FIRST_SEED + number
     criticised = episode_lib.sample_critiques(
         models.sampler,
         models.critic,
         [episode_lib.as_attempt(models.sampler, episode) for _, episode in chosen],
         grammar=models.grammar,
-        spec=SampleSpec(1, Greedy(spec.method.banned), seed, spec.first_id),
+        spec=SampleSpec.greedy(spec.method.banned),
     )
     revised = episode_lib.sample_refinements(
         models.sampler,
@@ -73,7 +70,7 @@ def propose_revisions(
         criticised,
         problems=[request.problem for request, _ in chosen],
         judge=models.judge,
-        spec=SampleSpec(1, spec.method, seed, [request.request_id for request, _ in chosen]),
+        spec=_round_spec(context, [request for request, _ in chosen], number=number),
     )
     return [
         with_origin(models.sampler, episode, request.problem, origin='interactive')
@@ -119,7 +116,7 @@ def _sample_responses(
     openings: Sequence[Turn] | None = None,
 ) -> list[Episode]:
     """Samples a judged attempt at each question, after its guide and continuing its opening."""
-    models, spec = context.models, context.spec
+    models = context.models
     sampler, chat = models.sampler, models.sampler.chat
     prompts = [
         chat.question_turns(request.problem.question, guide)
@@ -129,12 +126,7 @@ def _sample_responses(
         models.actor,
         prompts,
         openings or [Turn('attempt', chat.header('attempt'), ())] * len(requests),
-        spec=SampleSpec(
-            1,
-            spec.method,
-            spec.seed + _FIRST_SEED + number,
-            [request.request_id for request in requests],
-        ),
+        spec=_round_spec(context, requests, number=number),
     )
     turns = [turn for (turn,) in groups]
     problems = [request.problem for request in requests]
@@ -152,6 +144,15 @@ def _sample_responses(
         )
         for problem, prompt, turn, turn_facts in zip(problems, prompts, turns, facts, strict=True)
     ]
+
+
+def _round_spec(
+    context: ExplorationContext, requests: Sequence[ProposalRequest], *, number: int
+) -> SampleSpec:
+    """Returns the specification of one response a question; kinds of guidance share its noise."""
+    seed = derive_seed(context.spec.seed, 'proposal', number)
+    ids = [request.request_id for request in requests]
+    return SampleSpec(1, context.spec.method, seed, ids)
 
 
 PROPOSALS: dict[str, Callable[..., list[Episode]]] = {

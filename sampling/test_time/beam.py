@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from elenchus.data.records import Episode, Problem, Turn
+from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling import step_scores
-from elenchus.sampling.engine.sampling_methods import Greedy
 from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.test_time import votes
@@ -136,15 +136,14 @@ def _score(search: _Search, expanded: Sequence[Sequence[Episode]]) -> list[list[
     """Criticises all attempts in one batch and aggregates their step rewards."""
     setup = search.setup
     # One call over all problems, so that the engine and the scoring pass run full batches.
-    scored = iter(
-        step_scores.score_steps(
-            setup.models,
-            [episode for episodes in expanded for episode in episodes],
-            scorer=setup.scorer,
-            greedy=Greedy(setup.method.banned),
-            seed=setup.seed,
-        )
+    criticised = episode_lib.sample_critiques(
+        setup.models.sampler,
+        setup.models.critic,
+        [episode for episodes in expanded for episode in episodes],
+        grammar=setup.models.grammar,
+        spec=SampleSpec.greedy(setup.method.banned),
     )
+    scored = iter(step_scores.score_steps(setup.models, criticised, scorer=setup.scorer))
     beams = []
     for group, cost in zip(expanded, search.costs, strict=True):
         episodes = [next(scored) for _ in group]

@@ -14,9 +14,10 @@ from typing import Literal
 from elenchus.data.records import Episode, Problem
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling import step_scores
-from elenchus.sampling.engine.sampling_methods import Greedy, Method
+from elenchus.sampling.engine.sampling_methods import Method
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
+from elenchus.sampling.seeds import derive_seed
 from elenchus.sampling.step_scores import StepScorer
 
 Refine = Literal['always', 'wrong']
@@ -141,13 +142,14 @@ def run_round(
     models, current = setup.models, list(episodes)
     # What has a critique keeps it: `oracle` starts from the episodes of `parallel`.
     bare = [i for i, e in enumerate(current) if e.turns[-1].role == 'attempt']
-    criticised = step_scores.score_steps(
-        models,
+    criticised = episode_lib.sample_critiques(
+        models.sampler,
+        models.critic,
         [current[i] for i in bare],
-        scorer=setup.scorer,
-        greedy=Greedy(setup.method.banned),
-        seed=setup.seed,
+        grammar=models.grammar,
+        spec=SampleSpec.greedy(setup.method.banned),
     )
+    criticised = step_scores.score_steps(models, criticised, scorer=setup.scorer)
     for i, episode in zip(bare, criticised, strict=True):
         current[i] = episode
     chosen = [i for i, e in enumerate(current) if e.turns[-1].role == 'critique' and due(e)]
@@ -158,7 +160,12 @@ def run_round(
         problems=[problems[i] for i in chosen],
         judge=models.judge,
         # Chains keep their ids over the rounds, so each round needs a seed of its own.
-        spec=SampleSpec(1, setup.method, setup.seed + number, [ids[i] for i in chosen]),
+        spec=SampleSpec(
+            1,
+            setup.method,
+            derive_seed(setup.seed, 'refinement', number),
+            [ids[i] for i in chosen],
+        ),
     )
     for i, (episode,) in zip(chosen, refined, strict=True):
         current[i] = episode

@@ -197,17 +197,24 @@ def test_grammars_have_their_names_as_keys():
     assert grammars.GRAMMARS == {'released': grammars.RELEASED, 'lab': grammars.LAB}
 
 
+def verdict_positions(tokens, grammar, tokenizer):
+    """Indices of the tokens at which the verdicts on the steps and on the answer begin."""
+    offsets = grammar.read(tokenizer.decode(tokens)).offsets
+    return grammars.token_positions(tokens, offsets, tokenizer=tokenizer)
+
+
 def test_lab_verdicts_stand_last_in_their_lines():
     tokens = [*TOKENIZER.encode(PASS), TOKENIZER.eos_id]
-    positions = grammars.verdict_positions(tokens, grammar=grammars.LAB, tokenizer=TOKENIZER)
+    positions = verdict_positions(tokens, grammars.LAB, TOKENIZER)
     ends = [i for i, token in enumerate(tokens) if token in (TOKENIZER.newline_id, 1)]
-    assert positions == ([ends[0] - 1, ends[1] - 1], ends[2] - 1)
+    assert positions == [ends[0] - 1, ends[1] - 1, ends[2] - 1]
 
 
 def test_a_line_without_a_verdict_has_no_position():
     tokens = TOKENIZER.encode('ben : 7 - 4 is 3\n hal ; 3 ; wrong\n answer : hal')
-    positions = grammars.verdict_positions(tokens, grammar=grammars.LAB, tokenizer=TOKENIZER)
-    assert positions == ([None, len(TOKENIZER.encode('ben : 7 - 4 is 3\n hal ; 3 ;'))], None)
+    positions = verdict_positions(tokens, grammars.LAB, TOKENIZER)
+    second = len(TOKENIZER.encode('ben : 7 - 4 is 3\n hal ; 3 ;'))
+    assert positions == [None, second, None]
 
 
 @pytest.mark.parametrize('grammar', GRAMMARS)
@@ -218,8 +225,7 @@ def test_positions_hold_the_first_token_of_each_verdict(grammar, critique, accen
         (first, *critique.steps), *(critique.final_correct, critique.final_explanation)
     )
     tokens = [*bpe().encode(grammar.write(critique)), bpe().eos_id]
-    steps_at, final_at = grammars.verdict_positions(tokens, grammar=grammar, tokenizer=bpe())
-    positions = [*steps_at, final_at]
+    positions = verdict_positions(tokens, grammar, bpe())
     assert [i is None for i in positions] == [v is None for v in every_verdict(critique)]
     for i, correct in zip(positions, every_verdict(critique), strict=True):
         if i is not None:

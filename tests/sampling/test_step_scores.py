@@ -36,7 +36,9 @@ def episode(attempt, critique):
     turns = (
         *CHAT.question_turns(QUESTION),
         CHAT.text_turn('attempt', attempt),
-        CHAT.text_turn('critique', critique),
+        CHAT.text_turn('critique', critique).with_facts(
+            verdict_offsets=grammars.LAB.read(critique).offsets
+        ),
     )
     return records.Episode('p', 2, turns)
 
@@ -46,7 +48,6 @@ def rewards(episodes, shapes=SHAPES):
         critic(),
         episodes,
         shapes,
-        grammar=grammars.LAB,
         chat=CHAT,
         correct_id=CORRECT,
         wrong_id=WRONG,

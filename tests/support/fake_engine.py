@@ -240,12 +240,12 @@ def judge(pairs):
     return facts
 
 
-def step_rewards(critic, criticised, shapes, *, grammar, chat, correct_id, wrong_id):
+def step_rewards(critic, criticised, shapes, *, chat, correct_id, wrong_id):
     """Replaces step_scores.step_rewards: 0.9 if the critique says correct, 0.1 if it says wrong."""
     values = {True: 0.9, False: 0.1, None: 0.0}
     rewards = []
     for episode in criticised:
-        critique = grammar.parse(CHAT.text(episode.critique))
+        critique = grammars.LAB.parse(CHAT.text(episode.critique))
         count = len(episode.turns[-2].steps)
         scores = [values[step.correct] for step in critique.steps][:count]
         final = None if critique.final_correct is None else values[critique.final_correct]

@@ -11,9 +11,10 @@ from typing import NamedTuple, Protocol
 from elenchus.data import records
 from elenchus.data.records import Episode, Problem, RolloutGroup
 from elenchus.sampling import episodes as episode_lib
-from elenchus.sampling.engine.sampling_methods import Greedy, TemperatureSampling
+from elenchus.sampling.engine.sampling_methods import TemperatureSampling
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
+from elenchus.sampling.seeds import derive_seed
 from elenchus.sampling.step_scores import StepScorer, score_steps
 from elenchus.train.rl import rewards
 from elenchus.train.rl.settings import Player, RewardRules
@@ -62,8 +63,14 @@ def sample_actor_groups(
         episodes = [episode for group in groups for episode in group]
         tokens += more
     if rules.needs_step_scores or rules.turns.episode == 'critique':
-        greedy = Greedy(setup.method.banned)
-        episodes = score_steps(models, episodes, scorer=setup.scorer, greedy=greedy, seed=seed)
+        episodes = episode_lib.sample_critiques(
+            models.sampler,
+            models.critic,
+            episodes,
+            grammar=models.grammar,
+            spec=SampleSpec.greedy(setup.method.banned),
+        )
+        episodes = score_steps(models, episodes, scorer=setup.scorer)
         tokens += sum(len(episode.turns[-1].tokens) for episode in episodes)
     if rules.turns.episode != 'critique':  # the scores stay on the attempt
         episodes = [without_turns(episode, 'critique') for episode in episodes]
@@ -74,7 +81,7 @@ def sample_actor_groups(
             episodes,
             problems=_repeat_each(problems, n),
             judge=models.judge,
-            spec=SampleSpec(1, setup.method, _derive_seed(seed, 'refinement'), 0),
+            spec=SampleSpec(1, setup.method, derive_seed(seed, 'refinement'), 0),
         )
         episodes = [group[0] for group in refined]
         tokens += sum(len(episode.turns[-1].tokens) for episode in episodes)
@@ -105,7 +112,7 @@ def retry_with_hints(
         models.actor,
         [sampler.chat.question_turns(p.question, guide=hint(p, share)) for p in failed_problems],
         'attempt',
-        spec=SampleSpec(n, setup.method, _derive_seed(seed, 'hint'), [i * n for i in failed]),
+        spec=SampleSpec(n, setup.method, derive_seed(seed, 'hint'), [i * n for i in failed]),
     )
     answers = [
         (problem, sampler.text(turn))
@@ -145,7 +152,7 @@ def sample_critic_groups(
         models.critic,
         _repeat_each(attempts, n),
         grammar=models.grammar,
-        spec=SampleSpec(1, setup.method, _derive_seed(seed, 'critique'), 0),
+        spec=SampleSpec(1, setup.method, derive_seed(seed, 'critique'), 0),
     )
     tokens = episode_lib.sampled_tokens(attempts)
     tokens += sum(len(episode.critique.tokens) for episode in episodes)
@@ -157,17 +164,12 @@ def sample_critic_groups(
             problems=_repeat_each(problems, n),
             judge=models.judge,
             spec=SampleSpec(
-                setup.num_refinements, setup.method, _derive_seed(seed, 'refinement'), 0
+                setup.num_refinements, setup.method, derive_seed(seed, 'refinement'), 0
             ),
         )
         tokens += sum(len(e.turns[-1].tokens) for group in refined for e in group)
         episodes = [_with_helpfulness(e, group) for e, group in zip(episodes, refined, strict=True)]
     return records.group_episodes(problems, episodes), tokens
-
-
-def _derive_seed(seed: int, purpose: str) -> int:
-    """Seed of the turns after the attempts, which use `seed` itself."""
-    return (seed + 1 + ('hint', 'critique', 'refinement').index(purpose)) % 2**32
 
 
 def _with_helpfulness(episode: Episode, refined: Sequence[Episode]) -> Episode:

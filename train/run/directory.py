@@ -16,7 +16,6 @@ import shutil
 import tempfile
 import time
 import weakref
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -237,11 +236,6 @@ class Parts(Generic[T]):
 
     def _file(self, number: int) -> epath.Path:
         return self._folder / f'part-{number:05d}.array_record'
-
-
-def derive_seed(seed: int, *names: object) -> int:
-    """The seed of one use of randomness, such as a stage: a 31-bit hash of `seed` and `names`."""
-    return (seed * 1009 + zlib.crc32('/'.join(map(str, names)).encode())) % 2**31
 
 
 def link_tree(source: os.PathLike, folder: epath.Path) -> None:

@@ -16,8 +16,9 @@ from elenchus.data.files import episode_files
 from elenchus.model import lora
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.exploration.explorers import EXPLORERS
+from elenchus.sampling.seeds import derive_seed
 from elenchus.train.config.run_settings import REINFORCED
-from elenchus.train.run.directory import SUMMARY, derive_seed, from_root, read_json
+from elenchus.train.run.directory import SUMMARY, from_root, read_json
 from elenchus.train.run.session import Run
 from elenchus.train.stages import (
     actor,

@@ -8,6 +8,7 @@ from elenchus.model.transformer import Transformer
 from elenchus.sampling.critique_data import annotators
 from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.sample_spec import SampleSpec
+from elenchus.sampling.seeds import derive_seed
 from elenchus.train.config.run_settings import CritiqueSettings
 from elenchus.train.run.directory import from_root
 from elenchus.train.run.samplers import Samplers
@@ -39,7 +40,7 @@ def make_annotator(
             sampler,
             model,
             grammar=inputs.grammar,
-            spec=SampleSpec(1, samplers.greedy(), seed + 3, first),
+            spec=SampleSpec.greedy(samplers.inputs.banned_ids),
         )
     # Every token of every rollout may need a request id of its own.
     ids = samplers.settings.attempt_tokens * s.num_rollouts
@@ -50,5 +51,7 @@ def make_annotator(
         judge=inputs.judge,
         grammar=inputs.grammar,
         threshold=s.rollout_threshold,
-        spec=SampleSpec(s.num_rollouts, samplers.method(), seed + 3, first * ids),
+        spec=SampleSpec(
+            s.num_rollouts, samplers.method(), derive_seed(seed, 'rollout'), first * ids
+        ),
     )

@@ -9,10 +9,11 @@ from elenchus.data.files import episode_files
 from elenchus.data.records import Example, Problem
 from elenchus.data.text.chat import Chat
 from elenchus.model.transformer import Transformer
+from elenchus.sampling.seeds import derive_seed
 from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.config.run_settings import CriticSettings, CritiqueSettings
 from elenchus.train.loop import LoopSettings
-from elenchus.train.run.directory import StageFolder, derive_seed
+from elenchus.train.run.directory import StageFolder
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.stages.annotators import make_annotator
 from elenchus.train.stages.critique_data import make_critique_data

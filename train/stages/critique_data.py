@@ -15,6 +15,7 @@ from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.critique_data import constructions, filters
 from elenchus.sampling.sample_spec import SampleSpec
+from elenchus.sampling.seeds import derive_seed
 from elenchus.train.config.run_settings import CritiqueSettings
 from elenchus.train.run.directory import StageFolder
 from elenchus.train.run.samplers import Samplers
@@ -127,13 +128,13 @@ def construction_specs(
 ) -> dict[str, SampleSpec]:
     """Returns the sample specification of each construction, from problem `first` on."""
     return {
-        name: SampleSpec(count, samplers.method(temperature), seed + number, first * count)
-        for number, (name, count, temperature) in enumerate(
-            (
-                ('RG1', s.num_attempts, samplers.settings.temperature),
-                ('RG2', s.num_relocated, s.raised_temperature),
-                ('RG3', s.num_inserted, samplers.settings.temperature),
-            )
+        name: SampleSpec(
+            count, samplers.method(temperature), derive_seed(seed, name), first * count
+        )
+        for name, count, temperature in (
+            ('RG1', s.num_attempts, samplers.settings.temperature),
+            ('RG2', s.num_relocated, s.raised_temperature),
+            ('RG3', s.num_inserted, samplers.settings.temperature),
         )
     }
 
@@ -191,7 +192,10 @@ def refine(
             problems=[problems[part.items[i].problem_id] for i in wrong],
             judge=samplers.inputs.judge,
             spec=SampleSpec(
-                s.filter_samples, samplers.method(), seed + 4, part.first * s.filter_samples
+                s.filter_samples,
+                samplers.method(),
+                derive_seed(seed, 'refinement'),
+                part.first * s.filter_samples,
             ),
         )
         episodes = list(part.items)

@@ -21,10 +21,11 @@ from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.metrics import critic_metrics
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
+from elenchus.sampling.seeds import derive_seed
 from elenchus.sampling.test_time import beam, strategies
 from elenchus.train.config.run_settings import EvaluateSettings
 from elenchus.train.report import plots
-from elenchus.train.run.directory import StageFolder, derive_seed
+from elenchus.train.run.directory import StageFolder
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.stages import evaluate_figures
 from elenchus.train.stages.evaluate_figures import EvaluationEpisodes, by_level

@@ -24,10 +24,11 @@ from elenchus.sampling.exploration.controller import Knobs
 from elenchus.sampling.exploration.explorers import explore
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
+from elenchus.sampling.seeds import derive_seed
 from elenchus.train.config.run_settings import ImproveSettings
 from elenchus.train.loop import LoopSettings
 from elenchus.train.rl.advantages import over_tokens
-from elenchus.train.run.directory import StageFolder, derive_seed
+from elenchus.train.run.directory import StageFolder
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.stages.improve_figures import coverage_figures, evenly_spaced
 from elenchus.train.stages.scoring import score_responses

@@ -8,11 +8,12 @@ from etils import epath
 
 from elenchus.data.files import atomic
 from elenchus.data.records import Example, Problem
+from elenchus.sampling.seeds import derive_seed
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.config.run_settings import EvaluateSettings, ImproveSettings
 from elenchus.train.loop import LoopSettings
-from elenchus.train.run.directory import StageFolder, derive_seed, link_tree
+from elenchus.train.run.directory import StageFolder, link_tree
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.stages.evaluate import evaluate_actor
 from elenchus.train.stages.improve import improve

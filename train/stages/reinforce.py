@@ -6,12 +6,13 @@ from typing import Any
 from elenchus.data.records import Problem
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.model_pair import ModelPair
+from elenchus.sampling.seeds import derive_seed
 from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.config.run_settings import EvaluateSettings
 from elenchus.train.loop import LoopSettings
 from elenchus.train.rl import trainer
 from elenchus.train.rl.settings import Player, ReinforceSettings
-from elenchus.train.run.directory import StageFolder, derive_seed
+from elenchus.train.run.directory import StageFolder
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.stages.evaluate import evaluate_actor, evaluate_with_critique
 

@@ -18,11 +18,12 @@ from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.metrics import cost_curves, critic_metrics
 from elenchus.sampling.sample_spec import SampleSpec
+from elenchus.sampling.seeds import derive_seed
 from elenchus.sampling.test_time import strategies
 from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.config.run_settings import EvaluateSettings, SelfTalkSettings
 from elenchus.train.loop import LoopSettings
-from elenchus.train.run.directory import StageFolder, derive_seed
+from elenchus.train.run.directory import StageFolder
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.stages import evaluate_figures
 from elenchus.train.stages.improve_figures import evenly_spaced

@@ -19,6 +19,7 @@ from elenchus.model.transformer import Transformer
 from elenchus.sampling.critique_data import constructions
 from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.sample_spec import SampleSpec
+from elenchus.sampling.seeds import derive_seed
 from elenchus.train.config.run_settings import CritiqueSettings, SelfTalkSettings
 from elenchus.train.rl.advantages import over_tokens
 from elenchus.train.run.samplers import Samplers
@@ -72,7 +73,7 @@ class TalkBuilder:
             open_talks = {i: talk for i, talk in enumerate(talks) if talk.open}
             if not open_talks:
                 break
-            seed = self.seed + number * 8
+            seed = derive_seed(self.seed, 'round', number)
             annotator = make_annotator(
                 self.critique,
                 actor=self.actor,

@@ -93,8 +93,9 @@ def chains(tmp_path_factory):
 @pytest.mark.parametrize(('kind', 'stage'), CASES)
 def test_few_frames_lie_between_the_script_and_a_jitted_function(chains, kind, stage):
     longest = max(chains[kind, stage], key=len)
-    print(f'{kind} of {stage}: {len(longest)} frames')
-    assert len(longest) <= MAX_FRAMES[kind], '\n'.join(longest)
+    num_frames = 1 + len(longest)  # the first is the module scripts/run.py, which calls main
+    print(f'{kind} of {stage}: {num_frames} frames')
+    assert num_frames <= MAX_FRAMES[kind], '\n'.join(longest)
 
 
 def test_no_other_stage_calls_a_jitted_function(chains):
