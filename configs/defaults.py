@@ -126,6 +126,7 @@ DATA = {  # the problems
     'test_source': '',  # source of the test problems; '': the same
     'test_path': '',  # as path, for test_source
     'data_dir': '.cache/data',  # folder of prepared data sets
+    'form': 'digits',  # of the lab's problems: 'digits' or 'tail'
     'seed': 0,  # of generated problems
     'num_train': 7473,  # training problems that are read
     'num_test': 1319,  # test problems that are read
@@ -185,6 +186,7 @@ ACTOR = {  # stage `actor`: supervised fine-tuning on solutions and refinements
     'num_problems': 7473,  # training problems that give examples
     'refinements_per_problem': 1,  # (question, flawed attempt, critique -> solution)
     'guided_per_problem': 0,  # (question, guide -> solution), for the guided explorers
+    'level_decay': 1.0,  # of demonstrations: a level has this share of those of the level before
     'teacher_error_rate': 0.0,  # share of sums that the lab's teacher gets wrong
     'fit': fit(),
     'lora': lora(),

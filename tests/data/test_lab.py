@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from elenchus.data.critiques import grammars, mistakes
 from elenchus.data.grading import answers
-from elenchus.data.lab import pretraining, task, teacher
+from elenchus.data.lab import forms, pretraining, task, teacher
 from elenchus.data.text import tokenizer
 
 SEEDS = st.integers(0, 2**31)
@@ -34,14 +34,14 @@ SOLUTION = attempt_of('ben eve 7 - 4 3', 'kim ida 2 + 6 8', 'hal ben 3 + 7 0', '
 
 @st.composite
 def problems(draw, splits=SPLITS):
-    return task.generate_problem(seed=draw(SEEDS), split=draw(splits), index=draw(INDICES))
+    return forms.generate_problem(seed=draw(SEEDS), split=draw(splits), index=draw(INDICES))
 
 
 @hypothesis.given(SEEDS, SPLITS, INDICES)
 def test_a_problem_is_a_function_of_seed_split_and_index(seed, split, index):
-    first, second = (task.generate_problem(seed=seed, split=split, index=index) for _ in range(2))
+    first, second = (forms.generate_problem(seed=seed, split=split, index=index) for _ in range(2))
     assert first == second
-    assert first != task.generate_problem(seed=seed + 1, split=split, index=index)
+    assert first != forms.generate_problem(seed=seed + 1, split=split, index=index)
 
 
 @hypothesis.given(problems(st.sampled_from(task.SPLITS[:3])))
@@ -52,7 +52,7 @@ def test_a_question_belongs_to_one_split_whatever_the_seed(problem):
 def test_splits_share_no_question():
     questions_of = {
         split: {
-            task.generate_problem(seed=seed, split=split, index=index).question
+            forms.generate_problem(seed=seed, split=split, index=index).question
             for seed in range(3)
             for index in range(300)
         }
@@ -203,7 +203,7 @@ def test_the_first_lines_of_a_demonstration_are_right_on_request(problem, rng, n
 
 
 def test_misconceptions_are_about_the_same_share_of_sums_for_all_teachers():
-    sample = [task.generate_problem(seed=0, split='train', index=i) for i in range(1500)]
+    sample = [forms.generate_problem(seed=0, split='train', index=i) for i in range(1500)]
 
     def mistaken_sums(seed):
         rng, sums = random.Random(seed), set()
@@ -212,7 +212,7 @@ def test_misconceptions_are_about_the_same_share_of_sums_for_all_teachers():
             at = task.judge(problem.question, attempt).first_error
             if at is not None:
                 step = task.parse_step(attempt.split('\n')[at])
-                sums.add((step.base_value, step.sign, step.digit))
+                sums.add((step.base_value, step.sign, step.number))
         return sums
 
     one, other = mistaken_sums(0), mistaken_sums(1)
@@ -222,4 +222,4 @@ def test_misconceptions_are_about_the_same_share_of_sums_for_all_teachers():
 
 def test_an_unknown_split_is_an_error():
     with pytest.raises(ValueError, match="split='tets'"):
-        task.generate_problem(seed=0, split='tets', index=0)
+        forms.generate_problem(seed=0, split='tets', index=0)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from elenchus.data import records
 from elenchus.data.critiques import grammars
-from elenchus.data.lab import task
+from elenchus.data.lab import forms, task
 from elenchus.data.text import chat
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.sampling import episodes, step_scores
@@ -185,7 +185,7 @@ def lines_of(text: str) -> list[tuple[int, ...]]:
 
 
 def problems(count: int) -> list[records.Problem]:
-    return [task.generate_problem(seed=0, split='train', index=i) for i in range(count)]
+    return [forms.generate_problem(seed=0, split='train', index=i) for i in range(count)]
 
 
 def critique(request: Request) -> tuple[int, ...]:

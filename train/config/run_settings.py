@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
+from elenchus.data.lab.forms import FormName
 from elenchus.data.records import PLAYER_OF_ROLE
 from elenchus.model.config import ModelConfig
 from elenchus.model.lora import LoraSettings
@@ -81,6 +82,7 @@ class DataSettings:
     test_source: Literal['', TextSource]  # of the test problems; '': the same source
     test_path: str  # as path, for test_source
     data_dir: str  # folder of prepared data sets
+    form: FormName  # of the lab's problems
     seed: int  # of generated problems
     num_train: int
     num_test: int
@@ -150,6 +152,7 @@ class ActorSettings:
     num_problems: int
     refinements_per_problem: int  # (question, flawed attempt, critique -> solution) examples
     guided_per_problem: int  # (question, guide -> solution) examples, kinds of guides in turn
+    level_decay: float  # share of demonstrations that a level keeps of the level before
     teacher_error_rate: float  # share of sums that the lab's teacher gets wrong
     fit: FitSettings
     lora: LoraSettings  # rank 0: all weights are trained

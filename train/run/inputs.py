@@ -99,7 +99,12 @@ def load_problems(settings: RunSettings, split: str) -> list[Problem]:
     options = loading.load_options(source, data_dir=data.data_dir, path=path)
     if source == 'lab':
         sizes = {'train': data.num_train, 'test': data.num_test}
-        options = {'data_dir': data.data_dir, 'seed': data.seed, 'num_problems': sizes}
+        options = {
+            'data_dir': data.data_dir,
+            'seed': data.seed,
+            'num_problems': sizes,
+            'form': data.form,
+        }
     try:
         problems = loading.load(source, split=split, **options)
     except ValueError as error:

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from elenchus.data.critiques import grammars
-from elenchus.data.lab import task
+from elenchus.data.lab import forms
 from elenchus.model import transformer
 from elenchus.sampling import episodes, step_scores
 from elenchus.sampling.engine import engine, sampling_methods
@@ -17,7 +17,7 @@ from elenchus.sampling.test_time import beam, strategies
 from tests.support import fake_engine, tiny_model
 from tests.support.fake_engine import CHAT, EOS, TOKENIZER
 
-PROBLEMS = [task.generate_problem(seed=0, split='test', index=i) for i in (1, 2)]
+PROBLEMS = [forms.generate_problem(seed=0, split='test', index=i) for i in (1, 2)]
 SAMPLING = sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, banned=())
 SETTINGS = beam.BeamSettings(width=2, expansions=2, max_steps=6, aggregate='min', num_problems=2)
 
@@ -70,7 +70,7 @@ def test_the_line_that_the_critic_finds_right_goes_on(aggregate):
 
 @pytest.mark.usefixtures('scored')
 def test_with_more_beams_fewer_mistakes_survive():
-    problems = [task.generate_problem(seed=1, split='test', index=i) for i in range(30)]
+    problems = [forms.generate_problem(seed=1, split='test', index=i) for i in range(30)]
     right = [
         sum(e.attempt.facts.correct for e in search(fake_engine.careless, problems, **size)[0])
         for size in ({'width': 1, 'expansions': 1}, {'width': 2, 'expansions': 4})

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elenchus.data.lab import task
+from elenchus.data.lab import forms
 from elenchus.sampling import episodes
 from elenchus.sampling.engine import sampling_methods
 from elenchus.sampling.sample_spec import SampleSpec
@@ -15,7 +15,7 @@ from elenchus.sampling.test_time import strategies
 from tests.support import fake_engine
 from tests.support.fake_engine import CHAT
 
-PROBLEMS = [task.generate_problem(seed=0, split='test', index=i) for i in range(3)]
+PROBLEMS = [forms.generate_problem(seed=0, split='test', index=i) for i in range(3)]
 SAMPLING = sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, banned=())
 PASS, REJECT, GARBLED = 'answer : ben is 1 ; correct', 'answer : ben is 1 ; wrong', 'is is is'
 N = 4  # attempts a problem

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from elenchus.configs import lab as lab_config
 from elenchus.data import records
-from elenchus.data.lab import task
+from elenchus.data.lab import forms, task
 from elenchus.sampling.engine import sampling_methods
 from elenchus.train import objective
 from elenchus.train.config import build
@@ -18,7 +18,7 @@ from elenchus.train.rl import credit, rewards, rollouts, settings, update_batch
 from tests.support import fake_engine
 
 METHOD = sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, banned=())
-PROBLEMS = [task.generate_problem(seed=0, split='train', index=index) for index in range(0, 30, 5)]
+PROBLEMS = [forms.generate_problem(seed=0, split='train', index=index) for index in range(0, 30, 5)]
 
 
 def make_rules(player='actor', **changes):

@@ -9,7 +9,7 @@ import pytest
 
 from elenchus.configs import lab as lab_config
 from elenchus.data.critiques import grammars
-from elenchus.data.lab import task
+from elenchus.data.lab import forms
 from elenchus.model import lora, sharding
 from elenchus.sampling import episodes, step_scores
 from elenchus.sampling.engine import engine, sampling_methods
@@ -49,7 +49,7 @@ ENGINE = engine.EngineSettings(
 SCORER = step_scores.StepScorer(
     step_scores.ScoreShapes(8, (96,)), {'correct_id': 10, 'wrong_id': 11}
 )
-PROBLEMS = [task.generate_problem(seed=0, split='train', index=index) for index in range(0, 40, 5)]
+PROBLEMS = [forms.generate_problem(seed=0, split='train', index=index) for index in range(0, 40, 5)]
 
 
 def settings_of(**changes):

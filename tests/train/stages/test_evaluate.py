@@ -11,7 +11,7 @@ from elenchus.configs import lab as lab_config
 from elenchus.data import records
 from elenchus.data.files import episode_files
 from elenchus.data.grading import answers
-from elenchus.data.lab import task
+from elenchus.data.lab import forms, task
 from elenchus.sampling.engine import engine
 from elenchus.train.config import build, run_settings
 from elenchus.train.run.directory import StageFolder
@@ -23,7 +23,7 @@ from tests.support.fake_run import FakeModel
 
 NUM_PROBLEMS, PART = 20, 8
 STRATEGIES = ('sequential', 'oracle', 'beam')
-PROBLEMS = [task.generate_problem(seed=0, split='test', index=i) for i in range(NUM_PROBLEMS)]
+PROBLEMS = [forms.generate_problem(seed=0, split='test', index=i) for i in range(NUM_PROBLEMS)]
 
 
 def is_correct(episode):
