@@ -41,7 +41,7 @@ def base(config: ConfigDict) -> ConfigDict:
     """Trains the base model on drills and single turns."""
     config.stages = ('base',)
     config.base.checkpoint = ''
-    config.base.shares = defaults.shares(drill=0.3, worked=0.3, attempt=0.4)
+    config.base.shares = defaults.shares(drill=0.4, worked=0.25, attempt=0.35)
     config.base.fit.num_steps = 700
     config.train.update(rows=12, length=416)
     return config

@@ -21,7 +21,7 @@ def worked_solution(question: str) -> str:
         for name, value in task.known_values(question).items()
     }
     lines = [
-        f'{s.text()} ; {task.derivation(s, int(values[s.base]))} ; {s.name} {values[s.name]}'
+        f'{s.text()} ; {task.derivation(s, arithmetic.read(values[s.base]))} ; {s.name} {values[s.name]}'
         for s in statements.values()
         if s.base is not None
     ]
@@ -58,8 +58,9 @@ def drill(index: int) -> tuple[str, str]:
 def tail_drill(index: int) -> tuple[str, str]:
     """Returns (question, text) of a drill in numbers of two digits, with products.
 
-    A line first states what it will work out, so that all that follows can be predicted:
-    `ned + 38 ; ned 34 ; 4 + 8 = 12 ; 3 + 3 = 06 ; 6 + 1 = 07`.
+    A line first states what it will work out, so that all that follows can be predicted. Half of
+    the lines work it out in digits, `ned + 83 ; ned 43 ; 4 + 8 = 21 ; 3 + 3 = 60 ; 6 + 1 = 70`, and
+    half in the head, `ned + 83 ; ned 43 + 83 = 27`.
     """
     rng = random.Random(f'tail/{index}')
     names = rng.sample((*task.NAMES, *task.CONSTANTS), rng.randint(*NUM_DRILLED))
@@ -71,5 +72,7 @@ def tail_drill(index: int) -> tuple[str, str]:
         number = rng.randrange(2, 10) if sign == '*' else rng.randrange(1, 100)
         statement = task.Statement('', name, sign, number, 100)
         words = task.derivation(statement, values[name])
+        if rng.random() < 0.5:
+            words = statement.step(values[name]).text().split(' : ')[1].split(' ; ')[0]
         lines.append(f'{name} {sign} {arithmetic.write(number, 100)} ; {words}')
     return ' ; '.join([*stated, f'{names[0]} ?']), '\n '.join(lines)

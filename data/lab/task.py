@@ -177,7 +177,7 @@ def parse_question(question: str) -> tuple[dict[str, Statement], str]:
         name, *words = part.split()
         *relation, number = words
         _, base, sign = relation or (':', None, '+')
-        statements[name] = Statement(name, base, sign, int(number), 10 ** len(number))
+        statements[name] = Statement(name, base, sign, arithmetic.read(number), 10 ** len(number))
     return statements, request.removesuffix(' ?')
 
 
@@ -201,7 +201,7 @@ def parse_step(line: str) -> Step | None:
     match = _STEP.fullmatch(line.strip())
     if match is None:
         return None
-    numbers = map(int, match.group(5, 3, 6))
+    numbers = map(arithmetic.read, match.group(5, 3, 6))
     step = Step(*match.group(1, 2, 4), *numbers, 10 ** len(match[6]))
     return step if step.text() == match[0] else None  # all numbers have the same width
 
@@ -210,7 +210,7 @@ def _parse_answer(line: str, *, modulus: int) -> int | None:
     """Returns the number of an answer line, None if it has none of the right width."""
     number = line.strip().removeprefix('#### ')
     is_answer = number.isdecimal() and number.isascii() and 10 ** len(number) == modulus
-    return int(number) if is_answer and line.strip() != number else None
+    return arithmetic.read(number) if is_answer and line.strip() != number else None
 
 
 def judge(question: str, attempt: str) -> Judgement:

@@ -221,7 +221,7 @@ def _difference(first: str, second: str) -> tuple[str, ...]:
     numbers = [_LAST_NUMBER.search(text) for text in (first, second)]
     if None in numbers or len(numbers[0][0]) != len(numbers[1][0]):
         return (first,)
-    stated, derived = (int(number[0]) for number in numbers)
+    stated, derived = (arithmetic.read(number[0]) for number in numbers)
     modulus = 10 ** len(numbers[0][0])
     return (first[: numbers[0].start()] + arithmetic.difference(stated, derived, modulus=modulus),)
 
