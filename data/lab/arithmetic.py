@@ -29,8 +29,8 @@ def apply(first: int, sign: str, second: int, *, modulus: int) -> int:
 def work_out(first: int, sign: str, second: int, *, modulus: int, result: int | None = None) -> str:
     """Writes an operation as operations on single digits, which a small model does without fault.
 
-    Modulo 100 these are the units, whose result is a unit and a carry (or borrow); the tens; and the
-    tens with the carry. A factor of a product has one digit.
+    Modulo 100 these are the units, whose result is a unit and a carry (or borrow); the tens; and
+    the tens with the carry. A factor of a product has one digit.
 
     >>> work_out(7, '-', 8, modulus=10)
     '7 - 8 = 9'

@@ -20,6 +20,7 @@ class Form:
     modulus: int
     levels: int  # 1 to `levels` in turn
     ood_steps: tuple[int, int]  # levels of the 'ood' split: longer chains than any in training
+    last_units: tuple[int, int] = (9, 9)  # greatest unit of a second number, lowest to top level
     product_share: float = 0.0  # of steps that multiply, at the highest level; 0 at level 1
     constant_share: float = 0.0  # of questions that start at a constant; likewise
     state_constants: bool = False  # the question states the constant, with a random value
@@ -56,7 +57,12 @@ class Form:
     def _draw_operation(self, rng: random.Random, level: int) -> tuple[str, int]:
         if self.product_share and rng.random() < self._share(self.product_share, level):
             return '*', rng.randrange(2, 10)
-        return rng.choice('+-'), rng.randrange(1, self.modulus)
+        if self.modulus == 10:
+            return rng.choice('+-'), rng.randrange(1, 10)
+        # A carry is what a sum in the head gets wrong: it becomes more frequent with the level.
+        least, most = self.last_units
+        units = rng.randint(0, round(least + self._share(most - least, level)))
+        return rng.choice('+-'), 10 * rng.randrange(10) + units
 
     def _share(self, share: float, level: int) -> float:
         """Returns the share at a level: it grows evenly from 0 at level 1."""
@@ -65,7 +71,14 @@ class Form:
 
 FORMS: dict[FormName, Form] = {
     'digits': Form(modulus=10, levels=5, ood_steps=(6, 7)),
-    'tail': Form(modulus=100, levels=8, ood_steps=(9, 10), product_share=0.4, constant_share=0.5),
+    'tail': Form(
+        modulus=100,
+        levels=8,
+        ood_steps=(9, 10),
+        last_units=(2, 5),
+        product_share=0.1,
+        constant_share=0.5,
+    ),
 }
 """Forms by the value of `data.form`."""
 

@@ -20,11 +20,11 @@ def worked_solution(question: str) -> str:
         name: arithmetic.write(value, statements[name].modulus if name in statements else 100)
         for name, value in task.known_values(question).items()
     }
-    lines = [
-        f'{s.text()} ; {task.derivation(s, arithmetic.read(values[s.base]))} ; {s.name} {values[s.name]}'
-        for s in statements.values()
-        if s.base is not None
-    ]
+    lines = []
+    for s in statements.values():
+        if s.base is not None:
+            derivation = task.derivation(s, arithmetic.read(values[s.base]))
+            lines.append(f'{s.text()} ; {derivation} ; {s.name} {values[s.name]}')
     return '\n '.join([*lines, f'answer : {target} {values[target]}'])
 
 
@@ -58,9 +58,9 @@ def drill(index: int) -> tuple[str, str]:
 def tail_drill(index: int) -> tuple[str, str]:
     """Returns (question, text) of a drill in numbers of two digits, with products.
 
-    A line first states what it will work out, so that all that follows can be predicted. Half of
-    the lines work it out in digits, `ned + 83 ; ned 43 ; 4 + 8 = 21 ; 3 + 3 = 60 ; 6 + 1 = 70`, and
-    half in the head, `ned + 83 ; ned 43 + 83 = 27`.
+    A line first states what it will work out, so that all that follows can be predicted. Some
+    lines work it out in digits, `ned + 83 ; ned 43 ; 4 + 8 = 21 ; 3 + 3 = 60 ; 6 + 1 = 70`, and
+    some in the head, `ned + 83 ; ned 43 + 83 = 27`.
     """
     rng = random.Random(f'tail/{index}')
     names = rng.sample((*task.NAMES, *task.CONSTANTS), rng.randint(*NUM_DRILLED))
@@ -68,11 +68,11 @@ def tail_drill(index: int) -> tuple[str, str]:
     stated = [f'{name} {arithmetic.write(value, 100)}' for name, value in values.items()]
     lines = []
     for name in rng.sample(names, len(names)):
-        sign = rng.choice('+-*')
-        number = rng.randrange(2, 10) if sign == '*' else rng.randrange(1, 100)
+        sign = rng.choice('++--*')
+        number = rng.randrange(2, 10) if sign == '*' else 10 * rng.randrange(10) + rng.randint(0, 3)
         statement = task.Statement('', name, sign, number, 100)
         words = task.derivation(statement, values[name])
-        if rng.random() < 0.5:
+        if rng.random() < 0.6:
             words = statement.step(values[name]).text().split(' : ')[1].split(' ; ')[0]
         lines.append(f'{name} {sign} {arithmetic.write(number, 100)} ; {words}')
     return ' ; '.join([*stated, f'{names[0]} ?']), '\n '.join(lines)
