@@ -251,3 +251,24 @@ def test_the_chosen_episodes_are_of_every_transition_and_level(words):
 def test_few_episodes_are_all_chosen(words):
     episodes = [make_episode(words, level=n) for n in range(3)]
     assert len(html_episodes.choose_episodes(episodes, 10)) == 3
+
+
+def test_a_mean_of_too_few_questions_is_shown_without_an_interval(tmp_path, words):
+    workdir = tmp_path / 'few'
+    make_run(workdir, words)
+    summary = make_summary(0.0) | make_comparison()
+    unknown = json.loads(
+        json.dumps(summary), object_hook=lambda d: {k: without_bounds(v) for k, v in d.items()}
+    )
+    stages = {'05-evaluate': unknown}
+    (workdir / 'stages/05-evaluate/summary.json').write_text(json.dumps(unknown))
+    (workdir / 'summary.json').write_text(json.dumps({'stages': stages}))
+    page = html_page.write_report(workdir).read_text()
+    assert '>60.0<' in page and '>+5.0<' in page and 'None' not in page and 'nan' not in page
+    assert '60.0 <small>' not in page
+
+
+def without_bounds(value):
+    """A [mean, low, high] without its interval; other values as they are."""
+    is_interval = isinstance(value, list) and len(value) == 3 and isinstance(value[0], float)
+    return [value[0], None, None] if is_interval else value

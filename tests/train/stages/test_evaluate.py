@@ -175,7 +175,7 @@ def test_what_is_off_is_neither_sampled_nor_in_the_summary(tmp_path):
 def test_where_the_critic_need_not_and_the_oracle_cannot_help_parts_are_empty(tmp_path):
     changes = {'evaluate__num_problems': 4, 'evaluate__beam__width': 0}
     summary = Evaluation(tmp_path, rule=solve, **changes).evaluate(tmp_path)
-    assert summary['accuracy']['refined']['all'] == [1.0, 1.0, 1.0]
+    assert summary['accuracy']['refined']['all'] == [1.0, None, None]
     assert list(episode_files.read_episodes(tmp_path / 'oracle' / 'episodes')) == []
 
 
@@ -190,8 +190,9 @@ def test_the_summary_is_plain_json_and_every_curve_has_every_level(evaluated):
             levels = {'all'} | {str(n) for n in range(1, 6)}
             levels = levels if arm != 'beam search' else {'all', '1', '2', '3', '4'}
             assert set(point['accuracy']) == set(point['tokens']) == levels, arm
-            low, high = point['accuracy']['all'][1:]
-            assert 0 <= low <= point['accuracy']['all'][0] <= high <= 1
+            # 20 questions are too few for an interval.
+            mean, *ends = point['accuracy']['all']
+            assert 0 <= mean <= 1 and ends == [None, None]
     assert (folder / 'curves.png').read_bytes().startswith(b'\x89PNG')
 
 
