@@ -13,7 +13,7 @@ from elenchus.train.checkpoints import saved_models
 from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.config.run_settings import EvaluateSettings, ImproveSettings
 from elenchus.train.loop import LoopSettings
-from elenchus.train.run.directory import StageFolder, link_tree
+from elenchus.train.run.directory import QUESTIONS, StageFolder, link_tree, read_json
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.stages.evaluate import evaluate_actor
 from elenchus.train.stages.improve import improve
@@ -80,6 +80,9 @@ def improve_rounds(
         critic = folder.path / 'critic' / 'model' if retrain_critic else start.critic
         start = SavedPair(folder.path / 'model', critic)
     save_last(stage, start.actor, store)
+    questions = folder.path / QUESTIONS
+    if questions.exists():  # rounds of an earlier version have none
+        stage.write_questions(read_json(questions))
     return rounds[-1] | total_tokens(rounds) | {'rounds': rounds}
 
 

@@ -317,3 +317,19 @@ def test_the_line_sampler_stops_at_line_breaks_too():
     stop_ids = set(samplers.lines().engine.stop_ids)
     assert stop_ids == {TOKENIZER.eos_id, TOKENIZER.newline_id}
     assert isinstance(samplers.lines().engine, engine.Engine)
+
+
+def test_accuracies_at_each_question_are_stored_beside_the_summary(evaluated, tmp_path):
+    _, folder, summary = evaluated
+    values = json.loads((folder / 'questions.json').read_text())
+    assert values['levels'] == [str(problem.level) for problem in PROBLEMS]
+    assert set(values['accuracy']) == set(summary['accuracy'])
+    for arm, by_question in values['accuracy'].items():
+        assert np.mean(by_question) == pytest.approx(summary['accuracy'][arm]['all'][0]), arm
+    assert 'by_question' not in summary
+    Evaluation(tmp_path).evaluate_actor(tmp_path)
+    alone = json.loads((tmp_path / 'questions.json').read_text())
+    assert alone['digest'] == values['digest']
+    assert alone['accuracy'] == {'attempt': pytest.approx(values['accuracy']['attempt'])}
+    others = evaluate_figures.by_question(PROBLEMS[1:], {})
+    assert others['digest'] != values['digest']
