@@ -68,6 +68,7 @@ def make_summary(shift):
             'discriminability': [0.8, 0.75, 0.85],
             'first_error_f1': 0.7,
             'parse_rate': 0.99,
+            'by_steps': {'discriminability': 0.987, 'found': 0.976, 'passed': None},
         },
         'transitions': {'c2c': 0.5, 'c2i': 0.02, 'i2c': 0.18, 'i2i': 0.3},
         'tokens_per_answer': dict(zip(arms, (30, 120.5, 125), strict=True)),
@@ -192,6 +193,7 @@ def test_strategies_are_compared_at_equal_tokens_and_the_critic_is_measured(page
     assert '<td>60.0</td><td>65.0</td><td>90.0</td><td>–</td><td>60.4</td>' in critic
     assert '<td>operand&lt;&amp;&gt;</td><td>4</td><td>25.0</td><td>12.5</td>' in critic
     assert '<td>0.00 to 0.50</td><td>9</td><td>66.0</td><td>81.0</td><td>–</td>' in critic
+    assert 'by all steps</td><td>98.7</td><td>98.7</td>' in critic
     assert 'final 12.3 %, steps 12.3 %, judged 12.3 %' in critic
 
 

@@ -80,9 +80,6 @@ def improve_rounds(
         critic = folder.path / 'critic' / 'model' if retrain_critic else start.critic
         start = SavedPair(folder.path / 'model', critic)
     save_last(stage, start.actor, store)
-    questions = folder.path / QUESTIONS
-    if questions.exists():  # rounds of an earlier version have none
-        stage.write_questions(read_json(questions))
     return rounds[-1] | total_tokens(rounds) | {'rounds': rounds}
 
 
@@ -100,7 +97,13 @@ def add_critic(summary: dict, critic_summary: dict) -> None:
 
 
 def save_last(stage: StageFolder, actor: epath.Path, store: ModelStore) -> None:
-    """Makes the last round's actor the stage's model: hard links where they are possible."""
+    """Makes the last round's actor and its questions.json the stage's own.
+
+    Models are hard links where they are possible.
+    """
+    questions = actor.parent / QUESTIONS
+    if questions.exists():  # a round of an earlier version has none
+        stage.write_questions(read_json(questions))
     # Adapters store a relative path to their base, and buckets have no links.
     if saved_models.saved_adaptation(actor) is not None or atomic.is_remote(stage.path):
         store.save(stage.path / 'model', store.load(actor))
