@@ -61,6 +61,7 @@ COMPARISON = {
         column('refined, %', ('evaluate', 'accuracy', 'refined', 'all', 0)),
         column('gain', GAIN),
         column('oracle gain', ORACLE, minus=ATTEMPT),
+        column('thousand tokens', ('training', 'tokens_sampled'), scale=0.001),
     ),
     # More data, a larger critic, labels without known steps, the filter, and a base that reads.
     'contrasts': (

@@ -63,6 +63,7 @@ COMPARISON = {
         column('critic right, %', (*CRITIC, 'discriminability', 0)),
         column('wrong found, %', (*CRITIC, 'found')),
         column('right passed, %', (*CRITIC, 'passed')),
+        column('thousand tokens', ('training', 'tokens_sampled'), scale=0.001),
     ),
     'contrasts': (
         contrast('grpo outcome', 'supervised', 'attempt, %'),

@@ -41,6 +41,7 @@ def evaluated():
         'critic': {'discriminability': None, 'found': 0.5, 'passed': 0.6, 'first_error_f1': 0.7},
         'accuracy': {'attempt': LEVELS, 'refined': LEVELS},
         'difference': {'refined-attempt': LEVELS},
+        'tokens_sampled': 500,
         'curves': {'oracle majority (upper bound)': [point]},
     }
 
@@ -64,6 +65,15 @@ def test_a_path_leads_through_summaries_and_means():
     )
     with pytest.raises(ValueError, match=r"no figure at \('b', 'z'\); nearest: 'y'"):
         study_table.figure_at(summaries, ('b', 'z', '4'))
+
+
+def test_the_cost_of_an_arm_is_what_it_sampled_to_learn_from(tmp_path):
+    stages = {'02-critique': 30, '03-critic': 0, '04-reinforce': 500, '05-evaluate': 7000}
+    summaries = {name: {'tokens_sampled': tokens} for name, tokens in stages.items()}
+    write_json(tmp_path / 'summary.json', {'stages': summaries})
+    run = study_runner.read_summaries(tmp_path)
+    assert study_table.figure_at(run, ('training', 'tokens_sampled')) == 530
+    assert list(run) == ['training', 'critique', 'critic', 'reinforce', 'evaluate']
 
 
 def test_rows_and_points_are_scaled():

@@ -59,10 +59,14 @@ def run_study(
 def read_summaries(workdir: pathlib.Path) -> study_table.Summaries:
     """Returns a run's summaries by stage.
 
-    The metrics of a stage are added as `rows`, its questions.json as `by_question`.
+    The metrics of a stage are added as `rows`, its questions.json as `by_question`. The entry
+    'training' comes before the stages: the tokens that the arm sampled to learn from, by all of
+    them but `evaluate`, which tests.
     """
-    summaries = {}
-    for name, summary in read_json(workdir / 'summary.json')['stages'].items():
+    sampled = read_json(workdir / 'summary.json')['stages']
+    learning = [s for name, s in sampled.items() if not name.endswith('-evaluate')]
+    summaries = {'training': {'tokens_sampled': sum(s['tokens_sampled'] for s in learning)}}
+    for name, summary in sampled.items():
         metrics = workdir / 'stages' / name / writers.METRICS
         rows = {'rows': writers.read_rows(metrics)} if metrics.exists() else {}
         questions = workdir / 'stages' / name / QUESTIONS
