@@ -125,7 +125,8 @@ def crossed_bootstrap(
     share their questions, so a resample draws R runs and, for all of them, the same Q questions.
     'nested': each drawn run draws from its own questions. Of few nested runs the interval is too
     narrow, by about sqrt((R - 1) / R): report `t_interval` beside it. The bounds are None for one
-    run and below MIN_QUESTIONS. Source: Owen 2007, "The pigeonhole bootstrap", doi 10.1214/07-AOAS122.
+    run and below MIN_QUESTIONS. Source: Owen 2007, "The pigeonhole bootstrap", doi
+    10.1214/07-AOAS122.
     """
     sample = np.asarray(values, float)
     if against is not None:

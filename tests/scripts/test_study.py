@@ -280,6 +280,19 @@ def test_arms_with_other_questions_have_no_interval_over_questions():
     assert result.over_questions is None and result.p is not None
 
 
+def test_an_undefined_figure_leaves_a_contrast_unknown_and_in_the_family():
+    runs = study_runs('abc')
+    runs['old']['1']['evaluate']['kept'] = None
+    comparison = contrasts_of(
+        shared.contrast('new', 'old', 'right, %'), shared.contrast('new', 'old', 'kept')
+    )
+    right, kept = study_table.contrast_results(runs, comparison)
+    assert right.adjusted == pytest.approx(2 * right.p)
+    assert kept.p is None and kept.adjusted is None and kept.over_seeds.low is None
+    *_, row = study_contrasts.table_lines(comparison.contrasts, [right, kept])
+    assert row == '| new - old: kept | - | - | - | - | - |'
+
+
 def test_a_contrast_waits_for_a_common_seed():
     runs = study_runs('abc')
     comparison = contrasts_of(shared.contrast('new', 'old', 'right, %'))

@@ -76,8 +76,12 @@ def compare(
 ) -> ContrastResult:
     """Returns what seeds say about a contrast, not adjusted yet.
 
-    differences: by seed. arm, baseline: the values at each question by seed, [] if unknown.
+    differences: by seed; NaN where a figure is undefined, which leaves everything unknown. arm,
+    baseline: the values at each question by seed, [] if unknown.
     """
+    if np.isnan(differences).any():
+        unknown = Interval(float('nan'), None, None)
+        return ContrastResult(list(differences), unknown, None, None, None, None)
     over_questions = None
     sizes = {len(values) for values in (*arm, *baseline)}
     # A resample draws the same number of questions in every run.
@@ -153,9 +157,10 @@ def table_lines(contrasts: Sequence[Contrast], results: Sequence[ContrastResult]
     lines = [f'| {" | ".join(head)} |', '|---' * len(head) + '|']
     for contrast, result in zip(contrasts, results, strict=True):
         resampled = _interval(result.over_questions)
+        mean = result.over_seeds.mean
         cells = (
             f'{contrast.arm} - {contrast.baseline}: {contrast.column}',
-            f'{np.mean(result.differences):+.1f}',
+            '-' if np.isnan(mean) else f'{mean:+.1f}',
             _interval(result.over_seeds),
             f'{resampled} ({result.design})' if result.design and resampled != '-' else resampled,
             *('-' if p is None else f'{p:.3f}' for p in (result.p, result.adjusted)),
