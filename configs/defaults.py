@@ -8,8 +8,7 @@
         derive.set_lengths(config, question=256, attempt=192, critique=512, refinement=192)
         return config
 
-`python -m scripts.run --config=configs/lab.py --describe` prints any config with these comments.
-Lengths are in tokens.
+`--describe` of scripts.run prints any config with these comments. Lengths are in tokens.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -125,6 +124,7 @@ DATA = {  # the problems
     'path': '',  # your folder or file; '': the public download, or the lab's generator
     'test_source': '',  # source of the test problems; '': the same
     'test_path': '',  # as path, for test_source
+    'test_split': 'test',  # split of the test problems: 'test', or 'validation' to tune on
     'data_dir': '.cache/data',  # folder of prepared data sets
     'form': 'digits',  # of the lab's problems: 'digits' or 'tail'
     'seed': 0,  # of generated problems
@@ -310,6 +310,7 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
     },
     'critic_rewards': {
         'verdict': 1.0,  # of a right verdict
+        'verdict_of': 'answer',  # what it judges: the 'answer', or all 'steps' (lab)
         'located': 0.0,  # of the right first error (lab)
         'helpful': 1.0,  # (corrected - broken) / refinements
         'format': 0.0,  # of a critique that can be parsed

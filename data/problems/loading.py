@@ -21,7 +21,7 @@ from elenchus.data.records import Problem
 
 SOURCES = ('lab', *public_datasets.SETS, 'jsonl')
 LAB_SPLITS = ('train', 'validation', 'test', 'ood')
-LINES_SPLITS = ('train', 'test')
+LINES_SPLITS = ('train', 'validation', 'test')
 
 
 def read_problems(path: str | os.PathLike) -> list[Problem]:
@@ -120,7 +120,8 @@ def load(
       one of lab.forms.FORMS, 'digits' unless given.
     - gsm8k, gsm8k_socratic: need `data_dir` and `annotations` (True keeps calculator annotations in
       solutions); `path` is a folder with train.jsonl and test.jsonl (train_socratic.jsonl,
-      test_socratic.jsonl). Without `path` they are downloaded; with it no network is used.
+      test_socratic.jsonl), and validation.jsonl if that split is used, as no set publishes one.
+      Without `path` they are downloaded; with it no network is used.
     - math, svamp, asdiv: need `data_dir`; `path` as above. The test split can be downloaded.
     - jsonl: needs `path`, a file (for any split) or a folder with `<split>.jsonl`.
 
@@ -230,8 +231,8 @@ def _lines_config(
     local = pathlib.Path(path, f'{file}.jsonl')
     if not local.is_file():
         raise ValueError(
-            f'path={str(path)!r} does not contain {local.name}; '
-            'put the file there, or omit path to download it'
+            f'path={str(path)!r} does not contain {local.name}; put the file there'
+            + (', or omit path to download it' if split != 'validation' else '')
         )
     digest = hashlib.sha256(local.read_bytes()).hexdigest()[:16]
     return public_datasets.LinesConfig(

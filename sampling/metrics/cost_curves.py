@@ -16,8 +16,8 @@ from elenchus.sampling.test_time import votes
 ORACLE = 'oracle majority (upper bound)'
 """Uses the reference answers to pick the wrong attempts; an upper bound, not a method."""
 
-Decide = Callable[[Sequence[str | None], Sequence[float]], str | None]
-"""(answers, their scores) -> the chosen answer."""
+Decide = Callable[[Sequence[str | None], Sequence[float]], votes.Shares]
+"""(answers, their scores) -> the probability of each answer that may be chosen."""
 
 
 class Candidate(NamedTuple):
@@ -71,8 +71,8 @@ def point(arm: Arm, right: Sequence[Collection[str]], *, size: int, num_draws: i
     share = size / num_attempts
     values, tokens, calls = [], [], []
     for group, correct in zip(arm.groups, right, strict=True):
-        answers = [_choose_answer(arm, [group[i] for i in subset]) for subset in chosen]
-        values.append(sum(answer in correct for answer in answers) / len(answers))
+        worth = [_share_right(arm, [group[i] for i in subset], correct) for subset in chosen]
+        values.append(sum(worth) / len(worth))
         tokens.append(share * sum(sum(c.tokens.values()) for c in group))
         counts = _sum(c.calls for c in group)
         calls.append({role: share * count for role, count in counts.items()})
@@ -89,13 +89,20 @@ def recall_point(episodes: Sequence[Episode], *, size: int) -> Point:
     )
 
 
-def _choose_answer(arm: Arm, candidates: Sequence[Candidate]) -> str | None:
+def _share_right(arm: Arm, candidates: Sequence[Candidate], correct: Collection[str]) -> float:
+    """Returns the probability that the arm chooses a correct answer among the candidates'."""
     answers = [answer for c in candidates for answer in c.answers]
-    return arm.decide(answers, [score for c in candidates for score in c.scores])
+    shares = arm.decide(answers, [score for c in candidates for score in c.scores])
+    return sum(share for answer, share in shares.items() if answer in correct)
 
 
-def _majority(answers: Sequence[str | None], scores: Sequence[float]) -> str | None:
+def _majority(answers: Sequence[str | None], scores: Sequence[float]) -> votes.Shares:
     return votes.majority(answers)
+
+
+def _best_of_n(answers: Sequence[str | None], scores: Sequence[float]) -> votes.Shares:
+    best = votes.best_of_n(answers, scores)
+    return {} if best is None else {best: 1.0}
 
 
 # Arms over the episodes of `strategies.parallel`, grouped by question
@@ -111,7 +118,7 @@ def parallel_arms(groups: Sequence[Sequence[Episode]]) -> dict[str, Arm]:
     }
     for how in get_args(votes.Aggregate):
         scored = _candidates(groups, _first_answer, ('attempt', 'critique'), how=how)
-        arms[f'best of n ({how})'] = Arm(votes.best_of_n, scored)
+        arms[f'best of n ({how})'] = Arm(_best_of_n, scored)
         arms[f'weighted majority ({how})'] = Arm(votes.majority, scored)
     return arms
 
@@ -147,7 +154,8 @@ def sequential_arms(
     chains = [[(e, *rounds.get(next(ids), ())) for e in group] for group in groups]
     return {
         f'sequential majority ({which})': Arm(
-            _majority, [[_chain_candidate(c, num_rounds, which) for c in group] for group in chains]
+            votes.latest_majority,
+            [[_chain_candidate(c, num_rounds, which) for c in group] for group in chains],
         )
         for which in ('last', 'all')
     }
@@ -156,18 +164,19 @@ def sequential_arms(
 def _chain_candidate(chain: Sequence[Episode], num_rounds: int, which: str) -> Candidate:
     """Answers and cost of a chain's first `num_rounds` rounds.
 
-    A chain that ended earlier repeats its last answer. The latest answer comes first, so that it
-    wins ties.
+    A chain that ended earlier repeats its last answer. The score of an answer is its round, because
+    a chain's latest answer wins ties.
     """
     answers = [_first_answer(chain[0]), *(critic_metrics.final_answer(e) for e in chain)]
     # One answer before the first round, then one after each.
     answers += answers[-1:] * (num_rounds + 1 - len(answers))
-    answers = answers[: num_rounds + 1][::-1]
-    answers = tuple(answers[:1] if which == 'last' else answers)
+    first = num_rounds if which == 'last' else 0
+    answers = tuple(answers[first : num_rounds + 1])
     tokens, calls = (
         _sum(getattr(e.facts, name) for e in chain[:num_rounds]) for name in ('tokens', 'calls')
     )
-    return Candidate(answers, (1.0,) * len(answers), tokens, calls)
+    rounds = tuple(float(first + i) for i in range(len(answers)))
+    return Candidate(answers, rounds, tokens, calls)
 
 
 # Candidates

@@ -68,6 +68,7 @@ def make_summary(shift):
             'discriminability': [0.8, 0.75, 0.85],
             'first_error_f1': 0.7,
             'parse_rate': 0.99,
+            'by_steps': {'discriminability': 0.987, 'found': 0.976, 'passed': None},
         },
         'transitions': {'c2c': 0.5, 'c2i': 0.02, 'i2c': 0.18, 'i2i': 0.3},
         'tokens_per_answer': dict(zip(arms, (30, 120.5, 125), strict=True)),
@@ -192,6 +193,7 @@ def test_strategies_are_compared_at_equal_tokens_and_the_critic_is_measured(page
     assert '<td>60.0</td><td>65.0</td><td>90.0</td><td>–</td><td>60.4</td>' in critic
     assert '<td>operand&lt;&amp;&gt;</td><td>4</td><td>25.0</td><td>12.5</td>' in critic
     assert '<td>0.00 to 0.50</td><td>9</td><td>66.0</td><td>81.0</td><td>–</td>' in critic
+    assert 'by all steps</td><td>98.7</td><td>98.7</td>' in critic
     assert 'final 12.3 %, steps 12.3 %, judged 12.3 %' in critic
 
 
@@ -251,3 +253,24 @@ def test_the_chosen_episodes_are_of_every_transition_and_level(words):
 def test_few_episodes_are_all_chosen(words):
     episodes = [make_episode(words, level=n) for n in range(3)]
     assert len(html_episodes.choose_episodes(episodes, 10)) == 3
+
+
+def test_a_mean_of_too_few_questions_is_shown_without_an_interval(tmp_path, words):
+    workdir = tmp_path / 'few'
+    make_run(workdir, words)
+    summary = make_summary(0.0) | make_comparison()
+    unknown = json.loads(
+        json.dumps(summary), object_hook=lambda d: {k: without_bounds(v) for k, v in d.items()}
+    )
+    stages = {'05-evaluate': unknown}
+    (workdir / 'stages/05-evaluate/summary.json').write_text(json.dumps(unknown))
+    (workdir / 'summary.json').write_text(json.dumps({'stages': stages}))
+    page = html_page.write_report(workdir).read_text()
+    assert '>60.0<' in page and '>+5.0<' in page and 'None' not in page and 'nan' not in page
+    assert '60.0 <small>' not in page
+
+
+def without_bounds(value):
+    """A [mean, low, high] without its interval; other values as they are."""
+    is_interval = isinstance(value, list) and len(value) == 3 and isinstance(value[0], float)
+    return [value[0], None, None] if is_interval else value

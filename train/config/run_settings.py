@@ -81,6 +81,7 @@ class DataSettings:
     path: str  # your folder or file; '' for the public download or the lab's generator
     test_source: Literal['', TextSource]  # of the test problems; '': the same source
     test_path: str  # as path, for test_source
+    test_split: Literal['test', 'validation']  # of the test problems; 'validation' is to tune on
     data_dir: str  # folder of prepared data sets
     form: FormName  # of the lab's problems
     seed: int  # of generated problems

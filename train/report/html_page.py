@@ -169,6 +169,13 @@ def _critic_section(evaluations: Stages) -> str:
         ]
         for key, title in CRITIC_MEASURES.items()
     ]
+    by_steps = [s.get('critic', {}).get('by_steps') for s in judged.values()]
+    critic += [
+        [html.escape(f'{CRITIC_MEASURES[key]}, by all steps')]
+        + [_share_of_steps(shares, key) for shares in by_steps]
+        for key in ('discriminability', 'found', 'passed')
+        if any(by_steps)
+    ]
     changes = [
         [html.escape(title)]
         + [html.share_bar(s.get('transitions', {}).get(key)) for s in judged.values()]
@@ -181,6 +188,10 @@ def _critic_section(evaluations: Stages) -> str:
             _critic_measures(name, s['measures']) for name, s in judged.items() if 'measures' in s
         )
     )
+
+
+def _share_of_steps(by_steps: dict | None, key: str) -> str:
+    return html.percent_or_dash(by_steps[key]) if by_steps else 'not known'
 
 
 def _critic_measures(name: str, measures: dict[str, dict]) -> str:

@@ -242,10 +242,12 @@ def levels_of(accuracy: dict[str, dict]) -> list[str]:
 
 
 def bounds(value: Any) -> Sequence[float]:
-    """(mean, low, high) of a figure; equal for a bare number, NaN (not drawn) for None."""
-    if value is None:
-        return (np.nan,) * 3
-    return value if isinstance(value, Sequence) else (value,) * 3
+    """(mean, low, high) of a figure; equal for a bare number, NaN (not drawn) for None.
+
+    A mean without an interval, of too few questions, has the bounds None and gets no error bar.
+    """
+    values = value if isinstance(value, Sequence) else (value,) * 3
+    return [np.nan if bound is None else bound for bound in values]
 
 
 def _colour(index: int) -> str:

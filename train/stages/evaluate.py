@@ -28,7 +28,7 @@ from elenchus.train.report import plots
 from elenchus.train.run.directory import StageFolder
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.stages import evaluate_figures
-from elenchus.train.stages.evaluate_figures import EvaluationEpisodes, by_level
+from elenchus.train.stages.evaluate_figures import EvaluationEpisodes, by_level, by_question
 
 
 def evaluate(
@@ -60,6 +60,7 @@ def evaluate(
         num_tokens += count
     episodes = collect(problems, attempts, later=later, oracle=oracle, beams=beams)
     summary = evaluate_figures.summarise(settings, episodes) | {'tokens_sampled': num_tokens}
+    stage.write_questions(summary.pop('by_question'))
     plots.save_png(lambda: plots.cost_curves(summary['curves']), stage.path / 'curves.png')
     return summary
 
@@ -215,6 +216,7 @@ def evaluate_actor(
     groups = records.group_episodes(problems, episodes)
     right = [np.mean([e.attempt.facts.correct for e in group]) for group in groups]
     covered = [float(any(e.attempt.facts.correct for e in group)) for group in groups]
+    stage.write_questions(by_question(problems, {'attempt': right}))
     return {
         'accuracy': {'attempt': by_level(settings, problems, right)},
         'coverage': by_level(settings, problems, covered),
@@ -241,6 +243,7 @@ def evaluate_with_critique(
     groups = records.group_episodes(problems, episodes)
     right = [sum(e.attempt.facts.correct for e in group) / n for group in groups]
     refined = [sum(map(critic_metrics.finally_correct, group)) / n for group in groups]
+    stage.write_questions(by_question(problems, {'attempt': right, 'refined': refined}))
     return {
         'accuracy': {
             'attempt': by_level(settings, problems, right),

@@ -155,6 +155,8 @@ def evaluate_self_talk(
         cost_curves.point(arm, right, size=size, num_draws=settings.num_draws)
         for size in cost_curves.sizes(n)
     ]
+    values = {'self-talk': points[0].right}
+    stage.write_questions(evaluate_figures.by_question(problems, values))
     curve = [evaluate_figures.point_summary(settings, problems, point) for point in points]
     return {
         'accuracy': {

@@ -91,12 +91,30 @@ def test_one_attempt_is_worth_its_mean_and_all_their_majority(answers):
     for name in ('majority', 'best of n (min)', 'weighted majority (last)'):
         one = point(arms(group)[name], 1).right[0]
         assert one == pytest.approx(np.mean([answer == '7' for answer in answers]))
-    assert right('majority', group) == [float(votes.majority(answers) == '7')]
+    assert right('majority', group) == [votes.majority(answers).get('7', 0.0)]
+
+
+@given(st.lists(st.sampled_from(['1', '7', '3', '5']), min_size=2, max_size=7))
+def test_a_majority_of_two_is_worth_one_of_them(answers):
+    """Two answers agree, or each decides half of the time, whatever their places."""
+    arm = arms([episode(answer) for answer in answers])['majority']
+    assert point(arm, 2).right == pytest.approx(point(arm, 1).right)
+
+
+@given(st.permutations(['1', '7', '7', '3', None, '1']), st.integers(1, 6))
+def test_the_order_of_attempts_decides_nothing(answers, size):
+    ordered, shuffled = (
+        arms([episode(a, a) for a in some]) for some in (sorted(answers, key=str), answers)
+    )
+    for name in ('majority', 'refined majority', 'weighted majority (min)'):
+        some, others = (point(a[name], size).right for a in (ordered, shuffled))
+        assert some == pytest.approx(others), name
 
 
 def test_a_size_is_worth_its_mean_over_all_sets():
     answers = ['7', '1', '7', '1', '1']
-    expected = np.mean([votes.majority(some) == '7' for some in itertools.combinations(answers, 3)])
+    triples = itertools.combinations(answers, 3)
+    expected = np.mean([sorted(some)[1] == '7' for some in triples])
     arm = arms([episode(answer) for answer in answers])['majority']
     assert point(arm, 3).right == [pytest.approx(expected)]
 
@@ -155,7 +173,7 @@ def sequential(finals, num_rounds, which):
 @pytest.mark.parametrize(
     ('finals', 'last', 'everything'),
     [
-        ('17', [1.0], [1.0]),  # one each: the latest goes first
+        ('17', [1.0], [1.0]),  # one each: the latest wins
         ('71', [0.0], [0.0]),
         ('177', [1.0], [1.0]),
         ('1171', [0.0], [0.0]),

@@ -276,3 +276,14 @@ def test_the_critic_scores_steps_only_if_the_scores_are_used():
         assert s.reward_rules('actor').needs_step_scores == expected
         assert not s.reward_rules('critic').needs_step_scores
     assert set(rollouts.ROLLOUTS) == set(settings.TRAINED_ROLES)
+
+
+@pytest.mark.parametrize(
+    ('kl', 'kl_coef', 'kept'),
+    [('none', 0.0, 0.0), ('k1', 0.05, 0.0), ('k2', 0.05, 0.05), ('k3', 0.05, 0.05)],
+)
+def test_scores_first_stage_descends_the_divergence_of_the_policy(kl, kl_coef, kept):
+    changes = {'turns__episode': 'correction', 'turns__attempt_kl_coef': 0.1}
+    s = settings_of(**changes, objective__kl=kl, objective__kl_coef=kl_coef)
+    objective = trainer.first_phase_objective(s)
+    assert (objective.kl, objective.kl_coef, objective.attempt_kl_coef) == ('k2', kept, 0.1)
