@@ -61,6 +61,11 @@ def evaluate(
     episodes = collect(problems, attempts, later=later, oracle=oracle, beams=beams)
     summary = evaluate_figures.summarise(settings, episodes) | {'tokens_sampled': num_tokens}
     plots.save_png(lambda: plots.cost_curves(summary['curves']), stage.path / 'curves.png')
+    if 'frontier' in summary:
+        plots.save_png(
+            lambda: plots.frontier_panels(summary['curves'], summary['frontier']),
+            stage.path / 'frontier.png',
+        )
     return summary
 
 
