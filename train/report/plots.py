@@ -171,13 +171,15 @@ def frontier_panels(curves: Curves, frontier: dict[str, Any]) -> figures.Figure:
         axes.set(title=level if level == 'all' else f'level {level}')
         axes.set_xscale('log', base=2)
         axes.xaxis.set_major_formatter('{x:.0f}')
-        axes.margins(x=0.15)
+        axes.margins(x=0.15, y=0.15)
         axes.set(xlabel='processed tokens a question', ylabel='right, %')
     for index, family in enumerate(families):
         marker = MARKERS[index % len(MARKERS)]
         grid[0].plot([], [], marker, color=_colour(index), ms=4, label=family)
     handles, labels = grid[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc='outside lower center', ncols=4, frameon=False)
+    figure.legend(
+        handles, labels, loc='outside lower center', ncols=4, frameon=False, handlelength=3.5
+    )
     return figure
 
 
@@ -194,7 +196,9 @@ def _draw_frontier(axes: Any, fits: Sequence[dict], *, label: str, line: str) ->
     for fit, *at in zip(fits, places, middle, strict=True):
         name = fit['choice']
         if isinstance(name, str) and name != before:
-            axes.annotate(name, at, (3, -9), textcoords='offset points', fontsize=6.5)
+            # Slanted, so that the names of near points do not run into each other.
+            style = {'textcoords': 'offset points', 'rotation': -38, 'rotation_mode': 'anchor'}
+            axes.annotate(name, at, (3, -8), fontsize=6.5, **style)
         before = name
 
 
