@@ -170,7 +170,7 @@ def test_budgets_are_powers_of_two_from_the_cheapest_to_the_dearest():
 # Cross-fitting
 
 
-def test_a_choice_is_made_on_one_half_and_measured_on_the_other():
+def test_one_half_chooses_and_the_other_measures():
     """`a` is right on the first half only, `b` on the second: each is chosen where it is right."""
     levels, ids = [1] * 6, [f'q{i}' for i in range(6)]
     half = frontier.halve(ids, levels)
