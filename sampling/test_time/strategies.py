@@ -184,14 +184,12 @@ def with_cost(chat: Chat, episode: Episode) -> Episode:
     was not sampled for this episode and costs nothing.
     """
     tokens, calls = collections.Counter(), collections.Counter()
-    processed = collections.Counter()
-    for i, turn in enumerate(episode.turns):
+    for turn in episode.turns:
         if turn.logprobs:
             tokens[turn.role] += len(turn.tokens)
             calls[turn.role] += 1
-            prompt = chat.context(episode.turns[:i], turn.role)
-            processed[turn.role] += len(prompt) + len(turn.tokens)
-    return episode.with_facts(tokens=dict(tokens), calls=dict(calls), processed=dict(processed))
+    processed = episode_lib.processed_tokens(chat, episode)
+    return episode.with_facts(tokens=dict(tokens), calls=dict(calls), processed=processed)
 
 
 def _needs_refinement(setup: EvaluationSetup) -> Callable[[Episode], bool]:
