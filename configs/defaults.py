@@ -231,6 +231,7 @@ EVALUATE = {  # stage `evaluate`: accuracy and cost with and without critique
     'num_bins': 10,  # of calibration
     'num_resamples': 1000,  # of the bootstrap
     'confidence': 0.95,  # of intervals
+    'budget': 0,  # processed tokens a question for which the best way to answer is chosen; 0: off
 }
 
 SELF_TALK = {  # stage `self_talk`: one model that attempts, criticises and corrects in one turn

@@ -130,6 +130,7 @@ class EpisodeFacts:
     round: int | None = None  # number of the round in the chain, from 1
     tokens: Mapping[str, int] | None = None  # sampled tokens by role
     calls: Mapping[str, int] | None = None  # model calls by role
+    processed: Mapping[str, int] | None = None  # prompt and sampled tokens of these calls, by role
 
     # Set by train.stages.self_talk_data.
     rejection: str | None = None  # reason why a self-talk is not trained on; None = it is

@@ -80,6 +80,7 @@ def make_comparison():
     levels = {name: [0.5, 0.4, 0.6] for name in ('all', '1', '2')}
     tokens = dict.fromkeys(levels, 100.0)
     point = {'size': 1, 'questions': 9, 'accuracy': levels, 'tokens': tokens, 'calls': {}}
+    point['processed'] = dict.fromkeys(levels, 120.0)
     curve = [{'low': 0.0, 'high': 1.0, 'count': 9, 'score': 0.7, 'right': 0.6}]
     reliability = {'count': 9, 'score': 0.7, 'right': 0.6, 'ece': 0.123, 'brier': 0.2}
     critic = {'discriminability': 0.81, 'passed': None, 'found': 0.77, 'first_error_f1': 0.4}
@@ -96,6 +97,7 @@ def make_comparison():
             'best of n (min)': [point],
             'oracle majority (upper bound)': [point],
         },
+        **make_frontier(),
         'equal_tokens': {
             'best of n (min)@1': {
                 'against': 'majority@2',
@@ -112,6 +114,28 @@ def make_comparison():
             'calibration': by_level(calibration),
         },
     }
+
+
+def make_frontier():
+    """The fields `frontier` and `budget` of a summary: two levels, of which one does not fit."""
+    fit = {
+        'choice': 'majority@1',
+        'halves': ['majority@1', 'majority@2'],
+        'accuracy': [0.61, 0.5, 0.7],
+        'processed': 101.5,
+        'tokens': 40.0,
+    }
+    by_level = fit | {
+        'choice': {'1': 'majority@1', '2': 'best of n (min)@1'},
+        'accuracy': [0.62, 0.51, 0.71],
+        'difference': [0.01, -0.01, 0.03],
+    }
+    row = {'budget': 100.2, 'all': fit, 'by_level': by_level, 'levels': {'1': fit, '2': None}}
+    plain = {'size': 3, 'processed': 95.0, 'accuracy': fit['accuracy']}
+    compared = {'majority': plain | {'difference': [0.02, -0.04, 0.08]}}
+    budget = row | {'budget': 150, 'all': fit | compared, 'by_level': by_level | compared}
+    budget['levels'] = {'1': fit | compared, '2': None}
+    return {'frontier': {'questions': 9, 'candidates': 3, 'rows': [row, row]}, 'budget': budget}
 
 
 def make_run(workdir, words):
@@ -180,7 +204,7 @@ def test_the_page_is_well_formed_and_fetches_nothing(page):
 def test_every_figure_of_the_summaries_is_on_the_page(workdir, page):
     for text in ('60.0 <small>[55.0, 65.0]', '+5.0 <small>[+1.0, +9.0]', '123,456', 'majority@4'):
         assert text in page
-    assert page.count('<svg') == 5
+    assert page.count('<svg') == 6
     assert (workdir / 'accuracy.png').read_bytes().startswith(b'\x89PNG')
 
 
@@ -195,6 +219,31 @@ def test_strategies_are_compared_at_equal_tokens_and_the_critic_is_measured(page
     assert '<td>0.00 to 0.50</td><td>9</td><td>66.0</td><td>81.0</td><td>–</td>' in critic
     assert 'by all steps</td><td>98.7</td><td>98.7</td>' in critic
     assert 'final 12.3 %, steps 12.3 %, judged 12.3 %' in critic
+
+
+def test_the_best_choices_are_listed_by_budget_and_level(page):
+    sections = dict(re.findall(r'<section id="([^"]*)">(.*?)</section>', page, flags=re.DOTALL))
+    section = sections['compute-optimal-test-time']
+    assert section.count('<svg') == 1
+    right = '61.0 <small>[50.0, 70.0]</small>'
+    row = (
+        f'<td>100</td><td>majority@1</td><td>{right}</td><td>62.0 <small>[51.0, 71.0]</small></td>'
+    )
+    assert f'{row}<td>+1.0 <small>[-1.0, +3.0]</small></td><td>majority@1</td><td>–</td>' in section
+    assert '<td>majority@1</td><td>101.5</td><td>61.0 <small>' in section
+    assert '<td>1: majority@1; 2: best of n (min)@1</td>' in section
+    against = f'<td>majority@3</td><td>95</td><td>{right}</td><td>+2.0 <small>[-4.0, +8.0]</small>'
+    assert against in section
+    assert 'At 150 processed tokens' in section
+
+
+def test_a_run_without_frontier_has_no_section_of_it(tmp_path):
+    (tmp_path / 'summary.json').write_text(
+        json.dumps({'stages': {'05-evaluate': make_summary(0.0)}})
+    )
+    page = html_page.write_report(tmp_path).read_text()
+    sections = dict(re.findall(r'<section id="([^"]*)">(.*?)</section>', page, flags=re.DOTALL))
+    assert 'not run' in sections['compute-optimal-test-time']
 
 
 def test_steps_have_their_verdict_in_words_as_well_as_in_colour(page):
@@ -215,7 +264,7 @@ def test_the_missing_stages_of_an_unfinished_run_are_reported_as_not_run(tmp_pat
     (tmp_path / 'stages/00-base').mkdir(parents=True)
     page = html_page.write_report(tmp_path).read_text()
     sections = dict(re.findall(r'<section id="([^"]*)">(.*?)</section>', page, flags=re.DOTALL))
-    assert len(sections) == 7
+    assert len(sections) == 8
     assert all('not run' in body for body in sections.values())
     assert not (tmp_path / 'accuracy.png').exists()
 

@@ -98,6 +98,12 @@ class RuleEngine(FakeEngine):
         pairs = zip(self.requests, self.completion_lengths, strict=True)
         return sum(length for (r, _), length in pairs if r == role)
 
+    def num_processed(self, role: str) -> int:
+        """Tokens of the prompts of all requests for turns of a role, and those generated."""
+        return self.num_tokens(role) + sum(
+            len(r.prompt) for name, r in self.requests if name == role
+        )
+
     def num_requests(self, role: str) -> int:
         return sum(r == role for r, _ in self.requests)
 

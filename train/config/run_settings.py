@@ -221,10 +221,11 @@ class EvaluateSettings:
     num_bins: int  # of calibration and uncertainty
     num_resamples: int
     confidence: float
+    budget: int  # processed tokens a question; 0: no choice is reported
 
     def __post_init__(self):
         counts = ('num_attempts', 'num_rounds', 'num_draws', 'num_bins', 'num_resamples')
-        _check_least('evaluate', self, dict.fromkeys(counts, 1))
+        _check_least('evaluate', self, dict.fromkeys(counts, 1) | {'budget': 0})
         if not 0 < self.confidence < 1:
             raise ValueError(
                 f'evaluate.confidence={self.confidence} must be in (0, 1), such as 0.95'

@@ -21,7 +21,7 @@ from elenchus.data.text import tokenizer
 from elenchus.train.config import build
 from elenchus.train.metrics import writers
 from elenchus.train.report import html_elements as html
-from elenchus.train.report import html_episodes, plots
+from elenchus.train.report import html_episodes, html_frontier, plots
 from elenchus.train.report.plots import Stages
 
 TEMPLATE = pathlib.Path(__file__).with_name('template.html')
@@ -59,6 +59,7 @@ def write_report(workdir: str | os.PathLike) -> epath.Path:
         'Result': _headline(evaluations),
         'Accuracy by level': _accuracy_by_level(evaluations),
         'Accuracy against tokens': _accuracy_by_tokens(evaluations),
+        'Compute-optimal test time': html_frontier.frontier_section(evaluations),
         'The critic': _critic_section(evaluations),
         'Loss and reward': _training_curves(workdir, stages),
         'Episodes to read': _chosen_episodes(workdir, stages),

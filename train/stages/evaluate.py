@@ -62,6 +62,11 @@ def evaluate(
     summary = evaluate_figures.summarise(settings, episodes) | {'tokens_sampled': num_tokens}
     stage.write_questions(summary.pop('by_question'))
     plots.save_png(lambda: plots.cost_curves(summary['curves']), stage.path / 'curves.png')
+    if 'frontier' in summary:
+        plots.save_png(
+            lambda: plots.frontier_panels(summary['curves'], summary['frontier']),
+            stage.path / 'frontier.png',
+        )
     return summary
 
 

@@ -13,6 +13,7 @@ from elenchus.data.records import Episode, Problem, RolloutGroup
 from elenchus.sampling.metrics import cost_curves, critic_metrics, statistics
 from elenchus.sampling.metrics.cost_curves import Point
 from elenchus.train.config.run_settings import EvaluateSettings
+from elenchus.train.stages import frontier_figures
 
 Table = dict[str, list[float]]
 """Level (or 'all') -> [mean, low, high]."""
@@ -50,6 +51,7 @@ def summarise(s: EvaluateSettings, episodes: EvaluationEpisodes) -> dict:
         'equal_tokens': at_equal_tokens(s, episodes.problems, points, plain=plain),
         'questions': len(episodes.problems),
         'attempts_per_question': s.num_attempts,
+        **frontier_figures.summarise(s, episodes.problems, points, plain=plain),
     }
 
 
@@ -184,7 +186,10 @@ def at_equal_tokens(
 
 
 def point_summary(s: EvaluateSettings, problems: Sequence[Problem], point: Point) -> dict:
-    """Returns a point of a curve: accuracy and tokens by level, model calls by role."""
+    """Returns a point of a curve: accuracy, sampled and processed tokens by level, calls by role.
+
+    Processed tokens are None where an episode has not counted them.
+    """
     problems = problems[: len(point.right)]
     roles = sorted({role for calls in point.calls for role in calls})
     levels = indices_by_level(problems)
@@ -193,8 +198,13 @@ def point_summary(s: EvaluateSettings, problems: Sequence[Problem], point: Point
         'questions': len(problems),
         'accuracy': by_level(s, problems, point.right),
         'tokens': {n: float(np.mean([point.tokens[i] for i in at])) for n, at in levels.items()},
+        'processed': {n: _known_mean([point.processed[i] for i in at]) for n, at in levels.items()},
         'calls': {r: float(np.mean([c.get(r, 0.0) for c in point.calls])) for r in roles},
     }
+
+
+def _known_mean(values: Sequence[float | None]) -> float | None:
+    return None if None in values else float(np.mean(values))
 
 
 def metrics_by_level(s: EvaluateSettings, episodes: Sequence[Episode]) -> dict[str, dict]:

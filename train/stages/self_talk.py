@@ -204,7 +204,7 @@ def sample_self_talk(
             num_samples, samplers.method(), derive_seed(seed, 'evaluate'), first * num_samples
         ),
     )
-    return [strategies.with_cost(episode) for episode in episodes]
+    return [strategies.with_cost(inputs.chat, episode) for episode in episodes]
 
 
 def _has_text(chat: Chat, turn: Turn) -> bool:

@@ -12,6 +12,7 @@ from elenchus.sampling.metrics import cost_curves
 from elenchus.sampling.test_time import votes
 
 TOKENS = {'attempt': 10, 'critique': 30, 'refinement': 7}
+PROCESSED = {'attempt': 15, 'critique': 50, 'refinement': 60}
 
 
 def episode(answer, refined=None, scores=(0.5,), roles=('attempt', 'critique', 'refinement')):
@@ -19,8 +20,8 @@ def episode(answer, refined=None, scores=(0.5,), roles=('attempt', 'critique', '
     turns = [answering('attempt', answer, answer == '7', steps)]
     if refined is not None:
         turns.append(answering('refinement', refined, refined == '7'))
-    tokens = {role: TOKENS[role] for role in roles}
-    facts = records.EpisodeFacts(tokens=tokens, calls=dict.fromkeys(roles, 1))
+    tokens, processed = ({role: n[role] for role in roles} for n in (TOKENS, PROCESSED))
+    facts = records.EpisodeFacts(tokens=tokens, calls=dict.fromkeys(roles, 1), processed=processed)
     return records.Episode('p', 1, tuple(turns), facts)
 
 
@@ -77,6 +78,28 @@ def test_costs_are_of_the_turns_an_arm_needs():
     assert result['best of n (min)'].tokens == [160.0]
     assert result['majority'].calls == [{'attempt': 4}]
     assert result['refined majority'].calls == [{'attempt': 4, 'critique': 4, 'refinement': 3}]
+
+
+def test_processed_tokens_are_of_the_same_turns_as_sampled_ones():
+    result = {name: point(arm).processed for name, arm in arms(ATTEMPTS).items()}
+    assert result['majority'] == [4 * 15.0]
+    assert result['refined majority'] == [4 * 65 + 3 * 60]
+    assert result['best of n (min)'] == [4 * 65]
+    assert point(arms(ATTEMPTS)['majority'], 1).processed == [15.0]
+    first, later = chain('1', '7', '1')
+    two = cost_curves.sequential_arms([[first]], {0: later}, num_rounds=2)
+    assert point(two['sequential majority (last)']).processed == [125.0 + 110.0]
+
+
+def test_processed_tokens_that_an_episode_lacks_are_unknown_and_not_zero():
+    old = ATTEMPTS[1].with_facts(processed=None)
+    for arm in arms([*ATTEMPTS, old], [*ATTEMPTS, ATTEMPTS[0]]).values():
+        assert (point(arm).processed[0], point(arm).processed[1] > 0) == (None, True)
+    assert cost_curves.recall_point([old], size=2).processed == [None]
+    first, later = chain('1', '7', '1')
+    later = [e.with_facts(processed=None) for e in later]
+    two = cost_curves.sequential_arms([[first]], {0: later}, num_rounds=2)
+    assert point(two['sequential majority (last)']).processed == [None]
 
 
 def test_fewer_attempts_cost_their_share():
@@ -214,3 +237,4 @@ def test_a_search_costs_what_its_facts_count():
     result = cost_curves.recall_point(searched, size=4)
     assert (result.size, result.right, result.tokens) == (4, [1.0, 0.0], [47.0, 47.0])
     assert result.calls[0] == {'attempt': 1, 'critique': 1, 'refinement': 1}
+    assert result.processed == [125.0, 125.0]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import jax
 import pytest
@@ -84,6 +85,30 @@ def test_every_token_and_call_is_counted_dropped_beams_too():
     for role in ('attempt', 'critique'):
         assert sum(e.facts.tokens[role] for e in results) == inner.num_tokens(role)
         assert sum(e.facts.calls[role] for e in results) == inner.num_requests(role)
+        assert sum(e.facts.processed[role] for e in results) == inner.num_processed(role)
+
+
+@pytest.mark.usefixtures('scored')
+def test_processed_tokens_of_a_narrow_beam_by_hand():
+    """Each line reads question and lines so far; each critique those and the new line."""
+
+    def rule(role, request, seed):
+        if role == 'critique':
+            return fake_engine.critique(request)
+        return fake_engine.next_line(request)
+
+    problem = PROBLEMS[0]
+    (episode,), _ = search(rule, [problem], width=1, expansions=1)
+    question = 1 + len(TOKENIZER.encode(problem.question))
+    lines = [len(line) for line in fake_engine.lines_of(problem.solution)]
+    ends = list(itertools.accumulate(lines))
+    starts = [end - length for end, length in zip(ends, lines, strict=True)]
+    assert len(lines) > 1
+    assert episode.facts.processed['attempt'] == sum(
+        question + 1 + start + length for start, length in zip(starts, lines, strict=True)
+    )
+    reads = sum(question + 1 + end + 1 for end in ends)
+    assert episode.facts.processed['critique'] == reads + episode.facts.tokens['critique']
 
 
 @pytest.mark.usefixtures('scored')
