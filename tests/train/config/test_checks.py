@@ -22,6 +22,14 @@ def settings_of(**changes):
         ({'critique__raised_temperature': 0.5}, r'\.raised_temperature=0\.5 must be at least 0\.7'),
         ({'critique__num_rollouts': 0}, r'critique\.num_rollouts=0 must be at least 1'),
         ({'critique__filter_successes': 3}, r'\.filter_successes=3 must be in \[0, 2\]'),
+        (
+            {
+                'critique__filter_samples': 0,
+                'critique__filter_successes': 0,
+                'critique__filter': 'random',
+            },
+            r"critique\.filter='random' .* set critique\.filter_samples above 0",
+        ),
         ({'critique__rollout_threshold': 1.5}, r'\.rollout_threshold=1\.5 must be in \[0, 1\]'),
         ({'critique__level_balance': -0.1}, r'critique\.level_balance=-0\.1 must be in \[0, 1\]'),
         ({'critique__correct_share': 1.0}, r'critique\.correct_share=1\.0 must be in \[0, 1\)'),

@@ -246,7 +246,7 @@ def test_no_two_iterations_or_players_share_their_noise_and_a_seed_repeats_it():
             tiny_models(), sampler=fake_engine.players(fake_engine.RuleEngine(rule)).sampler
         )
         s = settings_of(refill_rounds=1, rewards__length=0.0, advantage__step_coef=0.0)
-        setup = rollouts.RolloutSetup(models, SCORER, METHOD, s.num_samples, 1)
+        setup = rollouts.RolloutSetup(models, SCORER, METHOD, s.num_samples, 1, 'always')
         training = trainer.PlayerTraining(
             s, player, setup, PROBLEMS, None, None, None, None, None, 1, seed
         )
