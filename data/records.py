@@ -60,7 +60,7 @@ class TurnFacts:
     kind: str | None = None  # of lab.task.MISTAKE_KINDS, of the first error (lab only)
 
     # Of an attempt or refinement, set by the code that samples or scores it.
-    origin: str | None = None  # 'attempt', 'refinement' or a proposal (exploration.with_origin)
+    origin: str | None = None  # 'attempt', 'refinement', 'reference', or a proposal's name
     passes_barrier: bool | None = None  # more than a bare answer (exploration.with_origin)
     hinted: bool | None = None  # sampled after a hint that is not in the episode (rl.rollouts)
     score: float | None = None  # critic's probability that the answer is right (score_steps)

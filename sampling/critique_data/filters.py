@@ -73,8 +73,8 @@ def reject_unhelpful(episodes: Sequence[Episode], *, least: int) -> Reasons:
 def reject_at_random(episodes: Sequence[Episode], *, least: int, seed: int) -> Reasons:
     """The control of the soft filter: it drops as many flawed attempts of each level, but any.
 
-    'random': one of those flawed attempts. 'verdict': as in `reject_unhelpful`. The gain of the soft
-    filter over this one is that of the critiques it chooses, not of the balance of the classes.
+    'random': one of those flawed attempts. 'verdict': as in `reject_unhelpful`. What the
+    soft filter gains over this one is due to its choice, and not to the balance of the classes.
     """
     reasons = reject_unhelpful(episodes, least=least)
     flawed, counts = collections.defaultdict(list), collections.Counter()

@@ -161,9 +161,7 @@ def annotate(
         texts = annotator(sampler, part.first)(attempts)
         for episode, text in zip(part.items, texts, strict=True):
             if text is not None:
-                verdict = grammar.parse(text).final_correct
-                turn = chat.text_turn('critique', text).with_facts(verdict=verdict)
-                episode = episode_lib.add_turn(episode, turn)
+                episode = episode_lib.add_critique(chat, episode, text, grammar=grammar)
             episodes.append(episode)
         part.write(episodes, sampler.engine.tokens - tokens_before)
     episodes, num_tokens = parts.read()

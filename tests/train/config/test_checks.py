@@ -34,6 +34,28 @@ def settings_of(**changes):
         ({'critique__level_balance': -0.1}, r'critique\.level_balance=-0\.1 must be in \[0, 1\]'),
         ({'critique__correct_share': 1.0}, r'critique\.correct_share=1\.0 must be in \[0, 1\)'),
         ({'improve__num_rounds': 0}, r'improve\.num_rounds=0 must be at least 1'),
+        ({'improve__threshold': 0.0}, r'improve\.threshold=0\.0 must be in \(0, 1\]'),
+        ({'improve__threshold': 1.5}, r'improve\.threshold=1\.5 must be in \(0, 1\]'),
+        (
+            {'improve__weighting': 'threshold', 'improve__controller': 'balance'},
+            r"weighting='threshold' and improve\.controller='balance' both set a threshold",
+        ),
+        (
+            {'improve__responses': 'references'},
+            r'improve\.num_references=0 must be in \[1, 6\]',
+        ),
+        (
+            {'improve__responses': 'references', 'improve__num_references': 7},
+            r'improve\.num_references=7 must be in \[1, 6\]',
+        ),
+        (
+            {'improve__responses': 'none', 'improve__weighting': 'score'},
+            r"improve\.responses='none' has no sampled responses to score",
+        ),
+        (
+            {'improve__responses': 'none', 'improve__controller': 'balance'},
+            r"improve\.responses='none' has no sampled responses to score",
+        ),
         (
             {'improve__explore__min_correct': 0},
             r'improve\.explore\.min_correct=0 must be at least 1',
