@@ -185,7 +185,7 @@ def uncertain(role, request, seed):
 
 
 def test_a_threshold_keeps_responses_that_the_critic_thinks_right_with_weight_one(tmp_path, fits):
-    """Probabilities of a right answer are 0.9 and 0.1; without duplicates one is left of each."""
+    """The critic scores every second response 0.9 and the others 0.1."""
     kept = {}
     for threshold in (0.05, 0.5, 0.95):
         run = make_run(
