@@ -60,20 +60,18 @@ def improve(
     rounds from 1; each has its own noise, the same for all explorers.
     """
     stage = stage or StageFolder.temporary()
+    options = {'settings': settings, 'samplers': samplers, 'seed': seed, 'stage': stage}
     problems = problems[: settings.num_problems]
     if settings.responses == 'sampled':
-        examples, figures = sampled_responses(
-            pair,
-            problems,
-            explorer=explorer,
-            references=references,
-            rows=loop.rows,
-            number=number,
-            settings=settings,
-            samplers=samplers,
-            seed=seed,
-            stage=stage,
+        knobs, candidates, for_knobs = choose_knobs(pair, problems, number=number, **options)
+        named = {'explorer': explorer, 'temperature': knobs.temperature, 'number': number}
+        explored, num_tokens = sample_explored(pair, problems, **named, **options)
+        examples, figures, for_kept = selected_examples(
+            pair, explored, references, threshold=knobs.threshold, rows=loop.rows, **options
         )
+        figures |= {'knobs': knobs._asdict(), 'candidates': candidates}
+        figures['exploration']['tokens'] = num_tokens
+        figures['tokens_sampled'] = num_tokens + for_kept + for_knobs
     else:
         examples, figures = unsampled_responses(pair, problems, settings=settings, stage=stage)
     actor, totals = sft(
@@ -87,33 +85,25 @@ def improve(
     return actor, totals, figures
 
 
-def sampled_responses(
+def selected_examples(
     pair: ModelPair,
-    problems: Sequence[Problem],
-    *,
-    explorer: str,
+    explored: Sequence[Episode],
     references: Sequence[Example],
+    *,
+    threshold: float,
     rows: int,
-    number: int,
     **options,
-) -> tuple[list[Example], dict]:
-    """Explores, and selects and weights responses; returns them as examples, and the figures.
+) -> tuple[list[Example], dict, int]:
+    """Selects and weights responses; returns them as examples, the figures, and tokens of scoring.
 
     `options` are those of `select_responses`, `rows` the batch size of perplexities.
     """
-    knobs, candidates, for_knobs = choose_knobs(pair, problems, number=number, **options)
-    explored, num_tokens = sample_explored(
-        pair, problems, explorer=explorer, temperature=knobs.temperature, number=number, **options
-    )
-    kept, for_kept = select_responses(pair, explored, threshold=knobs.threshold, **options)
+    kept, num_tokens = select_responses(pair, explored, threshold=threshold, **options)
     chat = options['samplers'].inputs.chat
     examples = response_examples(chat, kept, settings=options['settings'])
     compared = {'kept': examples, 'demonstrations': references}
     figures = coverage_figures(pair, explored, kept, examples=compared, rows=rows, **options)
-    figures |= {'knobs': knobs._asdict(), 'candidates': candidates}
-    figures['exploration']['tokens'] = num_tokens
-    figures['tokens_sampled'] = num_tokens + for_kept + for_knobs
-    return examples, figures
+    return examples, figures, num_tokens
 
 
 def sample_explored(
