@@ -276,3 +276,43 @@ def test_the_critic_scores_steps_only_if_the_scores_are_used():
         assert s.reward_rules('actor').needs_step_scores == expected
         assert not s.reward_rules('critic').needs_step_scores
     assert set(rollouts.ROLLOUTS) == set(settings.TRAINED_ROLES)
+
+
+def test_the_order_of_shuffled_scores_is_that_of_an_iteration_and_costs_no_other_noise():
+    """The problems and seeds of an iteration are the same with and without shuffled scores."""
+    sampler = fake_engine.players(None).sampler
+
+    def plan(step, seed, **changes):
+        training = trainer.PlayerTraining(
+            settings_of(**changes), 'actor', None, PROBLEMS, None, None, None, None, None, 1, seed
+        )
+        return trainer.plan_iteration(training, step, sampler)
+
+    seeds = [plan(*key).assign_credit.keywords['seed'] for key in [(1, 1), (2, 1), (1, 2)]]
+    assert len(set(seeds)) == 3
+    assert plan(1, 1).assign_credit.keywords['seed'] == seeds[0]
+    draws = [
+        plan(1, 1, advantage__shuffle_scores=on).rng.integers(2**32, size=4).tolist()
+        for on in (False, True)
+    ]
+    assert draws[0] == draws[1]
+
+
+@pytest.mark.parametrize('refine', ['always', 'wrong'])
+def test_the_critiques_that_are_refined_are_those_of_the_settings(monkeypatch, tmp_path, refine):
+    setups = []
+
+    class Stopped(Exception):
+        pass
+
+    def make_training(player, setup, *_, **__):
+        setups.append(setup)
+        raise Stopped
+
+    monkeypatch.setattr(trainer, 'make_training', make_training)
+    with pytest.raises(Stopped):
+        trainer.reinforce(
+            None, PROBLEMS, trained=['critic'], settings=settings_of(refine=refine), loop=LOOP,
+            scorer=SCORER, method=METHOD, folder=tmp_path, writer=None, seed=0,
+        )  # fmt: skip
+    assert [setup.refine for setup in setups] == [refine]
