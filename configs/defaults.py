@@ -11,74 +11,12 @@
 `--describe` of scripts.run prints any config with these comments. Lengths are in tokens.
 """
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
 from elenchus.configs import derive
+from elenchus.configs.sections import fit, lora, objective, optimizer, shares
 
 STAGES = 'base actor critique critic evaluate vanilla critique_in_the_loop reinforce'
-
-
-def optimizer(learning_rate: float = 0.001, **changes) -> dict:
-    """Muon for matrices with AdamW for the rest, or AdamW for all."""
-    return {
-        'name': 'muon',  # 'muon' or 'adamw'
-        'learning_rate': learning_rate,  # at its highest
-        'adam_learning_rate': learning_rate / 7,  # of what Muon leaves to AdamW
-        'schedule': 'linear',  # after warm-up: 'constant', 'linear' or 'cosine'
-        'warmup_fraction': 0.05,  # share of the steps that warm up
-        'weight_decay': 0.0,  # decoupled
-        'beta1': 0.9,  # decay of the first moment
-        'beta2': 0.95,  # decay of the second moment
-        'clip_norm': 1.0,  # largest norm of the gradient
-        **changes,
-    }
-
-
-def fit(num_steps: int = 200, learning_rate: float = 0.003, **changes) -> dict:
-    """One supervised fit."""
-    return {
-        'num_steps': num_steps,  # batches; 0: the model stays as it is
-        'optimizer': optimizer(learning_rate, **changes),  # fresh for this fit
-    }
-
-
-def lora(rank: int = 0, alpha: float = 32.0) -> dict:
-    """Low-rank adapters."""
-    return {
-        'rank': rank,  # 0: all weights are trained
-        'alpha': alpha,  # the adapters' output is scaled by alpha / rank
-        'targets': ('query', 'key', 'value', 'out', 'gate', 'up', 'down'),  # adapted matrices
-    }
-
-
-def shares(**kinds) -> dict:
-    """Mixture of documents of the lab's base model; sums to 1."""
-    return {
-        'drill': 0.0,  # look-ups and sums alone
-        'worked': 0.0,  # every quantity derived in small steps
-        'attempt': 0.0,  # question and solution
-        'critique': 0.0,  # question, attempt and critique
-        'refinement': 0.0,  # the whole conversation
-        **kinds,
-    }
-
-
-def objective() -> dict:
-    """A preset of train/objective.py; every other field, if set, overrides the preset's."""
-    return {
-        'preset': 'grpo',  # sft, reinforce, grpo, dr_grpo, rloo, dapo, gspo or cispo
-        'surrogate': config_dict.placeholder(str),  # 'logprob', 'clip' or 'cispo'
-        'ratio': config_dict.placeholder(str),  # of a 'token', a 'sequence', or their 'product'
-        'on_policy': config_dict.placeholder(bool),  # the update's own log-probabilities are old
-        'clip_low': config_dict.placeholder(float),  # the ratio stays above 1 - clip_low
-        'clip_high': config_dict.placeholder(float),  # and below 1 + clip_high
-        'average': config_dict.placeholder(str),  # by 'token', by 'sequence', or over a 'constant'
-        'constant_length': config_dict.placeholder(int),  # divisor of 'constant' (Dr. GRPO)
-        'kl': config_dict.placeholder(str),  # estimator: 'none', 'k1' (in the reward), 'k2', 'k3'
-        'kl_coef': config_dict.placeholder(float),  # weight of the KL to the reference
-        'entropy_coef': config_dict.placeholder(float),  # weight of the entropy
-    }
-
 
 MODEL = {  # the transformer; model/config.py explains how families differ
     'vocab_size': 8192,  # rows of the embedding; at least the tokenizer's ids
@@ -204,6 +142,7 @@ CRITIQUE = {  # stage `critique`: critique data by AutoMathCritique (arXiv 2411.
     'rollout_threshold': 0.4,  # a line is wrong if fewer of them reach the answer
     'filter_samples': 0,  # refinements that test a critique; 0: no filter; 10 is a good start
     'filter_successes': 0,  # of them that must be right; 3 with 10 samples
+    'filter': 'refinements',  # or 'random': a control, rejects as many flawed ones of each level
     'correct_share': 0.5,  # right attempts among the data, at most
     'level_balance': 0.0,  # flawed attempts of the rarest level / of the most frequent, least
 }
@@ -257,8 +196,14 @@ IMPROVE = {  # stages of self-improvement; the stage's name is the explorer
         'token_budget': 0,  # sampled tokens a problem on average; 0: no limit
         'keep': 5,  # responses trained on, a problem, at most
         'keep_refined': 1,  # refinements kept, a wrong attempt, at most
+        'critiques': 'own',  # in the loop; or 'shuffled', a control: those of other questions
+        'teacher': 'critic',  # of `interactive`: the 'critic', or one that knows the 'reference'
     },
-    'weighting': 'keep',  # weight of a response: 'keep' 1, or 'score', 'steps', 'advantage'
+    'responses': 'sampled',  # trained on; controls: 'references' (solutions) instead, or 'none'
+    'num_references': 0,  # solutions of explored problems, with 'references'
+    'deduplicate': True,  # equal responses to a problem are trained on once
+    'weighting': 'keep',  # of a response: 1 'keep' or 'threshold', or 'score', 'steps', 'advantage'
+    'threshold': 0.5,  # least score of a response, with weighting 'threshold'
     'balance': 'none',  # 'question': the responses to one question share one weight
     'num_monitored': 500,  # responses whose perplexity and scores are reported; 0: none
     'controller': 'none',  # 'balance': choose temperature and threshold every round
@@ -280,6 +225,7 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
     'num_problems': 32,  # of an iteration
     'num_samples': 8,  # of each problem: a group
     'num_refinements': 1,  # of each critique, where its helpfulness is rewarded
+    'refine': 'always',  # for that: 'always', or after critiques that do not say correct, 'wrong'
     'refill_rounds': 0,  # extra rounds that replace groups without variance (DAPO: 2 or more)
     'num_minibatches': 1,  # updates an epoch
     'num_epochs': 1,  # passes over an iteration's samples
@@ -291,6 +237,10 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
         'outcome_coef': 1.0,  # weight of the outcome's advantage
         'step_coef': 0.5,  # weight of the steps' advantages
         'steps': 'normalised',  # from step scores: 'normalised' or 'difference'
+        'std_floor': 0.0,  # least divisor of 'normalised' scores; 0: off; 0.05 tames equal texts
+        'unreached': 'zero',  # steps after the critique's end: score 0 'zero', no advantage 'mask'
+        'baseline': 'group',  # mean and deviation of scores: over the 'group' or by 'position'
+        'shuffle_scores': False,  # a control: the scores of a group change places
     },
     'turns': {
         'episode': 'attempt',  # of the actor: 'attempt', 'correction' (two turns) or 'critique'

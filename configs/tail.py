@@ -51,9 +51,7 @@ def conversations(config: ConfigDict) -> ConfigDict:
     """Trains the base model further on conversations."""
     config.stages = ('base',)
     config.base.checkpoint = '/work/runs/tail_base3/stages/00-base/model'
-    config.base.shares = defaults.shares(
-        drill=0.15, attempt=0.3, critique=0.25, refinement=0.3
-    )
+    config.base.shares = defaults.shares(drill=0.15, attempt=0.3, critique=0.25, refinement=0.3)
     config.base.fit.num_steps = 450
     config.train.update(rows=8, length=800)
     return config

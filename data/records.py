@@ -60,10 +60,11 @@ class TurnFacts:
     kind: str | None = None  # of lab.task.MISTAKE_KINDS, of the first error (lab only)
 
     # Of an attempt or refinement, set by the code that samples or scores it.
-    origin: str | None = None  # 'attempt', 'refinement' or a proposal (exploration.with_origin)
+    origin: str | None = None  # 'attempt', 'refinement', 'reference', or a proposal's name
     passes_barrier: bool | None = None  # more than a bare answer (exploration.with_origin)
     hinted: bool | None = None  # sampled after a hint that is not in the episode (rl.rollouts)
     score: float | None = None  # critic's probability that the answer is right (score_steps)
+    num_reached: int | None = None  # first steps that the critique has a line on (score_steps)
     corrections: int | None = None  # number of lines that a self-talk calls wrong (self_talk)
 
     # Of a critique: three set by sample_critiques, the others by what samples refinements.

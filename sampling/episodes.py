@@ -216,6 +216,12 @@ def add_turn(episode: Episode, turn: Turn) -> Episode:
     return dataclasses.replace(episode, turns=(*episode.turns, turn))
 
 
+def add_critique(chat: Chat, episode: Episode, text: str, *, grammar: grammars.Grammar) -> Episode:
+    """Returns the episode with a critique that was not sampled, and its final `verdict`."""
+    verdict = grammar.parse(text).final_correct
+    return add_turn(episode, chat.text_turn('critique', text).with_facts(verdict=verdict))
+
+
 def is_valid_refinement(sampler: Sampler, episode: Episode, problem: Problem) -> bool:
     """Returns whether a judged refinement is correct and more than a bare answer.
 

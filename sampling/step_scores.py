@@ -52,10 +52,14 @@ class StepScores(NamedTuple):
     last line has the answer: it takes the final verdict's score if the critique has a verdict on
     every line before it and none on the line itself. `steps` and `final` are None for a critique
     without any verdict.
+
+    `num_reached` is the number of steps, from the first on, that the critique judges or fails to
+    judge clearly; the steps after them have score 0 because it ended before.
     """
 
     steps: tuple[float, ...] | None
     final: float | None
+    num_reached: int
 
 
 def score_steps(
@@ -63,8 +67,9 @@ def score_steps(
 ) -> list[Episode]:
     """Adds to episodes that end with a sampled critique the critic's scores of the attempt's steps.
 
-    The scores are in the attempt's `steps`, that of the final answer is its fact `score`. For a
-    critique without any verdict every step scores 0 and `score` is None.
+    The scores are in the attempt's `steps`, that of the final answer is its fact `score`, and its
+    fact `num_reached` tells the steps that were judged from those after the critique's end. For a
+    critique without any verdict every step scores 0, none is reached, and `score` is None.
     """
     scores = step_rewards(
         models.critic,
@@ -78,7 +83,8 @@ def score_steps(
         *before, attempt, critique = episode.turns
         values = score.steps or (0.0,) * len(attempt.steps)
         steps = tuple(map(Step, attempt.step_ends, values))
-        attempt = dataclasses.replace(attempt, steps=steps).with_facts(score=score.final)
+        facts = {'score': score.final, 'num_reached': score.num_reached}
+        attempt = dataclasses.replace(attempt, steps=steps).with_facts(**facts)
         scored.append(dataclasses.replace(episode, turns=(*before, attempt, critique)))
     return scored
 
@@ -203,8 +209,8 @@ def _assign_to_steps(sequence: _Sequence, scores: list[float]) -> StepScores:
     num_judged = len(sequence.verdicts)
     final = None if sequence.final is None else scores[num_judged]
     if final is None and all(at is None for at in sequence.verdicts):
-        return StepScores(None, None)
+        return StepScores(None, None, 0)
     steps = scores[:num_judged] + [0.0] * (sequence.num_steps - num_judged)
     if num_judged == sequence.num_steps - 1 and final is not None:
-        steps[-1] = final
-    return StepScores(tuple(steps), final)
+        steps[-1], num_judged = final, sequence.num_steps
+    return StepScores(tuple(steps), final, num_judged)

@@ -1,6 +1,6 @@
 """A study of what makes a critic worth its tokens, on the lab: arms differ in the critic alone.
 
-configs/studies/critics.py         three seeds; 76 minutes on one CPU core
+configs/studies/critics.py         five seeds; about half an hour each on one core
 configs/studies/critics.py:smoke   the same arms with tiny numbers and one seed
 
 The critic starts from a base that has never read a critique, so that all it knows comes from the
@@ -40,6 +40,9 @@ ARMS = {
     'x4, filter': data(160, **FILTER),
     'x4, monte carlo': data(160, annotator='monte_carlo'),
     'x4, monte carlo, filter': data(160, annotator='monte_carlo', **FILTER),
+    # As many flawed attempts dropped, but any: the filter without its choice.
+    'x4, random filter': data(160, **FILTER, filter='random'),
+    'x4, monte carlo, random filter': data(160, annotator='monte_carlo', **FILTER, filter='random'),
     'x4, model': data(160, annotator='model', annotator_path=SHIPPED),
     'x4, RG1': data(160, num_attempts=5, num_relocated=0, num_inserted=0),
 }

@@ -1,6 +1,6 @@
 """A study of self-improvement on the lab: which explorer finds what, and what training on it wins.
 
-findings.py         every explorer, weights by the critic, more attempts; three seeds
+findings.py         every explorer, weights by the critic, more attempts, controls; five seeds
 findings.py:smoke   the same arms with tiny numbers and one seed
 
 All arms of a seed share base, actor, critique data and critic. A round goes on from the last actor,
@@ -25,7 +25,13 @@ EXPLORERS = (
 )
 HARD = ('4', '5')
 BUDGET = 450
-"""Sampled tokens a question, about what critique in the loop spends at these numbers."""
+"""Sampled tokens a question, about what critique in the loop spends at these numbers.
+
+The budget is that of one round: `exploration.tokens` of a round of the arm `critique_in_the_loop`,
+in its summary, over `improve.num_problems`. Set it to the largest of the rounds and seeds.
+"""
+NUM_REFERENCES = 120
+"""Solutions in the place of responses, about what `vanilla` keeps (`kept` in its summary)."""
 
 LAST = ('last', 'exploration')
 COMPARISON = {
@@ -88,7 +94,8 @@ def get_config(arg: str = 'default') -> ConfigDict:
         run.improve.fit.num_steps = 2
         run.improve.explore.update({'num_guided_rounds': 2, 'num_uniform_rounds': 2})
         run.evaluate.num_problems = 5
-    run_arms = arms(run.improve.explore.num_attempts)
+    few = min(NUM_REFERENCES, run.improve.num_problems)
+    run_arms = arms(run.improve.explore.num_attempts) | controls(num_references=few)
     return study(run, run_arms, shared=SHARED, arg=arg, comparison=COMPARISON)
 
 
@@ -124,4 +131,33 @@ def arms(num_attempts: int) -> dict:
     return {
         name: {'stages': (*SHARED, stage), 'improve': changes}
         for name, (stage, changes) in (plain | changed).items()
+    }
+
+
+def controls(*, num_references: int) -> dict:
+    """Arms without one cause of what another arm gains.
+
+    The words of critiques, the tokens, the responses, the removal of duplicates, weights that are
+    not all or nothing, and a teacher that does not know the answer. `restart` arms train the base
+    with the demonstrations, as the default run does.
+    """
+    loop, base = 'critique_in_the_loop', {'restart': 'base', 'demonstrations': True}
+    references = {'responses': 'references', 'num_references': num_references}
+    changed = {
+        'critique_in_the_loop shuffled': (loop, {'explore': {'critiques': 'shuffled'}}),
+        'critique_in_the_loop threshold': (loop, {'weighting': 'threshold', 'threshold': 0.5}),
+        'critique_in_the_loop duplicates': (loop, {'deduplicate': False}),
+        'vanilla duplicates': ('vanilla', {'deduplicate': False}),
+        'vanilla equal tokens': ('vanilla', {'explore': {'token_budget': BUDGET}}),
+        'no responses': ('vanilla', {'responses': 'none'}),
+        'references': ('vanilla', references),
+        'interactive reference': ('interactive', {'explore': {'teacher': 'reference'}}),
+        'restart no responses': ('vanilla', {'responses': 'none', **base}),
+        'restart references': ('vanilla', references | base),
+        'restart vanilla': ('vanilla', base),
+        'restart critique_in_the_loop': (loop, base),
+    }
+    return {
+        name: {'stages': (*SHARED, stage), 'improve': changes}
+        for name, (stage, changes) in changed.items()
     }

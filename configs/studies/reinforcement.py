@@ -17,6 +17,15 @@ SHARED = ('base', 'actor', 'critique', 'critic')
 TOKENS = 100_000
 """What each arm may sample to learn from; an attempt has 45, a critique 83 on average."""
 
+
+def steps(**changes) -> dict:
+    """Returns the arm 'grpo steps' with other advantages of its steps."""
+    return {
+        'stages': (*SHARED, 'reinforce', 'evaluate'),
+        'reinforce': {'advantage': {'step_coef': 0.5, **changes}},
+    }
+
+
 ARMS = {
     'supervised': {'stages': (*SHARED, 'evaluate')},
     'grpo outcome': {
@@ -27,6 +36,12 @@ ARMS = {
         'stages': (*SHARED, 'reinforce', 'evaluate'),
         'reinforce': {'advantage': {'step_coef': 0.5}},
     },
+    # Step scores without information; the divisor, the zeros and the baseline of their advantages.
+    'grpo steps, shuffled scores': steps(shuffle_scores=True),
+    'grpo steps, masked': steps(unreached='mask'),
+    'grpo steps, floor': steps(std_floor=0.05),
+    'grpo steps, by position': steps(baseline='position'),
+    'grpo steps, difference': steps(steps='difference'),
     'weighted self-training': {
         'stages': (*SHARED, 'critique_in_the_loop', 'evaluate'),
         'improve': {'weighting': 'steps', 'num_problems': 115},
@@ -34,6 +49,11 @@ ARMS = {
     'critic by reinforcement': {
         'stages': (*SHARED, 'reinforce_critic', 'evaluate'),
         'reinforce': {'critic_rewards': {'verdict': 1.0, 'helpful': 1.0}},
+    },
+    # Helpfulness as at test time, where the answer stays after a critique that says correct.
+    'critic by reinforcement, refines wrong': {
+        'stages': (*SHARED, 'reinforce_critic', 'evaluate'),
+        'reinforce': {'critic_rewards': {'verdict': 1.0, 'helpful': 1.0}, 'refine': 'wrong'},
     },
 }
 

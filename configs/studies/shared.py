@@ -14,10 +14,10 @@ def contrast(arm: str, baseline: str, column_name: str) -> dict:
 
 
 def study(run: ConfigDict, arms: dict, *, shared: tuple, arg: str, comparison: dict) -> ConfigDict:
-    """Returns a study: three seeds of a default variant, one of any other; arms run in order."""
+    """Returns a study: five seeds of a default variant, one of any other; arms run in order."""
     return ConfigDict(
         {
-            'seeds': (0, 1, 2) if arg == 'default' else (0,),
+            'seeds': (0, 1, 2, 3, 4) if arg == 'default' else (0,),
             'shared': shared,
             'run': run,
             'arms': tuple({'name': name, 'changes': changes} for name, changes in arms.items()),

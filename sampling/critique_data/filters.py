@@ -6,6 +6,7 @@ card (docs/methods.md, "Critique data").
 """
 
 import collections
+import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.sample_spec import SampleSpec
+from elenchus.sampling.seeds import derive_seed
 
 Reasons = list[str | None]
 """Per episode, the reason for its rejection, or None."""
@@ -65,6 +67,26 @@ def reject_unhelpful(episodes: Sequence[Episode], *, least: int) -> Reasons:
         else:
             enough = critique.refinement_successes >= least
             reasons.append(None if enough else 'refinements')
+    return reasons
+
+
+def reject_at_random(episodes: Sequence[Episode], *, least: int, seed: int) -> Reasons:
+    """The control of the soft filter: it drops as many flawed attempts of each level, but any.
+
+    'random': one of those flawed attempts. 'verdict': as in `reject_unhelpful`. What the
+    soft filter gains over this one is due to its choice, and not to the balance of the classes.
+    """
+    reasons = reject_unhelpful(episodes, least=least)
+    flawed, counts = collections.defaultdict(list), collections.Counter()
+    for i, episode in enumerate(episodes):
+        if not episode.attempt.facts.correct:
+            flawed[episode.level].append(i)
+            counts[episode.level] += reasons[i] is not None
+            reasons[i] = None
+    for level in sorted(flawed):
+        rng = random.Random(derive_seed(seed, 'filter', level))
+        for i in rng.sample(flawed[level], counts[level]):
+            reasons[i] = 'random'
     return reasons
 
 

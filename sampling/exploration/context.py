@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from elenchus.data.grading import answers
 from elenchus.data.records import Episode, Problem
@@ -29,6 +29,8 @@ class ExploreSettings:
     token_budget: int  # per question on average; 0: no limit
     keep: int  # correct responses per question, at most
     keep_refined: int  # refinements per attempt, at most
+    critiques: Literal['own', 'shuffled']  # in the loop; 'shuffled': of other questions
+    teacher: Literal['critic', 'reference']  # who criticises for the explorer `interactive`
 
     @property
     def ids_per_question(self) -> int:

@@ -1,6 +1,7 @@
 """Explorers: the ways to sample the training responses of a self-improvement round."""
 
 import collections
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
@@ -19,6 +20,7 @@ from elenchus.sampling.exploration.context import (
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
+from elenchus.sampling.shuffling import other_question
 
 Explorer = Callable[[ExplorationContext, Sequence[Problem]], list[Episode]]
 """Samples judged responses to some questions, correct or not, each as a whole conversation.
@@ -69,6 +71,8 @@ def explore_with_critiques(
     """Samples unguided attempts, and for each wrong one a greedy critique and refinements of it.
 
     The fact `attempt_index` of a refined episode is the index of its attempt among all attempts.
+    With critiques='shuffled' a refinement follows the critique of another question; if all wrong
+    attempts are at one question, there is none, and nothing is refined.
     """
     models, spec = context.models, context.spec
     attempts = _sample_attempts(context, problems)
@@ -81,6 +85,10 @@ def explore_with_critiques(
         grammar=models.grammar,
         spec=SampleSpec.greedy(spec.method.banned),
     )
+    if context.settings.critiques == 'shuffled':
+        criticised = exchange_critiques(criticised, seed=spec.seed)
+        if not criticised:
+            return attempts
     groups = episode_lib.sample_refinements(
         models.sampler,
         models.actor,
@@ -103,6 +111,21 @@ def explore_with_critiques(
         for episode in group
     ]
     return attempts + refined
+
+
+def exchange_critiques(criticised: Sequence[Episode], *, seed: int) -> list[Episode]:
+    """Returns episodes that end with the critique of another question of their level.
+
+    The list is empty if there is one question only. A control: what refinement still gains is not
+    due to what the critique says about the attempt.
+    """
+    if len({episode.problem_id for episode in criticised}) < 2:
+        return []
+    partners = other_question(criticised, seed=seed)
+    return [
+        dataclasses.replace(episode, turns=(*episode.turns[:-1], criticised[i].critique))
+        for episode, i in zip(criticised, partners, strict=True)
+    ]
 
 
 def explore_by_resampling(

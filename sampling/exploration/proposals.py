@@ -8,9 +8,11 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
+from elenchus.data.critiques import grammars, oracle
+from elenchus.data.critiques.oracle import ConstructedAttempt
 from elenchus.data.records import Episode, Problem, Turn
 from elenchus.sampling import episodes as episode_lib
-from elenchus.sampling.critique_data import constructions
+from elenchus.sampling.critique_data import annotators, constructions
 from elenchus.sampling.exploration.context import (
     ExplorationContext,
     ProposalRequest,
@@ -48,34 +50,89 @@ def propose_revisions(
 ) -> list[Episode]:
     """Samples one revision of a wrong response of each question, after a critique of it.
 
-    The critic acts as the teacher. Unlike critique in the loop, which refines every wrong attempt
-    `num_refinements` times, a question gets one revision per round. Its wrong responses take turns,
-    earlier revisions among them.
+    The critic acts as the teacher, or with teacher='reference' one who knows the reference, as in
+    arXiv 2411.00750; a response that it cannot criticise is not revised. Unlike critique in the
+    loop, which refines every wrong attempt `num_refinements` times, a question gets one revision
+    per round. Its wrong responses take turns, earlier revisions among them.
     """
-    models, spec = context.models, context.spec
+    models = context.models
     wrong = [[e for e in r.episodes if not is_valid_response(e)] for r in requests]
     chosen = [(r, w[number % len(w)]) for r, w in zip(requests, wrong, strict=True) if w]
     if not chosen:
         return []
-    criticised = episode_lib.sample_critiques(
-        models.sampler,
-        models.critic,
+    criticise = TEACHERS[context.settings.teacher]
+    criticised = criticise(
+        context,
+        [request.problem for request, _ in chosen],
         [episode_lib.as_attempt(models.sampler, episode) for _, episode in chosen],
-        grammar=models.grammar,
-        spec=SampleSpec.greedy(spec.method.banned),
     )
+    ready = [(r, e) for (r, _), e in zip(chosen, criticised, strict=True) if e is not None]
     revised = episode_lib.sample_refinements(
         models.sampler,
         models.actor,
-        criticised,
-        problems=[request.problem for request, _ in chosen],
+        [episode for _, episode in ready],
+        problems=[request.problem for request, _ in ready],
         judge=models.judge,
-        spec=_round_spec(context, [request for request, _ in chosen], number=number),
+        spec=_round_spec(context, [request for request, _ in ready], number=number),
     )
     return [
         with_origin(models.sampler, episode, request.problem, origin='interactive')
-        for (request, _), (episode,) in zip(chosen, revised, strict=True)
+        for (request, _), (episode,) in zip(ready, revised, strict=True)
     ]
+
+
+def criticise_as_critic(
+    context: ExplorationContext, problems: Sequence[Problem], attempts: Sequence[Episode]
+) -> list[Episode | None]:
+    """Samples a greedy critique of each attempt; the critic sees only the question and it."""
+    models = context.models
+    return episode_lib.sample_critiques(
+        models.sampler,
+        models.critic,
+        attempts,
+        grammar=models.grammar,
+        spec=SampleSpec.greedy(context.spec.method.banned),
+    )
+
+
+def criticise_with_reference(
+    context: ExplorationContext, problems: Sequence[Problem], attempts: Sequence[Episode]
+) -> list[Episode | None]:
+    """Adds to each attempt the critique of a teacher that knows the reference; None: there is none.
+
+    On the lab the oracle writes it. Elsewhere the critic does, after a guide with the reference
+    answer, which the refiner does not see. A critique without a final verdict, or longer than a
+    critic's may be, is none.
+    """
+    models, sampler = context.models, context.models.sampler
+    if models.grammar is grammars.LAB:
+        annotate = oracle.oracle
+    else:
+        annotate = annotators.model_annotator(
+            sampler,
+            models.critic,
+            grammar=models.grammar,
+            spec=SampleSpec.greedy(context.spec.method.banned),
+        )
+    texts = annotate(
+        [
+            ConstructedAttempt(problem, sampler.chat.text(e.attempt), 'RG1', None, None)
+            for problem, e in zip(problems, attempts, strict=True)
+        ]
+    )
+    criticised = [
+        text and episode_lib.add_critique(sampler.chat, episode, text, grammar=models.grammar)
+        for episode, text in zip(attempts, texts, strict=True)
+    ]
+    limit = sampler.max_tokens['critique']
+    return [e if e and len(e.critique.tokens) <= limit else None for e in criticised]
+
+
+TEACHERS: dict[str, Callable[..., list[Episode | None]]] = {
+    'critic': criticise_as_critic,
+    'reference': criticise_with_reference,
+}
+"""(context, problems, attempts at them) -> attempts with a critique, or None."""
 
 
 def propose_from_prefix(

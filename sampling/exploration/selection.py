@@ -1,4 +1,4 @@
-"""Selection of training responses: different ones, and a limited number per question."""
+"""Selection of training responses: which count, and how many per question."""
 
 import collections
 from collections.abc import Sequence
@@ -8,14 +8,19 @@ from elenchus.sampling.exploration.context import ExploreSettings, is_valid_resp
 from elenchus.sampling.exploration.controller import above_threshold
 
 
-def curate(explored: Sequence[Episode], settings: ExploreSettings, *, wrong: bool) -> list[Episode]:
-    """Returns different correct responses, the first `keep` per question, without bare answers.
+def curate(
+    explored: Sequence[Episode], settings: ExploreSettings, *, wrong: bool, deduplicate: bool
+) -> list[Episode]:
+    """Returns correct responses, the first `keep` per question, without bare answers.
+
+    With `deduplicate` equal responses to a question count once: an easy question, to which most
+    samples are alike, then has a smaller share than among the samples.
 
     Of one attempt's correct refinements only the first `keep_refined` are considered. With `wrong`,
-    different wrong responses are returned as well, at most `keep` per question.
+    wrong responses are returned as well, at most `keep` per question.
     """
     num_refined: collections.Counter = collections.Counter()
-    seen: dict[tuple[str, bool], set] = collections.defaultdict(set)
+    seen: dict[tuple[str, bool], list] = collections.defaultdict(list)
     kept = []
     for episode in explored:
         valid, attempt = is_valid_response(episode), episode.facts.attempt_index
@@ -27,8 +32,8 @@ def curate(explored: Sequence[Episode], settings: ExploreSettings, *, wrong: boo
                 continue
         # Correct and wrong responses have separate limits.
         responses, tokens = seen[episode.problem_id, valid], episode.turns[-1].tokens
-        if tokens not in responses and len(responses) < settings.keep:
-            responses.add(tokens)
+        if len(responses) < settings.keep and not (deduplicate and tokens in responses):
+            responses.append(tokens)
             kept.append(episode)
     return kept
 

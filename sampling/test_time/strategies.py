@@ -192,11 +192,14 @@ def with_cost(chat: Chat, episode: Episode) -> Episode:
     return episode.with_facts(tokens=dict(tokens), calls=dict(calls), processed=processed)
 
 
+def asks_for_refinement(episode: Episode, refine: Refine) -> bool:
+    """Returns whether a criticised attempt is refined; a critique without verdict asks for it."""
+    return refine == 'always' or episode.critique.facts.verdict is not True
+
+
 def _needs_refinement(setup: EvaluationSetup) -> Callable[[Episode], bool]:
     """Returns the test for a refinement that `setup.refine` names."""
-    if setup.refine == 'always':
-        return lambda episode: True
-    return lambda episode: episode.critique.facts.verdict is not True
+    return lambda episode: asks_for_refinement(episode, setup.refine)
 
 
 def _without_logprobs(episode: Episode) -> Episode:

@@ -87,6 +87,14 @@ def test_steps_after_the_critic_stopped_have_zero():
     assert scores.final == pytest.approx(final, abs=1e-5)
 
 
+def test_steps_up_to_the_critiques_end_are_reached():
+    (right, flawed, none) = rewards([judged(RIGHT), judged(FLAWED), episode(RIGHT, 'eve = eve')])
+    assert (right.num_reached, flawed.num_reached, none.num_reached) == (3, 1, 0)
+    unclear = 'ben : eve - 4 ; correct\n hal : ben + 7 ; maybe\n answer : hal 0 ; maybe'
+    (scores,) = rewards([episode(RIGHT, unclear)])
+    assert scores.num_reached == 2 and scores.steps[1] == 0.0
+
+
 def test_an_unclear_verdict_has_zero_and_never_passes():
     text = 'ben : eve - 4 ; correct or wrong\n hal : ben + 7 ; correct\n answer : hal 0 ; maybe'
     (scores,) = rewards([episode(RIGHT, text)])
@@ -96,7 +104,7 @@ def test_an_unclear_verdict_has_zero_and_never_passes():
 
 
 def test_a_critique_without_verdicts_has_no_scores():
-    assert rewards([episode(RIGHT, 'eve = eve = eve')]) == [step_scores.StepScores(None, None)]
+    assert rewards([episode(RIGHT, 'eve = eve = eve')]) == [step_scores.StepScores(None, None, 0)]
 
 
 def test_more_verdicts_than_steps_are_dropped():

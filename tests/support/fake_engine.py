@@ -257,5 +257,6 @@ def step_rewards(critic, criticised, shapes, *, chat, correct_id, wrong_id):
         final = None if critique.final_correct is None else values[critique.final_correct]
         if len(scores) == count - 1 and final is not None:
             scores.append(final)
-        rewards.append(step_scores.StepScores((*scores, *[0.0] * (count - len(scores))), final))
+        steps = (*scores, *[0.0] * (count - len(scores)))
+        rewards.append(step_scores.StepScores(steps, final, len(scores)))
     return rewards

@@ -1,4 +1,4 @@
-"""Prints a config as a tree, each field with its comment from configs/defaults.py."""
+"""Prints a config as a tree, each field with its comment in configs/defaults.py or sections.py."""
 
 import ast
 import functools
@@ -9,13 +9,13 @@ import ml_collections
 
 from elenchus.train.config.build import ROOT
 
-DEFAULTS = ROOT / 'configs' / 'defaults.py'
+SOURCES = (ROOT / 'configs' / 'sections.py', ROOT / 'configs' / 'defaults.py')
 
 
 def describe(config: ml_collections.ConfigDict) -> str:
     """Returns one line a field: its name, its value in `config`, and its comment.
 
-    The comments are those of configs/defaults.py, where every field stands once.
+    The comments are those of the files in SOURCES, where every field stands once.
     """
     lines = list(_tree(config, section='get_config', indent=''))
     width = min(60, max(len(text) for text, _ in lines))
@@ -43,9 +43,14 @@ def comments() -> dict[tuple[str, str], str]:
     The section is the key of the enclosing dict, or the name of the constant or function that
     holds it, in lower case.
     """
-    source = DEFAULTS.read_text(encoding='utf-8')
-    lines = source.splitlines()
     result = {}
+    for path in SOURCES:
+        result |= _comments_of(path.read_text(encoding='utf-8'))
+    return result
+
+
+def _comments_of(source: str) -> dict[tuple[str, str], str]:
+    lines, result = source.splitlines(), {}
     for node in ast.parse(source).body:
         if isinstance(node, ast.Assign):
             name = node.targets[0].id.lower()

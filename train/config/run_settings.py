@@ -180,6 +180,7 @@ class CritiqueSettings:
     rollout_threshold: float  # a line is wrong if a smaller share of them reach the answer
     filter_samples: int  # refinements that test the critique of a wrong attempt; 0: no filter
     filter_successes: int  # of them that must be right
+    filter: Literal['refinements', 'random']  # 'random': rejects as many flawed ones of each level
     correct_share: float  # of right attempts among the data, at most
     level_balance: float  # flawed attempts of the rarest level / of the most frequent, at least
 
@@ -190,6 +191,11 @@ class CritiqueSettings:
             raise ValueError(
                 f'critique.filter_successes={self.filter_successes} must be in '
                 f'[0, {self.filter_samples}], the number of critique.filter_samples'
+            )
+        if self.filter == 'random' and not self.filter_samples:
+            raise ValueError(
+                "critique.filter='random' rejects as many attempts as refinements would: set "
+                'critique.filter_samples above 0'
             )
         for name in ('rollout_threshold', 'level_balance'):
             if not 0 <= getattr(self, name) <= 1:
@@ -261,7 +267,11 @@ class ImproveSettings:
     restart: Literal['base', 'last']  # a round trains the base, or the last round's actor
     demonstrations: bool  # also train on the actor's demonstrations
     explore: ExploreSettings
-    weighting: Literal['keep', 'score', 'steps', 'advantage']
+    responses: Literal['sampled', 'none', 'references']  # trained on beside the demonstrations
+    num_references: int  # reference solutions of explored problems, with 'references'
+    deduplicate: bool  # equal responses to a problem are trained on once
+    weighting: Literal['keep', 'threshold', 'score', 'steps', 'advantage']
+    threshold: float  # least critic's score of a response, with weighting 'threshold'
     balance: Literal['none', 'question']  # 'question': responses to one question share a weight
     num_monitored: int  # responses whose perplexity and scores are reported; 0: none
     controller: Controller  # 'balance': chooses temperature and threshold every round
@@ -279,6 +289,28 @@ class ImproveSettings:
             raise ValueError(
                 f'improve.candidates.num_problems={self.candidates.num_problems} must be at most '
                 f'{self.num_problems}, improve.num_problems'
+            )
+        if not 0 < self.threshold <= 1:
+            raise ValueError(f'improve.threshold={self.threshold} must be in (0, 1], such as 0.5')
+        if self.weighting == 'threshold' and self.controller != 'none':
+            raise ValueError(
+                f"improve.weighting='threshold' and improve.controller={self.controller!r} both "
+                "set a threshold: use weighting='keep' or controller='none'"
+            )
+        self._check_responses()
+
+    def _check_responses(self) -> None:
+        if self.responses == 'sampled':
+            return
+        if self.weighting != 'keep' or self.controller != 'none':
+            raise ValueError(
+                f'improve.responses={self.responses!r} has no sampled responses to score: use '
+                "improve.weighting='keep' and improve.controller='none'"
+            )
+        if self.responses == 'references' and not 1 <= self.num_references <= self.num_problems:
+            raise ValueError(
+                f'improve.num_references={self.num_references} must be in '
+                f'[1, {self.num_problems}], improve.num_problems'
             )
 
 

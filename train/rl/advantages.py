@@ -2,10 +2,15 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
 from elenchus.data.records import Batch
+
+Baseline = Literal['group', 'position']
+"""Steps whose mean and deviation normalise a step's reward: all of the group, or those of its
+position."""
 
 
 def group_normalised(rewards: Sequence[float], *, epsilon: float) -> np.ndarray:
@@ -30,17 +35,40 @@ def leave_one_out(rewards: Sequence[float]) -> np.ndarray:
 
 
 def process_normalised(
-    step_rewards: Sequence[Sequence[float]], *, epsilon: float
+    step_rewards: Sequence[Sequence[float]],
+    *,
+    epsilon: float,
+    std_floor: float = 0.0,
+    baseline: Baseline = 'group',
 ) -> list[np.ndarray]:
     """Returns the advantage of every step: sum of its own and later normalised rewards, [S] each.
 
-    Rewards are first normalised over all steps of all samples of the group. GRPO with process
-    supervision, arXiv 2402.03300, section 4.1.3.
+    Rewards are first normalised, (r - mean) / (max(std, std_floor) + epsilon), over all steps of
+    all samples of the group. GRPO with process supervision, arXiv 2402.03300, section 4.1.3. The
+    floor is ours: the std of nearly equal rewards is noise. With baseline 'position' mean and std
+    of step i are those of the i-th steps of the samples that have one.
     """
-    flat = np.concatenate([np.asarray(r, np.float64) for r in step_rewards])
-    mean, std = (flat.mean(), flat.std()) if flat.size else (0.0, 0.0)
-    normalised = ((np.asarray(r, np.float64) - mean) / (std + epsilon) for r in step_rewards)
+    rewards = [np.asarray(r, np.float64) for r in step_rewards]
+    if baseline == 'group':
+        columns = [np.concatenate(rewards)] * max(map(len, rewards))
+    else:
+        longest = max(map(len, rewards))
+        columns = [np.array([r[i] for r in rewards if len(r) > i]) for i in range(longest)]
+    means = np.array([column.mean() for column in columns])
+    divisors = np.array([max(column.std(), std_floor) + epsilon for column in columns])
+    normalised = ((r - means[: len(r)]) / divisors[: len(r)] for r in rewards)
     return [r[::-1].cumsum()[::-1].astype(np.float32) for r in normalised]
+
+
+def permuted(
+    step_rewards: Sequence[Sequence[float]], rng: np.random.Generator
+) -> list[list[float]]:
+    """Returns the rewards of a group's steps in random places, as many for each sample as before.
+
+    A control: the rewards have the same mean and deviation but say nothing about their steps.
+    """
+    drawn = iter(rng.permutation([reward for rewards in step_rewards for reward in rewards]))
+    return [[float(next(drawn)) for _ in rewards] for rewards in step_rewards]
 
 
 def step_differences(step_values: Sequence[float], *, start: float) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from elenchus.data.records import Episode, Turn
+from elenchus.sampling.seeds import derive_seed
 from elenchus.train.rl import advantages, rewards
 from elenchus.train.rl.settings import TRAINED_ROLES, Player, RewardRules
 
@@ -39,11 +40,13 @@ def assign_credit(
     limits: Mapping[str, int],
     first_phase: bool,
     penalties: Sequence[Mapping[int, float]] | None,
+    seed: int,
 ) -> GroupValues:
     """Returns the rewards and advantages of a group.
 
     limits: tokens of a turn, by role. first_phase: SCoRe's stage I. penalties: KL penalty by
-    episode and turn number, subtracted from the turn's reward.
+    episode and turn number, subtracted from the turn's reward. seed: of the order of shuffled
+    scores, which is the same in every call for a group.
     """
     last_terms, last_rewards, returns = [], [], []
     for i, episode in enumerate(group):
@@ -72,7 +75,7 @@ def assign_credit(
         for i, episode in enumerate(group)
     ]
     if a.step_coef and rules.player == 'actor' and not first_phase:
-        _add_step_advantages(group, by_episode, rules)
+        _add_step_advantages(group, by_episode, rules, seed=seed)
     return GroupValues(last_terms, last_rewards, by_episode)
 
 
@@ -100,17 +103,36 @@ def _shape_rewards(
 
 
 def _add_step_advantages(
-    group: Sequence[Episode], by_episode: Sequence[StepAdvantages], rules: RewardRules
+    group: Sequence[Episode],
+    by_episode: Sequence[StepAdvantages],
+    rules: RewardRules,
+    *,
+    seed: int,
 ) -> None:
-    """Adds step_coef * A(step) to the attempts' advantages, in place."""
+    """Adds step_coef * A(step) to the attempts' advantages, in place.
+
+    With unreached='mask' the steps after the critique's end keep their advantage as it is.
+    """
     a = rules.advantage
     attempts = [trained_turns(episode, 'actor')[0] for episode in group]
-    scores = [turn.step_scores for _, turn in attempts]
+    scores = [_counted_scores(turn, a.unreached) for _, turn in attempts]
+    if a.shuffle_scores:
+        rng = np.random.default_rng(derive_seed(seed, group[0].problem_id))
+        scores = advantages.permuted(scores, rng)
     if a.steps == 'normalised':
-        by_step = advantages.process_normalised(scores, epsilon=a.epsilon)
+        by_step = advantages.process_normalised(
+            scores, epsilon=a.epsilon, std_floor=a.std_floor, baseline=a.baseline
+        )
     else:
         # V(question): the share of right attempts is the group's own estimate of success.
         start = float(np.mean([episode.attempt.facts.correct for episode in group]))
         by_step = [advantages.step_differences(s, start=start) for s in scores]
     for values, (number, _), steps in zip(by_episode, attempts, by_step, strict=True):
-        values[number] = values[number] + np.float32(a.step_coef) * steps
+        values[number][: len(steps)] += np.float32(a.step_coef) * steps
+
+
+def _counted_scores(turn: Turn, unreached: str) -> tuple[float, ...]:
+    """Scores of the steps that have a step advantage: all, or those that the critique reached."""
+    scores = turn.step_scores
+    assert len(scores) == len(turn.steps), 'the steps of an attempt are not scored'
+    return scores[: turn.facts.num_reached] if unreached == 'mask' else scores

@@ -16,6 +16,7 @@ from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
 from elenchus.sampling.step_scores import StepScorer, score_steps
+from elenchus.sampling.test_time.strategies import Refine, asks_for_refinement
 from elenchus.train.rl import rewards
 from elenchus.train.rl.settings import Player, RewardRules
 
@@ -30,6 +31,7 @@ class RolloutSetup(NamedTuple):
     method: TemperatureSampling
     num_samples: int  # episodes of a group
     num_refinements: int  # of each critique, if its helpfulness is rewarded
+    refine: Refine  # critiques that are refined for that: all, or those that do not say correct
 
 
 class Rollout(Protocol):
@@ -136,8 +138,9 @@ def sample_critic_groups(
 ) -> tuple[Groups, int]:
     """Samples `num_samples` critiques of one attempt at each problem; returns (groups, tokens).
 
-    If helpfulness is rewarded, every critique is followed by `num_refinements` refinements, which
-    determine its fact `helpful`; they are not part of the episode.
+    If helpfulness is rewarded, every critique that `setup.refine` selects is followed by
+    `num_refinements` refinements, which determine its fact `helpful`; they are not part of the
+    episode.
     """
     models, n = setup.models, setup.num_samples
     attempts = episode_lib.sample_attempts(
@@ -157,25 +160,39 @@ def sample_critic_groups(
     tokens = episode_lib.sampled_tokens(attempts)
     tokens += sum(len(episode.critique.tokens) for episode in episodes)
     if rules.rewards.helpful:
-        refined = episode_lib.sample_refinements(
-            models.sampler,
-            models.actor,
-            episodes,
-            problems=_repeat_each(problems, n),
-            judge=models.judge,
-            spec=SampleSpec(
-                setup.num_refinements, setup.method, derive_seed(seed, 'refinement'), 0
-            ),
-        )
-        tokens += sum(len(e.turns[-1].tokens) for group in refined for e in group)
-        episodes = [_with_helpfulness(e, group) for e, group in zip(episodes, refined, strict=True)]
+        episodes, more = measure_helpfulness(setup, episodes, _repeat_each(problems, n), seed=seed)
+        tokens += more
     return records.group_episodes(problems, episodes), tokens
 
 
-def _with_helpfulness(episode: Episode, refined: Sequence[Episode]) -> Episode:
-    after = [e.response.facts.correct for e in refined]
-    helpful = rewards.helpfulness(episode.attempt.facts.correct, after)
-    return episode.with_turn_facts('critique', helpful=helpful)
+def measure_helpfulness(
+    setup: RolloutSetup, episodes: Sequence[Episode], problems: Sequence[Problem], *, seed: int
+) -> tuple[list[Episode], int]:
+    """Adds to critiques the fact `helpful`, the mean effect of refinements; returns tokens too.
+
+    A critique that `setup.refine` does not select leaves the attempt as it is: its effect is 0.
+    """
+    models, count = setup.models, setup.num_refinements
+    due = [i for i, episode in enumerate(episodes) if asks_for_refinement(episode, setup.refine)]
+    groups = episode_lib.sample_refinements(
+        models.sampler,
+        models.actor,
+        [episodes[i] for i in due],
+        problems=[problems[i] for i in due],
+        judge=models.judge,
+        spec=SampleSpec(
+            count, setup.method, derive_seed(seed, 'refinement'), [i * count for i in due]
+        ),
+    )
+    effects = [0.0] * len(episodes)
+    for i, group in zip(due, groups, strict=True):
+        after = [e.response.facts.correct for e in group]
+        effects[i] = rewards.helpfulness(episodes[i].attempt.facts.correct, after)
+    measured = [
+        episode.with_turn_facts('critique', helpful=effect)
+        for episode, effect in zip(episodes, effects, strict=True)
+    ]
+    return measured, sum(len(e.turns[-1].tokens) for group in groups for e in group)
 
 
 def without_turns(episode: Episode, role: str) -> Episode:

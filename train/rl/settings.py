@@ -8,9 +8,11 @@ import jax
 
 from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.lora import LoraSettings
+from elenchus.sampling.test_time.strategies import Refine
 from elenchus.train.loop import LoopSettings
 from elenchus.train.objective import Objective
 from elenchus.train.optimizer import OptimizerSettings
+from elenchus.train.rl.advantages import Baseline
 from elenchus.train.rl.rewards import ActorRewards, CriticRewards
 
 Player = Literal['actor', 'critic']
@@ -35,6 +37,21 @@ class AdvantageSettings:
     outcome_coef: float
     step_coef: float  # 0 = off: the critic then scores steps only if a reward reads the scores
     steps: Literal['normalised', 'difference']  # GRPO's process supervision; V's differences
+    std_floor: float  # least standard deviation that 'normalised' divides by; 0 = off
+    unreached: Literal['zero', 'mask']  # steps that the critique did not reach: score 0, or none
+    baseline: Baseline  # of 'normalised': all steps of the group, or those of a position
+    shuffle_scores: bool  # control: the step scores of a group are permuted
+
+    def __post_init__(self):
+        if self.std_floor < 0:
+            raise ValueError(
+                f'reinforce.advantage.std_floor={self.std_floor} must be at least 0; 0 is off'
+            )
+        if self.steps == 'difference' and (self.std_floor or self.baseline != 'group'):
+            raise ValueError(
+                f"reinforce.advantage.steps='difference' reads neither std_floor={self.std_floor} "
+                f"nor baseline={self.baseline!r}: set them to 0.0 and 'group'"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +119,7 @@ class ReinforceSettings:
     num_problems: int  # groups of an iteration
     num_samples: int  # episodes of a group
     num_refinements: int  # of each critique, if its helpfulness is rewarded
+    refine: Refine  # which critiques for that; 'wrong': not those that call the attempt correct
     refill_rounds: int  # rounds that replace groups of zero variance; 0 = off (DAPO)
     num_minibatches: int  # updates of an epoch
     num_epochs: int  # passes over an iteration's samples

@@ -37,6 +37,7 @@ from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.sampling_methods import TemperatureSampling
 from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.model_pair import ModelPair
+from elenchus.sampling.seeds import derive_seed
 from elenchus.sampling.step_scores import StepScorer
 from elenchus.train.loop import LoopSettings, Updates, init_train_state, to_device, train_loop
 from elenchus.train.metrics import writers
@@ -86,7 +87,7 @@ def reinforce(
     """
     s = settings
     optimizer = make_optimizer(s.optimizer, num_steps=s.num_steps * s.num_updates)
-    setup = RolloutSetup(models, scorer, method, s.num_samples, s.num_refinements)
+    setup = RolloutSetup(models, scorer, method, s.num_samples, s.num_refinements, s.refine)
     trainings = {
         player: make_training(
             player, setup, problems, settings=s, loop=loop, optimizer=optimizer, seed=seed
@@ -198,6 +199,8 @@ def plan_iteration(training: PlayerTraining, step: int, sampler: Sampler) -> Ite
         rules=s.reward_rules(player),
         limits=sampler.max_tokens,
         first_phase=first_phase,
+        # Not drawn from the iteration's generator: all else is as without shuffled scores.
+        seed=derive_seed(training.seed, 'scores', step),
     )
     return Iteration(objective, assign_credit, make_rng(training.seed, step, player))
 

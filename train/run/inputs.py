@@ -163,15 +163,20 @@ def longest_guide(
     s: RunSettings, chat: Chat, problems: Sequence[Problem], *, grammar: grammars.Grammar
 ) -> int:
     """Returns the number of tokens of the longest guide for an annotating model; 0 without one."""
-    if s.critique.annotator != 'model':
-        return 0
-    last = s.sampling.attempt_tokens - 1
-    guides = (
-        annotators.guidance(oracle.ConstructedAttempt(p, '', 'RG3', last, kind), grammar)
-        for p in problems[: s.critique.num_problems]
-        for kind in mistakes.kinds(p)
-    )
-    return chat.overhead + max(len(chat.tokenizer.encode(guide)) for guide in guides)
+    items, last = [], s.sampling.attempt_tokens - 1
+    if s.critique.annotator == 'model':
+        items += [
+            oracle.ConstructedAttempt(p, '', 'RG3', last, kind)
+            for p in problems[: s.critique.num_problems]
+            for kind in mistakes.kinds(p)
+        ]
+    is_teacher = s.improve.explore.teacher == 'reference' and grammar is not grammars.LAB
+    if is_teacher and 'interactive' in s.stages:
+        explored = problems[: s.improve.num_problems]
+        items += [oracle.ConstructedAttempt(p, '', 'RG1', None, None) for p in explored]
+    guides = [annotators.guidance(item, grammar) for item in items]
+    longest = max((len(chat.tokenizer.encode(guide)) for guide in guides), default=0)
+    return chat.overhead + longest if guides else 0
 
 
 def longest_hint(s: RunSettings, chat: Chat, problems: Sequence[Problem]) -> int:

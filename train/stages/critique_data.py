@@ -6,6 +6,7 @@ data_card.json and data_card.md. Before that come `paths/`, `criticised/` and, w
 """
 
 import collections
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 from elenchus.data.critiques import record_files
@@ -32,6 +33,7 @@ REMEDIES = {
     'no_verdict': 'use another critique.annotator',
     'too_long': 'raise sampling.critique_tokens',
     'refinements': 'lower critique.filter_successes or train the actor for longer',
+    'random': 'lower critique.filter_successes or train the actor for longer',
     'verdict': 'set critique.filter_samples=0 or use another critique.annotator',
     'level': 'lower critique.level_balance',
     'share': 'raise critique.num_inserted or critique.num_problems',
@@ -69,8 +71,7 @@ def make_critique_data(
         room = samplers.settings.critique_tokens
         alive = apply_filter(alive, reject_longer_than(room), rejections)
         alive, spent['refined'] = refine(alive, actor, by_id, **options)
-        helpful = lambda episodes: filters.reject_unhelpful(episodes, least=s.filter_successes)  # noqa: E731
-        alive = apply_filter(alive, helpful, rejections)
+        alive = apply_filter(alive, refinement_filter(s, seed=seed), rejections)
     alive = apply_filter(alive, balance(s.correct_share, level_balance=s.level_balance), rejections)
 
     episodes = list(alive.values())
@@ -160,9 +161,7 @@ def annotate(
         texts = annotator(sampler, part.first)(attempts)
         for episode, text in zip(part.items, texts, strict=True):
             if text is not None:
-                verdict = grammar.parse(text).final_correct
-                turn = chat.text_turn('critique', text).with_facts(verdict=verdict)
-                episode = episode_lib.add_turn(episode, turn)
+                episode = episode_lib.add_critique(chat, episode, text, grammar=grammar)
             episodes.append(episode)
         part.write(episodes, sampler.engine.tokens - tokens_before)
     episodes, num_tokens = parts.read()
@@ -240,6 +239,15 @@ def balance(
     return lambda episodes: filters.reject_for_balance(
         episodes, correct_share=correct_share, level_balance=level_balance
     )
+
+
+def refinement_filter(
+    s: CritiqueSettings, *, seed: int
+) -> Callable[[Sequence[Episode]], filters.Reasons]:
+    """Returns the filter by refinements, or its control that rejects as many at random."""
+    if s.filter == 'random':
+        return functools.partial(filters.reject_at_random, least=s.filter_successes, seed=seed)
+    return functools.partial(filters.reject_unhelpful, least=s.filter_successes)
 
 
 def reject_unreadable(episodes: Sequence[Episode]) -> filters.Reasons:

@@ -33,6 +33,7 @@ from elenchus.train.run.samplers import Samplers
 from elenchus.train.stages.improve_figures import coverage_figures, evenly_spaced
 from elenchus.train.stages.scoring import score_responses
 from elenchus.train.stages.sft import sft
+from elenchus.train.stages.unsampled import unsampled_responses
 
 
 def improve(
@@ -54,20 +55,25 @@ def improve(
 
     A copy of the pair's actor is fine-tuned on the selected responses and the `demonstrations`.
     `load_trained` returns another model to train; it is called after exploration, to save memory.
-    The selected responses are compared with `references` (question -> solution). `number` counts
+    The selected responses are compared with `references` (question -> solution). With
+    `settings.responses` other than 'sampled' nothing is explored (`unsampled`). `number` counts
     rounds from 1; each has its own noise, the same for all explorers.
     """
     stage = stage or StageFolder.temporary()
     options = {'settings': settings, 'samplers': samplers, 'seed': seed, 'stage': stage}
     problems = problems[: settings.num_problems]
-    knobs, candidates, for_knobs = choose_knobs(pair, problems, number=number, **options)
-    explored, num_tokens = sample_explored(
-        pair, problems, explorer=explorer, temperature=knobs.temperature, number=number, **options
-    )
-    kept, for_kept = select_responses(pair, explored, threshold=knobs.threshold, **options)
-    examples = response_examples(samplers.inputs.chat, kept, settings=settings)
-    compared = {'kept': examples, 'demonstrations': references}
-    figures = coverage_figures(pair, explored, kept, examples=compared, rows=loop.rows, **options)
+    if settings.responses == 'sampled':
+        knobs, candidates, for_knobs = choose_knobs(pair, problems, number=number, **options)
+        named = {'explorer': explorer, 'temperature': knobs.temperature, 'number': number}
+        explored, num_tokens = sample_explored(pair, problems, **named, **options)
+        examples, figures, for_kept = selected_examples(
+            pair, explored, references, threshold=knobs.threshold, rows=loop.rows, **options
+        )
+        figures |= {'knobs': knobs._asdict(), 'candidates': candidates}
+        figures['exploration']['tokens'] = num_tokens
+        figures['tokens_sampled'] = num_tokens + for_kept + for_knobs
+    else:
+        examples, figures = unsampled_responses(pair, problems, settings=settings, stage=stage)
     actor, totals = sft(
         load_trained() if load_trained else pair.actor,
         [*demonstrations, *examples],
@@ -76,10 +82,28 @@ def improve(
         seed=derive_seed(seed, f'round-{number}'),
         stage=stage,
     )
-    figures |= {'knobs': knobs._asdict(), 'candidates': candidates}
-    figures['exploration']['tokens'] = num_tokens
-    figures['tokens_sampled'] = num_tokens + for_kept + for_knobs
     return actor, totals, figures
+
+
+def selected_examples(
+    pair: ModelPair,
+    explored: Sequence[Episode],
+    references: Sequence[Example],
+    *,
+    threshold: float,
+    rows: int,
+    **options,
+) -> tuple[list[Example], dict, int]:
+    """Selects and weights responses; returns them as examples, the figures, and tokens of scoring.
+
+    `options` are those of `select_responses`, `rows` the batch size of perplexities.
+    """
+    kept, num_tokens = select_responses(pair, explored, threshold=threshold, **options)
+    chat = options['samplers'].inputs.chat
+    examples = response_examples(chat, kept, settings=options['settings'])
+    compared = {'kept': examples, 'demonstrations': references}
+    figures = coverage_figures(pair, explored, kept, examples=compared, rows=rows, **options)
+    return examples, figures, num_tokens
 
 
 def sample_explored(
@@ -127,7 +151,8 @@ def choose_knobs(
     """
     s = settings.candidates
     if settings.controller == 'none':
-        return Knobs(samplers.settings.temperature, 0.0), [], 0
+        threshold = settings.threshold if settings.weighting == 'threshold' else 0.0
+        return Knobs(samplers.settings.temperature, threshold), [], 0
     problems, trials, spent = evenly_spaced(problems, s.num_problems), {}, 0
     for temperature in s.temperatures:
         parts = stage.parts(
@@ -166,14 +191,17 @@ def select_responses(
 ) -> tuple[list[Episode], int]:
     """Selects the responses to train on; returns question -> response, and the tokens of scoring.
 
-    With a threshold every different right response is considered, not only the first `keep`.
+    With a threshold, the controller's or that of weighting='threshold', every right response that
+    could be kept is considered, not only the first `keep`.
     """
     s = settings
     rates = selection.success_rates(explored)
     rules = dataclasses.replace(s.explore, keep=len(explored)) if threshold else s.explore
     kept = [
         episode_lib.as_attempt(pair.sampler, e).with_facts(success_rate=rates[e.problem_id])
-        for e in selection.curate(explored, rules, wrong=s.weighting == 'advantage')
+        for e in selection.curate(
+            explored, rules, wrong=s.weighting == 'advantage', deduplicate=s.deduplicate
+        )
     ]
     num_tokens = 0
     if kept and (threshold or s.weighting != 'keep'):
@@ -214,14 +242,14 @@ def response_examples(
 def response_weights(turn: Turn, *, weighting: str, success_rate: float) -> np.ndarray:
     """Returns the weight of each token of a response, [len(turn.tokens)].
 
-    'keep' is 1; 'score' the critic's score of the answer; 'steps' its score of the step;
-    'advantage' the score of the step minus that of the step before (for the first step, minus the
-    question's `success_rate`): negative where a step makes the response worse.
+    'keep' and 'threshold' are 1; 'score' the critic's score of the answer; 'steps' its score of the
+    step; 'advantage' the score of the step minus that of the step before (for the first step, minus
+    the question's `success_rate`): negative where a step makes the response worse.
     """
     if weighting == 'steps':
         return over_tokens(turn.step_scores, turn.step_ends)
     if weighting == 'advantage':
         values = np.diff([success_rate, *turn.step_scores])
         return over_tokens(values, turn.step_ends)
-    score = 1.0 if weighting == 'keep' else turn.facts.score or 0.0
+    score = 1.0 if weighting in ('keep', 'threshold') else turn.facts.score or 0.0
     return np.full(len(turn.tokens), score, np.float32)

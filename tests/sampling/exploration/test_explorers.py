@@ -27,6 +27,8 @@ SETTINGS = context.ExploreSettings(
     token_budget=0,
     keep=2,
     keep_refined=1,
+    critiques='own',
+    teacher='critic',
 )
 SAMPLING = sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, banned=())
 RIGHT = PROBLEM.solution
@@ -60,7 +62,9 @@ def explore_scripted(explorer, attempts, refinements=(), *, problems=(PROBLEM,),
 def kept_texts(explorer, attempts, refinements=(), **changed):
     results, _ = explore_scripted(explorer, attempts, refinements, **changed)
     return texts_of(
-        selection.curate(results, dataclasses.replace(SETTINGS, **changed), wrong=False)
+        selection.curate(
+            results, dataclasses.replace(SETTINGS, **changed), wrong=False, deduplicate=True
+        )
     )
 
 
@@ -217,7 +221,8 @@ def test_a_correct_refinement_becomes_an_answer_with_the_same_ids():
     )
     sampler = fake_engine.players(None).sampler
     chosen = [
-        episodes.as_attempt(sampler, e) for e in selection.curate(results, SETTINGS, wrong=False)
+        episodes.as_attempt(sampler, e)
+        for e in selection.curate(results, SETTINGS, wrong=False, deduplicate=True)
     ]
     attempt, refined = chosen
     assert (attempt.response.facts.origin, refined.response.facts.origin) == (
@@ -245,13 +250,13 @@ def test_a_bare_answer_is_not_kept(explorer):
     attempts = [WRONG] * 3 + [answer] * 2
     results, _ = explore_scripted(explorer, attempts, [answer] * 6)
     assert any(e.response.facts.correct for e in results)
-    assert selection.curate(results, SETTINGS, wrong=False) == []
+    assert selection.curate(results, SETTINGS, wrong=False, deduplicate=True) == []
     assert not coverage.exploration_summary(results)['coverage']['all']
 
 
 def test_wrong_responses_are_kept_where_they_have_a_weight():
     results, _ = explore_scripted('vanilla', [WRONG, RIGHT, WRONG])
-    chosen = selection.curate(results, SETTINGS, wrong=True)
+    chosen = selection.curate(results, SETTINGS, wrong=True, deduplicate=True)
     assert texts_of(chosen) == [WRONG, RIGHT]
     assert selection.success_rates(results) == {PROBLEM.id: pytest.approx(1 / 3)}
 
@@ -294,7 +299,9 @@ def test_measures_of_an_exploration_agree_with_each_other(rights):
     assert covered == pytest.approx(measured['pass_at_k']['3'])
     assert list(measured['pass_at_k'].values()) == sorted(measured['pass_at_k'].values())
     assert measured['distinct']['all'] == pytest.approx(np.mean([sum(g) for g in rights]))
-    chosen = selection.curate(results, dataclasses.replace(SETTINGS, keep=9), wrong=False)
+    chosen = selection.curate(
+        results, dataclasses.replace(SETTINGS, keep=9), wrong=False, deduplicate=True
+    )
     summary = coverage.kept_summary(chosen, results)
     assert summary['kept'] == sum(map(sum, rights)) == sum(summary['kept_by_level'].values())
     assert set(summary['kept_share']) == {str(1 + i) for i in range(len(rights))}

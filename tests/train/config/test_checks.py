@@ -22,10 +22,40 @@ def settings_of(**changes):
         ({'critique__raised_temperature': 0.5}, r'\.raised_temperature=0\.5 must be at least 0\.7'),
         ({'critique__num_rollouts': 0}, r'critique\.num_rollouts=0 must be at least 1'),
         ({'critique__filter_successes': 3}, r'\.filter_successes=3 must be in \[0, 2\]'),
+        (
+            {
+                'critique__filter_samples': 0,
+                'critique__filter_successes': 0,
+                'critique__filter': 'random',
+            },
+            r"critique\.filter='random' .* set critique\.filter_samples above 0",
+        ),
         ({'critique__rollout_threshold': 1.5}, r'\.rollout_threshold=1\.5 must be in \[0, 1\]'),
         ({'critique__level_balance': -0.1}, r'critique\.level_balance=-0\.1 must be in \[0, 1\]'),
         ({'critique__correct_share': 1.0}, r'critique\.correct_share=1\.0 must be in \[0, 1\)'),
         ({'improve__num_rounds': 0}, r'improve\.num_rounds=0 must be at least 1'),
+        ({'improve__threshold': 0.0}, r'improve\.threshold=0\.0 must be in \(0, 1\]'),
+        ({'improve__threshold': 1.5}, r'improve\.threshold=1\.5 must be in \(0, 1\]'),
+        (
+            {'improve__weighting': 'threshold', 'improve__controller': 'balance'},
+            r"weighting='threshold' and improve\.controller='balance' both set a threshold",
+        ),
+        (
+            {'improve__responses': 'references'},
+            r'improve\.num_references=0 must be in \[1, 6\]',
+        ),
+        (
+            {'improve__responses': 'references', 'improve__num_references': 7},
+            r'improve\.num_references=7 must be in \[1, 6\]',
+        ),
+        (
+            {'improve__responses': 'none', 'improve__weighting': 'score'},
+            r"improve\.responses='none' has no sampled responses to score",
+        ),
+        (
+            {'improve__responses': 'none', 'improve__controller': 'balance'},
+            r"improve\.responses='none' has no sampled responses to score",
+        ),
         (
             {'improve__explore__min_correct': 0},
             r'improve\.explore\.min_correct=0 must be at least 1',

@@ -70,6 +70,32 @@ def test_no_steps_at_all_have_no_advantages():
     assert [len(a) for a in advantages.process_normalised([[], []], epsilon=EPSILON)] == [0, 0]
 
 
+def test_a_floor_keeps_the_noise_of_nearly_equal_rewards_small():
+    """Mean 0.995, deviation 0.005: in deviations +-1, in tenths of the floor +-0.1."""
+    rewards = [[0.99, 1.0], [1.0, 0.99]]
+    close(advantages.process_normalised(rewards, epsilon=0.0), [[0, 1], [0, -1]])
+    floored = advantages.process_normalised(rewards, epsilon=0.0, std_floor=0.05)
+    close(floored, [[0, 0.1], [0, -0.1]])
+    wide = [[0.0, 1.0], [1.0, 0.0]]
+    close(advantages.process_normalised(wide, epsilon=0.0, std_floor=0.05), [[0, 1], [0, -1]])
+
+
+def test_by_position_a_step_is_compared_with_the_same_step_of_the_others():
+    """First steps: mean 0.5, deviation 0.5; second: 0.4 and 0.2; the third has no other."""
+    rewards = [[1.0, 0.2], [0.0, 0.6, 0.9]]
+    one, other = advantages.process_normalised(rewards, epsilon=1e-9, baseline='position')
+    close(one, [0, -1])
+    close(other, [0, 1, 0])
+    assert [len(a) for a in advantages.process_normalised([[], []], epsilon=1.0)] == [0, 0]
+
+
+@hypothesis.given(STEPS, st.integers(0, 99))
+def test_permuted_rewards_are_the_same_ones_in_other_places(rewards, seed):
+    drawn = advantages.permuted(rewards, np.random.default_rng(seed))
+    assert [len(d) for d in drawn] == [len(r) for r in rewards]
+    assert sorted(sum(drawn, [])) == sorted(sum(rewards, []))
+
+
 @hypothesis.given(st.lists(st.tuples(FLOATS, st.integers(1, 4)), max_size=5))
 def test_every_token_of_a_step_has_its_steps_value(steps):
     values = [value for value, _ in steps]

@@ -37,11 +37,13 @@ def make_rules(player='actor', **changes):
     )
 
 
-def make_setup(rule, *, num_samples=4, num_refinements=2):
+def make_setup(rule, *, num_samples=4, num_refinements=2, refine='always'):
     """(setup, engine) of an engine that completes by a rule."""
     engine = fake_engine.RuleEngine(rule)
     models = fake_engine.players(engine)
-    setup = rollouts.RolloutSetup(models, fake_engine.SCORER, METHOD, num_samples, num_refinements)
+    setup = rollouts.RolloutSetup(
+        models, fake_engine.SCORER, METHOD, num_samples, num_refinements, refine
+    )
     return setup, engine
 
 
@@ -70,7 +72,7 @@ def question_tokens(request):
 
 
 assign_credit = functools.partial(
-    credit.assign_credit, limits=fake_engine.LIMITS, first_phase=False, penalties=None
+    credit.assign_credit, limits=fake_engine.LIMITS, first_phase=False, penalties=None, seed=0
 )
 
 
@@ -106,6 +108,31 @@ def test_without_a_reward_for_helpfulness_no_refinement_is_sampled():
     rules = make_rules('critic', critic_rewards__helpful=0.0)
     rollouts.sample_critic_groups(setup, rules, PROBLEMS[:2], seed=7)
     assert engine.num_requests('refinement') == 0
+
+
+def split_verdicts(role, request, seed):
+    """Attempts that are right; critiques with odd ids say wrong; 1 of 4 refinements is right."""
+    if role == 'critique':
+        return fake_engine.ids_of(f'answer : {"wrong" if request.id % 2 else "correct"}')
+    solution = task.solve(fake_engine.question_of(request))
+    good = role == 'attempt' or request.id % 4 == 3
+    return fake_engine.ids_of(solution if good else '#### 0 0')
+
+
+def test_critiques_that_say_correct_are_not_refined_where_only_wrong_ones_are():
+    """The same requests as with 'always', without those of critiques that say correct."""
+    rules, requests, effects = make_rules('critic'), {}, {}
+    for refine in ('always', 'wrong'):
+        setup, engine = make_setup(split_verdicts, refine=refine)
+        groups, tokens = rollouts.sample_critic_groups(setup, rules, PROBLEMS[:2], seed=7)
+        assert tokens == engine.tokens
+        requests[refine] = [r for role, r in engine.requests if role == 'refinement']
+        effects[refine] = [e.critique.facts.helpful for group in groups for e in group]
+    assert len(requests['always']) == 16 and len(requests['wrong']) == 8
+    assert [r for r in requests['always'] if r.id // 2 % 2] == requests['wrong']
+    # Ids 2 and 3 refine the second critique: one of them breaks the attempt, one does not.
+    assert effects['always'] == [-1.0, -0.5] * 4
+    assert effects['wrong'] == [0.0, -0.5] * 4
 
 
 SCORE = {'turns__episode': 'correction', 'turns__progress': 10.0, 'advantage__outcome': 'dr_grpo'}
@@ -235,7 +262,11 @@ def batch_of(groups, *, informative, cap=0.0, kl=None, hinted=(), policy=-2.0):
         update_batch.RowLayout('actor', 160, 4, cap),
         fake_engine.CHAT,
         assign_credit=functools.partial(
-            credit.assign_credit, rules=make_rules(), limits=fake_engine.LIMITS, first_phase=False
+            credit.assign_credit,
+            rules=make_rules(),
+            limits=fake_engine.LIMITS,
+            first_phase=False,
+            seed=0,
         ),
         objective=chosen,
         logprobs=update_batch.LogprobFunctions(

@@ -246,7 +246,7 @@ def test_no_two_iterations_or_players_share_their_noise_and_a_seed_repeats_it():
             tiny_models(), sampler=fake_engine.players(fake_engine.RuleEngine(rule)).sampler
         )
         s = settings_of(refill_rounds=1, rewards__length=0.0, advantage__step_coef=0.0)
-        setup = rollouts.RolloutSetup(models, SCORER, METHOD, s.num_samples, 1)
+        setup = rollouts.RolloutSetup(models, SCORER, METHOD, s.num_samples, 1, 'always')
         training = trainer.PlayerTraining(
             s, player, setup, PROBLEMS, None, None, None, None, None, 1, seed
         )
@@ -287,3 +287,43 @@ def test_scores_first_stage_descends_the_divergence_of_the_policy(kl, kl_coef, k
     s = settings_of(**changes, objective__kl=kl, objective__kl_coef=kl_coef)
     objective = trainer.first_phase_objective(s)
     assert (objective.kl, objective.kl_coef, objective.attempt_kl_coef) == ('k2', kept, 0.1)
+
+
+def test_the_order_of_shuffled_scores_is_that_of_an_iteration_and_costs_no_other_noise():
+    """The problems and seeds of an iteration are the same with and without shuffled scores."""
+    sampler = fake_engine.players(None).sampler
+
+    def plan(step, seed, **changes):
+        training = trainer.PlayerTraining(
+            settings_of(**changes), 'actor', None, PROBLEMS, None, None, None, None, None, 1, seed
+        )
+        return trainer.plan_iteration(training, step, sampler)
+
+    seeds = [plan(*key).assign_credit.keywords['seed'] for key in [(1, 1), (2, 1), (1, 2)]]
+    assert len(set(seeds)) == 3
+    assert plan(1, 1).assign_credit.keywords['seed'] == seeds[0]
+    draws = [
+        plan(1, 1, advantage__shuffle_scores=on).rng.integers(2**32, size=4).tolist()
+        for on in (False, True)
+    ]
+    assert draws[0] == draws[1]
+
+
+@pytest.mark.parametrize('refine', ['always', 'wrong'])
+def test_the_critiques_that_are_refined_are_those_of_the_settings(monkeypatch, tmp_path, refine):
+    setups = []
+
+    class Stopped(Exception):
+        pass
+
+    def make_training(player, setup, *_, **__):
+        setups.append(setup)
+        raise Stopped
+
+    monkeypatch.setattr(trainer, 'make_training', make_training)
+    with pytest.raises(Stopped):
+        trainer.reinforce(
+            None, PROBLEMS, trained=['critic'], settings=settings_of(refine=refine), loop=LOOP,
+            scorer=SCORER, method=METHOD, folder=tmp_path, writer=None, seed=0,
+        )  # fmt: skip
+    assert [setup.refine for setup in setups] == [refine]

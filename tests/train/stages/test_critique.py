@@ -178,6 +178,27 @@ def test_a_stage_stopped_anywhere_goes_on_to_the_same_data(oracle, tmp_path, jud
         assert (again / name).read_bytes() == (folder / name).read_bytes()
 
 
+def test_a_random_filter_drops_as_many_flawed_attempts_of_each_level(tmp_path, judging):
+    """It samples the same refinements, but keeps critiques that they do not support."""
+    strict = {'filter_successes': 2}
+    whole, folder = run_stage(tmp_path / 'refinements', judging, **strict)
+    summary, drawn = run_stage(tmp_path / 'random', judging, **strict, filter='random')
+    cards = [json.loads((f / 'data_card.json').read_text()) for f in (folder, drawn)]
+    by_refinements, at_random = (card['level'] for card in cards)
+    assert summary['tokens_sampled'] == whole['tokens_sampled']
+    assert cards[0]['all']['left_out']['refinements'] > 0
+    assert 'refinements' not in cards[1]['all']['left_out']
+    for level, counts in by_refinements.items():
+        others = at_random[level]['left_out']
+        assert others.get('random', 0) == counts['left_out'].get('refinements', 0)
+        assert others.get('verdict', 0) == counts['left_out'].get('verdict', 0)
+        assert at_random[level]['kept_flawed'] == counts['kept_flawed']
+    flawed = [e for e in episodes_of(drawn) if not is_correct(e)]
+    assert any(refinement_successes(e) < 2 for e in flawed)
+    _, again = run_stage(tmp_path / 'again', judging, **strict, filter='random')
+    assert episodes_of(again) == episodes_of(drawn)
+
+
 def test_rollouts_say_nearly_what_the_oracle_says(tmp_path, judging):
     """The actor rolls out as it errs here, on two of five; the verdicts are final ones."""
     _, folder = run_stage(

@@ -11,7 +11,7 @@ from elenchus.data.files import episode_files
 from elenchus.sampling.exploration import explorers
 from elenchus.train import sft
 from elenchus.train.run import runner, study_runner
-from elenchus.train.stages import actor, improve
+from elenchus.train.stages import actor, improve, unsampled
 from elenchus.train.stages import sft as sft_stages
 from tests.support import fake_engine, fake_run
 from tests.support.fake_engine import CHAT
@@ -182,6 +182,106 @@ def test_all_that_an_arm_sampled_is_in_its_cost(tmp_path, fits):
     # The accuracies by question are those of the last round, as the figures are.
     last = (folder / 'round-2/questions.json').read_text()
     assert (folder / 'questions.json').read_text() == last
+
+
+# Controls
+
+
+def folder_of(run, stage, *names):
+    return run.directory.stage(stage).path.joinpath('round-1', *names)
+
+
+def uncertain(role, request, seed):
+    """Right attempts; critiques that call them right for every second request."""
+    if role != 'critique':
+        return fake_engine.rest_of_solution(request, role)
+    return fake_engine.ids_of(f'answer : {"wrong" if request.id % 2 else "correct"}')
+
+
+def test_a_threshold_keeps_responses_that_the_critic_thinks_right_with_weight_one(tmp_path, fits):
+    """The critic scores every second response 0.9 and the others 0.1."""
+    kept = {}
+    for threshold in (0.05, 0.5, 0.95):
+        run = make_run(
+            tmp_path / str(threshold),
+            'vanilla',
+            weighting='threshold',
+            threshold=threshold,
+            num_rounds=1,
+        )
+        run.samplers.whole.rule = uncertain
+        summary = runner.run_stage(run, 'vanilla')
+        kept[threshold] = list(episode_files.read_episodes(folder_of(run, 'vanilla', 'episodes')))
+        assert summary['knobs'] == {'temperature': 0.7, 'threshold': threshold}
+        assert summary['tokens_sampled'] > summary['exploration']['tokens']
+        assert all(score_of(e) >= threshold for e in kept[threshold])
+        responses = fits[-1][1][len(actor_examples(run)) :]
+        assert len(responses) == len(kept[threshold])
+        assert all((e.weights[e.loss_mask > 0] == 1).all() for e in responses)
+    assert len(kept[0.05]) > len(kept[0.5]) > len(kept[0.95]) == 0
+    rights = [e for e in kept[0.05] if score_of(e) >= 0.5]
+    assert [e.problem_id for e in rights] == [e.problem_id for e in kept[0.5]]
+
+
+def test_without_deduplication_every_right_response_is_trained_on(tmp_path, fits):
+    counts = {}
+    for deduplicate in (True, False):
+        run = make_run(
+            tmp_path / str(deduplicate), 'vanilla', deduplicate=deduplicate, num_rounds=1
+        )
+        run.samplers.whole.rule = lambda role, request, seed: fake_engine.rest_of_solution(
+            request, role
+        )
+        counts[deduplicate] = runner.run_stage(run, 'vanilla')['kept']
+    s = run.settings.improve
+    assert counts[True] == s.num_problems
+    assert counts[False] == s.num_problems * s.explore.num_attempts > counts[True]
+
+
+@pytest.mark.parametrize('explorer', ['vanilla', 'critique_in_the_loop'])
+def test_demonstrations_alone_and_references_sample_nothing(tmp_path, fits, explorer):
+    for responses, count in (('none', 0), ('references', 4)):
+        run = make_run(
+            tmp_path / responses, explorer, responses=responses, num_references=count, num_rounds=2
+        )
+        summary = runner.run_stage(run, explorer)
+        assert run.samplers.whole.num_requests('critique') == 0
+        assert summary['tokens_sampled'] == summary['tokens_monitored'] == 0
+        assert summary['kept'] == count == sum(summary['kept_by_level'].values())
+        assert summary['exploration'] is summary['problems_solved'] is None
+        start, examples = fits[-1]
+        assert start == '00-base' and len(examples) == len(actor_examples(run)) + count
+        kept = list(episode_files.read_episodes(folder_of(run, explorer, 'episodes')))
+        problems = {p.id: p for p in run.inputs.train_problems[: run.settings.improve.num_problems]}
+        assert len({e.problem_id for e in kept}) == len(kept) == count
+        for episode in kept:
+            assert CHAT.text(episode.attempt) == problems[episode.problem_id].solution
+            assert is_correct(episode)
+    assert summary['found_by'] == {'reference': 4} and summary['kept_spurious'] == 0
+
+
+def test_references_are_trained_on_as_the_sampled_responses_are(tmp_path, fits):
+    run = make_run(tmp_path, 'vanilla', responses='references', num_references=4, num_rounds=1)
+    runner.run_stage(run, 'vanilla')
+    for example in fits[-1][1][len(actor_examples(run)) :]:
+        assert (example.weights[example.loss_mask > 0] == 1).all()
+        trained = example.tokens[example.loss_mask > 0].tolist()
+        assert CHAT.tokenizer.decode(trained[:-1]) in {
+            p.solution for p in run.inputs.train_problems
+        }
+
+
+def test_more_references_than_there_are_solutions_are_an_error(tmp_path, fits):
+    run = make_run(tmp_path, 'vanilla', responses='references', num_references=4)
+    problems = [dataclasses.replace(p, solution='') for p in run.inputs.train_problems]
+    inputs = dataclasses.replace(run.inputs, train_problems=problems)
+    with pytest.raises(ValueError, match=r'num_references=4 must be at most 0'):
+        unsampled.unsampled_responses(
+            run.samplers.pair(None, None),
+            inputs.train_problems,
+            settings=run.settings.improve,
+            stage=run.directory.stage('vanilla'),
+        )
 
 
 # Guided demonstrations
