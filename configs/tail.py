@@ -32,8 +32,12 @@ def default() -> ConfigDict:
         decode_cache_lengths=(160, 320, 520),
     )
     config.sampling.score.lengths = (320, 648)
+    config.data.update(num_test=400)
+    config.train.rows = 8
     config.base.update(checkpoint='data/lab/tail_checkpoint')
     config.actor.update(teacher_error_rate=0.0, level_decay=0.75)
+    config.evaluate.num_problems = 400
+    config.improve.num_problems = 480
     return config
 
 

@@ -116,8 +116,7 @@ def load(
 ) -> Sequence[Problem]:
     """Loads the problems of one split; on first use prepares them under `data_dir`.
 
-    - lab: needs `data_dir`, `seed` and `num_problems` (split -> number of problems); `form` is
-      one of lab.forms.FORMS, 'digits' unless given.
+    - lab: needs `data_dir`, `seed` and `num_problems` (split -> count); `form` of lab.forms.FORMS.
     - gsm8k, gsm8k_socratic: need `data_dir` and `annotations` (True keeps calculator annotations in
       solutions); `path` is a folder with train.jsonl and test.jsonl (train_socratic.jsonl,
       test_socratic.jsonl), and validation.jsonl if that split is used, as no set publishes one.
@@ -135,14 +134,8 @@ def load(
         >>> len(problems), problems[1].question, problems[1].answer
         (100, 'jim 9 ; ada 5 ; kim : ada + 8 ; max : kim + 7 ; max ?', '0')
     """
-    options = {
-        'data_dir': data_dir,
-        'path': path,
-        'seed': seed,
-        'num_problems': num_problems,
-        'form': form,
-        'annotations': annotations,
-    }
+    options = {'data_dir': data_dir, 'path': path, 'seed': seed, 'num_problems': num_problems}
+    options |= {'form': form, 'annotations': annotations}
     _check_options(source, {name for name, value in options.items() if value is not None})
     if source == 'jsonl':
         path = pathlib.Path(path)
