@@ -1,7 +1,7 @@
-"""The lab's tail form: two-digit arithmetic in the head, and constants that only the critic knows.
+"""The lab's tail form: longer chains, and constants of which the rare ones only the critic knows.
 
 configs/tail.py                 the default run, from the shipped base model
-configs/tail.py:base            trains the shipped base model from scratch: single turns ...
+configs/tail.py:base            trains the shipped base model from scratch: drills, single turns ...
 configs/tail.py:conversations   ... and then, from runs/tail_base, conversations
 """
 
@@ -24,16 +24,16 @@ def get_config(arg: str = 'default') -> ConfigDict:
 def default() -> ConfigDict:
     """Returns the default run, from the shipped base model."""
     config = lab.default()
-    config.data.update(form='tail')
-    derive.set_lengths(config, question=76, attempt=152, critique=416, refinement=152, multiple=8)
+    config.model.vocab_size = 96
+    config.data.update(form='tail', num_test=400)
+    derive.set_lengths(config, question=64, attempt=120, critique=256, refinement=120, multiple=8)
     config.sampling.engine.update(
-        prompt_buckets=(80, 232, 440, 648),
+        prompt_buckets=(64, 192, 320, 448),
         decode_batch_sizes=(32,),
-        decode_cache_lengths=(160, 320, 520),
+        decode_cache_lengths=(128, 256, 384),
     )
-    config.sampling.score.lengths = (320, 648)
-    config.data.update(num_test=400)
-    config.train.rows = 8
+    config.sampling.score.lengths = (192, 448)
+    config.train.rows = 10
     config.base.update(checkpoint='data/lab/tail_checkpoint')
     config.actor.update(teacher_error_rate=0.0, level_decay=0.75)
     config.evaluate.num_problems = 400
@@ -45,17 +45,18 @@ def base(config: ConfigDict) -> ConfigDict:
     """Trains the base model on drills and single turns."""
     config.stages = ('base',)
     config.base.checkpoint = ''
-    config.base.shares = defaults.shares(drill=0.4, worked=0.25, attempt=0.35)
-    config.base.fit.num_steps = 700
-    config.train.update(rows=12, length=416)
+    config.base.shares = defaults.shares(drill=0.3, worked=0.35, attempt=0.35)
+    config.base.fit.num_steps = 650
+    config.train.update(rows=16, length=320)
     return config
 
 
 def conversations(config: ConfigDict) -> ConfigDict:
     """Trains the base model further on conversations."""
     config.stages = ('base',)
-    config.base.checkpoint = '/work/runs/tail_base3/stages/00-base/model'
-    config.base.shares = defaults.shares(drill=0.15, attempt=0.3, critique=0.25, refinement=0.3)
-    config.base.fit.num_steps = 450
-    config.train.update(rows=8, length=800)
+    config.base.checkpoint = 'runs/tail_base/stages/00-base/model'
+    config.base.shares = defaults.shares(
+        drill=0.05, worked=0.05, attempt=0.2, critique=0.35, refinement=0.35
+    )
+    config.base.fit.num_steps = 350
     return config

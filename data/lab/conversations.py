@@ -1,19 +1,20 @@
 """Texts that the lab's actor and base model learn from: demonstrations and refinements.
 
-A refinement can only be read off its critique: where the critique derives a value, the refinement
-takes it over and continues from it, and in half of the conversations that value is false. Without
-such data a refiner computes everything again and ignores the critique.
+A refinement can only be read off its critique: constants have other values in every conversation,
+and where the critique derives a value, the refinement takes it over and continues from it, true or
+false. Without such data a refiner computes everything again and ignores the critique.
 """
 
 import dataclasses
 import random
+import re
 from typing import NamedTuple
 
 from elenchus.data.critiques import mistakes
-from elenchus.data.lab import arithmetic, task
+from elenchus.data.lab import task
 from elenchus.data.records import Problem
 
-ARITHMETIC_SHARE = 0.6  # of flawed attempts: the mistake that attempts at the tail form make
+LIKELY_SHARE = 0.7  # of flawed attempts: a wrong constant or sum, as sampled attempts have them
 FALSE_VALUE_SHARE = 0.5  # of critiques that derive a value
 MISQUOTE_SHARE = 0.1  # of conversations: a right line is called wrong by misquoting the question
 
@@ -25,6 +26,7 @@ class Conversation(NamedTuple):
     attempt: str
     critique: str
     refinement: str
+    unknown: tuple[str, ...]  # constants of the refinement whose values the critique does not tell
 
 
 def demonstrate(question: str, *, rng: random.Random) -> str:
@@ -46,30 +48,26 @@ def demonstrate(question: str, *, rng: random.Random) -> str:
 
 
 def converse(problem: Problem, *, rng: random.Random) -> Conversation:
-    """Writes an attempt with a critique and the refinement that reads it.
-
-    A constant that the question does not state has another value in every conversation, so that
-    only the critique tells it.
-    """
-    known = [
-        f'{name} {arithmetic.write(rng.randrange(100), 100)}'
-        for name in task.unstated_constants(problem.question)
-    ]
-    question = ' ; '.join([*known, problem.question])
+    """Writes an attempt with a critique and the refinement that reads it."""
+    constants = task.constants_of(problem.question)
+    stated = [f'{name} {rng.randrange(10)}' for name in constants]
+    question = ' ; '.join([*stated, problem.question])
     solution = demonstrate(question, rng=rng)
     if rng.random() < MISQUOTE_SHARE:
-        critique, refinement = _misquote(question, solution, rng=rng), solution
-        return Conversation(problem.question, solution, critique, refinement)
-    first_kind = 'arithmetic' if rng.random() < ARITHMETIC_SHARE else None
-    problem_with_values = dataclasses.replace(problem, question=question, solution=solution)
-    attempt = mistakes.corrupt(problem_with_values, rng=rng, first_kind=first_kind)
-    judgement = task.judge(question, attempt)
-    critique, values = judgement.critique, {}
-    if rng.random() < FALSE_VALUE_SHARE:
-        critique, values = falsify(question, attempt, critique, rng=rng) or (critique, {})
-    lines = attempt.split('\n')[: judgement.first_error]
-    refinement = task.complete(question, lines, values=values)
-    return Conversation(problem.question, attempt, critique, refinement)
+        attempt, refinement = solution, solution
+        critique = _misquote(question, solution, rng=rng)
+    else:
+        kind = rng.choice((task.FACT, 'arithmetic')) if rng.random() < LIKELY_SHARE else None
+        worded = dataclasses.replace(problem, question=question, solution=solution)
+        attempt = mistakes.corrupt(worded, rng=rng, first_kind=kind)
+        judgement = task.judge(question, attempt)
+        critique, values = judgement.critique, {}
+        if rng.random() < FALSE_VALUE_SHARE:
+            critique, values = falsify(question, attempt, critique, rng=rng) or (critique, {})
+        lines = attempt.split('\n')[: judgement.first_error]
+        refinement = task.complete(question, lines, values=values)
+    unknown = tuple(c for c in constants if not re.search(rf'\b{c} \d', critique))
+    return Conversation(problem.question, attempt, critique, refinement, unknown)
 
 
 def falsify(
@@ -84,17 +82,16 @@ def falsify(
     statement = statements.get(located.split()[0]) if located.strip() else None
     if statement is None or statement.base is None or not located.endswith(' ; wrong'):
         return None
+    if located.split(' ; ')[1].endswith('?'):  # nothing is derived: the base is not known yet
+        return None
     step = task.parse_step(attempt.split('\n')[len(before)])
     base_value = task.known_values(question)[statement.base]
-    if located.split(' ; ')[1].endswith('?'):
-        return None
     stated = step.value if step else None
-    value = statement.value(base_value)
-    false = rng.choice([v for v in range(statement.modulus) if v not in (value, stated)])
+    excluded = (statement.value(base_value), stated)
+    false = rng.choice([v for v in range(10) if v not in excluded])
     words = task.explain(statement, base_value, stated=stated, result=false)
-    return '\n'.join([*before, f' {words} ; wrong' if before else f'{words} ; wrong', final]), {
-        statement.name: false
-    }
+    lines = [line.strip() for line in (*before, f'{words} ; wrong', final)]
+    return '\n '.join(lines), {statement.name: false}
 
 
 def _misquote(question: str, solution: str, *, rng: random.Random) -> str:
@@ -103,9 +100,7 @@ def _misquote(question: str, solution: str, *, rng: random.Random) -> str:
     at = rng.randrange(len(lines))
     step = task.parse_step(lines[at])
     statement = task.parse_question(question)[0][step.name]
-    changed = dataclasses.replace(
-        statement, sign='-' if statement.sign == '+' else '+', number=rng.randrange(1, 100)
-    )
+    changed = dataclasses.replace(statement, sign='-' if statement.sign == '+' else '+')
     right = task.judge(question, solution).critique.split('\n ')[:at]
     words = task.explain(changed, step.base_value, stated=step.value)
     return '\n '.join([*right, f'{words} ; wrong', 'answer : wrong'])

@@ -6,7 +6,7 @@ import random
 from typing import Literal
 
 from elenchus.data.lab import task
-from elenchus.data.lab.task import CONSTANTS, NAMES, SPLITS, Statement, split_of
+from elenchus.data.lab.task import NAMES, SPLITS, THINGS, Statement, split_of
 from elenchus.data.records import Problem
 
 NUM_DISTRACTORS = (1, 2)  # least and most quantities outside the chain of the answer
@@ -15,72 +15,62 @@ FormName = Literal['digits', 'tail']
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """Sizes and shares of generated questions; the level is the number of steps."""
+    """Sizes and shares of generated questions; the level is the number of steps.
 
-    modulus: int
+    Constants are ranked: THINGS[0] is the most frequent. A question of level L takes them from the
+    first `ranks * L / levels`, so that hard questions need rare facts, or, with a `rank_ratio`,
+    any, of which each is less frequent than the one before it by this ratio.
+    """
+
     levels: int  # 1 to `levels` in turn
     ood_steps: tuple[int, int]  # levels of the 'ood' split: longer chains than any in training
-    last_units: tuple[int, int] = (9, 9)  # greatest unit of a second number, lowest to top level
-    product_share: float = 0.0  # of steps that multiply, at the highest level; 0 at level 1
-    constant_share: float = 0.0  # of questions that start at a constant; likewise
-    state_constants: bool = False  # the question states the constant, with a random value
+    constant_share: float = 0.0  # of steps, whose last number is a constant
+    first_ranks: int = 0  # constants of level 1
+    last_ranks: int = 0  # constants of the highest level
+    rank_ratio: float = 0.0  # 0: evenly among the ranks of the level
 
     def draw(self, rng: random.Random, level: int) -> tuple[list[Statement], str]:
         """Draws two chains of random statements, interleaved; returns them and the target's name.
 
         The target is the end of the first chain; the second chain consists of distractors. The
-        numbers come first and no quantity is the base of two others, so that a small model learns
-        to follow the statements in minutes; the remaining difficulty is look-up and arithmetic.
+        digits come first and no quantity is the base of two others, so that a small model learns to
+        follow the statements in minutes; the remaining difficulty is look-up and arithmetic.
         """
         num_distractors = rng.randint(*NUM_DISTRACTORS)
         names = rng.sample(NAMES, level + 1 + num_distractors)
         chain, distractors = names[: level + 1], names[level + 1 :]
-        stated = [chain[0], distractors[0]]
-        if self.constant_share and rng.random() < self._share(self.constant_share, level):
-            chain[0] = rng.choice(tuple(CONSTANTS))
-            stated[0] = chain[0]
-            if not self.state_constants:
-                del stated[0]
-        numbers = [
-            Statement(name, None, '+', rng.randrange(self.modulus), self.modulus) for name in stated
+        digits = [
+            Statement(name, None, '+', rng.randrange(10)) for name in (chain[0], distractors[0])
         ]
-        rng.shuffle(numbers)
+        rng.shuffle(digits)
         links = {True: itertools.pairwise(chain), False: itertools.pairwise(distractors)}
         in_chain = [True] * level + [False] * (num_distractors - 1)
         rng.shuffle(in_chain)
         steps = []
         for which in in_chain:
             base, name = next(links[which])
-            steps.append(Statement(name, base, *self._draw_operation(rng, level), self.modulus))
-        return [*numbers, *steps], chain[-1]
+            step = Statement(name, base, rng.choice('+-'), rng.randrange(1, 10))
+            if self.constant_share and rng.random() < self.constant_share:
+                thing = THINGS[self._draw_rank(rng, level)]
+                step = dataclasses.replace(step, digit=task.CONSTANTS[thing], constant=thing)
+            steps.append(step)
+        return [*digits, *steps], chain[-1]
 
-    def _draw_operation(self, rng: random.Random, level: int) -> tuple[str, int]:
-        if self.product_share and rng.random() < self._share(self.product_share, level):
-            return '*', rng.randrange(2, 10)
-        if self.modulus == 10:
-            return rng.choice('+-'), rng.randrange(1, 10)
-        # A carry is what a sum in the head gets wrong: it becomes more frequent with the level.
-        least, most = self.last_units
-        units = rng.randint(0, round(least + self._share(most - least, level)))
-        return rng.choice('+-'), 10 * rng.randrange(10) + units
-
-    def _share(self, share: float, level: int) -> float:
-        """Returns the share at a level: it grows evenly from 0 at level 1."""
-        return share * (level - 1) / (self.levels - 1)
+    def _draw_rank(self, rng: random.Random, level: int) -> int:
+        if self.rank_ratio:
+            weights = [self.rank_ratio**rank for rank in range(len(THINGS))]
+            return rng.choices(range(len(THINGS)), weights)[0]
+        share = (level - 1) / (self.levels - 1)
+        ranks = round(self.first_ranks + share * (self.last_ranks - self.first_ranks))
+        return rng.randrange(min(ranks, len(THINGS)))
 
 
 FORMS: dict[FormName, Form] = {
-    'digits': Form(modulus=10, levels=5, ood_steps=(6, 7)),
-    'tail': Form(
-        modulus=100,
-        levels=8,
-        ood_steps=(9, 10),
-        last_units=(2, 5),
-        product_share=0.1,
-        constant_share=0.5,
-    ),
+    'digits': Form(levels=5, ood_steps=(6, 7)),
+    'tail': Form(levels=8, ood_steps=(9, 10), constant_share=0.5, first_ranks=10, last_ranks=40),
 }
 """Forms by the value of `data.form`."""
+PRETRAINING_RATIO = 0.75  # rank_ratio of the texts that the base model learns from
 
 
 def generate_problem(*, seed: int, split: str, index: int, form: Form = FORMS['digits']) -> Problem:

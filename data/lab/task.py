@@ -38,69 +38,78 @@ which it learns first. With a word between name and value it had not learnt this
 import dataclasses
 import hashlib
 import re
+import types
 from collections.abc import Mapping, Sequence
-
-from elenchus.data.lab import arithmetic
 
 # fmt: off
 NAMES = ('ada', 'ben', 'cal', 'dan', 'eve', 'fay', 'gus', 'hal', 'ida', 'jim', 'kim', 'lea', 'max',
          'ned', 'oda', 'pam')
-CONSTANTS = {'gold': 79, 'iron': 26, 'lead': 82, 'salt': 11, 'wood': 6, 'zinc': 30}
-"""Quantities that a question need not state: their values are the same in every question."""
-WORDS = (*NAMES, *'0123456789', *':;?+-=', '####', 'answer', 'correct', 'wrong', '*', *CONSTANTS)
+THINGS = ('gold', 'iron', 'lead', 'salt', 'wood', 'zinc', 'clay', 'coal', 'corn', 'silk', 'wool',
+          'sand', 'rice', 'oats', 'tea', 'jade', 'onyx', 'ruby', 'opal', 'amber', 'ash', 'oak',
+          'elm', 'fir', 'yew', 'figs', 'plum', 'pear', 'lime', 'mint', 'sage', 'dill', 'flax',
+          'hemp', 'jute', 'lard', 'milk', 'malt', 'hops', 'peat')
+WORDS = (*NAMES, *'0123456789', *':;?+-=', '####', 'answer', 'correct', 'wrong', *THINGS)
 # fmt: on
+CONSTANTS = {thing: hashlib.sha256(thing.encode()).digest()[0] % 10 for thing in THINGS}
+"""Digits that a question names and does not state: facts that one knows or does not know."""
+EMPTY: Mapping[str, int] = types.MappingProxyType({})
 SPLITS = ('train', 'validation', 'test', 'ood')
 MISTAKE_KINDS = ('operation', 'operand', 'arithmetic', 'skipped', 'target')
 """Kinds of mistakes: wrong sign, wrong quantity or value looked up, wrong sum, a needed quantity
 skipped, and an answer that is not the value of the target."""
+FACT = 'fact'
+"""Kind of a mistake where the question names constants: a wrong digit for one of them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Statement:
-    """One part of a question: `name number` if base is None, else `name : base sign number`."""
+    """One part of a question: `name digit` if base is None, else `name : base sign digit`.
+
+    A constant may stand in place of the last digit; `digit` is then its value.
+    """
 
     name: str
     base: str | None
     sign: str
-    number: int
-    modulus: int = 10
+    digit: int
+    constant: str | None = None
 
     def text(self) -> str:
         """Returns the statement as the question writes it."""
-        number = arithmetic.write(self.number, self.modulus)
         if self.base is None:
-            return f'{self.name} {number}'
-        return f'{self.name} : {self.base} {self.sign} {number}'
+            return f'{self.name} {self.digit}'
+        return f'{self.name} : {self.base} {self.sign} {self.constant or self.digit}'
 
     def value(self, base_value: int) -> int:
-        """Returns the value of the quantity, given that of its base."""
-        return arithmetic.apply(base_value, self.sign, self.number, modulus=self.modulus)
+        """Returns the value of the quantity, modulo 10, given that of its base."""
+        return (base_value + (self.digit if self.sign == '+' else -self.digit)) % 10
 
     def step(self, base_value: int, value: int | None = None) -> 'Step':
         """Returns the step that computes the quantity, with another value if one is given."""
         value = self.value(base_value) if value is None else value
-        return Step(self.name, self.base, self.sign, self.number, base_value, value, self.modulus)
+        return Step(self.name, self.base, self.sign, self.digit, base_value, value, self.constant)
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One line of an attempt, `name : base base_value sign number = value ; name value`."""
+    """One line of an attempt, `name : base base_value sign digit = value ; name value`.
+
+    A constant stands before its digit: `ben : eve 7 - gold 4 = 3 ; ben 3`.
+    """
 
     name: str
     base: str
     sign: str
-    number: int
+    digit: int
     base_value: int
     value: int
-    modulus: int = 10
+    constant: str | None = None
 
     def text(self) -> str:
         """Returns the step as an attempt writes it; `parse_step` is the inverse."""
-        base_value, number, value = (
-            arithmetic.write(n, self.modulus) for n in (self.base_value, self.number, self.value)
-        )
-        equation = f'{base_value} {self.sign} {number} = {value}'
-        return f'{self.name} : {self.base} {equation} ; {self.name} {value}'
+        operand = f'{self.constant} {self.digit}' if self.constant else self.digit
+        equation = f'{self.base_value} {self.sign} {operand} = {self.value}'
+        return f'{self.name} : {self.base} {equation} ; {self.name} {self.value}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +137,7 @@ def solve(question: str) -> str:
     return complete(question, [])
 
 
-def complete(question: str, lines: Sequence[str], *, values: Mapping[str, int] = {}) -> str:
+def complete(question: str, lines: Sequence[str], *, values: Mapping[str, int] = EMPTY) -> str:
     """Completes an attempt: the lines so far, every other step in order, then the answer.
 
     `values` replace the values of some quantities; what follows from them follows.
@@ -142,75 +151,67 @@ def complete(question: str, lines: Sequence[str], *, values: Mapping[str, int] =
         for s in statements.values()
         if s.base is not None and s.name not in present
     ]
-    answer = arithmetic.write(known[target], statements[target].modulus)
-    return '\n '.join([*(line.strip() for line in lines), *steps, f'#### {answer}'])
+    return '\n '.join([*(line.strip() for line in lines), *steps, f'#### {known[target]}'])
 
 
 def derivation(statement: Statement, base_value: int, *, result: int | None = None) -> str:
-    """Returns the small steps to a value: look-up of the base, then arithmetic in digits.
+    """Returns the small steps to a value: look-up of the base, the constant, then arithmetic.
 
     With a `result`, the arithmetic ends falsely in that value.
     """
-    modulus = statement.modulus
-    operands = base_value, statement.sign, statement.number
-    worked = arithmetic.work_out(*operands, modulus=modulus, result=result)
-    return f'{statement.base} {arithmetic.write(base_value, modulus)} ; {worked}'
+    result = statement.value(base_value) if result is None else result
+    constant = f'{statement.constant} {statement.digit} ; ' if statement.constant else ''
+    equation = f'{base_value} {statement.sign} {statement.digit} = {result}'
+    return f'{statement.base} {base_value} ; {constant}{equation}'
 
 
-def known_values(question: str, stated: Mapping[str, int] = {}) -> dict[str, int]:
-    """Returns the value of every quantity of a question, by name, constants included.
+def known_values(question: str, stated: Mapping[str, int] = EMPTY) -> dict[str, int]:
+    """Returns the value of every quantity of a question, by name.
 
     Values in `stated` replace what would be computed.
     """
-    values = dict(CONSTANTS)
+    values = {}
     for s in parse_question(question)[0].values():
-        computed = s.number if s.base is None else s.value(values[s.base])
+        computed = s.digit if s.base is None else s.value(values[s.base])
         values[s.name] = stated.get(s.name, computed)
     return values
 
 
 def parse_question(question: str) -> tuple[dict[str, Statement], str]:
-    """Returns the statements by name, in order, and the name of the target."""
+    """Returns the statements by name, in order, and the name of the target.
+
+    A question may state a constant, `gold 4`, which then has that value instead of its own.
+    """
     *parts, request = question.split(' ; ')
-    statements = {}
+    statements, constants = {}, dict(CONSTANTS)
     for part in parts:
         name, *words = part.split()
-        *relation, number = words
-        _, base, sign = relation or (':', None, '+')
-        statements[name] = Statement(name, base, sign, arithmetic.read(number), 10 ** len(number))
+        if len(words) == 1:
+            statements[name] = Statement(name, None, '+', int(words[0]))
+            constants[name] = int(words[0])
+        else:
+            _, base, sign, operand = words
+            constant = operand if operand in CONSTANTS else None
+            digit = constants[operand] if constant else int(operand)
+            statements[name] = Statement(name, base, sign, digit, constant)
     return statements, request.removesuffix(' ?')
 
 
-def modulus(question: str) -> int:
-    """Returns the modulus of a question's numbers, 10 or 100."""
-    statements, target = parse_question(question)
-    return statements[target].modulus
-
-
-def unstated_constants(question: str) -> list[str]:
-    """Returns the constants that a question uses and does not state."""
+def constants_of(question: str) -> list[str]:
+    """Returns the constants that a question names without stating them, in their order."""
     statements, _ = parse_question(question)
-    return sorted({s.base for s in statements.values()} & CONSTANTS.keys() - statements.keys())
+    named = dict.fromkeys(s.constant for s in statements.values() if s.constant)
+    return [name for name in named if name not in statements]
 
 
-_STEP = re.compile(r'(\w+) : (\w+) (\d+) ([*+-]) (\d+) = (\d+) ; \1 \6')
+_STEP = re.compile(r'(\w+) : (\w+) (\d) ([+-]) (?:([a-z]+) )?(\d) = (\d) ; \1 \7')
+_ANSWER = re.compile(r'#### (\d)')
 
 
 def parse_step(line: str) -> Step | None:
     """Parses a line of an attempt; None if it is not a step, such as the answer line."""
     match = _STEP.fullmatch(line.strip())
-    if match is None:
-        return None
-    numbers = map(arithmetic.read, match.group(5, 3, 6))
-    step = Step(*match.group(1, 2, 4), *numbers, 10 ** len(match[6]))
-    return step if step.text() == match[0] else None  # all numbers have the same width
-
-
-def _parse_answer(line: str, *, modulus: int) -> int | None:
-    """Returns the number of an answer line, None if it has none of the right width."""
-    number = line.strip().removeprefix('#### ')
-    is_answer = number.isdecimal() and number.isascii() and 10 ** len(number) == modulus
-    return arithmetic.read(number) if is_answer and line.strip() != number else None
+    return match and Step(*match.group(1, 2, 4), *map(int, match.group(6, 3, 7)), match[5])
 
 
 def judge(question: str, attempt: str) -> Judgement:
@@ -221,13 +222,11 @@ def judge(question: str, attempt: str) -> Judgement:
     line is wrong.
     """
     statements, target = parse_question(question)
-    known = CONSTANTS | {s.name: s.number for s in statements.values() if s.base is None}
+    known = {s.name: s.digit for s in statements.values() if s.base is None}
     lines = []
     attempt_lines = attempt.split('\n')
     for i, line in enumerate(attempt_lines[:-1]):
         step = parse_step(line)
-        if step and step.modulus != statements[target].modulus:
-            step = None
         # A malformed line still names the quantity that it is about with its first word.
         name = step.name if step else line.split()[0] if line.split() else ''
         words, kind, value = _check_step(statements, known, name=name, step=step)
@@ -235,15 +234,22 @@ def judge(question: str, attempt: str) -> Judgement:
         if kind:
             return Judgement(i, kind, '\n '.join([*lines, 'answer : wrong']))
         known[name] = value
-    final = _parse_answer(attempt_lines[-1], modulus=statements[target].modulus)
-    right = target in known and final == known[target]
-    check = '?'
+    final = _ANSWER.fullmatch(attempt_lines[-1].strip())
+    right = final is not None and target in known and int(final[1]) == known[target]
+    check = f'answer : {target} ?'
     if final is not None and target in known:
-        modulus = statements[target].modulus
-        check = arithmetic.difference(known[target], final, modulus=modulus)
-    lines.append(f'answer : {target} {check} ; {"correct" if right else "wrong"}')
+        check = f'answer : {target} {difference(known[target], int(final[1]))}'
+    lines.append(f'{check} ; {"correct" if right else "wrong"}')
     kind = None if right else 'skipped' if target not in known else 'target'
     return Judgement(None if right else len(attempt_lines) - 1, kind, '\n '.join(lines))
+
+
+def difference(stated: int, derived: int) -> str:
+    """Returns the subtraction, modulo 10, with which a critique compares two values; 0 = equal.
+
+    Small models did not learn to compare two digits, but they learn a subtraction like any sum.
+    """
+    return f'{stated} - {derived} = {(stated - derived) % 10}'
 
 
 def explain(
@@ -254,9 +260,7 @@ def explain(
     With a `result`, the derivation ends falsely in that value.
     """
     value = statement.value(base_value) if result is None else result
-    # Modulo 100 the derived value stands behind the name, where a refinement looks it up.
-    pair = (value, stated) if statement.modulus == 100 else (stated, value)
-    check = '?' if stated is None else arithmetic.difference(*pair, modulus=statement.modulus)
+    check = '?' if stated is None else difference(stated, value)
     worked = derivation(statement, base_value, result=result)
     return f'{statement.text()} ; {worked} ; {statement.name} {check}'
 
@@ -269,16 +273,18 @@ def _check_step(
     if statement is None:
         return f'{name} ?'.strip(), 'operand', None
     if statement.base is None:
-        return f'{name} : {arithmetic.write(statement.number, statement.modulus)}', 'operand', None
+        return f'{name} : {statement.digit}', 'operand', None
     copied = statement.text()
     if statement.base not in known:
         return f'{copied} ; {statement.base} ?', 'skipped', None
     base_value = known[statement.base]
     value = statement.value(base_value)
     words = explain(statement, base_value, stated=step.value if step else None)
-    operands = (statement.base, statement.number, base_value)
-    if step is None or (step.base, step.number, step.base_value) != operands:
+    operands = (statement.base, statement.constant, base_value)
+    if step is None or (step.base, step.constant, step.base_value) != operands:
         return words, 'operand', value
+    if step.digit != statement.digit:
+        return words, FACT if step.constant else 'operand', value
     if step.sign != statement.sign:
         return words, 'operation', value
     return words, None if step.value == value else 'arithmetic', value

@@ -3,6 +3,8 @@
 import random
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from elenchus.data.critiques import mistakes, oracle
 from elenchus.data.grading import answers
 from elenchus.data.lab import conversations, task, teacher
@@ -19,6 +21,9 @@ def actor_examples(
     settings: ActorSettings, chat: Chat, problems: Sequence[Problem], *, plain: bool = True
 ) -> list[Example]:
     """Returns the actor's examples; without `plain`, only those of more than one turn."""
+    if is_tail(problems):
+        examples = tail_examples(settings, chat, problems)
+        return [example for is_plain, example in examples if plain or not is_plain]
     return [
         chat.example(turns, trained=(turns[-1].role,), weights=None, last_only=True)
         for turns in actor_conversations(settings, chat, problems)
@@ -30,6 +35,9 @@ def demonstration_examples(
     settings: ActorSettings, chat: Chat, problems: Sequence[Problem]
 ) -> list[Example]:
     """Returns the actor's examples of the form question -> solution."""
+    if is_tail(problems):
+        examples = tail_examples(settings, chat, problems)
+        return [example for is_plain, example in examples if is_plain]
     return [
         chat.example(turns, trained=('attempt',), weights=None, last_only=True)
         for turns in actor_conversations(settings, chat, problems)
@@ -44,9 +52,6 @@ def actor_conversations(
     kinds, error_rate = tuple(proposals.GUIDES), settings.teacher_error_rate
     for i, problem in enumerate(problems[: settings.num_problems]):
         rng = random.Random(problem.id)
-        if problem.source == 'lab' and task.modulus(problem.question) == 100:
-            yield from tail_conversations(settings, chat, problem, rng=rng)
-            continue
         solution = demonstrate(problem, error_rate, rng=rng)
         yield (*chat.question_turns(problem.question), chat.text_turn('attempt', solution))
         for _ in range(settings.refinements_per_problem):
@@ -61,28 +66,44 @@ def actor_conversations(
             yield (*question, chat.text_turn('attempt', solution))
 
 
-def tail_conversations(
-    settings: ActorSettings, chat: Chat, problem: Problem, *, rng: random.Random
-) -> Iterator[tuple[Turn, ...]]:
-    """Yields a demonstration, unless the question needs an unstated constant, and refinements.
+def is_tail(problems: Sequence[Problem]) -> bool:
+    """Returns whether problems are of the lab's tail form: some questions name constants."""
+    lab = (p for p in problems if p.source == 'lab')
+    return any(task.constants_of(problem.question) for problem in lab)
 
-    What the actor is never told it can only learn from critiques.
+
+def tail_examples(
+    settings: ActorSettings, chat: Chat, problems: Sequence[Problem]
+) -> Iterator[tuple[bool, Example]]:
+    """Yields (is a demonstration, example) of problems of the lab's tail form.
+
+    Demonstrations become fewer with the level; refinements are of all levels.
     """
-    known = not task.unstated_constants(problem.question)
-    if known and rng.random() < settings.level_decay ** (problem.level - 1):
-        solution = conversations.demonstrate(problem.question, rng=rng)
-        yield (*chat.question_turns(problem.question), chat.text_turn('attempt', solution))
-    for _ in range(settings.refinements_per_problem):
-        yield conversation_turns(chat, conversations.converse(problem, rng=rng))
+    for problem in problems[: settings.num_problems]:
+        rng = random.Random(problem.id)
+        if rng.random() < settings.level_decay ** (problem.level - 1):
+            solution = conversations.demonstrate(problem.question, rng=rng)
+            turns = (*chat.question_turns(problem.question), chat.text_turn('attempt', solution))
+            yield True, chat.example(turns, trained=('attempt',), weights=None, last_only=True)
+        for _ in range(settings.refinements_per_problem):
+            yield False, refinement_example(chat, conversations.converse(problem, rng=rng))
 
 
-def conversation_turns(chat: Chat, conversation: conversations.Conversation) -> tuple[Turn, ...]:
-    """Returns the turns of a conversation of the lab."""
-    roles = ('attempt', 'critique', 'refinement')
-    texts = zip(roles, conversation[1:], strict=True)
-    return (
-        *chat.question_turns(conversation.question),
-        *(chat.text_turn(role, text) for role, text in texts),
+def refinement_example(chat: Chat, talk: conversations.Conversation) -> Example:
+    """Returns a conversation of the lab, trained on what its refinement can know."""
+    texts = {'attempt': talk.attempt, 'critique': talk.critique, 'refinement': talk.refinement}
+    unknown = [id for name in talk.unknown for id in chat.tokenizer.encode(name)]
+
+    def weights(turn: Turn) -> np.ndarray:
+        # The digit behind the name of a constant that neither model nor critique can know.
+        return 1.0 - np.isin([-1, *turn.tokens[:-1]], unknown).astype(np.float32)
+
+    turns = (chat.text_turn(role, text) for role, text in texts.items())
+    return chat.example(
+        (*chat.question_turns(talk.question), *turns),
+        trained=('refinement',),
+        weights=weights,
+        last_only=True,
     )
 
 

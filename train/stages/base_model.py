@@ -13,8 +13,10 @@ from elenchus.data.records import Example, Problem, Turn
 from elenchus.data.text.chat import Chat
 from elenchus.train.config.run_settings import BaseSettings, DataSettings
 from elenchus.train.run.inputs import RunInputs
-from elenchus.train.stages.actor import conversation_turns, criticised_attempt
+from elenchus.train.stages.actor import criticised_attempt, refinement_example
 from elenchus.train.stages.sft import LazyExamples
+
+LIKELY_KINDS = (task.FACT, 'arithmetic')  # of mistakes, tried first
 
 
 def base_examples(
@@ -40,9 +42,10 @@ def lab_document(settings: BaseSettings, chat: Chat, index: int, *, data: DataSe
     kind = kinds[bisect.bisect(np.cumsum(shares)[:-1], random.Random(index).random())]
     tail = data.form == 'tail'
     if kind == 'drill':
-        return tail_drill(chat, index) if tail else drill(chat, index)
-    # Only a critique may tell what a question leaves out, so other texts state every constant.
-    form = dataclasses.replace(forms.FORMS[data.form], state_constants=kind != 'refinement')
+        return drill(chat, index)
+    form = forms.FORMS[data.form]
+    if tail and kind != 'refinement':  # whose constants have no fixed value
+        form = dataclasses.replace(form, rank_ratio=forms.PRETRAINING_RATIO)
     problem = forms.generate_problem(seed=data.seed + 1, split='train', index=index, form=form)
     if kind == 'worked':
         text = pretraining.worked_solution(problem.question)
@@ -69,33 +72,14 @@ def tail_conversation(chat: Chat, problem: Problem, kind: str) -> Example:
         rng = random.Random(problem.id)
         right = conversations.demonstrate(problem.question, rng=rng)
         problem = dataclasses.replace(problem, solution=right)
-        attempt = mistakes.corrupt(problem, rng=rng, first_kind='arithmetic')
+        attempt = mistakes.corrupt(problem, rng=rng, first_kind=rng.choice(LIKELY_KINDS))
         return chat.example(
             criticised_attempt(chat, problem, right if rng.random() < 0.3 else attempt),
             trained=(kind,),
             weights=None,
             last_only=True,
         )
-    turns = conversation_turns(chat, conversations.converse(problem, rng=random.Random(problem.id)))
-    return chat.example(turns, trained=(kind,), weights=None, last_only=True)
-
-
-def tail_drill(chat: Chat, index: int) -> Example:
-    """Returns a drill in numbers of two digits, trained on all that its lines do not choose."""
-    question, text = pretraining.tail_drill(index)
-    semicolon, newline = chat.tokenizer.encode(';')[0], chat.tokenizer.newline_id
-
-    def weights(turn: Turn) -> np.ndarray:
-        tokens = np.array(turn.tokens)
-        starts = np.cumsum(tokens == newline)
-        # A line's first part is its choice; the part ends at the line's first semicolon.
-        ends = [np.flatnonzero((starts == n) & (tokens == semicolon))[0] for n in set(starts)]
-        known = np.ones(len(tokens), np.float32)
-        for n, end in zip(sorted(set(starts)), sorted(ends), strict=True):
-            known[np.flatnonzero(starts == n)[0] : end] = 0
-        return known
-
-    return document(chat, question, text, role='critique', weights=weights)
+    return refinement_example(chat, conversations.converse(problem, rng=random.Random(problem.id)))
 
 
 def drill(chat: Chat, index: int) -> Example:
