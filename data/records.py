@@ -74,6 +74,9 @@ class TurnFacts:
     refinement_successes: int | None = None  # valid refinements after it (stages.critique)
     refinement: str | None = None  # text of the first valid refinement (stages.critique)
 
+    # Of a refinement after a counterfactual critique (test_time.uptake).
+    uses_value: bool | None = None  # it takes over the critique's false value
+
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
@@ -130,6 +133,7 @@ class EpisodeFacts:
     round: int | None = None  # number of the round in the chain, from 1
     tokens: Mapping[str, int] | None = None  # sampled tokens by role
     calls: Mapping[str, int] | None = None  # model calls by role
+    noise: int | None = None  # number of the noise seed, from 0 (uptake)
 
     # Set by train.stages.self_talk_data.
     rejection: str | None = None  # reason why a self-talk is not trained on; None = it is

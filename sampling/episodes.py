@@ -4,6 +4,7 @@
 one more turn of each episode, with its judged facts.
 """
 
+import collections
 import dataclasses
 from collections.abc import Iterator, Sequence
 
@@ -244,6 +245,19 @@ def sampled_tokens(episodes: Sequence[Episode]) -> int:
     Only sampled turns have log-probabilities; the others cost nothing.
     """
     return sum(len(turn.logprobs) for episode in episodes for turn in episode.turns)
+
+
+def processed_tokens(chat: Chat, episode: Episode) -> dict[str, int]:
+    """Counts by role the tokens of the model calls of an episode: each prompt and its turn.
+
+    Only sampled turns have log-probabilities; the others were no call. A prompt counts in whole,
+    even where a cache saves its computation.
+    """
+    counts = collections.Counter()
+    for i, turn in enumerate(episode.turns):
+        if turn.logprobs:
+            counts[turn.role] += len(chat.context(episode.turns[:i], turn.role)) + len(turn.tokens)
+    return dict(counts)
 
 
 def _located_error(critique: grammars.Critique, verdict: bool | None) -> int | None:
