@@ -133,7 +133,7 @@ class EpisodeFacts:
     round: int | None = None  # number of the round in the chain, from 1
     tokens: Mapping[str, int] | None = None  # sampled tokens by role
     calls: Mapping[str, int] | None = None  # model calls by role
-    noise: int | None = None  # number of the noise seed, from 0 (uptake)
+    sample: int | None = None  # number among the samples of an uptake condition, from 0
 
     # Set by train.stages.self_talk_data.
     rejection: str | None = None  # reason why a self-talk is not trained on; None = it is

@@ -24,11 +24,11 @@ from elenchus.sampling.test_time.strategies import EvaluationSetup, with_cost
 class UptakeSettings:
     """Settings of the uptake conditions."""
 
-    num_seeds: int  # of noise, shared by all conditions
+    num_samples: int  # responses to each attempt under each condition
     num_problems: int  # test problems, at most; 0: off
 
     def __post_init__(self):
-        for name, least in (('num_seeds', 1), ('num_problems', 0)):
+        for name, least in (('num_samples', 1), ('num_problems', 0)):
             if getattr(self, name) < least:
                 raise ValueError(
                     f'evaluate.uptake.{name}={getattr(self, name)} must be at least {least}'
@@ -156,42 +156,46 @@ CONDITIONS: Mapping[str, Condition] = {
 
 
 def sample_condition(
-    name: str, sources: Sources, *, ids: Container[int], num_seeds: int
+    name: str, sources: Sources, *, ids: Container[int], num_samples: int
 ) -> tuple[list[Episode], int]:
-    """Samples a condition for the attempts in `ids`, once with each noise seed.
+    """Samples a condition `num_samples` times for each of its attempts in `ids`.
 
-    Returns one episode per sampled attempt and seed, with the facts `chain` (the attempt) and
-    `noise` (the seed's number), and the number of sampled tokens. Only the last turn of an episode
-    is new; it alone has log-probabilities.
+    Returns one episode per attempt and sample, with the facts `chain` (the attempt) and `sample`
+    (its number), and the number of sampled tokens. Only the last turn of an episode is new; it
+    alone has log-probabilities.
     """
-    condition, setup = CONDITIONS[name], sources.setup
+    condition = CONDITIONS[name]
     turns = {i: turn for i, turn in condition.critiques(sources).items() if i in ids}
-    sampled = []
-    for number in range(num_seeds):
-        # The id is the attempt's in every condition: the same attempt gets the same noise.
-        seed = derive_seed(setup.seed, 'uptake', number)
-        spec = SampleSpec(1, setup.method, seed, list(turns))
-        for i, episode in zip(turns, _respond(sources, condition, turns, spec=spec), strict=True):
-            sampled.append(with_cost(episode).with_facts(chain=i, noise=number))
+    groups = _respond(sources, condition, turns, num_samples=num_samples)
+    sampled = [
+        with_cost(episode).with_facts(chain=i, sample=number)
+        for i, group in zip(turns, groups, strict=True)
+        for number, episode in enumerate(group)
+    ]
     if name == 'counterfactual':
         sampled = [_with_uptake(sources, episode) for episode in sampled]
     return sampled, episode_lib.sampled_tokens(sampled)
 
 
 def _respond(
-    sources: Sources, condition: Condition, turns: Mapping[int, Turn | None], *, spec: SampleSpec
-) -> list[Episode]:
-    """Samples and judges one response for each attempt, after the turn in the critique's place."""
-    models = sources.setup.models
-    problems = [sources.problems[i] for i in turns]
-    options = {'judge': models.judge, 'spec': spec}
+    sources: Sources, condition: Condition, turns: Mapping[int, Turn | None], *, num_samples: int
+) -> list[list[Episode]]:
+    """Samples and judges responses for each attempt, after the turn in the critique's place."""
+    setup, n = sources.setup, num_samples
+    models, problems = setup.models, [sources.problems[i] for i in turns]
+    # Ids are those of the attempts: in every condition an attempt's samples have the same noise.
+    seed = derive_seed(setup.seed, 'uptake')
+    options = {
+        'judge': models.judge,
+        'spec': SampleSpec(n, setup.method, seed, [i * n for i in turns]),
+    }
     if condition.role == 'attempt':
-        return episode_lib.sample_attempts(models.sampler, models.actor, problems, **options)
+        fresh = episode_lib.sample_attempts(models.sampler, models.actor, problems, **options)
+        return [fresh[i : i + n] for i in range(0, len(fresh), n)]
     conversations = [_conversation(sources, i, turn) for i, turn in turns.items()]
-    refined = episode_lib.sample_refinements(
+    return episode_lib.sample_refinements(
         models.sampler, models.actor, conversations, problems=problems, **options
     )
-    return [episode for (episode,) in refined]
 
 
 def _conversation(sources: Sources, i: int, critique: Turn | None) -> Episode:

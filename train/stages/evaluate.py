@@ -71,10 +71,10 @@ def evaluate(
     summary |= evaluate_rows.rows(settings, groups, list(summary['tokens_per_answer']), chat=chat)
     if base is not None:
         options = {'settings': settings, 'samplers': samplers, 'seed': seed, 'stage': stage}
-        alone, count = sample_actor(base, problems, name='base', **options)
+        base_attempts, count = sample_actor(base, problems, name='base', **options)
         num_tokens += count
-        alone = records.group_episodes(problems, alone)
-        summary = evaluate_rows.with_base(settings, summary, groups, base=alone, chat=chat)
+        base_groups = records.group_episodes(problems, base_attempts)
+        summary = evaluate_rows.with_base(settings, summary, groups, base=base_groups, chat=chat)
     plots.save_png(lambda: plots.cost_curves(summary['curves']), stage.path / 'curves.png')
     return summary | {'tokens_sampled': num_tokens}
 
@@ -252,7 +252,7 @@ def evaluate_uptake(
         parts = stage.parts(f'uptake/{name}', problems, description=f'uptake: {name}')
         for part in parts.missing():
             ids = range(part.first * n, (part.first + len(part.items)) * n)
-            part.write(*uptake.sample_condition(name, sources, ids=ids, num_seeds=s.num_seeds))
+            part.write(*uptake.sample_condition(name, sources, ids=ids, num_samples=s.num_samples))
         sampled[name], count = parts.read()
         num_tokens += count
     figures = uptake_figures.summarise(settings, sources, sampled)

@@ -1,17 +1,17 @@
 """Rows of every table of evaluation: right in every step, tokens processed, and the base model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from elenchus.data.records import RolloutGroup
+from elenchus.data.records import Episode, RolloutGroup, Turn
 from elenchus.data.text.chat import Chat
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.metrics import critic_metrics
 from elenchus.train.config.run_settings import EvaluateSettings
 from elenchus.train.stages.evaluate_figures import by_level
 
-RESPONSES = {
+RESPONSES: Mapping[str, Callable[[Episode], Turn]] = {
     'attempt': lambda episode: episode.attempt,
     'refined': lambda episode: episode.response,
 }

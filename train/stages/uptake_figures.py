@@ -24,7 +24,7 @@ READS = 0.5
 """Uptake from which on the refiner is said to read critiques."""
 
 Values = Mapping[str, np.ndarray]
-"""Condition -> a value of each attempt under each noise seed, [attempts, seeds]."""
+"""Condition -> a value of each attempt in each sample, [attempts, samples]."""
 
 
 def summarise(
@@ -72,16 +72,16 @@ def final_values(
     *,
     start: np.ndarray,
 ) -> Values:
-    """Returns the value of every attempt under every condition and seed.
+    """Returns the value of every attempt under every condition and sample.
 
     Attempts that a condition does not sample keep the value `start` [attempts], or that of the
     condition which `Condition.others` names.
     """
-    values = {'attempt': np.repeat(start[:, None], s.uptake.num_seeds, axis=1)}
+    values = {'attempt': np.repeat(start[:, None], s.uptake.num_samples, axis=1)}
     for name, condition in CONDITIONS.items():
         values[name] = values[condition.others].copy()
         for episode in sampled[name]:
-            values[name][episode.facts.chain, episode.facts.noise] = value(episode)
+            values[name][episode.facts.chain, episode.facts.sample] = value(episode)
     return {name: values[name] for name in CONDITIONS}
 
 
@@ -92,11 +92,11 @@ def uptake_by_level(
 
     By level, with its interval over questions; None without counterfactual critiques.
     """
-    shape = (len(sources.episodes), s.uptake.num_seeds)
+    shape = (len(sources.episodes), s.uptake.num_samples)
     used, count = np.zeros(shape), np.zeros(shape)
     for episode in refined:
-        used[episode.facts.chain, episode.facts.noise] = episode.response.facts.uses_value
-        count[episode.facts.chain, episode.facts.noise] = 1
+        used[episode.facts.chain, episode.facts.sample] = episode.response.facts.uses_value
+        count[episode.facts.chain, episode.facts.sample] = 1
     problems = sources.problems[:: _attempts_per_question(sources)]
     return {
         level: _share(s, used, count, questions=len(problems), chosen=chosen)
@@ -151,7 +151,7 @@ def _counts(s: EvaluateSettings, sources: Sources) -> dict:
     return {
         'questions': len(sources.episodes) // n,
         'attempts_per_question': n,
-        'num_seeds': s.uptake.num_seeds,
+        'num_samples': s.uptake.num_samples,
         'due': len(sources.due),
         'due_questions': sources.num_due_questions,
     }
@@ -207,7 +207,7 @@ def _share(
     questions: int,
     chosen: Sequence[int] | None = None,
 ) -> list[float] | None:
-    """Ratio of two values of attempts and seeds, with its interval over the chosen questions."""
+    """Ratio of two values of attempts and samples, with its interval over the chosen questions."""
     above, below = (x.reshape(questions, -1).sum(axis=1) for x in (part, whole))
     places = range(questions) if chosen is None else chosen
     places = [q for q in places if below[q]]
@@ -225,7 +225,7 @@ def _share(
 
 
 def _by_question(values: np.ndarray, questions: int) -> list[float]:
-    """Mean over the attempts at a question and over the seeds."""
+    """Mean over the attempts at a question and over samples."""
     return values.reshape(questions, -1).mean(axis=1).tolist()
 
 

@@ -1,5 +1,6 @@
 """The stage `evaluate` with scripted players: its samples, how it resumes, and its figures."""
 
+import collections
 import itertools
 import json
 import random
@@ -13,6 +14,7 @@ from elenchus.data.files import episode_files
 from elenchus.data.grading import answers
 from elenchus.data.lab import task
 from elenchus.sampling.engine import engine
+from elenchus.sampling.test_time import uptake
 from elenchus.train.config import build, run_settings
 from elenchus.train.run.directory import StageFolder
 from elenchus.train.run.samplers import Samplers
@@ -22,7 +24,7 @@ from tests.support.fake_engine import TOKENIZER
 from tests.support.fake_run import FakeModel
 
 NUM_PROBLEMS, PART = 20, 8
-STRATEGIES = ('sequential', 'oracle', 'beam')
+STRATEGIES = ('sequential', 'oracle', *(f'uptake/{name}' for name in uptake.CONDITIONS))
 PROBLEMS = [task.generate_problem(seed=0, split='test', index=i) for i in range(NUM_PROBLEMS)]
 
 
@@ -92,9 +94,10 @@ class Evaluation:
             'seed': self.run.settings.seed,
         }
 
-    def evaluate(self, folder):
+    def evaluate(self, folder, **options):
         pair = self.run.samplers.pair(FakeModel('actor'), FakeModel('critic'))
-        return evaluate.evaluate(pair, PROBLEMS, stage=self.stage(folder), **self.options)
+        options |= self.options
+        return evaluate.evaluate(pair, PROBLEMS, stage=self.stage(folder), **options)
 
     def evaluate_actor(self, folder):
         actor, stage = FakeModel('actor'), self.stage(folder)
@@ -128,7 +131,7 @@ def parts(folder):
 def test_each_strategy_has_its_own_folder_of_parts(evaluated):
     _, folder, _ = evaluated
     names = [f'episodes/part-{i:05d}.array_record' for i in range(3)]
-    expected = [*names, *(f'{s}/{n}' for s in STRATEGIES[:2] for n in names), f'beam/{names[0]}']
+    expected = [*names, *(f'{s}/{n}' for s in STRATEGIES for n in names), f'beam/{names[0]}']
     assert [str(path) for path in parts(folder)] == sorted(expected)
 
 
@@ -143,6 +146,8 @@ def test_all_that_was_generated_is_counted(evaluated):
         ['episodes/part-00001', 'sequential/episodes/part-00001', 'oracle/episodes/part-00001'],
         ['sequential/episodes/part-00000', 'sequential/episodes/part-00002'],
         ['oracle/episodes/part-00002', 'beam/episodes/part-00000'],
+        ['uptake/shuffled/episodes/part-00001', 'uptake/always/episodes/part-00000'],
+        ['uptake/counterfactual/episodes/part-00002', 'uptake/own/episodes/part-00002'],
     ],
 )
 def test_a_stage_that_was_stopped_samples_what_is_missing_and_no_more(evaluated, tmp_path, lost):
@@ -166,10 +171,16 @@ def test_a_stage_that_was_stopped_samples_what_is_missing_and_no_more(evaluated,
 
 
 def test_what_is_off_is_neither_sampled_nor_in_the_summary(tmp_path):
-    off = {'evaluate__num_rounds': 1, 'evaluate__oracle': False, 'evaluate__beam__width': 0}
+    off = {
+        'evaluate__num_rounds': 1,
+        'evaluate__oracle': False,
+        'evaluate__beam__width': 0,
+        'evaluate__uptake__num_problems': 0,
+    }
     summary = Evaluation(tmp_path, **off).evaluate(tmp_path)
     assert {path.parts[0] for path in parts(tmp_path)} == {'episodes'}
     assert not [arm for arm in summary['curves'] if arm.startswith(('seq', 'oracle', 'beam'))]
+    assert 'uptake' not in summary
 
 
 def test_where_the_critic_need_not_and_the_oracle_cannot_help_parts_are_empty(tmp_path):
@@ -177,6 +188,10 @@ def test_where_the_critic_need_not_and_the_oracle_cannot_help_parts_are_empty(tm
     summary = Evaluation(tmp_path, rule=solve, **changes).evaluate(tmp_path)
     assert summary['accuracy']['refined']['all'] == [1.0, 1.0, 1.0]
     assert list(episode_files.read_episodes(tmp_path / 'oracle' / 'episodes')) == []
+    assert summary['uptake']['due'] == 0 and not (tmp_path / 'uptake').exists()
+    assert summary['uptake']['warning'] == (
+        'no comparison: only 0 attempts at 0 questions are refined'
+    )
 
 
 # Figures
@@ -241,6 +256,49 @@ def test_the_fields_of_old_are_there(evaluated):
         summary['measures']['critic']['all']['discriminability']
     )
     assert (summary['questions'], summary['attempts_per_question']) == (20, 3)
+
+
+def test_the_base_model_is_a_row_of_every_table(evaluated, tmp_path):
+    evaluation = Evaluation(tmp_path)
+    summary = evaluation.evaluate(tmp_path, base=FakeModel('base'))
+    assert summary['tokens_sampled'] == evaluation.tokens
+    # The script does not look at the model: with the same noise the base attempts what the actor
+    # does.
+    tables = ('accuracy', 'steps_correct', 'tokens_per_answer', 'processed_per_answer')
+    for table in tables:
+        assert summary[table].pop('base') == summary[table]['attempt'], table
+    difference = summary['difference'].pop('refined-base')
+    assert difference == summary['difference']['refined-attempt']
+    before = evaluated[2]
+    base_tokens = summary.pop('tokens_sampled') - before['tokens_sampled']
+    assert base_tokens == NUM_PROBLEMS * 3 * before['tokens_per_answer']['attempt']
+    assert summary == {k: v for k, v in before.items() if k != 'tokens_sampled'}
+
+
+def test_steps_and_processed_tokens_are_those_of_the_episodes(evaluated):
+    evaluation, folder, summary = evaluated
+    episodes = list(episode_files.read_episodes(folder / 'episodes'))
+    for arm, turns in (
+        ('attempt', [e.attempt for e in episodes]),
+        ('refined', [e.response for e in episodes]),
+    ):
+        share = np.mean([turn.facts.steps_correct for turn in turns])
+        assert summary['steps_correct'][arm]['all'][0] == pytest.approx(share)
+    assert summary['steps_correct']['attempt'] != summary['accuracy']['attempt']
+    lengths = collections.defaultdict(list)  # of every call of the first round, by its role
+    for episode in episodes:
+        start = 0
+        for turn in episode.turns:
+            start += len(turn.header) + len(turn.tokens)
+            lengths[turn.role].append(start)
+    attempt = sum(lengths['attempt']) / len(episodes)
+    whole = sum(sum(lengths[r]) for r in records.PLAYER_OF_ROLE) / len(episodes)
+    processed = summary['processed_per_answer']
+    assert set(processed) == set(summary['tokens_per_answer'])
+    assert processed['attempt'] == pytest.approx(attempt)
+    assert processed['majority@3'] == pytest.approx(3 * attempt)
+    assert processed['refined'] == pytest.approx(whole)
+    assert processed['refined majority@2'] == pytest.approx(2 * whole)
 
 
 def test_measures_are_of_all_levels_and_of_each(evaluated):
