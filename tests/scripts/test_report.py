@@ -10,6 +10,7 @@ import pytest
 from elenchus.data import records
 from elenchus.data.files import episode_files
 from elenchus.data.text import tokenizer
+from elenchus.sampling.test_time import uptake
 from elenchus.train.config import build
 from elenchus.train.report import html_episodes, html_page
 
@@ -113,11 +114,33 @@ def make_comparison():
     }
 
 
+def make_uptake():
+    """The summary of the uptake conditions."""
+    levels = {name: [0.512, 0.4, 0.6] for name in ('all', '1', '2')}
+    names = ('attempt', *uptake.CONDITIONS)
+    return {
+        'questions': 20,
+        'due': 44,
+        'num_samples': 3,
+        'counterfactuals': 40,
+        'accuracy': dict.fromkeys(names, levels),
+        'steps_correct': None,
+        'difference': dict.fromkeys(
+            ('words', 'gate', 'turn'), dict.fromkeys(levels, [0.013, -0.01, 0.02])
+        ),
+        'uptake': {'all': [0.025, 0.0, 0.05], '1': [0.05, 0.0, 0.1], '2': None},
+        'right_after': dict.fromkeys(names, {'wrong': [0.321, 0.2, 0.4], 'right': None}),
+        'tokens_per_answer': dict.fromkeys(names, 144.5),
+        'processed_per_answer': dict.fromkeys(names, 331.0),
+        'warning': 'own <&> shuffled is not above zero',
+    }
+
+
 def make_run(workdir, words):
     """Writes a run of three stages, with curves, episodes and a tokenizer."""
     stages = {
         '00-base': {'seconds': 90.0, 'tokens_sampled': 0, 'tokens_trained': 1000000},
-        '05-evaluate': make_summary(0.0) | make_comparison(),
+        '05-evaluate': make_summary(0.0) | make_comparison() | {'uptake': make_uptake()},
         '09-evaluate-critique': make_summary(0.04),
     }
     for name, summary in stages.items():
@@ -179,7 +202,7 @@ def test_the_page_is_well_formed_and_fetches_nothing(page):
 def test_every_figure_of_the_summaries_is_on_the_page(workdir, page):
     for text in ('60.0 <small>[55.0, 65.0]', '+5.0 <small>[+1.0, +9.0]', '123,456', 'majority@4'):
         assert text in page
-    assert page.count('<svg') == 5
+    assert page.count('<svg') == 6
     assert (workdir / 'accuracy.png').read_bytes().startswith(b'\x89PNG')
 
 
@@ -193,6 +216,39 @@ def test_strategies_are_compared_at_equal_tokens_and_the_critic_is_measured(page
     assert '<td>operand&lt;&amp;&gt;</td><td>4</td><td>25.0</td><td>12.5</td>' in critic
     assert '<td>0.00 to 0.50</td><td>9</td><td>66.0</td><td>81.0</td><td>–</td>' in critic
     assert 'final 12.3 %, steps 12.3 %, judged 12.3 %' in critic
+
+
+def test_the_report_says_whether_the_critique_is_read(page):
+    sections = dict(re.findall(r'<section id="([^"]*)">(.*?)</section>', page, flags=re.DOTALL))
+    section = sections['is-the-critique-read']
+    assert 'Warning: own &lt;&amp;&gt; shuffled is not above zero.' in section
+    row = '<td>shuffled</td><td>another question&#x27;s critique, of the same level</td>'
+    right = '<td>51.2 <small>[40.0, 60.0]</small></td>'
+    assert f'{row}{right}<td>–</td><td>32.1 <small>[20.0, 40.0]</small></td><td>–</td>' in section
+    assert '<td>–</td><td>144.5</td><td>331</td>' in section
+    assert '+1.3 <small>[-1.0, +2.0]' in section
+    rate = '<td>5.0 <small>[0.0, 10.0]</small></td><td>–</td><td>2.5 <small>[0.0, 5.0]</small>'
+    assert f'uptake of 40 false values</td>{rate}' in section
+
+
+def test_a_warning_needs_no_figures(tmp_path):
+    short = {'questions': 2, 'due': 0, 'warning': 'no comparison'}
+    stages = {'05-evaluate': make_summary(0.0) | {'uptake': short}}
+    (tmp_path / 'summary.json').write_text(json.dumps({'stages': stages}))
+    page = html_page.write_report(tmp_path).read_text()
+    assert 'Warning: no comparison.' in page and 'false values' not in page
+
+
+def test_steps_and_processed_tokens_have_their_tables(tmp_path):
+    rows = {
+        'steps_correct': {'attempt': {'1': [0.123, 0.1, 0.2], 'all': [0.456, 0.4, 0.5]}},
+        'processed_per_answer': {'attempt': 76.25, 'refined': 331.0},
+    }
+    stages = {'05-evaluate': make_summary(0.0) | rows}
+    (tmp_path / 'summary.json').write_text(json.dumps({'stages': stages}))
+    page = html_page.write_report(tmp_path).read_text()
+    assert '<tr><td>all</td><td>45.6 <small>[40.0, 50.0]</small></td></tr>' in page
+    assert '<td>processed</td><td>76.2</td><td>331</td><td>not run</td>' in page
 
 
 def test_steps_have_their_verdict_in_words_as_well_as_in_colour(page):
@@ -213,7 +269,7 @@ def test_the_missing_stages_of_an_unfinished_run_are_reported_as_not_run(tmp_pat
     (tmp_path / 'stages/00-base').mkdir(parents=True)
     page = html_page.write_report(tmp_path).read_text()
     sections = dict(re.findall(r'<section id="([^"]*)">(.*?)</section>', page, flags=re.DOTALL))
-    assert len(sections) == 7
+    assert len(sections) == 8
     assert all('not run' in body for body in sections.values())
     assert not (tmp_path / 'accuracy.png').exists()
 

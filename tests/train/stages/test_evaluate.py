@@ -1,6 +1,5 @@
 """The stage `evaluate` with scripted players: its samples, how it resumes, and its figures."""
 
-import collections
 import itertools
 import json
 import random
@@ -94,10 +93,9 @@ class Evaluation:
             'seed': self.run.settings.seed,
         }
 
-    def evaluate(self, folder, **options):
+    def evaluate(self, folder):
         pair = self.run.samplers.pair(FakeModel('actor'), FakeModel('critic'))
-        options |= self.options
-        return evaluate.evaluate(pair, PROBLEMS, stage=self.stage(folder), **options)
+        return evaluate.evaluate(pair, PROBLEMS, stage=self.stage(folder), **self.options)
 
     def evaluate_actor(self, folder):
         actor, stage = FakeModel('actor'), self.stage(folder)
@@ -256,49 +254,6 @@ def test_the_fields_of_old_are_there(evaluated):
         summary['measures']['critic']['all']['discriminability']
     )
     assert (summary['questions'], summary['attempts_per_question']) == (20, 3)
-
-
-def test_the_base_model_is_a_row_of_every_table(evaluated, tmp_path):
-    evaluation = Evaluation(tmp_path)
-    summary = evaluation.evaluate(tmp_path, base=FakeModel('base'))
-    assert summary['tokens_sampled'] == evaluation.tokens
-    # The script does not look at the model: with the same noise the base attempts what the actor
-    # does.
-    tables = ('accuracy', 'steps_correct', 'tokens_per_answer', 'processed_per_answer')
-    for table in tables:
-        assert summary[table].pop('base') == summary[table]['attempt'], table
-    difference = summary['difference'].pop('refined-base')
-    assert difference == summary['difference']['refined-attempt']
-    before = evaluated[2]
-    base_tokens = summary.pop('tokens_sampled') - before['tokens_sampled']
-    assert base_tokens == NUM_PROBLEMS * 3 * before['tokens_per_answer']['attempt']
-    assert summary == {k: v for k, v in before.items() if k != 'tokens_sampled'}
-
-
-def test_steps_and_processed_tokens_are_those_of_the_episodes(evaluated):
-    evaluation, folder, summary = evaluated
-    episodes = list(episode_files.read_episodes(folder / 'episodes'))
-    for arm, turns in (
-        ('attempt', [e.attempt for e in episodes]),
-        ('refined', [e.response for e in episodes]),
-    ):
-        share = np.mean([turn.facts.steps_correct for turn in turns])
-        assert summary['steps_correct'][arm]['all'][0] == pytest.approx(share)
-    assert summary['steps_correct']['attempt'] != summary['accuracy']['attempt']
-    lengths = collections.defaultdict(list)  # of every call of the first round, by its role
-    for episode in episodes:
-        start = 0
-        for turn in episode.turns:
-            start += len(turn.header) + len(turn.tokens)
-            lengths[turn.role].append(start)
-    attempt = sum(lengths['attempt']) / len(episodes)
-    whole = sum(sum(lengths[r]) for r in records.PLAYER_OF_ROLE) / len(episodes)
-    processed = summary['processed_per_answer']
-    assert set(processed) == set(summary['tokens_per_answer'])
-    assert processed['attempt'] == pytest.approx(attempt)
-    assert processed['majority@3'] == pytest.approx(3 * attempt)
-    assert processed['refined'] == pytest.approx(whole)
-    assert processed['refined majority@2'] == pytest.approx(2 * whole)
 
 
 def test_measures_are_of_all_levels_and_of_each(evaluated):

@@ -9,7 +9,6 @@ import pytest
 
 from elenchus.configs import lab as lab_config
 from elenchus.data import records
-from elenchus.data.critiques import grammars
 from elenchus.data.critiques.counterfactual import Falsified
 from elenchus.data.lab import task
 from elenchus.data.records import Episode, EpisodeFacts, Turn, TurnFacts
@@ -281,7 +280,3 @@ MANY = {'due': 900, 'due_questions': 300}
 def test_the_warning_names_the_cause(words, rate, counts, cause):
     text = uptake_figures.warning(words, rate, counts)
     assert (text is None) if cause is None else (cause in text and '+20.0 [' in text)
-
-
-def test_the_grammar_of_the_script_is_that_of_the_lab():
-    assert fake_engine.players(None).grammar is grammars.LAB
