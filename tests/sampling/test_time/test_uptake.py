@@ -1,6 +1,7 @@
 """Uptake conditions: what each puts in the critique's place, what they share, and their cost."""
 
 import collections
+import dataclasses
 import random
 
 import pytest
@@ -9,11 +10,14 @@ from hypothesis import strategies as st
 
 from elenchus.data import records
 from elenchus.data.lab import task
+from elenchus.data.text import chat_templates, tokenizer_json
+from elenchus.data.text.chat import Chat
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.engine import sampling_methods
+from elenchus.sampling.engine.requests import Completion
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.test_time import strategies, uptake
-from tests.support import fake_engine
+from tests.support import fake_engine, hf_tokenizers
 from tests.support.fake_engine import CHAT
 
 PROBLEMS = [task.generate_problem(seed=0, split='test', index=i) for i in range(30)]
@@ -186,6 +190,33 @@ def test_prompts_and_turns_are_processed(played):
     for (_, request), episode in zip(played.engine.requests[first:], episodes, strict=True):
         count = len(request.prompt) + len(episode.response.tokens)
         assert episode_lib.processed_tokens(CHAT, episode) == {'refinement': count}
+
+
+@pytest.mark.parametrize('family', ['qwen2.5', 'llama2'])
+def test_a_family_sees_an_empty_critique_where_there_is_none(family):
+    content = hf_tokenizers.files(hf_tokenizers.golden()['merges'])[family]
+    tokenizer = tokenizer_json.JsonTokenizer(content.encode())
+    chat = Chat(tokenizer, chat_templates.TEMPLATES[family])
+    prompts = []
+
+    class Engine:
+        def generate(self, model, requests, *, method, seed):
+            prompts.extend(list(request.prompt) for request in requests)
+            return [Completion(r.id, (chat.end_id,), (-1.0,), True, 1) for r in requests]
+
+    facts = records.TurnFacts(correct=False, verdict=False)
+    words = {'attempt': 'Ben has 3.', 'critique': 'It is 4.'}
+    turns = chat.question_turns('Who has 3?')
+    turns += tuple(chat.text_turn(role, text) for role, text in words.items())
+    turns = tuple(dataclasses.replace(turn, facts=facts) for turn in turns)
+    sampler = episode_lib.Sampler(Engine(), chat, fake_engine.LIMITS)
+    judge = lambda pairs: [records.TurnFacts(correct=False) for _ in pairs]  # noqa: E731
+    models = dataclasses.replace(fake_engine.players(None), sampler=sampler, judge=judge)
+    setup = dataclasses.replace(Played(problems=PROBLEMS[:1]).setup, models=models)
+    sources = uptake.Sources(setup, [records.Episode('p', 1, turns)], PROBLEMS[:1])
+    uptake.sample_condition('no_critique', sources, ids=[0], num_samples=1)
+    empty = (*turns[:2], chat.text_turn('critique', ''))
+    assert prompts == [chat.context(empty, 'refinement')]
 
 
 # The derangement
