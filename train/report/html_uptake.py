@@ -6,10 +6,10 @@ from elenchus.train.report import plots
 from elenchus.train.report.plots import Stages
 
 EXPLANATION = (
-    'The same attempts are refined again, with other text in the place of their critique and with '
-    'the same noise. Only if its own critique leads to more right answers than that of another '
-    'question (words), and a false value in it comes back in the refinement (uptake), is the '
-    'critique read.'
+    'Attempts that the critic does not call correct are refined again with other text in the place '
+    'of their critique, and with the same noise. Critiques are read only if the own critique leads '
+    "to more right answers than another question's (words), and if a false value in it comes back "
+    'in the refinement (uptake).'
 )
 MEANINGS = {name: condition.meaning for name, condition in CONDITIONS.items()}
 CONTRASTS = {
@@ -76,6 +76,7 @@ def _conditions(uptake: dict) -> str:
     note = (
         'The attempt alone is right in '
         f'{html.percent(uptake["accuracy"]["attempt"]["all"][0])} %. Tokens an answer: generated, '
-        'and processed with the prompts; all pay for the critique, whose verdict is the gate.'
+        'and processed with the prompts; all pay for the critique, whose verdict is the gate. '
+        'Put right and kept are of the refined attempts: for `always` these are all.'
     )
     return html.table(head, rows, note)
