@@ -8,8 +8,7 @@
         derive.set_lengths(config, question=256, attempt=192, critique=512, refinement=192)
         return config
 
-`python -m scripts.run --config=configs/lab.py --describe` prints any config with these comments.
-Lengths are in tokens.
+`--describe` of scripts.run prints any config with these comments. Lengths are in tokens.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -125,7 +124,9 @@ DATA = {  # the problems
     'path': '',  # your folder or file; '': the public download, or the lab's generator
     'test_source': '',  # source of the test problems; '': the same
     'test_path': '',  # as path, for test_source
+    'test_split': 'test',  # split of the test problems: 'test', or 'validation' to tune on
     'data_dir': '.cache/data',  # folder of prepared data sets
+    'form': 'digits',  # of the lab's problems: 'digits' or 'tail'
     'seed': 0,  # of generated problems
     'num_train': 7473,  # training problems that are read
     'num_test': 1319,  # test problems that are read
@@ -185,6 +186,7 @@ ACTOR = {  # stage `actor`: supervised fine-tuning on solutions and refinements
     'num_problems': 7473,  # training problems that give examples
     'refinements_per_problem': 1,  # (question, flawed attempt, critique -> solution)
     'guided_per_problem': 0,  # (question, guide -> solution), for the guided explorers
+    'level_decay': 1.0,  # of demonstrations: a level has this share of those of the level before
     'teacher_error_rate': 0.0,  # share of sums that the lab's teacher gets wrong
     'fit': fit(),
     'lora': lora(),
@@ -230,6 +232,7 @@ EVALUATE = {  # stage `evaluate`: accuracy and cost with and without critique
     'num_bins': 10,  # of calibration
     'num_resamples': 1000,  # of the bootstrap
     'confidence': 0.95,  # of intervals
+    'budget': 0,  # processed tokens a question for which the best way to answer is chosen; 0: off
 }
 
 SELF_TALK = {  # stage `self_talk`: one model that attempts, criticises and corrects in one turn
@@ -309,6 +312,7 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
     },
     'critic_rewards': {
         'verdict': 1.0,  # of a right verdict
+        'verdict_of': 'answer',  # what it judges: the 'answer', or all 'steps' (lab)
         'located': 0.0,  # of the right first error (lab)
         'helpful': 1.0,  # (corrected - broken) / refinements
         'format': 0.0,  # of a critique that can be parsed

@@ -134,6 +134,7 @@ class EpisodeFacts:
     tokens: Mapping[str, int] | None = None  # sampled tokens by role
     calls: Mapping[str, int] | None = None  # model calls by role
     sample: int | None = None  # number among the samples of an uptake condition, from 0
+    processed: Mapping[str, int] | None = None  # prompt and sampled tokens of these calls, by role
 
     # Set by train.stages.self_talk_data.
     rejection: str | None = None  # reason why a self-talk is not trained on; None = it is

@@ -9,7 +9,7 @@ import typing
 import pytest
 
 from elenchus.configs.studies import critics, findings, reinforcement
-from elenchus.data.lab import task
+from elenchus.data.lab import forms, task
 from elenchus.data.problems import public_datasets
 from elenchus.data.text import chat
 from elenchus.data.text import tokenizer as tokenizers
@@ -106,7 +106,7 @@ def longest_question(tokenizer, problems):
 
 def test_its_shapes_have_room_for_the_longest_generated_conversation():
     problems = [
-        task.generate_problem(seed=0, split='train', index=index) for index in range(4, 2000, 5)
+        forms.generate_problem(seed=0, split='train', index=index) for index in range(4, 2000, 5)
     ]
     tokenizer = tokenizers.lab_tokenizer()
     template, question = chat.Chat(tokenizer), longest_question(tokenizer, problems)

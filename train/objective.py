@@ -1,6 +1,6 @@
 """Loss of every training method: a surrogate of the policy gradient plus KL and entropy terms.
 
-    loss = - sum_t m_t f(rho_t, w_t) / norm  +  kl_coef * KL(pi || ref)  -  entropy_coef * H
+    loss = - sum_t m_t f(rho_t, w_t) / norm  +  kl_coef * KL  -  entropy_coef * H
 
 with `w_t` the token's weight or advantage (Batch.weights), `m_t` its loss mask and
 `rho_t = exp(logp_t - old_logp_t)`. An Objective selects f, the form of rho and the average over
@@ -65,7 +65,7 @@ class Objective:
                 f'attempt_kl_coef={self.attempt_kl_coef}: set kl and a coefficient, or neither'
             )
         if self.kl == 'k1' and self.attempt_kl_coef:
-            raise ValueError("objective.attempt_kl_coef is part of the loss: use kl='k3', not 'k1'")
+            raise ValueError("objective.attempt_kl_coef is part of the loss: use kl='k2', not 'k1'")
         if (self.surrogate == 'dpo') != (self.average == 'pair') or (
             (self.surrogate == 'dpo') != (self.beta > 0)
         ):
@@ -111,7 +111,8 @@ GRPO = dataclasses.replace(
 )
 """- mean_i mean_t min(rho_t A, clip(rho_t, 1 +- 0.2) A), arXiv 2402.03300.
 
-Use it with the advantages 'grpo', and with kl='k3' for the paper's KL term."""
+Use it with the advantages 'grpo', and with kl='k3' for the paper's KL term, whose gradient is that
+of KL(ref || pi)."""
 
 DAPO = dataclasses.replace(GRPO, clip_high=0.28, average='token')
 """GRPO with clip(rho_t, 0.8, 1.28) and the mean over all tokens, arXiv 2503.14476.
@@ -334,9 +335,11 @@ def _preference(objective: Objective, logprobs, ref, *, weights, mask, segments)
 
 
 def _kl(kind: str, difference: jax.Array) -> jax.Array:
-    """Per-token estimate of KL(pi || ref) with d = ref_logp - logp = `difference`.
+    """Per-token penalty for the distance to the reference, with d = ref_logp - logp = `difference`.
 
-    k1 = -d, k2 = d^2 / 2, k3 = exp(d) - d - 1. Schulman, "Approximating KL divergence" (2020).
+    k1 = -d, k2 = d^2 / 2, k3 = exp(d) - d - 1 all estimate KL(pi || ref) by their values. Their
+    gradients differ: on samples of pi, that of k2 is the gradient of KL(pi || ref), that of k3 of
+    KL(ref || pi), that of k1 is zero. Schulman, "Approximating KL divergence" (2020).
     """
     if kind == 'k1':
         return -difference

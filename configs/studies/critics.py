@@ -18,7 +18,7 @@ Read by scripts/study.py.
 from ml_collections import ConfigDict
 
 from elenchus.configs import derive, lab
-from elenchus.configs.studies.shared import column, study
+from elenchus.configs.studies.shared import column, contrast, study
 
 BASE = 'runs/base/stages/00-base/model'
 SMALL = 'runs/base_small/stages/00-base/model'
@@ -61,6 +61,15 @@ COMPARISON = {
         column('refined, %', ('evaluate', 'accuracy', 'refined', 'all', 0)),
         column('gain', GAIN),
         column('oracle gain', ORACLE, minus=ATTEMPT),
+        column('thousand tokens', ('training', 'tokens_sampled'), scale=0.001),
+    ),
+    # More data, a larger critic, labels without known steps, the filter, and a base that reads.
+    'contrasts': (
+        contrast('x16', 'x1', 'gain'),
+        contrast('x16', 'x16, small critic', 'gain'),
+        contrast('x4, monte carlo', 'x4', 'gain'),
+        contrast('x4, filter', 'x4', 'gain'),
+        contrast('x4, base that reads critiques', 'x4', 'gain'),
     ),
     'panels': (
         {

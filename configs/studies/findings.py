@@ -11,7 +11,7 @@ restart would forget by itself. Read by scripts/study.py.
 from ml_collections import ConfigDict
 
 from elenchus.configs import derive, lab
-from elenchus.configs.studies.shared import column, study
+from elenchus.configs.studies.shared import column, contrast, study
 
 SHARED = ('base', 'actor', 'critique', 'critic')
 EXPLORERS = (
@@ -41,6 +41,13 @@ COMPARISON = {
         column('kept spurious, %', ('last', 'kept_spurious')),
         column('distinct', (*LAST, 'distinct', 'all'), scale=1.0),
         column('thousand tokens', ('last', 'tokens_sampled'), scale=0.001),
+    ),
+    'contrasts': (
+        contrast('critique_in_the_loop', 'vanilla', 'hard right, %'),
+        contrast('critique_in_the_loop 2N', 'vanilla 2N', 'hard right, %'),
+        contrast('critique_in_the_loop score', 'critique_in_the_loop', 'right, %'),
+        contrast('critique_in_the_loop steps', 'critique_in_the_loop', 'right, %'),
+        contrast('rationale_driven', 'uniform', 'hard right, %'),
     ),
     'panels': tuple(
         {

@@ -11,7 +11,7 @@ by scripts/study.py.
 from ml_collections import ConfigDict
 
 from elenchus.configs import derive, lab
-from elenchus.configs.studies.shared import column, study
+from elenchus.configs.studies.shared import column, contrast, study
 
 SHARED = ('base', 'actor', 'critique', 'critic')
 TOKENS = 100_000
@@ -63,6 +63,14 @@ COMPARISON = {
         column('critic right, %', (*CRITIC, 'discriminability', 0)),
         column('wrong found, %', (*CRITIC, 'found')),
         column('right passed, %', (*CRITIC, 'passed')),
+        column('thousand tokens', ('training', 'tokens_sampled'), scale=0.001),
+    ),
+    'contrasts': (
+        contrast('grpo outcome', 'supervised', 'attempt, %'),
+        contrast('grpo steps', 'grpo outcome', 'attempt, %'),
+        contrast('weighted self-training', 'grpo outcome', 'attempt, %'),
+        contrast('grpo outcome', 'supervised', 'refined, %'),
+        contrast('critic by reinforcement', 'supervised', 'refined, %'),
     ),
     'panels': (
         {

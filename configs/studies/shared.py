@@ -8,6 +8,11 @@ def column(name: str, path: tuple, *, minus: tuple = (), scale: float = 100.0) -
     return {'name': name, 'path': path, 'minus': minus, 'scale': scale}
 
 
+def contrast(arm: str, baseline: str, column_name: str) -> dict:
+    """Returns a contrast that is named before the study runs: arm - baseline in a column."""
+    return {'arm': arm, 'baseline': baseline, 'column': column_name}
+
+
 def study(run: ConfigDict, arms: dict, *, shared: tuple, arg: str, comparison: dict) -> ConfigDict:
     """Returns a study: three seeds of a default variant, one of any other; arms run in order."""
     return ConfigDict(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from elenchus.data.critiques import grammars
 from elenchus.data.critiques.grammars import Critique, Grammar
 from elenchus.data.grading import answers
-from elenchus.data.lab import task
+from elenchus.data.lab import arithmetic, task
 
 
 class Falsified(NamedTuple):
@@ -42,7 +42,7 @@ def falsify(
     if step is None:
         return None
     if grammar is grammars.LAB:
-        changed = _falsify_lab(parsed.steps[step].explanation, rng)
+        changed = _falsify_lab(parsed.steps[step], rng)
         if changed is None:
             return None
         explanation, value = changed
@@ -84,22 +84,35 @@ def uses_value(
 
 # The lab
 
-_DERIVED = re.compile(r'= (?P<value>\d) ; (?P<name>\w+) (?:(?P<stated>\d) - (?P=value) = \d|\?)$')
-"""End of an explanation: `= 9 ; ben 2 - 9 = 3`, or `= 9 ; ben ?` if the attempt states no value."""
+_STATEMENT = re.compile(r'(\w+) : (\w+) [-+*] \d+')
+_LOOKED_UP = re.compile(r'(\w+) (\d+) ; ')
+"""Begin of an explanation: `ada 3 ; 3 - 4 = 9 ; ben 2 - 9 = 3`."""
 
 
-def _falsify_lab(explanation: str, rng: random.Random) -> tuple[str, str] | None:
+def _falsify_lab(step: grammars.StepVerdict, rng: random.Random) -> tuple[str, str] | None:
     """Returns an explanation with another derived value, and that value; None if it has none.
 
     The value is neither the derived one nor that of the attempt, so that only a reader states it.
+    An explanation that is not a derivation of its value has none.
     """
-    match = _DERIVED.search(explanation)
-    if match is None:
+    sentence = _STATEMENT.fullmatch(step.sentence)
+    looked_up = _LOOKED_UP.match(step.explanation)
+    if not sentence or not looked_up or sentence[2] != looked_up[1]:
         return None
-    value = rng.choice([d for d in '0123456789' if d not in (match['value'], match['stated'])])
-    stated = match['stated']
-    check = '?' if stated is None else task.difference(int(stated), int(value))
-    return f'{explanation[: match.start()]}= {value} ; {match["name"]} {check}', value
+    name, base = sentence[1], f'{looked_up[1]} {looked_up[2]}'
+    statement = task.parse_question(f'{base} ; {step.sentence} ; {name} ?')[0][name]
+    base_value = arithmetic.read(looked_up[2])
+    check = step.explanation.rsplit(' ; ', 1)[-1]
+    numbers = [None, *map(arithmetic.read, re.findall(r'\d+', check)[:2])]
+    for stated in numbers:
+        whole = task.explain(statement, base_value, stated=stated)
+        if whole == f'{step.sentence} ; {step.explanation}':
+            avoided = (statement.value(base_value), stated)
+            false = rng.choice([v for v in range(statement.modulus) if v not in avoided])
+            changed = task.explain(statement, base_value, stated=stated, result=false)
+            value = arithmetic.write(false, statement.modulus)
+            return changed.removeprefix(f'{step.sentence} ; '), value
+    return None
 
 
 # Free text

@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from elenchus.data.grading import answers
-from elenchus.data.lab import task
+from elenchus.data.lab import arithmetic, task
 from elenchus.data.records import Problem
 
 TEXT_KINDS = ('number', 'operands', 'dropped')
@@ -65,19 +65,19 @@ def insert(
     return [*lines[:at], indent + wrong.strip()]
 
 
-def corrupt(problem: Problem, *, rng: random.Random) -> str:
+def corrupt(problem: Problem, *, rng: random.Random, first_kind: str | None = None) -> str:
     """Returns a complete flawed attempt: the reference solution with one mistake.
 
-    On the lab the kind is random and the rest of the attempt follows from the mistake by rule.
-    Elsewhere one number is changed and the rest is unchanged. Raises ValueError if no mistake is
-    possible.
+    On the lab the kind is random, or `first_kind` where it is possible, and the rest of the
+    attempt follows from the mistake by rule. Elsewhere one number is changed and the rest is
+    unchanged. Raises ValueError if no mistake is possible.
     """
     lines = problem.solution.split('\n')
     on_lab = problem.source == 'lab'
     candidates = (
         rng.sample(task.MISTAKE_KINDS, len(task.MISTAKE_KINDS)) if on_lab else TEXT_KINDS[:1]
     )
-    for kind in candidates:
+    for kind in filter(None, (first_kind, *candidates)):
         for at in rng.sample(range(len(lines)), len(lines)):
             prefix = insert(problem, lines, at, kind=kind, rng=rng)
             if prefix is not None:
@@ -99,6 +99,7 @@ class _Place(NamedTuple):
     values: dict[str, int]  # values stated by the question and the lines before
     names: tuple[str, ...]  # all quantities of the question
     target: str
+    modulus: int
 
 
 def _lab_line(
@@ -112,7 +113,9 @@ def _lab_line(
     statements, target = task.parse_question(problem.question)
     step, following = (task.parse_step(line) for line in (*lines, '')[at : at + 2])
     values = _stated_values(problem.question, lines[:at])
-    wrong = _LAB[kind](_Place(step, following, values, tuple(statements), target), rng)
+    modulus = statements[target].modulus
+    place = _Place(step, following, values, tuple(statements), target, modulus)
+    wrong = _LAB[kind](place, rng)
     if wrong is None:
         return None
     # The judge takes the last line as the answer, so a wrong step is followed by an empty line.
@@ -124,14 +127,15 @@ def _lab_line(
 def _stated_values(question: str, lines: Sequence[str]) -> dict[str, int]:
     """Returns the values that the question and some lines of an attempt state, by name."""
     statements, _ = task.parse_question(question)
-    values = {s.name: s.digit for s in statements.values() if s.base is None}
+    values = {name: task.CONSTANTS[name] for name in task.unstated_constants(question)}
+    values |= {s.name: s.number for s in statements.values() if s.base is None}
     return values | {step.name: step.value for step in map(task.parse_step, lines) if step}
 
 
 def _worked(step: task.Step, values: dict[str, int], rng: random.Random) -> task.Step:
     """Returns the step recomputed from the stated values; an unknown base gets a random value."""
-    statement = task.Statement(step.name, step.base, step.sign, step.digit)
-    base_value = values[step.base] if step.base in values else rng.randrange(10)
+    statement = task.Statement(step.name, step.base, step.sign, step.number, step.modulus)
+    base_value = values[step.base] if step.base in values else rng.randrange(step.modulus)
     return dataclasses.replace(step, base_value=base_value, value=statement.value(base_value))
 
 
@@ -144,8 +148,11 @@ def _recompute(
         step = _worked(task.parse_step(line), values, rng)
         values[step.name] = step.value
         lines.append(f' {step.text()}')
-    target = task.parse_question(question)[1]
-    return [*lines, f' #### {values[target]}'] if rest else []
+    if not rest:
+        return []
+    statements, target = task.parse_question(question)
+    answer = arithmetic.write(values[target], statements[target].modulus)
+    return [*lines, f' #### {answer}']
 
 
 def _operation(place: _Place, rng: random.Random) -> str:
@@ -158,31 +165,36 @@ def _operand(place: _Place, rng: random.Random) -> str:
     others = [name for name in place.names if name not in (step.name, step.base)]
     part = rng.choice(('base', 'digit', 'look-up') if others else ('digit', 'look-up'))
     if part == 'look-up':
-        values = place.values | {step.base: (step.base_value + rng.randrange(1, 10)) % 10}
+        values = place.values | {
+            step.base: (step.base_value + rng.randrange(1, step.modulus)) % step.modulus
+        }
         return _worked(step, values, rng).text()
     if part == 'base':
         changed = dataclasses.replace(step, base=rng.choice(others))
     else:
-        changed = dataclasses.replace(step, digit=(step.digit + rng.randrange(1, 10)) % 10)
+        number = (step.number + rng.randrange(1, step.modulus)) % step.modulus
+        changed = dataclasses.replace(step, number=number)
     return _worked(changed, place.values, rng).text()
 
 
 def _arithmetic(place: _Place, rng: random.Random) -> str:
-    value = (place.step.value + rng.randrange(1, 10)) % 10
-    return dataclasses.replace(place.step, value=value).text()
+    step = place.step
+    value = (step.value + rng.randrange(1, step.modulus)) % step.modulus
+    return dataclasses.replace(step, value=value).text()
 
 
 def _skipped(place: _Place, rng: random.Random) -> str | None:
     """Returns the line after the omitted one; the judge checks that it depends on it."""
     if place.following is None:
-        return f'#### {rng.randrange(10)}'
+        modulus = place.modulus
+        return f'#### {arithmetic.write(rng.randrange(modulus), modulus)}'
     return _worked(place.following, place.values, rng).text()
 
 
 def _target(place: _Place, rng: random.Random) -> str | None:
     right = place.values.get(place.target)
     others = [value for name, value in place.values.items() if value != right]
-    return f'#### {rng.choice(others)}' if others else None
+    return f'#### {arithmetic.write(rng.choice(others), place.modulus)}' if others else None
 
 
 _LAB: dict[str, Callable] = {

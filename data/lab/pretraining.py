@@ -2,7 +2,7 @@
 
 import random
 
-from elenchus.data.lab import task
+from elenchus.data.lab import arithmetic, task
 
 NUM_DRILLED = (2, 10)  # least and most quantities of a drill
 
@@ -16,12 +16,15 @@ def worked_solution(question: str) -> str:
          answer : ben 3
     """
     statements, target = task.parse_question(question)
-    values = task.known_values(question)
-    lines = [
-        f'{s.text()} ; {task.derivation(s, values[s.base])} ; {s.name} {values[s.name]}'
-        for s in statements.values()
-        if s.base is not None
-    ]
+    values = {
+        name: arithmetic.write(value, statements[name].modulus if name in statements else 100)
+        for name, value in task.known_values(question).items()
+    }
+    lines = []
+    for s in statements.values():
+        if s.base is not None:
+            derivation = task.derivation(s, arithmetic.read(values[s.base]))
+            lines.append(f'{s.text()} ; {derivation} ; {s.name} {values[s.name]}')
     return '\n '.join([*lines, f'answer : {target} {values[target]}'])
 
 
@@ -50,3 +53,26 @@ def drill(index: int) -> tuple[str, str]:
         for name in rng.sample(names, len(names))
     ]
     return question, '\n '.join(lines)
+
+
+def tail_drill(index: int) -> tuple[str, str]:
+    """Returns (question, text) of a drill in numbers of two digits, with products.
+
+    A line first states what it will work out, so that all that follows can be predicted. Some
+    lines work it out in digits, `ned + 83 ; ned 43 ; 4 + 8 = 21 ; 3 + 3 = 60 ; 6 + 1 = 70`, and
+    some in the head, `ned + 83 ; ned 43 + 83 = 27`.
+    """
+    rng = random.Random(f'tail/{index}')
+    names = rng.sample((*task.NAMES, *task.CONSTANTS), rng.randint(*NUM_DRILLED))
+    values = {name: rng.randrange(100) for name in names}
+    stated = [f'{name} {arithmetic.write(value, 100)}' for name, value in values.items()]
+    lines = []
+    for name in rng.sample(names, len(names)):
+        sign = rng.choice('++--*')
+        number = rng.randrange(2, 10) if sign == '*' else 10 * rng.randrange(10) + rng.randint(0, 3)
+        statement = task.Statement('', name, sign, number, 100)
+        words = task.derivation(statement, values[name])
+        if rng.random() < 0.6:
+            words = statement.step(values[name]).text().split(' : ')[1].split(' ; ')[0]
+        lines.append(f'{name} {sign} {arithmetic.write(number, 100)} ; {words}')
+    return ' ; '.join([*stated, f'{names[0]} ?']), '\n '.join(lines)

@@ -37,20 +37,18 @@ which it learns first. With a word between name and value it had not learnt this
 
 import dataclasses
 import hashlib
-import itertools
-import random
 import re
+from collections.abc import Mapping, Sequence
 
-from elenchus.data.records import Problem
+from elenchus.data.lab import arithmetic
 
 # fmt: off
 NAMES = ('ada', 'ben', 'cal', 'dan', 'eve', 'fay', 'gus', 'hal', 'ida', 'jim', 'kim', 'lea', 'max',
          'ned', 'oda', 'pam')
-WORDS = (*NAMES, *'0123456789', *':;?+-=', '####', 'answer', 'correct', 'wrong')
+CONSTANTS = {'gold': 79, 'iron': 26, 'lead': 82, 'salt': 11, 'wood': 6, 'zinc': 30}
+"""Quantities that a question need not state: their values are the same in every question."""
+WORDS = (*NAMES, *'0123456789', *':;?+-=', '####', 'answer', 'correct', 'wrong', '*', *CONSTANTS)
 # fmt: on
-LEVELS = 5  # levels 1 to LEVELS in turn
-OOD_STEPS = (6, 7)  # levels of the 'ood' split: longer chains than any in training
-NUM_DISTRACTORS = (1, 2)  # least and most quantities outside the chain of the answer
 SPLITS = ('train', 'validation', 'test', 'ood')
 MISTAKE_KINDS = ('operation', 'operand', 'arithmetic', 'skipped', 'target')
 """Kinds of mistakes: wrong sign, wrong quantity or value looked up, wrong sum, a needed quantity
@@ -59,39 +57,50 @@ skipped, and an answer that is not the value of the target."""
 
 @dataclasses.dataclass(frozen=True)
 class Statement:
-    """One part of a question: `name digit` if base is None, else `name : base sign digit`."""
+    """One part of a question: `name number` if base is None, else `name : base sign number`."""
 
     name: str
     base: str | None
     sign: str
-    digit: int
+    number: int
+    modulus: int = 10
 
     def text(self) -> str:
         """Returns the statement as the question writes it."""
+        number = arithmetic.write(self.number, self.modulus)
         if self.base is None:
-            return f'{self.name} {self.digit}'
-        return f'{self.name} : {self.base} {self.sign} {self.digit}'
+            return f'{self.name} {number}'
+        return f'{self.name} : {self.base} {self.sign} {number}'
 
     def value(self, base_value: int) -> int:
-        """Returns the value of the quantity, modulo 10, given that of its base."""
-        return (base_value + (self.digit if self.sign == '+' else -self.digit)) % 10
+        """Returns the value of the quantity, given that of its base."""
+        return arithmetic.apply(base_value, self.sign, self.number, modulus=self.modulus)
+
+    def step(self, base_value: int, value: int | None = None) -> 'Step':
+        """Returns the step that computes the quantity, with another value if one is given."""
+        value = self.value(base_value) if value is None else value
+        return Step(self.name, self.base, self.sign, self.number, base_value, value, self.modulus)
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One line of an attempt, `name : base base_value sign digit = value ; name value`."""
+    """One line of an attempt, `name : base base_value sign number = value ; name value`."""
 
     name: str
     base: str
     sign: str
-    digit: int
+    number: int
     base_value: int
     value: int
+    modulus: int = 10
 
     def text(self) -> str:
         """Returns the step as an attempt writes it; `parse_step` is the inverse."""
-        equation = f'{self.base_value} {self.sign} {self.digit} = {self.value}'
-        return f'{self.name} : {self.base} {equation} ; {self.name} {self.value}'
+        base_value, number, value = (
+            arithmetic.write(n, self.modulus) for n in (self.base_value, self.number, self.value)
+        )
+        equation = f'{base_value} {self.sign} {number} = {value}'
+        return f'{self.name} : {self.base} {equation} ; {self.name} {value}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,31 +117,6 @@ class Judgement:
         return self.first_error is None
 
 
-def generate_problem(*, seed: int, split: str, index: int) -> Problem:
-    """Generates problem `index` of a split.
-
-    Levels are 1 to 5 in turn, and 6 and 7 in the harder 'ood' split.
-    """
-    if split not in SPLITS:
-        raise ValueError(f'unknown split={split!r}; valid: {SPLITS}')
-    level = OOD_STEPS[index % 2] if split == 'ood' else 1 + index % LEVELS
-    rng = random.Random(f'{seed}/{split}/{index}')
-    while True:  # rejection sampling: the hash of the question must select this split
-        statements, target = _draw_statements(rng, num_steps=level)
-        question = ' ; '.join([*(s.text() for s in statements), f'{target} ?'])
-        if split == 'ood' or split_of(question) == split:
-            break
-    solution = solve(question)
-    return Problem(
-        id=f'lab/{seed}/{split}/{index}',
-        question=question,
-        solution=solution,
-        answer=solution.rsplit(' ', 1)[1],
-        level=level,
-        source='lab',
-    )
-
-
 def split_of(question: str) -> str:
     """Returns the split of a question, for any seed: 80 % train, 10 % validation, 10 % test."""
     bucket = hashlib.sha256(question.encode()).digest()[0] % 10
@@ -141,26 +125,47 @@ def split_of(question: str) -> str:
 
 def solve(question: str) -> str:
     """Returns the reference solution: every step in the question's order, then the answer."""
-    target, values = parse_question(question)[1], known_values(question)
+    return complete(question, [])
+
+
+def complete(question: str, lines: Sequence[str], *, values: Mapping[str, int] = {}) -> str:
+    """Completes an attempt: the lines so far, every other step in order, then the answer.
+
+    `values` replace the values of some quantities; what follows from them follows.
+    """
+    statements, target = parse_question(question)
+    stated = [step for step in map(parse_step, lines) if step]
+    known = known_values(question, {step.name: step.value for step in stated} | dict(values))
+    present = {step.name for step in stated}
     steps = [
-        Step(s.name, s.base, s.sign, s.digit, values[s.base], values[s.name]).text()
-        for s in parse_question(question)[0].values()
-        if s.base is not None
+        s.step(known[s.base], known[s.name]).text()
+        for s in statements.values()
+        if s.base is not None and s.name not in present
     ]
-    return '\n '.join([*steps, f'#### {values[target]}'])
+    answer = arithmetic.write(known[target], statements[target].modulus)
+    return '\n '.join([*(line.strip() for line in lines), *steps, f'#### {answer}'])
 
 
-def derivation(statement: Statement, base_value: int) -> str:
-    """Returns the small steps to a value: look-up of the base, then arithmetic."""
-    equation = f'{base_value} {statement.sign} {statement.digit} = {statement.value(base_value)}'
-    return f'{statement.base} {base_value} ; {equation}'
+def derivation(statement: Statement, base_value: int, *, result: int | None = None) -> str:
+    """Returns the small steps to a value: look-up of the base, then arithmetic in digits.
+
+    With a `result`, the arithmetic ends falsely in that value.
+    """
+    modulus = statement.modulus
+    operands = base_value, statement.sign, statement.number
+    worked = arithmetic.work_out(*operands, modulus=modulus, result=result)
+    return f'{statement.base} {arithmetic.write(base_value, modulus)} ; {worked}'
 
 
-def known_values(question: str) -> dict[str, int]:
-    """Returns the value of every quantity of a question, by name."""
-    values = {}
+def known_values(question: str, stated: Mapping[str, int] = {}) -> dict[str, int]:
+    """Returns the value of every quantity of a question, by name, constants included.
+
+    Values in `stated` replace what would be computed.
+    """
+    values = dict(CONSTANTS)
     for s in parse_question(question)[0].values():
-        values[s.name] = s.digit if s.base is None else s.value(values[s.base])
+        computed = s.number if s.base is None else s.value(values[s.base])
+        values[s.name] = stated.get(s.name, computed)
     return values
 
 
@@ -170,22 +175,42 @@ def parse_question(question: str) -> tuple[dict[str, Statement], str]:
     statements = {}
     for part in parts:
         name, *words = part.split()
-        statements[name] = (
-            Statement(name, None, '+', int(words[0]))
-            if len(words) == 1
-            else Statement(name, words[1], words[2], int(words[3]))
-        )
+        *relation, number = words
+        _, base, sign = relation or (':', None, '+')
+        statements[name] = Statement(name, base, sign, arithmetic.read(number), 10 ** len(number))
     return statements, request.removesuffix(' ?')
 
 
-_STEP = re.compile(r'(\w+) : (\w+) (\d) ([+-]) (\d) = (\d) ; \1 \6')
-_ANSWER = re.compile(r'#### (\d)')
+def modulus(question: str) -> int:
+    """Returns the modulus of a question's numbers, 10 or 100."""
+    statements, target = parse_question(question)
+    return statements[target].modulus
+
+
+def unstated_constants(question: str) -> list[str]:
+    """Returns the constants that a question uses and does not state."""
+    statements, _ = parse_question(question)
+    return sorted({s.base for s in statements.values()} & CONSTANTS.keys() - statements.keys())
+
+
+_STEP = re.compile(r'(\w+) : (\w+) (\d+) ([*+-]) (\d+) = (\d+) ; \1 \6')
 
 
 def parse_step(line: str) -> Step | None:
     """Parses a line of an attempt; None if it is not a step, such as the answer line."""
     match = _STEP.fullmatch(line.strip())
-    return match and Step(*match.group(1, 2, 4), *map(int, match.group(5, 3, 6)))
+    if match is None:
+        return None
+    numbers = map(arithmetic.read, match.group(5, 3, 6))
+    step = Step(*match.group(1, 2, 4), *numbers, 10 ** len(match[6]))
+    return step if step.text() == match[0] else None  # all numbers have the same width
+
+
+def _parse_answer(line: str, *, modulus: int) -> int | None:
+    """Returns the number of an answer line, None if it has none of the right width."""
+    number = line.strip().removeprefix('#### ')
+    is_answer = number.isdecimal() and number.isascii() and 10 ** len(number) == modulus
+    return arithmetic.read(number) if is_answer and line.strip() != number else None
 
 
 def judge(question: str, attempt: str) -> Judgement:
@@ -196,11 +221,13 @@ def judge(question: str, attempt: str) -> Judgement:
     line is wrong.
     """
     statements, target = parse_question(question)
-    known = {s.name: s.digit for s in statements.values() if s.base is None}
+    known = CONSTANTS | {s.name: s.number for s in statements.values() if s.base is None}
     lines = []
     attempt_lines = attempt.split('\n')
     for i, line in enumerate(attempt_lines[:-1]):
         step = parse_step(line)
+        if step and step.modulus != statements[target].modulus:
+            step = None
         # A malformed line still names the quantity that it is about with its first word.
         name = step.name if step else line.split()[0] if line.split() else ''
         words, kind, value = _check_step(statements, known, name=name, step=step)
@@ -208,22 +235,30 @@ def judge(question: str, attempt: str) -> Judgement:
         if kind:
             return Judgement(i, kind, '\n '.join([*lines, 'answer : wrong']))
         known[name] = value
-    final = _ANSWER.fullmatch(attempt_lines[-1].strip())
-    right = final is not None and target in known and int(final[1]) == known[target]
-    check = f'answer : {target} ?'
+    final = _parse_answer(attempt_lines[-1], modulus=statements[target].modulus)
+    right = target in known and final == known[target]
+    check = '?'
     if final is not None and target in known:
-        check = f'answer : {target} {difference(known[target], int(final[1]))}'
-    lines.append(f'{check} ; {"correct" if right else "wrong"}')
+        modulus = statements[target].modulus
+        check = arithmetic.difference(known[target], final, modulus=modulus)
+    lines.append(f'answer : {target} {check} ; {"correct" if right else "wrong"}')
     kind = None if right else 'skipped' if target not in known else 'target'
     return Judgement(None if right else len(attempt_lines) - 1, kind, '\n '.join(lines))
 
 
-def difference(stated: int, derived: int) -> str:
-    """Returns the subtraction, modulo 10, with which a critique compares two values; 0 = equal.
+def explain(
+    statement: Statement, base_value: int, *, stated: int | None, result: int | None = None
+) -> str:
+    """Writes a critique's words on a step: statement, derivation, comparison with its value.
 
-    Small models did not learn to compare two digits, but they learn a subtraction like any sum.
+    With a `result`, the derivation ends falsely in that value.
     """
-    return f'{stated} - {derived} = {(stated - derived) % 10}'
+    value = statement.value(base_value) if result is None else result
+    # Modulo 100 the derived value stands behind the name, where a refinement looks it up.
+    pair = (value, stated) if statement.modulus == 100 else (stated, value)
+    check = '?' if stated is None else arithmetic.difference(*pair, modulus=statement.modulus)
+    worked = derivation(statement, base_value, result=result)
+    return f'{statement.text()} ; {worked} ; {statement.name} {check}'
 
 
 def _check_step(
@@ -234,39 +269,16 @@ def _check_step(
     if statement is None:
         return f'{name} ?'.strip(), 'operand', None
     if statement.base is None:
-        return f'{name} : {statement.digit}', 'operand', None
+        return f'{name} : {arithmetic.write(statement.number, statement.modulus)}', 'operand', None
     copied = statement.text()
     if statement.base not in known:
         return f'{copied} ; {statement.base} ?', 'skipped', None
     base_value = known[statement.base]
     value = statement.value(base_value)
-    check = f'{name} {difference(step.value, value)}' if step else f'{name} ?'
-    words = f'{copied} ; {derivation(statement, base_value)} ; {check}'
-    operands = (statement.base, statement.digit, base_value)
-    if step is None or (step.base, step.digit, step.base_value) != operands:
+    words = explain(statement, base_value, stated=step.value if step else None)
+    operands = (statement.base, statement.number, base_value)
+    if step is None or (step.base, step.number, step.base_value) != operands:
         return words, 'operand', value
     if step.sign != statement.sign:
         return words, 'operation', value
     return words, None if step.value == value else 'arithmetic', value
-
-
-def _draw_statements(rng: random.Random, *, num_steps: int) -> tuple[list[Statement], str]:
-    """Draws two chains of random statements, interleaved; returns them and the target's name.
-
-    The target is the end of the first chain; the second chain consists of distractors. The digits
-    come first and no quantity is the base of two others, so that a small model learns to follow
-    the statements in minutes; the remaining difficulty is look-up and arithmetic.
-    """
-    num_distractors = rng.randint(*NUM_DISTRACTORS)
-    names = rng.sample(NAMES, num_steps + 1 + num_distractors)
-    chain, distractors = names[: num_steps + 1], names[num_steps + 1 :]
-    digits = [Statement(name, None, '+', rng.randrange(10)) for name in (chain[0], distractors[0])]
-    rng.shuffle(digits)
-    links = {True: itertools.pairwise(chain), False: itertools.pairwise(distractors)}
-    in_chain = [True] * num_steps + [False] * (num_distractors - 1)
-    rng.shuffle(in_chain)
-    steps = []
-    for which in in_chain:
-        base, name = next(links[which])
-        steps.append(Statement(name, base, rng.choice('+-'), rng.randrange(1, 10)))
-    return [*digits, *steps], chain[-1]

@@ -26,7 +26,7 @@ def demonstrate(
     own attempts does not find them.
     """
     statements, target = task.parse_question(question)
-    values = {s.name: s.digit for s in statements.values() if s.base is None}
+    values = {s.name: s.number for s in statements.values() if s.base is None}
     lines = []
     for i, s in enumerate(s for s in statements.values() if s.base is not None):
         base_value = values[s.base]
@@ -34,7 +34,7 @@ def demonstrate(
         values[s.name] = s.value(base_value)
         if i >= num_correct:
             values[s.name] = _fallible_value(s, base_value, error_rate=error_rate, rng=rng)
-        step = task.Step(s.name, s.base, s.sign, s.digit, base_value, values[s.name])
+        step = task.Step(s.name, s.base, s.sign, s.number, base_value, values[s.name])
         lines.append(step.text())
     return '\n '.join([*lines, f'#### {values[target]}'])
 
@@ -47,7 +47,7 @@ def _fallible_value(
     A hash of the sum decides whether and how the sum is mistaken, so it is the same for all
     teachers: of the `error_rate` of sums, half are wrong 9 times in 10, the other half 5 times.
     """
-    digest = hashlib.sha256(f'{base_value}{statement.sign}{statement.digit}'.encode()).digest()
+    digest = hashlib.sha256(f'{base_value}{statement.sign}{statement.number}'.encode()).digest()
     rank = digest[0] / 256
     error_probability = 0.9 if rank < error_rate / 2 else 0.5 if rank < error_rate else 0.0
     value = statement.value(base_value)

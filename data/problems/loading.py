@@ -21,7 +21,7 @@ from elenchus.data.records import Problem
 
 SOURCES = ('lab', *public_datasets.SETS, 'jsonl')
 LAB_SPLITS = ('train', 'validation', 'test', 'ood')
-LINES_SPLITS = ('train', 'test')
+LINES_SPLITS = ('train', 'validation', 'test')
 
 
 def read_problems(path: str | os.PathLike) -> list[Problem]:
@@ -75,6 +75,7 @@ def _problem(record: dict, *, default_id: str) -> Problem:
 class LabConfig(tfds.core.BuilderConfig):
     """Config of the builder `Lab`."""
 
+    form: str = 'digits'  # of lab.forms.FORMS
     seed: int = 0
     num_problems: Mapping[str, int] = dataclasses.field(default_factory=dict)  # split -> count
 
@@ -93,10 +94,12 @@ class Lab(tfds_records.RecordBuilder, skip_registration=True):
         }
 
     def _generate_examples(self, split: str, count: int) -> Iterator[tuple[int, dict]]:
-        from elenchus.data.lab import task
+        from elenchus.data.lab import forms
 
+        config = self.builder_config
+        form = forms.FORMS[config.form]
         for index in range(count):
-            problem = task.generate_problem(seed=self.builder_config.seed, split=split, index=index)
+            problem = forms.generate_problem(seed=config.seed, split=split, index=index, form=form)
             yield index, tfds_records.to_row(problem)
 
 
@@ -108,14 +111,17 @@ def load(
     path: str | os.PathLike | None = None,
     seed: int | None = None,
     num_problems: Mapping[str, int] | None = None,
+    form: str | None = None,
     annotations: bool | None = None,
 ) -> Sequence[Problem]:
     """Loads the problems of one split; on first use prepares them under `data_dir`.
 
-    - lab: needs `data_dir`, `seed` and `num_problems` (split -> number of problems).
+    - lab: needs `data_dir`, `seed` and `num_problems` (split -> number of problems); `form` is
+      one of lab.forms.FORMS, 'digits' unless given.
     - gsm8k, gsm8k_socratic: need `data_dir` and `annotations` (True keeps calculator annotations in
       solutions); `path` is a folder with train.jsonl and test.jsonl (train_socratic.jsonl,
-      test_socratic.jsonl). Without `path` they are downloaded; with it no network is used.
+      test_socratic.jsonl), and validation.jsonl if that split is used, as no set publishes one.
+      Without `path` they are downloaded; with it no network is used.
     - math, svamp, asdiv: need `data_dir`; `path` as above. The test split can be downloaded.
     - jsonl: needs `path`, a file (for any split) or a folder with `<split>.jsonl`.
 
@@ -134,6 +140,7 @@ def load(
         'path': path,
         'seed': seed,
         'num_problems': num_problems,
+        'form': form,
         'annotations': annotations,
     }
     _check_options(source, {name for name, value in options.items() if value is not None})
@@ -141,7 +148,10 @@ def load(
         path = pathlib.Path(path)
         return read_problems(path / f'{split}.jsonl' if path.is_dir() else path)
     if source == 'lab':
-        builder, config = Lab, _lab_config(split, seed, num_problems)
+        builder, config = (
+            Lab,
+            _lab_config(split, seed=seed, num_problems=num_problems, form=form or 'digits'),
+        )
     else:
         builder = public_datasets.SETS[source]
         config = _lines_config(source, split, path=path, annotations=bool(annotations))
@@ -156,7 +166,7 @@ def load_options(source: str, *, data_dir: str, path: str) -> dict[str, Any]:
 
 
 _OPTIONS = {  # source -> (required options, optional ones)
-    'lab': ({'data_dir', 'seed', 'num_problems'}, set()),
+    'lab': ({'data_dir', 'seed', 'num_problems'}, {'form'}),
     'gsm8k': ({'data_dir', 'annotations'}, {'path'}),
     'gsm8k_socratic': ({'data_dir', 'annotations'}, {'path'}),
     **{name: ({'data_dir'}, {'path'}) for name in ('math', 'svamp', 'asdiv')},
@@ -179,20 +189,25 @@ def _check_member(name: str, value: str, *, valid: Sequence[str]) -> None:
         raise ValueError(f'unknown {name}={value!r}; valid: {", ".join(valid)}{hint}')
 
 
-def _lab_config(split: str, seed: int, num_problems: Mapping[str, int]) -> LabConfig:
+def _lab_config(split: str, *, seed: int, num_problems: Mapping[str, int], form: str) -> LabConfig:
     for name, count in num_problems.items():
         _check_member('num_problems', name, valid=LAB_SPLITS)
         if count < 1:
             raise ValueError(f'num_problems[{name!r}]={count} must be at least 1')
     _check_member('split', split, valid=tuple(num_problems))
     sizes = {name: int(num_problems[name]) for name in LAB_SPLITS if name in num_problems}
-    from elenchus.data.lab import task
+    from elenchus.data.lab import forms, task
+
+    _check_member('form', form, valid=tuple(forms.FORMS))
 
     # The hash of the generator's source is part of the name, so a changed generator does not reuse
     # problems of an older version.
-    digest = hashlib.sha256(inspect.getsource(task).encode()).hexdigest()[:8]
-    name = '-'.join([f'seed{seed}', *(f'{name}{count}' for name, count in sizes.items()), digest])
-    return LabConfig(name=name, seed=seed, num_problems=sizes)
+    source = inspect.getsource(task) + inspect.getsource(forms)
+    digest = hashlib.sha256(source.encode()).hexdigest()[:8]
+    name = '-'.join(
+        [form, f'seed{seed}', *(f'{name}{count}' for name, count in sizes.items()), digest]
+    )
+    return LabConfig(name=name, form=form, seed=seed, num_problems=sizes)
 
 
 def _lines_config(
@@ -216,8 +231,8 @@ def _lines_config(
     local = pathlib.Path(path, f'{file}.jsonl')
     if not local.is_file():
         raise ValueError(
-            f'path={str(path)!r} does not contain {local.name}; '
-            'put the file there, or omit path to download it'
+            f'path={str(path)!r} does not contain {local.name}; put the file there'
+            + (', or omit path to download it' if split != 'validation' else '')
         )
     digest = hashlib.sha256(local.read_bytes()).hexdigest()[:16]
     return public_datasets.LinesConfig(

@@ -224,8 +224,10 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, model_type: str) -
     return model.getvalue()
 
 
-def word_tokenizer(words: Sequence[str]) -> SentencePieceTokenizer:
+def word_tokenizer(words: Sequence[str], suffixes: Sequence[str] = ()) -> SentencePieceTokenizer:
     """Builds a tokenizer with one token per word, in the order of `words`.
+
+    A word may continue with `suffixes`, each a token: the lab's second digits.
 
     It is built, not trained: ids depend only on `words`. Text that joins known words by spaces and
     line breaks (the line break before the space) is decoded exactly; anything else is <unk>. Raises
@@ -243,6 +245,8 @@ def word_tokenizer(words: Sequence[str]) -> SentencePieceTokenizer:
         model.pieces.add(piece=name, score=0.0, type=kind)
     model.pieces.add(piece='\n', score=0.0, type=_Piece.USER_DEFINED)
     for piece in (_SPACE, *(_SPACE + word for word in words)):
+        model.pieces.add(piece=piece, score=-1.0, type=_Piece.NORMAL)
+    for piece in suffixes:
         model.pieces.add(piece=piece, score=-1.0, type=_Piece.NORMAL)
     _set_specs(model)
     return SentencePieceTokenizer(model.SerializeToString(deterministic=True))
@@ -268,7 +272,7 @@ def lab_tokenizer() -> SentencePieceTokenizer:
     """Returns the word-level tokenizer of the lab, whose vocabulary is closed."""
     from elenchus.data.lab import task
 
-    return word_tokenizer(task.WORDS)
+    return word_tokenizer(task.WORDS, suffixes='0123456789')
 
 
 def encode_continuation(tokenizer: Tokenizer, text: str, *, after: str = 'a') -> list[int]:

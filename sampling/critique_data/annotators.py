@@ -4,6 +4,7 @@ The interface is `Annotator` of data/critiques/oracle.py; see docs/methods.md, "
 """
 
 import collections
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from elenchus.data.critiques import grammars
 from elenchus.data.critiques.oracle import Annotator, ConstructedAttempt
 from elenchus.data.grading import answers
 from elenchus.data.grading.judge import Judge
-from elenchus.data.lab import task
+from elenchus.data.lab import arithmetic
 from elenchus.data.records import Problem, Turn
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.critique_data import constructions
@@ -212,11 +213,17 @@ def _words_from_working(
     return _Words(words, final if wrong is None else '')
 
 
+_LAST_NUMBER = re.compile(r'\d+$')
+
+
 def _difference(first: str, second: str) -> tuple[str, ...]:
     """`name first - second = difference` if both end with a digit, else `first` alone."""
-    if first[-1:].isdigit() and second[-1:].isdigit():
-        return (f'{first[:-1]}{task.difference(int(first[-1]), int(second[-1]))}',)
-    return (first,)
+    numbers = [_LAST_NUMBER.search(text) for text in (first, second)]
+    if None in numbers or len(numbers[0][0]) != len(numbers[1][0]):
+        return (first,)
+    stated, derived = (arithmetic.read(number[0]) for number in numbers)
+    modulus = 10 ** len(numbers[0][0])
+    return (first[: numbers[0].start()] + arithmetic.difference(stated, derived, modulus=modulus),)
 
 
 def _work_out_questions(

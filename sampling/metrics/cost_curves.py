@@ -16,8 +16,8 @@ from elenchus.sampling.test_time import votes
 ORACLE = 'oracle majority (upper bound)'
 """Uses the reference answers to pick the wrong attempts; an upper bound, not a method."""
 
-Decide = Callable[[Sequence[str | None], Sequence[float]], str | None]
-"""(answers, their scores) -> the chosen answer."""
+Decide = Callable[[Sequence[str | None], Sequence[float]], votes.Shares]
+"""(answers, their scores) -> the probability of each answer that may be chosen."""
 
 
 class Candidate(NamedTuple):
@@ -27,6 +27,7 @@ class Candidate(NamedTuple):
     scores: tuple[float, ...]
     tokens: Mapping[str, int]  # by role
     calls: Mapping[str, int]  # by role
+    processed: Mapping[str, int] | None  # by role; None = not counted
 
 
 class Arm(NamedTuple):
@@ -43,6 +44,7 @@ class Point(NamedTuple):
     right: list[float]  # probability of a correct answer
     tokens: list[float]  # expected number of sampled tokens
     calls: list[dict[str, float]]  # expected number of model calls, by role
+    processed: list[float | None]  # expected number of processed tokens; None = not counted
 
 
 def sizes(num_attempts: int) -> list[int]:
@@ -63,20 +65,22 @@ def right_answers(episodes: Iterable[Episode], reference: str | None) -> set[str
 def point(arm: Arm, right: Sequence[Collection[str]], *, size: int, num_draws: int) -> Point:
     """Evaluates an arm with `size` attempts; right[q] are the correct answers of question q.
 
-    Tokens and calls are expectations: `size` times the mean over a question's attempts.
+    Costs are expectations: `size` times the mean over a question's attempts.
     """
     num_attempts = len(arm.groups[0])
     # A fixed seed: all arms are averaged over the same sets, so their differences are paired.
     chosen = statistics.subsets(num_attempts, size, num_draws=num_draws, seed=0)
     share = size / num_attempts
-    values, tokens, calls = [], [], []
+    values, tokens, calls, processed = [], [], [], []
     for group, correct in zip(arm.groups, right, strict=True):
-        answers = [_choose_answer(arm, [group[i] for i in subset]) for subset in chosen]
-        values.append(sum(answer in correct for answer in answers) / len(answers))
+        worth = [_share_right(arm, [group[i] for i in subset], correct) for subset in chosen]
+        values.append(sum(worth) / len(worth))
         tokens.append(share * sum(sum(c.tokens.values()) for c in group))
         counts = _sum(c.calls for c in group)
         calls.append({role: share * count for role, count in counts.items()})
-    return Point(size, values, tokens, calls)
+        total = _total(c.processed for c in group)
+        processed.append(None if total is None else share * total)
+    return Point(size, values, tokens, calls, processed)
 
 
 def recall_point(episodes: Sequence[Episode], *, size: int) -> Point:
@@ -86,16 +90,24 @@ def recall_point(episodes: Sequence[Episode], *, size: int) -> Point:
         [float(e.attempt.facts.correct) for e in episodes],
         [float(sum(e.facts.tokens.values())) for e in episodes],
         [dict(e.facts.calls) for e in episodes],
+        [_total([e.facts.processed]) for e in episodes],
     )
 
 
-def _choose_answer(arm: Arm, candidates: Sequence[Candidate]) -> str | None:
+def _share_right(arm: Arm, candidates: Sequence[Candidate], correct: Collection[str]) -> float:
+    """Returns the probability that the arm chooses a correct answer among the candidates'."""
     answers = [answer for c in candidates for answer in c.answers]
-    return arm.decide(answers, [score for c in candidates for score in c.scores])
+    shares = arm.decide(answers, [score for c in candidates for score in c.scores])
+    return sum(share for answer, share in shares.items() if answer in correct)
 
 
-def _majority(answers: Sequence[str | None], scores: Sequence[float]) -> str | None:
+def _majority(answers: Sequence[str | None], scores: Sequence[float]) -> votes.Shares:
     return votes.majority(answers)
+
+
+def _best_of_n(answers: Sequence[str | None], scores: Sequence[float]) -> votes.Shares:
+    best = votes.best_of_n(answers, scores)
+    return {} if best is None else {best: 1.0}
 
 
 # Arms over the episodes of `strategies.parallel`, grouped by question
@@ -111,7 +123,7 @@ def parallel_arms(groups: Sequence[Sequence[Episode]]) -> dict[str, Arm]:
     }
     for how in get_args(votes.Aggregate):
         scored = _candidates(groups, _first_answer, ('attempt', 'critique'), how=how)
-        arms[f'best of n ({how})'] = Arm(votes.best_of_n, scored)
+        arms[f'best of n ({how})'] = Arm(_best_of_n, scored)
         arms[f'weighted majority ({how})'] = Arm(votes.majority, scored)
     return arms
 
@@ -147,7 +159,8 @@ def sequential_arms(
     chains = [[(e, *rounds.get(next(ids), ())) for e in group] for group in groups]
     return {
         f'sequential majority ({which})': Arm(
-            _majority, [[_chain_candidate(c, num_rounds, which) for c in group] for group in chains]
+            votes.latest_majority,
+            [[_chain_candidate(c, num_rounds, which) for c in group] for group in chains],
         )
         for which in ('last', 'all')
     }
@@ -156,18 +169,20 @@ def sequential_arms(
 def _chain_candidate(chain: Sequence[Episode], num_rounds: int, which: str) -> Candidate:
     """Answers and cost of a chain's first `num_rounds` rounds.
 
-    A chain that ended earlier repeats its last answer. The latest answer comes first, so that it
-    wins ties.
+    A chain that ended earlier repeats its last answer. The score of an answer is its round, because
+    a chain's latest answer wins ties.
     """
     answers = [_first_answer(chain[0]), *(critic_metrics.final_answer(e) for e in chain)]
     # One answer before the first round, then one after each.
     answers += answers[-1:] * (num_rounds + 1 - len(answers))
-    answers = answers[: num_rounds + 1][::-1]
-    answers = tuple(answers[:1] if which == 'last' else answers)
-    tokens, calls = (
-        _sum(getattr(e.facts, name) for e in chain[:num_rounds]) for name in ('tokens', 'calls')
+    first = num_rounds if which == 'last' else 0
+    answers = tuple(answers[first : num_rounds + 1])
+    tokens, calls, processed = (
+        _sum(getattr(e.facts, name) for e in chain[:num_rounds])
+        for name in ('tokens', 'calls', 'processed')
     )
-    return Candidate(answers, (1.0,) * len(answers), tokens, calls)
+    rounds = tuple(float(first + i) for i in range(len(answers)))
+    return Candidate(answers, rounds, tokens, calls, processed)
 
 
 # Candidates
@@ -195,20 +210,30 @@ def _candidate(
     The score aggregates the step rewards; it is 1 if `how` is None.
     """
     steps = episode.attempt.step_scores
-    tokens, calls = (
-        {role: count for role, count in counts.items() if role in roles}
-        for counts in (episode.facts.tokens, episode.facts.calls)
+    facts = episode.facts
+    tokens, calls, processed = (
+        None if counts is None else {role: n for role, n in counts.items() if role in roles}
+        for counts in (facts.tokens, facts.calls, facts.processed)
     )
     score = 1.0 if how is None else votes.aggregate(steps, how)
-    return Candidate((answer(episode),), (score,), tokens, calls)
+    return Candidate((answer(episode),), (score,), tokens, calls, processed)
 
 
 def _first_answer(episode: Episode) -> str | None:
     return episode.attempt.facts.answer
 
 
-def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+def _sum(counts: Iterable[Mapping[str, int] | None]) -> dict[str, int] | None:
+    """Adds counts by role; None if one of them is unknown."""
     total = collections.Counter()
     for count in counts:
+        if count is None:
+            return None
         total.update(count)
     return dict(total)
+
+
+def _total(counts: Iterable[Mapping[str, int] | None]) -> float | None:
+    """Adds counts over all roles; None if one of them is unknown."""
+    total = _sum(counts)
+    return None if total is None else float(sum(total.values()))

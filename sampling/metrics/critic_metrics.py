@@ -46,26 +46,35 @@ def critic(episodes: Sequence[Episode]) -> dict[str, Share]:
     `discriminability` is the share of parsable critiques whose final verdict is true, also for
     correct and wrong attempts separately. `passed` and `found` are the latter two over all
     critiques, so that one that cannot be parsed is a miss and a critic cannot gain by garbling.
-    `first_error_f1` is present if first errors are known.
+    All these take the final answer for the truth, so a perfect judge of steps has less than 1 where
+    right answers have wrong steps. `by_steps` has the same shares with the steps as truth, and
+    `first_error_f1` the located errors; `by_steps` is None and the other absent where steps are
+    not known.
     """
-    right = [e for e in episodes if e.attempt.facts.correct]
-    wrong = [e for e in episodes if not e.attempt.facts.correct]
-    parsed = {
-        name: [e for e in chosen if e.critique.facts.verdict is not None]
-        for name, chosen in (('all', episodes), ('right', right), ('wrong', wrong))
+    measures = _agreement(
+        [(e.critique.facts.verdict, bool(e.attempt.facts.correct)) for e in episodes]
+    )
+    measures['parse_rate'] = _share(e.critique.facts.verdict is not None for e in episodes)
+    if not knows_steps(episodes):
+        return measures | {'by_steps': None}
+    pairs = [(e.critique.facts.located, e.attempt.facts.first_error) for e in episodes]
+    steps = [(e.critique.facts.verdict, bool(e.attempt.facts.steps_correct)) for e in episodes]
+    return measures | {'by_steps': _agreement(steps), 'first_error_f1': first_error_f1(pairs)}
+
+
+def _agreement(judged: Sequence[tuple[bool | None, bool]]) -> dict[str, Share]:
+    """Returns the shares of (verdict, truth) that agree; a verdict of None is one not readable."""
+    sides = {
+        '': judged,
+        '_right': [pair for pair in judged if pair[1]],
+        '_wrong': [pair for pair in judged if not pair[1]],
     }
-    measures = {
-        'discriminability': _share(_agrees(e) for e in parsed['all']),
-        'discriminability_right': _share(_agrees(e) for e in parsed['right']),
-        'discriminability_wrong': _share(_agrees(e) for e in parsed['wrong']),
-        'passed': _share(_agrees(e) for e in right),
-        'found': _share(_agrees(e) for e in wrong),
-        'parse_rate': _share(e.critique.facts.verdict is not None for e in episodes),
+    agree = lambda pairs: _share(verdict is truth for verdict, truth in pairs)  # noqa: E731
+    parsed = {name: [p for p in pairs if p[0] is not None] for name, pairs in sides.items()}
+    return {f'discriminability{name}': agree(pairs) for name, pairs in parsed.items()} | {
+        'passed': agree(sides['_right']),
+        'found': agree(sides['_wrong']),
     }
-    if knows_steps(episodes):
-        pairs = [(e.critique.facts.located, e.attempt.facts.first_error) for e in episodes]
-        measures['first_error_f1'] = first_error_f1(pairs)
-    return measures
 
 
 def first_error_f1(pairs: Sequence[tuple[int | None, int | None]]) -> float:
@@ -254,10 +263,6 @@ def reliability(pairs: Sequence[tuple[float, bool]], *, num_bins: int) -> dict[s
 
 
 # Shares, means and bins
-
-
-def _agrees(episode: Episode) -> bool:
-    return episode.critique.facts.verdict is bool(episode.attempt.facts.correct)
 
 
 def _changes(episodes: Sequence[Episode]) -> collections.Counter:

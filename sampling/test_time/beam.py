@@ -48,15 +48,21 @@ class _Beam(NamedTuple):
 
 
 class _Cost:
-    """Tokens and model calls of the search at one problem, by role."""
+    """Tokens, model calls and processed tokens of the search at one problem, by role."""
 
     def __init__(self):
         self.tokens, self.calls = collections.Counter(), collections.Counter()
+        self.processed = collections.Counter()
 
-    def add(self, role: str, tokens: int) -> None:
-        """Counts one call of a role that sampled so many tokens."""
+    def add(self, role: str, *, prompt: int, tokens: int) -> None:
+        """Counts one call of a role that read a prompt of so many tokens and sampled so many."""
         self.tokens[role] += tokens
         self.calls[role] += 1
+        self.processed[role] += prompt + tokens
+
+    def facts(self) -> dict[str, dict[str, int]]:
+        """Returns the facts of an episode that have the cost."""
+        return {name: dict(counts) for name, counts in vars(self).items()}
 
 
 class _Search(NamedTuple):
@@ -120,14 +126,17 @@ def _expand(
         openings,
         spec=SampleSpec(settings.expansions, setup.method, setup.seed, first_ids),
     )
+    line_context = search.line_sampler.chat.context
     # Keyed by tokens: the same line sampled twice is one beam.
     expanded: list[dict[tuple[int, ...], Episode]] = [{} for _ in beams]
     for (p, b), opening, turns in zip(places, openings, continuations, strict=True):
+        before = _before_attempt(beams[p][b].episode)
+        # An earlier step sampled the opening; to this call it is a part of the prompt.
+        prompt = len(line_context(before, 'attempt')) + len(opening.tokens)
         for turn in turns:
-            # Only the new tokens: an earlier step paid for the opening.
-            search.costs[p].add('attempt', len(turn.tokens) - len(opening.tokens))
-            episode = beams[p][b].episode
-            grown = dataclasses.replace(episode, turns=(*_before_attempt(episode), turn))
+            new = len(turn.tokens) - len(opening.tokens)
+            search.costs[p].add('attempt', prompt=prompt, tokens=new)
+            grown = dataclasses.replace(beams[p][b].episode, turns=(*before, turn))
             expanded[p].setdefault(turn.tokens, grown)
     return [list(episodes.values()) for episodes in expanded]
 
@@ -148,7 +157,8 @@ def _score(search: _Search, expanded: Sequence[Sequence[Episode]]) -> list[list[
     for group, cost in zip(expanded, search.costs, strict=True):
         episodes = [next(scored) for _ in group]
         for episode in episodes:
-            cost.add('critique', len(episode.critique.tokens))
+            prompt = setup.models.sampler.chat.context(episode.turns[:-1], 'critique')
+            cost.add('critique', prompt=len(prompt), tokens=len(episode.critique.tokens))
         how = search.settings.aggregate
         scores = [votes.aggregate(e.attempt.step_scores, how) for e in episodes]
         beams.append([_Beam(e, score) for e, score in zip(episodes, scores, strict=True)])
@@ -173,7 +183,7 @@ def _judge(search: _Search, best: Sequence[_Beam], problems: Sequence[Problem]) 
     return [
         beam.episode.with_turn_facts(
             'attempt', **dataclasses.asdict(fact) | {'score': beam.attempt.facts.score}
-        ).with_facts(tokens=dict(cost.tokens), calls=dict(cost.calls))
+        ).with_facts(**cost.facts())
         for beam, fact, cost in zip(best, facts, search.costs, strict=True)
     ]
 

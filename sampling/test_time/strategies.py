@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from elenchus.data.records import Episode, Problem
+from elenchus.data.text.chat import Chat
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling import step_scores
 from elenchus.sampling.engine.sampling_methods import Method
@@ -42,8 +43,8 @@ class EvaluationSetup:
 Strategy = Callable[..., tuple[list[Episode], int]]
 """(setup, judged episodes, their problems, *, first_id) -> (episodes, newly sampled tokens).
 
-Episode i has the id first_id + i. The facts `tokens` and `calls` of a returned episode count by
-role the tokens and the model calls of all its sampled turns, whichever strategy sampled them.
+Episode i has the id first_id + i. The facts `tokens`, `calls` and `processed` of a returned episode
+count by role what all its sampled turns cost, whichever strategy sampled them.
 """
 
 
@@ -170,20 +171,25 @@ def run_round(
     for i, (episode,) in zip(chosen, refined, strict=True):
         current[i] = episode
     tokens = episode_lib.sampled_tokens(current) - episode_lib.sampled_tokens(episodes)
-    return [with_cost(episode) for episode in current], tokens
+    return [with_cost(models.sampler.chat, episode) for episode in current], tokens
 
 
-def with_cost(episode: Episode) -> Episode:
-    """Adds `tokens` and model `calls` by role to the facts of an episode.
+def with_cost(chat: Chat, episode: Episode) -> Episode:
+    """Adds `tokens`, model `calls` and `processed` tokens by role to the facts of an episode.
 
-    A turn without log-probabilities was not sampled for this episode and costs nothing.
+    Processed are the tokens of a call's prompt and those that it sampled. A prompt counts in every
+    call that reads it, whatever an engine saves by its prefix cache or by a prefill that samples
+    share: the count is of the method and not of the engine. The scoring of a critique reads
+    probabilities that its sampling computed, so it adds nothing. A turn without log-probabilities
+    was not sampled for this episode and costs nothing.
     """
     tokens, calls = collections.Counter(), collections.Counter()
     for turn in episode.turns:
         if turn.logprobs:
             tokens[turn.role] += len(turn.tokens)
             calls[turn.role] += 1
-    return episode.with_facts(tokens=dict(tokens), calls=dict(calls))
+    processed = episode_lib.processed_tokens(chat, episode)
+    return episode.with_facts(tokens=dict(tokens), calls=dict(calls), processed=processed)
 
 
 def _needs_refinement(setup: EvaluationSetup) -> Callable[[Episode], bool]:

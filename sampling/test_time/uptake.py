@@ -164,11 +164,11 @@ def sample_condition(
     (its number), and the number of sampled tokens. Only the last turn of an episode is new; it
     alone has log-probabilities.
     """
-    condition = CONDITIONS[name]
+    condition, chat = CONDITIONS[name], sources.setup.models.sampler.chat
     turns = {i: turn for i, turn in condition.critiques(sources).items() if i in ids}
     groups = _respond(sources, condition, turns, num_samples=num_samples)
     sampled = [
-        with_cost(episode).with_facts(chain=i, sample=number)
+        with_cost(chat, episode).with_facts(chain=i, sample=number)
         for i, group in zip(turns, groups, strict=True)
         for number, episode in enumerate(group)
     ]

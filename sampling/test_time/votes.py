@@ -1,8 +1,8 @@
-"""Choosing one answer among several: majority vote and best of n."""
+"""Choosing among several answers: majority vote and best of n."""
 
 import collections
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 from elenchus.sampling.metrics import statistics
@@ -17,18 +17,43 @@ def aggregate(step_scores: Sequence[float], how: Aggregate) -> float:
     return float(_AGGREGATES[how](step_scores)) if len(step_scores) else 0.0
 
 
-def majority(answers: Sequence[str | None], weights: Sequence[float] | None = None) -> str | None:
-    """Returns the answer with most votes, or with most weight; the first to occur wins ties.
+Shares = Mapping[str, float]
+"""Answer -> the probability that a rule chooses it; empty if there is no answer to choose."""
 
-    None stands for "no answer" and is returned only if all are None.
+
+def majority(answers: Sequence[str | None], weights: Sequence[float] | None = None) -> Shares:
+    """Returns the answers with most votes, or with most weight; ties are shared equally.
+
+    Samples are exchangeable, so a rule such as "the first of equals" would let a sample's place
+    decide: a majority of two different answers is worth as much as one of them. None stands for
+    "no answer" and has no vote.
     """
     weights = [1.0] * len(answers) if weights is None else weights
     statistics.check_same_length(answers, weights, 'weights')
-    totals = collections.defaultdict(float)
+    votes_of = collections.defaultdict(list)
     for answer, weight in zip(answers, weights, strict=True):
         if answer is not None:
-            totals[answer] += weight
-    return max(totals, key=totals.__getitem__) if totals else None
+            votes_of[answer].append(weight)
+    # fsum rounds once, so that equal totals are equal whatever the order of their weights.
+    return _shared_by_highest({a: math.fsum(votes) for a, votes in votes_of.items()})
+
+
+def latest_majority(answers: Sequence[str | None], rounds: Sequence[float]) -> Shares:
+    """Returns the majority of chains' answers; of tied answers the one that occurs latest wins.
+
+    rounds: the round of each answer. Answers that are tied and equally late share.
+    """
+    statistics.check_same_length(answers, rounds, 'rounds')
+    tied, latest = majority(answers), {}
+    for answer, number in zip(answers, rounds, strict=True):
+        if answer in tied:
+            latest[answer] = max(number, latest.get(answer, number))
+    return _shared_by_highest(latest)
+
+
+def _shared_by_highest(values: Mapping[str, float]) -> Shares:
+    highest: Collection[str] = [a for a, value in values.items() if value == max(values.values())]
+    return dict.fromkeys(highest, 1.0 / len(highest)) if highest else {}
 
 
 def best_of_n(answers: Sequence[str | None], scores: Sequence[float]) -> str | None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from elenchus.data.critiques import counterfactual, grammars, mistakes
 from elenchus.data.critiques.counterfactual import Falsified
 from elenchus.data.grading import answers
-from elenchus.data.lab import task
+from elenchus.data.lab import forms, task
 
 LAB, RELEASED = grammars.LAB, grammars.RELEASED
 CRITIQUE = (
@@ -50,7 +50,7 @@ def test_every_false_value_can_be_drawn():
 
 @given(st.integers(0, 500), st.integers(0, 10**6))
 def test_critiques_of_the_oracle_change_in_one_line(index, seed):
-    problem = task.generate_problem(seed=0, split='train', index=index)
+    problem = forms.generate_problem(seed=0, split='train', index=index)
     attempt = mistakes.corrupt(problem, rng=random.Random(seed))
     judgement = task.judge(problem.question, attempt)
     false = falsify(judgement.critique, seed=seed)
@@ -100,6 +100,15 @@ def test_the_lab_uses_a_value_where_the_line_of_the_quantity_states_it():
     assert not used('ada : lea 6 + 7 = 1 ; ada 1\n ben : ada 3 - 4 = 9 ; ben 9\n #### 9')
     assert not used('ada : lea 6 + 7 = 3 ; ada 3\n #### 1')
     assert not used('')
+
+
+def test_numbers_of_two_digits_stay_consistent():
+    line = 'fay : ada - 16 ; ada 01 ; 0 - 1 = 91 ; 1 - 6 = 51 ; 5 - 1 = 40 ; fay 94 - 18 = 86'
+    false = falsify(f'{line} ; wrong\n answer : wrong')
+    assert false.value not in ('94', '18') and len(false.value) == 2
+    assert f'; fay {false.value} - 18 = ' in false.text and '94' not in false.text.split('fay')[2]
+    refinement = f'fay : ada 01 - 16 = {false.value} ; fay {false.value}'
+    assert counterfactual.uses_value(refinement, false, grammar=LAB, question='', attempt='')
 
 
 def test_numbers_of_two_words_are_compared_whole():

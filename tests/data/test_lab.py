@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from elenchus.data.critiques import grammars, mistakes
 from elenchus.data.grading import answers
-from elenchus.data.lab import pretraining, task, teacher
+from elenchus.data.lab import arithmetic, conversations, forms, pretraining, task, teacher
 from elenchus.data.text import tokenizer
 
 SEEDS = st.integers(0, 2**31)
 INDICES = st.integers(0, 10**6)
 SPLITS = st.sampled_from(task.SPLITS)
+FORM_NAMES = st.sampled_from(list(forms.FORMS))
 QUESTION = 'eve 7 ; ida 2 ; ben : eve - 4 ; kim : ida + 6 ; hal : ben + 7 ; hal ?'
 
 
@@ -33,15 +34,22 @@ SOLUTION = attempt_of('ben eve 7 - 4 3', 'kim ida 2 + 6 8', 'hal ben 3 + 7 0', '
 
 
 @st.composite
-def problems(draw, splits=SPLITS):
-    return task.generate_problem(seed=draw(SEEDS), split=draw(splits), index=draw(INDICES))
+def problems(draw, splits=SPLITS, names=FORM_NAMES):
+    form = forms.FORMS[draw(names)]
+    return forms.generate_problem(
+        seed=draw(SEEDS), split=draw(splits), index=draw(INDICES), form=form
+    )
+
+
+def form_of(problem):
+    return next(f for f in forms.FORMS.values() if f.modulus == task.modulus(problem.question))
 
 
 @hypothesis.given(SEEDS, SPLITS, INDICES)
 def test_a_problem_is_a_function_of_seed_split_and_index(seed, split, index):
-    first, second = (task.generate_problem(seed=seed, split=split, index=index) for _ in range(2))
+    first, second = (forms.generate_problem(seed=seed, split=split, index=index) for _ in range(2))
     assert first == second
-    assert first != task.generate_problem(seed=seed + 1, split=split, index=index)
+    assert first != forms.generate_problem(seed=seed + 1, split=split, index=index)
 
 
 @hypothesis.given(problems(st.sampled_from(task.SPLITS[:3])))
@@ -52,7 +60,7 @@ def test_a_question_belongs_to_one_split_whatever_the_seed(problem):
 def test_splits_share_no_question():
     questions_of = {
         split: {
-            task.generate_problem(seed=seed, split=split, index=index).question
+            forms.generate_problem(seed=seed, split=split, index=index).question
             for seed in range(3)
             for index in range(300)
         }
@@ -65,17 +73,18 @@ def test_splits_share_no_question():
 @hypothesis.given(problems())
 def test_the_level_is_the_number_of_steps_needed_and_goes_round(problem):
     statements, name = task.parse_question(problem.question)
-    needed = 0
-    while (base := statements[name].base) is not None:
-        needed, name = needed + 1, base
+    needed, form = 0, form_of(problem)
+    while name in statements and statements[name].base is not None:
+        needed, name = needed + 1, statements[name].base
     assert problem.level == needed
     *_, split, index = problem.id.split('/')
-    harder = task.OOD_STEPS[int(index) % 2]
-    assert problem.level == (harder if split == 'ood' else 1 + int(index) % task.LEVELS)
+    harder = form.ood_steps[int(index) % 2]
+    assert problem.level == (harder if split == 'ood' else 1 + int(index) % form.levels)
 
 
 def test_the_harder_split_is_longer_than_every_other():
-    assert min(task.OOD_STEPS) > task.LEVELS
+    for form in forms.FORMS.values():
+        assert min(form.ood_steps) > form.levels
 
 
 @hypothesis.given(problems())
@@ -90,9 +99,8 @@ def test_the_reference_solution_is_judged_correct(problem):
     judgement = task.judge(problem.question, problem.solution)
     assert judgement.correct and judgement.kind is None
     assert answers.extract_answer(problem.solution) == problem.answer
-    assert task.known_values(problem.question)[task.parse_question(problem.question)[1]] == int(
-        problem.answer
-    )
+    target = task.parse_question(problem.question)[1]
+    assert task.known_values(problem.question)[target] == arithmetic.read(problem.answer)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +172,7 @@ def test_a_worked_solution_works_out_every_quantity(problem):
     worked = pretraining.worked_solution(problem.question)
     values = task.known_values(problem.question)
     *steps, answer = worked.split('\n ')
-    results = {line.split(' ')[0]: int(line[-1]) for line in steps}
+    results = {line.split(' ')[0]: arithmetic.read(line.split()[-1]) for line in steps}
     assert results.items() <= values.items()
     stated = [s for s in task.parse_question(problem.question)[0].values() if s.base is not None]
     assert len(steps) == len(stated)
@@ -189,10 +197,12 @@ def test_a_verdict_follows_from_the_difference_that_stands_before_it(problem, rn
     critique = task.judge(problem.question, mistakes.corrupt(problem, rng=rng)).critique
     for line in critique.split('\n '):
         body, _, verdict = line.rpartition(' ; ')
-        assert verdict != 'correct' or body.endswith('= 0')
+        assert verdict != 'correct' or body.endswith(('= 0', '= 00'))
 
 
-@hypothesis.given(problems(), st.randoms(use_true_random=False), st.integers(0, 9))
+@hypothesis.given(
+    problems(names=st.just('digits')), st.randoms(use_true_random=False), st.integers(0, 9)
+)
 def test_the_first_lines_of_a_demonstration_are_right_on_request(problem, rng, num_correct):
     question = problem.question
     assert teacher.demonstrate(question, error_rate=0.0, rng=rng) == problem.solution
@@ -203,7 +213,7 @@ def test_the_first_lines_of_a_demonstration_are_right_on_request(problem, rng, n
 
 
 def test_misconceptions_are_about_the_same_share_of_sums_for_all_teachers():
-    sample = [task.generate_problem(seed=0, split='train', index=i) for i in range(1500)]
+    sample = [forms.generate_problem(seed=0, split='train', index=i) for i in range(1500)]
 
     def mistaken_sums(seed):
         rng, sums = random.Random(seed), set()
@@ -212,7 +222,7 @@ def test_misconceptions_are_about_the_same_share_of_sums_for_all_teachers():
             at = task.judge(problem.question, attempt).first_error
             if at is not None:
                 step = task.parse_step(attempt.split('\n')[at])
-                sums.add((step.base_value, step.sign, step.digit))
+                sums.add((step.base_value, step.sign, step.number))
         return sums
 
     one, other = mistaken_sums(0), mistaken_sums(1)
@@ -222,4 +232,100 @@ def test_misconceptions_are_about_the_same_share_of_sums_for_all_teachers():
 
 def test_an_unknown_split_is_an_error():
     with pytest.raises(ValueError, match="split='tets'"):
-        task.generate_problem(seed=0, split='tets', index=0)
+        forms.generate_problem(seed=0, split='tets', index=0)
+
+
+# The tail form
+
+TAIL = problems(names=st.just('tail'))
+DIGITS = st.integers(0, 99)
+
+
+@hypothesis.given(DIGITS, st.sampled_from('+-*'), DIGITS)
+def test_an_operation_worked_out_in_digits_has_true_parts_and_the_right_end(first, sign, second):
+    second = second % 10 if sign == '*' else second
+    value = arithmetic.apply(first, sign, second, modulus=100)
+    parts = [p.split() for p in arithmetic.work_out(first, sign, second, modulus=100).split(' ; ')]
+    for a, by, b, _, result in parts:
+        unit = arithmetic.apply(int(a), by, int(b), modulus=10)
+        carry = int(int(a) < int(b))
+        if by != '-':
+            carry = arithmetic.apply(int(a), by, int(b), modulus=100) // 10
+        assert result == f'{unit}{carry}'
+    assert (int(parts[0][4][0]), int(parts[2][4][0])) == (value % 10, value // 10)
+
+
+@hypothesis.given(DIGITS, st.sampled_from('+-'), DIGITS, DIGITS)
+def test_a_false_derivation_ends_in_its_value(first, sign, second, result):
+    text = arithmetic.work_out(first, sign, second, modulus=100, result=result)
+    units, _, last = (part.split(' = ')[1] for part in text.split(' ; '))
+    assert arithmetic.read(units[0] + last[0]) == result
+
+
+@hypothesis.given(TAIL, st.integers().map(random.Random))
+def test_demonstrations_of_one_question_differ_and_are_right(problem, rng):
+    texts = {conversations.demonstrate(problem.question, rng=rng) for _ in range(40)}
+    assert all(task.judge(problem.question, text).correct for text in texts)
+    statements, _ = task.parse_question(problem.question)
+    assert len(texts) > 1 or sum(s.base is not None for s in statements.values()) == problem.level
+
+
+@hypothesis.given(TAIL, st.randoms(use_true_random=False))
+def test_a_refinement_takes_over_the_value_of_its_critique(problem, rng):
+    talk = conversations.converse(problem, rng=rng)
+    critique = grammars.LAB.parse(talk.critique)
+    at = grammars.first_error(critique)
+    if at is None:
+        return
+    words = critique.steps[at].explanation.split(' ; ')
+    derived = words[-1].split()[1] if words[-1].split()[-1] != '?' else None
+    name = critique.steps[at].sentence.split()[0]
+    quoted = critique.steps[at].sentence
+    step = next(
+        (s for s in map(task.parse_step, talk.refinement.split('\n')) if s and s.name == name), None
+    )
+    statement = task.parse_question(problem.question)[0].get(name)
+    if derived and statement and statement.text() == quoted:
+        assert arithmetic.write(step.value, 100) == derived
+    elif derived:  # the question shows that the critique misquotes it
+        assert talk.refinement == talk.attempt
+    before = talk.attempt.split('\n')[:at]
+    assert [line.strip() for line in talk.refinement.split('\n')[:at]] == [
+        b.strip() for b in before
+    ]
+
+
+def test_half_of_the_critiques_cannot_be_guessed_from_question_and_attempt():
+    counts = collections.Counter()
+    for index in range(800):
+        problem = forms.generate_problem(
+            seed=0, split='train', index=index, form=forms.FORMS['tail']
+        )
+        talk = conversations.converse(problem, rng=random.Random(index))
+        hidden = bool(task.unstated_constants(problem.question))
+        judgement = task.judge(problem.question, talk.refinement)
+        misquoted = talk.attempt == talk.refinement
+        counts['unknown' if hidden or not (judgement.correct or misquoted) else 'known'] += 1
+        counts['misquoted'] += misquoted
+    assert 0.45 < counts['unknown'] / 800 < 0.65
+    assert 0.07 < counts['misquoted'] / 800 < 0.13
+
+
+def test_only_critiques_tell_a_constant_that_the_question_does_not_state():
+    problem = next(
+        p
+        for i in range(7, 800, 8)
+        if task.unstated_constants(
+            (
+                p := forms.generate_problem(
+                    seed=0, split='train', index=i, form=forms.FORMS['tail']
+                )
+            ).question
+        )
+    )
+    (name,) = task.unstated_constants(problem.question)
+    told = {
+        arithmetic.read(c.refinement.split(f'{name} ')[1].split()[0])
+        for c in (conversations.converse(problem, rng=random.Random(i)) for i in range(200))
+    }
+    assert len(told) > 60

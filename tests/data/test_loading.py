@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from elenchus.data.grading import answers
-from elenchus.data.lab import task
+from elenchus.data.lab import forms
 from elenchus.data.problems import loading, public_datasets
 from elenchus.data.records import Problem
 
@@ -242,7 +242,7 @@ def test_lab_problems_are_those_of_the_generator(tmp_path, no_network):
     for split, count in sizes.items():
         loaded = loading.load('lab', split=split, data_dir=tmp_path, seed=5, num_problems=sizes)
         assert list(loaded) == [
-            task.generate_problem(seed=5, split=split, index=index) for index in range(count)
+            forms.generate_problem(seed=5, split=split, index=index) for index in range(count)
         ]
 
 

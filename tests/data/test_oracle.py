@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from elenchus.data import records
 from elenchus.data.critiques import grammars, mistakes, oracle, record_files
-from elenchus.data.lab import task
+from elenchus.data.lab import forms, task
 from elenchus.data.problems import public_datasets
 from elenchus.data.text import tokenizer
 
 SOLUTION = 'She sold 48/2 = 24 clips in May.\nThat is 48+24 = 72 clips altogether.\n#### 72'
 PROBLEM = records.Problem('p', 'How many clips?', '72', SOLUTION, 2, 'gsm8k')
-LAB_PROBLEM = task.generate_problem(seed=0, split='train', index=4)
+LAB_PROBLEM = forms.generate_problem(seed=0, split='train', index=4)
 RNGS = st.randoms(use_true_random=False)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from elenchus.data.critiques import grammars, mistakes, oracle, self_talk
 from elenchus.data.critiques.self_talk import RemarkedLine
 from elenchus.data.grading import answers
-from elenchus.data.lab import task
+from elenchus.data.lab import forms, task
 from elenchus.data.records import Problem
 from elenchus.data.text import tokenizer
 
@@ -26,7 +26,7 @@ indices = st.integers(0, 400)
 
 
 def lab_problem(index):
-    return task.generate_problem(seed=0, split='train', index=index)
+    return forms.generate_problem(seed=0, split='train', index=index)
 
 
 def remarked(problem, attempt, grammar):

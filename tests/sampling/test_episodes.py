@@ -8,7 +8,7 @@ import pytest
 
 from elenchus.data.critiques import grammars
 from elenchus.data.grading import judge, verify
-from elenchus.data.lab import task
+from elenchus.data.lab import forms, task
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.sampling import episodes
 from elenchus.sampling.engine import engine, sampling_methods
@@ -38,7 +38,7 @@ DRIFTING = sampling_methods.TemperatureSampling(
 )
 """Many line breaks: text that opens with one is encoded to other ids than those it came from."""
 LIMITS = {'attempt': 9, 'critique': 7, 'refinement': 5}
-PROBLEMS = [task.generate_problem(seed=0, split='train', index=i) for i in range(3)]
+PROBLEMS = [forms.generate_problem(seed=0, split='train', index=i) for i in range(3)]
 RIGHT = PROBLEMS[1].solution
 
 

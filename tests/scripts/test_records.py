@@ -9,7 +9,7 @@ import pytest
 from elenchus.data.critiques import conversion, file_summary, mistakes, oracle, record_files
 from elenchus.data.critiques.record_files import CritiqueRecord
 from elenchus.data.grading import verify
-from elenchus.data.lab import task
+from elenchus.data.lab import forms
 from tests.support import forked_runs
 
 STEP = 'Step sentence: {}\nCorrectness of the step: {}\nExplanation: so\n\n'
@@ -30,7 +30,7 @@ def make_record(*verdicts, final, **fields):
 
 def lab_record(index, kind):
     """Makes a record of a generated attempt, with a mistake of this kind if it is not None."""
-    problem = task.generate_problem(seed=0, split='train', index=index)
+    problem = forms.generate_problem(seed=0, split='train', index=index)
     rng, lines = random.Random(index), problem.solution.split('\n')
     attempt, location = problem.solution, None
     if kind is not None:

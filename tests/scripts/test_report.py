@@ -10,7 +10,6 @@ import pytest
 from elenchus.data import records
 from elenchus.data.files import episode_files
 from elenchus.data.text import tokenizer
-from elenchus.sampling.test_time import uptake
 from elenchus.train.config import build
 from elenchus.train.report import html_episodes, html_page
 
@@ -69,6 +68,7 @@ def make_summary(shift):
             'discriminability': [0.8, 0.75, 0.85],
             'first_error_f1': 0.7,
             'parse_rate': 0.99,
+            'by_steps': {'discriminability': 0.987, 'found': 0.976, 'passed': None},
         },
         'transitions': {'c2c': 0.5, 'c2i': 0.02, 'i2c': 0.18, 'i2i': 0.3},
         'tokens_per_answer': dict(zip(arms, (30, 120.5, 125), strict=True)),
@@ -80,6 +80,7 @@ def make_comparison():
     levels = {name: [0.5, 0.4, 0.6] for name in ('all', '1', '2')}
     tokens = dict.fromkeys(levels, 100.0)
     point = {'size': 1, 'questions': 9, 'accuracy': levels, 'tokens': tokens, 'calls': {}}
+    point['processed'] = dict.fromkeys(levels, 120.0)
     curve = [{'low': 0.0, 'high': 1.0, 'count': 9, 'score': 0.7, 'right': 0.6}]
     reliability = {'count': 9, 'score': 0.7, 'right': 0.6, 'ece': 0.123, 'brier': 0.2}
     critic = {'discriminability': 0.81, 'passed': None, 'found': 0.77, 'first_error_f1': 0.4}
@@ -96,6 +97,7 @@ def make_comparison():
             'best of n (min)': [point],
             'oracle majority (upper bound)': [point],
         },
+        **make_frontier(),
         'equal_tokens': {
             'best of n (min)@1': {
                 'against': 'majority@2',
@@ -114,33 +116,33 @@ def make_comparison():
     }
 
 
-def make_uptake():
-    """The summary of the uptake conditions."""
-    levels = {name: [0.512, 0.4, 0.6] for name in ('all', '1', '2')}
-    names = ('attempt', *uptake.CONDITIONS)
-    return {
-        'questions': 20,
-        'due': 44,
-        'num_samples': 3,
-        'counterfactuals': 40,
-        'accuracy': dict.fromkeys(names, levels),
-        'steps_correct': None,
-        'difference': dict.fromkeys(
-            ('words', 'gate', 'turn'), dict.fromkeys(levels, [0.013, -0.01, 0.02])
-        ),
-        'uptake': {'all': [0.025, 0.0, 0.05], '1': [0.05, 0.0, 0.1], '2': None},
-        'right_after': dict.fromkeys(names, {'wrong': [0.321, 0.2, 0.4], 'right': None}),
-        'tokens_per_answer': dict.fromkeys(names, 144.5),
-        'processed_per_answer': dict.fromkeys(names, 331.0),
-        'warning': 'own <&> shuffled is not above zero',
+def make_frontier():
+    """The fields `frontier` and `budget` of a summary: two levels, of which one does not fit."""
+    fit = {
+        'choice': 'majority@1',
+        'halves': ['majority@1', 'majority@2'],
+        'accuracy': [0.61, 0.5, 0.7],
+        'processed': 101.5,
+        'tokens': 40.0,
     }
+    by_level = fit | {
+        'choice': {'1': 'majority@1', '2': 'best of n (min)@1'},
+        'accuracy': [0.62, 0.51, 0.71],
+        'difference': [0.01, -0.01, 0.03],
+    }
+    row = {'budget': 100.2, 'all': fit, 'by_level': by_level, 'levels': {'1': fit, '2': None}}
+    plain = {'size': 3, 'processed': 95.0, 'accuracy': fit['accuracy']}
+    compared = {'majority': plain | {'difference': [0.02, -0.04, 0.08]}}
+    budget = row | {'budget': 150, 'all': fit | compared, 'by_level': by_level | compared}
+    budget['levels'] = {'1': fit | compared, '2': None}
+    return {'frontier': {'questions': 9, 'candidates': 3, 'rows': [row, row]}, 'budget': budget}
 
 
 def make_run(workdir, words):
     """Writes a run of three stages, with curves, episodes and a tokenizer."""
     stages = {
         '00-base': {'seconds': 90.0, 'tokens_sampled': 0, 'tokens_trained': 1000000},
-        '05-evaluate': make_summary(0.0) | make_comparison() | {'uptake': make_uptake()},
+        '05-evaluate': make_summary(0.0) | make_comparison(),
         '09-evaluate-critique': make_summary(0.04),
     }
     for name, summary in stages.items():
@@ -215,40 +217,33 @@ def test_strategies_are_compared_at_equal_tokens_and_the_critic_is_measured(page
     assert '<td>60.0</td><td>65.0</td><td>90.0</td><td>–</td><td>60.4</td>' in critic
     assert '<td>operand&lt;&amp;&gt;</td><td>4</td><td>25.0</td><td>12.5</td>' in critic
     assert '<td>0.00 to 0.50</td><td>9</td><td>66.0</td><td>81.0</td><td>–</td>' in critic
+    assert 'by all steps</td><td>98.7</td><td>98.7</td>' in critic
     assert 'final 12.3 %, steps 12.3 %, judged 12.3 %' in critic
 
 
-def test_the_report_says_whether_the_critique_is_read(page):
+def test_the_best_choices_are_listed_by_budget_and_level(page):
     sections = dict(re.findall(r'<section id="([^"]*)">(.*?)</section>', page, flags=re.DOTALL))
-    section = sections['is-the-critique-read']
-    assert 'Warning: own &lt;&amp;&gt; shuffled is not above zero.' in section
-    row = '<td>shuffled</td><td>another question&#x27;s critique, of the same level</td>'
-    right = '<td>51.2 <small>[40.0, 60.0]</small></td>'
-    assert f'{row}{right}<td>–</td><td>32.1 <small>[20.0, 40.0]</small></td><td>–</td>' in section
-    assert '<td>–</td><td>144.5</td><td>331</td>' in section
-    assert '+1.3 <small>[-1.0, +2.0]' in section
-    rate = '<td>5.0 <small>[0.0, 10.0]</small></td><td>–</td><td>2.5 <small>[0.0, 5.0]</small>'
-    assert f'uptake of 40 false values</td>{rate}' in section
+    section = sections['compute-optimal-test-time']
+    assert section.count('<svg') == 1
+    right = '61.0 <small>[50.0, 70.0]</small>'
+    row = (
+        f'<td>100</td><td>majority@1</td><td>{right}</td><td>62.0 <small>[51.0, 71.0]</small></td>'
+    )
+    assert f'{row}<td>+1.0 <small>[-1.0, +3.0]</small></td><td>majority@1</td><td>–</td>' in section
+    assert '<td>majority@1</td><td>101.5</td><td>61.0 <small>' in section
+    assert '<td>1: majority@1; 2: best of n (min)@1</td>' in section
+    against = f'<td>majority@3</td><td>95</td><td>{right}</td><td>+2.0 <small>[-4.0, +8.0]</small>'
+    assert against in section
+    assert 'At 150 processed tokens' in section
 
 
-def test_a_warning_needs_no_figures(tmp_path):
-    short = {'questions': 2, 'due': 0, 'warning': 'no comparison'}
-    stages = {'05-evaluate': make_summary(0.0) | {'uptake': short}}
-    (tmp_path / 'summary.json').write_text(json.dumps({'stages': stages}))
+def test_a_run_without_frontier_has_no_section_of_it(tmp_path):
+    (tmp_path / 'summary.json').write_text(
+        json.dumps({'stages': {'05-evaluate': make_summary(0.0)}})
+    )
     page = html_page.write_report(tmp_path).read_text()
-    assert 'Warning: no comparison.' in page and 'false values' not in page
-
-
-def test_steps_and_processed_tokens_have_their_tables(tmp_path):
-    rows = {
-        'steps_correct': {'attempt': {'1': [0.123, 0.1, 0.2], 'all': [0.456, 0.4, 0.5]}},
-        'processed_per_answer': {'attempt': 76.25, 'refined': 331.0},
-    }
-    stages = {'05-evaluate': make_summary(0.0) | rows}
-    (tmp_path / 'summary.json').write_text(json.dumps({'stages': stages}))
-    page = html_page.write_report(tmp_path).read_text()
-    assert '<tr><td>all</td><td>45.6 <small>[40.0, 50.0]</small></td></tr>' in page
-    assert '<td>processed</td><td>76.2</td><td>331</td><td>not run</td>' in page
+    sections = dict(re.findall(r'<section id="([^"]*)">(.*?)</section>', page, flags=re.DOTALL))
+    assert 'not run' in sections['compute-optimal-test-time']
 
 
 def test_steps_have_their_verdict_in_words_as_well_as_in_colour(page):
@@ -269,7 +264,7 @@ def test_the_missing_stages_of_an_unfinished_run_are_reported_as_not_run(tmp_pat
     (tmp_path / 'stages/00-base').mkdir(parents=True)
     page = html_page.write_report(tmp_path).read_text()
     sections = dict(re.findall(r'<section id="([^"]*)">(.*?)</section>', page, flags=re.DOTALL))
-    assert len(sections) == 8
+    assert len(sections) == 9
     assert all('not run' in body for body in sections.values())
     assert not (tmp_path / 'accuracy.png').exists()
 
@@ -307,3 +302,24 @@ def test_the_chosen_episodes_are_of_every_transition_and_level(words):
 def test_few_episodes_are_all_chosen(words):
     episodes = [make_episode(words, level=n) for n in range(3)]
     assert len(html_episodes.choose_episodes(episodes, 10)) == 3
+
+
+def test_a_mean_of_too_few_questions_is_shown_without_an_interval(tmp_path, words):
+    workdir = tmp_path / 'few'
+    make_run(workdir, words)
+    summary = make_summary(0.0) | make_comparison()
+    unknown = json.loads(
+        json.dumps(summary), object_hook=lambda d: {k: without_bounds(v) for k, v in d.items()}
+    )
+    stages = {'05-evaluate': unknown}
+    (workdir / 'stages/05-evaluate/summary.json').write_text(json.dumps(unknown))
+    (workdir / 'summary.json').write_text(json.dumps({'stages': stages}))
+    page = html_page.write_report(workdir).read_text()
+    assert '>60.0<' in page and '>+5.0<' in page and 'None' not in page and 'nan' not in page
+    assert '60.0 <small>' not in page
+
+
+def without_bounds(value):
+    """A [mean, low, high] without its interval; other values as they are."""
+    is_interval = isinstance(value, list) and len(value) == 3 and isinstance(value[0], float)
+    return [value[0], None, None] if is_interval else value

@@ -5,12 +5,13 @@ import contextlib
 import json
 import types
 
+import numpy as np
 import pytest
 from etils import epath
 
 from elenchus.configs.studies import critics, findings, reinforcement, shared
 from elenchus.train.config import build
-from elenchus.train.report import study_table
+from elenchus.train.report import study_contrasts, study_table
 from elenchus.train.run import runner, study_runner
 from elenchus.train.run.directory import RunDirectory, write_json
 
@@ -40,7 +41,18 @@ def evaluated():
         'critic': {'discriminability': None, 'found': 0.5, 'passed': 0.6, 'first_error_f1': 0.7},
         'accuracy': {'attempt': LEVELS, 'refined': LEVELS},
         'difference': {'refined-attempt': LEVELS},
+        'tokens_sampled': 500,
         'curves': {'oracle majority (upper bound)': [point]},
+    }
+
+
+def questions_json(digest, shift=0.0):
+    """questions.json of 150 questions of levels 1 to 5 in turn, of a stage that evaluates."""
+    right = [0.25 * (i % 4) + shift for i in range(150)]
+    return {
+        'digest': digest,
+        'levels': [str(1 + i % 5) for i in range(150)],
+        'accuracy': {'attempt': right, 'refined': [value / 2 + 0.5 for value in right]},
     }
 
 
@@ -53,6 +65,15 @@ def test_a_path_leads_through_summaries_and_means():
     )
     with pytest.raises(ValueError, match=r"no figure at \('b', 'z'\); nearest: 'y'"):
         study_table.figure_at(summaries, ('b', 'z', '4'))
+
+
+def test_the_cost_of_an_arm_is_what_it_sampled_to_learn_from(tmp_path):
+    stages = {'02-critique': 30, '03-critic': 0, '04-reinforce': 500, '05-evaluate': 7000}
+    summaries = {name: {'tokens_sampled': tokens} for name, tokens in stages.items()}
+    write_json(tmp_path / 'summary.json', {'stages': summaries})
+    run = study_runner.read_summaries(tmp_path)
+    assert study_table.figure_at(run, ('training', 'tokens_sampled')) == 530
+    assert list(run) == ['training', 'critique', 'critic', 'reinforce', 'evaluate']
 
 
 def test_rows_and_points_are_scaled():
@@ -98,7 +119,7 @@ def test_a_study_runs_every_arm_on_the_shared_stages(tmp_path, monkeypatch, stud
         opened_folders.append(workdir.name)
         part_size = config.sampling.part_size
         directory = RunDirectory(epath.Path(workdir), '{}', config.stages, part_size)
-        run = types.SimpleNamespace(directory=directory)
+        run = types.SimpleNamespace(directory=directory, data_seed=config.data.seed)
         run.settings = types.SimpleNamespace(stages=config.stages)
         run.started = lambda: contextlib.nullcontext(run)
         return run
@@ -110,6 +131,7 @@ def test_a_study_runs_every_arm_on_the_shared_stages(tmp_path, monkeypatch, stud
             folder.mkdir(parents=True)
             row = json.dumps({'sampled/tokens': 9, 'reward/correct': 0.5}) + '\n'
             (folder / 'metrics.jsonl').write_text(row)
+            write_json(folder / 'questions.json', questions_json(f'seed {run.data_seed}'))
         summaries = {run.directory.stage(s).path.name: summary for s in run.settings.stages}
         write_json(workdir / 'summary.json', {'stages': summaries})
 
@@ -119,6 +141,8 @@ def test_a_study_runs_every_arm_on_the_shared_stages(tmp_path, monkeypatch, stud
     config = study_config.get_config('smoke')
     config.arms, config.seeds = config.arms[:3], (0, 1)
     names = [arm['name'] for arm in config.arms]
+    column = config.comparison.contrasts[0]['column']
+    config.comparison.contrasts = (shared.contrast(names[1], names[0], column),)
     study_runner.run_study(config, tmp_path, None)
     (first, stages), *arms = ran.items()
     assert (first, tuple(stages)) == ('shared', config.shared * len(config.seeds))
@@ -128,18 +152,25 @@ def test_a_study_runs_every_arm_on_the_shared_stages(tmp_path, monkeypatch, stud
     assert all(new and not set(new) & set(config.shared) for _, new in arms)
     results = json.loads((tmp_path / 'study.json').read_text())
     assert list(results['arms']) == names
-    absolute, paired = (tmp_path / 'study.md').read_text().split('\n\n')
+    absolute, paired, contrasts = (tmp_path / 'study.md').read_text().split('\n\n')
     first, *others = names
     arms_of = lambda text: [line.split(' | ')[0] for line in text.splitlines()[2:]]  # noqa: E731
     assert arms_of(absolute) == [f'| {name}' for name in names]
     assert paired.startswith(f'| less {first}, by seed |')
     assert arms_of(paired) == [f'| {name}' for name in others]
+    # Two seeds have an interval, and their own problems: their questions are nested.
+    (row,) = contrasts.splitlines()[2:]
+    cells = '+0.0 | [+0.0, +0.0] | [+0.0, +0.0] (nested) | - | -'
+    assert row == f'| {names[1]} - {names[0]}: {column} | {cells} |'
+    assert 'by_question' not in (tmp_path / 'study.json').read_text()
     assert (tmp_path / 'study.png').read_bytes().startswith(b'\x89PNG')
 
 
 def test_differences_to_the_first_arm_are_paired_by_seed(tmp_path):
     row = shared.column('x', ('a', 'x'), scale=1.0)
-    comparison = build.build(study_table.Comparison, {'table': (row,), 'panels': ()})
+    comparison = build.build(
+        study_table.Comparison, {'table': (row,), 'panels': (), 'contrasts': ()}
+    )
     runs = {'one': (1, 5), 'two': (2, 8)}
     figures = {
         arm: {str(seed): {'a': {'x': value}} for seed, value in enumerate(values)}
@@ -164,6 +195,145 @@ def test_a_bad_arm_is_an_error_before_anything_runs(tmp_path, monkeypatch, arms,
     monkeypatch.setattr(study_runner, 'open_run', lambda *_, verifier: None)
     config = critics.get_config('smoke')
     config.arms = tuple({'name': name, 'changes': changes} for name, changes in arms)
+    config.comparison.contrasts = ()
     with pytest.raises(ValueError, match=message):
         study_runner.run_study(config, tmp_path / 'study', None)
     assert not (tmp_path / 'study').exists()
+
+
+# Contrasts
+
+COLUMNS = (
+    shared.column('right, %', ('evaluate', 'accuracy', 'attempt', 'all', 0)),
+    shared.column('hard right, %', ('last', 'accuracy', 'attempt', ('4', '5'), 0)),
+    shared.column('gain', ('evaluate', 'difference', 'refined-attempt', 'all', 0)),
+    shared.column('kept', ('evaluate', 'kept'), scale=1.0),
+)
+
+
+def contrasts_of(*contrasts):
+    section = {'table': COLUMNS, 'panels': (), 'contrasts': contrasts}
+    return build.build(study_table.Comparison, section)
+
+
+def run_of(digest, shift):
+    """Summaries of a run whose figures are means of its questions."""
+    questions = questions_json(digest, shift)
+    right, refined = (np.array(questions['accuracy'][arm]) for arm in ('attempt', 'refined'))
+    levels = {n: [i for i in range(150) if str(1 + i % 5) == n] for n in '12345'}
+    levels['all'] = list(range(150))
+    mean = lambda values: {n: [values[at].mean(), None, None] for n, at in levels.items()}  # noqa: E731
+    figures = {
+        'accuracy': {'attempt': mean(right), 'refined': mean(refined)},
+        'difference': {'refined-attempt': mean(refined - right)},
+        'kept': 100 * shift,
+    }
+    return {'evaluate': figures | {'by_question': questions}}
+
+
+SHIFTS = (0.01, 0.05, 0.03)
+
+
+def study_runs(digests):
+    return {
+        arm: {str(i): run_of(digest, of(shift)) for i, (digest, shift) in
+              enumerate(zip(digests, SHIFTS, strict=True))}
+        for arm, of in (('new', lambda shift: 0.1 + shift), ('old', lambda shift: 0.1))
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize('column', [column['name'] for column in COLUMNS[:3]])
+def test_values_at_questions_have_the_mean_of_their_column(column):
+    comparison = contrasts_of(shared.contrast('new', 'old', column))
+    (chosen,) = (c for c in comparison.table if c.name == column)
+    summaries = run_of('a', 0.125)
+    values = study_table.question_values(chosen, summaries)
+    assert values.mean() == pytest.approx(study_table.column_value(chosen, summaries))
+    assert study_table.question_values(comparison.table[3], summaries) is None
+
+
+@pytest.mark.parametrize(
+    ('digests', 'design'),
+    [('aaa', 'crossed'), ('abc', 'nested')],
+)
+def test_contrasts_are_over_seeds_and_adjusted_together(digests, design):
+    """Differences of 1, 5 and 3 points: 3 +- 4.303 * 2 / sqrt(3)."""
+    comparison = contrasts_of(
+        shared.contrast('new', 'old', 'right, %'), shared.contrast('new', 'old', 'kept')
+    )
+    right, kept = study_table.contrast_results(study_runs(digests), comparison)
+    assert right.differences == pytest.approx([1, 5, 3])
+    assert right.over_seeds == pytest.approx((3.0, -1.9683, 7.9683), abs=1e-3)
+    # The questions of an arm differ by the same shift: seeds alone spread the resamples.
+    assert right.design == design
+    assert 1 <= right.over_questions.low < 3 < right.over_questions.high <= 5
+    assert right.p == pytest.approx(0.1216, abs=1e-3)
+    assert right.adjusted == pytest.approx(2 * right.p)
+    assert kept.over_questions is None and kept.design is None and kept.p > right.p / 2
+
+
+def test_arms_with_other_questions_have_no_interval_over_questions():
+    runs = study_runs('aaa')
+    runs['old']['1']['evaluate']['by_question']['digest'] = 'other'
+    comparison = contrasts_of(shared.contrast('new', 'old', 'right, %'))
+    (result,) = study_table.contrast_results(runs, comparison)
+    assert result.over_questions is None and result.p is not None
+
+
+def test_an_undefined_figure_leaves_a_contrast_unknown_and_in_the_family():
+    runs = study_runs('abc')
+    runs['old']['1']['evaluate']['kept'] = None
+    comparison = contrasts_of(
+        shared.contrast('new', 'old', 'right, %'), shared.contrast('new', 'old', 'kept')
+    )
+    right, kept = study_table.contrast_results(runs, comparison)
+    assert right.adjusted == pytest.approx(2 * right.p)
+    assert kept.p is None and kept.adjusted is None and kept.over_seeds.low is None
+    *_, row = study_contrasts.table_lines(comparison.contrasts, [right, kept])
+    assert row == '| new - old: kept | - | - | - | - | - |'
+
+
+def test_a_contrast_waits_for_a_common_seed():
+    runs = study_runs('abc')
+    comparison = contrasts_of(shared.contrast('new', 'old', 'right, %'))
+    runs['old'] = {'2': runs['old']['2']}
+    (result,) = study_table.contrast_results(runs, comparison)
+    assert result.differences == pytest.approx([3]) and result.over_seeds.low is None
+    runs['old'] = {}
+    assert study_table.contrast_results(runs, comparison) == []
+
+
+@pytest.mark.parametrize(
+    ('contrasts', 'message'),
+    [
+        ([('x16', 'x1', 'gain')] * 6, '6 contrasts must be at most 5'),
+        ([('x61', 'x1', 'gain')], "unknown arm='x61'; nearest: 'x1"),
+        ([('x16', 'x', 'gain')], "unknown baseline='x'; nearest: 'x"),
+        ([('x16', 'x1', 'gian')], "unknown column='gian'; nearest: 'gain'"),
+    ],
+)
+def test_a_bad_contrast_is_an_error_before_anything_runs(tmp_path, contrasts, message):
+    config = critics.get_config('smoke')
+    config.comparison.contrasts = tuple(shared.contrast(*names) for names in contrasts)
+    with pytest.raises(ValueError, match=message) as error:
+        study_runner.run_study(config, tmp_path / 'study', None)
+    assert '\n' not in str(error.value) and not (tmp_path / 'study').exists()
+
+
+@pytest.mark.parametrize('study_config', [critics, findings, reinforcement])
+def test_shipped_contrasts_name_arms_and_columns_that_exist(study_config):
+    config = study_config.get_config('default')
+    comparison = build.build(study_table.Comparison, config.comparison)
+    study_contrasts.check_contrasts(
+        comparison.contrasts,
+        arms=list(study_runner.arms_of(config)),
+        columns=[column.name for column in comparison.table],
+    )
+    assert comparison.contrasts
+
+
+def test_a_seed_is_of_training_and_of_problems():
+    config = critics.get_config('smoke')
+    for seed in (0, 7):
+        arm = study_runner.arm_config(config, seed, {})
+        assert (arm.seed, arm.data.seed) == (seed, seed)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from elenchus.data import records
 from elenchus.data.critiques import grammars
-from elenchus.data.lab import task
+from elenchus.data.lab import forms, task
 from elenchus.data.text import chat
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.sampling import episodes, step_scores
@@ -97,6 +97,12 @@ class RuleEngine(FakeEngine):
         """Tokens generated so far in turns of a role."""
         pairs = zip(self.requests, self.completion_lengths, strict=True)
         return sum(length for (r, _), length in pairs if r == role)
+
+    def num_processed(self, role: str) -> int:
+        """Tokens of the prompts of all requests for turns of a role, and those generated."""
+        return self.num_tokens(role) + sum(
+            len(r.prompt) for name, r in self.requests if name == role
+        )
 
     def num_requests(self, role: str) -> int:
         return sum(r == role for r, _ in self.requests)
@@ -185,7 +191,7 @@ def lines_of(text: str) -> list[tuple[int, ...]]:
 
 
 def problems(count: int) -> list[records.Problem]:
-    return [task.generate_problem(seed=0, split='train', index=i) for i in range(count)]
+    return [forms.generate_problem(seed=0, split='train', index=i) for i in range(count)]
 
 
 def critique(request: Request) -> tuple[int, ...]:

@@ -328,7 +328,7 @@ def test_contradictory_settings_are_refused_by_name():
         dataclasses.replace(tiny_model.SFT, kl='k3')
     with pytest.raises(ValueError, match=r"kl='none'.*kl_coef=0\.1"):
         dataclasses.replace(tiny_model.SFT, kl_coef=0.1)
-    with pytest.raises(ValueError, match=r"attempt_kl_coef is part of the loss: use kl='k3'"):
+    with pytest.raises(ValueError, match=r"attempt_kl_coef is part of the loss: use kl='k2'"):
         dataclasses.replace(tiny_model.SFT, kl='k1', attempt_kl_coef=0.1)
     for changes in ({'surrogate': 'dpo'}, {'average': 'pair'}, {'beta': 0.1}):
         with pytest.raises(ValueError, match=r"'dpo', 'pair' and a beta above 0 go together"):

@@ -26,6 +26,11 @@ def check_counts(s: RunSettings) -> None:
             f'reinforce.critic_rewards.located={s.reinforce.critic_rewards.located} needs known '
             f'first errors, which data.source={s.data.source!r} lacks: set it to 0'
         )
+    if s.reinforce.critic_rewards.verdict_of == 'steps' and s.data.source != 'lab':
+        raise ValueError(
+            "reinforce.critic_rewards.verdict_of='steps' needs known steps, which "
+            f"data.source={s.data.source!r} lacks: set it to 'answer'"
+        )
 
 
 def check_lora(s: RunSettings) -> None:

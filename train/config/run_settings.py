@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
+from elenchus.data.lab.forms import FormName
 from elenchus.data.records import PLAYER_OF_ROLE
 from elenchus.model.config import ModelConfig
 from elenchus.model.lora import LoraSettings
@@ -81,7 +82,9 @@ class DataSettings:
     path: str  # your folder or file; '' for the public download or the lab's generator
     test_source: Literal['', TextSource]  # of the test problems; '': the same source
     test_path: str  # as path, for test_source
+    test_split: Literal['test', 'validation']  # of the test problems; 'validation' is to tune on
     data_dir: str  # folder of prepared data sets
+    form: FormName  # of the lab's problems
     seed: int  # of generated problems
     num_train: int
     num_test: int
@@ -151,6 +154,7 @@ class ActorSettings:
     num_problems: int
     refinements_per_problem: int  # (question, flawed attempt, critique -> solution) examples
     guided_per_problem: int  # (question, guide -> solution) examples, kinds of guides in turn
+    level_decay: float  # share of demonstrations that a level keeps of the level before
     teacher_error_rate: float  # share of sums that the lab's teacher gets wrong
     fit: FitSettings
     lora: LoraSettings  # rank 0: all weights are trained
@@ -219,10 +223,11 @@ class EvaluateSettings:
     num_bins: int  # of calibration and uncertainty
     num_resamples: int
     confidence: float
+    budget: int  # processed tokens a question; 0: no choice is reported
 
     def __post_init__(self):
         counts = ('num_attempts', 'num_rounds', 'num_draws', 'num_bins', 'num_resamples')
-        _check_least('evaluate', self, dict.fromkeys(counts, 1))
+        _check_least('evaluate', self, dict.fromkeys(counts, 1) | {'budget': 0})
         if not 0 < self.confidence < 1:
             raise ValueError(
                 f'evaluate.confidence={self.confidence} must be in (0, 1), such as 0.95'

@@ -20,13 +20,13 @@ def contrast_title(name: str) -> str:
 
 
 def percent(value: Any, *, sign: str = '') -> str:
-    """Share in per cent; of (mean, low, high) the mean, with the interval in brackets."""
+    """Share in per cent; of (mean, low, high) the mean, and its interval if it is known."""
     if value is None:
         return 'not run'
     if not isinstance(value, Sequence):
         return f'{100 * value:{sign}.1f}'
-    middle, low, high = (f'{100 * bound:{sign}.1f}' for bound in value)
-    return f'{middle} <small>[{low}, {high}]</small>'
+    middle, *ends = (f'{100 * bound:{sign}.1f}' for bound in value if bound is not None)
+    return f'{middle} <small>[{", ".join(ends)}]</small>' if ends else middle
 
 
 def percent_or_dash(value: float | None) -> str:

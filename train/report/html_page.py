@@ -21,7 +21,7 @@ from elenchus.data.text import tokenizer
 from elenchus.train.config import build
 from elenchus.train.metrics import writers
 from elenchus.train.report import html_elements as html
-from elenchus.train.report import html_episodes, html_uptake, plots
+from elenchus.train.report import html_episodes, html_frontier, html_uptake, plots
 from elenchus.train.report.plots import Stages
 
 TEMPLATE = pathlib.Path(__file__).with_name('template.html')
@@ -59,6 +59,7 @@ def write_report(workdir: str | os.PathLike) -> epath.Path:
         'Result': _headline(evaluations),
         'Accuracy by level': _accuracy_by_level(evaluations),
         'Accuracy against tokens': _accuracy_by_tokens(evaluations),
+        'Compute-optimal test time': html_frontier.frontier_section(evaluations),
         'The critic': _critic_section(evaluations),
         'Is the critique read?': html_uptake.uptake_section(evaluations),
         'Loss and reward': _training_curves(workdir, stages),
@@ -186,6 +187,13 @@ def _critic_section(evaluations: Stages) -> str:
         ]
         for key, title in CRITIC_MEASURES.items()
     ]
+    by_steps = [s.get('critic', {}).get('by_steps') for s in judged.values()]
+    critic += [
+        [html.escape(f'{CRITIC_MEASURES[key]}, by all steps')]
+        + [_share_of_steps(shares, key) for shares in by_steps]
+        for key in ('discriminability', 'found', 'passed')
+        if any(by_steps)
+    ]
     changes = [
         [html.escape(title)]
         + [html.share_bar(s.get('transitions', {}).get(key)) for s in judged.values()]
@@ -198,6 +206,10 @@ def _critic_section(evaluations: Stages) -> str:
             _critic_measures(name, s['measures']) for name, s in judged.items() if 'measures' in s
         )
     )
+
+
+def _share_of_steps(by_steps: dict | None, key: str) -> str:
+    return html.percent_or_dash(by_steps[key]) if by_steps else 'not known'
 
 
 def _critic_measures(name: str, measures: dict[str, dict]) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib import figure as figures
 
 from elenchus.data.files import atomic
+from elenchus.sampling.metrics.cost_curves import ORACLE
 
 INK = '#123456'  # placeholder of the page's text colour; `inline_svg` replaces it
 COLOURS = (
@@ -150,6 +151,71 @@ def cost_curves(curves: Curves) -> figures.Figure:
     return figure
 
 
+def frontier_panels(curves: Curves, frontier: dict[str, Any]) -> figures.Figure:
+    """Accuracy against processed tokens: faint points of all arms, and the frontier over them.
+
+    One panel for all levels and one for each level. A choice is named where it differs from that of
+    the budget before. The oracle is not a candidate and not drawn.
+
+    Args:
+        frontier: that of the summary of `evaluate`.
+    """
+    curves = {arm: points for arm, points in curves.items() if arm != ORACLE}
+    rows = frontier['rows']
+    panels = {'all': [row['all'] for row in rows]}
+    panels |= {n: [row['levels'][n] for row in rows] for n in rows[-1]['levels']}
+    families = list(dict.fromkeys(arm.partition(' (')[0] for arm in curves))
+    figure, grid = _panels(len(panels), columns=2, size=(5.2, 3.4))
+    for axes, (level, best) in zip(grid, panels.items(), strict=True):
+        for arm, points in curves.items():
+            index = families.index(arm.partition(' (')[0])
+            known = [p for p in points if p['processed'].get(level) is not None]
+            axes.plot(
+                [p['processed'][level] for p in known],
+                [100 * p['accuracy'][level][0] for p in known],
+                MARKERS[index % len(MARKERS)],
+                color=_colour(index),
+                alpha=0.4,
+                ms=4,
+            )
+        _draw_frontier(axes, [fit for fit in best if fit], label='one choice', line='-')
+        if level == 'all':
+            shared = [row['by_level'] for row in rows if row['by_level']]
+            _draw_frontier(axes, shared, label='a choice for each level', line='--')
+        axes.set(title=level if level == 'all' else f'level {level}')
+        axes.set_xscale('log', base=2)
+        axes.xaxis.set_major_formatter('{x:.0f}')
+        axes.margins(x=0.15, y=0.15)
+        axes.set(xlabel='processed tokens a question', ylabel='right, %')
+    for index, family in enumerate(families):
+        marker = MARKERS[index % len(MARKERS)]
+        grid[0].plot([], [], marker, color=_colour(index), ms=4, label=family)
+    handles, labels = grid[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc='outside lower center', ncols=4, frameon=False, handlelength=3.5
+    )
+    return figure
+
+
+def _draw_frontier(axes: Any, fits: Sequence[dict], *, label: str, line: str) -> None:
+    """Draws the choices for rising budgets; names those that are one candidate."""
+    if not fits:
+        return
+    middle, low, high = np.array([bounds(fit['accuracy']) for fit in fits], float).T * 100
+    places = [fit['processed'] for fit in fits]
+    errors = np.maximum([middle - low, high - middle], 0)
+    style = {'color': INK, 'ls': line, 'marker': 'o', 'ms': 3, 'lw': 2, 'elinewidth': 0.6}
+    axes.errorbar(places, middle, errors, label=label, **style)
+    before = None
+    for fit, *at in zip(fits, places, middle, strict=True):
+        name = fit['choice']
+        if isinstance(name, str) and name != before:
+            # Slanted, so that the names of near points do not run into each other.
+            style = {'textcoords': 'offset points', 'rotation': -38, 'rotation_mode': 'anchor'}
+            axes.annotate(name, at, (3, -8), fontsize=6.5, **style)
+        before = name
+
+
 def reliability(calibration: dict[str, Any]) -> figures.Figure:
     """Reliability diagram of the critic's scores, and its calibration error by step position."""
     positions = calibration.get('positions', {})
@@ -256,10 +322,12 @@ def levels_of(accuracy: dict[str, dict]) -> list[str]:
 
 
 def bounds(value: Any) -> Sequence[float]:
-    """(mean, low, high) of a figure; equal for a bare number, NaN (not drawn) for None."""
-    if value is None:
-        return (np.nan,) * 3
-    return value if isinstance(value, Sequence) else (value,) * 3
+    """(mean, low, high) of a figure; equal for a bare number, NaN (not drawn) for None.
+
+    A mean without an interval, of too few questions, has the bounds None and gets no error bar.
+    """
+    values = value if isinstance(value, Sequence) else (value,) * 3
+    return [np.nan if bound is None else bound for bound in values]
 
 
 def _colour(index: int) -> str:

@@ -1,4 +1,4 @@
-"""Comparison of a study's runs: a table in Markdown and a figure, from the runs' summaries.
+"""Comparison of a study's runs: tables in Markdown and a figure, from the runs' summaries.
 
 A config selects the values to compare by their paths in the summaries (`Comparison`).
 `write_comparison` writes study.json, study.md and study.png.
@@ -13,18 +13,16 @@ import numpy as np
 
 from elenchus.data.files.atomic import write_text
 from elenchus.train.config import build
-from elenchus.train.report import plots
+from elenchus.train.report import plots, study_contrasts
+from elenchus.train.report.study_contrasts import Contrast, ContrastResult, FigurePath
 from elenchus.train.run.directory import write_json
-
-Key = str | int | tuple[str, ...]
-FigurePath = tuple[Key, ...]
-"""Path of a figure in a run's summaries: the stage (or 'last' for the run's last one), then keys
-and indices. A tuple of keys means the mean of the figures under each of them."""
 
 Summaries = dict[str, dict[str, Any]]
 """Stage -> its summary."""
 Runs = dict[str, dict[str, Summaries]]
 """Arm -> seed -> summaries."""
+BY_QUESTION = 'by_question'
+"""Key of a stage's questions.json among its figures."""
 Table = dict[str, dict[str, list[float]]]
 """Arm -> column -> its value for each seed."""
 
@@ -59,10 +57,11 @@ class Panel:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Columns of a study's table and panels of its figure."""
+    """Columns of a study's table, panels of its figure, and the contrasts that are tested."""
 
     table: tuple[Column, ...]
     panels: tuple[Panel, ...]
+    contrasts: tuple[Contrast, ...]  # at most study_contrasts.MAX_CONTRASTS
 
 
 def check_panels(comparison: Comparison, stages: Sequence[Sequence[str]]) -> None:
@@ -175,10 +174,65 @@ def markdown_lines(head: str, table: Table, *, sign: str) -> list[str]:
     return lines
 
 
+def contrast_results(runs: Runs, comparison: Comparison) -> list[ContrastResult]:
+    """Returns the results of the contrasts whose two arms have a seed in common, adjusted together.
+
+    While a study runs, those without one are not in the list, which so ends early.
+    """
+    columns = {column.name: column for column in comparison.table}
+    results = []
+    for contrast in comparison.contrasts:
+        arm, baseline = runs[contrast.arm], runs[contrast.baseline]
+        seeds = [seed for seed in arm if seed in baseline]
+        if not seeds:
+            break
+        column = columns[contrast.column]
+        sides = [[side[seed] for seed in seeds] for side in (arm, baseline)]
+        first, second = ([column_value(column, s) for s in side] for side in sides)
+        values = [[question_values(column, s) for s in side] for side in sides]
+        known = all(v is not None for side in values for v in side)
+        questions = [[questions_of(s, column) for s in side] for side in sides]
+        results.append(
+            study_contrasts.compare(
+                np.subtract(first, second).tolist(),
+                *(values if known else ([], [])),
+                design=study_contrasts.design_of(*questions) if known else None,
+            )
+        )
+    return study_contrasts.adjust(results)
+
+
+def questions_of(summaries: Summaries, column: Column) -> study_contrasts.Questions:
+    """Returns questions.json of the stages that a column reads, under the names in its paths."""
+    stages = {path[0] for path in (column.path, column.minus) if path}
+    named = {stage: list(summaries)[-1] if stage == 'last' else stage for stage in stages}
+    return {
+        stage: summaries[name][BY_QUESTION]
+        for stage, name in named.items()
+        if BY_QUESTION in summaries.get(name, {})
+    }
+
+
+def question_values(column: Column, summaries: Summaries) -> np.ndarray | None:
+    """Returns a column's value at each question of one run, [Q]; None if it has none."""
+    questions = questions_of(summaries, column)
+    values = study_contrasts.values_at(questions, column.path)
+    if values is None or not column.minus:
+        return None if values is None else column.scale * values
+    subtracted = study_contrasts.values_at(questions, column.minus)
+    if subtracted is None or len(subtracted) != len(values):
+        return None
+    return column.scale * (values - subtracted)
+
+
 def write_comparison(runs: Runs, comparison: Comparison, workdir: pathlib.Path) -> None:
-    """Writes study.json, study.md and study.png, and prints the table."""
+    """Writes study.json, study.md and study.png, and prints the tables."""
     table = table_of(runs, comparison)
     lines = table_lines(table)
+    contrasts = contrast_results(runs, comparison)
+    tested = comparison.contrasts[: len(contrasts)]
+    if contrasts:
+        lines += ['', *study_contrasts.table_lines(tested, contrasts)]
     finished = {arm: list(seeds.values()) for arm, seeds in runs.items() if seeds}
     panels = {
         panel.title: {
@@ -188,8 +242,30 @@ def write_comparison(runs: Runs, comparison: Comparison, workdir: pathlib.Path) 
         for panel in comparison.panels
     }
     labels = {panel.title: (panel.x_label, panel.y_label) for panel in comparison.panels}
-    results = {'arms': table, 'panels': panels, 'summaries': runs}
+    results = {
+        'arms': table,
+        'contrasts': [
+            dataclasses.asdict(contrast) | result._asdict()
+            for contrast, result in zip(tested, contrasts, strict=True)
+        ],
+        'panels': panels,
+        'summaries': without_questions(runs),
+    }
     write_json(workdir / 'study.json', results)
     write_text(workdir / 'study.md', '\n'.join(lines) + '\n')
     plots.save_png(lambda: plots.study_panels(panels, labels), workdir / 'study.png')
     print('\n'.join(lines))
+
+
+def without_questions(runs: Runs) -> Runs:
+    """Returns summaries without the values at each question, which the runs' folders keep."""
+    return {
+        arm: {
+            seed: {
+                stage: {name: value for name, value in summary.items() if name != BY_QUESTION}
+                for stage, summary in summaries.items()
+            }
+            for seed, summaries in seeds.items()
+        }
+        for arm, seeds in runs.items()
+    }

@@ -55,7 +55,10 @@ def assign_credit(
             shaped = [r - penalties[i][n] for r, (n, _) in zip(shaped, turns, strict=True)]
         last_terms.append(terms[-1])
         last_rewards.append(turn_rewards[-1])
-        returns.append(advantages.discounted(shaped, discount=rules.turns.discount))
+        # Stage I maximises E[r2], whose gradient has the score function of both turns: without
+        # r2 in its return the attempt would only be held to the reference.
+        discount = 1.0 if first_phase else rules.turns.discount
+        returns.append(advantages.discounted(shaped, discount=discount))
     a = rules.advantage
     to_advantages = advantages.ADVANTAGES[a.outcome]
     # A turn is compared with the same turn of the other episodes: attempts with attempts, and

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from elenchus.data.records import Turn
 
@@ -32,6 +32,7 @@ class CriticRewards:
     """Weight of each term in the reward of a critique; 0 = off."""
 
     verdict: float  # 1 if the final verdict is right (discrimination)
+    verdict_of: Literal['answer', 'steps']  # the truth of a verdict; 'steps': all right (lab only)
     located: float  # 1 if the first error is located exactly, or correctly denied (lab only)
     helpful: float  # (refinements corrected - refinements broken) / refinements
     format: float  # 1 if the critique can be parsed
@@ -70,8 +71,13 @@ ACTOR_TERMS: dict[str, Term] = {
     'verdict': lambda t: t.turn.facts.score or 0.0,
 }
 
+VERDICT_TERMS: dict[str, Term] = {
+    'answer': lambda t: float(t.turn.facts.verdict is bool(t.attempt.facts.correct)),
+    'steps': lambda t: float(t.turn.facts.verdict is t.attempt.facts.steps_correct),
+}
+"""What a verdict is about -> its reward. On the lab a reward by the answer pays for passing right
+answers with wrong steps."""
 CRITIC_TERMS: dict[str, Term] = {
-    'verdict': lambda t: float(t.turn.facts.verdict is bool(t.attempt.facts.correct)),
     'located': lambda t: float(
         t.turn.facts.verdict is not None and t.turn.facts.located == t.attempt.facts.first_error
     ),
@@ -86,11 +92,12 @@ def terms(weights: ActorRewards | CriticRewards, judged: JudgedTurn) -> dict[str
 
     Terms of weight 0 are not computed: their facts may be missing (no refinement was sampled).
     """
-    functions = ACTOR_TERMS if isinstance(weights, ActorRewards) else CRITIC_TERMS
+    if isinstance(weights, ActorRewards):
+        functions = ACTOR_TERMS
+    else:
+        functions = {'verdict': VERDICT_TERMS[weights.verdict_of]} | CRITIC_TERMS
     return {
-        name: functions[name](judged)
-        for name, weight in dataclasses.asdict(weights).items()
-        if weight != 0
+        name: function(judged) for name, function in functions.items() if getattr(weights, name)
     }
 
 

@@ -45,8 +45,8 @@ class TurnSettings:
     critique, refinement (feedback inside rollouts as in ThinkTuning, arXiv 2508.07616). The return
     of a turn is its own reward plus `discount` times the return of the next turn.
 
-    SCoRe's stage I: in the first `first_phase_steps` iterations attempts earn no reward and are
-    kept close to the reference by `attempt_kl_coef`.
+    SCoRe's stage I: in the first `first_phase_steps` iterations attempts earn no reward of their
+    own, return that of the refinement, and are kept close to the reference by `attempt_kl_coef`.
 
     Guide-GRPO (arXiv 2506.13923): if all attempts at a problem fail, it is attempted again with a
     hint. Training drops the hint and takes the ratio on the plain prompt.

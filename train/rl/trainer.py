@@ -267,14 +267,14 @@ def rollout_arguments(
 def first_phase_objective(settings: ReinforceSettings) -> Objective:
     """Returns the objective of SCoRe's stage I, which keeps attempts close to the reference.
 
-    The KL on attempts is a term of the loss: 'none' and 'k1' are therefore replaced by 'k3'.
+    The stage wants KL(pi || ref), of which 'k2' has the gradient as a term of the loss: 'k3' has
+    that of KL(ref || pi). A coefficient of 'k1' belongs to the reward, which has none here.
     """
-    kl = settings.objective.kl if settings.objective.kl in ('k2', 'k3') else 'k3'
-    kl_coef = settings.objective.kl_coef if kl == settings.objective.kl else 0.0
+    in_loss = settings.objective.kl in ('k2', 'k3')
     return dataclasses.replace(
         settings.objective,
-        kl=kl,
-        kl_coef=kl_coef,
+        kl='k2',
+        kl_coef=settings.objective.kl_coef if in_loss else 0.0,
         attempt_kl_coef=settings.turns.attempt_kl_coef,
     )
 

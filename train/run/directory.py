@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from etils import epath
@@ -33,6 +33,7 @@ T = TypeVar('T')
 
 CONFIG = 'config.json'
 SUMMARY = 'summary.json'
+QUESTIONS = 'questions.json'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +157,10 @@ class StageFolder:
     def write_text(self, name: str, text: str) -> None:
         """Writes a text file into this folder, whole or not at all."""
         atomic.write_text(self.path / name, text)
+
+    def write_questions(self, values: Mapping[str, Any]) -> None:
+        """Writes questions.json: accuracies at each question, too many for a summary."""
+        self.write_text(QUESTIONS, json.dumps(values) + '\n')
 
     def write_episodes(self, episodes: Sequence[Episode]) -> None:
         """Writes `episodes/part-00000.array_record`."""

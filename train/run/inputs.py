@@ -90,23 +90,36 @@ def judge_on_first_process(judge: Judge) -> Judge:
 
 
 def load_problems(settings: RunSettings, split: str) -> list[Problem]:
-    """Loads the problems of a split. Raises ValueError if the source has fewer than configured."""
+    """Loads the training problems, or those of evaluation: split 'train' or 'test'.
+
+    `data.test_split` names the source's split of the latter. Raises ValueError if the source has no
+    such split or fewer problems than configured.
+    """
     data = settings.data
     count = {'train': data.num_train, 'test': data.num_test}[split]
     source, path = data.source, data.path
     if split == 'test' and data.test_source:
         source, path = data.test_source, data.test_path
     options = loading.load_options(source, data_dir=data.data_dir, path=path)
+    chosen = data.test_split if split == 'test' else split
     if source == 'lab':
         sizes = {'train': data.num_train, 'test': data.num_test}
-        options = {'data_dir': data.data_dir, 'seed': data.seed, 'num_problems': sizes}
+        # A data set of its own, so that a run on validation problems leaves the other one as it is.
+        sizes = sizes if chosen in sizes else {chosen: data.num_test}
+        options = {
+            'data_dir': data.data_dir,
+            'seed': data.seed,
+            'num_problems': sizes,
+            'form': data.form,
+        }
     try:
-        problems = loading.load(source, split=split, **options)
+        problems = loading.load(source, split=chosen, **options)
     except ValueError as error:
-        raise ValueError(f'config.data: {error}') from error
+        remedy = "; or set data.test_split='test'" if chosen == 'validation' else ''
+        raise ValueError(f'config.data: {error}{remedy}') from error
     if len(problems) < count:
         raise ValueError(
-            f'data.num_{split}={count}, but {source} has only {len(problems)} {split} problems'
+            f'data.num_{split}={count}, but {source} has only {len(problems)} {chosen} problems'
         )
     return [problems[i] for i in range(count)]
 

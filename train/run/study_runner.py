@@ -9,9 +9,9 @@ from elenchus.data.grading import verify
 from elenchus.train import distributed
 from elenchus.train.config import build
 from elenchus.train.metrics import writers
-from elenchus.train.report import study_table
+from elenchus.train.report import study_contrasts, study_table
 from elenchus.train.run import runner
-from elenchus.train.run.directory import link_tree, read_json
+from elenchus.train.run.directory import QUESTIONS, link_tree, read_json
 from elenchus.train.run.session import open_run
 
 
@@ -22,10 +22,12 @@ def run_study(
 
     The config has `run` (the config of a run), `arms` (name and changes of each), `seeds`, `shared`
     (stages that all arms of a seed share, run once) and `comparison`. Complete runs are skipped, so
-    a stopped study continues.
+    a stopped study continues. A seed is that of training and, on the lab, of the problems.
     """
     comparison = build.build(study_table.Comparison, config.comparison, 'config.comparison')
     arms = arms_of(config)
+    columns = [column.name for column in comparison.table]
+    study_contrasts.check_contrasts(comparison.contrasts, arms=list(arms), columns=columns)
     check_arms(config, arms, workdir=workdir, verifier=verifier)
     stages = [arm_config(config, 0, changes).stages for changes in arms.values()]
     study_table.check_panels(comparison, stages)
@@ -55,11 +57,21 @@ def run_study(
 
 
 def read_summaries(workdir: pathlib.Path) -> study_table.Summaries:
-    """Returns a run's summaries by stage; the metrics of a stage are added as `rows`."""
-    summaries = {}
-    for name, summary in read_json(workdir / 'summary.json')['stages'].items():
+    """Returns a run's summaries by stage.
+
+    The metrics of a stage are added as `rows`, its questions.json as `by_question`. The entry
+    'training' comes before the stages: the tokens that the arm sampled to learn from, by all of
+    them but `evaluate`, which tests.
+    """
+    sampled = read_json(workdir / 'summary.json')['stages']
+    learning = [s for name, s in sampled.items() if not name.endswith('-evaluate')]
+    summaries = {'training': {'tokens_sampled': sum(s['tokens_sampled'] for s in learning)}}
+    for name, summary in sampled.items():
         metrics = workdir / 'stages' / name / writers.METRICS
         rows = {'rows': writers.read_rows(metrics)} if metrics.exists() else {}
+        questions = workdir / 'stages' / name / QUESTIONS
+        if questions.exists():
+            rows[study_table.BY_QUESTION] = read_json(questions)
         summaries[name.partition('-')[2]] = summary | rows  # 01-actor -> actor
     return summaries
 
@@ -106,11 +118,15 @@ def check_arms(
 def arm_config(
     config: ml_collections.ConfigDict, seed: int, changes: Mapping
 ) -> ml_collections.ConfigDict:
-    """The run's config with an arm's changes. Raises ValueError for an unknown field."""
+    """The run's config with an arm's changes. Raises ValueError for an unknown field.
+
+    The seed is also that of generated problems: runs that share their problems would measure noise
+    and order of data only. Public data sets have no such seed, and stay the same.
+    """
     run_config = config.run.copy_and_resolve_references().lock()
     try:
         run_config.update(changes)
     except (KeyError, AttributeError) as error:
         raise ValueError(error.args[0]) from error
-    run_config.seed = seed
+    run_config.seed = run_config.data.seed = seed
     return run_config

@@ -48,8 +48,7 @@ def base_arguments(run: Run) -> dict[str, Any]:
     model = lora.merge(run.load_saved(s.checkpoint)) if s.checkpoint else run.init_model()
     examples = ()
     if s.fit.num_steps:
-        on_lab = data.source == 'lab'
-        examples = base_model.base_examples(s, run.inputs, on_lab=on_lab, data_seed=data.seed)
+        examples = base_model.base_examples(s, run.inputs, data=data)
     fit = _fit(run, 'base', s.fit)
     return {'checkpoint': s.checkpoint, 'model': model, 'examples': examples, **fit}
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from elenchus.data.critiques import mistakes, oracle
 from elenchus.data.grading import answers
-from elenchus.data.lab import task, teacher
+from elenchus.data.lab import conversations, task, teacher
 from elenchus.data.records import Example, Problem, Turn
 from elenchus.data.text.chat import Chat
 from elenchus.sampling.exploration import proposals
@@ -44,6 +44,9 @@ def actor_conversations(
     kinds, error_rate = tuple(proposals.GUIDES), settings.teacher_error_rate
     for i, problem in enumerate(problems[: settings.num_problems]):
         rng = random.Random(problem.id)
+        if problem.source == 'lab' and task.modulus(problem.question) == 100:
+            yield from tail_conversations(settings, chat, problem, rng=rng)
+            continue
         solution = demonstrate(problem, error_rate, rng=rng)
         yield (*chat.question_turns(problem.question), chat.text_turn('attempt', solution))
         for _ in range(settings.refinements_per_problem):
@@ -56,6 +59,31 @@ def actor_conversations(
             question = chat.question_turns(problem.question, proposals.GUIDES[kind](problem))
             solution = demonstrate_guided(problem, error_rate, kind=kind, rng=rng)
             yield (*question, chat.text_turn('attempt', solution))
+
+
+def tail_conversations(
+    settings: ActorSettings, chat: Chat, problem: Problem, *, rng: random.Random
+) -> Iterator[tuple[Turn, ...]]:
+    """Yields a demonstration, unless the question needs an unstated constant, and refinements.
+
+    What the actor is never told it can only learn from critiques.
+    """
+    known = not task.unstated_constants(problem.question)
+    if known and rng.random() < settings.level_decay ** (problem.level - 1):
+        solution = conversations.demonstrate(problem.question, rng=rng)
+        yield (*chat.question_turns(problem.question), chat.text_turn('attempt', solution))
+    for _ in range(settings.refinements_per_problem):
+        yield conversation_turns(chat, conversations.converse(problem, rng=rng))
+
+
+def conversation_turns(chat: Chat, conversation: conversations.Conversation) -> tuple[Turn, ...]:
+    """Returns the turns of a conversation of the lab."""
+    roles = ('attempt', 'critique', 'refinement')
+    texts = zip(roles, conversation[1:], strict=True)
+    return (
+        *chat.question_turns(conversation.question),
+        *(chat.text_turn(role, text) for role, text in texts),
+    )
 
 
 def demonstrate(

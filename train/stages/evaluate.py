@@ -29,7 +29,7 @@ from elenchus.train.report import plots
 from elenchus.train.run.directory import StageFolder
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.stages import evaluate_figures, evaluate_rows, uptake_figures
-from elenchus.train.stages.evaluate_figures import EvaluationEpisodes, by_level
+from elenchus.train.stages.evaluate_figures import EvaluationEpisodes, by_level, by_question
 
 
 def evaluate(
@@ -67,6 +67,7 @@ def evaluate(
         num_tokens += count
     episodes = collect(problems, attempts, later=later, oracle=oracle, beams=beams)
     summary = evaluate_figures.summarise(settings, episodes) | read
+    stage.write_questions(summary.pop('by_question'))
     groups, chat = episodes.groups, samplers.inputs.chat
     summary |= evaluate_rows.rows(settings, groups, list(summary['tokens_per_answer']), chat=chat)
     if base is not None:
@@ -75,8 +76,18 @@ def evaluate(
         num_tokens += count
         base_groups = records.group_episodes(problems, base_attempts)
         summary = evaluate_rows.with_base(settings, summary, groups, base=base_groups, chat=chat)
-    plots.save_png(lambda: plots.cost_curves(summary['curves']), stage.path / 'curves.png')
+    save_plots(stage, summary)
     return summary | {'tokens_sampled': num_tokens}
+
+
+def save_plots(stage: StageFolder, summary: dict) -> None:
+    """Writes the plots of a summary of `evaluate` into the stage's folder."""
+    plots.save_png(lambda: plots.cost_curves(summary['curves']), stage.path / 'curves.png')
+    if 'frontier' in summary:
+        plots.save_png(
+            lambda: plots.frontier_panels(summary['curves'], summary['frontier']),
+            stage.path / 'frontier.png',
+        )
 
 
 def evaluation_setup(
@@ -277,6 +288,7 @@ def evaluate_actor(
     groups = records.group_episodes(problems, episodes)
     right = [np.mean([e.attempt.facts.correct for e in group]) for group in groups]
     covered = [float(any(e.attempt.facts.correct for e in group)) for group in groups]
+    stage.write_questions(by_question(problems, {'attempt': right}))
     return {
         'accuracy': {'attempt': by_level(settings, problems, right)},
         'coverage': by_level(settings, problems, covered),
@@ -304,6 +316,7 @@ def evaluate_with_critique(
     groups = records.group_episodes(problems, episodes)
     right = [sum(e.attempt.facts.correct for e in group) / n for group in groups]
     refined = [sum(map(critic_metrics.finally_correct, group)) / n for group in groups]
+    stage.write_questions(by_question(problems, {'attempt': right, 'refined': refined}))
     return {
         'accuracy': {
             'attempt': by_level(settings, problems, right),

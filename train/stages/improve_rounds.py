@@ -13,7 +13,7 @@ from elenchus.train.checkpoints import saved_models
 from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.config.run_settings import EvaluateSettings, ImproveSettings
 from elenchus.train.loop import LoopSettings
-from elenchus.train.run.directory import StageFolder, link_tree
+from elenchus.train.run.directory import QUESTIONS, StageFolder, link_tree, read_json
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.stages.evaluate import evaluate_actor
 from elenchus.train.stages.improve import improve
@@ -97,7 +97,13 @@ def add_critic(summary: dict, critic_summary: dict) -> None:
 
 
 def save_last(stage: StageFolder, actor: epath.Path, store: ModelStore) -> None:
-    """Makes the last round's actor the stage's model: hard links where they are possible."""
+    """Makes the last round's actor and its questions.json the stage's own.
+
+    Models are hard links where they are possible.
+    """
+    questions = actor.parent / QUESTIONS
+    if questions.exists():  # a round of an earlier version has none
+        stage.write_questions(read_json(questions))
     # Adapters store a relative path to their base, and buckets have no links.
     if saved_models.saved_adaptation(actor) is not None or atomic.is_remote(stage.path):
         store.save(stage.path / 'model', store.load(actor))

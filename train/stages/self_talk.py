@@ -155,6 +155,8 @@ def evaluate_self_talk(
         cost_curves.point(arm, right, size=size, num_draws=settings.num_draws)
         for size in cost_curves.sizes(n)
     ]
+    values = {'self-talk': points[0].right}
+    stage.write_questions(evaluate_figures.by_question(problems, values))
     curve = [evaluate_figures.point_summary(settings, problems, point) for point in points]
     return {
         'accuracy': {
@@ -202,7 +204,7 @@ def sample_self_talk(
             num_samples, samplers.method(), derive_seed(seed, 'evaluate'), first * num_samples
         ),
     )
-    return [strategies.with_cost(episode) for episode in episodes]
+    return [strategies.with_cost(inputs.chat, episode) for episode in episodes]
 
 
 def _has_text(chat: Chat, turn: Turn) -> bool:

@@ -18,8 +18,6 @@ CONTRASTS = {
     'turn': ('shuffled', 'fresh_attempt'),
 }
 """Name -> the two conditions of the difference; see docs/methods.md, "Uptake"."""
-MIN_QUESTIONS = 50
-"""Questions with a due attempt below which an interval of `words` says little."""
 READS = 0.5
 """Uptake from which on the refiner is said to read critiques."""
 
@@ -126,13 +124,15 @@ def right_after(
 
 def warning(words: Sequence[float], uptake: Sequence[float] | None, counts: dict) -> str | None:
     """Returns why the words of critiques show no effect; None if their interval is above zero."""
+    if None in words:
+        return f'own - shuffled is {100 * words[0]:+.1f} points without an interval: {_few(counts)}'
     mean, low, high = (100 * value for value in words)
     if low > 0:
         return None
     head = f'own - shuffled is {mean:+.1f} [{low:.1f}, {high:.1f}] points, not above zero: '
-    if uptake is not None and uptake[2] < READS:
+    if uptake is not None and None not in uptake and uptake[2] < READS:
         return head + f'the refiner does not read critiques (uptake {100 * uptake[0]:.1f} %)'
-    if counts['due_questions'] < MIN_QUESTIONS:
+    if counts['due_questions'] < statistics.MIN_QUESTIONS:
         return head + _few(counts)
     if uptake is None:
         return head + 'no critique derives a value, so it is unknown whether the refiner reads them'

@@ -9,14 +9,14 @@ import pytest
 from elenchus.data.critiques import grammars
 from elenchus.data.critiques.oracle import ConstructedAttempt
 from elenchus.data.grading import judge, verify
-from elenchus.data.lab import pretraining, task
+from elenchus.data.lab import forms, pretraining, task
 from elenchus.sampling.critique_data import annotators
 from elenchus.sampling.engine import sampling_methods
 from elenchus.sampling.sample_spec import SampleSpec
 from tests.support import fake_engine
 from tests.support.fake_engine import LIMITS, TOKENIZER
 
-PROBLEM = task.generate_problem(seed=0, split='train', index=4)
+PROBLEM = forms.generate_problem(seed=0, split='train', index=4)
 LINES = PROBLEM.solution.split('\n')
 SAMPLING = sampling_methods.TemperatureSampling(0.7, 0, 1.0, 0.0, banned=())
 ACTOR, WRITER, CRITIC = 'actor', 'writer', 'critic'

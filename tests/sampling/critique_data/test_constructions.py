@@ -9,7 +9,7 @@ import pytest
 from elenchus.data import records
 from elenchus.data.critiques import mistakes
 from elenchus.data.grading import judge, verify
-from elenchus.data.lab import task
+from elenchus.data.lab import forms, task
 from elenchus.model import transformer
 from elenchus.sampling import episodes
 from elenchus.sampling.critique_data import constructions
@@ -18,7 +18,7 @@ from elenchus.sampling.sample_spec import SampleSpec
 from tests.support import fake_engine, tiny_model
 from tests.support.fake_engine import CHAT, EOS, TOKENIZER
 
-PROBLEMS = [task.generate_problem(seed=0, split='train', index=i) for i in range(5)]
+PROBLEMS = [forms.generate_problem(seed=0, split='train', index=i) for i in range(5)]
 SAMPLING = sampling_methods.TemperatureSampling(0.7, 0, 1.0, 0.0, banned=())
 SPEC = SampleSpec(num_samples=4, method=SAMPLING, seed=3, first_id=0)
 

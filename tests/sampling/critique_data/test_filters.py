@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from elenchus.data import records
 from elenchus.data.grading import judge, verify
-from elenchus.data.lab import task
+from elenchus.data.lab import forms
 from elenchus.sampling import episodes
 from elenchus.sampling.critique_data import filters
 from elenchus.sampling.engine import sampling_methods
@@ -16,7 +16,7 @@ from elenchus.sampling.sample_spec import SampleSpec
 from tests.support import fake_engine
 from tests.support.fake_engine import CHAT
 
-PROBLEM = task.generate_problem(seed=0, split='train', index=4)
+PROBLEM = forms.generate_problem(seed=0, split='train', index=4)
 SAMPLING = sampling_methods.TemperatureSampling(0.7, 0, 1.0, 0.0, banned=())
 WRONG = f'{PROBLEM.solution[:-1]}{(int(PROBLEM.solution[-1]) + 1) % 10}'
 BARE = PROBLEM.solution.split('\n')[-1].strip()

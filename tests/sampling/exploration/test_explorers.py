@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elenchus.data import records
-from elenchus.data.lab import task
+from elenchus.data.lab import forms
 from elenchus.sampling import episodes
 from elenchus.sampling.engine import sampling_methods
 from elenchus.sampling.exploration import context, coverage, explorers, proposals, selection
 from tests.support import fake_engine
 from tests.support.fake_engine import CHAT, EOS, TOKENIZER
 
-PROBLEMS = [task.generate_problem(seed=0, split='train', index=i) for i in range(3)]
+PROBLEMS = [forms.generate_problem(seed=0, split='train', index=i) for i in range(3)]
 PROBLEM = PROBLEMS[1]
 SETTINGS = context.ExploreSettings(
     num_attempts=3,

@@ -12,6 +12,7 @@ from elenchus.sampling.metrics import cost_curves
 from elenchus.sampling.test_time import votes
 
 TOKENS = {'attempt': 10, 'critique': 30, 'refinement': 7}
+PROCESSED = {'attempt': 15, 'critique': 50, 'refinement': 60}
 
 
 def episode(answer, refined=None, scores=(0.5,), roles=('attempt', 'critique', 'refinement')):
@@ -19,8 +20,8 @@ def episode(answer, refined=None, scores=(0.5,), roles=('attempt', 'critique', '
     turns = [answering('attempt', answer, answer == '7', steps)]
     if refined is not None:
         turns.append(answering('refinement', refined, refined == '7'))
-    tokens = {role: TOKENS[role] for role in roles}
-    facts = records.EpisodeFacts(tokens=tokens, calls=dict.fromkeys(roles, 1))
+    tokens, processed = ({role: n[role] for role in roles} for n in (TOKENS, PROCESSED))
+    facts = records.EpisodeFacts(tokens=tokens, calls=dict.fromkeys(roles, 1), processed=processed)
     return records.Episode('p', 1, tuple(turns), facts)
 
 
@@ -79,6 +80,28 @@ def test_costs_are_of_the_turns_an_arm_needs():
     assert result['refined majority'].calls == [{'attempt': 4, 'critique': 4, 'refinement': 3}]
 
 
+def test_processed_tokens_are_of_the_same_turns_as_sampled_ones():
+    result = {name: point(arm).processed for name, arm in arms(ATTEMPTS).items()}
+    assert result['majority'] == [4 * 15.0]
+    assert result['refined majority'] == [4 * 65 + 3 * 60]
+    assert result['best of n (min)'] == [4 * 65]
+    assert point(arms(ATTEMPTS)['majority'], 1).processed == [15.0]
+    first, later = chain('1', '7', '1')
+    two = cost_curves.sequential_arms([[first]], {0: later}, num_rounds=2)
+    assert point(two['sequential majority (last)']).processed == [125.0 + 110.0]
+
+
+def test_processed_tokens_that_an_episode_lacks_are_unknown_and_not_zero():
+    old = ATTEMPTS[1].with_facts(processed=None)
+    for arm in arms([*ATTEMPTS, old], [*ATTEMPTS, ATTEMPTS[0]]).values():
+        assert (point(arm).processed[0], point(arm).processed[1] > 0) == (None, True)
+    assert cost_curves.recall_point([old], size=2).processed == [None]
+    first, later = chain('1', '7', '1')
+    later = [e.with_facts(processed=None) for e in later]
+    two = cost_curves.sequential_arms([[first]], {0: later}, num_rounds=2)
+    assert point(two['sequential majority (last)']).processed == [None]
+
+
 def test_fewer_attempts_cost_their_share():
     arm = arms(ATTEMPTS)['refined majority']
     assert point(arm, 1).tokens == [pytest.approx((4 * 40 + 3 * 7) / 4)]
@@ -91,12 +114,30 @@ def test_one_attempt_is_worth_its_mean_and_all_their_majority(answers):
     for name in ('majority', 'best of n (min)', 'weighted majority (last)'):
         one = point(arms(group)[name], 1).right[0]
         assert one == pytest.approx(np.mean([answer == '7' for answer in answers]))
-    assert right('majority', group) == [float(votes.majority(answers) == '7')]
+    assert right('majority', group) == [votes.majority(answers).get('7', 0.0)]
+
+
+@given(st.lists(st.sampled_from(['1', '7', '3', '5']), min_size=2, max_size=7))
+def test_a_majority_of_two_is_worth_one_of_them(answers):
+    """Two answers agree, or each decides half of the time, whatever their places."""
+    arm = arms([episode(answer) for answer in answers])['majority']
+    assert point(arm, 2).right == pytest.approx(point(arm, 1).right)
+
+
+@given(st.permutations(['1', '7', '7', '3', None, '1']), st.integers(1, 6))
+def test_the_order_of_attempts_decides_nothing(answers, size):
+    ordered, shuffled = (
+        arms([episode(a, a) for a in some]) for some in (sorted(answers, key=str), answers)
+    )
+    for name in ('majority', 'refined majority', 'weighted majority (min)'):
+        some, others = (point(a[name], size).right for a in (ordered, shuffled))
+        assert some == pytest.approx(others), name
 
 
 def test_a_size_is_worth_its_mean_over_all_sets():
     answers = ['7', '1', '7', '1', '1']
-    expected = np.mean([votes.majority(some) == '7' for some in itertools.combinations(answers, 3)])
+    triples = itertools.combinations(answers, 3)
+    expected = np.mean([sorted(some)[1] == '7' for some in triples])
     arm = arms([episode(answer) for answer in answers])['majority']
     assert point(arm, 3).right == [pytest.approx(expected)]
 
@@ -155,7 +196,7 @@ def sequential(finals, num_rounds, which):
 @pytest.mark.parametrize(
     ('finals', 'last', 'everything'),
     [
-        ('17', [1.0], [1.0]),  # one each: the latest goes first
+        ('17', [1.0], [1.0]),  # one each: the latest wins
         ('71', [0.0], [0.0]),
         ('177', [1.0], [1.0]),
         ('1171', [0.0], [0.0]),
@@ -196,3 +237,4 @@ def test_a_search_costs_what_its_facts_count():
     result = cost_curves.recall_point(searched, size=4)
     assert (result.size, result.right, result.tokens) == (4, [1.0, 0.0], [47.0, 47.0])
     assert result.calls[0] == {'attempt': 1, 'critique': 1, 'refinement': 1}
+    assert result.processed == [125.0, 125.0]

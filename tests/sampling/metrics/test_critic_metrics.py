@@ -126,6 +126,7 @@ def test_garbled_critiques_lower_all_rates_but_discriminability():
         'passed': 0.5,
         'found': 0.5,
         'parse_rate': pytest.approx(4 / 6),
+        'by_steps': None,
     }
 
 
@@ -300,3 +301,21 @@ def test_levels_are_in_the_order_of_their_numbers():
         '10',
     ]
     assert math.isclose(critic_metrics.vote_entropy(answering('12')), 1.0)
+
+
+def test_a_judge_of_steps_is_perfect_by_steps_and_not_by_answers():
+    """Of four right answers one has a wrong step, which the critic calls wrong."""
+    sound = [episode(True, verdict=True, first_error=None) for _ in range(3)]
+    spurious = episode(True, verdict=False, located=0, first_error=0)
+    wrong = episode(False, verdict=False, located=1, first_error=1)
+    summary = critic_metrics.critic([*sound, spurious, wrong])
+    assert (summary['discriminability'], summary['passed']) == (0.8, 0.75)
+    expected = dict.fromkeys(
+        ('discriminability', 'discriminability_right', 'discriminability_wrong', 'passed', 'found'),
+        1.0,
+    )
+    assert summary['by_steps'] == expected
+    # One that misses the slip gains by answers and loses by steps.
+    lenient = critic_metrics.critic([*sound, episode(True, verdict=True, first_error=0), wrong])
+    assert lenient['discriminability'] == 1.0 and lenient['by_steps']['found'] == 0.5
+    assert critic_metrics.critic([episode(True, verdict=True)])['by_steps'] is None

@@ -2,12 +2,13 @@
 
 import dataclasses
 import functools
+import itertools
 
 import jax
 import pytest
 
 from elenchus.data.critiques import grammars
-from elenchus.data.lab import task
+from elenchus.data.lab import forms
 from elenchus.model import transformer
 from elenchus.sampling import episodes, step_scores
 from elenchus.sampling.engine import engine, sampling_methods
@@ -17,7 +18,7 @@ from elenchus.sampling.test_time import beam, strategies
 from tests.support import fake_engine, tiny_model
 from tests.support.fake_engine import CHAT, EOS, TOKENIZER
 
-PROBLEMS = [task.generate_problem(seed=0, split='test', index=i) for i in (1, 2)]
+PROBLEMS = [forms.generate_problem(seed=0, split='test', index=i) for i in (1, 2)]
 SAMPLING = sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, banned=())
 SETTINGS = beam.BeamSettings(width=2, expansions=2, max_steps=6, aggregate='min', num_problems=2)
 
@@ -70,7 +71,7 @@ def test_the_line_that_the_critic_finds_right_goes_on(aggregate):
 
 @pytest.mark.usefixtures('scored')
 def test_with_more_beams_fewer_mistakes_survive():
-    problems = [task.generate_problem(seed=1, split='test', index=i) for i in range(30)]
+    problems = [forms.generate_problem(seed=1, split='test', index=i) for i in range(30)]
     right = [
         sum(e.attempt.facts.correct for e in search(fake_engine.careless, problems, **size)[0])
         for size in ({'width': 1, 'expansions': 1}, {'width': 2, 'expansions': 4})
@@ -84,6 +85,30 @@ def test_every_token_and_call_is_counted_dropped_beams_too():
     for role in ('attempt', 'critique'):
         assert sum(e.facts.tokens[role] for e in results) == inner.num_tokens(role)
         assert sum(e.facts.calls[role] for e in results) == inner.num_requests(role)
+        assert sum(e.facts.processed[role] for e in results) == inner.num_processed(role)
+
+
+@pytest.mark.usefixtures('scored')
+def test_processed_tokens_of_a_narrow_beam_by_hand():
+    """Each line reads question and lines so far; each critique those and the new line."""
+
+    def rule(role, request, seed):
+        if role == 'critique':
+            return fake_engine.critique(request)
+        return fake_engine.next_line(request)
+
+    problem = PROBLEMS[0]
+    (episode,), _ = search(rule, [problem], width=1, expansions=1)
+    question = 1 + len(TOKENIZER.encode(problem.question))
+    lines = [len(line) for line in fake_engine.lines_of(problem.solution)]
+    ends = list(itertools.accumulate(lines))
+    starts = [end - length for end, length in zip(ends, lines, strict=True)]
+    assert len(lines) > 1
+    assert episode.facts.processed['attempt'] == sum(
+        question + 1 + start + length for start, length in zip(starts, lines, strict=True)
+    )
+    reads = sum(question + 1 + end + 1 for end in ends)
+    assert episode.facts.processed['critique'] == reads + episode.facts.tokens['critique']
 
 
 @pytest.mark.usefixtures('scored')

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elenchus.data.lab import task
+from elenchus.data import records
+from elenchus.data.lab import forms
 from elenchus.sampling import episodes
 from elenchus.sampling.engine import sampling_methods
 from elenchus.sampling.sample_spec import SampleSpec
@@ -15,7 +16,7 @@ from elenchus.sampling.test_time import strategies
 from tests.support import fake_engine
 from tests.support.fake_engine import CHAT
 
-PROBLEMS = [task.generate_problem(seed=0, split='test', index=i) for i in range(3)]
+PROBLEMS = [forms.generate_problem(seed=0, split='test', index=i) for i in range(3)]
 SAMPLING = sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, banned=())
 PASS, REJECT, GARBLED = 'answer : ben is 1 ; correct', 'answer : ben is 1 ; wrong', 'is is is'
 N = 4  # attempts a problem
@@ -207,14 +208,36 @@ def test_every_token_and_call_is_counted_once(seed, refine):
     for role in ('attempt', 'critique', 'refinement'):
         assert sum(e.facts.tokens.get(role, 0) for e in played) == engine.num_tokens(role)
         assert sum(e.facts.calls.get(role, 0) for e in played) == engine.num_requests(role)
+        assert sum(e.facts.processed.get(role, 0) for e in played) == engine.num_processed(role)
     counted += tokens
     for strategy in (strategies.sequential, strategies.oracle):
         outputs, tokens = strategy(setup, played, episode_problems, first_id=0)
         assert counted + tokens == engine.tokens
         counted += tokens
         if strategy is strategies.sequential:
+            total = sum(sum(e.facts.processed.values()) for e in [*played, *outputs])
+            assert total == sum(map(engine.num_processed, ('attempt', 'critique', 'refinement')))
             assert sum(sum(e.facts.tokens.values()) for e in outputs) == tokens
             assert all('attempt' not in e.facts.calls for e in outputs)
+
+
+def test_processed_tokens_are_prompt_and_sample_of_every_call():
+    """Question 5 tokens, attempt 2, critique 3, refinement 4; each has a header before it."""
+    bodies = {'question': 5, 'attempt': 2, 'critique': 3, 'refinement': 4}
+    turns = tuple(
+        records.Turn(role, CHAT.header(role), (9,) * n, () if role == 'question' else (-1.0,) * n)
+        for role, n in bodies.items()
+    )
+    episode = strategies.with_cost(CHAT, records.Episode('p', 1, turns))
+    assert episode.facts.processed == {
+        'attempt': 6 + 1 + 2,
+        'critique': 6 + 3 + 1 + 3,
+        'refinement': 6 + 3 + 4 + 1 + 4,
+    }
+    assert episode.facts.tokens == {'attempt': 2, 'critique': 3, 'refinement': 4}
+    later = dataclasses.replace(turns[1], logprobs=())
+    again = strategies.with_cost(CHAT, records.Episode('p', 1, (turns[0], later, *turns[2:])))
+    assert again.facts.processed == {'critique': 13, 'refinement': 18}
 
 
 @pytest.mark.parametrize('strategy', [strategies.sequential, strategies.oracle])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elenchus.data import records
-from elenchus.data.lab import task
+from elenchus.data.lab import forms, task
 from elenchus.data.text import chat_templates, tokenizer_json
 from elenchus.data.text.chat import Chat
 from elenchus.sampling import episodes as episode_lib
@@ -20,7 +20,7 @@ from elenchus.sampling.test_time import strategies, uptake
 from tests.support import fake_engine, hf_tokenizers
 from tests.support.fake_engine import CHAT
 
-PROBLEMS = [task.generate_problem(seed=0, split='test', index=i) for i in range(30)]
+PROBLEMS = [forms.generate_problem(seed=0, split='test', index=i) for i in range(30)]
 SAMPLING = sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, banned=())
 N, SAMPLES = 3, 2  # attempts a problem, samples of each condition
 

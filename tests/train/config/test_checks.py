@@ -37,7 +37,12 @@ def settings_of(**changes):
         ({'self_talk__num_rounds': 0}, r'self_talk\.num_rounds=0 must be at least 1'),
         ({'evaluate__num_attempts': 0}, r'evaluate\.num_attempts=0 must be at least 1'),
         ({'evaluate__num_rounds': 0}, r'evaluate\.num_rounds=0 must be at least 1'),
+        ({'evaluate__budget': -1}, r'evaluate\.budget=-1 must be at least 0'),
         ({'evaluate__confidence': 1.0}, r'evaluate\.confidence=1\.0 must be in \(0, 1\)'),
+        (
+            {'reinforce__critic_rewards__verdict_of': 'steps', 'data__source': 'gsm8k'},
+            r"verdict_of='steps' needs known steps, which data\.source='gsm8k' lacks: set it",
+        ),
         (
             {'evaluate__beam__num_problems': 21},
             r'evaluate\.beam\.num_problems=21 must be in \[1, 10\]',

@@ -9,6 +9,7 @@ from elenchus.train.rl import rewards
 
 NO_ACTOR_REWARD = dict.fromkeys(('correct', 'format', 'length', 'steps', 'verdict'), 0.0)
 NO_CRITIC_REWARD = dict.fromkeys(('verdict', 'located', 'helpful', 'format', 'length'), 0.0)
+NO_CRITIC_REWARD['verdict_of'] = 'answer'
 
 
 def judged_turn(facts, *, tokens=4, scores=(), limit=10, overlong_tokens=4):
@@ -64,6 +65,19 @@ def test_discrimination_never_takes_a_garbled_critique_as_a_verdict(verdict, cor
     facts = {'verdict': verdict, 'correct': correct}
     assert reward_of(rewards.CriticRewards, facts, terms=('verdict',)) == value
     assert reward_of(rewards.CriticRewards, facts, terms=('format',)) == (verdict is not None)
+
+
+@pytest.mark.parametrize(
+    ('verdict', 'by_answer', 'by_steps'), [(True, 1, 0), (False, 0, 1), (None, 0, 0)]
+)
+def test_a_right_answer_with_a_wrong_step_is_wrong_by_its_steps(verdict, by_answer, by_steps):
+    facts = {'verdict': verdict, 'correct': True, 'steps_correct': False}
+    for verdict_of, value in (('answer', by_answer), ('steps', by_steps)):
+        weights = rewards.CriticRewards(
+            **NO_CRITIC_REWARD | {'verdict': 2.0, 'verdict_of': verdict_of}
+        )
+        terms = rewards.terms(weights, judged_turn(facts))
+        assert terms == {'verdict': value} and rewards.total(weights, terms) == 2 * value
 
 
 def test_location_is_the_exact_line_or_correctly_none():

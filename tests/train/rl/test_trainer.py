@@ -9,7 +9,7 @@ import pytest
 
 from elenchus.configs import lab as lab_config
 from elenchus.data.critiques import grammars
-from elenchus.data.lab import task
+from elenchus.data.lab import forms
 from elenchus.model import lora, sharding
 from elenchus.sampling import episodes, step_scores
 from elenchus.sampling.engine import engine, sampling_methods
@@ -49,7 +49,7 @@ ENGINE = engine.EngineSettings(
 SCORER = step_scores.StepScorer(
     step_scores.ScoreShapes(8, (96,)), {'correct_id': 10, 'wrong_id': 11}
 )
-PROBLEMS = [task.generate_problem(seed=0, split='train', index=index) for index in range(0, 40, 5)]
+PROBLEMS = [forms.generate_problem(seed=0, split='train', index=index) for index in range(0, 40, 5)]
 
 
 def settings_of(**changes):
@@ -276,3 +276,14 @@ def test_the_critic_scores_steps_only_if_the_scores_are_used():
         assert s.reward_rules('actor').needs_step_scores == expected
         assert not s.reward_rules('critic').needs_step_scores
     assert set(rollouts.ROLLOUTS) == set(settings.TRAINED_ROLES)
+
+
+@pytest.mark.parametrize(
+    ('kl', 'kl_coef', 'kept'),
+    [('none', 0.0, 0.0), ('k1', 0.05, 0.0), ('k2', 0.05, 0.05), ('k3', 0.05, 0.05)],
+)
+def test_scores_first_stage_descends_the_divergence_of_the_policy(kl, kl_coef, kept):
+    changes = {'turns__episode': 'correction', 'turns__attempt_kl_coef': 0.1}
+    s = settings_of(**changes, objective__kl=kl, objective__kl_coef=kl_coef)
+    objective = trainer.first_phase_objective(s)
+    assert (objective.kl, objective.kl_coef, objective.attempt_kl_coef) == ('k2', kept, 0.1)

@@ -1,6 +1,7 @@
 """Opening a run with another family's tokenizer and template, and with other test problems."""
 
 import json
+import pathlib
 import typing
 from unittest import mock
 
@@ -9,11 +10,12 @@ from etils import epath
 
 from elenchus.configs import gsm8k, lab
 from elenchus.data.grading import verify
+from elenchus.data.lab import task
 from elenchus.data.problems import loading
 from elenchus.data.text import chat_templates
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.train.config import build, run_settings
-from elenchus.train.run import runner, session
+from elenchus.train.run import inputs, runner, session
 from elenchus.train.run.directory import RunDirectory
 from elenchus.train.stages import Stage
 from tests.support import hf_tokenizers
@@ -103,6 +105,31 @@ def test_the_test_problems_may_be_of_another_set(folder):
     run = opened(folder, **data)
     assert {p.source for p in run.inputs.train_problems} == {'gsm8k'}
     assert {p.source for p in run.inputs.test_problems} == {'svamp'}
+
+
+def test_what_is_tuned_is_evaluated_on_validation_problems(folder):
+    with pytest.raises(ValueError) as error:
+        opened(folder, test_split='validation')
+    assert str(error.value).endswith(
+        "does not contain validation.jsonl; put the file there; or set data.test_split='test'"
+    )
+    assert '\n' not in str(error.value) and not (folder / 'run').exists()
+    path = pathlib.Path(config_of(folder).data.path)
+    (path / 'validation.jsonl').write_bytes((path / 'test.jsonl').read_bytes())
+    run = opened(folder, test_split='validation')
+    assert all(problem.id.startswith('gsm8k/validation/') for problem in run.inputs.test_problems)
+
+
+@pytest.mark.parametrize('split', ['validation', 'test'])
+def test_the_labs_splits_share_no_problem(tmp_path, split):
+    config = lab.get_config('smoke')
+    config.data.update({'test_split': split, 'data_dir': str(tmp_path)})
+    settings = build.build(run_settings.RunSettings, config)
+    problems = inputs.load_problems(settings, 'test')
+    assert len(problems) == config.data.num_test
+    assert {task.split_of(problem.question) for problem in problems} == {split}
+    train = inputs.load_problems(settings, 'train')
+    assert not {p.question for p in problems} & {p.question for p in train}
 
 
 def test_a_template_that_the_tokenizer_cannot_spell_is_refused_before_anything_is_written(folder):

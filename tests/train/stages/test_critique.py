@@ -11,13 +11,13 @@ from elenchus.data import records
 from elenchus.data.critiques import record_files
 from elenchus.data.files import episode_files
 from elenchus.data.grading import judge, verify
-from elenchus.data.lab import pretraining, task
+from elenchus.data.lab import forms, pretraining, task
 from elenchus.train.run import runner
 from elenchus.train.stages import critique_data, data_card
 from tests.support import fake_engine, fake_run
 from tests.support.fake_engine import CHAT
 
-PROBLEMS = [task.generate_problem(seed=0, split='train', index=i) for i in range(20)]
+PROBLEMS = [forms.generate_problem(seed=0, split='train', index=i) for i in range(20)]
 ALL_ON = {
     'num_problems': len(PROBLEMS),
     'num_attempts': 3,

@@ -10,14 +10,14 @@ import pytest
 from elenchus.configs import lab as lab_config
 from elenchus.data import records
 from elenchus.data.files import episode_files
-from elenchus.data.lab import task
+from elenchus.data.lab import forms, task
 from elenchus.train.run.directory import StageFolder
 from elenchus.train.stages import evaluate
 from tests.support import fake_engine, fake_run
 from tests.support.fake_run import FakeModel
 
 NUM_PROBLEMS, N = 10, 2  # questions, attempts at each
-PROBLEMS = [task.generate_problem(seed=0, split='test', index=i) for i in range(NUM_PROBLEMS)]
+PROBLEMS = [forms.generate_problem(seed=0, split='test', index=i) for i in range(NUM_PROBLEMS)]
 TABLES = ('accuracy', 'steps_correct', 'tokens_per_answer', 'processed_per_answer')
 
 

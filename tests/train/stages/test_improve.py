@@ -170,6 +170,20 @@ def test_a_round_explores_with_the_critic_of_the_round_before(tmp_path, fits, re
     assert summary['tokens_sampled'] > sum(r['exploration']['tokens'] for r in summary['rounds'])
 
 
+def test_all_that_an_arm_sampled_is_in_its_cost(tmp_path, fits):
+    """Attempts, critiques, dropped responses, scores, the controller's trials, critique data."""
+    changes = {'weighting': 'score', 'controller': 'balance', 'retrain_critic': True}
+    run = make_run(tmp_path, 'critique_in_the_loop', **changes)
+    summary = runner.run_stage(run, 'critique_in_the_loop')
+    folder = run.directory.stage('critique_in_the_loop').path
+    tests = sum(int(path.read_text()) for path in folder.glob('round-*/test/episodes/*.tokens'))
+    counted = summary['tokens_sampled'] + summary['tokens_monitored'] + tests
+    assert counted == run.samplers.whole.tokens and summary['tokens_monitored'] > 0
+    # The accuracies by question are those of the last round, as the figures are.
+    last = (folder / 'round-2/questions.json').read_text()
+    assert (folder / 'questions.json').read_text() == last
+
+
 # Guided demonstrations
 
 

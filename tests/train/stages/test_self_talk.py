@@ -12,7 +12,7 @@ from elenchus.data.critiques import mistakes, oracle
 from elenchus.data.critiques import self_talk as talk_text
 from elenchus.data.critiques.grammars import LAB
 from elenchus.data.files import episode_files
-from elenchus.data.lab import task
+from elenchus.data.lab import forms, task
 from elenchus.train.run import directory, runner
 from elenchus.train.stages import self_talk, self_talk_data
 from elenchus.train.stages import sft as sft_stages
@@ -22,7 +22,7 @@ from tests.support.fake_run import FakeModel
 
 STAGES = ('base', 'actor', 'critique', 'critic', 'evaluate', 'self_talk')
 PROBLEMS = fake_engine.problems(20)
-TEST_PROBLEMS = [task.generate_problem(seed=0, split='test', index=i) for i in range(10)]
+TEST_PROBLEMS = [forms.generate_problem(seed=0, split='test', index=i) for i in range(10)]
 
 
 def is_correct(episode):

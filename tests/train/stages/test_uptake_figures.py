@@ -10,7 +10,7 @@ import pytest
 from elenchus.configs import lab as lab_config
 from elenchus.data import records
 from elenchus.data.critiques.counterfactual import Falsified
-from elenchus.data.lab import task
+from elenchus.data.lab import forms, task
 from elenchus.data.records import Episode, EpisodeFacts, Turn, TurnFacts
 from elenchus.sampling.test_time import uptake
 from elenchus.train.config import build, run_settings
@@ -20,7 +20,7 @@ from tests.support import fake_engine, fake_run
 from tests.support.fake_engine import CHAT
 from tests.support.fake_run import FakeModel
 
-PROBLEMS = [task.generate_problem(seed=0, split='test', index=i) for i in range(60)]
+PROBLEMS = [forms.generate_problem(seed=0, split='test', index=i) for i in range(60)]
 
 
 # Refiners
@@ -31,11 +31,10 @@ def solve(question, override=types.MappingProxyType({})):
     statements, target = task.parse_question(question)
     values, lines = {}, []
     for s in statements.values():
-        values[s.name] = s.digit if s.base is None else s.value(values[s.base])
+        values[s.name] = s.number if s.base is None else s.value(values[s.base])
         values[s.name] = override.get(s.name, values[s.name])
         if s.base is not None:
-            step = task.Step(s.name, s.base, s.sign, s.digit, values[s.base], values[s.name])
-            lines.append(step.text())
+            lines.append(s.step(values[s.base], values[s.name]).text())
     return '\n '.join([*lines, f'#### {values[target]}'])
 
 
@@ -274,9 +273,10 @@ MANY = {'due': 900, 'due_questions': 300}
         ([0.2, 0.0, 0.3], [0.0, 0.0, 0.1], COUNTS, 'does not read critiques (uptake 0.0 %)'),
         ([0.2, -0.1, 0.3], [0.5, 0.2, 0.8], COUNTS, 'only 9 attempts at 5 questions are refined'),
         ([0.2, -0.1, 0.3], [0.9, 0.8, 1.0], MANY, "no better than another question's"),
+        ([0.2, None, None], [0.9, None, None], COUNTS, 'only 9 attempts at 5 questions'),
         ([0.2, -0.1, 0.3], None, MANY, 'no critique derives a value'),
     ],
 )
 def test_the_warning_names_the_cause(words, rate, counts, cause):
     text = uptake_figures.warning(words, rate, counts)
-    assert (text is None) if cause is None else (cause in text and '+20.0 [' in text)
+    assert (text is None) if cause is None else (cause in text and '+20.0' in text)
