@@ -75,6 +75,9 @@ class TurnFacts:
     refinement_successes: int | None = None  # valid refinements after it (stages.critique)
     refinement: str | None = None  # text of the first valid refinement (stages.critique)
 
+    # Of a refinement after a counterfactual critique (test_time.uptake).
+    uses_value: bool | None = None  # it takes over the critique's false value
+
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
@@ -131,6 +134,7 @@ class EpisodeFacts:
     round: int | None = None  # number of the round in the chain, from 1
     tokens: Mapping[str, int] | None = None  # sampled tokens by role
     calls: Mapping[str, int] | None = None  # model calls by role
+    sample: int | None = None  # number among the samples of an uptake condition, from 0
     processed: Mapping[str, int] | None = None  # prompt and sampled tokens of these calls, by role
 
     # Set by train.stages.self_talk_data.

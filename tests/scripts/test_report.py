@@ -264,7 +264,7 @@ def test_the_missing_stages_of_an_unfinished_run_are_reported_as_not_run(tmp_pat
     (tmp_path / 'stages/00-base').mkdir(parents=True)
     page = html_page.write_report(tmp_path).read_text()
     sections = dict(re.findall(r'<section id="([^"]*)">(.*?)</section>', page, flags=re.DOTALL))
-    assert len(sections) == 8
+    assert len(sections) == 9
     assert all('not run' in body for body in sections.values())
     assert not (tmp_path / 'accuracy.png').exists()
 

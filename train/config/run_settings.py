@@ -19,6 +19,7 @@ from elenchus.sampling.exploration.controller import CandidateSettings, Controll
 from elenchus.sampling.step_scores import ScoreShapes
 from elenchus.sampling.test_time.beam import BeamSettings
 from elenchus.sampling.test_time.strategies import Refine
+from elenchus.sampling.test_time.uptake import UptakeSettings
 from elenchus.train.loop import LoopSettings
 from elenchus.train.rl.settings import Player, ReinforceSettings
 from elenchus.train.sft import FitSettings
@@ -222,6 +223,7 @@ class EvaluateSettings:
     refine: Refine  # 'wrong': only what the critic calls wrong or garbles
     num_rounds: int  # of critique and refinement; 1 is none beyond the first
     oracle: bool  # also refine what is truly wrong: an upper bound
+    uptake: UptakeSettings
     beam: BeamSettings
     num_draws: int  # subsets of attempts that estimate a majority of k
     num_bins: int  # of calibration and uncertainty

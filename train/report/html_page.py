@@ -21,7 +21,7 @@ from elenchus.data.text import tokenizer
 from elenchus.train.config import build
 from elenchus.train.metrics import writers
 from elenchus.train.report import html_elements as html
-from elenchus.train.report import html_episodes, html_frontier, plots
+from elenchus.train.report import html_episodes, html_frontier, html_uptake, plots
 from elenchus.train.report.plots import Stages
 
 TEMPLATE = pathlib.Path(__file__).with_name('template.html')
@@ -61,6 +61,7 @@ def write_report(workdir: str | os.PathLike) -> epath.Path:
         'Accuracy against tokens': _accuracy_by_tokens(evaluations),
         'Compute-optimal test time': html_frontier.frontier_section(evaluations),
         'The critic': _critic_section(evaluations),
+        'Is the critique read?': html_uptake.uptake_section(evaluations),
         'Loss and reward': _training_curves(workdir, stages),
         'Episodes to read': _chosen_episodes(workdir, stages),
         'Cost': _cost_by_stage(stages),
@@ -118,8 +119,19 @@ def _accuracy_by_level(evaluations: Stages) -> str:
         ]
         level_table = html.table(['level', *(title for title, _, _ in columns)], rows, '')
         tables.append(f'<h3>{html.escape(name)}</h3>{level_table}')
+        if steps := stage.get('steps_correct'):
+            tables.append(_steps_table(steps))
     caption = 'Share of questions right by level; bars show the intervals.'
     return plots.inline_svg(lambda: plots.levels_bars(evaluations), caption) + ''.join(tables)
+
+
+def _steps_table(steps: dict[str, dict]) -> str:
+    rows = [
+        [html.escape(level)] + [html.percent(table.get(level)) for table in steps.values()]
+        for level in plots.levels_of(steps)
+    ]
+    note = 'Share of answers of which every step is right, too.'
+    return html.table(['level', *steps], rows, note)
 
 
 def _accuracy_by_tokens(evaluations: Stages) -> str:
@@ -128,11 +140,16 @@ def _accuracy_by_tokens(evaluations: Stages) -> str:
         return html.NOT_RUN
     arms = plots.keys_of(costed, 'tokens_per_answer')
     rows = [
-        [html.escape(name)] + [html.number(s['tokens_per_answer'].get(arm)) for arm in arms]
+        [html.escape(name), kind]
+        + [html.number(s.get(f'{key}_per_answer', {}).get(arm)) for arm in arms]
         for name, s in costed.items()
+        for key, kind in (('tokens', 'generated'), ('processed', 'processed'))
     ]
     caption = 'Share of questions right against generated tokens an answer.'
-    token_table = html.table(['evaluation', *arms], rows, 'Generated tokens an answer.')
+    note = (
+        'Tokens an answer; the processed ones are the generated ones and the prompts of all calls.'
+    )
+    token_table = html.table(['evaluation', 'tokens', *arms], rows, note)
     parts = [plots.inline_svg(lambda: plots.tokens_points(costed), caption), token_table]
     for name, stage in ((n, s) for n, s in costed.items() if s.get('curves')):
         curves = stage['curves']
@@ -295,7 +312,7 @@ def _cost_by_stage(stages: Stages) -> str:
 
 
 def _page(workdir: epath.Path, sections: dict[str, str]) -> str:
-    ids = {title: title.lower().replace(' ', '-') for title in sections}
+    ids = {title: title.lower().rstrip('?').replace(' ', '-') for title in sections}
     path = workdir / 'config.json'
     config = build.from_json(path.read_text(encoding='utf-8')) if path.exists() else None
     return string.Template(TEMPLATE.read_text(encoding='utf-8')).substitute(

@@ -65,6 +65,20 @@ def levels_bars(evaluations: Stages) -> figures.Figure:
     return figure
 
 
+def condition_bars(accuracy: dict[str, dict]) -> figures.Figure:
+    """Bars of overall accuracy with intervals, one for each condition of uptake."""
+    figure, (axes,) = _panels(1, columns=1, size=(7.6, 2.8))
+    middle, low, high = np.array([bounds(levels['all']) for levels in accuracy.values()]).T * 100
+    colours = [_colour(i) for i in range(len(accuracy))]
+    axes.bar(range(len(accuracy)), middle, 0.7, color=colours)
+    errors = np.maximum([middle - low, high - middle], 0)
+    axes.errorbar(range(len(accuracy)), middle, errors, fmt='none', ecolor=INK, elinewidth=0.9)
+    names = [name.replace('_', ' ') for name in accuracy]
+    axes.set_xticks(range(len(names)), names, rotation=20, ha='right')
+    axes.set(ylabel='right, %', ylim=(0, 100))
+    return figure
+
+
 def tokens_points(evaluations: Stages) -> figures.Figure:
     """Accuracy against tokens: one point per arm (colour) and evaluation (marker)."""
     arms = keys_of(evaluations, 'tokens_per_answer')

@@ -99,6 +99,7 @@ def evaluate_arguments(run: Run) -> dict[str, Any]:
         'settings': run.settings.evaluate,
         'samplers': run.samplers,
         'seed': run.settings.seed,
+        'base': _base_model(run),
     }
 
 
@@ -205,6 +206,14 @@ def _to_train(run: Run, stage: str, settings: lora.LoraSettings, *, name: str) -
     """Loads the model of a stage as `name` trains it: whole, or frozen under adapters."""
     folder, seed = run.directory.model_folder(stage), derive_seed(run.settings.seed, name)
     return run.store.load_to_train(folder, settings, seed=seed)
+
+
+def _base_model(run: Run) -> Transformer | None:
+    """Loads the model that the players were trained from; None if the run has none of its own."""
+    if 'base' not in run.settings.stages:
+        return None
+    folder = run.directory.stage('base').path / 'model'
+    return run.store.load(folder) if folder.exists() else None
 
 
 def _critic_start(run: Run):

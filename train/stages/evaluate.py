@@ -2,7 +2,8 @@
 
 The strategies are sampled one after the other, each into its own folder of parts: attempts with one
 critique and one refinement each; later rounds of them; refinements that know the truth (an upper
-bound); and step-level beam search.
+bound); refinements with other text in the place of the critique (uptake); step-level beam search;
+and the base model's attempts.
 """
 
 import collections
@@ -22,12 +23,12 @@ from elenchus.sampling.metrics import critic_metrics
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
-from elenchus.sampling.test_time import beam, strategies
+from elenchus.sampling.test_time import beam, strategies, uptake
 from elenchus.train.config.run_settings import EvaluateSettings
 from elenchus.train.report import plots
 from elenchus.train.run.directory import StageFolder
 from elenchus.train.run.samplers import Samplers
-from elenchus.train.stages import evaluate_figures
+from elenchus.train.stages import evaluate_figures, evaluate_rows, uptake_figures
 from elenchus.train.stages.evaluate_figures import EvaluationEpisodes, by_level, by_question
 
 
@@ -39,8 +40,12 @@ def evaluate(
     samplers: Samplers,
     seed: int,
     stage: StageFolder | None = None,
+    base: Transformer | None = None,
 ) -> dict:
-    """Evaluates actor and critic on the first `settings.num_problems` problems; returns figures."""
+    """Evaluates actor and critic on the first `settings.num_problems` problems; returns figures.
+
+    With `base`, the model that both were trained from, its attempts are a row of every table.
+    """
     stage = stage or StageFolder.temporary()
     problems = problems[: settings.num_problems]
     setup = evaluation_setup(pair, settings=settings, samplers=samplers, seed=seed)
@@ -53,21 +58,36 @@ def evaluate(
     if settings.oracle:
         oracle, count = sample_after(setup, problems, strategy=strategies.oracle, **options)
         num_tokens += count
+    read, count = evaluate_uptake(setup, problems, settings=settings, **options)
+    num_tokens += count
     if settings.beam.width:
-        setup = dataclasses.replace(setup, seed=derive_seed(seed, 'beam'))
+        search = dataclasses.replace(setup, seed=derive_seed(seed, 'beam'))
         lines = samplers.lines()
-        beams, count = sample_beams(setup, problems, settings=settings, lines=lines, stage=stage)
+        beams, count = sample_beams(search, problems, settings=settings, lines=lines, stage=stage)
         num_tokens += count
     episodes = collect(problems, attempts, later=later, oracle=oracle, beams=beams)
-    summary = evaluate_figures.summarise(settings, episodes) | {'tokens_sampled': num_tokens}
+    summary = evaluate_figures.summarise(settings, episodes) | read
     stage.write_questions(summary.pop('by_question'))
+    groups, chat = episodes.groups, samplers.inputs.chat
+    summary |= evaluate_rows.rows(settings, groups, list(summary['tokens_per_answer']), chat=chat)
+    if base is not None:
+        options = {'settings': settings, 'samplers': samplers, 'seed': seed, 'stage': stage}
+        base_attempts, count = sample_actor(base, problems, name='base', **options)
+        num_tokens += count
+        base_groups = records.group_episodes(problems, base_attempts)
+        summary = evaluate_rows.with_base(settings, summary, groups, base=base_groups, chat=chat)
+    save_plots(stage, summary)
+    return summary | {'tokens_sampled': num_tokens}
+
+
+def save_plots(stage: StageFolder, summary: dict) -> None:
+    """Writes the plots of a summary of `evaluate` into the stage's folder."""
     plots.save_png(lambda: plots.cost_curves(summary['curves']), stage.path / 'curves.png')
     if 'frontier' in summary:
         plots.save_png(
             lambda: plots.frontier_panels(summary['curves'], summary['frontier']),
             stage.path / 'frontier.png',
         )
-    return summary
 
 
 def evaluation_setup(
@@ -193,6 +213,65 @@ def collect(
     return EvaluationEpisodes(groups, rounds, by_attempt, beams, right)
 
 
+def sample_actor(
+    actor: Transformer,
+    problems: Sequence[Problem],
+    *,
+    settings: EvaluateSettings,
+    samplers: Samplers,
+    seed: int,
+    stage: StageFolder,
+    name: str,
+) -> tuple[list[Episode], int]:
+    """Samples an actor's attempts alone, into the folder `name`, with the noise of `evaluate`."""
+    parts = stage.parts(name, problems, description='evaluate')
+    for part in parts.missing():
+        episodes = sample_attempts(
+            samplers.whole_turns(),
+            actor,
+            part.items,
+            judge=samplers.inputs.judge,
+            method=samplers.method(),
+            seed=derive_seed(seed, 'evaluate'),
+            num_samples=settings.num_attempts,
+            first=part.first,
+        )
+        part.write(episodes, episode_lib.sampled_tokens(episodes))
+    return parts.read()
+
+
+def evaluate_uptake(
+    setup: strategies.EvaluationSetup,
+    problems: Sequence[Problem],
+    *,
+    settings: EvaluateSettings,
+    attempts: Sequence[Episode],
+    stage: StageFolder,
+) -> tuple[dict[str, dict], int]:
+    """Samples the uptake conditions; returns {'uptake': figures}, or {} if off, and the tokens.
+
+    `attempts` are what `sample_parallel` returned. Each condition has its own folder of parts.
+    """
+    s, n = settings.uptake, len(attempts) // len(problems)
+    problems = problems[: s.num_problems]
+    if not problems:
+        return {}, 0
+    repeated = [problem for problem in problems for _ in range(n)]
+    sources = uptake.Sources(setup, attempts[: len(repeated)], repeated)
+    sampled, num_tokens = {}, 0
+    for name in uptake.CONDITIONS if sources.comparable else ():
+        parts = stage.parts(f'uptake/{name}', problems, description=f'uptake: {name}')
+        for part in parts.missing():
+            ids = range(part.first * n, (part.first + len(part.items)) * n)
+            part.write(*uptake.sample_condition(name, sources, ids=ids, num_samples=s.num_samples))
+        sampled[name], count = parts.read()
+        num_tokens += count
+    figures = uptake_figures.summarise(settings, sources, sampled)
+    if figures['warning']:
+        print(f'warning: {figures["warning"]}')
+    return {'uptake': figures}, num_tokens
+
+
 def evaluate_actor(
     actor: Transformer,
     problems: Sequence[Problem],
@@ -203,21 +282,9 @@ def evaluate_actor(
     stage: StageFolder,
 ) -> dict:
     """Evaluates an actor alone: accuracy and coverage by level, with the noise of `evaluate`."""
-    problems, n = problems[: settings.num_problems], settings.num_attempts
-    parts = stage.parts('test', problems, description='evaluate')
-    for part in parts.missing():
-        episodes = sample_attempts(
-            samplers.whole_turns(),
-            actor,
-            part.items,
-            judge=samplers.inputs.judge,
-            method=samplers.method(),
-            seed=derive_seed(seed, 'evaluate'),
-            num_samples=n,
-            first=part.first,
-        )
-        part.write(episodes, episode_lib.sampled_tokens(episodes))
-    episodes, num_tokens = parts.read()
+    problems = problems[: settings.num_problems]
+    options = {'settings': settings, 'samplers': samplers, 'seed': seed, 'stage': stage}
+    episodes, num_tokens = sample_actor(actor, problems, name='test', **options)
     groups = records.group_episodes(problems, episodes)
     right = [np.mean([e.attempt.facts.correct for e in group]) for group in groups]
     covered = [float(any(e.attempt.facts.correct for e in group)) for group in groups]
@@ -227,6 +294,7 @@ def evaluate_actor(
         'coverage': by_level(settings, problems, covered),
         'spurious': critic_metrics.spurious_share(episodes),
         'tokens_per_answer': {'attempt': num_tokens / len(episodes)},
+        **evaluate_rows.rows(settings, groups, ['attempt'], chat=samplers.inputs.chat),
     }
 
 
@@ -260,4 +328,5 @@ def evaluate_with_critique(
             'attempt': sum(e.facts.tokens['attempt'] for e in episodes) / len(episodes),
             'refined': num_tokens / len(episodes),
         },
+        **evaluate_rows.rows(settings, groups, ['attempt', 'refined'], chat=samplers.inputs.chat),
     }

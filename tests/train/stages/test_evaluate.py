@@ -13,6 +13,7 @@ from elenchus.data.files import episode_files
 from elenchus.data.grading import answers
 from elenchus.data.lab import forms, task
 from elenchus.sampling.engine import engine
+from elenchus.sampling.test_time import uptake
 from elenchus.train.config import build, run_settings
 from elenchus.train.run.directory import StageFolder
 from elenchus.train.run.samplers import Samplers
@@ -22,7 +23,7 @@ from tests.support.fake_engine import TOKENIZER
 from tests.support.fake_run import FakeModel
 
 NUM_PROBLEMS, PART = 20, 8
-STRATEGIES = ('sequential', 'oracle', 'beam')
+STRATEGIES = ('sequential', 'oracle', *(f'uptake/{name}' for name in uptake.CONDITIONS))
 PROBLEMS = [forms.generate_problem(seed=0, split='test', index=i) for i in range(NUM_PROBLEMS)]
 
 
@@ -128,7 +129,7 @@ def parts(folder):
 def test_each_strategy_has_its_own_folder_of_parts(evaluated):
     _, folder, _ = evaluated
     names = [f'episodes/part-{i:05d}.array_record' for i in range(3)]
-    expected = [*names, *(f'{s}/{n}' for s in STRATEGIES[:2] for n in names), f'beam/{names[0]}']
+    expected = [*names, *(f'{s}/{n}' for s in STRATEGIES for n in names), f'beam/{names[0]}']
     assert [str(path) for path in parts(folder)] == sorted(expected)
 
 
@@ -143,6 +144,8 @@ def test_all_that_was_generated_is_counted(evaluated):
         ['episodes/part-00001', 'sequential/episodes/part-00001', 'oracle/episodes/part-00001'],
         ['sequential/episodes/part-00000', 'sequential/episodes/part-00002'],
         ['oracle/episodes/part-00002', 'beam/episodes/part-00000'],
+        ['uptake/shuffled/episodes/part-00001', 'uptake/always/episodes/part-00000'],
+        ['uptake/counterfactual/episodes/part-00002', 'uptake/own/episodes/part-00002'],
     ],
 )
 def test_a_stage_that_was_stopped_samples_what_is_missing_and_no_more(evaluated, tmp_path, lost):
@@ -166,10 +169,16 @@ def test_a_stage_that_was_stopped_samples_what_is_missing_and_no_more(evaluated,
 
 
 def test_what_is_off_is_neither_sampled_nor_in_the_summary(tmp_path):
-    off = {'evaluate__num_rounds': 1, 'evaluate__oracle': False, 'evaluate__beam__width': 0}
+    off = {
+        'evaluate__num_rounds': 1,
+        'evaluate__oracle': False,
+        'evaluate__beam__width': 0,
+        'evaluate__uptake__num_problems': 0,
+    }
     summary = Evaluation(tmp_path, **off).evaluate(tmp_path)
     assert {path.parts[0] for path in parts(tmp_path)} == {'episodes'}
     assert not [arm for arm in summary['curves'] if arm.startswith(('seq', 'oracle', 'beam'))]
+    assert 'uptake' not in summary
 
 
 def test_where_the_critic_need_not_and_the_oracle_cannot_help_parts_are_empty(tmp_path):
@@ -177,6 +186,10 @@ def test_where_the_critic_need_not_and_the_oracle_cannot_help_parts_are_empty(tm
     summary = Evaluation(tmp_path, rule=solve, **changes).evaluate(tmp_path)
     assert summary['accuracy']['refined']['all'] == [1.0, None, None]
     assert list(episode_files.read_episodes(tmp_path / 'oracle' / 'episodes')) == []
+    assert summary['uptake']['due'] == 0 and not (tmp_path / 'uptake').exists()
+    assert summary['uptake']['warning'] == (
+        'no comparison: only 0 attempts at 0 questions are refined'
+    )
 
 
 # Figures

@@ -1,0 +1,155 @@
+"""Counterfactual critiques: a derived value is replaced by a false one, to see if it is used.
+
+A refinement that states the false value has read the critique: question and attempt do not lead to
+it. One that states the true value either does not read critiques, or checks what they say.
+"""
+
+import dataclasses
+import decimal
+import random
+import re
+from typing import NamedTuple
+
+from elenchus.data.critiques import grammars
+from elenchus.data.critiques.grammars import Critique, Grammar
+from elenchus.data.grading import answers
+from elenchus.data.lab import arithmetic, task
+
+
+class Falsified(NamedTuple):
+    """A critique with one false value."""
+
+    text: str  # of the whole critique
+    value: str  # the false value, as written in it
+    step: int  # index of the step that it belongs to, the first that the critique calls wrong
+
+
+def falsify(
+    critique: str, *, grammar: Grammar, rng: random.Random, avoid: str = ''
+) -> Falsified | None:
+    """Replaces the value that the explanation of the first wrong step derives by a false one.
+
+    What follows from the value in the critique is changed with it, and all else stays (the text is
+    written anew in its grammar's form). Returns None if the critique calls no step wrong or derives
+    no value there.
+
+    Args:
+        avoid: text with numbers that the false value must differ from, such as question and
+            attempt. The lab does not need it: there its quantity's line tells what is used.
+    """
+    parsed = grammar.parse(critique)
+    step = grammars.first_error(parsed)
+    if step is None:
+        return None
+    if grammar is grammars.LAB:
+        changed = _falsify_lab(parsed.steps[step], rng)
+        if changed is None:
+            return None
+        explanation, value = changed
+        return Falsified(grammar.write(_explained(parsed, {step: explanation})), value, step)
+    true = _derived_number(parsed.steps[step])
+    if true is None:
+        return None
+    false = _false_number(true, rng, avoid=f'{critique}\n{avoid}')
+    later = {
+        i: _replace_number(parsed.steps[i].explanation, true, false)
+        for i in range(step, len(parsed.steps))
+    }
+    final = _replace_number(parsed.final_explanation, true, false)
+    changed = dataclasses.replace(_explained(parsed, later), final_explanation=final)
+    return Falsified(grammar.write(changed), false, step)
+
+
+def uses_value(
+    refinement: str, falsified: Falsified, *, grammar: Grammar, question: str, attempt: str
+) -> bool:
+    """Returns whether a refinement after the counterfactual critique takes over its false value.
+
+    On the lab the refinement's line about the same quantity ends with the value. In free text its
+    number occurs in the refinement, and in neither question nor attempt.
+    """
+    if grammar is not grammars.LAB:
+        value = answers.parse_number(falsified.value)
+        has_value = [
+            value in map(answers.parse_number, answers.numbers(text))
+            for text in (refinement, question, attempt)
+        ]
+        return has_value == [True, False, False]
+    name = grammar.parse(falsified.text).steps[falsified.step].sentence.split()[:1]
+    lines = (line.split() for line in refinement.split('\n'))
+    line = next((words for words in lines if words[:1] == name), [])
+    statement = [*name, *falsified.value.split()]
+    return bool(name) and line[-len(statement) :] == statement
+
+
+# The lab
+
+_STATEMENT = re.compile(r'(\w+) : (\w+) [-+*] \d+')
+_LOOKED_UP = re.compile(r'(\w+) (\d+) ; ')
+"""Begin of an explanation: `ada 3 ; 3 - 4 = 9 ; ben 2 - 9 = 3`."""
+
+
+def _falsify_lab(step: grammars.StepVerdict, rng: random.Random) -> tuple[str, str] | None:
+    """Returns an explanation with another derived value, and that value; None if it has none.
+
+    The value is neither the derived one nor that of the attempt, so that only a reader states it.
+    An explanation that is not a derivation of its value has none.
+    """
+    sentence = _STATEMENT.fullmatch(step.sentence)
+    looked_up = _LOOKED_UP.match(step.explanation)
+    if not sentence or not looked_up or sentence[2] != looked_up[1]:
+        return None
+    name, base = sentence[1], f'{looked_up[1]} {looked_up[2]}'
+    statement = task.parse_question(f'{base} ; {step.sentence} ; {name} ?')[0][name]
+    base_value = arithmetic.read(looked_up[2])
+    check = step.explanation.rsplit(' ; ', 1)[-1]
+    numbers = [None, *map(arithmetic.read, re.findall(r'\d+', check)[:2])]
+    for stated in numbers:
+        whole = task.explain(statement, base_value, stated=stated)
+        if whole == f'{step.sentence} ; {step.explanation}':
+            avoided = (statement.value(base_value), stated)
+            false = rng.choice([v for v in range(statement.modulus) if v not in avoided])
+            changed = task.explain(statement, base_value, stated=stated, result=false)
+            value = arithmetic.write(false, statement.modulus)
+            return changed.removeprefix(f'{step.sentence} ; '), value
+    return None
+
+
+# Free text
+
+
+def _derived_number(step: grammars.StepVerdict) -> str | None:
+    """Returns the last number of the explanation that the step itself does not state."""
+    stated = set(map(answers.parse_number, answers.numbers(step.sentence)))
+    derived = [
+        n for n in answers.numbers(step.explanation) if answers.parse_number(n) not in stated
+    ]
+    return derived[-1] if derived else None
+
+
+def _false_number(true: str, rng: random.Random, *, avoid: str) -> str:
+    """Returns another number near `true`, of the same form, that is not in `avoid`."""
+    avoided = set(map(answers.parse_number, answers.numbers(avoid)))
+    number = decimal.Decimal(true.replace(',', ''))
+    distance = rng.sample(range(1, 10), 9)
+    # There are more distances than numbers to avoid, so one of them is free.
+    distance += range(10, 11 + len(avoided))
+    candidates = (f'{number + d:,}' if ',' in true else f'{number + d}' for d in distance)
+    return next(n for n in candidates if answers.parse_number(n) not in avoided)
+
+
+def _replace_number(text: str, old: str, new: str) -> str:
+    """Replaces a number wherever it occurs, however it is written."""
+    value = answers.parse_number(old)
+    return answers.NUMBER_IN_TEXT.sub(
+        lambda match: new if answers.parse_number(match[0]) == value else match[0], text
+    )
+
+
+def _explained(critique: Critique, explanations: dict[int, str]) -> Critique:
+    """Returns the critique with other explanations of some steps."""
+    steps = [
+        dataclasses.replace(step, explanation=explanations.get(i, step.explanation))
+        for i, step in enumerate(critique.steps)
+    ]
+    return dataclasses.replace(critique, steps=tuple(steps))

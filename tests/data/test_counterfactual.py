@@ -1,0 +1,164 @@
+"""Counterfactual critiques: what is changed, that the rest stays, and when a value is used."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elenchus.data.critiques import counterfactual, grammars, mistakes
+from elenchus.data.critiques.counterfactual import Falsified
+from elenchus.data.grading import answers
+from elenchus.data.lab import forms, task
+
+LAB, RELEASED = grammars.LAB, grammars.RELEASED
+CRITIQUE = (
+    'ada : lea + 7 ; lea 6 ; 6 + 7 = 3 ; ada 3 - 3 = 0 ; correct\n'
+    ' ben : ada - 4 ; ada 3 ; 3 - 4 = 9 ; ben 2 - 9 = 3 ; wrong\n'
+    ' answer : wrong'
+)
+TEXT = RELEASED.write(
+    grammars.Critique(
+        (
+            grammars.StepVerdict('He has 3 * 4 = 12 eggs.', True, 'It reaches 12.'),
+            grammars.StepVerdict(
+                'He sells 5, so 12 - 5 = 8.', False, 'It should be 12 - 5 = 7.0, not 8.'
+            ),
+        ),
+        False,
+        'From 7.0 on all is wrong: 7 eggs, not 8.',
+    )
+)
+
+
+def falsify(text, *, grammar=LAB, seed=0, avoid=''):
+    return counterfactual.falsify(text, grammar=grammar, rng=random.Random(seed), avoid=avoid)
+
+
+def test_the_lab_critique_stays_consistent():
+    false = falsify(CRITIQUE)
+    value = int(false.value)
+    assert value not in (9, 2) and false.step == 1
+    changed = f'3 - 4 = {value} ; ben 2 - {value} = {(2 - value) % 10} ; wrong'
+    assert false.text == CRITIQUE.replace('3 - 4 = 9 ; ben 2 - 9 = 3 ; wrong', changed)
+
+
+def test_every_false_value_can_be_drawn():
+    values = {falsify(CRITIQUE, seed=seed).value for seed in range(200)}
+    assert values == set('01345678')
+
+
+@given(st.integers(0, 500), st.integers(0, 10**6))
+def test_critiques_of_the_oracle_change_in_one_line(index, seed):
+    problem = forms.generate_problem(seed=0, split='train', index=index)
+    attempt = mistakes.corrupt(problem, rng=random.Random(seed))
+    judgement = task.judge(problem.question, attempt)
+    false = falsify(judgement.critique, seed=seed)
+    if false is None:
+        # The answer is wrong, or the wrong line cannot be derived.
+        assert judgement.kind in ('target', 'skipped', 'operand')
+        return
+    old, new = judgement.critique.split('\n'), false.text.split('\n')
+    assert [i for i, pair in enumerate(zip(old, new, strict=True)) if len(set(pair)) > 1] == [
+        judgement.first_error
+    ]
+    before, after = LAB.parse(judgement.critique), LAB.parse(false.text)
+    assert [s.correct for s in before.steps] == [s.correct for s in after.steps]
+    quantity = after.steps[false.step].sentence.split()[0]
+    assert task.known_values(problem.question)[quantity] != int(false.value)
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        'ada : lea + 7 ; lea 6 ; 6 + 7 = 3 ; ada 3 - 3 = 0 ; correct\n answer : correct',
+        'ada : lea + 7 ; lea ? ; wrong\n answer : wrong',
+        'ada ? ; wrong\n answer : wrong',
+        'ada : lea + 7 ; lea 6 ; 6 + 7 = 3 ; ada 2 - 4 = 8 ; wrong\n answer : wrong',  # 3 or 4?
+        'answer : ada 3 - 4 = 9 ; wrong',
+        'is is is',
+        '',
+    ],
+)
+def test_without_an_error_or_a_value_there_is_none(text):
+    assert falsify(text) is None
+
+
+def test_a_line_that_the_critic_could_not_read_has_a_derived_value_too():
+    false = falsify('ada : lea + 7 ; lea 6 ; 6 + 7 = 3 ; ada ? ; wrong\n answer : wrong')
+    assert false.value != '3'
+    assert f'6 + 7 = {false.value} ; ada ? ; wrong' in false.text
+
+
+def test_the_lab_uses_a_value_where_the_line_of_the_quantity_states_it():
+    false = Falsified(CRITIQUE.replace('9', '1'), '1', 1)
+
+    def used(refinement):
+        return counterfactual.uses_value(refinement, false, grammar=LAB, question='', attempt='')
+
+    assert used('ada : lea 6 + 7 = 3 ; ada 3\n ben : ada 3 - 4 = 1 ; ben 1\n #### 1')
+    assert not used('ada : lea 6 + 7 = 1 ; ada 1\n ben : ada 3 - 4 = 9 ; ben 9\n #### 9')
+    assert not used('ada : lea 6 + 7 = 3 ; ada 3\n #### 1')
+    assert not used('')
+
+
+def test_numbers_of_two_digits_stay_consistent():
+    line = 'fay : ada - 16 ; ada 01 ; 0 - 1 = 91 ; 1 - 6 = 51 ; 5 - 1 = 40 ; fay 94 - 18 = 86'
+    false = falsify(f'{line} ; wrong\n answer : wrong')
+    assert false.value not in ('94', '18') and len(false.value) == 2
+    assert f'; fay {false.value} - 18 = ' in false.text and '94' not in false.text.split('fay')[2]
+    refinement = f'fay : ada 01 - 16 = {false.value} ; fay {false.value}'
+    assert counterfactual.uses_value(refinement, false, grammar=LAB, question='', attempt='')
+
+
+def test_numbers_of_two_words_are_compared_whole():
+    line = 'ben : ada - 4 ; ada 3 2 ; ben 1 7 - 2 8 = 9 9 ; wrong'
+    false = Falsified(line, '2 8', 0)
+    for stated, used in (('2 8', True), ('8', False), ('1 8', False)):
+        refinement = f'ben : ada 3 2 - 4 = {stated} ; ben {stated}'
+        assert used is counterfactual.uses_value(
+            refinement, false, grammar=LAB, question='', attempt=''
+        )
+
+
+# Free text
+
+
+@given(st.integers(0, 10**6))
+def test_the_last_number_that_the_step_does_not_state_is_replaced_from_there_on(seed):
+    false = falsify(TEXT, grammar=RELEASED, seed=seed, avoid='Question: 1 2 4 6 9 10')
+    assert answers.parse_number(false.value) not in {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12}
+    assert false.value.endswith('.0') and false.step == 1
+    whole = RELEASED.parse(false.text)
+    assert whole.steps[0] == RELEASED.parse(TEXT).steps[0]
+    assert whole.steps[1].sentence == 'He sells 5, so 12 - 5 = 8.'
+    assert whole.steps[1].explanation == f'It should be 12 - 5 = {false.value}, not 8.'
+    assert whole.final_explanation == (
+        f'From {false.value} on all is wrong: {false.value} eggs, not 8.'
+    )
+
+
+def test_an_explanation_without_a_number_of_its_own_derives_nothing():
+    critique = grammars.Critique(
+        (grammars.StepVerdict('So 12 - 5 = 8.', False, 'The 8 is wrong.'),), False, 'It is 7.'
+    )
+    assert falsify(RELEASED.write(critique), grammar=RELEASED) is None
+
+
+def test_large_numbers_keep_their_form():
+    critique = grammars.Critique((grammars.StepVerdict('x', False, 'It is 1,250.75.'),), None, '')
+    false = falsify(RELEASED.write(critique), grammar=RELEASED)
+    assert false.value.startswith('1,2') and false.value.endswith('.75')
+
+
+def test_free_text_uses_a_value_that_it_can_only_have_from_the_critique():
+    false = Falsified(TEXT.replace('7.0', '13.0'), '13.0', 1)
+
+    def used(refinement, question='', attempt=''):
+        options = {'grammar': RELEASED, 'question': question, 'attempt': attempt}
+        return counterfactual.uses_value(refinement, false, **options)
+
+    assert used('So he has 13 eggs.')
+    assert not used('So he has 113 eggs, not 1.3.')
+    assert not used('So he has 13 eggs.', question='He has $13.')
+    assert not used('So he has 13 eggs.', attempt='13.00 eggs')

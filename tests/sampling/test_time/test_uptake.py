@@ -1,0 +1,268 @@
+"""Uptake conditions: what each puts in the critique's place, what they share, and their cost."""
+
+import collections
+import dataclasses
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elenchus.data import records
+from elenchus.data.lab import forms, task
+from elenchus.data.text import chat_templates, tokenizer_json
+from elenchus.data.text.chat import Chat
+from elenchus.sampling import episodes as episode_lib
+from elenchus.sampling.engine import sampling_methods
+from elenchus.sampling.engine.requests import Completion
+from elenchus.sampling.sample_spec import SampleSpec
+from elenchus.sampling.test_time import strategies, uptake
+from tests.support import fake_engine, hf_tokenizers
+from tests.support.fake_engine import CHAT
+
+PROBLEMS = [forms.generate_problem(seed=0, split='test', index=i) for i in range(30)]
+SAMPLING = sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, banned=())
+N, SAMPLES = 3, 2  # attempts a problem, samples of each condition
+
+
+@pytest.fixture(autouse=True)
+def scored(monkeypatch):
+    monkeypatch.setattr(strategies.step_scores, 'step_rewards', fake_engine.step_rewards)
+
+
+def slip(role, request, seed):
+    """Solutions of which half have a slip in the first line, and the oracle's critiques."""
+    if role == 'critique':
+        return fake_engine.critique(request)
+    first, *lines = fake_engine.lines_of(task.solve(fake_engine.question_of(request)))
+    if random.Random(repr((request, seed))).random() < 0.5:
+        first = fake_engine.change_last_digit(first)
+    return tuple(token for line in (first, *lines) for token in line)
+
+
+class Played:
+    """Episodes of `strategies.parallel`, and the conditions' sources."""
+
+    def __init__(self, rule=slip, problems=PROBLEMS):
+        self.engine = fake_engine.RuleEngine(rule)
+        self.setup = strategies.EvaluationSetup(
+            models=fake_engine.players(self.engine),
+            scorer=fake_engine.SCORER,
+            method=SAMPLING,
+            refine='wrong',
+            num_rounds=1,
+            seed=5,
+        )
+        spec = SampleSpec(N, SAMPLING, 5, 0)
+        attempts = episode_lib.sample_attempts(
+            self.setup.models.sampler, None, problems, judge=fake_engine.judge, spec=spec
+        )
+        repeated = [problem for problem in problems for _ in range(N)]
+        self.episodes, _ = strategies.parallel(self.setup, attempts, repeated, first_id=0)
+        self.sources = uptake.Sources(self.setup, self.episodes, repeated)
+        self.first = len(self.engine.requests)  # request of the conditions
+
+    def sample(self, name, ids=range(10**6)):
+        return uptake.sample_condition(name, self.sources, ids=ids, num_samples=SAMPLES)
+
+
+@pytest.fixture(scope='module')
+def played():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strategies.step_scores, 'step_rewards', fake_engine.step_rewards)
+        return Played()
+
+
+def critique_text(episode):
+    return CHAT.text(episode.critique)
+
+
+def chains(episodes):
+    return [e.facts.chain for e in episodes if e.facts.sample == 0]
+
+
+def test_the_own_critiques_are_refined_where_they_do_not_pass_the_attempt(played):
+    episodes, _ = played.sample('own')
+    due = [i for i, e in enumerate(played.episodes) if e.critique.facts.verdict is not True]
+    assert chains(episodes) == due and 0 < len(due) < len(played.episodes)
+    for episode in episodes:
+        before = played.episodes[episode.facts.chain]
+        assert [t.tokens for t in episode.turns[:-1]] == [t.tokens for t in before.turns[:3]]
+        assert episode.turns[-1].role == 'refinement'
+        assert episode.response.facts.correct is not None
+
+
+def test_shuffled_critiques_are_of_another_question_of_the_level(played):
+    own = {i: critique_text(e) for i, e in enumerate(played.episodes)}
+    partners = played.sources.partners
+    for episode in played.sample('shuffled')[0]:
+        i = episode.facts.chain
+        partner = played.episodes[partners[i]]
+        assert partner.problem_id != episode.problem_id
+        assert partner.level == episode.level
+        assert critique_text(episode) == own[partners[i]]
+        assert episode.turns[:2] != partner.turns[:2]
+    assert sorted(partners) == played.sources.due == sorted(partners.values())
+
+
+def test_the_fixed_critique_is_the_first_due_one_of_the_lowest_level(played):
+    level = min(played.episodes[i].level for i in played.sources.due)
+    first = next(i for i in played.sources.due if played.episodes[i].level == level)
+    texts = {critique_text(e) for e in played.sample('fixed')[0]}
+    assert texts == {critique_text(played.episodes[first])}
+
+
+def test_counterfactual_critiques_are_false_and_their_refinements_are_checked(played):
+    episodes, _ = played.sample('counterfactual')
+    assert chains(episodes) == list(played.sources.falsified)
+    for episode in episodes:
+        false = played.sources.falsified[episode.facts.chain]
+        assert critique_text(episode) == false.text
+        # All slips are in the first line.
+        stated = CHAT.text(episode.response).split('\n')[0].split()[-1]
+        assert episode.response.facts.uses_value is (stated == false.value)
+    assert {e.response.facts.uses_value for e in episodes} == {True, False}
+
+
+def test_without_a_critique_the_prompt_has_the_attempt_last(played):
+    first = len(played.engine.requests)
+    episodes, _ = played.sample('no_critique')
+    for (role, request), episode in zip(played.engine.requests[first:], episodes, strict=True):
+        assert role == 'refinement'
+        before = played.episodes[episode.facts.chain].turns[:2]
+        assert list(request.prompt) == CHAT.context(before, 'refinement')
+
+
+def test_a_fresh_attempt_sees_the_question_alone(played):
+    first = len(played.engine.requests)
+    episodes, _ = played.sample('fresh_attempt')
+    for (role, request), episode in zip(played.engine.requests[first:], episodes, strict=True):
+        assert role == 'attempt'
+        before = played.episodes[episode.facts.chain].turns[:1]
+        assert list(request.prompt) == CHAT.context(before, 'attempt')
+    assert chains(episodes) == played.sources.due
+
+
+def test_always_adds_the_attempts_that_the_gate_keeps(played):
+    ids = chains(played.sample('always')[0]) + chains(played.sample('own')[0])
+    assert sorted(ids) == list(range(len(played.episodes)))
+
+
+def test_all_conditions_share_their_noise():
+    noise = collections.defaultdict(set)
+
+    def rule(role, request, seed):
+        noise[current].add((request.id, seed))
+        return slip(role, request, seed)
+
+    current = 'before'
+    played = Played(rule)
+    for current in uptake.CONDITIONS:
+        played.sample(current)
+    for name in ('shuffled', 'fixed', 'fresh_attempt', 'no_critique'):
+        assert noise[name] == noise['own']
+    assert noise['counterfactual'] <= noise['own']
+    assert not noise['own'] & noise['before']
+    assert len(noise['own']) == SAMPLES * len(played.sources.due)
+
+
+@pytest.mark.parametrize('name', uptake.CONDITIONS)
+def test_every_new_token_is_counted_once(played, name):
+    before = played.engine.tokens
+    episodes, tokens = played.sample(name)
+    assert tokens == played.engine.tokens - before > 0
+    assert tokens == sum(sum(e.facts.tokens.values()) for e in episodes)
+    assert {e.facts.sample for e in episodes} == set(range(SAMPLES))
+
+
+@pytest.mark.parametrize('name', uptake.CONDITIONS)
+def test_a_part_makes_what_the_whole_makes(played, name):
+    whole, _ = played.sample(name)
+    half = len(played.episodes) // 2
+    parts = played.sample(name, range(half))[0] + played.sample(name, range(half, 2 * half))[0]
+    key = lambda e: (e.facts.chain, e.facts.sample)  # noqa: E731
+    assert sorted(parts, key=key) == sorted(whole, key=key)
+
+
+def test_prompts_and_turns_are_processed(played):
+    first = len(played.engine.requests)
+    episodes, _ = played.sample('own')
+    for (_, request), episode in zip(played.engine.requests[first:], episodes, strict=True):
+        count = len(request.prompt) + len(episode.response.tokens)
+        assert episode_lib.processed_tokens(CHAT, episode) == {'refinement': count}
+
+
+@pytest.mark.parametrize('family', ['qwen2.5', 'llama2'])
+def test_a_family_sees_an_empty_critique_where_there_is_none(family):
+    content = hf_tokenizers.files(hf_tokenizers.golden()['merges'])[family]
+    tokenizer = tokenizer_json.JsonTokenizer(content.encode())
+    chat = Chat(tokenizer, chat_templates.TEMPLATES[family])
+    prompts = []
+
+    class Engine:
+        def generate(self, model, requests, *, method, seed):
+            prompts.extend(list(request.prompt) for request in requests)
+            return [Completion(r.id, (chat.end_id,), (-1.0,), True, 1) for r in requests]
+
+    facts = records.TurnFacts(correct=False, verdict=False)
+    words = {'attempt': 'Ben has 3.', 'critique': 'It is 4.'}
+    turns = chat.question_turns('Who has 3?')
+    turns += tuple(chat.text_turn(role, text) for role, text in words.items())
+    turns = tuple(dataclasses.replace(turn, facts=facts) for turn in turns)
+    sampler = episode_lib.Sampler(Engine(), chat, fake_engine.LIMITS)
+    judge = lambda pairs: [records.TurnFacts(correct=False) for _ in pairs]  # noqa: E731
+    models = dataclasses.replace(fake_engine.players(None), sampler=sampler, judge=judge)
+    setup = dataclasses.replace(Played(problems=PROBLEMS[:1]).setup, models=models)
+    sources = uptake.Sources(setup, [records.Episode('p', 1, turns)], PROBLEMS[:1])
+    uptake.sample_condition('no_critique', sources, ids=[0], num_samples=1)
+    empty = (*turns[:2], chat.text_turn('critique', ''))
+    assert prompts == [chat.context(empty, 'refinement')]
+
+
+# The derangement
+
+
+def make_due(sizes):
+    """Attempts by level and question: sizes[level][question] of them."""
+    ids = iter(range(10**6))
+    return {
+        next(ids): records.Episode(f'{level}/{question}', level, ())
+        for level, questions in enumerate(sizes)
+        for question, size in enumerate(questions)
+        for _ in range(size)
+    }
+
+
+SIZES = st.lists(st.lists(st.integers(1, 4), max_size=6), max_size=4)
+
+
+@given(SIZES, st.integers(0, 10**6))
+def test_partners_are_of_another_question(sizes, seed):
+    due = make_due(sizes)
+    partners = uptake.derangement(due, random.Random(seed))
+    questions = {e.problem_id for e in due.values()}
+    assert list(partners) == (list(due) if len(questions) > 1 else [])
+    for i, partner in partners.items():
+        assert due[i].problem_id != due[partner].problem_id
+        alone = len(sizes[due[i].level]) == 1
+        assert alone or due[i].level == due[partner].level
+
+
+@given(SIZES, st.integers(0, 10**6))
+def test_partners_are_a_permutation_where_there_can_be_one(sizes, seed):
+    sizes = [level for level in sizes if level and 2 * max(level) <= sum(level)]
+    due = make_due(sizes)
+    partners = uptake.derangement(due, random.Random(seed))
+    assert sorted(partners.values()) == list(due)
+
+
+def test_another_seed_pairs_other_attempts():
+    due = make_due([[2] * 6])
+    pairs = {tuple(uptake.derangement(due, random.Random(seed)).values()) for seed in range(9)}
+    assert len(pairs) > 5
+
+
+def test_a_lonely_question_gets_the_nearest_level():
+    due = make_due([[1, 1], [], [2], [1, 1]])
+    partners = uptake.derangement(due, random.Random(0))
+    assert {due[partners[i]].level for i in (2, 3)} == {3}
