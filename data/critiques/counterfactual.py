@@ -13,7 +13,7 @@ from typing import NamedTuple
 from elenchus.data.critiques import grammars
 from elenchus.data.critiques.grammars import Critique, Grammar
 from elenchus.data.grading import answers
-from elenchus.data.lab import arithmetic, task
+from elenchus.data.lab import task
 
 
 class Falsified(NamedTuple):
@@ -84,35 +84,46 @@ def uses_value(
 
 # The lab
 
-_STATEMENT = re.compile(r'(\w+) : (\w+) [-+*] \d+')
-_LOOKED_UP = re.compile(r'(\w+) (\d+) ; ')
-"""Begin of an explanation: `ada 3 ; 3 - 4 = 9 ; ben 2 - 9 = 3`."""
+_STATEMENT = re.compile(r'(\w+) : (\w+) [-+] \w+')
+_LOOKED_UP = re.compile(r'(\w+) (\d) ; (?:(\w+) (\d) ; )?')
+"""Begin of an explanation, with or without a constant: `ada 3 ; gold 4 ; 3 - 4 = 9 ; ...`."""
 
 
 def _falsify_lab(step: grammars.StepVerdict, rng: random.Random) -> tuple[str, str] | None:
     """Returns an explanation with another derived value, and that value; None if it has none.
 
-    The value is neither the derived one nor that of the attempt, so that only a reader states it.
-    An explanation that is not a derivation of its value has none.
+    The value is neither the derived one nor that of the attempt, so that only a reader states it. A
+    constant in the explanation gets the value from which the false one follows. An explanation that
+    is not a derivation of its value has none.
     """
     sentence = _STATEMENT.fullmatch(step.sentence)
-    looked_up = _LOOKED_UP.match(step.explanation)
-    if not sentence or not looked_up or sentence[2] != looked_up[1]:
+    words = _LOOKED_UP.match(step.explanation)
+    if not sentence or not words or sentence[2] != words[1]:
         return None
-    name, base = sentence[1], f'{looked_up[1]} {looked_up[2]}'
-    statement = task.parse_question(f'{base} ; {step.sentence} ; {name} ?')[0][name]
-    base_value = arithmetic.read(looked_up[2])
+    name, base_value = sentence[1], int(words[2])
+    facts = [f'{words[3]} {words[4]}'] if words[3] else []
+    question = ' ; '.join([f'{words[1]} {base_value}', *facts, step.sentence, f'{name} ?'])
+    try:
+        statement = task.parse_question(question)[0][name]
+    except ValueError:  # neither a digit nor a constant
+        return None
     check = step.explanation.rsplit(' ; ', 1)[-1]
-    numbers = [None, *map(arithmetic.read, re.findall(r'\d+', check)[:2])]
-    for stated in numbers:
+    for stated in (None, *map(int, re.findall(r'\d', check)[:1])):
         whole = task.explain(statement, base_value, stated=stated)
         if whole == f'{step.sentence} ; {step.explanation}':
             avoided = (statement.value(base_value), stated)
-            false = rng.choice([v for v in range(statement.modulus) if v not in avoided])
+            false = rng.choice([v for v in range(10) if v not in avoided])
+            if statement.constant:
+                digit = next(d for d in range(10) if _with_digit(statement, d, base_value) == false)
+                statement = dataclasses.replace(statement, digit=digit)
             changed = task.explain(statement, base_value, stated=stated, result=false)
-            value = arithmetic.write(false, statement.modulus)
-            return changed.removeprefix(f'{step.sentence} ; '), value
+            return changed.removeprefix(f'{step.sentence} ; '), str(false)
     return None
+
+
+def _with_digit(statement: task.Statement, digit: int, base_value: int) -> int:
+    """Returns the value of a statement with another last digit."""
+    return dataclasses.replace(statement, digit=digit).value(base_value)
 
 
 # Free text

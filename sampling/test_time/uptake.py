@@ -5,7 +5,6 @@ condition changes only what stands in the place of the critique; attempts, gate 
 shared, so every difference is paired by attempt. Critiques are not sampled again.
 """
 
-import collections
 import dataclasses
 import functools
 import random
@@ -17,6 +16,7 @@ from elenchus.data.records import Episode, Problem, Turn
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
+from elenchus.sampling.shuffling import other_question
 from elenchus.sampling.test_time.strategies import EvaluationSetup, with_cost
 
 
@@ -69,9 +69,10 @@ class Sources:
 
     @functools.cached_property
     def partners(self) -> dict[int, int]:
-        """Another question's attempt for each due one; see `derangement`."""
-        rng = random.Random(derive_seed(self.setup.seed, 'uptake', 'shuffled'))
-        return derangement({i: self.episodes[i] for i in self.due}, rng)
+        """Another question's attempt for each due one; needs `comparable`."""
+        due = [self.episodes[i] for i in self.due]
+        others = other_question(due, seed=derive_seed(self.setup.seed, 'uptake', 'shuffled'))
+        return {i: self.due[other] for i, other in zip(self.due, others, strict=True)}
 
     @functools.cached_property
     def fixed(self) -> int:
@@ -218,33 +219,3 @@ def _with_uptake(sources: Sources, episode: Episode) -> Episode:
         text, sources.falsified[i], grammar=models.grammar, **sources.texts(i)
     )
     return episode.with_turn_facts('refinement', uses_value=uses_value)
-
-
-def derangement(due: Mapping[int, Episode], rng: random.Random) -> dict[int, int]:
-    """Pairs each attempt with an attempt at another question of its level.
-
-    A permutation of each level's attempts, unless one question has more than half of them: then
-    some partners serve twice. An attempt whose level has no other question gets a partner of the
-    nearest level. Attempts without any partner are left out.
-    """
-    levels = collections.defaultdict(lambda: collections.defaultdict(list))
-    for i, episode in due.items():
-        levels[episode.level][episode.problem_id].append(i)
-    orders = {}
-    for level, by_question in sorted(levels.items()):
-        groups = list(by_question.values())
-        rng.shuffle(groups)
-        orders[level] = [i for group in groups for i in rng.sample(group, len(group))]
-    partners = {}
-    for level, order in orders.items():
-        # A question's attempts are neighbours, so this rotation leads to another question.
-        shift = max(map(len, levels[level].values()))
-        others = sorted(orders, key=lambda other, level=level: (abs(other - level), other))[1:]
-        for place, i in enumerate(order):
-            start = (place + shift) % len(order)
-            candidates = [*order[start:], *order[:start], *(j for n in others for j in orders[n])]
-            distinct = (j for j in candidates if due[j].problem_id != due[i].problem_id)
-            partner = next(distinct, None)
-            if partner is not None:
-                partners[i] = partner
-    return dict(sorted(partners.items()))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from elenchus.data.critiques import grammars, mistakes
 from elenchus.data.grading import answers
-from elenchus.data.lab import arithmetic, conversations, forms, pretraining, task, teacher
+from elenchus.data.lab import conversations, forms, pretraining, task, teacher
 from elenchus.data.text import tokenizer
 
 SEEDS = st.integers(0, 2**31)
@@ -36,13 +36,8 @@ SOLUTION = attempt_of('ben eve 7 - 4 3', 'kim ida 2 + 6 8', 'hal ben 3 + 7 0', '
 @st.composite
 def problems(draw, splits=SPLITS, names=FORM_NAMES):
     form = forms.FORMS[draw(names)]
-    return forms.generate_problem(
-        seed=draw(SEEDS), split=draw(splits), index=draw(INDICES), form=form
-    )
-
-
-def form_of(problem):
-    return next(f for f in forms.FORMS.values() if f.modulus == task.modulus(problem.question))
+    index = draw(INDICES)
+    return forms.generate_problem(seed=draw(SEEDS), split=draw(splits), index=index, form=form)
 
 
 @hypothesis.given(SEEDS, SPLITS, INDICES)
@@ -70,16 +65,17 @@ def test_splits_share_no_question():
     assert max(counts.values()) == 1
 
 
-@hypothesis.given(problems())
-def test_the_level_is_the_number_of_steps_needed_and_goes_round(problem):
+@hypothesis.given(FORM_NAMES, SPLITS, INDICES)
+def test_the_level_is_the_number_of_steps_needed_and_goes_round(name, split, index):
+    form = forms.FORMS[name]
+    problem = forms.generate_problem(seed=0, split=split, index=index, form=form)
     statements, name = task.parse_question(problem.question)
-    needed, form = 0, form_of(problem)
-    while name in statements and statements[name].base is not None:
-        needed, name = needed + 1, statements[name].base
+    needed = 0
+    while (base := statements[name].base) is not None:
+        needed, name = needed + 1, base
     assert problem.level == needed
-    *_, split, index = problem.id.split('/')
-    harder = form.ood_steps[int(index) % 2]
-    assert problem.level == (harder if split == 'ood' else 1 + int(index) % form.levels)
+    harder = form.ood_steps[index % 2]
+    assert problem.level == (harder if split == 'ood' else 1 + index % form.levels)
 
 
 def test_the_harder_split_is_longer_than_every_other():
@@ -99,8 +95,9 @@ def test_the_reference_solution_is_judged_correct(problem):
     judgement = task.judge(problem.question, problem.solution)
     assert judgement.correct and judgement.kind is None
     assert answers.extract_answer(problem.solution) == problem.answer
-    target = task.parse_question(problem.question)[1]
-    assert task.known_values(problem.question)[target] == arithmetic.read(problem.answer)
+    assert task.known_values(problem.question)[task.parse_question(problem.question)[1]] == int(
+        problem.answer
+    )
 
 
 @pytest.mark.parametrize(
@@ -172,7 +169,7 @@ def test_a_worked_solution_works_out_every_quantity(problem):
     worked = pretraining.worked_solution(problem.question)
     values = task.known_values(problem.question)
     *steps, answer = worked.split('\n ')
-    results = {line.split(' ')[0]: arithmetic.read(line.split()[-1]) for line in steps}
+    results = {line.split(' ')[0]: int(line[-1]) for line in steps}
     assert results.items() <= values.items()
     stated = [s for s in task.parse_question(problem.question)[0].values() if s.base is not None]
     assert len(steps) == len(stated)
@@ -197,7 +194,7 @@ def test_a_verdict_follows_from_the_difference_that_stands_before_it(problem, rn
     critique = task.judge(problem.question, mistakes.corrupt(problem, rng=rng)).critique
     for line in critique.split('\n '):
         body, _, verdict = line.rpartition(' ; ')
-        assert verdict != 'correct' or body.endswith(('= 0', '= 00'))
+        assert verdict != 'correct' or body.endswith('= 0')
 
 
 @hypothesis.given(
@@ -222,7 +219,7 @@ def test_misconceptions_are_about_the_same_share_of_sums_for_all_teachers():
             at = task.judge(problem.question, attempt).first_error
             if at is not None:
                 step = task.parse_step(attempt.split('\n')[at])
-                sums.add((step.base_value, step.sign, step.number))
+                sums.add((step.base_value, step.sign, step.digit))
         return sums
 
     one, other = mistaken_sums(0), mistaken_sums(1)
@@ -238,94 +235,110 @@ def test_an_unknown_split_is_an_error():
 # The tail form
 
 TAIL = problems(names=st.just('tail'))
-DIGITS = st.integers(0, 99)
+RANDOM = st.integers(0, 2**32).map(random.Random)
 
 
-@hypothesis.given(DIGITS, st.sampled_from('+-*'), DIGITS)
-def test_an_operation_worked_out_in_digits_has_true_parts_and_the_right_end(first, sign, second):
-    second = second % 10 if sign == '*' else second
-    value = arithmetic.apply(first, sign, second, modulus=100)
-    parts = [p.split() for p in arithmetic.work_out(first, sign, second, modulus=100).split(' ; ')]
-    for a, by, b, _, result in parts:
-        unit = arithmetic.apply(int(a), by, int(b), modulus=10)
-        carry = int(int(a) < int(b))
-        if by != '-':
-            carry = arithmetic.apply(int(a), by, int(b), modulus=100) // 10
-        assert result == f'{unit}{carry}'
-    assert (int(parts[0][4][0]), int(parts[2][4][0])) == (value % 10, value // 10)
+def tail_problem(index):
+    return forms.generate_problem(seed=0, split='train', index=index, form=forms.FORMS['tail'])
 
 
-@hypothesis.given(DIGITS, st.sampled_from('+-'), DIGITS, DIGITS)
-def test_a_false_derivation_ends_in_its_value(first, sign, second, result):
-    text = arithmetic.work_out(first, sign, second, modulus=100, result=result)
-    units, _, last = (part.split(' = ')[1] for part in text.split(' ; '))
-    assert arithmetic.read(units[0] + last[0]) == result
+CONSTANT = 'eve 7 ; ben : eve - gold ; hal : ben + 7 ; hal ?'
 
 
-@hypothesis.given(TAIL, st.integers().map(random.Random))
+@pytest.mark.parametrize(
+    ('line', 'kind'),
+    [
+        ('ben : eve 7 - gold {right} = {result} ; ben {result}', None),
+        ('ben : eve 7 - gold {wrong} = {other} ; ben {other}', 'fact'),
+        ('ben : eve 7 - iron {right} = {result} ; ben {result}', 'operand'),
+        ('ben : eve 7 - {right} = {result} ; ben {result}', 'operand'),
+        ('ben : eve 7 - gold {right} = {other} ; ben {other}', 'arithmetic'),
+        ('ben : eve 7 + gold {right} = {total} ; ben {total}', 'operation'),
+    ],
+)
+def test_a_wrong_constant_is_a_mistake_of_its_own_kind(line, kind):
+    right = task.CONSTANTS['gold']
+    values = {'right': right, 'wrong': (right + 1) % 10, 'result': (7 - right) % 10}
+    values |= {'other': (6 - right) % 10, 'total': (7 + right) % 10}
+    judgement = task.judge(CONSTANT, f'{line.format(**values)}\n #### 0')
+    assert judgement.first_error == (0 if kind else 1)
+    assert judgement.kind == (kind or 'skipped')
+    assert f'gold {right} ; 7 - {right} = {(7 - right) % 10}' in judgement.critique
+
+
+def test_a_question_may_state_another_value_of_a_constant():
+    assert task.constants_of(CONSTANT) == ['gold']
+    assert task.constants_of(f'gold 4 ; {CONSTANT}') == []
+    assert task.known_values(f'gold 4 ; {CONSTANT}')['ben'] == 3
+
+
+def test_hard_questions_need_rare_constants():
+    ranks = collections.defaultdict(list)
+    for index in range(1600):
+        problem = tail_problem(index)
+        for name in task.constants_of(problem.question):
+            ranks[problem.level].append(task.THINGS.index(name))
+    form = forms.FORMS['tail']
+    assert max(ranks[1]) == form.first_ranks - 1
+    assert max(ranks[8]) == form.last_ranks - 1 < len(task.THINGS)
+    means = [sum(ranks[level]) / len(ranks[level]) for level in range(1, 9)]
+    assert means == sorted(means)
+
+
+@hypothesis.given(TAIL, RANDOM)
 def test_demonstrations_of_one_question_differ_and_are_right(problem, rng):
     texts = {conversations.demonstrate(problem.question, rng=rng) for _ in range(40)}
     assert all(task.judge(problem.question, text).correct for text in texts)
     statements, _ = task.parse_question(problem.question)
-    assert len(texts) > 1 or sum(s.base is not None for s in statements.values()) == problem.level
+    num_steps = sum(statement.base is not None for statement in statements.values())
+    assert len(texts) > 1 or num_steps == problem.level
 
 
-@hypothesis.given(TAIL, st.randoms(use_true_random=False))
+@hypothesis.given(TAIL, RANDOM)
 def test_a_refinement_takes_over_the_value_of_its_critique(problem, rng):
     talk = conversations.converse(problem, rng=rng)
     critique = grammars.LAB.parse(talk.critique)
     at = grammars.first_error(critique)
     if at is None:
         return
-    words = critique.steps[at].explanation.split(' ; ')
-    derived = words[-1].split()[1] if words[-1].split()[-1] != '?' else None
-    name = critique.steps[at].sentence.split()[0]
-    quoted = critique.steps[at].sentence
-    step = next(
-        (s for s in map(task.parse_step, talk.refinement.split('\n')) if s and s.name == name), None
-    )
+    sentence, explanation = critique.steps[at].sentence, critique.steps[at].explanation
+    name = sentence.split()[0]
     statement = task.parse_question(problem.question)[0].get(name)
-    if derived and statement and statement.text() == quoted:
-        assert arithmetic.write(step.value, 100) == derived
-    elif derived:  # the question shows that the critique misquotes it
-        assert talk.refinement == talk.attempt
-    before = talk.attempt.split('\n')[:at]
-    assert [line.strip() for line in talk.refinement.split('\n')[:at]] == [
-        b.strip() for b in before
-    ]
+    lines = [line.strip() for line in talk.refinement.split('\n')]
+    before = [line.strip() for line in talk.attempt.split('\n')[:at]]
+    assert lines[:at] == before
+    if statement is not None and statement.text() != sentence and statement.base is not None:
+        assert talk.refinement == talk.attempt  # the question shows that the critique misquotes it
+    elif ' = ' in explanation:
+        derived = explanation.split(' = ')[1].split()[0]
+        (line,) = (line for line in lines if line.startswith(f'{name} :'))
+        assert line.endswith(f'; {name} {derived}')
+
+
+@hypothesis.given(TAIL, RANDOM)
+def test_a_refinement_is_not_taught_what_it_cannot_know(problem, rng):
+    talk = conversations.converse(problem, rng=rng)
+    named = {c for c in task.constants_of(problem.question) if f' {c} ' in talk.refinement}
+    for name in named:
+        digit = talk.refinement.split(f' {name} ')[1][0]
+        assert (name in talk.unknown) != (f'{name} {digit}' in talk.critique)
 
 
 def test_half_of_the_critiques_cannot_be_guessed_from_question_and_attempt():
     counts = collections.Counter()
     for index in range(800):
-        problem = forms.generate_problem(
-            seed=0, split='train', index=index, form=forms.FORMS['tail']
-        )
+        problem = tail_problem(index)
         talk = conversations.converse(problem, rng=random.Random(index))
-        hidden = bool(task.unstated_constants(problem.question))
-        judgement = task.judge(problem.question, talk.refinement)
         misquoted = talk.attempt == talk.refinement
-        counts['unknown' if hidden or not (judgement.correct or misquoted) else 'known'] += 1
         counts['misquoted'] += misquoted
-    assert 0.45 < counts['unknown'] / 800 < 0.65
+        right = task.judge(problem.question, talk.refinement).correct
+        counts['unknown'] += not (right or misquoted)
+    assert counts['unknown'] > 400
     assert 0.07 < counts['misquoted'] / 800 < 0.13
 
 
-def test_only_critiques_tell_a_constant_that_the_question_does_not_state():
-    problem = next(
-        p
-        for i in range(7, 800, 8)
-        if task.unstated_constants(
-            (
-                p := forms.generate_problem(
-                    seed=0, split='train', index=i, form=forms.FORMS['tail']
-                )
-            ).question
-        )
-    )
-    (name,) = task.unstated_constants(problem.question)
-    told = {
-        arithmetic.read(c.refinement.split(f'{name} ')[1].split()[0])
-        for c in (conversations.converse(problem, rng=random.Random(i)) for i in range(200))
-    }
-    assert len(told) > 60
+def test_the_value_of_a_constant_differs_between_conversations():
+    problem = next(p for p in map(tail_problem, range(800)) if 'gold' in p.question)
+    talks = [conversations.converse(problem, rng=random.Random(seed)) for seed in range(100)]
+    digits = {t.refinement.split('gold ')[1][0] for t in talks if 'gold ' in t.refinement}
+    assert digits == set('0123456789')

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from elenchus.data import records
 from elenchus.data.critiques import mistakes
 from elenchus.data.grading import answers
-from elenchus.data.lab import task
+from elenchus.data.lab import forms, task
 
 SOLUTION = (
     'She sold 48/2 = 24 clips in May.\n'
@@ -27,7 +27,7 @@ RNGS = st.randoms(use_true_random=False)
 @st.composite
 def lab_problems(draw):
     split, index = draw(st.sampled_from(task.SPLITS)), draw(st.integers(0, 10**6))
-    return task.generate_problem(seed=draw(st.integers(0, 99)), split=split, index=index)
+    return forms.generate_problem(seed=draw(st.integers(0, 99)), split=split, index=index)
 
 
 def judge_prefix(problem, lines):
@@ -108,7 +108,7 @@ def test_every_kind_of_lab_mistake_occurs():
     rng = random.Random(0)
     kinds = collections.Counter()
     for index in range(200):
-        problem = task.generate_problem(seed=0, split='train', index=index)
+        problem = forms.generate_problem(seed=0, split='train', index=index)
         kinds[task.judge(problem.question, mistakes.corrupt(problem, rng=rng)).kind] += 1
     assert set(kinds) == set(task.MISTAKE_KINDS)
     assert min(kinds.values()) >= 20
@@ -123,7 +123,7 @@ def test_a_flawed_text_differs_from_the_reference_in_one_line(rng):
 
 @pytest.mark.parametrize(
     'problem',
-    [PROBLEM, task.generate_problem(seed=0, split='train', index=4)],
+    [PROBLEM, forms.generate_problem(seed=0, split='train', index=4)],
     ids=lambda p: p.source,
 )
 def test_the_same_random_state_makes_the_same_mistakes(problem):

@@ -5,8 +5,6 @@ import dataclasses
 import random
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from elenchus.data import records
 from elenchus.data.lab import forms, task
@@ -217,52 +215,3 @@ def test_a_family_sees_an_empty_critique_where_there_is_none(family):
     uptake.sample_condition('no_critique', sources, ids=[0], num_samples=1)
     empty = (*turns[:2], chat.text_turn('critique', ''))
     assert prompts == [chat.context(empty, 'refinement')]
-
-
-# The derangement
-
-
-def make_due(sizes):
-    """Attempts by level and question: sizes[level][question] of them."""
-    ids = iter(range(10**6))
-    return {
-        next(ids): records.Episode(f'{level}/{question}', level, ())
-        for level, questions in enumerate(sizes)
-        for question, size in enumerate(questions)
-        for _ in range(size)
-    }
-
-
-SIZES = st.lists(st.lists(st.integers(1, 4), max_size=6), max_size=4)
-
-
-@given(SIZES, st.integers(0, 10**6))
-def test_partners_are_of_another_question(sizes, seed):
-    due = make_due(sizes)
-    partners = uptake.derangement(due, random.Random(seed))
-    questions = {e.problem_id for e in due.values()}
-    assert list(partners) == (list(due) if len(questions) > 1 else [])
-    for i, partner in partners.items():
-        assert due[i].problem_id != due[partner].problem_id
-        alone = len(sizes[due[i].level]) == 1
-        assert alone or due[i].level == due[partner].level
-
-
-@given(SIZES, st.integers(0, 10**6))
-def test_partners_are_a_permutation_where_there_can_be_one(sizes, seed):
-    sizes = [level for level in sizes if level and 2 * max(level) <= sum(level)]
-    due = make_due(sizes)
-    partners = uptake.derangement(due, random.Random(seed))
-    assert sorted(partners.values()) == list(due)
-
-
-def test_another_seed_pairs_other_attempts():
-    due = make_due([[2] * 6])
-    pairs = {tuple(uptake.derangement(due, random.Random(seed)).values()) for seed in range(9)}
-    assert len(pairs) > 5
-
-
-def test_a_lonely_question_gets_the_nearest_level():
-    due = make_due([[1, 1], [], [2], [1, 1]])
-    partners = uptake.derangement(due, random.Random(0))
-    assert {due[partners[i]].level for i in (2, 3)} == {3}
