@@ -64,7 +64,7 @@ DATA = {  # the problems
     'test_path': '',  # as path, for test_source
     'test_split': 'test',  # split of the test problems: 'test', or 'validation' to tune on
     'data_dir': '.cache/data',  # folder of prepared data sets
-    'form': 'digits',  # of the lab's problems: 'digits' or 'tail'
+    'form': 'tail',  # of the lab's problems: 'tail', or 'digits' without facts
     'seed': 0,  # of generated problems
     'num_train': 7473,  # training problems that are read
     'num_test': 1319,  # test problems that are read
@@ -125,7 +125,6 @@ ACTOR = {  # stage `actor`: supervised fine-tuning on solutions and refinements
     'refinements_per_problem': 1,  # (question, flawed attempt, critique -> solution)
     'guided_per_problem': 0,  # (question, guide -> solution), for the guided explorers
     'level_decay': 1.0,  # of demonstrations: a level has this share of those of the level before
-    'teacher_error_rate': 0.0,  # share of sums that the lab's teacher gets wrong
     'fit': fit(),
     'lora': lora(),
 }

@@ -4,8 +4,8 @@ findings.py         every explorer, weights by the critic, more attempts, contro
 findings.py:smoke   the same arms with tiny numbers and one seed
 
 All arms of a seed share base, actor, critique data and critic. A round goes on from the last actor,
-without the teacher's demonstrations: the lab's base has none of the actor's misconceptions, which a
-restart would forget by itself. Read by scripts/study.py.
+without the actor's demonstrations; `restart` arms show what these alone win. Read by
+scripts/study.py.
 """
 
 from ml_collections import ConfigDict

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from elenchus.data.critiques import grammars, mistakes
 from elenchus.data.grading import answers
-from elenchus.data.lab import conversations, forms, pretraining, task, teacher
+from elenchus.data.lab import conversations, forms, pretraining, task
 from elenchus.data.text import tokenizer
 
 SEEDS = st.integers(0, 2**31)
@@ -195,36 +195,6 @@ def test_a_verdict_follows_from_the_difference_that_stands_before_it(problem, rn
     for line in critique.split('\n '):
         body, _, verdict = line.rpartition(' ; ')
         assert verdict != 'correct' or body.endswith('= 0')
-
-
-@hypothesis.given(
-    problems(names=st.just('digits')), st.randoms(use_true_random=False), st.integers(0, 9)
-)
-def test_the_first_lines_of_a_demonstration_are_right_on_request(problem, rng, num_correct):
-    question = problem.question
-    assert teacher.demonstrate(question, error_rate=0.0, rng=rng) == problem.solution
-    attempt = teacher.demonstrate(question, error_rate=1.0, rng=rng, num_correct=num_correct)
-    judgement = task.judge(question, attempt)
-    assert judgement.correct or judgement.first_error >= num_correct
-    assert judgement.kind in (None, 'arithmetic')
-
-
-def test_misconceptions_are_about_the_same_share_of_sums_for_all_teachers():
-    sample = [forms.generate_problem(seed=0, split='train', index=i) for i in range(1500)]
-
-    def mistaken_sums(seed):
-        rng, sums = random.Random(seed), set()
-        for problem in sample:
-            attempt = teacher.demonstrate(problem.question, error_rate=0.3, rng=rng)
-            at = task.judge(problem.question, attempt).first_error
-            if at is not None:
-                step = task.parse_step(attempt.split('\n')[at])
-                sums.add((step.base_value, step.sign, step.digit))
-        return sums
-
-    one, other = mistaken_sums(0), mistaken_sums(1)
-    assert len(one & other) > 0.8 * len(one | other)
-    assert 0.2 < len(one | other) / 180 < 0.4
 
 
 def test_an_unknown_split_is_an_error():

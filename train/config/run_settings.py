@@ -155,15 +155,12 @@ class ActorSettings:
     refinements_per_problem: int  # (question, flawed attempt, critique -> solution) examples
     guided_per_problem: int  # (question, guide -> solution) examples, kinds of guides in turn
     level_decay: float  # share of demonstrations that a level keeps of the level before
-    teacher_error_rate: float  # share of sums that the lab's teacher gets wrong
     fit: FitSettings
     lora: LoraSettings  # rank 0: all weights are trained
 
     def __post_init__(self):
-        if not 0 <= self.teacher_error_rate <= 1:
-            raise ValueError(
-                f'actor.teacher_error_rate={self.teacher_error_rate} must be in [0, 1]'
-            )
+        if not 0 <= self.level_decay <= 1:
+            raise ValueError(f'actor.level_decay={self.level_decay} must be in [0, 1]')
 
 
 @dataclasses.dataclass(frozen=True)

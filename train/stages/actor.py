@@ -6,87 +6,69 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from elenchus.data.critiques import mistakes, oracle
-from elenchus.data.grading import answers
-from elenchus.data.lab import conversations, task, teacher
+from elenchus.data.lab import conversations
 from elenchus.data.records import Example, Problem, Turn
 from elenchus.data.text.chat import Chat
 from elenchus.sampling.exploration import proposals
 from elenchus.train.config.run_settings import ActorSettings
-
-GUIDED_TRIES = 20
-"""Tries of a fallible teacher to reach a known answer, before it copies the reference."""
 
 
 def actor_examples(
     settings: ActorSettings, chat: Chat, problems: Sequence[Problem], *, plain: bool = True
 ) -> list[Example]:
     """Returns the actor's examples; without `plain`, only those of more than one turn."""
-    if is_tail(problems):
-        examples = tail_examples(settings, chat, problems)
-        return [example for is_plain, example in examples if plain or not is_plain]
-    return [
-        chat.example(turns, trained=(turns[-1].role,), weights=None, last_only=True)
-        for turns in actor_conversations(settings, chat, problems)
-        if plain or len(turns) > 2
-    ]
+    examples = generate_examples(settings, chat, problems)
+    return [example for is_plain, example in examples if plain or not is_plain]
 
 
 def demonstration_examples(
     settings: ActorSettings, chat: Chat, problems: Sequence[Problem]
 ) -> list[Example]:
     """Returns the actor's examples of the form question -> solution."""
-    if is_tail(problems):
-        examples = tail_examples(settings, chat, problems)
-        return [example for is_plain, example in examples if is_plain]
-    return [
-        chat.example(turns, trained=('attempt',), weights=None, last_only=True)
-        for turns in actor_conversations(settings, chat, problems)
-        if len(turns) == 2
-    ]
+    examples = generate_examples(settings, chat, problems)
+    return [example for is_plain, example in examples if is_plain]
 
 
-def actor_conversations(
-    settings: ActorSettings, chat: Chat, problems: Sequence[Problem]
-) -> Iterator[tuple[Turn, ...]]:
-    """Yields for each problem a demonstration, refinements, and guided solutions."""
-    kinds, error_rate = tuple(proposals.GUIDES), settings.teacher_error_rate
-    for i, problem in enumerate(problems[: settings.num_problems]):
-        rng = random.Random(problem.id)
-        solution = demonstrate(problem, error_rate, rng=rng)
-        yield (*chat.question_turns(problem.question), chat.text_turn('attempt', solution))
-        for _ in range(settings.refinements_per_problem):
-            attempt = mistakes.corrupt(problem, rng=rng)
-            refinement = demonstrate(problem, error_rate, rng=rng, after=attempt)
-            turns = criticised_attempt(chat, problem, attempt)
-            yield (*turns, chat.text_turn('refinement', refinement))
-        for j in range(settings.guided_per_problem):
-            kind = kinds[(i + j) % len(kinds)]
-            question = chat.question_turns(problem.question, proposals.GUIDES[kind](problem))
-            solution = demonstrate_guided(problem, error_rate, kind=kind, rng=rng)
-            yield (*question, chat.text_turn('attempt', solution))
-
-
-def is_tail(problems: Sequence[Problem]) -> bool:
-    """Returns whether problems are of the lab's tail form: some questions name constants."""
-    lab = (p for p in problems if p.source == 'lab')
-    return any(task.constants_of(problem.question) for problem in lab)
-
-
-def tail_examples(
+def generate_examples(
     settings: ActorSettings, chat: Chat, problems: Sequence[Problem]
 ) -> Iterator[tuple[bool, Example]]:
-    """Yields (is a demonstration, example) of problems of the lab's tail form.
+    """Yields (is a plain demonstration, example): demonstration, refinements, guided solutions.
 
-    Demonstrations become fewer with the level; refinements are of all levels.
+    Demonstrations, plain or guided, become fewer with the level; refinements do not.
     """
-    for problem in problems[: settings.num_problems]:
-        rng = random.Random(problem.id)
-        if rng.random() < settings.level_decay ** (problem.level - 1):
-            solution = conversations.demonstrate(problem.question, rng=rng)
-            turns = (*chat.question_turns(problem.question), chat.text_turn('attempt', solution))
-            yield True, chat.example(turns, trained=('attempt',), weights=None, last_only=True)
+    kinds = tuple(proposals.GUIDES)
+    for i, problem in enumerate(problems[: settings.num_problems]):
+        rng, question = random.Random(problem.id), problem.question
+        is_demonstrated = rng.random() < settings.level_decay ** max(0, problem.level - 1)
+        if is_demonstrated:
+            yield True, example_of(chat, question, demonstrate(problem, rng=rng))
         for _ in range(settings.refinements_per_problem):
-            yield False, refinement_example(chat, conversations.converse(problem, rng=rng))
+            yield False, refinement(chat, problem, rng=rng)
+        for j in range(settings.guided_per_problem if is_demonstrated else 0):
+            guide = proposals.GUIDES[kinds[(i + j) % len(kinds)]](problem)
+            yield False, example_of(chat, question, problem.solution, guide=guide)
+
+
+def example_of(chat: Chat, question: str, solution: str, *, guide: str | None = None) -> Example:
+    """Returns question and perhaps guide -> solution."""
+    turns = (*chat.question_turns(question, guide), chat.text_turn('attempt', solution))
+    return chat.example(turns, trained=('attempt',), weights=None, last_only=True)
+
+
+def demonstrate(problem: Problem, *, rng: random.Random) -> str:
+    """Writes a solution: the reference, on the lab in one of its orders."""
+    if problem.source != 'lab':
+        return problem.solution
+    return conversations.demonstrate(problem.question, rng=rng)
+
+
+def refinement(chat: Chat, problem: Problem, *, rng: random.Random) -> Example:
+    """Returns a flawed attempt, a critique and the refinement that follows."""
+    if problem.source == 'lab':
+        return refinement_example(chat, conversations.converse(problem, rng=rng))
+    turns = criticised_attempt(chat, problem, mistakes.corrupt(problem, rng=rng))
+    turns = (*turns, chat.text_turn('refinement', problem.solution))
+    return chat.example(turns, trained=('refinement',), weights=None, last_only=True)
 
 
 def refinement_example(chat: Chat, talk: conversations.Conversation) -> Example:
@@ -105,37 +87,6 @@ def refinement_example(chat: Chat, talk: conversations.Conversation) -> Example:
         weights=weights,
         last_only=True,
     )
-
-
-def demonstrate(
-    problem: Problem, error_rate: float, *, rng: random.Random, after: str | None = None
-) -> str:
-    """Writes the solution that the actor learns: on the lab, that of a teacher who makes mistakes.
-
-    As a refinement `after` a flawed attempt, it is right up to the line that the critique corrects.
-    """
-    if problem.source != 'lab':
-        return problem.solution
-    trusted = 0 if after is None else task.judge(problem.question, after).first_error + 1
-    return teacher.demonstrate(
-        problem.question, error_rate=error_rate, rng=rng, num_correct=trusted
-    )
-
-
-def demonstrate_guided(
-    problem: Problem, error_rate: float, *, kind: str, rng: random.Random
-) -> str:
-    """Writes a solution with a guide: the rationale copied, or an answer that was given.
-
-    Given the answer, a fallible teacher tries until it reaches it, correctly or by two mistakes
-    that cancel, and copies the reference after GUIDED_TRIES.
-    """
-    if kind == 'answer_driven':
-        for _ in range(GUIDED_TRIES):
-            solution = demonstrate(problem, error_rate, rng=rng)
-            if answers.extract_answer(solution) == problem.answer:
-                return solution
-    return problem.solution
 
 
 def criticised_attempt(chat: Chat, problem: Problem, attempt: str) -> tuple[Turn, ...]:

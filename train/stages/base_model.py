@@ -17,6 +17,7 @@ from elenchus.train.stages.actor import criticised_attempt, refinement_example
 from elenchus.train.stages.sft import LazyExamples
 
 LIKELY_KINDS = (task.FACT, 'arithmetic')  # of mistakes, tried first
+RIGHT_SHARE = 0.3  # of criticised attempts
 
 
 def base_examples(
@@ -40,46 +41,31 @@ def lab_document(settings: BaseSettings, chat: Chat, index: int, *, data: DataSe
     """Returns document `index` of the lab's mixture, of a kind drawn by `base.shares`."""
     kinds, shares = zip(*dataclasses.asdict(settings.shares).items(), strict=True)
     kind = kinds[bisect.bisect(np.cumsum(shares)[:-1], random.Random(index).random())]
-    tail = data.form == 'tail'
     if kind == 'drill':
         return drill(chat, index)
     form = forms.FORMS[data.form]
-    if tail and kind != 'refinement':  # whose constants have no fixed value
+    if kind != 'refinement':  # in which constants have no fixed value
         form = dataclasses.replace(form, rank_ratio=forms.PRETRAINING_RATIO)
     problem = forms.generate_problem(seed=data.seed + 1, split='train', index=index, form=form)
+    rng = random.Random(problem.id)
     if kind == 'worked':
         text = pretraining.worked_solution(problem.question)
         return document(chat, problem.question, text, role='critique')
     if kind == 'attempt':
-        rng = random.Random(problem.id)
-        text = conversations.demonstrate(problem.question, rng=rng) if tail else problem.solution
+        text = conversations.demonstrate(problem.question, rng=rng)
         return document(chat, problem.question, text, role='attempt')
-    return tail_conversation(chat, problem, kind) if tail else conversation(chat, problem, kind)
-
-
-def conversation(chat: Chat, problem: Problem, kind: str) -> Example:
-    """Returns a flawed attempt with its critique, and with its refinement if `kind` says so."""
-    attempt = mistakes.corrupt(problem, rng=random.Random(problem.id))
-    turns = criticised_attempt(chat, problem, attempt)
-    if kind == 'refinement':
-        turns = (*turns, chat.text_turn('refinement', problem.solution))
-    return chat.example(turns, trained=(kind,), weights=None, last_only=True)
-
-
-def tail_conversation(chat: Chat, problem: Problem, kind: str) -> Example:
-    """Returns a conversation of the tail form, trained on its critique or its refinement."""
     if kind == 'critique':
-        rng = random.Random(problem.id)
-        right = conversations.demonstrate(problem.question, rng=rng)
-        problem = dataclasses.replace(problem, solution=right)
-        attempt = mistakes.corrupt(problem, rng=rng, first_kind=rng.choice(LIKELY_KINDS))
-        return chat.example(
-            criticised_attempt(chat, problem, right if rng.random() < 0.3 else attempt),
-            trained=(kind,),
-            weights=None,
-            last_only=True,
-        )
-    return refinement_example(chat, conversations.converse(problem, rng=random.Random(problem.id)))
+        return critique_example(chat, problem, rng=rng)
+    return refinement_example(chat, conversations.converse(problem, rng=rng))
+
+
+def critique_example(chat: Chat, problem: Problem, *, rng: random.Random) -> Example:
+    """Returns an attempt, mostly a flawed one, with its critique, which is trained."""
+    right = conversations.demonstrate(problem.question, rng=rng)
+    worded = dataclasses.replace(problem, solution=right)
+    flawed = mistakes.corrupt(worded, rng=rng, first_kind=rng.choice(LIKELY_KINDS))
+    turns = criticised_attempt(chat, problem, right if rng.random() < RIGHT_SHARE else flawed)
+    return chat.example(turns, trained=('critique',), weights=None, last_only=True)
 
 
 def drill(chat: Chat, index: int) -> Example:

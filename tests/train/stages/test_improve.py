@@ -1,5 +1,6 @@
 """Rounds of self-improvement: a round goes through all of its parts, and a complete one is kept."""
 
+import collections
 import dataclasses
 import json
 import os
@@ -7,7 +8,9 @@ import os
 import pytest
 
 from elenchus.configs.studies import findings
+from elenchus.data import records
 from elenchus.data.files import episode_files
+from elenchus.data.lab import forms
 from elenchus.sampling.exploration import explorers
 from elenchus.train import sft
 from elenchus.train.run import runner, study_runner
@@ -287,17 +290,34 @@ def test_more_references_than_there_are_solutions_are_an_error(tmp_path, fits):
 # Guided demonstrations
 
 
-def test_guided_examples_come_on_top_and_leave_the_others_as_they_were(tmp_path):
+def test_guided_examples_come_on_top_and_leave_the_plain_ones_as_they_were(tmp_path):
     run = make_run(tmp_path, 'vanilla')
-    settings, problems = run.settings.actor, run.inputs.train_problems
-    conversations = list(actor.actor_conversations(settings, CHAT, problems))
+    settings = dataclasses.replace(run.settings.actor, guided_per_problem=2, level_decay=1.0)
+    problems = run.inputs.train_problems[: settings.num_problems]
+    guided = list(actor.generate_examples(settings, CHAT, problems))
     unguided = dataclasses.replace(settings, guided_per_problem=0)
-    plain = list(actor.actor_conversations(unguided, CHAT, problems))
-    is_guided = lambda turns: any(turn.role == 'guide' for turn in turns)  # noqa: E731
-    others = [turns for turns in conversations if not is_guided(turns)]
-    assert others != [] and not any(map(is_guided, plain))
-    assert len(conversations) - len(others) == 2 * settings.num_problems
-    assert [len(turns) for turns in others[: len(plain)]] == [len(turns) for turns in plain]
-    for turns in filter(is_guided, conversations):
-        guide, response = (CHAT.text(turn) for turn in turns[1:])
-        assert response == guide or response.endswith(guide)
+    plain = list(actor.generate_examples(unguided, CHAT, problems))
+    assert len(guided) - len(plain) == 2 * settings.num_problems
+    guide = records.ROLES.index('guide')
+    assert sum(bool((example.roles == guide).any()) for _, example in guided) == 2 * len(problems)
+    for examples in (guided, plain):
+        assert sum(is_plain for is_plain, _ in examples) == settings.num_problems
+    first = [next(e for is_plain, e in examples if is_plain) for examples in (guided, plain)]
+    assert first[0].tokens.tolist() == first[1].tokens.tolist()
+
+
+def test_demonstrations_become_fewer_with_the_level_and_refinements_do_not(tmp_path):
+    run = make_run(tmp_path, 'vanilla')
+    settings = dataclasses.replace(
+        run.settings.actor, num_problems=400, level_decay=0.5, refinements_per_problem=1
+    )
+    form = forms.FORMS['tail']
+    problems = [
+        forms.generate_problem(seed=0, split='train', index=i, form=form) for i in range(400)
+    ]
+    counts = {True: collections.Counter(), False: collections.Counter()}
+    for problem in problems:
+        for is_plain, _ in actor.generate_examples(settings, CHAT, [problem]):
+            counts[is_plain][problem.level] += 1
+    assert set(counts[False].values()) == {50}
+    assert counts[True][1] == 50 and 15 < counts[True][2] < 35 and counts[True][8] < 4
