@@ -58,7 +58,7 @@ def default() -> ConfigDict:
     config.critic.fit = defaults.fit(200, 0.01)
     config.evaluate.num_problems = 400
     config.evaluate.beam.max_steps = 12
-    config.self_talk.update(num_examples=1500, fit=defaults.fit(200, 0.01))
+    config.self_talk.update(num_examples=1500, tokens=440, fit=defaults.fit(200, 0.01))
     config.improve.update(
         num_problems=480, num_rounds=1, num_monitored=100, fit=defaults.fit(80, 0.005)
     )

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from elenchus.data.critiques import grammars
-from elenchus.data.lab import task
+from elenchus.data.lab import forms, task
 from elenchus.sampling.critique_data import annotators
 from elenchus.sampling.engine import sampling_methods
 from elenchus.sampling.exploration import context, explorers, proposals, selection
@@ -13,7 +13,7 @@ from tests.support import fake_engine
 from tests.support.fake_engine import CHAT
 
 # Two questions of level 1, two of level 2, and one of level 3.
-PROBLEMS = [task.generate_problem(seed=0, split='train', index=i) for i in (0, 5, 1, 6, 2)]
+PROBLEMS = [forms.generate_problem(seed=0, split='train', index=i) for i in (0, 5, 1, 6, 2)]
 SAMPLING = sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, banned=())
 SETTINGS = context.ExploreSettings(
     num_attempts=3,

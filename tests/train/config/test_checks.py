@@ -120,7 +120,7 @@ def test_a_shape_that_the_longest_conversation_exceeds_is_an_error(field):
 
 
 def test_a_guide_must_fit_before_an_attempt_and_its_critique():
-    question, guide = 50, 200
+    question, guide = 50, 300
     s = settings_of()
     attempt = question + guide + 1 + s.sampling.attempt_tokens
     whole = attempt + 1 + s.sampling.critique_tokens
@@ -133,7 +133,7 @@ def test_a_guide_must_fit_before_an_attempt_and_its_critique():
     checks.check_lengths(settings_of(**fitting), question, longest_guide=guide)
     for field in ('sampling__engine__prompt_buckets', 'sampling__engine__max_length'):
         name = field.replace('__', r'\.')
-        with pytest.raises(ValueError, match=rf'^{name}\S*=\d+ must be .* longest guide 201'):
+        with pytest.raises(ValueError, match=rf'^{name}\S*=\d+ must be .* longest guide 301'):
             checks.check_lengths(settings_of(**fitting), question, longest_guide=guide + 1)
         value = fitting[field]
         fitting[field] = (attempt + 2,) if isinstance(value, tuple) else value + 1
@@ -144,13 +144,13 @@ def test_a_refinement_that_becomes_an_attempt_must_fit_too():
     shapes = {
         'model__max_length': 4096,
         'sampling__engine__max_length': 4096,
-        'sampling__engine__prompt_buckets': (320,),
-        'sampling__score__lengths': (320,),
-        'reinforce__length': 320,
+        'sampling__engine__prompt_buckets': (480,),
+        'sampling__score__lengths': (480,),
+        'reinforce__length': 480,
         'reinforce__critic_length': 4096,
     }
     checks.check_lengths(settings_of(**longer, **shapes, evaluate__num_rounds=1), 50)
-    with pytest.raises(ValueError, match=r'sampling\.score\.lengths\[-1\]=320 must be at least'):
+    with pytest.raises(ValueError, match=r'sampling\.score\.lengths\[-1\]=480 must be at least'):
         checks.check_lengths(settings_of(**longer, **shapes, evaluate__num_rounds=2), 50)
 
 
@@ -168,7 +168,7 @@ def test_a_beam_that_is_off_needs_no_problems():
 
 
 def test_shares_of_documents_sum_to_one():
-    with pytest.raises(ValueError, match=r'base\.shares=.* sum to 1, not 1\.5'):
+    with pytest.raises(ValueError, match=r'base\.shares=.* sum to 1, not 1\.6'):
         settings_of(base__shares__drill=0.9)
 
 
