@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from elenchus.data.critiques import mistakes, oracle
+from elenchus.data.critiques import oracle, text_refinements
 from elenchus.data.lab import conversations
 from elenchus.data.records import Example, Problem, Turn
 from elenchus.data.text.chat import Chat
@@ -66,8 +66,9 @@ def refinement(chat: Chat, problem: Problem, *, rng: random.Random) -> Example:
     """Returns a flawed attempt, a critique and the refinement that follows."""
     if problem.source == 'lab':
         return refinement_example(chat, conversations.converse(problem, rng=rng))
-    turns = criticised_attempt(chat, problem, mistakes.corrupt(problem, rng=rng))
-    turns = (*turns, chat.text_turn('refinement', problem.solution))
+    texts = text_refinements.refine(problem, rng=rng)._asdict()
+    turns = (chat.text_turn(role, text) for role, text in texts.items())
+    turns = (*chat.question_turns(problem.question), *turns)
     return chat.example(turns, trained=('refinement',), weights=None, last_only=True)
 
 
