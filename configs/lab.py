@@ -83,9 +83,9 @@ def conversations(config: ConfigDict) -> ConfigDict:
     config.stages = ('base',)
     config.base.checkpoint = 'runs/base/stages/00-base/model'
     config.base.shares = defaults.shares(
-        drill=0.05, worked=0.05, attempt=0.2, critique=0.35, refinement=0.35
+        drill=0.05, worked=0.05, attempt=0.1, critique=0.35, refinement=0.45
     )
-    config.base.fit.num_steps = 350
+    config.base.fit.num_steps = 450
     return config
 
 

@@ -67,7 +67,7 @@ class Form:
 
 FORMS: dict[FormName, Form] = {
     'digits': Form(levels=5, ood_steps=(6, 7)),
-    'tail': Form(levels=8, ood_steps=(9, 10), constant_share=0.5, first_ranks=10, last_ranks=40),
+    'tail': Form(levels=8, ood_steps=(9, 10), constant_share=0.5, first_ranks=28, last_ranks=40),
 }
 """Forms by the value of `data.form`."""
 PRETRAINING_RATIO = 0.75  # rank_ratio of the texts that the base model learns from

@@ -257,7 +257,7 @@ def test_hard_questions_need_rare_constants():
 
 @hypothesis.given(TAIL, RANDOM)
 def test_demonstrations_of_one_question_differ_and_are_right(problem, rng):
-    texts = {conversations.demonstrate(problem.question, rng=rng) for _ in range(40)}
+    texts = {conversations.demonstrate(problem.question, rng=rng) for _ in range(100)}
     assert all(task.judge(problem.question, text).correct for text in texts)
     statements, _ = task.parse_question(problem.question)
     num_steps = sum(statement.base is not None for statement in statements.values())
