@@ -57,11 +57,15 @@ def default() -> ConfigDict:
     config.critique.update(num_problems=1000, raised_temperature=1.3)
     config.critic.fit = defaults.fit(200, 0.01)
     config.evaluate.num_problems = 400
+    config.evaluate.uptake.num_problems = 160
     config.evaluate.beam.max_steps = 12
     config.self_talk.update(num_examples=1500, tokens=440, fit=defaults.fit(200, 0.01))
     config.improve.update(
         num_problems=480, num_rounds=1, num_monitored=100, fit=defaults.fit(80, 0.005)
     )
+    # Neither of the papers' authors drops duplicates. A question has few wordings here: without its
+    # duplicates an easy question would count once.
+    config.improve.deduplicate = False
     config.improve.explore.num_refinements = 3
     config.improve.candidates.update(num_problems=50, num_attempts=4, target=2)
     config.reinforce.update(num_steps=12, num_problems=16, overlong_tokens=16, checkpoint_every=10)
@@ -114,6 +118,7 @@ def smoke(config: ConfigDict) -> ConfigDict:
     # An actor that has learnt nothing is never right: the filter runs, but may ask for nothing.
     config.critique.update(num_problems=10, num_attempts=2, filter_samples=2, filter_successes=0)
     config.evaluate.update(num_problems=10, num_attempts=2, num_rounds=2, num_resamples=100)
+    config.evaluate.uptake.update(num_samples=2, num_problems=5)
     config.evaluate.beam.update(width=2, expansions=2, max_steps=4, num_problems=4)
     config.improve.update(num_problems=6, num_rounds=2, num_monitored=4)
     config.improve.explore.update(num_attempts=2, num_refinements=2)
