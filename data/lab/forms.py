@@ -67,10 +67,11 @@ class Form:
 
 FORMS: dict[FormName, Form] = {
     'digits': Form(levels=5, ood_steps=(6, 7)),
-    'tail': Form(levels=8, ood_steps=(9, 10), constant_share=0.5, first_ranks=28, last_ranks=40),
+    'tail': Form(levels=8, ood_steps=(9, 10), constant_share=0.5, first_ranks=16, last_ranks=40),
 }
 """Forms by the value of `data.form`."""
-PRETRAINING_RATIO = 0.75  # rank_ratio of the texts that the base model learns from
+PRETRAINING_RATIO = 0.75  # rank_ratio of the texts from which the base model learns facts
+PRETRAINING_RANKS = 28  # first_ranks of its refinements, in which facts have no fixed value
 
 
 def generate_problem(*, seed: int, split: str, index: int, form: Form = FORMS['digits']) -> Problem:

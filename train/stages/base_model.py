@@ -44,7 +44,9 @@ def lab_document(settings: BaseSettings, chat: Chat, index: int, *, data: DataSe
     if kind == 'drill':
         return drill(chat, index)
     form = forms.FORMS[data.form]
-    if kind != 'refinement':  # in which constants have no fixed value
+    if kind == 'refinement':
+        form = dataclasses.replace(form, first_ranks=forms.PRETRAINING_RANKS)
+    else:
         form = dataclasses.replace(form, rank_ratio=forms.PRETRAINING_RATIO)
     problem = forms.generate_problem(seed=data.seed + 1, split='train', index=index, form=form)
     rng = random.Random(problem.id)
