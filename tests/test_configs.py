@@ -8,7 +8,7 @@ import typing
 
 import pytest
 
-from elenchus.configs.studies import critics, findings, reinforcement
+from elenchus.configs.studies import critics, findings, reinforcement, tail
 from elenchus.data.lab import forms, task
 from elenchus.data.problems import public_datasets
 from elenchus.data.text import chat
@@ -45,7 +45,7 @@ def test_its_shapes_have_room_for_the_longest_turns_after_a_short_question():
 
 
 @pytest.mark.parametrize('variant', ['default', 'smoke'])
-@pytest.mark.parametrize('module', [critics, findings, reinforcement])
+@pytest.mark.parametrize('module', [critics, findings, reinforcement, tail])
 def test_every_arm_of_a_study_is_a_run(module, variant):
     config = module.get_config(variant)
     build.build(study_table.Comparison, config.comparison)

@@ -23,7 +23,7 @@ EXPLORERS = (
     'interactive',
     'state_reset',
 )
-HARD = ('4', '5')
+HARD = ('6', '7', '8')
 BUDGET = 450
 """Sampled tokens a question, about what critique in the loop spends at these numbers.
 
@@ -43,7 +43,7 @@ COMPARISON = {
         column('found, %', (*LAST, 'coverage', 'all')),
         column('hard found, %', (*LAST, 'coverage', HARD)),
         column('kept', ('last', 'kept'), scale=1.0),
-        column('hard kept, %', ('last', 'kept_share', HARD), scale=200.0),
+        column('hard kept, %', ('last', 'kept_share', HARD), scale=300.0),
         column('kept spurious, %', ('last', 'kept_spurious')),
         column('distinct', (*LAST, 'distinct', 'all'), scale=1.0),
         column('thousand tokens', ('last', 'tokens_sampled'), scale=0.001),
@@ -66,11 +66,11 @@ COMPARISON = {
             'scale': scale,
         }
         for title, x, y, label, scale in (
-            ('levels 4 and 5, actor alone', (), ('accuracy', 'attempt', HARD, 0), 'right, %', 100),
-            ('levels 4 and 5 among what is kept', (), ('kept_share', HARD), 'share, %', 200),
+            ('levels 6 to 8, actor alone', (), ('accuracy', 'attempt', HARD, 0), 'right, %', 100),
+            ('levels 6 to 8 among what is kept', (), ('kept_share', HARD), 'share, %', 300),
             ('different right responses', (), ('exploration', 'distinct', 'all'), 'a question', 1),
             (
-                'questions of levels 4 and 5 solved',
+                'questions of levels 6 to 8 solved',
                 ('exploration', 'tokens'),
                 ('exploration', 'coverage', HARD),
                 'share, %',
@@ -103,7 +103,7 @@ def shorten(run: ConfigDict) -> None:
     """Smaller numbers than the default run's: there are many arms."""
     run.data.update({'num_train': 1000, 'num_test': 250})
     run.sampling.part_size = 250
-    run.train.update({'rows': 12, 'length': 328, 'log_every': 5})
+    run.train.update({'rows': 8, 'log_every': 5})
     run.actor.update({'num_problems': 200, 'refinements_per_problem': 1, 'guided_per_problem': 1})
     run.actor.fit.num_steps = 70
     run.critique.num_problems = 250

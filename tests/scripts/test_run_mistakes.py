@@ -20,7 +20,7 @@ MISTAKES = {
         ['config.data: ', "path='/nowhere.jsonl'", 'expected a JSONL file'],
     ),
     'mesh': (['--config.mesh=(3, 1, 1)'], ['mesh=(3, 1, 1)', '1 devices', '(1, 1, 1)']),
-    'vocabulary': (['--config.model.vocab_size=32'], ['model.vocab_size=32', '64']),
+    'vocabulary': (['--config.model.vocab_size=32'], ['model.vocab_size=32', '87 ids']),
     'tokenizer file': (
         ['--config.tokenizer.kind=file', '--config.tokenizer.path=no.model'],
         ["tokenizer.path='no.model'", 'tokenizer.py'],
@@ -29,7 +29,7 @@ MISTAKES = {
     'rows': (['--config.train.num_microbatches=3'], ['train.rows=8', 'nearest: 6']),
     'lengths': (
         ['--config.sampling.attempt_tokens=500'],
-        ['reinforce.length=128', 'lower self_talk.tokens and sampling.*_tokens'],
+        ['reinforce.length=192', 'lower self_talk.tokens and sampling.*_tokens'],
     ),
     'base model': (
         ['--config.base.checkpoint=nowhere'],

@@ -9,20 +9,22 @@ import numpy as np
 import pytest
 from etils import epath
 
-from elenchus.configs.studies import critics, findings, reinforcement, shared
+from elenchus.configs.studies import critics, findings, reinforcement, shared, tail
 from elenchus.train.config import build
 from elenchus.train.report import study_contrasts, study_table
 from elenchus.train.run import runner, study_runner
 from elenchus.train.run.directory import RunDirectory, write_json
 
-LEVELS = {name: [0.5, 0.4, 0.6] for name in ('all', '1', '2', '3', '4', '5')}
+LEVELS = {name: [0.5, 0.4, 0.6] for name in ('all', *'12345678')}
 SHARES = dict.fromkeys(LEVELS, 0.2)
 
 
 def improved(right):
     """The part of an improvement stage's summary that the study of findings reads."""
     summary = {
-        'accuracy': {'attempt': LEVELS | {'4': [right, 0, 1], '5': [right / 2, 0, 1]}},
+        'accuracy': {
+            'attempt': LEVELS | {'6': [right, 0, 1], '7': [right / 2, 0, 1], '8': [0.3, 0, 1]}
+        },
         'coverage': LEVELS,
         'spurious': None,
         'exploration': {'coverage': SHARES, 'distinct': SHARES, 'tokens': 1000},
@@ -47,11 +49,11 @@ def evaluated():
 
 
 def questions_json(digest, shift=0.0):
-    """questions.json of 150 questions of levels 1 to 5 in turn, of a stage that evaluates."""
+    """questions.json of 150 questions of levels 1 to 8 in turn, of a stage that evaluates."""
     right = [0.25 * (i % 4) + shift for i in range(150)]
     return {
         'digest': digest,
-        'levels': [str(1 + i % 5) for i in range(150)],
+        'levels': [str(1 + i % 8) for i in range(150)],
         'accuracy': {'attempt': right, 'refined': [value / 2 + 0.5 for value in right]},
     }
 
@@ -81,7 +83,7 @@ def test_rows_and_points_are_scaled():
     comparison = build.build(study_table.Comparison, findings.get_config('smoke').comparison)
     table = {column.name: study_table.column_value(column, runs) for column in comparison.table}
     assert table['hard right, %'] == pytest.approx(30) and table['kept'] == 7
-    assert table['hard kept, %'] == pytest.approx(40) and table['thousand tokens'] == 2
+    assert table['hard kept, %'] == pytest.approx(60) and table['thousand tokens'] == 2
     by_round, *_, by_tokens = (study_table.panel_points(panel, runs) for panel in comparison.panels)
     assert by_round == [(1, pytest.approx(30)), (2, pytest.approx(30))]
     assert by_tokens == [(1000, pytest.approx(20))] * 2
@@ -320,7 +322,7 @@ def test_a_bad_contrast_is_an_error_before_anything_runs(tmp_path, contrasts, me
     assert '\n' not in str(error.value) and not (tmp_path / 'study').exists()
 
 
-@pytest.mark.parametrize('study_config', [critics, findings, reinforcement])
+@pytest.mark.parametrize('study_config', [critics, findings, reinforcement, tail])
 def test_shipped_contrasts_name_arms_and_columns_that_exist(study_config):
     config = study_config.get_config('default')
     comparison = build.build(study_table.Comparison, config.comparison)

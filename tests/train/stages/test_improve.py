@@ -309,7 +309,11 @@ def test_guided_examples_come_on_top_and_leave_the_plain_ones_as_they_were(tmp_p
 def test_demonstrations_become_fewer_with_the_level_and_refinements_do_not(tmp_path):
     run = make_run(tmp_path, 'vanilla')
     settings = dataclasses.replace(
-        run.settings.actor, num_problems=400, level_decay=0.5, refinements_per_problem=1
+        run.settings.actor,
+        num_problems=400,
+        level_decay=0.5,
+        refinements_per_problem=1,
+        guided_per_problem=0,
     )
     form = forms.FORMS['tail']
     problems = [

@@ -31,7 +31,7 @@ def solve(question, override=types.MappingProxyType({})):
     statements, target = task.parse_question(question)
     values, lines = {}, []
     for s in statements.values():
-        values[s.name] = s.number if s.base is None else s.value(values[s.base])
+        values[s.name] = s.digit if s.base is None else s.value(values[s.base])
         values[s.name] = override.get(s.name, values[s.name])
         if s.base is not None:
             lines.append(s.step(values[s.base], values[s.name]).text())
