@@ -222,7 +222,7 @@ def run_of(digest, shift):
     """Summaries of a run whose figures are means of its questions."""
     questions = questions_json(digest, shift)
     right, refined = (np.array(questions['accuracy'][arm]) for arm in ('attempt', 'refined'))
-    levels = {n: [i for i in range(150) if str(1 + i % 5) == n] for n in '12345'}
+    levels = {n: [i for i in range(150) if str(1 + i % 8) == n] for n in '12345678'}
     levels['all'] = list(range(150))
     mean = lambda values: {n: [values[at].mean(), None, None] for n, at in levels.items()}  # noqa: E731
     figures = {
