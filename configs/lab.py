@@ -52,12 +52,12 @@ def default() -> ConfigDict:
     config.base.shares = defaults.shares(drill=0.3, worked=0.35, attempt=0.35)
     config.base.fit.num_steps = 0
     # Few demonstrations of hard questions leave rare facts to the critic, whose data have them all.
-    config.actor.update(num_problems=1500, refinements_per_problem=2, level_decay=0.75)
-    config.actor.fit = defaults.fit(100, 0.005)
+    config.actor.update(num_problems=1500, refinements_per_problem=2, level_decay=0.5)
+    config.actor.fit = defaults.fit(140, 0.005)
     config.critique.update(num_problems=1000, raised_temperature=1.3)
     config.critic.fit = defaults.fit(200, 0.01)
     config.evaluate.num_problems = 400
-    config.evaluate.uptake.num_problems = 160
+    config.evaluate.uptake.num_problems = 120
     config.evaluate.beam.max_steps = 12
     config.self_talk.update(num_examples=1500, tokens=440, fit=defaults.fit(200, 0.01))
     config.improve.update(

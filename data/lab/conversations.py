@@ -53,13 +53,19 @@ def demonstrate(question: str, *, rng: random.Random) -> str:
     return '\n '.join([*(next(lines[which]) for which in from_chain), answer])
 
 
-def converse(problem: Problem, *, rng: random.Random) -> Conversation:
-    """Writes an attempt with a critique and the refinement that reads it."""
+def converse(problem: Problem, *, rng: random.Random, right_share: float = 0.0) -> Conversation:
+    """Writes an attempt with a critique and the refinement that reads it.
+
+    A share of the attempts may be right, with a critique that says so: the refinement repeats them.
+    """
     constants = task.constants_of(problem.question)
     stated = [f'{name} {rng.randrange(10)}' for name in constants]
     question = ' ; '.join([*stated, problem.question])
     solution = demonstrate(question, rng=rng)
-    if rng.random() < MISQUOTE_SHARE:
+    if right_share and rng.random() < right_share:
+        attempt, refinement = solution, solution
+        critique = task.judge(question, solution).critique
+    elif rng.random() < MISQUOTE_SHARE:
         attempt, refinement = solution, solution
         critique = _misquote(question, solution, rng=rng)
     else:

@@ -13,6 +13,10 @@ from elenchus.sampling.exploration import proposals
 from elenchus.train.config.run_settings import ActorSettings
 
 
+RIGHT_SHARE = 0.15
+"""Share of the lab's refinements that repeat a right attempt, as `refine='always'` asks."""
+
+
 def actor_examples(
     settings: ActorSettings, chat: Chat, problems: Sequence[Problem], *, plain: bool = True
 ) -> list[Example]:
@@ -65,7 +69,8 @@ def demonstrate(problem: Problem, *, rng: random.Random) -> str:
 def refinement(chat: Chat, problem: Problem, *, rng: random.Random) -> Example:
     """Returns a flawed attempt, a critique and the refinement that follows."""
     if problem.source == 'lab':
-        return refinement_example(chat, conversations.converse(problem, rng=rng))
+        talk = conversations.converse(problem, rng=rng, right_share=RIGHT_SHARE)
+        return refinement_example(chat, talk)
     texts = text_refinements.refine(problem, rng=rng)._asdict()
     turns = (chat.text_turn(role, text) for role, text in texts.items())
     turns = (*chat.question_turns(problem.question), *turns)
