@@ -12,7 +12,6 @@ from elenchus.data.text.chat import Chat
 from elenchus.sampling.exploration import proposals
 from elenchus.train.config.run_settings import ActorSettings
 
-
 RIGHT_SHARE = 0.15
 """Share of the lab's refinements that repeat a right attempt, as `refine='always'` asks."""
 
