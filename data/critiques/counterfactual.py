@@ -25,7 +25,12 @@ class Falsified(NamedTuple):
 
 
 def falsify(
-    critique: str, *, grammar: Grammar, rng: random.Random, avoid: str = ''
+    critique: str,
+    *,
+    grammar: Grammar,
+    rng: random.Random,
+    avoid: str = '',
+    question: str | None = None,
 ) -> Falsified | None:
     """Replaces the value that the explanation of the first wrong step derives by a false one.
 
@@ -36,12 +41,16 @@ def falsify(
     Args:
         avoid: text with numbers that the false value must differ from, such as question and
             attempt. The lab does not need it: there its quantity's line tells what is used.
+        question: on the lab, the question. A critique that misquotes its statement has no value to
+            be used: a good refinement resists it.
     """
     parsed = grammar.parse(critique)
     step = grammars.first_error(parsed)
     if step is None:
         return None
     if grammar is grammars.LAB:
+        if question is not None and parsed.steps[step].sentence not in question.split(' ; '):
+            return None
         changed = _falsify_lab(parsed.steps[step], rng)
         if changed is None:
             return None

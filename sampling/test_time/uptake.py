@@ -105,6 +105,7 @@ class Sources:
             grammar=self.setup.models.grammar,
             rng=random.Random(derive_seed(self.setup.seed, 'uptake', 'falsify', i)),
             avoid='\n'.join(self.texts(i).values()),
+            question=self.problems[i].question,
         )
         if false is None:
             return None

@@ -113,6 +113,14 @@ def test_a_false_value_comes_with_the_constant_that_it_follows_from(seed):
     assert counterfactual.uses_value(refinement, false, grammar=LAB, question='', attempt='')
 
 
+def test_a_critique_that_misquotes_the_question_has_no_value_to_be_used():
+    rng = random.Random(0)
+    question = 'lea 6 ; ada : lea + 7 ; ben : ada - 4 ; ben ?'
+    for quoted, is_used in ((question, True), (question.replace('- 4', '- 5'), False)):
+        false = counterfactual.falsify(CRITIQUE, grammar=LAB, rng=rng, question=quoted)
+        assert (false is not None) == is_used
+
+
 # Free text
 
 
