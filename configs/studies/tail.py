@@ -15,9 +15,9 @@ from elenchus.configs.studies.shared import column, contrast, study
 
 SHARED = ('base', 'actor', 'critique', 'critic', 'evaluate')
 HARD = ('6', '7', '8')
-BUDGET = 750
+BUDGET = 1050
 """Sampled tokens a question, about what critique in the loop spends; see findings.py."""
-NUM_REFERENCES = 300
+NUM_REFERENCES = 480
 """Solutions in the place of responses, at most as many as there are questions explored."""
 
 LOOP = 'critique_in_the_loop'
