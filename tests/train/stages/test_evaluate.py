@@ -48,6 +48,7 @@ def config_of(**changes):
     config = lab_config.get_config('smoke')
     config.sampling.part_size = PART
     config.evaluate.update({'num_problems': NUM_PROBLEMS, 'num_attempts': 3, 'num_rounds': 3})
+    config.evaluate.uptake.num_problems = NUM_PROBLEMS
     config.update_from_flattened_dict({n.replace('__', '.'): v for n, v in changes.items()})
     return config
 

@@ -123,7 +123,10 @@ def test_a_round_may_go_on_from_the_last_one(tmp_path, fits):
     assert [start for start, _ in fits] == ['01-actor', 'round-1']
     conversations = actor_examples(run, plain=False)
     assert len(conversations) < len(actor_examples(run))
-    assert len(fits[0][1]) < len(actor_examples(run))
+    for example, trained in zip(conversations, fits[0][1], strict=False):
+        assert example.tokens.tolist() == trained.tokens.tolist()
+    responses = fits[0][1][len(conversations) :]
+    assert all(e.roles.max() == records.ROLES.index('attempt') for e in responses)
 
 
 @pytest.mark.parametrize('weighting', ['score', 'steps', 'advantage'])
