@@ -178,6 +178,8 @@ def test_differences_to_the_first_arm_are_paired_by_seed(tmp_path):
         arm: {str(seed): {'a': {'x': value}} for seed, value in enumerate(values)}
         for arm, values in runs.items()
     }
+    study_table.write_comparison(figures, comparison, tmp_path)
+    assert (tmp_path / 'study.md').exists() and not (tmp_path / 'study.png').exists()
     lines = study_table.table_lines(study_table.table_of(figures, comparison))
     assert lines[2:4] == ['| one | 3.0 [1.0, 5.0] |', '| two | 5.0 [2.0, 8.0] |']
     assert lines[-1] == '| two | +2.0 [+1.0, +3.0] |'

@@ -253,7 +253,8 @@ def write_comparison(runs: Runs, comparison: Comparison, workdir: pathlib.Path) 
     }
     write_json(workdir / 'study.json', results)
     write_text(workdir / 'study.md', '\n'.join(lines) + '\n')
-    plots.save_png(lambda: plots.study_panels(panels, labels), workdir / 'study.png')
+    if panels:
+        plots.save_png(lambda: plots.study_panels(panels, labels), workdir / 'study.png')
     print('\n'.join(lines))
 
 
