@@ -51,7 +51,9 @@ def falsify(
     if grammar is grammars.LAB:
         if question is not None and parsed.steps[step].sentence not in question.split(' ; '):
             return None
-        changed = _falsify_lab(parsed.steps[step], rng)
+        name = parsed.steps[step].sentence.split()[0] if parsed.steps[step].sentence else ''
+        true = task.known_values(question).get(name) if question is not None else None
+        changed = _falsify_lab(parsed.steps[step], rng, true_value=true)
         if changed is None:
             return None
         explanation, value = changed
@@ -67,6 +69,16 @@ def falsify(
     final = _replace_number(parsed.final_explanation, true, false)
     changed = dataclasses.replace(_explained(parsed, later), final_explanation=final)
     return Falsified(grammar.write(changed), false, step)
+
+
+def without_explanation(critique: str, *, grammar: Grammar) -> str | None:
+    """Returns a critique that still says which step is wrong, but no longer why.
+
+    Returns None if it calls no step wrong.
+    """
+    parsed = grammar.parse(critique)
+    step = grammars.first_error(parsed)
+    return None if step is None else grammar.write(_explained(parsed, {step: ''}))
 
 
 def uses_value(
@@ -98,10 +110,12 @@ _LOOKED_UP = re.compile(r'(\w+) (\d) ; (?:(\w+) (\d) ; )?')
 """Begin of an explanation, with or without a constant: `ada 3 ; gold 4 ; 3 - 4 = 9 ; ...`."""
 
 
-def _falsify_lab(step: grammars.StepVerdict, rng: random.Random) -> tuple[str, str] | None:
+def _falsify_lab(
+    step: grammars.StepVerdict, rng: random.Random, *, true_value: int | None
+) -> tuple[str, str] | None:
     """Returns an explanation with another derived value, and that value; None if it has none.
 
-    The value is neither the derived one nor that of the attempt, so that only a reader states it. A
+    The value is not the derived, the true or the attempt's, so that only a reader states it. A
     constant in the explanation gets the value from which the false one follows. An explanation that
     is not a derivation of its value has none.
     """
@@ -120,7 +134,7 @@ def _falsify_lab(step: grammars.StepVerdict, rng: random.Random) -> tuple[str, s
     for stated in (None, *map(int, re.findall(r'\d', check)[:1])):
         whole = task.explain(statement, base_value, stated=stated)
         if whole == f'{step.sentence} ; {step.explanation}':
-            avoided = (statement.value(base_value), stated)
+            avoided = (statement.value(base_value), stated, true_value)
             false = rng.choice([v for v in range(10) if v not in avoided])
             if statement.constant:
                 digit = next(d for d in range(10) if _with_digit(statement, d, base_value) == false)

@@ -17,7 +17,7 @@ from elenchus.data.records import Problem
 REORDER_SHARE = 0.15  # of demonstrations that need not follow the question's order
 LIKELY_SHARE = 0.7  # of flawed attempts: a wrong constant or sum, as sampled attempts have them
 FALSE_VALUE_SHARE = 0.5  # of critiques that derive a value
-MISQUOTE_SHARE = 0.1  # of conversations: a right line is called wrong by misquoting the question
+MISQUOTE_SHARE = 0.1  # of the others: a right line is called wrong by misquoting the question
 
 
 class Conversation(NamedTuple):
@@ -65,9 +65,8 @@ def converse(problem: Problem, *, rng: random.Random, right_share: float = 0.0) 
     if right_share and rng.random() < right_share:
         attempt, refinement = solution, solution
         critique = task.judge(question, solution).critique
-    elif rng.random() < MISQUOTE_SHARE:
-        attempt, refinement = solution, solution
-        critique = _misquote(question, solution, rng=rng)
+    elif rng.random() < MISQUOTE_SHARE and (misquote := _misquote(question, solution, rng=rng)):
+        attempt, critique, refinement = solution, misquote, solution
     else:
         kind = rng.choice((task.FACT, 'arithmetic')) if rng.random() < LIKELY_SHARE else None
         worded = dataclasses.replace(problem, question=question, solution=solution)
@@ -106,12 +105,20 @@ def falsify(
     return '\n '.join(lines), {statement.name: false}
 
 
-def _misquote(question: str, solution: str, *, rng: random.Random) -> str:
-    """Writes a critique that calls a right line wrong, because it misquotes its statement."""
+def _misquote(question: str, solution: str, *, rng: random.Random) -> str | None:
+    """Writes a critique that calls a right line wrong, because it misquotes its statement.
+
+    Returns None if no other sign changes a value.
+    """
     *lines, _ = solution.split('\n ')
-    at = rng.randrange(len(lines))
-    step = task.parse_step(lines[at])
-    statement = task.parse_question(question)[0][step.name]
+    statements, _ = task.parse_question(question)
+    steps = list(map(task.parse_step, lines))
+    # Another sign before 0 or 5 changes no value.
+    places = [at for at, step in enumerate(steps) if step.digit % 5]
+    if not places:
+        return None
+    at = rng.choice(places)
+    step, statement = steps[at], statements[steps[at].name]
     changed = dataclasses.replace(statement, sign='-' if statement.sign == '+' else '+')
     right = task.judge(question, solution).critique.split('\n ')[:at]
     words = task.explain(changed, step.base_value, stated=step.value)

@@ -17,9 +17,10 @@ FormName = Literal['digits', 'tail']
 class Form:
     """Sizes and shares of generated questions; the level is the number of steps.
 
-    Constants are ranked: THINGS[0] is the most frequent. A question of level L takes them from the
-    first `ranks * L / levels`, so that hard questions need rare facts, or, with a `rank_ratio`,
-    any, of which each is less frequent than the one before it by this ratio.
+    Constants are ranked: THINGS[0] is the most frequent. A question takes them from the first ones,
+    of which there are `first_ranks` at level 1, evenly more up to `last_ranks` at the highest
+    level, so that hard questions need rare facts. With a `rank_ratio` a question takes any, each
+    less frequent than the one before it by this ratio.
     """
 
     levels: int  # 1 to `levels` in turn

@@ -76,7 +76,10 @@ class Sources:
 
     @functools.cached_property
     def fixed(self) -> int:
-        """The attempt whose critique the condition `fixed` uses: the first of the lowest level."""
+        """The attempt whose critique the condition `fixed` uses: the first of the lowest level.
+
+        Its question's own attempts get it too, so that all conditions have the same attempts.
+        """
         return min(self.due, key=lambda i: (self.episodes[i].level, i))
 
     @functools.cached_property
@@ -84,6 +87,18 @@ class Sources:
         """Counterfactual critiques, of those due attempts whose critique derives a value."""
         falsified = {i: self._falsify(i) for i in self.due}
         return {i: false for i, false in falsified.items() if false is not None}
+
+    @functools.cached_property
+    def blanked(self) -> dict[int, Turn]:
+        """Critiques that say only which step is wrong, of those that call one wrong."""
+        sampler, grammar = self.setup.models.sampler, self.setup.models.grammar
+        texts = {
+            i: counterfactual.without_explanation(
+                sampler.chat.text(self.episodes[i].critique), grammar=grammar
+            )
+            for i in self.due
+        }
+        return {i: sampler.chat.text_turn('critique', t) for i, t in texts.items() if t is not None}
 
     def critiques(self, ids: Sequence[int]) -> list[Turn]:
         """Returns the critiques of these attempts."""
@@ -142,6 +157,11 @@ CONDITIONS: Mapping[str, Condition] = {
     'counterfactual': Condition(
         'its own critique with a false value',
         lambda s: {i: s.false_critique(i) for i in s.falsified},
+        others='own',
+    ),
+    'blanked': Condition(
+        'its own critique without the words on the wrong step',
+        lambda s: s.blanked,
         others='own',
     ),
     'fresh_attempt': Condition(

@@ -121,6 +121,18 @@ def test_a_critique_that_misquotes_the_question_has_no_value_to_be_used():
         assert (false is not None) == is_used
 
 
+@pytest.mark.parametrize(('text', 'grammar'), [(CRITIQUE, LAB), (TEXT, RELEASED)])
+def test_without_its_explanation_a_critique_says_where_but_not_why(text, grammar):
+    before = grammar.parse(text)
+    after = grammar.parse(counterfactual.without_explanation(text, grammar=grammar))
+    at = grammars.first_error(before)
+    assert [s.correct for s in after.steps] == [s.correct for s in before.steps]
+    assert after.steps[at].sentence == before.steps[at].sentence
+    assert after.steps[at].explanation == '' != before.steps[at].explanation
+    assert after.steps[:at] == before.steps[:at]
+    assert counterfactual.without_explanation('answer : wrong', grammar=LAB) is None
+
+
 # Free text
 
 

@@ -16,6 +16,8 @@ CONTRASTS = {
     'words': "own critique − another question's: what the words add",
     'gate': 'own − always: what it adds that right attempts are kept',
     'turn': "another question's − another attempt: what a second turn adds",
+    'explanation': 'own − blanked: what the words on the wrong step add',
+    'rival': 'own − another attempt: what refining adds over trying again',
 }
 """Key of the summary -> title."""
 

@@ -16,6 +16,8 @@ CONTRASTS = {
     'words': ('own', 'shuffled'),
     'gate': ('own', 'always'),
     'turn': ('shuffled', 'fresh_attempt'),
+    'explanation': ('own', 'blanked'),
+    'rival': ('own', 'fresh_attempt'),
 }
 """Name -> the two conditions of the difference; see docs/methods.md, "Uptake"."""
 READS = 0.5
@@ -107,7 +109,8 @@ def right_after(
 ) -> dict[str, dict[str, list[float] | None]]:
     """Returns by condition the share of refined attempts that are right afterwards.
 
-    Of wrong and of right attempts apart. `always` refines all attempts, the others the due ones.
+    Of wrong and of right attempts apart. `always` refines all attempts, the others the due ones;
+    where `counterfactual` and `blanked` have no text of their own, they count as `own`.
     """
     due = np.zeros(len(sources.episodes), bool)
     due[sources.due] = True

@@ -145,6 +145,7 @@ FINAL = {
     'shuffled': {0: (0, 1), 1: (0, 0), 3: (0, 0)},
     'fixed': {0: (0, 0), 1: (0, 0), 3: (0, 0)},
     'counterfactual': {0: (0, 1), 3: (0, 0)},
+    'blanked': {0: (0, 1), 1: (0, 0)},
     'fresh_attempt': {0: (1, 0), 1: (0, 0), 3: (0, 0)},
     'no_critique': {0: (1, 1), 1: (1, 1), 3: (1, 1)},
     'always': {2: (0, 1)},
@@ -224,6 +225,7 @@ def test_accuracy_by_hand(summary):
         'shuffled': [1 / 4, 1 / 2, 3 / 8],
         'fixed': [0, 1 / 2, 1 / 4],
         'counterfactual': [2 / 4, 1 / 2, 1 / 2],  # attempt 1 as under `own`
+        'blanked': [1 / 4, 3 / 4, 1 / 2],  # attempt 3 as under `own`
         'fresh_attempt': [1 / 4, 1 / 2, 3 / 8],
         'no_critique': [1, 1, 1],
         'always': [3 / 4, 2 / 4, 5 / 8],  # the due ones as under `own`
@@ -236,6 +238,8 @@ def test_differences_by_hand(summary):
         'words': [1 / 2, 1 / 4, 3 / 8],
         'gate': [0, 1 / 4, 1 / 8],
         'turn': [0, 0, 0],
+        'explanation': [1 / 2, 0, 1 / 4],
+        'rival': [1 / 2, 1 / 4, 3 / 8],
     }
 
 
