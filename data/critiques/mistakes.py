@@ -220,7 +220,7 @@ def _text_line(
 
 _NUMBERING = re.compile(r'\s*\**(?:step\s+)?[0-9]+\s*[.:)]\**\s', re.IGNORECASE)
 _NUMBER = rf'(?:{answers.NUMBER_IN_TEXT.pattern})'
-_EQUATION = re.compile(
+EQUATION = re.compile(  # `first sign second = result`
     rf'(?P<first>\$?{_NUMBER})\s*(?P<sign>[-+*/×÷])\s*(?P<second>\$?{_NUMBER})'
     rf'\s*=\s*\$?(?P<result>{_NUMBER})'
 )
@@ -234,20 +234,26 @@ _OPERATIONS = {
 }
 
 
-def _value(number: str) -> fractions.Fraction:
+def value_of(number: str) -> fractions.Fraction:
+    """Returns the value of a number as text writes it."""
     return fractions.Fraction(number.replace(',', '').lstrip('$'))
 
 
-def _result(equation: re.Match, first: str, second: str) -> fractions.Fraction | None:
+def evaluate(equation: re.Match, first: str, second: str) -> fractions.Fraction | None:
     """Applies the equation's operation to two of its groups; None for a division by zero."""
-    a, b = _value(equation[first]), _value(equation[second])
-    if equation['sign'] in '/÷' and not b:
+    return operate(equation['sign'], value_of(equation[first]), value_of(equation[second]))
+
+
+def operate(sign: str, a: fractions.Fraction, b: fractions.Fraction) -> fractions.Fraction | None:
+    """Applies the operation of an equation; None for a division by zero."""
+    if sign in '/÷' and not b:
         return None
-    return _OPERATIONS[equation['sign']](a, b)
+    return _OPERATIONS[sign](a, b)
 
 
-def _holds(equation: re.Match) -> bool:
-    return _result(equation, 'first', 'second') == _value(equation['result'])
+def holds(equation: re.Match) -> bool:
+    """Returns whether a match of EQUATION is true."""
+    return evaluate(equation, 'first', 'second') == value_of(equation['result'])
 
 
 def _change_number(
@@ -262,8 +268,8 @@ def _change_number(
         value = int(whole.replace(',', '') or 0) + rng.choice((1, 2, 10))
         changed_number = (f'{value:,}' if ',' in whole else str(value)) + point + decimals
         changed = line[: number.start()] + changed_number + line[number.end() :]
-        equations = _EQUATION.finditer(changed)
-        if not any(e.start() <= number.start() < e.end() and _holds(e) for e in equations):
+        equations = EQUATION.finditer(changed)
+        if not any(e.start() <= number.start() < e.end() and holds(e) for e in equations):
             return changed
     return None
 
@@ -273,16 +279,16 @@ def _exchange_operands(
 ) -> str | None:
     """Exchanges the operands of one equation and updates every later mention of its result."""
     line = lines[at]
-    equations = [e for e in _EQUATION.finditer(line) if e['sign'] in '-/÷' and _holds(e)]
+    equations = [e for e in EQUATION.finditer(line) if e['sign'] in '-/÷' and holds(e)]
     for equation in rng.sample(equations, len(equations)):
-        old, new = _value(equation['result']), _result(equation, 'second', 'first')
+        old, new = value_of(equation['result']), evaluate(equation, 'second', 'first')
         if new is None or new == old:
             continue
         start, end = equation.start(), equation.end('second')
         sign = line[equation.end('first') : equation.start('second')]
         text = f'{float(new):.2f}'.rstrip('0').rstrip('.')
         rest = ''.join(
-            text if answers.NUMBER_IN_TEXT.fullmatch(part) and _value(part) == old else part
+            text if answers.NUMBER_IN_TEXT.fullmatch(part) and value_of(part) == old else part
             for part in re.split(f'({_NUMBER})', line[end:])
         )
         return line[:start] + equation['second'] + sign + equation['first'] + rest
@@ -295,9 +301,9 @@ def _drop_line(
     """Returns the next line, if it is a step and uses a number that only this line states."""
     if at + 2 >= len(lines):
         return None
-    known = {_value(n) for text in (problem.question, *lines[:at]) for n in answers.numbers(text)}
-    reached = {_value(n) for n in answers.numbers(lines[at])} - known
-    used = {_value(n) for n in answers.numbers(lines[at + 1])}
+    known = {value_of(n) for text in (problem.question, *lines[:at]) for n in answers.numbers(text)}
+    reached = {value_of(n) for n in answers.numbers(lines[at])} - known
+    used = {value_of(n) for n in answers.numbers(lines[at + 1])}
     return lines[at + 1] if reached & used else None
 
 
