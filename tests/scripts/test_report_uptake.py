@@ -6,7 +6,7 @@ import re
 import pytest
 
 from elenchus.sampling.test_time import uptake
-from elenchus.train.report import html_page
+from elenchus.train.report import html_page, html_uptake
 
 LEVELS = {'1': [0.5, 0.4, 0.6], 'all': [0.5, 0.4, 0.6]}
 
@@ -28,10 +28,11 @@ def page(tmp_path_factory):
     return write_page(tmp_path_factory.mktemp('run'), uptake=make_uptake())
 
 
-def make_uptake():
-    """The summary of the uptake conditions."""
+def make_uptake(*, without=()):
+    """The summary of the uptake conditions and their differences, without some of both."""
     levels = {name: [0.512, 0.4, 0.6] for name in ('all', '1', '2')}
-    names = ('attempt', *uptake.CONDITIONS)
+    names = [name for name in ('attempt', *uptake.CONDITIONS) if name not in without]
+    contrasts = [name for name in html_uptake.CONTRASTS if name not in without]
     return {
         'questions': 20,
         'due': 44,
@@ -39,9 +40,7 @@ def make_uptake():
         'counterfactuals': 40,
         'accuracy': dict.fromkeys(names, levels),
         'steps_correct': None,
-        'difference': dict.fromkeys(
-            ('words', 'gate', 'turn'), dict.fromkeys(levels, [0.013, -0.01, 0.02])
-        ),
+        'difference': dict.fromkeys(contrasts, dict.fromkeys(levels, [0.013, -0.01, 0.02])),
         'uptake': {'all': [0.025, 0.0, 0.05], '1': [0.05, 0.0, 0.1], '2': None},
         'right_after': dict.fromkeys(names, {'wrong': [0.321, 0.2, 0.4], 'right': None}),
         'tokens_per_answer': dict.fromkeys(names, 144.5),
@@ -61,6 +60,12 @@ def test_the_report_says_whether_the_critique_is_read(page):
     assert '+1.3 <small>[-1.0, +2.0]' in section
     rate = '<td>5.0 <small>[0.0, 10.0]</small></td><td>–</td><td>2.5 <small>[0.0, 5.0]</small>'
     assert f'uptake of 40 false values</td>{rate}' in section
+
+
+def test_a_summary_of_fewer_conditions_has_a_report(tmp_path):
+    page = write_page(tmp_path, uptake=make_uptake(without=('blanked', 'explanation', 'rival')))
+    assert '<td>shuffled</td>' in page and 'own − always' in page
+    assert '<td>blanked</td>' not in page and 'own − blanked' not in page
 
 
 def test_a_warning_needs_no_figures(tmp_path):

@@ -48,6 +48,7 @@ def _figures(uptake: dict) -> str:
         [html.escape(title)]
         + [html.percent(uptake['difference'][key][n], sign='+') for n in levels]
         for key, title in CONTRASTS.items()
+        if key in uptake['difference']
     ]
     contrasts.append(
         [f'uptake of {uptake["counterfactuals"]} false values']
@@ -65,13 +66,15 @@ def _figures(uptake: dict) -> str:
 
 def _conditions(uptake: dict) -> str:
     """Table of the conditions: accuracy, effect on wrong and right attempts, and tokens."""
-    tables = [uptake['accuracy'], uptake['steps_correct'] or {}]
+    accuracy = uptake['accuracy']
+    tables = [accuracy, uptake['steps_correct'] or {}]
     rows = [
         [html.escape(name), html.escape(meaning)]
         + [html.percent_or_dash(table.get(name, {}).get('all')) for table in tables]
         + [html.percent_or_dash(uptake['right_after'][name][kind]) for kind in ('wrong', 'right')]
         + [html.number(uptake[f'{kind}_per_answer'][name]) for kind in ('tokens', 'processed')]
         for name, meaning in MEANINGS.items()
+        if name in accuracy  # an older summary has fewer conditions
     ]
     head = ['condition', "in the critique's place", 'right, %', 'every step right, %']
     head += ['wrong put right, %', 'right kept, %', 'tokens', 'processed']
