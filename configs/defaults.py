@@ -158,7 +158,10 @@ EVALUATE = {  # stage `evaluate`: accuracy and cost with and without critique
     'refine': 'wrong',  # 'wrong': refine what the critic calls wrong or garbles; 'always'
     'num_rounds': 1,  # of critique and refinement
     'oracle': True,  # also refine what is truly wrong: an upper bound
-    'uptake': {'num_samples': 3, 'num_problems': 200},  # an attempt; problems at most, 0: off
+    'uptake': {  # is the critique read? (docs/methods.md)
+        'num_samples': 3,  # responses to each attempt under each condition
+        'num_problems': 200,  # the first test problems, at most; 0: off
+    },
     'beam': {
         'width': 0,  # beams of step-level search; 0: off
         'expansions': 4,  # samples of the next step, a beam
