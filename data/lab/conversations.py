@@ -74,19 +74,21 @@ def converse(problem: Problem, *, rng: random.Random, right_share: float = 0.0) 
         judgement = task.judge(question, attempt)
         critique, values = judgement.critique, {}
         if rng.random() < FALSE_VALUE_SHARE:
-            critique, values = falsify(question, attempt, critique, rng=rng) or (critique, {})
+            critique, values = _falsify(question, attempt, critique, rng=rng) or (critique, {})
         lines = attempt.split('\n')[: judgement.first_error]
         refinement = task.complete(question, lines, values=values)
     unknown = tuple(c for c in constants if not re.search(rf'\b{c} \d', critique))
     return Conversation(problem.question, attempt, critique, refinement, unknown)
 
 
-def falsify(
+def _falsify(
     question: str, attempt: str, critique: str, *, rng: random.Random
 ) -> tuple[str, dict[str, int]] | None:
     """Replaces the value that a critique derives for the first wrong line by a false one.
 
-    Returns the critique and {quantity: false value}, or None if the critique derives none there.
+    Unlike counterfactual.falsify it knows question and attempt, and leaves a constant as it is:
+    constants are random here. Returns the critique and {quantity: false value}, or None if the
+    critique derives none there.
     """
     *before, located, final = critique.split('\n')
     statements, _ = task.parse_question(question)

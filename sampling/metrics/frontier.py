@@ -77,7 +77,7 @@ class Candidates:
 
 
 class Table(NamedTuple):
-    """What a choice is made from: candidates by level, and the weight of each level."""
+    """Candidates of a choice by level, and the weight of each level."""
 
     accuracy: np.ndarray  # [A, L]; NaN = not available
     cost: np.ndarray  # [A, L]

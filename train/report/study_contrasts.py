@@ -38,7 +38,7 @@ class Contrast:
 
 
 class ContrastResult(NamedTuple):
-    """What the seeds say about a contrast, in the unit of its column."""
+    """Estimates of a contrast over the seeds, in the unit of its column."""
 
     differences: list[float]  # by seed
     over_seeds: Interval  # Student's t
