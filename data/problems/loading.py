@@ -116,7 +116,7 @@ def load(
 ) -> Sequence[Problem]:
     """Loads the problems of one split; on first use prepares them under `data_dir`.
 
-    - lab: needs `data_dir`, `seed` and `num_problems` (split -> count); `form` is 'digits' or 'tail'.
+    - lab: needs `data_dir`, `seed`, `num_problems` (split -> count); `form`: 'digits' or 'tail'.
     - gsm8k, gsm8k_socratic: need `data_dir` and `annotations` (True keeps calculator annotations in
       solutions); `path` is a folder with train.jsonl and test.jsonl (train_socratic.jsonl,
       test_socratic.jsonl), and validation.jsonl if that split is used, as no set publishes one.
