@@ -1,10 +1,29 @@
-"""Compares answers with math-verify, in worker processes only: it may hang."""
+"""Compares answers with math-verify. It may hang, so it is used in worker processes only."""
 
+import functools
 import logging
 import re
 
-def math_equal(answer: str, reference: str) -> bool:
-    """Compares two answers algebraically with math-verify. May hang: for worker processes only.
+from elenchus.data.grading.spelling import read_unicode
+
+
+class _ErrorLog(logging.Handler):
+    """Remembers whether math-verify, which catches its errors and logs them, had one."""
+
+    def __init__(self):
+        super().__init__(logging.DEBUG)
+        self.has_error = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Notes a record that has an exception."""
+        self.has_error |= bool(record.exc_info)
+
+
+_LOG = _ErrorLog()
+
+
+def math_equal(answer: str, reference: str) -> bool | None:
+    """Compares two answers algebraically; None if one cannot be read or the comparison fails.
 
     Only the LaTeX grammar is used: math-verify's plain-expression reader passes its input to
     sympy's `parse_expr`, which evaluates it as Python. The numerals of the LaTeX grammar also go
@@ -13,13 +32,31 @@ def math_equal(answer: str, reference: str) -> bool:
     import math_verify
 
     _disable_eval()
-    config = [math_verify.LatexExtractionConfig()]
-    gold, target = (
-        math_verify.parse(rf'\boxed{{{text}}}', config, parsing_timeout=None, raise_on_error=True)
-        for text in (reference, answer)
+    gold, target = _parse(read_unicode(reference)), _parse(read_unicode(answer))
+    if not gold or not target:
+        return None
+    _LOG.has_error = False
+    same = math_verify.verify(
+        list(gold), list(target), allow_set_relation_comp=True, timeout_seconds=None
     )
-    return math_verify.verify(
-        gold, target, allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True
+    return same or (None if _LOG.has_error else False)
+
+
+@functools.lru_cache(maxsize=5000)
+def _parse(text: str) -> tuple:
+    """Returns math-verify's reading of a text, empty if it has none.
+
+    Its fallback, the text itself, is left out: it is compared before.
+    """
+    import math_verify
+
+    return tuple(
+        math_verify.parse(
+            rf'\boxed{{{text}}}',
+            [math_verify.LatexExtractionConfig()],
+            fallback_mode='no_fallback',
+            parsing_timeout=None,
+        )
     )
 
 
@@ -34,13 +71,17 @@ def _disable_eval() -> None:
     from sympy.parsing import sympy_parser
 
     sympy_parser.eval = _parse_numeral
-    logging.getLogger('math_verify').setLevel(logging.ERROR)
+    logger = logging.getLogger('math_verify')
+    if _LOG not in logger.handlers:
+        logger.addHandler(_LOG)
+        logger.propagate = False
+        logger.setLevel(logging.DEBUG)
 
 
 class EvaluationRefused(BaseException):
     """Raised if sympy evaluates more than a numeral.
 
-    A BaseException, so that no library catches it and the worker process ends.
+    A BaseException, so that no library catches it.
     """
 
 

@@ -47,6 +47,8 @@ def _by_kind(first: Reading, second: Reading) -> Verdict:
     pair = {first.kind, second.kind}
     if 'words' in pair:
         return _words(first, second)
+    if 'contradiction' in pair:
+        return UNSURE
     if 'base' in pair:
         return _bases(first, second)
     if 'time' in pair:
@@ -171,7 +173,7 @@ def _others(first: Reading, second: Reading) -> Verdict:
 
     Texts with words of three letters or more are not given to algebra, which multiplies letters.
     """
-    if re.sub(r'\s', '', first.text).casefold() == re.sub(r'\s', '', second.text).casefold():
+    if _squeezed(first.text) == _squeezed(second.text):
         return RIGHT
     long_words = [expressions.long_words(reading.text) for reading in (first, second)]
     if long_words[0] != long_words[1]:
@@ -183,7 +185,14 @@ def _others(first: Reading, second: Reading) -> Verdict:
         return WRONG
     if any('_' in reading.text and re.search(r'[0-9]\s*_', reading.text) for reading in (first, second)):
         return UNSURE  # a number in a base that it cannot have
+    if any(re.search(r'[0-9] +[0-9]', reading.text) for reading in (first, second)):
+        return UNSURE  # numbers beside each other
     return OPEN
+
+
+def _squeezed(text: str) -> str:
+    """Returns a text without the spaces that do not part two digits."""
+    return re.sub(r'(?<![0-9])\s+|\s+(?![0-9])', '', text)
 
 
 def _collections(first: Reading, second: Reading) -> Verdict:
@@ -213,7 +222,7 @@ def _item(item: str, other: str) -> Verdict:
     first, second = (kinds.read_normalised(text) for text in (item, other))
     if not first.text or not second.text:
         return UNSURE
-    if re.sub(r'\s', '', first.text) == re.sub(r'\s', '', second.text):
+    if _squeezed(first.text) == _squeezed(second.text):
         return RIGHT
     if first.kind == second.kind == 'other' and {r'\infty', 'infty'} & {
         text.strip('+-') for text in (first.text, second.text)

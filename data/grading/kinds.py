@@ -2,7 +2,7 @@ r"""Sorts answers into kinds, so that what is compared is of one kind.
 
 The kinds, in the order in which they are tried: number in a base (`1234_5`), clock time (`3:30`),
 ratio (`3:5`), words, collection (sets, intervals, tuples, lists, matrices), assignment (`x = 5`),
-number, expression. A text that is none of them is `other`.
+number, expression. `3 = 7` is a contradiction; a text that is none of them is `other`.
 """
 
 import fractions
@@ -13,7 +13,9 @@ from typing import Literal, NamedTuple
 from elenchus.data.grading import expressions, numerics, quantities
 from elenchus.data.grading.spelling import normalise
 
-Kind = Literal['base', 'time', 'ratio', 'words', 'collection', 'number', 'expression', 'other']
+Kind = Literal[
+    'base', 'time', 'ratio', 'words', 'collection', 'number', 'expression', 'contradiction', 'other'
+]
 
 _BASE_WORDS = {
     word: number
@@ -35,7 +37,7 @@ _TIME = re.compile(
 _RATIO = re.compile(r'([0-9.]+)\s*(?::|\bto\b)\s*([0-9.]+)')
 _WORDS = re.compile(r"[^\W\d_](?:[^\W\d_]|[\s,.;:'\"!?&-])*")
 _ASSIGNMENT = re.compile(
-    r'(?P<name>[A-Za-z](?:_\{?\w+\}?)?(?:\([a-z](?:,\s*[a-z])*\))?|\\[A-Za-z]+|\\angle\s*[A-Z]+'
+    r'(?P<name>[A-Za-z](?:_\{?\w+\}?)?(?:\([A-Za-z](?:,\s*[A-Za-z])*\))?|\\[A-Za-z]+|\\angle\s*[A-Z]+|[A-Z]{2,3}'
     r"|[A-Za-z][a-z']+(?: [A-Za-z][a-z']+){0,3})\s*=\s*(?P<value>[^=<>]+)"
 )
 _CHOICE = re.compile(r'(?:(?i:option|choice|answer) ?)?(?:\( ?([A-Ja-j]) ?\)|([A-J])(?=[.):]|$))')
@@ -106,15 +108,17 @@ def _read_value(text: str, letters: bool) -> Reading:
 
 
 def _chain(text: str, letters: bool) -> Reading | None:
-    """Reads `3 + 4 = 7`, whose parts are equal, as its last part; None for anything else."""
+    """Reads `3 + 4 = 7`, whose parts are numbers, as its last part; None for anything else."""
     parts = [part.strip() for part in text.split('=')]
     if len(parts) < 2 or len(parts) > 6 or re.search(r'[<>!]|\\[lgn]e(?![a-z])', text):
         return None
     name = parts.pop(0) if re.fullmatch(r'[A-Za-z]', parts[0]) and len(parts) > 2 else ''
     trees = [expressions.parse(quantities.split_unit(part).core) for part in parts]
     values = [tree and numerics.exact_value(tree) for tree in trees]
-    if None in values or len(set(values)) != 1:
+    if None in values:
         return None
+    if len(set(values)) != 1:
+        return Reading(text, 'contradiction')
     last = read_normalised(parts[-1], letters)
     return last._replace(text=text, name=name)
 

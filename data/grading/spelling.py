@@ -50,9 +50,11 @@ _LATEX = [
     (re.compile(pattern), new)
     for pattern, new in [
         (r'\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits)(?![A-Za-z])', ''),
+        (r',(?<!\\)\\!\s*', ','),
         (r'(?<!\\)\\!|\\phantom\{[^{}]*\}', ''),
         (r'(?<!\\)\\(?:[,;: >]|quad|qquad|enspace|thinspace|hspace\{[^{}]*\})|~', ' '),
         (r'\\[dtc]frac(?![A-Za-z])', r'\\frac'),
+        (r'\\frac\s*(\d)\s*(\d)(?!\d)', r'\\frac{\1}{\2}'),
         (r'\\(?:leq|leqslant)(?![A-Za-z])', r'\\le '),
         (r'\\(?:geq|geqslant)(?![A-Za-z])', r'\\ge '),
         (r'\\neq(?![A-Za-z])', r'\\ne '),
@@ -90,7 +92,7 @@ _LETTER_UNITS = {
 @functools.lru_cache(maxsize=20_000)
 def normalise(text: str) -> str:
     """Returns an answer in one spelling, without mathematics delimiters and outer emphasis."""
-    text = _read_unicode(extraction.END_TOKEN.sub('', text).strip())
+    text = read_unicode(extraction.END_TOKEN.sub('', text).strip())
     text = _strip_wrappers(text)
     text = _TEXT.sub(_unwrap, _TEXT.sub(_unwrap, text))
     for pattern, new in _LATEX:
@@ -99,12 +101,13 @@ def normalise(text: str) -> str:
     text = _GROUPS.sub(lambda match: re.sub(r"[ ']", '', match[0]), text)
     text = _DOTS.sub(_without_dots, text)
     text = _join_commas(text)
+    text = re.sub(r'(?<![\d.,])[1-9]\d{0,2}(?:, 000)+(?![\d,])', lambda m: re.sub(', ', '', m[0]), text)
     text = re.sub(r'(?<=\d)\s*[xX]\s*(?=10\s*\^)', r'\\times ', text)
     text = re.sub(r'(?<!\.)\.$', '', text.rstrip(' ,;:!')) if not text.endswith('...') else text
     return re.sub(r'\s+(?=[\^_])', '', text).strip()
 
 
-def _read_unicode(text: str) -> str:
+def read_unicode(text: str) -> str:
     """Replaces Unicode characters by ASCII and LaTeX."""
     if text.isascii():
         return text
@@ -165,10 +168,10 @@ def _unwrap(match: re.Match) -> str:
 
 def _currency(text: str) -> str:
     r"""Removes pairs of `$` around mathematics; a `$` alone and `\$` are the currency."""
-    text = text.replace(r'\$', '\x00')
-    if text.count('$') % 2 == 0 or re.search(r'\\[a-z]+|\^', text):
-        text = text.replace('$', ' ')
-    return text.replace('\x00', '$')
+    maths = re.compile(r'(?<!\\)\$')
+    if len(maths.findall(text)) % 2 == 0 or re.search(r'\\[a-z]+|\^', text):
+        text = maths.sub(' ', text)
+    return text.replace(r'\$', '$')
 
 
 def _without_dots(match: re.Match) -> str:

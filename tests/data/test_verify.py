@@ -29,7 +29,7 @@ def compare_oddly(answer, reference):
     return answer.split()[0] == reference.split()[0]
 
 def process(answer, reference):
-    with open(reference.split()[1], 'a') as file:
+    with open(os.environ['VERIFY_LOG'], 'a') as file:
         file.write(f'{os.getpid()}\\n')
     return True
 """
@@ -80,23 +80,23 @@ def test_algebra_is_decided_by_workers_and_hostile_input_by_the_clock():
         (r'\boxed{9^{9^{9}}}', '7', Outcome.TIMEOUT),
         ('#### ' + '(' * 900, '7', Outcome.WRONG),
         ('#### ' + '{' * 900, '7', Outcome.WRONG),
-        ('#### __import__("os").abort()', '7', Outcome.WRONG),
+        ('#### __import__("os").abort()', '7', Outcome.UNSURE),
         ('#### ' + '9' * 100_000, '7', Outcome.WRONG),
         (r'\boxed{' * 15_000, '7', Outcome.NO_ANSWER),
         ('no idea', '7', Outcome.NO_ANSWER),
     ]
-    with verifier('elenchus.data.grading.answers:math_equal', num_workers=1) as checker:
+    with verifier('elenchus.data.grading.algebra:math_equal', num_workers=1) as checker:
         assert checker.check(case[:2] for case in cases) == [case[2] for case in cases]
         assert checker.counts.total() == len(cases)
 
 
 def test_a_hanging_worker_is_killed_and_only_its_item_times_out(comparators):
     pairs = [
-        ('#### a + 1', 'a * 1'),
-        ('#### sleep 1', 'b 1'),
-        ('#### c + 1', 'd 1'),
-        ('#### spin 1', 'e 1'),
-        ('#### f + 1', 'f * 1'),
+        ('#### a < 1', 'a > 1'),
+        (r'#### \sleep < 1', 'b > 1'),
+        ('#### c < 1', 'd > 1'),
+        (r'#### \spin < 1', 'e > 1'),
+        ('#### f < 1', 'f > 1'),
     ]
     with verifier(comparators('compare_oddly'), timeout_s=0.2) as checker:
         start = time.monotonic()
@@ -113,41 +113,44 @@ def test_a_hanging_worker_is_killed_and_only_its_item_times_out(comparators):
 
 @pytest.mark.parametrize('how', ['die', 'raise'])
 def test_a_dying_worker_is_an_error_of_its_item_alone(comparators, how):
-    pairs = [(f'#### {how} 1', 'a 1'), ('#### a + 1', 'a * 1'), ('#### a + 2', 'b 1')]
+    pairs = [(rf'#### \{how} < 1', 'a > 1'), ('#### a < 1', 'a > 1'), ('#### a < 2', 'b > 1')]
     with verifier(comparators('compare_oddly'), num_workers=1) as checker:
         assert checker.check(pairs) == [Outcome.ERROR, Outcome.RIGHT, Outcome.WRONG]
 
 
-def test_a_worker_killed_between_checks_costs_one_error(comparators, tmp_path):
+def test_a_worker_killed_between_checks_costs_one_error(comparators, tmp_path, monkeypatch):
     log = tmp_path / 'pids'
+    monkeypatch.setenv('VERIFY_LOG', str(log))
     with verifier(comparators('process'), num_workers=1) as checker:
-        assert checker.check([('#### a + 1', f'b {log}')]) == [Outcome.RIGHT]
+        assert checker.check([('#### a < 1', 'b > 1')]) == [Outcome.RIGHT]
         os.kill(int(log.read_text()), signal.SIGKILL)
-        assert checker.check([('#### a + 2', f'b {log}')]) == [Outcome.ERROR]
-        assert checker.check([('#### a + 3', f'b {log}')]) == [Outcome.RIGHT]
+        assert checker.check([('#### a < 2', 'b > 1')]) == [Outcome.ERROR]
+        assert checker.check([('#### a < 3', 'b > 1')]) == [Outcome.RIGHT]
 
 
-def test_workers_live_on_between_checks_and_end_with_the_verifier(comparators, tmp_path):
+def test_workers_live_on_between_checks_and_end_with_the_verifier(comparators, tmp_path, monkeypatch):
     log = tmp_path / 'pids'
+    monkeypatch.setenv('VERIFY_LOG', str(log))
     with verifier(comparators('process'), num_workers=1) as checker:
         for index in range(3):
-            checker.check([(f'#### a + {index}', f'b {log}')])
+            checker.check([(f'#### a < {index}', 'b > 1')])
     (pid,) = set(log.read_text().split())
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid), 0)
 
 
-def test_equal_pairs_are_compared_once_and_counted_each(comparators, tmp_path):
+def test_equal_pairs_are_compared_once_and_counted_each(comparators, tmp_path, monkeypatch):
     log = tmp_path / 'pids'
+    monkeypatch.setenv('VERIFY_LOG', str(log))
     with verifier(comparators('process'), num_workers=1) as checker:
-        assert checker.check([('#### a + 1', f'b {log}')] * 4) == [Outcome.RIGHT] * 4
+        assert checker.check([('#### a < 1', 'b > 1')] * 4) == [Outcome.RIGHT] * 4
         assert checker.counts == {Outcome.RIGHT: 4}
     assert len(log.read_text().split()) == 1
 
 
 def test_workers_that_cannot_start_are_a_loud_failure():
     with verifier('no_such_module:compare') as checker, pytest.raises(RuntimeError, match='start'):
-        checker.check([('#### a + 1', 'b + 1')])
+        checker.check([('#### a < 1', 'b > 1')])
 
 
 def test_no_worker_starts_for_what_needs_none():
@@ -193,7 +196,7 @@ HOSTILE = [
 
 def test_hostile_answers_are_never_right_and_never_outlast_the_limit():
     with verifier(
-        'elenchus.data.grading.answers:math_equal', num_workers=1, timeout_s=1.0
+        'elenchus.data.grading.algebra:math_equal', num_workers=1, timeout_s=1.0
     ) as checker:
         assert checker.check([('#### 3+4', '7')]) == [Outcome.RIGHT]  # the worker has started
         start = time.monotonic()
