@@ -183,7 +183,9 @@ def _others(first: Reading, second: Reading) -> Verdict:
         return UNSURE
     if any(not re.search(r'[\\A-Za-z0-9]', reading.text) for reading in (first, second)):
         return WRONG
-    if any('_' in reading.text and re.search(r'[0-9]\s*_', reading.text) for reading in (first, second)):
+    if any(
+        '_' in reading.text and re.search(r'[0-9]\s*_', reading.text) for reading in (first, second)
+    ):
         return UNSURE  # a number in a base that it cannot have
     if any(re.search(r'[0-9] +[0-9]', reading.text) for reading in (first, second)):
         return UNSURE  # numbers beside each other

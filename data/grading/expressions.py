@@ -23,7 +23,23 @@ _FUNCTIONS = {
     'ln', 'exp', 'log',
 }  # fmt: skip
 _GREEK = frozenset(
-    'alpha beta gamma delta epsilon theta lambda mu rho sigma tau phi omega Delta Omega'.split()
+    [
+        'alpha',
+        'beta',
+        'gamma',
+        'delta',
+        'epsilon',
+        'theta',
+        'lambda',
+        'mu',
+        'rho',
+        'sigma',
+        'tau',
+        'phi',
+        'omega',
+        'Delta',
+        'Omega',
+    ]
 )
 _LONG_WORD = re.compile(r'(?<![\\A-Za-z])[A-Za-z]{3,}')
 _CALLED = re.compile(r'(?<![A-Za-z\\])[fghFGHPQpq]\s*\(')
@@ -137,17 +153,17 @@ class _Parser:
             return ('negative', self._power())
         return self._power()
 
-    def _implicit(self, left: Tree) -> Tree:
+    def _implicit(self, first: Tree) -> Tree:
         """Reads a factor without an operator before it; a number before a fraction is mixed."""
         token = self.peek()
         right = self._power()
-        if left[0] == 'number' and token[0].isdigit():
+        if first[0] == 'number' and token[0].isdigit():
             raise _Unread
-        if left[0] == 'number' and token == r'\frac' and _is_plain(right):
-            if self._begins_factor(self.peek()) or left[1].denominator != 1:
+        if first[0] == 'number' and token == r'\frac' and _is_plain(right):
+            if self._begins_factor(self.peek()) or first[1].denominator != 1:
                 raise _Unread
-            return ('sum', left, right)
-        return ('product', left, right)
+            return ('sum', first, right)
+        return ('product', first, right)
 
     def _begins_factor(self, token: str) -> bool:
         if not token or token == '|':

@@ -9,8 +9,8 @@ The grammar has three tiers; an earlier tier wins over a later one, wherever it 
    follows which can be an answer; remarks such as "the answer is correct" are passed over.
 3. The end of the response: display mathematics or a line in bold.
 
-Markdown headings (`#### Step 2`) are no marks. A text that follows an end token such as `<|im_end|>`
-is not read. docs/methods.md, "Problem sets and the verifier", has the whole grammar.
+Markdown headings (`#### Step 2`) are no marks. Text after an end token such as `<|im_end|>` is not
+read. docs/methods.md, "Problem sets and the verifier", has the whole grammar.
 """
 
 import re
@@ -44,7 +44,8 @@ END_TOKEN = re.compile(
 """An end token that was decoded as text."""
 
 _MARK = re.compile(
-    r'\\(?P<box>f?box(?:ed)?)(?![A-Za-z])|(?<!#)####(?!#)|(?m:^[ ]*)###(?=[ ]*\S*\d\S*\s*\Z)(?!#)|<answer>'
+    r'\\(?P<box>f?box(?:ed)?)(?![A-Za-z])|(?<!#)####(?!#)|'
+    r'(?m:^[ ]*)###(?=[ ]*\S*\d\S*\s*\Z)(?!#)|<answer>'
 )
 _VERB = r'(?:is|are|equals|would be|will be|must be|should be|comes (?:out )?to|turns out to be)'
 _ADJECTIVE = (
@@ -67,7 +68,8 @@ _ADVERB = re.compile(
 _OPENING = re.compile(r'[\s:\uff1a=*_`>]*')
 _SENTENCE_END = re.compile(r'(?<!\bMr)(?<!\bMrs)(?<!\bDr)(?<!\bSt)(?<!approx)[.!?](?=[\s*]|$)')
 _CLAUSE = re.compile(
-    r',?\s+(?:because|since|which|where|so|hence|therefore|as (?:we|required|desired|needed|shown))\b.*',
+    r',?\s+(?:because|since|which|where|so|hence|therefore|'
+    r'as (?:we|required|desired|needed|shown))\b.*',
     re.DOTALL | re.IGNORECASE,
 )
 _HEADING = re.compile(r'[A-Za-z]{2,}|[0-9]+[.)]\s+[A-Za-z]')

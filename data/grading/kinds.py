@@ -20,14 +20,30 @@ Kind = Literal[
 _BASE_WORDS = {
     word: number
     for number, word in enumerate(
-        'two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen '
-        'sixteen'.split(),
+        [
+            'two',
+            'three',
+            'four',
+            'five',
+            'six',
+            'seven',
+            'eight',
+            'nine',
+            'ten',
+            'eleven',
+            'twelve',
+            'thirteen',
+            'fourteen',
+            'fifteen',
+            'sixteen',
+        ],
         start=2,
     )
 } | {'binary': 2, 'octal': 8, 'decimal': 10, 'hexadecimal': 16, 'hex': 16}
 _BASE = re.compile(
     r'(?P<sign>-?)\(?(?P<digits>[0-9](?: ?[0-9A-Fa-f.])*|[0-9A-F][0-9A-Fa-f.]*)\)?\s*'
-    r'(?:_\s*\{?\s*\(?\s*(?P<low>[0-9]{1,2}|[a-z]+)\s*\)?\s*\}?|\(?\s*(?:in )?base[ -](?P<name>[0-9]{1,2}|[a-z]+)\)?)'
+    r'(?:_\s*\{?\s*\(?\s*(?P<low>[0-9]{1,2}|[a-z]+)\s*\)?\s*\}?|'
+    r'\(?\s*(?:in )?base[ -](?P<name>[0-9]{1,2}|[a-z]+)\)?)'
 )
 _TIME = re.compile(
     r'(?P<hour>[0-9]{1,2})(?::(?P<minute>[0-5][0-9])(?::(?P<second>[0-5][0-9]))?)?'
@@ -41,7 +57,9 @@ _ASSIGNMENT = re.compile(
     r"|[A-Za-z][a-z']+(?: [A-Za-z][a-z']+){0,3})\s*=\s*(?P<value>[^=<>]+)"
 )
 _CHOICE = re.compile(r'(?:(?i:option|choice|answer) ?)?(?:\( ?([A-Ja-j]) ?\)|([A-J])(?=[.):]|$))')
-_RELATION = re.compile(r'[=<>]|\\(?:le|ge|ne|in|notin|approx|equiv|sim|subset|cup|cap|pm|mp)(?![a-z])')
+_RELATION = re.compile(
+    r'[=<>]|\\(?:le|ge|ne|in|notin|approx|equiv|sim|subset|cup|cap|pm|mp)(?![a-z])'
+)
 
 
 class Collection(NamedTuple):

@@ -71,9 +71,11 @@ def _exact(tree: Tree) -> fractions.Fraction:
 
 def _exact_power(base: fractions.Fraction, exponent: fractions.Fraction) -> fractions.Fraction:
     if exponent.denominator != 1:
-        return _exact_root(base**exponent.numerator, fractions.Fraction(exponent.denominator)) if (
-            abs(exponent.numerator) < 1000
-        ) else _raise()
+        return (
+            _exact_root(base**exponent.numerator, fractions.Fraction(exponent.denominator))
+            if (abs(exponent.numerator) < 1000)
+            else _raise()
+        )
     size = max(abs(base.numerator).bit_length(), base.denominator.bit_length())
     if abs(exponent) * size > 3.4 * MAX_DIGITS and base not in (0, 1, -1):
         raise _Undecided
@@ -201,15 +203,18 @@ def _agree(first: Tree, second: Tree, *, point: int) -> bool | None:
 def _loss(tree: Tree, point: int) -> int | None:
     """Returns the decimal digits that the sums and functions of an expression may lose."""
     losses = [0.0]
-    return None if _evaluate(tree, point, 30, losses) is None else math.ceil(max(losses))
+    return (
+        None if _evaluate(tree, point, digits=30, losses=losses) is None else math.ceil(max(losses))
+    )
 
 
 @functools.lru_cache(maxsize=20_000)
 def _precise(tree: Tree, point: int, digits: int) -> mpmath.mpc | None:
-    return _evaluate(tree, point, digits + 10, [])
+    return _evaluate(tree, point, digits=digits + 10, losses=[])
 
 
-def _evaluate(tree, point, digits, losses):
+def _evaluate(tree: Tree, point: int, *, digits: int, losses: list[float]):
+    """Returns the value of a tree at a point, None if it has none."""
     try:
         with mpmath.workdps(digits):
             return _value(tree, point, losses)
@@ -238,7 +243,9 @@ def _value(tree: Tree, point: int, losses: list[float]):
         raise _Undecided
     if kind == 'sum':
         sizes = [_exponent(v) for v in values if v]
-        losses.append(max(sizes, default=0) - min([*sizes, _exponent(value)] if value else sizes, default=0))
+        losses.append(
+            max(sizes, default=0) - min([*sizes, _exponent(value)] if value else sizes, default=0)
+        )
         return _without_noise(value, max(map(abs, values)))
     if kind in _CURVED:
         losses += [abs(_exponent(v)) for v in values if v]
@@ -275,9 +282,24 @@ def _precise_exp(value):
     return mpmath.exp(value)
 
 
-_CURVED = (
-    'power root ln exp sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh'.split()
-)
+_CURVED = [
+    'power',
+    'root',
+    'ln',
+    'exp',
+    'sin',
+    'cos',
+    'tan',
+    'cot',
+    'sec',
+    'csc',
+    'arcsin',
+    'arccos',
+    'arctan',
+    'sinh',
+    'cosh',
+    'tanh',
+]
 """Operations whose relative error may be larger than that of their arguments."""
 
 _PRECISE = {

@@ -50,8 +50,8 @@ inches|ft foot feet|yd yard|mi mile|g gm gram gramme|kg kilogram kgs|mg milligra
 oz ounce|s sec second|min minute mins|h hr hour hrs|ms millisecond|l liter litre|
 ml milliliter millilitre|mph|kmh kph|w watt|kw kilowatt|kwh|hz hertz|khz|mhz|n newton|j joule|kj|
 v volt|a ampere amp|k kelvin|pa|kpa|kb|mb|gb|tb|cal calorie|kcal|mol mole|rad radian|celsius|
-fahrenheit|usd dollar $ us$|eur euro \u20ac|gbp \u00a3|inr rupee rs rs. \u20b9|jpy yen \u00a5|cny rmb yuan|
-krw won \u20a9|cent \u00a2|percent % pct|degree \\degree|gal gallon|pt pint|qt quart|day|week|month|
+fahrenheit|usd dollar $ us$|eur euro \u20ac|gbp \u00a3|inr rupee rs rs. \u20b9|jpy yen \u00a5|
+cny rmb yuan|krw won \u20a9|cent \u00a2|percent % pct|degree \\degree|gal gallon|pt pint|qt quart|day|week|month|
 year yr|a$ aud|c$ cad|chf|person people
 """
 _CANONICAL = {
@@ -59,10 +59,28 @@ _CANONICAL = {
     for group in _SYNONYMS.replace('\n', ' ').split('|')
     for word in group.split()
 }
-_SHORT = frozenset(word for word in _CANONICAL if len(word) > 1 or word in '%$\u20ac\u00a3\u20b9\u00a5\u20a9\u00a2')
+_SHORT = frozenset(
+    word for word in _CANONICAL if len(word) > 1 or word in '%$\u20ac\u00a3\u20b9\u00a5\u20a9\u00a2'
+)
 _LETTERS = frozenset('mshglLWNJVAKCF')
-_CURRENCIES = frozenset('usd eur gbp inr jpy cny krw aud cad chf a$ c$'.split())
-_FILLERS = frozenset('of a an in the each every total altogether old long high tall wide'.split())
+_FILLERS = frozenset(
+    [
+        'of',
+        'a',
+        'an',
+        'in',
+        'the',
+        'each',
+        'every',
+        'total',
+        'altogether',
+        'old',
+        'long',
+        'high',
+        'tall',
+        'wide',
+    ]
+)
 _NOT_UNIT = re.compile(
     'alpha|and|base|beta|billions?|choose|cosine|cubed|delta|dozen|eta|factorial|gamma|half|halves|'
     'hundreds?|infinity|into|iota|lambda|less|log|millions?|minus|mod|more|nor|not|omega|over|phi|'
@@ -75,9 +93,16 @@ _NOT_UNIT = re.compile(
     'false|true|while|before|after|above|below|under|exceeds?|beyond|union|intersect'
 )
 _NOUN = re.compile(r"(?=[^ ]*[aeiouy])[a-z]{3,}(?:[-'][a-z]+)*")
-_TOKEN = re.compile(r"\\degree|\^\{?(-?[123])\}?|/|\\cdot|\\times|(?:US|[AC])?\$|[%€£₹¥₩¢]|Rs\.|[A-Za-z]+(?:[-'][A-Za-z]+)*|[.,*]|\s+")  # fmt: skip
-_PLACE = re.compile(r'(?<=[0-9}).!%])\s*(?=[A-Za-z\\%€£₹¥₩¢$])|\s+')
-_PREFIX = re.compile(r'(-?)\s*((?:US|[AC])?\$|[€£₹¥₩]|(?:USD|EUR|GBP|INR|JPY|CNY|CAD|AUD|CHF)\b|Rs\.?(?![a-z]))\s*(?=[-.\\0-9])')  # fmt: skip
+_SIGN = r'[%$\u20ac\u00a3\u20b9\u00a5\u20a9\u00a2]'
+_TOKEN = re.compile(
+    r'\\degree|\^\{?(-?[123])\}?|/|\\cdot|\\times|(?:US|[AC])?\$|'
+    rf"{_SIGN}|Rs\.|[A-Za-z]+(?:[-'][A-Za-z]+)*|[.,*]|\s+"
+)
+_PLACE = re.compile(rf'(?<=[0-9}}).!%])\s*(?=[A-Za-z\\]|{_SIGN})|\s+')
+_PREFIX = re.compile(
+    r'(-?)\s*((?:US|[AC])?\$|[\u20ac\u00a3\u20b9\u00a5\u20a9]|'
+    r'(?:USD|EUR|GBP|INR|JPY|CNY|CAD|AUD|CHF)\b|Rs\.?(?![a-z]))\s*(?=[-.\\0-9])'
+)
 
 
 class Quantity(NamedTuple):
@@ -119,7 +144,7 @@ def split_unit(text: str, letters: bool = False) -> Quantity:
 def _strip_beside(text: str) -> str:
     """Removes hedges before a value and remarks after it."""
     hedge = re.match(f'(?:{_HEDGE.pattern})+', text, re.IGNORECASE)
-    if hedge and re.match(r'[-+.0-9\\$€£₹¥(]|[A-Z]{3} ', text[hedge.end() :]):
+    if hedge and re.match(r'[-+.0-9\\$\u20ac\u00a3\u20b9\u00a5(]|[A-Z]{3} ', text[hedge.end() :]):
         text = text[hedge.end() :]
     while re.search(r'[0-9\\]', text) and (remark := _REMARK.search(text)):
         if not re.search(r'[0-9\\}]', text[: remark.start()]):
@@ -181,7 +206,13 @@ def _unit_word(word: str, *, spaced: bool, letters: bool) -> str | None:
     lower = word.lower()
     if lower in _FILLERS:
         return '' if spaced else None
-    if word in _SHORT or lower in _SHORT and len(word) > 1 or lower.rstrip('s') in _SHORT and len(word) > 3:
+    if (
+        word in _SHORT
+        or lower in _SHORT
+        and len(word) > 1
+        or lower.rstrip('s') in _SHORT
+        and len(word) > 3
+    ):
         return _canonical_unit(word)
     if word in ('C', 'F'):
         return _canonical_unit(word) if letters else 'c' if word == 'C' else 'f'

@@ -11,7 +11,9 @@ import re
 from elenchus.data.grading import extraction
 
 _TABLE = {ord(old): new for old, new in zip('\u2212\u2013\u2010\u2011\uff0d', '-' * 5, strict=True)}
-_TABLE |= dict.fromkeys(map(ord, '\u200b\u200c\u200d\u2060\ufeff\u00ad\u2061\u2062\u2063\ufe0f'), '')
+_TABLE |= dict.fromkeys(
+    map(ord, '\u200b\u200c\u200d\u2060\ufeff\u00ad\u2061\u2062\u2063\ufe0f'), ''
+)
 _TABLE |= dict.fromkeys([*range(0x2000, 0x200B), 0xA0, 0x202F, 0x205F, 0x3000], ' ')
 _TABLE |= {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F) if code != 0xFF0D}
 _TABLE |= {
@@ -21,7 +23,8 @@ _TABLE |= {
         '\u00f7': '/', '\u2215': '/', '\u2044': '/', '\u2236': ':', '\u221e': 'infty',
         '\u2264': 'le', '\u2a7d': 'le', '\u2265': 'ge', '\u2a7e': 'ge', '\u2260': 'ne',
         '\u2248': 'approx', '\u00b1': 'pm', '\u2213': 'mp', '\u222a': 'cup', '\u2229': 'cap',
-        '\u2208': 'in', '\u2209': 'notin', '\u2205': 'emptyset', '\u00b0': 'degree', '\u00ba': 'degree',
+        '\u2208': 'in', '\u2209': 'notin', '\u2205': 'emptyset', '\u00b0': 'degree',
+        '\u00ba': 'degree',
         '\u03c0': 'pi', '\u03b1': 'alpha', '\u03b2': 'beta', '\u03b3': 'gamma', '\u03b4': 'delta',
         '\u03b5': 'epsilon', '\u03b8': 'theta', '\u03bb': 'lambda', '\u03bc': 'mu', '\u00b5': 'mu',
         '\u03c1': 'rho', '\u03c3': 'sigma', '\u03c4': 'tau', '\u03c6': 'phi', '\u03d5': 'phi',
@@ -30,16 +33,27 @@ _TABLE |= {
         '\u27e8': 'langle', '\u27e9': 'rangle', '\u2223': '|',
     }.items()
 }  # fmt: skip
-_TABLE |= {ord(c): rf' \mathbb{{{n}}} ' for c, n in zip('\u211d\u2124\u2115\u211a', 'RZNQ', strict=True)}
-_RAISED = dict(zip('\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b\u207d\u207e\u207f\u02e3',
-                   '0123456789+-()nx', strict=True))  # fmt: skip
-_LOWERED = dict(zip('\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089', '0123456789', strict=True))
-_FRACTIONS = dict(zip(
-    '\u00bd\u2153\u2154\u00bc\u00be\u2155\u2156\u2157\u2158\u2159\u215a\u2150\u215b\u215c\u215d\u215e\u2151\u2152',
-    '1/2 1/3 2/3 1/4 3/4 1/5 2/5 3/5 4/5 1/6 5/6 1/7 1/8 3/8 5/8 7/8 1/9 1/10'.split(), strict=True,
-))  # fmt: skip
-_ROOT = re.compile(r'(?P<sign>[\u221a\u221b\u221c])\s*(?:\((?P<group>[^()]*)\)|\{(?P<braces>[^{}]*)\}'
-                   r'|(?P<run>[0-9.]+|[A-Za-z]|\\[a-z]+))')  # fmt: skip
+_TABLE |= {
+    ord(c): rf' \mathbb{{{n}}} ' for c, n in zip('\u211d\u2124\u2115\u211a', 'RZNQ', strict=True)
+}
+_RAISED = dict(
+    zip(
+        '\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b\u207d\u207e\u207f\u02e3',
+        '0123456789+-()nx',
+        strict=True,
+    )
+)
+_LOWERED = {chr(0x2080 + digit): str(digit) for digit in range(10)}
+_FRACTIONS = {
+    '\u00bd': '1/2', '\u2153': '1/3', '\u2154': '2/3', '\u00bc': '1/4', '\u00be': '3/4',
+    '\u2155': '1/5', '\u2156': '2/5', '\u2157': '3/5', '\u2158': '4/5', '\u2159': '1/6',
+    '\u215a': '5/6', '\u2150': '1/7', '\u215b': '1/8', '\u215c': '3/8', '\u215d': '5/8',
+    '\u215e': '7/8', '\u2151': '1/9', '\u2152': '1/10',
+}  # fmt: skip
+_ROOT = re.compile(
+    r'(?P<sign>[\u221a\u221b\u221c])\s*(?:\((?P<group>[^()]*)\)|\{(?P<braces>[^{}]*)\}|'
+    r'(?P<run>[0-9.]+|[A-Za-z]|\\[a-z]+))'
+)
 _ROOT_INDEX = {'\u221a': '', '\u221b': '[3]', '\u221c': '[4]'}
 
 _TEXT = re.compile(
@@ -64,7 +78,10 @@ _LATEX = [
         (r'\\(?:lvert|rvert|mid|vert)(?![A-Za-z])', '|'),
         (r'\\(?:varnothing|O)(?![A-Za-z])', r'\\emptyset '),
         (r'\\(?:dots|ldots|cdots)(?![A-Za-z])', '...'),
-        (r'\^\s*(?:\{\s*(?:\\circ|o|\\degree)\s*\}|\\circ(?![A-Za-z])|o(?![A-Za-z]))', r'\\degree '),
+        (
+            r'\^\s*(?:\{\s*(?:\\circ|o|\\degree)\s*\}|\\circ(?![A-Za-z])|o(?![A-Za-z]))',
+            r'\\degree ',
+        ),
         (r'\\(?:degrees?|deg|textdegree)(?![A-Za-z])', r'\\degree '),
         (r'\\(?:[()\[\]]|\$\$)', ' '),
         (r'\\(?:mathbb|Bbb)\s*\{?([A-Z])\}?', r'\\mathbb{\1}'),
@@ -77,9 +94,7 @@ _LATEX = [
 _GROUPS = re.compile(
     r"(?<![\d.,'])(?P<digits>[1-9]\d{0,2}(?:(?P<sep>[ '])\d{3})(?:(?P=sep)\d{3})*)(?![\d'])(?!\s*/)"
 )
-_COMMAS = re.compile(
-    r'(?<![\d.,])(?:[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d?(?:,\d{2})+,\d{3})(?![\d,])'
-)
+_COMMAS = re.compile(r'(?<![\d.,])(?:[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d?(?:,\d{2})+,\d{3})(?![\d,])')
 _DOTS = re.compile(r'(?<![\d.,])(?P<whole>[1-9]\d{0,2}(?:\.\d{3})+)(?:,(?P<part>\d{1,2}))(?![\d,.])'
                    r'|(?<![\d.,])(?P<only>[1-9]\d{0,2}(?:\.\d{3}){2,})(?![\d,.])')  # fmt: skip
 _LETTER_UNITS = {
@@ -101,7 +116,9 @@ def normalise(text: str) -> str:
     text = _GROUPS.sub(lambda match: re.sub(r"[ ']", '', match[0]), text)
     text = _DOTS.sub(_without_dots, text)
     text = _join_commas(text)
-    text = re.sub(r'(?<![\d.,])[1-9]\d{0,2}(?:, 000)+(?![\d,])', lambda m: re.sub(', ', '', m[0]), text)
+    text = re.sub(
+        r'(?<![\d.,])[1-9]\d{0,2}(?:, 000)+(?![\d,])', lambda m: re.sub(', ', '', m[0]), text
+    )
     text = re.sub(r'(?<=\d)\s*[xX]\s*(?=10\s*\^)', r'\\times ', text)
     text = re.sub(r'(?<!\.)\.$', '', text.rstrip(' ,;:!')) if not text.endswith('...') else text
     return re.sub(r'\s+(?=[\^_])', '', text).strip()
@@ -191,4 +208,6 @@ def _join_commas(text: str) -> str:
         depth = max(0, depth + (1 if place[0] in '([{' else -1))
         start = place.end()
     tail = text[start:]
-    return ''.join(pieces) + (_COMMAS.sub(lambda m: m[0].replace(',', ''), tail) if not depth else tail)
+    return ''.join(pieces) + (
+        _COMMAS.sub(lambda m: m[0].replace(',', ''), tail) if not depth else tail
+    )

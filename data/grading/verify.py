@@ -14,7 +14,7 @@ from elenchus.data.grading import comparison, extraction
 from elenchus.data.grading.comparison import Verdict
 from elenchus.data.grading.workers import COMPARATOR, PATIENCE, STARTUP_S, Outcome, Worker
 
-__all__ = ['PATIENCE', 'STARTUP_S', 'Outcome', 'Verifier', 'available_cores']
+__all__ = ['PATIENCE', 'STARTUP_S', 'Outcome', 'Verifier', 'available_cores', 'figures']
 
 MAX_KNOWN = 100_000  # outcomes of workers that are kept
 _DECIDED = {
@@ -36,7 +36,7 @@ class Verifier:
     processes, which start on first use; None is one for each core. A worker is killed if one pair
     takes more than `timeout_s` seconds of CPU time, or `PATIENCE` times that in wall-clock time.
     `comparator` names the workers' function as 'module:function'. `counts` adds up the outcomes of
-    all checks, `num_algebra` the pairs that went to workers, `seconds` the time of all checks.
+    all checks; `totals` are these, the pairs that went to workers and the seconds of all checks.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Verifier:
         self._known = {}
         self.configure(num_workers=num_workers, timeout_s=timeout_s)
         self.counts = collections.Counter()
-        self.num_algebra, self.seconds = 0, 0.0
+        self._num_algebra, self._seconds = 0, 0.0
 
     def configure(self, *, num_workers: int | None, timeout_s: float) -> None:
         """Sets the size of the pool and the time limit of workers that start from now on."""
@@ -97,24 +97,19 @@ class Verifier:
         outcomes = [results[case] for case in cases]
         self._remember(hard, results)
         self.counts.update(outcomes)
-        self.seconds += time.perf_counter() - start
+        self._seconds += time.perf_counter() - start
         return outcomes
 
-    def figures(self) -> dict[str, float]:
-        """Returns pairs a second and the shares of outcomes that judge nothing, over all checks."""
-        total = self.counts.total()
-        if not total:
-            return {}
-        unclear = (Outcome.UNSURE, Outcome.TIMEOUT, Outcome.ERROR)
-        return {
-            'pairs': total,
-            'pairs_per_s': round(total / max(self.seconds, 1e-9), 1),
-            'algebra': round(self.num_algebra / total, 4),
-        } | {str(outcome): round(self.counts[outcome] / total, 4) for outcome in unclear}
+    def totals(self) -> collections.Counter:
+        """Returns the outcomes of all checks, `algebra` and `seconds`; see `figures`."""
+        return collections.Counter(
+            {str(outcome): count for outcome, count in self.counts.items()}
+            | {'algebra': self._num_algebra, 'seconds': self._seconds}
+        )
 
     def _remember(self, hard: list[tuple[str, str]], results: dict) -> None:
         """Keeps what workers decided; a time limit or an error may end otherwise the next time."""
-        self.num_algebra += len(hard)
+        self._num_algebra += len(hard)
         for case in hard:
             if results[case] in _DECIDED.values():
                 self._known[case] = results[case]
@@ -154,6 +149,22 @@ class Verifier:
             if outcome is not None:
                 done.append((worker, outcome))
         return done
+
+
+def figures(totals: collections.Counter) -> dict[str, float]:
+    """Returns pairs a second and the shares of outcomes that judge nothing; {} without pairs.
+
+    `algebra` is the share of pairs that went to workers. `totals` is `Verifier.totals`, or the
+    difference of two.
+    """
+    count = sum(totals[outcome] for outcome in Outcome)
+    if not count:
+        return {}
+    shares = ('algebra', Outcome.UNSURE, Outcome.TIMEOUT, Outcome.ERROR)
+    return {
+        'pairs': count,
+        'pairs_per_s': round(count / max(totals['seconds'], 1e-9), 1),
+    } | {str(name): round(totals[name] / count, 4) for name in shares}
 
 
 def _decide(answer: str | None, reference: str) -> Outcome | None:

@@ -128,7 +128,9 @@ def test_a_worker_killed_between_checks_costs_one_error(comparators, tmp_path, m
         assert checker.check([('#### a < 3', 'b > 1')]) == [Outcome.RIGHT]
 
 
-def test_workers_live_on_between_checks_and_end_with_the_verifier(comparators, tmp_path, monkeypatch):
+def test_workers_live_on_between_checks_and_end_with_the_verifier(
+    comparators, tmp_path, monkeypatch
+):
     log = tmp_path / 'pids'
     monkeypatch.setenv('VERIFY_LOG', str(log))
     with verifier(comparators('process'), num_workers=1) as checker:

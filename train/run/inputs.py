@@ -64,7 +64,8 @@ def load_inputs(settings: RunSettings, verifier: verify.Verifier) -> RunInputs:
 
     The tokenizer may be trained here, on the training problems.
     """
-    source = settings.data.source
+    source, answer = settings.data.source, settings.data.answer
+    verifier.configure(num_workers=answer.workers or None, timeout_s=answer.timeout_s)
     train_problems = load_problems(settings, 'train')
     tokenizer = load_tokenizer(settings, train_problems)
     return RunInputs(
@@ -73,7 +74,7 @@ def load_inputs(settings: RunSettings, verifier: verify.Verifier) -> RunInputs:
         tokenizer,
         Chat(tokenizer, TEMPLATES[settings.tokenizer.template]),
         grammars.LAB if source == 'lab' else grammars.RELEASED,
-        judge_on_first_process(judges.make_judge(source, verifier)),
+        judge_on_first_process(judges.make_judge(source, verifier, answer.markers)),
         settings.model.vocab_size,
     )
 

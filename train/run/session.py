@@ -41,6 +41,7 @@ class Run:
     samplers: Samplers
     store: ModelStore
     mesh: jax.sharding.Mesh
+    verifier: verify.Verifier | None = None
 
     @contextlib.contextmanager
     def started(self) -> Iterator['Run']:
@@ -110,4 +111,4 @@ def open_run(
     )
     jax.set_mesh(mesh)
     samplers = Samplers(settings.sampling, inputs)
-    return Run(settings, directory, inputs, samplers, store, mesh)
+    return Run(settings, directory, inputs, samplers, store, mesh, verifier)
