@@ -72,7 +72,10 @@ def _words(first: Reading, second: Reading) -> Verdict:
         if ''.join(first.value) == ''.join(second.value):
             return RIGHT
         return UNSURE if set(first.value) & set(second.value) else WRONG
-    other = second if first.kind == 'words' else first
+    text, other = (first, second) if first.kind == 'words' else (second, first)
+    tree = expressions.parse(text.text) if other.kind == 'expression' else None
+    if tree is not None:  # `ab` is also a product of two letters
+        return RIGHT if numerics.equal(tree, other.value) else UNSURE
     return WRONG if other.kind in ('number', 'time', 'base', 'ratio', 'expression') else UNSURE
 
 
@@ -175,6 +178,8 @@ def _others(first: Reading, second: Reading) -> Verdict:
     """
     if _squeezed(first.text) == _squeezed(second.text):
         return RIGHT
+    if _same_equation(first.text, second.text):
+        return RIGHT
     long_words = [expressions.long_words(reading.text) for reading in (first, second)]
     if long_words[0] != long_words[1]:
         texts = [reading for reading, long in zip((first, second), long_words, strict=True) if long]
@@ -190,6 +195,17 @@ def _others(first: Reading, second: Reading) -> Verdict:
     if any(re.search(r'[0-9] +[0-9]', reading.text) for reading in (first, second)):
         return UNSURE  # numbers beside each other
     return OPEN
+
+
+def _same_equation(first: str, second: str) -> bool:
+    """Returns True if two equations are equal up to a constant factor."""
+    differences = []
+    for text in (first, second):
+        sides = [expressions.parse(side.strip()) for side in text.split('=')]
+        if len(sides) != 2 or None in sides or re.search(r'[<>!]', text):
+            return False
+        differences.append(('sum', sides[0], ('negative', sides[1])))
+    return numerics.proportional(*differences)
 
 
 def _squeezed(text: str) -> str:

@@ -39,6 +39,17 @@ def equal(first: Tree, second: Tree) -> bool | None:
     return _equal_numerically(first, second)
 
 
+def proportional(first: Tree, second: Tree) -> bool:
+    """Returns True if two rational expressions with variables differ by a constant factor only."""
+    if not variables(first) or variables(first) != variables(second):
+        return False
+    points = [(_modular(first, k), _modular(second, k)) for k in range(NUM_POINTS + 1)]
+    if any(None in pair or 0 in pair for pair in points):
+        return False
+    (a, b), *others = points
+    return all(a * d % PRIME == b * c % PRIME for c, d in others)
+
+
 @functools.lru_cache(maxsize=20_000)
 def variables(tree: Tree) -> frozenset[str]:
     """Returns the names of the variables in a tree."""

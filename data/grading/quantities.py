@@ -34,6 +34,9 @@ _SCALE = re.compile(rf'\s*({"|".join(_SCALES)})s?$', re.IGNORECASE)
 
 _HEDGE = re.compile(
     r'(?:(?:about|approximately|approx\.?|roughly|around|exactly|precisely|only|just|ca\.|circa|'
+    r'the\s+(?:final\s+)?answer\s+is|(?:final\s+)?answer(?=\s*:)|it\s+is|there\s+is|'
+    r'(?:he|she|it|they|we|[A-Z][a-z]+)\s+(?:has|have|had|needs?|earns?|earned|pays?|paid|spends?|spent|'
+    r'bought|sold|made|makes?|gets?|got|costs?)|'
     r'(?:a|the)\s+total\s+(?:of|is)|total(?:\s+of)?|equal\s+to|equals|is|are|there\s+are)(?![A-Za-z])|'
     r'\\(?:approx|sim|simeq|thickapprox)(?![A-Za-z])|~|=|:)\s*',
     re.IGNORECASE,
@@ -51,8 +54,8 @@ oz ounce|s sec second|min minute mins|h hr hour hrs|ms millisecond|l liter litre
 ml milliliter millilitre|mph|kmh kph|w watt|kw kilowatt|kwh|hz hertz|khz|mhz|n newton|j joule|kj|
 v volt|a ampere amp|k kelvin|pa|kpa|kb|mb|gb|tb|cal calorie|kcal|mol mole|rad radian|celsius|
 fahrenheit|usd dollar $ us$|eur euro \u20ac|gbp \u00a3|inr rupee rs rs. \u20b9|jpy yen \u00a5|
-cny rmb yuan|krw won \u20a9|cent \u00a2|percent % pct|degree \\degree|gal gallon|pt pint|qt quart|day|week|month|
-year yr|a$ aud|c$ cad|chf|person people
+cny rmb yuan|krw won \u20a9|cent \u00a2|percent % pct|degree \\degree|gal gallon|pt pint|qt quart|
+day|week|month|year yr|a$ aud|c$ cad|chf|person people
 """
 _CANONICAL = {
     word: group.split()[0]
@@ -103,6 +106,7 @@ _PREFIX = re.compile(
     r'(-?)\s*((?:US|[AC])?\$|[\u20ac\u00a3\u20b9\u00a5\u20a9]|'
     r'(?:USD|EUR|GBP|INR|JPY|CNY|CAD|AUD|CHF)\b|Rs\.?(?![a-z]))\s*(?=[-.\\0-9])'
 )
+_ANGLE = re.compile(r'\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])')
 
 
 class Quantity(NamedTuple):
@@ -136,7 +140,8 @@ def split_unit(text: str, letters: bool = False) -> Quantity:
         if not core or not rest or not re.search(r'[0-9})!.]$|\\[a-z]+$|[a-zA-Z%]$', core):
             continue
         unit = _read_unit(rest, spaced=bool(place[0]), letters=letters)
-        if unit is not None and re.search(r'[0-9\\]', core):
+        is_angle = unit == ('degree',) and _ANGLE.search(core)
+        if unit is not None and not is_angle and re.search(r'[0-9\\]', core):
             return Quantity(core.rstrip(' ,'), currency or unit)
     return Quantity(text, currency)
 

@@ -7,6 +7,7 @@ a pair.
 
 import functools
 import re
+import unicodedata
 
 from elenchus.data.grading import extraction
 
@@ -30,11 +31,18 @@ _TABLE |= {
         '\u03c1': 'rho', '\u03c3': 'sigma', '\u03c4': 'tau', '\u03c6': 'phi', '\u03d5': 'phi',
         '\u03c9': 'omega', '\u0394': 'Delta', '\u03a9': 'Omega', '\u2220': 'angle',
         '\u2032': "'", '\u2019': "'", '\u2018': "'", '\u02bc': "'",
-        '\u27e8': 'langle', '\u27e9': 'rangle', '\u2223': '|',
+        '\u27e8': 'langle', '\u27e9': 'rangle', '\u2223': '|', '\u3002': '.',
+        '\u201c': '', '\u201d': '', '\u230a': 'lfloor',
+        '\u230b': 'rfloor', '\u2308': 'lceil', '\u2309': 'rceil',
     }.items()
 }  # fmt: skip
 _TABLE |= {
     ord(c): rf' \mathbb{{{n}}} ' for c, n in zip('\u211d\u2124\u2115\u211a', 'RZNQ', strict=True)
+}
+_TABLE |= {
+    code: unicodedata.normalize('NFKC', chr(code))
+    for code in range(0x1D400, 0x1D6A4)  # letters of mathematics; its digits stay unread
+    if unicodedata.normalize('NFKC', chr(code)).isascii()
 }
 _RAISED = dict(
     zip(
@@ -57,7 +65,8 @@ _ROOT = re.compile(
 _ROOT_INDEX = {'\u221a': '', '\u221b': '[3]', '\u221c': '[4]'}
 
 _TEXT = re.compile(
-    r'\\(?:text|textbf|textit|textrm|textnormal|mbox|hbox|mathrm|mathbf|mathit|mathsf|rm|bf|operatorname)'
+    r'\\(?:text|textbf|textit|textrm|textnormal|mbox|hbox|mathrm|mathbf|mathit|mathsf|mathord|rm|bf|'
+    r'operatorname)'
     r'\s*\{([^{}]*)\}'
 )
 _LATEX = [
@@ -112,7 +121,8 @@ def normalise(text: str) -> str:
     text = _TEXT.sub(_unwrap, _TEXT.sub(_unwrap, text))
     for pattern, new in _LATEX:
         text = pattern.sub(new, text)
-    text = ' '.join(_currency(text).split()).strip('*` ')
+    text = ' '.join(_currency(text).split()).strip('*`" ')
+    text = re.sub(r"^'([^']+)'$", r'\1', text)
     text = _GROUPS.sub(lambda match: re.sub(r"[ ']", '', match[0]), text)
     text = _DOTS.sub(_without_dots, text)
     text = _join_commas(text)
@@ -120,7 +130,7 @@ def normalise(text: str) -> str:
         r'(?<![\d.,])[1-9]\d{0,2}(?:, 000)+(?![\d,])', lambda m: re.sub(', ', '', m[0]), text
     )
     text = re.sub(r'(?<=\d)\s*[xX]\s*(?=10\s*\^)', r'\\times ', text)
-    text = re.sub(r'(?<!\.)\.$', '', text.rstrip(' ,;:!')) if not text.endswith('...') else text
+    text = re.sub(r'(?<!\.)\.$', '', text.rstrip(' ,;:')) if not text.endswith('...') else text
     return re.sub(r'\s+(?=[\^_])', '', text).strip()
 
 
@@ -173,6 +183,8 @@ def _strip_wrappers(text: str) -> str:
 def _unwrap(match: re.Match) -> str:
     """Returns the words of a text command; letters after a number are units, `5\text{ m}`."""
     content, before = match[1], match.string[: match.start()].rstrip()
+    if content.strip() in (',', '.'):
+        return content.strip()
     if content.strip() == 'o' and re.search(r'\^\s*\{?$', before):
         return 'o'
     after_number = bool(re.search(r'(?:[0-9})]|\\pi|\\degree|\\circ|\\,|\\;|\\ )$', before))
