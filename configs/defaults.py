@@ -241,7 +241,7 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
         'step_coef': 0.5,  # weight of the steps' advantages
         'steps': 'normalised',  # from step scores: 'normalised' or 'difference'
         'std_floor': 0.0,  # least divisor of 'normalised' scores; 0: off; 0.05 tames equal texts
-        'unreached': 'zero',  # steps after the critique's end: score 0 'zero', no advantage 'mask'
+        'unreached': 'zero',  # steps after one that a critique calls wrong: 0 'zero', or 'mask'
         'baseline': 'group',  # mean and deviation of scores: over the 'group' or by 'position'
         'shuffle_scores': False,  # a control: the scores of a group change places
     },

@@ -166,7 +166,8 @@ class Chat:
         Args:
             turns: the conversation.
             trained: roles whose bodies are trained; headers never are.
-            weights: turn -> weight of each of its tokens, [len(turn.tokens)]; None = 1.
+            weights: turn -> weight of each of its tokens, [len(turn.tokens)]; None = 1. A token
+                whose weight is NaN (unknown) is not trained.
             last_only: train only the last turn of these roles.
 
         Raises ValueError if no turn is trained, or if under a family's template the trained turns
@@ -319,8 +320,8 @@ def _turn_example(
     weight = 0.0 if not trained else 1.0 if weights is None else weights(turn)
     return records.Example(
         tokens=np.asarray((*rendered.lead, *rendered.body), np.int32),
-        loss_mask=field(float(trained), np.float32),
-        weights=field(weight, np.float32),
+        loss_mask=field(trained & ~np.isnan(weight), np.float32),
+        weights=field(np.nan_to_num(weight), np.float32),
         old_logprobs=field(fit(turn.logprobs), np.float32),
         ref_logprobs=np.zeros(head + body, np.float32),
         steps=field(fit(step_ids(turn)), np.int32),

@@ -80,7 +80,9 @@ def check_lengths(
     sampling = s.sampling
     attempt = longest_question + overhead + sampling.attempt_tokens
     criticised = attempt
-    if s.evaluate.num_rounds > 1:  # a refinement becomes the next round's attempt
+    scored = any(s.reinforce.reward_rules(p).needs_refinement_scores for p in TRAINED_ROLES)
+    # A refinement is criticised as the next round's attempt, or for its reward.
+    if s.evaluate.num_rounds > 1 or scored:
         criticised = max(attempt, longest_question + overhead + sampling.refinement_tokens)
     critique = criticised + overhead + sampling.critique_tokens
     refinement = critique + overhead + sampling.refinement_tokens

@@ -38,7 +38,7 @@ class AdvantageSettings:
     step_coef: float  # 0 = off: the critic then scores steps only if a reward reads the scores
     steps: Literal['normalised', 'difference']  # GRPO's process supervision; V's differences
     std_floor: float  # least standard deviation that 'normalised' divides by; 0 = off
-    unreached: Literal['zero', 'mask']  # steps that the critique did not reach: score 0, or none
+    unreached: Literal['zero', 'mask']  # steps after a finished critique's error: 0, or unknown
     baseline: Baseline  # of 'normalised': all steps of the group, or those of a position
     shuffle_scores: bool  # control: the step scores of a group are permuted
 
@@ -104,6 +104,13 @@ class RewardRules(NamedTuple):
         r = self.rewards
         in_reward = isinstance(r, ActorRewards) and (r.steps or r.verdict)
         return self.player == 'actor' and bool(in_reward or self.advantage.step_coef)
+
+    @property
+    def needs_refinement_scores(self) -> bool:
+        """True if a reward reads scores of refinements too, which a critique of them gives."""
+        r = self.rewards
+        in_reward = isinstance(r, ActorRewards) and (r.steps or r.verdict)
+        return bool(in_reward) and self.turns.episode != 'attempt'
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from elenchus.data.records import Batch, Episode
 from elenchus.data.text.chat import Chat
 from elenchus.sampling.engine.shapes import smallest_bucket
 from elenchus.train.objective import Objective
-from elenchus.train.rl import advantages
+from elenchus.train.rl import advantages, rewards
 from elenchus.train.rl.credit import GroupValues
 from elenchus.train.rl.rollouts import SampledGroups
 from elenchus.train.rl.settings import TRAINED_ROLES, Player
@@ -148,10 +148,6 @@ def group_metrics(
     levels = np.array([group.problem.level for group in sampled.groups])
     advantage = weights[batch.loss_mask > 0]
     episodes = [episode for group in sampled.groups for episode in group]
-    terms = {
-        f'reward/{name}': float(np.mean([t[name] for v in values for t in v.terms]))
-        for name in values[0].terms[0]
-    }
     metrics = {
         'reward/mean': rewards.mean(),
         'reward/std': rewards.std(),
@@ -171,7 +167,34 @@ def group_metrics(
             f'levels/advantage{level}_std': weights[rows][batch.loss_mask[rows] > 0].std(),
         }
     correct = np.mean([float(e.attempt.facts.correct) for e in episodes])
-    return {'reward/correct': correct} | metrics | terms
+    return {'reward/correct': correct} | metrics | term_metrics(values) | unknown_steps(episodes)
+
+
+def term_metrics(values: Sequence[GroupValues]) -> dict[str, float]:
+    """Returns the mean of each known reward term by turn, and the share that is unknown.
+
+    `reward/attempt/steps` is the term of attempts, `reward/steps` that of the last trained turn. A
+    term that is nowhere known has no mean. Only terms of the critic's scores can be unknown.
+    """
+    metrics, episodes = {}, [terms for v in values for terms in v.terms]
+    for role in episodes[0]:
+        for name in episodes[0][role]:
+            column = [terms[role][name] for terms in episodes]
+            mean, key = rewards.known_mean(column), f'reward/{role}/{name}'
+            if mean is not None:
+                metrics |= {key: float(mean), f'reward/{name}': float(mean)}
+            if name in rewards.SCORED_TERMS and role in TRAINED_ROLES['actor']:
+                metrics[f'{key}_unknown'] = float(np.mean([value is None for value in column]))
+    return metrics
+
+
+def unknown_steps(episodes: Sequence[Episode]) -> dict[str, float]:
+    """Returns the share of scored turns' steps whose score is unknown; {} if none was scored."""
+    turns = [turn for e in episodes for turn in e.turns if turn.facts.num_reached is not None]
+    scores = [score for turn in turns for score in turn.step_scores]
+    if not scores:
+        return {}
+    return {'reward/steps_unknown': float(np.mean([score is None for score in scores]))}
 
 
 def gap_metrics(batch: Batch, trainer: np.ndarray, *, trained: np.ndarray) -> dict[str, float]:
