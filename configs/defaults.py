@@ -271,6 +271,7 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
         'length': 0.0,  # penalty of long critiques
     },
     'overlong_tokens': 32,  # before a turn's limit, where the penalty of length starts
+    'mask_truncated': False,  # turns that were cut off at their limit are not trained (DAPO, TRL)
     'importance_cap': 0.0,  # cap of the trainer / sampler ratio on tokens; 0: no correction
     'drop_zero_advantage_rows': True,  # leave rows without advantages out of the update
     'samples_per_row': 4,  # of a group, after one copy of their prompt

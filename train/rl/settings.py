@@ -137,6 +137,7 @@ class ReinforceSettings:
     rewards: ActorRewards
     critic_rewards: CriticRewards
     overlong_tokens: int  # tokens before a turn's limit over which its length penalty grows
+    mask_truncated: bool  # turns that were cut off at their limit have loss mask 0 (DAPO)
     importance_cap: float  # C of the token weight min(exp(trainer - sampler logp), C); 0 = off
     drop_zero_advantage_rows: bool  # skip rows that cannot affect the gradient of the objective
     samples_per_row: int  # samples of a group in one row behind their common prompt; 1 = separate

@@ -215,7 +215,9 @@ def update_player(
         objective, policy = dataclasses.replace(objective, on_policy=True), None
     batch, metrics = update_batch.make_batch(
         sampled,
-        update_batch.RowLayout(player, s.row_length(player), s.num_samples, s.importance_cap),
+        update_batch.RowLayout(
+            player, s.row_length(player), s.num_samples, s.importance_cap, s.mask_truncated
+        ),
         training.setup.models.sampler.chat,
         assign_credit=iteration.assign_credit,
         objective=objective,

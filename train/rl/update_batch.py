@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from elenchus.data.batching import packing
-from elenchus.data.records import Batch, Episode
+from elenchus.data.records import PLAYER_OF_ROLE, Batch, Episode
 from elenchus.data.text.chat import Chat
 from elenchus.sampling.engine.shapes import smallest_bucket
 from elenchus.train.objective import Objective
@@ -25,6 +25,7 @@ class RowLayout:
     length: int  # tokens of a row
     num_samples: int  # rows of a group
     importance_cap: float  # C of the token weight min(exp(trainer - sampler logp), C); 0 = off
+    mask_truncated: bool  # turns that were cut off are not trained
 
 
 class LogprobFunctions(NamedTuple):
@@ -73,11 +74,29 @@ def make_batch(
         weights = weights * np.where(hinted, np.float32(1), importance)
     # Groups that only fill the shape are masked: they count neither in the loss nor in its divisor.
     informative = np.arange(len(episodes)) < sampled.num_informative * layout.num_samples
+    loss_mask = batch.loss_mask * informative[:, None].astype(np.float32)
+    if layout.mask_truncated:
+        loss_mask *= ~in_truncated_turns(batch, episodes, chat)
     return batch._replace(
         weights=weights,
-        loss_mask=batch.loss_mask * informative[:, None].astype(np.float32),
+        loss_mask=loss_mask,
         old_logprobs=np.where(hinted, batch.old_logprobs, trainer),
     ), metrics
+
+
+def in_truncated_turns(batch: Batch, episodes: Sequence[Episode], chat: Chat) -> np.ndarray:
+    """Returns, [B, T], whether a token is of a turn that was cut off at its token limit.
+
+    Overlong filtering of DAPO (arXiv 2503.14476), `mask_truncated_completions` of TRL: such turns
+    are in neither the loss nor its divisor. Their rewards stay in the mean and deviation of their
+    group, as there.
+    """
+    truncated = np.zeros(batch.tokens.shape, bool)
+    for row, episode in enumerate(episodes):
+        for number, turn in enumerate(episode.turns, 1):
+            if turn.role in PLAYER_OF_ROLE and not chat.is_finished(turn):
+                truncated[row] |= batch.turns[row] == number
+    return truncated
 
 
 def drop_zero_advantage_rows(

@@ -170,7 +170,7 @@ def test_feedback_inside_a_rollout_is_context_and_never_trained(monkeypatch):
     rules = make_rules(turns__episode='critique')
     (group,), _ = rollouts.sample_actor_groups(setup, rules, PROBLEMS[:1], seed=7)
     assert [t.role for t in group[0].turns] == ['question', 'attempt', 'critique', 'refinement']
-    layout = update_batch.RowLayout('actor', 400, 4, 0.0)
+    layout = update_batch.RowLayout('actor', 400, 4, 0.0, mask_truncated=False)
     batch = update_batch.batch_without_weights(group, layout, fake_engine.CHAT)
     trained = {records.ROLES[role] for role in batch.roles[batch.loss_mask > 0]}
     assert trained == {'attempt', 'refinement'}
@@ -329,7 +329,9 @@ def test_a_hint_is_the_beginning_of_the_solution():
     assert rollouts.hint(problem, 0.5) == 'a\nb' and rollouts.hint(problem, 0.01) == 'a'
 
 
-def batch_of(groups, *, informative, cap=0.0, kl=None, hinted=(), policy=-2.0):
+def batch_of(
+    groups, *, informative, cap=0.0, kl=None, hinted=(), policy=-2.0, mask_truncated=False
+):
     """(batch, metrics): the trainer's log-probabilities are `policy`, the reference's -3."""
     for i, group in enumerate(groups):
         changed = (e.with_turn_facts('attempt', hinted=i in hinted) for e in group)
@@ -340,7 +342,7 @@ def batch_of(groups, *, informative, cap=0.0, kl=None, hinted=(), policy=-2.0):
     sampled = rollouts.SampledGroups(groups, informative, len(groups), 0, 0)
     return update_batch.make_batch(
         sampled,
-        update_batch.RowLayout('actor', 160, 4, cap),
+        update_batch.RowLayout('actor', 160, 4, cap, mask_truncated),
         fake_engine.CHAT,
         assign_credit=functools.partial(
             credit.assign_credit,
@@ -367,6 +369,50 @@ def test_dropped_groups_have_no_trained_token_and_rows_keep_their_shape():
     assert batch.tokens.shape == (8, 160)
     assert batch.loss_mask[:4].any(axis=1).all() and not batch.loss_mask[4:].any()
     assert metrics['reward/groups_dropped'] == 0.5 and metrics['reward/correct'] == 0.5
+
+
+def unfinished(role, request, seed):
+    """As `answer`, but the attempts of every second request are cut off before the end token."""
+    ids = answer(role, request, seed)
+    return ids[:-1] if role == 'attempt' and request.id % 2 else ids
+
+
+@pytest.mark.parametrize('episode', ['attempt', 'correction'])
+def test_turns_that_were_cut_off_are_in_no_loss_but_in_the_baseline_of_their_group(episode):
+    setup, _ = make_setup(unfinished)
+    rules = make_rules(turns__episode=episode)
+    groups = rollouts.sample_actor_groups(setup, rules, PROBLEMS[:1], seed=7)[0]
+    layout = update_batch.RowLayout('actor', 400, 4, 0.0, mask_truncated=True)
+    plain = update_batch.batch_without_weights(groups[0], layout, fake_engine.CHAT)
+    cut = update_batch.in_truncated_turns(plain, groups[0], fake_engine.CHAT)
+    is_attempt = plain.turns == 2
+    np.testing.assert_array_equal(cut[::2], False)
+    np.testing.assert_array_equal(cut[1::2], is_attempt[1::2])
+
+
+def test_masked_turns_leave_the_weights_of_the_others_as_they_are():
+    """TRL too masks after the advantages, so that what is cut off lowers the group's mean."""
+    setup, _ = make_setup(unfinished)
+    groups = lambda: rollouts.sample_actor_groups(setup, make_rules(), PROBLEMS[:2], seed=7)[0]  # noqa: E731
+    plain, _ = batch_of(groups(), informative=2)
+    masked, metrics = batch_of(groups(), informative=2, mask_truncated=True)
+    np.testing.assert_array_equal(masked.weights, plain.weights)
+    np.testing.assert_array_equal(masked.loss_mask[::2], plain.loss_mask[::2])
+    assert plain.loss_mask[1::2].any(axis=1).all() and not masked.loss_mask[1::2].any()
+    assert metrics['reward/unfinished'] == 0.5
+
+
+def test_a_batch_of_turns_that_were_all_cut_off_has_no_loss_and_no_gradient():
+    setup, _ = make_setup(lambda *arguments: answer(*arguments)[:-1])
+    groups = rollouts.sample_actor_groups(setup, make_rules(), PROBLEMS[:2], seed=7)[0]
+    batch, metrics = batch_of(groups, informative=2, mask_truncated=True)
+    assert not batch.loss_mask.any() and np.isfinite(list(metrics.values())).all()
+    dropped = update_batch.drop_zero_advantage_rows(
+        batch, objective.GRPO, parts=1, samples_per_row=1
+    )
+    logprobs = np.full(dropped.tokens.shape, -1.0, np.float32)
+    sums = objective.loss(objective.GRPO, dropped, logprobs=logprobs, entropy=0 * logprobs)
+    assert sums.total == sums.weight == 0
 
 
 def test_the_ratio_is_against_the_trainer_and_after_a_hint_against_the_sampler():
