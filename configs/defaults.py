@@ -254,6 +254,7 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
         'first_phase_steps': 0,  # iterations of SCoRe's stage I
         'attempt_kl_coef': 0.0,  # of attempts in stage I
         'hint_share': 0.0,  # lines of the reference shown as a hint
+        'correction': '',  # of 'correction' under a family's template: instruction; '': SCoRe's
     },
     'rewards': {
         'correct': 1.0,  # of a right answer

@@ -54,6 +54,7 @@ class Chat:
 
     tokenizer: tokenizers.Tokenizer
     template: chat_templates.Template = chat_templates.ELENCHUS
+    correction: str = chat_templates.CORRECTION  # instruction to refine an attempt uncriticised
 
     def __post_init__(self):
         for name in sorted(self.template.specials()):
@@ -106,8 +107,9 @@ class Chat:
 
         If roles have separate header tokens, both players read the turns unchanged. Under a
         family's template the headers depend on the reader and sampled ids are kept; a question or
-        guide is encoded together with the join to the next turn of its message. Raises ValueError
-        if a family's player has two turns in a row.
+        guide is encoded together with the join to the next turn of its message. Between an attempt
+        and a refinement without a critique, the user gives the instruction `correction`. Raises
+        ValueError if a family's player has two other turns in a row.
         """
         player = PLAYER_OF_ROLE.get(_check_role(role))
         if self.template.user is None:
@@ -142,6 +144,14 @@ class Chat:
             (self.template.join,),
         )
         return max(len(self._ids(seam)) for seam in seams)
+
+    @functools.cached_property
+    def correction_overhead(self) -> int:
+        """The number of ids between the bodies of an attempt and a refinement that follows it."""
+        if self.template.user is None:
+            return 1
+        attempt = Turn('attempt', (), tuple(self.tokenizer.encode('0')))
+        return len(self._between(attempt, 'refinement', PLAYER_OF_ROLE['refinement']))
 
     def text(self, turn: Turn) -> str:
         """Returns the text of a turn, without header and end token."""
@@ -207,9 +217,15 @@ class Chat:
         footer = template.frame(before.role, player).footer
         is_verbatim = template.is_verbatim(before.role, player)
         if is_verbatim and template.is_verbatim(role, player):
-            raise ValueError(
-                f'{role} cannot follow {before.role}: a turn of the other side is missing between'
-            )
+            if role != 'refinement' or before.role != 'attempt':
+                raise ValueError(
+                    f'{role} cannot follow {before.role}: a turn of the other side is missing '
+                    'between'
+                )
+            # As a user's message, which `_between` opens after the attempt and closes before this.
+            (instruction,) = self.question_turns(self.correction)
+            start = self._between(before, instruction.role, player)
+            return start + instruction.tokens + self._between(instruction, role, player)
         if not is_verbatim and not template.is_verbatim(role, player):
             return ()  # one message: `_body` of the turn before ends with the join
         if is_verbatim and self.is_finished(before):

@@ -99,6 +99,13 @@ def _llama3(name: str, system: str) -> Template:
     )
 
 
+CORRECTION = (
+    'There might be an error in the solution above because of lack of understanding of the '
+    'question. Please correct the error, if any, and rewrite the solution.'
+)
+"""The instruction of SCoRe (arXiv 2409.12917, appendix) between an attempt and its refinement,
+without the sentence on the form of the answer, which depends on the problems."""
+
 ELENCHUS = Template('elenchus', ending=(Special('</s>'),))
 """<question> q <attempt> y </s> <critique> c </s> <refinement> y' </s>"""
 

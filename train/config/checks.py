@@ -71,11 +71,13 @@ def check_lengths(
     longest_guide: int = 0,
     longest_hint: int = 0,
     overhead: int = 1,
+    turn_overhead: int = 1,
 ) -> None:
     """Raises ValueError if a conversation of the longest turns does not fit a shape.
 
     A guide follows the attempt in an annotator's prompt, a hint the question in the actor's.
-    `overhead` is the largest number of tokens between two turns.
+    `overhead` is the largest number of tokens between two turns, `turn_overhead` that between
+    those of an episode of `reinforce`.
     """
     sampling = s.sampling
     attempt = longest_question + overhead + sampling.attempt_tokens
@@ -88,11 +90,16 @@ def check_lengths(
     refinement = critique + overhead + sampling.refinement_tokens
     hinted = longest_question + longest_hint
     prompt = max(critique, attempt + longest_guide, hinted) + overhead
+    if s.reinforce.turns.episode == 'correction':  # an instruction in place of a critique
+        prompt = max(prompt, attempt + turn_overhead)
+        refinement = max(refinement, attempt + turn_overhead + sampling.refinement_tokens)
     talked = longest_question + overhead + s.self_talk.tokens
     alone = hinted + overhead + sampling.attempt_tokens
     whole = max(refinement, critique + longest_guide, alone, talked)
     written = {
-        p: max_response_tokens(p, s.reinforce.turns.episode, sampling.limits, overhead=overhead)
+        p: max_response_tokens(
+            p, s.reinforce.turns.episode, sampling.limits, overhead=turn_overhead
+        )
         for p in TRAINED_ROLES
     }
     for name, size, needed in (

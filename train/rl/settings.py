@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 import jax
 
+from elenchus.data.text.chat import Chat
 from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.lora import LoraSettings
 from elenchus.sampling.test_time.strategies import Refine
@@ -77,6 +78,7 @@ class TurnSettings:
     first_phase_steps: int  # iterations of SCoRe's stage I; 0 = off
     attempt_kl_coef: float  # KL coefficient on attempts in stage I
     hint_share: float  # share of the solution's lines given as a hint; 0 = no hints
+    correction: str  # 'correction' under a family's template: the user's instruction; '' = SCoRe's
 
     def __post_init__(self):
         if self.first_phase_steps and (self.episode == 'attempt' or self.attempt_kl_coef <= 0):
@@ -215,12 +217,17 @@ class ReinforceSettings:
         return RewardRules(player, rewards, self.advantage, self.turns, self.overlong_tokens)
 
 
+def turn_overhead(chat: Chat, episode: str) -> int:
+    """Returns the largest number of template tokens between two turns of an actor's episode."""
+    return chat.correction_overhead if episode == 'correction' else chat.overhead
+
+
 def max_response_tokens(
     player: Player, episode: str, limits: Mapping[str, int], *, overhead: int
 ) -> int:
     """Returns the longest distance from a player's first token to its last trained token.
 
-    limits: tokens of a turn, by role; overhead: template tokens between two turns.
+    limits: tokens of a turn, by role; overhead: template tokens between two turns (turn_overhead).
     """
     if player == 'critic':
         return limits['critique']

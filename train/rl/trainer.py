@@ -45,7 +45,7 @@ from elenchus.train.objective import Objective
 from elenchus.train.optimizer import make_optimizer
 from elenchus.train.rl import credit, diagnostics, rollouts, update_batch
 from elenchus.train.rl.rollouts import RolloutSetup, SampledGroups
-from elenchus.train.rl.settings import Player, ReinforceSettings, check_rows
+from elenchus.train.rl.settings import Player, ReinforceSettings, check_rows, turn_overhead
 from elenchus.train.state import TrainState
 from elenchus.train.step import Transform, batch_logprobs, make_train_step
 
@@ -128,7 +128,8 @@ def make_training(
 ) -> PlayerTraining:
     """Builds the training of one player: its reference, layout of rows and compiled functions."""
     model, sampler = getattr(setup.models, player), setup.models.sampler
-    shared = settings.shared_prompt(player, sampler.max_tokens, overhead=sampler.chat.overhead)
+    overhead = turn_overhead(sampler.chat, settings.turns.episode)
+    shared = settings.shared_prompt(player, sampler.max_tokens, overhead=overhead)
     layout = {'transform': setup.method.transform, 'shared': shared}
     return PlayerTraining(
         settings=settings,

@@ -5,6 +5,7 @@ from elenchus.model.config import ModelConfig
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.config import checks
 from elenchus.train.config.run_settings import RunSettings
+from elenchus.train.rl.settings import turn_overhead
 from elenchus.train.run import inputs as inputs_lib
 from elenchus.train.run.directory import from_root
 from elenchus.train.run.inputs import RunInputs
@@ -22,6 +23,7 @@ def check_run(settings: RunSettings, inputs: RunInputs) -> None:
         longest_guide=inputs_lib.longest_guide(settings, chat, problems, grammar=inputs.grammar),
         longest_hint=inputs_lib.longest_hint(settings, chat, problems),
         overhead=chat.overhead,
+        turn_overhead=turn_overhead(chat, settings.reinforce.turns.episode),
     )
     check_annotator(settings, inputs.tokenizer.fingerprint)
 

@@ -14,7 +14,7 @@ from elenchus.data.problems import loading
 from elenchus.data.records import Problem, TurnFacts
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.data.text.chat import Chat
-from elenchus.data.text.chat_templates import TEMPLATES
+from elenchus.data.text.chat_templates import CORRECTION, TEMPLATES
 from elenchus.sampling.critique_data import annotators
 from elenchus.sampling.exploration import proposals
 from elenchus.train import distributed
@@ -71,7 +71,11 @@ def load_inputs(settings: RunSettings, verifier: verify.Verifier) -> RunInputs:
         train_problems,
         load_problems(settings, 'test'),
         tokenizer,
-        Chat(tokenizer, TEMPLATES[settings.tokenizer.template]),
+        Chat(
+            tokenizer,
+            TEMPLATES[settings.tokenizer.template],
+            settings.reinforce.turns.correction or CORRECTION,
+        ),
         grammars.LAB if source == 'lab' else grammars.RELEASED,
         judge_on_first_process(judges.make_judge(source, verifier)),
         settings.model.vocab_size,

@@ -1,61 +1,24 @@
 """Rollouts, credit assignment, refill, hints and the training batch, without a model."""
 
 import dataclasses
-import functools
 
 import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from elenchus.configs import lab as lab_config
 from elenchus.data import records
-from elenchus.data.lab import forms, task
-from elenchus.sampling.engine import sampling_methods
-from elenchus.train import objective
-from elenchus.train.config import build
-from elenchus.train.rl import credit, rewards, rollouts, settings, update_batch
+from elenchus.data.lab import task
+from elenchus.train.rl import rollouts, update_batch
 from tests.support import fake_engine
-
-METHOD = sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, banned=())
-PROBLEMS = [forms.generate_problem(seed=0, split='train', index=index) for index in range(0, 30, 5)]
-
-
-def make_rules(player='actor', **changes):
-    config = lab_config.get_config('smoke').reinforce
-    config.advantage.step_coef = 0.0
-    changes = {name.replace('__', '.'): value for name, value in changes.items()}
-    config.update_from_flattened_dict(changes)
-    kind = rewards.ActorRewards if player == 'actor' else rewards.CriticRewards
-    section = config.rewards if player == 'actor' else config.critic_rewards
-    return settings.RewardRules(
-        player,
-        build.build(kind, section),
-        build.build(settings.AdvantageSettings, config.advantage),
-        build.build(settings.TurnSettings, config.turns),
-        config.overlong_tokens,
-    )
-
-
-def make_setup(rule, *, num_samples=4, num_refinements=2, refine='always'):
-    """(setup, engine) of an engine that completes by a rule."""
-    engine = fake_engine.RuleEngine(rule)
-    models = fake_engine.players(engine)
-    setup = rollouts.RolloutSetup(
-        models, fake_engine.SCORER, METHOD, num_samples, num_refinements, refine
-    )
-    return setup, engine
-
-
-def answer(role, request, seed):
-    """Attempts right and wrong in alternation; right critiques; refinements right for odd ids."""
-    solution = task.solve(fake_engine.question_of(request))
-    if role == 'critique':
-        return fake_engine.critique(request)
-    good = request.id % 2 == (0 if role == 'attempt' else 1)
-    return fake_engine.ids_of(
-        solution if good else solution[:-1] + str((int(solution[-1]) + 1) % 10)
-    )
+from tests.support.rollout_cases import (
+    PROBLEMS,
+    answer,
+    assign_credit,
+    batch_of,
+    make_rules,
+    make_setup,
+)
 
 
 def hopeless(role, request, seed):
@@ -69,11 +32,6 @@ def question_tokens(request):
     ends = {fake_engine.CHAT.header(role)[0] for role in ('attempt', 'guide')}
     stop = next(i for i, token in enumerate(request.prompt) if token in ends)
     return list(request.prompt[1:stop])
-
-
-assign_credit = functools.partial(
-    credit.assign_credit, limits=fake_engine.LIMITS, first_phase=False, penalties=None, seed=0
-)
 
 
 # Credit
@@ -192,87 +150,6 @@ def test_step_advantages_blame_the_wrong_line_and_no_earlier_one(monkeypatch, st
         assert right[0] == pytest.approx(0.9 - 0.5)
 
 
-def opinionated(role, request, seed):
-    """Attempts and refinements are all right; critiques say so, or are cut off for request 1."""
-    text = fake_engine.critique(request)
-    if role != 'critique':
-        return fake_engine.ids_of(task.solve(fake_engine.question_of(request)))
-    return text[:-1] if request.id % 4 == 1 else text
-
-
-TWO_TURNS = {
-    'advantage__outcome': 'dr_grpo', 'turns__progress': 10.0, 'rewards__length': 0.0,
-    'rewards__correct': 1.0,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize('episode', ['correction', 'critique'])
-@pytest.mark.parametrize('term', ['steps', 'verdict'])
-def test_a_refinement_is_scored_by_a_critique_of_its_own(monkeypatch, episode, term):
-    """It would earn no score otherwise, and `progress` would punish it for a good attempt."""
-    monkeypatch.setattr('elenchus.sampling.step_scores.step_rewards', fake_engine.step_rewards)
-    changes = TWO_TURNS | {'turns__episode': episode, f'rewards__{term}': 0.5}
-    rules = make_rules(**changes)
-    setup, engine = make_setup(answer)
-    (group,), tokens = rollouts.sample_actor_groups(setup, rules, PROBLEMS[:1], seed=7)
-    assert tokens == engine.tokens and engine.num_requests('critique') == 2 * 4
-    roles = ['question', 'attempt', *(['critique'] if episode == 'critique' else []), 'refinement']
-    values = assign_credit(group, rules)
-    for e, terms in zip(group, values.terms, strict=True):
-        assert [turn.role for turn in e.turns] == roles
-        for role in ('attempt', 'refinement'):
-            turn = e.turn(role)
-            assert turn.facts.score == (0.9 if turn.facts.correct else 0.1)
-            expected = turn.facts.score if term == 'verdict' else np.mean(turn.step_scores)
-            assert terms[role] == {'correct': turn.facts.correct, term: pytest.approx(expected)}
-    # Each turn's advantage has the sign of its own success.
-    for e, turns in zip(group, values.advantages, strict=True):
-        assert (turns[len(roles)] > 0).all() == e.turn('refinement').facts.correct
-
-
-def test_opinions_of_attempts_alone_move_no_refinement(monkeypatch):
-    """All right, and right again; the critic liked only every other attempt."""
-    monkeypatch.setattr('elenchus.sampling.step_scores.step_rewards', fake_engine.step_rewards)
-    rules = make_rules(**TWO_TURNS, turns__episode='correction', rewards__steps=0.5)
-    setup, _ = make_setup(opinionated)
-    (group,), _ = rollouts.sample_actor_groups(setup, rules, PROBLEMS[:1], seed=7)
-    values = assign_credit(group, rules)
-    assert [terms['refinement']['steps'] is None for terms in values.terms] == [
-        False, True, False, False,
-    ]  # fmt: skip
-    assert not any(turns[n].any() for turns in values.advantages for n in (2, 3))
-
-
-def test_refinements_are_not_criticised_where_no_reward_reads_it(monkeypatch):
-    monkeypatch.setattr('elenchus.sampling.step_scores.step_rewards', fake_engine.step_rewards)
-    setup, engine = make_setup(answer)
-    rules = make_rules(turns__episode='correction', advantage__step_coef=0.5)
-    rollouts.sample_actor_groups(setup, rules, PROBLEMS[:1], seed=7)
-    assert engine.num_requests('critique') == 4
-
-
-def test_metrics_tell_the_terms_of_each_turn_and_the_share_that_is_unknown(monkeypatch):
-    monkeypatch.setattr('elenchus.sampling.step_scores.step_rewards', fake_engine.step_rewards)
-    rules = make_rules(**TWO_TURNS, turns__episode='correction', rewards__verdict=0.5)
-    setup, _ = make_setup(opinionated)
-    (group,), _ = rollouts.sample_actor_groups(setup, rules, PROBLEMS[:1], seed=7)
-    metrics = update_batch.term_metrics([assign_credit(group, rules)])
-    assert metrics == {
-        'reward/attempt/correct': 1.0,
-        'reward/attempt/verdict': pytest.approx(0.9),
-        'reward/attempt/verdict_unknown': 0.25,
-        'reward/refinement/correct': 1.0,
-        'reward/refinement/verdict': pytest.approx(0.9),
-        'reward/refinement/verdict_unknown': 0.25,
-        'reward/correct': 1.0,
-        'reward/verdict': pytest.approx(0.9),
-    }
-    # Of the cut-off critique's attempt, only the answer's line is unknown.
-    lines = len(group[0].attempt.steps)
-    expected = {'reward/steps_unknown': pytest.approx(1 / 4 / lines)}
-    assert update_batch.unknown_steps(group) == expected
-
-
 # Refill
 
 
@@ -329,36 +206,6 @@ def test_a_hint_is_the_beginning_of_the_solution():
     assert rollouts.hint(problem, 0.5) == 'a\nb' and rollouts.hint(problem, 0.01) == 'a'
 
 
-def batch_of(
-    groups, *, informative, cap=0.0, kl=None, hinted=(), policy=-2.0, mask_truncated=False
-):
-    """(batch, metrics): the trainer's log-probabilities are `policy`, the reference's -3."""
-    for i, group in enumerate(groups):
-        changed = (e.with_turn_facts('attempt', hinted=i in hinted) for e in group)
-        groups[i] = dataclasses.replace(group, episodes=tuple(changed))
-    chosen = objective.GRPO
-    if kl:
-        chosen = dataclasses.replace(chosen, kl=kl, kl_coef=0.1)
-    sampled = rollouts.SampledGroups(groups, informative, len(groups), 0, 0)
-    return update_batch.make_batch(
-        sampled,
-        update_batch.RowLayout('actor', 160, 4, cap, mask_truncated),
-        fake_engine.CHAT,
-        assign_credit=functools.partial(
-            credit.assign_credit,
-            rules=make_rules(),
-            limits=fake_engine.LIMITS,
-            first_phase=False,
-            seed=0,
-        ),
-        objective=chosen,
-        logprobs=update_batch.LogprobFunctions(
-            policy and (lambda batch: np.full(batch.tokens.shape, policy, np.float32)),
-            lambda batch: np.full(batch.tokens.shape, -3.0, np.float32),
-        ),
-    )
-
-
 def two_groups():
     setup, _ = make_setup(answer)
     return rollouts.sample_actor_groups(setup, make_rules(), PROBLEMS[:2], seed=7)[0]
@@ -369,50 +216,6 @@ def test_dropped_groups_have_no_trained_token_and_rows_keep_their_shape():
     assert batch.tokens.shape == (8, 160)
     assert batch.loss_mask[:4].any(axis=1).all() and not batch.loss_mask[4:].any()
     assert metrics['reward/groups_dropped'] == 0.5 and metrics['reward/correct'] == 0.5
-
-
-def unfinished(role, request, seed):
-    """As `answer`, but the attempts of every second request are cut off before the end token."""
-    ids = answer(role, request, seed)
-    return ids[:-1] if role == 'attempt' and request.id % 2 else ids
-
-
-@pytest.mark.parametrize('episode', ['attempt', 'correction'])
-def test_turns_that_were_cut_off_are_in_no_loss_but_in_the_baseline_of_their_group(episode):
-    setup, _ = make_setup(unfinished)
-    rules = make_rules(turns__episode=episode)
-    groups = rollouts.sample_actor_groups(setup, rules, PROBLEMS[:1], seed=7)[0]
-    layout = update_batch.RowLayout('actor', 400, 4, 0.0, mask_truncated=True)
-    plain = update_batch.batch_without_weights(groups[0], layout, fake_engine.CHAT)
-    cut = update_batch.in_truncated_turns(plain, groups[0], fake_engine.CHAT)
-    is_attempt = plain.turns == 2
-    np.testing.assert_array_equal(cut[::2], False)
-    np.testing.assert_array_equal(cut[1::2], is_attempt[1::2])
-
-
-def test_masked_turns_leave_the_weights_of_the_others_as_they_are():
-    """TRL too masks after the advantages, so that what is cut off lowers the group's mean."""
-    setup, _ = make_setup(unfinished)
-    groups = lambda: rollouts.sample_actor_groups(setup, make_rules(), PROBLEMS[:2], seed=7)[0]  # noqa: E731
-    plain, _ = batch_of(groups(), informative=2)
-    masked, metrics = batch_of(groups(), informative=2, mask_truncated=True)
-    np.testing.assert_array_equal(masked.weights, plain.weights)
-    np.testing.assert_array_equal(masked.loss_mask[::2], plain.loss_mask[::2])
-    assert plain.loss_mask[1::2].any(axis=1).all() and not masked.loss_mask[1::2].any()
-    assert metrics['reward/unfinished'] == 0.5
-
-
-def test_a_batch_of_turns_that_were_all_cut_off_has_no_loss_and_no_gradient():
-    setup, _ = make_setup(lambda *arguments: answer(*arguments)[:-1])
-    groups = rollouts.sample_actor_groups(setup, make_rules(), PROBLEMS[:2], seed=7)[0]
-    batch, metrics = batch_of(groups, informative=2, mask_truncated=True)
-    assert not batch.loss_mask.any() and np.isfinite(list(metrics.values())).all()
-    dropped = update_batch.drop_zero_advantage_rows(
-        batch, objective.GRPO, parts=1, samples_per_row=1
-    )
-    logprobs = np.full(dropped.tokens.shape, -1.0, np.float32)
-    sums = objective.loss(objective.GRPO, dropped, logprobs=logprobs, entropy=0 * logprobs)
-    assert sums.total == sums.weight == 0
 
 
 def test_the_ratio_is_against_the_trainer_and_after_a_hint_against_the_sampler():
