@@ -195,3 +195,21 @@ def test_evaluation_loads_the_latest_actor_and_critic_before_it(tmp_path, betwee
     run = session.Run(settings, directory, inputs=None, samplers=None, store=store, mesh=None)
     assert run.load_latest('actor', before='evaluate') == actor
     assert run.load_latest('critic', before='evaluate') == critic
+
+
+def test_the_instruction_of_corrections_counts_in_the_lengths_when_a_run_opens(folder):
+    """A later instruction of the user must fit: the run is refused before anything is sampled."""
+    config = config_of(folder)
+    config.reinforce.turns.episode = 'correction'
+    config.reinforce.length = config.train.length = config.model.max_length
+
+    def run_with(text):
+        config.reinforce.turns.correction = text
+        with verify.Verifier(num_workers=1, timeout_s=1.0) as verifier:
+            return session.open_run(config, folder / 'run', verifier=verifier)
+
+    with pytest.raises(ValueError, match=r'=\d+ must be at least \d+') as error:
+        run_with('Look again. ' * 500)
+    assert '\n' not in str(error.value)
+    run = run_with('Look again.')
+    assert run.inputs.chat.correction == 'Look again.'
