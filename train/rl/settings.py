@@ -44,6 +44,11 @@ class AdvantageSettings:
     shuffle_scores: bool  # control: the step scores of a group are permuted
 
     def __post_init__(self):
+        if not self.epsilon > 0:
+            raise ValueError(
+                f'reinforce.advantage.epsilon={self.epsilon} must be above 0: equal rewards would '
+                'be divided by 0; nearest: 1e-8'
+            )
         if self.std_floor < 0:
             raise ValueError(
                 f'reinforce.advantage.std_floor={self.std_floor} must be at least 0; 0 is off'
@@ -154,6 +159,12 @@ class ReinforceSettings:
         for name in ('num_minibatches', 'num_epochs', 'num_refinements', 'overlong_tokens'):
             if getattr(self, name) < 1:
                 raise ValueError(f'reinforce.{name}={getattr(self, name)} must be at least 1')
+        if self.num_samples < 2:
+            raise ValueError(
+                f'reinforce.num_samples={self.num_samples} must be at least 2: the advantage of a '
+                f'sample (reinforce.advantage.outcome={self.advantage.outcome!r}) is its distance '
+                'from the others of its group; nearest: 2'
+            )
         divisors = [n for n in range(1, self.num_samples + 1) if self.num_samples % n == 0]
         if self.samples_per_row not in divisors:
             nearest = min(divisors, key=lambda n: abs(n - self.samples_per_row))

@@ -25,7 +25,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -238,7 +237,7 @@ def update_player(
             placed, _ = place_batch(minibatch, training.shared)
             state, values = train_step(state, placed, training.frozen)
             updates.append((values, minibatch))
-    return state, metrics | _aggregate([v for v, _ in updates]), updates
+    return state, metrics | update_batch.mean_of_updates([v for v, _ in updates]), updates
 
 
 def make_rng(seed: int, step: int, player: Player) -> np.random.Generator:
@@ -338,11 +337,3 @@ def place_batch(
         return to_device(batch), lambda values: values
     merged, places = shared_prompts.share_prompts(batch, **shared._asdict())
     return to_device(merged), lambda values: places.scatter(values, batch.tokens.shape)
-
-
-def _aggregate(rows: Sequence[Mapping[str, jax.Array]]) -> dict[str, jax.Array]:
-    """Metrics of an iteration: mean over its updates; of `*_max`, the maximum."""
-    return {
-        name: (jnp.max if name.endswith('_max') else jnp.mean)(jnp.stack([r[name] for r in rows]))
-        for name in rows[0]
-    }

@@ -1,9 +1,11 @@
 """Training batch of one RL iteration (one episode per row, fixed shape), and its metrics."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from elenchus.data.batching import packing
@@ -224,3 +226,21 @@ def gap_metrics(batch: Batch, trainer: np.ndarray, *, trained: np.ndarray) -> di
         'sampler/gap': float(gaps.mean()) if gaps.size else 0.0,
         'sampler/gap_max': float(gaps.max()) if gaps.size else 0.0,
     }
+
+
+def mean_of_updates(rows: Sequence[Mapping[str, jax.Array]]) -> dict[str, jax.Array]:
+    """Returns metrics of an iteration: the mean over its updates; of `*_max`, the maximum.
+
+    An update without loss tokens has no loss: its `loss/` metrics are not in the mean.
+    """
+    columns = {name: jnp.stack([jnp.asarray(row[name]) for row in rows]) for name in rows[0]}
+    has_tokens = columns['loss/tokens'] > 0
+
+    def reduce(name: str, values: jax.Array) -> jax.Array:
+        if name.endswith('_max'):
+            return jnp.max(values)
+        if name.startswith('loss/') and name != 'loss/tokens':
+            return jnp.sum(values * has_tokens) / jnp.maximum(jnp.sum(has_tokens), 1)
+        return jnp.mean(values)
+
+    return {name: reduce(name, values) for name, values in columns.items()}
