@@ -17,6 +17,7 @@ log-probabilities itself. Otherwise the samples are at most num_updates - 1 upda
 is taken against the policy that sampled.
 """
 
+import collections
 import dataclasses
 import functools
 import pathlib
@@ -28,7 +29,7 @@ import jax
 import numpy as np
 import optax
 
-from elenchus.data.batching import shared_prompts
+from elenchus.data.batching import packing, shared_prompts
 from elenchus.data.records import Batch, Problem
 from elenchus.model import lora, sharding
 from elenchus.model.attention.inputs import SharedPrompt
@@ -94,7 +95,7 @@ def reinforce(
         for player in trained
     }
     initial = {p: lora.split(training.reference)[0] for p, training in trainings.items()}
-    counters = {'tokens': 0, 'trained': 0}
+    counters = collections.Counter(tokens_sampled=0, tokens_trained=0, tokens_padding=0)
     states, _ = train_loop(
         {p: init_train_state(weights, optimizer) for p, weights in initial.items()},
         functools.partial(train_iteration, trainings=trainings, counters=counters),
@@ -104,13 +105,12 @@ def reinforce(
         writer=writer,
         description=f'reinforce {" and ".join(trained)}',
         cursor=lambda: dict(counters),
-        set_cursor=counters.update,
+        set_cursor=counters.update,  # adds to counts that are 0 until then
         watch=diagnostics.make_watch(diagnostics.to_stderr),
-        should_stop=lambda: 0 < s.token_budget <= counters['tokens'],
+        should_stop=lambda: 0 < s.token_budget <= counters['tokens_sampled'],
     )
     return _current_models(trainings, states), {
-        'tokens_sampled': counters['tokens'],
-        'tokens_trained': counters['trained'],
+        **counters,
         'updates': {p: int(state.step) for p, state in states.items()},
     }
 
@@ -150,7 +150,7 @@ def train_iteration(
     states: dict[Player, TrainState],
     *,
     trainings: Mapping[Player, PlayerTraining],
-    counters: dict[str, int],
+    counters: collections.Counter,
 ) -> tuple[dict[Player, TrainState], dict, Updates]:
     """Runs one iteration of each player; returns (states, metrics, updates) for the train loop.
 
@@ -167,12 +167,13 @@ def train_iteration(
         )
         states = states | {player: state}
         updates += player_updates
-        counters['tokens'] += sampled.tokens
-        counters['trained'] += sum(minibatch.tokens.size for _, minibatch in player_updates)
+        counters['tokens_sampled'] += sampled.tokens
+        for _, minibatch in player_updates:
+            counters.update(packing.token_counts(minibatch))
         if len(trainings) > 1:  # 'loss/kl' becomes 'loss/critic/kl'
             metrics = {n.replace('/', f'/{player}/', 1): value for n, value in metrics.items()}
         row |= metrics
-    return states, row | {'sampled/tokens': counters['tokens']}, updates
+    return states, row | {'sampled/tokens': counters['tokens_sampled']}, updates
 
 
 def _current_models(

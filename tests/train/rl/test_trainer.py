@@ -136,6 +136,7 @@ def test_both_players_learn_in_alternation_from_one_checkpoint(both):
     (models, totals, rows), _ = both
     assert totals['updates'] == {'actor': 6, 'critic': 6}
     assert totals['tokens_sampled'] == rows[-1]['sampled/tokens'] > 0
+    assert totals['tokens_trained'] > 0 and totals['tokens_padding'] > 0
     for player, model in models.items():
         before = jax.tree.leaves(getattr(tiny_models(), player))
         changed = [np.any(x != y) for x, y in zip(before, jax.tree.leaves(model), strict=True)]
