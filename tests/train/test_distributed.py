@@ -153,6 +153,25 @@ def test_every_exception_of_the_first_process_is_raised_on_all_within_seconds(fa
     assert {'KeyError', 'KeyboardInterrupt', 'SystemExit', 'TypeError', 'MemoryError'} <= kinds
 
 
+@pytest.mark.parametrize('failing', [0, 1])
+def test_a_process_that_waits_for_a_failed_one_ends_with_its_message(failing):
+    """The failure is between two collectives, where the other process cannot raise anything."""
+    address = f'localhost:{multi_process.free_port()}'
+    command = [sys.executable, '-m', 'tests.support.lonely_failure', address]
+    started = [
+        subprocess.Popen(
+            [*command, str(i), str(failing)], cwd=multi_process.ROOT,
+            env=multi_process.environment(1), stderr=subprocess.PIPE, text=True,
+        )
+        for i in range(2)
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=300)[1] for process in started]
+    assert [process.returncode for process in started] == [1, 1]
+    name = 'the first process' if failing == 0 else 'process 1'
+    line = f'error: {name} failed with ZeroDivisionError: a worker divided by zero'
+    assert line in outputs[1 - failing] and 'ZeroDivisionError' in outputs[failing]
+
+
 def test_a_process_number_out_of_range_is_an_error():
     with pytest.raises(ValueError, match=r'--process_id=2 must be in \[0, 2\).*nearest: 1'):
         distributed.initialize(coordinator='x:1', num_processes=2, process_id=2, detect=False)

@@ -9,6 +9,7 @@ from etils import epath
 from elenchus.data.grading import verify
 from elenchus.train import distributed
 from elenchus.train.config import cli
+from elenchus.train.failures import FailuresReachAll
 from elenchus.train.report.html_page import write_report
 from elenchus.train.run.directory import SUMMARY, read_json, write_json
 from elenchus.train.run.session import Run, open_run
@@ -27,6 +28,7 @@ def run_of_flags() -> Iterator[Run]:
         raise ValueError(f'--workdir={flags.FLAGS.workdir} is a file; use a folder')
     cli.join_processes()
     with (
+        FailuresReachAll(),
         verify.Verifier(num_workers=VERIFIER_WORKERS, timeout_s=VERIFIER_TIMEOUT_S) as verifier,
         open_run(flags.FLAGS.config, flags.FLAGS.workdir, verifier=verifier).started() as run,
     ):
