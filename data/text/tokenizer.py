@@ -219,7 +219,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, model_type: str) -
             num_threads=1,  # more threads would make the result depend on timing
             minloglevel=2,
         )
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:  # ValueError: more than 32 bits
         raise ValueError(f'cannot train a tokenizer of vocab_size={vocab_size}: {error}') from error
     return model.getvalue()
 
