@@ -84,17 +84,13 @@ def parse_row(
     builder: type[Rows], record: dict, *, place: str, id: str, annotations: bool = False
 ) -> Problem:
     """Builds a problem from a row of a set. Raises ValueError that begins with the place."""
-    make = functools.partial(
-        builder.problem, id=f'{builder.name}/{id}', annotations=annotations
-    )
+    make = functools.partial(builder.problem, id=f'{builder.name}/{id}', annotations=annotations)
     problem = jsonl.at_place(place, make, record)
     jsonl.at_place(place, references.check_reference, problem.answer)
     return problem
 
 
-def parse_problem(
-    builder: type[Rows], line: str, *, id: str, annotations: bool = False
-) -> Problem:
+def parse_problem(builder: type[Rows], line: str, *, id: str, annotations: bool = False) -> Problem:
     """Parses a problem from one line of a set. Raises ValueError that names the record."""
     place = f'{builder.name}/{id}'
     record = jsonl.at_place(place, jsonl.parse_record, line)

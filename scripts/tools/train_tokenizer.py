@@ -29,7 +29,9 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-    flags.DEFINE_list('input', None, 'Files to train on: .txt, .jsonl, .json, .parquet.', required=True)
+    flags.DEFINE_list(
+        'input', None, 'Files to train on: .txt, .jsonl, .json, .parquet.', required=True
+    )
     flags.DEFINE_string('output', None, 'Path of the model to write: *.model.', required=True)
     flags.DEFINE_integer(
         'vocab_size',
