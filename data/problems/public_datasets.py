@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import itertools
 import os
-import pathlib
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping

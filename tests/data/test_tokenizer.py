@@ -1,8 +1,8 @@
 import functools
 import json
-import re
 import pathlib
 import pickle
+import re
 import subprocess
 import sys
 

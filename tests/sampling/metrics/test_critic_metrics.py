@@ -165,7 +165,7 @@ def test_location_counts_the_very_line(pairs, f1):
 
 
 def test_the_two_f1_of_first_errors_differ():
-    """The worked example: four wrong attempts, all located, and four right ones, two of them passed.
+    """The worked example: four wrong attempts, all located; four right ones, two of them passed.
 
     ProcessBench: 2 * 1 * 0.5 / 1.5 = 0.67. Micro: 2 * 4 / (6 + 4) = 0.80.
     """
