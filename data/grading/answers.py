@@ -1,14 +1,12 @@
 """Extracts answers from text, parses them as numbers and compares them."""
 
-import collections
 import fractions
 import logging
 import re
 
-MAX_ANSWER = 1000  # characters; longer answers are compared as text only
+from elenchus.data.grading.extraction import boxed, extract_answer
 
-_MARKER = re.compile(r'(?<!#)####(?!#)|\bthe (?:final )?answer is\b:?|\\boxed\s*\{', re.IGNORECASE)
-_SENTENCE_END = re.compile(r'[.!?](?=\s|$)')
+MAX_ANSWER = 1000  # characters; longer answers are compared as text only
 
 _INTEGER = r'(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)'
 _DECIMAL = rf'(?:{_INTEGER}(?:\.[0-9]*)?|\.[0-9]+)'
@@ -65,40 +63,6 @@ _NOT_UNIT = re.compile(
     'plus|power|root|sigma|sine|squared|than|theta|thousand|times|trillion|zeta'
 )
 _UNIT = re.compile(r"(?=[^ ]*[aeiouy])[a-z]{3,}(?:[-'][a-z]+)*")
-
-
-def extract_answer(text: str) -> str | None:
-    r"""Returns the answer after the last `####`, `The answer is` or `\boxed{`.
-
-    Returns None without such a marker, or if the last one is empty or never closed: an earlier
-    answer does not replace it.
-    """
-    markers = collections.deque(_MARKER.finditer(text), maxlen=1)  # keeps the last match
-    if not markers:
-        return None
-    (last,) = markers
-    if last[0].endswith('{'):
-        return _balanced(text, last.end())
-    line = text[last.end() :].split('\n', 1)[0]
-    if last[0] != '####':
-        line = _SENTENCE_END.split(line, maxsplit=1)[0]
-    return line.strip() or None
-
-
-def boxed(text: str) -> str | None:
-    r"""Returns the content of the last `\boxed{`; None if it is absent, empty or never closed."""
-    last = text.rpartition(r'\boxed')[2].lstrip()
-    return _balanced(last, 1) if r'\boxed' in text and last.startswith('{') else None
-
-
-def _balanced(text: str, start: int) -> str | None:
-    """Returns the text from `start` to the brace that closes the one before `start`."""
-    depth = 1
-    for place in re.finditer(r'\\.|[{}]', text[start:], re.DOTALL):
-        depth += {'{': 1, '}': -1}.get(place[0], 0)
-        if not depth:
-            return text[start : start + place.start()].strip() or None
-    return None
 
 
 def parse_number(text: str) -> fractions.Fraction | None:
