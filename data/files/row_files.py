@@ -44,8 +44,8 @@ def find_split(folder: str | os.PathLike, name: str) -> list[pathlib.Path]:
             _check_shards(shards, name)
             return shards
     raise ValueError(
-        f'path={os.fspath(folder)!r} does not contain {name}.jsonl (nor {name}.json, {name}.parquet or '
-        f'{name}-00000-of-00001.parquet)'
+        f'path={os.fspath(folder)!r} does not contain {name}.jsonl (nor {name}.json, '
+        f'{name}.parquet or {name}-00000-of-00001.parquet)'
     )
 
 

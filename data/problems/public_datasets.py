@@ -197,7 +197,7 @@ class Asdiv(Rows, skip_registration=True):
         bare = re.sub(r'\([^()]*[a-z][^()]*\)', '', formula)  # units such as (cent/dime)
         return Problem(
             id=id,
-            question=f'{fields.text(record, "body").strip()} {fields.text(record, "question").strip()}',
+            question=' '.join(fields.text(record, name).strip() for name in ('body', 'question')),
             answer=answer,
             solution=f'{formula}\n#### {answer}',
             level=_level(len(_OPERATOR.findall(bare))),

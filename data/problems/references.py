@@ -3,9 +3,10 @@
 import re
 from typing import NamedTuple
 
-from elenchus.data.grading import answers
+from elenchus.data.grading import references as grading
 
-_NOT_FINITE = re.compile(r'[-+]?(?:nan|inf|infinity)', re.IGNORECASE)
+
+_BRACE = re.compile(r'\\.|[{}]', re.DOTALL)
 
 
 class Reference(NamedTuple):
@@ -19,28 +20,30 @@ def read_reference(text: str) -> Reference:
     r"""Reads a bare answer, or the one that a marker names in a text: `#### 7`, `\boxed{7}`.
 
     Users put whole solutions where an answer belongs, as GSM8K's own files do. No response would be
-    equal to such a text. Raises ValueError if the answer cannot be met by itself.
+    equal to such a text. Raises ValueError if no response can meet the answer.
     """
-    marked = answers.extract_answer(text)
-    reference = Reference(text.strip(), None) if marked is None else Reference(marked, text)
-    check_reference(reference.answer)
-    return reference
+    check_reference(text)
+    answer = grading.reference_answer(text)
+    if '\n' in answer and '\\' not in answer:
+        raise ValueError(
+            f'answer={_shown(text)} has several lines and no marker such as #### or \\boxed: no '
+            'response can be equal to it'
+        )
+    return Reference(answer, None if answer == text.strip() else text)
 
 
-def check_reference(answer: str) -> None:
-    """Raises ValueError if an answer is not equal to itself: empty, NaN, with an open brace."""
-    if not answer.strip():
-        raise ValueError(f'answer={answer!r} is empty')
-    if '\n' in answer.strip() and '\\' not in answer:
-        raise ValueError(
-            f'answer={ascii(answer)[:60]}... has several lines and no marker such as #### or '
-            '\\boxed: no response can be equal to it'
-        )
-    if _NOT_FINITE.fullmatch(answer.strip()):
-        raise ValueError(f'answer={answer!r} is not a finite number; for infinity use \\infty')
-    repeated = answers.extract_answer(f'\\boxed{{{answer}}}')
-    if repeated is None or not answers.equivalent(repeated, answer):
-        raise ValueError(
-            f'answer={ascii(answer[:60])} cannot be met: the verifier does not find it equal to '
-            'itself; close its braces, or write it as a number or in LaTeX'
-        )
+def check_reference(text: str) -> None:
+    """Raises ValueError with the reason why no response can meet a reference, if there is one."""
+    if reason := grading.check_reference(text):
+        raise ValueError(f'answer={_shown(text)} {reason}: no response can meet it')
+    depth = 0
+    for brace in _BRACE.findall(grading.reference_answer(text)):
+        depth += {'{': 1, '}': -1}.get(brace, 0)
+        if depth < 0:
+            break
+    if depth:
+        raise ValueError(f'answer={_shown(text)} has a brace without its other half')
+
+
+def _shown(text: str) -> str:
+    return ascii(text if len(text) <= 60 else f'{text[:57]}...')
