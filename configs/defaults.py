@@ -8,7 +8,8 @@
         derive.set_lengths(config, question=256, attempt=192, critique=512, refinement=192)
         return config
 
-`--describe` of scripts.run prints any config with these comments. Lengths are in tokens.
+`--describe` of scripts.run prints any config with these comments. Lengths are in tokens. Relative
+paths of what is read are looked up in the working directory, then in the project's folder.
 """
 
 from ml_collections import ConfigDict
@@ -64,6 +65,7 @@ DATA = {  # the problems
     'test_path': '',  # as path, for test_source
     'test_split': 'test',  # split of the test problems: 'test', or 'validation' to tune on
     'data_dir': '.cache/data',  # folder of prepared data sets
+    'too_long': 'refuse',  # questions without room: 'refuse' to run, or 'drop' and count them
     'form': 'tail',  # of the lab's problems: 'tail', or 'digits' without facts
     'seed': 0,  # of generated problems
     'num_train': 7473,  # training problems that are read

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 from elenchus.data.grading import references as grading
 
-
 _BRACE = re.compile(r'\\.|[{}]', re.DOTALL)
 
 

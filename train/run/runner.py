@@ -1,6 +1,7 @@
 """Runs stages in order, then writes the report."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 
 from absl import flags
@@ -61,14 +62,18 @@ def add_tokens_per_step(summary: dict, run: Run, counts_before: tuple[int, int])
 
 
 def write_summaries(run: Run) -> None:
-    """Writes the summaries of all complete stages, in order, into WORKDIR/summary.json."""
+    """Writes the summaries of all complete stages, in order, into WORKDIR/summary.json.
+
+    The counts of the problems, with what was left out of them, stand before them.
+    """
     folders = [run.directory.stage(name).path for name in run.settings.stages]
     summaries = {
         folder.name: read_json(folder / SUMMARY)
         for folder in folders
         if (folder / SUMMARY).exists()
     }
-    write_json(run.directory.path / SUMMARY, {'stages': summaries})
+    data = {split: dataclasses.asdict(counts) for split, counts in run.inputs.counts.items()}
+    write_json(run.directory.path / SUMMARY, {'data': data, 'stages': summaries})
 
 
 def report(run: Run) -> None:

@@ -1,6 +1,7 @@
 """Supervised fine-tuning: the stages `base`, `actor` and `critic`, and the fit of other stages."""
 
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 
 from elenchus.data.batching import packing, pipeline
 from elenchus.data.records import Example
@@ -106,10 +107,19 @@ def sft_stage(
     loop: LoopSettings,
     store: ModelStore,
     seed: int,
+    left_out: Mapping[str, int] = types.MappingProxyType({}),
 ) -> dict:
-    """Trains a model as `sft` does and saves it in the stage's folder; returns totals."""
+    """Trains a model as `sft` does and saves it in the stage's folder; returns totals.
+
+    `left_out` are counts of what could be no example, by reason; they are printed and returned too.
+    """
     model, totals = sft(model, examples, settings=settings, loop=loop, seed=seed, stage=stage)
     store.save(stage.path / 'model', model)
+    totals |= left_out
+    counts = {'examples_too_long': totals['examples_too_long'], **left_out}
+    if any(counts.values()):
+        listed = ', '.join(f'{n} {name.replace("_", " ")}' for name, n in counts.items() if n)
+        print(f'   left out: {listed}')
     return totals
 
 
