@@ -1,4 +1,4 @@
-"""Room for questions: checks that a run's longest conversations fit, and drops those that do not."""
+"""Room for questions: checks that the longest conversations fit, and drops those that do not."""
 
 import bisect
 import dataclasses
@@ -116,8 +116,8 @@ def _check_remaining(settings: RunSettings, kept: RunInputs) -> None:
     for split, problems in (('train', kept.train_problems), ('test', kept.test_problems)):
         if not problems:
             raise ValueError(
-                f"data.too_long='drop' leaves no {split} problem: all questions are too long; raise "
-                'model.max_length and the lengths of sampling, or lower sampling.*_tokens'
+                f"data.too_long='drop' leaves no {split} problem: all questions are too long; "
+                'raise model.max_length and the lengths of sampling, or lower sampling.*_tokens'
             )
     least = settings.reinforce.num_problems
     if any(stage in REINFORCED for stage in settings.stages) and len(kept.train_problems) < least:

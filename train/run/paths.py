@@ -11,8 +11,8 @@ def resolve(path: str) -> epath.Path:
 
     A relative path is looked up in the working directory first, then in the project's folder, which
     has the lab's checkpoint. If it is in neither, the path in the working directory is returned, as
-    the place where it is missing. Absolute paths and paths in a bucket stay as they are. (What a run
-    writes, --workdir and data.data_dir, is always relative to the working directory.)
+    the place where it is missing. Absolute paths and paths in a bucket stay as they are. (What a
+    run writes, --workdir and data.data_dir, is always relative to the working directory.)
     """
     resolved = epath.Path(path)
     if resolved.is_absolute() or atomic.is_remote(resolved) or resolved.exists():

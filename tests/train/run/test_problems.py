@@ -1,4 +1,4 @@
-"""What a run checks of its problems when it opens: solutions, references, lengths; what it counts."""
+"""What a run checks of its problems when it opens, and what it counts."""
 
 import json
 import random
@@ -300,7 +300,7 @@ def test_paths_of_a_config_are_in_the_working_directory_then_in_the_project(tmp_
 
 
 def test_every_path_of_a_config_follows_the_rule(tmp_path, monkeypatch):
-    """Problems, test problems, tokenizer, saved models and critiques: none has a rule of its own."""
+    """Problems, tokenizer, saved models and critiques: none has a rule of its own."""
     config = config_of(tmp_path, rows_of(60))
     monkeypatch.chdir(tmp_path)
     config.data.update(path='.', test_source='jsonl', test_path='test.jsonl', data_dir='d')
