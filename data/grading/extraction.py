@@ -9,12 +9,12 @@ The grammar has three tiers; an earlier tier wins over a later one, wherever it 
    follows which can be an answer; remarks such as "the answer is correct" are passed over.
 3. The end of the response: display mathematics or a line in bold.
 
-Markdown headings (`#### Step 2`) are no marks. A text that follows an end token such as `<|im_end|>`
-is not read. docs/methods.md, "Problem sets and the verifier", has the whole grammar.
+Markdown headings (`#### Step 2`) are no marks. Text after an end token such as `<|im_end|>` is not
+read. docs/methods.md, "Problem sets and the verifier", has the whole grammar.
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Literal, get_args
 
 Marker = Literal[
@@ -37,6 +37,9 @@ the top of this file.
 """
 MARKERS: tuple[Marker, ...] = get_args(Marker)
 
+WINDOW = 3000
+"""Characters after a phrase or a mark that are read."""
+
 END_TOKEN = re.compile(
     r'<\|?(?:im_end|endoftext|end_of_text|eot_id|eom_id|end|return|end_of_turn|end_of_sentence|eos|eot'
     r'|fim_pad|pad)\|?>|</s>|<\uff5cend\u2581of\u2581sentence\uff5c>|\[(?:EOS|PAD|SEP)\]|\[/?INST\]'
@@ -44,7 +47,8 @@ END_TOKEN = re.compile(
 """An end token that was decoded as text."""
 
 _MARK = re.compile(
-    r'\\(?P<box>f?box(?:ed)?)(?![A-Za-z])|(?<!#)####(?!#)|(?m:^[ ]*)###(?=[ ]*\S*\d\S*\s*\Z)(?!#)|<answer>'
+    r'\\(?P<box>f?box(?:ed)?)(?![A-Za-z])|(?<!#)####(?!#)|'
+    r'(?m:^[ ]*)###(?=[ ]*\S*\d\S*\s*\Z)(?!#)|<answer>'
 )
 _VERB = r'(?:is|are|equals|would be|will be|must be|should be|comes (?:out )?to|turns out to be)'
 _ADJECTIVE = (
@@ -67,7 +71,8 @@ _ADVERB = re.compile(
 _OPENING = re.compile(r'[\s:\uff1a=*_`>]*')
 _SENTENCE_END = re.compile(r'(?<!\bMr)(?<!\bMrs)(?<!\bDr)(?<!\bSt)(?<!approx)[.!?](?=[\s*]|$)')
 _CLAUSE = re.compile(
-    r',?\s+(?:because|since|which|where|so|hence|therefore|as (?:we|required|desired|needed|shown))\b.*',
+    r',?\s+(?:because|since|which|where|so|hence|therefore|'
+    r'as (?:we|required|desired|needed|shown))\b.*',
     re.DOTALL | re.IGNORECASE,
 )
 _HEADING = re.compile(r'[A-Za-z]{2,}|[0-9]+[.)]\s+[A-Za-z]')
@@ -83,15 +88,20 @@ def extract_answer(text: str, markers: Collection[Marker] = MARKERS) -> str | No
         markers: The names of the markers that count, of `MARKERS`.
     """
     text = without_end_tokens(text)
+    phrases = _phrases(text, markers)
+    last_phrase = phrases[-1].start() if phrases else -1
     for mark in reversed(list(_MARK.finditer(text))):
-        if _is_enabled(text, mark, markers=markers) and not _is_heading(text, mark, markers):
+        if not _is_enabled(text, mark, markers=markers):
+            continue
+        if not _is_heading(text, mark, has_phrase=last_phrase > mark.start()):
             return _after_mark(text, mark, markers)
-    candidates = list(_after_phrases(text, markers))
-    if candidates:
-        if candidates[-1] is None:  # the text ends in an unfinished phrase
-            return None
-        return next((c for c in candidates[::-1] if c and not _is_remark(c)), candidates[-1])
-    return _at_the_end(text, markers)
+    if not phrases:
+        return _at_the_end(text, markers)
+    last = _after_phrase(text, phrases[-1], markers)
+    if last is None or not _is_remark(last):  # None: the text ends in an unfinished phrase
+        return last
+    earlier = (_after_phrase(text, phrase, markers) for phrase in phrases[-2::-1])
+    return next((answer for answer in earlier if answer and not _is_remark(answer)), last)
 
 
 def without_end_tokens(text: str) -> str:
@@ -127,15 +137,18 @@ def _is_enabled(text: str, mark: re.Match, *, markers: Collection[Marker]) -> bo
     return 'bare_box' in markers and bool(_BARE.match(text[mark.end() :].lstrip(' ')))
 
 
-def _is_heading(text: str, mark: re.Match, markers: Collection[Marker]) -> bool:
-    """Returns True for hashes that open a section of the text instead of the answer."""
+def _is_heading(text: str, mark: re.Match, *, has_phrase: bool) -> bool:
+    """Returns True for hashes that open a section of the text instead of the answer.
+
+    `has_phrase`: a phrase of the second tier follows.
+    """
     if mark['box'] or mark[0] == '<answer>':
         return False
-    line, _, later = text[mark.end() :].partition('\n')
-    if not _HEADING.match(line.strip(' *_')):
+    line, _, later = text[mark.end() : mark.end() + WINDOW].partition('\n')
+    line = line.strip(' *_')
+    if not _HEADING.match(line):
         return False
-    numbered = line.strip(' *_')[0].isdigit() and bool(later.strip())
-    return numbered or any(True for _ in _after_phrases(text[mark.start() :], markers))
+    return has_phrase or line[0].isdigit() and bool(later.strip())
 
 
 def _after_mark(text: str, mark: re.Match, markers: Collection[Marker]) -> str | None:
@@ -149,7 +162,7 @@ def _after_mark(text: str, mark: re.Match, markers: Collection[Marker]) -> str |
         if not end:
             return None
         return extract_answer(content, markers) or _without_emphasis(content) or None
-    line, _, later = rest.partition('\n')
+    line, _, later = rest[:WINDOW].partition('\n')
     if not line.strip() and 'next_line' in markers:
         line = later.lstrip().partition('\n')[0]
     return _without_emphasis(_CLAUSE.sub('', line)) or None
@@ -169,19 +182,19 @@ def _bare_box(rest: str) -> str | None:
     return rest[:end]
 
 
-def _after_phrases(text: str, markers: Collection[Marker]) -> Iterator[str | None]:
-    """Yields what follows every phrase of the second tier, in order; None where nothing does."""
+def _phrases(text: str, markers: Collection[Marker]) -> list[re.Match]:
+    """Returns the places of the phrases of the second tier, in order."""
     patterns = [pattern for name, pattern in _PHRASES.items() if name in markers]
-    if not patterns:
-        return
-    for match in re.finditer('|'.join(patterns), text, re.IGNORECASE):
-        adverb = _ADVERB.match(text, match.end())
-        start = adverb.end() if adverb else match.end()
-        opening = _OPENING.match(text, start)
-        if '\n' in opening[0] and 'next_line' not in markers:
-            yield None
-        else:
-            yield _sentence(text[opening.end() :]) or None
+    return list(re.finditer('|'.join(patterns), text, re.IGNORECASE)) if patterns else []
+
+
+def _after_phrase(text: str, phrase: re.Match, markers: Collection[Marker]) -> str | None:
+    """Returns what follows a phrase; None if nothing does."""
+    adverb = _ADVERB.match(text, phrase.end())
+    opening = _OPENING.match(text, adverb.end() if adverb else phrase.end())
+    if '\n' in opening[0] and 'next_line' not in markers:
+        return None
+    return _sentence(text[opening.end() : opening.end() + WINDOW]) or None
 
 
 def _sentence(rest: str) -> str:
@@ -196,7 +209,7 @@ def _sentence(rest: str) -> str:
 
 def _without_emphasis(text: str) -> str:
     """Removes Markdown's bold, code and blanks around a text."""
-    text = re.sub(r'\*\*|`', '', text).strip()
+    text = re.sub(r'(?<![\w)\]}])\*\*|\*\*(?![\w(\[{\\])|`', '', text).strip()
     return text.strip('*').removeprefix('__').removesuffix('__').strip()
 
 

@@ -49,10 +49,10 @@ PRM = {
         'finish_reason': 'solution',
     },
 }
-FOUND = copy.deepcopy(PRM)
-FOUND['question']['pre_generated_steps'] = ['One and one.', 'It is 3.', '# Answer\n\n3']
-FOUND['label']['steps'][1]['human_completion'] = None
-FOUND['label'] |= {'steps': FOUND['label']['steps'][:2], 'finish_reason': 'found_error'}
+STOPPED = copy.deepcopy(PRM)
+STOPPED['question']['pre_generated_steps'] = ['One and one.', 'It is 3.', '# Answer\n\n3']
+STOPPED['label']['steps'][1]['human_completion'] = None
+STOPPED['label'] |= {'steps': STOPPED['label']['steps'][:2], 'finish_reason': 'found_error'}
 
 
 def judged(row):
@@ -78,9 +78,9 @@ def test_prm800k_rows_are_records():
     assert (verdicts, final) == ([True, True, True], True)
     assert record.steps == ('One and one.', 'It is 2.', '# Answer\n\n2')
     assert (record.correct, record.location) == (True, None)
-    record, verdicts, final = judged(FOUND)
+    record, verdicts, final = judged(STOPPED)
     assert (verdicts, final) == ([True, False], False)
-    assert record.steps == tuple(FOUND['question']['pre_generated_steps'])
+    assert record.steps == tuple(STOPPED['question']['pre_generated_steps'])
     assert (record.correct, record.location) == (None, 1)
     unrated = copy.deepcopy(PRM)
     unrated['label']['steps'][0]['completions'][0]['rating'] = None
@@ -97,7 +97,7 @@ def test_trl_rows_are_records():
     assert (verdicts, final, record.location) == ([True, True, True], True, None)
 
 
-@pytest.mark.parametrize('row', [BENCH, PRM, FOUND, TRL])
+@pytest.mark.parametrize('row', [BENCH, PRM, STOPPED, TRL])
 @pytest.mark.parametrize('ending', ['jsonl', 'json', 'parquet'])
 def test_files_of_step_labels_are_inspected_and_converted(row, ending, tmp_path):
     source = tmp_path / f'rows.{ending}'

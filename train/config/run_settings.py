@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
+from elenchus.data.grading.judge import AnswerSettings
 from elenchus.data.lab.forms import FormName
 from elenchus.data.records import PLAYER_OF_ROLE
 from elenchus.model.config import ModelConfig
@@ -89,6 +90,7 @@ class DataSettings:
     seed: int  # of generated problems
     num_train: int
     num_test: int
+    answer: AnswerSettings
 
     def __post_init__(self):
         if self.test_source and self.source == 'lab':

@@ -67,7 +67,8 @@ def load_inputs(settings: RunSettings, verifier: verify.Verifier) -> RunInputs:
 
     The tokenizer may be trained here, on the training problems.
     """
-    source = settings.data.source
+    source, answer = settings.data.source, settings.data.answer
+    verifier.configure(num_workers=answer.workers or None, timeout_s=answer.timeout_s)
     rows = {split: problem_lib.load_rows(settings, split) for split in ('train', 'test')}
     problem_lib.check_solutions(settings, rows['train'])
     train_problems, test_problems = ([row.problem for row in rows[split]] for split in rows)
@@ -78,7 +79,7 @@ def load_inputs(settings: RunSettings, verifier: verify.Verifier) -> RunInputs:
         tokenizer,
         Chat(tokenizer, TEMPLATES[settings.tokenizer.template]),
         grammars.LAB if source == 'lab' else grammars.RELEASED,
-        judge_on_first_process(judges.make_judge(source, verifier)),
+        judge_on_first_process(judges.make_judge(source, verifier, answer.markers)),
         settings.model.vocab_size,
         counts={split: problem_lib.count(rows[split]) for split in rows},
         places={row.problem: row.place for split in rows for row in rows[split]},

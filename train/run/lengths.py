@@ -9,9 +9,7 @@ from elenchus.train.config import checks
 from elenchus.train.config.run_settings import REINFORCED, RunSettings
 from elenchus.train.run import inputs as inputs_lib
 from elenchus.train.run.inputs import RunInputs
-
-NUM_NAMED = 5
-"""Problems that a message names, at most."""
+from elenchus.train.run.problems import NUM_NAMED
 
 LengthCheck = Callable[[int], None]
 """Raises ValueError, naming the field, if a conversation with a question of so many tokens does
@@ -140,7 +138,7 @@ def _with_counts(
             before.counts[split],
             problems=len(problems),
             too_long=len(long),
-            too_long_named=name_questions(long, num_tokens, before.places),
+            too_long_ids=tuple(p.id for p in sorted(long, key=lambda p: -num_tokens[p])),
         )
     return dataclasses.replace(kept, counts=counts)
 

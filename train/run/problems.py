@@ -12,6 +12,8 @@ from elenchus.train.run import paths
 
 READ_SOLUTIONS = ('rationale_driven', 'state_reset')
 """Explorers that show the actor the reference solution, or a part of it."""
+NUM_NAMED = 5
+"""Problems that a message names, at most."""
 
 
 class SolutionReader(NamedTuple):
@@ -30,7 +32,7 @@ class ProblemCounts:
     too_long: int  # left out, with data.too_long='drop'
     without_solution: int
     marked_answers: int  # read from a text, by the marker that names the answer there
-    too_long_named: str = ''  # those left out, the longest first
+    too_long_ids: tuple[str, ...] = ()  # of those left out, the longest first
 
 
 def load_rows(settings: RunSettings, split: str) -> list[PlacedProblem]:
@@ -145,8 +147,10 @@ def describe(counts: Mapping[str, ProblemCounts]) -> str:
         if n.without_solution:
             notes.append(f'{n.without_solution} {split} problems have no solution')
         if n.too_long:
+            ids = ', '.join(map(repr, n.too_long_ids[:NUM_NAMED]))
+            more = f' and {n.too_long - NUM_NAMED} more' if n.too_long > NUM_NAMED else ''
             notes.append(
                 f'{n.too_long} {split} problems are left out, their questions are too long: '
-                f'{n.too_long_named}'
+                f'{ids}{more}'
             )
     return '; '.join(notes)

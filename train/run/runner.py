@@ -1,5 +1,6 @@
 """Runs stages in order, then writes the report."""
 
+import collections
 import contextlib
 import dataclasses
 from collections.abc import Iterator
@@ -11,12 +12,11 @@ from elenchus.data.grading import verify
 from elenchus.train import distributed
 from elenchus.train.config import cli
 from elenchus.train.report.html_page import write_report
-from elenchus.train.run.directory import SUMMARY, read_json, write_json
+from elenchus.train.run.directory import SUMMARY, StageFolder, read_json, write_json
 from elenchus.train.run.session import Run, open_run
 from elenchus.train.stages import STAGES
 
-VERIFIER_WORKERS = 1
-VERIFIER_TIMEOUT_S = 5.0
+VERIFIER = 'verifier.json'
 
 
 @contextlib.contextmanager
@@ -28,7 +28,7 @@ def run_of_flags() -> Iterator[Run]:
         raise ValueError(f'--workdir={flags.FLAGS.workdir} is a file; use a folder')
     cli.join_processes()
     with (
-        verify.Verifier(num_workers=VERIFIER_WORKERS, timeout_s=VERIFIER_TIMEOUT_S) as verifier,
+        verify.Verifier() as verifier,
         open_run(flags.FLAGS.config, flags.FLAGS.workdir, verifier=verifier).started() as run,
     ):
         yield run
@@ -44,11 +44,12 @@ def run_stage(run: Run, name: str) -> dict:
     summary = stage.read_summary()
     if summary is None:
         with stage.recorded() as summary:
-            counts_before = run.samplers.counts()
+            counts_before, checks_before = run.samplers.counts(), verifier_totals(run)
             function, arguments = STAGES[name]
             summary |= function(stage=stage, **arguments(run))
             run.store.release()
             add_tokens_per_step(summary, run, counts_before)
+        write_verifier(run, stage, checks_before)
     print_accuracy(summary)
     distributed.run_on_first(lambda: write_summaries(run))
     return summary
@@ -59,6 +60,22 @@ def add_tokens_per_step(summary: dict, run: Run, counts_before: tuple[int, int])
     tokens, steps = (b - a for a, b in zip(counts_before, run.samplers.counts(), strict=True))
     if run.settings.sampling.engine.draft_tokens and steps:
         summary['tokens_per_step'] = round(tokens / steps, 2)
+
+
+def verifier_totals(run: Run) -> collections.Counter:
+    """Returns what the verifier has counted until now."""
+    return run.verifier.totals() if run.verifier else collections.Counter()
+
+
+def write_verifier(run: Run, stage: StageFolder, totals_before: collections.Counter) -> None:
+    """Writes the verifier's figures in a stage into verifier.json, and prints them.
+
+    They are of this process only and so not in the summary, which a resumed run writes alike.
+    """
+    figures = verify.figures(verifier_totals(run) - totals_before)
+    if figures:
+        distributed.run_on_first(lambda: stage.write_json(VERIFIER, figures))
+        print('   verifier', ' '.join(f'{name}: {value}' for name, value in figures.items()))
 
 
 def write_summaries(run: Run) -> None:

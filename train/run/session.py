@@ -42,6 +42,7 @@ class Run:
     samplers: Samplers
     store: ModelStore
     mesh: jax.sharding.Mesh
+    verifier: verify.Verifier | None = None
 
     @contextlib.contextmanager
     def started(self) -> Iterator['Run']:
@@ -113,4 +114,4 @@ def open_run(
         distributed.run_on_first(lambda: print(f'data: {notes}'))
     jax.set_mesh(mesh)
     samplers = Samplers(settings.sampling, inputs)
-    return Run(settings, directory, inputs, samplers, store, mesh)
+    return Run(settings, directory, inputs, samplers, store, mesh, verifier)

@@ -64,7 +64,7 @@ def actor_arguments(run: Run) -> dict[str, Any]:
     return {
         'model': model,
         'examples': examples,
-        'left_out': {'refinements_without_number': impossible},
+        'omitted': {'refinements_without_number': impossible},
         **_fit(run, 'actor', s.fit),
     }
 

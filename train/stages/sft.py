@@ -107,16 +107,16 @@ def sft_stage(
     loop: LoopSettings,
     store: ModelStore,
     seed: int,
-    left_out: Mapping[str, int] = types.MappingProxyType({}),
+    omitted: Mapping[str, int] = types.MappingProxyType({}),
 ) -> dict:
     """Trains a model as `sft` does and saves it in the stage's folder; returns totals.
 
-    `left_out` are counts of what could be no example, by reason; they are printed and returned too.
+    `omitted` are counts of what could be no example, by reason; they are printed and returned too.
     """
     model, totals = sft(model, examples, settings=settings, loop=loop, seed=seed, stage=stage)
     store.save(stage.path / 'model', model)
-    totals |= left_out
-    counts = {'examples_too_long': totals['examples_too_long'], **left_out}
+    totals |= omitted
+    counts = {'examples_too_long': totals['examples_too_long'], **omitted}
     if any(counts.values()):
         listed = ', '.join(f'{n} {name.replace("_", " ")}' for name, n in counts.items() if n)
         print(f'   left out: {listed}')

@@ -163,7 +163,7 @@ def test_ordinary_problems_need_no_words(tmp_path, capsys):
 # Solutions without a number
 
 
-def test_solutions_without_a_number_are_left_out_of_refinements_and_counted(tmp_path):
+def test_solutions_without_a_number_give_no_refinements_and_are_counted(tmp_path):
     words = dict.fromkeys((0, 5, 30), 'Ann went further than Bob.\nShe was the fastest.')
     config = config_of(tmp_path, rows_of(60, solution=words))
     config.tokenizer.kind = 'train'
@@ -193,8 +193,7 @@ def test_a_run_counts_what_it_leaves_out_in_its_summaries(tmp_path, capsys):
     assert summary['refinements_without_number'] == 2
     data = json.loads((tmp_path / 'run' / 'summary.json').read_text())['data']
     assert (data['train']['problems'], data['train']['too_long']) == (59, 1)
-    assert 'train/7' in data['train']['too_long_named']
-    assert data['test'] | {'too_long_named': ''} == data['test']
+    assert data['train']['too_long_ids'] == ['train/7'] and not data['test']['too_long_ids']
     printed = capsys.readouterr().out
     assert '1 train problems are left out' in printed and "'train/7'" in printed
     assert 'left out: 2 refinements without number' in printed
@@ -261,7 +260,7 @@ def test_hints_that_leave_no_room_are_dropped_with_their_questions(tmp_path):
     config.reinforce.turns.hint_share = 1.0
     run = opened(config, tmp_path)
     assert run.inputs.counts['train'].too_long == 1
-    assert 'train/5' in run.inputs.counts['train'].too_long_named
+    assert run.inputs.counts['train'].too_long_ids == ('train/5',)
 
 
 def test_too_few_remaining_problems_are_refused(tmp_path):
