@@ -21,14 +21,17 @@ def read_reference(text: str) -> Reference:
     Users put whole solutions where an answer belongs, as GSM8K's own files do. No response would be
     equal to such a text. Raises ValueError if no response can meet the answer.
     """
-    check_reference(text)
     answer = grading.reference_answer(text)
-    if '\n' in answer and '\\' not in answer:
-        raise ValueError(
-            f'answer={_shown(text)} has several lines and no marker such as #### or \\boxed: no '
-            'response can be equal to it'
-        )
-    return Reference(answer, None if answer == text.strip() else text)
+    if answer == text.strip():
+        check_reference(text)
+        if '\n' in answer and '\\' not in answer:
+            raise ValueError(
+                f'answer={_shown(text)} has several lines and no marker such as #### or \\boxed: no '
+                'response can be equal to it'
+            )
+        return Reference(answer, None)
+    check_reference(answer)
+    return Reference(answer, text)
 
 
 def check_reference(text: str) -> None:
@@ -36,7 +39,7 @@ def check_reference(text: str) -> None:
     if reason := grading.check_reference(text):
         raise ValueError(f'answer={_shown(text)} {reason}: no response can meet it')
     depth = 0
-    for brace in _BRACE.findall(grading.reference_answer(text)):
+    for brace in _BRACE.findall(text):
         depth += {'{': 1, '}': -1}.get(brace, 0)
         if depth < 0:
             break

@@ -144,7 +144,7 @@ def describe(counts: Mapping[str, ProblemCounts]) -> str:
             notes.append(
                 f'{n.marked_answers} {split} answers are read from whole texts, by their markers'
             )
-        if n.without_solution:
+        if n.without_solution and split == 'train':  # no stage reads those of test problems
             notes.append(f'{n.without_solution} {split} problems have no solution')
         if n.too_long:
             ids = ', '.join(map(repr, n.too_long_ids[:NUM_NAMED]))
