@@ -5,15 +5,12 @@ import json
 import math
 import os
 import pathlib
-import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from elenchus.data.files import text_files
 
 T = TypeVar('T')
-
-_HALF_PAIR = re.compile('[\ud800-\udfff]')
 
 
 class PlacedObject(NamedTuple):
@@ -95,11 +92,8 @@ def _faults(value: Any) -> Iterator[str]:
     elif isinstance(value, float) and not math.isfinite(value):
         yield 'a number that is not finite (NaN, infinite or too large)'
     elif isinstance(value, str):
-        if half := _HALF_PAIR.search(value):
-            yield (
-                f'half a surrogate pair, \\u{ord(half[0]):04x}, at character {half.start() + 1}: '
-                'write the whole character, or leave it out'
-            )
+        if fault := text_files.half_pair(value):
+            yield fault
     elif isinstance(value, dict):
         yield from (fault for pair in value.items() for part in pair for fault in _faults(part))
         if isinstance(value, _Repeated):

@@ -6,6 +6,7 @@ import pathlib
 import re
 
 LINE_ENDS = re.compile(r'\r\n|\r|\n')
+_HALF_PAIR = re.compile('[\ud800-\udfff]')
 _OTHER_ENCODINGS = (  # UTF-32 first: its mark begins with that of UTF-16
     (codecs.BOM_UTF32_LE, 'UTF-32'),
     (codecs.BOM_UTF32_BE, 'UTF-32'),
@@ -43,6 +44,26 @@ def decode(raw: bytes, path: str) -> str:
 def unix_lines(text: str) -> str:
     r"""Returns a text whose line ends are all `\n`."""
     return LINE_ENDS.sub('\n', text)
+
+
+def half_pair(text: str) -> str | None:
+    """Describes the first half of a surrogate pair in a text; None if all characters are whole.
+
+    JSON can spell half a character (`"\\ud83d"`); UTF-8, and so every tokenizer, cannot.
+    """
+    half = _HALF_PAIR.search(text)
+    if half is None:
+        return None
+    return (
+        f'half a surrogate pair, \\u{ord(half[0]):04x}, at character {half.start() + 1}: write the '
+        'whole character, or leave it out'
+    )
+
+
+def check_whole(text: str) -> None:
+    """Raises ValueError if a text has half a character, which no tokenizer can encode."""
+    if fault := half_pair(text):
+        raise ValueError(f'a text has {fault}')
 
 
 def _line(raw: bytes, position: int) -> int:

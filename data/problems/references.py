@@ -26,8 +26,8 @@ def read_reference(text: str) -> Reference:
         check_reference(text)
         if '\n' in answer and '\\' not in answer:
             raise ValueError(
-                f'answer={_shown(text)} has several lines and no marker such as #### or \\boxed: no '
-                'response can be equal to it'
+                f'answer={_shown(text)} has several lines and no marker such as #### or \\boxed: '
+                'no response can be equal to it'
             )
         return Reference(answer, None)
     check_reference(answer)
