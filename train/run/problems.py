@@ -52,11 +52,16 @@ def load_rows(settings: RunSettings, split: str) -> list[PlacedProblem]:
     except ValueError as error:
         remedy = "; or set data.test_split='test'" if chosen == 'validation' else ''
         raise ValueError(f'config.data: {error}{remedy}') from error
-    if len(rows) < count:
+    # One file for both splits has the training problems first: none of them is evaluated.
+    is_shared = source == 'jsonl' and not data.test_source and paths.resolve(path).is_file()
+    first = data.num_train if split == 'test' and is_shared else 0
+    if len(rows) - first < count:
+        where = f' after the first {first}, which are trained on' if first else ''
         raise ValueError(
-            f'data.num_{split}={count}, but {source} has only {len(rows)} {chosen} problems'
+            f'data.num_{split}={count}, but {source} has only {max(0, len(rows) - first)} {chosen} '
+            f'problems{where}'
         )
-    rows = rows[:count]
+    rows = rows[first : first + count]
     # Records are read from disk whenever they are indexed, so each is read once.
     return list(rows) if source == 'jsonl' else [PlacedProblem(p, p.id) for p in rows]
 
