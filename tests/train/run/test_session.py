@@ -111,7 +111,7 @@ def test_what_is_tuned_is_evaluated_on_validation_problems(folder):
     with pytest.raises(ValueError) as error:
         opened(folder, test_split='validation')
     assert str(error.value).endswith(
-        "does not contain validation.jsonl; put the file there; or set data.test_split='test'"
+        "validation-00000-of-00001.parquet); put one there; or set data.test_split='test'"
     )
     assert '\n' not in str(error.value) and not (folder / 'run').exists()
     path = pathlib.Path(config_of(folder).data.path)
