@@ -75,9 +75,14 @@ def write_verifier(run: Run, stage: StageFolder, totals_before: collections.Coun
     They are of this process only and so not in the summary, which a resumed run writes alike.
     """
     figures = verify.figures(verifier_totals(run) - totals_before)
-    if figures:
-        distributed.run_on_first(lambda: stage.write_json(VERIFIER, figures))
-        print('   verifier', ' '.join(f'{name}: {value}' for name, value in figures.items()))
+
+    def write() -> None:
+        """Runs on the first process, which alone judges."""
+        if figures:
+            stage.write_json(VERIFIER, figures)
+            print('   verifier', ' '.join(f'{name}: {value}' for name, value in figures.items()))
+
+    distributed.run_on_first(write)
 
 
 def write_summaries(run: Run) -> None:
