@@ -22,11 +22,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
-from elenchus.data.files import atomic, jsonl
+from elenchus.data.files import atomic
 from elenchus.model import config as config_lib
 from elenchus.model import huggingface
 from elenchus.model.config import ModelConfig
-from elenchus.model.huggingface import Family, Tensor, safetensors_files
+from elenchus.model.huggingface import (
+    Family,
+    Tensor,
+    quantized_files,
+    safetensors_files,
+    stored_weights,
+)
 from elenchus.train.checkpoints import saved_models
 
 CONFIG = 'config.json'
@@ -41,9 +47,13 @@ CARRIED_FILES = (
     'generation_config.json',
 )
 """Patterns of the files copied in both directions, beside config.json."""
-REPLACED_KEYS = ('rope_parameters', 'rope_theta', 'rope_scaling', 'dtype', 'torch_dtype')
+REPLACED_KEYS = (
+    *('rope_parameters', 'rope_theta', 'rope_scaling', 'dtype', 'torch_dtype'),
+    *quantized_files.CONFIG_KEYS,
+)
 """Keys dropped from a copied config.json: versions of `transformers` spell these settings in
-different keys, and an old spelling would contradict the one that we write."""
+different keys, and an old spelling would contradict the one that we write. Exported weights are
+never quantized."""
 FILE_BYTES = 5_000_000_000
 """Size limit of one safetensors file, as of `transformers`."""
 
@@ -66,20 +76,21 @@ def import_model(
         mesh: devices to load onto.
 
     Raises ValueError, before anything is written, if the config asks for something that the model
-    lacks, or if tensors are missing, unexpected, misshaped or, without `dtype`, of several dtypes.
+    lacks, if a file is damaged or quantized (fp8 with its scales is dequantized), or if tensors are
+    missing, unexpected, misshaped, not finite or, without `dtype`, of several dtypes.
     """
     source, target = pathlib.Path(source), _empty_folder(target)
+    for path in _carried_files(source):
+        safetensors_files.check_content(path)
     hf_config, renamed = huggingface.text_only(_read_config(source))
     family = huggingface.family_of(hf_config)
-    stored = {
-        renamed(name): tensor for name, tensor in safetensors_files.list_tensors(source).items()
-    }
-    stored.pop(None, None)  # the tensors of images
-    dtype = dtype or _common_dtype(stored)
+    tied = family.read_config(hf_config)['tie_embeddings']
+    stored = stored_weights.list_weights(source, hf_config, renamed=renamed, tied=tied)
+    dtype = dtype or _common_dtype(stored.dtypes)
     config = imported_config(family, hf_config, dtype)
     model = saved_models.abstract_model(config, mesh)
     tensors = family.tensors(_shapes(saved_models.parameters(model)))
-    _check_complete(tensors, stored)
+    _check_complete(tensors, stored.tensors)
     loaded = {
         name: _load_parameter(leaf, [t for t in tensors if t.parameter == name], stored)
         for name, leaf in saved_models.parameters(model).items()
@@ -172,14 +183,20 @@ def _exported_config(files: pathlib.Path, config: ModelConfig) -> tuple[Family, 
 def _load_parameter(
     leaf: jax.ShapeDtypeStruct,
     tensors: Sequence[Tensor],
-    stored: Mapping[str, safetensors_files.StoredTensor],
+    stored: stored_weights.StoredWeights,
 ) -> jax.Array:
     """Loads a parameter onto its devices, one tensor (layer) at a time."""
 
     def read(tensor: Tensor) -> np.ndarray:
         """The tensor in our layout and dtype."""
-        values = tensor.to_parameter(safetensors_files.read_tensor(stored[tensor.name]))
-        return values.astype(leaf.dtype, copy=False)
+        with np.errstate(over='ignore'):  # an overflow is an infinity, which is refused
+            values = stored.read(tensor.name).astype(leaf.dtype, copy=False)
+        if not stored_weights.is_finite(values):
+            place = stored.tensors[tensor.name]
+            raise ValueError(
+                f'{place.path}: {place.name} has values that are NaN or infinite in {leaf.dtype}'
+            )
+        return tensor.to_parameter(values)
 
     if tensors[0].layer is None:
         return jax.device_put(read(tensors[0]), leaf.sharding)
@@ -239,23 +256,20 @@ def _check_complete(
         raise ValueError(f'tensors do not match config.json: {listed}')
 
 
-def _common_dtype(stored: Mapping[str, safetensors_files.StoredTensor]) -> str:
+def _common_dtype(dtypes: set[str]) -> str:
     """The dtype of all tensors, if it is one that we store."""
-    dtypes = {tensor.dtype for tensor in stored.values()}
     if dtypes not in ({'F32'}, {'BF16'}):
         raise ValueError(
             f'tensors have dtypes {sorted(dtypes)}; choose --dtype=float32 (exact) or '
             '--dtype=bfloat16'
         )
-    return safetensors_files.DTYPES[dtypes.pop()].name
+    return safetensors_files.DTYPES[next(iter(dtypes))].name
 
 
 def _read_config(folder: pathlib.Path) -> dict[str, Any]:
     if not (folder / CONFIG).is_file():
         raise ValueError(f'file not found: {folder / CONFIG}; use the folder of a model')
-    return jsonl.at_place(
-        str(folder / CONFIG), jsonl.parse_object, (folder / CONFIG).read_text(encoding='utf-8')
-    )
+    return safetensors_files.read_json(folder / CONFIG)
 
 
 def _write_config(folder: pathlib.Path, hf_config: Mapping[str, Any]) -> None:
@@ -275,10 +289,14 @@ def _fingerprint(folder: pathlib.Path) -> str:
     return hashlib.sha256(files[0].read_bytes()).hexdigest()[:12] if files else ''
 
 
+def _carried_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    found = {path for pattern in CARRIED_FILES for path in folder.glob(pattern)}
+    return sorted(path for path in found if path.is_file())
+
+
 def _copy_files(source: pathlib.Path, target: pathlib.Path) -> None:
-    for path in sorted({path for pattern in CARRIED_FILES for path in source.glob(pattern)}):
-        if path.is_file():
-            shutil.copyfile(path, target / path.name)
+    for path in _carried_files(source):
+        shutil.copyfile(path, target / path.name)
 
 
 def _summary(config: ModelConfig, conversion: str) -> str:
