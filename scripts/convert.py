@@ -15,12 +15,15 @@ unexpected or misshaped, all such tensors are listed and nothing is written.
 
 `export` writes safetensors files and config.json, with the files copied from CKPT or --files. The
 model family is taken from the config.json there; without one, the first family that can express the
-model is used. Importing and exporting again gives the same tensors, bit for bit, unless --dtype
+model is used. A model that a run trained gets the end token and the chat template of that run, so
+that `generate` stops and `apply_chat_template` gives the prompts of training; --template (with
+--system) says them for other models. Importing and exporting again gives the same tensors, bit for bit, unless --dtype
 changed them.
 """
 
 from absl import app, flags
 
+from elenchus.data.text import chat_templates
 from elenchus.model import sharding
 from elenchus.train.checkpoints import convert
 from elenchus.train.config import build, cli
@@ -39,6 +42,7 @@ def main(argv):
         print(convert.import_model(*folders, dtype=values.dtype, mesh=mesh))
     else:
         export = {'files': values.files, 'mesh': mesh, 'file_bytes': convert.FILE_BYTES}
+        export |= {'template': values.template, 'system': values.system}
         print(convert.export_model(*folders, **export))
 
 
@@ -53,6 +57,17 @@ if __name__ == '__main__':
         'files',
         None,
         'export: folder of the tokenizer, chat template and config.json files; default: CKPT.',
+    )
+    flags.DEFINE_enum(
+        'template',
+        None,
+        list(chat_templates.TEMPLATES),
+        'export: chat template whose end token and text are written; default: that of training.',
+    )
+    flags.DEFINE_string(
+        'system',
+        chat_templates.PUBLISHED,
+        'export: system message with --template; published: that of the template.',
     )
     flags.DEFINE_list(
         'mesh', ['1', '-1', '1'], 'Devices of the axes data, fsdp, tensor; -1: all remaining ones.'

@@ -23,6 +23,8 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from elenchus.data.files import atomic
+from elenchus.data.text import chat_templates
+from elenchus.data.text.chat import Chat
 from elenchus.model import config as config_lib
 from elenchus.model import huggingface
 from elenchus.model.config import ModelConfig
@@ -33,7 +35,7 @@ from elenchus.model.huggingface import (
     safetensors_files,
     stored_weights,
 )
-from elenchus.train.checkpoints import saved_models
+from elenchus.train.checkpoints import exported_chat, saved_models
 
 CONFIG = 'config.json'
 TOKENIZERS = ('tokenizer.json', 'tokenizer.model')
@@ -125,6 +127,8 @@ def export_model(
     files: str | os.PathLike | None,
     mesh: jax.sharding.Mesh,
     file_bytes: int,
+    template: str | None = None,
+    system: str = chat_templates.PUBLISHED,
 ) -> str:
     """Converts a model folder of ours into one for `transformers`; returns a one-line summary.
 
@@ -136,11 +140,16 @@ def export_model(
             express the model's config.
         mesh: devices to load onto.
         file_bytes: size limit of one safetensors file.
+        template: name of the chat template whose end token and text are written; None: that of
+            the run that trained the model, if one did, with its system message.
+        system: system message with `template`, as `tokenizer.system` of a run.
 
-    Raises ValueError, before anything is written, if no family can express the model's config.
+    Raises ValueError, before anything is written, if no family can express the model's config, or
+    if the tokenizer in `files` is not that of the model or lacks tokens of the template.
     """
     source, target = pathlib.Path(source), _empty_folder(target)
     files = pathlib.Path(files or source)
+    chat, note = _exported_chat(source, files, template=template, system=system)
     config, fingerprint = saved_models.read_description(source)
     family, hf_config = _exported_config(files, config)
     parameters = saved_models.parameters(
@@ -166,7 +175,26 @@ def export_model(
     )
     _copy_files(files, target)
     _write_config(target, hf_config)
-    return _summary(config, f'{family.architecture} in {config.param_dtype}: {source} -> {target}')
+    note = exported_chat.write_chat(target, chat) if chat else note
+    conversion = f'{family.architecture} in {config.param_dtype}: {source} -> {target}'
+    return f'{_summary(config, conversion)}; {note}'
+
+
+def _exported_chat(
+    source: pathlib.Path, files: pathlib.Path, *, template: str | None, system: str
+) -> tuple[Chat | None, str]:
+    """(chat to write, or what the summary says if there is none) of an exported model."""
+    trained = saved_models.saved_chat(source)
+    if template is None and trained is None:
+        return None, 'end tokens and chat template as copied (--template writes others)'
+    fingerprint = saved_models.read_description(source)[1]
+    layout = {'template': template, 'system': system} if template is not None else trained
+    chat = exported_chat.load_chat(files, **layout, fingerprint=fingerprint)
+    if chat is None and template is not None:
+        raise ValueError(
+            f'--template={template}: no tokenizer in {files}; name its folder: --files'
+        )
+    return chat, f'no tokenizer in {files}: end tokens and chat template not written (--files)'
 
 
 def _exported_config(files: pathlib.Path, config: ModelConfig) -> tuple[Family, dict[str, Any]]:

@@ -15,6 +15,7 @@ def check_run(settings: RunSettings, inputs: RunInputs) -> None:
     check_saved_models(settings, inputs.tokenizer.fingerprint)
     checks.check_counts(settings)
     checks.check_lora(settings)
+    checks.check_template(settings, inputs.chat.template)
     chat, problems = inputs.chat, inputs.train_problems
     checks.check_lengths(
         settings,

@@ -7,14 +7,15 @@ import random
 from collections.abc import Sequence
 
 from elenchus.data.critiques import grammars, mistakes, oracle
+from elenchus.data.files import jsonl
 from elenchus.data.grading import judge as judges
 from elenchus.data.grading import verify
 from elenchus.data.grading.judge import Judge
 from elenchus.data.problems import loading
 from elenchus.data.records import Problem, TurnFacts
+from elenchus.data.text import chat_templates
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.data.text.chat import Chat
-from elenchus.data.text.chat_templates import TEMPLATES
 from elenchus.sampling.critique_data import annotators
 from elenchus.sampling.exploration import proposals
 from elenchus.train import distributed
@@ -71,11 +72,19 @@ def load_inputs(settings: RunSettings, verifier: verify.Verifier) -> RunInputs:
         train_problems,
         load_problems(settings, 'test'),
         tokenizer,
-        Chat(tokenizer, TEMPLATES[settings.tokenizer.template]),
+        Chat(tokenizer, chat_template(settings)),
         grammars.LAB if source == 'lab' else grammars.RELEASED,
         judge_on_first_process(judges.make_judge(source, verifier)),
         settings.model.vocab_size,
     )
+
+
+def chat_template(settings: RunSettings) -> chat_templates.Template:
+    """Returns the chat template of a run. Raises ValueError if it has no system message."""
+    t = settings.tokenizer
+    place = f'tokenizer.system={t.system!r}'
+    template = chat_templates.TEMPLATES[t.template]
+    return jsonl.at_place(place, functools.partial(chat_templates.with_system, template), t.system)
 
 
 def judge_on_first_process(judge: Judge) -> Judge:

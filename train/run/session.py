@@ -107,6 +107,7 @@ def open_run(
         mesh,
         tokenizer_fingerprint=inputs.tokenizer.fingerprint,
         quantize=settings.base.quantize,
+        chat={'template': settings.tokenizer.template, 'system': settings.tokenizer.system},
     )
     jax.set_mesh(mesh)
     samplers = Samplers(settings.sampling, inputs)
