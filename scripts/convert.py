@@ -4,6 +4,8 @@ r"""Converts models between the folders of `transformers` and ours, in both dire
     python -m scripts.convert import HF_DIR OUT --dtype=float32
     python -m scripts.convert export CKPT HF_DIR
     python -m scripts.convert export runs/mine/stages/01-actor/model HF_DIR --files=OUT
+    python -m scripts.convert import PEFT_DIR ADAPTERS --base=OUT
+    python -m scripts.convert export ADAPTERS PEFT_DIR --base=Qwen/Qwen2.5-Math-1.5B
 
 Families: Llama 2 and 3, Mistral, Qwen 2.5 and 3, Gemma 2 and 3. Of a Gemma 3 with images the text
 model is imported, and exported as a text-only model.
@@ -39,10 +41,11 @@ def main(argv):
         raise ValueError(f'{command} needs two folders, not {len(folders)}; see --help')
     mesh = sharding.make_mesh([int(n) for n in values.mesh])
     if command == 'import':
-        print(convert.import_model(*folders, dtype=values.dtype, mesh=mesh))
+        options = {'dtype': values.dtype, 'mesh': mesh, 'base': values.base}
+        print(convert.import_model(*folders, **options))
     else:
         export = {'files': values.files, 'mesh': mesh, 'file_bytes': convert.FILE_BYTES}
-        export |= {'template': values.template, 'system': values.system}
+        export |= {'template': values.template, 'system': values.system, 'base': values.base}
         print(convert.export_model(*folders, **export))
 
 
@@ -57,6 +60,11 @@ if __name__ == '__main__':
         'files',
         None,
         'export: folder of the tokenizer, chat template and config.json files; default: CKPT.',
+    )
+    flags.DEFINE_string(
+        'base',
+        None,
+        'Of adapters. import: our folder of their base; export: its name for transformers.',
     )
     flags.DEFINE_enum(
         'template',

@@ -50,7 +50,7 @@ def list_tensors(folder: str | os.PathLike) -> dict[str, StoredTensor]:
     folder, tensors = pathlib.Path(folder), {}
     index = _read_index(folder)
     for name in sorted(set(index.values())) if index else [SINGLE_FILE]:
-        for key, tensor in _read_headers(folder / name).items():
+        for key, tensor in read_headers(folder / name).items():
             if index.get(key, name) == name:  # a second copy in another file is not read
                 tensors[key] = tensor
     if missing := [key for key in index if key not in tensors]:
@@ -60,7 +60,7 @@ def list_tensors(folder: str | os.PathLike) -> dict[str, StoredTensor]:
     return tensors
 
 
-def _read_headers(path: pathlib.Path) -> dict[str, StoredTensor]:
+def read_headers(path: pathlib.Path) -> dict[str, StoredTensor]:
     """Returns the tensors of one file. Raises ValueError, naming it, if it is damaged."""
     check_content(path)
     try:

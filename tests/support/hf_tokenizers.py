@@ -147,7 +147,9 @@ def qwen3_file() -> str:
     """Returns a tokenizer.json of the Qwen 3 format, where <think> is no special token."""
     specials = ('<|endoftext|>', '<|im_start|>', '<|im_end|>')
     tokenizer = Tokenizer.from_str(byte_level(golden()['merges']['byte'], QWEN_WORDS, specials))
-    tokenizer.add_tokens([AddedToken(f'<{name}>', normalized=False) for name in ('think', '/think')])
+    tokenizer.add_tokens(
+        [AddedToken(f'<{name}>', normalized=False) for name in ('think', '/think')]
+    )
     return tokenizer.to_str()
 
 

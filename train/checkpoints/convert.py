@@ -31,11 +31,12 @@ from elenchus.model.config import ModelConfig
 from elenchus.model.huggingface import (
     Family,
     Tensor,
+    peft_files,
     quantized_files,
     safetensors_files,
     stored_weights,
 )
-from elenchus.train.checkpoints import exported_chat, saved_models
+from elenchus.train.checkpoints import exported_chat, peft_adapters, saved_models
 
 CONFIG = 'config.json'
 TOKENIZERS = ('tokenizer.json', 'tokenizer.model')
@@ -66,6 +67,7 @@ def import_model(
     *,
     dtype: str | None,
     mesh: jax.sharding.Mesh,
+    base: str | os.PathLike | None = None,
 ) -> str:
     """Converts a folder of `transformers` into a model folder of ours; returns a one-line summary.
 
@@ -76,12 +78,17 @@ def import_model(
             the tokenizer, chat template and generation config.
         dtype: 'float32' or 'bfloat16' of the stored parameters; None keeps that of the files.
         mesh: devices to load onto.
+        base: model folder of ours, if `source` has adapters of PEFT for it.
 
     Raises ValueError, before anything is written, if the config asks for something that the model
     lacks, if a file is damaged or quantized (fp8 with its scales is dequantized), or if tensors are
     missing, unexpected, misshaped, not finite or, without `dtype`, of several dtypes.
     """
     source, target = pathlib.Path(source), _empty_folder(target)
+    if peft_adapters.is_adapter_folder(source):
+        return _import_adapters(source, target, base=base, mesh=mesh)
+    if base is not None:
+        raise ValueError(f'--base={base}: {source} has no {peft_files.CONFIG}; leave --base out')
     for path in _carried_files(source):
         safetensors_files.check_content(path)
     hf_config, renamed = huggingface.text_only(_read_config(source))
@@ -107,6 +114,20 @@ def import_model(
     return _summary(config, f'{family.architecture} in {dtype}: {source} -> {target}')
 
 
+def _import_adapters(source: pathlib.Path, target: pathlib.Path, *, base, mesh) -> str:
+    """Imports adapters of PEFT, with the files of their base beside them."""
+    if base is None:
+        raise ValueError(
+            f'{source} has adapters of PEFT: import their base first, then name it with --base'
+        )
+    note = peft_adapters.import_adapters(source, target, base=base, mesh=mesh)
+    base = pathlib.Path(base)
+    _copy_files(base, target)
+    if (base / CONFIG).exists():
+        shutil.copyfile(base / CONFIG, target / CONFIG)
+    return note
+
+
 def imported_config(family: Family, hf_config: Mapping[str, Any], dtype: str) -> ModelConfig:
     """Config of an imported model: the family's fields, and our defaults for the numerics."""
     return ModelConfig(
@@ -129,6 +150,7 @@ def export_model(
     file_bytes: int,
     template: str | None = None,
     system: str = chat_templates.PUBLISHED,
+    base: str | None = None,
 ) -> str:
     """Converts a model folder of ours into one for `transformers`; returns a one-line summary.
 
@@ -143,6 +165,9 @@ def export_model(
         template: name of the chat template whose end token and text are written; None: that of
             the run that trained the model, if one did, with its system message.
         system: system message with `template`, as `tokenizer.system` of a run.
+        base: of adapters, name or folder of their base model for `transformers`.
+
+    Adapters become a folder of PEFT. To export a whole model, merge them first (scripts/merge.py).
 
     Raises ValueError, before anything is written, if no family can express the model's config, or
     if the tokenizer in `files` is not that of the model or lacks tokens of the template.
@@ -150,6 +175,10 @@ def export_model(
     source, target = pathlib.Path(source), _empty_folder(target)
     files = pathlib.Path(files or source)
     chat, note = _exported_chat(source, files, template=template, system=system)
+    if saved_models.saved_adaptation(source) is not None:
+        conversion = peft_adapters.export_adapters(source, target, base_name=base, mesh=mesh)
+        _copy_files(files, target)
+        return f'{conversion}; {exported_chat.write_chat(target, chat) if chat else note}'
     config, fingerprint = saved_models.read_description(source)
     family, hf_config = _exported_config(files, config)
     parameters = saved_models.parameters(

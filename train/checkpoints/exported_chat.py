@@ -58,6 +58,8 @@ def write_chat(folder: pathlib.Path, chat: Chat) -> str:
     """
     end, text = chat.template.ending[-1].name, jinja_templates.chat_template(chat.template)
     for name in CONFIGS:
+        if name == CONFIGS[0] and not (folder / name).exists():
+            continue  # a folder of adapters, whose model is elsewhere
         values = _read(folder / name)
         _write(folder / name, values | {'eos_token_id': end_ids(values, chat.end_id)})
     for path in folder.glob('chat_template*'):
