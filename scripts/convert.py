@@ -19,8 +19,10 @@ unexpected or misshaped, all such tensors are listed and nothing is written.
 model family is taken from the config.json there; without one, the first family that can express the
 model is used. A model that a run trained gets the end token and the chat template of that run, so
 that `generate` stops and `apply_chat_template` gives the prompts of training; --template (with
---system) says them for other models. Importing and exporting again gives the same tensors, bit for bit, unless --dtype
-changed them.
+--system) says them for other models. Importing and exporting again gives the same tensors, bit for
+bit, unless --dtype changed them.
+
+Adapters of PEFT are imported onto an imported base, and ours are exported as a folder of PEFT.
 """
 
 from absl import app, flags

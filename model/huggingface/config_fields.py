@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from elenchus.model.config import ModelConfig
 from elenchus.model.huggingface.family import FieldMap, HFConfig
 
 LOCAL, GLOBAL = 'sliding_attention', 'full_attention'

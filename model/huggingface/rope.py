@@ -1,4 +1,4 @@
-"""Rotary positions: maps `rope_parameters`, `rope_scaling` and `rope_theta` to ModelConfig and back.
+"""Rotary positions: maps `rope_parameters`, `rope_scaling` and `rope_theta` to fields and back.
 
 Files of `transformers` 5 have one section `rope_parameters`; older ones have `rope_theta` and, with
 `type` or `rope_type`, `rope_scaling`. What a file declares is either applied or refused by name: a

@@ -27,6 +27,7 @@ class StoredWeights(NamedTuple):
     tensors: Mapping[str, StoredTensor]  # by the family's names
     scales: Mapping[str, StoredTensor]  # of weights in fp8, by their names in the file
     hf_config: HFConfig
+    head_differs: str  # how the head of a tied model differs from its embedding; '' if it does not
 
     def read(self, name: str) -> np.ndarray:
         """Reads one weight, dequantized if it is stored in fp8."""
@@ -49,18 +50,20 @@ def list_weights(
         renamed: name in the file -> name in the text model; None for other parts.
         tied: the output head is the embedding; a copy of it is dropped.
 
-    Raises ValueError if files are damaged or quantized in a way that cannot be read, or if the head
-    of a tied model differs from its embedding.
+    A head that differs stays, with `head_differs`. Raises ValueError if files are damaged or
+    quantized in a way that cannot be read.
     """
     stored = safetensors_files.list_tensors(folder)
     unquantized, scales = quantized_files.split_scales(stored, hf_config)
     tensors = {renamed(_unwrapped(name)): tensor for name, tensor in unquantized.items()}
     tensors.pop(None, None)
     tensors = _with_prefix(tensors)
-    weights = StoredWeights(tensors, scales, hf_config)
-    if tied and HEAD in tensors and EMBEDDING in tensors:
-        _check_same(weights)
-        del tensors[HEAD]
+    weights = StoredWeights(tensors, scales, hf_config, '')
+    if not tied or HEAD not in tensors or EMBEDDING not in tensors:
+        return weights
+    if difference := _difference(weights):
+        return weights._replace(head_differs=difference)
+    del tensors[HEAD]
     return weights
 
 
@@ -75,21 +78,22 @@ def _with_prefix(tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
     return {f'model.{name}' if _BASE_PART.match(name) else name: t for name, t in tensors.items()}
 
 
-def _check_same(weights: StoredWeights) -> None:
-    """Raises ValueError if the head of a tied model is not a copy of its embedding."""
+def _difference(weights: StoredWeights) -> str:
+    """Returns how the head of a tied model differs from its embedding; '' if it is a copy."""
     head, embedding = weights.tensors[HEAD], weights.tensors[EMBEDDING]
-    differ = f'{head.path}: {head.name} {head.shape} is no copy of {embedding.name}'
+    differ = f'{head.name} {head.shape} in {head.path} is no copy of {embedding.name}'
     remedy = (
         'though tie_word_embeddings is true in config.json (or by default): set it to false to '
         'import both, or remove the head'
     )
     if head.shape != embedding.shape:
-        raise ValueError(f'{differ} {embedding.shape}, {remedy}')
+        return f'{differ} {embedding.shape}, {remedy}'
     for row, ours, theirs in _row_blocks(weights, HEAD, EMBEDDING):
         same = np.array_equal(ours, theirs, equal_nan=True)  # NaN is refused later, by name
         if not same:
             first = row + int(np.flatnonzero((ours != theirs).any(axis=1))[0])
-            raise ValueError(f'{differ} (row {first} differs), {remedy}')
+            return f'{differ} (row {first} differs), {remedy}'
+    return ''
 
 
 def _row_blocks(weights: StoredWeights, *names: str) -> Iterator[tuple]:

@@ -1,4 +1,4 @@
-"""Published prompts, and our templates as jinja texts: `transformers` makes the same ids of them."""
+"""Published prompts, and our templates as jinja texts, with the same ids in `transformers`."""
 
 import dataclasses
 

@@ -9,7 +9,6 @@ import pytest
 
 from elenchus.model import huggingface
 from elenchus.model.config import ModelConfig, RopeScaling, YarnScaling
-
 from elenchus.train.config import build
 from tests.model import test_huggingface as families
 from tests.support import hf_models
@@ -218,7 +217,7 @@ def test_logits_are_those_of_transformers_at_short_and_long_positions(peer, name
     hf_config = hf_models.CASES[name] | {'rope_scaling': dict(FILES[file]), 'rope_theta': 500.0}
     spelt = dict(FILES[file])
     if name.startswith('gemma3') and 'type' in spelt:
-        # `transformers` ignores `type` in the older files of Gemma 3 alone; the scaling is declared.
+        # `transformers` ignores `type` in older files of Gemma 3 alone, though it is declared.
         spelt['rope_type'] = spelt.pop('type')
     theirs = peer.make_peer(hf_config | {'rope_scaling': spelt})
     ours = families.model_from(

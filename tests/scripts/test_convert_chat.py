@@ -90,9 +90,9 @@ def test_a_template_adds_its_end_token_before_those_that_are_there(base, tmp_pat
     for name in ('config.json', 'generation_config.json'):
         assert values_of(target, name)['eos_token_id'] == [chat.end_id, first]
     assert values_of(target, 'generation_config.json')['temperature'] == 0.5
-    told = values_of(target, 'tokenizer_config.json')
-    assert (told['eos_token'], told['padding_side']) == ('<|im_end|>', 'left')
-    assert told['chat_template'] == (target / 'chat_template.jinja').read_text() != 'published'
+    written = values_of(target, 'tokenizer_config.json')
+    assert (written['eos_token'], written['padding_side']) == ('<|im_end|>', 'left')
+    assert written['chat_template'] == (target / 'chat_template.jinja').read_text() != 'published'
     assert values_of(target, 'special_tokens_map.json') == {'eos_token': '<|im_end|>'}
     assert f'ends with <|im_end|> ({chat.end_id}), chat template qwen2.5' in note
     again, _ = exported(tmp_path, base, files=target, template='qwen2.5')

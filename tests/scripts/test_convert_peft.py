@@ -1,4 +1,4 @@
-"""Adapter folders of PEFT, in and out: the sum is the same, and what is no plain LoRA is refused."""
+"""Adapter folders of PEFT, in and out: the same sum; what is no plain LoRA is refused."""
 
 import json
 
@@ -59,9 +59,7 @@ def write_adapters(folder, tensors, **changes):
 
 
 def imported(source, target, base):
-    return convert.import_model(
-        source, target, dtype=None, mesh=tiny_model.one_device(), base=base
-    )
+    return convert.import_model(source, target, dtype=None, mesh=tiny_model.one_device(), base=base)
 
 
 def loaded(folder):

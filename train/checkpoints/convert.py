@@ -8,7 +8,6 @@ Families: Llama 2 and 3, Mistral, Qwen 2.5 and 3, Gemma 2 and 3. Of a Gemma 3 wi
 text model is imported, and it is exported as a text-only model.
 """
 
-import functools
 import hashlib
 import json
 import os
@@ -20,7 +19,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
 
 from elenchus.data.files import atomic
 from elenchus.data.text import chat_templates
@@ -36,7 +34,12 @@ from elenchus.model.huggingface import (
     safetensors_files,
     stored_weights,
 )
-from elenchus.train.checkpoints import exported_chat, peft_adapters, saved_models
+from elenchus.train.checkpoints import (
+    exported_chat,
+    peft_adapters,
+    saved_models,
+    stacked_parameters,
+)
 
 CONFIG = 'config.json'
 TOKENIZERS = ('tokenizer.json', 'tokenizer.model')
@@ -89,8 +92,6 @@ def import_model(
         return _import_adapters(source, target, base=base, mesh=mesh)
     if base is not None:
         raise ValueError(f'--base={base}: {source} has no {peft_files.CONFIG}; leave --base out')
-    for path in _carried_files(source):
-        safetensors_files.check_content(path)
     hf_config, renamed = huggingface.text_only(_read_config(source))
     family = huggingface.family_of(hf_config)
     tied = family.read_config(hf_config)['tie_embeddings']
@@ -99,16 +100,15 @@ def import_model(
     config = imported_config(family, hf_config, dtype)
     model = saved_models.abstract_model(config, mesh)
     tensors = family.tensors(_shapes(saved_models.parameters(model)))
-    _check_complete(tensors, stored.tensors)
+    _check_complete(tensors, stored)
     loaded = {
-        name: _load_parameter(leaf, [t for t in tensors if t.parameter == name], stored)
+        name: stacked_parameters.load_parameter(
+            leaf, [t for t in tensors if t.parameter == name], stored
+        )
         for name, leaf in saved_models.parameters(model).items()
     }
-    saved_models.save_model(
-        target,
-        saved_models.with_parameters(model, loaded),
-        tokenizer_fingerprint=_fingerprint(source),
-    )
+    model = saved_models.with_parameters(model, loaded)
+    saved_models.save_model(target, model, tokenizer_fingerprint=_fingerprint(source))
     _copy_files(source, target)
     _write_config(target, hf_config)
     return _summary(config, f'{family.architecture} in {dtype}: {source} -> {target}')
@@ -175,10 +175,23 @@ def export_model(
     source, target = pathlib.Path(source), _empty_folder(target)
     files = pathlib.Path(files or source)
     chat, note = _exported_chat(source, files, template=template, system=system)
-    if saved_models.saved_adaptation(source) is not None:
+    if saved_models.saved_adaptation(source) is None:
+        conversion = _export_whole(source, target, files=files, mesh=mesh, file_bytes=file_bytes)
+    else:
         conversion = peft_adapters.export_adapters(source, target, base_name=base, mesh=mesh)
         _copy_files(files, target)
-        return f'{conversion}; {exported_chat.write_chat(target, chat) if chat else note}'
+    return f'{conversion}; {exported_chat.write_chat(target, chat) if chat else note}'
+
+
+def _export_whole(
+    source: pathlib.Path,
+    target: pathlib.Path,
+    *,
+    files: pathlib.Path,
+    mesh: jax.sharding.Mesh,
+    file_bytes: int,
+) -> str:
+    """Writes the weights, config.json and carried files of a whole model; returns a summary."""
     config, fingerprint = saved_models.read_description(source)
     family, hf_config = _exported_config(files, config)
     parameters = saved_models.parameters(
@@ -192,7 +205,8 @@ def export_model(
         if tensor.layer is None:
             # np.asarray caches a host copy in the array: drop the array, or all copies add up.
             return tensor.to_tensor(np.asarray(parameters.pop(tensor.parameter)))
-        return tensor.to_tensor(np.asarray(_layer(parameters[tensor.parameter], tensor.layer)))
+        layer = stacked_parameters.take_layer(parameters[tensor.parameter], tensor.layer)
+        return tensor.to_tensor(np.asarray(layer))
 
     target.mkdir(parents=True, exist_ok=True)
     safetensors_files.write_tensors(
@@ -204,9 +218,7 @@ def export_model(
     )
     _copy_files(files, target)
     _write_config(target, hf_config)
-    note = exported_chat.write_chat(target, chat) if chat else note
-    conversion = f'{family.architecture} in {config.param_dtype}: {source} -> {target}'
-    return f'{_summary(config, conversion)}; {note}'
+    return _summary(config, f'{family.architecture} in {config.param_dtype}: {source} -> {target}')
 
 
 def _exported_chat(
@@ -237,61 +249,13 @@ def _exported_config(files: pathlib.Path, config: ModelConfig) -> tuple[Family, 
     return family, hf_config
 
 
-def _load_parameter(
-    leaf: jax.ShapeDtypeStruct,
-    tensors: Sequence[Tensor],
-    stored: stored_weights.StoredWeights,
-) -> jax.Array:
-    """Loads a parameter onto its devices, one tensor (layer) at a time."""
-
-    def read(tensor: Tensor) -> np.ndarray:
-        """The tensor in our layout and dtype."""
-        with np.errstate(over='ignore'):  # an overflow is an infinity, which is refused
-            values = stored.read(tensor.name).astype(leaf.dtype, copy=False)
-        if not stored_weights.is_finite(values):
-            place = stored.tensors[tensor.name]
-            raise ValueError(
-                f'{place.path}: {place.name} has values that are NaN or infinite in {leaf.dtype}'
-            )
-        return tensor.to_parameter(values)
-
-    if tensors[0].layer is None:
-        return jax.device_put(read(tensors[0]), leaf.sharding)
-    layer_sharding = _layer_sharding(leaf)
-    # Donation writes each layer in place: a second copy of the stack would not fit.
-    put = jax.jit(_put, donate_argnums=0, out_shardings=leaf.sharding)
-    stacked = jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding)
-    for tensor in tensors:
-        stacked = put(stacked, jax.device_put(read(tensor), layer_sharding), tensor.layer)
-    return stacked
-
-
-def _put(stacked: jax.Array, values: jax.Array, layer: int) -> jax.Array:
-    return stacked.at[layer].set(values)
-
-
-def _layer(stacked: jax.Array, layer: int) -> jax.Array:
-    """One layer of a stacked parameter, sharded as the stack is."""
-    return _take_layer(_layer_sharding(stacked))(stacked, layer)
-
-
-@functools.cache
-def _take_layer(layer_sharding: NamedSharding):
-    return jax.jit(lambda stacked, layer: stacked[layer], out_shardings=layer_sharding)
-
-
-def _layer_sharding(leaf: jax.Array | jax.ShapeDtypeStruct) -> NamedSharding:
-    return NamedSharding(leaf.sharding.mesh, jax.P(*leaf.sharding.spec[1:]))
-
-
 def _shapes(parameters: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(leaf.shape) for name, leaf in parameters.items()}
 
 
-def _check_complete(
-    tensors: Sequence[Tensor], stored: Mapping[str, safetensors_files.StoredTensor]
-) -> None:
+def _check_complete(tensors: Sequence[Tensor], weights: stored_weights.StoredWeights) -> None:
     """Raises one ValueError that lists every missing, unexpected or misshaped tensor."""
+    stored = weights.tensors
     expected = {tensor.name: tensor.shape for tensor in tensors}
     problems = {
         'missing': [name for name in expected if name not in stored],
@@ -310,7 +274,8 @@ def _check_complete(
         listed = '; '.join(
             f'{kind}: {", ".join(names)}' for kind, names in problems.items() if names
         )
-        raise ValueError(f'tensors do not match config.json: {listed}')
+        note = f'; {weights.head_differs}' if weights.head_differs else ''
+        raise ValueError(f'tensors do not match config.json: {listed}{note}')
 
 
 def _common_dtype(dtypes: set[str]) -> str:
@@ -324,6 +289,9 @@ def _common_dtype(dtypes: set[str]) -> str:
 
 
 def _read_config(folder: pathlib.Path) -> dict[str, Any]:
+    """Reads config.json; raises ValueError, naming the file, if one to be carried is damaged."""
+    for path in _carried_files(folder):
+        safetensors_files.check_content(path)
     if not (folder / CONFIG).is_file():
         raise ValueError(f'file not found: {folder / CONFIG}; use the folder of a model')
     return safetensors_files.read_json(folder / CONFIG)

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -52,14 +53,20 @@ def import_adapters(
     settings = peft_files.read_settings(adapter_config, set(targets.values()))
     store = _store(pathlib.Path(base), mesh)
     adapters, frozen = lora.split(store.load_to_train(base, settings, seed=0))
-    loaded = _load(adapters, family, stored, path)
+    loaded = _load(adapters, family, stored, path=path)
     store.save(target, lora.attach(frozen, saved_models.with_parameters(adapters, loaded)))
     return (
         f'adapters of rank {settings.rank} on {", ".join(settings.targets)}: {source} -> {target}'
     )
 
 
-def _load(adapters: lora.Adapters, family, stored, path: pathlib.Path) -> dict[str, Any]:
+def _load(
+    adapters: lora.Adapters,
+    family: huggingface.Family,
+    stored: Mapping[str, safetensors_files.StoredTensor],
+    *,
+    path: pathlib.Path,
+) -> dict[str, Any]:
     """Returns the factors by our names, each on its devices."""
     leaves = saved_models.parameters(adapters)
     shapes = {name: tuple(leaf.shape) for name, leaf in leaves.items()}
