@@ -35,6 +35,9 @@ _NUMBERS = (
 _BOOLEANS = ('tie_word_embeddings', 'use_sliding_window')
 
 
+_MOST_LAYERS = 10_000  # a damaged number would fill the memory with names of layers
+
+
 def _check_types(hf_config: Mapping[str, Any]) -> None:
     """Raises ValueError, naming the key, if a value of a config.json has another type."""
     for keys, wanted, fits in (
@@ -47,6 +50,11 @@ def _check_types(hf_config: Mapping[str, Any]) -> None:
             value = hf_config.get(key)
             if value is not None and not fits(value):
                 raise ValueError(f'config.json: {key}={value!r} must be {wanted}')
+    if (hf_config.get('num_hidden_layers') or 0) > _MOST_LAYERS:
+        raise ValueError(
+            f'config.json: num_hidden_layers={hf_config["num_hidden_layers"]} must be at most '
+            f'{_MOST_LAYERS}'
+        )
 
 
 class FieldMap(NamedTuple):

@@ -4,6 +4,8 @@ The two versions share a file because they differ in a few lines. Their norms ar
 scale - 1, as published: adding 1 on import would lose bits in bfloat16.
 """
 
+from collections.abc import Mapping
+
 from elenchus.model.huggingface import config_fields, rope, tensor_names
 from elenchus.model.huggingface.family import Family, FieldMap
 
@@ -45,6 +47,8 @@ QUERY_SCALE = config_fields.renamed(query_scale_dim='query_pre_attn_scalar')
 def _rope_of_layers(hf_config, layers: str, theta_key: str) -> dict:
     """Returns the keys of rotary positions of one kind of layers, spelt as for a whole model."""
     by_type = hf_config.get('rope_parameters') or {}
+    if not isinstance(by_type, Mapping):
+        raise ValueError(f'config.json: rope_parameters={by_type!r} must be an object or null')
     if unknown := sorted(set(by_type) - {config_fields.GLOBAL, config_fields.LOCAL}):
         raise ValueError(
             f'config.json: unknown rope_parameters.{unknown[0]}; known: '

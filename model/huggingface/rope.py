@@ -101,6 +101,7 @@ def _read_kind(rope: Mapping[str, Any]) -> str:
             'differ; keep one of them'
         )
     kind = kinds[0] if kinds else 'default'
+    kind = kind if isinstance(kind, str) else str(kind)
     if not kinds and (declared := sorted(rope.keys() - _ANY_KIND)):
         raise ValueError(
             f'config.json: rotary positions have {declared[0]}={rope[declared[0]]!r} but no '

@@ -81,7 +81,7 @@ def yarn(**changes):
     ({'rope_scaling': {'rope_type': 'longrope'}}, r"rope_type='longrope' is not supported"),
     ({'rope_scaling': {'type': 'su', 'factor': 2.0}}, r"rope_type='su' is not supported"),
     ({'rope_parameters': {'rope_type': 'ntk'}}, r"rope_type='ntk' is not supported; known"),
-    ({'rope_scaling': {'type': 3}}, r'rope_type=3 is not supported'),
+    ({'rope_scaling': {'type': 3}}, r"rope_type='3' is not supported"),
     ({'rope_scaling': {'type': 'mrope', 'mrope_section': [1]}}, r"'mrope' is not supported"),
     ({'rope_scaling': {'type': 'yarn', 'rope_type': 'linear'}}, r"type='yarn' .* differ"),
     ({'rope_scaling': {'type': 'linear'}}, r"missing key 'factor' of rotary positions"),
