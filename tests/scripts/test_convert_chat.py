@@ -132,6 +132,25 @@ def test_a_trained_model_remembers_its_template_and_system_message(base, tmp_pat
     assert 'no tokenizer in' in note and '(--files)' in note
 
 
+@pytest.mark.parametrize('trained_with', ['tokenizer.json', 'tokenizer.model'])
+def test_a_folder_may_have_its_tokenizer_in_both_formats(tmp_path, trained_with):
+    chat = write_base(tmp_path / 'theirs', 'mistral')
+    (tmp_path / 'theirs' / 'tokenizer.model').write_bytes(FILES['mistral.model'])
+    base = tmp_path / 'ours'
+    convert.import_model(tmp_path / 'theirs', base, dtype=None, mesh=tiny_model.one_device())
+    config, fingerprint = saved_models.read_description(base)
+    model = saved_models.load_model(
+        base, config, mesh=tiny_model.one_device(), tokenizer_fingerprint=fingerprint
+    )
+    saved_models.save_model(
+        tmp_path / 'trained', model, chat={'template': 'mistral', 'system': 'published'},
+        tokenizer_fingerprint=exported_chat.file_hash(base / trained_with),
+    )  # fmt: skip
+    target, note = exported(tmp_path, tmp_path / 'trained', files=base)
+    assert f'ends with </s> ({chat.end_id})' in note
+    assert (target / 'chat_template.jinja').read_text() != 'published'
+
+
 def test_what_cannot_be_written_is_refused_before_anything_is(base, tmp_path):
     store = store_of(base, template='qwen2.5', system='published')
     store.save(tmp_path / 'trained', store.load(base))

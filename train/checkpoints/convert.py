@@ -8,7 +8,6 @@ Families: Llama 2 and 3, Mistral, Qwen 2.5 and 3, Gemma 2 and 3. Of a Gemma 3 wi
 text model is imported, and it is exported as a text-only model.
 """
 
-import hashlib
 import json
 import os
 import pathlib
@@ -42,7 +41,6 @@ from elenchus.train.checkpoints import (
 )
 
 CONFIG = 'config.json'
-TOKENIZERS = ('tokenizer.json', 'tokenizer.model')
 CARRIED_FILES = (
     'tokenizer*',
     'chat_template*',
@@ -310,8 +308,8 @@ def _empty_folder(target: str | os.PathLike) -> pathlib.Path:
 
 def _fingerprint(folder: pathlib.Path) -> str:
     """Fingerprint of the folder's tokenizer as data/text computes it; '' without a tokenizer."""
-    files = [folder / name for name in TOKENIZERS if (folder / name).is_file()]
-    return hashlib.sha256(files[0].read_bytes()).hexdigest()[:12] if files else ''
+    files = [folder / name for name in exported_chat.TOKENIZERS if (folder / name).is_file()]
+    return exported_chat.file_hash(files[0]) if files else ''
 
 
 def _carried_files(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -4,6 +4,7 @@ A base model that was trained under a chat template ends its turns with that tem
 which its published files do not name: elsewhere it would never stop.
 """
 
+import hashlib
 import json
 import os
 import pathlib
@@ -15,6 +16,9 @@ from elenchus.data.text import tokenizer as tokenizers
 from elenchus.data.text.chat import Chat
 from elenchus.model.huggingface import safetensors_files
 from elenchus.train.config import build
+
+TOKENIZERS = ('tokenizer.json', 'tokenizer.model')
+"""Files of tokenizers, in the order in which they are preferred."""
 
 CONFIGS = ('config.json', 'generation_config.json')
 TEMPLATE_FILE = 'chat_template.jinja'
@@ -36,17 +40,25 @@ def load_chat(
     if template not in chat_templates.TEMPLATES:
         near = build.nearest(template, chat_templates.TEMPLATES)
         raise ValueError(f'unknown template {template!r}; nearest: {near!r}')
-    path = tokenizers.find_tokenizer_file(files)
-    if path is None:
+    paths = [pathlib.Path(files, name) for name in TOKENIZERS]
+    hashes = {path: file_hash(path) for path in paths if path.is_file()}
+    if not hashes:
         return None
-    tokenizer = tokenizers.load_tokenizer(path)
-    if fingerprint and tokenizer.fingerprint != fingerprint:
+    # A folder may have the same tokenizer in both formats, with a hash for each.
+    fitting = [path for path, value in hashes.items() if fingerprint in ('', value)]
+    if not fitting:
+        path, value = next(iter(hashes.items()))
         raise ValueError(
-            f'{path} is the tokenizer {tokenizer.fingerprint}, but the model was trained with '
+            f'{path} is the tokenizer {value}, but the model was trained with '
             f'{fingerprint}: use the folder of that one as --files'
         )
     layout = chat_templates.with_system(chat_templates.TEMPLATES[template], system)
-    return Chat(tokenizer, layout)
+    return Chat(tokenizers.load_tokenizer(fitting[0]), layout)
+
+
+def file_hash(path: pathlib.Path) -> str:
+    """Returns the fingerprint of a tokenizer's file, as data/text computes it."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 def write_chat(folder: pathlib.Path, chat: Chat) -> str:
