@@ -56,6 +56,7 @@ TOKENIZER = {  # the tokenizer and its chat template
     'path': '',  # of kind 'file': a tokenizer.model or tokenizer.json
     'vocab_size': 8192,  # of kind 'train'
     'template': 'elenchus',  # chat template: the family's own, or 'elenchus'
+    'system': 'published',  # system message; 'published': that of the template, '': none
 }
 
 DATA = {  # the problems
