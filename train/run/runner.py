@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 
 from absl import flags
@@ -10,6 +11,7 @@ from etils import epath
 from elenchus.data.grading import verify
 from elenchus.train import distributed
 from elenchus.train.config import cli
+from elenchus.train.failures import FailuresReachAll
 from elenchus.train.report.html_page import write_report
 from elenchus.train.run.directory import SUMMARY, StageFolder, read_json, write_json
 from elenchus.train.run.session import Run, open_run
@@ -27,6 +29,7 @@ def run_of_flags() -> Iterator[Run]:
         raise ValueError(f'--workdir={flags.FLAGS.workdir} is a file; use a folder')
     cli.join_processes()
     with (
+        FailuresReachAll(),
         verify.Verifier() as verifier,
         open_run(flags.FLAGS.config, flags.FLAGS.workdir, verifier=verifier).started() as run,
     ):
@@ -83,14 +86,18 @@ def write_verifier(run: Run, stage: StageFolder, totals_before: collections.Coun
 
 
 def write_summaries(run: Run) -> None:
-    """Writes the summaries of all complete stages, in order, into WORKDIR/summary.json."""
+    """Writes the summaries of all complete stages, in order, into WORKDIR/summary.json.
+
+    The counts of the problems, with what was left out of them, stand before them.
+    """
     folders = [run.directory.stage(name).path for name in run.settings.stages]
     summaries = {
         folder.name: read_json(folder / SUMMARY)
         for folder in folders
         if (folder / SUMMARY).exists()
     }
-    write_json(run.directory.path / SUMMARY, {'stages': summaries})
+    data = {split: dataclasses.asdict(counts) for split, counts in run.inputs.counts.items()}
+    write_json(run.directory.path / SUMMARY, {'data': data, 'stages': summaries})
 
 
 def report(run: Run) -> None:
