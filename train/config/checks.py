@@ -100,29 +100,27 @@ def check_lengths(
         p: max_response_tokens(p, reinforce.turns.episode, sampling.limits, overhead=turn_overhead)
         for p in TRAINED_ROLES
     }
-    guide_tokens = max(longest_guide, longest_hint)
-    guide = f' and the longest guide {guide_tokens}' if guide_tokens else ''
+    criticised_row = overhead + attempt + written['critic']
     _check_sizes(
         ('reinforce.length', reinforce.length, overhead + longest_question + written['actor']),
-        (
-            'reinforce.critic_length',
-            reinforce.critic_length,
-            overhead + attempt + written['critic'],
-        ),
+        ('reinforce.critic_length', reinforce.critic_length, criticised_row),
         ('sampling.score.lengths[-1]', sampling.score.lengths[-1], critique),
         ('sampling.engine.prompt_buckets[-1]', sampling.engine.prompt_buckets[-1], prompt),
         ('sampling.engine.max_length', sampling.engine.max_length, whole),
         ('model.max_length', s.model.max_length, sampling.engine.max_length),
         ('model.max_length', s.model.max_length, s.train.length),
-        longest=f'the longest question has {longest_question} tokens{guide}',
+        question=longest_question,
+        guide=max(longest_guide, longest_hint),
     )
 
 
-def _check_sizes(*rows: tuple[str, int, int], longest: str) -> None:
+def _check_sizes(*rows: tuple[str, int, int], question: int, guide: int) -> None:
     """Raises ValueError for the first (name, size, size needed) that is too small."""
     for name, size, needed in rows:
         if size < needed:
+            longest_guide = f' and the longest guide {guide}' if guide else ''
             raise ValueError(
-                f'{name}={size} must be at least {needed}: {longest}; raise it, or lower '
-                'self_talk.tokens and sampling.*_tokens'
+                f'{name}={size} must be at least {needed}: the longest question has '
+                f'{question} tokens{longest_guide}; raise it, or lower self_talk.tokens and '
+                'sampling.*_tokens'
             )
