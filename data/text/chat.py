@@ -123,6 +123,8 @@ class Chat:
                 or self.template.is_verbatim(turns[i + 1].role, player)
             )
             lead = self._between(before, turn.role, player)
+            if i + 1 == len(turns) and self.template.is_verbatim(turn.role, player):
+                lead += self._ids(self.template.prefix)
             rendered.append(RenderedTurn(lead, self._body(turn, player, joined=joined)))
         return rendered
 
@@ -130,7 +132,8 @@ class Chat:
         """Returns the prompt for sampling `role`'s next turn: all turns, then its header."""
         tokens = [t for lead, body in self.render(turns, role) for t in (*lead, *body)]
         player = PLAYER_OF_ROLE.get(role)
-        return [*tokens, *self._between(turns[-1] if turns else None, role, player)]
+        header = self._between(turns[-1] if turns else None, role, player)
+        return [*tokens, *header, *self._ids(self.template.prefix)]
 
     @functools.cached_property
     def overhead(self) -> int:
@@ -139,7 +142,7 @@ class Chat:
             return 1
         user, assistant = self.template.user, self.template.assistant
         seams = (
-            user.footer + assistant.header,
+            user.footer + assistant.header + self.template.prefix,
             assistant.footer + user.header,
             (self.template.join,),
         )
@@ -192,6 +195,11 @@ class Chat:
             )
         selected = selected[-1:] if last_only else selected
         self._check_one_player({turns[i].role for i in selected})
+        if self.template.prefix and selected != [len(turns) - 1]:
+            raise ValueError(
+                f'template {self.template.name!r} can train only the last turn: earlier ones are '
+                f'read without {self.template.prefix[0]!r}; use the template chatml'
+            )
         rendered = self.render(turns, turns[selected[0]].role)
         parts = [
             _turn_example(turn, r, index=i, weights=weights, trained=i in selected)

@@ -1,5 +1,6 @@
 """Checks of settings that depend on other sections; each section checks its own fields."""
 
+from elenchus.data.text.chat_templates import Template
 from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.train.config.run_settings import REINFORCED, RunSettings
 from elenchus.train.rl.settings import TRAINED_ROLES, max_response_tokens
@@ -30,6 +31,17 @@ def check_counts(s: RunSettings) -> None:
         raise ValueError(
             "reinforce.critic_rewards.verdict_of='steps' needs known steps, which "
             f"data.source={s.data.source!r} lacks: set it to 'answer'"
+        )
+
+
+def check_template(s: RunSettings, template: Template) -> None:
+    """Raises ValueError if a stage trains two turns that the template writes differently."""
+    trains_actor = any('actor' in REINFORCED.get(stage, ()) for stage in s.stages)
+    if template.prefix and trains_actor and s.reinforce.turns.episode != 'attempt':
+        raise ValueError(
+            f'reinforce.turns.episode={s.reinforce.turns.episode!r} trains two turns, but under '
+            f'tokenizer.template={template.name!r} only the last turn has '
+            f"{template.prefix[0]!r}: use tokenizer.template='chatml', or the episode 'attempt'"
         )
 
 

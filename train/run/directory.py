@@ -261,12 +261,6 @@ def link_tree(source: os.PathLike, folder: epath.Path) -> None:
     distributed.run_on_first(link)
 
 
-def from_root(path: str) -> epath.Path:
-    """Resolves a path of a config: in a bucket, or relative to the project's folder."""
-    resolved = epath.Path(path)
-    return resolved if atomic.is_remote(resolved) else epath.Path(build.ROOT) / resolved
-
-
 def write_json(path: epath.Path, value: Any) -> None:
     """Writes a JSON file, whole or not at all."""
     atomic.write_text(path, json.dumps(value, indent=1) + '\n')

@@ -1,6 +1,7 @@
 """Supervised fine-tuning: the stages `base`, `actor` and `critic`, and the fit of other stages."""
 
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from elenchus.data.batching import packing, pipeline
@@ -129,10 +130,19 @@ def sft_stage(
     loop: LoopSettings,
     store: ModelStore,
     seed: int,
+    omitted: Mapping[str, int] = types.MappingProxyType({}),
 ) -> dict:
-    """Trains a model as `sft` does and saves it in the stage's folder; returns totals."""
+    """Trains a model as `sft` does and saves it in the stage's folder; returns totals.
+
+    `omitted` are counts of what could be no example, by reason; they are printed and returned too.
+    """
     model, totals = sft(model, examples, settings=settings, loop=loop, seed=seed, stage=stage)
     store.save(stage.path / 'model', model)
+    totals |= omitted
+    counts = {'examples_too_long': totals['examples_too_long'], **omitted}
+    if any(counts.values()):
+        listed = ', '.join(f'{n} {name.replace("_", " ")}' for name, n in counts.items() if n)
+        print(f'   left out: {listed}')
     return totals
 
 
