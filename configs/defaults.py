@@ -56,6 +56,7 @@ TOKENIZER = {  # the tokenizer and its chat template
     'path': '',  # of kind 'file': a tokenizer.model or tokenizer.json
     'vocab_size': 8192,  # of kind 'train'
     'template': 'elenchus',  # chat template: the family's own, or 'elenchus'
+    'system': 'published',  # system message; 'published': that of the template, '': none
 }
 
 DATA = {  # the problems
@@ -260,7 +261,7 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
         'step_coef': 0.5,  # weight of the steps' advantages
         'steps': 'normalised',  # from step scores: 'normalised' or 'difference'
         'std_floor': 0.0,  # least divisor of 'normalised' scores; 0: off; 0.05 tames equal texts
-        'unreached': 'zero',  # steps after the critique's end: score 0 'zero', no advantage 'mask'
+        'unreached': 'zero',  # steps after one that a critique calls wrong: 0 'zero', or 'mask'
         'baseline': 'group',  # mean and deviation of scores: over the 'group' or by 'position'
         'shuffle_scores': False,  # a control: the scores of a group change places
     },
@@ -273,6 +274,7 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
         'first_phase_steps': 0,  # iterations of SCoRe's stage I
         'attempt_kl_coef': 0.0,  # of attempts in stage I
         'hint_share': 0.0,  # lines of the reference shown as a hint
+        'correction': '',  # of 'correction' under a family's template: instruction; '': SCoRe's
     },
     'rewards': {
         'correct': 1.0,  # of a right answer
@@ -290,6 +292,7 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
         'length': 0.0,  # penalty of long critiques
     },
     'overlong_tokens': 32,  # before a turn's limit, where the penalty of length starts
+    'mask_truncated': False,  # turns that were cut off at their limit are not trained (DAPO, TRL)
     'importance_cap': 0.0,  # cap of the trainer / sampler ratio on tokens; 0: no correction
     'drop_zero_advantage_rows': True,  # leave rows without advantages out of the update
     'samples_per_row': 4,  # of a group, after one copy of their prompt

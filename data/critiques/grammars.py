@@ -88,6 +88,11 @@ def is_full_pass(critique: Critique, num_steps: int) -> bool:
     return judged >= num_steps and critique.final_correct is not None
 
 
+def is_wrong_at(text: str, offset: int | None) -> bool:
+    """Returns whether the verdict that begins at an offset of `Reading.offsets` says wrong."""
+    return offset is not None and not text[offset:].lstrip().lower().startswith('correct')
+
+
 def token_positions(
     tokens: Sequence[int], offsets: Sequence[int | None], *, tokenizer: tokenizers.Tokenizer
 ) -> list[int | None]:

@@ -57,9 +57,13 @@ _ADJECTIVE = (
 )
 _PHRASES = {
     'final_answer': r'\bfinal\s+answer\b\s*(?:\*\*|__)?\s*(?:[:\uff1a=]|(?=\n))',
-    'answer': r'(?<!final )\banswer\s*(?:\*\*|__)?\s*[:\uff1a=]',
+    'answer': (
+        r'(?<!final )\banswer\s*(?:\*\*|__)?\s*[:\uff1a=]|'
+        r'(?m:^[#*_ ]{1,8}answer[*_ ]*(?=\n))'
+    ),
     'the_answer_is': (
-        rf'\b(?:the|my|our)\s+(?:{_ADJECTIVE}\s+){{0,3}}answers?'
+        r'(?<!wrong )(?<!incorrect )(?<!other )(?<!first )\b'
+        rf'(?:(?:the|my|our)\s+)?(?:{_ADJECTIVE}\s+){{0,3}}answers?'
         rf'(?:\s+(?:to|for|of|in|that)\b[^.\n:]{{0,80}}?)?\s+{_VERB}(?:\b|(?=\W))'
     ),
 }

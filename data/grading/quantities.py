@@ -230,7 +230,7 @@ def _unit_word(word: str, *, spaced: bool, letters: bool) -> str | None:
 
 def _canonical_unit(word: str) -> str:
     """Returns one word for the spellings of a unit: singular, lower case."""
-    lower = word.lower()
+    lower = word.lower().removesuffix("'s").removesuffix("'")
     for form in (lower, lower.removesuffix('s'), lower.removesuffix('es')):
         if form in _CANONICAL:
             return _CANONICAL[form]

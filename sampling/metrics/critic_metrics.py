@@ -233,8 +233,9 @@ def calibration(episodes: Sequence[Episode], *, num_bins: int) -> dict[str, Any]
     """Calibration of the critic's scores as probabilities, for final answers and for steps.
 
     `final` is of the final answers. The rest is present only if first errors are known: `steps` of
-    all step rewards, `positions` the same by place in the attempt, from 1. A reward of 0 stands
-    for "no verdict": `unjudged` is the share of such steps, `judged` is of the others.
+    all known step rewards, `positions` the same by place in the attempt, from 1. A reward of 0 is
+    that of a step after the critique's end: `unjudged` is the share of steps with such a reward or
+    an unknown one, `judged` is of the others.
     """
     finals = [
         (facts.score, bool(facts.correct))
@@ -244,15 +245,17 @@ def calibration(episodes: Sequence[Episode], *, num_bins: int) -> dict[str, Any]
     final = {'final': reliability(finals, num_bins=num_bins)}
     if not knows_steps(episodes):
         return final
-    positions = collections.defaultdict(list)
+    positions, num_unknown = collections.defaultdict(list), 0
     for episode in episodes:
-        for position, pair in enumerate(known_steps(episode), 1):
-            positions[position].append(pair)
+        for position, (score, right) in enumerate(known_steps(episode), 1):
+            num_unknown += score is None and episode.attempt.facts.num_reached is not None
+            if score is not None:
+                positions[position].append((score, right))
     steps = [pair for pairs in positions.values() for pair in pairs]
     return final | {
         'steps': reliability(steps, num_bins=num_bins),
         'judged': reliability([pair for pair in steps if pair[0] > 0], num_bins=num_bins),
-        'unjudged': _share(score == 0 for score, _ in steps),
+        'unjudged': _share([True] * num_unknown + [score == 0 for score, _ in steps]),
         'positions': {
             str(position): _without_curve(reliability(pairs, num_bins=num_bins))
             for position, pairs in sorted(positions.items())
@@ -260,10 +263,10 @@ def calibration(episodes: Sequence[Episode], *, num_bins: int) -> dict[str, Any]
     }
 
 
-def known_steps(episode: Episode) -> list[tuple[float, bool]]:
+def known_steps(episode: Episode) -> list[tuple[float | None, bool]]:
     """Returns (score, is it right) of an attempt's steps up to and including its first wrong one.
 
-    Later steps build on a wrong one, so their truth is unknown.
+    Later steps build on a wrong one, so their truth is unknown. So may be the score of a step.
     """
     scores, first = episode.attempt.step_scores, episode.attempt.facts.first_error
     known = scores if first is None else scores[: first + 1]

@@ -81,7 +81,7 @@ def test_algebra_is_decided_by_workers_and_hostile_input_by_the_clock():
         (r'\boxed{\sqrt{8}}', r'2\sqrt{2}', Outcome.RIGHT),
         ('#### 2+5', '7', Outcome.RIGHT),
         ('#### x+2', 'x+1', Outcome.WRONG),
-        ('#### 9**9**9', '7', Outcome.WRONG),
+        ('#### 9**9**9', '7', Outcome.UNSURE),
         (r'\boxed{9^{9^{9}}}', '7', Outcome.TIMEOUT),
         ('#### ' + '(' * 900, '7', Outcome.WRONG),
         ('#### ' + '{' * 900, '7', Outcome.WRONG),

@@ -52,7 +52,8 @@ REINFORCED: Mapping[str, tuple[Player, ...]] = {
 """Stage of reinforcement learning -> the players that it trains."""
 
 TemplateName = Literal[
-    'elenchus', 'chatml', 'qwen2.5', 'llama2', 'llama3', 'llama3.1', 'mistral', 'gemma'
+    *('elenchus', 'chatml', 'qwen2.5', 'qwen2.5-math', 'qwen3'),
+    *('llama2', 'llama3', 'llama3.1', 'mistral', 'gemma'),
 ]
 
 
@@ -70,6 +71,7 @@ class TokenizerSettings:
     path: str  # of kind 'file': a tokenizer.model or tokenizer.json
     vocab_size: int  # of kind 'train'
     template: TemplateName  # 'elenchus' for kinds 'lab' and 'train', which have its headers
+    system: str  # system message; 'published': that of the template, '': none
 
 
 TextSource = Literal['gsm8k', 'gsm8k_socratic', 'math', 'svamp', 'asdiv', 'jsonl']

@@ -15,6 +15,7 @@ def check_run(settings: RunSettings, inputs: RunInputs) -> None:
     check_saved_models(settings, inputs.tokenizer.fingerprint)
     checks.check_counts(settings)
     checks.check_lora(settings)
+    checks.check_template(settings, inputs.chat.template)
     lengths.check_questions(settings, inputs)
     check_annotator(settings, inputs.tokenizer.fingerprint)
 

@@ -132,7 +132,8 @@ class StageFolder:
         if distributed.is_preempted():
             raise distributed.Preempted(f'stage {self.name!r} has not started')
         distributed.run_on_first(lambda: self.write_text(CONFIG, self.directory.config))
-        start, summary = time.perf_counter(), {'tokens_sampled': 0, 'tokens_trained': 0}
+        counts = ('tokens_sampled', 'tokens_trained', 'tokens_padding')
+        start, summary = time.perf_counter(), dict.fromkeys(counts, 0)
         yield summary
         summary['seconds'] = round(time.perf_counter() - start, 1)
         distributed.run_on_first(lambda: atomic.check_exists(self.path / CONFIG))

@@ -6,13 +6,14 @@ import random
 from collections.abc import Mapping, Sequence
 
 from elenchus.data.critiques import grammars, mistakes, oracle
+from elenchus.data.files import jsonl
 from elenchus.data.grading import judge as judges
 from elenchus.data.grading import verify
 from elenchus.data.grading.judge import Judge
 from elenchus.data.records import Problem, TurnFacts
+from elenchus.data.text import chat_templates
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.data.text.chat import Chat
-from elenchus.data.text.chat_templates import TEMPLATES
 from elenchus.sampling.critique_data import annotators
 from elenchus.sampling.exploration import proposals
 from elenchus.train import distributed
@@ -77,13 +78,25 @@ def load_inputs(settings: RunSettings, verifier: verify.Verifier) -> RunInputs:
         train_problems,
         test_problems,
         tokenizer,
-        Chat(tokenizer, TEMPLATES[settings.tokenizer.template]),
+        Chat(
+            tokenizer,
+            chat_template(settings),
+            settings.reinforce.turns.correction or chat_templates.CORRECTION,
+        ),
         grammars.LAB if source == 'lab' else grammars.RELEASED,
         judge_on_first_process(judges.make_judge(source, verifier, answer.markers)),
         settings.model.vocab_size,
         counts={split: problem_lib.count(rows[split]) for split in rows},
         places={row.problem: row.place for split in rows for row in rows[split]},
     )
+
+
+def chat_template(settings: RunSettings) -> chat_templates.Template:
+    """Returns the chat template of a run. Raises ValueError if it has no system message."""
+    t = settings.tokenizer
+    place = f'tokenizer.system={t.system!r}'
+    template = chat_templates.TEMPLATES[t.template]
+    return jsonl.at_place(place, functools.partial(chat_templates.with_system, template), t.system)
 
 
 def judge_on_first_process(judge: Judge) -> Judge:

@@ -11,6 +11,7 @@ from etils import epath
 from elenchus.data.grading import verify
 from elenchus.train import distributed
 from elenchus.train.config import cli
+from elenchus.train.failures import FailuresReachAll
 from elenchus.train.report.html_page import write_report
 from elenchus.train.run.directory import SUMMARY, StageFolder, read_json, write_json
 from elenchus.train.run.session import Run, open_run
@@ -28,6 +29,7 @@ def run_of_flags() -> Iterator[Run]:
         raise ValueError(f'--workdir={flags.FLAGS.workdir} is a file; use a folder')
     cli.join_processes()
     with (
+        FailuresReachAll(),
         verify.Verifier() as verifier,
         open_run(flags.FLAGS.config, flags.FLAGS.workdir, verifier=verifier).started() as run,
     ):
@@ -73,9 +75,14 @@ def write_verifier(run: Run, stage: StageFolder, totals_before: collections.Coun
     They are of this process only and so not in the summary, which a resumed run writes alike.
     """
     figures = verify.figures(verifier_totals(run) - totals_before)
-    if figures:
-        distributed.run_on_first(lambda: stage.write_json(VERIFIER, figures))
-        print('   verifier', ' '.join(f'{name}: {value}' for name, value in figures.items()))
+
+    def write() -> None:
+        """Runs on the first process, which alone judges."""
+        if figures:
+            stage.write_json(VERIFIER, figures)
+            print('   verifier', ' '.join(f'{name}: {value}' for name, value in figures.items()))
+
+    distributed.run_on_first(write)
 
 
 def write_summaries(run: Run) -> None:

@@ -109,6 +109,7 @@ def open_run(
         mesh,
         tokenizer_fingerprint=inputs.tokenizer.fingerprint,
         quantize=settings.base.quantize,
+        chat={'template': settings.tokenizer.template, 'system': settings.tokenizer.system},
     )
     if notes := problems.describe(inputs.counts):
         distributed.run_on_first(lambda: print(f'data: {notes}'))

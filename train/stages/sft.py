@@ -1,5 +1,6 @@
 """Supervised fine-tuning: the stages `base`, `actor` and `critic`, and the fit of other stages."""
 
+import collections
 import types
 from collections.abc import Callable, Mapping, Sequence
 
@@ -55,9 +56,15 @@ def sft(
         )
     )
     trained, frozen = lora.split(model)
+    counts = collections.Counter(tokens_trained=0, tokens_padding=0)
+
+    def set_cursor(cursor: dict) -> None:
+        batches.set_state(cursor)
+        counts.update({name: cursor[name] for name in counts})  # they are 0 until then
 
     def advance(step: int, state: TrainState):
         batch = next(batches)
+        counts.update(packing.token_counts(batch))
         state, metrics = train_step(state, to_device(batch), frozen)
         return state, metrics | {'data/waste': packing.waste(batch)}, [(metrics, batch)]
 
@@ -70,11 +77,11 @@ def sft(
             folder=stage.path,
             writer=writer,
             description=stage.path.name,
-            cursor=batches.get_state,
-            set_cursor=batches.set_state,
+            cursor=lambda: batches.get_state() | counts,
+            set_cursor=set_cursor,
         )
     return lora.join(state.model, frozen), {
-        'tokens_trained': settings.num_steps * loop.rows * loop.length,
+        **counts,
         'final_loss': last_row.get('loss/total'),
         'examples': len(examples),
         'examples_too_long': num_examples - len(examples),
