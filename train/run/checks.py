@@ -13,8 +13,6 @@ from elenchus.train.run.inputs import RunInputs
 def check_run(settings: RunSettings, inputs: RunInputs) -> None:
     """Raises ValueError, naming the field, if a stage could not do what the settings say."""
     check_saved_models(settings, inputs.tokenizer.fingerprint)
-    checks.check_counts(settings)
-    checks.check_lora(settings)
     chat, problems = inputs.chat, inputs.train_problems
     checks.check_lengths(
         settings,

@@ -18,6 +18,7 @@ from elenchus.train import distributed, loop
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.config import build
+from elenchus.train.config import checks as config_checks
 from elenchus.train.config.run_settings import RunSettings
 from elenchus.train.run import checks
 from elenchus.train.run.directory import RunDirectory, from_root
@@ -89,6 +90,7 @@ def open_run(
     force for the process.
     """
     settings = build.build(RunSettings, config)
+    config_checks.check_settings(settings)
     config_text = build.to_json(config)
     distributed.check_same('the config', config_text.encode())
     directory = RunDirectory(
