@@ -13,7 +13,7 @@ import pathlib
 import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import ml_collections
@@ -27,7 +27,7 @@ T = TypeVar('T')
 SETTINGS_OF: dict[type, type] = {Objective: ObjectiveSettings}
 """Type of a field -> the settings that a config has for it, whose `resolve` returns the field."""
 ROOT = pathlib.Path(__file__).parents[2]
-LARGEST = sys.float_info.max
+LARGEST, LONGEST = sys.float_info.max, 4096  # a float; the characters of a text
 Section = ml_collections.ConfigDict | Mapping
 
 
@@ -100,8 +100,10 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     if hint in (bool, int, float, str, types.NoneType):
         if not _is(hint, value):
             raise _wrong_type(hint, value, path)
-        if hint is str and '\0' in value:
-            raise ValueError(f'{path}={show(value)} must not contain the character NUL')
+        if hint is str and ('\0' in value or len(value) > LONGEST):
+            raise ValueError(
+                f'{path}={show(value)} must have no NUL, and at most {LONGEST} characters'
+            )
         return value
     raise TypeError(f'{path}: settings cannot hold {hint}')
 
@@ -193,10 +195,15 @@ def diff(was: Section, now: Section) -> list[str]:
     return [f for f in fields if before.get(f, absent) != after.get(f, absent)]
 
 
-def explain_diff(was: Section, now: Section, *, ignoring: Sequence[str] = ()) -> str:
-    """Returns one line, 'field train.rate was 0.1, now 0.2; ...'; empty if nothing differs."""
+def explain_diff(
+    was: Section, now: Section, *, only: Callable[[str], bool] = lambda field: True
+) -> str:
+    """Returns one line, 'field train.rate was 0.1, now 0.2; ...'; empty if nothing differs.
+
+    `only` says of a field's name whether it is compared.
+    """
     before, after = _flat(_plain(was, 'config')), _flat(_plain(now, 'config'))
-    fields = [field for field in diff(was, now) if field not in ignoring]
+    fields = [field for field in diff(was, now) if only(field)]
     return '; '.join(f'field {f} was {_show(before, f)}, now {_show(after, f)}' for f in fields)
 
 

@@ -4,12 +4,14 @@ import dataclasses
 
 from elenchus.model.ranges import MOST
 from elenchus.sampling.exploration.explorers import EXPLORERS
+from elenchus.train.config import players
 from elenchus.train.config.run_settings import REINFORCED, RunSettings
 from elenchus.train.rl.settings import TRAINED_ROLES, max_response_tokens
 
 
 def check_settings(s: RunSettings) -> None:
     """Raises ValueError if sections contradict each other; needs no data, so it comes first."""
+    players.check_stages(s)
     check_counts(s)
     check_ids(s)
     check_rewards(s)
@@ -88,17 +90,17 @@ def check_rewards(s: RunSettings) -> None:
 
 def check_lora(s: RunSettings) -> None:
     """Raises ValueError if a stage's adapters do not fit the model that they train."""
-    sections = {'actor': s.actor, 'critic': s.critic}
-    continued = {('reinforce', p) for stage in s.stages for p in REINFORCED.get(stage, ())}
-    if s.improve.restart == 'last':
-        continued.add(('improve', 'actor'))
-    for name, player in sorted(continued):
-        expected, lora = sections[player].lora, getattr(s, name).lora
-        if expected.rank and lora != expected:
-            raise ValueError(
-                f'{name}.lora={lora} continues the adapters of the {player}: it must be '
-                f'{player}.lora={expected}'
-            )
+    for stage in players.SECTION_OF.keys() & set(s.stages):
+        section = players.SECTION_OF[stage]
+        trained = REINFORCED.get(stage, ('critic' if stage == 'critic' else 'actor',))
+        for player in trained if section != 'improve' or s.improve.restart == 'last' else ():
+            start = players.SECTION_OF.get(players.start_of(s, stage, player))
+            lora, expected = getattr(s, section).lora, getattr(s, start).lora if start else None
+            if expected is not None and expected.rank and lora != expected:
+                raise ValueError(
+                    f'{section}.lora={lora} continues the adapters of the {player}: it must be '
+                    f'{start}.lora={expected}'
+                )
     if s.base.quantize == 'none':
         return
     for stage in s.stages:
@@ -130,7 +132,9 @@ def check_lengths(
     A guide follows the attempt in an annotator's prompt, a hint the question in the actor's.
     `overhead` is the largest number of tokens between two turns.
     """
-    sampling = s.sampling
+    # A talk is an attempt of the stages that start from self-talk.
+    longest_attempt = max(players.attempt_tokens(s, stage) for stage in s.stages)
+    sampling = dataclasses.replace(s.sampling, attempt_tokens=longest_attempt)
     attempt = longest_question + overhead + sampling.attempt_tokens
     criticised = attempt
     if s.evaluate.num_rounds > 1:  # a refinement becomes the next round's attempt

@@ -32,28 +32,10 @@ from elenchus.sampling.step_scores import ScoreShapes
 from elenchus.sampling.test_time.beam import BeamSettings
 from elenchus.sampling.test_time.strategies import Refine
 from elenchus.sampling.test_time.uptake import UptakeSettings
+from elenchus.train.config.stage_names import StageName, StartName
 from elenchus.train.loop import LoopSettings
 from elenchus.train.rl.settings import Player, ReinforceSettings
 from elenchus.train.sft import FitSettings
-
-StageName = Literal[
-    'base',
-    'actor',
-    'critique',
-    'critic',
-    'evaluate',
-    'self_talk',
-    'vanilla',
-    'uniform',
-    'critique_in_the_loop',
-    'answer_driven',
-    'rationale_driven',
-    'interactive',
-    'state_reset',
-    'reinforce',
-    'reinforce_critic',
-    'reinforce_both',
-]
 
 REINFORCED: Mapping[str, tuple[Player, ...]] = {
     'reinforce': ('actor',),
@@ -183,6 +165,7 @@ class ActorSettings:
         ExampleCount  # (question, guide -> solution) examples, kinds of guides in turn
     )
     level_decay: Share  # share of demonstrations that a level keeps of the level before
+    start: StartName
     fit: FitSettings
     lora: LoraSettings  # rank 0: all weights are trained
 
@@ -226,7 +209,8 @@ class CritiqueSettings:
 class CriticSettings:
     """The stage `critic`: supervised fine-tuning on critiques."""
 
-    checkpoint: str  # saved model to start from, of any size; '': the base
+    checkpoint: str  # saved model to start from, of any size; '': that of `start`
+    start: StartName
     fit: FitSettings
     lora: LoraSettings
 
@@ -266,6 +250,7 @@ class SelfTalkSettings:
     num_rounds: Rounds  # refinements after which the answer must be right
     tokens: Length  # longest talk
     learn_mistakes: bool  # also train lines that are called wrong
+    start: StartName
     fit: FitSettings
     lora: LoraSettings
 
@@ -278,6 +263,8 @@ class ImproveSettings:
     num_problems: ProblemCount
     num_rounds: Rounds
     restart: Literal['base', 'last']  # a round trains the base, or the last round's actor
+    start: StartName  # of the actor that explores first
+    critic_start: StartName
     demonstrations: bool  # also train on the actor's demonstrations
     explore: ExploreSettings
     responses: Literal['sampled', 'none', 'references']  # trained on beside the demonstrations

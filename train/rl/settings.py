@@ -20,6 +20,7 @@ from elenchus.model.ranges import (
     checked,
 )
 from elenchus.sampling.test_time.strategies import Refine
+from elenchus.train.config.stage_names import StartName
 from elenchus.train.loop import LoopSettings
 from elenchus.train.objective import Objective
 from elenchus.train.optimizer import OptimizerSettings
@@ -134,6 +135,8 @@ class ReinforceSettings:
     `num_samples` critiques of one attempt at each problem.
     """
 
+    start: StartName  # stage whose actor it begins with
+    critic_start: StartName  # stage whose critic it begins with
     num_steps: Annotated[int, Range(1, 1_000_000)]  # iterations
     token_budget: (
         NonNegativeInt  # no iteration starts once this many tokens are sampled; 0 = no limit

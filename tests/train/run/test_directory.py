@@ -15,6 +15,7 @@ from elenchus.train.run import runner, session
 from elenchus.train.run.directory import RunDirectory, StageFolder
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.stages import Stage
+from tests.support import fake_run
 
 
 def directory_of(workdir, **changes):
@@ -32,7 +33,7 @@ def run_of(workdir):
     return session.Run(
         settings,
         directory_of(workdir),
-        inputs=None,
+        inputs=fake_run.make_inputs(),
         samplers=Samplers(settings.sampling, None),
         store=store,
         mesh=None,
