@@ -127,6 +127,13 @@ def check_start(s: RunSettings, stage: str, player: Player) -> None:
     """
     field, value = start_setting(s, stage, player)
     start = start_of(s, stage, player)
+    if not start:
+        if value != 'base':
+            raise ValueError(
+                f'{field}={value!r} is not read with critic.checkpoint='
+                f"{s.critic.checkpoint!r}: set one of them; nearest: 'base'"
+            )
+        return
     if value and start != 'base' and player not in _roles(start):
         valid = [name for name in before(s, stage) if player in _roles(name)]
         raise ValueError(f'{field}={value!r} makes no {player}; use one of {valid}')
