@@ -82,7 +82,7 @@ MISTAKES = {
     ),
     'epsilon': (
         ['--config.reinforce.advantage.epsilon=0'],
-        ['reinforce.advantage.epsilon=0 must be at least 1e-12'],
+        ['reinforce.advantage.epsilon=0.0 must be at least 1e-12'],
     ),
     'an actor that nobody trains': (
         ["--config.stages=('base','actor','critique','critic','self_talk','reinforce')"],

@@ -5,7 +5,7 @@ import dataclasses
 from elenchus.model.ranges import MOST
 from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.train.config import players
-from elenchus.train.config.run_settings import REINFORCED, RunSettings
+from elenchus.train.config.run_settings import REINFORCED, RunSettings, SamplingSettings
 from elenchus.train.rl.settings import TRAINED_ROLES, max_response_tokens
 
 
@@ -119,6 +119,12 @@ def trained_by(s: RunSettings, stage: str):
     return s.improve if stage in EXPLORERS else sections.get(stage)
 
 
+def longest_turns(s: RunSettings) -> SamplingSettings:
+    """Returns the settings of sampling with the longest attempt of any stage, perhaps a talk."""
+    longest_attempt = max(players.attempt_tokens(s, stage) for stage in s.stages)
+    return dataclasses.replace(s.sampling, attempt_tokens=longest_attempt)
+
+
 def check_lengths(
     s: RunSettings,
     longest_question: int,
@@ -132,9 +138,7 @@ def check_lengths(
     A guide follows the attempt in an annotator's prompt, a hint the question in the actor's.
     `overhead` is the largest number of tokens between two turns.
     """
-    # A talk is an attempt of the stages that start from self-talk.
-    longest_attempt = max(players.attempt_tokens(s, stage) for stage in s.stages)
-    sampling = dataclasses.replace(s.sampling, attempt_tokens=longest_attempt)
+    sampling = longest_turns(s)
     attempt = longest_question + overhead + sampling.attempt_tokens
     criticised = attempt
     if s.evaluate.num_rounds > 1:  # a refinement becomes the next round's attempt
