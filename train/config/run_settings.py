@@ -71,6 +71,12 @@ class TokenizerSettings:
     vocab_size: Annotated[int, Range(0, 1 << 24)]  # of kind 'train'
     template: TemplateName  # 'elenchus' for kinds 'lab' and 'train', which have its headers
 
+    def __post_init__(self):
+        if self.kind == 'train' and not self.vocab_size:
+            raise ValueError(
+                "tokenizer.vocab_size=0 leaves tokenizer.kind='train' no pieces; nearest: 512"
+            )
+
 
 TextSource = Literal['gsm8k', 'gsm8k_socratic', 'math', 'svamp', 'asdiv', 'jsonl']
 
