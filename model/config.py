@@ -8,6 +8,7 @@ from elenchus.model.ranges import Coefficient, Length, NonNegativeInt, PositiveI
 Width = Annotated[int, Range(1, 1 << 20)]
 Heads = Annotated[int, Range(1, 1 << 14)]
 Theta = Annotated[float, Range(1.0, 1e12)]
+ScalingFactor = Annotated[float, Range(1e-3, 1e6)]
 ScaleDim = Annotated[int, Range(1, 1 << 20, off=0)]
 SoftCap = Annotated[float, Range(0.01, 1e6, off=0.0)]
 
@@ -24,7 +25,7 @@ class RopeScaling:
     """
 
     kind: Literal['linear', 'llama3']
-    factor: Annotated[float, Range(1e-3, 1e6)]  # divisor of frequencies
+    factor: ScalingFactor  # divisor of frequencies
     low_frequency: Coefficient  # turns; this and the next two are 0 for 'linear'
     high_frequency: Coefficient  # turns
     original_length: NonNegativeInt  # context length of pre-training, in tokens
@@ -40,6 +41,34 @@ class RopeScaling:
             raise ValueError(
                 f'rope_scaling: low_frequency={low} must be between 0 and high_frequency={high}, '
                 f'and original_length={length} at least 1; Llama 3.1 has 1.0, 4.0, 8192'
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+@checked('model.rope_scaling')
+class YarnScaling:
+    """YaRN (arXiv 2309.00071): scales slow frequencies, and the lengths of queries and keys.
+
+    The weights of kept and divided frequencies change linearly over the dimensions between the one
+    that turns `high_frequency` times in `original_length` positions and the one that turns
+    `low_frequency` times; `truncate` rounds both to whole dimensions. Queries and keys are
+    multiplied by `attention_factor`, so scores by its square.
+    """
+
+    kind: Literal['yarn']
+    factor: ScalingFactor  # divisor of slow frequencies
+    low_frequency: Coefficient  # turns; `beta_slow` of the paper
+    high_frequency: Coefficient  # turns; `beta_fast` of the paper
+    original_length: NonNegativeInt  # context length of pre-training, in tokens
+    attention_factor: ScalingFactor  # scale of queries and of keys
+    truncate: bool  # as published; False: bounds between two dimensions
+
+    def __post_init__(self):
+        low, high, length = self.low_frequency, self.high_frequency, self.original_length
+        if not (0 < low < high and length > 0):
+            raise ValueError(
+                f'rope_scaling: low_frequency={low} must be between 0 and high_frequency={high}, '
+                f'and original_length={length} at least 1; YaRN has 1.0, 32.0'
             )
 
 
@@ -63,7 +92,7 @@ class ModelConfig:
     rope_theta: Theta  # base of rotary frequencies
     # Base in layers with a window, unscaled; 0 = rope_theta, scaled.
     local_rope_theta: Annotated[float, Range(1.0, 1e12, off=0.0)]
-    rope_scaling: RopeScaling | None
+    rope_scaling: RopeScaling | YarnScaling | None
     # Norms and scales
     norm_epsilon: Annotated[float, Range(1e-12, 0.1)]
     zero_centered_norms: bool  # norms multiply by 1 + scale

@@ -22,7 +22,7 @@ if __name__ == '__main__':
         """Runs the study that the flags name."""
         values = flags.FLAGS
         cli.join_processes()
-        with verify.Verifier(num_workers=1, timeout_s=5.0) as verifier:
+        with verify.Verifier() as verifier:
             run_study(values.config, pathlib.Path(values.workdir), verifier)
 
     with cli.one_line_errors():

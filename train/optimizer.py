@@ -9,6 +9,7 @@ from flax import nnx
 from optax import contrib
 
 from elenchus.model.ranges import Range, checked
+from elenchus.train.master_weights import with_float32_masters
 
 Rate = Annotated[float, Range(1e-12, 1e3)]
 Decay = Annotated[float, Range(0.0, 0.99999)]  # at 1 the bias correction divides by 0
@@ -54,6 +55,7 @@ def make_schedule(settings: OptimizerSettings, peak: float, *, num_steps: int) -
 def make_optimizer(settings: OptimizerSettings, *, num_steps: int) -> optax.GradientTransformation:
     """Returns gradient clipping followed by AdamW or Muon.
 
+    Weights stored in bfloat16 have float32 masters in its state (master_weights.py).
     Sources: AdamW, arXiv 1711.05101; Muon, Jordan et al. 2024.
     """
     schedule = make_schedule(settings, settings.learning_rate, num_steps=num_steps)
@@ -75,7 +77,7 @@ def make_optimizer(settings: OptimizerSettings, *, num_steps: int) -> optax.Grad
             weight_decay=settings.weight_decay,
             muon_weight_dimension_numbers=_muon_dimensions,
         )
-    return optax.chain(optax.clip_by_global_norm(settings.clip_norm), inner)
+    return with_float32_masters(optax.chain(optax.clip_by_global_norm(settings.clip_norm), inner))
 
 
 MATRIX_AXES = {'embed', 'rank'}

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from elenchus.data.text.chat_templates import Template
 from elenchus.model.ranges import MOST
 from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.train.config import players
@@ -88,6 +89,17 @@ def check_rewards(s: RunSettings) -> None:
             )
 
 
+def check_template(s: RunSettings, template: Template) -> None:
+    """Raises ValueError if a stage trains two turns that the template writes differently."""
+    trains_actor = any('actor' in REINFORCED.get(stage, ()) for stage in s.stages)
+    if template.prefix and trains_actor and s.reinforce.turns.episode != 'attempt':
+        raise ValueError(
+            f'reinforce.turns.episode={s.reinforce.turns.episode!r} trains two turns, but under '
+            f'tokenizer.template={template.name!r} only the last turn has '
+            f"{template.prefix[0]!r}: use tokenizer.template='chatml', or the episode 'attempt'"
+        )
+
+
 def check_lora(s: RunSettings) -> None:
     """Raises ValueError if a stage's adapters do not fit the model that they train."""
     for stage in players.SECTION_OF.keys() & set(s.stages):
@@ -132,26 +144,35 @@ def check_lengths(
     longest_guide: int = 0,
     longest_hint: int = 0,
     overhead: int = 1,
+    turn_overhead: int = 1,
 ) -> None:
     """Raises ValueError if a conversation of the longest turns does not fit a shape.
 
     A guide follows the attempt in an annotator's prompt, a hint the question in the actor's.
-    `overhead` is the largest number of tokens between two turns.
+    `overhead` is the largest number of tokens between two turns, `turn_overhead` that between
+    those of an episode of `reinforce`.
     """
     sampling = longest_turns(s)
     attempt = longest_question + overhead + sampling.attempt_tokens
     criticised = attempt
-    if s.evaluate.num_rounds > 1:  # a refinement becomes the next round's attempt
+    scored = any(s.reinforce.reward_rules(p).needs_refinement_scores for p in TRAINED_ROLES)
+    # A refinement is criticised as the next round's attempt, or for its reward.
+    if s.evaluate.num_rounds > 1 or scored:
         criticised = max(attempt, longest_question + overhead + sampling.refinement_tokens)
     critique = criticised + overhead + sampling.critique_tokens
     refinement = critique + overhead + sampling.refinement_tokens
     hinted = longest_question + longest_hint
     prompt = max(critique, attempt + longest_guide, hinted) + overhead
+    if s.reinforce.turns.episode == 'correction':  # an instruction in place of a critique
+        prompt = max(prompt, attempt + turn_overhead)
+        refinement = max(refinement, attempt + turn_overhead + sampling.refinement_tokens)
     talked = longest_question + overhead + s.self_talk.tokens
     alone = hinted + overhead + sampling.attempt_tokens
     whole = max(refinement, critique + longest_guide, alone, talked)
     written = {
-        p: max_response_tokens(p, s.reinforce.turns.episode, sampling.limits, overhead=overhead)
+        p: max_response_tokens(
+            p, s.reinforce.turns.episode, sampling.limits, overhead=turn_overhead
+        )
         for p in TRAINED_ROLES
     }
     for name, size, needed in (

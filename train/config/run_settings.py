@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
+from elenchus.data.grading.judge import AnswerSettings
 from elenchus.data.lab.forms import FormName
 from elenchus.data.records import PLAYER_OF_ROLE
 from elenchus.model.config import ModelConfig
@@ -45,7 +46,8 @@ REINFORCED: Mapping[str, tuple[Player, ...]] = {
 """Stage of reinforcement learning -> the players that it trains."""
 
 TemplateName = Literal[
-    'elenchus', 'chatml', 'qwen2.5', 'llama2', 'llama3', 'llama3.1', 'mistral', 'gemma'
+    *('elenchus', 'chatml', 'qwen2.5', 'qwen2.5-math', 'qwen3'),
+    *('llama2', 'llama3', 'llama3.1', 'mistral', 'gemma'),
 ]
 
 
@@ -70,6 +72,7 @@ class TokenizerSettings:
     path: str  # of kind 'file': a tokenizer.model or tokenizer.json
     vocab_size: Annotated[int, Range(0, 1 << 24)]  # of kind 'train'
     template: TemplateName  # 'elenchus' for kinds 'lab' and 'train', which have its headers
+    system: str  # system message; 'published': that of the template, '': none
 
     def __post_init__(self):
         if self.kind == 'train' and not self.vocab_size:
@@ -91,11 +94,13 @@ class DataSettings:
     test_source: Literal['', TextSource]  # of the test problems; '': the same source
     test_path: str  # as path, for test_source
     test_split: Literal['test', 'validation']  # of the test problems; 'validation' is to tune on
-    data_dir: str  # folder of prepared data sets
+    data_dir: str  # folder of prepared data sets, in the working directory
+    too_long: Literal['refuse', 'drop']  # questions for which there is no room
     form: FormName  # of the lab's problems
     seed: Seed  # of generated problems
     num_train: ProblemCount
     num_test: ProblemCount
+    answer: AnswerSettings
 
     def __post_init__(self):
         if self.test_source and self.source == 'lab':
@@ -151,7 +156,7 @@ class BaseShares:
 class BaseSettings:
     """The stage `base`: the model that actor and critic start from."""
 
-    checkpoint: str  # saved model to start from, relative to the project; '': random weights
+    checkpoint: str  # saved model to start from; '': random weights
     num_documents: PositiveInt
     shares: BaseShares
     fit: FitSettings  # 0 steps: the checkpoint is used unchanged
@@ -187,12 +192,11 @@ class CritiqueSettings:
     num_inserted: ExampleCount  # RG3: a named mistake inserted at a line
     raised_temperature: Temperature  # of RG2
     annotator: Literal['oracle', 'monte_carlo', 'model', 'file']
-    annotator_path: str  # saved model or file of critiques, relative to the project; else ''
+    annotator_path: str  # saved model or file of critiques; else ''
     num_rollouts: SampleCount  # of 'monte_carlo': continuations from the end of each line
     rollout_threshold: Share  # a line is wrong if a smaller share of them reach the answer
-    filter_samples: (
-        ExampleCount  # refinements that test the critique of a wrong attempt; 0: no filter
-    )
+    # Refinements that test the critique of a wrong attempt; 0: no filter.
+    filter_samples: ExampleCount
     filter_successes: ExampleCount  # of them that must be right
     filter: Literal['refinements', 'random']  # 'random': rejects as many flawed ones of each level
     correct_share: Annotated[float, Range(0.0, 0.999)]  # of right attempts among the data, at most

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import jax
 
+from elenchus.data.text.chat import Chat
 from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.lora import LoraSettings
 from elenchus.model.ranges import (
@@ -56,7 +57,7 @@ class AdvantageSettings:
     )
     steps: Literal['normalised', 'difference']  # GRPO's process supervision; V's differences
     std_floor: Coefficient  # least standard deviation that 'normalised' divides by; 0 = off
-    unreached: Literal['zero', 'mask']  # steps that the critique did not reach: score 0, or none
+    unreached: Literal['zero', 'mask']  # steps after a finished critique's error: 0, or unknown
     baseline: Baseline  # of 'normalised': all steps of the group, or those of a position
     shuffle_scores: bool  # control: the step scores of a group are permuted
 
@@ -92,13 +93,13 @@ class TurnSettings:
     episode: Literal['attempt', 'correction', 'critique']
     attempt: Coefficient  # weight of the attempt's reward
     refinement: Coefficient  # weight of the refinement's reward
-    progress: (
-        Coefficient  # SCoRe's alpha: bonus of the refinement per reward gained over the attempt
-    )
+    # SCoRe's alpha: bonus of the refinement per reward gained over the attempt.
+    progress: Coefficient
     discount: Share  # of the next turn's return
     first_phase_steps: NonNegativeInt  # iterations of SCoRe's stage I; 0 = off
     attempt_kl_coef: Coefficient  # KL coefficient on attempts in stage I
     hint_share: Share  # share of the solution's lines given as a hint; 0 = no hints
+    correction: str  # 'correction' under a family's template: the user's instruction; '' = SCoRe's
 
     def __post_init__(self):
         if self.first_phase_steps and (self.episode == 'attempt' or self.attempt_kl_coef <= 0):
@@ -124,6 +125,13 @@ class RewardRules(NamedTuple):
         r = self.rewards
         in_reward = isinstance(r, ActorRewards) and (r.steps or r.verdict)
         return self.player == 'actor' and bool(in_reward or self.advantage.step_coef)
+
+    @property
+    def needs_refinement_scores(self) -> bool:
+        """True if a reward reads scores of refinements too, which a critique of them gives."""
+        r = self.rewards
+        in_reward = isinstance(r, ActorRewards) and (r.steps or r.verdict)
+        return bool(in_reward) and self.turns.episode != 'attempt'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,10 +162,11 @@ class ReinforceSettings:
     turns: TurnSettings
     rewards: ActorRewards
     critic_rewards: CriticRewards
-    overlong_tokens: PositiveInt  # tokens before a turn's limit over which its length penalty grows
-    importance_cap: (
-        ImportanceCap  # C of the token weight min(exp(trainer - sampler logp), C); 0 = off
-    )
+    # Tokens before a turn's limit over which its length penalty grows.
+    overlong_tokens: PositiveInt
+    mask_truncated: bool  # turns that were cut off at their limit have loss mask 0 (DAPO)
+    # C of the token weight min(exp(trainer - sampler logp), C); 0 = off.
+    importance_cap: ImportanceCap
     drop_zero_advantage_rows: bool  # skip rows that cannot affect the gradient of the objective
     samples_per_row: (
         SampleCount  # samples of a group in one row behind their common prompt; 1 = separate
@@ -170,7 +179,12 @@ class ReinforceSettings:
     def __post_init__(self):
         if self.objective.surrogate == 'dpo':
             raise ValueError("reinforce.objective.surrogate='dpo' needs pairs; use another one")
-        self._check_group()
+        if self.num_samples < 2:
+            raise ValueError(
+                f'reinforce.num_samples={self.num_samples} must be at least 2: the advantage of a '
+                f'sample (reinforce.advantage.outcome={self.advantage.outcome!r}) is its distance '
+                'from the others of its group; nearest: 2'
+            )
         divisors = [n for n in range(1, self.num_samples + 1) if self.num_samples % n == 0]
         if self.samples_per_row not in divisors:
             nearest = min(divisors, key=lambda n: abs(n - self.samples_per_row))
@@ -192,16 +206,6 @@ class ReinforceSettings:
             raise ValueError(
                 f'reinforce.num_steps={self.num_steps} of {self.num_updates} updates are more than '
                 f'{MOST}; nearest: {max(1, MOST // self.num_updates)}'
-            )
-
-    def _check_group(self) -> None:
-        """Raises ValueError if the group is too small for the comparison that advantages make."""
-        a, compares_steps = self.advantage, self.advantage.steps == 'difference'
-        compares_steps |= self.advantage.baseline == 'group'
-        if self.num_samples == 1 and (a.outcome_coef or a.outcome == 'rloo' or not compares_steps):
-            raise ValueError(
-                f'reinforce.num_samples=1 with reinforce.advantage.outcome={a.outcome!r} compares '
-                'a response with itself, so nothing is learned; nearest: 2'
             )
 
     @property
@@ -247,12 +251,17 @@ class ReinforceSettings:
         return RewardRules(player, rewards, self.advantage, self.turns, self.overlong_tokens)
 
 
+def turn_overhead(chat: Chat, episode: str) -> int:
+    """Returns the largest number of template tokens between two turns of an actor's episode."""
+    return chat.correction_overhead if episode == 'correction' else chat.overhead
+
+
 def max_response_tokens(
     player: Player, episode: str, limits: Mapping[str, int], *, overhead: int
 ) -> int:
     """Returns the longest distance from a player's first token to its last trained token.
 
-    limits: tokens of a turn, by role; overhead: template tokens between two turns.
+    limits: tokens of a turn, by role; overhead: template tokens between two turns (turn_overhead).
     """
     if player == 'critic':
         return limits['critique']

@@ -20,9 +20,10 @@ from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.config import build, players, stage_fields
 from elenchus.train.config import checks as config_checks
 from elenchus.train.config.run_settings import RunSettings
-from elenchus.train.run import checks, stage_inputs
-from elenchus.train.run.directory import RunDirectory, from_root
+from elenchus.train.run import checks, lengths, problems, stage_inputs
+from elenchus.train.run.directory import RunDirectory
 from elenchus.train.run.inputs import RunInputs, load_inputs
+from elenchus.train.run.paths import resolve
 from elenchus.train.run.samplers import Samplers
 
 
@@ -36,6 +37,7 @@ class Run:
     samplers: Samplers
     store: ModelStore
     mesh: jax.sharding.Mesh
+    verifier: verify.Verifier | None = None
 
     @property
     def reader(self) -> stage_inputs.StageReader:
@@ -66,14 +68,14 @@ class Run:
         """
         start = players.start_of(self.settings, stage, player)
         if not start:
-            return from_root(self.settings.critic.checkpoint)
+            return resolve(self.settings.critic.checkpoint)
         if start == 'reinforce_both':
             return self.directory.stage(start).path / player / 'model'
         return self.directory.model_folder(start)
 
     def load_saved(self, path: str) -> Transformer:
         """Loads a saved model that the config names."""
-        return self.store.load(from_root(path))
+        return self.store.load(resolve(path))
 
     def init_model(self) -> Transformer:
         """Initialises a model with random weights, each shard on its device."""
@@ -109,7 +111,7 @@ def open_run(
     directory.check_stages()
     mesh = sharding.make_mesh(settings.mesh)
     kernels.check_backend(settings.model, jax.default_backend())
-    inputs = load_inputs(settings, verifier)
+    inputs = lengths.drop_too_long(settings, load_inputs(settings, verifier))
     saved_models.abstract_model(settings.model, mesh)
     loop.check_rows(settings.train, mesh)
     checks.check_run(settings, inputs)
@@ -119,9 +121,12 @@ def open_run(
         mesh,
         tokenizer_fingerprint=inputs.tokenizer.fingerprint,
         quantize=settings.base.quantize,
+        chat={'template': settings.tokenizer.template, 'system': settings.tokenizer.system},
     )
+    if notes := problems.describe(inputs.counts):
+        distributed.run_on_first(lambda: print(f'data: {notes}'))
     jax.set_mesh(mesh)
     samplers = Samplers(settings.sampling, inputs)
-    run = Run(settings, directory, inputs, samplers, store, mesh)
+    run = Run(settings, directory, inputs, samplers, store, mesh, verifier)
     stage_inputs.check(run.reader)
     return run

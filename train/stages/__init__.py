@@ -60,9 +60,16 @@ def base_arguments(run: Run) -> dict[str, Any]:
 def actor_arguments(run: Run) -> dict[str, Any]:
     """Arguments of the stage `actor`."""
     s, inputs = run.settings.actor, run.inputs
-    examples = actor.actor_examples(s, inputs.chat, inputs.train_problems)
+    generated = [e for _, e in actor.generate_examples(s, inputs.chat, inputs.train_problems)]
+    examples = [example for example in generated if example is not None]
+    impossible = len(generated) - len(examples)
     model = _to_train(run, 'actor', s.lora, name='actor')
-    return {'model': model, 'examples': examples, **_fit(run, 'actor', s.fit)}
+    return {
+        'model': model,
+        'examples': examples,
+        'omitted': {'refinements_without_number': impossible},
+        **_fit(run, 'actor', s.fit),
+    }
 
 
 def critic_arguments(run: Run) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Supervised fine-tuning: the stages `base`, `actor` and `critic`, and the fit of other stages."""
 
-from collections.abc import Callable, Sequence
+import collections
+import types
+from collections.abc import Callable, Mapping, Sequence
 
 from elenchus.data.batching import packing, pipeline
 from elenchus.data.records import Example
@@ -54,9 +56,15 @@ def sft(
         )
     )
     trained, frozen = lora.split(model)
+    counts = collections.Counter(tokens_trained=0, tokens_padding=0)
+
+    def set_cursor(cursor: dict) -> None:
+        batches.set_state(cursor)
+        counts.update({name: cursor[name] for name in counts})  # they are 0 until then
 
     def advance(step: int, state: TrainState):
         batch = next(batches)
+        counts.update(packing.token_counts(batch))
         state, metrics = train_step(state, to_device(batch), frozen)
         return state, metrics | {'data/waste': packing.waste(batch)}, [(metrics, batch)]
 
@@ -69,11 +77,11 @@ def sft(
             folder=stage.path,
             writer=writer,
             description=stage.path.name,
-            cursor=batches.get_state,
-            set_cursor=batches.set_state,
+            cursor=lambda: batches.get_state() | counts,
+            set_cursor=set_cursor,
         )
     return lora.join(state.model, frozen), {
-        'tokens_trained': settings.num_steps * loop.rows * loop.length,
+        **counts,
         'final_loss': last_row.get('loss/total'),
         'examples': len(examples),
         'examples_too_long': num_examples - len(examples),
@@ -106,10 +114,19 @@ def sft_stage(
     loop: LoopSettings,
     store: ModelStore,
     seed: int,
+    omitted: Mapping[str, int] = types.MappingProxyType({}),
 ) -> dict:
-    """Trains a model as `sft` does and saves it in the stage's folder; returns totals."""
+    """Trains a model as `sft` does and saves it in the stage's folder; returns totals.
+
+    `omitted` are counts of what could be no example, by reason; they are printed and returned too.
+    """
     model, totals = sft(model, examples, settings=settings, loop=loop, seed=seed, stage=stage)
     store.save(stage.path / 'model', model)
+    totals |= omitted
+    counts = {'examples_too_long': totals['examples_too_long'], **omitted}
+    if any(counts.values()):
+        listed = ', '.join(f'{n} {name.replace("_", " ")}' for name, n in counts.items() if n)
+        print(f'   left out: {listed}')
     return totals
 
 
