@@ -1,6 +1,7 @@
 """Checks of settings that depend on other sections; each section checks its own fields."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from elenchus.data.text.chat_templates import Template
 from elenchus.model.ranges import MOST
@@ -175,7 +176,7 @@ def check_lengths(
         )
         for p in TRAINED_ROLES
     }
-    for name, size, needed in (
+    sizes = (
         ('reinforce.length', s.reinforce.length, overhead + longest_question + written['actor']),
         (
             'reinforce.critic_length',
@@ -187,9 +188,16 @@ def check_lengths(
         ('sampling.engine.max_length', sampling.engine.max_length, whole),
         ('model.max_length', s.model.max_length, sampling.engine.max_length),
         ('model.max_length', s.model.max_length, s.train.length),
-    ):
+    )
+    check_sizes(sizes, longest_question, guide_tokens=max(longest_guide, longest_hint))
+
+
+def check_sizes(
+    sizes: Sequence[tuple[str, int, int]], longest_question: int, *, guide_tokens: int
+) -> None:
+    """Raises ValueError for the first field, of (name, value, tokens needed), that is too small."""
+    for name, size, needed in sizes:
         if size < needed:
-            guide_tokens = max(longest_guide, longest_hint)
             guide = f' and the longest guide {guide_tokens}' if guide_tokens else ''
             raise ValueError(
                 f'{name}={size} must be at least {needed}: the longest question has '
