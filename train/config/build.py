@@ -20,12 +20,20 @@ import ml_collections
 from ml_collections import config_dict
 
 from elenchus.data.files import jsonl
+from elenchus.data.grading.judge import AnswerSettings
 from elenchus.model.ranges import Range, show
 from elenchus.train.objective import Objective, ObjectiveSettings
 
 T = TypeVar('T')
 SETTINGS_OF: dict[type, type] = {Objective: ObjectiveSettings}
 """Type of a field -> the settings that a config has for it, whose `resolve` returns the field."""
+RANGES_OF: dict[type, dict[str, Range]] = {
+    AnswerSettings: {
+        'workers': Range(0, 4096, note='0 is one for each core'),
+        'timeout_s': Range(0.01, 86_400.0),
+    }
+}
+"""Ranges of settings of the package `data`, which imports none of ours and so cannot say them."""
 ROOT = pathlib.Path(__file__).parents[2]
 LARGEST, LONGEST = sys.float_info.max, 4096  # a float; the characters of a text
 Section = ml_collections.ConfigDict | Mapping
@@ -48,7 +56,7 @@ def build(cls: type[T], config: Section, path: str = 'config') -> T:
         raise ValueError(
             f'{path}={show(config)} must be a section with the fields of {cls.__name__}'
         )
-    hints = _hints(cls)
+    hints = hints_of(cls)
     names = [field.name for field in dataclasses.fields(cls) if field.init]
     for name in config:
         if name not in names:
@@ -70,8 +78,13 @@ def nearest(value: object, valid: Iterable[object]) -> str:
 
 
 @functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls, include_extras=True)
+def hints_of(cls: type) -> dict[str, Any]:
+    """Returns the types of the fields of a class of settings, with the ranges of numbers."""
+    hints, ranges = typing.get_type_hints(cls, include_extras=True), RANGES_OF.get(cls, {})
+    return {
+        name: typing.Annotated[hint, ranges[name]] if name in ranges else hint
+        for name, hint in hints.items()
+    }
 
 
 def _value(config: Section, name: str, path: str) -> Any:

@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import math
 import re
-import typing
 
 import hypothesis
 import jax
@@ -200,7 +199,7 @@ def test_every_number_has_a_range():
 def annotated_hints(cls, prefix=''):
     """Dotted path -> type with its range of every leaf of nested settings."""
     leaves = {}
-    for name, hint in typing.get_type_hints(cls, include_extras=True).items():
+    for name, hint in build.hints_of(cls).items():
         section = build.SETTINGS_OF.get(hint, hint)
         if dataclasses.is_dataclass(section):
             leaves |= annotated_hints(section, f'{prefix}{name}.')
@@ -263,7 +262,7 @@ def re_zero(comment):
         ('model.windows', (0, -5), 'model.windows[1]=-5 must be at least 0; nearest: 0'),
         ('mesh', (0, 1, 1), 'mesh[0]=0 must be at least 1, or -1 for off'),
         ('seed', -1, 'seed=-1 must be at least 0; nearest: 0'),
-        ('reinforce.num_samples', 1, 'nothing is learned; nearest: 2'),
+        ('reinforce.num_samples', 1, 'reinforce.num_samples=1 must be at least 2'),
     ],
 )
 def test_the_reported_values_are_refused_by_their_full_names(path, value, words):
