@@ -217,11 +217,11 @@ class Sums(NamedTuple):
 
 def loss(objective: Objective, batch: Batch, *, logprobs: jax.Array, entropy: jax.Array) -> Sums:
     """Returns the sums of a batch; logprobs and entropy [B, T] are those of the trained model."""
-    o, mask = objective, batch.loss_mask
+    o = objective
     # Top-k and similar truncation can exclude a trained token (logp = -inf): it has no gradient,
     # so it is masked and counted in `loss/excluded`.
-    excluded = (mask > 0) & jnp.isneginf(logprobs)
-    mask = jnp.where(excluded, 0.0, mask)
+    excluded = (batch.loss_mask > 0) & jnp.isneginf(logprobs)
+    mask = jnp.where(excluded, 0.0, batch.loss_mask)
     # Untrained tokens may hold -inf (truncation) or anything (padding): 0 * inf would be NaN.
     trained_only = lambda x: jnp.where(mask > 0, x, 0.0)  # noqa: E731
     logprobs, entropy, weights, old, ref = map(
@@ -233,27 +233,20 @@ def loss(objective: Objective, batch: Batch, *, logprobs: jax.Array, entropy: ja
     ratio, ratio_clamped = importance_ratio(
         o.ratio, logprobs - old, segments=batch.segments, length=length
     )
-    clipped = jnp.clip(ratio, 1 - o.clip_low, 1 + o.clip_high)
     scale, weight = _average(o, mask, segments=batch.segments, length=length)
-    sums = {}
-    if o.surrogate == 'logprob':
-        gain = weights * logprobs
-    elif o.surrogate == 'clip':
-        gain = jnp.minimum(ratio * weights, clipped * weights)
-    elif o.surrogate == 'cispo':
-        gain = jax.lax.stop_gradient(clipped) * weights * logprobs
-    else:
+    if o.surrogate == 'dpo':
         gain, margin = _preference(
             o, logprobs, ref, weights=weights, mask=mask, segments=batch.segments
         )
-        sums |= {'loss/margin': margin, 'loss/preferred': margin > 0}
+    else:
+        gain = _gain(o, logprobs, weights, ratio=ratio)
     kl, kl_clamped = kl_penalty(o.kl, ref - logprobs)
     kl_coef = o.kl_coef + o.attempt_kl_coef * (batch.roles == ATTEMPT)
     # k1 is only measured here: in a loss its expected gradient is zero, so it goes off the reward.
     kl_term = 0.0 if o.kl == 'k1' else kl_coef * kl
     bonus = o.entropy_coef * entropy if o.entropy_coef else 0.0
     total = jnp.sum((-gain + kl_term - bonus) * mask * scale)
-    sums |= {
+    sums = {
         'loss/nll': -logprobs,
         'loss/entropy': entropy,
         'loss/kl': kl,
@@ -264,6 +257,8 @@ def loss(objective: Objective, batch: Batch, *, logprobs: jax.Array, entropy: ja
         'loss/clipped_high': (ratio > 1 + o.clip_high) & (weights > 0),
         'loss/weight': weights,
     }
+    if o.surrogate == 'dpo':
+        sums |= {'loss/margin': margin, 'loss/preferred': margin > 0}
     metrics = {name: jnp.sum(x * mask) for name, x in sums.items()}
     metrics['loss/excluded'] = jnp.sum(excluded, dtype='float32')
     maxima = {'loss/ratio_max': jnp.max(jnp.where(mask > 0, ratio, 0.0))}
@@ -283,6 +278,16 @@ def with_sampler_gap(sums: Sums, batch: Batch, logprobs: jax.Array) -> Sums:
         metrics=sums.metrics | {'sampler/gap': jnp.sum(gaps * batch.loss_mask)},
         maxima=sums.maxima | {'sampler/gap_max': jnp.max(gaps)},
     )
+
+
+def _gain(objective: Objective, logprobs, weights, *, ratio) -> jax.Array:
+    """The surrogate f of each token [B, T], of every surrogate but 'dpo'."""
+    if objective.surrogate == 'logprob':
+        return weights * logprobs
+    clipped = jnp.clip(ratio, 1 - objective.clip_low, 1 + objective.clip_high)
+    if objective.surrogate == 'clip':
+        return jnp.minimum(ratio * weights, clipped * weights)
+    return jax.lax.stop_gradient(clipped) * weights * logprobs
 
 
 def _average(objective: Objective, mask, *, segments, length):

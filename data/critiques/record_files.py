@@ -262,7 +262,7 @@ def _num_present(row: Mapping[str, Any], form: _Form) -> int:
 
 
 def _names(row: Mapping[str, Any]) -> str:
-    return ', '.join(map(ascii, list(row)[:8]))
+    return ', '.join(map(ascii, list(row)[:8])) or '(none)'
 
 
 def _read_objects(path: str | os.PathLike) -> list[jsonl.PlacedObject]:

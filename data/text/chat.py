@@ -11,7 +11,6 @@ model writes ends with the end token.
 import dataclasses
 import difflib
 import functools
-import itertools
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
@@ -21,6 +20,7 @@ from elenchus.data import records
 from elenchus.data.records import PLAYER_OF_ROLE, Step, Turn
 from elenchus.data.text import chat_templates
 from elenchus.data.text import tokenizer as tokenizers
+from elenchus.data.text.turn_steps import step_ends, step_ids
 
 
 class RenderedTurn(NamedTuple):
@@ -292,34 +292,6 @@ def _template_ids(
         else:
             ids += tokenizer.encode(piece)
     return tuple(ids)
-
-
-def step_ends(
-    tokens: Sequence[int], *, newlines: Collection[int], blank: Collection[int]
-) -> tuple[int, ...]:
-    """Returns the end of each step of a turn: the index one past the last token of its line.
-
-    `newlines` are ids whose text contains a line break; `blank` are ids that add no text to a line:
-    bare line breaks and the end token. A step is a line that is not blank. Blank tokens after a
-    line belong to it, so the steps cover every token of a turn.
-    """
-    tokens = tuple(tokens)
-    starts = [
-        i
-        for i in range(1, len(tokens))
-        if tokens[i - 1] in newlines
-        and tokens[i] not in blank
-        and any(token not in blank for token in tokens[:i])
-    ]
-    return (*starts, len(tokens)) if tokens else ()
-
-
-def step_ids(turn: Turn) -> np.ndarray:
-    """Returns 1 + the step index of each body token, 0 outside steps: [len(turn.tokens)], int32."""
-    ids = np.zeros(len(turn.tokens), np.int32)
-    for step, (start, end) in enumerate(itertools.pairwise((0, *turn.step_ends))):
-        ids[start:end] = step + 1
-    return ids
 
 
 def _turn_example(

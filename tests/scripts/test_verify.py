@@ -38,7 +38,7 @@ def test_real_references_are_equal_to_themselves_and_not_to_their_neighbours(
 
 
 @pytest.mark.parametrize('source', ['gsm8k', 'svamp', 'asdiv', 'math'])
-def test_wrong_answers_made_of_real_references_are_never_right(source, shared_data, tmp_path):
+def test_mutations_of_real_references_are_never_right(source, shared_data, tmp_path):
     options = {'annotations': False} if source == 'gsm8k' else {}
     problems = loading.load(
         source, split='test', data_dir=tmp_path, path=shared_data / source, **options

