@@ -310,7 +310,8 @@ def within_ranges(draw):
     return changes
 
 
-CONTRADICTED = ('critique.filter_successes',)  # by critique.filter_samples, in like words
+# Refused by another field, or by what a group is, in the words of a range.
+CONTRADICTED = ('critique.filter_successes', 'reinforce.num_samples')
 RANGED = tuple(path for path, hint in hints_of(RunSettings).items() if hint in (int, float))
 
 
