@@ -33,9 +33,8 @@ class LoopSettings:
     checkpoint_every: PositiveInt  # steps between checkpoints
     keep_checkpoints: PositiveInt  # older checkpoints are deleted
     nonfinite: Literal['stop', 'skip']  # reaction to a NaN or infinite loss or gradient
-    compare_hosts_every: (
-        NonNegativeInt  # steps between comparisons of weights across processes; 0 = off
-    )
+    # Steps between comparisons of weights across processes; 0 = off.
+    compare_hosts_every: NonNegativeInt
 
 
 State = TypeVar('State')

@@ -169,12 +169,10 @@ class ActorSettings:
     """The stage `actor`: supervised fine-tuning on solutions and refinements."""
 
     num_problems: ProblemCount
-    refinements_per_problem: (
-        ExampleCount  # (question, flawed attempt, critique -> solution) examples
-    )
-    guided_per_problem: (
-        ExampleCount  # (question, guide -> solution) examples, kinds of guides in turn
-    )
+    # (question, flawed attempt, critique -> solution) examples.
+    refinements_per_problem: ExampleCount
+    # (question, guide -> solution) examples, kinds of guides in turn.
+    guided_per_problem: ExampleCount
     level_decay: Share  # share of demonstrations that a level keeps of the level before
     start: StartName
     fit: FitSettings

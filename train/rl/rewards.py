@@ -39,9 +39,8 @@ class CriticRewards:
 
     verdict: SignedCoefficient  # 1 if the final verdict is right (discrimination)
     verdict_of: Literal['answer', 'steps']  # the truth of a verdict; 'steps': all right (lab only)
-    located: (
-        SignedCoefficient  # 1 if the first error is located exactly, or correctly denied (lab only)
-    )
+    # 1 if the first error is located exactly, or correctly denied (lab only).
+    located: SignedCoefficient
     helpful: SignedCoefficient  # (refinements corrected - refinements broken) / refinements
     format: SignedCoefficient  # 1 if the critique can be parsed
     length: SignedCoefficient  # overlong penalty, in [-1, 0]

@@ -50,11 +50,10 @@ class AdvantageSettings:
 
     outcome: Literal['grpo', 'dr_grpo', 'rloo']  # formulas in rl/advantages.py
     # Added to the standard deviation ('grpo', 'normalised'), which is 0 for equal rewards.
-    epsilon: Annotated[float, Range(1e-12, 1e3)]
+    epsilon: Annotated[float, Range(1e-12, 1e3, note='equal rewards are divided by it')]
     outcome_coef: Coefficient
-    step_coef: (
-        Coefficient  # 0 = off: the critic then scores steps only if a reward reads the scores
-    )
+    # 0 = off: the critic then scores steps only if a reward reads the scores.
+    step_coef: Coefficient
     steps: Literal['normalised', 'difference']  # GRPO's process supervision; V's differences
     std_floor: Coefficient  # least standard deviation that 'normalised' divides by; 0 = off
     unreached: Literal['zero', 'mask']  # steps after a finished critique's error: 0, or unknown
@@ -146,11 +145,11 @@ class ReinforceSettings:
     start: StartName  # stage whose actor it begins with
     critic_start: StartName  # stage whose critic it begins with
     num_steps: Annotated[int, Range(1, 1_000_000)]  # iterations
-    token_budget: (
-        NonNegativeInt  # no iteration starts once this many tokens are sampled; 0 = no limit
-    )
+    # No iteration starts once this many tokens are sampled; 0 = no limit.
+    token_budget: NonNegativeInt
     num_problems: Annotated[int, Range(1, 1_000_000)]  # groups of an iteration
-    num_samples: SampleCount  # episodes of a group
+    # Episodes of a group.
+    num_samples: Annotated[int, Range(2, 10_000, note='an advantage compares the samples')]
     num_refinements: SampleCount  # of each critique, if its helpfulness is rewarded
     refine: Refine  # which critiques for that; 'wrong': not those that call the attempt correct
     refill_rounds: Rounds  # rounds that replace groups of zero variance; 0 = off (DAPO)
@@ -168,9 +167,8 @@ class ReinforceSettings:
     # C of the token weight min(exp(trainer - sampler logp), C); 0 = off.
     importance_cap: ImportanceCap
     drop_zero_advantage_rows: bool  # skip rows that cannot affect the gradient of the objective
-    samples_per_row: (
-        SampleCount  # samples of a group in one row behind their common prompt; 1 = separate
-    )
+    # Samples of a group in one row behind their common prompt; 1 = separate.
+    samples_per_row: SampleCount
     checkpoint_every: PositiveInt  # iterations
     objective: Objective
     optimizer: OptimizerSettings
@@ -179,12 +177,6 @@ class ReinforceSettings:
     def __post_init__(self):
         if self.objective.surrogate == 'dpo':
             raise ValueError("reinforce.objective.surrogate='dpo' needs pairs; use another one")
-        if self.num_samples < 2:
-            raise ValueError(
-                f'reinforce.num_samples={self.num_samples} must be at least 2: the advantage of a '
-                f'sample (reinforce.advantage.outcome={self.advantage.outcome!r}) is its distance '
-                'from the others of its group; nearest: 2'
-            )
         divisors = [n for n in range(1, self.num_samples + 1) if self.num_samples % n == 0]
         if self.samples_per_row not in divisors:
             nearest = min(divisors, key=lambda n: abs(n - self.samples_per_row))

@@ -130,10 +130,9 @@ def use_adapters(config: ModelConfig, settings: lora.LoraSettings) -> None:
 def use_credit(s: ReinforceSettings) -> None:
     a = s.advantage
     for values in ([1.0] * s.num_samples, [0.0, 1.0] * s.num_samples)[: 1 + (s.num_samples < 100)]:
-        values = values[: max(2, s.num_samples)] if s.num_samples > 1 else [1.0]
+        values = values[: s.num_samples]
         estimates = [advantages.group_normalised(values, epsilon=a.epsilon)]
-        if s.num_samples > 1:
-            estimates.append(advantages.leave_one_out(values))
+        estimates.append(advantages.leave_one_out(values))
         steps = [[value, value] for value in values]
         options = {'std_floor': a.std_floor, 'baseline': a.baseline}
         estimates += advantages.process_normalised(steps, epsilon=a.epsilon, **options)
@@ -242,7 +241,7 @@ def re_zero(comment):
         ('train.checkpoint_every', 0, 'train.checkpoint_every=0 must be at least 1'),
         ('train.num_microbatches', 0, 'train.num_microbatches=0 must be at least 1'),
         ('reinforce.checkpoint_every', 0, 'reinforce.checkpoint_every=0 must be at least 1'),
-        ('reinforce.num_samples', 0, 'reinforce.num_samples=0 must be at least 1'),
+        ('reinforce.num_samples', 0, 'reinforce.num_samples=0 must be at least 2'),
         ('reinforce.refill_rounds', -1, 'reinforce.refill_rounds=-1 must be at least 0'),
         ('reinforce.advantage.epsilon', 0.0, 'reinforce.advantage.epsilon=0.0 must be at least'),
         ('actor.fit.num_steps', -1, 'actor.fit.num_steps=-1 must be at least 0; nearest: 0'),
@@ -310,8 +309,8 @@ def within_ranges(draw):
     return changes
 
 
-# Refused by another field, or by what a group is, in the words of a range.
-CONTRADICTED = ('critique.filter_successes', 'reinforce.num_samples')
+# Refused by another field in the words of a range.
+CONTRADICTED = ('critique.filter_successes',)
 RANGED = tuple(path for path, hint in hints_of(RunSettings).items() if hint in (int, float))
 
 

@@ -196,9 +196,9 @@ def test_steps_that_were_not_scored_are_an_error():
         ({'steps': 'difference', 'std_floor': 0.05}, r"steps='difference' reads neither std_floor"),
         ({'steps': 'difference', 'baseline': 'position'}, r"nor baseline='position'"),
         ({'unreached': 'maks'}, r"did you mean 'mask'"),
-        ({'epsilon': 0.0}, r'reinforce\.advantage\.epsilon=0\.0 must be above 0.*nearest: 1e-8'),
-        ({'epsilon': -1e-4}, r'reinforce\.advantage\.epsilon=-0\.0001 must be above 0'),
-        ({'epsilon': float('nan')}, r'reinforce\.advantage\.epsilon=nan must be above 0'),
+        ({'epsilon': 0.0}, r'epsilon=0\.0 must be at least 1e-12.*nearest: 1e-12'),
+        ({'epsilon': -1e-4}, r'epsilon=-0\.0001 must be at least 1e-12'),
+        ({'epsilon': float('nan')}, r'epsilon=nan must be a number from 1e-12'),
     ],
 )
 def test_settings_that_do_nothing_or_make_no_sense_are_refused(changes, message):
