@@ -1,7 +1,9 @@
 """Device mesh and sharding rules: logical axis names of arrays -> axes of the mesh."""
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, NamedSharding
@@ -22,6 +24,10 @@ RULES = {
     None: None,
 }
 """Logical axis -> mesh axes that it is split over; None = not split."""
+
+
+Rules = Mapping[str | None, Any]
+"""Type of RULES."""
 
 
 def make_mesh(shape: Sequence[int]) -> jax.sharding.Mesh:
@@ -86,34 +92,48 @@ def apply_per_shard(
     return mapped(*arrays)
 
 
-def shardings(tree, mesh: jax.sharding.Mesh):
-    """NamedShardings of a tree of nnx Variables by their `axes`; other leaves are replicated.
+def shardings(tree, mesh: jax.sharding.Mesh, *, rules: Rules | None = None, axes=None):
+    """NamedShardings of a tree: of nnx Variables by their `axes`, of plain arrays by `axes`.
 
-    Leaves of stacked blocks have one dimension more than their axes: a leading 'layers'. Raises
-    ValueError if a dimension of a parameter does not divide over its mesh axes.
+    `axes` is a tree prefix of PartitionSpecs of logical names; None replicates. Leaves of stacked
+    blocks have one dimension more than their axes: a leading 'layers'. Raises ValueError if a
+    dimension does not divide over its mesh axes.
     """
+    resolve = functools.partial(_leaf_shardings, mesh=mesh, rules=rules or RULES)
 
-    def leaf_sharding(path, leaf):
-        axes = (
-            getattr(leaf, 'axes', None)
-            if not hasattr(leaf, 'get_metadata')
-            else (leaf.get_metadata().get('axes'))
+    def subtree_shardings(prefix, axes, subtree):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: resolve(prefix + path, leaf, axes), subtree, is_leaf=_is_variable
         )
-        if axes is None or not jax.tree.leaves(leaf):  # optax masks parameters as empty leaves
-            return jax.tree.map(lambda _: NamedSharding(mesh, P()), leaf)
+
+    return jax.tree_util.tree_map_with_path(
+        subtree_shardings, axes, tree, is_leaf=lambda x: x is None or isinstance(x, P)
+    )
+
+
+def _is_variable(leaf) -> bool:
+    return hasattr(leaf, 'get_metadata')
+
+
+def _leaf_shardings(path, leaf, axes: P | None, *, mesh, rules: Rules):
+    """NamedShardings of the arrays of one Variable, or of one plain array."""
+    if _is_variable(leaf):
+        axes = leaf.get_metadata().get('axes')
+    if axes is None or not jax.tree.leaves(leaf):  # optax masks parameters as empty leaves
+        return jax.tree.map(lambda _: NamedSharding(mesh, P()), leaf)
+    if _is_variable(leaf):
         axes = ('layers',) * (len(leaf.shape) - len(axes)) + tuple(axes)
-        name, full_shape = jax.tree_util.keystr(path), tuple(leaf.shape)
+    else:
+        axes = tuple(axes) + (None,) * (len(leaf.shape) - len(axes))
+    name, full_shape = jax.tree_util.keystr(path), tuple(leaf.shape)
 
-        def array_sharding(x):
-            # A quantized weight also has scales: their smaller dimensions may stay whole.
-            strict = tuple(x.shape) == full_shape
-            spec = _spec(x.shape, axes, mesh_shape=mesh.shape, strict=strict, name=name)
-            return NamedSharding(mesh, spec)
+    def array_sharding(x):
+        # A quantized weight also has scales: their smaller dimensions may stay whole.
+        strict = tuple(x.shape) == full_shape
+        spec = _spec(x.shape, axes, mesh_shape=mesh.shape, rules=rules, strict=strict, name=name)
+        return NamedSharding(mesh, spec)
 
-        return jax.tree.map(array_sharding, leaf)
-
-    is_variable = lambda x: hasattr(x, 'get_metadata')  # noqa: E731
-    return jax.tree_util.tree_map_with_path(leaf_sharding, tree, is_leaf=is_variable)
+    return jax.tree.map(array_sharding, leaf)
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
@@ -121,14 +141,14 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(RULES['batch']))
 
 
-def _spec(shape, axes, *, mesh_shape, strict: bool, name: str = '') -> P:
+def _spec(shape, axes, *, mesh_shape, strict: bool, name: str = '', rules=RULES) -> P:
     """PartitionSpec of logical axes.
 
     A dimension that does not divide raises ValueError if `strict`, else it stays whole.
     """
     entries = []
     for size, axis in zip(shape, axes, strict=True):
-        mesh_axes = RULES[axis]
+        mesh_axes = rules[axis]
         mesh_names = (mesh_axes,) if isinstance(mesh_axes, str) else (mesh_axes or ())
         parts = math.prod(mesh_shape[mesh_name] for mesh_name in mesh_names)
         if size % parts == 0:
