@@ -85,7 +85,8 @@ class Placement:
 def current() -> Placement:
     """Returns the placement of the mesh in force; without one, of the first device alone."""
     abstract = jax.sharding.get_abstract_mesh()
-    if jax.sharding.get_mesh().empty and not abstract.empty:  # a machine that is not present
+    is_abstract = _is_tracing() or jax.sharding.get_mesh().empty  # a machine that is not present
+    if is_abstract and not abstract.empty:
         return Placement(abstract)
     return Placement(sharding.current_mesh())
 
@@ -147,9 +148,8 @@ class PinnedFunction:
     def _program(self, placement: Placement, args, kwargs):
         """Returns (jitted function of the dynamic arguments, these arguments)."""
         bound = self._signature.bind(*args, **kwargs)
-        bound.apply_defaults()
         values = bound.arguments
-        static = {name: values[name] for name in self._static}
+        static = {name: values[name] for name in self._static if name in values}
         dynamic = {name: value for name, value in values.items() if name not in static}
         leaves, structure = jax.tree.flatten(dynamic)
         key = placement, tuple(static.items()), structure, tuple(map(_shape, leaves))
@@ -171,7 +171,9 @@ class PinnedFunction:
 
         @functools.wraps(self._function)
         def program(*values):
-            return self._function(**static, **dict(zip(names, values, strict=True)))
+            arguments = static | dict(zip(names, values, strict=True))
+            bound = inspect.BoundArguments(self._signature, arguments)
+            return self._function(*bound.args, **bound.kwargs)
 
         del program.__wrapped__  # its signature is another one
         with placement.in_force():
@@ -181,7 +183,7 @@ class PinnedFunction:
             program,
             in_shardings=tuple(shardings.values()),
             out_shardings=placement.shardings(results, self._out_axes),
-            donate_argnums=tuple(names.index(name) for name in self._donated),
+            donate_argnums=tuple(names.index(name) for name in self._donated if name in names),
         )
         return jitted, shardings
 

@@ -9,6 +9,8 @@ import jax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from elenchus.model import projection
+
 AXES = ('data', 'fsdp', 'tensor')
 """Mesh axes: 'data' copies parameters, 'fsdp' splits them, 'tensor' splits heads, MLP and vocab."""
 
@@ -67,8 +69,67 @@ def constrain(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x
-    spec = _spec(x.shape, axes, mesh_shape=mesh.shape, strict=False)
+    # Inside of `map_rows` only the other axes are left to constrain.
+    rules = _restrict(set(mesh.axis_names) - set(mesh.manual_axes))
+    spec = _spec(x.shape, axes, mesh_shape=mesh.shape, strict=False, rules=rules)
     return jax.lax.with_sharding_constraint(x, spec)
+
+
+ROW_AXES = ('data', 'fsdp')
+"""Mesh axes that the rows of a batch are split over."""
+
+
+def map_rows(
+    function: Callable[..., Any],
+    arrays: Sequence[jax.Array],
+    axes: Sequence[Sequence[str | None]],
+) -> Any:
+    """Calls function(*arrays) on each device with its own rows; its results [B, ...] are of these.
+
+    `axes` are the logical axes of each array. 'tensor' is left to the partitioner, so inside of the
+    function arrays are whole in the dimensions that it splits. Raises ValueError if rows do not
+    divide.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or math.prod(mesh.shape[name] for name in ROW_AXES) == 1:
+        return function(*arrays)
+    rules = _restrict(set(ROW_AXES))
+    specs = tuple(
+        _spec(x.shape, names, mesh_shape=mesh.shape, strict=True, name='array', rules=rules)
+        for x, names in zip(arrays, axes, strict=True)
+    )
+    mapped = jax.shard_map(
+        function,
+        in_specs=specs,
+        out_specs=P(RULES['batch']),
+        axis_names=set(ROW_AXES),
+        check_vma=False,
+    )
+    return mapped(*arrays)
+
+
+def copy_to_rows(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
+    """Gathers what 'fsdp' splits, once for each device that has rows: x [...] -> [R, ...].
+
+    R is the number of parts of the rows; copy r lies where part r does, so `map_rows` reads it
+    without communication. In the gradient the copies are summed and scattered in one step.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or math.prod(mesh.shape[name] for name in ROW_AXES) == 1:
+        return x[None]
+    own_spec = spec(x.shape, axes, mesh=mesh)
+    others = _spec(x.shape, axes, mesh_shape=mesh.shape, strict=True, rules=_restrict({'tensor'}))
+
+    def gather(x):
+        for dim, mesh_axes in enumerate(own_spec):
+            if 'fsdp' in _mesh_names(mesh_axes) and mesh.shape['fsdp'] > 1:
+                x = jax.lax.all_gather(x, 'fsdp', axis=dim, tiled=True)
+        return x[None]
+
+    # All axes are manual: beside automatic ones, a gather would also gather what they split.
+    return jax.shard_map(
+        gather, in_specs=own_spec, out_specs=P(RULES['batch'], *others), check_vma=False
+    )(x)
 
 
 def apply_per_shard(
@@ -119,26 +180,44 @@ def _leaf_shardings(path, leaf, axes: P | None, *, mesh, rules: Rules):
     """NamedShardings of the arrays of one Variable, or of one plain array."""
     if _is_variable(leaf):
         axes = leaf.get_metadata().get('axes')
+        axes = None if axes is None else tuple(axes)
     if axes is None or not jax.tree.leaves(leaf):  # optax masks parameters as empty leaves
         return jax.tree.map(lambda _: NamedSharding(mesh, P()), leaf)
+    stacked = len(leaf.shape) - len(axes)
     if _is_variable(leaf):
-        axes = ('layers',) * (len(leaf.shape) - len(axes)) + tuple(axes)
+        axes = projection.array_axes(leaf.get_value(), ('layers',) * stacked + axes, stacked)
     else:
-        axes = tuple(axes) + (None,) * (len(leaf.shape) - len(axes))
+        axes = P(*axes, *(None,) * stacked)
     name, full_shape = jax.tree_util.keystr(path), tuple(leaf.shape)
 
-    def array_sharding(x):
+    def array_sharding(x, axes):
         # A quantized weight also has scales: their smaller dimensions may stay whole.
         strict = tuple(x.shape) == full_shape
         spec = _spec(x.shape, axes, mesh_shape=mesh.shape, rules=rules, strict=strict, name=name)
         return NamedSharding(mesh, spec)
 
-    return jax.tree.map(array_sharding, leaf)
+    arrays, structure = jax.tree.flatten(leaf)
+    places = map(array_sharding, arrays, jax.tree.leaves(axes))
+    return jax.tree.unflatten(structure, places)
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
     """Sharding of [B, ...] arrays: rows are split over 'data' and 'fsdp'."""
     return NamedSharding(mesh, P(RULES['batch']))
+
+
+def spec(shape: Sequence[int], axes: Sequence[str | None], *, mesh: jax.sharding.AbstractMesh) -> P:
+    """PartitionSpec of an array by its logical axes; raises ValueError if one does not divide."""
+    return _spec(shape, axes, mesh_shape=mesh.shape, strict=True, name='array')
+
+
+def _mesh_names(mesh_axes) -> tuple[str, ...]:
+    return (mesh_axes,) if isinstance(mesh_axes, str) else tuple(mesh_axes or ())
+
+
+def _restrict(names: set[str]) -> Rules:
+    """RULES over only some of the mesh axes."""
+    return {axis: tuple(n for n in _mesh_names(m) if n in names) for axis, m in RULES.items()}
 
 
 def _spec(shape, axes, *, mesh_shape, strict: bool, name: str = '', rules=RULES) -> P:
@@ -149,7 +228,7 @@ def _spec(shape, axes, *, mesh_shape, strict: bool, name: str = '', rules=RULES)
     entries = []
     for size, axis in zip(shape, axes, strict=True):
         mesh_axes = rules[axis]
-        mesh_names = (mesh_axes,) if isinstance(mesh_axes, str) else (mesh_axes or ())
+        mesh_names = _mesh_names(mesh_axes)
         parts = math.prod(mesh_shape[mesh_name] for mesh_name in mesh_names)
         if size % parts == 0:
             entries.append(mesh_axes)
