@@ -33,8 +33,8 @@ def muon(
 ) -> optax.GradientTransformation:
     """Returns `optax.contrib.muon`, whose matrices are orthogonalised where they are whole.
 
-    `dimensions` maps parameters to contrib.MuonDimensionNumbers of the stacked matrices, and to None
-    where `adam` updates.
+    `dimensions` maps parameters to contrib.MuonDimensionNumbers of the stacked matrices, and to
+    None where `adam` updates.
     """
     matrices = optax.chain(
         scale_by_muon(dimensions),
@@ -105,7 +105,7 @@ def map_layers(
     *,
     axes: tuple[str | None, ...],
 ) -> jax.Array:
-    """Returns function(x) of x [L, ...], computed on each device for its own layers, which are whole.
+    """Returns function(x) of x [L, ...], of which each device computes its own, whole layers.
 
     The function treats layers separately and returns the shape that it gets. Layers are padded with
     zeros to a multiple of the devices. `axes` are the logical axes of x, the first of which is not
