@@ -48,7 +48,7 @@ MODEL = {  # the transformer; model/config.py explains how families differ
     'attention': 'einsum',  # 'einsum', 'splash' (TPU kernel) or 'cudnn' (GPU kernel)
     'remat': 'none',  # recomputed in the backward pass: 'none', 'dots' or 'full'
     'scan_layers': False,  # one compiled block for all layers: compiles faster
-    'logits_chunk': 512,  # tokens whose logits exist at once in the loss
+    'logits_chunk': 8192,  # tokens of a device whose logits exist at once in the loss
 }
 
 TOKENIZER = {  # the tokenizer and its chat template

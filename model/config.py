@@ -111,7 +111,7 @@ class ModelConfig:
     attention: Literal['einsum', 'splash', 'cudnn']  # new tokens; a cache is read by the einsum
     remat: Literal['none', 'dots', 'full']  # what the backward pass recomputes
     scan_layers: bool  # one scanned layer (small program) or unrolled layers (fast on a CPU)
-    logits_chunk: PositiveInt  # positions whose logits [B, chunk, V] exist at once
+    logits_chunk: PositiveInt  # tokens of a device whose logits [chunk, V] exist at once
 
     def __post_init__(self):
         if not self.windows:

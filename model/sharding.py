@@ -1,11 +1,15 @@
 """Device mesh and sharding rules: logical axis names of arrays -> axes of the mesh."""
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+
+from elenchus.model import projection
 
 AXES = ('data', 'fsdp', 'tensor')
 """Mesh axes: 'data' copies parameters, 'fsdp' splits them, 'tensor' splits heads, MLP and vocab."""
@@ -22,6 +26,10 @@ RULES = {
     None: None,
 }
 """Logical axis -> mesh axes that it is split over; None = not split."""
+
+
+Rules = Mapping[str | None, Any]
+"""Type of RULES."""
 
 
 def make_mesh(shape: Sequence[int]) -> jax.sharding.Mesh:
@@ -61,8 +69,67 @@ def constrain(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return x
-    spec = _spec(x.shape, axes, mesh_shape=mesh.shape, strict=False)
+    # Inside of `map_rows` only the other axes are left to constrain.
+    rules = _restrict(set(mesh.axis_names) - set(mesh.manual_axes))
+    spec = _spec(x.shape, axes, mesh_shape=mesh.shape, strict=False, rules=rules)
     return jax.lax.with_sharding_constraint(x, spec)
+
+
+ROW_AXES = ('data', 'fsdp')
+"""Mesh axes that the rows of a batch are split over."""
+
+
+def map_rows(
+    function: Callable[..., Any],
+    arrays: Sequence[jax.Array],
+    axes: Sequence[Sequence[str | None]],
+) -> Any:
+    """Calls function(*arrays) on each device with its own rows; its results [B, ...] are of these.
+
+    `axes` are the logical axes of each array. 'tensor' is left to the partitioner, so inside of the
+    function arrays are whole in the dimensions that it splits. Raises ValueError if rows do not
+    divide.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or math.prod(mesh.shape[name] for name in ROW_AXES) == 1:
+        return function(*arrays)
+    rules = _restrict(set(ROW_AXES))
+    specs = tuple(
+        _spec(x.shape, names, mesh_shape=mesh.shape, strict=True, name='array', rules=rules)
+        for x, names in zip(arrays, axes, strict=True)
+    )
+    mapped = jax.shard_map(
+        function,
+        in_specs=specs,
+        out_specs=P(RULES['batch']),
+        axis_names=set(ROW_AXES),
+        check_vma=False,
+    )
+    return mapped(*arrays)
+
+
+def copy_to_rows(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
+    """Gathers what 'fsdp' splits, once for each device that has rows: x [...] -> [R, ...].
+
+    R is the number of parts of the rows; copy r lies where part r does, so `map_rows` reads it
+    without communication. In the gradient the copies are summed and scattered in one step.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or math.prod(mesh.shape[name] for name in ROW_AXES) == 1:
+        return x[None]
+    own_spec = spec(x.shape, axes, mesh=mesh)
+    others = _spec(x.shape, axes, mesh_shape=mesh.shape, strict=True, rules=_restrict({'tensor'}))
+
+    def gather(x):
+        for dim, mesh_axes in enumerate(own_spec):
+            if 'fsdp' in _mesh_names(mesh_axes) and mesh.shape['fsdp'] > 1:
+                x = jax.lax.all_gather(x, 'fsdp', axis=dim, tiled=True)
+        return x[None]
+
+    # All axes are manual: beside automatic ones, a gather would also gather what they split.
+    return jax.shard_map(
+        gather, in_specs=own_spec, out_specs=P(RULES['batch'], *others), check_vma=False
+    )(x)
 
 
 def apply_per_shard(
@@ -86,34 +153,52 @@ def apply_per_shard(
     return mapped(*arrays)
 
 
-def shardings(tree, mesh: jax.sharding.Mesh):
-    """NamedShardings of a tree of nnx Variables by their `axes`; other leaves are replicated.
+def shardings(tree, mesh: jax.sharding.Mesh, *, rules: Rules | None = None, axes=None):
+    """NamedShardings of a tree: of nnx Variables by their `axes`, of plain arrays by `axes`.
 
-    Leaves of stacked blocks have one dimension more than their axes: a leading 'layers'. Raises
-    ValueError if a dimension of a parameter does not divide over its mesh axes.
+    `axes` is a tree prefix of PartitionSpecs of logical names; None replicates. Leaves of stacked
+    blocks have one dimension more than their axes: a leading 'layers'. Raises ValueError if a
+    dimension does not divide over its mesh axes.
     """
+    resolve = functools.partial(_leaf_shardings, mesh=mesh, rules=rules or RULES)
 
-    def leaf_sharding(path, leaf):
-        axes = (
-            getattr(leaf, 'axes', None)
-            if not hasattr(leaf, 'get_metadata')
-            else (leaf.get_metadata().get('axes'))
+    def subtree_shardings(prefix, axes, subtree):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: resolve(prefix + path, leaf, axes), subtree, is_leaf=_is_variable
         )
-        if axes is None or not jax.tree.leaves(leaf):  # optax masks parameters as empty leaves
-            return jax.tree.map(lambda _: NamedSharding(mesh, P()), leaf)
-        axes = ('layers',) * (len(leaf.shape) - len(axes)) + tuple(axes)
-        name, full_shape = jax.tree_util.keystr(path), tuple(leaf.shape)
 
-        def array_sharding(x):
-            # A quantized weight also has scales: their smaller dimensions may stay whole.
-            strict = tuple(x.shape) == full_shape
-            spec = _spec(x.shape, axes, mesh_shape=mesh.shape, strict=strict, name=name)
-            return NamedSharding(mesh, spec)
+    return jax.tree_util.tree_map_with_path(
+        subtree_shardings, axes, tree, is_leaf=lambda x: x is None or isinstance(x, P)
+    )
 
-        return jax.tree.map(array_sharding, leaf)
 
-    is_variable = lambda x: hasattr(x, 'get_metadata')  # noqa: E731
-    return jax.tree_util.tree_map_with_path(leaf_sharding, tree, is_leaf=is_variable)
+def _is_variable(leaf) -> bool:
+    return hasattr(leaf, 'get_metadata')
+
+
+def _leaf_shardings(path, leaf, axes: P | None, *, mesh, rules: Rules):
+    """NamedShardings of the arrays of one Variable, or of one plain array."""
+    if _is_variable(leaf):
+        axes = leaf.get_metadata().get('axes')
+        axes = None if axes is None else tuple(axes)
+    if axes is None or not jax.tree.leaves(leaf):  # optax masks parameters as empty leaves
+        return jax.tree.map(lambda _: NamedSharding(mesh, P()), leaf)
+    stacked = len(leaf.shape) - len(axes)
+    if _is_variable(leaf):
+        axes = projection.array_axes(leaf.get_value(), ('layers',) * stacked + axes, stacked)
+    else:
+        axes = P(*axes, *(None,) * stacked)
+    name, full_shape = jax.tree_util.keystr(path), tuple(leaf.shape)
+
+    def array_sharding(x, axes):
+        # A quantized weight also has scales: their smaller dimensions may stay whole.
+        strict = tuple(x.shape) == full_shape
+        spec = _spec(x.shape, axes, mesh_shape=mesh.shape, rules=rules, strict=strict, name=name)
+        return NamedSharding(mesh, spec)
+
+    arrays, structure = jax.tree.flatten(leaf)
+    places = map(array_sharding, arrays, jax.tree.leaves(axes))
+    return jax.tree.unflatten(structure, places)
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
@@ -121,15 +206,29 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(RULES['batch']))
 
 
-def _spec(shape, axes, *, mesh_shape, strict: bool, name: str = '') -> P:
+def spec(shape: Sequence[int], axes: Sequence[str | None], *, mesh: jax.sharding.AbstractMesh) -> P:
+    """PartitionSpec of an array by its logical axes; raises ValueError if one does not divide."""
+    return _spec(shape, axes, mesh_shape=mesh.shape, strict=True, name='array')
+
+
+def _mesh_names(mesh_axes) -> tuple[str, ...]:
+    return (mesh_axes,) if isinstance(mesh_axes, str) else tuple(mesh_axes or ())
+
+
+def _restrict(names: set[str]) -> Rules:
+    """RULES over only some of the mesh axes."""
+    return {axis: tuple(n for n in _mesh_names(m) if n in names) for axis, m in RULES.items()}
+
+
+def _spec(shape, axes, *, mesh_shape, strict: bool, name: str = '', rules=RULES) -> P:
     """PartitionSpec of logical axes.
 
     A dimension that does not divide raises ValueError if `strict`, else it stays whole.
     """
     entries = []
     for size, axis in zip(shape, axes, strict=True):
-        mesh_axes = RULES[axis]
-        mesh_names = (mesh_axes,) if isinstance(mesh_axes, str) else (mesh_axes or ())
+        mesh_axes = rules[axis]
+        mesh_names = _mesh_names(mesh_axes)
         parts = math.prod(mesh_shape[mesh_name] for mesh_name in mesh_names)
         if size % parts == 0:
             entries.append(mesh_axes)

@@ -25,11 +25,10 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import optax
 
-from elenchus.data.batching import packing, shared_prompts
+from elenchus.data.batching import packing
 from elenchus.data.records import Batch, Problem
 from elenchus.model import lora, sharding
 from elenchus.model.attention.inputs import SharedPrompt
@@ -44,10 +43,11 @@ from elenchus.train.metrics import writers
 from elenchus.train.objective import Objective
 from elenchus.train.optimizer import make_optimizer
 from elenchus.train.rl import credit, diagnostics, rollouts, update_batch
+from elenchus.train.rl.logprobs import change_layout, make_logprobs
 from elenchus.train.rl.rollouts import RolloutSetup, SampledGroups
 from elenchus.train.rl.settings import Player, ReinforceSettings, check_rows, turn_overhead
 from elenchus.train.state import TrainState
-from elenchus.train.step import Transform, batch_logprobs, make_train_step
+from elenchus.train.step import Transform, make_train_step
 
 
 class PlayerTraining(NamedTuple):
@@ -97,7 +97,7 @@ def reinforce(
     initial = {p: lora.split(training.reference)[0] for p, training in trainings.items()}
     counters = collections.Counter(tokens_sampled=0, tokens_trained=0, tokens_padding=0)
     states, _ = train_loop(
-        {p: init_train_state(weights, optimizer) for p, weights in initial.items()},
+        lambda: {p: init_train_state(weights, optimizer) for p, weights in initial.items()},
         functools.partial(train_iteration, trainings=trainings, counters=counters),
         num_steps=s.num_steps,
         loop=dataclasses.replace(loop, log_every=1, checkpoint_every=s.checkpoint_every),
@@ -138,7 +138,9 @@ def make_training(
         reference=model,
         frozen=lora.split(model)[1],
         make_step=make_step_factory(optimizer, settings, loop, **layout),
-        logprobs=make_logprobs(**layout),
+        logprobs=make_logprobs(
+            **layout, rows=settings.rows // settings.num_minibatches // loop.num_microbatches
+        ),
         shared=shared,
         parts=check_rows(settings, loop, sharding.current_mesh()),
         seed=seed,
@@ -235,8 +237,8 @@ def update_player(
                 minibatch = update_batch.drop_zero_advantage_rows(
                     minibatch, objective, parts=training.parts, samples_per_row=s.samples_per_row
                 )
-            placed, _ = place_batch(minibatch, training.shared)
-            state, values = train_step(state, placed, training.frozen)
+            merged, _ = change_layout(minibatch, training.shared)
+            state, values = train_step(state, to_device(merged), training.frozen)
             updates.append((values, minibatch))
     return state, metrics | update_batch.mean_of_updates([v for v, _ in updates]), updates
 
@@ -308,33 +310,3 @@ def make_step_factory(
         )
 
     return make_step
-
-
-def make_logprobs(
-    *, transform: Transform, shared: SharedPrompt | None
-) -> Callable[[Transformer, Batch], np.ndarray]:
-    """Returns logprobs(model, batch) -> [B, T]; batch and result are host arrays."""
-
-    @jax.jit
-    def forward(model: Transformer, batch: Batch) -> jax.Array:
-        values = batch_logprobs(model, batch, transform, shared=shared)[0]
-        return sharding.constrain(values, (None, None))
-
-    def logprobs(model: Transformer, batch: Batch) -> np.ndarray:
-        placed, restore_layout = place_batch(batch, shared)
-        return restore_layout(np.asarray(forward(model, placed)))
-
-    return logprobs
-
-
-def place_batch(
-    batch: Batch, shared: SharedPrompt | None
-) -> tuple[Batch, Callable[[np.ndarray], np.ndarray]]:
-    """Moves a batch of one sequence per row to the devices, in the layout of `shared`.
-
-    Returns it with a function that brings values of the new layout back to one sequence per row.
-    """
-    if shared is None:
-        return to_device(batch), lambda values: values
-    merged, places = shared_prompts.share_prompts(batch, **shared._asdict())
-    return to_device(merged), lambda values: places.scatter(values, batch.tokens.shape)

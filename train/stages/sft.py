@@ -1,5 +1,6 @@
 """Supervised fine-tuning: the stages `base`, `actor` and `critic`, and the fit of other stages."""
 
+import functools
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -86,7 +87,7 @@ def sft(
 
     with stage.metrics() as writer:
         state, last_row = train_loop(
-            init_train_state(trained, optimizer),
+            functools.partial(init_train_state, trained, optimizer),
             advance,
             num_steps=settings.num_steps,
             loop=loop,
