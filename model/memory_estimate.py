@@ -165,6 +165,28 @@ def activation_bytes(
     }
 
 
+def forward_bytes(
+    config: ModelConfig,
+    *,
+    rows: int,
+    length: int,
+    mesh: Mesh,
+    shared: SharedPrompt | None = None,
+) -> dict[str, int]:
+    """Estimated bytes on one device in a forward pass that returns log-probabilities.
+
+    Nothing is kept for a backward pass: the residual stream, and the larger of one layer and one
+    chunk of the loss.
+    """
+    whole = dataclasses.replace(config, remat='none', scan_layers=False)
+    options = {'rows': rows, 'length': length, 'mesh': mesh, 'shared': shared}
+    step = activation_bytes(whole, **options)
+    tokens = local_rows(rows, mesh) * length
+    stream = tokens * (4 + 4 * itemsize(config.dtype)) * config.embed_dim
+    layers = (step['kept'] - stream) // config.num_layers
+    return {'residual stream': stream, 'layer or loss': max(layers, step['layer or loss'])}
+
+
 def gathered_bytes(config: ModelConfig, *, mesh: Mesh, trained: bool) -> int:
     """Estimated bytes of parameters gathered from all 'fsdp' shards while they are used.
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention
 
-from elenchus.model import sharding
+from elenchus.model import platforms, sharding
 from elenchus.model.attention.einsum import group_by_kv_head
 from elenchus.model.attention.inputs import AttentionInputs
 from elenchus.model.config import ModelConfig
@@ -106,7 +106,7 @@ def splash(
         head_shards=1,
         q_seq_shards=1,
         attn_logits_soft_cap=cap or None,
-        interpret=target_platform() != 'tpu',
+        interpret=platforms.target_platform() != 'tpu',
     )
     # The kernel takes segment ids: a dense mask [B, T, T] would need the memory that it saves.
     ids = None if segments is None else splash_attention.SegmentIds(segments, segments)
@@ -142,18 +142,9 @@ def cudnn(
         scale=scale,
         is_causal=True,
         local_window_size=local_window,
-        implementation='cudnn' if target_platform() == 'gpu' else 'xla',
+        implementation='cudnn' if platforms.target_platform() == 'gpu' else 'xla',
     )
     return out.swapaxes(1, 2)
-
-
-def target_platform() -> str:
-    """Platform that the current program is compiled for: 'cpu', 'gpu' or 'tpu'.
-
-    It is the platform of the current mesh, which in a dry run need not be present on this machine.
-    """
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    return jax.default_backend() if device is None else device.platform
 
 
 def check_backend(config: ModelConfig, platform: str) -> None:

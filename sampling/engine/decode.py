@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from elenchus.model import block_weights, kv_cache, quantization, sharding
+from elenchus.model import block_weights, kv_cache, platforms, quantization, sharding
 from elenchus.model.config import ModelConfig
 from elenchus.model.kv_cache import CacheDtype, KVCache
 from elenchus.model.transformer import Transformer
@@ -96,7 +96,13 @@ def prepare_for_decoding(model: Transformer) -> Transformer:
     would copy slices of stacked weights at every step, and a product of few rows is up to 1.8 times
     faster with the matrix on the left. On other devices, the model itself.
     """
-    return _unstack_and_transpose(model) if jax.default_backend() == 'cpu' else model
+    layout = decoding_layout()
+    return model if layout is None else layout(model)
+
+
+def decoding_layout():
+    """The program that `prepare_for_decoding` runs, None if the model stays as it is."""
+    return _unstack_and_transpose if platforms.target_platform() == 'cpu' else None
 
 
 @jax.jit
@@ -134,7 +140,7 @@ def decode_chunk(
     # Drawn before the loop, which is faster than in every step.
     max_tokens = num_steps * (1 + lookup.num_tokens)
     noise = Noise.draw(seed, part.request, part.position + 1, length=max_tokens)
-    dequantize_in_loop = quantization.is_quantized(model) and jax.default_backend() != 'cpu'
+    dequantize_in_loop = quantization.is_quantized(model) and platforms.target_platform() != 'cpu'
 
     def is_running(carry):
         step, part = carry

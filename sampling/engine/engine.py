@@ -21,17 +21,15 @@ on values that all hosts have, so they agree on it without communication.
 
 import collections
 import functools
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
 
 from elenchus.model import quantization
 from elenchus.model.transformer import Transformer
-from elenchus.sampling.engine import decode, prefill
+from elenchus.sampling.engine import decode, prefill, warm_up
 from elenchus.sampling.engine.generator import Generator
-from elenchus.sampling.engine.prefill import PrefillBatch
 from elenchus.sampling.engine.prefix_cache import PrefixCache
 from elenchus.sampling.engine.requests import Completion, Request
 from elenchus.sampling.engine.sampling_methods import Method
@@ -135,34 +133,7 @@ class Engine:
 
     def warm_up(self, model: Transformer, *, method: Method) -> None:
         """Compiles every program that `generate` can run with this model and method."""
-        s = self.settings
-        caches = [None]  # prefill without and with cached prefixes are different programs
-        if s.prefix_cache_rows:
-            caches.append(self.init_prefix_cache(model))
-        model, state = self._start(model)
-        for length, rows in itertools.product(s.prompt_buckets, s.prefill_batch_sizes):
-            for slots, cache in itertools.product({rows, s.num_slots}, caches):
-                batch = PrefillBatch.empty(s, rows=rows, length=length, slots=slots)
-                state = prefill.fill_slots(
-                    model,
-                    state,
-                    batch,
-                    prefixes=None if cache is None else cache.cache,
-                    chunk=s.prefill_chunk,
-                )
-        decode_model = decode.prepare_for_decoding(model)
-        for length, size in itertools.product(s.decode_length_buckets, s.decode_batch_buckets):
-            state, _ = self._decode_chunk(
-                decode_model,
-                state,
-                self._pad_slots((), size),
-                method=method,
-                seed=np.uint32(0),
-                length=length,
-            )
-        decode.read_slots(state, np.zeros(s.prefill_batch_sizes[-1], np.int32))
-        for cache in caches[1:]:
-            cache.add(state.cache, (), (), size=s.prefill_batch_sizes[-1])
+        warm_up.run_programs(self.settings, model, method=method, stop_ids=self.stop_ids)
 
     def init_prefix_cache(self, model: Transformer) -> PrefixCache:
         """Creates an empty prefix cache for `generate` with this model."""
@@ -238,15 +209,8 @@ class Engine:
             min(position[slot] + max_new, len(request.prompt) + request.max_tokens - 1)
             for slot, request in running.items()
         )
-        slots = self._pad_slots(running, smallest_bucket(s.decode_batch_buckets, len(running)))
+        slots = warm_up.pad_slots(s, running, smallest_bucket(s.decode_batch_buckets, len(running)))
         return slots, smallest_bucket(s.decode_length_buckets, end)
-
-    def _pad_slots(self, slots: Iterable[int], size: int) -> np.ndarray | None:
-        """Sorted slots padded to `size`; None, which is all slots in place, if that is all."""
-        num_slots = self.settings.num_slots
-        if size == num_slots:
-            return None
-        return np.array((*sorted(slots), *[num_slots] * size)[:size], np.int32)
 
     def _collect(
         self,

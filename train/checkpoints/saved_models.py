@@ -49,10 +49,10 @@ def place(model: Transformer, mesh: jax.sharding.Mesh) -> Transformer:
 
 def abstract_model(config: ModelConfig, mesh: jax.sharding.Mesh) -> Transformer:
     """Returns a model of ShapeDtypeStructs: shapes, dtypes and shardings without arrays."""
-    return _with_shardings(jax.eval_shape(lambda: init_model(config, jax.random.key(0))), mesh)
+    return with_shardings(jax.eval_shape(lambda: init_model(config, jax.random.key(0))), mesh)
 
 
-def _with_shardings(shapes: Any, mesh: jax.sharding.Mesh) -> Any:
+def with_shardings(shapes: Any, mesh: jax.sharding.Mesh) -> Any:
     """Adds to abstract parameters the shardings of their logical axes."""
     return jax.tree.map(
         lambda s, sh: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sh),
@@ -155,7 +155,7 @@ def load_adapters(
 ) -> Transformer:
     """Loads the adapters of a folder onto `base`, sharded over the current mesh."""
     shapes = jax.eval_shape(lambda: lora.init_adapters(base.config, adaptation, jax.random.key(0)))
-    abstract = _with_shardings(shapes, sharding.current_mesh())
+    abstract = with_shardings(shapes, sharding.current_mesh())
     return lora.attach(base, _load_parameters(atomic.absolute(folder), abstract))
 
 

@@ -312,16 +312,24 @@ def make_logprobs(
 ) -> Callable[[Transformer, Batch], np.ndarray]:
     """Returns logprobs(model, batch) -> [B, T]; batch and result are host arrays."""
 
-    @jax.jit
-    def forward(model: Transformer, batch: Batch) -> jax.Array:
-        values = batch_logprobs(model, batch, transform, shared=shared)[0]
-        return sharding.constrain(values, (None, None))
+    forward = logprobs_program(transform=transform, shared=shared)
 
     def logprobs(model: Transformer, batch: Batch) -> np.ndarray:
         placed, restore_layout = place_batch(batch, shared)
         return restore_layout(np.asarray(forward(model, placed)))
 
     return logprobs
+
+
+def logprobs_program(*, transform: Transform, shared: SharedPrompt | None):
+    """Returns the program of `make_logprobs`: (model, batch) -> [B, T], whole on every device."""
+
+    @jax.jit
+    def forward(model: Transformer, batch: Batch) -> jax.Array:
+        values = batch_logprobs(model, batch, transform, shared=shared)[0]
+        return sharding.constrain(values, (None, None))
+
+    return forward
 
 
 def place_batch(

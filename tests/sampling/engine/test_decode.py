@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elenchus.model import logprobs, quantization
+from elenchus.model import logprobs, platforms, quantization
 from elenchus.sampling.engine import decode, prefill, sampling_methods
 from tests.support import tiny_model
 
@@ -88,7 +88,7 @@ def test_prompts_read_in_chunks_give_the_state_of_prompts_read_at_once():
 
 def test_off_the_cpu_the_loop_itself_reads_int8_weights(monkeypatch):
     """Dequantized before the loop, they would be read as float32 in every step."""
-    monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
+    monkeypatch.setattr(platforms, 'target_platform', lambda: 'tpu')
     chunk = decode.decode_chunk.trace(
         quantization.quantize(model(), 'int8'),
         jax.eval_shape(lambda: decode.init_state(CONFIG, batch=4, length=16)),
