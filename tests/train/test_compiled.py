@@ -121,7 +121,7 @@ HloModule jit_f, is_scheduled=true
 ENTRY %main (a: bf16[8,64,128], b: bf16[8,32,128]) -> f32[8,64,32] {
   %a = bf16[8,64,128]{2,1,0:T(8,128)(2,1)S(1)} parameter(0)
   %b = bf16[8,32,128]{2,1,0:T(8,128)(2,1)} parameter(1)
-  ROOT %c = f32[8,64,32]{2,1,0:T(8,128)} convolution(%a, %b), window={size=8 stride=7 lhs_dilate=8}, \
+  ROOT %c = f32[8,64,32]{2,1,0} convolution(%a, %b), window={size=8 stride=7 lhs_dilate=8}, \
 dim_labels=0bf_0oi->0bf
 }
 """

@@ -17,7 +17,18 @@ from absl import flags, logging
 from ml_collections.config_flags import config_flags
 
 from elenchus.train import distributed
+from elenchus.train.config import compilation_cache
 from elenchus.train.config.build import ROOT, nearest
+
+MAIN_FLAGS = (
+    'config',
+    'workdir',
+    'compilation_cache',
+    'coordinator',
+    'num_processes',
+    'process_id',
+    'distributed',
+)
 
 PACKAGES = ('model', 'data', 'sampling', 'train', 'configs', 'scripts')
 
@@ -34,6 +45,13 @@ OUTSIDE_ERRORS = {
     errno.EIO,
 }
 """errno values of a file system that fails, which is not a fault of the program."""
+
+flags.DEFINE_string(
+    'compilation_cache',
+    None,
+    "Folder of compiled programs, which later runs load; '' keeps none. Without the flag: "
+    '$JAX_COMPILATION_CACHE_DIR, or .cache/jax in the clone.',
+)
 
 CONTINUES = 'files in the work directory are whole; once this is mended, run the same command again'
 
@@ -72,7 +90,7 @@ def define_flags(*, stages: Sequence[str] | None = None) -> None:
             required=True,
         )
     # --help lists the flags of the main module only; these are its main ones.
-    for name in ('config', 'workdir', 'coordinator', 'num_processes', 'process_id', 'distributed'):
+    for name in MAIN_FLAGS:
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
     if stages is not None:
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS['stage'])
@@ -154,6 +172,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         for name in _config_names():
             _check_overrides(name, argv)
         raise
+    compilation_cache.turn_on(flags.FLAGS.compilation_cache)
     if not flags.FLAGS['verbosity'].present:
         logging.set_verbosity(logging.FATAL)  # hides notes of libraries
     return rest
