@@ -65,10 +65,49 @@ def constrain(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
     A dimension that does not divide stays whole. Without a mesh, returns x.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
+    if mesh.empty or mesh.size == 1 or len(mesh.manual_axes) == len(mesh.axis_names):
         return x
-    spec = _spec(x.shape, axes, mesh_shape=mesh.shape, strict=False)
+    rules = _rules_without(mesh.manual_axes)
+    spec = _spec(x.shape, axes, mesh_shape=mesh.shape, strict=False, rules=rules)
     return jax.lax.with_sharding_constraint(x, spec)
+
+
+def num_row_shards(mesh) -> int:
+    """Returns the number of parts that a mesh splits rows into."""
+    return math.prod(mesh.shape[name] for name in RULES['batch'])
+
+
+def map_rows(function: Callable[..., Any], *arguments, whole: Sequence[int] = ()) -> Any:
+    """Calls function(*arguments) once in each shard of rows, with the rows of that shard.
+
+    All arrays of the arguments and of the result are [B, ...], split over the batch axes of the
+    mesh, except those of the arguments with an index in `whole`, which every shard gets whole. What
+    the function computes is local by construction: indices count within the shard, and no
+    collective crosses shards unless the function asks for one. 'tensor' stays with the compiler.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return function(*arguments)
+    names = set(RULES['batch']) if mesh.shape['tensor'] > 1 else set(mesh.axis_names)
+    rows = P(RULES['batch'])
+    specs = tuple(P() if i in whole else rows for i in range(len(arguments)))
+    mapped = jax.shard_map(
+        function, in_specs=specs, out_specs=rows, axis_names=names, check_vma=False
+    )
+    return mapped(*arguments)
+
+
+def any_shard(flag: jax.Array) -> jax.Array:
+    """Returns whether a flag is set in any shard of rows; inside of `map_rows`.
+
+    Without 'tensor' there is no collective and shards need not agree: returns the flag itself.
+    Programs with collectives over 'tensor' take the same number of steps everywhere, as no
+    backend promises that collectives of some devices may run while others have left a loop.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1 or mesh.shape['tensor'] == 1:
+        return flag
+    return jax.lax.psum(flag.astype('int32'), RULES['batch']) > 0
 
 
 def apply_per_shard(
@@ -84,11 +123,17 @@ def apply_per_shard(
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return function(*arrays)
+    free = set(mesh.axis_names) - set(mesh.manual_axes)
+    if not free:
+        return function(*arrays)
+    rules = _rules_without(mesh.manual_axes)
     specs = tuple(
-        _spec(x.shape, names, mesh_shape=mesh.shape, strict=False)
+        _spec(x.shape, names, mesh_shape=mesh.shape, strict=False, rules=rules)
         for x, names in zip(arrays, axes, strict=True)
     )
-    mapped = jax.shard_map(function, in_specs=specs, out_specs=specs[0], check_vma=False)
+    mapped = jax.shard_map(
+        function, in_specs=specs, out_specs=specs[0], axis_names=free, check_vma=False
+    )
     return mapped(*arrays)
 
 
@@ -119,7 +164,9 @@ def _leaf_shardings(path, leaf, axes: P | None, *, mesh, rules: Rules):
     """NamedShardings of the arrays of one Variable, or of one plain array."""
     if _is_variable(leaf):
         axes = leaf.get_metadata().get('axes')
-    if axes is None or not jax.tree.leaves(leaf):  # optax masks parameters as empty leaves
+    # A mesh of one device splits nothing, so it needs no axes: transposed matrices have none.
+    # optax masks parameters as empty leaves.
+    if mesh.size == 1 or axes is None or not jax.tree.leaves(leaf):
         return jax.tree.map(lambda _: NamedSharding(mesh, P()), leaf)
     if _is_variable(leaf):
         axes = ('layers',) * (len(leaf.shape) - len(axes)) + tuple(axes)
@@ -139,6 +186,18 @@ def _leaf_shardings(path, leaf, axes: P | None, *, mesh, rules: Rules):
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
     """Sharding of [B, ...] arrays: rows are split over 'data' and 'fsdp'."""
     return NamedSharding(mesh, P(RULES['batch']))
+
+
+@functools.cache
+def _rules_without(mesh_axes: tuple[str, ...]) -> Rules:
+    """RULES without some mesh axes: those that a surrounding `map_rows` has split already."""
+
+    def remaining(names):
+        if names is None or isinstance(names, str):
+            return None if names in mesh_axes else names
+        return tuple(name for name in names if name not in mesh_axes) or None
+
+    return {axis: remaining(names) for axis, names in RULES.items()}
 
 
 def _spec(shape, axes, *, mesh_shape, strict: bool, name: str = '', rules=RULES) -> P:
