@@ -1,7 +1,9 @@
 """Device mesh and sharding rules: logical axis names of arrays -> axes of the mesh."""
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 from jax.sharding import AxisType, NamedSharding
@@ -22,6 +24,10 @@ RULES = {
     None: None,
 }
 """Logical axis -> mesh axes that it is split over; None = not split."""
+
+
+Rules = Mapping[str | None, Any]
+"""Type of RULES."""
 
 
 def make_mesh(shape: Sequence[int]) -> jax.sharding.Mesh:
@@ -59,10 +65,49 @@ def constrain(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
     A dimension that does not divide stays whole. Without a mesh, returns x.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
+    if mesh.empty or mesh.size == 1 or len(mesh.manual_axes) == len(mesh.axis_names):
         return x
-    spec = _spec(x.shape, axes, mesh_shape=mesh.shape, strict=False)
+    rules = _rules_without(mesh.manual_axes)
+    spec = _spec(x.shape, axes, mesh_shape=mesh.shape, strict=False, rules=rules)
     return jax.lax.with_sharding_constraint(x, spec)
+
+
+def num_row_shards(mesh) -> int:
+    """Returns the number of parts that a mesh splits rows into."""
+    return math.prod(mesh.shape[name] for name in RULES['batch'])
+
+
+def map_rows(function: Callable[..., Any], *arguments, whole: Sequence[int] = ()) -> Any:
+    """Calls function(*arguments) once in each shard of rows, with the rows of that shard.
+
+    All arrays of the arguments and of the result are [B, ...], split over the batch axes of the
+    mesh, except those of the arguments with an index in `whole`, which every shard gets whole. What
+    the function computes is local by construction: indices count within the shard, and no
+    collective crosses shards unless the function asks for one. 'tensor' stays with the compiler.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return function(*arguments)
+    names = set(RULES['batch']) if mesh.shape['tensor'] > 1 else set(mesh.axis_names)
+    rows = P(RULES['batch'])
+    specs = tuple(P() if i in whole else rows for i in range(len(arguments)))
+    mapped = jax.shard_map(
+        function, in_specs=specs, out_specs=rows, axis_names=names, check_vma=False
+    )
+    return mapped(*arguments)
+
+
+def any_shard(flag: jax.Array) -> jax.Array:
+    """Returns whether a flag is set in any shard of rows; inside of `map_rows`.
+
+    Without 'tensor' there is no collective and shards need not agree: returns the flag itself.
+    Programs with collectives over 'tensor' take the same number of steps everywhere, as no
+    backend promises that collectives of some devices may run while others have left a loop.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1 or mesh.shape['tensor'] == 1:
+        return flag
+    return jax.lax.psum(flag.astype('int32'), RULES['batch']) > 0
 
 
 def apply_per_shard(
@@ -78,42 +123,64 @@ def apply_per_shard(
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return function(*arrays)
+    free = set(mesh.axis_names) - set(mesh.manual_axes)
+    if not free:
+        return function(*arrays)
+    rules = _rules_without(mesh.manual_axes)
     specs = tuple(
-        _spec(x.shape, names, mesh_shape=mesh.shape, strict=False)
+        _spec(x.shape, names, mesh_shape=mesh.shape, strict=False, rules=rules)
         for x, names in zip(arrays, axes, strict=True)
     )
-    mapped = jax.shard_map(function, in_specs=specs, out_specs=specs[0], check_vma=False)
+    mapped = jax.shard_map(
+        function, in_specs=specs, out_specs=specs[0], axis_names=free, check_vma=False
+    )
     return mapped(*arrays)
 
 
-def shardings(tree, mesh: jax.sharding.Mesh):
-    """NamedShardings of a tree of nnx Variables by their `axes`; other leaves are replicated.
+def shardings(tree, mesh: jax.sharding.Mesh, *, rules: Rules | None = None, axes=None):
+    """NamedShardings of a tree: of nnx Variables by their `axes`, of plain arrays by `axes`.
 
-    Leaves of stacked blocks have one dimension more than their axes: a leading 'layers'. Raises
-    ValueError if a dimension of a parameter does not divide over its mesh axes.
+    `axes` is a tree prefix of PartitionSpecs of logical names; None replicates. Leaves of stacked
+    blocks have one dimension more than their axes: a leading 'layers'. Raises ValueError if a
+    dimension does not divide over its mesh axes.
     """
+    resolve = functools.partial(_leaf_shardings, mesh=mesh, rules=rules or RULES)
 
-    def leaf_sharding(path, leaf):
-        axes = (
-            getattr(leaf, 'axes', None)
-            if not hasattr(leaf, 'get_metadata')
-            else (leaf.get_metadata().get('axes'))
+    def subtree_shardings(prefix, axes, subtree):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: resolve(prefix + path, leaf, axes), subtree, is_leaf=_is_variable
         )
-        if axes is None or not jax.tree.leaves(leaf):  # optax masks parameters as empty leaves
-            return jax.tree.map(lambda _: NamedSharding(mesh, P()), leaf)
+
+    return jax.tree_util.tree_map_with_path(
+        subtree_shardings, axes, tree, is_leaf=lambda x: x is None or isinstance(x, P)
+    )
+
+
+def _is_variable(leaf) -> bool:
+    return hasattr(leaf, 'get_metadata')
+
+
+def _leaf_shardings(path, leaf, axes: P | None, *, mesh, rules: Rules):
+    """NamedShardings of the arrays of one Variable, or of one plain array."""
+    if _is_variable(leaf):
+        axes = leaf.get_metadata().get('axes')
+    # A mesh of one device splits nothing, so it needs no axes: transposed matrices have none.
+    # optax masks parameters as empty leaves.
+    if mesh.size == 1 or axes is None or not jax.tree.leaves(leaf):
+        return jax.tree.map(lambda _: NamedSharding(mesh, P()), leaf)
+    if _is_variable(leaf):
         axes = ('layers',) * (len(leaf.shape) - len(axes)) + tuple(axes)
-        name, full_shape = jax.tree_util.keystr(path), tuple(leaf.shape)
+    else:
+        axes = tuple(axes) + (None,) * (len(leaf.shape) - len(axes))
+    name, full_shape = jax.tree_util.keystr(path), tuple(leaf.shape)
 
-        def array_sharding(x):
-            # A quantized weight also has scales: their smaller dimensions may stay whole.
-            strict = tuple(x.shape) == full_shape
-            spec = _spec(x.shape, axes, mesh_shape=mesh.shape, strict=strict, name=name)
-            return NamedSharding(mesh, spec)
+    def array_sharding(x):
+        # A quantized weight also has scales: their smaller dimensions may stay whole.
+        strict = tuple(x.shape) == full_shape
+        spec = _spec(x.shape, axes, mesh_shape=mesh.shape, rules=rules, strict=strict, name=name)
+        return NamedSharding(mesh, spec)
 
-        return jax.tree.map(array_sharding, leaf)
-
-    is_variable = lambda x: hasattr(x, 'get_metadata')  # noqa: E731
-    return jax.tree_util.tree_map_with_path(leaf_sharding, tree, is_leaf=is_variable)
+    return jax.tree.map(array_sharding, leaf)
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
@@ -121,14 +188,26 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(RULES['batch']))
 
 
-def _spec(shape, axes, *, mesh_shape, strict: bool, name: str = '') -> P:
+@functools.cache
+def _rules_without(mesh_axes: tuple[str, ...]) -> Rules:
+    """RULES without some mesh axes: those that a surrounding `map_rows` has split already."""
+
+    def remaining(names):
+        if names is None or isinstance(names, str):
+            return None if names in mesh_axes else names
+        return tuple(name for name in names if name not in mesh_axes) or None
+
+    return {axis: remaining(names) for axis, names in RULES.items()}
+
+
+def _spec(shape, axes, *, mesh_shape, strict: bool, name: str = '', rules=RULES) -> P:
     """PartitionSpec of logical axes.
 
     A dimension that does not divide raises ValueError if `strict`, else it stays whole.
     """
     entries = []
     for size, axis in zip(shape, axes, strict=True):
-        mesh_axes = RULES[axis]
+        mesh_axes = rules[axis]
         mesh_names = (mesh_axes,) if isinstance(mesh_axes, str) else (mesh_axes or ())
         parts = math.prod(mesh_shape[mesh_name] for mesh_name in mesh_names)
         if size % parts == 0:

@@ -21,19 +21,26 @@ on values that all hosts have, so they agree on it without communication.
 
 import collections
 import functools
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import numpy as np
 
-from elenchus.model import quantization
+from elenchus.model import sharding
+from elenchus.model.placement import Placement
 from elenchus.model.transformer import Transformer
-from elenchus.sampling.engine import decode, prefill, warm_up
+from elenchus.sampling.engine import decode, prefill
+from elenchus.sampling.engine import weights as weights_lib
+from elenchus.sampling.engine.calls import Call, execute
+from elenchus.sampling.engine.decode import DecodeState
 from elenchus.sampling.engine.generator import Generator
-from elenchus.sampling.engine.prefix_cache import PrefixCache
+from elenchus.sampling.engine.prefix_cache import PrefixCache, copy_slots, init_cache
+from elenchus.sampling.engine.refill import Prefill, Refill, to_batch
 from elenchus.sampling.engine.requests import Completion, Request
 from elenchus.sampling.engine.sampling_methods import Method
 from elenchus.sampling.engine.shapes import EngineSettings, smallest_bucket
+from elenchus.sampling.engine.weights import SamplerWeights
 
 
 class Engine:
@@ -76,12 +83,13 @@ class Engine:
         self.settings = settings
         self.stop_ids = stop_ids
         self.tokens, self.steps = 0, 0
-        self._decode_chunk = functools.partial(
-            decode.decode_chunk,
-            num_steps=settings.chunk_steps,
-            stop_ids=stop_ids,
-            lookup=settings.lookup,
-        )
+        self._shards = 1
+        self._decode_options = {
+            'num_steps': settings.chunk_steps,
+            'stop_ids': stop_ids,
+            'lookup': settings.lookup,
+        }
+        self._decode_chunk = functools.partial(decode.decode_chunk, **self._decode_options)
 
     def generate(
         self,
@@ -102,27 +110,12 @@ class Engine:
         in [0, 2 ** 32).
         """
         self._check(requests, seed)
-        queue, running = collections.deque(requests), {}  # running: slot -> request
-        completions = {}
-        model, state = self._start(model)
-        decode_model = decode.prepare_for_decoding(model)
-        position = np.zeros(self.settings.num_slots, np.int32)
-        while queue or running:
-            free = [slot for slot in range(self.settings.num_slots) if slot not in running]
-            entering = {slot: queue.popleft() for slot in free[: len(queue)]}
-            state = self._prefill(model, state, entering, prefix_cache=prefix_cache)
-            for slot, request in entering.items():
-                running[slot] = request
-                position[slot] = len(request.prompt) - 1  # of the next token to read
-            slots, length = self._chunk_shape(running, position)
-            state, flags = self._decode_chunk(
-                decode_model, state, slots, method=method, seed=np.uint32(seed), length=length
-            )
-            # This waits for the device: the host needs the flags to schedule the next chunk.
-            position, done = np.array(flags)
-            finished = [slot for slot in running if done[slot]]
-            for completion in self._collect(
-                state, running, finished, position=position, prefix_cache=prefix_cache
+        here = self._placement()
+        with here.in_force():
+            weights = weights_lib.place_weights(model, self.settings, here)
+            completions = {}
+            for completion in self._sample(
+                weights, requests, method=method, seed=seed, prefix_cache=prefix_cache
             ):
                 completions[completion.id] = completion
                 self.tokens += len(completion.tokens)
@@ -131,19 +124,101 @@ class Engine:
                     on_completion(completion)
         return [completions[request.id] for request in requests]
 
-    def warm_up(self, model: Transformer, *, method: Method) -> None:
-        """Compiles every program that `generate` can run with this model and method."""
-        warm_up.run_programs(self.settings, model, method=method, stop_ids=self.stop_ids)
+    def _sample(
+        self,
+        weights: SamplerWeights,
+        requests: Sequence[Request],
+        *,
+        method: Method,
+        seed: int,
+        prefix_cache: PrefixCache | None,
+    ) -> Iterator[Completion]:
+        """Yields the completions of requests as they end."""
+        running: dict[int, Request] = {}  # by slot
+        refill = Refill(self.settings, self._shards, requests)
+        state = self._empty_slots(weights.prefill)
+        position = np.zeros(self.settings.num_slots, np.int32)
+        while refill.queue or running:
+            for batch in refill.next(running, prefix_cache):
+                state = self._prefill(weights.prefill, state, batch, prefix_cache=prefix_cache)
+                for slot, request in batch.entries:
+                    running[slot] = request
+                    position[slot] = len(request.prompt) - 1  # of the next token to read
+            slots, length = self._chunk_shape(running, position)
+            state, flags = self._decode_chunk(
+                weights.decode, state, slots, method=method, seed=np.uint32(seed), length=length
+            )
+            # This waits for the device: the host needs the flags to schedule the next chunk.
+            position, done = np.array(flags)
+            finished = [slot for slot in running if done[slot]]
+            yield from self._collect(
+                state, running, finished, position=position, prefix_cache=prefix_cache
+            )
+
+    def warm_up(self, model: Transformer, *, method: Method, call: Call = execute) -> None:
+        """Compiles every program that `generate` can run with this model and method.
+
+        `call` runs each of them, by a name.
+        """
+        s = self.settings
+        here = self._placement()
+        with here.in_force():
+            # Prefill without and with cached prefixes are different programs.
+            caches = (None, *self._call_prefix_cache(model, here, call))
+            weights = weights_lib.place_weights(model, s, here, call=call)
+            state = call('slots', decode.init_state, weights.prefill.config, **s.slot_shapes)
+            for length, rows, cache in itertools.product(
+                s.prompt_buckets, s.prefill_batch_sizes, caches
+            ):
+                empty = Prefill(
+                    ((),) * self._shards, rows // self._shards, length, cache is not None
+                )
+                state = call(
+                    f'prefill {rows} x {length}' + (' from prefixes' if empty.has_prefix else ''),
+                    prefill.fill_slots,
+                    weights.prefill,
+                    state,
+                    to_batch(s, empty),
+                    prefixes=cache,
+                    chunk=s.prefill_chunk,
+                )
+            for length, size in itertools.product(s.decode_length_buckets, s.decode_batch_buckets):
+                state, _ = call(
+                    f'decode {size} x {length}',
+                    decode.decode_chunk,
+                    weights.decode,
+                    state,
+                    self._pad_slots((), size),
+                    method=method,
+                    seed=np.uint32(0),
+                    length=length,
+                    **self._decode_options,
+                )
+            slots = np.zeros(self._read_size * self._shards, np.int32)
+            call('read slots', decode.read_slots, state, slots)
+            for cache in caches[1:]:
+                call('add prefixes', copy_slots, cache, state.cache, slots=slots, rows=slots)
+
+    def _call_prefix_cache(self, model: Transformer, here: Placement, call: Call) -> tuple:
+        """An empty prefix cache; () if the settings have none."""
+        s = self.settings
+        if not s.prefix_cache_rows:
+            return ()
+        config = weights_lib.sampler_config(model.config, s, here)
+        shape = {'batch': s.prefix_cache_rows, 'length': s.prefix_cache_length}
+        return (call('prefix cache', init_cache, config, dtype=s.cache_dtype, **shape),)
 
     def init_prefix_cache(self, model: Transformer) -> PrefixCache:
         """Creates an empty prefix cache for `generate` with this model."""
-        s = self.settings
-        return PrefixCache(
-            model.config,
-            rows=s.prefix_cache_rows,
-            length=s.prefix_cache_length,
-            dtype=s.cache_dtype,
-        )
+        s, here = self.settings, self._placement()
+        with here.in_force():
+            return PrefixCache(
+                weights_lib.sampler_config(model.config, s, here),
+                rows=s.prefix_cache_rows,
+                length=s.prefix_cache_length,
+                dtype=s.cache_dtype,
+                shards=self._shards,
+            )
 
     def with_prefix_cache(self) -> Generator:
         """This engine with empty prefix caches, or itself if the settings have none."""
@@ -174,25 +249,27 @@ class Engine:
                     f'use max_tokens of at most {max_length - length}'
                 )
 
-    def _start(self, model: Transformer) -> tuple[Transformer, decode.DecodeState]:
-        """The model, quantized as the settings say, and empty slots."""
-        s = self.settings
-        state = decode.init_state(
-            model.config, batch=s.num_slots, length=s.max_length, dtype=s.cache_dtype
-        )
-        return quantization.quantize(model, s.quantize), state
+    def _placement(self) -> Placement:
+        """The sampler's placement on the mesh in force; its slots are in `_shards` shards."""
+        here = weights_lib.sampler_placement(self.settings)
+        self._shards = sharding.num_row_shards(here.mesh)
+        self.settings.check_shards(self._shards)
+        return here
 
-    def _prefill(self, model, state, entering: dict[int, Request], *, prefix_cache):
-        """Reads the prompts of entering requests {slot: request} into their slots."""
-        for batch in prefill.batches(self.settings, entering, prefix_cache=prefix_cache):
-            state = prefill.fill_slots(
-                model,
-                state,
-                batch,
-                prefixes=prefix_cache.cache if batch.prefix_lengths.any() else None,
-                chunk=self.settings.prefill_chunk,
-            )
-        return state
+    def _empty_slots(self, model: Transformer) -> DecodeState:
+        return decode.init_state(model.config, **self.settings.slot_shapes)
+
+    def _prefill(
+        self, model, state, batch: Prefill, *, prefix_cache: PrefixCache | None
+    ) -> DecodeState:
+        """Reads the prompts of a batch into their slots."""
+        return prefill.fill_slots(
+            model,
+            state,
+            to_batch(self.settings, batch),
+            prefixes=prefix_cache.cache if batch.has_prefix else None,
+            chunk=self.settings.prefill_chunk,
+        )
 
     def _chunk_shape(
         self, running: dict[int, Request], position: np.ndarray
@@ -209,8 +286,35 @@ class Engine:
             min(position[slot] + max_new, len(request.prompt) + request.max_tokens - 1)
             for slot, request in running.items()
         )
-        slots = warm_up.pad_slots(s, running, smallest_bucket(s.decode_batch_buckets, len(running)))
-        return slots, smallest_bucket(s.decode_length_buckets, end)
+        # The fullest shard decides: all shards have slot lists of one length.
+        busiest = max(collections.Counter(slot // self._shard_slots for slot in running).values())
+        size = smallest_bucket(s.decode_batch_buckets, busiest * self._shards)
+        return self._pad_slots(running, size), smallest_bucket(s.decode_length_buckets, end)
+
+    def _pad_slots(self, slots: Iterable[int], size: int) -> np.ndarray | None:
+        """Sorted slots within their shards, each shard's padded; None: all slots in place."""
+        if size == self.settings.num_slots:
+            return None
+        return self._by_shard(sorted(slots), size // self._shards, fill=self._shard_slots)
+
+    def _by_shard(self, slots: Sequence[int], size: int, *, fill: int) -> np.ndarray:
+        """Slots as numbers within their shards, `size` of each shard, padded with `fill`."""
+        result = np.full((self._shards, size), fill, np.int32)
+        counts = collections.Counter()
+        for slot in slots:
+            shard, local = divmod(slot, self._shard_slots)
+            result[shard, counts[shard]] = local
+            counts[shard] += 1
+        return result.ravel()
+
+    @property
+    def _shard_slots(self) -> int:
+        return self.settings.num_slots // self._shards
+
+    @property
+    def _read_size(self) -> int:
+        """Slots of a shard that are read at once: one shape for any number of finished ones."""
+        return min(self._shard_slots, -(-self.settings.prefill_batch_sizes[-1] // self._shards))
 
     def _collect(
         self,
@@ -222,28 +326,37 @@ class Engine:
         prefix_cache: PrefixCache | None,
     ) -> Iterator[Completion]:
         """Takes finished requests out of their slots and adds them to the prefix cache."""
-        size = self.settings.prefill_batch_sizes[-1]  # one shape for any number of slots
-        for start in range(0, len(slots), size):
-            group = slots[start : start + size]
-            padded = np.zeros(size, np.int32)
-            padded[: len(group)] = group
-            tokens, logprobs, steps = jax.device_get(decode.read_slots(state, padded))
-            prefixes = []
-            for i, slot in enumerate(group):
-                request = running.pop(slot)
-                sampled = slice(len(request.prompt), position[slot] + 1)
-                ids = tuple(tokens[i, sampled].tolist())
-                # The model has not read the last sampled token: the cache ends before it.
-                prefixes.append((*request.prompt, *ids[:-1]))
-                yield Completion(
-                    id=request.id,
-                    tokens=ids,
-                    logprobs=tuple(logprobs[i, sampled].tolist()),
-                    finished=ids[-1] in self.stop_ids,
-                    steps=int(steps[i]),
-                )
+        size, by_shard = self._read_size, [[] for _ in range(self._shards)]
+        for slot in slots:
+            by_shard[slot // self._shard_slots].append(slot)
+        for start in range(0, max(map(len, by_shard)), size):
+            groups = [in_shard[start : start + size] for in_shard in by_shard]
+            indices = self._by_shard([slot for group in groups for slot in group], size, fill=0)
+            arrays = jax.device_get(decode.read_slots(state, indices))
+            prefixes = [[] for _ in groups]
+            for shard, group in enumerate(groups):
+                for i, slot in enumerate(group):
+                    rows = [x[shard * size + i] for x in arrays]
+                    request = running.pop(slot)
+                    completion = self._completion(request, *rows, end=position[slot] + 1)
+                    # The model has not read the last sampled token: the cache ends before it.
+                    prefix = (*request.prompt, *completion.tokens[:-1])
+                    prefixes[shard].append((slot % self._shard_slots, prefix))
+                    yield completion
             if prefix_cache is not None:
-                prefix_cache.add(state.cache, group, prefixes, size=size)
+                prefix_cache.add(state.cache, prefixes, size=size)
+
+    def _completion(self, request: Request, tokens, logprobs, steps, *, end: int) -> Completion:
+        """The completion of a request whose slot has these buffers, filled up to `end`."""
+        sampled = slice(len(request.prompt), end)
+        ids = tuple(tokens[sampled].tolist())
+        return Completion(
+            id=request.id,
+            tokens=ids,
+            logprobs=tuple(logprobs[sampled].tolist()),
+            finished=ids[-1] in self.stop_ids,
+            steps=int(steps),
+        )
 
 
 class PrefixCachedEngine:

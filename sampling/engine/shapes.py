@@ -34,6 +34,9 @@ class EngineSettings:
     cache_dtype: CacheDtype = 'model'  # of stored keys and values: as activations, or int8
     quantize: Literal['none', 'int8'] = 'none'  # matrices of the blocks, while sampling
     prefill_chunk: int = 0  # positions per forward pass of a prefill; 0 = all at once
+    min_prefill_use: float = 0.0  # least share of prompts in a prefill, or they wait; 0 = no wait
+    tensor_shards: int = 0  # devices that split the sampler's heads, MLPs, vocabulary; 0 = mesh's
+    dtype: Literal['model', 'float32', 'bfloat16'] = 'model'  # of the sampler's activations
 
     def __post_init__(self):
         for name in ('num_slots', 'max_length', 'chunk_steps'):
@@ -56,6 +59,25 @@ class EngineSettings:
         self._check_pair('prefix_cache_rows', 'prefix_cache_length')
         self._check_pair('draft_tokens', 'draft_ngram')
         self._check_prefill_chunk()
+        if not 0 <= self.min_prefill_use <= 1:
+            raise ValueError(
+                f'sampling.engine.min_prefill_use={self.min_prefill_use} must be in [0, 1]; '
+                'use 0.0 to never wait'
+            )
+        if self.tensor_shards < 0:
+            raise ValueError(
+                f'sampling.engine.tensor_shards={self.tensor_shards} must be at least 0; '
+                "use 0 for the mesh's"
+            )
+
+    def check_shards(self, shards: int) -> None:
+        """Checks that every shard of rows gets the same number of slots and rows.
+
+        Raises ValueError, naming the field and the nearest size, if a size does not divide. Every
+        device would otherwise compute the whole.
+        """
+        for name in ('num_slots', 'prefill_batch_sizes', 'decode_batch_sizes', 'prefix_cache_rows'):
+            check_divides(f'sampling.engine.{name}', getattr(self, name), shards)
 
     def _check_pair(self, count_name: str, length_name: str) -> None:
         """Checks that an option is off in both fields, or on in both."""
@@ -83,6 +105,11 @@ class EngineSettings:
             )
 
     @property
+    def slot_shapes(self) -> dict[str, int | str]:
+        """Arguments of `decode.init_state`."""
+        return {'batch': self.num_slots, 'length': self.max_length, 'dtype': self.cache_dtype}
+
+    @property
     def lookup(self) -> PromptLookup:
         """The drafting method of these settings."""
         return PromptLookup(self.draft_tokens, self.draft_ngram)
@@ -96,6 +123,17 @@ class EngineSettings:
     def decode_length_buckets(self) -> tuple[int, ...]:
         """All cache lengths that a decode chunk may attend to, max_length included."""
         return (*self.decode_cache_lengths, self.max_length)
+
+
+def check_divides(name: str, sizes: int | tuple[int, ...], shards: int) -> None:
+    """Raises ValueError, naming the nearest size, if `shards` does not divide the sizes."""
+    for size in (sizes,) if isinstance(sizes, int) else sizes:
+        if size % shards:
+            nearest = max(1, round(size / shards)) * shards
+            raise ValueError(
+                f'{name}={sizes}: {size} does not divide over the {shards} shards of rows of the '
+                f'mesh; nearest: {nearest}'
+            )
 
 
 def smallest_bucket(buckets: Sequence[int], size: int) -> int:

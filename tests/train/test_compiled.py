@@ -11,7 +11,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from elenchus.model import lora, sharding
-from elenchus.sampling.engine import engine, warm_up
+from elenchus.sampling.engine import calls, engine
+from elenchus.sampling.engine.requests import Request
 from elenchus.sampling.engine.sampling_methods import Greedy
 from elenchus.sampling.engine.shapes import EngineSettings
 from elenchus.train import objective, step
@@ -27,6 +28,7 @@ from elenchus.train.planning import (
     programs,
 )
 from tests.support import tiny_model
+from tests.support.compilations import count_compilations
 
 CONFIG = dataclasses.replace(
     tiny_model.CONFIG, num_heads=8, num_kv_heads=8, vocab_size=64, max_length=32
@@ -172,22 +174,25 @@ def test_the_programs_of_a_training_are_compiled_for_its_real_arrays(settings):
     assert by_name['log-probabilities'].total < update.total
 
 
-def test_warming_up_runs_the_programs_that_the_plan_compiles():
+@pytest.mark.parametrize('quantize', ['none', 'int8'])
+def test_warming_up_through_a_call_compiles_all_that_sampling_runs(quantize):
+    """The plan compiles the calls of `warm_up`; so these must be all that `generate` makes."""
     model = tiny_model.make_model(CONFIG)
-    names, settings = [], dataclasses.replace(ENGINE, quantize='int8')
+    names, sampler = [], engine.Engine(
+        dataclasses.replace(ENGINE, quantize=quantize), stop_ids=(1,)
+    )  # fmt: skip
 
     def call(name, function, /, *args, **kwargs):
         names.append(name)
-        return warm_up.execute(name, function, *args, **kwargs)
+        return calls.execute(name, function, *args, **kwargs)
 
     with jax.set_mesh(tiny_model.one_device()):
-        options = {'method': Greedy(()), 'stop_ids': (1,)}
-        warm_up.run_programs(settings, model, call=call, **options)
-        engine.Engine(settings, stop_ids=(1,)).warm_up(model, method=Greedy(()))
-    assert names == [
-        'quantize', 'slots', 'prefill 8 x 16 into 8 slots', 'decoding layout', 'decode 8 x 32',
-        'read slots',
-    ]  # fmt: skip
+        sampler.warm_up(model, method=Greedy(()), call=call)
+        with count_compilations() as compilations:
+            sampler.generate(model, [Request(0, (3, 4), 5)], method=Greedy(()), seed=0)
+    assert not compilations
+    expected = ['slots', 'prefill 8 x 16', 'decode 8 x 32', 'read slots']
+    assert [name for name in names if name not in ('quantize', 'decoding layout')] == expected
 
 
 OUT_OF_MEMORY = (
@@ -224,11 +229,13 @@ def test_a_decoding_step_is_compiled_for_a_tpu_that_is_not_here():
     plan = dataclasses.replace(
         plan, sampling=memory_plan.SamplingLoad(ENGINE, plan.trainings[0])
     )  # fmt: skip
-    compiler = compiled.Compiler(selected=lambda name: name.startswith(('slots', 'decode')))
+    compiler = compiled.Compiler(
+        selected=lambda name: not programs.is_large(name) or name.startswith('decode ')
+    )
     with compiled.mesh_of(machines.topology('v5e-8'), plan.mesh) as mesh:
         model = programs.player(plan, plan.trainings[0], mesh=mesh, call=compiler)
-        options = {'method': Greedy(()), 'stop_ids': (1,)}
-        warm_up.run_programs(ENGINE, model, call=compiler, **options)
-    slots, decoding = compiler.programs
+        engine.Engine(ENGINE, stop_ids=(1,)).warm_up(model, method=Greedy(()), call=compiler)
+    slots, decoding = compiler.programs[-2:]
     assert decoding.arguments > slots.outputs > 0 and decoding.aliased >= slots.outputs * 0.9
-    assert decoding.cost.step.flops > 0 and decoding.cost.step.memory_bytes > 0
+    # Rows are split over all devices and weights copied: a step needs no other device.
+    assert decoding.cost.step.memory_bytes > 0 and not decoding.cost.step.collectives

@@ -181,7 +181,7 @@ def mesh_of(machine: Topology, shape: tuple[int, int, int]) -> Iterator[jax.shar
         )
     axis_types = (jax.sharding.AxisType.Auto,) * len(sharding.AXES)
     mesh = jax.make_mesh(shape, sharding.AXES, devices=devices, axis_types=axis_types)
-    with jax.set_mesh(mesh):
+    with jax.set_mesh(mesh), _tpu_environment():
         yield mesh
 
 
@@ -189,8 +189,26 @@ def tpu_devices(machine: Topology) -> list:
     """Devices of a TPU slice as libtpu describes them. Raises ValueError without libtpu."""
     if importlib.util.find_spec('libtpu') is None:
         raise ValueError("--compile needs libtpu: pip install -e '.[plan]'")
-    for name, value in LIBTPU_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
     from jax.experimental import topologies
 
+    for name, value in LIBTPU_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     return topologies.get_topology_desc(machines.slice_name(machine), 'tpu').devices
+
+
+@contextlib.contextmanager
+def _tpu_environment() -> Iterator[None]:
+    """Hides what libtpu cannot take.
+
+    It ends the process at a flag in XLA_FLAGS that it does not know, such as those for the CPU; and
+    programs for devices that are not here cannot be loaded from the compilation cache.
+    """
+    before, cached = os.environ.get('XLA_FLAGS', ''), jax.config.jax_enable_compilation_cache
+    kept = [flag for flag in before.split() if not flag.startswith('--xla_cpu_')]
+    os.environ['XLA_FLAGS'] = ' '.join(kept)
+    jax.config.update('jax_enable_compilation_cache', False)
+    try:
+        yield
+    finally:
+        os.environ['XLA_FLAGS'] = before
+        jax.config.update('jax_enable_compilation_cache', cached)

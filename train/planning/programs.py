@@ -17,8 +17,8 @@ import numpy as np
 from elenchus.model import lora, quantization, sharding
 from elenchus.model.transformer import Transformer
 from elenchus.sampling import step_scores
-from elenchus.sampling.engine import warm_up
-from elenchus.sampling.engine.warm_up import Call
+from elenchus.sampling.engine import engine
+from elenchus.sampling.engine.calls import Call
 from elenchus.train import optimizer as optimizers
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.config.run_settings import RunSettings
@@ -44,8 +44,8 @@ def groups(s: RunSettings, plan: RunPlan, mesh: jax.sharding.Mesh) -> Iterator[C
 def call_sampling(s: RunSettings, plan: RunPlan, call: Call, *, mesh: jax.sharding.Mesh) -> None:
     """Calls the programs of the engine, with the run's sampling method, and the scoring pass."""
     model = player(plan, plan.sampling.players, mesh=mesh, call=call)
-    engine, method = plan.sampling.engine, dry_run.sampling_method(s)
-    warm_up.run_programs(engine, model, method=method, stop_ids=(1,), call=call)
+    sampler = engine.Engine(plan.sampling.engine, stop_ids=(1,))
+    sampler.warm_up(model, method=dry_run.sampling_method(s), call=call)
     call_scoring(s, model, call=call)
 
 
@@ -136,21 +136,6 @@ def placed_bytes(tree: Any) -> int:
         local = shape if place is None else place.shard_shape(shape)
         total += -(-int(np.prod(local)) * jax.dtypes.itemsize_bits(leaf.dtype) // 8)
     return total
-
-
-def largest_shapes(s: RunSettings, plan: RunPlan) -> frozenset[str]:
-    """Names of the programs of sampling and scoring with the largest shape of their kind."""
-    if plan.sampling is None:
-        return frozenset()
-    e, score = plan.sampling.engine, s.sampling.score
-    rows = e.prefill_batch_sizes[-1]
-    return frozenset(
-        {
-            f'prefill {rows} x {e.prompt_buckets[-1]} into {e.num_slots} slots',
-            f'decode {e.num_slots} x {e.max_length}',
-            f'scoring {score.rows} x {score.lengths[-1]}',
-        }
-    )
 
 
 def is_large(name: str) -> bool:
