@@ -72,9 +72,7 @@ def _map_heads(weight, dim: int, count: int, change):
     if isinstance(weight, LowRank):
         # a is [L, *in, r] and b [L, r, *out]: only one of them has the heads.
         has_heads = {'a': dim == 1, 'b': dim == 2}
-        parts = {
-            name: change(getattr(weight, name), dim) for name, has in has_heads.items() if has
-        }
+        parts = {name: change(getattr(weight, name), dim) for name, has in has_heads.items() if has}
         base = _map_heads(weight.base, dim, count, change)
         return dataclasses.replace(weight, base=base, **parts)
     if isinstance(weight, qwix.QArray):

@@ -97,7 +97,8 @@ class Refill:
             prefills_of(self.settings, entering, shards=self.shards, prefix_cache=prefix_cache)
         )
         may_wait = (
-            running and len(entering) < len(self.queue)
+            running
+            and len(entering) < len(self.queue)
             and num_free < MAX_IDLE * self.settings.num_slots
         )
         if may_wait:
@@ -115,7 +116,9 @@ class Refill:
         """Free slots of the first requests of the queue; the queue stays as it is."""
         size = self.slots_per_shard
         free = [
-            collections.deque(s for s in range(shard * size, (shard + 1) * size) if s not in running)
+            collections.deque(
+                s for s in range(shard * size, (shard + 1) * size) if s not in running
+            )
             for shard in range(self.shards)
         ]
         entering, shard_of = {}, {}

@@ -79,9 +79,7 @@ def sampler_config(config: ModelConfig, settings: EngineSettings, here: Placemen
     return head_layout.divided_heads(config, here.mesh.shape['tensor'])
 
 
-def place_weights(
-    model: Transformer, settings: EngineSettings, here: Placement
-) -> SamplerWeights:
+def place_weights(model: Transformer, settings: EngineSettings, here: Placement) -> SamplerWeights:
     """Returns the sampler's weights: quantized, in its dtype, with its heads, where they belong.
 
     Matrices are stored in the dtype of activations, in which every product reads them, so the copy

@@ -222,9 +222,7 @@ def test_nothing_compiles_after_warm_up():
 @pytest.mark.parametrize('shape', [(2, 2, 2)], ids=str)
 def test_a_mesh_samples_the_same_tokens_and_compiles_nothing_after_warm_up(shape):
     mesh = sharding.make_mesh(shape)
-    settings = dataclasses.replace(
-        SETTINGS, decode_cache_lengths=(16,), prefill_batch_sizes=(4,)
-    )
+    settings = dataclasses.replace(SETTINGS, decode_cache_lengths=(16,), prefill_batch_sizes=(4,))
     sampler = engine.Engine(settings, stop_ids=(EOS,))
     with jax.set_mesh(mesh):
         placed = jax.device_put(model(), sharding.shardings(model(), mesh))
