@@ -85,7 +85,8 @@ class Placement:
 def current() -> Placement:
     """Returns the placement of the mesh in force; without one, of the first device alone."""
     abstract = jax.sharding.get_abstract_mesh()
-    if jax.sharding.get_mesh().empty and not abstract.empty:  # a machine that is not present
+    is_abstract = _is_tracing() or jax.sharding.get_mesh().empty  # a machine that is not present
+    if is_abstract and not abstract.empty:
         return Placement(abstract)
     return Placement(sharding.current_mesh())
 

@@ -11,6 +11,7 @@ import math
 import jax
 import jax.numpy as jnp
 import qwix
+from jax.sharding import PartitionSpec as P
 
 NUM_INPUT_DIMS = {'query': 1, 'key': 1, 'value': 1, 'out': 2, 'gate': 1, 'up': 1, 'down': 1}
 """Matrices of a block -> number of leading dimensions that are contracted with the input."""
@@ -52,6 +53,30 @@ class Transposed:
         """Supports only `weight[...]`, which is how layers read an nnx.Param."""
         assert index is ..., index
         return self
+
+
+def array_axes(weight, axes: tuple[str | None, ...], num_lead: int):
+    """Returns the logical axes of each array of a weight, as a tree of its structure.
+
+    `axes` are those of the whole weight [*lead, *in, *out]; `num_lead` counts the stacked layers.
+    """
+    if isinstance(weight, LowRank):
+        split = weight.a.ndim - 1
+        return dataclasses.replace(
+            weight,
+            base=array_axes(weight.base, axes, num_lead),
+            a=P(*axes[:split], 'rank'),
+            b=P(*axes[:num_lead], 'rank', *axes[split:]),
+        )
+    if isinstance(weight, Transposed):
+        # Of dimensions that are stored as one, the first is the major one, which can be split.
+        size, num_in = 1, 0
+        while size < weight.array.shape[-1]:
+            size *= weight.shape[num_in]
+            num_in += 1
+        inner, outer = axes[num_lead], axes[num_lead + num_in]
+        return dataclasses.replace(weight, array=P(*axes[:num_lead], outer, inner))
+    return jax.tree.map(lambda _: P(*axes), weight)
 
 
 def dense(weight: jax.Array | qwix.QArray, dtype) -> jax.Array:

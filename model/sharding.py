@@ -9,6 +9,8 @@ import jax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from elenchus.model import projection
+
 AXES = ('data', 'fsdp', 'tensor')
 """Mesh axes: 'data' copies parameters, 'fsdp' splits them, 'tensor' splits heads, MLP and vocab."""
 
@@ -65,49 +67,82 @@ def constrain(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
     A dimension that does not divide stays whole. Without a mesh, returns x.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1 or len(mesh.manual_axes) == len(mesh.axis_names):
+    if mesh.empty or mesh.size == 1:
         return x
-    rules = _rules_without(mesh.manual_axes)
+    # Inside of `map_rows` only the other axes are left to constrain.
+    rules = _restrict(set(mesh.axis_names) - set(mesh.manual_axes))
     spec = _spec(x.shape, axes, mesh_shape=mesh.shape, strict=False, rules=rules)
     return jax.lax.with_sharding_constraint(x, spec)
 
 
-def num_row_shards(mesh) -> int:
-    """Returns the number of parts that a mesh splits rows into."""
-    return math.prod(mesh.shape[name] for name in RULES['batch'])
+ROW_AXES = ('data', 'fsdp')
+"""Mesh axes that the rows of a batch are split over."""
 
 
-def map_rows(function: Callable[..., Any], *arguments, whole: Sequence[int] = ()) -> Any:
-    """Calls function(*arguments) once in each shard of rows, with the rows of that shard.
+def map_rows(
+    function: Callable[..., Any],
+    arrays: Sequence[jax.Array],
+    axes: Sequence[Sequence[str | None]],
+) -> Any:
+    """Calls function(*arrays) on each device with its own rows; its results [B, ...] are of these.
 
-    All arrays of the arguments and of the result are [B, ...], split over the batch axes of the
-    mesh, except those of the arguments with an index in `whole`, which every shard gets whole. What
-    the function computes is local by construction: indices count within the shard, and no
-    collective crosses shards unless the function asks for one. 'tensor' stays with the compiler.
+    `axes` are the logical axes of each array. 'tensor' is still left to the partitioner, so that
+    arrays are whole in the dimensions that it splits, while 'fsdp' has split the parameters: see
+    `gather`. Raises ValueError if rows do not divide.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
-        return function(*arguments)
-    names = set(RULES['batch']) if mesh.shape['tensor'] > 1 else set(mesh.axis_names)
-    rows = P(RULES['batch'])
-    specs = tuple(P() if i in whole else rows for i in range(len(arguments)))
-    mapped = jax.shard_map(
-        function, in_specs=specs, out_specs=rows, axis_names=names, check_vma=False
+    if mesh.empty or math.prod(mesh.shape[name] for name in ROW_AXES) == 1:
+        return function(*arrays)
+    rules = _restrict(set(ROW_AXES))
+    specs = tuple(
+        _spec(x.shape, names, mesh_shape=mesh.shape, strict=True, name='array', rules=rules)
+        for x, names in zip(arrays, axes, strict=True)
     )
-    return mapped(*arguments)
+    dtypes = [x.dtype for x in arrays]
+
+    def rows(*arrays):
+        return function(*(x.astype(dtype) for x, dtype in zip(arrays, dtypes, strict=True)))
+
+    mapped = jax.shard_map(
+        rows,
+        in_specs=specs,
+        out_specs=P(RULES['batch']),
+        axis_names=set(ROW_AXES),
+        check_vma=False,
+    )
+    return mapped(*map(_summable, arrays))
 
 
-def any_shard(flag: jax.Array) -> jax.Array:
-    """Returns whether a flag is set in any shard of rows; inside of `map_rows`.
+def _summable(x: jax.Array) -> jax.Array:
+    """Returns x in a dtype whose sum over devices compiles inside of `map_rows`.
 
-    Without 'tensor' there is no collective and shards need not agree: returns the flag itself.
-    Programs with collectives over 'tensor' take the same number of steps everywhere, as no
-    backend promises that collectives of some devices may run while others have left a loop.
+    XLA for CPU fails on bfloat16 there (and computes in float32 elsewhere).
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1 or mesh.shape['tensor'] == 1:
-        return flag
-    return jax.lax.psum(flag.astype('int32'), RULES['batch']) > 0
+    return x.astype('float32') if x.dtype == 'bfloat16' and target_platform() == 'cpu' else x
+
+
+def gather(x: jax.Array, axes: Sequence[str | None], *, dims: Sequence[int]) -> jax.Array:
+    """Gathers the dimensions `dims` of an array inside of `map_rows`; elsewhere returns x.
+
+    The gradient is summed over devices and scattered in one step.
+    """
+    mesh, dtype = jax.sharding.get_abstract_mesh(), x.dtype
+    for dim in dims:
+        for name in _mesh_names(RULES[axes[dim]]):
+            if name in mesh.manual_axes and mesh.shape[name] > 1:
+                # Without the constraints the partitioner also gathers what 'tensor' splits.
+                x = jax.lax.all_gather(constrain(_summable(x), axes), name, axis=dim, tiled=True)
+                x = constrain(x, axes).astype(dtype)
+    return x
+
+
+def target_platform() -> str:
+    """Platform that the current program is compiled for: 'cpu', 'gpu' or 'tpu'.
+
+    It is the platform of the current mesh, which in a dry run need not be present on this machine.
+    """
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
 
 
 def apply_per_shard(
@@ -123,16 +158,13 @@ def apply_per_shard(
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return function(*arrays)
-    free = set(mesh.axis_names) - set(mesh.manual_axes)
-    if not free:
-        return function(*arrays)
-    rules = _rules_without(mesh.manual_axes)
+    names = set(mesh.axis_names) - set(mesh.manual_axes)  # of those that are still to be split
     specs = tuple(
-        _spec(x.shape, names, mesh_shape=mesh.shape, strict=False, rules=rules)
-        for x, names in zip(arrays, axes, strict=True)
+        _spec(x.shape, a, mesh_shape=mesh.shape, strict=False, rules=_restrict(names))
+        for x, a in zip(arrays, axes, strict=True)
     )
     mapped = jax.shard_map(
-        function, in_specs=specs, out_specs=specs[0], axis_names=free, check_vma=False
+        function, in_specs=specs, out_specs=specs[0], axis_names=names, check_vma=False
     )
     return mapped(*arrays)
 
@@ -164,23 +196,25 @@ def _leaf_shardings(path, leaf, axes: P | None, *, mesh, rules: Rules):
     """NamedShardings of the arrays of one Variable, or of one plain array."""
     if _is_variable(leaf):
         axes = leaf.get_metadata().get('axes')
-    # A mesh of one device splits nothing, so it needs no axes: transposed matrices have none.
-    # optax masks parameters as empty leaves.
-    if mesh.size == 1 or axes is None or not jax.tree.leaves(leaf):
+        axes = None if axes is None else tuple(axes)
+    if axes is None or not jax.tree.leaves(leaf):  # optax masks parameters as empty leaves
         return jax.tree.map(lambda _: NamedSharding(mesh, P()), leaf)
+    stacked = len(leaf.shape) - len(axes)
     if _is_variable(leaf):
-        axes = ('layers',) * (len(leaf.shape) - len(axes)) + tuple(axes)
+        axes = projection.array_axes(leaf.get_value(), ('layers',) * stacked + axes, stacked)
     else:
-        axes = tuple(axes) + (None,) * (len(leaf.shape) - len(axes))
+        axes = P(*axes, *(None,) * stacked)
     name, full_shape = jax.tree_util.keystr(path), tuple(leaf.shape)
 
-    def array_sharding(x):
+    def array_sharding(x, axes):
         # A quantized weight also has scales: their smaller dimensions may stay whole.
         strict = tuple(x.shape) == full_shape
         spec = _spec(x.shape, axes, mesh_shape=mesh.shape, rules=rules, strict=strict, name=name)
         return NamedSharding(mesh, spec)
 
-    return jax.tree.map(array_sharding, leaf)
+    arrays, structure = jax.tree.flatten(leaf)
+    places = map(array_sharding, arrays, jax.tree.leaves(axes))
+    return jax.tree.unflatten(structure, places)
 
 
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
@@ -188,16 +222,13 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(RULES['batch']))
 
 
-@functools.cache
-def _rules_without(mesh_axes: tuple[str, ...]) -> Rules:
-    """RULES without some mesh axes: those that a surrounding `map_rows` has split already."""
+def _mesh_names(mesh_axes) -> tuple[str, ...]:
+    return (mesh_axes,) if isinstance(mesh_axes, str) else tuple(mesh_axes or ())
 
-    def remaining(names):
-        if names is None or isinstance(names, str):
-            return None if names in mesh_axes else names
-        return tuple(name for name in names if name not in mesh_axes) or None
 
-    return {axis: remaining(names) for axis, names in RULES.items()}
+def _restrict(names: set[str]) -> Rules:
+    """RULES over only some of the mesh axes."""
+    return {axis: tuple(n for n in _mesh_names(m) if n in names) for axis, m in RULES.items()}
 
 
 def _spec(shape, axes, *, mesh_shape, strict: bool, name: str = '', rules=RULES) -> P:
@@ -208,7 +239,7 @@ def _spec(shape, axes, *, mesh_shape, strict: bool, name: str = '', rules=RULES)
     entries = []
     for size, axis in zip(shape, axes, strict=True):
         mesh_axes = rules[axis]
-        mesh_names = (mesh_axes,) if isinstance(mesh_axes, str) else (mesh_axes or ())
+        mesh_names = _mesh_names(mesh_axes)
         parts = math.prod(mesh_shape[mesh_name] for mesh_name in mesh_names)
         if size % parts == 0:
             entries.append(mesh_axes)

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from elenchus.model import kv_cache, placement, platforms, quantization, sharding
 from elenchus.model.config import ModelConfig
 from elenchus.model.kv_cache import CacheDtype, KVCache
+from elenchus.model.row_shards import any_shard, map_row_shards
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine import prompt_lookup
 from elenchus.sampling.engine.prompt_lookup import PromptLookup
@@ -138,7 +139,7 @@ def decode_chunk(
         length=length,
         lookup=lookup,
     )
-    state = sharding.map_rows(run, model, state, slots, jnp.asarray(seed), whole=(0, 3))
+    state = map_row_shards(run, model, state, slots, jnp.asarray(seed), whole=(0, 3))
     flags = jnp.stack([state.position, state.done.astype('int32')])
     return state, sharding.constrain(flags, (None, None))
 
@@ -164,7 +165,7 @@ def _decode_rows(
 
     def is_running(carry):
         step, part = carry
-        return (step < num_steps) & sharding.any_shard(~part.done.all())
+        return (step < num_steps) & any_shard(~part.done.all())
 
     def advance(carry):
         step, part = carry
@@ -190,7 +191,7 @@ def read_slots(state: DecodeState, slots: jax.Array) -> tuple[jax.Array, jax.Arr
     def read(arrays, slots):
         return tuple(x[slots] for x in arrays)
 
-    return sharding.map_rows(read, (state.tokens, state.logprobs, state.steps), slots)
+    return map_row_shards(read, (state.tokens, state.logprobs, state.steps), slots)
 
 
 def select_slots(state: DecodeState, slots: jax.Array | None, length: int) -> DecodeState:

@@ -27,8 +27,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import jax
 import numpy as np
 
-from elenchus.model import sharding
 from elenchus.model.placement import Placement
+from elenchus.model.row_shards import num_row_shards
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine import decode, prefill
 from elenchus.sampling.engine import weights as weights_lib
@@ -252,7 +252,7 @@ class Engine:
     def _placement(self) -> Placement:
         """The sampler's placement on the mesh in force; its slots are in `_shards` shards."""
         here = weights_lib.sampler_placement(self.settings)
-        self._shards = sharding.num_row_shards(here.mesh)
+        self._shards = num_row_shards(here.mesh)
         self.settings.check_shards(self._shards)
         return here
 

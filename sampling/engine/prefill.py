@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from elenchus.model import kv_cache, placement, sharding
+from elenchus.model import kv_cache, placement
 from elenchus.model.kv_cache import CacheDtype, KVCache
+from elenchus.model.row_shards import map_row_shards
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine import decode
 from elenchus.sampling.engine.decode import DecodeState
@@ -74,7 +75,7 @@ def fill_slots(
     mesh, each shard of the slots reads the prompts of its own slots.
     """
     fill = functools.partial(_fill_rows, chunk=chunk)
-    return sharding.map_rows(fill, model, state, batch, prefixes, whole=(0,))
+    return map_row_shards(fill, model, state, batch, prefixes, whole=(0,))
 
 
 def _fill_rows(

@@ -13,9 +13,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from elenchus.model import kv_cache, placement, sharding
+from elenchus.model import kv_cache, placement
 from elenchus.model.config import ModelConfig
 from elenchus.model.kv_cache import CacheDtype, KVCache
+from elenchus.model.row_shards import map_row_shards
 
 Tokens = tuple[int, ...]
 
@@ -136,7 +137,7 @@ def copy_slots(prefixes: KVCache, cache: KVCache, *, slots: jax.Array, rows: jax
         start = jax.tree.map(lambda x: x[:, :, : prefixes.length], cache)
         return kv_cache.insert(prefixes, start, slots=rows, rows=slots)
 
-    return sharding.map_rows(copy, prefixes, cache, slots, rows)
+    return map_row_shards(copy, prefixes, cache, slots, rows)
 
 
 def _common_length(one: Tokens, other: Tokens) -> int:

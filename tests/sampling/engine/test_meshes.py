@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from elenchus.model import lora, placement, quantization, sharding
+from elenchus.model import lora, placement, quantization, row_shards, sharding
 from elenchus.sampling.engine import decode, engine, prefill, refill, sampling_methods, weights
 from elenchus.sampling.engine.requests import Request
 from elenchus.sampling.engine.shapes import EngineSettings
@@ -118,7 +118,7 @@ def compiled_prefill(shape, *, rows, slots, length=32):
     with jax.set_mesh(sharding.make_mesh(shape)):
         here = weights.sampler_placement(settings)
         placed = weights.place_weights(placement.current().place(model()), settings, here).prefill
-        shards = sharding.num_row_shards(here.mesh)
+        shards = row_shards.num_row_shards(here.mesh)
         empty = refill.Prefill(((),) * shards, rows // shards, length, False)
         with here.in_force():
             state = decode.init_state(placed.config, batch=slots, length=64)
@@ -180,7 +180,8 @@ def test_slots_and_weights_lie_where_the_sampler_says(shape, monkeypatch):
         here = weights.sampler_placement(SETTINGS)
     assert len(states) > 3
     for read, places, flags in states:
-        assert jax.tree.map(lambda x: x.sharding, read) == here.shardings(read)
+        pairs = zip(jax.tree.leaves(read), jax.tree.leaves(here.shardings(read)), strict=True)
+        assert all(x.sharding == place for x, place in pairs)
         assert flags.is_fully_replicated
         for name, place in jax.tree_util.tree_leaves_with_path(places):
             rows = place.shard_shape((16, 8, 64, 8)[: 4 if 'cache' in str(name) else 1])
@@ -207,21 +208,32 @@ HEADS = {
 }
 
 
-@pytest.mark.parametrize('tensor', [4, 8])
-@pytest.mark.parametrize('name', HEADS)
-@pytest.mark.parametrize('kind', ['none', 'int8', 'lora'])
+@pytest.mark.parametrize(
+    ('name', 'tensor', 'kind'),
+    [
+        ('gemma 3 1B', 4, 'none'),
+        ('gemma 3 1B', 8, 'int8'),
+        ('qwen 2.5 1.5B', 4, 'lora'),
+        ('qwen 2.5 1.5B', 8, 'none'),
+        ('three of six', 4, 'none'),
+    ],
+)
 def test_heads_that_tensor_does_not_divide_are_repeated(name, tensor, kind):
     config = dataclasses.replace(CONFIG, **HEADS[name], windows=(5, 0), attention_soft_cap=5.0)
-    player, settings = model(config), SETTINGS
+    player = model(config)
+    settings = dataclasses.replace(
+        SETTINGS,
+        prompt_buckets=(24,),
+        prefill_batch_sizes=(8,),
+        decode_batch_sizes=(),
+        decode_cache_lengths=(),
+    )
     if kind == 'int8':
         settings = dataclasses.replace(settings, quantize='int8', cache_dtype='int8')
     if kind == 'lora':
         player = with_adapters(player)
-    expected = tokens(
-        engine.Engine(settings, stop_ids=(EOS,)).generate(
-            player, requests(), method=SAMPLING, seed=0
-        )
-    )
+    sampler = engine.Engine(settings, stop_ids=(EOS,))
+    expected = tokens(sampler.generate(player, requests(), method=SAMPLING, seed=0))
     settings = dataclasses.replace(settings, tensor_shards=tensor)
     with jax.set_mesh(sharding.make_mesh((8, 1, 1))):
         placed = placement.current().place(player)
@@ -231,7 +243,8 @@ def test_heads_that_tensor_does_not_divide_are_repeated(name, tensor, kind):
         read = weights.place_weights(placed, settings, here).decode
     assert tokens(completions) == expected
     key = jax.tree.leaves(read.blocks[0].attention.key)[0]
-    assert key.sharding.shard_shape(key.shape)[1] == read.config.num_kv_heads // tensor
+    assert key.shape[1] == read.config.num_kv_heads == np.lcm(config.num_kv_heads, tensor)
+    assert key.sharding.shard_shape(key.shape)[1] == key.shape[1] // tensor
 
 
 def with_adapters(player):
