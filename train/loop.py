@@ -15,7 +15,8 @@ from elenchus.model import lora, sharding
 from elenchus.model.transformer import Transformer
 from elenchus.train import distributed
 from elenchus.train.checkpoints.training_state import Checkpointer
-from elenchus.train.metrics import progress, writers
+from elenchus.train.metrics import profiling, progress, writers
+from elenchus.train.metrics.speed import TrainingSpeed
 from elenchus.train.nonfinite import FiniteGuard
 from elenchus.train.state import TrainState, init_state
 
@@ -76,13 +77,15 @@ def train_loop(
     set_cursor: Callable[[dict], None],
     watch: Callable[[int, dict[str, float]], None] = lambda step, row: None,
     should_stop: Callable[[], bool] = lambda: False,
+    flops_per_token: float = 0.0,
 ) -> tuple[State, dict[str, float]]:
     """Runs advance(step, state) -> (state, metrics, updates), from the newest checkpoint on.
 
     A checkpoint holds the state and the caller's cursor (plain JSON, for example the position in
     the data) in one atomic step, so a run that was killed at any moment continues bit for bit.
-    `watch` receives every row of metrics. `should_stop` is read before each step. Returns the state
-    and the last row of metrics ({} if none). Raises FloatingPointError (non-finite update),
+    `watch` receives every row of metrics. `should_stop` is read before each step. Speeds go to
+    timing.jsonl; with `flops_per_token`, as a share of the chips' peak too. Returns the state and
+    the last row of metrics ({} if none). Raises FloatingPointError (non-finite update),
     RuntimeError (processes disagree) and Preempted (SIGTERM; the state is saved).
     """
     checkpointer = Checkpointer(folder / 'checkpoints', keep=loop.keep_checkpoints)
@@ -92,14 +95,20 @@ def train_loop(
     # Later rows are of steps that were lost with the killed process and are repeated now.
     writer.truncate(done if done else -1)
     reporter = LoopReporter(writers.Delayed(writer), FiniteGuard(folder, loop.nonfinite), watch)
-    with progress.progress(num_steps, unit='steps', description=description) as bar:
+    speed = TrainingSpeed(flops_per_token)
+    with (
+        progress.progress(num_steps, unit='steps', description=description) as bar,
+        profiling.StepTrace(writer.name) as trace,
+    ):
         bar.advance(done)
         for step in range(done + 1, num_steps + 1):
             if should_stop():
                 break
             state, metrics, updates = advance(step, state)
             is_logged = step % loop.log_every == 0 or step == num_steps
-            reporter.push(step, updates, row=metrics if is_logged else None)
+            speed.push(updates)
+            times = speed.row() if is_logged else {}
+            reporter.push(step, updates, row=metrics | times if is_logged else None)
             compare_hosts(step, state, cursor, every=loop.compare_hosts_every)
             is_due, preempted = step % loop.checkpoint_every == 0, distributed.is_preempted()
             if step < num_steps and (is_due or preempted):
@@ -109,7 +118,8 @@ def train_loop(
                 if preempted:
                     checkpointer.close()
                     raise distributed.Preempted(f'{description} is saved at step {step}')
-            bar.advance(1)
+            bar.advance(1, **{name.removeprefix('time/'): x for name, x in times.items()})
+            trace.tick()
     last_row = reporter.flush()
     checkpointer.close()
     return state, last_row

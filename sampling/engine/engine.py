@@ -22,6 +22,7 @@ on values that all hosts have, so they agree on it without communication.
 import collections
 import functools
 import itertools
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
@@ -41,6 +42,7 @@ from elenchus.sampling.engine.requests import Completion, Request
 from elenchus.sampling.engine.sampling_methods import Method
 from elenchus.sampling.engine.shapes import EngineSettings, smallest_bucket
 from elenchus.sampling.engine.weights import SamplerWeights
+from elenchus.sampling.engine.work import Work, chunk_work
 
 
 class Engine:
@@ -82,7 +84,8 @@ class Engine:
     def __init__(self, settings: EngineSettings, *, stop_ids: tuple[int, ...]):
         self.settings = settings
         self.stop_ids = stop_ids
-        self.tokens, self.steps = 0, 0
+        self.tokens, self.steps, self.work = 0, 0, Work()
+        self.on_chunk: Callable[[], None] = lambda: None  # called after every chunk of decoding
         self._shards = 1
         self._decode_options = {
             'num_steps': settings.chunk_steps,
@@ -138,9 +141,11 @@ class Engine:
         refill = Refill(self.settings, self._shards, requests)
         state = self._empty_slots(weights.prefill)
         position = np.zeros(self.settings.num_slots, np.int32)
+        start = time.perf_counter()
         while refill.queue or running:
             for batch in refill.next(running, prefix_cache):
                 state = self._prefill(weights.prefill, state, batch, prefix_cache=prefix_cache)
+                self.work += batch.work
                 for slot, request in batch.entries:
                     running[slot] = request
                     position[slot] = len(request.prompt) - 1  # of the next token to read
@@ -149,11 +154,22 @@ class Engine:
                 weights.decode, state, slots, method=method, seed=np.uint32(seed), length=length
             )
             # This waits for the device: the host needs the flags to schedule the next chunk.
-            position, done = np.array(flags)
+            before, (position, done) = position, np.array(flags)
+            self._count_chunk(position - before, running, slots=slots, length=length)
+            self.work += Work(seconds=time.perf_counter() - start)
+            start = time.perf_counter()
+            self.on_chunk()
             finished = [slot for slot in running if done[slot]]
             yield from self._collect(
                 state, running, finished, position=position, prefix_cache=prefix_cache
             )
+
+    def _count_chunk(self, advances: np.ndarray, running, *, slots, length: int) -> None:
+        """Adds a chunk to `work`: what each slot sampled, and the shape of its program."""
+        size = self.settings.num_slots if slots is None else len(slots)
+        tokens_per_step = 1 + self.settings.draft_tokens
+        sampled = advances[list(running)]
+        self.work += chunk_work(sampled, slots=size, length=length, tokens_per_step=tokens_per_step)
 
     def warm_up(self, model: Transformer, *, method: Method, call: Call = execute) -> None:
         """Compiles every program that `generate` can run with this model and method.

@@ -21,6 +21,7 @@ from elenchus.sampling.engine.prefill import PrefillBatch, block_width
 from elenchus.sampling.engine.prefix_cache import NO_MATCH, PrefixCache, PrefixMatch
 from elenchus.sampling.engine.requests import Request
 from elenchus.sampling.engine.shapes import EngineSettings, smallest_bucket
+from elenchus.sampling.engine.work import Work
 
 MAX_IDLE = 0.25
 """Share of the slots that may be free before prompts stop to wait for others."""
@@ -70,8 +71,13 @@ class Prefill:
     @property
     def use(self) -> float:
         """Share of the prefill's tokens that belong to prompts."""
+        return self.work.prompt_tokens / self.work.prefilled
+
+    @property
+    def work(self) -> Work:
+        """Tokens of prompts, and tokens in all."""
         useful = sum(prompt.length for _, prompt in self.prompts)
-        return useful / (len(self.rows) * self.num_rows * self.length)
+        return Work(prompt_tokens=useful, prefilled=len(self.rows) * self.num_rows * self.length)
 
 
 class Refill:

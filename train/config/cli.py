@@ -24,6 +24,7 @@ MAIN_FLAGS = (
     'config',
     'workdir',
     'compilation_cache',
+    'profile',
     'coordinator',
     'num_processes',
     'process_id',
@@ -75,6 +76,9 @@ def define_flags(*, stages: Sequence[str] | None = None) -> None:
         '',
         'host:port of process 0 when several processes form one run; use it with --num_processes '
         'and --process_id. Not needed under SLURM and on TPU slices.',
+    )
+    flags.DEFINE_bool(
+        'profile', False, 'Write a trace of a few steps of every stage into WORKDIR/profile.'
     )
     flags.DEFINE_integer('num_processes', 1, 'Number of processes.')
     flags.DEFINE_integer('process_id', 0, 'Index of this process; process 0 writes the files.')

@@ -20,6 +20,7 @@ is taken against the policy that sampled.
 import dataclasses
 import functools
 import pathlib
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -161,7 +162,9 @@ def train_iteration(
         # The second player meets the first one's weights of this very iteration.
         models = dataclasses.replace(training.setup.models, **_current_models(trainings, states))
         iteration = plan_iteration(training, step, models.sampler)
+        start = time.perf_counter()
         sampled = rollouts.sample_with_refill(**rollout_arguments(training, iteration, models))
+        seconds = time.perf_counter() - start
         state, metrics, player_updates = update_player(
             training, states[player], sampled, iteration=iteration
         )
@@ -169,6 +172,8 @@ def train_iteration(
         updates += player_updates
         counters['tokens'] += sampled.tokens
         counters['trained'] += sum(minibatch.tokens.size for _, minibatch in player_updates)
+        # Names below time/ go to timing.jsonl: they differ from run to run.
+        metrics |= {'time/rollouts': seconds, 'time/rollout_tokens_per_s': sampled.tokens / seconds}
         if len(trainings) > 1:  # 'loss/kl' becomes 'loss/critic/kl'
             metrics = {n.replace('/', f'/{player}/', 1): value for n, value in metrics.items()}
         row |= metrics

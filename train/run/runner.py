@@ -7,8 +7,10 @@ from absl import flags
 from etils import epath
 
 from elenchus.data.grading import verify
+from elenchus.sampling.engine.work import Work
 from elenchus.train import distributed
 from elenchus.train.config import cli
+from elenchus.train.metrics import profiling, speed, writers
 from elenchus.train.report.html_page import write_report
 from elenchus.train.run.directory import SUMMARY, read_json, write_json
 from elenchus.train.run.session import Run, open_run
@@ -30,6 +32,8 @@ def run_of_flags() -> Iterator[Run]:
         verify.Verifier(num_workers=VERIFIER_WORKERS, timeout_s=VERIFIER_TIMEOUT_S) as verifier,
         open_run(flags.FLAGS.config, flags.FLAGS.workdir, verifier=verifier).started() as run,
     ):
+        if flags.FLAGS.profile:
+            profiling.turn_on(epath.Path(flags.FLAGS.workdir) / 'profile')
         yield run
 
 
@@ -43,14 +47,31 @@ def run_stage(run: Run, name: str) -> dict:
     summary = stage.read_summary()
     if summary is None:
         with stage.recorded() as summary:
-            counts_before = run.samplers.counts()
+            counts_before, work_before = run.samplers.counts(), run.samplers.work()
             function, arguments = STAGES[name]
-            summary |= function(stage=stage, **arguments(run))
+            with profiling.StepTrace(f'{stage.path.name}-sampling') as trace:
+                run.samplers.on_chunk.trace = trace
+                summary |= function(stage=stage, **arguments(run))
             run.store.release()
+            write_speeds(run, stage.path, run.samplers.work() - work_before)
             add_tokens_per_step(summary, run, counts_before)
     print_accuracy(summary)
     distributed.run_on_first(lambda: write_summaries(run))
     return summary
+
+
+def write_speeds(run: Run, folder: epath.Path, work: Work) -> None:
+    """Appends the speeds of a stage's sampling to its timing.jsonl, and prints them."""
+    if not work.sampled:
+        return
+    engine = run.settings.sampling.engine
+    tensor = engine.tensor_shards or run.mesh.shape['tensor']
+    speeds = speed.sampling_speed(
+        work, run.settings.model, cache_dtype=engine.cache_dtype, tensor=tensor
+    )
+    counts = {'sampled': work.sampled, 'prefilled': work.prefilled, 'seconds': work.seconds}
+    writers.append_timing(folder, {f'time/{n}': v for n, v in (counts | speeds).items()})
+    print('   sampling:', ', '.join(f'{name} {value:.4g}' for name, value in speeds.items()))
 
 
 def add_tokens_per_step(summary: dict, run: Run, counts_before: tuple[int, int]) -> None:

@@ -8,6 +8,7 @@ from elenchus.model import lora
 from elenchus.model.transformer import Transformer
 from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.loop import LoopSettings, init_train_state, to_device, train_loop
+from elenchus.train.metrics import speed
 from elenchus.train.run.directory import StageFolder
 from elenchus.train.sft import FitSettings, make_sft_step
 from elenchus.train.state import TrainState
@@ -71,6 +72,9 @@ def sft(
             description=stage.path.name,
             cursor=batches.get_state,
             set_cursor=batches.set_state,
+            flops_per_token=speed.training_flops_per_token(
+                model.config, length=loop.length, adapters=frozen is not None
+            ),
         )
     return lora.join(state.model, frozen), {
         'tokens_trained': settings.num_steps * loop.rows * loop.length,
