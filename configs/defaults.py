@@ -86,6 +86,9 @@ SAMPLING = {  # how turns are sampled
         'cache_dtype': 'model',  # of keys and values: 'model' or 'int8'
         'quantize': 'none',  # of weights while sampling: 'none' or 'int8'
         'prefill_chunk': 0,  # tokens of a prompt read at once; 0: all, which needs more memory
+        'min_prefill_use': 0.0,  # share of prompts in a prefill below which they wait; 0: never
+        'tensor_shards': 0,  # devices that split the sampler's weights; 0: as the mesh's tensor
+        'dtype': 'model',  # of the sampler: model.dtype 'model', 'float32' or 'bfloat16'
     },
     'attempt_tokens': 224,  # longest attempt
     'critique_tokens': 320,  # longest critique

@@ -149,7 +149,7 @@ class Engine:
             )
             # This waits for the device: the host needs the flags to schedule the next chunk.
             position, done = np.array(flags)
-            finished = [slot for slot in running if done[slot]]
+            finished = [slot for slot in sorted(running) if done[slot]]
             yield from self._collect(
                 state, running, finished, position=position, prefix_cache=prefix_cache
             )
