@@ -159,7 +159,7 @@ class Engine:
             self.work += Work(seconds=time.perf_counter() - start)
             start = time.perf_counter()
             self.on_chunk()
-            finished = [slot for slot in running if done[slot]]
+            finished = [slot for slot in sorted(running) if done[slot]]
             yield from self._collect(
                 state, running, finished, position=position, prefix_cache=prefix_cache
             )

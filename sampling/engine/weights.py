@@ -63,6 +63,23 @@ def sampler_shape(trainer_shape: dict[str, int], tensor_shards: int) -> tuple[in
     return size // tensor, 1, tensor
 
 
+def check_sampler(model: ModelConfig, settings: EngineSettings, mesh: jax.sharding.Mesh) -> None:
+    """Raises ValueError, naming the field, if the sampler's shapes do not divide its devices.
+
+    `mesh` is the trainer's, which may be abstract.
+    """
+    data, _, tensor = sampler_shape(mesh.shape, settings.tensor_shards)
+    settings.check_shards(data)
+    for name in ('vocab_size', 'mlp_dim'):
+        size = getattr(model, name)
+        if size % tensor:
+            nearest = max(n for n in range(1, tensor + 1) if tensor % n == 0 and size % n == 0)
+            raise ValueError(
+                f'sampling.engine.tensor_shards={tensor} does not divide model.{name}={size}; '
+                f'nearest: {nearest}'
+            )
+
+
 @functools.cache
 def _merged(mesh: jax.sharding.Mesh, shape: tuple[int, int, int]) -> Placement:
     if mesh.axis_sizes == shape:

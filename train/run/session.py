@@ -100,6 +100,7 @@ def open_run(
     inputs = load_inputs(settings, verifier)
     saved_models.abstract_model(settings.model, mesh)
     loop.check_rows(settings.train, mesh)
+    checks.check_sampling(settings, mesh)
     checks.check_run(settings, inputs)
     distributed.check_same('the tokenizer', inputs.tokenizer.fingerprint.encode())
     store = ModelStore(
