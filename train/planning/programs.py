@@ -14,18 +14,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from elenchus.model import lora, quantization, sharding
+from elenchus.model import lora, placement, quantization
+from elenchus.model.placement import Placement
 from elenchus.model.transformer import Transformer
 from elenchus.sampling import step_scores
 from elenchus.sampling.engine import engine
 from elenchus.sampling.engine.calls import Call
+from elenchus.train import loop
 from elenchus.train import optimizer as optimizers
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.config.run_settings import RunSettings
 from elenchus.train.planning import dry_run
 from elenchus.train.planning.memory_plan import RunPlan, TrainingLoad
 from elenchus.train.rl import trainer
-from elenchus.train.state import TrainState, init_state
+from elenchus.train.state import TrainState
 
 NUM_VERDICTS = 16  # verdict positions of the scoring pass: step_scores pads to at least as many
 
@@ -65,7 +67,7 @@ def call_training(
     """Calls the programs of one kind of training: first state, step, log-probabilities."""
     trained, frozen = parts(plan, training, mesh=mesh, call=call)
     state = first_state(training, trained, call=call)
-    batch = dry_run.abstract_batch(training, sharding.batch_sharding(mesh))
+    batch = Placement(mesh).abstract(dry_run.abstract_batch(training), placement.ROWS)
     call(f'{training.name}: train step', dry_run.make_step(training), state, batch, frozen)
     if not training.logprobs:
         return
@@ -77,7 +79,7 @@ def call_training(
 def first_state(training: TrainingLoad, trained: Any, *, call: Call) -> TrainState:
     """The state before the first step, as `train.loop.init_train_state` makes it."""
     optimizer = optimizers.make_optimizer(training.optimizer, num_steps=1)
-    init = jax.jit(lambda model: init_state(model, optimizer), donate_argnums=0)
+    init = placement.current().jit(loop.state_initializer(optimizer))
     return call(f'{training.name}: first state', init, trained)
 
 
@@ -90,7 +92,7 @@ def parts(plan: RunPlan, training: TrainingLoad, *, mesh, call: Call):
         base = call('quantize', quantization.quantize_matrices, base, kind=plan.quantize)
     adaptation = lora.Adaptation(training.lora, '', 0, plan.quantize)
     adapters = jax.eval_shape(lambda: lora.init_adapters(plan.model, adaptation, jax.random.key(0)))
-    return saved_models.with_shardings(adapters, mesh), base
+    return Placement(mesh).abstract(adapters), base
 
 
 def player(plan: RunPlan, training: TrainingLoad, *, mesh, call: Call) -> Transformer:
