@@ -44,7 +44,7 @@ MODEL = {  # the transformer; model/config.py explains how families differ
     'activation': 'silu',  # of the MLP: 'silu' or 'gelu'
     'dtype': 'float32',  # of activations: 'float32' or 'bfloat16'
     'param_dtype': 'float32',  # of weights as they are trained
-    'attention': 'einsum',  # 'einsum', 'splash' (TPU kernel) or 'cudnn' (GPU kernel)
+    'attention': 'einsum',  # 'splash' (TPU kernel), 'cudnn' (GPU kernel), 'auto': as it runs on
     'remat': 'none',  # recomputed in the backward pass: 'none', 'dots' or 'full'
     'scan_layers': False,  # one compiled block for all layers: compiles faster
     'logits_chunk': 512,  # tokens whose logits exist at once in the loss

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from elenchus.model import kv_cache, sharding
+from elenchus.model import kv_cache, platforms, sharding
 from elenchus.model.attention import einsum, kernels
 from elenchus.model.attention.inputs import AttentionInputs
 from elenchus.model.config import ModelConfig
@@ -76,8 +76,8 @@ def rotary_table(positions: jax.Array, frequencies: jax.Array) -> tuple[jax.Arra
     positions [B, T], frequencies [H / 2].
     """
     angles = positions[..., None, None].astype('float32') * frequencies
-    # Without the barrier XLA recomputes sines and cosines in every fusion that reads them.
-    return jax.lax.optimization_barrier((jnp.cos(angles), jnp.sin(angles)))
+    # Without the barrier XLA for CPU recomputes sines and cosines in every fusion that reads them.
+    return platforms.cpu_barrier((jnp.cos(angles), jnp.sin(angles)))
 
 
 def rotate(x: jax.Array, rotary: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -161,7 +161,7 @@ class Attention(nnx.Module):
     def _attend_causal(self, query, key, value, *, inputs: AttentionInputs, scale: float):
         """Attention of new tokens to each other, by the backend `config.attention`."""
         cap = self.config.attention_soft_cap
-        if self.config.attention != 'einsum':
+        if kernels.implementation(self.config) != 'einsum':
             return kernels.attend_causal(
                 query, key, value, inputs=inputs, config=self.config, scale=scale
             )

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from elenchus.model import sharding
+from elenchus.model.attention import kernels
 from elenchus.model.attention.einsum import query_block_size
 from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.config import ModelConfig
@@ -121,7 +122,7 @@ def layer_bytes(config: ModelConfig, *, length: int, mesh: Mesh, targets=()) -> 
         'carry': size * D,
         'matmuls': size * matmul_outputs(config, mesh, targets),
         'rest': norms + size * (3 * heads + 2 * kv_heads + 2 * D + 2 * local.mlp),
-        'scores': scores[config.attention],
+        'scores': scores[kernels.implementation(config)],
     }
 
 
@@ -144,7 +145,7 @@ def activation_bytes(
     # With a shared prompt, attention works on split rows: one per sample.
     samples, keys = (1, length) if shared is None else (shared.samples, shared.sample_length)
     part = layer_bytes(config, length=keys, mesh=mesh, targets=targets)
-    if config.attention == 'einsum':
+    if kernels.implementation(config) == 'einsum':
         # Blocks of queries skip later keys: on average a bit more than half of them are computed.
         part['scores'] *= (keys + query_block_size(keys)) / (2 * keys)
     part['scores'] *= samples * keys / length

@@ -10,3 +10,11 @@ def target_platform() -> str:
     """
     device = jax.sharding.get_abstract_mesh().abstract_device
     return jax.default_backend() if device is None else device.platform
+
+
+def cpu_barrier(values):
+    """On a CPU, keeps XLA from computing these arrays again in every operation that reads them.
+
+    Elsewhere returns them: a barrier would force them into memory.
+    """
+    return jax.lax.optimization_barrier(values) if target_platform() == 'cpu' else values

@@ -239,3 +239,27 @@ def test_a_decoding_step_is_compiled_for_a_tpu_that_is_not_here():
     assert decoding.arguments > slots.outputs > 0 and decoding.aliased >= slots.outputs * 0.9
     # Rows are split over all devices and weights copied: a step needs no other device.
     assert decoding.cost.step.memory_bytes > 0 and not decoding.cost.step.collectives
+
+
+@pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed')
+@pytest.mark.parametrize(
+    ('changes', 'mesh'),
+    [
+        ({'num_kv_heads': 2}, (1, 4, 2)),
+        ({'windows': (128, 0), 'attention_soft_cap': 30.0}, (1, 8, 1)),
+    ],
+    ids=['llama', 'gemma'],
+)  # fmt: skip
+def test_auto_attention_is_the_splash_kernel_on_a_tpu(changes, mesh):
+    """Grouped queries split over `tensor`; and two windows in one scan, with soft caps."""
+    model = dataclasses.replace(
+        tiny_model.CONFIG, num_heads=4, head_dim=128, embed_dim=64, vocab_size=64, mlp_dim=128,
+        max_length=256, dtype='bfloat16', remat='full', attention='auto', **changes,
+    )  # fmt: skip
+    fit, compiler = training(length=256), compiled.Compiler()
+    plan = dataclasses.replace(plan_of(fit, mesh=mesh), model=model)
+    with compiled.mesh_of(machines.topology('v5e-8'), mesh) as devices:
+        programs.call_training(plan, fit, compiler, mesh=devices)
+    update = compiler.programs[-1]
+    # Forward, recomputed, of queries, of keys; in each of two layers.
+    assert update.cost.once.kernels >= 2 * 3 and not update.recompiles

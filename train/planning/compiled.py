@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 from elenchus.model import sharding
 from elenchus.train.planning import machines, program_cost, programs
@@ -206,9 +207,14 @@ def _tpu_environment() -> Iterator[None]:
     before, cached = os.environ.get('XLA_FLAGS', ''), jax.config.jax_enable_compilation_cache
     kept = [flag for flag in before.split() if not flag.startswith('--xla_cpu_')]
     os.environ['XLA_FLAGS'] = ' '.join(kept)
-    jax.config.update('jax_enable_compilation_cache', False)
+    _use_cache(False)
     try:
         yield
     finally:
         os.environ['XLA_FLAGS'] = before
-        jax.config.update('jax_enable_compilation_cache', cached)
+        _use_cache(cached)
+
+
+def _use_cache(use: bool) -> None:
+    jax.config.update('jax_enable_compilation_cache', use)
+    compilation_cache.reset_cache()  # JAX remembers whether it uses one

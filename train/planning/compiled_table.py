@@ -91,9 +91,10 @@ def program_lines(
     if program.recompiles:
         yield '    its state comes back with another sharding: the second call compiles again'
     least = least_work.least_work(plan, machine, program.name)
-    is_step = program.cost.step is not None
-    yield from cost_lines(program.cost.once, machine, least=None if is_step else least, label='')
-    if is_step:
+    # The loop of decoding is a step for each token; that of a prefill only copies prompts.
+    by_step = program.name.startswith('decode') and program.cost.step is not None
+    yield from cost_lines(program.cost.once, machine, least=None if by_step else least, label='')
+    if by_step:
         yield from cost_lines(program.cost.step, machine, least=least, label='a step of its loop: ')
 
 

@@ -17,6 +17,7 @@ import jax
 
 from elenchus.data.records import Batch
 from elenchus.model import memory_estimate, sharding
+from elenchus.model.attention import kernels
 from elenchus.model.memory_estimate import GIB
 from elenchus.sampling.engine import decode, sampling_methods
 from elenchus.sampling.exploration.explorers import EXPLORERS
@@ -114,7 +115,11 @@ def sampling_method(s: RunSettings) -> sampling_methods.TemperatureSampling:
 def plan_for(s: RunSettings, machine: Topology) -> RunPlan:
     """The plan of a run on a machine, with the remaining chips filled into its mesh."""
     plan = plan_of(s)
-    return dataclasses.replace(plan, mesh=memory_plan.fill_mesh(plan.mesh, machine.num_chips))
+    attention = kernels.implementation(plan.model, machines.platform(machine))
+    model = dataclasses.replace(plan.model, attention=attention)
+    return dataclasses.replace(
+        plan, model=model, mesh=memory_plan.fill_mesh(plan.mesh, machine.num_chips)
+    )
 
 
 def dry_run(s: RunSettings, topology: str, *, compiled: bool = False) -> None:

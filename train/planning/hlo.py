@@ -131,14 +131,16 @@ def parse(text: str) -> Program:
     """Parses the text of an optimised HLO module."""
     computations, entry, name, lines = {}, None, None, []
     for line in text.splitlines():
-        if line.startswith('}') and name is not None:
+        if line.rstrip() == '}' and name is not None:
             computations[name] = Computation(name, tuple(_instructions(lines)))
             name = None
         elif line.rstrip().endswith('{') and (line.startswith(('%', 'ENTRY'))):
             name, lines = _NAME.search(line)[1], []
             entry = name if line.startswith('ENTRY') else entry
-        elif name is not None:
+        elif name is not None and line.startswith('  '):
             lines.append(line)
+        elif name is not None and lines:
+            lines[-1] += line  # metadata of a kernel goes over several lines
     return Program(computations, computations[entry])
 
 
