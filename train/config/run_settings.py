@@ -319,6 +319,7 @@ class RunSettings:
 
     seed: int
     mesh: tuple[int, int, int]
+    matmul_precision: Literal['float32', 'tensorfloat32', 'bfloat16']  # of float32 products
     stages: tuple[StageName, ...]
     model: ModelConfig
     tokenizer: TokenizerSettings

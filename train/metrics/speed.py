@@ -12,8 +12,9 @@ import jax
 
 from elenchus.data.records import Batch
 from elenchus.model import config as model_config
-from elenchus.model import kv_cache, memory_estimate
+from elenchus.model import kv_cache, lora, memory_estimate
 from elenchus.model.config import ModelConfig
+from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.work import Work
 from elenchus.train.metrics import profiling, progress
 from elenchus.train.planning import machines
@@ -44,15 +45,14 @@ def sampling_speed(
     return {name: value for name, value in speeds.items() if value is not None}
 
 
-def training_flops_per_token(
-    config: ModelConfig, *, length: int, adapters: bool, samples: int = 1
-) -> float:
-    """FLOPs of a training step for each token of rows of `length` tokens.
+def training_flops_per_token(model: Transformer, *, length: int) -> float:
+    """FLOPs of a training step of a model for each token of rows of `length` tokens.
 
-    The backward pass takes twice the forward pass; without the gradients of a frozen base, once.
+    The backward pass takes twice the forward pass; under adapters, without the gradients of the
+    frozen base, once.
     """
-    forward = model_config.forward_flops(config, tokens=1, length=length / samples / 2)
-    return (2 if adapters else 3) * forward
+    forward = model_config.forward_flops(model.config, tokens=1, length=length / 2)
+    return (3 if lora.adaptation_of(model) is None else 2) * forward
 
 
 class TrainingSpeed:
@@ -71,14 +71,14 @@ class TrainingSpeed:
         self._tokens += sum(int((batch.segments > 0).sum()) for _, batch in updates)
 
     def row(self) -> dict[str, float]:
-        """Returns the speeds since the last call, as fields of timing.jsonl."""
+        """Returns the speeds since the last call."""
         now = self._clock()
         rate = self._tokens / max(now - self._start, 1e-9)
         self._tokens, self._start = 0, now
-        row = {'time/tokens_per_s': rate}
+        row = {'tokens_per_s': rate}
         peaks = machines.peaks_of(jax.devices()[0].device_kind)
         if peaks is not None and self._flops:
-            row['time/mfu'] = rate * self._flops / peaks.flops_per_s / jax.device_count()
+            row['mfu'] = rate * self._flops / peaks.flops_per_s / jax.device_count()
         return row
 
 

@@ -12,6 +12,8 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 
+import jax
+
 from elenchus.model import memory_estimate
 from elenchus.model.memory_estimate import GIB
 from elenchus.train.config.run_settings import RunSettings
@@ -43,7 +45,8 @@ def compile_run(
 
     print_line(f'XLA, for {machine.name}, on one device (seconds of compiling at the end):')
     compiler = compiled.Compiler(selected=selected, report=report)
-    with compiled.mesh_of(machine, plan.mesh) as mesh:
+    precision = jax.default_matmul_precision(s.matmul_precision)
+    with precision, compiled.mesh_of(machine, plan.mesh) as mesh:
         for group in programs.groups(s, plan, mesh):
             with contextlib.suppress(compiled.ProgramRefused):
                 group(compiler)

@@ -72,8 +72,8 @@ def call_training(
     if not training.logprobs:
         return
     model = trained if frozen is None else passed_through(lora.join, trained, frozen)
-    program = trainer.logprobs_program(transform=training.transform, shared=training.shared)
-    call(f'{training.name}: log-probabilities', program, model, batch)
+    logprobs = trainer.make_logprobs(transform=training.transform, shared=training.shared)
+    call(f'{training.name}: log-probabilities', logprobs.program, model, batch)
 
 
 def first_state(training: TrainingLoad, trained: Any, *, call: Call) -> TrainState:

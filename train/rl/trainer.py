@@ -317,23 +317,16 @@ def make_logprobs(
 ) -> Callable[[Transformer, Batch], np.ndarray]:
     """Returns logprobs(model, batch) -> [B, T]; batch and result are host arrays."""
 
-    forward = logprobs_program(transform=transform, shared=shared)
+    @placement.pinned_jit(axes={'batch': placement.ROWS})
+    def forward(model: Transformer, batch: Batch) -> jax.Array:
+        return batch_logprobs(model, batch, transform, shared=shared)[0]
 
     def logprobs(model: Transformer, batch: Batch) -> np.ndarray:
         placed, restore_layout = place_batch(batch, shared)
         return restore_layout(np.asarray(forward(model, placed)))
 
+    logprobs.program = forward
     return logprobs
-
-
-def logprobs_program(*, transform: Transform, shared: SharedPrompt | None):
-    """Returns the program of `make_logprobs`: (model, batch) -> [B, T], whole on every device."""
-
-    @placement.pinned_jit(axes={'batch': placement.ROWS})
-    def forward(model: Transformer, batch: Batch) -> jax.Array:
-        return batch_logprobs(model, batch, transform, shared=shared)[0]
-
-    return forward
 
 
 def place_batch(

@@ -82,8 +82,7 @@ def open_run(
     """Opens a run: reads its inputs and checks everything that can be checked before it starts.
 
     Writes nothing into `workdir` (see `Run.started`). Raises ValueError, naming the field.
-    Puts the run's mesh in
-    force for the process.
+    Puts the run's mesh and its precision of products in force for the process.
     """
     settings = build.build(RunSettings, config)
     config_text = build.to_json(config)
@@ -107,5 +106,7 @@ def open_run(
         quantize=settings.base.quantize,
     )
     jax.set_mesh(mesh)
+    # JAX's own default multiplies float32 arrays in bfloat16 on a TPU.
+    jax.config.update('jax_default_matmul_precision', settings.matmul_precision)
     samplers = Samplers(settings.sampling, inputs)
     return Run(settings, directory, inputs, samplers, store, mesh)

@@ -73,9 +73,7 @@ def sft(
             description=stage.path.name,
             cursor=batches.get_state,
             set_cursor=batches.set_state,
-            flops_per_token=speed.training_flops_per_token(
-                model.config, length=loop.length, adapters=frozen is not None
-            ),
+            flops_per_token=speed.training_flops_per_token(model, length=loop.length),
         )
     return lora.join(state.model, frozen), {
         'tokens_trained': settings.num_steps * loop.rows * loop.length,

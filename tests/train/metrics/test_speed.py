@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from elenchus.data.records import Batch
-from elenchus.model.config import num_parameters
+from elenchus.model.config import forward_flops, num_parameters
 from elenchus.sampling.engine import engine
 from elenchus.sampling.engine.requests import Request
 from elenchus.sampling.engine.sampling_methods import Greedy
@@ -86,19 +86,21 @@ def test_training_speed_leaves_out_padding_and_starts_again_with_each_row(monkey
     meter = speed.TrainingSpeed(1e6, clock=lambda: clock[0])
     meter.push([({}, batch(np.array([[1, 1, 0, 0], [1, 2, 2, 0]])))])
     clock[0] = 2.0
-    assert meter.row() == {'time/tokens_per_s': 2.5}
+    assert meter.row() == {'tokens_per_s': 2.5}
     monkeypatch.setattr(machines, 'peaks_of', lambda kind: V5E)
     meter.push([({}, batch(np.ones((2, 4), int)))] * 2)
     clock[0] = 3.0
     row = meter.row()
-    assert row['time/tokens_per_s'] == 16
-    assert row['time/mfu'] == pytest.approx(16e6 / V5E.flops_per_s / jax.device_count())
+    assert row['tokens_per_s'] == 16
+    assert row['mfu'] == pytest.approx(16e6 / V5E.flops_per_s / jax.device_count())
 
 
 def test_adapters_cost_a_pass_less():
-    options = {'length': 32}
-    whole = speed.training_flops_per_token(CONFIG, adapters=False, **options)
-    assert speed.training_flops_per_token(CONFIG, adapters=True, **options) == whole * 2 / 3
+    model = jax.eval_shape(lambda: tiny_model.make_model(CONFIG))
+    whole = speed.training_flops_per_token(model, length=32)
+    assert whole == 3 * forward_flops(CONFIG, tokens=1, length=16)
+    model.adaptation = object()
+    assert speed.training_flops_per_token(model, length=32) == whole * 2 / 3
 
 
 def test_speeds_go_to_the_timing_file_only(tmp_path):
