@@ -1,9 +1,11 @@
 """Log-probabilities and entropies of tokens, without an array [B, T, V] of all logits."""
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
 from elenchus.model import sharding
 from elenchus.model.transformer import Transformer
@@ -37,26 +39,102 @@ def token_logprobs(
 
     hidden [B, T, D] and tokens [B, T] of the same sequence. The first token of a row has no
     prediction: its entries are 0. `transform` maps float32 logits to those of the sampled
-    distribution (temperature, truncation). Logits exist for `config.logits_chunk` positions at a
-    time and are recomputed in the backward pass, so memory grows with the chunk and not with T * V.
+    distribution (temperature, truncation).
+
+    Logits exist for `config.logits_chunk` tokens of a device at a time and are recomputed in the
+    backward pass, so memory grows with the chunk and not with B * T * V. Each device works on its
+    own rows: it gathers the head once, and the gradient of the head is summed over devices once.
     """
-    B, T, D = hidden.shape
-    chunk = min(model.config.logits_chunk, T)
-    num_chunks = -(-T // chunk)
     # hidden[t - 1] predicts tokens[t].
-    shifted = jnp.pad(hidden[:, :-1], ((0, 0), (1, num_chunks * chunk - T), (0, 0)))
-    targets = jnp.pad(tokens, ((0, 0), (0, num_chunks * chunk - T)))
+    shifted = jnp.pad(hidden[:, :-1], ((0, 0), (1, 0), (0, 0)))
+    # Gathered, and its gradient summed, in the dtype of activations, as all other matrices are.
+    head = model.head_matrix.astype(hidden.dtype)
 
-    def score_chunk(hidden, targets):
-        logits = sharding.constrain(model.logits(hidden), ('batch', None, 'vocab'))
-        return log_softmax_at(transform(logits), targets)
+    def score_rows(heads, hidden, tokens):
+        def score(head, hidden, tokens):
+            logits = sharding.constrain(model.logits(hidden, head), (None, 'vocab'))
+            return log_softmax_at(transform(logits), tokens)
 
-    if num_chunks == 1:
-        logprobs, entropy = score_chunk(shifted, targets)
-    else:
-        split = lambda x: x.reshape(B, num_chunks, chunk, *x.shape[2:]).swapaxes(0, 1)  # noqa: E731
-        recomputed = jax.checkpoint(score_chunk)
-        results = jax.lax.map(lambda xs: recomputed(*xs), (split(shifted), split(targets)))
-        logprobs, entropy = (x.swapaxes(0, 1).reshape(B, -1)[:, :T] for x in results)
-    valid = jnp.arange(T) > 0
+        flat = score_in_chunks(
+            score,
+            (heads[0], hidden.reshape(-1, hidden.shape[-1]), tokens.reshape(-1)),
+            chunk=model.config.logits_chunk,
+        )
+        return tuple(x.reshape(tokens.shape) for x in flat)
+
+    logprobs, entropy = sharding.map_rows(
+        score_rows,
+        (sharding.copy_to_rows(head, ('embed', 'vocab')), shifted, tokens),
+        (('batch', None, 'vocab'), ('batch', None, None), ('batch', None)),
+    )
+    valid = jnp.arange(tokens.shape[1]) > 0
     return jnp.where(valid, logprobs, 0.0), jnp.where(valid, entropy, 0.0)
+
+
+Score = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+"""Function of (head [D, V], hidden [N, D], tokens [N]) with results [N]: one of each token."""
+
+
+def score_in_chunks(score: Score, arrays, *, chunk: int) -> tuple[jax.Array, jax.Array]:
+    """Returns score(*arrays), computed for `chunk` tokens at a time; one chunk is kept, not redone.
+
+    arrays: (head, hidden, tokens).
+    """
+    head, hidden, tokens = arrays
+    num_tokens = len(tokens)
+    if num_tokens <= chunk:
+        return score(head, hidden, tokens)
+    num_chunks = -(-num_tokens // chunk)
+
+    def split(x):
+        padding = ((0, num_chunks * chunk - num_tokens), *((0, 0),) * (x.ndim - 1))
+        return jnp.pad(x, padding).reshape(num_chunks, chunk, *x.shape[1:])
+
+    results = _map_chunks(score, (head, split(hidden), split(tokens)))
+    return tuple(x.reshape(-1)[:num_tokens] for x in results)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _map_chunks(score: Score, arrays):
+    """Scores of chunks, [C, N], of arrays (head, hidden [C, N, D], tokens [C, N]).
+
+    Automatic differentiation would add up the gradient of the head in the head's own dtype, whose
+    sum over many chunks loses digits in bfloat16, and would keep what a chunk computes.
+    """
+    head, *chunks = arrays
+    return jax.lax.map(lambda chunk: score(head, *chunk), chunks)
+
+
+def _map_chunks_forward(score, arrays):
+    # A frozen head needs no gradient: static, so in the structure of the residuals.
+    is_trained = () if arrays[0].perturbed else None
+    arrays = tuple(x.value for x in arrays)
+    return _map_chunks(score, arrays), (arrays, is_trained)
+
+
+def _map_chunks_backward(score, residuals, cotangents):
+    (head, hidden, tokens), is_trained = residuals
+    # A result that the loss ignores has a symbolic zero: its gradient is not computed.
+    used = [not isinstance(x, SymbolicZero) for x in cotangents]
+    cotangents = [x for x, is_used in zip(cotangents, used, strict=True) if is_used]
+
+    def add_chunk(total, chunk):
+        hidden, tokens, *cotangents = chunk
+
+        def used_scores(head, hidden):
+            results = score(head, hidden, tokens)
+            return [x for x, is_used in zip(results, used, strict=True) if is_used]
+
+        if is_trained is None:
+            return None, jax.vjp(functools.partial(used_scores, head), hidden)[1](cotangents)[0]
+        head_gradient, gradient = jax.vjp(used_scores, head, hidden)[1](cotangents)
+        return total + head_gradient.astype('float32'), gradient
+
+    total = None
+    if is_trained is not None:
+        total = sharding.constrain(jnp.zeros(head.shape, 'float32'), (None, 'vocab'))
+    total, gradients = jax.lax.scan(add_chunk, total, (hidden, tokens, *cotangents))
+    return ((None if total is None else total.astype(head.dtype), gradients, None),)
+
+
+_map_chunks.defvjp(_map_chunks_forward, _map_chunks_backward, symbolic_zeros=True)

@@ -31,6 +31,7 @@ from flax import nnx
 
 from elenchus.model import block_weights, layers
 from elenchus.model.config import ModelConfig
+from elenchus.model.placement import pinned_jit
 from elenchus.model.projection import NUM_INPUT_DIMS, LowRank, dense
 from elenchus.model.quantization import Quantization
 from elenchus.model.transformer import Transformer
@@ -81,7 +82,7 @@ class Adapters:
     adaptation: Adaptation = dataclasses.field(metadata={'static': True})
 
 
-@functools.partial(jax.jit, static_argnames=('config', 'adaptation'))
+@pinned_jit(static_argnames=('config', 'adaptation'))
 def init_adapters(config: ModelConfig, adaptation: Adaptation, key: jax.Array) -> Adapters:
     """Returns fresh adapters: a is random and b is zero, so the model equals its base.
 
@@ -154,7 +155,7 @@ def join(trained: Transformer | Adapters, frozen: Transformer | None) -> Transfo
     return trained if frozen is None else attach(frozen, trained)
 
 
-@jax.jit
+@pinned_jit
 def merge(model: Transformer) -> Transformer:
     """Returns a model of plain arrays: adapters added to their base in float32, dequantized."""
     dtype = model.config.param_dtype

@@ -148,9 +148,8 @@ class PinnedFunction:
     def _program(self, placement: Placement, args, kwargs):
         """Returns (jitted function of the dynamic arguments, these arguments)."""
         bound = self._signature.bind(*args, **kwargs)
-        bound.apply_defaults()
         values = bound.arguments
-        static = {name: values[name] for name in self._static}
+        static = {name: values[name] for name in self._static if name in values}
         dynamic = {name: value for name, value in values.items() if name not in static}
         leaves, structure = jax.tree.flatten(dynamic)
         key = placement, tuple(static.items()), structure, tuple(map(_shape, leaves))
@@ -172,7 +171,9 @@ class PinnedFunction:
 
         @functools.wraps(self._function)
         def program(*values):
-            return self._function(**static, **dict(zip(names, values, strict=True)))
+            arguments = static | dict(zip(names, values, strict=True))
+            bound = inspect.BoundArguments(self._signature, arguments)
+            return self._function(*bound.args, **bound.kwargs)
 
         del program.__wrapped__  # its signature is another one
         with placement.in_force():
@@ -182,7 +183,7 @@ class PinnedFunction:
             program,
             in_shardings=tuple(shardings.values()),
             out_shardings=placement.shardings(results, self._out_axes),
-            donate_argnums=tuple(names.index(name) for name in self._donated),
+            donate_argnums=tuple(names.index(name) for name in self._donated if name in names),
         )
         return jitted, shardings
 

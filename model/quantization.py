@@ -1,7 +1,6 @@
 """Int8 and NF4 quantization of the matrices of a Transformer's blocks."""
 
 import dataclasses
-import functools
 import math
 from typing import Literal
 
@@ -10,6 +9,7 @@ import qwix
 from flax import nnx
 
 from elenchus.model.block_weights import replace_weights
+from elenchus.model.placement import pinned_jit
 from elenchus.model.projection import NUM_INPUT_DIMS, LowRank
 from elenchus.model.transformer import Transformer
 
@@ -34,7 +34,7 @@ def quantize(model: Transformer, kind: Quantization) -> Transformer:
     return model if kind == 'none' else _quantize(model, kind)
 
 
-@functools.partial(jax.jit, static_argnames='kind')
+@pinned_jit(static_argnames='kind')
 def _quantize(model: Transformer, kind: Quantization) -> Transformer:
     # Only qwix's functions on arrays: `qwix.quantize_model` sets attributes of modules while they
     # run, which flax refuses for blocks inside a `lax.scan`.

@@ -86,9 +86,9 @@ def map_rows(
 ) -> Any:
     """Calls function(*arrays) on each device with its own rows; its results [B, ...] are of these.
 
-    `axes` are the logical axes of each array. 'tensor' is still left to the partitioner, so that
-    arrays are whole in the dimensions that it splits, while 'fsdp' has split the parameters: see
-    `gather`. Raises ValueError if rows do not divide.
+    `axes` are the logical axes of each array. 'tensor' is left to the partitioner, so inside of the
+    function arrays are whole in the dimensions that it splits. Raises ValueError if rows do not
+    divide.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or math.prod(mesh.shape[name] for name in ROW_AXES) == 1:
@@ -98,51 +98,38 @@ def map_rows(
         _spec(x.shape, names, mesh_shape=mesh.shape, strict=True, name='array', rules=rules)
         for x, names in zip(arrays, axes, strict=True)
     )
-    dtypes = [x.dtype for x in arrays]
-
-    def rows(*arrays):
-        return function(*(x.astype(dtype) for x, dtype in zip(arrays, dtypes, strict=True)))
-
     mapped = jax.shard_map(
-        rows,
+        function,
         in_specs=specs,
         out_specs=P(RULES['batch']),
         axis_names=set(ROW_AXES),
         check_vma=False,
     )
-    return mapped(*map(_summable, arrays))
+    return mapped(*arrays)
 
 
-def _summable(x: jax.Array) -> jax.Array:
-    """Returns x in a dtype whose sum over devices compiles inside of `map_rows`.
+def copy_to_rows(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
+    """Gathers what 'fsdp' splits, once for each device that has rows: x [...] -> [R, ...].
 
-    XLA for CPU fails on bfloat16 there (and computes in float32 elsewhere).
+    R is the number of parts of the rows; copy r lies where part r does, so `map_rows` reads it
+    without communication. In the gradient the copies are summed and scattered in one step.
     """
-    return x.astype('float32') if x.dtype == 'bfloat16' and target_platform() == 'cpu' else x
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or math.prod(mesh.shape[name] for name in ROW_AXES) == 1:
+        return x[None]
+    own_spec = spec(x.shape, axes, mesh=mesh)
+    others = _spec(x.shape, axes, mesh_shape=mesh.shape, strict=True, rules=_restrict({'tensor'}))
 
+    def gather(x):
+        for dim, mesh_axes in enumerate(own_spec):
+            if 'fsdp' in _mesh_names(mesh_axes) and mesh.shape['fsdp'] > 1:
+                x = jax.lax.all_gather(x, 'fsdp', axis=dim, tiled=True)
+        return x[None]
 
-def gather(x: jax.Array, axes: Sequence[str | None], *, dims: Sequence[int]) -> jax.Array:
-    """Gathers the dimensions `dims` of an array inside of `map_rows`; elsewhere returns x.
-
-    The gradient is summed over devices and scattered in one step.
-    """
-    mesh, dtype = jax.sharding.get_abstract_mesh(), x.dtype
-    for dim in dims:
-        for name in _mesh_names(RULES[axes[dim]]):
-            if name in mesh.manual_axes and mesh.shape[name] > 1:
-                # Without the constraints the partitioner also gathers what 'tensor' splits.
-                x = jax.lax.all_gather(constrain(_summable(x), axes), name, axis=dim, tiled=True)
-                x = constrain(x, axes).astype(dtype)
-    return x
-
-
-def target_platform() -> str:
-    """Platform that the current program is compiled for: 'cpu', 'gpu' or 'tpu'.
-
-    It is the platform of the current mesh, which in a dry run need not be present on this machine.
-    """
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    return jax.default_backend() if device is None else device.platform
+    # All axes are manual: beside automatic ones, a gather would also gather what they split.
+    return jax.shard_map(
+        gather, in_specs=own_spec, out_specs=P(RULES['batch'], *others), check_vma=False
+    )(x)
 
 
 def apply_per_shard(
@@ -220,6 +207,11 @@ def _leaf_shardings(path, leaf, axes: P | None, *, mesh, rules: Rules):
 def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
     """Sharding of [B, ...] arrays: rows are split over 'data' and 'fsdp'."""
     return NamedSharding(mesh, P(RULES['batch']))
+
+
+def spec(shape: Sequence[int], axes: Sequence[str | None], *, mesh: jax.sharding.AbstractMesh) -> P:
+    """PartitionSpec of an array by its logical axes; raises ValueError if one does not divide."""
+    return _spec(shape, axes, mesh_shape=mesh.shape, strict=True, name='array')
 
 
 def _mesh_names(mesh_axes) -> tuple[str, ...]:

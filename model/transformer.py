@@ -1,16 +1,15 @@
 """Decoder-only Transformer: token ids to hidden states and logits, with or without a KV cache."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from elenchus.model import layers, sharding
+from elenchus.model import embedding, layers, sharding
 from elenchus.model.attention import einsum
 from elenchus.model.attention.inputs import AttentionInputs, SharedPrompt, select_inputs
 from elenchus.model.config import ModelConfig
 from elenchus.model.kv_cache import CacheDtype, KVCache, LayerCache
+from elenchus.model.placement import pinned_jit
 from elenchus.model.projection import project
 
 REMAT_POLICIES = {
@@ -137,11 +136,7 @@ class Transformer(nnx.Module):
           shared: the layout of rows with a shared prompt, without a cache. Each sample then attends
             to its prompt and to itself, and `segments` only marks padding.
         """
-        # The lookup comes before the cast, so that gradients of repeated tokens are summed in
-        # float32. The table is whole in D, because the partitioner cannot go from a D-sharded to a
-        # row-sharded result and would replicate it.
-        table = sharding.constrain(self.embedding[...], ('vocab', None))
-        x = table[tokens].astype(self.config.dtype)
+        x = embedding.look_up(self.embedding[...], tokens, dtype=self.config.dtype)
         if self.config.scale_embeddings:
             x = x * jnp.asarray(self.config.embed_dim**0.5, x.dtype)
         x = sharding.constrain(x, ('batch', None, None))
@@ -156,9 +151,14 @@ class Transformer(nnx.Module):
             x = self._forward(x, positions, self._causal_inputs(positions, segments, shared))
         return self.final_norm(x), cache
 
-    def logits(self, hidden: jax.Array) -> jax.Array:
-        """hidden [..., D] -> float32 logits [..., V]."""
-        head = self.head[...] if hasattr(self, 'head') else self.embedding[...].T
+    @property
+    def head_matrix(self):
+        """The output head [D, V]: an array of its own, or the transposed embedding."""
+        return self.head[...] if hasattr(self, 'head') else self.embedding[...].T
+
+    def logits(self, hidden: jax.Array, head=None) -> jax.Array:
+        """hidden [..., D] -> float32 logits [..., V]; `head` replaces the model's own."""
+        head = self.head_matrix if head is None else head
         logits = project(hidden, head, contract=1, dtype='float32')
         return einsum.soft_cap(logits, self.config.logits_soft_cap)
 
@@ -271,7 +271,7 @@ def causal_mask(length: int) -> jax.Array:
     return jnp.tril(jnp.ones((length, length), bool))
 
 
-@functools.partial(jax.jit, static_argnames=('config',))
+@pinned_jit(static_argnames='config')
 def init_model(config: ModelConfig, key: jax.Array) -> Transformer:
     """Returns a Transformer with random parameters."""
     return Transformer(config, rngs=nnx.Rngs(key))

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from elenchus.data.files import atomic
 from elenchus.data.records import Batch
-from elenchus.model import lora, sharding
+from elenchus.model import lora, placement
 from elenchus.model.transformer import Transformer
 from elenchus.train import distributed
 from elenchus.train.checkpoints.training_state import Checkpointer
@@ -44,27 +45,25 @@ Updates = Sequence[tuple[Mapping[str, Any], Batch]]
 def to_device(batch: Batch) -> Batch:
     """Shards a batch of host arrays by row over the current mesh.
 
-    Every process holds the whole batch and copies only the rows of its own devices.
+    Every process has the whole batch and copies only the rows of its own devices. Raises ValueError
+    if the rows do not divide over the mesh.
     """
-    place = sharding.batch_sharding(sharding.current_mesh())
-    return jax.tree.map(
-        lambda x: jax.make_array_from_callback(x.shape, place, lambda index: x[index]), batch
-    )
+    return placement.current().place(batch, placement.ROWS)
 
 
 def init_train_state(
     model: Transformer | lora.Adapters, optimizer: optax.GradientTransformation
 ) -> TrainState:
-    """Builds the initial state around a copy of `model`.
+    """Builds the initial state around a copy of `model`, each optimizer moment like its weight.
 
     The train step donates its state; without the copy it would delete the caller's weights.
     """
-    copy = jax.tree.map(lambda x: x.copy(), model)
-    return jax.jit(lambda model: init_state(model, optimizer), donate_argnums=0)(copy)
+    copied = lambda model: init_state(jax.tree.map(jnp.copy, model), optimizer)  # noqa: E731
+    return placement.current().init(copied, model)
 
 
 def train_loop(
-    state: State,
+    init: Callable[[], State],
     advance: Callable[[int, State], tuple[State, dict, Updates]],
     *,
     num_steps: int,
@@ -79,6 +78,7 @@ def train_loop(
 ) -> tuple[State, dict[str, float]]:
     """Runs advance(step, state) -> (state, metrics, updates), from the newest checkpoint on.
 
+    Without a checkpoint it starts from `init()`.
     A checkpoint holds the state and the caller's cursor (plain JSON, for example the position in
     the data) in one atomic step, so a run that was killed at any moment continues bit for bit.
     `watch` receives every row of metrics. `should_stop` is read before each step. Returns the state
@@ -86,9 +86,7 @@ def train_loop(
     RuntimeError (processes disagree) and Preempted (SIGTERM; the state is saved).
     """
     checkpointer = Checkpointer(folder / 'checkpoints', keep=loop.keep_checkpoints)
-    done, state, saved_cursor = checkpointer.restore(state) or (0, state, None)
-    if saved_cursor is not None:
-        set_cursor(saved_cursor)
+    done, state = restore_or_init(checkpointer, init, set_cursor)
     # Later rows are of steps that were lost with the killed process and are repeated now.
     writer.truncate(done if done else -1)
     reporter = LoopReporter(writers.Delayed(writer), FiniteGuard(folder, loop.nonfinite), watch)
@@ -113,6 +111,22 @@ def train_loop(
     last_row = reporter.flush()
     checkpointer.close()
     return state, last_row
+
+
+def restore_or_init(
+    checkpointer: Checkpointer, init: Callable[[], State], set_cursor: Callable[[dict], None]
+) -> tuple[int, State]:
+    """Returns (steps taken, state): of the newest checkpoint, or (0, init()) if there is none.
+
+    A restored state has the shardings of a new one, which is not created beside it.
+    """
+    abstract = placement.current().abstract(jax.eval_shape(init))
+    restored = checkpointer.restore(abstract)
+    if restored is None:
+        return 0, init()
+    step, state, cursor = restored
+    set_cursor(cursor)
+    return step, state
 
 
 class LoopReporter(NamedTuple):

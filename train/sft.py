@@ -8,7 +8,7 @@ import jax
 
 from elenchus.data.batching import packing
 from elenchus.data.records import Batch, Example
-from elenchus.model import sharding
+from elenchus.model import placement, sharding
 from elenchus.model.transformer import Transformer
 from elenchus.train.loop import LoopSettings, check_rows, to_device
 from elenchus.train.objective import SFT
@@ -56,9 +56,8 @@ def perplexities(model: Transformer, examples: Sequence[Example], *, rows: int) 
     return [math.exp(loss) for loss in losses]
 
 
-@jax.jit
+@placement.pinned_jit(axes={'batch': placement.ROWS})
 def _mean_losses(model: Transformer, batch: Batch) -> jax.Array:
     """Mean negative log-likelihood of each row's trained tokens, [B]."""
     logprobs, _ = batch_logprobs(model, batch, IDENTITY)
-    losses = -(logprobs * batch.loss_mask).sum(axis=1) / batch.loss_mask.sum(axis=1)
-    return sharding.constrain(losses, (None,))
+    return -(logprobs * batch.loss_mask).sum(axis=1) / batch.loss_mask.sum(axis=1)

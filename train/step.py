@@ -9,7 +9,7 @@ import optax
 
 from elenchus.data.records import Batch
 from elenchus.model import logprobs as logprobs_lib
-from elenchus.model import lora
+from elenchus.model import lora, placement
 from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.transformer import Transformer
 from elenchus.train.objective import Objective, loss, with_sampler_gap
@@ -120,7 +120,7 @@ def make_train_step(
     measure_gap: bool = False,
     shared: SharedPrompt | None = None,
 ):
-    """Returns train_step(state, batch, frozen) -> (state, metrics), jitted; donates the state.
+    """Returns train_step(state, batch, frozen) -> (state, metrics), compiled; donates the state.
 
     The metric `grads/finite` is 1 if loss and gradients are finite. If they are not and
     `skip_nonfinite` is set, weights and optimizer state stay unchanged.
@@ -155,4 +155,4 @@ def make_train_step(
         metrics['params/norm'] = optax.tree.norm(model)
         return TrainState(state.step + 1, model, opt_state), metrics
 
-    return jax.jit(train_step, donate_argnames='state')
+    return placement.pinned_jit(train_step, donate_argnames='state', axes={'batch': placement.ROWS})

@@ -10,10 +10,10 @@ from jax.sharding import PartitionSpec as P
 
 from elenchus.model import block_weights, lora, projection, sharding
 from elenchus.model import kv_cache as cache_lib
+from elenchus.model.placement import Placement
 from elenchus.train import optimizer as optimizer_lib
 from elenchus.train import state as state_lib
 from elenchus.train import step as step_lib
-from elenchus.train.checkpoints.saved_models import place
 from tests.support import tiny_adapters, tiny_model
 from tests.support.tiny_adapters import base, fresh, trained
 
@@ -164,7 +164,7 @@ def test_a_mesh_does_not_change_the_logits_of_an_adapted_model():
     want = logits(lora.attach(base(), trained()))
     with jax.set_mesh(mesh):
         adapters = jax.device_put(trained(), sharding.shardings(trained(), mesh))
-        got = logits(lora.attach(place(base(), mesh), adapters))
+        got = logits(lora.attach(Placement(mesh).place(base()), adapters))
     np.testing.assert_allclose(got, want, atol=2e-5)
 
 

@@ -11,6 +11,7 @@ import safetensors.numpy
 
 from elenchus.model import huggingface, sharding
 from elenchus.model.huggingface import safetensors_files
+from elenchus.model.placement import Placement
 from elenchus.train.checkpoints import convert, saved_models
 from tests.support import hf_models as peers
 from tests.support import tiny_model
@@ -183,7 +184,7 @@ def test_the_text_model_is_imported_from_a_model_with_images(tmp_path, prefix):
 
 def test_a_model_of_our_own_is_exported_in_a_family_that_can_express_it(tmp_path):
     config = dataclasses.replace(tiny_model.CONFIG, qk_norm=True, max_length=16)
-    model = saved_models.place(tiny_model.make_model(config), tiny_model.one_device())
+    model = Placement(tiny_model.one_device()).place(tiny_model.make_model(config))
     saved_models.save_model(tmp_path / 'ours', model, tokenizer_fingerprint='abc')
     beside = tmp_path / 'beside'
     beside.mkdir()

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from elenchus.data.files import atomic
-from elenchus.model import sharding
+from elenchus.model import placement, sharding
 from elenchus.sampling.engine import engine, sampling_methods
 from elenchus.train import distributed, loop
 from elenchus.train.checkpoints import saved_models
@@ -50,7 +50,7 @@ SHAPES = engine.EngineSettings(
 
 def model_on_mesh():
     """A tiny model on the current mesh."""
-    return saved_models.place(tiny_model.make_model(tiny_model.FLAT), jax.sharding.get_mesh())
+    return placement.current().place(tiny_model.make_model(tiny_model.FLAT))
 
 
 def fit(folder, *, num_steps, loop=LOOP):

@@ -17,6 +17,7 @@ import pytest
 
 from elenchus.data.files import episode_files
 from elenchus.model import sharding
+from elenchus.model.placement import Placement
 from elenchus.train import distributed
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.metrics import writers
@@ -127,7 +128,7 @@ def test_a_fingerprint_depends_on_the_values_and_not_on_the_sharding(shape):
     mesh, model = sharding.make_mesh(shape), tiny_model.make_model(tiny_model.FLAT)
     changed = jax.tree.map(np.array, model)
     changed.embedding[...][3, 2] *= 1 + 1e-6
-    placed = [saved_models.place(m, mesh) for m in (model, changed)]
+    placed = [Placement(mesh).place(m) for m in (model, changed)]
     prints = [distributed.fingerprint(m) for m in (model, *placed)]
     assert prints[0] == prints[1] != prints[2]
 

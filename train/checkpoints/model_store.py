@@ -7,6 +7,7 @@ import jax
 from elenchus.data.files import atomic
 from elenchus.model import lora, quantization
 from elenchus.model.config import ModelConfig
+from elenchus.model.placement import Placement
 from elenchus.model.transformer import Transformer
 from elenchus.train.checkpoints import saved_models
 
@@ -67,7 +68,7 @@ class ModelStore:
         base, fingerprint = self._load_base(folder, self._quantize)
         adaptation = lora.Adaptation(settings, _key(folder), fingerprint, self._quantize)
         adapters = lora.init_adapters(base.config, adaptation, jax.random.key(seed))
-        return lora.attach(base, saved_models.place(adapters, self._mesh))
+        return lora.attach(base, Placement(self._mesh).place(adapters))
 
     def save(self, folder: os.PathLike, model: Transformer) -> None:
         """Writes a model with the run's tokenizer fingerprint."""

@@ -14,8 +14,9 @@ from orbax.checkpoint import v1 as ocp
 from orbax.checkpoint._src.serialization import types as transfers  # exported nowhere else
 
 from elenchus.data.files import atomic, episode_files, jsonl
-from elenchus.model import lora, sharding
+from elenchus.model import lora, placement
 from elenchus.model.config import ModelConfig
+from elenchus.model.placement import Placement
 from elenchus.model.transformer import Transformer, init_model
 from elenchus.train import distributed
 from elenchus.train.checkpoints import training_state
@@ -42,23 +43,10 @@ EARLIER_DEFAULTS = {
 """Values of fields that descriptions of older checkpoints lack."""
 
 
-def place(model: Transformer, mesh: jax.sharding.Mesh) -> Transformer:
-    """Shards the parameters of a model over the mesh by their logical axes."""
-    return jax.device_put(model, sharding.shardings(model, mesh))
-
-
 def abstract_model(config: ModelConfig, mesh: jax.sharding.Mesh) -> Transformer:
     """Returns a model of ShapeDtypeStructs: shapes, dtypes and shardings without arrays."""
-    return _with_shardings(jax.eval_shape(lambda: init_model(config, jax.random.key(0))), mesh)
-
-
-def _with_shardings(shapes: Any, mesh: jax.sharding.Mesh) -> Any:
-    """Adds to abstract parameters the shardings of their logical axes."""
-    return jax.tree.map(
-        lambda s, sh: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sh),
-        shapes,
-        sharding.shardings(shapes, mesh),
-    )
+    shapes = jax.eval_shape(lambda: init_model(config, jax.random.key(0)))
+    return Placement(mesh).abstract(shapes)
 
 
 def save_model(folder: str | os.PathLike, model: Transformer, *, tokenizer_fingerprint: str):
@@ -155,7 +143,7 @@ def load_adapters(
 ) -> Transformer:
     """Loads the adapters of a folder onto `base`, sharded over the current mesh."""
     shapes = jax.eval_shape(lambda: lora.init_adapters(base.config, adaptation, jax.random.key(0)))
-    abstract = _with_shardings(shapes, sharding.current_mesh())
+    abstract = placement.current().abstract(shapes)
     return lora.attach(base, _load_parameters(atomic.absolute(folder), abstract))
 
 

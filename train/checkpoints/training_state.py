@@ -43,8 +43,8 @@ class Checkpointer:
     def restore(self, state: Any) -> tuple[int, Any, dict[str, Any]] | None:
         """Returns (step, state, cursor) of the newest intact checkpoint, or None.
 
-        `state` gives shapes and shardings; the shardings may differ from the saved ones. A damaged
-        checkpoint is reported on stderr and skipped.
+        `state` gives shapes and shardings, of arrays or of ShapeDtypeStructs; the shardings may
+        differ from the saved ones. A damaged checkpoint is reported on stderr and skipped.
         """
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state

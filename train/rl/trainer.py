@@ -31,7 +31,7 @@ import optax
 
 from elenchus.data.batching import shared_prompts
 from elenchus.data.records import Batch, Problem
-from elenchus.model import lora, sharding
+from elenchus.model import lora, placement, sharding
 from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.sampling_methods import TemperatureSampling
@@ -97,7 +97,7 @@ def reinforce(
     initial = {p: lora.split(training.reference)[0] for p, training in trainings.items()}
     counters = {'tokens': 0, 'trained': 0}
     states, _ = train_loop(
-        {p: init_train_state(weights, optimizer) for p, weights in initial.items()},
+        lambda: {p: init_train_state(weights, optimizer) for p, weights in initial.items()},
         functools.partial(train_iteration, trainings=trainings, counters=counters),
         num_steps=s.num_steps,
         loop=dataclasses.replace(loop, log_every=1, checkpoint_every=s.checkpoint_every),
@@ -312,10 +312,9 @@ def make_logprobs(
 ) -> Callable[[Transformer, Batch], np.ndarray]:
     """Returns logprobs(model, batch) -> [B, T]; batch and result are host arrays."""
 
-    @jax.jit
+    @placement.pinned_jit(axes={'batch': placement.ROWS})
     def forward(model: Transformer, batch: Batch) -> jax.Array:
-        values = batch_logprobs(model, batch, transform, shared=shared)[0]
-        return sharding.constrain(values, (None, None))
+        return batch_logprobs(model, batch, transform, shared=shared)[0]
 
     def logprobs(model: Transformer, batch: Batch) -> np.ndarray:
         placed, restore_layout = place_batch(batch, shared)

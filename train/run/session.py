@@ -70,10 +70,7 @@ class Run:
 
     def init_model(self) -> Transformer:
         """Initialises a model with random weights, each shard on its device."""
-        config, mesh = self.settings.model, self.mesh
-        shardings = jax.tree.map(lambda x: x.sharding, saved_models.abstract_model(config, mesh))
-        init = lambda: transformer.init_model(config, jax.random.key(self.settings.seed))  # noqa: E731
-        return jax.jit(init, out_shardings=shardings)()
+        return transformer.init_model(self.settings.model, jax.random.key(self.settings.seed))
 
 
 def open_run(

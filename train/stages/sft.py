@@ -1,5 +1,6 @@
 """Supervised fine-tuning: the stages `base`, `actor` and `critic`, and the fit of other stages."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 from elenchus.data.batching import packing, pipeline
@@ -62,7 +63,7 @@ def sft(
 
     with stage.metrics() as writer:
         state, last_row = train_loop(
-            init_train_state(trained, optimizer),
+            functools.partial(init_train_state, trained, optimizer),
             advance,
             num_steps=settings.num_steps,
             loop=loop,

@@ -11,6 +11,7 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from elenchus.model import sharding
+from elenchus.model.placement import Placement
 from elenchus.train.checkpoints import saved_models
 from tests.support import tiny_model
 from tests.support.checkpoint_files import assert_same_arrays, flip_bit, truncate
@@ -28,7 +29,7 @@ def mesh_of(*shape):
 @pytest.fixture(scope='module')
 def saved(tmp_path_factory):
     """(model, folder): saved from a mesh with every kind of axis."""
-    model = saved_models.place(tiny_model.make_model(tiny_model.EVERYTHING), mesh_of(2, 2, 2))
+    model = Placement(mesh_of(2, 2, 2)).place(tiny_model.make_model(tiny_model.EVERYTHING))
     folder = tmp_path_factory.mktemp('saved') / 'model'
     saved_models.save_model(folder, model, tokenizer_fingerprint=FINGERPRINT)
     return model, folder

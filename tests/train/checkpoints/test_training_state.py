@@ -12,7 +12,8 @@ import optax
 import pytest
 
 from elenchus.model import lora, sharding
-from elenchus.train.checkpoints import saved_models, training_state
+from elenchus.model.placement import Placement
+from elenchus.train.checkpoints import training_state
 from elenchus.train.state import init_state
 from tests.support import tiny_model
 from tests.support.checkpoint_files import assert_same_arrays, delete, flip_bit, truncate
@@ -26,7 +27,7 @@ def mesh_of(*shape):
 
 
 def make_state(seed, mesh):
-    model = saved_models.place(tiny_model.make_model(tiny_model.CONFIG, seed), mesh)
+    model = Placement(mesh).place(tiny_model.make_model(tiny_model.CONFIG, seed))
     return init_state(model, optax.adamw(1e-3))
 
 
@@ -82,7 +83,7 @@ def test_a_state_of_adapters_comes_back_exactly(tmp_path):
 
     def state_of(seed):
         adapters = lora.init_adapters(tiny_model.CONFIG, adaptation, jax.random.key(seed))
-        return init_state(saved_models.place(adapters, mesh), optax.adamw(1e-3))
+        return init_state(Placement(mesh).place(adapters), optax.adamw(1e-3))
 
     checkpointer = training_state.Checkpointer(tmp_path / 'checkpoints', keep=1)
     checkpointer.save(4, state_of(1), {'data': 1})

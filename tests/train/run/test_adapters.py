@@ -12,6 +12,7 @@ from etils import epath
 from elenchus.configs import lab
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.model import block_weights, lora, sharding, transformer
+from elenchus.model.placement import Placement
 from elenchus.scripts import merge
 from elenchus.train.checkpoints import model_store, saved_models
 from elenchus.train.config import build, checks, run_settings
@@ -160,7 +161,7 @@ def test_a_fingerprint_depends_on_the_values_and_not_on_their_devices(run):
     two = transformer.init_model(config, jax.random.key(0))
     alone = saved_models.fingerprint(two)
     with jax.set_mesh(mesh):
-        assert saved_models.fingerprint(saved_models.place(two, mesh)) == alone
+        assert saved_models.fingerprint(Placement(mesh).place(two)) == alone
     swapped = block_weights.replace_weights(model, lambda _, p: p[...][:, ::-1], targets=('gate',))
     assert saved_models.fingerprint(swapped) != fingerprint
 

@@ -1,0 +1,40 @@
+"""Looks up token embeddings on a mesh without gathering the table."""
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from elenchus.model import sharding
+
+TABLE_AXES = ('vocab', 'embed')
+
+
+def look_up(table: jax.Array, tokens: jax.Array, *, dtype) -> jax.Array:
+    """table [V, D], tokens [B, T] -> embeddings [B, T, D] in `dtype`.
+
+    The cast comes after the lookup, so that gradients of repeated tokens are summed in the dtype of
+    the table. On a mesh each device looks up the tokens of all rows of its 'fsdp' group in its own
+    part of the table, and an all-to-all brings the parts of a row together: it moves B * T * D
+    numbers and not V * D. Where B does not divide over the mesh, the table is gathered.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    is_split = not mesh.empty and mesh.shape['fsdp'] * mesh.shape['tensor'] > 1
+    num_parts = 1 if mesh.empty else mesh.shape['data'] * mesh.shape['fsdp']
+    if not is_split or tokens.shape[0] % num_parts:
+        # Whole in D: the partitioner cannot go from a D-sharded to a row-sharded result.
+        table = sharding.constrain(table, ('vocab', None))
+        return sharding.constrain(table[tokens].astype(dtype), ('batch', None, None))
+
+    def look_up_part(table, tokens):
+        tokens = jax.lax.all_gather(tokens, 'fsdp', axis=0, tiled=True)
+        tokens = tokens - table.shape[0] * jax.lax.axis_index('tensor')
+        is_here = (tokens >= 0) & (tokens < table.shape[0])
+        parts = table[jnp.where(is_here, tokens, 0)]
+        parts = jnp.where(is_here[..., None], parts, 0).astype(dtype)
+        # Exact: of the parts of the vocabulary only one has a token.
+        parts = jax.lax.psum(parts, 'tensor')
+        return jax.lax.all_to_all(parts, 'fsdp', split_axis=0, concat_axis=2, tiled=True)
+
+    rows = P(sharding.RULES['batch'])
+    specs = sharding.spec(table.shape, TABLE_AXES, mesh=mesh), rows
+    return jax.shard_map(look_up_part, in_specs=specs, out_specs=rows)(table, tokens)
