@@ -76,7 +76,7 @@ SAMPLING = {  # how turns are sampled
         'max_length': 1024,  # of prompt and completion: the KV cache of a slot
         'chunk_steps': 16,  # decode steps between two refills of free slots
         'prompt_buckets': (256, 480, 800),  # lengths that prompts are padded to
-        'prefill_batch_sizes': (32, 128),  # prompts that one prefill reads
+        'prefill_batch_sizes': (8, 32),  # rows that one prefill reads, of one or several prompts
         'decode_batch_sizes': (),  # fewer slots for the last sequences; (): num_slots only
         'decode_cache_lengths': (),  # shorter caches while all are short; (): max_length only
         'prefix_cache_rows': 0,  # prompts whose keys and values stay for later turns; 0: off

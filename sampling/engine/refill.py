@@ -23,8 +23,14 @@ from elenchus.sampling.engine.requests import Request
 from elenchus.sampling.engine.shapes import EngineSettings, smallest_bucket
 from elenchus.sampling.engine.work import Work
 
-MAX_IDLE = 0.25
+MAX_IDLE = 1 / 3
 """Share of the slots that may be free before prompts stop to wait for others."""
+
+
+MAX_STRETCH = 4
+"""Longest rows that a prefill may have, as multiples of the shortest that fit its prompts."""
+MIN_GAIN = 1.1
+"""Factor by which longer rows must raise the share of prompts in a prefill."""
 
 
 class Prompt(NamedTuple):
@@ -202,11 +208,23 @@ def _next_prefill(
 ) -> Prefill:
     """The prefill of the longest prompts of a group (of each shard), and what fits beside them."""
     longest = max(prompt.length for prompts in group for prompt in prompts)
-    length = smallest_bucket(settings.prompt_buckets, longest)
-    rows = [
-        pack_rows(prompts, length, alone=not is_packed(settings, length, has_prefix))
-        for prompts in group
-    ]
+    shortest = smallest_bucket(settings.prompt_buckets, longest)
+    lengths = [n for n in settings.prompt_buckets if shortest <= n <= MAX_STRETCH * shortest]
+    candidates = [_prefill_of(settings, group, length, has_prefix) for length in lengths]
+    best = candidates[0]
+    for candidate in candidates[1:]:
+        # Attention in longer rows costs more.
+        if candidate.use > MIN_GAIN * best.use:
+            best = candidate
+    return best
+
+
+def _prefill_of(
+    settings: EngineSettings, group: Sequence[Sequence[Prompt]], length: int, has_prefix: bool
+) -> Prefill:
+    """The prefill of the longest prompts of a group in rows of `length` tokens."""
+    alone = not is_packed(settings, length, has_prefix)
+    rows = [pack_rows(prompts, length, alone=alone) for prompts in group]
     needed = max(map(len, rows))
     sizes = [size // len(group) for size in settings.prefill_batch_sizes]
     num_rows = max((size for size in sizes if size <= needed), default=sizes[0])

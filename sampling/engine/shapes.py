@@ -24,7 +24,7 @@ class EngineSettings:
     max_length: int  # positions per slot: prompt and completion together
     chunk_steps: int  # forward passes before the host checks which slots are done
     prompt_buckets: tuple[int, ...]  # lengths that prompts are padded to
-    prefill_batch_sizes: tuple[int, ...]  # numbers of different prompts read in one prefill
+    prefill_batch_sizes: tuple[int, ...]  # rows read in one prefill, of one or several prompts
     decode_batch_sizes: tuple[int, ...]  # sizes below num_slots, for few busy slots; () = off
     decode_cache_lengths: tuple[int, ...]  # lengths below max_length to attend to; () = off
     prefix_cache_rows: int = 0  # finished sequences kept per model as prefixes; 0 = off
