@@ -313,11 +313,11 @@ class Engine:
         prefix_cache: PrefixCache | None,
     ) -> Iterator[Completion]:
         """Takes finished requests out of their slots and adds them to the prefix cache."""
-        size, by_shard = self._read_size, [[] for _ in range(self._shards)]
+        size, in_shards = self._read_size, [[] for _ in range(self._shards)]
         for slot in slots:
-            by_shard[slot // self._shard_slots].append(slot)
-        for start in range(0, max(map(len, by_shard)), size):
-            groups = [in_shard[start : start + size] for in_shard in by_shard]
+            in_shards[slot // self._shard_slots].append(slot)
+        for start in range(0, max(map(len, in_shards)), size):
+            groups = [slots[start : start + size] for slots in in_shards]
             chosen = [slot for group in groups for slot in group]
             indices = by_shard(chosen, (self._shards, size), per_shard=self._shard_slots, fill=0)
             arrays = jax.device_get(decode.read_slots(state, indices))
