@@ -43,7 +43,6 @@ from elenchus.sampling.engine.refill import Prefill, Refill, by_shard, to_batch
 from elenchus.sampling.engine.requests import Completion, Request, check_requests
 from elenchus.sampling.engine.sampling_methods import Method
 from elenchus.sampling.engine.shapes import EngineSettings, smallest_bucket
-from elenchus.sampling.engine.weights import SamplerWeights
 from elenchus.sampling.engine.work import Work, chunk_work
 
 
@@ -114,66 +113,52 @@ class Engine:
         Raises ValueError if a request is too long, if two have the same id, or if the seed is not
         in [0, 2 ** 32).
         """
-        check_requests(self.settings, requests)
-        if not 0 <= seed < 2**32:
-            raise ValueError(f'seed={seed} must be in [0, 2**32)')
-        here = self._placement()
+        check_requests(self.settings, requests, seed)
+        running, completions = {}, {}  # running: slot -> request
+        position = np.zeros(self.settings.num_slots, np.int32)
+        here, start = self._placement(), time.perf_counter()
         with here.in_force():
             weights = weights_lib.place_weights(model, self.settings, here)
-            completions = {}
-            for completion in self._sample(
-                weights, requests, method=method, seed=seed, prefix_cache=prefix_cache
-            ):
-                completions[completion.id] = completion
-                self.tokens += len(completion.tokens)
-                self.steps += completion.steps
-                if on_completion is not None:
-                    on_completion(completion)
+            state = decode.init_state(weights.prefill.config, **self.settings.slot_shapes)
+            refill = Refill(self.settings, self._shards, requests)
+            while refill.queue or running:
+                for batch in refill.next(running, prefix_cache):
+                    state = self._prefill(weights.prefill, state, batch, prefix_cache=prefix_cache)
+                    running.update(batch.entries)
+                    position[[slot for slot, _ in batch.entries]] = batch.positions
+                slots, length = self._chunk_shape(running, position)
+                state, flags = self._decode_chunk(
+                    weights.decode, state, slots, method=method, seed=np.uint32(seed), length=length
+                )
+                # This waits for the device: the host needs the flags to schedule the next chunk.
+                before, (position, done) = position, np.array(flags)
+                shape = self.settings.num_slots if slots is None else len(slots), length
+                start = self._count_chunk(position - before, running, shape=shape, start=start)
+                finished = [slot for slot in sorted(running) if done[slot]]
+                for completion in self._collect(
+                    state, running, finished, position=position, prefix_cache=prefix_cache
+                ):
+                    completions[completion.id] = completion
+                    if on_completion is not None:
+                        on_completion(completion)
         return [completions[request.id] for request in requests]
 
-    def _sample(
-        self,
-        weights: SamplerWeights,
-        requests: Sequence[Request],
-        *,
-        method: Method,
-        seed: int,
-        prefix_cache: PrefixCache | None,
-    ) -> Iterator[Completion]:
-        """Yields the completions of requests as they end."""
-        running: dict[int, Request] = {}  # by slot
-        refill = Refill(self.settings, self._shards, requests)
-        state = decode.init_state(weights.prefill.config, **self.settings.slot_shapes)
-        position = np.zeros(self.settings.num_slots, np.int32)
-        start = time.perf_counter()
-        while refill.queue or running:
-            for batch in refill.next(running, prefix_cache):
-                state = self._prefill(weights.prefill, state, batch, prefix_cache=prefix_cache)
-                self.work += batch.work
-                for slot, request in batch.entries:
-                    running[slot] = request
-                    position[slot] = len(request.prompt) - 1  # of the next token to read
-            slots, length = self._chunk_shape(running, position)
-            state, flags = self._decode_chunk(
-                weights.decode, state, slots, method=method, seed=np.uint32(seed), length=length
-            )
-            # This waits for the device: the host needs the flags to schedule the next chunk.
-            before, (position, done) = position, np.array(flags)
-            self._count_chunk(position - before, running, slots=slots, length=length)
-            self.work += Work(seconds=time.perf_counter() - start)
-            start = time.perf_counter()
-            self.on_chunk()
-            finished = [slot for slot in sorted(running) if done[slot]]
-            yield from self._collect(
-                state, running, finished, position=position, prefix_cache=prefix_cache
-            )
+    def _count_chunk(
+        self, advances: np.ndarray, running, *, shape: tuple[int, int], start: float
+    ) -> float:
+        """Adds a chunk to `work`: what each slot sampled, its program's slots and cache length.
 
-    def _count_chunk(self, advances: np.ndarray, running, *, slots, length: int) -> None:
-        """Adds a chunk to `work`: what each slot sampled, and the shape of its program."""
-        size = self.settings.num_slots if slots is None else len(slots)
-        tokens_per_step = 1 + self.settings.draft_tokens
-        sampled = advances[list(running)]
-        self.work += chunk_work(sampled, slots=size, length=length, tokens_per_step=tokens_per_step)
+        `start` is when the chunk before it ended; returns the time now.
+        """
+        now = time.perf_counter()
+        self.work += Work(seconds=now - start) + chunk_work(
+            advances[list(running)],
+            slots=shape[0],
+            length=shape[1],
+            tokens_per_step=1 + self.settings.draft_tokens,
+        )
+        self.on_chunk()
+        return now
 
     def warm_up(self, model: Transformer, *, method: Method, call: Call = execute) -> None:
         """Compiles every program that `generate` can run with this model and method.
@@ -255,6 +240,7 @@ class Engine:
         self, model, state, batch: Prefill, *, prefix_cache: PrefixCache | None
     ) -> DecodeState:
         """Reads the prompts of a batch into their slots."""
+        self.work += batch.work
         return prefill.fill_slots(
             model,
             state,
@@ -333,6 +319,8 @@ class Engine:
                     # The model has not read the last sampled token: the cache ends before it.
                     prefix = (*request.prompt, *completion.tokens[:-1])
                     prefixes[shard].append((slot % self._shard_slots, prefix))
+                    self.tokens += len(completion.tokens)
+                    self.steps += completion.steps
                     yield completion
             if prefix_cache is not None:
                 prefix_cache.add(state.cache, prefixes, size=size)

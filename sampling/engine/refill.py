@@ -75,6 +75,11 @@ class Prefill:
         return [entry for _, prompt in self.prompts for entry in prompt.entries]
 
     @property
+    def positions(self) -> list[int]:
+        """Positions of the next tokens that the slots of `entries` read: the prompts' last ones."""
+        return [len(request.prompt) - 1 for _, request in self.entries]
+
+    @property
     def use(self) -> float:
         """Share of the prefill's tokens that belong to prompts."""
         return self.work.prompt_tokens / self.work.prefilled

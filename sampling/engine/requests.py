@@ -40,8 +40,10 @@ class Completion:
     steps: int  # forward passes used; with prompt lookup, one pass may yield several tokens
 
 
-def check_requests(settings: EngineSettings, requests: Sequence[Request]) -> None:
-    """Raises ValueError, with the sizes, if an engine of these settings cannot take a request."""
+def check_requests(settings: EngineSettings, requests: Sequence[Request], seed: int) -> None:
+    """Raises ValueError, with the sizes, if an engine cannot take a request or the seed."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f'seed={seed} must be in [0, 2**32)')
     longest, max_length = settings.prompt_buckets[-1], settings.max_length
     counts = collections.Counter(request.id for request in requests)
     for request in requests:
