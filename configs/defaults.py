@@ -45,7 +45,7 @@ MODEL = {  # the transformer; model/config.py explains how families differ
     'activation': 'silu',  # of the MLP: 'silu' or 'gelu'
     'dtype': 'float32',  # of activations: 'float32' or 'bfloat16'
     'param_dtype': 'float32',  # of weights as they are trained
-    'attention': 'einsum',  # 'einsum', 'splash' (TPU kernel) or 'cudnn' (GPU kernel)
+    'attention': 'einsum',  # 'splash' (TPU kernel), 'cudnn' (GPU kernel), 'auto': as it runs on
     'remat': 'none',  # recomputed in the backward pass: 'none', 'dots' or 'full'
     'scan_layers': False,  # one compiled block for all layers: compiles faster
     'logits_chunk': 8192,  # tokens of a device whose logits exist at once in the loss
@@ -96,7 +96,7 @@ SAMPLING = {  # how turns are sampled
         'max_length': 1024,  # of prompt and completion: the KV cache of a slot
         'chunk_steps': 16,  # decode steps between two refills of free slots
         'prompt_buckets': (256, 480, 800),  # lengths that prompts are padded to
-        'prefill_batch_sizes': (32, 128),  # prompts that one prefill reads
+        'prefill_batch_sizes': (8, 32),  # rows that one prefill reads, of one or several prompts
         'decode_batch_sizes': (),  # fewer slots for the last sequences; (): num_slots only
         'decode_cache_lengths': (),  # shorter caches while all are short; (): max_length only
         'prefix_cache_rows': 0,  # prompts whose keys and values stay for later turns; 0: off
@@ -106,6 +106,9 @@ SAMPLING = {  # how turns are sampled
         'cache_dtype': 'model',  # of keys and values: 'model' or 'int8'
         'quantize': 'none',  # of weights while sampling: 'none' or 'int8'
         'prefill_chunk': 0,  # tokens of a prompt read at once; 0: all, which needs more memory
+        'min_prefill_use': 0.0,  # share of prompts in a prefill below which they wait; 0: never
+        'tensor_shards': 0,  # devices that split the sampler's weights; 0: as the mesh's tensor
+        'dtype': 'model',  # of the sampler: model.dtype 'model', 'float32' or 'bfloat16'
     },
     'attempt_tokens': 224,  # longest attempt
     'critique_tokens': 320,  # longest critique
@@ -316,6 +319,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
         {
             'seed': 0,  # of weights, noise and the order of data; problems have data.seed
             'mesh': (-1, 1, 1),  # devices for (data, fsdp, tensor); -1: all that remain
+            'matmul_precision': 'float32',  # of float32 products, or 'tensorfloat32', 'bfloat16'
             'stages': tuple(STAGES.split()),  # in this order; a stage reads earlier ones
             'model': MODEL,
             'tokenizer': TOKENIZER,

@@ -108,7 +108,7 @@ class ModelConfig:
     # Numerics and speed
     dtype: Literal['float32', 'bfloat16']  # activations and matrix products
     param_dtype: Literal['float32', 'bfloat16']  # stored parameters
-    attention: Literal['einsum', 'splash', 'cudnn']  # new tokens; a cache is read by the einsum
+    attention: Literal['auto', 'einsum', 'splash', 'cudnn']  # new tokens; a cache: the einsum
     remat: Literal['none', 'dots', 'full']  # what the backward pass recomputes
     scan_layers: bool  # one scanned layer (small program) or unrolled layers (fast on a CPU)
     logits_chunk: PositiveInt  # tokens of a device whose logits [chunk, V] exist at once

@@ -18,7 +18,11 @@ def look_up(table: jax.Array, tokens: jax.Array, *, dtype) -> jax.Array:
     numbers and not V * D. Where B does not divide over the mesh, the table is gathered.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    is_split = not mesh.empty and mesh.shape['fsdp'] * mesh.shape['tensor'] > 1
+    # Inside of a program for each shard of rows, only 'tensor' is split: the partitioner's lookup
+    # then masks tokens of other parts and sums.
+    is_split = (
+        not mesh.empty and not mesh.manual_axes and mesh.shape['fsdp'] * mesh.shape['tensor'] > 1
+    )
     num_parts = 1 if mesh.empty else mesh.shape['data'] * mesh.shape['fsdp']
     if not is_split or tokens.shape[0] % num_parts:
         # Whole in D: the partitioner cannot go from a D-sharded to a row-sharded result.

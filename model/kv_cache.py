@@ -6,6 +6,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import qwix
+from jax.sharding import PartitionSpec as P
 
 from elenchus.model import sharding
 from elenchus.model.config import ModelConfig
@@ -14,8 +15,12 @@ CacheDtype = Literal['model', 'int8']
 """'model': the dtype of activations. 'int8': one float32 scale per position and head."""
 
 Entries = jax.Array | qwix.QArray
+AXES = P('batch', 'kv_heads')
+"""Logical axes of a cache's leaves [B, K, S, ...]."""
 LayerCache = tuple[Entries, Entries]
 """(keys, values) of one layer, both [B, K, S, H]."""
+Position = tuple[jax.Array, jax.Array]
+"""(row, position) in a cache, both int32."""
 
 
 @jax.tree_util.register_dataclass
@@ -98,14 +103,38 @@ def cache_bytes(
 def write(
     layer_cache: LayerCache, key: jax.Array, value: jax.Array, *, positions: jax.Array
 ) -> LayerCache:
-    """Writes key and value [B, T, K, H] at positions [B, T]; positions past the end are dropped."""
-    rows = jnp.arange(key.shape[0])[:, None]
+    """Writes key and value [B, T, K, H] at positions [B, T]; positions past the end are dropped.
+
+    Row by row (`vmap`), so that rows split over a mesh stay where they are.
+    """
+
+    @jax.vmap
+    def put_row(cached, new, positions):
+        return cached.at[:, positions].set(new.swapaxes(0, 1), mode='drop')
 
     def put(cached, new):
-        return cached.at[rows, :, positions].set(new.astype(cached.dtype), mode='drop')
+        return put_row(cached, new.astype(cached.dtype), positions)
 
     dtype = layer_dtype(layer_cache)
     return jax.tree.map(put, layer_cache, (store_entries(key, dtype), store_entries(value, dtype)))
+
+
+def copy_block(
+    cache: KVCache, source: KVCache, *, width: int, destination: Position, origin: Position
+) -> KVCache:
+    """Copies `width` positions of a row of `source` into a row of `cache`.
+
+    Both starts must leave room for `width` positions. The copy is in place where `cache` is
+    donated or carried by a loop.
+    """
+    (slot, start), (row, first) = destination, origin
+
+    def copy(cached, new):
+        sizes = (1, new.shape[1], width, *new.shape[3:])
+        block = jax.lax.dynamic_slice(new, (row, 0, first, 0), sizes)
+        return jax.lax.dynamic_update_slice(cached, block, (slot, 0, start, 0))
+
+    return jax.tree.map(copy, cache, source)
 
 
 def insert(cache: KVCache, new: KVCache, *, slots: jax.Array, rows: jax.Array) -> KVCache:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from elenchus.model import kv_cache, sharding
+from elenchus.model import kv_cache, platforms, sharding
 from elenchus.model.attention import einsum, kernels
 from elenchus.model.attention.inputs import AttentionInputs
 from elenchus.model.config import ModelConfig
@@ -110,8 +110,8 @@ def rotary_table(
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     if scale != 1.0:
         cos, sin = scale * cos, scale * sin
-    # Without the barrier XLA recomputes sines and cosines in every fusion that reads them.
-    return jax.lax.optimization_barrier((cos, sin))
+    # Without the barrier XLA for CPU recomputes sines and cosines in every fusion that reads them.
+    return platforms.cpu_barrier((cos, sin))
 
 
 def rotate(x: jax.Array, rotary: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -195,7 +195,7 @@ class Attention(nnx.Module):
     def _attend_causal(self, query, key, value, *, inputs: AttentionInputs, scale: float):
         """Attention of new tokens to each other, by the backend `config.attention`."""
         cap = self.config.attention_soft_cap
-        if self.config.attention != 'einsum':
+        if kernels.implementation(self.config) != 'einsum':
             return kernels.attend_causal(
                 query, key, value, inputs=inputs, config=self.config, scale=scale
             )

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from elenchus.model import sharding
+from elenchus.model.attention import kernels
 from elenchus.model.attention.einsum import query_block_size
 from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.config import ModelConfig
@@ -121,7 +122,7 @@ def layer_bytes(config: ModelConfig, *, length: int, mesh: Mesh, targets=()) -> 
         'carry': size * D,
         'matmuls': size * matmul_outputs(config, mesh, targets),
         'rest': norms + size * (3 * heads + 2 * kv_heads + 2 * D + 2 * local.mlp),
-        'scores': scores[config.attention],
+        'scores': scores[kernels.implementation(config)],
     }
 
 
@@ -144,7 +145,7 @@ def activation_bytes(
     # With a shared prompt, attention works on split rows: one per sample.
     samples, keys = (1, length) if shared is None else (shared.samples, shared.sample_length)
     part = layer_bytes(config, length=keys, mesh=mesh, targets=targets)
-    if config.attention == 'einsum':
+    if kernels.implementation(config) == 'einsum':
         # Blocks of queries skip later keys: on average a bit more than half of them are computed.
         part['scores'] *= (keys + query_block_size(keys)) / (2 * keys)
     part['scores'] *= samples * keys / length
@@ -163,6 +164,28 @@ def activation_bytes(
         'kept': int(tokens * (config.num_layers * kept + ends)),
         'layer or loss': max(int(tokens * (copied + cotangents)), logits),
     }
+
+
+def forward_bytes(
+    config: ModelConfig,
+    *,
+    rows: int,
+    length: int,
+    mesh: Mesh,
+    shared: SharedPrompt | None = None,
+) -> dict[str, int]:
+    """Estimated bytes on one device in a forward pass that returns log-probabilities.
+
+    Nothing is kept for a backward pass: the residual stream, and the larger of one layer and one
+    chunk of the loss.
+    """
+    whole = dataclasses.replace(config, remat='none', scan_layers=False)
+    options = {'rows': rows, 'length': length, 'mesh': mesh, 'shared': shared}
+    step = activation_bytes(whole, **options)
+    tokens = local_rows(rows, mesh) * length
+    stream = tokens * (4 + 4 * itemsize(config.dtype)) * config.embed_dim
+    layers = (step['kept'] - stream) // config.num_layers
+    return {'residual stream': stream, 'layer or loss': max(layers, step['layer or loss'])}
 
 
 def gathered_bytes(config: ModelConfig, *, mesh: Mesh, trained: bool) -> int:

@@ -168,6 +168,9 @@ class PinnedFunction:
         for leaf, place in zip(leaves, jax.tree.leaves(shardings), strict=True):
             if not _lies_at(leaf, place):
                 raise ValueError(_misplaced(dynamic, shardings))
+        if jax.process_count() > 1:  # `jit` then takes only those host arrays that are replicated
+            put = lambda x, place: _put(x, place) if isinstance(x, np.ndarray) else x  # noqa: E731
+            dynamic = jax.tree.map(put, dynamic, shardings)
         return program, tuple(dynamic.values())
 
     def _build(self, placement: Placement, static: dict, dynamic: dict):

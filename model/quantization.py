@@ -31,11 +31,13 @@ def quantize(model: Transformer, kind: Quantization) -> Transformer:
     output (arXiv 2208.07339, absmax), 'nf4' one per NF4_BLOCK inputs of an output
     (arXiv 2305.14314).
     """
-    return model if kind == 'none' else _quantize(model, kind)
+    return model if kind == 'none' else quantize_matrices(model, kind=kind)
 
 
 @pinned_jit(static_argnames='kind')
-def _quantize(model: Transformer, kind: Quantization) -> Transformer:
+def quantize_matrices(model: Transformer, *, kind: Quantization) -> Transformer:
+    """The program of `quantize`; `kind` is not 'none'."""
+
     # Only qwix's functions on arrays: `qwix.quantize_model` sets attributes of modules while they
     # run, which flax refuses for blocks inside a `lax.scan`.
     def quantize_param(target: str, param: nnx.Param) -> LowRank | qwix.QArray:

@@ -145,11 +145,14 @@ def apply_per_shard(
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
         return function(*arrays)
+    names = set(mesh.axis_names) - set(mesh.manual_axes)  # of those that are still to be split
     specs = tuple(
-        _spec(x.shape, names, mesh_shape=mesh.shape, strict=False)
-        for x, names in zip(arrays, axes, strict=True)
+        _spec(x.shape, a, mesh_shape=mesh.shape, strict=False, rules=_restrict(names))
+        for x, a in zip(arrays, axes, strict=True)
     )
-    mapped = jax.shard_map(function, in_specs=specs, out_specs=specs[0], check_vma=False)
+    mapped = jax.shard_map(
+        function, in_specs=specs, out_specs=specs[0], axis_names=names, check_vma=False
+    )
     return mapped(*arrays)
 
 

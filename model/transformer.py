@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from elenchus.model import embedding, layers, sharding
-from elenchus.model.attention import einsum
+from elenchus.model import embedding, layers, platforms, sharding
+from elenchus.model.attention import einsum, kernels
 from elenchus.model.attention.inputs import AttentionInputs, SharedPrompt, select_inputs
 from elenchus.model.config import ModelConfig
 from elenchus.model.kv_cache import CacheDtype, KVCache, LayerCache
@@ -168,7 +168,7 @@ class Transformer(nnx.Module):
             # Attention works on the split rows, where every real token is in one segment.
             segments = shared.split_samples((segments > 0).astype('int32'))
         windows = sorted(set(self.config.layer_windows))
-        if self.config.attention != 'einsum':
+        if kernels.implementation(self.config) != 'einsum':
             return {
                 w: AttentionInputs(self._rotary(positions, w), None, segments, (w,), shared=shared)
                 for w in windows
@@ -178,8 +178,8 @@ class Transformer(nnx.Module):
         if segments is not None:
             mask = mask & (segments[:, :, None] == segments[:, None, :])
         by_window = self._masked_inputs(positions, mask, queries=index[None], keys=index)
-        # Without the barrier XLA recomputes the mask in every fused softmax.
-        barrier = jax.lax.optimization_barrier
+        # Without the barrier XLA for CPU recomputes the mask in every fused softmax.
+        barrier = platforms.cpu_barrier
         return {
             window: inputs._replace(mask=barrier(inputs.mask), shared=shared)
             for window, inputs in by_window.items()

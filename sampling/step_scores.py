@@ -16,7 +16,9 @@ import numpy as np
 from elenchus.data.critiques import grammars
 from elenchus.data.records import Episode, Step
 from elenchus.data.text.chat import Chat
-from elenchus.model import sharding
+from elenchus.model import placement
+from elenchus.model.attention import einsum
+from elenchus.model.projection import project
 from elenchus.model.ranges import Length, PositiveInt, checked
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.model_pair import ModelPair
@@ -97,7 +99,9 @@ def score_steps(
     return scored
 
 
-@jax.jit
+@placement.pinned_jit(
+    axes=dict.fromkeys(('tokens', 'lengths', 'verdict_positions'), placement.ROWS)
+)
 def verdict_scores(
     critic: Transformer,
     tokens: jax.Array,
@@ -119,11 +123,23 @@ def verdict_scores(
     # A token is predicted at the position before it, so position 0 has no prediction.
     present = (verdict_positions > 0) & (verdict_positions < lengths[:, None])
     before = jnp.where(present, verdict_positions - 1, 0)
-    logits = critic.logits(hidden[jnp.arange(B)[:, None], before])
+    # Row by row (`vmap`), so that rows split over a mesh stay where they are.
+    hidden = jax.vmap(lambda row, at: row[at])(hidden, before)
+    logits = _logits_of(critic, hidden, jnp.stack([correct_id, wrong_id]))
     # sigmoid(a - b) = exp(a) / (exp(a) + exp(b)): the other words of the vocabulary cancel.
-    scores = jax.nn.sigmoid(logits[..., correct_id] - logits[..., wrong_id])
-    scores = sharding.constrain(jnp.where(present, scores, 0.0), (None, None))
-    return scores, present
+    scores = jax.nn.sigmoid(logits[..., 0] - logits[..., 1])
+    return jnp.where(present, scores, 0.0), present
+
+
+def _logits_of(model: Transformer, hidden: jax.Array, ids: jax.Array) -> jax.Array:
+    """The float32 logits [..., n] of the tokens ids [n] alone, of hidden [..., D].
+
+    All logits of a vocabulary would be thousands of times larger.
+    """
+    is_tied = not hasattr(model, 'head')
+    columns = model.embedding[...][ids].T if is_tied else model.head[...][:, ids]
+    logits = project(hidden, columns, contract=1, dtype='float32')
+    return einsum.soft_cap(logits, model.config.logits_soft_cap)
 
 
 def step_rewards(

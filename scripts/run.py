@@ -11,7 +11,7 @@ from absl import app, flags
 
 from elenchus.train.config import build, checks, cli, describe
 from elenchus.train.config.run_settings import RunSettings
-from elenchus.train.planning import dry_run
+from elenchus.train.planning import compiled_table, dry_run
 from elenchus.train.run import runner
 
 
@@ -25,6 +25,8 @@ def main(argv):
         settings = build.build(RunSettings, values.config)
         checks.check_settings(settings)
         dry_run.dry_run(settings, values.topology, compiled=values.compile)
+        if values.compile:
+            compiled_table.compile_run(settings, values.topology, only=values.programs)
         return
     with runner.run_of_flags() as run:
         for name in run.settings.stages:
@@ -36,7 +38,8 @@ if __name__ == '__main__':
     cli.define_flags()
     flags.DEFINE_bool('describe', False, 'Only print the config, with a comment on every field.')
     flags.DEFINE_bool('dry_run', False, 'Only print what every stage would need of --topology.')
-    flags.DEFINE_bool('compile', False, 'With --dry_run: compile a train step too; needs libtpu.')
+    flags.DEFINE_bool('compile', False, 'With --dry_run: compile all programs; TPUs need libtpu.')
+    flags.DEFINE_string('programs', '', 'With --compile: only the programs that this regex finds.')
     flags.DEFINE_string('topology', 'cpu', 'Of --dry_run: v5e-256, v5p-128, v6e-8, 8xh100, cpu ...')
     with cli.one_line_errors():
         app.run(main, flags_parser=cli.parse_flags)

@@ -41,7 +41,8 @@ def shared_data() -> pathlib.Path:
 
 @pytest.fixture(scope='module', autouse=True)
 def restored_mesh():
-    """Opening a run puts its mesh in force, for the process: not for the next file of tests."""
-    before = jax.sharding.get_mesh()
+    """Opening a run sets the mesh and the precision of the process: not for the next file."""
+    before, precision = jax.sharding.get_mesh(), jax.config.jax_default_matmul_precision
     yield
     jax.set_mesh(before)
+    jax.config.update('jax_default_matmul_precision', precision)

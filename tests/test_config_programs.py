@@ -147,7 +147,11 @@ def test_a_released_model_has_its_published_size(name):
     run = dry_run.plan_of(s)
     assert {t.name for t in run.trainings} == set(s.stages) - {'base', 'critique', 'evaluate'}
     assert all(bool(t.lora.rank) == ('lora' in name) for t in run.trainings)
-    assert memory_plan.phases(run, machines.topology('v5p-16')).keys() > {'actor', 'sampling'}
+    assert memory_plan.phases(run, machines.topology('v5p-16')).keys() > {
+        'actor',
+        'prefill',
+        'decode',
+    }
 
 
 @pytest.mark.parametrize(

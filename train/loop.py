@@ -17,7 +17,8 @@ from elenchus.model.ranges import Length, NonNegativeInt, PositiveInt, checked
 from elenchus.model.transformer import Transformer
 from elenchus.train import distributed
 from elenchus.train.checkpoints.training_state import Checkpointer
-from elenchus.train.metrics import progress, writers
+from elenchus.train.metrics import profiling, progress, writers
+from elenchus.train.metrics.speed import TrainingSpeed
 from elenchus.train.nonfinite import FiniteGuard
 from elenchus.train.state import TrainState, init_state
 
@@ -61,8 +62,12 @@ def init_train_state(
 
     The train step donates its state; without the copy it would delete the caller's weights.
     """
-    copied = lambda model: init_state(jax.tree.map(jnp.copy, model), optimizer)  # noqa: E731
-    return placement.current().init(copied, model)
+    return placement.current().init(state_initializer(optimizer), model)
+
+
+def state_initializer(optimizer: optax.GradientTransformation):
+    """Returns the function of `init_train_state`: model -> state around a copy of it."""
+    return lambda model: init_state(jax.tree.map(jnp.copy, model), optimizer)
 
 
 def train_loop(
@@ -78,29 +83,33 @@ def train_loop(
     set_cursor: Callable[[dict], None],
     watch: Callable[[int, dict[str, float]], None] = lambda step, row: None,
     should_stop: Callable[[], bool] = lambda: False,
+    flops_per_token: float = 0.0,
 ) -> tuple[State, dict[str, float]]:
     """Runs advance(step, state) -> (state, metrics, updates), from the newest checkpoint on.
 
-    Without a checkpoint it starts from `init()`.
-    A checkpoint holds the state and the caller's cursor (plain JSON, for example the position in
-    the data) in one atomic step, so a run that was killed at any moment continues bit for bit.
-    `watch` receives every row of metrics. `should_stop` is read before each step. Returns the state
-    and the last row of metrics ({} if none). Raises FloatingPointError (non-finite update),
+    Without a checkpoint it starts from `init()`. A checkpoint holds the state and the caller's
+    cursor (plain JSON, for example the position in the data) in one atomic step, so a run that was
+    killed at any moment continues bit for bit. `watch` receives every row of metrics.
+    `should_stop` is read before each step. Speeds go to timing.jsonl; with `flops_per_token`, as a
+    share of the chips' peak too. Returns the state and the last row of metrics ({} if none).
+    Raises FloatingPointError (non-finite update),
     RuntimeError (processes disagree) and Preempted (SIGTERM; the state is saved).
     """
     checkpointer = Checkpointer(folder / 'checkpoints', keep=loop.keep_checkpoints)
     done, state = restore_or_init(checkpointer, init, set_cursor)
     # Later rows are of steps that were lost with the killed process and are repeated now.
     writer.truncate(done if done else -1)
-    reporter = LoopReporter(writers.Delayed(writer), FiniteGuard(folder, loop.nonfinite), watch)
-    with progress.progress(num_steps, unit='steps', description=description) as bar:
+    guard, speed = FiniteGuard(folder, loop.nonfinite), TrainingSpeed(flops_per_token)
+    reporter = LoopReporter(writers.Delayed(writer), guard, watch, speed)
+    bar = progress.progress(num_steps, unit='steps', description=description)
+    with bar, profiling.StepTrace(writer.name) as trace:
         bar.advance(done)
         for step in range(done + 1, num_steps + 1):
             if should_stop():
                 break
             state, metrics, updates = advance(step, state)
             is_logged = step % loop.log_every == 0 or step == num_steps
-            reporter.push(step, updates, row=metrics if is_logged else None)
+            speeds = reporter.push(step, updates, row=metrics if is_logged else None)
             compare_hosts(step, state, cursor, every=loop.compare_hosts_every)
             is_due, preempted = step % loop.checkpoint_every == 0, distributed.is_preempted()
             if step < num_steps and (is_due or preempted):
@@ -110,7 +119,8 @@ def train_loop(
                 if preempted:
                     checkpointer.close()
                     raise distributed.Preempted(f'{description} is saved at step {step}')
-            bar.advance(1)
+            bar.advance(1, **speeds)
+            trace.tick()
     last_row = reporter.flush()
     checkpointer.close()
     return state, last_row
@@ -142,12 +152,20 @@ class LoopReporter(NamedTuple):
     rows: writers.Delayed
     guard: FiniteGuard
     watch: Callable[[int, dict[str, float]], None]
+    speed: TrainingSpeed
 
-    def push(self, step: int, updates: Updates, *, row: dict | None) -> None:
-        """Takes a step's updates and its row of metrics; None if the step is not logged."""
+    def push(self, step: int, updates: Updates, *, row: dict | None) -> dict[str, float]:
+        """Takes a step's updates and its row of metrics; None if the step is not logged.
+
+        Returns the speeds since the logged step before, which are written too.
+        """
         self.guard.push(step, updates)
-        if row is not None:
-            self._watch_row(self.rows.push(step, row))
+        self.speed.push(updates)
+        if row is None:
+            return {}
+        speeds = self.speed.row()
+        self._watch_row(self.rows.push(step, row | {f'time/{n}': x for n, x in speeds.items()}))
+        return speeds
 
     def flush(self) -> dict[str, float]:
         """Reports the pending step; returns its row, {} if none was pending."""

@@ -24,12 +24,16 @@ def default() -> ConfigDict:
     derive.set_lengths(
         config, question=768, attempt=1024, critique=1280, refinement=1008, overhead=5, multiple=256
     )
+    # A pod of 256 chips samples in 8 shards of 32 slots. Of more shards, each would have so few
+    # free slots at a time that most of a prefill were padding.
     config.sampling.engine.update(
         num_slots=256,
-        prompt_buckets=(512, 1024, 2048, 3072),
-        prefill_batch_sizes=(256,),
+        prompt_buckets=(256, 512, 1024, 2048, 3072),
+        prefill_batch_sizes=(8,),
+        min_prefill_use=0.67,
         decode_batch_sizes=(),
         decode_cache_lengths=(1024, 2048),
+        tensor_shards=32,
     )
     config.sampling.score.update(rows=256, lengths=(1024, 2048, 3072))
     config.data.update(

@@ -10,11 +10,13 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention
 
-from elenchus.model import sharding
+from elenchus.model import platforms, sharding
 from elenchus.model.attention.einsum import group_by_kv_head
 from elenchus.model.attention.inputs import AttentionInputs
 from elenchus.model.config import ModelConfig
 
+KERNELS = {'tpu': 'splash', 'gpu': 'cudnn'}
+"""Platform -> the kernel that 'auto' takes there, if it supports the model."""
 PLATFORMS = {'splash': 'tpu', 'cudnn': 'gpu'}
 """Kernel -> the only platform that it runs on."""
 LANES = 128
@@ -32,13 +34,13 @@ def attend_causal(
     config: ModelConfig,
     scale: float,
 ) -> jax.Array:
-    """Causal attention by the kernel that `config.attention` names.
+    """Causal attention by the kernel of `implementation`, which must not be the einsum.
 
     query [B, T, N, H]; key and value [B, K, T, H]. Returns [B, T, N, H].
     """
     if inputs.shared is not None:
         return _attend_split(query, key, value, inputs=inputs, config=config, scale=scale)
-    kernel = {'splash': splash, 'cudnn': cudnn}[config.attention]
+    kernel = {'splash': splash, 'cudnn': cudnn}[implementation(config)]
     B, T, N, H = query.shape
     # Padding is at the end, and no real query attends to later keys: it cannot change a result.
     grouped = group_by_kv_head(_pad_to_lanes(query, axis=1), key.shape[1])
@@ -106,7 +108,7 @@ def splash(
         head_shards=1,
         q_seq_shards=1,
         attn_logits_soft_cap=cap or None,
-        interpret=target_platform() != 'tpu',
+        interpret=platforms.target_platform() != 'tpu',
     )
     # The kernel takes segment ids: a dense mask [B, T, T] would need the memory that it saves.
     ids = None if segments is None else splash_attention.SegmentIds(segments, segments)
@@ -142,18 +144,29 @@ def cudnn(
         scale=scale,
         is_causal=True,
         local_window_size=local_window,
-        implementation='cudnn' if target_platform() == 'gpu' else 'xla',
+        implementation='cudnn' if platforms.target_platform() == 'gpu' else 'xla',
     )
     return out.swapaxes(1, 2)
 
 
-def target_platform() -> str:
-    """Platform that the current program is compiled for: 'cpu', 'gpu' or 'tpu'.
+def implementation(config: ModelConfig, platform: str | None = None) -> str:
+    """Returns 'einsum', 'splash' or 'cudnn': what `config.attention` means on a platform.
 
-    It is the platform of the current mesh, which in a dry run need not be present on this machine.
+    None is the platform that the current program is compiled for. 'auto' is the kernel of the
+    platform where it supports the model, else the einsum.
     """
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    return jax.default_backend() if device is None else device.platform
+    if config.attention != 'auto':
+        return config.attention
+    kernel = KERNELS.get(platform or platforms.target_platform())
+    # Splash pads no heads: narrower ones than the lanes would need copies of all arrays.
+    supported = {
+        'splash': config.head_dim % LANES == 0,
+        'cudnn': config.dtype == 'bfloat16'
+        and not config.attention_soft_cap
+        and config.head_dim % 8 == 0
+        and config.head_dim <= 128,
+    }
+    return kernel if supported.get(kernel) else 'einsum'
 
 
 def check_backend(config: ModelConfig, platform: str) -> None:

@@ -17,9 +17,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from elenchus.model import block_weights, kv_cache, quantization, sharding
+from elenchus.model import kv_cache, placement, platforms, quantization, sharding
 from elenchus.model.config import ModelConfig
 from elenchus.model.kv_cache import CacheDtype, KVCache
+from elenchus.model.row_shards import any_shard, map_row_shards
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine import prompt_lookup
 from elenchus.sampling.engine.prompt_lookup import PromptLookup
@@ -46,6 +47,17 @@ class DecodeState:
     logprobs: jax.Array  # [B, S] float32
 
 
+STATE_AXES = DecodeState(
+    cache=kv_cache.AXES,
+    **{
+        field.name: placement.ROWS
+        for field in dataclasses.fields(DecodeState)
+        if field.name != 'cache'
+    },
+)
+"""Logical axes of the slots, see `placement.Axes`."""
+
+
 class Noise(NamedTuple):
     """Random numbers of a range of positions of each slot."""
 
@@ -65,49 +77,34 @@ class Noise(NamedTuple):
 
     def at(self, positions: jax.Array) -> jax.Array:
         """Selects positions [B, T] -> [B, T, 2]."""
-        return self.values[jnp.arange(positions.shape[0])[:, None], positions - self.start[:, None]]
+        # Row by row (`vmap`), so that rows split over a mesh stay where they are.
+        return jax.vmap(lambda values, at: values[at])(self.values, positions - self.start[:, None])
 
 
-@functools.partial(jax.jit, static_argnames=('config', 'batch', 'length', 'dtype'))
+@placement.pinned_jit(static_argnames=('config', 'batch', 'length', 'dtype'), out_axes=STATE_AXES)
 def init_state(
     config: ModelConfig, *, batch: int, length: int, dtype: CacheDtype = 'model'
 ) -> DecodeState:
     """Creates `batch` empty slots of `length` positions."""
     zeros = jnp.zeros(batch, 'int32')
-    return constrain(
-        DecodeState(
-            cache=kv_cache.init_cache(config, batch=batch, length=length, dtype=dtype),
-            last_token=zeros,
-            position=zeros,
-            request=zeros,
-            stop_at=zeros,
-            done=jnp.ones(batch, bool),
-            steps=zeros,
-            tokens=jnp.zeros((batch, length), 'int32'),
-            logprobs=jnp.zeros((batch, length), 'float32'),
-        )
+    return DecodeState(
+        cache=kv_cache.init_cache(config, batch=batch, length=length, dtype=dtype),
+        last_token=zeros,
+        position=zeros,
+        request=zeros,
+        stop_at=zeros,
+        done=jnp.ones(batch, bool),
+        steps=zeros,
+        tokens=jnp.zeros((batch, length), 'int32'),
+        logprobs=jnp.zeros((batch, length), 'float32'),
     )
 
 
-def prepare_for_decoding(model: Transformer) -> Transformer:
-    """The model in the layout that decode_chunk reads fastest; called once per `generate`.
-
-    On a CPU, a copy of the weights with one array per layer and large matrices transposed: XLA
-    would copy slices of stacked weights at every step, and a product of few rows is up to 1.8 times
-    faster with the matrix on the left. On other devices, the model itself.
-    """
-    return _unstack_and_transpose(model) if jax.default_backend() == 'cpu' else model
-
-
-@jax.jit
-def _unstack_and_transpose(model: Transformer) -> Transformer:
-    return block_weights.transpose_weights(model).unstacked()
-
-
-@functools.partial(
-    jax.jit,
+@placement.pinned_jit(
     donate_argnames='state',
     static_argnames=('method', 'num_steps', 'stop_ids', 'length', 'lookup'),
+    axes={'state': STATE_AXES, 'slots': placement.ROWS},
+    out_axes=(STATE_AXES, None),
 )
 def decode_chunk(
     model: Transformer,
@@ -124,21 +121,51 @@ def decode_chunk(
     """Runs up to `num_steps` steps in slots [M], or in all slots in place if `slots` is None.
 
     A step samples one token per slot, or up to 1 + lookup.num_tokens. The loop ends early once all
-    slots are done. Indices >= the number of slots are padding and are ignored. Only the first
-    `length` positions of the cache are used; a running slot must not get past them in this chunk.
+    slots are done. Only the first `length` positions of the cache are used; a running slot must not
+    get past them in this chunk.
+
+    On a mesh, each shard of the slots runs this on its own. `slots` are then the shards' parts
+    behind each other, and indices count within a shard. Indices >= a shard's number of slots are
+    padding and are ignored.
 
     Returns the state and [2, B] int32: the position and the done flag of every slot. These are
     replicated, so every host schedules alike.
     """
+    run = functools.partial(
+        _decode_rows,
+        method=method,
+        num_steps=num_steps,
+        stop_ids=stop_ids,
+        length=length,
+        lookup=lookup,
+    )
+    state = map_row_shards(run, (model, jnp.asarray(seed)), state, slots, whole=(0,))
+    flags = jnp.stack([state.position, state.done.astype('int32')])
+    return state, sharding.constrain(flags, (None, None))
+
+
+def _decode_rows(
+    model_and_seed: tuple[Transformer, jax.Array],
+    state: DecodeState,
+    slots: jax.Array | None,
+    *,
+    method: Method,
+    num_steps: int,
+    stop_ids: tuple[int, ...],
+    length: int,
+    lookup: PromptLookup,
+) -> DecodeState:
+    """`decode_chunk` of the slots of one shard."""
+    model, seed = model_and_seed
     part = select_slots(state, slots, length)
     # Drawn before the loop, which is faster than in every step.
     max_tokens = num_steps * (1 + lookup.num_tokens)
     noise = Noise.draw(seed, part.request, part.position + 1, length=max_tokens)
-    dequantize_in_loop = quantization.is_quantized(model) and jax.default_backend() != 'cpu'
+    dequantize_in_loop = quantization.is_quantized(model) and platforms.target_platform() != 'cpu'
 
     def is_running(carry):
         step, part = carry
-        return (step < num_steps) & ~part.done.all()
+        return (step < num_steps) & any_shard(~part.done.all())
 
     def advance(carry):
         step, part = carry
@@ -151,16 +178,20 @@ def decode_chunk(
         return step + 1, part
 
     _, part = jax.lax.while_loop(is_running, advance, (jnp.int32(0), part))
-    state = constrain(scatter_slots(state, part, slots))
-    flags = jnp.stack([state.position, state.done.astype('int32')])
-    return state, sharding.constrain(flags, (None, None))
+    return constrain(scatter_slots(state, part, slots))
 
 
-@jax.jit
+@placement.pinned_jit(axes={'state': STATE_AXES, 'slots': placement.ROWS})
 def read_slots(state: DecodeState, slots: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Tokens [M, S], log-probabilities [M, S] and steps [M] of slots [M], on every host."""
-    rows = (state.tokens[slots], state.logprobs[slots], state.steps[slots])
-    return tuple(sharding.constrain(x, (None,) * x.ndim) for x in rows)
+    """Tokens [M, S], log-probabilities [M, S] and steps [M] of slots [M], on every host.
+
+    On a mesh, `slots` are as in `decode_chunk`.
+    """
+
+    def read(arrays, slots):
+        return tuple(x[slots] for x in arrays)
+
+    return map_row_shards(read, (state.tokens, state.logprobs, state.steps), slots)
 
 
 def select_slots(state: DecodeState, slots: jax.Array | None, length: int) -> DecodeState:
@@ -186,7 +217,7 @@ def scatter_slots(state: DecodeState, part: DecodeState, slots: jax.Array | None
 
 
 def constrain(state: DecodeState) -> DecodeState:
-    """Shards slots over the mesh's batch axes, and cache heads as the model's key/value heads."""
+    """Splits cache heads over the mesh as the model's key/value heads; slots are split already."""
     axes = {1: ('batch',), 2: ('batch', None), 4: ('batch', 'kv_heads', None, None)}
     return jax.tree.map(lambda x: sharding.constrain(x, axes[x.ndim]), state)
 
@@ -201,7 +232,7 @@ def _step(
     lookup: PromptLookup,
 ) -> DecodeState:
     """Reads the last tokens and their drafts and samples what follows; skips done slots."""
-    B, S = state.tokens.shape
+    S = state.tokens.shape[1]
     # Writes at this position are dropped: it is past the end of the buffers and of the cache.
     nowhere = max(S, state.cache.length)
     draft = lookup.draft(state.tokens, state.position)
@@ -219,7 +250,8 @@ def _step(
     valid = jnp.concatenate([~state.done[:, None], predicted], axis=1).cumprod(axis=1).astype(bool)
     count = valid.sum(axis=1)
     last = jnp.take_along_axis(token, jnp.maximum(count - 1, 0)[:, None], axis=1)[:, 0]
-    at = (jnp.arange(B)[:, None], jnp.where(valid, next_positions, nowhere))
+    at = jnp.where(valid, next_positions, nowhere)
+    put = jax.vmap(lambda into, at, values: into.at[at].set(values, mode='drop'))
     return constrain(
         dataclasses.replace(
             state,
@@ -228,7 +260,7 @@ def _step(
             position=state.position + count,
             done=state.done | (valid & ended).any(axis=1),
             steps=state.steps + ~state.done,
-            tokens=state.tokens.at[at].set(token, mode='drop'),
-            logprobs=state.logprobs.at[at].set(logprob, mode='drop'),
+            tokens=put(state.tokens, at, token),
+            logprobs=put(state.logprobs, at, logprob),
         )
     )

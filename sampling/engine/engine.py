@@ -3,9 +3,9 @@
 The life of a request in `Engine.generate`:
 
 1. It waits in a queue until one of the `num_slots` slots is free.
-2. `prefill.batches` puts it into a batch with other requests that enter a slot now. Requests with
-   the same prompt share one row. With a prefix cache, a prompt may start from a cached prefix.
-3. `prefill.fill_slots` reads the prompts in one forward pass and writes their keys and values into
+2. `Refill.next` packs its prompt with those of other requests that enter a slot now. Requests with
+   the same prompt share one reading. With a prefix cache, a prompt may start from a cached prefix.
+3. `prefill.fill_slots` reads the prompts in one forward pass and copies their keys and values into
    the slots.
 4. `decode.decode_chunk` samples in all busy slots, up to `chunk_steps` steps in one jitted loop.
 5. The host reads the position and the done flag of every slot. Step 4 repeats until the request has
@@ -16,26 +16,34 @@ The life of a request in `Engine.generate`:
 
 Noise is a function of (seed, request id, position), so this schedule cannot change the samples.
 All shapes come from EngineSettings, so nothing compiles after `warm_up`. The schedule depends only
-on values that all hosts have, so they agree on it without communication.
+on values that all hosts have, so they agree on it without communication. On a mesh a slot belongs
+to a shard of rows, and all of the above happens within it (weights.py has the sampler's mesh).
 """
 
 import collections
 import functools
 import itertools
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import numpy as np
 
-from elenchus.model import quantization
+from elenchus.model.placement import Placement
+from elenchus.model.row_shards import num_row_shards
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine import decode, prefill
+from elenchus.sampling.engine import weights as weights_lib
+from elenchus.sampling.engine.calls import Call, execute
+from elenchus.sampling.engine.decode import DecodeState
 from elenchus.sampling.engine.generator import Generator
-from elenchus.sampling.engine.prefill import PrefillBatch
-from elenchus.sampling.engine.prefix_cache import PrefixCache
-from elenchus.sampling.engine.requests import Completion, Request
+from elenchus.sampling.engine.prefix_cache import PrefixCache, copy_slots, init_cache
+from elenchus.sampling.engine.prefix_cached_engine import PrefixCachedEngine
+from elenchus.sampling.engine.refill import Prefill, Refill, by_shard, to_batch
+from elenchus.sampling.engine.requests import Completion, Request, check_requests
 from elenchus.sampling.engine.sampling_methods import Method
 from elenchus.sampling.engine.shapes import EngineSettings, smallest_bucket
+from elenchus.sampling.engine.work import Work, chunk_work
 
 
 class Engine:
@@ -77,13 +85,15 @@ class Engine:
     def __init__(self, settings: EngineSettings, *, stop_ids: tuple[int, ...]):
         self.settings = settings
         self.stop_ids = stop_ids
-        self.tokens, self.steps = 0, 0
-        self._decode_chunk = functools.partial(
-            decode.decode_chunk,
-            num_steps=settings.chunk_steps,
-            stop_ids=stop_ids,
-            lookup=settings.lookup,
-        )
+        self.tokens, self.steps, self.work = 0, 0, Work()
+        self.on_chunk: Callable[[], None] = lambda: None  # called after every chunk of decoding
+        self._shards = 1
+        self._decode_options = {
+            'num_steps': settings.chunk_steps,
+            'stop_ids': stop_ids,
+            'lookup': settings.lookup,
+        }
+        self._decode_chunk = functools.partial(decode.decode_chunk, **self._decode_options)
 
     def generate(
         self,
@@ -103,125 +113,141 @@ class Engine:
         Raises ValueError if a request is too long, if two have the same id, or if the seed is not
         in [0, 2 ** 32).
         """
-        self._check(requests, seed)
-        queue, running = collections.deque(requests), {}  # running: slot -> request
-        completions = {}
-        model, state = self._start(model)
-        decode_model = decode.prepare_for_decoding(model)
+        check_requests(self.settings, requests, seed)
+        running, completions = {}, {}  # running: slot -> request
         position = np.zeros(self.settings.num_slots, np.int32)
-        while queue or running:
-            free = [slot for slot in range(self.settings.num_slots) if slot not in running]
-            entering = {slot: queue.popleft() for slot in free[: len(queue)]}
-            state = self._prefill(model, state, entering, prefix_cache=prefix_cache)
-            for slot, request in entering.items():
-                running[slot] = request
-                position[slot] = len(request.prompt) - 1  # of the next token to read
-            slots, length = self._chunk_shape(running, position)
-            state, flags = self._decode_chunk(
-                decode_model, state, slots, method=method, seed=np.uint32(seed), length=length
-            )
-            # This waits for the device: the host needs the flags to schedule the next chunk.
-            position, done = np.array(flags)
-            finished = [slot for slot in running if done[slot]]
-            for completion in self._collect(
-                state, running, finished, position=position, prefix_cache=prefix_cache
-            ):
-                completions[completion.id] = completion
-                self.tokens += len(completion.tokens)
-                self.steps += completion.steps
-                if on_completion is not None:
-                    on_completion(completion)
+        here, start = self._placement(), time.perf_counter()
+        with here.in_force():
+            weights = weights_lib.place_weights(model, self.settings, here)
+            state = decode.init_state(weights.prefill.config, **self.settings.slot_shapes)
+            refill = Refill(self.settings, self._shards, requests)
+            while refill.queue or running:
+                for batch in refill.next(running, prefix_cache):
+                    state = self._prefill(weights.prefill, state, batch, prefix_cache=prefix_cache)
+                    running.update(batch.entries)
+                    position[[slot for slot, _ in batch.entries]] = batch.positions
+                slots, length = self._chunk_shape(running, position)
+                state, flags = self._decode_chunk(
+                    weights.decode, state, slots, method=method, seed=np.uint32(seed), length=length
+                )
+                # This waits for the device: the host needs the flags to schedule the next chunk.
+                before, (position, done) = position, np.array(flags)
+                shape = self.settings.num_slots if slots is None else len(slots), length
+                start = self._count_chunk(position - before, running, shape=shape, start=start)
+                finished = [slot for slot in sorted(running) if done[slot]]
+                for completion in self._collect(
+                    state, running, finished, position=position, prefix_cache=prefix_cache
+                ):
+                    completions[completion.id] = completion
+                    if on_completion is not None:
+                        on_completion(completion)
         return [completions[request.id] for request in requests]
 
-    def warm_up(self, model: Transformer, *, method: Method) -> None:
-        """Compiles every program that `generate` can run with this model and method."""
+    def _count_chunk(
+        self, advances: np.ndarray, running, *, shape: tuple[int, int], start: float
+    ) -> float:
+        """Adds a chunk to `work`: what each slot sampled, its program's slots and cache length.
+
+        `start` is when the chunk before it ended; returns the time now.
+        """
+        now = time.perf_counter()
+        self.work += Work(seconds=now - start) + chunk_work(
+            advances[list(running)],
+            slots=shape[0],
+            length=shape[1],
+            tokens_per_step=1 + self.settings.draft_tokens,
+        )
+        self.on_chunk()
+        return now
+
+    def warm_up(self, model: Transformer, *, method: Method, call: Call = execute) -> None:
+        """Compiles every program that `generate` can run with this model and method.
+
+        `call` runs each of them, by a name.
+        """
         s = self.settings
-        caches = [None]  # prefill without and with cached prefixes are different programs
-        if s.prefix_cache_rows:
-            caches.append(self.init_prefix_cache(model))
-        model, state = self._start(model)
-        for length, rows in itertools.product(s.prompt_buckets, s.prefill_batch_sizes):
-            for slots, cache in itertools.product({rows, s.num_slots}, caches):
-                batch = PrefillBatch.empty(s, rows=rows, length=length, slots=slots)
-                state = prefill.fill_slots(
-                    model,
+        here = self._placement()
+        with here.in_force():
+            # Prefill without and with cached prefixes are different programs.
+            caches = (None, *self._call_prefix_cache(model, here, call))
+            weights = weights_lib.place_weights(model, s, here, call=call)
+            state = call('slots', decode.init_state, weights.prefill.config, **s.slot_shapes)
+            for length, rows, cache in itertools.product(
+                s.prompt_buckets, s.prefill_batch_sizes, caches
+            ):
+                empty = Prefill(
+                    ((),) * self._shards, rows // self._shards, length, cache is not None
+                )
+                state = call(
+                    f'prefill {rows} x {length}' + (' from prefixes' if empty.has_prefix else ''),
+                    prefill.fill_slots,
+                    weights.prefill,
                     state,
-                    batch,
-                    prefixes=None if cache is None else cache.cache,
+                    to_batch(s, empty),
+                    prefixes=cache,
                     chunk=s.prefill_chunk,
                 )
-        decode_model = decode.prepare_for_decoding(model)
-        for length, size in itertools.product(s.decode_length_buckets, s.decode_batch_buckets):
-            state, _ = self._decode_chunk(
-                decode_model,
-                state,
-                self._pad_slots((), size),
-                method=method,
-                seed=np.uint32(0),
-                length=length,
-            )
-        decode.read_slots(state, np.zeros(s.prefill_batch_sizes[-1], np.int32))
-        for cache in caches[1:]:
-            cache.add(state.cache, (), (), size=s.prefill_batch_sizes[-1])
+            for length, size in itertools.product(s.decode_length_buckets, s.decode_batch_buckets):
+                state, _ = call(
+                    f'decode {size} x {length}',
+                    decode.decode_chunk,
+                    weights.decode,
+                    state,
+                    self._pad_slots((), size),
+                    method=method,
+                    seed=np.uint32(0),
+                    length=length,
+                    **self._decode_options,
+                )
+            slots = np.zeros(self._read_size * self._shards, np.int32)
+            call('read slots', decode.read_slots, state, slots)
+            for cache in caches[1:]:
+                call('add prefixes', copy_slots, cache, state.cache, slots=slots, rows=slots)
+
+    def _call_prefix_cache(self, model: Transformer, here: Placement, call: Call) -> tuple:
+        """An empty prefix cache; () if the settings have none."""
+        s = self.settings
+        if not s.prefix_cache_rows:
+            return ()
+        config = weights_lib.sampler_config(model.config, s, here)
+        shape = {'batch': s.prefix_cache_rows, 'length': s.prefix_cache_length}
+        return (call('prefix cache', init_cache, config, dtype=s.cache_dtype, **shape),)
 
     def init_prefix_cache(self, model: Transformer) -> PrefixCache:
         """Creates an empty prefix cache for `generate` with this model."""
-        s = self.settings
-        return PrefixCache(
-            model.config,
-            rows=s.prefix_cache_rows,
-            length=s.prefix_cache_length,
-            dtype=s.cache_dtype,
-        )
+        s, here = self.settings, self._placement()
+        with here.in_force():
+            return PrefixCache(
+                weights_lib.sampler_config(model.config, s, here),
+                rows=s.prefix_cache_rows,
+                length=s.prefix_cache_length,
+                dtype=s.cache_dtype,
+                shards=self._shards,
+            )
 
     def with_prefix_cache(self) -> Generator:
         """This engine with empty prefix caches, or itself if the settings have none."""
         return PrefixCachedEngine(self) if self.settings.prefix_cache_rows else self
 
-    def _check(self, requests: Sequence[Request], seed: int) -> None:
-        """Raises ValueError for requests and seeds that `generate` cannot take."""
-        if not 0 <= seed < 2**32:
-            raise ValueError(f'seed={seed} must be in [0, 2**32)')
-        longest, max_length = self.settings.prompt_buckets[-1], self.settings.max_length
-        counts = collections.Counter(request.id for request in requests)
-        for request in requests:
-            length = len(request.prompt)
-            if counts[request.id] > 1:
-                raise ValueError(
-                    f'request id {request.id} occurs {counts[request.id]} times; '
-                    f'use a different id for each request'
-                )
-            if length > longest:
-                raise ValueError(
-                    f'request {request.id}: {length} prompt tokens exceed the last of '
-                    f'sampling.engine.prompt_buckets; use at most {longest}'
-                )
-            if length + request.max_tokens > max_length:
-                raise ValueError(
-                    f'request {request.id}: {length} prompt tokens and max_tokens='
-                    f'{request.max_tokens} exceed sampling.engine.max_length={max_length}; '
-                    f'use max_tokens of at most {max_length - length}'
-                )
+    def _placement(self) -> Placement:
+        """The sampler's placement on the mesh in force; its slots are in `_shards` shards."""
+        here = weights_lib.sampler_placement(self.settings)
+        self._shards = num_row_shards(here.mesh)
+        self.settings.check_shards(self._shards)
+        return here
 
-    def _start(self, model: Transformer) -> tuple[Transformer, decode.DecodeState]:
-        """The model, quantized as the settings say, and empty slots."""
-        s = self.settings
-        state = decode.init_state(
-            model.config, batch=s.num_slots, length=s.max_length, dtype=s.cache_dtype
+    def _prefill(
+        self, model, state, batch: Prefill, *, prefix_cache: PrefixCache | None
+    ) -> DecodeState:
+        """Reads the prompts of a batch into their slots."""
+        self.work += batch.work
+        return prefill.fill_slots(
+            model,
+            state,
+            to_batch(self.settings, batch),
+            prefixes=prefix_cache.cache if batch.has_prefix else None,
+            chunk=self.settings.prefill_chunk,
         )
-        return quantization.quantize(model, s.quantize), state
-
-    def _prefill(self, model, state, entering: dict[int, Request], *, prefix_cache):
-        """Reads the prompts of entering requests {slot: request} into their slots."""
-        for batch in prefill.batches(self.settings, entering, prefix_cache=prefix_cache):
-            state = prefill.fill_slots(
-                model,
-                state,
-                batch,
-                prefixes=prefix_cache.cache if batch.prefix_lengths.any() else None,
-                chunk=self.settings.prefill_chunk,
-            )
-        return state
 
     def _chunk_shape(
         self, running: dict[int, Request], position: np.ndarray
@@ -238,15 +264,30 @@ class Engine:
             min(position[slot] + max_new, len(request.prompt) + request.max_tokens - 1)
             for slot, request in running.items()
         )
-        slots = self._pad_slots(running, smallest_bucket(s.decode_batch_buckets, len(running)))
-        return slots, smallest_bucket(s.decode_length_buckets, end)
+        # The fullest shard decides: all shards have slot lists of one length.
+        busiest = max(collections.Counter(slot // self._shard_slots for slot in running).values())
+        size = smallest_bucket(s.decode_batch_buckets, busiest * self._shards)
+        return self._pad_slots(running, size), smallest_bucket(s.decode_length_buckets, end)
 
     def _pad_slots(self, slots: Iterable[int], size: int) -> np.ndarray | None:
-        """Sorted slots padded to `size`; None, which is all slots in place, if that is all."""
-        num_slots = self.settings.num_slots
-        if size == num_slots:
+        """Sorted slots within their shards, each shard's padded; None: all slots in place."""
+        if size == self.settings.num_slots:
             return None
-        return np.array((*sorted(slots), *[num_slots] * size)[:size], np.int32)
+        return by_shard(
+            sorted(slots),
+            (self._shards, size // self._shards),
+            per_shard=self._shard_slots,
+            fill=self._shard_slots,
+        )
+
+    @property
+    def _shard_slots(self) -> int:
+        return self.settings.num_slots // self._shards
+
+    @property
+    def _read_size(self) -> int:
+        """Slots of a shard that are read at once: one shape for any number of finished ones."""
+        return min(self._shard_slots, -(-self.settings.prefill_batch_sizes[-1] // self._shards))
 
     def _collect(
         self,
@@ -258,73 +299,38 @@ class Engine:
         prefix_cache: PrefixCache | None,
     ) -> Iterator[Completion]:
         """Takes finished requests out of their slots and adds them to the prefix cache."""
-        size = self.settings.prefill_batch_sizes[-1]  # one shape for any number of slots
-        for start in range(0, len(slots), size):
-            group = slots[start : start + size]
-            padded = np.zeros(size, np.int32)
-            padded[: len(group)] = group
-            tokens, logprobs, steps = jax.device_get(decode.read_slots(state, padded))
-            prefixes = []
-            for i, slot in enumerate(group):
-                request = running.pop(slot)
-                sampled = slice(len(request.prompt), position[slot] + 1)
-                ids = tuple(tokens[i, sampled].tolist())
-                # The model has not read the last sampled token: the cache ends before it.
-                prefixes.append((*request.prompt, *ids[:-1]))
-                yield Completion(
-                    id=request.id,
-                    tokens=ids,
-                    logprobs=tuple(logprobs[i, sampled].tolist()),
-                    finished=ids[-1] in self.stop_ids,
-                    steps=int(steps[i]),
-                )
+        size, in_shards = self._read_size, [[] for _ in range(self._shards)]
+        for slot in slots:
+            in_shards[slot // self._shard_slots].append(slot)
+        for start in range(0, max(map(len, in_shards)), size):
+            groups = [slots[start : start + size] for slots in in_shards]
+            chosen = [slot for group in groups for slot in group]
+            indices = by_shard(chosen, (self._shards, size), per_shard=self._shard_slots, fill=0)
+            arrays = jax.device_get(decode.read_slots(state, indices))
+            prefixes = [[] for _ in groups]
+            for shard, group in enumerate(groups):
+                for i, slot in enumerate(group):
+                    request = running.pop(slot)
+                    tokens, logprobs, steps = (x[shard * size + i] for x in arrays)
+                    sampled = slice(len(request.prompt), position[slot] + 1)
+                    completion = self._completion(
+                        request, tokens[sampled], logprobs[sampled], steps=int(steps)
+                    )
+                    # The model has not read the last sampled token: the cache ends before it.
+                    prefix = (*request.prompt, *completion.tokens[:-1])
+                    prefixes[shard].append((slot % self._shard_slots, prefix))
+                    self.tokens += len(completion.tokens)
+                    self.steps += completion.steps
+                    yield completion
             if prefix_cache is not None:
-                prefix_cache.add(state.cache, group, prefixes, size=size)
+                prefix_cache.add(state.cache, prefixes, size=size)
 
-
-class PrefixCachedEngine:
-    """An engine with one prefix cache per model that it samples from; implements Generator.
-
-    The caches live as long as this object. A sample's last digits may depend on which prefix it
-    started from, so a new object per part of a stage makes the part reproducible on its own.
-    """
-
-    def __init__(self, engine: Engine):
-        self._engine = engine
-        # By id, as models are not hashable. Keeping the model keeps its id from being reused.
-        self._caches: dict[int, tuple[Transformer, PrefixCache]] = {}
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of all completions of the underlying engine so far."""
-        return self._engine.tokens
-
-    @property
-    def steps(self) -> int:
-        """Forward passes of all completions of the underlying engine so far."""
-        return self._engine.steps
-
-    def generate(
-        self,
-        model: Transformer,
-        requests: Sequence[Request],
-        *,
-        method: Method,
-        seed: int,
-        on_completion: Callable[[Completion], None] | None = None,
-    ) -> list[Completion]:
-        """Samples like Engine.generate, with the prefix cache of this model."""
-        if id(model) not in self._caches:
-            self._caches[id(model)] = (model, self._engine.init_prefix_cache(model))
-        return self._engine.generate(
-            model,
-            requests,
-            method=method,
-            seed=seed,
-            on_completion=on_completion,
-            prefix_cache=self._caches[id(model)][1],
+    def _completion(self, request: Request, tokens, logprobs, *, steps: int) -> Completion:
+        ids = tuple(tokens.tolist())
+        return Completion(
+            id=request.id,
+            tokens=ids,
+            logprobs=tuple(logprobs.tolist()),
+            finished=ids[-1] in self.stop_ids,
+            steps=steps,
         )
-
-    def with_prefix_cache(self) -> Generator:
-        """The same engine with new, empty caches."""
-        return self._engine.with_prefix_cache()

@@ -1,26 +1,23 @@
 """Prefill: reads prompts with the model and writes their keys and values into slots.
 
-On the host, `batches` groups requests and pads them to the shapes of EngineSettings. On the device,
-`fill_slots` reads one such batch. Requests with the same prompt share one row of it, so the samples
-of a question cost one reading of their prompt.
+A row of a prefill holds several prompts behind each other, which do not see each other; refill.py
+decides which. A slot gets its prompt by a copy of blocks of positions, in place: nothing of the
+size of all slots, or of all rows once for each slot, is ever built.
 """
 
 import dataclasses
 import functools
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from elenchus.model import kv_cache
+from elenchus.model import kv_cache, placement
 from elenchus.model.kv_cache import CacheDtype, KVCache
+from elenchus.model.row_shards import map_row_shards
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine import decode
 from elenchus.sampling.engine.decode import DecodeState
-from elenchus.sampling.engine.prefix_cache import NO_MATCH, PrefixCache, PrefixMatch
-from elenchus.sampling.engine.requests import Request
-from elenchus.sampling.engine.shapes import EngineSettings, smallest_bucket
 
 Array = np.ndarray | jax.Array
 
@@ -28,116 +25,41 @@ Array = np.ndarray | jax.Array
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PrefillBatch:
-    """R different prompts, and the M slots that they are written to.
+    """R rows of prompts, and M entries: a slot and the prompt that it gets.
 
     Several slots may get the same prompt. With a cached prefix, the model reads only the tokens
-    after it; `lengths` still count the whole prompt.
+    after it, and a row has one prompt. On a mesh, every array is the shards' parts behind each
+    other, and rows and slots count within a shard.
     """
 
-    tokens: Array  # [R, P] int32, the tokens to read; padding on the right is never attended to
-    lengths: Array  # [R] int32, tokens of the whole prompt
-    rows: Array  # [M] int32, row of each slot's prompt
-    slots: Array  # [M] int32, the slot; indices >= num_slots are padding and are ignored
+    tokens: Array  # [R, P] int32, the tokens to read
+    starts: Array | None  # [R, P] int32, index where a token's prompt starts; None: at 0, alone
+    count: Array  # [shards] int32, entries in use, which come first
+    rows: Array  # [M] int32, row of the prompt
+    offsets: Array  # [M] int32, index of its first token in the row
+    lengths: Array  # [M] int32, tokens of the whole prompt
+    slots: Array  # [M] int32, the slot; that of an unused entry does not exist
     requests: Array  # [M] int32, request ids
     stop_at: Array  # [M] int32, first position that may not be sampled
-    prompts: Array | None  # [R, W] int32, whole prompts, for prompt lookup; None = not in use
+    prompts: Array | None  # [M, W] int32, whole prompts, for prompt lookup; None = not in use
     prefix_rows: Array  # [R] int32, row of the prefix cache
     prefix_lengths: Array  # [R] int32, tokens taken from that row; 0 in all rows = not in use
 
-    @classmethod
-    def empty(
-        cls, settings: EngineSettings, *, rows: int, length: int, slots: int
-    ) -> 'PrefillBatch':
-        """A batch of padding only."""
-        longest = settings.prompt_buckets[-1]
-        return cls(
-            tokens=np.zeros((rows, length), np.int32),
-            lengths=np.ones(rows, np.int32),
-            rows=np.zeros(slots, np.int32),
-            slots=np.full(slots, settings.num_slots, np.int32),
-            requests=np.zeros(slots, np.int32),
-            stop_at=np.zeros(slots, np.int32),
-            prompts=np.zeros((rows, longest), np.int32) if settings.draft_tokens else None,
-            prefix_rows=np.zeros(rows, np.int32),
-            prefix_lengths=np.zeros(rows, np.int32),
-        )
 
+def block_width(length: int) -> int:
+    """Returns how many positions of a prompt in a row of `length` are copied at once.
 
-# On the host
-
-
-def batches(
-    settings: EngineSettings, entering: dict[int, Request], *, prefix_cache: PrefixCache | None
-) -> Iterator[PrefillBatch]:
-    """Batches of requests {slot: request}, of at most prefill_batch_sizes[-1] different prompts.
-
-    Prompts with and without a cached prefix are apart, as they run different programs.
+    A shorter prompt is copied with what follows it, so it needs as much room in its row.
     """
-    matches = {r.prompt: _match(settings, r.prompt, prefix_cache) for r in entering.values()}
-    for has_prefix in (False, True):
-        group, prompts = {}, set()  # prompts: the different ones of the group
-        for slot, request in entering.items():
-            prompt = request.prompt
-            if bool(matches[prompt].length) != has_prefix:
-                continue
-            if prompt not in prompts and len(prompts) == settings.prefill_batch_sizes[-1]:
-                yield _pack(settings, group, matches)
-                group, prompts = {}, set()
-            group[slot] = request
-            prompts.add(prompt)
-        if group:
-            yield _pack(settings, group, matches)
+    return max(1, min(128, length // 4))
 
 
-def _match(
-    settings: EngineSettings, prompt: tuple[int, ...], prefix_cache: PrefixCache | None
-) -> PrefixMatch:
-    """The cached prefix of a prompt, if the rest then fits a smaller bucket; else NO_MATCH."""
-    if prefix_cache is None:
-        return NO_MATCH
-    match = prefix_cache.longest_prefix(prompt)
-    # At least the last token must be read, as the first sample follows it.
-    length = min(match.length, len(prompt) - 1)
-    whole = smallest_bucket(settings.prompt_buckets, len(prompt))
-    rest = smallest_bucket(settings.prompt_buckets, len(prompt) - length)
-    return PrefixMatch(match.row, length) if rest < whole else NO_MATCH
-
-
-def _pack(
-    settings: EngineSettings,
-    group: dict[int, Request],
-    matches: dict[tuple[int, ...], PrefixMatch],
-) -> PrefillBatch:
-    """The arrays of a group {slot: request}, with each different prompt once."""
-    prompts = dict.fromkeys(request.prompt for request in group.values())
-    row_of = {prompt: row for row, prompt in enumerate(prompts)}
-    longest = max(len(prompt) - matches[prompt].length for prompt in row_of)
-    num_rows = smallest_bucket(settings.prefill_batch_sizes, len(row_of))
-    batch = PrefillBatch.empty(
-        settings,
-        rows=num_rows,
-        length=smallest_bucket(settings.prompt_buckets, longest),
-        # Two sizes only: every size is one more program to compile.
-        slots=num_rows if len(group) <= num_rows else settings.num_slots,
-    )
-    for prompt, row in row_of.items():
-        match = matches[prompt]
-        batch.tokens[row, : len(prompt) - match.length] = prompt[match.length :]
-        batch.lengths[row] = len(prompt)
-        batch.prefix_rows[row], batch.prefix_lengths[row] = match
-        if batch.prompts is not None:
-            batch.prompts[row, : len(prompt)] = prompt
-    for i, (slot, request) in enumerate(group.items()):
-        batch.rows[i], batch.slots[i] = row_of[request.prompt], slot
-        batch.requests[i] = request.id
-        batch.stop_at[i] = len(request.prompt) + request.max_tokens
-    return batch
-
-
-# On the device
-
-
-@functools.partial(jax.jit, donate_argnames='state', static_argnames='chunk')
+@placement.pinned_jit(
+    donate_argnames='state',
+    static_argnames='chunk',
+    axes={'state': decode.STATE_AXES, 'batch': placement.ROWS, 'prefixes': kv_cache.AXES},
+    out_axes=decode.STATE_AXES,
+)
 def fill_slots(
     model: Transformer,
     state: DecodeState,
@@ -149,8 +71,22 @@ def fill_slots(
     """Reads the prompts of a batch and writes their caches and bookkeeping into the slots.
 
     `prefixes` is the prefix cache's; None reads all prompts from their first token. `chunk`
-    positions are read per forward pass, all at once if it is 0; it must divide longer prompts.
+    positions are read per forward pass, all at once if it is 0; it must divide longer prompts. On a
+    mesh, each shard of the slots reads the prompts of its own slots.
     """
+    fill = functools.partial(_fill_rows, chunk=chunk)
+    return map_row_shards(fill, model, state, (batch, prefixes), whole=(0,))
+
+
+def _fill_rows(
+    model: Transformer,
+    state: DecodeState,
+    prompts: tuple[PrefillBatch, KVCache | None],
+    *,
+    chunk: int,
+) -> DecodeState:
+    """`fill_slots` of one shard; `prompts` are the batch and the prefix cache."""
+    batch, prefixes = prompts
     R, P = batch.tokens.shape
     if prefixes is None:
         cache, prefix_lengths = None, jnp.zeros(R, 'int32')
@@ -160,25 +96,30 @@ def fill_slots(
         cache = extend_prefix(prefixes, batch.prefix_rows, room)
         prefix_lengths = batch.prefix_lengths
     cache = _read_prompts(
-        model, batch.tokens, prefix_lengths, cache=cache, dtype=state.cache.dtype, chunk=chunk
+        model,
+        batch,
+        prefix_lengths,
+        cache=cache,
+        dtype=state.cache.dtype,
+        chunk=chunk,
     )
     last = batch.lengths - 1
-    last_token = batch.tokens[jnp.arange(R), last - prefix_lengths]
+    at = batch.offsets + last - prefix_lengths[batch.rows]
 
     def put(into, values):
         return into.at[batch.slots].set(values, mode='drop')
 
     tokens = state.tokens
     if batch.prompts is not None:
-        tokens = write_prompts(tokens, batch.prompts[batch.rows], batch.slots)
+        tokens = write_prompts(tokens, batch.prompts, batch.slots)
     return decode.constrain(
         dataclasses.replace(
             state,
-            cache=kv_cache.insert(state.cache, cache, slots=batch.slots, rows=batch.rows),
+            cache=copy_prompts(state.cache, cache, batch),
             # The first decode step reads the last prompt token again, as it needs the logits there;
             # prefill computes none. It writes the same keys and values.
-            last_token=put(state.last_token, last_token[batch.rows]),
-            position=put(state.position, last[batch.rows]),
+            last_token=put(state.last_token, batch.tokens[batch.rows, at]),
+            position=put(state.position, last),
             request=put(state.request, batch.requests),
             stop_at=put(state.stop_at, batch.stop_at),
             done=put(state.done, False),
@@ -186,6 +127,32 @@ def fill_slots(
             tokens=tokens,
         )
     )
+
+
+def copy_prompts(cache: KVCache, source: KVCache, batch: PrefillBatch) -> KVCache:
+    """Copies the prompt of each entry from its place in `source` to the start of its slot.
+
+    Blocks of one width are copied, and the last one ends with the prompt: it never reads or writes
+    past the end of a row.
+    """
+    width = block_width(source.length)
+
+    def copy_entry(i, cache):
+        row, offset, length = batch.rows[i], batch.offsets[i], batch.lengths[i]
+
+        def copy_one(j, cache):
+            at = jnp.minimum(j * width, jnp.maximum(length - width, 0))
+            return kv_cache.copy_block(
+                cache,
+                source,
+                width=width,
+                destination=(batch.slots[i], at),
+                origin=(row, offset + at),
+            )
+
+        return jax.lax.fori_loop(0, -(-length // width), copy_one, cache)
+
+    return jax.lax.fori_loop(0, batch.count[0], copy_entry, cache)
 
 
 def extend_prefix(prefixes: KVCache, rows: jax.Array, room: int) -> KVCache:
@@ -200,16 +167,20 @@ def write_prompts(tokens: jax.Array, prompts: jax.Array, slots: jax.Array) -> ja
 
 def _read_prompts(
     model: Transformer,
-    tokens: jax.Array,
-    start: jax.Array,
+    batch: PrefillBatch,
+    prefix_lengths: jax.Array,
     *,
     cache: KVCache | None,
     dtype: CacheDtype,
     chunk: int,
 ) -> KVCache:
-    """The cache of tokens [R, P] at positions from start [R] on; new, of length P, if None."""
+    """The cache of a batch's tokens [R, P] behind their prefixes; new, of length P, if None."""
+    tokens = batch.tokens
     R, P = tokens.shape
-    positions = start[:, None] + jnp.arange(P)
+    if batch.starts is not None:
+        positions = jnp.arange(P) - batch.starts
+        return model(tokens, positions, segments=batch.starts + 1, return_cache=dtype)[1]
+    positions = prefix_lengths[:, None] + jnp.arange(P)
     if not 0 < chunk < P:
         return model(tokens, positions, cache=cache, return_cache=dtype)[1]
     if cache is None:

@@ -5,7 +5,6 @@ question start with the question. The model then reads only the tokens after the
 """
 
 import bisect
-import functools
 import itertools
 import operator
 from collections.abc import Sequence
@@ -14,9 +13,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from elenchus.model import kv_cache, sharding
+from elenchus.model import kv_cache, placement
 from elenchus.model.config import ModelConfig
 from elenchus.model.kv_cache import CacheDtype, KVCache
+from elenchus.model.row_shards import map_row_shards
 
 Tokens = tuple[int, ...]
 
@@ -36,12 +36,54 @@ class PrefixCache:
 
     Evicts the oldest entry first (FIFO). Its content is a function of the calls of `add`, in order,
     so all hosts of a run agree on it. It takes kv_cache.cache_bytes of device memory for a batch of
-    `rows` and this length.
+    `rows` and this length. On a mesh each shard of rows has entries of its own, which only its own
+    slots use.
     """
 
-    def __init__(self, config: ModelConfig, *, rows: int, length: int, dtype: CacheDtype = 'model'):
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        rows: int,
+        length: int,
+        dtype: CacheDtype = 'model',
+        shards: int = 1,
+    ):
         self.cache: KVCache = init_cache(config, batch=rows, length=length, dtype=dtype)
-        self._num_rows, self._length = rows, length
+        self._length, self._num_rows = length, rows // shards
+        self._entries = [_Entries(rows // shards) for _ in range(shards)]
+
+    def longest_prefix(self, prompt: Tokens, shard: int = 0) -> PrefixMatch:
+        """Row within the shard, and length, of the longest prefix of `prompt` cached there."""
+        return self._entries[shard].longest_prefix(prompt)
+
+    def add(
+        self, cache: KVCache, prefixes: Sequence[Sequence[tuple[int, Tokens]]], *, size: int
+    ) -> None:
+        """Copies slots of a decode cache: for each shard, pairs (slot of the shard, its tokens).
+
+        Pads the pairs of a shard to `size`, so that calls with fewer of them compile nothing new.
+        """
+        slots = np.zeros((len(prefixes), size), np.int32)
+        rows = np.full((len(prefixes), size), self._num_rows, np.int32)
+        for shard, pairs in enumerate(prefixes):
+            assert len(pairs) <= size, (len(pairs), size)
+            for i, (slot, prefix) in enumerate(pairs):
+                slots[shard, i] = slot
+                rows[shard, i] = self._entries[shard].assign_row(prefix[: self._length])
+            # An entry may be evicted within this call. The last prefix of a row is the listed one,
+            # and a scatter with repeated indices has no order: drop the others.
+            for i, row in enumerate(rows[shard]):
+                if row in rows[shard, i + 1 :]:
+                    rows[shard, i] = self._num_rows
+        self.cache = copy_slots(self.cache, cache, slots=slots.ravel(), rows=rows.ravel())
+
+
+class _Entries:
+    """Which prefix is in which row of one shard."""
+
+    def __init__(self, num_rows: int):
+        self._num_rows = num_rows
         # Sorted, the prefix that shares most with a prompt is next to where the prompt would go.
         self._sorted: list[Tokens] = []
         self._row_of: dict[Tokens, int] = {}  # oldest first: dicts keep the order of insertion
@@ -54,27 +96,7 @@ class PrefixCache:
         length, tokens = max(pairs, default=(0, ()))
         return PrefixMatch(self._row_of.get(tokens, 0), length)
 
-    def add(
-        self, cache: KVCache, slots: Sequence[int], prefixes: Sequence[Tokens], *, size: int
-    ) -> None:
-        """Copies slots of a decode cache; slots[i] holds the keys and values of prefixes[i].
-
-        Pads the slots to `size`, so that calls with fewer of them compile nothing new.
-        """
-        assert len(slots) == len(prefixes) <= size, (len(slots), len(prefixes), size)
-        padded_slots = np.zeros(size, np.int32)
-        padded_slots[: len(slots)] = slots
-        rows = np.full(size, self._num_rows, np.int32)
-        for i, prefix in enumerate(prefixes):
-            rows[i] = self._assign_row(prefix[: self._length])
-        # An entry may be evicted within this call. The last prefix of a row is the listed one, and
-        # a scatter with repeated indices has no order: drop the others.
-        for i, row in enumerate(rows):
-            if row in rows[i + 1 :]:
-                rows[i] = self._num_rows
-        self.cache = copy_slots(self.cache, cache, slots=padded_slots, rows=rows)
-
-    def _assign_row(self, prefix: Tokens) -> int:
+    def assign_row(self, prefix: Tokens) -> int:
         """Row for a new prefix; num_rows, which is ignored, if a cached one starts with it."""
         if self.longest_prefix(prefix).length == len(prefix):
             return self._num_rows
@@ -88,20 +110,35 @@ class PrefixCache:
         return row
 
 
-init_cache = jax.jit(kv_cache.init_cache, static_argnames=('config', 'batch', 'length', 'dtype'))
+init_cache = placement.pinned_jit(
+    kv_cache.init_cache,
+    static_argnames=('config', 'batch', 'length', 'dtype'),
+    out_axes=kv_cache.AXES,
+)
 
 
-@functools.partial(jax.jit, donate_argnames='prefixes')
+@placement.pinned_jit(
+    donate_argnames='prefixes',
+    axes={
+        'prefixes': kv_cache.AXES,
+        'cache': kv_cache.AXES,
+        'slots': placement.ROWS,
+        'rows': placement.ROWS,
+    },
+    out_axes=kv_cache.AXES,
+)
 def copy_slots(prefixes: KVCache, cache: KVCache, *, slots: jax.Array, rows: jax.Array) -> KVCache:
     """Copies slot slots[i] of `cache` into row rows[i] of `prefixes`, up to the rows' length.
 
-    slots and rows [M]; rows >= the number of rows are padding and are ignored.
+    slots and rows [M]; rows >= the number of rows are padding and are ignored. On a mesh they are
+    the shards' parts behind each other, and count within a shard.
     """
-    length = prefixes.length
-    start = jax.tree.map(lambda x: x[:, :, :length], cache)
-    updated = kv_cache.insert(prefixes, start, slots=rows, rows=slots)
-    axes = ('batch', 'kv_heads', None, None)
-    return jax.tree.map(lambda x: sharding.constrain(x, axes), updated)
+
+    def copy(prefixes, cache, pairs):
+        start = jax.tree.map(lambda x: x[:, :, : prefixes.length], cache)
+        return kv_cache.insert(prefixes, start, slots=pairs['rows'], rows=pairs['slots'])
+
+    return map_row_shards(copy, prefixes, cache, {'rows': rows, 'slots': slots})
 
 
 def _common_length(one: Tokens, other: Tokens) -> int:

@@ -1,7 +1,11 @@
 """Requests to the sampling engine, and their completions."""
 
+import collections
 import dataclasses
 import math
+from collections.abc import Sequence
+
+from elenchus.sampling.engine.shapes import EngineSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,4 +52,30 @@ class Completion:
                 f'request {self.id}: the log-probability of token {at} is {self.logprobs[at]}: the '
                 'logits are NaN or infinite, or all tokens are banned; check the weights of the '
                 'model'
+            )
+
+
+def check_requests(settings: EngineSettings, requests: Sequence[Request], seed: int) -> None:
+    """Raises ValueError, with the sizes, if an engine cannot take a request or the seed."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f'seed={seed} must be in [0, 2**32)')
+    longest, max_length = settings.prompt_buckets[-1], settings.max_length
+    counts = collections.Counter(request.id for request in requests)
+    for request in requests:
+        length = len(request.prompt)
+        if counts[request.id] > 1:
+            raise ValueError(
+                f'request id {request.id} occurs {counts[request.id]} times; '
+                f'use a different id for each request'
+            )
+        if length > longest:
+            raise ValueError(
+                f'request {request.id}: {length} prompt tokens exceed the last of '
+                f'sampling.engine.prompt_buckets; use at most {longest}'
+            )
+        if length + request.max_tokens > max_length:
+            raise ValueError(
+                f'request {request.id}: {length} prompt tokens and max_tokens='
+                f'{request.max_tokens} exceed sampling.engine.max_length={max_length}; '
+                f'use max_tokens of at most {max_length - length}'
             )

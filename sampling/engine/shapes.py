@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from elenchus.model.kv_cache import CacheDtype
-from elenchus.model.ranges import Length, PositiveInt, Range, checked
+from elenchus.model.ranges import Length, PositiveInt, Range, Share, checked
 from elenchus.sampling.engine.prompt_lookup import PromptLookup
 
 Slots = Annotated[int, Range(1, 1 << 20)]  # sequences at once
@@ -31,18 +31,21 @@ class EngineSettings:
     max_length: Length  # positions per slot: prompt and completion together
     chunk_steps: PositiveInt  # forward passes before the host checks which slots are done
     prompt_buckets: tuple[Length, ...]  # lengths that prompts are padded to
-    prefill_batch_sizes: tuple[Slots, ...]  # numbers of different prompts read in one prefill
+    prefill_batch_sizes: tuple[Slots, ...]  # rows read in one prefill, of one or several prompts
     decode_batch_sizes: tuple[Slots, ...]  # sizes below num_slots, for few busy slots; () = off
     decode_cache_lengths: tuple[Length, ...]  # lengths below max_length to attend to; () = off
-    prefix_cache_rows: Annotated[int, Range(1, 1 << 20, off=0)] = (
-        0  # finished sequences kept per model as prefixes; 0 = off
-    )
+    # Finished sequences kept per model as prefixes; 0 = off.
+    prefix_cache_rows: Annotated[int, Range(1, 1 << 20, off=0)] = 0
     prefix_cache_length: SwitchedLength = 0  # positions kept of each of them, from the first on
     draft_tokens: DraftLength = 0  # tokens drafted per forward pass by prompt lookup; 0 = off
     draft_ngram: DraftLength = 0  # last tokens that prompt lookup tries to match
     cache_dtype: CacheDtype = 'model'  # of stored keys and values: as activations, or int8
     quantize: Literal['none', 'int8'] = 'none'  # matrices of the blocks, while sampling
     prefill_chunk: SwitchedLength = 0  # positions per forward pass of a prefill; 0 = all at once
+    min_prefill_use: Share = 0.0  # least share of prompts in a prefill, or they wait; 0 = no wait
+    # Devices that split the sampler's heads, MLPs and vocabulary; 0 = the mesh's 'tensor'.
+    tensor_shards: Annotated[int, Range(1, 1 << 20, off=0)] = 0
+    dtype: Literal['model', 'float32', 'bfloat16'] = 'model'  # of the sampler's activations
 
     def __post_init__(self):
         for name, limit in (
@@ -62,6 +65,15 @@ class EngineSettings:
         self._check_pair('prefix_cache_rows', 'prefix_cache_length')
         self._check_pair('draft_tokens', 'draft_ngram')
         self._check_prefill_chunk()
+
+    def check_shards(self, shards: int) -> None:
+        """Checks that every shard of rows gets the same number of slots and rows.
+
+        Raises ValueError, naming the field and the nearest size, if a size does not divide. Every
+        device would otherwise compute the whole.
+        """
+        for name in ('num_slots', 'prefill_batch_sizes', 'decode_batch_sizes', 'prefix_cache_rows'):
+            check_divides(f'sampling.engine.{name}', getattr(self, name), shards)
 
     def _check_pair(self, count_name: str, length_name: str) -> None:
         """Checks that an option is off in both fields, or on in both."""
@@ -92,6 +104,11 @@ class EngineSettings:
             )
 
     @property
+    def slot_shapes(self) -> dict[str, int | str]:
+        """Arguments of `decode.init_state`."""
+        return {'batch': self.num_slots, 'length': self.max_length, 'dtype': self.cache_dtype}
+
+    @property
     def lookup(self) -> PromptLookup:
         """The drafting method of these settings."""
         return PromptLookup(self.draft_tokens, self.draft_ngram)
@@ -105,6 +122,17 @@ class EngineSettings:
     def decode_length_buckets(self) -> tuple[int, ...]:
         """All cache lengths that a decode chunk may attend to, max_length included."""
         return (*self.decode_cache_lengths, self.max_length)
+
+
+def check_divides(name: str, sizes: int | tuple[int, ...], shards: int) -> None:
+    """Raises ValueError, naming the nearest size, if `shards` does not divide the sizes."""
+    for size in (sizes,) if isinstance(sizes, int) else sizes:
+        if size % shards:
+            nearest = max(1, round(size / shards)) * shards
+            raise ValueError(
+                f'{name}={sizes}: {size} does not divide over the {shards} shards of rows of the '
+                f'mesh; nearest: {nearest}'
+            )
 
 
 def smallest_bucket(buckets: Sequence[int], size: int) -> int:

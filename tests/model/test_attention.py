@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elenchus.model import memory_estimate, sharding
+from elenchus.model import memory_estimate, platforms, sharding
 from elenchus.model.attention import einsum, inputs, kernels
 from tests.support import tiny_model
 
@@ -134,9 +134,9 @@ def test_splash_compiles_to_three_kernels_on_a_mesh_of_tpus():
     segments = np.ones((2, 1024), np.int32)
     attend = by_kernel('splash', segments, 300, 30.0)
     grads = jax.grad(lambda *arrays: attend(*arrays).sum(), argnums=(0, 1, 2))
-    assert kernels.target_platform() == 'cpu'
+    assert platforms.target_platform() == 'cpu'
     with jax.sharding.use_abstract_mesh(mesh):
-        assert kernels.target_platform() == 'tpu'
+        assert platforms.target_platform() == 'tpu'
         lowered = jax.jit(grads).trace(*shapes).lower(lowering_platforms=('tpu',))
     assert lowered.as_text().count('tpu_custom_call') == 3  # forward, of queries, of keys
 
@@ -149,7 +149,7 @@ def test_cudnn_gets_a_window_or_a_mask_but_never_both(monkeypatch, packed, windo
         recorded.update(arguments, shapes=(query.shape, key.shape, value.shape))
         return query
 
-    monkeypatch.setattr(kernels, 'target_platform', lambda: 'gpu')
+    monkeypatch.setattr(platforms, 'target_platform', lambda: 'gpu')
     monkeypatch.setattr(jax.nn, 'dot_product_attention', record)
     arrays, segments = random_arrays(128, 4, 2, packed=packed)
     by_kernel('cudnn', segments, window, 0.0)(*arrays)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 import types
 
 import jax
@@ -14,8 +15,9 @@ from elenchus.data.critiques import grammars
 from elenchus.data.lab import task
 from elenchus.data.text import chat
 from elenchus.data.text import tokenizer as tokenizers
+from elenchus.model import placement, sharding
 from elenchus.sampling import step_scores
-from tests.support import tiny_model
+from tests.support import compiled_programs, tiny_model
 
 TOKENIZER = tokenizers.lab_tokenizer()
 CHAT = chat.Chat(TOKENIZER)
@@ -198,6 +200,39 @@ def test_padding_and_absent_verdicts_are_masked():
     assert not np.asarray(values)[~np.asarray(mask)].any()
     changed = np.where(np.arange(12) < np.array([[9], [8]]), tokens, 0)
     np.testing.assert_array_equal(scores(changed)[0], values)
+
+
+@pytest.mark.parametrize('shape', [None, (8, 1, 1), (2, 2, 2)], ids=str)
+@pytest.mark.parametrize('tie', [True, False], ids=['tied', 'untied'])
+def test_scores_are_those_of_all_logits_and_only_two_columns_are_computed(tie, shape):
+    config = dataclasses.replace(
+        tiny_model.EVERYTHING, vocab_size=4096, max_length=32, tie_embeddings=tie
+    )
+    model = tiny_model.make_model(config)
+    rng = np.random.default_rng(1)
+    tokens = rng.integers(10, 4096, (8, 32)).astype(np.int32)
+    positions = rng.integers(1, 32, (8, 16)).astype(np.int32)
+    hidden, _ = model(tokens, np.broadcast_to(np.arange(32), tokens.shape))
+    logits = model.logits(hidden)[np.arange(8)[:, None], positions - 1]
+    expected = jax.nn.sigmoid(logits[..., 4001] - logits[..., 7])
+    arguments = {
+        'verdict_positions': positions,
+        'correct_id': np.int32(4001),
+        'wrong_id': np.int32(7),
+    }
+    mesh = tiny_model.one_device() if shape is None else sharding.make_mesh(shape)
+    with jax.set_mesh(mesh):
+        placed = placement.current().place(jax.device_get(model))
+        lengths = np.full(8, 32, np.int32)
+        scores, mask = step_scores.verdict_scores(placed, tokens, lengths, **arguments)
+        compiled = step_scores.verdict_scores.lower(placed, tokens, lengths, **arguments).compile()
+    assert mask.all() and scores.is_fully_replicated
+    np.testing.assert_allclose(scores, expected, atol=2e-5)
+    text = compiled.as_text()
+    assert not re.search(r'f32\[(\d+,)*4096\]', text.replace('f32[16,4096]', '')), text
+    # Of other shards come weights and the scores, and no row of a hidden state.
+    if shape == (8, 1, 1):
+        assert all(c.size <= 8 * 16 for c in compiled_programs.collectives(text))
 
 
 def test_an_episode_must_end_with_a_critique():

@@ -7,7 +7,7 @@ import pytest
 from elenchus.configs import gsm8k
 from elenchus.configs.released import llama3_8b_mathcritique
 from elenchus.train.config import build, run_settings
-from elenchus.train.planning import dry_run, machines, memory_plan
+from elenchus.train.planning import compiled_table, dry_run, machines, memory_plan
 
 
 def settings_of(config, **changes):
@@ -23,9 +23,18 @@ def test_every_phase_and_the_traffic_are_printed(capsys):
     s = settings_of(gsm8k.get_config('smoke'))
     dry_run.dry_run(s, 'v5e-8', compiled=False)
     output = capsys.readouterr().out
+    assert 'These figures are estimates from shapes; --compile asks the compiler' in output
     assert 'v5e-8: 8 v5e of 16.0 GiB' in output
     assert "mesh {'data': 1, 'fsdp': 8, 'tensor': 1}" in output
-    for name in ('base', 'actor, critic', 'reinforce', 'sampling', 'fsdp all-gather'):
+    for name in (
+        'base',
+        'actor, critic',
+        'reinforce',
+        'prefill',
+        'decode',
+        'scoring',
+        'fsdp all-gather',
+    ):
         assert name in output
 
 
@@ -66,7 +75,7 @@ def test_rows_that_do_not_divide_are_refused_by_name():
         dry_run.trace_programs(s, plan)
 
 
-def test_only_tpu_topologies_are_compiled_for():
-    plan, machine, _ = parts(settings_of(gsm8k.get_config('smoke')), '8xh100')
-    with pytest.raises(ValueError, match='only TPU topologies'):
-        dry_run.compile_step(plan, machine)
+def test_gpu_topologies_are_not_compiled_for():
+    s = settings_of(gsm8k.get_config('smoke'))
+    with pytest.raises(ValueError, match=r"TPU topologies and cpu, not '8xh100'; nearest: v5e-8"):
+        compiled_table.compile_run(s, '8xh100')

@@ -113,8 +113,8 @@ def test_matrices_quantized_by_the_engine_are_counted_once_beside_the_players(se
     )
     mesh = memory_estimate.abstract_mesh((1, 1, 1))
     small, large = (
-        memory_plan.sampling_phase(compact, mesh),
-        memory_plan.sampling_phase(plain, mesh),
+        memory_plan.sampling_phases(compact, mesh)['prefill'],
+        memory_plan.sampling_phases(plain, mesh)['prefill'],
     )
     blocks = quantization.quantize(tiny_model.make_model(CONFIG), 'int8').blocks
     quantized = [x for x in jax.tree.leaves(blocks, is_leaf=is_quantized) if is_quantized(x)]

@@ -17,7 +17,19 @@ from absl import flags, logging
 from ml_collections.config_flags import config_flags
 
 from elenchus.train import distributed
+from elenchus.train.config import compilation_cache
 from elenchus.train.config.build import ROOT, nearest
+
+MAIN_FLAGS = (
+    'config',
+    'workdir',
+    'compilation_cache',
+    'profile',
+    'coordinator',
+    'num_processes',
+    'process_id',
+    'distributed',
+)
 
 PACKAGES = ('model', 'data', 'sampling', 'train', 'configs', 'scripts')
 
@@ -48,6 +60,12 @@ CONFIG_ERRORS = (
     ValueError,
 )
 """What the code of a config file may raise while it is read."""
+flags.DEFINE_string(
+    'compilation_cache',
+    None,
+    "Folder of compiled programs, which later runs load; '' keeps none. Without the flag: "
+    '$JAX_COMPILATION_CACHE_DIR, or .cache/jax in the clone.',
+)
 
 CONTINUES = 'files in the work directory are whole; once this is mended, run the same command again'
 
@@ -72,6 +90,9 @@ def define_flags(*, stages: Sequence[str] | None = None) -> None:
         'host:port of process 0 when several processes form one run; use it with --num_processes '
         'and --process_id. Not needed under SLURM and on TPU slices.',
     )
+    flags.DEFINE_bool(
+        'profile', False, 'Write a trace of a few steps of every stage into WORKDIR/profile.'
+    )
     flags.DEFINE_integer('num_processes', 1, 'Number of processes.')
     flags.DEFINE_integer('process_id', 0, 'Index of this process; process 0 writes the files.')
     flags.DEFINE_boolean(
@@ -86,7 +107,7 @@ def define_flags(*, stages: Sequence[str] | None = None) -> None:
             required=True,
         )
     # --help lists the flags of the main module only; these are its main ones.
-    for name in ('config', 'workdir', 'coordinator', 'num_processes', 'process_id', 'distributed'):
+    for name in MAIN_FLAGS:
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
     if stages is not None:
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS['stage'])
@@ -170,6 +191,7 @@ def parse_flags(argv: list[str]) -> list[str]:
             if isinstance(error, (AttributeError, KeyError)):  # of an override that is unknown
                 _check_overrides(name, argv)
         raise
+    compilation_cache.turn_on(flags.FLAGS.compilation_cache)
     if not flags.FLAGS['verbosity'].present:
         logging.set_verbosity(logging.FATAL)  # hides notes of libraries
     return rest

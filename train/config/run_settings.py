@@ -323,6 +323,7 @@ class RunSettings:
 
     seed: Seed
     mesh: tuple[MeshSize, MeshSize, MeshSize]
+    matmul_precision: Literal['float32', 'tensorfloat32', 'bfloat16']  # of float32 products
     stages: tuple[StageName, ...]
     model: ModelConfig
     tokenizer: TokenizerSettings

@@ -9,6 +9,18 @@ from rich import progress as rich_progress
 from elenchus.data.files import atomic
 
 PLAIN_INTERVAL = 10.0  # seconds between lines if stderr is not a terminal
+SHOW_INTERVAL = 2.0  # seconds between calls of `show` that are worth their time
+
+_displayed: list['Progress'] = []  # innermost last
+
+
+def show(**fields: Any) -> None:
+    """Shows values in the innermost display, which has not advanced; nothing if there is none.
+
+    What samples calls it, and does not know of which display it is a part.
+    """
+    if _displayed:
+        _displayed[-1].advance(0, **fields)
 
 
 def progress(total: int | None, *, unit: str, description: str) -> 'Progress':
@@ -41,12 +53,14 @@ class Progress:
 
     def __enter__(self) -> Self:
         self._start = self._printed = self._clock()
+        _displayed.append(self)
         if self._bar is not None:
             self._bar.start()
             self._task = self._bar.add_task(self._description, total=self._total, text='')
         return self
 
     def __exit__(self, *_) -> None:
+        _displayed.remove(self)
         if self._bar is not None:
             self._bar.stop()
         else:

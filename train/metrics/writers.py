@@ -6,6 +6,7 @@ one; names under `time/` and the wall time go to `timing.jsonl` beside it.
 
 import json
 import os
+import pathlib
 import time
 from collections.abc import Mapping
 from typing import Any, Self
@@ -34,6 +35,11 @@ class Writer:
         self._purge_step = None
         self._board = None
 
+    @property
+    def name(self) -> str:
+        """Name of the stage's folder."""
+        return self._folder.name
+
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Writes one row of scalars; raises ValueError for a value that is not a scalar."""
         floats = {name: _scalar(name, values[name]) for name in sorted(values)}
@@ -42,8 +48,8 @@ class Writer:
         if not atomic.may_write():
             return
         if others:
-            self._append(METRICS, {'step': int(step), **others})
-        self._append(TIMING, {'step': int(step), 'wall': time.time(), **times})
+            _append(self._folder / METRICS, {'step': int(step), **others})
+        _append(self._folder / TIMING, {'step': int(step), 'wall': time.time(), **times})
         for name, value in floats.items():
             self._open_board().add_scalar(name, value, int(step))
 
@@ -68,21 +74,18 @@ class Writer:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def _append(self, name: str, row: dict[str, Any]) -> None:
-        path = self._folder / name
-        if atomic.is_remote(path):  # objects in a bucket cannot be appended to
-            content = path.read_text() if path.exists() else ''
-            atomic.write_text(path, content + _line(row))
-            return
-        with open(path, 'a', encoding='utf-8') as file:
-            file.write(_line(row))
-
     def _open_board(self) -> tensorboardX.SummaryWriter:
         if self._board is None:
             self._board = tensorboardX.SummaryWriter(
                 str(self._tensorboard), purge_step=self._purge_step
             )
         return self._board
+
+
+def append_timing(folder: str | os.PathLike, values: Mapping[str, float]) -> None:
+    """Appends speeds of a whole stage to the timing.jsonl in its folder, as of step 0."""
+    if atomic.may_write():
+        _append(atomic.absolute(folder) / TIMING, {'step': 0, 'wall': time.time(), **values})
 
 
 def read_rows(path: str | os.PathLike) -> list[dict[str, Any]]:
@@ -93,6 +96,15 @@ def read_rows(path: str | os.PathLike) -> list[dict[str, Any]]:
         for i, line in enumerate(lines, start=1)
         if line.endswith('\n')
     ]
+
+
+def _append(path: pathlib.Path, row: dict[str, Any]) -> None:
+    if atomic.is_remote(path):  # objects in a bucket cannot be appended to
+        content = path.read_text() if path.exists() else ''
+        atomic.write_text(path, content + _line(row))
+        return
+    with open(path, 'a', encoding='utf-8') as file:
+        file.write(_line(row))
 
 
 def _line(row: dict[str, Any]) -> str:

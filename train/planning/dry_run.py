@@ -5,19 +5,19 @@ python -m scripts.run --config configs/released/llama3_8b_mathcritique.py --work
 
 Everything is built abstractly on the machine's mesh, so shapes that do not divide and programs that
 do not trace are errors here. A config that does not fit is refused, with the nearest one that does.
-Nothing is written. With --compile, XLA also compiles the first training step for the TPU and
-reports its memory; this needs libtpu (pip install libtpu), but no TPU.
+Nothing is written. These are estimates; with --compile, XLA compiles every program of the run for
+the machine and its own figures are printed beside them (compiled_table.py).
 """
 
 import dataclasses
 import functools
-import importlib.util
 import math
 
 import jax
 
 from elenchus.data.records import Batch
 from elenchus.model import memory_estimate, sharding
+from elenchus.model.attention import kernels
 from elenchus.model.memory_estimate import GIB
 from elenchus.sampling.engine import decode, sampling_methods
 from elenchus.sampling.exploration.explorers import EXPLORERS
@@ -51,7 +51,8 @@ def plan_of(s: RunSettings) -> RunPlan:
     if SAMPLING_STAGES & set(s.stages):
         # Rank 0 trains all weights, so the player with the lower rank is the larger one.
         larger = min((s.actor, s.critic), key=lambda player: player.lora.rank)
-        sampling = SamplingLoad(s.sampling.engine, fit_load(s, 'players', larger))
+        players = fit_load(s, 'players', larger)
+        sampling = SamplingLoad(s.sampling.engine, players, s.sampling.score)
     return RunPlan(s.model, s.mesh, s.base.quantize, tuple(trainings), sampling)
 
 
@@ -99,6 +100,7 @@ def reinforcement_load(s: RunSettings, name: str) -> TrainingLoad:
         num_microbatches=s.train.num_microbatches,
         others=1 + 3 * (len(players) - 1),
         shared=longest,
+        logprobs=s.reinforce.objective.reads_reference or not s.reinforce.reuses_update_logprobs,
     )
 
 
@@ -110,13 +112,24 @@ def sampling_method(s: RunSettings) -> sampling_methods.TemperatureSampling:
     )
 
 
-def dry_run(s: RunSettings, topology: str, *, compiled: bool) -> None:
-    """Prints the memory and traffic of each phase.
+def plan_for(s: RunSettings, machine: Topology) -> RunPlan:
+    """The plan of a run on a machine, with the remaining chips filled into its mesh."""
+    plan = plan_of(s)
+    attention = kernels.implementation(plan.model, machines.platform(machine))
+    model = dataclasses.replace(plan.model, attention=attention)
+    return dataclasses.replace(
+        plan, model=model, mesh=memory_plan.fill_mesh(plan.mesh, machine.num_chips)
+    )
 
-    Raises ValueError, with the nearest change that fits, if a phase does not fit.
+
+def dry_run(s: RunSettings, topology: str, *, compiled: bool = False) -> None:
+    """Prints the estimated memory and traffic of each phase.
+
+    Raises ValueError, with the nearest change that fits, if a phase does not fit; if the programs
+    will be `compiled`, the compiler decides that instead.
     """
-    machine, plan = machines.topology(topology), plan_of(s)
-    plan = dataclasses.replace(plan, mesh=memory_plan.fill_mesh(plan.mesh, machine.num_chips))
+    machine = machines.topology(topology)
+    plan = plan_for(s, machine)
     phases = memory_plan.phases(plan, machine)
     print(f'{machine.name}: {machine.num_chips} {machine.chip} of {machine.bytes / GIB:.1f} GiB')
     print(f'mesh {dict(zip(sharding.AXES, plan.mesh, strict=True))}, GiB a device:')
@@ -127,9 +140,9 @@ def dry_run(s: RunSettings, topology: str, *, compiled: bool) -> None:
         print(f'  {names}: {format_gib(parts) or "nothing"}')
     with jax.sharding.use_abstract_mesh(memory_estimate.abstract_mesh(plan.mesh)):
         trace_programs(s, plan)
-    check_fits(plan, machine, phases)
-    if compiled:
-        compile_step(plan, machine)
+    print('These figures are estimates from shapes; --compile asks the compiler.')
+    if not compiled:
+        check_fits(plan, machine, phases)
 
 
 def merge_equal(by_name: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
@@ -265,34 +278,3 @@ def trace_programs(s: RunSettings, plan: RunPlan) -> None:
             lookup=engine.lookup,
         )
         jax.eval_shape(chunk, memory_plan.abstract_player(plan), slots)
-
-
-def compile_step(plan: RunPlan, machine: Topology) -> None:
-    """Compiles the first training step for a TPU and prints its memory.
-
-    Raises ValueError if the machine is not a TPU, or if libtpu is not installed.
-    """
-    if not machine.chip.startswith('v'):
-        raise ValueError(f'--compile supports only TPU topologies, not {machine.name!r}')
-    if importlib.util.find_spec('libtpu') is None:
-        raise ValueError('--compile needs libtpu: pip install libtpu')
-    from jax.experimental import topologies
-
-    devices = topologies.get_topology_desc(machines.slice_name(machine), 'tpu').devices
-    axis_types = (jax.sharding.AxisType.Auto,) * len(sharding.AXES)
-    mesh = jax.make_mesh(plan.mesh, sharding.AXES, devices=devices, axis_types=axis_types)
-    training = plan.trainings[0]
-    with_shardings = lambda tree: jax.tree.map(  # noqa: E731
-        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-        tree,
-        sharding.shardings(tree, mesh),
-    )
-    with jax.set_mesh(mesh):
-        state, frozen = (with_shardings(tree) for tree in abstract_state(plan, training))
-        batch = abstract_batch(training, sharding.batch_sharding(mesh))
-        lowered = make_step(training).lower(state, batch, frozen)
-        usage = lowered.compile().memory_analysis()
-    print(
-        f'  XLA, {training.name}: arguments {usage.argument_size_in_bytes / GIB:.2f}, temporaries '
-        f'{usage.temp_size_in_bytes / GIB:.2f} GiB a device'
-    )

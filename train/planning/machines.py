@@ -35,16 +35,28 @@ class Chip:
 
 
 CHIPS = {
-    'v4': Chip(32, 2),
+    'v4': Chip(32, 2, Peaks(275e12, 1228e9, 150e9)),
     'v5e': Chip(16, 1, Peaks(197e12, 819e9, 100e9)),
     'v5p': Chip(95, 2, Peaks(459e12, 2765e9, 300e9)),
-    'v6e': Chip(32, 1),
-    'a100': Chip(80, 1),
+    'v6e': Chip(32, 1, Peaks(918e12, 1640e9, 200e9)),
+    'a100': Chip(80, 1, Peaks(312e12, 2039e9, 300e9)),
     'h100': Chip(80, 1, Peaks(989e12, 3350e9, 450e9)),
-    'h200': Chip(141, 1),
+    'h200': Chip(141, 1, Peaks(989e12, 4800e9, 450e9)),
 }
 """Sources: the vendors' pages of each chip (H100: SXM). A TPU's link is half of its published
 interchip bandwidth, which counts both directions."""
+
+DEVICE_KINDS = {
+    'TPU v4': 'v4',
+    'TPU v5 lite': 'v5e',
+    'TPU v5p': 'v5p',
+    'TPU v5': 'v5p',
+    'TPU v6 lite': 'v6e',
+    'NVIDIA A100': 'a100',
+    'NVIDIA H100': 'h100',
+    'NVIDIA H200': 'h200',
+}
+"""How JAX's `device_kind` begins -> key of CHIPS; longer names come before their beginnings."""
 
 EXAMPLES = ('v5e-256', 'v5p-128', 'v6e-8', 'v4-128', '1xh100', '8xh100', '8xh200', 'cpu')
 
@@ -82,6 +94,14 @@ def topology(name: str) -> Topology:
         )
     spec = CHIPS[chip]
     return Topology(name, chip, int(count) // spec.units_in_name, spec.memory_size * GIB)
+
+
+def peaks_of(device_kind: str) -> Peaks | None:
+    """Peaks of a device by what JAX calls it; None for a CPU and for unknown chips."""
+    for name, chip in DEVICE_KINDS.items():
+        if device_kind.startswith(name):
+            return CHIPS[chip].peaks
+    return None
 
 
 def platform(machine: Topology) -> str:

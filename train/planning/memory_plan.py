@@ -23,6 +23,7 @@ from elenchus.model import (
 from elenchus.model.attention import inputs, kernels
 from elenchus.model.config import ModelConfig
 from elenchus.sampling.engine.shapes import EngineSettings
+from elenchus.sampling.step_scores import ScoreShapes
 from elenchus.train import optimizer as optimizers
 from elenchus.train.objective import Objective
 from elenchus.train.planning import machines
@@ -44,6 +45,7 @@ class TrainingLoad:
     length: int  # tokens of a row
     num_microbatches: int
     others: int  # models in memory beside the trained one: a reference, a critic
+    logprobs: bool = False  # a pass of its own computes old or reference log-probabilities
     shared: inputs.SharedPrompt | None = None
 
 
@@ -53,6 +55,7 @@ class SamplingLoad:
 
     engine: EngineSettings
     players: TrainingLoad  # that trained them: two whole models, or adapters on one base
+    score: ScoreShapes | None = None  # of the scoring pass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +69,22 @@ class RunPlan:
     sampling: SamplingLoad | None
 
 
+OTHER_WEIGHTS, SLOTS = 'weights to start from and of other players', 'cache of the slots'
+BESIDE = (OTHER_WEIGHTS, 'optimizer state beside it')
+"""Parts of a phase that are in memory while its program runs, but are no arguments of it."""
+
+
 class Phase(dict):
     """Bytes on one device, by purpose."""
+
+    def __or__(self, other) -> 'Phase':
+        """Adds parts."""
+        return Phase({**self, **other})
+
+    @property
+    def program(self) -> int:
+        """Bytes of the program alone: its arguments, results and temporaries."""
+        return self.total - sum(self.get(name, 0) for name in BESIDE)
 
     @property
     def total(self) -> int:
@@ -151,7 +168,7 @@ def training_phase(plan: RunPlan, training: TrainingLoad, mesh) -> Phase:
             'optimizer state': optimizer_bytes,
             'gradients': gradient_copies * trained_bytes,
             'frozen base': frozen_bytes,
-            'weights to start from and of other players': (1 + training.others) * trained_bytes,
+            OTHER_WEIGHTS: (1 + training.others) * trained_bytes,
         }
     )
     phase |= memory_estimate.activation_bytes(
@@ -182,36 +199,95 @@ def quantized_bytes(plan: RunPlan, mesh) -> int:
     return memory_estimate.array_bytes(matrices, mesh)
 
 
-def sampling_phase(plan: RunPlan, mesh) -> Phase:
-    """Memory of decoding: both players, the cache of the slots, and the largest prefill."""
-    engine = plan.sampling.engine
-    trained_bytes, _, frozen_bytes = state_bytes(plan, plan.sampling.players, mesh)
-    rows, length = engine.prefill_batch_sizes[-1], engine.prompt_buckets[-1]
-    chunk = min(engine.prefill_chunk or length, length)
-    local, tokens = (
-        memory_estimate.local_sizes(plan.model, mesh),
-        memory_estimate.local_rows(rows, mesh) * chunk,
+def logprob_phase(plan: RunPlan, training: TrainingLoad, mesh) -> Phase:
+    """Memory of the pass for old or reference log-probabilities: forward only, all rows at once."""
+    phase = training_phase(plan, training, mesh)
+    trained_bytes, optimizer_bytes = phase['trained weights'], phase['optimizer state']
+    forward = memory_estimate.forward_bytes(
+        plan.model, rows=training.rows, length=training.length, mesh=mesh, shared=training.shared
     )
-    cache_bytes = functools.partial(
-        memory_estimate.cache_bytes, plan.model, mesh=mesh, dtype=engine.cache_dtype
-    )
-    layer = memory_estimate.layer_bytes(plan.model, length=length, mesh=mesh)
-    tokens_per_step = memory_estimate.local_rows(engine.num_slots, mesh) * (1 + engine.draft_tokens)
     return Phase(
         {
-            'weights of both players': 2 * trained_bytes,
-            'frozen base': frozen_bytes,
-            'weights in int8': quantized_bytes(plan, mesh),
-            'cache of the slots': cache_bytes(batch=engine.num_slots, length=engine.max_length),
-            'cache of a prefill': cache_bytes(batch=rows, length=length),
-            'layer of a prefill': int(tokens * (layer['scores'] + layer['rest'])),
-            # An estimate: three float32 copies are alive at once.
-            'logits': 3 * tokens_per_step * local.vocab * 4,
+            'trained weights': trained_bytes,
+            'frozen base': phase['frozen base'],
+            'optimizer state beside it': optimizer_bytes,
+            OTHER_WEIGHTS: phase[OTHER_WEIGHTS],
+            **forward,
             'gathered weights': memory_estimate.gathered_bytes(
                 plan.model, mesh=mesh, trained=False
             ),
         }
     )
+
+
+def _sampling_parts(plan: RunPlan, mesh) -> Phase:
+    """What is in memory in every program of sampling: both players."""
+    trained_bytes, _, frozen_bytes = state_bytes(plan, plan.sampling.players, mesh)
+    return Phase(
+        {
+            'weights of the player': trained_bytes,
+            OTHER_WEIGHTS: trained_bytes,
+            'frozen base': frozen_bytes,
+            'weights in int8': quantized_bytes(plan, mesh),
+            'gathered weights': memory_estimate.gathered_bytes(
+                plan.model, mesh=mesh, trained=False
+            ),
+        }
+    )
+
+
+def prefill_phase(plan: RunPlan, mesh, *, rows: int, length: int) -> Phase:
+    """Memory of a prefill of `rows` prompts of `length` tokens, with the slots that it fills."""
+    engine = plan.sampling.engine
+    chunk = min(engine.prefill_chunk or length, length)
+    tokens = memory_estimate.local_rows(rows, mesh) * chunk
+    layer = memory_estimate.layer_bytes(plan.model, length=length, mesh=mesh)
+    cache_bytes = functools.partial(
+        memory_estimate.cache_bytes, plan.model, mesh=mesh, dtype=engine.cache_dtype
+    )
+    return _sampling_parts(plan, mesh) | {
+        SLOTS: cache_bytes(batch=engine.num_slots, length=engine.max_length),
+        'cache of a prefill': cache_bytes(batch=rows, length=length),
+        'layer of a prefill': int(tokens * (layer['scores'] + layer['rest'])),
+    }
+
+
+def decode_phase(plan: RunPlan, mesh) -> Phase:
+    """Memory of a chunk of decoding in all slots."""
+    engine = plan.sampling.engine
+    local = memory_estimate.local_sizes(plan.model, mesh)
+    tokens_per_step = memory_estimate.local_rows(engine.num_slots, mesh) * (1 + engine.draft_tokens)
+    slots = memory_estimate.cache_bytes(
+        plan.model,
+        mesh=mesh,
+        dtype=engine.cache_dtype,
+        batch=engine.num_slots,
+        length=engine.max_length,
+    )
+    # An estimate: three float32 copies of the logits are alive at once.
+    logits = 3 * 4 * tokens_per_step * local.vocab
+    return _sampling_parts(plan, mesh) | {SLOTS: slots, 'logits': logits}
+
+
+def scoring_phase(plan: RunPlan, mesh, *, rows: int, length: int) -> Phase:
+    """Memory of a scoring pass over `rows` critiques of `length` tokens."""
+    forward = memory_estimate.forward_bytes(
+        dataclasses.replace(plan.model, logits_chunk=1), rows=rows, length=length, mesh=mesh
+    )
+    return _sampling_parts(plan, mesh) | forward
+
+
+def sampling_phases(plan: RunPlan, mesh) -> dict[str, Phase]:
+    """Memory of the largest prefill, of decoding, and of the largest scoring pass."""
+    engine, score = plan.sampling.engine, plan.sampling.score
+    rows, length = engine.prefill_batch_sizes[-1], engine.prompt_buckets[-1]
+    by_name = {
+        'prefill': prefill_phase(plan, mesh, rows=rows, length=length),
+        'decode': decode_phase(plan, mesh),
+    }
+    if score is not None:
+        by_name['scoring'] = scoring_phase(plan, mesh, rows=score.rows, length=score.lengths[-1])
+    return by_name
 
 
 def phases(plan: RunPlan, machine: Topology) -> dict[str, Phase]:
@@ -223,8 +299,11 @@ def phases(plan: RunPlan, machine: Topology) -> dict[str, Phase]:
     kernels.check_backend(plan.model, machines.platform(machine))
     mesh = memory_estimate.abstract_mesh(fill_mesh(plan.mesh, machine.num_chips))
     by_name = {t.name: training_phase(plan, t, mesh) for t in plan.trainings}
+    for training in plan.trainings:
+        if training.logprobs:
+            by_name[f'{training.name}: log-probabilities'] = logprob_phase(plan, training, mesh)
     if plan.sampling is not None:
-        by_name['sampling'] = sampling_phase(plan, mesh)
+        by_name |= sampling_phases(plan, mesh)
     return by_name
 
 

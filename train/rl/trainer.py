@@ -21,6 +21,7 @@ import collections
 import dataclasses
 import functools
 import pathlib
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -163,7 +164,9 @@ def train_iteration(
         # The second player meets the first one's weights of this very iteration.
         models = dataclasses.replace(training.setup.models, **_current_models(trainings, states))
         iteration = plan_iteration(training, step, models.sampler)
+        start = time.perf_counter()
         sampled = rollouts.sample_with_refill(**rollout_arguments(training, iteration, models))
+        seconds = time.perf_counter() - start
         state, metrics, player_updates = update_player(
             training, states[player], sampled, iteration=iteration
         )
@@ -172,6 +175,8 @@ def train_iteration(
         counters['tokens_sampled'] += sampled.tokens
         for _, minibatch in player_updates:
             counters.update(packing.token_counts(minibatch))
+        # Names below time/ go to timing.jsonl: they differ from run to run.
+        metrics |= {'time/rollouts': seconds, 'time/rollout_tokens_per_s': sampled.tokens / seconds}
         if len(trainings) > 1:  # 'loss/kl' becomes 'loss/critic/kl'
             metrics = {n.replace('/', f'/{player}/', 1): value for n, value in metrics.items()}
         row |= metrics

@@ -1,7 +1,11 @@
 """Checks of a run before it starts: settings that depend on each other, and files they name."""
 
+import jax
+
 from elenchus.data.critiques import oracle
 from elenchus.model.config import ModelConfig
+from elenchus.model.row_shards import num_row_shards
+from elenchus.sampling.engine import shapes, weights
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.config import checks
 from elenchus.train.config.run_settings import RunSettings
@@ -16,6 +20,19 @@ def check_run(settings: RunSettings, inputs: RunInputs) -> None:
     checks.check_template(settings, inputs.chat.template)
     lengths.check_questions(settings, inputs)
     check_annotator(settings, inputs.tokenizer.fingerprint)
+
+
+def check_sampling(settings: RunSettings, mesh: jax.sharding.Mesh) -> None:
+    """Raises ValueError, naming the field, if the sampler's shapes do not divide over the mesh.
+
+    Rows that do not divide would be computed whole by every device. Only `base` and `actor` sample
+    nothing.
+    """
+    if not set(settings.stages) - {'base', 'actor'}:
+        return
+    weights.check_sampler(settings.model, settings.sampling.engine, mesh)
+    shards = num_row_shards(mesh)
+    shapes.check_divides('sampling.score.rows', settings.sampling.score.rows, shards)
 
 
 def check_saved_models(settings: RunSettings, fingerprint: str) -> None:

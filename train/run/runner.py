@@ -9,9 +9,11 @@ from absl import flags
 from etils import epath
 
 from elenchus.data.grading import verify
+from elenchus.sampling.engine.work import Work
 from elenchus.train import distributed
 from elenchus.train.config import cli
 from elenchus.train.failures import FailuresReachAll
+from elenchus.train.metrics import profiling, speed, writers
 from elenchus.train.report.html_page import write_report
 from elenchus.train.run import stage_inputs
 from elenchus.train.run.directory import SUMMARY, StageFolder, read_json, write_json
@@ -34,6 +36,8 @@ def run_of_flags() -> Iterator[Run]:
         verify.Verifier() as verifier,
         open_run(flags.FLAGS.config, flags.FLAGS.workdir, verifier=verifier).started() as run,
     ):
+        if flags.FLAGS.profile:
+            profiling.turn_on(epath.Path(flags.FLAGS.workdir) / 'profile')
         yield run
 
 
@@ -48,15 +52,33 @@ def run_stage(run: Run, name: str) -> dict:
     if summary is None:
         with stage.recorded() as summary:
             stage_inputs.write(run.reader, name)
-            counts_before, checks_before = run.samplers.counts(), verifier_totals(run)
+            counts_before, work_before = run.samplers.counts(), run.samplers.work()
+            checks_before = verifier_totals(run)
             function, arguments = STAGES[name]
-            summary |= function(stage=stage, **arguments(run))
+            with profiling.StepTrace(f'{stage.path.name}-sampling') as trace:
+                run.samplers.on_chunk.trace = trace
+                summary |= function(stage=stage, **arguments(run))
             run.store.release()
+            write_speeds(run, stage.path, run.samplers.work() - work_before)
             add_tokens_per_step(summary, run, counts_before)
         write_verifier(run, stage, checks_before)
     print_accuracy(summary)
     distributed.run_on_first(lambda: write_summaries(run))
     return summary
+
+
+def write_speeds(run: Run, folder: epath.Path, work: Work) -> None:
+    """Appends the speeds of a stage's sampling to its timing.jsonl, and prints them."""
+    if not work.sampled:
+        return
+    engine = run.settings.sampling.engine
+    tensor = engine.tensor_shards or run.mesh.shape['tensor']
+    speeds = speed.sampling_speed(
+        work, run.settings.model, cache_dtype=engine.cache_dtype, tensor=tensor
+    )
+    counts = {'sampled': work.sampled, 'prefilled': work.prefilled, 'seconds': work.seconds}
+    writers.append_timing(folder, {f'time/{n}': v for n, v in (counts | speeds).items()})
+    print('   sampling:', ', '.join(f'{name} {value:.4g}' for name, value in speeds.items()))
 
 
 def add_tokens_per_step(summary: dict, run: Run, counts_before: tuple[int, int]) -> None:

@@ -1,17 +1,20 @@
 """Factory of everything that samples or scores: samplers, sampling methods, the step scorer."""
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 from elenchus.data.critiques import self_talk
 from elenchus.data.records import Problem, TurnFacts
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.engine import Engine
 from elenchus.sampling.engine.sampling_methods import Greedy, TemperatureSampling
+from elenchus.sampling.engine.work import Work
 from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.step_scores import StepScorer
 from elenchus.train.config.run_settings import SamplingSettings
+from elenchus.train.metrics import speed
 from elenchus.train.run.inputs import RunInputs
 
 
@@ -70,7 +73,17 @@ class Samplers:
         """Returns the tokens sampled and the decode steps taken so far, by all engines."""
         return sum(e.tokens for e in self.engines), sum(e.steps for e in self.engines)
 
+    def work(self) -> Work:
+        """Returns what all engines have done so far."""
+        return sum((e.work for e in self.engines), Work())
+
+    @functools.cached_property
+    def on_chunk(self) -> Callable[[], None]:
+        """Shows the progress of sampling; the engines call it after every chunk."""
+        return speed.SamplingProgress(self.work)
+
     def _sampler(self, *stop_ids: int) -> Sampler:
         engine = Engine(self.settings.engine, stop_ids=stop_ids)
+        engine.on_chunk = self.on_chunk
         self.engines.append(engine)
         return Sampler(engine, self.inputs.chat, self.settings.limits)

@@ -91,8 +91,7 @@ def open_run(
     """Opens a run: reads its inputs and checks everything that can be checked before it starts.
 
     Writes nothing into `workdir` (see `Run.started`). Raises ValueError, naming the field.
-    Puts the run's mesh in
-    force for the process.
+    Puts the run's mesh and its precision of products in force for the process.
     """
     settings = build.build(RunSettings, config)
     config_checks.check_settings(settings)
@@ -111,6 +110,7 @@ def open_run(
     inputs = lengths.drop_too_long(settings, load_inputs(settings, verifier))
     saved_models.abstract_model(settings.model, mesh)
     loop.check_rows(settings.train, mesh)
+    checks.check_sampling(settings, mesh)
     checks.check_run(settings, inputs)
     distributed.check_same('the tokenizer', inputs.tokenizer.fingerprint.encode())
     store = ModelStore(
@@ -123,6 +123,8 @@ def open_run(
     if notes := problems.describe(inputs.counts):
         distributed.run_on_first(lambda: print(f'data: {notes}'))
     jax.set_mesh(mesh)
+    # JAX's own default multiplies float32 arrays in bfloat16 on a TPU.
+    jax.config.update('jax_default_matmul_precision', settings.matmul_precision)
     samplers = Samplers(settings.sampling, inputs)
     run = Run(settings, directory, inputs, samplers, store, mesh, verifier)
     stage_inputs.check(run.reader)

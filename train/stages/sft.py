@@ -11,6 +11,7 @@ from elenchus.model import lora
 from elenchus.model.transformer import Transformer
 from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.loop import LoopSettings, init_train_state, to_device, train_loop
+from elenchus.train.metrics import speed
 from elenchus.train.run.directory import StageFolder
 from elenchus.train.sft import FitSettings, make_sft_step
 from elenchus.train.state import TrainState
@@ -96,6 +97,7 @@ def sft(
             description=stage.path.name,
             cursor=batches.cursor,
             set_cursor=batches.set_cursor,
+            flops_per_token=speed.training_flops_per_token(model, length=loop.length),
         )
     return lora.join(state.model, frozen), {
         **batches.counts,

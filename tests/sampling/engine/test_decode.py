@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elenchus.model import logprobs, quantization
+from elenchus.model import logprobs, platforms, quantization
 from elenchus.sampling.engine import decode, prefill, sampling_methods
 from tests.support import tiny_model
 
@@ -36,8 +36,11 @@ def prefilled(
 ):
     prefill_batch = prefill.PrefillBatch(
         tokens=prompts,
-        lengths=LENGTHS,
+        starts=None,
+        count=np.array([sum(slot < batch for slot in slots)], np.int32),
         rows=np.array(rows, np.int32),
+        offsets=np.zeros(len(slots), np.int32),
+        lengths=LENGTHS[list(rows)],
         slots=np.array(slots, np.int32),
         requests=np.arange(len(slots), dtype=np.int32) + 10,
         stop_at=np.full(len(slots), stop_at, np.int32),
@@ -88,8 +91,8 @@ def test_prompts_read_in_chunks_give_the_state_of_prompts_read_at_once():
 
 def test_off_the_cpu_the_loop_itself_reads_int8_weights(monkeypatch):
     """Dequantized before the loop, they would be read as float32 in every step."""
-    monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
-    chunk = decode.decode_chunk.trace(
+    monkeypatch.setattr(platforms, 'target_platform', lambda: 'tpu')
+    chunk = decode.decode_chunk.lower(
         quantization.quantize(model(), 'int8'),
         jax.eval_shape(lambda: decode.init_state(CONFIG, batch=4, length=16)),
         None,
@@ -99,7 +102,7 @@ def test_off_the_cpu_the_loop_itself_reads_int8_weights(monkeypatch):
         stop_ids=(EOS,),
         length=16,
     )
-    program = chunk.lower().compile(compiler_options=tiny_model.QUICK).as_text()
+    program = chunk.compile(compiler_options=tiny_model.QUICK).as_text()
     assert any(' while(' in line and 's8[' in line for line in program.splitlines())
 
 

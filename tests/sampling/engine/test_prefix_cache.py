@@ -168,7 +168,7 @@ def test_the_longest_cached_prefix_is_matched(prefixes, prompts, size):
         cache = prefix_cache.PrefixCache(None, rows=5, length=4)
         for start in range(0, len(prefixes), size):
             group = prefixes[start : start + size]
-            cache.add(group, range(len(group)), group, size=size)
+            cache.add(group, [list(enumerate(group))], size=size)
     entries = {row: prefix[:4] for row, prefix in stored.items()}
     for prompt in prompts:
         row, length = cache.longest_prefix(prompt)

@@ -5,6 +5,7 @@ import pathlib
 import typing
 from unittest import mock
 
+import jax
 import pytest
 from etils import epath
 
@@ -177,6 +178,17 @@ def test_a_kernel_of_other_hardware_is_refused_before_anything_is_written(folder
     ):
         session.open_run(config, folder / 'run', verifier=verifier)
     assert not (folder / 'run').exists()
+
+
+@pytest.mark.parametrize(('name', 'spelt'), [('float32', 'HIGHEST'), ('bfloat16', 'DEFAULT')])
+def test_float32_products_have_the_precision_of_the_config(folder, name, spelt):
+    """On a TPU, JAX would multiply float32 arrays in bfloat16."""
+    config = config_of(folder)
+    config.matmul_precision = name
+    with verify.Verifier(num_workers=1, timeout_s=1.0) as verifier:
+        session.open_run(config, folder / 'run', verifier=verifier)
+    x = jax.ShapeDtypeStruct((4, 4), 'float32')
+    assert spelt in jax.jit(lambda x: x @ x).lower(x).as_text()
 
 
 def test_settings_name_every_template_and_source():
