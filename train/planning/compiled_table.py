@@ -10,7 +10,7 @@ end, with the nearest change that fits.
 import contextlib
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 
@@ -25,9 +25,15 @@ from elenchus.train.planning.program_cost import Cost
 
 
 def compile_run(
-    s: RunSettings, topology: str, *, only: str = '', print_line=print
+    s: RunSettings,
+    topology: str,
+    *,
+    only: str = '',
+    on_program: Callable[[CompiledProgram], None] = lambda program: None,
 ) -> list[CompiledProgram]:
-    """Compiles the programs of a run whose name the regular expression `only` finds.
+    """Compiles and prints the programs of a run whose name the regular expression `only` finds.
+
+    Calls `on_program` with each as soon as it is compiled.
 
     Raises ValueError, with the nearest change that fits, if a program does not fit.
     """
@@ -41,9 +47,10 @@ def compile_run(
 
     def report(program: CompiledProgram) -> None:
         for line in program_lines(program, plan, machine, phase=phase_of(program.name, plan)):
-            print_line(line)
+            print(line)
+        on_program(program)
 
-    print_line(f'XLA, for {machine.name}, on one device (seconds of compiling at the end):')
+    print(f'XLA, for {machine.name}, on one device (seconds of compiling at the end):')
     compiler = compiled.Compiler(selected=selected, report=report)
     precision = jax.default_matmul_precision(s.matmul_precision)
     with precision, compiled.mesh_of(machine, plan.mesh) as mesh:

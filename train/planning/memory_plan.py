@@ -14,14 +14,17 @@ import jax
 
 from elenchus.model import (
     block_weights,
+    head_layout,
     lora,
     memory_estimate,
     projection,
     quantization,
+    sharding,
     transformer,
 )
 from elenchus.model.attention import inputs, kernels
 from elenchus.model.config import ModelConfig
+from elenchus.sampling.engine import weights
 from elenchus.sampling.engine.shapes import EngineSettings
 from elenchus.sampling.step_scores import ScoreShapes
 from elenchus.train import optimizer as optimizers
@@ -70,7 +73,7 @@ class RunPlan:
 
 
 OTHER_WEIGHTS, SLOTS = 'weights to start from and of other players', 'cache of the slots'
-BESIDE = (OTHER_WEIGHTS, 'optimizer state beside it')
+BESIDE = (OTHER_WEIGHTS, 'optimizer state beside it', 'frozen base beside it')
 """Parts of a phase that are in memory while its program runs, but are no arguments of it."""
 
 
@@ -220,53 +223,70 @@ def logprob_phase(plan: RunPlan, training: TrainingLoad, mesh) -> Phase:
     )
 
 
+def sampler_mesh(plan: RunPlan) -> jax.sharding.AbstractMesh:
+    """The sampler's mesh on the devices of the plan's: all of them are 'data' or 'tensor'."""
+    data, fsdp, tensor = plan.mesh
+    axes = dict(zip(sharding.AXES, (data, fsdp, tensor), strict=True))
+    shape = weights.sampler_shape(axes, plan.sampling.engine.tensor_shards)
+    return memory_estimate.abstract_mesh(shape)
+
+
 def _sampling_parts(plan: RunPlan, mesh) -> Phase:
-    """What is in memory in every program of sampling: both players."""
+    """What is in memory in every program of sampling: both players, and the sampler's copy of one.
+
+    On one device nothing is copied whose dtype is that of activations.
+    """
     trained_bytes, _, frozen_bytes = state_bytes(plan, plan.sampling.players, mesh)
-    return Phase(
-        {
-            'weights of the player': trained_bytes,
-            OTHER_WEIGHTS: trained_bytes,
-            'frozen base': frozen_bytes,
-            'weights in int8': quantized_bytes(plan, mesh),
-            'gathered weights': memory_estimate.gathered_bytes(
-                plan.model, mesh=mesh, trained=False
-            ),
-        }
-    )
+    here, engine = sampler_mesh(plan), plan.sampling.engine
+    config = head_layout.divided_heads(plan.model, here.shape['tensor'])
+    is_copied = here.size > 1 or config.dtype != config.param_dtype
+    copy = memory_estimate.sampler_bytes(config, tensor=here.shape['tensor']) if is_copied else 0
+    own = {'weights of the player': trained_bytes, 'frozen base': frozen_bytes}
+    beside = {OTHER_WEIGHTS: 2 * trained_bytes, 'frozen base beside it': frozen_bytes}
+    return Phase({'weights of the sampler': copy, **beside} if copy else own) | {
+        OTHER_WEIGHTS: (2 if copy else 1) * trained_bytes,
+        'weights in int8': quantized_bytes(plan, mesh) if engine.quantize != 'none' else 0,
+    }
 
 
 def prefill_phase(plan: RunPlan, mesh, *, rows: int, length: int) -> Phase:
-    """Memory of a prefill of `rows` prompts of `length` tokens, with the slots that it fills."""
-    engine = plan.sampling.engine
+    """Memory of a prefill of `rows` rows of `length` tokens, with the slots that it fills."""
+    engine, here = plan.sampling.engine, sampler_mesh(plan)
+    config = head_layout.divided_heads(plan.model, here.shape['tensor'])
     chunk = min(engine.prefill_chunk or length, length)
-    tokens = memory_estimate.local_rows(rows, mesh) * chunk
-    layer = memory_estimate.layer_bytes(plan.model, length=length, mesh=mesh)
     cache_bytes = functools.partial(
-        memory_estimate.cache_bytes, plan.model, mesh=mesh, dtype=engine.cache_dtype
+        memory_estimate.cache_bytes, config, mesh=here, dtype=engine.cache_dtype
     )
+    whole = dataclasses.replace(config, logits_chunk=1)  # no logits
+    layer = memory_estimate.forward_bytes(whole, rows=rows, length=chunk, mesh=here)
     return _sampling_parts(plan, mesh) | {
         SLOTS: cache_bytes(batch=engine.num_slots, length=engine.max_length),
         'cache of a prefill': cache_bytes(batch=rows, length=length),
-        'layer of a prefill': int(tokens * (layer['scores'] + layer['rest'])),
+        'layer of a prefill': layer['layer or loss'],
     }
 
 
 def decode_phase(plan: RunPlan, mesh) -> Phase:
-    """Memory of a chunk of decoding in all slots."""
-    engine = plan.sampling.engine
-    local = memory_estimate.local_sizes(plan.model, mesh)
-    tokens_per_step = memory_estimate.local_rows(engine.num_slots, mesh) * (1 + engine.draft_tokens)
+    """Memory of a chunk of decoding in all slots.
+
+    XLA for TPU keeps the caches in another layout inside of the loop, so they are there twice.
+    """
+    engine, here = plan.sampling.engine, sampler_mesh(plan)
+    config = head_layout.divided_heads(plan.model, here.shape['tensor'])
+    local = memory_estimate.local_sizes(config, here)
+    tokens_per_step = memory_estimate.local_rows(engine.num_slots, here) * (1 + engine.draft_tokens)
     slots = memory_estimate.cache_bytes(
-        plan.model,
-        mesh=mesh,
+        config,
+        mesh=here,
         dtype=engine.cache_dtype,
         batch=engine.num_slots,
         length=engine.max_length,
     )
-    # An estimate: three float32 copies of the logits are alive at once.
-    logits = 3 * 4 * tokens_per_step * local.vocab
-    return _sampling_parts(plan, mesh) | {SLOTS: slots, 'logits': logits}
+    return _sampling_parts(plan, mesh) | {
+        SLOTS: slots,
+        'caches in the layout of the loop': slots,
+        'logits': 4 * tokens_per_step * local.vocab,
+    }
 
 
 def scoring_phase(plan: RunPlan, mesh, *, rows: int, length: int) -> Phase:
@@ -274,7 +294,17 @@ def scoring_phase(plan: RunPlan, mesh, *, rows: int, length: int) -> Phase:
     forward = memory_estimate.forward_bytes(
         dataclasses.replace(plan.model, logits_chunk=1), rows=rows, length=length, mesh=mesh
     )
-    return _sampling_parts(plan, mesh) | forward
+    trained_bytes, _, frozen_bytes = state_bytes(plan, plan.sampling.players, mesh)
+    gathered = memory_estimate.gathered_bytes(plan.model, mesh=mesh, trained=False)
+    return Phase(
+        {
+            'weights of the player': trained_bytes,
+            'frozen base': frozen_bytes,
+            OTHER_WEIGHTS: trained_bytes,
+            'gathered weights': gathered,
+            **forward,
+        }
+    )
 
 
 def sampling_phases(plan: RunPlan, mesh) -> dict[str, Phase]:
