@@ -73,7 +73,12 @@ class RunPlan:
 
 
 OTHER_WEIGHTS, SLOTS = 'weights to start from and of other players', 'cache of the slots'
-BESIDE = (OTHER_WEIGHTS, 'optimizer state beside it', 'frozen base beside it')
+BESIDE = (
+    OTHER_WEIGHTS,
+    'optimizer state beside it',
+    'frozen base beside it',
+    'head beside it',
+)
 """Parts of a phase that are in memory while its program runs, but are no arguments of it."""
 
 
@@ -259,7 +264,16 @@ def prefill_phase(plan: RunPlan, mesh, *, rows: int, length: int) -> Phase:
     )
     whole = dataclasses.replace(config, logits_chunk=1)  # no logits
     layer = memory_estimate.forward_bytes(whole, rows=rows, length=chunk, mesh=here)
-    return _sampling_parts(plan, mesh) | {
+    parts = _sampling_parts(plan, mesh)
+    name = next(
+        name for name in ('weights of the sampler', 'weights of the player') if name in parts
+    )
+    # A prefill computes no logits, so the head is beside it.
+    head = memory_estimate.local_sizes(config, here).vocab * config.embed_dim
+    head *= memory_estimate.itemsize(config.dtype) if name == 'weights of the sampler' else 0
+    return parts | {
+        name: parts[name] - head,
+        'head beside it': head,
         SLOTS: cache_bytes(batch=engine.num_slots, length=engine.max_length),
         'cache of a prefill': cache_bytes(batch=rows, length=length),
         'layer of a prefill': layer['layer or loss'],
