@@ -85,12 +85,10 @@ def train_loop(
     """Runs advance(step, state) -> (state, metrics, updates), from the newest checkpoint on.
 
     Without a checkpoint it starts from `init()`. A checkpoint holds the state and the caller's
-    cursor (plain JSON, for example the position in the data) in one atomic step, so a run that was
-    killed at any moment continues bit for bit. `watch` receives every row of metrics.
-    `should_stop` is read before each step. Speeds go to timing.jsonl; with `flops_per_token`, as a
-    share of the chips' peak too. Returns the state and the last row of metrics ({} if none).
-    Raises FloatingPointError (non-finite update),
-    RuntimeError (processes disagree) and Preempted (SIGTERM; the state is saved).
+    cursor (plain JSON) in one atomic step, so a killed run continues bit for bit. `watch` receives
+    every row of metrics; `flops_per_token` adds a share of the chips' peak to timing.jsonl. Returns
+    the state and the last row of metrics ({} if none). Raises FloatingPointError (an update is not
+    finite), RuntimeError (processes disagree) and Preempted (SIGTERM; the state is saved).
     """
     checkpointer = Checkpointer(folder / 'checkpoints', keep=loop.keep_checkpoints)
     done, state = restore_or_init(checkpointer, init, set_cursor)
@@ -102,7 +100,7 @@ def train_loop(
     with bar, profiling.StepTrace(writer.name) as trace:
         bar.advance(done)
         for step in range(done + 1, num_steps + 1):
-            if should_stop():
+            if should_stop():  # read before each step
                 break
             state, metrics, updates = advance(step, state)
             is_logged = step % loop.log_every == 0 or step == num_steps

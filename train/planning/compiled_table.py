@@ -52,12 +52,12 @@ def compile_run(
 
     print(f'XLA, for {machine.name}, on one device (seconds of compiling at the end):')
     compiler = compiled.Compiler(selected=selected, report=report)
-    precision = jax.default_matmul_precision(s.matmul_precision)
+    precision = jax.default_matmul_precision(s.product_precision)
     with precision, compiled.mesh_of(machine, plan.mesh) as mesh:
         for group in programs.groups(s, plan, mesh):
             with contextlib.suppress(compiled.ProgramRefused):
                 group(compiler)
-    check_compiled(plan, machine, compiler.programs, phases)
+    check_compiled(plan, machine, compiler.programs, phases=phases)
     return compiler.programs
 
 
@@ -138,6 +138,7 @@ def check_compiled(
     plan: RunPlan,
     machine: Topology,
     compiled_programs: list[CompiledProgram],
+    *,
     phases: Mapping[str, Phase],
 ) -> None:
     """Raises ValueError, with the nearest change that fits, if a program does not fit.

@@ -106,7 +106,8 @@ def open_run(
         quantize=settings.base.quantize,
     )
     jax.set_mesh(mesh)
-    # JAX's own default multiplies float32 arrays in bfloat16 on a TPU.
-    jax.config.update('jax_default_matmul_precision', settings.matmul_precision)
+    # JAX's own default multiplies float32 arrays in bfloat16 on a TPU. (Kernels of models in
+    # bfloat16 do not compile with another one.)
+    jax.config.update('jax_default_matmul_precision', settings.product_precision)
     samplers = Samplers(settings.sampling, inputs)
     return Run(settings, directory, inputs, samplers, store, mesh)

@@ -127,7 +127,7 @@ def test_sampling_shows_its_speed_in_the_line_around_it(monkeypatch, capsys):
         assert field in line
 
 
-def test_a_few_steps_are_traced_and_only_if_asked_for(tmp_path, monkeypatch):
+def test_a_few_steps_are_traced_if_profiling_is_on(tmp_path, monkeypatch):
     events = []
     monkeypatch.setattr(jax.profiler, 'start_trace', lambda folder: events.append(folder))
     monkeypatch.setattr(jax.profiler, 'stop_trace', lambda: events.append('stop'))
