@@ -85,10 +85,10 @@ def train_loop(
     """Runs advance(step, state) -> (state, metrics, updates), from the newest checkpoint on.
 
     Without a checkpoint it starts from `init()`. A checkpoint holds the state and the caller's
-    cursor (plain JSON) in one atomic step, so a killed run continues bit for bit. `watch` receives
-    every row of metrics; `flops_per_token` adds a share of the chips' peak to timing.jsonl. Returns
-    the state and the last row of metrics ({} if none). Raises FloatingPointError (an update is not
-    finite), RuntimeError (processes disagree) and Preempted (SIGTERM; the state is saved).
+    cursor (plain JSON), so a killed run continues bit for bit. `watch` receives every row of
+    metrics; `flops_per_token` adds a share of the chips' peak to timing.jsonl. Returns the state
+    and the last row ({} if none). Raises FloatingPointError (an update is not finite), RuntimeError
+    (processes disagree) and Preempted (SIGTERM; the state is saved).
     """
     checkpointer = Checkpointer(folder / 'checkpoints', keep=loop.keep_checkpoints)
     done, state = restore_or_init(checkpointer, init, set_cursor)
@@ -106,8 +106,8 @@ def train_loop(
             is_logged = step % loop.log_every == 0 or step == num_steps
             speeds = reporter.push(step, updates, row=metrics if is_logged else None)
             compare_hosts(step, state, cursor, every=loop.compare_hosts_every)
-            is_due, preempted = step % loop.checkpoint_every == 0, distributed.is_preempted()
-            if step < num_steps and (is_due or preempted):
+            preempted = distributed.is_preempted()
+            if step < num_steps and (preempted or step % loop.checkpoint_every == 0):
                 reporter.flush()  # raises first, so that a non-finite state is never saved
                 distributed.run_on_first(lambda: atomic.check_exists(folder))
                 checkpointer.save(step, state, cursor())
