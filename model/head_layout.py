@@ -53,7 +53,10 @@ def divide_heads(model: Transformer, shards: int) -> Transformer:
                 param = getattr(attention, full_name)
                 change = _deal_queries if is_query else _repeat
                 value = _map_heads(
-                    param[...], 1 + dim, count, lambda x, d, f=change: f(x, d, (old, new))
+                    param[...],
+                    1 + dim,
+                    count=count,
+                    change=lambda x, d, f=change: f(x, d, (old, new)),
                 )
                 setattr(attention, full_name, nnx.Param(value, **param.get_metadata()))
     return model
@@ -67,13 +70,13 @@ def with_config(model: Transformer, config: ModelConfig) -> Transformer:
     return model
 
 
-def _map_heads(weight, dim: int, count: int, change):
+def _map_heads(weight, dim: int, *, count: int, change):
     """Applies change(array, dim) to the arrays of a weight that have `count` heads at `dim`."""
     if isinstance(weight, LowRank):
         # a is [L, *in, r] and b [L, r, *out]: only one of them has the heads.
         has_heads = {'a': dim == 1, 'b': dim == 2}
         parts = {name: change(getattr(weight, name), dim) for name, has in has_heads.items() if has}
-        base = _map_heads(weight.base, dim, count, change)
+        base = _map_heads(weight.base, dim, count=count, change=change)
         return dataclasses.replace(weight, base=base, **parts)
     if isinstance(weight, qwix.QArray):
         # Scales that all heads share have size 1 there.

@@ -139,16 +139,15 @@ def decode_chunk(
         length=length,
         lookup=lookup,
     )
-    state = map_row_shards(run, model, state, slots, jnp.asarray(seed), whole=(0, 3))
+    state = map_row_shards(run, (model, jnp.asarray(seed)), state, slots, whole=(0,))
     flags = jnp.stack([state.position, state.done.astype('int32')])
     return state, sharding.constrain(flags, (None, None))
 
 
 def _decode_rows(
-    model: Transformer,
+    model_and_seed: tuple[Transformer, jax.Array],
     state: DecodeState,
     slots: jax.Array | None,
-    seed: jax.Array,
     *,
     method: Method,
     num_steps: int,
@@ -157,6 +156,7 @@ def _decode_rows(
     lookup: PromptLookup,
 ) -> DecodeState:
     """`decode_chunk` of the slots of one shard."""
+    model, seed = model_and_seed
     part = select_slots(state, slots, length)
     # Drawn before the loop, which is faster than in every step.
     max_tokens = num_steps * (1 + lookup.num_tokens)

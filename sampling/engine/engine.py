@@ -3,9 +3,9 @@
 The life of a request in `Engine.generate`:
 
 1. It waits in a queue until one of the `num_slots` slots is free.
-2. `prefill.batches` puts it into a batch with other requests that enter a slot now. Requests with
-   the same prompt share one row. With a prefix cache, a prompt may start from a cached prefix.
-3. `prefill.fill_slots` reads the prompts in one forward pass and writes their keys and values into
+2. `Refill.next` packs its prompt with those of other requests that enter a slot now. Requests with
+   the same prompt share one reading. With a prefix cache, a prompt may start from a cached prefix.
+3. `prefill.fill_slots` reads the prompts in one forward pass and copies their keys and values into
    the slots.
 4. `decode.decode_chunk` samples in all busy slots, up to `chunk_steps` steps in one jitted loop.
 5. The host reads the position and the done flag of every slot. Step 4 repeats until the request has
@@ -16,7 +16,8 @@ The life of a request in `Engine.generate`:
 
 Noise is a function of (seed, request id, position), so this schedule cannot change the samples.
 All shapes come from EngineSettings, so nothing compiles after `warm_up`. The schedule depends only
-on values that all hosts have, so they agree on it without communication.
+on values that all hosts have, so they agree on it without communication. On a mesh a slot belongs
+to a shard of rows, and all of the above happens within it (weights.py has the sampler's mesh).
 """
 
 import collections
@@ -37,8 +38,9 @@ from elenchus.sampling.engine.calls import Call, execute
 from elenchus.sampling.engine.decode import DecodeState
 from elenchus.sampling.engine.generator import Generator
 from elenchus.sampling.engine.prefix_cache import PrefixCache, copy_slots, init_cache
-from elenchus.sampling.engine.refill import Prefill, Refill, to_batch
-from elenchus.sampling.engine.requests import Completion, Request
+from elenchus.sampling.engine.prefix_cached_engine import PrefixCachedEngine
+from elenchus.sampling.engine.refill import Prefill, Refill, by_shard, to_batch
+from elenchus.sampling.engine.requests import Completion, Request, check_requests
 from elenchus.sampling.engine.sampling_methods import Method
 from elenchus.sampling.engine.shapes import EngineSettings, smallest_bucket
 from elenchus.sampling.engine.weights import SamplerWeights
@@ -112,7 +114,9 @@ class Engine:
         Raises ValueError if a request is too long, if two have the same id, or if the seed is not
         in [0, 2 ** 32).
         """
-        self._check(requests, seed)
+        check_requests(self.settings, requests)
+        if not 0 <= seed < 2**32:
+            raise ValueError(f'seed={seed} must be in [0, 2**32)')
         here = self._placement()
         with here.in_force():
             weights = weights_lib.place_weights(model, self.settings, here)
@@ -139,7 +143,7 @@ class Engine:
         """Yields the completions of requests as they end."""
         running: dict[int, Request] = {}  # by slot
         refill = Refill(self.settings, self._shards, requests)
-        state = self._empty_slots(weights.prefill)
+        state = decode.init_state(weights.prefill.config, **self.settings.slot_shapes)
         position = np.zeros(self.settings.num_slots, np.int32)
         start = time.perf_counter()
         while refill.queue or running:
@@ -240,40 +244,12 @@ class Engine:
         """This engine with empty prefix caches, or itself if the settings have none."""
         return PrefixCachedEngine(self) if self.settings.prefix_cache_rows else self
 
-    def _check(self, requests: Sequence[Request], seed: int) -> None:
-        """Raises ValueError for requests and seeds that `generate` cannot take."""
-        if not 0 <= seed < 2**32:
-            raise ValueError(f'seed={seed} must be in [0, 2**32)')
-        longest, max_length = self.settings.prompt_buckets[-1], self.settings.max_length
-        counts = collections.Counter(request.id for request in requests)
-        for request in requests:
-            length = len(request.prompt)
-            if counts[request.id] > 1:
-                raise ValueError(
-                    f'request id {request.id} occurs {counts[request.id]} times; '
-                    f'use a different id for each request'
-                )
-            if length > longest:
-                raise ValueError(
-                    f'request {request.id}: {length} prompt tokens exceed the last of '
-                    f'sampling.engine.prompt_buckets; use at most {longest}'
-                )
-            if length + request.max_tokens > max_length:
-                raise ValueError(
-                    f'request {request.id}: {length} prompt tokens and max_tokens='
-                    f'{request.max_tokens} exceed sampling.engine.max_length={max_length}; '
-                    f'use max_tokens of at most {max_length - length}'
-                )
-
     def _placement(self) -> Placement:
         """The sampler's placement on the mesh in force; its slots are in `_shards` shards."""
         here = weights_lib.sampler_placement(self.settings)
         self._shards = num_row_shards(here.mesh)
         self.settings.check_shards(self._shards)
         return here
-
-    def _empty_slots(self, model: Transformer) -> DecodeState:
-        return decode.init_state(model.config, **self.settings.slot_shapes)
 
     def _prefill(
         self, model, state, batch: Prefill, *, prefix_cache: PrefixCache | None
@@ -311,17 +287,12 @@ class Engine:
         """Sorted slots within their shards, each shard's padded; None: all slots in place."""
         if size == self.settings.num_slots:
             return None
-        return self._by_shard(sorted(slots), size // self._shards, fill=self._shard_slots)
-
-    def _by_shard(self, slots: Sequence[int], size: int, *, fill: int) -> np.ndarray:
-        """Slots as numbers within their shards, `size` of each shard, padded with `fill`."""
-        result = np.full((self._shards, size), fill, np.int32)
-        counts = collections.Counter()
-        for slot in slots:
-            shard, local = divmod(slot, self._shard_slots)
-            result[shard, counts[shard]] = local
-            counts[shard] += 1
-        return result.ravel()
+        return by_shard(
+            sorted(slots),
+            (self._shards, size // self._shards),
+            per_shard=self._shard_slots,
+            fill=self._shard_slots,
+        )
 
     @property
     def _shard_slots(self) -> int:
@@ -342,19 +313,23 @@ class Engine:
         prefix_cache: PrefixCache | None,
     ) -> Iterator[Completion]:
         """Takes finished requests out of their slots and adds them to the prefix cache."""
-        size, by_shard = self._read_size, [[] for _ in range(self._shards)]
+        size, in_shards = self._read_size, [[] for _ in range(self._shards)]
         for slot in slots:
-            by_shard[slot // self._shard_slots].append(slot)
-        for start in range(0, max(map(len, by_shard)), size):
-            groups = [in_shard[start : start + size] for in_shard in by_shard]
-            indices = self._by_shard([slot for group in groups for slot in group], size, fill=0)
+            in_shards[slot // self._shard_slots].append(slot)
+        for start in range(0, max(map(len, in_shards)), size):
+            groups = [slots[start : start + size] for slots in in_shards]
+            chosen = [slot for group in groups for slot in group]
+            indices = by_shard(chosen, (self._shards, size), per_shard=self._shard_slots, fill=0)
             arrays = jax.device_get(decode.read_slots(state, indices))
             prefixes = [[] for _ in groups]
             for shard, group in enumerate(groups):
                 for i, slot in enumerate(group):
-                    rows = [x[shard * size + i] for x in arrays]
                     request = running.pop(slot)
-                    completion = self._completion(request, *rows, end=position[slot] + 1)
+                    tokens, logprobs, steps = (x[shard * size + i] for x in arrays)
+                    sampled = slice(len(request.prompt), position[slot] + 1)
+                    completion = self._completion(
+                        request, tokens[sampled], logprobs[sampled], steps=int(steps)
+                    )
                     # The model has not read the last sampled token: the cache ends before it.
                     prefix = (*request.prompt, *completion.tokens[:-1])
                     prefixes[shard].append((slot % self._shard_slots, prefix))
@@ -362,62 +337,12 @@ class Engine:
             if prefix_cache is not None:
                 prefix_cache.add(state.cache, prefixes, size=size)
 
-    def _completion(self, request: Request, tokens, logprobs, steps, *, end: int) -> Completion:
-        """The completion of a request whose slot has these buffers, filled up to `end`."""
-        sampled = slice(len(request.prompt), end)
-        ids = tuple(tokens[sampled].tolist())
+    def _completion(self, request: Request, tokens, logprobs, *, steps: int) -> Completion:
+        ids = tuple(tokens.tolist())
         return Completion(
             id=request.id,
             tokens=ids,
-            logprobs=tuple(logprobs[sampled].tolist()),
+            logprobs=tuple(logprobs.tolist()),
             finished=ids[-1] in self.stop_ids,
-            steps=int(steps),
+            steps=steps,
         )
-
-
-class PrefixCachedEngine:
-    """An engine with one prefix cache per model that it samples from; implements Generator.
-
-    The caches live as long as this object. A sample's last digits may depend on which prefix it
-    started from, so a new object per part of a stage makes the part reproducible on its own.
-    """
-
-    def __init__(self, engine: Engine):
-        self._engine = engine
-        # By id, as models are not hashable. Keeping the model keeps its id from being reused.
-        self._caches: dict[int, tuple[Transformer, PrefixCache]] = {}
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of all completions of the underlying engine so far."""
-        return self._engine.tokens
-
-    @property
-    def steps(self) -> int:
-        """Forward passes of all completions of the underlying engine so far."""
-        return self._engine.steps
-
-    def generate(
-        self,
-        model: Transformer,
-        requests: Sequence[Request],
-        *,
-        method: Method,
-        seed: int,
-        on_completion: Callable[[Completion], None] | None = None,
-    ) -> list[Completion]:
-        """Samples like Engine.generate, with the prefix cache of this model."""
-        if id(model) not in self._caches:
-            self._caches[id(model)] = (model, self._engine.init_prefix_cache(model))
-        return self._engine.generate(
-            model,
-            requests,
-            method=method,
-            seed=seed,
-            on_completion=on_completion,
-            prefix_cache=self._caches[id(model)][1],
-        )
-
-    def with_prefix_cache(self) -> Generator:
-        """The same engine with new, empty caches."""
-        return self._engine.with_prefix_cache()

@@ -75,18 +75,18 @@ def fill_slots(
     mesh, each shard of the slots reads the prompts of its own slots.
     """
     fill = functools.partial(_fill_rows, chunk=chunk)
-    return map_row_shards(fill, model, state, batch, prefixes, whole=(0,))
+    return map_row_shards(fill, model, state, (batch, prefixes), whole=(0,))
 
 
 def _fill_rows(
     model: Transformer,
     state: DecodeState,
-    batch: PrefillBatch,
-    prefixes: KVCache | None,
+    prompts: tuple[PrefillBatch, KVCache | None],
     *,
     chunk: int,
 ) -> DecodeState:
-    """`fill_slots` of one shard."""
+    """`fill_slots` of one shard; `prompts` are the batch and the prefix cache."""
+    batch, prefixes = prompts
     R, P = batch.tokens.shape
     if prefixes is None:
         cache, prefix_lengths = None, jnp.zeros(R, 'int32')

@@ -89,6 +89,7 @@ class _Entries:
         self._row_of: dict[Tokens, int] = {}  # oldest first: dicts keep the order of insertion
 
     def longest_prefix(self, prompt: Tokens) -> PrefixMatch:
+        """Row and length of the longest cached prefix of `prompt`."""
         at = bisect.bisect_left(self._sorted, prompt)
         neighbours = self._sorted[max(at - 1, 0) : at + 1]
         pairs = ((_common_length(tokens, prompt), tokens) for tokens in neighbours)
@@ -133,11 +134,11 @@ def copy_slots(prefixes: KVCache, cache: KVCache, *, slots: jax.Array, rows: jax
     the shards' parts behind each other, and count within a shard.
     """
 
-    def copy(prefixes, cache, slots, rows):
+    def copy(prefixes, cache, pairs):
         start = jax.tree.map(lambda x: x[:, :, : prefixes.length], cache)
-        return kv_cache.insert(prefixes, start, slots=rows, rows=slots)
+        return kv_cache.insert(prefixes, start, slots=pairs['rows'], rows=pairs['slots'])
 
-    return map_row_shards(copy, prefixes, cache, slots, rows)
+    return map_row_shards(copy, prefixes, cache, {'rows': rows, 'slots': slots})
 
 
 def _common_length(one: Tokens, other: Tokens) -> int:

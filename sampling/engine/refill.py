@@ -210,7 +210,7 @@ def _next_prefill(
     longest = max(prompt.length for prompts in group for prompt in prompts)
     shortest = smallest_bucket(settings.prompt_buckets, longest)
     lengths = [n for n in settings.prompt_buckets if shortest <= n <= MAX_STRETCH * shortest]
-    candidates = [_prefill_of(settings, group, length, has_prefix) for length in lengths]
+    candidates = [_prefill_of(settings, group, length, has_prefix=has_prefix) for length in lengths]
     best = candidates[0]
     for candidate in candidates[1:]:
         # Attention in longer rows costs more.
@@ -220,7 +220,7 @@ def _next_prefill(
 
 
 def _prefill_of(
-    settings: EngineSettings, group: Sequence[Sequence[Prompt]], length: int, has_prefix: bool
+    settings: EngineSettings, group: Sequence[Sequence[Prompt]], length: int, *, has_prefix: bool
 ) -> Prefill:
     """The prefill of the longest prompts of a group in rows of `length` tokens."""
     alone = not is_packed(settings, length, has_prefix)
@@ -282,6 +282,21 @@ def to_batch(settings: EngineSettings, prefill: Prefill) -> PrefillBatch:
                     count += 1
         batch.count[shard] = count
     return batch
+
+
+def by_shard(
+    slots: Sequence[int], shape: tuple[int, int], *, per_shard: int, fill: int
+) -> np.ndarray:
+    """Slots as numbers within their shards [shards * size], the shards' parts padded with `fill`.
+
+    `shape` is (shards, size); slots are numbered over all shards, `per_shard` in each.
+    """
+    result, counts = np.full(shape, fill, np.int32), collections.Counter()
+    for slot in slots:
+        shard, local = divmod(slot, per_shard)
+        result[shard, counts[shard]] = local
+        counts[shard] += 1
+    return result.ravel()
 
 
 def _empty_batch(settings: EngineSettings, prefill: Prefill, shards: int) -> PrefillBatch:

@@ -1,6 +1,10 @@
 """Requests to the sampling engine, and their completions."""
 
+import collections
 import dataclasses
+from collections.abc import Sequence
+
+from elenchus.sampling.engine.shapes import EngineSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,3 +38,27 @@ class Completion:
     logprobs: tuple[float, ...]  # of each token, under the distribution it was sampled from
     finished: bool  # True: the last token is a stop token; False: max_tokens was reached
     steps: int  # forward passes used; with prompt lookup, one pass may yield several tokens
+
+
+def check_requests(settings: EngineSettings, requests: Sequence[Request]) -> None:
+    """Raises ValueError, with the sizes, if an engine of these settings cannot take a request."""
+    longest, max_length = settings.prompt_buckets[-1], settings.max_length
+    counts = collections.Counter(request.id for request in requests)
+    for request in requests:
+        length = len(request.prompt)
+        if counts[request.id] > 1:
+            raise ValueError(
+                f'request id {request.id} occurs {counts[request.id]} times; '
+                f'use a different id for each request'
+            )
+        if length > longest:
+            raise ValueError(
+                f'request {request.id}: {length} prompt tokens exceed the last of '
+                f'sampling.engine.prompt_buckets; use at most {longest}'
+            )
+        if length + request.max_tokens > max_length:
+            raise ValueError(
+                f'request {request.id}: {length} prompt tokens and max_tokens='
+                f'{request.max_tokens} exceed sampling.engine.max_length={max_length}; '
+                f'use max_tokens of at most {max_length - length}'
+            )
