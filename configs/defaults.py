@@ -47,7 +47,7 @@ MODEL = {  # the transformer; model/config.py explains how families differ
     'attention': 'einsum',  # 'splash' (TPU kernel), 'cudnn' (GPU kernel), 'auto': as it runs on
     'remat': 'none',  # recomputed in the backward pass: 'none', 'dots' or 'full'
     'scan_layers': False,  # one compiled block for all layers: compiles faster
-    'logits_chunk': 512,  # tokens whose logits exist at once in the loss
+    'logits_chunk': 8192,  # tokens of a device whose logits exist at once in the loss
 }
 
 TOKENIZER = {  # the tokenizer and its chat template

@@ -74,7 +74,7 @@ class ModelConfig:
     attention: Literal['auto', 'einsum', 'splash', 'cudnn']  # new tokens; a cache: the einsum
     remat: Literal['none', 'dots', 'full']  # what the backward pass recomputes
     scan_layers: bool  # one scanned layer (small program) or unrolled layers (fast on a CPU)
-    logits_chunk: int  # positions whose logits [B, chunk, V] exist at once
+    logits_chunk: int  # tokens of a device whose logits [chunk, V] exist at once
 
     def __post_init__(self):
         for name in (

@@ -159,9 +159,9 @@ def activation_bytes(
         'dots': part['carry'] + part['matmuls'],
         'full': part['carry'],
     }[config.remat]
-    size, chunk = itemsize(config.dtype), min(config.logits_chunk, keys)
+    size, scored = itemsize(config.dtype), samples * local_rows(rows, mesh) * keys
     ends = (4 + 4 * size) * config.embed_dim  # embeddings in float32; copies in the loss
-    logits = 3 * 4 * samples * local_rows(rows, mesh) * chunk * local.vocab
+    logits = 3 * 4 * min(config.logits_chunk, scored) * local.vocab
     outputs = part['matmuls'] + 2 * part['carry']
     copied = outputs if config.remat != 'none' or config.scan_layers else 0
     return {

@@ -8,6 +8,8 @@ import optax
 from flax import nnx
 from optax import contrib
 
+from elenchus.train import muon
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSettings:
@@ -61,13 +63,13 @@ def make_optimizer(settings: OptimizerSettings, *, num_steps: int) -> optax.Grad
         )
     else:
         adam = make_schedule(settings, settings.adam_learning_rate, num_steps=num_steps)
-        inner = contrib.muon(
+        inner = muon.muon(
             schedule,
-            adam_learning_rate=adam,
-            adam_b1=settings.beta1,
-            adam_b2=settings.beta2,
             weight_decay=settings.weight_decay,
-            muon_weight_dimension_numbers=_muon_dimensions,
+            dimensions=_muon_dimensions,
+            adam=optax.adamw(
+                adam, b1=settings.beta1, b2=settings.beta2, weight_decay=0.0, nesterov=True
+            ),
         )
     return optax.chain(optax.clip_by_global_norm(settings.clip_norm), inner)
 

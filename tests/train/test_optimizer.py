@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from elenchus.model import placement, sharding
 from elenchus.train import optimizer as optimizer_lib
 from elenchus.train import state as state_lib
 from elenchus.train.optimizer import OptimizerSettings
-from tests.support import tiny_model
+from tests.support import hlo, tiny_model
 
 ADAMW = OptimizerSettings(
     name='adamw',
@@ -136,6 +137,33 @@ def test_gradients_are_clipped_to_the_norm_all_together(model):
     firsts = moments[: len(moments) // 2]
     norm = np.sqrt(sum(float(jnp.sum(x**2)) for x in firsts)) / (1 - ADAMW.beta1)
     assert norm == pytest.approx(0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize('num_layers', [2, 8], ids='{} layers'.format)
+@pytest.mark.parametrize('shape', [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)], ids=str)
+def test_muon_on_a_mesh_sends_each_number_twice_and_keeps_its_values(shape, num_layers):
+    """Whole layers are brought to a device and back; the products themselves send nothing."""
+    config = dataclasses.replace(
+        tiny_model.EVERYTHING, num_layers=num_layers, num_heads=8, num_kv_heads=4
+    )
+    model, grads = (tiny_model.make_model(config, seed) for seed in (0, 1))
+    optimizer = optimizer_lib.make_optimizer(MUON, num_steps=10)
+    expected = jax.jit(optimizer.update)(grads, optimizer.init(model), model)
+    here = placement.Placement(sharding.make_mesh(shape))
+    placed = here.place(model)
+    state = here.init(optimizer.init, placed)
+    program = here.jit(lambda grads, state, params: optimizer.update(grads, state, params))
+    actual = program(here.place(grads), state, placed)
+    tiny_model.assert_trees_close(actual, expected, relative=1e-5)
+    compiled = program.lower(here.place(grads), state, placed).compile()
+    moved = hlo.collectives(compiled.as_text())
+    matrices = sum(x.nbytes for n, x in by_name(model).items() if n.startswith('.blocks'))
+    padded = matrices * max(1, 8 / num_layers)  # fewer layers than devices: some work on zeros
+    sent = sum(c.bytes for c in moved if np.prod(c.shape) > 1)
+    # All layers' gradients pass through each device at most twice; on 'data' alone they are
+    # there already, and only the results are gathered.
+    assert sent <= 2 * padded, [c for c in moved if np.prod(c.shape) > 1]
+    assert {c.kind for c in moved if np.prod(c.shape) > 1} <= {'all-to-all', 'all-gather'}
 
 
 @pytest.mark.parametrize(

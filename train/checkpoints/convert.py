@@ -103,7 +103,7 @@ def imported_config(family: Family, hf_config: Mapping[str, Any], dtype: str) ->
         attention='einsum',
         remat='dots',
         scan_layers=True,
-        logits_chunk=256,
+        logits_chunk=4096,
     )
 
 

@@ -45,8 +45,10 @@ def least_work(plan: RunPlan, machine: Topology, name: str) -> Least | None:
     training = next((t for t in plan.trainings if t.name == names.split(',')[0]), None)
     if training is None or kind not in ('train step', 'log-probabilities'):
         return None
+    # The pass for log-probabilities has the rows of a microbatch.
+    rows = training.rows // (training.num_microbatches if kind == 'log-probabilities' else 1)
     flops = model_config.forward_flops(
-        plan.model, tokens=training.rows * training.length, length=training.length / 2
+        plan.model, tokens=rows * training.length, length=training.length / 2
     )
     trained, optimizer, frozen = memory_plan.state_bytes(plan, training, mesh)
     if kind == 'log-probabilities':

@@ -80,11 +80,15 @@ def training_phase(plan: RunPlan, training: TrainingLoad, mesh) -> Phase:
 
 
 def logprob_phase(plan: RunPlan, training: TrainingLoad, mesh) -> Phase:
-    """Memory of the pass for old or reference log-probabilities: forward only, all rows at once."""
+    """Memory of the pass for old or reference log-probabilities: forward only, a microbatch at once."""
     phase = training_phase(plan, training, mesh)
     trained_bytes, optimizer_bytes = phase['trained weights'], phase['optimizer state']
     forward = memory_estimate.forward_bytes(
-        plan.model, rows=training.rows, length=training.length, mesh=mesh, shared=training.shared
+        plan.model,
+        rows=training.rows // training.num_microbatches,
+        length=training.length,
+        mesh=mesh,
+        shared=training.shared,
     )
     return Phase(
         {

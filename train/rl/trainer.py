@@ -30,9 +30,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from elenchus.data.batching import shared_prompts
 from elenchus.data.records import Batch, Problem
-from elenchus.model import lora, placement, sharding
+from elenchus.model import lora, sharding
 from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.sampling_methods import TemperatureSampling
@@ -45,10 +44,11 @@ from elenchus.train.metrics import writers
 from elenchus.train.objective import Objective
 from elenchus.train.optimizer import make_optimizer
 from elenchus.train.rl import credit, diagnostics, rollouts, update_batch
+from elenchus.train.rl.logprobs import change_layout, make_logprobs
 from elenchus.train.rl.rollouts import RolloutSetup, SampledGroups
 from elenchus.train.rl.settings import Player, ReinforceSettings, check_rows
 from elenchus.train.state import TrainState
-from elenchus.train.step import Transform, batch_logprobs, make_train_step
+from elenchus.train.step import Transform, make_train_step
 
 
 class PlayerTraining(NamedTuple):
@@ -139,7 +139,9 @@ def make_training(
         reference=model,
         frozen=lora.split(model)[1],
         make_step=make_step_factory(optimizer, settings, loop, **layout),
-        logprobs=make_logprobs(**layout),
+        logprobs=make_logprobs(
+            **layout, rows=settings.rows // settings.num_minibatches // loop.num_microbatches
+        ),
         shared=shared,
         parts=check_rows(settings, loop, sharding.current_mesh()),
         seed=seed,
@@ -237,8 +239,8 @@ def update_player(
                 minibatch = update_batch.drop_zero_advantage_rows(
                     minibatch, objective, parts=training.parts, samples_per_row=s.samples_per_row
                 )
-            placed, _ = place_batch(minibatch, training.shared)
-            state, values = train_step(state, placed, training.frozen)
+            merged, _ = change_layout(minibatch, training.shared)
+            state, values = train_step(state, to_device(merged), training.frozen)
             updates.append((values, minibatch))
     return state, metrics | _aggregate([v for v, _ in updates]), updates
 
@@ -310,36 +312,6 @@ def make_step_factory(
         )
 
     return make_step
-
-
-def make_logprobs(
-    *, transform: Transform, shared: SharedPrompt | None
-) -> Callable[[Transformer, Batch], np.ndarray]:
-    """Returns logprobs(model, batch) -> [B, T]; batch and result are host arrays."""
-
-    @placement.pinned_jit(axes={'batch': placement.ROWS})
-    def forward(model: Transformer, batch: Batch) -> jax.Array:
-        return batch_logprobs(model, batch, transform, shared=shared)[0]
-
-    def logprobs(model: Transformer, batch: Batch) -> np.ndarray:
-        placed, restore_layout = place_batch(batch, shared)
-        return restore_layout(np.asarray(forward(model, placed)))
-
-    logprobs.program = forward
-    return logprobs
-
-
-def place_batch(
-    batch: Batch, shared: SharedPrompt | None
-) -> tuple[Batch, Callable[[np.ndarray], np.ndarray]]:
-    """Moves a batch of one sequence per row to the devices, in the layout of `shared`.
-
-    Returns it with a function that brings values of the new layout back to one sequence per row.
-    """
-    if shared is None:
-        return to_device(batch), lambda values: values
-    merged, places = shared_prompts.share_prompts(batch, **shared._asdict())
-    return to_device(merged), lambda values: places.scatter(values, batch.tokens.shape)
 
 
 def _aggregate(rows: Sequence[Mapping[str, jax.Array]]) -> dict[str, jax.Array]:
