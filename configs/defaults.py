@@ -8,7 +8,8 @@
         derive.set_lengths(config, question=256, attempt=192, critique=512, refinement=192)
         return config
 
-`--describe` of scripts.run prints any config with these comments. Lengths are in tokens.
+`--describe` of scripts.run prints any config with these comments. Lengths are in tokens. Relative
+paths of what is read are looked up in the working directory, then in the project's folder.
 """
 
 from ml_collections import ConfigDict
@@ -55,6 +56,7 @@ TOKENIZER = {  # the tokenizer and its chat template
     'path': '',  # of kind 'file': a tokenizer.model or tokenizer.json
     'vocab_size': 8192,  # of kind 'train'
     'template': 'elenchus',  # chat template: the family's own, or 'elenchus'
+    'system': 'published',  # system message; 'published': that of the template, '': none
 }
 
 DATA = {  # the problems
@@ -64,10 +66,28 @@ DATA = {  # the problems
     'test_path': '',  # as path, for test_source
     'test_split': 'test',  # split of the test problems: 'test', or 'validation' to tune on
     'data_dir': '.cache/data',  # folder of prepared data sets
+    'too_long': 'refuse',  # questions without room: 'refuse' to run, or 'drop' and count them
     'form': 'tail',  # of the lab's problems: 'tail', or 'digits' without facts
     'seed': 0,  # of generated problems
     'num_train': 7473,  # training problems that are read
     'num_test': 1319,  # test problems that are read
+    'answer': {  # the answers of responses
+        'markers': (  # what may stand before one; the last box or #### wins over phrases
+            'boxed',  # \boxed{42}
+            'bare_box',  # \boxed 42
+            'fbox',  # \fbox{42}
+            'hashes',  # #### 42
+            'answer_tag',  # <answer>42</answer>
+            'final_answer',  # Final Answer: 42
+            'answer',  # Answer: 42
+            'the_answer_is',  # The answer is 42
+            'next_line',  # an answer may follow its mark or phrase on the next line
+            'display',  # $$42$$ or \[42\] at the end
+            'bold',  # **42** at the end
+        ),
+        'workers': 0,  # processes that compare by algebra; 0: one for each core
+        'timeout_s': 5.0,  # processor time of one pair, in seconds
+    },
 }
 
 SAMPLING = {  # how turns are sampled
@@ -244,7 +264,7 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
         'step_coef': 0.5,  # weight of the steps' advantages
         'steps': 'normalised',  # from step scores: 'normalised' or 'difference'
         'std_floor': 0.0,  # least divisor of 'normalised' scores; 0: off; 0.05 tames equal texts
-        'unreached': 'zero',  # steps after the critique's end: score 0 'zero', no advantage 'mask'
+        'unreached': 'zero',  # steps after one that a critique calls wrong: 0 'zero', or 'mask'
         'baseline': 'group',  # mean and deviation of scores: over the 'group' or by 'position'
         'shuffle_scores': False,  # a control: the scores of a group change places
     },
@@ -257,6 +277,7 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
         'first_phase_steps': 0,  # iterations of SCoRe's stage I
         'attempt_kl_coef': 0.0,  # of attempts in stage I
         'hint_share': 0.0,  # lines of the reference shown as a hint
+        'correction': '',  # of 'correction' under a family's template: instruction; '': SCoRe's
     },
     'rewards': {
         'correct': 1.0,  # of a right answer
@@ -274,6 +295,7 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
         'length': 0.0,  # penalty of long critiques
     },
     'overlong_tokens': 32,  # before a turn's limit, where the penalty of length starts
+    'mask_truncated': False,  # turns that were cut off at their limit are not trained (DAPO, TRL)
     'importance_cap': 0.0,  # cap of the trainer / sampler ratio on tokens; 0: no correction
     'drop_zero_advantage_rows': True,  # leave rows without advantages out of the update
     'samples_per_row': 4,  # of a group, after one copy of their prompt

@@ -39,6 +39,38 @@ class RopeScaling:
 
 
 @dataclasses.dataclass(frozen=True)
+class YarnScaling:
+    """YaRN (arXiv 2309.00071): scales slow frequencies, and the lengths of queries and keys.
+
+    The weights of kept and divided frequencies change linearly over the dimensions between the one
+    that turns `high_frequency` times in `original_length` positions and the one that turns
+    `low_frequency` times; `truncate` rounds both to whole dimensions. Queries and keys are
+    multiplied by `attention_factor`, so scores by its square.
+    """
+
+    kind: Literal['yarn']
+    factor: float  # divisor of slow frequencies
+    low_frequency: float  # turns; `beta_slow` of the paper
+    high_frequency: float  # turns; `beta_fast` of the paper
+    original_length: int  # context length of pre-training, in tokens
+    attention_factor: float  # scale of queries and of keys
+    truncate: bool  # as published; False: bounds between two dimensions
+
+    def __post_init__(self):
+        for name in ('factor', 'attention_factor'):
+            if not 0 < getattr(self, name) < float('inf'):
+                raise ValueError(
+                    f'rope_scaling.{name}={getattr(self, name)} must be positive; nearest: 1.0'
+                )
+        low, high, length = self.low_frequency, self.high_frequency, self.original_length
+        if not (0 < low < high and length > 0):
+            raise ValueError(
+                f'rope_scaling: low_frequency={low} must be between 0 and high_frequency={high}, '
+                f'and original_length={length} at least 1; YaRN has 1.0, 32.0'
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Shapes and numerics of a Transformer; validated on construction."""
 
@@ -55,7 +87,7 @@ class ModelConfig:
     windows: tuple[int, ...]  # keys that a query sees, own included; 0 = all; repeated over layers
     rope_theta: float  # base of rotary frequencies
     local_rope_theta: float  # base in layers with a window, unscaled; 0 = rope_theta, scaled
-    rope_scaling: RopeScaling | None
+    rope_scaling: RopeScaling | YarnScaling | None
     # Norms and scales
     norm_epsilon: float
     zero_centered_norms: bool  # norms multiply by 1 + scale

@@ -9,6 +9,7 @@ from flax import nnx
 from optax import contrib
 
 from elenchus.train import muon
+from elenchus.train.master_weights import with_float32_masters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,7 @@ def make_schedule(settings: OptimizerSettings, peak: float, *, num_steps: int) -
 def make_optimizer(settings: OptimizerSettings, *, num_steps: int) -> optax.GradientTransformation:
     """Returns gradient clipping followed by AdamW or Muon.
 
+    Weights stored in bfloat16 have float32 masters in its state (master_weights.py).
     Sources: AdamW, arXiv 1711.05101; Muon, Jordan et al. 2024.
     """
     schedule = make_schedule(settings, settings.learning_rate, num_steps=num_steps)
@@ -71,7 +73,7 @@ def make_optimizer(settings: OptimizerSettings, *, num_steps: int) -> optax.Grad
                 adam, b1=settings.beta1, b2=settings.beta2, weight_decay=0.0, nesterov=True
             ),
         )
-    return optax.chain(optax.clip_by_global_norm(settings.clip_norm), inner)
+    return with_float32_masters(optax.chain(optax.clip_by_global_norm(settings.clip_norm), inner))
 
 
 MATRIX_AXES = {'embed', 'rank'}

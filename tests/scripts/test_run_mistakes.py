@@ -13,11 +13,11 @@ MISTAKES = {
     'wrong type': (['--config.train.rows=many'], ['train.rows', 'many']),
     'missing GSM8K': (
         ['--config=configs/gsm8k.py:smoke', '--config.data.path=/nowhere'],
-        ['config.data: ', "path='/nowhere'", 'train.jsonl', 'put the file there'],
+        ['config.data: ', "path='/nowhere'", 'train.jsonl', 'put one there'],
     ),
     'missing problems': (
         ['--config.data.source=jsonl', '--config.data.path=/nowhere.jsonl'],
-        ['config.data: ', "path='/nowhere.jsonl'", 'expected a JSONL file'],
+        ['config.data: ', "path='/nowhere.jsonl'", 'expected a file of problems'],
     ),
     'mesh': (['--config.mesh=(3, 1, 1)'], ['mesh=(3, 1, 1)', '1 devices', '(1, 1, 1)']),
     'vocabulary': (['--config.model.vocab_size=32'], ['model.vocab_size=32', '87 ids']),

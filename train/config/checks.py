@@ -1,5 +1,6 @@
 """Checks of settings that depend on other sections; each section checks its own fields."""
 
+from elenchus.data.text.chat_templates import Template
 from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.train.config.run_settings import REINFORCED, RunSettings
 from elenchus.train.rl.settings import TRAINED_ROLES, max_response_tokens
@@ -30,6 +31,17 @@ def check_counts(s: RunSettings) -> None:
         raise ValueError(
             "reinforce.critic_rewards.verdict_of='steps' needs known steps, which "
             f"data.source={s.data.source!r} lacks: set it to 'answer'"
+        )
+
+
+def check_template(s: RunSettings, template: Template) -> None:
+    """Raises ValueError if a stage trains two turns that the template writes differently."""
+    trains_actor = any('actor' in REINFORCED.get(stage, ()) for stage in s.stages)
+    if template.prefix and trains_actor and s.reinforce.turns.episode != 'attempt':
+        raise ValueError(
+            f'reinforce.turns.episode={s.reinforce.turns.episode!r} trains two turns, but under '
+            f'tokenizer.template={template.name!r} only the last turn has '
+            f"{template.prefix[0]!r}: use tokenizer.template='chatml', or the episode 'attempt'"
         )
 
 
@@ -71,46 +83,56 @@ def check_lengths(
     longest_guide: int = 0,
     longest_hint: int = 0,
     overhead: int = 1,
+    turn_overhead: int = 1,
 ) -> None:
     """Raises ValueError if a conversation of the longest turns does not fit a shape.
 
     A guide follows the attempt in an annotator's prompt, a hint the question in the actor's.
-    `overhead` is the largest number of tokens between two turns.
+    `overhead` is the largest number of tokens between two turns, `turn_overhead` that between
+    those of an episode of `reinforce`.
     """
-    sampling = s.sampling
+    sampling, reinforce = s.sampling, s.reinforce
     attempt = longest_question + overhead + sampling.attempt_tokens
     criticised = attempt
-    if s.evaluate.num_rounds > 1:  # a refinement becomes the next round's attempt
+    scored = any(reinforce.reward_rules(p).needs_refinement_scores for p in TRAINED_ROLES)
+    # A refinement is criticised as the next round's attempt, or for its reward.
+    if s.evaluate.num_rounds > 1 or scored:
         criticised = max(attempt, longest_question + overhead + sampling.refinement_tokens)
     critique = criticised + overhead + sampling.critique_tokens
     refinement = critique + overhead + sampling.refinement_tokens
     hinted = longest_question + longest_hint
     prompt = max(critique, attempt + longest_guide, hinted) + overhead
+    if reinforce.turns.episode == 'correction':  # an instruction in place of a critique
+        prompt = max(prompt, attempt + turn_overhead)
+        refinement = max(refinement, attempt + turn_overhead + sampling.refinement_tokens)
     talked = longest_question + overhead + s.self_talk.tokens
     alone = hinted + overhead + sampling.attempt_tokens
     whole = max(refinement, critique + longest_guide, alone, talked)
     written = {
-        p: max_response_tokens(p, s.reinforce.turns.episode, sampling.limits, overhead=overhead)
+        p: max_response_tokens(p, reinforce.turns.episode, sampling.limits, overhead=turn_overhead)
         for p in TRAINED_ROLES
     }
-    for name, size, needed in (
-        ('reinforce.length', s.reinforce.length, overhead + longest_question + written['actor']),
-        (
-            'reinforce.critic_length',
-            s.reinforce.critic_length,
-            overhead + attempt + written['critic'],
-        ),
+    criticised_row = overhead + attempt + written['critic']
+    _check_sizes(
+        ('reinforce.length', reinforce.length, overhead + longest_question + written['actor']),
+        ('reinforce.critic_length', reinforce.critic_length, criticised_row),
         ('sampling.score.lengths[-1]', sampling.score.lengths[-1], critique),
         ('sampling.engine.prompt_buckets[-1]', sampling.engine.prompt_buckets[-1], prompt),
         ('sampling.engine.max_length', sampling.engine.max_length, whole),
         ('model.max_length', s.model.max_length, sampling.engine.max_length),
         ('model.max_length', s.model.max_length, s.train.length),
-    ):
+        question=longest_question,
+        guide=max(longest_guide, longest_hint),
+    )
+
+
+def _check_sizes(*rows: tuple[str, int, int], question: int, guide: int) -> None:
+    """Raises ValueError for the first (name, size, size needed) that is too small."""
+    for name, size, needed in rows:
         if size < needed:
-            guide_tokens = max(longest_guide, longest_hint)
-            guide = f' and the longest guide {guide_tokens}' if guide_tokens else ''
+            longest_guide = f' and the longest guide {guide}' if guide else ''
             raise ValueError(
                 f'{name}={size} must be at least {needed}: the longest question has '
-                f'{longest_question} tokens{guide}; raise it, or lower self_talk.tokens and '
+                f'{question} tokens{longest_guide}; raise it, or lower self_talk.tokens and '
                 'sampling.*_tokens'
             )

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
+from elenchus.data.grading.judge import AnswerSettings
 from elenchus.data.lab.forms import FormName
 from elenchus.data.records import PLAYER_OF_ROLE
 from elenchus.model.config import ModelConfig
@@ -51,7 +52,8 @@ REINFORCED: Mapping[str, tuple[Player, ...]] = {
 """Stage of reinforcement learning -> the players that it trains."""
 
 TemplateName = Literal[
-    'elenchus', 'chatml', 'qwen2.5', 'llama2', 'llama3', 'llama3.1', 'mistral', 'gemma'
+    *('elenchus', 'chatml', 'qwen2.5', 'qwen2.5-math', 'qwen3'),
+    *('llama2', 'llama3', 'llama3.1', 'mistral', 'gemma'),
 ]
 
 
@@ -69,6 +71,7 @@ class TokenizerSettings:
     path: str  # of kind 'file': a tokenizer.model or tokenizer.json
     vocab_size: int  # of kind 'train'
     template: TemplateName  # 'elenchus' for kinds 'lab' and 'train', which have its headers
+    system: str  # system message; 'published': that of the template, '': none
 
 
 TextSource = Literal['gsm8k', 'gsm8k_socratic', 'math', 'svamp', 'asdiv', 'jsonl']
@@ -83,11 +86,13 @@ class DataSettings:
     test_source: Literal['', TextSource]  # of the test problems; '': the same source
     test_path: str  # as path, for test_source
     test_split: Literal['test', 'validation']  # of the test problems; 'validation' is to tune on
-    data_dir: str  # folder of prepared data sets
+    data_dir: str  # folder of prepared data sets, in the working directory
+    too_long: Literal['refuse', 'drop']  # questions for which there is no room
     form: FormName  # of the lab's problems
     seed: int  # of generated problems
     num_train: int
     num_test: int
+    answer: AnswerSettings
 
     def __post_init__(self):
         if self.test_source and self.source == 'lab':
@@ -140,7 +145,7 @@ class BaseShares:
 class BaseSettings:
     """The stage `base`: the model that actor and critic start from."""
 
-    checkpoint: str  # saved model to start from, relative to the project; '': random weights
+    checkpoint: str  # saved model to start from; '': random weights
     num_documents: int
     shares: BaseShares
     fit: FitSettings  # 0 steps: the checkpoint is used unchanged
@@ -173,7 +178,7 @@ class CritiqueSettings:
     num_inserted: int  # RG3: a named mistake inserted at a line
     raised_temperature: float  # of RG2
     annotator: Literal['oracle', 'monte_carlo', 'model', 'file']
-    annotator_path: str  # saved model or file of critiques, relative to the project; else ''
+    annotator_path: str  # saved model or file of critiques; else ''
     num_rollouts: int  # of 'monte_carlo': continuations from the end of each line
     rollout_threshold: float  # a line is wrong if a smaller share of them reach the answer
     filter_samples: int  # refinements that test the critique of a wrong attempt; 0: no filter

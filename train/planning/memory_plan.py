@@ -80,7 +80,7 @@ def training_phase(plan: RunPlan, training: TrainingLoad, mesh) -> Phase:
 
 
 def logprob_phase(plan: RunPlan, training: TrainingLoad, mesh) -> Phase:
-    """Memory of the pass for old or reference log-probabilities: forward only, a microbatch at once."""
+    """Memory of the pass for old or reference log-probabilities of a microbatch."""
     phase = training_phase(plan, training, mesh)
     trained_bytes, optimizer_bytes = phase['trained weights'], phase['optimizer state']
     forward = memory_estimate.forward_bytes(

@@ -48,7 +48,11 @@ class Rollout(Protocol):
 def sample_actor_groups(
     setup: RolloutSetup, rules: RewardRules, problems: Sequence[Problem], *, seed: int
 ) -> tuple[Groups, int]:
-    """Samples `num_samples` judged episodes of each problem; returns (groups, sampled tokens)."""
+    """Samples `num_samples` judged episodes of each problem; returns (groups, sampled tokens).
+
+    Attempts are scored by a critique if something reads their scores. So are refinements, by a
+    critique of their own: what the critic says of an attempt is no opinion of its refinement.
+    """
     models, n = setup.models, setup.num_samples
     episodes = episode_lib.sample_attempts(
         models.sampler,
@@ -65,15 +69,8 @@ def sample_actor_groups(
         episodes = [episode for group in groups for episode in group]
         tokens += more
     if rules.needs_step_scores or rules.turns.episode == 'critique':
-        episodes = episode_lib.sample_critiques(
-            models.sampler,
-            models.critic,
-            episodes,
-            grammar=models.grammar,
-            spec=SampleSpec.greedy(setup.method.banned),
-        )
-        episodes = score_steps(models, episodes, scorer=setup.scorer)
-        tokens += sum(len(episode.turns[-1].tokens) for episode in episodes)
+        episodes, more = criticise(setup, episodes)
+        tokens += more
     if rules.turns.episode != 'critique':  # the scores stay on the attempt
         episodes = [without_turns(episode, 'critique') for episode in episodes]
     if rules.turns.episode != 'attempt':
@@ -87,7 +84,42 @@ def sample_actor_groups(
         )
         episodes = [group[0] for group in refined]
         tokens += sum(len(episode.turns[-1].tokens) for episode in episodes)
+    if rules.needs_refinement_scores:
+        episodes, more = score_refinements(setup, episodes)
+        tokens += more
     return records.group_episodes(problems, episodes), tokens
+
+
+def criticise(setup: RolloutSetup, episodes: Sequence[Episode]) -> tuple[list[Episode], int]:
+    """Adds a greedy critique, and the scores that it gives the attempt; returns its tokens too."""
+    models = setup.models
+    criticised = episode_lib.sample_critiques(
+        models.sampler,
+        models.critic,
+        episodes,
+        grammar=models.grammar,
+        spec=SampleSpec.greedy(setup.method.banned),
+    )
+    tokens = sum(len(episode.turns[-1].tokens) for episode in criticised)
+    return score_steps(models, criticised, scorer=setup.scorer), tokens
+
+
+def score_refinements(
+    setup: RolloutSetup, episodes: Sequence[Episode]
+) -> tuple[list[Episode], int]:
+    """Adds the critic's scores to the refinements that end episodes; returns the critiques' tokens.
+
+    The critic reads a refinement as it reads an attempt: after the question, alone. The critique
+    is not part of the episode.
+    """
+    bare = [episode_lib.as_attempt(setup.models.sampler, episode) for episode in episodes]
+    criticised, tokens = criticise(setup, bare)
+    scored = []
+    for episode, judged in zip(episodes, criticised, strict=True):
+        fields = {'steps': judged.attempt.steps, 'facts': judged.attempt.facts}
+        turns = (*episode.turns[:-1], dataclasses.replace(episode.turns[-1], **fields))
+        scored.append(dataclasses.replace(episode, turns=turns))
+    return scored, tokens
 
 
 def hint(problem: Problem, share: float) -> str:

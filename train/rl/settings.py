@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 import jax
 
+from elenchus.data.text.chat import Chat
 from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.lora import LoraSettings
 from elenchus.sampling.test_time.strategies import Refine
@@ -38,11 +39,16 @@ class AdvantageSettings:
     step_coef: float  # 0 = off: the critic then scores steps only if a reward reads the scores
     steps: Literal['normalised', 'difference']  # GRPO's process supervision; V's differences
     std_floor: float  # least standard deviation that 'normalised' divides by; 0 = off
-    unreached: Literal['zero', 'mask']  # steps that the critique did not reach: score 0, or none
+    unreached: Literal['zero', 'mask']  # steps after a finished critique's error: 0, or unknown
     baseline: Baseline  # of 'normalised': all steps of the group, or those of a position
     shuffle_scores: bool  # control: the step scores of a group are permuted
 
     def __post_init__(self):
+        if not self.epsilon > 0:
+            raise ValueError(
+                f'reinforce.advantage.epsilon={self.epsilon} must be above 0: equal rewards would '
+                'be divided by 0; nearest: 1e-8'
+            )
         if self.std_floor < 0:
             raise ValueError(
                 f'reinforce.advantage.std_floor={self.std_floor} must be at least 0; 0 is off'
@@ -77,6 +83,7 @@ class TurnSettings:
     first_phase_steps: int  # iterations of SCoRe's stage I; 0 = off
     attempt_kl_coef: float  # KL coefficient on attempts in stage I
     hint_share: float  # share of the solution's lines given as a hint; 0 = no hints
+    correction: str  # 'correction' under a family's template: the user's instruction; '' = SCoRe's
 
     def __post_init__(self):
         if self.first_phase_steps and (self.episode == 'attempt' or self.attempt_kl_coef <= 0):
@@ -105,6 +112,13 @@ class RewardRules(NamedTuple):
         in_reward = isinstance(r, ActorRewards) and (r.steps or r.verdict)
         return self.player == 'actor' and bool(in_reward or self.advantage.step_coef)
 
+    @property
+    def needs_refinement_scores(self) -> bool:
+        """True if a reward reads scores of refinements too, which a critique of them gives."""
+        r = self.rewards
+        in_reward = isinstance(r, ActorRewards) and (r.steps or r.verdict)
+        return bool(in_reward) and self.turns.episode != 'attempt'
+
 
 @dataclasses.dataclass(frozen=True)
 class ReinforceSettings:
@@ -130,6 +144,7 @@ class ReinforceSettings:
     rewards: ActorRewards
     critic_rewards: CriticRewards
     overlong_tokens: int  # tokens before a turn's limit over which its length penalty grows
+    mask_truncated: bool  # turns that were cut off at their limit have loss mask 0 (DAPO)
     importance_cap: float  # C of the token weight min(exp(trainer - sampler logp), C); 0 = off
     drop_zero_advantage_rows: bool  # skip rows that cannot affect the gradient of the objective
     samples_per_row: int  # samples of a group in one row behind their common prompt; 1 = separate
@@ -144,6 +159,12 @@ class ReinforceSettings:
         for name in ('num_minibatches', 'num_epochs', 'num_refinements', 'overlong_tokens'):
             if getattr(self, name) < 1:
                 raise ValueError(f'reinforce.{name}={getattr(self, name)} must be at least 1')
+        if self.num_samples < 2:
+            raise ValueError(
+                f'reinforce.num_samples={self.num_samples} must be at least 2: the advantage of a '
+                f'sample (reinforce.advantage.outcome={self.advantage.outcome!r}) is its distance '
+                'from the others of its group; nearest: 2'
+            )
         divisors = [n for n in range(1, self.num_samples + 1) if self.num_samples % n == 0]
         if self.samples_per_row not in divisors:
             nearest = min(divisors, key=lambda n: abs(n - self.samples_per_row))
@@ -207,12 +228,17 @@ class ReinforceSettings:
         return RewardRules(player, rewards, self.advantage, self.turns, self.overlong_tokens)
 
 
+def turn_overhead(chat: Chat, episode: str) -> int:
+    """Returns the largest number of template tokens between two turns of an actor's episode."""
+    return chat.correction_overhead if episode == 'correction' else chat.overhead
+
+
 def max_response_tokens(
     player: Player, episode: str, limits: Mapping[str, int], *, overhead: int
 ) -> int:
     """Returns the longest distance from a player's first token to its last trained token.
 
-    limits: tokens of a turn, by role; overhead: template tokens between two turns.
+    limits: tokens of a turn, by role; overhead: template tokens between two turns (turn_overhead).
     """
     if player == 'critic':
         return limits['critique']

@@ -132,7 +132,8 @@ class StageFolder:
         if distributed.is_preempted():
             raise distributed.Preempted(f'stage {self.name!r} has not started')
         distributed.run_on_first(lambda: self.write_text(CONFIG, self.directory.config))
-        start, summary = time.perf_counter(), {'tokens_sampled': 0, 'tokens_trained': 0}
+        counts = ('tokens_sampled', 'tokens_trained', 'tokens_padding')
+        start, summary = time.perf_counter(), dict.fromkeys(counts, 0)
         yield summary
         summary['seconds'] = round(time.perf_counter() - start, 1)
         distributed.run_on_first(lambda: atomic.check_exists(self.path / CONFIG))
@@ -258,12 +259,6 @@ def link_tree(source: os.PathLike, folder: epath.Path) -> None:
         beside.rename(folder)
 
     distributed.run_on_first(link)
-
-
-def from_root(path: str) -> epath.Path:
-    """Resolves a path of a config: in a bucket, or relative to the project's folder."""
-    resolved = epath.Path(path)
-    return resolved if atomic.is_remote(resolved) else epath.Path(build.ROOT) / resolved
 
 
 def write_json(path: epath.Path, value: Any) -> None:

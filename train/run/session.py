@@ -19,9 +19,10 @@ from elenchus.train.checkpoints import saved_models
 from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.config import build
 from elenchus.train.config.run_settings import RunSettings
-from elenchus.train.run import checks
-from elenchus.train.run.directory import RunDirectory, from_root
+from elenchus.train.run import checks, lengths, problems
+from elenchus.train.run.directory import RunDirectory
 from elenchus.train.run.inputs import RunInputs, load_inputs
+from elenchus.train.run.paths import resolve
 from elenchus.train.run.samplers import Samplers
 
 STAGES_PRODUCING = {
@@ -41,6 +42,7 @@ class Run:
     samplers: Samplers
     store: ModelStore
     mesh: jax.sharding.Mesh
+    verifier: verify.Verifier | None = None
 
     @contextlib.contextmanager
     def started(self) -> Iterator['Run']:
@@ -66,7 +68,7 @@ class Run:
 
     def load_saved(self, path: str) -> Transformer:
         """Loads a saved model that the config names."""
-        return self.store.load(from_root(path))
+        return self.store.load(resolve(path))
 
     def init_model(self) -> Transformer:
         """Initialises a model with random weights, each shard on its device."""
@@ -93,7 +95,7 @@ def open_run(
     directory.check_config()
     mesh = sharding.make_mesh(settings.mesh)
     kernels.check_backend(settings.model, jax.default_backend())
-    inputs = load_inputs(settings, verifier)
+    inputs = lengths.drop_too_long(settings, load_inputs(settings, verifier))
     saved_models.abstract_model(settings.model, mesh)
     loop.check_rows(settings.train, mesh)
     checks.check_sampling(settings, mesh)
@@ -104,10 +106,13 @@ def open_run(
         mesh,
         tokenizer_fingerprint=inputs.tokenizer.fingerprint,
         quantize=settings.base.quantize,
+        chat={'template': settings.tokenizer.template, 'system': settings.tokenizer.system},
     )
+    if notes := problems.describe(inputs.counts):
+        distributed.run_on_first(lambda: print(f'data: {notes}'))
     jax.set_mesh(mesh)
     # JAX's own default multiplies float32 arrays in bfloat16 on a TPU. (Kernels of models in
     # bfloat16 do not compile with another one.)
     jax.config.update('jax_default_matmul_precision', settings.product_precision)
     samplers = Samplers(settings.sampling, inputs)
-    return Run(settings, directory, inputs, samplers, store, mesh)
+    return Run(settings, directory, inputs, samplers, store, mesh, verifier)

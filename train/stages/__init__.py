@@ -18,7 +18,8 @@ from elenchus.model.transformer import Transformer
 from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.sampling.seeds import derive_seed
 from elenchus.train.config.run_settings import REINFORCED
-from elenchus.train.run.directory import SUMMARY, from_root, read_json
+from elenchus.train.run.directory import SUMMARY, read_json
+from elenchus.train.run.paths import resolve
 from elenchus.train.run.session import Run
 from elenchus.train.stages import (
     actor,
@@ -56,9 +57,16 @@ def base_arguments(run: Run) -> dict[str, Any]:
 def actor_arguments(run: Run) -> dict[str, Any]:
     """Arguments of the stage `actor`."""
     s, inputs = run.settings.actor, run.inputs
-    examples = actor.actor_examples(s, inputs.chat, inputs.train_problems)
+    generated = [e for _, e in actor.generate_examples(s, inputs.chat, inputs.train_problems)]
+    examples = [example for example in generated if example is not None]
+    impossible = len(generated) - len(examples)
     model = _to_train(run, 'base', s.lora, name='actor')
-    return {'model': model, 'examples': examples, **_fit(run, 'actor', s.fit)}
+    return {
+        'model': model,
+        'examples': examples,
+        'omitted': {'refinements_without_number': impossible},
+        **_fit(run, 'actor', s.fit),
+    }
 
 
 def critic_arguments(run: Run) -> dict[str, Any]:
@@ -219,7 +227,7 @@ def _base_model(run: Run) -> Transformer | None:
 def _critic_start(run: Run):
     """Returns the folder of the model that the critic is trained from."""
     path = run.settings.critic.checkpoint
-    return from_root(path) if path else run.directory.model_folder('base')
+    return resolve(path) if path else run.directory.model_folder('base')
 
 
 def _annotator_model(run: Run) -> Transformer | None:

@@ -1,5 +1,7 @@
 """Folders of a run and its stages: resuming, stopping on request, refusing another config."""
 
+import dataclasses
+import json
 import shutil
 from unittest import mock
 
@@ -8,6 +10,7 @@ from etils import epath
 
 from elenchus.configs import lab
 from elenchus.data import records
+from elenchus.data.grading import verify
 from elenchus.train import distributed
 from elenchus.train.checkpoints import model_store
 from elenchus.train.config import build, run_settings
@@ -15,6 +18,7 @@ from elenchus.train.run import runner, session
 from elenchus.train.run.directory import RunDirectory, StageFolder
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.stages import Stage
+from tests.support import fake_run
 
 
 def directory_of(workdir, **changes):
@@ -32,7 +36,7 @@ def run_of(workdir):
     return session.Run(
         settings,
         directory_of(workdir),
-        inputs=None,
+        inputs=fake_run.make_inputs(),
         samplers=Samplers(settings.sampling, None),
         store=store,
         mesh=None,
@@ -104,6 +108,31 @@ def test_a_stage_that_fails_has_no_summary_and_runs_again(tmp_path, stages):
     summary = runner.run_stage(run, 'base')
     assert summary['figure'] == 1 and summary['seconds'] >= 0
     assert run.directory.stage('base').read_summary() == summary
+
+
+def test_the_figures_of_the_verifier_are_those_of_the_stage_and_no_part_of_its_summary(
+    tmp_path, stages
+):
+    with verify.Verifier(comparator='no_such_module:compare') as verifier:
+        verifier.check([('#### 1', '1')] * 5)
+
+        def base(stage):
+            verifier.check([('#### 7', '7'), ('#### (1,234)', '1234')])
+            return {}
+
+        stages['base'] = Stage(base, lambda run: {})
+        run = dataclasses.replace(run_of(tmp_path), verifier=verifier)
+        summary = runner.run_stage(run, 'base')
+    figures = json.loads((tmp_path / 'stages/00-base/verifier.json').read_text())
+    assert figures.pop('pairs_per_s') > 0
+    assert figures == {'pairs': 2, 'algebra': 0, 'unsure': 0.5, 'timeout': 0, 'error': 0}
+    assert 'verifier' not in summary
+
+
+def test_a_stage_that_judges_nothing_has_no_figures_of_the_verifier(tmp_path, stages):
+    with verify.Verifier() as verifier:
+        runner.run_stage(dataclasses.replace(run_of(tmp_path), verifier=verifier), 'base')
+    assert not (tmp_path / 'stages/00-base/verifier.json').exists()
 
 
 def test_no_stage_starts_after_a_request_to_stop(tmp_path, stages, monkeypatch, capsys):
