@@ -340,11 +340,6 @@ class RunSettings:
     improve: ImproveSettings
     reinforce: ReinforceSettings
 
-    @property
-    def product_precision(self) -> str | None:
-        """JAX's default precision of products; None, JAX's own, unless model.dtype is float32."""
-        return self.matmul_precision if self.model.dtype == 'float32' else None
-
 
 def _check_least(section: str, settings: object, least: Mapping[str, int]) -> None:
     """Raises ValueError if a field is below its least value."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import jax
 
-from elenchus.model import memory_estimate
+from elenchus.model import memory_estimate, platforms
 from elenchus.model.memory_estimate import GIB
 from elenchus.train.config.run_settings import RunSettings
 from elenchus.train.planning import compiled, dry_run, least_work, machines, memory_plan, programs
@@ -52,7 +52,8 @@ def compile_run(
 
     print(f'XLA, for {machine.name}, on one device (seconds of compiling at the end):')
     compiler = compiled.Compiler(selected=selected, report=report)
-    precision = jax.default_matmul_precision(s.product_precision)
+    value = platforms.product_precision(s.model.dtype, s.matmul_precision)
+    precision = jax.default_matmul_precision(value)
     with precision, compiled.mesh_of(machine, plan.mesh) as mesh:
         for group in programs.groups(s, plan, mesh):
             with contextlib.suppress(compiled.ProgramRefused):

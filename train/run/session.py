@@ -10,7 +10,7 @@ import ml_collections
 from etils import epath
 
 from elenchus.data.grading import verify
-from elenchus.model import sharding, transformer
+from elenchus.model import platforms, sharding, transformer
 from elenchus.model.attention import kernels
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.exploration.explorers import EXPLORERS
@@ -111,8 +111,8 @@ def open_run(
     if notes := problems.describe(inputs.counts):
         distributed.run_on_first(lambda: print(f'data: {notes}'))
     jax.set_mesh(mesh)
-    # JAX's own default multiplies float32 arrays in bfloat16 on a TPU. (Kernels of models in
-    # bfloat16 do not compile with another one.)
-    jax.config.update('jax_default_matmul_precision', settings.product_precision)
+    # JAX's own default multiplies float32 arrays in bfloat16 on a TPU.
+    precision = platforms.product_precision(settings.model.dtype, settings.matmul_precision)
+    jax.config.update('jax_default_matmul_precision', precision)
     samplers = Samplers(settings.sampling, inputs)
     return Run(settings, directory, inputs, samplers, store, mesh, verifier)
