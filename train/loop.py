@@ -84,18 +84,16 @@ def train_loop(
 ) -> tuple[State, dict[str, float]]:
     """Runs advance(step, state) -> (state, metrics, updates), from the newest checkpoint on.
 
-    Without a checkpoint it starts from `init()`. A checkpoint holds the state and the caller's
-    cursor (plain JSON), so a killed run continues bit for bit. `watch` receives every row of
-    metrics; `flops_per_token` adds a share of the chips' peak to timing.jsonl. Returns the state
-    and the last row ({} if none). Raises FloatingPointError (an update is not finite), RuntimeError
-    (processes disagree) and Preempted (SIGTERM; the state is saved).
+    A checkpoint holds the state and the cursor (plain JSON), so a killed run continues bit for bit.
+    Returns the state and the last row. Raises FloatingPointError (an update is not finite),
+    RuntimeError (processes disagree) and Preempted (SIGTERM; the state is saved).
     """
     checkpointer = Checkpointer(folder / 'checkpoints', keep=loop.keep_checkpoints)
     done, state = restore_or_init(checkpointer, init, set_cursor)
     # Later rows are of steps that were lost with the killed process and are repeated now.
     writer.truncate(done if done else -1)
-    guard, speed = FiniteGuard(folder, loop.nonfinite), TrainingSpeed(flops_per_token)
-    reporter = LoopReporter(writers.Delayed(writer), guard, watch, speed)
+    guard = FiniteGuard(folder, loop.nonfinite)
+    reporter = LoopReporter(writers.Delayed(writer), guard, watch, TrainingSpeed(flops_per_token))
     bar = progress.progress(num_steps, unit='steps', description=description)
     with bar, profiling.StepTrace(writer.name) as trace:
         bar.advance(done)
