@@ -93,7 +93,8 @@ def prefill_phase(plan: RunPlan, mesh, *, rows: int, length: int) -> Phase:
 def decode_phase(plan: RunPlan, mesh) -> Phase:
     """Memory of a chunk of decoding in all slots.
 
-    XLA for TPU keeps the caches in another layout inside of the loop, so they are there twice.
+    With several key/value heads on a device, XLA for TPU keeps the caches in another layout inside
+    of the loop, so they are there twice.
     """
     engine, here = plan.sampling.engine, sampler_mesh(plan)
     config = head_layout.divided_heads(plan.model, here.shape['tensor'])
@@ -108,7 +109,7 @@ def decode_phase(plan: RunPlan, mesh) -> Phase:
     )
     return _sampling_parts(plan, mesh) | {
         SLOTS: slots,
-        'caches in the layout of the loop': slots,
+        'caches in the layout of the loop': slots if local.kv_heads > 1 else 0,
         'logits': 4 * tokens_per_step * local.vocab,
     }
 
