@@ -319,7 +319,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
         {
             'seed': 0,  # of weights, noise and the order of data; problems have data.seed
             'mesh': (-1, 1, 1),  # devices for (data, fsdp, tensor); -1: all that remain
-            'matmul_precision': 'float32',  # of float32 products, or 'tensorfloat32', 'bfloat16'
+            'matmul_precision': 'float32',  # of float32 models; or 'tensorfloat32', 'bfloat16'
             'stages': tuple(STAGES.split()),  # in this order; a stage reads earlier ones
             'model': MODEL,
             'tokenizer': TOKENIZER,

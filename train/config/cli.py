@@ -47,6 +47,12 @@ OUTSIDE_ERRORS = {
 }
 """errno values of a file system that fails, which is not a fault of the program."""
 
+flags.DEFINE_string(
+    'compilation_cache',
+    None,
+    "Folder of compiled programs, which later runs load; '' keeps none. Without the flag: "
+    '$JAX_COMPILATION_CACHE_DIR, or .cache/jax in the clone.',
+)
 CONFIG_ERRORS = (
     ArithmeticError,
     AssertionError,
@@ -60,12 +66,6 @@ CONFIG_ERRORS = (
     ValueError,
 )
 """What the code of a config file may raise while it is read."""
-flags.DEFINE_string(
-    'compilation_cache',
-    None,
-    "Folder of compiled programs, which later runs load; '' keeps none. Without the flag: "
-    '$JAX_COMPILATION_CACHE_DIR, or .cache/jax in the clone.',
-)
 
 CONTINUES = 'files in the work directory are whole; once this is mended, run the same command again'
 

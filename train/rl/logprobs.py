@@ -33,6 +33,7 @@ def make_logprobs(
         values = np.concatenate(jax.device_get(parts))
         return restore_layout(values[: len(batch.tokens)])
 
+    logprobs.program = forward  # for the dry run, which compiles it
     return logprobs
 
 

@@ -11,7 +11,7 @@ import ml_collections
 from etils import epath
 
 from elenchus.data.grading import verify
-from elenchus.model import sharding, transformer
+from elenchus.model import platforms, sharding, transformer
 from elenchus.model.attention import kernels
 from elenchus.model.transformer import Transformer
 from elenchus.train import distributed, loop
@@ -124,7 +124,8 @@ def open_run(
         distributed.run_on_first(lambda: print(f'data: {notes}'))
     jax.set_mesh(mesh)
     # JAX's own default multiplies float32 arrays in bfloat16 on a TPU.
-    jax.config.update('jax_default_matmul_precision', settings.matmul_precision)
+    precision = platforms.product_precision(settings.model.dtype, settings.matmul_precision)
+    jax.config.update('jax_default_matmul_precision', precision)
     samplers = Samplers(settings.sampling, inputs)
     run = Run(settings, directory, inputs, samplers, store, mesh, verifier)
     stage_inputs.check(run.reader)
