@@ -100,9 +100,9 @@ SAMPLING = {  # how turns are sampled
         'decode_batch_sizes': (),  # fewer slots for the last sequences; (): num_slots only
         'decode_cache_lengths': (),  # shorter caches while all are short; (): max_length only
         'prefix_cache_rows': 0,  # prompts whose keys and values stay for later turns; 0: off
-        'prefix_cache_length': 0,  # tokens kept of each
+        'prefix_cache_length': 0,  # tokens kept of each; 0: off
         'draft_tokens': 0,  # tokens drafted from the sequence itself (prompt lookup); 0: off
-        'draft_ngram': 0,  # tokens that must match for a draft
+        'draft_ngram': 0,  # tokens that must match for a draft; 0: off
         'cache_dtype': 'model',  # of keys and values: 'model' or 'int8'
         'quantize': 'none',  # of weights while sampling: 'none' or 'int8'
         'prefill_chunk': 0,  # tokens of a prompt read at once; 0: all, which needs more memory
@@ -145,6 +145,7 @@ ACTOR = {  # stage `actor`: supervised fine-tuning on solutions and refinements
     'refinements_per_problem': 1,  # (question, flawed attempt, critique -> solution)
     'guided_per_problem': 0,  # (question, guide -> solution), for the guided explorers
     'level_decay': 1.0,  # of demonstrations: a level has this share of those of the level before
+    'start': 'base',  # stage whose model is trained, or 'newest'
     'fit': fit(),
     'lora': lora(),
 }
@@ -167,7 +168,8 @@ CRITIQUE = {  # stage `critique`: critique data by AutoMathCritique (arXiv 2411.
 }
 
 CRITIC = {  # stage `critic`: supervised fine-tuning on critiques
-    'checkpoint': '',  # a saved model to start from, of any size; '': the base
+    'checkpoint': '',  # a saved model to start from, of any size; '': that of `start`
+    'start': 'base',  # stage whose model is trained, or 'newest'
     'fit': fit(),
     'lora': lora(),
 }
@@ -201,6 +203,7 @@ SELF_TALK = {  # stage `self_talk`: one model that attempts, criticises and corr
     'num_rounds': 3,  # of refinement until the answer must be right
     'tokens': 640,  # longest talk
     'learn_mistakes': True,  # also train lines that are called wrong
+    'start': 'base',  # stage whose model is trained, or 'newest'
     'fit': fit(),
     'lora': lora(),
 }
@@ -209,6 +212,8 @@ IMPROVE = {  # stages of self-improvement; the stage's name is the explorer
     'num_problems': 4000,  # training problems that are explored
     'num_rounds': 3,  # of exploration and training
     'restart': 'base',  # a round trains the 'base', or the 'last' actor
+    'start': '',  # stage whose actor explores first, or 'newest'; '': stage 'actor'
+    'critic_start': '',  # stage whose critic it meets, or 'newest'; '': stage 'critic'
     'demonstrations': True,  # train on the actor's demonstrations too
     'explore': {
         'num_attempts': 5,  # at each problem
@@ -243,6 +248,8 @@ IMPROVE = {  # stages of self-improvement; the stage's name is the explorer
 }
 
 REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iteration
+    'start': '',  # stage whose actor it begins with, or 'newest'; '': stage 'actor'
+    'critic_start': '',  # stage whose critic it begins with, or 'newest'; '': stage 'critic'
     'num_steps': 100,  # iterations
     'token_budget': 0,  # sampled tokens after which no iteration starts; 0: no limit
     'num_problems': 32,  # of an iteration

@@ -17,6 +17,7 @@ from elenchus.data.critiques import grammars
 from elenchus.data.records import Episode, Step
 from elenchus.data.text.chat import Chat
 from elenchus.model import sharding
+from elenchus.model.ranges import Length, PositiveInt, checked
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.model_pair import ModelPair
 
@@ -24,17 +25,20 @@ _MIN_VERDICTS = 16  # verdict positions are padded to a power of two, and to at 
 
 
 @dataclasses.dataclass(frozen=True)
+@checked('sampling.score')
 class ScoreShapes:
     """Shapes of the scoring pass. Every length compiles once; a batch takes the shortest fit."""
 
-    rows: int  # sequences per forward pass
-    lengths: tuple[int, ...]  # ascending lengths that sequences are padded to
+    rows: PositiveInt  # sequences per forward pass
+    lengths: tuple[Length, ...]  # ascending lengths that sequences are padded to
 
     def __post_init__(self):
-        if self.rows < 1:
-            raise ValueError(f'rows={self.rows} must be at least 1')
         if not self.lengths or tuple(sorted(set(self.lengths))) != self.lengths:
-            raise ValueError(f'lengths={self.lengths} must be ascending and not empty')
+            nearest = tuple(sorted(set(self.lengths))) or (512,)
+            raise ValueError(
+                f'sampling.score.lengths={self.lengths} must be ascending and not empty; '
+                f'nearest: {nearest}'
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ import optax
 from elenchus.data.files import atomic
 from elenchus.data.records import Batch
 from elenchus.model import lora, placement
+from elenchus.model.ranges import Length, NonNegativeInt, PositiveInt, checked
 from elenchus.model.transformer import Transformer
 from elenchus.train import distributed
 from elenchus.train.checkpoints.training_state import Checkpointer
@@ -22,17 +23,20 @@ from elenchus.train.state import TrainState, init_state
 
 
 @dataclasses.dataclass(frozen=True)
+@checked('train')
 class LoopSettings:
     """Batch shape and intervals that all training stages share."""
 
-    rows: int  # rows of a batch, over all processes
-    length: int  # tokens of a row
-    num_microbatches: int  # gradient accumulation; does not change the loss
-    log_every: int  # steps between rows of metrics
-    checkpoint_every: int  # steps between checkpoints
-    keep_checkpoints: int  # older checkpoints are deleted
+    rows: PositiveInt  # rows of a batch, over all processes
+    length: Length  # tokens of a row
+    num_microbatches: PositiveInt  # gradient accumulation; does not change the loss
+    log_every: PositiveInt  # steps between rows of metrics
+    checkpoint_every: PositiveInt  # steps between checkpoints
+    keep_checkpoints: PositiveInt  # older checkpoints are deleted
     nonfinite: Literal['stop', 'skip']  # reaction to a NaN or infinite loss or gradient
-    compare_hosts_every: int  # steps between comparisons of weights across processes; 0 = off
+    compare_hosts_every: (
+        NonNegativeInt  # steps between comparisons of weights across processes; 0 = off
+    )
 
 
 State = TypeVar('State')

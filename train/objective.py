@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from elenchus.data.records import ROLES, Batch
+from elenchus.model.ranges import Coefficient, NonNegativeInt, Share, SignedCoefficient, checked
 from elenchus.train.policy_ratio import (
     KLKind,
     RatioKind,
@@ -26,6 +27,7 @@ ATTEMPT = ROLES.index('attempt')
 
 
 @dataclasses.dataclass(frozen=True)
+@checked('reinforce.objective')
 class Objective:
     """Surrogate, importance ratio, average, KL and entropy terms of a loss; hashable.
 
@@ -48,37 +50,36 @@ class Objective:
     surrogate: Literal['logprob', 'clip', 'cispo', 'dpo']
     ratio: RatioKind  # rho of a token; geometric mean; product
     on_policy: bool  # old_logp = stop_gradient(logp): rho is 1 and its gradient exact
-    clip_low: float  # rho is clipped to [1 - clip_low, 1 + clip_high]
-    clip_high: float  # larger than clip_low: "clip higher" of DAPO
+    clip_low: Share  # rho is clipped to [1 - clip_low, 1 + clip_high]
+    clip_high: Coefficient  # larger than clip_low: "clip higher" of DAPO
     average: Literal['token', 'sequence', 'constant', 'pair']  # 'sequence': mean of token means
-    constant_length: int  # divisor of a sequence's sum with average='constant' (Dr. GRPO)
+    constant_length: NonNegativeInt  # divisor of a sequence's sum, of 'constant' (Dr. GRPO)
     kl: KLKind  # 'k1' is subtracted from the reward (rl/update_batch)
-    kl_coef: float  # 0 = off
-    attempt_kl_coef: float  # added to kl_coef on the tokens of attempts (SCoRe, stage I)
-    entropy_coef: float  # weight of the entropy bonus; 0 = off
-    beta: float  # scale of DPO's margin; 0 for other surrogates
+    kl_coef: Coefficient  # 0 = off
+    attempt_kl_coef: Coefficient  # added to kl_coef on the tokens of attempts (SCoRe, stage I)
+    entropy_coef: SignedCoefficient  # weight of the entropy bonus; 0 = off
+    beta: Coefficient  # scale of DPO's margin; 0 for other surrogates
 
     def __post_init__(self):
         if self.average == 'constant' and self.constant_length < 1:
-            raise ValueError('objective.constant_length must be at least 1 for average=constant')
+            raise ValueError('reinforce.objective.constant_length=0 must be at least 1; nearest: 1')
         if self.surrogate in ('clip', 'cispo') and min(self.clip_low, self.clip_high) <= 0:
             raise ValueError(
-                f'objective.surrogate={self.surrogate!r} needs clip_low and clip_high '
+                f'reinforce.objective.surrogate={self.surrogate!r} needs clip_low and clip_high '
                 f'above 0, not {self.clip_low} and {self.clip_high}'
             )
         if (self.kl == 'none') != (self.kl_coef == self.attempt_kl_coef == 0):
             raise ValueError(
-                f'objective.kl={self.kl!r} with kl_coef={self.kl_coef} and '
+                f'reinforce.objective.kl={self.kl!r} with kl_coef={self.kl_coef} and '
                 f'attempt_kl_coef={self.attempt_kl_coef}: set kl and a coefficient, or neither'
             )
         if self.kl == 'k1' and self.attempt_kl_coef:
-            raise ValueError("objective.attempt_kl_coef is part of the loss: use kl='k2', not 'k1'")
-        if (self.surrogate == 'dpo') != (self.average == 'pair') or (
-            (self.surrogate == 'dpo') != (self.beta > 0)
-        ):
+            raise ValueError("reinforce.objective.attempt_kl_coef is part of the loss: use kl='k2'")
+        is_dpo = self.surrogate == 'dpo'
+        if is_dpo != (self.average == 'pair') or is_dpo != (self.beta > 0):
             raise ValueError(
-                f'objective.surrogate={self.surrogate!r} with average={self.average!r} and '
-                f"beta={self.beta}: 'dpo', 'pair' and a beta above 0 go together"
+                f'reinforce.objective.surrogate={self.surrogate!r} with average={self.average!r} '
+                f"and beta={self.beta}: 'dpo', 'pair' and a beta above 0 go together"
             )
 
     @property
@@ -158,24 +159,23 @@ class ObjectiveSettings:
     surrogate: Literal['logprob', 'clip', 'cispo'] | None
     ratio: RatioKind | None
     on_policy: bool | None
-    clip_low: float | None
-    clip_high: float | None
+    clip_low: Share | None
+    clip_high: Coefficient | None
     average: Literal['token', 'sequence', 'constant'] | None
-    constant_length: int | None
+    constant_length: NonNegativeInt | None
     kl: KLKind | None
-    kl_coef: float | None
-    entropy_coef: float | None
+    kl_coef: Coefficient | None
+    entropy_coef: SignedCoefficient | None
 
     def resolve(self) -> Objective:
         """Returns the preset with the overrides. Raises ValueError if they do not go together."""
-        overrides = dataclasses.asdict(self)
+        overrides = {n: value for n, value in dataclasses.asdict(self).items() if value is not None}
         preset = overrides.pop('preset')
-        overrides = {name: value for name, value in overrides.items() if value is not None}
         if preset == 'dr_grpo':
             if not self.constant_length:
                 raise ValueError(
-                    "objective.preset='dr_grpo' needs objective.constant_length: set it to the "
-                    'longest response, such as sampling.attempt_tokens'
+                    "reinforce.objective.preset='dr_grpo' needs objective.constant_length: "
+                    'set it to the longest response, such as sampling.attempt_tokens'
                 )
             return dataclasses.replace(dr_grpo(self.constant_length), **overrides)
         return dataclasses.replace(PRESETS[preset], **overrides)

@@ -1,9 +1,22 @@
 """Checks of settings that depend on other sections; each section checks its own fields."""
 
+import dataclasses
+
 from elenchus.data.text.chat_templates import Template
+from elenchus.model.ranges import MOST
 from elenchus.sampling.exploration.explorers import EXPLORERS
-from elenchus.train.config.run_settings import REINFORCED, RunSettings
+from elenchus.train.config import players
+from elenchus.train.config.run_settings import REINFORCED, RunSettings, SamplingSettings
 from elenchus.train.rl.settings import TRAINED_ROLES, max_response_tokens
+
+
+def check_settings(s: RunSettings) -> None:
+    """Raises ValueError if sections contradict each other; needs no data, so it comes first."""
+    players.check_stages(s)
+    check_counts(s)
+    check_ids(s)
+    check_rewards(s)
+    check_lora(s)
 
 
 def check_counts(s: RunSettings) -> None:
@@ -16,11 +29,11 @@ def check_counts(s: RunSettings) -> None:
         ('evaluate.num_problems', s.evaluate.num_problems, s.data.num_test),
     ):
         if not 1 <= count <= limit:
-            raise ValueError(f'{name}={count} must be in [1, {limit}]')
+            raise ValueError(f'{name}={count} must be in [1, {limit}]; nearest: {limit}')
     if s.critique.raised_temperature < s.sampling.temperature:
         raise ValueError(
             f'critique.raised_temperature={s.critique.raised_temperature} must be at least '
-            f'{s.sampling.temperature}, sampling.temperature'
+            f'{s.sampling.temperature}, sampling.temperature; nearest: {s.sampling.temperature}'
         )
     if s.reinforce.critic_rewards.located and s.data.source != 'lab':
         raise ValueError(
@@ -32,6 +45,48 @@ def check_counts(s: RunSettings) -> None:
             "reinforce.critic_rewards.verdict_of='steps' needs known steps, which "
             f"data.source={s.data.source!r} lacks: set it to 'answer'"
         )
+
+
+def check_ids(s: RunSettings) -> None:
+    """Raises ValueError if a stage samples more than its requests have ids, which are int32."""
+    beam, explore, critique = s.evaluate.beam, s.improve.explore, s.critique
+    samples = max(critique.num_attempts, critique.num_relocated, critique.num_inserted, 1)
+    samples *= max(critique.num_rollouts, critique.filter_samples)
+    uptake = s.evaluate.num_attempts * s.evaluate.uptake.num_samples
+    for name, problems, each in (
+        ('evaluate.num_attempts', s.evaluate.num_problems, s.evaluate.num_attempts),
+        ('evaluate.uptake.num_samples', s.evaluate.uptake.num_problems, uptake),
+        ('evaluate.beam.width', beam.num_problems, beam.ids_per_question),
+        ('critique.num_attempts', s.critique.num_problems, samples),
+        ('improve.explore.num_attempts', s.improve.num_problems, explore.ids_per_question),
+        ('reinforce.num_samples', s.reinforce.num_problems, s.reinforce.num_samples),
+    ):
+        if problems * each > MOST:
+            raise ValueError(
+                f'{name} asks for {each} samples at each of {problems} problems, more than {MOST} '
+                f'in all; nearest: {max(1, MOST // problems)} samples'
+            )
+
+
+def check_rewards(s: RunSettings) -> None:
+    """Raises ValueError if a stage of reinforcement learning has nothing to learn from."""
+    rewards = {'actor': s.reinforce.rewards, 'critic': s.reinforce.critic_rewards}
+    advantage = s.reinforce.advantage
+    for stage, player in [(name, p) for name in s.stages for p in REINFORCED.get(name, ())]:
+        if player == 'critic' and not advantage.outcome_coef:
+            raise ValueError(
+                f'reinforce.advantage.outcome_coef=0.0 leaves the critic of stage {stage!r} no '
+                'advantage, since steps are those of attempts; nearest: 1.0'
+            )
+        weights = dataclasses.asdict(rewards[player])
+        terms = [name for name, weight in weights.items() if isinstance(weight, float)]
+        is_silent = not any(weights[name] for name in terms)
+        if is_silent and not (player == 'actor' and advantage.step_coef):
+            field = 'rewards' if player == 'actor' else 'critic_rewards'
+            raise ValueError(
+                f'reinforce.{field} has only weights of 0, so the {player} of stage {stage!r} '
+                f'learns nothing: set one of {terms}; nearest: reinforce.{field}.{terms[0]}=1.0'
+            )
 
 
 def check_template(s: RunSettings, template: Template) -> None:
@@ -47,17 +102,17 @@ def check_template(s: RunSettings, template: Template) -> None:
 
 def check_lora(s: RunSettings) -> None:
     """Raises ValueError if a stage's adapters do not fit the model that they train."""
-    sections = {'actor': s.actor, 'critic': s.critic}
-    continued = {('reinforce', p) for stage in s.stages for p in REINFORCED.get(stage, ())}
-    if s.improve.restart == 'last':
-        continued.add(('improve', 'actor'))
-    for name, player in sorted(continued):
-        expected, lora = sections[player].lora, getattr(s, name).lora
-        if expected.rank and lora != expected:
-            raise ValueError(
-                f'{name}.lora={lora} continues the adapters of the {player}: it must be '
-                f'{player}.lora={expected}'
-            )
+    for stage in players.SECTION_OF.keys() & set(s.stages):
+        section = players.SECTION_OF[stage]
+        trained = REINFORCED.get(stage, ('critic' if stage == 'critic' else 'actor',))
+        for player in trained if section != 'improve' or s.improve.restart == 'last' else ():
+            start = players.SECTION_OF.get(players.start_of(s, stage, player))
+            lora, expected = getattr(s, section).lora, getattr(s, start).lora if start else None
+            if expected is not None and expected.rank and lora != expected:
+                raise ValueError(
+                    f'{section}.lora={lora} continues the adapters of the {player}: it must be '
+                    f'{start}.lora={expected}'
+                )
     if s.base.quantize == 'none':
         return
     for stage in s.stages:
@@ -76,6 +131,12 @@ def trained_by(s: RunSettings, stage: str):
     return s.improve if stage in EXPLORERS else sections.get(stage)
 
 
+def longest_turns(s: RunSettings) -> SamplingSettings:
+    """Returns the settings of sampling with the longest attempt of any stage, perhaps a talk."""
+    longest_attempt = max(players.attempt_tokens(s, stage) for stage in s.stages)
+    return dataclasses.replace(s.sampling, attempt_tokens=longest_attempt)
+
+
 def check_lengths(
     s: RunSettings,
     longest_question: int,
@@ -91,7 +152,7 @@ def check_lengths(
     `overhead` is the largest number of tokens between two turns, `turn_overhead` that between
     those of an episode of `reinforce`.
     """
-    sampling, reinforce = s.sampling, s.reinforce
+    sampling, reinforce = longest_turns(s), s.reinforce
     attempt = longest_question + overhead + sampling.attempt_tokens
     criticised = attempt
     scored = any(reinforce.reward_rules(p).needs_refinement_scores for p in TRAINED_ROLES)

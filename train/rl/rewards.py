@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from elenchus.data.records import Turn
+from elenchus.model.ranges import SignedCoefficient, checked
 
 
 class JudgedTurn(NamedTuple):
@@ -20,26 +21,30 @@ class JudgedTurn(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked('reinforce.rewards')
 class ActorRewards:
-    """Weight of each term in the reward of an attempt or refinement; 0 = off."""
+    """Weight of each term in the reward of an attempt or refinement; 0 = off, below 0 a penalty."""
 
-    correct: float  # 1 if the final answer is right
-    format: float  # 1 if there is a final answer to check
-    length: float  # overlong penalty, in [-1, 0]
-    steps: float  # mean of the critic's known step scores
-    verdict: float  # critic's score of the final answer
+    correct: SignedCoefficient  # 1 if the final answer is right
+    format: SignedCoefficient  # 1 if there is a final answer to check
+    length: SignedCoefficient  # overlong penalty, in [-1, 0]
+    steps: SignedCoefficient  # mean of the critic's known step scores
+    verdict: SignedCoefficient  # critic's score of the final answer
 
 
 @dataclasses.dataclass(frozen=True)
+@checked('reinforce.critic_rewards')
 class CriticRewards:
-    """Weight of each term in the reward of a critique; 0 = off."""
+    """Weight of each term in the reward of a critique; 0 = off, below 0 a penalty."""
 
-    verdict: float  # 1 if the final verdict is right (discrimination)
+    verdict: SignedCoefficient  # 1 if the final verdict is right (discrimination)
     verdict_of: Literal['answer', 'steps']  # the truth of a verdict; 'steps': all right (lab only)
-    located: float  # 1 if the first error is located exactly, or correctly denied (lab only)
-    helpful: float  # (refinements corrected - refinements broken) / refinements
-    format: float  # 1 if the critique can be parsed
-    length: float  # overlong penalty, in [-1, 0]
+    located: (
+        SignedCoefficient  # 1 if the first error is located exactly, or correctly denied (lab only)
+    )
+    helpful: SignedCoefficient  # (refinements corrected - refinements broken) / refinements
+    format: SignedCoefficient  # 1 if the critique can be parsed
+    length: SignedCoefficient  # overlong penalty, in [-1, 0]
 
 
 def overlong(length: int, *, limit: int, overlong_tokens: int) -> float:

@@ -68,9 +68,11 @@ def sample_actor_groups(
         groups, more = retry_with_hints(setup, groups, share=share, seed=seed)
         episodes = [episode for group in groups for episode in group]
         tokens += more
+    greedy = {'grammar': models.grammar, 'spec': SampleSpec.greedy(setup.method.banned)}
     if rules.needs_step_scores or rules.turns.episode == 'critique':
-        episodes, more = criticise(setup, episodes)
-        tokens += more
+        episodes = episode_lib.sample_critiques(models.sampler, models.critic, episodes, **greedy)
+        tokens += sum(len(episode.turns[-1].tokens) for episode in episodes)
+        episodes = score_steps(models, episodes, scorer=setup.scorer)
     if rules.turns.episode != 'critique':  # the scores stay on the attempt
         episodes = [without_turns(episode, 'critique') for episode in episodes]
     if rules.turns.episode != 'attempt':
@@ -85,41 +87,23 @@ def sample_actor_groups(
         episodes = [group[0] for group in refined]
         tokens += sum(len(episode.turns[-1].tokens) for episode in episodes)
     if rules.needs_refinement_scores:
-        episodes, more = score_refinements(setup, episodes)
-        tokens += more
+        # The critic reads a refinement as it reads an attempt: after the question, alone.
+        bare = [episode_lib.as_attempt(models.sampler, episode) for episode in episodes]
+        bare = episode_lib.sample_critiques(models.sampler, models.critic, bare, **greedy)
+        tokens += sum(len(episode.turns[-1].tokens) for episode in bare)
+        bare = score_steps(models, bare, scorer=setup.scorer)
+        episodes = list(map(with_scores_of_last_turn, episodes, bare))
     return records.group_episodes(problems, episodes), tokens
 
 
-def criticise(setup: RolloutSetup, episodes: Sequence[Episode]) -> tuple[list[Episode], int]:
-    """Adds a greedy critique, and the scores that it gives the attempt; returns its tokens too."""
-    models = setup.models
-    criticised = episode_lib.sample_critiques(
-        models.sampler,
-        models.critic,
-        episodes,
-        grammar=models.grammar,
-        spec=SampleSpec.greedy(setup.method.banned),
-    )
-    tokens = sum(len(episode.turns[-1].tokens) for episode in criticised)
-    return score_steps(models, criticised, scorer=setup.scorer), tokens
+def with_scores_of_last_turn(episode: Episode, scored: Episode) -> Episode:
+    """Returns an episode whose last turn has the scores of `scored`, its criticised copy.
 
-
-def score_refinements(
-    setup: RolloutSetup, episodes: Sequence[Episode]
-) -> tuple[list[Episode], int]:
-    """Adds the critic's scores to the refinements that end episodes; returns the critiques' tokens.
-
-    The critic reads a refinement as it reads an attempt: after the question, alone. The critique
-    is not part of the episode.
+    The critique is not part of the episode.
     """
-    bare = [episode_lib.as_attempt(setup.models.sampler, episode) for episode in episodes]
-    criticised, tokens = criticise(setup, bare)
-    scored = []
-    for episode, judged in zip(episodes, criticised, strict=True):
-        fields = {'steps': judged.attempt.steps, 'facts': judged.attempt.facts}
-        turns = (*episode.turns[:-1], dataclasses.replace(episode.turns[-1], **fields))
-        scored.append(dataclasses.replace(episode, turns=turns))
-    return scored, tokens
+    fields = {'steps': scored.attempt.steps, 'facts': scored.attempt.facts}
+    last = dataclasses.replace(episode.turns[-1], **fields)
+    return dataclasses.replace(episode, turns=(*episode.turns[:-1], last))
 
 
 def hint(problem: Problem, share: float) -> str:

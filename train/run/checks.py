@@ -13,8 +13,6 @@ from elenchus.train.run.paths import resolve
 def check_run(settings: RunSettings, inputs: RunInputs) -> None:
     """Raises ValueError, naming the field, if a stage could not do what the settings say."""
     check_saved_models(settings, inputs.tokenizer.fingerprint)
-    checks.check_counts(settings)
-    checks.check_lora(settings)
     checks.check_template(settings, inputs.chat.template)
     lengths.check_questions(settings, inputs)
     check_annotator(settings, inputs.tokenizer.fingerprint)

@@ -13,6 +13,7 @@ from elenchus.train import distributed
 from elenchus.train.config import cli
 from elenchus.train.failures import FailuresReachAll
 from elenchus.train.report.html_page import write_report
+from elenchus.train.run import stage_inputs
 from elenchus.train.run.directory import SUMMARY, StageFolder, read_json, write_json
 from elenchus.train.run.session import Run, open_run
 from elenchus.train.stages import STAGES
@@ -46,6 +47,7 @@ def run_stage(run: Run, name: str) -> dict:
     summary = stage.read_summary()
     if summary is None:
         with stage.recorded() as summary:
+            stage_inputs.write(run.reader, name)
             counts_before, checks_before = run.samplers.counts(), verifier_totals(run)
             function, arguments = STAGES[name]
             summary |= function(stage=stage, **arguments(run))

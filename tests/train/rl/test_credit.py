@@ -192,7 +192,7 @@ def test_steps_that_were_not_scored_are_an_error():
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'std_floor': -0.1}, r'reinforce\.advantage\.std_floor=-0\.1 must be at least 0'),
+        ({'std_floor': -0.1}, r'std_floor=-0\.1 must be at least 0'),
         ({'steps': 'difference', 'std_floor': 0.05}, r"steps='difference' reads neither std_floor"),
         ({'steps': 'difference', 'baseline': 'position'}, r"nor baseline='position'"),
         ({'unreached': 'maks'}, r"did you mean 'mask'"),

@@ -242,3 +242,16 @@ def test_the_instruction_of_corrections_counts_in_the_lengths_when_a_run_opens(f
     assert '\n' not in str(error.value)
     run = run_with('Look again.')
     assert run.inputs.chat.correction == 'Look again.'
+
+
+@pytest.mark.parametrize('episode', ['correction', 'critique'])
+def test_two_trained_turns_are_refused_where_a_template_trains_only_the_last(folder, episode):
+    config = config_of(folder, template='qwen3')
+    config.reinforce.turns.episode = episode
+    config.reinforce.length = config.train.length = config.model.max_length
+    with (
+        verify.Verifier(num_workers=1, timeout_s=1.0) as verifier,
+        pytest.raises(ValueError, match=rf"episode='{episode}' trains two turns.*'qwen3'") as error,
+    ):
+        session.open_run(config, folder / 'run', verifier=verifier)
+    assert '\n' not in str(error.value)
