@@ -8,7 +8,8 @@
         derive.set_lengths(config, question=256, attempt=192, critique=512, refinement=192)
         return config
 
-`--describe` of scripts.run prints any config with these comments. Lengths are in tokens.
+`--describe` of scripts.run prints any config with these comments. Lengths are in tokens. Relative
+paths of what is read are looked up in the working directory, then in the project's folder.
 """
 
 from ml_collections import ConfigDict
@@ -47,7 +48,7 @@ MODEL = {  # the transformer; model/config.py explains how families differ
     'attention': 'einsum',  # 'splash' (TPU kernel), 'cudnn' (GPU kernel), 'auto': as it runs on
     'remat': 'none',  # recomputed in the backward pass: 'none', 'dots' or 'full'
     'scan_layers': False,  # one compiled block for all layers: compiles faster
-    'logits_chunk': 512,  # tokens whose logits exist at once in the loss
+    'logits_chunk': 8192,  # tokens of a device whose logits exist at once in the loss
 }
 
 TOKENIZER = {  # the tokenizer and its chat template
@@ -55,6 +56,7 @@ TOKENIZER = {  # the tokenizer and its chat template
     'path': '',  # of kind 'file': a tokenizer.model or tokenizer.json
     'vocab_size': 8192,  # of kind 'train'
     'template': 'elenchus',  # chat template: the family's own, or 'elenchus'
+    'system': 'published',  # system message; 'published': that of the template, '': none
 }
 
 DATA = {  # the problems
@@ -64,10 +66,28 @@ DATA = {  # the problems
     'test_path': '',  # as path, for test_source
     'test_split': 'test',  # split of the test problems: 'test', or 'validation' to tune on
     'data_dir': '.cache/data',  # folder of prepared data sets
+    'too_long': 'refuse',  # questions without room: 'refuse' to run, or 'drop' and count them
     'form': 'tail',  # of the lab's problems: 'tail', or 'digits' without facts
     'seed': 0,  # of generated problems
     'num_train': 7473,  # training problems that are read
     'num_test': 1319,  # test problems that are read
+    'answer': {  # the answers of responses
+        'markers': (  # what may stand before one; the last box or #### wins over phrases
+            'boxed',  # \boxed{42}
+            'bare_box',  # \boxed 42
+            'fbox',  # \fbox{42}
+            'hashes',  # #### 42
+            'answer_tag',  # <answer>42</answer>
+            'final_answer',  # Final Answer: 42
+            'answer',  # Answer: 42
+            'the_answer_is',  # The answer is 42
+            'next_line',  # an answer may follow its mark or phrase on the next line
+            'display',  # $$42$$ or \[42\] at the end
+            'bold',  # **42** at the end
+        ),
+        'workers': 0,  # processes that compare by algebra; 0: one for each core
+        'timeout_s': 5.0,  # processor time of one pair, in seconds
+    },
 }
 
 SAMPLING = {  # how turns are sampled
@@ -80,9 +100,9 @@ SAMPLING = {  # how turns are sampled
         'decode_batch_sizes': (),  # fewer slots for the last sequences; (): num_slots only
         'decode_cache_lengths': (),  # shorter caches while all are short; (): max_length only
         'prefix_cache_rows': 0,  # prompts whose keys and values stay for later turns; 0: off
-        'prefix_cache_length': 0,  # tokens kept of each
+        'prefix_cache_length': 0,  # tokens kept of each; 0: off
         'draft_tokens': 0,  # tokens drafted from the sequence itself (prompt lookup); 0: off
-        'draft_ngram': 0,  # tokens that must match for a draft
+        'draft_ngram': 0,  # tokens that must match for a draft; 0: off
         'cache_dtype': 'model',  # of keys and values: 'model' or 'int8'
         'quantize': 'none',  # of weights while sampling: 'none' or 'int8'
         'prefill_chunk': 0,  # tokens of a prompt read at once; 0: all, which needs more memory
@@ -128,6 +148,7 @@ ACTOR = {  # stage `actor`: supervised fine-tuning on solutions and refinements
     'refinements_per_problem': 1,  # (question, flawed attempt, critique -> solution)
     'guided_per_problem': 0,  # (question, guide -> solution), for the guided explorers
     'level_decay': 1.0,  # of demonstrations: a level has this share of those of the level before
+    'start': 'base',  # stage whose model is trained, or 'newest'
     'fit': fit(),
     'lora': lora(),
 }
@@ -150,7 +171,8 @@ CRITIQUE = {  # stage `critique`: critique data by AutoMathCritique (arXiv 2411.
 }
 
 CRITIC = {  # stage `critic`: supervised fine-tuning on critiques
-    'checkpoint': '',  # a saved model to start from, of any size; '': the base
+    'checkpoint': '',  # a saved model to start from, of any size; '': that of `start`
+    'start': 'base',  # stage whose model is trained, or 'newest'
     'fit': fit(),
     'lora': lora(),
 }
@@ -184,6 +206,7 @@ SELF_TALK = {  # stage `self_talk`: one model that attempts, criticises and corr
     'num_rounds': 3,  # of refinement until the answer must be right
     'tokens': 640,  # longest talk
     'learn_mistakes': True,  # also train lines that are called wrong
+    'start': 'base',  # stage whose model is trained, or 'newest'
     'fit': fit(),
     'lora': lora(),
 }
@@ -192,6 +215,8 @@ IMPROVE = {  # stages of self-improvement; the stage's name is the explorer
     'num_problems': 4000,  # training problems that are explored
     'num_rounds': 3,  # of exploration and training
     'restart': 'base',  # a round trains the 'base', or the 'last' actor
+    'start': '',  # stage whose actor explores first, or 'newest'; '': stage 'actor'
+    'critic_start': '',  # stage whose critic it meets, or 'newest'; '': stage 'critic'
     'demonstrations': True,  # train on the actor's demonstrations too
     'explore': {
         'num_attempts': 5,  # at each problem
@@ -226,6 +251,8 @@ IMPROVE = {  # stages of self-improvement; the stage's name is the explorer
 }
 
 REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iteration
+    'start': '',  # stage whose actor it begins with, or 'newest'; '': stage 'actor'
+    'critic_start': '',  # stage whose critic it begins with, or 'newest'; '': stage 'critic'
     'num_steps': 100,  # iterations
     'token_budget': 0,  # sampled tokens after which no iteration starts; 0: no limit
     'num_problems': 32,  # of an iteration
@@ -244,7 +271,7 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
         'step_coef': 0.5,  # weight of the steps' advantages
         'steps': 'normalised',  # from step scores: 'normalised' or 'difference'
         'std_floor': 0.0,  # least divisor of 'normalised' scores; 0: off; 0.05 tames equal texts
-        'unreached': 'zero',  # steps after the critique's end: score 0 'zero', no advantage 'mask'
+        'unreached': 'zero',  # steps after one that a critique calls wrong: 0 'zero', or 'mask'
         'baseline': 'group',  # mean and deviation of scores: over the 'group' or by 'position'
         'shuffle_scores': False,  # a control: the scores of a group change places
     },
@@ -257,6 +284,7 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
         'first_phase_steps': 0,  # iterations of SCoRe's stage I
         'attempt_kl_coef': 0.0,  # of attempts in stage I
         'hint_share': 0.0,  # lines of the reference shown as a hint
+        'correction': '',  # of 'correction' under a family's template: instruction; '': SCoRe's
     },
     'rewards': {
         'correct': 1.0,  # of a right answer
@@ -274,6 +302,7 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
         'length': 0.0,  # penalty of long critiques
     },
     'overlong_tokens': 32,  # before a turn's limit, where the penalty of length starts
+    'mask_truncated': False,  # turns that were cut off at their limit are not trained (DAPO, TRL)
     'importance_cap': 0.0,  # cap of the trainer / sampler ratio on tokens; 0: no correction
     'drop_zero_advantage_rows': True,  # leave rows without advantages out of the update
     'samples_per_row': 4,  # of a group, after one copy of their prompt
@@ -290,7 +319,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
         {
             'seed': 0,  # of weights, noise and the order of data; problems have data.seed
             'mesh': (-1, 1, 1),  # devices for (data, fsdp, tensor); -1: all that remain
-            'matmul_precision': 'float32',  # of float32 products, or 'tensorfloat32', 'bfloat16'
+            'matmul_precision': 'float32',  # of float32 models; or 'tensorfloat32', 'bfloat16'
             'stages': tuple(STAGES.split()),  # in this order; a stage reads earlier ones
             'model': MODEL,
             'tokenizer': TOKENIZER,

@@ -11,7 +11,7 @@ def optimizer(learning_rate: float = 0.001, **changes) -> dict:
     return {
         'name': 'muon',  # 'muon' or 'adamw'
         'learning_rate': learning_rate,  # at its highest
-        'adam_learning_rate': learning_rate / 7,  # of what Muon leaves to AdamW
+        'adam_learning_rate': learning_rate / 7,  # of what Muon leaves to AdamW; 0: that stays
         'schedule': 'linear',  # after warm-up: 'constant', 'linear' or 'cosine'
         'warmup_fraction': 0.05,  # share of the steps that warm up
         'weight_decay': 0.0,  # decoupled

@@ -41,7 +41,7 @@ class Step:
     """One step of a turn that a model wrote: a line that is not blank."""
 
     end: int  # index in Turn.tokens one past the step's last token
-    score: float | None = None  # the critic's probability that it is correct; None = not scored
+    score: float | None = None  # the critic's probability that it is correct; None = unknown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +65,7 @@ class TurnFacts:
     hinted: bool | None = None  # sampled after a hint that is not in the episode (rl.rollouts)
     score: float | None = None  # critic's probability that the answer is right (score_steps)
     num_reached: int | None = None  # first steps that the critique has a line on (score_steps)
+    critique_finished: bool | None = None  # the critique that scored it was not cut off
     corrections: int | None = None  # number of lines that a self-talk calls wrong (self_talk)
 
     # Of a critique: three set by sample_critiques, the others by what samples refinements.
@@ -106,10 +107,9 @@ class Turn:
         return tuple(step.end for step in self.steps)
 
     @property
-    def step_scores(self) -> tuple[float, ...]:
-        """The score of each step; empty unless all steps have one."""
-        scores = tuple(step.score for step in self.steps)
-        return () if None in scores else scores
+    def step_scores(self) -> tuple[float | None, ...]:
+        """The score of each step; None where it is unknown."""
+        return tuple(step.score for step in self.steps)
 
     def with_facts(self, **facts) -> 'Turn':
         """Returns the turn with these fields of `facts` changed."""

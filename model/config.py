@@ -1,10 +1,20 @@
 """ModelConfig: shapes and numerics of a Transformer, for all model families."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
+
+from elenchus.model.ranges import Coefficient, Length, NonNegativeInt, PositiveInt, Range, checked
+
+Width = Annotated[int, Range(1, 1 << 20)]
+Heads = Annotated[int, Range(1, 1 << 14)]
+Theta = Annotated[float, Range(1.0, 1e12)]
+ScalingFactor = Annotated[float, Range(1e-3, 1e6)]
+ScaleDim = Annotated[int, Range(1, 1 << 20, off=0)]
+SoftCap = Annotated[float, Range(0.01, 1e6, off=0.0)]
 
 
 @dataclasses.dataclass(frozen=True)
+@checked('model.rope_scaling')
 class RopeScaling:
     """Scaling of rotary frequencies for texts longer than those of pre-training.
 
@@ -15,16 +25,12 @@ class RopeScaling:
     """
 
     kind: Literal['linear', 'llama3']
-    factor: float  # divisor of frequencies
-    low_frequency: float  # turns; this and the next two are 0 for 'linear'
-    high_frequency: float  # turns
-    original_length: int  # context length of pre-training, in tokens
+    factor: ScalingFactor  # divisor of frequencies
+    low_frequency: Coefficient  # turns; this and the next two are 0 for 'linear'
+    high_frequency: Coefficient  # turns
+    original_length: NonNegativeInt  # context length of pre-training, in tokens
 
     def __post_init__(self):
-        if self.factor <= 0:
-            raise ValueError(
-                f'rope_scaling.factor={self.factor} must be positive; use 1.0 for no scaling'
-            )
         low, high, length = self.low_frequency, self.high_frequency, self.original_length
         if self.kind == 'linear' and any((low, high, length)):
             raise ValueError(
@@ -39,32 +45,63 @@ class RopeScaling:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked('model.rope_scaling')
+class YarnScaling:
+    """YaRN (arXiv 2309.00071): scales slow frequencies, and the lengths of queries and keys.
+
+    The weights of kept and divided frequencies change linearly over the dimensions between the one
+    that turns `high_frequency` times in `original_length` positions and the one that turns
+    `low_frequency` times; `truncate` rounds both to whole dimensions. Queries and keys are
+    multiplied by `attention_factor`, so scores by its square.
+    """
+
+    kind: Literal['yarn']
+    factor: ScalingFactor  # divisor of slow frequencies
+    low_frequency: Coefficient  # turns; `beta_slow` of the paper
+    high_frequency: Coefficient  # turns; `beta_fast` of the paper
+    original_length: NonNegativeInt  # context length of pre-training, in tokens
+    attention_factor: ScalingFactor  # scale of queries and of keys
+    truncate: bool  # as published; False: bounds between two dimensions
+
+    def __post_init__(self):
+        low, high, length = self.low_frequency, self.high_frequency, self.original_length
+        if not (0 < low < high and length > 0):
+            raise ValueError(
+                f'rope_scaling: low_frequency={low} must be between 0 and high_frequency={high}, '
+                f'and original_length={length} at least 1; YaRN has 1.0, 32.0'
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+@checked('model')
 class ModelConfig:
     """Shapes and numerics of a Transformer; validated on construction."""
 
     # Shapes
-    vocab_size: int
-    num_layers: int
-    embed_dim: int
-    mlp_dim: int
-    num_heads: int  # query heads
-    num_kv_heads: int  # key/value heads; must divide num_heads
-    head_dim: int
-    max_length: int  # longest sequence in tokens: positions, caches and packed rows
+    vocab_size: Annotated[int, Range(1, 1 << 24)]
+    num_layers: Annotated[int, Range(1, 10_000)]
+    embed_dim: Width
+    mlp_dim: Width
+    num_heads: Heads  # query heads
+    num_kv_heads: Heads  # key/value heads; must divide num_heads
+    head_dim: Annotated[int, Range(2, 1 << 14)]
+    max_length: Length  # longest sequence in tokens: positions, caches and packed rows
     # Attention
-    windows: tuple[int, ...]  # keys that a query sees, own included; 0 = all; repeated over layers
-    rope_theta: float  # base of rotary frequencies
-    local_rope_theta: float  # base in layers with a window, unscaled; 0 = rope_theta, scaled
-    rope_scaling: RopeScaling | None
+    # Keys that a query sees, its own included; 0 = all; repeated over layers.
+    windows: tuple[NonNegativeInt, ...]
+    rope_theta: Theta  # base of rotary frequencies
+    # Base in layers with a window, unscaled; 0 = rope_theta, scaled.
+    local_rope_theta: Annotated[float, Range(1.0, 1e12, off=0.0)]
+    rope_scaling: RopeScaling | YarnScaling | None
     # Norms and scales
-    norm_epsilon: float
+    norm_epsilon: Annotated[float, Range(1e-12, 0.1)]
     zero_centered_norms: bool  # norms multiply by 1 + scale
     post_norms: bool  # also norm the updates of attention and MLP before the residual addition
     qkv_bias: bool  # biases on queries, keys and values
     qk_norm: bool  # norms on queries and keys
-    query_scale_dim: int  # scores are divided by its square root; 0 = head_dim
-    attention_soft_cap: float  # scores become cap * tanh(scores / cap); 0 = off
-    logits_soft_cap: float  # the same for logits; 0 = off
+    query_scale_dim: ScaleDim  # scores are divided by its square root; 0 = head_dim
+    attention_soft_cap: SoftCap  # scores become cap * tanh(scores / cap); 0 = off
+    logits_soft_cap: SoftCap  # the same for logits; 0 = off
     scale_embeddings: bool  # multiply embeddings by sqrt(embed_dim)
     tie_embeddings: bool  # the output head is the embedding
     activation: Literal['silu', 'gelu']  # of the MLP's gate
@@ -74,34 +111,11 @@ class ModelConfig:
     attention: Literal['auto', 'einsum', 'splash', 'cudnn']  # new tokens; a cache: the einsum
     remat: Literal['none', 'dots', 'full']  # what the backward pass recomputes
     scan_layers: bool  # one scanned layer (small program) or unrolled layers (fast on a CPU)
-    logits_chunk: int  # positions whose logits [B, chunk, V] exist at once
+    logits_chunk: PositiveInt  # tokens of a device whose logits [chunk, V] exist at once
 
     def __post_init__(self):
-        for name in (
-            'vocab_size',
-            'num_layers',
-            'embed_dim',
-            'mlp_dim',
-            'num_heads',
-            'num_kv_heads',
-            'head_dim',
-            'max_length',
-            'logits_chunk',
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f'model.{name}={getattr(self, name)} must be at least 1')
-        for name in (
-            'local_rope_theta',
-            'query_scale_dim',
-            'attention_soft_cap',
-            'logits_soft_cap',
-        ):
-            if getattr(self, name) < 0:
-                raise ValueError(f'model.{name}={getattr(self, name)} is negative; nearest: 0')
-        if not self.windows or min(self.windows) < 0:
-            raise ValueError(
-                f'model.windows={self.windows} must be one or more sizes >= 0; nearest: (0,)'
-            )
+        if not self.windows:
+            raise ValueError('model.windows=() must be one or more sizes; nearest: (0,)')
         if self.num_heads % self.num_kv_heads:
             divisors = [n for n in range(1, self.num_heads + 1) if self.num_heads % n == 0]
             nearest = min(divisors, key=lambda n: abs(n - self.num_kv_heads))

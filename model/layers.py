@@ -6,6 +6,8 @@ H head width, V vocabulary, L layers, G samples per prompt.
 Every parameter carries `axes`, its logical axis names, which model/sharding.py maps to the mesh.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -61,6 +63,9 @@ def rotary_frequencies(config: ModelConfig, *, window: int) -> jax.Array:
     if c.rope_scaling is None or local:
         return frequencies
     scaled = frequencies / c.rope_scaling.factor
+    if c.rope_scaling.kind == 'yarn':
+        keep_weight = _yarn_keep_weight(c)
+        return (1 - keep_weight) * scaled + keep_weight * frequencies
     if c.rope_scaling.kind == 'linear':
         return scaled
     # Llama 3.1: interpolates between kept high frequencies and scaled low ones.
@@ -70,14 +75,43 @@ def rotary_frequencies(config: ModelConfig, *, window: int) -> jax.Array:
     return (1 - keep_weight) * scaled + keep_weight * frequencies
 
 
-def rotary_table(positions: jax.Array, frequencies: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _yarn_keep_weight(config: ModelConfig) -> jax.Array:
+    """Weights of the unscaled frequencies under YaRN: [H / 2], 1 for fast ones, 0 for slow ones."""
+    scaling = config.rope_scaling
+
+    def dimension(turns: float) -> float:
+        """The dimension, from 0 to H, whose frequency turns so often in the original length."""
+        length = scaling.original_length / (2 * math.pi * turns)
+        return config.head_dim * math.log(length) / (2 * math.log(config.rope_theta))
+
+    low, high = dimension(scaling.high_frequency), dimension(scaling.low_frequency)
+    if scaling.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, config.head_dim - 1)
+    width = high - low or 0.001  # as published, against a division by zero
+    return 1 - jnp.clip((jnp.arange(config.head_dim // 2) - low) / width, 0, 1)
+
+
+def rotary_scale(config: ModelConfig, *, window: int) -> float:
+    """Scale of rotated queries and keys in layers with this window; 1 except under YaRN."""
+    local = window > 0 and config.local_rope_theta > 0
+    is_yarn = config.rope_scaling is not None and config.rope_scaling.kind == 'yarn'
+    return config.rope_scaling.attention_factor if is_yarn and not local else 1.0
+
+
+def rotary_table(
+    positions: jax.Array, frequencies: jax.Array, *, scale: float
+) -> tuple[jax.Array, jax.Array]:
     """(cos, sin) of the rotary angles, both [B, T, 1, H / 2] float32; computed once for all layers.
 
-    positions [B, T], frequencies [H / 2].
+    positions [B, T], frequencies [H / 2]; both results are multiplied by `scale`.
     """
     angles = positions[..., None, None].astype('float32') * frequencies
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    if scale != 1.0:
+        cos, sin = scale * cos, scale * sin
     # Without the barrier XLA for CPU recomputes sines and cosines in every fusion that reads them.
-    return platforms.cpu_barrier((jnp.cos(angles), jnp.sin(angles)))
+    return platforms.cpu_barrier((cos, sin))
 
 
 def rotate(x: jax.Array, rotary: tuple[jax.Array, jax.Array]) -> jax.Array:

@@ -24,7 +24,7 @@ Example, with `config` as in the example of `model.transformer.Transformer`:
 import dataclasses
 import functools
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 from flax import nnx
@@ -34,24 +34,22 @@ from elenchus.model.config import ModelConfig
 from elenchus.model.placement import pinned_jit
 from elenchus.model.projection import NUM_INPUT_DIMS, LowRank, dense
 from elenchus.model.quantization import Quantization
+from elenchus.model.ranges import Range, checked
 from elenchus.model.transformer import Transformer
 
 Target = Literal['query', 'key', 'value', 'out', 'gate', 'up', 'down']
 
 
 @dataclasses.dataclass(frozen=True)
+@checked('lora')
 class LoraSettings:
     """Settings of the adapters: each target computes W + alpha / rank * a @ b."""
 
-    rank: int  # columns of a; 0 = no adapters, all weights are trained
-    alpha: float  # scale of the update
+    rank: Annotated[int, Range(1, 65_536, off=0)]  # columns of a; 0 = all weights are trained
+    alpha: Annotated[float, Range(1e-3, 1e6)]  # scale of the update
     targets: tuple[Target, ...]  # matrices of a block that get adapters
 
     def __post_init__(self):
-        if self.rank < 0:
-            raise ValueError(f'lora.rank={self.rank} is negative; use 0 to train all weights')
-        if self.rank and self.alpha <= 0:
-            raise ValueError(f'lora.alpha={self.alpha} must be positive; nearest: {self.rank}')
         if self.rank and (not self.targets or len(set(self.targets)) < len(self.targets)):
             raise ValueError(
                 f'lora.targets={self.targets} must be at least one name, without duplicates, of '

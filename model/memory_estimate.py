@@ -16,7 +16,7 @@ from elenchus.model import sharding
 from elenchus.model.attention import kernels
 from elenchus.model.attention.einsum import query_block_size
 from elenchus.model.attention.inputs import SharedPrompt
-from elenchus.model.config import ModelConfig
+from elenchus.model.config import ModelConfig, num_parameters
 from elenchus.model.kv_cache import CacheDtype, entry_bytes
 from elenchus.model.projection import NUM_INPUT_DIMS
 
@@ -137,17 +137,21 @@ def activation_bytes(
 ) -> dict[str, int]:
     """Estimated bytes on one device in a training step of `rows` rows of `length` tokens at once.
 
-    'kept' exists from the forward to the backward pass. 'layer or loss' is the larger of two that
-    never exist together: a layer being differentiated (its recomputed or unstacked activations, and
-    the cotangents of its MLP or attention) and one chunk of the loss.
+    'kept' exists from the forward to the backward pass. 'layer or loss' is the largest of what
+    never exists together: the MLP of a layer being differentiated (the outputs of its projections,
+    recomputed or unstacked, and three cotangents), its attention (three arrays of scores of a block
+    of queries), and one chunk of the loss. Compared with the compiler for TPUs (docs/scale.md).
     """
     tokens, local = local_rows(rows, mesh) * length, local_sizes(config, mesh)
     # With a shared prompt, attention works on split rows: one per sample.
     samples, keys = (1, length) if shared is None else (shared.samples, shared.sample_length)
     part = layer_bytes(config, length=keys, mesh=mesh, targets=targets)
+    block_scores = 0
     if kernels.implementation(config) == 'einsum':
         # Blocks of queries skip later keys: on average a bit more than half of them are computed.
         part['scores'] *= (keys + query_block_size(keys)) / (2 * keys)
+        block = query_block_size(keys)
+        block_scores = 3 * 4 * samples * local_rows(rows, mesh) * local.heads * block * keys
     part['scores'] *= samples * keys / length
     everything = sum(part.values())
     kept = {
@@ -155,14 +159,14 @@ def activation_bytes(
         'dots': part['carry'] + part['matmuls'],
         'full': part['carry'],
     }[config.remat]
-    size, chunk = itemsize(config.dtype), min(config.logits_chunk, keys)
+    size, scored = itemsize(config.dtype), samples * local_rows(rows, mesh) * keys
     ends = (4 + 4 * size) * config.embed_dim  # embeddings in float32; copies in the loss
-    logits = 3 * 4 * samples * local_rows(rows, mesh) * chunk * local.vocab
-    copied = everything if config.remat != 'none' or config.scan_layers else 0
-    cotangents = max(3 * size * local.mlp, part['scores'])
+    logits = 4 * min(config.logits_chunk, scored) * local.vocab  # XLA fuses the softmax
+    outputs = part['matmuls'] + 2 * part['carry']
+    copied = outputs if config.remat != 'none' or config.scan_layers else 0
     return {
         'kept': int(tokens * (config.num_layers * kept + ends)),
-        'layer or loss': max(int(tokens * (copied + cotangents)), logits),
+        'layer or loss': max(int(tokens * (copied + 3 * size * local.mlp)), block_scores, logits),
     }
 
 
@@ -174,33 +178,34 @@ def forward_bytes(
     mesh: Mesh,
     shared: SharedPrompt | None = None,
 ) -> dict[str, int]:
-    """Estimated bytes on one device in a forward pass that returns log-probabilities.
-
-    Nothing is kept for a backward pass: the residual stream, and the larger of one layer and one
-    chunk of the loss.
-    """
-    whole = dataclasses.replace(config, remat='none', scan_layers=False)
+    """Estimated bytes on one device in a forward pass: nothing is kept for a backward pass."""
+    plain = dataclasses.replace(config, remat='full', scan_layers=False)
     options = {'rows': rows, 'length': length, 'mesh': mesh, 'shared': shared}
-    step = activation_bytes(whole, **options)
-    tokens = local_rows(rows, mesh) * length
-    stream = tokens * (4 + 4 * itemsize(config.dtype)) * config.embed_dim
-    layers = (step['kept'] - stream) // config.num_layers
-    return {'residual stream': stream, 'layer or loss': max(layers, step['layer or loss'])}
+    step = activation_bytes(plain, **options)['layer or loss']
+    stream = local_rows(rows, mesh) * length * 2 * itemsize(config.dtype) * config.embed_dim
+    return {'residual stream': stream, 'layer or loss': step}
 
 
 def gathered_bytes(config: ModelConfig, *, mesh: Mesh, trained: bool) -> int:
     """Estimated bytes of parameters gathered from all 'fsdp' shards while they are used.
 
-    Counts the embedding, the head and their gradients, and the matrices of two layers, because the
-    next layer is fetched ahead. 0 if 'fsdp' has one shard.
+    Counts the head and, if it is `trained`, its gradient, both in the dtype of activations, and the
+    matrices of one layer. The embedding is looked up where it lies. 0 if 'fsdp' has one shard.
     """
     if mesh.shape['fsdp'] == 1:
         return 0
-    table = local_sizes(config, mesh).vocab * config.embed_dim
-    size, stored = itemsize(config.dtype), itemsize(config.param_dtype)
-    layer = layer_parameters(config) // mesh.shape['tensor']
-    gradients = (4 * table if config.tie_embeddings else (4 + size) * table) if trained else 0
-    return table * (stored + size) + gradients + 2 * layer * size + (layer * size if trained else 0)
+    head = local_sizes(config, mesh).vocab * config.embed_dim * itemsize(config.dtype)
+    layer = layer_parameters(config) // mesh.shape['tensor'] * itemsize(config.dtype)
+    return head * (2 if trained else 1) + layer
+
+
+def sampler_bytes(config: ModelConfig, *, tensor: int) -> int:
+    """Bytes on one device of the sampler's copy of the weights, split over `tensor` devices alone.
+
+    In the dtype of activations; a tied head is an array of its own, beside the embedding.
+    """
+    tied = config.vocab_size * config.embed_dim if config.tie_embeddings else 0
+    return (num_parameters(config) + tied) * itemsize(config.dtype) // tensor
 
 
 def layer_parameters(config: ModelConfig) -> int:

@@ -108,6 +108,15 @@ def pinned_jit(function: Callable[..., Any] | None = None, **options):
     return PinnedFunction(function, placement=None, **options)
 
 
+def _placement_of(arguments: Any) -> Placement:
+    """Returns the placement in force; without a mesh in force, that of the arguments."""
+    if jax.sharding.get_mesh().empty and jax.sharding.get_abstract_mesh().empty:
+        for x in jax.tree.leaves(arguments):
+            if isinstance(getattr(x, 'sharding', None), NamedSharding):
+                return Placement(x.sharding.mesh)
+    return current()
+
+
 class PinnedFunction:
     """A function as compiled programs with pinned inputs and results: one for each shape."""
 
@@ -133,14 +142,14 @@ class PinnedFunction:
         """Calls the program of these arguments; inside another program it is a part of that."""
         if _is_tracing():
             return self._function(*args, **kwargs)
-        placement = self._placement or current()
+        placement = self._placement or _placement_of((args, kwargs))
         program, dynamic = self._program(placement, args, kwargs)
         with placement.in_force():
             return program(*dynamic)
 
     def lower(self, *args, **kwargs) -> jax.stages.Lowered:
         """Lowers the program of these arguments, which may be ShapeDtypeStructs."""
-        placement = self._placement or current()
+        placement = self._placement or _placement_of((args, kwargs))
         program, dynamic = self._program(placement, args, kwargs)
         with placement.in_force():
             return program.lower(*dynamic)

@@ -18,3 +18,11 @@ def cpu_barrier(values):
     Elsewhere returns them: a barrier would force them into memory.
     """
     return jax.lax.optimization_barrier(values) if target_platform() == 'cpu' else values
+
+
+def product_precision(dtype: str, precision: str) -> str | None:
+    """Value of `jax_default_matmul_precision` for a model of this dtype: `precision` for float32.
+
+    None, JAX's own default, for bfloat16: with another one its kernels do not compile for a TPU.
+    """
+    return precision if dtype == 'float32' else None

@@ -207,7 +207,8 @@ class Transformer(nnx.Module):
 
     def _rotary(self, positions, window: int) -> tuple[jax.Array, jax.Array]:
         frequencies = layers.rotary_frequencies(self.config, window=window)
-        return layers.rotary_table(positions, frequencies)
+        scale = layers.rotary_scale(self.config, window=window)
+        return layers.rotary_table(positions, frequencies, scale=scale)
 
     def _forward(self, x, positions, by_window: dict[int, AttentionInputs]) -> jax.Array:
         """The forward pass without a cache, over scanned or unrolled layers."""

@@ -19,6 +19,7 @@ from elenchus.data.text.chat import Chat
 from elenchus.model import placement
 from elenchus.model.attention import einsum
 from elenchus.model.projection import project
+from elenchus.model.ranges import Length, PositiveInt, checked
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.model_pair import ModelPair
 
@@ -26,17 +27,20 @@ _MIN_VERDICTS = 16  # verdict positions are padded to a power of two, and to at 
 
 
 @dataclasses.dataclass(frozen=True)
+@checked('sampling.score')
 class ScoreShapes:
     """Shapes of the scoring pass. Every length compiles once; a batch takes the shortest fit."""
 
-    rows: int  # sequences per forward pass
-    lengths: tuple[int, ...]  # ascending lengths that sequences are padded to
+    rows: PositiveInt  # sequences per forward pass
+    lengths: tuple[Length, ...]  # ascending lengths that sequences are padded to
 
     def __post_init__(self):
-        if self.rows < 1:
-            raise ValueError(f'rows={self.rows} must be at least 1')
         if not self.lengths or tuple(sorted(set(self.lengths))) != self.lengths:
-            raise ValueError(f'lengths={self.lengths} must be ascending and not empty')
+            nearest = tuple(sorted(set(self.lengths))) or (512,)
+            raise ValueError(
+                f'sampling.score.lengths={self.lengths} must be ascending and not empty; '
+                f'nearest: {nearest}'
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,20 +52,23 @@ class StepScorer:
 
 
 class StepScores(NamedTuple):
-    """P(correct) of each step of a criticised turn, and of its final answer.
+    """P(correct) of each step of a criticised turn, and of its final answer; None = unknown.
 
-    A step is a line. A step without a clear verdict, or after the critique's end, has score 0. The
-    last line has the answer: it takes the final verdict's score if the critique has a verdict on
-    every line before it and none on the line itself. `steps` and `final` are None for a critique
-    without any verdict.
+    A step is a line. Its score is unknown if it has no clear verdict or if the critique did not
+    reach it. Only where a finished critique called an earlier step wrong do the steps that it did
+    not reach have score 0: they build on a wrong step, and the critic stops there. The last line
+    has the answer: it takes the final verdict's score if the critique has a line on every step
+    before it and none on the line itself. The final verdict of a critique that was cut off is
+    unknown. `steps` is None for a critique without any verdict.
 
     `num_reached` is the number of steps, from the first on, that the critique judges or fails to
-    judge clearly; the steps after them have score 0 because it ended before.
+    judge clearly.
     """
 
-    steps: tuple[float, ...] | None
+    steps: tuple[float | None, ...] | None
     final: float | None
     num_reached: int
+    finished: bool  # the critique came to its end
 
 
 def score_steps(
@@ -69,9 +76,9 @@ def score_steps(
 ) -> list[Episode]:
     """Adds to episodes that end with a sampled critique the critic's scores of the attempt's steps.
 
-    The scores are in the attempt's `steps`, that of the final answer is its fact `score`, and its
-    fact `num_reached` tells the steps that were judged from those after the critique's end. For a
-    critique without any verdict every step scores 0, none is reached, and `score` is None.
+    The scores are in the attempt's `steps` and that of the final answer is its fact `score`, None
+    where they are unknown (StepScores). The fact `num_reached` tells the steps that were judged
+    from those after the critique's end, and `critique_finished` whether it came to its end.
     """
     scores = step_rewards(
         models.critic,
@@ -83,10 +90,11 @@ def score_steps(
     scored = []
     for episode, score in zip(criticised, scores, strict=True):
         *before, attempt, critique = episode.turns
-        values = score.steps or (0.0,) * len(attempt.steps)
+        values = score.steps or (None,) * len(attempt.steps)
         steps = tuple(map(Step, attempt.step_ends, values))
-        facts = {'score': score.final, 'num_reached': score.num_reached}
-        attempt = dataclasses.replace(attempt, steps=steps).with_facts(**facts)
+        attempt = dataclasses.replace(attempt, steps=steps).with_facts(
+            score=score.final, num_reached=score.num_reached, critique_finished=score.finished
+        )
         scored.append(dataclasses.replace(episode, turns=(*before, attempt, critique)))
     return scored
 
@@ -153,7 +161,7 @@ def step_rewards(
     results: list[StepScores | None] = [None] * len(sequences)
     for group in _batches(sequences, shapes):
         tokens, lengths, positions = _pad([sequences[i] for i in group], shapes)
-        scores, _ = verdict_scores(
+        scores, present = verdict_scores(
             critic,
             tokens,
             lengths,
@@ -161,8 +169,9 @@ def step_rewards(
             correct_id=np.int32(correct_id),
             wrong_id=np.int32(wrong_id),
         )
+        known = np.where(present, np.asarray(scores, object), None)
         # The last group may be smaller than `rows`; the rest are padding rows.
-        for i, row in zip(group, np.asarray(scores), strict=False):
+        for i, row in zip(group, known, strict=False):
             results[i] = _assign_to_steps(sequences[i], row.tolist())
     return results
 
@@ -172,8 +181,10 @@ class _Sequence(NamedTuple):
 
     tokens: list[int]
     verdicts: list[int | None]  # of the steps
-    final: int | None  # of the answer
+    final: int | None  # of the answer; None also if the critique was cut off
     num_steps: int  # of the criticised turn
+    finished: bool  # the critique came to its end
+    finds_error: bool  # it calls a step wrong
 
 
 def _to_sequence(episode: Episode, chat: Chat) -> _Sequence:
@@ -184,12 +195,14 @@ def _to_sequence(episode: Episode, chat: Chat) -> _Sequence:
     stretches = chat.render(episode.turns, 'critique')
     tokens = [token for lead, body in stretches for token in (*lead, *body)]
     start, num_steps = len(tokens) - len(critique.tokens), len(criticised.steps)
-    *verdicts, final = grammars.token_positions(
-        critique.tokens, critique.facts.verdict_offsets, tokenizer=chat.tokenizer
-    )
+    offsets, finished = critique.facts.verdict_offsets, chat.is_finished(critique)
+    *verdicts, final = grammars.token_positions(critique.tokens, offsets, tokenizer=chat.tokenizer)
+    text = chat.text(critique)
+    finds_error = any(grammars.is_wrong_at(text, offset) for offset in offsets[:-1])
     # A critique may have more verdicts than the attempt has steps; the surplus is dropped.
     shifted = [None if at is None else start + at for at in verdicts[:num_steps]]
-    return _Sequence(tokens, shifted, None if final is None else start + final, num_steps)
+    final = start + final if finished and final is not None else None
+    return _Sequence(tokens, shifted, final, num_steps, finished, finds_error)
 
 
 def _batches(sequences: Sequence[_Sequence], shapes: ScoreShapes) -> Iterator[list[int]]:
@@ -220,13 +233,14 @@ def _pad(sequences: Sequence[_Sequence], shapes: ScoreShapes):
     return tokens, lengths, positions
 
 
-def _assign_to_steps(sequence: _Sequence, scores: list[float]) -> StepScores:
+def _assign_to_steps(sequence: _Sequence, scores: list[float | None]) -> StepScores:
     """Maps the verdicts' scores of a sequence to the steps of the criticised turn."""
-    num_judged = len(sequence.verdicts)
-    final = None if sequence.final is None else scores[num_judged]
-    if final is None and all(at is None for at in sequence.verdicts):
-        return StepScores(None, None, 0)
-    steps = scores[:num_judged] + [0.0] * (sequence.num_steps - num_judged)
+    num_judged, finished = len(sequence.verdicts), sequence.finished
+    judged, final = scores[:num_judged], scores[num_judged]
+    if final is None and all(score is None for score in judged):
+        return StepScores(None, None, 0, finished)
+    unreached = 0.0 if finished and sequence.finds_error else None
+    steps = judged + [unreached] * (sequence.num_steps - num_judged)
     if num_judged == sequence.num_steps - 1 and final is not None:
         steps[-1], num_judged = final, sequence.num_steps
-    return StepScores(tuple(steps), final, num_judged)
+    return StepScores(tuple(steps), final, num_judged, finished)

@@ -4,6 +4,8 @@ r"""Converts models between the folders of `transformers` and ours, in both dire
     python -m scripts.convert import HF_DIR OUT --dtype=float32
     python -m scripts.convert export CKPT HF_DIR
     python -m scripts.convert export runs/mine/stages/01-actor/model HF_DIR --files=OUT
+    python -m scripts.convert import PEFT_DIR ADAPTERS --base=OUT
+    python -m scripts.convert export ADAPTERS PEFT_DIR --base=Qwen/Qwen2.5-Math-1.5B
 
 Families: Llama 2 and 3, Mistral, Qwen 2.5 and 3, Gemma 2 and 3. Of a Gemma 3 with images the text
 model is imported, and exported as a text-only model.
@@ -15,12 +17,17 @@ unexpected or misshaped, all such tensors are listed and nothing is written.
 
 `export` writes safetensors files and config.json, with the files copied from CKPT or --files. The
 model family is taken from the config.json there; without one, the first family that can express the
-model is used. Importing and exporting again gives the same tensors, bit for bit, unless --dtype
-changed them.
+model is used. A model that a run trained gets the end token and the chat template of that run, so
+that `generate` stops and `apply_chat_template` gives the prompts of training; --template (with
+--system) says them for other models. Importing and exporting again gives the same tensors, bit for
+bit, unless --dtype changed them.
+
+Adapters of PEFT are imported onto an imported base, and ours are exported as a folder of PEFT.
 """
 
 from absl import app, flags
 
+from elenchus.data.text import chat_templates
 from elenchus.model import sharding
 from elenchus.train.checkpoints import convert
 from elenchus.train.config import build, cli
@@ -36,9 +43,11 @@ def main(argv):
         raise ValueError(f'{command} needs two folders, not {len(folders)}; see --help')
     mesh = sharding.make_mesh([int(n) for n in values.mesh])
     if command == 'import':
-        print(convert.import_model(*folders, dtype=values.dtype, mesh=mesh))
+        options = {'dtype': values.dtype, 'mesh': mesh, 'base': values.base}
+        print(convert.import_model(*folders, **options))
     else:
         export = {'files': values.files, 'mesh': mesh, 'file_bytes': convert.FILE_BYTES}
+        export |= {'template': values.template, 'system': values.system, 'base': values.base}
         print(convert.export_model(*folders, **export))
 
 
@@ -53,6 +62,22 @@ if __name__ == '__main__':
         'files',
         None,
         'export: folder of the tokenizer, chat template and config.json files; default: CKPT.',
+    )
+    flags.DEFINE_string(
+        'base',
+        None,
+        'Of adapters. import: our folder of their base; export: its name for transformers.',
+    )
+    flags.DEFINE_enum(
+        'template',
+        None,
+        list(chat_templates.TEMPLATES),
+        'export: chat template whose end token and text are written; default: that of training.',
+    )
+    flags.DEFINE_string(
+        'system',
+        chat_templates.PUBLISHED,
+        'export: system message with --template; published: that of the template.',
     )
     flags.DEFINE_list(
         'mesh', ['1', '-1', '1'], 'Devices of the axes data, fsdp, tensor; -1: all remaining ones.'

@@ -9,7 +9,7 @@ every stage would need of such a machine. Neither trains anything.
 
 from absl import app, flags
 
-from elenchus.train.config import build, cli, describe
+from elenchus.train.config import build, checks, cli, describe
 from elenchus.train.config.run_settings import RunSettings
 from elenchus.train.planning import compiled_table, dry_run
 from elenchus.train.run import runner
@@ -23,6 +23,7 @@ def main(argv):
         return
     if values.dry_run:
         settings = build.build(RunSettings, values.config)
+        checks.check_settings(settings)
         dry_run.dry_run(settings, values.topology, compiled=values.compile)
         if values.compile:
             compiled_table.compile_run(settings, values.topology, only=values.programs)

@@ -13,6 +13,7 @@ from absl import app, flags
 
 from elenchus.data.grading import verify
 from elenchus.train.config import cli
+from elenchus.train.failures import FailuresReachAll
 from elenchus.train.run.study_runner import run_study
 
 if __name__ == '__main__':
@@ -22,7 +23,7 @@ if __name__ == '__main__':
         """Runs the study that the flags name."""
         values = flags.FLAGS
         cli.join_processes()
-        with verify.Verifier(num_workers=1, timeout_s=5.0) as verifier:
+        with FailuresReachAll(), verify.Verifier() as verifier:
             run_study(values.config, pathlib.Path(values.workdir), verifier)
 
     with cli.one_line_errors():

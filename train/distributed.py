@@ -94,25 +94,43 @@ def is_preempted() -> bool:
 def run_on_first(make: Callable[[], T]) -> T:
     """Runs make() on the first process and returns its value, plain JSON, on all processes.
 
-    All processes wait for it. A ValueError or OSError of make() is raised on all of them, so that
-    no process waits for one that has failed.
+    All processes wait for it. Whatever make() raises is raised on all of them, so that no process
+    waits for one that has failed: a ValueError or OSError as such, any other exception on the other
+    processes as a RuntimeError with its type and message.
     """
     if jax.process_count() == 1:
         return make()
     if not is_first_process():
         reply = json.loads(_broadcast(b''))
         if 'error' in reply:
-            kind = OSError if reply['is_os_error'] else ValueError
-            raise kind(reply['error'])
+            raise _RAISED[reply['kind']](reply['error'])
         return reply['value']
-    try:
+    with _ErrorBroadcast():
         value = make()
-    except (ValueError, OSError) as error:
-        reply = {'error': str(error), 'is_os_error': isinstance(error, OSError)}
-        _broadcast(json.dumps(reply).encode())
-        raise
-    _broadcast(json.dumps({'value': value}).encode())
+        message = json.dumps({'value': value}).encode()
+    _broadcast(message)
     return value
+
+
+_RAISED = {'ValueError': ValueError, 'OSError': OSError, 'other': RuntimeError}
+
+
+class _ErrorBroadcast:
+    """Context manager that broadcasts an exception of its body, which then goes on."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace) -> None:
+        if error is None:
+            return
+        if isinstance(error, ValueError | OSError):
+            name = 'OSError' if isinstance(error, OSError) else 'ValueError'
+            reply = {'kind': name, 'error': str(error)}
+        else:
+            text = f'the first process failed with {kind.__name__}: {error}'
+            reply = {'kind': 'other', 'error': text}
+        _broadcast(json.dumps(reply).encode())
 
 
 def barrier() -> None:

@@ -13,6 +13,7 @@ import optax
 from elenchus.data.files import atomic
 from elenchus.data.records import Batch
 from elenchus.model import lora, placement
+from elenchus.model.ranges import Length, NonNegativeInt, PositiveInt, checked
 from elenchus.model.transformer import Transformer
 from elenchus.train import distributed
 from elenchus.train.checkpoints.training_state import Checkpointer
@@ -23,17 +24,19 @@ from elenchus.train.state import TrainState, init_state
 
 
 @dataclasses.dataclass(frozen=True)
+@checked('train')
 class LoopSettings:
     """Batch shape and intervals that all training stages share."""
 
-    rows: int  # rows of a batch, over all processes
-    length: int  # tokens of a row
-    num_microbatches: int  # gradient accumulation; does not change the loss
-    log_every: int  # steps between rows of metrics
-    checkpoint_every: int  # steps between checkpoints
-    keep_checkpoints: int  # older checkpoints are deleted
+    rows: PositiveInt  # rows of a batch, over all processes
+    length: Length  # tokens of a row
+    num_microbatches: PositiveInt  # gradient accumulation; does not change the loss
+    log_every: PositiveInt  # steps between rows of metrics
+    checkpoint_every: PositiveInt  # steps between checkpoints
+    keep_checkpoints: PositiveInt  # older checkpoints are deleted
     nonfinite: Literal['stop', 'skip']  # reaction to a NaN or infinite loss or gradient
-    compare_hosts_every: int  # steps between comparisons of weights across processes; 0 = off
+    # Steps between comparisons of weights across processes; 0 = off.
+    compare_hosts_every: NonNegativeInt
 
 
 State = TypeVar('State')
@@ -84,32 +87,28 @@ def train_loop(
 ) -> tuple[State, dict[str, float]]:
     """Runs advance(step, state) -> (state, metrics, updates), from the newest checkpoint on.
 
-    Without a checkpoint it starts from `init()`. A checkpoint holds the state and the caller's
-    cursor (plain JSON, for example the position in the data) in one atomic step, so a run that was
-    killed at any moment continues bit for bit. `watch` receives every row of metrics.
-    `should_stop` is read before each step. Speeds go to timing.jsonl; with `flops_per_token`, as a
-    share of the chips' peak too. Returns the state and the last row of metrics ({} if none).
-    Raises FloatingPointError (non-finite update),
+    A checkpoint holds the state and the cursor (plain JSON), so a killed run continues bit for bit.
+    Returns the state and the last row. Raises FloatingPointError (an update is not finite),
     RuntimeError (processes disagree) and Preempted (SIGTERM; the state is saved).
     """
     checkpointer = Checkpointer(folder / 'checkpoints', keep=loop.keep_checkpoints)
     done, state = restore_or_init(checkpointer, init, set_cursor)
     # Later rows are of steps that were lost with the killed process and are repeated now.
     writer.truncate(done if done else -1)
-    guard, speed = FiniteGuard(folder, loop.nonfinite), TrainingSpeed(flops_per_token)
-    reporter = LoopReporter(writers.Delayed(writer), guard, watch, speed)
+    guard = FiniteGuard(folder, loop.nonfinite)
+    reporter = LoopReporter(writers.Delayed(writer), guard, watch, TrainingSpeed(flops_per_token))
     bar = progress.progress(num_steps, unit='steps', description=description)
     with bar, profiling.StepTrace(writer.name) as trace:
         bar.advance(done)
         for step in range(done + 1, num_steps + 1):
-            if should_stop():
+            if should_stop():  # read before each step
                 break
             state, metrics, updates = advance(step, state)
             is_logged = step % loop.log_every == 0 or step == num_steps
             speeds = reporter.push(step, updates, row=metrics if is_logged else None)
             compare_hosts(step, state, cursor, every=loop.compare_hosts_every)
-            is_due, preempted = step % loop.checkpoint_every == 0, distributed.is_preempted()
-            if step < num_steps and (is_due or preempted):
+            preempted = distributed.is_preempted()
+            if step < num_steps and (preempted or step % loop.checkpoint_every == 0):
                 reporter.flush()  # raises first, so that a non-finite state is never saved
                 distributed.run_on_first(lambda: atomic.check_exists(folder))
                 checkpointer.save(step, state, cursor())

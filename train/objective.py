@@ -14,11 +14,20 @@ import jax
 import jax.numpy as jnp
 
 from elenchus.data.records import ROLES, Batch
+from elenchus.model.ranges import Coefficient, NonNegativeInt, Share, SignedCoefficient, checked
+from elenchus.train.policy_ratio import (
+    KLKind,
+    RatioKind,
+    importance_ratio,
+    kl_penalty,
+    sequence_sum,
+)
 
 ATTEMPT = ROLES.index('attempt')
 
 
 @dataclasses.dataclass(frozen=True)
+@checked('reinforce.objective')
 class Objective:
     """Surrogate, importance ratio, average, KL and entropy terms of a loss; hashable.
 
@@ -39,39 +48,38 @@ class Objective:
     """
 
     surrogate: Literal['logprob', 'clip', 'cispo', 'dpo']
-    ratio: Literal['token', 'sequence', 'product']  # rho of a token; geometric mean; product
+    ratio: RatioKind  # rho of a token; geometric mean; product
     on_policy: bool  # old_logp = stop_gradient(logp): rho is 1 and its gradient exact
-    clip_low: float  # rho is clipped to [1 - clip_low, 1 + clip_high]
-    clip_high: float  # larger than clip_low: "clip higher" of DAPO
+    clip_low: Share  # rho is clipped to [1 - clip_low, 1 + clip_high]
+    clip_high: Coefficient  # larger than clip_low: "clip higher" of DAPO
     average: Literal['token', 'sequence', 'constant', 'pair']  # 'sequence': mean of token means
-    constant_length: int  # divisor of a sequence's sum with average='constant' (Dr. GRPO)
-    kl: Literal['none', 'k1', 'k2', 'k3']  # 'k1' is subtracted from the reward (rl/update_batch)
-    kl_coef: float  # 0 = off
-    attempt_kl_coef: float  # added to kl_coef on the tokens of attempts (SCoRe, stage I)
-    entropy_coef: float  # weight of the entropy bonus; 0 = off
-    beta: float  # scale of DPO's margin; 0 for other surrogates
+    constant_length: NonNegativeInt  # divisor of a sequence's sum, of 'constant' (Dr. GRPO)
+    kl: KLKind  # 'k1' is subtracted from the reward (rl/update_batch)
+    kl_coef: Coefficient  # 0 = off
+    attempt_kl_coef: Coefficient  # added to kl_coef on the tokens of attempts (SCoRe, stage I)
+    entropy_coef: SignedCoefficient  # weight of the entropy bonus; 0 = off
+    beta: Coefficient  # scale of DPO's margin; 0 for other surrogates
 
     def __post_init__(self):
         if self.average == 'constant' and self.constant_length < 1:
-            raise ValueError('objective.constant_length must be at least 1 for average=constant')
+            raise ValueError('reinforce.objective.constant_length=0 must be at least 1; nearest: 1')
         if self.surrogate in ('clip', 'cispo') and min(self.clip_low, self.clip_high) <= 0:
             raise ValueError(
-                f'objective.surrogate={self.surrogate!r} needs clip_low and clip_high '
+                f'reinforce.objective.surrogate={self.surrogate!r} needs clip_low and clip_high '
                 f'above 0, not {self.clip_low} and {self.clip_high}'
             )
         if (self.kl == 'none') != (self.kl_coef == self.attempt_kl_coef == 0):
             raise ValueError(
-                f'objective.kl={self.kl!r} with kl_coef={self.kl_coef} and '
+                f'reinforce.objective.kl={self.kl!r} with kl_coef={self.kl_coef} and '
                 f'attempt_kl_coef={self.attempt_kl_coef}: set kl and a coefficient, or neither'
             )
         if self.kl == 'k1' and self.attempt_kl_coef:
-            raise ValueError("objective.attempt_kl_coef is part of the loss: use kl='k2', not 'k1'")
-        if (self.surrogate == 'dpo') != (self.average == 'pair') or (
-            (self.surrogate == 'dpo') != (self.beta > 0)
-        ):
+            raise ValueError("reinforce.objective.attempt_kl_coef is part of the loss: use kl='k2'")
+        is_dpo = self.surrogate == 'dpo'
+        if is_dpo != (self.average == 'pair') or is_dpo != (self.beta > 0):
             raise ValueError(
-                f'objective.surrogate={self.surrogate!r} with average={self.average!r} and '
-                f"beta={self.beta}: 'dpo', 'pair' and a beta above 0 go together"
+                f'reinforce.objective.surrogate={self.surrogate!r} with average={self.average!r} '
+                f"and beta={self.beta}: 'dpo', 'pair' and a beta above 0 go together"
             )
 
     @property
@@ -149,26 +157,25 @@ class ObjectiveSettings:
 
     preset: Literal['sft', 'reinforce', 'grpo', 'dr_grpo', 'rloo', 'dapo', 'gspo', 'cispo']
     surrogate: Literal['logprob', 'clip', 'cispo'] | None
-    ratio: Literal['token', 'sequence', 'product'] | None
+    ratio: RatioKind | None
     on_policy: bool | None
-    clip_low: float | None
-    clip_high: float | None
+    clip_low: Share | None
+    clip_high: Coefficient | None
     average: Literal['token', 'sequence', 'constant'] | None
-    constant_length: int | None
-    kl: Literal['none', 'k1', 'k2', 'k3'] | None
-    kl_coef: float | None
-    entropy_coef: float | None
+    constant_length: NonNegativeInt | None
+    kl: KLKind | None
+    kl_coef: Coefficient | None
+    entropy_coef: SignedCoefficient | None
 
     def resolve(self) -> Objective:
         """Returns the preset with the overrides. Raises ValueError if they do not go together."""
-        overrides = dataclasses.asdict(self)
+        overrides = {n: value for n, value in dataclasses.asdict(self).items() if value is not None}
         preset = overrides.pop('preset')
-        overrides = {name: value for name, value in overrides.items() if value is not None}
         if preset == 'dr_grpo':
             if not self.constant_length:
                 raise ValueError(
-                    "objective.preset='dr_grpo' needs objective.constant_length: set it to the "
-                    'longest response, such as sampling.attempt_tokens'
+                    "reinforce.objective.preset='dr_grpo' needs objective.constant_length: "
+                    'set it to the longest response, such as sampling.attempt_tokens'
                 )
             return dataclasses.replace(dr_grpo(self.constant_length), **overrides)
         return dataclasses.replace(PRESETS[preset], **overrides)
@@ -208,23 +215,13 @@ class Sums(NamedTuple):
     maxima: dict[str, jax.Array]  # name -> maximum over loss tokens of a value that is never < 0
 
 
-def sequence_sum(values: jax.Array, segments: jax.Array) -> jax.Array:
-    """Returns, at every token, the sum of values [B, T] over its sequence; 0 on padding."""
-
-    def of_row(values, segments):
-        sums = jax.ops.segment_sum(values, segments, num_segments=values.shape[0] + 1)
-        return jnp.where(segments > 0, sums[segments], 0.0)
-
-    return jax.vmap(of_row)(values, segments)
-
-
 def loss(objective: Objective, batch: Batch, *, logprobs: jax.Array, entropy: jax.Array) -> Sums:
     """Returns the sums of a batch; logprobs and entropy [B, T] are those of the trained model."""
-    o, mask = objective, batch.loss_mask
+    o = objective
     # Top-k and similar truncation can exclude a trained token (logp = -inf): it has no gradient,
     # so it is masked and counted in `loss/excluded`.
-    excluded = (mask > 0) & jnp.isneginf(logprobs)
-    mask = jnp.where(excluded, 0.0, mask)
+    excluded = (batch.loss_mask > 0) & jnp.isneginf(logprobs)
+    mask = jnp.where(excluded, 0.0, batch.loss_mask)
     # Untrained tokens may hold -inf (truncation) or anything (padding): 0 * inf would be NaN.
     trained_only = lambda x: jnp.where(mask > 0, x, 0.0)  # noqa: E731
     logprobs, entropy, weights, old, ref = map(
@@ -233,36 +230,35 @@ def loss(objective: Objective, batch: Batch, *, logprobs: jax.Array, entropy: ja
     if o.on_policy:
         old = jax.lax.stop_gradient(logprobs)
     length = jnp.maximum(sequence_sum(mask, batch.segments), 1.0)
-    ratio = _ratio(o, logprobs - old, segments=batch.segments, length=length)
-    clipped = jnp.clip(ratio, 1 - o.clip_low, 1 + o.clip_high)
+    ratio, ratio_clamped = importance_ratio(
+        o.ratio, logprobs - old, segments=batch.segments, length=length
+    )
     scale, weight = _average(o, mask, segments=batch.segments, length=length)
-    sums = {}
-    if o.surrogate == 'logprob':
-        gain = weights * logprobs
-    elif o.surrogate == 'clip':
-        gain = jnp.minimum(ratio * weights, clipped * weights)
-    elif o.surrogate == 'cispo':
-        gain = jax.lax.stop_gradient(clipped) * weights * logprobs
-    else:
+    if o.surrogate == 'dpo':
         gain, margin = _preference(
             o, logprobs, ref, weights=weights, mask=mask, segments=batch.segments
         )
-        sums |= {'loss/margin': margin, 'loss/preferred': margin > 0}
-    kl = _kl(o.kl, ref - logprobs)
+    else:
+        gain = _gain(o, logprobs, weights, ratio=ratio)
+    kl, kl_clamped = kl_penalty(o.kl, ref - logprobs)
     kl_coef = o.kl_coef + o.attempt_kl_coef * (batch.roles == ATTEMPT)
     # k1 is only measured here: in a loss its expected gradient is zero, so it goes off the reward.
     kl_term = 0.0 if o.kl == 'k1' else kl_coef * kl
     bonus = o.entropy_coef * entropy if o.entropy_coef else 0.0
     total = jnp.sum((-gain + kl_term - bonus) * mask * scale)
-    sums |= {
+    sums = {
         'loss/nll': -logprobs,
         'loss/entropy': entropy,
         'loss/kl': kl,
+        'loss/kl_clamped': kl_clamped,
         'loss/ratio': ratio,
+        'loss/ratio_clamped': ratio_clamped,
         'loss/clipped_low': (ratio < 1 - o.clip_low) & (weights < 0),
         'loss/clipped_high': (ratio > 1 + o.clip_high) & (weights > 0),
         'loss/weight': weights,
     }
+    if o.surrogate == 'dpo':
+        sums |= {'loss/margin': margin, 'loss/preferred': margin > 0}
     metrics = {name: jnp.sum(x * mask) for name, x in sums.items()}
     metrics['loss/excluded'] = jnp.sum(excluded, dtype='float32')
     maxima = {'loss/ratio_max': jnp.max(jnp.where(mask > 0, ratio, 0.0))}
@@ -284,13 +280,14 @@ def with_sampler_gap(sums: Sums, batch: Batch, logprobs: jax.Array) -> Sums:
     )
 
 
-def _ratio(objective: Objective, log_ratio, *, segments, length) -> jax.Array:
-    """Importance ratio rho [B, T]; a sequence's ratio is repeated at all its tokens."""
-    if objective.ratio == 'sequence':
-        log_ratio = sequence_sum(log_ratio, segments) / length
-    elif objective.ratio == 'product':
-        log_ratio = sequence_sum(log_ratio, segments)
-    return jnp.exp(log_ratio)
+def _gain(objective: Objective, logprobs, weights, *, ratio) -> jax.Array:
+    """The surrogate f of each token [B, T], of every surrogate but 'dpo'."""
+    if objective.surrogate == 'logprob':
+        return weights * logprobs
+    clipped = jnp.clip(ratio, 1 - objective.clip_low, 1 + objective.clip_high)
+    if objective.surrogate == 'clip':
+        return jnp.minimum(ratio * weights, clipped * weights)
+    return jax.lax.stop_gradient(clipped) * weights * logprobs
 
 
 def _average(objective: Objective, mask, *, segments, length):
@@ -332,19 +329,3 @@ def _preference(objective: Objective, logprobs, ref, *, weights, mask, segments)
     value = jax.nn.log_sigmoid(margin) / jnp.maximum(sequence_sum(mask, pairs), 1.0)
     pull = signed * jax.nn.sigmoid(-margin) * logprobs
     return value + pull - jax.lax.stop_gradient(pull), margin
-
-
-def _kl(kind: str, difference: jax.Array) -> jax.Array:
-    """Per-token penalty for the distance to the reference, with d = ref_logp - logp = `difference`.
-
-    k1 = -d, k2 = d^2 / 2, k3 = exp(d) - d - 1 all estimate KL(pi || ref) by their values. Their
-    gradients differ: on samples of pi, that of k2 is the gradient of KL(pi || ref), that of k3 of
-    KL(ref || pi), that of k1 is zero. Schulman, "Approximating KL divergence" (2020).
-    """
-    if kind == 'k1':
-        return -difference
-    if kind == 'k2':
-        return 0.5 * difference**2
-    if kind == 'k3':
-        return jnp.exp(difference) - difference - 1.0
-    return jnp.zeros_like(difference)

@@ -1,40 +1,45 @@
 """Optimizers and learning-rate schedules from optax, selected by the config."""
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import optax
 from flax import nnx
 from optax import contrib
 
+from elenchus.model.ranges import Range, checked
+from elenchus.train import muon
+from elenchus.train.master_weights import with_float32_masters
+
+Rate = Annotated[float, Range(1e-12, 1e3)]
+Decay = Annotated[float, Range(0.0, 0.99999)]  # at 1 the bias correction divides by 0
+
 
 @dataclasses.dataclass(frozen=True)
+@checked('optimizer')
 class OptimizerSettings:
     """Optimizer, schedule, weight decay and gradient clipping of one training stage."""
 
     name: Literal['adamw', 'muon']
-    learning_rate: float  # peak of the schedule; with Muon, of the blocks' matrices only
-    adam_learning_rate: float  # with Muon: peak for all other parameters, which Adam updates
+    learning_rate: Rate  # peak of the schedule; with Muon, of the blocks' matrices only
+    # With Muon: peak for all other parameters, which Adam updates; at 0 they stay as they are.
+    adam_learning_rate: Annotated[float, Range(1e-12, 1e3, off=0.0)]
     schedule: Literal['constant', 'cosine', 'linear']  # after warm-up; the last two decay to 0
-    warmup_fraction: float  # share of all steps, in [0, 1); linear from 0
-    weight_decay: float  # of matrices only
-    beta1: float  # Adam's first moment; also with Muon for the parameters that Adam updates
-    beta2: float  # Adam's second moment
-    clip_norm: float  # largest global norm of the gradient
-
-    def __post_init__(self):
-        if not 0 <= self.warmup_fraction < 1:
-            raise ValueError(f'optimizer.warmup_fraction={self.warmup_fraction} must be in [0, 1)')
-        if self.learning_rate <= 0 or self.clip_norm <= 0:
-            raise ValueError(
-                f'optimizer.learning_rate={self.learning_rate} and '
-                f'optimizer.clip_norm={self.clip_norm} must be above 0'
-            )
+    warmup_fraction: Annotated[float, Range(0.0, 0.99)]  # share of all steps; linear, above 0
+    weight_decay: Annotated[float, Range(0.0, 1e3)]  # of matrices only
+    beta1: Decay  # Adam's first moment; also with Muon for the parameters that Adam updates
+    beta2: Decay  # Adam's second moment
+    clip_norm: Annotated[float, Range(1e-9, 1e12)]  # largest global norm of the gradient
 
 
 def make_schedule(settings: OptimizerSettings, peak: float, *, num_steps: int) -> optax.Schedule:
-    """Returns the learning rate by step: linear warm-up, then constant or decay to 0."""
+    """Returns the learning rate by step: linear warm-up, then constant or decay to 0.
+
+    With w steps of warm-up, step i < w has the rate peak * (i + 1) / (w + 1), so that the first
+    update already moves the weights, and step w has the peak. A decay would reach 0 at step
+    `num_steps`, after the last update; a run of one step has the peak.
+    """
     warmup = int(settings.warmup_fraction * num_steps)
     rest = max(num_steps - warmup, 1)
     decay = {
@@ -42,12 +47,16 @@ def make_schedule(settings: OptimizerSettings, peak: float, *, num_steps: int) -
         'cosine': optax.cosine_decay_schedule(peak, rest),
         'linear': optax.linear_schedule(peak, 0.0, rest),
     }[settings.schedule]
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, max(warmup, 1)), decay], [warmup])
+    if not warmup:
+        return decay
+    rise = optax.linear_schedule(peak / (warmup + 1), peak, warmup)
+    return optax.join_schedules([rise, decay], [warmup])
 
 
 def make_optimizer(settings: OptimizerSettings, *, num_steps: int) -> optax.GradientTransformation:
     """Returns gradient clipping followed by AdamW or Muon.
 
+    Weights stored in bfloat16 have float32 masters in its state (master_weights.py).
     Sources: AdamW, arXiv 1711.05101; Muon, Jordan et al. 2024.
     """
     schedule = make_schedule(settings, settings.learning_rate, num_steps=num_steps)
@@ -61,15 +70,15 @@ def make_optimizer(settings: OptimizerSettings, *, num_steps: int) -> optax.Grad
         )
     else:
         adam = make_schedule(settings, settings.adam_learning_rate, num_steps=num_steps)
-        inner = contrib.muon(
+        inner = muon.muon(
             schedule,
-            adam_learning_rate=adam,
-            adam_b1=settings.beta1,
-            adam_b2=settings.beta2,
             weight_decay=settings.weight_decay,
-            muon_weight_dimension_numbers=_muon_dimensions,
+            dimensions=_muon_dimensions,
+            adam=optax.adamw(
+                adam, b1=settings.beta1, b2=settings.beta2, weight_decay=0.0, nesterov=True
+            ),
         )
-    return optax.chain(optax.clip_by_global_norm(settings.clip_norm), inner)
+    return with_float32_masters(optax.chain(optax.clip_by_global_norm(settings.clip_norm), inner))
 
 
 MATRIX_AXES = {'embed', 'rank'}

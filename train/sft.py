@@ -3,12 +3,14 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import jax
 
 from elenchus.data.batching import packing
 from elenchus.data.records import Batch, Example
 from elenchus.model import placement, sharding
+from elenchus.model.ranges import Range, checked
 from elenchus.model.transformer import Transformer
 from elenchus.train.loop import LoopSettings, check_rows, to_device
 from elenchus.train.objective import SFT
@@ -17,10 +19,11 @@ from elenchus.train.step import IDENTITY, batch_logprobs, make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
+@checked('fit')
 class FitSettings:
     """Length and optimizer of one fit."""
 
-    num_steps: int  # 0 = no training
+    num_steps: Annotated[int, Range(0, 10_000_000)]  # 0 = no training
     optimizer: OptimizerSettings
 
 

@@ -29,7 +29,7 @@ def fine_tuned(optimizer: dict) -> ConfigDict:
     """Returns the stages of GSM8K with one optimizer for all."""
     folder = f'models/{NAME}'
     return shapes.config(
-        shapes.QWEN2P5_MATH_1P5B, folder, optimizer, template='qwen2.5', num_steps=100
+        shapes.QWEN2P5_MATH_1P5B, folder, optimizer, template='qwen2.5-math', num_steps=100
     )
 
 

@@ -2,7 +2,8 @@
 
 configs/released/qwen3_0p6b_gsm8k.py
 
-models/qwen3_0p6b/ holds the converted model and its tokenizer.
+models/qwen3_0p6b/ holds the converted model and its tokenizer. Template `chatml` is the prompt of a
+model that thinks; `--config.tokenizer.template=qwen3` is the published one without thinking.
 """
 
 from ml_collections import ConfigDict

@@ -89,7 +89,7 @@ def config(
     """Returns GSM8K's stages, starting from a model that scripts/convert.py wrote to `folder`."""
     result = gsm8k.get_config()
     result.model.update(model)
-    result.model.update(remat='full', logits_chunk=128, attention='auto')
+    result.model.update(remat='full', logits_chunk=512, attention='auto')
     result.tokenizer.update(
         kind='file', path=f'{folder}/tokenizer.json', vocab_size=0, template=template
     )

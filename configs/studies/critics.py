@@ -59,7 +59,7 @@ COMPARISON = {
         column('critic right, %', RIGHT),
         column('wrong found, %', (*CRITIC, 'found')),
         column('right passed, %', (*CRITIC, 'passed')),
-        column('first error F1', (*CRITIC, 'first_error_f1')),
+        column('first error micro F1', (*CRITIC, 'first_error_micro_f1')),
         column('attempt, %', ATTEMPT),
         column('refined, %', ('evaluate', 'accuracy', 'refined', 'all', 0)),
         column('gain', GAIN),

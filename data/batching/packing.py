@@ -141,6 +141,17 @@ def fill(
     return packed.items, set_aside
 
 
+def token_counts(batch: Batch) -> dict[str, int]:
+    """Returns the number of trained tokens of a batch, and that of positions that are padding.
+
+    The other tokens, of prompts and of untrained turns, are in neither.
+    """
+    return {
+        'tokens_trained': int(np.count_nonzero(batch.loss_mask)),
+        'tokens_padding': int(np.count_nonzero(batch.segments == 0)),
+    }
+
+
 def waste(batch: Batch) -> float:
     """Returns the share of the batch that is padding."""
     return float(np.mean(batch.segments == 0))

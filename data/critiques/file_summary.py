@@ -37,12 +37,9 @@ def compare_files(paths: Sequence[str], *, problem_paths: Sequence[str]) -> rich
 
 
 def reference_answers(paths: Sequence[str]) -> dict[str, str]:
-    """Reference answers by question, from JSONL files of problems.
-
-    If the answer is a whole solution, as in GSM8K's own files, its final answer is extracted.
-    """
+    """Reference answers by question, from files of problems; GSM8K's own are accepted."""
     return {
-        _normalise(problem.question): answer_lib.extract_answer(problem.answer) or problem.answer
+        _normalise(problem.question): problem.answer
         for path in paths
         for problem in loading.read_problems(path)
     }

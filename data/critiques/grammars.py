@@ -52,12 +52,22 @@ class Grammar:
     """A text format of critiques.
 
     `parse(write(critique)) == critique` if the texts in the critique do not use the format's own
-    markers.
+    markers, and their line ends are those of Unix.
     """
 
     name: str
     write: Callable[[Critique], str]
-    read: Callable[[str], Reading]
+    read_unix: Callable[[str], Reading]  # of a text whose lines end with \n
+
+    def read(self, text: str) -> Reading:
+        """Parses a text with any line ends; the offsets are those in the text as it is."""
+        unix = _LINE_END.sub('\n', text)
+        reading = self.read_unix(unix)
+        if unix == text:
+            return reading
+        starts = _unix_offsets(text)
+        *steps, final = (None if at is None else starts[at] for at in reading.offsets)
+        return Reading(reading.critique, tuple(steps), final)
 
     def parse(self, text: str) -> Critique:
         """Returns the critique of a text; missing verdicts are None."""
@@ -76,6 +86,11 @@ def is_full_pass(critique: Critique, num_steps: int) -> bool:
     """
     judged = sum(step.correct is not None for step in critique.steps)
     return judged >= num_steps and critique.final_correct is not None
+
+
+def is_wrong_at(text: str, offset: int | None) -> bool:
+    """Returns whether the verdict that begins at an offset of `Reading.offsets` says wrong."""
+    return offset is not None and not text[offset:].lstrip().lower().startswith('correct')
 
 
 def token_positions(
@@ -101,6 +116,16 @@ def token_positions(
     return [None if offset is None else position(offset) for offset in offsets]
 
 
+_LINE_END = re.compile('\r\n|[\r\u0085\u2028\u2029]')
+"""Line ends other than that of Unix: Windows, old Macs, and what text processors paste."""
+
+
+def _unix_offsets(text: str) -> list[int]:
+    """Returns the offset in a text of each character of the text with Unix line ends."""
+    second = {match.start() + 1 for match in _LINE_END.finditer(text) if len(match[0]) == 2}
+    return [i for i in range(len(text)) if i not in second]
+
+
 class _Verdict(NamedTuple):
     """A verdict in a text: its value and its offset, both None without a clear verdict."""
 
@@ -110,11 +135,12 @@ class _Verdict(NamedTuple):
 
 _NO_VERDICT = _Verdict(None, None)
 _VALUES = {'correct': True, 'wrong': False, 'incorrect': False}
-_MARKS = ' \t*.'
+_MARKS = ' \t*.\0\u00a0\u200b\u200e\u200f\u202f\u2060\ufeff'
+"""May stand around a verdict: bold marks, a full stop, and what no reader sees."""
 
 
 def _verdict(text: str, offset: int) -> _Verdict:
-    """Parses text that is exactly a verdict, except for bold marks and a full stop."""
+    """Parses text that is exactly a verdict, except for _MARKS."""
     correct = _VALUES.get(text.strip(_MARKS).lower())
     if correct is None:
         return _NO_VERDICT
@@ -256,4 +282,4 @@ GRAMMARS = {grammar.name: grammar for grammar in (RELEASED, LAB)}
 
 def grammar_of(text: str) -> Grammar:
     """Returns the grammar of a critique's text: RELEASED if it has one of its labels, else LAB."""
-    return RELEASED if _LABEL.search(text) else LAB
+    return RELEASED if _LABEL.search(_LINE_END.sub('\n', text)) else LAB

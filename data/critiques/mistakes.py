@@ -36,6 +36,10 @@ OMISSION_KINDS = ('skipped', 'dropped')
 """Kinds that omit a line: the line after it takes its place."""
 
 
+class NoMistakeError(ValueError):
+    """A solution has no number that could be changed, so no flawed attempt is made of it."""
+
+
 def kinds(problem: Problem) -> tuple[str, ...]:
     """Returns the kinds of mistakes that `insert` supports for a problem."""
     if problem.source != 'lab':
@@ -75,7 +79,7 @@ def corrupt(problem: Problem, *, rng: random.Random, first_kind: str | None = No
 
     On the lab the kind is random, or `first_kind` where it is possible, and the rest of the
     attempt follows from the mistake by rule. Elsewhere one number is changed and the rest is
-    unchanged. Raises ValueError if no mistake is possible.
+    unchanged. Raises NoMistakeError if no mistake is possible.
     """
     lines = problem.solution.split('\n')
     on_lab = problem.source == 'lab'
@@ -91,7 +95,7 @@ def corrupt(problem: Problem, *, rng: random.Random, first_kind: str | None = No
                 if on_lab:
                     rest = _recompute(problem.question, prefix, rest, rng=rng)
                 return '\n'.join([*prefix, *rest])
-    raise ValueError(f'{problem.id}: the solution has no number that could be changed')
+    raise NoMistakeError(f'{problem.id}: the solution has no number that could be changed')
 
 
 # The lab

@@ -3,7 +3,8 @@
 A record is an attempt, its critique and known facts about both. JSONL has one record per line, with
 the fields of `CritiqueRecord`; `question`, `response` and `critique` are required, absent fields
 are unknown. The released form (github.com/WooooDyy/MathCritique) is a JSON array, or JSONL, of
-{instruction, input, output}: see `released_record`.
+{instruction, input, output}: see `released_record`. Rows of ProcessBench, PRM800K and TRL are read
+as records too (step_labels.py), from JSON, JSONL or Parquet.
 """
 
 import dataclasses
@@ -15,12 +16,13 @@ import pathlib
 import re
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
-from elenchus.data.files import atomic, jsonl, tfds_records
+from elenchus.data.critiques import step_labels
+from elenchus.data.files import atomic, jsonl, row_files, text_files, tfds_records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,15 +79,18 @@ def from_fields(fields: Mapping[str, Any]) -> CritiqueRecord:
 
 
 def _typed(name: str, hint: Any, value: Any) -> Any:
-    """Returns the value of a field, lists as tuples. Raises ValueError if the type is wrong."""
+    """Returns the value of a field, lists as tuples and all line ends as those of Unix.
+
+    Raises ValueError if the type is wrong.
+    """
     kinds = typing.get_args(hint) or (hint,)
     if typing.get_origin(hint) is tuple:
         if isinstance(value, list) and all(type(item) is kinds[0] for item in value):
-            return tuple(value)
+            return tuple(_typed(name, kinds[0], item) for item in value)
         raise ValueError(f'{name}={value!r} must be a list of {kinds[0].__name__}')
     if type(value) not in kinds:
         raise ValueError(f'{name}={value!r} must be of type {kinds[0].__name__}')
-    return value
+    return text_files.unix_lines(value) if isinstance(value, str) else value
 
 
 def _check_present(names: Iterable[str], fields: Mapping[str, Any]) -> None:
@@ -196,20 +201,72 @@ def _split(text: str, separator: str) -> tuple[str, str]:
 
 
 def read(path: str | os.PathLike) -> list[CritiqueRecord]:
-    """Reads a file of either form (the fields tell which), or the folder of a dataset.
+    """Reads a file of any form (the fields of a row tell which), or the folder of a dataset.
 
     Raises ValueError that names the file, the line or record, and the invalid field.
     """
     if pathlib.Path(path).is_dir():
         return list(read_dataset(path))
-    return [
-        jsonl.at_place(place, _from_released if 'instruction' in fields else from_fields, fields)
-        for _, place, fields in _read_objects(path)
-    ]
+    return [jsonl.at_place(place, from_row, row) for _, place, row in _read_objects(path)]
+
+
+def from_row(row: Mapping[str, Any]) -> CritiqueRecord:
+    """Builds a record from a row of any form.
+
+    Raises ValueError that names the invalid field, or the nearest form if the row is of none.
+    """
+    form = max(_FORMS, key=lambda form: (_is_of(row, form), _num_present(row, form)))
+    if _is_of(row, form) or (form.name == 'critique record' and _num_present(row, form)):
+        try:
+            return form.convert(row)
+        except ValueError as error:
+            name = '' if form.name == 'critique record' else f'as a row of {form.name}: '
+            raise ValueError(f'{name}{error}') from None
+    if not _num_present(row, form):
+        known = '; '.join(f'{form.name} ({", ".join(form.needed)})' for form in _FORMS)
+        raise ValueError(f'the fields {_names(row)} are those of no known form; known: {known}')
+    missing = [name for name in form.needed if name not in row]
+    near = difflib.get_close_matches(missing[0], row, n=1)
+    raise ValueError(
+        f'the fields {_names(row)} are those of no known form; nearest is {form.name}, which needs '
+        f'{", ".join(map(repr, missing))} too' + (f'; did you mean {near[0]!r}?' if near else '')
+    )
+
+
+class _Form(NamedTuple):
+    """A form of rows: its name, the fields that it needs, and how it becomes a record."""
+
+    name: str
+    needed: tuple[str, ...]
+    convert: Callable[[Mapping[str, Any]], CritiqueRecord]
+
+
+def _labelled(form: step_labels.RowForm) -> _Form:
+    return _Form(form.name, form.needed, lambda row: from_fields(form.fields(row)))
+
+
+_FORMS = (
+    _Form('critique record', REQUIRED, from_fields),
+    _Form('released', _RELEASED_FIELDS, _from_released),
+    *map(_labelled, step_labels.FORMS),
+)
+"""All forms; of two that fit equally well the first is taken."""
+
+
+def _is_of(row: Mapping[str, Any], form: _Form) -> bool:
+    return all(name in row for name in form.needed)
+
+
+def _num_present(row: Mapping[str, Any], form: _Form) -> int:
+    return sum(name in row for name in form.needed)
+
+
+def _names(row: Mapping[str, Any]) -> str:
+    return ', '.join(map(ascii, list(row)[:8])) or '(none)'
 
 
 def _read_objects(path: str | os.PathLike) -> list[jsonl.PlacedObject]:
-    objects = jsonl.read_objects(path)
+    objects = row_files.read_rows(path)
     if not objects:
         raise ValueError(f'{path} contains no records')
     return objects

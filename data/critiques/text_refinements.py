@@ -31,7 +31,7 @@ class Refinement(NamedTuple):
 def refine(problem: Problem, *, rng: random.Random) -> Refinement:
     """Changes one number of the reference solution, and corrects it as the critique says.
 
-    Raises ValueError if the solution has no number that could be changed.
+    Raises mistakes.NoMistakeError if the solution has no number that could be changed.
     """
     attempt = mistakes.corrupt(problem, rng=rng)
     lines, right = attempt.split('\n'), problem.solution.split('\n')

@@ -2,10 +2,13 @@
 
 import difflib
 import json
+import math
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
+
+from elenchus.data.files import text_files
 
 T = TypeVar('T')
 
@@ -22,16 +25,23 @@ def read_objects(path: str | os.PathLike) -> list[PlacedObject]:
     """Returns the objects of a JSON array or a JSONL file, which may have none.
 
     The first character tells the two forms apart. Raises ValueError, which names the file and the
-    place, if the file does not exist or contains anything else.
+    place, if the file does not exist or contains anything else, and for what `parse_record`
+    refuses.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
-        candidates = [str(p) for p in sorted(path.parent.glob('*.json*'))]
-        near = difflib.get_close_matches(str(path), candidates, n=1, cutoff=0.0)
-        raise ValueError(f'file not found: {path}' + (f'; did you mean {near[0]}?' if near else ''))
-    text = path.read_text(encoding='utf-8')
+    check_file(path)
+    text = text_files.read_text(path)
     is_array = text.lstrip().startswith('[')
     return list(_array_objects(path, text) if is_array else _line_objects(path, text))
+
+
+def check_file(path: pathlib.Path) -> None:
+    """Raises ValueError, with the name of a similar file, if there is no file at a path."""
+    if path.is_file():
+        return
+    candidates = [str(p) for p in sorted(path.parent.glob('*.json*'))]
+    near = difflib.get_close_matches(str(path), candidates, n=1, cutoff=0.0)
+    raise ValueError(f'file not found: {path}' + (f'; did you mean {near[0]}?' if near else ''))
 
 
 def parse_object(text: str) -> dict:
@@ -39,10 +49,79 @@ def parse_object(text: str) -> dict:
     return _check_object(_parse(text))
 
 
-def _parse(text: str) -> Any:
+def parse_record(text: str) -> dict:
+    """Parses one object of somebody's data, more strictly than `parse_object`.
+
+    Raises ValueError also for what JSON does not define (NaN and infinities), for a number beyond
+    float64, for a field that occurs twice, of which one value would be lost, and for half a
+    surrogate pair, which no tokenizer can encode.
+    """
+    return check_record(_parse(text, **_STRICT))
+
+
+def check_record(value: Any) -> dict:
+    """Returns an object without faulty values. Raises ValueError that names the field of one."""
+    for name, item in _check_object(value).items():
+        try:
+            fault = next(_faults({name: item}), None)
+        except RecursionError:
+            fault = 'a value that is nested too deeply'
+        if fault is not None:
+            raise ValueError(f'field {ascii(name)} has {fault}')
+    if isinstance(value, _Repeated):
+        raise ValueError(f'the object has {value.fault}')
+    return value
+
+
+class _NotJson(NamedTuple):
+    """What Python's parser reads as a number and JSON does not define, such as NaN."""
+
+    name: str
+
+
+class _Repeated(dict):
+    """An object of which a field occurs twice."""
+
+    fault: str
+
+
+def _faults(value: Any) -> Iterator[str]:
+    """Yields what is wrong within a value, in the order of its parts."""
+    if isinstance(value, _NotJson):
+        yield f'{value.name}, which is no JSON: write a number, a text or null'
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield 'a number that is not finite (NaN, infinite or too large)'
+    elif isinstance(value, str):
+        if fault := text_files.half_pair(value):
+            yield fault
+    elif isinstance(value, dict):
+        yield from (fault for pair in value.items() for part in pair for fault in _faults(part))
+        if isinstance(value, _Repeated):
+            yield value.fault
+    elif isinstance(value, (list, tuple)):
+        yield from (fault for item in value for fault in _faults(item))
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict:
+    """Builds an object of its fields, and remembers if one occurs twice."""
+    fields = dict(pairs)
+    if len(fields) == len(pairs):
+        return fields
+    names = [name for name, _ in pairs]
+    repeated = _Repeated(fields)
+    repeated.fault = f'field {ascii(max(names, key=names.count))} twice'
+    return repeated
+
+
+_STRICT = {'object_pairs_hook': _object, 'parse_constant': _NotJson}
+
+
+def _parse(text: str, **options) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        return json.loads(text.removeprefix('\ufeff'), **options)
+    except RecursionError:
+        raise ValueError('invalid JSON: it is nested too deeply') from None
+    except ValueError as error:
         raise ValueError(f'invalid JSON: {error}') from None
 
 
@@ -67,14 +146,17 @@ def suggestion(name: str, valid: Iterable[str]) -> str:
 
 
 def _array_objects(path: pathlib.Path, text: str) -> Iterator[PlacedObject]:
-    for number, value in enumerate(at_place(str(path), _parse, text), start=1):
+    values = at_place(str(path), lambda whole: _parse(whole, **_STRICT), text)
+    for number, value in enumerate(values, start=1):
         place = f'{path}, record {number}'
-        yield PlacedObject(number, place, at_place(place, _check_object, value))
+        yield PlacedObject(number, place, at_place(place, check_record, value))
 
 
 def _line_objects(path: pathlib.Path, text: str) -> Iterator[PlacedObject]:
-    # Not splitlines(): it also breaks at characters that are legal inside JSON strings.
-    for number, line in enumerate(text.split('\n'), start=1):
+    # Not splitlines(): it also breaks at characters that are legal inside JSON strings. A mark may
+    # begin any line where files were joined.
+    for number, line in enumerate(text_files.LINE_ENDS.split(text), start=1):
+        line = line.removeprefix('\ufeff')
         if line.strip():
             place = f'{path}:{number}'
-            yield PlacedObject(number, place, at_place(place, parse_object, line))
+            yield PlacedObject(number, place, at_place(place, parse_record, line))

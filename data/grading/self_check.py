@@ -1,7 +1,8 @@
 """Self-check of the verifier on a problem set's reference answers.
 
 Every reference is checked against itself, against itself in another spelling, and against the next
-one. The first two should be equal, the third mostly not.
+one. The first two should be equal, the third mostly not. Wrong answers made of references by
+`mutations` must never be right.
 """
 
 import time
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 import rich.table
 
-from elenchus.data.grading import verify
+from elenchus.data.grading import mutations, verify
 from elenchus.data.grading.verify import Outcome
 
 SPELLINGS = ((r'\frac', r'\dfrac'), ('(', r'\left('), (')', r'\right)'), (',', ', '))
@@ -40,16 +41,27 @@ def respell(answer: str) -> str:
     return answer
 
 
-def run_checks(references: Sequence[str], verifier: verify.Verifier) -> list[Check]:
-    """Checks every reference against itself, against itself respelled, and against the next one."""
+def run_checks(
+    references: Sequence[str], verifier: verify.Verifier, *, num_mutated: int = 0
+) -> list[Check]:
+    """Checks every reference against itself, against itself respelled, and against the next one.
+
+    Then up to `num_mutated` wrong answers, with a check for each kind of change.
+    """
     answers_of_check = {
         'itself': references,
         'itself, respelt': [respell(reference) for reference in references],
         NEXT: [*references[1:], *references[:1]],
     }
+    pairs_of_check = {
+        name: list(zip(answers, references, strict=True))
+        for name, answers in answers_of_check.items()
+    }
+    if num_mutated:
+        mutated = mutations.mutate(references, num_mutated)
+        pairs_of_check |= {name: pairs for name, pairs in mutated.items() if pairs}
     checks = []
-    for name, answers in answers_of_check.items():
-        pairs = list(zip(answers, references, strict=True))
+    for name, pairs in pairs_of_check.items():
         start = time.perf_counter()
         outcomes = verifier.check((rf'\boxed{{{a}}}', reference) for a, reference in pairs)
         checks.append(Check(name, pairs, outcomes, time.perf_counter() - start))
@@ -58,11 +70,12 @@ def run_checks(references: Sequence[str], verifier: verify.Verifier) -> list[Che
 
 def surprises(check: Check) -> list[tuple[str, str, str]]:
     """(outcome, answer, reference) of the pairs with an unexpected outcome, without duplicates."""
-    expected = Outcome.WRONG if check.name == NEXT else Outcome.RIGHT
+    wrong = check.name == NEXT or check.name in mutations.CHANGES
+    expected = {Outcome.WRONG, Outcome.UNSURE} if wrong else {Outcome.RIGHT}
     unexpected = {
         (str(outcome), answer, reference): None
         for (answer, reference), outcome in zip(check.pairs, check.outcomes, strict=True)
-        if outcome != expected and (check.name != NEXT or answer != reference)
+        if outcome not in expected and (check.name != NEXT or answer != reference)
     }
     return list(unexpected)
 

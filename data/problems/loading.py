@@ -1,4 +1,4 @@
-"""Loads problems: JSONL files, published sets and the lab.
+"""Loads problems: the user's files, published sets and the lab.
 
 Published sets and the lab are TFDS datasets, without TensorFlow: builders write array_record files,
 which are read with random access.
@@ -11,64 +11,80 @@ import inspect
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
-from elenchus.data.files import jsonl, tfds_records
-from elenchus.data.problems import public_datasets
+from elenchus.data.files import jsonl, row_files, tfds_records
+from elenchus.data.problems import fields, public_datasets, references
 from elenchus.data.records import Problem
 
 SOURCES = ('lab', *public_datasets.SETS, 'jsonl')
 LAB_SPLITS = ('train', 'validation', 'test', 'ood')
-LINES_SPLITS = ('train', 'validation', 'test')
+ROW_SPLITS = ('train', 'validation', 'test')
+
+
+class PlacedProblem(NamedTuple):
+    """A problem and the place of its row, as error messages state it."""
+
+    problem: Problem
+    place: str  # 'train.jsonl:3'; of a published set the problem's id
+    answer_was_marked: bool = False  # the row's answer was a text from which a marker named it
 
 
 def read_problems(path: str | os.PathLike) -> list[Problem]:
-    """Reads problems from JSONL: `question`, `answer`, optional `solution`, `level`, `id`.
+    """Reads problems of the user: `question`, `answer`, optional `solution`, `level`, `id`.
 
-    Other fields are ignored. The default `level` is 0, the default `id` is `<file>/<line>`. Raises
-    ValueError with the path and the line of a malformed record or of an id that occurs twice.
+    See `read_placed_problems`, which also tells where each comes from.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise ValueError(f'file not found: path={str(path)!r}; expected a JSONL file of problems')
-    problems, line_of_id = [], {}
-    for number, place, record in jsonl.read_objects(path):
-        make = functools.partial(_problem, default_id=f'{path.stem}/{number}')
-        problem = jsonl.at_place(place, make, record)
-        first = line_of_id.setdefault(problem.id, number)
-        if first != number:
-            raise ValueError(f'{place}: id {problem.id!r} is already used in line {first}')
-        problems.append(problem)
+    return [row.problem for row in read_placed_problems([path])]
+
+
+def read_placed_problems(paths: Sequence[str | os.PathLike]) -> list[PlacedProblem]:
+    """Reads problems from JSONL, JSON or Parquet files, which are the parts of one set.
+
+    An answer is a text or a number; of a whole solution the answer is what its marker names, and
+    the text is the solution too if the row has none. Other fields are ignored, null is a missing
+    one. The default `level` is 0, the default `id` is `<file>/<line>`. Raises ValueError with the
+    path and the line of a malformed record or of an id that occurs twice.
+    """
+    problems, place_of_id = [], {}
+    for path in map(pathlib.Path, paths):
+        if not path.is_file():
+            raise ValueError(f'file not found: path={str(path)!r}; expected a file of problems')
+        for number, place, record in row_files.read_rows(path):
+            make = functools.partial(_problem, default_id=f'{path.stem}/{number}')
+            problem, was_marked = jsonl.at_place(place, make, record)
+            first = place_of_id.setdefault(problem.id, (number, place))
+            if first[1] != place:
+                where = f'line {first[0]}' if place.startswith(f'{path}:') else first[1]
+                raise ValueError(f'{place}: id {problem.id!r} is already used in {where}')
+            problems.append(PlacedProblem(problem, place, was_marked))
     if not problems:
-        raise ValueError(f'{path} contains no problems')
+        raise ValueError(f'{paths[0]} contains no problems')
     return problems
 
 
-def _problem(record: dict, *, default_id: str) -> Problem:
-    """Builds a Problem from its fields. Raises ValueError that names the invalid field."""
-    for name in ('question', 'answer'):
-        if name not in record:
-            raise ValueError(f'missing field {name!r}{jsonl.suggestion(name, record)}')
-    answer = record['answer']
-    if isinstance(answer, (int, float)) and not isinstance(answer, bool):
-        record['answer'] = str(answer)
-    texts = {'id': default_id, 'solution': ''} | record
-    for name in ('question', 'answer', 'solution', 'id'):
-        if not isinstance(texts[name], str):
-            raise ValueError(f'{name}={texts[name]!r} is not text')
-    level = record.get('level', 0)
-    if type(level) is not int or level < 0:
-        raise ValueError(f'level={level!r} must be a whole number, at least 0')
-    return Problem(
-        id=texts['id'],
-        question=texts['question'],
-        answer=texts['answer'],
-        solution=texts['solution'],
-        level=level,
+def _problem(record: dict, *, default_id: str) -> tuple[Problem, bool]:
+    """Builds a Problem; returns it and whether its answer had a marker.
+
+    Raises ValueError that names the invalid field.
+    """
+    question = fields.text(record, 'question')
+    reference = references.read_reference(fields.text_or_number(record, 'answer'))
+    solution = fields.optional_text(record, 'solution')
+    if not solution and '\n' in (reference.marked_text or '').strip():
+        solution = reference.marked_text
+    has_id = record.get('id') is not None
+    problem = Problem(
+        id=fields.text_or_number(record, 'id') if has_id else default_id,
+        question=question,
+        answer=reference.answer,
+        solution=solution,
+        level=fields.level(record),
         source='jsonl',
     )
+    return problem, reference.marked_text is not None
 
 
 @dataclasses.dataclass(eq=False)
@@ -119,10 +135,12 @@ def load(
     - lab: needs `data_dir`, `seed`, `num_problems` (split -> count); `form`: 'digits' or 'tail'.
     - gsm8k, gsm8k_socratic: need `data_dir` and `annotations` (True keeps calculator annotations in
       solutions); `path` is a folder with train.jsonl and test.jsonl (train_socratic.jsonl,
-      test_socratic.jsonl), and validation.jsonl if that split is used, as no set publishes one.
-      Without `path` they are downloaded; with it no network is used.
+      test_socratic.jsonl), or .json or Parquet files (row_files.find_split), and with a validation
+      split if that is used, as no set publishes one. Without `path` they are downloaded; with it no
+      network is used.
     - math, svamp, asdiv: need `data_dir`; `path` as above. The test split can be downloaded.
-    - jsonl: needs `path`, a file (for any split) or a folder with `<split>.jsonl`.
+    - jsonl: needs `path`, a file (for any split) or a folder with one for the split; JSONL, JSON
+      or Parquet.
 
     Raises ValueError on an unknown source or split, a missing option, an option that the source
     does not have, and a path that does not exist, before anything is written.
@@ -138,8 +156,7 @@ def load(
     options |= {'form': form, 'annotations': annotations}
     _check_options(source, {name for name, value in options.items() if value is not None})
     if source == 'jsonl':
-        path = pathlib.Path(path)
-        return read_problems(path / f'{split}.jsonl' if path.is_dir() else path)
+        return [row.problem for row in load_placed_problems(path, split)]
     if source == 'lab':
         builder, config = (
             Lab,
@@ -147,9 +164,15 @@ def load(
         )
     else:
         builder = public_datasets.SETS[source]
-        config = _lines_config(source, split, path=path, annotations=bool(annotations))
+        config = _rows_config(source, split, path=path, annotations=bool(annotations))
     rows = tfds_records.prepare(builder, config, data_dir).as_data_source(split=split)
     return tfds_records.Records(Problem, rows)
+
+
+def load_placed_problems(path: str | os.PathLike, split: str) -> list[PlacedProblem]:
+    """Loads the user's problems of a split: of a file, or of a folder with one for the split."""
+    is_folder = pathlib.Path(path).is_dir()
+    return read_placed_problems(row_files.find_split(path, split) if is_folder else [path])
 
 
 def load_options(source: str, *, data_dir: str, path: str) -> dict[str, Any]:
@@ -203,33 +226,34 @@ def _lab_config(split: str, *, seed: int, num_problems: Mapping[str, int], form:
     return LabConfig(name=name, form=form, seed=seed, num_problems=sizes)
 
 
-def _lines_config(
+def _rows_config(
     source: str, split: str, *, path: str | os.PathLike | None, annotations: bool
-) -> public_datasets.LinesConfig:
+) -> public_datasets.RowsConfig:
     """Returns a builder config, whose name is unique per variant and content of user files."""
     ending = '_socratic' if source == 'gsm8k_socratic' else ''
     name = ('socratic' if ending else 'main') + ('_annotated' if annotations else '')
     if path is None:
         public = public_datasets.SETS[source].PUBLIC
-        if split in LINES_SPLITS and split not in public:
+        if split in ROW_SPLITS and split not in public:
             raise ValueError(
                 f'split={split!r} of {source} is not published; set path to a folder with '
                 f'{split}.jsonl, or use one that can be downloaded: {", ".join(public)}'
             )
         _check_member('split', split, valid=public)
         files = {name: f'{name}{ending}' for name in public}
-        return public_datasets.LinesConfig(name=name, files=files, annotations=annotations)
-    _check_member('split', split, valid=LINES_SPLITS)
+        return public_datasets.RowsConfig(name=name, files=files, annotations=annotations)
+    _check_member('split', split, valid=ROW_SPLITS)
     file = f'{split}{ending}'
-    local = pathlib.Path(path, f'{file}.jsonl')
-    if not local.is_file():
-        raise ValueError(
-            f'path={str(path)!r} does not contain {local.name}; put the file there'
-            + (', or omit path to download it' if split != 'validation' else '')
-        )
-    digest = hashlib.sha256(local.read_bytes()).hexdigest()[:16]
-    return public_datasets.LinesConfig(
-        name=f'{name}_{split}_{digest}',
+    try:
+        local = row_files.find_split(path, file)
+    except ValueError as error:
+        remedy = ', or omit path to download it' if split != 'validation' else ''
+        raise ValueError(f'{error}; put one there{remedy}') from None
+    content = hashlib.sha256()
+    for part in local:
+        content.update(part.read_bytes())
+    return public_datasets.RowsConfig(
+        name=f'{name}_{split}_{content.hexdigest()[:16]}',
         files={split: file},
         annotations=annotations,
         folder=os.fspath(path),

@@ -1,19 +1,22 @@
-"""TFDS builders of published problem sets in JSONL: GSM8K, MATH, SVAMP and ASDiv."""
+"""TFDS builders of published problem sets: GSM8K, MATH, SVAMP and ASDiv.
+
+Their files are JSONL, JSON or Parquet, as their authors, microsoft/ToRA or the Hub publish them.
+"""
 
 import dataclasses
-import fractions
 import functools
+import itertools
 import os
-import pathlib
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import tensorflow_datasets as tfds
 
-from elenchus.data.files import jsonl, tfds_records
+from elenchus.data.files import jsonl, row_files, tfds_records
 from elenchus.data.grading import answers
+from elenchus.data.problems import fields, references
 from elenchus.data.records import Problem
 
 MAX_LEVEL = 8  # cap of levels that count reasoning steps
@@ -29,21 +32,22 @@ _BARE_BOX = re.compile(r'\\(?:boxed|fbox)\s+([^\s$]+)')
 
 
 @dataclasses.dataclass(eq=False)
-class LinesConfig(tfds.core.BuilderConfig):
-    """Config of a builder of `Lines`: the files and their source."""
+class RowsConfig(tfds.core.BuilderConfig):
+    """Config of a builder of `Rows`: the files and their source."""
 
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)  # split -> file stem
     annotations: bool = False  # keep GSM8K's calculator annotations such as `<<48/2=24>>`
-    folder: str | None = None  # folder of `<file>.jsonl`; None = download
+    folder: str | None = None  # folder of the files (row_files.find_split); None = download
 
 
-class Lines(tfds_records.RecordBuilder, skip_registration=True):
-    """Base class of problem sets in JSONL, one file per split.
+class Rows(tfds_records.RecordBuilder, skip_registration=True):
+    """Base class of problem sets whose splits are files of rows.
 
     A subclass defines `problem(record, id=, annotations=)`, which returns a Problem and raises
     ValueError that names the invalid field. The splits `PUBLIC` can be downloaded from `URL`.
     """
 
+    VERSION = tfds.core.Version('1.1.0')
     RECORD = Problem
     URL: ClassVar[str]
     PUBLIC: ClassVar[tuple[str, ...]] = ('test',)
@@ -52,38 +56,47 @@ class Lines(tfds_records.RecordBuilder, skip_registration=True):
     def _split_generators(self, downloads) -> dict[str, Iterator]:
         config = self.builder_config
         if config.folder is None:
-            paths = downloads.download(
-                {split: f'{self.URL}{file}.jsonl' for split, file in config.files.items()}
-            )
+            urls = {split: f'{self.URL}{file}.jsonl' for split, file in config.files.items()}
+            paths = {split: [path] for split, path in downloads.download(urls).items()}
         else:
             paths = {
-                split: pathlib.Path(config.folder, f'{file}.jsonl')
+                split: row_files.find_split(config.folder, file)
                 for split, file in config.files.items()
             }
-        return {split: self._generate_examples(split, path) for split, path in paths.items()}
+        return {split: self._generate_examples(split, files) for split, files in paths.items()}
 
-    def _generate_examples(self, split: str, path: os.PathLike) -> Iterator[tuple[int, dict]]:
-        text = pathlib.Path(path).read_text(encoding='utf-8')
+    def _generate_examples(
+        self, split: str, paths: list[os.PathLike]
+    ) -> Iterator[tuple[int, dict]]:
         file = self.builder_config.files[split]
-        for index, line in enumerate(filter(str.strip, text.split('\n'))):
-            yield index, tfds_records.to_row(self.read(line, f'{file}/{index}'))
+        rows = itertools.chain.from_iterable(map(row_files.read_rows, paths))
+        for index, row in enumerate(rows):
+            yield index, tfds_records.to_row(self.read(row, f'{file}/{index}'))
 
-    def read(self, line: str, id: str) -> Problem:
-        """Parses one line. Raises ValueError that names the record."""
-        return parse_problem(type(self), line, id=id, annotations=self.builder_config.annotations)
+    def read(self, row: jsonl.PlacedObject, id: str) -> Problem:
+        """Parses one row. Raises ValueError that names its file and line."""
+        options = {'id': id, 'annotations': self.builder_config.annotations}
+        return parse_row(type(self), row.value, place=row.place, **options)
 
 
-def parse_problem(
-    builder: type[Lines], line: str, *, id: str, annotations: bool = False
+def parse_row(
+    builder: type[Rows], record: dict, *, place: str, id: str, annotations: bool = False
 ) -> Problem:
+    """Builds a problem from a row of a set. Raises ValueError that begins with the place."""
+    make = functools.partial(builder.problem, id=f'{builder.name}/{id}', annotations=annotations)
+    problem = jsonl.at_place(place, make, record)
+    jsonl.at_place(place, references.check_reference, problem.answer)
+    return problem
+
+
+def parse_problem(builder: type[Rows], line: str, *, id: str, annotations: bool = False) -> Problem:
     """Parses a problem from one line of a set. Raises ValueError that names the record."""
     place = f'{builder.name}/{id}'
-    record = jsonl.at_place(place, jsonl.parse_object, line)
-    make = functools.partial(builder.problem, id=place, annotations=annotations)
-    return jsonl.at_place(place, make, record)
+    record = jsonl.at_place(place, jsonl.parse_record, line)
+    return parse_row(builder, record, place=place, id=id, annotations=annotations)
 
 
-class Gsm8k(Lines, skip_registration=True):
+class Gsm8k(Rows, skip_registration=True):
     """Grade-school word problems (Cobbe et al. 2021, arXiv 2110.14168)."""
 
     name = 'gsm8k'
@@ -94,7 +107,7 @@ class Gsm8k(Lines, skip_registration=True):
     @classmethod
     def problem(cls, record: dict, *, id: str, annotations: bool) -> Problem:
         """Splits `answer` into solution and `#### x`; the level is the number of steps."""
-        steps, marker, answer = _text(record, 'answer').rpartition('####')
+        steps, marker, answer = fields.text(record, 'answer').rpartition('####')
         answer = answer.strip().replace(',', '')
         if not marker or not answer:
             raise ValueError('missing answer after "####"')
@@ -103,7 +116,7 @@ class Gsm8k(Lines, skip_registration=True):
         steps = [step.strip() for step in steps.split('\n') if step.strip()]
         return Problem(
             id=id,
-            question=_text(record, 'question').strip(),
+            question=fields.text(record, 'question').strip(),
             answer=answer,
             solution='\n'.join([*steps, f'#### {answer}']),
             level=_level(len(steps)),
@@ -111,7 +124,7 @@ class Gsm8k(Lines, skip_registration=True):
         )
 
 
-class Math(Lines, skip_registration=True):
+class Math(Rows, skip_registration=True):
     """Competition mathematics in LaTeX (Hendrycks et al. 2021, arXiv 2103.03874)."""
 
     name = 'math'
@@ -120,25 +133,30 @@ class Math(Lines, skip_registration=True):
 
     @classmethod
     def problem(cls, record: dict, *, id: str, annotations: bool) -> Problem:
-        r"""Takes the answer from the solution's last \boxed; 'Level ?' becomes level 0."""
-        solution, label = _text(record, 'solution').strip(), _text(record, 'level')
-        answer = answers.boxed(solution) or next(iter(_BARE_BOX.findall(solution)[-1:]), None)
+        r"""Takes the field `answer` of MATH-500, or else the solution's last \boxed.
+
+        The level is 1 to 5, or 'Level 1' to 'Level 5'; 'Level ?' becomes 0.
+        """
+        solution = fields.text(record, 'solution').strip()
+        answer = fields.optional_text(record, 'answer').strip() or answers.boxed(solution)
+        answer = answer or next(iter(_BARE_BOX.findall(solution)[-1:]), None)
         if answer is None:
             raise ValueError(r'missing \boxed answer in the solution')
-        level = re.fullmatch(r'Level ([1-5?])', label)
-        if not level:
-            raise ValueError(f"unknown level={label!r}; valid: 'Level 1' to 'Level 5'")
+        fields.required(record, 'level')
+        level = fields.level(record)
+        if level > 5:
+            raise ValueError(f"unknown level={level}; valid: 1 to 5, or 'Level 1' to 'Level 5'")
         return Problem(
             id=id,
-            question=_text(record, 'problem').strip(),
+            question=fields.text(record, 'problem').strip(),
             answer=answer,
             solution=solution,
-            level=0 if level[1] == '?' else int(level[1]),
+            level=level,
             source=cls.name,
         )
 
 
-class Svamp(Lines, skip_registration=True):
+class Svamp(Rows, skip_registration=True):
     """Elementary word problems with varied structure (Patel et al. 2021, arXiv 2103.07191)."""
 
     name = 'svamp'
@@ -148,13 +166,13 @@ class Svamp(Lines, skip_registration=True):
     @classmethod
     def problem(cls, record: dict, *, id: str, annotations: bool) -> Problem:
         """Uses the equation as the solution; the level is its number of operations."""
-        body, equation = _text(record, 'Body').strip(), _text(record, 'Equation')
-        answer = _number(record, 'Answer')
+        body, equation = fields.text(record, 'Body').strip(), fields.text(record, 'Equation')
+        answer = fields.number(record, 'Answer')
         equation = re.sub(r'\.0\b', '', equation).strip()
         body += '' if body.endswith(('.', '?', '!')) else '.'
         return Problem(
             id=id,
-            question=f'{body} {_text(record, "Question").strip()}',
+            question=f'{body} {fields.text(record, "Question").strip()}',
             answer=answer,
             solution=f'{equation} = {answer}\n#### {answer}',
             level=_level(len(re.findall(r' [-+*/] ', equation))),
@@ -162,7 +180,7 @@ class Svamp(Lines, skip_registration=True):
         )
 
 
-class Asdiv(Lines, skip_registration=True):
+class Asdiv(Rows, skip_registration=True):
     """Elementary word problems of many kinds (Miao et al. 2020, ACL 2020.acl-main.92)."""
 
     name = 'asdiv'
@@ -172,14 +190,14 @@ class Asdiv(Lines, skip_registration=True):
     @classmethod
     def problem(cls, record: dict, *, id: str, annotations: bool) -> Problem:
         """Removes the unit from the answer; the level is the formula's number of operations."""
-        formula = _text(record, 'formula').strip()
-        answer = _UNIT.sub('', _text(record, 'answer')).strip()
+        formula = fields.text(record, 'formula').strip()
+        answer = _UNIT.sub('', fields.text_or_number(record, 'answer')).strip()
         if not answer:
             raise ValueError(f'answer={record["answer"]!r} is empty without its unit')
         bare = re.sub(r'\([^()]*[a-z][^()]*\)', '', formula)  # units such as (cent/dime)
         return Problem(
             id=id,
-            question=f'{_text(record, "body").strip()} {_text(record, "question").strip()}',
+            question=' '.join(fields.text(record, name).strip() for name in ('body', 'question')),
             answer=answer,
             solution=f'{formula}\n#### {answer}',
             level=_level(len(_OPERATOR.findall(bare))),
@@ -195,25 +213,3 @@ SETS = types.MappingProxyType(
 
 def _level(steps: int) -> int:
     return min(max(steps, 1), MAX_LEVEL)
-
-
-def _text(record: dict, name: str) -> str:
-    value = _field(record, name)
-    if not isinstance(value, str):
-        raise ValueError(f'{name}={value!r} is not text')
-    return value
-
-
-def _number(record: dict, name: str) -> str:
-    """Returns a number field as text; whole numbers without a decimal point."""
-    value = _field(record, name)
-    if type(value) not in (int, float):
-        raise ValueError(f'{name}={value!r} is not a number')
-    exact = fractions.Fraction(str(value))
-    return str(exact) if exact.denominator == 1 else str(value)
-
-
-def _field(record: dict, name: str) -> Any:
-    if name not in record:
-        raise ValueError(f'missing field {name!r}{jsonl.suggestion(name, record)}')
-    return record[name]

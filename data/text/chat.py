@@ -11,7 +11,6 @@ model writes ends with the end token.
 import dataclasses
 import difflib
 import functools
-import itertools
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
@@ -21,6 +20,7 @@ from elenchus.data import records
 from elenchus.data.records import PLAYER_OF_ROLE, Step, Turn
 from elenchus.data.text import chat_templates
 from elenchus.data.text import tokenizer as tokenizers
+from elenchus.data.text.turn_steps import step_ends, step_ids
 
 
 class RenderedTurn(NamedTuple):
@@ -54,6 +54,7 @@ class Chat:
 
     tokenizer: tokenizers.Tokenizer
     template: chat_templates.Template = chat_templates.ELENCHUS
+    correction: str = chat_templates.CORRECTION  # instruction to refine an attempt uncriticised
 
     def __post_init__(self):
         for name in sorted(self.template.specials()):
@@ -106,8 +107,9 @@ class Chat:
 
         If roles have separate header tokens, both players read the turns unchanged. Under a
         family's template the headers depend on the reader and sampled ids are kept; a question or
-        guide is encoded together with the join to the next turn of its message. Raises ValueError
-        if a family's player has two turns in a row.
+        guide is encoded together with the join to the next turn of its message. Between an attempt
+        and a refinement without a critique, the user gives the instruction `correction`. Raises
+        ValueError if a family's player has two other turns in a row.
         """
         player = PLAYER_OF_ROLE.get(_check_role(role))
         if self.template.user is None:
@@ -121,6 +123,8 @@ class Chat:
                 or self.template.is_verbatim(turns[i + 1].role, player)
             )
             lead = self._between(before, turn.role, player)
+            if i + 1 == len(turns) and self.template.is_verbatim(turn.role, player):
+                lead += self._ids(self.template.prefix)
             rendered.append(RenderedTurn(lead, self._body(turn, player, joined=joined)))
         return rendered
 
@@ -128,7 +132,8 @@ class Chat:
         """Returns the prompt for sampling `role`'s next turn: all turns, then its header."""
         tokens = [t for lead, body in self.render(turns, role) for t in (*lead, *body)]
         player = PLAYER_OF_ROLE.get(role)
-        return [*tokens, *self._between(turns[-1] if turns else None, role, player)]
+        header = self._between(turns[-1] if turns else None, role, player)
+        return [*tokens, *header, *self._ids(self.template.prefix)]
 
     @functools.cached_property
     def overhead(self) -> int:
@@ -137,11 +142,19 @@ class Chat:
             return 1
         user, assistant = self.template.user, self.template.assistant
         seams = (
-            user.footer + assistant.header,
+            user.footer + assistant.header + self.template.prefix,
             assistant.footer + user.header,
             (self.template.join,),
         )
         return max(len(self._ids(seam)) for seam in seams)
+
+    @functools.cached_property
+    def correction_overhead(self) -> int:
+        """The number of ids between the bodies of an attempt and a refinement that follows it."""
+        if self.template.user is None:
+            return 1
+        attempt = Turn('attempt', (), tuple(self.tokenizer.encode('0')))
+        return len(self._between(attempt, 'refinement', PLAYER_OF_ROLE['refinement']))
 
     def text(self, turn: Turn) -> str:
         """Returns the text of a turn, without header and end token."""
@@ -166,7 +179,8 @@ class Chat:
         Args:
             turns: the conversation.
             trained: roles whose bodies are trained; headers never are.
-            weights: turn -> weight of each of its tokens, [len(turn.tokens)]; None = 1.
+            weights: turn -> weight of each of its tokens, [len(turn.tokens)]; None = 1. A token
+                whose weight is NaN (unknown) is not trained.
             last_only: train only the last turn of these roles.
 
         Raises ValueError if no turn is trained, or if under a family's template the trained turns
@@ -181,6 +195,11 @@ class Chat:
             )
         selected = selected[-1:] if last_only else selected
         self._check_one_player({turns[i].role for i in selected})
+        if self.template.prefix and selected != [len(turns) - 1]:
+            raise ValueError(
+                f'template {self.template.name!r} can train only the last turn: earlier ones are '
+                f'read without {self.template.prefix[0]!r}; use the template chatml'
+            )
         rendered = self.render(turns, turns[selected[0]].role)
         parts = [
             _turn_example(turn, r, index=i, weights=weights, trained=i in selected)
@@ -206,9 +225,15 @@ class Chat:
         footer = template.frame(before.role, player).footer
         is_verbatim = template.is_verbatim(before.role, player)
         if is_verbatim and template.is_verbatim(role, player):
-            raise ValueError(
-                f'{role} cannot follow {before.role}: a turn of the other side is missing between'
-            )
+            if role != 'refinement' or before.role != 'attempt':
+                raise ValueError(
+                    f'{role} cannot follow {before.role}: a turn of the other side is missing '
+                    'between'
+                )
+            # As a user's message, which `_between` opens after the attempt and closes before this.
+            (instruction,) = self.question_turns(self.correction)
+            start = self._between(before, instruction.role, player)
+            return start + instruction.tokens + self._between(instruction, role, player)
         if not is_verbatim and not template.is_verbatim(role, player):
             return ()  # one message: `_body` of the turn before ends with the join
         if is_verbatim and self.is_finished(before):
@@ -269,34 +294,6 @@ def _template_ids(
     return tuple(ids)
 
 
-def step_ends(
-    tokens: Sequence[int], *, newlines: Collection[int], blank: Collection[int]
-) -> tuple[int, ...]:
-    """Returns the end of each step of a turn: the index one past the last token of its line.
-
-    `newlines` are ids whose text contains a line break; `blank` are ids that add no text to a line:
-    bare line breaks and the end token. A step is a line that is not blank. Blank tokens after a
-    line belong to it, so the steps cover every token of a turn.
-    """
-    tokens = tuple(tokens)
-    starts = [
-        i
-        for i in range(1, len(tokens))
-        if tokens[i - 1] in newlines
-        and tokens[i] not in blank
-        and any(token not in blank for token in tokens[:i])
-    ]
-    return (*starts, len(tokens)) if tokens else ()
-
-
-def step_ids(turn: Turn) -> np.ndarray:
-    """Returns 1 + the step index of each body token, 0 outside steps: [len(turn.tokens)], int32."""
-    ids = np.zeros(len(turn.tokens), np.int32)
-    for step, (start, end) in enumerate(itertools.pairwise((0, *turn.step_ends))):
-        ids[start:end] = step + 1
-    return ids
-
-
 def _turn_example(
     turn: Turn,
     rendered: RenderedTurn,
@@ -319,8 +316,8 @@ def _turn_example(
     weight = 0.0 if not trained else 1.0 if weights is None else weights(turn)
     return records.Example(
         tokens=np.asarray((*rendered.lead, *rendered.body), np.int32),
-        loss_mask=field(float(trained), np.float32),
-        weights=field(weight, np.float32),
+        loss_mask=field(trained & ~np.isnan(weight), np.float32),
+        weights=field(np.nan_to_num(weight), np.float32),
         old_logprobs=field(fit(turn.logprobs), np.float32),
         ref_logprobs=np.zeros(head + body, np.float32),
         steps=field(fit(step_ids(turn)), np.int32),

@@ -8,6 +8,7 @@ tokenizer_config.json), without tools; tests/golden compares them.
 """
 
 import dataclasses
+import functools
 import itertools
 import types
 
@@ -42,10 +43,22 @@ class Template:
 
     name: str
     ending: Pieces  # a model ends its turn with these; the last one is the end token
-    opening: Pieces = ()  # beginning of every conversation
+    start: Pieces = ()  # beginning of every conversation, before the system message
     user: Frame | None = None
     assistant: Frame | None = None
+    system_frame: Frame | None = None  # None: the template has no system message
+    system: str = ''  # system message; '': none
+    prefix: tuple[str, ...] = ()  # text between header and body of the turn written, the last one
     join: str = '\n\n'  # between turns of one message
+    space: str = ''  # what the family's tokenizers put before every text
+
+    @functools.cached_property
+    def opening(self) -> Pieces:
+        """The beginning of every conversation, with the system message."""
+        if not self.system:
+            return self.start
+        frame = self.system_frame
+        return _joined((*self.start, *frame.header, self.system, *frame.footer))
 
     def frame(self, role: str, player: str | None) -> Frame:
         """Returns the header and footer of a role's turn as a player (None = neither) reads it."""
@@ -70,48 +83,99 @@ class Template:
         return {piece.name for part in parts for piece in part if isinstance(piece, Special)}
 
 
-def _chatml(name: str, system: str) -> Template:
+def with_system(template: Template, system: str) -> Template:
+    """Returns the template with another system message; PUBLISHED keeps its own, '' has none.
+
+    Raises ValueError if the template has no system message.
+    """
+    if system == PUBLISHED or system == template.system:
+        return template
+    if template.system_frame is None:
+        raise ValueError(
+            f'template {template.name!r} has no system message; nearest: {PUBLISHED!r}'
+        )
+    return dataclasses.replace(template, system=system)
+
+
+def _joined(pieces: Pieces) -> Pieces:
+    """Returns pieces with adjacent texts as one: a tokenizer may merge across their border."""
+    joined: list[str | Special] = []
+    for piece in pieces:
+        if joined and isinstance(piece, str) and isinstance(joined[-1], str):
+            joined[-1] += piece
+        else:
+            joined.append(piece)
+    return tuple(joined)
+
+
+def _chatml(name: str, system: str, *, prefix: tuple[str, ...] = ()) -> Template:
     start, end = Special('<|im_start|>'), Special('<|im_end|>')
     return Template(
         name,
         ending=(end,),
-        opening=(start, f'system\n{system}', end, '\n') if system else (),
         user=Frame((start, 'user\n'), (end, '\n')),
         assistant=Frame((start, 'assistant\n'), (end, '\n')),
+        system_frame=Frame((start, 'system\n'), (end, '\n')),
+        system=system,
+        prefix=prefix,
     )
 
 
 def _llama3(name: str, system: str) -> Template:
     end = Special('<|eot_id|>')
 
-    def header(side: str, text: str = '') -> Pieces:
-        """Returns the header of a side's message, or with `text` the message itself."""
-        start, stop = Special('<|start_header_id|>'), Special('<|end_header_id|>')
-        return start, side, stop, f'\n\n{text}'
+    def frame(side: str) -> Frame:
+        """Returns the frame of a side's messages."""
+        begin, stop = Special('<|start_header_id|>'), Special('<|end_header_id|>')
+        return Frame((begin, side, stop, '\n\n'), (end,))
 
-    begin = Special('<|begin_of_text|>')
     return Template(
         name,
         ending=(end,),
-        opening=(begin, *header('system', system), end) if system else (begin,),
-        user=Frame(header('user'), (end,)),
-        assistant=Frame(header('assistant'), (end,)),
+        start=(Special('<|begin_of_text|>'),),
+        user=frame('user'),
+        assistant=frame('assistant'),
+        system_frame=frame('system'),
+        system=system,
     )
 
+
+CORRECTION = (
+    'There might be an error in the solution above because of lack of understanding of the '
+    'question. Please correct the error, if any, and rewrite the solution.'
+)
+"""The instruction of SCoRe (arXiv 2409.12917, appendix) between an attempt and its refinement,
+without the sentence on the form of the answer, which depends on the problems."""
+
+PUBLISHED = 'published'
+"""Setting of the system message that keeps the one of the published template."""
 
 ELENCHUS = Template('elenchus', ending=(Special('</s>'),))
 """<question> q <attempt> y </s> <critique> c </s> <refinement> y' </s>"""
 
 CHATML = _chatml('chatml', '')
-"""Qwen 3 Instruct, and any ChatML model without a default system message."""
+"""Qwen 3 that thinks, and any ChatML model without a default system message."""
 
 QWEN = _chatml('qwen2.5', 'You are Qwen, created by Alibaba Cloud. You are a helpful assistant.')
+
+QWEN_MATH = _chatml(
+    'qwen2.5-math',
+    'Please reason step by step, and put your final answer within \\boxed{}.',
+)
+
+QWEN3 = _chatml('qwen3', '', prefix=('<think>\n\n</think>\n\n',))
+"""Qwen 3 without thinking: the turn that is written follows an empty block of thoughts.
+
+As published, earlier turns have no block (`enable_thinking=False`). It is text, not special tokens:
+<think> is an ordinary token of Qwen 3, which a model that thinks writes itself.
+"""
 
 LLAMA2 = Template(
     'llama2',
     ending=(' ', Special('</s>')),
     user=Frame((Special('<s>'), '[INST]'), (' [/INST]',)),
     assistant=Frame((), (Special('</s>'),)),
+    space=' ',
 )
 """For tokenizers that put a space before text: the one between [INST] and the question."""
 
@@ -121,16 +185,17 @@ LLAMA31 = _llama3('llama3.1', 'Cutting Knowledge Date: December 2023\nToday Date
 MISTRAL = Template(
     'mistral',
     ending=(Special('</s>'),),
-    opening=(Special('<s>'),),
+    start=(Special('<s>'),),
     user=Frame((Special('[INST]'),), (Special('[/INST]'),)),
     assistant=Frame((), (Special('</s>'),)),
+    space=' ',
 )
 """Mistral 7B v0.3 and later, where [INST] is a special token; the tokenizer adds the spaces."""
 
 GEMMA = Template(
     'gemma',
     ending=(Special('<end_of_turn>'),),
-    opening=(Special('<bos>'),),
+    start=(Special('<bos>'),),
     user=Frame((Special('<start_of_turn>'), 'user\n'), (Special('<end_of_turn>'), '\n')),
     assistant=Frame((Special('<start_of_turn>'), 'model\n'), (Special('<end_of_turn>'), '\n')),
 )
@@ -139,7 +204,10 @@ GEMMA = Template(
 TEMPLATES = types.MappingProxyType(
     {
         template.name: template
-        for template in (ELENCHUS, CHATML, QWEN, LLAMA2, LLAMA3, LLAMA31, MISTRAL, GEMMA)
+        for template in (
+            *(ELENCHUS, CHATML, QWEN, QWEN_MATH, QWEN3),
+            *(LLAMA2, LLAMA3, LLAMA31, MISTRAL, GEMMA),
+        )
     }
 )
 

@@ -15,7 +15,7 @@ from etils import epath
 from google.protobuf import message
 from sentencepiece import sentencepiece_model_pb2 as model_pb2
 
-from elenchus.data.files import atomic, jsonl
+from elenchus.data.files import atomic, jsonl, text_files
 from elenchus.data.text import chat_templates, tokenizer_json
 
 PAD, EOS, UNK, BOS = '<pad>', '</s>', '<unk>', '<s>'
@@ -80,7 +80,11 @@ class SentencePieceTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Returns the token ids of plain text; see Tokenizer."""
-        return self._processor.encode(text, out_type=int, add_bos=False, add_eos=False)
+        try:
+            return self._processor.encode(text, out_type=int, add_bos=False, add_eos=False)
+        except (RuntimeError, UnicodeEncodeError):
+            text_files.check_whole(text)
+            raise
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of token ids, without special tokens."""
@@ -219,7 +223,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, model_type: str) -
             num_threads=1,  # more threads would make the result depend on timing
             minloglevel=2,
         )
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:  # ValueError: more than 32 bits
         raise ValueError(f'cannot train a tokenizer of vocab_size={vocab_size}: {error}') from error
     return model.getvalue()
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import tokenizers
 from etils import epath
 
-from elenchus.data.files import atomic, jsonl
+from elenchus.data.files import atomic, jsonl, text_files
 from elenchus.data.text import chat_templates
 
 
@@ -47,7 +47,11 @@ class JsonTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Returns the token ids of plain text; see Tokenizer."""
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        try:
+            return self._tokenizer.encode(text, add_special_tokens=False).ids
+        except (TypeError, UnicodeEncodeError):
+            text_files.check_whole(text)
+            raise
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of token ids, without special tokens."""

@@ -1,14 +1,15 @@
 """Training of a SentencePiece tokenizer on text files."""
 
-import json
 import os
 import pathlib
 from collections.abc import Iterable, Iterator
 
+from elenchus.data.files import jsonl, row_files, text_files
+from elenchus.data.problems import fields
 from elenchus.data.text import tokenizer as tokenizers
 
-FIELDS = ('question', 'answer')
-"""Fields of a JSONL record whose texts are used."""
+FIELDS = ('question', 'answer', 'solution')
+"""Fields of a row whose texts are used: those of a problem."""
 
 
 def train_from_files(
@@ -18,8 +19,10 @@ def train_from_files(
     vocab_size: int,
     model_type: str,
 ) -> str:
-    """Trains a tokenizer on .txt and .jsonl files and saves it; returns a one-line summary."""
+    """Trains a tokenizer on files of text or of rows and saves it; returns a one-line summary."""
     texts = [text for path in paths for text in read_texts(pathlib.Path(path))]
+    if not texts:
+        raise ValueError(f'{", ".join(map(str, paths))}: there is no text to train on')
     model = tokenizers.train_tokenizer(texts, vocab_size=vocab_size, model_type=model_type)
     tokenizer = tokenizers.SentencePieceTokenizer.from_bytes(model)
     tokenizer.save(output)
@@ -33,23 +36,27 @@ def train_from_files(
 
 
 def read_texts(path: pathlib.Path) -> Iterator[str]:
-    """Yields the texts of a .txt or .jsonl file. Raises ValueError that names a wrong line."""
-    if path.suffix not in ('.txt', '.jsonl'):
-        raise ValueError(f'{path}: unknown file type; use .txt or .jsonl')
-    with path.open(encoding='utf-8') as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            place = f'{path}, line {number}'
-            yield from (line.rstrip('\n'),) if path.suffix == '.txt' else _fields(line, place)
+    """Yields the texts of a .txt file, one a line, or of the rows of problems in another file.
+
+    Raises ValueError that names a wrong line.
+    """
+    if path.suffix not in ('.txt', *row_files.ENDINGS):
+        raise ValueError(
+            f'{path}: unknown file type; use .txt, {", ".join(row_files.ENDINGS[:-1])} or '
+            f'{row_files.ENDINGS[-1]}'
+        )
+    if path.suffix == '.txt':
+        jsonl.check_file(path)
+        lines = text_files.LINE_ENDS.split(text_files.read_text(path))
+        yield from (line for line in lines if line.strip())
+        return
+    for _, place, row in row_files.read_rows(path):
+        yield from jsonl.at_place(place, _texts, row)
 
 
-def _fields(line: str, place: str) -> list[str]:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f'{place}: invalid JSON: {error}') from error
-    texts = [record[field] for field in FIELDS if isinstance(record, dict) and field in record]
-    if not texts or not all(isinstance(text, str) for text in texts):
-        raise ValueError(f'{place}: a record needs text in one of the fields {FIELDS}')
+def _texts(row: dict) -> list[str]:
+    """Returns the texts of a row, numbers as text; null is a missing field."""
+    texts = [fields.text_or_number(row, name) for name in FIELDS if row.get(name) is not None]
+    if not texts:
+        raise ValueError(f'a row needs text in one of the fields {", ".join(FIELDS)}')
     return texts

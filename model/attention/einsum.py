@@ -31,6 +31,8 @@ def attend(
 ) -> jax.Array:
     """Attention with a float32 softmax of scaled and soft-capped scores.
 
+    Products of low precision are summed and divided in float32, and rounded once, at the end.
+
     query [B, T, N, H]; key and value [B, K, S, H]; mask [B, T, S], True = attended. Returns
     [B, T, N, H].
     """
@@ -39,9 +41,9 @@ def attend(
     grouped = group_by_kv_head(query * scale, key.shape[1])
     scores = _float32_einsum('BKGTH,BKSH->BKGTS', grouped, key)
     weights, total = _exp_and_sum(scores, mask[:, None, None], cap=cap)
-    out = jnp.einsum('BKGTS,BKSH->BKGTH', weights.astype(value.dtype), value)
+    out = _float32_einsum('BKGTS,BKSH->BKGTH', weights.astype(value.dtype), value)
     # The softmax divides here and not before: [T, H] is usually smaller than [T, S].
-    out = out / total.astype(out.dtype)
+    out = (out / total).astype(value.dtype)
     return out.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
 
 
@@ -113,9 +115,11 @@ def attend_shared(
         # One softmax over the scores of the prompt and of the sample.
         weights, total = _exp_and_sum(jnp.concatenate(scores, axis=-1), visible, cap=cap)
         weights = weights.astype(value.dtype)
-        out = jnp.einsum('BKGnTS,BKSH->BKGnTH', weights[..., :prompt], value[:, :, :prompt])
-        out += jnp.einsum('BKGnTS,BKnSH->BKGnTH', weights[..., prompt:], values[..., earlier, :])
-        blocks.append(out / total.astype(out.dtype))
+        out = _float32_einsum('BKGnTS,BKSH->BKGnTH', weights[..., :prompt], value[:, :, :prompt])
+        out += _float32_einsum(
+            'BKGnTS,BKnSH->BKGnTH', weights[..., prompt:], values[..., earlier, :]
+        )
+        blocks.append((out / total).astype(value.dtype))
     out = jnp.concatenate(blocks, axis=-2).transpose(0, 3, 4, 1, 2, 5)
     return jnp.concatenate([prompt_out, out.reshape(B, n * length, N, H)], axis=1)
 

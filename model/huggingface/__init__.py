@@ -32,6 +32,9 @@ DERIVED_TENSOR_SUFFIX = '.rotary_emb.inv_freq'
 VISION_MODELS = {'gemma3': 'gemma3_text'}
 """model_type of a vision-language model -> that of its text-only part."""
 
+_SHARED_KEYS = ('tie_word_embeddings', 'quantization_config')
+"""Keys that belong to the whole of a vision-language model; its text part may repeat them."""
+
 _VISION_TENSOR = re.compile(r'(model\.)?(vision_tower|multi_modal_projector)\.')
 _TEXT_PREFIX = re.compile(r'language_model\.(?=model\.|lm_head\.)|(?<=^model\.)language_model\.')
 
@@ -43,14 +46,14 @@ def text_only(hf_config: HFConfig) -> tuple[HFConfig, Callable[[str], str | None
     of special tokens are kept. Knows the names of published files (`language_model.model.`) and of
     newer `transformers` (`model.language_model.`).
     """
-    if hf_config.get('model_type') not in VISION_MODELS:
+    if str(hf_config.get('model_type')) not in VISION_MODELS:
         return hf_config, lambda name: name
     if not isinstance(hf_config.get('text_config'), dict):
         raise ValueError(f'config.json of {hf_config["model_type"]}: missing key text_config')
-    ids = {key: value for key, value in hf_config.items() if key.endswith('_token_id')}
+    shared = {k: v for k, v in hf_config.items() if k.endswith('_token_id') or k in _SHARED_KEYS}
     model_type = {'model_type': VISION_MODELS[hf_config['model_type']]}
     return (
-        ids | hf_config['text_config'] | model_type,
+        shared | hf_config['text_config'] | model_type,
         lambda name: None if _VISION_TENSOR.match(name) else _TEXT_PREFIX.sub('', name, count=1),
     )
 

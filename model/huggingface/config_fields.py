@@ -1,10 +1,8 @@
 """Field maps that families share: keys of config.json <-> fields of ModelConfig."""
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
-from elenchus.model.config import ModelConfig, RopeScaling
 from elenchus.model.huggingface.family import FieldMap, HFConfig
 
 LOCAL, GLOBAL = 'sliding_attention', 'full_attention'
@@ -86,57 +84,21 @@ NON_GEMMA = {
 """Fields of all families except Gemma."""
 
 
-# Rotary positions
-
-
-def read_rope(hf_config: HFConfig) -> tuple[float, RopeScaling | None]:
-    """Returns the base and the scaling of rotary frequencies.
-
-    Reads `rope_parameters`, or `rope_theta` and `rope_scaling` of older files. Raises ValueError
-    for an unknown kind of scaling.
-    """
-    rope = hf_config.get('rope_parameters') or hf_config.get('rope_scaling') or {}
-    theta = float(rope.get('rope_theta', hf_config.get('rope_theta', 10000.0)))
-    kind = rope.get('rope_type', rope.get('type', 'default'))
-    if kind == 'default':
-        return theta, None
-    if kind == 'linear':
-        return theta, RopeScaling('linear', float(rope['factor']), 0.0, 0.0, 0)
-    if kind == 'llama3':
-        factors = (float(rope[f'{name}factor']) for name in ('', 'low_freq_', 'high_freq_'))
-        return theta, RopeScaling('llama3', *factors, rope['original_max_position_embeddings'])
-    nearest = difflib.get_close_matches(kind, ('linear', 'llama3', 'default'), n=1, cutoff=0.0)[0]
-    raise ValueError(f'config.json: unknown rope_type={kind!r}; nearest: {nearest!r}')
-
-
-def write_rope_scaling(config: ModelConfig) -> dict[str, Any] | None:
-    """Returns the value of `rope_scaling` in a config.json."""
-    scaling = config.rope_scaling
-    if scaling is None:
-        return None
-    values = {'rope_type': scaling.kind, 'factor': scaling.factor}
-    if scaling.kind == 'linear':
-        return values
-    return values | {
-        'low_freq_factor': scaling.low_frequency,
-        'high_freq_factor': scaling.high_frequency,
-        'original_max_position_embeddings': scaling.original_length,
-    }
-
-
-def _read_rope(hf_config: HFConfig) -> dict[str, Any]:
-    theta, scaling = read_rope(hf_config)
-    return {'rope_theta': theta, 'rope_scaling': scaling, 'local_rope_theta': 0.0}
-
-
-ROPE = FieldMap(
-    _read_rope,
-    lambda config: {'rope_theta': config.rope_theta, 'rope_scaling': write_rope_scaling(config)},
-)
-"""Rotary positions with one base for all layers."""
-
-
 # Windows
+
+
+def _layer_types(hf_config: HFConfig) -> list[str] | None:
+    """Returns the kinds of all layers, None in older files. Raises ValueError if one is unknown."""
+    types, layers = hf_config.get('layer_types'), hf_config['num_hidden_layers']
+    if types is None:
+        return None
+    if not isinstance(types, list) or len(types) != layers:
+        raise ValueError(f'config.json: layer_types={types!r} must be a list of {layers} names')
+    if unknown := [name for name in types if name not in (LOCAL, GLOBAL)]:
+        raise ValueError(
+            f'config.json: unknown layer_types {unknown[0]!r}; known: {LOCAL!r}, {GLOBAL!r}'
+        )
+    return types
 
 
 def windows_by_layer(is_local: Callable[[HFConfig, int], bool]) -> FieldMap:
@@ -147,7 +109,7 @@ def windows_by_layer(is_local: Callable[[HFConfig, int], bool]) -> FieldMap:
 
     def read(hf_config):
         layers, size = range(hf_config['num_hidden_layers']), hf_config['sliding_window'] or 0
-        types = hf_config.get('layer_types')
+        types = _layer_types(hf_config)
         local = [is_local(hf_config, i) if types is None else types[i] == LOCAL for i in layers]
         windows = tuple(size if is_windowed else 0 for is_windowed in local)
         # The shortest pattern that repeats to the windows of all layers.

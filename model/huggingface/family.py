@@ -14,6 +14,49 @@ HFConfig = Mapping[str, Any]
 """Keys and values of a config.json."""
 
 
+NULL_HAS_MEANING = frozenset(
+    {
+        *('num_key_value_heads', 'head_dim', 'sliding_window'),
+        *('attn_logit_softcapping', 'final_logit_softcapping'),
+    }
+)
+"""Keys whose null is a value of its own; elsewhere null is the same as a missing key."""
+
+_POSITIVE_INTEGERS = (
+    *('vocab_size', 'num_hidden_layers', 'hidden_size', 'intermediate_size'),
+    *('max_position_embeddings', 'num_attention_heads', 'num_key_value_heads', 'head_dim'),
+    *('sliding_window_pattern',),
+)
+_INTEGERS = ('sliding_window', 'max_window_layers')
+_NUMBERS = (
+    *('rms_norm_eps', 'query_pre_attn_scalar'),
+    *('attn_logit_softcapping', 'final_logit_softcapping'),
+)
+_BOOLEANS = ('tie_word_embeddings', 'use_sliding_window')
+
+
+_MOST_LAYERS = 10_000  # a damaged number would fill the memory with names of layers
+
+
+def _check_types(hf_config: Mapping[str, Any]) -> None:
+    """Raises ValueError, naming the key, if a value of a config.json has another type."""
+    for keys, wanted, fits in (
+        (_POSITIVE_INTEGERS, 'a positive integer', lambda v: type(v) is int and v > 0),
+        (_INTEGERS, 'an integer of at least 0', lambda v: type(v) is int and v >= 0),
+        (_NUMBERS, 'a finite number', lambda v: type(v) in (int, float) and math.isfinite(v)),
+        (_BOOLEANS, 'true or false', lambda v: type(v) is bool),
+    ):
+        for key in keys:
+            value = hf_config.get(key)
+            if value is not None and not fits(value):
+                raise ValueError(f'config.json: {key}={value!r} must be {wanted}')
+    if (hf_config.get('num_hidden_layers') or 0) > _MOST_LAYERS:
+        raise ValueError(
+            f'config.json: num_hidden_layers={hf_config["num_hidden_layers"]} must be at most '
+            f'{_MOST_LAYERS}'
+        )
+
+
 class FieldMap(NamedTuple):
     """Reads some fields of ModelConfig from a config.json and writes them into one."""
 
@@ -56,7 +99,9 @@ class Family:
 
         Raises ValueError if a key is missing or asks for something that the model cannot do.
         """
-        fields, hf_config = {}, {**self.defaults, **hf_config}
+        stated = {k: v for k, v in hf_config.items() if v is not None or k in NULL_HAS_MEANING}
+        fields, hf_config = {}, {**self.defaults, **stated}
+        _check_types(hf_config)
         for field_map in self.field_maps:
             try:
                 fields |= field_map.read(hf_config)

@@ -4,7 +4,9 @@ The two versions share a file because they differ in a few lines. Their norms ar
 scale - 1, as published: adding 1 on import would lose bits in bfloat16.
 """
 
-from elenchus.model.huggingface import config_fields, tensor_names
+from collections.abc import Mapping
+
+from elenchus.model.huggingface import config_fields, rope, tensor_names
 from elenchus.model.huggingface.family import Family, FieldMap
 
 SHARED_FIELDS = {
@@ -33,21 +35,36 @@ DEFAULTS = {
     'sliding_window': 4096,
 }
 
+SHARED_ROPE_KEYS = (
+    'max_position_embeddings',
+    'original_max_position_embeddings',
+    'partial_rotary_factor',
+)
+
 QUERY_SCALE = config_fields.renamed(query_scale_dim='query_pre_attn_scalar')
+
+
+def _rope_of_layers(hf_config, layers: str, theta_key: str) -> dict:
+    """Returns the keys of rotary positions of one kind of layers, spelt as for a whole model."""
+    by_type = hf_config.get('rope_parameters') or {}
+    if not isinstance(by_type, Mapping):
+        raise ValueError(f'config.json: rope_parameters={by_type!r} must be an object or null')
+    if unknown := sorted(set(by_type) - {config_fields.GLOBAL, config_fields.LOCAL}):
+        raise ValueError(
+            f'config.json: unknown rope_parameters.{unknown[0]}; known: '
+            f'{config_fields.GLOBAL}, {config_fields.LOCAL}'
+        )
+    theta = hf_config[theta_key] or GEMMA3.defaults[theta_key]
+    shared = {key: hf_config.get(key) for key in SHARED_ROPE_KEYS}
+    return shared | {'rope_parameters': by_type.get(layers), 'rope_theta': theta}
 
 
 def _read_two_ropes(hf_config):
     # Newer files have `rope_parameters` per kind of layer, older ones separate keys.
-    by_type = hf_config.get('rope_parameters') or {
-        config_fields.GLOBAL: {
-            'rope_theta': hf_config['rope_theta'],
-            **(hf_config.get('rope_scaling') or {}),
-        },
-        config_fields.LOCAL: {'rope_theta': hf_config['rope_local_base_freq']},
-    }
-    theta, scaling = config_fields.read_rope({'rope_parameters': by_type[config_fields.GLOBAL]})
-    local, local_scaling = config_fields.read_rope(
-        {'rope_parameters': by_type[config_fields.LOCAL]}
+    whole = _rope_of_layers(hf_config, config_fields.GLOBAL, 'rope_theta')
+    theta, scaling = rope.read_rope(whole | {'rope_scaling': hf_config.get('rope_scaling')})
+    local, local_scaling = rope.read_rope(
+        _rope_of_layers(hf_config, config_fields.LOCAL, 'rope_local_base_freq')
     )
     if local_scaling is not None:
         raise ValueError(
@@ -62,7 +79,7 @@ TWO_ROPES = FieldMap(
     _read_two_ropes,
     lambda config: {
         'rope_theta': config.rope_theta,
-        'rope_scaling': config_fields.write_rope_scaling(config),
+        'rope_scaling': rope.write_rope_scaling(config),
         'rope_local_base_freq': config.local_rope_theta,
     },
 )
@@ -72,7 +89,7 @@ GEMMA2 = Family(
     architecture='Gemma2ForCausalLM',
     field_maps=(
         *config_fields.SIZES,
-        config_fields.ROPE,
+        rope.ROPE,
         config_fields.windows_by_layer(lambda hf_config, i: i % 2 == 0),
         QUERY_SCALE,
         config_fields.zero_for_null(

@@ -1,6 +1,6 @@
 """Llama 2 and 3; rotary positions are scaled from 3.1 on."""
 
-from elenchus.model.huggingface import config_fields, tensor_names
+from elenchus.model.huggingface import config_fields, rope, tensor_names
 from elenchus.model.huggingface.family import Family
 
 LLAMA = Family(
@@ -8,7 +8,7 @@ LLAMA = Family(
     architecture='LlamaForCausalLM',
     field_maps=(
         *config_fields.SIZES,
-        config_fields.ROPE,
+        rope.ROPE,
         config_fields.fixed(
             {**config_fields.NON_GEMMA, 'windows': (0,), 'qkv_bias': False, 'qk_norm': False},
             hidden_act='silu',

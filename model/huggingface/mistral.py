@@ -1,6 +1,6 @@
 """Mistral: Llama with the same window in all layers; from version 0.2 on without a window."""
 
-from elenchus.model.huggingface import config_fields, tensor_names
+from elenchus.model.huggingface import config_fields, rope, tensor_names
 from elenchus.model.huggingface.family import Family, FieldMap
 
 MISTRAL = Family(
@@ -8,7 +8,7 @@ MISTRAL = Family(
     architecture='MistralForCausalLM',
     field_maps=(
         *config_fields.SIZES,
-        config_fields.ROPE,
+        rope.ROPE,
         FieldMap(
             lambda hf_config: {'windows': (hf_config['sliding_window'] or 0,)},
             lambda config: {'sliding_window': config.windows[0] or None},
@@ -17,6 +17,11 @@ MISTRAL = Family(
             {**config_fields.NON_GEMMA, 'qkv_bias': False, 'qk_norm': False}, hidden_act='silu'
         ),
     ),
-    defaults={'tie_word_embeddings': False, 'rms_norm_eps': 1e-6, 'sliding_window': 4096},
+    defaults={
+        'tie_word_embeddings': False,
+        'rms_norm_eps': 1e-6,
+        'sliding_window': 4096,
+        'num_key_value_heads': 8,
+    },
     weights=tensor_names.WEIGHTS,
 )

@@ -1,6 +1,6 @@
 """Qwen 2, 2.5 and 3: 2 and 2.5 have biases on queries, keys and values; 3 has norms on them."""
 
-from elenchus.model.huggingface import config_fields, tensor_names
+from elenchus.model.huggingface import config_fields, rope, tensor_names
 from elenchus.model.huggingface.family import Family, FieldMap
 
 _LAYER_WINDOWS = config_fields.windows_by_layer(
@@ -26,6 +26,7 @@ WINDOWS = FieldMap(_read_windows, _write_windows)
 DEFAULTS = {
     'tie_word_embeddings': False,
     'rms_norm_eps': 1e-6,
+    'num_key_value_heads': 32,
     'use_sliding_window': False,
     'sliding_window': 4096,
     'max_window_layers': 28,
@@ -36,7 +37,7 @@ QWEN2 = Family(
     architecture='Qwen2ForCausalLM',
     field_maps=(
         *config_fields.SIZES,
-        config_fields.ROPE,
+        rope.ROPE,
         WINDOWS,
         config_fields.fixed(
             {**config_fields.NON_GEMMA, 'qkv_bias': True, 'qk_norm': False}, hidden_act='silu'
@@ -51,7 +52,7 @@ QWEN3 = Family(
     architecture='Qwen3ForCausalLM',
     field_maps=(
         *config_fields.SIZES,
-        config_fields.ROPE,
+        rope.ROPE,
         WINDOWS,
         config_fields.fixed(
             {**config_fields.NON_GEMMA, 'qkv_bias': False, 'qk_norm': True},

@@ -9,19 +9,27 @@ import os
 import pathlib
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 import safetensors
 
 SINGLE_FILE, INDEX_FILE = 'model.safetensors', 'model.safetensors.index.json'
+OTHER_FORMATS = ('pytorch_model*.bin', '*.gguf', 'consolidated*', '*.pth', '*.h5', '*.msgpack')
+"""Patterns of files with weights in formats that are not read."""
 DTYPES = {
     'F32': np.dtype('float32'),
     'F16': np.dtype('float16'),
     'BF16': np.dtype(ml_dtypes.bfloat16),
 }
 """dtype in a file -> NumPy dtype, for the dtypes that weights are stored in."""
+
+_FP8 = {
+    'F8_E4M3': np.dtype(ml_dtypes.float8_e4m3fn),
+    'F8_E5M2': np.dtype(ml_dtypes.float8_e5m2),
+}
+_LFS_POINTER = b'version https://git-lfs'
 
 
 class StoredTensor(NamedTuple):
@@ -42,36 +50,111 @@ def list_tensors(folder: str | os.PathLike) -> dict[str, StoredTensor]:
     folder, tensors = pathlib.Path(folder), {}
     index = _read_index(folder)
     for name in sorted(set(index.values())) if index else [SINGLE_FILE]:
-        try:
-            with safetensors.safe_open(folder / name, 'np') as file:
-                slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
-        except (OSError, safetensors.SafetensorError) as error:
-            raise ValueError(f'not a safetensors file: {folder / name} ({error})') from error
-        for key, part in slices.items():
-            tensors[key] = StoredTensor(
-                key, folder / name, tuple(part.get_shape()), part.get_dtype()
-            )
-    missing = [k for k, name in index.items() if k not in tensors or tensors[k].path.name != name]
-    if missing:
+        for key, tensor in read_headers(folder / name).items():
+            if index.get(key, name) == name:  # a second copy in another file is not read
+                tensors[key] = tensor
+    if missing := [key for key in index if key not in tensors]:
         raise ValueError(
             f'tensors not in the file that {folder / INDEX_FILE} names: {", ".join(missing)}'
         )
     return tensors
 
 
+def read_headers(path: pathlib.Path) -> dict[str, StoredTensor]:
+    """Returns the tensors of one file. Raises ValueError, naming it, if it is damaged."""
+    check_content(path)
+    try:
+        with safetensors.safe_open(path, 'np') as file:
+            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ValueError(f'not a safetensors file: {path} ({error})') from error
+    return {
+        key: StoredTensor(key, path, tuple(part.get_shape()), part.get_dtype())
+        for key, part in slices.items()
+    }
+
+
+def check_content(path: pathlib.Path) -> None:
+    """Raises ValueError if a file is empty or a pointer that Git LFS has not replaced.
+
+    A file that does not exist passes.
+    """
+    if not path.is_file():
+        return
+    with path.open('rb') as file:
+        start = file.read(len(_LFS_POINTER))
+    if not start:
+        raise ValueError(f'{path} is empty: download it again')
+    if start == _LFS_POINTER:
+        raise ValueError(f'{path} is a pointer of Git LFS, not the file: run `git lfs pull`')
+
+
+def read_text(path: pathlib.Path) -> str:
+    """Reads a UTF-8 file, with or without byte order mark; errors name the file."""
+    check_content(path)
+    try:
+        return path.read_text(encoding='utf-8-sig')
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{path} is not UTF-8: {error}') from None
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """Reads a file with one JSON object; raises ValueError, naming the file, for anything else."""
+    try:
+        value = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f'{path}: invalid JSON: {error}') from None
+    if not isinstance(value, dict):
+        raise ValueError(f'{path}: expected a JSON object, got {str(value)[:40]!r}')
+    return value
+
+
 def _read_index(folder: pathlib.Path) -> dict[str, str]:
     """Returns tensor name -> file name, or {} if the folder has a single file."""
     if (folder / SINGLE_FILE).exists():
         return {}
-    if not (folder / INDEX_FILE).exists():
-        raise ValueError(f'no model found: {folder} has neither {SINGLE_FILE} nor {INDEX_FILE}')
-    return json.loads((folder / INDEX_FILE).read_text(encoding='utf-8'))['weight_map']
+    path = folder / INDEX_FILE
+    if not path.exists():
+        others = sorted(p.name for kind in OTHER_FORMATS for p in folder.glob(kind))
+        beside = (
+            f'; {others[0]} has another format: save the model as safetensors' if others else ''
+        )
+        raise ValueError(
+            f'no model found: {folder} has neither {SINGLE_FILE} nor {INDEX_FILE}{beside}'
+        )
+    index = read_json(path).get('weight_map')
+    if not isinstance(index, dict) or not index:
+        raise ValueError(f"{path}: no 'weight_map' from tensors to files")
+    for key, name in index.items():
+        if not isinstance(name, str) or pathlib.PurePath(name).name != name:
+            raise ValueError(f'{path}: weight_map[{key!r}]={name!r} is no name of a file beside it')
+    if absent := sorted({name for name in index.values() if not (folder / name).is_file()}):
+        raise ValueError(f'file not found: {folder / absent[0]}, which {path.name} names')
+    return index
 
 
 def read_tensor(tensor: StoredTensor) -> np.ndarray:
     """Reads the values of one tensor and nothing else of its file."""
+    if tensor.dtype in _FP8:
+        return _read_fp8(tensor)
     with safetensors.safe_open(tensor.path, 'np', backend='pread') as file:
         return file.get_tensor(tensor.name)
+
+
+def read_rows(tensor: StoredTensor, start: int, end: int) -> np.ndarray:
+    """Reads the rows [start, end) of a tensor of floats."""
+    with safetensors.safe_open(tensor.path, 'np', backend='pread') as file:
+        return file.get_slice(tensor.name)[start : min(end, tensor.shape[0])]
+
+
+def _read_fp8(tensor: StoredTensor) -> np.ndarray:
+    """Reads a tensor of one byte a value, for which the library has no NumPy dtype."""
+    with tensor.path.open('rb') as file:
+        (length,) = struct.unpack('<Q', file.read(8))
+        start, end = json.loads(file.read(length))[tensor.name]['data_offsets']
+        file.seek(8 + length + start)
+        values = np.frombuffer(file.read(end - start), _FP8[tensor.dtype])
+    return values.reshape(tensor.shape)
 
 
 def write_tensors(

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from elenchus.sampling.engine.shapes import EngineSettings
@@ -31,13 +32,27 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Completion:
-    """The tokens that were sampled for one request."""
+    """The tokens that were sampled for one request.
+
+    Raises FloatingPointError that names the request if the distribution of a token was not finite.
+    """
 
     id: int  # of the request
     tokens: tuple[int, ...]  # includes the stop token, if one was sampled
     logprobs: tuple[float, ...]  # of each token, under the distribution it was sampled from
     finished: bool  # True: the last token is a stop token; False: max_tokens was reached
     steps: int  # forward passes used; with prompt lookup, one pass may yield several tokens
+
+    def __post_init__(self):
+        # A log-probability of NaN or inf is what logits that are NaN, inf or all excluded give; the
+        # sum, which is cheap, has it too.
+        if not math.isfinite(sum(self.logprobs)):
+            at = next((i for i, x in enumerate(self.logprobs) if not math.isfinite(x)), 0)
+            raise FloatingPointError(
+                f'request {self.id}: the log-probability of token {at} is {self.logprobs[at]}: the '
+                'logits are NaN or infinite, or all tokens are banned; check the weights of the '
+                'model'
+            )
 
 
 def check_requests(settings: EngineSettings, requests: Sequence[Request], seed: int) -> None:

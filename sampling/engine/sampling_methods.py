@@ -7,11 +7,18 @@ therefore recomputes the log-probabilities that the sampler recorded.
 
 import dataclasses
 import math
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 
 from elenchus.model import logprobs, platforms
+from elenchus.model.ranges import Range, checked
+
+Temperature = Annotated[float, Range(0.01, 100.0, note='0.01 is nearly Greedy')]
+TopK = Annotated[int, Range(1, 1 << 24, off=0)]
+TopP = Annotated[float, Range(1e-6, 1.0, note='1.0 is off')]
+MinP = Annotated[float, Range(0.0, 0.999, note='0.0 is off')]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +44,7 @@ class Greedy:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked('sampling')
 class TemperatureSampling:
     """Draws from the distribution after temperature, top-k, top-p and min-p, in this order.
 
@@ -44,25 +52,16 @@ class TemperatureSampling:
     least likely one.
     """
 
-    temperature: float  # logits are divided by it
-    top_k: int  # number of most likely tokens to keep; 0 = off
-    top_p: float  # probability of the nucleus to keep (arXiv 1904.09751); 1.0 = off
-    min_p: float  # least share of the best token's probability (arXiv 2407.01082); 0.0 = off
+    temperature: Temperature  # logits are divided by it
+    top_k: TopK  # number of most likely tokens to keep; 0 = off
+    top_p: TopP  # probability of the nucleus to keep (arXiv 1904.09751); 1.0 = off
+    min_p: MinP  # least share of the best token's probability (arXiv 2407.01082); 0.0 = off
     banned: tuple[int, ...]  # token ids with probability 0
 
     def __post_init__(self):
         _check_banned(self.banned)
-        if not (_is_number(self.temperature) and 0 < self.temperature < math.inf):
-            raise ValueError(
-                f'temperature={self.temperature} must be above 0; use Greedy for the most likely '
-                f'token'
-            )
-        if not _is_number(self.top_k) or self.top_k != int(self.top_k) or self.top_k < 0:
-            raise ValueError(f'top_k={self.top_k} must be an integer of at least 0; 0 = off')
-        if not _is_number(self.top_p) or not 0 < self.top_p <= 1:
-            raise ValueError(f'top_p={self.top_p} must be in (0, 1]; 1.0 = off')
-        if not _is_number(self.min_p) or not 0 <= self.min_p < 1:
-            raise ValueError(f'min_p={self.min_p} must be in [0, 1); 0.0 = off')
+        if self.top_k != int(self.top_k):
+            raise ValueError(f'sampling.top_k={self.top_k} must be an integer; 0 is off')
 
     def transform(self, logits: jax.Array) -> jax.Array:
         """Maps logits [..., V] to float32 [..., V], with -inf for excluded tokens."""
@@ -151,10 +150,6 @@ def _argmax(values: jax.Array) -> jax.Array:
 
 def _with_logprob(logits: jax.Array, token: jax.Array) -> tuple[jax.Array, jax.Array]:
     return token, logprobs.log_softmax_at(logits, token)[0]
-
-
-def _is_number(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_banned(banned) -> None:

@@ -5,14 +5,21 @@ of programs is known before sampling starts, and `Engine.warm_up` can compile al
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from elenchus.model.kv_cache import CacheDtype
+from elenchus.model.ranges import Length, PositiveInt, Range, Share, checked
 from elenchus.sampling.engine.prompt_lookup import PromptLookup
+
+Slots = Annotated[int, Range(1, 1 << 20)]  # sequences at once
+SwitchedLength = Annotated[int, Range(1, 1 << 22, off=0)]
+DraftLength = Annotated[int, Range(1, 256, off=0)]  # its loop is unrolled
 
 
 @dataclasses.dataclass(frozen=True)
+@checked('sampling.engine')
 class EngineSettings:
     """Shapes and options of an Engine.
 
@@ -20,28 +27,27 @@ class EngineSettings:
     ValueError if a size is out of range.
     """
 
-    num_slots: int  # sequences decoded at the same time
-    max_length: int  # positions per slot: prompt and completion together
-    chunk_steps: int  # forward passes before the host checks which slots are done
-    prompt_buckets: tuple[int, ...]  # lengths that prompts are padded to
-    prefill_batch_sizes: tuple[int, ...]  # rows read in one prefill, of one or several prompts
-    decode_batch_sizes: tuple[int, ...]  # sizes below num_slots, for few busy slots; () = off
-    decode_cache_lengths: tuple[int, ...]  # lengths below max_length to attend to; () = off
-    prefix_cache_rows: int = 0  # finished sequences kept per model as prefixes; 0 = off
-    prefix_cache_length: int = 0  # positions kept of each of them, from the first on
-    draft_tokens: int = 0  # tokens drafted per forward pass by prompt lookup; 0 = off
-    draft_ngram: int = 0  # last tokens that prompt lookup tries to match
+    num_slots: Slots  # sequences decoded at the same time
+    max_length: Length  # positions per slot: prompt and completion together
+    chunk_steps: PositiveInt  # forward passes before the host checks which slots are done
+    prompt_buckets: tuple[Length, ...]  # lengths that prompts are padded to
+    prefill_batch_sizes: tuple[Slots, ...]  # rows read in one prefill, of one or several prompts
+    decode_batch_sizes: tuple[Slots, ...]  # sizes below num_slots, for few busy slots; () = off
+    decode_cache_lengths: tuple[Length, ...]  # lengths below max_length to attend to; () = off
+    # Finished sequences kept per model as prefixes; 0 = off.
+    prefix_cache_rows: Annotated[int, Range(1, 1 << 20, off=0)] = 0
+    prefix_cache_length: SwitchedLength = 0  # positions kept of each of them, from the first on
+    draft_tokens: DraftLength = 0  # tokens drafted per forward pass by prompt lookup; 0 = off
+    draft_ngram: DraftLength = 0  # last tokens that prompt lookup tries to match
     cache_dtype: CacheDtype = 'model'  # of stored keys and values: as activations, or int8
     quantize: Literal['none', 'int8'] = 'none'  # matrices of the blocks, while sampling
-    prefill_chunk: int = 0  # positions per forward pass of a prefill; 0 = all at once
-    min_prefill_use: float = 0.0  # least share of prompts in a prefill, or they wait; 0 = no wait
-    tensor_shards: int = 0  # devices that split the sampler's heads, MLPs, vocabulary; 0 = mesh's
+    prefill_chunk: SwitchedLength = 0  # positions per forward pass of a prefill; 0 = all at once
+    min_prefill_use: Share = 0.0  # least share of prompts in a prefill, or they wait; 0 = no wait
+    # Devices that split the sampler's heads, MLPs and vocabulary; 0 = the mesh's 'tensor'.
+    tensor_shards: Annotated[int, Range(1, 1 << 20, off=0)] = 0
     dtype: Literal['model', 'float32', 'bfloat16'] = 'model'  # of the sampler's activations
 
     def __post_init__(self):
-        for name in ('num_slots', 'max_length', 'chunk_steps'):
-            if getattr(self, name) < 1:
-                raise ValueError(f'sampling.engine.{name}={getattr(self, name)} must be at least 1')
         for name, limit in (
             ('prompt_buckets', self.max_length),
             ('prefill_batch_sizes', self.num_slots),
@@ -59,16 +65,6 @@ class EngineSettings:
         self._check_pair('prefix_cache_rows', 'prefix_cache_length')
         self._check_pair('draft_tokens', 'draft_ngram')
         self._check_prefill_chunk()
-        if not 0 <= self.min_prefill_use <= 1:
-            raise ValueError(
-                f'sampling.engine.min_prefill_use={self.min_prefill_use} must be in [0, 1]; '
-                'use 0.0 to never wait'
-            )
-        if self.tensor_shards < 0:
-            raise ValueError(
-                f'sampling.engine.tensor_shards={self.tensor_shards} must be at least 0; '
-                "use 0 for the mesh's"
-            )
 
     def check_shards(self, shards: int) -> None:
         """Checks that every shard of rows gets the same number of slots and rows.
@@ -97,8 +93,11 @@ class EngineSettings:
         def divides(size):
             return size == 0 or all(bucket <= size or bucket % size == 0 for bucket in buckets)
 
-        if chunk < 0 or not divides(chunk):
-            nearest = min(filter(divides, range(buckets[-1])), key=lambda size: abs(size - chunk))
+        if not divides(chunk):
+            # A chunk below the longest bucket divides it.
+            small = range(1, math.isqrt(buckets[-1]) + 1)
+            sizes = {d for n in small if not buckets[-1] % n for d in (n, buckets[-1] // n)}
+            nearest = min(filter(divides, sizes), key=lambda size: abs(size - chunk))
             raise ValueError(
                 f'sampling.engine.prefill_chunk={chunk} must divide every longer bucket of '
                 f'prompt_buckets={buckets}; nearest: {nearest}'

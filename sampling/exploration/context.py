@@ -2,16 +2,20 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from elenchus.data.grading import answers
 from elenchus.data.records import Episode, Problem
+from elenchus.model.ranges import NonNegativeInt, PositiveInt, Range, SampleCount, checked
 from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
 
+Rounds = Annotated[int, Range(0, 10_000)]
+
 
 @dataclasses.dataclass(frozen=True)
+@checked('improve.explore')
 class ExploreSettings:
     """Number of responses sampled per question, and number kept for training.
 
@@ -21,14 +25,14 @@ class ExploreSettings:
     also end once `token_budget` sampled tokens per question are spent on average.
     """
 
-    num_attempts: int  # unguided, per question
-    num_refinements: int  # of each wrong attempt, in critique in the loop
-    num_guided_rounds: int  # at most, of the guided explorers
-    num_uniform_rounds: int  # at most, of unguided resampling
-    min_correct: int  # a question with so many correct responses gets no more
-    token_budget: int  # per question on average; 0: no limit
-    keep: int  # correct responses per question, at most
-    keep_refined: int  # refinements per attempt, at most
+    num_attempts: SampleCount  # unguided, per question
+    num_refinements: SampleCount  # of each wrong attempt, in critique in the loop
+    num_guided_rounds: Rounds  # at most, of the guided explorers
+    num_uniform_rounds: Rounds  # at most, of unguided resampling
+    min_correct: SampleCount  # a question with so many correct responses gets no more
+    token_budget: NonNegativeInt  # per question on average; 0: no limit
+    keep: PositiveInt  # correct responses per question, at most
+    keep_refined: NonNegativeInt  # refinements per attempt, at most
     critiques: Literal['own', 'shuffled']  # in the loop; 'shuffled': of other questions
     teacher: Literal['critic', 'reference']  # who criticises for the explorer `interactive`
 

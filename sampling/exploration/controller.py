@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from elenchus.data.records import Episode
+from elenchus.model.ranges import PositiveInt, SampleCount, Share, checked
+from elenchus.sampling.engine.sampling_methods import Temperature
 
 Controller = Literal['none', 'balance']
 """Fixed settings, or the candidate with the best balance score in every round."""
@@ -25,33 +27,25 @@ class Knobs(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked('improve.candidates')
 class CandidateSettings:
     """Candidates of the controller, every pair of a temperature and a threshold, and their test."""
 
-    temperatures: tuple[float, ...]
-    thresholds: tuple[float, ...]  # of the critic's score, in [0, 1]
-    num_problems: int  # training questions on which candidates are compared
-    num_attempts: int  # per question and temperature
-    target: int  # n*: more different correct responses per question bring no more balance
+    temperatures: tuple[Temperature, ...]
+    thresholds: tuple[Share, ...]  # of the critic's score
+    num_problems: PositiveInt  # training questions on which candidates are compared
+    num_attempts: SampleCount  # per question and temperature
+    target: SampleCount  # n*: more different correct responses per question bring no more balance
 
     def __post_init__(self):
-        for name in ('num_problems', 'num_attempts', 'target'):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f'improve.candidates.{name}={getattr(self, name)} must be at least 1'
-                )
-        for name, least in (('temperatures', 0.01), ('thresholds', 0.0)):
+        for name, example in (('temperatures', 0.7), ('thresholds', 0.0)):
             values = getattr(self, name)
-            if not values or min(values) < least or len(set(values)) < len(values):
+            if not values or len(set(values)) < len(values):
+                nearest = tuple(dict.fromkeys(values)) or (example,)
                 raise ValueError(
-                    f'improve.candidates.{name}={values} must be different values, each at least '
-                    f'{least}'
+                    f'improve.candidates.{name}={values} must be one or more different values; '
+                    f'nearest: {nearest}'
                 )
-        if max(self.thresholds) > 1:
-            raise ValueError(
-                f'improve.candidates.thresholds={self.thresholds} must be at most 1: '
-                'they are compared with probabilities'
-            )
 
 
 def score_candidates(

@@ -7,7 +7,7 @@ steps (`first_error`, `kind`, `steps_correct`) are known only on the lab.
 import collections
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -47,9 +47,9 @@ def critic(episodes: Sequence[Episode]) -> dict[str, Share]:
     correct and wrong attempts separately. `passed` and `found` are the latter two over all
     critiques, so that one that cannot be parsed is a miss and a critic cannot gain by garbling.
     All these take the final answer for the truth, so a perfect judge of steps has less than 1 where
-    right answers have wrong steps. `by_steps` has the same shares with the steps as truth, and
-    `first_error_f1` the located errors; `by_steps` is None and the other absent where steps are
-    not known.
+    right answers have wrong steps. `by_steps` has the same shares with the steps as truth.
+    `processbench_f1` and `first_error_micro_f1` are of the located errors, two measures that differ
+    widely. `by_steps` is None and the other two absent where steps are not known.
     """
     measures = _agreement(
         [(e.critique.facts.verdict, bool(e.attempt.facts.correct)) for e in episodes]
@@ -59,7 +59,15 @@ def critic(episodes: Sequence[Episode]) -> dict[str, Share]:
         return measures | {'by_steps': None}
     pairs = [(e.critique.facts.located, e.attempt.facts.first_error) for e in episodes]
     steps = [(e.critique.facts.verdict, bool(e.attempt.facts.steps_correct)) for e in episodes]
-    return measures | {'by_steps': _agreement(steps), 'first_error_f1': first_error_f1(pairs)}
+    claims = [
+        Claim(e.critique.facts.located, e.critique.facts.verdict is True, true)
+        for e, (_, true) in zip(episodes, pairs, strict=True)
+    ]
+    return measures | {
+        'by_steps': _agreement(steps),
+        'processbench_f1': processbench_f1(claims),
+        'first_error_micro_f1': first_error_micro_f1(pairs),
+    }
 
 
 def _agreement(judged: Sequence[tuple[bool | None, bool]]) -> dict[str, Share]:
@@ -77,11 +85,37 @@ def _agreement(judged: Sequence[tuple[bool | None, bool]]) -> dict[str, Share]:
     }
 
 
-def first_error_f1(pairs: Sequence[tuple[int | None, int | None]]) -> float:
-    """F1 of (located, true) first errors; a hit is the same line, None means "no error"."""
+def first_error_micro_f1(pairs: Sequence[tuple[int | None, int | None]]) -> float:
+    """Micro F1 of (located, true) first errors: 2 hits / (claimed + actual).
+
+    A hit is the same line, None means "no error". Right attempts count only where they are called
+    wrong, so the measure says little about a critic that passes few of them: see `processbench_f1`.
+    """
     hits = sum(located == true for located, true in pairs if true is not None)
     claimed, actual = (sum(pair[i] is not None for pair in pairs) for i in (0, 1))
     return 2 * hits / (claimed + actual) if claimed + actual else 0.0
+
+
+class Claim(NamedTuple):
+    """What a critique says of an attempt's steps, and the truth."""
+
+    located: int | None  # the first line that it calls wrong
+    passes: bool  # it says that the final answer is correct
+    first_error: int | None  # the first line that is wrong; None: none is
+
+
+def processbench_f1(claims: Sequence[Claim]) -> Share:
+    """ProcessBench's F1: the harmonic mean of two accuracies (arXiv 2412.06559).
+
+    They are the share of wrong attempts whose very first error is located, and the share of right
+    attempts that pass: no line is called wrong and the answer is called correct. So an unreadable
+    critique is a miss in both. None if there are no wrong or no right attempts.
+    """
+    found = _share(c.located == c.first_error for c in claims if c.first_error is not None)
+    passed = _share(c.passes and c.located is None for c in claims if c.first_error is None)
+    if found is None or passed is None:
+        return None
+    return 2 * found * passed / (found + passed) if found + passed else 0.0
 
 
 def detection(episodes: Sequence[Episode]) -> dict[str, dict[str, float]]:
@@ -199,8 +233,9 @@ def calibration(episodes: Sequence[Episode], *, num_bins: int) -> dict[str, Any]
     """Calibration of the critic's scores as probabilities, for final answers and for steps.
 
     `final` is of the final answers. The rest is present only if first errors are known: `steps` of
-    all step rewards, `positions` the same by place in the attempt, from 1. A reward of 0 stands
-    for "no verdict": `unjudged` is the share of such steps, `judged` is of the others.
+    all known step rewards, `positions` the same by place in the attempt, from 1. A reward of 0 is
+    that of a step after the critique's end: `unjudged` is the share of steps with such a reward or
+    an unknown one, `judged` is of the others.
     """
     finals = [
         (facts.score, bool(facts.correct))
@@ -210,15 +245,17 @@ def calibration(episodes: Sequence[Episode], *, num_bins: int) -> dict[str, Any]
     final = {'final': reliability(finals, num_bins=num_bins)}
     if not knows_steps(episodes):
         return final
-    positions = collections.defaultdict(list)
+    positions, num_unknown = collections.defaultdict(list), 0
     for episode in episodes:
-        for position, pair in enumerate(known_steps(episode), 1):
-            positions[position].append(pair)
+        for position, (score, right) in enumerate(known_steps(episode), 1):
+            num_unknown += score is None and episode.attempt.facts.num_reached is not None
+            if score is not None:
+                positions[position].append((score, right))
     steps = [pair for pairs in positions.values() for pair in pairs]
     return final | {
         'steps': reliability(steps, num_bins=num_bins),
         'judged': reliability([pair for pair in steps if pair[0] > 0], num_bins=num_bins),
-        'unjudged': _share(score == 0 for score, _ in steps),
+        'unjudged': _share([True] * num_unknown + [score == 0 for score, _ in steps]),
         'positions': {
             str(position): _without_curve(reliability(pairs, num_bins=num_bins))
             for position, pairs in sorted(positions.items())
@@ -226,10 +263,10 @@ def calibration(episodes: Sequence[Episode], *, num_bins: int) -> dict[str, Any]
     }
 
 
-def known_steps(episode: Episode) -> list[tuple[float, bool]]:
+def known_steps(episode: Episode) -> list[tuple[float | None, bool]]:
     """Returns (score, is it right) of an attempt's steps up to and including its first wrong one.
 
-    Later steps build on a wrong one, so their truth is unknown.
+    Later steps build on a wrong one, so their truth is unknown. So may be the score of a step.
     """
     scores, first = episode.attempt.step_scores, episode.attempt.facts.first_error
     known = scores if first is None else scores[: first + 1]

@@ -3,9 +3,10 @@
 import collections
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from elenchus.data.records import Episode, Problem, Turn
+from elenchus.model.ranges import NonNegativeInt, Range, SampleCount, checked
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling import step_scores
 from elenchus.sampling.episodes import Sampler
@@ -15,19 +16,15 @@ from elenchus.sampling.test_time.strategies import EvaluationSetup
 
 
 @dataclasses.dataclass(frozen=True)
+@checked('evaluate.beam')
 class BeamSettings:
     """Settings of step beam search: `width` beams, each continued `expansions` times per step."""
 
-    width: int  # 0: no beam search
-    expansions: int
-    max_steps: int  # lines of an attempt
+    width: Annotated[int, Range(1, 10_000, off=0)]  # 0: no beam search
+    expansions: SampleCount
+    max_steps: SampleCount  # lines of an attempt
     aggregate: votes.Aggregate  # of the step rewards of the attempt so far
-    num_problems: int  # the first so many test questions are searched
-
-    def __post_init__(self):
-        for name, least in (('width', 0), ('expansions', 1), ('max_steps', 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f'beam.{name}={getattr(self, name)} must be at least {least}')
+    num_problems: NonNegativeInt  # the first so many test questions are searched
 
     @property
     def ids_per_question(self) -> int:

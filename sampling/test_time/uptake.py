@@ -13,6 +13,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from elenchus.data.critiques import counterfactual
 from elenchus.data.critiques.counterfactual import Falsified
 from elenchus.data.records import Episode, Problem, Turn
+from elenchus.model.ranges import NonNegativeInt, SampleCount, checked
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
@@ -21,18 +22,12 @@ from elenchus.sampling.test_time.strategies import EvaluationSetup, with_cost
 
 
 @dataclasses.dataclass(frozen=True)
+@checked('evaluate.uptake')
 class UptakeSettings:
     """Settings of the uptake conditions."""
 
-    num_samples: int  # responses to each attempt under each condition
-    num_problems: int  # test problems, at most; 0: off
-
-    def __post_init__(self):
-        for name, least in (('num_samples', 1), ('num_problems', 0)):
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f'evaluate.uptake.{name}={getattr(self, name)} must be at least {least}'
-                )
+    num_samples: SampleCount  # responses to each attempt under each condition
+    num_problems: NonNegativeInt  # test problems, at most; 0: off
 
 
 @dataclasses.dataclass(frozen=True)

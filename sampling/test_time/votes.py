@@ -12,9 +12,14 @@ Aggregate = Literal['min', 'product', 'last']
 _AGGREGATES = {'min': min, 'product': math.prod, 'last': lambda scores: scores[-1]}
 
 
-def aggregate(step_scores: Sequence[float], how: Aggregate) -> float:
-    """Reduces the scores of an attempt's steps to one score; 0 without steps."""
-    return float(_AGGREGATES[how](step_scores)) if len(step_scores) else 0.0
+def aggregate(step_scores: Sequence[float | None], how: Aggregate) -> float:
+    """Reduces the scores of an attempt's steps to one score; 0 without steps.
+
+    It ranks attempts, and an unknown step counts as 0 in it: an attempt that the critic passed is
+    chosen before one that it did not judge.
+    """
+    scores = [score or 0.0 for score in step_scores]
+    return float(_AGGREGATES[how](scores)) if scores else 0.0
 
 
 Shares = Mapping[str, float]

@@ -96,7 +96,7 @@ def cases(size: str, work: str) -> list[Case]:
     }
     of_work = [Case(work, size, SIZES[size], shape) for shape in shapes[work]]
     if work == 'sft':
-        large = SIZES[size] | {'vocab_size': 32768, 'logits_chunk': 64}
+        large = SIZES[size] | {'vocab_size': 32768, 'logits_chunk': 1024}
         of_work += [dataclasses.replace(case, model=large) for case in of_work]
     return of_work
 

@@ -4,8 +4,9 @@ r"""Checks the verifier on a problem set: every reference against itself and aga
     python -m scripts.tools.check_verifier --source=jsonl --path=mine.jsonl
 
 Prints a table that counts the outcomes, then the unexpected pairs: references that are not equal to
-themselves (also in another spelling, if one is known), and neighbours that are equal or undecided
-although their texts differ.
+themselves (also in another spelling, if one is known), neighbours that are equal or undecided
+although their texts differ, and wrong answers, made of references by changing a digit, the sign,
+two letters or the unit, that are right.
 """
 
 import rich.console
@@ -23,7 +24,7 @@ def main(_):
     problems = loading.load(values.source, split=values.split, **options)
     references = [problem.answer for problem in problems][: values.limit]
     with verify.Verifier(num_workers=values.num_workers, timeout_s=values.timeout_s) as verifier:
-        checks = self_check.run_checks(references, verifier)
+        checks = self_check.run_checks(references, verifier, num_mutated=values.mutations)
     rich.console.Console().print(self_check.outcome_table(checks))
     for check in checks:
         for outcome, answer, reference in self_check.surprises(check):
@@ -36,7 +37,10 @@ if __name__ == '__main__':
     flags.DEFINE_string('path', '', 'Its folder or file; default: download.')
     flags.DEFINE_string('data_dir', '.cache/data', 'Folder for prepared data sets.')
     flags.DEFINE_string('split', 'test', 'Split of the problem set.')
-    flags.DEFINE_integer('num_workers', 1, 'Processes for algebra.', lower_bound=1)
+    flags.DEFINE_integer(
+        'num_workers', None, 'Processes for algebra; default: one for each core.', lower_bound=1
+    )
+    flags.DEFINE_integer('mutations', 1000, 'Wrong answers to check; 0: none.', lower_bound=0)
     flags.DEFINE_float('timeout_s', 5.0, 'Limit of processor time of one pair, in seconds.')
     flags.DEFINE_integer('limit', None, 'Number of problems to check; default: all.', lower_bound=1)
     with cli.one_line_errors():

@@ -27,7 +27,8 @@ def main(_):
     if (values.source is None) == (values.records is None):
         raise ValueError('use either --source (a problem set) or --records (a file of critiques)')
     tokenizer = tokenizers.load_tokenizer(values.tokenizer)
-    chat = Chat(tokenizer, chat_templates.TEMPLATES[values.template])
+    template = chat_templates.TEMPLATES[values.template]
+    chat = Chat(tokenizer, chat_templates.with_system(template, values.system))
     if values.records:
         items = record_files.read(values.records)
     else:
@@ -41,6 +42,7 @@ if __name__ == '__main__':
     sets = [source for source in loading.SOURCES if source != 'lab']
     flags.DEFINE_string('tokenizer', None, 'A tokenizer.json or tokenizer.model.', required=True)
     flags.DEFINE_enum('template', 'elenchus', list(chat_templates.TEMPLATES), 'Chat template.')
+    flags.DEFINE_string('system', 'published', "System message; published: the template's own.")
     flags.DEFINE_enum('source', None, sets, 'Problem set.')
     flags.DEFINE_string('path', '', 'Folder or file of --source; default: download.')
     flags.DEFINE_string('split', 'train', 'Split of --source.')

@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from elenchus.data.grading import answers, verify
+from elenchus.data.grading import algebra, answers, verify
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,8 @@ def test_an_earlier_answer_does_not_stand_in_for_an_unfinished_last_one(text):
         (r'90^\circ', '90'),
         ('**7**', '7'),
         ('5 cm^2', '5'),
+        ('1.5 million', '1500000'),
+        ('2 hundred', '200'),
         ('007', '7'),
     ],
 )
@@ -82,7 +84,6 @@ def test_numbers_are_read_exactly(text, value):
         '5 or 6',
         '5 or six',
         '5 to 6',
-        '5 million',
         '1,2',
         '1,000,00',
         '9**9**9',
@@ -113,15 +114,16 @@ def test_what_is_not_one_plain_number_is_not_read_as_one(text):
         ('18.00', '18', True),
         ('0.5', r'\frac{1}{2}', True),
         ('0.33', '1/3', False),
-        ('35', '3,5', None),
+        ('35', '3,5', False),
         ('east', r'\text{East}', True),
         ('x + 1', 'x+1', True),
-        ('1+x', 'x+1', None),
+        ('1+x', 'x+1', True),
         ('seven', '7', False),
         ('7', 'None', False),
         ('', '7', False),
         ('$', '$', False),
-        ('2+5', '7', None),
+        ('2+5', '7', True),
+        ('x < 1', 'x > 1', None),
         ('9' * 2000, '9' * 2000, True),
         ('9' * 2000, '9', False),
     ],
@@ -169,9 +171,9 @@ def test_nothing_is_evaluated_by_sympy_either(monkeypatch):
     monkeypatch.setattr(sympy_parser, 'eval', None, raising=False)  # restored afterwards
     monkeypatch.setattr('builtins.eval', lambda *_: pytest.fail('evaluated'))
     for text in ['2+5', r'\frac{14}{2}', '3.5 + 3.5', '7.0', r'\sqrt{49}', '07']:
-        assert answers.math_equal(text, '7'), text
+        assert algebra.math_equal(text, '7'), text
     for text in ['__import__("os")', '2**3', 'x.y', 'lambda: 7', '7 if 1 else 8']:
-        assert not answers.math_equal(text, '7'), text
+        assert not algebra.math_equal(text, '7'), text
 
 
 @pytest.mark.parametrize(
@@ -184,15 +186,15 @@ def test_nothing_is_evaluated_by_sympy_either(monkeypatch):
         ('0.5', '50', False),
         (r'0.\overline{3}', r'\frac{1}{3}', True),
         (r'-1.1\overline{6}', r'-\frac{7}{6}', True),
-        ('3 5', '35', None),
+        ('3 5', '35', False),
         ('(C)', r'\text{(C)}', True),
         ('C', '(C)', True),
-        ('c', '(C)', None),
+        ('c', '(C)', False),
         (r'\textbf{(C)}\ 12', 'C', True),
         ('C. the third', 'C', True),
         ('Option C', '(C)', True),
         ('(B) 12', 'C', False),
-        ('Cat', 'C', None),
+        ('Cat', 'C', False),
         (r'\left( 3, 4 \right]', '(3,4]', True),
     ],
 )
@@ -228,9 +230,9 @@ def test_algebra_sees_through_the_form_of_an_answer(answer, reference, same, mon
     sympy_parser = pytest.importorskip('sympy.parsing.sympy_parser')
     pytest.importorskip('sympy.physics.units')
     monkeypatch.setattr(sympy_parser, 'eval', None, raising=False)  # restored afterwards
-    assert answers.math_equal(answer, reference) is same
+    assert algebra.math_equal(answer, reference) is same
 
 
 def test_what_is_no_numeral_ends_the_process_that_would_evaluate_it():
-    with pytest.raises(answers.EvaluationRefused):
-        answers._parse_numeral("__import__ ('os' )", {}, {})
+    with pytest.raises(algebra.EvaluationRefused):
+        algebra._parse_numeral("__import__ ('os' )", {}, {})

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import numpy as np
@@ -176,15 +177,42 @@ def test_the_elenchus_template_reads_alike_for_both_players():
     chat = chats.Chat(tokenizers.lab_tokenizer())
     turns = (*chat.question_turns('ben ?'), chat.text_turn('attempt', 'ben : 3'))
     assert chat.render(turns, 'critique') == chat.render(turns, 'refinement')
-    assert chat.overhead == 1
+    assert chat.overhead == chat.correction_overhead == 1
+    assert chat.context(turns, 'refinement')[-1] == chat.header('refinement')[0]
 
 
 def test_one_example_trains_one_player_under_a_family_s_template():
     chat = CHATS['chatml']
     with pytest.raises(ValueError, match="'chatml'.*different prompts"):
         trained(chat, conversation(chat), records.PLAYER_OF_ROLE)
-    with pytest.raises(ValueError, match='refinement cannot follow attempt'):
-        chat.context(conversation(chat)[:2], 'refinement')
+    with pytest.raises(ValueError, match='attempt cannot follow attempt'):
+        chat.context(conversation(chat)[:2], 'attempt')
+    with pytest.raises(ValueError, match='critique cannot follow critique'):
+        chat.context(conversation(chat)[:3], 'critique')
+
+
+@pytest.mark.parametrize('finished', [True, False])
+@pytest.mark.parametrize('text', [None, 'Once more, please.'])
+def test_an_attempt_is_refined_without_a_critique_by_an_instruction_of_the_user(
+    name, finished, text
+):
+    """It is a message like any other of the user; so is the whole conversation when trained."""
+    chat = CHATS[name]
+    if text:
+        chat = dataclasses.replace(chat, correction=text)
+    question, attempt, _, refinement = conversation(chat)
+    if not finished:
+        attempt = dataclasses.replace(attempt, tokens=attempt.tokens[:-1], steps=())
+    _, instruction = chat.question_turns('', guide=text or chat_templates.CORRECTION)
+    expected = chat.context((question, attempt, instruction), 'refinement')
+    assert chat.context((question, attempt), 'refinement') == expected
+    example = trained(chat, (question, attempt, refinement), ('attempt', 'refinement'))
+    assert example.tokens.tolist() == [*expected, *refinement.tokens]
+    own = [*attempt.tokens, *refinement.tokens]
+    assert example.tokens[example.loss_mask > 0].tolist() == own
+    seam = len(example.tokens) - len(own) - len(chat.context((question,), 'attempt'))
+    assert seam <= chat.correction_overhead <= seam + 1 + len(chat._ending)
+    assert chat.correction_overhead > chat.overhead
 
 
 def test_a_template_that_the_tokenizer_cannot_spell_is_refused():

@@ -257,3 +257,59 @@ def test_released_critiques_survive_being_written_again(shared_data, name):
     for record in released(shared_data, name):
         parsed = grammars.RELEASED.parse(record.critique)
         assert grammars.RELEASED.parse(grammars.RELEASED.write(parsed)) == parsed
+
+
+LINE_ENDS = ('\r\n', '\r', '\u2028', '\u2029', '\x85')
+
+
+@pytest.mark.parametrize('end', LINE_ENDS)
+@pytest.mark.parametrize('text', [FULL, PASS, STOP, FULL.replace(': Correct  ', ': **Correct.**')])
+def test_other_line_ends_are_read_like_those_of_unix(end, text):
+    grammar = grammars.grammar_of(text)
+    assert grammars.grammar_of(text.replace('\n', end)) is grammar
+    unix, other = grammar.read(text), grammar.read(text.replace('\n', end))
+    assert other.critique == unix.critique
+    assert None not in every_verdict(unix.critique)
+    for ours, theirs in zip(unix.offsets, other.offsets, strict=True):
+        assert text[ours : ours + 5] == text.replace('\n', end)[theirs : theirs + 5]
+
+
+@hypothesis.settings(max_examples=100)
+@hypothesis.given(critique=written, data=st.data())
+@pytest.mark.parametrize('grammar', GRAMMARS)
+def test_any_mixture_of_line_ends_gives_the_same_critique(grammar, critique, data):
+    text = grammar.write(critique)
+    ends = iter(
+        data.draw(
+            st.lists(
+                st.sampled_from(('\n', *LINE_ENDS)),
+                min_size=text.count('\n'),
+                max_size=text.count('\n'),
+            )
+        )
+    )
+    mixed = ''.join(next(ends) if c == '\n' else c for c in text)
+    unix, other = grammar.read(text), grammar.read(mixed)
+    assert other.critique == unix.critique
+    for ours, theirs in zip(unix.offsets, other.offsets, strict=True):
+        assert (ours is None) == (theirs is None)
+        assert ours is None or text[ours:].split()[0] == mixed[theirs:].split()[0]
+
+
+@pytest.mark.parametrize('around', ['\0', '\u00a0', '\ufeff', '\u200b', ' \0\0'])
+def test_characters_that_nobody_sees_do_not_hide_a_verdict(around):
+    text = FULL.replace('Wrong', f'{around}Wrong{around}')
+    assert grammars.RELEASED.parse(text) == grammars.RELEASED.parse(FULL)
+    offsets = grammars.RELEASED.read(text).offsets
+    assert [text[at : at + 5] for at in offsets] == ['Corre', 'Wrong', 'Wrong']
+
+
+@pytest.mark.parametrize('end', LINE_ENDS[:2])
+def test_token_positions_after_other_line_ends_are_those_of_the_verdicts(end):
+    text = FULL.replace('\n', end)
+    tokens = bpe().encode(text)
+    positions = grammars.token_positions(
+        tokens, grammars.RELEASED.read(text).offsets, tokenizer=bpe()
+    )
+    words = [bpe().decode(tokens[p:]).strip()[:5] for p in positions]
+    assert words == ['Corre', 'Wrong', 'Wrong']

@@ -79,10 +79,17 @@ def test_svamp_and_asdiv_have_questions_of_two_parts_and_answers_without_units(
 @pytest.mark.parametrize(
     'source, change, message',
     [
-        ('math', {'solution': 'none'}, r"test/0: missing \\boxed"),
-        ('math', {'level': 'Level 6'}, "level='Level 6'"),
-        ('svamp', {'Answer': '11'}, "Answer='11' is not a number"),
-        ('asdiv', {'answer': 3}, 'answer=3 is not text'),
+        ('math', {'solution': 'none'}, r"source/test\.jsonl:1: missing \\boxed"),
+        ('math', {'level': 'Level 6'}, 'level=6'),
+        ('math', {'level': 'hard'}, "level='hard'"),
+        ('math', {'level': True}, 'level=True'),
+        ('math', {'level': 2.5}, 'level=2.5'),
+        ('math', {'solution': r'\boxed{nan}'}, "answer='nan' is no value: no response can meet it"),
+        ('svamp', {'Answer': 'eleven'}, "Answer='eleven' is not a number"),
+        ('svamp', {'Answer': 'NaN'}, 'not a finite number'),
+        ('svamp', {'Answer': True}, 'Answer=True is not a number'),
+        ('svamp', {'Question': ' '}, "Question=' ' is empty"),
+        ('asdiv', {'answer': None}, 'answer=None is neither text nor a number'),
         ('asdiv', {'answer': ' (cents)'}, 'empty without its unit'),
     ],
 )  # fmt: skip
@@ -94,7 +101,7 @@ def test_a_malformed_line_is_refused_by_its_place(source, change, message, tmp_p
 def test_a_missing_field_names_the_nearest(tmp_path, no_network):
     record = {('equation' if name == 'Equation' else name): v for name, v in SVAMP.items()}
     with pytest.raises(
-        ValueError, match="svamp/test/0: missing field 'Equation'; did you mean 'equation'"
+        ValueError, match=r"source/test\.jsonl:1: missing field 'Equation'; did you mean 'equation'"
     ):
         load_lines('svamp', tmp_path, [record])
 

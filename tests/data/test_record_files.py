@@ -33,7 +33,7 @@ UNKNOWN = CritiqueRecord(
     **dict.fromkeys(record_files.FIELDS)
     | {'question': 'q', 'response': 'a\n b', 'steps': ('a', ' b'), 'critique': ''}
 )
-texts = st.text(st.characters(codec='utf-8'), max_size=20)
+texts = st.text(st.characters(codec='utf-8', exclude_characters='\r'), max_size=20)
 counts = st.none() | st.integers(0, 2**31 - 1)
 
 

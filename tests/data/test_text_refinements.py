@@ -2,8 +2,11 @@
 
 import random
 
+import pytest
+
 from elenchus.data.critiques import grammars, mistakes, text_refinements
 from elenchus.data.grading import answers
+from elenchus.data.problems import public_datasets
 from elenchus.data.records import Problem
 
 SOLUTION = 'Each box has 12 pens.\n7 boxes have 7 * 12 = 84 pens.\n84 - 5 = 79 are left.\n#### 79'
@@ -51,3 +54,18 @@ def test_the_attempt_is_wrong_where_the_critique_says():
         at = grammars.first_error(grammars.RELEASED.parse(example.critique))
         assert example.attempt.split('\n')[at] != SOLUTION.split('\n')[at]
         assert grammars.RELEASED.parse(example.critique).final_correct is False
+
+
+@pytest.mark.parametrize('source, impossible', [('math', 10), ('svamp', 0), ('asdiv', 0)])
+def test_real_solutions_are_refined_or_have_no_number(shared_data, source, impossible):
+    builder, count = public_datasets.SETS[source], 0
+    lines = (shared_data / source / 'test.jsonl').read_text(encoding='utf-8').splitlines()
+    for index, line in enumerate(lines):
+        problem = public_datasets.parse_problem(builder, line, id=str(index))
+        try:
+            texts = text_refinements.refine(problem, rng=random.Random(problem.id))
+        except mistakes.NoMistakeError:
+            count += 1
+        else:
+            assert texts.attempt != problem.solution
+    assert count == impossible

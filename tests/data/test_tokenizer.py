@@ -2,6 +2,7 @@ import functools
 import json
 import pathlib
 import pickle
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import strategies as st
 
 from elenchus.data.text import tokenizer as tokenizers
+from elenchus.data.text import tokenizer_training
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NAMES = (
@@ -218,7 +220,36 @@ def test_the_script_trains_on_text_and_jsonl_files(tmp_path):
     assert '4 texts' in run.stdout
 
 
-def test_the_script_names_the_line_it_cannot_use(tmp_path):
-    (tmp_path / 'b.jsonl').write_text('{"question": "one"}\n{"prompt": "two"}\n')
+def test_the_script_reads_problems_as_runs_do(tmp_path):
+    row = {'question': '3 pens and 4?', 'answer': 7, 'solution': '3 + 4 = 7\n#### 7', 'level': None}
+    for name, text in {'b.jsonl': json.dumps(row), 'b.json': json.dumps([row])}.items():
+        (tmp_path / name).write_text(text, encoding='utf-8-sig')
+        texts = list(tokenizer_training.read_texts(tmp_path / name))
+        assert texts == ['3 pens and 4?', '7', '3 + 4 = 7\n#### 7']
     run = _script(f'--input={tmp_path}/b.jsonl', '--vocab_size=400', f'--output={tmp_path}/t.model')
-    assert run.returncode != 0 and 'b.jsonl, line 2' in run.stderr
+    assert run.returncode == 0 and '3 texts' in run.stdout, run.stderr
+
+
+@pytest.mark.parametrize(
+    'name, text, flags, message',
+    [
+        ('b.jsonl', '{"question": "1"}\n{"prompt": "2"}', (), r'b\.jsonl:2: .*question, answer'),
+        ('b.jsonl', '{"question": ["1"]}', (), r'b\.jsonl:1: question=\[.*neither text nor'),
+        ('b.jsonl', '{"question": true}', (), r'b\.jsonl:1: question=True'),
+        ('b.jsonl', '', (), r'b\.jsonl: there is no text'),
+        ('b.txt', ' \n', (), r'b\.txt: there is no text'),
+        ('b.csv', 'x', (), r'b\.csv: unknown file type'),
+        ('b.txt', 'x', ('--vocab_size=2',), 'vocab_size=2'),
+        ('b.txt', 'x', ('--vocab_size=99999999999',), 'vocab_size=99999999999'),
+        ('b.txt', 'x', ('more',), 'unexpected argument'),
+        ('b.txt', 'x', ('--output=t.txt',), 'must end in .model'),
+        ('b.txt', 'x', ('--input=none.txt',), 'file not found: none.txt'),
+    ],
+)
+def test_the_script_says_in_one_line_what_it_cannot_use(tmp_path, name, text, flags, message):
+    (tmp_path / name).write_text(text)
+    output = tmp_path / 't.model'
+    run = _script(f'--input={tmp_path / name}', '--vocab_size=400', f'--output={output}', *flags)
+    assert run.returncode == 2 and len(run.stderr.splitlines()) == 1, run.stderr
+    assert re.search(message, run.stderr), run.stderr
+    assert not output.exists()

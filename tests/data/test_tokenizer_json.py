@@ -22,6 +22,20 @@ def changed(name, **fields):
     return JsonTokenizer(json.dumps(json.loads(FILES[name]) | fields).encode())
 
 
+@pytest.mark.parametrize('half', ['\ud83d', 'a\ude00b', '\ude00\ud83d'])
+def test_half_a_character_is_refused_by_every_tokenizer(half):
+    word = tokenizers.word_tokenizer(['a', 'b'])
+    for tokenizer in (*READ.values(), word):
+        with pytest.raises(ValueError, match=r'half a surrogate pair, \\u'):
+            tokenizer.encode(half)
+
+
+@pytest.mark.parametrize('name', JSON)
+def test_a_byte_order_mark_is_not_part_of_the_file(name):
+    marked = JsonTokenizer(FILES[name].encode('utf-8-sig'))
+    assert marked.encode('3 + 4') == READ[name].encode('3 + 4')
+
+
 @pytest.mark.parametrize('name', BYTE_LEVEL)
 @hypothesis.given(text=any_text)
 def test_any_text_comes_back_exactly_through_bytes(name, text):

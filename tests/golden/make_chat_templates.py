@@ -35,6 +35,10 @@ TEMPLATES = {
         "{{- '<|im_start|>system\\nYou are Qwen, created by Alibaba Cloud. You are a helpful "
         "assistant.<|im_end|>\\n' }}" + CHATML
     ),
+    'qwen2.5-math': (
+        "{{- '<|im_start|>system\\nPlease reason step by step, and put your final answer within "
+        "\\\\boxed{}.<|im_end|>\\n' }}" + CHATML
+    ),
     'llama2': (
         '{% for message in messages %}' + ALTERNATE + "{% set content = message['content'] %}"
         "{% if message['role'] == 'user' %}{{ bos_token + '[INST] ' + content.strip() + ' [/INST]'"
@@ -65,6 +69,7 @@ TEMPLATES = {
 BOS_EOS_END = {
     'chatml': (None, '<|endoftext|>', '<|im_end|>'),
     'qwen2.5': (None, '<|endoftext|>', '<|im_end|>'),
+    'qwen2.5-math': (None, '<|endoftext|>', '<|im_end|>'),
     'llama2': ('<s>', '</s>', '</s>'),
     'llama3': ('<|begin_of_text|>', '<|end_of_text|>', '<|eot_id|>'),
     'llama3.1': ('<|begin_of_text|>', '<|end_of_text|>', '<|eot_id|>'),

@@ -38,14 +38,19 @@ def config_of(hf_config):
 def model_of(name):
     """The model of a golden case, loaded through the tables of its family."""
     hf_config, tensors = GOLDEN[name]['config'], GOLDEN[name]['tensors']
-    config = config_of(hf_config)
-    model = saved_models.abstract_model(config, sharding.make_mesh((8, 1, 1)))
-    shapes = {n: tuple(leaf.shape) for n, leaf in saved_models.parameters(model).items()}
-    layers = range(config.num_layers)
+    layers = range(hf_config['num_hidden_layers'])
     values = hf_models.weights(
         {n.format(i): shape for n, shape in tensors.items() for i in layers},
         model_type=hf_config['model_type'],
     )
+    return model_from(hf_config, values)
+
+
+def model_from(hf_config, values):
+    """The model of a config.json with these tensors."""
+    config, values = config_of(hf_config), dict(values)
+    model = saved_models.abstract_model(config, sharding.make_mesh((8, 1, 1)))
+    shapes = {n: tuple(leaf.shape) for n, leaf in saved_models.parameters(model).items()}
     parameters = {n: np.zeros(shape, np.float32) for n, shape in shapes.items()}
     for t in huggingface.family_of(hf_config).tensors(shapes):
         assert values[t.name].shape == t.shape
@@ -222,7 +227,7 @@ def test_unsupported_values_are_refused_by_key():
     for changes, message in (
         ({'attention_bias': True}, 'attention_bias=True is not supported; nearest: False'),
         ({'hidden_act': 'relu'}, "hidden_act='relu' is not supported; nearest: 'silu'"),
-        ({'rope_scaling': {'rope_type': 'yarn'}}, "unknown rope_type='yarn'"),
+        ({'rope_scaling': {'rope_type': 'dynamic'}}, "rope_type='dynamic' is not supported"),
         ({'model_type': 'gemma'}, "unknown model_type='gemma'; .*; nearest: 'gemma"),
     ):
         with pytest.raises(ValueError, match=message):

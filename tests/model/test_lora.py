@@ -171,8 +171,8 @@ def test_a_mesh_does_not_change_the_logits_of_an_adapted_model():
 @pytest.mark.parametrize(
     ('rank', 'alpha', 'targets', 'message'),
     [
-        (-1, 1.0, ALL_TARGETS, r'lora\.rank=-1 .*use 0'),
-        (4, 0.0, ALL_TARGETS, r'lora\.alpha=0.0 .*nearest: 4'),
+        (-1, 1.0, ALL_TARGETS, r'lora\.rank=-1 .*nearest: 0'),
+        (4, 0.0, ALL_TARGETS, r'lora\.alpha=0.0 .*nearest: 0\.001'),
         (4, 8.0, (), r'lora\.targets=\(\) .*query'),
         (4, 8.0, ('up', 'up'), r'lora\.targets=.*duplicates'),
     ],

@@ -172,3 +172,10 @@ def test_other_rules_give_another_placement():
 def test_without_a_mesh_programs_run_on_the_first_device():
     x = placement.pinned_jit(lambda x: x + 1)(jnp.ones(3))
     assert x.devices() == {jax.devices()[0]}
+
+
+def test_without_a_mesh_in_force_a_program_is_placed_as_its_arguments_are():
+    here = placement_of((1, 8, 1))
+    double = placement.pinned_jit(lambda model: jax.tree.map(lambda x: 2 * x, model))
+    doubled = double(here.place(tiny_model.make_model(CONFIG)))
+    assert placement_errors(doubled, here) == []

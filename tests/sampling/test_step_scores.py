@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import re
+import types
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +82,7 @@ def test_a_score_is_read_where_the_verdict_stands():
     assert scores.final == scores.steps[-1]
 
 
-def test_steps_after_the_critic_stopped_have_zero():
+def test_steps_after_an_error_that_a_finished_critique_located_have_zero():
     item = judged(FLAWED)
     (scores,) = rewards([item])
     first, final = expected(item)
@@ -94,19 +95,68 @@ def test_steps_up_to_the_critiques_end_are_reached():
     assert (right.num_reached, flawed.num_reached, none.num_reached) == (3, 1, 0)
     unclear = 'ben : eve - 4 ; correct\n hal : ben + 7 ; maybe\n answer : hal 0 ; maybe'
     (scores,) = rewards([episode(RIGHT, unclear)])
-    assert scores.num_reached == 2 and scores.steps[1] == 0.0
+    assert scores.num_reached == 2 and scores.steps[0] > 0 and scores.steps[1:] == (None, None)
 
 
-def test_an_unclear_verdict_has_zero_and_never_passes():
+def test_an_unclear_verdict_is_unknown_and_never_passes():
     text = 'ben : eve - 4 ; correct or wrong\n hal : ben + 7 ; correct\n answer : hal 0 ; maybe'
     (scores,) = rewards([episode(RIGHT, text)])
-    assert scores.steps[0] == 0.0 < scores.steps[1]
-    assert scores.steps[2] == 0.0
+    assert scores.steps[0] is None and scores.steps[1] > 0
+    assert scores.steps[2] is None
     assert scores.final is None
 
 
 def test_a_critique_without_verdicts_has_no_scores():
-    assert rewards([episode(RIGHT, 'eve = eve = eve')]) == [step_scores.StepScores(None, None, 0)]
+    (scores,) = rewards([episode(RIGHT, 'eve = eve = eve')])
+    assert scores == step_scores.StepScores(None, None, 0, finished=True)
+
+
+LINES = ['ben : eve - 4 ; correct', 'hal : ben + 7 ; {}', 'answer : hal 0 ; {}']
+
+
+def cut(item, at):
+    """The episode with its critique cut off after `at` tokens, as by its limit."""
+    *before, critique = item.turns
+    facts = critique.facts
+    turn = CHAT.sampled_turn('critique', critique.tokens[:at], [-1.0] * at)
+    offsets = grammars.LAB.read(CHAT.text(turn)).offsets
+    turn = dataclasses.replace(turn, facts=dataclasses.replace(facts, verdict_offsets=offsets))
+    return dataclasses.replace(item, turns=(*before, turn))
+
+
+@pytest.mark.parametrize('second', ['correct', 'wrong', 'maybe'])
+@pytest.mark.parametrize('final', ['correct', 'wrong', 'maybe'])
+def test_wherever_a_critique_is_cut_off_no_step_gains_or_loses_by_it(second, final):
+    """What it wrote has the whole critique's score; all else is unknown, and so is the answer."""
+    item = episode(RIGHT, '\n '.join(LINES).format(second, final))
+    (whole,) = rewards([item])
+    parts = [cut(item, at) for at in range(1, len(item.critique.tokens))]
+    for part, scores in zip(parts, rewards(parts), strict=True):
+        assert scores.final is None and not scores.finished
+        for score, expected in zip(scores.steps or (None,) * 3, whole.steps, strict=True):
+            assert score is None or score == pytest.approx(expected, abs=1e-5)
+        num_verdicts = sum(token in (CORRECT, WRONG) for token in part.critique.tokens)
+        num_known = sum(score is not None for score in scores.steps or ())
+        assert num_known == min(num_verdicts, 2 if second != 'maybe' else 1)
+        assert (scores.steps or (None,) * 3)[2] is None
+
+
+def test_a_finished_critique_that_skips_steps_without_calling_one_wrong_leaves_them_unknown():
+    for final in ('correct', 'wrong'):
+        (scores,) = rewards([episode(RIGHT, f'ben : eve - 4 ; correct\n answer : {final}')])
+        assert scores.steps[0] > 0 and scores.steps[1:] == (None, None)
+        assert scores.final is not None and scores.finished
+
+
+def test_the_facts_of_an_attempt_tell_unknown_from_zero():
+    models = types.SimpleNamespace(critic=critic(), sampler=types.SimpleNamespace(chat=CHAT))
+    scorer = step_scores.StepScorer(SHAPES, {'correct_id': CORRECT, 'wrong_id': WRONG})
+    items = [judged(FLAWED), cut(judged(RIGHT), 12), episode(RIGHT, 'eve')]
+    flawed, short, none = (e.attempt for e in step_scores.score_steps(models, items, scorer=scorer))
+    assert flawed.step_scores[1:] == (0.0, 0.0) and flawed.facts.critique_finished
+    assert short.step_scores[-1] is None and short.facts.critique_finished is False
+    assert short.facts.score is None and none.facts.score is None
+    assert none.step_scores == (None,) * 3 and none.facts.num_reached == 0
 
 
 def test_more_verdicts_than_steps_are_dropped():
@@ -127,7 +177,8 @@ def test_neither_order_nor_companions_nor_shapes_change_scores():
     ):
         for one, other in zip(alone, some, strict=True):
             assert (one.steps is None) == (other.steps is None)
-            np.testing.assert_allclose(one.steps or (), other.steps or (), atol=1e-5)
+            pairs = (np.array(scores.steps or (), float) for scores in (one, other))
+            np.testing.assert_allclose(*pairs, atol=1e-5)
 
 
 def test_padding_and_absent_verdicts_are_masked():

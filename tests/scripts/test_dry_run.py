@@ -39,13 +39,14 @@ def test_every_phase_and_the_traffic_are_printed(capsys):
 
 
 def test_a_plan_that_does_not_fit_is_refused_with_one_that_fits(capsys):
-    s = llama()
-    with pytest.raises(ValueError, match=r'v5e-128: \w+ needs .* GiB a device, of which') as error:
-        dry_run.check_fits(*parts(s, 'v5e-128'))
+    few_slots = {'sampling.engine.num_slots': 64}
+    s = llama(**few_slots)
+    with pytest.raises(ValueError, match=r'v5e-32: \w+ needs .* GiB a device, of which') as error:
+        dry_run.check_fits(*parts(s, 'v5e-32'))
     flags = str(error.value).partition('nearest that fits: ')[2]
     assert '--topology' not in flags and '--config.' in flags
-    changed = llama(**config_changes(flags))
-    plan, machine, phases = parts(changed, 'v5e-128')
+    changed = llama(**few_slots, **config_changes(flags))
+    plan, machine, phases = parts(changed, 'v5e-32')
     assert memory_plan.fits(phases, machine)
     dry_run.check_fits(plan, machine, phases)
 
@@ -65,7 +66,7 @@ def parts(s, name):
 
 def test_a_larger_machine_is_named_where_none_of_this_size_fits():
     with pytest.raises(ValueError, match=r'nearest that fits: --topology=1?[0-9]+xh100'):
-        dry_run.check_fits(*parts(llama(), '1xh100'))
+        dry_run.check_fits(*parts(llama(**{'sampling.engine.tensor_shards': 0}), '1xh100'))
 
 
 def test_rows_that_do_not_divide_are_refused_by_name():

@@ -197,7 +197,11 @@ COMMANDS = [
     ),
     (['inspect'], 2, 'error: inspect needs one FILE or more'),
     (['convert', 'a.jsonl'], 2, 'error: convert needs IN and OUT'),
-    (['inspect', 'bad.jsonl'], 2, "error: bad.jsonl:1: missing field 'question'"),
+    (
+        ['inspect', 'bad.jsonl'],
+        2,
+        'error: bad.jsonl:1: the fields (none) are those of no known form',
+    ),
 ]
 """Arguments, exit code, and words of what is printed."""
 

@@ -66,7 +66,7 @@ def make_summary(shift):
         'difference': {'refined-attempt': {name: [0.05, 0.01, 0.09] for name in levels}},
         'critic': {
             'discriminability': [0.8, 0.75, 0.85],
-            'first_error_f1': 0.7,
+            'first_error_micro_f1': 0.7,
             'parse_rate': 0.99,
             'by_steps': {'discriminability': 0.987, 'found': 0.976, 'passed': None},
         },
@@ -83,7 +83,7 @@ def make_comparison():
     point['processed'] = dict.fromkeys(levels, 120.0)
     curve = [{'low': 0.0, 'high': 1.0, 'count': 9, 'score': 0.7, 'right': 0.6}]
     reliability = {'count': 9, 'score': 0.7, 'right': 0.6, 'ece': 0.123, 'brier': 0.2}
-    critic = {'discriminability': 0.81, 'passed': None, 'found': 0.77, 'first_error_f1': 0.4}
+    critic = {'discriminability': 0.81, 'passed': None, 'found': 0.77, 'first_error_micro_f1': 0.4}
     corrected = {'before': 0.6, 'after': 0.65, 'CL': 0.9, 'CS': None, 'RSS': 0.604}
     bins = {'low': 0.0, 'high': 0.5, 'questions': 9, 'accuracy': 0.66, **critic}
     calibration = {

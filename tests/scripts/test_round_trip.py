@@ -148,5 +148,5 @@ def test_transformers_writes_the_same_text(trip):
 
     model = peer.load(trip.folder / 'back')
     for prompt, tokens in trip.whole:
-        continued = peer.continued(model, np.array([prompt]), NEW_TOKENS)[0].tolist()
+        continued = peer.generate_greedily(model, np.array([prompt]), NEW_TOKENS)[0].tolist()
         assert continued[: len(tokens)] == tokens

@@ -13,11 +13,11 @@ MISTAKES = {
     'wrong type': (['--config.train.rows=many'], ['train.rows', 'many']),
     'missing GSM8K': (
         ['--config=configs/gsm8k.py:smoke', '--config.data.path=/nowhere'],
-        ['config.data: ', "path='/nowhere'", 'train.jsonl', 'put the file there'],
+        ['config.data: ', "path='/nowhere'", 'train.jsonl', 'put one there'],
     ),
     'missing problems': (
         ['--config.data.source=jsonl', '--config.data.path=/nowhere.jsonl'],
-        ['config.data: ', "path='/nowhere.jsonl'", 'expected a JSONL file'],
+        ['config.data: ', "path='/nowhere.jsonl'", 'expected a file of problems'],
     ),
     'mesh': (['--config.mesh=(3, 1, 1)'], ['mesh=(3, 1, 1)', '1 devices', '(1, 1, 1)']),
     'vocabulary': (['--config.model.vocab_size=32'], ['model.vocab_size=32', '87 ids']),
@@ -61,7 +61,37 @@ MISTAKES = {
     ),
     'stray argument': (['config.seed=5'], ["unexpected argument 'config.seed=5'"]),
     'heads': (['--config.model.num_kv_heads=3'], ['num_kv_heads=3', 'nearest divisor']),
-    'another config': (['--config.seed=5'], ['field seed was 0, now 5', 'new --workdir']),
+    'another config': (
+        ['--config.seed=5'],
+        ["stage '00-base'", 'field seed was 0, now 5', 'new --workdir'],
+    ),
+    'temperature': (
+        ['--config.sampling.temperature=0.0'],
+        ['sampling.temperature=0.0 must be at least 0.01', 'nearest: 0.01'],
+    ),
+    'top k': (['--config.sampling.top_k=-1'], ['sampling.top_k=-1', 'nearest: 0']),
+    'top p': (['--config.sampling.top_p=2'], ['sampling.top_p=2', 'nearest: 1.0']),
+    'rows of metrics': (['--config.train.log_every=0'], ['train.log_every=0', 'nearest: 1']),
+    'rate': (
+        ['--config.critic.fit.optimizer.learning_rate=nan'],
+        ['critic.fit.optimizer.learning_rate=nan must be a number', 'nearest: 1e-12'],
+    ),
+    'a group of one': (
+        ['--config.reinforce.num_samples=1', '--config.reinforce.samples_per_row=1'],
+        ['reinforce.num_samples=1', "outcome='grpo'", 'nearest: 2'],
+    ),
+    'epsilon': (
+        ['--config.reinforce.advantage.epsilon=0'],
+        ['reinforce.advantage.epsilon=0.0 must be at least 1e-12'],
+    ),
+    'an actor that nobody trains': (
+        ["--config.stages=('base','actor','critique','critic','self_talk','reinforce')"],
+        ["'self_talk' before it makes a newer one", "set reinforce.start='self_talk'"],
+    ),
+    'a stage without what it reads': (
+        ["--config.stages=('base','reinforce')"],
+        ["stage 'reinforce' reads stage 'actor'", "add 'actor' before 'reinforce'"],
+    ),
 }
 
 
@@ -70,8 +100,8 @@ def mistakes(tmp_path_factory):
     """name -> (workdir, exit code, stderr) of every mistake."""
     folder = tmp_path_factory.mktemp('mistakes')
     workdirs = {name: folder / str(i) for i, name in enumerate(MISTAKES)}
-    started = workdirs['another config']
-    started.mkdir()
+    started = workdirs['another config'] / 'stages' / '00-base'
+    started.mkdir(parents=True)
     (started / 'config.json').write_text(build.to_json(lab.get_config('smoke')))
     runs = [
         (
@@ -101,4 +131,5 @@ def test_a_mistake_is_one_line_that_names_field_and_remedy(mistakes, name):
 def test_a_mistake_writes_nothing(mistakes, name):
     workdir = mistakes[name][0]
     written = [path.name for path in workdir.rglob('*')] if workdir.exists() else []
-    assert written == (['config.json'] if name == 'another config' else [])
+    expected = ['stages', '00-base', 'config.json'] if name == 'another config' else []
+    assert written == expected

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from elenchus.data.grading import answers, self_check
+from elenchus.data.grading import answers, mutations, self_check
 from elenchus.data.grading.verify import Outcome, Verifier
 from elenchus.data.problems import loading
 from tests.test_house_rules import ROOT
@@ -33,7 +33,20 @@ def test_real_references_are_equal_to_themselves_and_not_to_their_neighbours(
     assert not self_check.surprises(itself) + self_check.surprises(respelled)
     for (answer, reference), outcome in zip(following.pairs, following.outcomes, strict=True):
         alike = answers.equivalent(answer, reference)
-        assert outcome == (Outcome.RIGHT if alike else Outcome.WRONG), (answer, reference)
+        expected = {Outcome.RIGHT} if alike else {Outcome.WRONG, Outcome.UNSURE}
+        assert outcome in expected, (answer, reference)
+
+
+@pytest.mark.parametrize('source', ['gsm8k', 'svamp', 'asdiv', 'math'])
+def test_mutations_of_real_references_are_never_right(source, shared_data, tmp_path):
+    options = {'annotations': False} if source == 'gsm8k' else {}
+    problems = loading.load(
+        source, split='test', data_dir=tmp_path, path=shared_data / source, **options
+    )
+    mutated = mutations.mutate([problem.answer for problem in problems], 1000)
+    assert sum(map(len, mutated.values())) == 1000
+    for pairs in mutated.values():
+        assert not [pair for pair in pairs if answers.equivalent(*pair)]
 
 
 def test_a_respelled_answer_means_the_same():
@@ -45,6 +58,8 @@ def test_unexpected_pairs_are_listed_once():
     pairs = [('1', '1'), ('2', '3'), ('x', 'y'), ('x', 'y')]
     outcomes = [Outcome.RIGHT, Outcome.WRONG, Outcome.TIMEOUT, Outcome.TIMEOUT]
     neighbours = self_check.Check('the next', pairs, outcomes, 1.0)
+    unsure = self_check.Check('digit', pairs, [*outcomes[:3], Outcome.UNSURE], 1.0)
+    assert self_check.surprises(unsure) == [('right', '1', '1'), ('timeout', 'x', 'y')]
     assert self_check.surprises(neighbours) == [('timeout', 'x', 'y')]
     same = self_check.Check('itself', pairs, outcomes, 1.0)
     assert self_check.surprises(same) == [('wrong', '2', '3'), ('timeout', 'x', 'y')]

@@ -248,15 +248,17 @@ def judge(pairs):
 
 def step_rewards(critic, criticised, shapes, *, chat, correct_id, wrong_id):
     """Replaces step_scores.step_rewards: 0.9 if the critique says correct, 0.1 if it says wrong."""
-    values = {True: 0.9, False: 0.1, None: 0.0}
+    values = {True: 0.9, False: 0.1, None: None}
     rewards = []
     for episode in criticised:
         critique = grammars.LAB.parse(CHAT.text(episode.critique))
         count = len(episode.turns[-2].steps)
         scores = [values[step.correct] for step in critique.steps][:count]
-        final = None if critique.final_correct is None else values[critique.final_correct]
+        finished = CHAT.is_finished(episode.critique)
+        final = values[critique.final_correct] if finished else None
         if len(scores) == count - 1 and final is not None:
             scores.append(final)
-        steps = (*scores, *[0.0] * (count - len(scores)))
-        rewards.append(step_scores.StepScores(steps, final, len(scores)))
+        unreached = 0.0 if finished and 0.1 in scores else None
+        steps = (*scores, *[unreached] * (count - len(scores)))
+        rewards.append(step_scores.StepScores(steps, final, len(scores), finished))
     return rewards

@@ -65,6 +65,17 @@ CASES = {
         'qwen2', layers=3, kv_heads=1, tied=False, use_sliding_window=True, sliding_window=5,
         max_window_layers=1,
     ),
+    'qwen2-yarn': _case(
+        'qwen2', head_dim=12, tied=True, rope_theta=1000.0, rope_scaling={
+            'type': 'yarn', 'factor': 4.0, 'original_max_position_embeddings': 32,
+        },
+    ),
+    'llama-yarn': _case(
+        'llama', tied=False, head_dim=16, rope_theta=500.0, rope_scaling={
+            'rope_type': 'yarn', 'factor': 16.0, 'mscale': 1.0, 'mscale_all_dim': 0.4,
+            'beta_fast': 8.0, 'truncate': False, 'original_max_position_embeddings': 64,
+        },
+    ),
     'qwen3': _case('qwen3', head_dim=10, tied=False, rope_theta=1000000.0),
     'qwen3-tied': _case('qwen3', kv_heads=1, head_dim=4, tied=True),
     'gemma2': _gemma(

@@ -131,6 +131,7 @@ def files(merges: dict[str, list[str]]) -> dict[str, str | bytes]:
     return {
         'chatml': byte_level(byte, QWEN_WORDS, chatml),
         'qwen2.5': byte_level(byte, QWEN_WORDS, chatml),
+        'qwen2.5-math': byte_level(byte, QWEN_WORDS, chatml),
         'llama3': byte_level(byte, LLAMA3_WORDS, heads),
         'llama3.1': byte_level(byte, LLAMA3_WORDS, heads),
         'llama2': spaced(word, LLAMA, prefix='normalizer'),
@@ -140,6 +141,16 @@ def files(merges: dict[str, list[str]]) -> dict[str, str | bytes]:
         'gemma': spaced(word, **gemma),
         'gemma.model': sentencepiece_model(word, **gemma),
     }
+
+
+def qwen3_file() -> str:
+    """Returns a tokenizer.json of the Qwen 3 format, where <think> is no special token."""
+    specials = ('<|endoftext|>', '<|im_start|>', '<|im_end|>')
+    tokenizer = Tokenizer.from_str(byte_level(golden()['merges']['byte'], QWEN_WORDS, specials))
+    tokenizer.add_tokens(
+        [AddedToken(f'<{name}>', normalized=False) for name in ('think', '/think')]
+    )
+    return tokenizer.to_str()
 
 
 def _pieces(merges: list[str], specials: tuple[str, ...], added: tuple[str, ...]) -> list[str]:

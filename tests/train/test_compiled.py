@@ -201,20 +201,23 @@ OUT_OF_MEMORY = (
 )
 
 
-def test_what_the_compiler_refuses_is_told_with_its_size_and_a_change_that_fits():
+def test_a_program_that_the_compiler_refuses_is_an_error_with_its_size():
     plan = plan_of(training(), mesh=(1, 8, 1))
     machine = dataclasses.replace(machines.topology('v5e-8'), bytes=1000)
-    program = compiled.refused_program('actor: train step', OUT_OF_MEMORY, (), 1.0)
+    program = compiled.refused_program('actor: train step', OUT_OF_MEMORY, (), seconds=1.0)
     assert program.temporaries == int(59.95 * 2**30) and program.refused.endswith('(15.75G).')
     lines = compiled_table.program_lines(program, plan, machine, phase=None)
     assert 'XLA refuses it' in list(lines)[-1]
     with pytest.raises(ValueError, match=r'train step needs 60\.0 GiB a device by the compiler'):
         compiled_table.check_compiled(
-            plan, machine, [program], memory_plan.phases(plan, machines.topology('v5e-8'))
+            plan,
+            machine,
+            [program],
+            phases=memory_plan.phases(plan, machines.topology('v5e-8')),
         )
 
 
-def test_results_that_lie_elsewhere_are_told():
+def test_results_that_lie_elsewhere_mean_a_second_program():
     mesh = sharding.make_mesh((1, 8, 1))
     place = lambda spec: {  # noqa: E731
         'x': jax.ShapeDtypeStruct((8, 4), 'float32', sharding=NamedSharding(mesh, spec))

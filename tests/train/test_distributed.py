@@ -118,6 +118,61 @@ def test_preemption_of_one_process_stops_all_and_one_process_continues(two):
     assert [row['step'] for row in rows] == list(range(1, saved[0] + 2))
 
 
+@pytest.fixture(scope='module')
+def failures():
+    """Outcomes of calls that fail on the first process, on both processes."""
+    address = f'localhost:{multi_process.free_port()}'
+    command = [sys.executable, '-m', 'tests.support.failing_worker', address]
+    started = [
+        subprocess.Popen(
+            [*command, str(i)], cwd=multi_process.ROOT, env=multi_process.environment(1),
+            stderr=subprocess.PIPE, text=True,
+        )
+        for i in range(2)
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=300)[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0], outputs
+    return [json.loads(output.splitlines()[-1]) for output in outputs]
+
+
+def test_every_exception_of_the_first_process_is_raised_on_all_within_seconds(failures):
+    first, second = failures
+    for name, (text, seconds) in second.items():
+        assert seconds < 5, name
+        if name == 'after all':
+            assert text is None and first[name][0] is None
+        elif name in ('value', 'file'):
+            assert (
+                text
+                == {'value': 'ValueError', 'file': 'OSError'}[name]
+                + ': '
+                + (first[name][0].partition(': ')[2])
+            )
+        else:
+            assert text == f'RuntimeError: the first process failed with {first[name][0]}'
+    kinds = {text.partition(':')[0] for text, _ in first.values() if text}
+    assert {'KeyError', 'KeyboardInterrupt', 'SystemExit', 'TypeError', 'MemoryError'} <= kinds
+
+
+@pytest.mark.parametrize('failing', [0, 1])
+def test_a_process_that_waits_for_a_failed_one_ends_with_its_message(failing):
+    """The failure is between two collectives, where the other process cannot raise anything."""
+    address = f'localhost:{multi_process.free_port()}'
+    command = [sys.executable, '-m', 'tests.support.lonely_failure', address]
+    started = [
+        subprocess.Popen(
+            [*command, str(i), str(failing)], cwd=multi_process.ROOT,
+            env=multi_process.environment(1), stderr=subprocess.PIPE, text=True,
+        )
+        for i in range(2)
+    ]  # fmt: skip
+    outputs = [process.communicate(timeout=300)[1] for process in started]
+    assert [process.returncode for process in started] == [1, 1]
+    name = 'the first process' if failing == 0 else 'process 1'
+    line = f'error: {name} failed with ZeroDivisionError: a worker divided by zero'
+    assert line in outputs[1 - failing] and 'ZeroDivisionError' in outputs[failing]
+
+
 def test_a_process_number_out_of_range_is_an_error():
     with pytest.raises(ValueError, match=r'--process_id=2 must be in \[0, 2\).*nearest: 1'):
         distributed.initialize(coordinator='x:1', num_processes=2, process_id=2, detect=False)

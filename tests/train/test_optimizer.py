@@ -3,15 +3,18 @@
 import dataclasses
 import functools
 
+import hypothesis
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
+from elenchus.model import placement, sharding
 from elenchus.train import optimizer as optimizer_lib
 from elenchus.train import state as state_lib
 from elenchus.train.optimizer import OptimizerSettings
-from tests.support import tiny_model
+from tests.support import hlo, tiny_model
 
 ADAMW = OptimizerSettings(
     name='adamw',
@@ -138,14 +141,41 @@ def test_gradients_are_clipped_to_the_norm_all_together(model):
     assert norm == pytest.approx(0.5, rel=1e-5)
 
 
+@pytest.mark.parametrize('num_layers', [2, 8], ids='{} layers'.format)
+@pytest.mark.parametrize('shape', [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)], ids=str)
+def test_muon_on_a_mesh_sends_each_number_twice_and_keeps_its_values(shape, num_layers):
+    """Whole layers are brought to a device and back; the products themselves send nothing."""
+    config = dataclasses.replace(
+        tiny_model.EVERYTHING, num_layers=num_layers, num_heads=8, num_kv_heads=4
+    )
+    model, grads = (tiny_model.make_model(config, seed) for seed in (0, 1))
+    optimizer = optimizer_lib.make_optimizer(MUON, num_steps=10)
+    expected = jax.jit(optimizer.update)(grads, optimizer.init(model), model)
+    here = placement.Placement(sharding.make_mesh(shape))
+    placed = here.place(model)
+    state = here.init(optimizer.init, placed)
+    program = here.jit(lambda grads, state, params: optimizer.update(grads, state, params))
+    actual = program(here.place(grads), state, placed)
+    tiny_model.assert_trees_close(actual, expected, relative=1e-5)
+    compiled = program.lower(here.place(grads), state, placed).compile()
+    moved = hlo.collectives(compiled.as_text())
+    matrices = sum(x.nbytes for n, x in by_name(model).items() if n.startswith('.blocks'))
+    padded = matrices * max(1, 8 / num_layers)  # fewer layers than devices: some work on zeros
+    sent = sum(c.bytes for c in moved if np.prod(c.shape) > 1)
+    # All layers' gradients pass through each device at most twice; on 'data' alone they are
+    # there already, and only the results are gathered.
+    assert sent <= 2 * padded, [c for c in moved if np.prod(c.shape) > 1]
+    assert {c.kind for c in moved if np.prod(c.shape) > 1} <= {'all-to-all', 'all-gather'}
+
+
 @pytest.mark.parametrize(
     ('schedule', 'warmup', 'expected'),
     [
         ('constant', 0.0, {0: 2.0, 50: 2.0, 100: 2.0}),
         ('cosine', 0.0, {0: 2.0, 50: 1.0, 100: 0.0}),
-        ('linear', 0.1, {0: 0.0, 5: 1.0, 10: 2.0, 55: 1.0, 100: 0.0}),
-        ('cosine', 0.2, {0: 0.0, 10: 1.0, 20: 2.0, 60: 1.0, 100: 0.0}),
-        ('constant', 0.5, {0: 0.0, 25: 1.0, 50: 2.0, 100: 2.0}),
+        ('linear', 0.1, {0: 2 / 11, 5: 12 / 11, 10: 2.0, 55: 1.0, 100: 0.0}),
+        ('cosine', 0.2, {0: 2 / 21, 10: 22 / 21, 20: 2.0, 60: 1.0, 100: 0.0}),
+        ('constant', 0.5, {0: 2 / 51, 25: 52 / 51, 50: 2.0, 100: 2.0}),
     ],
 )
 def test_schedules_reach_their_values(schedule, warmup, expected):
@@ -153,6 +183,30 @@ def test_schedules_reach_their_values(schedule, warmup, expected):
     rate = optimizer_lib.make_schedule(settings, 2.0, num_steps=100)
     rates = {step: float(rate(step)) for step in expected}
     assert rates == pytest.approx(expected, abs=1e-6)
+
+
+@hypothesis.given(
+    schedule=st.sampled_from(['constant', 'linear', 'cosine']),
+    warmup=st.floats(0, 0.99),
+    num_steps=st.integers(1, 300),
+)
+@hypothesis.example('linear', 0.99, 1)
+@hypothesis.example('cosine', 0.99, 2)
+@hypothesis.example('linear', 0.0, 1)
+def test_every_update_of_every_schedule_has_a_rate_above_zero(schedule, warmup, num_steps):
+    settings = dataclasses.replace(ADAMW, schedule=schedule, warmup_fraction=warmup)
+    rate = optimizer_lib.make_schedule(settings, 2.0, num_steps=num_steps)
+    rates = np.array([rate(step) for step in range(num_steps)])
+    assert (rates > 0).all() and (rates <= 2.0 + 1e-6).all()
+    rising = int(warmup * num_steps)
+    assert (np.diff(rates[: rising + 1]) > 0).all() and rates[rising] == pytest.approx(2.0)
+    assert (np.diff(rates[rising:]) <= 1e-7).all()
+
+
+def test_the_first_update_under_warm_up_moves_the_weights(model):
+    settings = dataclasses.replace(ADAMW, warmup_fraction=0.5)
+    for name, change in first_update(settings, random_grads(model), model).items():
+        assert np.abs(change).min() > 0.001, name  # a sixth of the rate, 0.01
 
 
 @pytest.mark.parametrize('settings', [ADAMW, MUON], ids=['adamw', 'muon'])
@@ -169,8 +223,12 @@ def test_the_optimizer_state_keeps_its_structure_shapes_and_types(model, setting
     ('changes', 'field'),
     [
         ({'warmup_fraction': 1.0}, 'warmup_fraction=1.0'),
-        ({'learning_rate': 0.0}, 'learning_rate'),
-        ({'clip_norm': -1.0}, 'clip_norm'),
+        ({'learning_rate': 0.0}, 'learning_rate=0.0'),
+        ({'learning_rate': float('nan')}, 'learning_rate=nan'),
+        ({'adam_learning_rate': float('inf')}, 'adam_learning_rate=inf'),
+        ({'beta1': 1.0}, 'beta1=1.0'),
+        ({'beta2': True}, 'beta2=True'),
+        ({'clip_norm': -1.0}, 'clip_norm=-1.0'),
     ],
 )
 def test_impossible_settings_are_refused_by_name(changes, field):

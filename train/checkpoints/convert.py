@@ -8,8 +8,6 @@ Families: Llama 2 and 3, Mistral, Qwen 2.5 and 3, Gemma 2 and 3. Of a Gemma 3 wi
 text model is imported, and it is exported as a text-only model.
 """
 
-import functools
-import hashlib
 import json
 import os
 import pathlib
@@ -20,17 +18,29 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
 
-from elenchus.data.files import atomic, jsonl
+from elenchus.data.files import atomic
+from elenchus.data.text import chat_templates
+from elenchus.data.text.chat import Chat
 from elenchus.model import config as config_lib
 from elenchus.model import huggingface
 from elenchus.model.config import ModelConfig
-from elenchus.model.huggingface import Family, Tensor, safetensors_files
-from elenchus.train.checkpoints import saved_models
+from elenchus.model.huggingface import (
+    Family,
+    Tensor,
+    peft_files,
+    quantized_files,
+    safetensors_files,
+    stored_weights,
+)
+from elenchus.train.checkpoints import (
+    exported_chat,
+    peft_adapters,
+    saved_models,
+    stacked_parameters,
+)
 
 CONFIG = 'config.json'
-TOKENIZERS = ('tokenizer.json', 'tokenizer.model')
 CARRIED_FILES = (
     'tokenizer*',
     'chat_template*',
@@ -41,9 +51,13 @@ CARRIED_FILES = (
     'generation_config.json',
 )
 """Patterns of the files copied in both directions, beside config.json."""
-REPLACED_KEYS = ('rope_parameters', 'rope_theta', 'rope_scaling', 'dtype', 'torch_dtype')
+REPLACED_KEYS = (
+    *('rope_parameters', 'rope_theta', 'rope_scaling', 'dtype', 'torch_dtype'),
+    *quantized_files.CONFIG_KEYS,
+)
 """Keys dropped from a copied config.json: versions of `transformers` spell these settings in
-different keys, and an old spelling would contradict the one that we write."""
+different keys, and an old spelling would contradict the one that we write. Exported weights are
+never quantized."""
 FILE_BYTES = 5_000_000_000
 """Size limit of one safetensors file, as of `transformers`."""
 
@@ -54,6 +68,7 @@ def import_model(
     *,
     dtype: str | None,
     mesh: jax.sharding.Mesh,
+    base: str | os.PathLike | None = None,
 ) -> str:
     """Converts a folder of `transformers` into a model folder of ours; returns a one-line summary.
 
@@ -64,34 +79,51 @@ def import_model(
             the tokenizer, chat template and generation config.
         dtype: 'float32' or 'bfloat16' of the stored parameters; None keeps that of the files.
         mesh: devices to load onto.
+        base: model folder of ours, if `source` has adapters of PEFT for it.
 
     Raises ValueError, before anything is written, if the config asks for something that the model
-    lacks, or if tensors are missing, unexpected, misshaped or, without `dtype`, of several dtypes.
+    lacks, if a file is damaged or quantized (fp8 with its scales is dequantized), or if tensors are
+    missing, unexpected, misshaped, not finite or, without `dtype`, of several dtypes.
     """
     source, target = pathlib.Path(source), _empty_folder(target)
+    if peft_adapters.is_adapter_folder(source):
+        return _import_adapters(source, target, base=base, mesh=mesh)
+    if base is not None:
+        raise ValueError(f'--base={base}: {source} has no {peft_files.CONFIG}; leave --base out')
     hf_config, renamed = huggingface.text_only(_read_config(source))
     family = huggingface.family_of(hf_config)
-    stored = {
-        renamed(name): tensor for name, tensor in safetensors_files.list_tensors(source).items()
-    }
-    stored.pop(None, None)  # the tensors of images
-    dtype = dtype or _common_dtype(stored)
+    tied = family.read_config(hf_config)['tie_embeddings']
+    stored = stored_weights.list_weights(source, hf_config, renamed=renamed, tied=tied)
+    dtype = dtype or _common_dtype(stored.dtypes)
     config = imported_config(family, hf_config, dtype)
     model = saved_models.abstract_model(config, mesh)
     tensors = family.tensors(_shapes(saved_models.parameters(model)))
     _check_complete(tensors, stored)
     loaded = {
-        name: _load_parameter(leaf, [t for t in tensors if t.parameter == name], stored)
+        name: stacked_parameters.load_parameter(
+            leaf, [t for t in tensors if t.parameter == name], stored
+        )
         for name, leaf in saved_models.parameters(model).items()
     }
-    saved_models.save_model(
-        target,
-        saved_models.with_parameters(model, loaded),
-        tokenizer_fingerprint=_fingerprint(source),
-    )
+    model = saved_models.with_parameters(model, loaded)
+    saved_models.save_model(target, model, tokenizer_fingerprint=_fingerprint(source))
     _copy_files(source, target)
     _write_config(target, hf_config)
     return _summary(config, f'{family.architecture} in {dtype}: {source} -> {target}')
+
+
+def _import_adapters(source: pathlib.Path, target: pathlib.Path, *, base, mesh) -> str:
+    """Imports adapters of PEFT, with the files of their base beside them."""
+    if base is None:
+        raise ValueError(
+            f'{source} has adapters of PEFT: import their base first, then name it with --base'
+        )
+    note = peft_adapters.import_adapters(source, target, base=base, mesh=mesh)
+    base = pathlib.Path(base)
+    _copy_files(base, target)
+    if (base / CONFIG).exists():
+        shutil.copyfile(base / CONFIG, target / CONFIG)
+    return note
 
 
 def imported_config(family: Family, hf_config: Mapping[str, Any], dtype: str) -> ModelConfig:
@@ -103,7 +135,7 @@ def imported_config(family: Family, hf_config: Mapping[str, Any], dtype: str) ->
         attention='einsum',
         remat='dots',
         scan_layers=True,
-        logits_chunk=256,
+        logits_chunk=4096,
     )
 
 
@@ -114,6 +146,9 @@ def export_model(
     files: str | os.PathLike | None,
     mesh: jax.sharding.Mesh,
     file_bytes: int,
+    template: str | None = None,
+    system: str = chat_templates.PUBLISHED,
+    base: str | None = None,
 ) -> str:
     """Converts a model folder of ours into one for `transformers`; returns a one-line summary.
 
@@ -125,11 +160,36 @@ def export_model(
             express the model's config.
         mesh: devices to load onto.
         file_bytes: size limit of one safetensors file.
+        template: name of the chat template whose end token and text are written; None: that of
+            the run that trained the model, if one did, with its system message.
+        system: system message with `template`, as `tokenizer.system` of a run.
+        base: of adapters, name or folder of their base model for `transformers`.
 
-    Raises ValueError, before anything is written, if no family can express the model's config.
+    Adapters become a folder of PEFT. To export a whole model, merge them first (scripts/merge.py).
+
+    Raises ValueError, before anything is written, if no family can express the model's config, or
+    if the tokenizer in `files` is not that of the model or lacks tokens of the template.
     """
     source, target = pathlib.Path(source), _empty_folder(target)
     files = pathlib.Path(files or source)
+    chat, note = _exported_chat(source, files, template=template, system=system)
+    if saved_models.saved_adaptation(source) is None:
+        conversion = _export_whole(source, target, files=files, mesh=mesh, file_bytes=file_bytes)
+    else:
+        conversion = peft_adapters.export_adapters(source, target, base_name=base, mesh=mesh)
+        _copy_files(files, target)
+    return f'{conversion}; {exported_chat.write_chat(target, chat) if chat else note}'
+
+
+def _export_whole(
+    source: pathlib.Path,
+    target: pathlib.Path,
+    *,
+    files: pathlib.Path,
+    mesh: jax.sharding.Mesh,
+    file_bytes: int,
+) -> str:
+    """Writes the weights, config.json and carried files of a whole model; returns a summary."""
     config, fingerprint = saved_models.read_description(source)
     family, hf_config = _exported_config(files, config)
     parameters = saved_models.parameters(
@@ -143,7 +203,8 @@ def export_model(
         if tensor.layer is None:
             # np.asarray caches a host copy in the array: drop the array, or all copies add up.
             return tensor.to_tensor(np.asarray(parameters.pop(tensor.parameter)))
-        return tensor.to_tensor(np.asarray(_layer(parameters[tensor.parameter], tensor.layer)))
+        layer = stacked_parameters.take_layer(parameters[tensor.parameter], tensor.layer)
+        return tensor.to_tensor(np.asarray(layer))
 
     target.mkdir(parents=True, exist_ok=True)
     safetensors_files.write_tensors(
@@ -158,6 +219,23 @@ def export_model(
     return _summary(config, f'{family.architecture} in {config.param_dtype}: {source} -> {target}')
 
 
+def _exported_chat(
+    source: pathlib.Path, files: pathlib.Path, *, template: str | None, system: str
+) -> tuple[Chat | None, str]:
+    """(chat to write, or what the summary says if there is none) of an exported model."""
+    trained = saved_models.saved_chat(source)
+    if template is None and trained is None:
+        return None, 'end tokens and chat template as copied (--template writes others)'
+    fingerprint = saved_models.read_description(source)[1]
+    layout = {'template': template, 'system': system} if template is not None else trained
+    chat = exported_chat.load_chat(files, **layout, fingerprint=fingerprint)
+    if chat is None and template is not None:
+        raise ValueError(
+            f'--template={template}: no tokenizer in {files}; name its folder: --files'
+        )
+    return chat, f'no tokenizer in {files}: end tokens and chat template not written (--files)'
+
+
 def _exported_config(files: pathlib.Path, config: ModelConfig) -> tuple[Family, dict[str, Any]]:
     """(family, config.json) of an exported model; other keys of the config.json in `files` stay."""
     copied = _read_config(files) if (files / CONFIG).exists() else {}
@@ -169,55 +247,13 @@ def _exported_config(files: pathlib.Path, config: ModelConfig) -> tuple[Family, 
     return family, hf_config
 
 
-def _load_parameter(
-    leaf: jax.ShapeDtypeStruct,
-    tensors: Sequence[Tensor],
-    stored: Mapping[str, safetensors_files.StoredTensor],
-) -> jax.Array:
-    """Loads a parameter onto its devices, one tensor (layer) at a time."""
-
-    def read(tensor: Tensor) -> np.ndarray:
-        """The tensor in our layout and dtype."""
-        values = tensor.to_parameter(safetensors_files.read_tensor(stored[tensor.name]))
-        return values.astype(leaf.dtype, copy=False)
-
-    if tensors[0].layer is None:
-        return jax.device_put(read(tensors[0]), leaf.sharding)
-    layer_sharding = _layer_sharding(leaf)
-    # Donation writes each layer in place: a second copy of the stack would not fit.
-    put = jax.jit(_put, donate_argnums=0, out_shardings=leaf.sharding)
-    stacked = jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding)
-    for tensor in tensors:
-        stacked = put(stacked, jax.device_put(read(tensor), layer_sharding), tensor.layer)
-    return stacked
-
-
-def _put(stacked: jax.Array, values: jax.Array, layer: int) -> jax.Array:
-    return stacked.at[layer].set(values)
-
-
-def _layer(stacked: jax.Array, layer: int) -> jax.Array:
-    """One layer of a stacked parameter, sharded as the stack is."""
-    return _take_layer(_layer_sharding(stacked))(stacked, layer)
-
-
-@functools.cache
-def _take_layer(layer_sharding: NamedSharding):
-    return jax.jit(lambda stacked, layer: stacked[layer], out_shardings=layer_sharding)
-
-
-def _layer_sharding(leaf: jax.Array | jax.ShapeDtypeStruct) -> NamedSharding:
-    return NamedSharding(leaf.sharding.mesh, jax.P(*leaf.sharding.spec[1:]))
-
-
 def _shapes(parameters: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(leaf.shape) for name, leaf in parameters.items()}
 
 
-def _check_complete(
-    tensors: Sequence[Tensor], stored: Mapping[str, safetensors_files.StoredTensor]
-) -> None:
+def _check_complete(tensors: Sequence[Tensor], weights: stored_weights.StoredWeights) -> None:
     """Raises one ValueError that lists every missing, unexpected or misshaped tensor."""
+    stored = weights.tensors
     expected = {tensor.name: tensor.shape for tensor in tensors}
     problems = {
         'missing': [name for name in expected if name not in stored],
@@ -236,26 +272,27 @@ def _check_complete(
         listed = '; '.join(
             f'{kind}: {", ".join(names)}' for kind, names in problems.items() if names
         )
-        raise ValueError(f'tensors do not match config.json: {listed}')
+        note = f'; {weights.head_differs}' if weights.head_differs else ''
+        raise ValueError(f'tensors do not match config.json: {listed}{note}')
 
 
-def _common_dtype(stored: Mapping[str, safetensors_files.StoredTensor]) -> str:
+def _common_dtype(dtypes: set[str]) -> str:
     """The dtype of all tensors, if it is one that we store."""
-    dtypes = {tensor.dtype for tensor in stored.values()}
     if dtypes not in ({'F32'}, {'BF16'}):
         raise ValueError(
             f'tensors have dtypes {sorted(dtypes)}; choose --dtype=float32 (exact) or '
             '--dtype=bfloat16'
         )
-    return safetensors_files.DTYPES[dtypes.pop()].name
+    return safetensors_files.DTYPES[next(iter(dtypes))].name
 
 
 def _read_config(folder: pathlib.Path) -> dict[str, Any]:
+    """Reads config.json; raises ValueError, naming the file, if one to be carried is damaged."""
+    for path in _carried_files(folder):
+        safetensors_files.check_content(path)
     if not (folder / CONFIG).is_file():
         raise ValueError(f'file not found: {folder / CONFIG}; use the folder of a model')
-    return jsonl.at_place(
-        str(folder / CONFIG), jsonl.parse_object, (folder / CONFIG).read_text(encoding='utf-8')
-    )
+    return safetensors_files.read_json(folder / CONFIG)
 
 
 def _write_config(folder: pathlib.Path, hf_config: Mapping[str, Any]) -> None:
@@ -271,14 +308,18 @@ def _empty_folder(target: str | os.PathLike) -> pathlib.Path:
 
 def _fingerprint(folder: pathlib.Path) -> str:
     """Fingerprint of the folder's tokenizer as data/text computes it; '' without a tokenizer."""
-    files = [folder / name for name in TOKENIZERS if (folder / name).is_file()]
-    return hashlib.sha256(files[0].read_bytes()).hexdigest()[:12] if files else ''
+    files = [folder / name for name in exported_chat.TOKENIZERS if (folder / name).is_file()]
+    return exported_chat.file_hash(files[0]) if files else ''
+
+
+def _carried_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    found = {path for pattern in CARRIED_FILES for path in folder.glob(pattern)}
+    return sorted(path for path in found if path.is_file())
 
 
 def _copy_files(source: pathlib.Path, target: pathlib.Path) -> None:
-    for path in sorted({path for pattern in CARRIED_FILES for path in source.glob(pattern)}):
-        if path.is_file():
-            shutil.copyfile(path, target / path.name)
+    for path in _carried_files(source):
+        shutil.copyfile(path, target / path.name)
 
 
 def _summary(config: ModelConfig, conversion: str) -> str:

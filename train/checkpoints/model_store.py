@@ -1,6 +1,7 @@
 """Loads and saves the models of a run; a base model that adapters share is in memory once."""
 
 import os
+from collections.abc import Mapping
 
 import jax
 
@@ -22,7 +23,10 @@ class ModelStore:
         *,
         tokenizer_fingerprint: str,
         quantize: quantization.Quantization,
+        chat: Mapping[str, str] | None = None,
     ):
+        """`chat` describes the run's chat template; see `saved_models.save_model`."""
+        self._chat = chat
         self._numerics, self._mesh = numerics, mesh
         self._fingerprint, self._quantize = tokenizer_fingerprint, quantize
         self._bases: dict[tuple[str, str], tuple[Transformer, int]] = {}
@@ -72,7 +76,9 @@ class ModelStore:
 
     def save(self, folder: os.PathLike, model: Transformer) -> None:
         """Writes a model with the run's tokenizer fingerprint."""
-        saved_models.save_model(folder, model, tokenizer_fingerprint=self._fingerprint)
+        saved_models.save_model(
+            folder, model, tokenizer_fingerprint=self._fingerprint, chat=self._chat
+        )
 
     def release(self) -> None:
         """Empties the cache of bases; a base that a loaded model still uses stays in memory."""

@@ -49,8 +49,16 @@ def abstract_model(config: ModelConfig, mesh: jax.sharding.Mesh) -> Transformer:
     return Placement(mesh).abstract(shapes)
 
 
-def save_model(folder: str | os.PathLike, model: Transformer, *, tokenizer_fingerprint: str):
+def save_model(
+    folder: str | os.PathLike,
+    model: Transformer,
+    *,
+    tokenizer_fingerprint: str,
+    chat: Mapping[str, str] | None = None,
+):
     """Writes the parameters and then, beside them, the description of the model.
+
+    `chat` has the names `template` and `system` of the chat template it was trained with, if any.
 
     Of a model with adapters only the adapters are written, with a reference to their base. A folder
     without description counts as empty, so an interrupted save leaves no half model.
@@ -63,7 +71,7 @@ def save_model(folder: str | os.PathLike, model: Transformer, *, tokenizer_finge
         'model': dataclasses.asdict(model.config),
         'tokenizer': tokenizer_fingerprint,
         'fingerprint': distributed.fingerprint(trained),
-    }
+    } | ({} if chat is None else {'chat': dict(chat)})
     adaptation = lora.adaptation_of(model)
     if adaptation is not None:
         description |= {
@@ -229,6 +237,11 @@ def read_description(folder: str | os.PathLike) -> tuple[ModelConfig, str]:
     description, path = _read_json(folder), os.path.join(folder, DESCRIPTION)
     config = build.build(ModelConfig, EARLIER_DEFAULTS | description['model'], path=path)
     return config, description['tokenizer']
+
+
+def saved_chat(folder: str | os.PathLike) -> dict[str, str] | None:
+    """Returns `template` and `system` that a model was trained with; None if it was not."""
+    return _read_json(folder).get('chat')
 
 
 def _read_json(folder: os.PathLike) -> dict[str, Any]:

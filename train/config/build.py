@@ -6,25 +6,36 @@ exist: an unknown, missing or ill-typed field is an error before the run starts.
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 import pathlib
+import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import ml_collections
 from ml_collections import config_dict
 
 from elenchus.data.files import jsonl
+from elenchus.data.grading.judge import AnswerSettings
+from elenchus.model.ranges import Range, show
 from elenchus.train.objective import Objective, ObjectiveSettings
 
 T = TypeVar('T')
 SETTINGS_OF: dict[type, type] = {Objective: ObjectiveSettings}
 """Type of a field -> the settings that a config has for it, whose `resolve` returns the field."""
+RANGES_OF: dict[type, dict[str, Range]] = {
+    AnswerSettings: {
+        'workers': Range(0, 4096, note='0 is one for each core'),
+        'timeout_s': Range(0.01, 86_400.0),
+    }
+}
+"""Ranges of settings of the package `data`, which imports none of ours and so cannot say them."""
 ROOT = pathlib.Path(__file__).parents[2]
-PACKAGES = ('model', 'data', 'sampling', 'train', 'configs', 'scripts')
+LARGEST, LONGEST = sys.float_info.max, 4096  # a float; the characters of a text
 Section = ml_collections.ConfigDict | Mapping
 
 
@@ -35,13 +46,17 @@ def build(cls: type[T], config: Section, path: str = 'config') -> T:
     """Builds a `cls` from a section that has exactly the fields of `cls`.
 
     Follows the type hints: nested dataclasses, `tuple[...]`, `X | None`, `Literal`, bool, int,
-    float (an int is accepted), str. Defaults in `cls` are ignored: the config states everything.
+    float (an int is accepted), str; numbers may be `Annotated` with a `Range`. Defaults in `cls`
+    are ignored: the config states everything.
 
-    Raises ValueError, naming the field, for an unknown or missing field or a value of another type.
+    Raises ValueError, naming the field, for an unknown or missing field, for a value of another
+    type and for a number out of its range.
     """
     if not isinstance(config, Section):
-        raise ValueError(f'{path}={config!r} must be a section with the fields of {cls.__name__}')
-    hints = typing.get_type_hints(cls)
+        raise ValueError(
+            f'{path}={show(config)} must be a section with the fields of {cls.__name__}'
+        )
+    hints = hints_of(cls)
     names = [field.name for field in dataclasses.fields(cls) if field.init]
     for name in config:
         if name not in names:
@@ -59,7 +74,17 @@ def build(cls: type[T], config: Section, path: str = 'config') -> T:
 def nearest(value: object, valid: Iterable[object]) -> str:
     """Returns the valid value whose text is closest to the given one; 'none' if there is none."""
     texts = [str(option) for option in valid]
-    return (difflib.get_close_matches(str(value), texts, n=1, cutoff=0.0) or ['none'])[0]
+    return (difflib.get_close_matches(show(value), texts, n=1, cutoff=0.0) or ['none'])[0]
+
+
+@functools.cache
+def hints_of(cls: type) -> dict[str, Any]:
+    """Returns the types of the fields of a class of settings, with the ranges of numbers."""
+    hints, ranges = typing.get_type_hints(cls, include_extras=True), RANGES_OF.get(cls, {})
+    return {
+        name: typing.Annotated[hint, ranges[name]] if name in ranges else hint
+        for name, hint in hints.items()
+    }
 
 
 def _value(config: Section, name: str, path: str) -> Any:
@@ -75,19 +100,35 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         settings = SETTINGS_OF.get(hint)
         return build(settings, value, path).resolve() if settings else build(hint, value, path)
     origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return _convert_ranged(args, value, path)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(args, value, path)
     if origin is typing.Literal:
         return _convert_literal(args, value, path)
     if origin is tuple:
         return _convert_tuple(args, value, path)
-    if hint is float and _is(int, value):
+    if hint is float and _is(int, value) and abs(value) < LARGEST:
         return float(value)
     if hint in (bool, int, float, str, types.NoneType):
         if not _is(hint, value):
             raise _wrong_type(hint, value, path)
+        if hint is str and ('\0' in value or len(value) > LONGEST):
+            raise ValueError(
+                f'{path}={show(value)} must have no NUL, and at most {LONGEST} characters'
+            )
         return value
     raise TypeError(f'{path}: settings cannot hold {hint}')
+
+
+def _convert_ranged(args: Sequence[Any], value: Any, path: str) -> Any:
+    hint, *extras = args
+    # An integer that no float holds is out of range before it is converted.
+    is_number = _is(int, value) or (hint is float and _is(float, value))
+    for limits in (extra for extra in extras if isinstance(extra, Range) and is_number):
+        # Errors name a field as checks across sections do: sampling.top_p, without 'config'.
+        limits.check(path.removeprefix('config.'), value)
+    return _convert(hint, value, path)
 
 
 def _is(kind: type, value: Any) -> bool:
@@ -114,7 +155,7 @@ def _convert_literal(choices: Sequence[Any], value: Any, path: str) -> Any:
             return value
     listed = ', '.join(repr(choice) for choice in choices)
     raise ValueError(
-        f'{path}={value!r} must be one of {listed}; did you mean {nearest(value, choices)!r}?'
+        f'{path}={show(value)} must be one of {listed}; did you mean {nearest(value, choices)!r}?'
     )
 
 
@@ -124,16 +165,20 @@ def _convert_tuple(kinds: Sequence[Any], value: Any, path: str) -> tuple:
     if len(kinds) == 2 and kinds[1] is Ellipsis:
         kinds = [kinds[0]] * len(value)
     if len(kinds) != len(value):
-        raise ValueError(f'{path}={value!r} has {len(value)} values; expected {len(kinds)}')
+        raise ValueError(f'{path}={show(value)} has {len(value)} values; expected {len(kinds)}')
     pairs = zip(kinds, value, strict=True)
     return tuple(_convert(kind, item, f'{path}[{i}]') for i, (kind, item) in enumerate(pairs))
 
 
 def _wrong_type(kind: Any, value: Any, path: str) -> ValueError:
-    return ValueError(f'{path}={value!r} is of type {type(value).__name__}; expected {_name(kind)}')
+    return ValueError(
+        f'{path}={show(value)} is of type {type(value).__name__}; expected {_name(kind)}'
+    )
 
 
 def _name(kind: Any) -> str:
+    if typing.get_origin(kind) is typing.Annotated:
+        return _name(typing.get_args(kind)[0])
     return kind.__name__ if isinstance(kind, type) else str(kind)
 
 
@@ -163,10 +208,15 @@ def diff(was: Section, now: Section) -> list[str]:
     return [f for f in fields if before.get(f, absent) != after.get(f, absent)]
 
 
-def explain_diff(was: Section, now: Section, *, ignoring: Sequence[str] = ()) -> str:
-    """Returns one line, 'field train.rate was 0.1, now 0.2; ...'; empty if nothing differs."""
+def explain_diff(
+    was: Section, now: Section, *, only: Callable[[str], bool] = lambda field: True
+) -> str:
+    """Returns one line, 'field train.rate was 0.1, now 0.2; ...'; empty if nothing differs.
+
+    `only` says of a field's name whether it is compared.
+    """
     before, after = _flat(_plain(was, 'config')), _flat(_plain(now, 'config'))
-    fields = [field for field in diff(was, now) if field not in ignoring]
+    fields = [field for field in diff(was, now) if only(field)]
     return '; '.join(f'field {f} was {_show(before, f)}, now {_show(after, f)}' for f in fields)
 
 

@@ -1,8 +1,22 @@
 """Checks of settings that depend on other sections; each section checks its own fields."""
 
+import dataclasses
+
+from elenchus.data.text.chat_templates import Template
+from elenchus.model.ranges import MOST
 from elenchus.sampling.exploration.explorers import EXPLORERS
-from elenchus.train.config.run_settings import REINFORCED, RunSettings
+from elenchus.train.config import players
+from elenchus.train.config.run_settings import REINFORCED, RunSettings, SamplingSettings
 from elenchus.train.rl.settings import TRAINED_ROLES, max_response_tokens
+
+
+def check_settings(s: RunSettings) -> None:
+    """Raises ValueError if sections contradict each other; needs no data, so it comes first."""
+    players.check_stages(s)
+    check_counts(s)
+    check_ids(s)
+    check_rewards(s)
+    check_lora(s)
 
 
 def check_counts(s: RunSettings) -> None:
@@ -15,11 +29,11 @@ def check_counts(s: RunSettings) -> None:
         ('evaluate.num_problems', s.evaluate.num_problems, s.data.num_test),
     ):
         if not 1 <= count <= limit:
-            raise ValueError(f'{name}={count} must be in [1, {limit}]')
+            raise ValueError(f'{name}={count} must be in [1, {limit}]; nearest: {limit}')
     if s.critique.raised_temperature < s.sampling.temperature:
         raise ValueError(
             f'critique.raised_temperature={s.critique.raised_temperature} must be at least '
-            f'{s.sampling.temperature}, sampling.temperature'
+            f'{s.sampling.temperature}, sampling.temperature; nearest: {s.sampling.temperature}'
         )
     if s.reinforce.critic_rewards.located and s.data.source != 'lab':
         raise ValueError(
@@ -33,19 +47,72 @@ def check_counts(s: RunSettings) -> None:
         )
 
 
+def check_ids(s: RunSettings) -> None:
+    """Raises ValueError if a stage samples more than its requests have ids, which are int32."""
+    beam, explore, critique = s.evaluate.beam, s.improve.explore, s.critique
+    samples = max(critique.num_attempts, critique.num_relocated, critique.num_inserted, 1)
+    samples *= max(critique.num_rollouts, critique.filter_samples)
+    uptake = s.evaluate.num_attempts * s.evaluate.uptake.num_samples
+    for name, problems, each in (
+        ('evaluate.num_attempts', s.evaluate.num_problems, s.evaluate.num_attempts),
+        ('evaluate.uptake.num_samples', s.evaluate.uptake.num_problems, uptake),
+        ('evaluate.beam.width', beam.num_problems, beam.ids_per_question),
+        ('critique.num_attempts', s.critique.num_problems, samples),
+        ('improve.explore.num_attempts', s.improve.num_problems, explore.ids_per_question),
+        ('reinforce.num_samples', s.reinforce.num_problems, s.reinforce.num_samples),
+    ):
+        if problems * each > MOST:
+            raise ValueError(
+                f'{name} asks for {each} samples at each of {problems} problems, more than {MOST} '
+                f'in all; nearest: {max(1, MOST // problems)} samples'
+            )
+
+
+def check_rewards(s: RunSettings) -> None:
+    """Raises ValueError if a stage of reinforcement learning has nothing to learn from."""
+    rewards = {'actor': s.reinforce.rewards, 'critic': s.reinforce.critic_rewards}
+    advantage = s.reinforce.advantage
+    for stage, player in [(name, p) for name in s.stages for p in REINFORCED.get(name, ())]:
+        if player == 'critic' and not advantage.outcome_coef:
+            raise ValueError(
+                f'reinforce.advantage.outcome_coef=0.0 leaves the critic of stage {stage!r} no '
+                'advantage, since steps are those of attempts; nearest: 1.0'
+            )
+        weights = dataclasses.asdict(rewards[player])
+        terms = [name for name, weight in weights.items() if isinstance(weight, float)]
+        is_silent = not any(weights[name] for name in terms)
+        if is_silent and not (player == 'actor' and advantage.step_coef):
+            field = 'rewards' if player == 'actor' else 'critic_rewards'
+            raise ValueError(
+                f'reinforce.{field} has only weights of 0, so the {player} of stage {stage!r} '
+                f'learns nothing: set one of {terms}; nearest: reinforce.{field}.{terms[0]}=1.0'
+            )
+
+
+def check_template(s: RunSettings, template: Template) -> None:
+    """Raises ValueError if a stage trains two turns that the template writes differently."""
+    trains_actor = any('actor' in REINFORCED.get(stage, ()) for stage in s.stages)
+    if template.prefix and trains_actor and s.reinforce.turns.episode != 'attempt':
+        raise ValueError(
+            f'reinforce.turns.episode={s.reinforce.turns.episode!r} trains two turns, but under '
+            f'tokenizer.template={template.name!r} only the last turn has '
+            f"{template.prefix[0]!r}: use tokenizer.template='chatml', or the episode 'attempt'"
+        )
+
+
 def check_lora(s: RunSettings) -> None:
     """Raises ValueError if a stage's adapters do not fit the model that they train."""
-    sections = {'actor': s.actor, 'critic': s.critic}
-    continued = {('reinforce', p) for stage in s.stages for p in REINFORCED.get(stage, ())}
-    if s.improve.restart == 'last':
-        continued.add(('improve', 'actor'))
-    for name, player in sorted(continued):
-        expected, lora = sections[player].lora, getattr(s, name).lora
-        if expected.rank and lora != expected:
-            raise ValueError(
-                f'{name}.lora={lora} continues the adapters of the {player}: it must be '
-                f'{player}.lora={expected}'
-            )
+    for stage in players.SECTION_OF.keys() & set(s.stages):
+        section = players.SECTION_OF[stage]
+        trained = REINFORCED.get(stage, ('critic' if stage == 'critic' else 'actor',))
+        for player in trained if section != 'improve' or s.improve.restart == 'last' else ():
+            start = players.SECTION_OF.get(players.start_of(s, stage, player))
+            lora, expected = getattr(s, section).lora, getattr(s, start).lora if start else None
+            if expected is not None and expected.rank and lora != expected:
+                raise ValueError(
+                    f'{section}.lora={lora} continues the adapters of the {player}: it must be '
+                    f'{start}.lora={expected}'
+                )
     if s.base.quantize == 'none':
         return
     for stage in s.stages:
@@ -64,6 +131,12 @@ def trained_by(s: RunSettings, stage: str):
     return s.improve if stage in EXPLORERS else sections.get(stage)
 
 
+def longest_turns(s: RunSettings) -> SamplingSettings:
+    """Returns the settings of sampling with the longest attempt of any stage, perhaps a talk."""
+    longest_attempt = max(players.attempt_tokens(s, stage) for stage in s.stages)
+    return dataclasses.replace(s.sampling, attempt_tokens=longest_attempt)
+
+
 def check_lengths(
     s: RunSettings,
     longest_question: int,
@@ -71,46 +144,56 @@ def check_lengths(
     longest_guide: int = 0,
     longest_hint: int = 0,
     overhead: int = 1,
+    turn_overhead: int = 1,
 ) -> None:
     """Raises ValueError if a conversation of the longest turns does not fit a shape.
 
     A guide follows the attempt in an annotator's prompt, a hint the question in the actor's.
-    `overhead` is the largest number of tokens between two turns.
+    `overhead` is the largest number of tokens between two turns, `turn_overhead` that between
+    those of an episode of `reinforce`.
     """
-    sampling = s.sampling
+    sampling, reinforce = longest_turns(s), s.reinforce
     attempt = longest_question + overhead + sampling.attempt_tokens
     criticised = attempt
-    if s.evaluate.num_rounds > 1:  # a refinement becomes the next round's attempt
+    scored = any(reinforce.reward_rules(p).needs_refinement_scores for p in TRAINED_ROLES)
+    # A refinement is criticised as the next round's attempt, or for its reward.
+    if s.evaluate.num_rounds > 1 or scored:
         criticised = max(attempt, longest_question + overhead + sampling.refinement_tokens)
     critique = criticised + overhead + sampling.critique_tokens
     refinement = critique + overhead + sampling.refinement_tokens
     hinted = longest_question + longest_hint
     prompt = max(critique, attempt + longest_guide, hinted) + overhead
+    if reinforce.turns.episode == 'correction':  # an instruction in place of a critique
+        prompt = max(prompt, attempt + turn_overhead)
+        refinement = max(refinement, attempt + turn_overhead + sampling.refinement_tokens)
     talked = longest_question + overhead + s.self_talk.tokens
     alone = hinted + overhead + sampling.attempt_tokens
     whole = max(refinement, critique + longest_guide, alone, talked)
     written = {
-        p: max_response_tokens(p, s.reinforce.turns.episode, sampling.limits, overhead=overhead)
+        p: max_response_tokens(p, reinforce.turns.episode, sampling.limits, overhead=turn_overhead)
         for p in TRAINED_ROLES
     }
-    for name, size, needed in (
-        ('reinforce.length', s.reinforce.length, overhead + longest_question + written['actor']),
-        (
-            'reinforce.critic_length',
-            s.reinforce.critic_length,
-            overhead + attempt + written['critic'],
-        ),
+    criticised_row = overhead + attempt + written['critic']
+    _check_sizes(
+        ('reinforce.length', reinforce.length, overhead + longest_question + written['actor']),
+        ('reinforce.critic_length', reinforce.critic_length, criticised_row),
         ('sampling.score.lengths[-1]', sampling.score.lengths[-1], critique),
         ('sampling.engine.prompt_buckets[-1]', sampling.engine.prompt_buckets[-1], prompt),
         ('sampling.engine.max_length', sampling.engine.max_length, whole),
         ('model.max_length', s.model.max_length, sampling.engine.max_length),
         ('model.max_length', s.model.max_length, s.train.length),
-    ):
+        question=longest_question,
+        guide=max(longest_guide, longest_hint),
+    )
+
+
+def _check_sizes(*rows: tuple[str, int, int], question: int, guide: int) -> None:
+    """Raises ValueError for the first (name, size, size needed) that is too small."""
+    for name, size, needed in rows:
         if size < needed:
-            guide_tokens = max(longest_guide, longest_hint)
-            guide = f' and the longest guide {guide_tokens}' if guide_tokens else ''
+            longest_guide = f' and the longest guide {guide}' if guide else ''
             raise ValueError(
                 f'{name}={size} must be at least {needed}: the longest question has '
-                f'{longest_question} tokens{guide}; raise it, or lower self_talk.tokens and '
+                f'{question} tokens{longest_guide}; raise it, or lower self_talk.tokens and '
                 'sampling.*_tokens'
             )

@@ -53,6 +53,19 @@ flags.DEFINE_string(
     "Folder of compiled programs, which later runs load; '' keeps none. Without the flag: "
     '$JAX_COMPILATION_CACHE_DIR, or .cache/jax in the clone.',
 )
+CONFIG_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NameError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+"""What the code of a config file may raise while it is read."""
 
 CONTINUES = 'files in the work directory are whole; once this is mended, run the same command again'
 
@@ -172,9 +185,11 @@ def parse_flags(argv: list[str]) -> list[str]:
         _fail(_last_line(str(error)))
     except flags.Error as error:
         _fail(str(error))
-    except (AttributeError, KeyError):  # what ml_collections raises for an unknown override
+    except CONFIG_ERRORS as error:
         for name in _config_names():
-            _check_overrides(name, argv)
+            _check_config_file(name, argv, error)
+            if isinstance(error, (AttributeError, KeyError)):  # of an override that is unknown
+                _check_overrides(name, argv)
         raise
     compilation_cache.turn_on(flags.FLAGS.compilation_cache)
     if not flags.FLAGS['verbosity'].present:
@@ -212,10 +227,33 @@ def _check_readable(name: str, argv: list[str]) -> None:
         _fail(f'cannot read --{name}={path} ({reason}){hint}')
 
 
+def _check_config_file(name: str, argv: list[str], error: BaseException) -> None:
+    """Fails with one line if an error comes from within the config file, or if it is none."""
+    path = pathlib.Path((_argument(name, argv) or '').partition(':')[0]).resolve()
+    lines = [
+        number
+        for frame, number in traceback.walk_tb(error.__traceback__)
+        if pathlib.Path(frame.f_code.co_filename).resolve() == path
+    ]
+    if isinstance(error, SyntaxError) and pathlib.Path(error.filename or path).resolve() == path:
+        lines = [error.lineno or 1]
+    elif isinstance(error, AttributeError) and error.name == 'get_config':
+        _fail(f'--{name}={_argument(name, argv)} has no function get_config, so it is no config '
+              'file; use one such as configs/lab.py', error)  # fmt: skip
+    if lines:
+        _fail(
+            f'--{name}={_argument(name, argv)}, line {lines[-1]}: {type(error).__name__}: {error}; '
+            'use a Python file whose function get_config returns a ConfigDict',
+            error,
+        )
+
+
 def _check_overrides(name: str, argv: list[str]) -> None:
     """Fails with one line if an override names a field that the config lacks."""
     path = _argument(name, argv)
     config = flags.FLAGS[name].parser.parse(path) if path else None
+    if path and not isinstance(config, ml_collections.ConfigDict):
+        _fail(f'--{name}={path}: get_config returned {type(config).__name__}, not a ConfigDict')
     for argument in argv:
         flag = argument.lstrip('-').partition('=')[0]
         if config is not None and argument.startswith('-') and flag.startswith(f'{name}.'):

@@ -79,7 +79,7 @@ class Compiler:
         except jax.errors.JaxRuntimeError as error:
             if 'RESOURCE_EXHAUSTED' not in str(error):
                 raise
-            self._add(refused_program(name, str(error), args, time.perf_counter() - start))
+            self._add(refused_program(name, str(error), args, seconds=time.perf_counter() - start))
             results = placed_like(results, args)
             if any(x.sharding is None for x in jax.tree.leaves(results)) and not programs.is_large(
                 name
@@ -125,7 +125,7 @@ class ProgramRefused(Exception):
     """A program does not fit, and what follows it depends on where its results would lie."""
 
 
-def refused_program(name: str, message: str, args: Any, seconds: float) -> CompiledProgram:
+def refused_program(name: str, message: str, args: Any, *, seconds: float) -> CompiledProgram:
     """A program that XLA refused, with the memory that it would use."""
     match, arguments = REFUSED_SIZE.search(message), programs.placed_bytes(args)
     number, unit = (match[1] or match[3], match[2] or match[4]) if match else ('0', '')

@@ -10,11 +10,11 @@ end, with the nearest change that fits.
 import contextlib
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 
-from elenchus.model import memory_estimate
+from elenchus.model import memory_estimate, platforms
 from elenchus.model.memory_estimate import GIB
 from elenchus.train.config.run_settings import RunSettings
 from elenchus.train.planning import compiled, dry_run, least_work, machines, memory_plan, programs
@@ -25,9 +25,15 @@ from elenchus.train.planning.program_cost import Cost
 
 
 def compile_run(
-    s: RunSettings, topology: str, *, only: str = '', print_line=print
+    s: RunSettings,
+    topology: str,
+    *,
+    only: str = '',
+    on_program: Callable[[CompiledProgram], None] = lambda program: None,
 ) -> list[CompiledProgram]:
-    """Compiles the programs of a run whose name the regular expression `only` finds.
+    """Compiles and prints the programs of a run whose name the regular expression `only` finds.
+
+    Calls `on_program` with each as soon as it is compiled.
 
     Raises ValueError, with the nearest change that fits, if a program does not fit.
     """
@@ -41,16 +47,18 @@ def compile_run(
 
     def report(program: CompiledProgram) -> None:
         for line in program_lines(program, plan, machine, phase=phase_of(program.name, plan)):
-            print_line(line)
+            print(line)
+        on_program(program)
 
-    print_line(f'XLA, for {machine.name}, on one device (seconds of compiling at the end):')
+    print(f'XLA, for {machine.name}, on one device (seconds of compiling at the end):')
     compiler = compiled.Compiler(selected=selected, report=report)
-    precision = jax.default_matmul_precision(s.matmul_precision)
+    value = platforms.product_precision(s.model.dtype, s.matmul_precision)
+    precision = jax.default_matmul_precision(value)
     with precision, compiled.mesh_of(machine, plan.mesh) as mesh:
         for group in programs.groups(s, plan, mesh):
             with contextlib.suppress(compiled.ProgramRefused):
                 group(compiler)
-    check_compiled(plan, machine, compiler.programs, phases)
+    check_compiled(plan, machine, compiler.programs, phases=phases)
     return compiler.programs
 
 
@@ -131,6 +139,7 @@ def check_compiled(
     plan: RunPlan,
     machine: Topology,
     compiled_programs: list[CompiledProgram],
+    *,
     phases: Mapping[str, Phase],
 ) -> None:
     """Raises ValueError, with the nearest change that fits, if a program does not fit.

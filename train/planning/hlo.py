@@ -146,21 +146,21 @@ def parse(text: str) -> Program:
 
 def _instructions(lines: Sequence[str]) -> Iterator[Instruction]:
     for line in lines:
-        left, equals, right = line.strip().partition(' = ')
+        name, equals, text = line.strip().partition(' = ')
         if not equals:
             continue
-        shape_end = _closing(right) + 1 if right.startswith('(') else right.index(' ')
-        shape, call = right[:shape_end], right[shape_end:].lstrip()
+        shape_end = _closing(text) + 1 if text.startswith('(') else text.index(' ')
+        shape, call = text[:shape_end], text[shape_end:].lstrip()
         opcode, _, after = call.partition('(')
         end = _closing('(' + after) - 1
         yield Instruction(
-            name=_NAME.search(left)[1],
+            name=_NAME.search(name)[1],
             opcode=opcode,
             arrays=tuple(_arrays(shape)),
             operands=tuple(_NAME.findall(after[:end])),
             argument=after[:end],
             rest=after[end + 1 :],
-            is_root=left.startswith('ROOT'),
+            is_root=name.startswith('ROOT'),
         )
 
 

@@ -4,8 +4,8 @@ import dataclasses
 import re
 
 from elenchus.model import config as model_config
-from elenchus.model import memory_estimate
-from elenchus.train.planning import machines, memory_plan
+from elenchus.model import head_layout, memory_estimate
+from elenchus.train.planning import machines, memory_plan, sampling_memory
 from elenchus.train.planning.machines import Topology
 from elenchus.train.planning.memory_plan import RunPlan
 from elenchus.train.planning.program_cost import Cost
@@ -40,13 +40,15 @@ def least_work(plan: RunPlan, machine: Topology, name: str) -> Least | None:
     mesh = memory_estimate.abstract_mesh(plan.mesh)
     shape = re.match(r'(prefill|decode|scoring) (\d+) x (\d+)', name)
     if shape:
-        return _sampling(plan, mesh, shape[1], rows=int(shape[2]), length=int(shape[3]))
+        return _sampling(plan, shape[1], rows=int(shape[2]), length=int(shape[3]))
     names, _, kind = name.partition(': ')
     training = next((t for t in plan.trainings if t.name == names.split(',')[0]), None)
     if training is None or kind not in ('train step', 'log-probabilities'):
         return None
+    # The pass for log-probabilities has the rows of a microbatch.
+    rows = training.rows // (training.num_microbatches if kind == 'log-probabilities' else 1)
     flops = model_config.forward_flops(
-        plan.model, tokens=training.rows * training.length, length=training.length / 2
+        plan.model, tokens=rows * training.length, length=training.length / 2
     )
     trained, optimizer, frozen = memory_plan.state_bytes(plan, training, mesh)
     if kind == 'log-probabilities':
@@ -56,13 +58,14 @@ def least_work(plan: RunPlan, machine: Topology, name: str) -> Least | None:
     return Least(passes * flops / mesh.size, 2 * (trained + optimizer) + frozen)
 
 
-def _sampling(plan: RunPlan, mesh, kind: str, *, rows: int, length: int) -> Least:
-    """A program that reads a whole player, split over `tensor` alone, in the dtype of products."""
-    c = plan.model
+def _sampling(plan: RunPlan, kind: str, *, rows: int, length: int) -> Least:
+    """A program that reads a whole player, split over the sampler's `tensor` alone."""
+    c, mesh = plan.model, sampling_memory.sampler_mesh(plan)
     weights = model_config.num_parameters(c) * memory_estimate.itemsize(c.dtype)
     weights /= mesh.shape['tensor']
     dtype = plan.sampling.engine.cache_dtype
-    cache = memory_estimate.cache_bytes(c, batch=rows, length=length, mesh=mesh, dtype=dtype)
+    divided = head_layout.divided_heads(c, mesh.shape['tensor'])  # repeats key/value heads
+    cache = memory_estimate.cache_bytes(divided, batch=rows, length=length, mesh=mesh, dtype=dtype)
     if kind == 'decode':
         flops = model_config.forward_flops(c, tokens=rows, length=length)
         return Least(flops / mesh.size, weights + cache)

@@ -5,156 +5,50 @@ Arrays are counted exactly, on abstract meshes; activations and gathered weights
 """
 
 import dataclasses
-import functools
 import itertools
-import math
 from collections.abc import Iterator
 
-import jax
-
-from elenchus.model import (
-    block_weights,
-    lora,
-    memory_estimate,
-    projection,
-    quantization,
-    transformer,
-)
-from elenchus.model.attention import inputs, kernels
-from elenchus.model.config import ModelConfig
-from elenchus.sampling.engine.shapes import EngineSettings
-from elenchus.sampling.step_scores import ScoreShapes
-from elenchus.train import optimizer as optimizers
-from elenchus.train.objective import Objective
+from elenchus.model import memory_estimate
+from elenchus.model.attention import kernels
 from elenchus.train.planning import machines
 from elenchus.train.planning.machines import Topology
-from elenchus.train.state import TrainState, init_state
-from elenchus.train.step import Transform
+from elenchus.train.planning.plan_parts import (
+    OTHER_WEIGHTS,
+    Phase,
+    RunPlan,
+    SamplingLoad,
+    TrainingLoad,
+    abstract_player,
+    abstract_state,
+    fill_mesh,
+    state_bytes,
+)
+from elenchus.train.planning.sampling_memory import (
+    decode_phase,
+    prefill_phase,
+    sampling_phases,
+    scoring_phase,
+)
 
-
-@dataclasses.dataclass(frozen=True)
-class TrainingLoad:
-    """One kind of training step: a supervised fit, or an update of reinforcement learning."""
-
-    name: str
-    optimizer: optimizers.OptimizerSettings
-    lora: lora.LoraSettings
-    objective: Objective
-    transform: Transform
-    rows: int  # of a batch, over all devices
-    length: int  # tokens of a row
-    num_microbatches: int
-    others: int  # models in memory beside the trained one: a reference, a critic
-    logprobs: bool = False  # a pass of its own computes old or reference log-probabilities
-    shared: inputs.SharedPrompt | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class SamplingLoad:
-    """Decoding with one player while the other one stays in memory."""
-
-    engine: EngineSettings
-    players: TrainingLoad  # that trained them: two whole models, or adapters on one base
-    score: ScoreShapes | None = None  # of the scoring pass
-
-
-@dataclasses.dataclass(frozen=True)
-class RunPlan:
-    """The parts of a run's settings that determine its memory."""
-
-    model: ModelConfig
-    mesh: tuple[int, int, int]  # data, fsdp, tensor; -1: the remaining devices
-    quantize: quantization.Quantization  # of the frozen base under adapters
-    trainings: tuple[TrainingLoad, ...]
-    sampling: SamplingLoad | None
-
-
-OTHER_WEIGHTS, SLOTS = 'weights to start from and of other players', 'cache of the slots'
-BESIDE = (OTHER_WEIGHTS, 'optimizer state beside it')
-"""Parts of a phase that are in memory while its program runs, but are no arguments of it."""
-
-
-class Phase(dict):
-    """Bytes on one device, by purpose."""
-
-    def __or__(self, other) -> 'Phase':
-        """Adds parts."""
-        return Phase({**self, **other})
-
-    @property
-    def program(self) -> int:
-        """Bytes of the program alone: its arguments, results and temporaries."""
-        return self.total - sum(self.get(name, 0) for name in BESIDE)
-
-    @property
-    def total(self) -> int:
-        """Bytes of all purposes together."""
-        return sum(self.values())
-
-
-def fill_mesh(shape: tuple[int, int, int], num_chips: int) -> tuple[int, int, int]:
-    """Mesh shape with -1 replaced by the remaining chips.
-
-    Raises ValueError if the shape does not cover the chips.
-    """
-    known = math.prod(n for n in shape if n != -1)
-    if num_chips % known or (-1 not in shape and known != num_chips):
-        raise ValueError(
-            f'mesh={shape} does not divide the {num_chips} chips; nearest valid mesh: '
-            f'(1, {num_chips}, 1)'
-        )
-    return tuple(num_chips // known if n == -1 else n for n in shape)
-
-
-@functools.cache
-def abstract_model(config: ModelConfig) -> transformer.Transformer:
-    """Model whose parameters are shapes without values."""
-    return jax.eval_shape(lambda: transformer.init_model(config, jax.random.key(0)))
-
-
-@functools.cache
-def abstract_state(
-    config: ModelConfig,
-    adapters: lora.LoraSettings,
-    *,
-    optimizer: optimizers.OptimizerSettings,
-    quantize: quantization.Quantization,
-) -> tuple[TrainState, transformer.Transformer | None]:
-    """(train state, frozen base) as shapes; without adapters there is no frozen base."""
-    trained, frozen = abstract_model(config), None
-    if adapters.rank:
-        frozen = jax.eval_shape(lambda model: quantization.quantize(model, quantize), trained)
-        adaptation = lora.Adaptation(adapters, '', '', quantize)
-        trained = jax.eval_shape(lambda: lora.init_adapters(config, adaptation, jax.random.key(0)))
-    update = optimizers.make_optimizer(optimizer, num_steps=1)
-    return jax.eval_shape(lambda trained: init_state(trained, update), trained), frozen
-
-
-def abstract_player(plan: RunPlan) -> transformer.Transformer:
-    """Player that samples, as shapes."""
-    state, frozen = _player_state(plan)
-    player = jax.eval_shape(lora.join, state.model, frozen)
-    kind = plan.sampling.engine.quantize
-    return jax.eval_shape(functools.partial(quantization.quantize, kind=kind), player)
-
-
-def _player_state(plan: RunPlan) -> tuple[TrainState, transformer.Transformer | None]:
-    players = plan.sampling.players
-    return abstract_state(
-        plan.model, players.lora, optimizer=players.optimizer, quantize=plan.quantize
-    )
-
-
-def state_bytes(plan: RunPlan, training: TrainingLoad, mesh) -> tuple[int, int, int]:
-    """Bytes on one device of (trained weights, optimizer state, frozen base)."""
-    # Remat changes no array; without it the cache of abstract_state serves all variations.
-    config = dataclasses.replace(plan.model, remat='none')
-    state, frozen = abstract_state(
-        config, training.lora, optimizer=training.optimizer, quantize=plan.quantize
-    )
-    trained_bytes = memory_estimate.array_bytes(state.model, mesh)
-    frozen_bytes = 0 if frozen is None else memory_estimate.array_bytes(frozen, mesh)
-    return trained_bytes, memory_estimate.array_bytes(state, mesh) - trained_bytes, frozen_bytes
+__all__ = [
+    'Phase',
+    'RunPlan',
+    'SamplingLoad',
+    'TrainingLoad',
+    'abstract_player',
+    'abstract_state',
+    'decode_phase',
+    'fill_mesh',
+    'fits',
+    'logprob_phase',
+    'nearest_fit',
+    'phases',
+    'prefill_phase',
+    'sampling_phases',
+    'scoring_phase',
+    'state_bytes',
+    'training_phase',
+]
 
 
 def training_phase(plan: RunPlan, training: TrainingLoad, mesh) -> Phase:
@@ -185,26 +79,16 @@ def training_phase(plan: RunPlan, training: TrainingLoad, mesh) -> Phase:
     return phase
 
 
-def quantized_bytes(plan: RunPlan, mesh) -> int:
-    """Bytes on one device of the copies that the engine quantizes for the sampling player."""
-    kind = plan.sampling.engine.quantize
-    state, frozen = _player_state(plan)
-    if kind == 'none' or (frozen is not None and plan.quantize != 'none'):
-        return 0
-    model = state.model if frozen is None else frozen
-    quantized = jax.eval_shape(lambda model: quantization.quantize(model, kind), model)
-    matrices = {
-        t: getattr(block_weights.find_module(quantized, t), t) for t in projection.NUM_INPUT_DIMS
-    }
-    return memory_estimate.array_bytes(matrices, mesh)
-
-
 def logprob_phase(plan: RunPlan, training: TrainingLoad, mesh) -> Phase:
-    """Memory of the pass for old or reference log-probabilities: forward only, all rows at once."""
+    """Memory of the pass for old or reference log-probabilities of a microbatch."""
     phase = training_phase(plan, training, mesh)
     trained_bytes, optimizer_bytes = phase['trained weights'], phase['optimizer state']
     forward = memory_estimate.forward_bytes(
-        plan.model, rows=training.rows, length=training.length, mesh=mesh, shared=training.shared
+        plan.model,
+        rows=training.rows // training.num_microbatches,
+        length=training.length,
+        mesh=mesh,
+        shared=training.shared,
     )
     return Phase(
         {
@@ -218,76 +102,6 @@ def logprob_phase(plan: RunPlan, training: TrainingLoad, mesh) -> Phase:
             ),
         }
     )
-
-
-def _sampling_parts(plan: RunPlan, mesh) -> Phase:
-    """What is in memory in every program of sampling: both players."""
-    trained_bytes, _, frozen_bytes = state_bytes(plan, plan.sampling.players, mesh)
-    return Phase(
-        {
-            'weights of the player': trained_bytes,
-            OTHER_WEIGHTS: trained_bytes,
-            'frozen base': frozen_bytes,
-            'weights in int8': quantized_bytes(plan, mesh),
-            'gathered weights': memory_estimate.gathered_bytes(
-                plan.model, mesh=mesh, trained=False
-            ),
-        }
-    )
-
-
-def prefill_phase(plan: RunPlan, mesh, *, rows: int, length: int) -> Phase:
-    """Memory of a prefill of `rows` prompts of `length` tokens, with the slots that it fills."""
-    engine = plan.sampling.engine
-    chunk = min(engine.prefill_chunk or length, length)
-    tokens = memory_estimate.local_rows(rows, mesh) * chunk
-    layer = memory_estimate.layer_bytes(plan.model, length=length, mesh=mesh)
-    cache_bytes = functools.partial(
-        memory_estimate.cache_bytes, plan.model, mesh=mesh, dtype=engine.cache_dtype
-    )
-    return _sampling_parts(plan, mesh) | {
-        SLOTS: cache_bytes(batch=engine.num_slots, length=engine.max_length),
-        'cache of a prefill': cache_bytes(batch=rows, length=length),
-        'layer of a prefill': int(tokens * (layer['scores'] + layer['rest'])),
-    }
-
-
-def decode_phase(plan: RunPlan, mesh) -> Phase:
-    """Memory of a chunk of decoding in all slots."""
-    engine = plan.sampling.engine
-    local = memory_estimate.local_sizes(plan.model, mesh)
-    tokens_per_step = memory_estimate.local_rows(engine.num_slots, mesh) * (1 + engine.draft_tokens)
-    slots = memory_estimate.cache_bytes(
-        plan.model,
-        mesh=mesh,
-        dtype=engine.cache_dtype,
-        batch=engine.num_slots,
-        length=engine.max_length,
-    )
-    # An estimate: three float32 copies of the logits are alive at once.
-    logits = 3 * 4 * tokens_per_step * local.vocab
-    return _sampling_parts(plan, mesh) | {SLOTS: slots, 'logits': logits}
-
-
-def scoring_phase(plan: RunPlan, mesh, *, rows: int, length: int) -> Phase:
-    """Memory of a scoring pass over `rows` critiques of `length` tokens."""
-    forward = memory_estimate.forward_bytes(
-        dataclasses.replace(plan.model, logits_chunk=1), rows=rows, length=length, mesh=mesh
-    )
-    return _sampling_parts(plan, mesh) | forward
-
-
-def sampling_phases(plan: RunPlan, mesh) -> dict[str, Phase]:
-    """Memory of the largest prefill, of decoding, and of the largest scoring pass."""
-    engine, score = plan.sampling.engine, plan.sampling.score
-    rows, length = engine.prefill_batch_sizes[-1], engine.prompt_buckets[-1]
-    by_name = {
-        'prefill': prefill_phase(plan, mesh, rows=rows, length=length),
-        'decode': decode_phase(plan, mesh),
-    }
-    if score is not None:
-        by_name['scoring'] = scoring_phase(plan, mesh, rows=score.rows, length=score.lengths[-1])
-    return by_name
 
 
 def phases(plan: RunPlan, machine: Topology) -> dict[str, Phase]:

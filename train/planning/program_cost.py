@@ -77,17 +77,17 @@ class _Counter:
         """Adds `times` runs of a computation that is not fused."""
         for instruction in computation.instructions:
             if instruction.opcode == 'while':
-                self._loop(computation, instruction, times, cost)
+                self._loop(computation, instruction, times=times, cost=cost)
             elif instruction.opcode == 'conditional':
                 self._branches(instruction, times, cost)
             elif instruction.opcode in ('call', 'async-start'):
                 for name in instruction.called:
                     self.walk(self._program.computations[name], times, cost)
             else:
-                self._operations(computation, instruction, times, cost)
+                self._operations(computation, instruction, times=times, cost=cost)
                 cost.memory_bytes += times * self._memory(computation, instruction)
 
-    def _loop(self, computation, loop: Instruction, times: float, cost: Cost) -> None:
+    def _loop(self, computation, loop: Instruction, *, times: float, cost: Cost) -> None:
         body = self._program.computations[loop.attribute('body').lstrip('%')]
         count = hlo.trip_count(self._program, computation, loop)
         if count is not None:
@@ -114,22 +114,22 @@ class _Counter:
 
     # Products and collectives, which may be inside of fusions
 
-    def _operations(self, computation, instruction: Instruction, times, cost: Cost) -> None:
+    def _operations(self, computation, instruction: Instruction, *, times, cost: Cost) -> None:
         if instruction.opcode == 'fusion':
             inner = self._program.computations[instruction.called[0]]
             for fused in inner.instructions:
-                self._operations(inner, fused, times, cost)
+                self._operations(inner, fused, times=times, cost=cost)
         elif instruction.opcode == 'dot':
             cost.flops += times * dot_flops(computation, instruction)
         elif instruction.opcode == 'convolution':
             cost.flops += times * convolution_flops(computation, instruction)
         elif instruction.collective:
-            self._collective(computation, instruction, times, cost)
+            self._collective(computation, instruction, times=times, cost=cost)
         elif instruction.opcode == 'custom-call':
             target = instruction.attribute('custom_call_target') or ''
             cost.kernels += int(times) if target.strip('"') in KERNELS else 0
 
-    def _collective(self, computation, instruction: Instruction, times, cost: Cost) -> None:
+    def _collective(self, computation, instruction: Instruction, *, times, cost: Cost) -> None:
         # The pieces of an asynchronous collective share a channel; the first one starts it.
         channel = instruction.attribute('channel_id')
         if channel is not None and channel in self._channels:
@@ -227,8 +227,8 @@ def _main(instruction: Instruction) -> int:
 def dot_flops(computation: Computation, instruction: Instruction) -> int:
     """FLOPs of a `dot`: two for each product."""
     contracted = re.search(r'lhs_contracting_dims=\{([\d,]*)\}', instruction.rest)[1]
-    left = computation.by_name[instruction.operands[0]].arrays[0]
-    inner = math.prod(left.dims[int(n)] for n in contracted.split(',') if n)
+    lhs = computation.by_name[instruction.operands[0]].arrays[0]
+    inner = math.prod(lhs.dims[int(n)] for n in contracted.split(',') if n)
     return 2 * instruction.arrays[0].size * inner
 
 
@@ -238,20 +238,20 @@ def convolution_flops(computation: Computation, instruction: Instruction) -> int
     Positions of the window on padding or between dilated inputs are no work, as in XLA's
     HloCostAnalysis: batch dimensions of a product are spelt as such windows.
     """
-    left, right = (computation.by_name[name].arrays[0] for name in instruction.operands[:2])
+    lhs, rhs = (computation.by_name[name].arrays[0] for name in instruction.operands[:2])
     out = instruction.arrays[0]
-    label_left, label_right, label_out = re.search(
+    lhs_labels, rhs_labels, out_labels = re.search(
         r'dim_labels=(\w+)_(\w+)->(\w+)', instruction.rest
     ).groups()
     window = _window(instruction.rest)
     groups = int(instruction.attribute('batch_group_count') or 1)
-    macs = right.dims[label_right.index('i')] * out.dims[label_out.index('f')]
-    macs *= left.dims[label_left.index('b')] // groups
-    for axis in range(len(label_left) - 2):
+    macs = rhs.dims[rhs_labels.index('i')] * out.dims[out_labels.index('f')]
+    macs *= lhs.dims[lhs_labels.index('b')] // groups
+    for axis in range(len(lhs_labels) - 2):
         digit = str(axis)
         macs *= _valid_positions(
-            left.dims[label_left.index(digit)],
-            out.dims[label_out.index(digit)],
+            lhs.dims[lhs_labels.index(digit)],
+            out.dims[out_labels.index(digit)],
             **{name: values[axis] for name, values in window.items()},
         )
     return 2 * macs
@@ -297,26 +297,26 @@ def received_bytes(computation: Computation, instruction: Instruction) -> tuple[
     """
     kind = instruction.collective
     operands = [computation.by_name[name] for name in instruction.operands]
-    taken = sum(array.bytes for operand in operands for array in operand.arrays)
+    operand_bytes = sum(array.bytes for operand in operands for array in operand.arrays)
     results = instruction.arrays
     if instruction.opcode.endswith('-start'):
         results = results[len(operands) : 2 * len(operands)] or results
-    given = sum(array.bytes for array in results)
+    result_bytes = sum(array.bytes for array in results)
     share = 1 - 1 / group_size(instruction.rest)
     if kind == 'all-gather':
-        return kind, given - taken
+        return kind, result_bytes - operand_bytes
     if kind == 'reduce-scatter':
-        return kind, taken - given
+        return kind, operand_bytes - result_bytes
     if kind == 'all-reduce':
         if 'all-reduce-scatter' in computation.name:
-            return 'reduce-scatter', taken * share
-        return kind, 2 * taken * share
+            return 'reduce-scatter', operand_bytes * share
+        return kind, 2 * operand_bytes * share
     if kind == 'collective-permute':
         windowed = re.search(r'windowed_dot_general_body_(ag|rs)', computation.name)
         if windowed:
-            return {'ag': 'all-gather', 'rs': 'reduce-scatter'}[windowed[1]], taken
-        return kind, taken
-    return kind, taken * share
+            return {'ag': 'all-gather', 'rs': 'reduce-scatter'}[windowed[1]], operand_bytes
+        return kind, operand_bytes
+    return kind, operand_bytes * share
 
 
 def group_size(rest: str) -> int:

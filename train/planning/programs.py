@@ -26,7 +26,7 @@ from elenchus.train.checkpoints import saved_models
 from elenchus.train.config.run_settings import RunSettings
 from elenchus.train.planning import dry_run
 from elenchus.train.planning.memory_plan import RunPlan, TrainingLoad
-from elenchus.train.rl import trainer
+from elenchus.train.rl.logprobs import make_logprobs
 from elenchus.train.state import TrainState
 
 NUM_VERDICTS = 16  # verdict positions of the scoring pass: step_scores pads to at least as many
@@ -72,7 +72,10 @@ def call_training(
     if not training.logprobs:
         return
     model = trained if frozen is None else passed_through(lora.join, trained, frozen)
-    logprobs = trainer.make_logprobs(transform=training.transform, shared=training.shared)
+    rows = training.rows // training.num_microbatches
+    logprobs = make_logprobs(transform=training.transform, shared=training.shared, rows=rows)
+    one_pass = dataclasses.replace(training, rows=rows)
+    batch = Placement(mesh).abstract(dry_run.abstract_batch(one_pass), placement.ROWS)
     call(f'{training.name}: log-probabilities', logprobs.program, model, batch)
 
 

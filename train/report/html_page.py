@@ -37,7 +37,8 @@ CRITIC_MEASURES = {
     'discriminability': 'final verdict matches the truth',
     'found': 'wrong attempts called wrong',
     'passed': 'right attempts called right',
-    'first_error_f1': 'first error located (F1)',
+    'processbench_f1': "first error located, right ones passed (ProcessBench's F1)",
+    'first_error_micro_f1': 'first error located (micro F1)',
     'parse_rate': 'critiques that parse',
 }
 """Key of the summary -> title."""
@@ -221,11 +222,11 @@ def _critic_measures(name: str, measures: dict[str, dict]) -> str:
         + [html.percent_or_dash(corrected[level][key]) for key in CORRECTION_MEASURES]
         + [
             html.percent_or_dash(critic[level].get(key))
-            for key in ('passed', 'found', 'first_error_f1')
+            for key in ('passed', 'found', 'processbench_f1', 'first_error_micro_f1')
         ]
         for level in levels
     ]
-    head = ['level', *CORRECTION_MEASURES, 'passed', 'found', 'first error F1']
+    head = ['level', *CORRECTION_MEASURES, 'passed', 'found', 'ProcessBench F1', 'micro F1']
     note = (
         'CL: right stays right; CS: wrong becomes right; RSS: 50 means no net change; '
         'passed and found: right and wrong attempts that the critic judges so. Per cent.'

@@ -34,8 +34,12 @@ def leave_one_out(rewards: Sequence[float]) -> np.ndarray:
     return ((r - r.mean()) * len(r) / (len(r) - 1)).astype(np.float32)
 
 
+StepRewards = Sequence[float | None]
+"""Rewards of the steps of one sample; None or NaN = unknown."""
+
+
 def process_normalised(
-    step_rewards: Sequence[Sequence[float]],
+    step_rewards: Sequence[StepRewards],
     *,
     epsilon: float,
     std_floor: float = 0.0,
@@ -47,37 +51,53 @@ def process_normalised(
     all samples of the group. GRPO with process supervision, arXiv 2402.03300, section 4.1.3. The
     floor is ours: the std of nearly equal rewards is noise. With baseline 'position' mean and std
     of step i are those of the i-th steps of the samples that have one.
+
+    An unknown reward is in no mean, deviation or sum, and its step has advantage 0.
     """
     rewards = [np.asarray(r, np.float64) for r in step_rewards]
+    longest = max(map(len, rewards))
     if baseline == 'group':
-        columns = [np.concatenate(rewards)] * max(map(len, rewards))
+        columns = [np.concatenate(rewards)] * longest
     else:
-        longest = max(map(len, rewards))
         columns = [np.array([r[i] for r in rewards if len(r) > i]) for i in range(longest)]
+    # A column without any known reward needs no mean: all of its advantages are 0.
+    columns = [
+        column[~np.isnan(column)] if not np.isnan(column).all() else np.zeros(1)
+        for column in columns
+    ]
     means = np.array([column.mean() for column in columns])
     divisors = np.array([max(column.std(), std_floor) + epsilon for column in columns])
-    normalised = ((r - means[: len(r)]) / divisors[: len(r)] for r in rewards)
-    return [r[::-1].cumsum()[::-1].astype(np.float32) for r in normalised]
+    results = []
+    for r in rewards:
+        normalised = np.nan_to_num((r - means[: len(r)]) / divisors[: len(r)])
+        sums = normalised[::-1].cumsum()[::-1]
+        results.append(np.where(np.isnan(r), 0.0, sums).astype(np.float32))
+    return results
 
 
 def permuted(
-    step_rewards: Sequence[Sequence[float]], rng: np.random.Generator
-) -> list[list[float]]:
+    step_rewards: Sequence[StepRewards], rng: np.random.Generator
+) -> list[list[float | None]]:
     """Returns the rewards of a group's steps in random places, as many for each sample as before.
 
     A control: the rewards have the same mean and deviation but say nothing about their steps.
+    Unknown rewards (None) keep their places.
     """
-    drawn = iter(rng.permutation([reward for rewards in step_rewards for reward in rewards]))
-    return [[float(next(drawn)) for _ in rewards] for rewards in step_rewards]
+    known = [r for rewards in step_rewards for r in rewards if r is not None]
+    drawn = iter(rng.permutation(known))
+    return [
+        [None if r is None else float(next(drawn)) for r in rewards] for rewards in step_rewards
+    ]
 
 
-def step_differences(step_values: Sequence[float], *, start: float) -> np.ndarray:
+def step_differences(step_values: StepRewards, *, start: float) -> np.ndarray:
     """Returns V(prefix_i) - V(prefix_{i-1}) of every step, [S], with V(no step) = start.
 
-    The advantage of a step is its effect on the probability of success, arXiv 2406.14532.
+    The advantage of a step is its effect on the probability of success, arXiv 2406.14532. It is 0
+    where one of the two values is unknown.
     """
     values = np.asarray([start, *step_values], np.float64)
-    return np.diff(values).astype(np.float32)
+    return np.nan_to_num(np.diff(values)).astype(np.float32)
 
 
 def discounted(rewards: Sequence[float], *, discount: float) -> list[float]:
@@ -115,8 +135,8 @@ def at_tokens(batch: Batch, values: Sequence[Mapping[int, np.ndarray]]) -> np.nd
     return weights
 
 
-def over_tokens(step_values: Sequence[float], step_ends: Sequence[int]) -> np.ndarray:
-    """Repeats each step's value at all its tokens, [step_ends[-1]]."""
+def over_tokens(step_values: StepRewards, step_ends: Sequence[int]) -> np.ndarray:
+    """Repeats each step's value at all its tokens, [step_ends[-1]]; NaN where it is unknown."""
     lengths = [end - start for start, end in itertools.pairwise((0, *step_ends))]
     return np.repeat(np.asarray(step_values, np.float32), lengths)
 

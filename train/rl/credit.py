@@ -17,7 +17,7 @@ StepAdvantages = dict[int, np.ndarray]
 class GroupValues(NamedTuple):
     """Rewards and advantages of a group, by episode."""
 
-    terms: list[dict[str, float]]  # reward terms of the last trained turn, not weighted
+    terms: list[dict[str, rewards.TermValues]]  # by role of a trained turn: its terms, not weighted
     rewards: list[float]  # weighted reward of the last trained turn
     advantages: list[StepAdvantages]
 
@@ -48,15 +48,17 @@ def assign_credit(
     episode and turn number, subtracted from the turn's reward. seed: of the order of shuffled
     scores, which is the same in every call for a group.
     """
-    last_terms, last_rewards, returns = [], [], []
+    terms = [_reward_terms(episode, rules, limits=limits) for episode in group]
+    # A turn is compared with the same turn of the other episodes: attempts with attempts, and
+    # refinements with refinements. So are their unknown terms.
+    columns = [rewards.fill_unknown([values[role] for values in terms]) for role in terms[0]]
+    returns, last_rewards = [], []
     for i, episode in enumerate(group):
         turns = trained_turns(episode, rules.player)
-        terms = [_reward_terms(episode, turn, rules, limits=limits) for _, turn in turns]
-        turn_rewards = [rewards.total(rules.rewards, values) for values in terms]
+        turn_rewards = [rewards.total(rules.rewards, column[i]) for column in columns]
         shaped = _shape_rewards(turn_rewards, rules, first_phase=first_phase)
         if penalties is not None:
             shaped = [r - penalties[i][n] for r, (n, _) in zip(shaped, turns, strict=True)]
-        last_terms.append(terms[-1])
         last_rewards.append(turn_rewards[-1])
         # Stage I maximises E[r2], whose gradient has the score function of both turns: without
         # r2 in its return the attempt would only be held to the reference.
@@ -64,8 +66,6 @@ def assign_credit(
         returns.append(advantages.discounted(shaped, discount=discount))
     a = rules.advantage
     to_advantages = advantages.ADVANTAGES[a.outcome]
-    # A turn is compared with the same turn of the other episodes: attempts with attempts, and
-    # refinements with refinements.
     by_turn = [to_advantages(column, epsilon=a.epsilon) for column in zip(*returns, strict=True)]
     by_episode = [
         {
@@ -76,13 +76,20 @@ def assign_credit(
     ]
     if a.step_coef and rules.player == 'actor' and not first_phase:
         _add_step_advantages(group, by_episode, rules, seed=seed)
-    return GroupValues(last_terms, last_rewards, by_episode)
+    return GroupValues(terms, last_rewards, by_episode)
 
 
-def _reward_terms(episode: Episode, turn: Turn, rules: RewardRules, *, limits) -> dict[str, float]:
-    limit = limits[turn.role]
-    judged = rewards.JudgedTurn(turn, episode.attempt, limit, rules.overlong_tokens)
-    return rewards.terms(rules.rewards, judged)
+def _reward_terms(
+    episode: Episode, rules: RewardRules, *, limits: Mapping[str, int]
+) -> dict[str, rewards.TermValues]:
+    """The reward terms of each trained turn, by role."""
+    return {
+        turn.role: rewards.terms(
+            rules.rewards,
+            rewards.JudgedTurn(turn, episode.attempt, limits[turn.role], rules.overlong_tokens),
+        )
+        for _, turn in trained_turns(episode, rules.player)
+    }
 
 
 def _shape_rewards(
@@ -111,7 +118,8 @@ def _add_step_advantages(
 ) -> None:
     """Adds step_coef * A(step) to the attempts' advantages, in place.
 
-    With unreached='mask' the steps after the critique's end keep their advantage as it is.
+    Steps of unknown score keep their advantage as it is, and with unreached='mask' so do all steps
+    after the critique's end.
     """
     a = rules.advantage
     attempts = [trained_turns(episode, 'actor')[0] for episode in group]
@@ -128,11 +136,14 @@ def _add_step_advantages(
         start = float(np.mean([episode.attempt.facts.correct for episode in group]))
         by_step = [advantages.step_differences(s, start=start) for s in scores]
     for values, (number, _), steps in zip(by_episode, attempts, by_step, strict=True):
-        values[number][: len(steps)] += np.float32(a.step_coef) * steps
+        values[number] += np.float32(a.step_coef) * steps
 
 
-def _counted_scores(turn: Turn, unreached: str) -> tuple[float, ...]:
-    """Scores of the steps that have a step advantage: all, or those that the critique reached."""
-    scores = turn.step_scores
-    assert len(scores) == len(turn.steps), 'the steps of an attempt are not scored'
-    return scores[: turn.facts.num_reached] if unreached == 'mask' else scores
+def _counted_scores(turn: Turn, unreached: str) -> list[float | None]:
+    """Scores of an attempt's steps; None for those that have no step advantage."""
+    scores, reached = list(turn.step_scores), turn.facts.num_reached
+    is_scored = reached is not None or any(score is not None for score in scores)
+    assert is_scored or not scores, 'the steps of an attempt are not scored'
+    if unreached == 'mask' and reached is not None:
+        scores[reached:] = [None] * len(scores[reached:])
+    return scores

@@ -31,6 +31,10 @@ MISMATCH = (
 HEALTHY = {
     'loss/ratio': Range(0.8, 1.25, STALE),
     'loss/ratio_max': Range(0.0, 20.0, STALE),
+    'loss/ratio_clamped': Range(0.0, 0.001, STALE),
+    'loss/kl_clamped': Range(
+        0.0, 0.01, 'tokens are far from the reference; a larger objective.kl_coef, a lower rate'
+    ),
     'loss/clipped_low': Range(0.0, 0.2, STALE),
     'loss/clipped_high': Range(0.0, 0.2, STALE),
     'loss/kl': Range(

@@ -1,10 +1,14 @@
-"""Rewards of a turn: named terms, pure functions of the judged turn, weighted by the config."""
+"""Rewards of a turn: named terms, pure functions of the judged turn, weighted by the config.
+
+A term is None where the critic's opinion is unknown: that is neither good nor bad.
+"""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from elenchus.data.records import Turn
+from elenchus.model.ranges import SignedCoefficient, checked
 
 
 class JudgedTurn(NamedTuple):
@@ -17,26 +21,29 @@ class JudgedTurn(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked('reinforce.rewards')
 class ActorRewards:
-    """Weight of each term in the reward of an attempt or refinement; 0 = off."""
+    """Weight of each term in the reward of an attempt or refinement; 0 = off, below 0 a penalty."""
 
-    correct: float  # 1 if the final answer is right
-    format: float  # 1 if there is a final answer to check
-    length: float  # overlong penalty, in [-1, 0]
-    steps: float  # mean of the critic's step scores
-    verdict: float  # critic's score of the final answer
+    correct: SignedCoefficient  # 1 if the final answer is right
+    format: SignedCoefficient  # 1 if there is a final answer to check
+    length: SignedCoefficient  # overlong penalty, in [-1, 0]
+    steps: SignedCoefficient  # mean of the critic's known step scores
+    verdict: SignedCoefficient  # critic's score of the final answer
 
 
 @dataclasses.dataclass(frozen=True)
+@checked('reinforce.critic_rewards')
 class CriticRewards:
-    """Weight of each term in the reward of a critique; 0 = off."""
+    """Weight of each term in the reward of a critique; 0 = off, below 0 a penalty."""
 
-    verdict: float  # 1 if the final verdict is right (discrimination)
+    verdict: SignedCoefficient  # 1 if the final verdict is right (discrimination)
     verdict_of: Literal['answer', 'steps']  # the truth of a verdict; 'steps': all right (lab only)
-    located: float  # 1 if the first error is located exactly, or correctly denied (lab only)
-    helpful: float  # (refinements corrected - refinements broken) / refinements
-    format: float  # 1 if the critique can be parsed
-    length: float  # overlong penalty, in [-1, 0]
+    # 1 if the first error is located exactly, or correctly denied (lab only).
+    located: SignedCoefficient
+    helpful: SignedCoefficient  # (refinements corrected - refinements broken) / refinements
+    format: SignedCoefficient  # 1 if the critique can be parsed
+    length: SignedCoefficient  # overlong penalty, in [-1, 0]
 
 
 def overlong(length: int, *, limit: int, overlong_tokens: int) -> float:
@@ -51,9 +58,12 @@ def _length(t: JudgedTurn) -> float:
     return overlong(len(t.turn.tokens), limit=t.limit, overlong_tokens=t.overlong_tokens)
 
 
-def _steps(t: JudgedTurn) -> float:
-    scores = t.turn.step_scores
-    return sum(scores) / len(scores) if scores else 0.0
+def _steps(t: JudgedTurn) -> float | None:
+    """Mean of the known scores; None without any, or if the critique was cut off."""
+    known = [score for score in t.turn.step_scores if score is not None]
+    if not known or t.turn.facts.critique_finished is False:
+        return None
+    return sum(known) / len(known)
 
 
 def helpfulness(correct: bool, refined: list[bool]) -> float:
@@ -61,15 +71,20 @@ def helpfulness(correct: bool, refined: list[bool]) -> float:
     return sum(float(after) - float(correct) for after in refined) / len(refined)
 
 
-Term = Callable[[JudgedTurn], float]
+Term = Callable[[JudgedTurn], float | None]
+TermValues = Mapping[str, float | None]
+"""Name of a term -> its value before weighting; None = unknown."""
 
 ACTOR_TERMS: dict[str, Term] = {
     'correct': lambda t: float(t.turn.facts.correct),
     'format': lambda t: float(t.turn.facts.answer is not None),
     'length': _length,
     'steps': _steps,
-    'verdict': lambda t: t.turn.facts.score or 0.0,
+    'verdict': lambda t: t.turn.facts.score,
 }
+
+SCORED_TERMS = ('steps', 'verdict')
+"""Terms of the actor that are the critic's scores, and so may be unknown."""
 
 VERDICT_TERMS: dict[str, Term] = {
     'answer': lambda t: float(t.turn.facts.verdict is bool(t.attempt.facts.correct)),
@@ -87,8 +102,8 @@ CRITIC_TERMS: dict[str, Term] = {
 }
 
 
-def terms(weights: ActorRewards | CriticRewards, judged: JudgedTurn) -> dict[str, float]:
-    """Returns the value of each term whose weight is not 0, before weighting.
+def terms(weights: ActorRewards | CriticRewards, judged: JudgedTurn) -> dict[str, float | None]:
+    """Returns the value of each term whose weight is not 0, before weighting; None if unknown.
 
     Terms of weight 0 are not computed: their facts may be missing (no refinement was sampled).
     """
@@ -101,6 +116,25 @@ def terms(weights: ActorRewards | CriticRewards, judged: JudgedTurn) -> dict[str
     }
 
 
-def total(weights: ActorRewards | CriticRewards, values: Mapping[str, float]) -> float:
-    """Returns the weighted sum of terms."""
-    return sum(getattr(weights, name) * value for name, value in values.items())
+def fill_unknown(group: Sequence[TermValues]) -> list[dict[str, float]]:
+    """Replaces the unknown terms of a group's turns by the mean of the known ones, 0 without any.
+
+    An advantage is a distance from the group's mean: at the mean, an unknown term neither raises
+    nor lowers a turn, and the others are compared among themselves.
+    """
+    means = {name: known_mean([values[name] for values in group]) for name in group[0]}
+    return [
+        {name: means[name] or 0.0 if value is None else value for name, value in values.items()}
+        for values in group
+    ]
+
+
+def known_mean(values: Sequence[float | None]) -> float | None:
+    """Returns the mean of the values that are known, None without any."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def total(weights: ActorRewards | CriticRewards, values: TermValues) -> float:
+    """Returns the weighted sum of the known terms."""
+    return sum(getattr(weights, name) * v for name, v in values.items() if v is not None)

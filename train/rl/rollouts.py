@@ -48,7 +48,11 @@ class Rollout(Protocol):
 def sample_actor_groups(
     setup: RolloutSetup, rules: RewardRules, problems: Sequence[Problem], *, seed: int
 ) -> tuple[Groups, int]:
-    """Samples `num_samples` judged episodes of each problem; returns (groups, sampled tokens)."""
+    """Samples `num_samples` judged episodes of each problem; returns (groups, sampled tokens).
+
+    Attempts are scored by a critique if something reads their scores. So are refinements, by a
+    critique of their own: what the critic says of an attempt is no opinion of its refinement.
+    """
     models, n = setup.models, setup.num_samples
     episodes = episode_lib.sample_attempts(
         models.sampler,
@@ -64,16 +68,11 @@ def sample_actor_groups(
         groups, more = retry_with_hints(setup, groups, share=share, seed=seed)
         episodes = [episode for group in groups for episode in group]
         tokens += more
+    greedy = {'grammar': models.grammar, 'spec': SampleSpec.greedy(setup.method.banned)}
     if rules.needs_step_scores or rules.turns.episode == 'critique':
-        episodes = episode_lib.sample_critiques(
-            models.sampler,
-            models.critic,
-            episodes,
-            grammar=models.grammar,
-            spec=SampleSpec.greedy(setup.method.banned),
-        )
-        episodes = score_steps(models, episodes, scorer=setup.scorer)
+        episodes = episode_lib.sample_critiques(models.sampler, models.critic, episodes, **greedy)
         tokens += sum(len(episode.turns[-1].tokens) for episode in episodes)
+        episodes = score_steps(models, episodes, scorer=setup.scorer)
     if rules.turns.episode != 'critique':  # the scores stay on the attempt
         episodes = [without_turns(episode, 'critique') for episode in episodes]
     if rules.turns.episode != 'attempt':
@@ -87,7 +86,24 @@ def sample_actor_groups(
         )
         episodes = [group[0] for group in refined]
         tokens += sum(len(episode.turns[-1].tokens) for episode in episodes)
+    if rules.needs_refinement_scores:
+        # The critic reads a refinement as it reads an attempt: after the question, alone.
+        bare = [episode_lib.as_attempt(models.sampler, episode) for episode in episodes]
+        bare = episode_lib.sample_critiques(models.sampler, models.critic, bare, **greedy)
+        tokens += sum(len(episode.turns[-1].tokens) for episode in bare)
+        bare = score_steps(models, bare, scorer=setup.scorer)
+        episodes = list(map(with_scores_of_last_turn, episodes, bare))
     return records.group_episodes(problems, episodes), tokens
+
+
+def with_scores_of_last_turn(episode: Episode, scored: Episode) -> Episode:
+    """Returns an episode whose last turn has the scores of `scored`, its criticised copy.
+
+    The critique is not part of the episode.
+    """
+    fields = {'steps': scored.attempt.steps, 'facts': scored.attempt.facts}
+    last = dataclasses.replace(episode.turns[-1], **fields)
+    return dataclasses.replace(episode, turns=(*episode.turns[:-1], last))
 
 
 def hint(problem: Problem, share: float) -> str:

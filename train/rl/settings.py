@@ -2,13 +2,26 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 
+from elenchus.data.text.chat import Chat
 from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.lora import LoraSettings
+from elenchus.model.ranges import (
+    MOST,
+    Coefficient,
+    Length,
+    NonNegativeInt,
+    PositiveInt,
+    Range,
+    SampleCount,
+    Share,
+    checked,
+)
 from elenchus.sampling.test_time.strategies import Refine
+from elenchus.train.config.stage_names import StartName
 from elenchus.train.loop import LoopSettings
 from elenchus.train.objective import Objective
 from elenchus.train.optimizer import OptimizerSettings
@@ -16,6 +29,8 @@ from elenchus.train.rl.advantages import Baseline
 from elenchus.train.rl.rewards import ActorRewards, CriticRewards
 
 Player = Literal['actor', 'critic']
+Rounds = Annotated[int, Range(0, 1000)]
+ImportanceCap = Annotated[float, Range(1.0, 1e6, off=0.0)]
 
 TRAINED_ROLES: Mapping[Player, tuple[str, ...]] = {
     'actor': ('attempt', 'refinement'),
@@ -25,6 +40,7 @@ TRAINED_ROLES: Mapping[Player, tuple[str, ...]] = {
 
 
 @dataclasses.dataclass(frozen=True)
+@checked('reinforce.advantage')
 class AdvantageSettings:
     """Conversion of the rewards of a group to advantages.
 
@@ -33,19 +49,22 @@ class AdvantageSettings:
     """
 
     outcome: Literal['grpo', 'dr_grpo', 'rloo']  # formulas in rl/advantages.py
-    epsilon: float  # added to the standard deviation ('grpo', 'normalised')
-    outcome_coef: float
-    step_coef: float  # 0 = off: the critic then scores steps only if a reward reads the scores
+    # Added to the standard deviation ('grpo', 'normalised'), which is 0 for equal rewards.
+    epsilon: Annotated[float, Range(1e-12, 1e3, note='equal rewards are divided by it')]
+    outcome_coef: Coefficient
+    # 0 = off: the critic then scores steps only if a reward reads the scores.
+    step_coef: Coefficient
     steps: Literal['normalised', 'difference']  # GRPO's process supervision; V's differences
-    std_floor: float  # least standard deviation that 'normalised' divides by; 0 = off
-    unreached: Literal['zero', 'mask']  # steps that the critique did not reach: score 0, or none
+    std_floor: Coefficient  # least standard deviation that 'normalised' divides by; 0 = off
+    unreached: Literal['zero', 'mask']  # steps after a finished critique's error: 0, or unknown
     baseline: Baseline  # of 'normalised': all steps of the group, or those of a position
     shuffle_scores: bool  # control: the step scores of a group are permuted
 
     def __post_init__(self):
-        if self.std_floor < 0:
+        if not self.outcome_coef and not self.step_coef:
             raise ValueError(
-                f'reinforce.advantage.std_floor={self.std_floor} must be at least 0; 0 is off'
+                'reinforce.advantage.outcome_coef=0.0 and reinforce.advantage.step_coef=0.0 leave '
+                'no advantage to learn from: set one above 0; nearest: outcome_coef=1.0'
             )
         if self.steps == 'difference' and (self.std_floor or self.baseline != 'group'):
             raise ValueError(
@@ -55,6 +74,7 @@ class AdvantageSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked('reinforce.turns')
 class TurnSettings:
     """Turns of an actor's episode, and the division of credit among them.
 
@@ -70,13 +90,15 @@ class TurnSettings:
     """
 
     episode: Literal['attempt', 'correction', 'critique']
-    attempt: float  # weight of the attempt's reward
-    refinement: float  # weight of the refinement's reward
-    progress: float  # SCoRe's alpha: bonus of the refinement per reward gained over the attempt
-    discount: float  # in [0, 1]
-    first_phase_steps: int  # iterations of SCoRe's stage I; 0 = off
-    attempt_kl_coef: float  # KL coefficient on attempts in stage I
-    hint_share: float  # share of the solution's lines given as a hint; 0 = no hints
+    attempt: Coefficient  # weight of the attempt's reward
+    refinement: Coefficient  # weight of the refinement's reward
+    # SCoRe's alpha: bonus of the refinement per reward gained over the attempt.
+    progress: Coefficient
+    discount: Share  # of the next turn's return
+    first_phase_steps: NonNegativeInt  # iterations of SCoRe's stage I; 0 = off
+    attempt_kl_coef: Coefficient  # KL coefficient on attempts in stage I
+    hint_share: Share  # share of the solution's lines given as a hint; 0 = no hints
+    correction: str  # 'correction' under a family's template: the user's instruction; '' = SCoRe's
 
     def __post_init__(self):
         if self.first_phase_steps and (self.episode == 'attempt' or self.attempt_kl_coef <= 0):
@@ -85,8 +107,6 @@ class TurnSettings:
                 f"episode='correction' or 'critique', not {self.episode!r}, and attempt_kl_coef "
                 f'above 0, not {self.attempt_kl_coef}'
             )
-        if not 0 <= self.hint_share <= 1:
-            raise ValueError(f'reinforce.turns.hint_share={self.hint_share} must be in [0, 1]')
 
 
 class RewardRules(NamedTuple):
@@ -105,8 +125,16 @@ class RewardRules(NamedTuple):
         in_reward = isinstance(r, ActorRewards) and (r.steps or r.verdict)
         return self.player == 'actor' and bool(in_reward or self.advantage.step_coef)
 
+    @property
+    def needs_refinement_scores(self) -> bool:
+        """True if a reward reads scores of refinements too, which a critique of them gives."""
+        r = self.rewards
+        in_reward = isinstance(r, ActorRewards) and (r.steps or r.verdict)
+        return bool(in_reward) and self.turns.episode != 'attempt'
+
 
 @dataclasses.dataclass(frozen=True)
+@checked('reinforce')
 class ReinforceSettings:
     """Reinforcement of a player: sampling, rewards, updates and memory layout of an iteration.
 
@@ -114,26 +142,34 @@ class ReinforceSettings:
     `num_samples` critiques of one attempt at each problem.
     """
 
-    num_steps: int  # iterations
-    token_budget: int  # no iteration starts once this many tokens are sampled; 0 = no limit
-    num_problems: int  # groups of an iteration
-    num_samples: int  # episodes of a group
-    num_refinements: int  # of each critique, if its helpfulness is rewarded
+    start: StartName  # stage whose actor it begins with
+    critic_start: StartName  # stage whose critic it begins with
+    num_steps: Annotated[int, Range(1, 1_000_000)]  # iterations
+    # No iteration starts once this many tokens are sampled; 0 = no limit.
+    token_budget: NonNegativeInt
+    num_problems: Annotated[int, Range(1, 1_000_000)]  # groups of an iteration
+    # Episodes of a group.
+    num_samples: Annotated[int, Range(2, 10_000, note='an advantage compares the samples')]
+    num_refinements: SampleCount  # of each critique, if its helpfulness is rewarded
     refine: Refine  # which critiques for that; 'wrong': not those that call the attempt correct
-    refill_rounds: int  # rounds that replace groups of zero variance; 0 = off (DAPO)
-    num_minibatches: int  # updates of an epoch
-    num_epochs: int  # passes over an iteration's samples
-    length: int  # tokens of an actor's row: the longest conversation up to its last turn
-    critic_length: int  # tokens of a critic's row: the longest conversation up to the critique
+    refill_rounds: Rounds  # rounds that replace groups of zero variance; 0 = off (DAPO)
+    num_minibatches: PositiveInt  # updates of an epoch
+    num_epochs: Annotated[int, Range(1, 1000)]  # passes over an iteration's samples
+    length: Length  # tokens of an actor's row: the longest conversation up to its last turn
+    critic_length: Length  # tokens of a critic's row: the longest conversation up to the critique
     advantage: AdvantageSettings
     turns: TurnSettings
     rewards: ActorRewards
     critic_rewards: CriticRewards
-    overlong_tokens: int  # tokens before a turn's limit over which its length penalty grows
-    importance_cap: float  # C of the token weight min(exp(trainer - sampler logp), C); 0 = off
+    # Tokens before a turn's limit over which its length penalty grows.
+    overlong_tokens: PositiveInt
+    mask_truncated: bool  # turns that were cut off at their limit have loss mask 0 (DAPO)
+    # C of the token weight min(exp(trainer - sampler logp), C); 0 = off.
+    importance_cap: ImportanceCap
     drop_zero_advantage_rows: bool  # skip rows that cannot affect the gradient of the objective
-    samples_per_row: int  # samples of a group in one row behind their common prompt; 1 = separate
-    checkpoint_every: int  # iterations
+    # Samples of a group in one row behind their common prompt; 1 = separate.
+    samples_per_row: SampleCount
+    checkpoint_every: PositiveInt  # iterations
     objective: Objective
     optimizer: OptimizerSettings
     lora: LoraSettings  # adapters of the trained player; must equal those it already has
@@ -141,9 +177,6 @@ class ReinforceSettings:
     def __post_init__(self):
         if self.objective.surrogate == 'dpo':
             raise ValueError("reinforce.objective.surrogate='dpo' needs pairs; use another one")
-        for name in ('num_minibatches', 'num_epochs', 'num_refinements', 'overlong_tokens'):
-            if getattr(self, name) < 1:
-                raise ValueError(f'reinforce.{name}={getattr(self, name)} must be at least 1')
         divisors = [n for n in range(1, self.num_samples + 1) if self.num_samples % n == 0]
         if self.samples_per_row not in divisors:
             nearest = min(divisors, key=lambda n: abs(n - self.samples_per_row))
@@ -161,8 +194,11 @@ class ReinforceSettings:
                 f'reinforce.objective.on_policy=True with {self.num_updates} updates an iteration: '
                 'set it to False, or num_minibatches and num_epochs to 1'
             )
-        if self.importance_cap and self.importance_cap < 1:
-            raise ValueError(f'reinforce.importance_cap={self.importance_cap} must be 0 or >= 1')
+        if self.num_steps * self.num_updates > MOST:  # the schedule counts in int32
+            raise ValueError(
+                f'reinforce.num_steps={self.num_steps} of {self.num_updates} updates are more than '
+                f'{MOST}; nearest: {max(1, MOST // self.num_updates)}'
+            )
 
     @property
     def rows(self) -> int:
@@ -207,12 +243,17 @@ class ReinforceSettings:
         return RewardRules(player, rewards, self.advantage, self.turns, self.overlong_tokens)
 
 
+def turn_overhead(chat: Chat, episode: str) -> int:
+    """Returns the largest number of template tokens between two turns of an actor's episode."""
+    return chat.correction_overhead if episode == 'correction' else chat.overhead
+
+
 def max_response_tokens(
     player: Player, episode: str, limits: Mapping[str, int], *, overhead: int
 ) -> int:
     """Returns the longest distance from a player's first token to its last trained token.
 
-    limits: tokens of a turn, by role; overhead: template tokens between two turns.
+    limits: tokens of a turn, by role; overhead: template tokens between two turns (turn_overhead).
     """
     if player == 'critic':
         return limits['critique']

@@ -17,6 +17,7 @@ log-probabilities itself. Otherwise the samples are at most num_updates - 1 upda
 is taken against the policy that sampled.
 """
 
+import collections
 import dataclasses
 import functools
 import pathlib
@@ -25,14 +26,12 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
-from elenchus.data.batching import shared_prompts
+from elenchus.data.batching import packing
 from elenchus.data.records import Batch, Problem
-from elenchus.model import lora, placement, sharding
+from elenchus.model import lora, sharding
 from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.sampling_methods import TemperatureSampling
@@ -45,10 +44,11 @@ from elenchus.train.metrics import writers
 from elenchus.train.objective import Objective
 from elenchus.train.optimizer import make_optimizer
 from elenchus.train.rl import credit, diagnostics, rollouts, update_batch
+from elenchus.train.rl.logprobs import change_layout, make_logprobs
 from elenchus.train.rl.rollouts import RolloutSetup, SampledGroups
-from elenchus.train.rl.settings import Player, ReinforceSettings, check_rows
+from elenchus.train.rl.settings import Player, ReinforceSettings, check_rows, turn_overhead
 from elenchus.train.state import TrainState
-from elenchus.train.step import Transform, batch_logprobs, make_train_step
+from elenchus.train.step import Transform, make_train_step
 
 
 class PlayerTraining(NamedTuple):
@@ -96,7 +96,7 @@ def reinforce(
         for player in trained
     }
     initial = {p: lora.split(training.reference)[0] for p, training in trainings.items()}
-    counters = {'tokens': 0, 'trained': 0}
+    counters = collections.Counter(tokens_sampled=0, tokens_trained=0, tokens_padding=0)
     states, _ = train_loop(
         lambda: {p: init_train_state(weights, optimizer) for p, weights in initial.items()},
         functools.partial(train_iteration, trainings=trainings, counters=counters),
@@ -106,13 +106,12 @@ def reinforce(
         writer=writer,
         description=f'reinforce {" and ".join(trained)}',
         cursor=lambda: dict(counters),
-        set_cursor=counters.update,
+        set_cursor=counters.update,  # adds to counts that are 0 until then
         watch=diagnostics.make_watch(diagnostics.to_stderr),
-        should_stop=lambda: 0 < s.token_budget <= counters['tokens'],
+        should_stop=lambda: 0 < s.token_budget <= counters['tokens_sampled'],
     )
     return _current_models(trainings, states), {
-        'tokens_sampled': counters['tokens'],
-        'tokens_trained': counters['trained'],
+        **counters,
         'updates': {p: int(state.step) for p, state in states.items()},
     }
 
@@ -129,7 +128,8 @@ def make_training(
 ) -> PlayerTraining:
     """Builds the training of one player: its reference, layout of rows and compiled functions."""
     model, sampler = getattr(setup.models, player), setup.models.sampler
-    shared = settings.shared_prompt(player, sampler.max_tokens, overhead=sampler.chat.overhead)
+    overhead = turn_overhead(sampler.chat, settings.turns.episode)
+    shared = settings.shared_prompt(player, sampler.max_tokens, overhead=overhead)
     layout = {'transform': setup.method.transform, 'shared': shared}
     return PlayerTraining(
         settings=settings,
@@ -139,7 +139,9 @@ def make_training(
         reference=model,
         frozen=lora.split(model)[1],
         make_step=make_step_factory(optimizer, settings, loop, **layout),
-        logprobs=make_logprobs(**layout),
+        logprobs=make_logprobs(
+            **layout, rows=settings.rows // settings.num_minibatches // loop.num_microbatches
+        ),
         shared=shared,
         parts=check_rows(settings, loop, sharding.current_mesh()),
         seed=seed,
@@ -151,7 +153,7 @@ def train_iteration(
     states: dict[Player, TrainState],
     *,
     trainings: Mapping[Player, PlayerTraining],
-    counters: dict[str, int],
+    counters: collections.Counter,
 ) -> tuple[dict[Player, TrainState], dict, Updates]:
     """Runs one iteration of each player; returns (states, metrics, updates) for the train loop.
 
@@ -170,14 +172,15 @@ def train_iteration(
         )
         states = states | {player: state}
         updates += player_updates
-        counters['tokens'] += sampled.tokens
-        counters['trained'] += sum(minibatch.tokens.size for _, minibatch in player_updates)
+        counters['tokens_sampled'] += sampled.tokens
+        for _, minibatch in player_updates:
+            counters.update(packing.token_counts(minibatch))
         # Names below time/ go to timing.jsonl: they differ from run to run.
         metrics |= {'time/rollouts': seconds, 'time/rollout_tokens_per_s': sampled.tokens / seconds}
         if len(trainings) > 1:  # 'loss/kl' becomes 'loss/critic/kl'
             metrics = {n.replace('/', f'/{player}/', 1): value for n, value in metrics.items()}
         row |= metrics
-    return states, row | {'sampled/tokens': counters['tokens']}, updates
+    return states, row | {'sampled/tokens': counters['tokens_sampled']}, updates
 
 
 def _current_models(
@@ -220,7 +223,9 @@ def update_player(
         objective, policy = dataclasses.replace(objective, on_policy=True), None
     batch, metrics = update_batch.make_batch(
         sampled,
-        update_batch.RowLayout(player, s.row_length(player), s.num_samples, s.importance_cap),
+        update_batch.RowLayout(
+            player, s.row_length(player), s.num_samples, s.importance_cap, s.mask_truncated
+        ),
         training.setup.models.sampler.chat,
         assign_credit=iteration.assign_credit,
         objective=objective,
@@ -237,10 +242,10 @@ def update_player(
                 minibatch = update_batch.drop_zero_advantage_rows(
                     minibatch, objective, parts=training.parts, samples_per_row=s.samples_per_row
                 )
-            placed, _ = place_batch(minibatch, training.shared)
-            state, values = train_step(state, placed, training.frozen)
+            merged, _ = change_layout(minibatch, training.shared)
+            state, values = train_step(state, to_device(merged), training.frozen)
             updates.append((values, minibatch))
-    return state, metrics | _aggregate([v for v, _ in updates]), updates
+    return state, metrics | update_batch.mean_of_updates([v for v, _ in updates]), updates
 
 
 def make_rng(seed: int, step: int, player: Player) -> np.random.Generator:
@@ -310,41 +315,3 @@ def make_step_factory(
         )
 
     return make_step
-
-
-def make_logprobs(
-    *, transform: Transform, shared: SharedPrompt | None
-) -> Callable[[Transformer, Batch], np.ndarray]:
-    """Returns logprobs(model, batch) -> [B, T]; batch and result are host arrays."""
-
-    @placement.pinned_jit(axes={'batch': placement.ROWS})
-    def forward(model: Transformer, batch: Batch) -> jax.Array:
-        return batch_logprobs(model, batch, transform, shared=shared)[0]
-
-    def logprobs(model: Transformer, batch: Batch) -> np.ndarray:
-        placed, restore_layout = place_batch(batch, shared)
-        return restore_layout(np.asarray(forward(model, placed)))
-
-    logprobs.program = forward
-    return logprobs
-
-
-def place_batch(
-    batch: Batch, shared: SharedPrompt | None
-) -> tuple[Batch, Callable[[np.ndarray], np.ndarray]]:
-    """Moves a batch of one sequence per row to the devices, in the layout of `shared`.
-
-    Returns it with a function that brings values of the new layout back to one sequence per row.
-    """
-    if shared is None:
-        return to_device(batch), lambda values: values
-    merged, places = shared_prompts.share_prompts(batch, **shared._asdict())
-    return to_device(merged), lambda values: places.scatter(values, batch.tokens.shape)
-
-
-def _aggregate(rows: Sequence[Mapping[str, jax.Array]]) -> dict[str, jax.Array]:
-    """Metrics of an iteration: mean over its updates; of `*_max`, the maximum."""
-    return {
-        name: (jnp.max if name.endswith('_max') else jnp.mean)(jnp.stack([r[name] for r in rows]))
-        for name in rows[0]
-    }

@@ -1,17 +1,19 @@
 """Training batch of one RL iteration (one episode per row, fixed shape), and its metrics."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from elenchus.data.batching import packing
-from elenchus.data.records import Batch, Episode
+from elenchus.data.records import PLAYER_OF_ROLE, Batch, Episode
 from elenchus.data.text.chat import Chat
 from elenchus.sampling.engine.shapes import smallest_bucket
 from elenchus.train.objective import Objective
-from elenchus.train.rl import advantages
+from elenchus.train.rl import advantages, rewards
 from elenchus.train.rl.credit import GroupValues
 from elenchus.train.rl.rollouts import SampledGroups
 from elenchus.train.rl.settings import TRAINED_ROLES, Player
@@ -25,6 +27,7 @@ class RowLayout:
     length: int  # tokens of a row
     num_samples: int  # rows of a group
     importance_cap: float  # C of the token weight min(exp(trainer - sampler logp), C); 0 = off
+    mask_truncated: bool  # turns that were cut off are not trained
 
 
 class LogprobFunctions(NamedTuple):
@@ -73,11 +76,29 @@ def make_batch(
         weights = weights * np.where(hinted, np.float32(1), importance)
     # Groups that only fill the shape are masked: they count neither in the loss nor in its divisor.
     informative = np.arange(len(episodes)) < sampled.num_informative * layout.num_samples
+    loss_mask = batch.loss_mask * informative[:, None].astype(np.float32)
+    if layout.mask_truncated:
+        loss_mask *= ~in_truncated_turns(batch, episodes, chat)
     return batch._replace(
         weights=weights,
-        loss_mask=batch.loss_mask * informative[:, None].astype(np.float32),
+        loss_mask=loss_mask,
         old_logprobs=np.where(hinted, batch.old_logprobs, trainer),
     ), metrics
+
+
+def in_truncated_turns(batch: Batch, episodes: Sequence[Episode], chat: Chat) -> np.ndarray:
+    """Returns, [B, T], whether a token is of a turn that was cut off at its token limit.
+
+    Overlong filtering of DAPO (arXiv 2503.14476), `mask_truncated_completions` of TRL: such turns
+    are in neither the loss nor its divisor. Their rewards stay in the mean and deviation of their
+    group, as there.
+    """
+    truncated = np.zeros(batch.tokens.shape, bool)
+    for row, episode in enumerate(episodes):
+        for number, turn in enumerate(episode.turns, 1):
+            if turn.role in PLAYER_OF_ROLE and not chat.is_finished(turn):
+                truncated[row] |= batch.turns[row] == number
+    return truncated
 
 
 def drop_zero_advantage_rows(
@@ -148,10 +169,6 @@ def group_metrics(
     levels = np.array([group.problem.level for group in sampled.groups])
     advantage = weights[batch.loss_mask > 0]
     episodes = [episode for group in sampled.groups for episode in group]
-    terms = {
-        f'reward/{name}': float(np.mean([t[name] for v in values for t in v.terms]))
-        for name in values[0].terms[0]
-    }
     metrics = {
         'reward/mean': rewards.mean(),
         'reward/std': rewards.std(),
@@ -171,7 +188,34 @@ def group_metrics(
             f'levels/advantage{level}_std': weights[rows][batch.loss_mask[rows] > 0].std(),
         }
     correct = np.mean([float(e.attempt.facts.correct) for e in episodes])
-    return {'reward/correct': correct} | metrics | terms
+    return {'reward/correct': correct} | metrics | term_metrics(values) | unknown_steps(episodes)
+
+
+def term_metrics(values: Sequence[GroupValues]) -> dict[str, float]:
+    """Returns the mean of each known reward term by turn, and the share that is unknown.
+
+    `reward/attempt/steps` is the term of attempts, `reward/steps` that of the last trained turn. A
+    term that is nowhere known has no mean. Only terms of the critic's scores can be unknown.
+    """
+    metrics, episodes = {}, [terms for v in values for terms in v.terms]
+    for role in episodes[0]:
+        for name in episodes[0][role]:
+            column = [terms[role][name] for terms in episodes]
+            mean, key = rewards.known_mean(column), f'reward/{role}/{name}'
+            if mean is not None:
+                metrics |= {key: float(mean), f'reward/{name}': float(mean)}
+            if name in rewards.SCORED_TERMS and role in TRAINED_ROLES['actor']:
+                metrics[f'{key}_unknown'] = float(np.mean([value is None for value in column]))
+    return metrics
+
+
+def unknown_steps(episodes: Sequence[Episode]) -> dict[str, float]:
+    """Returns the share of scored turns' steps whose score is unknown; {} if none was scored."""
+    turns = [turn for e in episodes for turn in e.turns if turn.facts.num_reached is not None]
+    scores = [score for turn in turns for score in turn.step_scores]
+    if not scores:
+        return {}
+    return {'reward/steps_unknown': float(np.mean([score is None for score in scores]))}
 
 
 def gap_metrics(batch: Batch, trainer: np.ndarray, *, trained: np.ndarray) -> dict[str, float]:
@@ -182,3 +226,21 @@ def gap_metrics(batch: Batch, trainer: np.ndarray, *, trained: np.ndarray) -> di
         'sampler/gap': float(gaps.mean()) if gaps.size else 0.0,
         'sampler/gap_max': float(gaps.max()) if gaps.size else 0.0,
     }
+
+
+def mean_of_updates(rows: Sequence[Mapping[str, jax.Array]]) -> dict[str, jax.Array]:
+    """Returns metrics of an iteration: the mean over its updates; of `*_max`, the maximum.
+
+    An update without loss tokens has no loss: its `loss/` metrics are not in the mean.
+    """
+    columns = {name: jnp.stack([jnp.asarray(row[name]) for row in rows]) for name in rows[0]}
+    has_tokens = columns['loss/tokens'] > 0
+
+    def reduce(name: str, values: jax.Array) -> jax.Array:
+        if name.endswith('_max'):
+            return jnp.max(values)
+        if name.startswith('loss/') and name != 'loss/tokens':
+            return jnp.sum(values * has_tokens) / jnp.maximum(jnp.sum(has_tokens), 1)
+        return jnp.mean(values)
+
+    return {name: reduce(name, values) for name, values in columns.items()}

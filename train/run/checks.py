@@ -9,24 +9,16 @@ from elenchus.sampling.engine import shapes, weights
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.config import checks
 from elenchus.train.config.run_settings import RunSettings
-from elenchus.train.run import inputs as inputs_lib
-from elenchus.train.run.directory import from_root
+from elenchus.train.run import lengths
 from elenchus.train.run.inputs import RunInputs
+from elenchus.train.run.paths import resolve
 
 
 def check_run(settings: RunSettings, inputs: RunInputs) -> None:
     """Raises ValueError, naming the field, if a stage could not do what the settings say."""
     check_saved_models(settings, inputs.tokenizer.fingerprint)
-    checks.check_counts(settings)
-    checks.check_lora(settings)
-    chat, problems = inputs.chat, inputs.train_problems
-    checks.check_lengths(
-        settings,
-        inputs_lib.longest_question(chat, (*problems, *inputs.test_problems)),
-        longest_guide=inputs_lib.longest_guide(settings, chat, problems, grammar=inputs.grammar),
-        longest_hint=inputs_lib.longest_hint(settings, chat, problems),
-        overhead=chat.overhead,
-    )
+    checks.check_template(settings, inputs.chat.template)
+    lengths.check_questions(settings, inputs)
     check_annotator(settings, inputs.tokenizer.fingerprint)
 
 
@@ -59,7 +51,7 @@ def check_saved_model(
     name: str, path: str, model: ModelConfig, *, fingerprint: str, exact: bool
 ) -> None:
     """Raises ValueError unless a model is saved there; of this very shape if `exact`."""
-    folder = from_root(path)
+    folder = resolve(path)
     if not folder.is_dir():
         raise ValueError(
             f"folder not found: {name}={path!r} ({folder}); use a saved model, or '' for none"
@@ -74,7 +66,7 @@ def check_saved_model(
 def check_annotator(settings: RunSettings, fingerprint: str) -> None:
     """Raises ValueError if the annotator of critique data cannot be made."""
     s = settings.critique
-    path, field = from_root(s.annotator_path), f'critique.annotator_path={s.annotator_path!r}'
+    path, field = resolve(s.annotator_path), f'critique.annotator_path={s.annotator_path!r}'
     if s.annotator in ('oracle', 'monte_carlo') and s.annotator_path:
         raise ValueError(f"{field} is not read by critique.annotator={s.annotator!r}: set it to ''")
     if s.annotator == 'file':

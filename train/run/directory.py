@@ -1,9 +1,13 @@
 """The folder of a run: stage folders, summaries, sampled parts, and the lock.
 
-    WORKDIR/config.json                    the config; a run only continues with the same one
+    WORKDIR/config.json                    the config of the last start
     WORKDIR/stages/03-critic/config.json   the config that this stage started with
     WORKDIR/stages/03-critic/summary.json  written last: a stage that has it is complete
+    WORKDIR/stages/03-critic/failure.txt   why the stage ended with an error, until it goes on
     WORKDIR/stages/03-critic/...           checkpoints, metrics, episodes, the stage's model
+
+A stage only continues with the fields that it reads (config/stage_fields.py) as they were. One that
+ended with an error starts again where they differ: a wrong value must not bind the directory.
 
 Every file is written beside its final name and renamed, so a killed run leaves whole files only.
 """
@@ -16,9 +20,10 @@ import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
+import jax
 from etils import epath
 
 from elenchus.data.files import atomic, episode_files, jsonl
@@ -33,6 +38,9 @@ T = TypeVar('T')
 
 CONFIG = 'config.json'
 SUMMARY = 'summary.json'
+FAILURE = 'failure.txt'
+MISTAKES = (ValueError, FloatingPointError)
+"""Errors of a stage that another config may avoid."""
 QUESTIONS = 'questions.json'
 
 
@@ -47,10 +55,24 @@ class RunDirectory:
     config: str  # the whole config as JSON
     stages: tuple[str, ...]  # in the order in which they run
     part_size: int  # items in one file of sampled episodes
+    reads: Callable[[str, str], bool] = lambda stage, field: field not in MAY_CHANGE
+    """(stage, field of the config) -> whether the stage's result depends on the field."""
 
-    def check_config(self) -> None:
-        """Raises ValueError if the directory belongs to a run with another config."""
-        _check_config(self.path / CONFIG, self.config, str(self.path))
+    def check_stages(self) -> None:
+        """Raises ValueError if a stage on disk read a field that has another value now.
+
+        Also if `stages` of the config puts it at another place, so that it would run again.
+        """
+        for number, name in enumerate(self.stages):
+            for other in (self.path / 'stages').glob(f'??-{name}'):
+                if other.name != f'{number:02d}-{name}' and (other / SUMMARY).exists():
+                    raise ValueError(
+                        f'config.stages={self.stages} puts {name!r} at place {number}, but '
+                        f'{other} is complete: append new stages at the end, or use a new --workdir'
+                    )
+            folder = self.stage(name)
+            if not folder.has_failed():
+                folder.check_config()
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -112,12 +134,49 @@ class StageFolder:
         """A part of this stage that has a config and a summary of its own."""
         return dataclasses.replace(self, path=self.path / name)
 
+    def changed_fields(self) -> str:
+        """Returns, as `explain_diff`, the fields that the stage read with another value."""
+        path = self.path / CONFIG
+        if not path.exists():
+            return ''
+        stage = self.name.partition('/')[0].partition('-')[2]
+        before = jsonl.at_place(str(path), build.from_json, path.read_text())
+        now = build.from_json(self.directory.config)
+        return build.explain_diff(
+            before, now, only=lambda field: self.directory.reads(stage, field)
+        )
+
+    def check_config(self) -> None:
+        """Raises ValueError if the stage read a field that has another value now."""
+        changed = self.changed_fields()
+        if changed:
+            raise ValueError(
+                f'stage {self.name!r} was started with another config: {changed}; use the old '
+                f'value or a new --workdir, or delete {self.path} to run the stage again'
+            )
+
+    def has_failed(self) -> bool:
+        """True if the stage ended with an error that another config may avoid."""
+        return (self.path / FAILURE).exists() and not (self.path / SUMMARY).exists()
+
+    def discard_failure(self) -> None:
+        """Deletes what is in the folder of a stage that failed under other values than now."""
+        if not distributed.run_on_first(lambda: self.has_failed() and self.changed_fields() != ''):
+            return
+
+        def discard() -> None:
+            print(f'   {self.name} starts again: {self.changed_fields()}')
+            self.path.rmtree()
+
+        distributed.run_on_first(discard)
+
     def read_summary(self) -> dict | None:
         """The summary of a complete stage; None if it has to run (again).
 
-        Raises ValueError if the stage was started with another config.
+        Raises ValueError if the stage was started with other values of fields that it reads.
         """
-        _check_config(self.path / CONFIG, self.directory.config, f'stage {self.name!r}')
+        self.discard_failure()
+        self.check_config()
         if not distributed.run_on_first((self.path / SUMMARY).exists):
             return None
         return distributed.run_on_first(lambda: read_json(self.path / SUMMARY))
@@ -126,14 +185,22 @@ class StageFolder:
     def recorded(self) -> Iterator[dict]:
         """Runs the body of a stage; what it puts into the dict becomes the stage's summary.
 
-        Adds `seconds` of the process that completed the stage. Nothing is written if the body
-        raises. Raises Preempted if the process has been asked to stop.
+        Adds `seconds` of the process that completed the stage. If the body raises, no summary is
+        written, and of a mistake why. Raises Preempted if the process has been asked to stop.
         """
         if distributed.is_preempted():
             raise distributed.Preempted(f'stage {self.name!r} has not started')
         distributed.run_on_first(lambda: self.write_text(CONFIG, self.directory.config))
-        start, summary = time.perf_counter(), {'tokens_sampled': 0, 'tokens_trained': 0}
-        yield summary
+        distributed.run_on_first(lambda: (self.path / FAILURE).unlink(missing_ok=True))
+        counts = ('tokens_sampled', 'tokens_trained', 'tokens_padding')
+        start, summary = time.perf_counter(), dict.fromkeys(counts, 0)
+        try:
+            yield summary
+        except MISTAKES as error:
+            # Not by `run_on_first`: an error need not reach all processes.
+            if jax.process_index() == 0 and self.path.exists():
+                self.write_text(FAILURE, f'{error}\n')
+            raise
         summary['seconds'] = round(time.perf_counter() - start, 1)
         distributed.run_on_first(lambda: atomic.check_exists(self.path / CONFIG))
         distributed.run_on_first(lambda: self.write_json(SUMMARY, summary))
@@ -260,12 +327,6 @@ def link_tree(source: os.PathLike, folder: epath.Path) -> None:
     distributed.run_on_first(link)
 
 
-def from_root(path: str) -> epath.Path:
-    """Resolves a path of a config: in a bucket, or relative to the project's folder."""
-    resolved = epath.Path(path)
-    return resolved if atomic.is_remote(resolved) else epath.Path(build.ROOT) / resolved
-
-
 def write_json(path: epath.Path, value: Any) -> None:
     """Writes a JSON file, whole or not at all."""
     atomic.write_text(path, json.dumps(value, indent=1) + '\n')
@@ -274,15 +335,3 @@ def write_json(path: epath.Path, value: Any) -> None:
 def read_json(path: epath.Path) -> Any:
     """Reads a JSON file. Raises ValueError, naming the file, if it holds no JSON object."""
     return jsonl.at_place(str(path), jsonl.parse_object, path.read_text())
-
-
-def _check_config(path: epath.Path, config: str, what: str) -> None:
-    if not path.exists():
-        return
-    before = jsonl.at_place(str(path), build.from_json, path.read_text())
-    changed = build.explain_diff(before, build.from_json(config), ignoring=MAY_CHANGE)
-    if changed:
-        raise ValueError(
-            f'{what} was started with another config: {changed}; use a new --workdir or the old '
-            'value'
-        )

@@ -2,24 +2,26 @@
 
 import dataclasses
 import functools
-import pathlib
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from elenchus.data.critiques import grammars, mistakes, oracle
+from elenchus.data.files import jsonl
 from elenchus.data.grading import judge as judges
 from elenchus.data.grading import verify
 from elenchus.data.grading.judge import Judge
-from elenchus.data.problems import loading
 from elenchus.data.records import Problem, TurnFacts
+from elenchus.data.text import chat_templates
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.data.text.chat import Chat
-from elenchus.data.text.chat_templates import TEMPLATES
 from elenchus.sampling.critique_data import annotators
 from elenchus.sampling.exploration import proposals
 from elenchus.train import distributed
 from elenchus.train.config.run_settings import REINFORCED, RunSettings
 from elenchus.train.rl import rollouts
+from elenchus.train.run import problems as problem_lib
+from elenchus.train.run.paths import resolve
+from elenchus.train.run.problems import ProblemCounts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +38,8 @@ class RunInputs:
     grammar: grammars.Grammar
     judge: Judge
     vocab_size: int
+    counts: Mapping[str, ProblemCounts] = dataclasses.field(default_factory=dict)  # by split
+    places: Mapping[Problem, str] = dataclasses.field(default_factory=dict)  # file and line
 
     @functools.cached_property
     def banned_ids(self) -> tuple[int, ...]:
@@ -64,18 +68,35 @@ def load_inputs(settings: RunSettings, verifier: verify.Verifier) -> RunInputs:
 
     The tokenizer may be trained here, on the training problems.
     """
-    source = settings.data.source
-    train_problems = load_problems(settings, 'train')
+    source, answer = settings.data.source, settings.data.answer
+    verifier.configure(num_workers=answer.workers or None, timeout_s=answer.timeout_s)
+    rows = {split: problem_lib.load_rows(settings, split) for split in ('train', 'test')}
+    problem_lib.check_solutions(settings, rows['train'])
+    train_problems, test_problems = ([row.problem for row in rows[split]] for split in rows)
     tokenizer = load_tokenizer(settings, train_problems)
     return RunInputs(
         train_problems,
-        load_problems(settings, 'test'),
+        test_problems,
         tokenizer,
-        Chat(tokenizer, TEMPLATES[settings.tokenizer.template]),
+        Chat(
+            tokenizer,
+            chat_template(settings),
+            settings.reinforce.turns.correction or chat_templates.CORRECTION,
+        ),
         grammars.LAB if source == 'lab' else grammars.RELEASED,
-        judge_on_first_process(judges.make_judge(source, verifier)),
+        judge_on_first_process(judges.make_judge(source, verifier, answer.markers)),
         settings.model.vocab_size,
+        counts={split: problem_lib.count(rows[split]) for split in rows},
+        places={row.problem: row.place for split in rows for row in rows[split]},
     )
+
+
+def chat_template(settings: RunSettings) -> chat_templates.Template:
+    """Returns the chat template of a run. Raises ValueError if it has no system message."""
+    t = settings.tokenizer
+    place = f'tokenizer.system={t.system!r}'
+    template = chat_templates.TEMPLATES[t.template]
+    return jsonl.at_place(place, functools.partial(chat_templates.with_system, template), t.system)
 
 
 def judge_on_first_process(judge: Judge) -> Judge:
@@ -90,38 +111,8 @@ def judge_on_first_process(judge: Judge) -> Judge:
 
 
 def load_problems(settings: RunSettings, split: str) -> list[Problem]:
-    """Loads the training problems, or those of evaluation: split 'train' or 'test'.
-
-    `data.test_split` names the source's split of the latter. Raises ValueError if the source has no
-    such split or fewer problems than configured.
-    """
-    data = settings.data
-    count = {'train': data.num_train, 'test': data.num_test}[split]
-    source, path = data.source, data.path
-    if split == 'test' and data.test_source:
-        source, path = data.test_source, data.test_path
-    options = loading.load_options(source, data_dir=data.data_dir, path=path)
-    chosen = data.test_split if split == 'test' else split
-    if source == 'lab':
-        sizes = {'train': data.num_train, 'test': data.num_test}
-        # A data set of its own, so that a run on validation problems leaves the other one as it is.
-        sizes = sizes if chosen in sizes else {chosen: data.num_test}
-        options = {
-            'data_dir': data.data_dir,
-            'seed': data.seed,
-            'num_problems': sizes,
-            'form': data.form,
-        }
-    try:
-        problems = loading.load(source, split=chosen, **options)
-    except ValueError as error:
-        remedy = "; or set data.test_split='test'" if chosen == 'validation' else ''
-        raise ValueError(f'config.data: {error}{remedy}') from error
-    if len(problems) < count:
-        raise ValueError(
-            f'data.num_{split}={count}, but {source} has only {len(problems)} {chosen} problems'
-        )
-    return [problems[i] for i in range(count)]
+    """Loads the training problems, or those of evaluation: split 'train' or 'test'."""
+    return [row.problem for row in problem_lib.load_rows(settings, split)]
 
 
 def load_tokenizer(settings: RunSettings, problems: Sequence[Problem]) -> tokenizers.Tokenizer:
@@ -133,12 +124,13 @@ def load_tokenizer(settings: RunSettings, problems: Sequence[Problem]) -> tokeni
     if t.kind == 'lab':
         tokenizer = tokenizers.lab_tokenizer()
     elif t.kind == 'file':
-        if not pathlib.Path(t.path).is_file():
+        path = resolve(t.path)
+        if not path.is_file():
             raise ValueError(
                 f'file not found: tokenizer.path={t.path!r}; it must be a tokenizer.json, or a '
                 'tokenizer.model such as scripts/tools/train_tokenizer.py writes'
             )
-        tokenizer = tokenizers.load_tokenizer(t.path)
+        tokenizer = tokenizers.load_tokenizer(path)
     else:
         texts = [text for p in problems for text in tokenizer_texts(p)]
         tokenizer = tokenizers.SentencePieceTokenizer.from_bytes(
@@ -153,10 +145,10 @@ def load_tokenizer(settings: RunSettings, problems: Sequence[Problem]) -> tokeni
     return tokenizer
 
 
-def longest_question(chat: Chat, problems: Sequence[Problem]) -> int:
-    """Returns the number of tokens of the longest question in the prompt of an attempt."""
-    turns = (chat.question_turns(p.question) for p in problems)
-    return max(len(lead + body) for t in turns for lead, body in chat.render(t, 'attempt'))
+def question_tokens(chat: Chat, problem: Problem) -> int:
+    """Returns the number of tokens of a question in the prompt of an attempt."""
+    rendered = chat.render(chat.question_turns(problem.question), 'attempt')
+    return max(len(lead + body) for lead, body in rendered)
 
 
 def longest_guide(
@@ -194,5 +186,8 @@ def tokenizer_texts(problem: Problem) -> tuple[str, ...]:
     """Returns the texts of a problem for training a tokenizer, including the critic's words."""
     if not problem.solution:
         return (problem.question,)
-    flawed = mistakes.corrupt(problem, rng=random.Random(problem.id))
+    try:
+        flawed = mistakes.corrupt(problem, rng=random.Random(problem.id))
+    except mistakes.NoMistakeError:  # then the critic's words are those on the right solution
+        flawed = problem.solution
     return problem.question, problem.solution, oracle.annotate(problem, flawed)

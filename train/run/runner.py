@@ -1,6 +1,8 @@
 """Runs stages in order, then writes the report."""
 
+import collections
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 
 from absl import flags
@@ -10,14 +12,15 @@ from elenchus.data.grading import verify
 from elenchus.sampling.engine.work import Work
 from elenchus.train import distributed
 from elenchus.train.config import cli
+from elenchus.train.failures import FailuresReachAll
 from elenchus.train.metrics import profiling, speed, writers
 from elenchus.train.report.html_page import write_report
-from elenchus.train.run.directory import SUMMARY, read_json, write_json
+from elenchus.train.run import stage_inputs
+from elenchus.train.run.directory import SUMMARY, StageFolder, read_json, write_json
 from elenchus.train.run.session import Run, open_run
 from elenchus.train.stages import STAGES
 
-VERIFIER_WORKERS = 1
-VERIFIER_TIMEOUT_S = 5.0
+VERIFIER = 'verifier.json'
 
 
 @contextlib.contextmanager
@@ -29,7 +32,8 @@ def run_of_flags() -> Iterator[Run]:
         raise ValueError(f'--workdir={flags.FLAGS.workdir} is a file; use a folder')
     cli.join_processes()
     with (
-        verify.Verifier(num_workers=VERIFIER_WORKERS, timeout_s=VERIFIER_TIMEOUT_S) as verifier,
+        FailuresReachAll(),
+        verify.Verifier() as verifier,
         open_run(flags.FLAGS.config, flags.FLAGS.workdir, verifier=verifier).started() as run,
     ):
         if flags.FLAGS.profile:
@@ -47,7 +51,9 @@ def run_stage(run: Run, name: str) -> dict:
     summary = stage.read_summary()
     if summary is None:
         with stage.recorded() as summary:
+            stage_inputs.write(run.reader, name)
             counts_before, work_before = run.samplers.counts(), run.samplers.work()
+            checks_before = verifier_totals(run)
             function, arguments = STAGES[name]
             with profiling.StepTrace(f'{stage.path.name}-sampling') as trace:
                 run.samplers.on_chunk.trace = trace
@@ -55,6 +61,7 @@ def run_stage(run: Run, name: str) -> dict:
             run.store.release()
             write_speeds(run, stage.path, run.samplers.work() - work_before)
             add_tokens_per_step(summary, run, counts_before)
+        write_verifier(run, stage, checks_before)
     print_accuracy(summary)
     distributed.run_on_first(lambda: write_summaries(run))
     return summary
@@ -81,15 +88,40 @@ def add_tokens_per_step(summary: dict, run: Run, counts_before: tuple[int, int])
         summary['tokens_per_step'] = round(tokens / steps, 2)
 
 
+def verifier_totals(run: Run) -> collections.Counter:
+    """Returns what the verifier has counted until now."""
+    return run.verifier.totals() if run.verifier else collections.Counter()
+
+
+def write_verifier(run: Run, stage: StageFolder, totals_before: collections.Counter) -> None:
+    """Writes the verifier's figures in a stage into verifier.json, and prints them.
+
+    They are of this process only and so not in the summary, which a resumed run writes alike.
+    """
+    figures = verify.figures(verifier_totals(run) - totals_before)
+
+    def write() -> None:
+        """Runs on the first process, which alone judges."""
+        if figures:
+            stage.write_json(VERIFIER, figures)
+            print('   verifier', ' '.join(f'{name}: {value}' for name, value in figures.items()))
+
+    distributed.run_on_first(write)
+
+
 def write_summaries(run: Run) -> None:
-    """Writes the summaries of all complete stages, in order, into WORKDIR/summary.json."""
+    """Writes the summaries of all complete stages, in order, into WORKDIR/summary.json.
+
+    The counts of the problems, with what was left out of them, stand before them.
+    """
     folders = [run.directory.stage(name).path for name in run.settings.stages]
     summaries = {
         folder.name: read_json(folder / SUMMARY)
         for folder in folders
         if (folder / SUMMARY).exists()
     }
-    write_json(run.directory.path / SUMMARY, {'stages': summaries})
+    data = {split: dataclasses.asdict(counts) for split, counts in run.inputs.counts.items()}
+    write_json(run.directory.path / SUMMARY, {'data': data, 'stages': summaries})
 
 
 def report(run: Run) -> None:

@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from elenchus.data.critiques import self_talk
+from elenchus.data.records import Problem, TurnFacts
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.engine import Engine
 from elenchus.sampling.engine.sampling_methods import Greedy, TemperatureSampling
@@ -37,6 +39,21 @@ class Samplers:
         """Returns actor and critic with a new sampler."""
         inputs = self.inputs
         return ModelPair(self.whole_turns(), actor, critic, inputs.judge, inputs.grammar)
+
+    def of_talks(self, max_tokens: int) -> 'Samplers':
+        """Returns these samplers for an actor whose attempts are self-talk.
+
+        An attempt has up to `max_tokens` tokens, and is judged by the lines that it ends with.
+        """
+        inputs, grammar = self.inputs, self.inputs.grammar
+
+        def judge(pairs: Sequence[tuple[Problem, str | None]]) -> list[TurnFacts]:
+            texts = ((problem, text or '') for problem, text in pairs)
+            return inputs.judge([(p, self_talk.corrected_attempt(t, grammar)) for p, t in texts])
+
+        settings = dataclasses.replace(self.settings, attempt_tokens=max_tokens)
+        inputs_of_talks = dataclasses.replace(inputs, judge=judge)
+        return dataclasses.replace(self, settings=settings, inputs=inputs_of_talks)
 
     def method(self, temperature: float | None = None) -> TemperatureSampling:
         """Returns the run's sampling method, at another temperature if one is given."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 from collections.abc import Iterator
 
@@ -10,25 +11,20 @@ import ml_collections
 from etils import epath
 
 from elenchus.data.grading import verify
-from elenchus.model import sharding, transformer
+from elenchus.model import platforms, sharding, transformer
 from elenchus.model.attention import kernels
 from elenchus.model.transformer import Transformer
-from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.train import distributed, loop
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.checkpoints.model_store import ModelStore
-from elenchus.train.config import build
+from elenchus.train.config import build, players, stage_fields
+from elenchus.train.config import checks as config_checks
 from elenchus.train.config.run_settings import RunSettings
-from elenchus.train.run import checks
-from elenchus.train.run.directory import RunDirectory, from_root
+from elenchus.train.run import checks, lengths, problems, stage_inputs
+from elenchus.train.run.directory import RunDirectory
 from elenchus.train.run.inputs import RunInputs, load_inputs
+from elenchus.train.run.paths import resolve
 from elenchus.train.run.samplers import Samplers
-
-STAGES_PRODUCING = {
-    'actor': ('actor', *EXPLORERS, 'reinforce', 'reinforce_both'),
-    'critic': ('critic', 'reinforce_critic', 'reinforce_both'),
-}
-"""Player -> the stages that produce a new checkpoint of it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +37,12 @@ class Run:
     samplers: Samplers
     store: ModelStore
     mesh: jax.sharding.Mesh
+    verifier: verify.Verifier | None = None
+
+    @property
+    def reader(self) -> stage_inputs.StageReader:
+        """What determines the inputs of the run's stages."""
+        return stage_inputs.StageReader(self.settings, self.directory, self.inputs)
 
     @contextlib.contextmanager
     def started(self) -> Iterator['Run']:
@@ -57,16 +59,23 @@ class Run:
 
     def load_latest(self, player: str, *, before: str) -> Transformer:
         """Loads a player as the last stage before another stage left it."""
-        earlier = self.settings.stages[: self.settings.stages.index(before)]
-        producers = [s for s in earlier if s in STAGES_PRODUCING[player]] or [player]
-        if producers[-1] == 'reinforce_both':
-            folder = self.directory.stage(producers[-1]).path / player / 'model'
-            return self.store.load(folder)
-        return self.load_model(producers[-1])
+        return self.store.load(self.start_folder(before, player))
+
+    def start_folder(self, stage: str, player: str) -> epath.Path:
+        """The folder of the model that a player of a stage starts from.
+
+        Raises ValueError if the stage that makes it has not run.
+        """
+        start = players.start_of(self.settings, stage, player)
+        if not start:
+            return resolve(self.settings.critic.checkpoint)
+        if start == 'reinforce_both':
+            return self.directory.stage(start).path / player / 'model'
+        return self.directory.model_folder(start)
 
     def load_saved(self, path: str) -> Transformer:
         """Loads a saved model that the config names."""
-        return self.store.load(from_root(path))
+        return self.store.load(resolve(path))
 
     def init_model(self) -> Transformer:
         """Initialises a model with random weights, each shard on its device."""
@@ -85,15 +94,20 @@ def open_run(
     Puts the run's mesh and its precision of products in force for the process.
     """
     settings = build.build(RunSettings, config)
+    config_checks.check_settings(settings)
     config_text = build.to_json(config)
     distributed.check_same('the config', config_text.encode())
     directory = RunDirectory(
-        epath.Path(workdir), config_text, settings.stages, settings.sampling.part_size
+        epath.Path(workdir),
+        config_text,
+        settings.stages,
+        settings.sampling.part_size,
+        reads=functools.partial(stage_fields.reads, settings),
     )
-    directory.check_config()
+    directory.check_stages()
     mesh = sharding.make_mesh(settings.mesh)
     kernels.check_backend(settings.model, jax.default_backend())
-    inputs = load_inputs(settings, verifier)
+    inputs = lengths.drop_too_long(settings, load_inputs(settings, verifier))
     saved_models.abstract_model(settings.model, mesh)
     loop.check_rows(settings.train, mesh)
     checks.check_sampling(settings, mesh)
@@ -104,9 +118,15 @@ def open_run(
         mesh,
         tokenizer_fingerprint=inputs.tokenizer.fingerprint,
         quantize=settings.base.quantize,
+        chat={'template': settings.tokenizer.template, 'system': settings.tokenizer.system},
     )
+    if notes := problems.describe(inputs.counts):
+        distributed.run_on_first(lambda: print(f'data: {notes}'))
     jax.set_mesh(mesh)
     # JAX's own default multiplies float32 arrays in bfloat16 on a TPU.
-    jax.config.update('jax_default_matmul_precision', settings.matmul_precision)
+    precision = platforms.product_precision(settings.model.dtype, settings.matmul_precision)
+    jax.config.update('jax_default_matmul_precision', precision)
     samplers = Samplers(settings.sampling, inputs)
-    return Run(settings, directory, inputs, samplers, store, mesh)
+    run = Run(settings, directory, inputs, samplers, store, mesh, verifier)
+    stage_inputs.check(run.reader)
+    return run

@@ -17,8 +17,10 @@ from elenchus.model import lora
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.sampling.seeds import derive_seed
+from elenchus.train.config import players
 from elenchus.train.config.run_settings import REINFORCED
-from elenchus.train.run.directory import SUMMARY, from_root, read_json
+from elenchus.train.run.directory import SUMMARY, read_json
+from elenchus.train.run.samplers import Samplers
 from elenchus.train.run.session import Run
 from elenchus.train.stages import (
     actor,
@@ -33,6 +35,8 @@ from elenchus.train.stages import (
     self_talk_data,
     sft,
 )
+
+PLAYERS = ('actor', 'critic')
 
 
 class Stage(NamedTuple):
@@ -56,16 +60,22 @@ def base_arguments(run: Run) -> dict[str, Any]:
 def actor_arguments(run: Run) -> dict[str, Any]:
     """Arguments of the stage `actor`."""
     s, inputs = run.settings.actor, run.inputs
-    examples = actor.actor_examples(s, inputs.chat, inputs.train_problems)
-    model = _to_train(run, 'base', s.lora, name='actor')
-    return {'model': model, 'examples': examples, **_fit(run, 'actor', s.fit)}
+    generated = [e for _, e in actor.generate_examples(s, inputs.chat, inputs.train_problems)]
+    examples = [example for example in generated if example is not None]
+    impossible = len(generated) - len(examples)
+    model = _to_train(run, 'actor', s.lora, name='actor')
+    return {
+        'model': model,
+        'examples': examples,
+        'omitted': {'refinements_without_number': impossible},
+        **_fit(run, 'actor', s.fit),
+    }
 
 
 def critic_arguments(run: Run) -> dict[str, Any]:
     """Arguments of the stage `critic`."""
     s, folder = run.settings.critic, run.directory.stage('critique').path / 'episodes'
-    seed = derive_seed(run.settings.seed, 'critic')
-    model = run.store.load_to_train(_critic_start(run), s.lora, seed=seed)
+    model = _to_train(run, 'critic', s.lora, name='critic', player='critic')
     examples = critic.critic_examples(run.inputs.chat, folder)
     return {'model': model, 'examples': examples, **_fit(run, 'critic', s.fit)}
 
@@ -92,12 +102,13 @@ def critique_arguments(run: Run) -> dict[str, Any]:
 
 def evaluate_arguments(run: Run) -> dict[str, Any]:
     """Arguments of the stage `evaluate`: the latest actor and critic before it."""
-    players = (run.load_latest(player, before='evaluate') for player in ('actor', 'critic'))
+    models = (run.load_latest(player, before='evaluate') for player in PLAYERS)
+    samplers = _samplers(run, 'evaluate')
     return {
-        'pair': run.samplers.pair(*players),
+        'pair': samplers.pair(*models),
         'problems': run.inputs.test_problems,
         'settings': run.settings.evaluate,
-        'samplers': run.samplers,
+        'samplers': samplers,
         'seed': run.settings.seed,
         'base': _base_model(run),
     }
@@ -107,11 +118,10 @@ def improve_arguments(run: Run, *, explorer: str) -> dict[str, Any]:
     """Arguments of a stage of self-improvement."""
     s, inputs = run.settings.improve, run.inputs
     examples_of = (run.settings.actor, inputs.chat, inputs.train_problems)
-    folder = run.directory.model_folder
     return {
         'explorer': explorer,
-        'start': improve_rounds.SavedPair(folder('actor'), folder('critic')),
-        'base': folder('base'),
+        'start': improve_rounds.SavedPair(*(run.start_folder(explorer, p) for p in PLAYERS)),
+        'base': run.directory.model_folder('base'),
         'settings': s,
         'train_problems': inputs.train_problems,
         'examples': {
@@ -119,7 +129,7 @@ def improve_arguments(run: Run, *, explorer: str) -> dict[str, Any]:
             'references': actor.demonstration_examples(*examples_of),
         },
         'retrain_critic': _critic_retrainer(run) if s.retrain_critic else None,
-        **_shared(run),
+        **_shared(run, explorer),
     }
 
 
@@ -127,17 +137,17 @@ def reinforce_arguments(run: Run, *, stage: str) -> dict[str, Any]:
     """Arguments of a stage of reinforcement learning."""
     s, trained = run.settings.reinforce, REINFORCED[stage]
     models = {
-        player: _to_train(run, player, s.lora, name=f'reinforce {player}')
+        player: _to_train(run, stage, s.lora, name=f'reinforce {player}', player=player)
         if player in trained
-        else run.load_model(player)
-        for player in ('actor', 'critic')
+        else run.store.load(run.start_folder(stage, player))
+        for player in PLAYERS
     }
     return {
-        'pair': run.samplers.pair(**models),
+        'pair': _samplers(run, stage).pair(**models),
         'train_problems': run.inputs.train_problems,
         'trained': trained,
         'settings': s,
-        **_shared(run),
+        **_shared(run, stage),
     }
 
 
@@ -157,10 +167,10 @@ def self_talk_arguments(run: Run) -> dict[str, Any]:
     return {
         'criticised': list(criticised),
         'builder': builder,
-        'model': _to_train(run, 'base', s.lora, name='self_talk'),
+        'model': _to_train(run, 'self_talk', s.lora, name='self_talk'),
         'evaluated': _evaluated_curves(run),
         'settings': s,
-        **_shared(run),
+        **_shared(run, 'self_talk'),
     }
 
 
@@ -184,14 +194,21 @@ STAGES: Mapping[str, Stage] = {
 }
 
 
-def _shared(run: Run) -> dict[str, Any]:
+def _samplers(run: Run, stage: str) -> Samplers:
+    """Samplers of a stage: where its actor learnt self-talk, of talks."""
+    longest = players.attempt_tokens(run.settings, stage)
+    is_talk = players.descends_from(run.settings, stage, ancestor='self_talk')
+    return run.samplers.of_talks(longest) if is_talk else run.samplers
+
+
+def _shared(run: Run, stage: str) -> dict[str, Any]:
     """Arguments of all stages that train a player and evaluate it."""
     return {
         'test_problems': run.inputs.test_problems,
         'evaluation': run.settings.evaluate,
         'loop': run.settings.train,
         'store': run.store,
-        'samplers': run.samplers,
+        'samplers': _samplers(run, stage),
         'seed': run.settings.seed,
     }
 
@@ -202,9 +219,14 @@ def _fit(run: Run, name: str, settings) -> dict[str, Any]:
     return {'settings': settings, 'loop': run.settings.train, 'store': run.store, 'seed': seed}
 
 
-def _to_train(run: Run, stage: str, settings: lora.LoraSettings, *, name: str) -> Transformer:
-    """Loads the model of a stage as `name` trains it: whole, or frozen under adapters."""
-    folder, seed = run.directory.model_folder(stage), derive_seed(run.settings.seed, name)
+def _to_train(
+    run: Run, stage: str, settings: lora.LoraSettings, *, name: str, player: str = 'actor'
+) -> Transformer:
+    """Loads the model that a stage starts from, as it trains it: whole, or frozen under adapters.
+
+    New adapters are drawn by `name`.
+    """
+    folder, seed = run.start_folder(stage, player), derive_seed(run.settings.seed, name)
     return run.store.load_to_train(folder, settings, seed=seed)
 
 
@@ -214,12 +236,6 @@ def _base_model(run: Run) -> Transformer | None:
         return None
     folder = run.directory.stage('base').path / 'model'
     return run.store.load(folder) if folder.exists() else None
-
-
-def _critic_start(run: Run):
-    """Returns the folder of the model that the critic is trained from."""
-    path = run.settings.critic.checkpoint
-    return from_root(path) if path else run.directory.model_folder('base')
 
 
 def _annotator_model(run: Run) -> Transformer | None:
@@ -234,13 +250,13 @@ def _annotator_model(run: Run) -> Transformer | None:
 
 def _critic_retrainer(run: Run) -> improve_rounds.RetrainCritic:
     """Returns the function that trains a critic for the actor of a round."""
-    s = run.settings
+    s, is_last = run.settings, run.settings.improve.restart == 'last'
 
     def retrain(folder, player, last_critic, *, number: int) -> dict:
         return critic.retrain_critic(
             folder.child('critic'),
             player,
-            start=last_critic if s.improve.restart == 'last' else _critic_start(run),
+            start=last_critic if is_last else run.start_folder('critic', 'critic'),
             number=number,
             problems=run.inputs.train_problems,
             settings=s.critic,

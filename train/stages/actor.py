@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from elenchus.data.critiques import oracle, text_refinements
+from elenchus.data.critiques import mistakes, oracle, text_refinements
 from elenchus.data.lab import conversations
 from elenchus.data.records import Example, Problem, Turn
 from elenchus.data.text.chat import Chat
@@ -21,7 +21,7 @@ def actor_examples(
 ) -> list[Example]:
     """Returns the actor's examples; without `plain`, only those of more than one turn."""
     examples = generate_examples(settings, chat, problems)
-    return [example for is_plain, example in examples if plain or not is_plain]
+    return [e for is_plain, e in examples if e is not None and (plain or not is_plain)]
 
 
 def demonstration_examples(
@@ -29,15 +29,16 @@ def demonstration_examples(
 ) -> list[Example]:
     """Returns the actor's examples of the form question -> solution."""
     examples = generate_examples(settings, chat, problems)
-    return [example for is_plain, example in examples if is_plain]
+    return [e for is_plain, e in examples if e is not None and is_plain]
 
 
 def generate_examples(
     settings: ActorSettings, chat: Chat, problems: Sequence[Problem]
-) -> Iterator[tuple[bool, Example]]:
+) -> Iterator[tuple[bool, Example | None]]:
     """Yields (is a plain demonstration, example): demonstration, refinements, guided solutions.
 
-    Demonstrations, plain or guided, become fewer with the level; refinements do not.
+    Demonstrations, plain or guided, become fewer with the level; refinements do not. In place of a
+    refinement for which the solution has no number to change there is None.
     """
     kinds = tuple(proposals.GUIDES)
     for i, problem in enumerate(problems[: settings.num_problems]):
@@ -65,12 +66,15 @@ def demonstrate(problem: Problem, *, rng: random.Random) -> str:
     return conversations.demonstrate(problem.question, rng=rng)
 
 
-def refinement(chat: Chat, problem: Problem, *, rng: random.Random) -> Example:
-    """Returns a flawed attempt, a critique and the refinement that follows."""
+def refinement(chat: Chat, problem: Problem, *, rng: random.Random) -> Example | None:
+    """Returns a flawed attempt, a critique and the refinement that follows; None if impossible."""
     if problem.source == 'lab':
         talk = conversations.converse(problem, rng=rng, right_share=RIGHT_SHARE)
         return refinement_example(chat, talk)
-    texts = text_refinements.refine(problem, rng=rng)._asdict()
+    try:
+        texts = text_refinements.refine(problem, rng=rng)._asdict()
+    except mistakes.NoMistakeError:
+        return None
     turns = (chat.text_turn(role, text) for role, text in texts.items())
     turns = (*chat.question_turns(problem.question), *turns)
     return chat.example(turns, trained=('refinement',), weights=None, last_only=True)

@@ -10,7 +10,7 @@ from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
 from elenchus.train.config.run_settings import CritiqueSettings
-from elenchus.train.run.directory import from_root
+from elenchus.train.run.paths import resolve
 from elenchus.train.run.samplers import Samplers
 
 AnnotatorFactory = Callable[[Sampler, int], Annotator]
@@ -33,7 +33,7 @@ def make_annotator(
     if s.annotator == 'oracle':
         return lambda sampler, first: oracle.oracle
     if s.annotator == 'file':
-        from_file = oracle.from_file(from_root(s.annotator_path))
+        from_file = oracle.from_file(resolve(s.annotator_path))
         return lambda sampler, first: from_file
     if s.annotator == 'model':
         return lambda sampler, first: annotators.model_annotator(

@@ -103,6 +103,7 @@ def selected_examples(
     examples = response_examples(chat, kept, settings=options['settings'])
     compared = {'kept': examples, 'demonstrations': references}
     figures = coverage_figures(pair, explored, kept, examples=compared, rows=rows, **options)
+    figures['exploration']['unscored'] = len(kept) - len(examples)
     return examples, figures, num_tokens
 
 
@@ -217,7 +218,10 @@ def select_responses(
 def response_examples(
     chat: Chat, kept: Sequence[Episode], *, settings: ImproveSettings
 ) -> list[Example]:
-    """Returns question -> kept response, weighted as the settings say."""
+    """Returns question -> kept response, weighted as the settings say.
+
+    Tokens of unknown weight are not trained; a response of such tokens only is left out.
+    """
     shares = [1.0] * len(kept)
     if settings.balance == 'question':
         shares = selection.question_weights(kept)
@@ -226,7 +230,7 @@ def response_examples(
         values = response_weights(turn, weighting=settings.weighting, success_rate=success_rate)
         return share * values
 
-    return [
+    examples = [
         chat.example(
             episode.turns,
             trained=('attempt',),
@@ -237,6 +241,7 @@ def response_examples(
         )
         for episode, share in zip(kept, shares, strict=True)
     ]
+    return [example for example in examples if example.loss_mask.any()]
 
 
 def response_weights(turn: Turn, *, weighting: str, success_rate: float) -> np.ndarray:
@@ -244,12 +249,13 @@ def response_weights(turn: Turn, *, weighting: str, success_rate: float) -> np.n
 
     'keep' and 'threshold' are 1; 'score' the critic's score of the answer; 'steps' its score of the
     step; 'advantage' the score of the step minus that of the step before (for the first step, minus
-    the question's `success_rate`): negative where a step makes the response worse.
+    the question's `success_rate`): negative where a step makes the response worse. NaN where a
+    score is unknown.
     """
     if weighting == 'steps':
         return over_tokens(turn.step_scores, turn.step_ends)
     if weighting == 'advantage':
-        values = np.diff([success_rate, *turn.step_scores])
+        values = np.diff(np.array([success_rate, *turn.step_scores], np.float32))
         return over_tokens(values, turn.step_ends)
-    score = 1.0 if weighting in ('keep', 'threshold') else turn.facts.score or 0.0
-    return np.full(len(turn.tokens), score, np.float32)
+    score = 1.0 if weighting in ('keep', 'threshold') else turn.facts.score
+    return np.full(len(turn.tokens), np.float32(score), np.float32)

@@ -85,14 +85,14 @@ def improve_rounds(
 
 def total_tokens(rounds: Sequence[dict]) -> dict[str, int]:
     """Returns the token counts of all rounds together."""
-    counts = ('tokens_sampled', 'tokens_trained', 'tokens_monitored')
+    counts = ('tokens_sampled', 'tokens_trained', 'tokens_padding', 'tokens_monitored')
     return {name: sum(summary[name] for summary in rounds) for name in counts}
 
 
 def add_critic(summary: dict, critic_summary: dict) -> None:
     """Adds the summary of a retrained critic, and its tokens, to that of the round."""
     summary['retrained_critic'] = critic_summary
-    for count in ('tokens_sampled', 'tokens_trained'):
+    for count in ('tokens_sampled', 'tokens_trained', 'tokens_padding'):
         summary[count] += critic_summary[count]
 
 

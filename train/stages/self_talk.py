@@ -113,8 +113,7 @@ def select_talks(talks: Sequence[Episode]) -> tuple[list[Episode], dict[str, int
     if not kept:
         raise ValueError(
             f'self_talk: none of {len(talks)} talks ended with a right answer, by reason '
-            f'{reasons}: train the actor for longer or raise self_talk.num_rounds, in a new '
-            '--workdir'
+            f'{reasons}: train the actor for longer or raise self_talk.num_rounds'
         )
     return kept, reasons
 

@@ -1,10 +1,12 @@
 """Supervised fine-tuning: the stages `base`, `actor` and `critic`, and the fit of other stages."""
 
 import functools
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from elenchus.data.batching import packing, pipeline
-from elenchus.data.records import Example
+from elenchus.data.records import Batch, Example
 from elenchus.model import lora
 from elenchus.model.transformer import Transformer
 from elenchus.train.checkpoints.model_store import ModelStore
@@ -31,6 +33,33 @@ class LazyExamples:
         return self._make(int(index))
 
 
+class CountedBatches:
+    """Batches of packed examples without end, in a new order each time, with counts of tokens.
+
+    The cursor, plain JSON, is the position in the data and the counts up to there.
+    """
+
+    def __init__(self, examples: Sequence[Example], loop: LoopSettings, *, seed: int):
+        shape = {'rows': loop.rows, 'length': loop.length}
+        self._batches = iter(pipeline.make_dataset(examples, seed=seed, num_epochs=None, **shape))
+        self.counts = {'tokens_trained': 0, 'tokens_padding': 0}
+
+    def __next__(self) -> Batch:
+        batch = next(self._batches)
+        for name, count in packing.token_counts(batch).items():
+            self.counts[name] += count
+        return batch
+
+    def cursor(self) -> dict[str, Any]:
+        """Returns the position after the last batch."""
+        return self._batches.get_state() | self.counts
+
+    def set_cursor(self, cursor: dict[str, Any]) -> None:
+        """Continues after the batch at which the cursor was taken."""
+        self._batches.set_state(cursor)
+        self.counts = {name: cursor[name] for name in self.counts}
+
+
 def sft(
     model: Transformer,
     examples: Sequence[Example],
@@ -49,12 +78,7 @@ def sft(
     stage = stage or StageFolder.temporary()
     num_examples, examples = len(examples), drop_too_long(examples, loop, name=stage.path.name)
     optimizer, train_step = make_sft_step(settings, loop)
-    # num_epochs=None repeats the examples without end, in a new order each time.
-    batches = iter(
-        pipeline.make_dataset(
-            examples, seed=seed, rows=loop.rows, length=loop.length, num_epochs=None
-        )
-    )
+    batches = CountedBatches(examples, loop, seed=seed)
     trained, frozen = lora.split(model)
 
     def advance(step: int, state: TrainState):
@@ -71,12 +95,12 @@ def sft(
             folder=stage.path,
             writer=writer,
             description=stage.path.name,
-            cursor=batches.get_state,
-            set_cursor=batches.set_state,
+            cursor=batches.cursor,
+            set_cursor=batches.set_cursor,
             flops_per_token=speed.training_flops_per_token(model, length=loop.length),
         )
     return lora.join(state.model, frozen), {
-        'tokens_trained': settings.num_steps * loop.rows * loop.length,
+        **batches.counts,
         'final_loss': last_row.get('loss/total'),
         'examples': len(examples),
         'examples_too_long': num_examples - len(examples),
@@ -109,10 +133,19 @@ def sft_stage(
     loop: LoopSettings,
     store: ModelStore,
     seed: int,
+    omitted: Mapping[str, int] = types.MappingProxyType({}),
 ) -> dict:
-    """Trains a model as `sft` does and saves it in the stage's folder; returns totals."""
+    """Trains a model as `sft` does and saves it in the stage's folder; returns totals.
+
+    `omitted` are counts of what could be no example, by reason; they are printed and returned too.
+    """
     model, totals = sft(model, examples, settings=settings, loop=loop, seed=seed, stage=stage)
     store.save(stage.path / 'model', model)
+    totals |= omitted
+    counts = {'examples_too_long': totals['examples_too_long'], **omitted}
+    if any(counts.values()):
+        listed = ', '.join(f'{n} {name.replace("_", " ")}' for name, n in counts.items() if n)
+        print(f'   left out: {listed}')
     return totals
 
 

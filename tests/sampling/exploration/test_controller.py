@@ -71,7 +71,10 @@ def test_what_does_not_reach_the_threshold_makes_room_for_what_does():
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'temperatures': (0.5, 0.0)}, r'temperatures=\(0\.5, 0\.0\)'),
+        (
+            {'temperatures': (0.5, 0.0)},
+            r'improve\.candidates\.temperatures\[1\]=0\.0 must be at least 0\.01',
+        ),
         ({'thresholds': ()}, r'thresholds=\(\)'),
         ({'thresholds': (0.5, 0.5)}, 'different values'),
         ({'thresholds': (0.5, 1.5)}, 'at most 1'),

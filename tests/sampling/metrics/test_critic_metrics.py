@@ -159,14 +159,15 @@ def test_discriminability_is_between_its_two_halves(episodes):
     ],
 )
 def test_location_counts_the_very_line(pairs, f1):
-    assert critic_metrics.first_error_f1(pairs) == f1
+    assert critic_metrics.first_error_micro_f1(pairs) == f1
     episodes = [episode(True, located=l, first_error=t) for l, t in pairs]
-    assert critic_metrics.critic(episodes)['first_error_f1'] == f1
+    assert critic_metrics.critic(episodes)['first_error_micro_f1'] == f1
 
 
 def test_without_checkable_steps_nothing_is_said_of_them():
     episodes = [episode(True, verdict=True, score=0.9, scores=(0.5,))]
-    assert 'first_error_f1' not in critic_metrics.critic(episodes)
+    measures = critic_metrics.critic(episodes)
+    assert not {'first_error_micro_f1', 'processbench_f1'} & measures.keys()
     assert critic_metrics.spurious_share(episodes) is None
     assert critic_metrics.detection(episodes) == {}
     assert set(critic_metrics.calibration(episodes, num_bins=2)) == {'final'}

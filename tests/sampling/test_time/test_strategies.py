@@ -105,7 +105,7 @@ def test_attempts_carry_the_critics_step_scores():
     score = {True: 0.9, False: 0.1, None: None}
     for episode in played:
         assert episode.attempt.facts.score == score[episode.critique.facts.verdict]
-        assert episode.attempt.step_scores == (episode.attempt.facts.score or 0.0,)
+        assert episode.attempt.step_scores == (episode.attempt.facts.score,)
 
 
 # Sequential

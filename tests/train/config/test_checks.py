@@ -21,7 +21,7 @@ def settings_of(**changes):
         ({'critique__num_inserted': -1}, r'critique\.num_inserted=-1 must be at least 0'),
         ({'critique__raised_temperature': 0.5}, r'\.raised_temperature=0\.5 must be at least 0\.7'),
         ({'critique__num_rollouts': 0}, r'critique\.num_rollouts=0 must be at least 1'),
-        ({'critique__filter_successes': 3}, r'\.filter_successes=3 must be in \[0, 2\]'),
+        ({'critique__filter_successes': 3}, r'\.filter_successes=3 must be at most 2'),
         (
             {
                 'critique__filter_samples': 0,
@@ -30,12 +30,12 @@ def settings_of(**changes):
             },
             r"critique\.filter='random' .* set critique\.filter_samples above 0",
         ),
-        ({'critique__rollout_threshold': 1.5}, r'\.rollout_threshold=1\.5 must be in \[0, 1\]'),
-        ({'critique__level_balance': -0.1}, r'critique\.level_balance=-0\.1 must be in \[0, 1\]'),
-        ({'critique__correct_share': 1.0}, r'critique\.correct_share=1\.0 must be in \[0, 1\)'),
+        ({'critique__rollout_threshold': 1.5}, r'\.rollout_threshold=1\.5 must be at most 1'),
+        ({'critique__level_balance': -0.1}, r'critique\.level_balance=-0\.1 must be at least 0'),
+        ({'critique__correct_share': 1.0}, r'critique\.correct_share=1\.0 must be at most 0\.999'),
         ({'improve__num_rounds': 0}, r'improve\.num_rounds=0 must be at least 1'),
-        ({'improve__threshold': 0.0}, r'improve\.threshold=0\.0 must be in \(0, 1\]'),
-        ({'improve__threshold': 1.5}, r'improve\.threshold=1\.5 must be in \(0, 1\]'),
+        ({'improve__threshold': 0.0}, r'improve\.threshold=0\.0 must be at least 1e-06'),
+        ({'improve__threshold': 1.5}, r'improve\.threshold=1\.5 must be at most 1'),
         (
             {'improve__weighting': 'threshold', 'improve__controller': 'balance'},
             r"weighting='threshold' and improve\.controller='balance' both set a threshold",
@@ -68,7 +68,7 @@ def settings_of(**changes):
         ({'evaluate__num_attempts': 0}, r'evaluate\.num_attempts=0 must be at least 1'),
         ({'evaluate__num_rounds': 0}, r'evaluate\.num_rounds=0 must be at least 1'),
         ({'evaluate__budget': -1}, r'evaluate\.budget=-1 must be at least 0'),
-        ({'evaluate__confidence': 1.0}, r'evaluate\.confidence=1\.0 must be in \(0, 1\)'),
+        ({'evaluate__confidence': 1.0}, r'evaluate\.confidence=1\.0 must be at most 0\.9999'),
         (
             {'reinforce__critic_rewards__verdict_of': 'steps', 'data__source': 'gsm8k'},
             r"verdict_of='steps' needs known steps, which data\.source='gsm8k' lacks: set it",

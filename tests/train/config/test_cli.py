@@ -51,7 +51,28 @@ MISTAKES = [
     (('--config=small.py',), ('unknown field config.train.schedule of Train', 'did you mean')),
 ]
 """Arguments, and words of the error."""
-FAULTS = {'library': ('--config=small.py', '--fault'), 'disk': ('--config=small.py', '--outside')}
+UNREADABLE = {  # a file that is no config -> its bytes, and words of the error
+    'README.md': (b'# Title\n\nSome prose here.\n', ('README.md, line 3: SyntaxError',)),
+    'open.py': (b'x = (\n', ('open.py, line 1: SyntaxError',)),
+    'imports.py': (b'\nimport nothing_of_this_name\n', ('line 2', "'nothing_of_this_name'")),
+    'raises.py': (b'raise RuntimeError("boom")\n', ('line 1: RuntimeError: boom',)),
+    'lacks.py': (b'def get_config():\n    return lab.get_config()\n', ('line 2: NameError',)),
+    'keys.py': (b'def get_config():\n    return {}["x"]\n', ("line 2: KeyError: 'x'",)),
+    'utf16.py': (b'\xff\xfea\0', ('utf16.py, line 1: SyntaxError',)),
+    'data.json': (b'{}', ('data.json has no function get_config',)),
+    'empty.py': (b'', ('empty.py has no function get_config',)),
+}
+MISTAKES += [
+    ((f'--config={name}', *override), words)
+    for name, (_, words) in UNREADABLE.items()
+    for override in ((), ('--config.seed=1',))
+]
+UNREADABLE['none.py'] = (b'def get_config():\n    return None\n', ())
+FAULTS = {
+    'library': ('--config=small.py', '--fault'),
+    'disk': ('--config=small.py', '--outside'),
+    'none': ('--config=none.py', '--config.seed=1'),
+}
 
 
 @pytest.fixture(scope='module')
@@ -62,6 +83,8 @@ def results(tmp_path_factory):
     for folder, _ in runs:
         (folder / 'small.py').write_text(CONFIG)
         (folder / 'script.py').write_text(SCRIPT)
+        for name, (content, _) in UNREADABLE.items():
+            (folder / name).write_bytes(content)
     ended = forked_runs.run_all('script.py', runs, preload='elenchus.train.config.cli')
     folders = [folder for folder, _ in runs]
     return dict(zip(cases, zip(folders, ended, strict=True), strict=True))
@@ -87,3 +110,11 @@ def test_a_file_system_error_is_one_line_and_the_same_command_continues(results)
     assert code == 1 and errors.count('\n') == 1
     for words in ('error: ', "'/nowhere/at/all'", 'run the same command again'):
         assert words in errors
+
+
+def test_a_config_file_that_returns_nothing_is_named_below_the_library_s_warning(results):
+    code, errors, _ = results[FAULTS['none']][1]
+    assert code == 2 and 'Traceback' not in errors
+    assert errors.splitlines()[-1] == (
+        'error: --config=none.py: get_config returned NoneType, not a ConfigDict'
+    )

@@ -87,6 +87,46 @@ def test_by_default_advantages_are_those_of_before(steps, reached):
     assert all(values.dtype == np.float32 for values in actual)
 
 
+def test_unknown_steps_have_no_step_advantage_and_are_in_no_mean():
+    """Known: 0.8, 0 and 0.8, 0.8, with mean 0.6 and deviation 0.12 ** 0.5 = 0.3464."""
+    scores = [(0.8, 0.0, None, None), (0.8, None, 0.8)]
+    group = group_of(scores, right=(False, True), reached=(2, 3))
+    for unreached in ('zero', 'mask'):
+        wrong, right = step_advantages(group, **STEPS_ONLY, unreached=unreached)
+        np.testing.assert_allclose(wrong, [-1.1547, -1.7321, 0, 0], atol=1e-4)
+        np.testing.assert_allclose(right, [1.1547, 0, 0.5774], atol=1e-4)
+        wrong, right = step_advantages(group, **STEPS_ONLY, unreached=unreached, steps='difference')
+        np.testing.assert_allclose(wrong, [0.3, -0.8, 0, 0], atol=1e-6)
+        np.testing.assert_allclose(right, [0.3, 0, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize('steps', ['normalised', 'difference'])
+@pytest.mark.parametrize('baseline', ['group', 'position'])
+def test_a_critique_that_is_cut_off_never_makes_an_attempt_worse(steps, baseline):
+    """The same right attempt and the same opinion, whole and cut off after any number of lines."""
+    if (steps, baseline) == ('difference', 'position'):
+        pytest.skip('these settings do not go together')
+    for known in range(5):
+        short = (0.97,) * known + (None,) * (4 - known)
+        group = group_of([(0.97,) * 4, short], right=(True, True), reached=(4, known))
+        whole, cut = step_advantages(group, **STEPS_ONLY, steps=steps, baseline=baseline)
+        if steps == 'normalised':
+            np.testing.assert_allclose(whole, 0, atol=1e-6)
+        np.testing.assert_allclose(cut[:known], whole[:known], atol=1e-6)
+        assert not cut[known:].any()
+
+
+def test_a_group_of_unknown_scores_has_no_step_advantages():
+    group = group_of([(None,) * 3, (None,) * 2], right=(True, False), reached=(0, 0))
+    for changes in (
+        {},
+        {'baseline': 'position'},
+        {'steps': 'difference'},
+        {'shuffle_scores': True},
+    ):
+        assert not np.concatenate(step_advantages(group, **STEPS_ONLY, **changes)).any()
+
+
 def test_masked_steps_have_no_step_advantage_and_are_in_no_mean():
     """Reached: 0.8, 0 and 0.8, 0.8, with mean 0.6 and deviation 0.12 ** 0.5 = 0.3464."""
     group = group_of([(0.8, 0.0, 0.0, 0.0), (0.8, 0.8)], right=(False, True), reached=(2, 2))
@@ -144,7 +184,7 @@ def test_only_reached_scores_are_shuffled_where_others_are_masked():
 
 
 def test_steps_that_were_not_scored_are_an_error():
-    group = group_of([(0.8, None), (0.8, 0.2)], right=(False, True), reached=(2, 2))
+    group = group_of([(None, None), (0.8, 0.2)], right=(False, True), reached=(None, 2))
     with pytest.raises(AssertionError, match='not scored'):
         step_advantages(group)
 
@@ -152,10 +192,13 @@ def test_steps_that_were_not_scored_are_an_error():
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'std_floor': -0.1}, r'reinforce\.advantage\.std_floor=-0\.1 must be at least 0'),
+        ({'std_floor': -0.1}, r'std_floor=-0\.1 must be at least 0'),
         ({'steps': 'difference', 'std_floor': 0.05}, r"steps='difference' reads neither std_floor"),
         ({'steps': 'difference', 'baseline': 'position'}, r"nor baseline='position'"),
         ({'unreached': 'maks'}, r"did you mean 'mask'"),
+        ({'epsilon': 0.0}, r'epsilon=0\.0 must be at least 1e-12.*nearest: 1e-12'),
+        ({'epsilon': -1e-4}, r'epsilon=-0\.0001 must be at least 1e-12'),
+        ({'epsilon': float('nan')}, r'epsilon=nan must be a number from 1e-12'),
     ],
 )
 def test_settings_that_do_nothing_or_make_no_sense_are_refused(changes, message):

@@ -44,7 +44,7 @@ def test_the_overlong_penalty_falls_from_nothing_to_one_over_its_last_tokens(len
         ('format', {'answer': '7'}, 1),
         ('format', {'answer': None}, 0),
         ('verdict', {'score': 0.25}, 0.25),
-        ('verdict', {'score': None}, 0),
+        ('verdict', {'score': 0.0}, 0),
     ],
 )
 def test_terms_of_the_actor(term, facts, value):
@@ -53,8 +53,32 @@ def test_terms_of_the_actor(term, facts, value):
 
 def test_terms_of_tokens_and_steps():
     assert reward_of(rewards.ActorRewards, {}, terms=('steps',), scores=(1.0, 0.0)) == 0.5
-    assert reward_of(rewards.ActorRewards, {}, terms=('steps',)) == 0
+    assert reward_of(rewards.ActorRewards, {}, terms=('steps',), scores=(1.0, None, 0.5)) == 0.75
     assert reward_of(rewards.ActorRewards, {}, terms=('length',), tokens=8) == -0.5
+
+
+@pytest.mark.parametrize(
+    ('term', 'facts', 'scores'),
+    [
+        ('steps', {}, ()),
+        ('steps', {}, (None, None)),
+        ('steps', {'critique_finished': False}, (0.9, None)),
+        ('steps', {'critique_finished': False}, (0.9, 0.9)),
+        ('verdict', {'score': None}, (0.9,)),
+    ],
+)
+def test_what_the_critic_did_not_say_pays_no_score(term, facts, scores):
+    weights = rewards.ActorRewards(**NO_ACTOR_REWARD | {term: 1.0})
+    values = rewards.terms(weights, judged_turn(facts, scores=scores))
+    assert values == {term: None} and rewards.total(weights, values) == 0
+
+
+@hypothesis.given(st.lists(st.one_of(st.none(), st.floats(0, 1)), min_size=1, max_size=8))
+def test_an_unknown_term_is_at_the_mean_of_the_known_ones(column):
+    filled = [v['steps'] for v in rewards.fill_unknown([{'steps': v} for v in column])]
+    known = [v for v in column if v is not None]
+    mean = sum(known) / len(known) if known else 0.0
+    assert filled == [mean if v is None else v for v in column]
 
 
 @pytest.mark.parametrize(

@@ -1,61 +1,24 @@
 """Rollouts, credit assignment, refill, hints and the training batch, without a model."""
 
 import dataclasses
-import functools
 
 import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from elenchus.configs import lab as lab_config
 from elenchus.data import records
-from elenchus.data.lab import forms, task
-from elenchus.sampling.engine import sampling_methods
-from elenchus.train import objective
-from elenchus.train.config import build
-from elenchus.train.rl import credit, rewards, rollouts, settings, update_batch
+from elenchus.data.lab import task
+from elenchus.train.rl import rollouts, update_batch
 from tests.support import fake_engine
-
-METHOD = sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, banned=())
-PROBLEMS = [forms.generate_problem(seed=0, split='train', index=index) for index in range(0, 30, 5)]
-
-
-def make_rules(player='actor', **changes):
-    config = lab_config.get_config('smoke').reinforce
-    config.advantage.step_coef = 0.0
-    changes = {name.replace('__', '.'): value for name, value in changes.items()}
-    config.update_from_flattened_dict(changes)
-    kind = rewards.ActorRewards if player == 'actor' else rewards.CriticRewards
-    section = config.rewards if player == 'actor' else config.critic_rewards
-    return settings.RewardRules(
-        player,
-        build.build(kind, section),
-        build.build(settings.AdvantageSettings, config.advantage),
-        build.build(settings.TurnSettings, config.turns),
-        config.overlong_tokens,
-    )
-
-
-def make_setup(rule, *, num_samples=4, num_refinements=2, refine='always'):
-    """(setup, engine) of an engine that completes by a rule."""
-    engine = fake_engine.RuleEngine(rule)
-    models = fake_engine.players(engine)
-    setup = rollouts.RolloutSetup(
-        models, fake_engine.SCORER, METHOD, num_samples, num_refinements, refine
-    )
-    return setup, engine
-
-
-def answer(role, request, seed):
-    """Attempts right and wrong in alternation; right critiques; refinements right for odd ids."""
-    solution = task.solve(fake_engine.question_of(request))
-    if role == 'critique':
-        return fake_engine.critique(request)
-    good = request.id % 2 == (0 if role == 'attempt' else 1)
-    return fake_engine.ids_of(
-        solution if good else solution[:-1] + str((int(solution[-1]) + 1) % 10)
-    )
+from tests.support.rollout_cases import (
+    PROBLEMS,
+    answer,
+    assign_credit,
+    batch_of,
+    make_rules,
+    make_setup,
+)
 
 
 def hopeless(role, request, seed):
@@ -69,11 +32,6 @@ def question_tokens(request):
     ends = {fake_engine.CHAT.header(role)[0] for role in ('attempt', 'guide')}
     stop = next(i for i, token in enumerate(request.prompt) if token in ends)
     return list(request.prompt[1:stop])
-
-
-assign_credit = functools.partial(
-    credit.assign_credit, limits=fake_engine.LIMITS, first_phase=False, penalties=None, seed=0
-)
 
 
 # Credit
@@ -170,7 +128,7 @@ def test_feedback_inside_a_rollout_is_context_and_never_trained(monkeypatch):
     rules = make_rules(turns__episode='critique')
     (group,), _ = rollouts.sample_actor_groups(setup, rules, PROBLEMS[:1], seed=7)
     assert [t.role for t in group[0].turns] == ['question', 'attempt', 'critique', 'refinement']
-    layout = update_batch.RowLayout('actor', 400, 4, 0.0)
+    layout = update_batch.RowLayout('actor', 400, 4, 0.0, mask_truncated=False)
     batch = update_batch.batch_without_weights(group, layout, fake_engine.CHAT)
     trained = {records.ROLES[role] for role in batch.roles[batch.loss_mask > 0]}
     assert trained == {'attempt', 'refinement'}
@@ -246,34 +204,6 @@ def test_if_all_attempts_fail_they_are_repeated_with_a_hint_that_is_dropped():
 def test_a_hint_is_the_beginning_of_the_solution():
     problem = dataclasses.replace(PROBLEMS[0], solution='a\nb\nc\nd\ne')
     assert rollouts.hint(problem, 0.5) == 'a\nb' and rollouts.hint(problem, 0.01) == 'a'
-
-
-def batch_of(groups, *, informative, cap=0.0, kl=None, hinted=(), policy=-2.0):
-    """(batch, metrics): the trainer's log-probabilities are `policy`, the reference's -3."""
-    for i, group in enumerate(groups):
-        changed = (e.with_turn_facts('attempt', hinted=i in hinted) for e in group)
-        groups[i] = dataclasses.replace(group, episodes=tuple(changed))
-    chosen = objective.GRPO
-    if kl:
-        chosen = dataclasses.replace(chosen, kl=kl, kl_coef=0.1)
-    sampled = rollouts.SampledGroups(groups, informative, len(groups), 0, 0)
-    return update_batch.make_batch(
-        sampled,
-        update_batch.RowLayout('actor', 160, 4, cap),
-        fake_engine.CHAT,
-        assign_credit=functools.partial(
-            credit.assign_credit,
-            rules=make_rules(),
-            limits=fake_engine.LIMITS,
-            first_phase=False,
-            seed=0,
-        ),
-        objective=chosen,
-        logprobs=update_batch.LogprobFunctions(
-            policy and (lambda batch: np.full(batch.tokens.shape, policy, np.float32)),
-            lambda batch: np.full(batch.tokens.shape, -3.0, np.float32),
-        ),
-    )
 
 
 def two_groups():

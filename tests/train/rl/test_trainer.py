@@ -17,7 +17,7 @@ from elenchus.sampling.model_pair import ModelPair
 from elenchus.train.config import build
 from elenchus.train.loop import LoopSettings
 from elenchus.train.metrics import writers
-from elenchus.train.rl import rollouts, settings, trainer
+from elenchus.train.rl import rollouts, settings, trainer, update_batch
 from tests.support import fake_engine, tiny_model
 
 CONFIG = dataclasses.replace(tiny_model.FLAT, vocab_size=64, max_length=96)
@@ -136,6 +136,7 @@ def test_both_players_learn_in_alternation_from_one_checkpoint(both):
     (models, totals, rows), _ = both
     assert totals['updates'] == {'actor': 6, 'critic': 6}
     assert totals['tokens_sampled'] == rows[-1]['sampled/tokens'] > 0
+    assert totals['tokens_trained'] > 0 and totals['tokens_padding'] > 0
     for player, model in models.items():
         before = jax.tree.leaves(getattr(tiny_models(), player))
         changed = [np.any(x != y) for x, y in zip(before, jax.tree.leaves(model), strict=True)]
@@ -266,6 +267,14 @@ def test_no_two_iterations_or_players_share_their_noise_and_a_seed_repeats_it():
     assert sample(1, 1, 'actor') == samples[1, 1, 'actor']
 
 
+@pytest.mark.parametrize('outcome', ['grpo', 'dr_grpo', 'rloo'])
+@pytest.mark.parametrize('count', [0, 1])
+def test_a_group_of_one_is_refused_by_name(outcome, count):
+    """RLOO would divide by 0, the others would learn nothing."""
+    with pytest.raises(ValueError, match=rf'num_samples={count} must be at least 2'):
+        settings_of(num_samples=count, advantage__outcome=outcome)
+
+
 def test_the_critic_scores_steps_only_if_the_scores_are_used():
     for changes, expected in (
         ({'advantage__step_coef': 0.0}, False),
@@ -276,6 +285,17 @@ def test_the_critic_scores_steps_only_if_the_scores_are_used():
         assert s.reward_rules('actor').needs_step_scores == expected
         assert not s.reward_rules('critic').needs_step_scores
     assert set(rollouts.ROLLOUTS) == set(settings.TRAINED_ROLES)
+
+
+def test_an_update_without_trained_tokens_is_in_no_mean_of_its_iteration():
+    """Groups that only fill the shape are masked, so a minibatch may have no token at all."""
+    rows = [
+        {'loss/ratio': 1.25, 'loss/ratio_max': 2.0, 'loss/tokens': 8.0, 'grads/norm': 3.0},
+        {'loss/ratio': 0.0, 'loss/ratio_max': 0.0, 'loss/tokens': 0.0, 'grads/norm': 0.0},
+    ]
+    expected = {'loss/ratio': 1.25, 'loss/ratio_max': 2.0, 'loss/tokens': 4.0, 'grads/norm': 1.5}
+    assert update_batch.mean_of_updates(rows) == expected
+    assert update_batch.mean_of_updates(rows[1:])['loss/ratio'] == 0
 
 
 @pytest.mark.parametrize(

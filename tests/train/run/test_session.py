@@ -15,6 +15,7 @@ from elenchus.data.lab import task
 from elenchus.data.problems import loading
 from elenchus.data.text import chat_templates
 from elenchus.data.text import tokenizer as tokenizers
+from elenchus.train.checkpoints import saved_models
 from elenchus.train.config import build, run_settings
 from elenchus.train.run import inputs, runner, session
 from elenchus.train.run.directory import RunDirectory
@@ -112,7 +113,7 @@ def test_what_is_tuned_is_evaluated_on_validation_problems(folder):
     with pytest.raises(ValueError) as error:
         opened(folder, test_split='validation')
     assert str(error.value).endswith(
-        "does not contain validation.jsonl; put the file there; or set data.test_split='test'"
+        "validation-00000-of-00001.parquet); put one there; or set data.test_split='test'"
     )
     assert '\n' not in str(error.value) and not (folder / 'run').exists()
     path = pathlib.Path(config_of(folder).data.path)
@@ -137,6 +138,34 @@ def test_a_template_that_the_tokenizer_cannot_spell_is_refused_before_anything_i
     with pytest.raises(ValueError, match="template 'llama3'"):
         opened(folder, template='llama3')
     assert not (folder / 'run').exists()
+
+
+def test_a_system_message_of_the_settings_is_read_saved_and_refused_by_field(folder, tmp_path):
+    def opened_with(template, system, **reinforce):
+        config = config_of(folder, template=template)
+        config.tokenizer.system = system
+        config.reinforce.turns.update(reinforce)
+        if reinforce:
+            config.stages = ('base', 'actor', 'critique', 'critic', 'evaluate', 'reinforce')
+        with verify.Verifier(num_workers=1, timeout_s=1.0) as verifier:
+            return session.open_run(config, folder / 'run', verifier=verifier)
+
+    run = opened_with('qwen2.5-math', 'Be brief.')
+    prompt = run.inputs.chat.context(run.inputs.chat.question_turns('Why?'), 'attempt')
+    assert 'Be brief.' in run.inputs.tokenizer.decode(prompt)
+    run.store.save(tmp_path / 'saved', run.init_model())
+    assert saved_models.saved_chat(tmp_path / 'saved') == {
+        'template': 'qwen2.5-math', 'system': 'Be brief.',
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=r"tokenizer\.system='x': template 'gemma' has no system"):
+        config = config_of(folder, file='tokenizer.model', template='gemma')
+        config.tokenizer.system = 'x'
+        with verify.Verifier(num_workers=1, timeout_s=1.0) as verifier:
+            session.open_run(config, folder / 'run', verifier=verifier)
+    opened_with('qwen3', 'published', episode='attempt')
+    opened_with('chatml', 'published', episode='correction')
+    with pytest.raises(ValueError, match=r"episode='correction' trains two turns, .*'qwen3' only"):
+        opened_with('qwen3', 'published', episode='correction')
 
 
 def test_a_kernel_of_other_hardware_is_refused_before_anything_is_written(folder):
@@ -207,3 +236,34 @@ def test_evaluation_loads_the_latest_actor_and_critic_before_it(tmp_path, betwee
     run = session.Run(settings, directory, inputs=None, samplers=None, store=store, mesh=None)
     assert run.load_latest('actor', before='evaluate') == actor
     assert run.load_latest('critic', before='evaluate') == critic
+
+
+def test_the_instruction_of_corrections_counts_in_the_lengths_when_a_run_opens(folder):
+    """A later instruction of the user must fit: the run is refused before anything is sampled."""
+    config = config_of(folder)
+    config.reinforce.turns.episode = 'correction'
+    config.reinforce.length = config.train.length = config.model.max_length
+
+    def run_with(text):
+        config.reinforce.turns.correction = text
+        with verify.Verifier(num_workers=1, timeout_s=1.0) as verifier:
+            return session.open_run(config, folder / 'run', verifier=verifier)
+
+    with pytest.raises(ValueError, match=r'=\d+ must be at least \d+') as error:
+        run_with('Look again. ' * 500)
+    assert '\n' not in str(error.value)
+    run = run_with('Look again.')
+    assert run.inputs.chat.correction == 'Look again.'
+
+
+@pytest.mark.parametrize('episode', ['correction', 'critique'])
+def test_two_trained_turns_are_refused_where_a_template_trains_only_the_last(folder, episode):
+    config = config_of(folder, template='qwen3')
+    config.reinforce.turns.episode = episode
+    config.reinforce.length = config.train.length = config.model.max_length
+    with (
+        verify.Verifier(num_workers=1, timeout_s=1.0) as verifier,
+        pytest.raises(ValueError, match=rf"episode='{episode}' trains two turns.*'qwen3'") as error,
+    ):
+        session.open_run(config, folder / 'run', verifier=verifier)
+    assert '\n' not in str(error.value)

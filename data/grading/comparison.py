@@ -1,0 +1,281 @@
+"""Compares two answers, by kind first, and says where it is unsure.
+
+A false "right" rewards a wrong answer, which is worse than a false "wrong". So two answers are
+`RIGHT` only if their kinds and values say so; where the form leaves a doubt, they are `UNSURE`,
+which is graded as wrong and counted apart.
+"""
+
+import enum
+import re
+from collections.abc import Sequence
+
+from elenchus.data.grading import expressions, kinds, numerics, quantities
+from elenchus.data.grading.kinds import Reading
+
+_OPERATOR = re.compile(r'[-+*/^=<>\\0-9]')
+
+
+class Verdict(enum.StrEnum):
+    """What a comparison says; `OPEN` needs algebra, `UNSURE` is graded as wrong."""
+
+    RIGHT = enum.auto()
+    WRONG = enum.auto()
+    UNSURE = enum.auto()
+    OPEN = enum.auto()
+
+
+RIGHT, WRONG, UNSURE, OPEN = Verdict.RIGHT, Verdict.WRONG, Verdict.UNSURE, Verdict.OPEN
+
+
+def decide(answer: str, reference: str) -> Verdict:
+    """Compares an answer to a reference without math-verify; OPEN where that is needed."""
+    if max(len(answer), len(reference)) > quantities.MAX_ANSWER:
+        return RIGHT if answer.strip() == reference.strip() else WRONG
+    first, second = kinds.read(answer, True), kinds.read(reference)
+    if not first.text or not second.text:
+        return WRONG
+    if re.sub(r'\s+', ' ', first.text) == second.text:
+        return RIGHT if re.search(r'[^\W_]', first.text) or '\\' in first.text else WRONG
+    right_choice = kinds.choice(second.text, whole=True)
+    if right_choice and (choice := kinds.choice(first.text, whole=False)):
+        return RIGHT if choice == right_choice else WRONG
+    return _by_kind(first, second)
+
+
+def _by_kind(first: Reading, second: Reading) -> Verdict:
+    """Compares two readings. The kinds that hold the least meaning are decided first."""
+    pair = {first.kind, second.kind}
+    if 'words' in pair:
+        return _words(first, second)
+    if 'contradiction' in pair:
+        return UNSURE
+    if 'base' in pair:
+        return _bases(first, second)
+    if 'time' in pair:
+        return _times(first, second)
+    if first.name and second.name and first.name != second.name:
+        return UNSURE if 'other' not in pair else _others(first, second)
+    if 'ratio' in pair:
+        return _ratios(first, second)
+    if 'other' in pair:
+        return _others(first, second)
+    if 'collection' in pair:
+        return _collections(first, second)
+    if pair == {'number'}:
+        return _numbers(first, second)
+    return _expressions(first, second)
+
+
+def _words(first: Reading, second: Reading) -> Verdict:
+    """Compares words: their order and that of their letters count."""
+    if first.kind == second.kind:
+        if ''.join(first.value) == ''.join(second.value):
+            return RIGHT
+        return UNSURE if set(first.value) & set(second.value) else WRONG
+    text, other = (first, second) if first.kind == 'words' else (second, first)
+    tree = expressions.parse(text.text) if other.kind == 'expression' else None
+    if tree is not None:  # `ab` is also a product of two letters
+        return RIGHT if numerics.equal(tree, other.value) else UNSURE
+    return WRONG if other.kind in ('number', 'time', 'base', 'ratio', 'expression') else UNSURE
+
+
+def _bases(first: Reading, second: Reading) -> Verdict:
+    """Compares numerals with their bases; only base 10 may be unwritten."""
+    if first.kind == second.kind:
+        if first.value == second.value:
+            return RIGHT
+        values = [int(digits, base) for digits, base in (first.value, second.value)]
+        return UNSURE if values[0] == values[1] else WRONG
+    numeral, other = (first, second) if first.kind == 'base' else (second, first)
+    digits, base = numeral.value
+    if other.kind != 'number':
+        return UNSURE if other.kind == 'other' else WRONG
+    if base == 10:
+        return RIGHT if other.value == int(digits) else WRONG
+    same = other.value == int(digits, base) or str(other.value) == digits
+    return UNSURE if same else WRONG
+
+
+def _times(first: Reading, second: Reading) -> Verdict:
+    """Compares times of the day; a.m. and p.m. may be unwritten on one side."""
+    if first.kind != second.kind:
+        return WRONG if {first.kind, second.kind} <= {'time', 'number', 'expression'} else UNSURE
+    *clock, half = first.value
+    *other_clock, other_half = second.value
+    if clock != other_clock:
+        return WRONG
+    if half.lower() == other_half.lower():
+        return RIGHT
+    return RIGHT if '' in (half, other_half) and 'P' not in (half, other_half) else UNSURE
+
+
+def _ratios(first: Reading, second: Reading) -> Verdict:
+    if first.kind == second.kind:
+        return RIGHT if first.value == second.value else WRONG
+    other = second if first.kind == 'ratio' else first
+    if other.kind == 'number' and not other.unit:
+        return RIGHT if first.value == second.value else WRONG
+    return UNSURE
+
+
+def _numbers(first: Reading, second: Reading) -> Verdict:
+    """Compares exact numbers and units; a percentage equals its number and its hundredth.
+
+    The references of the data sets leave percent signs out, and answers write either.
+    """
+    percents = ['percent' in reading.unit for reading in (first, second)]
+    a, b = first.value, second.value
+    if percents[0] != percents[1]:
+        same = a == b or (100 * b == a if percents[0] else 100 * a == b)
+        other_unit = second.unit if percents[0] else first.unit
+        return WRONG if not same else UNSURE if other_unit else RIGHT
+    if a != b:
+        return WRONG
+    return RIGHT if quantities.units_agree(first.unit, second.unit) else UNSURE
+
+
+def _expressions(first: Reading, second: Reading) -> Verdict:
+    """Compares numbers and expressions by exact and precise arithmetic."""
+    trees = [_tree(reading) for reading in (first, second)]
+    if None in trees:
+        return OPEN
+    if first.unit and second.unit and not quantities.units_agree(first.unit, second.unit):
+        return UNSURE
+    if 'percent' in first.unit + second.unit and first.unit != second.unit:
+        return OPEN
+    same = numerics.equal(*trees)
+    if same is None:
+        return OPEN
+    if not same and _is_rounded(first, second, trees=trees):
+        return UNSURE
+    if not same and _same_letters(first, second):
+        return UNSURE
+    return RIGHT if same else WRONG
+
+
+def _tree(reading: Reading) -> expressions.Tree | None:
+    return ('number', reading.value) if reading.kind == 'number' else reading.value
+
+
+def _is_rounded(first: Reading, second: Reading, *, trees: Sequence[expressions.Tree]) -> bool:
+    """Returns True if one side may be the other one, rounded."""
+    if not any('.' in reading.text for reading in (first, second)):
+        return False
+    if any(numerics.variables(tree) for tree in trees):
+        return False
+    return numerics.nearly_equal(*trees)
+
+
+def _same_letters(first: Reading, second: Reading) -> bool:
+    """Returns True if only the case of the letters differs."""
+    return first.text != second.text and first.text.casefold() == second.text.casefold()
+
+
+def _others(first: Reading, second: Reading) -> Verdict:
+    """Compares texts that this grammar does not read: as text, or by algebra if they may be any.
+
+    Texts with words of three letters or more are not given to algebra, which multiplies letters.
+    """
+    if _squeezed(first.text) == _squeezed(second.text):
+        return RIGHT
+    if _same_equation(first.text, second.text):
+        return RIGHT
+    long_words = [expressions.long_words(reading.text) for reading in (first, second)]
+    if long_words[0] != long_words[1]:
+        texts = [reading for reading, long in zip((first, second), long_words, strict=True) if long]
+        return UNSURE if texts else WRONG
+    if long_words[0]:
+        return UNSURE
+    if any(not re.search(r'[\\A-Za-z0-9]', reading.text) for reading in (first, second)):
+        return WRONG
+    if any(
+        '_' in reading.text and re.search(r'[0-9]\s*_', reading.text) for reading in (first, second)
+    ):
+        return UNSURE  # a number in a base that it cannot have
+    if any(re.search(r'[0-9] +[0-9]', reading.text) for reading in (first, second)):
+        return UNSURE  # numbers beside each other
+    return OPEN
+
+
+def _same_equation(first: str, second: str) -> bool:
+    """Returns True if two equations are equal up to a constant factor."""
+    differences = []
+    for text in (first, second):
+        sides = [expressions.parse(side.strip()) for side in text.split('=')]
+        if len(sides) != 2 or None in sides or re.search(r'[<>!]', text):
+            return False
+        differences.append(('sum', sides[0], ('negative', sides[1])))
+    return numerics.proportional(*differences)
+
+
+def _squeezed(text: str) -> str:
+    """Returns a text without the spaces that do not part two digits."""
+    return re.sub(r'(?<![0-9])\s+|\s+(?![0-9])', '', text)
+
+
+def _collections(first: Reading, second: Reading) -> Verdict:
+    """Compares sets, intervals, tuples, matrices and lists item by item."""
+    if first.kind != second.kind:
+        single, several = (first, second) if first.kind != 'collection' else (second, first)
+        if several.value.around.startswith('('):
+            digits = re.sub(r'[(), ]', '', several.text)
+            return UNSURE if digits == single.text else WRONG
+        return WRONG if len(several.value.items) > 1 else OPEN
+    one, two = first.value, second.value
+    if one.around != two.around:
+        if {one.around, two.around} == {'{}', 'list'}:
+            return _unordered(one.items, two.items)
+        pair = {one.around, two.around}
+        brackets = pair <= {'()', '[]', '(]', '[)'}
+        return WRONG if brackets else OPEN
+    return (_ordered if one.is_ordered else _unordered)(one.items, two.items)
+
+
+def _items(items: Sequence[str], others: Sequence[str]) -> list[list[Verdict]]:
+    return [[_item(item, other) for other in others] for item in items]
+
+
+def _item(item: str, other: str) -> Verdict:
+    """Compares two items of collections."""
+    first, second = (kinds.read_normalised(text) for text in (item, other))
+    if not first.text or not second.text:
+        return UNSURE
+    if _squeezed(first.text) == _squeezed(second.text):
+        return RIGHT
+    if first.kind == second.kind == 'other' and {r'\infty', 'infty'} & {
+        text.strip('+-') for text in (first.text, second.text)
+    }:
+        return WRONG
+    infinite = [r'\infty' in reading.text for reading in (first, second)]
+    if infinite[0] != infinite[1] and 'number' in (first.kind, second.kind):
+        return WRONG
+    return _by_kind(first, second)
+
+
+def _ordered(items: Sequence[str], others: Sequence[str]) -> Verdict:
+    if len(items) != len(others):
+        return WRONG
+    return _all(_item(item, other) for item, other in zip(items, others, strict=True))
+
+
+def _unordered(items: Sequence[str], others: Sequence[str]) -> Verdict:
+    """Compares items in any order: a set equals another if each item has its equal."""
+    if max(len(items), len(others)) > 30:
+        return OPEN
+    table = _items(items, others)
+    verdicts = [_any(row) for row in table]
+    verdicts += [_any(column) for column in zip(*table, strict=True)]
+    same = _all(verdicts)
+    return UNSURE if same is RIGHT and len(items) != len(others) else same
+
+
+def _all(verdicts) -> Verdict:
+    """Joins verdicts of which all must be right."""
+    verdicts = set(verdicts)
+    return next((v for v in (WRONG, UNSURE, OPEN) if v in verdicts), RIGHT)
+
+
+def _any(verdicts) -> Verdict:
+    """Joins verdicts of which one must be right."""
+    verdicts = set(verdicts)
+    return next((v for v in (RIGHT, OPEN, UNSURE) if v in verdicts), WRONG)

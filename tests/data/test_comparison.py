@@ -1,0 +1,126 @@
+"""Answers against references, kind by kind: what is right, and what must never be."""
+
+import string
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from elenchus.data.grading import answers, comparison, kinds, mutations
+from elenchus.data.grading.comparison import Verdict, decide
+from tests.support.answer_pairs import RIGHT, WRONG
+
+
+def table(cases):
+    return [pytest.param(*pair, id=f'{kind}-{pair}') for kind in cases for pair in cases[kind]]
+
+
+@pytest.mark.parametrize('answer, reference', table(RIGHT))
+def test_equal_answers_are_right_without_algebra(answer, reference):
+    assert decide(answer, reference) is Verdict.RIGHT
+
+
+@pytest.mark.parametrize('answer, reference', table(WRONG))
+def test_other_answers_are_never_right_and_need_no_algebra(answer, reference):
+    assert decide(answer, reference) in (Verdict.WRONG, Verdict.UNSURE)
+
+
+@pytest.mark.parametrize(
+    'answer, reference',
+    [('(1,234)', '1234'), ('5 cm', '5 kg'), ('101', '101_2'), ('June 20', 'June 21'), ('3=7', '7')],
+)
+def test_a_doubt_is_unsure_and_counts_as_wrong(answer, reference):
+    assert decide(answer, reference) is Verdict.UNSURE
+    assert answers.compare(answer, reference) is False
+
+
+@pytest.mark.parametrize('answer, reference', [('x>3', 'x<3'), ('0<x<12.5', '(0,12.5)')])
+def test_relations_need_algebra(answer, reference):
+    assert decide(answer, reference) is Verdict.OPEN
+
+
+numbers = st.integers(-(10**12), 10**12)
+words = st.text(string.ascii_letters, min_size=2, max_size=8)
+
+
+@given(numbers, numbers)
+def test_integers_are_right_only_if_equal(a, b):
+    assert decide(str(a), str(b)) is (Verdict.RIGHT if a == b else Verdict.WRONG)
+    assert decide(f'{a:,}', str(a)) is Verdict.RIGHT
+    assert decide(rf'{a}\text{{ apples}}', f'{a}') is Verdict.RIGHT
+
+
+@given(numbers, st.sampled_from([r'\,', '{,}', r'\ ', '~', ' ', '\u2009', '\u202f', "'", ',\\!']))
+def test_every_separator_of_thousands_is_read(number, separator):
+    assert decide(f'{number:,}'.replace(',', separator), str(number)) is Verdict.RIGHT
+
+
+@given(words, st.randoms())
+def test_the_order_of_letters_counts(word, random):
+    letters = list(word)
+    random.shuffle(letters)
+    shuffled = ''.join(letters)
+    same = shuffled.casefold() == word.casefold()
+    assert (decide(shuffled, word) is Verdict.RIGHT) == same
+
+
+@given(st.integers(2, 16), st.integers(2, 16), st.integers(1, 10**6))
+def test_bases_count(first, second, number):
+    digits = ''.join(str(number % 2**k // 2 ** (k - 1)) for k in range(20, 0, -1)).lstrip('0')
+    same = decide(f'{digits}_{{{first}}}', f'{digits}_{{{second}}}') is Verdict.RIGHT
+    assert same == (first == second)
+
+
+@given(st.integers(1, 12), st.integers(0, 59), st.integers(1, 12), st.integers(0, 59))
+def test_times_are_right_only_if_equal(hour, minute, other_hour, other_minute):
+    same = (hour, minute) == (other_hour, other_minute)
+    verdict = decide(f'{hour}:{minute:02}', f'{other_hour}:{other_minute:02}')
+    assert verdict is (Verdict.RIGHT if same else Verdict.WRONG)
+
+
+@given(st.integers(1, 99), st.integers(1, 99), st.integers(20, 400), st.integers(20, 400))
+def test_tiny_numbers_compare_relatively(a, b, k, m):
+    same = a * 10**m == b * 10**k
+    for suffix in ('', r'\pi', 'x'):
+        first, second = rf'{a}\cdot 10^{{-{k}}}{suffix}', rf'{b}\cdot 10^{{-{m}}}{suffix}'
+        assert (decide(first, second) is Verdict.RIGHT) == same
+
+
+@given(st.lists(st.integers(-20, 20), min_size=3, max_size=3), st.integers(-9, 9))
+def test_polynomials_are_compared_exactly(coefficients, shift):
+    a, b, c = coefficients
+    expanded = f'{a}x^2+{b}x+{c}'.replace('+-', '-')
+    nested = f'x({a}x+{b})+{c + shift}'.replace('+-', '-')
+    assert decide(nested, expanded) is (Verdict.RIGHT if shift == 0 else Verdict.WRONG)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_no_text_raises_and_equality_is_reflexive(answer, reference):
+    decide(answer, reference)
+    if any(character.isalnum() for character in kinds.read(reference).text):
+        assert decide(reference, reference) is Verdict.RIGHT
+
+
+latex = st.lists(
+    st.sampled_from([*'0123456789xyab+-*/^_(){}[]|!,.:=<> ', r'\frac', r'\sqrt', r'\pi', r'\sin',
+                     r'\text{ cm}', r'\%', r'\degree', '$', 'e', 'i']),
+    max_size=25,
+).map(''.join)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(latex, st.sampled_from(['7', 'x+1', r'\frac{1}{2}', '3:30', '12_5', 'ABCD', '(1,2)']))
+def test_no_latex_raises(answer, reference):
+    assert decide(answer, reference) in comparison.Verdict
+
+
+@given(
+    st.sampled_from(['-12', '3/4', r'2\sqrt{3}', 'ABCD', r'5\text{ cm}', '(3,-1)']), st.randoms()
+)
+def test_a_mutated_answer_is_never_right(reference, random):
+    for change in mutations.CHANGES.values():
+        mutated = change(reference, random)
+        assume(mutated != reference)
+        if mutated is not None:
+            assert decide(mutated, reference) is not Verdict.RIGHT

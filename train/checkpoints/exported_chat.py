@@ -1,0 +1,109 @@
+"""Writes into an exported folder how the model was trained to chat: its end token and template.
+
+A base model that was trained under a chat template ends its turns with that template's end token,
+which its published files do not name: elsewhere it would never stop.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+from elenchus.data.files import atomic
+from elenchus.data.text import chat_templates, jinja_templates
+from elenchus.data.text import tokenizer as tokenizers
+from elenchus.data.text.chat import Chat
+from elenchus.model.huggingface import safetensors_files
+from elenchus.train.config import build
+
+TOKENIZERS = ('tokenizer.json', 'tokenizer.model')
+"""Files of tokenizers, in the order in which they are preferred."""
+
+CONFIGS = ('config.json', 'generation_config.json')
+TEMPLATE_FILE = 'chat_template.jinja'
+
+
+def load_chat(
+    files: str | os.PathLike, *, template: str, system: str, fingerprint: str
+) -> Chat | None:
+    """Returns the chat of an exported model; None if the folder has no tokenizer.
+
+    Args:
+        files: folder with the tokenizer that is exported.
+        template: name of a chat template.
+        system: its system message, as in `tokenizer.system` of a run.
+        fingerprint: of the tokenizer that the model was trained with; '' if it is not known.
+
+    Raises ValueError if the template is unknown, or the tokenizer is another or lacks its tokens.
+    """
+    if template not in chat_templates.TEMPLATES:
+        near = build.nearest(template, chat_templates.TEMPLATES)
+        raise ValueError(f'unknown template {template!r}; nearest: {near!r}')
+    paths = [pathlib.Path(files, name) for name in TOKENIZERS]
+    hashes = {path: file_hash(path) for path in paths if path.is_file()}
+    if not hashes:
+        return None
+    # A folder may have the same tokenizer in both formats, with a hash for each.
+    fitting = [path for path, value in hashes.items() if fingerprint in ('', value)]
+    if not fitting:
+        path, value = next(iter(hashes.items()))
+        raise ValueError(
+            f'{path} is the tokenizer {value}, but the model was trained with '
+            f'{fingerprint}: use the folder of that one as --files'
+        )
+    layout = chat_templates.with_system(chat_templates.TEMPLATES[template], system)
+    return Chat(tokenizers.load_tokenizer(fitting[0]), layout)
+
+
+def file_hash(path: pathlib.Path) -> str:
+    """Returns the fingerprint of a tokenizer's file, as data/text computes it."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
+def write_chat(folder: pathlib.Path, chat: Chat) -> str:
+    """Writes end tokens and chat template into the files of a folder; returns a short summary.
+
+    The end token becomes the first of `eos_token_id` in config.json and generation_config.json,
+    where the ids that are there stay, and the tokenizer's `eos_token`. The template is written to
+    chat_template.jinja and, for older versions of `transformers`, to tokenizer_config.json.
+    """
+    end, text = chat.template.ending[-1].name, jinja_templates.chat_template(chat.template)
+    for name in CONFIGS:
+        if name == CONFIGS[0] and not (folder / name).exists():
+            continue  # a folder of adapters, whose model is elsewhere
+        values = _read(folder / name)
+        _write(folder / name, values | {'eos_token_id': end_ids(values, chat.end_id)})
+    for path in folder.glob('chat_template*'):
+        path.unlink()
+    atomic.write_text(folder / TEMPLATE_FILE, text)
+    path = folder / 'tokenizer_config.json'
+    kind = {} if path.exists() else {'tokenizer_class': _tokenizer_class(chat)}
+    _write(path, kind | _read(path) | {'eos_token': end, 'chat_template': text})
+    path = folder / 'special_tokens_map.json'
+    if path.exists():
+        _write(path, _read(path) | {'eos_token': end})
+    return f'ends with {end} ({chat.end_id}), chat template {chat.template.name}'
+
+
+def end_ids(values: dict[str, Any], end_id: int) -> int | list[int]:
+    """Returns `eos_token_id` with an end token added in front, unless it is there already."""
+    ids = values.get('eos_token_id')
+    ids = [] if ids is None else ids if isinstance(ids, list) else [ids]
+    if end_id not in ids:
+        ids = [end_id, *ids]
+    return ids[0] if len(ids) == 1 else ids
+
+
+def _tokenizer_class(chat: Chat) -> str:
+    """Returns the class of `transformers` that reads the tokenizer's file."""
+    is_json = chat.tokenizer.file_name == 'tokenizer.json'
+    return 'PreTrainedTokenizerFast' if is_json else 'LlamaTokenizer'
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    return safetensors_files.read_json(path) if path.exists() else {}
+
+
+def _write(path: pathlib.Path, values: dict[str, Any]) -> None:
+    atomic.write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + '\n')

@@ -1,0 +1,165 @@
+"""Whose model every stage reads: the stages that make players, and where each stage starts from.
+
+A player is the actor or the critic. The setting `start` of a section names the stage whose model
+its stages begin with: a stage, 'newest' (the last one before it that made this player), or '' for
+the stage that the player is named after. Stages of one run may be arms that are compared, each
+from the same start, or a chain; '' is refused where a reader could not tell which.
+"""
+
+from collections.abc import Mapping
+
+from elenchus.sampling.exploration.explorers import EXPLORERS
+from elenchus.train.config.run_settings import REINFORCED, RunSettings
+from elenchus.train.rl.settings import Player
+
+MAKERS: Mapping[Player, tuple[str, ...]] = {
+    'actor': ('actor', 'self_talk', *EXPLORERS, 'reinforce', 'reinforce_both'),
+    'critic': ('critic', 'reinforce_critic', 'reinforce_both'),
+}
+"""Player -> the stages that end with a new model of it."""
+
+SECTION_OF: Mapping[str, str] = {
+    'actor': 'actor',
+    'self_talk': 'self_talk',
+    'critic': 'critic',
+    **dict.fromkeys(EXPLORERS, 'improve'),
+    **dict.fromkeys(REINFORCED, 'reinforce'),
+}
+"""Stage that trains a player -> its section, which has the setting `start`."""
+
+
+def start_of(s: RunSettings, stage: str, player: Player) -> str:
+    """Returns the stage whose model of a player another stage starts from.
+
+    A critic that starts from a checkpoint of its own starts from ''. Raises ValueError, naming the
+    setting, if there is no such stage before it.
+    """
+    if stage == 'critic' and s.critic.checkpoint:
+        return ''
+    field, value = start_setting(s, stage, player)
+    if value == 'newest':
+        makers = [name for name in before(s, stage) if name in MAKERS[player]]
+        return makers[-1] if makers else ('base' if stage in ('actor', 'critic') else player)
+    return value or player
+
+
+def start_setting(s: RunSettings, stage: str, player: Player) -> tuple[str, str]:
+    """Returns the field, and its value, that says where a player of a stage starts from."""
+    if stage == 'evaluate':
+        return '', 'newest'
+    section = SECTION_OF[stage]
+    name = 'start' if player == 'actor' or section == 'critic' else 'critic_start'
+    return f'{section}.{name}', getattr(getattr(s, section), name)
+
+
+def before(s: RunSettings, stage: str) -> tuple[str, ...]:
+    """Returns the stages before a stage; all of them for one that the run does not have."""
+    return s.stages[: s.stages.index(stage)] if stage in s.stages else s.stages
+
+
+def players_read(stage: str) -> tuple[Player, ...]:
+    """Returns the players whose start a stage has a setting for, the newest for `evaluate`."""
+    if stage in ('actor', 'self_talk'):
+        return ('actor',)
+    if stage == 'critic':
+        return ('critic',)
+    return ('actor', 'critic') if stage == 'evaluate' or stage in SECTION_OF else ()
+
+
+def stages_read(s: RunSettings, stage: str) -> tuple[str, ...]:
+    """Returns the stages whose models, data or figures a stage reads, without their own."""
+    earlier = before(s, stage)
+    names = [start_of(s, stage, player) for player in players_read(stage)]
+    if stage in ('critique', 'self_talk'):
+        names.append('actor')
+        on_lab = s.data.source == 'lab'
+        names += ['base'] * (s.critique.annotator == 'monte_carlo' and on_lab)
+    if stage in ('critic', 'self_talk'):
+        names.append('critique')
+    if stage in EXPLORERS:
+        names.append('base')
+    # These two read an earlier stage only if there is one.
+    optional = {'evaluate': 'base', 'self_talk': 'evaluate'}.get(stage)
+    names += [optional] if optional in earlier else []
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def descends_from(s: RunSettings, stage: str, *, ancestor: str) -> bool:
+    """Returns whether the actor that a stage reads was made by another stage, or from its model."""
+    seen: set[str] = set()
+    while 'actor' in players_read(stage) and stage not in seen:
+        seen.add(stage)
+        stage = start_of(s, stage, 'actor')
+        if stage == ancestor:
+            return True
+    return False
+
+
+def attempt_tokens(s: RunSettings, stage: str) -> int:
+    """Returns the longest attempt of a stage: a whole talk, where its actor learnt self-talk."""
+    if descends_from(s, stage, ancestor='self_talk'):
+        return max(s.sampling.attempt_tokens, s.self_talk.tokens)
+    return s.sampling.attempt_tokens
+
+
+def check_stages(s: RunSettings) -> None:
+    """Raises ValueError if a stage is twice in the run, or comes before one that it reads."""
+    if not s.stages:
+        raise ValueError("config.stages=() has no stage; nearest: ('base',)")
+    for i, stage in enumerate(s.stages):
+        if stage in s.stages[:i]:
+            raise ValueError(f'config.stages={s.stages} has {stage!r} twice: leave one out')
+        for name in stages_read(s, stage):
+            if name not in s.stages[:i]:
+                raise ValueError(
+                    f'stage {stage!r} reads stage {name!r}, which is not before it in '
+                    f'config.stages={s.stages}{_remedy(s, stage, name)}'
+                )
+        for player in players_read(stage):
+            check_start(s, stage, player)
+
+
+def check_start(s: RunSettings, stage: str, player: Player) -> None:
+    """Raises ValueError if a stage starts from another model than the order of stages suggests.
+
+    That is so where its start is not set and a stage before it made the player from another start:
+    an arm that is compared has the same start, so anything else looks like a link of a chain.
+    """
+    field, value = start_setting(s, stage, player)
+    start = start_of(s, stage, player)
+    if not start:
+        if value != 'base':
+            raise ValueError(
+                f'{field}={value!r} is not read with critic.checkpoint='
+                f"{s.critic.checkpoint!r}: set one of them; nearest: 'base'"
+            )
+        return
+    if value and start != 'base' and player not in _roles(start):
+        valid = [name for name in before(s, stage) if player in _roles(name)]
+        raise ValueError(f'{field}={value!r} makes no {player}; use one of {valid}')
+    if value:
+        return
+    for maker in reversed(before(s, stage)):
+        if maker == start or maker not in MAKERS[player]:
+            continue
+        if start_of(s, maker, player) != start:
+            raise ValueError(
+                f'stage {stage!r} would start from the {player} of stage {start!r}, although '
+                f'{maker!r} before it makes a newer one: set {field}={maker!r} to train that one, '
+                f'or {field}={start!r}'
+            )
+
+
+def _roles(stage: str) -> tuple[Player, ...]:
+    """Players of which a stage makes a model; a model of either may become a critic."""
+    roles = tuple(player for player, makers in MAKERS.items() if stage in makers)
+    return ('actor', 'critic') if stage in ('actor', 'base') else roles
+
+
+def _remedy(s: RunSettings, stage: str, name: str) -> str:
+    for player in players_read(stage):
+        field, value = start_setting(s, stage, player)
+        if value == name:
+            valid = [n for n in before(s, stage) if n == 'base' or player in _roles(n)]
+            return f'; {field}={value!r} may be one of {valid}'
+    return f': add {name!r} before {stage!r}'

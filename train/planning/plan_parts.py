@@ -1,0 +1,153 @@
+"""What a memory plan is about: the loads of a run, its phases, and their arrays as shapes."""
+
+import dataclasses
+import functools
+import math
+
+import jax
+
+from elenchus.model import (
+    lora,
+    memory_estimate,
+    quantization,
+    transformer,
+)
+from elenchus.model.attention import inputs
+from elenchus.model.config import ModelConfig
+from elenchus.sampling.engine.shapes import EngineSettings
+from elenchus.sampling.step_scores import ScoreShapes
+from elenchus.train import optimizer as optimizers
+from elenchus.train.objective import Objective
+from elenchus.train.state import TrainState, init_state
+from elenchus.train.step import Transform
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingLoad:
+    """One kind of training step: a supervised fit, or an update of reinforcement learning."""
+
+    name: str
+    optimizer: optimizers.OptimizerSettings
+    lora: lora.LoraSettings
+    objective: Objective
+    transform: Transform
+    rows: int  # of a batch, over all devices
+    length: int  # tokens of a row
+    num_microbatches: int
+    others: int  # models in memory beside the trained one: a reference, a critic
+    logprobs: bool = False  # a pass of its own computes old or reference log-probabilities
+    shared: inputs.SharedPrompt | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingLoad:
+    """Decoding with one player while the other one stays in memory."""
+
+    engine: EngineSettings
+    players: TrainingLoad  # that trained them: two whole models, or adapters on one base
+    score: ScoreShapes | None = None  # of the scoring pass
+
+
+@dataclasses.dataclass(frozen=True)
+class RunPlan:
+    """The parts of a run's settings that determine its memory."""
+
+    model: ModelConfig
+    mesh: tuple[int, int, int]  # data, fsdp, tensor; -1: the remaining devices
+    quantize: quantization.Quantization  # of the frozen base under adapters
+    trainings: tuple[TrainingLoad, ...]
+    sampling: SamplingLoad | None
+
+
+OTHER_WEIGHTS, SLOTS = 'weights to start from and of other players', 'cache of the slots'
+BESIDE = (
+    OTHER_WEIGHTS,
+    'optimizer state beside it',
+    'frozen base beside it',
+    'head beside it',
+)
+"""Parts of a phase that are in memory while its program runs, but are no arguments of it."""
+
+
+class Phase(dict):
+    """Bytes on one device, by purpose."""
+
+    def __or__(self, other) -> 'Phase':
+        """Adds parts."""
+        return Phase({**self, **other})
+
+    @property
+    def program(self) -> int:
+        """Bytes of the program alone: its arguments, results and temporaries."""
+        return self.total - sum(self.get(name, 0) for name in BESIDE)
+
+    @property
+    def total(self) -> int:
+        """Bytes of all purposes together."""
+        return sum(self.values())
+
+
+def fill_mesh(shape: tuple[int, int, int], num_chips: int) -> tuple[int, int, int]:
+    """Mesh shape with -1 replaced by the remaining chips.
+
+    Raises ValueError if the shape does not cover the chips.
+    """
+    known = math.prod(n for n in shape if n != -1)
+    if num_chips % known or (-1 not in shape and known != num_chips):
+        raise ValueError(
+            f'mesh={shape} does not divide the {num_chips} chips; nearest valid mesh: '
+            f'(1, {num_chips}, 1)'
+        )
+    return tuple(num_chips // known if n == -1 else n for n in shape)
+
+
+@functools.cache
+def abstract_model(config: ModelConfig) -> transformer.Transformer:
+    """Model whose parameters are shapes without values."""
+    return jax.eval_shape(lambda: transformer.init_model(config, jax.random.key(0)))
+
+
+@functools.cache
+def abstract_state(
+    config: ModelConfig,
+    adapters: lora.LoraSettings,
+    *,
+    optimizer: optimizers.OptimizerSettings,
+    quantize: quantization.Quantization,
+) -> tuple[TrainState, transformer.Transformer | None]:
+    """(train state, frozen base) as shapes; without adapters there is no frozen base."""
+    trained, frozen = abstract_model(config), None
+    if adapters.rank:
+        frozen = jax.eval_shape(lambda model: quantization.quantize(model, quantize), trained)
+        adaptation = lora.Adaptation(adapters, '', '', quantize)
+        trained = jax.eval_shape(lambda: lora.init_adapters(config, adaptation, jax.random.key(0)))
+    update = optimizers.make_optimizer(optimizer, num_steps=1)
+    return jax.eval_shape(lambda trained: init_state(trained, update), trained), frozen
+
+
+def abstract_player(plan: RunPlan) -> transformer.Transformer:
+    """Player that samples, as shapes."""
+    state, frozen = player_state(plan)
+    player = jax.eval_shape(lora.join, state.model, frozen)
+    kind = plan.sampling.engine.quantize
+    return jax.eval_shape(functools.partial(quantization.quantize, kind=kind), player)
+
+
+def player_state(plan: RunPlan) -> tuple[TrainState, transformer.Transformer | None]:
+    """(train state, frozen base) of the players that sample, as shapes."""
+    players = plan.sampling.players
+    return abstract_state(
+        plan.model, players.lora, optimizer=players.optimizer, quantize=plan.quantize
+    )
+
+
+def state_bytes(plan: RunPlan, training: TrainingLoad, mesh) -> tuple[int, int, int]:
+    """Bytes on one device of (trained weights, optimizer state, frozen base)."""
+    # Remat changes no array; without it the cache of abstract_state serves all variations.
+    config = dataclasses.replace(plan.model, remat='none')
+    state, frozen = abstract_state(
+        config, training.lora, optimizer=training.optimizer, quantize=plan.quantize
+    )
+    trained_bytes = memory_estimate.array_bytes(state.model, mesh)
+    frozen_bytes = 0 if frozen is None else memory_estimate.array_bytes(frozen, mesh)
+    return trained_bytes, memory_estimate.array_bytes(state, mesh) - trained_bytes, frozen_bytes

@@ -1,0 +1,145 @@
+"""Memory of sampling and scoring: the sampler's copy of a player, prefill, decoding, critiques."""
+
+import dataclasses
+import functools
+
+import jax
+
+from elenchus.model import (
+    block_weights,
+    head_layout,
+    memory_estimate,
+    projection,
+    quantization,
+    sharding,
+)
+from elenchus.sampling.engine import weights
+from elenchus.train.planning.plan_parts import (
+    OTHER_WEIGHTS,
+    SLOTS,
+    Phase,
+    RunPlan,
+    player_state,
+    state_bytes,
+)
+
+
+def quantized_bytes(plan: RunPlan, mesh) -> int:
+    """Bytes on one device of the copies that the engine quantizes for the sampling player."""
+    kind = plan.sampling.engine.quantize
+    state, frozen = player_state(plan)
+    if kind == 'none' or (frozen is not None and plan.quantize != 'none'):
+        return 0
+    model = state.model if frozen is None else frozen
+    quantized = jax.eval_shape(lambda model: quantization.quantize(model, kind), model)
+    matrices = {
+        t: getattr(block_weights.find_module(quantized, t), t) for t in projection.NUM_INPUT_DIMS
+    }
+    return memory_estimate.array_bytes(matrices, mesh)
+
+
+def sampler_mesh(plan: RunPlan) -> jax.sharding.AbstractMesh:
+    """The sampler's mesh on the devices of the plan's: all of them are 'data' or 'tensor'."""
+    data, fsdp, tensor = plan.mesh
+    axes = dict(zip(sharding.AXES, (data, fsdp, tensor), strict=True))
+    shape = weights.sampler_shape(axes, plan.sampling.engine.tensor_shards)
+    return memory_estimate.abstract_mesh(shape)
+
+
+def _sampling_parts(plan: RunPlan, mesh) -> Phase:
+    """What is in memory in every program of sampling: both players, and the sampler's copy of one.
+
+    On one device nothing is copied whose dtype is that of activations.
+    """
+    trained_bytes, _, frozen_bytes = state_bytes(plan, plan.sampling.players, mesh)
+    here, engine = sampler_mesh(plan), plan.sampling.engine
+    config = head_layout.divided_heads(plan.model, here.shape['tensor'])
+    is_copied = here.size > 1 or config.dtype != config.param_dtype
+    copy = memory_estimate.sampler_bytes(config, tensor=here.shape['tensor']) if is_copied else 0
+    own = {'weights of the player': trained_bytes, 'frozen base': frozen_bytes}
+    beside = {OTHER_WEIGHTS: 2 * trained_bytes, 'frozen base beside it': frozen_bytes}
+    return Phase({'weights of the sampler': copy, **beside} if copy else own) | {
+        OTHER_WEIGHTS: (2 if copy else 1) * trained_bytes,
+        'weights in int8': quantized_bytes(plan, mesh) if engine.quantize != 'none' else 0,
+    }
+
+
+def prefill_phase(plan: RunPlan, mesh, *, rows: int, length: int) -> Phase:
+    """Memory of a prefill of `rows` rows of `length` tokens, with the slots that it fills."""
+    engine, here = plan.sampling.engine, sampler_mesh(plan)
+    config = head_layout.divided_heads(plan.model, here.shape['tensor'])
+    chunk = min(engine.prefill_chunk or length, length)
+    cache_bytes = functools.partial(
+        memory_estimate.cache_bytes, config, mesh=here, dtype=engine.cache_dtype
+    )
+    whole = dataclasses.replace(config, logits_chunk=1)  # no logits
+    layer = memory_estimate.forward_bytes(whole, rows=rows, length=chunk, mesh=here)
+    parts = _sampling_parts(plan, mesh)
+    name = next(
+        name for name in ('weights of the sampler', 'weights of the player') if name in parts
+    )
+    # A prefill computes no logits, so the head is beside it.
+    head = memory_estimate.local_sizes(config, here).vocab * config.embed_dim
+    head *= memory_estimate.itemsize(config.dtype) if name == 'weights of the sampler' else 0
+    return parts | {
+        name: parts[name] - head,
+        'head beside it': head,
+        SLOTS: cache_bytes(batch=engine.num_slots, length=engine.max_length),
+        'cache of a prefill': cache_bytes(batch=rows, length=length),
+        'layer of a prefill': layer['layer or loss'],
+    }
+
+
+def decode_phase(plan: RunPlan, mesh) -> Phase:
+    """Memory of a chunk of decoding in all slots.
+
+    With several key/value heads on a device, XLA for TPU keeps the caches in another layout inside
+    of the loop, so they are there twice.
+    """
+    engine, here = plan.sampling.engine, sampler_mesh(plan)
+    config = head_layout.divided_heads(plan.model, here.shape['tensor'])
+    local = memory_estimate.local_sizes(config, here)
+    tokens_per_step = memory_estimate.local_rows(engine.num_slots, here) * (1 + engine.draft_tokens)
+    slots = memory_estimate.cache_bytes(
+        config,
+        mesh=here,
+        dtype=engine.cache_dtype,
+        batch=engine.num_slots,
+        length=engine.max_length,
+    )
+    return _sampling_parts(plan, mesh) | {
+        SLOTS: slots,
+        'caches in the layout of the loop': slots if local.kv_heads > 1 else 0,
+        'logits': 4 * tokens_per_step * local.vocab,
+    }
+
+
+def scoring_phase(plan: RunPlan, mesh, *, rows: int, length: int) -> Phase:
+    """Memory of a scoring pass over `rows` critiques of `length` tokens."""
+    forward = memory_estimate.forward_bytes(
+        dataclasses.replace(plan.model, logits_chunk=1), rows=rows, length=length, mesh=mesh
+    )
+    trained_bytes, _, frozen_bytes = state_bytes(plan, plan.sampling.players, mesh)
+    gathered = memory_estimate.gathered_bytes(plan.model, mesh=mesh, trained=False)
+    return Phase(
+        {
+            'weights of the player': trained_bytes,
+            'frozen base': frozen_bytes,
+            OTHER_WEIGHTS: trained_bytes,
+            'gathered weights': gathered,
+            **forward,
+        }
+    )
+
+
+def sampling_phases(plan: RunPlan, mesh) -> dict[str, Phase]:
+    """Memory of the largest prefill, of decoding, and of the largest scoring pass."""
+    engine, score = plan.sampling.engine, plan.sampling.score
+    rows, length = engine.prefill_batch_sizes[-1], engine.prompt_buckets[-1]
+    by_name = {
+        'prefill': prefill_phase(plan, mesh, rows=rows, length=length),
+        'decode': decode_phase(plan, mesh),
+    }
+    if score is not None:
+        by_name['scoring'] = scoring_phase(plan, mesh, rows=score.rows, length=score.lengths[-1])
+    return by_name

@@ -1,0 +1,161 @@
+"""The problems of a run: loaded, checked for what its stages need of them, and counted."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from elenchus.data.problems import loading
+from elenchus.data.problems.loading import PlacedProblem
+from elenchus.sampling.exploration.explorers import EXPLORERS
+from elenchus.train.config.run_settings import REINFORCED, RunSettings
+from elenchus.train.run import paths
+
+READ_SOLUTIONS = ('rationale_driven', 'state_reset')
+"""Explorers that show the actor the reference solution, or a part of it."""
+NUM_NAMED = 5
+"""Problems that a message names, at most."""
+
+
+class SolutionReader(NamedTuple):
+    """A part of a run that needs the reference solutions of its first problems."""
+
+    description: str
+    num_problems: int
+    num_needed: int  # of these, so many must have a solution
+
+
+@dataclasses.dataclass(frozen=True)
+class ProblemCounts:
+    """Counts of the problems of a split; what is not read as it stands is counted apart."""
+
+    problems: int  # that the run uses
+    too_long: int  # left out, with data.too_long='drop'
+    without_solution: int
+    marked_answers: int  # read from a text, by the marker that names the answer there
+    too_long_ids: tuple[str, ...] = ()  # of those left out, the longest first
+
+
+def load_rows(settings: RunSettings, split: str) -> list[PlacedProblem]:
+    """Loads the training problems, or those of evaluation, with their places.
+
+    `split` is 'train' or 'test'; `data.test_split` names the source's split of the latter. Raises
+    ValueError if the source has no such split or fewer problems than configured.
+    """
+    data = settings.data
+    count = {'train': data.num_train, 'test': data.num_test}[split]
+    source, path = data.source, data.path
+    if split == 'test' and data.test_source:
+        source, path = data.test_source, data.test_path
+    chosen = data.test_split if split == 'test' else split
+    try:
+        rows = _load(settings, source, path=path and str(paths.resolve(path)), split=chosen)
+    except ValueError as error:
+        remedy = "; or set data.test_split='test'" if chosen == 'validation' else ''
+        raise ValueError(f'config.data: {error}{remedy}') from error
+    # One file for both splits has the training problems first: none of them is evaluated.
+    is_shared = source == 'jsonl' and not data.test_source and paths.resolve(path).is_file()
+    first = data.num_train if split == 'test' and is_shared else 0
+    if len(rows) - first < count:
+        where = f' after the first {first}, which are trained on' if first else ''
+        raise ValueError(
+            f'data.num_{split}={count}, but {source} has only {max(0, len(rows) - first)} {chosen} '
+            f'problems{where}'
+        )
+    rows = rows[first : first + count]
+    # Records are read from disk whenever they are indexed, so each is read once.
+    return list(rows) if source == 'jsonl' else [PlacedProblem(p, p.id) for p in rows]
+
+
+def _load(settings: RunSettings, source: str, *, path: str, split: str) -> Sequence[Any]:
+    data = settings.data
+    if source == 'jsonl':
+        if not path:
+            raise ValueError("source='jsonl' needs path")
+        return loading.load_placed_problems(path, split)
+    options = loading.load_options(source, data_dir=data.data_dir, path=path)
+    if source == 'lab':
+        sizes = {'train': data.num_train, 'test': data.num_test}
+        # A data set of its own, so that a run on validation problems leaves the other one as it is.
+        sizes = sizes if split in sizes else {split: data.num_test}
+        options = {
+            'data_dir': data.data_dir,
+            'seed': data.seed,
+            'num_problems': sizes,
+            'form': data.form,
+        }
+    return loading.load(source, split=split, **options)
+
+
+# Solutions
+
+
+def solution_readers(s: RunSettings) -> Iterator[SolutionReader]:
+    """Yields what a run needs reference solutions for; the lab's problems always have them."""
+    if 'base' in s.stages and s.base.fit.num_steps:
+        count = s.base.num_documents
+        yield SolutionReader("stage 'base' trains on it", count, count)
+    if 'actor' in s.stages:
+        count = s.actor.num_problems
+        yield SolutionReader("stage 'actor' trains on it", count, count)
+    explorers = [stage for stage in s.stages if stage in EXPLORERS]
+    for stage in (stage for stage in explorers if stage in READ_SOLUTIONS):
+        count = s.improve.num_problems
+        yield SolutionReader(f'stage {stage!r} shows it to the actor', count, count)
+    if explorers and s.improve.responses == 'references':
+        needed = s.improve.num_references
+        text = f"improve.responses='references' trains on {needed} of them"
+        yield SolutionReader(text, s.improve.num_problems, needed)
+    if s.reinforce.turns.hint_share and any('actor' in REINFORCED.get(t, ()) for t in s.stages):
+        count = s.data.num_train
+        yield SolutionReader('reinforce.turns.hint_share gives a part of it', count, count)
+    annotates = 'critique' in s.stages or (explorers and s.improve.retrain_critic)
+    if annotates and s.critique.annotator == 'oracle':
+        text = "critique.annotator='oracle' needs it, and leaves out problems without one"
+        yield SolutionReader(text, s.critique.num_problems, 1)
+
+
+def check_solutions(settings: RunSettings, rows: Sequence[PlacedProblem]) -> None:
+    """Raises ValueError with the place of the first training problem that lacks its solution."""
+    if settings.data.source == 'lab':
+        return
+    for reader in solution_readers(settings):
+        used = rows[: reader.num_problems]
+        missing = [row for row in used if not row.problem.solution]
+        if len(used) - len(missing) < min(reader.num_needed, len(used)):
+            raise ValueError(
+                f"{missing[0].place}: missing field 'solution', but {reader.description} "
+                f'({len(missing)} of {len(used)} rows lack it): add it, or change config.stages'
+            )
+
+
+# Counts and names
+
+
+def count(rows: Sequence[PlacedProblem]) -> ProblemCounts:
+    """Counts the problems of a split before any is left out."""
+    return ProblemCounts(
+        problems=len(rows),
+        too_long=0,
+        without_solution=sum(not row.problem.solution for row in rows),
+        marked_answers=sum(row.answer_was_marked for row in rows),
+    )
+
+
+def describe(counts: Mapping[str, ProblemCounts]) -> str:
+    """Returns a line about what is not read as it stands; '' if there is nothing to say."""
+    notes = []
+    for split, n in counts.items():
+        if n.marked_answers:
+            notes.append(
+                f'{n.marked_answers} {split} answers are read from whole texts, by their markers'
+            )
+        if n.without_solution and split == 'train':  # no stage reads those of test problems
+            notes.append(f'{n.without_solution} {split} problems have no solution')
+        if n.too_long:
+            ids = ', '.join(map(repr, n.too_long_ids[:NUM_NAMED]))
+            more = f' and {n.too_long - NUM_NAMED} more' if n.too_long > NUM_NAMED else ''
+            notes.append(
+                f'{n.too_long} {split} problems are left out, their questions are too long: '
+                f'{ids}{more}'
+            )
+    return '; '.join(notes)

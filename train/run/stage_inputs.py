@@ -1,0 +1,99 @@
+"""What a stage read besides its config: problems, tokenizer and models, by their fingerprints.
+
+Written into the stage's folder when it starts, and compared when the run is opened again: equal
+settings do not say that a file of problems, or a model that another run wrote, is still the same.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from etils import epath
+
+from elenchus.data.records import Problem
+from elenchus.train import distributed
+from elenchus.train.checkpoints import saved_models
+from elenchus.train.config import players, stage_fields
+from elenchus.train.config.run_settings import RunSettings
+from elenchus.train.run.directory import SUMMARY, RunDirectory, read_json
+from elenchus.train.run.inputs import RunInputs
+
+INPUTS = 'inputs.json'
+
+
+class StageReader(NamedTuple):
+    """What determines the inputs of the stages of a run."""
+
+    settings: RunSettings
+    directory: RunDirectory
+    inputs: RunInputs
+
+
+def problems_hash(problems: Sequence[Problem]) -> str:
+    """Returns sixteen hexadecimal digits that change with any problem, or their order."""
+    rows = [(p.id, p.question, p.answer, p.solution) for p in problems]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+
+
+def inputs_of(run: StageReader, stage: str) -> dict[str, Any]:
+    """Returns the fingerprints of what a stage reads; a model that is not there has none."""
+    sections = stage_fields.SECTIONS[stage]
+    values = {'tokenizer': run.inputs.tokenizer.fingerprint}
+    values['training problems'] = problems_hash(run.inputs.train_problems)
+    if 'evaluate' in sections:
+        values['test problems'] = problems_hash(run.inputs.test_problems)
+    for name in players.stages_read(run.settings, stage):
+        if name in run.settings.stages:
+            values[f'model of stage {name!r}'] = _fingerprints(run.directory.stage(name).path)
+    return values
+
+
+def write(run: StageReader, stage: str) -> None:
+    """Writes the fingerprints of a stage that starts, unless it continues."""
+    folder = run.directory.stage(stage)
+
+    def write_once() -> None:
+        if not (folder.path / INPUTS).exists():
+            folder.write_json(INPUTS, inputs_of(run, stage))
+
+    distributed.run_on_first(write_once)
+
+
+def check(run: StageReader) -> None:
+    """Raises ValueError if a complete stage read other problems, or a model that has changed since.
+
+    Also if it read the models of other stages than the order of stages, or a `start`, says now.
+    """
+    distributed.run_on_first(lambda: [_check_stage(run, name) for name in run.settings.stages])
+
+
+def _check_stage(run: StageReader, stage: str) -> None:
+    folder = run.directory.stage(stage)
+    path = folder.path / INPUTS
+    if not path.exists() or not (folder.path / SUMMARY).exists():
+        return
+    before, now = read_json(path), inputs_of(run, stage)
+    for name in before.keys() | now.keys():
+        if name not in before or name not in now:
+            verb = 'did not read' if name in now else 'read'
+            other = 'would' if name in now else 'would not'
+            raise ValueError(
+                f'stage {folder.name!r} {verb} the {name}, which it {other} with '
+                f'config.stages={run.settings.stages}: use the old order or a new --workdir'
+            )
+        if None not in (before[name], now[name]) and before[name] != now[name]:
+            raise ValueError(
+                f'stage {folder.name!r} was run with another {name} ({before[name]}, now '
+                f'{now[name]}): use a new --workdir, or delete {folder.path} to run it again'
+            )
+
+
+def _fingerprints(folder: epath.Path) -> dict[str, int] | None:
+    """Fingerprints of the models that a stage ended with; None if there are none."""
+    result = {}
+    for name in ('', 'actor', 'critic'):
+        path = (folder / name if name else folder) / 'model' / saved_models.DESCRIPTION
+        if path.exists():
+            result[name or 'model'] = read_json(path).get('fingerprint')
+    return result or None
