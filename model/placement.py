@@ -170,7 +170,9 @@ class PinnedFunction:
                 raise ValueError(_misplaced(dynamic, shardings))
         if jax.process_count() > 1:  # `jit` then takes only those host arrays that are replicated
             put = lambda x, place: _put(x, place) if isinstance(x, np.ndarray) else x  # noqa: E731
-            dynamic = jax.tree.map(put, dynamic, shardings)
+            dynamic = {
+                name: jax.tree.map(put, value, shardings[name]) for name, value in dynamic.items()
+            }
         return program, tuple(dynamic.values())
 
     def _build(self, placement: Placement, static: dict, dynamic: dict):
