@@ -40,6 +40,9 @@ def train_step(mesh):
     optimizer = optax.chain(keep_grads(), optax.clip_by_global_norm(1.0), optax.sgd(0.5))
     state = state_lib.init_state(tiny_model.make_model(CONFIG), optimizer)
     batch = tiny_model.random_batch(0, rows=16)
+    # With weights of both signs the loss is a small difference of large sums, and its rounding says
+    # nothing about the mesh.
+    batch = batch._replace(weights=abs(batch.weights))
     if mesh is not None:
         state = jax.device_put(state, sharding.shardings(state, mesh))
         batch = jax.device_put(batch, sharding.batch_sharding(mesh))
@@ -50,9 +53,7 @@ def train_step(mesh):
         num_microbatches=2,
         skip_nonfinite=False,
     )
-    # Alone, XLA's fused code sums as it does on the parts of a mesh, up to the tolerance.
-    fused = {'xla_cpu_use_fusion_emitters': mesh is None}
-    compiled = step.lower(state, batch).compile(tiny_model.QUICK | fused)
+    compiled = step.lower(state, batch).compile(tiny_model.QUICK)
     state, metrics = compiled(state, batch)
     return metrics['loss/total'], state.opt_state[0], state.model
 

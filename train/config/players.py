@@ -161,5 +161,6 @@ def _remedy(s: RunSettings, stage: str, name: str) -> str:
         field, value = start_setting(s, stage, player)
         if value == name:
             valid = [n for n in before(s, stage) if n == 'base' or player in _roles(n)]
-            return f'; {field}={value!r} may be one of {valid}'
+            if valid:
+                return f'; {field}={value!r} may be one of {valid}'
     return f': add {name!r} before {stage!r}'

@@ -9,8 +9,11 @@ from elenchus.configs import gsm8k
 from elenchus.data.critiques import mistakes
 from elenchus.data.grading import verify
 from elenchus.train.config import build
-from elenchus.train.run import lengths, paths, runner, session
+from elenchus.train.config.run_settings import RunSettings
+from elenchus.train.run import lengths, paths, problems, runner, session
 from elenchus.train.stages import actor
+
+REINFORCED = ('base', 'actor', 'critique', 'critic', 'reinforce')
 
 
 def rows_of(count, **changes):
@@ -58,6 +61,14 @@ def refused(config, folder):
 # Solutions
 
 
+def counts_of(config):
+    """Checks and counts training problems; the stages need not be a whole run."""
+    settings = build.build(RunSettings, config)
+    rows = problems.load_rows(settings, 'train')
+    problems.check_solutions(settings, rows)
+    return problems.count(rows)
+
+
 def set_references(config):
     config.improve.update(responses='references', num_references=5)
 
@@ -84,7 +95,9 @@ def test_a_stage_that_needs_solutions_is_refused_without(tmp_path, stages, chang
     config = config_of(tmp_path, train, stages=stages)
     if change:
         change(config)
-    message = refused(config, tmp_path)
+    with pytest.raises(ValueError) as error:
+        counts_of(config)
+    message = str(error.value)
     assert message.startswith(f"{tmp_path}/train.jsonl:1: missing field 'solution', but {reader}")
     assert 'rows lack it' in message
 
@@ -102,8 +115,7 @@ def test_the_first_row_without_a_solution_is_named_and_all_are_counted(tmp_path)
 def test_stages_that_need_no_solutions_open_without(tmp_path, stages):
     config = config_of(tmp_path, rows_of(60, solution=dict.fromkeys(range(60))), stages=stages)
     config.critique.annotator = 'monte_carlo'
-    run = opened(config, tmp_path)
-    assert run.inputs.counts['train'].without_solution == 60
+    assert counts_of(config).without_solution == 60
 
 
 def test_a_base_that_is_not_trained_needs_no_solutions(tmp_path):
@@ -113,7 +125,8 @@ def test_a_base_that_is_not_trained_needs_no_solutions(tmp_path):
 
 
 def test_rows_that_no_stage_reads_may_lack_solutions(tmp_path):
-    config = config_of(tmp_path, rows_of(60, solution={30: None}), stages=('actor',))
+    config = config_of(tmp_path, rows_of(60, solution={30: None}), stages=('base', 'actor'))
+    config.base.fit.num_steps = 0
     opened(config, tmp_path)  # the actor reads the first 20
 
 
@@ -121,7 +134,7 @@ def test_an_oracle_leaves_out_the_problems_without_a_solution(tmp_path):
     config = config_of(
         tmp_path, rows_of(60, solution=dict.fromkeys(range(9))), stages=('critique',)
     )
-    assert opened(config, tmp_path).inputs.counts['train'].without_solution == 9
+    assert counts_of(config).without_solution == 9
 
 
 # References
@@ -264,9 +277,9 @@ def test_the_longest_question_that_is_kept_is_the_longest_that_fits(tmp_path):
 
 def test_hints_that_leave_no_room_are_dropped_with_their_questions(tmp_path):
     long = '\n'.join(['3 + 4 = 7'] * 400) + '\n#### 7'
-    config = config_of(
-        tmp_path, rows_of(60, solution={4: long}), stages=('reinforce',), too_long='drop'
-    )
+    rows = rows_of(60, solution={4: long})
+    config = config_of(tmp_path, rows, stages=REINFORCED, too_long='drop')
+    config.base.fit.num_steps = 0
     config.reinforce.turns.hint_share = 1.0
     run = opened(config, tmp_path)
     assert run.inputs.counts['train'].too_long == 1
@@ -278,9 +291,8 @@ def test_too_few_remaining_problems_are_refused(tmp_path):
     config = config_of(tmp_path, rows_of(60, question=every), too_long='drop')
     assert "data.too_long='drop' leaves no train problem" in refused(config, tmp_path)
     del every[0]
-    config = config_of(
-        tmp_path, rows_of(60, question=every), stages=('reinforce',), too_long='drop'
-    )
+    rows = rows_of(60, question=every)
+    config = config_of(tmp_path, rows, stages=REINFORCED, too_long='drop')
     message = refused(config, tmp_path)
     assert 'leaves 1 train problems, fewer than reinforce.num_problems=2' in message
 

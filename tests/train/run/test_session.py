@@ -250,7 +250,7 @@ def test_the_instruction_of_corrections_counts_in_the_lengths_when_a_run_opens(f
             return session.open_run(config, folder / 'run', verifier=verifier)
 
     with pytest.raises(ValueError, match=r'=\d+ must be at least \d+') as error:
-        run_with('Look again. ' * 500)
+        run_with('Look again. ' * 300)
     assert '\n' not in str(error.value)
     run = run_with('Look again.')
     assert run.inputs.chat.correction == 'Look again.'
