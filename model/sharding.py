@@ -54,9 +54,9 @@ def make_mesh(shape: Sequence[int]) -> jax.sharding.Mesh:
 
 def current_mesh() -> jax.sharding.Mesh:
     """Returns the mesh in force (`jax.set_mesh`); without one, a mesh of the first device alone."""
-    mesh = jax.sharding.get_mesh()
-    if not mesh.empty:
-        return mesh
+    # Where a function is traced only the abstract mesh may be asked for; none is in force there.
+    if not jax.sharding.get_abstract_mesh().empty and not jax.sharding.get_mesh().empty:
+        return jax.sharding.get_mesh()
     axis_types = (AxisType.Auto,) * len(AXES)
     return jax.make_mesh((1,) * len(AXES), AXES, axis_types=axis_types, devices=jax.devices()[:1])
 

@@ -162,6 +162,16 @@ class Transformer(nnx.Module):
         logits = project(hidden, head, contract=1, dtype='float32')
         return einsum.soft_cap(logits, self.config.logits_soft_cap)
 
+    def logits_of(self, hidden: jax.Array, tokens: jax.Array) -> jax.Array:
+        """hidden [..., D] -> float32 logits [..., N] of the N tokens alone.
+
+        All logits of a vocabulary would take thousands of times the memory.
+        """
+        columns = (
+            self.head[...][:, tokens] if hasattr(self, 'head') else self.embedding[...][tokens].T
+        )
+        return self.logits(hidden, columns)
+
     def _causal_inputs(self, positions, segments, shared=None) -> dict[int, AttentionInputs]:
         """Window -> inputs for new tokens among themselves."""
         if shared is not None:

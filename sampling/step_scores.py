@@ -17,8 +17,6 @@ from elenchus.data.critiques import grammars
 from elenchus.data.records import Episode, Step
 from elenchus.data.text.chat import Chat
 from elenchus.model import placement
-from elenchus.model.attention import einsum
-from elenchus.model.projection import project
 from elenchus.model.ranges import Length, PositiveInt, checked
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.model_pair import ModelPair
@@ -125,21 +123,10 @@ def verdict_scores(
     before = jnp.where(present, verdict_positions - 1, 0)
     # Row by row (`vmap`), so that rows split over a mesh stay where they are.
     hidden = jax.vmap(lambda row, at: row[at])(hidden, before)
-    logits = _logits_of(critic, hidden, jnp.stack([correct_id, wrong_id]))
+    logits = critic.logits_of(hidden, jnp.stack([correct_id, wrong_id]))
     # sigmoid(a - b) = exp(a) / (exp(a) + exp(b)): the other words of the vocabulary cancel.
     scores = jax.nn.sigmoid(logits[..., 0] - logits[..., 1])
     return jnp.where(present, scores, 0.0), present
-
-
-def _logits_of(model: Transformer, hidden: jax.Array, ids: jax.Array) -> jax.Array:
-    """The float32 logits [..., n] of the tokens ids [n] alone, of hidden [..., D].
-
-    All logits of a vocabulary would be thousands of times larger.
-    """
-    is_tied = not hasattr(model, 'head')
-    columns = model.embedding[...][ids].T if is_tied else model.head[...][:, ids]
-    logits = project(hidden, columns, contract=1, dtype='float32')
-    return einsum.soft_cap(logits, model.config.logits_soft_cap)
 
 
 def step_rewards(

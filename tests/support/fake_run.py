@@ -54,6 +54,10 @@ class FakeModel:
         """Returns logits by which the next token is 9 times as likely as any other."""
         return hidden * np.log(CORRECT / (1 - CORRECT))
 
+    def logits_of(self, hidden: jax.Array, tokens: jax.Array) -> jax.Array:
+        """Returns those logits of some tokens alone."""
+        return self.logits(hidden)[..., tokens]
+
 
 class FakeModelStore:
     """ModelStore of FakeModels. A model that is loaded has the name of the folder around it."""
