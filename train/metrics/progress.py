@@ -90,8 +90,8 @@ class Progress:
         return self._done / max(self._clock() - self._start, 1e-9)
 
     def _text(self) -> str:
-        fields = ' '.join(f'{name} {_short(value)}' for name, value in self._fields.items())
-        return f'{_short(self._rate())} {self._unit}/s {fields}'.rstrip()
+        fields = (f'{name} {_short(value)}' for name, value in self._fields.items())
+        return ', '.join([f'{_short(self._rate())} {self._unit}/s', *fields])
 
     def _print(self) -> None:
         self._printed = self._clock()

@@ -24,9 +24,9 @@ def test_without_a_terminal_a_plain_line_comes_every_ten_seconds():
             clock[0] += 1.0
             bar.advance(1, loss=0.5)
     lines = file.getvalue().splitlines()
-    assert lines[0] == 'actor 10/40 steps, 1 steps/s loss 0.5, eta 30 s'
+    assert lines[0] == 'actor 10/40 steps, 1 steps/s, loss 0.5, eta 30 s'
     assert len(lines) == 5
-    assert lines[-1] == 'actor 40/40 steps, 1 steps/s loss 0.5, 40.0 s'
+    assert lines[-1] == 'actor 40/40 steps, 1 steps/s, loss 0.5, 40.0 s'
 
 
 def test_a_terminal_shows_a_bar_with_rate_and_fields():
@@ -35,4 +35,4 @@ def test_a_terminal_shows_a_bar_with_rate_and_fields():
     with bar:
         clock[0] += 2.0
         bar.advance(40, loss=0.25)
-    assert '40/40' in file.getvalue() and '20 steps/s loss 0.25' in file.getvalue()
+    assert '40/40' in file.getvalue() and '20 steps/s, loss 0.25' in file.getvalue()
