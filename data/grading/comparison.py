@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from elenchus.data.grading import expressions, kinds, numerics, quantities
-from elenchus.data.grading.kinds import Reading
+from elenchus.data.grading.kinds import Collection, Reading
 
 _OPERATOR = re.compile(r'[-+*/^=<>\\0-9]')
 
@@ -225,10 +225,27 @@ def _collections(first: Reading, second: Reading) -> Verdict:
     if one.around != two.around:
         if {one.around, two.around} == {'{}', 'list'}:
             return _unordered(one.items, two.items)
-        pair = {one.around, two.around}
-        brackets = pair <= {'()', '[]', '(]', '[)'}
-        return WRONG if brackets else OPEN
+        return _different_brackets(one, two)
     return (_ordered if one.is_ordered else _unordered)(one.items, two.items)
+
+
+_BRACKETS = {'()', '[]', '(]', '[)'}
+
+
+def _different_brackets(one: Collection, two: Collection) -> Verdict:
+    """Compares collections whose brackets differ. A pair or an interval is never a list or a set.
+
+    The list may have left its brackets out if its items are the same ones in the same order, which
+    is a doubt. Matrices and unions have other spellings, so algebra decides them.
+    """
+    around = {one.around, two.around}
+    if around <= _BRACKETS:
+        return WRONG
+    if around & _BRACKETS and around & {'{}', 'list'}:
+        return UNSURE if _ordered(one.items, two.items) is not WRONG else WRONG
+    if around & {'{}', 'list'} and any(name.startswith('matrix') for name in around):
+        return UNSURE
+    return OPEN
 
 
 def _items(items: Sequence[str], others: Sequence[str]) -> list[list[Verdict]]:

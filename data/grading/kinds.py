@@ -56,6 +56,9 @@ _ASSIGNMENT = re.compile(
     r'(?P<name>[A-Za-z](?:_\{?\w+\}?)?(?:\([A-Za-z](?:,\s*[A-Za-z])*\))?|\\[A-Za-z]+|\\angle\s*[A-Z]+|[A-Z]{2,3}'
     r"|[A-Za-z][a-z']+(?: [A-Za-z][a-z']+){0,3})\s*=\s*(?P<value>[^=<>]+)"
 )
+_COORDINATES = re.compile(
+    r'(?P<name>\([A-Za-z](?:_\{?\w\}?)?(?:, ?[A-Za-z](?:_\{?\w\}?)?)+\)) ?= ?(?P<value>[^=<>]+)'
+)
 _CHOICE = re.compile(r'(?:(?i:option|choice|answer) ?)?(?:\( ?([A-Ja-j]) ?\)|([A-J])(?=[.):]|$))')
 _RELATION = re.compile(
     r'[=<>]|\\(?:le|ge|ne|in|notin|approx|equiv|sim|subset|cup|cap|pm|mp)(?![a-z])'
@@ -104,6 +107,10 @@ def read_normalised(text: str, letters: bool = False) -> Reading:
     if match and not (match['name'].isalpha() and len(match['name']) > 1 and ',' in match['value']):
         inner = read_normalised(match['value'].strip(), letters)
         if not inner.name:
+            return inner._replace(text=text, name=''.join(match['name'].split()))
+    if match := _COORDINATES.fullmatch(text):  # `(x, y) = (2, 1)`
+        inner = _read_value(match['value'].strip(), letters)
+        if inner.kind == 'collection' and inner.value.is_ordered:
             return inner._replace(text=text, name=''.join(match['name'].split()))
     return _read_value(text, letters)
 

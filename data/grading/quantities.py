@@ -8,11 +8,12 @@ import functools
 import re
 from typing import NamedTuple
 
+from elenchus.data.grading import unit_words
 from elenchus.data.grading.spelling import normalise
 
 MAX_ANSWER = 1000  # characters; longer answers are compared as text only
 
-_INTEGER = r'(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)'
+_INTEGER = r'(?:[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9])|[0-9]+)'
 _DECIMAL = rf'(?:{_INTEGER}(?:\.[0-9]*)?|\.[0-9]+)'
 _NUMBER = re.compile(
     rf'(?P<sign>[-+]?)\s*(?:(?P<whole>{_INTEGER})\s+(?={_INTEGER}\s*/))?(?P<top>{_DECIMAL})'
@@ -65,7 +66,7 @@ _CANONICAL = {
 _SHORT = frozenset(
     word for word in _CANONICAL if len(word) > 1 or word in '%$\u20ac\u00a3\u20b9\u00a5\u20a9\u00a2'
 )
-_LETTERS = frozenset('mshglLWNJVAKCF')
+_LETTERS = frozenset('mshglLWNJVACF')  # not K, which is also a thousand
 _FILLERS = frozenset(
     [
         'of',
@@ -83,17 +84,6 @@ _FILLERS = frozenset(
         'tall',
         'wide',
     ]
-)
-_NOT_UNIT = re.compile(
-    'alpha|and|base|beta|billions?|choose|cosine|cubed|delta|dozen|eta|factorial|gamma|half|halves|'
-    'hundreds?|infinity|into|iota|lambda|less|log|millions?|minus|mod|more|nor|not|omega|over|phi|'
-    'plus|power|root|sigma|sine|squared|than|theta|thousands?|times|trillions?|zeta|sin|cos|tan|cot|'
-    'sec|csc|exp|max|min|det|gcd|lcm|arg|abc|if|when|unless|but|except|without|negative|positive|maybe|'
-    'maximum|minimum|lakhs?|crores?|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|'
-    'twent(?:y|ies)|thirty|forty|fifty|sixty|seventy|eighty|ninety|thirds?|fourths?|quarters?|fifths?|'
-    'sixths?|sevenths?|eighths?|ninths?|tenths?|(?:hundred|thousand|million)ths?|percentage|recurring|'
-    'repeating|pair|through|until|since|because|where|excluding|including|remainder|equals|both|either|'
-    'false|true|while|before|after|above|below|under|exceeds?|beyond|union|intersect'
 )
 _NOUN = re.compile(r"(?=[^ ]*[aeiouy])[a-z]{3,}(?:[-'][a-z]+)*")
 _SIGN = r'[%$\u20ac\u00a3\u20b9\u00a5\u20a9\u00a2]'
@@ -223,7 +213,7 @@ def _unit_word(word: str, *, spaced: bool, letters: bool) -> str | None:
         return _canonical_unit(word) if letters else 'c' if word == 'C' else 'f'
     if len(word) == 1:
         return _canonical_unit(word) if letters and spaced and word in _LETTERS else None
-    if spaced and _NOUN.fullmatch(lower) and not _NOT_UNIT.fullmatch(lower):
+    if spaced and _NOUN.fullmatch(lower) and unit_words.may_be_unit(lower):
         return _canonical_unit(word)
     return None
 

@@ -1,6 +1,19 @@
 """Pairs of (answer, reference) by kind: equal ones, and ones that must never be right."""
 
 RIGHT = {
+    'brackets': [
+        ('(x,y)=(2,1)', '(2,1)'),
+        ('(x, y, z) = (1, 2, 3)', '(1,2,3)'),
+        ('1,2', r'\{2,1\}'),
+        (r'\{1,2\}', '2, 1'),
+    ],
+    'nouns': [
+        (f'5 {word}', '5')
+        for word in (
+            'apples|months|baths|feed|families|dollars|hours needed|students|cm|fish|units|'
+            'square units|ways|years old|seeds|flies|miles|pieces of candy|eggs per day'
+        ).split('|')
+    ],
     'bases': [
         (r'2516_{\text{eight}}', '2516_8'),
         ('2516_{8}', '2516_8'),
@@ -191,6 +204,52 @@ RIGHT = {
     ],
 }
 WRONG = {
+    'brackets': [
+        pair
+        for one, two in (
+            ('(2,1)', '1,2'),
+            ('(3,-1)', '-1,3'),
+            ('(-1,1)', r'\{-1,1\}'),
+            ('(0,1)', '0,1'),
+            ('(2,1)', r'\{1,2\}'),
+            ('[2,1]', '1,2'),
+            ('(0,1]', r'\{0,1\}'),
+            ('(1,2,3)', '3,2,1'),
+            ('(x,y)=(2,1)', '1,2'),
+            ('(x,y)=(2,1)', '(1,2)'),
+            ('(x, y) = (2, 1)', '(y,x)=(2,1)'),
+            (r'\left(\frac12, 2\right)', r'2, \frac12'),
+            ('(1 and 2)', '(2,1)'),
+        )
+        for pair in ((one, two), (two, one))
+    ],
+    'decimal commas': [
+        pair
+        for one, two in (
+            ('0,125', '125'),
+            ('0,500', '500'),
+            ('-0,125', '-125'),
+            ('$0,500', '500'),
+            ('01,234', '1234'),
+            ('00,123', '123'),
+            ('0,250 kg', '250'),
+            ('0,001', '1'),
+            ('0,123,456', '123456'),
+        )
+        for pair in ((one, two), (two, one))
+    ],
+    'words that are no units': [
+        pair
+        for word in (
+            'grand mil thou quadrillion quintillions gazillion googol score gross pairs K bn '
+            'sixteenths twelfth billionths thousandths hundredths doubled halved tripled twice '
+            'reciprocal squared raised divided owed fewer loss losses debt deficit short wrong '
+            'incorrect almost perhaps probably possibly nearly permille promille ppm ish off '
+            'decades couple kilos hundredweight nil twofold basis|points per|mille too|many '
+            'percent|off mil|people units|down K|dollars point prime bar'
+        ).split()
+        for pair in ((f'5 {word.replace("|", " ")}', '5'), ('5', f'5 {word.replace("|", " ")}'))
+    ],
     'words': [
         ('DCBA', 'ABCD'),
         ('HTHT', 'HHTT'),
