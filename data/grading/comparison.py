@@ -9,7 +9,7 @@ import enum
 import re
 from collections.abc import Sequence
 
-from elenchus.data.grading import expressions, kinds, numerics, quantities
+from elenchus.data.grading import expressions, kinds, marks, numerics, quantities, relations
 from elenchus.data.grading.kinds import Collection, Reading
 
 _OPERATOR = re.compile(r'[-+*/^=<>\\0-9]')
@@ -34,12 +34,27 @@ def decide(answer: str, reference: str) -> Verdict:
     first, second = kinds.read(answer, True), kinds.read(reference)
     if not first.text or not second.text:
         return WRONG
+    primes = marks.marks(answer), marks.marks(reference)
+    if any(primes):
+        same = primes[0] == primes[1] and _squeezed(first.text) == _squeezed(second.text)
+        return RIGHT if same else UNSURE
     if re.sub(r'\s+', ' ', first.text) == second.text:
         return RIGHT if re.search(r'[^\W_]', first.text) or '\\' in first.text else WRONG
     right_choice = kinds.choice(second.text, whole=True)
     if right_choice and (choice := kinds.choice(first.text, whole=False)):
         return RIGHT if choice == right_choice else WRONG
-    return _by_kind(first, second)
+    verdict = _by_kind(first, second)
+    return _side_by_side(first.text, second.text) if verdict is OPEN else verdict
+
+
+def _side_by_side(first: str, second: str) -> Verdict:
+    """Compares what else needs algebra by its sides; UNSURE where algebra is not precise enough."""
+    if relations.signs_differ(first, second):
+        return UNSURE
+    if relations.equal_sides(first, second):
+        return RIGHT
+    extreme = any(relations.has_extreme_number(text) for text in (first, second))
+    return UNSURE if extreme else OPEN
 
 
 def _by_kind(first: Reading, second: Reading) -> Verdict:

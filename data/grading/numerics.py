@@ -176,6 +176,11 @@ def _inverse(value: int) -> int:
     return pow(value, -1, PRIME)
 
 
+def precise_value(tree: Tree) -> mpmath.mpc | None:
+    """Returns the value of a constant to 50 digits, None if it has none or is too large."""
+    return _precise(tree, 0, 50)
+
+
 def nearly_equal(first: Tree, second: Tree) -> bool:
     """Returns True if two constants differ by less than 1 %: one may be the other, rounded."""
     values = [_precise(tree, 0, 50) for tree in (first, second)]

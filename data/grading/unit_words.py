@@ -41,19 +41,16 @@ guess guessed mistake error unknown
 """
 _NEVER = frozenset(' '.join([_OPERATIONS, _SCALES, _NUMBERS, _LETTERS, _SIGNS, _DOUBTS]).split())
 _ENDINGS = re.compile(r'.+illions?|.+ths?|.+ed|.+ly|.*ish|.+-fold|.+fold')
-_NOUNS = frozenset(
-    """
-    month months bath baths path paths moth moths cloth cloths tablecloth tablecloths booth booths
-    mouth mouths youth youths length lengths width widths depth depths tooth sloth sloths mammoth
-    mammoths wreath wreaths breath breaths birth births death deaths health growth strength
-    strengths worth sabbath
-    bed seed feed weed speed breed shed sled reed deed steed bread thread ed
-    needed required used remained earned saved baked sold
-    family fly jelly lily assembly supply butterfly dragonfly bully belly ally reply
-    daily weekly monthly yearly hourly nightly
-    fish dish radish goldfish shellfish starfish jellyfish catfish swordfish polish
-    """.split()
-)
+_NOUN_WORDS = """
+month months bath baths path paths moth moths cloth cloths tablecloth tablecloths booth booths
+mouth mouths youth youths length lengths width widths depth depths tooth sloth sloths mammoth
+mammoths wreath wreaths breath breaths birth births death deaths health growth strength
+strengths worth sabbath bed seed feed weed speed breed shed sled reed deed steed bread thread
+ed needed required used remained earned saved baked sold family fly jelly lily assembly supply
+butterfly dragonfly bully belly ally reply daily weekly monthly yearly hourly nightly fish dish
+radish goldfish shellfish starfish jellyfish catfish swordfish polish
+"""
+_NOUNS = frozenset(_NOUN_WORDS.split())
 
 
 def may_be_unit(word: str) -> bool:
