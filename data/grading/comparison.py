@@ -49,12 +49,23 @@ def decide(answer: str, reference: str) -> Verdict:
 
 def _side_by_side(first: str, second: str) -> Verdict:
     """Compares what else needs algebra by its sides; UNSURE where algebra is not precise enough."""
-    if relations.signs_differ(first, second):
+    if relations.signs_differ(first, second) or _is_range_and_list(first, second):
         return UNSURE
     if relations.equal_sides(first, second):
         return RIGHT
-    extreme = any(relations.has_extreme_number(text) for text in (first, second))
-    return UNSURE if extreme else OPEN
+    texts = (first, second)
+    if any(relations.has_extreme_number(text) or relations.two_readings(text) for text in texts):
+        return UNSURE
+    return OPEN
+
+
+def _is_range_and_list(first: str, second: str) -> bool:
+    """Returns True if one text is a range, `0 < x < 1`, and the other lists values, `0, 1`."""
+    ranges = [relations.is_range(text) for text in (first, second)]
+    if ranges[0] == ranges[1]:
+        return False
+    collection = kinds.read_collection(second if ranges[0] else first)
+    return collection is not None and collection.around in ('{}', 'list')
 
 
 def _by_kind(first: Reading, second: Reading) -> Verdict:

@@ -54,7 +54,7 @@ def parse(text: str) -> Tree | None:
     """Returns the syntax tree of an expression in one spelling; None if it is not understood."""
     if len(text) > MAX_LENGTH or not text:
         return None
-    text = re.sub(r'(?<![\\A-Za-z])(sqrt|pi|sin|cos|tan|ln)(?![A-Za-z])', r'\\\1', text)
+    text = re.sub(r'(?<![\\A-Za-z])(sqrt|pi|sin|cos|tan|ln|log(?=\s*_))(?![A-Za-z])', r'\\\1', text)
     if _LONG_WORD.search(text) or _CALLED.search(text):
         return None
     try:

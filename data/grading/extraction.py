@@ -41,11 +41,19 @@ WINDOW = 3000
 """Characters after a phrase or a mark that are read."""
 
 END_TOKEN = re.compile(
-    r'<\|?(?:im_end|endoftext|end_of_text|eot_id|eom_id|end|return|end_of_turn|end_of_sentence|eos|eot'
-    r'|fim_pad|pad)\|?>|</s>|<\uff5cend\u2581of\u2581sentence\uff5c>|\[(?:EOS|PAD|SEP)\]|\[/?INST\]'
+    r'<\|?(?:im_end|END_OF_TURN_TOKEN|end\u2581of\u2581sentence|endoftext|end_of_text|eot_id|eom_id|end|return|end_of_turn|end_of_sentence|eos|eot'
+    r'|fim_pad|pad)\|?>|</s>|<\uff5cend\u2581of\u2581sentence\uff5c>|\[(?:EOS|PAD|SEP)\]|\[/?INST\]|'
+    r'(?s:(?<=.))<\|(?:im_start|start_header_id|user|assistant|system)\|>|(?s:(?<=.))<s>'
 )
-"""An end token that was decoded as text."""
+"""An end token, or the begin token of another turn, that was decoded as text."""
 
+_BEGINNING = re.compile(
+    r'\A(?:\s*(?:<s>|<\|im_start\|>(?:assistant)?|<\|assistant\|>|'
+    r'<\|start_header_id\|>assistant<\|end_header_id\|>))+'
+)
+_BETWEEN_BOXES = re.compile(
+    r'(?:\s|\$|\\[()\[\]])*(?:,|;|,?\s*(?:and|or)\b|\\text\{\s*(?:and|or)\s*\})(?:\s|\$|\\[()\[\]])*'
+)
 _MARK = re.compile(
     r'\\(?P<box>f?box(?:ed)?)(?![A-Za-z])|(?<!#)####(?!#)|'
     r'(?m:^[ ]*)###(?=[ ]*\S*\d\S*\s*\Z)(?!#)|<answer>'
@@ -63,7 +71,7 @@ _PHRASES = {
     ),
     'the_answer_is': (
         r'(?<!wrong )(?<!incorrect )(?<!other )(?<!first )\b'
-        rf'(?:(?:the|my|our)\s+)?(?:{_ADJECTIVE}\s+){{0,3}}answers?'
+        rf'(?:(?:the|my|our)\s+)?(?:(?:{_ADJECTIVE}\s+){{0,3}}answers?|(?:correct|right) (?:option|choice))'
         rf'(?:\s+(?:to|for|of|in|that)\b[^.\n:]{{0,80}}?)?\s+{_VERB}(?:\b|(?=\W))'
     ),
 }
@@ -72,10 +80,10 @@ _ADVERB = re.compile(
     r'equal to)\b)+(?=[\s,:*])',
     re.IGNORECASE,
 )
-_OPENING = re.compile(r'[\s:\uff1a=*_`>]*')
+_OPENING = re.compile(r'[\s:\uff1a=*_`>]*(?:(?<=\n)[-\u2022] +)?')
 _SENTENCE_END = re.compile(r'(?<!\bMr)(?<!\bMrs)(?<!\bDr)(?<!\bSt)(?<!approx)[.!?](?=[\s*]|$)')
 _CLAUSE = re.compile(
-    r',?\s+(?:because|since|which|where|so|hence|therefore|'
+    r'(?:,|\s+and|\s+but)\s+not\b.*|,?\s+(?:because|since|which|where|so|hence|therefore|'
     r'as (?:we|required|desired|needed|shown))\b.*',
     re.DOTALL | re.IGNORECASE,
 )
@@ -110,6 +118,7 @@ def extract_answer(text: str, markers: Collection[Marker] = MARKERS) -> str | No
 
 def without_end_tokens(text: str) -> str:
     """Returns the text before its first end token."""
+    text = _BEGINNING.sub('', text)
     match = END_TOKEN.search(text)
     return text[: match.start()].rstrip() if match else text
 
@@ -160,7 +169,7 @@ def _after_mark(text: str, mark: re.Match, markers: Collection[Marker]) -> str |
     rest = text[mark.end() :]
     if mark['box']:
         rest = rest.lstrip()
-        return balanced(rest, 1) if rest.startswith('{') else _bare_box(rest)
+        return _boxes(text, mark) if rest.startswith('{') else _bare_box(rest)
     if mark[0] == '<answer>':
         content, end, _ = rest.partition('</answer>')
         if not end:
@@ -170,6 +179,24 @@ def _after_mark(text: str, mark: re.Match, markers: Collection[Marker]) -> str |
     if not line.strip() and 'next_line' in markers:
         line = later.lstrip().partition('\n')[0]
     return _without_emphasis(_CLAUSE.sub('', line)) or None
+
+
+def _boxes(text: str, mark: re.Match) -> str | None:
+    r"""Returns the content of a box, after those that it is listed with: `\boxed{5}, \boxed{6}`."""
+    contents, start = [], len(text)
+    for box in reversed(list(re.finditer(rf'\\{mark["box"]}\s*\{{', text[: mark.end()] + '{'))):
+        content = balanced(text, text.index('{', box.start()) + 1)
+        if content is None:
+            break
+        end = text.index('{', box.start()) + 1
+        end += re.match(r'\s*', text[end:]).end() + len(content)
+        closing = re.match(r'\s*\}', text[end:])
+        if contents and not _BETWEEN_BOXES.fullmatch(text[end + closing.end() : start]):
+            break
+        start = box.start()
+        if content not in contents:
+            contents.insert(0, content)
+    return ', '.join(contents) or None
 
 
 def _bare_box(rest: str) -> str | None:

@@ -229,7 +229,9 @@ def read_collection(text: str) -> Collection | None:
             return Collection(around, _split(inner, r'[,;]'))
     if text[:1] in '([' and text[-1:] in ')]' and _is_one_group(text):
         items = _split(text[1:-1], r'[,;]')
-        return Collection(text[0] + text[-1], items) if len(items) > 1 else None
+        if len(items) == 1:  # `((2, 1))`
+            return read_collection(items[0]) if items[0][:1] in ('(', '[') else None
+        return Collection(text[0] + text[-1], items)
     items = _split(text, r'\s*[,;]\s*(?:and|or)\s+|[,;]|\s+(?:and|or)\s+')
     return Collection('list', items) if len(items) > 1 else None
 

@@ -15,9 +15,12 @@ _QUOTED = re.compile(
     r"""\s*(?:["\u201c]([^"\u201c\u201d]*)["\u201d]|['\u2018]([^'\u2018\u2019]*)['\u2019])[.,]?\s*"""
 )
 _MARK = re.compile(
-    r"""(?:(?<=[0-9)\]}])|(?<=(?<![A-Za-z])[A-Za-z]))\s?(['"]+)(?!(?:s|m|d|t|ll|re|ve)(?![A-Za-z]))"""
+    r"""(?:(?<=[0-9)\]}])|(?<=(?<![A-Za-z])[A-Za-z])|(?<=[A-Z]))\s?(['"]+)(?!(?:[sS]|m|d|t|ll|re|ve)(?![A-Za-z]))"""
 )
-_INVERSE = re.compile(r'(?<![A-Za-z\\])[fghFGHPQpq]\s*\^\s*\{?\s*-\s*1\s*\}?\s*\(')
+_INVERSE = re.compile(
+    r'(?<![A-Za-z\\])[fghFGHPQpq]\s*\^\s*\{?\s*-\s*1\s*\}?\s*\(|(?<![A-Za-z\\])[fgh]\s*\^\s*\{?\s*-\s*1(?![0-9])|'
+    r'(?<![A-Za-z\\])[fghy]\s*\^\s*\{?\s*\(\s*[0-9n]+\s*\)'
+)
 
 
 def marks(text: str) -> tuple[str, ...]:

@@ -22,6 +22,11 @@ _MIRRORED = {'<': '>', '>': '<', r'\le': r'\ge', r'\ge': r'\le', '=': '=', r'\ne
 _SPELLINGS = {'<=': r'\le', '>=': r'\ge', '!=': r'\ne', r'\lt': '<', r'\gt': '>'}
 _PLUS_MINUS = re.compile(r'\\(pm|mp)(?![A-Za-z])')
 _PIECES = re.compile(rf'{_RELATION.pattern}|[,;&]|\\(?:pm|mp|cup|cap|begin|end)(?![A-Za-z])|\\\\')
+_RANGE = re.compile(r'[<>]|\\(?:le|ge|lt|gt)(?![A-Za-z])|\\in(?![A-Za-z])\s*[(\[]')
+_SLASH = re.compile(
+    r'/\s*(?:[0-9]+(?:\.[0-9]+)?|[a-eijk-zA-Z](?![A-Za-z]{2})|\\pi)\s*'
+    r'(?:[A-Za-z](?![A-Za-z]{2})|\(|\\(?:pi|sqrt|frac|sin|cos|tan|ln|theta|alpha|beta)(?![A-Za-z]))'
+)
 _NUMERAL = re.compile(r'[0-9]+(?:\.([0-9]+))?(?:[eE]([-+]?[0-9]+))?|\.([0-9]+)')
 _EXTREME = re.compile(
     r'[0-9]{2,}\s*\}?\)?\s*!|\^\s*\{?\s*\(?\s*(?:-\s*(?:[6-9](?![0-9])|[0-9]{2,})|[0-9]{2,})|'
@@ -59,6 +64,16 @@ def signs_differ(first: str, second: str) -> bool:
     return len(re.findall(r'\\mp(?![A-Za-z])', first)) != len(
         re.findall(r'\\mp(?![A-Za-z])', second)
     )
+
+
+def is_range(text: str) -> bool:
+    """Returns True if a text has an inequality, or an element of an interval."""
+    return bool(_RANGE.search(text))
+
+
+def two_readings(text: str) -> bool:
+    """Returns True for a product after a slash: `1/2x` may be half of x, or 1 over 2x."""
+    return bool(_SLASH.search(text))
 
 
 def _sides(text: str) -> tuple[list[Tree | None], list[str]]:

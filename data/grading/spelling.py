@@ -41,9 +41,10 @@ _TABLE |= {
 }
 _TABLE |= {
     code: unicodedata.normalize('NFKC', chr(code))
-    for code in range(0x1D400, 0x1D6A4)  # letters of mathematics; its digits stay unread
+    for code in [*range(0x1D400, 0x1D6A4), *range(0x1D7CE, 0x1D800), 0x212F, *range(0x3380, 0x33A0)]
     if unicodedata.normalize('NFKC', chr(code)).isascii()
 }
+_TABLE |= {0x2103: r'\degree C', 0x2109: r'\degree F', 0x1D70B: r' \pi ', 0x1D6D1: r' \pi '}
 _RAISED = dict(
     zip(
         '\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b\u207d\u207e\u207f\u02e3',
@@ -116,7 +117,7 @@ _LETTER_UNITS = {
 @functools.lru_cache(maxsize=20_000)
 def normalise(text: str) -> str:
     """Returns an answer in one spelling, without mathematics delimiters and outer emphasis."""
-    text = read_unicode(extraction.END_TOKEN.sub('', text).strip())
+    text = read_unicode(extraction.without_end_tokens(text).strip())
     text = _strip_wrappers(text)
     text = _TEXT.sub(_unwrap, _TEXT.sub(_unwrap, text))
     for pattern, new in _LATEX:

@@ -10,7 +10,7 @@ import re
 _OPERATIONS = """
 and base choose cosine cubed factorial into less log minus mod more over plus power root sine
 squared times sin cos tan cot sec csc exp max min det gcd lcm arg abc maximum minimum recurring
-repeating recur remainder union intersect double triple quadruple twice thrice reciprocal inverse
+repeating recur remainder union intersect double triple quadruple twice thrice fold percentile reciprocal inverse
 complement conjugate factor prime point bar hat decimal dot
 """
 _SCALES = """
@@ -33,7 +33,8 @@ nor not than if when unless but except without negative positive through until s
 excluding including equals both either before after above below under exceed exceeds beyond fewer
 loss losses debt debts deficit deficits short shortage shortfall down downward downwards upward
 upwards onward onwards behind ago early late missing nil off out many odd something
-anything nothing none lower higher smaller bigger larger greater
+anything nothing none
+lost opposite upon non kind negatives fake impossible lower higher smaller bigger larger greater
 """
 _DOUBTS = """
 maybe false true while wrong incorrect almost perhaps approximate invalid doubtful uncertain unsure
@@ -55,6 +56,8 @@ _NOUNS = frozenset(_NOUN_WORDS.split())
 
 def may_be_unit(word: str) -> bool:
     """Returns True if a word in small letters may be a unit or a noun that a number counts."""
+    if word.startswith(('half-', 'quarter-')):
+        return False
     parts = [word, word.rpartition('-')[2]]
     return not any(
         part in _NEVER or part not in _NOUNS and _ENDINGS.fullmatch(part) for part in parts

@@ -80,13 +80,41 @@ def test_prose_after_an_answer_does_not_replace_it(name, remark):
         ('<answer>7', None),
         ('The answer is', None),
         (r'\boxed{}', None),
+        (r'$\boxed{5}$ and $\boxed{6}$', '5, 6'),
+        (r'\boxed{5} or \boxed{6}.', '5, 6'),
+        (r'\boxed{5}, \boxed{6}, and \boxed{7}', '5, 6, 7'),
+        (r'\boxed{5}, \boxed{5}', '5'),
+        (r'First \boxed{5}. Then \boxed{6}', '6'),
+        (r'\boxed{5} and \boxed{}', None),
+        ('The answer is thus 18 and not 20.', '18'),
+        ('The answer is 18, not 20.', '18'),
+        ('The correct option is C', 'C'),
+        ('Hence, the correct choice is (C).', '(C)'),
+        ('Answer:\n- 18', '18'),
+        ('Answer:\n-18', '-18'),
+        ('Answer: - 18', '- 18'),
+        ('<s>Answer: 5', '5'),
+        ('<|im_start|>assistant\nAnswer: 5<|im_end|>', '5'),
     ],
 )
 def test_forms_of_answers(text, answer):
     assert extract_answer(text) == answer
 
 
-@pytest.mark.parametrize('token', ['<|im_end|>', '</s>', '<|endoftext|>', '<|eot_id|>', '<eos>'])
+@pytest.mark.parametrize(
+    'token',
+    [
+        '<|im_end|>',
+        '</s>',
+        '<|endoftext|>',
+        '<|eot_id|>',
+        '<eos>',
+        '<s>',
+        '<|user|>',
+        '<|im_start|>',
+        '<|END_OF_TURN_TOKEN|>',
+    ],
+)
 @pytest.mark.parametrize('name', FORMS)
 def test_an_end_token_as_text_ends_the_response(name, token):
     assert extract_answer(f'{FORMS[name]}{token}') == '73'
