@@ -3,7 +3,7 @@ r"""Extracts the final answer of a response.
 The grammar has three tiers; an earlier tier wins over a later one, wherever it stands in the text:
 
 1. Boxes and marks: `\boxed{42}`, `\boxed 42`, `\fbox{42}`, `#### 42`, `<answer>42</answer>`. The
-   last one counts. If that one is empty or never closed, there is no answer: an earlier answer
+   last one counts, or the boxes listed with it (`\boxed{5}, \boxed{6}`). If that one is empty or never closed, there is no answer: an earlier answer
    does not replace it.
 2. Phrases: `Final Answer: 42`, `Answer: 42`, `The answer is 42`. The last one counts that something
    follows which can be an answer; remarks such as "the answer is correct" are passed over.
@@ -71,7 +71,8 @@ _PHRASES = {
     ),
     'the_answer_is': (
         r'(?<!wrong )(?<!incorrect )(?<!other )(?<!first )\b'
-        rf'(?:(?:the|my|our)\s+)?(?:(?:{_ADJECTIVE}\s+){{0,3}}answers?|(?:correct|right) (?:option|choice))'
+        rf'(?:(?:the|my|our)\s+)?(?:(?:{_ADJECTIVE}\s+){{0,3}}answers?|'
+        r'(?:correct|right) (?:option|choice))'
         rf'(?:\s+(?:to|for|of|in|that)\b[^.\n:]{{0,80}}?)?\s+{_VERB}(?:\b|(?=\W))'
     ),
 }

@@ -10,8 +10,8 @@ import re
 _OPERATIONS = """
 and base choose cosine cubed factorial into less log minus mod more over plus power root sine
 squared times sin cos tan cot sec csc exp max min det gcd lcm arg abc maximum minimum recurring
-repeating recur remainder union intersect double triple quadruple twice thrice fold percentile reciprocal inverse
-complement conjugate factor prime point bar hat decimal dot
+repeating recur remainder union intersect double triple quadruple twice thrice fold percentile
+reciprocal inverse complement conjugate factor prime point bar hat decimal dot
 """
 _SCALES = """
 dozen dozens billion billions hundred hundreds million millions thousand thousands trillion

@@ -1,4 +1,4 @@
-"""Further pairs of (answer, reference): brackets, words, marks and numbers that algebra misreads."""
+"""Further pairs of (answer, reference): brackets, words, marks, numbers that algebra misreads."""
 
 NOUNS = (
     'apples|months|baths|feed|families|dollars|hours needed|students|'
