@@ -3,8 +3,8 @@ r"""Extracts the final answer of a response.
 The grammar has three tiers; an earlier tier wins over a later one, wherever it stands in the text:
 
 1. Boxes and marks: `\boxed{42}`, `\boxed 42`, `\fbox{42}`, `#### 42`, `<answer>42</answer>`. The
-   last one counts, or the boxes listed with it (`\boxed{5}, \boxed{6}`). If that one is empty or never closed, there is no answer: an earlier answer
-   does not replace it.
+   last one counts, or the boxes listed with it (`\boxed{5}, \boxed{6}`). If that one is empty or
+   never closed, there is no answer: an earlier answer does not replace it.
 2. Phrases: `Final Answer: 42`, `Answer: 42`, `The answer is 42`. The last one counts that something
    follows which can be an answer; remarks such as "the answer is correct" are passed over.
 3. The end of the response: display mathematics or a line in bold.

@@ -116,9 +116,16 @@ def _has_extreme_constant(tree: Tree) -> bool:
     if not numerics.variables(tree):
         value = numerics.exact_value(tree)
         value = numerics.precise_value(tree) if value is None else value
-        if value is None or _is_outside(value):
+        if _may_be_small(tree) if value is None else _is_outside(value):
             return True
     return any(_has_extreme_constant(part) for part in tree[1:])
+
+
+def _may_be_small(tree: Tree) -> bool:
+    """Returns True if a constant whose value is out of reach may be small, not only large."""
+    parts = [part for part in tree[1:] if isinstance(part, tuple)]
+    small = tree[0] in ('sum', 'negative', 'quotient', 'exp')
+    return small or any(_may_be_small(part) for part in parts)
 
 
 def _is_outside(value: fractions.Fraction | mpmath.mpc) -> bool:

@@ -41,7 +41,7 @@ _TABLE |= {
 }
 _TABLE |= {
     code: unicodedata.normalize('NFKC', chr(code))
-    for code in [*range(0x1D400, 0x1D6A4), *range(0x1D7CE, 0x1D800), 0x212F, *range(0x3380, 0x33A0)]
+    for code in [*range(0x1D400, 0x1D6A4), 0x212F, *range(0x3380, 0x33A0)]
     if unicodedata.normalize('NFKC', chr(code)).isascii()
 }
 _TABLE |= {0x2103: r'\degree C', 0x2109: r'\degree F', 0x1D70B: r' \pi ', 0x1D6D1: r' \pi '}
