@@ -44,7 +44,7 @@ def make_mesh(shape: Sequence[int]) -> jax.sharding.Mesh:
     known = math.prod(n for n in shape if n != -1)
     if devices % known or (-1 not in shape and known != devices):
         raise ValueError(
-            f'mesh={shape} must have as many places as there are devices, {devices}; '
+            f'mesh={shape} must cover the {devices} devices exactly; '
             f'nearest: ({devices}, 1, 1), or use -1 for the remaining devices'
         )
     shape = tuple(devices // known if n == -1 else n for n in shape)

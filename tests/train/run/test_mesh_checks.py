@@ -29,7 +29,7 @@ def opened(folder, mesh, **model):
         ((1, 1, 8), {}, r'model\.num_heads=2 does not divide over tensor=8; nearest tensor: 2'),
         ((1, 8, 1), {'embed_dim': 36}, r'model\.embed_dim=36 .* fsdp=8; nearest fsdp: 6'),
         ((2, 2, 2), {'mlp_dim': 63}, r'model\.mlp_dim=63 .* tensor=2; nearest tensor: 1'),
-        ((4, 1, 1), {}, r'mesh=\(4, 1, 1\) must have as many places as there are devices, 8'),
+        ((4, 1, 1), {}, r'mesh=\(4, 1, 1\) must cover the 8 devices exactly'),
     ],
 )
 def test_a_mesh_that_does_not_fit_is_refused_when_the_run_opens(tmp_path, mesh, model, words):
