@@ -44,7 +44,7 @@ def make_mesh(shape: Sequence[int]) -> jax.sharding.Mesh:
     known = math.prod(n for n in shape if n != -1)
     if devices % known or (-1 not in shape and known != devices):
         raise ValueError(
-            f'mesh={shape} does not divide the {devices} devices; '
+            f'mesh={shape} must cover the {devices} devices exactly; '
             f'nearest: ({devices}, 1, 1), or use -1 for the remaining devices'
         )
     shape = tuple(devices // known if n == -1 else n for n in shape)
@@ -226,7 +226,8 @@ def _restrict(names: set[str]) -> Rules:
 def _spec(shape, axes, *, mesh_shape, strict: bool, name: str = '', rules=RULES) -> P:
     """PartitionSpec of logical axes.
 
-    A dimension that does not divide raises ValueError if `strict`, else it stays whole.
+    A dimension that does not divide raises ValueError if `strict`, else it stays whole. So do
+    key/value heads that are fewer than the devices.
     """
     entries = []
     for size, axis in zip(shape, axes, strict=True):
@@ -235,6 +236,8 @@ def _spec(shape, axes, *, mesh_shape, strict: bool, name: str = '', rules=RULES)
         parts = math.prod(mesh_shape[mesh_name] for mesh_name in mesh_names)
         if size % parts == 0:
             entries.append(mesh_axes)
+        elif axis == 'kv_heads' and size < parts:
+            entries.append(None)  # each device has all of them, and its share of the query heads
         elif strict:
             raise ValueError(
                 f'{name} {tuple(shape)}: {axis}={size} does not divide over '

@@ -1,5 +1,6 @@
 """Reads objects from JSONL files and JSON arrays, with the place of each for error messages."""
 
+import decimal
 import difflib
 import json
 import math
@@ -113,7 +114,18 @@ def _object(pairs: list[tuple[str, Any]]) -> dict:
     return repeated
 
 
-_STRICT = {'object_pairs_hook': _object, 'parse_constant': _NotJson}
+def _exact_number(text: str) -> float | decimal.Decimal:
+    """Returns a float, or a Decimal of a number that a float would change, such as 1e-400."""
+    value = float(text)
+    is_exact = not math.isfinite(value) or decimal.Decimal(repr(value)) == decimal.Decimal(text)
+    return value if is_exact else decimal.Decimal(text)
+
+
+_STRICT = {
+    'object_pairs_hook': _object,
+    'parse_constant': _NotJson,
+    'parse_float': _exact_number,
+}
 
 
 def _parse(text: str, **options) -> Any:

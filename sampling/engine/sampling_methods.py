@@ -92,7 +92,8 @@ def _ban(logits: jax.Array, banned: tuple[int, ...]) -> jax.Array:
 
 
 def _keep(logits: jax.Array, threshold: jax.Array) -> jax.Array:
-    return jnp.where(logits >= jax.lax.stop_gradient(threshold), logits, -jnp.inf)
+    # NaN is below nothing and so stays: it must become an error, and not an excluded token.
+    return jnp.where(logits < jax.lax.stop_gradient(threshold), -jnp.inf, logits)
 
 
 def _top_k_threshold(logits: jax.Array, k: int) -> jax.Array:

@@ -248,3 +248,20 @@ def test_null_is_a_missing_field(tmp_path):
 
 def test_our_own_files_may_say_nan():
     assert jsonl.parse_object('\ufeff{"loss": NaN}')['loss'] != 0
+
+
+@pytest.mark.parametrize(
+    ('number', 'text'),
+    [
+        ('1e-400', '0.' + '0' * 399 + '1'),
+        ('12345678901234567890.5', '12345678901234567890.5'),
+        ('-0.1000000000000000055', '-0.1000000000000000055'),
+        ('0.30', '0.3'),
+        ('2.50e1', '25'),
+        ('7.0', '7'),
+    ],
+)
+def test_a_number_is_read_as_it_is_written(tmp_path, number, text):
+    path = tmp_path / 'train.jsonl'
+    path.write_text(f'{{"question": "q", "answer": {number}, "solution": "s"}}\n')
+    assert loading.load_placed_problems(path, 'train')[0].problem.answer == text

@@ -149,7 +149,7 @@ def test_a_mesh_without_exactly_three_sizes_is_refused_by_name(shape):
     [
         ({'mlp_dim': 25}, r'mlp\.\w+ .*mlp=25 .*tensor.* 2; nearest multiple: 24'),
         ({'vocab_size': 47}, r'embedding .*vocab=47 .*tensor.* 2; nearest multiple: 48'),
-        ({'num_kv_heads': 1}, r'attention\.key\w* .*kv_heads=1 .*tensor.* 2'),
+        ({'num_kv_heads': 3, 'num_heads': 6}, r'attention\.key\w* .*kv_heads=3 .*tensor.* 2'),
     ],
     ids=['mlp', 'vocab', 'kv_heads'],
 )

@@ -82,7 +82,8 @@ def test_a_complete_stage_is_not_run_again(uninterrupted, monkeypatch):
     config.model.num_layers = 1  # as in `run`
     text, path = build.to_json(config), epath.Path(uninterrupted)
     run = mock.Mock(directory=RunDirectory(path, text, config.stages, config.sampling.part_size))
-    run.settings.stages, run.inputs.counts = config.stages, {}
+    run.settings.stages = config.stages
+    monkeypatch.setattr(runner, 'write_summaries', lambda run: None)
     summaries = json.loads((uninterrupted / 'summary.json').read_text())['stages']
     assert len(summaries) == len(config.stages)
     for folder, summary in summaries.items():

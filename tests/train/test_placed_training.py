@@ -14,7 +14,12 @@ from elenchus.train.checkpoints import training_state
 from tests.support import compilations, tiny_model
 from tests.support.checkpoint_files import assert_same_arrays
 
-MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)]
+MESHES = [
+    (1, 8, 1),
+    (2, 2, 2),
+    pytest.param((8, 1, 1), marks=pytest.mark.slow),
+    pytest.param((1, 2, 4), marks=pytest.mark.slow),
+]
 CONFIG = dataclasses.replace(
     tiny_model.EVERYTHING, num_heads=8, num_kv_heads=4, logits_chunk=6, remat='full'
 )

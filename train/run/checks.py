@@ -6,9 +6,11 @@ from elenchus.data.critiques import oracle
 from elenchus.model.config import ModelConfig
 from elenchus.model.row_shards import num_row_shards
 from elenchus.sampling.engine import shapes, weights
+from elenchus.train import loop
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.config import checks
-from elenchus.train.config.run_settings import RunSettings
+from elenchus.train.config.run_settings import REINFORCED, RunSettings
+from elenchus.train.rl import settings as rl_settings
 from elenchus.train.run import lengths
 from elenchus.train.run.inputs import RunInputs
 from elenchus.train.run.paths import resolve
@@ -33,6 +35,26 @@ def check_sampling(settings: RunSettings, mesh: jax.sharding.Mesh) -> None:
     weights.check_sampler(settings.model, settings.sampling.engine, mesh)
     shards = num_row_shards(mesh)
     shapes.check_divides('sampling.score.rows', settings.sampling.score.rows, shards)
+
+
+def check_mesh(settings: RunSettings, mesh: jax.sharding.Mesh) -> None:
+    """Raises ValueError, naming the field, if weights or rows do not divide over a mesh."""
+    model = settings.model
+    for axis, names in (
+        ('tensor', ('num_heads', 'mlp_dim', 'vocab_size')),
+        ('fsdp', ('embed_dim',)),
+    ):
+        for name in names:
+            size, parts = getattr(model, name), mesh.shape[axis]
+            if size % parts:
+                nearest = max(n for n in range(1, parts) if size % n == 0)
+                raise ValueError(
+                    f'mesh={settings.mesh}: model.{name}={size} does not divide over '
+                    f'{axis}={parts}; nearest {axis}: {nearest}'
+                )
+    loop.check_rows(settings.train, mesh)
+    if any(stage in REINFORCED for stage in settings.stages):
+        rl_settings.check_rows(settings.reinforce, settings.train, mesh)
 
 
 def check_saved_models(settings: RunSettings, fingerprint: str) -> None:

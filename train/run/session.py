@@ -14,7 +14,7 @@ from elenchus.data.grading import verify
 from elenchus.model import platforms, sharding, transformer
 from elenchus.model.attention import kernels
 from elenchus.model.transformer import Transformer
-from elenchus.train import distributed, loop
+from elenchus.train import distributed
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.config import build, players, stage_fields
@@ -108,8 +108,8 @@ def open_run(
     mesh = sharding.make_mesh(settings.mesh)
     kernels.check_backend(settings.model, jax.default_backend())
     inputs = lengths.drop_too_long(settings, load_inputs(settings, verifier))
+    checks.check_mesh(settings, mesh)
     saved_models.abstract_model(settings.model, mesh)
-    loop.check_rows(settings.train, mesh)
     checks.check_sampling(settings, mesh)
     checks.check_run(settings, inputs)
     distributed.check_same('the tokenizer', inputs.tokenizer.fingerprint.encode())

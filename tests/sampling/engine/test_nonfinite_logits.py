@@ -26,6 +26,9 @@ VOCABULARY = tiny_model.CONFIG.vocab_size
 METHODS = {
     'greedy': lambda banned: sampling_methods.Greedy(banned),
     'temperature': lambda banned: sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, banned),
+    'top_k': lambda banned: sampling_methods.TemperatureSampling(1.0, 3, 1.0, 0.0, banned),
+    'top_p': lambda banned: sampling_methods.TemperatureSampling(1.0, 0, 0.5, 0.0, banned),
+    'min_p': lambda banned: sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.3, banned),
     'truncated': lambda banned: sampling_methods.TemperatureSampling(0.7, 5, 0.9, 0.01, banned),
 }
 
@@ -55,6 +58,14 @@ def test_weights_that_are_not_finite_are_an_error_that_names_a_request(method, v
     with pytest.raises(FloatingPointError, match=r'^request 1[1-5]: .*log-prob') as error:
         generate(spoiled(value, everywhere=everywhere), method)
     assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_one_logit_that_is_nan_is_an_error_whatever_is_truncated(method):
+    model = tiny_model.make_model(tiny_model.FLAT)
+    model.head[...] = model.head[...].at[:, 30].set(math.nan)
+    with pytest.raises(FloatingPointError, match=r'^request 1[1-5]: .*log-prob'):
+        generate(model, method)
 
 
 @pytest.mark.parametrize('method', METHODS)

@@ -15,7 +15,12 @@ from elenchus.train.stages.sft import sft
 from tests.support import tiny_model
 from tests.train.rl import test_trainer as tiny_rl
 
-MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)]
+MESHES = [
+    (1, 8, 1),
+    (2, 2, 2),
+    pytest.param((8, 1, 1), marks=pytest.mark.slow),
+    pytest.param((1, 2, 4), marks=pytest.mark.slow),
+]
 CONFIG = dataclasses.replace(tiny_rl.CONFIG, num_heads=8, num_kv_heads=4)
 ADAPTERS = lora.LoraSettings(2, 4.0, ('query', 'out', 'up', 'down'))
 
