@@ -100,7 +100,8 @@ def extract_answer(text: str, markers: Collection[Marker] = MARKERS) -> str | No
         text: The response.
         markers: The names of the markers that count, of `MARKERS`.
     """
-    text = without_end_tokens(text)
+    # What a model thinks before it answers is no answer, boxes in it included.
+    text = without_end_tokens(text.rpartition('</think>')[2])
     phrases = _phrases(text, markers)
     last_phrase = phrases[-1].start() if phrases else -1
     for mark in reversed(list(_MARK.finditer(text))):

@@ -208,3 +208,16 @@ def test_a_reference_that_nothing_meets_has_a_reason(text, reason):
 
 def test_every_marker_has_a_form_here():
     assert set(FORMS) | {'next_line'} == set(extraction.MARKERS)
+
+
+@pytest.mark.parametrize(
+    ('text', 'answer'),
+    [
+        (r'<think>\boxed{5}</think>' + '\nThe answer is 6.', '6'),
+        ('<think>#### 5</think> \\boxed{7}', '7'),
+        (r'<think>\boxed{5}</think>', None),
+        (r'<think>\boxed{5}', '5'),  # a thought that does not end is a text like any other
+    ],
+)
+def test_what_is_thought_is_no_answer(text, answer):
+    assert extract_answer(text) == answer
