@@ -114,7 +114,7 @@ def test_preemption_of_one_process_stops_all_and_one_process_continues(two):
     assert len(saved) == 1 and 1 <= saved[0] < process_worker.PREEMPTED_STEPS
     with jax.set_mesh(sharding.make_mesh((8, 1, 1))):
         process_worker.fit(folder / 'preempted', num_steps=saved[0] + 1)
-    rows = writers.read_rows(folder / 'preempted' / writers.METRICS)
+    rows = writers.read_rows(folder / 'preempted/stages/00-fit' / writers.METRICS)
     assert [row['step'] for row in rows] == list(range(1, saved[0] + 2))
 
 

@@ -156,10 +156,11 @@ def test_nothing_compiles_after_warm_up_and_shapes_never_change_what_is_sampled(
 
 @pytest.mark.slow
 def test_a_mesh_samples_the_same_with_drafts():
+    expected = reference()
     mesh = sharding.make_mesh((2, 2, 2))
     with jax.set_mesh(mesh):
         placed = jax.device_put(model(), sharding.shardings(model(), mesh))
         completions = make_engine(**DRAFTS).generate(
             placed, requests(), method=METHODS['sampled'], seed=3
         )
-    assert_same(completions, reference())
+    assert_same(completions, expected)
