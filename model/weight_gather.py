@@ -7,7 +7,6 @@ the copies is one reduce-scatter.
 
 import contextlib
 import contextvars
-import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -135,7 +134,6 @@ def on_torus(mesh: jax.sharding.Mesh) -> Iterator[None]:
         _rings.reset(token)
 
 
-@functools.cache
 def torus_rings(mesh: jax.sharding.Mesh) -> tuple[int, ...]:
     """Sizes of the dimensions of the torus that 'fsdp' runs along, the slowest first.
 
