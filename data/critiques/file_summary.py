@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import rich.table
+import rich.text
 
 from elenchus.data.critiques import grammars, record_files
 from elenchus.data.critiques.grammars import Critique
@@ -13,6 +14,7 @@ from elenchus.data.grading import answers as answer_lib
 from elenchus.data.grading import verify
 from elenchus.data.lab import task
 from elenchus.data.problems import loading
+from elenchus.data.text.printable import printable
 
 _NO_STEP = re.compile(r':\s*$|^\s*(?:####|the answer is\b)', re.IGNORECASE)
 """Matches lines of a response that announce steps or only state the answer."""
@@ -29,11 +31,16 @@ def compare_files(paths: Sequence[str], *, problem_paths: Sequence[str]) -> rich
         cards = [
             summarise(record_files.read(path), answers=answers, verifier=verifier) for path in paths
         ]
-    columns = [rich.table.Column(path, overflow='fold') for path in paths]
+    columns = [rich.table.Column(_cell(path), overflow='fold') for path in paths]
     table = rich.table.Table('', *columns)
     for name in cards[0]:
-        table.add_row(name, *(card[name] for card in cards))
+        table.add_row(name, *(_cell(card[name]) for card in cards))
     return table
+
+
+def _cell(text: str) -> rich.text.Text:
+    """Returns text of a file as a cell: neither rich's markup nor the terminal acts on it."""
+    return rich.text.Text(printable(text))
 
 
 def reference_answers(paths: Sequence[str]) -> dict[str, str]:

@@ -21,7 +21,7 @@ from array_record.python import array_record_module
 from google.protobuf import message
 from tensorflow_datasets.proto import tf_example_pb2
 
-from elenchus.data.files import jsonl, text_files
+from elenchus.data.files import jsonl
 
 R = TypeVar('R')
 
@@ -154,7 +154,7 @@ def read_metadata(path: pathlib.Path, root: pathlib.Path) -> dict:
         raise ValueError(f'{path}: file not found; {REMEDY}')
     if path.stat().st_size > MAX_METADATA_BYTES:
         raise ValueError(f'{path}: {path.stat().st_size} bytes are too many for metadata; {REMEDY}')
-    return jsonl.at_place(str(path), jsonl.parse_object, text_files.read_text(path))
+    return jsonl.read_object(path)
 
 
 def check_inside(path: pathlib.Path, root: pathlib.Path) -> None:

@@ -249,7 +249,7 @@ def _read_json(folder: os.PathLike) -> dict[str, Any]:
     path = atomic.absolute(folder) / DESCRIPTION
     if not path.exists():
         raise ValueError(f'no model at {path.parent}: {DESCRIPTION} is missing')
-    return jsonl.at_place(str(path), jsonl.parse_object, path.read_text())
+    return jsonl.read_object(path)
 
 
 def parameters(model: Transformer | lora.Adapters) -> dict[str, Any]:
