@@ -156,8 +156,8 @@ def test_a_released_model_has_its_published_size(name):
     'name',
     [
         'released.llama3_8b_mathcritique:default',
-        'released.qwen2p5_math_1p5b_gsm8k:default',
-        'released.qwen3_0p6b_gsm8k:default',
+        pytest.param('released.qwen2p5_math_1p5b_gsm8k:default', marks=pytest.mark.slow),
+        pytest.param('released.qwen3_0p6b_gsm8k:default', marks=pytest.mark.slow),
         'released.gemma3_1b_lora:nf4',
     ],
 )
