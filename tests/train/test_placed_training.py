@@ -29,7 +29,6 @@ KINDS = {
 }
 
 
-ON_EVERY_MESH = {(shape, kind) for shape in MESHES[:2] for kind in KINDS}
 STEPS = {
     ((2, 2, 2), 'adamw'),
     ((1, 8, 1), 'muon'),
@@ -38,7 +37,7 @@ STEPS = {
     ((2, 2, 2), 'adapters on int8'),
     ((1, 8, 1), 'adapters on nf4'),
 }
-RESTORED = {((1, 8, 1), 'adamw'), ((2, 2, 2), 'muon'), ((2, 2, 2), 'adapters on int8')}
+RESTORED = {((1, 8, 1), 'adamw'), ((2, 2, 2), 'muon'), ((1, 2, 4), 'adapters on int8')}
 """The fast tests; the slow ones are all combinations with four meshes."""
 
 
@@ -105,7 +104,7 @@ def mesh(shape):
         yield mesh
 
 
-@slow_cases.combinations(ON_EVERY_MESH, shape=MESHES, kind=list(KINDS))
+@slow_cases.combinations(STEPS, shape=MESHES, kind=list(KINDS))
 def test_a_new_training_state_is_sharded_and_leaves_its_model_alone(mesh, kind):
     trained, _ = make_models(kind)
     state = loop.init_train_state(trained, make_optimizer(KINDS[kind]['optimizer']))
