@@ -14,7 +14,7 @@ from elenchus.data.files import atomic
 from elenchus.data.text.printable import printable
 from elenchus.train import distributed
 
-DAMAGE_ERRORS = (ValueError, OSError, KeyError)
+DAMAGE_ERRORS = (ValueError, OSError, KeyError, TypeError, AttributeError, RecursionError)
 """Errors that Orbax and TensorStore raise if files are missing, truncated or changed."""
 
 
