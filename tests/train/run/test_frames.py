@@ -83,9 +83,8 @@ def chains(request, tmp_path_factory):
         for module in (sft, trainer):
             patch.setattr(module, 'make_train_step', step_maker(module.make_train_step))
         verifier = stack.enter_context(verify.Verifier(num_workers=1, timeout_s=1.0))
-        run = session.open_run(
-            tiny_config(folder, request.param), folder / 'run', verifier=verifier
-        )
+        config = tiny_config(folder, request.param)
+        run = session.open_run(config, folder / 'run', verifier=verifier)
         patch.setattr(runner, 'run_of_flags', lambda: run.started())
         patch.setattr(runner, 'report', lambda run: None)
         patch.setattr(script, 'flags', types.SimpleNamespace(FLAGS=flags))
