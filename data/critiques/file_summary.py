@@ -4,6 +4,7 @@ import collections
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+import rich.emoji
 import rich.table
 import rich.text
 
@@ -38,9 +39,11 @@ def compare_files(paths: Sequence[str], *, problem_paths: Sequence[str]) -> rich
     return table
 
 
-def _cell(text: str) -> rich.text.Text:
+def _cell(text: str) -> str | rich.text.Text:
     """Returns text of a file as a cell: neither rich's markup nor the terminal acts on it."""
-    return rich.text.Text(printable(text))
+    plain = printable(text)
+    is_plain = '[' not in plain and rich.emoji.Emoji.replace(plain) == plain
+    return plain if is_plain else rich.text.Text(plain)
 
 
 def reference_answers(paths: Sequence[str]) -> dict[str, str]:
