@@ -166,6 +166,10 @@ def _link_or_copy(source: pathlib.Path, target: pathlib.Path) -> None:
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
+    _copy(source, target)
+
+
+def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
     with named_errors(target), source.open('rb') as old, target.open('wb', buffering=0) as new:
         while block := old.read(1 << 20):
             store(new, block)

@@ -20,13 +20,14 @@ from collections.abc import Iterator
 from typing import IO
 
 from etils import epath
-from orbax.checkpoint._src.path.temporary_paths import TMP_DIR_SUFFIX  # exported nowhere else
 
 from elenchus.data.files import atomic
 from elenchus.data.files.failures import named_errors
 from elenchus.train.run import lease
 
 LOCK = 'lock.json'
+ORBAX_UNFINISHED = '.orbax-checkpoint-tmp'
+"""End of the names of folders that Orbax has not finished; importing Orbax for it is slow."""
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 """errno values of file systems without locks: some Lustre, NFS and FUSE mounts."""
@@ -63,7 +64,7 @@ def locked(workdir: str | os.PathLike) -> Iterator[None]:
             )
             store = lease.DiskStore(folder / 'lease.json')
             stack.enter_context(lease.leased(store))
-        atomic.delete_unfinished(folder, endings=(TMP_DIR_SUFFIX,))
+        atomic.delete_unfinished(folder, endings=(ORBAX_UNFINISHED,))
         # The body's errors are its own.
         resources = stack.pop_all()
     with resources:
