@@ -1,16 +1,14 @@
 """Resumable training checkpoints: state and cursor in one atomic Orbax step, checked on restore."""
 
-import contextlib
 import os
-import re
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
 from elenchus.data.files import atomic
+from elenchus.data.files.failures import named_errors
 from elenchus.train import distributed
 
 DAMAGE_ERRORS = (ValueError, OSError, KeyError)
@@ -35,7 +33,7 @@ class Checkpointer:
     def save(self, step: int, state: Any, cursor: dict[str, Any]) -> None:
         """Starts writing in the background; `cursor` is plain JSON."""
         content = {'cursor': cursor, 'fingerprint': distributed.fingerprint(state)}
-        with system_errors(self._folder):
+        with named_errors(self._folder):
             self._checkpointer.save_checkpointables_async(
                 step, {'state': state, 'cursor': content}, force=True, overwrite=True
             )
@@ -76,21 +74,8 @@ class Checkpointer:
 
     def close(self) -> None:
         """Waits until everything is written."""
-        with system_errors(self._folder):
+        with named_errors(self._folder):
             self._checkpointer.close()
-
-
-@contextlib.contextmanager
-def system_errors(folder: os.PathLike) -> Iterator[None]:
-    """Converts TensorStore's ValueError of a failed system call to an OSError with its errno."""
-    try:
-        yield
-    except ValueError as error:
-        match = re.search(r"os_error_code='(\d+)'", str(error))
-        if match is None:
-            raise
-        number = int(match[1])
-        raise OSError(number, os.strerror(number), os.fspath(folder)) from None
 
 
 def root_cause(error: BaseException) -> str:
