@@ -1,10 +1,12 @@
 """Resumable training checkpoints: state and cursor in one atomic Orbax step, checked on restore."""
 
+import contextlib
 import os
 import sys
-from typing import Any
+from typing import Any, Self
 
 import jax
+from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from elenchus.data.files import atomic
@@ -25,7 +27,7 @@ class Checkpointer:
 
     def __init__(self, folder: str | os.PathLike, *, keep: int):
         policy = ocp.training.preservation_policies.LatestN(keep)
-        self._folder = atomic.absolute(folder)
+        self._folder, self._is_closed = atomic.absolute(folder), False
         self._checkpointer = ocp.training.Checkpointer(
             self._folder, preservation_policy=policy, cleanup_tmp_directories=True
         )
@@ -74,8 +76,32 @@ class Checkpointer:
 
     def close(self) -> None:
         """Waits until everything is written."""
-        with named_errors(self._folder):
-            self._checkpointer.close()
+        if not self._is_closed:
+            self._is_closed = True
+            with named_errors(self._folder):
+                self._checkpointer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace) -> None:
+        """After an exception waits for what is being written, which the next start would meet."""
+        if error is not None:
+            with contextlib.suppress(OSError, ValueError, RuntimeError):  # the first one counts
+                self.close()
+
+
+def delete_oldest(folder: epath.Path, *, keep: int) -> None:
+    """Deletes the checkpoints in a folder but the newest `keep`; with 0 the folder too.
+
+    Only for one that nobody writes to any more.
+    """
+    if not keep:
+        atomic.delete_tree(folder)
+    elif folder.exists():
+        steps = sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+        for step in steps[:-keep]:
+            atomic.delete_tree(folder / str(step))
 
 
 def root_cause(error: BaseException) -> str:

@@ -29,8 +29,9 @@ from etils import epath
 from elenchus.data.files import atomic, episode_files, failures, jsonl
 from elenchus.data.records import Episode
 from elenchus.train import distributed
+from elenchus.train.checkpoints import saved_models, training_state
 from elenchus.train.config import build
-from elenchus.train.config.run_settings import MAY_CHANGE
+from elenchus.train.config.stage_fields import EARLIER, MAY_CHANGE
 from elenchus.train.metrics import writers
 from elenchus.train.run import lock
 from elenchus.train.run.parts import Parts
@@ -43,6 +44,8 @@ FAILURE = 'failure.txt'
 MISTAKES = (ValueError, FloatingPointError)
 """Errors of a stage that another config may avoid."""
 QUESTIONS = 'questions.json'
+MODEL = saved_models.DESCRIPTION  # written last: a folder with it is a whole model
+PLACES_OF_MODELS = ('model', 'actor/model', 'critic/model')
 REMEDY = 'delete it, or its folder, and run the same command again'
 """The advice that ends error messages about damaged files of a stage."""
 
@@ -143,10 +146,10 @@ class StageFolder:
         if not path.exists():
             return ''
         stage = self.name.partition('/')[0].partition('-')[2]
-        before = jsonl.at_place(str(path), build.from_json, path.read_text())
+        before = build.from_json(json.dumps(read_json(path)))
         now = build.from_json(self.directory.config)
         return build.explain_diff(
-            before, now, only=lambda field: self.directory.reads(stage, field)
+            before, now, only=lambda field: self.directory.reads(stage, field), earlier=EARLIER
         )
 
     def check_config(self) -> None:
@@ -182,7 +185,21 @@ class StageFolder:
         self.check_config()
         if not distributed.run_on_first((self.path / SUMMARY).exists):
             return None
-        return distributed.run_on_first(lambda: read_json(self.path / SUMMARY))
+        summary = distributed.run_on_first(lambda: read_json(self.path / SUMMARY))
+        self.delete_checkpoints()
+        return summary
+
+    def delete_checkpoints(self) -> None:
+        """Deletes checkpoints of a complete stage, or round, whose models are saved beside them."""
+        train = json.loads(self.directory.config).get('train', {})
+        keep = train.get('keep_finished_checkpoints', 0)
+
+        def delete() -> None:
+            for folder in (self.path, self.path / 'critic'):
+                if any((folder / place / MODEL).exists() for place in PLACES_OF_MODELS):
+                    training_state.delete_oldest(folder / 'checkpoints', keep=keep)
+
+        distributed.run_on_first(delete)
 
     @contextlib.contextmanager
     def recorded(self) -> Iterator[dict]:
@@ -193,7 +210,7 @@ class StageFolder:
         """
         if distributed.is_preempted():
             raise distributed.Preempted(f'stage {self.name!r} has not started')
-        distributed.run_on_first(lambda: self.write_text(CONFIG, self.directory.config))
+        distributed.run_on_first(self._write_config)
         distributed.run_on_first(lambda: (self.path / FAILURE).unlink(missing_ok=True))
         counts = ('tokens_sampled', 'tokens_trained', 'tokens_padding')
         start, summary = time.perf_counter(), dict.fromkeys(counts, 0)
@@ -207,6 +224,12 @@ class StageFolder:
         summary['seconds'] = round(time.perf_counter() - start, 1)
         distributed.run_on_first(lambda: atomic.check_exists(self.path / CONFIG))
         distributed.run_on_first(lambda: self.write_json(SUMMARY, summary))
+        self.delete_checkpoints()
+
+    def _write_config(self) -> None:
+        """Writes the config that the stage starts with, unless it continues."""
+        if not (self.path / CONFIG).exists():
+            self.write_text(CONFIG, self.directory.config)
 
     @contextlib.contextmanager
     def metrics(self) -> Iterator[writers.Writer]:
