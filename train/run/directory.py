@@ -294,5 +294,5 @@ def _parse(content: bytes) -> Any:
     try:
         return jsonl.parse_object(content.decode())
     except ValueError as error:  # also of a character that is not UTF-8
-        text = 'is empty' if not content.strip() else f'is damaged ({error})'
-        raise ValueError(f'the file {text}: {REMEDY}') from None
+        text = str(error) if content.strip() else 'the file is empty'
+        raise ValueError(f'{text}: {REMEDY}') from None
