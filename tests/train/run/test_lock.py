@@ -239,7 +239,7 @@ def test_of_many_that_wait_for_a_dead_run_one_gets_its_lease(tmp_path, quick):
     assert results.count('got') == 1 and len(results) == 4
 
 
-def test_folders_that_a_killed_process_left_are_deleted(tmp_path):
+def test_folders_of_a_killed_process_are_deleted(tmp_path):
     (tmp_path / 'stages' / '05-vanilla' / 'model.4711.writing' / 'd').mkdir(parents=True)
     (tmp_path / 'stages' / '00-base' / f'model{lock.ORBAX_UNFINISHED}' / 'd').mkdir(parents=True)
     with lock.locked(tmp_path):
