@@ -131,6 +131,7 @@ TRAIN = {  # what all training shares
     'log_every': 10,  # steps
     'checkpoint_every': 100,  # steps
     'keep_checkpoints': 2,  # newest checkpoints that stay
+    'keep_finished_checkpoints': 0,  # newest that stay once a stage's or round's model is saved
     'nonfinite': 'stop',  # on a NaN or infinite loss or gradient: 'stop' or 'skip' the update
     'compare_hosts_every': 100,  # steps between checks that processes agree; 0: never
 }

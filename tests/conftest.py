@@ -17,6 +17,9 @@ COMPILE_FAST = (
 )
 os.environ.setdefault('XLA_FLAGS', ' '.join(COMPILE_FAST))
 
+# Flushing every file to the disk takes some ten milliseconds, and no test survives a power cut.
+os.fsync = lambda descriptor: None
+
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402

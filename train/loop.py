@@ -34,6 +34,7 @@ class LoopSettings:
     log_every: PositiveInt  # steps between rows of metrics
     checkpoint_every: PositiveInt  # steps between checkpoints
     keep_checkpoints: PositiveInt  # older checkpoints are deleted
+    keep_finished_checkpoints: NonNegativeInt  # of a stage or round whose model is saved
     nonfinite: Literal['stop', 'skip']  # reaction to a NaN or infinite loss or gradient
     # Steps between comparisons of weights across processes; 0 = off.
     compare_hosts_every: NonNegativeInt
@@ -98,7 +99,7 @@ def train_loop(
     guard = FiniteGuard(folder, loop.nonfinite)
     reporter = LoopReporter(writers.Delayed(writer), guard, watch, TrainingSpeed(flops_per_token))
     bar = progress.progress(num_steps, unit='steps', description=description)
-    with bar, profiling.StepTrace(writer.name) as trace:
+    with checkpointer, bar, profiling.StepTrace(writer.name) as trace:
         bar.advance(done)
         for step in range(done + 1, num_steps + 1):
             if should_stop():  # read before each step
@@ -117,7 +118,7 @@ def train_loop(
                     raise distributed.Preempted(f'{description} is saved at step {step}')
             bar.advance(1, **speeds)
             trace.tick()
-    last_row = reporter.flush()
+        last_row = reporter.flush()
     checkpointer.close()
     return state, last_row
 

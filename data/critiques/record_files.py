@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
+from etils import epath
 
 from elenchus.data.critiques import step_labels
 from elenchus.data.files import (
@@ -212,7 +213,7 @@ def read(path: str | os.PathLike) -> list[CritiqueRecord]:
 
     Raises ValueError that names the file, the line or record, and the invalid field.
     """
-    if pathlib.Path(path).is_dir():
+    if epath.Path(path).is_dir():
         return list(read_dataset(path))
     return [jsonl.at_place(place, from_row, row) for _, place, row in _read_objects(path)]
 

@@ -1,12 +1,33 @@
-"""Atomic file writes (write a temporary file, then rename), on local disks and in buckets.
+"""The one place where files are written: whole or not at all, on local disks and in buckets.
 
-Paths may be on this machine or, as gs://..., in a bucket.
+A file is written beside its final name, flushed to the disk and renamed, so that neither a killed
+process nor a power cut leaves half of one. Paths may be on this machine or, as gs://..., in a
+bucket. Every failure is an OSError that names the path.
 """
 
+import contextlib
 import errno
 import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 
 from etils import epath
+
+from elenchus.data.files.failures import named_errors
+
+UNFINISHED = '.writing'
+"""End of the names of files and folders that are not whole yet; see `delete_unfinished`."""
+
+NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES}
+"""errno values of file systems that cannot flush a file or, mostly, a folder."""
+
+NO_LINKS = {
+    *(errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP),
+    *(errno.EMLINK, errno.EXDEV, errno.EINVAL),
+}
+"""errno values with which a file system refuses a hard link: the file is copied instead."""
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -22,26 +43,184 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> None:
     if not may_write():
         return
     path = epath.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     if is_remote(path):  # object stores publish an object only when it is complete
-        path.write_bytes(content)
+        with named_errors(path):
+            path.write_bytes(content)
+        return
+    with replaced(path) as temporary, open(temporary, 'wb', buffering=0) as file:
+        store(file, content)
+
+
+@contextlib.contextmanager
+def replaced(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Yields a local path to write to; after the body, what is there is the file at `path`.
+
+    For libraries that write files themselves. If the body raises, the file at `path` stays as it
+    is. Only for a process that may write.
+    """
+    path = epath.Path(path)
+    if is_remote(path):
+        with tempfile.TemporaryDirectory() as folder:
+            local = pathlib.Path(folder) / path.name
+            yield local
+            write_bytes(path, local.read_bytes())
         return
     # Beside the target: a rename is atomic only within one file system.
-    temporary = path.with_name(f'{path.name}.{os.getpid()}.writing')
+    temporary = pathlib.Path(f'{os.fspath(path)}.{os.getpid()}{UNFINISHED}')
+    with named_errors(path):
+        try:
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            sync(temporary)
+            temporary.replace(path)
+            sync(temporary.parent)
+        finally:
+            with contextlib.suppress(OSError):  # the first error is the one to report
+                temporary.unlink(missing_ok=True)
+
+
+def append(path: str | os.PathLike, line: bytes) -> None:
+    """Appends a line to a local file, whole or not at all; an incomplete last line is cut off.
+
+    Without a flush to the disk: call `sync` before something is written that relies on the line.
+    """
+    with named_errors(path), open(path, 'a+b', buffering=0) as file:
+        size = _whole_lines(file)
+        file.truncate(size)
+        try:
+            store(file, line)
+        except OSError:
+            file.truncate(size)
+            raise
+
+
+def _whole_lines(file) -> int:
+    """Returns the size of a file without an incomplete last line, of a killed process."""
+    size = file.seek(0, os.SEEK_END)
+    if not size:
+        return 0
+    file.seek(-1, os.SEEK_END)
+    if file.read(1) == b'\n':
+        return size
+    file.seek(0)
+    return file.read().rfind(b'\n') + 1
+
+
+def store(file, content: bytes) -> None:
+    """Writes all bytes to an unbuffered file; every byte that we write ourselves passes here.
+
+    The system may take fewer bytes than it is passed, as on a disk that becomes full.
+    """
+    view = memoryview(content)
+    while view:
+        view = view[file.write(view) :]
+
+
+def sync(path: str | os.PathLike) -> None:
+    """Waits until a local file, or the names in a folder, would survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def link_tree(
+    source: str | os.PathLike, folder: str | os.PathLike, *, ignore: str | None = None
+) -> None:
+    """Hard-links the files of a local folder into a new folder, all or none.
+
+    Where the file system has no hard links, or a file has too many, the files are copied. Files
+    named `ignore` are left out. Does nothing if the folder exists.
+    """
+    source, folder = pathlib.Path(source), pathlib.Path(folder)
+    if folder.exists():
+        return
+    beside = folder.with_name(f'{folder.name}.{os.getpid()}{UNFINISHED}')
+    try:
+        for path, _, names in os.walk(source, onerror=_raise):
+            target = beside / pathlib.Path(path).relative_to(source)
+            target.mkdir(parents=True, exist_ok=True)
+            for name in names:
+                if name != ignore:
+                    _link_or_copy(pathlib.Path(path, name), target / name)
+            sync(target)
+        beside.rename(folder)
+        sync(folder.parent)
+    except OSError:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _link_or_copy(source: pathlib.Path, target: pathlib.Path) -> None:
+    try:
+        os.link(source, target)
+        return
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+    _copy(source, target)
+
+
+def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
+    with named_errors(target), source.open('rb') as old, target.open('wb', buffering=0) as new:
+        while block := old.read(1 << 20):
+            store(new, block)
+        os.fsync(new.fileno())
+
+
+def delete_tree(folder: str | os.PathLike) -> None:
+    """Deletes a folder, of which no half is ever seen under its name; does nothing without it."""
+    folder = epath.Path(folder)
+    if not folder.exists():
+        return
+    if not is_remote(folder):
+        folder = folder.replace(folder.with_name(f'{folder.name}.{os.getpid()}{UNFINISHED}'))
+    folder.rmtree()
+
+
+def delete_unfinished(folder: str | os.PathLike, *, endings: tuple[str, ...] = ()) -> None:
+    """Deletes files and folders below a local folder that a killed process has not finished."""
+    endings += (UNFINISHED,)
+    for path, folders, files in os.walk(folder):
+        for name in [name for name in folders if name.endswith(endings)]:
+            folders.remove(name)
+            shutil.rmtree(os.path.join(path, name))
+        for name in files:
+            if name.endswith(UNFINISHED):
+                os.unlink(os.path.join(path, name))
 
 
 def check_exists(path: str | os.PathLike) -> None:
     """Raises FileNotFoundError if a run's work directory has disappeared.
 
-    Called before writes into it: `write_bytes` would recreate it, without its earlier files.
+    Called before writes into it: `write_bytes` would recreate it, without its earlier files. Also
+    raises what `watch_ownership` has registered.
     """
+    for check in _ownership:
+        check()
     if not epath.Path(path).exists():
         raise FileNotFoundError(errno.ENOENT, 'the work directory is gone', os.fspath(path))
+
+
+_ownership: list[Callable[[], None]] = []
+
+
+@contextlib.contextmanager
+def watch_ownership(check: Callable[[], None]) -> Iterator[None]:
+    """Calls `check` before every write into the work directory; it raises if another run has it."""
+    _ownership.append(check)
+    try:
+        yield
+    finally:
+        _ownership.remove(check)
 
 
 # A list, so that `allow_writing` needs no `global` statement.

@@ -12,7 +12,7 @@ from typing import Any
 from array_record.python import array_record_module
 from etils import epath
 
-from elenchus.data.files import atomic
+from elenchus.data.files import atomic, failures
 from elenchus.data.records import Episode, EpisodeFacts, Step, Turn, TurnFacts
 
 REMEDY = "delete it and its stage's summary.json, if there is one, and run the same command again"
@@ -72,15 +72,14 @@ def write_episodes(path: str | os.PathLike, episodes: Iterable[Episode]) -> None
     """Writes an array_record file atomically; see atomic.write_bytes."""
     if not atomic.may_write():
         return
-    with tempfile.TemporaryDirectory() as folder:
-        # The writer needs a local file; write_bytes then also reaches buckets.
-        local = pathlib.Path(folder) / 'part'
+    with atomic.replaced(path) as local:
         # A group of 1 keeps every record separate, so that readers have random access.
         writer = array_record_module.ArrayRecordWriter(str(local), 'group_size:1')
-        for episode in episodes:
-            writer.write(to_json(episode))
-        writer.close()
-        atomic.write_bytes(path, local.read_bytes())
+        try:
+            for episode in episodes:
+                writer.write(to_json(episode))
+        finally:
+            writer.close()
 
 
 def read_episodes(folder: str | os.PathLike) -> Iterator[Episode]:
@@ -88,25 +87,44 @@ def read_episodes(folder: str | os.PathLike) -> Iterator[Episode]:
 
     Raises ValueError if the folder has no such file, or if a file is damaged.
     """
+    for path in list_files(folder):
+        yield from read_episode_file(path)
+
+
+def list_files(folder: str | os.PathLike) -> list[epath.Path]:
+    """Returns the *.array_record files of a folder in order. Raises ValueError without one."""
     paths = sorted(epath.Path(folder).glob('*.array_record'))
     if not paths:
         raise ValueError(f'no *.array_record files in {folder}')
-    for path in paths:
-        yield from read_episode_file(path)
+    return paths
+
+
+def count_episodes(path: str | os.PathLike) -> int:
+    """Returns the number of episodes in a file. Raises ValueError if the file is damaged."""
+    with _reader(path) as reader:
+        return reader.num_records()
 
 
 def read_episode_file(path: str | os.PathLike) -> list[Episode]:
     """Returns the episodes of one file. Raises ValueError if the file is damaged."""
+    with _reader(path) as reader:
+        return [from_json(record) for record in reader.read_all()]
+
+
+@contextlib.contextmanager
+def _reader(path: str | os.PathLike) -> Iterator[array_record_module.ArrayRecordReader]:
+    """Opens a file. Raises ValueError if it, or a record that the body reads, is damaged."""
     path = epath.Path(path)
-    with _local_copy(path) as local:
+    with failures.named_errors(path), _local_copy(path) as local:
         try:
             reader = array_record_module.ArrayRecordReader(local)
-            episodes = [from_json(record) for record in reader.read_all()]
+            yield reader
         except DAMAGE_ERRORS as error:
             reason = ' '.join(str(error).split())[:100] or 'cut short'
+            if failures.errno_of(reason) is not None:
+                raise
             raise ValueError(f'{path} is damaged ({reason}): {REMEDY}') from None
         reader.close()
-        return episodes
 
 
 @contextlib.contextmanager

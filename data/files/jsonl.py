@@ -5,7 +5,6 @@ import difflib
 import json
 import math
 import os
-import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
@@ -31,18 +30,19 @@ def read_objects(path: str | os.PathLike) -> list[PlacedObject]:
     place, if the file does not exist or contains anything else, and for what `parse_record`
     refuses.
     """
-    path = pathlib.Path(path)
+    path = epath.Path(path)
     check_file(path)
     text = text_files.read_text(path)
     is_array = text.lstrip().startswith('[')
     return list(_array_objects(path, text) if is_array else _line_objects(path, text))
 
 
-def check_file(path: pathlib.Path) -> None:
+def check_file(path: epath.Path) -> None:
     """Raises ValueError, with the name of a similar file, if there is no file at a path."""
     if path.is_file():
         return
-    candidates = [str(p) for p in sorted(path.parent.glob('*.json*'))]
+    siblings = path.parent.iterdir() if path.parent.is_dir() else ()
+    candidates = sorted(str(p) for p in siblings if p.suffix.startswith('.json'))
     near = difflib.get_close_matches(str(path), candidates, n=1, cutoff=0.0)
     raise ValueError(f'file not found: {path}' + (f'; did you mean {near[0]}?' if near else ''))
 
@@ -168,14 +168,14 @@ def suggestion(name: str, valid: Iterable[str]) -> str:
     return f'; did you mean {near[0]!r}?' if near else ''
 
 
-def _array_objects(path: pathlib.Path, text: str) -> Iterator[PlacedObject]:
+def _array_objects(path: epath.Path, text: str) -> Iterator[PlacedObject]:
     values = at_place(str(path), lambda whole: _parse(whole, **_STRICT), text)
     for number, value in enumerate(values, start=1):
         place = f'{path}, record {number}'
         yield PlacedObject(number, place, at_place(place, check_record, value))
 
 
-def _line_objects(path: pathlib.Path, text: str) -> Iterator[PlacedObject]:
+def _line_objects(path: epath.Path, text: str) -> Iterator[PlacedObject]:
     # Not splitlines(): it also breaks at characters that are legal inside JSON strings. A mark may
     # begin any line where files were joined.
     for number, line in enumerate(text_files.LINE_ENDS.split(text), start=1):

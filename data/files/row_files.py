@@ -1,11 +1,13 @@
 """Finds and reads the files of a data set's split: JSONL, JSON arrays and Parquet."""
 
+import io
 import os
-import pathlib
 import re
 from collections.abc import Sequence
 
-from elenchus.data.files import jsonl
+from etils import epath
+
+from elenchus.data.files import atomic, jsonl
 from elenchus.data.files.jsonl import PlacedObject
 
 ENDINGS = ('.jsonl', '.json', '.parquet')
@@ -18,7 +20,7 @@ def read_rows(path: str | os.PathLike) -> list[PlacedObject]:
     Raises ValueError, which names the file and the row, if there is no such file or a row is
     faulty.
     """
-    path = pathlib.Path(path)
+    path = epath.Path(path)
     if path.suffix != '.parquet':
         return jsonl.read_objects(path)
     jsonl.check_file(path)
@@ -29,14 +31,14 @@ def read_rows(path: str | os.PathLike) -> list[PlacedObject]:
     ]
 
 
-def find_split(folder: str | os.PathLike, name: str) -> list[pathlib.Path]:
+def find_split(folder: str | os.PathLike, name: str) -> list[epath.Path]:
     """Returns the files of a split in a folder, in order: one, or the shards of the Hub.
 
     The first that exists is taken: `NAME.jsonl`, `NAME.json`, `NAME.parquet`, then
     `NAME-00000-of-00002.parquet` and so on, all these also in the subfolder `data`. Raises
     ValueError if there is none, or if a shard is missing.
     """
-    for place in (pathlib.Path(folder), pathlib.Path(folder, 'data')):
+    for place in (epath.Path(folder), epath.Path(folder, 'data')):
         for ending in ENDINGS:
             if (place / f'{name}{ending}').is_file():
                 return [place / f'{name}{ending}']
@@ -49,7 +51,7 @@ def find_split(folder: str | os.PathLike, name: str) -> list[pathlib.Path]:
     )
 
 
-def _check_shards(shards: Sequence[pathlib.Path], name: str) -> None:
+def _check_shards(shards: Sequence[epath.Path], name: str) -> None:
     numbers = [_SHARD.search(path.name).groups() for path in shards]
     total = int(numbers[0][1])
     if [(int(number), int(of)) for number, of in numbers] != [(i, total) for i in range(total)]:
@@ -60,7 +62,7 @@ def _check_shards(shards: Sequence[pathlib.Path], name: str) -> None:
         )
 
 
-def _parquet_rows(path: pathlib.Path) -> list[dict]:
+def _parquet_rows(path: epath.Path) -> list[dict]:
     """Reads the rows of a Parquet file. Raises ValueError if it is none."""
     try:
         import pyarrow
@@ -71,6 +73,7 @@ def _parquet_rows(path: pathlib.Path) -> list[dict]:
             'pip install pyarrow, or use JSONL'
         ) from None
     try:
-        return parquet.ParquetFile(path).read().to_pylist()
+        source = io.BytesIO(path.read_bytes()) if atomic.is_remote(path) else path
+        return parquet.ParquetFile(source).read().to_pylist()
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f'{path}: not a Parquet file that can be read: {error}') from None

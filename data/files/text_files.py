@@ -2,8 +2,9 @@
 
 import codecs
 import os
-import pathlib
 import re
+
+from etils import epath
 
 LINE_ENDS = re.compile(r'\r\n|\r|\n')
 _HALF_PAIR = re.compile('[\ud800-\udfff]')
@@ -20,7 +21,7 @@ def read_text(path: str | os.PathLike) -> str:
 
     Raises ValueError, which names the file and the line, if it is in another encoding.
     """
-    return decode(pathlib.Path(path).read_bytes(), str(path))
+    return decode(epath.Path(path).read_bytes(), str(path))
 
 
 def decode(raw: bytes, path: str) -> str:

@@ -9,11 +9,11 @@ import functools
 import hashlib
 import inspect
 import os
-import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
+from etils import epath
 
 from elenchus.data.files import jsonl, prepared_datasets, row_files, tfds_records
 from elenchus.data.problems import fields, public_datasets, references
@@ -49,7 +49,7 @@ def read_placed_problems(paths: Sequence[str | os.PathLike]) -> list[PlacedProbl
     path and the line of a malformed record or of an id that occurs twice.
     """
     problems, place_of_id = [], {}
-    for path in map(pathlib.Path, paths):
+    for path in map(epath.Path, paths):
         if not path.is_file():
             raise ValueError(f'file not found: path={str(path)!r}; expected a file of problems')
         for number, place, record in row_files.read_rows(path):
@@ -171,7 +171,7 @@ def load(
 
 def load_placed_problems(path: str | os.PathLike, split: str) -> list[PlacedProblem]:
     """Loads the user's problems of a split: of a file, or of a folder with one for the split."""
-    is_folder = pathlib.Path(path).is_dir()
+    is_folder = epath.Path(path).is_dir()
     return read_placed_problems(row_files.find_split(path, split) if is_folder else [path])
 
 

@@ -34,6 +34,7 @@ LOOP = loop.LoopSettings(
     log_every=1,
     checkpoint_every=3,
     keep_checkpoints=2,
+    keep_finished_checkpoints=0,
     nonfinite='stop',
     compare_hosts_every=1,
 )

@@ -13,7 +13,7 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 from orbax.checkpoint._src.serialization import types as transfers  # exported nowhere else
 
-from elenchus.data.files import atomic, episode_files, jsonl
+from elenchus.data.files import atomic, episode_files, failures, jsonl
 from elenchus.model import lora, placement
 from elenchus.model.config import ModelConfig
 from elenchus.model.placement import Placement
@@ -65,7 +65,7 @@ def save_model(
     """
     folder = atomic.absolute(folder)
     trained = parameters(lora.split(model)[0])
-    with training_state.system_errors(folder), _one_by_one(trained):
+    with failures.named_errors(folder), _one_by_one(trained):
         ocp.save(folder, trained, overwrite=True)
     description = {
         'model': dataclasses.asdict(model.config),

@@ -2,15 +2,15 @@
 
 import contextlib
 import os
-import re
 import sys
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import jax
+from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from elenchus.data.files import atomic
+from elenchus.data.files.failures import named_errors
 from elenchus.data.text.printable import printable
 from elenchus.train import distributed
 
@@ -28,7 +28,7 @@ class Checkpointer:
 
     def __init__(self, folder: str | os.PathLike, *, keep: int):
         policy = ocp.training.preservation_policies.LatestN(keep)
-        self._folder = atomic.absolute(folder)
+        self._folder, self._is_closed = atomic.absolute(folder), False
         self._checkpointer = ocp.training.Checkpointer(
             self._folder, preservation_policy=policy, cleanup_tmp_directories=True
         )
@@ -36,7 +36,7 @@ class Checkpointer:
     def save(self, step: int, state: Any, cursor: dict[str, Any]) -> None:
         """Starts writing in the background; `cursor` is plain JSON."""
         content = {'cursor': cursor, 'fingerprint': distributed.fingerprint(state)}
-        with system_errors(self._folder):
+        with named_errors(self._folder):
             self._checkpointer.save_checkpointables_async(
                 step, {'state': state, 'cursor': content}, force=True, overwrite=True
             )
@@ -77,21 +77,32 @@ class Checkpointer:
 
     def close(self) -> None:
         """Waits until everything is written."""
-        with system_errors(self._folder):
-            self._checkpointer.close()
+        if not self._is_closed:
+            self._is_closed = True
+            with named_errors(self._folder):
+                self._checkpointer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace) -> None:
+        """After an exception waits for what is being written, which the next start would meet."""
+        if error is not None:
+            with contextlib.suppress(OSError, ValueError, RuntimeError):  # the first one counts
+                self.close()
 
 
-@contextlib.contextmanager
-def system_errors(folder: os.PathLike) -> Iterator[None]:
-    """Converts TensorStore's ValueError of a failed system call to an OSError with its errno."""
-    try:
-        yield
-    except ValueError as error:
-        match = re.search(r"os_error_code='(\d+)'", str(error))
-        if match is None:
-            raise
-        number = int(match[1])
-        raise OSError(number, os.strerror(number), os.fspath(folder)) from None
+def delete_oldest(folder: epath.Path, *, keep: int) -> None:
+    """Deletes the checkpoints in a folder but the newest `keep`; with 0 the folder too.
+
+    Only for one that nobody writes to any more.
+    """
+    if not keep:
+        atomic.delete_tree(folder)
+    elif folder.exists():
+        steps = sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+        for step in steps[:-keep]:
+            atomic.delete_tree(folder / str(step))
 
 
 def root_cause(error: BaseException) -> str:

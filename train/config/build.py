@@ -209,15 +209,26 @@ def diff(was: Section, now: Section) -> list[str]:
 
 
 def explain_diff(
-    was: Section, now: Section, *, only: Callable[[str], bool] = lambda field: True
+    was: Section,
+    now: Section,
+    *,
+    only: Callable[[str], bool] = lambda field: True,
+    earlier: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> str:
     """Returns one line, 'field train.rate was 0.1, now 0.2; ...'; empty if nothing differs.
 
-    `only` says of a field's name whether it is compared.
+    `only` says of a field's name whether it is compared; `earlier` has the values of fields that
+    one of the two lacks.
     """
     before, after = _flat(_plain(was, 'config')), _flat(_plain(now, 'config'))
-    fields = [field for field in diff(was, now) if only(field)]
-    return '; '.join(f'field {f} was {_show(before, f)}, now {_show(after, f)}' for f in fields)
+    for name, value in earlier.items():
+        if (name in before) != (name in after):
+            before.setdefault(name, _plain(value, name))
+            after.setdefault(name, _plain(value, name))
+    absent = object()
+    fields = sorted(before.keys() | after.keys())
+    changed = [f for f in fields if before.get(f, absent) != after.get(f, absent) and only(f)]
+    return '; '.join(f'field {f} was {_show(before, f)}, now {_show(after, f)}' for f in changed)
 
 
 def _show(fields: dict[str, Any], name: str) -> str:

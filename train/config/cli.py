@@ -5,7 +5,6 @@ finite); 2 a mistake in flags, config or data; 75 stopped on request, run the sa
 """
 
 import contextlib
-import errno
 import pathlib
 import sys
 import traceback
@@ -16,6 +15,7 @@ import ml_collections
 from absl import flags, logging
 from ml_collections.config_flags import config_flags
 
+from elenchus.data.files import failures
 from elenchus.data.text.printable import printable
 from elenchus.train import distributed
 from elenchus.train.config import compilation_cache
@@ -33,20 +33,6 @@ MAIN_FLAGS = (
 )
 
 PACKAGES = ('model', 'data', 'sampling', 'train', 'configs', 'scripts')
-
-OUTSIDE_ERRORS = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.ESTALE,
-    errno.EIO,
-}
-"""errno values of a file system that fails, which is not a fault of the program."""
 
 flags.DEFINE_string(
     'compilation_cache',
@@ -152,9 +138,9 @@ def one_line_errors() -> Iterator[None]:
             raise
         _fail(str(error), error, code=1)
     except OSError as error:
-        if error.errno not in OUTSIDE_ERRORS:
+        if error.errno not in failures.OUTSIDE:
             raise
-        _fail(f'{error}: {CONTINUES}', error, code=1)
+        _fail(f'{failures.describe(error)}; {CONTINUES}', error, code=1)
 
 
 def one_line(message: str) -> str:

@@ -57,11 +57,6 @@ ResampleCount = Annotated[int, Range(1, 1_000_000)]
 Rounds = Annotated[int, Range(1, 1000)]
 MeshSize = Annotated[int, Range(1, 1 << 20, off=-1)]
 
-MAY_CHANGE = ('mesh', 'train.keep_checkpoints', 'train.nonfinite', 'train.compare_hosts_every')
-"""Fields that may change when a run is continued: they do not change its result.
-
-(A different mesh changes only the order of summation.)"""
-
 
 @dataclasses.dataclass(frozen=True)
 @checked('tokenizer')

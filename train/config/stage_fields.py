@@ -3,13 +3,61 @@
 A stage depends on the fields of its own sections and, by the models and data that it reads, on
 those of the stages before it (config/players.py). `train/run/directory.py` compares only these
 with the config that the stage started with.
+
+Three kinds of fields never bind a run: those that change no result (`MAY_CHANGE`), those that the
+config of an earlier version of the code did not have (`EARLIER`), and paths of inputs, whose
+content is compared instead (`PATHS`, train/run/stage_inputs.py).
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from elenchus.sampling.exploration.explorers import EXPLORERS
+from elenchus.train.checkpoints.saved_models import EARLIER_DEFAULTS
 from elenchus.train.config.players import stages_read
-from elenchus.train.config.run_settings import MAY_CHANGE, REINFORCED, RunSettings
+from elenchus.train.config.run_settings import REINFORCED, RunSettings
+
+PATHS = ('data.path', 'data.test_path', 'data.data_dir', 'tokenizer.path')
+"""Where inputs are. The inputs themselves are compared, so that they may be moved."""
+
+ENGINE_SIZES = tuple(
+    f'sampling.engine.{name}'
+    for name in (
+        *('num_slots', 'max_length', 'chunk_steps', 'prompt_buckets', 'prefill_batch_sizes'),
+        *('decode_batch_sizes', 'decode_cache_lengths', 'min_prefill_use', 'tensor_shards'),
+    )
+)
+"""How the engine schedules requests: the noise of a token depends on none of it."""
+
+ENGINE_CACHES = tuple(
+    f'sampling.engine.{name}'
+    for name in (
+        *('prefix_cache_rows', 'prefix_cache_length', 'prefill_chunk'),
+        *('draft_tokens', 'draft_ngram'),
+    )
+)
+"""Further ones, that read keys and values from a cache: with one in int8 they change samples."""
+
+MAY_CHANGE = (
+    *('mesh', 'train.num_microbatches', 'model.attention', 'model.remat', 'model.scan_layers'),
+    *('model.logits_chunk', 'sampling.score.rows', 'sampling.score.lengths', 'sampling.part_size'),
+    *('train.log_every', 'train.checkpoint_every', 'reinforce.checkpoint_every'),
+    *('train.keep_checkpoints', 'train.keep_finished_checkpoints', 'train.nonfinite'),
+    *('train.compare_hosts_every', 'data.answer.workers'),
+    *PATHS,
+    *ENGINE_SIZES,
+)
+"""Fields that may change when a run is continued: they do not change its result.
+
+(Some change the order of summation, and so the last bits. A stage that has begun keeps its
+`sampling.part_size`.)"""
+
+EARLIER: Mapping[str, Any] = {f'model.{name}': value for name, value in EARLIER_DEFAULTS.items()}
+"""Field -> the value with which today's code does what it did before the field existed.
+
+A run of an earlier version continues if its configs lack the field. Add a row with every new
+field, even if the value is its default, which may change later.
+"""
 
 ALL_STAGES = ('seed', 'matmul_precision', 'model', 'tokenizer', 'data', 'base.quantize')
 """Fields and sections that every stage reads."""
@@ -36,6 +84,8 @@ def reads(s: RunSettings, stage: str, field: str) -> bool:
     The order of stages is no such field: what it decides is which stages' models are read.
     """
     if field in MAY_CHANGE:
+        return False
+    if field in ENGINE_CACHES and s.sampling.engine.cache_dtype == 'model':
         return False
     return any(_reads_itself(s, name, field) for name in closure(s, stage))
 

@@ -6,15 +6,15 @@ one; names under `time/` and the wall time go to `timing.jsonl` beside it.
 
 import json
 import os
-import pathlib
 import time
 from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
-import tensorboardX
 
 from elenchus.data.files import atomic, jsonl
+from elenchus.train.metrics.event_files import EventFile
+from elenchus.train.metrics.growing_files import GrowingFile, exists, read_lines
 
 METRICS = 'metrics.jsonl'
 TIMING = 'timing.jsonl'
@@ -24,16 +24,17 @@ class Writer:
     """Appends the metrics of one stage to its folder and to TensorBoard.
 
     After a restart call `truncate` first, with the restored step or with -1 to start over, so that
-    no row is lost or written twice. Only the first process writes (`json_files.let_write`).
+    no row is lost or written twice. Only the first process writes (`atomic.allow_writing`).
     """
 
     def __init__(self, folder: str | os.PathLike, *, tensorboard: str | os.PathLike):
         self._folder = atomic.absolute(folder)
         self._tensorboard = atomic.absolute(tensorboard)
+        self._files = {name: GrowingFile(self._folder / name) for name in (METRICS, TIMING)}
         if atomic.may_write():
             self._folder.mkdir(parents=True, exist_ok=True)
         self._purge_step = None
-        self._board = None
+        self._board: EventFile | None = None
 
     @property
     def name(self) -> str:
@@ -48,25 +49,35 @@ class Writer:
         if not atomic.may_write():
             return
         if others:
-            _append(self._folder / METRICS, {'step': int(step), **others})
-        _append(self._folder / TIMING, {'step': int(step), 'wall': time.time(), **times})
-        for name, value in floats.items():
-            self._open_board().add_scalar(name, value, int(step))
+            self._files[METRICS].append(_line({'step': int(step), **others}))
+        self._files[TIMING].append(_line({'step': int(step), 'wall': time.time(), **times}))
+        if self._board is None:
+            self._board = EventFile(self._tensorboard, purge_step=self._purge_step)
+        self._board.write(int(step), floats)
 
     def truncate(self, step: int) -> None:
         """Removes all rows after `step`, and an incomplete last line (of a killed process)."""
-        for name in (METRICS, TIMING):
-            path = self._folder / name
-            if path.exists():
-                rows = [row for row in read_rows(path) if row['step'] <= step]
-                atomic.write_text(path, ''.join(_line(row) for row in rows))
+        if atomic.may_write():
+            for name, file in self._files.items():
+                if exists(self._folder / name):
+                    rows = [row for row in read_rows(self._folder / name) if row['step'] <= step]
+                    file.rewrite([_line(row) for row in rows])
         self._purge_step = step + 1
 
+    def sync(self) -> None:
+        """Makes the rows durable; called before a checkpoint that relies on them."""
+        if atomic.may_write():
+            for file in self._files.values():
+                file.flush()
+
     def close(self) -> None:
-        """Closes the TensorBoard file."""
+        """Closes the files."""
         if self._board is not None:
             self._board.close()
             self._board = None
+        if atomic.may_write():
+            for file in self._files.values():
+                file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -74,37 +85,21 @@ class Writer:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def _open_board(self) -> tensorboardX.SummaryWriter:
-        if self._board is None:
-            self._board = tensorboardX.SummaryWriter(
-                str(self._tensorboard), purge_step=self._purge_step
-            )
-        return self._board
-
 
 def append_timing(folder: str | os.PathLike, values: Mapping[str, float]) -> None:
     """Appends speeds of a whole stage to the timing.jsonl in its folder, as of step 0."""
     if atomic.may_write():
-        _append(atomic.absolute(folder) / TIMING, {'step': 0, 'wall': time.time(), **values})
+        file = GrowingFile(atomic.absolute(folder) / TIMING)
+        file.append(_line({'step': 0, 'wall': time.time(), **values}))
+        file.close()
 
 
 def read_rows(path: str | os.PathLike) -> list[dict[str, Any]]:
     """Reads the rows of a JSONL file; skips a last line without newline (of a killed process)."""
-    lines = atomic.absolute(path).read_text(encoding='utf-8').splitlines(keepends=True)
     return [
         jsonl.at_place(f'{path}:{i}', jsonl.parse_object, line)
-        for i, line in enumerate(lines, start=1)
-        if line.endswith('\n')
+        for i, line in enumerate(read_lines(path), start=1)
     ]
-
-
-def _append(path: pathlib.Path, row: dict[str, Any]) -> None:
-    if atomic.is_remote(path):  # objects in a bucket cannot be appended to
-        content = path.read_text() if path.exists() else ''
-        atomic.write_text(path, content + _line(row))
-        return
-    with open(path, 'a', encoding='utf-8') as file:
-        file.write(_line(row))
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -133,12 +128,20 @@ class Delayed:
         for value in values.values():
             if hasattr(value, 'copy_to_host_async'):
                 value.copy_to_host_async()
-        written = self.flush()
+        written = self._write_pending()
         self._pending = int(step), dict(values)
         return written
 
     def flush(self) -> tuple[int, dict[str, float]] | None:
-        """Writes the pending step; returns (step, floats), or None if nothing is pending."""
+        """Writes the pending step; returns (step, floats), or None if nothing is pending.
+
+        The rows are durable after it, so a checkpoint may follow.
+        """
+        written = self._write_pending()
+        self._writer.sync()
+        return written
+
+    def _write_pending(self) -> tuple[int, dict[str, float]] | None:
         if self._pending is None:
             return None
         step, values = self._pending

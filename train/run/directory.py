@@ -21,18 +21,20 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import jax
 from etils import epath
 
-from elenchus.data.files import atomic, episode_files, jsonl
+from elenchus.data.files import atomic, episode_files, failures, jsonl
 from elenchus.data.records import Episode
 from elenchus.train import distributed
+from elenchus.train.checkpoints import saved_models, training_state
 from elenchus.train.config import build
-from elenchus.train.config.run_settings import MAY_CHANGE
-from elenchus.train.metrics import progress, writers
+from elenchus.train.config.stage_fields import EARLIER, MAY_CHANGE
+from elenchus.train.metrics import writers
 from elenchus.train.run import lock
+from elenchus.train.run.parts import Parts
 
 T = TypeVar('T')
 
@@ -42,6 +44,10 @@ FAILURE = 'failure.txt'
 MISTAKES = (ValueError, FloatingPointError)
 """Errors of a stage that another config may avoid."""
 QUESTIONS = 'questions.json'
+MODEL = saved_models.DESCRIPTION  # written last: a folder with it is a whole model
+PLACES_OF_MODELS = ('model', 'actor/model', 'critic/model')
+REMEDY = 'delete it, or its folder, and run the same command again'
+"""The advice that ends error messages about damaged files of a stage."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,10 +146,10 @@ class StageFolder:
         if not path.exists():
             return ''
         stage = self.name.partition('/')[0].partition('-')[2]
-        before = jsonl.at_place(str(path), build.from_json, path.read_text())
+        before = build.from_json(json.dumps(read_json(path)))
         now = build.from_json(self.directory.config)
         return build.explain_diff(
-            before, now, only=lambda field: self.directory.reads(stage, field)
+            before, now, only=lambda field: self.directory.reads(stage, field), earlier=EARLIER
         )
 
     def check_config(self) -> None:
@@ -179,7 +185,21 @@ class StageFolder:
         self.check_config()
         if not distributed.run_on_first((self.path / SUMMARY).exists):
             return None
-        return distributed.run_on_first(lambda: read_json(self.path / SUMMARY))
+        summary = distributed.run_on_first(lambda: read_json(self.path / SUMMARY))
+        self.delete_checkpoints()
+        return summary
+
+    def delete_checkpoints(self) -> None:
+        """Deletes checkpoints of a complete stage, or round, whose models are saved beside them."""
+        train = json.loads(self.directory.config).get('train', {})
+        keep = train.get('keep_finished_checkpoints', 0)
+
+        def delete() -> None:
+            for folder in (self.path, self.path / 'critic'):
+                if any((folder / place / MODEL).exists() for place in PLACES_OF_MODELS):
+                    training_state.delete_oldest(folder / 'checkpoints', keep=keep)
+
+        distributed.run_on_first(delete)
 
     @contextlib.contextmanager
     def recorded(self) -> Iterator[dict]:
@@ -190,7 +210,7 @@ class StageFolder:
         """
         if distributed.is_preempted():
             raise distributed.Preempted(f'stage {self.name!r} has not started')
-        distributed.run_on_first(lambda: self.write_text(CONFIG, self.directory.config))
+        distributed.run_on_first(self._write_config)
         distributed.run_on_first(lambda: (self.path / FAILURE).unlink(missing_ok=True))
         counts = ('tokens_sampled', 'tokens_trained', 'tokens_padding')
         start, summary = time.perf_counter(), dict.fromkeys(counts, 0)
@@ -204,6 +224,12 @@ class StageFolder:
         summary['seconds'] = round(time.perf_counter() - start, 1)
         distributed.run_on_first(lambda: atomic.check_exists(self.path / CONFIG))
         distributed.run_on_first(lambda: self.write_json(SUMMARY, summary))
+        self.delete_checkpoints()
+
+    def _write_config(self) -> None:
+        """Writes the config that the stage starts with, unless it continues."""
+        if not (self.path / CONFIG).exists():
+            self.write_text(CONFIG, self.directory.config)
 
     @contextlib.contextmanager
     def metrics(self) -> Iterator[writers.Writer]:
@@ -212,10 +238,20 @@ class StageFolder:
         with writers.Writer(self.path, tensorboard=board) as writer:
             yield writer
 
-    def parts(self, name: str, items: Sequence[T], *, description: str = '') -> 'Parts[T]':
+    def parts(self, name: str, items: Sequence[T], *, description: str = '') -> Parts[T]:
         """Items to sample from, part by part; `name` is a subfolder, '' for the stage itself."""
         path = self.path / name if name else self.path
-        return Parts(path, items, self.directory, description or name)
+        guard = self.directory.path / CONFIG
+        return Parts(path, items, self._part_size(), guard, description or name)
+
+    def _part_size(self) -> int:
+        """Items of a part: as when the stage started, whatever the config says now."""
+
+        def read() -> int:
+            started = read_json(self.path / CONFIG) if (self.path / CONFIG).exists() else {}
+            return started.get('sampling', {}).get('part_size', self.directory.part_size)
+
+        return distributed.run_on_first(read)
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes a JSON file into this folder, whole or not at all."""
@@ -234,97 +270,12 @@ class StageFolder:
         episode_files.write_episodes(self.path / 'episodes' / 'part-00000.array_record', episodes)
 
 
-@dataclasses.dataclass(frozen=True)
-class Part(Generic[T]):
-    """Some neighbouring items of `Parts`, and the file for what is sampled from them."""
-
-    items: Sequence[T]
-    first: int  # index of items[0] among all items
-    path: epath.Path
-    directory: RunDirectory
-
-    def write(self, episodes: Sequence[Episode], num_tokens: int) -> None:
-        """Writes the part's episodes and the number of tokens that were sampled for them.
-
-        Raises RuntimeError if processes sampled different episodes, and FileNotFoundError if the
-        work directory has been deleted meanwhile.
-        """
-        content = b''.join(map(episode_files.to_json, episodes))
-        label = f'{self.path.parent.parent.name}/{self.path.name}'
-        distributed.check_same(f'the episodes of {label}', content)
-
-        def write() -> None:
-            atomic.check_exists(self.directory.path / CONFIG)
-            # The count first: the episodes' file marks the part as complete.
-            atomic.write_text(self.path.with_suffix('.tokens'), str(num_tokens))
-            episode_files.write_episodes(self.path, episodes)
-
-        distributed.run_on_first(write)
-
-
-@dataclasses.dataclass(frozen=True)
-class Parts(Generic[T]):
-    """Items that are sampled from part by part, so that a stopped stage resumes between two parts.
-
-    parts = stage.parts('attempts', problems)
-    for part in parts.missing():
-        part.write(*sample(part.items, first_id=part.first))
-    episodes, num_tokens = parts.read()
-    """
-
-    path: epath.Path
-    items: Sequence[T]
-    directory: RunDirectory
-    description: str
-
-    def missing(self) -> Iterator[Part[T]]:
-        """Parts that are not on disk yet; shows progress.
-
-        Raises Preempted before a part if the process has been asked to stop.
-        """
-        size = self.directory.part_size
-        parts = [
-            Part(self.items[i : i + size], i, self._file(i // size), self.directory)
-            for i in range(0, len(self.items), size)
-        ]
-        complete = distributed.run_on_first(lambda: [part.path.exists() for part in parts])
-        total = len(self.items)
-        with progress.progress(total, unit='problems', description=self.description) as bar:
-            for number, part in enumerate(parts):
-                if not complete[number]:
-                    if distributed.is_preempted():
-                        raise distributed.Preempted(f'{number} of {len(parts)} parts are sampled')
-                    yield part
-                bar.advance(len(part.items))
-
-    def read(self) -> tuple[list[Episode], int]:
-        """Returns the episodes of all parts, and the tokens that were sampled for them."""
-        tokens = sum(int(path.read_text()) for path in self._folder.glob('*.tokens'))
-        return list(episode_files.read_episodes(self._folder)), tokens
-
-    @property
-    def _folder(self) -> epath.Path:
-        return self.path / 'episodes'
-
-    def _file(self, number: int) -> epath.Path:
-        return self._folder / f'part-{number:05d}.array_record'
-
-
 def link_tree(source: os.PathLike, folder: epath.Path) -> None:
     """Hard-links the files of a folder into a new folder, all or none, except its config.
 
     The first process makes the links; the others wait for it.
     """
-
-    def link() -> None:
-        if folder.exists():
-            return
-        beside = folder.with_name(f'{folder.name}.{os.getpid()}.writing')
-        ignore = shutil.ignore_patterns(CONFIG)
-        shutil.copytree(source, beside, copy_function=os.link, ignore=ignore)
-        beside.rename(folder)
-
-    distributed.run_on_first(link)
+    distributed.run_on_first(lambda: atomic.link_tree(source, folder, ignore=CONFIG))
 
 
 def write_json(path: epath.Path, value: Any) -> None:
@@ -334,4 +285,14 @@ def write_json(path: epath.Path, value: Any) -> None:
 
 def read_json(path: epath.Path) -> Any:
     """Reads a JSON file. Raises ValueError, naming the file, if it holds no JSON object."""
-    return jsonl.read_object(path)
+    with failures.named_errors(path):
+        content = path.read_bytes()
+    return jsonl.at_place(str(path), lambda _: _parse(content), content)
+
+
+def _parse(content: bytes) -> Any:
+    try:
+        return jsonl.parse_object(content.decode())
+    except ValueError as error:  # also of a character that is not UTF-8
+        text = str(error) if content.strip() else 'the file is empty'
+        raise ValueError(f'{text}: {REMEDY}') from None

@@ -15,7 +15,7 @@ from elenchus.train.config import cli
 from elenchus.train.failures import FailuresReachAll
 from elenchus.train.metrics import profiling, speed, writers
 from elenchus.train.report.html_page import write_report
-from elenchus.train.run import stage_inputs
+from elenchus.train.run import provenance, stage_inputs
 from elenchus.train.run.directory import SUMMARY, StageFolder, read_json, write_json
 from elenchus.train.run.session import Run, open_run
 from elenchus.train.stages import STAGES
@@ -48,10 +48,12 @@ def run_stage(run: Run, name: str) -> dict:
     """
     print(f'== {name}')
     stage = run.directory.stage(name)
+    stage_inputs.discard_failure(run.reader, name)
     summary = stage.read_summary()
     if summary is None:
         with stage.recorded() as summary:
             stage_inputs.write(run.reader, name)
+            provenance.record(stage)
             counts_before, work_before = run.samplers.counts(), run.samplers.work()
             checks_before = verifier_totals(run)
             function, arguments = STAGES[name]

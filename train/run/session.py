@@ -21,7 +21,7 @@ from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.config import build, players, stage_fields
 from elenchus.train.config import checks as config_checks
 from elenchus.train.config.run_settings import RunSettings
-from elenchus.train.run import checks, lengths, problems, stage_inputs
+from elenchus.train.run import checks, lengths, problems, provenance, stage_inputs
 from elenchus.train.run.directory import RunDirectory
 from elenchus.train.run.inputs import RunInputs, load_inputs
 from elenchus.train.run.paths import resolve
@@ -98,6 +98,7 @@ def open_run(
     config_checks.check_settings(settings)
     config_text = build.to_json(config)
     distributed.check_same('the config', config_text.encode())
+    distributed.check_same('the code', provenance.code_hash().encode())
     directory = RunDirectory(
         epath.Path(workdir),
         config_text,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
+from elenchus.data.files import atomic
 from elenchus.data.records import Problem
 from elenchus.train import distributed
 from elenchus.train.checkpoints import saved_models
@@ -61,32 +62,68 @@ def write(run: StageReader, stage: str) -> None:
 
 
 def check(run: StageReader) -> None:
-    """Raises ValueError if a complete stage read other problems, or a model that has changed since.
+    """Raises ValueError if a stage read other problems or another tokenizer than it would now.
 
-    Also if it read the models of other stages than the order of stages, or a `start`, says now.
+    Of a complete stage also if a model has changed since, or if it read the models of other stages
+    than the order of stages, or a `start`, says now. A stage that failed may start again.
     """
-    distributed.run_on_first(lambda: [_check_stage(run, name) for name in run.settings.stages])
+
+    def check_all() -> None:
+        for name in run.settings.stages:
+            if not run.directory.stage(name).has_failed():
+                _check_stage(run, name)
+
+    distributed.run_on_first(check_all)
+
+
+def discard_failure(run: StageReader, stage: str) -> None:
+    """Deletes what is in the folder of a stage that failed on other inputs than it would read."""
+    folder = run.directory.stage(stage)
+
+    def discard() -> None:
+        if folder.has_failed() and (fault := _changed_input(run, stage)):
+            print(f'   {folder.name} starts again: it {fault}')
+            atomic.delete_tree(folder.path)
+
+    distributed.run_on_first(discard)
 
 
 def _check_stage(run: StageReader, stage: str) -> None:
     folder = run.directory.stage(stage)
     path = folder.path / INPUTS
-    if not path.exists() or not (folder.path / SUMMARY).exists():
+    if not path.exists():
+        return
+    if fault := _changed_input(run, stage):
+        raise ValueError(
+            f'stage {folder.name!r} {fault}: use a new --workdir, or delete {folder.path} to run '
+            'it again'
+        )
+    if not (folder.path / SUMMARY).exists():
         return
     before, now = read_json(path), inputs_of(run, stage)
-    for name in before.keys() | now.keys():
-        if name not in before or name not in now:
-            verb = 'did not read' if name in now else 'read'
-            other = 'would' if name in now else 'would not'
-            raise ValueError(
-                f'stage {folder.name!r} {verb} the {name}, which it {other} with '
-                f'config.stages={run.settings.stages}: use the old order or a new --workdir'
-            )
-        if None not in (before[name], now[name]) and before[name] != now[name]:
-            raise ValueError(
-                f'stage {folder.name!r} was run with another {name} ({before[name]}, now '
-                f'{now[name]}): use a new --workdir, or delete {folder.path} to run it again'
-            )
+    for name in before.keys() ^ now.keys():
+        verb = 'did not read' if name in now else 'read'
+        other = 'would' if name in now else 'would not'
+        raise ValueError(
+            f'stage {folder.name!r} {verb} the {name}, which it {other} with '
+            f'config.stages={run.settings.stages}: use the old order or a new --workdir'
+        )
+
+
+def _changed_input(run: StageReader, stage: str) -> str:
+    """Returns what a stage was run with before; '' if that is the same now, or unknown."""
+    folder = run.directory.stage(stage)
+    path = folder.path / INPUTS
+    if not path.exists():
+        return ''
+    before, now = read_json(path), inputs_of(run, stage)
+    is_complete = (folder.path / SUMMARY).exists()
+    for name in before.keys() & now.keys():
+        is_model = name.startswith('model of stage')
+        known = None not in (before[name], now[name]) and (is_complete or not is_model)
+        if known and before[name] != now[name]:
+            return f'was run with another {name} ({before[name]}, now {now[name]})'
+    return ''
 
 
 def _fingerprints(folder: epath.Path) -> dict[str, int] | None:

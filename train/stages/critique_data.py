@@ -101,7 +101,7 @@ def construct(
     samplers: Samplers,
     seed: int,
     stage: StageFolder,
-) -> tuple[list[Episode], int]:
+) -> tuple[Sequence[Episode], int]:
     """Samples judged attempts by every construction (RG1, RG2, RG3); returns them and tokens."""
     s, parts = settings, stage.parts('paths', problems)
     for part in parts.missing():

@@ -111,7 +111,7 @@ def sample_parallel(
     settings: EvaluateSettings,
     stage: StageFolder,
     name: str = '',
-) -> tuple[list[Episode], int]:
+) -> tuple[Sequence[Episode], int]:
     """Samples attempts with one critique and one refinement each; returns them and their tokens."""
     n, parts = settings.num_attempts, stage.parts(name, problems, description='evaluate')
     for part in parts.missing():
@@ -144,7 +144,7 @@ def sample_after(
     attempts: Sequence[Episode],
     strategy: strategies.Strategy,
     stage: StageFolder,
-) -> tuple[list[Episode], int]:
+) -> tuple[Sequence[Episode], int]:
     """Samples a strategy that continues the episodes of `sample_parallel`; returns new episodes."""
     n = len(attempts) // len(problems)
     parts = stage.parts(strategy.__name__, problems)
@@ -162,7 +162,7 @@ def sample_beams(
     settings: EvaluateSettings,
     lines: Sampler,
     stage: StageFolder,
-) -> tuple[list[Episode], int]:
+) -> tuple[Sequence[Episode], int]:
     """Searches step by step with the critic's scores at the first test problems."""
     s = settings.beam
     parts = stage.parts('beam', problems[: s.num_problems])
@@ -222,7 +222,7 @@ def sample_actor(
     seed: int,
     stage: StageFolder,
     name: str,
-) -> tuple[list[Episode], int]:
+) -> tuple[Sequence[Episode], int]:
     """Samples an actor's attempts alone, into the folder `name`, with the noise of `evaluate`."""
     parts = stage.parts(name, problems, description='evaluate')
     for part in parts.missing():

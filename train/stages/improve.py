@@ -118,7 +118,7 @@ def sample_explored(
     samplers: Samplers,
     seed: int,
     stage: StageFolder,
-) -> tuple[list[Episode], int]:
+) -> tuple[Sequence[Episode], int]:
     """Runs the explorer of round `number` on all problems; returns its episodes and tokens."""
     parts = stage.parts('explored', problems, description=f'explore {explorer}')
     for part in parts.missing():

@@ -93,7 +93,7 @@ def sample_talks(
     *,
     settings: SelfTalkSettings,
     stage: StageFolder,
-) -> tuple[list[Episode], int]:
+) -> tuple[Sequence[Episode], int]:
     """Builds talks from evenly spaced criticised attempts; returns them and their tokens."""
     chosen = evenly_spaced(criticised, settings.num_examples)
     parts = stage.parts('talks', chosen, description='self-talk')

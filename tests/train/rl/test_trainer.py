@@ -32,6 +32,7 @@ LOOP = LoopSettings(
     log_every=1,
     checkpoint_every=1,
     keep_checkpoints=1,
+    keep_finished_checkpoints=0,
     nonfinite='stop',
     compare_hosts_every=0,
 )

@@ -1,0 +1,83 @@
+"""Failures from outside the program: which there are, and one form of them, OSError with a path.
+
+Libraries report a failed system call in their own ways: TensorStore and array_record as text in a
+ValueError or RuntimeError, clients of buckets as exceptions of their own.
+"""
+
+import errno
+import os
+import re
+
+_NAMES = (
+    *('ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS', 'EACCES', 'EPERM', 'ENOENT', 'ENOTDIR', 'EISDIR'),
+    *('ENOTEMPTY', 'EEXIST', 'ENAMETOOLONG', 'EMFILE', 'ENFILE', 'ENOLCK', 'ENOSYS', 'ENOTSUP'),
+    *('EOPNOTSUPP', 'EPIPE', 'EIO', 'EREMOTEIO', 'ESTALE', 'EMLINK', 'ELOOP', 'ENXIO', 'ENODEV'),
+    *('EBUSY', 'ETXTBSY', 'EXDEV', 'ENOMEM', 'EAGAIN', 'ETIMEDOUT', 'EHOSTDOWN', 'EHOSTUNREACH'),
+    *('ENETDOWN', 'ENETUNREACH', 'ENOTCONN', 'ESHUTDOWN', 'ECONNRESET', 'ECONNREFUSED'),
+    'ECONNABORTED',
+)
+OUTSIDE = {getattr(errno, name) for name in _NAMES if hasattr(errno, name)}
+"""errno values of a system or network that fails, which is no fault of the program."""
+
+REMEDIES = {
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT), 'free space there, or raise the quota of the file system'
+    ),
+    errno.EFBIG: 'raise the largest size of a file (ulimit -f) or use another file system',
+    errno.EROFS: 'mount the file system for writing',
+    **dict.fromkeys((errno.EACCES, errno.EPERM), 'give this user the right to write there'),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), 'raise the number of open files (ulimit -n)'),
+    **dict.fromkeys(
+        (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN),
+        'look at the disk or the server of the file system',
+    ),
+    errno.ENOMEM: 'free memory',
+}
+"""What a user can do about an errno."""
+
+_CLIENTS = ('gcsfs', 'google', 'aiohttp', 'fsspec', 'requests')
+_CODE = re.compile(r"os_error_code='(\d+)'")
+
+
+class named_errors:  # noqa: N801 (used as a function)
+    """Turns failures of the system or of a bucket in its body into OSErrors that name a path."""
+
+    def __init__(self, path: str | os.PathLike):
+        self._path = path
+
+    def __enter__(self) -> None:
+        """Does nothing."""
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace) -> None:
+        """Raises the OSError of a failure from outside; any other exception goes on."""
+        if isinstance(error, OSError):
+            if error.errno is None:  # of a client of buckets
+                number = errno.ENOENT if isinstance(error, FileNotFoundError) else errno.EIO
+                raise _named(number, self._path, text=_line(kind, error)) from error
+            if error.filename is None:
+                raise _named(error.errno, self._path) from error
+        elif isinstance(error, ValueError | RuntimeError) and (number := errno_of(str(error))):
+            raise _named(number, self._path) from None
+        elif kind is not None and kind.__module__.partition('.')[0] in _CLIENTS:
+            raise _named(errno.EIO, self._path, text=_line(kind, error)) from error
+
+
+def _named(number: int, path: str | os.PathLike, *, text: str = '') -> OSError:
+    return OSError(number, text or os.strerror(number), os.fspath(path))
+
+
+def _line(kind: type, error: BaseException) -> str:
+    return ' '.join(f'{kind.__name__}: {error}'.split())[:160]
+
+
+def errno_of(message: str) -> int | None:
+    """Returns the errno of a failed system call that a library's message names; None without it."""
+    if match := _CODE.search(message):
+        return int(match[1])
+    return next((number for number in OUTSIDE if os.strerror(number) in message), None)
+
+
+def describe(error: OSError) -> str:
+    """Returns one line about a failure from outside: reason, path, and what to do."""
+    remedy = REMEDIES.get(error.errno)
+    return f'{error}' + (f': {remedy}' if remedy else '')

@@ -1,0 +1,149 @@
+"""Items that a stage samples from part by part, each in a file of episodes of its own."""
+
+import bisect
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Generic, TypeVar
+
+from etils import epath
+
+from elenchus.data.files import atomic, episode_files
+from elenchus.data.records import Episode
+from elenchus.train import distributed
+from elenchus.train.metrics import progress
+
+T = TypeVar('T')
+
+
+@dataclasses.dataclass(frozen=True)
+class Part(Generic[T]):
+    """Some neighbouring items of `Parts`, and the file for what is sampled from them."""
+
+    items: Sequence[T]
+    first: int  # index of items[0] among all items
+    path: epath.Path
+    guard: epath.Path  # file of the work directory that must still exist
+
+    def write(self, episodes: Sequence[Episode], num_tokens: int) -> None:
+        """Writes the part's episodes and the number of tokens that were sampled for them.
+
+        Raises RuntimeError if processes sampled different episodes, and FileNotFoundError if the
+        work directory has been deleted meanwhile.
+        """
+        content = b''.join(map(episode_files.to_json, episodes))
+        label = f'{self.path.parent.parent.name}/{self.path.name}'
+        distributed.check_same(f'the episodes of {label}', content)
+
+        def write() -> None:
+            atomic.check_exists(self.guard)
+            # The count first: the episodes' file marks the part as complete.
+            atomic.write_text(_count_file(self.path), str(num_tokens))
+            episode_files.write_episodes(self.path, episodes)
+
+        distributed.run_on_first(write)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts(Generic[T]):
+    """Items that are sampled from part by part, so that a stopped stage resumes between two parts.
+
+    parts = stage.parts('attempts', problems)
+    for part in parts.missing():
+        part.write(*sample(part.items, first_id=part.first))
+    episodes, num_tokens = parts.read()
+    """
+
+    path: epath.Path
+    items: Sequence[T]
+    size: int  # of a part; that with which the stage started
+    guard: epath.Path
+    description: str
+
+    def missing(self) -> Iterator[Part[T]]:
+        """Parts that are not on disk yet; shows progress.
+
+        A part whose file or count is empty, as after a power cut, is sampled again: it depends on
+        its items and their indices alone. Raises Preempted before a part if the process has been
+        asked to stop.
+        """
+        parts = [
+            Part(self.items[i : i + self.size], i, self._file(i // self.size), self.guard)
+            for i in range(0, len(self.items), self.size)
+        ]
+        complete = distributed.run_on_first(lambda: [_is_whole(part.path) for part in parts])
+        total = len(self.items)
+        with progress.progress(total, unit='problems', description=self.description) as bar:
+            for number, part in enumerate(parts):
+                if not complete[number]:
+                    if distributed.is_preempted():
+                        raise distributed.Preempted(f'{number} of {len(parts)} parts are sampled')
+                    yield part
+                bar.advance(len(part.items))
+
+    def read(self) -> tuple['StoredEpisodes', int]:
+        """Returns the episodes of all parts, and the tokens that were sampled for them.
+
+        The episodes stay in their files until they are used.
+        """
+        tokens = sum(map(_read_count, sorted(self._folder.glob('*.tokens'))))
+        return StoredEpisodes(self._folder), tokens
+
+    @property
+    def _folder(self) -> epath.Path:
+        return self.path / 'episodes'
+
+    def _file(self, number: int) -> epath.Path:
+        return self._folder / f'part-{number:05d}.array_record'
+
+
+class StoredEpisodes(Sequence[Episode]):
+    """The episodes in the files of a folder, in order; those of one file are in memory at a time.
+
+    All of them can be more than a host has: some 70 bytes a token. Raises ValueError that names a
+    damaged file.
+    """
+
+    def __init__(self, folder: epath.Path):
+        self._paths = episode_files.list_files(folder)
+        counts = map(episode_files.count_episodes, self._paths)
+        self._starts = list(itertools.accumulate(counts, initial=0))
+        self._read = functools.lru_cache(maxsize=1)(episode_files.read_episode_file)
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        position = range(len(self))[index]
+        number = bisect.bisect_right(self._starts, position) - 1
+        return self._read(self._paths[number])[position - self._starts[number]]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None
+
+
+def _count_file(path: epath.Path) -> epath.Path:
+    return path.with_suffix('.tokens')
+
+
+def _is_whole(path: epath.Path) -> bool:
+    """Returns whether a part's file and its count are there and not empty."""
+    count = _count_file(path)
+    return (
+        path.exists()
+        and path.stat().length > 0
+        and count.exists()
+        and count.read_text().strip().isdecimal()
+    )
+
+
+def _read_count(path: epath.Path) -> int:
+    text = path.read_text()
+    if not text.strip().isdecimal():
+        raise ValueError(f'{path} is damaged (no number: {text[:20]!r}): {episode_files.REMEDY}')
+    return int(text)
