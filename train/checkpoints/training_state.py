@@ -31,12 +31,17 @@ class Checkpointer:
         self._checkpointer = ocp.training.Checkpointer(
             self._folder, preservation_policy=policy, cleanup_tmp_directories=True
         )
+        self._saving = None  # Orbax's response to the newest save
 
     def save(self, step: int, state: Any, cursor: dict[str, Any]) -> None:
-        """Starts writing in the background; `cursor` is plain JSON."""
+        """Starts writing in the background; `cursor` is plain JSON. Waits for the save before.
+
+        A response that nobody asks for its result keeps an event loop, three descriptors, open.
+        """
         content = {'cursor': cursor, 'fingerprint': distributed.fingerprint(state)}
+        self._finish()
         with system_errors(self._folder):
-            self._checkpointer.save_checkpointables_async(
+            self._saving = self._checkpointer.save_checkpointables_async(
                 step, {'state': state, 'cursor': content}, force=True, overwrite=True
             )
 
@@ -76,8 +81,15 @@ class Checkpointer:
 
     def close(self) -> None:
         """Waits until everything is written."""
+        self._finish()
         with system_errors(self._folder):
             self._checkpointer.close()
+
+    def _finish(self) -> None:
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            with system_errors(self._folder):
+                saving.result()
 
 
 @contextlib.contextmanager
