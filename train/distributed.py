@@ -5,13 +5,12 @@ writes files and prints. Values that could differ between processes (whether a f
 verdict under a time limit) are computed by the first process and broadcast.
 """
 
-import contextlib
 import json
 import os
 import socket
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 
 import jax
@@ -80,21 +79,20 @@ def leave_if_preempted() -> None:
 
     For places where what is being made may be left out: the resumed run makes it again.
     """
-    if _may_leave[0] and is_preempted():
+    if is_preempted():
         raise preemption.Interrupted()
 
 
-@contextlib.contextmanager
-def not_left() -> Iterator[None]:
-    """Keeps `leave_if_preempted` from leaving, and from asking, in its body."""
-    before, _may_leave[0] = _may_leave[0], False
-    try:
-        yield
-    finally:
-        _may_leave[0] = before
+def leave_if_heard() -> None:
+    """Raises Interrupted if this process, which decides for all, knows of a request to stop.
+
+    It decides alone, or within `run_on_first`; the other processes receive its exception.
+    """
+    if preemption.requests.is_heard() and (jax.process_count() == 1 or _decides_for_all[0]):
+        raise preemption.Interrupted()
 
 
-_may_leave = [True]  # a list, so that `not_left` needs no `global` statement
+_decides_for_all = [False]  # a list, so that `run_on_first` needs no `global` statement
 
 
 def run_on_first(make: Callable[[], T]) -> T:
@@ -102,7 +100,7 @@ def run_on_first(make: Callable[[], T]) -> T:
 
     All processes wait for it. Whatever make() raises is raised on all of them, so that no process
     waits for one that has failed: a ValueError or OSError as such, any other exception on the other
-    processes as a RuntimeError with its type and message.
+    processes as a RuntimeError with its type and message. An Interrupted makes all leave.
     """
     if jax.process_count() == 1:
         return make()
@@ -114,7 +112,11 @@ def run_on_first(make: Callable[[], T]) -> T:
             raise _RAISED[reply['kind']](reply['error'])
         return reply['value']
     with _ErrorBroadcast():
-        value = make()
+        _decides_for_all[0] = True
+        try:
+            value = make()
+        finally:
+            _decides_for_all[0] = False
         message = json.dumps({'value': value}).encode()
     _broadcast(message)
     return value

@@ -7,7 +7,7 @@ hang, goes to a pool of worker processes that can be killed.
 import collections
 import os
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from multiprocessing import connection
 
 from elenchus.data.grading import comparison, extraction
@@ -16,6 +16,7 @@ from elenchus.data.grading.workers import COMPARATOR, PATIENCE, STARTUP_S, Outco
 
 __all__ = ['PATIENCE', 'STARTUP_S', 'Outcome', 'Verifier', 'available_cores', 'figures']
 
+WAIT_S = 0.5  # seconds between calls of `on_wait`, at most
 MAX_KNOWN = 100_000  # outcomes of workers that are kept
 _DECIDED = {
     Verdict.RIGHT: Outcome.RIGHT,
@@ -37,6 +38,7 @@ class Verifier:
     takes more than `timeout_s` seconds of CPU time, or `PATIENCE` times that in wall-clock time.
     `comparator` names the workers' function as 'module:function'. `counts` adds up the outcomes of
     all checks; `totals` are these, the pairs that went to workers and the seconds of all checks.
+    `on_wait` is called between pairs, several times a second; what it raises ends the check.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Verifier:
         self._comparator = comparator
         self._idle, self._running = [], []
         self._known = {}
+        self.on_wait: Callable[[], None] = lambda: None
         self.configure(num_workers=num_workers, timeout_s=timeout_s)
         self.counts = collections.Counter()
         self._num_algebra, self._seconds = 0, 0.0
@@ -87,7 +90,10 @@ class Verifier:
             (extraction.extract_answer(response, markers), reference)
             for response, reference in pairs
         ]
-        results = {case: self._known.get(case) or _decide(*case) for case in dict.fromkeys(cases)}
+        results = {}
+        for case in dict.fromkeys(cases):
+            self.on_wait()
+            results[case] = self._known.get(case) or _decide(*case)
         hard = [case for case, outcome in results.items() if outcome is None]
         try:
             results |= self._run_workers(hard)
@@ -119,6 +125,7 @@ class Verifier:
     def _run_workers(self, pairs: list[tuple[str, str]]) -> dict[tuple[str, str], Outcome]:
         waiting, outcomes = collections.deque(pairs), {}
         while waiting or self._running:
+            self.on_wait()
             while waiting and len(self._running) < self._num_workers:
                 worker = (
                     self._idle.pop() if self._idle else Worker(self._comparator, self._timeout_s)
@@ -137,7 +144,8 @@ class Verifier:
     def _wait(self) -> list[tuple[Worker, Outcome]]:
         """Waits for a message or a deadline; returns the workers that finished, with outcomes."""
         timeout = min(worker.deadline for worker in self._running) - time.monotonic()
-        readable = connection.wait([worker.connection for worker in self._running], max(0, timeout))
+        timeout = min(max(0, timeout), WAIT_S)
+        readable = connection.wait([worker.connection for worker in self._running], timeout)
         done = []
         for worker in self._running:
             if worker.connection in readable:

@@ -32,6 +32,12 @@ class Checkpointer:
             self._folder, preservation_policy=policy, cleanup_tmp_directories=True
         )
         self._saving = None  # Orbax's response to the newest save
+        self._newest = None
+
+    @property
+    def newest(self) -> int | None:
+        """Step that was saved or restored last; None before that."""
+        return self._newest
 
     def save(self, step: int, state: Any, cursor: dict[str, Any]) -> None:
         """Starts writing in the background; `cursor` is plain JSON. Waits for the save before.
@@ -40,6 +46,7 @@ class Checkpointer:
         """
         content = {'cursor': cursor, 'fingerprint': distributed.fingerprint(state)}
         self._finish()
+        self._newest = step
         with system_errors(self._folder):
             self._saving = self._checkpointer.save_checkpointables_async(
                 step, {'state': state, 'cursor': content}, force=True, overwrite=True
@@ -57,6 +64,7 @@ class Checkpointer:
         for checkpoint in reversed(self._checkpointer.checkpoints):
             loaded = self._load(checkpoint.step, abstract)
             if loaded is not None:
+                self._newest = checkpoint.step
                 return checkpoint.step, *loaded
         return None
 

@@ -70,6 +70,7 @@ def load_inputs(settings: RunSettings, verifier: verify.Verifier) -> RunInputs:
     """
     source, answer = settings.data.source, settings.data.answer
     verifier.configure(num_workers=answer.workers or None, timeout_s=answer.timeout_s)
+    verifier.on_wait = distributed.leave_if_heard
     rows = {split: problem_lib.load_rows(settings, split) for split in ('train', 'test')}
     problem_lib.check_solutions(settings, rows['train'])
     train_problems, test_problems = ([row.problem for row in rows[split]] for split in rows)
