@@ -66,6 +66,7 @@ class Requests:
                 # `&` in a script makes a process ignore Ctrl-C, which is for the script then.
                 if number != signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:
                     signal.signal(number, _restore_default)
+            signal.signal(signal.SIGHUP, _go_on)
             signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
         self._thread = threading.Thread(target=self._run, name='requests to stop', daemon=True)
         self._thread.start()
@@ -115,6 +116,8 @@ class Requests:
             for number in self._reader.recv(64):
                 if number in SIGNALS:
                     self._hear(number)
+                elif number == signal.SIGHUP:
+                    print('SIGHUP: the terminal has gone; the run goes on', file=sys.stderr)
 
     def _hear(self, number: int) -> None:
         name = signal.Signals(number).name
@@ -157,6 +160,10 @@ class Requests:
 def _restore_default(number: int, frame) -> None:
     """A second signal of the kind then ends the process in the kernel."""
     signal.signal(number, signal.SIG_DFL)
+
+
+def _go_on(number: int, frame) -> None:
+    """A terminal that is hung up ends no run; its output is in the log (output.py)."""
 
 
 def _try_get(key: str) -> str | None:

@@ -61,6 +61,8 @@ class Verifier:
         num_workers = available_cores() if num_workers is None else num_workers
         if num_workers < 1 or not timeout_s > 0:
             raise ValueError(f'num_workers={num_workers}, timeout_s={timeout_s}; both must be > 0')
+        if timeout_s != getattr(self, '_timeout_s', timeout_s):
+            self._known = {}  # what took too long may not do so now
         self._num_workers, self._timeout_s = num_workers, timeout_s
 
     def __enter__(self) -> 'Verifier':
@@ -114,10 +116,13 @@ class Verifier:
         )
 
     def _remember(self, hard: list[tuple[str, str]], results: dict) -> None:
-        """Keeps what workers decided; a time limit or an error may end otherwise the next time."""
+        """Keeps what workers decided, and what took them too long: each costs a worker.
+
+        An error may end otherwise the next time.
+        """
         self._num_algebra += len(hard)
         for case in hard:
-            if results[case] in _DECIDED.values():
+            if results[case] is not Outcome.ERROR:
                 self._known[case] = results[case]
         while len(self._known) > MAX_KNOWN:
             del self._known[next(iter(self._known))]

@@ -33,6 +33,7 @@ SMOKE = ('--config=configs/lab.py:smoke', '--config.base.fit.num_steps=20')
 """The base is trained here; otherwise its stage would end before it can be hit."""
 PER_STAGE = 2
 LEAVE_S = 10.0  # from a request to stop to the end of the process
+LEAVE_TIMES: list[float] = []  # of the requests of this program
 SPREAD = 0.6  # kills within this share of a stage's duration, so that most still hit it
 
 
@@ -81,7 +82,8 @@ def kill_in(
     if number == signal.SIGTERM:
         taken = time.time() - sent
         print(f'  {number.name} to exit {code}: {taken:.1f} s', flush=True)
-        assert code in (0, 75) and taken < LEAVE_S, (code, taken)
+        assert code in (0, 75), code
+        LEAVE_TIMES.append(taken)
     return hit
 
 
@@ -149,9 +151,11 @@ def main() -> int:
     print(json.dumps({'hits': hits, 'compared': len(expected), 'differing': differing}, indent=1))
     few = [stage for stage in json.loads((whole / 'summary.json').read_text())['stages']
            if hits.get(stage, 0) < PER_STAGE]  # fmt: skip
-    return int(bool(differing or few or sum(hits.values()) < args.kills))
+    slow = [seconds for seconds in LEAVE_TIMES if seconds > LEAVE_S]
+    return int(bool(differing or few or slow or sum(hits.values()) < args.kills))
 
 
 if __name__ == '__main__':
-    os.nice(19)
+    if '--signal=SIGTERM' not in sys.argv:  # whose time is measured
+        os.nice(19)
     sys.exit(main())

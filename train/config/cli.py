@@ -16,7 +16,7 @@ import ml_collections
 from absl import flags, logging
 from ml_collections.config_flags import config_flags
 
-from elenchus.train import distributed
+from elenchus.train import distributed, output
 from elenchus.train.config import compilation_cache
 from elenchus.train.config.build import ROOT, nearest
 
@@ -44,6 +44,8 @@ OUTSIDE_ERRORS = {
     errno.ENOTDIR,
     errno.ESTALE,
     errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
 }
 """errno values of a file system that fails, which is not a fault of the program."""
 
@@ -138,6 +140,12 @@ def one_line_errors() -> Iterator[None]:
     deleted folder, processes that disagree, a loss that is not finite) exit with code 1. A
     ValueError from a library is a fault and keeps its traceback; --verbosity=1 shows all of them.
     """
+    with output.kept(), _one_line():
+        yield
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
     try:
         yield
     except ValueError as error:

@@ -14,7 +14,7 @@ from elenchus.data.grading import verify
 from elenchus.model import platforms, sharding, transformer
 from elenchus.model.attention import kernels
 from elenchus.model.transformer import Transformer
-from elenchus.train import distributed
+from elenchus.train import distributed, output
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.config import build, players, stage_fields
@@ -51,6 +51,7 @@ class Run:
         with self.directory.locked():
             path = self.directory.path / tokenizer.file_name
             distributed.run_on_first(lambda: tokenizer.save(path))
+            output.open_log(self.directory.path)
             yield self
 
     def load_model(self, stage: str) -> Transformer:
