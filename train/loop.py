@@ -18,6 +18,7 @@ from elenchus.model.transformer import Transformer
 from elenchus.train import distributed, preemption
 from elenchus.train.checkpoints.training_state import Checkpointer
 from elenchus.train.metrics import profiling, progress, writers
+from elenchus.train.metrics.activity import activity
 from elenchus.train.metrics.speed import TrainingSpeed
 from elenchus.train.nonfinite import FiniteGuard
 from elenchus.train.state import TrainState, init_state
@@ -117,7 +118,7 @@ def train_loop(
             bar.advance(1, **speeds)
             trace.tick()
     last_row = reporter.flush()
-    checkpointer.close()
+    saver.close()
     return state, last_row
 
 
@@ -130,6 +131,7 @@ def restore_or_init(
     """
     abstract = placement.current().abstract(jax.eval_shape(init))
     restored = checkpointer.restore(abstract)
+    activity.mark('restoring')
     if restored is None:
         return 0, init()
     step, state, cursor = restored
@@ -164,6 +166,7 @@ class LoopReporter(NamedTuple):
         """
         self.guard.push(step, updates)
         self.speed.push(updates)
+        activity.mark('steps')
         if row is None:
             return {}
         speeds = self.speed.row()
@@ -208,12 +211,18 @@ class LoopSaver(NamedTuple):
         self.reporter.flush()  # raises first, so that a non-finite state is never saved
         distributed.run_on_first(lambda: atomic.check_exists(self.folder))
         self.checkpointer.save(step, state, self.cursor())
+        activity.mark('saving')
+
+    def close(self) -> None:
+        """Waits until everything is written."""
+        self.checkpointer.close()
+        activity.mark('saving')
 
     def leave(self, step: int, state: Any = None) -> NoReturn:
         """Raises Preempted when all is written, also the state if one is given."""
         if state is not None:
             self.save(step, state)
-        self.checkpointer.close()
+        self.close()
         raise distributed.Preempted(f'{self.description} is saved at step {step}') from None
 
 

@@ -29,6 +29,7 @@ class Log:
     def __init__(self):
         self._waiting: list[str] = []
         self._file: TextIO | None = None
+        self._failed = False
 
     @property
     def file(self) -> TextIO | None:
@@ -38,6 +39,7 @@ class Log:
     def open(self, path: str | os.PathLike) -> None:
         """Appends to this file from now on. Raises OSError if it cannot be written."""
         self.close()
+        self._failed = False
         self._file = open(path, 'a', encoding='utf-8', errors='replace', buffering=1)  # noqa: SIM115
         command = ' '.join(sys.argv)
         when = time.strftime('%Y-%m-%d %H:%M:%S')
@@ -46,7 +48,7 @@ class Log:
             self.write(text)
 
     def write(self, text: str) -> None:
-        """Writes text without a terminal's control sequences; a log that fails is closed."""
+        """Writes text without a terminal's control sequences; after a failure nothing more."""
         if '\x1b' in text or '\r' in text:
             lines = _ESCAPES.sub('', text).splitlines(keepends=True)
             text = ''.join(line for line in lines if _BAR not in line and line.strip())
@@ -54,10 +56,13 @@ class Log:
             if sum(map(len, self._waiting)) < _MAX_WAITING:
                 self._waiting.append(text)
             return
+        if self._failed:
+            return
         try:
             self._file.write(text)
-        except (OSError, ValueError):  # a full disk ends the run where it writes its results
-            self.close()
+        except OSError:  # a full disk ends the run where it writes its results
+            # It stays open: faulthandler may hold its descriptor.
+            self._failed = True
 
     def close(self) -> None:
         """Closes the file."""
@@ -130,20 +135,25 @@ def kept() -> Iterator[None]:
     """Keeps what is printed in its body, and an exception's traceback, for the log of the run."""
     streams = sys.stdout, sys.stderr
     outputs = sys.stdout, sys.stderr = Output(sys.stdout, log), Output(sys.stderr, log)
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(_restore, streams, outputs)
+        stack.push(_log_traceback)
         yield
-    except SystemExit:
-        raise
-    except BaseException:
-        log.write(traceback.format_exc())
-        raise
-    finally:
-        for output in outputs:
-            output.flush()
-        # Processes but the first have put another stream in place of the first.
-        sys.stdout = streams[0] if sys.stdout is outputs[0] else sys.stdout
-        sys.stderr = streams[1]
-        log.close()
+
+
+def _log_traceback(kind: type | None, error: BaseException | None, trace) -> None:
+    """Called at the end of `kept`: the log has the traceback, which the terminal gets later."""
+    if kind is not None and not issubclass(kind, SystemExit):
+        log.write(''.join(traceback.format_exception(kind, error, trace)))
+
+
+def _restore(streams: tuple[TextIO, TextIO], outputs: tuple[Output, Output]) -> None:
+    for output in outputs:
+        output.flush()
+    if sys.stdout is outputs[0]:  # processes but the first have put another stream in its place
+        sys.stdout = streams[0]
+    sys.stderr = streams[1]
+    log.close()
 
 
 def open_log(workdir: str | os.PathLike) -> None:

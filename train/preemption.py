@@ -129,18 +129,18 @@ class Requests:
 
     def _agree(self) -> None:
         """Takes a step of the agreement: leaves or sees the note, publishes, or counts."""
-        if _client() is None:  # shut down: the process ends
+        if client() is None:  # shut down: the process ends
             return
         if not self._published:
             if self._heard.is_set():
-                _client().key_value_set(_NOTE, 'asked', allow_overwrite=True)
-            elif _try_get(_NOTE) is not None:
+                client().key_value_set(_NOTE, 'asked', allow_overwrite=True)
+            elif try_get(_NOTE) is not None:
                 self._heard.set()
             else:
                 return
             self._publish()
             self._reader.settimeout(_AGREEING_POLL_S)
-        counts = [_try_get(f'{_COUNT}{i}') for i in range(jax.process_count())]
+        counts = [try_get(f'{_COUNT}{i}') for i in range(jax.process_count())]
         if None not in counts:
             with self._agreed:
                 self._stop_at = max(map(int, counts)) + 1
@@ -153,7 +153,7 @@ class Requests:
             return
         with self._agreed:
             key = f'{_COUNT}{jax.process_index()}'
-            _client().key_value_set(key, str(self._calls), allow_overwrite=True)
+            client().key_value_set(key, str(self._calls), allow_overwrite=True)
             self._published = True
 
 
@@ -166,14 +166,16 @@ def _go_on(number: int, frame) -> None:
     """A terminal that is hung up ends no run; its output is in the log (output.py)."""
 
 
-def _try_get(key: str) -> str | None:
+def try_get(key: str) -> str | None:
+    """Returns a value of the key-value store of all processes; None if there is none."""
     try:
-        return _client().key_value_try_get(key)
+        return client().key_valuetry_get(key)
     except jax.errors.JaxRuntimeError:  # there is none
         return None
 
 
-def _client():
+def client():
+    """Returns JAX's client of the coordination service; None in a process alone."""
     return jax_distributed.global_state.client
 
 

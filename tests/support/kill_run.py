@@ -76,15 +76,24 @@ def kill_in(
     while time.time() < stop_at and running_stage(workdir) == stage:
         time.sleep(0.01)
     hit = running_stage(workdir) or 'between stages'
+    before = sum(os.times()[2:4]) - cpu_seconds(process.pid)
     process.send_signal(number)
     sent = time.time()
     code = process.wait(timeout=60)
     if number == signal.SIGTERM:
-        taken = time.time() - sent
-        print(f'  {number.name} to exit {code}: {taken:.1f} s', flush=True)
+        taken, used = time.time() - sent, sum(os.times()[2:4]) - before
+        load = os.getloadavg()[0]
+        print(f'  {number.name} to exit {code}: {taken:.1f} s, of the processor {used:.1f} s '
+              f'(load {load:.0f})', flush=True)  # fmt: skip
         assert code in (0, 75), code
         LEAVE_TIMES.append(taken)
     return hit
+
+
+def cpu_seconds(pid: int) -> float:
+    """Returns the processor time that a running process has used."""
+    fields = pathlib.Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
 
 def fingerprints(workdir: pathlib.Path) -> dict[str, str]:

@@ -76,5 +76,7 @@ def test_the_log_has_no_control_sequences_and_no_bars(tmp_path):
 def test_a_log_that_cannot_be_written_ends_no_program():
     log = output.Log()
     log.open('/dev/full')
-    log.write('text\n')
+    for _ in range(3):
+        log.write('text\n')
+    log.close()
     assert log.file is None

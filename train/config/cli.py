@@ -16,7 +16,7 @@ import ml_collections
 from absl import flags, logging
 from ml_collections.config_flags import config_flags
 
-from elenchus.train import distributed, output
+from elenchus.train import distributed, output, watchdog
 from elenchus.train.config import compilation_cache
 from elenchus.train.config.build import ROOT, nearest
 
@@ -117,6 +117,7 @@ def define_flags(*, stages: Sequence[str] | None = None) -> None:
 
 def join_processes() -> None:
     """Joins the processes that the flags or the cluster name."""
+    watchdog.dump_stacks_on_signal(sys.__stderr__)
     values = flags.FLAGS
     distributed.initialize(
         coordinator=values.coordinator,

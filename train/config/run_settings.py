@@ -37,6 +37,7 @@ from elenchus.train.config.stage_names import StageName, StartName
 from elenchus.train.loop import LoopSettings
 from elenchus.train.rl.settings import Player, ReinforceSettings
 from elenchus.train.sft import FitSettings
+from elenchus.train.watchdog import WatchdogSettings
 
 REINFORCED: Mapping[str, tuple[Player, ...]] = {
     'reinforce': ('actor',),
@@ -57,7 +58,10 @@ ResampleCount = Annotated[int, Range(1, 1_000_000)]
 Rounds = Annotated[int, Range(1, 1000)]
 MeshSize = Annotated[int, Range(1, 1 << 20, off=-1)]
 
-MAY_CHANGE = ('mesh', 'train.keep_checkpoints', 'train.nonfinite', 'train.compare_hosts_every')
+MAY_CHANGE = (
+    *('mesh', 'train.keep_checkpoints', 'train.nonfinite', 'train.compare_hosts_every'),
+    *('watchdog.slow_factor', 'watchdog.timeout_s'),
+)
 """Fields that may change when a run is continued: they do not change its result.
 
 (A different mesh changes only the order of summation.)"""
@@ -330,6 +334,7 @@ class RunSettings:
     data: DataSettings
     sampling: SamplingSettings
     train: LoopSettings
+    watchdog: WatchdogSettings
     base: BaseSettings
     actor: ActorSettings
     critique: CritiqueSettings

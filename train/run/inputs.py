@@ -18,6 +18,7 @@ from elenchus.sampling.critique_data import annotators
 from elenchus.sampling.exploration import proposals
 from elenchus.train import distributed
 from elenchus.train.config.run_settings import REINFORCED, RunSettings
+from elenchus.train.metrics.activity import activity
 from elenchus.train.rl import rollouts
 from elenchus.train.run import problems as problem_lib
 from elenchus.train.run.paths import resolve
@@ -106,6 +107,7 @@ def judge_on_first_process(judge: Judge) -> Judge:
     def judge_once(pairs: Sequence[tuple[Problem, str | None]]) -> list[TurnFacts]:
         """Broadcasts the facts as plain JSON values."""
         values = distributed.run_on_first(lambda: list(map(dataclasses.asdict, judge(pairs))))
+        activity.mark('judging')
         return [TurnFacts(**fields) for fields in values]
 
     return judge_once

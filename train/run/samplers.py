@@ -16,6 +16,7 @@ from elenchus.sampling.step_scores import StepScorer
 from elenchus.train import distributed
 from elenchus.train.config.run_settings import SamplingSettings
 from elenchus.train.metrics import speed
+from elenchus.train.metrics.activity import activity
 from elenchus.train.run.inputs import RunInputs
 
 
@@ -85,6 +86,7 @@ class Samplers:
 
     def _after_chunk(self) -> None:
         self.on_chunk()
+        activity.mark('sampling')
         distributed.leave_if_preempted()
 
     def _sampler(self, *stop_ids: int) -> Sampler:

@@ -14,7 +14,7 @@ from elenchus.data.grading import verify
 from elenchus.model import platforms, sharding, transformer
 from elenchus.model.attention import kernels
 from elenchus.model.transformer import Transformer
-from elenchus.train import distributed, output
+from elenchus.train import distributed, output, watchdog
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.config import build, players, stage_fields
@@ -52,7 +52,8 @@ class Run:
             path = self.directory.path / tokenizer.file_name
             distributed.run_on_first(lambda: tokenizer.save(path))
             output.open_log(self.directory.path)
-            yield self
+            with watchdog.Watchdog(self.directory.path, self.settings.watchdog):
+                yield self
 
     def load_model(self, stage: str) -> Transformer:
         """Loads the model that a stage of this run ended with."""
