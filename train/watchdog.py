@@ -193,7 +193,10 @@ class Watchdog:
 
 def dump_stacks_on_signal(file) -> None:
     """Makes SIGUSR1 write the Python stacks of all threads to a file; nothing else stops."""
-    with contextlib.suppress(ValueError, OSError):  # no descriptor
+    with contextlib.suppress(ValueError, OSError):  # not the main thread; no descriptor
+        if signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
+            # What faulthandler restores while the interpreter ends; the default would kill it.
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         faulthandler.register(signal.SIGUSR1, file=file, all_threads=True)
 
 

@@ -76,7 +76,7 @@ def kill_in(
     while time.time() < stop_at and running_stage(workdir) == stage:
         time.sleep(0.01)
     hit = running_stage(workdir) or 'between stages'
-    before = sum(os.times()[2:4]) - cpu_seconds(process.pid)
+    before = sum(os.times()[2:4]) + cpu_seconds(process.pid)
     process.send_signal(number)
     sent = time.time()
     code = process.wait(timeout=60)
