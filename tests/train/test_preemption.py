@@ -38,16 +38,21 @@ def ends(started):
     return [process.returncode for process in started], outputs
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    'number', [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_one_process_under_jax_distributed_obeys_a_signal(number):
     started = start(1, 'calls')
+    started[0].send_signal(signal.SIGHUP)  # the terminal may go: the run goes on
+    time.sleep(0.2)
+    assert started[0].poll() is None
     started[0].send_signal(number)
     codes, (output,) = ends(started)
     assert codes == [distributed.PREEMPTED_EXIT_CODE] and 'preempted: saved at step' in output
     assert f'{number.name}: the run saves and ends; a second one ends it at once' in output
 
 
-@pytest.mark.parametrize('cluster', [CLUSTERED, ALONE])
+@pytest.mark.parametrize('cluster', [CLUSTERED, pytest.param(ALONE, marks=pytest.mark.slow)])
 def test_a_second_signal_ends_a_process_that_is_in_a_long_call(cluster):
     started = start(1, 'stuck', cluster=cluster)
     started[0].send_signal(signal.SIGTERM)

@@ -40,7 +40,9 @@ def whole(tmp_path_factory):
     return run(tmp_path_factory.mktemp('whole'), 0)
 
 
-@pytest.mark.parametrize('share', [0.0, 0.3, 0.55, 0.8, 1.0])
+@pytest.mark.parametrize(
+    'share', [0.8, *(pytest.param(x, marks=pytest.mark.slow) for x in (0.0, 0.3, 0.55, 1.0))]
+)
 def test_a_run_interrupted_while_either_player_samples_continues_bit_for_bit(
     whole, tmp_path, share, capsys
 ):
@@ -54,6 +56,7 @@ def test_a_run_interrupted_while_either_player_samples_continues_bit_for_bit(
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_a_second_interruption_of_the_same_iteration_loses_nothing(whole, tmp_path):
     (models, totals, rows), chunks = whole
     for at in (round(0.8 * chunks), 1, 1):  # in the second iteration, then at once
