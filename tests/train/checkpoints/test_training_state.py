@@ -1,12 +1,14 @@
 """Training states: restored exactly, complete or absent, and checked."""
 
 import errno
+import os
 import signal
 import subprocess
 import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
