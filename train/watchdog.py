@@ -122,6 +122,7 @@ class Watchdog:
         if atomic.may_write():
             keep_unfinished(self._folder)
         activity.seconds.clear()
+        self._started = time.time() - activity.idle  # opening counts, as of kind 'other'
         jax.monitoring.register_event_duration_secs_listener(activity.count_compiling)
         activity.state = 'running'
         dump_stacks_on_signal(_dump_file())

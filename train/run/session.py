@@ -11,6 +11,7 @@ import ml_collections
 from etils import epath
 
 from elenchus.data.grading import verify
+from elenchus.data.text.printable import printable
 from elenchus.model import platforms, sharding, transformer
 from elenchus.model.attention import kernels
 from elenchus.model.transformer import Transformer
@@ -123,7 +124,7 @@ def open_run(
         chat={'template': settings.tokenizer.template, 'system': settings.tokenizer.system},
     )
     if notes := problems.describe(inputs.counts):
-        distributed.run_on_first(lambda: print(f'data: {notes}'))
+        distributed.run_on_first(lambda: print(printable(f'data: {notes}')))
     jax.set_mesh(mesh)
     # JAX's own default multiplies float32 arrays in bfloat16 on a TPU.
     precision = platforms.product_precision(settings.model.dtype, settings.matmul_precision)
