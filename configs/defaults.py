@@ -136,6 +136,11 @@ TRAIN = {  # what all training shares
     'compare_hosts_every': 100,  # steps between checks that processes agree; 0: never
 }
 
+WATCHDOG = {  # warnings in the log; nothing is ended
+    'slow_factor': 20.0,  # a step is slow that takes this many times the median
+    'timeout_s': 1800.0,  # without progress, until the Python stacks go to the log; 0: never
+}
+
 BASE = {  # stage `base`: the model that actor and critic start from
     'checkpoint': '',  # a saved model to start from; '': random weights
     'num_documents': 7473,  # that it is trained on
@@ -327,6 +332,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'data': DATA,
             'sampling': SAMPLING,
             'train': TRAIN,
+            'watchdog': WATCHDOG,
             'base': BASE,
             'actor': ACTOR,
             'critique': CRITIQUE,

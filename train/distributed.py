@@ -5,14 +5,10 @@ writes files and prints. Values that could differ between processes (whether a f
 verdict under a time limit) are computed by the first process and broadcast.
 """
 
-import contextlib
-import itertools
 import json
 import os
-import signal
 import socket
 import sys
-import threading
 import zlib
 from collections.abc import Callable
 from typing import TypeVar
@@ -22,22 +18,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from elenchus.data.files import atomic
+from elenchus.train import preemption
 
 T = TypeVar('T')
 
-PREEMPTED_EXIT_CODE = 75  # EX_TEMPFAIL: the run is saved and the same command continues it
+PREEMPTED_EXIT_CODE = preemption.EXIT_CODE
+Preempted = preemption.Preempted
 _INLINE_BYTES = 1 << 10  # longest message that is broadcast in a single collective
-
-_sigterm_received = threading.Event()
-_sync_point = itertools.count()
-
-
-class Preempted(SystemExit):
-    """Ends the process with code 75 after SIGTERM; raise it once everything is saved."""
-
-    def __init__(self, where: str):
-        super().__init__(PREEMPTED_EXIT_CODE)
-        print(f'preempted: {where}; run the same command to continue', file=sys.stderr)
 
 
 def initialize(*, coordinator: str, num_processes: int, process_id: int, detect: bool) -> None:
@@ -53,13 +40,10 @@ def initialize(*, coordinator: str, num_processes: int, process_id: int, detect:
                 f'--process_id={process_id} must be in [0, {num_processes}), --num_processes; '
                 f'nearest: {min(max(process_id, 0), max(num_processes - 1, 0))}'
             )
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        _join(coordinator, num_processes, process_id)
     elif detect or _in_a_cluster():
-        jax.distributed.initialize()
-    else:
-        # JAX handles SIGTERM in the other cases. Python allows handlers in the main thread only.
-        with contextlib.suppress(ValueError):
-            signal.signal(signal.SIGTERM, _on_sigterm)
+        _join()
+    preemption.requests.listen()
     atomic.allow_writing(is_first_process())
     if not is_first_process():
         sys.stdout = open(os.devnull, 'w', encoding='utf-8')  # noqa: SIM115 (until the end)
@@ -70,9 +54,10 @@ def _in_a_cluster() -> bool:
     return tasks > 1 or ',' in os.environ.get('TPU_WORKER_HOSTNAMES', '')
 
 
-def _on_sigterm(number: int, frame) -> None:
-    _sigterm_received.set()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second SIGTERM kills immediately
+def _join(*where: str | int) -> None:
+    # JAX's own handler hears one SIGTERM, and never the second one that is to end a process.
+    jax.config.update('jax_enable_preemption_service', False)
+    jax.distributed.initialize(*where)
 
 
 def is_first_process() -> bool:
@@ -81,14 +66,33 @@ def is_first_process() -> bool:
 
 
 def is_preempted() -> bool:
-    """Returns True if any process received SIGTERM: save and exit.
+    """Returns True if any process has been asked to stop, by SIGTERM or SIGINT: save and exit.
 
     Every process must call this equally often: the answer changes at the same call on all of them,
-    so all save the same step.
+    so all save the same step. A call costs no communication.
     """
-    if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(next(_sync_point)):
-        _sigterm_received.set()
-    return _sigterm_received.is_set()
+    return preemption.requests.is_requested()
+
+
+def leave_if_preempted() -> None:
+    """Raises Interrupted if any process has been asked to stop; call it as `is_preempted`.
+
+    For places where what is being made may be left out: the resumed run makes it again.
+    """
+    if is_preempted():
+        raise preemption.Interrupted()
+
+
+def leave_if_heard() -> None:
+    """Raises Interrupted if this process, which decides for all, knows of a request to stop.
+
+    It decides alone, or within `run_on_first`; the other processes receive its exception.
+    """
+    if preemption.requests.is_heard() and (jax.process_count() == 1 or _decides_for_all[0]):
+        raise preemption.Interrupted()
+
+
+_decides_for_all = [False]  # a list, so that `run_on_first` needs no `global` statement
 
 
 def run_on_first(make: Callable[[], T]) -> T:
@@ -96,17 +100,23 @@ def run_on_first(make: Callable[[], T]) -> T:
 
     All processes wait for it. Whatever make() raises is raised on all of them, so that no process
     waits for one that has failed: a ValueError or OSError as such, any other exception on the other
-    processes as a RuntimeError with its type and message.
+    processes as a RuntimeError with its type and message. An Interrupted makes all leave.
     """
     if jax.process_count() == 1:
         return make()
     if not is_first_process():
         reply = json.loads(_broadcast(b''))
+        if reply.get('kind') == 'interrupted':
+            raise preemption.Interrupted()
         if 'error' in reply:
             raise _RAISED[reply['kind']](reply['error'])
         return reply['value']
     with _ErrorBroadcast():
-        value = make()
+        _decides_for_all[0] = True
+        try:
+            value = make()
+        finally:
+            _decides_for_all[0] = False
         message = json.dumps({'value': value}).encode()
     _broadcast(message)
     return value
@@ -124,7 +134,9 @@ class _ErrorBroadcast:
     def __exit__(self, kind: type | None, error: BaseException | None, trace) -> None:
         if error is None:
             return
-        if isinstance(error, ValueError | OSError):
+        if isinstance(error, preemption.Interrupted):
+            reply = {'kind': 'interrupted'}
+        elif isinstance(error, ValueError | OSError):
             name = 'OSError' if isinstance(error, OSError) else 'ValueError'
             reply = {'kind': name, 'error': str(error)}
         else:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,10 @@ from elenchus.data.records import Batch
 from elenchus.model import lora, placement
 from elenchus.model.ranges import Length, NonNegativeInt, PositiveInt, checked
 from elenchus.model.transformer import Transformer
-from elenchus.train import distributed
+from elenchus.train import distributed, preemption
 from elenchus.train.checkpoints.training_state import Checkpointer
 from elenchus.train.metrics import profiling, progress, writers
+from elenchus.train.metrics.activity import activity
 from elenchus.train.metrics.speed import TrainingSpeed
 from elenchus.train.nonfinite import FiniteGuard
 from elenchus.train.state import TrainState, init_state
@@ -90,7 +91,8 @@ def train_loop(
 
     A checkpoint holds the state and the cursor (plain JSON), so a killed run continues bit for bit.
     Returns the state and the last row. Raises FloatingPointError (an update is not finite),
-    RuntimeError (processes disagree) and Preempted (SIGTERM; the state is saved).
+    RuntimeError (processes disagree) and Preempted (SIGTERM; the state is saved). What `advance`
+    raises as Interrupted leaves its step out; as StepInterrupted, it is saved as far as it came.
     """
     checkpointer = Checkpointer(folder / 'checkpoints', keep=loop.keep_checkpoints)
     done, state = restore_or_init(checkpointer, init, set_cursor)
@@ -98,28 +100,26 @@ def train_loop(
     writer.truncate(done if done else -1)
     guard = FiniteGuard(folder, loop.nonfinite)
     reporter = LoopReporter(writers.Delayed(writer), guard, watch, TrainingSpeed(flops_per_token))
+    saver = LoopSaver(checkpointer, reporter, folder, cursor, description)
     bar = progress.progress(num_steps, unit='steps', description=description)
     with checkpointer, bar, profiling.StepTrace(writer.name) as trace:
         bar.advance(done)
         for step in range(done + 1, num_steps + 1):
             if should_stop():  # read before each step
                 break
-            state, metrics, updates = advance(step, state)
+            state, metrics, updates = saver.advance_or_leave(advance, step, state)
             is_logged = step % loop.log_every == 0 or step == num_steps
             speeds = reporter.push(step, updates, row=metrics if is_logged else None)
             compare_hosts(step, state, cursor, every=loop.compare_hosts_every)
             preempted = distributed.is_preempted()
             if step < num_steps and (preempted or step % loop.checkpoint_every == 0):
-                reporter.flush()  # raises first, so that a non-finite state is never saved
-                distributed.run_on_first(lambda: atomic.check_exists(folder))
-                checkpointer.save(step, state, cursor())
+                saver.save(step, state)
                 if preempted:
-                    checkpointer.close()
-                    raise distributed.Preempted(f'{description} is saved at step {step}')
+                    saver.leave(step)
             bar.advance(1, **speeds)
             trace.tick()
         last_row = reporter.flush()
-    checkpointer.close()
+    saver.close()
     return state, last_row
 
 
@@ -132,11 +132,20 @@ def restore_or_init(
     """
     abstract = placement.current().abstract(jax.eval_shape(init))
     restored = checkpointer.restore(abstract)
+    activity.mark('restoring')
     if restored is None:
         return 0, init()
     step, state, cursor = restored
     set_cursor(cursor)
     return step, state
+
+
+class StepInterrupted(preemption.Interrupted):
+    """A step that is left when some of its updates are taken; the cursor says which."""
+
+    def __init__(self, state: Any, updates: Updates):
+        super().__init__()
+        self.state, self.updates = state, updates
 
 
 class LoopReporter(NamedTuple):
@@ -158,6 +167,7 @@ class LoopReporter(NamedTuple):
         """
         self.guard.push(step, updates)
         self.speed.push(updates)
+        activity.mark('steps')
         if row is None:
             return {}
         speeds = self.speed.row()
@@ -174,6 +184,47 @@ class LoopReporter(NamedTuple):
             return {}
         self.watch(*row)
         return row[1]
+
+
+class LoopSaver(NamedTuple):
+    """Saves the state of a loop, and leaves the loop once it is saved."""
+
+    checkpointer: Checkpointer
+    reporter: LoopReporter
+    folder: pathlib.Path
+    cursor: Callable[[], dict]
+    description: str
+
+    def advance_or_leave(self, advance: Callable, step: int, state: Any) -> tuple:
+        """Returns advance(step, state); leaves with what is whole if a request interrupts it."""
+        try:
+            return advance(step, state)
+        except StepInterrupted as stop:
+            self.reporter.guard.push(step, stop.updates)
+            self.leave(step - 1, stop.state)
+        except preemption.Interrupted:
+            # The initial state takes no longer to make than to restore.
+            is_saved = step == 1 or self.checkpointer.newest == step - 1
+            self.leave(step - 1, None if is_saved else state)
+
+    def save(self, step: int, state: Any) -> None:
+        """Starts to save the state after a step, if it is finite; the metrics are written first."""
+        self.reporter.flush()  # raises first, so that a non-finite state is never saved
+        distributed.run_on_first(lambda: atomic.check_exists(self.folder))
+        self.checkpointer.save(step, state, self.cursor())
+        activity.mark('saving')
+
+    def close(self) -> None:
+        """Waits until everything is written."""
+        self.checkpointer.close()
+        activity.mark('saving')
+
+    def leave(self, step: int, state: Any = None) -> NoReturn:
+        """Raises Preempted when all is written, also the state if one is given."""
+        if state is not None:
+            self.save(step, state)
+        self.close()
+        raise distributed.Preempted(f'{self.description} is saved at step {step}') from None
 
 
 def compare_hosts(step: int, state: State, cursor: Callable[[], dict], *, every: int) -> None:

@@ -7,7 +7,7 @@ hang, goes to a pool of worker processes that can be killed.
 import collections
 import os
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from multiprocessing import connection
 
 from elenchus.data.grading import comparison, extraction
@@ -16,6 +16,7 @@ from elenchus.data.grading.workers import COMPARATOR, PATIENCE, STARTUP_S, Outco
 
 __all__ = ['PATIENCE', 'STARTUP_S', 'Outcome', 'Verifier', 'available_cores', 'figures']
 
+WAIT_S = 0.5  # seconds between calls of `on_wait`, at most
 MAX_KNOWN = 100_000  # outcomes of workers that are kept
 _DECIDED = {
     Verdict.RIGHT: Outcome.RIGHT,
@@ -37,6 +38,7 @@ class Verifier:
     takes more than `timeout_s` seconds of CPU time, or `PATIENCE` times that in wall-clock time.
     `comparator` names the workers' function as 'module:function'. `counts` adds up the outcomes of
     all checks; `totals` are these, the pairs that went to workers and the seconds of all checks.
+    `on_wait` is called between pairs, several times a second; what it raises ends the check.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Verifier:
         self._comparator = comparator
         self._idle, self._running = [], []
         self._known = {}
+        self.on_wait: Callable[[], None] = lambda: None
         self.configure(num_workers=num_workers, timeout_s=timeout_s)
         self.counts = collections.Counter()
         self._num_algebra, self._seconds = 0, 0.0
@@ -58,6 +61,8 @@ class Verifier:
         num_workers = available_cores() if num_workers is None else num_workers
         if num_workers < 1 or not timeout_s > 0:
             raise ValueError(f'num_workers={num_workers}, timeout_s={timeout_s}; both must be > 0')
+        if timeout_s != getattr(self, '_timeout_s', timeout_s):
+            self._known = {}  # what took too long may not do so now
         self._num_workers, self._timeout_s = num_workers, timeout_s
 
     def __enter__(self) -> 'Verifier':
@@ -87,7 +92,10 @@ class Verifier:
             (extraction.extract_answer(response, markers), reference)
             for response, reference in pairs
         ]
-        results = {case: self._known.get(case) or _decide(*case) for case in dict.fromkeys(cases)}
+        results = {}
+        for case in dict.fromkeys(cases):
+            self.on_wait()
+            results[case] = self._known.get(case) or _decide(*case)
         hard = [case for case, outcome in results.items() if outcome is None]
         try:
             results |= self._run_workers(hard)
@@ -108,10 +116,13 @@ class Verifier:
         )
 
     def _remember(self, hard: list[tuple[str, str]], results: dict) -> None:
-        """Keeps what workers decided; a time limit or an error may end otherwise the next time."""
+        """Keeps what workers decided, and what took them too long: each costs a worker.
+
+        An error may end otherwise the next time.
+        """
         self._num_algebra += len(hard)
         for case in hard:
-            if results[case] in _DECIDED.values():
+            if results[case] is not Outcome.ERROR:
                 self._known[case] = results[case]
         while len(self._known) > MAX_KNOWN:
             del self._known[next(iter(self._known))]
@@ -119,6 +130,7 @@ class Verifier:
     def _run_workers(self, pairs: list[tuple[str, str]]) -> dict[tuple[str, str], Outcome]:
         waiting, outcomes = collections.deque(pairs), {}
         while waiting or self._running:
+            self.on_wait()
             while waiting and len(self._running) < self._num_workers:
                 worker = (
                     self._idle.pop() if self._idle else Worker(self._comparator, self._timeout_s)
@@ -137,7 +149,8 @@ class Verifier:
     def _wait(self) -> list[tuple[Worker, Outcome]]:
         """Waits for a message or a deadline; returns the workers that finished, with outcomes."""
         timeout = min(worker.deadline for worker in self._running) - time.monotonic()
-        readable = connection.wait([worker.connection for worker in self._running], max(0, timeout))
+        timeout = min(max(0, timeout), WAIT_S)
+        readable = connection.wait([worker.connection for worker in self._running], timeout)
         done = []
         for worker in self._running:
             if worker.connection in readable:

@@ -2,6 +2,7 @@
 
 import contextlib
 import enum
+import errno
 import importlib
 import math
 import os
@@ -37,6 +38,21 @@ class Outcome(enum.StrEnum):
 
 
 _READY = 'ready'
+_LIMITS = {
+    resource.RLIMIT_NPROC: 0,
+    resource.RLIMIT_FSIZE: 0,
+    resource.RLIMIT_CORE: 0,
+    resource.RLIMIT_NOFILE: 64,
+}
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
+_REFUSED_KINDS = ('os.exec', 'os.fork', 'os.posix_spawn', 'os.spawn', 'pty.', 'socket.', 'ctypes.')
+_REFUSED = {
+    *('os.system', 'os.startfile', 'subprocess.Popen'),
+    *('os.kill', 'os.killpg', 'signal.pthread_kill', 'os.putenv', 'os.chmod', 'os.chown'),
+    *('os.link', 'os.symlink', 'os.rename', 'os.remove', 'os.rmdir', 'os.mkdir', 'os.truncate'),
+    *('shutil.rmtree', 'shutil.move', 'shutil.copyfile'),
+}
+"""Audit events (docs.python.org/3/library/audit_events.html) that a comparison never needs."""
 _OUTCOMES = {True: Outcome.RIGHT, False: Outcome.WRONG, None: Outcome.UNSURE}
 _FAILURES = (
     ArithmeticError,
@@ -72,6 +88,9 @@ class Worker:
             pass_fds=[child_end.fileno()],
             stdin=subprocess.DEVNULL,
             env=os.environ | {'PYTHONPATH': paths},
+            # A group of its own: the signals of a terminal are for the run, and `kill` ends
+            # whatever the worker may have started.
+            start_new_session=True,
         )
         child_end.close()
         self._ready = False
@@ -112,8 +131,9 @@ class Worker:
         return self._process.poll() is None
 
     def kill(self) -> None:
-        """Ends the process and closes the pipe."""
-        self._process.kill()
+        """Ends the process, with all that it started, and closes the pipe."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self.connection.close()
 
@@ -124,20 +144,43 @@ class Worker:
             )
 
 
+def confine() -> None:
+    """Takes away from this process what no comparison needs: processes, files to write, sockets.
+
+    The kernel's limits do not bind root to a number of processes, so Python refuses, too: an audit
+    hook cannot be removed. Both are beside the real rule, that an answer is never evaluated.
+    """
+    for limit, most in _LIMITS.items():
+        _, hard = resource.getrlimit(limit)
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(limit, (most, most))
+    sys.addaudithook(_refuse)
+
+
+def _refuse(event: str, arguments: tuple) -> None:
+    """Raises PermissionError for an event that starts a process or changes something outside."""
+    if event == 'os.kill' and arguments[0] == os.getpid():
+        return
+    writes = event == 'open' and isinstance(arguments[2], int) and arguments[2] & _WRITES
+    if writes or event in _REFUSED or event.startswith(_REFUSED_KINDS):
+        raise PermissionError(errno.EPERM, f'a verifier worker may not do this: {event}')
+
+
 def serve(descriptor: int, comparator: str, timeout_s: float) -> None:
     """Runs a worker's loop: reads pairs and sends outcomes until the parent closes the pipe.
 
     A comparator that raises gives an error, and the worker goes on. One that ends the process is
     counted as an error by the parent. One that uses too much CPU time is ended by SIGPROF, which
-    the parent counts as a timeout. The alarm ends a worker whose parent has died.
+    the parent counts as a timeout. The alarm ends a worker whose parent has died. What a comparison
+    may use is limited (`confine`).
     """
     resource.setrlimit(resource.RLIMIT_AS, (WORKER_BYTES, WORKER_BYTES))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     module, name = comparator.split(':')
     compare_pair = getattr(importlib.import_module(module), name)
     if compare_pair is algebra.math_equal:
         algebra.math_equal('(x+1)^2', 'x^2+2x+1')  # the imports of a first comparison are slow
     pipe = connection.Connection(descriptor)
+    confine()
     pipe.send(_READY)
     while True:
         try:

@@ -17,6 +17,9 @@ REAL = pathlib.Path(
 COMPARATORS = """
 import os, signal, time
 
+# Before the worker is confined.
+pids = os.open(os.environ['VERIFY_PIDS'], os.O_RDWR) if 'VERIFY_PIDS' in os.environ else None
+
 def compare_oddly(answer, reference):
     if 'sleep' in answer:
         time.sleep(1000)
@@ -34,8 +37,7 @@ def compare_oddly(answer, reference):
     return answer.split()[0] == reference.split()[0]
 
 def process(answer, reference):
-    with open(os.environ['VERIFY_LOG'], 'a') as file:
-        file.write(f'{os.getpid()}\\n')
+    os.write(pids, f'{os.getpid()}\\n'.encode())
     return True
 """
 
@@ -45,6 +47,16 @@ def comparators(tmp_path, monkeypatch):
     (tmp_path / 'verify_comparators.py').write_text(COMPARATORS)
     monkeypatch.syspath_prepend(tmp_path)
     return 'verify_comparators:{}'.format
+
+
+@pytest.fixture
+def pids(tmp_path, monkeypatch):
+    """Reads the process ids that the comparator `process` has written since the last call."""
+    os.mkfifo(tmp_path / 'pids')
+    monkeypatch.setenv('VERIFY_PIDS', str(tmp_path / 'pids'))
+    pipe = os.open(tmp_path / 'pids', os.O_RDWR | os.O_NONBLOCK)
+    yield lambda: [int(line) for line in os.read(pipe, 1 << 16).split()]
+    os.close(pipe)
 
 
 def verifier(comparator='nothing:starts', *, num_workers=2, timeout_s=1.0):
@@ -123,12 +135,10 @@ def test_a_dying_worker_is_an_error_of_its_item_alone(comparators, how):
         assert checker.check(pairs) == [Outcome.ERROR, Outcome.RIGHT, Outcome.WRONG]
 
 
-def test_a_worker_killed_between_checks_costs_one_error(comparators, tmp_path, monkeypatch):
-    log = tmp_path / 'pids'
-    monkeypatch.setenv('VERIFY_LOG', str(log))
+def test_a_worker_killed_between_checks_costs_one_error(comparators, pids):
     with verifier(comparators('process'), num_workers=1) as checker:
         assert checker.check([('#### a < 1', 'b > 1')]) == [Outcome.RIGHT]
-        os.kill(int(log.read_text()), signal.SIGKILL)
+        os.kill(*pids(), signal.SIGKILL)
         assert checker.check([('#### a < 2', 'b > 1')]) == [Outcome.ERROR]
         assert checker.check([('#### a < 3', 'b > 1')]) == [Outcome.RIGHT]
 
@@ -144,6 +154,35 @@ def test_a_comparison_that_fails_costs_its_pair_and_no_worker(
         assert checker.check(pairs) == [*[Outcome.ERROR] * 3, Outcome.UNSURE, Outcome.RIGHT]
         assert checker._idle == [worker] and worker.is_alive
     assert capfd.readouterr().err == ''
+
+
+def test_an_answer_that_took_too_long_is_remembered(comparators):
+    pair = (r'#### \sleep < 1', 'a > 1')
+    with verifier(comparators('compare_oddly'), num_workers=1, timeout_s=0.2) as checker:
+        start = time.monotonic()
+        assert checker.check([pair]) == [Outcome.TIMEOUT]
+        first, start = time.monotonic() - start, time.monotonic()
+        assert checker.check([pair] * 100) == [Outcome.TIMEOUT] * 100
+        assert time.monotonic() - start < first / 20
+        checker.configure(num_workers=1, timeout_s=0.3)  # a longer limit may tell
+        assert checker._known == {}
+
+
+def test_a_check_can_be_interrupted_while_a_worker_is_busy(comparators):
+    class Stop(BaseException):
+        pass
+
+    def stop():
+        if checker._running:
+            raise Stop
+
+    with verifier(comparators('compare_oddly'), num_workers=1, timeout_s=60.0) as checker:
+        checker.on_wait, start = stop, time.monotonic()
+        with pytest.raises(Stop):
+            checker.check([(r'#### \sleep < 1', 'a > 1')])
+        assert time.monotonic() - start < 30 and not checker._running
+        checker.on_wait = lambda: None
+        assert checker.check([('#### a < 1', 'a > 1')]) == [Outcome.RIGHT]
 
 
 def test_math_verify_errors_are_unsure_and_print_nothing(capfd):
@@ -219,26 +258,20 @@ def test_only_the_markers_of_a_check_count():
         assert checker.check(pairs, ['hashes']) == [Outcome.NO_ANSWER, Outcome.RIGHT]
 
 
-def test_workers_live_on_between_checks_and_end_with_the_verifier(
-    comparators, tmp_path, monkeypatch
-):
-    log = tmp_path / 'pids'
-    monkeypatch.setenv('VERIFY_LOG', str(log))
+def test_workers_live_on_between_checks_and_end_with_the_verifier(comparators, pids):
     with verifier(comparators('process'), num_workers=1) as checker:
         for index in range(3):
             checker.check([(f'#### a < {index}', 'b > 1')])
-    (pid,) = set(log.read_text().split())
+    (pid,) = set(pids())
     with pytest.raises(ProcessLookupError):
-        os.kill(int(pid), 0)
+        os.kill(pid, 0)
 
 
-def test_equal_pairs_are_compared_once_and_counted_each(comparators, tmp_path, monkeypatch):
-    log = tmp_path / 'pids'
-    monkeypatch.setenv('VERIFY_LOG', str(log))
+def test_equal_pairs_are_compared_once_and_counted_each(comparators, pids):
     with verifier(comparators('process'), num_workers=1) as checker:
         assert checker.check([('#### a < 1', 'b > 1')] * 4) == [Outcome.RIGHT] * 4
         assert checker.counts == {Outcome.RIGHT: 4}
-    assert len(log.read_text().split()) == 1
+    assert len(pids()) == 1
 
 
 def test_workers_that_cannot_start_are_a_loud_failure():

@@ -2,7 +2,8 @@
 
     python -m tests.support.kill_run --workdir /tmp/kills         # 20 kills, each stage hit twice
 
-Each kill is SIGKILL to the whole process; the same command then continues. Prints every kill and
+Each kill is SIGKILL to the whole process, or with --signal=SIGTERM a request to stop, which must
+end with code 75 within 10 s; the same command then continues. Prints every kill and
 a comparison by hash of weights, episodes, metrics, figures and report. Exit code 1 if anything
 differs or if a stage was hit less than twice. Not part of the test suite: it takes minutes.
 """
@@ -15,6 +16,7 @@ import os
 import pathlib
 import random
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -30,6 +32,8 @@ from tests.support import multi_process
 SMOKE = ('--config=configs/lab.py:smoke', '--config.base.fit.num_steps=20')
 """The base is trained here; otherwise its stage would end before it can be hit."""
 PER_STAGE = 2
+LEAVE_S = 10.0  # from a request to stop to the end of the process
+LEAVE_TIMES: list[float] = []  # of the requests of this program
 SPREAD = 0.6  # kills within this share of a stage's duration, so that most still hit it
 
 
@@ -59,7 +63,9 @@ def last_write_time(workdir: pathlib.Path) -> float:
     return max((path.stat().st_mtime for path in workdir.rglob('*')), default=0.0)
 
 
-def kill_in(workdir: pathlib.Path, stage: str, *, rng: random.Random, seconds: float) -> str:
+def kill_in(
+    workdir: pathlib.Path, stage: str, *, rng: random.Random, seconds: float, number: signal.Signals
+) -> str:
     """Kills a run some time after it has reached a stage; returns the stage that was hit."""
     process, started = start(workdir), time.time()
     while (running_stage(workdir) or '') < stage or last_write_time(workdir) < started:
@@ -70,9 +76,24 @@ def kill_in(workdir: pathlib.Path, stage: str, *, rng: random.Random, seconds: f
     while time.time() < stop_at and running_stage(workdir) == stage:
         time.sleep(0.01)
     hit = running_stage(workdir) or 'between stages'
-    process.kill()
-    process.wait(timeout=60)
+    before = sum(os.times()[2:4]) + cpu_seconds(process.pid)
+    process.send_signal(number)
+    sent = time.time()
+    code = process.wait(timeout=60)
+    if number == signal.SIGTERM:
+        taken, used = time.time() - sent, sum(os.times()[2:4]) - before
+        load = os.getloadavg()[0]
+        print(f'  {number.name} to exit {code}: {taken:.1f} s, of the processor {used:.1f} s '
+              f'(load {load:.0f})', flush=True)  # fmt: skip
+        assert code in (0, 75), code
+        LEAVE_TIMES.append(taken)
     return hit
+
+
+def cpu_seconds(pid: int) -> float:
+    """Returns the processor time that a running process has used."""
+    fields = pathlib.Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf('SC_CLK_TCK')
 
 
 def fingerprints(workdir: pathlib.Path) -> dict[str, str]:
@@ -100,7 +121,9 @@ def without_time(summary: dict) -> dict:
     return {name: value for name, value in summary.items() if name != 'seconds'}
 
 
-def kill_all(workdir: pathlib.Path, whole: pathlib.Path, *, kills: int, seed: int) -> dict:
+def kill_all(
+    workdir: pathlib.Path, whole: pathlib.Path, *, kills: int, seed: int, number: signal.Signals
+) -> dict:
     """Kills each stage twice, and random ones up to `kills`; returns the hits by stage."""
     rng = random.Random(seed)
     stages = [f'{i:02d}-{name}' for i, name in enumerate(lab.get_config('smoke').stages)]
@@ -110,7 +133,8 @@ def kill_all(workdir: pathlib.Path, whole: pathlib.Path, *, kills: int, seed: in
     for stage in stages:
         done = workdir / 'stages' / stage / 'summary.json'
         while hits[stage] < PER_STAGE + more[stage] and not done.exists():
-            hit = kill_in(workdir, stage, rng=rng, seconds=summaries[stage]['seconds'])
+            seconds = summaries[stage]['seconds']
+            hit = kill_in(workdir, stage, rng=rng, seconds=seconds, number=number)
             hits[hit] += 1
             print(f'kill {hits.total()}: {hit}', flush=True)
     return dict(hits)
@@ -122,10 +146,12 @@ def main() -> int:
     parser.add_argument('--workdir', type=pathlib.Path, required=True)
     parser.add_argument('--kills', type=int, default=20)
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--signal', default='SIGKILL', choices=['SIGKILL', 'SIGTERM'])
     args = parser.parse_args()
     whole, killed = args.workdir / 'whole' / 'run', args.workdir / 'killed' / 'run'
     assert start(whole).wait() == 0, f'see {whole}.log'
-    hits = kill_all(killed, whole, kills=args.kills, seed=args.seed)
+    number = signal.Signals[args.signal]
+    hits = kill_all(killed, whole, kills=args.kills, seed=args.seed, number=number)
     assert start(killed).wait() == 0, f'see {killed}.log'
     jax.set_mesh(sharding.make_mesh((-1, 1, 1)))
     expected, actual = fingerprints(whole), fingerprints(killed)
@@ -134,9 +160,11 @@ def main() -> int:
     print(json.dumps({'hits': hits, 'compared': len(expected), 'differing': differing}, indent=1))
     few = [stage for stage in json.loads((whole / 'summary.json').read_text())['stages']
            if hits.get(stage, 0) < PER_STAGE]  # fmt: skip
-    return int(bool(differing or few or sum(hits.values()) < args.kills))
+    slow = [seconds for seconds in LEAVE_TIMES if seconds > LEAVE_S]
+    return int(bool(differing or few or slow or sum(hits.values()) < args.kills))
 
 
 if __name__ == '__main__':
-    os.nice(19)
+    if '--signal=SIGTERM' not in sys.argv:  # whose time is measured
+        os.nice(19)
     sys.exit(main())

@@ -32,12 +32,24 @@ class Checkpointer:
         self._checkpointer = ocp.training.Checkpointer(
             self._folder, preservation_policy=policy, cleanup_tmp_directories=True
         )
+        self._saving = None  # Orbax's response to the newest save
+        self._newest = None
+
+    @property
+    def newest(self) -> int | None:
+        """Step that was saved or restored last; None before that."""
+        return self._newest
 
     def save(self, step: int, state: Any, cursor: dict[str, Any]) -> None:
-        """Starts writing in the background; `cursor` is plain JSON."""
+        """Starts writing in the background; `cursor` is plain JSON. Waits for the save before.
+
+        A response that nobody asks for its result keeps an event loop, three descriptors, open.
+        """
         content = {'cursor': cursor, 'fingerprint': distributed.fingerprint(state)}
+        self._finish()
+        self._newest = step
         with named_errors(self._folder):
-            self._checkpointer.save_checkpointables_async(
+            self._saving = self._checkpointer.save_checkpointables_async(
                 step, {'state': state, 'cursor': content}, force=True, overwrite=True
             )
 
@@ -53,6 +65,7 @@ class Checkpointer:
         for checkpoint in reversed(self._checkpointer.checkpoints):
             loaded = self._load(checkpoint.step, abstract)
             if loaded is not None:
+                self._newest = checkpoint.step
                 return checkpoint.step, *loaded
         return None
 
@@ -79,6 +92,7 @@ class Checkpointer:
         """Waits until everything is written."""
         if not self._is_closed:
             self._is_closed = True
+            self._finish()
             with named_errors(self._folder):
                 self._checkpointer.close()
 
@@ -90,6 +104,12 @@ class Checkpointer:
         if error is not None:
             with contextlib.suppress(OSError, ValueError, RuntimeError):  # the first one counts
                 self.close()
+
+    def _finish(self) -> None:
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            with named_errors(self._folder):
+                saving.result()
 
 
 def delete_oldest(folder: epath.Path, *, keep: int) -> None:

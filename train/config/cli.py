@@ -17,7 +17,7 @@ from ml_collections.config_flags import config_flags
 
 from elenchus.data.files import failures
 from elenchus.data.text.printable import printable
-from elenchus.train import distributed
+from elenchus.train import distributed, output, watchdog
 from elenchus.train.config import compilation_cache
 from elenchus.train.config.build import ROOT, nearest
 
@@ -104,6 +104,7 @@ def define_flags(*, stages: Sequence[str] | None = None) -> None:
 
 def join_processes() -> None:
     """Joins the processes that the flags or the cluster name."""
+    watchdog.dump_stacks_on_signal(sys.__stderr__)
     values = flags.FLAGS
     distributed.initialize(
         coordinator=values.coordinator,
@@ -127,6 +128,12 @@ def one_line_errors() -> Iterator[None]:
     deleted folder, processes that disagree, a loss that is not finite) exit with code 1. A
     ValueError from a library is a fault and keeps its traceback; --verbosity=1 shows all of them.
     """
+    with output.kept(), _one_line():
+        yield
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
     try:
         yield
     except ValueError as error:

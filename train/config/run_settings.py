@@ -37,6 +37,7 @@ from elenchus.train.config.stage_names import StageName, StartName
 from elenchus.train.loop import LoopSettings
 from elenchus.train.rl.settings import Player, ReinforceSettings
 from elenchus.train.sft import FitSettings
+from elenchus.train.watchdog import WatchdogSettings
 
 REINFORCED: Mapping[str, tuple[Player, ...]] = {
     'reinforce': ('actor',),
@@ -325,6 +326,7 @@ class RunSettings:
     data: DataSettings
     sampling: SamplingSettings
     train: LoopSettings
+    watchdog: WatchdogSettings
     base: BaseSettings
     actor: ActorSettings
     critique: CritiqueSettings

@@ -44,6 +44,7 @@ MAY_CHANGE = (
     *('train.log_every', 'train.checkpoint_every', 'reinforce.checkpoint_every'),
     *('train.keep_checkpoints', 'train.keep_finished_checkpoints', 'train.nonfinite'),
     *('train.compare_hosts_every', 'data.answer.workers'),
+    *('watchdog.slow_factor', 'watchdog.timeout_s'),
     *PATHS,
     *ENGINE_SIZES,
 )

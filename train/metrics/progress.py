@@ -24,6 +24,12 @@ def show(**fields: Any) -> None:
         _displayed[-1].advance(0, **fields)
 
 
+def status() -> dict[str, Any]:
+    """Returns what the innermost display shows: what is done, of how much, and its rate."""
+    displayed = list(_displayed)  # a thread asks
+    return displayed[-1].status() if displayed else {}
+
+
 def progress(total: int | None, *, unit: str, description: str) -> 'Progress':
     """Returns a progress display with rate and remaining time; only the first process prints.
 
@@ -75,6 +81,16 @@ class Progress:
             self._bar.update(self._task, advance=count, text=self._text())
         elif self._clock() - self._printed >= PLAIN_INTERVAL:
             self._print()
+
+    def status(self) -> dict[str, Any]:
+        """Returns the figures of the display as plain JSON."""
+        return {
+            'description': self._description,
+            'step': self._done,
+            'steps': self._total,
+            'unit': self._unit,
+            'rate': round(self._rate(), 4),
+        }
 
     def _make_bar(self) -> rich_progress.Progress:
         columns = (

@@ -17,7 +17,6 @@ log-probabilities itself. Otherwise the samples are at most num_updates - 1 upda
 is taken against the policy that sampled.
 """
 
-import collections
 import dataclasses
 import functools
 import pathlib
@@ -39,11 +38,20 @@ from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.seeds import derive_seed
 from elenchus.sampling.step_scores import StepScorer
-from elenchus.train.loop import LoopSettings, Updates, init_train_state, to_device, train_loop
+from elenchus.train import preemption
+from elenchus.train.loop import (
+    LoopSettings,
+    StepInterrupted,
+    Updates,
+    init_train_state,
+    to_device,
+    train_loop,
+)
 from elenchus.train.metrics import writers
 from elenchus.train.objective import Objective
 from elenchus.train.optimizer import make_optimizer
 from elenchus.train.rl import credit, diagnostics, rollouts, update_batch
+from elenchus.train.rl.iteration_cursor import IterationCursor
 from elenchus.train.rl.logprobs import change_layout, make_logprobs
 from elenchus.train.rl.rollouts import RolloutSetup, SampledGroups
 from elenchus.train.rl.settings import Player, ReinforceSettings, check_rows, turn_overhead
@@ -96,22 +104,22 @@ def reinforce(
         for player in trained
     }
     initial = {p: lora.split(training.reference)[0] for p, training in trainings.items()}
-    counters = collections.Counter(tokens_sampled=0, tokens_trained=0, tokens_padding=0)
+    cursor = IterationCursor()
     states, _ = train_loop(
         lambda: {p: init_train_state(weights, optimizer) for p, weights in initial.items()},
-        functools.partial(train_iteration, trainings=trainings, counters=counters),
+        functools.partial(train_iteration, trainings=trainings, cursor=cursor),
         num_steps=s.num_steps,
         loop=dataclasses.replace(loop, log_every=1, checkpoint_every=s.checkpoint_every),
         folder=folder,
         writer=writer,
         description=f'reinforce {" and ".join(trained)}',
-        cursor=lambda: dict(counters),
-        set_cursor=counters.update,  # adds to counts that are 0 until then
+        cursor=cursor.to_json,
+        set_cursor=cursor.restore,
         watch=diagnostics.make_watch(diagnostics.to_stderr),
-        should_stop=lambda: 0 < s.token_budget <= counters['tokens_sampled'],
+        should_stop=lambda: cursor.has_spent(s.token_budget),
     )
     return _current_models(trainings, states), {
-        **counters,
+        **cursor.counters,
         'updates': {p: int(state.step) for p, state in states.items()},
     }
 
@@ -153,34 +161,44 @@ def train_iteration(
     states: dict[Player, TrainState],
     *,
     trainings: Mapping[Player, PlayerTraining],
-    counters: collections.Counter,
+    cursor: IterationCursor,
 ) -> tuple[dict[Player, TrainState], dict, Updates]:
     """Runs one iteration of each player; returns (states, metrics, updates) for the train loop.
 
-    Adds the sampled and trained tokens to `counters`, the cursor of the loop.
+    Adds the sampled and trained tokens to the cursor. A request to stop is obeyed while a player
+    samples; raises StepInterrupted if a player before it has taken its updates.
     """
-    row, updates = {}, []
+    all_updates = []
     for player, training in trainings.items():
+        if player in cursor.row:  # before the iteration was interrupted
+            continue
         # The second player meets the first one's weights of this very iteration.
         models = dataclasses.replace(training.setup.models, **_current_models(trainings, states))
         iteration = plan_iteration(training, step, models.sampler)
         start = time.perf_counter()
-        sampled = rollouts.sample_with_refill(**rollout_arguments(training, iteration, models))
+        try:
+            sampled = rollouts.sample_with_refill(**rollout_arguments(training, iteration, models))
+        except preemption.Interrupted:
+            if not cursor.row:
+                raise
+            raise StepInterrupted(states, all_updates) from None
         seconds = time.perf_counter() - start
-        state, metrics, player_updates = update_player(
+        state, metrics, updates = update_player(
             training, states[player], sampled, iteration=iteration
         )
         states = states | {player: state}
-        updates += player_updates
-        counters['tokens_sampled'] += sampled.tokens
-        for _, minibatch in player_updates:
-            counters.update(packing.token_counts(minibatch))
+        all_updates += updates
+        cursor.counters['tokens_sampled'] += sampled.tokens
+        for _, minibatch in updates:
+            cursor.counters.update(packing.token_counts(minibatch))
         # Names below time/ go to timing.jsonl: they differ from run to run.
         metrics |= {'time/rollouts': seconds, 'time/rollout_tokens_per_s': sampled.tokens / seconds}
         if len(trainings) > 1:  # 'loss/kl' becomes 'loss/critic/kl'
             metrics = {n.replace('/', f'/{player}/', 1): value for n, value in metrics.items()}
-        row |= metrics
-    return states, row | {'sampled/tokens': counters['tokens_sampled']}, updates
+        cursor.row[player] = metrics
+    row = {name: value for metrics in cursor.row.values() for name, value in metrics.items()}
+    cursor.row = {}
+    return states, row | {'sampled/tokens': cursor.counters['tokens_sampled']}, all_updates
 
 
 def _current_models(

@@ -28,7 +28,7 @@ from etils import epath
 
 from elenchus.data.files import atomic, episode_files, failures, jsonl
 from elenchus.data.records import Episode
-from elenchus.train import distributed
+from elenchus.train import distributed, preemption
 from elenchus.train.checkpoints import saved_models, training_state
 from elenchus.train.config import build
 from elenchus.train.config.stage_fields import EARLIER, MAY_CHANGE
@@ -216,6 +216,10 @@ class StageFolder:
         start, summary = time.perf_counter(), dict.fromkeys(counts, 0)
         try:
             yield summary
+        except preemption.Interrupted:
+            raise distributed.Preempted(
+                f'{self.name}: what was being sampled is left out'
+            ) from None
         except MISTAKES as error:
             # Not by `run_on_first`: an error need not reach all processes.
             if jax.process_index() == 0 and self.path.exists():

@@ -18,6 +18,7 @@ from elenchus.sampling.critique_data import annotators
 from elenchus.sampling.exploration import proposals
 from elenchus.train import distributed
 from elenchus.train.config.run_settings import REINFORCED, RunSettings
+from elenchus.train.metrics.activity import activity
 from elenchus.train.rl import rollouts
 from elenchus.train.run import problems as problem_lib
 from elenchus.train.run.paths import resolve
@@ -70,6 +71,7 @@ def load_inputs(settings: RunSettings, verifier: verify.Verifier) -> RunInputs:
     """
     source, answer = settings.data.source, settings.data.answer
     verifier.configure(num_workers=answer.workers or None, timeout_s=answer.timeout_s)
+    verifier.on_wait = distributed.leave_if_heard
     rows = {split: problem_lib.load_rows(settings, split) for split in ('train', 'test')}
     problem_lib.check_solutions(settings, rows['train'])
     train_problems, test_problems = ([row.problem for row in rows[split]] for split in rows)
@@ -105,6 +107,7 @@ def judge_on_first_process(judge: Judge) -> Judge:
     def judge_once(pairs: Sequence[tuple[Problem, str | None]]) -> list[TurnFacts]:
         """Broadcasts the facts as plain JSON values."""
         values = distributed.run_on_first(lambda: list(map(dataclasses.asdict, judge(pairs))))
+        activity.mark('judging')
         return [TurnFacts(**fields) for fields in values]
 
     return judge_once

@@ -14,6 +14,7 @@ from elenchus.train import distributed
 from elenchus.train.config import cli
 from elenchus.train.failures import FailuresReachAll
 from elenchus.train.metrics import profiling, speed, writers
+from elenchus.train.metrics.activity import activity
 from elenchus.train.report.html_page import write_report
 from elenchus.train.run import provenance, stage_inputs
 from elenchus.train.run.directory import SUMMARY, StageFolder, read_json, write_json
@@ -47,6 +48,7 @@ def run_stage(run: Run, name: str) -> dict:
     A stage with a summary is complete and skipped; an interrupted stage resumes.
     """
     print(f'== {name}')
+    activity.start_stage(name)
     stage = run.directory.stage(name)
     stage_inputs.discard_failure(run.reader, name)
     summary = stage.read_summary()

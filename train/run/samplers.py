@@ -13,8 +13,10 @@ from elenchus.sampling.engine.work import Work
 from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.step_scores import StepScorer
+from elenchus.train import distributed
 from elenchus.train.config.run_settings import SamplingSettings
 from elenchus.train.metrics import speed
+from elenchus.train.metrics.activity import activity
 from elenchus.train.run.inputs import RunInputs
 
 
@@ -82,8 +84,13 @@ class Samplers:
         """Shows the progress of sampling; the engines call it after every chunk."""
         return speed.SamplingProgress(self.work)
 
+    def _after_chunk(self) -> None:
+        self.on_chunk()
+        activity.mark('sampling')
+        distributed.leave_if_preempted()
+
     def _sampler(self, *stop_ids: int) -> Sampler:
         engine = Engine(self.settings.engine, stop_ids=stop_ids)
-        engine.on_chunk = self.on_chunk
+        engine.on_chunk = self._after_chunk
         self.engines.append(engine)
         return Sampler(engine, self.inputs.chat, self.settings.limits)

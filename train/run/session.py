@@ -15,7 +15,7 @@ from elenchus.data.text.printable import printable
 from elenchus.model import platforms, sharding, transformer
 from elenchus.model.attention import kernels
 from elenchus.model.transformer import Transformer
-from elenchus.train import distributed
+from elenchus.train import distributed, output, watchdog
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.config import build, players, stage_fields
@@ -52,7 +52,9 @@ class Run:
         with self.directory.locked():
             path = self.directory.path / tokenizer.file_name
             distributed.run_on_first(lambda: tokenizer.save(path))
-            yield self
+            output.open_log(self.directory.path)
+            with watchdog.Watchdog(self.directory.path, self.settings.watchdog):
+                yield self
 
     def load_model(self, stage: str) -> Transformer:
         """Loads the model that a stage of this run ended with."""

@@ -1,11 +1,14 @@
 """Training states: restored exactly, complete or absent, and checked."""
 
+import errno
+import os
 import signal
 import subprocess
 import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -117,3 +120,14 @@ def test_a_process_killed_while_saving_leaves_whole_checkpoints_only(tmp_path):
     assert step >= 4 and cursor == {'step': step} and int(state['y']) == step
     assert (np.asarray(state['x']) == step).all()
     assert all(path.name.isdigit() for path in folder.iterdir() if path.is_dir())
+
+
+def test_fifty_saves_keep_no_descriptor(tmp_path):
+    checkpointer = training_state.Checkpointer(tmp_path / 'c', keep=2)
+    counts = []
+    for step in range(1, 51):
+        checkpointer.save(step, {'a': jnp.arange(8.0)}, {'n': step})
+        counts.append(len(os.listdir('/proc/self/fd')))
+    checkpointer.close()
+    # A save that is being written has a few open; each once kept three.
+    assert max(counts[40:]) - max(counts[1:11]) < 20 and checkpointer.newest == 50

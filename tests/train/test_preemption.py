@@ -1,0 +1,73 @@
+"""A request to stop: one signal or two, to one process or several, in short and in long calls."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from elenchus.train import distributed
+from tests.support import multi_process
+
+CLUSTERED, ALONE = 'under jax.distributed', 'alone'
+
+
+def start(count, work, *, cluster=CLUSTERED):
+    """Starts `count` workers and waits until all of them work."""
+    address = f'localhost:{multi_process.free_port()}' if cluster == CLUSTERED else ''
+    command = [sys.executable, '-m', 'tests.support.stop_worker', address, str(count)]
+    started = [
+        subprocess.Popen(
+            [*command, str(i), work], cwd=multi_process.ROOT, env=multi_process.environment(1),
+            stderr=subprocess.PIPE, text=True,
+        )
+        for i in range(count)
+    ]  # fmt: skip
+    for process in started:
+        while process.stderr.readline() != 'ready\n':
+            assert process.poll() is None
+    time.sleep(0.1)  # into the work
+    return started
+
+
+def ends(started):
+    """Returns exit codes and what the processes printed, after at most 20 s."""
+    outputs = [process.communicate(timeout=20)[1] for process in started]
+    return [process.returncode for process in started], outputs
+
+
+@pytest.mark.parametrize(
+    'number', [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
+def test_one_process_under_jax_distributed_obeys_a_signal(number):
+    started = start(1, 'calls')
+    started[0].send_signal(signal.SIGHUP)  # the terminal may go: the run goes on
+    time.sleep(0.2)
+    assert started[0].poll() is None
+    started[0].send_signal(number)
+    codes, (output,) = ends(started)
+    assert codes == [distributed.PREEMPTED_EXIT_CODE] and 'preempted: saved at step' in output
+    assert f'{number.name}: the run saves and ends; a second one ends it at once' in output
+
+
+@pytest.mark.parametrize('cluster', [CLUSTERED, pytest.param(ALONE, marks=pytest.mark.slow)])
+def test_a_second_signal_ends_a_process_that_is_in_a_long_call(cluster):
+    started = start(1, 'stuck', cluster=cluster)
+    started[0].send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    assert started[0].poll() is None
+    sent = time.monotonic()
+    started[0].send_signal(signal.SIGTERM)
+    codes, _ = ends(started)
+    assert codes[0] in (128 + signal.SIGTERM, -signal.SIGTERM) and time.monotonic() - sent < 3
+
+
+def test_processes_that_are_at_different_steps_leave_at_the_same_one():
+    started = start(2, 'calls')
+    started[1].send_signal(signal.SIGTERM)
+    codes, outputs = ends(started)
+    assert codes == [distributed.PREEMPTED_EXIT_CODE] * 2
+    steps = [re.search(r'saved at step (\d+)', output)[1] for output in outputs]
+    assert steps[0] == steps[1]

@@ -1,0 +1,121 @@
+"""Where the time of a run goes: seconds by kind, over all its starts.
+
+Training and sampling call `mark(kind)` when a step, a chunk of decoding, a judgement or a save has
+ended: the seconds since the mark before are of that kind.
+"""
+
+import collections
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+from elenchus.data.files import atomic
+
+STATUS = 'status.json'
+TIMING = 'timing.jsonl'
+COMPILE_EVENT = '/jax/core/compile/backend_compile_duration'
+_LEAST_SLOW_S = 10.0  # a shorter step is never called slow
+_LEAST_STEPS = 10  # whose median is worth comparing with
+
+Kind = Literal['steps', 'sampling', 'judging', 'saving', 'restoring', 'compiling', 'other']
+
+
+class Activity:
+    """What this process does: seconds by kind, the steps of its stage, and its last progress."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self._clock = clock
+        self.seconds: dict[Kind, float] = collections.defaultdict(float)
+        self.stage, self.state = '', 'opening'
+        self.marks = 0
+        self._durations = collections.defaultdict(lambda: collections.deque(maxlen=50))
+        self._compiling = 0.0  # since the last mark
+        self._last, self._last_kind = clock(), 'other'
+
+    def mark(self, kind: Kind) -> None:
+        """Counts the seconds since the last mark as of this kind, those of compiling apart."""
+        now = self._clock()
+        elapsed, compiling = now - self._last, min(self._compiling, now - self._last)
+        self.seconds[kind] += elapsed - compiling
+        self.seconds['compiling'] += compiling
+        if not compiling:
+            self._durations[kind].append(elapsed)
+        self._last, self._last_kind, self._compiling = now, kind, 0.0
+        self.marks += 1
+
+    def start_stage(self, name: str) -> None:
+        """Begins another stage: its steps have another median."""
+        self.mark('other')
+        self.stage, self.state = name, 'running'
+        self._durations.clear()
+
+    def count_compiling(self, event: str, seconds: float, **_: Any) -> None:
+        """Listener of JAX's durations."""
+        if event == COMPILE_EVENT:
+            self._compiling += seconds
+
+    @property
+    def idle(self) -> float:
+        """Seconds since the last mark."""
+        return self._clock() - self._last
+
+    def slow_limit(self, factor: float) -> float | None:
+        """Seconds after which the present step is slow; None while too few are known."""
+        durations = list(self._durations[self._last_kind])
+        if len(durations) < _LEAST_STEPS:
+            return None
+        # What comes next may be of another kind: an update after many chunks of decoding.
+        longest = max(max(d) for d in list(self._durations.values()) if d)
+        return max(_LEAST_SLOW_S, factor * statistics.median(durations), 2 * longest)
+
+
+activity = Activity()
+"""That of this process."""
+
+
+def mark(kind: Kind) -> None:
+    """Counts the seconds since the last mark of this process as of this kind."""
+    activity.mark(kind)
+
+
+def keep_unfinished(folder: os.PathLike) -> None:
+    """Moves the times of the start that status.json tells of to timing.jsonl, once.
+
+    A start that was killed so counts, up to its last sign of life.
+    """
+    path = atomic.absolute(folder) / STATUS
+    if not path.exists():
+        return
+    status = json.loads(path.read_text())
+    if status.pop('kept', False):
+        return
+    row = {name: status[name] for name in ('started', 'heartbeat', 'state', 'seconds')}
+    timing = path.with_name(TIMING)
+    text = timing.read_text() if timing.exists() else ''
+    atomic.write_text(timing, text + json.dumps(row) + '\n')
+    atomic.write_text(path, json.dumps(status | {'kept': True}, indent=1) + '\n')
+
+
+def goodput(folder: os.PathLike) -> str:
+    """Returns the shares of all wall time since the run's first start, as text, largest first."""
+    path = atomic.absolute(folder) / TIMING
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    shares = time_shares(rows)
+    parts = ', '.join(f'{name} {share:.1%}' for name, share in shares.items())
+    total = rows[-1]['heartbeat'] - rows[0]['started']
+    return f'{total:.0f} s over {len(rows)} starts: {parts}'
+
+
+def time_shares(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Returns the share of each kind; `idle` is the time between starts."""
+    total = rows[-1]['heartbeat'] - rows[0]['started']
+    seconds = collections.Counter()
+    for row in rows:
+        seconds.update(row['seconds'])
+    seconds['idle'] = sum(
+        later['started'] - row['heartbeat'] for row, later in zip(rows, rows[1:], strict=False)
+    )
+    return {name: value / max(total, 1e-9) for name, value in seconds.most_common() if value > 0}

@@ -1,0 +1,162 @@
+"""What a run prints: kept in WORKDIR/log.txt, and no end of the run when nobody reads it.
+
+The reader of a pipe may go away (a laptop sleeps, `| head`), or a terminal be hung up. Then only
+the log is written. In a bucket, whose objects cannot be appended to, there is none.
+"""
+
+import contextlib
+import io
+import os
+import re
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from typing import TextIO
+
+from elenchus.data.files import atomic
+
+LOG = 'log.txt'
+_ESCAPES = re.compile(r'\x1b\[[0-9;?]*[A-Za-z]|\r')
+_BAR = '━'  # of progress on a terminal, which is drawn again and again
+_MAX_WAITING = 1 << 20  # characters that are kept until the log is open
+
+
+class Log:
+    """The log of a run; what is written before it is open is kept, and written then."""
+
+    def __init__(self):
+        self._waiting: list[str] = []
+        self._file: TextIO | None = None
+        self._failed = False
+
+    @property
+    def file(self) -> TextIO | None:
+        """The open file; None before that, and in processes that do not write."""
+        return self._file
+
+    def open(self, path: str | os.PathLike) -> None:
+        """Appends to this file from now on. Raises OSError if it cannot be written."""
+        self.close()
+        self._failed = False
+        self._file = open(path, 'a', encoding='utf-8', errors='replace', buffering=1)  # noqa: SIM115
+        command = ' '.join(sys.argv)
+        when = time.strftime('%Y-%m-%d %H:%M:%S')
+        waiting, self._waiting = self._waiting, []
+        for text in (f'--- {when} {socket.gethostname()} {os.getpid()}: {command}\n', *waiting):
+            self.write(text)
+
+    def write(self, text: str) -> None:
+        """Writes text without a terminal's control sequences; after a failure nothing more."""
+        if '\x1b' in text or '\r' in text:
+            lines = _ESCAPES.sub('', text).splitlines(keepends=True)
+            text = ''.join(line for line in lines if _BAR not in line and line.strip())
+        if self._file is None:
+            if sum(map(len, self._waiting)) < _MAX_WAITING:
+                self._waiting.append(text)
+            return
+        if self._failed:
+            return
+        try:
+            self._file.write(text)
+        except OSError:  # a full disk ends the run where it writes its results
+            # It stays open: faulthandler may hold its descriptor.
+            self._failed = True
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._file is not None:
+            file, self._file = self._file, None
+            with contextlib.suppress(OSError, ValueError):
+                file.close()
+
+
+class Output(io.TextIOBase):
+    """A text stream that writes to another one, as long as that can be written, and to the log."""
+
+    def __init__(self, stream: TextIO, log: Log):
+        self._stream, self._log = stream, log
+
+    def write(self, text: str) -> int:
+        """Writes a text; whole lines at once, as on a terminal."""
+        self._log.write(text)
+        try:
+            self._stream.write(text)
+            if '\n' in text:
+                self._stream.flush()
+        except OSError:
+            self._drop()
+        return len(text)
+
+    def flush(self) -> None:
+        """Flushes the stream."""
+        try:
+            self._stream.flush()
+        except OSError:
+            self._drop()
+
+    def _drop(self) -> None:
+        # What the stream still holds goes there too: its last flush would change the exit code.
+        with contextlib.suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self._stream.fileno())
+            os.close(null)
+
+    def isatty(self) -> bool:
+        """Returns whether the stream is a terminal."""
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        """Returns the descriptor of the stream."""
+        return self._stream.fileno()
+
+    def writable(self) -> bool:
+        """Returns True."""
+        return True
+
+    @property
+    def encoding(self) -> str:
+        """Encoding of the stream."""
+        return self._stream.encoding
+
+    @property
+    def errors(self) -> str:
+        """What the stream does with characters that it cannot encode."""
+        return self._stream.errors
+
+
+log = Log()
+"""That of this process."""
+
+
+@contextlib.contextmanager
+def kept() -> Iterator[None]:
+    """Keeps what is printed in its body, and an exception's traceback, for the log of the run."""
+    streams = sys.stdout, sys.stderr
+    outputs = sys.stdout, sys.stderr = Output(sys.stdout, log), Output(sys.stderr, log)
+    with contextlib.ExitStack() as stack:
+        stack.callback(_restore, streams, outputs)
+        stack.push(_log_traceback)
+        yield
+
+
+def _log_traceback(kind: type | None, error: BaseException | None, trace) -> None:
+    """Called at the end of `kept`: the log has the traceback, which the terminal gets later."""
+    if kind is not None and not issubclass(kind, SystemExit):
+        log.write(''.join(traceback.format_exception(kind, error, trace)))
+
+
+def _restore(streams: tuple[TextIO, TextIO], outputs: tuple[Output, Output]) -> None:
+    for output in outputs:
+        output.flush()
+    if sys.stdout is outputs[0]:  # processes but the first have put another stream in its place
+        sys.stdout = streams[0]
+    sys.stderr = streams[1]
+    log.close()
+
+
+def open_log(workdir: str | os.PathLike) -> None:
+    """Opens the log of a work directory, on the process that writes."""
+    if atomic.may_write() and not atomic.is_remote(workdir) and isinstance(sys.stderr, Output):
+        log.open(os.path.join(workdir, LOG))

@@ -1,0 +1,26 @@
+"""Where reinforcement learning stands: what a checkpoint stores beside the players' states."""
+
+import collections
+from typing import Any
+
+
+class IterationCursor:
+    """Tokens so far, and of an iteration that was interrupted the players that are done with it."""
+
+    def __init__(self):
+        self.counters = collections.Counter(tokens_sampled=0, tokens_trained=0, tokens_padding=0)
+        self.row: dict[str, dict[str, Any]] = {}  # player -> its metrics of this iteration
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain JSON; `players` only of an iteration that was interrupted."""
+        rows = {p: {n: float(x) for n, x in row.items()} for p, row in self.row.items()}
+        return dict(self.counters) | ({'players': rows} if rows else {})
+
+    def restore(self, values: dict[str, Any]) -> None:
+        """Continues from what `to_json` returned."""
+        self.row = dict(values.get('players', {}))
+        self.counters.update({n: x for n, x in values.items() if n != 'players'})
+
+    def has_spent(self, budget: int) -> bool:
+        """Returns whether a budget of sampled tokens, 0 for none, is spent before an iteration."""
+        return not self.row and 0 < budget <= self.counters['tokens_sampled']

@@ -1,0 +1,211 @@
+"""Watches a run: writes its status; names slow steps and hosts that stop answering.
+
+A thread reads the marks of this process (metrics/activity.py) and the signs of life of the others.
+Process 0 writes WORKDIR/status.json from them (docs/faults.md has its fields) and warns in the log.
+
+Python's stacks are dumped by faulthandler, in C: also of a process that holds Python's lock.
+"""
+
+import contextlib
+import dataclasses
+import faulthandler
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import jax
+
+from elenchus.data.files import atomic
+from elenchus.model.ranges import Range, checked
+from elenchus.train import output, preemption
+from elenchus.train.metrics import progress
+from elenchus.train.metrics.activity import (
+    STATUS,
+    Activity,
+    activity,
+    goodput,
+    keep_unfinished,
+)
+
+_BEAT = 'elenchus/beat/'
+_LOCAL_S, _REMOTE_S = 5.0, 30.0  # seconds between writes of the status, on disk and in a bucket
+_SILENT_S = 30.0  # a host that gives no sign of life for so long has stopped answering
+
+Seconds = Annotated[float, Range(0.0, 1e7)]
+
+
+@dataclasses.dataclass(frozen=True)
+@checked('watchdog')
+class WatchdogSettings:
+    """When a run counts as slow or stuck."""
+
+    slow_factor: Annotated[float, Range(2.0, 1e6)]  # times the median of the last steps
+    timeout_s: Seconds  # without progress, until the Python stacks are dumped; 0: never
+
+
+class Hosts:
+    """Signs of life of all processes, by JAX's key-value store; only process 0 reads them."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self._clock, self._seen = clock, {}
+
+    def send(self, sign: dict[str, Any]) -> None:
+        """Publishes the sign of life of this process."""
+        preemption.client().key_value_set(
+            f'{_BEAT}{jax.process_index()}', json.dumps(sign), allow_overwrite=True
+        )
+
+    def read(self) -> list[dict[str, Any]]:
+        """Returns the newest sign of every process, with `silent`, the seconds since it changed.
+
+        By the clock of this process: those of hosts differ.
+        """
+        return self.update([preemption.try_get(f'{_BEAT}{i}') for i in range(jax.process_count())])
+
+    def update(self, signs: list[str | None]) -> list[dict[str, Any]]:
+        """Returns the signs with their ages, given what is in the store now."""
+        now, rows = self._clock(), []
+        for i, sign in enumerate(signs):
+            before, since = self._seen.get(i, (None, now))
+            if sign != before or i not in self._seen:
+                since = now
+            self._seen[i] = sign, since
+            rows.append({'process': i, **json.loads(sign or '{}'), 'silent': round(now - since, 1)})
+        return rows
+
+
+def complaints(
+    activity: Activity, hosts: list[dict[str, Any]], settings: WatchdogSettings
+) -> dict[str, str]:
+    """Returns what is wrong: a key for each complaint, so that it is made once, and its text."""
+    texts, limit = {}, activity.slow_limit(settings.slow_factor)
+    if 0 < settings.timeout_s < activity.idle:
+        texts['stuck', activity.marks] = (
+            f'{activity.stage}: no progress for {activity.idle:.0f} s; the stacks of this process '
+            'are in the log'
+        )
+    if limit is not None and activity.idle > limit:
+        text = f'{activity.stage}: a step takes more than {activity.idle:.0f} s, '
+        texts['slow', activity.marks] = text + f'{settings.slow_factor:g} times the median or more'
+    most = max((row.get('calls', 0) for row in hosts), default=0)
+    for row in hosts:
+        name = f'process {row["process"]} on {row.get("host", "a host that is not known")}'
+        if row['silent'] > _SILENT_S:
+            where = f'last in {row.get("stage") or "opening"}'
+            texts['silent', row['process']] = (
+                f'{name} has given no sign of life for {row["silent"]:.0f} s, {where}'
+            )
+        elif limit is not None and activity.idle > limit and row.get('calls', 0) < most:
+            texts['straggler', row['process'], row['calls']] = (
+                f'{name} is {most - row["calls"]} calls behind the others, in {row["stage"]}'
+            )
+    return texts
+
+
+class Watchdog:
+    """Context manager around a started run: the thread that watches it and writes its status."""
+
+    def __init__(self, workdir: str | os.PathLike, settings: WatchdogSettings):
+        self._folder, self._settings = atomic.absolute(workdir), settings
+        self._every = _REMOTE_S if atomic.is_remote(workdir) else _LOCAL_S
+        self._ended, self._started = threading.Event(), time.time()
+        self._hosts, self._printed, self._armed_at = Hosts(), set(), -1
+        self._thread = threading.Thread(target=self._watch, name='watchdog', daemon=True)
+
+    def __enter__(self) -> 'Watchdog':
+        if atomic.may_write():
+            keep_unfinished(self._folder)
+        activity.seconds.clear()
+        self._started = time.time() - activity.idle  # opening counts, as of kind 'other'
+        jax.monitoring.register_event_duration_secs_listener(activity.count_compiling)
+        activity.state = 'running'
+        dump_stacks_on_signal(_dump_file())
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace) -> None:
+        self._ended.set()
+        self._thread.join()
+        faulthandler.cancel_dump_traceback_later()
+        dump_stacks_on_signal(sys.__stderr__)  # the log may be closed
+        jax.monitoring.unregister_event_duration_listener(activity.count_compiling)
+        activity.mark('other')
+        activity.state = _end_state(kind)
+        if not atomic.may_write() or not self._folder.exists():
+            return
+        with contextlib.suppress(OSError):  # such as a full disk, which has ended the run
+            self._write_status([])
+            keep_unfinished(self._folder)
+            print(f'time: {goodput(self._folder)}')
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self._every):
+            if preemption.requests.is_heard():
+                activity.state = 'stopping'
+            self._arm()
+            hosts = self._exchange()
+            for key, text in complaints(activity, hosts, self._settings).items():
+                if key not in self._printed and jax.process_index() == 0:
+                    print('watchdog:', text, file=sys.stderr)
+                self._printed.add(key)
+            if atomic.may_write() and self._folder.exists():
+                with contextlib.suppress(OSError):  # the run itself reports a full disk
+                    self._write_status(hosts)
+
+    def _arm(self) -> None:
+        """Restarts the timer of the dump of stacks if there was progress; runs in C from then."""
+        if self._settings.timeout_s and activity.marks != self._armed_at:
+            self._armed_at = activity.marks
+            with contextlib.suppress(ValueError, OSError):
+                faulthandler.dump_traceback_later(self._settings.timeout_s, file=_dump_file())
+
+    def _exchange(self) -> list[dict[str, Any]]:
+        if jax.process_count() == 1:
+            return []
+        with contextlib.suppress(jax.errors.JaxRuntimeError, AttributeError):
+            self._hosts.send({
+                'host': socket.gethostname(), 'stage': activity.stage, 'beat': time.time(),
+                'calls': preemption.requests.calls,
+            })  # fmt: skip
+            return self._hosts.read() if jax.process_index() == 0 else []
+        return []
+
+    def _write_status(self, hosts: list[dict[str, Any]]) -> None:
+        status = {
+            'state': activity.state,
+            'stage': activity.stage,
+            **progress.status(),
+            'started': round(self._started, 1),
+            'heartbeat': round(time.time(), 1),
+            'idle_s': round(activity.idle, 1),
+            'seconds': {kind: round(value, 1) for kind, value in activity.seconds.items()},
+            'hosts': hosts,
+            'process': os.getpid(),
+            'host': socket.gethostname(),
+        }
+        atomic.write_text(self._folder / STATUS, json.dumps(status, indent=1) + '\n')
+
+
+def dump_stacks_on_signal(file) -> None:
+    """Makes SIGUSR1 write the Python stacks of all threads to a file; nothing else stops."""
+    with contextlib.suppress(ValueError, OSError):  # not the main thread; no descriptor
+        if signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
+            # What faulthandler restores while the interpreter ends; the default would kill it.
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        faulthandler.register(signal.SIGUSR1, file=file, all_threads=True)
+
+
+def _dump_file():
+    return output.log.file or sys.__stderr__
+
+
+def _end_state(kind: type | None) -> str:
+    if kind is None:
+        return 'done'
+    return 'preempted' if issubclass(kind, preemption.Preempted) else 'failed'
