@@ -80,7 +80,7 @@ bring_python() {
         fi
         say "$uv could not bring Python $BROUGHT_PYTHON"
     fi
-    say "error: no Python 3.11 or newer with venv and ensurepip, and no uv to bring one; set ELENCHUS_PYTHON, or run" \
+    say "error: no Python 3.11 or newer that can make an environment, and none could be brought; set ELENCHUS_PYTHON, or run" \
         "'sudo add-apt-repository -y ppa:deadsnakes/ppa && sudo apt-get install -y python$BROUGHT_PYTHON-venv'" \
         '(Ubuntu 22.04; newer ones and Debian need no add-apt-repository)'
     return 1
@@ -99,12 +99,17 @@ is_ready() {
     for name in ${LOCKS[@]+"${LOCKS[@]}"}; do is_stamped ".venv/lock.$name" "$(lock_file "$name")" || return 1; done
 }
 
+make_venv() { rm -rf .venv && "$1" -m venv .venv >&2 && [[ -x $PYTHON ]]; }
+
 make_environment() {
     local python
     python="$(find_python)"
     say "making .venv with $("$python" --version) from requirements.lock, once"
-    rm -rf .venv
-    "$python" -m venv .venv
+    if ! make_venv "$python"; then
+        say "$python cannot make an environment"
+        python="$(bring_python)"
+        make_venv "$python"
+    fi
     # First the build backend: some packages come as sources only.
     pip_install --require-hashes --requirement "$(lock_file build)"
     pip_install --require-hashes --requirement requirements.lock
