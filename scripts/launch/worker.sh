@@ -12,7 +12,7 @@
 accelerator=${1:?the accelerator: tpu, cuda12, cuda13 or cpu}
 shift
 case $accelerator in
-    cpu) LOCKS=(gcs) ;;
+    cpu) LOCKS=() ;;
     tpu | cuda12 | cuda13) LOCKS=("$accelerator" gcs) ;;
     *)
         echo "error: unknown accelerator $accelerator; use tpu, cuda12, cuda13 or cpu" >&2
@@ -41,6 +41,6 @@ fi
 
 if ((${#arguments[@]} == 0)); then exit; fi
 if [[ -n ${ELENCHUS_SUPERVISE:-} ]]; then
-    exec "$PYTHON" scripts/launch/supervise.py "$ELENCHUS_SUPERVISE" "$PYTHON" -m scripts.run "${arguments[@]}"
+    exec "$PYTHON" -m scripts.launch.supervise "$ELENCHUS_SUPERVISE" "$PYTHON" -m scripts.run "${arguments[@]}"
 fi
 exec "$PYTHON" -m scripts.run "${arguments[@]}"

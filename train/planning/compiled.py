@@ -180,8 +180,7 @@ def mesh_of(machine: Topology, shape: tuple[int, int, int]) -> Iterator[jax.shar
         raise ValueError(
             f'--compile supports TPU topologies and cpu, not {machine.name!r}; nearest: v5e-8'
         )
-    axis_types = (jax.sharding.AxisType.Auto,) * len(sharding.AXES)
-    mesh = jax.make_mesh(shape, sharding.AXES, devices=devices, axis_types=axis_types)
+    mesh = sharding.make_mesh(shape, devices)
     with jax.set_mesh(mesh), _tpu_environment():
         yield mesh
 
