@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -44,20 +45,32 @@ def make_mesh(shape: Sequence[int], devices: Sequence[Any] | None = None) -> jax
     chips = jax.devices() if devices is None else list(devices)
     shape = _complete(tuple(shape), len(chips))
     axis_types = (AxisType.Auto,) * len(AXES)  # XLA propagates; so programs are plain `jax.jit`
-    slices = num_slices(chips)
-    if slices == 1:
+    if num_slices(chips) == 1:
         return jax.make_mesh(shape, AXES, devices=chips, axis_types=axis_types)
+    return jax.sharding.Mesh(lay_out_slices(shape, chips), AXES, axis_types=axis_types)
+
+
+def lay_out_slices(shape: tuple[int, int, int], devices: Sequence[Any]) -> np.ndarray:
+    """Returns the devices of several TPU slices in the shape of a mesh, `data` over the slices.
+
+    Each slice is laid out as a mesh of its own. Raises ValueError if `data` is no multiple of them.
+    """
+    slices = num_slices(devices)
     if shape[0] % slices:
-        rest = math.prod(shape) // slices
+        rest = len(devices) // slices
         nearest = (slices, rest // shape[2], shape[2]) if rest % shape[2] == 0 else (slices, rest, 1)
         raise ValueError(
             f'mesh={shape}: its first size, {AXES[0]!r}, must be a multiple of the {slices} TPU '
             f'slices, whose devices are split over it; nearest: {nearest}'
         )
-    # Each slice is laid out as a mesh of its own; `data` counts slices first.
     within, between = (shape[0] // slices, *shape[1:]), (slices, 1, 1)
-    layout = mesh_utils.create_hybrid_device_mesh(within, between, chips)
-    return jax.sharding.Mesh(layout, AXES, axis_types=axis_types)
+    # Split axes of the torus are slower, so they are taken only where no others fit.
+    try:
+        return mesh_utils.create_hybrid_device_mesh(within, between, devices)
+    except NotImplementedError:
+        return mesh_utils.create_hybrid_device_mesh(
+            within, between, devices, allow_split_physical_axes=True
+        )
 
 
 def num_slices(devices: Sequence[Any]) -> int:
