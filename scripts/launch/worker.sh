@@ -8,7 +8,8 @@
 # byte: no shell, YAML or Kubernetes on the way can change it.
 #
 # ELENCHUS_SUPERVISE=RETRIES starts the process again after a crash, at most so often, and ends with a code that says
-# what the launcher is to do (scripts/launch/supervise.py). Without it the process replaces this shell.
+# what the launcher is to do (scripts/launch/supervise.py). ELENCHUS_CODES=FOLDER leaves the process's own exit code
+# there. Without both the process replaces this shell.
 accelerator=${1:?the accelerator: tpu, cuda12, cuda13 or cpu}
 shift
 case $accelerator in
@@ -42,5 +43,18 @@ fi
 if ((${#arguments[@]} == 0)); then exit; fi
 if [[ -n ${ELENCHUS_SUPERVISE:-} ]]; then
     exec "$PYTHON" -m scripts.launch.supervise "$ELENCHUS_SUPERVISE" "$PYTHON" -m scripts.run "${arguments[@]}"
+fi
+if [[ -n ${ELENCHUS_CODES:-} ]]; then
+    # SLURM signals all processes of a task, so this shell passes nothing on: a second SIGTERM ends the run at once.
+    trap 'interrupted=yes' TERM INT HUP
+    "$PYTHON" -m scripts.run "${arguments[@]}" &
+    child=$!
+    while true; do
+        interrupted=no code=0
+        wait "$child" || code=$?
+        if [[ $interrupted == no ]]; then break; fi
+    done
+    echo "$code" >"$ELENCHUS_CODES/${SLURM_PROCID:-0}"
+    exit "$code"
 fi
 exec "$PYTHON" -m scripts.run "${arguments[@]}"
