@@ -119,7 +119,7 @@ def read_status(output: str) -> list[HostStatus]:
 
 
 def code_of_stragglers(hosts: typing.Sequence[HostStatus]) -> int:
-    """Returns the exit code of a host that failed long ago while others still wait for it, else 0."""
+    """Returns the exit code of a host that failed long ago while others wait for it, else 0."""
     codes = [h.code for h in hosts if h.run is Run.ENDED and h.code and h.age > STRAGGLING]
     waiting = any(host.run is Run.RUNNING for host in hosts)
     return exit_codes.code_of_hosts(codes) if codes and waiting else 0

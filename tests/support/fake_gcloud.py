@@ -1,8 +1,9 @@
 """A stand-in for gcloud on a fake clock: queued resources, their hosts, and faults at any command.
 
 It answers as SDK 528 does: exit codes, the texts of errors, states of queued resources
-(cloud.google.com/tpu/docs/queued-resources); gcloud repeats a command on a host after an error of ssh and exits with
-the first failing host's status. Hosts follow scripts/launch/detached.sh, which has tests of its own.
+(cloud.google.com/tpu/docs/queued-resources); gcloud repeats a command on a host after an error of
+ssh, and exits with the first failing host's status. Hosts follow scripts/launch/detached.sh, which
+has tests of its own.
 """
 
 import dataclasses
