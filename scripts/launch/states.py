@@ -121,7 +121,8 @@ class Policy:
         healthy: Seconds after which an attempt counts as good.
         grace: Seconds between the stop and the deletion when the budget is spent.
         absences: Looks in a row that must not see a resource before it counts as gone.
-        silence: Failed looks in a row at hosts that never answered, after which the launch fails.
+        silence: Failed looks in a row at hosts that never answered, and lost connections in a row
+            during installations and starts, after which the launch fails.
         delete_tries: Failed deletions after which the launcher gives up and says so.
         after: 'delete' or 'leave': what happens to the machines at the end of the run.
     """
@@ -156,6 +157,7 @@ class Progress:
         installs, requests, preemptions, deletes: Failed installations or starts, failed requests,
             preemptions, and failed deletions in a row.
         misses: Failed looks in a row.
+        losses: Connections lost in a row during installations and starts.
         absences: Looks in a row that saw nothing.
         billed: Billed seconds of slices that are gone.
         billing: Time since when the present slice is billed, None if it is not.
@@ -174,6 +176,7 @@ class Progress:
     preemptions: int = 0
     deletes: int = 0
     misses: int = 0
+    losses: int = 0
     absences: int = 0
     billed: float = 0.0
     billing: float | None = None

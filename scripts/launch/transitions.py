@@ -50,7 +50,7 @@ def advance(progress: Progress, event: Event, *, now: float, policy: Policy) -> 
         policy: The limits.
     """
     if isinstance(event, Observation):
-        progress = _bill(progress, event, now)
+        progress = bill(progress, event, now)
     if progress.ending:
         return _go_on_ending(progress, event, now=now, policy=policy)
     remaining = policy.max_hours * 3600 - progress.billed_seconds(now)
@@ -67,8 +67,12 @@ def advance(progress: Progress, event: Event, *, now: float, policy: Policy) -> 
     return progress, action
 
 
-def _bill(progress: Progress, event: Observation, now: float) -> Progress:
-    """Starts or stops the clock of billed seconds; a slice that was taken away costs nothing."""
+def bill(progress: Progress, event: Observation, now: float) -> Progress:
+    """Starts or stops the clock of billed seconds; a slice that was taken away costs nothing.
+
+    Returns:
+        The progress with `billed` and `billing` as of now.
+    """
     if event.resource is Resource.READY and progress.billing is None:
         return dataclasses.replace(progress, billing=now)
     if event.resource is not Resource.READY and progress.billing is not None:
@@ -125,10 +129,10 @@ def _succeed(progress: Progress, kind: Kind, *, now: float, policy: Policy) -> S
     if kind is Kind.CREATE:
         return _look(progress, policy.poll, state=State.REQUESTED, absences=0)
     if kind is Kind.INSTALL:
-        progress = dataclasses.replace(progress, installed=True, reached=True)
+        progress = dataclasses.replace(progress, installed=True, reached=True, losses=0)
         return progress, Action(Kind.START)
     if kind is Kind.START:
-        return _look(progress, policy.poll, state=State.RUNNING, started=now, misses=0)
+        return _look(progress, policy.poll, state=State.RUNNING, started=now, misses=0, losses=0)
     if kind is Kind.DELETE:  # of a slice that was taken away: ask for the next
         billed = progress.billed_seconds(now)
         progress = dataclasses.replace(
@@ -159,6 +163,12 @@ def _fail(progress: Progress, event: Failure, policy: Policy) -> Step:
         return _end(progress, exit_codes.REFUSAL, why=why, policy=policy, keep=True)
     if event.cause is Cause.REFUSED and kind in (Kind.CREATE, Kind.INSTALL, Kind.START):
         return _end(progress, exit_codes.REFUSAL, why=why, policy=policy)
+    if event.cause is Cause.UNREACHABLE and kind in (Kind.INSTALL, Kind.START):
+        # No run is on the machines, so giving them up loses none.
+        losses = progress.losses + 1
+        if losses > policy.silence:
+            return _end(progress, exit_codes.CRASH, why=why, policy=policy)
+        return _look(progress, policy.backoff(min(losses - 1, 4)), losses=losses, why=why)
     if event.cause is Cause.UNREACHABLE or kind is Kind.LOOK:
         return _miss(progress, why, policy)
     name = 'requests' if kind is Kind.CREATE else 'installs'

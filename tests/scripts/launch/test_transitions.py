@@ -61,21 +61,36 @@ def run(outcomes, policy=POLICY, progress=None):
     return steps
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(OUTCOMES)
 def test_what_is_healthy_goes_on(outcomes):
     """While it runs on ready machines within the budget, the next action is another look."""
-    for before, event, _, action in run(outcomes):
-        if event == dataclasses.replace(HEALTHY, exit_code=getattr(event, 'exit_code', None)) and (
-            not before.ending and action.kind not in (Kind.STOP, Kind.DELETE)
-        ):
+    for before, event, after, action in run(outcomes):
+        if before.ending or after.ending:
+            continue
+        healthy = isinstance(event, Observation) and (event.resource, event.run) == (
+            Resource.READY,
+            Run.RUNNING,
+        )
+        failed = isinstance(event, Failure) and event.kind is Kind.LOOK
+        if healthy or failed:
             assert action.kind is Kind.LOOK
-        failed = isinstance(event, Failure) and event.cause is Cause.UNREACHABLE
-        if failed and before.reached and not before.ending and event.kind is not Kind.DELETE:
-            assert action.kind in (Kind.LOOK, Kind.STOP)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
+@given(OUTCOMES)
+def test_what_is_healthy_ends_by_the_budget_alone(outcomes):
+    """A run that goes on is given up for its budget only, and machines that were lost never are."""
+    for before, event, after, action in run(outcomes):
+        if not isinstance(event, Observation) or before.ending or not after.ending:
+            continue
+        if (event.resource, event.run) == (Resource.READY, Run.RUNNING):
+            assert 'budget' in after.why and action.kind in (Kind.STOP, Kind.DELETE)
+        if event.run is Run.UNKNOWN and event.resource is Resource.READY and before.reached:
+            assert 'budget' in after.why
+
+
+@settings(max_examples=150, deadline=None)
 @given(OUTCOMES)
 def test_retries_are_bounded_and_the_budget_holds(outcomes):
     steps = run(outcomes)
@@ -90,7 +105,7 @@ def test_retries_are_bounded_and_the_budget_holds(outcomes):
             assert action.delay <= POLICY.max_hours * 3600
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(OUTCOMES)
 def test_the_end_is_deleted_or_says_that_it_is_not(outcomes):
     """END comes after a deletion, or where nothing is, or it is another's, or with a warning."""
