@@ -28,6 +28,9 @@ if [[ ${1:-} == --encoded=* ]]; then
     (($# == 1 && ${#arguments[@]})) || { say 'error: --encoded must be the only argument, and not empty' && exit 2; }
 fi
 
+# Without arguments there is the environment, and nothing to run.
+if ((${#arguments[@]} == 0)); then exit; fi
+
 # XPK tells processes on GPU nodes apart by variables that JAX does not read (xpk, core/docker_resources.py).
 if [[ -n ${NNODES:-} && -n ${NODE_RANK:-} && -n ${JAX_COORDINATOR_ADDRESS:-} ]]; then
     address=$JAX_COORDINATOR_ADDRESS
@@ -40,7 +43,6 @@ if [[ -n ${NNODES:-} && -n ${NODE_RANK:-} && -n ${JAX_COORDINATOR_ADDRESS:-} ]];
     unset JAX_COORDINATOR_ADDRESS
 fi
 
-if ((${#arguments[@]} == 0)); then exit; fi
 if [[ -n ${ELENCHUS_SUPERVISE:-} ]]; then
     exec "$PYTHON" -m scripts.launch.supervise "$ELENCHUS_SUPERVISE" "$PYTHON" -m scripts.run "${arguments[@]}"
 fi

@@ -40,9 +40,9 @@ class Cloud:
 
     def launch(self, *words):
         """Runs tpu.sh."""
-        log = open(self.folder / 'launcher.log', 'a', encoding='utf-8')  # noqa: SIM115
         command = ['bash', str(ROOT / 'scripts' / 'launch' / 'tpu.sh'), *words]
-        return subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+        with open(self.folder / 'launcher.log', 'a', encoding='utf-8') as log:
+            return subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
 
     def commands(self, word):
         """Lines of the stand-in's log with a word."""
@@ -82,6 +82,7 @@ def test_install_run_preempt_resume_fetch_delete(tmp_path):
         assert process.wait(timeout=400) == 0, (cloud.folder / 'launcher.log').read_text()
     finally:
         process.kill()
+        process.wait()
         for path in cloud.folder.glob('hosts/*/.elenchus/pod/*/child'):
             os.kill(int(path.read_text()), signal.SIGKILL)
     assert len(cloud.commands('queued-resources create')) == 2
