@@ -141,7 +141,7 @@ def test_old_pythons_of_laptops_run_it(version):
         (Result(1, 'something', ''), Cause.FAILED),
     ],
 )
-def test_errors_are_told_apart(result, cause):
+def test_errors_have_their_cause(result, cause):
     assert commands.error_of(result).cause is cause
 
 
