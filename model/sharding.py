@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -32,13 +34,57 @@ Rules = Mapping[str | None, Any]
 """Type of RULES."""
 
 
-def make_mesh(shape: Sequence[int]) -> jax.sharding.Mesh:
-    """Returns a mesh ('data', 'fsdp', 'tensor') over all devices.
+def make_mesh(shape: Sequence[int], devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
+    """Returns a mesh ('data', 'fsdp', 'tensor') over the devices, by default all of them.
 
-    One size may be -1: it takes all remaining devices. Raises ValueError if the shape does not
-    cover the devices exactly.
+    One size may be -1: it takes all remaining devices. Over several TPU slices `data` is split
+    between them, so that only sums of gradients cross the network of the data centre, which is far
+    slower than the links of a slice. Raises ValueError if the shape does not cover the devices
+    exactly, or if `data` is no multiple of the slices.
     """
-    devices, shape = jax.device_count(), tuple(shape)
+    chips = jax.devices() if devices is None else list(devices)
+    shape = _complete(tuple(shape), len(chips))
+    axis_types = (AxisType.Auto,) * len(AXES)  # XLA propagates; so programs are plain `jax.jit`
+    if num_slices(chips) == 1:
+        return jax.make_mesh(shape, AXES, devices=chips, axis_types=axis_types)
+    return jax.sharding.Mesh(lay_out_slices(shape, chips), AXES, axis_types=axis_types)
+
+
+def lay_out_slices(shape: tuple[int, int, int], devices: Sequence[Any]) -> np.ndarray:
+    """Returns the devices of several TPU slices in the shape of a mesh, `data` over the slices.
+
+    Each slice is laid out as a mesh of its own. Raises ValueError if `data` is no multiple of them.
+    """
+    slices = num_slices(devices)
+    if shape[0] % slices:
+        rest = len(devices) // slices
+        nearest = (slices, rest // shape[2], shape[2]) if rest % shape[2] == 0 else (slices, rest, 1)
+        raise ValueError(
+            f'mesh={shape}: its first size, {AXES[0]!r}, must be a multiple of the {slices} TPU '
+            f'slices, whose devices are split over it; nearest: {nearest}'
+        )
+    within, between = (shape[0] // slices, *shape[1:]), (slices, 1, 1)
+    # Split axes of the torus are slower, so they are taken only where no others fit.
+    try:
+        return mesh_utils.create_hybrid_device_mesh(within, between, devices)
+    except NotImplementedError:
+        return mesh_utils.create_hybrid_device_mesh(
+            within, between, devices, allow_split_physical_axes=True
+        )
+
+
+def num_slices(devices: Sequence[Any]) -> int:
+    """Returns the number of TPU slices that the devices belong to; 1 for other devices.
+
+    GPUs have a `slice_index` too, one a host, but no coordinates that repeat.
+    """
+    if devices[0].platform != 'tpu':
+        return 1
+    return len({getattr(device, 'slice_index', 0) for device in devices})
+
+
+def _complete(shape: tuple[int, ...], devices: int) -> tuple[int, ...]:
+    """Returns the shape with a number for -1; raises ValueError if it does not fit the devices."""
     if len(shape) != len(AXES) or any(n < 1 and n != -1 for n in shape) or shape.count(-1) > 1:
         raise ValueError(f'mesh={shape} must be three sizes {AXES}, at most one of them -1')
     known = math.prod(n for n in shape if n != -1)
@@ -47,9 +93,7 @@ def make_mesh(shape: Sequence[int]) -> jax.sharding.Mesh:
             f'mesh={shape} must cover the {devices} devices exactly; '
             f'nearest: ({devices}, 1, 1), or use -1 for the remaining devices'
         )
-    shape = tuple(devices // known if n == -1 else n for n in shape)
-    # Auto axes: the compiler propagates shardings, so programs are plain `jax.jit`.
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return tuple(devices // known if n == -1 else n for n in shape)
 
 
 def current_mesh() -> jax.sharding.Mesh:

@@ -2,6 +2,7 @@
 # Lint, format and tests, on any machine with Python 3.11+; arguments go to pytest:
 #   bash scripts/test.sh [tests/test_house_rules.py -k imports ...]
 set -euo pipefail
+LOCKS=(test)
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 "$PYTHON" -m ruff check .

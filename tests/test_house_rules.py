@@ -3,6 +3,7 @@
 import ast
 import functools
 import pathlib
+import sys
 from collections.abc import Iterator
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -123,13 +124,22 @@ def test_own_packages_are_imported_by_their_one_name():
 
 
 def test_no_script_imports_another():
-    entries = [p for p in (ROOT / 'scripts').rglob('*.py') if 'bench' not in p.parts]
+    packages = {'bench', 'launch'}  # of several files each
+    entries = [p for p in (ROOT / 'scripts').rglob('*.py') if not packages & set(p.parts)]
     assert not [place for place, name in _imports(entries) if name == 'scripts']
 
 
 def test_data_is_numpy_and_text_without_jax():
     imports = _imports(path for path in OURS if path.is_relative_to(ROOT / 'data'))
     assert not [f'{place} imports {name}' for place, name in imports if name in NO_JAX]
+
+
+def test_launchers_import_the_standard_library_alone():
+    files = [path for path in OURS if path.is_relative_to(ROOT / 'scripts' / 'launch')]
+    modules = {node.module for _, node in _nodes(files, ast.ImportFrom) if node.module}
+    own = {name for name in modules if name.startswith('elenchus.')}
+    assert files and all(name.startswith('elenchus.scripts.launch') for name in own)
+    assert {name for _, name in _imports(files)} - {'scripts'} <= sys.stdlib_module_names
 
 
 def test_configs_import_only_ml_collections():

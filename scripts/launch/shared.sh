@@ -2,7 +2,7 @@
 # Functions of all launchers; sourced, not run:   source "$(dirname "$0")/shared.sh"
 #
 # A launcher declares its flags as lines `NAME=default  # description` between `## flags` and `## end`;
-# --NAME=value sets $NAME. Arguments after `--` are passed to scripts.run. --dry_run prints the commands
+# --NAME=value sets $NAME; those in $LIST_FLAGS may be repeated, and have one value a line. Arguments after `--` are passed to scripts.run. --dry_run prints the commands
 # instead of running them.
 set -euo pipefail
 
@@ -54,7 +54,11 @@ parse_arguments() {
                 _flag=${_argument%%=*}
                 _flag=${_flag#--}
                 [[ $_flags == *" $_flag "* ]] || fail "unknown flag --$_flag; use one of:$_flags"
-                printf -v "$_flag" '%s' "${_argument#*=}"
+                if [[ " ${LIST_FLAGS:-} " == *" $_flag "* && -n ${!_flag} ]]; then
+                    printf -v "$_flag" '%s\n%s' "${!_flag}" "${_argument#*=}"
+                else
+                    printf -v "$_flag" '%s' "${_argument#*=}"
+                fi
                 ;;
             --*) fail "$_argument needs a value: $_argument=...; flags:$_flags" ;;
             *) ACTIONS+=("$_argument") ;;
@@ -71,6 +75,21 @@ run_actions() {
         [[ " $* " == *" $action "* ]] || fail "unknown action $action; use one of: $*"
     done
     for action in "${ACTIONS[@]}"; do "$action"; done
+}
+
+# require_one_of NAME VALUE...: fails unless the flag has one of the values.
+require_one_of() {
+    local _flag=$1
+    shift
+    [[ " $* " == *" ${!_flag} "* && -n ${!_flag} ]] || fail "unknown --$_flag=${!_flag}; use one of: $*"
+}
+
+# require_number NAME: fails unless the flag is a whole number.
+require_number() {
+    local _flag
+    for _flag in "$@"; do
+        [[ ${!_flag} =~ ^[0-9]+$ ]] || fail "--$_flag=${!_flag} must be a whole number"
+    done
 }
 
 # require_flags NAME...: fails if one of these flags has no value.
@@ -96,6 +115,20 @@ run() {
 # in FOLDER.
 print_worker_command() {
     printf 'cd %s && exec bash scripts/launch/worker.sh %s' "${1@Q}" "$(quote_words "${@:2}" "${RUN_ARGUMENTS[@]}")"
+}
+
+# encode_arguments: prints the arguments of the run for `worker.sh ACCELERATOR --encoded=...`, without any
+# character that a shell, YAML or Kubernetes changes.
+encode_arguments() {
+    ((${#RUN_ARGUMENTS[@]})) || return 0
+    printf -- '--encoded=%s' "$(printf '%s\0' "${RUN_ARGUMENTS[@]}" | base64 | tr -d '\n')"
+}
+
+# warn_of_changes: says what is not shipped, because it is not committed.
+warn_of_changes() {
+    local changes
+    changes="$(git -C "$ROOT" status --porcelain 2>/dev/null | wc -l)"
+    ((changes == 0)) || echo "warning: $((changes)) files differ from HEAD, which is what is shipped; commit them first" >&2
 }
 
 # pack_sources FILE: writes the sources at HEAD into an archive, for machines without a shared file system.

@@ -4,47 +4,168 @@
 #
 #   bash scripts/launch/slurm.sh --nodes=2 --gpus=8 --partition=h100 --time=24:00:00 -- \
 #       --config=configs/gsm8k.py --workdir=/shared/runs/gsm8k
+#   bash scripts/launch/slurm.sh status
+#   bash scripts/launch/slurm.sh stop --id=1234
+#
+# submit   submits the job; what happens without an action
+# status   prints the jobs of this name, waiting, running and ended
+# logs     prints the last lines of the log of the job --id
+# stop     ends the job --id: it saves, and is not queued again
 #
 # The checkout and the work directory must be on a file system that all nodes share. Before the time limit, and
-# on preemption, the processes get SIGTERM: they save and exit with code 75, and the job requeues itself.
+# on preemption, the processes get SIGTERM: they save and exit with code 75, and the job requeues itself. It does
+# so too if processes were killed (137, 143) or the limit came first; --requeues limits all that together. Any
+# other exit code ends the job, and so does `scancel`.
+LIST_FLAGS=sbatch
 source "$(dirname "${BASH_SOURCE[0]}")/shared.sh"
 
 ## flags
 job=elenchus       # name of the job
 nodes=1            # number of machines
-gpus=8             # GPUs per machine
+gpus=8             # GPUs, and processes, per machine
 cpus=8             # CPU cores per process
+accelerator=cuda13  # packages of JAX: cuda13 (driver from r580 on), cuda12 (older drivers), or cpu
 partition=         # empty: the cluster's default
 account=           # empty: your default account
 time=24:00:00      # time limit of one start of the job
 notice=180         # SIGTERM is sent this many seconds before the limit
+requeues=20        # the job is queued again at most so often
+label=yes          # yes: each line of the log begins with the number of its process
 log=slurm-%j.log   # log file of all processes
+sbatch=            # any option of sbatch, such as --sbatch=--qos=high; may be repeated
+id=                # number of the job: stop, logs
+lines=50           # logs: number of lines
 ## end
 parse_arguments "${BASH_SOURCE[0]}" "$@"
+require_one_of accelerator cuda13 cuda12 cpu
+require_one_of label yes no
+require_number nodes gpus cpus notice requeues lines
 
-((${#RUN_ARGUMENTS[@]})) || fail 'the arguments of scripts.run are required after --'
-[[ -z ${ACTIONS[*]:-} ]] || fail "unexpected argument ${ACTIONS[0]}"
-
-# Prints the job script: it makes the environment once, runs the processes, and requeues itself if they exit
-# with code 75 (stopped by SIGTERM, checkpoint saved).
+# Prints the job script: it makes the environment once, runs the processes, and requeues itself. srun exits with
+# the highest code of all processes, 128 + N for one that signal N ended (srun(1), RETURN VALUE). With
+# --kill-on-bad-exit it ends the others by SIGTERM, then SIGKILL after KillWait: 143 and 137 are then the codes
+# of a run that was saved.
 print_job_script() {
+    local worker=(bash scripts/launch/worker.sh "$accelerator")
+    # Since 22.05 srun does not inherit --cpus-per-task of sbatch: every process would have one CPU.
+    local srun="srun --cpus-per-task=$cpus --kill-on-bad-exit=1"
+    if [[ $label == yes ]]; then srun+=' --label'; fi
     cat <<JOB
 #!/usr/bin/env bash
-cd $(quote_words "$ROOT") && bash scripts/launch/worker.sh cuda13 || exit 1
-code=0
-srun --kill-on-bad-exit=1 bash scripts/launch/worker.sh $(quote_words cuda13 "${RUN_ARGUMENTS[@]}") || code=\$?
-if ((code == 75)); then scontrol requeue "\$SLURM_JOB_ID"; fi
+cd $(quote_words "$ROOT") && $(quote_words "${worker[@]}") || exit 1
+restarts=\${SLURM_RESTART_COUNT:-0}
+export ELENCHUS_CODES="\$PWD/.cache/slurm/\$SLURM_JOB_ID-\$restarts"
+rm -rf "\$ELENCHUS_CODES" && mkdir -p "\$ELENCHUS_CODES" || exit 1
+
+say() { echo "[slurm] \$(date -u +%FT%TZ) job \$SLURM_JOB_ID, start \$((restarts + 1)): \$*"; }
+
+# Slurm 22.05 and newer give the end; squeue prints 0:00 or INVALID for what is left of a limit that has passed.
+is_over() {
+    if [[ -n \${SLURM_JOB_END_TIME:-} ]]; then ((\$(date +%s) + 1 >= SLURM_JOB_END_TIME)) && return; fi
+    [[ "\$(squeue --noheader --jobs="\$SLURM_JOB_ID" --format=%L 2>/dev/null)" =~ ^[[:space:]]*(0:00|INVALID) ]]
+}
+
+# scancel ends the processes by SIGTERM, so with 75: only the job's state tells it from a preemption.
+is_cancelled() {
+    [[ -e .cache/slurm/stop-\$SLURM_JOB_ID ]] && return
+    local state
+    state="\$(squeue --noheader --jobs="\$SLURM_JOB_ID" --format=%T 2>/dev/null)" || return
+    [[ \$state == CANCELLED* || \$state == COMPLETING ]] && ! is_over
+}
+
+requeue() {
+    if is_cancelled; then say "exit code \$1; stopped by the user"; return; fi
+    if ((restarts >= $requeues)); then say "exit code \$1; not queued again: --requeues=$requeues"; return; fi
+    say "exit code \$1; queued again"
+    local try
+    for try in 1 2 3; do
+        if scontrol requeue "\$SLURM_JOB_ID"; then return; fi
+        sleep \$((try * 5))
+    done
+    say 'error: scontrol requeue failed three times; submit the same command again to continue'
+}
+
+# At the time limit the steps and this script get SIGTERM, and SIGKILL after KillWait, which is 30 s by default.
+at_term() {
+    interrupted=yes
+    say SIGTERM
+    if is_over; then
+        for _ in 1 2 3 4 5 6 7 8 9 10; do
+            if ! kill -0 "\$step" 2>/dev/null; then break; fi
+            sleep 1
+        done
+        requeue 143
+        exit 143
+    fi
+}
+trap at_term TERM
+
+$srun $(quote_words "${worker[@]}" "${RUN_ARGUMENTS[@]}") &
+step=\$!
+while true; do
+    # A signal to this script ends \`wait\` too.
+    interrupted=no code=0
+    wait "\$step" || code=\$?
+    if [[ \$interrupted == no ]]; then break; fi
+done
+trap - TERM
+# The first process that ends badly has the others killed: the highest code, then 143 or 137, hides the first.
+codes=" \$(cat "\$ELENCHUS_CODES"/* 2>/dev/null | sort -un | tr '\n' ' ')"
+case \$codes in
+    *' 2 '*) code=2 ;;
+    *' 75 '*) code=75 ;;
+    *) for one in \$codes; do case \$one in 0 | 137 | 143) ;; *) code=\$one ;; esac done ;;
+esac
+rm -rf "\$ELENCHUS_CODES"
+case \$code in
+    0) ;;
+    75 | 137 | 143) requeue "\$code" ;;
+    *) say "exit code \$code; not queued again" ;;
+esac
 exit "\$code"
 JOB
 }
 
-command=(
-    sbatch --job-name="$job" --nodes="$nodes" --ntasks-per-node="$gpus" --gpus-per-node="$gpus"
-    --cpus-per-task="$cpus" --time="$time" --signal="TERM@$notice" --requeue --open-mode=append
-    --output="$log" ${partition:+--partition="$partition"} ${account:+--account="$account"}
-)
-if [[ $DRY_RUN == yes ]]; then
-    printf '%s<<JOB\n%s\nJOB\n' "$(quote_words "${command[@]}")" "$(print_job_script)"
-else
-    print_job_script | "${command[@]}"
-fi
+submit() {
+    ((${#RUN_ARGUMENTS[@]})) || fail 'the arguments of scripts.run are required after --'
+    local option command=(
+        sbatch --job-name="$job" --nodes="$nodes" --ntasks-per-node="$gpus" --cpus-per-task="$cpus"
+        --time="$time" --signal="TERM@$notice" --requeue --open-mode=append --output="$log"
+        ${partition:+--partition="$partition"} ${account:+--account="$account"}
+    )
+    if [[ $accelerator != cpu ]]; then command+=(--gpus-per-node="$gpus"); fi
+    while IFS= read -r option; do
+        [[ -z $option || $option == -* ]] || fail "--sbatch=$option must be an option of sbatch, such as --sbatch=--qos=high"
+        if [[ -n $option ]]; then command+=("$option"); fi
+    done <<<"$sbatch"
+    if [[ $DRY_RUN == yes ]]; then
+        printf '%s<<JOB\n%s\nJOB\n' "$(quote_words "${command[@]}")" "$(print_job_script)"
+    else
+        print_job_script | "${command[@]}"
+    fi
+}
+
+status() {
+    run squeue --name="$job" --me --format='%i %T %M of %l, %r, nodes %N'
+    # Without accounting there is no sacct.
+    if [[ $DRY_RUN == yes ]] || command -v sacct >/dev/null; then
+        run sacct --name="$job" --allocations --format=JobID,State,ExitCode,Elapsed || true
+    fi
+}
+
+logs() {
+    require_flags id
+    run tail -n "$lines" "${log//%j/$id}"
+}
+
+stop() {
+    require_flags id
+    require_number id
+    run mkdir -p "$ROOT/.cache/slurm"
+    run touch "$ROOT/.cache/slurm/stop-$id"
+    # To the steps only: they save and leave with 75, and the job script sees the mark and ends.
+    run scancel --signal=TERM "$id" || run scancel "$id"
+}
+
+if ((${#ACTIONS[@]} == 0)); then ACTIONS=(submit); fi
+run_actions submit status logs stop

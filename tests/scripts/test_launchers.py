@@ -37,7 +37,6 @@ def remote(command):
 @pytest.mark.parametrize(
     ('name', 'arguments'),
     [
-        ('tpu', ['start', *AT]),
         ('gke', ['submit', *AT, '--cluster=c']),
         ('ssh', ['start', '--hosts=a']),
     ],
@@ -46,19 +45,6 @@ def test_flags_of_the_run_are_passed_unchanged(name, arguments):
     (command,) = commands(name, *arguments, *RUN)
     words = remote(command)
     assert words[-3:] == RUN[1:] and 'scripts/launch/worker.sh' in words
-
-
-def test_a_slice_is_requested_installed_run_and_deleted():
-    words_of_all = commands('tpu', 'create', 'install', 'start', 'delete', *AT, '--spot=yes', *RUN)
-    assert [c[2:5] for c in words_of_all if c[0] == 'gcloud'] == [
-        ['tpus', 'queued-resources', 'create'],
-        ['tpus', 'tpu-vm', 'scp'],
-        ['tpus', 'tpu-vm', 'ssh'],
-        ['tpus', 'tpu-vm', 'ssh'],
-        ['tpus', 'queued-resources', 'delete'],
-    ]
-    assert {'--spot', 'pod', '--node-id=pod'} <= set(words_of_all[0])
-    assert all('--worker=all' in c for c in words_of_all if 'tpu-vm' in c)
 
 
 def test_gke_restarts_a_preempted_run():
@@ -89,10 +75,6 @@ def test_ssh_gives_each_machine_its_number_and_the_first_as_coordinator():
 @pytest.mark.parametrize(
     ('name', 'arguments', 'words'),
     [
-        ('tpu', ['create', '--zne=x'], ['unknown flag --zne', 'zone']),
-        ('tpu', ['create', '--zone=x'], ['--name is required']),
-        ('tpu', ['crate', *AT], ['unknown action crate', 'create']),
-        ('tpu', AT, ['no action given', 'create']),
         (
             'gke',
             ['submit', *AT, '--cluster=c', '--device=x'],
@@ -109,7 +91,7 @@ def test_a_wrong_argument_is_one_line_and_nothing_is_run(name, arguments, words)
     assert all(word in done.stderr for word in words)
 
 
-@pytest.mark.parametrize('name', ['tpu', 'gke', 'slurm', 'ssh'])
+@pytest.mark.parametrize('name', ['gke', 'slurm', 'ssh'])
 def test_help_lists_the_purpose_and_every_flag(name):
     done = launch(name, '--help')
     text = (SCRIPTS / f'{name}.sh').read_text()

@@ -180,9 +180,8 @@ def mesh_of(machine: Topology, shape: tuple[int, int, int]) -> Iterator[jax.shar
         raise ValueError(
             f'--compile supports TPU topologies and cpu, not {machine.name!r}; nearest: v5e-8'
         )
-    axis_types = (jax.sharding.AxisType.Auto,) * len(sharding.AXES)
-    mesh = jax.make_mesh(shape, sharding.AXES, devices=devices, axis_types=axis_types)
-    with jax.set_mesh(mesh), _tpu_environment():
+    mesh = sharding.make_mesh(shape, devices)
+    with jax.set_mesh(mesh), tpu_environment():
         yield mesh
 
 
@@ -198,7 +197,7 @@ def tpu_devices(machine: Topology) -> list:
 
 
 @contextlib.contextmanager
-def _tpu_environment() -> Iterator[None]:
+def tpu_environment() -> Iterator[None]:
     """Hides what libtpu cannot take.
 
     It ends the process at a flag in XLA_FLAGS that it does not know, such as those for the CPU; and

@@ -1,0 +1,1 @@
+"""The launchers: one state machine, one file a cloud; they need the standard library alone."""

@@ -1,0 +1,39 @@
+"""Entry of all launchers; needs Python 3.9 or newer, and nothing installed.
+
+python3 scripts/launch/__main__.py codes           prints the table of exit codes
+python3 scripts/launch/__main__.py tpu ...         what scripts/launch/tpu.sh runs
+"""
+
+from __future__ import annotations
+
+import importlib
+import pathlib
+import sys
+import types
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CLOUDS = ('tpu',)
+
+
+def find_own_package() -> None:
+    """Lets `elenchus` mean this clone: before an installation there is no package of that name."""
+    package = types.ModuleType('elenchus')
+    package.__path__ = [str(ROOT)]
+    sys.modules['elenchus'] = package
+
+
+def main(arguments: list[str]) -> int:
+    """Runs a launcher; returns its exit code."""
+    find_own_package()
+    name, rest = (arguments or [''])[0], arguments[1:]
+    if name == 'codes':
+        print(importlib.import_module('elenchus.scripts.launch.exit_codes').print_table())
+        return 0
+    if name not in CLOUDS:
+        print(f'error: unknown launcher {name!r}; use one of {", ".join(CLOUDS)}', file=sys.stderr)
+        return 2
+    return importlib.import_module(f'elenchus.scripts.launch.{name}').main(rest)
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,63 @@
+"""What a cloud implements for the state machine, and how it says that something went wrong."""
+
+from __future__ import annotations
+
+import typing
+
+from elenchus.scripts.launch.states import Cause, Observation
+
+
+class CloudError(Exception):
+    """An action on a cloud failed; the text is one line for the reader.
+
+    Attributes:
+        cause: What may be done about it (`states.Cause`).
+    """
+
+    cause = Cause.FAILED
+
+
+class Unreachable(CloudError):
+    """Nobody knows whether the action was done: connection lost, time limit, server error."""
+
+    cause = Cause.UNREACHABLE
+
+
+class Refused(CloudError):
+    """The same command would be refused again: a wrong flag, no permission, no quota."""
+
+    cause = Cause.REFUSED
+
+
+class Cloud(typing.Protocol):
+    """A slice or job of one name on one cloud.
+
+    Every method may raise a `CloudError`. All but `look` may be called again after they were done
+    (ssh repeats commands, people run them twice) and then change nothing: nothing is there twice.
+    A cloud whose job starts by itself (SLURM, GKE) does so in `create`, leaves `install` empty, and
+    sees `Run.RUNNING` or `Run.ENDED` in `look` as soon as the machines are ready.
+    """
+
+    def prepare(self) -> None:
+        """Checks and packs what is local, before anything is created: a mistake costs nothing."""
+
+    def look(self) -> Observation:
+        """Returns what is there now; waits for nothing."""
+
+    def create(self) -> None:
+        """Requests the machines, or submits the job; one that is there already is no error."""
+
+    def install(self) -> None:
+        """Puts sources, inputs and the environment on all hosts."""
+
+    def start(self) -> None:
+        """Starts the run on all hosts and returns; a run that is already there goes on."""
+
+    def stop(self) -> None:
+        """Ends the run with SIGTERM, so that it saves; the machines stay."""
+
+    def delete(self) -> None:
+        """Deletes all that `create` made; nothing being there is no error."""
+
+    def read_logs(self, lines: int) -> str:
+        """Returns the last lines of the run's log."""

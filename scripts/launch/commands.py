@@ -1,0 +1,121 @@
+"""Runs the commands of a cloud's tool; tells lost connections from refusals and failures."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shlex
+import subprocess
+import sys
+import typing
+
+from elenchus.scripts.launch.cloud import CloudError, Refused, Unreachable
+
+SSH_FAILED = 255
+"""ssh(1), EXIT STATUS: an error of ssh itself; gcloud gives it on for several hosts."""
+LOST = re.compile(
+    r'exited with return code \[255\]|connection (closed|lost|refused|reset|timed out)|timed? ?out|'
+    r'network is unreachable|no route to host|could not resolve|temporary failure|broken pipe|'
+    r'name resolution|max retries|unable to connect|ssl|UNAVAILABLE|DEADLINE_EXCEEDED|INTERNAL\b|'
+    r'\b(429|500|502|503|504)\b|try again|rate limit|reauthentication|refreshing .* auth tokens|'
+    r'not in a state that (can|allows)|still being created|currently in state',
+    re.IGNORECASE,
+)
+WRONG = re.compile(
+    r'PERMISSION_DENIED|permission denied on|does not have permission|required .* permission|'
+    r'INVALID_ARGUMENT|unrecognized argument|invalid choice|argument .*: (expected|must be)|'
+    r'quota|RESOURCE_EXHAUSTED|FAILED_PRECONDITION|has not been used in project|is disabled|'
+    r'do not currently have an active account|invalid value|could not parse resource',
+    re.IGNORECASE,
+)
+MISSING = re.compile(r'NOT_FOUND|was not found|not found', re.IGNORECASE)
+EXISTS = re.compile(r'ALREADY_EXISTS|already exists', re.IGNORECASE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a command printed, and its exit code."""
+
+    code: int
+    output: str
+    error: str
+
+    @property
+    def reason(self) -> str:
+        """The last line that says something, for one-line messages."""
+        lines = [line.strip() for line in (self.error + '\n' + self.output).splitlines()]
+        lines = [line for line in lines if line]
+        errors = [line for line in lines if 'error' in line.lower()]
+        return ((errors or lines or ['no output'])[-1])[:300] + f' (exit code {self.code})'
+
+
+class Commands:
+    """Runs commands, or with `dry_run` prints them.
+
+    Attributes:
+        dry_run: Whether commands are printed only; each then "succeeds" without output.
+        patience: Seconds after which a command counts as lost and is killed.
+    """
+
+    def __init__(self, *, dry_run: bool = False, patience: float = 1800.0):
+        self.dry_run = dry_run
+        self.patience = patience
+
+    def run(self, words: typing.Sequence[str], *, patience: float | None = None) -> Result:
+        """Runs a command; returns what came of it.
+
+        Raises:
+            Unreachable: It did not end in time.
+            Refused: There is no such program.
+        """
+        if self.dry_run:
+            print(' '.join(shlex.quote(word) for word in words))
+            return Result(0, '', '')
+        environment = {**os.environ, 'CLOUDSDK_CORE_DISABLE_PROMPTS': '1'}
+        try:
+            process = subprocess.run(
+                list(words),
+                capture_output=True,
+                stdin=subprocess.DEVNULL,
+                text=True,
+                errors='replace',
+                timeout=patience or self.patience,
+                check=False,
+                env=environment,
+            )
+        except subprocess.TimeoutExpired:
+            raise Unreachable(
+                f'{words[0]} did not end in {patience or self.patience:g} s'
+            ) from None
+        except FileNotFoundError:
+            raise Refused(f'{words[0]} is not installed, or not on the path') from None
+        return Result(process.returncode, process.stdout, process.stderr)
+
+    def check(self, words: typing.Sequence[str], *, patience: float | None = None) -> str:
+        """Runs a command that must succeed; returns its output.
+
+        Raises:
+            CloudError: It failed; which kind, `error_of` says.
+        """
+        result = self.run(words, patience=patience)
+        if result.code:
+            raise error_of(result)
+        return result.output
+
+
+def error_of(result: Result) -> CloudError:
+    """Returns the error of a command that failed: lost, refused, or failed."""
+    text = result.error + result.output
+    if result.code == SSH_FAILED:
+        return Unreachable(result.reason)
+    if WRONG.search(text):
+        return Refused(result.reason)
+    if LOST.search(text):
+        return Unreachable(result.reason)
+    return Refused(result.reason) if result.code == 2 else CloudError(result.reason)
+
+
+def say(text: str) -> None:
+    """Prints a line of the launcher to the terminal."""
+    print(f'[launch] {text}', file=sys.stderr, flush=True)

@@ -1,0 +1,143 @@
+#!/usr/bin/env bash
+# Runs a command on this machine that outlives the connection which started it; the launchers call it there:
+#
+#   bash detached.sh start NAME KEY ATTEMPT COMMAND...   returns once the command runs
+#   bash detached.sh status NAME KEY                      prints one line (below)
+#   bash detached.sh stop NAME | kill NAME                SIGTERM, so that it saves; SIGKILL
+#   bash detached.sh abort NAME CODE                      SIGKILL by the launcher, which counts as exit code CODE
+#   bash detached.sh logs NAME LINES
+#
+# KEY says which run it is, ATTEMPT which start of it. ssh and gcloud repeat a command after a lost connection,
+# so a start whose run is alive, or whose ATTEMPT has ended already, starts nothing. Exit code 3: another run is
+# alive here. The folder ~/.elenchus/NAME/HOST has key, attempt, process, child, log, heartbeat and exit_code.
+#
+# Status: `elenchus-status HOST absent`, `... other`, `... running SECONDS_SINCE_HEARTBEAT`, or
+# `... ended CODE SECONDS_SINCE stopped|-`.
+set -euo pipefail
+
+action=$1 name=$2
+shift 2
+folder="${ELENCHUS_STATE:-$HOME/.elenchus}/$name/$(uname -n)"
+HEARTBEAT=10 # seconds
+
+# write FILE TEXT: whole or not at all.
+write() { printf '%s\n' "$2" >"$folder/$1.new" && mv -f "$folder/$1.new" "$folder/$1"; }
+
+read_file() { if [[ -f $folder/$1 ]]; then cat "$folder/$1"; else echo "$2"; fi; }
+
+# Prints when a process began, because its number may be another's after a restart.
+print_birth() {
+    if [[ -r /proc/$1/stat ]]; then
+        sed 's/.*) //' "/proc/$1/stat" | cut -d' ' -f20
+    else
+        ps -o lstart= -p "$1" || true
+    fi
+}
+
+is_alive() {
+    local process birth
+    [[ -f $folder/process ]] || return 1
+    read -r process birth <"$folder/process"
+    [[ -n $birth && "$(print_birth "$process" 2>/dev/null)" == "$birth" ]]
+}
+
+print_age() {
+    local since
+    since=$(date -r "$folder/$1" +%s 2>/dev/null || date +%s)
+    echo $(($(date +%s) - since))
+}
+
+print_status() {
+    local key="$1" state
+    state="elenchus-status $(uname -n)"
+    if is_alive; then
+        if [[ $key != - && "$(read_file key -)" != "$key" ]]; then
+            echo "$state other"
+        else
+            echo "$state running $(print_age heartbeat)"
+        fi
+    elif [[ ! -f $folder/key ]] || [[ $key != - && "$(read_file key -)" != "$key" ]]; then
+        echo "$state absent"
+    else
+        # A supervisor that was killed, or a machine that went down, leaves no exit code.
+        [[ -f $folder/exit_code ]] || write exit_code 137
+        echo "$state ended $(read_file exit_code 137) $(print_age exit_code) $(read_file stopped -)"
+    fi
+}
+
+start() {
+    local key=$1 attempt=$2 detach=(nohup) began=$SECONDS
+    shift 2
+    mkdir -p "$folder"
+    exec 9>"$folder/lock"
+    if command -v flock >/dev/null; then flock 9; fi
+    if is_alive; then
+        print_status "$key"
+        [[ "$(read_file key -)" == "$key" ]] || exit 3
+        return
+    fi
+    if [[ "$(read_file attempt -)" == "$attempt" ]]; then
+        print_status "$key"
+        return
+    fi
+    rm -f "$folder"/{process,child,exit_code,stopped,heartbeat}
+    write key "$key"
+    write attempt "$attempt"
+    if command -v setsid >/dev/null; then detach=(setsid nohup); fi
+    "${detach[@]}" bash "$0" supervise "$name" "$@" </dev/null >>"$folder/log" 2>&1 9>&- &
+    disown
+    until [[ -f $folder/process && ( -f $folder/child || -f $folder/exit_code ) ]]; do
+        ((SECONDS - began < 60)) || { echo "error: the run did not start; see $folder/log" >&2 && exit 1; }
+        sleep 0.1
+    done
+    print_status "$key"
+}
+
+# Waits for the command and writes its exit code. A machine that goes down sends SIGTERM to all processes: the
+# supervisor stays, and does not pass the signal on, because a second one ends scripts.run at once.
+supervise() {
+    local code=0
+    # A trap that is a command is default again in the child; in the foreground its code is not lost.
+    trap : TERM INT HUP
+    write heartbeat "$(date +%s)"
+    echo "[detached] $(date -u +%FT%TZ) on $(uname -n): $*"
+    write process "$$ $(print_birth $$)"
+    (
+        trap '' TERM INT HUP
+        while kill -0 $$ 2>/dev/null; do
+            write heartbeat "$(date +%s)"
+            sleep "$HEARTBEAT"
+        done
+    ) >/dev/null 2>&1 &
+    disown
+    bash -c 'printf "%s\n" "$$" >"$0" && exec "$@"' "$folder/child" "$@" || code=$?
+    echo "[detached] $(date -u +%FT%TZ) ended with exit code $code"
+    write exit_code "$code"
+}
+
+case $action in
+    start) start "$@" ;;
+    supervise) supervise "$@" ;;
+    status) print_status "$1" ;;
+    stop)
+        if is_alive && [[ -f $folder/child ]]; then
+            write stopped stopped
+            kill -TERM "$(<"$folder/child")" 2>/dev/null || true
+        fi
+        print_status -
+        ;;
+    kill | abort)
+        if is_alive; then
+            if [[ $action == kill ]]; then write stopped stopped; fi
+            process="$(cut -d' ' -f1 <"$folder/process")"
+            kill -KILL -- "-$process" 2>/dev/null || kill -KILL "$(<"$folder/child")" "$process" 2>/dev/null || true
+            write exit_code "${1:-137}"
+        fi
+        print_status -
+        ;;
+    logs) if [[ -f $folder/log ]]; then tail -n "$1" "$folder/log"; fi ;;
+    *)
+        echo "error: unknown action $action; use one of: start status stop kill abort logs" >&2
+        exit 2
+        ;;
+esac

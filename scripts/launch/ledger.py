@@ -1,0 +1,77 @@
+"""What this machine remembers of a launch: its progress, and one launcher at a time.
+
+One JSON file a slice or job in $ELENCHUS_LAUNCHES (default ~/.elenchus/launches). It lets `keep` go
+on after it was interrupted, with the same counts and the same budget, and `cost` add up the bill.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+import typing
+
+from elenchus.scripts.launch.options import UsageError
+from elenchus.scripts.launch.states import Progress, State
+
+FOLDER = 'ELENCHUS_LAUNCHES'
+
+
+def _folder() -> pathlib.Path:
+    return pathlib.Path(os.environ.get(FOLDER) or '~/.elenchus/launches').expanduser()
+
+
+class Ledger:
+    """Progress of the launch of a name on a cloud.
+
+    Attributes:
+        path: The file.
+    """
+
+    def __init__(self, *names: str):
+        safe = [''.join(c if c.isalnum() or c in '-_.' else '_' for c in n) or '_' for n in names]
+        self.path = _folder().joinpath(*safe).with_suffix('.json')
+
+    def read(self) -> Progress:
+        """Returns the stored progress; a new one where there is none, or it cannot be read."""
+        try:
+            fields = json.loads(self.path.read_text(encoding='utf-8'))
+            known = {field.name for field in dataclasses.fields(Progress)}
+            fields = {name: value for name, value in fields.items() if name in known}
+            return Progress(**{**fields, 'state': State(fields['state'])})
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+            return Progress()
+
+    def write(self, progress: Progress) -> None:
+        """Stores the progress, whole or not at all."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        fields = {**dataclasses.asdict(progress), 'state': progress.state.value}
+        new = self.path.with_suffix('.new')
+        new.write_text(json.dumps(fields, indent=1), encoding='utf-8')
+        os.replace(new, self.path)
+
+    @contextlib.contextmanager
+    def lock(self) -> typing.Iterator[None]:
+        """Holds the launch for one launcher of this machine.
+
+        Raises:
+            UsageError: Another one has it.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path.with_suffix('.lock'), 'a+', encoding='utf-8') as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise UsageError(
+                    f'process {file.read().strip()} on this machine keeps {self.path.stem} already'
+                ) from None
+            except OSError:
+                pass  # a file system without locks: two launchers are the user's affair
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield

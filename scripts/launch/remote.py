@@ -1,0 +1,155 @@
+"""Shell commands for the hosts of a run, and what their answers mean."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import posixpath
+import shlex
+import typing
+
+from elenchus.scripts.launch import exit_codes
+from elenchus.scripts.launch.states import Observation, Resource, Run
+
+STATUS = 'elenchus-status'
+STRAGGLING = 600
+"""Seconds after which hosts that still run are given up, when another one has failed."""
+UNPACK = """set -e
+mkdir -p {folder}
+exec 9>{folder}/.unpacking
+if command -v flock >/dev/null; then flock 9; fi
+export LC_ALL=C
+tar -tzf {archive} | grep -v '/$' | sort >{folder}/.files.new
+tar -xzf {archive} -C {folder}
+if [ -f {folder}/.files ]; then
+    comm -23 {folder}/.files {folder}/.files.new | (
+        cd {folder} && while IFS= read -r f; do rm -f -- "$f"; done
+    )
+fi
+mv {folder}/.files.new {folder}/.files
+printf '%s\\n' {version} >{folder}/.version
+exec 9>&-
+cd {folder}
+{then}"""
+
+
+def quote(words: typing.Iterable[str]) -> str:
+    """Returns words for a shell, each one word."""
+    return ' '.join(shlex.quote(word) for word in words)
+
+
+def home_folder(folder: str) -> str:
+    """Returns a folder on a host; commands start in the home directory, so `~/` is dropped."""
+    return folder[2:] if folder.startswith('~/') else folder
+
+
+def key_of(version: str, run: typing.Sequence[str]) -> str:
+    """Returns what tells a run from others: its sources and its arguments."""
+    return hashlib.sha256('\0'.join((version, *run)).encode()).hexdigest()[:12]
+
+
+def compilation_cache(workdir: str) -> str:
+    """Returns the folder of compiled programs beside a work directory in a bucket, '' for others.
+
+    JAX's process 0 alone writes it, so on each host's own disk the other hosts would compile anew
+    at every start, and all of them on a new slice.
+    """
+    bucket, _, path = workdir.rstrip('/').removeprefix('gs://').partition('/')
+    if not workdir.startswith('gs://') or not bucket:
+        return ''
+    return 'gs://' + posixpath.join(bucket, posixpath.dirname(path), 'compilation_cache')
+
+
+def unpack_command(folder: str, archive: str, *, version: str, then: str) -> str:
+    """Returns the command that unpacks an archive in the home directory, then runs another command.
+
+    Files of the archive before that this one lacks are removed; all others (.venv, .cache) stay.
+    """
+    words = {'folder': folder, 'archive': archive, 'version': version}
+    return UNPACK.format(**{name: shlex.quote(word) for name, word in words.items()}, then=then)
+
+
+def worker_command(accelerator: str, arguments: typing.Sequence[str]) -> list[str]:
+    """Returns the words that run this host's process, or without arguments make its environment."""
+    return ['bash', 'scripts/launch/worker.sh', accelerator, *arguments]
+
+
+def detached_command(folder: str, *words: str) -> str:
+    """Returns the command that calls detached.sh on a host."""
+    return f'cd {shlex.quote(folder)} && {quote(["bash", "scripts/launch/detached.sh", *words])}'
+
+
+def status_command(folder: str, name: str, key: str) -> str:
+    """Returns the command that prints one line of status, on hosts without sources too."""
+    script = shlex.quote(f'{folder}/scripts/launch/detached.sh')
+    return (
+        f'if [ -f {script} ]; then bash {script} status {quote([name, key])}; '
+        f'else echo "{STATUS} $(uname -n) absent"; fi'
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class HostStatus:
+    """A line of status of a host (`detached.sh`)."""
+
+    host: str
+    run: Run
+    code: int | None = None
+    age: int = 0
+    stopped: bool = False
+
+
+def read_status(output: str) -> list[HostStatus]:
+    """Returns the lines of status in what the hosts printed; other lines are ignored."""
+    hosts = []
+    for line in output.splitlines():
+        _, mark, rest = line.partition(STATUS + ' ')
+        words = rest.split()
+        if not mark or len(words) < 2:
+            continue
+        host, run, *more = words
+        if run not in {r.value for r in Run}:
+            continue
+        numbers = [int(word) for word in more if word.lstrip('-').isdigit()]
+        if run == Run.ENDED.value and len(numbers) == 2:
+            hosts.append(HostStatus(host, Run.ENDED, *numbers, stopped=more[-1] == 'stopped'))
+        elif run != Run.ENDED.value:
+            hosts.append(HostStatus(host, Run(run), age=(numbers or [0])[0]))
+    return hosts
+
+
+def code_of_stragglers(hosts: typing.Sequence[HostStatus]) -> int:
+    """Returns the exit code of a host that failed long ago while others wait for it, else 0."""
+    codes = [h.code for h in hosts if h.run is Run.ENDED and h.code and h.age > STRAGGLING]
+    waiting = any(host.run is Run.RUNNING for host in hosts)
+    return exit_codes.code_of_hosts(codes) if codes and waiting else 0
+
+
+def observe(hosts: typing.Sequence[HostStatus], *, silent: str = '') -> Observation:
+    """Returns what the hosts say together, on machines that are ready.
+
+    Args:
+        hosts: Those that answered.
+        silent: Why some did not; empty if all did.
+    """
+    runs = {host.run for host in hosts}
+    note = f'; not all hosts answer: {silent}' if silent else ''
+    if Run.OTHER in runs:
+        return Observation(Resource.READY, Run.OTHER, detail='its hosts run something else')
+    if silent and Run.RUNNING not in runs:
+        return Observation(Resource.READY, Run.UNKNOWN, detail=silent)
+    if Run.ABSENT in runs or not runs:
+        return Observation(Resource.READY, Run.ABSENT)
+    if Run.RUNNING in runs:
+        age = max(host.age for host in hosts if host.run is Run.RUNNING)
+        late = f'no heartbeat for {age // 60} min' if age > 120 else ''
+        return Observation(Resource.READY, Run.RUNNING, detail=(late + note).lstrip('; '))
+    code = exit_codes.code_of_hosts(host.code for host in hosts)
+    names = ', '.join(sorted(host.host for host in hosts if host.code == code)[:3])
+    return Observation(
+        Resource.READY,
+        Run.ENDED,
+        code,
+        stopped=any(host.stopped for host in hosts),
+        detail=f'the run ended with exit code {code} on {names}',
+    )

@@ -1,0 +1,113 @@
+"""Packs the sources for machines without this file system, and says which."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import os
+import pathlib
+import subprocess
+import tarfile
+
+from elenchus.scripts.launch.options import UsageError
+
+HEAD, DIRTY = 'head', 'dirty'
+
+
+@dataclasses.dataclass(frozen=True)
+class Sources:
+    """An archive of the sources.
+
+    Attributes:
+        path: The file, .tar.gz.
+        version: Commit, for a dirty tree with a hash of its files behind `+`.
+        names: Files in it.
+        warning: What is not shipped; empty if all is.
+    """
+
+    path: pathlib.Path
+    version: str
+    names: frozenset[str]
+    warning: str
+
+
+def _git(root: pathlib.Path, *words: str) -> str:
+    process = subprocess.run(
+        ['git', '-C', str(root), *words], capture_output=True, text=True, check=False
+    )
+    if process.returncode:
+        reason = (process.stderr.strip().splitlines() or ['git failed'])[-1]
+        raise UsageError(
+            f'cannot pack the sources: {reason}; launch from a clone of the repository'
+        )
+    return process.stdout
+
+
+def _lines(text: str) -> list[str]:
+    return [name for name in text.split('\0') if name]
+
+
+def changed_files(root: pathlib.Path) -> list[str]:
+    """Returns the files that HEAD has not, or has otherwise: changed, removed and new ones."""
+    changed = _lines(_git(root, 'diff', '--name-only', '-z', '--no-renames', 'HEAD'))
+    return sorted({*changed, *_lines(_git(root, 'ls-files', '-z', '-o', '--exclude-standard'))})
+
+
+def pack(root: pathlib.Path, folder: pathlib.Path, *, tree: str) -> Sources:
+    """Writes the archive `elenchus-VERSION.tar.gz` into a folder.
+
+    Args:
+        root: The clone.
+        folder: Where the archive goes.
+        tree: 'head' for the last commit, 'dirty' for the files as they are, without ignored ones.
+
+    Raises:
+        UsageError: It is no clone, or a file cannot be read.
+    """
+    commit = _git(root, 'rev-parse', 'HEAD').strip()
+    changed = changed_files(root)
+    if tree == DIRTY and changed:
+        names = _lines(_git(root, 'ls-files', '-z', '-c', '-o', '--exclude-standard'))
+        names = sorted({name for name in names if os.path.lexists(root / name)})
+        digest = hashlib.sha256()
+        for name in names:
+            digest.update(name.encode() + b'\0' + _content(root / name) + b'\0')
+        version = f'{commit[:12]}+{digest.hexdigest()[:12]}'
+        path = folder / f'elenchus-{version}.tar.gz'
+        with gzip.open(path, 'wb') as file, tarfile.open(fileobj=file, mode='w') as archive:
+            for name in names:
+                archive.add(root / name, arcname=name, recursive=False)
+        return Sources(path, version, frozenset(names), '')
+    path = folder / f'elenchus-{commit[:12]}.tar.gz'
+    _git(root, 'archive', '--format=tar.gz', f'--output={path}', 'HEAD')
+    names = frozenset(_lines(_git(root, 'ls-tree', '-r', '-z', '--name-only', 'HEAD')))
+    warning = ''
+    if changed:
+        few = ', '.join(changed[:3]) + (', ...' if len(changed) > 3 else '')
+        warning = f'{len(changed)} changed or new files are not shipped ({few}); --tree=dirty does'
+    return Sources(path, commit[:12], names, warning)
+
+
+def _content(path: pathlib.Path) -> bytes:
+    return os.readlink(path).encode() if path.is_symlink() else path.read_bytes()
+
+
+def check_config(run: tuple[str, ...], root: pathlib.Path, sources: Sources) -> None:
+    """Checks that the config file of a run is shipped, before machines are paid for.
+
+    Raises:
+        UsageError: It is not in the archive.
+    """
+    for i, word in enumerate(run):
+        if word == '--config' and i + 1 < len(run):
+            path = run[i + 1]
+        elif word.startswith('--config='):
+            path = word.partition('=')[2]
+        else:
+            continue
+        name = os.path.normpath(path.partition(':')[0])
+        if name.endswith('.py') and not os.path.isabs(name) and name not in sources.names:
+            here = ' (it is not committed: commit it, or use --tree=dirty)'
+            where = here if (root / name).exists() else ''
+            raise UsageError(f'--config={path} is not among the shipped files{where}')

@@ -1,0 +1,103 @@
+"""Runs a process of a job and says by its exit code what the job's manager is to do.
+
+python -m scripts.launch.supervise RETRIES COMMAND...     what worker.sh runs on GKE and SLURM
+
+Managers of jobs know exit codes only, and theirs are not ours: XPK starts a job again on every
+code from 127 on, so also after running out of memory (137), for ever. So crashes are repeated here,
+with a delay that doubles and a limit, and the code that is left says one thing:
+
+- 0: the run is complete. 2: a wrong flag or config.
+- 75: start the job again. The process saved after SIGTERM, or SIGTERM came and it could not.
+- 1: do not start it again; it crashed, or was killed, more often than RETRIES allows.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+import typing
+
+from elenchus.scripts.launch import exit_codes
+from elenchus.scripts.launch.exit_codes import Ending
+from elenchus.scripts.launch.states import Policy
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+NOTICE_SECONDS = 5.0
+"""Longest time between the death of a process by a notice and the notice's arrival here."""
+
+
+class Supervisor:
+    """A process that is started again after crashes.
+
+    Attributes:
+        notice: Set by SIGTERM, SIGINT or SIGHUP: nothing is started any more.
+    """
+
+    def __init__(self, command: list[str], policy: Policy):
+        self.command = command
+        self.policy = policy
+        self.notice = threading.Event()
+        self._process: subprocess.Popen | None = None
+
+    def pass_on(self, number: int, frame: typing.Any) -> None:
+        """Passes a signal to the process; a handler for `signal.signal`."""
+        del frame
+        self.notice.set()
+        if self._process is not None and self._process.poll() is None:
+            # SIGHUP and SIGINT as SIGTERM: it saves at the first, and ends at once at the second.
+            self._process.send_signal(signal.SIGTERM)
+
+    def run(self) -> int:
+        """Returns the exit code for the job's manager."""
+        crashes = 0
+        while not self.notice.is_set():
+            started = time.monotonic()
+            # Blocked between the start and the assignment, a signal cannot miss the process.
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            self._process = subprocess.Popen(self.command, preexec_fn=_unblock)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            code = self._process.wait()
+            ending = exit_codes.ending_of(code)
+            if ending is Ending.DONE or ending is Ending.REFUSED or ending is Ending.PREEMPTED:
+                return code
+            if code in (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP):
+                # A notice to the whole process group reaches the process first.
+                self.notice.wait(NOTICE_SECONDS)
+            if self.notice.is_set():
+                break
+            healthy = time.monotonic() - started >= self.policy.healthy
+            crashes = 1 if healthy else crashes + 1
+            if crashes > self.policy.retries:
+                _say(f'exit code {code}, {crashes} times; not started again')
+                return exit_codes.CRASH
+            delay = self.policy.backoff(crashes - 1)
+            _say(f'exit code {code}; start {crashes} of {self.policy.retries} in {delay:.0f} s')
+            self.notice.wait(delay)
+        return exit_codes.PREEMPTION
+
+
+def _unblock() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def _say(text: str) -> None:
+    print(f'[supervise] {text}', file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command of the command line; returns the exit code."""
+    if len(arguments) < 2 or not arguments[0].isdigit():
+        print('error: use supervise RETRIES COMMAND...', file=sys.stderr)
+        return exit_codes.REFUSAL
+    policy = Policy(retries=int(arguments[0]), poll=30.0, max_delay=600.0)
+    supervisor = Supervisor(arguments[1:], policy)
+    for number in SIGNALS:
+        signal.signal(number, supervisor.pass_on)
+    return supervisor.run()
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))

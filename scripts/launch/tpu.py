@@ -1,0 +1,261 @@
+"""Cloud TPU slices as queued resources, through gcloud; `tpu.sh --help` has the usage."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tempfile
+import time
+import typing
+
+from elenchus.scripts.launch import actions, options, remote, sources, tpu_types
+from elenchus.scripts.launch.actions import LaunchOptions
+from elenchus.scripts.launch.cloud import CloudError, Refused, Unreachable
+from elenchus.scripts.launch.commands import (
+    EXISTS,
+    MISSING,
+    SSH_FAILED,
+    Commands,
+    Result,
+    error_of,
+    say,
+)
+from elenchus.scripts.launch.options import UsageError, describe
+from elenchus.scripts.launch.states import Observation, Resource
+
+STATES = {
+    'ACTIVE': Resource.READY,
+    'FAILED': Resource.FAILED,
+    'SUSPENDED': Resource.LOST,
+    'SUSPENDING': Resource.LOST,
+    'CREATING': Resource.WAITING,
+    'ACCEPTED': Resource.WAITING,
+    'WAITING_FOR_RESOURCES': Resource.WAITING,
+    'PROVISIONING': Resource.WAITING,
+    'DELETING': Resource.WAITING,
+}
+"""Of a queued resource: cloud.google.com/tpu/docs/queued-resources."""
+GONE_NODES = {'PREEMPTED', 'TERMINATED', 'STOPPED', 'STOPPING', 'DELETING'}
+"""States of a node that does not come back: cloud.google.com/tpu/docs/reference/rest, Node."""
+KEEP_ALIVE = '-o ServerAliveInterval=30'
+GCLOUD_ERROR = re.compile(r'^ERROR: \(gcloud', re.MULTILINE)
+SSH_ERROR = re.compile(r'exited with return code \[255\]')
+QUICK = 300.0
+"""Seconds after which a short command on the hosts counts as lost."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TpuOptions(LaunchOptions):
+    """Flags of tpu.sh."""
+
+    name: str = describe('', 'name of the slice and of its queued resource')
+    zone: str = describe('', 'zone of the slice, such as us-central1-a')
+    project: str = describe('', "Google Cloud project; empty: the one of gcloud's configuration")
+    type: str = describe('v5litepod-16', 'accelerator type')
+    version: str = describe('', 'runtime version; empty: the one of the type')
+    spot: bool = describe(False, 'yes: cheaper, but may be preempted')
+    reserved: bool = describe(False, 'yes: from a reservation')
+    valid_until_duration: str = describe('', 'time after which the request expires, such as 6h')
+    service_account: str = describe('', 'account of the hosts; it must be able to use the bucket')
+    network: str = describe('', 'network of the hosts')
+    subnetwork: str = describe('', 'subnetwork of the hosts')
+    internal_ips: bool = describe(False, 'yes: no external addresses; ssh from the same network')
+    labels: str = describe('', 'labels for the bill: KEY=VALUE,...')
+    metadata: str = describe('', 'metadata of the hosts: KEY=VALUE,...')
+    folder: str = describe('elenchus', 'folder of the sources on the hosts')
+
+
+class Tpu:
+    """A slice and the run on it; implements `cloud.Cloud`."""
+
+    def __init__(self, flags: TpuOptions, run: tuple[str, ...], commands: Commands):
+        options.require(flags, 'name', 'zone')
+        tpu_types.check_name(flags.name)
+        if flags.spot and flags.reserved:
+            raise UsageError('--spot=yes and --reserved=yes exclude each other')
+        self.flags = flags
+        self.run = run
+        self.commands = commands
+        self.folder = remote.home_folder(flags.folder)
+        self.version = flags.version or tpu_types.runtime_version(flags.type)
+        self.key = '-'
+        self._sources: sources.Sources | None = None
+
+    @property
+    def ledger_names(self) -> tuple[str, ...]:
+        """What tells this slice from others."""
+        return ('tpu', self.flags.project, self.flags.zone, self.flags.name)
+
+    @property
+    def chips(self) -> int:
+        """Chips of the slice."""
+        return tpu_types.chips(self.flags.type)
+
+    def prepare(self) -> None:
+        """Packs the sources and checks the arguments of the run."""
+        if not self.run:
+            raise UsageError('the arguments of scripts.run are required after --')
+        actions.check_workdir(self.run)
+        self._scratch = tempfile.TemporaryDirectory(prefix='elenchus-')
+        self._sources = actions.pack(self._scratch.name, self.flags.tree, self.run)
+        self.key = remote.key_of(self._sources.version, self.run)
+
+    def look(self) -> Observation:
+        """Returns the state of the queued resource and, once it is active, of the run."""
+        words = self._words('queued-resources', 'describe', '--format=value(state.state)')
+        result = self.commands.run(words, patience=QUICK)
+        if result.code:
+            if self._is_missing(result):
+                return Observation(Resource.ABSENT)
+            raise error_of(result)
+        if self.commands.dry_run:
+            return self._look_at_hosts()
+        state = (result.output.split() or ['nothing'])[-1]
+        resource = STATES.get(state)
+        if resource is None:
+            raise Unreachable(f'gcloud says the state is {state}')
+        if resource is Resource.READY:
+            return self._look_at_hosts()
+        return Observation(resource, detail=f'the queued resource is {state}')
+
+    def _look_at_hosts(self) -> Observation:
+        """Asks the hosts; the node itself if they do not answer."""
+        command = remote.status_command(self.folder, self.flags.name, self.key)
+        silent = ''
+        try:
+            result = self.commands.run(self._ssh(command), patience=QUICK)
+            hosts = remote.read_status(result.output)
+            silent = _hint(result) if result.code else ''
+        except Unreachable as error:
+            hosts, silent = [], str(error)
+        if silent and not hosts:
+            result = self.commands.run(
+                self._words('tpu-vm', 'describe', '--format=value(state)'), patience=QUICK
+            )
+            state = (result.output.split() or ['unknown'])[-1]
+            if state in GONE_NODES:
+                return Observation(Resource.LOST, detail=f'the node is {state}')
+        code = remote.code_of_stragglers(hosts)
+        if code:
+            say(f'a host failed with {code}, and the others still wait for it: they are killed')
+            self.commands.run(self._ssh(self._detached('abort', str(code))), patience=QUICK)
+        return remote.observe(hosts, silent=silent)
+
+    def create(self) -> None:
+        """Requests the slice as a queued resource."""
+        flags = self.flags
+        texts = ('service_account', 'network', 'subnetwork', 'labels', 'metadata')
+        more = [
+            f'--{name.replace("_", "-")}={getattr(flags, name)}'
+            for name in (*texts, 'valid_until_duration')
+            if getattr(flags, name)
+        ]
+        switches = ('spot', 'reserved', 'internal_ips')
+        more += [f'--{name.replace("_", "-")}' for name in switches if getattr(flags, name)]
+        result = self.commands.run(
+            self._words(
+                'queued-resources',
+                'create',
+                f'--node-id={flags.name}',
+                f'--accelerator-type={flags.type}',
+                f'--runtime-version={self.version}',
+                *more,
+            )
+        )
+        if result.code and not EXISTS.search(result.error + result.output):
+            raise error_of(result)
+
+    def install(self) -> None:
+        """Copies the sources to all hosts, unpacks them and makes the environment."""
+        archive = self._sources.path
+        self._check(
+            [
+                *self._words('tpu-vm', 'scp', str(archive), f'{self.flags.name}:', named=False),
+                '--worker=all',
+                f'--scp-flag={KEEP_ALIVE}',
+                *(['--internal-ip'] if self.flags.internal_ips else []),
+            ]
+        )
+        then = remote.quote(remote.worker_command('tpu', ()))
+        command = remote.unpack_command(
+            self.folder, archive.name, version=self._sources.version, then=then
+        )
+        self._check(self._ssh(command))
+
+    def start(self) -> None:
+        """Starts the run on all hosts; a repeated command finds the attempt and starts nothing."""
+        attempt = f'{time.time():.3f}'
+        words = remote.worker_command('tpu', ('--distributed', *self.run))
+        cache = remote.compilation_cache(actions.value_of(self.run, 'workdir'))
+        if cache:
+            words = ['env', f'JAX_COMPILATION_CACHE_DIR={cache}', *words]
+        self._check(self._ssh(self._detached('start', self.key, attempt, *words)))
+
+    def stop(self) -> None:
+        """Sends SIGTERM to the run of every host."""
+        self._check(self._ssh(self._detached('stop')), patience=QUICK)
+
+    def kill(self) -> None:
+        """Sends SIGKILL to the run of every host."""
+        self._check(self._ssh(self._detached('kill')), patience=QUICK)
+
+    def delete(self) -> None:
+        """Deletes the queued resource and its node."""
+        words = self._words('queued-resources', 'delete', '--force', '--quiet')
+        result = self.commands.run(words)
+        if result.code and not self._is_missing(result):
+            raise error_of(result)
+
+    def read_logs(self, lines: int) -> str:
+        """Returns the end of the first host's log."""
+        command = self._detached('logs', str(lines))
+        return self._check(self._ssh(command, worker='0'), patience=QUICK)
+
+    def _detached(self, action: str, *words: str) -> str:
+        return remote.detached_command(self.folder, action, self.flags.name, *words)
+
+    def _words(self, group: str, action: str, *more: str, named: bool = True) -> list[str]:
+        place = [f'--zone={self.flags.zone}']
+        if self.flags.project:
+            place.append(f'--project={self.flags.project}')
+        name = [self.flags.name] if named else []
+        return ['gcloud', 'compute', 'tpus', group, action, *name, *more, *place]
+
+    def _ssh(self, command: str, worker: str = 'all') -> list[str]:
+        return [
+            *self._words('tpu-vm', 'ssh'),
+            f'--worker={worker}',
+            f'--ssh-flag={KEEP_ALIVE}',
+            *(['--internal-ip'] if self.flags.internal_ips else []),
+            f'--command={command}',
+        ]
+
+    def _check(self, words: typing.Sequence[str], *, patience: float | None = None) -> str:
+        """Runs a command on the hosts; returns its output.
+
+        gcloud exits with the first failing host's status (SDK 528, tpu_vm/ssh.py,
+        WaitForBatchCompletion); 255 is ssh's own, so the host's state is not known then.
+        """
+        result = self.commands.run(words, patience=patience)
+        if not result.code:
+            return result.output
+        if result.code == SSH_FAILED or SSH_ERROR.search(result.error):
+            raise Unreachable(_hint(result))
+        if GCLOUD_ERROR.search(result.error):
+            raise error_of(result)
+        raise (Refused if result.code == 2 else CloudError)(result.reason)
+
+    def _is_missing(self, result: Result) -> bool:
+        text = result.error + result.output
+        return bool(MISSING.search(text)) and self.flags.name in text
+
+
+def _hint(result: Result) -> str:
+    agent = 'ssh-add' in result.error or 'SSH agent' in result.error
+    hint = '; gcloud needs `ssh-add ~/.ssh/google_compute_engine` for several hosts'
+    return result.reason + (hint if agent else '')
+
+
+def main(arguments: typing.Sequence[str]) -> int:
+    """Runs tpu.sh; returns its exit code."""
+    return actions.main(TpuOptions, Tpu, usage_of='tpu.sh', arguments=arguments)

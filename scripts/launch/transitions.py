@@ -1,0 +1,284 @@
+"""The transitions of a slice or job: a pure function from state and event to the next action.
+
+    absent -> requested -> waiting -> ready -> running -> done
+                 ^                      |         |
+                 |                      v         +-----> failed
+                 +------------------ preempted <--+
+
+`advance` is called with what happened last and returns what to do next; it reads no clock and
+starts nothing, so that every fault can be tested without a cloud (`driver.py` does what it says).
+
+- Only what is seen is acted on: after a failed or lost command the launcher looks, then repeats it.
+- A look that fails changes nothing. A slice that is ready and was reached is never deleted because
+  a connection was lost.
+- Retries have a limit and a delay that doubles; billed hours have a budget.
+- Every path to the end deletes what there is, unless `after` is 'leave' or it is another run's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+
+from elenchus.scripts.launch import exit_codes
+from elenchus.scripts.launch.exit_codes import Ending
+from elenchus.scripts.launch.states import (
+    Action,
+    Cause,
+    Event,
+    Failure,
+    Kind,
+    Observation,
+    Policy,
+    Progress,
+    Resource,
+    Run,
+    State,
+    Success,
+)
+
+Step = typing.Tuple[Progress, Action]  # noqa: UP006 - Python 3.9 runs this file
+
+
+def advance(progress: Progress, event: Event, *, now: float, policy: Policy) -> Step:
+    """Returns the progress after an event, and the next action.
+
+    Args:
+        progress: Before the event.
+        event: An `Observation` after a look, else whether the last action was done.
+        now: Time in seconds, of any clock that goes forward.
+        policy: The limits.
+    """
+    if isinstance(event, Observation):
+        progress = bill(progress, event, now)
+    if progress.ending:
+        return _go_on_ending(progress, event, now=now, policy=policy)
+    remaining = policy.max_hours * 3600 - progress.billed_seconds(now)
+    if remaining <= 0:
+        return _spend_budget(progress, policy)
+    if isinstance(event, Success):
+        progress, action = _succeed(progress, event.kind, now=now, policy=policy)
+    elif isinstance(event, Failure):
+        progress, action = _fail(progress, event, policy)
+    else:
+        progress, action = _observe(progress, event, now=now, policy=policy)
+    if progress.billing is not None and not progress.ending:
+        action = dataclasses.replace(action, delay=min(action.delay, remaining))
+    return progress, action
+
+
+def bill(progress: Progress, event: Observation, now: float) -> Progress:
+    """Starts or stops the clock of billed seconds; a slice that was taken away costs nothing.
+
+    Returns:
+        The progress with `billed` and `billing` as of now.
+    """
+    if event.resource is Resource.READY and progress.billing is None:
+        return dataclasses.replace(progress, billing=now)
+    if event.resource is not Resource.READY and progress.billing is not None:
+        return dataclasses.replace(progress, billed=progress.billed_seconds(now), billing=None)
+    return progress
+
+
+def _look(progress: Progress, delay: float, **changes: typing.Any) -> Step:
+    return dataclasses.replace(progress, **changes), Action(Kind.LOOK, delay)
+
+
+def _end(
+    progress: Progress, exit_code: int, *, why: str, policy: Policy, keep: bool = False
+) -> Step:
+    """Ends the launch: deletes what there is, unless it is to be kept."""
+    done = exit_code == exit_codes.DONE
+    state = State.DONE if done else State.FAILED
+    progress = dataclasses.replace(progress, state=state, ending=True, exit_code=exit_code, why=why)
+    if keep or policy.after == 'leave':
+        return progress, Action(Kind.END, exit_code=exit_code)
+    return progress, Action(Kind.DELETE)
+
+
+def _spend_budget(progress: Progress, policy: Policy) -> Step:
+    """Stops the run, so that it saves; the deletion follows, whatever `after` says."""
+    why = f'the budget of {policy.max_hours:g} billed hours is spent; --max_hours=... raises it'
+    progress = dataclasses.replace(
+        progress, state=State.FAILED, ending=True, exit_code=exit_codes.PREEMPTION, why=why
+    )
+    return progress, Action(Kind.STOP if progress.reached else Kind.DELETE)
+
+
+def _go_on_ending(progress: Progress, event: Event, *, now: float, policy: Policy) -> Step:
+    end = Action(Kind.END, exit_code=progress.exit_code)
+    if isinstance(event, Observation) or event.kind is not Kind.DELETE:
+        delay = (
+            policy.grace if not isinstance(event, Observation) and event.kind is Kind.STOP else 0.0
+        )
+        return progress, Action(Kind.DELETE, delay)
+    if isinstance(event, Success):
+        billed = progress.billed_seconds(now)
+        return dataclasses.replace(progress, billed=billed, billing=None), end
+    deletes = progress.deletes + 1
+    if deletes >= policy.delete_tries:
+        why = f'{progress.why}; IT WAS NOT DELETED AND MAY BE BILLED: {event.reason}'
+        code = progress.exit_code or exit_codes.CRASH
+        progress = dataclasses.replace(progress, deletes=deletes, why=why, exit_code=code)
+        return progress, dataclasses.replace(end, exit_code=code)
+    progress = dataclasses.replace(progress, deletes=deletes)
+    return progress, Action(Kind.DELETE, policy.backoff(deletes - 1))
+
+
+def _succeed(progress: Progress, kind: Kind, *, now: float, policy: Policy) -> Step:
+    if kind is Kind.CREATE:
+        return _look(progress, policy.poll, state=State.REQUESTED, absences=0)
+    if kind is Kind.INSTALL:
+        progress = dataclasses.replace(progress, installed=True, reached=True, losses=0)
+        return progress, Action(Kind.START)
+    if kind is Kind.START:
+        return _look(progress, policy.poll, state=State.RUNNING, started=now, misses=0, losses=0)
+    if kind is Kind.DELETE:  # of a slice that was taken away: ask for the next
+        billed = progress.billed_seconds(now)
+        progress = dataclasses.replace(
+            progress,
+            state=State.ABSENT,
+            billed=billed,
+            billing=None,
+            installed=False,
+            reached=False,
+            deletes=0,
+        )
+        count = progress.preemptions + progress.requests
+        return progress, Action(Kind.CREATE, policy.backoff(max(count - 1, 0)))
+    return _look(progress, policy.poll)
+
+
+def _fail(progress: Progress, event: Failure, policy: Policy) -> Step:
+    kind, why = event.kind, f'{event.kind.value}: {event.reason}'
+    if kind is Kind.DELETE:
+        deletes = progress.deletes + 1
+        if deletes >= policy.delete_tries:
+            return _end(progress, exit_codes.CRASH, why=why, policy=policy)
+        return dataclasses.replace(progress, deletes=deletes, why=why), Action(
+            Kind.DELETE, policy.backoff(deletes - 1)
+        )
+    if event.cause is Cause.REFUSED and progress.state is State.ABSENT:
+        # Nothing is there yet, and nothing will be.
+        return _end(progress, exit_codes.REFUSAL, why=why, policy=policy, keep=True)
+    if event.cause is Cause.REFUSED and kind in (Kind.CREATE, Kind.INSTALL, Kind.START):
+        return _end(progress, exit_codes.REFUSAL, why=why, policy=policy)
+    if event.cause is Cause.UNREACHABLE and kind in (Kind.INSTALL, Kind.START):
+        # No run is on the machines, so giving them up loses none.
+        losses = progress.losses + 1
+        if losses > policy.silence:
+            return _end(progress, exit_codes.CRASH, why=why, policy=policy)
+        return _look(progress, policy.backoff(min(losses - 1, 4)), losses=losses, why=why)
+    if event.cause is Cause.UNREACHABLE or kind is Kind.LOOK:
+        return _miss(progress, why, policy)
+    name = 'requests' if kind is Kind.CREATE else 'installs'
+    count = getattr(progress, name) + 1
+    if count > policy.retries:
+        return _end(progress, exit_codes.CRASH, why=why, policy=policy)
+    return _look(progress, policy.backoff(count - 1), why=why, **{name: count})
+
+
+def _miss(progress: Progress, why: str, policy: Policy) -> Step:
+    """Waits, longer after each look in a row that saw nothing.
+
+    Only hosts that never answered are given up.
+    """
+    misses = progress.misses + 1
+    never = progress.billing is not None and not progress.reached
+    if never and misses > policy.silence:
+        why = f'the hosts never answered (firewall? keys? --internal_ips?): {why}'
+        return _end(progress, exit_codes.CRASH, why=why, policy=policy)
+    return _look(progress, policy.backoff(min(misses - 1, 4)), misses=misses, why=why)
+
+
+def _observe(progress: Progress, event: Observation, *, now: float, policy: Policy) -> Step:
+    if event.resource is Resource.ABSENT:
+        return _observe_nothing(progress, policy)
+    if event.resource is Resource.READY and event.run is Run.UNKNOWN:
+        progress = dataclasses.replace(progress, absences=0)
+        if progress.state in (State.ABSENT, State.REQUESTED, State.WAITING):
+            progress = dataclasses.replace(progress, state=State.READY)
+        return _miss(progress, event.detail, policy)
+    progress = dataclasses.replace(progress, misses=0, absences=0)
+    if event.resource is Resource.WAITING:
+        return _look(progress, policy.poll, state=State.WAITING, why=event.detail)
+    if event.resource is Resource.READY:
+        return _observe_run(progress, event, now=now, policy=policy)
+    name, limit = 'requests', policy.retries
+    if event.resource is Resource.LOST:
+        name, limit = 'preemptions', policy.max_preemptions
+    count = getattr(progress, name) + 1
+    if count > limit:
+        why = f'{name}: {limit} is the limit; {event.detail}'
+        return _end(progress, exit_codes.CRASH, why=why, policy=policy)
+    progress = dataclasses.replace(
+        progress, **{name: count}, state=State.PREEMPTED, installed=False, why=event.detail
+    )
+    return progress, Action(Kind.DELETE)
+
+
+def _observe_nothing(progress: Progress, policy: Policy) -> Step:
+    """Requests what was never there; what somebody deleted is not brought back."""
+    if progress.state is State.ABSENT:
+        return progress, Action(Kind.CREATE)
+    absences = progress.absences + 1
+    if absences < policy.absences:
+        return _look(progress, policy.poll, absences=absences)
+    if progress.state is State.REQUESTED:
+        requests = progress.requests + 1
+        if requests > policy.retries:
+            why = f'requested {requests} times, and it never appeared'
+            return _end(progress, exit_codes.CRASH, why=why, policy=policy)
+        progress = dataclasses.replace(progress, state=State.ABSENT, requests=requests)
+        return progress, Action(Kind.CREATE, policy.backoff(requests - 1))
+    why = 'it is gone: somebody deleted it'
+    return _end(progress, exit_codes.CRASH, why=why, policy=policy, keep=True)
+
+
+def _observe_run(progress: Progress, event: Observation, *, now: float, policy: Policy) -> Step:
+    progress = dataclasses.replace(progress, reached=True)
+    if event.run is Run.OTHER:
+        why = f'another run is on it: {event.detail}'
+        return _end(progress, exit_codes.REFUSAL, why=why, policy=policy, keep=True)
+    if event.run is Run.RUNNING:
+        started = now if progress.started is None else progress.started
+        return _look(progress, policy.poll, state=State.RUNNING, started=started, why=event.detail)
+    progress = dataclasses.replace(progress, state=State.READY)
+    if event.run is Run.ENDED and event.exit_code is not None:
+        return _end_attempt(progress, event, now=now, policy=policy)
+    if progress.started is not None and progress.installed:
+        # It was started, and the hosts know nothing of it: they were restarted or wiped.
+        lost = dataclasses.replace(event, exit_code=exit_codes.CRASH, detail='the run has vanished')
+        return _end_attempt(progress, lost, now=now, policy=policy)
+    return _begin(progress)
+
+
+def _begin(progress: Progress, delay: float = 0.0) -> Step:
+    return progress, Action(Kind.START if progress.installed else Kind.INSTALL, delay)
+
+
+def _end_attempt(progress: Progress, event: Observation, *, now: float, policy: Policy) -> Step:
+    code, ending = event.exit_code, exit_codes.ending_of(event.exit_code)
+    why = event.detail or f'the run ended with exit code {code}'
+    if ending is Ending.DONE:
+        return _end(progress, code, why='the run is complete', policy=policy)
+    if progress.started is None:
+        return _begin(progress)  # it ended before this command, which asks to go on
+    if event.stopped:
+        return _end(progress, code, why='stopped by the action stop', policy=policy)
+    if ending is Ending.REFUSED:
+        return _end(progress, code, why=why, policy=policy)
+    good = now - progress.started >= policy.healthy
+    progress = dataclasses.replace(progress, why=why, started=now)
+    if ending is Ending.PREEMPTED:
+        count = progress.preemptions + 1
+        if count > policy.max_preemptions:
+            return _end(progress, code, why=f'preempted {count} times', policy=policy)
+        progress = dataclasses.replace(progress, preemptions=count)
+        return _begin(progress, policy.poll if good else policy.backoff(min(count - 1, 4)))
+    crashes = 1 if good else progress.crashes + 1
+    progress = dataclasses.replace(progress, crashes=crashes)
+    if crashes > policy.retries:
+        why = f'{why}, {crashes} times'
+        return _end(progress, code, why=why, policy=policy)
+    return _begin(progress, policy.backoff(crashes - 1))

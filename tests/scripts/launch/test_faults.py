@@ -1,0 +1,61 @@
+"""Forty faults of a launch on Cloud TPU: what the user sees, what is billed, what stays."""
+
+import pytest
+
+from elenchus.scripts.launch import exit_codes
+from elenchus.scripts.launch.options import UsageError
+from tests.support import launch_faults
+from tests.support.fake_gcloud import FakeClock, FakeGcloud
+from tests.support.launch_faults import FAULTS
+
+
+@pytest.mark.parametrize('fault', FAULTS, ids=lambda fault: f'{fault.state}: {fault.name}')
+def test_a_fault_ends_as_the_table_says(fault):
+    end = launch_faults.meet(fault)
+    cloud = end.cloud
+    assert end.code == fault.code, end.lines
+    assert fault.seen in end.seen, end.lines
+    assert cloud.hours == pytest.approx(fault.hours, abs=0.01)
+    assert (cloud.count('create'), cloud.processes) == (fault.requests, fault.processes)
+    assert cloud.doubles == 0
+    assert len(cloud.running) == fault.stays
+
+
+def test_the_bill_of_the_launcher_is_that_of_the_cloud(tmp_path, capsys):
+    fault = next(f for f in FAULTS if f.name == 'preempted without one')
+    gcloud, lines = FakeGcloud(FakeClock(), **fault.cloud), []
+    fault.begin(gcloud)
+    with launch_faults.launches_in(tmp_path):
+        session = launch_faults.make_session(gcloud, lines)
+        session.keep()
+        session.cost()
+    hours = float(capsys.readouterr().out.split()[0])
+    # It looks once a minute: each of the two slices is a minute or two off.
+    assert hours == pytest.approx(gcloud.hours, abs=0.06) and hours > 1
+
+
+def test_a_second_launcher_of_the_same_slice_is_refused(tmp_path):
+    fault = next(f for f in FAULTS if f.name == 'nothing')
+    with launch_faults.launches_in(tmp_path):
+        first = launch_faults.make_session(FakeGcloud(FakeClock()), [])
+        with (
+            first.ledger.lock(),
+            pytest.raises(UsageError, match='keeps pod already'),
+        ):
+            launch_faults.make_session(FakeGcloud(FakeClock()), [], **fault.flags).keep()
+
+
+def test_a_keep_of_a_finished_run_starts_nothing(tmp_path):
+    """Run twice, nothing is doubled: a complete run on a slice that was to stay is seen as such."""
+    gcloud = FakeGcloud(FakeClock())
+    with launch_faults.launches_in(tmp_path):
+        for _ in range(2):
+            assert launch_faults.make_session(gcloud, [], after='leave').keep() == 0
+    assert (gcloud.count('create'), gcloud.processes) == (1, 2)
+
+
+def test_the_guide_has_the_table():
+    text = (launch_faults.actions.ROOT / 'docs' / 'pods.md').read_text(encoding='utf-8')
+    table = launch_faults.print_table()
+    assert table in text, 'run python -m tests.support.launch_faults'
+    assert exit_codes.print_table() in text, 'run scripts/launch/__main__.py codes'

@@ -1,0 +1,98 @@
+"""Jobs of slurm.sh on a stand-in for SLURM: what is queued again, how often, and what is not."""
+
+import json
+import subprocess
+import time
+
+import pytest
+
+from tests.support.slurm_jobs import ROOT, Cluster
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A cluster whose processes follow a plan."""
+    cluster = Cluster(tmp_path)
+    cluster.use_tasks()
+    return cluster
+
+
+def run_plan(cluster, *flags, plan, **times):
+    """Runs two processes by a plan, an entry for each start of the job; returns their ends."""
+    job = cluster.submit('--gpus=2', *flags, run=plan_words(cluster, plan), **times)
+    return cluster.wait(job)
+
+
+def plan_words(cluster, plan):
+    """Arguments of the processes."""
+    return [str(cluster.folder), json.dumps(plan)]
+
+
+@pytest.mark.parametrize(
+    ('ends', 'code', 'starts'),
+    [
+        ([[0, 0]], 0, 1),
+        ([[75, 75], [0, 0]], 0, 2),
+        ([[75, [0.1]], [0, 0]], 0, 2),
+        ([[75, [3]], [0, 0]], 0, 2),  # longer than KillWait: 137
+        ([['deaf', 75], [0, 0]], 0, 2),
+        ([[137, [0.1]], [0, 0]], 0, 2),
+        ([[143, 0], [0, 0]], 0, 2),
+        ([[1, [0.1]], [0, 0]], 0, 2),  # the highest code is 75
+        ([[1, 0]], 1, 1),
+        ([[2, 2]], 2, 1),
+        ([[0, 139]], 139, 1),
+    ],
+)
+def test_a_job_is_queued_again_after_a_preemption_and_not_after_a_mistake(
+    cluster, ends, code, starts
+):
+    assert run_plan(cluster, plan=ends)[:2] == (code, starts)
+
+
+@pytest.mark.parametrize('code', [75, 137])
+def test_a_job_is_queued_again_at_most_so_often(cluster, code):
+    ended, starts, log = run_plan(cluster, '--requeues=2', plan=[[code, code]])
+    assert (ended, starts) == (code, 3)
+    assert 'not queued again: --requeues=2' in log
+
+
+def test_a_notice_before_the_limit_saves_and_queues_again(cluster):
+    code, starts, log = run_plan(cluster, plan=[[[0], [0.3]], [0, 0]], limit=4, notice=3)
+    assert (code, starts) == (0, 2)
+    assert 'exit code 75; queued again' in log
+
+
+def test_a_job_that_misses_the_notice_is_queued_again_at_its_limit(cluster):
+    plan = [['deaf', 'deaf'], [0, 0]]
+    code, starts, log = run_plan(cluster, plan=plan, limit=2, notice=1)
+    assert (code, starts) == (0, 2), log
+
+
+def test_cancelling_and_stopping_end_a_job(cluster):
+    for command in (['scancel'], ['bash', str(ROOT / 'scripts/launch/slurm.sh'), 'stop']):
+        job = cluster.submit('--gpus=2', run=plan_words(cluster, [[[0], [0.2]]]))
+        cluster.wait_for('start-0-1')
+        time.sleep(0.2)
+        word = job if command == ['scancel'] else f'--id={job}'
+        subprocess.run([*command, word], env=cluster.environment, check=True)
+        code, starts, log = cluster.wait(job)
+        assert (code, starts) == (75, 1) and 'stopped by the user' in log
+        (cluster.folder / 'start-0-1').unlink()
+
+
+def test_every_process_has_the_cores_that_were_requested(cluster):
+    run_plan(cluster, '--cpus=7', plan=[[0, 0]])
+    assert (cluster.folder / 'start-0-1').read_text() == '7'
+
+
+def test_options_of_sbatch_are_passed_on_and_wrong_ones_are_refused(cluster):
+    code, _, _ = run_plan(cluster, '--sbatch=--qos=high', '--sbatch=--mem=0', plan=[[0, 0]])
+    assert code == 0
+    for flag in ('--sbatch=qos=high', '--accelerator=cuda11', '--label=maybe', '--gpus=two'):
+        words = ['bash', str(ROOT / 'scripts/launch/slurm.sh'), flag, '--', 'x']
+        done = subprocess.run(
+            words, env=cluster.environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2 and done.stderr.startswith('error: '), done
+        assert done.stderr.count('\n') == 1 and flag in done.stderr

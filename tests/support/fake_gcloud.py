@@ -1,0 +1,343 @@
+"""A stand-in for gcloud on a fake clock: queued resources, their hosts, and faults at any command.
+
+It answers as SDK 528 does: exit codes, the texts of errors, states of queued resources
+(cloud.google.com/tpu/docs/queued-resources); gcloud repeats a command on a host after an error of
+ssh, and exits with the first failing host's status. Hosts follow scripts/launch/detached.sh, which
+has tests of its own.
+"""
+
+import dataclasses
+import re
+import shlex
+
+from elenchus.scripts.launch.cloud import Refused, Unreachable
+from elenchus.scripts.launch.commands import Commands, Result
+
+SECONDS = {'describe': 3, 'create': 20, 'ssh': 5, 'scp': 30, 'delete': 60}
+INSTALLATION = 180
+"""Seconds that a host needs for its environment."""
+NETWORK = Result(
+    1, '', 'ERROR: (gcloud) Max retries exceeded: Temporary failure in name resolution'
+)
+SERVER = Result(1, '', 'ERROR: (gcloud) HttpError accessing the API: <503>: UNAVAILABLE')
+TOKEN = Result(1, '', 'ERROR: (gcloud) There was a problem refreshing your current auth tokens')
+LOGIN = Result(1, '', 'ERROR: (gcloud) You do not currently have an active account selected.')
+QUOTA = Result(
+    1,
+    '',
+    "ERROR: (gcloud) RESOURCE_EXHAUSTED: Quota limit 'TPUV5sLitepodPerProject' has been exceeded",
+)
+PERMISSION = Result(
+    1, '', "ERROR: (gcloud) PERMISSION_DENIED: Permission 'tpu.nodes.create' denied"
+)
+BUSY = Result(1, '', 'ERROR: (gcloud) FAILED: the resource is currently in state PROVISIONING')
+SSH = Result(255, '', 'ssh: connect to host 10.0.0.2 port 22: Connection timed out')
+
+
+class FakeClock:
+    """Time that passes when somebody waits, and things that happen at their time."""
+
+    def __init__(self):
+        self.time = 1e9
+        self.events = []
+
+    def now(self):
+        return self.time
+
+    def sleep(self, seconds):
+        """Lets time pass; events on the way happen at their time."""
+        end = self.time + seconds
+        while self.events and min(self.events, key=lambda e: e[0])[0] <= end:
+            event = min(self.events, key=lambda e: e[0])
+            self.events.remove(event)
+            self.time = max(self.time, event[0])
+            event[1]()
+        self.time = max(self.time, end)
+
+    def at(self, seconds, action):
+        """Does something this many seconds from now."""
+        self.events.append((self.time + seconds, action))
+
+
+@dataclasses.dataclass
+class Host:
+    """A host of a slice; `ends` is when its process ends."""
+
+    archives: set = dataclasses.field(default_factory=set)
+    version: str = ''
+    key: str = ''
+    attempt: str = ''
+    since: float = 0.0
+    ends: float | None = None
+    code: int = 0
+    stopped: bool = False
+    wiped: bool = False
+
+    def line(self, key, now):
+        """The line of status of detached.sh."""
+        if not self.key or self.wiped:
+            return 'absent'
+        if self.ends is None or now < self.ends:
+            return 'running 3' if key == self.key else 'other'
+        stopped = 'stopped' if self.stopped else '-'
+        word = f'ended {self.code} {now - self.ends:.0f} {stopped}'
+        return word if key == self.key else 'absent'
+
+
+class FakeGcloud(Commands):
+    """Runs words of gcloud on a cloud in memory.
+
+    Attributes:
+        runs: (seconds, exit code) of every attempt; the last one is that of all later ones. Seconds
+            None: until it is stopped. A list of codes: of every host.
+        faults: (verb, number of the call from 1) -> Result instead of the answer, or a function of
+            the cloud that returns one, or None to answer.
+        queue: Seconds in the queue, of every request; the last one of all later ones.
+        log: All words, in order.
+        processes: Starts of a process on any host.
+        doubles: Starts of a process beside a living one.
+        bills: [from, to] of every slice.
+    """
+
+    def __init__(self, clock, *, runs=((3600, 0),), faults=None, queue=(600,), hosts=2):
+        super().__init__()
+        self.clock = clock
+        self.runs = list(runs)
+        self.faults = dict(faults or {})
+        self.queue = list(queue)
+        self.num_hosts = hosts
+        self.state = None
+        self.node = ''
+        self.hosts = []
+        self.calls = {}
+        self.log = []
+        self.attempts = 0
+        self.processes = 0
+        self.doubles = 0
+        self.bills = []
+        self.hidden = 0
+        self.request = 0
+
+    # What happens to the cloud.
+
+    def activate(self):
+        """The request comes up, if it still waits."""
+        if self.state in ('WAITING_FOR_RESOURCES', 'PROVISIONING'):
+            self.state, self.node = 'ACTIVE', 'READY'
+            self.hosts = [Host() for _ in range(self.num_hosts)]
+            self.bills.append([self.clock.now(), None])
+
+    def take_away(self, state='SUSPENDED'):
+        """The cloud or a person takes the machines."""
+        if self.state == 'ACTIVE':
+            self.bills[-1][1] = self.clock.now()
+        self.state, self.node, self.hosts = state, 'PREEMPTED', []
+
+    def preempt_node(self):
+        """The node goes, the request stays ACTIVE."""
+        self.bills[-1][1] = self.clock.now()
+        self.node, self.hosts = 'PREEMPTED', []
+
+    def preempt_node_if_running(self):
+        """The node goes once its run is on it."""
+        if self.hosts and all(host.key for host in self.hosts):
+            self.preempt_node()
+
+    def reboot(self):
+        """Hosts lose their processes and their files."""
+        for host in self.hosts:
+            host.wiped = True
+
+    def notice(self):
+        """All processes save and leave with 75."""
+        for host in self.hosts:
+            host.ends, host.code = self.clock.now(), 75
+
+    def start_elsewhere(self):
+        """Somebody's run is on a slice of the name."""
+        self.state = 'PROVISIONING'
+        self.activate()
+        for host in self.hosts:
+            host.key = 'somebody'
+
+    @property
+    def hours(self):
+        """Billed hours of all slices."""
+        now = self.clock.now()
+        return sum((now if end is None else end) - start for start, end in self.bills) / 3600
+
+    @property
+    def running(self):
+        """What is billed now."""
+        return [bill for bill in self.bills if bill[1] is None]
+
+    def count(self, verb):
+        """Calls of a verb."""
+        return self.calls.get(verb, 0)
+
+    # gcloud.
+
+    def run(self, words, *, patience=None):
+        """Answers one command."""
+        self.log.append(list(words))
+        group, verb = words[3], words[4]
+        verb = 'node' if (group, verb) == ('tpu-vm', 'describe') else verb
+        command = next((w for w in words if w.startswith('--command=')), '')
+        action = re.search(r'detached\.sh (\w+)', command)
+        if verb == 'ssh':
+            verb = action.group(1) if action else 'unpack'
+        self.clock.sleep(SECONDS.get(verb, 5))
+        self.calls[verb] = self.calls.get(verb, 0) + 1
+        fault = self.faults.get((verb, self.calls[verb]), self.faults.get((verb, 0)))
+        if callable(fault):
+            fault = fault(self)
+        if isinstance(fault, Exception):
+            raise fault
+        if fault is not None:
+            return fault
+        return getattr(self, f'_{verb}')(words, command)
+
+    def _missing(self, name):
+        kind = f"Resource 'projects/p/locations/z/queuedResources/{name}' was not found"
+        return Result(1, '', f'ERROR: (gcloud) NOT_FOUND: {kind}')
+
+    def _describe(self, words, command):
+        if self.state is None or self.hidden > 0:
+            self.hidden -= 1
+            return self._missing(words[5])
+        return Result(0, self.state + '\n', '')
+
+    def _node(self, words, command):
+        return Result(0, self.node + '\n', '') if self.node else self._missing(words[5])
+
+    def _create(self, words, command):
+        if self.state is not None:
+            return Result(1, '', 'ERROR: (gcloud) ALREADY_EXISTS: Resource already exists')
+        self.state = 'WAITING_FOR_RESOURCES'
+        seconds = self.queue[min(self.request, len(self.queue) - 1)]
+        self.request += 1
+        if seconds is not None:
+            self.clock.at(seconds, self.activate)
+        return Result(0, '', 'Create request issued')
+
+    def _delete(self, words, command):
+        if self.state is None:
+            return self._missing(words[5])
+        self.take_away()
+        self.state, self.node = None, ''
+        return Result(0, '', 'Deleted')
+
+    def _unless_down(self):
+        if not self.hosts:
+            return Result(1, '', 'ERROR: (gcloud) the TPU is currently in state PREEMPTED')
+        return None
+
+    def _scp(self, words, command):
+        if (down := self._unless_down()) is not None:
+            return down
+        for host in self.hosts:
+            host.archives.add(words[5].rpartition('/')[2])
+        return Result(0, '', '')
+
+    def _unpack(self, words, command):
+        if (down := self._unless_down()) is not None:
+            return down
+        self.clock.sleep(INSTALLATION)
+        archive = re.search(r'tar -xzf (\S+)', command).group(1)
+        if (down := self._unless_down()) is not None:
+            return down
+        for host in self.hosts:
+            if archive not in host.archives:
+                return Result(1, '', f'tar: {archive}: Cannot open: No such file or directory')
+            host.version = archive
+        return Result(0, '', '')
+
+    def _on_hosts(self, command, do):
+        if (down := self._unless_down()) is not None:
+            return down
+        words = shlex.split(re.search(r'detached\.sh (\w+[^;]*)', command).group(1))
+        lines = [f'elenchus-status h{i} {do(h, words)}' for i, h in enumerate(self.hosts)]
+        return Result(0, '\n'.join(lines), '')
+
+    def _status(self, words, command):
+        return self._on_hosts(command, lambda host, w: host.line(w[2], self.clock.now()))
+
+    def start_on(self, hosts, command):
+        """Starts the run on some hosts, as detached.sh does."""
+        now = self.clock.now()
+        _, _, key, attempt = shlex.split(command.partition('detached.sh ')[2])[:4]
+        if any(
+            h.attempt != attempt and h.line(key, now).startswith(('ended', 'absent')) for h in hosts
+        ):
+            self.attempts += 1
+        seconds, codes = self.runs[min(self.attempts, len(self.runs)) - 1]
+        for i, host in enumerate(hosts):
+            alive = host.line(key, now).startswith('running')
+            if alive or (host.attempt == attempt and not host.wiped):
+                continue
+            self.processes += 1
+            self.doubles += alive
+            code = codes[i] if isinstance(codes, (list, tuple)) else codes
+            host.key, host.attempt, host.stopped, host.wiped = key, attempt, False, False
+            host.code = code or 0
+            host.ends = None if seconds is None or code is None else now + seconds
+
+    def _start(self, words, command):
+        if (down := self._unless_down()) is not None:
+            return down
+        if not all(host.version for host in self.hosts):
+            return Result(127, '', 'bash: scripts/launch/detached.sh: No such file or directory')
+        self.start_on(self.hosts, command)
+        return Result(0, '', '')
+
+    def _end(self, host, code, stopped=True):
+        if host.ends is None or host.ends > self.clock.now():
+            host.ends, host.code, host.stopped = self.clock.now(), code, stopped
+
+    def _abort(self, words, command):
+        return self._on_hosts(command, lambda host, w: self._end(host, int(w[2]), stopped=False))
+
+    def _stop(self, words, command):
+        return self._on_hosts(command, lambda host, w: self._end(host, 75))
+
+    def _kill(self, words, command):
+        return self._on_hosts(command, lambda host, w: self._end(host, 137))
+
+
+def lose_answer(verb):
+    """A fault: the command is done, and its answer lost."""
+
+    def fault(cloud):
+        getattr(cloud, f'_{verb}')(cloud.log[-1], cloud.log[-1][-1])
+        return NETWORK if verb == 'create' else SSH
+
+    return fault
+
+
+def repeat(cloud):
+    """A fault: ssh loses the connection after the start, and gcloud repeats the command."""
+    command = next(w for w in cloud.log[-1] if w.startswith('--command='))
+    cloud.start_on(cloud.hosts, command)
+    cloud.clock.sleep(5)
+    cloud.start_on(cloud.hosts, command)
+
+
+def reach_first_host(cloud):
+    """A fault: the command reaches one host only."""
+    command = next(w for w in cloud.log[-1] if w.startswith('--command='))
+    cloud.start_on(cloud.hosts[:1], command)
+    return SSH
+
+
+def sleep_for(seconds, result=None):
+    """A fault: the laptop sleeps during the command."""
+
+    def fault(cloud):
+        cloud.clock.sleep(seconds)
+        return result
+
+    return fault
+
+
+NOT_INSTALLED = Refused('gcloud is not installed, or not on the path')
+HANGS = Unreachable('gcloud did not end in 300 s')
