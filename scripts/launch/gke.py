@@ -84,8 +84,8 @@ class Workload:
         if not self.run:
             raise UsageError('the arguments of scripts.run are required after --')
         actions.check_workdir(self.run)
-        self._scratch = tempfile.TemporaryDirectory(prefix='elenchus-')
         if not self.flags.docker_image:
+            self._scratch = tempfile.TemporaryDirectory(prefix='elenchus-')
             self._sources = actions.pack(self._scratch.name, self.flags.tree, self.run)
 
     def look(self) -> Observation:
@@ -159,7 +159,8 @@ class Workload:
             return [f'--docker-image={flags.docker_image}']
         folder = f'{self._scratch.name}/sources'
         with tarfile.open(self._sources.path) as archive:
-            archive.extractall(folder, filter='data')
+            # Our own archive; Python 3.9 need not know filters.
+            archive.extractall(folder, **({'filter': 'data'} if hasattr(tarfile, 'data_filter') else {}))
         if not flags.repository:
             return [f'--base-docker-image={flags.image}', f'--script-dir={folder}']
         image = f'{flags.repository}:{self._sources.version.replace("+", "-")}'
@@ -178,6 +179,8 @@ class Workload:
 
     def start(self) -> None:
         """Submits the workload again after it failed."""
+        if self.commands.dry_run:
+            return  # `create` has printed it
         self.delete()
         self.create()
 

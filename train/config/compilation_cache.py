@@ -4,12 +4,15 @@ The only place that turns it on. `train.config.cli.parse_flags` calls it for eve
 """
 
 import os
+import pathlib
 
 import jax
 
 from elenchus.train.config.build import ROOT
 
-FOLDER = ROOT / '.cache' / 'jax'
+_IN_CLONE = (ROOT / 'requirements.lock').exists()
+FOLDER = (ROOT if _IN_CLONE else pathlib.Path.home()) / '.cache' / ('jax' if _IN_CLONE else 'elenchus/jax')
+"""In the clone; in the home directory for an installed package, whose folder may be read-only."""
 
 # JAX's own limits (1 s) would leave out the many small programs of a run.
 LIMITS = {
@@ -22,7 +25,7 @@ def turn_on(folder: str | None = None) -> None:
     """Keeps compiled programs in a folder; '' keeps none.
 
     None means the environment's JAX_COMPILATION_CACHE_DIR or, without one, `.cache/jax` in the
-    clone. Limits that the environment sets (JAX_PERSISTENT_CACHE_...) stay as they are.
+    clone, or `~/.cache/elenchus/jax` for an installed package. Limits that the environment sets (JAX_PERSISTENT_CACHE_...) stay as they are.
     """
     if folder == '':
         jax.config.update('jax_enable_compilation_cache', False)
