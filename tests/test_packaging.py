@@ -132,7 +132,7 @@ def test_the_metadata_says_whose_and_where(wheel):
 
 
 @pytest.mark.parametrize('name', ['lab', 'configs.lab', 'elenchus.configs.lab', 'configs/lab.py'])
-def test_a_config_is_found_by_module_and_by_path(name, tmp_path, monkeypatch):
+def test_a_config_is_named_by_module_or_path(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = str(build.ROOT / 'configs' / 'lab.py')
     assert config_paths.locate(['x', f'--config={name}:smoke']) == ['x', f'--config={file}:smoke']

@@ -48,7 +48,7 @@ class GkeOptions(LaunchOptions):
     grace: int = describe(120, 'seconds from notice to kill; Spot nodes give 15 at most')
     priority: str = describe('medium', 'class of the workload, very-low to very-high')
     env: str = describe('', 'variables of the processes: KEY=VALUE,...')
-    context: str = describe('', "context of kubectl; empty: the current one, which XPK sets")
+    context: str = describe('', 'context of kubectl; empty: the current one, which XPK sets')
 
 
 class Workload:
@@ -160,7 +160,9 @@ class Workload:
         folder = f'{self._scratch.name}/sources'
         with tarfile.open(self._sources.path) as archive:
             # Our own archive; Python 3.9 need not know filters.
-            archive.extractall(folder, **({'filter': 'data'} if hasattr(tarfile, 'data_filter') else {}))
+            archive.extractall(
+                folder, **({'filter': 'data'} if hasattr(tarfile, 'data_filter') else {})
+            )
         if not flags.repository:
             return [f'--base-docker-image={flags.image}', f'--script-dir={folder}']
         image = f'{flags.repository}:{self._sources.version.replace("+", "-")}'
@@ -230,9 +232,7 @@ def observe(jobset: dict, pods: list[dict]) -> Observation:
     not to start again.
     """
     status = jobset.get('status', {})
-    conditions = {
-        c['type']: c for c in status.get('conditions', ()) if c.get('status') == 'True'
-    }
+    conditions = {c['type']: c for c in status.get('conditions', ()) if c.get('status') == 'True'}
     restarts = status.get('restarts', 0)
     note = f'{restarts} restarts' if restarts else ''
     if 'Completed' in conditions:

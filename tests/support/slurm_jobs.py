@@ -8,7 +8,7 @@ import time
 
 ROOT = pathlib.Path(__file__).parents[2]
 STAND_IN = pathlib.Path(__file__).with_name('slurm_stand_in.py')
-TASK = '''
+TASK = """
 import json, os, pathlib, signal, sys, time
 folder, plan = pathlib.Path(sys.argv[-2]), json.loads(sys.argv[-1])
 start = int(os.environ.get('SLURM_RESTART_COUNT', 0))
@@ -24,7 +24,7 @@ if isinstance(step, int):
         os.kill(os.getpid(), step - 128)
     sys.exit(step)
 time.sleep(60)
-'''
+"""
 """A process by a plan: an exit code at once; [seconds] from SIGTERM to 75; 'deaf' to SIGTERM."""
 
 

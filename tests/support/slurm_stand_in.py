@@ -106,7 +106,9 @@ def control(job, output, limit, notice):
                 noticed = True
                 send(tasks(job), signal.SIGTERM)
             over = now > begin + limit
-            if deadline is None and (over or read(job, 'requeue') or read(job, 'state') != 'RUNNING'):
+            if deadline is None and (
+                over or read(job, 'requeue') or read(job, 'state') != 'RUNNING'
+            ):
                 deadline = now + KILL_WAIT
                 send(tasks(job), signal.SIGTERM)
                 if over:
@@ -171,8 +173,12 @@ def squeue(words):
     """Prints state (%T) or time that is left (%L) of a job."""
     values, _ = options(words, {'noheader', 'jobs', 'format', 'name', 'me'})
     job = values['jobs']
-    left = float(read(job, 'end')) - time.time()
-    print({'%T': read(job, 'state'), '%L': '0:00' if left <= 0 else f'0:{left:02.0f}'}[values['format']])
+    rest = float(read(job, 'end')) - time.time()
+    print(
+        {'%T': read(job, 'state'), '%L': '0:00' if rest <= 0 else f'0:{rest:02.0f}'}[
+            values['format']
+        ]
+    )
 
 
 def scancel(words):

@@ -64,7 +64,9 @@ def arguments_in_pod(tmp_path, command, **variables):
 
 @settings(max_examples=12, deadline=None)
 @given(words=st.lists(TEXTS, min_size=1, max_size=4))
-@example(words=["--config.stages=('base','actor')", '"', "'", '\\', '$(HOME) $HOME `id`', ' a\nb ', ''])
+@example(
+    words=["--config.stages=('base','actor')", '"', "'", '\\', '$(HOME) $HOME `id`', ' a\nb ', '']
+)
 @example(words=['#', ': ', '{args.name}', '%', '!', '&& exit 1', '-', '--', 'ü', '\t'])
 def test_every_argument_survives_yaml_and_shells(tmp_path_factory, words):
     command = workload(*words).command()

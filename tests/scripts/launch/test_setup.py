@@ -133,7 +133,7 @@ def test_without_any_python_one_line_says_what_to_install(tmp_path):
 def test_hosts_with_one_home_install_one_after_the_other_and_once(tmp_path):
     host = Host(tmp_path, {'python3.12': python()})
     processes = [host.start('cuda13', f'--config={i}') for i in range(3)]
-    assert [p.wait(60) for p in processes] == [0, 0, 0]
+    assert [p.communicate(timeout=60) and p.returncode for p in processes] == [0, 0, 0]
     lines = [line for line in host.lines() if not line.startswith('runs')]
     installed = [line.split(' ', 2)[1] for line in lines]
     assert installed == ['begins', 'ends'] * (len(lines) // 2)
@@ -191,7 +191,7 @@ def test_an_environment_of_your_own_is_used_as_it_is(tmp_path):
     assert host.lines() == ['runs -m scripts.run a b'] and not (host.clone / '.venv').exists()
 
 
-def test_outside_a_clone_nothing_is_made(tmp_path):
+def test_outside_a_clone_nothing_is_installed(tmp_path):
     host = Host(tmp_path, {'python3.12': python()})
     (host.clone / 'requirements.lock').unlink()
     code, said = host.work('cpu', '--config=c')
@@ -213,7 +213,9 @@ def test_encoded_arguments_arrive_as_they_are(tmp_path):
 
 def pins(path):
     """Name -> (version, hashes) of a lock file."""
-    entries = re.findall(r'^([\w.-]+)==([^ ;]+)[^\n]*\\\n((?:    --hash[^\n]*\n)+)', path.read_text(), re.M)
+    entries = re.findall(
+        r'^([\w.-]+)==([^ ;]+)[^\n]*\\\n((?:    --hash[^\n]*\n)+)', path.read_text(), re.M
+    )
     return {name.lower(): (version, text.split()) for name, version, text in entries}
 
 
@@ -222,9 +224,11 @@ def test_every_locked_package_has_hashes_and_one_version():
     for path in LOCKS:
         text = path.read_text()
         assert '://' not in text and not re.search(r'^-', text, re.M)
-        found_pins = pins(path)
-        assert len(found_pins) == len(re.findall(r'==', text)) - text.count("== '") - text.count(' == "')
-        for name, (version, words) in found_pins.items():
+        locked_pins = pins(path)
+        assert len(locked_pins) == len(re.findall(r'==', text)) - text.count("== '") - text.count(
+            ' == "'
+        )
+        for name, (version, words) in locked_pins.items():
             assert versions.setdefault(name, version) == version
             hashes = [word for word in words if word != '\\']
             assert hashes and all(re.fullmatch(r'--hash=sha256:[0-9a-f]{64}', h) for h in hashes)

@@ -88,7 +88,9 @@ def test_a_run_starts_goes_on_saves_and_starts_again(machines):
     words = start(cloud, hosts)
     assert words[0][-3:] == ['--coordinator=a:8476', '--num_processes=2', '--process_id=0']
     assert words[1][-1] == '--process_id=1' and "it's" in words[1]
-    assert (hosts / 'a' / 'of mine' / 'pyproject.toml').exists() and not (hosts / 'a' / '~').exists()
+    assert (hosts / 'a' / 'of mine' / 'pyproject.toml').exists() and not (
+        hosts / 'a' / '~'
+    ).exists()
     assert cloud.look().run is Run.RUNNING
     before = read_children(hosts)
     cloud.start()
