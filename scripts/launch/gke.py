@@ -1,6 +1,6 @@
 """Workloads on GKE through XPK; `gke.sh --help` has the usage.
 
-XPK's words: github.com/AI-Hypercomputer/xpk, docs/usage/workloads.md and src/xpk/parser/workload.py.
+XPK's words: github.com/AI-Hypercomputer/xpk, docs/usage/workloads.md, src/xpk/parser/.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Workloads of gke.sh: what XPK and Kubernetes make of the command, and what a JobSet's state means."""
+"""gke.sh: what XPK and Kubernetes make of its command, and what the state of a JobSet means."""
 
 import json
 import os

@@ -15,11 +15,12 @@ from elenchus.scripts.launch.commands import Commands
 from elenchus.scripts.launch.states import Run
 
 SSH = """#!/bin/bash
-# The last word is the command, the one before it the machine; 255 where the machine does not answer.
+# The last word is the command, the one before it the machine; 255: it does not answer.
 host="${@: -2:1}" command="${@: -1}"
-[[ " $* " == *' BatchMode=yes '* && "${@: -3:1}" == -- ]] || { echo 'asks for a password' >&2; exit 255; }
+ask() { echo "ssh: $host: $*" >&2; exit 255; }
+[[ " $* " == *' BatchMode=yes '* && "${@: -3:1}" == -- ]] || ask asks for a password
 host=${host#*@}
-[[ -d $HOSTS/$host ]] || { echo "ssh: connect to host $host port 22: No route to host" >&2; exit 255; }
+[[ -d $HOSTS/$host ]] || ask connect to port 22: No route to host
 export HOME="$HOSTS/$host"
 cd "$HOME" && exec bash -c "$command"
 """
