@@ -86,7 +86,7 @@ start() {
     if command -v setsid >/dev/null; then detach=(setsid nohup); fi
     "${detach[@]}" bash "$0" supervise "$name" "$@" </dev/null >>"$folder/log" 2>&1 9>&- &
     disown
-    until [[ -f $folder/process ]]; do
+    until [[ -f $folder/process && ( -f $folder/child || -f $folder/exit_code ) ]]; do
         ((SECONDS - began < 60)) || { echo "error: the run did not start; see $folder/log" >&2 && exit 1; }
         sleep 0.1
     done
@@ -96,24 +96,21 @@ start() {
 # Waits for the command and writes its exit code. A machine that goes down sends SIGTERM to all processes: the
 # supervisor stays, and does not pass the signal on, because a second one ends scripts.run at once.
 supervise() {
-    local child code interrupted
-    trap 'interrupted=yes' TERM INT HUP
+    local code=0
+    # A trap that is a command is default again in the child; in the foreground its code is not lost.
+    trap : TERM INT HUP
     write heartbeat "$(date +%s)"
     echo "[detached] $(date -u +%FT%TZ) on $(uname -n): $*"
-    "$@" &
-    child=$!
-    write child "$child"
     write process "$$ $(print_birth $$)"
-    (while kill -0 $$ 2>/dev/null; do
-        write heartbeat "$(date +%s)"
-        sleep "$HEARTBEAT"
-    done) >/dev/null 2>&1 &
+    (
+        trap '' TERM INT HUP
+        while kill -0 $$ 2>/dev/null; do
+            write heartbeat "$(date +%s)"
+            sleep "$HEARTBEAT"
+        done
+    ) >/dev/null 2>&1 &
     disown
-    while true; do
-        interrupted=no code=0
-        wait "$child" || code=$?
-        if [[ $interrupted == no ]]; then break; fi
-    done
+    bash -c 'printf "%s\n" "$$" >"$0" && exec "$@"' "$folder/child" "$@" || code=$?
     echo "[detached] $(date -u +%FT%TZ) ended with exit code $code"
     write exit_code "$code"
 }
