@@ -90,7 +90,7 @@ at_term() {
     interrupted=yes
     say SIGTERM
     if is_over; then
-        for _ in 1 2 3 4 5 6 7 8 9 10; do
+        for _ in 1 2 3 4 5; do
             if ! kill -0 "\$step" 2>/dev/null; then break; fi
             sleep 1
         done
