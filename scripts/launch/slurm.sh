@@ -106,7 +106,7 @@ while true; do
     # A signal to this script ends \`wait\` too.
     interrupted=no code=0
     wait "\$step" || code=\$?
-    if [[ \$interrupted == no ]]; then break; fi
+    if [[ \$interrupted == no ]] && ((code >= 0)); then break; fi
 done
 trap - TERM
 # The first process that ends badly has the others killed: the highest code, then 143 or 137, hides the first.
