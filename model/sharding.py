@@ -58,7 +58,9 @@ def lay_out_slices(shape: tuple[int, int, int], devices: Sequence[Any]) -> np.nd
     slices = num_slices(devices)
     if shape[0] % slices:
         rest = len(devices) // slices
-        nearest = (slices, rest // shape[2], shape[2]) if rest % shape[2] == 0 else (slices, rest, 1)
+        nearest = (
+            (slices, rest // shape[2], shape[2]) if rest % shape[2] == 0 else (slices, rest, 1)
+        )
         raise ValueError(
             f'mesh={shape}: its first size, {AXES[0]!r}, must be a multiple of the {slices} TPU '
             f'slices, whose devices are split over it; nearest: {nearest}'

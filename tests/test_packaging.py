@@ -1,7 +1,9 @@
 """The wheel: its list of packages, its files, and a command that works from it alone."""
 
+import ast
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +11,8 @@ import tomllib
 import zipfile
 
 import pytest
+
+from elenchus.train.config import build, config_paths
 
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDERS = ('configs', 'data', 'model', 'sampling', 'scripts', 'train')
@@ -77,6 +81,95 @@ def test_a_wheel_has_every_file_of_the_packages_and_no_other(wheel):
     assert packed == sources
     assert {'configs/lab.py', 'scripts/launch/slurm.sh', 'train/report/template.html'} <= packed
     assert [name for name in packed if name.startswith('data/lab/checkpoint/')]
+
+
+DECLARED = {
+    'google.protobuf': 'protobuf',
+    'orbax.checkpoint': 'orbax-checkpoint',
+    'absl': 'absl-py',
+}
+"""Imported name -> package, where normalising does not give it."""
+COMPARED = {'scripts/bench/peers.py', 'scripts/bench/tunix.py'}
+"""Files that run in an environment of their own (extras `peers` and `tunix`)."""
+
+
+def imported_packages():
+    """Packages that our files import, by the names of pyproject.toml."""
+    for folder in FOLDERS:
+        for path in (ROOT / folder).rglob('*.py'):
+            if path.relative_to(ROOT).as_posix() in COMPARED:
+                continue
+            for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+                if isinstance(node, ast.Import):
+                    names = [alias.name for alias in node.names]
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    names = [f'{node.module}.{alias.name}' for alias in node.names]
+                else:
+                    continue
+                for name in names:
+                    top = name.partition('.')[0]
+                    if top not in sys.stdlib_module_names and top != 'elenchus':
+                        two = '.'.join(name.split('.')[:2])
+                        yield DECLARED.get(two, DECLARED.get(top, top)).replace('_', '-').lower()
+
+
+def test_every_import_is_declared_and_every_dependency_imported():
+    project = tomllib.loads((ROOT / 'pyproject.toml').read_text(encoding='utf-8'))['project']
+    declared = {re.match(r'[\w.-]+', d)[0].lower() for d in project['dependencies']}
+    assert set(imported_packages()) == declared
+
+
+def test_the_metadata_says_whose_and_where(wheel):
+    with zipfile.ZipFile(wheel) as file:
+        (name,) = [n for n in file.namelist() if n.endswith('.dist-info/METADATA')]
+        fields = file.read(name).decode().splitlines()
+        licences = [n for n in file.namelist() if n.endswith('/LICENSE')]
+        (entries,) = [n for n in file.namelist() if n.endswith('/entry_points.txt')]
+        scripts = file.read(entries).decode()
+    for start in ('License-Expression: Apache-2.0', 'Author: ', 'Project-URL: ', 'Classifier: '):
+        assert any(field.startswith(start) for field in fields), start
+    assert licences and 'elenchus-run = elenchus.scripts.console:run' in scripts
+
+
+@pytest.mark.parametrize('name', ['lab', 'configs.lab', 'elenchus.configs.lab', 'configs/lab.py'])
+def test_a_config_is_named_by_module_or_path(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = str(build.ROOT / 'configs' / 'lab.py')
+    assert config_paths.locate(['x', f'--config={name}:smoke']) == ['x', f'--config={file}:smoke']
+    assert config_paths.locate(['--config', name, '--config.seed=1']) == [
+        *('--config', file, '--config.seed=1'),
+    ]
+    assert config_paths.locate(['--config=released.shapes']) == [
+        f'--config={build.ROOT / "configs" / "released" / "shapes.py"}'
+    ]
+    for word in ('--config=lb', '--config=', '--workdir=lab', '--config=/x/lab.py'):
+        assert config_paths.locate([word]) == [word]
+    (tmp_path / 'lab').write_text('')
+    assert config_paths.locate(['--config=lab']) == ['--config=lab']
+
+
+def test_lab_sh_refuses_to_install_into_site_packages(installed):
+    before = sorted(path.name for path in (installed / 'elenchus').iterdir())
+    done = subprocess.run(
+        ['bash', installed / 'elenchus/scripts/lab.sh'], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and 'is no clone' in done.stderr and done.stderr.count('\n') == 1
+    assert sorted(path.name for path in (installed / 'elenchus').iterdir()) == before
+
+
+@pytest.mark.slow
+def test_the_lab_runs_from_its_shipped_model_outside_of_the_clone(installed, tmp_path):
+    """Beside folders `data` and `scripts` of another project's."""
+    for name in ('data', 'scripts'):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / '__init__.py').touch()
+    tiny = ("--config.stages=('base',)", '--config.data.num_train=1500')
+    run(
+        *('elenchus.scripts.run', '--config=lab', '--workdir=runs/a', *tiny),
+        cwd=tmp_path,
+        env=os.environ | {'PYTHONPATH': str(installed)},
+    )
+    assert (tmp_path / 'runs/a/summary.json').exists()
 
 
 @pytest.mark.slow

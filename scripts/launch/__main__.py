@@ -12,7 +12,7 @@ import sys
 import types
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-CLOUDS = ('tpu',)
+CLOUDS = ('tpu', 'gke', 'ssh')
 
 
 def find_own_package() -> None:

@@ -90,7 +90,7 @@ at_term() {
     interrupted=yes
     say SIGTERM
     if is_over; then
-        for _ in 1 2 3 4 5 6 7 8 9 10; do
+        for _ in 1 2 3 4 5; do
             if ! kill -0 "\$step" 2>/dev/null; then break; fi
             sleep 1
         done
@@ -106,7 +106,7 @@ while true; do
     # A signal to this script ends \`wait\` too.
     interrupted=no code=0
     wait "\$step" || code=\$?
-    if [[ \$interrupted == no ]]; then break; fi
+    if [[ \$interrupted == no ]] && ((code >= 0)); then break; fi
 done
 trap - TERM
 # The first process that ends badly has the others killed: the highest code, then 143 or 137, hides the first.

@@ -54,8 +54,10 @@ if [[ -n ${ELENCHUS_CODES:-} ]]; then
     while true; do
         interrupted=no code=0
         wait "$child" || code=$?
-        if [[ $interrupted == no ]]; then break; fi
+        # Bash says -1 where a signal came before `wait` did; the next one has the code, or 127 after it was lost.
+        if [[ $interrupted == no ]] && ((code >= 0)); then break; fi
     done
+    if ((code == 127)); then code=143; fi
     echo "$code" >"$ELENCHUS_CODES/${SLURM_PROCID:-0}"
     exit "$code"
 fi

@@ -6,7 +6,8 @@ the others after a bad exit (SIGTERM, SIGKILL after KillWait) and exits with the
 --signal goes to the processes and not to the job script; at the limit both get SIGTERM, and SIGKILL
 after KillWait; a requeued job is killed and starts again with SLURM_RESTART_COUNT one higher.
 
-State: $SLURM_STAND_IN/JOB/, with the files script, state, end, restarts, requeue, tasks and exit. $SLURM_KILL_WAIT and the limit (--time) are in seconds.
+State: $SLURM_STAND_IN/JOB/, with the files script, state, end, restarts, requeue, tasks and exit.
+$SLURM_KILL_WAIT and the limit (--time) are in seconds.
 """
 
 import os
@@ -66,7 +67,7 @@ def sbatch(words):
     values, rest = options(words, SBATCH)
     if rest:
         sys.exit(f'error: unexpected {rest}')
-    job = str(1 + len(list(FOLDER.glob('[0-9]*'))))
+    job = str(time.time_ns() // 1000 % 10**8)  # JAX makes the coordinator's port of it
     (FOLDER / job).mkdir()
     write(job, 'script', sys.stdin.read())
     words = [sys.executable, __file__, 'control', job, values['output'].replace('%j', job)]
@@ -173,9 +174,9 @@ def squeue(words):
     """Prints state (%T) or time that is left (%L) of a job."""
     values, _ = options(words, {'noheader', 'jobs', 'format', 'name', 'me'})
     job = values['jobs']
-    left = float(read(job, 'end')) - time.time()
+    rest = float(read(job, 'end')) - time.time()
     print(
-        {'%T': read(job, 'state'), '%L': '0:00' if left <= 0 else f'0:{left:02.0f}'}[
+        {'%T': read(job, 'state'), '%L': '0:00' if rest <= 0 else f'0:{rest:02.0f}'}[
             values['format']
         ]
     )

@@ -18,7 +18,7 @@ from ml_collections.config_flags import config_flags
 from elenchus.data.files import failures
 from elenchus.data.text.printable import printable
 from elenchus.train import distributed, output, watchdog
-from elenchus.train.config import compilation_cache
+from elenchus.train.config import compilation_cache, config_paths
 from elenchus.train.config.build import ROOT, nearest
 
 MAIN_FLAGS = (
@@ -177,6 +177,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 
     Define config flags without a default: `config_flags.DEFINE_config_file('config')`.
     """
+    argv = config_paths.locate(argv, names=_config_names())
     try:
         rest = flags.FLAGS(argv)
         for name in _config_names():

@@ -13,7 +13,9 @@ from elenchus.data.files import atomic
 from elenchus.data.text.printable import printable
 from elenchus.train.config.build import ROOT
 
-FOLDER = ROOT / '.cache' / 'jax'
+CLONE = (ROOT / 'requirements.lock').exists()
+FOLDER = ROOT / '.cache' / 'jax' if CLONE else pathlib.Path.home() / '.cache' / 'elenchus' / 'jax'
+"""In the clone; in the home directory for an installed package, whose folder may be read-only."""
 
 # JAX's own limits (1 s) would leave out the many small programs of a run.
 LIMITS = {
@@ -25,8 +27,8 @@ LIMITS = {
 def turn_on(folder: str | None = None) -> None:
     """Keeps compiled programs in a folder; '' keeps none.
 
-    None means the environment's JAX_COMPILATION_CACHE_DIR or, without one, `.cache/jax` in the
-    clone. Limits that the environment sets (JAX_PERSISTENT_CACHE_...) stay as they are.
+    None means the environment's JAX_COMPILATION_CACHE_DIR or, without one, `FOLDER`. Limits that
+    the environment sets (JAX_PERSISTENT_CACHE_...) stay as they are.
     """
     if folder == '':
         jax.config.update('jax_enable_compilation_cache', False)

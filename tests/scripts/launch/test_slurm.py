@@ -47,13 +47,14 @@ def plan_words(cluster, plan):
 def test_a_job_is_queued_again_after_a_preemption_and_not_after_a_mistake(
     cluster, ends, code, starts
 ):
-    assert run_plan(cluster, plan=ends)[:2] == (code, starts)
+    ended, number, log = run_plan(cluster, plan=ends)
+    assert (ended, number) == (code, starts), log
 
 
 @pytest.mark.parametrize('code', [75, 137])
 def test_a_job_is_queued_again_at_most_so_often(cluster, code):
     ended, starts, log = run_plan(cluster, '--requeues=2', plan=[[code, code]])
-    assert (ended, starts) == (code, 3)
+    assert (ended, starts) == (code, 3), log
     assert 'not queued again: --requeues=2' in log
 
 
@@ -63,7 +64,10 @@ def test_a_notice_before_the_limit_saves_and_queues_again(cluster):
     assert 'exit code 75; queued again' in log
 
 
-def test_a_job_that_misses_the_notice_is_queued_again_at_its_limit(cluster):
+@pytest.mark.slow
+def test_a_job_that_misses_the_notice_is_queued_again_at_its_limit(tmp_path):
+    cluster = Cluster(tmp_path, kill_wait=9)
+    cluster.use_tasks()
     plan = [['deaf', 'deaf'], [0, 0]]
     code, starts, log = run_plan(cluster, plan=plan, limit=2, notice=1)
     assert (code, starts) == (0, 2), log

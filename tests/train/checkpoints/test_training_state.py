@@ -1,6 +1,5 @@
 """Training states: restored exactly, complete or absent, and checked."""
 
-import errno
 import os
 import signal
 import subprocess

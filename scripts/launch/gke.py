@@ -1,0 +1,262 @@
+"""Workloads on GKE through XPK; `gke.sh --help` has the usage.
+
+XPK's words: github.com/AI-Hypercomputer/xpk, docs/usage/workloads.md, src/xpk/parser/.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import re
+import tarfile
+import tempfile
+import typing
+
+from elenchus.scripts.launch import actions, exit_codes, options, remote, sources
+from elenchus.scripts.launch.actions import LaunchOptions
+from elenchus.scripts.launch.commands import EXISTS, MISSING, Commands, error_of
+from elenchus.scripts.launch.options import UsageError, describe
+from elenchus.scripts.launch.states import Observation, Resource, Run
+
+JOBSET = 'jobset.sigs.k8s.io/jobset-name'
+QUICK = 120.0
+"""Seconds after which a short command counts as lost."""
+PLAIN = re.compile(r'[A-Za-z0-9_./:=+,@-]*')
+"""What neither a shell nor YAML changes: XPK puts the command into both, unquoted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GkeOptions(LaunchOptions):
+    """Flags of gke.sh."""
+
+    name: str = describe('', 'name of the workload')
+    cluster: str = describe('', 'GKE cluster')
+    zone: str = describe('', 'zone of the cluster, such as us-east5-a')
+    project: str = describe('', "Google Cloud project; empty: the one of gcloud's configuration")
+    device: str = describe('tpu', 'kind of nodes', choices=('tpu', 'gpu'))
+    type: str = describe('v5p-128', '--tpu-type; for gpu --device-type, such as h100-mega-80gb-8')
+    slices: int = describe(1, 'number of TPU slices or GPU nodes')
+    accelerator: str = describe(
+        '', 'packages of JAX; empty: tpu or cuda13', choices=('', 'tpu', 'cuda13', 'cuda12')
+    )
+    image: str = describe('python:3.12-slim', 'base image')
+    repository: str = describe('', 'image with the environment, REPOSITORY:COMMIT, is built there')
+    docker_image: str = describe('', 'image that is ready; no sources are shipped')
+    image_folder: str = describe('.', 'with docker_image: folder of the clone in it')
+    restarts: int = describe(50, 'restarts by the cluster, after preemptions')
+    grace: int = describe(120, 'seconds from notice to kill; Spot nodes give 15 at most')
+    priority: str = describe('medium', 'class of the workload, very-low to very-high')
+    env: str = describe('', 'variables of the processes: KEY=VALUE,...')
+    context: str = describe('', 'context of kubectl; empty: the current one, which XPK sets')
+
+
+class Workload:
+    """A workload, which is a JobSet of Kubernetes; implements `cloud.Cloud`."""
+
+    def __init__(self, flags: GkeOptions, run: tuple[str, ...], commands: Commands):
+        options.require(flags, 'name', 'cluster', 'zone')
+        # xpk, parser/validators.py; Kubernetes makes longer names of it.
+        if not re.fullmatch(r'[a-z]([-a-z0-9]{0,38}[a-z0-9])?', flags.name):
+            raise UsageError(
+                f'--name={flags.name} must be at most 40 lower-case letters, digits and hyphens'
+            )
+        if flags.docker_image and flags.repository:
+            raise UsageError('--docker_image and --repository exclude each other')
+        self.flags = flags
+        self.run = run
+        self.commands = commands
+        self.accelerator = flags.accelerator or {'tpu': 'tpu', 'gpu': 'cuda13'}[flags.device]
+        self._sources: sources.Sources | None = None
+
+    @property
+    def ledger_names(self) -> tuple[str, ...]:
+        """What tells this workload from others."""
+        return ('gke', self.flags.project, self.flags.cluster, self.flags.name)
+
+    @property
+    def chips(self) -> int:
+        """Number of slices or nodes, whose chips their type says."""
+        return self.flags.slices
+
+    def prepare(self) -> None:
+        """Exports the sources that the image gets, and checks the arguments of the run."""
+        if not self.run:
+            raise UsageError('the arguments of scripts.run are required after --')
+        actions.check_workdir(self.run)
+        if not self.flags.docker_image:
+            self._scratch = tempfile.TemporaryDirectory(prefix='elenchus-')
+            self._sources = actions.pack(self._scratch.name, self.flags.tree, self.run)
+
+    def look(self) -> Observation:
+        """Returns the state of the JobSet and of its pods."""
+        result = self.commands.run(
+            self._kubectl('get', 'jobset', self.flags.name, '--output=json'), patience=QUICK
+        )
+        if result.code:
+            if MISSING.search(result.error):
+                return Observation(Resource.ABSENT)
+            raise error_of(result)
+        if self.commands.dry_run:
+            return Observation(Resource.ABSENT)
+        jobset = json.loads(result.output)
+        pods = json.loads(
+            self.commands.check(
+                self._kubectl('get', 'pods', f'--selector={JOBSET}={self.flags.name}', '-ojson'),
+                patience=QUICK,
+            )
+        )
+        return observe(jobset, pods['items'])
+
+    def create(self) -> None:
+        """Builds the image and submits the workload."""
+        if not self.run:
+            raise UsageError('the arguments of scripts.run are required after --')
+        if self._sources is None and not self.flags.docker_image:
+            self.prepare()
+        flags = self.flags
+        size = {
+            'tpu': [f'--tpu-type={flags.type}', f'--num-slices={flags.slices}'],
+            'gpu': [f'--device-type={flags.type}', f'--num-nodes={flags.slices}'],
+        }[flags.device]
+        result = self.commands.run(
+            [
+                *self._xpk('create'),
+                *size,
+                *self._image(),
+                f'--priority={flags.priority}',
+                f'--max-restarts={flags.restarts}',
+                f'--restart-on-exit-codes={exit_codes.PREEMPTION}',
+                f'--termination-grace-period-seconds={flags.grace}',
+                *(f'--env={pair}' for pair in flags.env.split(',') if pair),
+                f'--command={self.command()}',
+            ],
+            patience=7200.0,
+        )
+        if result.code and not EXISTS.search(result.error + result.output):
+            raise error_of(result)
+
+    def command(self) -> str:
+        """Returns the command of a pod, without any character that XPK's YAML would change."""
+        arguments = (*self.run, '--distributed') if self.flags.device == 'tpu' else self.run
+        packed = base64.b64encode(b''.join(word.encode() + b'\0' for word in arguments)).decode()
+        cache = remote.compilation_cache(actions.value_of(self.run, 'workdir'))
+        words = [
+            *('cd', self.flags.image_folder, '&&', 'exec', 'env'),
+            f'ELENCHUS_SUPERVISE={self.flags.retries}',
+            *([f'JAX_COMPILATION_CACHE_DIR={cache}'] if cache else []),
+            *remote.worker_command(self.accelerator, (f'--encoded={packed}',)),
+        ]
+        for word in words:
+            if word != '&&' and not PLAIN.fullmatch(word):
+                raise UsageError(f'{word!r} has characters that do not survive XPK')
+        return ' '.join(words)
+
+    def _image(self) -> list[str]:
+        """Exports the sources for XPK, or builds the image itself; returns XPK's flags."""
+        flags = self.flags
+        if flags.docker_image:
+            return [f'--docker-image={flags.docker_image}']
+        folder = f'{self._scratch.name}/sources'
+        with tarfile.open(self._sources.path) as archive:
+            # Our own archive; Python 3.9 need not know filters.
+            archive.extractall(
+                folder, **({'filter': 'data'} if hasattr(tarfile, 'data_filter') else {})
+            )
+        if not flags.repository:
+            return [f'--base-docker-image={flags.image}', f'--script-dir={folder}']
+        image = f'{flags.repository}:{self._sources.version.replace("+", "-")}'
+        self.commands.check(
+            [
+                *('docker', 'buildx', 'build', '--platform=linux/amd64', '--push'),
+                *(f'--build-arg=BASE={flags.image}', f'--build-arg=ACCELERATOR={self.accelerator}'),
+                *(f'--file={folder}/scripts/launch/Dockerfile', f'--tag={image}', folder),
+            ],
+            patience=7200.0,
+        )
+        return [f'--docker-image={image}']
+
+    def install(self) -> None:
+        """Does nothing: the image has the sources."""
+
+    def start(self) -> None:
+        """Submits the workload again after it failed."""
+        if self.commands.dry_run:
+            return  # `create` has printed it
+        self.delete()
+        self.create()
+
+    def stop(self) -> None:
+        """Deletes the workload: its processes get SIGTERM and save within the grace period."""
+        self.delete()
+
+    def kill(self) -> None:
+        """Deletes the pods at once, then the workload."""
+        self.commands.run(
+            self._kubectl(
+                *('delete', 'pods', f'--selector={JOBSET}={self.flags.name}'),
+                *('--grace-period=0', '--force', '--wait=false'),
+            ),
+            patience=QUICK,
+        )
+        self.delete()
+
+    def delete(self) -> None:
+        """Deletes the workload."""
+        result = self.commands.run([*self._xpk('delete'), '--force'])
+        if result.code and not MISSING.search(result.error + result.output):
+            raise error_of(result)
+
+    def read_logs(self, lines: int) -> str:
+        """Returns the end of the log of the first slice's first host."""
+        selector = f'{JOBSET}={self.flags.name},batch.kubernetes.io/job-completion-index=0'
+        return self.commands.check(
+            self._kubectl('logs', f'--selector={selector}', f'--tail={lines}'), patience=QUICK
+        )
+
+    def _xpk(self, action: str) -> list[str]:
+        flags = self.flags
+        place = [f'--zone={flags.zone}', *([f'--project={flags.project}'] if flags.project else [])]
+        names = [f'--workload={flags.name}', f'--cluster={flags.cluster}']
+        return ['xpk', 'workload', action, *names, *place]
+
+    def _kubectl(self, *words: str) -> list[str]:
+        context = [f'--context={self.flags.context}'] if self.flags.context else []
+        return ['kubectl', *context, *words]
+
+
+def observe(jobset: dict, pods: list[dict]) -> Observation:
+    """Returns what a JobSet (jobset.sigs.k8s.io, v1alpha2) and its pods say.
+
+    A JobSet that failed has used up its restarts, or a process left with a code after which it is
+    not to start again.
+    """
+    status = jobset.get('status', {})
+    conditions = {c['type']: c for c in status.get('conditions', ()) if c.get('status') == 'True'}
+    restarts = status.get('restarts', 0)
+    note = f'{restarts} restarts' if restarts else ''
+    if 'Completed' in conditions:
+        return Observation(Resource.READY, Run.ENDED, exit_codes.DONE, detail=note)
+    if 'Failed' in conditions:
+        codes = [code for pod in pods for code in _codes(pod) if code] or [exit_codes.CRASH]
+        code = exit_codes.code_of_hosts(codes)
+        reason = conditions['Failed'].get('message') or conditions['Failed'].get('reason', '')
+        detail = f'exit code {code}: {reason}' + (f', {note}' if note else '')
+        return Observation(Resource.READY, Run.ENDED, code, detail=detail)
+    if jobset.get('spec', {}).get('suspend') or 'Suspended' in conditions:
+        return Observation(Resource.WAITING, detail='the workload waits in the queue')
+    if any(pod.get('status', {}).get('phase') == 'Running' for pod in pods):
+        return Observation(Resource.READY, Run.RUNNING, detail=note)
+    return Observation(Resource.WAITING, detail='its pods are not running yet')
+
+
+def _codes(pod: dict) -> typing.Iterator[int]:
+    for container in pod.get('status', {}).get('containerStatuses', ()):
+        ended = container.get('state', {}).get('terminated')
+        if ended:
+            yield ended.get('exitCode', exit_codes.CRASH)
+
+
+def main(arguments: typing.Sequence[str]) -> int:
+    """Runs gke.sh; returns its exit code."""
+    return actions.main(GkeOptions, Workload, usage_of='gke.sh', arguments=arguments)

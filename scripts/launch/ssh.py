@@ -1,0 +1,179 @@
+"""Machines that ssh reaches; `ssh.sh --help` has the usage."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tempfile
+import time
+import typing
+
+from elenchus.scripts.launch import actions, options, remote, sources
+from elenchus.scripts.launch.actions import LaunchOptions
+from elenchus.scripts.launch.cloud import Unreachable
+from elenchus.scripts.launch.commands import Commands
+from elenchus.scripts.launch.options import UsageError, describe
+from elenchus.scripts.launch.states import Observation
+
+SSH_OPTIONS = (
+    # Never asks for a password; notices a dead connection after 90 s (ssh_config(5)).
+    *('-o', 'BatchMode=yes', '-o', 'ConnectTimeout=30'),
+    *('-o', 'ServerAliveInterval=30', '-o', 'ServerAliveCountMax=3'),
+)
+HOST = re.compile(r'([A-Za-z0-9_][\w.-]*@)?[A-Za-z0-9_\[:][\w.:\]-]*')
+QUICK = 120.0
+"""Seconds after which a short command on a host counts as lost."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SshOptions(LaunchOptions):
+    """Flags of ssh.sh."""
+
+    max_hours: float = describe(8760.0, 'hours after which the run is stopped')
+    hosts: str = describe('', 'machines, NAME or USER@NAME, separated by commas')
+    name: str = describe('elenchus', 'name of the run on the machines')
+    folder: str = describe('elenchus', 'folder of the sources on the machines')
+    port: int = describe(8476, 'port of the coordinator')
+    accelerator: str = describe(
+        'cuda13', 'packages of JAX', choices=('cuda13', 'cuda12', 'tpu', 'cpu')
+    )
+
+
+class Machines:
+    """Machines and the run on them; implements `cloud.Cloud`."""
+
+    def __init__(self, flags: SshOptions, run: tuple[str, ...], commands: Commands):
+        options.require(flags, 'hosts', 'name', 'folder')
+        self.hosts = parse_hosts(flags.hosts)
+        if not re.fullmatch(r'[A-Za-z0-9][\w.-]*', flags.name):
+            raise UsageError(f'--name={flags.name} must be letters, digits, dots and hyphens')
+        self.flags = flags
+        self.run = run
+        self.commands = commands
+        self.folder = remote.home_folder(flags.folder)
+        self.key = '-'
+        self._sources: sources.Sources | None = None
+
+    @property
+    def ledger_names(self) -> tuple[str, ...]:
+        """What tells these machines and run from others."""
+        return ('ssh', self.flags.hosts, self.flags.name)
+
+    @property
+    def chips(self) -> int:
+        """Number of machines; nobody says how many devices they have."""
+        return len(self.hosts)
+
+    def prepare(self) -> None:
+        """Packs the sources and checks the arguments of the run."""
+        if not self.run:
+            raise UsageError('the arguments of scripts.run are required after --')
+        actions.check_workdir(self.run)
+        self._scratch = tempfile.TemporaryDirectory(prefix='elenchus-')
+        self._sources = actions.pack(self._scratch.name, self.flags.tree, self.run)
+        self.key = remote.key_of(self._sources.version, self.run)
+
+    def look(self) -> Observation:
+        """Asks every machine."""
+        command = remote.status_command(self.folder, self.flags.name, self.key)
+        seen, silent = [], ''
+        for host in self.hosts:
+            try:
+                output = self.commands.check(self._ssh(host, command), patience=QUICK)
+            except Unreachable as error:
+                silent = f'{host}: {error}'
+                continue
+            seen += [dataclasses.replace(s, host=host) for s in remote.read_status(output)]
+        code = remote.code_of_stragglers(seen)
+        if code:
+            self._on_all('abort', str(code))
+        return remote.observe(seen, silent=silent)
+
+    def create(self) -> None:
+        """Does nothing: the machines are there."""
+
+    def install(self) -> None:
+        """Copies the sources to all machines, unpacks them and makes the environment."""
+        archive = self._sources.path
+        then = remote.quote(remote.worker_command(self.flags.accelerator, ()))
+        command = remote.unpack_command(
+            self.folder, archive.name, version=self._sources.version, then=then
+        )
+        for host in self.hosts:
+            self.commands.check(['scp', '-q', *SSH_OPTIONS, '--', str(archive), f'{host}:'])
+        for host in self.hosts:
+            self.commands.check(self._ssh(host, command))
+
+    def start(self) -> None:
+        """Starts a process on every machine; one that runs already goes on."""
+        attempt = f'{time.time():.3f}'
+        coordinator = f'{self.hosts[0].rpartition("@")[2]}:{self.flags.port}'
+        for i, host in enumerate(self.hosts):
+            words = remote.worker_command(
+                self.flags.accelerator,
+                (
+                    *self.run,
+                    f'--coordinator={coordinator}',
+                    f'--num_processes={len(self.hosts)}',
+                    f'--process_id={i}',
+                ),
+            )
+            command = remote.detached_command(
+                self.folder, 'start', self.flags.name, self.key, attempt, *words
+            )
+            self.commands.check(self._ssh(host, command), patience=QUICK)
+
+    def stop(self) -> None:
+        """Sends SIGTERM to the processes that `start` started, so that they save."""
+        self._on_all('stop')
+
+    def kill(self) -> None:
+        """Sends SIGKILL to the processes that `start` started."""
+        self._on_all('kill')
+
+    def delete(self) -> None:
+        """Does nothing: the machines are not ours."""
+
+    def read_logs(self, lines: int) -> str:
+        """Returns the end of the first machine's log."""
+        command = remote.detached_command(self.folder, 'logs', self.flags.name, str(lines))
+        return self.commands.check(self._ssh(self.hosts[0], command), patience=QUICK)
+
+    def _on_all(self, *words: str) -> None:
+        """Calls detached.sh on all machines, also if some of them do not answer.
+
+        Raises:
+            CloudError: The last one of those that failed.
+        """
+        command = remote.detached_command(self.folder, words[0], self.flags.name, *words[1:])
+        failure = None
+        for host in self.hosts:
+            try:
+                self.commands.check(self._ssh(host, command), patience=QUICK)
+            except Unreachable as error:
+                failure = Unreachable(f'{host}: {error}')
+        if failure is not None:
+            raise failure
+
+    def _ssh(self, host: str, command: str) -> list[str]:
+        return ['ssh', *SSH_OPTIONS, '--', host, command]
+
+
+def parse_hosts(text: str) -> list[str]:
+    """Returns the machines of --hosts.
+
+    Raises:
+        UsageError: One could be read as an option of ssh, is no name, or is there twice.
+    """
+    hosts = [host.strip() for host in text.split(',')]
+    for host in hosts:
+        if not HOST.fullmatch(host):
+            raise UsageError(f'--hosts: {host!r} must be NAME or USER@NAME, such as gpu1')
+        if hosts.count(host) > 1:
+            raise UsageError(f'--hosts: {host} is there twice; one process runs on a machine')
+    return hosts
+
+
+def main(arguments: typing.Sequence[str]) -> int:
+    """Runs ssh.sh; returns its exit code."""
+    return actions.main(SshOptions, Machines, usage_of='ssh.sh', arguments=arguments)

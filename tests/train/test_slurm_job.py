@@ -1,0 +1,44 @@
+"""A whole job of two processes by slurm.sh on a stand-in for SLURM: preempted, then done."""
+
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.support.slurm_jobs import Cluster
+
+TINY = (
+    "--config.stages=('base','actor')",
+    '--config.base.fit.num_steps=2',
+    '--config.actor.fit.num_steps=60',
+    '--config.train.log_every=1',
+    '--config.train.checkpoint_every=1000',
+    '--config.mesh=(-1,1,1)',
+)
+
+
+@pytest.mark.slow
+def test_two_processes_are_preempted_queued_again_and_finish(tmp_path):
+    cluster = Cluster(tmp_path, kill_wait=30)
+    # JAX reads the coordinator of a SLURM step from its first node; here it is this machine.
+    cluster.environment['ELENCHUS_ENVIRONMENT'] = str(pathlib.Path(sys.executable).parents[1])
+    cluster.environment['XLA_FLAGS'] = ''
+    work = tmp_path / 'run'
+    run = ['--config=configs/lab.py:smoke', f'--workdir={work}', *TINY]
+    job = cluster.submit('--gpus=2', '--requeues=3', run=run, limit=600)
+    metrics = work / 'stages' / '01-actor' / 'metrics.jsonl'
+    end = time.monotonic() + 300
+    while not (metrics.exists() and metrics.stat().st_size):
+        assert time.monotonic() < end, cluster.log(job)[-3000:]
+        time.sleep(0.2)
+    subprocess.run(['scancel', '--signal=TERM', job], env=cluster.environment, check=True)
+    code, starts, log = cluster.wait(job, 400)
+    assert (code, starts) == (0, 2), log[-3000:]
+    assert 'exit code 75; queued again' in log and 'codes [75, 75]' in log
+    steps = [json.loads(line)['step'] for line in metrics.read_text().splitlines()]
+    assert steps == sorted(set(steps)) and steps[-1] == 60
+    assert (work / 'summary.json').exists()
+    assert not list(work.rglob('*.writing'))
