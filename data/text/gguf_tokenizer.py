@@ -223,12 +223,16 @@ def _derived_merges(values: Mapping[str, Any], vocab: Mapping[str, int]) -> list
 
     Control tokens are neither pieces nor divided: text must not be encoded as one.
     """
-    usable = {
-        token
-        for token, kind in zip(values['tokens'], values['token_type'], strict=True)
-        if kind in (NORMAL, USER_DEFINED)
-    }
-    ranked = sorted(usable, key=lambda token: (-values['scores'][vocab[token]], vocab[token]))
+    tokens = zip(values['tokens'], values['token_type'], strict=True)
+    usable = {token: kind for token, kind in tokens if kind in (NORMAL, USER_DEFINED)}
+
+    def rank(token: str) -> tuple[bool, float, int]:
+        """User-defined pieces are whole wherever they stand, so they come first."""
+        is_whole = usable[token] == USER_DEFINED
+        score = 0.0 if is_whole else -values['scores'][vocab[token]]
+        return not is_whole, score, vocab[token]
+
+    ranked = sorted(usable, key=rank)
     merges = []
     for token in ranked:
         parts = ((token[:i], token[i:]) for i in range(1, len(token)))
