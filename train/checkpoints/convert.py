@@ -12,7 +12,7 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -27,7 +27,6 @@ from elenchus.model import huggingface
 from elenchus.model.config import ModelConfig
 from elenchus.model.huggingface import (
     Family,
-    Tensor,
     peft_files,
     quantized_files,
     safetensors_files,
@@ -132,7 +131,7 @@ def _load(
     """Loads the weights of a model onto the mesh, one tensor at a time."""
     model = saved_models.abstract_model(config, mesh)
     tensors = family.tensors(_shapes(saved_models.parameters(model)))
-    _check_complete(tensors, stored)
+    import_sources.check_complete(tensors, stored)
     loaded = {
         name: stacked_parameters.load_parameter(
             leaf, [t for t in tensors if t.parameter == name], stored
@@ -279,31 +278,6 @@ def _exported_config(files: pathlib.Path, config: ModelConfig) -> tuple[Family, 
 
 def _shapes(parameters: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(leaf.shape) for name, leaf in parameters.items()}
-
-
-def _check_complete(tensors: Sequence[Tensor], weights: import_sources.Weights) -> None:
-    """Raises one ValueError that lists every missing, unexpected or misshaped tensor."""
-    stored = weights.tensors
-    expected = {tensor.name: tensor.shape for tensor in tensors}
-    problems = {
-        'missing': [name for name in expected if name not in stored],
-        'unexpected': [
-            name
-            for name in stored
-            if name not in expected and not name.endswith(huggingface.DERIVED_TENSOR_SUFFIX)
-        ],
-        'misshaped': [
-            f'{name} {stored[name].shape}, not {shape}'
-            for name, shape in expected.items()
-            if name in stored and stored[name].shape != shape
-        ],
-    }
-    if any(problems.values()):
-        listed = '; '.join(
-            f'{kind}: {", ".join(names)}' for kind, names in problems.items() if names
-        )
-        note = f'; {weights.head_differs}' if weights.head_differs else ''
-        raise ValueError(f'tensors do not match config.json: {listed}{note}')
 
 
 def _common_dtype(dtypes: set[str]) -> str:

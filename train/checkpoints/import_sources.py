@@ -4,11 +4,12 @@ import hashlib
 import importlib.util
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from elenchus.data.text import gguf_tokenizer
-from elenchus.model.huggingface import gguf_config, gguf_files, stored_weights
+from elenchus.model import huggingface
+from elenchus.model.huggingface import Tensor, gguf_config, gguf_files, stored_weights
 from elenchus.model.huggingface.gguf_files import GgufFile, GgufWeights
 from elenchus.train.config import build
 
@@ -90,6 +91,34 @@ def read_gguf(path: pathlib.Path) -> GgufModel:
     )
     files = gguf_tokenizer.read_tokenizer(file.metadata, place=str(path))
     return GgufModel(path, hf_config, weights, files)
+
+
+def check_complete(tensors: Sequence[Tensor], weights: Weights) -> None:
+    """Raises one ValueError that lists every missing, unexpected or misshaped tensor."""
+    stored = weights.tensors
+    expected = {tensor.name: tensor.shape for tensor in tensors}
+    problems = {
+        'missing': [name for name in expected if name not in stored],
+        'unexpected': [
+            name
+            for name in stored
+            if name not in expected and not name.endswith(huggingface.DERIVED_TENSOR_SUFFIX)
+        ],
+        'misshaped': [
+            f'{name} {stored[name].shape}, not {shape}'
+            for name, shape in expected.items()
+            if name in stored and stored[name].shape != shape
+        ],
+    }
+    if any(problems.values()):
+        listed = '; '.join(
+            f'{kind}: {", ".join(names)}' for kind, names in problems.items() if names
+        )
+        place = (
+            'config.json' if isinstance(weights, stored_weights.StoredWeights) else 'the metadata'
+        )
+        note = f'; {weights.head_differs}' if weights.head_differs else ''
+        raise ValueError(f'tensors do not match {place}: {listed}{note}')
 
 
 def beside(folder: pathlib.Path) -> str:
