@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from elenchus.model import sharding
+from elenchus.model import sharding, weight_gather
 from elenchus.model.transformer import Transformer
 
 
@@ -64,7 +64,7 @@ def token_logprobs(
 
     logprobs, entropy = sharding.map_rows(
         score_rows,
-        (sharding.copy_to_rows(head, ('embed', 'vocab')), shifted, tokens),
+        (weight_gather.copy_to_rows(head, ('embed', 'vocab')), shifted, tokens),
         (('batch', None, 'vocab'), ('batch', None, None), ('batch', None)),
     )
     valid = jnp.arange(tokens.shape[1]) > 0

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from elenchus.model import sharding
+from elenchus.model import sharding, weight_gather
 
 Axes = Any
 """Logical axes of plain arrays: a tree prefix of `P('batch', ...)`; None or P() is replicated.
@@ -75,11 +75,12 @@ class Placement:
     @contextlib.contextmanager
     def in_force(self):
         """Makes this mesh that of `sharding.constrain` (`jax.set_mesh`) in a block."""
-        if isinstance(self.mesh, jax.sharding.AbstractMesh) or jax.sharding.get_mesh() == self.mesh:
+        with contextlib.ExitStack() as stack:
+            if not isinstance(self.mesh, jax.sharding.AbstractMesh):
+                stack.enter_context(weight_gather.on_torus(self.mesh))
+                if jax.sharding.get_mesh() != self.mesh:
+                    stack.enter_context(jax.set_mesh(self.mesh))
             yield
-        else:
-            with jax.set_mesh(self.mesh):
-                yield
 
 
 def current() -> Placement:

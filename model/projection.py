@@ -109,3 +109,18 @@ def project(x: jax.Array, weight, *, contract: int, dtype=None) -> jax.Array:
         matrix = dense(weight, x.dtype).reshape(flat.shape[1], -1)
         flat = jnp.matmul(flat, matrix, preferred_element_type=dtype)
     return flat.reshape(*lead, *weight.shape[contract:])
+
+
+def cast_matrices(weights, dtype: str):
+    """Returns a tree of weights with all arrays but norms and quantized ones in another dtype."""
+
+    def cast(path, x):
+        return x if keeps_dtype(path) else x.astype(dtype)
+
+    return jax.tree_util.tree_map_with_path(cast, weights)
+
+
+def keeps_dtype(path) -> bool:
+    """True for the path of a norm's scale, or of an array of a quantized matrix."""
+    names = jax.tree_util.keystr(path).split('.')
+    return 'scale' in names or 'qvalue' in names

@@ -79,6 +79,11 @@ ROW_AXES = ('data', 'fsdp')
 """Mesh axes that the rows of a batch are split over."""
 
 
+def num_row_parts(mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh) -> int:
+    """Number of parts that a mesh splits the rows of a batch into; 1 without a mesh."""
+    return 1 if mesh.empty else math.prod(mesh.shape[name] for name in ROW_AXES)
+
+
 def map_rows(
     function: Callable[..., Any],
     arrays: Sequence[jax.Array],
@@ -91,7 +96,7 @@ def map_rows(
     divide.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or math.prod(mesh.shape[name] for name in ROW_AXES) == 1:
+    if num_row_parts(mesh) == 1:
         return function(*arrays)
     rules = _restrict(set(ROW_AXES))
     specs = tuple(
@@ -106,30 +111,6 @@ def map_rows(
         check_vma=False,
     )
     return mapped(*arrays)
-
-
-def copy_to_rows(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
-    """Gathers what 'fsdp' splits, once for each device that has rows: x [...] -> [R, ...].
-
-    R is the number of parts of the rows; copy r lies where part r does, so `map_rows` reads it
-    without communication. In the gradient the copies are summed and scattered in one step.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or math.prod(mesh.shape[name] for name in ROW_AXES) == 1:
-        return x[None]
-    own_spec = spec(x.shape, axes, mesh=mesh)
-    others = _spec(x.shape, axes, mesh_shape=mesh.shape, strict=True, rules=_restrict({'tensor'}))
-
-    def gather(x):
-        for dim, mesh_axes in enumerate(own_spec):
-            if 'fsdp' in _mesh_names(mesh_axes) and mesh.shape['fsdp'] > 1:
-                x = jax.lax.all_gather(x, 'fsdp', axis=dim, tiled=True)
-        return x[None]
-
-    # All axes are manual: beside automatic ones, a gather would also gather what they split.
-    return jax.shard_map(
-        gather, in_specs=own_spec, out_specs=P(RULES['batch'], *others), check_vma=False
-    )(x)
 
 
 def apply_per_shard(

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from elenchus.model import embedding, layers, platforms, sharding
+from elenchus.model import embedding, layers, platforms, sharding, weight_gather
 from elenchus.model.attention import einsum, kernels
 from elenchus.model.attention.inputs import AttentionInputs, SharedPrompt, select_inputs
 from elenchus.model.config import ModelConfig
@@ -238,15 +238,22 @@ class Transformer(nnx.Module):
     def _make_apply(self, positions, candidates: list[AttentionInputs]):
         """Returns a function (block, x, index) -> x for a layer with inputs candidates[index]."""
 
-        def apply(block, x, index):
+        def layer(block, arrays):
             # Selected inside the rematerialised function: the backward pass then selects again
             # instead of keeping a mask [B, T, T] for every layer.
+            x, positions, candidates, index = arrays
             inputs = select_inputs(candidates, index)
             return block(x, positions, inputs=inputs, layer_cache='model')[0]
 
-        if self.config.remat == 'none':
-            return apply
-        return jax.checkpoint(apply, policy=REMAT_POLICIES[self.config.remat])
+        def apply(block, x, index):
+            arrays = (x, positions, candidates, index)
+            return weight_gather.apply_to_rows(layer, block, arrays, dtype=self.config.dtype)
+
+        if self.config.remat != 'none':
+            return jax.checkpoint(apply, policy=REMAT_POLICIES[self.config.remat])
+        if sharding.num_row_parts(jax.sharding.get_abstract_mesh()) > 1:
+            return jax.checkpoint(apply, policy=weight_gather.saves_products)
+        return apply
 
     def _forward_cached(
         self, x, positions, *, inputs: dict[int, AttentionInputs], layer_caches

@@ -23,6 +23,7 @@ MESHES = {
 }
 
 
+LENGTH = 64  # a longer row changes a number in the program, which is not run
 BIG = 'gsm8k:default'
 OURS = [name for name in ALL if name not in RELEASED]
 
@@ -96,6 +97,11 @@ def trace_step(
     return shapes(before), shapes(after), metrics
 
 
+def same_program(settings):
+    """An optimizer with rates that many configs share: in the program they are only numbers."""
+    return dataclasses.replace(settings, learning_rate=0.001, adam_learning_rate=0.001)
+
+
 def shapes(tree):
     return [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)]
 
@@ -110,18 +116,18 @@ def test_its_supervised_step_traces():
                 s.model,
                 s.train.num_microbatches,
                 s.train.nonfinite,
-                optimizer_settings=s.base.fit.optimizer,
+                optimizer_settings=same_program(s.base.fit.optimizer),
                 objective=objective.SFT,
                 method=None,
                 rows=s.train.rows,
-                length=s.train.length,
+                length=min(s.train.length, LENGTH),
             )
             assert after == before
             assert metrics['loss/total'].shape == ()
 
 
 def test_its_reinforcement_step_traces():
-    """With the longer rows of the two players: their programs differ in the length alone."""
+    """Of one player: the programs of the two differ in the length alone."""
     for name in OURS:
         with Naming(name):
             s = settings_of(name)
@@ -131,11 +137,11 @@ def test_its_reinforcement_step_traces():
                 s.model,
                 s.train.num_microbatches,
                 s.train.nonfinite,
-                optimizer_settings=r.optimizer,
+                optimizer_settings=same_program(r.optimizer),
                 objective=r.objective,
                 method=method_of(s),
                 rows=r.rows // r.num_minibatches,
-                length=max(map(r.row_length, ('actor', 'critic'))),
+                length=min(r.row_length('actor'), LENGTH),
             )
             assert after == before
 
@@ -156,8 +162,8 @@ def test_a_released_model_has_its_published_size(name):
     'name',
     [
         'released.llama3_8b_mathcritique:default',
-        'released.qwen2p5_math_1p5b_gsm8k:default',
-        'released.qwen3_0p6b_gsm8k:default',
+        pytest.param('released.qwen2p5_math_1p5b_gsm8k:default', marks=pytest.mark.slow),
+        pytest.param('released.qwen3_0p6b_gsm8k:default', marks=pytest.mark.slow),
         'released.gemma3_1b_lora:nf4',
     ],
 )

@@ -15,6 +15,7 @@ MAY_IMPORT = {
     'configs': {'configs'},
 }
 NO_JAX = {'jax', 'jaxlib', 'flax', 'optax', 'orbax'}
+UNPICKLES = {'pickle', 'dill', 'cloudpickle', 'joblib', 'shelve', 'marshal', 'yaml', 'torch'}
 VAGUE = {'util', 'common', 'base', 'helper', 'misc'}
 BLIND = {'Exception', 'BaseException'}
 OURS = sorted(path for package in MAY_IMPORT for path in (ROOT / package).rglob('*.py'))
@@ -154,6 +155,18 @@ def test_text_is_never_evaluated():
     calls = [(place, node.func) for place, node in _nodes(EVERY, ast.Call)]
     names = [(place, call.id) for place, call in calls if isinstance(call, ast.Name)]
     assert not [place for place, name in names if name in {'eval', 'exec', 'compile'}]
+
+
+def test_nothing_is_unpickled():
+    """A pickle runs code when it is read; so do YAML's tags and PyTorch's files."""
+    product = [path for path in OURS if 'bench' not in path.parts]
+    assert not [place for place, name in _imports(product) if name in UNPICKLES]
+    calls = [(place, node) for place, node in _nodes(product, ast.Call)]
+    loads = [(p, c) for p, c in calls if ast.unparse(c.func) in ('np.load', 'numpy.load')]
+    assert not [p for p, c in loads if any(k.arg in ('allow_pickle', None) for k in c.keywords)]
+    names = [(place, ast.unparse(call.func)) for place, call in calls]
+    forbidden = ('torch.load', 'yaml.load', 'tfds.builder_from_directory', 'tfds.load')
+    assert not [place for place, name in names if name in forbidden]
 
 
 def test_no_open_notes_are_in_files():

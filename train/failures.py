@@ -13,6 +13,8 @@ import threading
 import jax
 from jax._src import distributed as jax_distributed
 
+from elenchus.data.text.printable import printable
+
 _KEY = 'elenchus/failure'
 _GRACE_S = 3.0  # an exception that all processes share ends each of them with its own line
 _SHUTDOWN_S = 10.0
@@ -56,7 +58,7 @@ class FailuresReachAll:
             text = _message()
         if self._ended.wait(_GRACE_S):
             return
-        print('error:', text, file=sys.stderr, flush=True)
+        print('error:', printable(text), file=sys.stderr, flush=True)
         # Takes part in the shutdown, for which the failed process waits.
         closing = threading.Thread(target=jax.distributed.shutdown, daemon=True)
         closing.start()

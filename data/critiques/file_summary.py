@@ -4,7 +4,9 @@ import collections
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+import rich.emoji
 import rich.table
+import rich.text
 
 from elenchus.data.critiques import grammars, record_files
 from elenchus.data.critiques.grammars import Critique
@@ -13,6 +15,7 @@ from elenchus.data.grading import answers as answer_lib
 from elenchus.data.grading import verify
 from elenchus.data.lab import task
 from elenchus.data.problems import loading
+from elenchus.data.text.printable import printable
 
 _NO_STEP = re.compile(r':\s*$|^\s*(?:####|the answer is\b)', re.IGNORECASE)
 """Matches lines of a response that announce steps or only state the answer."""
@@ -29,11 +32,18 @@ def compare_files(paths: Sequence[str], *, problem_paths: Sequence[str]) -> rich
         cards = [
             summarise(record_files.read(path), answers=answers, verifier=verifier) for path in paths
         ]
-    columns = [rich.table.Column(path, overflow='fold') for path in paths]
+    columns = [rich.table.Column(_cell(path), overflow='fold') for path in paths]
     table = rich.table.Table('', *columns)
     for name in cards[0]:
-        table.add_row(name, *(card[name] for card in cards))
+        table.add_row(name, *(_cell(card[name]) for card in cards))
     return table
+
+
+def _cell(text: str) -> str | rich.text.Text:
+    """Returns text of a file as a cell: neither rich's markup nor the terminal acts on it."""
+    plain = printable(text)
+    is_plain = '[' not in plain and rich.emoji.Emoji.replace(plain) == plain
+    return plain if is_plain else rich.text.Text(plain)
 
 
 def reference_answers(paths: Sequence[str]) -> dict[str, str]:

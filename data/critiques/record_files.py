@@ -22,7 +22,14 @@ from typing import Any, NamedTuple
 import tensorflow_datasets as tfds
 
 from elenchus.data.critiques import step_labels
-from elenchus.data.files import atomic, jsonl, row_files, text_files, tfds_records
+from elenchus.data.files import (
+    atomic,
+    jsonl,
+    prepared_datasets,
+    row_files,
+    text_files,
+    tfds_records,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -315,11 +322,12 @@ def prepare(path: str | os.PathLike, *, data_dir: str | os.PathLike) -> pathlib.
 def read_dataset(folder: str | os.PathLike) -> Sequence[CritiqueRecord]:
     """Opens the one prepared dataset in or below a folder, for random access to its records.
 
-    Raises ValueError if there is no dataset, or more than one.
+    Nothing that the folder names is imported. Raises ValueError if there is no dataset, or more
+    than one, or another than of critique records.
     """
-    datasets = sorted(pathlib.Path(folder).rglob('dataset_info.json'))
-    if len(datasets) != 1:
-        raise ValueError(f'{folder} contains {len(datasets)} datasets; name the folder of one')
-    with tfds_records.quiet():
-        source = tfds.builder_from_directory(os.fspath(datasets[0].parent))
-        return tfds_records.Records(CritiqueRecord, source.as_data_source(split=SPLIT))
+    dataset = prepared_datasets.find_dataset(folder)
+    return prepared_datasets.read_records(CritiqueRecord, dataset, split=SPLIT, build=_from_values)
+
+
+def _from_values(values: Mapping[str, Any]) -> CritiqueRecord:
+    return from_fields(values | {'steps': list(values['steps'])})

@@ -18,6 +18,17 @@ from elenchus.data.records import Episode, EpisodeFacts, Step, Turn, TurnFacts
 REMEDY = "delete it and its stage's summary.json, if there is one, and run the same command again"
 """The advice that ends error messages about damaged outputs of a stage."""
 
+DAMAGE_ERRORS = (
+    AttributeError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    RuntimeError,  # of RecursionError too: JSON that is nested too deeply
+    TypeError,
+    ValueError,
+)
+"""What reading a record raises that is not an episode."""
+
 
 def to_json(episode: Episode) -> bytes:
     """Returns an episode as compact JSON; `from_json` is the inverse.
@@ -91,7 +102,7 @@ def read_episode_file(path: str | os.PathLike) -> list[Episode]:
         try:
             reader = array_record_module.ArrayRecordReader(local)
             episodes = [from_json(record) for record in reader.read_all()]
-        except (ValueError, RuntimeError, IndexError, TypeError, KeyError) as error:
+        except DAMAGE_ERRORS as error:
             reason = ' '.join(str(error).split())[:100] or 'cut short'
             raise ValueError(f'{path} is damaged ({reason}): {REMEDY}') from None
         reader.close()

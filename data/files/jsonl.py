@@ -9,6 +9,8 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
+from etils import epath
+
 from elenchus.data.files import text_files
 
 T = TypeVar('T')
@@ -43,6 +45,15 @@ def check_file(path: pathlib.Path) -> None:
     candidates = [str(p) for p in sorted(path.parent.glob('*.json*'))]
     near = difflib.get_close_matches(str(path), candidates, n=1, cutoff=0.0)
     raise ValueError(f'file not found: {path}' + (f'; did you mean {near[0]}?' if near else ''))
+
+
+def read_object(path: str | os.PathLike) -> dict:
+    """Returns the JSON object of a file, also of one in a bucket.
+
+    Raises ValueError, which names the file, if it is not UTF-8 or anything else than an object.
+    """
+    text = text_files.decode(epath.Path(path).read_bytes(), os.fspath(path))
+    return at_place(os.fspath(path), parse_object, text)
 
 
 def parse_object(text: str) -> dict:

@@ -1,4 +1,4 @@
-"""Stores records of a dataclass as a prepared TFDS dataset, read without TensorFlow.
+"""Stores records of a dataclass as a prepared TFDS dataset; prepared_datasets.py reads it.
 
 A field of type str, int or bool is a feature of that type; an optional field is a sequence of
 length 0 or 1, and a tuple is a sequence. The files are array_record.
@@ -10,14 +10,12 @@ import io
 import os
 import types
 import typing
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
-
-R = TypeVar('R')
 
 
 class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -39,25 +37,6 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             disable_shuffling=True,
             features=tfds.features.FeaturesDict({n: _feature(h) for n, h in hints.items()}),
         )
-
-
-class Records(Sequence, Generic[R]):
-    """Random-access sequence of the records of a prepared split."""
-
-    def __init__(self, record: type[R], rows: Sequence[dict]):
-        self._record, self._rows = record, rows
-        self._hints = typing.get_type_hints(record)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index):
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        row = self._rows[int(index) % len(self)]
-        return self._record(**{name: _plain(self._hints[name], row[name]) for name in self._hints})
 
 
 def to_row(record: Any) -> dict[str, Any]:
@@ -114,14 +93,3 @@ def _feature(hint: Any) -> Any:
 def _scalar(hint: Any) -> type:
     """Returns the element type of a field: T of `T`, `T | None` and `tuple[T, ...]`."""
     return hint if hint in _SCALARS else typing.get_args(hint)[0]
-
-
-def _plain(hint: Any, value: Any) -> Any:
-    """Converts a TFDS value back to the value of a field."""
-    scalar = _scalar(hint)
-    if scalar is hint:
-        return value.decode() if isinstance(value, bytes) else scalar(value)
-    values = tuple(_plain(scalar, item) for item in value)
-    if typing.get_origin(hint) is tuple:
-        return values
-    return values[0] if values else None

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
 
-from elenchus.data.files import jsonl, row_files, tfds_records
+from elenchus.data.files import jsonl, prepared_datasets, row_files, tfds_records
 from elenchus.data.problems import fields, public_datasets, references
 from elenchus.data.records import Problem
 
@@ -165,8 +165,8 @@ def load(
     else:
         builder = public_datasets.SETS[source]
         config = _rows_config(source, split, path=path, annotations=bool(annotations))
-    rows = tfds_records.prepare(builder, config, data_dir).as_data_source(split=split)
-    return tfds_records.Records(Problem, rows)
+    folder = tfds_records.prepare(builder, config, data_dir).data_path
+    return prepared_datasets.read_records(Problem, folder, split=split)
 
 
 def load_placed_problems(path: str | os.PathLike, split: str) -> list[PlacedProblem]:

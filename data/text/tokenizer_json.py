@@ -14,6 +14,26 @@ from etils import epath
 from elenchus.data.files import atomic, jsonl, text_files
 from elenchus.data.text import chat_templates
 
+MAX_VOCABULARY = 10_000_000
+
+
+class _InvalidFile:
+    """Context manager that turns errors of the tokenizers library into a ValueError.
+
+    The library raises plain `Exception`, and a panic for faults of its own; both are named here by
+    their exact type, so that nothing else is caught.
+    """
+
+    def __init__(self, place: str):
+        self._place = place
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace) -> None:
+        if kind is not None and (kind is Exception or kind.__name__ == 'PanicException'):
+            raise ValueError(f'{self._place}: not a tokenizer: {str(error)[:200]}') from None
+
 
 @dataclasses.dataclass(frozen=True)
 class JsonTokenizer:
@@ -70,7 +90,11 @@ class JsonTokenizer:
     @functools.cached_property
     def vocab_size(self) -> int:
         """One more than the largest id."""
-        return max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+        size = max(vocabulary.values(), default=0) + 1
+        if size > MAX_VOCABULARY:  # arrays have a row for each id
+            raise ValueError(f'the largest token id is {size - 1}, more than {MAX_VOCABULARY - 1}')
+        return size
 
     @functools.cached_property
     def newline_ids(self) -> frozenset[int]:
@@ -113,7 +137,8 @@ class JsonTokenizer:
 
     @functools.cached_property
     def _tokenizer(self) -> tokenizers.Tokenizer:
-        tokenizer = tokenizers.Tokenizer.from_str(self._marked_file())
+        with _InvalidFile(f'a tokenizer.json of {len(self.model)} bytes'):
+            tokenizer = tokenizers.Tokenizer.from_str(self._marked_file())
         tokenizer.no_padding()
         tokenizer.no_truncation()
         # Else a user's question that contains '<|im_end|>' could end its own turn.
@@ -134,8 +159,13 @@ class JsonTokenizer:
         if missing := {'model', 'added_tokens'} - fields.keys():
             raise ValueError(f'{place}: missing field {min(missing)!r}')
         special = chat_templates.SPECIAL_NAMES | self.protected
+        if not isinstance(fields['added_tokens'], list):
+            raise ValueError(f'{place}: added_tokens must be a list')
         for token in fields['added_tokens']:
-            token['special'] = token['special'] or token['content'] in special
+            if not isinstance(token, dict) or not isinstance(token.get('content'), str):
+                raise ValueError(f'{place}: added_tokens has {str(token)[:40]!r}')
+            is_ours = token['content'] in special
+            token['special'] = is_ours or bool(token.get('special'))
         return json.dumps(fields)
 
     def __getstate__(self) -> dict:

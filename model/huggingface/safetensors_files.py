@@ -16,7 +16,10 @@ import numpy as np
 import safetensors
 
 SINGLE_FILE, INDEX_FILE = 'model.safetensors', 'model.safetensors.index.json'
-OTHER_FORMATS = ('pytorch_model*.bin', '*.gguf', 'consolidated*', '*.pth', '*.h5', '*.msgpack')
+OTHER_FORMATS = (
+    *('pytorch_model*.bin', '*.gguf', 'consolidated*', '*.pth', '*.pt', '*.ckpt', '*.pkl'),
+    *('*.h5', '*.msgpack', '*.npz', '*.bin'),
+)
 """Patterns of files with weights in formats that are not read."""
 DTYPES = {
     'F32': np.dtype('float32'),
@@ -29,6 +32,8 @@ _FP8 = {
     'F8_E4M3': np.dtype(ml_dtypes.float8_e4m3fn),
     'F8_E5M2': np.dtype(ml_dtypes.float8_e5m2),
 }
+MAX_JSON_BYTES = 256 << 20
+"""Limit of config.json, of an index and of a tokenizer.json; the largest known have 40 MB."""
 _LFS_POINTER = b'version https://git-lfs'
 
 
@@ -77,9 +82,11 @@ def read_headers(path: pathlib.Path) -> dict[str, StoredTensor]:
 def check_content(path: pathlib.Path) -> None:
     """Raises ValueError if a file is empty or a pointer that Git LFS has not replaced.
 
-    A file that does not exist passes.
+    A file that does not exist passes; a pipe or a device, whose reading may never end, does not.
     """
     if not path.is_file():
+        if path.exists():
+            raise ValueError(f'{path} is no file')
         return
     with path.open('rb') as file:
         start = file.read(len(_LFS_POINTER))
@@ -92,6 +99,8 @@ def check_content(path: pathlib.Path) -> None:
 def read_text(path: pathlib.Path) -> str:
     """Reads a UTF-8 file, with or without byte order mark; errors name the file."""
     check_content(path)
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise ValueError(f'{path}: {path.stat().st_size} bytes are more than {MAX_JSON_BYTES}')
     try:
         return path.read_text(encoding='utf-8-sig')
     except UnicodeDecodeError as error:
@@ -100,9 +109,12 @@ def read_text(path: pathlib.Path) -> str:
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
     """Reads a file with one JSON object; raises ValueError, naming the file, for anything else."""
+    text = read_text(path)
     try:
-        value = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError(f'{path}: invalid JSON: it is nested too deeply') from None
+    except ValueError as error:  # of a number of thousands of digits too
         raise ValueError(f'{path}: invalid JSON: {error}') from None
     if not isinstance(value, dict):
         raise ValueError(f'{path}: expected a JSON object, got {str(value)[:40]!r}')

@@ -13,7 +13,14 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import AxisType
 
-from elenchus.model import block_weights, head_layout, platforms, quantization, sharding
+from elenchus.model import (
+    block_weights,
+    head_layout,
+    platforms,
+    projection,
+    quantization,
+    sharding,
+)
 from elenchus.model.config import ModelConfig
 from elenchus.model.placement import Placement
 from elenchus.model.transformer import Transformer
@@ -136,31 +143,18 @@ def _unstack_and_transpose(model: Transformer) -> Transformer:
 def _convert(model: Transformer, *, change: Change) -> Transformer:
     model = quantization.quantize(model, change.quantize)
     config = dataclasses.replace(model.config, dtype=change.config.dtype)
-    model = cast_matrices(head_layout.with_config(model, config), config.dtype)
+    model = projection.cast_matrices(head_layout.with_config(model, config), config.dtype)
     return head_layout.divide_heads(model, change.shards)
 
 
 _convert_alone = jax.jit(_convert, static_argnames='change')
 
 
-def cast_matrices(model: Transformer, dtype: str) -> Transformer:
-    """Returns the model with all weights but norms and quantized ones in another dtype."""
-
-    def cast(path, x):
-        return x if _keeps_dtype(path) else x.astype(dtype)
-
-    return jax.tree_util.tree_map_with_path(cast, model)
-
-
 def _needs_cast(model: Transformer) -> bool:
     leaves = jax.tree_util.tree_leaves_with_path(model)
-    return any(x.dtype != model.config.dtype for path, x in leaves if not _keeps_dtype(path))
-
-
-def _keeps_dtype(path) -> bool:
-    """True for the scales of norms and for the arrays of quantized matrices."""
-    names = jax.tree_util.keystr(path).split('.')
-    return 'scale' in names or 'qvalue' in names
+    return any(
+        x.dtype != model.config.dtype for path, x in leaves if not projection.keeps_dtype(path)
+    )
 
 
 def _move_program(model: Transformer, change: Change, here: Placement):
@@ -173,7 +167,7 @@ def _move_program(model: Transformer, change: Change, here: Placement):
         def move(model):
             if change.quantize == 'none':
                 # What travels is in the sampler's dtype: the cast comes first, where weights lie.
-                cast = jax.tree.leaves(cast_matrices(model, change.config.dtype))
+                cast = jax.tree.leaves(projection.cast_matrices(model, change.config.dtype))
                 model = jax.tree.unflatten(structure, map(_hold, cast, origins))
             return _convert(model, change=change).unstacked()
 

@@ -25,6 +25,7 @@ import rich.console
 from absl import app, flags
 
 from elenchus.data.critiques import conversion, file_summary
+from elenchus.data.text.printable import printable
 from elenchus.train.config import build, cli
 
 
@@ -38,7 +39,7 @@ def main(argv):
         table = file_summary.compare_files(files, problem_paths=values.problems)
         rich.console.Console().print(table)
     elif command == 'convert' and len(files) == 2:
-        print(conversion.convert(*files, form=values.to))
+        print(printable(conversion.convert(*files, form=values.to)))
     else:
         needed = 'one FILE or more' if command == 'inspect' else 'IN and OUT'
         raise ValueError(f'{command} needs {needed}; see --help for examples')

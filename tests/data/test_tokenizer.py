@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.data.text import tokenizer_training
+from tests.support import forked_runs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NAMES = (
@@ -197,37 +198,35 @@ def test_other_bytes_are_refused():
         tokenizers.SentencePieceTokenizer.from_bytes(b'not a model')
 
 
-def _script(*flags):
-    return subprocess.run(
-        [sys.executable, '-m', 'scripts.tools.train_tokenizer', *flags],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@pytest.fixture(scope='module')
+def script():
+    """Runs the script; a fork for each run, of one process that has imported it."""
+    module = 'elenchus.scripts.tools.train_tokenizer'
+    with forked_runs.forking(module, preload=module) as run:
+        yield lambda *flags: run(ROOT, flags)
 
 
-def test_the_script_trains_on_text_and_jsonl_files(tmp_path):
+def test_the_script_trains_on_text_and_jsonl_files(script, tmp_path):
     plain, records, out = (tmp_path / name for name in ('a.txt', 'b.jsonl', 'tok.model'))
     plain.write_text('ben is 3\n\nhal is 0\n')
     records.write_text(json.dumps({'question': CORPUS[0], 'answer': CORPUS[1]}) + '\n')
-    run = _script(f'--input={plain},{records}', '--vocab_size=400', f'--output={out}')
-    assert run.returncode == 0, run.stderr
+    run = script(f'--input={plain},{records}', '--vocab_size=400', f'--output={out}')
+    assert run.code == 0, run.errors
     expected = tokenizers.train_tokenizer(
         ['ben is 3', 'hal is 0', CORPUS[0], CORPUS[1]], vocab_size=400, model_type='bpe'
     )
     assert tokenizers.load_tokenizer(out).model == expected
-    assert '4 texts' in run.stdout
+    assert '4 texts' in run.output
 
 
-def test_the_script_reads_problems_as_runs_do(tmp_path):
+def test_the_script_reads_problems_as_runs_do(script, tmp_path):
     row = {'question': '3 pens and 4?', 'answer': 7, 'solution': '3 + 4 = 7\n#### 7', 'level': None}
     for name, text in {'b.jsonl': json.dumps(row), 'b.json': json.dumps([row])}.items():
         (tmp_path / name).write_text(text, encoding='utf-8-sig')
         texts = list(tokenizer_training.read_texts(tmp_path / name))
         assert texts == ['3 pens and 4?', '7', '3 + 4 = 7\n#### 7']
-    run = _script(f'--input={tmp_path}/b.jsonl', '--vocab_size=400', f'--output={tmp_path}/t.model')
-    assert run.returncode == 0 and '3 texts' in run.stdout, run.stderr
+    run = script(f'--input={tmp_path}/b.jsonl', '--vocab_size=400', f'--output={tmp_path}/t.model')
+    assert run.code == 0 and '3 texts' in run.output, run.errors
 
 
 @pytest.mark.parametrize(
@@ -246,10 +245,12 @@ def test_the_script_reads_problems_as_runs_do(tmp_path):
         ('b.txt', 'x', ('--input=none.txt',), 'file not found: none.txt'),
     ],
 )
-def test_the_script_says_in_one_line_what_it_cannot_use(tmp_path, name, text, flags, message):
+def test_the_script_says_in_one_line_what_it_cannot_use(
+    script, tmp_path, name, text, flags, message
+):
     (tmp_path / name).write_text(text)
     output = tmp_path / 't.model'
-    run = _script(f'--input={tmp_path / name}', '--vocab_size=400', f'--output={output}', *flags)
-    assert run.returncode == 2 and len(run.stderr.splitlines()) == 1, run.stderr
-    assert re.search(message, run.stderr), run.stderr
+    run = script(f'--input={tmp_path / name}', '--vocab_size=400', f'--output={output}', *flags)
+    assert run.code == 2 and len(run.errors.splitlines()) == 1, run.errors
+    assert re.search(message, run.errors), run.errors
     assert not output.exists()

@@ -6,13 +6,12 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from jax.sharding import PartitionSpec as P
 
 from elenchus.model import embedding, logprobs, sharding
 from elenchus.model.placement import ROWS, Placement
 from elenchus.sampling.engine.sampling_methods import TemperatureSampling
-from tests.support import hlo, tiny_model
+from tests.support import hlo, slow_cases, tiny_model
 
 MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)]
 CONFIG = dataclasses.replace(tiny_model.EVERYTHING, num_heads=8, num_kv_heads=4)
@@ -51,12 +50,20 @@ def value_and_grads(config, transform, *, mesh=None, with_entropy=True):
     return (value, head[...], hidden_grads), text
 
 
-@pytest.mark.parametrize('chunk', [6, 10_000])
-@pytest.mark.parametrize('tied', [True, False], ids=['tied', 'untied'])
-@pytest.mark.parametrize('shape', MESHES, ids=str)
+@slow_cases.combinations(
+    {
+        ((8, 1, 1), 'tied', 6),
+        ((1, 8, 1), 'untied', 6),
+        ((2, 2, 2), 'tied', 6),
+        ((1, 2, 4), 'untied', 10_000),
+    },
+    shape=MESHES,
+    tied=['tied', 'untied'],
+    chunk=[6, 10_000],
+)
 def test_the_head_is_gathered_once_and_its_gradient_scattered_once(shape, tied, chunk):
     mesh = sharding.make_mesh(shape)
-    config = dataclasses.replace(CONFIG, tie_embeddings=tied, logits_chunk=chunk)
+    config = dataclasses.replace(CONFIG, tie_embeddings=tied == 'tied', logits_chunk=chunk)
     expected, _ = value_and_grads(config, SAMPLING.transform)
     actual, text = value_and_grads(config, SAMPLING.transform, mesh=mesh)
     tiny_model.assert_trees_close(actual, expected, relative=2e-6)
@@ -108,8 +115,17 @@ def test_a_frozen_head_and_an_unused_entropy_cost_nothing_in_the_backward_pass()
     assert flops(1, 1)[1] <= flops(1, 2)[1]
 
 
-@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-@pytest.mark.parametrize('shape', [*MESHES, (2, 1, 4)], ids=str)
+@slow_cases.combinations(
+    {
+        ((8, 1, 1), 'float32'),
+        ((1, 8, 1), 'bfloat16'),
+        ((2, 2, 2), 'float32'),
+        ((1, 2, 4), 'bfloat16'),
+        ((2, 1, 4), 'float32'),
+    },
+    shape=[*MESHES, (2, 1, 4)],
+    dtype=['float32', 'bfloat16'],
+)
 def test_embeddings_are_looked_up_where_their_table_lies(shape, dtype):
     rng = np.random.default_rng(1)
     table = rng.standard_normal((V, D)).astype('float32')

@@ -69,11 +69,11 @@ def test_a_larger_machine_is_named_where_none_of_this_size_fits():
         dry_run.check_fits(*parts(llama(**{'sampling.engine.tensor_shards': 0}), '1xh100'))
 
 
-def test_rows_that_do_not_divide_are_refused_by_name():
+def test_rows_that_do_not_divide_are_refused_by_name_before_a_table(capsys):
     s = llama(**{'train.num_microbatches': 3})
-    plan, _, _ = parts(s, 'v5e-256')
-    with pytest.raises(ValueError, match=r'256 rows do not divide .* = 768; nearest: '):
-        dry_run.trace_programs(s, plan)
+    with pytest.raises(ValueError, match=r'train.rows=256 does not divide .* = 768; nearest: 768'):
+        dry_run.dry_run(s, 'v5e-256')
+    assert not capsys.readouterr().out
 
 
 def test_gpu_topologies_are_not_compiled_for():

@@ -202,6 +202,8 @@ COMMANDS = [
         2,
         'error: bad.jsonl:1: the fields (none) are those of no known form',
     ),
+    (['inspect', 'evil'], 2, "features.json: feature class 'evil.payload.X' is not one of"),
+    (['convert', 'evil', 'c.jsonl'], 2, "features.json: feature class 'evil.payload.X'"),
 ]
 """Arguments, exit code, and words of what is printed."""
 
@@ -209,6 +211,7 @@ COMMANDS = [
 def test_the_command_line(tmp_path):
     record_files.write_jsonl(tmp_path / 'a.jsonl', [make_record('Wrong', final='Wrong')])
     (tmp_path / 'bad.jsonl').write_text('{}\n')
+    write_evil_dataset(tmp_path)
     module = 'elenchus.scripts.tools.critique_records'
     runs = [(tmp_path, arguments) for arguments, _, _ in COMMANDS]
     results = forked_runs.run_all(module, runs, preload=module)
@@ -216,6 +219,17 @@ def test_the_command_line(tmp_path):
         assert result.code == code, (arguments, result)
         assert message in (result.errors if code else result.output), (arguments, result)
         assert result.errors.count('\n') == (1 if code else 0), (arguments, result)
+    assert not (tmp_path / 'evil' / 'OWNED').exists()
+
+
+def write_evil_dataset(folder):
+    """Writes a dataset whose features.json names a module beside it, which leaves a mark."""
+    conversion.convert(str(folder / 'a.jsonl'), str(folder / 'evil'), form=None)
+    payload = 'import pathlib\npathlib.Path(__file__).with_name("OWNED").touch()\nclass X: ...\n'
+    (folder / 'evil' / 'payload.py').write_text(payload)
+    (path,) = (folder / 'evil').rglob('features.json')
+    features = json.loads(path.read_text())
+    path.write_text(json.dumps(features | {'pythonClassName': 'evil.payload.X'}))
 
 
 def test_explicit_steps_are_preserved(tmp_path):

@@ -113,6 +113,59 @@ def test_collectives_count_what_a_device_receives():
     assert kinds['all-reduce'].received_bytes == pytest.approx(2 * 32 * 4 * 7 / 8)
 
 
+def test_collectives_of_one_channel_are_all_counted():
+    """JAX gives all collectives of `shard_map` the same channel."""
+    mesh = sharding.make_mesh((1, 8, 1))
+
+    def gather(*arrays):
+        return [jnp.sin(jax.lax.all_gather(x, 'fsdp', axis=0, tiled=True)) for x in arrays]
+
+    specs = (P('fsdp'),) * 2
+    gathered = jax.shard_map(gather, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)
+    arrays = [
+        jax.ShapeDtypeStruct((64, width), 'float32', sharding=NamedSharding(mesh, P('fsdp')))
+        for width in (32, 16)
+    ]
+    text = jax.jit(gathered).lower(*arrays).compile().as_text()
+    counted = program_cost.program_cost(text).once.collectives['all-gather']
+    assert counted.received_bytes == 64 * (32 + 16) * 4 * 7 // 8
+
+
+PIECES = """\
+HloModule jit_f, is_scheduled=true
+
+%start (p.0: bf16[8,128]) -> bf16[64,128] {
+  %p.0 = bf16[8,128]{1,0} parameter(0)
+  ROOT %all-gather.0 = bf16[64,128]{1,0} all-gather(%p.0), channel_id=1, replica_groups={{0,1,2,3,4,5,6,7}}, dimensions={0}
+}
+
+%async_collective_fusion.1 (p.1: bf16[8,128]) -> bf16[64,128] {
+  %p.1 = bf16[8,128]{1,0} parameter(0)
+  ROOT %all-gather.1 = bf16[64,128]{1,0} all-gather(%p.1), channel_id=1, replica_groups={{0,1,2,3,4,5,6,7}}, dimensions={0}
+}
+
+%end (p.2: bf16[8,128]) -> bf16[64,128] {
+  %p.2 = bf16[8,128]{1,0} parameter(0)
+  ROOT %all-gather.2 = bf16[64,128]{1,0} all-gather(%p.2), channel_id=1, replica_groups={{0,1,2,3,4,5,6,7}}, dimensions={0}
+}
+
+ENTRY %main (a: bf16[8,128], b: bf16[8,128]) -> bf16[64,128] {
+  %a = bf16[8,128]{1,0} parameter(0)
+  %b = bf16[8,128]{1,0} parameter(1)
+  %async-collective-start = bf16[64,128]{1,0} fusion(%a), kind=kCustom, calls=%start
+  %fusion.1 = bf16[64,128]{1,0} fusion(%a), kind=kOutput, calls=%async_collective_fusion.1
+  %async-collective-done = bf16[64,128]{1,0} fusion(%a), kind=kCustom, calls=%end
+  ROOT %all-gather.3 = bf16[64,128]{1,0} all-gather(%b), channel_id=1, replica_groups={{0,1,2,3,4,5,6,7}}, dimensions={0}
+}
+"""  # noqa: E501
+
+
+def test_pieces_of_an_asynchronous_collective_count_once():
+    counted = program_cost.program_cost(PIECES).once.collectives['all-gather']
+    assert counted.count == 2
+    assert counted.received_bytes == 2 * (64 - 8) * 128 * 2
+
+
 PRODUCT = """\
 HloModule jit_f, is_scheduled=true
 

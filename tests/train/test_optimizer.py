@@ -14,7 +14,7 @@ from elenchus.model import placement, sharding
 from elenchus.train import optimizer as optimizer_lib
 from elenchus.train import state as state_lib
 from elenchus.train.optimizer import OptimizerSettings
-from tests.support import hlo, tiny_model
+from tests.support import hlo, slow_cases, tiny_model
 
 ADAMW = OptimizerSettings(
     name='adamw',
@@ -141,8 +141,11 @@ def test_gradients_are_clipped_to_the_norm_all_together(model):
     assert norm == pytest.approx(0.5, rel=1e-5)
 
 
-@pytest.mark.parametrize('num_layers', [2, 8], ids='{} layers'.format)
-@pytest.mark.parametrize('shape', [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)], ids=str)
+@slow_cases.combinations(
+    {((8, 1, 1), 2), ((1, 8, 1), 8), ((2, 2, 2), 2), ((1, 2, 4), 8)},
+    shape=[(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)],
+    num_layers=[2, 8],
+)
 def test_muon_on_a_mesh_sends_each_number_twice_and_keeps_its_values(shape, num_layers):
     """Whole layers are brought to a device and back; the products themselves send nothing."""
     config = dataclasses.replace(

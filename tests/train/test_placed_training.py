@@ -11,15 +11,10 @@ from elenchus.model import lora, placement, quantization, sharding, transformer
 from elenchus.train import loop, step
 from elenchus.train import optimizer as optimizer_lib
 from elenchus.train.checkpoints import training_state
-from tests.support import compilations, tiny_model
+from tests.support import compilations, slow_cases, tiny_model
 from tests.support.checkpoint_files import assert_same_arrays
 
-MESHES = [
-    (1, 8, 1),
-    (2, 2, 2),
-    pytest.param((8, 1, 1), marks=pytest.mark.slow),
-    pytest.param((1, 2, 4), marks=pytest.mark.slow),
-]
+MESHES = [(1, 8, 1), (2, 2, 2), (8, 1, 1), (1, 2, 4)]
 CONFIG = dataclasses.replace(
     tiny_model.EVERYTHING, num_heads=8, num_kv_heads=4, logits_chunk=6, remat='full'
 )
@@ -32,6 +27,18 @@ KINDS = {
     'adapters on int8': {'optimizer': 'adamw', 'quantize': 'int8'},
     'adapters on nf4': {'optimizer': 'muon', 'quantize': 'nf4'},
 }
+
+
+STEPS = {
+    ((2, 2, 2), 'adamw'),
+    ((1, 8, 1), 'muon'),
+    ((1, 8, 1), 'adapters'),
+    ((2, 2, 2), 'adapters by muon'),
+    ((2, 2, 2), 'adapters on int8'),
+    ((1, 8, 1), 'adapters on nf4'),
+}
+RESTORED = {((1, 8, 1), 'adamw'), ((2, 2, 2), 'muon'), ((1, 2, 4), 'adapters on int8')}
+"""The fast tests; the slow ones are all combinations with four meshes."""
 
 
 def make_optimizer(name):
@@ -91,13 +98,13 @@ def batch(seed):
     return loop.to_device(tiny_model.random_batch(seed, rows=16))
 
 
-@pytest.fixture(params=MESHES, ids=str)
-def mesh(request):
-    with jax.set_mesh(sharding.make_mesh(request.param)) as mesh:
+@pytest.fixture
+def mesh(shape):
+    with jax.set_mesh(sharding.make_mesh(shape)) as mesh:
         yield mesh
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@slow_cases.combinations(STEPS, shape=MESHES, kind=list(KINDS))
 def test_a_new_training_state_is_sharded_and_leaves_its_model_alone(mesh, kind):
     trained, _ = make_models(kind)
     state = loop.init_train_state(trained, make_optimizer(KINDS[kind]['optimizer']))
@@ -115,7 +122,7 @@ def first_shard(x):
     return x.addressable_shards[0].data
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@slow_cases.combinations(STEPS, shape=MESHES, kind=list(KINDS))
 def test_a_train_step_compiles_once_and_updates_its_state_in_place(mesh, kind):
     trained, frozen = make_models(kind)
     optimizer = make_optimizer(KINDS[kind]['optimizer'])
@@ -138,7 +145,7 @@ def test_a_train_step_compiles_once_and_updates_its_state_in_place(mesh, kind):
     assert all(x.sharding.is_fully_replicated for x in metrics.values())
 
 
-@pytest.mark.parametrize('kind', ['adamw', 'muon', 'adapters on int8'])
+@slow_cases.combinations(RESTORED, shape=MESHES, kind=['adamw', 'muon', 'adapters on int8'])
 def test_a_restored_state_is_sharded_and_continues_with_the_same_program(mesh, tmp_path, kind):
     trained, frozen = make_models(kind)
     optimizer, take = make_optimizer(KINDS[kind]['optimizer']), train_step(kind)
@@ -169,6 +176,7 @@ def test_rows_that_do_not_divide_over_the_mesh_are_refused_when_they_are_placed(
         loop.to_device(tiny_model.random_batch(0, rows=12))
 
 
+@slow_cases.combinations({(shape,) for shape in MESHES[:2]}, shape=MESHES)
 def test_weights_of_every_way_to_make_a_model_lie_at_their_placement(mesh):
     here = placement.current()
     created = transformer.init_model(CONFIG, jax.random.key(0))

@@ -161,13 +161,16 @@ def saved_adaptation(folder: str | os.PathLike) -> lora.Adaptation | None:
     description = _read_json(folder)
     if 'lora' not in description:
         return None
-    settings, base = description['lora'], description['base']
-    return lora.Adaptation(
-        lora.LoraSettings(settings['rank'], settings['alpha'], tuple(settings['targets'])),
-        _resolve_path(base['folder'], folder),
-        base['fingerprint'],
-        base['quantize'],
-    )
+    try:
+        settings, base = description['lora'], description['base']
+        return lora.Adaptation(
+            lora.LoraSettings(settings['rank'], settings['alpha'], tuple(settings['targets'])),
+            _resolve_path(base['folder'], folder),
+            base['fingerprint'],
+            base['quantize'],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f'{folder / DESCRIPTION}: adapters are not described: {error}') from None
 
 
 def fingerprint(model: Transformer) -> int:
@@ -235,8 +238,11 @@ def read_description(folder: str | os.PathLike) -> tuple[ModelConfig, str]:
     Raises ValueError if there is no model.
     """
     description, path = _read_json(folder), os.path.join(folder, DESCRIPTION)
-    config = build.build(ModelConfig, EARLIER_DEFAULTS | description['model'], path=path)
-    return config, description['tokenizer']
+    fields, fingerprint = description.get('model'), description.get('tokenizer')
+    if not isinstance(fields, dict) or not isinstance(fingerprint, str):
+        raise ValueError(f'{path}: it must have an object `model` and a text `tokenizer`')
+    config = build.build(ModelConfig, EARLIER_DEFAULTS | fields, path=path)
+    return config, fingerprint
 
 
 def saved_chat(folder: str | os.PathLike) -> dict[str, str] | None:
@@ -249,7 +255,7 @@ def _read_json(folder: os.PathLike) -> dict[str, Any]:
     path = atomic.absolute(folder) / DESCRIPTION
     if not path.exists():
         raise ValueError(f'no model at {path.parent}: {DESCRIPTION} is missing')
-    return jsonl.at_place(str(path), jsonl.parse_object, path.read_text())
+    return jsonl.read_object(path)
 
 
 def parameters(model: Transformer | lora.Adapters) -> dict[str, Any]:

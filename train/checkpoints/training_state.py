@@ -11,9 +11,10 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from elenchus.data.files import atomic
+from elenchus.data.text.printable import printable
 from elenchus.train import distributed
 
-DAMAGE_ERRORS = (ValueError, OSError, KeyError)
+DAMAGE_ERRORS = (ValueError, OSError, KeyError, TypeError, AttributeError, RecursionError)
 """Errors that Orbax and TensorStore raise if files are missing, truncated or changed."""
 
 
@@ -68,7 +69,7 @@ class Checkpointer:
                 return loaded['state'], content['cursor']
             fault = 'the arrays are not those saved'
         print(
-            f'warning: checkpoint {step} in {self._folder} is damaged ({fault}); '
+            f'warning: checkpoint {step} in {self._folder} is damaged ({printable(fault)}); '
             'using the one before',
             file=sys.stderr,
         )

@@ -16,6 +16,7 @@ import ml_collections
 from absl import flags, logging
 from ml_collections.config_flags import config_flags
 
+from elenchus.data.text.printable import printable
 from elenchus.train import distributed
 from elenchus.train.config import compilation_cache
 from elenchus.train.config.build import ROOT, nearest
@@ -66,6 +67,8 @@ CONFIG_ERRORS = (
     ValueError,
 )
 """What the code of a config file may raise while it is read."""
+
+MAX_MESSAGE = 4000  # characters of an error's line
 
 CONTINUES = 'files in the work directory are whole; once this is mended, run the same command again'
 
@@ -154,10 +157,16 @@ def one_line_errors() -> Iterator[None]:
         _fail(f'{error}: {CONTINUES}', error, code=1)
 
 
+def one_line(message: str) -> str:
+    """Returns a message as one line that only prints: names in it may come from strangers."""
+    line = printable(' '.join(message.split()))
+    return line if len(line) <= MAX_MESSAGE else f'{line[:MAX_MESSAGE]} ...'
+
+
 def _fail(message: str, error: BaseException | None = None, *, code: int = 2) -> NoReturn:
     if error is not None:
         logging.debug('The error below, with its traceback:', exc_info=error)
-    print('error:', ' '.join(message.split()), file=sys.stderr)
+    print('error:', one_line(message), file=sys.stderr)
     sys.exit(code)
 
 

@@ -7,6 +7,7 @@ from rich import console as rich_console
 from rich import progress as rich_progress
 
 from elenchus.data.files import atomic
+from elenchus.data.text.printable import printable
 
 PLAIN_INTERVAL = 10.0  # seconds between lines if stderr is not a terminal
 SHOW_INTERVAL = 2.0  # seconds between calls of `show` that are worth their time
@@ -45,7 +46,7 @@ class Progress:
         console: rich_console.Console,
         clock=time.monotonic,
     ):
-        self._total, self._unit, self._description = total, unit, description
+        self._total, self._unit, self._description = total, unit, printable(description)
         self._console, self._clock = console, clock
         self._done, self._fields = 0, {}
         self._bar = self._make_bar() if console.is_terminal else None
@@ -77,10 +78,10 @@ class Progress:
 
     def _make_bar(self) -> rich_progress.Progress:
         columns = (
-            rich_progress.TextColumn('{task.description}'),
+            rich_progress.TextColumn('{task.description}', markup=False),
             rich_progress.BarColumn(bar_width=24),
             rich_progress.MofNCompleteColumn(),
-            rich_progress.TextColumn('{task.fields[text]}'),
+            rich_progress.TextColumn('{task.fields[text]}', markup=False),
             rich_progress.TextColumn('eta'),
             rich_progress.TimeRemainingColumn(compact=True),
         )
@@ -97,7 +98,8 @@ class Progress:
         self._printed = self._clock()
         of_total = '' if self._total is None else f'/{self._total}'
         line = f'{self._description} {self._done}{of_total} {self._unit}, {self._text()}'
-        self._console.print(line + self._time(), highlight=False, markup=False, soft_wrap=True)
+        style = {'highlight': False, 'markup': False, 'emoji': False}
+        self._console.print(line + self._time(), soft_wrap=True, **style)
 
     def _time(self) -> str:
         if self._total is None or not 0 < self._done < self._total:
@@ -107,6 +109,6 @@ class Progress:
 
 def _short(value: Any) -> str:
     if isinstance(value, str):
-        return value
+        return printable(value)
     number = float(value)
     return f'{number:,.0f}' if abs(number) >= 1000 else f'{number:.3g}'

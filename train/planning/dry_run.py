@@ -11,7 +11,6 @@ the machine and its own figures are printed beside them (compiled_table.py).
 
 import dataclasses
 import functools
-import math
 
 import jax
 
@@ -33,6 +32,7 @@ from elenchus.train.config.run_settings import (
 from elenchus.train.planning import machines, memory_plan
 from elenchus.train.planning.machines import Topology
 from elenchus.train.planning.memory_plan import Phase, RunPlan, SamplingLoad, TrainingLoad
+from elenchus.train.run import checks
 
 SAMPLING_STAGES = {'critique', 'evaluate', *REINFORCED, *EXPLORERS}
 
@@ -130,6 +130,9 @@ def dry_run(s: RunSettings, topology: str, *, compiled: bool = False) -> None:
     """
     machine = machines.topology(topology)
     plan = plan_for(s, machine)
+    mesh = memory_estimate.abstract_mesh(plan.mesh)
+    checks.check_mesh(s, mesh)
+    checks.check_sampling(s, mesh)
     phases = memory_plan.phases(plan, machine)
     print(f'{machine.name}: {machine.num_chips} {machine.chip} of {machine.bytes / GIB:.1f} GiB')
     print(f'mesh {dict(zip(sharding.AXES, plan.mesh, strict=True))}, GiB a device:')
@@ -138,7 +141,7 @@ def dry_run(s: RunSettings, topology: str, *, compiled: bool = False) -> None:
     print('GiB a device sends in a training step:')
     for names, parts in merge_equal({t.name: traffic(plan, t) for t in plan.trainings}).items():
         print(f'  {names}: {format_gib(parts) or "nothing"}')
-    with jax.sharding.use_abstract_mesh(memory_estimate.abstract_mesh(plan.mesh)):
+    with jax.sharding.use_abstract_mesh(mesh):
         trace_programs(s, plan)
     print('These figures are estimates from shapes; --compile asks the compiler.')
     if not compiled:
@@ -243,18 +246,9 @@ def abstract_state(plan: RunPlan, training: TrainingLoad):
 
 
 def trace_programs(s: RunSettings, plan: RunPlan) -> None:
-    """Traces every training step and a chunk of decoding.
-
-    Raises ValueError if the rows of a batch do not divide over the mesh.
-    """
+    """Traces every training step and a chunk of decoding."""
     # Trainings that differ only by name share a trace.
     for training in {dataclasses.replace(t, name='training') for t in plan.trainings}:
-        parts = math.prod(plan.mesh[:2]) * training.num_microbatches
-        if training.rows % parts:
-            raise ValueError(
-                f'{training.name}: {training.rows} rows do not divide over data * fsdp * '
-                f'num_microbatches = {parts}; nearest: {max(1, training.rows // parts) * parts}'
-            )
         state, frozen = abstract_state(plan, training)
         jax.eval_shape(make_step(training), state, abstract_batch(training), frozen)
     if plan.sampling is not None:

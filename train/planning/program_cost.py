@@ -117,8 +117,13 @@ class _Counter:
     def _operations(self, computation, instruction: Instruction, *, times, cost: Cost) -> None:
         if instruction.opcode == 'fusion':
             inner = self._program.computations[instruction.called[0]]
+            # XLA for TPU divides an asynchronous collective into a start, pieces within products,
+            # and an end.
+            is_piece = inner.name.startswith('async_collective_fusion')
+            is_piece = is_piece or instruction.name.startswith('async-collective-done')
             for fused in inner.instructions:
-                self._operations(inner, fused, times=times, cost=cost)
+                if not (is_piece and self._is_counted(fused)):
+                    self._operations(inner, fused, times=times, cost=cost)
         elif instruction.opcode == 'dot':
             cost.flops += times * dot_flops(computation, instruction)
         elif instruction.opcode == 'convolution':
@@ -129,12 +134,14 @@ class _Counter:
             target = instruction.attribute('custom_call_target') or ''
             cost.kernels += int(times) if target.strip('"') in KERNELS else 0
 
+    def _is_counted(self, instruction: Instruction) -> bool:
+        """True for a collective whose channel an earlier one has; unlike others share a channel."""
+        return (
+            bool(instruction.collective) and instruction.attribute('channel_id') in self._channels
+        )
+
     def _collective(self, computation, instruction: Instruction, *, times, cost: Cost) -> None:
-        # The pieces of an asynchronous collective share a channel; the first one starts it.
-        channel = instruction.attribute('channel_id')
-        if channel is not None and channel in self._channels:
-            return
-        self._channels.add(channel)
+        self._channels.add(instruction.attribute('channel_id'))
         kind, received = received_bytes(computation, instruction)
         result = max(instruction.arrays, key=lambda array: array.bytes)
         cost.collectives.setdefault(kind, Collective()).add(times, received, result)

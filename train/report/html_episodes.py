@@ -48,7 +48,7 @@ def episode_details(episode: records.Episode, decode: Decode) -> str:
     """HTML of an episode: all of its turns and the known facts about them."""
     judged = [turn for turn in episode.turns if turn.facts.correct is not None]
     tags = ''.join(_tag(turn.role, turn.facts.correct) for turn in judged)
-    head = f'<summary>level {episode.level} · {escape(episode.problem_id)}{tags}</summary>'
+    head = f'<summary>level {escape(episode.level)} · {escape(episode.problem_id)}{tags}</summary>'
     body = ''.join(_turn(turn, decode) for turn in episode.turns)
     return f'<details open>{head}{body}{_facts(episode.facts)}</details>'
 
@@ -60,7 +60,7 @@ def _turn(turn: records.Turn, decode: Decode) -> str:
     scores = [*(step.score for step in turn.steps), None]
     pairs = zip(texts, scores, strict=True)
     lines = ''.join(_step(text, score) for text, score in pairs if text)
-    return f'<h4>{turn.role}</h4><div class="text">{lines}</div>{_facts(turn.facts)}'
+    return f'<h4>{escape(turn.role)}</h4><div class="text">{lines}</div>{_facts(turn.facts)}'
 
 
 def _facts(facts: records.TurnFacts | records.EpisodeFacts) -> str:
@@ -80,4 +80,4 @@ def _step(text: str, score: float | None) -> str:
 
 def _tag(role: str, right: bool) -> str:
     kind, sign = ('right', '✓') if right else ('wrong', '✗')
-    return f'<span class="tag {kind}">{sign} {role} {kind}</span>'
+    return f'<span class="tag {kind}">{sign} {escape(role)} {kind}</span>'

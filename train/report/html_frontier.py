@@ -79,9 +79,9 @@ def _choice(fit: dict[str, Any] | None) -> str:
         return '–'
     choice = fit['choice']
     if isinstance(choice, str):
-        return html.escape(choice)
+        return choice
     levels = {name: [n for n in choice if choice[n] == name] for name in choice.values()}
-    return '; '.join(html.escape(f'{", ".join(n)}: {name}') for name, n in levels.items())
+    return '; '.join(f'{", ".join(n)}: {name}' for name, n in levels.items())
 
 
 def _figure(values: dict[str, Any] | None, key: str, *, sign: str = '') -> str:

@@ -7,7 +7,6 @@ All content comes from the files of the stages; sections whose stages have not r
 
 import collections
 import itertools
-import json
 import os
 import pathlib
 import string
@@ -16,8 +15,9 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from elenchus.data.files import atomic, episode_files
+from elenchus.data.files import atomic, episode_files, jsonl
 from elenchus.data.text import tokenizer
+from elenchus.data.text.printable import printable
 from elenchus.train.config import build
 from elenchus.train.metrics import writers
 from elenchus.train.report import html_elements as html
@@ -77,11 +77,19 @@ def load_stages(workdir: epath.Path) -> Stages:
     """Summaries of all stages in order; that of an unfinished stage is empty."""
     stages = {path.name: {} for path in workdir.glob('stages/*') if path.is_dir()}
     for path in workdir.glob('stages/*/summary.json'):
-        stages[path.parent.name] = json.loads(path.read_text(encoding='utf-8'))
+        stages[path.parent.name] = jsonl.read_object(path)
     if (workdir / 'summary.json').exists():
-        run_summary = json.loads((workdir / 'summary.json').read_text(encoding='utf-8'))
-        stages |= run_summary.get('stages', {})
-    return dict(sorted(stages.items()))
+        stages |= jsonl.read_object(workdir / 'summary.json').get('stages', {})
+    return dict(sorted(_printable(stages).items()))
+
+
+def _printable(value: Any) -> Any:
+    """Returns JSON whose texts, keys too, have no characters that act; plots need that as well."""
+    if isinstance(value, dict):
+        return {_printable(key): _printable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return list(map(_printable, value))
+    return printable(value) if isinstance(value, str) else value
 
 
 # Sections
@@ -308,7 +316,7 @@ def _cost_by_stage(stages: Stages) -> str:
     fields = ('seconds', 'tokens_sampled', 'tokens_trained')
     rows = [[html.escape(n)] + [html.number(s.get(f)) for f in fields] for n, s in stages.items()]
     totals = [html.number(sum(s.get(f, 0) for s in stages.values())) for f in fields]
-    rows.append(['<b>all</b>', *(f'<b>{total}</b>' for total in totals)])
+    rows.append([html.Markup(f'<b>{cell}</b>') for cell in ('all', *map(html.escape, totals))])
     return html.table(['stage', 'seconds', 'tokens sampled', 'tokens trained'], rows, '')
 
 
@@ -333,5 +341,5 @@ def _load_curves(path: pathlib.Path) -> dict[str, np.ndarray]:
     for row in writers.read_rows(path):
         for name, value in row.items():
             if name.split('/')[0] in ('loss', 'reward'):
-                curves[name].append((row['step'], value))
+                curves[printable(name)].append((row['step'], value))
     return {name: np.array(points, float) for name, points in sorted(curves.items())}

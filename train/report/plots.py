@@ -1,11 +1,13 @@
 """Plots of reports and studies, and their output as inline SVG or PNG."""
 
+import contextlib
 import html
 import io
 import itertools
 import pathlib
 import re
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import matplotlib
@@ -16,16 +18,7 @@ from elenchus.data.files import atomic
 from elenchus.sampling.metrics.cost_curves import ORACLE
 
 INK = '#123456'  # placeholder of the page's text colour; `inline_svg` replaces it
-COLOURS = (
-    '#8a94a6',
-    '#3f86d4',
-    '#e08a2e',
-    '#8c6bd1',
-    '#2f9e77',
-    '#d1587f',
-    '#a08f1c',
-    '#4aa7bd',
-)
+COLOURS = ('#8a94a6', '#3f86d4', '#e08a2e', '#8c6bd1', '#2f9e77', '#d1587f', '#a08f1c', '#4aa7bd')
 MARKERS = 'osD^vPX*'
 LINES = {'': '-', 'min': '-', 'product': '--', 'last': ':', 'all': '-', 'upper bound': '-.'}
 """Variant of an arm (in brackets after its name) -> line style."""
@@ -46,7 +39,7 @@ def levels_bars(evaluations: Stages) -> figures.Figure:
     """
     bars = {}
     for i, (name, stage) in enumerate(evaluations.items()):
-        sizes = {arm: int(arm.partition('@')[2] or 0) for arm in stage['accuracy']}
+        sizes = {arm: _size(arm) for arm in stage['accuracy']}
         drawn = [arm for arm, size in sizes.items() if size in (0, max(sizes.values()))]
         # pass@k needs the reference answer, so it is not a way to answer.
         for arm in (arm for arm in drawn if not arm.startswith('pass')):
@@ -135,7 +128,7 @@ def cost_curves(curves: Curves) -> figures.Figure:
                 middle,
                 np.maximum([middle - low, high - middle], 0),
                 color=_colour(families.index(family)),
-                ls=LINES[variant],
+                ls=LINES.get(variant, '-'),
                 marker=MARKERS[families.index(family) % len(MARKERS)],
                 markersize=3.5,
                 lw=1.2,
@@ -284,17 +277,29 @@ def _panels(count: int, *, columns: int, size: tuple[float, float]):
     return figure, list(grid[:count])
 
 
+@contextlib.contextmanager
+def _drawing() -> Iterator[None]:
+    """Sets the style; names that the font lacks, or that are too long, do not warn."""
+    with matplotlib.rc_context(_style(INK)), warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'Glyph|constrained_layout', UserWarning)
+        yield
+
+
 def _style(ink: str) -> dict[str, Any]:
     names = ('text.color', 'axes.edgecolor', 'axes.labelcolor', 'axes.titlecolor')
     colours = dict.fromkeys((*names, 'xtick.color', 'ytick.color', 'grid.color'), ink)
     sizes = {'font.size': 9, 'axes.titlesize': 10, 'font.family': 'sans-serif'}
-    return colours | sizes | {'svg.fonttype': 'none', 'svg.hashsalt': 'elenchus'}
+    return (
+        colours
+        | sizes
+        | {'svg.fonttype': 'none', 'svg.hashsalt': 'elenchus', 'text.parse_math': False}
+    )
 
 
 def inline_svg(plot: Callable[[], figures.Figure], caption: str) -> str:
     """Draws a plot as SVG for a page; it takes the page's text colour, light or dark."""
     buffer = io.StringIO()
-    with matplotlib.rc_context(_style(INK)):
+    with _drawing():
         plot().savefig(buffer, format='svg', transparent=True, metadata={'Date': None})
     # Without date and metadata the same data give the same bytes.
     text = re.sub(r'<metadata>.*?</metadata>', '', buffer.getvalue(), flags=re.DOTALL)
@@ -305,7 +310,7 @@ def inline_svg(plot: Callable[[], figures.Figure], caption: str) -> str:
 def save_png(plot: Callable[[], figures.Figure], path: pathlib.Path) -> None:
     """Draws a plot into a PNG file. `plot` is a function, because styles apply while it draws."""
     buffer = io.BytesIO()
-    with matplotlib.rc_context(_style(INK)):
+    with _drawing():
         plot().savefig(buffer, format='png', dpi=150, facecolor='white')
     atomic.write_bytes(path, buffer.getvalue())
 
@@ -328,6 +333,12 @@ def bounds(value: Any) -> Sequence[float]:
     """
     values = value if isinstance(value, Sequence) else (value,) * 3
     return [np.nan if bound is None else bound for bound in values]
+
+
+def _size(arm: str) -> int:
+    """Number of samples in the name of an arm, such as `majority@8`; 0 if it has none."""
+    size = arm.partition('@')[2]
+    return int(size) if size.isascii() and size.isdigit() else 0
 
 
 def _colour(index: int) -> str:

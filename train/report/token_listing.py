@@ -9,6 +9,7 @@ from elenchus.data import records
 from elenchus.data.critiques.record_files import CritiqueRecord
 from elenchus.data.records import ROLES, Example, Problem, Turn
 from elenchus.data.text.chat import Chat
+from elenchus.data.text.printable import printable
 
 SAMPLED_ROLES = tuple(records.PLAYER_OF_ROLE)
 """Roles whose turns a player writes, in the order of a conversation."""
@@ -83,6 +84,6 @@ def token_texts(chat: Chat, ids: Sequence[int]) -> list[str]:
             continue
         run.append(token)
         text = chat.tokenizer.decode(run).rstrip('\ufffd')
-        texts.append(text[len(before) :].replace('\n', '\\n'))
+        texts.append(printable(text[len(before) :]).replace('\n', '\\n'))
         before = text
     return texts

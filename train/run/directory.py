@@ -334,4 +334,4 @@ def write_json(path: epath.Path, value: Any) -> None:
 
 def read_json(path: epath.Path) -> Any:
     """Reads a JSON file. Raises ValueError, naming the file, if it holds no JSON object."""
-    return jsonl.at_place(str(path), jsonl.parse_object, path.read_text())
+    return jsonl.read_object(path)

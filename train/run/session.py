@@ -13,6 +13,7 @@ from etils import epath
 from elenchus.data.files import atomic
 from elenchus.data.grading import verify
 from elenchus.data.text import derived_templates
+from elenchus.data.text.printable import printable
 from elenchus.model import platforms, sharding, transformer
 from elenchus.model.attention import kernels
 from elenchus.model.transformer import Transformer
@@ -147,7 +148,7 @@ def open_run(
         chat=saved_chat(settings, inputs),
     )
     if notes := problems.describe(inputs.counts):
-        distributed.run_on_first(lambda: print(f'data: {notes}'))
+        distributed.run_on_first(lambda: print(printable(f'data: {notes}')))
     jax.set_mesh(mesh)
     # JAX's own default multiplies float32 arrays in bfloat16 on a TPU.
     precision = platforms.product_precision(settings.model.dtype, settings.matmul_precision)

@@ -11,7 +11,7 @@ from elenchus.model import lora, placement, quantization, row_shards, sharding
 from elenchus.sampling.engine import decode, engine, prefill, refill, sampling_methods, weights
 from elenchus.sampling.engine.requests import Request
 from elenchus.sampling.engine.shapes import EngineSettings
-from tests.support import tiny_model
+from tests.support import slow_cases, tiny_model
 from tests.support.compilations import count_compilations
 from tests.support.compiled_programs import collectives, num_loops
 
@@ -36,6 +36,14 @@ SETTINGS = EngineSettings(
     decode_batch_sizes=(8,),
     decode_cache_lengths=(32,),
 )
+SMALL = dataclasses.replace(
+    SETTINGS,
+    prompt_buckets=(24,),
+    prefill_batch_sizes=(8,),
+    decode_batch_sizes=(),
+    decode_cache_lengths=(),
+)
+"""Settings with few programs, which sample the same."""
 SAMPLING = sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, banned=(0,))
 
 
@@ -60,7 +68,7 @@ def tokens(completions):
 @functools.cache
 def alone(config=CONFIG, **changed):
     """Tokens sampled on one device."""
-    settings = dataclasses.replace(SETTINGS, **changed)
+    settings = dataclasses.replace(SMALL, **changed)
     sampler = engine.Engine(settings, stop_ids=(EOS,))
     return tokens(sampler.generate(model(config), requests(), method=SAMPLING, seed=0))
 
@@ -86,8 +94,11 @@ def lowered_chunk(shape, config=CONFIG, slots=None):
             ).compile()
 
 
-@pytest.mark.parametrize('shape', [(8, 1, 1), (1, 8, 1), (2, 4, 1)], ids=str)
-@pytest.mark.parametrize('slots', [None, 8], ids=['all slots', 'some slots'])
+@slow_cases.combinations(
+    {((8, 1, 1), None), ((1, 8, 1), 8), ((2, 4, 1), 8)},
+    shape=[(8, 1, 1), (1, 8, 1), (2, 4, 1)],
+    slots=[None, 8],
+)
 def test_decoding_without_a_tensor_axis_has_no_collective_in_its_loop(shape, slots):
     slots = None if slots is None else np.zeros(slots, np.int32)
     text = lowered_chunk(shape, slots=slots).as_text()
@@ -148,7 +159,7 @@ def test_a_prefill_computes_only_its_own_rows():
     assert flops[8] < 0.3 * flops[32]
 
 
-@pytest.mark.parametrize('shape', MESHES, ids=str)
+@slow_cases.combinations({((2, 2, 2),)}, shape=MESHES)
 def test_an_engine_on_a_mesh_samples_the_same_and_compiles_each_program_once(shape):
     with jax.set_mesh(sharding.make_mesh(shape)):
         placed = placement.current().place(model())
@@ -163,7 +174,7 @@ def test_an_engine_on_a_mesh_samples_the_same_and_compiles_each_program_once(sha
     assert tokens(first) == tokens(again) == alone()
 
 
-@pytest.mark.parametrize('shape', [(2, 2, 2), (1, 8, 1)], ids=str)
+@slow_cases.combinations({((2, 2, 2),)}, shape=[(2, 2, 2), (1, 8, 1)])
 def test_slots_and_weights_lie_where_the_sampler_says(shape, monkeypatch):
     states, decode_chunk = [], decode.decode_chunk
 
@@ -191,11 +202,11 @@ def test_slots_and_weights_lie_where_the_sampler_says(shape, monkeypatch):
     assert up.sharding.shard_shape(up.shape) == (32, 48 // shape[2])
 
 
-@pytest.mark.parametrize('tensor', [1, 2, 8])
+@slow_cases.combinations({(1,), (8,)}, tensor=[1, 2, 8])
 def test_the_samplers_tensor_shards_are_its_own(tensor):
     with jax.set_mesh(sharding.make_mesh((1, 4, 2))):
         placed = placement.current().place(model())
-        settings = dataclasses.replace(SETTINGS, tensor_shards=tensor)
+        settings = dataclasses.replace(SMALL, tensor_shards=tensor)
         sampler = engine.Engine(settings, stop_ids=(EOS,))
         completions = sampler.generate(placed, requests(), method=SAMPLING, seed=0)
     assert tokens(completions) == alone()
@@ -211,23 +222,17 @@ HEADS = {
 @pytest.mark.parametrize(
     ('name', 'tensor', 'kind'),
     [
-        ('gemma 3 1B', 4, 'none'),
+        pytest.param('gemma 3 1B', 4, 'none', marks=pytest.mark.slow),
         ('gemma 3 1B', 8, 'int8'),
         ('qwen 2.5 1.5B', 4, 'lora'),
-        ('qwen 2.5 1.5B', 8, 'none'),
+        pytest.param('qwen 2.5 1.5B', 8, 'none', marks=pytest.mark.slow),
         ('three of six', 4, 'none'),
     ],
 )
 def test_heads_that_tensor_does_not_divide_are_repeated(name, tensor, kind):
     config = dataclasses.replace(CONFIG, **HEADS[name], windows=(5, 0), attention_soft_cap=5.0)
     player = model(config)
-    settings = dataclasses.replace(
-        SETTINGS,
-        prompt_buckets=(24,),
-        prefill_batch_sizes=(8,),
-        decode_batch_sizes=(),
-        decode_cache_lengths=(),
-    )
+    settings = SMALL
     if kind == 'int8':
         settings = dataclasses.replace(settings, quantize='int8', cache_dtype='int8')
     if kind == 'lora':
@@ -272,14 +277,14 @@ def test_bfloat16_activations_store_weights_once_in_bfloat16_and_norms_as_they_a
 
 def test_the_samplers_dtype_is_that_of_a_model_in_it():
     half = dataclasses.replace(CONFIG, dtype='bfloat16')
-    settings = dataclasses.replace(SETTINGS, dtype='bfloat16')
+    settings = dataclasses.replace(SMALL, dtype='bfloat16')
     sampler = engine.Engine(settings, stop_ids=(EOS,))
     completions = sampler.generate(model(), requests(), method=SAMPLING, seed=0)
     assert tokens(completions) == alone(half) != alone()
 
 
 def test_half_precision_runs_on_a_mesh_with_a_tensor_axis():
-    settings = dataclasses.replace(SETTINGS, dtype='bfloat16')
+    settings = dataclasses.replace(SMALL, dtype='bfloat16')
     with jax.set_mesh(sharding.make_mesh((2, 2, 2))):
         placed = placement.current().place(model())
         sampler = engine.Engine(settings, stop_ids=(EOS,))

@@ -9,7 +9,7 @@ import pytest
 
 from elenchus.sampling.engine import engine, requests, sampling_methods
 from elenchus.sampling.engine.requests import Completion
-from tests.support import tiny_model
+from tests.support import slow_cases, tiny_model
 
 SHAPES = engine.EngineSettings(
     num_slots=4,
@@ -51,9 +51,21 @@ def generate(model, method, banned=()):
     return sampler.generate(model, batch, method=METHODS[method](banned), seed=0)
 
 
-@pytest.mark.parametrize('method', METHODS)
-@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize('everywhere', [False, True])
+@slow_cases.combinations(
+    {
+        ('greedy', math.nan, False),
+        ('greedy', math.inf, True),
+        ('temperature', -math.inf, True),
+        ('top_k', math.nan, False),
+        ('top_k', math.inf, False),
+        ('top_p', -math.inf, False),
+        ('min_p', math.nan, True),
+        ('truncated', math.inf, True),
+    },
+    method=list(METHODS),
+    value=[math.nan, math.inf, -math.inf],
+    everywhere=[False, True],
+)
 def test_weights_that_are_not_finite_are_an_error_that_names_a_request(method, value, everywhere):
     with pytest.raises(FloatingPointError, match=r'^request 1[1-5]: .*log-prob') as error:
         generate(spoiled(value, everywhere=everywhere), method)
@@ -68,7 +80,7 @@ def test_one_logit_that_is_nan_is_an_error_whatever_is_truncated(method):
         generate(model, method)
 
 
-@pytest.mark.parametrize('method', METHODS)
+@slow_cases.combinations({('greedy',), ('temperature',), ('truncated',)}, method=list(METHODS))
 def test_a_ban_of_every_token_is_an_error_that_names_a_request(method):
     model = tiny_model.make_model(tiny_model.FLAT)
     with pytest.raises(FloatingPointError, match=r'^request 1[1-5]: .*banned'):

@@ -1,14 +1,14 @@
 """The compilation cache is on for every entry point, and where it is can be changed."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 
 from elenchus.train.config import build
+from tests.support import forked_runs
 
 PROGRAM = """
+import os
+os.environ.pop('JAX_COMPILATION_CACHE_DIR', None)
+os.environ.update({environment})
 import jax, jax.numpy as jnp
 from absl import app
 from elenchus.train.config import cli
@@ -19,20 +19,24 @@ app.run(main, flags_parser=cli.parse_flags)
 """
 
 
-def run(*flags, folder=None):
-    environment = {k: v for k, v in os.environ.items() if k != 'JAX_COMPILATION_CACHE_DIR'}
-    environment |= {'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0'}
-    if folder is not None:
-        environment['JAX_COMPILATION_CACHE_DIR'] = str(folder)
-    result = subprocess.run(
-        [sys.executable, '-c', PROGRAM, *flags],
-        env=environment, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return result.stdout
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """Runs PROGRAM with flags and an environment, in a fork of a process that has imported JAX."""
+    path = tmp_path_factory.mktemp('program') / 'program.py'
+
+    def run_in(*flags, folder=None):
+        environment = {} if folder is None else {'JAX_COMPILATION_CACHE_DIR': str(folder)}
+        path.write_text(PROGRAM.replace('{environment}', repr(environment)))
+        result = fork(path.parent, flags)
+        assert result.code == 0, result.errors
+        return result.output
+
+    with forked_runs.forking('program.py', preload='elenchus.train.config.cli') as fork:
+        yield run_in
 
 
 @pytest.mark.parametrize('by', ['flag', 'environment'])
-def test_programs_are_kept_where_the_flag_or_the_environment_says(tmp_path, by):
+def test_programs_are_kept_where_the_flag_or_the_environment_says(run, tmp_path, by):
     if by == 'flag':
         output = run(f'--compilation_cache={tmp_path / "kept"}', folder=tmp_path / 'other')
     else:
@@ -41,10 +45,10 @@ def test_programs_are_kept_where_the_flag_or_the_environment_says(tmp_path, by):
     assert any((tmp_path / 'kept').iterdir()) and not (tmp_path / 'other').exists()
 
 
-def test_without_a_word_they_are_kept_in_the_clone():
+def test_without_a_word_they_are_kept_in_the_clone(run):
     assert f'folder {build.ROOT / ".cache" / "jax"} True' in run()
 
 
-def test_an_empty_folder_keeps_none(tmp_path):
+def test_an_empty_folder_keeps_none(run, tmp_path):
     run('--compilation_cache=', folder=tmp_path / 'kept')
     assert not (tmp_path / 'kept').exists()

@@ -207,6 +207,7 @@ def test_a_run_counts_what_it_leaves_out_in_its_summaries(tmp_path, capsys):
     long = {6: 'Ann has 3 pens. ' + 'Note this. ' * 600 + 'How many?'}
     config = config_of(tmp_path, rows_of(60, solution=words, question=long), too_long='drop')
     config.base.fit.num_steps = config.actor.fit.num_steps = 1
+    config.model.num_layers = 1
     with (
         verify.Verifier(num_workers=1, timeout_s=1.0) as verifier,
         session.open_run(config, tmp_path / 'run', verifier=verifier).started() as run,

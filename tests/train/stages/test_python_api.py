@@ -22,6 +22,9 @@ from elenchus.train.stages.sft import sft
 
 CONFIG = lab.get_config('smoke')
 CONFIG.model.num_layers = 1
+CONFIG.evaluate.update(num_problems=4)
+CONFIG.evaluate.uptake.num_problems = 1
+CONFIG.evaluate.beam.num_problems = 1
 S = build.build(RunSettings, CONFIG)
 
 

@@ -12,15 +12,18 @@ from elenchus.train import sft as sft_lib
 from elenchus.train.rl import trainer
 from elenchus.train.sft import FitSettings
 from elenchus.train.stages.sft import sft
-from tests.support import tiny_model
+from tests.support import slow_cases, tiny_model
 from tests.train.rl import test_trainer as tiny_rl
 
-MESHES = [
-    (1, 8, 1),
-    (2, 2, 2),
-    pytest.param((8, 1, 1), marks=pytest.mark.slow),
-    pytest.param((1, 2, 4), marks=pytest.mark.slow),
-]
+MESHES = [(1, 8, 1), (2, 2, 2), (8, 1, 1), (1, 2, 4)]
+SUPERVISED = {
+    ((2, 2, 2), 'adamw', 'whole'),
+    ((2, 2, 2), 'muon', 'none'),
+    ((1, 8, 1), 'muon', 'whole'),
+    ((1, 8, 1), 'adamw', 'int8'),
+}
+REINFORCED = {((2, 2, 2), 'whole'), ((1, 8, 1), 'none')}
+"""Every mesh, optimizer and kind of the fast tests; the slow ones are all their combinations."""
 CONFIG = dataclasses.replace(tiny_rl.CONFIG, num_heads=8, num_kv_heads=4)
 ADAPTERS = lora.LoraSettings(2, 4.0, ('query', 'out', 'up', 'down'))
 
@@ -80,14 +83,15 @@ def make_model(kind, seed):
     return lora.attach(quantization.quantize(model, kind), adapters)
 
 
-@pytest.fixture(params=MESHES, ids=str)
-def mesh(request):
-    with jax.set_mesh(sharding.make_mesh(request.param)) as mesh:
+@pytest.fixture
+def mesh(shape):
+    with jax.set_mesh(sharding.make_mesh(shape)) as mesh:
         yield mesh
 
 
-@pytest.mark.parametrize('kind', ['whole', 'none', 'int8'])
-@pytest.mark.parametrize('name', ['adamw', 'muon'])
+@slow_cases.combinations(
+    SUPERVISED, shape=MESHES, name=['adamw', 'muon'], kind=['whole', 'none', 'int8']
+)
 def test_a_supervised_stage_keeps_every_array_in_place_and_compiles_once(
     mesh, monkeypatch, kind, name
 ):
@@ -108,7 +112,7 @@ def test_a_supervised_stage_keeps_every_array_in_place_and_compiles_once(
     assert all(np.isfinite(x.astype('float32')).all() for x in jax.tree.leaves(model))
 
 
-@pytest.mark.parametrize('kind', ['whole', 'none'])
+@slow_cases.combinations(REINFORCED, shape=MESHES, kind=['whole', 'none'])
 def test_reinforcement_of_both_players_keeps_every_array_in_place(
     mesh, monkeypatch, tmp_path, kind
 ):

@@ -1,0 +1,157 @@
+"""Gathers weights that 'fsdp' splits for devices that compute with their own rows, and sums back.
+
+Left to the partitioner, the gradient of a weight is summed whole on every device and then sliced,
+which moves twice as much as is needed. Here each device has a copy of its own, so the gradient of
+the copies is one reduce-scatter.
+"""
+
+import contextlib
+import contextvars
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import PartitionSpec as P
+
+from elenchus.model import projection, sharding
+
+_rings: contextvars.ContextVar[tuple[int, ...]] = contextvars.ContextVar('rings', default=())
+
+
+def copy_to_rows(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
+    """Gathers what 'fsdp' splits, once for each device that has rows: x [...] -> [R, ...].
+
+    R is the number of parts of the rows; copy r lies where part r does, so `sharding.map_rows`
+    reads it without communication. In the gradient the copies are summed and scattered in one step.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if sharding.num_row_parts(mesh) == 1:
+        return x[None]
+    return _copy(x, sharding.spec(x.shape, axes, mesh=mesh), mesh)
+
+
+def apply_to_rows(
+    layer: Callable[[Any, Any], jax.Array], weights: Any, arrays: Any, *, dtype: str
+) -> jax.Array:
+    """Returns layer(weights, arrays), computed by each device on its own rows: [B, ...].
+
+    Args:
+      layer: a function of weights and arrays; 'tensor' is left to the partitioner in it.
+      weights: a tree of Variables. Matrices are gathered in `dtype`, in which they multiply.
+      arrays: a tree; arrays [B, ...] are split by rows, those of [1, ...] and scalars are whole.
+        The first is [B, ...]. Where B does not divide over the mesh, the partitioner decides.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    parts = sharding.num_row_parts(mesh)
+    leaves, structure = jax.tree.flatten(arrays)
+    if parts == 1 or mesh.manual_axes or leaves[0].shape[0] % parts:
+        return layer(weights, arrays)
+    places = sharding.shardings(weights, mesh)
+    copies = jax.tree.map(
+        lambda x, place: _copy(x, place.spec, mesh),
+        projection.cast_matrices(weights, dtype),
+        places,
+    )
+    is_array = [hasattr(x, 'ndim') for x in leaves]  # settings among them are numbers of Python
+    dynamic = [x for x, is_dynamic in zip(leaves, is_array, strict=True) if is_dynamic]
+
+    def apply(copies, *dynamic):
+        values = iter(dynamic)
+        merged = [
+            next(values) if is_dynamic else x
+            for x, is_dynamic in zip(leaves, is_array, strict=True)
+        ]
+        own = jax.tree.map(lambda x: x[0], copies)
+        return layer(own, jax.tree.unflatten(structure, merged))
+
+    rows = sharding.RULES['batch']
+    specs = [P(rows) if x.ndim and x.shape[0] > 1 else P() for x in dynamic]
+    return jax.shard_map(
+        apply,
+        in_specs=(P(rows), *specs),
+        out_specs=P(rows),
+        axis_names=set(sharding.ROW_AXES),
+        check_vma=False,
+    )(copies, *dynamic)
+
+
+def _copy(x: jax.Array, own_spec: P, mesh: jax.sharding.AbstractMesh) -> jax.Array:
+    names = [(a,) if isinstance(a, str) else tuple(a or ()) for a in own_spec]
+    others = [tuple(n for n in dim_names if n not in sharding.ROW_AXES) for dim_names in names]
+
+    def gather(x):
+        x = x[None]
+        for dim, dim_names in enumerate(names, start=1):
+            if 'fsdp' in dim_names and mesh.shape['fsdp'] > 1:
+                x = _gather_in_rings(x, dim, size=mesh.shape['fsdp'])
+        return x
+
+    # All axes are manual: beside automatic ones, a gather would also gather what they split.
+    return jax.shard_map(
+        gather, in_specs=own_spec, out_specs=P(sharding.RULES['batch'], *others), check_vma=False
+    )(x)
+
+
+def _gather_in_rings(x: jax.Array, dim: int, *, size: int) -> jax.Array:
+    """Gathers over 'fsdp', along one dimension of the torus after the other.
+
+    XLA for TPU has a reduce-scatter, the gradient of a gather, only for a ring. Over several
+    dimensions at once it sums whole arrays instead.
+    """
+    rings = _rings.get()
+    if math.prod(rings) != size or len(rings) < 2:
+        return jax.lax.all_gather(x, 'fsdp', axis=dim, tiled=True)
+    inner = 1
+    for ring in reversed(rings):
+        # Devices of a group differ in this dimension of the torus alone.
+        groups = [
+            [start + inner * i + j for i in range(ring)]
+            for start in range(0, size, inner * ring)
+            for j in range(inner)
+        ]
+        x = jax.lax.all_gather(x, 'fsdp', axis=dim, tiled=True, axis_index_groups=groups)
+        inner *= ring
+    return x
+
+
+def saves_products(primitive, *_, **__) -> bool:
+    """Policy of `jax.checkpoint`: the backward pass gathers weights again, but multiplies nothing.
+
+    Without a policy it would keep the gathered weights of all layers.
+    """
+    return primitive.name in ('dot_general', 'pallas_call')
+
+
+@contextlib.contextmanager
+def on_torus(mesh: jax.sharding.Mesh) -> Iterator[None]:
+    """Gathers along the rings of this mesh's devices in programs that are traced in the block."""
+    token = _rings.set(torus_rings(mesh))
+    try:
+        yield
+    finally:
+        _rings.reset(token)
+
+
+def torus_rings(mesh: jax.sharding.Mesh) -> tuple[int, ...]:
+    """Sizes of the dimensions of the torus that 'fsdp' runs along, the slowest first.
+
+    Returns () if the devices have no coordinates, or if 'fsdp' does not run along whole dimensions
+    in order.
+    """
+    lines = mesh.devices.transpose(0, 2, 1)  # the axes are data, fsdp, tensor
+    line = list(lines[0, 0])
+    if not all(hasattr(device, 'coords') for device in line):
+        return ()
+    coords = [tuple(device.coords) for device in line]
+    sizes = [len(set(values)) for values in zip(*coords, strict=True)]
+    moving = sorted((d for d, n in enumerate(sizes) if n > 1), key=lambda d: _first_move(coords, d))
+    rings = tuple(sizes[d] for d in reversed(moving))
+    grid = itertools.product(*(sorted({c[d] for c in coords}) for d in reversed(moving)))
+    return rings if [tuple(c[d] for d in reversed(moving)) for c in coords] == list(grid) else ()
+
+
+def _first_move(coords: Sequence[tuple[int, ...]], dim: int) -> int:
+    """Index of the first device whose coordinate in this dimension is not that of the first."""
+    return next(i for i, c in enumerate(coords) if c[dim] != coords[0][dim])
