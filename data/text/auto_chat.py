@@ -106,10 +106,10 @@ def check(chat: Chat, source: Source) -> None:
     """Raises ValueError if the published template, tokenised as a whole, gives other tokens."""
     template = chat.template
     is_default = template.system == template.default_system
-    given = [] if is_default else [('system', template.system)]
+    system_messages = [] if is_default else [('system', template.system)]
     for texts in _CONVERSATIONS:
         for count in (1, 3):
-            messages = [*given, *zip(_SIDES[:count], texts[:count], strict=True)]
+            messages = [*system_messages, *zip(_SIDES[:count], texts[:count], strict=True)]
             try:
                 text = source.render(messages, prompt=True)
             except RenderError as error:

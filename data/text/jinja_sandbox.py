@@ -62,7 +62,7 @@ def render(
     """
     compiled = _compile(template)
     clock: Callable[[str], str] = now.strftime
-    given = {
+    values = {
         'messages': [dict(message) for message in messages],
         'tools': None,
         'documents': None,
@@ -70,7 +70,7 @@ def render(
     }
     text, size = [], 0
     try:
-        for part in compiled.generate(given | dict(variables) | {'strftime_now': clock}):
+        for part in compiled.generate(values | dict(variables) | {'strftime_now': clock}):
             text.append(part)
             size += len(part)
             if size > MAX_CHARACTERS:

@@ -28,8 +28,8 @@ def chat_of(text, system='published', name='auto'):
 @pytest.mark.parametrize('system', ['published', 'Be brief.'])
 def test_prompts_are_those_of_the_published_template(text, system):
     chat = chat_of(text, system)
-    given = [] if system == 'published' else [('system', system)]
-    rendered = chat.template.source.render([*given, ('user', 'How many?')], prompt=True)
+    start = [] if system == 'published' else [('system', system)]
+    rendered = chat.template.source.render([*start, ('user', 'How many?')], prompt=True)
     expected = chat.tokenizer.encode_rendered(rendered)
     assert chat.context(chat.question_turns('How many?'), 'attempt') == expected
 

@@ -14,7 +14,7 @@ def test_rows_of_queries_are_put_back():
 
 
 @pytest.mark.parametrize(('factor', 'low', 'high', 'length'), [(8, 1, 4, 8192), (4, 1, 8, 4096)])
-def test_scaling_is_found_from_its_divisors(factor, low, high, length):
+def test_scaling_follows_from_its_divisors(factor, low, high, *, length):
     named = {'low_freq_factor': low, 'high_freq_factor': high, 'factor': factor}
     named['original_max_position_embeddings'] = length
     frequencies = 500000.0 ** (-np.arange(0, 128, 2) / 128)
