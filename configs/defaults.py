@@ -55,7 +55,7 @@ TOKENIZER = {  # the tokenizer and its chat template
     'kind': 'train',  # 'lab', 'file', or 'train': trained on the training problems
     'path': '',  # of kind 'file': a tokenizer.model or tokenizer.json
     'vocab_size': 8192,  # of kind 'train'
-    'template': 'elenchus',  # chat template: the family's own, or 'elenchus'
+    'template': 'elenchus',  # chat template: 'elenchus', a family's, or 'auto': the model's own
     'system': 'published',  # system message; 'published': that of the template, '': none
 }
 

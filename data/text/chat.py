@@ -79,6 +79,10 @@ class Chat:
         No model samples them, so their bodies have no end token.
         """
         texts = {'question': question} | ({} if guide is None else {'guide': guide})
+        if 'user' in self.template.trims:  # a guide ends the same message
+            texts['question'] = texts['question'].lstrip()
+            *_, last = texts
+            texts[last] = texts[last].rstrip()
         return tuple(
             Turn(role, self.header(role), tuple(self.tokenizer.encode(text)))
             for role, text in texts.items()
@@ -86,6 +90,8 @@ class Chat:
 
     def text_turn(self, role: str, text: str) -> Turn:
         """Returns a finished turn with this text: its tokens, then the template's ending."""
+        side = 'assistant' if role in PLAYER_OF_ROLE else 'user'
+        text = self.template.trimmed(side, text)
         return self._turn(role, (*self.tokenizer.encode(text), *self._ending), ())
 
     def sampled_turn(self, role: str, tokens: Sequence[int], logprobs: Sequence[float]) -> Turn:
@@ -221,7 +227,8 @@ class Chat:
         template = self.template
         header = self._ids(template.frame(role, player).header)
         if before is None or template.user is None:
-            return self._ids(template.opening) + header
+            joins = template.system_joins_user and template.system
+            return self._ids(template.opening) + (() if joins else header)
         footer = template.frame(before.role, player).footer
         is_verbatim = template.is_verbatim(before.role, player)
         if is_verbatim and template.is_verbatim(role, player):

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import itertools
 import types
+from typing import Any
 
 from elenchus.data.records import PLAYER_OF_ROLE
 
@@ -48,17 +49,28 @@ class Template:
     assistant: Frame | None = None
     system_frame: Frame | None = None  # None: the template has no system message
     system: str = ''  # system message; '': none
-    prefix: tuple[str, ...] = ()  # text between header and body of the turn written, the last one
+    prefix: Pieces = ()  # between header and body of the turn written, the last one
     join: str = '\n\n'  # between turns of one message
     space: str = ''  # what the family's tokenizers put before every text
+    system_start: Pieces | None = None  # before the frame of a system message; None: start
+    system_joins_user: bool = False  # a system message is the beginning of the first user message
+    trims: tuple[str, ...] = ()  # sides whose messages lose the white space around them
+    default_system: str = ''  # of a derived template: what the published one writes by itself
+    source: Any = dataclasses.field(default=None, repr=False)  # the published template
 
     @functools.cached_property
     def opening(self) -> Pieces:
         """The beginning of every conversation, with the system message."""
         if not self.system:
             return self.start
-        frame = self.system_frame
-        return _joined((*self.start, *frame.header, self.system, *frame.footer))
+        frame, start = self.system_frame, self.system_start
+        start = self.start if start is None else start
+        system = self.system.strip() if 'system' in self.trims else self.system
+        return _joined((*start, *frame.header, system, *frame.footer))
+
+    def trimmed(self, side: str, text: str) -> str:
+        """Returns the text of a message of a side as the template writes it."""
+        return text.strip() if side in self.trims else text
 
     def frame(self, role: str, player: str | None) -> Frame:
         """Returns the header and footer of a role's turn as a player (None = neither) reads it."""

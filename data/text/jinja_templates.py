@@ -15,6 +15,8 @@ def chat_template(template: Template) -> str:
     """Returns the jinja text of a template."""
     if template.user is None:
         return _role_headers(template)
+    if template.source is not None and (template.system or not template.default_system):
+        return _published(template)
     user, assistant = template.user, template.assistant
     written = f' ~ ({_text(template.prefix)} if loop.last else "")' if template.prefix else ''
     space = f'{_text((template.space,))} ~ ' if template.space else ''
@@ -38,6 +40,22 @@ def chat_template(template: Template) -> str:
     )
 
 
+def _published(template: Template) -> str:
+    """Returns the published text of a derived template, with its variables and system message."""
+    settings = ''.join(
+        f'{{%- set {name} = {json.dumps(value)} -%}}' for name, value in template.source.variables
+    )
+    if template.system == template.default_system:
+        return settings + template.source.text
+    message = f'{{"role": "system", "content": {json.dumps(template.system)}}}'
+    return (
+        settings
+        + '{%- if not (messages and messages[0].role == "system") -%}'
+        + f'{{%- set messages = [{message}] + messages -%}}{{%- endif -%}}'
+        + template.source.text
+    )
+
+
 def _system(template: Template) -> str:
     """Returns the beginning; a system message of the conversation replaces that of the template."""
     frame = template.system_frame
@@ -46,7 +64,8 @@ def _system(template: Template) -> str:
         refusal = f'{template.name} has no system message'
         own = f'{{{{- raise_exception({json.dumps(refusal)}) -}}}}'
     else:
-        message = f'{_text((*template.start, *frame.header))} ~ messages[0].content'
+        start = template.start if template.system_start is None else template.system_start
+        message = f'{_text((*start, *frame.header))} ~ messages[0].content'
         own = f'{{{{- {message} ~ {_text(frame.footer)} -}}}}'
     return (
         f'{{%- if {has_system} -%}}{own}{{%- set messages = messages[1:] -%}}'

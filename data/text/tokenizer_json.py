@@ -39,13 +39,14 @@ class _InvalidFile:
 class JsonTokenizer:
     """The tokenizer of a tokenizer.json; equal and hashable by its bytes, and picklable.
 
-    Special tokens are the added tokens that the file marks as special and those that a chat
-    template names. The file's padding, truncation and automatic start tokens are not used. Raises
-    ValueError if the bytes are not a tokenizer.json, or if the model encodes plain text as a
-    special token.
+    Special tokens are the added tokens that the file marks as special, those that a chat template
+    of chat_templates.py names, and the protected ones. The file's padding, truncation and automatic
+    start tokens are not used. Raises ValueError if the bytes are not a tokenizer.json, or if the
+    model encodes plain text as a special token.
     """
 
     model: bytes = dataclasses.field(repr=False)
+    protected: frozenset[str] = frozenset()  # further added tokens that are special
     file_name = 'tokenizer.json'
 
     def __post_init__(self):
@@ -76,6 +77,15 @@ class JsonTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of token ids, without special tokens."""
         return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
+
+    def encode_rendered(self, text: str) -> list[int]:
+        """Returns the ids of a rendered conversation: names of special tokens are those tokens."""
+        return self._rendering_tokenizer.encode(text, add_special_tokens=False).ids
+
+    @functools.cached_property
+    def added_tokens(self) -> frozenset[str]:
+        """Texts of all tokens that are added to the vocabulary, special or not."""
+        return frozenset(t.content for t in self._tokenizer.get_added_tokens_decoder().values())
 
     @functools.cached_property
     def vocab_size(self) -> int:
@@ -116,6 +126,11 @@ class JsonTokenizer:
         return frozenset(self._specials.values())
 
     @functools.cached_property
+    def special_names(self) -> frozenset[str]:
+        """Names of all special tokens."""
+        return frozenset(self._specials)
+
+    @functools.cached_property
     def _specials(self) -> dict[str, int]:
         added = self._tokenizer.get_added_tokens_decoder()
         return {token.content: i for i, token in sorted(added.items()) if token.special}
@@ -130,20 +145,28 @@ class JsonTokenizer:
         tokenizer.encode_special_tokens = True
         return tokenizer
 
+    @functools.cached_property
+    def _rendering_tokenizer(self) -> tokenizers.Tokenizer:
+        tokenizer = tokenizers.Tokenizer.from_str(self._marked_file())
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return tokenizer
+
     def _marked_file(self) -> str:
         """Returns the file with the templates' tokens marked as special."""
         place = f'a tokenizer.json of {len(self.model)} bytes'
         fields = jsonl.at_place(place, jsonl.parse_object, self.model.decode(errors='replace'))
         if missing := {'model', 'added_tokens'} - fields.keys():
             raise ValueError(f'{place}: missing field {min(missing)!r}')
+        special = chat_templates.SPECIAL_NAMES | self.protected
         if not isinstance(fields['added_tokens'], list):
             raise ValueError(f'{place}: added_tokens must be a list')
         for token in fields['added_tokens']:
             if not isinstance(token, dict) or not isinstance(token.get('content'), str):
                 raise ValueError(f'{place}: added_tokens has {str(token)[:40]!r}')
-            is_ours = token['content'] in chat_templates.SPECIAL_NAMES
+            is_ours = token['content'] in special
             token['special'] = is_ours or bool(token.get('special'))
         return json.dumps(fields)
 
     def __getstate__(self) -> dict:
-        return {'model': self.model}
+        return {'model': self.model, 'protected': self.protected}

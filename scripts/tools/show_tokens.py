@@ -10,13 +10,14 @@ line ends after a line break of the text, printed as \n, or where the mask chang
 solution is trained, as the attempt; of a critique record the turn of --role.
 """
 
+import pathlib
+
 from absl import app, flags
 
 from elenchus.data.critiques import record_files
 from elenchus.data.problems import loading
-from elenchus.data.text import chat_templates
+from elenchus.data.text import auto_chat
 from elenchus.data.text import tokenizer as tokenizers
-from elenchus.data.text.chat import Chat
 from elenchus.train.config import cli
 from elenchus.train.report import token_listing
 
@@ -27,8 +28,8 @@ def main(_):
     if (values.source is None) == (values.records is None):
         raise ValueError('use either --source (a problem set) or --records (a file of critiques)')
     tokenizer = tokenizers.load_tokenizer(values.tokenizer)
-    template = chat_templates.TEMPLATES[values.template]
-    chat = Chat(tokenizer, chat_templates.with_system(template, values.system))
+    folder = pathlib.Path(values.tokenizer).parent
+    chat = auto_chat.load_chat(tokenizer, folder, template=values.template, system=values.system)
     if values.records:
         items = record_files.read(values.records)
     else:
@@ -41,7 +42,7 @@ def main(_):
 if __name__ == '__main__':
     sets = [source for source in loading.SOURCES if source != 'lab']
     flags.DEFINE_string('tokenizer', None, 'A tokenizer.json or tokenizer.model.', required=True)
-    flags.DEFINE_enum('template', 'elenchus', list(chat_templates.TEMPLATES), 'Chat template.')
+    flags.DEFINE_enum('template', 'elenchus', list(auto_chat.template_names()), 'Chat template.')
     flags.DEFINE_string('system', 'published', "System message; published: the template's own.")
     flags.DEFINE_enum('source', None, sets, 'Problem set.')
     flags.DEFINE_string('path', '', 'Folder or file of --source; default: download.')

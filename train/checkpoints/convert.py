@@ -12,7 +12,7 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -27,7 +27,6 @@ from elenchus.model import huggingface
 from elenchus.model.config import ModelConfig
 from elenchus.model.huggingface import (
     Family,
-    Tensor,
     peft_files,
     quantized_files,
     safetensors_files,
@@ -35,6 +34,7 @@ from elenchus.model.huggingface import (
 )
 from elenchus.train.checkpoints import (
     exported_chat,
+    import_sources,
     peft_adapters,
     saved_models,
     stacked_parameters,
@@ -85,31 +85,60 @@ def import_model(
     lacks, if a file is damaged or quantized (fp8 with its scales is dequantized), or if tensors are
     missing, unexpected, misshaped, not finite or, without `dtype`, of several dtypes.
     """
-    source, target = pathlib.Path(source), _empty_folder(target)
-    if peft_adapters.is_adapter_folder(source):
+    source, target = import_sources.resolve_source(source), _empty_folder(target)
+    is_gguf = import_sources.is_gguf(source)
+    if not is_gguf and peft_adapters.is_adapter_folder(source):
         return _import_adapters(source, target, base=base, mesh=mesh)
     if base is not None:
         raise ValueError(f'--base={base}: {source} has no {peft_files.CONFIG}; leave --base out')
-    hf_config, renamed = huggingface.text_only(_read_config(source))
+    if is_gguf:
+        read = import_sources.read_gguf(source)
+        hf_config, stored, fingerprint = read.hf_config, read.weights, read.fingerprint
+    else:
+        hf_config, stored = _read_folder(source)
+        fingerprint = _fingerprint(source)
     family = huggingface.family_of(hf_config)
-    tied = family.read_config(hf_config)['tie_embeddings']
-    stored = stored_weights.list_weights(source, hf_config, renamed=renamed, tied=tied)
     dtype = dtype or _common_dtype(stored.dtypes)
     config = imported_config(family, hf_config, dtype)
+    model = _load(config, family, stored, mesh=mesh)
+    saved_models.save_model(target, model, tokenizer_fingerprint=fingerprint)
+    if is_gguf:
+        for name, text in read.files.items():
+            atomic.write_text(target / name, text)
+        hf_config = {**hf_config, **family.write_config(config), 'torch_dtype': dtype}
+    else:
+        _copy_files(source, target)
+    _write_config(target, hf_config)
+    return _summary(config, f'{family.architecture} in {dtype}: {source} -> {target}')
+
+
+def _read_folder(
+    source: pathlib.Path,
+) -> tuple[dict[str, Any], stored_weights.StoredWeights]:
+    """Returns the config.json and the weights of a folder of `transformers`."""
+    hf_config, renamed = huggingface.text_only(_read_config(source))
+    tied = huggingface.family_of(hf_config).read_config(hf_config)['tie_embeddings']
+    return hf_config, stored_weights.list_weights(source, hf_config, renamed=renamed, tied=tied)
+
+
+def _load(
+    config: ModelConfig,
+    family: Family,
+    stored: import_sources.Weights,
+    *,
+    mesh: jax.sharding.Mesh,
+) -> Any:
+    """Loads the weights of a model onto the mesh, one tensor at a time."""
     model = saved_models.abstract_model(config, mesh)
     tensors = family.tensors(_shapes(saved_models.parameters(model)))
-    _check_complete(tensors, stored)
+    import_sources.check_complete(tensors, stored)
     loaded = {
         name: stacked_parameters.load_parameter(
             leaf, [t for t in tensors if t.parameter == name], stored
         )
         for name, leaf in saved_models.parameters(model).items()
     }
-    model = saved_models.with_parameters(model, loaded)
-    saved_models.save_model(target, model, tokenizer_fingerprint=_fingerprint(source))
-    _copy_files(source, target)
-    _write_config(target, hf_config)
-    return _summary(config, f'{family.architecture} in {dtype}: {source} -> {target}')
+    return saved_models.with_parameters(model, loaded)
 
 
 def _import_adapters(source: pathlib.Path, target: pathlib.Path, *, base, mesh) -> str:
@@ -251,31 +280,6 @@ def _shapes(parameters: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(leaf.shape) for name, leaf in parameters.items()}
 
 
-def _check_complete(tensors: Sequence[Tensor], weights: stored_weights.StoredWeights) -> None:
-    """Raises one ValueError that lists every missing, unexpected or misshaped tensor."""
-    stored = weights.tensors
-    expected = {tensor.name: tensor.shape for tensor in tensors}
-    problems = {
-        'missing': [name for name in expected if name not in stored],
-        'unexpected': [
-            name
-            for name in stored
-            if name not in expected and not name.endswith(huggingface.DERIVED_TENSOR_SUFFIX)
-        ],
-        'misshaped': [
-            f'{name} {stored[name].shape}, not {shape}'
-            for name, shape in expected.items()
-            if name in stored and stored[name].shape != shape
-        ],
-    }
-    if any(problems.values()):
-        listed = '; '.join(
-            f'{kind}: {", ".join(names)}' for kind, names in problems.items() if names
-        )
-        note = f'; {weights.head_differs}' if weights.head_differs else ''
-        raise ValueError(f'tensors do not match config.json: {listed}{note}')
-
-
 def _common_dtype(dtypes: set[str]) -> str:
     """The dtype of all tensors, if it is one that we store."""
     if dtypes not in ({'F32'}, {'BF16'}):
@@ -291,7 +295,8 @@ def _read_config(folder: pathlib.Path) -> dict[str, Any]:
     for path in _carried_files(folder):
         safetensors_files.check_content(path)
     if not (folder / CONFIG).is_file():
-        raise ValueError(f'file not found: {folder / CONFIG}; use the folder of a model')
+        near = import_sources.beside(folder)
+        raise ValueError(f'file not found: {folder / CONFIG}; use the folder of a model{near}')
     return safetensors_files.read_json(folder / CONFIG)
 
 

@@ -11,7 +11,7 @@ import pathlib
 from typing import Any
 
 from elenchus.data.files import atomic
-from elenchus.data.text import chat_templates, jinja_templates
+from elenchus.data.text import auto_chat, derived_templates, jinja_templates
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.data.text.chat import Chat
 from elenchus.model.huggingface import safetensors_files
@@ -25,7 +25,7 @@ TEMPLATE_FILE = 'chat_template.jinja'
 
 
 def load_chat(
-    files: str | os.PathLike, *, template: str, system: str, fingerprint: str
+    files: str | os.PathLike, *, template: str, system: str, fingerprint: str, source: str = ''
 ) -> Chat | None:
     """Returns the chat of an exported model; None if the folder has no tokenizer.
 
@@ -33,12 +33,13 @@ def load_chat(
         files: folder with the tokenizer that is exported.
         template: name of a chat template.
         system: its system message, as in `tokenizer.system` of a run.
+        source: of a derived template, its JSON text; '': read from the folder.
         fingerprint: of the tokenizer that the model was trained with; '' if it is not known.
 
     Raises ValueError if the template is unknown, or the tokenizer is another or lacks its tokens.
     """
-    if template not in chat_templates.TEMPLATES:
-        near = build.nearest(template, chat_templates.TEMPLATES)
+    if template not in auto_chat.template_names():
+        near = build.nearest(template, auto_chat.template_names())
         raise ValueError(f'unknown template {template!r}; nearest: {near!r}')
     paths = [pathlib.Path(files, name) for name in TOKENIZERS]
     hashes = {path: file_hash(path) for path in paths if path.is_file()}
@@ -52,8 +53,13 @@ def load_chat(
             f'{path} is the tokenizer {value}, but the model was trained with '
             f'{fingerprint}: use the folder of that one as --files'
         )
-    layout = chat_templates.with_system(chat_templates.TEMPLATES[template], system)
-    return Chat(tokenizers.load_tokenizer(fitting[0]), layout)
+    return auto_chat.load_chat(
+        tokenizers.load_tokenizer(fitting[0]),
+        files,
+        template=template,
+        system=system,
+        source=derived_templates.from_json(source) if source else None,
+    )
 
 
 def file_hash(path: pathlib.Path) -> str:

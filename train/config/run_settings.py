@@ -49,6 +49,7 @@ REINFORCED: Mapping[str, tuple[Player, ...]] = {
 TemplateName = Literal[
     *('elenchus', 'chatml', 'qwen2.5', 'qwen2.5-math', 'qwen3'),
     *('llama2', 'llama3', 'llama3.1', 'mistral', 'gemma'),
+    *('auto', 'auto:no_thinking'),
 ]
 
 

@@ -11,7 +11,7 @@ from elenchus.data.grading import judge as judges
 from elenchus.data.grading import verify
 from elenchus.data.grading.judge import Judge
 from elenchus.data.records import Problem, TurnFacts
-from elenchus.data.text import chat_templates
+from elenchus.data.text import auto_chat, chat_templates
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.data.text.chat import Chat
 from elenchus.sampling.critique_data import annotators
@@ -75,16 +75,12 @@ def load_inputs(settings: RunSettings, verifier: verify.Verifier) -> RunInputs:
     rows = {split: problem_lib.load_rows(settings, split) for split in ('train', 'test')}
     problem_lib.check_solutions(settings, rows['train'])
     train_problems, test_problems = ([row.problem for row in rows[split]] for split in rows)
-    tokenizer = load_tokenizer(settings, train_problems)
+    chat = load_chat(settings, load_tokenizer(settings, train_problems))
     return RunInputs(
         train_problems,
         test_problems,
-        tokenizer,
-        Chat(
-            tokenizer,
-            chat_template(settings),
-            settings.reinforce.turns.correction or chat_templates.CORRECTION,
-        ),
+        chat.tokenizer,
+        chat,
         grammars.LAB if source == 'lab' else grammars.RELEASED,
         judge_on_first_process(judges.make_judge(source, verifier, answer.markers)),
         settings.model.vocab_size,
@@ -93,12 +89,22 @@ def load_inputs(settings: RunSettings, verifier: verify.Verifier) -> RunInputs:
     )
 
 
-def chat_template(settings: RunSettings) -> chat_templates.Template:
-    """Returns the chat template of a run. Raises ValueError if it has no system message."""
+def load_chat(settings: RunSettings, tokenizer: tokenizers.Tokenizer) -> Chat:
+    """Returns the chat of a run.
+
+    Raises ValueError if its template has no system message, or cannot be derived from the model's.
+    """
     t = settings.tokenizer
-    place = f'tokenizer.system={t.system!r}'
-    template = chat_templates.TEMPLATES[t.template]
-    return jsonl.at_place(place, functools.partial(chat_templates.with_system, template), t.system)
+    is_derived = auto_chat.is_derived(t.template)
+    place = f'tokenizer.template={t.template!r}' if is_derived else f'tokenizer.system={t.system!r}'
+    load = functools.partial(
+        auto_chat.load_chat,
+        tokenizer,
+        resolve(t.path).parent if t.kind == 'file' else None,
+        template=t.template,
+        correction=settings.reinforce.turns.correction or chat_templates.CORRECTION,
+    )
+    return jsonl.at_place(place, lambda system: load(system=system), t.system)
 
 
 def judge_on_first_process(judge: Judge) -> Judge:

@@ -10,7 +10,9 @@ import jax
 import ml_collections
 from etils import epath
 
+from elenchus.data.files import atomic
 from elenchus.data.grading import verify
+from elenchus.data.text import derived_templates
 from elenchus.data.text.printable import printable
 from elenchus.model import platforms, sharding, transformer
 from elenchus.model.attention import kernels
@@ -26,6 +28,9 @@ from elenchus.train.run.directory import RunDirectory
 from elenchus.train.run.inputs import RunInputs, load_inputs
 from elenchus.train.run.paths import resolve
 from elenchus.train.run.samplers import Samplers
+
+TEMPLATE_FILE = 'chat_template.json'
+"""File of a run with the published chat template that its own was derived from."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +57,9 @@ class Run:
         with self.directory.locked():
             path = self.directory.path / tokenizer.file_name
             distributed.run_on_first(lambda: tokenizer.save(path))
+            if source := self.inputs.chat.template.source:
+                path, text = self.directory.path / TEMPLATE_FILE, derived_templates.to_json(source)
+                distributed.run_on_first(lambda: atomic.write_text(path, text))
             output.open_log(self.directory.path)
             with watchdog.Watchdog(self.directory.path, self.settings.watchdog):
                 yield self
@@ -83,6 +91,23 @@ class Run:
     def init_model(self) -> Transformer:
         """Initialises a model with random weights, each shard on its device."""
         return transformer.init_model(self.settings.model, jax.random.key(self.settings.seed))
+
+
+def saved_chat(settings: RunSettings, inputs: RunInputs) -> dict[str, str]:
+    """Returns what a saved model says about its chat template; a derived one with its source."""
+    chat = {'template': settings.tokenizer.template, 'system': settings.tokenizer.system}
+    source = inputs.chat.template.source
+    return chat | ({'source': derived_templates.to_json(source)} if source else {})
+
+
+def check_same_template(folder: epath.Path, inputs: RunInputs) -> None:
+    """Raises ValueError if a run was started with another published chat template."""
+    path, source = folder / TEMPLATE_FILE, inputs.chat.template.source
+    if source and path.is_file() and derived_templates.from_json(path.read_text()) != source:
+        raise ValueError(
+            f'the chat template beside tokenizer.path is another than that of this run, saved in '
+            f'{path}: put the saved one back, or use another --workdir'
+        )
 
 
 def open_run(
@@ -117,12 +142,13 @@ def open_run(
     checks.check_sampling(settings, mesh)
     checks.check_run(settings, inputs)
     distributed.check_same('the tokenizer', inputs.tokenizer.fingerprint.encode())
+    check_same_template(directory.path, inputs)
     store = ModelStore(
         settings.model,
         mesh,
         tokenizer_fingerprint=inputs.tokenizer.fingerprint,
         quantize=settings.base.quantize,
-        chat={'template': settings.tokenizer.template, 'system': settings.tokenizer.system},
+        chat=saved_chat(settings, inputs),
     )
     if notes := problems.describe(inputs.counts):
         distributed.run_on_first(lambda: print(printable(f'data: {notes}')))

