@@ -1,0 +1,87 @@
+"""The computations of a solution as a chain: which results later computations take up.
+
+`recompute` changes one computation and follows what that changes. So a repair can be tried: does
+the rest of the solution then reach the reference answer?
+"""
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+
+from elenchus.data.critiques.calculator import equations, expressions
+from elenchus.data.critiques.calculator.equations import Equation
+from elenchus.data.critiques.calculator.expressions import Expression, Fraction
+
+
+@dataclasses.dataclass(frozen=True)
+class Computation:
+    """An equation of a solution, its line, and where its operands come from."""
+
+    line: int
+    equation: Equation
+    sources: tuple[int | None, ...]  # per leaf: the earlier computation whose result it is
+
+    @property
+    def left(self) -> Expression:
+        """What is computed."""
+        return self.equation.left
+
+
+def read(
+    lines: Sequence[str], *, exact_values: Collection[Fraction] | None = None
+) -> list[Computation]:
+    """Returns the computations of a solution's lines; an operand is the newest equal result."""
+    chain: list[Computation] = []
+    for number, line in enumerate(lines):
+        for equation in equations.find(line, exact_values=exact_values):
+            if equation.result is None:
+                continue
+            sources = tuple(_source(chain, value) for value in equation.left.values)
+            chain.append(Computation(number, equation, sources))
+    return chain
+
+
+def _source(chain: Sequence[Computation], value: Fraction) -> int | None:
+    places = (i for i in range(len(chain) - 1, -1, -1) if chain[i].equation.result == value)
+    return next(places, None)
+
+
+def recompute(
+    chain: Sequence[Computation], changed: Mapping[int, Fraction]
+) -> list[Fraction | None]:
+    """Returns the results of all computations where some have other results.
+
+    A result that does not depend on a changed one stays as it is stated. None: no exact value.
+    """
+    results: list[Fraction | None] = []
+    for place, item in enumerate(chain):
+        values = [
+            value if source is None else results[source]
+            for value, source in zip(item.left.values, item.sources, strict=True)
+        ]
+        if place in changed:
+            results.append(changed[place])
+        elif values == list(item.left.values):
+            results.append(item.equation.result)
+        else:
+            known = None not in values
+            results.append(expressions.evaluate(item.left.node, values) if known else None)
+    return results
+
+
+def dependents(chain: Sequence[Computation], place: int) -> set[int]:
+    """Returns the later computations that take up a computation's result."""
+    found = {place}
+    for later in range(place + 1, len(chain)):
+        if found & set(chain[later].sources):
+            found.add(later)
+    return found - {place}
+
+
+def leads_to(chain: Sequence[Computation], answer: Fraction) -> set[int]:
+    """Returns the computations on which the last one with this result depends, itself included."""
+    last = _source(chain, answer)
+    found = set() if last is None else {last}
+    for place in range(len(chain) - 1, -1, -1):
+        if place in found:
+            found |= {source for source in chain[place].sources if source is not None}
+    return found
