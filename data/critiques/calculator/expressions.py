@@ -103,21 +103,21 @@ def _power(base: Fraction, exponent: Fraction) -> Fraction | None:
 _RANK = {'+': 1, '-': 1, '*': 2, '/': 2, 'neg': 3, '^': 4}
 
 
-def write(node: Node, texts: Sequence[str]) -> str:
-    """Writes a tree with the brackets that it needs."""
+def write(node: Node, texts: Sequence[str], *, space: str = '') -> str:
+    """Writes a tree with the brackets that it needs, and `space` around operators."""
     if isinstance(node, int):
         return texts[node]
     operator, *parts = node
     written = []
     for place, part in enumerate(parts):
-        text = write(part, texts)
+        text = write(part, texts, space=space)
         inner = 9 if isinstance(part, int) else _RANK[part[0]]
         rank = _RANK[operator]
         needs = inner < rank or (inner == rank and place == 1) or (operator == '^' and inner < 9)
         negative = isinstance(part, tuple) and part[0] == 'neg' and (place == 1 or operator == '^')
         fraction = isinstance(part, int) and '/' in text and operator in '/^'
         written.append(f'({text})' if needs or negative or fraction else text)
-    return f'-{written[0]}' if operator == 'neg' else operator.join(written)
+    return f'-{written[0]}' if operator == 'neg' else f'{space}{operator}{space}'.join(written)
 
 
 def _operators(node: Node):
