@@ -46,11 +46,21 @@ def _source(chain: Sequence[Computation], value: Fraction) -> int | None:
 
 
 def recompute(
-    chain: Sequence[Computation], changed: Mapping[int, Fraction]
+    chain: Sequence[Computation],
+    slips: Mapping[int, Fraction],
+    replaced: Mapping[int, Fraction] | None = None,
 ) -> list[Fraction | None]:
-    """Returns the results of all computations where some have other results.
+    """Returns the results of all computations after corrections.
 
-    A result that does not depend on a changed one stays as it is stated. None: no exact value.
+    A result that does not depend on a corrected one stays as it is stated.
+
+    Args:
+        chain: Computations in their order.
+        slips: False computations -> their true results; with corrected operands they are computed.
+        replaced: Computations that should be others -> the results of those.
+
+    Returns:
+        One result for each computation; None where there is no exact one.
     """
     results: list[Fraction | None] = []
     for place, item in enumerate(chain):
@@ -58,14 +68,21 @@ def recompute(
             value if source is None else results[source]
             for value, source in zip(item.left.values, item.sources, strict=True)
         ]
-        if place in changed:
-            results.append(changed[place])
+        if replaced and place in replaced:
+            results.append(replaced[place])
         elif values == list(item.left.values):
-            results.append(item.equation.result)
+            results.append(slips.get(place, item.equation.result))
         else:
-            known = None not in values
-            results.append(expressions.evaluate(item.left.node, values) if known else None)
+            results.append(_computed(item, values))
     return results
+
+
+def _computed(item: Computation, values: Sequence[Fraction | None]) -> Fraction | None:
+    """Returns the result with other operands; None if percent signs leave it open."""
+    percent = any(leaf.percent for leaf in (*item.left.leaves, *item.equation.right.leaves))
+    if None in values or percent:
+        return None
+    return expressions.evaluate(item.left.node, values)
 
 
 def dependents(chain: Sequence[Computation], place: int) -> set[int]:

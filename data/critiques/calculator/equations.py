@@ -142,7 +142,7 @@ def _equality(
 
 _ABOUT = {'about', 'approximately', 'roughly', 'around', 'nearly', 'almost', 'over'}
 _AFTER_VERB = _ABOUT | {'equal', 'to', 'exactly', 'just', 'a', 'total', 'of'}
-_GOES_ON = frozenset('more less fewer times than percent of as and or to'.split())
+_GOES_ON = frozenset(['more', 'less', 'fewer', 'times', 'than', 'percent', 'of', 'as', 'and', 'or', 'to'])
 
 
 def _goes_on(segment: list[Token], at: int) -> bool:
@@ -178,8 +178,8 @@ _DOUBTFUL = frozenset(
     | {'approximately', 'about', 'roughly', 'rounded', 'rounding', 'round', 'around', 'almost'}
     | {'unless', 'if', 'not', 'instead', 'max', 'min', 'average', 'mean', 'median'}
 )
-_LINKING = frozenset('of times per each every by than for and'.split())
-_LABELS = frozenset('day step week hour month year group number page room grade level'.split())
+_LINKING = frozenset(['of', 'times', 'per', 'each', 'every', 'by', 'than', 'for', 'and'])
+_LABELS = frozenset(['day', 'step', 'week', 'hour', 'month', 'year', 'group', 'number', 'page', 'room', 'grade', 'level'])
 
 
 def _is_doubtful(segment: list[Token], start: int) -> bool:

@@ -37,14 +37,10 @@ class Attempt(NamedTuple):
     question: Set[Fraction]
     answer: Fraction  # of the reference
 
-    def available(self, place: int) -> set[Fraction]:
-        """Returns the numbers that a computation may use."""
-        earlier = {item.equation.result for item in self.chain[:place]}
-        return earlier | self.question | sources.CONSTANTS
-
-    def reaches_answer(self, changed: Mapping[int, Fraction]) -> bool:
-        """Whether the last result is the reference answer after these changes."""
-        return chains.recompute(self.chain, changed)[-1] == self.answer
+    def reaches_answer(self, repair: Repair, *, slips: Mapping[int, Fraction]) -> bool:
+        """Whether the last result is the reference answer after these corrections."""
+        replaced = {repair.place: repair.result}
+        return chains.recompute(self.chain, slips, replaced)[-1] == self.answer
 
 
 def find(
@@ -66,23 +62,40 @@ def find(
             continue
         for other in needed:
             repair = _edit(item.left, other, place=place)
-            if repair and _is_verified(attempt, repair, slips=slips, known=known):
+            ready = _has_operands(attempt, other, reference, place=place, slips=slips)
+            if repair and ready and _is_verified(attempt, repair, slips=slips, known=known):
                 candidates.append(repair)
     if len({attempt.chain[repair.place].line for repair in candidates}) != 1:
         return None
     return min(candidates, key=lambda repair: (repair.place, KINDS.index(repair.kind)))
 
 
+def _has_operands(
+    attempt: Attempt,
+    other: Computation,
+    reference: Sequence[Computation],
+    *,
+    place: int,
+    slips: Mapping[int, Fraction],
+) -> bool:
+    """Whether a solution has, before one of its computations, the operands of a reference's.
+
+    What the reference computed before must be a result of the solution, too: a number that equals
+    one of the question by chance is not enough.
+    """
+    earlier = set(chains.recompute(attempt.chain, slips)[:place])
+    earlier |= {item.equation.result for item in attempt.chain[:place]}
+    return all(
+        value in (attempt.question | sources.CONSTANTS if source is None else earlier)
+        for value, source in zip(other.left.values, other.sources, strict=True)
+    )
+
+
 def _is_verified(
     attempt: Attempt, repair: Repair, *, slips: Mapping[int, Fraction], known: Set[tuple]
 ) -> bool:
     place, chain = repair.place, attempt.chain
-    available = attempt.available(place)
-    corrected = chains.recompute(chain, slips)
-    available |= {value for value in corrected[:place] if value is not None}
-    if not set(repair.needed.values) <= available:
-        return False
-    if not attempt.reaches_answer({**slips, place: repair.result}):
+    if not attempt.reaches_answer(repair, slips=slips):
         return False
     if chains.dependents(chain, place):
         return True
@@ -96,17 +109,32 @@ def _edit(left: Expression, other: Computation, *, place: int) -> Repair | None:
     result, needed = other.equation.result, other.left
     if result == left.value or other.equation.holds is False:
         return None
-    for index, leaf in enumerate(left.leaves):
-        for new in needed.leaves:
-            changed = left.with_leaf(index, new)
-            if changed.key() == needed.key():
-                return Repair(place, 'operand', changed, result, leaf.value, new.value)
     have, need = (collections.Counter(e.values) for e in (left, needed))
+    more, less = need - have, have - need
     if have == need:
         return Repair(place, 'operation', needed, result)
-    more, less = need - have, have - need
-    if more.total() == 1 and not less:
-        return Repair(place, 'missing', needed, result, new=next(iter(more)))
-    if less.total() == 1 and not more and len(needed.leaves) > 1:
-        return Repair(place, 'extra', needed, result, old=next(iter(less)))
-    return Repair(place, 'other', needed, result)
+    # A number that stays in another place is neither left out nor too much.
+    (new, count), *_ = [*more.items(), (None, 0)]
+    (old, excess), *_ = [*less.items(), (None, 0)]
+    other_kind = Repair(place, 'other', needed, result)
+    if max(more.total(), less.total()) > 1 or new in have or old in need:
+        return other_kind
+    if count and excess:
+        return (
+            _operand_edit(left, needed, old=old, new=new, place=place, result=result) or other_kind
+        )
+    if count:
+        return Repair(place, 'missing', needed, result, new=new)
+    return Repair(place, 'extra', needed, result, old=old) if len(needed.leaves) > 1 else other_kind
+
+
+def _operand_edit(
+    left: Expression, needed: Expression, *, old: Fraction, new: Fraction, place: int, result
+) -> Repair | None:
+    """Returns the repair by another number in the same place, if that is all that differs."""
+    index = left.values.index(old)
+    leaf = next(leaf for leaf in needed.leaves if leaf.value == new)
+    changed = left.with_leaf(index, leaf)
+    if changed.key() != needed.key():
+        return None
+    return Repair(place, 'operand', changed, result, old, new)

@@ -46,11 +46,14 @@ class Review:
     repair: Repair | None
     answer: str | None
     answer_is_right: bool
+    is_solved: bool  # the answer is right, or the corrected results lead to the right one
     question_numbers: Set[Fraction]
 
     def verdict(self, line: int) -> bool | None:
         """Returns whether a line is right; None if it is not known."""
-        findings = [f for f, item in zip(self.findings, self.chain, strict=True) if item.line == line]
+        findings = [
+            f for f, item in zip(self.findings, self.chain, strict=True) if item.line == line
+        ]
         if any(f in (Finding.SLIP, Finding.REPLACED, Finding.CARRIED) for f in findings):
             return False
         return True if findings and set(findings) == {Finding.RIGHT} else None
@@ -84,15 +87,25 @@ def review(problem: Problem, attempt: str, *, location: int | None = None) -> Re
         if corrected[-1] != wanted:
             tried = repairs.Attempt(chain, question, wanted)
             repair = repairs.find(tried, reference, slips=slips)
-    changed = dict(slips) | ({repair.place: repair.result} if repair else {})
-    corrected = chains.recompute(chain, changed)
+    replaced = {repair.place: repair.result} if repair else {}
+    changed = slips | replaced
+    corrected = chains.recompute(chain, slips, replaced)
     solves = right or (bool(chain) and wanted is not None and corrected[-1] == wanted)
     findings = _findings(
         chain, changed, reference=reference, repair=repair, corrected=corrected, solves=solves,
         known=question, location=location,
     )  # fmt: skip
     result = Review(
-        problem, lines, tuple(chain), findings, tuple(corrected), repair, answer, right, question
+        problem,
+        lines,
+        tuple(chain),
+        findings,
+        tuple(corrected),
+        repair,
+        answer,
+        right,
+        solves,
+        question,
     )
     return _reason(result, wanted=wanted, location=location) or result
 
@@ -135,7 +148,7 @@ def _findings(
             findings.append(Finding.REPLACED)
         elif item.equation.holds is False:
             findings.append(Finding.SLIP)
-        elif place in carried and corrected[place] != item.equation.result:
+        elif place in carried and corrected[place] not in (None, item.equation.result):
             findings.append(Finding.CARRIED)
         elif item.equation.holds is None:
             findings.append(Finding.UNKNOWN)

@@ -11,7 +11,7 @@ CONSTANTS = frozenset(
 ) | frozenset(map(Fraction, (360, 365, 366, 1000, 3600)))
 """Numbers that a solution may use without a source: units of time, money and length, and counts."""
 
-_WORD = re.compile(r"[A-Za-z]+")
+_WORD = re.compile(r'[A-Za-z]+')
 _NUMBER = re.compile(r'\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d*\.\d+|\d+')
 _MIXED = re.compile(r'(?:(\d+)\s*(?:and\s+)?)?(\d+)\s*/\s*(\d+)')
 _CLOSE = re.compile(r'[.;?!]\s|\n|,\s|\s(?:and|but|then|so|who|which|that|if|when)\s')

@@ -29,12 +29,11 @@ class Token(NamedTuple):
 CARDINALS = {
     word: Fraction(value)
     for value, word in enumerate(
-        'zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen '
-        'fifteen sixteen seventeen eighteen nineteen'.split()
+        ['zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten', 'eleven', 'twelve', 'thirteen', 'fourteen', 'fifteen', 'sixteen', 'seventeen', 'eighteen', 'nineteen']
     )
 } | {
     word: Fraction(10 * value)
-    for value, word in enumerate('twenty thirty forty fifty sixty seventy eighty ninety'.split(), 2)
+    for value, word in enumerate(['twenty', 'thirty', 'forty', 'fifty', 'sixty', 'seventy', 'eighty', 'ninety'], 2)
 }
 """Number words below a hundred; `twenty-five` is two of them."""
 
@@ -82,7 +81,7 @@ _TOKEN = re.compile(
     re.X,
 )
 _SIGNS = {'×': '*', '·': '*', '∙': '*', '⋅': '*', '÷': '/', '−': '-', '–': '-', '**': '^'}
-_VERBS = frozenset('is are was were equals equal makes gives leaves'.split())
+_VERBS = frozenset(['is', 'are', 'was', 'were', 'equals', 'equal', 'makes', 'gives', 'leaves'])
 _ATTACHED_NOUN = re.compile(r'(?<=\d)\((\s*[A-Za-z][A-Za-z /]*)\)')
 _NOUN_IN_PARENTHESES = re.compile(r'\((\s*[A-Za-z][A-Za-z /]*)\)')
 

@@ -19,7 +19,7 @@ SLIP = (
 CARRIED = (
     'This takes over {old}, which should be {new}; {corrected} is {exact}.',
     '{old} is wrong here, it should be {new}: {corrected} is {exact}, not {result}.',
-    'With {new} in place of {old}, this is {corrected} = {exact}.',
+    'With {new} in place of the wrong {old}, this is {corrected} = {exact}.',
 )
 UNKNOWN = (
     'This could not be checked by calculation.',
@@ -54,10 +54,14 @@ NEEDED = {
         'It should be {needed}, which is {exact}, not {left}.',
     ),
 }
-ANSWER_RIGHT = ('The answer is {answer}.', '{answer} is the answer.', 'The answer {answer} is right.')
+ANSWER_RIGHT = (
+    'The answer is {answer}.',
+    '{answer} is the answer.',
+    'The answer {answer} is right.',
+)
 ANSWER_CARRIED = (
     'The answer {answer} follows from the mistake in step {step}.',
-    '{answer} is reached with the mistake in step {step}.',
+    'The mistake in step {step} leads to the answer {answer}.',
 )
 ANSWER_OTHER = (
     'The steps reach {reached}, but the answer says {answer}.',
@@ -146,7 +150,7 @@ class Writer:
                 pairs.append((old.text, leaf.text))
         old, new = pairs[0]
         fields |= {'old': old, 'new': new, 'corrected': self._formula(changed)}
-        return self._pick(CARRIED, fields)
+        return self._pick(CARRIED if review.is_solved else CARRIED[-1:], fields)
 
     def _explain_repair(self, fields: dict) -> str:
         review, repair = self.review, self.review.repair
@@ -181,18 +185,24 @@ class Writer:
         last = review.chain[-1] if review.chain else None
         if last is None:
             return self._pick(ANSWER_WRONG, fields)
-        stated, corrected = last.equation.result, review.corrected[-1]
-        first = review.first_error
+        stated = last.equation.result
         if not sources.numbers_of(review.answer) & {stated}:
             fields['reached'] = last.equation.right.text
-            wrong = first is not None
+            wrong = review.first_error is not None
             return self._pick(ANSWER_WRONG if wrong else ANSWER_OTHER, fields)
-        if first == len(review.lines) - 1:
-            return self._explain(first)
-        if first is not None and corrected != stated:
-            fields['step'] = sum(bool(line.strip()) for line in review.lines[: first + 1])
+        if last.line == len(review.lines) - 1 and review.verdict(last.line) is False:
+            return self._explain(last.line)
+        mistakes = self._mistakes()
+        if review.is_solved and len(mistakes) == 1:
+            at = self.review.chain[mistakes[0]].line
+            fields['step'] = sum(bool(line.strip()) for line in review.lines[: at + 1])
             return self._pick(ANSWER_CARRIED, fields)
         return self._pick(ANSWER_WRONG, fields)
+
+    def _mistakes(self) -> list[int]:
+        """Returns the computations that are false or should be others."""
+        wrong = (Finding.SLIP, Finding.REPLACED)
+        return [i for i, finding in enumerate(self.review.findings) if finding in wrong]
 
 
 def show(value: Fraction | None, like: Expression | None = None) -> str:
@@ -206,7 +216,7 @@ def show(value: Fraction | None, like: Expression | None = None) -> str:
     percent = leaf is not None and leaf.percent
     value = value * 100 if percent else value
     commas = ',' if leaf is not None and ',' in leaf.text else ''
-    for decimals in range(0, 7):
+    for decimals in range(7):
         if (value * 10**decimals).denominator == 1:
             break
     else:
