@@ -21,9 +21,9 @@ class Computation:
     sources: tuple[int | None, ...]  # per leaf: the earlier computation whose result it is
 
     @property
-    def left(self) -> Expression:
+    def computed(self) -> Expression:
         """What is computed."""
-        return self.equation.left
+        return self.equation.computed
 
 
 def read(
@@ -35,7 +35,7 @@ def read(
         for equation in equations.find(line, exact_values=exact_values):
             if equation.result is None:
                 continue
-            sources = tuple(_source(chain, value) for value in equation.left.values)
+            sources = tuple(_source(chain, value) for value in equation.computed.values)
             chain.append(Computation(number, equation, sources))
     return chain
 
@@ -66,11 +66,11 @@ def recompute(
     for place, item in enumerate(chain):
         values = [
             value if source is None else results[source]
-            for value, source in zip(item.left.values, item.sources, strict=True)
+            for value, source in zip(item.computed.values, item.sources, strict=True)
         ]
         if replaced and place in replaced:
             results.append(replaced[place])
-        elif values == list(item.left.values):
+        elif values == list(item.computed.values):
             results.append(slips.get(place, item.equation.result))
         else:
             results.append(_computed(item, values))
@@ -79,26 +79,26 @@ def recompute(
 
 def _computed(item: Computation, values: Sequence[Fraction | None]) -> Fraction | None:
     """Returns the result with other operands; None if percent signs leave it open."""
-    percent = any(leaf.percent for leaf in (*item.left.leaves, *item.equation.right.leaves))
+    percent = any(leaf.percent for leaf in (*item.computed.leaves, *item.equation.right.leaves))
     if None in values or percent:
         return None
-    return expressions.evaluate(item.left.node, values)
+    return expressions.evaluate(item.computed.node, values)
 
 
 def dependents(chain: Sequence[Computation], place: int) -> set[int]:
     """Returns the later computations that take up a computation's result."""
-    found = {place}
+    places = {place}
     for later in range(place + 1, len(chain)):
-        if found & set(chain[later].sources):
-            found.add(later)
-    return found - {place}
+        if places & set(chain[later].sources):
+            places.add(later)
+    return places - {place}
 
 
 def leads_to(chain: Sequence[Computation], answer: Fraction) -> set[int]:
     """Returns the computations on which the last one with this result depends, itself included."""
     last = _source(chain, answer)
-    found = set() if last is None else {last}
+    places = set() if last is None else {last}
     for place in range(len(chain) - 1, -1, -1):
-        if place in found:
-            found |= {source for source in chain[place].sources if source is not None}
-    return found
+        if place in places:
+            places |= {source for source in chain[place].sources if source is not None}
+    return places

@@ -21,7 +21,7 @@ class Equation:
     computation of a chain has its last number as `result` too.
     """
 
-    left: Expression  # with at least one operation
+    computed: Expression  # with at least one operation
     right: Expression
     holds: bool | None
 
@@ -33,10 +33,10 @@ class Equation:
     @property
     def exact(self) -> Fraction | None:
         """What the result is, in the unit of the right side: percent as it stands there."""
-        value = self.left.value
+        value = self.computed.value
         if value is None:
             return None
-        if _in_percent(self.right) and not any(leaf.percent for leaf in self.left.leaves):
+        if _in_percent(self.right) and not any(leaf.percent for leaf in self.computed.leaves):
             # `20/50*100 = 40%` and `20/50 = 40%` are both written: the nearer one is meant.
             return min(value, value / 100, key=lambda v: abs(v - self.right.value))
         return value
@@ -60,7 +60,7 @@ def find(line: str, *, exact_values: Collection[Fraction] | None = None) -> list
 
 
 def _same(first: Equation, second: Equation) -> bool:
-    return first.left.key() == second.left.key() and first.result == second.result
+    return first.computed.key() == second.computed.key() and first.result == second.result
 
 
 def _segments(line: Sequence[Token]) -> Iterator[list[Token]]:
@@ -142,7 +142,9 @@ def _equality(
 
 _ABOUT = {'about', 'approximately', 'roughly', 'around', 'nearly', 'almost', 'over'}
 _AFTER_VERB = _ABOUT | {'equal', 'to', 'exactly', 'just', 'a', 'total', 'of'}
-_GOES_ON = frozenset(['more', 'less', 'fewer', 'times', 'than', 'percent', 'of', 'as', 'and', 'or', 'to'])
+_GOES_ON = {
+    *('more', 'less', 'fewer', 'times', 'than', 'percent', 'of', 'as', 'and', 'or', 'to'),
+}
 
 
 def _goes_on(segment: list[Token], at: int) -> bool:
@@ -179,7 +181,10 @@ _DOUBTFUL = frozenset(
     | {'unless', 'if', 'not', 'instead', 'max', 'min', 'average', 'mean', 'median'}
 )
 _LINKING = frozenset(['of', 'times', 'per', 'each', 'every', 'by', 'than', 'for', 'and'])
-_LABELS = frozenset(['day', 'step', 'week', 'hour', 'month', 'year', 'group', 'number', 'page', 'room', 'grade', 'level'])
+_LABELS = {
+    *('day', 'step', 'week', 'hour', 'month', 'year', 'group', 'number', 'page', 'room'),
+    *('grade', 'level'),
+}
 
 
 def _is_doubtful(segment: list[Token], start: int) -> bool:
@@ -236,7 +241,7 @@ def _without_conversion(equation: Equation) -> Equation:
     """Returns an equation that is not judged if a factor between units may be missing in it."""
     if equation.holds is not False:
         return equation
-    exact, result = equation.left.value, equation.result
+    exact, result = equation.computed.value, equation.result
     near = exact * result > 0 and 0.45 < exact / result < 1.9
     return equation if near else dataclasses.replace(equation, holds=None)
 
@@ -248,39 +253,41 @@ def _judge_chain(chain: list[Expression], exact_values, *, doubtful: bool) -> It
         # `24 = 48/2`; but `$15/hour = 15*7` states no equality.
         yield judge(chain[1], chain[0], doubtful=True)
         return
-    for left, right in itertools.pairwise(chain):
-        if left.is_number or (left.is_fraction and left is not chain[0]):
+    for computed, right in itertools.pairwise(chain):
+        if computed.is_number or (computed.is_fraction and computed is not chain[0]):
             continue
-        runs_on = left.value == right.leaves[0].value and left.value != right.value
+        runs_on = computed.value == right.leaves[0].value and computed.value != right.value
         if right.is_number or (right.is_fraction and not runs_on):
-            yield judge(left, right, doubtful=doubtful)
-        elif left.value == right.value and chain[-1].is_number:
+            yield judge(computed, right, doubtful=doubtful)
+        elif computed.value == right.value and chain[-1].is_number:
             # `2*3+4 = 6+4 = 10`: the second computation is the first one, further on.
-            yield judge(left, chain[-1], doubtful=doubtful)
+            yield judge(computed, chain[-1], doubtful=doubtful)
         elif runs_on:
             # `5+3 = 8*2 = 16`: the next computation begins with this result.
-            yield judge(left, Expression(0, right.leaves[:1]), doubtful=True)
+            yield judge(computed, Expression(0, right.leaves[:1]), doubtful=True)
         else:
-            yield Equation(left, right, None)
+            yield Equation(computed, right, None)
 
 
-def _equation(left: Expression, right: Expression, *, exact_values, doubtful: bool) -> Equation:
-    holds = compare(left, right, exact_values)
-    doubtful = doubtful or _has_other_reading(left, right)
-    return Equation(left, right, None if doubtful and holds is False else holds)
+def _equation(computed: Expression, right: Expression, *, exact_values, doubtful: bool) -> Equation:
+    holds = compare(computed, right, exact_values)
+    doubtful = doubtful or _has_other_reading(computed, right)
+    return Equation(computed, right, None if doubtful and holds is False else holds)
 
 
-def _has_other_reading(left: Expression, right: Expression) -> bool:
+def _has_other_reading(computed: Expression, right: Expression) -> bool:
     """Whether signs are used in another sense: `25 / 1/3`, `1/2 = 4 ounces`, `5*3 = 15,000`."""
-    divisions = [sign for sign in left.operators if sign == '/']
-    if left.is_fraction and left.leaves[0].value < left.leaves[1].value:
+    divisions = [sign for sign in computed.operators if sign == '/']
+    if computed.is_fraction and computed.leaves[0].value < computed.leaves[1].value:
         return right.value is None or right.value >= 1
-    in_thousands = left.value and right.value and right.value / left.value in (100, 1000, 10**6)
+    in_thousands = (
+        computed.value and right.value and right.value / computed.value in (100, 1000, 10**6)
+    )
     return len(divisions) > 1 or bool(in_thousands)
 
 
 def compare(
-    left: Expression, right: Expression, exact_values: Collection[Fraction] | None
+    computed: Expression, right: Expression, exact_values: Collection[Fraction] | None
 ) -> bool | None:
     """Compares a computation with the number that stands for its result.
 
@@ -288,33 +295,33 @@ def compare(
     digits were cut off, or may have been lost in decimals that are not `exact_values`; or if the
     result is whole and a remainder was dropped.
     """
-    exact, shown = left.value, right.value
+    exact, shown = computed.value, right.value
     if exact is None or shown is None:
         return None
-    if shown in _readings(left, exact, right):
+    if shown in _readings(computed, exact, right):
         return True
     if not right.is_number:
         return False
     # Percentages in sums, `50 - 20%`, have a second reading.
-    if any(leaf.percent for leaf in left.leaves) and set(left.operators) & {'+', '-'}:
+    if any(leaf.percent for leaf in computed.leaves) and set(computed.operators) & {'+', '-'}:
         return None
     unit = Fraction(1, 10 ** right.leaves[0].decimals) / (100 if _in_percent(right) else 1)
-    distance = min(abs(reading - shown) for reading in _readings(left, exact, right))
-    terminates = any(_has_decimals(v, right) for v in _readings(left, exact, right))
+    distance = min(abs(reading - shown) for reading in _readings(computed, exact, right))
+    terminates = any(_has_decimals(v, right) for v in _readings(computed, exact, right))
     if distance < unit and not terminates:
         return True if right.leaves[0].decimals and 2 * distance <= unit else None
-    low, high = _range(left, exact_values)
+    low, high = _range(computed, exact_values)
     return None if low - unit < shown < high + unit and low < high else False
 
 
-def _readings(left: Expression, exact: Fraction, right: Expression) -> tuple[Fraction, ...]:
+def _readings(computed: Expression, exact: Fraction, right: Expression) -> tuple[Fraction, ...]:
     """Returns the values that the left side may have: percent signs may count as 1 or 1/100."""
     readings = [exact]
-    if _in_percent(right) and not any(leaf.percent for leaf in left.leaves):
+    if _in_percent(right) and not any(leaf.percent for leaf in computed.leaves):
         readings.append(exact / 100)
-    bare = [leaf.value * (100 if leaf.percent else 1) for leaf in left.leaves]
-    if any(leaf.percent for leaf in left.leaves):
-        value = expressions.evaluate(left.node, bare)
+    bare = [leaf.value * (100 if leaf.percent else 1) for leaf in computed.leaves]
+    if any(leaf.percent for leaf in computed.leaves):
+        value = expressions.evaluate(computed.node, bare)
         readings += [] if value is None else [value, value / 100]
     return tuple(readings)
 
@@ -329,14 +336,14 @@ def _has_decimals(value: Fraction, right: Expression) -> bool:
     return (value * scale).denominator == 1
 
 
-def _range(left: Expression, exact_values) -> tuple[Fraction, Fraction]:
+def _range(computed: Expression, exact_values) -> tuple[Fraction, Fraction]:
     """Returns the least and greatest value, where decimals may have lost further digits."""
     choices = []
-    for leaf in left.leaves[:8]:
+    for leaf in computed.leaves[:8]:
         lost = exact_values is not None and leaf.decimals and leaf.value not in exact_values
         unit = Fraction(1, 10**leaf.decimals) / (100 if leaf.percent else 1)
         choices.append((leaf.value - unit, leaf.value + unit) if lost else (leaf.value,))
-    choices += [(leaf.value,) for leaf in left.leaves[8:]]
-    values = [expressions.evaluate(left.node, corner) for corner in itertools.product(*choices)]
+    choices += [(leaf.value,) for leaf in computed.leaves[8:]]
+    values = [expressions.evaluate(computed.node, corner) for corner in itertools.product(*choices)]
     known = [value for value in values if value is not None]
     return min(known), max(known)

@@ -160,7 +160,13 @@ def _follows(tokens: Sequence[Token], at: int, *kinds: str) -> bool:
 
 
 STOP_WORDS = frozenset(
-    ['and', 'or', 'but', 'then', 'so', 'if', 'when', 'because', 'since', 'which', 'that', 'than', 'from', 'to', 'who', 'while', 'after', 'before', 'has', 'have', 'had', 'does', 'do', 'did', 'be', 'been', 'will', 'would', 'can', 'could', 'should', 'we', 'he', 'she', 'they', 'it', 'i', 'there', 'this', 'these', 'those', 'as', 'at', 'by', 'with', 'without', 'only', 'also']
+    [
+        *('and', 'or', 'but', 'then', 'so', 'if', 'when', 'because', 'since', 'which', 'that'),
+        *('than', 'from', 'to', 'who', 'while', 'after', 'before', 'has', 'have', 'had', 'does'),
+        *('do', 'did', 'be', 'been', 'will', 'would', 'can', 'could', 'should', 'we', 'he', 'she'),
+        *('they', 'it', 'i', 'there', 'this', 'these', 'those', 'as', 'at', 'by', 'with'),
+        *('without', 'only', 'also'),
+    ]
 )
 """Words that are in no unit: `5 apples and 3 + 2` has no number `5 apples and`."""
 MAX_UNIT_WORDS = 5
@@ -276,7 +282,7 @@ class Parser:
         while self.at - place < 2 * MAX_UNIT_WORDS and self.at < len(self.tokens):
             token = self.tokens[self.at]
             slash = token.kind == 'operator' and token.text == '/'
-            if slash and self.at > place and _follows(self.tokens, self.at + 1, 'word') or slash and _follows(self.tokens, self.at + 1, 'word'):
+            if slash and _follows(self.tokens, self.at + 1, 'word'):
                 self.at += 2
             elif token.kind == 'word' and token.text.lower() not in STOP_WORDS:
                 self.at += 1

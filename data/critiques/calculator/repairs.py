@@ -53,15 +53,15 @@ def find(
         reference: The computations of the reference solution.
         slips: Computations that are false -> their true results, which are corrected as well.
     """
-    computed = {item.left.key() for item in attempt.chain}
-    needed = [item for item in reference if item.left.key() not in computed]
-    known = {item.left.key() for item in reference}
+    keys = {item.computed.key() for item in attempt.chain}
+    needed = [item for item in reference if item.computed.key() not in keys]
+    known = {item.computed.key() for item in reference}
     candidates = []
     for place, item in enumerate(attempt.chain):
-        if item.left.key() in known:
+        if item.computed.key() in known:
             continue
         for other in needed:
-            repair = _edit(item.left, other, place=place)
+            repair = _edit(item.computed, other, place=place)
             ready = _has_operands(attempt, other, reference, place=place, slips=slips)
             if repair and ready and _is_verified(attempt, repair, slips=slips, known=known):
                 candidates.append(repair)
@@ -87,7 +87,7 @@ def _has_operands(
     earlier |= {item.equation.result for item in attempt.chain[:place]}
     return all(
         value in (attempt.question | sources.CONSTANTS if source is None else earlier)
-        for value, source in zip(other.left.values, other.sources, strict=True)
+        for value, source in zip(other.computed.values, other.sources, strict=True)
     )
 
 
@@ -100,16 +100,16 @@ def _is_verified(
     if chains.dependents(chain, place):
         return True
     # The last computation: any that has the answer as its result would do, so more is asked.
-    earlier = all(item.left.key() in known for item in chain[:place])
+    earlier = all(item.computed.key() in known for item in chain[:place])
     return place == len(chain) - 1 and (repair.kind != 'other' or earlier)
 
 
-def _edit(left: Expression, other: Computation, *, place: int) -> Repair | None:
+def _edit(computed: Expression, other: Computation, *, place: int) -> Repair | None:
     """Returns how a computation becomes another one."""
-    result, needed = other.equation.result, other.left
-    if result == left.value or other.equation.holds is False:
+    result, needed = other.equation.result, other.computed
+    if result == computed.value or other.equation.holds is False:
         return None
-    have, need = (collections.Counter(e.values) for e in (left, needed))
+    have, need = (collections.Counter(e.values) for e in (computed, needed))
     more, less = need - have, have - need
     if have == need:
         return Repair(place, 'operation', needed, result)
@@ -121,7 +121,8 @@ def _edit(left: Expression, other: Computation, *, place: int) -> Repair | None:
         return other_kind
     if count and excess:
         return (
-            _operand_edit(left, needed, old=old, new=new, place=place, result=result) or other_kind
+            _operand_edit(computed, needed, old=old, new=new, place=place, result=result)
+            or other_kind
         )
     if count:
         return Repair(place, 'missing', needed, result, new=new)
@@ -129,12 +130,12 @@ def _edit(left: Expression, other: Computation, *, place: int) -> Repair | None:
 
 
 def _operand_edit(
-    left: Expression, needed: Expression, *, old: Fraction, new: Fraction, place: int, result
+    computed: Expression, needed: Expression, *, old: Fraction, new: Fraction, place: int, result
 ) -> Repair | None:
     """Returns the repair by another number in the same place, if that is all that differs."""
-    index = left.values.index(old)
+    index = computed.values.index(old)
     leaf = next(leaf for leaf in needed.leaves if leaf.value == new)
-    changed = left.with_leaf(index, leaf)
+    changed = computed.with_leaf(index, leaf)
     if changed.key() != needed.key():
         return None
     return Repair(place, 'operand', changed, result, old, new)

@@ -135,14 +135,14 @@ def _findings(
     location: int | None,
 ) -> tuple[Finding, ...]:
     """Returns the finding of each computation; `solves`: the corrections reach the answer."""
-    keys = {item.left.key() for item in reference}
+    keys = {item.computed.key() for item in reference}
     values = {item.equation.result for item in reference}
     used = _used(chain) if solves else set()
     carried = _carried(chain, changed, repair=repair, values=values)
     findings = []
     for place, item in enumerate(chain):
         earlier = {other.equation.result for other in chain[:place]}
-        sourced = set(item.left.values) <= earlier | known | sources.CONSTANTS
+        sourced = set(item.computed.values) <= earlier | known | sources.CONSTANTS
         trusted = place in used or (location is not None and item.line < location)
         if repair and place == repair.place:
             findings.append(Finding.REPLACED)
@@ -152,7 +152,7 @@ def _findings(
             findings.append(Finding.CARRIED)
         elif item.equation.holds is None:
             findings.append(Finding.UNKNOWN)
-        elif sourced and (item.left.key() in keys or trusted):
+        elif sourced and (item.computed.key() in keys or trusted):
             findings.append(Finding.RIGHT)
         else:
             findings.append(Finding.TRUE)

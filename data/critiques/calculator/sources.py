@@ -23,17 +23,17 @@ def numbers_of(text: str) -> set[Fraction]:
 
     Rather one too many: what is not in the set is certainly not in the text.
     """
-    found = {Fraction(match[0].replace(',', '')) for match in _NUMBER.finditer(text)}
-    found |= {Fraction(digits) for digits in re.findall(r'\d+', text)}
+    numbers = {Fraction(match[0].replace(',', '')) for match in _NUMBER.finditer(text)}
+    numbers |= {Fraction(digits) for digits in re.findall(r'\d+', text)}
     for whole, top, bottom in _MIXED.findall(text):
         if int(bottom):
             part = Fraction(int(top), int(bottom))
-            found |= {part, 1 - part, part + int(whole or 0)}
+            numbers |= {part, 1 - part, part + int(whole or 0)}
     words = [word.lower() for word in _WORD.findall(text)]
-    found |= set(_of_words(words))
+    numbers |= set(_of_words(words))
     if '%' in text or 'percent' in text.lower() or 'cent' in text.lower():
-        found |= {part for n in found for part in (n / 100, 1 - n / 100, 1 + n / 100, 100 - n)}
-    return found
+        numbers |= {part for n in numbers for part in (n / 100, 1 - n / 100, 1 + n / 100, 100 - n)}
+    return numbers
 
 
 def _of_words(words: list[str]) -> Iterator[Fraction]:

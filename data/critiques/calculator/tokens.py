@@ -26,14 +26,15 @@ class Token(NamedTuple):
     percent: bool = False
 
 
+_ONES = (
+    *('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten'),
+    *('eleven', 'twelve', 'thirteen', 'fourteen', 'fifteen', 'sixteen', 'seventeen'),
+    *('eighteen', 'nineteen'),
+)
+_TENS = ('twenty', 'thirty', 'forty', 'fifty', 'sixty', 'seventy', 'eighty', 'ninety')
 CARDINALS = {
-    word: Fraction(value)
-    for value, word in enumerate(
-        ['zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine', 'ten', 'eleven', 'twelve', 'thirteen', 'fourteen', 'fifteen', 'sixteen', 'seventeen', 'eighteen', 'nineteen']
-    )
-} | {
-    word: Fraction(10 * value)
-    for value, word in enumerate(['twenty', 'thirty', 'forty', 'fifty', 'sixty', 'seventy', 'eighty', 'ninety'], 2)
+    **{word: Fraction(value) for value, word in enumerate(_ONES)},
+    **{word: Fraction(10 * value) for value, word in enumerate(_TENS, 2)},
 }
 """Number words below a hundred; `twenty-five` is two of them."""
 

@@ -116,17 +116,17 @@ class Writer:
         return ' '.join(self._explain_true(review.chain[i]) for i in known)
 
     def _explain_true(self, item: Computation) -> str:
-        exact = item.left.value == item.equation.result or item.equation.right.leaves[0].percent
-        exact = exact or any(leaf.percent for leaf in item.left.leaves)
+        exact = item.computed.value == item.equation.result or item.equation.right.leaves[0].percent
+        exact = exact or any(leaf.percent for leaf in item.computed.leaves)
         wordings = TRUE if exact else ROUNDED
         shown = item.equation.right.text
-        return self._pick(wordings, {'left': self._formula(item.left), 'result': shown})
+        return self._pick(wordings, {'left': self._formula(item.computed), 'result': shown})
 
     def _explain_wrong(self, place: int) -> str:
         review, item = self.review, self.review.chain[place]
         finding = review.findings[place]
         fields = {
-            'left': self._formula(item.left),
+            'left': self._formula(item.computed),
             'result': item.equation.right.text,
             'exact': show(review.corrected[place], item.equation.right),
         }
@@ -139,12 +139,12 @@ class Writer:
 
     def _explain_carried(self, item: Computation, fields: dict) -> str:
         """Explains which result is taken over, and what follows from the right one."""
-        review, changed = self.review, item.left
+        review, changed = self.review, item.computed
         pairs = []
         for index, source in enumerate(item.sources):
             new = None if source is None else review.corrected[source]
-            if new is not None and new != item.left.leaves[index].value:
-                old = item.left.leaves[index]
+            if new is not None and new != item.computed.leaves[index].value:
+                old = item.computed.leaves[index]
                 leaf = old._replace(value=new, text=show(new))
                 changed = changed.with_leaf(index, leaf)
                 pairs.append((old.text, leaf.text))
