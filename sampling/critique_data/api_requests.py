@@ -75,6 +75,7 @@ class Client:
             api_key=key, base_url=settings.base_url, timeout=settings.timeout_s, max_retries=0
         )
         self.sleep, self.lock, self.next_start = sleep, threading.Lock(), 0.0
+        self.stopped = threading.Event()  # the server cannot be used
         self.paid = 0  # requests that this client sent and the server answered
 
     def ask(self, requests: Sequence[Messages]) -> list[Answer]:
@@ -85,6 +86,7 @@ class Client:
         bodies = {self._name(messages): self._body(messages) for messages in requests}
         self.folder.mkdir(parents=True, exist_ok=True)
         missing = [name for name in bodies if not self._path(name).exists()]
+        self.stopped.clear()
         pool = concurrent.futures.ThreadPoolExecutor(self.settings.parallel)
         try:
             futures = [pool.submit(self._fetch, name, bodies[name]) for name in missing]
@@ -130,7 +132,13 @@ class Client:
 
     def _fetch(self, name: str, body: Mapping[str, Any]) -> None:
         """Asks the server and stores its answer, beside its final name and renamed."""
-        answer = self._request(body)
+        if self.stopped.is_set():
+            return
+        try:
+            answer = self._request(body)
+        except ApiError:
+            self.stopped.set()
+            raise
         record = {'request': body, 'answer': dataclasses.asdict(answer)}
         part = self.folder / f'{name}.{uuid.uuid4().hex}.part'
         part.write_text(json.dumps(record, ensure_ascii=False), encoding='utf-8')
@@ -194,14 +202,15 @@ class _UnreadableError(Exception):
 def _read(completion: Any) -> Answer:
     """Returns the answer in a chat completion. Raises _UnreadableError if it is none."""
     choices = getattr(completion, 'choices', None)
-    message = getattr(choices[0], 'message', None) if choices else None
+    first = choices[0] if isinstance(choices, list) and choices else None
+    message = getattr(first, 'message', None)
     text = getattr(message, 'content', None)
     if not isinstance(text, str):
         raise _UnreadableError
     usage = getattr(completion, 'usage', None)
     return Answer(
         text,
-        getattr(choices[0], 'finish_reason', None),
+        getattr(first, 'finish_reason', None),
         getattr(usage, 'prompt_tokens', None) or 0,
         getattr(usage, 'completion_tokens', None) or 0,
     )
