@@ -178,7 +178,19 @@ _DOUBTFUL = frozenset(
     | {f'{word}s' for word in (*tokens.PARTS, *tokens.SCALES)}
     | {'mod', 'modulo', 'squared', 'cubed', 'square', 'root', 'log', 'sqrt', 'lcm', 'gcd', 'gcf'}
     | {'approximately', 'about', 'roughly', 'rounded', 'rounding', 'round', 'around', 'almost'}
-    | {'unless', 'if', 'not', 'instead', 'max', 'min', 'average', 'mean', 'median'}
+    | {
+        'not',
+        'instead',
+        'wrong',
+        'incorrect',
+        'mistake',
+        'should',
+        'max',
+        'min',
+        'average',
+        'mean',
+        'median',
+    }
 )
 _LINKING = frozenset(['of', 'times', 'per', 'each', 'every', 'by', 'than', 'for', 'and'])
 _LABELS = {
@@ -302,8 +314,9 @@ def compare(
         return True
     if not right.is_number:
         return False
-    # Percentages in sums, `50 - 20%`, have a second reading.
-    if any(leaf.percent for leaf in computed.leaves) and set(computed.operators) & {'+', '-'}:
+    # `50 - 20%` may mean 20 % of 50.
+    kinds = {leaf.percent for leaf in computed.leaves}
+    if len(kinds) > 1 and set(computed.operators) & {'+', '-'}:
         return None
     unit = Fraction(1, 10 ** right.leaves[0].decimals) / (100 if _in_percent(right) else 1)
     distance = min(abs(reading - shown) for reading in _readings(computed, exact, right))

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple
 
-from elenchus.data.critiques.calculator import chains, sources
+from elenchus.data.critiques.calculator import chains, expressions, sources
 from elenchus.data.critiques.calculator.chains import Computation
 from elenchus.data.critiques.calculator.expressions import Expression, Fraction
 
@@ -124,9 +124,29 @@ def _edit(computed: Expression, other: Computation, *, place: int) -> Repair | N
             _operand_edit(computed, needed, old=old, new=new, place=place, result=result)
             or other_kind
         )
-    if count:
-        return Repair(place, 'missing', needed, result, new=new)
-    return Repair(place, 'extra', needed, result, old=old) if len(needed.leaves) > 1 else other_kind
+    longer, shorter, value = (needed, computed, new) if count else (computed, needed, old)
+    if _without(longer, value) != shorter.key():
+        return other_kind
+    return Repair(place, 'missing' if count else 'extra', needed, result, old, new)
+
+
+def _without(expression: Expression, value: Fraction) -> tuple | None:
+    """Returns the key of an expression without one summand or factor."""
+
+    def pruned(node):
+        if isinstance(node, int):
+            return None if node == index else node
+        operator, *parts = node
+        kept = [pruned(part) for part in parts]
+        if None not in kept:
+            return (operator, *kept)
+        if kept[0] is None and operator in '-/' or operator in ('neg', '^'):
+            return None  # what remains would be another operation
+        return kept[1] if kept[0] is None else kept[0]
+
+    index = expression.values.index(value)
+    node = pruned(expression.node)
+    return None if node is None else expressions.canonical(node, expression.values)
 
 
 def _operand_edit(

@@ -59,7 +59,8 @@ _LATEX = (
     (re.compile(r'\\(?:times|cdot)(?![A-Za-z])'), '*'),
     (re.compile(r'\\div(?![A-Za-z])'), '/'),
     (re.compile(r'\\(?:approx|simeq)(?![A-Za-z])'), '≈'),
-    (re.compile(r'\\[()\[\]]|\\left|\\right|\\,|\\ |\*\*(?=[A-Za-z$]|\s|$)'), ' '),
+    (re.compile(r'\\[()\[\]]|\\left|\\right|\\,|\\ '), ' '),
+    (re.compile(r'(?<!\S)\*\*(?=\S)|(?<=\S)\*\*(?!\S)'), ' '),  # bold
     (re.compile(r'\\([$%])'), r'\1'),
     (re.compile(r'(?<=\d)\{,\}(?=\d)'), ','),
 )
@@ -147,6 +148,15 @@ def _number(match: re.Match, line: str) -> Token:
     return Token('number', match[0], match.start(), match.end(), value, decimals, percent)
 
 
+def _cardinal(word: str) -> Fraction | None:
+    """Returns the value of a number word from two to ninety-nine; `one` is rather a pronoun."""
+    tens, _, ones = word.partition('-')
+    if not ones:
+        return None if word in ('zero', 'one') else CARDINALS.get(word)
+    parts = CARDINALS.get(tens), CARDINALS.get(ones)
+    return None if None in parts or parts[0] < 20 or not 0 < parts[1] < 10 else sum(parts)
+
+
 def _word(match: re.Match, line: str, before: Token | None) -> Token:
     text, place = match[0], (match.start(), match.end())
     lower = text.lower()
@@ -155,6 +165,8 @@ def _word(match: re.Match, line: str, before: Token | None) -> Token:
         return Token('operator', '*', *place) if follows else Token('other', text, *place)
     if lower in _VERBS:
         return Token('verb', text, *place)
+    if (value := _cardinal(lower)) is not None:
+        return Token('number', str(value), *place, value)
     if len(text) == 1 and lower not in 'ai':
         return Token('other', text, *place)
     return Token('word', text, *place)
