@@ -101,6 +101,18 @@ def test_a_right_answer_after_a_slip_keeps_its_verdict():
     assert verdicts(CLIPS, '48/2 = 22\n48+24 = 72\n#### 72') == ([False, True], True)
 
 
+def test_a_right_result_by_the_wrong_operation_is_not_called_right():
+    stamps = Problem('s', '2 stamps and 2 more. How many?', '4', '2+2=4\n#### 4', 1, 'asdiv')
+    assert verdicts(stamps, '2*2=4\n#### 4') == ([None], True)
+
+
+def test_a_result_with_many_decimals_is_in_no_formula():
+    watts = Problem('w', '125 watts, 14 cents, 4 hours?', '500', '125*4=500\n#### 500', 1, 'x')
+    for seed in range(8):
+        critique = parsed(watts, '125/14=110\n110*4=440\n#### 440', seed=seed)
+        assert critique.steps[1].correct is False and 'about' not in critique.steps[1].explanation
+
+
 def test_what_is_not_checked_has_no_verdict():
     assert verdicts(CLIPS, f'Let us think.\n{CLIPS.solution}') == ([None, True, True], True)
 
@@ -170,7 +182,9 @@ def test_every_critique_is_read_as_it_was_meant(lines, last, seed):
     check_sentences(critique)
 
 
-STATED = re.compile(r'([\d(][\d,.%+*/^() -]*[\d)%]) (?:is|=) (\d[\d,]*(?:\.\d+)?%?)(?![\d/])')
+STATED = re.compile(
+    r'(?<![\w.])(\.?[\d(][\d,.%+*/^() -]*[\d)%]) (?:is|=) (\d[\d,]*(?:\.\d+)?%?)(?![\d/])'
+)
 
 
 def check_sentences(critique):

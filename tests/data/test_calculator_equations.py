@@ -154,13 +154,18 @@ def test_no_text_breaks_the_parser_and_what_holds_is_equal(text):
             assert difference <= Fraction(1, 2 * 10 ** equation.right.leaves[0].decimals)
 
 
-@hypothesis.given(st.recursive(
-    st.integers(0, 3), lambda part: st.tuples(st.sampled_from('+-*/'), part, part), max_leaves=6
-))  # fmt: skip
+@st.composite
+def trees(draw, depth=3):
+    """A tree of operations over four leaves."""
+    if depth == 0 or (depth < 3 and draw(st.booleans())):
+        return draw(st.integers(0, 3))
+    return (draw(st.sampled_from('+-*/')), draw(trees(depth - 1)), draw(trees(depth - 1)))
+
+
+@hypothesis.given(trees())
 def test_a_written_tree_is_read_as_itself(node):
     numbers = [Fraction(n) for n in (7, 3, 11, 5)]
     text = expressions.write(node, [str(n) for n in numbers])
-    hypothesis.assume(isinstance(node, tuple))
     value = expressions.evaluate(node, numbers)
     (equation, *_) = equations.find(f'{text} = 1000003')
     assert equation.computed.value == value

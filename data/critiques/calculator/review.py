@@ -137,13 +137,18 @@ def _findings(
     """Returns the finding of each computation; `solves`: the corrections reach the answer."""
     keys = {item.computed.key() for item in reference}
     values = {item.equation.result for item in reference}
+    operands = {tuple(sorted(item.computed.values)) for item in reference}
     used = _used(chain) if solves else set()
     carried = _carried(chain, changed, repair=repair, values=values)
     findings = []
     for place, item in enumerate(chain):
         earlier = {other.equation.result for other in chain[:place]}
         sourced = set(item.computed.values) <= earlier | known | sources.CONSTANTS
-        trusted = place in used or (location is not None and item.line < location)
+        # With other signs than the reference's, `2*2` for `2+2`, a right result is an accident.
+        accident = tuple(sorted(item.computed.values)) in operands
+        trusted = (place in used and not accident) or (
+            location is not None and item.line < location
+        )
         if repair and place == repair.place:
             findings.append(Finding.REPLACED)
         elif item.equation.holds is False:

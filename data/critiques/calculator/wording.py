@@ -21,6 +21,9 @@ CARRIED = (
     '{old} is wrong here, it should be {new}: {corrected} is {exact}, not {result}.',
     'With {new} in place of the wrong {old}, this is {corrected} = {exact}.',
 )
+CARRIED_OPEN = ('This takes over {old}, which is wrong.', '{old} is wrong, and is used here.')
+"""Of a result without few decimals, with which a formula would be rounded."""
+
 UNKNOWN = (
     'This could not be checked by calculation.',
     'The calculation here could not be checked.',
@@ -150,6 +153,8 @@ class Writer:
                 pairs.append((old.text, leaf.text))
         old, new = pairs[0]
         fields |= {'old': old, 'new': new, 'corrected': self._formula(changed)}
+        if any('about' in text for _, text in pairs):
+            return self._pick(CARRIED_OPEN, fields)
         return self._pick(CARRIED if review.is_solved else CARRIED[-1:], fields)
 
     def _explain_repair(self, fields: dict) -> str:
