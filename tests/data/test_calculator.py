@@ -183,7 +183,7 @@ def test_every_critique_is_read_as_it_was_meant(lines, last, seed):
 
 
 STATED = re.compile(
-    r'(?<![\w.])(\.?[\d(][\d,.%+*/^() -]*[\d)%]) (?:is|=) (\d[\d,]*(?:\.\d+)?%?)(?![\d/])'
+    r'(?<![\w.-])(-?\.?[\d(][\d,.%+*/^() -]*[\d)%]) (?:is|=) (\d[\d,]*(?:\.\d+)?%?)(?![\d/])'
 )
 
 
