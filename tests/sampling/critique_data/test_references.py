@@ -6,8 +6,9 @@ import pytest
 
 from elenchus.data import records
 from elenchus.data.critiques.calculator import annotator
-from elenchus.data.critiques.oracle import NoCritique
+from elenchus.data.critiques.oracle import ConstructedAttempt, NoCritique
 from elenchus.data.grading import judge, verify
+from elenchus.data.lab import forms
 from elenchus.sampling.critique_data import constructions, filters, references
 from elenchus.sampling.engine import sampling_methods
 from elenchus.sampling.sample_spec import SampleSpec
@@ -15,10 +16,7 @@ from elenchus.train.stages import critique_data
 from tests.support import fake_engine
 from tests.support.fake_engine import CHAT
 
-PROBLEMS = [
-    records.Problem(f'gsm8k/{i}', f'{i} + 2 = ?', str(i + 2), f'{i} + 2 = {i + 2}\n#### {i + 2}', 1, 'x')
-    for i in range(4)
-]  # fmt: skip
+PROBLEMS = [forms.generate_problem(seed=0, split='train', index=i) for i in range(4)]
 SPEC = SampleSpec(1, sampling_methods.TemperatureSampling(0.7, 0, 1.0, 0.0, banned=()), 3, 0)
 
 
@@ -30,10 +28,12 @@ def judging():
 
 def solved(request):
     """The actor solves question 0, and with the reference before it also question 1."""
-    number = int(request.texts['question'].split()[0])
-    shown = 'guide' in request.texts
-    right = number == 0 or (shown and number == 1)
-    return f'{number} + 2 = {number + 2 if right else 9}\n#### {number + 2 if right else 9}'
+    numbers = {problem.question: i for i, problem in enumerate(PROBLEMS)}
+    number = numbers[request.texts['question']]
+    text = PROBLEMS[number].solution
+    if number == 0 or ('guide' in request.texts and number == 1):
+        return text
+    return f'{text[:-1]}{(int(text[-1]) + 1) % 10}'
 
 
 def paths(judging, kind, problems=PROBLEMS):
@@ -64,8 +64,8 @@ def test_without_a_solution_or_without_the_setting_there_is_none(judging):
 
 def test_the_reason_of_the_annotator_is_that_of_the_data_card(judging):
     (episode,) = paths(judging, 'kept', PROBLEMS[1:2])
-    item = constructions.as_annotated_attempt(CHAT, episode, PROBLEMS[1])
-    wrong = dataclasses.replace(item, attempt='It is large.\n#### 9')
+    clips = records.Problem('c', 'Half of 48?', '24', '48/2 = 24\n#### 24', 1, 'gsm8k')
+    wrong = ConstructedAttempt(clips, 'It is large.\n#### 9', 'RG1', None, None)
     reason = annotator.annotate(wrong, form='mixed', seed=0)
     assert reason == NoCritique('not_located')
     dropped = episode.with_facts(rejection=reason.reason)
