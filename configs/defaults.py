@@ -162,8 +162,8 @@ CRITIQUE = {  # stage `critique`: critique data by AutoMathCritique (arXiv 2411.
     'raised_temperature': 1.0,  # of RG2
     'annotator': 'oracle',  # or 'calculator', 'monte_carlo', 'model', 'file', 'api'
     'annotator_path': '',  # of 'model' a saved model, of 'file' a file of critiques
-    'form': 'mixed',  # of 'calculator': 'first_error', 'full_pass', 'mixed'
-    'api': api(),  # of 'api'
+    'form': 'mixed',  # of the calculator: 'first_error', 'full_pass', 'mixed'
+    'api': api(),  # the server
     'num_rollouts': 8,  # of 'monte_carlo': continuations from the end of each line
     'rollout_threshold': 0.4,  # a line is wrong if fewer of them reach the answer
     'filter_samples': 0,  # refinements that test a critique; 0: no filter; 10 is a good start

@@ -46,15 +46,15 @@ def api(**changes) -> dict:
         'model': 'gpt-4o',  # as the server names it
         'key_variable': 'OPENAI_API_KEY',  # environment variable with the key
         'cache': 'runs/api_cache',  # folder of answers; equal requests are paid for once
-        'temperature': 0.0,
+        'temperature': 0.0,  # of the answers
         'max_tokens': 1024,  # of an answer; a longer one is cut off and left out
         'timeout_s': 120.0,  # of a request
         'attempts': 6,  # at a request that fails for a while
         'backoff_s': 1.0,  # before the second attempt; doubles
-        'requests_per_minute': 500.0,
+        'requests_per_minute': 500.0,  # at most
         'parallel': 8,  # open requests
         'prompt_price': 0.0,  # of a million tokens, for usage.txt in the cache
-        'answer_price': 0.0,
+        'answer_price': 0.0,  # of a million tokens of answers
         **changes,
     }
 
