@@ -15,7 +15,7 @@ paths of what is read are looked up in the working directory, then in the projec
 from ml_collections import ConfigDict
 
 from elenchus.configs import derive
-from elenchus.configs.sections import fit, lora, objective, optimizer, shares
+from elenchus.configs.sections import api, fit, lora, objective, optimizer, shares
 
 STAGES = 'base actor critique critic evaluate vanilla critique_in_the_loop reinforce'
 
@@ -164,9 +164,12 @@ CRITIQUE = {  # stage `critique`: critique data by AutoMathCritique (arXiv 2411.
     'num_attempts': 4,  # RG1: attempts from scratch, a problem
     'num_relocated': 1,  # RG2: right attempts resampled from a line on
     'num_inserted': 2,  # RG3: attempts with a named mistake inserted at a line
+    'references': 'none',  # more right paths: 'none', 'kept' references, 'rewritten' by the actor
     'raised_temperature': 1.0,  # of RG2
-    'annotator': 'oracle',  # who writes critiques: 'oracle', 'monte_carlo', 'model', 'file'
+    'annotator': 'oracle',  # or 'calculator', 'monte_carlo', 'model', 'file', 'api'
     'annotator_path': '',  # of 'model' a saved model, of 'file' a file of critiques
+    'form': 'mixed',  # of the calculator: 'first_error', 'full_pass', 'mixed'
+    'api': api(),  # the server
     'num_rollouts': 8,  # of 'monte_carlo': continuations from the end of each line
     'rollout_threshold': 0.4,  # a line is wrong if fewer of them reach the answer
     'filter_samples': 0,  # refinements that test a critique; 0: no filter; 10 is a good start

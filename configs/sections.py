@@ -39,6 +39,26 @@ def lora(rank: int = 0, alpha: float = 32.0) -> dict:
     }
 
 
+def api(**changes) -> dict:
+    """An OpenAI-compatible server that writes critiques, what it may do and what it costs."""
+    return {
+        'base_url': 'https://api.openai.com/v1',  # or that of a server of your own
+        'model': 'gpt-4o',  # as the server names it
+        'key_variable': 'OPENAI_API_KEY',  # environment variable with the key
+        'cache': 'runs/api_cache',  # folder of answers; equal requests are paid for once
+        'temperature': 0.0,  # of the answers
+        'max_tokens': 1024,  # of an answer; a longer one is cut off and left out
+        'timeout_s': 120.0,  # of a request
+        'attempts': 6,  # at a request that fails for a while
+        'backoff_s': 1.0,  # before the second attempt; doubles
+        'requests_per_minute': 500.0,  # at most
+        'parallel': 8,  # open requests
+        'prompt_price': 0.0,  # of a million tokens, for usage.txt in the cache
+        'answer_price': 0.0,  # of a million tokens of answers
+        **changes,
+    }
+
+
 def shares(**kinds) -> dict:
     """Mixture of documents of the lab's base model; sums to 1."""
     return {

@@ -121,7 +121,7 @@ class EpisodeFacts:
     """Facts about a whole episode; None = unknown, or the fact does not apply to the episode."""
 
     # How an attempt of critique data was constructed (sampling.critique_data.constructions).
-    construction: str | None = None  # of critiques.oracle.CONSTRUCTIONS
+    construction: str | None = None  # of critiques.oracle.CONSTRUCTIONS, or 'reference'
     location: int | None = None  # line, from 0, before which there is no mistake
     mistake: str | None = None  # kind of the inserted mistake; RG3 only
 
@@ -137,8 +137,8 @@ class EpisodeFacts:
     sample: int | None = None  # number among the samples of an uptake condition, from 0
     processed: Mapping[str, int] | None = None  # prompt and sampled tokens of these calls, by role
 
-    # Set by train.stages.self_talk_data.
-    rejection: str | None = None  # reason why a self-talk is not trained on; None = it is
+    # Set by train.stages.self_talk_data and train.stages.critique_data.
+    rejection: str | None = None  # why a self-talk is not trained on, or has no critique
 
 
 @dataclasses.dataclass(frozen=True)

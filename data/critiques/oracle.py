@@ -35,8 +35,15 @@ class ConstructedAttempt:
     kind: str | None  # of mistakes.kinds(problem), for RG3
 
 
-Annotator = Callable[[Sequence[ConstructedAttempt]], list[str | None]]
-"""Constructed attempts -> texts of their critiques; None for those it cannot annotate."""
+@dataclasses.dataclass(frozen=True)
+class NoCritique:
+    """Stands for a critique that an annotator does not write, with the data card's reason."""
+
+    reason: str
+
+
+Annotator = Callable[[Sequence[ConstructedAttempt]], list[str | NoCritique | None]]
+"""Constructed attempts -> texts of their critiques; None for those it cannot annotate, or why."""
 
 
 def oracle(attempts: Sequence[ConstructedAttempt]) -> list[str | None]:

@@ -56,7 +56,7 @@ def resample_from_step(
     """
     openings, originals = [], []
     for group in groups:
-        problem, correct = group.problem, [e.attempt for e in group if _is_fully_correct(e)]
+        problem, correct = group.problem, [e.attempt for e in group if is_fully_correct(e)]
         # One stream per problem: a part of the problems draws what the whole set draws.
         rng = random.Random(f'{spec.seed}/{problem.id}')
         for i in range(spec.num_samples if correct else 0):
@@ -90,7 +90,7 @@ def insert_mistake(
     openings = []
     for group in groups:
         problem = group.problem
-        texts = [sampler.chat.text(e.attempt) for e in group if _is_fully_correct(e)]
+        texts = [sampler.chat.text(e.attempt) for e in group if is_fully_correct(e)]
         texts = texts or [problem.solution]
         rng = random.Random(f'{spec.seed}/{problem.id}')
         for i in range(spec.num_samples):
@@ -119,8 +119,8 @@ class _Opening(NamedTuple):
     facts: EpisodeFacts
 
 
-def _is_fully_correct(episode: Episode) -> bool:
-    """True if the answer is correct and, as far as the judge can tell, all steps are."""
+def is_fully_correct(episode: Episode) -> bool:
+    """Returns whether the answer is right and, as far as the judge can tell, all steps are."""
     facts = episode.attempt.facts
     return facts.correct and facts.steps_correct is not False
 

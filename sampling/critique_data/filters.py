@@ -18,6 +18,9 @@ from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
 
+FLAWED = ('RG2', 'RG3')
+"""Constructions of attempts that are meant to be wrong."""
+
 Reasons = list[str | None]
 """Per episode, the reason for its rejection, or None."""
 
@@ -93,7 +96,7 @@ def reject_at_random(episodes: Sequence[Episode], *, least: int, seed: int) -> R
 def reject_correct(episodes: Sequence[Episode]) -> Reasons:
     """'came_right': an attempt constructed to be flawed (RG2, RG3) whose answer is correct."""
     return [
-        'came_right' if e.facts.construction != 'RG1' and e.attempt.facts.correct else None
+        'came_right' if e.facts.construction in FLAWED and e.attempt.facts.correct else None
         for e in episodes
     ]
 

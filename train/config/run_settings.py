@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
+from elenchus.data.critiques.calculator.annotator import Form
 from elenchus.data.grading.judge import AnswerSettings
 from elenchus.data.lab.forms import FormName
 from elenchus.data.records import PLAYER_OF_ROLE
@@ -25,6 +26,8 @@ from elenchus.model.ranges import (
     Share,
     checked,
 )
+from elenchus.sampling.critique_data.api_settings import ApiSettings
+from elenchus.sampling.critique_data.references import RightPaths
 from elenchus.sampling.engine.sampling_methods import MinP, Temperature, TopK, TopP
 from elenchus.sampling.engine.shapes import EngineSettings
 from elenchus.sampling.exploration.context import ExploreSettings
@@ -185,9 +188,12 @@ class CritiqueSettings:
     num_attempts: SampleCount  # RG1: from scratch, per problem
     num_relocated: ExampleCount  # RG2: right attempts resampled from a line on
     num_inserted: ExampleCount  # RG3: a named mistake inserted at a line
+    references: RightPaths  # right paths beside the sampled ones
     raised_temperature: Temperature  # of RG2
-    annotator: Literal['oracle', 'monte_carlo', 'model', 'file']
+    annotator: Literal['oracle', 'calculator', 'monte_carlo', 'model', 'file', 'api']
     annotator_path: str  # saved model or file of critiques; else ''
+    form: Form  # of 'calculator': where a critique stops
+    api: ApiSettings
     num_rollouts: SampleCount  # of 'monte_carlo': continuations from the end of each line
     rollout_threshold: Share  # a line is wrong if a smaller share of them reach the answer
     # Refinements that test the critique of a wrong attempt; 0: no filter.

@@ -5,6 +5,7 @@ import jax
 from elenchus.data.critiques import oracle
 from elenchus.model.config import ModelConfig
 from elenchus.model.row_shards import num_row_shards
+from elenchus.sampling.critique_data import api_requests
 from elenchus.sampling.engine import shapes, weights
 from elenchus.train import loop
 from elenchus.train.checkpoints import saved_models
@@ -89,8 +90,17 @@ def check_annotator(settings: RunSettings, fingerprint: str) -> None:
     """Raises ValueError if the annotator of critique data cannot be made."""
     s = settings.critique
     path, field = resolve(s.annotator_path), f'critique.annotator_path={s.annotator_path!r}'
-    if s.annotator in ('oracle', 'monte_carlo') and s.annotator_path:
+    if s.annotator not in ('model', 'file') and s.annotator_path:
         raise ValueError(f"{field} is not read by critique.annotator={s.annotator!r}: set it to ''")
+    by_text = s.annotator in ('calculator', 'api')
+    if by_text and settings.data.source == 'lab':
+        raise ValueError(
+            f"critique.annotator={s.annotator!r} writes the grammar 'released' about real text; "
+            "on the lab use 'oracle'"
+        )
+    needs_key = 'critique' in settings.stages or settings.improve.retrain_critic
+    if s.annotator == 'api' and needs_key:
+        api_requests.read_key(s.api)
     if s.annotator == 'file':
         if not s.annotator_path or not path.exists():
             raise ValueError(f'file not found: {field}; it must be a file of critiques')

@@ -184,6 +184,8 @@ def longest_hint(s: RunSettings, chat: Chat, problems: Sequence[Problem]) -> int
     """Returns the number of tokens of the longest guide for the actor; 0 without one."""
     explored = problems[: s.improve.num_problems]
     hints = [g(p) for name, g in proposals.GUIDES.items() if name in s.stages for p in explored]
+    if s.critique.references == 'rewritten' and 'critique' in s.stages:
+        hints += [p.solution or '' for p in problems[: s.critique.num_problems]]
     share = s.reinforce.turns.hint_share
     if share and any('actor' in REINFORCED.get(stage, ()) for stage in s.stages):
         hints += [rollouts.hint(p, share) for p in problems]

@@ -109,8 +109,9 @@ def solution_readers(s: RunSettings) -> Iterator[SolutionReader]:
         count = s.data.num_train
         yield SolutionReader('reinforce.turns.hint_share gives a part of it', count, count)
     annotates = 'critique' in s.stages or (explorers and s.improve.retrain_critic)
-    if annotates and s.critique.annotator == 'oracle':
-        text = "critique.annotator='oracle' needs it, and leaves out problems without one"
+    if annotates and s.critique.annotator in ('oracle', 'calculator'):
+        text = f'critique.annotator={s.critique.annotator!r} needs it, and leaves out problems '
+        text += 'without one'
         yield SolutionReader(text, s.critique.num_problems, 1)
 
 

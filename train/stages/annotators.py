@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 from elenchus.data.critiques import oracle
+from elenchus.data.critiques.calculator.annotator import calculator
 from elenchus.data.critiques.oracle import Annotator
 from elenchus.model.transformer import Transformer
-from elenchus.sampling.critique_data import annotators
+from elenchus.sampling.critique_data import annotators, api_annotator
 from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
@@ -32,6 +33,12 @@ def make_annotator(
     s, inputs = settings, samplers.inputs
     if s.annotator == 'oracle':
         return lambda sampler, first: oracle.oracle
+    if s.annotator == 'calculator':
+        by_calculation = calculator(form=s.form, seed=seed)
+        return lambda sampler, first: by_calculation
+    if s.annotator == 'api':
+        by_api = api_annotator.api_annotator(s.api, resolve(s.api.cache))
+        return lambda sampler, first: by_api
     if s.annotator == 'file':
         from_file = oracle.from_file(resolve(s.annotator_path))
         return lambda sampler, first: from_file

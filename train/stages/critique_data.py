@@ -10,11 +10,12 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 
 from elenchus.data.critiques import record_files
+from elenchus.data.critiques.oracle import NoCritique
 from elenchus.data.critiques.record_files import CritiqueRecord
 from elenchus.data.records import Episode, Problem
 from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
-from elenchus.sampling.critique_data import constructions, filters
+from elenchus.sampling.critique_data import constructions, filters, references
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
 from elenchus.train.config.run_settings import CritiqueSettings
@@ -119,7 +120,17 @@ def construct(
         inserted = constructions.insert_mistake(
             sampler, actor, groups, judge=judge, spec=specs['RG3']
         )
-        episodes = [*(e for group in groups for e in group), *resampled, *inserted]
+        right = references.right_paths(
+            sampler,
+            actor,
+            groups,
+            kind=s.references,
+            judge=judge,
+            spec=SampleSpec(
+                1, samplers.method(), derive_seed(seed, references.CONSTRUCTION), part.first
+            ),
+        )
+        episodes = [*(e for group in groups for e in group), *resampled, *inserted, *right]
         part.write(episodes, sampler.engine.tokens - tokens_before)
     return parts.read()
 
@@ -160,7 +171,9 @@ def annotate(
         episodes = []
         texts = annotator(sampler, part.first)(attempts)
         for episode, text in zip(part.items, texts, strict=True):
-            if text is not None:
+            if isinstance(text, NoCritique):
+                episode = episode.with_facts(rejection=text.reason)
+            elif text is not None:
                 episode = episode_lib.add_critique(chat, episode, text, grammar=grammar)
             episodes.append(episode)
         part.write(episodes, sampler.engine.tokens - tokens_before)
@@ -227,7 +240,7 @@ def apply_filter(
         last = collections.Counter(reasons.values()).most_common(1)[0][0]
         raise ValueError(
             f'critique: all {counts.total()} attempts were rejected, by reason {dict(counts)}: '
-            f'{REMEDIES[last]}, in a new --workdir'
+            f'{REMEDIES.get(last, REMEDIES["no_critique"])}, in a new --workdir'
         )
     return remaining
 
@@ -251,9 +264,12 @@ def refinement_filter(
 
 
 def reject_unreadable(episodes: Sequence[Episode]) -> filters.Reasons:
-    """Rejects 'no_critique': the annotator gave none; 'no_verdict': no final verdict in it."""
+    """Rejects critiques without a final verdict ('no_verdict'), and attempts without a critique.
+
+    The reason of the latter is the annotator's, or 'no_critique'.
+    """
     return [
-        'no_critique'
+        e.facts.rejection or 'no_critique'
         if e.turns[-1].role != 'critique'
         else 'no_verdict'
         if e.critique.facts.verdict is None

@@ -177,7 +177,7 @@ class TalkBuilder:
         extended = []
         for talk in talks:
             text = next(critiques) if talk.open else None
-            if text is not None:
+            if isinstance(text, str):
                 turns = (*talk.episode.turns, chat.text_turn('critique', text))
                 talk = self._extend(talk, dataclasses.replace(talk.episode, turns=turns))
             elif talk.open:

@@ -1,0 +1,104 @@
+"""The computations of a solution as a chain: which results later computations take up.
+
+`recompute` changes one computation and follows what that changes. So a repair can be tried: does
+the rest of the solution then reach the reference answer?
+"""
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+
+from elenchus.data.critiques.calculator import equations, expressions
+from elenchus.data.critiques.calculator.equations import Equation
+from elenchus.data.critiques.calculator.expressions import Expression, Fraction
+
+
+@dataclasses.dataclass(frozen=True)
+class Computation:
+    """An equation of a solution, its line, and where its operands come from."""
+
+    line: int
+    equation: Equation
+    sources: tuple[int | None, ...]  # per leaf: the earlier computation whose result it is
+
+    @property
+    def computed(self) -> Expression:
+        """What is computed."""
+        return self.equation.computed
+
+
+def read(
+    lines: Sequence[str], *, exact_values: Collection[Fraction] | None = None
+) -> list[Computation]:
+    """Returns the computations of a solution's lines; an operand is the newest equal result."""
+    chain: list[Computation] = []
+    for number, line in enumerate(lines):
+        for equation in equations.find(line, exact_values=exact_values):
+            if equation.result is None:
+                continue
+            sources = tuple(_source(chain, value) for value in equation.computed.values)
+            chain.append(Computation(number, equation, sources))
+    return chain
+
+
+def _source(chain: Sequence[Computation], value: Fraction) -> int | None:
+    places = (i for i in range(len(chain) - 1, -1, -1) if chain[i].equation.result == value)
+    return next(places, None)
+
+
+def recompute(
+    chain: Sequence[Computation],
+    slips: Mapping[int, Fraction],
+    replaced: Mapping[int, Fraction] | None = None,
+) -> list[Fraction | None]:
+    """Returns the results of all computations after corrections.
+
+    A result that does not depend on a corrected one stays as it is stated.
+
+    Args:
+        chain: Computations in their order.
+        slips: False computations -> their true results; with corrected operands they are computed.
+        replaced: Computations that should be others -> the results of those.
+
+    Returns:
+        One result for each computation; None where there is no exact one.
+    """
+    results: list[Fraction | None] = []
+    for place, item in enumerate(chain):
+        values = [
+            value if source is None else results[source]
+            for value, source in zip(item.computed.values, item.sources, strict=True)
+        ]
+        if replaced and place in replaced:
+            results.append(replaced[place])
+        elif values == list(item.computed.values):
+            results.append(slips.get(place, item.equation.result))
+        else:
+            results.append(_computed(item, values))
+    return results
+
+
+def _computed(item: Computation, values: Sequence[Fraction | None]) -> Fraction | None:
+    """Returns the result with other operands; None if percent signs leave it open."""
+    percent = any(leaf.percent for leaf in (*item.computed.leaves, *item.equation.right.leaves))
+    if None in values or percent:
+        return None
+    return expressions.evaluate(item.computed.node, values)
+
+
+def dependents(chain: Sequence[Computation], place: int) -> set[int]:
+    """Returns the later computations that take up a computation's result."""
+    places = {place}
+    for later in range(place + 1, len(chain)):
+        if places & set(chain[later].sources):
+            places.add(later)
+    return places - {place}
+
+
+def leads_to(chain: Sequence[Computation], answer: Fraction) -> set[int]:
+    """Returns the computations on which the last one with this result depends, itself included."""
+    last = _source(chain, answer)
+    places = set() if last is None else {last}
+    for place in range(len(chain) - 1, -1, -1):
+        if place in places:
+            places |= {source for source in chain[place].sources if source is not None}
+    return places

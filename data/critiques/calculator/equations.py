@@ -1,0 +1,362 @@
+"""Equations of a line: what is computed, what the line says it is, and whether that holds.
+
+An equation is judged false only if nothing around it leaves another reading: then `holds` is None.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Collection, Iterator, Sequence
+
+from elenchus.data.critiques.calculator import expressions, tokens
+from elenchus.data.critiques.calculator.expressions import Expression, Fraction
+from elenchus.data.critiques.calculator.tokens import Token
+
+
+@dataclasses.dataclass(frozen=True)
+class Equation:
+    """A computation and what the line says its result is.
+
+    `holds` is None if it cannot be judged. A chain `a = b = c` is two equations; the first
+    computation of a chain has its last number as `result` too.
+    """
+
+    computed: Expression  # with at least one operation
+    right: Expression
+    holds: bool | None
+
+    @property
+    def result(self) -> Fraction | None:
+        """What the line says the result is."""
+        return self.right.value
+
+    @property
+    def exact(self) -> Fraction | None:
+        """What the result is, in the unit of the right side: percent as it stands there."""
+        value = self.computed.value
+        if value is None:
+            return None
+        if _in_percent(self.right) and not any(leaf.percent for leaf in self.computed.leaves):
+            # `20/50*100 = 40%` and `20/50 = 40%` are both written: the nearer one is meant.
+            return min(value, value / 100, key=lambda v: abs(v - self.right.value))
+        return value
+
+
+def find(line: str, *, exact_values: Collection[Fraction] | None = None) -> list[Equation]:
+    """Returns the equations of a line in their order, those in `<<48/2=24>>` last.
+
+    Args:
+        line: A line of a solution.
+        exact_values: Numbers that are surely not rounded, such as those of the question; other
+            decimals may have lost digits. None: no number is rounded.
+    """
+    result: list[Equation] = []
+    for text in (tokens.prose(line), *tokens.ANNOTATION.findall(line)):
+        for segment in _segments(tokens.tokenize(text)):
+            for equation in _equations(segment, exact_values):
+                if not any(_same(equation, other) for other in result):
+                    result.append(equation)
+    return result
+
+
+def _same(first: Equation, second: Equation) -> bool:
+    return first.computed.key() == second.computed.key() and first.result == second.result
+
+
+def _segments(line: Sequence[Token]) -> Iterator[list[Token]]:
+    """Yields the clauses; what continues an operation or a number over a break starts with it."""
+    segment: list[Token] = []
+    for place, token in enumerate(line):
+        if token.kind != 'break':
+            segment.append(token)
+            continue
+        yield segment
+        before, after = line[place - 1 : place], line[place + 1 : place + 2]
+        segment = []
+        cut = before and before[0].kind in ('operator', 'equals') and place
+        thousands = before and after and token.text == ',' and before[0].kind == 'number'
+        if cut or (thousands and len(after[0].text) == 3):
+            segment.append(token._replace(kind='other'))
+    yield segment
+
+
+def _equations(segment: list[Token], exact_values) -> Iterator[Equation]:
+    at = 1 if segment and _is_bullet(segment) else 0
+    while at < len(segment):
+        parser = expressions.Parser(segment, at)
+        first = parser.expression()
+        if first is None or parser.at == at:
+            at += 1
+            continue
+        chain, units = [first], list(parser.unit_places)
+        start, at, about = at, parser.at, False
+        while sign := _equality(segment, at, first=chain[0], length=len(chain)):
+            parser = expressions.Parser(segment, sign[0])
+            following = parser.expression()
+            if following is None:
+                break
+            is_verb = segment[at].kind == 'verb'
+            if is_verb and (not following.is_number or _goes_on(segment, parser.at)):
+                break
+            about = about or sign[1]
+            chain.append(following)
+            units += parser.unit_places
+            at = parser.at
+        if len(chain) > 1 and not _is_broken(segment, start, at):
+            doubtful = about or _is_doubtful(segment, start)
+            judged = _judge_chain(chain, exact_values, doubtful=doubtful)
+            yield from map(_without_conversion, judged) if _has_two_units(segment) else judged
+
+
+def _is_bullet(segment: list[Token]) -> bool:
+    """Whether the segment begins with a dash before a space."""
+    first = segment[0]
+    return (
+        first.kind == 'operator'
+        and first.text in '-*'
+        and len(segment) > 1
+        and segment[1].start > first.end
+    )
+
+
+def _equality(
+    segment: list[Token], at: int, *, first: Expression, length: int
+) -> tuple[int, bool] | None:
+    """Returns the place behind a sign of equality, and whether it says only about equal."""
+    if at >= len(segment):
+        return None
+    if segment[at].kind == 'equals':
+        return at + 1, segment[at].text == '~'
+    if segment[at].kind != 'verb' or first.is_number or length > 1:
+        return None
+    at += 1
+    about = False
+    while at < len(segment) and segment[at].kind in ('verb', 'word'):
+        word = segment[at].text.lower()
+        if word not in _AFTER_VERB:
+            return None
+        about = about or word in _ABOUT
+        at += 1
+    return at, about
+
+
+_ABOUT = {'about', 'approximately', 'roughly', 'around', 'nearly', 'almost', 'over'}
+_AFTER_VERB = _ABOUT | {'equal', 'to', 'exactly', 'just', 'a', 'total', 'of'}
+_GOES_ON = {
+    *('more', 'less', 'fewer', 'times', 'than', 'percent', 'of', 'as', 'and', 'or', 'to'),
+}
+
+
+def _goes_on(segment: list[Token], at: int) -> bool:
+    """Whether words after `is 10` may change its meaning: `is 10 more than`."""
+    return any(
+        token.text.lower() in _GOES_ON or token.kind not in ('word', ')') for token in segment[at:]
+    )
+
+
+def _is_broken(segment: list[Token], start: int, end: int) -> bool:
+    """Whether what stands beside makes another equation of these numbers.
+
+    That is an operator before, with or without words between, or an operator, a number or a sign
+    that is not understood directly beside.
+    """
+    before = segment[start - 1] if start else None
+    after = segment[end] if end < len(segment) else None
+    if after and after.kind in ('operator', 'number', 'other', 'equals', '('):
+        return True
+    bullet = start == 1 and _is_bullet(segment)
+    signs = [token for token in segment[:start] if token.kind not in ('word', 'verb')]
+    if signs and signs[-1].kind == 'operator' and not bullet:
+        return True
+    if before and before.kind == '(':
+        return after is None or after.kind != ')'
+    return bool(before) and before.kind in ('number', 'other', ')')
+
+
+_DOUBTFUL = frozenset(
+    {*tokens.MULTIPLES, *tokens.PARTS, *tokens.SCALES, 'percent', 'remainder', 'remainders'}
+    | {f'{word}s' for word in (*tokens.PARTS, *tokens.SCALES)}
+    | {'mod', 'modulo', 'squared', 'cubed', 'square', 'root', 'log', 'sqrt', 'lcm', 'gcd', 'gcf'}
+    | {'approximately', 'about', 'roughly', 'rounded', 'rounding', 'round', 'around', 'almost'}
+    | {
+        'not',
+        'instead',
+        'wrong',
+        'incorrect',
+        'mistake',
+        'should',
+        'max',
+        'min',
+        'average',
+        'mean',
+        'median',
+    }
+)
+_LINKING = frozenset(['of', 'times', 'per', 'each', 'every', 'by', 'than', 'for', 'and'])
+_LABELS = {
+    *('day', 'step', 'week', 'hour', 'month', 'year', 'group', 'number', 'page', 'room'),
+    *('grade', 'level'),
+}
+
+
+def _is_doubtful(segment: list[Token], start: int) -> bool:
+    """Whether the clause may mean another computation than its numbers and signs."""
+    words = {token.text.lower() for token in segment if token.kind == 'word'}
+    if words & _DOUBTFUL or any(token.kind == 'other' for token in segment):
+        return True
+    before = list(itertools.takewhile(lambda t: t.kind != 'equals', reversed(segment[:start])))
+    if any(token.kind == 'operator' for token in before) and not _is_bullet(segment):
+        return True
+    word = before[0].text.lower() if before else ''
+    linked = word in _LINKING and any(token.kind == 'number' for token in before)
+    attached = any(
+        token.kind == 'number' and after.kind == 'word' and after.start == token.end + 3
+        for token, after in itertools.pairwise(segment)
+    )
+    return linked or attached or word in _LABELS
+
+
+_MEASURES = {
+    unit: kind
+    for kind, units in {
+        'time': 'second seconds sec secs minute minutes min mins hour hours hr hrs day days week '
+        'weeks month months year years decade decades',
+        'money': '$ dollar dollars cent cents quarter quarters dime dimes nickel nickels penny '
+        'pennies € £ pound pence',
+        'length': 'inch inches foot feet ft yard yards mile miles mm cm m km meter meters metre '
+        'metres centimeter centimeters kilometer kilometers millimeter millimeters',
+        'mass': 'ounce ounces oz pounds lb lbs ton tons gram grams g kg kilogram kilograms mg '
+        'milligrams',
+        'volume': 'cup cups pint pints quart quarts gallon gallons liter liters litre litres ml '
+        'milliliters milliliter millilitres tablespoon tablespoons teaspoon teaspoons',
+    }.items()
+    for unit in units.split()
+}
+"""Units that steps convert into each other without a word -> what they measure."""
+
+
+def _has_two_units(segment: list[Token]) -> bool:
+    """Whether two units of one measure stand in the clause: `2 * 30 minutes = 1 hour`."""
+    units: dict[str, set[str]] = {}
+    for token in segment:
+        names = [token.text.lower()] if token.kind == 'word' else []
+        if token.kind == 'number' and token.text[0] in '$€£':
+            names = [token.text[0]]
+        for name in names:
+            if name in _MEASURES:
+                stem = {'$': 'dollar', 'feet': 'foot', 'inches': 'inch'}.get(name, name)
+                units.setdefault(_MEASURES[name], set()).add(stem.rstrip('s'))
+    return any(len(stems) > 1 for stems in units.values())
+
+
+def _without_conversion(equation: Equation) -> Equation:
+    """Returns an equation that is not judged if a factor between units may be missing in it."""
+    if equation.holds is not False:
+        return equation
+    exact, result = equation.computed.value, equation.result
+    near = exact * result > 0 and 0.45 < exact / result < 1.9
+    return equation if near else dataclasses.replace(equation, holds=None)
+
+
+def _judge_chain(chain: list[Expression], exact_values, *, doubtful: bool) -> Iterator[Equation]:
+    """Yields an equation for each computation of a chain and what follows it there."""
+    judge = functools.partial(_equation, exact_values=exact_values)
+    if len(chain) == 2 and chain[0].is_number and not chain[1].is_number:
+        # `24 = 48/2`; but `$15/hour = 15*7` states no equality.
+        yield judge(chain[1], chain[0], doubtful=True)
+        return
+    for computed, right in itertools.pairwise(chain):
+        if computed.is_number or (computed.is_fraction and computed is not chain[0]):
+            continue
+        runs_on = computed.value == right.leaves[0].value and computed.value != right.value
+        if right.is_number or (right.is_fraction and not runs_on):
+            yield judge(computed, right, doubtful=doubtful)
+        elif computed.value == right.value and chain[-1].is_number:
+            # `2*3+4 = 6+4 = 10`: the second computation is the first one, further on.
+            yield judge(computed, chain[-1], doubtful=doubtful)
+        elif runs_on:
+            # `5+3 = 8*2 = 16`: the next computation begins with this result.
+            yield judge(computed, Expression(0, right.leaves[:1]), doubtful=True)
+        else:
+            yield Equation(computed, right, None)
+
+
+def _equation(computed: Expression, right: Expression, *, exact_values, doubtful: bool) -> Equation:
+    holds = compare(computed, right, exact_values)
+    doubtful = doubtful or _has_other_reading(computed, right)
+    return Equation(computed, right, None if doubtful and holds is False else holds)
+
+
+def _has_other_reading(computed: Expression, right: Expression) -> bool:
+    """Whether signs are used in another sense: `25 / 1/3`, `1/2 = 4 ounces`, `5*3 = 15,000`."""
+    divisions = [sign for sign in computed.operators if sign == '/']
+    if computed.is_fraction and computed.leaves[0].value < computed.leaves[1].value:
+        return right.value is None or right.value >= 1
+    in_thousands = (
+        computed.value and right.value and right.value / computed.value in (100, 1000, 10**6)
+    )
+    return len(divisions) > 1 or bool(in_thousands)
+
+
+def compare(
+    computed: Expression, right: Expression, exact_values: Collection[Fraction] | None
+) -> bool | None:
+    """Compares a computation with the number that stands for its result.
+
+    True if they are equal, or equal after rounding to the digits that the result shows. None if
+    digits were cut off, or may have been lost in decimals that are not `exact_values`; or if the
+    result is whole and a remainder was dropped.
+    """
+    exact, shown = computed.value, right.value
+    if exact is None or shown is None:
+        return None
+    if shown in _readings(computed, exact, right):
+        return True
+    if not right.is_number:
+        return False
+    # `50 - 20%` may mean 20 % of 50.
+    kinds = {leaf.percent for leaf in computed.leaves}
+    if len(kinds) > 1 and set(computed.operators) & {'+', '-'}:
+        return None
+    unit = Fraction(1, 10 ** right.leaves[0].decimals) / (100 if _in_percent(right) else 1)
+    distance = min(abs(reading - shown) for reading in _readings(computed, exact, right))
+    terminates = any(_has_decimals(v, right) for v in _readings(computed, exact, right))
+    if distance < unit and not terminates:
+        return True if right.leaves[0].decimals and 2 * distance <= unit else None
+    low, high = _range(computed, exact_values)
+    return None if low - unit < shown < high + unit and low < high else False
+
+
+def _readings(computed: Expression, exact: Fraction, right: Expression) -> tuple[Fraction, ...]:
+    """Returns the values that the left side may have: percent signs may count as 1 or 1/100."""
+    readings = [exact]
+    if _in_percent(right) and not any(leaf.percent for leaf in computed.leaves):
+        readings.append(exact / 100)
+    bare = [leaf.value * (100 if leaf.percent else 1) for leaf in computed.leaves]
+    if any(leaf.percent for leaf in computed.leaves):
+        value = expressions.evaluate(computed.node, bare)
+        readings += [] if value is None else [value, value / 100]
+    return tuple(readings)
+
+
+def _in_percent(right: Expression) -> bool:
+    return right.is_number and right.leaves[0].percent
+
+
+def _has_decimals(value: Fraction, right: Expression) -> bool:
+    """Whether a value can be written exactly with the decimals of the right side."""
+    scale = 10 ** right.leaves[0].decimals * (100 if _in_percent(right) else 1)
+    return (value * scale).denominator == 1
+
+
+def _range(computed: Expression, exact_values) -> tuple[Fraction, Fraction]:
+    """Returns the least and greatest value, where decimals may have lost further digits."""
+    choices = []
+    for leaf in computed.leaves[:8]:
+        lost = exact_values is not None and leaf.decimals and leaf.value not in exact_values
+        unit = Fraction(1, 10**leaf.decimals) / (100 if leaf.percent else 1)
+        choices.append((leaf.value - unit, leaf.value + unit) if lost else (leaf.value,))
+    choices += [(leaf.value,) for leaf in computed.leaves[8:]]
+    values = [expressions.evaluate(computed.node, corner) for corner in itertools.product(*choices)]
+    known = [value for value in values if value is not None]
+    return min(known), max(known)

@@ -1,0 +1,128 @@
+"""Reference solutions with one mistake, from which the rest of the solution follows.
+
+Kinds: 'value', a false result; 'operand', another number of the question or one from nowhere;
+'operation', another sign. Later lines take over what follows, so the answer is wrong.
+"""
+
+import dataclasses
+import random
+import re
+from collections.abc import Mapping
+
+from elenchus.data.critiques.calculator import chains, expressions, sources, wording
+from elenchus.data.critiques.calculator.chains import Computation
+from elenchus.data.critiques.calculator.expressions import Fraction
+from elenchus.data.records import Problem
+
+KINDS = ('value', 'operand', 'operation')
+_NUMBER = re.compile(r'(?<![\d.,])(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d*\.\d+|\d+)(?![\d:%])')
+
+
+@dataclasses.dataclass(frozen=True)
+class Falsified:
+    """A flawed solution: its text, the line of the mistake, and the true result there."""
+
+    text: str
+    line: int
+    result: Fraction
+
+
+def falsify(problem: Problem, kind: str, *, rng: random.Random) -> Falsified | None:
+    """Returns the solution with one mistake; None if it has no place for one of this kind."""
+    *lines, answer = problem.solution.split('\n')
+    chain = chains.read(lines)
+    places = [
+        place
+        for place, item in enumerate(chain)
+        if item.equation.holds and sum(other.line == item.line for other in chain) == 1
+    ]
+    for place in rng.sample(places, len(places)):
+        line = _false_line(problem, chain[place], lines[chain[place].line], kind=kind, rng=rng)
+        if line is None:
+            continue
+        text, new = line
+        rest = _carry_on([*lines, answer], chain, place, new)
+        if rest is not None:
+            at = chain[place].line
+            return Falsified(
+                '\n'.join([*lines[:at], text, *rest]), at, chain[place].equation.result
+            )
+    return None
+
+
+def _false_line(problem, item: Computation, line: str, *, kind: str, rng: random.Random):
+    """Returns the line with the mistake, and the result that it then has."""
+    old, computed = item.equation.result, item.computed
+    if kind == 'value':
+        new = old + rng.choice((1, 2, 10, -1, 5))
+        text = _after_equals(line, {old: new})
+        return (text, new) if text and new > 0 else None
+    if kind == 'operand':
+        index = rng.randrange(len(computed.leaves))
+        value = computed.values[index]
+        others = sorted(
+            v for v in sources.numbers_of(problem.question) | {Fraction(rng.randrange(13, 98))}
+            if v not in computed.values and v.denominator == 1 and v > 1
+        )  # fmt: skip
+        if value in (1, 100) or not others or computed.values.count(value) > 1 or value == old:
+            return None
+        replaced = rng.choice(others)
+        values = [replaced if i == index else v for i, v in enumerate(computed.values)]
+        return _restated(line, item, values, {value: replaced}, node=computed.node)
+    if len(computed.leaves) != 2 or isinstance(computed.node, int) or computed.node[0] == 'neg':
+        return None
+    operator = rng.choice([sign for sign in '+-*/' if sign != computed.node[0]])
+    match = _SIGN.search(line)
+    if not match or len(_SIGN.findall(line)) != 1:
+        return None
+    node = (operator, *computed.node[1:])
+    line = line[: match.start(1)] + operator + line[match.end(1) :]
+    return _restated(line, item, list(computed.values), {}, node=node)
+
+
+_SIGN = re.compile(r'(?<=[\d.%])\s*([-+*/x×])\s*(?=\$?[\d.])')
+
+
+def _restated(line: str, item: Computation, values, changed, *, node):
+    new = expressions.evaluate(node, values)
+    old = item.equation.result
+    if new is None or new <= 0 or new == old or (new * 100).denominator != 1:
+        return None
+    before, sign, after = line.partition('=')
+    if not sign:
+        return None
+    text = _after_equals(_with(before, changed) + sign + after, {old: new})
+    return None if text is None else (text, new)
+
+
+def _after_equals(line: str, changed: Mapping[Fraction, Fraction]) -> str | None:
+    before, sign, after = line.partition('=')
+    text = before + sign + _with(after, changed)
+    return text if text != line else None
+
+
+def _with(text: str, changed: Mapping[Fraction, Fraction]) -> str:
+    def new(match: re.Match) -> str:
+        value = Fraction(match[0].replace(',', ''))
+        return wording.show(changed[value]) if value in changed else match[0]
+
+    return _NUMBER.sub(new, text)
+
+
+def _carry_on(lines, chain, place: int, new: Fraction) -> list[str] | None:
+    """Returns the later lines with all that follows; None if the answer does not change."""
+    results = chains.recompute(chain, {}, {place: new})
+    changed: dict[Fraction, Fraction] = {}
+    for item, result in zip(chain, results, strict=True):
+        if result == item.equation.result:
+            continue
+        if result is None or result <= 0 or (result * 100).denominator != 1:
+            return None
+        if changed.setdefault(item.equation.result, result) != result:
+            return None
+    at = chain[place].line
+    unchanged = {v for item in chain if item.line <= at for v in item.computed.values}
+    if unchanged & changed.keys():
+        return None
+    rest = [_with(line, changed) for line in lines[at + 1 :]]
+    return rest if rest[-1] != lines[-1] else None
