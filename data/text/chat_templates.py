@@ -51,6 +51,8 @@ class Template:
     prefix: tuple[str, ...] = ()  # text between header and body of the turn written, the last one
     join: str = '\n\n'  # between turns of one message
     space: str = ''  # what the family's tokenizers put before every text
+    # Around a prompt's system message in the first user message, without a `system_frame`.
+    system_in_user: tuple[str, str] = ('', '\n\n')
 
     @functools.cached_property
     def opening(self) -> Pieces:
@@ -176,6 +178,7 @@ LLAMA2 = Template(
     user=Frame((Special('<s>'), '[INST]'), (' [/INST]',)),
     assistant=Frame((), (Special('</s>'),)),
     space=' ',
+    system_in_user=('<<SYS>>\n', '\n<</SYS>>\n\n'),
 )
 """For tokenizers that put a space before text: the one between [INST] and the question."""
 

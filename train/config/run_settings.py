@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from elenchus.data.grading.judge import AnswerSettings
 from elenchus.data.lab.forms import FormName
 from elenchus.data.records import PLAYER_OF_ROLE
+from elenchus.data.text.prompts import Prompts
 from elenchus.model.config import ModelConfig
 from elenchus.model.lora import LoraSettings
 from elenchus.model.quantization import Quantization
@@ -327,6 +328,7 @@ class RunSettings:
     stages: tuple[StageName, ...]
     model: ModelConfig
     tokenizer: TokenizerSettings
+    prompts: Prompts
     data: DataSettings
     sampling: SamplingSettings
     train: LoopSettings

@@ -11,7 +11,10 @@ from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.train.config.players import stages_read
 from elenchus.train.config.run_settings import MAY_CHANGE, REINFORCED, RunSettings
 
-ALL_STAGES = ('seed', 'matmul_precision', 'model', 'tokenizer', 'data', 'base.quantize')
+ALL_STAGES = (
+    *('seed', 'matmul_precision', 'model', 'tokenizer', 'prompts'),
+    *('data', 'base.quantize'),
+)
 """Fields and sections that every stage reads."""
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {
