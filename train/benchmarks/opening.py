@@ -4,7 +4,8 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import ml_collections
@@ -37,6 +38,18 @@ IRRELEVANT = (
 
 MULTIPLE = 32
 """Lengths are rounded up to a multiple of it."""
+
+
+PromptLengths = Callable[[Chat], Sequence[int]]
+"""Chat -> the tokens of each prompt."""
+
+
+class Sizes(NamedTuple):
+    """Lengths of conversations in tokens."""
+
+    prompts: tuple[int, ...]  # that sampling begins with
+    scored: int  # the longest conversation that a critique ends
+    whole: int  # the longest conversation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,13 +133,12 @@ def opened(
     config: ml_collections.ConfigDict,
     problems: Sequence[Problem],
     *,
-    attempt_tokens: int = 0,
+    prompt_lengths: PromptLengths | None = None,
 ) -> Iterator[Bench]:
     """Loads the models, and chooses lengths for the longest question.
 
-    `attempt_tokens` is the longest attempt that is not sampled, if it is longer than
-    `sampling.attempt_tokens`. Raises ValueError, naming the flag or field, if a model is missing or
-    cannot read conversations as long as these.
+    With `prompt_lengths` only critiques are sampled, after these prompts. Raises ValueError, naming
+    the flag or field, if a model is missing or cannot read conversations as long as these.
     """
     player = players.find_player('model', models.actor, template=models.template)
     config = config.copy_and_resolve_references().unlock()
@@ -134,7 +146,11 @@ def opened(
     prompts = build.build(RunSettings, config).prompts
     chat = Chat(player.tokenizer, player.template, prompts=prompts)
     prompt_sizes.check_prompts(chat)
-    fit_lengths(config, chat, problems, longest=player.config.max_length, attempt=attempt_tokens)
+    if prompt_lengths is None:
+        sizes = question_sizes(config, chat, problems)
+    else:
+        sizes = critique_sizes(config, chat, prompt_lengths(chat))
+    fit_lengths(config, sizes, longest=player.config.max_length)
     settings = build.build(RunSettings, config)
     mesh = sharding.make_mesh(settings.mesh)
     kernels.check_backend(settings.model, jax.default_backend())
@@ -168,37 +184,42 @@ def fit_to_player(
     )
 
 
-def fit_lengths(
-    config: ml_collections.ConfigDict,
-    chat: Chat,
-    problems: Sequence[Problem],
-    *,
-    longest: int,
-    attempt: int,
-) -> None:
-    """Sets all lengths for the longest question. Raises ValueError if the model is too short.
+def question_sizes(
+    config: ml_collections.ConfigDict, chat: Chat, problems: Sequence[Problem]
+) -> Sizes:
+    """Returns the sizes of conversations of a question, attempt, critique and refinement."""
+    sizes = sorted(inputs_lib.question_tokens(chat, problem) for problem in problems)
+    sampling, between = config.sampling, chat.overhead
+    turns = [f'{role}_tokens' for role in ('attempt', 'critique', 'refinement')]
+    ends = [sizes[-1] + between]
+    for turn in turns:
+        ends.append(ends[-1] + sampling[turn] + between)
+    return Sizes(
+        prompts=(sizes[len(sizes) // 2] + between, *ends[:3]), scored=ends[2], whole=ends[3]
+    )
 
-    A conversation is question, attempt, critique and refinement, and `overhead` tokens between.
-    """
-    sizes = [inputs_lib.question_tokens(chat, problem) for problem in problems]
-    sampling, overhead = config.sampling, chat.overhead
-    turns = [max(sizes), max(sampling.attempt_tokens, attempt)]
-    turns += [sampling.critique_tokens, sampling.refinement_tokens]
 
-    def end(*parts: int) -> int:
-        """Returns the length of a conversation, rounded up: few shapes compile fast."""
-        return -(-(sum(parts) + overhead * len(parts)) // MULTIPLE) * MULTIPLE
+def critique_sizes(config: ml_collections.ConfigDict, chat: Chat, prompts: Sequence[int]) -> Sizes:
+    """Returns the sizes of conversations that a critique ends."""
+    ordered = sorted(prompts)
+    whole = ordered[-1] + config.sampling.critique_tokens + chat.overhead
+    return Sizes((ordered[len(ordered) // 2], ordered[-1]), scored=whole, whole=whole)
 
-    needed = end(*turns)
-    if needed > longest:
-        at = max(range(len(problems)), key=sizes.__getitem__)
+
+def fit_lengths(config: ml_collections.ConfigDict, sizes: Sizes, *, longest: int) -> None:
+    """Sets all lengths of a config. Raises ValueError if the model is too short for them."""
+
+    def up(size: int) -> int:
+        """Rounds up: few shapes compile fast."""
+        return -(-size // MULTIPLE) * MULTIPLE
+
+    if sizes.whole > longest:
         raise ValueError(
-            f'a conversation may have {needed} tokens, {max(sizes)} of them for the question '
-            f'{problems[at].id!r} with its prompt, but the model reads {longest}: lower '
+            f'a conversation may have {sizes.whole} tokens, but the model reads {longest}: lower '
             'sampling.attempt_tokens, sampling.critique_tokens or sampling.refinement_tokens'
         )
-    median = sorted(sizes)[len(sizes) // 2]
-    buckets = {end(median), *(end(*turns[:n]) for n in (1, 2, 3))}
-    config.model.max_length = config.train.length = needed
-    sampling.engine.update(max_length=needed, prompt_buckets=tuple(sorted(buckets)))
-    sampling.score.lengths = (end(*turns[:3]),)
+    whole = up(sizes.whole)
+    config.model.max_length = config.train.length = whole
+    buckets = tuple(sorted({min(up(size), whole) for size in sizes.prompts}))
+    config.sampling.engine.update(max_length=whole, prompt_buckets=buckets)
+    config.sampling.score.lengths = (up(sizes.scored),)
