@@ -4,6 +4,7 @@ ProcessBench (arXiv 2412.06559), BIG-Bench Mistake (arXiv 2311.08516) and MR-GSM
 2312.17080) count steps from 0, 0 and 1; here the first step is 0, and None says that none is wrong.
 """
 
+import functools
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -28,7 +29,7 @@ class Form(NamedTuple):
 
     name: str
     needed: tuple[str, ...]
-    read: Callable[[Mapping[str, Any], str], LabelledSolution]
+    read: Callable[..., LabelledSolution]  # (row, *, id)
 
 
 def read_solutions(path: str | os.PathLike) -> list[LabelledSolution]:
@@ -45,11 +46,12 @@ def read_solutions(path: str | os.PathLike) -> list[LabelledSolution]:
         raise ValueError(f'{path}: rows have none of these sets of fields: {listed}')
     stem = os.path.splitext(os.path.basename(path))[0]
     return [
-        jsonl.at_place(row.place, form.read, row.value, f'{stem}/{i}') for i, row in enumerate(rows)
+        jsonl.at_place(row.place, functools.partial(_read, form, id=f'{stem}/{i}'), row.value)
+        for i, row in enumerate(rows)
     ]
 
 
-def of_processbench(row: Mapping[str, Any], id: str) -> LabelledSolution:
+def of_processbench(row: Mapping[str, Any], *, id: str) -> LabelledSolution:
     """Converts a row of ProcessBench: `label` is the first wrong step, -1 is none."""
     fields = step_labels.of_processbench(row)
     steps = tuple(map(unix_lines, fields['steps']))
@@ -57,13 +59,13 @@ def of_processbench(row: Mapping[str, Any], id: str) -> LabelledSolution:
     return _checked(str(row.get('id', id)), fields['question'], steps, first, fields['correct'])
 
 
-def of_bigbench_mistake(row: Mapping[str, Any], id: str) -> LabelledSolution:
+def of_bigbench_mistake(row: Mapping[str, Any], *, id: str) -> LabelledSolution:
     """Converts a row of BIG-Bench Mistake: `mistake_index` is the first wrong step, null none."""
     answer, target = (str(row[name]).strip() for name in ('answer', 'target'))
     return _checked(id, row['input'], _steps(row, 'steps'), row['mistake_index'], answer == target)
 
 
-def of_mr_gsm8k(row: Mapping[str, Any], id: str) -> LabelledSolution:
+def of_mr_gsm8k(row: Mapping[str, Any], *, id: str) -> LabelledSolution:
     """Converts a row of MR-GSM8K: the first wrong step counts from 1, and right ones have none."""
     steps, words = _steps(row, 'model_output_steps'), {'correct': True, 'wrong': False}
     judged = [row[f'model_output_{what}_correctness'] for what in ('answer', 'solution')]
@@ -102,6 +104,14 @@ def _checked(
     if first is not None and (type(first) is not int or not 0 <= first < len(steps)):
         raise ValueError(f'the first wrong step {first!r} must be one of the {len(steps)} steps')
     return LabelledSolution(id, unix_lines(question), steps, first, *correct)
+
+
+def _read(form: Form, row: Mapping[str, Any], *, id: str) -> LabelledSolution:
+    """Reads a row of a form. Raises ValueError if it lacks a field."""
+    missing = [name for name in form.needed if name not in row]
+    if missing:
+        raise ValueError(f'missing field {missing[0]!r} of {form.name}')
+    return form.read(row, id=id)
 
 
 def _steps(row: Mapping[str, Any], name: str) -> tuple[str, ...]:

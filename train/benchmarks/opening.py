@@ -134,11 +134,12 @@ def opened(
     problems: Sequence[Problem],
     *,
     prompt_lengths: PromptLengths | None = None,
+    question_tokens: int = 0,
 ) -> Iterator[Bench]:
     """Loads the models, and chooses lengths for the longest question.
 
-    With `prompt_lengths` only critiques are sampled, after these prompts. Raises ValueError, naming
-    the flag or field, if a model is missing or cannot read conversations as long as these.
+    With `prompt_lengths` only critiques are sampled, after these prompts; `question_tokens` is the
+    room of questions that are not known yet. Raises ValueError, naming the flag or field, if a model is missing or cannot read conversations as long as these.
     """
     player = players.find_player('model', models.actor, template=models.template)
     config = config.copy_and_resolve_references().unlock()
@@ -147,7 +148,7 @@ def opened(
     chat = Chat(player.tokenizer, player.template, prompts=prompts)
     prompt_sizes.check_prompts(chat)
     if prompt_lengths is None:
-        sizes = question_sizes(config, chat, problems)
+        sizes = question_sizes(config, chat, problems, unknown=question_tokens)
     else:
         sizes = critique_sizes(config, chat, prompt_lengths(chat))
     fit_lengths(config, sizes, longest=player.config.max_length)
@@ -185,10 +186,12 @@ def fit_to_player(
 
 
 def question_sizes(
-    config: ml_collections.ConfigDict, chat: Chat, problems: Sequence[Problem]
+    config: ml_collections.ConfigDict, chat: Chat, problems: Sequence[Problem], *, unknown: int
 ) -> Sizes:
     """Returns the sizes of conversations of a question, attempt, critique and refinement."""
-    sizes = sorted(inputs_lib.question_tokens(chat, problem) for problem in problems)
+    empty = Problem('', '', '', '', 0, 'jsonl')
+    sizes = [inputs_lib.question_tokens(chat, problem) for problem in problems]
+    sizes = sorted(sizes or [inputs_lib.question_tokens(chat, empty) + unknown])
     sampling, between = config.sampling, chat.overhead
     turns = [f'{role}_tokens' for role in ('attempt', 'critique', 'refinement')]
     ends = [sizes[-1] + between]
