@@ -56,13 +56,21 @@ def of_processbench(row: Mapping[str, Any], *, id: str) -> LabelledSolution:
     fields = step_labels.of_processbench(row)
     steps = tuple(map(unix_lines, fields['steps']))
     first = fields.get('location')
-    return _checked(str(row.get('id', id)), fields['question'], steps, first, fields['correct'])
+    return _checked(
+        LabelledSolution(
+            str(row.get('id', id)), fields['question'], steps, first, fields['correct']
+        )
+    )
 
 
 def of_bigbench_mistake(row: Mapping[str, Any], *, id: str) -> LabelledSolution:
     """Converts a row of BIG-Bench Mistake: `mistake_index` is the first wrong step, null none."""
     answer, target = (str(row[name]).strip() for name in ('answer', 'target'))
-    return _checked(id, row['input'], _steps(row, 'steps'), row['mistake_index'], answer == target)
+    return _checked(
+        LabelledSolution(
+            id, row['input'], _steps(row, 'steps'), row['mistake_index'], answer == target
+        )
+    )
 
 
 def of_mr_gsm8k(row: Mapping[str, Any], *, id: str) -> LabelledSolution:
@@ -74,7 +82,9 @@ def of_mr_gsm8k(row: Mapping[str, Any], *, id: str) -> LabelledSolution:
     answer, solution = (words[word] for word in judged)
     number = row['model_output_solution_first_error_step']
     first = None if solution else number - 1 if type(number) is int else number
-    return _checked(str(row.get('uuid', id)), row['question'], steps, first, answer)
+    return _checked(
+        LabelledSolution(str(row.get('uuid', id)), row['question'], steps, first, answer)
+    )
 
 
 FORMS = (
@@ -95,15 +105,14 @@ FORMS = (
 )
 
 
-def _checked(
-    id: str, question: Any, steps: tuple[str, ...], first: Any, *correct: bool
-) -> LabelledSolution:
-    """Builds a solution. Raises ValueError if a field has another type or the step is none."""
+def _checked(solution: LabelledSolution) -> LabelledSolution:
+    """Returns a solution. Raises ValueError if a field has another type or the step is none."""
+    question, steps, first = solution.question, solution.steps, solution.first_error
     if not isinstance(question, str) or not question.strip():
         raise ValueError(f'the question {question!r} is not text')
     if first is not None and (type(first) is not int or not 0 <= first < len(steps)):
         raise ValueError(f'the first wrong step {first!r} must be one of the {len(steps)} steps')
-    return LabelledSolution(id, unix_lines(question), steps, first, *correct)
+    return solution._replace(question=unix_lines(question))
 
 
 def _read(form: Form, row: Mapping[str, Any], *, id: str) -> LabelledSolution:

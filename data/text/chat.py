@@ -293,6 +293,7 @@ class Chat:
         return self.piece_ids(self.template.ending, follows=True)
 
     def piece_ids(self, pieces: chat_templates.Pieces, *, follows: bool = False) -> tuple[int, ...]:
+        """Returns the ids of a template's pieces; with `follows` they continue a turn's text."""
         return _template_ids(self.tokenizer, pieces, follows)
 
     @functools.cached_property

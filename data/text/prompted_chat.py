@@ -89,9 +89,11 @@ class _Reader:
     player: str
 
     def is_own(self, turn: Turn) -> bool:
+        """Returns whether the player writes turns of this role."""
         return PLAYER_OF_ROLE.get(turn.role) == self.player
 
     def prompt_of(self, role: str, before: Sequence[Turn]) -> Prompt:
+        """Returns the prompt of a turn that follows some turns."""
         return self.chat.prompts.of(role, before[-1].role if before else None)
 
     def frame(self, role: str) -> Frame:
@@ -159,6 +161,7 @@ class _Reader:
 
     @property
     def is_stripped(self) -> bool:
+        """Whether later turns do not see thoughts."""
         return self.chat.prompts.thinking == 'strip'
 
     def kept_text(self, turn: Turn, before: Sequence[Turn], text: str) -> str:

@@ -234,7 +234,7 @@ def test_stripped_thoughts_are_not_read_later(name, prefix):
         ('', True, ''),
     ],
 )
-def test_what_is_left_without_thoughts(text, was_opened, expected):
+def test_a_text_without_its_thoughts(text, was_opened, expected):
     assert thoughts.without_thoughts(text, was_opened=was_opened) == expected
 
 

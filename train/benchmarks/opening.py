@@ -139,7 +139,8 @@ def opened(
     """Loads the models, and chooses lengths for the longest question.
 
     With `prompt_lengths` only critiques are sampled, after these prompts; `question_tokens` is the
-    room of questions that are not known yet. Raises ValueError, naming the flag or field, if a model is missing or cannot read conversations as long as these.
+    room of questions that are not known yet. Raises ValueError, naming the flag or field, if a
+    model is missing or cannot read conversations as long as these.
     """
     player = players.find_player('model', models.actor, template=models.template)
     config = config.copy_and_resolve_references().unlock()
