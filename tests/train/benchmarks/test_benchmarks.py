@@ -160,8 +160,10 @@ def test_without_wrong_or_right_solutions_there_is_no_f1():
             'greedy'
         ]
         assert row['f1'] is None
-    assert judge_figures.matthews([0, judge_figures.NOTHING], [0, judge_figures.NOTHING]) == 1
-    assert judge_figures.matthews([None, None], [0, judge_figures.NOTHING]) == -1
+    assert judge_figures.matthews(
+        [0, judge_figures.NOTHING], [0, judge_figures.NOTHING]
+    ) == pytest.approx(1)
+    assert judge_figures.matthews([None, None], [0, judge_figures.NOTHING]) == pytest.approx(-1)
 
 
 def test_a_solution_has_exactly_its_steps(tmp_path):
