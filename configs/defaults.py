@@ -15,7 +15,7 @@ paths of what is read are looked up in the working directory, then in the projec
 from ml_collections import ConfigDict
 
 from elenchus.configs import derive
-from elenchus.configs.sections import api, fit, lora, objective, optimizer, shares
+from elenchus.configs.sections import api, fit, lora, objective, optimizer, prompts, shares
 
 STAGES = 'base actor critique critic evaluate vanilla critique_in_the_loop reinforce'
 
@@ -332,6 +332,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'stages': tuple(STAGES.split()),  # in this order; a stage reads earlier ones
             'model': MODEL,
             'tokenizer': TOKENIZER,
+            'prompts': prompts(),
             'data': DATA,
             'sampling': SAMPLING,
             'train': TRAIN,

@@ -86,3 +86,25 @@ def objective() -> dict:
         'kl_coef': config_dict.placeholder(float),  # weight of the KL to the reference
         'entropy_coef': config_dict.placeholder(float),  # weight of the entropy
     }
+
+
+def prompt() -> dict:
+    """The prompt of one role; configs/prompts.py has published ones."""
+    return {
+        'system': '',  # system message; '': that of tokenizer.system
+        'instruction': '',  # the user's message, with {question}, {attempt} and the like
+        'prefix': '',  # beginning of the turn, which is not sampled and not trained
+        'examples': (),  # (message, turn) pairs, shown before
+    }
+
+
+def prompts() -> dict:
+    """What the players are told besides the conversation; data/text/prompts.py explains it."""
+    return {
+        'attempt': prompt(),
+        'guide': prompt(),  # of what is written after a guide
+        'critique': prompt(),
+        'refinement': prompt(),
+        'thinking': 'keep',  # <think> blocks: 'keep', 'strip' from later turns, or 'forbid'
+        'grammar': '',  # of critiques: 'released', 'boxed' (an index); '': that of the problems
+    }

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from elenchus.data.text import thoughts
 from elenchus.data.text import tokenizer as tokenizers
 
 
@@ -60,7 +61,11 @@ class Grammar:
     read_unix: Callable[[str], Reading]  # of a text whose lines end with \n
 
     def read(self, text: str) -> Reading:
-        """Parses a text with any line ends; the offsets are those in the text as it is."""
+        """Parses a text with any line ends; the offsets are those in the text as it is.
+
+        What a critic thinks before it writes is no verdict.
+        """
+        text = thoughts.masked(text)
         unix = _LINE_END.sub('\n', text)
         reading = self.read_unix(unix)
         if unix == text:

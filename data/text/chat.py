@@ -18,9 +18,11 @@ import numpy as np
 
 from elenchus.data import records
 from elenchus.data.records import PLAYER_OF_ROLE, Step, Turn
-from elenchus.data.text import chat_templates
+from elenchus.data.text import chat_templates, prompted_chat, thoughts
 from elenchus.data.text import tokenizer as tokenizers
-from elenchus.data.text.turn_steps import step_ends, step_ids
+from elenchus.data.text.prompts import Prompts
+from elenchus.data.text.turn_example import turn_example
+from elenchus.data.text.turn_steps import step_ends
 
 
 class RenderedTurn(NamedTuple):
@@ -55,6 +57,7 @@ class Chat:
     tokenizer: tokenizers.Tokenizer
     template: chat_templates.Template = chat_templates.ELENCHUS
     correction: str = chat_templates.CORRECTION  # instruction to refine an attempt uncriticised
+    prompts: Prompts = Prompts()  # what the players are told besides the conversation
 
     def __post_init__(self):
         for name in sorted(self.template.specials()):
@@ -71,7 +74,7 @@ class Chat:
     def header(self, role: str) -> tuple[int, ...]:
         """Returns the header of a role's turn for its writer. Raises ValueError if unknown."""
         player = PLAYER_OF_ROLE.get(_check_role(role))
-        return self._ids(self.template.frame(role, player).header)
+        return self.piece_ids(self.template.frame(role, player).header)
 
     def question_turns(self, question: str, guide: str | None = None) -> tuple[Turn, ...]:
         """Returns the actor's input: the question's turn and, with `guide`, the guide's.
@@ -115,9 +118,14 @@ class Chat:
         family's template the headers depend on the reader and sampled ids are kept; a question or
         guide is encoded together with the join to the next turn of its message. Between an attempt
         and a refinement without a critique, the user gives the instruction `correction`. Raises
-        ValueError if a family's player has two other turns in a row.
+        ValueError if a family's player has two other turns in a row. Under prompts a quoted turn
+        has no body: its ids are in the lead of the last turn of its message.
         """
         player = PLAYER_OF_ROLE.get(_check_role(role))
+        if self.prompts.concern(player):
+            is_open = not turns or PLAYER_OF_ROLE.get(turns[-1].role) != player
+            rendered, _ = prompted_chat.render(self, turns, role, is_open=is_open)
+            return [RenderedTurn(*turn) for turn in rendered]
         if self.template.user is None:
             return [RenderedTurn(turn.header, turn.tokens) for turn in turns]
         rendered: list[RenderedTurn] = []
@@ -130,16 +138,19 @@ class Chat:
             )
             lead = self._between(before, turn.role, player)
             if i + 1 == len(turns) and self.template.is_verbatim(turn.role, player):
-                lead += self._ids(self.template.prefix)
-            rendered.append(RenderedTurn(lead, self._body(turn, player, joined=joined)))
+                lead += self.piece_ids(self.template.prefix)
+            rendered.append(RenderedTurn(lead, self.body(turn, player, joined=joined)))
         return rendered
 
     def context(self, turns: Sequence[Turn], role: str) -> list[int]:
         """Returns the prompt for sampling `role`'s next turn: all turns, then its header."""
+        if self.prompts.concern(PLAYER_OF_ROLE.get(_check_role(role))):
+            rendered, end = prompted_chat.render(self, turns, role, is_open=True)
+            return [*(t for lead, body in rendered for t in (*lead, *body)), *end]
         tokens = [t for lead, body in self.render(turns, role) for t in (*lead, *body)]
         player = PLAYER_OF_ROLE.get(role)
         header = self._between(turns[-1] if turns else None, role, player)
-        return [*tokens, *header, *self._ids(self.template.prefix)]
+        return [*tokens, *header, *self.piece_ids(self.template.prefix)]
 
     @functools.cached_property
     def overhead(self) -> int:
@@ -152,19 +163,23 @@ class Chat:
             assistant.footer + user.header,
             (self.template.join,),
         )
-        return max(len(self._ids(seam)) for seam in seams)
+        return max(len(self.piece_ids(seam)) for seam in seams)
 
     @functools.cached_property
     def correction_overhead(self) -> int:
         """The number of ids between the bodies of an attempt and a refinement that follows it."""
+        attempt = Turn('attempt', (), tuple(self.tokenizer.encode('0')))
+        if self.prompts.concern('actor'):
+            turns = (*self.question_turns('0'), attempt)
+            before, after = self.context(turns[:1], 'attempt'), self.context(turns, 'refinement')
+            return len(after) - len(before) - len(attempt.tokens)
         if self.template.user is None:
             return 1
-        attempt = Turn('attempt', (), tuple(self.tokenizer.encode('0')))
         return len(self._between(attempt, 'refinement', PLAYER_OF_ROLE['refinement']))
 
     def text(self, turn: Turn) -> str:
         """Returns the text of a turn, without header and end token."""
-        return self.tokenizer.decode(self._text_ids(turn))
+        return self.tokenizer.decode(self.text_ids(turn))
 
     def is_finished(self, turn: Turn) -> bool:
         """Returns True if a turn ends with the end token."""
@@ -201,6 +216,7 @@ class Chat:
             )
         selected = selected[-1:] if last_only else selected
         self._check_one_player({turns[i].role for i in selected})
+        turns = self._check_prompts(turns, selected)
         if self.template.prefix and selected != [len(turns) - 1]:
             raise ValueError(
                 f'template {self.template.name!r} can train only the last turn: earlier ones are '
@@ -208,10 +224,24 @@ class Chat:
             )
         rendered = self.render(turns, turns[selected[0]].role)
         parts = [
-            _turn_example(turn, r, index=i, weights=weights, trained=i in selected)
+            turn_example(turn, *r, index=i, weights=weights, trained=i in selected)
             for i, (turn, r) in enumerate(zip(turns, rendered, strict=True))
         ]
         return records.Example(*(np.concatenate(field) for field in zip(*parts, strict=True)))
+
+    def _check_prompts(self, turns: Sequence[Turn], selected: Sequence[int]) -> Sequence[Turn]:
+        """Returns the turns up to the last trained one; of those under prompts nothing follows.
+
+        Raises ValueError if the last trained turn does not read an earlier one as it was written.
+        """
+        *earlier, last = selected
+        if not self.prompts.concern(PLAYER_OF_ROLE.get(turns[last].role)):
+            return turns
+        is_quoted = prompted_chat.quotes_earlier(self, turns[:last], turns[last].role)
+        if earlier and (is_quoted or self.prompts.thinking == 'strip'):
+            cause = f'prompts.{turns[last].role}.instruction' if is_quoted else 'prompts.thinking'
+            raise ValueError(f'{cause} can train only the last turn: it reads earlier ones changed')
+        return turns[: last + 1]
 
     def _check_one_player(self, roles: set[str]) -> None:
         """Raises ValueError if a family's template is used and two players write these roles."""
@@ -225,10 +255,10 @@ class Chat:
     def _between(self, before: Turn | None, role: str, player: str | None) -> tuple[int, ...]:
         """Returns the ids between two bodies; with `before=None` those before the first body."""
         template = self.template
-        header = self._ids(template.frame(role, player).header)
+        header = self.piece_ids(template.frame(role, player).header)
         if before is None or template.user is None:
             joins = template.system_joins_user and template.system
-            return self._ids(template.opening) + (() if joins else header)
+            return self.piece_ids(template.opening) + (() if joins else header)
         footer = template.frame(before.role, player).footer
         is_verbatim = template.is_verbatim(before.role, player)
         if is_verbatim and template.is_verbatim(role, player):
@@ -244,21 +274,21 @@ class Chat:
         if not is_verbatim and not template.is_verbatim(role, player):
             return ()  # one message: `_body` of the turn before ends with the join
         if is_verbatim and self.is_finished(before):
-            return self._ids(footer[1:]) + header  # the turn contains its end token already
-        return self._ids(footer, follows=True) + header
+            return self.piece_ids(footer[1:]) + header  # the turn contains its end token already
+        return self.piece_ids(footer, follows=True) + header
 
-    def _body(self, turn: Turn, player: str | None, *, joined: bool) -> tuple[int, ...]:
+    def body(self, turn: Turn, player: str | None, *, joined: bool) -> tuple[int, ...]:
         """Returns a turn's text as ids, with the join to the next turn of its message."""
         if self.template.is_verbatim(turn.role, player):
             return turn.tokens
-        ids, join = self._text_ids(turn), self.template.join
+        ids, join = self.text_ids(turn), self.template.join
         if not joined:
             return ids
         if turn.role in PLAYER_OF_ROLE:  # may be sampled: its ids must not change
             return (*ids, *tokenizers.encode_continuation(self.tokenizer, join))
         return tuple(self.tokenizer.encode(self.tokenizer.decode(ids) + join))
 
-    def _text_ids(self, turn: Turn) -> tuple[int, ...]:
+    def text_ids(self, turn: Turn) -> tuple[int, ...]:
         """Returns a turn's tokens without the ending, of which a sample may have only the last."""
         if not self.is_finished(turn):
             return turn.tokens
@@ -267,9 +297,10 @@ class Chat:
 
     @functools.cached_property
     def _ending(self) -> tuple[int, ...]:
-        return self._ids(self.template.ending, follows=True)
+        return self.piece_ids(self.template.ending, follows=True)
 
-    def _ids(self, pieces: chat_templates.Pieces, *, follows: bool = False) -> tuple[int, ...]:
+    def piece_ids(self, pieces: chat_templates.Pieces, *, follows: bool = False) -> tuple[int, ...]:
+        """Returns the ids of a template's pieces; with `follows` they continue a turn's text."""
         return _template_ids(self.tokenizer, pieces, follows)
 
     @functools.cached_property
@@ -282,6 +313,8 @@ class Chat:
         ends = ()
         if role in PLAYER_OF_ROLE:  # only these turns consist of steps
             ends = step_ends(tokens, newlines=self.tokenizer.newline_ids, blank=self._blank)
+            if self.prompts.thinking == 'strip':  # thoughts are a part of the first step
+                ends = thoughts.without_thought_steps(tokens, ends, self.tokenizer)
         return Turn(role, self.header(role), tokens, logprobs, tuple(map(Step, ends)))
 
 
@@ -299,38 +332,6 @@ def _template_ids(
         else:
             ids += tokenizer.encode(piece)
     return tuple(ids)
-
-
-def _turn_example(
-    turn: Turn,
-    rendered: RenderedTurn,
-    *,
-    index: int,
-    weights: Callable[[Turn], np.ndarray] | None,
-    trained: bool,
-) -> records.Example:
-    """Returns the part of an Example for one turn: its lead, then its body."""
-    head, body = map(len, rendered)
-
-    def field(values, dtype):
-        """Returns a field of the example: 0 on the lead, the values on the body."""
-        return np.concatenate([np.zeros(head, dtype), np.broadcast_to(values, body).astype(dtype)])
-
-    def fit(values):
-        """Cuts or pads values of the turn's tokens to the body, which may lack the end token."""
-        return np.pad(np.asarray(values)[:body], (0, max(0, body - len(values))))
-
-    weight = 0.0 if not trained else 1.0 if weights is None else weights(turn)
-    return records.Example(
-        tokens=np.asarray((*rendered.lead, *rendered.body), np.int32),
-        loss_mask=field(trained & ~np.isnan(weight), np.float32),
-        weights=field(np.nan_to_num(weight), np.float32),
-        old_logprobs=field(fit(turn.logprobs), np.float32),
-        ref_logprobs=np.zeros(head + body, np.float32),
-        steps=field(fit(step_ids(turn)), np.int32),
-        turns=np.full(head + body, index + 1, np.int32),
-        roles=np.full(head + body, records.ROLES.index(turn.role), np.int32),
-    )
 
 
 def _check_role(role: str) -> str:

@@ -57,6 +57,8 @@ class Template:
     trims: tuple[str, ...] = ()  # sides whose messages lose the white space around them
     default_system: str = ''  # of a derived template: what the published one writes by itself
     source: Any = dataclasses.field(default=None, repr=False)  # the published template
+    # Around a prompt's system message in the first user message, without a `system_frame`.
+    system_in_user: tuple[str, str] = ('', '\n\n')
 
     @functools.cached_property
     def opening(self) -> Pieces:
@@ -188,6 +190,7 @@ LLAMA2 = Template(
     user=Frame((Special('<s>'), '[INST]'), (' [/INST]',)),
     assistant=Frame((), (Special('</s>'),)),
     space=' ',
+    system_in_user=('<<SYS>>\n', '\n<</SYS>>\n\n'),
 )
 """For tokenizers that put a space before text: the one between [INST] and the question."""
 

@@ -87,6 +87,8 @@ class Engine:
         self.stop_ids = stop_ids
         self.tokens, self.steps, self.work = 0, 0, Work()
         self.on_chunk: Callable[[], None] = lambda: None  # called after every chunk of decoding
+        # Called with what a request has so far, after every chunk; for who reads along.
+        self.on_tokens: Callable[[int, tuple[int, ...]], None] | None = None
         self._shards = 1
         self._decode_options = {
             'num_steps': settings.chunk_steps,
@@ -134,6 +136,7 @@ class Engine:
                 before, (position, done) = position, np.array(flags)
                 shape = self.settings.num_slots if slots is None else len(slots), length
                 start = self._count_chunk(position - before, running, shape=shape, start=start)
+                self._show_tokens(state, running, position)
                 finished = [slot for slot in sorted(running) if done[slot]]
                 for completion in self._collect(
                     state, running, finished, position=position, prefix_cache=prefix_cache
@@ -142,6 +145,12 @@ class Engine:
                     if on_completion is not None:
                         on_completion(completion)
         return [completions[request.id] for request in requests]
+
+    def _show_tokens(self, state, running: dict[int, Request], position: np.ndarray) -> None:
+        for slot, request in running.items() if self.on_tokens else ():
+            tokens = np.asarray(state.tokens[slot])
+            sampled = tokens[len(request.prompt) : position[slot] + 1]
+            self.on_tokens(request.id, tuple(sampled.tolist()))
 
     def _count_chunk(
         self, advances: np.ndarray, running, *, shape: tuple[int, int], start: float

@@ -64,7 +64,7 @@ def test_qwen_3_without_thinking_opens_with_an_empty_block():
     assert decoded(chat, later) == (
         f'{user}{start}2<|im_end|>\n<|im_start|>user\nWrong<|im_end|>\n{start}{empty}'
     )
-    assert len(chat._ids(chat.template.prefix)) <= chat.overhead
+    assert len(chat.piece_ids(chat.template.prefix)) <= chat.overhead
 
 
 def test_qwen_3_trains_only_the_last_turn_of_a_conversation():

@@ -98,6 +98,15 @@ def check_template(s: RunSettings, template: Template) -> None:
             f'tokenizer.template={template.name!r} only the last turn has '
             f"{template.prefix[0]!r}: use tokenizer.template='chatml', or the episode 'attempt'"
         )
+    reads_changed = s.prompts.thinking == 'strip' or {'question', 'attempt', 'paragraphs'} & set(
+        s.prompts.refinement.fields
+    )
+    if trains_actor and reads_changed and s.reinforce.turns.episode != 'attempt':
+        raise ValueError(
+            f'reinforce.turns.episode={s.reinforce.turns.episode!r} trains two turns, but under '
+            "prompts.thinking='strip', or a prompts.refinement.instruction that quotes the "
+            "attempt, the second does not read the first as it was written; nearest: 'attempt'"
+        )
 
 
 def check_lora(s: RunSettings) -> None:

@@ -12,6 +12,7 @@ from elenchus.data.critiques.calculator.annotator import Form
 from elenchus.data.grading.judge import AnswerSettings
 from elenchus.data.lab.forms import FormName
 from elenchus.data.records import PLAYER_OF_ROLE
+from elenchus.data.text.prompts import Prompts
 from elenchus.model.config import ModelConfig
 from elenchus.model.lora import LoraSettings
 from elenchus.model.quantization import Quantization
@@ -330,6 +331,7 @@ class RunSettings:
     stages: tuple[StageName, ...]
     model: ModelConfig
     tokenizer: TokenizerSettings
+    prompts: Prompts
     data: DataSettings
     sampling: SamplingSettings
     train: LoopSettings

@@ -60,7 +60,10 @@ A run of an earlier version continues if its configs lack the field. Add a row w
 field, even if the value is its default, which may change later.
 """
 
-ALL_STAGES = ('seed', 'matmul_precision', 'model', 'tokenizer', 'data', 'base.quantize')
+ALL_STAGES = (
+    *('seed', 'matmul_precision', 'model', 'tokenizer', 'prompts'),
+    *('data', 'base.quantize'),
+)
 """Fields and sections that every stage reads."""
 
 SECTIONS: Mapping[str, tuple[str, ...]] = {

@@ -12,7 +12,7 @@ from elenchus.train.checkpoints import saved_models
 from elenchus.train.config import checks
 from elenchus.train.config.run_settings import REINFORCED, RunSettings
 from elenchus.train.rl import settings as rl_settings
-from elenchus.train.run import lengths
+from elenchus.train.run import lengths, prompt_sizes
 from elenchus.train.run.inputs import RunInputs
 from elenchus.train.run.paths import resolve
 
@@ -21,6 +21,7 @@ def check_run(settings: RunSettings, inputs: RunInputs) -> None:
     """Raises ValueError, naming the field, if a stage could not do what the settings say."""
     check_saved_models(settings, inputs.tokenizer.fingerprint)
     checks.check_template(settings, inputs.chat.template)
+    prompt_sizes.check_prompts(inputs.chat)
     lengths.check_questions(settings, inputs)
     check_annotator(settings, inputs.tokenizer.fingerprint)
 

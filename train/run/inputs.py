@@ -6,12 +6,13 @@ import random
 from collections.abc import Mapping, Sequence
 
 from elenchus.data.critiques import grammars, mistakes, oracle
+from elenchus.data.critiques.boxed_grammar import BOXED
 from elenchus.data.files import jsonl
 from elenchus.data.grading import judge as judges
 from elenchus.data.grading import verify
 from elenchus.data.grading.judge import Judge
 from elenchus.data.records import Problem, TurnFacts
-from elenchus.data.text import auto_chat, chat_templates
+from elenchus.data.text import auto_chat, chat_templates, thoughts
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.data.text.chat import Chat
 from elenchus.sampling.critique_data import annotators
@@ -21,8 +22,11 @@ from elenchus.train.config.run_settings import REINFORCED, RunSettings
 from elenchus.train.metrics.activity import activity
 from elenchus.train.rl import rollouts
 from elenchus.train.run import problems as problem_lib
+from elenchus.train.run import prompt_sizes
 from elenchus.train.run.paths import resolve
 from elenchus.train.run.problems import ProblemCounts
+
+GRAMMARS = grammars.GRAMMARS | {'boxed': BOXED}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +51,13 @@ class RunInputs:
         """Ids that are never sampled: special tokens except the end token, and unused ids."""
         control = self.tokenizer.special_ids - {self.chat.end_id}
         unused = range(self.tokenizer.vocab_size, self.vocab_size)
-        return tuple(sorted(control | set(unused)))
+        return tuple(sorted(control | set(unused) | self.forbidden_ids))
+
+    @property
+    def forbidden_ids(self) -> set[int]:
+        """The id that opens a block of thoughts, if these are forbidden and it has one."""
+        ids = self.tokenizer.encode(thoughts.OPEN)
+        return set(ids) if self.chat.prompts.thinking == 'forbid' and len(ids) == 1 else set()
 
     @property
     def verdict_ids(self) -> dict[str, int]:
@@ -80,8 +90,8 @@ def load_inputs(settings: RunSettings, verifier: verify.Verifier) -> RunInputs:
         train_problems,
         test_problems,
         chat.tokenizer,
-        chat,
-        grammars.LAB if source == 'lab' else grammars.RELEASED,
+        dataclasses.replace(chat, prompts=settings.prompts),
+        critique_grammar(settings),
         judge_on_first_process(judges.make_judge(source, verifier, answer.markers)),
         settings.model.vocab_size,
         counts={split: problem_lib.count(rows[split]) for split in rows},
@@ -89,8 +99,14 @@ def load_inputs(settings: RunSettings, verifier: verify.Verifier) -> RunInputs:
     )
 
 
+def critique_grammar(settings: RunSettings) -> grammars.Grammar:
+    """Returns the grammar of a run's critiques: that of its prompts, or of its problems."""
+    of_problems = 'lab' if settings.data.source == 'lab' else 'released'
+    return GRAMMARS[settings.prompts.grammar or of_problems]
+
+
 def load_chat(settings: RunSettings, tokenizer: tokenizers.Tokenizer) -> Chat:
-    """Returns the chat of a run.
+    """Returns the chat of a run, without its prompts.
 
     Raises ValueError if its template has no system message, or cannot be derived from the model's.
     """
@@ -155,8 +171,15 @@ def load_tokenizer(settings: RunSettings, problems: Sequence[Problem]) -> tokeni
 
 
 def question_tokens(chat: Chat, problem: Problem) -> int:
-    """Returns the number of tokens of a question in the prompt of an attempt."""
-    rendered = chat.render(chat.question_turns(problem.question), 'attempt')
+    """Returns the number of tokens of a question in the prompts of its turns.
+
+    Of a prompt that says more than the conversation, all that it has beyond the longest turns and
+    what stands between them counts as part of the question.
+    """
+    question = chat.question_turns(problem.question)
+    if any(map(chat.prompts.concern, ('actor', 'critic'))):
+        return prompt_sizes.question_tokens(chat, question)
+    rendered = chat.render(question, 'attempt')
     return max(len(lead + body) for lead, body in rendered)
 
 

@@ -1,0 +1,29 @@
+"""Settings of evaluation without a run: scripts.evaluate, scripts.judge and scripts.chat.
+
+configs/evaluate.py                            no prompts: a model as it was trained here
+configs/evaluate.py:mathcritique               prompts of configs/prompts.py, for an instruct model
+configs/evaluate.py:deepseek-r1+processbench   those of two presets, for other roles
+
+Model, tokenizer and all lengths follow from the model and the questions; the sections of training
+are not read.
+"""
+
+from ml_collections import ConfigDict
+
+from elenchus.configs import defaults, derive, prompts
+
+
+def get_config(arg: str = 'default') -> ConfigDict:
+    """Returns the settings; `arg` is 'default', or names of presets of prompts, joined by +."""
+    names = arg.split('+')
+    for name in names:
+        derive.check_variant('evaluate', name, ('default', *prompts.PRESETS))
+    config = defaults.get_config()
+    config.prompts.update(prompts.several(*(name for name in names if name != 'default')))
+    config.evaluate.oracle = False
+    config.evaluate.uptake.num_problems = 0
+    derive.set_lengths(config, question=256, attempt=320, critique=512, refinement=320)
+    config.sampling.engine.update(num_slots=32, prefill_batch_sizes=(4, 16))
+    config.sampling.score.rows = 16
+    config.sampling.part_size = 32
+    return config

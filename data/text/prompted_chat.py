@@ -1,0 +1,282 @@
+"""Renders a conversation under prompts: the messages that a player reads, as token ids.
+
+Consecutive turns that a player quotes form one user message, which the instruction of the next
+turn fills in. Where that instruction names a turn that stands before the player's own last turn,
+the whole conversation is quoted in one message. Own turns keep their ids.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from elenchus.data.records import PLAYER_OF_ROLE, Turn
+from elenchus.data.text import chat_templates, thoughts
+from elenchus.data.text import tokenizer as tokenizers
+from elenchus.data.text.chat_templates import Frame, Special
+from elenchus.data.text.prompts import FIELD, MAX_PARAGRAPHS, Prompt
+
+if TYPE_CHECKING:
+    from elenchus.data.text.chat import Chat
+
+Ids = tuple[int, ...]
+Rendered = list[tuple[Ids, Ids]]
+"""(ids before the body, ids of the body) of each turn; a quoted turn has no body."""
+
+
+def render(
+    chat: 'Chat', turns: Sequence[Turn], role: str, *, is_open: bool
+) -> tuple[Rendered, Ids]:
+    """Returns the turns as the player that writes `role` reads them, and the ids after them.
+
+    With `is_open` a turn of the role is to be written next: the ids after the turns are its header
+    and prefix. Otherwise the last turn may be one that the player wrote, and no ids follow.
+    """
+    reader = _Reader(chat, PLAYER_OF_ROLE[role])
+    own = [i for i, turn in enumerate(turns) if reader.is_own(turn)]
+    last = len(turns) if is_open else own[-1] if own else len(turns)
+    written = role if last == len(turns) else turns[last].role
+    prompt = reader.prompt_of(written, turns[:last])
+    if quotes_earlier(chat, turns[:last], written):
+        own = [i for i in own if i >= last]
+    rendered: Rendered = [((), ())] * len(turns)
+    first = next((i for i in own if i <= last), last)
+    opener = reader.prompt_of(turns[first].role, turns[:first]) if first < last else Prompt()
+    opener = dataclasses.replace(
+        opener, system=prompt.system or opener.system, examples=prompt.examples or opener.examples
+    )
+    lead, system = reader.opening(opener)
+    examples = opener.examples
+    if examples and system:  # the first message is that of an example
+        (text, answer), *others = examples
+        examples, system = ((system + text, answer), *others), ''
+    lead += reader.examples(examples, written if first == last else turns[first].role)
+    before, start = None, 0
+    for i in [*own, *([len(turns)] if is_open else [])]:
+        next_role = turns[i].role if i < len(turns) else role
+        segment = turns[start:i]
+        if before is not None:
+            lead += reader.close(before)
+        lead += reader.message(segment, turns[:i], next_role, system=system)
+        if segment:  # the message belongs to the last turn that it quotes
+            rendered[i - 1], lead = (lead, ()), ()
+        lead += reader.header(next_role, turns[:i], is_last=i == last)
+        if i == len(turns):
+            return rendered, lead
+        body = reader.body(turns[i], turns[:i], is_last=i == last)
+        rendered[i], lead = (lead, body), ()
+        before, start, system = turns[i], i + 1, ''
+    if start < len(turns):  # what follows the last own turn, as it stands
+        lead += reader.close(before) if before is not None else ()
+        lead += reader.message(turns[start:], turns, None, system=system)
+        rendered[-1] = (lead, ())
+    return rendered, ()
+
+
+def quotes_earlier(chat: 'Chat', turns: Sequence[Turn], role: str) -> bool:
+    """Returns whether the instruction of `role` after these turns quotes an own, earlier turn."""
+    player = PLAYER_OF_ROLE[role]
+    own = [i for i, turn in enumerate(turns) if PLAYER_OF_ROLE.get(turn.role) == player]
+    prompt = chat.prompts.of(role, turns[-1].role if turns else None)
+    names = {'attempt' if name == 'paragraphs' else name for name in prompt.fields}
+    return bool(own) and bool(names & {turn.role for turn in turns[: own[-1] + 1]})
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reader:
+    """One player's view of a conversation."""
+
+    chat: 'Chat'
+    player: str
+
+    def is_own(self, turn: Turn) -> bool:
+        """Returns whether the player writes turns of this role."""
+        return PLAYER_OF_ROLE.get(turn.role) == self.player
+
+    def prompt_of(self, role: str, before: Sequence[Turn]) -> Prompt:
+        """Returns the prompt of a turn that follows some turns."""
+        return self.chat.prompts.of(role, before[-1].role if before else None)
+
+    def frame(self, role: str) -> Frame:
+        """Returns the frame of a role's turn; of a template without frames, its header token."""
+        template = self.chat.template
+        if template.user is None:
+            return Frame((Special(f'<{role}>'),), ())
+        is_own = PLAYER_OF_ROLE.get(role) == self.player
+        return template.assistant if is_own else template.user
+
+    def opening(self, prompt: Prompt) -> tuple[Ids, str]:
+        """Returns the beginning, and the system message if the first user message has to hold it.
+
+        A template without a system slot has it there: as Llama 2's published one does, in tags; of
+        the others as text in front.
+        """
+        template, ids = self.chat.template, self.chat.piece_ids
+        if not prompt.system:
+            return ids(template.opening), ''
+        if template.system_frame is None:
+            before, after = template.system_in_user
+            return ids(template.opening), f'{before}{prompt.system}{after}'
+        return ids(chat_templates.with_system(template, prompt.system).opening), ''
+
+    def examples(self, examples: Sequence[tuple[str, str]], role: str) -> Ids:
+        """Returns examples as messages: each text of the user, then the turn that answers it."""
+        result: Ids = ()
+        for text, answer in examples:
+            turn = self.chat.text_turn(role, answer)
+            result += self.piece_message('question', text)
+            result += self.header(role, (), is_last=False, prefix='') + turn.tokens
+            result += self.close(turn)
+        return result
+
+    def piece_message(self, role: str, text: str) -> Ids:
+        """Returns a user message of text alone."""
+        frame, ids = self.frame(role), self.chat.piece_ids
+        encoded = tuple(self.chat.tokenizer.encode(text))
+        return ids(frame.header) + encoded + ids(frame.footer, follows=True)
+
+    def header(
+        self, role: str, before: Sequence[Turn], *, is_last: bool, prefix: str | None = None
+    ) -> Ids:
+        """Returns the header of an own turn with its prefix; the template's is of the last only."""
+        template = self.chat.template
+        prefix = self.prompt_of(role, before).prefix if prefix is None else prefix
+        if not is_last and self.is_stripped and thoughts.OPEN in prefix:
+            prefix = thoughts.without_thoughts(prefix)
+        text = ''.join(template.prefix) * is_last + prefix
+        return self.chat.piece_ids((*self.frame(role).header, *([text] if text else [])))
+
+    def body(self, turn: Turn, before: Sequence[Turn], *, is_last: bool) -> Ids:
+        """Returns the ids of an own turn; of an earlier one perhaps without its thoughts."""
+        text = self.chat.text(turn)
+        kept = self.kept_text(turn, before, text)
+        if is_last or kept == text:
+            return turn.tokens
+        ending = turn.tokens[len(self.chat.text_ids(turn)) :]
+        return (*self.chat.tokenizer.encode(kept), *ending)
+
+    def close(self, turn: Turn) -> Ids:
+        """Returns what stands between an own turn and the next message."""
+        footer, ids = self.frame(turn.role).footer, self.chat.piece_ids
+        return ids(footer[1:]) if self.chat.is_finished(turn) else ids(footer, follows=True)
+
+    @property
+    def is_stripped(self) -> bool:
+        """Whether later turns do not see thoughts."""
+        return self.chat.prompts.thinking == 'strip'
+
+    def kept_text(self, turn: Turn, before: Sequence[Turn], text: str) -> str:
+        """Returns a turn's text, without its thoughts if they are stripped."""
+        if turn.role not in PLAYER_OF_ROLE or not self.is_stripped:
+            return text
+        prefix = self.prompt_of(turn.role, before).prefix
+        was_opened = thoughts.OPEN in prefix and thoughts.CLOSE not in prefix
+        return thoughts.without_thoughts(text, was_opened=was_opened)
+
+    # Messages of the user
+
+    def message(
+        self, segment: Sequence[Turn], before: Sequence[Turn], role: str | None, *, system: str
+    ) -> Ids:
+        """Returns the user's message before a turn of `role`, which quotes a segment of turns."""
+        prompt = Prompt() if role is None else self.prompt_of(role, before)
+        is_framed = self.chat.template.user is not None
+        if not segment:
+            is_unframed = not is_framed and not (role == 'refinement' and prompt.instruction)
+            if not before or is_unframed:
+                return ()
+            if role != 'refinement':
+                raise ValueError(
+                    f'{role} cannot follow {before[-1].role}: a turn of the other side is missing '
+                    'between'
+                )
+            prompt = Prompt(instruction=prompt.instruction or self.chat.correction)
+        if not (prompt.instruction or system):
+            return self.as_they_are(segment, before)
+        name = segment[-1].role if segment and segment[0].role != 'question' else 'question'
+        frame, ids = self.frame('question' if is_framed else name), self.chat.piece_ids
+        content = self.encode([system, *self.parts(segment, before, prompt)])
+        return ids(frame.header) + content + ids(frame.footer, follows=True)
+
+    def as_they_are(self, segment: Sequence[Turn], before: Sequence[Turn]) -> Ids:
+        """Returns a message that has the turns of a segment and nothing else."""
+        ids, result = self.chat.piece_ids, ()
+        if self.chat.template.user is None:
+            for turn in segment:
+                is_sampled = turn.role in PLAYER_OF_ROLE
+                body = self.body(turn, before, is_last=False) if is_sampled else turn.tokens
+                result += turn.header + body
+            return result
+        frame = self.frame('question')
+        for i, turn in enumerate(segment):
+            joined = i + 1 < len(segment)
+            if self.kept_text(turn, before, text := self.chat.text(turn)) == text:
+                result += self.chat.body(turn, self.player, joined=joined)
+            else:
+                result += self.encode([turn, self.chat.template.join if joined else ''])
+        return ids(frame.header) + result + ids(frame.footer, follows=True) if segment else ()
+
+    def parts(
+        self, segment: Sequence[Turn], before: Sequence[Turn], prompt: Prompt
+    ) -> list[str | Turn]:
+        """Returns a message as texts and turns."""
+        join = self.chat.template.join
+        if not prompt.fields:
+            parts = [part for turn in segment for part in (turn, join)]
+            return [*parts, prompt.instruction] if prompt.instruction else parts[:-1]
+        latest = {turn.role: turn for turn in before}
+        parts, missing = [], [] if 'guide' in prompt.fields else ['guide']
+        missing = [latest[name] for name in missing if name in {turn.role for turn in segment}]
+        for i, piece in enumerate(FIELD.split(prompt.instruction)):
+            if i % 2 == 0:
+                parts.append(piece)
+            elif piece == 'paragraphs':
+                parts.append(self.paragraphs(latest['attempt'], before))
+            elif piece in latest:
+                parts.append(latest[piece])
+                if piece == 'question' and missing:
+                    parts += [join, missing.pop()]
+        return [*parts, *(part for turn in missing for part in (join, turn))]
+
+    def paragraphs(self, turn: Turn, before: Sequence[Turn]) -> str:
+        """Returns the steps of an attempt in tags that number them from 0, as ProcessBench does."""
+        starts = (0, *turn.step_ends)
+        decode = self.chat.tokenizer.decode
+        steps = [decode(turn.tokens[a:b]) for a, b in zip(starts, turn.step_ends, strict=False)]
+        if steps:  # thoughts belong to the first step
+            steps[0] = self.kept_text(turn, before, steps[0])
+        if len(steps) > MAX_PARAGRAPHS:
+            steps[MAX_PARAGRAPHS - 1 :] = ['\n'.join(map(str.strip, steps[MAX_PARAGRAPHS - 1 :]))]
+        return '\n\n'.join(
+            f'<paragraph_{i}>\n{step.strip()}\n</paragraph_{i}>' for i, step in enumerate(steps)
+        )
+
+    def encode(self, parts: Sequence[str | Turn]) -> Ids:
+        """Returns the ids of a message: sampled turns as they are, texts and questions merged."""
+        tokenizer, merged = self.chat.tokenizer, []
+        parts = [part for part in parts if part != '']
+        if len(parts) == 1 and isinstance(parts[0], Turn):
+            return self.quoted(parts[0])
+        for part in parts:
+            if isinstance(part, Turn) and part.role not in PLAYER_OF_ROLE:
+                part = self.chat.text(part)  # no model writes it, so it may be encoded again
+            elif isinstance(part, Turn):
+                part = self.quoted(part)
+            if merged and isinstance(part, str) and isinstance(merged[-1], str):
+                merged[-1] += part
+            else:
+                merged.append(part)
+        ids: Ids = ()
+        for part in merged:
+            if not isinstance(part, str):
+                ids += part
+            elif ids:
+                ids += tuple(tokenizers.encode_continuation(tokenizer, part))
+            else:
+                ids += tuple(tokenizer.encode(part))
+        return ids
+
+    def quoted(self, turn: Turn) -> Ids:
+        """Returns the ids of a turn's text as another player reads it."""
+        text = self.chat.text(turn)
+        kept = self.kept_text(turn, (), text)
+        return self.chat.text_ids(turn) if kept == text else tuple(self.chat.tokenizer.encode(kept))

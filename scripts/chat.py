@@ -1,0 +1,39 @@
+r"""Answers questions that are typed in or piped: attempt, critique and refinement as they come.
+
+    python -m scripts.chat --model=models/smollm2 --critic=models/smollm2 \
+        --config=configs/evaluate.py:mathcritique
+    echo 'Tom has 3 pens and buys 4. How many has he?' | python -m scripts.chat --model=models/mine
+
+The actor writes an attempt. With --critic, the critic checks it, and where its verdict is not
+"correct", the actor writes a refinement. --model and --critic may be the same model. A model that
+was trained elsewhere needs prompts, which --config names; --config.sampling.temperature=0.1 makes
+the answers nearly the likeliest ones. On a terminal verdicts are green and red; NO_COLOR=1 turns
+that off. Each line is one question; Ctrl-D ends.
+"""
+
+import os
+import sys
+
+from absl import app
+from absl import flags as absl_flags
+
+from elenchus.train.benchmarks import chat_session, flags, opening
+from elenchus.train.config import cli
+
+
+def main(_):
+    """Answers the lines of the standard input."""
+    values, room = absl_flags.FLAGS, absl_flags.FLAGS.question_tokens
+    config = values.config.copy_and_resolve_references().unlock()
+    config.sampling.engine.update(num_slots=1, prefill_batch_sizes=(1,), chunk_steps=8)
+    is_terminal = sys.stdout.isatty() and not os.environ.get('NO_COLOR')
+    with opening.opened(flags.models(), config, [], question_tokens=room) as bench:
+        session = chat_session.Session(bench, sys.stdout, is_terminal, room)
+        chat_session.chat(session, sys.stdin, is_prompted=sys.stdin.isatty())
+
+
+if __name__ == '__main__':
+    flags.define(critic_help='Also criticise and refine, with this model as the critic.')
+    absl_flags.DEFINE_integer('question_tokens', 256, 'Tokens of the longest question.', 1)
+    with cli.one_line_errors():
+        app.run(main, flags_parser=flags.parse)

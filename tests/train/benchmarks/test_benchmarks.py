@@ -1,0 +1,239 @@
+"""Finding models and sets, figures of critics, and what a chat writes."""
+
+import io
+import json
+
+import pytest
+
+from elenchus.data.records import Episode, Step, TurnFacts
+from elenchus.data.text import chat as chats
+from elenchus.data.text import tokenizer as tokenizers
+from elenchus.train.benchmarks import (
+    chat_session,
+    evaluate_command,
+    judge_command,
+    judge_figures,
+    judge_sets,
+    players,
+    problem_sets,
+)
+from tests.support import shipped_configs
+
+SETTINGS = shipped_configs.settings_of('evaluate:default').evaluate
+
+
+# Models and sets
+
+
+def test_a_stage_a_model_and_a_missing_model_differ(tmp_path):
+    lab = shipped_configs.ROOT / 'data/lab/checkpoint'
+    player = players.find_player('model', str(lab))
+    assert player.tokenizer_path is None and player.template.name == 'elenchus'
+    stage = tmp_path / 'stages' / '01-actor'
+    stage.mkdir(parents=True)
+    (stage / 'model').symlink_to(lab)
+    assert players.find_model('model', str(stage)) == (stage / 'model').absolute()
+    for path, message in (
+        (tmp_path / 'none', 'folder not found: --model='),
+        (tmp_path, f'nearest: {stage}'),
+    ):
+        with pytest.raises(ValueError, match='--model=') as error:
+            players.find_model('model', str(path))
+        assert message in str(error.value)
+    (tmp_path / 'config.json').write_text('{}')
+    (tmp_path / 'model.safetensors').write_text('')
+    with pytest.raises(ValueError, match='import it first: python -m scripts.convert import'):
+        players.find_model('model', str(tmp_path))
+    with pytest.raises(ValueError, match="unknown --template='chatmll'; nearest: 'chatml'"):
+        players.find_player('model', str(lab), template='chatmll')
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path):
+    folder = tmp_path / 'model'
+    folder.mkdir()
+    description = json.loads(
+        (shipped_configs.ROOT / 'data/lab/checkpoint/model_config.json').read_text()
+    )
+    (folder / 'model_config.json').write_text(json.dumps(description | {'tokenizer': 'abc'}))
+    (tmp_path / 'tokenizer.json').write_text('{}')
+    with pytest.raises(ValueError, match=r'tokenizer abc .*there is .*tokenizer\.json'):
+        players.find_player('critic', str(folder))
+
+
+def problems_file(path, count=3):
+    rows = [{'question': f'{i} + 1?', 'answer': str(i + 1)} for i in range(count)]
+    path.write_text('\n'.join(map(json.dumps, rows)))
+    return str(path)
+
+
+def test_sets_by_name_by_folder_and_by_file(tmp_path):
+    own = problems_file(tmp_path / 'own.jsonl')
+    (tmp_path / 'svamp').mkdir()
+    row = {'Body': 'Tom has 3 pens.', 'Question': 'How many?', 'Equation': '3.0', 'Answer': 3.0}
+    (tmp_path / 'svamp/test.jsonl').write_text(json.dumps(row))
+    options = {'data_dir': str(tmp_path), 'num_problems': 2}
+    sets = problem_sets.read_sets([own, 'svamp'], **options)
+    assert [(s.name, s.source, len(s.problems)) for s in sets] == [
+        ('own', 'jsonl', 2),
+        ('svamp', 'svamp', 1),
+    ]
+    file = tmp_path / 'svamp/test.jsonl'
+    (named,) = problem_sets.read_sets([f'asdiv={tmp_path / "svamp"}'.replace('asdiv', 'svamp')],
+                                      **options)  # fmt: skip
+    (by_file,) = problem_sets.read_sets([f'svamp={file}'], **options)
+    assert named.problems[0].question == by_file.problems[0].question == 'Tom has 3 pens. How many?'
+
+
+@pytest.mark.parametrize(
+    ('entries', 'message'),
+    [
+        (['gsm9k'], 'neither a file nor a known set .*nearest: gsm8k'),
+        (['gsm9k=x'], "unknown set 'gsm9k'; nearest: gsm8k"),
+        (['math500'], 'no folder .*math500'),
+        ([], '--data is empty'),
+    ],
+)
+def test_a_set_that_is_not_there_is_named(tmp_path, entries, message):
+    with pytest.raises(ValueError, match=message):
+        problem_sets.read_sets(entries, data_dir=str(tmp_path), num_problems=0)
+
+
+def test_a_set_that_is_named_twice_is_refused(tmp_path):
+    own = problems_file(tmp_path / 'own.jsonl')
+    with pytest.raises(ValueError, match="'own' twice"):
+        problem_sets.read_sets([own, own], data_dir=str(tmp_path), num_problems=0)
+
+
+# Figures of critics
+
+
+def episode(first_error, located, verdict, correct=False):
+    chat = chats.Chat(tokenizers.lab_tokenizer())
+    attempt = chat.text_turn('attempt', 'ben 3\n ada 4').with_facts(
+        correct=correct, first_error=first_error, steps_correct=first_error is None
+    )
+    critique = chat.text_turn('critique', 'ben 3').with_facts(located=located, verdict=verdict)
+    return Episode('p', 0, (*chat.question_turns('ben ?'), attempt, critique))
+
+
+def test_f1_is_the_harmonic_mean_and_constant_critics_have_none():
+    greedy = [
+        episode(0, 0, False),  # found
+        episode(1, 0, False),  # called wrong at another step
+        episode(1, 1, False, correct=True),  # an error that the outcome hides, found
+        episode(1, None, True, correct=True),  # and one passed
+        episode(None, None, True, correct=True),  # passed
+        episode(None, None, None, correct=True),  # unreadable
+    ]
+    summary = judge_figures.summarise(SETTINGS, greedy, [])
+    rows = summary['critics']
+    found, passed = 2 / 4, 1 / 2
+    assert rows['greedy']['f1'][0] == pytest.approx(2 * found * passed / (found + passed))
+    assert rows['greedy']['f1'][0] == pytest.approx(summary['critic']['processbench_f1'])
+    assert rows['greedy']['accuracy'][0] == pytest.approx(3 / 6)
+    assert rows['always right']['f1'][0] == 0 and rows['always right']['passed'][0] == 1
+    assert rows['always right']['accuracy'][0] == pytest.approx(2 / 6)
+    assert rows['always wrong, at the first step']['found'][0] == pytest.approx(1 / 4)
+    assert rows['greedy']['readable'] == pytest.approx(5 / 6)
+    assert rows['greedy']['verdict'] == pytest.approx(4 / 6)
+    assert summary['hidden_errors'] == {'solutions': 2, 'flagged': 0.5, 'located': 0.5}
+    table = judge_command.table({'x': summary})
+    assert table.count('\n') == 4 and '| always right' in table
+
+
+def test_unreadable_critiques_have_no_vote_and_ties_are_shared():
+    votes = [
+        [episode(1, 1, False), episode(1, None, None), episode(1, 1, False)],
+        [episode(None, None, True), episode(None, 0, False), episode(None, None, None)],
+    ]
+    rows = judge_figures.vote_rows(SETTINGS, [1, judge_figures.NOTHING], votes)
+    assert list(rows) == ['sampled', 'majority@2', 'majority@3']
+    assert rows['majority@3']['found'][0] == 1.0
+    assert rows['majority@3']['passed'][0] == 0.5
+    assert rows['sampled']['found'][0] == pytest.approx(2 / 3)
+    assert rows['majority@3']['tokens'] == pytest.approx(3 * rows['sampled']['tokens'])
+
+
+def test_without_wrong_or_right_solutions_there_is_no_f1():
+    for truth in (0, None):
+        row = judge_figures.summarise(SETTINGS, [episode(truth, None, True)], [])['critics'][
+            'greedy'
+        ]
+        assert row['f1'] is None
+    assert judge_figures.matthews(
+        [0, judge_figures.NOTHING], [0, judge_figures.NOTHING]
+    ) == pytest.approx(1)
+    assert judge_figures.matthews([None, None], [0, judge_figures.NOTHING]) == pytest.approx(-1)
+
+
+def test_a_solution_has_exactly_its_steps(tmp_path):
+    model = tokenizers.train_tokenizer(['a b c d e <paragraph_0>\n'] * 50, vocab_size=300,
+                                       model_type='bpe')  # fmt: skip
+    chat = chats.Chat(tokenizers.SentencePieceTokenizer.from_bytes(model))
+    turn = judge_sets.attempt_turn(chat, ['a b\nc', 'd', 'e'])
+    starts = (0, *turn.step_ends)
+    texts = [chat.tokenizer.decode(turn.tokens[a:b]).strip()
+             for a, b in zip(starts, turn.step_ends, strict=False)]  # fmt: skip
+    assert texts == ['a b c', 'd', 'e'] and turn.step_ends[-1] == len(turn.tokens)
+    from elenchus.data.text.prompts import Prompt, Prompts
+
+    tagged = chats.Chat(
+        chat.tokenizer, prompts=Prompts(critique=Prompt('', '{question} {paragraphs}'))
+    )
+    turn = judge_sets.attempt_turn(tagged, ['a b\nc', 'd'])
+    assert len(turn.steps) == 2
+    context = tagged.tokenizer.decode(tagged.context((*chat.question_turns('a'), turn), 'critique'))
+    assert '<paragraph_0>\na b\nc\n</paragraph_0>' in context
+    assert isinstance(turn.steps[0], Step) and turn.facts == TurnFacts()
+
+
+# What a chat writes
+
+
+def test_control_characters_of_a_model_are_data():
+    hostile = 'a\x1b[31m\x07\u202e\u200b\x9b\r\n\tb'
+    written = chat_session.shown(hostile)
+    assert written == 'a\\x1b[31m\\x07\\u202e\\u200b\\x9b\\x0d\n\tb'
+
+
+@pytest.mark.parametrize(
+    ('line', 'colour'),
+    [
+        ('Correctness of the step: Wrong', chat_session.RED),
+        ('Correctness of the step: **Correct**', chat_session.GREEN),
+        ('eve 3 - 3 = 0 ; correct', chat_session.GREEN),
+        ('answer : wrong', chat_session.RED),
+        ('Incorrect is what it is: Incorrect', chat_session.RED),
+        ('This is wrong.', ''),
+    ],
+)
+def test_verdicts_are_coloured_and_other_words_are_not(line, colour):
+    written = chat_session.coloured(line)
+    assert written.count(chat_session.PLAIN) == bool(colour)
+    assert colour in written
+    assert written.replace(chat_session.PLAIN, '').replace(colour or 'x', '') == line
+
+
+def test_a_stream_writes_every_character_once():
+    chat = chats.Chat(tokenizers.lab_tokenizer())
+    tokens = chat.text_turn('attempt', 'ben : eve 7 - 4 = 3 ; ben 3\n #### 3').tokens
+    for colour in (None, chat_session.coloured):
+        out = io.StringIO()
+        stream = chat_session.Stream(out, chat, colour)
+        for end in range(1, len(tokens)):
+            stream.show(tokens[:end])
+        stream.show(tokens, is_last=True)
+        assert out.getvalue() == chat.tokenizer.decode(tokens[:-1])
+
+
+def test_a_table_has_a_row_for_each_way_to_answer():
+    level = {'all': [0.5, 0.4, 0.6]}
+    summary = {
+        'accuracy': {'greedy': level, 'majority@2': {'all': [0.5, None, None]}},
+        'tokens_per_answer': {'greedy': 61.4},
+        'harness': {'strict-match': [0.1, 0.0, 0.2]},
+        'greedy_difference': {'all': [-0.1, -0.2, 0.0]},
+    }
+    table = evaluate_command.table({'own': summary})
+    assert '| own | greedy ' in table and '| 50.0 ' in table and '40.0 to 60.0' in table
+    assert 'strict-match of lm-eval' in table and '-10.0' in table

@@ -1,0 +1,1 @@
+"""Evaluation of models outside a run: problem sets, benchmarks of critics, and a chat."""

@@ -1,0 +1,229 @@
+"""Opens a bench: models, settings and samplers for an evaluation that belongs to no run."""
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import ml_collections
+from etils import epath
+
+from elenchus.data.grading import judge as judges
+from elenchus.data.grading import verify
+from elenchus.data.records import Problem
+from elenchus.data.text.chat import Chat
+from elenchus.model import platforms, sharding
+from elenchus.model.attention import kernels
+from elenchus.model.transformer import Transformer
+from elenchus.sampling.engine import weights
+from elenchus.train.benchmarks import players
+from elenchus.train.checkpoints.model_store import ModelStore
+from elenchus.train.config import build
+from elenchus.train.config.run_settings import MAY_CHANGE, RunSettings
+from elenchus.train.run import inputs as inputs_lib
+from elenchus.train.run import prompt_sizes
+from elenchus.train.run.directory import RunDirectory
+from elenchus.train.run.inputs import RunInputs
+from elenchus.train.run.samplers import Samplers
+
+IRRELEVANT = (
+    *MAY_CHANGE,
+    *('sampling.engine', 'sampling.score', 'model.max_length', 'train', 'data', 'self_talk'),
+    *('reinforce', 'stages', 'evaluate.num_problems'),
+)
+"""Fields, and sections, of the config on which no figure of a bench depends."""
+
+MULTIPLE = 32
+"""Lengths are rounded up to a multiple of it."""
+
+
+PromptLengths = Callable[[Chat], Sequence[int]]
+"""Chat -> the tokens of each prompt."""
+
+
+class Sizes(NamedTuple):
+    """Lengths of conversations in tokens."""
+
+    prompts: tuple[int, ...]  # that sampling begins with
+    scored: int  # the longest conversation that a critique ends
+    whole: int  # the longest conversation
+
+
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """The models of a bench, as the command line names them."""
+
+    actor: str  # folder of a model or stage
+    critic: str = ''  # '': there is none
+    template: str = ''  # chat template; '': that of the model
+    dtype: str = ''  # of activations; '': float32 on a CPU, elsewhere that of the model
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """Models that are ready to be sampled, with settings for a set of conversations."""
+
+    models: Models
+    settings: RunSettings
+    config: ml_collections.ConfigDict
+    chat: Chat
+    player: players.SavedPlayer
+    actor: Transformer
+    critic: Transformer | None
+    verifier: verify.Verifier
+
+    def samplers(self, source: str, problems: Sequence[Problem] = ()) -> Samplers:
+        """Returns samplers for problems of a source, which tells how they are judged."""
+        is_lab = source == 'lab'
+        grammar = 'lab' if is_lab else 'released'
+        inputs = RunInputs(
+            train_problems=[],
+            test_problems=problems,
+            tokenizer=self.chat.tokenizer,
+            chat=self.chat,
+            grammar=inputs_lib.GRAMMARS[self.settings.prompts.grammar or grammar],
+            judge=inputs_lib.judge_on_first_process(
+                judges.make_judge(source, self.verifier, self.settings.data.answer.markers)
+            ),
+            vocab_size=self.settings.model.vocab_size,
+        )
+        return Samplers(self.settings.sampling, inputs)
+
+    @contextlib.contextmanager
+    def directory(
+        self, out: str | os.PathLike, places: Mapping[str, str]
+    ) -> Iterator[RunDirectory]:
+        """Opens and locks the folder of results; `places` says for each set where it comes from.
+
+        What was sampled there continues, if everything that it depends on is as it was.
+        """
+        text = json.loads(build.to_json(self.config))
+        text['bench'] = {
+            'model': str(self.player.folder),
+            'critic': self.models.critic,
+            'data': dict(places),
+        }
+        directory = RunDirectory(
+            epath.Path(out),
+            json.dumps(text, indent=2, sort_keys=True) + '\n',
+            tuple(places),
+            self.settings.sampling.part_size,
+            reads=_reads,
+        )
+        directory.check_stages()
+        with directory.locked():
+            tokenizer = self.chat.tokenizer
+            tokenizer.save(directory.path / tokenizer.file_name)
+            yield directory
+
+
+def _reads(stage: str, field: str) -> bool:
+    """Returns whether the figures of a set depend on a field of the config."""
+    if field.startswith('bench.data.'):
+        return field == f'bench.data.{stage}'
+    return not any(field == name or field.startswith(f'{name}.') for name in IRRELEVANT)
+
+
+@contextlib.contextmanager
+def opened(
+    models: Models,
+    config: ml_collections.ConfigDict,
+    problems: Sequence[Problem],
+    *,
+    prompt_lengths: PromptLengths | None = None,
+    question_tokens: int = 0,
+) -> Iterator[Bench]:
+    """Loads the models, and chooses lengths for the longest question.
+
+    With `prompt_lengths` only critiques are sampled, after these prompts; `question_tokens` is the
+    room of questions that are not known yet. Raises ValueError, naming the flag or field, if a
+    model is missing or cannot read conversations as long as these.
+    """
+    player = players.find_player('model', models.actor, template=models.template)
+    config = config.copy_and_resolve_references().unlock()
+    fit_to_player(config, player, models.dtype)
+    prompts = build.build(RunSettings, config).prompts
+    chat = Chat(player.tokenizer, player.template, prompts=prompts)
+    prompt_sizes.check_prompts(chat)
+    if prompt_lengths is None:
+        sizes = question_sizes(config, chat, problems, unknown=question_tokens)
+    else:
+        sizes = critique_sizes(config, chat, prompt_lengths(chat))
+    fit_lengths(config, sizes, longest=player.config.max_length)
+    settings = build.build(RunSettings, config)
+    mesh = sharding.make_mesh(settings.mesh)
+    kernels.check_backend(settings.model, jax.default_backend())
+    weights.check_sampler(settings.model, settings.sampling.engine, mesh)
+    store = ModelStore(
+        settings.model, mesh, tokenizer_fingerprint=player.tokenizer.fingerprint, quantize='none'
+    )
+    jax.set_mesh(mesh)
+    precision = platforms.product_precision(settings.model.dtype, settings.matmul_precision)
+    jax.config.update('jax_default_matmul_precision', precision)
+    actor, critic = store.load(player.folder), None
+    if models.critic:
+        folder = players.find_model('critic', models.critic)
+        critic = actor if folder == player.folder else store.load(folder)
+    answer = settings.data.answer
+    with verify.Verifier(
+        num_workers=answer.workers or None, timeout_s=answer.timeout_s
+    ) as verifier:
+        yield Bench(models, settings, config, chat, player, actor, critic, verifier)
+
+
+def fit_to_player(
+    config: ml_collections.ConfigDict, player: players.SavedPlayer, dtype: str
+) -> None:
+    """Sets the sections that the saved model decides: `model` and `tokenizer`."""
+    config.model.update(dataclasses.asdict(player.config))
+    is_cpu = jax.default_backend() == 'cpu'  # where bfloat16 is emulated
+    config.model.dtype = dtype or ('float32' if is_cpu else player.config.dtype)
+    config.tokenizer.update(
+        kind='file', path=str(player.tokenizer_path or ''), template=player.template.name
+    )
+
+
+def question_sizes(
+    config: ml_collections.ConfigDict, chat: Chat, problems: Sequence[Problem], *, unknown: int
+) -> Sizes:
+    """Returns the sizes of conversations of a question, attempt, critique and refinement."""
+    empty = Problem('', '', '', '', 0, 'jsonl')
+    sizes = [inputs_lib.question_tokens(chat, problem) for problem in problems]
+    sizes = sorted(sizes or [inputs_lib.question_tokens(chat, empty) + unknown])
+    sampling, between = config.sampling, chat.overhead
+    turns = [f'{role}_tokens' for role in ('attempt', 'critique', 'refinement')]
+    ends = [sizes[-1] + between]
+    for turn in turns:
+        ends.append(ends[-1] + sampling[turn] + between)
+    return Sizes(
+        prompts=(sizes[len(sizes) // 2] + between, *ends[:3]), scored=ends[2], whole=ends[3]
+    )
+
+
+def critique_sizes(config: ml_collections.ConfigDict, chat: Chat, prompts: Sequence[int]) -> Sizes:
+    """Returns the sizes of conversations that a critique ends."""
+    ordered = sorted(prompts)
+    whole = ordered[-1] + config.sampling.critique_tokens + chat.overhead
+    return Sizes((ordered[len(ordered) // 2], ordered[-1]), scored=whole, whole=whole)
+
+
+def fit_lengths(config: ml_collections.ConfigDict, sizes: Sizes, *, longest: int) -> None:
+    """Sets all lengths of a config. Raises ValueError if the model is too short for them."""
+
+    def up(size: int) -> int:
+        """Rounds up: few shapes compile fast."""
+        return -(-size // MULTIPLE) * MULTIPLE
+
+    if sizes.whole > longest:
+        raise ValueError(
+            f'a conversation may have {sizes.whole} tokens, but the model reads {longest}: lower '
+            'sampling.attempt_tokens, sampling.critique_tokens or sampling.refinement_tokens'
+        )
+    whole = up(sizes.whole)
+    config.model.max_length = config.train.length = whole
+    buckets = tuple(sorted({min(up(size), whole) for size in sizes.prompts}))
+    config.sampling.engine.update(max_length=whole, prompt_buckets=buckets)
+    config.sampling.score.lengths = (up(sizes.scored),)
