@@ -22,7 +22,8 @@ from elenchus.sampling.engine import weights
 from elenchus.train.benchmarks import players
 from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.config import build
-from elenchus.train.config.run_settings import MAY_CHANGE, RunSettings
+from elenchus.train.config.run_settings import RunSettings
+from elenchus.train.config.stage_fields import MAY_CHANGE
 from elenchus.train.run import inputs as inputs_lib
 from elenchus.train.run import prompt_sizes
 from elenchus.train.run.directory import RunDirectory

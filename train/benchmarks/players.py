@@ -38,7 +38,8 @@ def find_player(flag: str, path: str, *, template: str = '') -> SavedPlayer:
     """Returns the player of a folder: a model, or a stage of a run or an export that holds one.
 
     The template is `template`, else that which the model was trained with, else the one that lies
-    beside the tokenizer, else the one whose special tokens the tokenizer has. Raises ValueError, naming the flag, if something is missing.
+    beside the tokenizer, else the one whose special tokens the tokenizer has. Raises ValueError,
+    naming the flag, if something is missing.
     """
     folder = find_model(flag, path)
     config, fingerprint = saved_models.read_description(folder)
