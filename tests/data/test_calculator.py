@@ -78,7 +78,7 @@ def test_another_computation_that_is_needed_is_named(problem, attempt, words):
     assert all(word in said or word in said.replace(' ', '') for word in words)
 
 
-def test_a_number_is_called_too_much_or_left_out_only_if_nothing_else_differs():
+def test_a_number_is_called_too_much_or_missing_only_if_nothing_else_differs():
     said = parsed(MUFFINS, '(50-21)*41/7=169\n#### 169').steps[0].explanation
     assert 'without' not in said and 'does not belong' not in said
     said = parsed(MUFFINS, '50-21=29\n#### 29').steps[0].explanation

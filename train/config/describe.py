@@ -45,8 +45,26 @@ def comments() -> dict[tuple[str, str], str]:
     """
     result = {}
     for path in SOURCES:
-        result |= _comments_of(path.read_text(encoding='utf-8'))
+        text = path.read_text(encoding='utf-8')
+        result |= _comments_of(text)
+        for section, function in _named_calls(text):
+            own = [(name, text) for (holder, name), text in result.items() if holder == function]
+            result |= {(section, name): text for name, text in own}
     return result
+
+
+def _named_calls(source: str) -> list[tuple[str, str]]:
+    """(section, function) of every section whose fields a function with another name returns."""
+    return [
+        (key.value, value.func.id)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Dict)
+        for key, value in zip(node.keys, node.values, strict=True)
+        if isinstance(key, ast.Constant)
+        and isinstance(value, ast.Call)
+        and isinstance(value.func, ast.Name)
+        and value.func.id != key.value
+    ]
 
 
 def _comments_of(source: str) -> dict[tuple[str, str], str]:

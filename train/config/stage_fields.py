@@ -45,6 +45,9 @@ MAY_CHANGE = (
     *('train.keep_checkpoints', 'train.keep_finished_checkpoints', 'train.nonfinite'),
     *('train.compare_hosts_every', 'data.answer.workers'),
     *('watchdog.slow_factor', 'watchdog.timeout_s'),
+    *(f'critique.api.{name}' for name in ('attempts', 'backoff_s', 'cache', 'key_variable')),
+    *(f'critique.api.{name}' for name in ('parallel', 'requests_per_minute', 'timeout_s')),
+    *('critique.api.prompt_price', 'critique.api.answer_price'),
     *PATHS,
     *ENGINE_SIZES,
 )
@@ -53,7 +56,24 @@ MAY_CHANGE = (
 (Some change the order of summation, and so the last bits. A stage that has begun keeps its
 `sampling.part_size`.)"""
 
-EARLIER: Mapping[str, Any] = {f'model.{name}': value for name, value in EARLIER_DEFAULTS.items()}
+_NO_PROMPT = {'system': '', 'instruction': '', 'prefix': '', 'examples': ()}
+
+EARLIER: Mapping[str, Any] = {
+    **{f'model.{name}': value for name, value in EARLIER_DEFAULTS.items()},
+    **{
+        f'prompts.{role}.{name}': value
+        for role in ('attempt', 'guide', 'critique', 'refinement')
+        for name, value in _NO_PROMPT.items()
+    },
+    'prompts.thinking': 'keep',
+    'prompts.grammar': '',
+    'critique.form': 'mixed',
+    'critique.references': 'none',
+    'critique.api.base_url': 'https://api.openai.com/v1',
+    'critique.api.model': 'gpt-4o',
+    'critique.api.max_tokens': 1024,
+    'critique.api.temperature': 0.0,
+}
 """Field -> the value with which today's code does what it did before the field existed.
 
 A run of an earlier version continues if its configs lack the field. Add a row with every new

@@ -76,7 +76,7 @@ def test_a_lasting_failure_stops_at_once_and_does_not_show_the_key(tmp_path, sta
              b'{"choices": [{"message": null}]}', b'{"choices": [{"message": {"content": null}}]}',
              b'{"choices": 3}', b'{"choices": [3]}', b'\xff\xfe'],
 )  # fmt: skip
-def test_what_is_no_chat_completion_is_asked_for_again(tmp_path, body):
+def test_what_is_no_chat_completion_is_requested_again(tmp_path, body):
     def respond(request, number):
         return (200, {}, body) if number == 0 else fake_api.completion('ok')
 
@@ -86,7 +86,7 @@ def test_what_is_no_chat_completion_is_asked_for_again(tmp_path, body):
         assert len(api.seen) == 2
 
 
-def test_a_request_without_an_answer_in_time_is_asked_again(tmp_path):
+def test_a_request_without_an_answer_in_time_is_sent_again(tmp_path):
     def respond(body, number):
         if number == 0:
             time.sleep(0.6)
