@@ -27,7 +27,7 @@ def compare(
     kinds = {leaf.percent for leaf in computed.leaves}
     if len(kinds) > 1 and set(computed.operators) & {'+', '-'}:
         return None
-    unit = Fraction(1, 10 ** right.leaves[0].decimals) / (100 if _in_percent(right) else 1)
+    unit = Fraction(1, 10 ** right.leaves[0].decimals) / (100 if in_percent(right) else 1)
     distance = min(abs(reading - shown) for reading in _readings(computed, exact, right))
     terminates = any(_has_decimals(v, right) for v in _readings(computed, exact, right))
     if distance < unit and not terminates:
@@ -39,7 +39,7 @@ def compare(
 def _readings(computed: Expression, exact: Fraction, right: Expression) -> tuple[Fraction, ...]:
     """Returns the values that the left side may have: percent signs may count as 1 or 1/100."""
     readings = [exact]
-    if _in_percent(right) and not any(leaf.percent for leaf in computed.leaves):
+    if in_percent(right) and not any(leaf.percent for leaf in computed.leaves):
         readings.append(exact / 100)
     bare = [leaf.value * (100 if leaf.percent else 1) for leaf in computed.leaves]
     if any(leaf.percent for leaf in computed.leaves):
@@ -48,13 +48,14 @@ def _readings(computed: Expression, exact: Fraction, right: Expression) -> tuple
     return tuple(readings)
 
 
-def _in_percent(right: Expression) -> bool:
+def in_percent(right: Expression) -> bool:
+    """Whether a number is followed by a percent sign."""
     return right.is_number and right.leaves[0].percent
 
 
 def _has_decimals(value: Fraction, right: Expression) -> bool:
     """Whether a value can be written exactly with the decimals of the right side."""
-    scale = 10 ** right.leaves[0].decimals * (100 if _in_percent(right) else 1)
+    scale = 10 ** right.leaves[0].decimals * (100 if in_percent(right) else 1)
     return (value * scale).denominator == 1
 
 

@@ -36,7 +36,9 @@ class Equation:
         value = self.computed.value
         if value is None:
             return None
-        if _in_percent(self.right) and not any(leaf.percent for leaf in self.computed.leaves):
+        if comparison.in_percent(self.right) and not any(
+            leaf.percent for leaf in self.computed.leaves
+        ):
             # `20/50*100 = 40%` and `20/50 = 40%` are both written: the nearer one is meant.
             return min(value, value / 100, key=lambda v: abs(v - self.right.value))
         return value
