@@ -197,8 +197,8 @@ def check_command(line):
         if not path.is_file():
             yield f'{line}: no {path}'
         elif path.parent.name == 'launch':
-            shared = path.with_name('shared.sh').read_text(encoding='utf-8')
-            text = path.read_text(encoding='utf-8') + shared
+            sources = [path, path.with_name('shared.sh'), *path.parent.glob('*.py')]
+            text = '\n'.join(source.read_text(encoding='utf-8') for source in sources)
             for flag in flags_of(own):
                 if not re.search(rf'\b{flag}\b', text):
                     yield f'{line}: no flag --{flag}'
@@ -241,6 +241,8 @@ def module_files(module):
 def defined_flags(files):
     """Patterns of the flags that some sources define, among them those of define_flags."""
     text = '\n'.join(file.read_text(encoding='utf-8') for file in files)
+    if 'flags.define(' in text:
+        text += (ROOT / 'train/benchmarks/flags.py').read_text(encoding='utf-8')
     if 'define_flags(' in text:
         text += (ROOT / 'train/config/cli.py').read_text(encoding='utf-8')
     names = re.findall(r'DEFINE_\w+\(\s*f?\'([\w{}]+)\'', text)

@@ -1,9 +1,10 @@
 """The training loop that SFT and reinforcement share: steps, metrics, checkpoints, preemption."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, NoReturn, TypeVar
 
 import jax
@@ -107,7 +108,8 @@ def train_loop(
         for step in range(done + 1, num_steps + 1):
             if should_stop():  # read before each step
                 break
-            state, metrics, updates = saver.advance_or_leave(advance, step, state)
+            with saver.leaving(step, state):
+                state, metrics, updates = advance(step, state)
             is_logged = step % loop.log_every == 0 or step == num_steps
             speeds = reporter.push(step, updates, row=metrics if is_logged else None)
             compare_hosts(step, state, cursor, every=loop.compare_hosts_every)
@@ -195,10 +197,11 @@ class LoopSaver(NamedTuple):
     cursor: Callable[[], dict]
     description: str
 
-    def advance_or_leave(self, advance: Callable, step: int, state: Any) -> tuple:
-        """Returns advance(step, state); leaves with what is whole if a request interrupts it."""
+    @contextlib.contextmanager
+    def leaving(self, step: int, state: Any) -> Iterator[None]:
+        """Leaves with what is whole if a request interrupts the step that the block advances."""
         try:
-            return advance(step, state)
+            yield
         except StepInterrupted as stop:
             self.reporter.guard.push(step, stop.updates)
             self.leave(step - 1, stop.state)

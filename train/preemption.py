@@ -169,7 +169,7 @@ def _go_on(number: int, frame) -> None:
 def try_get(key: str) -> str | None:
     """Returns a value of the key-value store of all processes; None if there is none."""
     try:
-        return client().key_valuetry_get(key)
+        return client().key_value_try_get(key)
     except jax.errors.JaxRuntimeError:  # there is none
         return None
 

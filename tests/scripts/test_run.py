@@ -97,7 +97,7 @@ def test_a_complete_stage_is_not_run_again(uninterrupted, monkeypatch):
     config.update_from_flattened_dict(CHANGES)  # as in `run`
     text, path = build.to_json(config), epath.Path(uninterrupted)
     run = mock.Mock(directory=RunDirectory(path, text, config.stages, config.sampling.part_size))
-    run.settings.stages = config.stages
+    run.settings.stages, run.reader = config.stages, run
     monkeypatch.setattr(runner, 'write_summaries', lambda run: None)
     summaries = json.loads((uninterrupted / 'summary.json').read_text())['stages']
     assert len(summaries) == len(config.stages)

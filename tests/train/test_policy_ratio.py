@@ -64,6 +64,7 @@ def test_a_single_far_token_leaves_the_k3_penalty_of_the_others():
     objective = dataclasses.replace(objective_lib.GRPO, kl='k3', kl_coef=0.04)
     logprobs = np.full((1, T), -1.5, np.float32)
     plain, grads = loss_and_grads(objective, batch_of(0.0, old=-1.5), logprobs)
+    logprobs = logprobs.copy()  # JAX may still read the first one
     logprobs[0, 5] = -95
     (value, metrics), far = loss_and_grads(objective, batch_of(0.0, old=-1.5), logprobs)
     assert metrics['loss/kl_clamped'] == 1 and plain[1]['loss/kl_clamped'] == 0

@@ -34,7 +34,7 @@ def start(count, work, *, cluster=CLUSTERED):
 
 def ends(started):
     """Returns exit codes and what the processes printed, after at most 20 s."""
-    outputs = [process.communicate(timeout=20)[1] for process in started]
+    outputs = [process.communicate(timeout=120)[1] for process in started]
     return [process.returncode for process in started], outputs
 
 

@@ -10,6 +10,7 @@ from elenchus.data.text import tokenizer as tokenizers
 from elenchus.data.text.tokenizer_json import JsonTokenizer
 from elenchus.model.config import ModelConfig
 from elenchus.train.checkpoints import exported_chat, saved_models
+from elenchus.train.config import build
 from elenchus.train.run.paths import resolve
 
 PARENTS = 4  # folders above a model in which its tokenizer may be: WORKDIR/stages/01-actor/model
@@ -46,6 +47,9 @@ def find_player(flag: str, path: str, *, template: str = '') -> SavedPlayer:
     tokenizer, tokenizer_path = find_tokenizer(flag, folder, fingerprint)
     saved = saved_models.saved_chat(folder) or {}
     name = template or saved.get('template') or published_template(flag, tokenizer, tokenizer_path)
+    if name not in auto_chat.template_names():
+        near = build.nearest(name, auto_chat.template_names())
+        raise ValueError(f'unknown --template={name!r}; nearest: {near!r}')
     is_saved = saved.get('template') == name
     chat = auto_chat.load_chat(
         tokenizer,

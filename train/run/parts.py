@@ -136,7 +136,7 @@ def _is_whole(path: epath.Path) -> bool:
     count = _count_file(path)
     return (
         path.exists()
-        and path.stat().length > 0
+        and epath.Path(path).stat().length > 0
         and count.exists()
         and count.read_text().strip().isdecimal()
     )

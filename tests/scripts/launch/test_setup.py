@@ -254,6 +254,7 @@ def test_the_locks_have_what_pyproject_asks_for_and_hosts_get_no_test_tools():
     assert not names(extras['test']) & set(core)
 
 
+@pytest.mark.filterwarnings('ignore:os.fork')  # JAX is loaded here, not in a supervisor
 def test_the_supervisor_repeats_crashes_and_says_what_to_do(tmp_path):
     from elenchus.scripts.launch import supervise
     from elenchus.scripts.launch.states import Policy
