@@ -226,7 +226,7 @@ HEADS = {
         ('gemma 3 1B', 8, 'int8'),
         ('qwen 2.5 1.5B', 4, 'lora'),
         pytest.param('qwen 2.5 1.5B', 8, 'none', marks=pytest.mark.slow),
-        ('three of six', 4, 'none'),
+        pytest.param('three of six', 4, 'none', marks=pytest.mark.slow),
     ],
 )
 def test_heads_that_tensor_does_not_divide_are_repeated(name, tensor, kind):

@@ -17,12 +17,10 @@ from tests.train.rl import test_trainer as tiny_rl
 
 MESHES = [(1, 8, 1), (2, 2, 2), (8, 1, 1), (1, 2, 4)]
 SUPERVISED = {
-    ((2, 2, 2), 'adamw', 'whole'),
     ((2, 2, 2), 'muon', 'none'),
-    ((1, 8, 1), 'muon', 'whole'),
-    ((1, 8, 1), 'adamw', 'int8'),
+    ((1, 8, 1), 'adamw', 'whole'),
 }
-REINFORCED = {((2, 2, 2), 'whole'), ((1, 8, 1), 'none')}
+REINFORCED = {((2, 2, 2), 'whole')}
 """Every mesh, optimizer and kind of the fast tests; the slow ones are all their combinations."""
 CONFIG = dataclasses.replace(tiny_rl.CONFIG, num_heads=8, num_kv_heads=4)
 ADAPTERS = lora.LoraSettings(2, 4.0, ('query', 'out', 'up', 'down'))
