@@ -138,7 +138,7 @@ def test_a_full_disk_does_not_hide_how_a_run_ended(machine):
     assert machine.wait_for(Run.ENDED).code == 0
 
 
-def test_a_stop_that_cannot_be_noted_is_sent_all_the_same(machine):
+def test_a_stop_is_sent_where_its_mark_cannot_be_written(machine):
     start(machine)
     machine.bash('sleep 0.3; for f in .elenchus/pod/*; do mkdir "$f/stopped.new"; done')
     machine.detached('stop', 'pod')
