@@ -186,10 +186,18 @@ def delete_tree(folder: str | os.PathLike) -> None:
     folder.rmtree()
 
 
-def delete_unfinished(folder: str | os.PathLike, *, endings: tuple[str, ...] = ()) -> None:
-    """Deletes files and folders below a local folder that a killed process has not finished."""
+def delete_unfinished(
+    folder: str | os.PathLike, *, endings: tuple[str, ...] = (), other: str = ''
+) -> None:
+    """Deletes files and folders below a local folder that a killed process has not finished.
+
+    Folders below it with a file named `other` stay: another process may be writing there.
+    """
     endings += (UNFINISHED,)
     for path, folders, files in os.walk(folder):
+        if other in files and path != os.fspath(folder):
+            folders.clear()
+            continue
         for name in [name for name in folders if name.endswith(endings)]:
             folders.remove(name)
             shutil.rmtree(os.path.join(path, name))

@@ -142,6 +142,7 @@ class Session:
         self.ledger = Ledger(*cloud.ledger_names)
         self.clock = driver.Clock()
         self.say = say
+        self.is_warned = False
 
     def keep(self) -> int:
         """Brings the run to its end; returns the exit code."""
@@ -162,7 +163,7 @@ class Session:
                     self.flags.policy(),
                     progress,
                     clock=self.clock,
-                    remember=self.ledger.write,
+                    remember=self._write,
                     say=self.say,
                 )
             except KeyboardInterrupt:
@@ -218,6 +219,15 @@ class Session:
                 self._remember(name)
             return 0
         return getattr(self, name)()
+
+    def _write(self, progress: Progress) -> None:
+        """Stores the progress; a disk that is full is said once, and ends no launch."""
+        try:
+            self.ledger.write(progress)
+        except OSError as error:
+            if not self.is_warned:
+                self.say(f'warning: counts and bill are not kept: {error}')
+            self.is_warned = True
 
     def _remember(self, name: str) -> None:
         progress, now = self.ledger.read(), self.clock.now()

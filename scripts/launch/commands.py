@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -118,4 +119,5 @@ def error_of(result: Result) -> CloudError:
 
 def say(text: str) -> None:
     """Prints a line of the launcher to the terminal."""
-    print(f'[launch] {text}', file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # its reader went away
+        print(f'[launch] {text}', file=sys.stderr, flush=True)

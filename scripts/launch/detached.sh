@@ -20,7 +20,7 @@ shift 2
 folder="${ELENCHUS_STATE:-$HOME/.elenchus}/$name/$(uname -n)"
 HEARTBEAT=10 # seconds
 
-# write FILE TEXT: whole or not at all.
+# write FILE TEXT: whole or not at all. On a full disk it fails, which must hide no state and hold up no signal.
 write() { printf '%s\n' "$2" >"$folder/$1.new" && mv -f "$folder/$1.new" "$folder/$1"; }
 
 read_file() { if [[ -f $folder/$1 ]]; then cat "$folder/$1"; else echo "$2"; fi; }
@@ -43,7 +43,7 @@ is_alive() {
 
 print_age() {
     local since
-    since=$(date -r "$folder/$1" +%s 2>/dev/null || date +%s)
+    since=$(date -r "$folder/$1" +%s 2>/dev/null || date -r "$folder/heartbeat" +%s 2>/dev/null || date +%s)
     echo $(($(date +%s) - since))
 }
 
@@ -60,7 +60,7 @@ print_status() {
         echo "$state absent"
     else
         # A supervisor that was killed, or a machine that went down, leaves no exit code.
-        [[ -f $folder/exit_code ]] || write exit_code 137
+        [[ -f $folder/exit_code ]] || write exit_code 137 2>/dev/null || true
         echo "$state ended $(read_file exit_code 137) $(print_age exit_code) $(read_file stopped -)"
     fi
 }
@@ -81,6 +81,7 @@ start() {
         return
     fi
     rm -f "$folder"/{process,child,exit_code,stopped,heartbeat}
+    write spare '   ' # becomes exit_code: a disk that is full by then has room for it
     write key "$key"
     write attempt "$attempt"
     if command -v setsid >/dev/null; then detach=(setsid nohup); fi
@@ -105,14 +106,14 @@ supervise() {
     (
         trap '' TERM INT HUP
         while kill -0 $$ 2>/dev/null; do
-            write heartbeat "$(date +%s)"
+            write heartbeat "$(date +%s)" || true
             sleep "$HEARTBEAT"
         done
     ) >/dev/null 2>&1 &
     disown
     bash -c 'printf "%s\n" "$$" >"$0" && exec "$@"' "$folder/child" "$@" || code=$?
+    printf '%3d\n' "$code" 1<>"$folder/spare" && mv -f "$folder/spare" "$folder/exit_code"
     echo "[detached] $(date -u +%FT%TZ) ended with exit code $code"
-    write exit_code "$code"
 }
 
 case $action in
@@ -121,17 +122,17 @@ case $action in
     status) print_status "$1" ;;
     stop)
         if is_alive && [[ -f $folder/child ]]; then
-            write stopped stopped
+            write stopped stopped || true
             kill -TERM "$(<"$folder/child")" 2>/dev/null || true
         fi
         print_status -
         ;;
     kill | abort)
         if is_alive; then
-            if [[ $action == kill ]]; then write stopped stopped; fi
+            if [[ $action == kill ]]; then write stopped stopped || true; fi
             process="$(cut -d' ' -f1 <"$folder/process")"
             kill -KILL -- "-$process" 2>/dev/null || kill -KILL "$(<"$folder/child")" "$process" 2>/dev/null || true
-            write exit_code "${1:-137}"
+            write exit_code "${1:-137}" || true
         fi
         print_status -
         ;;

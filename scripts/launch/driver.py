@@ -9,6 +9,7 @@ from elenchus.scripts.launch import transitions
 from elenchus.scripts.launch.cloud import Cloud, CloudError
 from elenchus.scripts.launch.states import (
     Action,
+    Cause,
     Event,
     Failure,
     Kind,
@@ -45,6 +46,9 @@ def perform(cloud: Cloud, kind: Kind) -> Event:
         actions[kind]()
     except CloudError as error:
         return Failure(kind, error.cause, str(error))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        # This machine's fault, or an answer of another form: no reason to leave what is billed.
+        return Failure(kind, Cause.FAILED, f'{type(error).__name__}: {error}')
     return Success(kind)
 
 

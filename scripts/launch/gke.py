@@ -15,13 +15,15 @@ import typing
 
 from elenchus.scripts.launch import actions, exit_codes, options, remote, sources
 from elenchus.scripts.launch.actions import LaunchOptions
-from elenchus.scripts.launch.commands import EXISTS, MISSING, Commands, error_of
+from elenchus.scripts.launch.commands import EXISTS, MISSING, Commands, error_of, say
 from elenchus.scripts.launch.options import UsageError, describe
 from elenchus.scripts.launch.states import Observation, Resource, Run
 
 JOBSET = 'jobset.sigs.k8s.io/jobset-name'
 QUICK = 120.0
 """Seconds after which a short command counts as lost."""
+STUCK = {'ImagePullBackOff', 'InvalidImageName', 'CreateContainerConfigError'}
+"""Why a pod waits for ever, on billed nodes: kubernetes.io/docs/concepts/containers/images."""
 PLAIN = re.compile(r'[A-Za-z0-9_./:=+,@-]*')
 """What neither a shell nor YAML changes: XPK puts the command into both, unquoted."""
 
@@ -106,6 +108,8 @@ class Workload:
                 patience=QUICK,
             )
         )
+        if self.run and self._encoded() not in result.output:
+            return Observation(Resource.READY, Run.OTHER, detail='it has other arguments')
         return observe(jobset, pods['items'])
 
     def create(self) -> None:
@@ -138,19 +142,23 @@ class Workload:
 
     def command(self) -> str:
         """Returns the command of a pod, without any character that XPK's YAML would change."""
-        arguments = (*self.run, '--distributed') if self.flags.device == 'tpu' else self.run
-        packed = base64.b64encode(b''.join(word.encode() + b'\0' for word in arguments)).decode()
         cache = remote.compilation_cache(actions.value_of(self.run, 'workdir'))
         words = [
             *('cd', self.flags.image_folder, '&&', 'exec', 'env'),
             f'ELENCHUS_SUPERVISE={self.flags.retries}',
             *([f'JAX_COMPILATION_CACHE_DIR={cache}'] if cache else []),
-            *remote.worker_command(self.accelerator, (f'--encoded={packed}',)),
+            *remote.worker_command(self.accelerator, (self._encoded(),)),
         ]
         for word in words:
             if word != '&&' and not PLAIN.fullmatch(word):
                 raise UsageError(f'{word!r} has characters that do not survive XPK')
         return ' '.join(words)
+
+    def _encoded(self) -> str:
+        """Returns the arguments of the run as one word."""
+        arguments = (*self.run, '--distributed') if self.flags.device == 'tpu' else self.run
+        packed = base64.b64encode(b''.join(word.encode() + b'\0' for word in arguments)).decode()
+        return f'--encoded={packed}'
 
     def _image(self) -> list[str]:
         """Exports the sources for XPK, or builds the image itself; returns XPK's flags."""
@@ -206,6 +214,8 @@ class Workload:
         result = self.commands.run([*self._xpk('delete'), '--force'])
         if result.code and not MISSING.search(result.error + result.output):
             raise error_of(result)
+        if result.code:
+            say(f'{self.flags.name} is not in {self.flags.cluster}: nothing was deleted')
 
     def read_logs(self, lines: int) -> str:
         """Returns the end of the log of the first slice's first host."""
@@ -247,7 +257,16 @@ def observe(jobset: dict, pods: list[dict]) -> Observation:
         return Observation(Resource.WAITING, detail='the workload waits in the queue')
     if any(pod.get('status', {}).get('phase') == 'Running' for pod in pods):
         return Observation(Resource.READY, Run.RUNNING, detail=note)
+    stuck = sorted({reason for pod in pods for reason in _reasons(pod)} & STUCK)
+    if stuck:
+        return Observation(Resource.FAILED, detail=f'its pods cannot start: {", ".join(stuck)}')
     return Observation(Resource.WAITING, detail='its pods are not running yet')
+
+
+def _reasons(pod: dict) -> typing.Iterator[str]:
+    """Yields why containers of a pod wait."""
+    for container in pod.get('status', {}).get('containerStatuses', ()):
+        yield container.get('state', {}).get('waiting', {}).get('reason', '')
 
 
 def _codes(pod: dict) -> typing.Iterator[int]:

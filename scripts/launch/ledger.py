@@ -33,7 +33,7 @@ class Ledger:
 
     def __init__(self, *names: str):
         safe = [''.join(c if c.isalnum() or c in '-_.' else '_' for c in n) or '_' for n in names]
-        self.path = _folder().joinpath(*safe).with_suffix('.json')
+        self.path = _folder().joinpath(*safe[:-1], f'{safe[-1]}.json')
 
     def read(self) -> Progress:
         """Returns the stored progress; a new one where there is none, or it cannot be read."""

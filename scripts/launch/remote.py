@@ -20,7 +20,7 @@ exec 9>{folder}/.unpacking
 if command -v flock >/dev/null; then flock 9; fi
 export LC_ALL=C
 tar -tzf {archive} | grep -v '/$' | sort >{folder}/.files.new
-tar -xzf {archive} -C {folder}
+tar -xzf {archive} -C {folder} || exit 1 # its 2 would read as a refusal, which is never repeated
 if [ -f {folder}/.files ]; then
     comm -23 {folder}/.files {folder}/.files.new | (
         cd {folder} && while IFS= read -r f; do rm -f -- "$f"; done

@@ -84,11 +84,12 @@ require_one_of() {
     [[ " $* " == *" ${!_flag} "* && -n ${!_flag} ]] || fail "unknown --$_flag=${!_flag}; use one of: $*"
 }
 
-# require_number NAME: fails unless the flag is a whole number.
+# require_number NAME...: fails unless the flags are whole numbers.
 require_number() {
     local _flag
     for _flag in "$@"; do
         [[ ${!_flag} =~ ^[0-9]+$ ]] || fail "--$_flag=${!_flag} must be a whole number"
+        printf -v "$_flag" '%d' "$((10#${!_flag}))" # bash reads 08 as a wrong octal number
     done
 }
 

@@ -205,6 +205,8 @@ class Tpu:
         result = self.commands.run(words)
         if result.code and not self._is_missing(result):
             raise error_of(result)
+        if result.code:
+            say(f'{self.flags.name} is not in {self.flags.zone}: nothing was deleted')
 
     def read_logs(self, lines: int) -> str:
         """Returns the end of the first host's log."""

@@ -64,7 +64,7 @@ def locked(workdir: str | os.PathLike) -> Iterator[None]:
             )
             store = lease.DiskStore(folder / 'lease.json')
             stack.enter_context(lease.leased(store))
-        atomic.delete_unfinished(folder, endings=(ORBAX_UNFINISHED,))
+        atomic.delete_unfinished(folder, endings=(ORBAX_UNFINISHED,), other=LOCK)
         # The body's errors are its own.
         resources = stack.pop_all()
     with resources:

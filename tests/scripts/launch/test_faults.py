@@ -3,6 +3,7 @@
 import pytest
 
 from elenchus.scripts.launch import exit_codes
+from elenchus.scripts.launch.ledger import Ledger
 from elenchus.scripts.launch.options import UsageError
 from tests.support import launch_faults
 from tests.support.fake_gcloud import FakeClock, FakeGcloud
@@ -52,6 +53,42 @@ def test_a_keep_of_a_finished_run_starts_nothing(tmp_path):
         for _ in range(2):
             assert launch_faults.make_session(gcloud, [], after='leave').keep() == 0
     assert (gcloud.count('create'), gcloud.processes) == (1, 2)
+
+
+def test_a_ledger_that_cannot_be_written_does_not_end_keep(tmp_path, monkeypatch):
+    """A full disk here is no reason to leave a slice to itself, which is billed."""
+    gcloud, lines = FakeGcloud(FakeClock()), []
+
+    def refuse(ledger, progress):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(Ledger, 'write', refuse)
+    with launch_faults.launches_in(tmp_path):
+        assert launch_faults.make_session(gcloud, lines).keep() == 0
+    assert not gcloud.running and sum('No space left' in line for line in lines) == 1
+
+
+@pytest.mark.parametrize('error', [OSError(11, 'fork'), ValueError('no JSON'), KeyError('items')])
+def test_an_error_of_this_machine_during_a_look_does_not_end_keep(tmp_path, monkeypatch, error):
+    gcloud, lines, errors = FakeGcloud(FakeClock()), [], [error] * 3
+    with launch_faults.launches_in(tmp_path):
+        session = launch_faults.make_session(gcloud, lines)
+        look = session.cloud.look
+
+        def fail_at_times():
+            if gcloud.running and errors:
+                raise errors.pop()
+            return look()
+
+        monkeypatch.setattr(session.cloud, 'look', fail_at_times)
+        assert session.keep() == 0
+    assert not errors and not gcloud.running
+
+
+def test_names_with_dots_have_a_ledger_each(tmp_path):
+    with launch_faults.launches_in(tmp_path):
+        paths = {Ledger('ssh', 'a', name).path for name in ('q-1.5b', 'q-1.7b', 'q-1')}
+    assert len(paths) == 3
 
 
 def test_the_guide_has_the_table():

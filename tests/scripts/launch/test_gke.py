@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from elenchus.scripts.launch import gke, options
-from elenchus.scripts.launch.commands import Commands
+from elenchus.scripts.launch.commands import Commands, Result
 from elenchus.scripts.launch.states import Resource, Run
 from tests.scripts.launch.test_setup import ROOT
 
@@ -88,9 +88,10 @@ def test_processes_on_gpu_nodes_get_the_coordinator_that_xpk_names(tmp_path):
     assert words == [*RUN, '--x', there, '--num_processes=2', '--process_id=1']
 
 
-def pod(phase, code=None):
+def pod(phase, code=None, why=''):
     """A pod of a JobSet."""
-    state = {} if code is None else {'terminated': {'exitCode': code}}
+    state = {'waiting': {'reason': why}} if why else {}
+    state = state if code is None else {'terminated': {'exitCode': code}}
     return {'status': {'phase': phase, 'containerStatuses': [{'state': state}]}}
 
 
@@ -106,6 +107,9 @@ def jobset(*conditions, **fields):
         (jobset(suspend=True), [], Resource.WAITING, Run.ABSENT, None),
         (jobset(), [], Resource.WAITING, Run.ABSENT, None),
         (jobset(), [pod('Pending')], Resource.WAITING, Run.ABSENT, None),
+        (jobset(), [pod('Pending', why='ContainerCreating')], Resource.WAITING, Run.ABSENT, None),
+        (jobset(), [pod('Pending', why='ImagePullBackOff')], Resource.FAILED, Run.ABSENT, None),
+        (jobset(), [pod('Pending', why='InvalidImageName')], Resource.FAILED, Run.ABSENT, None),
         (jobset(), [pod('Running'), pod('Pending')], Resource.READY, Run.RUNNING, None),
         (jobset('Completed'), [pod('Succeeded', 0)], Resource.READY, Run.ENDED, 0),
         (jobset('Failed'), [pod('Failed', 2), pod('Failed', 1)], Resource.READY, Run.ENDED, 2),
@@ -116,6 +120,29 @@ def jobset(*conditions, **fields):
 def test_the_state_of_a_jobset(state, pods, resource, run, code):
     seen = gke.observe(state, pods)
     assert (seen.resource, seen.run, seen.exit_code) == (resource, run, code)
+
+
+def test_a_workload_of_that_name_with_another_run_is_not_taken_for_this_one():
+    """Else `keep` would call that one's end this run's, and delete it."""
+
+    class Kubectl(Commands):
+        """Has one workload, which is complete."""
+
+        def __init__(self, command):
+            super().__init__()
+            containers = [{'command': ['bash', '-c', f'echo XPK Start; ({command})']}]
+            self.jobset = jobset('Completed', containers=containers)
+
+        def run(self, words, *, patience=None):
+            return Result(0, json.dumps(self.jobset if 'jobset' in words else {'items': []}), '')
+
+    cloud = workload('--config.seed=1')
+    cloud.commands = Kubectl(cloud.command())
+    assert cloud.look().run is Run.ENDED
+    cloud.commands = Kubectl(workload('--config.seed=2').command())
+    assert cloud.look().run is Run.OTHER
+    cloud.run = ()  # `status` knows no arguments
+    assert cloud.look().run is Run.ENDED
 
 
 def test_a_workload_that_cannot_be_is_refused_before_anything_is_built():

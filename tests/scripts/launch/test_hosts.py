@@ -131,6 +131,27 @@ def test_a_supervisor_that_was_killed_counts_as_killed(machine):
     assert machine.wait_for(Run.ENDED).code == 137
 
 
+def test_a_full_disk_does_not_hide_how_a_run_ended(machine):
+    """A folder of the file's name stands for a disk that takes no new file."""
+    start(machine, command='until [ -e go ]; do sleep 0.05; done; exit 0')
+    machine.bash('for f in .elenchus/pod/*; do mkdir "$f/exit_code.new"; done; touch go')
+    assert machine.wait_for(Run.ENDED).code == 0
+
+
+def test_a_stop_is_sent_where_its_mark_cannot_be_written(machine):
+    start(machine)
+    machine.bash('sleep 0.3; for f in .elenchus/pod/*; do mkdir "$f/stopped.new"; done')
+    machine.detached('stop', 'pod')
+    assert machine.wait_for(Run.ENDED).code == 75
+
+
+def test_the_status_of_a_killed_supervisor_needs_no_disk(machine):
+    start(machine)
+    machine.bash('for f in .elenchus/pod/*; do mkdir "$f/exit_code.new"; done')
+    os.killpg(int(machine.read('process').split()[0]), signal.SIGKILL)
+    assert machine.wait_for(Run.ENDED).code == 137
+
+
 def test_the_number_of_a_dead_process_is_not_another_ones(machine):
     """After a restart of the machine the number may belong to a stranger, who is not signalled."""
     start(machine, command='exit 1')
@@ -167,8 +188,8 @@ def test_unpacking_removes_what_the_sources_no_longer_have_and_nothing_else(mach
 def test_a_missing_or_cut_archive_starts_nothing(machine):
     pack(machine, 'one.tar.gz', {'a.py': '1'})
     unpack(machine, 'one.tar.gz')
-    unpack(machine, 'absent.tar.gz', then='touch started', code=2)
+    unpack(machine, 'absent.tar.gz', then='touch started', code=1)
     data = (machine.home / 'one.tar.gz').read_bytes()
     (machine.home / 'cut.tar.gz').write_bytes(data[: len(data) // 2])
-    unpack(machine, 'cut.tar.gz', then='touch started', code=2)
+    unpack(machine, 'cut.tar.gz', then='touch started', code=1)
     assert not (machine.home / 'a folder' / 'started').exists()

@@ -58,6 +58,15 @@ def test_a_job_is_queued_again_at_most_so_often(cluster, code):
     assert 'not queued again: --requeues=2' in log
 
 
+def test_a_limit_with_a_zero_in_front_is_a_limit(cluster):
+    """In the job script `restarts >= 08` is an error, hence false: it would be queued for ever."""
+    ended, starts, log = run_plan(cluster, '--requeues=01', plan=[[75, 75]])
+    assert (ended, starts) == (75, 2), log
+    words = ['--dry_run', '--requeues=08', '--', '--config=configs/lab.py']
+    command = ['bash', str(ROOT / 'scripts/launch/slurm.sh'), *words]
+    assert 'restarts >= 8)' in subprocess.check_output(command, text=True)
+
+
 def test_a_notice_before_the_limit_saves_and_queues_again(cluster):
     code, starts, log = run_plan(cluster, plan=[[[0], [0.3]], [0, 0]], limit=4, notice=3)
     assert (code, starts) == (0, 2)

@@ -1,5 +1,6 @@
 """Commands and refusals of tpu.sh."""
 
+import contextlib
 import os
 import pathlib
 import shlex
@@ -176,3 +177,25 @@ def test_a_dirty_tree_is_named_and_shipped_on_request(tmp_path):
         sources.check_config(('--config=b.py',), root, head)
     with pytest.raises(UsageError, match='clone'):
         sources.pack(tmp_path, tmp_path, tree='head')
+
+
+def test_deleting_what_is_not_there_says_so(tmp_path):
+    """A wrong --zone would else look like a deletion, and the slice goes on being billed."""
+    gcloud = tmp_path / 'gcloud'
+    gcloud.write_text(
+        '#!/bin/sh\necho "ERROR: NOT_FOUND: queuedResources/pod was not found" >&2; exit 1\n'
+    )
+    gcloud.chmod(0o755)
+    environment = {'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'ELENCHUS_LAUNCHES': str(tmp_path)}
+    process = launch('delete', *AT, env={**os.environ, **environment})
+    assert process.returncode == 0 and 'pod is not in z' in process.stderr
+
+
+def test_a_reader_that_went_away_does_not_end_the_launcher(monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    file = os.fdopen(write, 'w', buffering=1)
+    monkeypatch.setattr('sys.stderr', file)
+    commands.say('nobody reads this')
+    with contextlib.suppress(BrokenPipeError):
+        file.close()

@@ -50,6 +50,16 @@ def test_a_second_run_is_refused_with_the_owner_of_the_work_directory(holder):
         pass
 
 
+def test_runs_below_a_work_directory_keep_what_they_write(holder):
+    """--workdir=runs by mistake for runs/x: the checkpoint that another run writes stays."""
+    workdir, _ = holder
+    half = workdir / 'stages' / f'2{lock.ORBAX_UNFINISHED}'
+    half.mkdir(parents=True)
+    (workdir.parent / 'summary.json.7.writing').write_text('half')
+    with lock.locked(workdir.parent):
+        assert half.exists() and not (workdir.parent / 'summary.json.7.writing').exists()
+
+
 def test_a_lock_of_a_killed_process_is_taken_over_and_its_half_written_files_are_deleted(holder):
     workdir, process = holder
     (workdir / 'summary.json.7.writing').write_text('half')
