@@ -45,7 +45,9 @@ def read(job, name, default=''):
 
 def write(job, name, text):
     """Writes a file of the job."""
-    (FOLDER / job / name).write_text(str(text))
+    path = FOLDER / job / name
+    path.with_suffix('.part').write_text(str(text))
+    path.with_suffix('.part').rename(path)  # a reader sees all of it or nothing
 
 
 def tasks(job):
