@@ -106,7 +106,7 @@ class Machines:
 
     def start(self) -> None:
         """Starts a process on every machine; one that runs already goes on."""
-        attempt = f'{time.time():.3f}'
+        attempt = str(time.time_ns())
         coordinator = f'{self.hosts[0].rpartition("@")[2]}:{self.flags.port}'
         for i, host in enumerate(self.hosts):
             words = remote.worker_command(

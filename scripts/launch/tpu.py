@@ -184,7 +184,7 @@ class Tpu:
 
     def start(self) -> None:
         """Starts the run on all hosts; a repeated command finds the attempt and starts nothing."""
-        attempt = f'{time.time():.3f}'
+        attempt = str(time.time_ns())
         words = remote.worker_command('tpu', ('--distributed', *self.run))
         cache = remote.compilation_cache(actions.value_of(self.run, 'workdir'))
         if cache:
