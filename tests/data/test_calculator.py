@@ -271,3 +271,13 @@ def test_inserted_mistakes_never_have_a_critique_that_contradicts_them(shared_da
         if not isinstance(text, NoCritique):
             first = grammars.first_error(grammars.RELEASED.parse(text))
             assert first is None or first >= at
+
+
+def test_a_computation_without_a_common_number_is_no_repair_by_chance():
+    """The attempt solves another problem; `1/2*50 = 25` in its place would reach 75 by chance."""
+    skirt = Problem(
+        'skirt', 'A bag costs 50 dollars, a hat half of it. What do a bag and a hat cost?', '75',
+        '1/2*50 = 25\n50+25 = 75\n#### 75', 2, 'gsm8k',
+    )  # fmt: skip
+    attempt = 'The jacket costs 30*3 = 90 dollars.\nTogether they cost 50+90 = 140.\n#### 140'
+    assert written(skirt, attempt) == NoCritique('not_located')

@@ -70,7 +70,8 @@ def judge(
     bench: Bench, solutions: Sequence[LabelledSolution], stage: StageFolder, *, num_votes: int
 ) -> tuple[list[Episode], list[list[Episode]], int]:
     """Returns the likeliest critique of each solution, `num_votes` sampled ones, and the tokens."""
-    samplers = bench.samplers('jsonl')
+    # A model of the lab writes in the lab's grammar, as in a chat.
+    samplers = bench.samplers('lab' if bench.player.tokenizer_path is None else 'jsonl')
     sample = functools.partial(sample_critiques, bench, samplers, solutions, stage=stage)
     greedy, num_tokens = sample(name=GREEDY, method=samplers.greedy(), count=1)
     votes: list[list[Episode]] = []

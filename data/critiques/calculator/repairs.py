@@ -97,10 +97,14 @@ def _is_verified(
     place, chain = repair.place, attempt.chain
     if not attempt.reaches_answer(repair, slips=slips):
         return False
+    earlier = all(item.computed.key() in known for item in chain[:place])
+    # Another computation that shares no number may reach the answer by chance.
+    shares = set(chain[place].computed.values) & set(repair.needed.values)
+    if repair.kind == 'other' and not (shares or (place and earlier)):
+        return False
     if chains.dependents(chain, place):
         return True
     # The last computation: any that has the answer as its result would do, so more is asked.
-    earlier = all(item.computed.key() in known for item in chain[:place])
     return place == len(chain) - 1 and (repair.kind != 'other' or earlier)
 
 
