@@ -54,7 +54,8 @@ def test_a_job_is_queued_again_after_a_preemption_and_not_after_a_mistake(
 @pytest.mark.parametrize('code', [75, 137])
 def test_a_job_is_queued_again_at_most_so_often(cluster, code):
     ended, starts, log = run_plan(cluster, '--requeues=2', plan=[[code, code]])
-    assert (ended, starts) == (code, 3), log
+    # The first process to be killed makes srun end the other one, by SIGTERM.
+    assert starts == 3 and ended in {75: {75}, 137: {137, 143}}[code], log
     assert 'not queued again: --requeues=2' in log
 
 
