@@ -13,7 +13,7 @@ import pytest
 from tests.support.multi_process import TINY, free_port
 
 ROOT = pathlib.Path(__file__).parents[3]
-STAGES = "--config.stages=('base', 'actor', 'evaluate')"
+STAGES = "--config.stages=('base', 'actor', 'critique', 'critic', 'evaluate')"
 
 
 class Cloud:
@@ -76,7 +76,10 @@ def test_install_run_preempt_resume_fetch_delete(tmp_path):
     keep = ['keep', '--name=pod', '--zone=z', '--poll=1', '--tree=dirty', '--']
     process = cloud.launch(*keep, *flags, STAGES, f'--workdir={workdir}')
     try:
-        wait(lambda: process.poll() is not None or list(workdir.glob('00-base/summary.json')), 400)
+        wait(
+            lambda: process.poll() is not None or list(workdir.glob('stages/00-base/summary.json')),
+            400,
+        )
         assert process.poll() is None, (cloud.folder / 'launcher.log').read_text()
         assert cloud.preempt() == ['75', '75']
         assert process.wait(timeout=400) == 0, (cloud.folder / 'launcher.log').read_text()
@@ -90,4 +93,4 @@ def test_install_run_preempt_resume_fetch_delete(tmp_path):
     assert not (cloud.folder / 'state').exists() and not (cloud.folder / 'hosts').exists()
     into = tmp_path / 'fetched'
     assert cloud.launch('fetch', f'--workdir={workdir}', f'--into={into}').wait(60) == 0
-    assert list(into.glob('*-evaluate/summary.json')) and not list(into.rglob('checkpoints'))
+    assert list(into.glob('stages/*-evaluate/summary.json')) and not list(into.rglob('checkpoints'))
