@@ -33,7 +33,7 @@ def start(count, work, *, cluster=CLUSTERED):
 
 
 def ends(started):
-    """Returns exit codes and what the processes printed, after at most 20 s."""
+    """Returns exit codes and what the processes printed, after at most 120 s each."""
     outputs = [process.communicate(timeout=120)[1] for process in started]
     return [process.returncode for process in started], outputs
 
