@@ -44,7 +44,7 @@ def judge():
 def test_an_evaluation_that_is_killed_continues_and_ends_as_if_it_was_not(tmp_path, evaluate):
     lab = ('--data=lab', '--num_problems=6')
     first, whole = tmp_path / 'killed', tmp_path / 'whole'
-    part = first / 'stages/00-lab/greedy/episodes/part-00000.tokens'
+    part = first / 'stages/00-lab/greedy/episodes/part-00000.array_record'
     assert evaluate(first, *lab, kill_at=part).code == -signal.SIGKILL
     written = part.stat().st_mtime_ns
     continued = evaluate(first, *lab)

@@ -61,8 +61,10 @@ class FakeApi:
             self.open += 1
             self.most_open = max(self.open, self.most_open)
         status, headers, body = self.respond(json.loads(text), number)
-        with self.lock:
+        with self.lock:  # before the client can look
             self.open -= 1
+            if status == 200:
+                self.paid.append(text)
         with contextlib.suppress(OSError):  # the client has gone
             handler.send_response(status)
             for name, value in {**headers, 'content-length': str(len(body))}.items():
@@ -70,9 +72,6 @@ class FakeApi:
             handler.send_header('content-type', 'application/json')
             handler.end_headers()
             handler.wfile.write(body)
-            if status == 200:
-                with self.lock:
-                    self.paid.append(text)
 
 
 @contextlib.contextmanager
