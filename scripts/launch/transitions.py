@@ -146,10 +146,11 @@ def _succeed(progress: Progress, kind: Kind, *, now: float, policy: Policy) -> S
     if kind is Kind.CREATE:
         return _look(progress, policy.poll, state=State.REQUESTED, absences=0, requested=now)
     if kind is Kind.INSTALL:
-        progress = dataclasses.replace(progress, installed=True, reached=True, losses=0)
+        progress = dataclasses.replace(progress, installed=True, reached=True, losses=0, why='')
         return progress, Action(Kind.START)
     if kind is Kind.START:
-        return _look(progress, policy.poll, state=State.RUNNING, started=now, misses=0, losses=0)
+        changes = {'started': now, 'misses': 0, 'losses': 0, 'why': ''}
+        return _look(progress, policy.poll, state=State.RUNNING, **changes)
     if kind is Kind.DELETE:  # of a slice that was taken away: ask for the next
         billed = progress.billed_seconds(now)
         progress = dataclasses.replace(

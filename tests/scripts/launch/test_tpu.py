@@ -48,9 +48,16 @@ def test_arguments_of_the_run_arrive_unchanged_and_the_cache_is_in_the_bucket():
 def test_every_flag_reaches_gcloud():
     flags = ['--service_account=a@b', '--network=n', '--subnetwork=s', '--internal_ips=yes']
     flags += ['--labels=a=b', '--metadata=c=d', '--valid_until_duration=6h', '--spot=yes']
-    (command,) = printed('create', *AT, '--type=v6e-8', *flags)
+    (command,) = printed('create', *AT, '--project=p', '--type=v6e-8', *flags)
     wanted = {f.replace('_', '-').replace('=yes', '') for f in flags}
-    wanted |= {'--accelerator-type=v6e-8', '--runtime-version=v2-alpha-tpuv6e', '--node-id=pod'}
+    # An end of the interval alone is dropped by gcloud (SDK 528, SetValidInterval).
+    wanted |= {
+        '--valid-after-duration=1s',
+        '--project=p',
+        '--accelerator-type=v6e-8',
+        '--runtime-version=v2-alpha-tpuv6e',
+        '--node-id=pod',
+    }
     assert wanted <= set(command)
     (ssh,) = printed('stop', *AT, '--internal_ips=yes')
     assert '--internal-ip' in ssh and '--worker=all' in ssh
@@ -96,6 +103,8 @@ def test_a_type_that_is_none_is_refused_with_the_nearest(kind, words):
         (['create', *AT, '--max_hours=-1'], ['at least 0']),
         (['create', *AT, '--retries=x'], ['must be a number']),
         (['create', *AT, '--spot=yes', '--reserved=yes'], ['exclude each other']),
+        (['create', *AT, '--spot=yes', '--flex_start=yes'], ['excludes']),
+        (['create', *AT, '--metadata=startup-script=x'], ['--guard=no']),
         (['create', '--name=My_Pod', '--zone=z'], ['nearest: my-pod']),
         (['create', '--zne=x'], ['unknown flag --zne', '--zone']),
         (['create', '--zone=x'], ['--name is required']),
