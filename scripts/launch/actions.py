@@ -184,7 +184,7 @@ class Session:
         """Does one action; returns the exit code."""
         if name in ('create', 'install', 'start', 'stop', 'kill', 'delete'):
             spent = self.ledger.read().billed_seconds(self.clock.now()) if name == 'start' else 0.0
-            self.cloud.left = max(self.flags.max_hours * 3600 - spent, 0.0)
+            self.cloud.budget = max(self.flags.max_hours * 3600 - spent, 0.0)
             getattr(self.cloud, name)()
             if not self.commands.dry_run:
                 self._remember(name)

@@ -46,8 +46,8 @@ class Budget:
             with contextlib.suppress(Exception):
                 self.before = float(_open(path).read_text())
 
-    def left(self) -> float:
-        """Returns the seconds that are left, below 0 when it is spent."""
+    def remaining(self) -> float:
+        """Returns the seconds that remain, below 0 when it is spent."""
         return self.seconds - self.before - (self._clock() - self._began)
 
     def write(self) -> None:

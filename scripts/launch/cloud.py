@@ -38,11 +38,11 @@ class Cloud(typing.Protocol):
     sees `Run.RUNNING` or `Run.ENDED` in `look` as soon as the machines are ready.
 
     Attributes:
-        left: Seconds of the budget that are left, which the machines are told; None: not told.
+        budget: Seconds that may still be billed, which the machines are told; None: not told.
         since: Time of the request for these machines, None if there is none.
     """
 
-    left: float | None
+    budget: float | None
     since: float | None
 
     def prepare(self) -> None:

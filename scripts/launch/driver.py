@@ -86,7 +86,7 @@ def keep(
         if action.delay:
             clock.sleep(action.delay)
         cloud.since = None if progress.state is State.ABSENT else progress.requested
-        cloud.left = max(policy.max_hours * 3600 - progress.billed_seconds(clock.now()), 0.0)
+        cloud.budget = max(policy.max_hours * 3600 - progress.billed_seconds(clock.now()), 0.0)
         event = perform(cloud, action.kind)
         _show_failure(cloud, event, say)
         progress, action = transitions.advance(progress, event, now=clock.now(), policy=policy)

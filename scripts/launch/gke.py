@@ -74,7 +74,7 @@ class Workload:
         self.launched = LaunchedRun(
             run, Ledger(*self.ledger_names), tree=flags.tree, update=flags.update
         )
-        self.left: float | None = None
+        self.budget: float | None = None
         self.since: float | None = None
 
     @property
@@ -152,11 +152,11 @@ class Workload:
         """Returns the command of a pod, without any character that XPK's YAML would change."""
         workdir = self.launched.workdir.rstrip('/')
         cache = remote.compilation_cache(workdir)
-        left = self.flags.max_hours * 3600 if self.left is None else self.left
+        seconds = self.flags.max_hours * 3600 if self.budget is None else self.budget
         words = [
             *('cd', self.flags.image_folder, '&&', 'exec', 'env'),
             f'ELENCHUS_SUPERVISE={self.flags.retries}',
-            f'ELENCHUS_SECONDS={math.ceil(left)}',
+            f'ELENCHUS_SECONDS={math.ceil(seconds)}',
             f'ELENCHUS_METER={workdir}/launch/{self.flags.name}-{int(time.time())}.seconds',
             f'ELENCHUS_VERSION={self.launched.version}',
             *([f'JAX_COMPILATION_CACHE_DIR={cache}'] if cache else []),

@@ -77,28 +77,28 @@ def detached_command(folder: str, *words: str) -> str:
     return f'cd {shlex.quote(folder)} && {quote(["bash", "scripts/launch/detached.sh", *words])}'
 
 
-def budget_command(name: str, left: float | None) -> str:
+def budget_command(name: str, budget: float | None) -> str:
     """Returns the command that tells a host that somebody watches, and when the budget is spent."""
     folder = f'"${{ELENCHUS_STATE:-$HOME/.elenchus}}"/{shlex.quote(name)}'
-    deadline = '' if left is None else f'echo $((now + {math.ceil(left)})) >"$d/deadline"; '
+    deadline = '' if budget is None else f'echo $((now + {math.ceil(budget)})) >"$d/deadline"; '
     return (
         f'd={folder}; now=$(date +%s); {{ mkdir -p "$d" && echo "$now" >"$d/watched"; {deadline}}} '
         '2>/dev/null; '
     )
 
 
-def status_command(folder: str, name: str, key: str, *, left: float | None) -> str:
+def status_command(folder: str, name: str, key: str, *, budget: float | None) -> str:
     """Returns the command that prints one line of status, on hosts without sources too.
 
     Args:
         folder: Of the sources.
         name: Of the run.
         key: What tells it from others.
-        left: Seconds of the budget that are left, None if the host is not to be told.
+        budget: Seconds that may still be billed, None if the host is not to be told.
     """
     script = shlex.quote(f'{folder}/scripts/launch/detached.sh')
     return (
-        f'{budget_command(name, left)}'
+        f'{budget_command(name, budget)}'
         'g="${ELENCHUS_GUARD:-/var/lib/elenchus-guard}/may_delete"; '
         f'if [ -f "$g" ]; then echo "{GUARD} $(cat "$g")"; fi; '
         f'if [ -f {script} ]; then bash {script} status {quote([name, key])}; '
@@ -199,7 +199,7 @@ def observe(
 
 
 def observe_end(output: str, *, since: float, workdir: str) -> Observation:
-    """Returns what hosts that deleted themselves have left (`guard.sh`), or that nothing is there.
+    """Returns what hosts that deleted themselves wrote (`guard.sh`), or that nothing is there.
 
     Args:
         output: Lines `elenchus-end HOST CODE|unused stopped|- BEGAN AT VERSION`.

@@ -123,7 +123,7 @@ watch_budget() {
             elif ((SECONDS >= end + ${ELENCHUS_GRACE:-120})); then
                 scancel --signal=KILL "\$SLURM_JOB_ID"
             fi
-            sleep 5
+            sleep 1
         elif [[ -n "$limit" ]] && ((end - SECONDS < 60)); then
             sleep \$((end - SECONDS))
         else

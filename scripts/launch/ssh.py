@@ -54,7 +54,7 @@ class Machines:
         self.launched = LaunchedRun(
             run, Ledger(*self.ledger_names), tree=flags.tree, update=flags.update
         )
-        self.left: float | None = None
+        self.budget: float | None = None
         self.since: float | None = None
 
     @property
@@ -74,7 +74,7 @@ class Machines:
     def look(self) -> Observation:
         """Asks every machine."""
         command = remote.status_command(
-            self.folder, self.flags.name, self.launched.key, left=self.left
+            self.folder, self.flags.name, self.launched.key, budget=self.budget
         )
         seen, silent = [], ''
         for host in self.hosts:
@@ -122,7 +122,7 @@ class Machines:
             )
             start = ('start', self.flags.name, self.launched.key, attempt, self.launched.version)
             command = remote.detached_command(self.folder, *start, *words)
-            command = remote.budget_command(self.flags.name, self.left) + command
+            command = remote.budget_command(self.flags.name, self.budget) + command
             self.commands.check(self._ssh(host, command), patience=QUICK)
 
     def stop(self) -> None:

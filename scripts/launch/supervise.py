@@ -73,7 +73,7 @@ class Supervisor:
             code = self._wait()
             ending = exit_codes.ending_of(code)
             self.budget.write()
-            if ending is not Ending.DONE and self.budget.left() <= 0:
+            if ending is not Ending.DONE and self.budget.remaining() <= 0:
                 return exit_codes.BUDGET
             if ending is Ending.DONE or ending is Ending.REFUSED or ending is Ending.PREEMPTED:
                 return code
@@ -96,10 +96,10 @@ class Supervisor:
         """Returns the exit code of the process, which ends when the budget is spent."""
         while True:
             try:
-                return self._process.wait(max(min(self.budget.left(), METER_SECONDS), 0.01))
+                return self._process.wait(max(min(self.budget.remaining(), METER_SECONDS), 0.01))
             except subprocess.TimeoutExpired:
                 self.budget.write()
-            if self.budget.left() <= 0:
+            if self.budget.remaining() <= 0:
                 break
         _say(f'the budget is spent: SIGTERM, and SIGKILL in {self.grace:.0f} s')
         self._process.send_signal(signal.SIGTERM)

@@ -95,7 +95,7 @@ class Tpu:
         self.launched = LaunchedRun(
             run, Ledger(*self.ledger_names), tree=flags.tree, update=flags.update
         )
-        self.left: float | None = None
+        self.budget: float | None = None
         self.since: float | None = None
         self._is_warned = False
 
@@ -143,7 +143,7 @@ class Tpu:
     def _look_at_hosts(self) -> Observation:
         """Asks the hosts; the node itself if they do not answer."""
         command = remote.status_command(
-            self.folder, self.flags.name, self.launched.key, left=self.left
+            self.folder, self.flags.name, self.launched.key, budget=self.budget
         )
         silent = ''
         try:
@@ -183,13 +183,13 @@ class Tpu:
         if not project:
             words = ['gcloud', 'config', 'get', 'project']
             project = self.commands.run(words, patience=QUICK).output.strip()
-        left = flags.max_hours * 3600 if self.left is None else self.left
+        seconds = flags.max_hours * 3600 if self.budget is None else self.budget
         settings = {'NAME': flags.name, 'ZONE': flags.zone, 'PROJECT': project}
         settings |= {'WORKDIR': self.launched.workdir, 'AFTER': flags.after}
         words = [f'{name}={remote.quote([text])}' for name, text in settings.items()]
         path = self.launched.scratch / 'guard.sh'
         text = (ROOT / 'scripts' / 'launch' / 'guard.sh').read_text(encoding='utf-8')
-        head = f'#!/usr/bin/env bash\n{" ".join(words)} BUDGET={math.ceil(left)}\n'
+        head = f'#!/usr/bin/env bash\n{" ".join(words)} BUDGET={math.ceil(seconds)}\n'
         path.write_text(head + text, encoding='utf-8')
         return [f'--metadata-from-file=startup-script={path}']
 
@@ -208,9 +208,9 @@ class Tpu:
             # SDK 528, queued_resources/util.py, SetValidInterval: an end alone is dropped.
             more.append('--valid-after-duration=1s')
         if flags.flex_start:
-            left = flags.max_hours * 3600 if self.left is None else self.left
-            seconds = min(math.ceil(left), FLEX_START_SECONDS)
-            more += ['--provisioning-model=flex-start', f'--max-run-duration={seconds}s']
+            seconds = flags.max_hours * 3600 if self.budget is None else self.budget
+            longest = min(math.ceil(seconds), FLEX_START_SECONDS)
+            more += ['--provisioning-model=flex-start', f'--max-run-duration={longest}s']
         if flags.guard:
             more += self._guard_flags()
         words = self._words(
@@ -254,7 +254,7 @@ class Tpu:
         if cache:
             words = ['env', f'JAX_COMPILATION_CACHE_DIR={cache}', *words]
         command = self._detached('start', self.launched.key, attempt, self.launched.version, *words)
-        self._check(self._ssh(remote.budget_command(self.flags.name, self.left) + command))
+        self._check(self._ssh(remote.budget_command(self.flags.name, self.budget) + command))
 
     def stop(self) -> None:
         """Sends SIGTERM to the run of every host."""

@@ -38,6 +38,7 @@ from elenchus.scripts.launch.states import (
 )
 
 SILENT = 'the hosts never answered (firewall? keys? --internal_ips?)'
+COMPLETE = 'the run is complete'
 MANY_MISSES = 3
 """Failed looks in a row after which unused machines are not requested again."""
 Step = typing.Tuple[Progress, Action]  # noqa: UP006 - Python 3.9 runs this file
@@ -61,7 +62,7 @@ def advance(progress: Progress, event: Event, *, now: float, policy: Policy) -> 
         if _is_unsure(event) and progress.misses < MANY_MISSES:
             # After a long sleep of this machine the hosts may have ended, or be gone, long ago.
             return _look(progress, 0.0, misses=progress.misses + 1)
-        return _spend_budget(progress, policy)
+        return _spend_budget(progress, event, policy)
     if isinstance(event, Success):
         progress, action = _succeed(progress, event.kind, now=now, policy=policy)
     elif isinstance(event, Failure):
@@ -113,13 +114,17 @@ def _end(
     return progress, Action(Kind.DELETE)
 
 
-def _spend_budget(progress: Progress, policy: Policy, *, stops: bool = True) -> Step:
+def _spend_budget(progress: Progress, event: Event, policy: Policy) -> Step:
     """Stops the run, so that it saves; the deletion follows, whatever `after` says."""
+    seen = event if isinstance(event, Observation) else None
+    ended = seen is not None and seen.run is Run.ENDED
+    runs = progress.reached and not ended and (seen is None or seen.resource is Resource.READY)
     why = f'the budget of {policy.max_hours:g} billed hours is spent; --max_hours=... raises it'
-    progress = dataclasses.replace(
-        progress, state=State.FAILED, ending=True, exit_code=exit_codes.BUDGET, why=why
-    )
-    return progress, Action(Kind.STOP if stops and progress.reached else Kind.DELETE)
+    state, code = State.FAILED, exit_codes.BUDGET
+    if ended and seen.exit_code == exit_codes.DONE:
+        state, code, why = State.DONE, exit_codes.DONE, COMPLETE
+    progress = dataclasses.replace(progress, state=state, ending=True, exit_code=code, why=why)
+    return progress, Action(Kind.STOP if runs else Kind.DELETE)
 
 
 def _go_on_ending(progress: Progress, event: Event, *, now: float, policy: Policy) -> Step:
@@ -263,7 +268,7 @@ def _observe_end(progress: Progress, event: Observation, policy: Policy) -> Step
         return _end(progress, exit_codes.CRASH, why=f'{SILENT}: {why}', policy=policy, keep=True)
     ending = Ending.PREEMPTED if event.run is not Run.ENDED else exit_codes.ending_of(code)
     if ending is Ending.SPENT:
-        return _spend_budget(progress, policy, stops=False)
+        return _spend_budget(progress, event, policy)
     crashes = progress.crashes + (ending in (Ending.CRASHED, Ending.KILLED))
     goes_on = ending in (Ending.PREEMPTED, Ending.CRASHED, Ending.KILLED) and not event.stopped
     if goes_on and crashes <= policy.retries:
@@ -271,7 +276,7 @@ def _observe_end(progress: Progress, event: Observation, policy: Policy) -> Step
             progress, state=State.ABSENT, crashes=crashes, installed=False, reached=False, why=why
         )
         return progress, Action(Kind.CREATE)
-    why = 'the run is complete' if code == exit_codes.DONE else why
+    why = COMPLETE if code == exit_codes.DONE else why
     return _end(progress, code, why=why, policy=policy, keep=True)
 
 
@@ -305,11 +310,11 @@ def _end_attempt(progress: Progress, event: Observation, *, now: float, policy: 
     code, ending = event.exit_code, exit_codes.ending_of(event.exit_code)
     why = event.detail or f'the run ended with exit code {code}'
     if ending is Ending.DONE:
-        return _end(progress, code, why='the run is complete', policy=policy)
+        return _end(progress, code, why=COMPLETE, policy=policy)
     if progress.started is None:
         return _begin(progress)  # it ended before this command, which asks to go on
     if ending is Ending.SPENT:
-        return _spend_budget(progress, policy, stops=False)
+        return _spend_budget(progress, event, policy)
     if event.stopped:
         return _end(progress, code, why='stopped by the action stop', policy=policy)
     if ending is Ending.REFUSED:

@@ -166,11 +166,11 @@ class FakeGcloud(Commands):
     def _describe(self, words, command):
         if self.state is None or self.hidden > 0:
             self.hidden -= 1
-            return errors.not_found(words[5])
+            return errors.missing_resource(words[5])
         return Result(0, self.state + '\n', '')
 
     def _node(self, words, command):
-        return Result(0, self.node + '\n', '') if self.node else errors.not_found(words[5])
+        return Result(0, self.node + '\n', '') if self.node else errors.missing_resource(words[5])
 
     def _create(self, words, command):
         if self.state is not None:
@@ -185,7 +185,7 @@ class FakeGcloud(Commands):
 
     def _delete(self, words, command):
         if self.state is None:
-            return errors.not_found(words[5])
+            return errors.missing_resource(words[5])
         self.take_away()
         self.state, self.node = None, ''
         return Result(0, '', 'Deleted')
@@ -224,10 +224,10 @@ class FakeGcloud(Commands):
 
     def _watch(self, command):
         """Hosts hear of the budget, and that somebody looks."""
-        left = re.search(r'now \+ (\d+)', command)
+        seconds = re.search(r'now \+ (\d+)', command)
         for host in self.hosts:
             host.watched = self.clock.now()
-            host.deadline = self.clock.now() + int(left.group(1)) if left else host.deadline
+            host.deadline = self.clock.now() + int(seconds.group(1)) if seconds else host.deadline
 
     def _logs(self, words, command):
         if (down := self._unless_down()) is not None:
@@ -238,7 +238,9 @@ class FakeGcloud(Commands):
 
     def _status(self, words, command):
         self._watch(command)
-        return self._on_hosts(command, lambda host, w: host.line(w[2], self.clock.now()))
+        seen = self._on_hosts(command, lambda host, w: host.line(w[2], self.clock.now()))
+        may = 'yes' if self.guard.may_delete else 'no'
+        return seen if seen.code else Result(0, f'elenchus-guard {may}\n{seen.output}', '')
 
     def start_on(self, hosts, command):
         """Starts the run on some hosts, as detached.sh does."""

@@ -93,7 +93,7 @@ DOWN = Result(
 )
 
 
-def not_found(name):
+def missing_resource(name):
     """Answer of `describe` and `delete` for a name that is not there."""
     kind = f"Resource 'projects/p/locations/z/queuedResources/{name}' was not found"
     account = 'u@example.com which is the active account specified by the [core/account] property'

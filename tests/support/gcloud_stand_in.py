@@ -93,13 +93,13 @@ def activate():
 
 def describe(name):
     if not read_state():
-        fail(errors.not_found(name))
+        fail(errors.missing_resource(name))
     print(read_state())
 
 
 def delete(name):
     if not read_state():
-        fail(errors.not_found(name))
+        fail(errors.missing_resource(name))
     for bucket in (ROOT / 'hosts').glob('*/bucket'):
         shutil.copytree(bucket, ROOT / 'bucket', dirs_exist_ok=True)
     (ROOT / 'state').unlink()

@@ -74,7 +74,7 @@ class Host:
             time.sleep(0.05)
         return (self.folder / name).read_text()
 
-    def stays(self, seconds=1.5):
+    def stays(self, seconds=0.8):
         """Whether nothing is deleted for a while."""
         self.wait('guard/may_delete')
         time.sleep(seconds)
@@ -147,7 +147,7 @@ def test_hosts_that_may_not_delete_say_so_and_go_on_trying(host):
     host.allow()
     host.start(budget=0, grace=0, project='')
     assert host.wait('guard/may_delete') == 'no\n'
-    command = remote.status_command('nowhere', 'pod', 'key', left=None)
+    command = remote.status_command('nowhere', 'pod', 'key', budget=None)
     output = subprocess.check_output(
         ['bash', '-c', command],
         env={**os.environ, 'HOME': str(host.home), 'ELENCHUS_GUARD': str(host.folder / 'guard')},

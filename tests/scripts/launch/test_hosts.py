@@ -167,7 +167,7 @@ def test_the_number_of_a_dead_process_is_not_another_ones(machine):
 
 def give_hours(machine, seconds):
     """Tells the host what is left of the budget, as a look does."""
-    machine.bash(remote.status_command('nowhere', 'pod', 'key', left=seconds))
+    machine.bash(remote.status_command('nowhere', 'pod', 'key', budget=seconds))
 
 
 @pytest.mark.parametrize(

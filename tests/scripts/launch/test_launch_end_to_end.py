@@ -187,9 +187,7 @@ def test_a_slice_whose_laptop_is_dead_is_deleted_and_its_end_is_known(
 
 
 @pytest.mark.slow
-def test_after_a_new_commit_keep_goes_on_with_its_run_until_it_is_asked_to_replace_it(
-    cloud, tmp_path
-):
+def test_after_a_new_commit_keep_goes_on_with_its_run(cloud, tmp_path):
     cloud.use_task(TASK.replace('SECONDS', '600').replace('CODE', '0'))
     clone = tmp_path / 'clone'
     git = ['git', '-C', str(clone), '-c', 'user.name=x', '-c', 'user.email=x@x']
