@@ -3,7 +3,7 @@
 #
 #   bash detached.sh start NAME KEY ATTEMPT VERSION COMMAND...   returns once the command runs
 #   bash detached.sh status NAME KEY                     prints one line (below)
-#   bash detached.sh stop NAME | kill NAME               SIGTERM, so that it saves; SIGKILL
+#   bash detached.sh stop NAME | kill NAME               SIGTERM, once, so that it saves; SIGKILL
 #   bash detached.sh abort NAME CODE                     SIGKILL by the launcher, which counts as exit code CODE
 #   bash detached.sh logs NAME LINES [HOST]              of this host alone
 #
@@ -86,7 +86,7 @@ start() {
         print_status "$key"
         return
     fi
-    rm -f "$folder"/{process,child,exit_code,stopped,spent,heartbeat}
+    rm -f "$folder"/{process,child,exit_code,stopped,spent,term,heartbeat}
     write spare '   ' # becomes exit_code: a disk that is full by then has room for it
     write key "$key"
     write attempt "$attempt"
@@ -108,13 +108,20 @@ print_left() {
     if [[ $deadline =~ ^[0-9]+$ ]]; then echo $((deadline - $(date +%s))); else echo "$HEARTBEAT"; fi
 }
 
+# Sends SIGTERM once a start, whoever asks first: a second one would end scripts.run before it has saved.
+terminate() {
+    if (set -C && : >"$folder/term") 2>/dev/null || [[ ! -e $folder/term ]]; then
+        kill -TERM "$(<"$folder/child")" 2>/dev/null || true
+    fi
+}
+
 # Ends the command when the budget is spent; it may have been raised since the last look.
 enforce_budget() {
     (($(print_left) <= 0)) || return 0
     if [[ ! -f $folder/spent ]]; then
         echo "[detached] $(date -u +%FT%TZ) the budget is spent: SIGTERM, and SIGKILL in $GRACE s"
         write spent "$(($(date +%s) + GRACE))" || true
-        kill -TERM "$(<"$folder/child")" 2>/dev/null || true
+        terminate
     elif (($(date +%s) >= $(read_file spent 0))); then
         kill -KILL "$(<"$folder/child")" 2>/dev/null || true
     fi
@@ -159,7 +166,7 @@ case $action in
     stop)
         if is_alive && [[ -f $folder/child ]]; then
             write stopped stopped || true
-            kill -TERM "$(<"$folder/child")" 2>/dev/null || true
+            terminate
         fi
         print_status -
         ;;

@@ -62,7 +62,7 @@ report() {
 
 # Prints why the slice is to be deleted, nothing if it is not.
 decide() {
-    local now deadline watched key ended=0 alive=0
+    local now deadline watched key ended=0 alive=0 since
     now=$(date +%s) deadline=$(newest deadline) watched=$(newest watched)
     if ((now >= ${deadline:-$((began + BUDGET))} + GRACE)); then echo 'the budget is spent' && return; fi
     [[ $AFTER == delete ]] || return 0
@@ -70,8 +70,8 @@ decide() {
     while IFS= read -r key; do
         if [[ -f ${key%/key}/exit_code ]]; then
             ended=1
-            code_since=$(date -r "${key%/key}/exit_code" +%s)
-            if ((code_since > watched)); then watched=$code_since; fi
+            since=$(date -r "${key%/key}/exit_code" +%s)
+            if ((since > watched)); then watched=$since; fi
         else
             alive=1
         fi
@@ -81,27 +81,34 @@ decide() {
     if ((!ended)) && ((now - watched > UNUSED)); then echo 'nothing runs here, and nobody watches'; fi
 }
 
-number=$(metadata instance/attributes/agent-worker-number || echo 0)
-if [[ -z $PROJECT ]]; then
-    PROJECT=$(metadata instance/attributes/tpu-env | sed -n "s/^CONSUMER_PROJECT_ID: *'\(.*\)'.*/\1/p")
-    PROJECT=${PROJECT:-$(metadata project/project-id)}
-fi
-answer=$(call -X POST -H 'Content-Type: application/json' --data '{"permissions":["tpu.nodes.delete"]}' \
-    "https://cloudresourcemanager.googleapis.com/v1/projects/$PROJECT:testIamPermissions")
-may=unknown
-if [[ $answer == 200 ]]; then may=no && if grep -q tpu.nodes.delete "$STATE/answer"; then may=yes; fi; fi
-echo "$may" >"$STATE/may_delete"
-
-while true; do
-    why=$(decide)
-    if [[ -n $why ]]; then
-        say "$why: deletes $NAME"
-        report
-        # The first host deletes; the others have time for their logs, and delete if it could not.
-        if [[ $number == 0 ]]; then sleep "$POLL"; else sleep $((POLL * 20)); fi
-        answer=$(call -X DELETE \
-            "https://tpu.googleapis.com/v2/projects/$PROJECT/locations/$ZONE/queuedResources/$NAME?force=true")
-        say "answer $answer: $(head -c 300 "$STATE/answer" | tr '\n' ' ')"
+guard() {
+    local number may answer why
+    number=$(metadata instance/attributes/agent-worker-number || echo 0)
+    if [[ -z $PROJECT ]]; then
+        PROJECT=$(metadata instance/attributes/tpu-env | sed -n "s/^CONSUMER_PROJECT_ID: *'\(.*\)'.*/\1/p")
+        PROJECT=${PROJECT:-$(metadata project/project-id)}
     fi
-    sleep "$POLL"
-done
+    answer=$(call -X POST -H 'Content-Type: application/json' --data '{"permissions":["tpu.nodes.delete"]}' \
+        "https://cloudresourcemanager.googleapis.com/v1/projects/$PROJECT:testIamPermissions")
+    may=unknown
+    if [[ $answer == 200 ]]; then may=no && if grep -q tpu.nodes.delete "$STATE/answer"; then may=yes; fi; fi
+    echo "$may" >"$STATE/may_delete"
+
+    while true; do
+        why=$(decide)
+        if [[ -n $why ]]; then
+            say "$why: deletes $NAME"
+            report
+            # The first host deletes; the others have time for their logs, and delete if it could not.
+            if [[ $number == 0 ]]; then sleep "$POLL"; else sleep $((POLL * 20)); fi
+            answer=$(call -X DELETE \
+                "https://tpu.googleapis.com/v2/projects/$PROJECT/locations/$ZONE/queuedResources/$NAME?force=true")
+            say "answer $answer: $(head -c 300 "$STATE/answer" | tr '\n' ' ')"
+        fi
+        sleep "$POLL"
+    done
+}
+
+# A startup script that does not end would hold up the boot.
+guard </dev/null >/dev/null 2>&1 &
+disown

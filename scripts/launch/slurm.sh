@@ -118,7 +118,10 @@ watch_budget() {
         if [[ -n "$limit" ]] && ((SECONDS >= end)); then
             if [[ \$sent == no ]]; then
                 say 'the budget is spent'
-                scancel --signal=TERM "\$SLURM_JOB_ID"
+                # After the notice before the limit they save already; a second signal would end them at once.
+                if ((\${SLURM_JOB_END_TIME:-9999999999} - \$(date +%s) > $notice)); then
+                    scancel --signal=TERM "\$SLURM_JOB_ID"
+                fi
                 sent=yes
             elif ((SECONDS >= end + ${ELENCHUS_GRACE:-120})); then
                 scancel --signal=KILL "\$SLURM_JOB_ID"

@@ -52,6 +52,7 @@ class Supervisor:
         self.budget = budget or Budget()
         self.notice = threading.Event()
         self._process: subprocess.Popen | None = None
+        self._signals = 0
 
     def pass_on(self, number: int, frame: typing.Any) -> None:
         """Passes a signal to the process; a handler for `signal.signal`."""
@@ -60,6 +61,7 @@ class Supervisor:
         if self._process is not None and self._process.poll() is None:
             # SIGHUP and SIGINT as SIGTERM: it saves at the first, and ends at once at the second.
             self._process.send_signal(signal.SIGTERM)
+            self._signals += 1
 
     def run(self) -> int:
         """Returns the exit code for the job's manager."""
@@ -69,6 +71,7 @@ class Supervisor:
             # Blocked between the start and the assignment, a signal cannot miss the process.
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             self._process = subprocess.Popen(self.command, preexec_fn=_unblock)
+            self._signals = 0
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             code = self._wait()
             ending = exit_codes.ending_of(code)
@@ -102,7 +105,9 @@ class Supervisor:
             if self.budget.remaining() <= 0:
                 break
         _say(f'the budget is spent: SIGTERM, and SIGKILL in {self.grace:.0f} s')
-        self._process.send_signal(signal.SIGTERM)
+        if not self._signals:  # else it saves already, and a second one would end it at once
+            self._process.send_signal(signal.SIGTERM)
+            self._signals += 1
         try:
             return self._process.wait(self.grace)
         except subprocess.TimeoutExpired:

@@ -257,7 +257,7 @@ def _observe_nothing(progress: Progress, event: Observation, policy: Policy) -> 
             return _end(progress, exit_codes.CRASH, why=why, policy=policy)
         progress = dataclasses.replace(progress, state=State.ABSENT, requests=requests)
         return progress, Action(Kind.CREATE, policy.backoff(requests - 1))
-    why = 'it is gone: somebody deleted it'
+    why = 'it is gone: its own hosts or somebody deleted it'
     return _end(progress, exit_codes.CRASH, why=why, policy=policy, keep=True)
 
 

@@ -193,6 +193,26 @@ def test_a_run_that_is_complete_is_complete_although_the_budget_is_spent(machine
     assert machine.wait_for(Run.ENDED).code == exit_codes.DONE
 
 
+def test_a_run_gets_one_signal_when_the_budget_ends_and_the_launcher_stops_it_too(machine):
+    """A second one ends scripts.run at once, before it has saved."""
+    saves = 'n=0; trap "n=$((n+1))" TERM; while ((n < 1)); do sleep 0.05; done; sleep 1; '
+    saves += 'echo "$n signals"; exit 75'
+    give_hours(machine, 2)
+    start(machine, command=saves)
+    time.sleep(1.5)
+    for _ in range(4):
+        machine.detached('stop', 'pod')
+        time.sleep(0.2)
+    assert machine.wait_for(Run.ENDED).code in (75, exit_codes.BUDGET)
+    give_hours(machine, 60)
+    start(machine, attempt='2', command=saves)
+    machine.bash('sleep 0.3')
+    for _ in range(2):
+        machine.detached('stop', 'pod')
+    assert machine.wait_for(Run.ENDED).code == 75
+    assert machine.read('log').count('1 signals') == 2
+
+
 def test_a_budget_that_was_raised_counts(machine):
     give_hours(machine, 3)
     start(machine)
