@@ -206,7 +206,8 @@ class Session:
     def _remember(self, name: str) -> None:
         progress, now = self.ledger.read(), self.clock.now()
         if name == 'create':
-            progress = Progress(state=State.REQUESTED)
+            progress = Progress(state=State.REQUESTED, requested=now)
+            self.ledger.forget_run()
         elif name == 'delete':
             billed = progress.billed_seconds(now)
             progress = Progress(state=State.DONE, ending=True, billed=billed)

@@ -77,6 +77,10 @@ class Ledger:
         new.write_text(json.dumps(fields), encoding='utf-8')
         os.replace(new, self.path.with_suffix('.run'))
 
+    def forget_run(self) -> None:
+        """Removes the run of a former launch, so that the next one takes the sources of the clone."""
+        self.path.with_suffix('.run').unlink(missing_ok=True)
+
     @contextlib.contextmanager
     def lock(self) -> typing.Iterator[None]:
         """Holds the launch for one launcher of this machine.

@@ -72,7 +72,7 @@ class Cloud:
         paths = list(self.folder.glob('hosts/*/.elenchus/pod/*/child'))
         for path in paths:
             os.kill(int(path.read_text()), signal.SIGTERM)
-        wait(lambda: all((path.parent / 'exit_code').exists() for path in paths), 120)
+        wait(lambda: all((path.parent / 'exit_code').exists() for path in paths), 300)
         codes = [(path.parent / 'exit_code').read_text().strip() for path in paths]
         for path in self.folder.glob('hosts/*/guard.process'):
             os.killpg(int(path.read_text()), signal.SIGKILL)
@@ -130,7 +130,7 @@ def test_install_run_preempt_resume_fetch_delete(cloud, tmp_path):
     assert len(cloud.commands('queued-resources delete')) == 2
     assert cloud.is_gone()
     into = tmp_path / 'fetched'
-    assert cloud.launch('fetch', f'--workdir={workdir}', f'--into={into}').wait(60) == 0
+    assert cloud.launch('fetch', f'--workdir={workdir}', f'--into={into}').wait(240) == 0
     assert list(into.glob('stages/*-evaluate/summary.json')) and not list(into.rglob('checkpoints'))
 
 
@@ -151,38 +151,32 @@ def kill_laptop(cloud, *flags):
     process = cloud.launch(*KEEP, *flags, *RUN)
     wait(
         lambda: process.poll() is not None or len(list(cloud.folder.glob('hosts/*/started'))) == 2,
-        60,
+        240,
     )
     assert process.poll() is None, cloud.log()
     process.kill()
     process.wait()
 
 
-@pytest.mark.parametrize(
-    ('task', 'flags', 'guard', 'code'),
-    [
-        ({'SECONDS': '600', 'CODE': '0'}, ['--max_hours=0.01'], {'GRACE': '4'}, 124),
-        ({'SECONDS': '2', 'CODE': '0'}, [], {'IDLE': '3'}, 0),
-        ({'SECONDS': '2', 'CODE': '2'}, [], {'IDLE': '3'}, 2),
-    ],
-)
+@pytest.mark.parametrize(('seconds', 'exit_code', 'code'), [(600, 0, 124), (2, 0, 0), (2, 2, 2)])
 @pytest.mark.slow
 def test_a_slice_whose_laptop_is_dead_is_deleted_and_its_end_is_known(
-    cloud, task, flags, guard, code
+    cloud, seconds, exit_code, code
 ):
-    text = TASK
-    for name, value in task.items():
-        text = text.replace(name, value)
-    cloud.use_task(text)
+    cloud.use_task(TASK.replace('SECONDS', str(seconds)).replace('CODE', str(exit_code)))
+    guard = {'GRACE': '4', 'IDLE': '3', 'POLL': '1'}
     cloud.environment |= {f'ELENCHUS_GUARD_{name}': value for name, value in guard.items()}
-    cloud.environment |= {'ELENCHUS_GUARD_POLL': '1', 'ELENCHUS_GRACE': '2'}
-    kill_laptop(cloud, *flags)
-    wait(cloud.is_gone, 90)
+    cloud.environment['ELENCHUS_GRACE'] = '2'
+    kill_laptop(cloud)
+    if code == 124:
+        for home in (cloud.folder / 'hosts').iterdir():  # what the last look said, hours ago
+            (home / '.elenchus' / 'pod' / 'deadline').write_text(f'{time.time():.0f}')
+    wait(cloud.is_gone, 240)
     logs = [path.read_text() for path in cloud.folder.glob('bucket/bucket/run/launch/pod/*.log')]
     assert logs and 'works' in logs[0]
     assert ('saves' in logs[0]) == (code == 124)
-    again = cloud.launch(*KEEP, *flags, *RUN)
-    assert again.wait(60) == code, cloud.log()
+    again = cloud.launch(*KEEP, *RUN)
+    assert again.wait(240) == code, cloud.log()
     assert len(cloud.commands('queued-resources create')) == 1 and cloud.is_gone()
 
 
@@ -207,11 +201,11 @@ def test_after_a_new_commit_keep_goes_on_with_its_run(cloud, tmp_path):
     children = {path: path.read_text() for path in cloud.folder.glob('hosts/*/.elenchus/*/*/child')}
     assert len(children) == 2
     process = cloud.launch(*KEEP, *flags, *RUN)
-    wait(lambda: f'began with commit {first}' in cloud.log(), 30)
-    wait(lambda: f'running: commit {first}' in cloud.log().rpartition('began with')[2], 30)
+    wait(lambda: f'began with commit {first}' in cloud.log(), 240)
+    wait(lambda: f'running: commit {first}' in cloud.log().rpartition('began with')[2], 240)
     assert f'the clone is at {second}' in cloud.log() and process.poll() is None, cloud.log()
     for action in ('status', 'logs', 'cost'):
-        assert cloud.launch(action, '--name=pod', '--zone=z').wait(60) == 0
+        assert cloud.launch(action, '--name=pod', '--zone=z').wait(240) == 0
     assert (
         f'commit {first}' in cloud.log().rpartition('machines ready')[2] and 'works' in cloud.log()
     )
@@ -219,9 +213,9 @@ def test_after_a_new_commit_keep_goes_on_with_its_run(cloud, tmp_path):
     process.kill()
     process.wait()
     process = cloud.launch(*KEEP, '--update=yes', *flags, *RUN)
-    wait(lambda: f'running: commit {second}' in cloud.log(), 60)
+    wait(lambda: f'running: commit {second}' in cloud.log(), 240)
     assert all(path.read_text() != child for path, child in children.items())
     process.kill()
     process.wait()
-    assert cloud.launch('delete', '--name=pod', '--zone=z').wait(60) == 0 and cloud.is_gone()
+    assert cloud.launch('delete', '--name=pod', '--zone=z').wait(240) == 0 and cloud.is_gone()
     assert len(cloud.commands('queued-resources create')) == 1

@@ -81,6 +81,10 @@ def test_a_new_commit_is_started_on_request_and_after_the_end_of_a_launch(clone)
     assert prepare().sources.version == second
     Ledger('tpu', 'pod').write(Progress(state=State.FAILED, ending=True))
     assert prepare().sources.version not in (first, second)
+    third = clone.commit(a='4')
+    Ledger('tpu', 'pod').write(Progress(state=State.REQUESTED))
+    Ledger('tpu', 'pod').forget_run()  # as the action `create` does
+    assert prepare().sources.version == third
 
 
 def test_another_machine_goes_on_with_the_commit_that_runs(clone, capsys):
