@@ -117,7 +117,7 @@ def test_a_log_that_cannot_be_read_changes_nothing(tmp_path):
     assert any('its log cannot be read' in line for line in lines)
 
 
-def test_the_user_is_told_when_the_hosts_may_not_delete(tmp_path, capsys):
+def test_hosts_that_may_not_delete_are_reported_once(tmp_path, capsys):
     gcloud = FakeGcloud(FakeClock())
     gcloud.guard.may_delete = False
     with launch_faults.launches_in(tmp_path):
