@@ -33,7 +33,8 @@ TASK = """
 import json, os, pathlib, signal, sys, time
 home = pathlib.Path(os.environ['HOME'])
 signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
-(home / 'words').write_text(json.dumps(sys.argv[3:]))
+(home / 'part').write_text(json.dumps(sys.argv[3:]))
+(home / 'part').rename(home / 'words')  # a reader sees all of it or nothing
 time.sleep(60)
 """
 
