@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 from etils import epath
+from etils.epath import backend
 
 from elenchus.data.files.failures import named_errors
 
@@ -45,7 +46,9 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> None:
     path = epath.Path(path)
     if is_remote(path):  # object stores publish an object only when it is complete
         with named_errors(path):
-            path.write_bytes(content)
+            # In one call: a file that is open for writing is completed by its destructor too,
+            # also after an error, and then replaces what has been written meanwhile.
+            backend.fsspec_backend.fs(path).pipe_file(os.fspath(path), content)
         return
     with replaced(path) as temporary, open(temporary, 'wb', buffering=0) as file:
         store(file, content)

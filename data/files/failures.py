@@ -55,7 +55,7 @@ class named_errors:  # noqa: N801 (used as a function)
                 number = errno.ENOENT if isinstance(error, FileNotFoundError) else errno.EIO
                 raise _named(number, self._path, text=_line(kind, error)) from error
             if error.filename is None:
-                raise _named(error.errno, self._path) from error
+                raise _named(error.errno, self._path, text=error.strerror or '') from error
         elif isinstance(error, ValueError | RuntimeError) and (number := errno_of(str(error))):
             raise _named(number, self._path) from None
         elif kind is not None and kind.__module__.partition('.')[0] in _CLIENTS:

@@ -13,17 +13,24 @@ connection ends leaves nothing. cloud.google.com/storage/docs/json_api/v1, .../d
 """
 
 import argparse
+import asyncio
+import contextlib
 import dataclasses
+import functools
 import http.server
 import json
 import re
 import socket
 import struct
+import sys
 import threading
 import time
+import types
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+import pytest
 
 from tests.support.gcs_objects import ApiError, Objects, Upload
 
@@ -119,6 +126,42 @@ class FakeGcs:
         """Returns the first fault that a request has."""
         with self.lock:
             return next((fault for fault in self.faults if fault.strikes(label)), None)
+
+
+@functools.cache
+def shared() -> FakeGcs:
+    """Returns the server of this process: TensorStore reads the address once."""
+    return FakeGcs('bucket').__enter__()
+
+
+@contextlib.contextmanager
+def in_this_process(page: int = 1000) -> Iterator[FakeGcs]:
+    """Sends the clients of this process to an empty bucket; they repeat without waiting."""
+    fake, sleep = shared(), asyncio.sleep
+    fake.objects, fake.requests, fake.faults = Objects('bucket', page=page), [], []
+
+    async def short_sleep(seconds: float, *rest) -> None:
+        await sleep(min(seconds, 0.01), *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in fake.environment.items():
+            patch.setenv(name, value)
+        from gcsfs import retry
+
+        patch.setattr(retry, 'asyncio', types.SimpleNamespace(sleep=short_sleep))
+        for kind in gcsfs_classes():
+            patch.setattr(kind, '_get_bucket_type', _plain_bucket, raising=False)
+        yield fake
+
+
+def gcsfs_classes() -> list[type]:
+    """Returns the class that asks over gRPC for the kind of a bucket, if gcsfs has been read so."""
+    module = sys.modules.get('gcsfs.extended_gcsfs')
+    return [module.ExtendedGcsFileSystem] if module else []
+
+
+async def _plain_bucket(self, bucket: str):
+    return sys.modules['gcsfs.extended_gcsfs'].BucketType.NON_HIERARCHICAL
 
 
 class _Server(http.server.ThreadingHTTPServer):

@@ -40,13 +40,14 @@ class Stored:
 
 @dataclasses.dataclass
 class Upload:
-    """A resumable upload that is not complete."""
+    """A resumable upload."""
 
     bucket: str
     name: str
     options: dict[str, str]
     content_type: str
     content: bytes = b''
+    stored: Stored | None = None  # of one that is complete
 
 
 class Objects:
@@ -168,8 +169,10 @@ class Objects:
     def _chunk(self, target, headers, body) -> Answer:
         number = target.options['upload_id']
         if number not in self.uploads:
-            raise ApiError(410, 'the upload is complete, or was cancelled')
+            raise ApiError(410, 'the upload was cancelled, or never began')
         upload = self.uploads[number]
+        if upload.stored:  # its answer was lost
+            return _json(_resource(upload.bucket, upload.name, upload.stored))
         match = re.fullmatch(r'bytes (?:(\d+)-\d+|\*)/(\d+|\*)', headers.get('Content-Range', ''))
         if not match:
             raise ApiError(400, 'Content-Range is missing')
@@ -179,15 +182,14 @@ class Objects:
             # What is there already is sent again after an answer that was lost.
             upload.content += body[len(upload.content) - int(match[1]) :]
         if match[2] != '*' and len(upload.content) == int(match[2]):
-            del self.uploads[number]
-            stored = self._store(
+            upload.stored = self._store(
                 upload.bucket,
                 upload.name,
                 upload.content,
                 options=upload.options,
                 content_type=upload.content_type,
             )
-            return _json(_resource(upload.bucket, upload.name, stored))
+            return _json(_resource(upload.bucket, upload.name, upload.stored))
         if len(body) % CHUNK:
             raise ApiError(400, f'a chunk of {len(body)} bytes is no multiple of {CHUNK}')
         last = {'Range': f'bytes=0-{len(upload.content) - 1}'} if upload.content else {}

@@ -1,0 +1,113 @@
+"""Files in Google Cloud Storage: gcsfs with fresh answers, time limits and errors of one kind.
+
+gcsfs remembers every listing for ever, but TensorStore and other hosts write beside it; it waits
+for ever for a server that has stopped answering; and it raises what its own client raises, in some
+questions nothing at all ("no such folder" in the place of "no answer"). `fsspec` uses this class
+for gs:// (see `elenchus/data/files/__init__.py`), and so does `epath`.
+"""
+
+import errno
+import json
+import logging
+import os
+import re
+import urllib.parse
+from typing import Any
+
+import aiohttp
+import gcsfs
+import google.auth.exceptions
+import requests
+from gcsfs.core import UnclosableBytesIO
+from gcsfs.retry import ChecksumError, HttpError, NonRetryableError
+
+CONNECT_S, ANSWER_S = 30.0, 60.0
+"""Seconds without a connection, and without a byte of an answer, until a request is repeated."""
+LARGE_BODY = 1 << 20
+
+CLIENT_ERRORS = (
+    HttpError,
+    ChecksumError,
+    NonRetryableError,
+    aiohttp.ClientError,
+    google.auth.exceptions.GoogleAuthError,
+    requests.RequestException,
+    OSError,
+    json.JSONDecodeError,
+)
+"""What a request raises after its repetitions, or because repeating is useless."""
+
+if 'GCSFS_DEBUG' not in os.environ:
+    # It logs what it raises, with tracebacks, to stderr where nobody has set logging up.
+    logging.getLogger('gcsfs').setLevel(logging.CRITICAL)
+
+
+class BucketFiles(gcsfs.GCSFileSystem):
+    """The file system of gs://. Every failure is an OSError with a number and a path."""
+
+    def __init__(self, *args, **options):
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=ANSWER_S)
+        ours = {'use_listings_cache': False, 'requests_timeout': limits}
+        super().__init__(*args, **(ours | options))
+
+    async def _call(self, method: str, path: str, *args: str, **options) -> Any:
+        """Sends a request of any kind, with repetitions; overrides that of gcsfs."""
+        data = options.get('data')
+        if isinstance(data, bytes | memoryview) and len(data) > LARGE_BODY:
+            options['data'] = UnclosableBytesIO(data)  # in pieces, between which others have turns
+        try:
+            return await super()._call(method, path, *args, **options)
+        except CLIENT_ERRORS as error:
+            if 'not satisfiable' in str(error):  # gcsfs reads it as the end of an object
+                raise
+            name = str(options.get('name', ''))
+            raise as_os_error(error, _place(path, args, name)) from error
+
+    async def _isdir(self, path: str) -> bool:
+        """Returns whether there is a folder; that of gcsfs says no if there was no answer."""
+        try:
+            return (await self._info(path))['type'] == 'directory'
+        except FileNotFoundError:
+            return False
+
+    async def _isfile(self, path: str) -> bool:
+        """Returns whether there is an object; that of fsspec says no if there was no answer."""
+        try:
+            return (await self._info(path))['type'] == 'file'
+        except FileNotFoundError:
+            return False
+
+
+_OBJECT = re.compile(r'/?b/(?P<bucket>[^/?]+)/o(?:/(?P<name>[^/?]+))?')
+
+
+def _place(path: str, args: tuple[str, ...], name: str = '') -> str | None:
+    """Returns gs://BUCKET/NAME of a request, the address of any other; None: not known."""
+    if args and path.startswith('b/{}'):
+        return 'gs://' + '/'.join(args)
+    if match := _OBJECT.search(path):
+        query = urllib.parse.parse_qs(path.partition('?')[2])
+        name = name or urllib.parse.unquote(match['name'] or '') or query.get('name', [''])[0]
+        # An upload in one piece has its name in the body: `named_errors` of its caller adds it.
+        return f'gs://{match["bucket"]}/{name}' if name else None
+    return path
+
+
+def as_os_error(error: Exception, place: str | None) -> OSError:
+    """Returns an error of gcsfs as an OSError with errno, text and path."""
+    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+        return error
+    kind, number = OSError, errno.EIO
+    text = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
+    if isinstance(error, FileNotFoundError):
+        kind, number, text = FileNotFoundError, errno.ENOENT, os.strerror(errno.ENOENT)
+    elif isinstance(error, FileExistsError):
+        kind, number = FileExistsError, errno.EEXIST
+        text = 'another process has changed it (412)'
+    elif isinstance(error, OSError) and str(error).startswith('Forbidden'):
+        kind, number, text = PermissionError, errno.EACCES, f'403 {error}'.replace('\n', ' ')
+    elif getattr(error, 'code', None) == 401 or isinstance(
+        error, google.auth.exceptions.GoogleAuthError
+    ):
+        kind, number = PermissionError, errno.EACCES
+    return kind(number, text, place)
