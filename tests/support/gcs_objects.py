@@ -7,6 +7,7 @@ import email.policy
 import hashlib
 import itertools
 import json
+import pathlib
 import re
 import threading
 import time
@@ -73,6 +74,13 @@ class Objects:
         """Writes an object, as another client would; returns its generation."""
         with self._lock:
             return self._store(bucket, name, content, options={}, limited=False).generation
+
+    def save(self, folder: pathlib.Path, *, bucket: str = 'bucket') -> pathlib.Path:
+        """Writes all objects of a bucket as files below a folder; returns it."""
+        for name in self.names(bucket=bucket):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(self.content(name, bucket=bucket))
+        return folder
 
     def answer(self, operation: str, target: Any, *, headers: Mapping, body: bytes) -> Answer:
         """Does what a request asks; returns (status, headers, content). Raises ApiError."""
