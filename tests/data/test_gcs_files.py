@@ -142,6 +142,24 @@ def test_long_listings_come_in_pages():
         assert fake.objects.names() == []
 
 
+@pytest.mark.parametrize('end', [b'\r', b'\n', b'\r\n', b'\r\n--==0==--', b'\0', b''])
+def test_every_last_byte_arrives(fake, end):
+    """A body of several parts with line feeds would lose a carriage return."""
+    path = epath.Path('gs://bucket/run/file')
+    for content in (end, b'a' + end, end * 2, LARGE + end):
+        atomic.write_bytes(path, content)
+        assert fake.objects.content('run/file') == content == path.read_bytes()
+
+
+def test_other_bytes_than_those_sent_are_an_error(fake, monkeypatch):
+    store = type(fake.objects)._store
+    monkeypatch.setattr(
+        type(fake.objects), '_store', lambda s, b, n, c, **o: store(s, b, n, c[:-1], **o)
+    )
+    with pytest.raises(OSError, match='other bytes'):
+        atomic.write_bytes('gs://bucket/run/file', b'content')
+
+
 def test_names_with_any_character_are_written_and_read(fake):
     for name in ('a b', 'ä', 'a#1', 'a?generation=1', 'a%2Fb', "it's", 'x+y', '[1]'):
         path = epath.Path('gs://bucket/run') / name

@@ -298,7 +298,10 @@ def _range(text: str, size: int) -> tuple[int, int]:
 
 
 def _parts(content_type: str, body: bytes) -> tuple[dict, bytes, str]:
-    """Returns (description, content, type of the content) of a multipart upload."""
+    """Returns (description, content, type of the content) of a multipart upload.
+
+    What comes before a boundary is CRLF by RFC 2046; a line feed alone is accepted too.
+    """
     message = email.parser.HeaderParser(policy=email.policy.HTTP).parsestr(
         f'Content-Type: {content_type}\n\n'
     )
