@@ -169,9 +169,9 @@ MARKS = ('model_config.json', 'summary.json')
 
 def _copy_objects(source: epath.Path, folder: epath.Path, *, ignore: str | None) -> None:
     with named_errors(source):
-        paths = _files_below(source)
+        paths = files_below(source)
     with named_errors(folder):
-        there = set(_files_below(folder))
+        there = set(files_below(folder))
     if not paths:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(source))
     for path in sorted(paths, key=lambda path: (-path.count('/'), path.endswith(MARKS), path)):
@@ -181,7 +181,7 @@ def _copy_objects(source: epath.Path, folder: epath.Path, *, ignore: str | None)
             write_bytes(folder / path, content)
 
 
-def _files_below(folder: epath.Path) -> list[str]:
+def files_below(folder: epath.Path) -> list[str]:
     """Returns the paths of all files below a folder, relative to it; none without the folder."""
     files = backend.fsspec_backend.fs(folder)
     root = files._strip_protocol(os.fspath(folder)).rstrip('/') + '/'

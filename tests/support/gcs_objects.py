@@ -82,6 +82,11 @@ class Objects:
             (folder / name).write_bytes(self.content(name, bucket=bucket))
         return folder
 
+    def put_tree(self, folder: pathlib.Path, prefix: str) -> None:
+        """Writes all files below a folder as objects, as `gcloud storage cp -r` does."""
+        for path in sorted(p for p in folder.rglob('*') if p.is_file()):
+            self.put(f'{prefix}/{path.relative_to(folder).as_posix()}', path.read_bytes())
+
     def answer(self, operation: str, target: Any, *, headers: Mapping, body: bytes) -> Answer:
         """Does what a request asks; returns (status, headers, content). Raises ApiError."""
         with self._lock:
