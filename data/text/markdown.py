@@ -1,7 +1,7 @@
 """Text of strangers in Markdown files: shown as it is, whatever it contains.
 
-Source of the rules: CommonMark 0.31.2, sections 2.4 (backslash escapes) and 2.5 (entities); tables and
-links without brackets are of GitHub Flavored Markdown.
+Source of the rules: CommonMark 0.31.2, sections 2.4 (backslash escapes) and 2.5 (entities); tables
+and links without brackets are of GitHub Flavored Markdown.
 """
 
 import re
@@ -16,7 +16,7 @@ _LINKS = re.compile(
 
 
 def text(value: object) -> str:
-    """Returns a value as one line of Markdown that shows its text: no markup, HTML, link or cell."""
+    """Returns a value as one line of Markdown that shows its text, without markup, HTML or links."""
     line = ' '.join(printable(value).split())
     escaped = _MARKUP.sub(lambda match: '\\' + match[0], line.replace('&', '&amp;'))
     escaped = escaped.replace('\\<', '&lt;').replace('\\>', '&gt;')

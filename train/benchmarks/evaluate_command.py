@@ -106,7 +106,7 @@ def percent(value: Sequence[float | None], *, sign: str = '') -> tuple[str, str]
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Returns a Markdown table whose columns are aligned; rows[0] is its head, cells are Markdown."""
+    """Returns a Markdown table with aligned columns, of cells in Markdown; rows[0] is its head."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         markdown_text.row(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
