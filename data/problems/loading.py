@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import tensorflow_datasets as tfds
 from etils import epath
 
-from elenchus.data.files import jsonl, prepared_datasets, row_files, tfds_records
+from elenchus.data.files import atomic, jsonl, prepared_datasets, row_files, tfds_records
 from elenchus.data.problems import fields, public_datasets, references
 from elenchus.data.records import Problem
 
@@ -157,6 +157,11 @@ def load(
     _check_options(source, {name for name, value in options.items() if value is not None})
     if source == 'jsonl':
         return [row.problem for row in load_placed_problems(path, split)]
+    if atomic.is_remote(data_dir):
+        raise ValueError(
+            f'data.data_dir={data_dir}: prepared data sets are kept on a disk only; nearest: '
+            '.cache/data'
+        )
     if source == 'lab':
         builder, config = (
             Lab,

@@ -16,7 +16,7 @@ _LINKS = re.compile(
 
 
 def text(value: object) -> str:
-    """Returns a value as one line of Markdown that shows its text, without markup, HTML or links."""
+    """Returns a value as one line of Markdown that shows its text: no markup, HTML or link."""
     line = ' '.join(printable(value).split())
     escaped = _MARKUP.sub(lambda match: '\\' + match[0], line.replace('&', '&amp;'))
     escaped = escaped.replace('\\<', '&lt;').replace('\\>', '&gt;')

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import ml_collections
+from etils import epath
 
 from elenchus.data.critiques import labelled_solutions
 from elenchus.data.critiques.labelled_solutions import LabelledSolution
@@ -80,7 +81,7 @@ def read_sets(entries: Sequence[str], *, data_dir: str, num_rows: int) -> list[S
         if name and name not in NAMES:
             near = build.nearest(name, NAMES)
             raise ValueError(f'--data={entry}: unknown benchmark {name!r}; nearest: {near!r}')
-        for file in files_of(entry, pathlib.Path(path or pathlib.Path(data_dir, name))):
+        for file in files_of(entry, epath.Path(path or pathlib.Path(data_dir, name))):
             full_name = re.sub(r'[^\w.-]', '_', f'{name}-{file.stem}'.strip('-'))
             rows = labelled_solutions.read_solutions(file)
             if full_name in sets:
