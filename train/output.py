@@ -99,6 +99,10 @@ class Output(io.TextIOBase):
         except OSError:
             self._drop()
 
+    def terminal(self) -> 'Output':
+        """Returns the same stream for what draws or colours."""
+        return _Terminal(self._stream, self._log)
+
     def flush(self) -> None:
         """Flushes the stream."""
         try:
@@ -136,34 +140,13 @@ class Output(io.TextIOBase):
         return self._stream.errors
 
 
-class _Terminal(io.TextIOBase):
+class _Terminal(Output):
     """The same stream for texts that are safe already, and draw or colour."""
 
-    def __init__(self, output: Output):
-        self._output = output
-
     def write(self, text: str) -> int:
-        self._output.write_raw(text)
+        """Writes a text as it is."""
+        self.write_raw(text)
         return len(text)
-
-    def __getattr__(self, name: str):
-        return getattr(self._output, name)
-
-    def flush(self) -> None:
-        self._output.flush()
-
-    def isatty(self) -> bool:
-        return self._output.isatty()
-
-    def fileno(self) -> int:
-        return self._output.fileno()
-
-    def writable(self) -> bool:
-        return True
-
-    @property
-    def encoding(self) -> str:
-        return self._output.encoding
 
 
 class Printable(io.TextIOBase):
@@ -187,7 +170,7 @@ class Printable(io.TextIOBase):
 
 def terminal(stream: TextIO) -> TextIO:
     """Returns a stream for what draws or colours, whose strangers' texts are printable already."""
-    return _Terminal(stream) if isinstance(stream, Output) else stream
+    return stream.terminal() if isinstance(stream, Output) else stream
 
 
 log = Log()

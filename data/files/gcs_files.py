@@ -16,28 +16,14 @@ import re
 import urllib.parse
 from typing import Any
 
-import aiohttp
 import gcsfs
-import google.auth.exceptions
-import requests
-from gcsfs.core import UnclosableBytesIO
-from gcsfs.retry import ChecksumError, HttpError, NonRetryableError
+from gcsfs.core import UnclosableBytesIO, aiohttp
+
+from elenchus.data.files import failures
 
 CONNECT_S, ANSWER_S = 30.0, 60.0
 """Seconds without a connection, and without a byte of an answer, until a request is repeated."""
 LARGE_BODY, ONE_REQUEST = 1 << 20, 50 << 20
-
-CLIENT_ERRORS = (
-    HttpError,
-    ChecksumError,
-    NonRetryableError,
-    aiohttp.ClientError,
-    google.auth.exceptions.GoogleAuthError,
-    requests.RequestException,
-    OSError,
-    json.JSONDecodeError,
-)
-"""What a request raises after its repetitions, or because repeating is useless."""
 
 if 'GCSFS_DEBUG' not in os.environ:
     # It logs what it raises, with tracebacks, to stderr where nobody has set logging up.
@@ -57,13 +43,8 @@ class BucketFiles(gcsfs.GCSFileSystem):
         data = options.get('data')
         if isinstance(data, bytes | memoryview) and len(data) > LARGE_BODY:
             options['data'] = UnclosableBytesIO(data)  # in pieces, between which others have turns
-        try:
+        with _AsOSErrors(_place(path, args, str(options.get('name', '')))):
             return await super()._call(method, path, *args, **options)
-        except CLIENT_ERRORS as error:
-            if 'not satisfiable' in str(error):  # gcsfs reads it as the end of an object
-                raise
-            name = str(options.get('name', ''))
-            raise as_os_error(error, _place(path, args, name)) from error
 
     async def _pipe_file(self, path: str, data: bytes, **options) -> None:
         """Writes an object in one request, and compares its checksum with that of the answer.
@@ -119,6 +100,23 @@ def _place(path: str, args: tuple[str, ...], name: str = '') -> str | None:
     return path
 
 
+class _AsOSErrors:
+    """Context manager that raises an OSError for what a request raises after its repetitions."""
+
+    def __init__(self, place: str | None):
+        self._place = place
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace) -> None:
+        if error is None or 'not satisfiable' in str(error):  # read as the end of an object
+            return
+        is_answer = isinstance(error, json.JSONDecodeError)  # of something that is no bucket
+        if is_answer or isinstance(error, OSError) or failures.is_of_client(error):
+            raise as_os_error(error, self._place) from error
+
+
 def as_os_error(error: Exception, place: str | None) -> OSError:
     """Returns an error of gcsfs as an OSError with errno, text and path."""
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
@@ -132,8 +130,6 @@ def as_os_error(error: Exception, place: str | None) -> OSError:
         text = 'another process has changed it (412)'
     elif isinstance(error, OSError) and str(error).startswith('Forbidden'):
         kind, number, text = PermissionError, errno.EACCES, f'403 {error}'.replace('\n', ' ')
-    elif getattr(error, 'code', None) == 401 or isinstance(
-        error, google.auth.exceptions.GoogleAuthError
-    ):
+    elif getattr(error, 'code', None) == 401 or type(error).__module__.startswith('google.auth'):
         kind, number = PermissionError, errno.EACCES
     return kind(number, text, place)

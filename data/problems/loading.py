@@ -157,11 +157,7 @@ def load(
     _check_options(source, {name for name, value in options.items() if value is not None})
     if source == 'jsonl':
         return [row.problem for row in load_placed_problems(path, split)]
-    if atomic.is_remote(data_dir):
-        raise ValueError(
-            f'data.data_dir={data_dir}: prepared data sets are kept on a disk only; nearest: '
-            '.cache/data'
-        )
+    _check_data_dir(data_dir)
     if source == 'lab':
         builder, config = (
             Lab,
@@ -172,6 +168,14 @@ def load(
         config = _rows_config(source, split, path=path, annotations=bool(annotations))
     folder = tfds_records.prepare(builder, config, data_dir).data_path
     return prepared_datasets.read_records(Problem, folder, split=split)
+
+
+def _check_data_dir(data_dir: str | os.PathLike) -> None:
+    if atomic.is_remote(data_dir):
+        raise ValueError(
+            f'data.data_dir={data_dir}: prepared data sets are kept on a disk only; nearest: '
+            '.cache/data'
+        )
 
 
 def load_placed_problems(path: str | os.PathLike, split: str) -> list[PlacedProblem]:

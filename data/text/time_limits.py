@@ -47,7 +47,20 @@ def _idle_thread() -> queue.SimpleQueue:
 def _work(tasks: queue.SimpleQueue) -> None:
     while True:
         answers, call, arguments = tasks.get()
-        try:
+        with _Answering(answers):
             answers.put((call(*arguments), None))
-        except BaseException as error:  # noqa: BLE001 (a panic of Rust too: the caller gets it)
-            answers.put((None, error))
+
+
+class _Answering:
+    """Context manager that hands an error of its body to the caller, also a panic of Rust."""
+
+    def __init__(self, answers: queue.SimpleQueue):
+        self._answers = answers
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace) -> bool:
+        if error is not None:
+            self._answers.put((None, error))
+        return True

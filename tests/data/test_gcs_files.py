@@ -168,7 +168,7 @@ def test_names_with_any_character_are_written_and_read(fake):
         assert f'run/{name}' in fake.objects.names()
 
 
-def test_a_server_that_stops_answering_is_left(fake, monkeypatch):
+def test_a_server_that_stops_answering_holds_nobody(fake, monkeypatch):
     """Neither a read nor a write waits for ever, as they would without limits."""
     from elenchus.data.files import gcs_files
 

@@ -14,7 +14,11 @@ from tests.support import fake_gcs, kill_run, multi_process
 pytest.importorskip('gcsfs')
 
 WORKDIR = 'gs://bucket/run'
-RUN = (*multi_process.TINY, "--config.stages=('base', 'actor', 'critique')", f'--workdir={WORKDIR}')
+RUN = (
+    *(flag for flag in multi_process.TINY if not flag.startswith('--config.stages=')),
+    "--config.stages=('base', 'actor', 'critique')",
+    f'--workdir={WORKDIR}',
+)
 LIMIT_S = 900
 
 
