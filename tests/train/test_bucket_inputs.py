@@ -1,16 +1,20 @@
 """What commands read and write in buckets: the same as on a disk."""
 
+import io
 import json
 import pathlib
 import time
 
+import numpy as np
 import pytest
 from etils import epath
 
 from elenchus.data.critiques import conversion
 from elenchus.data.files import atomic, prepared_datasets
+from elenchus.data.records import Batch
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.data.text import tokenizer_training
+from elenchus.train import nonfinite
 from elenchus.train.benchmarks import judge_command, players, problem_sets
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.report import html_page
@@ -77,6 +81,18 @@ def test_players_their_tokenizer_and_their_report(fake):
         players.find_tokenizer('model', folder / 'model', 'none')
     page = html_page.write_report(f'{GS}/run')
     assert b'01-actor' in fake.objects.content('run/report.html') and page.exists()
+
+
+def test_a_batch_that_is_not_finite_is_kept(fake):
+    guard = nonfinite.FiniteGuard(f'{GS}/run/stages/00-base', 'skip')
+    batch = tiny_model.random_batch(1, rows=2)
+    guard.push(7, [({'loss/total': np.nan, 'grads/norm': np.inf, 'grads/finite': 0.0}, batch)])
+    guard.flush()
+    (name,) = fake.objects.names()
+    assert name == 'run/stages/00-base/nonfinite/step-000007-0.npz'
+    stored = np.load(io.BytesIO(fake.objects.content(name)))
+    for field, values in zip(Batch._fields, batch, strict=True):
+        np.testing.assert_array_equal(stored[field], values)
 
 
 def test_records_are_converted_and_tokenizers_trained(fake):
