@@ -58,6 +58,7 @@ case.tokenizer_with(pattern).encode(case.SLOW[pattern] * 100)
 """
 
 
+@pytest.mark.slow
 def test_a_process_ends_although_a_pattern_goes_on():
     done = subprocess.run(
         [sys.executable, '-c', PROGRAM], cwd=multi_process.ROOT,

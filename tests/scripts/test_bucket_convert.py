@@ -49,6 +49,7 @@ def test_a_model_is_imported_and_exported_through_buckets(fake, tmp_path):
         assert (saved / 'back' / name).read_bytes() == (tmp_path / 'back' / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_model_that_was_copied_into_a_bucket_is_read_there(fake, tmp_path):
     """Written on a disk, then `gcloud storage cp -r`: it has none of the marks of a bucket."""
     tensors = test_convert.write(tmp_path / 'theirs', 'qwen2-window')

@@ -56,10 +56,6 @@ def check_one_line(tmp_path, name):
     assert 'gs://b' in lines[0] and not out.exists() and not os.path.exists('/gs')
 
 
-def test_a_missing_client_is_named_before_anything_is_written(tmp_path):
-    check_one_line(tmp_path, 'a work directory')
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize('name', COMMANDS)
 def test_every_command_names_a_missing_client(tmp_path, name):
@@ -98,6 +94,13 @@ def test_a_misspelt_bucket_is_refused_wherever_it_stands(value, nearest, place):
 )
 def test_other_values_pass(value):
     remote_paths.check_flags({'config': ConfigDict({'path': value}), 'other': value})
+
+
+def test_a_missing_client_is_named_with_what_installs_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    for value in ('gs://b/run', ['x', 'gsm8k=gs://b/x'], ConfigDict({'path': 'gs://b'})):
+        with pytest.raises(ValueError, match=r"gs://b.*pip install 'elenchus\[gcs\]'"):
+            remote_paths.check_flags({'workdir': value})
 
 
 def test_a_client_that_is_installed_passes(monkeypatch):

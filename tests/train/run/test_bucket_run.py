@@ -63,7 +63,10 @@ def check_request(fake, number, *, whole, folder) -> bool:
     return failed
 
 
-@pytest.mark.parametrize('share', [0.02, 0.3, 0.55, 0.8])
+SHARES = [pytest.param(share, marks=pytest.mark.slow) for share in (0.02, 0.3, 0.8)]
+
+
+@pytest.mark.parametrize('share', [0.55, *SHARES])
 def test_a_run_continues_after_requests_that_were_refused(tmp_path, undisturbed, total, share):
     with fake_gcs.in_this_process() as fake:
         assert check_request(fake, int(share * total), whole=undisturbed, folder=tmp_path)
