@@ -291,7 +291,7 @@ sensible = st.one_of(
 )
 
 
-@hypothesis.settings(max_examples=150, deadline=None)
+@hypothesis.settings(max_examples=50, deadline=None)
 @hypothesis.given(st.dictionaries(st.sampled_from(LEAVES), sensible, min_size=1, max_size=6))
 def test_every_combination_is_accepted_or_one_line(changes):
     error = refusal_of(SMOKE, changes)
@@ -319,7 +319,7 @@ CONTRADICTED = ('critique.filter_successes',)
 RANGED = tuple(path for path, hint in hints_of(RunSettings).items() if hint in (int, float))
 
 
-@hypothesis.settings(max_examples=150, deadline=None)
+@hypothesis.settings(max_examples=50, deadline=None)
 @hypothesis.given(within_ranges())
 def test_ends_of_ranges_work_or_contradict_another_field(changes):
     error = refusal_of(SMOKE, changes)
