@@ -35,6 +35,7 @@ RANGES_OF: dict[type, dict[str, Range]] = {
 }
 """Ranges of settings of the package `data`, which imports none of ours and so cannot say them."""
 ROOT = pathlib.Path(__file__).parents[2]
+PLAIN = (bool, int, float, str, types.NoneType)
 LARGEST, LONGEST = sys.float_info.max, 4096  # a float; the characters of a text
 Section = ml_collections.ConfigDict | Mapping
 
@@ -95,6 +96,8 @@ def _value(config: Section, name: str, path: str) -> Any:
 
 
 def _convert(hint: Any, value: Any, path: str) -> Any:
+    if hint in PLAIN:
+        return _convert_plain(hint, value, path)
     if dataclasses.is_dataclass(hint):
         # A value may have settings of another form: a preset with overrides, for example.
         settings = SETTINGS_OF.get(hint)
@@ -108,17 +111,17 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         return _convert_literal(args, value, path)
     if origin is tuple:
         return _convert_tuple(args, value, path)
+    raise TypeError(f'{path}: settings cannot hold {hint}')
+
+
+def _convert_plain(hint: type, value: Any, path: str) -> Any:
     if hint is float and _is(int, value) and abs(value) < LARGEST:
         return float(value)
-    if hint in (bool, int, float, str, types.NoneType):
-        if not _is(hint, value):
-            raise _wrong_type(hint, value, path)
-        if hint is str and ('\0' in value or len(value) > LONGEST):
-            raise ValueError(
-                f'{path}={show(value)} must have no NUL, and at most {LONGEST} characters'
-            )
-        return value
-    raise TypeError(f'{path}: settings cannot hold {hint}')
+    if not _is(hint, value):
+        raise _wrong_type(hint, value, path)
+    if hint is str and ('\0' in value or len(value) > LONGEST):
+        raise ValueError(f'{path}={show(value)} must have no NUL, and at most {LONGEST} characters')
+    return value
 
 
 def _convert_ranged(args: Sequence[Any], value: Any, path: str) -> Any:

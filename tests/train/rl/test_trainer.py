@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from unittest import mock
 
 import jax
 import numpy as np
@@ -44,12 +45,13 @@ ENGINE = engine.EngineSettings(
     prefill_batch_sizes=(8,),
     decode_batch_sizes=(),
     decode_cache_lengths=(),
-    prefix_cache_rows=0,
-    prefix_cache_length=0,
 )
 SCORER = step_scores.StepScorer(
     step_scores.ScoreShapes(8, (96,)), {'correct_id': 10, 'wrong_id': 11}
 )
+MAKERS = (trainer.make_optimizer, trainer.make_train_step)
+SHARED = {function.__name__: functools.cache(function) for function in MAKERS}
+"""Runs with the same settings share their compiled steps."""
 PROBLEMS = [forms.generate_problem(seed=0, split='train', index=index) for index in range(0, 40, 5)]
 
 
@@ -88,7 +90,7 @@ def tiny_models():
 def run(folder, trained, *, initial=None, **changes):
     """Trains from `initial` models; returns (models, totals, rows of metrics)."""
     writer = writers.Writer(folder, tensorboard=folder / 'board')
-    with jax.set_mesh(mesh()), writer:
+    with jax.set_mesh(tiny_model.one_device()), writer, mock.patch.multiple(trainer, **SHARED):
         models, totals = trainer.reinforce(
             initial or tiny_models(),
             PROBLEMS,
@@ -102,11 +104,6 @@ def run(folder, trained, *, initial=None, **changes):
             seed=3,
         )
     return models, totals, writers.read_rows(folder / writers.METRICS)
-
-
-def mesh():
-    axis_types = (jax.sharding.AxisType.Auto,) * 3
-    return jax.make_mesh((1, 1, 1), sharding.AXES, axis_types=axis_types, devices=jax.devices()[:1])
 
 
 PLAIN = {'advantage__step_coef': 0.0}
