@@ -94,7 +94,7 @@ def config(
         kind='file', path=f'{folder}/tokenizer.json', vocab_size=0, template=template
     )
     result.base.checkpoint = folder
-    result.base.fit = {'num_steps': 0, 'optimizer': optimizer}
+    result.base.fit = {'num_steps': 0, 'optimizer': optimizer, 'reweigh': 'none'}
     for stage in (result.actor, result.critic, result.self_talk, result.improve):
         stage.fit = {'num_steps': num_steps, 'optimizer': optimizer}
     result.reinforce.optimizer = optimizer | {'schedule': 'constant'}

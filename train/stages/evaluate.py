@@ -19,7 +19,7 @@ from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.engine.sampling_methods import Method
 from elenchus.sampling.episodes import Sampler
-from elenchus.sampling.metrics import critic_metrics
+from elenchus.sampling.metrics import critic_metrics, measures
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
@@ -70,6 +70,8 @@ def evaluate(
     stage.write_questions(summary.pop('by_question'))
     groups, chat = episodes.groups, samplers.inputs.chat
     summary |= evaluate_rows.rows(settings, groups, list(summary['tokens_per_answer']), chat=chat)
+    if settings.measures:
+        summary['measures'] = measures.measure(settings.measures, groups, chat.text)
     if base is not None:
         options = {'settings': settings, 'samplers': samplers, 'seed': seed, 'stage': stage}
         base_attempts, count = sample_actor(base, problems, name='base', **options)
