@@ -57,6 +57,12 @@ class Slot:
         return self.find(reference, 'function')
 
 
+CANNOT_IMPORT = (
+    *(ImportError, SyntaxError, NameError, AttributeError),
+    *(TypeError, ValueError, OSError),
+)
+
+
 @functools.cache
 def load(reference: str) -> Callable:
     """Imports a function from 'module:function' or 'FILE.py:function'.
@@ -66,7 +72,7 @@ def load(reference: str) -> Callable:
     place, _, name = reference.rpartition(':')
     try:
         module = _load_file(place) if place.endswith('.py') else importlib.import_module(place)
-    except (ImportError, SyntaxError, NameError, AttributeError, TypeError, OSError) as error:
+    except CANNOT_IMPORT as error:
         text = ' '.join(f'{type(error).__name__}: {error}'.split())
         raise ValueError(f'{place} cannot be imported ({text[:200]})') from error
     function = getattr(module, name, None)
@@ -82,7 +88,7 @@ def _load_file(place: str) -> types.ModuleType:
     """Imports a Python file under a name of its own, once for each path."""
     path = pathlib.Path(place).expanduser().resolve()
     if not path.is_file():
-        raise ValueError(f'file not found: {path}')
+        raise FileNotFoundError(f'file not found: {path}')
     name = f'{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}'
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
