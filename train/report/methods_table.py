@@ -59,9 +59,9 @@ def index(rows: Sequence[System]) -> str:
         '',
         'Written by `python -m scripts.methods`. Each file runs by itself: `python -m scripts.run',
         '--config configs/methods/empo.py --workdir runs/empo`, also as `:smoke`, or on another',
-        'config (`:gsm8k`, `:qwen3_0p6b_gsm8k`). Each has a case in tests/methods/: a worked example',
-        'of the formula, and what the method must and must not change. What a method gains was not',
-        'measured unless a table says so.',
+        'config (`:gsm8k`, `:qwen3_0p6b_gsm8k`). Each has a case in tests/methods: a worked',
+        'example of the formula, and what the method must and must not change. What a method gains',
+        'was not measured unless a table says so.',
     ]
     for kind, (heading, _) in KINDS.items():
         lines += ['', *_section(heading, [row for row in rows if row.kind == kind])]

@@ -71,7 +71,7 @@ def evaluate(
     groups, chat = episodes.groups, samplers.inputs.chat
     summary |= evaluate_rows.rows(settings, groups, list(summary['tokens_per_answer']), chat=chat)
     if settings.measures:
-        summary['measures'] = measures.measure(settings.measures, groups, chat.text)
+        summary['own_measures'] = measures.measure(settings.measures, groups, chat.text)
     if base is not None:
         options = {'settings': settings, 'samplers': samplers, 'seed': seed, 'stage': stage}
         base_attempts, count = sample_actor(base, problems, name='base', **options)
