@@ -209,6 +209,7 @@ EVALUATE = {  # stage `evaluate`: accuracy and cost with and without critique
     'confidence': 0.95,  # of intervals
     'budget': 0,  # processed tokens a question for which the best way to answer is chosen; 0: off
     'measures': (),  # further figures: ('module:function', ...); docs/extending.md
+    'conditions': (),  # attempts after guides: 'answer', 'solution' or 'module:function'
 }
 
 SELF_TALK = {  # stage `self_talk`: one model that attempts, criticises and corrects in one turn

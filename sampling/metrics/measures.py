@@ -1,9 +1,9 @@
-"""Figures of one's own about the episodes of an evaluation: the slot `evaluate.measures`."""
+"""One's own figures and conditions of an evaluation: `evaluate.measures` and `.conditions`."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from elenchus.data.records import RolloutGroup, Turn
+from elenchus.data.records import Problem, RolloutGroup, Turn
 from elenchus.sampling.slots import Slot
 
 Measure = Callable[[Sequence[RolloutGroup], Callable[[Turn], str]], Mapping[str, float]]
@@ -13,6 +13,14 @@ A group has the problem and its judged episodes, each with attempt, critique and
 they were sampled."""
 
 MEASURES = Slot('(groups, text of a turn) -> {name: number}', {})
+
+Condition = Callable[[Problem], str]
+"""Text of the guide that an attempt is sampled after."""
+
+CONDITIONS = Slot(
+    '(problem) -> text of a guide',
+    {'answer': lambda problem: f'#### {problem.answer}', 'solution': lambda p: p.solution},
+)
 
 
 def measure(

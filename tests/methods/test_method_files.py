@@ -33,7 +33,7 @@ def test_a_file_is_short_and_says_formula_source_and_differences(name):
     text = (ROOT / f'{name.replace(".", "/")}.py').read_text()
     assert len(text.splitlines()) < 60
     docstring = ast.get_docstring(ast.parse(text))
-    assert re.fullmatch(r'[^\n]{3,}: [^\n]+\.', docstring.splitlines()[0])
+    assert re.fullmatch(r'[^\n]{3,}: [^\n]+[.?]', docstring.splitlines()[0])
     parts = re.findall(r'^(Formula|Source|Differs): \S', docstring, re.M)
     assert parts == ['Formula', 'Source', 'Differs']
 

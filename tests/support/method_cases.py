@@ -29,3 +29,30 @@ def outcome(function, returns, *, state=None, roles=('attempt',), rewards_=None,
     before = returns if rewards_ is None else np.asarray(rewards_, np.float64)
     context = advantages.GroupContext(settings, columns, before, discount, state or {})
     return function(returns, context), context
+
+
+def groups(*rows, texts=None):
+    """Groups of episodes for measures: each attempt is a dict of facts, or (attempt, after).
+
+    `after` is a dict of the critique's facts, or of the refinement's if it has 'correct'. The text
+    of a turn is its number: `reader(texts)` reads it.
+    """
+    return [
+        records.RolloutGroup(PROBLEM, tuple(_episode(cell, i) for i, cell in enumerate(row)))
+        for row in rows
+    ]
+
+
+def _episode(cell, number):
+    attempt, *after = cell if isinstance(cell, tuple) else (cell,)
+    turns = [records.Turn('question', (5,), (1,))]
+    turns.append(records.Turn('attempt', (6,), (number,), facts=records.TurnFacts(**attempt)))
+    for facts in after:
+        role = 'refinement' if 'correct' in facts else 'critique'
+        turns.append(records.Turn(role, (7,), (number,), facts=records.TurnFacts(**facts)))
+    return records.Episode('p', 1, tuple(turns))
+
+
+def reader(texts):
+    """Function that reads the text of an attempt by its place in its group."""
+    return lambda turn: texts[turn.tokens[0]]

@@ -33,7 +33,7 @@ from elenchus.sampling.engine.sampling_methods import MinP, Temperature, TopK, T
 from elenchus.sampling.engine.shapes import EngineSettings
 from elenchus.sampling.exploration.context import ExploreSettings
 from elenchus.sampling.exploration.controller import CandidateSettings, Controller
-from elenchus.sampling.metrics.measures import MEASURES
+from elenchus.sampling.metrics.measures import CONDITIONS, MEASURES
 from elenchus.sampling.step_scores import ScoreShapes
 from elenchus.sampling.test_time.beam import BeamSettings
 from elenchus.sampling.test_time.strategies import Refine
@@ -247,6 +247,7 @@ class EvaluateSettings:
     confidence: Annotated[float, Range(0.01, 0.9999)]
     budget: NonNegativeInt  # processed tokens a question; 0: no choice is reported
     measures: tuple[Annotated[str, MEASURES], ...]  # further figures, of one's own
+    conditions: tuple[Annotated[str, CONDITIONS], ...]  # guides before attempts
 
     def __post_init__(self):
         if self.beam.width and not 1 <= self.beam.num_problems <= self.num_problems:

@@ -77,6 +77,7 @@ EARLIER: Mapping[str, Any] = {
     'reinforce.critic_rewards.functions': (),
     'reinforce.objective.reweigh': None,
     'evaluate.measures': (),
+    'evaluate.conditions': (),
     **{
         f'{section}.fit.reweigh': 'none'
         for section in ('base', 'actor', 'critic', 'self_talk', 'improve')
