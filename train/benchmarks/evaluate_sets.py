@@ -15,9 +15,8 @@ from elenchus.train.benchmarks.problem_sets import ProblemSet
 from elenchus.train.config.run_settings import EvaluateSettings
 from elenchus.train.run.directory import StageFolder
 from elenchus.train.run.samplers import Samplers
-from elenchus.train.stages import actor_attempts
+from elenchus.train.stages import actor_attempts, evaluate_figures
 from elenchus.train.stages import evaluate as evaluate_stage
-from elenchus.train.stages import evaluate_figures
 from elenchus.train.stages.evaluate_figures import EvaluationEpisodes, by_level
 
 GREEDY = 'greedy'
