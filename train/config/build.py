@@ -22,6 +22,7 @@ from ml_collections import config_dict
 from elenchus.data.files import jsonl
 from elenchus.data.grading.judge import AnswerSettings
 from elenchus.model.ranges import Range, show
+from elenchus.sampling.slots import Slot
 from elenchus.train.objective import Objective, ObjectiveSettings
 
 T = TypeVar('T')
@@ -128,10 +129,13 @@ def _convert_ranged(args: Sequence[Any], value: Any, path: str) -> Any:
     hint, *extras = args
     # An integer that no float holds is out of range before it is converted.
     is_number = _is(int, value) or (hint is float and _is(float, value))
+    name = path.removeprefix('config.')  # as checks across sections name it: sampling.top_p
     for limits in (extra for extra in extras if isinstance(extra, Range) and is_number):
-        # Errors name a field as checks across sections do: sampling.top_p, without 'config'.
-        limits.check(path.removeprefix('config.'), value)
-    return _convert(hint, value, path)
+        limits.check(name, value)
+    converted = _convert(hint, value, path)
+    for slot in (extra for extra in extras if isinstance(extra, Slot)):
+        slot.find(converted, name)
+    return converted
 
 
 def _is(kind: type, value: Any) -> bool:

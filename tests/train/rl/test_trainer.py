@@ -249,7 +249,7 @@ def test_no_two_iterations_or_players_share_their_noise_and_a_seed_repeats_it():
         training = trainer.PlayerTraining(
             s, player, setup, PROBLEMS, None, None, None, None, None, 1, seed
         )
-        iteration = trainer.plan_iteration(training, step, models.sampler)
+        iteration = trainer.plan_iteration(training, step, models.sampler, state={})
         sampled = rollouts.sample_with_refill(
             **trainer.rollout_arguments(training, iteration, models)
         )
@@ -303,7 +303,7 @@ def test_an_update_without_trained_tokens_is_in_no_mean_of_its_iteration():
 def test_scores_first_stage_descends_the_divergence_of_the_policy(kl, kl_coef, kept):
     changes = {'turns__episode': 'correction', 'turns__attempt_kl_coef': 0.1}
     s = settings_of(**changes, objective__kl=kl, objective__kl_coef=kl_coef)
-    objective = trainer.first_phase_objective(s)
+    objective = s.first_phase_objective
     assert (objective.kl, objective.kl_coef, objective.attempt_kl_coef) == ('k2', kept, 0.1)
 
 
@@ -315,7 +315,7 @@ def test_the_order_of_shuffled_scores_is_that_of_an_iteration_and_costs_no_other
         training = trainer.PlayerTraining(
             settings_of(**changes), 'actor', None, PROBLEMS, None, None, None, None, None, 1, seed
         )
-        return trainer.plan_iteration(training, step, sampler)
+        return trainer.plan_iteration(training, step, sampler, state={})
 
     seeds = [plan(*key).assign_credit.keywords['seed'] for key in [(1, 1), (2, 1), (1, 2)]]
     assert len(set(seeds)) == 3
