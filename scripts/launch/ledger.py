@@ -78,7 +78,7 @@ class Ledger:
         os.replace(new, self.path.with_suffix('.run'))
 
     def forget_run(self) -> None:
-        """Removes the run of a former launch, so that the next one takes the sources of the clone."""
+        """Removes the run of a former launch, so that the next takes the sources of the clone."""
         self.path.with_suffix('.run').unlink(missing_ok=True)
 
     @contextlib.contextmanager
