@@ -82,6 +82,10 @@ class JsonTokenizer:
         """Returns the ids of a rendered conversation: names of special tokens are those tokens."""
         return self._rendering_tokenizer.encode(text, add_special_tokens=False).ids
 
+    def decode_rendered(self, ids: Sequence[int]) -> str:
+        """Returns the text of token ids with special tokens by their names."""
+        return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=False)
+
     @functools.cached_property
     def added_tokens(self) -> frozenset[str]:
         """Texts of all tokens that are added to the vocabulary, special or not."""
