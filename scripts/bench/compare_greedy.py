@@ -7,7 +7,9 @@ r"""Compares greedy text of our engine with `transformers.generate` on the same 
 Questions are read under the model's own chat template. `transformers` reads the same ids, one
 prompt at a time, in float32. Where two texts part, the gap of the two best logits there is
 printed: two programs that add in different orders can only part where it is about as small as
-their differences. Needs torch, transformers and gguf.
+their differences. --follow is quicker: `transformers` reads our text in one pass, and its likeliest
+token at each place is compared, which is its greedy text up to the first difference. Needs torch,
+transformers and gguf.
 """
 
 import json
@@ -52,8 +54,13 @@ def main(_):
     theirs = Theirs(import_sources.resolve_source(values.gguf), chat.end_id)
     partings, count, start = [], 0, time.monotonic()
     for i, (prompt, tokens) in enumerate(zip(prompts, ours, strict=True)):
-        expected, best = theirs.generate(prompt, values.new_tokens)
+        if values.follow:
+            expected, best = theirs.follow(prompt, tokens)
+        else:
+            expected, best = theirs.generate(prompt, values.new_tokens)
         count += len(expected)
+        if i % 8 == 7:
+            print(f'{i + 1} prompts, {count} tokens, {len(partings)} parted', flush=True)
         if (parting := parting_of(i, tokens, expected, best)) is not None:
             partings.append(parting)
             print(parting, flush=True)
@@ -137,9 +144,25 @@ class Theirs:
                 output_logits=True,
                 return_dict_in_generate=True,
             )
-        best = [torch.topk(logits[0].float(), 2) for logits in output.logits]
-        gaps = [(float(b.values[0] - b.values[1]), b.indices.tolist()) for b in best]
-        return tuple(output.sequences[0, len(prompt) :].tolist()), gaps
+        return tuple(output.sequences[0, len(prompt) :].tolist()), _gaps(torch.cat(output.logits))
+
+    def follow(
+        self, prompt: Sequence[int], tokens: Sequence[int]
+    ) -> tuple[tuple[int, ...], list[tuple[float, list[int]]]]:
+        """Returns the likeliest token after the prompt and each of the tokens; gaps as above."""
+        import torch
+
+        ids = torch.tensor([[*prompt, *tokens[:-1]]])
+        with torch.no_grad():
+            logits = self._model(ids, logits_to_keep=len(tokens)).logits[0]
+        return tuple(logits.argmax(-1).tolist()), _gaps(logits)
+
+
+def _gaps(logits) -> list[tuple[float, list[int]]]:
+    """Returns (gap of the two best logits, both tokens) for logits [T, V]."""
+    best = logits.float().topk(2)
+    differences = (best.values[:, 0] - best.values[:, 1]).tolist()
+    return list(zip(differences, best.indices.tolist(), strict=True))
 
 
 def parting_of(
@@ -164,6 +187,7 @@ if __name__ == '__main__':
     flags.DEFINE_string('template', '', "Chat template; without it the model's own.")
     flags.DEFINE_integer('num_prompts', 64, 'Number of prompts.', lower_bound=1)
     flags.DEFINE_integer('new_tokens', 128, 'New tokens of a text at most.', lower_bound=1)
+    flags.DEFINE_bool('follow', False, 'Compare the likeliest token at each place of our text.')
     flags.DEFINE_string('out', '', 'JSON file of the result.')
     with cli.one_line_errors():
         app.run(main, flags_parser=cli.parse_flags)
