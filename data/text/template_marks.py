@@ -24,4 +24,5 @@ def turns(count: int) -> list[tuple[str, str]]:
 
 
 def padded(content: str) -> str:
+    """Returns a text with white space around it."""
     return f'\n \t{content} \n\n'

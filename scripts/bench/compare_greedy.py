@@ -49,7 +49,7 @@ def main(_):
     player = players.find_player('model', values.model, template=values.template)
     chat = Chat(player.tokenizer, player.template)
     prompts = read_prompts(chat, values.data, values.num_prompts)
-    ours, seconds = sample_ours(player, chat, prompts, values.new_tokens)
+    ours, seconds = sample_ours(player, chat, prompts, new_tokens=values.new_tokens)
     print(f'ours: {sum(map(len, ours))} tokens in {seconds:.0f} s', flush=True)
     theirs = Theirs(import_sources.resolve_source(values.gguf), chat.end_id)
     partings, count, start = [], 0, time.monotonic()
@@ -61,7 +61,7 @@ def main(_):
         count += len(expected)
         if i % 8 == 7:
             print(f'{i + 1} prompts, {count} tokens, {len(partings)} parted', flush=True)
-        if (parting := parting_of(i, tokens, expected, best)) is not None:
+        if (parting := parting_of(tokens, expected, best, prompt=i)) is not None:
             partings.append(parting)
             print(parting, flush=True)
     text = (
@@ -86,7 +86,7 @@ def read_prompts(chat: Chat, data: Sequence[str], count: int) -> list[tuple[int,
 
 
 def sample_ours(
-    player: players.SavedPlayer, chat: Chat, prompts: Sequence[tuple[int, ...]], new_tokens: int
+    player: players.SavedPlayer, chat: Chat, prompts: Sequence[tuple[int, ...]], *, new_tokens: int
 ) -> tuple[list[tuple[int, ...]], float]:
     """Returns our greedy texts, and the seconds without compilation."""
     model = saved_models.load_model(
@@ -166,10 +166,11 @@ def _gaps(logits) -> list[tuple[float, list[int]]]:
 
 
 def parting_of(
-    index: int,
     ours: Sequence[int],
     theirs: Sequence[int],
     best: Sequence[tuple[float, list[int]]],
+    *,
+    prompt: int,
 ) -> Parting | None:
     """Returns where two texts part; None if they are equal."""
     if tuple(ours) == tuple(theirs):
@@ -177,7 +178,7 @@ def parting_of(
     place = int(np.argmin([a == b for a, b in zip(ours, theirs, strict=False)] + [False]))
     gap, pair = best[min(place, len(best) - 1)]
     tokens = [ids[place] if place < len(ids) else -1 for ids in (ours, theirs)]
-    return Parting(index, place, *tokens, gap, set(tokens) == set(pair))
+    return Parting(prompt, place, *tokens, gap, set(tokens) == set(pair))
 
 
 if __name__ == '__main__':

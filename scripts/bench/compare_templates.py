@@ -131,8 +131,8 @@ def read_sources(
             if tokenizer is None:
                 yield file.stem, small_tokenizer(text), Source(text, tokens)
             else:
-                found = tokenizers_lib.find_tokenizer_file(tokenizer)
-                yield file.stem, JsonTokenizer.from_file(found), Source(text, tokens)
+                own_file = tokenizers_lib.find_tokenizer_file(tokenizer)
+                yield file.stem, JsonTokenizer.from_file(own_file), Source(text, tokens)
 
 
 def first_and_last(text: str) -> tuple[str, str]:
@@ -191,7 +191,7 @@ def conversations() -> Iterator[tuple[str, Messages]]:
 def compare(name: str, tokenizer: JsonTokenizer, source: Source, *, template: str) -> Outcome:
     """Returns how the derived template of a source compares over all conversations."""
     try:
-        chats = {None: _chat(tokenizer, source, template, 'published')}
+        chats = {None: _chat(tokenizer, source, template=template, system='published')}
     except ValueError as error:
         return Outcome(name, refusal=str(error))
     theirs = Theirs(tokenizer, source)
@@ -201,7 +201,7 @@ def compare(name: str, tokenizer: JsonTokenizer, source: Source, *, template: st
         system = messages[0][1] if messages[0][0] == 'system' else None
         if system not in chats:
             try:
-                chats[system] = _chat(tokenizer, source, template, system)
+                chats[system] = _chat(tokenizer, source, template=template, system=system)
             except ValueError as error:
                 chats[system], system_refusal = None, str(error)
         chat = chats[system]
@@ -217,7 +217,7 @@ def compare(name: str, tokenizer: JsonTokenizer, source: Source, *, template: st
             counts[kind][0] += is_equal
             counts[kind][1] += 1
             if not is_equal and add_prompt:
-                if _text(tokenizer, ours) == _text(tokenizer, expected):
+                if tokenizer.decode_rendered(ours) == tokenizer.decode_rendered(expected):
                     redivided += 1
                 else:
                     differences.append(label)
@@ -236,7 +236,7 @@ def compare(name: str, tokenizer: JsonTokenizer, source: Source, *, template: st
     )
 
 
-def _chat(tokenizer: JsonTokenizer, source: Source, template: str, system: str) -> Chat:
+def _chat(tokenizer: JsonTokenizer, source: Source, *, template: str, system: str) -> Chat:
     return auto_chat.load_chat(tokenizer, None, template=template, system=system, source=source)
 
 
@@ -290,7 +290,7 @@ class Theirs:
 def _difference(tokenizer: JsonTokenizer, ours: list[int], expected: list[int]) -> str:
     """Returns what both write where they part."""
     at = next((i for i, (a, b) in enumerate(zip(ours, expected, strict=False)) if a != b), 0)
-    texts = [_text(tokenizer, ids[at : at + 6]) for ids in (ours, expected)]
+    texts = [tokenizer.decode_rendered(ids[at : at + 6]) for ids in (ours, expected)]
     return f'{texts[0]!r}, published {texts[1]!r}'
 
 
@@ -308,11 +308,6 @@ def _thoughts(chat: Chat, theirs: 'Theirs') -> str:
         if ids_of(set_chat, messages, prompt=True) == expected:
             return name
     return 'other'
-
-
-def _text(tokenizer: JsonTokenizer, ids: Sequence[int]) -> str:
-    """Returns the text of ids with special tokens by their names."""
-    return tokenizer.decode_rendered(ids)
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
