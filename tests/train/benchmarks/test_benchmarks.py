@@ -249,7 +249,7 @@ def test_majority_and_pass_at_k_are_means_over_all_sets_of_attempts(answers, k):
         assert {n: v['all'][0] for n, v in table.items() if n in sizes} in ({}, sizes)
 
 
-def test_room_is_left_for_the_turns_that_are_sampled():
+def test_room_is_for_the_turns_that_are_sampled():
     config = shipped_configs.get_config('evaluate:default')
     chat = chats.Chat(tokenizers.lab_tokenizer())
     alone = opening.question_sizes(config, chat, [], roles=('attempt',), unknown=100)
