@@ -20,7 +20,7 @@ def libraries():
 
 
 def our_logits(path, folder):
-    mesh = sharding.make_mesh([1, 1, 1])
+    mesh = sharding.make_mesh([-1, 1, 1])  # all devices: the tests have several
     convert.import_model(path, folder, dtype=None, mesh=mesh)
     config, fingerprint = saved_models.read_description(folder)
     model = saved_models.load_model(folder, config, mesh=mesh, tokenizer_fingerprint=fingerprint)
