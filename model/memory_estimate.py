@@ -12,12 +12,12 @@ from typing import Any
 
 import jax
 
-from elenchus.model import sharding
+from elenchus.model import kv_cache, sharding
 from elenchus.model.attention import kernels
 from elenchus.model.attention.einsum import query_block_size
 from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.config import ModelConfig, num_parameters
-from elenchus.model.kv_cache import CacheDtype, entry_bytes
+from elenchus.model.kv_cache import CacheDtype
 from elenchus.model.projection import NUM_INPUT_DIMS
 
 Mesh = jax.sharding.Mesh | jax.sharding.AbstractMesh
@@ -76,12 +76,19 @@ def local_rows(rows: int, mesh: Mesh) -> int:
 
 
 def cache_bytes(
-    config: ModelConfig, *, batch: int, length: int, mesh: Mesh, dtype: CacheDtype = 'model'
+    config: ModelConfig,
+    *,
+    batch: int,
+    length: int,
+    mesh: Mesh,
+    dtype: CacheDtype = 'model',
+    step_tokens: int = 0,
 ) -> int:
     """Bytes of one device's share of the cache of `kv_cache.init_cache`."""
-    kv_heads = local_sizes(config, mesh).kv_heads
-    entries = 2 * config.num_layers * local_rows(batch, mesh) * kv_heads * length
-    return entries * entry_bytes(config, dtype)
+    local = dataclasses.replace(config, num_kv_heads=local_sizes(config, mesh).kv_heads)
+    return kv_cache.cache_bytes(
+        local, batch=local_rows(batch, mesh), length=length, dtype=dtype, step_tokens=step_tokens
+    )
 
 
 def matmul_outputs(config: ModelConfig, mesh: Mesh, targets: tuple[str, ...] = ()) -> int:

@@ -89,7 +89,11 @@ def test_the_head_is_gathered_once_and_its_gradient_scattered_once(shape, tied, 
 
 @pytest.mark.parametrize(
     'shape, tied',
-    [((1, 8, 1), False), ((2, 2, 2), True), pytest.param((1, 2, 4), False, marks=SLOW)],
+    [
+        ((2, 2, 2), True),
+        pytest.param((1, 8, 1), False, marks=SLOW),
+        pytest.param((1, 2, 4), False, marks=SLOW),
+    ],
     ids=str,
 )
 def test_columns_that_are_padded_change_no_result(monkeypatch, shape, tied):

@@ -84,7 +84,9 @@ def prefill_phase(plan: RunPlan, mesh, *, rows: int, length: int) -> Phase:
     return parts | {
         name: parts[name] - head,
         'head beside it': head,
-        SLOTS: cache_bytes(batch=engine.num_slots, length=engine.max_length),
+        SLOTS: cache_bytes(
+            batch=engine.num_slots, length=engine.max_length, step_tokens=engine.step_tokens
+        ),
         'cache of a prefill': cache_bytes(batch=rows, length=length),
         'layer of a prefill': layer['layer or loss'],
     }
@@ -106,6 +108,7 @@ def decode_phase(plan: RunPlan, mesh) -> Phase:
         dtype=engine.cache_dtype,
         batch=engine.num_slots,
         length=engine.max_length,
+        step_tokens=engine.step_tokens,
     )
     return _sampling_parts(plan, mesh) | {
         SLOTS: slots,
