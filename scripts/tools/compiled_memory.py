@@ -22,7 +22,14 @@ from absl import app, flags
 from elenchus.model import platforms
 from elenchus.train.config import build, cli
 from elenchus.train.config.run_settings import RunSettings
-from elenchus.train.planning import compiled, compiled_rows, dry_run, machines, programs
+from elenchus.train.planning import (
+    compiled,
+    compiled_rows,
+    compiled_table,
+    dry_run,
+    machines,
+    programs,
+)
 from elenchus.train.planning.compiled_rows import Row, gib
 
 CONFIGS = [
@@ -46,6 +53,7 @@ SMALL_ON_256 = {
 def changes_for(name: str, topology: str) -> dict[str, Any]:
     """Fields that must change for a config to divide over a machine."""
     if name == 'llama3_8b_mathcritique':
+        # Refused in any case: the state of training alone takes all memory of 8 chips.
         return {'sampling.engine.tensor_shards': 8} if topology == 'v5e-8' else {}
     changes = {'v5e-8': {}, 'v5e-256': SMALL_ON_256}.get(topology, SMALL_ON_64)
     if name == 'gemma3_1b_lora' and topology == 'v5e-256':
@@ -119,48 +127,59 @@ def read_rows(folder: pathlib.Path) -> list[Row]:
     return [json.loads(path.read_text(encoding='utf-8')) for path in sorted(folder.glob('*.json'))]
 
 
-def memory_table(rows: list[Row]) -> list[str]:
-    """Markdown lines: memory of each program by the compiler, and the estimate."""
-    lines = ['| config, machine | program | compiled, GiB | estimate | ratio |', '|---' * 5 + '|']
+def with_estimates(rows: list[Row]) -> list[Row]:
+    """The rows with the estimates of this code, whenever they were compiled."""
+    plans = {}
     for row in rows:
-        size = gib(row['compiled']) + (' (refused)' if row['refused'] else '')
-        size += '*' * row.get('is_extrapolated', False)
-        estimate = '' if row['estimate'] is None else gib(row['estimate'])
-        share = '' if row['estimate'] is None else f'{row["estimate"] / row["compiled"]:.2f}'
-        name = f'{row["config"]}, {row["topology"]}'
-        lines.append(f'| {name} | {row["kind"]} | {size} | {estimate} | {share} |')
+        name, topology = row['config'], row['topology']
+        if (name, topology) not in plans:
+            machine = machines.topology(topology)
+            plans[name, topology] = dry_run.plan_for(settings_of(name, topology), machine)
+        phase = compiled_table.phase_of(row['program'], plans[name, topology])
+        row['estimate'] = None if phase is None else phase.program
+    return rows
+
+
+def memory_table(rows: list[Row]) -> list[str]:
+    """Markdown lines: GiB of each program by the compiler, and the estimate over it."""
+    kinds = list(compiled_rows.KINDS)
+    lines = [f'| config, machine | {" | ".join(kinds)} |', '|---' * (1 + len(kinds)) + '|']
+    by_run: dict[str, dict[str, str]] = {}
+    for row in rows:
+        star = '\\*' * row.get('is_extrapolated', False)
+        size = 'refused' if row['refused'] else gib(row['compiled']) + star
+        ratio = compiled_rows.ratio(row)
+        of_run = by_run.setdefault(f'{row["config"]}, {row["topology"]}', {})
+        of_run[row['kind']] = size + (f' ({ratio:.2f})' if ratio else '')
+    for name, cells in by_run.items():
+        lines.append(f'| {name} | {" | ".join(cells.get(kind, "") for kind in kinds)} |')
     return lines
 
 
 def traffic_table(rows: list[Row]) -> list[str]:
-    """Markdown lines: what a device receives, and its main memory's traffic beside the least.
+    """Markdown lines: GB that a device receives, and over the model's weights in bf16.
 
-    Of decoding, in one step of its loop.
+    Of decoding, in one step of its loop. The last columns are the traffic of the main memory, of
+    programs that were compiled with all layers: with few, XLA keeps more on the chip.
     """
-    columns = ('config, machine', 'program', *COLLECTIVES, 'largest', 'traffic, GB', 'over least')
+    columns = ('config, machine', 'program', *COLLECTIVES, 'largest sum', 'traffic', 'over least')
     lines = [f'| {" | ".join(columns)} |', '|---' * len(columns) + '|']
     for row in rows:
-        cost = row['step'] or row['once']
+        cost = compiled_rows.cost_of(row)
         if cost is None:
             continue
-        moved = cost['collectives']
+        moved, whole = cost['collectives'], not row.get('is_extrapolated', False)
         cells = [cell(moved.get(kind), row['bf16_weights']) for kind in COLLECTIVES]
-        largest = max(moved.values(), key=lambda c: c['bytes'], default={'largest': ''})['largest']
+        largest = moved.get('all-reduce', {'largest': ''})['largest']
         least = row['least_memory_bytes']
-        share = f'{cost["memory_bytes"] / least:.2f}' if least else ''
-        traffic = f'{cost["memory_bytes"] / 1e9:.3g}'
+        traffic = f'{cost["memory_bytes"] / 1e9:.3g}' if whole else ''
+        share = f'{cost["memory_bytes"] / least:.2f}' if whole and least else ''
         name = f'{row["config"]}, {row["topology"]}'
         lines.append(f'| {" | ".join([name, row["kind"], *cells, largest, traffic, share])} |')
     return lines
 
 
-COLLECTIVES = (
-    'all-gather',
-    'reduce-scatter',
-    'all-reduce',
-    'all-to-all',
-    'collective-permute',
-)
+COLLECTIVES = ('all-gather', 'reduce-scatter', 'all-reduce', 'all-to-all')
 
 
 def cell(collective: Row | None, weights: int) -> str:
@@ -191,7 +210,7 @@ if __name__ == '__main__':
                 labels = {'config': name, 'topology': topology, 'layers': layers}
                 if missing_kinds(folder, labels, group):
                     compile_group(folder, labels, group)
-        rows = list(compiled_rows.merged(read_rows(folder)))
+        rows = with_estimates(list(compiled_rows.merged(read_rows(folder))))
         print('\n'.join([*memory_table(rows), '', *traffic_table(rows)]))
 
     with cli.one_line_errors():

@@ -179,10 +179,12 @@ def ratio(row: Row) -> float | None:
     return row['estimate'] and row['estimate'] / row['compiled']
 
 
-def weights_ratio(row: Row, kind: str) -> float:
-    """Bytes that collectives of one kind bring to a device, over the model's weights in bf16."""
-    moved = (row['step'] or row['once'])['collectives'].get(kind)
-    return 0.0 if moved is None else moved['bytes'] / row['bf16_weights']
+def cost_of(row: Row) -> Row | None:
+    """The cost of a program; of decoding that of one step, whose number only the device knows.
+
+    The loop of a prefill, of unknown length too, only copies prompts.
+    """
+    return row['step'] if row['kind'] == 'decode' else row['once']
 
 
 def gib(size: float) -> str:

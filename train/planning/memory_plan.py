@@ -26,6 +26,7 @@ from elenchus.train.planning.plan_parts import (
 from elenchus.train.planning.sampling_memory import (
     decode_phase,
     prefill_phase,
+    reshard_phase,
     sampling_phases,
     scoring_phase,
 )
@@ -44,6 +45,7 @@ __all__ = [
     'nearest_fit',
     'phases',
     'prefill_phase',
+    'reshard_phase',
     'sampling_phases',
     'scoring_phase',
     'state_bytes',
