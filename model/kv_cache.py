@@ -80,7 +80,7 @@ def store_entries(entries: jax.Array, dtype: CacheDtype) -> Entries:
     )
 
 
-def layer_lengths(config: ModelConfig, length: int, step_tokens: int = 0) -> tuple[int, ...]:
+def layer_lengths(config: ModelConfig, length: float, step_tokens: int = 0) -> tuple[float, ...]:
     """Positions that each layer of a cache of `length` positions keeps.
 
     All of them if `step_tokens` is 0. Else layers with a window keep as many as `step_tokens`
@@ -130,11 +130,11 @@ def cache_bytes(
     config: ModelConfig,
     *,
     batch: int,
-    length: int,
+    length: float,
     dtype: CacheDtype = 'model',
     step_tokens: int = 0,
-) -> int:
-    """Bytes of the cache that `init_cache` returns for the same arguments."""
+) -> float:
+    """Bytes of the cache that `init_cache` returns for the same arguments; of a mean length too."""
     positions = sum(layer_lengths(config, length, step_tokens))
     return 2 * positions * batch * config.num_kv_heads * entry_bytes(config, dtype)
 

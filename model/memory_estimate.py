@@ -199,11 +199,32 @@ def gathered_bytes(config: ModelConfig, *, mesh: Mesh, trained: bool) -> int:
     Counts the head and, if it is `trained`, its gradient, both in the dtype of activations, and the
     matrices of one layer. The embedding is looked up where it lies. 0 if 'fsdp' has one shard.
     """
-    if mesh.shape['fsdp'] == 1:
-        return 0
-    head = local_sizes(config, mesh).vocab * config.embed_dim * itemsize(config.dtype)
-    layer = layer_parameters(config) // mesh.shape['tensor'] * itemsize(config.dtype)
+    head, layer = gathered_parts(config, mesh)
     return head * (2 if trained else 1) + layer
+
+
+def gathered_parts(config: ModelConfig, mesh: Mesh) -> tuple[int, int]:
+    """Bytes of a gathered head and of the gathered matrices of one layer; 0 without 'fsdp'."""
+    if mesh.shape['fsdp'] == 1:
+        return 0, 0
+    head = local_sizes(config, mesh).vocab * config.embed_dim * itemsize(config.dtype)
+    return head, layer_parameters(config) // mesh.shape['tensor'] * itemsize(config.dtype)
+
+
+def scored_bytes(config: ModelConfig, *, rows: int, length: int, mesh: Mesh) -> dict[str, int]:
+    """Estimated bytes on one device in a pass for log-probabilities of `rows` rows of `length`.
+
+    A layer's gathered matrices and the outputs of its MLP are gone when the logits are computed.
+    Compared with the compiler for TPUs where a kernel computes attention (docs/scale.md).
+    """
+    tokens, local = local_rows(rows, mesh) * length, local_sizes(config, mesh)
+    size, (head, layer) = itemsize(config.dtype), gathered_parts(config, mesh)
+    logits = 4 * min(config.logits_chunk, tokens) * local.vocab
+    return {
+        'residual stream': 2 * size * tokens * config.embed_dim,
+        'gathered weights': head,
+        'layer or loss': max(layer + 2 * size * tokens * local.mlp, logits),
+    }
 
 
 def sampler_bytes(config: ModelConfig, *, tensor: int) -> int:

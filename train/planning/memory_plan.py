@@ -85,13 +85,14 @@ def logprob_phase(plan: RunPlan, training: TrainingLoad, mesh) -> Phase:
     """Memory of the pass for old or reference log-probabilities of a microbatch."""
     phase = training_phase(plan, training, mesh)
     trained_bytes, optimizer_bytes = phase['trained weights'], phase['optimizer state']
-    forward = memory_estimate.forward_bytes(
-        plan.model,
-        rows=training.rows // training.num_microbatches,
-        length=training.length,
-        mesh=mesh,
-        shared=training.shared,
-    )
+    size = {'rows': training.rows // training.num_microbatches, 'length': training.length}
+    if kernels.implementation(plan.model) != 'einsum':
+        forward = memory_estimate.scored_bytes(plan.model, mesh=mesh, **size)
+    else:
+        gathered = memory_estimate.gathered_bytes(plan.model, mesh=mesh, trained=False)
+        forward = {'gathered weights': gathered} | memory_estimate.forward_bytes(
+            plan.model, mesh=mesh, shared=training.shared, **size
+        )
     return Phase(
         {
             'trained weights': trained_bytes,
@@ -99,9 +100,6 @@ def logprob_phase(plan: RunPlan, training: TrainingLoad, mesh) -> Phase:
             'optimizer state beside it': optimizer_bytes,
             OTHER_WEIGHTS: phase[OTHER_WEIGHTS],
             **forward,
-            'gathered weights': memory_estimate.gathered_bytes(
-                plan.model, mesh=mesh, trained=False
-            ),
         }
     )
 
