@@ -184,7 +184,7 @@ def copy_last(cache, source, *, length: jax.Array, slot: jax.Array, origin: Posi
 
     def copy(cached, new):
         S = cached.shape[2]
-        positions = held_positions(length - 1, S)
+        positions = stored_positions(length - 1, S)
         of_row = jax.lax.dynamic_slice_in_dim(new, row, 1)
         # Negative positions do not exist yet: masks exclude what is copied for them.
         last = jnp.take(of_row, first + jnp.maximum(positions, 0), axis=2, mode='clip')
@@ -193,7 +193,7 @@ def copy_last(cache, source, *, length: jax.Array, slot: jax.Array, origin: Posi
     return jax.tree.map(copy, cache, source)
 
 
-def held_positions(last: jax.Array, length: int) -> jax.Array:
+def stored_positions(last: jax.Array, length: int) -> jax.Array:
     """Positions [..., S] at the indices of a layer that keeps the S = `length` up to last [...].
 
     Negative where nothing is written yet.

@@ -168,7 +168,7 @@ def activation_bytes(
     }[config.remat]
     size, scored = itemsize(config.dtype), samples * local_rows(rows, mesh) * keys
     ends = (4 + 4 * size) * config.embed_dim  # embeddings in float32; copies in the loss
-    logits = 4 * min(config.logits_chunk, scored) * local.vocab  # XLA fuses the softmax
+    logits = logits_bytes(config, tokens=scored, mesh=mesh)
     outputs = part['matmuls'] + 2 * part['carry']
     copied = outputs if config.remat != 'none' or config.scan_layers else 0
     return {
@@ -211,6 +211,11 @@ def gathered_parts(config: ModelConfig, mesh: Mesh) -> tuple[int, int]:
     return head, layer_parameters(config) // mesh.shape['tensor'] * itemsize(config.dtype)
 
 
+def logits_bytes(config: ModelConfig, *, tokens: int, mesh: Mesh) -> int:
+    """Bytes of the logits of one chunk of a device's `tokens`: XLA fuses the softmax."""
+    return 4 * min(config.logits_chunk, tokens) * local_sizes(config, mesh).vocab
+
+
 def scored_bytes(config: ModelConfig, *, rows: int, length: int, mesh: Mesh) -> dict[str, int]:
     """Estimated bytes on one device in a pass for log-probabilities of `rows` rows of `length`.
 
@@ -219,7 +224,7 @@ def scored_bytes(config: ModelConfig, *, rows: int, length: int, mesh: Mesh) -> 
     """
     tokens, local = local_rows(rows, mesh) * length, local_sizes(config, mesh)
     size, (head, layer) = itemsize(config.dtype), gathered_parts(config, mesh)
-    logits = 4 * min(config.logits_chunk, tokens) * local.vocab
+    logits = logits_bytes(config, tokens=tokens, mesh=mesh)
     return {
         'residual stream': 2 * size * tokens * config.embed_dim,
         'gathered weights': head,

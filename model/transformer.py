@@ -208,7 +208,7 @@ class Transformer(nnx.Module):
             mask = cached <= positions[:, :, None]
             if cache.is_windowed and 0 < window <= length + 1 - tokens:
                 # The layer keeps the last positions: what an index holds changes from step to step.
-                cached = kv_cache.held_positions(positions, length)
+                cached = kv_cache.stored_positions(positions, length)
                 mask = cached >= 0
                 write_at = jnp.where(positions < kv_cache.NOWHERE, positions % length, length)
             else:

@@ -105,7 +105,7 @@ def compile_group(folder: pathlib.Path, labels: Row, group: str) -> None:
     precision = jax.default_matmul_precision(value)
     with precision, compiled.mesh_of(machine, plan.mesh) as mesh:
         try:
-            compiled_rows.call_group(group, s, plan, compiler, mesh=mesh)
+            compiled_rows.call_group(group, s, plan, call=compiler, mesh=mesh)
         except compiled.ProgramRefused as refused:
             print(f'{labels["config"]} {labels["topology"]}: {refused} does not fit')
 
@@ -160,7 +160,8 @@ def traffic_table(rows: list[Row]) -> list[str]:
     """Markdown lines: GB that a device receives, and over the model's weights in bf16.
 
     Of decoding, in one step of its loop. The last columns are the traffic of the main memory, of
-    programs that were compiled with all layers: with few, XLA keeps more on the chip.
+    programs that were compiled with all layers: with few, XLA keeps more on the chip. The least of
+    a decoding step is a device's weights and caches.
     """
     columns = ('config, machine', 'program', *COLLECTIVES, 'largest sum', 'traffic', 'over least')
     lines = [f'| {" | ".join(columns)} |', '|---' * len(columns) + '|']
@@ -173,7 +174,7 @@ def traffic_table(rows: list[Row]) -> list[str]:
         largest = moved.get('all-reduce', {'largest': ''})['largest']
         least = row['least_memory_bytes']
         traffic = f'{cost["memory_bytes"] / 1e9:.3g}' if whole else ''
-        share = f'{cost["memory_bytes"] / least:.2f}' if whole and least else ''
+        share = f'{cost["memory_bytes"] / least:.2f}' if whole and row['kind'] == 'decode' else ''
         name = f'{row["config"]}, {row["topology"]}'
         lines.append(f'| {" | ".join([name, row["kind"], *cells, largest, traffic, share])} |')
     return lines

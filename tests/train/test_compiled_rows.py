@@ -8,7 +8,15 @@ import pytest
 
 from elenchus.model import memory_estimate
 from elenchus.scripts.tools import compiled_memory
-from elenchus.train.planning import compiled, compiled_rows, dry_run, hlo, machines, program_cost
+from elenchus.train.planning import (
+    compiled,
+    compiled_rows,
+    compiled_table,
+    dry_run,
+    hlo,
+    machines,
+    program_cost,
+)
 from elenchus.train.run import checks
 from tests.support import tiny_model
 
@@ -82,6 +90,33 @@ def test_every_run_of_the_table_divides_over_its_machine(name, topology):
     assert len(engine.prompt_buckets) == len(engine.decode_batch_buckets) == 1
 
 
+COMPILED = {
+    ('llama3_8b_mathcritique', 'v5e-256'): {
+        'actor: train step': 4.93,
+        'reinforce: log-probabilities': 1.61,
+        'weights of the sampler': 2.14,
+        'prefill 8 x 3072': 2.53,
+        'decode 256 x 4096': 2.54,
+    },
+    ('qwen3_0p6b_gsm8k', 'v5e-8'): {
+        'weights of the sampler': 3.10,
+        'prefill 32 x 800': 4.97,
+        'decode 256 x 1024': 8.39,
+    },
+    ('gemma3_1b_lora', 'v5e-8'): {'actor: train step': 2.02},
+}
+"""GiB on a device by XLA (docs/scale.md)."""
+
+
+@pytest.mark.parametrize(
+    ('run', 'program'), [(run, program) for run in COMPILED for program in COMPILED[run]]
+)
+def test_estimates_are_within_a_tenth_of_what_the_compiler_said(run, program):
+    plan = dry_run.plan_for(compiled_memory.settings_of(*run), machines.topology(run[1]))
+    estimate = compiled_table.phase_of(program, plan).program / memory_estimate.GIB
+    assert 0.9 < estimate / COMPILED[run][program] < 1.1
+
+
 def test_a_row_is_written_as_json_and_shown_with_its_ratio():
     s = compiled_memory.settings_of('qwen3_0p6b_gsm8k', 'v5e-8')
     machine = machines.topology('v5e-8')
@@ -93,9 +128,12 @@ def test_a_row_is_written_as_json_and_shown_with_its_ratio():
         'actor: train step', 2**30, 2**30, 2**30, 2**30, 1.0, program_cost.ProgramCost(once, None)
     )  # fmt: skip
     labels = {'config': 'q', 'kind': 'train step', 'layers': 28, 'all_layers': 28}
-    made = json.loads(json.dumps(compiled_rows.row_of(program, plan, machine, **labels)))
-    assert made['compiled'] == 2**31 and made['once']['collectives']['all-gather']['bytes'] == 1e9
-    ratio = compiled_rows.ratio(made)
-    assert ratio == made['estimate'] / 2**31
-    assert f'| q, v5e-8 | 2.00 ({ratio:.2f}) |' in compiled_memory.memory_table([made])[-1]
-    assert '| 1 (0.84) |' in compiled_memory.traffic_table([made])[-1]
+    written = json.loads(json.dumps(compiled_rows.row_of(program, plan, machine, **labels)))
+    assert (
+        written['compiled'] == 2**31
+        and written['once']['collectives']['all-gather']['bytes'] == 1e9
+    )
+    ratio = compiled_rows.ratio(written)
+    assert ratio == written['estimate'] / 2**31
+    assert f'| q, v5e-8 | 2.00 ({ratio:.2f}) |' in compiled_memory.memory_table([written])[-1]
+    assert '| 1 (0.84) |' in compiled_memory.traffic_table([written])[-1]

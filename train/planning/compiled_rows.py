@@ -76,7 +76,7 @@ def short_depths(config: ModelConfig) -> tuple[int, int]:
 
 
 def call_group(
-    group: str, s: RunSettings, plan: RunPlan, call: Call, *, mesh: jax.sharding.Mesh
+    group: str, s: RunSettings, plan: RunPlan, *, call: Call, mesh: jax.sharding.Mesh
 ) -> None:
     """Calls the programs of a group, and those that make their arguments.
 

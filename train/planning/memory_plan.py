@@ -75,10 +75,15 @@ def training_phase(plan: RunPlan, training: TrainingLoad, mesh) -> Phase:
         targets=training.lora.targets if training.lora.rank else (),
         shared=training.shared,
     )
-    phase['gathered weights'] = memory_estimate.gathered_bytes(
-        plan.model, mesh=mesh, trained=not training.lora.rank
-    )
-    return phase
+    if not training.lora.rank:
+        gathered = memory_estimate.gathered_bytes(plan.model, mesh=mesh, trained=True)
+        return phase | {'gathered weights': gathered}
+    # A frozen head has no gradient: it is gone when the layers are differentiated.
+    head, layer = memory_estimate.gathered_parts(plan.model, mesh)
+    rows = memory_estimate.local_rows(training.rows // training.num_microbatches, mesh)
+    tokens = rows * training.length
+    logits = memory_estimate.logits_bytes(plan.model, tokens=tokens, mesh=mesh)
+    return phase | {'layer or loss': max(phase['layer or loss'] + layer, head + logits)}
 
 
 def logprob_phase(plan: RunPlan, training: TrainingLoad, mesh) -> Phase:
