@@ -21,6 +21,8 @@ LayerCache = tuple[Entries, Entries]
 """(keys, values) of one layer, both [B, K, S, H]."""
 Position = tuple[jax.Array, jax.Array]
 """(row, position) in a cache, both int32."""
+NOWHERE = 2**30
+"""A position past the end of every cache: what is written there is dropped."""
 
 
 @jax.tree_util.register_dataclass
@@ -30,11 +32,15 @@ class KVCache:
 
     Every leaf is [B, K, S, ...]: an int8 entry has values [B, K, S, H] and scales [B, K, S, 1].
     Positions that are not written yet hold arbitrary numbers: masks exclude them.
+
+    Where `is_windowed`, layers with a window are shorter: they keep the last positions, position p
+    at index p mod S (see `layer_lengths`).
     """
 
     # Separate arrays per layer, so that each is updated in place. One stacked array would be copied
     # at every step of a decoding loop.
     layers: tuple[LayerCache, ...]  # L pairs of [B, K, S, H]
+    is_windowed: bool = dataclasses.field(default=False, metadata={'static': True})
 
     @property
     def dtype(self) -> CacheDtype:
@@ -43,8 +49,13 @@ class KVCache:
 
     @property
     def length(self) -> int:
-        """Number of positions S."""
-        return self.layers[0][0].shape[2]
+        """Number of positions S of the longest layer."""
+        return max(self.lengths)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Number of positions of each layer."""
+        return tuple(keys.shape[2] for keys, _ in self.layers)
 
 
 def layer_dtype(layer_cache: LayerCache) -> CacheDtype:
@@ -69,21 +80,44 @@ def store_entries(entries: jax.Array, dtype: CacheDtype) -> Entries:
     )
 
 
+def layer_lengths(config: ModelConfig, length: float, step_tokens: int = 0) -> tuple[float, ...]:
+    """Positions that each layer of a cache of `length` positions keeps.
+
+    All of them if `step_tokens` is 0. Else layers with a window keep as many as `step_tokens`
+    queries in a row read: a step may overwrite no position that its first token still reads.
+    """
+    return tuple(
+        min(length, window + step_tokens - 1) if window and step_tokens else length
+        for window in config.layer_windows
+    )
+
+
 def init_cache(
-    config: ModelConfig, *, batch: int, length: int, dtype: CacheDtype = 'model'
+    config: ModelConfig,
+    *,
+    batch: int,
+    length: int,
+    dtype: CacheDtype = 'model',
+    step_tokens: int = 0,
 ) -> KVCache:
-    """Returns an empty cache of `batch` rows and `length` positions."""
+    """Returns an empty cache of `batch` rows and `length` positions.
+
+    `step_tokens`: tokens of a row that a step reads, if layers with a window may be short; or 0.
+    """
     if length > config.max_length:
         raise ValueError(f'cache length {length} exceeds model.max_length={config.max_length}')
-    shape = (batch, config.num_kv_heads, length, config.head_dim)
-
-    entries = jax.eval_shape(lambda: store_entries(jnp.zeros(shape, config.dtype), dtype))
 
     def empty(x):
         return sharding.constrain(jnp.zeros(x.shape, x.dtype), ('batch', 'kv_heads', None, None))
 
-    pairs = ((entries, entries) for _ in range(config.num_layers))
-    return KVCache(tuple(jax.tree.map(empty, pair) for pair in pairs))
+    def empty_entries(positions):
+        shape = (batch, config.num_kv_heads, positions, config.head_dim)
+        entries = jax.eval_shape(lambda: store_entries(jnp.zeros(shape, config.dtype), dtype))
+        return jax.tree.map(empty, entries)
+
+    lengths = layer_lengths(config, length, step_tokens)
+    layers = tuple((empty_entries(n), empty_entries(n)) for n in lengths)
+    return KVCache(layers, is_windowed=step_tokens > 0)
 
 
 def entry_bytes(config: ModelConfig, dtype: CacheDtype = 'model') -> int:
@@ -93,11 +127,16 @@ def entry_bytes(config: ModelConfig, dtype: CacheDtype = 'model') -> int:
 
 
 def cache_bytes(
-    config: ModelConfig, *, batch: int, length: int, dtype: CacheDtype = 'model'
-) -> int:
-    """Bytes of the cache that `init_cache` returns for the same arguments."""
-    entries = 2 * config.num_layers * batch * length * config.num_kv_heads
-    return entries * entry_bytes(config, dtype)
+    config: ModelConfig,
+    *,
+    batch: int,
+    length: float,
+    dtype: CacheDtype = 'model',
+    step_tokens: int = 0,
+) -> float:
+    """Bytes of the cache that `init_cache` returns for the same arguments; of a mean length too."""
+    positions = sum(layer_lengths(config, length, step_tokens))
+    return 2 * positions * batch * config.num_kv_heads * entry_bytes(config, dtype)
 
 
 def write(
@@ -119,10 +158,8 @@ def write(
     return jax.tree.map(put, layer_cache, (store_entries(key, dtype), store_entries(value, dtype)))
 
 
-def copy_block(
-    cache: KVCache, source: KVCache, *, width: int, destination: Position, origin: Position
-) -> KVCache:
-    """Copies `width` positions of a row of `source` into a row of `cache`.
+def copy_block(cache, source, *, width: int, destination: Position, origin: Position):
+    """Copies `width` positions of a row of `source` into a row of `cache`, trees of entries.
 
     Both starts must leave room for `width` positions. The copy is in place where `cache` is
     donated or carried by a loop.
@@ -135,6 +172,33 @@ def copy_block(
         return jax.lax.dynamic_update_slice(cached, block, (slot, 0, start, 0))
 
     return jax.tree.map(copy, cache, source)
+
+
+def copy_last(cache, source, *, length: jax.Array, slot: jax.Array, origin: Position):
+    """Copies the last of `length` positions of a row of `source` into shorter layers of a slot.
+
+    Position p is written at index p mod S. Both are trees of entries; `origin` is where the first
+    position is in `source`.
+    """
+    row, first = origin
+
+    def copy(cached, new):
+        S = cached.shape[2]
+        positions = stored_positions(length - 1, S)
+        of_row = jax.lax.dynamic_slice_in_dim(new, row, 1)
+        # Negative positions do not exist yet: masks exclude what is copied for them.
+        last = jnp.take(of_row, first + jnp.maximum(positions, 0), axis=2, mode='clip')
+        return jax.lax.dynamic_update_slice_in_dim(cached, last, slot, axis=0)
+
+    return jax.tree.map(copy, cache, source)
+
+
+def stored_positions(last: jax.Array, length: int) -> jax.Array:
+    """Positions [..., S] at the indices of a layer that keeps the S = `length` up to last [...].
+
+    Negative where nothing is written yet.
+    """
+    return last[..., None] - (last[..., None] - jnp.arange(length)) % length
 
 
 def insert(cache: KVCache, new: KVCache, *, slots: jax.Array, rows: jax.Array) -> KVCache:

@@ -175,7 +175,7 @@ class Attention(nnx.Module):
         query = sharding.constrain(query, ('batch', None, 'heads', None))
         is_cached = isinstance(layer_cache, tuple)
         if is_cached:
-            layer_cache = kv_cache.write(layer_cache, key, value, positions=positions)
+            layer_cache = kv_cache.write(layer_cache, key, value, positions=inputs.write_at)
         else:
             layer_cache = tuple(
                 kv_cache.store_entries(x.swapaxes(1, 2), layer_cache) for x in (key, value)

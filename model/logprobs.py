@@ -53,6 +53,7 @@ def token_logprobs(
     def score_rows(heads, hidden, tokens):
         def score(head, hidden, tokens):
             logits = sharding.constrain(model.logits(hidden, head), (None, 'vocab'))
+            logits = weight_gather.drop_padding(logits, model.config.vocab_size, 'vocab')
             return log_softmax_at(transform(logits), tokens)
 
         flat = score_in_chunks(

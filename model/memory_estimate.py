@@ -12,12 +12,12 @@ from typing import Any
 
 import jax
 
-from elenchus.model import sharding
+from elenchus.model import kv_cache, sharding
 from elenchus.model.attention import kernels
 from elenchus.model.attention.einsum import query_block_size
 from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.config import ModelConfig, num_parameters
-from elenchus.model.kv_cache import CacheDtype, entry_bytes
+from elenchus.model.kv_cache import CacheDtype
 from elenchus.model.projection import NUM_INPUT_DIMS
 
 Mesh = jax.sharding.Mesh | jax.sharding.AbstractMesh
@@ -76,12 +76,19 @@ def local_rows(rows: int, mesh: Mesh) -> int:
 
 
 def cache_bytes(
-    config: ModelConfig, *, batch: int, length: int, mesh: Mesh, dtype: CacheDtype = 'model'
+    config: ModelConfig,
+    *,
+    batch: int,
+    length: int,
+    mesh: Mesh,
+    dtype: CacheDtype = 'model',
+    step_tokens: int = 0,
 ) -> int:
     """Bytes of one device's share of the cache of `kv_cache.init_cache`."""
-    kv_heads = local_sizes(config, mesh).kv_heads
-    entries = 2 * config.num_layers * local_rows(batch, mesh) * kv_heads * length
-    return entries * entry_bytes(config, dtype)
+    local = dataclasses.replace(config, num_kv_heads=local_sizes(config, mesh).kv_heads)
+    return kv_cache.cache_bytes(
+        local, batch=local_rows(batch, mesh), length=length, dtype=dtype, step_tokens=step_tokens
+    )
 
 
 def matmul_outputs(config: ModelConfig, mesh: Mesh, targets: tuple[str, ...] = ()) -> int:
@@ -161,7 +168,7 @@ def activation_bytes(
     }[config.remat]
     size, scored = itemsize(config.dtype), samples * local_rows(rows, mesh) * keys
     ends = (4 + 4 * size) * config.embed_dim  # embeddings in float32; copies in the loss
-    logits = 4 * min(config.logits_chunk, scored) * local.vocab  # XLA fuses the softmax
+    logits = logits_bytes(config, tokens=scored, mesh=mesh)
     outputs = part['matmuls'] + 2 * part['carry']
     copied = outputs if config.remat != 'none' or config.scan_layers else 0
     return {
@@ -192,11 +199,37 @@ def gathered_bytes(config: ModelConfig, *, mesh: Mesh, trained: bool) -> int:
     Counts the head and, if it is `trained`, its gradient, both in the dtype of activations, and the
     matrices of one layer. The embedding is looked up where it lies. 0 if 'fsdp' has one shard.
     """
-    if mesh.shape['fsdp'] == 1:
-        return 0
-    head = local_sizes(config, mesh).vocab * config.embed_dim * itemsize(config.dtype)
-    layer = layer_parameters(config) // mesh.shape['tensor'] * itemsize(config.dtype)
+    head, layer = gathered_parts(config, mesh)
     return head * (2 if trained else 1) + layer
+
+
+def gathered_parts(config: ModelConfig, mesh: Mesh) -> tuple[int, int]:
+    """Bytes of a gathered head and of the gathered matrices of one layer; 0 without 'fsdp'."""
+    if mesh.shape['fsdp'] == 1:
+        return 0, 0
+    head = local_sizes(config, mesh).vocab * config.embed_dim * itemsize(config.dtype)
+    return head, layer_parameters(config) // mesh.shape['tensor'] * itemsize(config.dtype)
+
+
+def logits_bytes(config: ModelConfig, *, tokens: int, mesh: Mesh) -> int:
+    """Bytes of the logits of one chunk of a device's `tokens`: XLA fuses the softmax."""
+    return 4 * min(config.logits_chunk, tokens) * local_sizes(config, mesh).vocab
+
+
+def scored_bytes(config: ModelConfig, *, rows: int, length: int, mesh: Mesh) -> dict[str, int]:
+    """Estimated bytes on one device in a pass for log-probabilities of `rows` rows of `length`.
+
+    A layer's gathered matrices and the outputs of its MLP are gone when the logits are computed.
+    Compared with the compiler for TPUs where a kernel computes attention (docs/scale.md).
+    """
+    tokens, local = local_rows(rows, mesh) * length, local_sizes(config, mesh)
+    size, (head, layer) = itemsize(config.dtype), gathered_parts(config, mesh)
+    logits = logits_bytes(config, tokens=tokens, mesh=mesh)
+    return {
+        'residual stream': 2 * size * tokens * config.embed_dim,
+        'gathered weights': head,
+        'layer or loss': max(layer + 2 * size * tokens * local.mlp, logits),
+    }
 
 
 def sampler_bytes(config: ModelConfig, *, tensor: int) -> int:

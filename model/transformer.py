@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from elenchus.model import embedding, layers, platforms, sharding, weight_gather
+from elenchus.model import embedding, kv_cache, layers, platforms, sharding, weight_gather
 from elenchus.model.attention import einsum, kernels
 from elenchus.model.attention.inputs import AttentionInputs, SharedPrompt, select_inputs
 from elenchus.model.config import ModelConfig
@@ -141,12 +141,16 @@ class Transformer(nnx.Module):
             x = x * jnp.asarray(self.config.embed_dim**0.5, x.dtype)
         x = sharding.constrain(x, ('batch', None, None))
         if cache is not None:
-            inputs = self._cached_inputs(positions, cache.length)
-            x, cache = self._forward_cached(x, positions, inputs=inputs, layer_caches=cache.layers)
+            inputs = self._cached_inputs(positions, cache)
+            x, updated = self._forward_cached(
+                x, positions, inputs=inputs, layer_caches=cache.layers
+            )
+            cache = KVCache(updated, cache.is_windowed)
         elif return_cache is not None:
             inputs = self._causal_inputs(positions, segments)
             dtypes = [return_cache] * self.config.num_layers
-            x, cache = self._forward_cached(x, positions, inputs=inputs, layer_caches=dtypes)
+            x, new = self._forward_cached(x, positions, inputs=inputs, layer_caches=dtypes)
+            cache = KVCache(new)
         else:
             x = self._forward(x, positions, self._causal_inputs(positions, segments, shared))
         return self.final_norm(x), cache
@@ -195,11 +199,25 @@ class Transformer(nnx.Module):
             for window, inputs in by_window.items()
         }
 
-    def _cached_inputs(self, positions, length: int) -> dict[int, AttentionInputs]:
-        """Window -> inputs for new tokens against a cache of `length` positions."""
-        cached = jnp.arange(length)
-        mask = cached[None, None, :] <= positions[:, :, None]
-        return self._masked_inputs(positions, mask, queries=positions, keys=cached)
+    def _cached_inputs(self, positions, cache: KVCache) -> dict[int, AttentionInputs]:
+        """Window -> inputs for new tokens against a cache."""
+        tokens, by_window = positions.shape[1], {}
+        lengths = dict(zip(self.config.layer_windows, cache.lengths, strict=True))
+        for window, length in sorted(lengths.items()):
+            cached = jnp.arange(length)
+            mask = cached <= positions[:, :, None]
+            if cache.is_windowed and 0 < window <= length + 1 - tokens:
+                # The layer keeps the last positions: what an index holds changes from step to step.
+                cached = kv_cache.stored_positions(positions, length)
+                mask = cached >= 0
+                write_at = jnp.where(positions < kv_cache.NOWHERE, positions % length, length)
+            else:
+                write_at = positions
+            if window:
+                mask = mask & (positions[:, :, None] - cached < window)
+            rotary = self._rotary(positions, window)
+            by_window[window] = AttentionInputs(rotary, mask, write_at=write_at)
+        return by_window
 
     def _masked_inputs(self, positions, mask, *, queries, keys) -> dict[int, AttentionInputs]:
         """Window -> inputs with that window in the mask.
@@ -257,14 +275,14 @@ class Transformer(nnx.Module):
 
     def _forward_cached(
         self, x, positions, *, inputs: dict[int, AttentionInputs], layer_caches
-    ) -> tuple[jax.Array, KVCache]:
+    ) -> tuple[jax.Array, tuple[LayerCache, ...]]:
         """The forward pass with a cache; always unrolled, because a scan would copy the cache."""
         updated = []
         blocks = zip(self.unstacked().blocks, self.config.layer_windows, layer_caches, strict=True)
         for block, window, layer_cache in blocks:
             x, layer_cache = block(x, positions, inputs=inputs[window], layer_cache=layer_cache)
             updated.append(layer_cache)
-        return x, KVCache(tuple(updated))
+        return x, tuple(updated)
 
     def unstacked(self) -> 'Transformer':
         """Returns the model with one Block per layer, sliced from the stacked leaves.

@@ -13,23 +13,59 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from elenchus.model import projection, sharding
+from elenchus.model import platforms, projection, sharding
 
 _rings: contextvars.ContextVar[tuple[int, ...]] = contextvars.ContextVar('rings', default=())
+LANES = 128
+"""Columns of a tile of a TPU's memory."""
 
 
 def copy_to_rows(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
-    """Gathers what 'fsdp' splits, once for each device that has rows: x [...] -> [R, ...].
+    """Gathers what 'fsdp' splits, once for each device that has rows: x [D, V] -> [R, D, V'].
 
     R is the number of parts of the rows; copy r lies where part r does, so `sharding.map_rows`
     reads it without communication. In the gradient the copies are summed and scattered in one step.
+
+    V' has zeros behind each device's columns where a TPU scatters only even numbers of tiles: it
+    sums a gradient of 128,256 columns whole, and scatters one of 129,024. `drop_padding` removes
+    them from a product.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if sharding.num_row_parts(mesh) == 1:
         return x[None]
-    return _copy(x, sharding.spec(x.shape, axes, mesh=mesh), mesh)
+    columns = x.shape[-1] // num_column_parts(axes[-1], mesh)
+    padding = -columns % _even_columns(mesh)
+    return _copy(x, sharding.spec(x.shape, axes, mesh=mesh), mesh, padding=padding)
+
+
+def drop_padding(x: jax.Array, size: int, axis: str | None) -> jax.Array:
+    """Returns the `size` real columns of x [..., V'], a product with what `copy_to_rows` returned.
+
+    `axis` is the logical axis of the columns; each of its devices has zeros of its own.
+    """
+    if x.shape[-1] == size:
+        return x
+    parts = num_column_parts(axis, jax.sharding.get_abstract_mesh())
+    rows = (None,) * (x.ndim - 1)
+    x = x.reshape(*x.shape[:-1], parts, x.shape[-1] // parts)
+    x = sharding.constrain(x, (*rows, axis, None))[..., : size // parts]
+    return sharding.constrain(x.reshape(*x.shape[:-2], size), (*rows, axis))
+
+
+def num_column_parts(axis: str | None, mesh: jax.sharding.AbstractMesh) -> int:
+    """Number of devices that the mesh splits a logical axis of columns over."""
+    names = sharding.RULES[axis] or ()
+    return math.prod(mesh.shape[n] for n in ((names,) if isinstance(names, str) else names))
+
+
+def _even_columns(mesh: jax.sharding.AbstractMesh) -> int:
+    """The least number of columns that a TPU scatters evenly: a tile for each chip of a ring."""
+    if platforms.target_platform() != 'tpu' or mesh.shape['fsdp'] == 1:
+        return 1
+    return LANES * max(_rings.get(), default=mesh.shape['fsdp'])
 
 
 def apply_to_rows(
@@ -77,12 +113,15 @@ def apply_to_rows(
     )(copies, *dynamic)
 
 
-def _copy(x: jax.Array, own_spec: P, mesh: jax.sharding.AbstractMesh) -> jax.Array:
+def _copy(
+    x: jax.Array, own_spec: P, mesh: jax.sharding.AbstractMesh, *, padding: int = 0
+) -> jax.Array:
+    """A copy of x for each part of the rows, with `padding` zeros behind a device's columns."""
     names = [(a,) if isinstance(a, str) else tuple(a or ()) for a in own_spec]
     others = [tuple(n for n in dim_names if n not in sharding.ROW_AXES) for dim_names in names]
 
     def gather(x):
-        x = x[None]
+        x = (jnp.pad(x, ((0, 0),) * (x.ndim - 1) + ((0, padding),)) if padding else x)[None]
         for dim, dim_names in enumerate(names, start=1):
             if 'fsdp' in dim_names and mesh.shape['fsdp'] > 1:
                 x = _gather_in_rings(x, dim, size=mesh.shape['fsdp'])

@@ -61,6 +61,7 @@ class AttentionInputs(NamedTuple):
     windows: tuple[int, ...] = (0,)  # keys that a query may attend to; 0 = all
     window_index: jax.Array | int = 0  # index into windows; may be known only on the device
     shared: SharedPrompt | None = None  # None: rows have no shared prompt
+    write_at: jax.Array | None = None  # [B, T], indices of new tokens in a cache; None: no cache
 
 
 def select_inputs(candidates: Sequence[AttentionInputs], index: jax.Array) -> AttentionInputs:

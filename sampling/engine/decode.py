@@ -81,14 +81,23 @@ class Noise(NamedTuple):
         return jax.vmap(lambda values, at: values[at])(self.values, positions - self.start[:, None])
 
 
-@placement.pinned_jit(static_argnames=('config', 'batch', 'length', 'dtype'), out_axes=STATE_AXES)
+@placement.pinned_jit(
+    static_argnames=('config', 'batch', 'length', 'dtype', 'step_tokens'), out_axes=STATE_AXES
+)
 def init_state(
-    config: ModelConfig, *, batch: int, length: int, dtype: CacheDtype = 'model'
+    config: ModelConfig,
+    *,
+    batch: int,
+    length: int,
+    dtype: CacheDtype = 'model',
+    step_tokens: int = 0,
 ) -> DecodeState:
-    """Creates `batch` empty slots of `length` positions."""
+    """Creates `batch` empty slots of `length` positions; `step_tokens` as in `init_cache`."""
     zeros = jnp.zeros(batch, 'int32')
     return DecodeState(
-        cache=kv_cache.init_cache(config, batch=batch, length=length, dtype=dtype),
+        cache=kv_cache.init_cache(
+            config, batch=batch, length=length, dtype=dtype, step_tokens=step_tokens
+        ),
         last_token=zeros,
         position=zeros,
         request=zeros,
@@ -232,9 +241,7 @@ def _step(
     lookup: PromptLookup,
 ) -> DecodeState:
     """Reads the last tokens and their drafts and samples what follows; skips done slots."""
-    S = state.tokens.shape[1]
-    # Writes at this position are dropped: it is past the end of the buffers and of the cache.
-    nowhere = max(S, state.cache.length)
+    nowhere = kv_cache.NOWHERE
     draft = lookup.draft(state.tokens, state.position)
     tokens = jnp.concatenate([state.last_token[:, None], draft], axis=1)
     positions = state.position[:, None] + jnp.arange(tokens.shape[1])

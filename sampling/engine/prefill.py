@@ -133,26 +133,39 @@ def copy_prompts(cache: KVCache, source: KVCache, batch: PrefillBatch) -> KVCach
     """Copies the prompt of each entry from its place in `source` to the start of its slot.
 
     Blocks of one width are copied, and the last one ends with the prompt: it never reads or writes
-    past the end of a row.
+    past the end of a row. Of layers that are shorter than a row, the last positions are copied.
     """
     width = block_width(source.length)
+    is_short = [cache.is_windowed and n < source.length for n in cache.lengths]
+    short, long = (
+        [i for i, is_of_these in enumerate(is_short) if is_of_these == wanted]
+        for wanted in (True, False)
+    )
+    of_source = [[source.layers[i] for i in indices] for indices in (short, long)]
 
-    def copy_entry(i, cache):
+    def copy_entry(i, layers):
         row, offset, length = batch.rows[i], batch.offsets[i], batch.lengths[i]
+        last = kv_cache.copy_last(
+            layers[0], of_source[0], length=length, slot=batch.slots[i], origin=(row, offset)
+        )
 
-        def copy_one(j, cache):
+        def copy_one(j, layers):
             at = jnp.minimum(j * width, jnp.maximum(length - width, 0))
             return kv_cache.copy_block(
-                cache,
-                source,
+                layers,
+                of_source[1],
                 width=width,
                 destination=(batch.slots[i], at),
                 origin=(row, offset + at),
             )
 
-        return jax.lax.fori_loop(0, -(-length // width), copy_one, cache)
+        count = -(-length // width) if long else 0
+        return last, jax.lax.fori_loop(0, count, copy_one, layers[1])
 
-    return jax.lax.fori_loop(0, batch.count[0], copy_entry, cache)
+    of_slots = [[cache.layers[i] for i in indices] for indices in (short, long)]
+    copied = jax.lax.fori_loop(0, batch.count[0], copy_entry, tuple(of_slots))
+    layers = dict(zip([*short, *long], [*copied[0], *copied[1]], strict=True))
+    return dataclasses.replace(cache, layers=tuple(layers[i] for i in range(len(layers))))
 
 
 def extend_prefix(prefixes: KVCache, rows: jax.Array, room: int) -> KVCache:

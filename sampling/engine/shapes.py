@@ -106,7 +106,20 @@ class EngineSettings:
     @property
     def slot_shapes(self) -> dict[str, int | str]:
         """Arguments of `decode.init_state`."""
-        return {'batch': self.num_slots, 'length': self.max_length, 'dtype': self.cache_dtype}
+        return {
+            'batch': self.num_slots,
+            'length': self.max_length,
+            'dtype': self.cache_dtype,
+            'step_tokens': self.step_tokens,
+        }
+
+    @property
+    def step_tokens(self) -> int:
+        """Tokens of a slot that a decode step reads, if layers with a window keep no more; or 0.
+
+        A prefix cache needs all positions of finished sequences: prompts start from parts of them.
+        """
+        return 0 if self.prefix_cache_rows else 1 + self.draft_tokens
 
     @property
     def lookup(self) -> PromptLookup:

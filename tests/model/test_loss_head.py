@@ -2,20 +2,24 @@
 
 import dataclasses
 import functools
+import importlib.util
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.sharding import PartitionSpec as P
 
-from elenchus.model import embedding, logprobs, sharding
+from elenchus.model import embedding, logprobs, placement, sharding, weight_gather
 from elenchus.model.placement import ROWS, Placement
 from elenchus.sampling.engine.sampling_methods import TemperatureSampling
+from elenchus.train.planning import compiled, machines, program_cost
 from tests.support import hlo, slow_cases, tiny_model
 
 MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)]
 CONFIG = dataclasses.replace(tiny_model.EVERYTHING, num_heads=8, num_kv_heads=4)
 D, V, B, T = CONFIG.embed_dim, CONFIG.vocab_size, 16, 11
+SLOW = pytest.mark.slow
 SAMPLING = TemperatureSampling(0.7, 5, 0.9, 0.01, (3,))
 
 
@@ -81,6 +85,79 @@ def test_the_head_is_gathered_once_and_its_gradient_scattered_once(shape, tied, 
     for c in moved:
         if c.in_loop:
             assert shape[2] > 1 and np.prod(c.shape) <= max(6, chunk) * D
+
+
+@pytest.mark.parametrize(
+    'shape, tied',
+    [
+        ((2, 2, 2), True),
+        pytest.param((1, 8, 1), False, marks=SLOW),
+        pytest.param((1, 2, 4), False, marks=SLOW),
+    ],
+    ids=str,
+)
+def test_columns_that_are_padded_change_no_result(monkeypatch, shape, tied):
+    """As for a TPU: here each device's columns are padded to a multiple of 20 and not of 2048."""
+    config = dataclasses.replace(CONFIG, tie_embeddings=tied, logits_chunk=6)
+    expected, _ = value_and_grads(config, SAMPLING.transform)
+    monkeypatch.setattr(weight_gather, '_even_columns', lambda mesh: 20)
+    padded = -(-V // shape[2] // 20) * 20
+    assert padded > V // shape[2]
+    actual, _ = value_and_grads(config, SAMPLING.transform, mesh=sharding.make_mesh(shape))
+    tiny_model.assert_trees_close(actual, expected, relative=2e-6)
+    _, text = value_and_grads(config, tiny_model.untouched, mesh=sharding.make_mesh(shape))
+    tables = [c for c in hlo.collectives(text) if padded in c.shape and D in c.shape]
+    assert [c.kind for c in tables] == ['all-gather']
+    # What is scattered is a shard of the padded table; no chunk of logits moves.
+    scattered = [c for c in hlo.collectives(text) if c.kind == 'reduce-scatter']
+    assert [np.prod(c.shape) for c in scattered] == [D // shape[1] * padded]
+    assert all(np.prod(c.shape) <= 6 * D for c in hlo.collectives(text) if c.in_loop)
+
+
+@pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='libtpu is not installed')
+@pytest.mark.parametrize(
+    'machine, shape, width, vocabulary',
+    [
+        ('v5e-8', (1, 8, 1), 256, 1187 * 128),
+        pytest.param('v5e-256', (1, 256, 1), 4096, 128_256, marks=SLOW),
+        pytest.param('v5e-64', (1, 64, 1), 1536, 151_936, marks=SLOW),
+        pytest.param('v5e-64', (1, 16, 4), 1536, 151_936, marks=SLOW),
+        pytest.param('v5e-64', (2, 32, 1), 1024, 262_144, marks=SLOW),
+        pytest.param('v5p-128', (1, 64, 1), 4096, 128_256, marks=SLOW),
+    ],
+    ids=str,
+)
+def test_xla_for_tpus_scatters_the_gradient_of_a_head(machine, shape, width, vocabulary):
+    """It sums one of an odd number of tiles whole, where nothing is padded."""
+    machine = machines.topology(machine)
+    axes = ('embed', 'vocab')
+    with compiled.mesh_of(machine, shape) as mesh, placement.current().in_force():
+
+        def total(head, hidden):
+            def columns(heads, hidden):
+                logits = sharding.constrain(hidden @ heads[0], (None, 'vocab'))
+                logits = weight_gather.drop_padding(logits, vocabulary, 'vocab')
+                return jnp.tanh(logits).sum(axis=-1)
+
+            copies = weight_gather.copy_to_rows(head.astype('bfloat16'), axes)
+            rows = ('batch', None)
+            return sharding.map_rows(columns, (copies, hidden), ((*rows, 'vocab'), rows)).sum()
+
+        place = lambda spec: jax.sharding.NamedSharding(mesh, spec)  # noqa: E731
+        head = jax.ShapeDtypeStruct(
+            (width, vocabulary), 'float32', sharding=place(P('fsdp', 'tensor'))
+        )
+        rows = 8 * shape[0] * shape[1]
+        hidden = jax.ShapeDtypeStruct(
+            (rows, width), 'bfloat16', sharding=place(P(('data', 'fsdp')))
+        )
+        program = jax.jit(jax.grad(total), out_shardings=head.sharding)
+        moved = program_cost.program_cost(program.lower(head, hidden).compile().as_text()).once
+    table = 2 * width * vocabulary / shape[2]
+    assert moved.collectives['reduce-scatter'].received_bytes < 1.1 * table
+    # Left: sums over 'data' of a shard.
+    summed = moved.collectives.get('all-reduce', program_cost.Collective()).received_bytes
+    assert summed <= 2.2 * table / shape[1] * (shape[0] > 1)
 
 
 def test_many_chunks_in_bfloat16_add_up_the_gradient_of_the_head_in_float32():

@@ -21,9 +21,14 @@ from elenchus.train.planning import machines
 
 
 def sampling_speed(
-    work: Work, config: ModelConfig, *, cache_dtype: kv_cache.CacheDtype, tensor: int
+    work: Work,
+    config: ModelConfig,
+    *,
+    cache_dtype: kv_cache.CacheDtype,
+    tensor: int,
+    step_tokens: int = 0,
 ) -> dict[str, float]:
-    """Speeds of some sampling; what is not known is left out.
+    """Speeds of some sampling; what is not known is left out. `step_tokens` as in `init_cache`.
 
     `bandwidth_share` is the time that the decode steps' least traffic takes at the peak bandwidth,
     as a share of all seconds. A step must read a device's weights (split over `tensor` devices, in
@@ -35,11 +40,14 @@ def sampling_speed(
         'padded_prefill': work.padded_prefill,
     }
     peaks = machines.peaks_of(jax.devices()[0].device_kind)
-    if peaks is not None and work.seconds:
+    if peaks is not None and work.seconds and work.slot_steps:
         itemsize = memory_estimate.itemsize(config.dtype)
         weights = work.steps * model_config.num_parameters(config) * itemsize / tensor
-        position = kv_cache.cache_bytes(config, batch=1, length=1, dtype=cache_dtype)
-        caches = work.cache_positions * position / jax.device_count()
+        mean_length = work.cache_positions / work.slot_steps
+        slot = kv_cache.cache_bytes(
+            config, batch=1, length=mean_length, dtype=cache_dtype, step_tokens=step_tokens
+        )
+        caches = work.slot_steps * slot / jax.device_count()
         least_seconds = (weights + caches) / peaks.memory_bytes_per_s
         speeds['bandwidth_share'] = least_seconds / work.seconds
     return {name: value for name, value in speeds.items() if value is not None}

@@ -73,6 +73,8 @@ def phase_of(name: str, plan: RunPlan) -> Phase | None:
             'decode': lambda: memory_plan.decode_phase(plan, mesh),
             'scoring': lambda: memory_plan.scoring_phase(plan, mesh, rows=rows, length=length),
         }[shape[1]]()
+    if name == 'weights of the sampler' and plan.sampling is not None:
+        return memory_plan.reshard_phase(plan, mesh)
     names, _, kind = name.partition(': ')
     training = next((t for t in plan.trainings if t.name == names.split(',')[0]), None)
     phase = {

@@ -253,14 +253,7 @@ def trace_programs(s: RunSettings, plan: RunPlan) -> None:
         jax.eval_shape(make_step(training), state, abstract_batch(training), frozen)
     if plan.sampling is not None:
         engine = plan.sampling.engine
-        slots = jax.eval_shape(
-            lambda: decode.init_state(
-                s.model,
-                batch=engine.num_slots,
-                length=engine.max_length,
-                dtype=engine.cache_dtype,
-            )
-        )
+        slots = jax.eval_shape(lambda: decode.init_state(s.model, **engine.slot_shapes))
         chunk = functools.partial(
             decode.decode_chunk,
             slots=None,

@@ -63,9 +63,16 @@ def _sampling(plan: RunPlan, kind: str, *, rows: int, length: int) -> Least:
     c, mesh = plan.model, sampling_memory.sampler_mesh(plan)
     weights = model_config.num_parameters(c) * memory_estimate.itemsize(c.dtype)
     weights /= mesh.shape['tensor']
-    dtype = plan.sampling.engine.cache_dtype
+    engine = plan.sampling.engine
     divided = head_layout.divided_heads(c, mesh.shape['tensor'])  # repeats key/value heads
-    cache = memory_estimate.cache_bytes(divided, batch=rows, length=length, mesh=mesh, dtype=dtype)
+    cache = memory_estimate.cache_bytes(
+        divided,
+        batch=rows,
+        length=length,
+        mesh=mesh,
+        dtype=engine.cache_dtype,
+        step_tokens=engine.step_tokens if kind == 'decode' else 0,
+    )
     if kind == 'decode':
         flops = model_config.forward_flops(c, tokens=rows, length=length)
         return Least(flops / mesh.size, weights + cache)

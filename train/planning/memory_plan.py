@@ -26,6 +26,7 @@ from elenchus.train.planning.plan_parts import (
 from elenchus.train.planning.sampling_memory import (
     decode_phase,
     prefill_phase,
+    reshard_phase,
     sampling_phases,
     scoring_phase,
 )
@@ -44,6 +45,7 @@ __all__ = [
     'nearest_fit',
     'phases',
     'prefill_phase',
+    'reshard_phase',
     'sampling_phases',
     'scoring_phase',
     'state_bytes',
@@ -73,23 +75,29 @@ def training_phase(plan: RunPlan, training: TrainingLoad, mesh) -> Phase:
         targets=training.lora.targets if training.lora.rank else (),
         shared=training.shared,
     )
-    phase['gathered weights'] = memory_estimate.gathered_bytes(
-        plan.model, mesh=mesh, trained=not training.lora.rank
-    )
-    return phase
+    if not training.lora.rank:
+        gathered = memory_estimate.gathered_bytes(plan.model, mesh=mesh, trained=True)
+        return phase | {'gathered weights': gathered}
+    # A frozen head has no gradient: it is gone when the layers are differentiated.
+    head, layer = memory_estimate.gathered_parts(plan.model, mesh)
+    rows = memory_estimate.local_rows(training.rows // training.num_microbatches, mesh)
+    tokens = rows * training.length
+    logits = memory_estimate.logits_bytes(plan.model, tokens=tokens, mesh=mesh)
+    return phase | {'layer or loss': max(phase['layer or loss'] + layer, head + logits)}
 
 
 def logprob_phase(plan: RunPlan, training: TrainingLoad, mesh) -> Phase:
     """Memory of the pass for old or reference log-probabilities of a microbatch."""
     phase = training_phase(plan, training, mesh)
     trained_bytes, optimizer_bytes = phase['trained weights'], phase['optimizer state']
-    forward = memory_estimate.forward_bytes(
-        plan.model,
-        rows=training.rows // training.num_microbatches,
-        length=training.length,
-        mesh=mesh,
-        shared=training.shared,
-    )
+    size = {'rows': training.rows // training.num_microbatches, 'length': training.length}
+    if kernels.implementation(plan.model) != 'einsum':
+        forward = memory_estimate.scored_bytes(plan.model, mesh=mesh, **size)
+    else:
+        gathered = memory_estimate.gathered_bytes(plan.model, mesh=mesh, trained=False)
+        forward = {'gathered weights': gathered} | memory_estimate.forward_bytes(
+            plan.model, mesh=mesh, shared=training.shared, **size
+        )
     return Phase(
         {
             'trained weights': trained_bytes,
@@ -97,9 +105,6 @@ def logprob_phase(plan: RunPlan, training: TrainingLoad, mesh) -> Phase:
             'optimizer state beside it': optimizer_bytes,
             OTHER_WEIGHTS: phase[OTHER_WEIGHTS],
             **forward,
-            'gathered weights': memory_estimate.gathered_bytes(
-                plan.model, mesh=mesh, trained=False
-            ),
         }
     )
 

@@ -69,9 +69,15 @@ def call_training(
     state = first_state(training, trained, call=call)
     batch = Placement(mesh).abstract(dry_run.abstract_batch(training), placement.ROWS)
     call(f'{training.name}: train step', dry_run.make_step(training), state, batch, frozen)
-    if not training.logprobs:
-        return
-    model = trained if frozen is None else passed_through(lora.join, trained, frozen)
+    if training.logprobs:
+        model = trained if frozen is None else passed_through(lora.join, trained, frozen)
+        call_logprobs(training, model, call, mesh=mesh)
+
+
+def call_logprobs(
+    training: TrainingLoad, model: Transformer, call: Call, *, mesh: jax.sharding.Mesh
+) -> None:
+    """Calls the pass for old or reference log-probabilities of a training's model."""
     rows = training.rows // training.num_microbatches
     logprobs = make_logprobs(transform=training.transform, shared=training.shared, rows=rows)
     one_pass = dataclasses.replace(training, rows=rows)

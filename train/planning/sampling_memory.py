@@ -64,6 +64,29 @@ def _sampling_parts(plan: RunPlan, mesh) -> Phase:
     }
 
 
+def reshard_phase(plan: RunPlan, mesh) -> Phase | None:
+    """Memory of the copy of a player's weights to where the sampler reads them; None without one.
+
+    They are gathered on the way, once more: XLA moves a split of 'embed' to one of 'vocab' over
+    the whole table.
+    """
+    parts, here = _sampling_parts(plan, mesh), sampler_mesh(plan)
+    copy, config = parts.get('weights of the sampler', 0), plan.model
+    if here.size == 1 or not copy:
+        return None
+    trained_bytes, _, frozen_bytes = state_bytes(plan, plan.sampling.players, mesh)
+    table = config.vocab_size * config.embed_dim * memory_estimate.itemsize(config.dtype)
+    return Phase(
+        {
+            'weights of the player': trained_bytes,
+            'frozen base': frozen_bytes,
+            OTHER_WEIGHTS: trained_bytes,
+            'weights of the sampler': copy,
+            'weights on their way': copy + (table if here.shape['tensor'] > 1 else 0),
+        }
+    )
+
+
 def prefill_phase(plan: RunPlan, mesh, *, rows: int, length: int) -> Phase:
     """Memory of a prefill of `rows` rows of `length` tokens, with the slots that it fills."""
     engine, here = plan.sampling.engine, sampler_mesh(plan)
@@ -84,7 +107,9 @@ def prefill_phase(plan: RunPlan, mesh, *, rows: int, length: int) -> Phase:
     return parts | {
         name: parts[name] - head,
         'head beside it': head,
-        SLOTS: cache_bytes(batch=engine.num_slots, length=engine.max_length),
+        SLOTS: cache_bytes(
+            batch=engine.num_slots, length=engine.max_length, step_tokens=engine.step_tokens
+        ),
         'cache of a prefill': cache_bytes(batch=rows, length=length),
         'layer of a prefill': layer['layer or loss'],
     }
@@ -106,6 +131,7 @@ def decode_phase(plan: RunPlan, mesh) -> Phase:
         dtype=engine.cache_dtype,
         batch=engine.num_slots,
         length=engine.max_length,
+        step_tokens=engine.step_tokens,
     )
     return _sampling_parts(plan, mesh) | {
         SLOTS: slots,
@@ -140,6 +166,9 @@ def sampling_phases(plan: RunPlan, mesh) -> dict[str, Phase]:
         'prefill': prefill_phase(plan, mesh, rows=rows, length=length),
         'decode': decode_phase(plan, mesh),
     }
+    reshard = reshard_phase(plan, mesh)
+    if reshard is not None:
+        by_name['weights of the sampler'] = reshard
     if score is not None:
         by_name['scoring'] = scoring_phase(plan, mesh, rows=score.rows, length=score.lengths[-1])
     return by_name

@@ -78,7 +78,11 @@ def write_speeds(run: Run, folder: epath.Path, work: Work) -> None:
     engine = run.settings.sampling.engine
     tensor = engine.tensor_shards or run.mesh.shape['tensor']
     speeds = speed.sampling_speed(
-        work, run.settings.model, cache_dtype=engine.cache_dtype, tensor=tensor
+        work,
+        run.settings.model,
+        cache_dtype=engine.cache_dtype,
+        tensor=tensor,
+        step_tokens=engine.step_tokens,
     )
     counts = {'sampled': work.sampled, 'prefilled': work.prefilled, 'seconds': work.seconds}
     writers.append_timing(folder, {f'time/{n}': v for n, v in (counts | speeds).items()})

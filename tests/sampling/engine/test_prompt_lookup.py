@@ -137,7 +137,9 @@ def test_drafts_use_the_whole_prompt_if_it_starts_with_a_cached_prefix():
         again = Request(1, (*first_request.prompt, *first.tokens[:2], 2, 2), 20)
         return sampler.generate(model(), [again], method=method, seed=0)
 
-    assert second_completion(prefix_cache_rows=4, prefix_cache_length=14) == second_completion()
+    # Layers with a window add up in another order where all their positions are kept.
+    cached = second_completion(prefix_cache_rows=4, prefix_cache_length=14)
+    assert_same(cached, second_completion())
 
 
 def test_nothing_compiles_after_warm_up_and_shapes_never_change_what_is_sampled():

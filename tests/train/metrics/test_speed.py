@@ -66,6 +66,20 @@ def test_the_share_of_the_bandwidth_is_known_on_known_chips_only(monkeypatch):
     assert speed.sampling_speed(work, CONFIG, **options)['bandwidth_share'] == pytest.approx(share)
 
 
+def test_layers_with_a_window_read_what_they_keep(monkeypatch):
+    monkeypatch.setattr(machines, 'peaks_of', lambda kind: V5E)
+    config = dataclasses.replace(CONFIG, windows=(5, 0))
+    work = Work(sampled=10, steps=10, slot_steps=20, cache_positions=640, seconds=2.0)
+    options = {'cache_dtype': 'model', 'tensor': 1}
+    whole = speed.sampling_speed(work, config, **options)['bandwidth_share']
+    short = speed.sampling_speed(work, config, **options, step_tokens=3)['bandwidth_share']
+    local = sum(window > 0 for window in config.layer_windows)
+    # Of 32 positions on average, such a layer keeps 5 + 3 - 1.
+    saved = 20 * local * (32 - 7) * 2 * config.num_kv_heads * config.head_dim * 4
+    seconds = saved / jax.device_count() / V5E.memory_bytes_per_s
+    assert whole - short == pytest.approx(seconds / work.seconds)
+
+
 @pytest.mark.parametrize(
     ('kind', 'chip'),
     [
