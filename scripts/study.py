@@ -9,6 +9,11 @@ panels of the comparison, which is written to study.json, study.md and study.png
 
 import pathlib
 
+from elenchus.train.early_signals import end_at_signals
+
+if __name__ == '__main__':  # the imports below take seconds
+    end_at_signals()
+
 from absl import app, flags
 
 from elenchus.data.grading import verify

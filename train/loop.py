@@ -18,6 +18,7 @@ from elenchus.model.ranges import Length, NonNegativeInt, PositiveInt, checked
 from elenchus.model.transformer import Transformer
 from elenchus.train import distributed, preemption
 from elenchus.train.checkpoints.training_state import Checkpointer
+from elenchus.train.early_end import early_end
 from elenchus.train.metrics import profiling, progress, writers
 from elenchus.train.metrics.activity import activity
 from elenchus.train.metrics.speed import TrainingSpeed
@@ -110,6 +111,7 @@ def train_loop(
                 break
             with saver.leaving(step, state):
                 state, metrics, updates = advance(step, state)
+            early_end.has_steps = True
             is_logged = step % loop.log_every == 0 or step == num_steps
             speeds = reporter.push(step, updates, row=metrics if is_logged else None)
             compare_hosts(step, state, cursor, every=loop.compare_hosts_every)
@@ -224,9 +226,10 @@ class LoopSaver(NamedTuple):
 
     def leave(self, step: int, state: Any = None) -> NoReturn:
         """Raises Preempted when all is written, also the state if one is given."""
-        if state is not None:
-            self.save(step, state)
-        self.close()
+        with preemption.requests.saving():
+            if state is not None:
+                self.save(step, state)
+            self.close()
         raise distributed.Preempted(f'{self.description} is saved at step {step}') from None
 
 

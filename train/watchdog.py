@@ -24,6 +24,7 @@ import jax
 from elenchus.data.files import atomic
 from elenchus.model.ranges import Range, checked
 from elenchus.train import output, preemption
+from elenchus.train.early_end import early_end
 from elenchus.train.metrics import progress
 from elenchus.train.metrics.activity import (
     STATUS,
@@ -43,10 +44,12 @@ Seconds = Annotated[float, Range(0.0, 1e7)]
 @dataclasses.dataclass(frozen=True)
 @checked('watchdog')
 class WatchdogSettings:
-    """When a run counts as slow or stuck."""
+    """When a run counts as slow or stuck, and how long it may take to stop."""
 
     slow_factor: Annotated[float, Range(2.0, 1e6)]  # times the median of the last steps
     timeout_s: Seconds  # without progress, until the Python stacks are dumped; 0: never
+    # From a request to stop until a process leaves that comes to no place to save; 0: never.
+    stop_within_s: Seconds
 
 
 class Hosts:
@@ -116,6 +119,7 @@ class Watchdog:
         self._every = _REMOTE_S if atomic.is_remote(workdir) else _LOCAL_S
         self._ended, self._started = threading.Event(), time.time()
         self._hosts, self._printed, self._armed_at = Hosts(), set(), -1
+        self._early_end = contextlib.ExitStack()
         self._thread = threading.Thread(target=self._watch, name='watchdog', daemon=True)
 
     def __enter__(self) -> 'Watchdog':
@@ -126,17 +130,30 @@ class Watchdog:
         jax.monitoring.register_event_duration_secs_listener(activity.count_compiling)
         activity.state = 'running'
         dump_stacks_on_signal(_dump_file())
+        preemption.requests.within_s = self._settings.stop_within_s
+        self._early_end.enter_context(early_end.doing(self._end_early))
         self._thread.start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace) -> None:
+        early_end.wait_if_begun()
+        self._early_end.close()
         self._ended.set()
         self._thread.join()
         faulthandler.cancel_dump_traceback_later()
         dump_stacks_on_signal(sys.__stderr__)  # the log may be closed
         jax.monitoring.unregister_event_duration_listener(activity.count_compiling)
         activity.mark('other')
-        activity.state = _end_state(kind)
+        self._write_end(_end_state(kind))
+
+    def _end_early(self) -> None:
+        """Writes the status of a process that a request to stop ends."""
+        self._ended.set()
+        self._thread.join(1.0)  # it may be writing the file, or waiting for another process
+        self._write_end('preempted')
+
+    def _write_end(self, state: str) -> None:
+        activity.state = state
         if not atomic.may_write() or not self._folder.exists():
             return
         with contextlib.suppress(OSError):  # such as a full disk, which has ended the run

@@ -64,6 +64,33 @@ def test_a_second_signal_ends_a_process_that_is_in_a_long_call(cluster):
     assert codes[0] in (128 + signal.SIGTERM, -signal.SIGTERM) and time.monotonic() - sent < 3
 
 
+# In a run, where nothing has to be saved
+
+
+@pytest.mark.parametrize(
+    ('count', 'work', 'cluster'),
+    [
+        (1, 'run', ALONE),
+        (2, 'run', CLUSTERED),
+        pytest.param(1, 'run', CLUSTERED, marks=pytest.mark.slow),
+        pytest.param(1, 'run-steps', ALONE, marks=pytest.mark.slow),
+        pytest.param(2, 'run-steps', CLUSTERED, marks=pytest.mark.slow),
+        pytest.param(2, 'run-first', CLUSTERED, marks=pytest.mark.slow),
+        pytest.param(3, 'run-first', CLUSTERED, marks=pytest.mark.slow),
+    ],
+)
+def test_all_processes_of_a_run_leave_long_calls(count, work, cluster):
+    """One of them gets the signal, in a call that cannot be left, as a compilation."""
+    started, sent = start(count, work, cluster=cluster), time.monotonic()
+    started[-1].send_signal(signal.SIGTERM)
+    codes, outputs = ends(started)
+    assert codes == [distributed.PREEMPTED_EXIT_CODE] * count, outputs
+    assert time.monotonic() - sent < 10
+    reasons = ['there was nothing new to save'] if work == 'run' else ['no place to save within',
+               'another process could not save']  # fmt: skip
+    assert all('preempted: ' in o and any(r in o for r in reasons) for o in outputs)
+
+
 def test_processes_that_are_at_different_steps_leave_at_the_same_one():
     started = start(2, 'calls')
     started[1].send_signal(signal.SIGTERM)

@@ -1,5 +1,6 @@
 """Watchdog: status, slow steps, silent hosts and stragglers, stacks, and shares of time."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ from elenchus.train.metrics import activity as activity_lib
 from elenchus.train.metrics import progress
 from elenchus.train.metrics.activity import Activity, time_shares
 
-SETTINGS = watchdog.WatchdogSettings(slow_factor=20.0, timeout_s=600.0)
+SETTINGS = watchdog.WatchdogSettings(slow_factor=20.0, timeout_s=600.0, stop_within_s=0.0)
 
 
 class Clock:
@@ -73,7 +74,7 @@ def test_no_progress_for_the_time_limit_is_named(clock):
     clock.now += 601
     (text,) = watchdog.complaints(activity, [], SETTINGS).values()
     assert text.startswith('actor: no progress for 601 s')
-    off = watchdog.WatchdogSettings(20.0, 0.0)
+    off = dataclasses.replace(SETTINGS, timeout_s=0.0)
     assert not watchdog.complaints(activity, [], off)
 
 
@@ -168,6 +169,6 @@ def test_a_start_that_was_killed_counts_up_to_its_last_sign(tmp_path, monkeypatc
 
 def test_the_stacks_of_a_run_without_progress_are_dumped(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(watchdog, '_LOCAL_S', 0.05)
-    with watchdog.Watchdog(tmp_path, watchdog.WatchdogSettings(20.0, 0.2)):
+    with watchdog.Watchdog(tmp_path, dataclasses.replace(SETTINGS, timeout_s=0.2)):
         time.sleep(0.8)
     assert 'Timeout (0:00:00' in capfd.readouterr().err
