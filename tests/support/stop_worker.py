@@ -5,7 +5,8 @@ python -m tests.support.stop_worker COORDINATOR NUM_PROCESSES PROCESS_ID WORK
 WORK is 'calls' (short steps) or 'stuck' (one long call of C, as XLA's compilation is, which defers
 Python's handlers), in a library; or in a run, which may end early: 'run' (stuck with nothing to
 save), 'run-steps' (stuck with steps to save), 'run-first' (as that in process 0, which the others
-wait for in a collective). COORDINATOR '' is a process alone, without jax.distributed.
+wait for in a collective), 'run-joins' (says so before it joins the others). COORDINATOR '' is a
+process alone, without jax.distributed.
 """
 
 import hashlib
@@ -22,6 +23,9 @@ WITHIN_S = 1.0
 
 
 def main(coordinator, num_processes, process_id, work):
+    early_end.is_allowed = work.startswith('run')
+    if work == 'run-joins':
+        print('joins', file=sys.stderr, flush=True)
     distributed.initialize(
         coordinator=coordinator,
         num_processes=int(num_processes),
@@ -35,7 +39,7 @@ def main(coordinator, num_processes, process_id, work):
 
 def do(work, process_id):
     if work.startswith('run'):
-        early_end.is_allowed, preemption.requests.within_s = True, WITHIN_S
+        preemption.requests.within_s = WITHIN_S
         early_end.has_steps = work != 'run'
     print('ready', file=sys.stderr, flush=True)
     if work == 'run-first' and jax.process_index():

@@ -91,6 +91,25 @@ def test_all_processes_of_a_run_leave_long_calls(count, work, cluster):
     assert all('preempted: ' in o and any(r in o for r in reasons) for o in outputs)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('process_id', [0, 1])
+def test_a_process_that_waits_for_the_others_to_join_leaves(process_id):
+    """Of two processes one has not started."""
+    address = f'localhost:{multi_process.free_port()}'
+    command = [sys.executable, '-m', 'tests.support.stop_worker', address, '2', str(process_id)]
+    process = subprocess.Popen(
+        [*command, 'run-joins'], cwd=multi_process.ROOT, env=multi_process.environment(1),
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr.readline() == 'joins\n'
+    time.sleep(2)  # into the wait
+    sent = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    codes, (output,) = ends([process])
+    assert codes == [distributed.PREEMPTED_EXIT_CODE] and time.monotonic() - sent < 10
+    assert 'preempted: the run was being opened' in output
+
+
 def test_processes_that_are_at_different_steps_leave_at_the_same_one():
     started = start(2, 'calls')
     started[1].send_signal(signal.SIGTERM)
