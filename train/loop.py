@@ -111,7 +111,6 @@ def train_loop(
                 break
             with saver.leaving(step, state):
                 state, metrics, updates = advance(step, state)
-            early_end.has_steps = True
             is_logged = step % loop.log_every == 0 or step == num_steps
             speeds = reporter.push(step, updates, row=metrics if is_logged else None)
             compare_hosts(step, state, cursor, every=loop.compare_hosts_every)
@@ -204,6 +203,7 @@ class LoopSaver(NamedTuple):
         """Leaves with what is whole if a request interrupts the step that the block advances."""
         try:
             yield
+            early_end.has_steps = True
         except StepInterrupted as stop:
             self.reporter.guard.push(step, stop.updates)
             self.leave(step - 1, stop.state)

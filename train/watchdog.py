@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import jax
@@ -38,6 +38,7 @@ from elenchus.train.metrics.activity import (
 _BEAT = 'elenchus/beat/'
 _LOCAL_S = 5.0  # seconds between two looks, signs of life, and on a disk writes of the status
 _REMOTE_S = 30.0  # between writes of the status in a bucket
+_STOPPED_S = 20.0  # a wait of `_LOCAL_S` that takes so long: the process was stopped
 _SILENT_S = 30.0  # a host that gives no sign of life for so long has stopped answering
 
 Seconds = Annotated[float, Range(0.0, 1e7)]
@@ -187,16 +188,27 @@ class Watchdog:
 
     def _watch(self) -> None:
         written = -math.inf
-        while not self._ended.wait(_LOCAL_S):
+        for was_stopped in self._looks():
             if preemption.requests.is_heard():
                 activity.state = 'stopping'
             self._arm()
-            self._complain()
+            if not was_stopped:
+                self._complain()
             is_due = time.monotonic() - written >= self._every
             if is_due and atomic.may_write() and self._folder.exists():
                 written = time.monotonic()
                 with contextlib.suppress(OSError):  # the run itself reports a full disk
                     self._write_status(self._rows)
+
+    def _looks(self) -> Iterator[bool]:
+        """Yields every `_LOCAL_S` seconds, until the end, whether this process itself was stopped.
+
+        Then not the others were silent, but this one was deaf.
+        """
+        begun = time.monotonic()
+        while not self._ended.wait(_LOCAL_S):
+            yield time.monotonic() - begun > _STOPPED_S
+            begun = time.monotonic()
 
     def _complain(self) -> None:
         """Prints what is wrong once: the first process all, others that the first one is silent."""
@@ -218,13 +230,13 @@ class Watchdog:
 
     def _exchange_often(self) -> None:
         """The thread that gives signs of life; a first process that is stopped makes it wait."""
-        while not self._ended.wait(_LOCAL_S):
+        for was_stopped in self._looks():
             with contextlib.suppress(jax.errors.JaxRuntimeError, AttributeError):
                 self._hosts.send({
                     'host': socket.gethostname(), 'stage': activity.stage, 'beat': time.time(),
                     'calls': preemption.requests.calls,
                 })  # fmt: skip
-                if jax.process_index() == 0:
+                if jax.process_index() == 0 and not was_stopped:
                     self._rows = self._hosts.read()
                 self._answered = time.monotonic()
 

@@ -3,9 +3,10 @@
 python -m tests.support.watched_worker FOLDER COORDINATOR NUM_PROCESSES PROCESS_ID SLOW_S
 
 test_silent_hosts.py stops it, or makes the last process slow: after `STEPS_BEFORE` steps it sleeps
-SLOW_S seconds within a step, once; 0 never. It ends after the step that begins `AFTER_S` later.
+SLOW_S seconds within a step, once; 0 never. It ends when FOLDER/end exists.
 """
 
+import pathlib
 import sys
 import time
 
@@ -18,7 +19,6 @@ from elenchus.train.metrics.activity import activity
 
 STEPS_BEFORE = 30
 STEP_S = 0.1
-AFTER_S = 5.0
 SETTINGS = watchdog.WatchdogSettings(slow_factor=2.0, timeout_s=0.0, stop_within_s=10.0)
 
 
@@ -32,13 +32,12 @@ def main(folder, coordinator, num_processes, process_id, slow_s):
     is_last = jax.process_index() == jax.process_count() - 1
     with output.kept(), FailuresReachAll(), watchdog.Watchdog(folder, SETTINGS):
         activity.start_stage('actor')
-        end = time.monotonic() + float(slow_s) + AFTER_S if float(slow_s) else float('inf')
-        step, is_over = 0, False
+        step, is_over, end = 0, False, pathlib.Path(folder, 'end')
         while not is_over:
             step += 1
-            time.sleep(float(slow_s) if is_last and step == STEPS_BEFORE else STEP_S)
+            time.sleep(float(slow_s or 0) if is_last and step == STEPS_BEFORE else STEP_S)
             distributed.is_preempted()
-            is_over = distributed.run_on_first(lambda: end < time.monotonic())
+            is_over = distributed.run_on_first(end.exists)
             activity.mark('steps')
             if step == STEPS_BEFORE // 2:
                 print('ready', file=sys.stderr, flush=True)

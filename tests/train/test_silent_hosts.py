@@ -86,18 +86,25 @@ def test_a_stopped_process_is_named_and_all_end(workers, tmp_path, stopped):
 
 
 @pytest.mark.parametrize('stopped', [0, 1])
-def test_a_process_that_is_stopped_for_a_while_costs_nothing_but_a_warning(workers, stopped):
-    started, logs = workers(slow_s=1)  # so that it ends by itself
+def test_a_process_that_is_stopped_for_a_while_costs_nothing_but_a_warning(
+    workers, tmp_path, stopped
+):
+    started, logs = workers()
     started[stopped].send_signal(signal.SIGSTOP)
     said = 'watchdog: .*(answered|sign of life)'
     wait_for(logs[1 - stopped], said, started[1 - stopped], seconds=80)
     started[stopped].send_signal(signal.SIGCONT)
+    time.sleep(2)
+    (tmp_path / 'run' / 'end').touch()
     assert [process.wait(ENDS_WITHIN_S) for process in started] == [0, 0]
+    # Who was deaf itself accuses nobody.
+    assert not re.search('answered|sign of life', logs[stopped].read_text())
 
 
-def test_a_slow_process_is_named_and_the_run_goes_on(workers):
+def test_a_slow_process_is_named_and_the_run_goes_on(workers, tmp_path):
     started, logs = workers(slow_s=25)
     wait_for(logs[0], r'watchdog: process 1 on \S+ is \d+ calls behind', started[0], seconds=80)
     assert re.search('watchdog: actor: a step takes more than 1', logs[0].read_text())
+    (tmp_path / 'run' / 'end').touch()
     assert [process.wait(ENDS_WITHIN_S) for process in started] == [0, 0]
     assert 'sign of life' not in logs[0].read_text()

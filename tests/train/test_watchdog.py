@@ -134,6 +134,20 @@ def test_a_host_that_is_silent_again_is_named_again(tmp_path, clock, capsys):
     assert capsys.readouterr().err.count('process 1 on two has given no sign of life') == 2
 
 
+def test_a_process_that_was_stopped_itself_accuses_nobody(tmp_path, monkeypatch, clock):
+    waits = iter([5.0, 7.0, 60.0, 5.0])
+
+    class Ended:
+        def wait(self, seconds):
+            clock.now += next(waits, 0.0)
+            return clock.now > 76
+
+    monkeypatch.setattr(watchdog.time, 'monotonic', clock)
+    dog = watchdog.Watchdog(tmp_path, SETTINGS)
+    dog._ended = Ended()
+    assert list(dog._looks()) == [False, False, True]
+
+
 def test_signs_of_life_do_not_wait_for_a_status_in_a_bucket(tmp_path, monkeypatch):
     """Its status is written every 30 s, after which time a host counts as silent."""
     monkeypatch.setattr(watchdog, '_LOCAL_S', 0.02)
