@@ -33,7 +33,7 @@ class EarlyEnd:
         self.is_allowed = False  # in a run; a library must not end the process that uses it
         self.has_steps = False  # steps of training that no file may have
         self._actions: list[Callable[[], object]] = []
-        self._has_begun = threading.Event()
+        self._ending = threading.Event()
 
     @contextlib.contextmanager
     def doing(self, action: Callable[[], object]) -> Iterator[None]:
@@ -45,16 +45,16 @@ class EarlyEnd:
             self._actions.remove(action)
 
     @property
-    def has_begun(self) -> bool:
+    def is_ending(self) -> bool:
         """Whether the process is being ended."""
-        return self._has_begun.is_set()
+        return self._ending.is_set()
 
     def end(self, where: str) -> NoReturn:
         """Ends the process with code 75, after at most `FINISH_S` seconds.
 
         It leaves JAX's coordination service together with the other processes.
         """
-        self._has_begun.set()
+        self._ending.set()
         _run_for(FINISH_S, lambda: self._finish(where))
         os._exit(EXIT_CODE)
 
@@ -63,18 +63,18 @@ class EarlyEnd:
 
         The interpreter would take seconds to free what the system frees at once.
         """
-        self.wait_if_begun()
+        self.wait_if_ending()
         if self.is_allowed:
-            self._has_begun.set()
+            self._ending.set()
             _run_for(TOGETHER_S, _leave_service)
             os._exit(EXIT_CODE)
 
-    def wait_if_begun(self) -> None:
+    def wait_if_ending(self) -> None:
         """Waits for the end if it has begun; otherwise returns at once.
 
         An error in the main thread is then no failure: other processes have left already.
         """
-        if self.has_begun:
+        if self.is_ending:
             time.sleep(2 * FINISH_S)
             os._exit(EXIT_CODE)
 

@@ -40,7 +40,7 @@ class FailuresReachAll:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace) -> None:
-        early_end.wait_if_begun()
+        early_end.wait_if_ending()
         self._ended.set()
         if self._watcher is None:
             return

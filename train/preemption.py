@@ -96,7 +96,7 @@ class Requests:
         """Ends the thread, which must not be inside JAX's client when the process ends."""
         if self._thread is None:
             return
-        early_end.wait_if_begun()
+        early_end.wait_if_ending()
         self._closed.set()
         self._thread.join()
         with contextlib.suppress(jax.errors.JaxRuntimeError):  # the others must not wait for it
@@ -147,7 +147,7 @@ class Requests:
                 # A client that fails means that the coordinator is gone: its heartbeat ends us.
                 with contextlib.suppress(jax.errors.JaxRuntimeError):
                     self._agree()
-            if self._heard.is_set() and early_end.is_allowed and not early_end.has_begun:
+            if self._heard.is_set() and early_end.is_allowed and not early_end.is_ending:
                 self._end_if_due()
 
     def _read_signals(self) -> None:
@@ -202,7 +202,7 @@ class Requests:
             self._reader.settimeout(_AGREEING_POLL_S)
         if self._stop_at is None:
             self._read_counts()
-        if early_end.is_allowed and not early_end.has_begun and try_get(_NOW) is not None:
+        if early_end.is_allowed and not early_end.is_ending and try_get(_NOW) is not None:
             early_end.end(f'{_place()}: another process could not save')
 
     def _read_counts(self) -> None:

@@ -159,7 +159,7 @@ class Watchdog:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace) -> None:
-        early_end.wait_if_begun()
+        early_end.wait_if_ending()
         self._early_end.close()
         self._ended.set()
         self._thread.join()
@@ -205,10 +205,10 @@ class Watchdog:
 
         Then not the others were silent, but this one was deaf.
         """
-        begun = time.monotonic()
+        start = time.monotonic()
         while not self._ended.wait(_LOCAL_S):
-            yield time.monotonic() - begun > _STOPPED_S
-            begun = time.monotonic()
+            yield time.monotonic() - start > _STOPPED_S
+            start = time.monotonic()
 
     def _complain(self) -> None:
         """Prints what is wrong once: the first process all, others that the first one is silent."""

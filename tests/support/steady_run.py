@@ -2,8 +2,8 @@
 
     python -m tests.support.steady_run FOLDER 200      # both players, a checkpoint every 5th time
 
-Prints a JSON row every tenth iteration: resident anonymous memory, arrays that live, compilations so
-far, open descriptors, threads, Python objects. test_steady_run.py asserts that they level off.
+Prints a JSON row every tenth iteration: resident anonymous memory, arrays that live, compilations,
+open descriptors, threads, Python objects. test_steady_run.py asserts that they level off.
 """
 
 import gc

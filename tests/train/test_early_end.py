@@ -153,7 +153,7 @@ def test_when_the_main_thread_is_not_waited_for(
 def test_only_a_run_ends_its_process(early_end):
     early_end.is_allowed = False
     early_end.end_saved()
-    early_end.wait_if_begun()
+    early_end.wait_if_ending()
 
 
 def test_a_loop_has_steps_to_save_until_its_model_is_saved(early_end, tmp_path, monkeypatch):
@@ -209,18 +209,18 @@ def test_the_end_waits_for_nothing_long(early_end, monkeypatch):
 
 
 def test_a_file_that_is_being_written_is_waited_for(tmp_path):
-    path, begun, going_on = tmp_path / 'a', threading.Event(), threading.Event()
+    path, writes, going_on = tmp_path / 'a', threading.Event(), threading.Event()
 
     def write():
         with atomic.replaced(path) as temporary:
             temporary.write_text('one')
-            begun.set()
+            writes.set()
             going_on.wait()
 
     assert atomic.wait_for_writes(0)
     writing = threading.Thread(target=write)
     writing.start()
-    begun.wait()
+    writes.wait()
     assert not atomic.wait_for_writes(0.01)
     going_on.set()
     assert atomic.wait_for_writes(10) and path.read_text() == 'one'
@@ -230,16 +230,16 @@ def test_a_file_that_is_being_written_is_waited_for(tmp_path):
 def test_an_error_while_the_process_ends_is_no_failure(early_end, monkeypatch):
     """Other processes have left, so the collective of the main thread fails."""
     monkeypatch.setattr(early_end_lib.time, 'sleep', lambda _: None)
-    early_end._has_begun.set()
+    early_end._ending.set()
     with pytest.raises(EndedError):
-        early_end.wait_if_begun()
+        early_end.wait_if_ending()
 
 
 def test_a_run_that_has_saved_does_not_wait_for_the_interpreter(early_end, capsys):
     with pytest.raises(EndedError), cli.one_line_errors():
         raise preemption.Preempted('saved at step 3')
     assert 'saved at step 3' in capsys.readouterr().err
-    early_end.is_allowed, early_end._has_begun = False, threading.Event()
+    early_end.is_allowed, early_end._ending = False, threading.Event()
     with pytest.raises(preemption.Preempted), cli.one_line_errors():
         raise preemption.Preempted('saved at step 3')
 

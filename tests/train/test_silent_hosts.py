@@ -77,9 +77,9 @@ def test_a_stopped_process_is_named_and_all_end(workers, tmp_path, stopped):
         (row,) = (r for r in json.loads((tmp_path / 'run/status.json').read_text())['hosts']
                   if r['process'] == 1)  # fmt: skip
         assert row['silent'] > 25
-    begun = time.monotonic()
+    since = time.monotonic()
     assert started[other].wait(ENDS_WITHIN_S) not in (0, 75)
-    print(f'{other} ended with {started[other].returncode}, {time.monotonic() - begun:.0f} s after')
+    print(f'{other} ended with {started[other].returncode}, {time.monotonic() - since:.0f} s after')
     started[stopped].send_signal(signal.SIGCONT)
     assert started[stopped].wait(ENDS_WITHIN_S) not in (0, 75)
     print(logs[other].read_text()[-3000:], logs[stopped].read_text()[-3000:])

@@ -101,7 +101,7 @@ def test_a_silent_host_and_a_straggler_are_named(clock):
     assert 'process 1 on two is 2 calls behind the others' in texts['straggler', 1, 7]
 
 
-def test_a_process_that_has_given_no_sign_yet_is_no_straggler(clock):
+def test_a_process_without_a_sign_yet_is_no_straggler(clock):
     hosts, activity = watchdog.Hosts(clock), activity_of(clock, 10, 1.0)
     clock.now += 25
     texts = watchdog.complaints(activity, hosts.update([sign('one', 7), None]), SETTINGS)
@@ -233,7 +233,7 @@ def test_the_status_of_a_process_that_ends_early_is_preempted(tmp_path, monkeypa
         status = json.loads((tmp_path / 'status.json').read_text())
         assert status['state'] == 'preempted' and status['kept']
         assert json.loads((tmp_path / 'timing.jsonl').read_text())['state'] == 'preempted'
-        end._has_begun.clear()
+        end._ending.clear()
     assert 'preempted: here' in capsys.readouterr().err
 
 
