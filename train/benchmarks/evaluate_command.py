@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import ml_collections
 
 from elenchus.data.files import atomic
+from elenchus.data.text import markdown as markdown_text
 from elenchus.train import distributed
 from elenchus.train.benchmarks import evaluate_sets, opening, problem_sets
 from elenchus.train.report.html_page import write_report
@@ -72,12 +73,18 @@ def table(results: Mapping[str, dict]) -> str:
             f'greedy, {kind} of lm-eval': value
             for kind, value in summary.get('harness', {}).items()
         }
+        name = markdown_text.text(name)
         rows += [
-            (name, arm, *percent(value), f'{tokens[arm]:.0f}' if arm in tokens else '')
+            (
+                name,
+                markdown_text.text(arm),
+                *percent(value),
+                f'{tokens[arm]:.0f}' if arm in tokens else '',
+            )
             for arm, value in values.items()
         ]
         rows += [
-            (name, f'difference {pair}', *percent(value, sign='+'), '')
+            (name, markdown_text.text(f'difference {pair}'), *percent(value, sign='+'), '')
             for pair, value in contrasts(summary).items()
         ]
     return markdown(rows)
@@ -99,10 +106,10 @@ def percent(value: Sequence[float | None], *, sign: str = '') -> tuple[str, str]
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Returns a Markdown table whose columns are aligned; rows[0] is its head."""
+    """Returns a Markdown table with aligned columns, of cells in Markdown; rows[0] is its head."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
-        '| ' + ' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + ' |'
+        markdown_text.row(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         for row in rows
     ]
     rule = '|' + '|'.join('-' * (width + 2) for width in widths) + '|'

@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import ml_collections
+from etils import epath
 
 from elenchus.data.critiques import labelled_solutions
 from elenchus.data.critiques.labelled_solutions import LabelledSolution
 from elenchus.data.files import atomic
+from elenchus.data.text import markdown as markdown_text
 from elenchus.train import distributed
 from elenchus.train.benchmarks import judge_figures, judge_sets, opening
 from elenchus.train.benchmarks.evaluate_command import RESULTS, TABLE, markdown, percent
@@ -79,7 +81,7 @@ def read_sets(entries: Sequence[str], *, data_dir: str, num_rows: int) -> list[S
         if name and name not in NAMES:
             near = build.nearest(name, NAMES)
             raise ValueError(f'--data={entry}: unknown benchmark {name!r}; nearest: {near!r}')
-        for file in files_of(entry, pathlib.Path(path or pathlib.Path(data_dir, name))):
+        for file in files_of(entry, epath.Path(path or pathlib.Path(data_dir, name))):
             full_name = re.sub(r'[^\w.-]', '_', f'{name}-{file.stem}'.strip('-'))
             rows = labelled_solutions.read_solutions(file)
             if full_name in sets:
@@ -122,7 +124,8 @@ def table(results: Mapping[str, dict]) -> str:
             measured = [_cell(values[key]) for key in ('f1', 'found', 'passed', 'accuracy')]
             readable = f'{100 * values["readable"]:.0f}' if 'readable' in values else ''
             tokens = f'{values["tokens"]:.0f}' if 'tokens' in values else ''
-            rows.append((name, critic, *measured, readable, tokens))
+            labels = map(markdown_text.text, (name, critic))
+            rows.append((*labels, *measured, readable, tokens))
     return markdown(rows)
 
 
@@ -163,7 +166,11 @@ def write_results(path: os.PathLike, results: Mapping[str, dict]) -> None:
     def write() -> None:
         write_json(path / RESULTS, dict(results))
         parts = [table(results)]
-        parts += [f'## {name}\n\n{text}' for name, s in results.items() if (text := notes(s))]
+        parts += [
+            f'## {markdown_text.text(name)}\n\n{text}'
+            for name, s in results.items()
+            if (text := notes(s))
+        ]
         atomic.write_text(path / TABLE, '\n\n'.join(parts) + '\n')
         print(f'written: {path / RESULTS}, {path / TABLE}')
 
