@@ -132,6 +132,10 @@ class JsonTokenizer:
         sections = ('normalizer', 'pre_tokenizer', 'decoder')
         return frozenset(name for name in sections if _has_pattern(fields.get(name)))
 
+    def decode_rendered(self, ids: Sequence[int]) -> str:
+        """Returns the text of token ids with special tokens by their names."""
+        return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=False)
+
     @functools.cached_property
     def added_tokens(self) -> frozenset[str]:
         """Texts of all tokens that are added to the vocabulary, special or not."""

@@ -9,14 +9,14 @@ import signal
 import sys
 import typing
 
-from elenchus.scripts.launch import driver, exit_codes, options, sources, transitions
+from elenchus.data.text.printable import printable
+from elenchus.scripts.launch import driver, exit_codes, options, transitions
 from elenchus.scripts.launch.cloud import Cloud, CloudError
 from elenchus.scripts.launch.commands import Commands, say
 from elenchus.scripts.launch.ledger import Ledger
 from elenchus.scripts.launch.options import UsageError, describe
 from elenchus.scripts.launch.states import Policy, Progress, Resource, Run, State
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 ACTIONS = {
     'create': 'requests the machines',
     'install': 'puts the sources and the environment on all hosts',
@@ -45,6 +45,7 @@ class LaunchOptions:
     retries: int = describe(3, 'crashes after which the launch fails')
     max_preemptions: int = describe(100, 'preemptions after which the launch fails')
     poll: float = describe(60.0, 'seconds between looks, and the first delay of a back-off')
+    update: bool = describe(False, 'yes: this commit and these arguments replace the run there')
     tree: str = describe('head', 'sources that are shipped', choices=('head', 'dirty'))
     workdir: str = describe('', 'of fetch: folder in the bucket')
     into: str = describe('runs/fetched', 'of fetch: local folder')
@@ -68,41 +69,6 @@ class Launcher(typing.Protocol):
     """Makes a cloud from its flags, the arguments of the run, and a runner of commands."""
 
     def __call__(self, flags: typing.Any, run: tuple[str, ...], commands: Commands) -> Cloud: ...
-
-
-def value_of(run: typing.Sequence[str], name: str) -> str:
-    """Returns the value of a flag among the arguments of scripts.run, '' without one."""
-    value = ''
-    for i, word in enumerate(run):
-        if word in (f'--{name}', f'-{name}') and i + 1 < len(run):
-            value = run[i + 1]
-        elif word.startswith((f'--{name}=', f'-{name}=')):
-            value = word.partition('=')[2]
-    return value
-
-
-def check_workdir(run: typing.Sequence[str]) -> None:
-    """Checks that all hosts will find the work directory.
-
-    Raises:
-        UsageError: It is missing, or relative to each host's own disk.
-    """
-    workdir = value_of(run, 'workdir')
-    if not workdir.startswith(('gs://', '/')):
-        raise UsageError(
-            f'--workdir={workdir} must be in a bucket, gs://BUCKET/FOLDER, '
-            'or an absolute path that all hosts share'
-        )
-
-
-def pack(folder: str, tree: str, run: tuple[str, ...]) -> sources.Sources:
-    """Packs the sources and says which; checks that the config is among them."""
-    packed = sources.pack(ROOT, pathlib.Path(folder), tree=tree)
-    if packed.warning:
-        say(f'warning: {packed.warning}')
-    say(f'ships commit {packed.version}')
-    sources.check_config(run, ROOT, packed)
-    return packed
 
 
 def fetch(flags: LaunchOptions, commands: Commands) -> None:
@@ -155,8 +121,11 @@ class Session:
         with self.ledger.lock():
             progress = self.ledger.read()
             progress = Progress() if progress.ending else progress
+            self._store(self.cloud.launched.remember)
             # The hosts say what happened meanwhile; sources are installed anew.
-            progress = dataclasses.replace(progress, installed=False, started=None, misses=0)
+            progress = dataclasses.replace(
+                progress, installed=False, started=None, misses=0, replaced=False
+            )
             try:
                 return driver.keep(
                     self.cloud,
@@ -189,7 +158,7 @@ class Session:
 
     def logs(self) -> int:
         """Prints the end of the log."""
-        print(self.cloud.read_logs(self.flags.lines), end='')
+        print(printable(self.cloud.read_logs(self.flags.lines)), end='')
         return 0
 
     def cost(self) -> int:
@@ -214,6 +183,8 @@ class Session:
     def act(self, name: str) -> int:
         """Does one action; returns the exit code."""
         if name in ('create', 'install', 'start', 'stop', 'kill', 'delete'):
+            spent = self.ledger.read().billed_seconds(self.clock.now()) if name == 'start' else 0.0
+            self.cloud.budget = max(self.flags.max_hours * 3600 - spent, 0.0)
             getattr(self.cloud, name)()
             if not self.commands.dry_run:
                 self._remember(name)
@@ -221,9 +192,12 @@ class Session:
         return getattr(self, name)()
 
     def _write(self, progress: Progress) -> None:
-        """Stores the progress; a disk that is full is said once, and ends no launch."""
+        self._store(lambda: self.ledger.write(progress))
+
+    def _store(self, write: typing.Callable[[], None]) -> None:
+        """Writes to the ledger; a disk that is full is said once, and ends no launch."""
         try:
-            self.ledger.write(progress)
+            write()
         except OSError as error:
             if not self.is_warned:
                 self.say(f'warning: counts and bill are not kept: {error}')
@@ -232,7 +206,8 @@ class Session:
     def _remember(self, name: str) -> None:
         progress, now = self.ledger.read(), self.clock.now()
         if name == 'create':
-            progress = Progress(state=State.REQUESTED)
+            progress = Progress(state=State.REQUESTED, requested=now)
+            self.ledger.forget_run()
         elif name == 'delete':
             billed = progress.billed_seconds(now)
             progress = Progress(state=State.DONE, ending=True, billed=billed)

@@ -36,7 +36,14 @@ class Cloud(typing.Protocol):
     (ssh repeats commands, people run them twice) and then change nothing: nothing is there twice.
     A cloud whose job starts by itself (SLURM, GKE) does so in `create`, leaves `install` empty, and
     sees `Run.RUNNING` or `Run.ENDED` in `look` as soon as the machines are ready.
+
+    Attributes:
+        budget: Seconds that may still be billed, which the machines are told; None: not told.
+        since: Time of the request for these machines, None if there is none.
     """
+
+    budget: float | None
+    since: float | None
 
     def prepare(self) -> None:
         """Checks and packs what is local, before anything is created: a mistake costs nothing."""
@@ -59,5 +66,5 @@ class Cloud(typing.Protocol):
     def delete(self) -> None:
         """Deletes all that `create` made; nothing being there is no error."""
 
-    def read_logs(self, lines: int) -> str:
-        """Returns the last lines of the run's log."""
+    def read_logs(self, lines: int, *, host: str = '') -> str:
+        """Returns the last lines of the run's log, of a host that `look` named or of the first."""

@@ -20,14 +20,27 @@ LOST = re.compile(
     r'network is unreachable|no route to host|could not resolve|temporary failure|broken pipe|'
     r'name resolution|max retries|unable to connect|ssl|UNAVAILABLE|DEADLINE_EXCEEDED|INTERNAL\b|'
     r'\b(429|500|502|503|504)\b|try again|rate limit|reauthentication|refreshing .* auth tokens|'
-    r'not in a state that (can|allows)|still being created|currently in state',
+    r'not in a state that (can|allows)|still being created|'
+    # SDK 528, command_lib/compute/tpus/tpu_vm/exceptions.py: the machines are not there (any more).
+    r'cannot be (currently connected to|used anymore)|is going through a maintenance event|'
+    # Quotas of rates, such as `Create requests per minute`: they pass, those of chips do not.
+    r'requests? (per|/) (minute|100 seconds|second)',
     re.IGNORECASE,
 )
+TRIES = re.compile(
+    r'(SSH|SCP): Attempting to connect|Retrying: |Failed to execute command on multiple workers|'
+    r'##### Command execution on worker'
+)
+"""What gcloud says around the output of a host (SDK 528, tpu_vm/ssh.py); it explains nothing."""
+RATE = re.compile(r'requests? (per|/) (minute|100 seconds|second)|rate.?limit', re.IGNORECASE)
+FULL = re.compile(r'No space left on device|Disk quota exceeded|write remote .*: Failure')
+"""A host's disk: scp says so, and gcloud makes ssh's own code 255 of it (tpu_vm/ssh.py)."""
 WRONG = re.compile(
     r'PERMISSION_DENIED|permission denied on|does not have permission|required .* permission|'
     r'INVALID_ARGUMENT|unrecognized argument|invalid choice|argument .*: (expected|must be)|'
     r'quota|RESOURCE_EXHAUSTED|FAILED_PRECONDITION|has not been used in project|is disabled|'
-    r'do not currently have an active account|invalid value|could not parse resource',
+    r'do not currently have an active account|invalid value|could not parse resource|'
+    r'not present in the SSH agent',
     re.IGNORECASE,
 )
 MISSING = re.compile(r'NOT_FOUND|was not found|not found', re.IGNORECASE)
@@ -46,8 +59,10 @@ class Result:
     def reason(self) -> str:
         """The last line that says something, for one-line messages."""
         lines = [line.strip() for line in (self.error + '\n' + self.output).splitlines()]
-        lines = [line for line in lines if line]
+        lines = [line for line in lines if line and not TRIES.match(line)]
         errors = [line for line in lines if 'error' in line.lower()]
+        # gcloud puts details of google.rpc.ErrorInfo behind its message.
+        errors = [line for line in lines if line.startswith('ERROR: ')] or errors
         return ((errors or lines or ['no output'])[-1])[:300] + f' (exit code {self.code})'
 
 
@@ -108,7 +123,9 @@ class Commands:
 def error_of(result: Result) -> CloudError:
     """Returns the error of a command that failed: lost, refused, or failed."""
     text = result.error + result.output
-    if result.code == SSH_FAILED:
+    if FULL.search(text):
+        return CloudError(FULL.search(text).group(0) + f' (exit code {result.code})')
+    if result.code == SSH_FAILED or RATE.search(text):
         return Unreachable(result.reason)
     if WRONG.search(text):
         return Refused(result.reason)

@@ -1,24 +1,30 @@
 #!/usr/bin/env bash
 # Runs a command on this machine that outlives the connection which started it; the launchers call it there:
 #
-#   bash detached.sh start NAME KEY ATTEMPT COMMAND...   returns once the command runs
-#   bash detached.sh status NAME KEY                      prints one line (below)
-#   bash detached.sh stop NAME | kill NAME                SIGTERM, so that it saves; SIGKILL
-#   bash detached.sh abort NAME CODE                      SIGKILL by the launcher, which counts as exit code CODE
-#   bash detached.sh logs NAME LINES
+#   bash detached.sh start NAME KEY ATTEMPT VERSION COMMAND...   returns once the command runs
+#   bash detached.sh status NAME KEY                     prints one line (below)
+#   bash detached.sh stop NAME | kill NAME               SIGTERM, once, so that it saves; SIGKILL
+#   bash detached.sh abort NAME CODE                     SIGKILL by the launcher, which counts as exit code CODE
+#   bash detached.sh logs NAME LINES [HOST]              of this host alone
 #
-# KEY says which run it is, ATTEMPT which start of it. ssh and gcloud repeat a command after a lost connection,
-# so a start whose run is alive, or whose ATTEMPT has ended already, starts nothing. Exit code 3: another run is
-# alive here. The folder ~/.elenchus/NAME/HOST has key, attempt, process, child, log, heartbeat and exit_code.
+# KEY says which run it is, ATTEMPT which start of it, VERSION of which sources. ssh and gcloud repeat a command after
+# a lost connection, so a start whose run is alive, or whose ATTEMPT has ended already, starts nothing. Exit code 3:
+# another run is alive here. The folder ~/.elenchus/NAME/HOST has key, attempt, version, process, child, log, heartbeat
+# and exit_code.
 #
-# Status: `elenchus-status HOST absent`, `... other`, `... running SECONDS_SINCE_HEARTBEAT`, or
-# `... ended CODE SECONDS_SINCE stopped|-`.
+# ~/.elenchus/NAME/deadline has the time, in seconds since 1970, at which the budget is spent. The run then gets
+# SIGTERM, two minutes later SIGKILL, and its exit code is 124, as that of timeout(1).
+#
+# Status: `elenchus-status HOST absent`, `... other`, `... running SECONDS_SINCE_HEARTBEAT VERSION`, or
+# `... ended CODE SECONDS_SINCE stopped|- VERSION`.
 set -euo pipefail
 
 action=$1 name=$2
 shift 2
 folder="${ELENCHUS_STATE:-$HOME/.elenchus}/$name/$(uname -n)"
 HEARTBEAT=10 # seconds
+GRACE=${ELENCHUS_GRACE:-120} # seconds from SIGTERM to SIGKILL when the budget is spent
+SPENT=124
 
 # write FILE TEXT: whole or not at all. On a full disk it fails, which must hide no state and hold up no signal.
 write() { printf '%s\n' "$2" >"$folder/$1.new" && mv -f "$folder/$1.new" "$folder/$1"; }
@@ -54,20 +60,20 @@ print_status() {
         if [[ $key != - && "$(read_file key -)" != "$key" ]]; then
             echo "$state other"
         else
-            echo "$state running $(print_age heartbeat)"
+            echo "$state running $(print_age heartbeat) $(read_file version -)"
         fi
     elif [[ ! -f $folder/key ]] || [[ $key != - && "$(read_file key -)" != "$key" ]]; then
         echo "$state absent"
     else
         # A supervisor that was killed, or a machine that went down, leaves no exit code.
         [[ -f $folder/exit_code ]] || write exit_code 137 2>/dev/null || true
-        echo "$state ended $(read_file exit_code 137) $(print_age exit_code) $(read_file stopped -)"
+        echo "$state ended $(read_file exit_code 137) $(print_age exit_code) $(read_file stopped -) $(read_file version -)"
     fi
 }
 
 start() {
-    local key=$1 attempt=$2 detach=(nohup) began=$SECONDS
-    shift 2
+    local key=$1 attempt=$2 version=$3 detach=(nohup) began=$SECONDS
+    shift 3
     mkdir -p "$folder"
     exec 9>"$folder/lock"
     if command -v flock >/dev/null; then flock 9; fi
@@ -80,10 +86,11 @@ start() {
         print_status "$key"
         return
     fi
-    rm -f "$folder"/{process,child,exit_code,stopped,heartbeat}
+    rm -f "$folder"/{process,child,exit_code,stopped,spent,term,heartbeat}
     write spare '   ' # becomes exit_code: a disk that is full by then has room for it
     write key "$key"
     write attempt "$attempt"
+    write version "$version"
     if command -v setsid >/dev/null; then detach=(setsid nohup); fi
     "${detach[@]}" bash "$0" supervise "$name" "$@" </dev/null >>"$folder/log" 2>&1 9>&- &
     disown
@@ -92,6 +99,40 @@ start() {
         sleep 0.1
     done
     print_status "$key"
+}
+
+# Prints the seconds that the budget has left, HEARTBEAT without a budget.
+print_left() {
+    local deadline
+    deadline=$(cat "${folder%/*}/deadline" 2>/dev/null || true)
+    if [[ $deadline =~ ^[0-9]+$ ]]; then echo $((deadline - $(date +%s))); else echo "$HEARTBEAT"; fi
+}
+
+# Sends SIGTERM once a start, whoever asks first: a second one would end scripts.run before it has saved.
+terminate() {
+    if (set -C && : >"$folder/term") 2>/dev/null || [[ ! -e $folder/term ]]; then
+        kill -TERM "$(<"$folder/child")" 2>/dev/null || true
+    fi
+}
+
+# Ends the command when the budget is spent; it may have been raised since the last look.
+enforce_budget() {
+    (($(print_left) <= 0)) || return 0
+    if [[ ! -f $folder/spent ]]; then
+        echo "[detached] $(date -u +%FT%TZ) the budget is spent: SIGTERM, and SIGKILL in $GRACE s"
+        write spent "$(($(date +%s) + GRACE))" || true
+        terminate
+    elif (($(date +%s) >= $(read_file spent 0))); then
+        kill -KILL "$(<"$folder/child")" 2>/dev/null || true
+    fi
+}
+
+# Prints how long to sleep until the next heartbeat, or until the budget ends.
+print_pause() {
+    local left
+    left=$(print_left)
+    if [[ -f $folder/spent ]]; then left=1; fi
+    echo $((left < 1 ? 1 : left < HEARTBEAT ? left : HEARTBEAT))
 }
 
 # Waits for the command and writes its exit code. A machine that goes down sends SIGTERM to all processes: the
@@ -107,11 +148,13 @@ supervise() {
         trap '' TERM INT HUP
         while kill -0 $$ 2>/dev/null; do
             write heartbeat "$(date +%s)" || true
-            sleep "$HEARTBEAT"
+            if [[ -f $folder/child ]]; then enforce_budget; fi
+            sleep "$(print_pause)"
         done
-    ) >/dev/null 2>&1 &
+    ) >>"$folder/log" 2>/dev/null &
     disown
     bash -c 'printf "%s\n" "$$" >"$0" && exec "$@"' "$folder/child" "$@" || code=$?
+    if [[ -f $folder/spent ]] && ((code != 0)); then code=$SPENT; fi
     printf '%3d\n' "$code" 1<>"$folder/spare" && mv -f "$folder/spare" "$folder/exit_code"
     echo "[detached] $(date -u +%FT%TZ) ended with exit code $code"
 }
@@ -123,7 +166,7 @@ case $action in
     stop)
         if is_alive && [[ -f $folder/child ]]; then
             write stopped stopped || true
-            kill -TERM "$(<"$folder/child")" 2>/dev/null || true
+            terminate
         fi
         print_status -
         ;;
@@ -136,7 +179,7 @@ case $action in
         fi
         print_status -
         ;;
-    logs) if [[ -f $folder/log ]]; then tail -n "$1" "$folder/log"; fi ;;
+    logs) if [[ -f $folder/log && ${2:-$(uname -n)} == "$(uname -n)" ]]; then tail -n "$1" "$folder/log"; fi ;;
     *)
         echo "error: unknown action $action; use one of: start status stop kill abort logs" >&2
         exit 2

@@ -5,18 +5,28 @@ from __future__ import annotations
 import time
 import typing
 
-from elenchus.scripts.launch import transitions
+from elenchus.data.text.printable import printable
+from elenchus.scripts.launch import exit_codes, transitions
 from elenchus.scripts.launch.cloud import Cloud, CloudError
+from elenchus.scripts.launch.exit_codes import Ending
 from elenchus.scripts.launch.states import (
     Action,
     Cause,
     Event,
     Failure,
     Kind,
+    Observation,
     Policy,
     Progress,
+    Run,
+    State,
     Success,
 )
+
+LOG_LINES = 20
+"""Lines of the log of a failed run that are shown."""
+LOG_WIDTH = 400
+"""Characters of each of them."""
 
 
 class Clock:
@@ -75,13 +85,33 @@ def keep(
     while action.kind is not Kind.END:
         if action.delay:
             clock.sleep(action.delay)
+        cloud.since = None if progress.state is State.ABSENT else progress.requested
+        cloud.budget = max(policy.max_hours * 3600 - progress.billed_seconds(clock.now()), 0.0)
         event = perform(cloud, action.kind)
+        _show_failure(cloud, event, say)
         progress, action = transitions.advance(progress, event, now=clock.now(), policy=policy)
         remember(progress)
         before, line = line, _describe(progress, action)
         if line != before:
             say(line)
     return action.exit_code
+
+
+def _show_failure(cloud: Cloud, event: Event, say: typing.Callable[[str], None]) -> None:
+    """Shows the end of the log of a run that failed, before it is started again or deleted."""
+    if not isinstance(event, Observation) or event.run is not Run.ENDED or event.at is not None:
+        return
+    if exit_codes.ending_of(event.exit_code) in (Ending.DONE, Ending.PREEMPTED, Ending.SPENT):
+        return
+    try:
+        lines = cloud.read_logs(LOG_LINES, host=event.host).splitlines()[-LOG_LINES:]
+    except (CloudError, OSError) as error:
+        lines = [f'(its log cannot be read: {error})']
+    name = f' of {event.host}, which failed first' if event.host else ''
+    say(f'exit code {event.exit_code}; the end of the log{name}:')
+    for line in lines:
+        line = printable(line)
+        say(f'  | {line[:LOG_WIDTH]}' + ('...' if len(line) > LOG_WIDTH else ''))
 
 
 def _describe(progress: Progress, action: Action) -> str:

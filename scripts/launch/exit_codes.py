@@ -2,8 +2,8 @@
 
 Written once, for the state machine (`transitions.py`) and for the guide (docs/pods.md has what
 `__main__.py codes` prints). Sources: 0, 1, 2 and 75 are those of scripts.run (docs/faults.md; 75 is
-EX_TEMPFAIL of sysexits.h); a shell reports a process that signal N ended as 128 + N (bash(1), EXIT
-STATUS).
+EX_TEMPFAIL of sysexits.h); 124 is that of timeout(1); a shell reports a process that signal N ended
+as 128 + N (bash(1), EXIT STATUS).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ class Ending(enum.Enum):
     CRASHED = 'crashed'
     KILLED = 'killed'
     REFUSED = 'refused'
+    SPENT = 'out of budget'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Row:
     reaction: str
 
 
-DONE, CRASH, REFUSAL, PREEMPTION = 0, 1, 2, 75
+DONE, CRASH, REFUSAL, PREEMPTION, BUDGET = 0, 1, 2, 75, 124
 FIRST_SIGNAL = 128
 """Codes above it are 128 + the number of a signal."""
 
@@ -57,6 +58,12 @@ TABLE = (
         Ending.PREEMPTED,
         'stopped by SIGTERM with a checkpoint saved',
         'starts again, at most --max_preemptions times, unless the action `stop` asked for it',
+    ),
+    Row(
+        '124',
+        Ending.SPENT,
+        '--max_hours are over: SIGTERM, so that it saves, and two minutes later SIGKILL',
+        'never starts again; deletes what it made, whatever --after says',
     ),
     Row(
         '137, 143, other 129-192',
@@ -84,6 +91,7 @@ def ending_of(code: int) -> Ending:
         DONE: Ending.DONE,
         REFUSAL: Ending.REFUSED,
         PREEMPTION: Ending.PREEMPTED,
+        BUDGET: Ending.SPENT,
     }
     if code in endings:
         return endings[code]
@@ -94,7 +102,8 @@ def code_of_hosts(codes: Iterable[int]) -> int:
     """Returns the exit code of a run from those of its hosts.
 
     When one host is killed or refuses its config, the others end with 1 soon after, because they
-    miss it; so the code that explains the others counts: refused, killed, crashed, preempted, done.
+    miss it; so the code that explains the others counts: out of budget, refused, killed, crashed,
+    preempted, done.
     """
     return max(codes, key=lambda code: (_ORDER.index(ending_of(code)), code))
 

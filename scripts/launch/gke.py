@@ -8,14 +8,17 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import math
 import re
 import tarfile
-import tempfile
+import time
 import typing
 
-from elenchus.scripts.launch import actions, exit_codes, options, remote, sources
+from elenchus.scripts.launch import actions, exit_codes, launched_run, options, remote
 from elenchus.scripts.launch.actions import LaunchOptions
 from elenchus.scripts.launch.commands import EXISTS, MISSING, Commands, error_of, say
+from elenchus.scripts.launch.launched_run import LaunchedRun
+from elenchus.scripts.launch.ledger import Ledger
 from elenchus.scripts.launch.options import UsageError, describe
 from elenchus.scripts.launch.states import Observation, Resource, Run
 
@@ -66,10 +69,13 @@ class Workload:
         if flags.docker_image and flags.repository:
             raise UsageError('--docker_image and --repository exclude each other')
         self.flags = flags
-        self.run = run
         self.commands = commands
         self.accelerator = flags.accelerator or {'tpu': 'tpu', 'gpu': 'cuda13'}[flags.device]
-        self._sources: sources.Sources | None = None
+        self.launched = LaunchedRun(
+            run, Ledger(*self.ledger_names), tree=flags.tree, update=flags.update
+        )
+        self.budget: float | None = None
+        self.since: float | None = None
 
     @property
     def ledger_names(self) -> tuple[str, ...]:
@@ -83,12 +89,7 @@ class Workload:
 
     def prepare(self) -> None:
         """Exports the sources that the image gets, and checks the arguments of the run."""
-        if not self.run:
-            raise UsageError('the arguments of scripts.run are required after --')
-        actions.check_workdir(self.run)
-        if not self.flags.docker_image:
-            self._scratch = tempfile.TemporaryDirectory(prefix='elenchus-')
-            self._sources = actions.pack(self._scratch.name, self.flags.tree, self.run)
+        self.launched.prepare(image=self.flags.docker_image)
 
     def look(self) -> Observation:
         """Returns the state of the JobSet and of its pods."""
@@ -108,16 +109,23 @@ class Workload:
                 patience=QUICK,
             )
         )
-        if self.run and self._encoded() not in result.output:
-            return Observation(Resource.READY, Run.OTHER, detail='it has other arguments')
-        return observe(jobset, pods['items'])
+        seen = observe(jobset, pods['items'])
+        arguments, version = read_command(result.output)
+        if self.launched.key == launched_run.ANY:
+            return dataclasses.replace(
+                seen, detail=_join(seen.detail, launched_run.commit_of(version))
+            )
+        if launched_run.key_of(arguments) != self.launched.key:
+            return Observation(Resource.READY, Run.OTHER, detail='it has another work directory')
+        if seen.run is Run.RUNNING and self.launched.is_replaced_by_this(version):
+            return Observation(Resource.READY, Run.ABSENT)  # `start` replaces the workload
+        return seen
 
     def create(self) -> None:
         """Builds the image and submits the workload."""
-        if not self.run:
-            raise UsageError('the arguments of scripts.run are required after --')
-        if self._sources is None and not self.flags.docker_image:
+        if self.launched.key == launched_run.ANY:
             self.prepare()
+        self.launched.check_startable()
         flags = self.flags
         size = {
             'tpu': [f'--tpu-type={flags.type}', f'--num-slices={flags.slices}'],
@@ -142,10 +150,15 @@ class Workload:
 
     def command(self) -> str:
         """Returns the command of a pod, without any character that XPK's YAML would change."""
-        cache = remote.compilation_cache(actions.value_of(self.run, 'workdir'))
+        workdir = self.launched.workdir.rstrip('/')
+        cache = remote.compilation_cache(workdir)
+        seconds = self.flags.max_hours * 3600 if self.budget is None else self.budget
         words = [
             *('cd', self.flags.image_folder, '&&', 'exec', 'env'),
             f'ELENCHUS_SUPERVISE={self.flags.retries}',
+            f'ELENCHUS_SECONDS={math.ceil(seconds)}',
+            f'ELENCHUS_METER={workdir}/launch/{self.flags.name}-{int(time.time())}.seconds',
+            f'ELENCHUS_VERSION={self.launched.version}',
             *([f'JAX_COMPILATION_CACHE_DIR={cache}'] if cache else []),
             *remote.worker_command(self.accelerator, (self._encoded(),)),
         ]
@@ -156,7 +169,9 @@ class Workload:
 
     def _encoded(self) -> str:
         """Returns the arguments of the run as one word."""
-        arguments = (*self.run, '--distributed') if self.flags.device == 'tpu' else self.run
+        arguments = self.launched.arguments
+        if self.flags.device == 'tpu':
+            arguments = (*arguments, '--distributed')
         packed = base64.b64encode(b''.join(word.encode() + b'\0' for word in arguments)).decode()
         return f'--encoded={packed}'
 
@@ -165,15 +180,15 @@ class Workload:
         flags = self.flags
         if flags.docker_image:
             return [f'--docker-image={flags.docker_image}']
-        folder = f'{self._scratch.name}/sources'
-        with tarfile.open(self._sources.path) as archive:
+        folder = f'{self.launched.scratch}/sources'
+        with tarfile.open(self.launched.sources.path) as archive:
             # Our own archive; Python 3.9 need not know filters.
             archive.extractall(
                 folder, **({'filter': 'data'} if hasattr(tarfile, 'data_filter') else {})
             )
         if not flags.repository:
             return [f'--base-docker-image={flags.image}', f'--script-dir={folder}']
-        image = f'{flags.repository}:{self._sources.version.replace("+", "-")}'
+        image = f'{flags.repository}:{self.launched.sources.version.replace("+", "-")}'
         self.commands.check(
             [
                 *('docker', 'buildx', 'build', '--platform=linux/amd64', '--push'),
@@ -217,12 +232,11 @@ class Workload:
         if result.code:
             say(f'{self.flags.name} is not in {self.flags.cluster}: nothing was deleted')
 
-    def read_logs(self, lines: int) -> str:
-        """Returns the end of the log of the first slice's first host."""
+    def read_logs(self, lines: int, *, host: str = '') -> str:
+        """Returns the end of the log of a pod, or of the first slice's first host."""
         selector = f'{JOBSET}={self.flags.name},batch.kubernetes.io/job-completion-index=0'
-        return self.commands.check(
-            self._kubectl('logs', f'--selector={selector}', f'--tail={lines}'), patience=QUICK
-        )
+        which = [host] if host else [f'--selector={selector}']
+        return self.commands.check(self._kubectl('logs', *which, f'--tail={lines}'), patience=QUICK)
 
     def _xpk(self, action: str) -> list[str]:
         flags = self.flags
@@ -252,7 +266,8 @@ def observe(jobset: dict, pods: list[dict]) -> Observation:
         code = exit_codes.code_of_hosts(codes)
         reason = conditions['Failed'].get('message') or conditions['Failed'].get('reason', '')
         detail = f'exit code {code}: {reason}' + (f', {note}' if note else '')
-        return Observation(Resource.READY, Run.ENDED, code, detail=detail)
+        host = first_to_fail(pods)
+        return Observation(Resource.READY, Run.ENDED, code, detail=detail, host=host)
     if jobset.get('spec', {}).get('suspend') or 'Suspended' in conditions:
         return Observation(Resource.WAITING, detail='the workload waits in the queue')
     if any(pod.get('status', {}).get('phase') == 'Running' for pod in pods):
@@ -263,6 +278,32 @@ def observe(jobset: dict, pods: list[dict]) -> Observation:
     return Observation(Resource.WAITING, detail='its pods are not running yet')
 
 
+def read_command(jobset: str) -> tuple[tuple[str, ...], str]:
+    """Returns arguments and version of the run of a JobSet, from the text of its command."""
+    packed = re.search(r'--encoded=([A-Za-z0-9+/=]+)', jobset)
+    version = re.search(r'ELENCHUS_VERSION=([\w.+-]+)', jobset)
+    try:
+        text = base64.b64decode(packed.group(1)).decode() if packed else ''
+    except ValueError:
+        text = ''
+    return tuple(text.split('\0')[:-1]), version.group(1) if version else ''
+
+
+def _join(*texts: str) -> str:
+    return '; '.join(text for text in texts if text)
+
+
+def first_to_fail(pods: list[dict]) -> str:
+    """Returns the name of the pod that failed first, '' if none says when."""
+    ends = [
+        (ended['finishedAt'], pod['metadata']['name'])
+        for pod in pods
+        for ended in _endings(pod)
+        if ended.get('exitCode') and 'finishedAt' in ended and 'metadata' in pod
+    ]
+    return min(ends, default=('', ''))[1]
+
+
 def _reasons(pod: dict) -> typing.Iterator[str]:
     """Yields why containers of a pod wait."""
     for container in pod.get('status', {}).get('containerStatuses', ()):
@@ -270,10 +311,15 @@ def _reasons(pod: dict) -> typing.Iterator[str]:
 
 
 def _codes(pod: dict) -> typing.Iterator[int]:
+    for ended in _endings(pod):
+        yield ended.get('exitCode', exit_codes.CRASH)
+
+
+def _endings(pod: dict) -> typing.Iterator[dict]:
     for container in pod.get('status', {}).get('containerStatuses', ()):
         ended = container.get('state', {}).get('terminated')
         if ended:
-            yield ended.get('exitCode', exit_codes.CRASH)
+            yield ended
 
 
 def main(arguments: typing.Sequence[str]) -> int:

@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import pathlib
+import shutil
 import typing
 
 from elenchus.scripts.launch.options import UsageError
@@ -52,6 +53,33 @@ class Ledger:
         new = self.path.with_suffix('.new')
         new.write_text(json.dumps(fields, indent=1), encoding='utf-8')
         os.replace(new, self.path)
+
+    def read_run(self) -> tuple[str, tuple[str, ...], pathlib.Path] | None:
+        """Returns version, arguments and sources of the run of this launch, None before it."""
+        try:
+            fields = json.loads(self.path.with_suffix('.run').read_text(encoding='utf-8'))
+            version, run = str(fields['version']), tuple(str(word) for word in fields['run'])
+            archive = self.path.parent / str(fields['archive'])
+            return (version, run, archive) if archive.is_file() else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write_run(self, version: str, run: typing.Sequence[str], archive: pathlib.Path) -> None:
+        """Stores the run of this launch, so that the same sources start again after a commit."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        path = self.path.with_suffix('.tar.gz')
+        if archive != path:
+            new = path.with_suffix('.new')
+            shutil.copyfile(archive, new)
+            os.replace(new, path)
+        fields = {'version': version, 'run': list(run), 'archive': path.name}
+        new = self.path.with_suffix('.run.new')
+        new.write_text(json.dumps(fields), encoding='utf-8')
+        os.replace(new, self.path.with_suffix('.run'))
+
+    def forget_run(self) -> None:
+        """Removes the run of a former launch, so that the next takes the sources of the clone."""
+        self.path.with_suffix('.run').unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def lock(self) -> typing.Iterator[None]:

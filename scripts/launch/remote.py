@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import math
 import posixpath
 import shlex
 import typing
 
 from elenchus.scripts.launch import exit_codes
+from elenchus.scripts.launch.launched_run import LaunchedRun, commit_of
 from elenchus.scripts.launch.states import Observation, Resource, Run
 
 STATUS = 'elenchus-status'
+GUARD = 'elenchus-guard'
+END = 'elenchus-end'
 STRAGGLING = 600
 """Seconds after which hosts that still run are given up, when another one has failed."""
 UNPACK = """set -e
@@ -41,11 +44,6 @@ def quote(words: typing.Iterable[str]) -> str:
 def home_folder(folder: str) -> str:
     """Returns a folder on a host; commands start in the home directory, so `~/` is dropped."""
     return folder[2:] if folder.startswith('~/') else folder
-
-
-def key_of(version: str, run: typing.Sequence[str]) -> str:
-    """Returns what tells a run from others: its sources and its arguments."""
-    return hashlib.sha256('\0'.join((version, *run)).encode()).hexdigest()[:12]
 
 
 def compilation_cache(workdir: str) -> str:
@@ -79,10 +77,30 @@ def detached_command(folder: str, *words: str) -> str:
     return f'cd {shlex.quote(folder)} && {quote(["bash", "scripts/launch/detached.sh", *words])}'
 
 
-def status_command(folder: str, name: str, key: str) -> str:
-    """Returns the command that prints one line of status, on hosts without sources too."""
+def budget_command(name: str, budget: float | None) -> str:
+    """Returns the command that tells a host that somebody watches, and when the budget is spent."""
+    folder = f'"${{ELENCHUS_STATE:-$HOME/.elenchus}}"/{shlex.quote(name)}'
+    deadline = '' if budget is None else f'echo $((now + {math.ceil(budget)})) >"$d/deadline"; '
+    return (
+        f'd={folder}; now=$(date +%s); {{ mkdir -p "$d" && echo "$now" >"$d/watched"; {deadline}}} '
+        '2>/dev/null; '
+    )
+
+
+def status_command(folder: str, name: str, key: str, *, budget: float | None) -> str:
+    """Returns the command that prints one line of status, on hosts without sources too.
+
+    Args:
+        folder: Of the sources.
+        name: Of the run.
+        key: What tells it from others.
+        budget: Seconds that may still be billed, None if the host is not to be told.
+    """
     script = shlex.quote(f'{folder}/scripts/launch/detached.sh')
     return (
+        f'{budget_command(name, budget)}'
+        'g="${ELENCHUS_GUARD:-/var/lib/elenchus-guard}/may_delete"; '
+        f'if [ -f "$g" ]; then echo "{GUARD} $(cat "$g")"; fi; '
         f'if [ -f {script} ]; then bash {script} status {quote([name, key])}; '
         f'else echo "{STATUS} $(uname -n) absent"; fi'
     )
@@ -97,6 +115,7 @@ class HostStatus:
     code: int | None = None
     age: int = 0
     stopped: bool = False
+    version: str = ''
 
 
 def read_status(output: str) -> list[HostStatus]:
@@ -111,10 +130,12 @@ def read_status(output: str) -> list[HostStatus]:
         if run not in {r.value for r in Run}:
             continue
         numbers = [int(word) for word in more if word.lstrip('-').isdigit()]
+        version = more[-1] if more and '-' in more[-1].strip('-') else ''
         if run == Run.ENDED.value and len(numbers) == 2:
-            hosts.append(HostStatus(host, Run.ENDED, *numbers, stopped=more[-1] == 'stopped'))
+            stopped = 'stopped' in more
+            hosts.append(HostStatus(host, Run.ENDED, *numbers, stopped=stopped, version=version))
         elif run != Run.ENDED.value:
-            hosts.append(HostStatus(host, Run(run), age=(numbers or [0])[0]))
+            hosts.append(HostStatus(host, Run(run), age=(numbers or [0])[0], version=version))
     return hosts
 
 
@@ -125,17 +146,36 @@ def code_of_stragglers(hosts: typing.Sequence[HostStatus]) -> int:
     return exit_codes.code_of_hosts(codes) if codes and waiting else 0
 
 
-def observe(hosts: typing.Sequence[HostStatus], *, silent: str = '') -> Observation:
+def first_to_fail(hosts: typing.Iterable[HostStatus]) -> str:
+    """Returns the host that failed first, whose log says why; '' if none failed."""
+    good = (exit_codes.DONE, exit_codes.PREEMPTION)
+    failed = [host for host in hosts if host.run is Run.ENDED and host.code not in good]
+    earliest = [host for host in failed if host.age == max(other.age for other in failed)]
+    if not earliest:
+        return ''
+    # Of those that failed in the same second, the one whose code explains the others.
+    code = exit_codes.code_of_hosts(host.code for host in earliest)
+    return next(host.host for host in earliest if host.code == code)
+
+
+def observe(
+    hosts: typing.Sequence[HostStatus], *, launched: LaunchedRun, silent: str = ''
+) -> Observation:
     """Returns what the hosts say together, on machines that are ready.
 
     Args:
         hosts: Those that answered.
+        launched: The run that is wanted there.
         silent: Why some did not; empty if all did.
     """
     runs = {host.run for host in hosts}
-    note = f'; not all hosts answer: {silent}' if silent else ''
+    note = f'not all hosts answer: {silent}' if silent else ''
     if Run.OTHER in runs:
         return Observation(Resource.READY, Run.OTHER, detail='its hosts run something else')
+    versions = sorted({host.version for host in hosts if host.run is Run.RUNNING})
+    if any(launched.is_replaced_by_this(version) for version in versions):
+        detail = f'it makes room for commit {launched.sources.version}'
+        return Observation(Resource.READY, Run.OLD, detail=detail)
     if silent and Run.RUNNING not in runs:
         return Observation(Resource.READY, Run.UNKNOWN, detail=silent)
     if Run.ABSENT in runs or not runs:
@@ -143,7 +183,9 @@ def observe(hosts: typing.Sequence[HostStatus], *, silent: str = '') -> Observat
     if Run.RUNNING in runs:
         age = max(host.age for host in hosts if host.run is Run.RUNNING)
         late = f'no heartbeat for {age // 60} min' if age > 120 else ''
-        return Observation(Resource.READY, Run.RUNNING, detail=(late + note).lstrip('; '))
+        commit = ', '.join(commit_of(version) for version in versions if version)
+        texts = [text for text in (commit, late, note) if text]
+        return Observation(Resource.READY, Run.RUNNING, detail='; '.join(texts))
     code = exit_codes.code_of_hosts(host.code for host in hosts)
     names = ', '.join(sorted(host.host for host in hosts if host.code == code)[:3])
     return Observation(
@@ -151,5 +193,33 @@ def observe(hosts: typing.Sequence[HostStatus], *, silent: str = '') -> Observat
         Run.ENDED,
         code,
         stopped=any(host.stopped for host in hosts),
+        host=first_to_fail(hosts),
         detail=f'the run ended with exit code {code} on {names}',
+    )
+
+
+def observe_end(output: str, *, since: float, workdir: str) -> Observation:
+    """Returns what hosts that deleted themselves wrote (`guard.sh`), or that nothing is there.
+
+    Args:
+        output: Lines `elenchus-end HOST CODE|unused stopped|- BEGAN AT VERSION`.
+        since: Time of the request for these machines; older lines are of others.
+        workdir: The work directory, in a bucket.
+    """
+    lines = [line.split() for line in output.splitlines() if line.startswith(END + ' ')]
+    lines = [line for line in lines if len(line) == 7 and (line[4] + line[5]).isdigit()]
+    lines = [line for line in lines if int(line[5]) >= since]
+    if not lines:
+        return Observation(Resource.ABSENT)
+    codes = [int(line[2]) for line in lines if line[2].isdigit()]
+    ended = 'its hosts deleted it, because nobody watched'
+    code = exit_codes.code_of_hosts(codes) if codes else None
+    return Observation(
+        Resource.ABSENT,
+        Run.ENDED if codes else Run.ABSENT,
+        code,
+        stopped=any(line[3] == 'stopped' for line in lines),
+        detail=ended + (f'; exit code {code}, log in {workdir}/launch' if codes else ''),
+        since=float(min(int(line[4]) for line in lines)),
+        at=float(max(int(line[5]) for line in lines)),
     )

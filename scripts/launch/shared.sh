@@ -111,29 +111,3 @@ run() {
         "$@"
     fi
 }
-
-# print_worker_command FOLDER ACCELERATOR FLAGS...: prints the command for another machine, whose sources are
-# in FOLDER.
-print_worker_command() {
-    printf 'cd %s && exec bash scripts/launch/worker.sh %s' "${1@Q}" "$(quote_words "${@:2}" "${RUN_ARGUMENTS[@]}")"
-}
-
-# encode_arguments: prints the arguments of the run for `worker.sh ACCELERATOR --encoded=...`, without any
-# character that a shell, YAML or Kubernetes changes.
-encode_arguments() {
-    ((${#RUN_ARGUMENTS[@]})) || return 0
-    printf -- '--encoded=%s' "$(printf '%s\0' "${RUN_ARGUMENTS[@]}" | base64 | tr -d '\n')"
-}
-
-# warn_of_changes: says what is not shipped, because it is not committed.
-warn_of_changes() {
-    local changes
-    changes="$(git -C "$ROOT" status --porcelain 2>/dev/null | wc -l)"
-    ((changes == 0)) || echo "warning: $((changes)) files differ from HEAD, which is what is shipped; commit them first" >&2
-}
-
-# pack_sources FILE: writes the sources at HEAD into an archive, for machines without a shared file system.
-pack_sources() { run git -C "$ROOT" archive --format=tar.gz --output="$1" HEAD; }
-
-# print_unpack_command FOLDER: prints the command that unpacks the archive on another machine.
-print_unpack_command() { printf 'mkdir -p %s && tar -xzf elenchus.tar.gz -C %s' "${1@Q}" "${1@Q}"; }

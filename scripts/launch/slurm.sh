@@ -30,6 +30,7 @@ account=           # empty: your default account
 time=24:00:00      # time limit of one start of the job
 notice=180         # SIGTERM is sent this many seconds before the limit
 requeues=20        # the job is queued again at most so often
+max_hours=         # hours of all starts together, after which it is not queued again; empty: only --time and --requeues
 label=yes          # yes: each line of the log begins with the number of its process
 log=slurm-%j.log   # log file of all processes
 sbatch=            # any option of sbatch, such as --sbatch=--qos=high; may be repeated
@@ -40,13 +41,15 @@ parse_arguments "${BASH_SOURCE[0]}" "$@"
 require_one_of accelerator cuda13 cuda12 cpu
 require_one_of label yes no
 require_number nodes gpus cpus notice requeues lines
+[[ -z $max_hours || $max_hours =~ ^[0-9]+(\.[0-9]+)?$ ]] || fail "--max_hours=$max_hours must be a number of hours"
 
 # Prints the job script: it makes the environment once, runs the processes, and requeues itself. srun exits with
 # the highest code of all processes, 128 + N for one that signal N ended (srun(1), RETURN VALUE). With
 # --kill-on-bad-exit it ends the others by SIGTERM, then SIGKILL after KillWait: 143 and 137 are then the codes
 # of a run that was saved.
 print_job_script() {
-    local worker=(bash scripts/launch/worker.sh "$accelerator")
+    local worker=(bash scripts/launch/worker.sh "$accelerator") limit=''
+    if [[ -n $max_hours ]]; then limit="$(awk "BEGIN { printf \"%d\", $max_hours * 3600 }")"; fi
     # Since 22.05 srun does not inherit --cpus-per-task of sbatch: every process would have one CPU.
     local srun="srun --cpus-per-task=$cpus --kill-on-bad-exit=1"
     if [[ $label == yes ]]; then srun+=' --label'; fi
@@ -56,6 +59,12 @@ cd $(quote_words "$ROOT") && $(quote_words "${worker[@]}") || exit 1
 restarts=\${SLURM_RESTART_COUNT:-0}
 export ELENCHUS_CODES="\$PWD/.cache/slurm/\$SLURM_JOB_ID-\$restarts"
 rm -rf "\$ELENCHUS_CODES" && mkdir -p "\$ELENCHUS_CODES" || exit 1
+
+# Seconds of all starts of this job; the file is written once a minute, because a node may fail.
+used_file=.cache/slurm/used-\$SLURM_JOB_ID
+used_before=\$(cat "\$used_file" 2>/dev/null || echo 0)
+count_used() { echo \$((used_before + SECONDS)) >"\$used_file"; }
+is_spent() { [[ -n "$limit" ]] && ((used_before + SECONDS >= ${limit:-0})); }
 
 say() { echo "[slurm] \$(date -u +%FT%TZ) job \$SLURM_JOB_ID, start \$((restarts + 1)): \$*"; }
 
@@ -75,6 +84,7 @@ is_cancelled() {
 
 requeue() {
     if is_cancelled; then say "exit code \$1; stopped by the user"; return; fi
+    if is_spent; then say "exit code \$1; not queued again: --max_hours=$max_hours"; return; fi
     if ((restarts >= $requeues)); then say "exit code \$1; not queued again: --requeues=$requeues"; return; fi
     say "exit code \$1; queued again"
     local try
@@ -100,6 +110,33 @@ at_term() {
 }
 trap at_term TERM
 
+# At the budget the processes get SIGTERM, as before the time limit, and two minutes later SIGKILL.
+watch_budget() {
+    local end=\$((${limit:-0} - used_before)) sent=no
+    while true; do
+        count_used
+        if [[ -n "$limit" ]] && ((SECONDS >= end)); then
+            if [[ \$sent == no ]]; then
+                say 'the budget is spent'
+                # After the notice before the limit they save already; a second signal would end them at once.
+                if ((\${SLURM_JOB_END_TIME:-9999999999} - \$(date +%s) > $notice)); then
+                    scancel --signal=TERM "\$SLURM_JOB_ID"
+                fi
+                sent=yes
+            elif ((SECONDS >= end + ${ELENCHUS_GRACE:-120})); then
+                scancel --signal=KILL "\$SLURM_JOB_ID"
+            fi
+            sleep 1
+        elif [[ -n "$limit" ]] && ((end - SECONDS < 60)); then
+            sleep \$((end - SECONDS))
+        else
+            sleep 60
+        fi
+    done
+}
+watch_budget &
+watcher=\$!
+
 $srun $(quote_words "${worker[@]}" "${RUN_ARGUMENTS[@]}") &
 step=\$!
 while true; do
@@ -117,8 +154,12 @@ case \$codes in
     *) for one in \$codes; do case \$one in 0 | 137 | 143) ;; *) code=\$one ;; esac done ;;
 esac
 rm -rf "\$ELENCHUS_CODES"
+kill "\$watcher" 2>/dev/null
+count_used
+if is_spent && ((code != 0)); then code=124; fi
 case \$code in
-    0) ;;
+    0) rm -f "\$used_file" ;;
+    124) say "exit code 124; not queued again: --max_hours=$max_hours are over" ;;
     75 | 137 | 143) requeue "\$code" ;;
     *) say "exit code \$code; not queued again" ;;
 esac

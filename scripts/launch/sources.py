@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import os
 import pathlib
+import re
 import subprocess
 import tarfile
 
@@ -54,6 +55,42 @@ def changed_files(root: pathlib.Path) -> list[str]:
     return sorted({*changed, *_lines(_git(root, 'ls-files', '-z', '-o', '--exclude-standard'))})
 
 
+def read_version(root: pathlib.Path, *, tree: str) -> str:
+    """Returns the version that `pack` would ship, '' if this is no clone."""
+    try:
+        commit = _git(root, 'rev-parse', 'HEAD').strip()[:12]
+        if tree == DIRTY and changed_files(root):
+            return f'{commit}+{_digest_files(root, _list_files(root))}'
+    except (UsageError, OSError):
+        return ''
+    return commit
+
+
+def pack_commit(root: pathlib.Path, folder: pathlib.Path, commit: str) -> Sources | None:
+    """Writes the archive of a commit into a folder; returns None if the clone has none such."""
+    if not re.fullmatch('[0-9a-f]{7,40}', commit):
+        return None  # of a dirty tree; and no word from elsewhere becomes an option of git
+    path = folder / f'elenchus-{commit}.tar.gz'
+    try:
+        _git(root, 'archive', '--format=tar.gz', f'--output={path}', commit, '--')
+        names = _lines(_git(root, 'ls-tree', '-r', '-z', '--name-only', commit))
+    except UsageError:
+        return None
+    return Sources(path, commit, frozenset(names), '')
+
+
+def _list_files(root: pathlib.Path) -> list[str]:
+    names = _lines(_git(root, 'ls-files', '-z', '-c', '-o', '--exclude-standard'))
+    return sorted({name for name in names if os.path.lexists(root / name)})
+
+
+def _digest_files(root: pathlib.Path, names: list[str]) -> str:
+    digest = hashlib.sha256()
+    for name in names:
+        digest.update(name.encode() + b'\0' + _content(root / name) + b'\0')
+    return digest.hexdigest()[:12]
+
+
 def pack(root: pathlib.Path, folder: pathlib.Path, *, tree: str) -> Sources:
     """Writes the archive `elenchus-VERSION.tar.gz` into a folder.
 
@@ -68,25 +105,21 @@ def pack(root: pathlib.Path, folder: pathlib.Path, *, tree: str) -> Sources:
     commit = _git(root, 'rev-parse', 'HEAD').strip()
     changed = changed_files(root)
     if tree == DIRTY and changed:
-        names = _lines(_git(root, 'ls-files', '-z', '-c', '-o', '--exclude-standard'))
-        names = sorted({name for name in names if os.path.lexists(root / name)})
-        digest = hashlib.sha256()
-        for name in names:
-            digest.update(name.encode() + b'\0' + _content(root / name) + b'\0')
-        version = f'{commit[:12]}+{digest.hexdigest()[:12]}'
+        names = _list_files(root)
+        version = f'{commit[:12]}+{_digest_files(root, names)}'
         path = folder / f'elenchus-{version}.tar.gz'
         with gzip.open(path, 'wb') as file, tarfile.open(fileobj=file, mode='w') as archive:
             for name in names:
                 archive.add(root / name, arcname=name, recursive=False)
         return Sources(path, version, frozenset(names), '')
-    path = folder / f'elenchus-{commit[:12]}.tar.gz'
-    _git(root, 'archive', '--format=tar.gz', f'--output={path}', 'HEAD')
-    names = frozenset(_lines(_git(root, 'ls-tree', '-r', '-z', '--name-only', 'HEAD')))
+    packed = pack_commit(root, folder, commit[:12])
+    if packed is None:
+        raise UsageError(f'cannot pack the sources: git archive of {commit[:12]} failed')
     warning = ''
     if changed:
         few = ', '.join(changed[:3]) + (', ...' if len(changed) > 3 else '')
         warning = f'{len(changed)} changed or new files are not shipped ({few}); --tree=dirty does'
-    return Sources(path, commit[:12], names, warning)
+    return dataclasses.replace(packed, warning=warning)
 
 
 def _content(path: pathlib.Path) -> bytes:

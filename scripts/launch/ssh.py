@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import tempfile
 import time
 import typing
 
-from elenchus.scripts.launch import actions, options, remote, sources
+from elenchus.scripts.launch import actions, options, remote
 from elenchus.scripts.launch.actions import LaunchOptions
 from elenchus.scripts.launch.cloud import Unreachable
 from elenchus.scripts.launch.commands import Commands
+from elenchus.scripts.launch.launched_run import LaunchedRun
+from elenchus.scripts.launch.ledger import Ledger
 from elenchus.scripts.launch.options import UsageError, describe
 from elenchus.scripts.launch.states import Observation
 
@@ -48,11 +49,13 @@ class Machines:
         if not re.fullmatch(r'[A-Za-z0-9][\w.-]*', flags.name):
             raise UsageError(f'--name={flags.name} must be letters, digits, dots and hyphens')
         self.flags = flags
-        self.run = run
         self.commands = commands
         self.folder = remote.home_folder(flags.folder)
-        self.key = '-'
-        self._sources: sources.Sources | None = None
+        self.launched = LaunchedRun(
+            run, Ledger(*self.ledger_names), tree=flags.tree, update=flags.update
+        )
+        self.budget: float | None = None
+        self.since: float | None = None
 
     @property
     def ledger_names(self) -> tuple[str, ...]:
@@ -66,16 +69,13 @@ class Machines:
 
     def prepare(self) -> None:
         """Packs the sources and checks the arguments of the run."""
-        if not self.run:
-            raise UsageError('the arguments of scripts.run are required after --')
-        actions.check_workdir(self.run)
-        self._scratch = tempfile.TemporaryDirectory(prefix='elenchus-')
-        self._sources = actions.pack(self._scratch.name, self.flags.tree, self.run)
-        self.key = remote.key_of(self._sources.version, self.run)
+        self.launched.prepare()
 
     def look(self) -> Observation:
         """Asks every machine."""
-        command = remote.status_command(self.folder, self.flags.name, self.key)
+        command = remote.status_command(
+            self.folder, self.flags.name, self.launched.key, budget=self.budget
+        )
         seen, silent = [], ''
         for host in self.hosts:
             try:
@@ -87,17 +87,19 @@ class Machines:
         code = remote.code_of_stragglers(seen)
         if code:
             self._on_all('abort', str(code))
-        return remote.observe(seen, silent=silent)
+        return remote.observe(seen, launched=self.launched, silent=silent)
 
     def create(self) -> None:
         """Does nothing: the machines are there."""
 
     def install(self) -> None:
         """Copies the sources to all machines, unpacks them and makes the environment."""
-        archive = self._sources.path
+        self.launched.check_startable()
+        packed = self.launched.sources
+        archive = packed.path
         then = remote.quote(remote.worker_command(self.flags.accelerator, ()))
         command = remote.unpack_command(
-            self.folder, archive.name, version=self._sources.version, then=then
+            self.folder, archive.name, version=packed.version, then=then
         )
         for host in self.hosts:
             self.commands.check(['scp', '-q', *SSH_OPTIONS, '--', str(archive), f'{host}:'])
@@ -112,15 +114,15 @@ class Machines:
             words = remote.worker_command(
                 self.flags.accelerator,
                 (
-                    *self.run,
+                    *self.launched.arguments,
                     f'--coordinator={coordinator}',
                     f'--num_processes={len(self.hosts)}',
                     f'--process_id={i}',
                 ),
             )
-            command = remote.detached_command(
-                self.folder, 'start', self.flags.name, self.key, attempt, *words
-            )
+            start = ('start', self.flags.name, self.launched.key, attempt, self.launched.version)
+            command = remote.detached_command(self.folder, *start, *words)
+            command = remote.budget_command(self.flags.name, self.budget) + command
             self.commands.check(self._ssh(host, command), patience=QUICK)
 
     def stop(self) -> None:
@@ -134,10 +136,10 @@ class Machines:
     def delete(self) -> None:
         """Does nothing: the machines are not ours."""
 
-    def read_logs(self, lines: int) -> str:
-        """Returns the end of the first machine's log."""
+    def read_logs(self, lines: int, *, host: str = '') -> str:
+        """Returns the end of a machine's log."""
         command = remote.detached_command(self.folder, 'logs', self.flags.name, str(lines))
-        return self.commands.check(self._ssh(self.hosts[0], command), patience=QUICK)
+        return self.commands.check(self._ssh(host or self.hosts[0], command), patience=QUICK)
 
     def _on_all(self, *words: str) -> None:
         """Calls detached.sh on all machines, also if some of them do not answer.

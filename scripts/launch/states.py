@@ -37,7 +37,8 @@ class Run(enum.Enum):
     ABSENT = 'absent'
     RUNNING = 'running'
     ENDED = 'ended'
-    OTHER = 'other'  # a run with other arguments or sources is on the machines
+    OLD = 'old'  # it runs from other sources or arguments, and is to be started from these
+    OTHER = 'other'  # a run with another work directory is on the machines
 
 
 class Kind(enum.Enum):
@@ -67,9 +68,13 @@ class Observation:
     Attributes:
         resource: State of the machines.
         run: State of the run on them.
-        exit_code: Of a run that ended; of all hosts together (`exit_codes.code_of_hosts`).
+        exit_code: Of a run that ended; of all hosts together (`exit_codes.code_of_hosts`). 2 of an
+            unknown run: no host can be asked from this machine.
         stopped: Whether somebody ended the run by the action `stop`.
         detail: The cloud's own words, for the reader.
+        host: Of a run that failed: the host that failed first.
+        since, at: From when to when machines were there that their own hosts deleted
+            (guard.sh), None if nobody knows.
     """
 
     resource: Resource
@@ -77,6 +82,9 @@ class Observation:
     exit_code: int | None = None
     stopped: bool = False
     detail: str = ''
+    host: str = ''
+    since: float | None = None
+    at: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +160,7 @@ class Progress:
         state: The state.
         installed: Whether the sources of this launch are on these machines.
         reached: Whether these machines ever answered.
+        requested: Time of the last request, None before it.
         started: Time of the last start, None before it.
         crashes: Crashes and kills since the last good attempt.
         installs, requests, preemptions, deletes: Failed installations or starts, failed requests,
@@ -161,6 +170,7 @@ class Progress:
         absences: Looks in a row that saw nothing.
         billed: Billed seconds of slices that are gone.
         billing: Time since when the present slice is billed, None if it is not.
+        replaced: Whether the old run was told to stop, so that new sources can start.
         ending: Whether the launch only deletes and ends.
         exit_code: Of the launcher, at its end.
         why: One line for the reader: the reason of the last change.
@@ -169,6 +179,7 @@ class Progress:
     state: State = State.ABSENT
     installed: bool = False
     reached: bool = False
+    requested: float | None = None
     started: float | None = None
     crashes: int = 0
     installs: int = 0
@@ -180,6 +191,7 @@ class Progress:
     absences: int = 0
     billed: float = 0.0
     billing: float | None = None
+    replaced: bool = False
     ending: bool = False
     exit_code: int = 0
     why: str = ''

@@ -8,11 +8,15 @@ with a delay that doubles and a limit, and the code that is left says one thing:
 
 - 0: the run is complete. 2: a wrong flag or config.
 - 75: start the job again. The process saved after SIGTERM, or SIGTERM came and it could not.
+- 124: do not start it again; the budget is spent. $ELENCHUS_SECONDS has its seconds, and
+  $ELENCHUS_METER the file with those of all starts (`budget.py`).
 - 1: do not start it again; it crashed, or was killed, more often than RETRIES allows.
 """
 
 from __future__ import annotations
 
+import math
+import os
 import signal
 import subprocess
 import sys
@@ -21,10 +25,13 @@ import time
 import typing
 
 from elenchus.scripts.launch import exit_codes
+from elenchus.scripts.launch.budget import Budget
 from elenchus.scripts.launch.exit_codes import Ending
 from elenchus.scripts.launch.states import Policy
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+METER_SECONDS = 60.0
+"""Time between two entries of the used seconds."""
 NOTICE_SECONDS = 5.0
 """Longest time between the death of a process by a notice and the notice's arrival here."""
 
@@ -34,13 +41,18 @@ class Supervisor:
 
     Attributes:
         notice: Set by SIGTERM, SIGINT or SIGHUP: nothing is started any more.
+        grace: Seconds from SIGTERM to SIGKILL when the budget is spent.
     """
 
-    def __init__(self, command: list[str], policy: Policy):
+    grace = 120.0
+
+    def __init__(self, command: list[str], policy: Policy, *, budget: Budget | None = None):
         self.command = command
         self.policy = policy
+        self.budget = budget or Budget()
         self.notice = threading.Event()
         self._process: subprocess.Popen | None = None
+        self._signals = 0
 
     def pass_on(self, number: int, frame: typing.Any) -> None:
         """Passes a signal to the process; a handler for `signal.signal`."""
@@ -49,6 +61,7 @@ class Supervisor:
         if self._process is not None and self._process.poll() is None:
             # SIGHUP and SIGINT as SIGTERM: it saves at the first, and ends at once at the second.
             self._process.send_signal(signal.SIGTERM)
+            self._signals += 1
 
     def run(self) -> int:
         """Returns the exit code for the job's manager."""
@@ -58,9 +71,13 @@ class Supervisor:
             # Blocked between the start and the assignment, a signal cannot miss the process.
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             self._process = subprocess.Popen(self.command, preexec_fn=_unblock)
+            self._signals = 0
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-            code = self._process.wait()
+            code = self._wait()
             ending = exit_codes.ending_of(code)
+            self.budget.write()
+            if ending is not Ending.DONE and self.budget.remaining() <= 0:
+                return exit_codes.BUDGET
             if ending is Ending.DONE or ending is Ending.REFUSED or ending is Ending.PREEMPTED:
                 return code
             if code in (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP):
@@ -78,6 +95,25 @@ class Supervisor:
             self.notice.wait(delay)
         return exit_codes.PREEMPTION
 
+    def _wait(self) -> int:
+        """Returns the exit code of the process, which ends when the budget is spent."""
+        while True:
+            try:
+                return self._process.wait(max(min(self.budget.remaining(), METER_SECONDS), 0.01))
+            except subprocess.TimeoutExpired:
+                self.budget.write()
+            if self.budget.remaining() <= 0:
+                break
+        _say(f'the budget is spent: SIGTERM, and SIGKILL in {self.grace:.0f} s')
+        if not self._signals:  # else it saves already, and a second one would end it at once
+            self._process.send_signal(signal.SIGTERM)
+            self._signals += 1
+        try:
+            return self._process.wait(self.grace)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
 
 def _unblock() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -93,7 +129,12 @@ def main(arguments: list[str]) -> int:
         print('error: use supervise RETRIES COMMAND...', file=sys.stderr)
         return exit_codes.REFUSAL
     policy = Policy(retries=int(arguments[0]), poll=30.0, max_delay=600.0)
-    supervisor = Supervisor(arguments[1:], policy)
+    seconds = os.environ.get('ELENCHUS_SECONDS', '')
+    if seconds and not seconds.isdigit():
+        print(f'error: ELENCHUS_SECONDS={seconds} must be a whole number', file=sys.stderr)
+        return exit_codes.REFUSAL
+    budget = Budget(float(seconds or math.inf), os.environ.get('ELENCHUS_METER', ''))
+    supervisor = Supervisor(arguments[1:], policy, budget=budget)
     for number in SIGNALS:
         signal.signal(number, supervisor.pass_on)
     return supervisor.run()

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
-import tempfile
 import time
 import typing
 
-from elenchus.scripts.launch import actions, options, remote, sources, tpu_types
+from elenchus.scripts.launch import actions, exit_codes, options, remote, tpu_types
 from elenchus.scripts.launch.actions import LaunchOptions
 from elenchus.scripts.launch.cloud import CloudError, Refused, Unreachable
 from elenchus.scripts.launch.commands import (
     EXISTS,
+    FULL,
     MISSING,
     SSH_FAILED,
     Commands,
@@ -20,8 +21,10 @@ from elenchus.scripts.launch.commands import (
     error_of,
     say,
 )
+from elenchus.scripts.launch.launched_run import ROOT, LaunchedRun
+from elenchus.scripts.launch.ledger import Ledger
 from elenchus.scripts.launch.options import UsageError, describe
-from elenchus.scripts.launch.states import Observation, Resource
+from elenchus.scripts.launch.states import Observation, Resource, Run
 
 STATES = {
     'ACTIVE': Resource.READY,
@@ -38,8 +41,12 @@ STATES = {
 GONE_NODES = {'PREEMPTED', 'TERMINATED', 'STOPPED', 'STOPPING', 'DELETING'}
 """States of a node that does not come back: cloud.google.com/tpu/docs/reference/rest, Node."""
 KEEP_ALIVE = '-o ServerAliveInterval=30'
-GCLOUD_ERROR = re.compile(r'^ERROR: \(gcloud', re.MULTILINE)
-SSH_ERROR = re.compile(r'exited with return code \[255\]')
+GCLOUD_ERROR = re.compile(r'^ERROR: (\(gcloud|gcloud crashed)', re.MULTILINE)
+SSH_ERROR = re.compile(r'^ERROR: \(gcloud.* exited with return code \[255\]', re.MULTILINE)
+"""Of the last try with one host; lines `Retrying: SSH command error: ...` are of tries before."""
+AGENT = re.compile(r'not present in the SSH agent')
+FLEX_START_SECONDS = 7 * 24 * 3600
+"""Longest time of a slice of Flex-start: cloud.google.com/tpu/docs/request-using-flex-start."""
 QUICK = 300.0
 """Seconds after which a short command on the hosts counts as lost."""
 
@@ -63,6 +70,8 @@ class TpuOptions(LaunchOptions):
     labels: str = describe('', 'labels for the bill: KEY=VALUE,...')
     metadata: str = describe('', 'metadata of the hosts: KEY=VALUE,...')
     folder: str = describe('elenchus', 'folder of the sources on the hosts')
+    guard: bool = describe(True, 'yes: hosts delete the slice if this machine does not')
+    flex_start: bool = describe(False, 'yes: Google deletes it after --max_hours, at most 168')
 
 
 class Tpu:
@@ -73,13 +82,22 @@ class Tpu:
         tpu_types.check_name(flags.name)
         if flags.spot and flags.reserved:
             raise UsageError('--spot=yes and --reserved=yes exclude each other')
+        if flags.flex_start and (flags.spot or flags.reserved):
+            raise UsageError('--flex_start=yes excludes --spot=yes and --reserved=yes')
+        if flags.guard and 'startup-script=' in flags.metadata:
+            raise UsageError(
+                '--metadata=startup-script=... takes the place of the guard: --guard=no'
+            )
         self.flags = flags
-        self.run = run
         self.commands = commands
         self.folder = remote.home_folder(flags.folder)
         self.version = flags.version or tpu_types.runtime_version(flags.type)
-        self.key = '-'
-        self._sources: sources.Sources | None = None
+        self.launched = LaunchedRun(
+            run, Ledger(*self.ledger_names), tree=flags.tree, update=flags.update
+        )
+        self.budget: float | None = None
+        self.since: float | None = None
+        self._is_warned = False
 
     @property
     def ledger_names(self) -> tuple[str, ...]:
@@ -93,12 +111,7 @@ class Tpu:
 
     def prepare(self) -> None:
         """Packs the sources and checks the arguments of the run."""
-        if not self.run:
-            raise UsageError('the arguments of scripts.run are required after --')
-        actions.check_workdir(self.run)
-        self._scratch = tempfile.TemporaryDirectory(prefix='elenchus-')
-        self._sources = actions.pack(self._scratch.name, self.flags.tree, self.run)
-        self.key = remote.key_of(self._sources.version, self.run)
+        self.launched.prepare()
 
     def look(self) -> Observation:
         """Returns the state of the queued resource and, once it is active, of the run."""
@@ -106,7 +119,7 @@ class Tpu:
         result = self.commands.run(words, patience=QUICK)
         if result.code:
             if self._is_missing(result):
-                return Observation(Resource.ABSENT)
+                return self._look_at_end()
             raise error_of(result)
         if self.commands.dry_run:
             return self._look_at_hosts()
@@ -118,13 +131,28 @@ class Tpu:
             return self._look_at_hosts()
         return Observation(resource, detail=f'the queued resource is {state}')
 
+    def _look_at_end(self) -> Observation:
+        """Reads what hosts that deleted themselves have left in the bucket."""
+        workdir = self.launched.workdir.rstrip('/')
+        if self.since is None or not workdir.startswith('gs://'):
+            return Observation(Resource.ABSENT)
+        path = f'{workdir}/launch/{self.flags.name}/*.end'
+        result = self.commands.run(['gcloud', 'storage', 'cat', path], patience=QUICK)
+        return remote.observe_end(result.output, since=self.since, workdir=workdir)
+
     def _look_at_hosts(self) -> Observation:
         """Asks the hosts; the node itself if they do not answer."""
-        command = remote.status_command(self.folder, self.flags.name, self.key)
+        command = remote.status_command(
+            self.folder, self.flags.name, self.launched.key, budget=self.budget
+        )
         silent = ''
         try:
             result = self.commands.run(self._ssh(command), patience=QUICK)
             hosts = remote.read_status(result.output)
+            if AGENT.search(result.error):
+                code, detail = exit_codes.REFUSAL, _hint(result)
+                return Observation(Resource.READY, Run.UNKNOWN, code, detail=detail)
+            self._warn_of_guard(result.output)
             silent = _hint(result) if result.code else ''
         except Unreachable as error:
             hosts, silent = [], str(error)
@@ -139,7 +167,31 @@ class Tpu:
         if code:
             say(f'a host failed with {code}, and the others still wait for it: they are killed')
             self.commands.run(self._ssh(self._detached('abort', str(code))), patience=QUICK)
-        return remote.observe(hosts, silent=silent)
+        return remote.observe(hosts, launched=self.launched, silent=silent)
+
+    def _warn_of_guard(self, output: str) -> None:
+        if f'{remote.GUARD} no' in output and not self._is_warned:
+            self._is_warned = True
+            say(
+                "warning: the hosts' service account may not delete the slice (roles/tpu.admin): "
+                'while this machine is off, the budget ends the run, and the slice is billed on'
+            )
+
+    def _guard_flags(self) -> list[str]:
+        """Writes the startup script of the hosts; returns gcloud's flag for it."""
+        flags, project = self.flags, self.flags.project
+        if not project:
+            words = ['gcloud', 'config', 'get', 'project']
+            project = self.commands.run(words, patience=QUICK).output.strip()
+        seconds = flags.max_hours * 3600 if self.budget is None else self.budget
+        settings = {'NAME': flags.name, 'ZONE': flags.zone, 'PROJECT': project}
+        settings |= {'WORKDIR': self.launched.workdir, 'AFTER': flags.after}
+        words = [f'{name}={remote.quote([text])}' for name, text in settings.items()]
+        path = self.launched.scratch / 'guard.sh'
+        text = (ROOT / 'scripts' / 'launch' / 'guard.sh').read_text(encoding='utf-8')
+        head = f'#!/usr/bin/env bash\n{" ".join(words)} BUDGET={math.ceil(seconds)}\n'
+        path.write_text(head + text, encoding='utf-8')
+        return [f'--metadata-from-file=startup-script={path}']
 
     def create(self) -> None:
         """Requests the slice as a queued resource."""
@@ -152,22 +204,34 @@ class Tpu:
         ]
         switches = ('spot', 'reserved', 'internal_ips')
         more += [f'--{name.replace("_", "-")}' for name in switches if getattr(flags, name)]
-        result = self.commands.run(
-            self._words(
-                'queued-resources',
-                'create',
-                f'--node-id={flags.name}',
-                f'--accelerator-type={flags.type}',
-                f'--runtime-version={self.version}',
-                *more,
-            )
+        if flags.valid_until_duration:
+            # SDK 528, queued_resources/util.py, SetValidInterval: an end alone is dropped.
+            more.append('--valid-after-duration=1s')
+        if flags.flex_start:
+            seconds = flags.max_hours * 3600 if self.budget is None else self.budget
+            longest = min(math.ceil(seconds), FLEX_START_SECONDS)
+            more += ['--provisioning-model=flex-start', f'--max-run-duration={longest}s']
+        if flags.guard:
+            more += self._guard_flags()
+        words = self._words(
+            'queued-resources',
+            'create',
+            f'--node-id={flags.name}',
+            f'--accelerator-type={flags.type}',
+            f'--runtime-version={self.version}',
+            *more,
         )
+        if flags.flex_start:
+            words.insert(1, 'alpha')
+        result = self.commands.run(words)
         if result.code and not EXISTS.search(result.error + result.output):
             raise error_of(result)
 
     def install(self) -> None:
         """Copies the sources to all hosts, unpacks them and makes the environment."""
-        archive = self._sources.path
+        self.launched.check_startable()
+        packed = self.launched.sources
+        archive = packed.path
         self._check(
             [
                 *self._words('tpu-vm', 'scp', str(archive), f'{self.flags.name}:', named=False),
@@ -178,18 +242,19 @@ class Tpu:
         )
         then = remote.quote(remote.worker_command('tpu', ()))
         command = remote.unpack_command(
-            self.folder, archive.name, version=self._sources.version, then=then
+            self.folder, archive.name, version=packed.version, then=then
         )
         self._check(self._ssh(command))
 
     def start(self) -> None:
         """Starts the run on all hosts; a repeated command finds the attempt and starts nothing."""
         attempt = str(time.time_ns())
-        words = remote.worker_command('tpu', ('--distributed', *self.run))
-        cache = remote.compilation_cache(actions.value_of(self.run, 'workdir'))
+        words = remote.worker_command('tpu', ('--distributed', *self.launched.arguments))
+        cache = remote.compilation_cache(self.launched.workdir)
         if cache:
             words = ['env', f'JAX_COMPILATION_CACHE_DIR={cache}', *words]
-        self._check(self._ssh(self._detached('start', self.key, attempt, *words)))
+        command = self._detached('start', self.launched.key, attempt, self.launched.version, *words)
+        self._check(self._ssh(remote.budget_command(self.flags.name, self.budget) + command))
 
     def stop(self) -> None:
         """Sends SIGTERM to the run of every host."""
@@ -208,10 +273,10 @@ class Tpu:
         if result.code:
             say(f'{self.flags.name} is not in {self.flags.zone}: nothing was deleted')
 
-    def read_logs(self, lines: int) -> str:
-        """Returns the end of the first host's log."""
-        command = self._detached('logs', str(lines))
-        return self._check(self._ssh(command, worker='0'), patience=QUICK)
+    def read_logs(self, lines: int, *, host: str = '') -> str:
+        """Returns the end of a host's log."""
+        command = self._detached('logs', str(lines), *([host] if host else []))
+        return self._check(self._ssh(command, worker='all' if host else '0'), patience=QUICK)
 
     def _detached(self, action: str, *words: str) -> str:
         return remote.detached_command(self.folder, action, self.flags.name, *words)
@@ -241,6 +306,8 @@ class Tpu:
         result = self.commands.run(words, patience=patience)
         if not result.code:
             return result.output
+        if FULL.search(result.error + result.output):
+            raise error_of(result)
         if result.code == SSH_FAILED or SSH_ERROR.search(result.error):
             raise Unreachable(_hint(result))
         if GCLOUD_ERROR.search(result.error):
@@ -253,7 +320,7 @@ class Tpu:
 
 
 def _hint(result: Result) -> str:
-    agent = 'ssh-add' in result.error or 'SSH agent' in result.error
+    agent = AGENT.search(result.error) or 'Permission denied (publickey' in result.error
     hint = '; gcloud needs `ssh-add ~/.ssh/google_compute_engine` for several hosts'
     return result.reason + (hint if agent else '')
 

@@ -37,6 +37,10 @@ from elenchus.scripts.launch.states import (
     Success,
 )
 
+SILENT = 'the hosts never answered (firewall? keys? --internal_ips?)'
+COMPLETE = 'the run is complete'
+MANY_MISSES = 3
+"""Failed looks in a row after which unused machines are not requested again."""
 Step = typing.Tuple[Progress, Action]  # noqa: UP006 - Python 3.9 runs this file
 
 
@@ -55,7 +59,10 @@ def advance(progress: Progress, event: Event, *, now: float, policy: Policy) -> 
         return _go_on_ending(progress, event, now=now, policy=policy)
     remaining = policy.max_hours * 3600 - progress.billed_seconds(now)
     if remaining <= 0:
-        return _spend_budget(progress, policy)
+        if _is_unsure(event) and progress.misses < MANY_MISSES:
+            # After a long sleep of this machine the hosts may have ended, or be gone, long ago.
+            return _look(progress, 0.0, misses=progress.misses + 1)
+        return _spend_budget(progress, event, policy)
     if isinstance(event, Success):
         progress, action = _succeed(progress, event.kind, now=now, policy=policy)
     elif isinstance(event, Failure):
@@ -67,6 +74,12 @@ def advance(progress: Progress, event: Event, *, now: float, policy: Policy) -> 
     return progress, action
 
 
+def _is_unsure(event: Event) -> bool:
+    if isinstance(event, Observation):
+        return event.resource is Resource.READY and event.run is Run.UNKNOWN
+    return isinstance(event, Failure)
+
+
 def bill(progress: Progress, event: Observation, now: float) -> Progress:
     """Starts or stops the clock of billed seconds; a slice that was taken away costs nothing.
 
@@ -75,7 +88,12 @@ def bill(progress: Progress, event: Observation, now: float) -> Progress:
     """
     if event.resource is Resource.READY and progress.billing is None:
         return dataclasses.replace(progress, billing=now)
+    if event.at is not None and progress.billing is None and progress.state is not State.ABSENT:
+        # It was there and went while nobody looked.
+        progress = dataclasses.replace(progress, billing=event.since)
     if event.resource is not Resource.READY and progress.billing is not None:
+        if event.at is not None:
+            now = max(event.at, progress.billing)
         return dataclasses.replace(progress, billed=progress.billed_seconds(now), billing=None)
     return progress
 
@@ -96,13 +114,17 @@ def _end(
     return progress, Action(Kind.DELETE)
 
 
-def _spend_budget(progress: Progress, policy: Policy) -> Step:
+def _spend_budget(progress: Progress, event: Event, policy: Policy) -> Step:
     """Stops the run, so that it saves; the deletion follows, whatever `after` says."""
+    seen = event if isinstance(event, Observation) else None
+    ended = seen is not None and seen.run is Run.ENDED
+    runs = progress.reached and not ended and (seen is None or seen.resource is Resource.READY)
     why = f'the budget of {policy.max_hours:g} billed hours is spent; --max_hours=... raises it'
-    progress = dataclasses.replace(
-        progress, state=State.FAILED, ending=True, exit_code=exit_codes.PREEMPTION, why=why
-    )
-    return progress, Action(Kind.STOP if progress.reached else Kind.DELETE)
+    state, code = State.FAILED, exit_codes.BUDGET
+    if ended and seen.exit_code == exit_codes.DONE:
+        state, code, why = State.DONE, exit_codes.DONE, COMPLETE
+    progress = dataclasses.replace(progress, state=state, ending=True, exit_code=code, why=why)
+    return progress, Action(Kind.STOP if runs else Kind.DELETE)
 
 
 def _go_on_ending(progress: Progress, event: Event, *, now: float, policy: Policy) -> Step:
@@ -127,12 +149,13 @@ def _go_on_ending(progress: Progress, event: Event, *, now: float, policy: Polic
 
 def _succeed(progress: Progress, kind: Kind, *, now: float, policy: Policy) -> Step:
     if kind is Kind.CREATE:
-        return _look(progress, policy.poll, state=State.REQUESTED, absences=0)
+        return _look(progress, policy.poll, state=State.REQUESTED, absences=0, requested=now)
     if kind is Kind.INSTALL:
-        progress = dataclasses.replace(progress, installed=True, reached=True, losses=0)
+        progress = dataclasses.replace(progress, installed=True, reached=True, losses=0, why='')
         return progress, Action(Kind.START)
     if kind is Kind.START:
-        return _look(progress, policy.poll, state=State.RUNNING, started=now, misses=0, losses=0)
+        changes = {'started': now, 'misses': 0, 'losses': 0, 'why': ''}
+        return _look(progress, policy.poll, state=State.RUNNING, **changes)
     if kind is Kind.DELETE:  # of a slice that was taken away: ask for the next
         billed = progress.billed_seconds(now)
         progress = dataclasses.replace(
@@ -146,7 +169,7 @@ def _succeed(progress: Progress, kind: Kind, *, now: float, policy: Policy) -> S
         )
         count = progress.preemptions + progress.requests
         return progress, Action(Kind.CREATE, policy.backoff(max(count - 1, 0)))
-    return _look(progress, policy.poll)
+    return _look(progress, policy.poll, replaced=progress.replaced or kind is Kind.STOP)
 
 
 def _fail(progress: Progress, event: Failure, policy: Policy) -> Step:
@@ -186,18 +209,19 @@ def _miss(progress: Progress, why: str, policy: Policy) -> Step:
     misses = progress.misses + 1
     never = progress.billing is not None and not progress.reached
     if never and misses > policy.silence:
-        why = f'the hosts never answered (firewall? keys? --internal_ips?): {why}'
-        return _end(progress, exit_codes.CRASH, why=why, policy=policy)
+        return _end(progress, exit_codes.CRASH, why=f'{SILENT}: {why}', policy=policy)
     return _look(progress, policy.backoff(min(misses - 1, 4)), misses=misses, why=why)
 
 
 def _observe(progress: Progress, event: Observation, *, now: float, policy: Policy) -> Step:
     if event.resource is Resource.ABSENT:
-        return _observe_nothing(progress, policy)
+        return _observe_nothing(progress, event, policy)
     if event.resource is Resource.READY and event.run is Run.UNKNOWN:
         progress = dataclasses.replace(progress, absences=0)
         if progress.state in (State.ABSENT, State.REQUESTED, State.WAITING):
             progress = dataclasses.replace(progress, state=State.READY)
+        if event.exit_code == exit_codes.REFUSAL and not progress.reached:
+            return _end(progress, exit_codes.REFUSAL, why=event.detail, policy=policy)
         return _miss(progress, event.detail, policy)
     progress = dataclasses.replace(progress, misses=0, absences=0)
     if event.resource is Resource.WAITING:
@@ -217,10 +241,12 @@ def _observe(progress: Progress, event: Observation, *, now: float, policy: Poli
     return progress, Action(Kind.DELETE)
 
 
-def _observe_nothing(progress: Progress, policy: Policy) -> Step:
+def _observe_nothing(progress: Progress, event: Observation, policy: Policy) -> Step:
     """Requests what was never there; what somebody deleted is not brought back."""
     if progress.state is State.ABSENT:
         return progress, Action(Kind.CREATE)
+    if event.at is not None:
+        return _observe_end(progress, event, policy)
     absences = progress.absences + 1
     if absences < policy.absences:
         return _look(progress, policy.poll, absences=absences)
@@ -231,8 +257,27 @@ def _observe_nothing(progress: Progress, policy: Policy) -> Step:
             return _end(progress, exit_codes.CRASH, why=why, policy=policy)
         progress = dataclasses.replace(progress, state=State.ABSENT, requests=requests)
         return progress, Action(Kind.CREATE, policy.backoff(requests - 1))
-    why = 'it is gone: somebody deleted it'
+    why = 'it is gone: its own hosts or somebody deleted it'
     return _end(progress, exit_codes.CRASH, why=why, policy=policy, keep=True)
+
+
+def _observe_end(progress: Progress, event: Observation, policy: Policy) -> Step:
+    """Goes on after hosts deleted themselves, because nobody watched them."""
+    code, why = event.exit_code, event.detail
+    if event.run is not Run.ENDED and progress.misses >= MANY_MISSES:
+        return _end(progress, exit_codes.CRASH, why=f'{SILENT}: {why}', policy=policy, keep=True)
+    ending = Ending.PREEMPTED if event.run is not Run.ENDED else exit_codes.ending_of(code)
+    if ending is Ending.SPENT:
+        return _spend_budget(progress, event, policy)
+    crashes = progress.crashes + (ending in (Ending.CRASHED, Ending.KILLED))
+    goes_on = ending in (Ending.PREEMPTED, Ending.CRASHED, Ending.KILLED) and not event.stopped
+    if goes_on and crashes <= policy.retries:
+        progress = dataclasses.replace(
+            progress, state=State.ABSENT, crashes=crashes, installed=False, reached=False, why=why
+        )
+        return progress, Action(Kind.CREATE)
+    why = COMPLETE if code == exit_codes.DONE else why
+    return _end(progress, code, why=why, policy=policy, keep=True)
 
 
 def _observe_run(progress: Progress, event: Observation, *, now: float, policy: Policy) -> Step:
@@ -240,6 +285,10 @@ def _observe_run(progress: Progress, event: Observation, *, now: float, policy: 
     if event.run is Run.OTHER:
         why = f'another run is on it: {event.detail}'
         return _end(progress, exit_codes.REFUSAL, why=why, policy=policy, keep=True)
+    if event.run is Run.OLD:
+        if progress.replaced:  # a second signal would end it before it has saved
+            return _look(progress, policy.poll, why=event.detail)
+        return dataclasses.replace(progress, why=event.detail), Action(Kind.STOP)
     if event.run is Run.RUNNING:
         started = now if progress.started is None else progress.started
         return _look(progress, policy.poll, state=State.RUNNING, started=started, why=event.detail)
@@ -261,9 +310,11 @@ def _end_attempt(progress: Progress, event: Observation, *, now: float, policy: 
     code, ending = event.exit_code, exit_codes.ending_of(event.exit_code)
     why = event.detail or f'the run ended with exit code {code}'
     if ending is Ending.DONE:
-        return _end(progress, code, why='the run is complete', policy=policy)
+        return _end(progress, code, why=COMPLETE, policy=policy)
     if progress.started is None:
         return _begin(progress)  # it ended before this command, which asks to go on
+    if ending is Ending.SPENT:
+        return _spend_budget(progress, event, policy)
     if event.stopped:
         return _end(progress, code, why='stopped by the action stop', policy=policy)
     if ending is Ending.REFUSED:

@@ -1,37 +1,22 @@
 """A stand-in for gcloud on a fake clock: queued resources, their hosts, and faults at any command.
 
-It answers as SDK 528 does: exit codes, the texts of errors, states of queued resources
-(cloud.google.com/tpu/docs/queued-resources); gcloud repeats a command on a host after an error of
-ssh, and exits with the first failing host's status. Hosts follow scripts/launch/detached.sh, which
-has tests of its own.
+It answers as SDK 528 does: exit codes, states of queued resources
+(cloud.google.com/tpu/docs/queued-resources), errors (gcloud_errors.py); gcloud repeats a command on
+a host after an error of ssh, and exits with the first failing host's status. Hosts follow
+scripts/launch/detached.sh, which has tests of its own.
 """
 
-import dataclasses
 import re
 import shlex
 
-from elenchus.scripts.launch.cloud import Refused, Unreachable
 from elenchus.scripts.launch.commands import Commands, Result
+from tests.support import gcloud_errors as errors
+from tests.support.fake_guard import FakeGuard
+from tests.support.fake_host import Host
 
 SECONDS = {'describe': 3, 'create': 20, 'ssh': 5, 'scp': 30, 'delete': 60}
 INSTALLATION = 180
 """Seconds that a host needs for its environment."""
-NETWORK = Result(
-    1, '', 'ERROR: (gcloud) Max retries exceeded: Temporary failure in name resolution'
-)
-SERVER = Result(1, '', 'ERROR: (gcloud) HttpError accessing the API: <503>: UNAVAILABLE')
-TOKEN = Result(1, '', 'ERROR: (gcloud) There was a problem refreshing your current auth tokens')
-LOGIN = Result(1, '', 'ERROR: (gcloud) You do not currently have an active account selected.')
-QUOTA = Result(
-    1,
-    '',
-    "ERROR: (gcloud) RESOURCE_EXHAUSTED: Quota limit 'TPUV5sLitepodPerProject' has been exceeded",
-)
-PERMISSION = Result(
-    1, '', "ERROR: (gcloud) PERMISSION_DENIED: Permission 'tpu.nodes.create' denied"
-)
-BUSY = Result(1, '', 'ERROR: (gcloud) FAILED: the resource is currently in state PROVISIONING')
-SSH = Result(255, '', 'ssh: connect to host 10.0.0.2 port 22: Connection timed out')
 
 
 class FakeClock:
@@ -57,31 +42,6 @@ class FakeClock:
     def at(self, seconds, action):
         """Does something this many seconds from now."""
         self.events.append((self.time + seconds, action))
-
-
-@dataclasses.dataclass
-class Host:
-    """A host of a slice; `ends` is when its process ends."""
-
-    archives: set = dataclasses.field(default_factory=set)
-    version: str = ''
-    key: str = ''
-    attempt: str = ''
-    since: float = 0.0
-    ends: float | None = None
-    code: int = 0
-    stopped: bool = False
-    wiped: bool = False
-
-    def line(self, key, now):
-        """The line of status of detached.sh."""
-        if not self.key or self.wiped:
-            return 'absent'
-        if self.ends is None or now < self.ends:
-            return 'running 3' if key == self.key else 'other'
-        stopped = 'stopped' if self.stopped else '-'
-        word = f'ended {self.code} {now - self.ends:.0f} {stopped}'
-        return word if key == self.key else 'absent'
 
 
 class FakeGcloud(Commands):
@@ -117,6 +77,7 @@ class FakeGcloud(Commands):
         self.bills = []
         self.hidden = 0
         self.request = 0
+        self.guard = FakeGuard(self)
 
     # What happens to the cloud.
 
@@ -126,6 +87,7 @@ class FakeGcloud(Commands):
             self.state, self.node = 'ACTIVE', 'READY'
             self.hosts = [Host() for _ in range(self.num_hosts)]
             self.bills.append([self.clock.now(), None])
+            self.guard.watch()
 
     def take_away(self, state='SUSPENDED'):
         """The cloud or a person takes the machines."""
@@ -180,6 +142,10 @@ class FakeGcloud(Commands):
     def run(self, words, *, patience=None):
         """Answers one command."""
         self.log.append(list(words))
+        if words[1] == 'config':
+            return Result(0, 'p\n', '')
+        if words[1] == 'storage':
+            return Result(0, '\n'.join(self.guard.ends), '')
         group, verb = words[3], words[4]
         verb = 'node' if (group, verb) == ('tpu-vm', 'describe') else verb
         command = next((w for w in words if w.startswith('--command=')), '')
@@ -197,23 +163,20 @@ class FakeGcloud(Commands):
             return fault
         return getattr(self, f'_{verb}')(words, command)
 
-    def _missing(self, name):
-        kind = f"Resource 'projects/p/locations/z/queuedResources/{name}' was not found"
-        return Result(1, '', f'ERROR: (gcloud) NOT_FOUND: {kind}')
-
     def _describe(self, words, command):
         if self.state is None or self.hidden > 0:
             self.hidden -= 1
-            return self._missing(words[5])
+            return errors.missing_resource(words[5])
         return Result(0, self.state + '\n', '')
 
     def _node(self, words, command):
-        return Result(0, self.node + '\n', '') if self.node else self._missing(words[5])
+        return Result(0, self.node + '\n', '') if self.node else errors.missing_resource(words[5])
 
     def _create(self, words, command):
         if self.state is not None:
-            return Result(1, '', 'ERROR: (gcloud) ALREADY_EXISTS: Resource already exists')
+            return errors.already_exists(words[5])
         self.state = 'WAITING_FOR_RESOURCES'
+        self.guard.read_script(words)
         seconds = self.queue[min(self.request, len(self.queue) - 1)]
         self.request += 1
         if seconds is not None:
@@ -222,14 +185,14 @@ class FakeGcloud(Commands):
 
     def _delete(self, words, command):
         if self.state is None:
-            return self._missing(words[5])
+            return errors.missing_resource(words[5])
         self.take_away()
         self.state, self.node = None, ''
         return Result(0, '', 'Deleted')
 
     def _unless_down(self):
         if not self.hosts:
-            return Result(1, '', 'ERROR: (gcloud) the TPU is currently in state PREEMPTED')
+            return errors.DOWN
         return None
 
     def _scp(self, words, command):
@@ -259,13 +222,30 @@ class FakeGcloud(Commands):
         lines = [f'elenchus-status h{i} {do(h, words)}' for i, h in enumerate(self.hosts)]
         return Result(0, '\n'.join(lines), '')
 
+    def _watch(self, command):
+        """Hosts hear of the budget, and that somebody looks."""
+        seconds = re.search(r'now \+ (\d+)', command)
+        for host in self.hosts:
+            host.watched = self.clock.now()
+            host.deadline = self.clock.now() + int(seconds.group(1)) if seconds else host.deadline
+
+    def _logs(self, words, command):
+        if (down := self._unless_down()) is not None:
+            return down
+        which = shlex.split(command.partition('detached.sh ')[2])[3:]
+        lines = [f'\x1b[31mlog of h{i}' for i, _ in enumerate(self.hosts) if f'h{i}' in which]
+        return Result(0, '\n'.join(lines) + '\n', '')
+
     def _status(self, words, command):
-        return self._on_hosts(command, lambda host, w: host.line(w[2], self.clock.now()))
+        self._watch(command)
+        seen = self._on_hosts(command, lambda host, w: host.line(w[2], self.clock.now()))
+        may = 'yes' if self.guard.may_delete else 'no'
+        return seen if seen.code else Result(0, f'elenchus-guard {may}\n{seen.output}', '')
 
     def start_on(self, hosts, command):
         """Starts the run on some hosts, as detached.sh does."""
         now = self.clock.now()
-        _, _, key, attempt = shlex.split(command.partition('detached.sh ')[2])[:4]
+        _, _, key, attempt, version = shlex.split(command.partition('detached.sh ')[2])[:5]
         if any(
             h.attempt != attempt and h.line(key, now).startswith(('ended', 'absent')) for h in hosts
         ):
@@ -279,7 +259,7 @@ class FakeGcloud(Commands):
             self.doubles += alive
             code = codes[i] if isinstance(codes, (list, tuple)) else codes
             host.key, host.attempt, host.stopped, host.wiped = key, attempt, False, False
-            host.code = code or 0
+            host.code, host.run_version = code or 0, version
             host.ends = None if seconds is None or code is None else now + seconds
 
     def _start(self, words, command):
@@ -287,6 +267,7 @@ class FakeGcloud(Commands):
             return down
         if not all(host.version for host in self.hosts):
             return Result(127, '', 'bash: scripts/launch/detached.sh: No such file or directory')
+        self._watch(command)
         self.start_on(self.hosts, command)
         return Result(0, '', '')
 
@@ -309,7 +290,7 @@ def lose_answer(verb):
 
     def fault(cloud):
         getattr(cloud, f'_{verb}')(cloud.log[-1], cloud.log[-1][-1])
-        return NETWORK if verb == 'create' else SSH
+        return errors.NETWORK if verb == 'create' else errors.SSH
 
     return fault
 
@@ -326,7 +307,16 @@ def reach_first_host(cloud):
     """A fault: the command reaches one host only."""
     command = next(w for w in cloud.log[-1] if w.startswith('--command='))
     cloud.start_on(cloud.hosts[:1], command)
-    return SSH
+    return errors.SSH
+
+
+class LaptopDies(BaseException):
+    """The machine that runs `keep` goes away for good."""
+
+
+def die(cloud):
+    """A fault: the laptop never comes back."""
+    raise LaptopDies
 
 
 def sleep_for(seconds, result=None):
@@ -337,7 +327,3 @@ def sleep_for(seconds, result=None):
         return result
 
     return fault
-
-
-NOT_INSTALLED = Refused('gcloud is not installed, or not on the path')
-HANGS = Unreachable('gcloud did not end in 300 s')

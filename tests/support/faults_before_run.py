@@ -1,6 +1,7 @@
 """Faults of a launch on Cloud TPU before the run is on the machines."""
 
 from tests.support import fake_gcloud as fake
+from tests.support import gcloud_errors as errors
 from tests.support.fake_gcloud import FakeGcloud
 from tests.support.launch_fault import (
     HOUR,
@@ -13,7 +14,8 @@ from tests.support.launch_fault import (
     late,
 )
 
-DISK = fake.Result(1, '', 'scp: write remote: No space left on device')
+# gcloud makes 255 of what scp says on several hosts (SDK 528, tpu_vm/ssh.py).
+DISK = fake.Result(255, '', 'scp: write remote "elenchus.tar.gz": No space left on device')
 NO_PYTHON = fake.Result(1, '', '[setup] error: no Python 3.11 or newer')
 FAULTS = (
     Fault(
@@ -24,10 +26,10 @@ FAULTS = (
         0.0,
         0,
         0,
-        always('describe', fake.NOT_INSTALLED),
+        always('describe', errors.NOT_INSTALLED),
     ),
     Fault(
-        'absent', 'not logged in', 2, 'active account', 0.0, 0, 0, always('describe', fake.LOGIN)
+        'absent', 'not logged in', 2, 'active account', 0.0, 0, 0, always('describe', errors.LOGIN)
     ),
     Fault(
         'absent',
@@ -35,7 +37,7 @@ FAULTS = (
         0,
         TO_THE_END,
         1.09,
-        cloud=first('describe', 3, fake.NETWORK),
+        cloud=first('describe', 3, errors.NETWORK),
     ),
     Fault(
         'absent',
@@ -48,7 +50,45 @@ FAULTS = (
         begin=FakeGcloud.start_elsewhere,
         stays=1,
     ),
-    Fault('absent', 'quota refuses', 2, 'Quota', 0.0, 1, 0, always('create', fake.QUOTA)),
+    Fault(
+        'absent',
+        'too many requests a minute in the project',
+        0,
+        TO_THE_END,
+        1.09,
+        3,
+        cloud=first('create', 2, errors.RATE),
+    ),
+    Fault(
+        'absent',
+        'the zone has no more capacity for a while',
+        0,
+        TO_THE_END,
+        1.09,
+        3,
+        cloud=first('create', 2, errors.CAPACITY),
+    ),
+    Fault(
+        'waiting',
+        'the laptop dies for good, and the slice comes up',
+        None,
+        'WAITING_FOR_RESOURCES',
+        1.0,
+        1,
+        0,
+        cloud=late('describe', 3, 1, fake.die),
+    ),
+    Fault(
+        'ready',
+        'the SSH agent has no key',
+        2,
+        'ssh-add',
+        0.03,
+        1,
+        0,
+        always('status', errors.AGENT),
+    ),
+    Fault('absent', 'quota refuses', 2, 'Quota', 0.0, 1, 0, always('create', errors.QUOTA)),
     Fault(
         'absent',
         'no permission',
@@ -57,7 +97,7 @@ FAULTS = (
         0.0,
         1,
         0,
-        always('create', fake.PERMISSION),
+        always('create', errors.PERMISSION),
     ),
     Fault(
         'absent',
@@ -66,7 +106,7 @@ FAULTS = (
         TO_THE_END,
         1.09,
         4,
-        cloud=first('create', 3, fake.SERVER),
+        cloud=first('create', 3, errors.SERVER),
     ),
     Fault(
         'absent',
@@ -81,7 +121,12 @@ FAULTS = (
         'requested', 'not listed yet', 0, TO_THE_END, 1.09, begin=lambda c: setattr(c, 'hidden', 3)
     ),
     Fault(
-        'waiting', 'one look fails', 0, TO_THE_END, 1.09, cloud=late('describe', 3, 1, fake.NETWORK)
+        'waiting',
+        'one look fails',
+        0,
+        TO_THE_END,
+        1.09,
+        cloud=late('describe', 3, 1, errors.NETWORK),
     ),
     Fault(
         'waiting',
@@ -89,15 +134,18 @@ FAULTS = (
         0,
         TO_THE_END,
         1.20,
-        cloud=late('describe', 3, 4, fake.TOKEN),
+        cloud=late('describe', 3, 4, errors.TOKEN),
     ),
-    Fault('waiting', 'a look hangs', 0, TO_THE_END, 1.09, cloud=late('describe', 3, 1, fake.HANGS)),
+    Fault(
+        'waiting', 'a look hangs', 0, TO_THE_END, 1.09, cloud=late('describe', 3, 1, errors.HANGS)
+    ),
     Fault(
         'waiting',
-        'the laptop sleeps 8 hours, and the run ends 7 hours before it wakes',
+        'the laptop sleeps 8 hours, and the slice comes up meanwhile',
         0,
         TO_THE_END,
-        8.95,
+        2.10,
+        2,
         cloud=late('describe', 3, 1, fake.sleep_for(8 * HOUR)) | {'runs': [(HOUR, 0)]},
     ),
     Fault(
@@ -153,7 +201,7 @@ FAULTS = (
         0,
         TO_THE_END,
         1.16,
-        cloud=first('scp', 2, fake.SSH),
+        cloud=first('scp', 2, errors.SSH),
     ),
     Fault(
         'ready', 'no Python on the hosts', 1, 'no Python', 0.19, 1, 0, always('unpack', NO_PYTHON)
@@ -163,13 +211,13 @@ FAULTS = (
         'hosts never answer (firewall)',
         1,
         'never answered',
-        1.91,
+        1.01,
         1,
         0,
-        {'faults': {('status', 0): fake.SSH}},
+        {'faults': {('status', 0): errors.SSH}},
     ),
     Fault(
-        'ready', 'only uploads never arrive', 1, 'timed out', 1.99, 1, 0, always('scp', fake.SSH)
+        'ready', 'only uploads never arrive', 1, 'timed out', 1.99, 1, 0, always('scp', errors.SSH)
     ),
     Fault(
         'ready',

@@ -1,8 +1,9 @@
 """A stand-in for gcloud as a program: slices whose hosts are folders of this machine.
 
 $GCLOUD_STAND_IN has `state` (of the queued resource), `log` (a line a command) and `hosts/0`,
-`hosts/1`: home folders, in which commands of `tpu-vm ssh` run by bash, all hosts at once. A deleted
-slice takes its processes along.
+`hosts/1`: home folders, in which commands of `tpu-vm ssh` run by bash, all hosts at once. A slice
+comes up two seconds after the request and runs its startup script on every host, with
+`curl_stand_in.py` for curl. A deleted slice takes its processes along.
 """
 
 import os
@@ -12,6 +13,8 @@ import signal
 import subprocess
 import sys
 import time
+
+from tests.support import gcloud_errors as errors
 
 ROOT = pathlib.Path(os.environ['GCLOUD_STAND_IN'])
 NUM_HOSTS = 2
@@ -28,13 +31,10 @@ def read_state():
     return path.read_text(encoding='utf-8').strip() if path.exists() else ''
 
 
-def fail(text, code=1):
-    print(f'ERROR: (gcloud) {text}', file=sys.stderr)
-    sys.exit(code)
-
-
-def missing(name):
-    fail(f"NOT_FOUND: Resource 'projects/p/locations/z/queuedResources/{name}' was not found")
+def fail(result):
+    """Prints an error of gcloud and leaves with its code."""
+    print(result.error, file=sys.stderr)
+    sys.exit(result.code)
 
 
 def environment(host):
@@ -51,7 +51,8 @@ def environment(host):
 
 def end_processes():
     """Kills what runs on the hosts, as a machine that is taken away."""
-    for path in (ROOT / 'hosts').glob('*/.elenchus/*/*/process'):
+    hosts = ROOT / 'hosts'
+    for path in [*hosts.glob('*/.elenchus/*/*/process'), *hosts.glob('*/guard.process')]:
         try:
             os.killpg(int(path.read_text().split()[0]), signal.SIGKILL)
         except (ProcessLookupError, ValueError):
@@ -60,34 +61,55 @@ def end_processes():
 
 def create(name):
     if read_state():
-        fail('ALREADY_EXISTS: Resource already exists')
+        fail(errors.already_exists(name))
     for number in range(NUM_HOSTS):
         (ROOT / 'hosts' / str(number)).mkdir(parents=True)
     (ROOT / 'state').write_text('WAITING_FOR_RESOURCES', encoding='utf-8')
-    (ROOT / 'since').write_text(str(time.time()), encoding='utf-8')
+    script = value('metadata-from-file').partition('=')[2]
+    if script:
+        shutil.copy(script, ROOT / 'startup-script')
+    subprocess.Popen(
+        [sys.executable, __file__, 'compute', 'tpus', 'hosts', 'activate'],
+        start_new_session=True,
+        **dict.fromkeys(('stdin', 'stdout', 'stderr'), subprocess.DEVNULL),
+    )
+
+
+def activate():
+    """Brings the hosts up, and starts their startup script."""
+    time.sleep(2)
+    for host in (ROOT / 'hosts').iterdir() if (ROOT / 'startup-script').exists() else ():
+        place = {'ELENCHUS_HOMES': str(host), 'ELENCHUS_GUARD': str(host / 'guard')}
+        process = subprocess.Popen(
+            ['bash', ROOT / 'startup-script'],
+            env={**environment(host), **place, 'CURL_STAND_IN': str(host)},
+            start_new_session=True,
+        )
+        (host / 'number').write_text(host.name)
+        (host / 'permissions').write_text('tpu.nodes.delete')
+        (host / 'guard.process').write_text(str(process.pid))
+    (ROOT / 'state').write_text('ACTIVE', encoding='utf-8')
 
 
 def describe(name):
-    state = read_state()
-    if not state:
-        missing(name)
-    if state == 'WAITING_FOR_RESOURCES' and time.time() - float((ROOT / 'since').read_text()) > 2:
-        state = 'ACTIVE'
-        (ROOT / 'state').write_text(state, encoding='utf-8')
-    print(state)
+    if not read_state():
+        fail(errors.missing_resource(name))
+    print(read_state())
 
 
 def delete(name):
     if not read_state():
-        missing(name)
+        fail(errors.missing_resource(name))
+    for bucket in (ROOT / 'hosts').glob('*/bucket'):
+        shutil.copytree(bucket, ROOT / 'bucket', dirs_exist_ok=True)
+    (ROOT / 'state').unlink()
     end_processes()
     shutil.rmtree(ROOT / 'hosts', ignore_errors=True)
-    (ROOT / 'state').unlink()
 
 
 def hosts_of(name):
     if read_state() != 'ACTIVE':
-        fail(f'the TPU {name} is currently in state {read_state() or "ABSENT"}')
+        fail(errors.DOWN)
     hosts = sorted((ROOT / 'hosts').iterdir())
     worker = value('worker', '0')
     return hosts if worker == 'all' else [hosts[int(worker)]]
@@ -118,12 +140,24 @@ def main():
     with open(ROOT / 'log', 'a', encoding='utf-8') as log:
         log.write(' '.join(sys.argv[1:])[:200].replace('\n', ' ') + '\n')
     words = [word for word in sys.argv[1:] if not word.startswith('-')]
-    if words[0] == 'storage':
+    if words[0] == 'config':
+        print('p')
+    elif words[:2] == ['storage', 'cat']:
+        paths = (ROOT / 'bucket').glob(words[2].removeprefix('gs://'))
+        print('\n'.join(path.read_text(encoding='utf-8') for path in paths))
+    elif words[0] == 'storage':
         rsync(*words[2:4])
     elif words[2:4] == ['tpu-vm', 'describe']:
         print('READY' if read_state() == 'ACTIVE' else 'PREEMPTED')
     else:
-        actions = {'create': create, 'describe': describe, 'delete': delete, 'ssh': ssh, 'scp': scp}
+        actions = {
+            'activate': activate,
+            'create': create,
+            'describe': describe,
+            'delete': delete,
+            'ssh': ssh,
+            'scp': scp,
+        }
         actions[words[3]](*words[4:])
 
 

@@ -16,7 +16,7 @@ class Fault:
     Attributes:
         state: State of the launch when it happens.
         name: What happens.
-        code: Exit code of the launcher.
+        code: Exit code of the launcher, None if its machine never comes back.
         seen: Words that the user must have seen.
         hours: Billed hours.
         requests: Slices that were requested.
@@ -30,7 +30,7 @@ class Fault:
 
     state: str
     name: str
-    code: int
+    code: int | None
     seen: str
     hours: float
     requests: int = 1
@@ -56,6 +56,11 @@ def give_notice(cloud):
     """A preemption with a notice: all processes leave with 75, then the machines go."""
     cloud.clock.at(2000, cloud.notice)
     cloud.clock.at(2030, lambda: cloud.take_away('SUSPENDING'))
+
+
+def forbid(cloud):
+    """The service account of the hosts may not delete the slice."""
+    cloud.guard.may_delete = False
 
 
 def interrupt(cloud):

@@ -9,11 +9,12 @@ import os
 import pathlib
 import tempfile
 
-from elenchus.scripts.launch import actions, remote, sources
+from elenchus.scripts.launch import actions, launched_run, sources
 from elenchus.scripts.launch.ledger import FOLDER
 from elenchus.scripts.launch.tpu import Tpu, TpuOptions
 from tests.support import faults_before_run, faults_of_run
-from tests.support.fake_gcloud import FakeClock, FakeGcloud
+from tests.support.fake_gcloud import FakeClock, FakeGcloud, LaptopDies
+from tests.support.launch_fault import HOUR
 
 RUN = ('--config=configs/lab.py', '--workdir=gs://bucket/run')
 FAULTS = (*faults_before_run.FAULTS, *faults_of_run.FAULTS)
@@ -49,8 +50,10 @@ def launches_in(folder):
 def make_session(gcloud, lines, **flags):
     """A command line of tpu.sh at work on a stand-in."""
     cloud = Tpu(TpuOptions(name='pod', zone='z', **flags), RUN, gcloud)
-    cloud._sources = sources.Sources(pathlib.Path('/x/elenchus-abc.tar.gz'), 'abc', frozenset(), '')
-    cloud.key = remote.key_of('abc', RUN)
+    cloud.launched.sources = sources.Sources(
+        pathlib.Path('/x/elenchus-abc.tar.gz'), 'abc', frozenset(), ''
+    )
+    cloud.launched.key = launched_run.key_of(RUN)
     session = actions.Session(cloud.flags, cloud, gcloud)
     session.clock, session.say = gcloud.clock, lines.append
     return session
@@ -62,7 +65,11 @@ def meet(fault):
     with tempfile.TemporaryDirectory() as folder, launches_in(folder):
         if fault.begin is not None:
             fault.begin(gcloud)
-        code = make_session(gcloud, lines, **fault.flags).keep()
+        try:
+            code = make_session(gcloud, lines, **fault.flags).keep()
+        except LaptopDies:
+            code = None
+            gcloud.clock.sleep(47 * HOUR)
         if fault.again:
             assert code == 130 and 'interrupted' in lines[-1]
             code = make_session(gcloud, lines, **fault.flags).keep()
@@ -78,9 +85,10 @@ def print_table():
     for fault in FAULTS:
         end = meet(fault)
         starts = end.cloud.processes / 2
+        code = 'none' if end.code is None else end.code
         stays = 'nothing' if not end.cloud.running else 'the slice'
         rows.append(
-            f'| {fault.state} | {fault.name} | {end.seen} | {end.code} | '
+            f'| {fault.state} | {fault.name} | {end.seen} | {code} | '
             f'{end.cloud.count("create")} | {starts:g} | {end.cloud.hours:.2f} h | {stays} |'
         )
     return '\n'.join(rows)

@@ -28,14 +28,14 @@ def test_two_processes_are_preempted_queued_again_and_finish(tmp_path):
     cluster.environment['XLA_FLAGS'] = ''
     work = tmp_path / 'run'
     run = ['--config=configs/lab.py:smoke', f'--workdir={work}', *TINY]
-    job = cluster.submit('--gpus=2', '--requeues=3', run=run, limit=600)
+    job = cluster.submit('--gpus=2', '--requeues=3', run=run, limit=2400)
     metrics = work / 'stages' / '01-actor' / 'metrics.jsonl'
-    end = time.monotonic() + 300
+    end = time.monotonic() + 900
     while not (metrics.exists() and metrics.stat().st_size):
         assert time.monotonic() < end, cluster.log(job)[-3000:]
         time.sleep(0.2)
     subprocess.run(['scancel', '--signal=TERM', job], env=cluster.environment, check=True)
-    code, starts, log = cluster.wait(job, 400)
+    code, starts, log = cluster.wait(job, 900)
     assert (code, starts) == (0, 2), log[-3000:]
     assert 'exit code 75; queued again' in log and 'codes [75, 75]' in log
     steps = [json.loads(line)['step'] for line in metrics.read_text().splitlines()]

@@ -2,9 +2,10 @@
 
 import pytest
 
-from elenchus.scripts.launch import exit_codes
+from elenchus.scripts.launch import driver, exit_codes
 from elenchus.scripts.launch.ledger import Ledger
 from elenchus.scripts.launch.options import UsageError
+from tests.support import gcloud_errors as errors
 from tests.support import launch_faults
 from tests.support.fake_gcloud import FakeClock, FakeGcloud
 from tests.support.launch_faults import FAULTS
@@ -85,6 +86,45 @@ def test_an_error_of_this_machine_during_a_look_does_not_end_keep(tmp_path, monk
     assert not errors and not gcloud.running
 
 
+@pytest.mark.parametrize(
+    ('codes', 'host'), [((1, 137), 'h1'), ((2, 1), 'h0'), ((1, None), 'h0'), ((0, 1), 'h1')]
+)
+def test_keep_shows_the_end_of_the_log_of_the_host_that_failed_first(tmp_path, codes, host):
+    gcloud, lines = FakeGcloud(FakeClock(), runs=[(60, codes)]), []
+    with launch_faults.launches_in(tmp_path):
+        launch_faults.make_session(gcloud, lines, retries=0).keep()
+    at = next(i for i, line in enumerate(lines) if f'log of {host}, which failed first' in line)
+    assert lines[at + 1] == f'  | \\x1b[31mlog of {host}'  # no escape sequence reaches the terminal
+    assert at < len(lines) - 2 and lines[-1].startswith('failed')
+
+
+@pytest.mark.parametrize('text', ['x' * 10**6, 'y\n' * 10**5, ''])
+def test_the_log_that_keep_shows_is_bounded(tmp_path, monkeypatch, text):
+    gcloud, lines = FakeGcloud(FakeClock(), runs=[(60, 1)]), []
+    with launch_faults.launches_in(tmp_path):
+        session = launch_faults.make_session(gcloud, lines, retries=0)
+        monkeypatch.setattr(session.cloud, 'read_logs', lambda lines, *, host: text)
+        session.keep()
+    shown = [line for line in lines if line.startswith('  | ')]
+    assert len(shown) <= driver.LOG_LINES and all(len(line) < 500 for line in shown)
+
+
+def test_a_log_that_cannot_be_read_changes_nothing(tmp_path):
+    gcloud, lines = FakeGcloud(FakeClock(), runs=[(60, 1), (60, 0)]), []
+    gcloud.faults[('logs', 0)] = errors.SSH
+    with launch_faults.launches_in(tmp_path):
+        assert launch_faults.make_session(gcloud, lines).keep() == 0
+    assert any('its log cannot be read' in line for line in lines)
+
+
+def test_hosts_that_may_not_delete_are_reported_once(tmp_path, capsys):
+    gcloud = FakeGcloud(FakeClock())
+    gcloud.guard.may_delete = False
+    with launch_faults.launches_in(tmp_path):
+        assert launch_faults.make_session(gcloud, []).keep() == 0
+    assert capsys.readouterr().err.count('may not delete the slice') == 1
+
+
 def test_names_with_dots_have_a_ledger_each(tmp_path):
     with launch_faults.launches_in(tmp_path):
         paths = {Ledger('ssh', 'a', name).path for name in ('q-1.5b', 'q-1.7b', 'q-1')}
@@ -92,7 +132,7 @@ def test_names_with_dots_have_a_ledger_each(tmp_path):
 
 
 def test_the_guide_has_the_table():
-    text = (launch_faults.actions.ROOT / 'docs' / 'pods.md').read_text(encoding='utf-8')
+    text = (launch_faults.launched_run.ROOT / 'docs' / 'pods.md').read_text(encoding='utf-8')
     table = launch_faults.print_table()
     assert table in text, 'run python -m tests.support.launch_faults'
     assert exit_codes.print_table() in text, 'run scripts/launch/__main__.py codes'

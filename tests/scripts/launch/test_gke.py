@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import shlex
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from elenchus.scripts.launch import gke, options
+from elenchus.scripts.launch import gke, launched_run, options, sources
 from elenchus.scripts.launch.commands import Commands, Result
 from elenchus.scripts.launch.states import Resource, Run
 from tests.scripts.launch.test_setup import ROOT
@@ -122,27 +123,61 @@ def test_the_state_of_a_jobset(state, pods, resource, run, code):
     assert (seen.resource, seen.run, seen.exit_code) == (resource, run, code)
 
 
-def test_a_workload_of_that_name_with_another_run_is_not_taken_for_this_one():
+class Kubectl(Commands):
+    """Has one workload, in a state; the words that it ran."""
+
+    def __init__(self, command, *conditions):
+        super().__init__()
+        containers = [{'command': ['bash', '-c', f'echo XPK Start; ({command})']}]
+        self.jobset = jobset(*conditions, containers=containers)
+        self.pods = [] if conditions else [pod('Running')]
+
+    def run(self, words, *, patience=None):
+        items = self.jobset if 'jobset' in words else {'items': self.pods}
+        return Result(0, json.dumps(items), '')
+
+
+def prepared(commit, *run, **flags):
+    """A workload whose sources are of a commit."""
+    cloud = workload(*run, **flags)
+    cloud.launched.key = launched_run.key_of(cloud.launched.arguments)
+    cloud.launched.sources = sources.Sources(pathlib.Path(), commit, frozenset(), '')
+    return cloud
+
+
+def test_a_workload_of_that_name_with_another_work_directory_is_not_taken_for_this_one():
     """Else `keep` would call that one's end this run's, and delete it."""
-
-    class Kubectl(Commands):
-        """Has one workload, which is complete."""
-
-        def __init__(self, command):
-            super().__init__()
-            containers = [{'command': ['bash', '-c', f'echo XPK Start; ({command})']}]
-            self.jobset = jobset('Completed', containers=containers)
-
-        def run(self, words, *, patience=None):
-            return Result(0, json.dumps(self.jobset if 'jobset' in words else {'items': []}), '')
-
-    cloud = workload('--config.seed=1')
-    cloud.commands = Kubectl(cloud.command())
+    cloud = prepared('a' * 12)
+    cloud.commands = Kubectl(cloud.command(), 'Completed')
     assert cloud.look().run is Run.ENDED
-    cloud.commands = Kubectl(workload('--config.seed=2').command())
+    cloud.commands = Kubectl(prepared('a' * 12, '--workdir=gs://x/y').command(), 'Completed')
     assert cloud.look().run is Run.OTHER
-    cloud.run = ()  # `status` knows no arguments
+    cloud.launched.key = launched_run.ANY  # `status` knows no arguments
     assert cloud.look().run is Run.ENDED
+
+
+@pytest.mark.parametrize('there', [('b' * 12, '--config.seed=1'), ('a' * 12, '--config.seed=2')])
+def test_a_workload_of_another_commit_or_other_arguments_goes_on_until_it_is_replaced(
+    there, monkeypatch, capsys
+):
+    ours = prepared('a' * 12, '--config.seed=1')
+    ours.commands = Kubectl(prepared(*there).command())
+    assert ours.look().run is Run.RUNNING and ours.look().run is Run.RUNNING
+    assert capsys.readouterr().err.count(f'commit {there[0]}') == 1
+    ours = prepared('a' * 12, '--config.seed=1', update=True)
+    ours.commands = Kubectl(prepared(*there).command())
+    assert ours.look().run is Run.ABSENT  # so `start` deletes and submits
+    done = []
+    monkeypatch.setattr(ours, 'delete', lambda: done.append('delete'))
+    monkeypatch.setattr(ours, 'create', lambda: done.append('create'))
+    ours.start()
+    assert done == ['delete', 'create']
+
+
+def test_status_says_which_commit_runs():
+    cloud = workload()
+    cloud.commands = Kubectl(prepared('a' * 12).command())
+    assert 'commit aaaaaaaaaaaa' in cloud.look().detail
 
 
 def test_a_workload_that_cannot_be_is_refused_before_anything_is_built():

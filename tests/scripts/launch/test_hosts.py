@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from elenchus.scripts.launch import remote
+from elenchus.scripts.launch import exit_codes, remote
 from elenchus.scripts.launch.states import Run
 
 LAUNCH = pathlib.Path(__file__).parents[3] / 'scripts' / 'launch'
@@ -69,19 +69,23 @@ def machine(tmp_path):
             continue
 
 
-def start(machine, *, key='key', attempt='1', command=RUNS, code=0):
-    return machine.detached('start', 'pod', key, attempt, 'bash', '-c', command, code=code)
+def start(machine, *, key='key', attempt='1', version='abc-1', command=RUNS, code=0):
+    words = ('start', 'pod', key, attempt, version, 'bash', '-c', command)
+    return machine.detached(*words, code=code)
 
 
 def test_a_run_outlives_its_connection_and_is_stopped(machine):
     assert machine.detached('status', 'pod', 'key').run is Run.ABSENT
     assert start(machine).run is Run.RUNNING
-    assert machine.detached('status', 'pod', 'key').run is Run.RUNNING
+    assert machine.detached('status', 'pod', 'key').version == 'abc-1'
     assert machine.detached('status', 'pod', 'another').run is Run.OTHER
     machine.detached('stop', 'pod')
     status = machine.wait_for(Run.ENDED)
     assert (status.code, status.stopped) == (75, True)
+    assert status.version == 'abc-1'
     assert 'saves' in machine.detached('logs', 'pod', '20')
+    assert 'saves' in machine.detached('logs', 'pod', '20', os.uname().nodename)
+    assert machine.detached('logs', 'pod', '20', 'another-host') == ''
     assert start(machine, attempt='2').run is Run.RUNNING
     assert not machine.home.joinpath('.elenchus/pod/stopped').exists()
 
@@ -101,7 +105,7 @@ def test_a_repeated_start_starts_nothing(machine):
 
 def test_twenty_starts_at_once_are_one(machine):
     command = remote.quote(
-        ['bash', str(LAUNCH / 'detached.sh'), 'start', 'pod', 'key', '1', 'bash', '-c', RUNS]
+        ['bash', str(LAUNCH / 'detached.sh'), 'start', 'pod', 'key', '1', 'v-1', 'bash', '-c', RUNS]
     )
     machine.bash(f'for i in $(seq 20); do {command} & done; wait')
     assert machine.wait_for(Run.RUNNING) and machine.bash('cat starts') == 'x\n'
@@ -159,6 +163,64 @@ def test_the_number_of_a_dead_process_is_not_another_ones(machine):
     (path,) = machine.home.glob('.elenchus/pod/*/process')
     path.write_text(f'{os.getpid()} 17\n', encoding='utf-8')
     assert machine.detached('kill', 'pod').run is Run.ENDED
+
+
+def give_hours(machine, seconds):
+    """Tells the host what is left of the budget, as a look does."""
+    machine.bash(remote.status_command('nowhere', 'pod', 'key', budget=seconds))
+
+
+@pytest.mark.parametrize(
+    ('command', 'words'),
+    [
+        (RUNS, ['the budget is spent', 'saves']),
+        ('trap "" TERM; while :; do sleep 0.05; done', ['SIGKILL in 1 s']),
+    ],
+)
+def test_a_host_ends_the_run_when_the_budget_is_spent(machine, command, words):
+    """Nobody looks after the start: the machine that runs `keep` is off."""
+    machine.environment['ELENCHUS_GRACE'] = '1'
+    give_hours(machine, 2)
+    assert start(machine, command=command).run is Run.RUNNING
+    status = machine.wait_for(Run.ENDED)
+    assert (status.code, status.stopped) == (exit_codes.BUDGET, False)
+    assert all(word in machine.read('log') for word in words)
+
+
+def test_a_run_that_is_complete_is_complete_although_the_budget_is_spent(machine):
+    give_hours(machine, 2)
+    start(machine, command='trap "exit 0" TERM; while :; do sleep 0.05; done')
+    assert machine.wait_for(Run.ENDED).code == exit_codes.DONE
+
+
+def test_a_run_gets_one_signal_when_the_budget_ends_and_the_launcher_stops_it_too(machine):
+    """A second one ends scripts.run at once, before it has saved."""
+    saves = 'n=0; trap "n=$((n+1))" TERM; while ((n < 1)); do sleep 0.05; done; sleep 1; '
+    saves += 'echo "$n signals"; exit 75'
+    give_hours(machine, 2)
+    start(machine, command=saves)
+    time.sleep(1.5)
+    for _ in range(4):
+        machine.detached('stop', 'pod')
+        time.sleep(0.2)
+    assert machine.wait_for(Run.ENDED).code in (75, exit_codes.BUDGET)
+    give_hours(machine, 60)
+    start(machine, attempt='2', command=saves)
+    machine.bash('sleep 0.3')
+    for _ in range(2):
+        machine.detached('stop', 'pod')
+    assert machine.wait_for(Run.ENDED).code == 75
+    assert machine.read('log').count('1 signals') == 2
+
+
+def test_a_budget_that_was_raised_counts(machine):
+    give_hours(machine, 3)
+    start(machine)
+    give_hours(machine, 60)
+    time.sleep(4)
+    assert machine.detached('status', 'pod', 'key').run is Run.RUNNING
+    give_hours(machine, 0)
+    assert machine.wait_for(Run.ENDED).code == exit_codes.BUDGET
 
 
 def pack(machine, name, files):

@@ -76,7 +76,7 @@ def test_a_notice_before_the_limit_saves_and_queues_again(cluster):
 
 @pytest.mark.slow
 def test_a_job_that_misses_the_notice_is_queued_again_at_its_limit(tmp_path):
-    cluster = Cluster(tmp_path, kill_wait=9)
+    cluster = Cluster(tmp_path, kill_wait=30)  # the default of slurm.conf
     cluster.use_tasks()
     plan = [['deaf', 'deaf'], [0, 0]]
     code, starts, log = run_plan(cluster, plan=plan, limit=2, notice=1)
@@ -103,10 +103,27 @@ def test_every_process_has_the_cores_that_were_requested(cluster):
 def test_options_of_sbatch_are_passed_on_and_wrong_ones_are_refused(cluster):
     code, _, _ = run_plan(cluster, '--sbatch=--qos=high', '--sbatch=--mem=0', plan=[[0, 0]])
     assert code == 0
-    for flag in ('--sbatch=qos=high', '--accelerator=cuda11', '--label=maybe', '--gpus=two'):
+    for flag in ('--sbatch=qos=high', '--accelerator=cuda11', '--gpus=two', '--max_hours=x'):
         words = ['bash', str(ROOT / 'scripts/launch/slurm.sh'), flag, '--', 'x']
         done = subprocess.run(
             words, env=cluster.environment, capture_output=True, text=True, check=False
         )
         assert done.returncode == 2 and done.stderr.startswith('error: '), done
         assert done.stderr.count('\n') == 1 and flag in done.stderr
+
+
+@pytest.mark.slow
+def test_the_hours_of_all_starts_end_a_job(cluster):
+    """Each start takes about a second and is queued again; the third or so meets the end."""
+    plan = [[[0], [0.1]], [75, 75], [[0], [0.1]]]
+    code, starts, log = run_plan(cluster, '--max_hours=0.0012', plan=plan, limit=60)
+    assert (code, starts) == (124, 1), log
+    assert 'the budget is spent' in log and 'not queued again: --max_hours=0.0012' in log
+    code, starts, log = run_plan(cluster, '--max_hours=0.002', plan=plan[1:], limit=60)
+    assert code == 124 and starts > 1 and 'exit code 75; queued again' in log
+
+
+def test_a_process_that_ignores_the_end_of_the_budget_is_killed(cluster):
+    cluster.environment['ELENCHUS_GRACE'] = '1'
+    code, starts, log = run_plan(cluster, '--max_hours=0.0008', plan=[['deaf', 'deaf']], limit=60)
+    assert (code, starts) == (124, 1), log

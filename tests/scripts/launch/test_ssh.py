@@ -33,7 +33,8 @@ TASK = """
 import json, os, pathlib, signal, sys, time
 home = pathlib.Path(os.environ['HOME'])
 signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
-(home / 'words').write_text(json.dumps(sys.argv[3:]))
+(home / 'part').write_text(json.dumps(sys.argv[3:]))
+(home / 'part').rename(home / 'words')  # a reader sees all of it or nothing
 time.sleep(60)
 """
 
@@ -59,7 +60,6 @@ def machines(tmp_path, monkeypatch):
     flags = ssh.SshOptions(hosts='u@a,b', folder='~/of mine', accelerator='cpu')
     cloud = ssh.Machines(flags, ('--config=configs/lab.py', '--workdir=/w', "it's"), Commands())
     yield cloud, tmp_path / 'hosts'
-    cloud._scratch.cleanup()
     for host in 'ab':
         if (tmp_path / 'hosts' / host).exists():
             cloud.hosts = [host]
@@ -114,7 +114,7 @@ def test_stop_and_kill_reach_only_what_was_started(machines):
     cloud.kill()
     wait_for(lambda: cloud.look().exit_code == 137)
     bystander = subprocess.Popen(['sleep', '60'])
-    for folder in hosts.glob('*/.elenchus/*/*'):
+    for folder in (path.parent for path in hosts.glob('*/.elenchus/*/*/process')):
         # The machine restarted, and the number is another process's now.
         (folder / 'process').write_text(f'{bystander.pid} 1\n')
         (folder / 'child').write_text(f'{bystander.pid}\n')

@@ -9,10 +9,11 @@ import subprocess
 
 import pytest
 
-from elenchus.scripts.launch import commands, remote, sources, tpu_types
+from elenchus.scripts.launch import commands, remote, sources, tpu, tpu_types
 from elenchus.scripts.launch.commands import Result
 from elenchus.scripts.launch.options import UsageError
 from elenchus.scripts.launch.states import Cause
+from tests.support import gcloud_errors as errors
 
 LAUNCH = pathlib.Path(__file__).parents[3] / 'scripts' / 'launch'
 RUN = ['--', '--config=configs/lab.py', '--workdir=gs://bucket/a run', '--config.mesh=(1,-1,1)']
@@ -48,12 +49,28 @@ def test_arguments_of_the_run_arrive_unchanged_and_the_cache_is_in_the_bucket():
 def test_every_flag_reaches_gcloud():
     flags = ['--service_account=a@b', '--network=n', '--subnetwork=s', '--internal_ips=yes']
     flags += ['--labels=a=b', '--metadata=c=d', '--valid_until_duration=6h', '--spot=yes']
-    (command,) = printed('create', *AT, '--type=v6e-8', *flags)
+    (command,) = printed('create', *AT, '--project=p', '--type=v6e-8', *flags)
     wanted = {f.replace('_', '-').replace('=yes', '') for f in flags}
-    wanted |= {'--accelerator-type=v6e-8', '--runtime-version=v2-alpha-tpuv6e', '--node-id=pod'}
+    # An end of the interval alone is dropped by gcloud (SDK 528, SetValidInterval).
+    wanted |= {
+        '--valid-after-duration=1s',
+        '--project=p',
+        '--accelerator-type=v6e-8',
+        '--runtime-version=v2-alpha-tpuv6e',
+        '--node-id=pod',
+    }
     assert wanted <= set(command)
     (ssh,) = printed('stop', *AT, '--internal_ips=yes')
     assert '--internal-ip' in ssh and '--worker=all' in ssh
+
+
+def test_flex_start_and_the_guard_get_the_budget():
+    flags = ['--project=p', '--max_hours=2', '--after=leave']
+    (command,) = printed('create', *AT, *flags, '--flex_start=yes')
+    assert command[:2] == ['gcloud', 'alpha']
+    assert {'--provisioning-model=flex-start', '--max-run-duration=7200s'} <= set(command)
+    (command,) = printed('create', *AT, *flags, '--flex_start=yes', '--guard=no')
+    assert not [word for word in command if word.startswith('--metadata-from-file')]
 
 
 @pytest.mark.parametrize(
@@ -96,6 +113,8 @@ def test_a_type_that_is_none_is_refused_with_the_nearest(kind, words):
         (['create', *AT, '--max_hours=-1'], ['at least 0']),
         (['create', *AT, '--retries=x'], ['must be a number']),
         (['create', *AT, '--spot=yes', '--reserved=yes'], ['exclude each other']),
+        (['create', *AT, '--spot=yes', '--flex_start=yes'], ['excludes']),
+        (['create', *AT, '--metadata=startup-script=x'], ['--guard=no']),
         (['create', '--name=My_Pod', '--zone=z'], ['nearest: my-pod']),
         (['create', '--zne=x'], ['unknown flag --zne', '--zone']),
         (['create', '--zone=x'], ['--name is required']),
@@ -144,6 +163,41 @@ def test_old_pythons_of_laptops_run_it(version):
 )
 def test_errors_have_their_cause(result, cause):
     assert commands.error_of(result).cause is cause
+
+
+@pytest.mark.parametrize(
+    ('result', 'cause', 'words'),
+    [
+        (errors.NETWORK, Cause.UNREACHABLE, 'Max retries exceeded'),
+        (errors.TOKEN, Cause.UNREACHABLE, 'invalid_grant'),
+        (errors.SERVER, Cause.UNREACHABLE, 'UNAVAILABLE'),
+        (errors.RATE, Cause.UNREACHABLE, 'per minute'),
+        (errors.SSH, Cause.UNREACHABLE, 'Connection timed out'),
+        (errors.DOWN, Cause.UNREACHABLE, 'PREEMPTED'),
+        (errors.LOGIN, Cause.REFUSED, 'active account'),
+        (errors.QUOTA, Cause.REFUSED, 'Quota limit'),
+        (errors.PERMISSION, Cause.REFUSED, "Permission 'tpu.nodes.create' denied"),
+        (errors.AGENT, Cause.REFUSED, 'ssh-add'),
+        (errors.CAPACITY, Cause.FAILED, 'no more capacity'),
+        (Result(255, '', 'scp: write remote "x": Failure'), Cause.FAILED, 'write remote'),
+    ],
+    ids=lambda value: value if isinstance(value, str) else '',
+)
+def test_published_errors_have_their_cause_and_one_line_that_says_it(result, cause, words):
+    error = commands.error_of(result)
+    assert error.cause is cause
+    assert words in str(error) and '\n' not in str(error) and 'ErrorInfo' not in str(error)
+
+
+def test_a_host_that_failed_after_a_lost_connection_is_no_lost_connection():
+    """gcloud prints its tries; the code is that of the command on the host."""
+    cloud = tpu.Tpu(tpu.TpuOptions(name='pod', zone='z'), (), commands.Commands())
+    text = errors.RETRIES + '[setup] error: no Python 3.11 or newer\n'
+    text += '##### Command execution on worker 0 failed with exit status 1. Continuing.\n'
+    cloud.commands.run = lambda words, patience=None: Result(1, '', text)
+    with pytest.raises(commands.CloudError, match='no Python') as error:
+        cloud._check(['gcloud'])
+    assert error.value.cause is Cause.FAILED
 
 
 @pytest.mark.parametrize(
