@@ -136,9 +136,10 @@ TRAIN = {  # what all training shares
     'compare_hosts_every': 100,  # steps between checks that processes agree; 0: never
 }
 
-WATCHDOG = {  # warnings in the log; nothing is ended
+WATCHDOG = {  # warnings in the log, which end nothing, and the end at a request to stop
     'slow_factor': 20.0,  # a step is slow that takes this many times the median
     'timeout_s': 1800.0,  # without progress, until the Python stacks go to the log; 0: never
+    'stop_within_s': 10.0,  # from SIGTERM until a process leaves that cannot save yet; 0: it waits
 }
 
 BASE = {  # stage `base`: the model that actor and critic start from

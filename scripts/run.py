@@ -7,6 +7,11 @@ With --describe it prints the config, a comment a field; with --dry_run --topolo
 every stage would need of such a machine. Neither trains anything.
 """
 
+from elenchus.train.early_signals import end_at_signals
+
+if __name__ == '__main__':  # the imports below take seconds
+    end_at_signals()
+
 from absl import app, flags
 
 from elenchus.train.config import build, checks, cli, describe

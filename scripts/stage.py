@@ -3,6 +3,11 @@
 python -m scripts.stage --config configs/lab.py --workdir runs/lab --stage actor
 """
 
+from elenchus.train.early_signals import end_at_signals
+
+if __name__ == '__main__':  # the imports below take seconds
+    end_at_signals()
+
 from absl import app, flags
 
 from elenchus.train.config import cli

@@ -7,6 +7,11 @@ seed. The same command continues a stopped study. The config's `comparison` sele
 panels of the comparison, which is written to study.json, study.md and study.png.
 """
 
+from elenchus.train.early_signals import end_at_signals
+
+if __name__ == '__main__':  # the imports below take seconds
+    end_at_signals()
+
 from absl import app, flags
 from etils import epath
 

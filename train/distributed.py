@@ -43,7 +43,8 @@ def initialize(*, coordinator: str, num_processes: int, process_id: int, detect:
         _join(coordinator, num_processes, process_id)
     elif detect or _in_a_cluster():
         _join()
-    preemption.requests.listen()
+    else:
+        preemption.requests.listen()
     atomic.allow_writing(is_first_process())
     if not is_first_process():
         sys.stdout = open(os.devnull, 'w', encoding='utf-8')  # noqa: SIM115 (until the end)
@@ -57,7 +58,9 @@ def _in_a_cluster() -> bool:
 def _join(*where: str | int) -> None:
     # JAX's own handler hears one SIGTERM, and never the second one that is to end a process.
     jax.config.update('jax_enable_preemption_service', False)
+    preemption.requests.listen()  # before the wait for the other processes
     jax.distributed.initialize(*where)
+    preemption.requests.join()
 
 
 def is_first_process() -> bool:

@@ -14,6 +14,7 @@ import jax
 from jax._src import distributed as jax_distributed
 
 from elenchus.data.text.printable import printable
+from elenchus.train.early_end import early_end
 
 _KEY = 'elenchus/failure'
 _GRACE_S = 3.0  # an exception that all processes share ends each of them with its own line
@@ -39,6 +40,7 @@ class FailuresReachAll:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace) -> None:
+        early_end.wait_if_ending()
         self._ended.set()
         if self._watcher is None:
             return

@@ -18,6 +18,7 @@ from elenchus.model.ranges import Length, NonNegativeInt, PositiveInt, checked
 from elenchus.model.transformer import Transformer
 from elenchus.train import distributed, preemption
 from elenchus.train.checkpoints.training_state import Checkpointer
+from elenchus.train.early_end import early_end
 from elenchus.train.metrics import profiling, progress, writers
 from elenchus.train.metrics.activity import activity
 from elenchus.train.metrics.speed import TrainingSpeed
@@ -202,6 +203,7 @@ class LoopSaver(NamedTuple):
         """Leaves with what is whole if a request interrupts the step that the block advances."""
         try:
             yield
+            early_end.has_steps = True
         except StepInterrupted as stop:
             self.reporter.guard.push(step, stop.updates)
             self.leave(step - 1, stop.state)
@@ -224,9 +226,10 @@ class LoopSaver(NamedTuple):
 
     def leave(self, step: int, state: Any = None) -> NoReturn:
         """Raises Preempted when all is written, also the state if one is given."""
-        if state is not None:
-            self.save(step, state)
-        self.close()
+        with preemption.requests.saving():
+            if state is not None:
+                self.save(step, state)
+            self.close()
         raise distributed.Preempted(f'{self.description} is saved at step {step}') from None
 
 

@@ -10,13 +10,14 @@ import contextlib
 import dataclasses
 import faulthandler
 import json
+import math
 import os
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import jax
@@ -24,6 +25,7 @@ import jax
 from elenchus.data.files import atomic
 from elenchus.model.ranges import Range, checked
 from elenchus.train import output, preemption
+from elenchus.train.early_end import early_end
 from elenchus.train.metrics import progress
 from elenchus.train.metrics.activity import (
     STATUS,
@@ -34,7 +36,9 @@ from elenchus.train.metrics.activity import (
 )
 
 _BEAT = 'elenchus/beat/'
-_LOCAL_S, _REMOTE_S = 5.0, 30.0  # seconds between writes of the status, on disk and in a bucket
+_LOCAL_S = 5.0  # seconds between two looks, signs of life, and on a disk writes of the status
+_REMOTE_S = 30.0  # between writes of the status in a bucket
+_STOPPED_S = 20.0  # a wait of `_LOCAL_S` that takes so long: the process was stopped
 _SILENT_S = 30.0  # a host that gives no sign of life for so long has stopped answering
 
 Seconds = Annotated[float, Range(0.0, 1e7)]
@@ -43,10 +47,12 @@ Seconds = Annotated[float, Range(0.0, 1e7)]
 @dataclasses.dataclass(frozen=True)
 @checked('watchdog')
 class WatchdogSettings:
-    """When a run counts as slow or stuck."""
+    """When a run counts as slow or stuck, and how long it may take to stop."""
 
     slow_factor: Annotated[float, Range(2.0, 1e6)]  # times the median of the last steps
     timeout_s: Seconds  # without progress, until the Python stacks are dumped; 0: never
+    # From a request to stop until a process leaves that comes to no place to save; 0: never.
+    stop_within_s: Seconds
 
 
 class Hosts:
@@ -81,10 +87,23 @@ class Hosts:
 
 
 def complaints(
-    activity: Activity, hosts: list[dict[str, Any]], settings: WatchdogSettings
-) -> dict[str, str]:
-    """Returns what is wrong: a key for each complaint, so that it is made once, and its text."""
+    activity: Activity,
+    hosts: list[dict[str, Any]],
+    settings: WatchdogSettings,
+    *,
+    unanswered: float = 0.0,
+) -> dict[tuple, str]:
+    """Returns what is wrong: a key for each complaint, so that it is made once, and its text.
+
+    `unanswered` is the age in seconds of the last answer of the first process, which alone knows
+    the signs of all others.
+    """
     texts, limit = {}, activity.slow_limit(settings.slow_factor)
+    if unanswered > _SILENT_S:
+        texts['unanswered',] = (
+            f'{activity.stage}: the first process has not answered process {jax.process_index()} '
+            f'for {unanswered:.0f} s'
+        )
     if 0 < settings.timeout_s < activity.idle:
         texts['stuck', activity.marks] = (
             f'{activity.stage}: no progress for {activity.idle:.0f} s; the stacks of this process '
@@ -101,7 +120,8 @@ def complaints(
             texts['silent', row['process']] = (
                 f'{name} has given no sign of life for {row["silent"]:.0f} s, {where}'
             )
-        elif limit is not None and activity.idle > limit and row.get('calls', 0) < most:
+        # Of a process that has given no sign yet nothing is known.
+        elif limit is not None and activity.idle > limit and row.get('calls', most) < most:
             texts['straggler', row['process'], row['calls']] = (
                 f'{name} is {most - row["calls"]} calls behind the others, in {row["stage"]}'
             )
@@ -113,9 +133,13 @@ class Watchdog:
 
     def __init__(self, workdir: str | os.PathLike, settings: WatchdogSettings):
         self._folder, self._settings = atomic.absolute(workdir), settings
-        self._every = _REMOTE_S if atomic.is_remote(workdir) else _LOCAL_S
+        self._every = _REMOTE_S if atomic.is_remote(workdir) else 0.0
         self._ended, self._started = threading.Event(), time.time()
         self._hosts, self._printed, self._armed_at = Hosts(), set(), -1
+        self._early_end = contextlib.ExitStack()
+        self._exchanging = threading.Thread(target=self._exchange_often, daemon=True)
+        self._rows: list[dict[str, Any]] = []
+        self._answered = time.monotonic()
         self._thread = threading.Thread(target=self._watch, name='watchdog', daemon=True)
 
     def __enter__(self) -> 'Watchdog':
@@ -126,17 +150,35 @@ class Watchdog:
         jax.monitoring.register_event_duration_secs_listener(activity.count_compiling)
         activity.state = 'running'
         dump_stacks_on_signal(_dump_file())
+        preemption.requests.within_s = self._settings.stop_within_s
+        self._early_end.enter_context(early_end.doing(self._end_early))
+        self._answered = time.monotonic()
         self._thread.start()
+        if jax.process_count() > 1:
+            self._exchanging.start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace) -> None:
+        early_end.wait_if_ending()
+        self._early_end.close()
         self._ended.set()
         self._thread.join()
+        if jax.process_count() > 1:
+            self._exchanging.join(_SILENT_S)  # inside JAX's client it would abort a normal end
         faulthandler.cancel_dump_traceback_later()
         dump_stacks_on_signal(sys.__stderr__)  # the log may be closed
         jax.monitoring.unregister_event_duration_listener(activity.count_compiling)
         activity.mark('other')
-        activity.state = _end_state(kind)
+        self._write_end(_end_state(kind))
+
+    def _end_early(self) -> None:
+        """Writes the status of a process that a request to stop ends."""
+        self._ended.set()
+        self._thread.join(1.0)  # it may be writing the file, or waiting for another process
+        self._write_end('preempted')
+
+    def _write_end(self, state: str) -> None:
+        activity.state = state
         if not atomic.may_write() or not self._folder.exists():
             return
         with contextlib.suppress(OSError):  # such as a full disk, which has ended the run
@@ -145,18 +187,39 @@ class Watchdog:
             print(f'time: {goodput(self._folder)}')
 
     def _watch(self) -> None:
-        while not self._ended.wait(self._every):
+        written = -math.inf
+        for was_stopped in self._looks():
             if preemption.requests.is_heard():
                 activity.state = 'stopping'
             self._arm()
-            hosts = self._exchange()
-            for key, text in complaints(activity, hosts, self._settings).items():
-                if key not in self._printed and jax.process_index() == 0:
-                    print('watchdog:', text, file=sys.stderr)
-                self._printed.add(key)
-            if atomic.may_write() and self._folder.exists():
+            if not was_stopped:
+                self._complain()
+            is_due = time.monotonic() - written >= self._every
+            if is_due and atomic.may_write() and self._folder.exists():
+                written = time.monotonic()
                 with contextlib.suppress(OSError):  # the run itself reports a full disk
-                    self._write_status(hosts)
+                    self._write_status(self._rows)
+
+    def _looks(self) -> Iterator[bool]:
+        """Yields every `_LOCAL_S` seconds, until the end, whether this process itself was stopped.
+
+        Then not the others were silent, but this one was deaf.
+        """
+        start = time.monotonic()
+        while not self._ended.wait(_LOCAL_S):
+            yield time.monotonic() - start > _STOPPED_S
+            start = time.monotonic()
+
+    def _complain(self) -> None:
+        """Prints what is wrong once: the first process all, others that the first one is silent."""
+        unanswered = time.monotonic() - self._answered if jax.process_index() else 0.0
+        texts = complaints(activity, self._rows, self._settings, unanswered=unanswered)
+        for key, text in texts.items():
+            if key not in self._printed and (jax.process_index() == 0 or key[0] == 'unanswered'):
+                print('watchdog:', text, file=sys.stderr)
+        # A silence that has ended may come again.
+        kept = {key for key in self._printed if key[0] not in ('silent', 'unanswered')}
+        self._printed = kept | texts.keys()
 
     def _arm(self) -> None:
         """Restarts the timer of the dump of stacks if there was progress; runs in C from then."""
@@ -165,16 +228,17 @@ class Watchdog:
             with contextlib.suppress(ValueError, OSError):
                 faulthandler.dump_traceback_later(self._settings.timeout_s, file=_dump_file())
 
-    def _exchange(self) -> list[dict[str, Any]]:
-        if jax.process_count() == 1:
-            return []
-        with contextlib.suppress(jax.errors.JaxRuntimeError, AttributeError):
-            self._hosts.send({
-                'host': socket.gethostname(), 'stage': activity.stage, 'beat': time.time(),
-                'calls': preemption.requests.calls,
-            })  # fmt: skip
-            return self._hosts.read() if jax.process_index() == 0 else []
-        return []
+    def _exchange_often(self) -> None:
+        """The thread that gives signs of life; a first process that is stopped makes it wait."""
+        for was_stopped in self._looks():
+            with contextlib.suppress(jax.errors.JaxRuntimeError, AttributeError):
+                self._hosts.send({
+                    'host': socket.gethostname(), 'stage': activity.stage, 'beat': time.time(),
+                    'calls': preemption.requests.calls,
+                })  # fmt: skip
+                if jax.process_index() == 0 and not was_stopped:
+                    self._rows = self._hosts.read()
+                self._answered = time.monotonic()
 
     def _write_status(self, hosts: list[dict[str, Any]]) -> None:
         status = {

@@ -11,6 +11,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 
 from etils import epath
@@ -45,7 +46,7 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> None:
         return
     path = epath.Path(path)
     if is_remote(path):  # object stores publish an object only when it is complete
-        with named_errors(path):
+        with named_errors(path), _counted():
             # In one call: a file that is open for writing is completed by its destructor too,
             # also after an error, and then replaces what has been written meanwhile.
             backend.fsspec_backend.fs(path).pipe_file(os.fspath(path), content)
@@ -70,7 +71,7 @@ def replaced(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         return
     # Beside the target: a rename is atomic only within one file system.
     temporary = pathlib.Path(f'{os.fspath(path)}.{os.getpid()}{UNFINISHED}')
-    with named_errors(path):
+    with named_errors(path), _counted():
         try:
             temporary.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
@@ -80,6 +81,29 @@ def replaced(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         finally:
             with contextlib.suppress(OSError):  # the first error is the one to report
                 temporary.unlink(missing_ok=True)
+
+
+_writes = [0]  # files that are being written now
+_writes_changed = threading.Condition()
+
+
+@contextlib.contextmanager
+def _counted() -> Iterator[None]:
+    """Counts a file that is being written in the body, for `wait_for_writes`."""
+    with _writes_changed:
+        _writes[0] += 1
+    try:
+        yield
+    finally:
+        with _writes_changed:
+            _writes[0] -= 1
+            _writes_changed.notify_all()
+
+
+def wait_for_writes(seconds: float) -> bool:
+    """Waits until no thread writes a file, at most so long; returns whether none does."""
+    with _writes_changed:
+        return _writes_changed.wait_for(lambda: not _writes[0], seconds)
 
 
 def append(path: str | os.PathLike, line: bytes) -> None:

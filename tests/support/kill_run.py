@@ -3,19 +3,24 @@
     python -m tests.support.kill_run --workdir /tmp/kills         # 20 kills, each stage hit twice
 
 Each kill is SIGKILL to the whole process, or with --signal=SIGTERM a request to stop, which must
-end with code 75 within 10 s; the same command then continues. Prints every kill and
-a comparison by hash of weights, episodes, metrics, figures and report. Exit code 1 if anything
-differs or if a stage was hit less than twice. Not part of the test suite: it takes minutes.
+end with code 75 within 10 s; the same command then continues. Requests also come while the run
+opens (--opening). Prints every kill, the times from a request to the end, and a comparison by hash
+of weights, episodes, metrics, figures and report. Exit code 1 if anything differs or if a stage was
+hit less than twice. Not part of the test suite: it takes minutes.
+
+A run that is complete in WORKDIR/whole/run, as of an earlier call, is compared with.
 """
 
 import argparse
 import collections
 import hashlib
 import json
+import math
 import os
 import pathlib
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +39,7 @@ SMOKE = ('--config=configs/lab.py:smoke', '--config.base.fit.num_steps=20')
 PER_STAGE = 2
 LEAVE_S = 10.0  # from a request to stop to the end of the process
 LEAVE_TIMES: list[float] = []  # of the requests of this program
+PROCESSOR_TIMES: list[float] = []
 SPREAD = 0.6  # kills within this share of a stage's duration, so that most still hit it
 
 
@@ -76,6 +82,12 @@ def kill_in(
     while time.time() < stop_at and running_stage(workdir) == stage:
         time.sleep(0.01)
     hit = running_stage(workdir) or 'between stages'
+    end(process, number)
+    return hit
+
+
+def end(process: subprocess.Popen, number: signal.Signals) -> None:
+    """Sends the signal and waits for the end; prints how long it took, of a request."""
     before = sum(os.times()[2:4]) + cpu_seconds(process.pid)
     process.send_signal(number)
     sent = time.time()
@@ -83,11 +95,41 @@ def kill_in(
     if number == signal.SIGTERM:
         taken, used = time.time() - sent, sum(os.times()[2:4]) - before
         load = os.getloadavg()[0]
-        print(f'  {number.name} to exit {code}: {taken:.1f} s, of the processor {used:.1f} s '
+        print(f'  {number.name} to exit {code}: {taken:.2f} s, of the processor {used:.2f} s '
               f'(load {load:.0f})', flush=True)  # fmt: skip
         assert code in (0, 75), code
         LEAVE_TIMES.append(taken)
-    return hit
+        PROCESSOR_TIMES.append(used)
+
+
+def stop_opening(workdir: pathlib.Path, *, count: int, rng: random.Random) -> None:
+    """Sends requests to stop at random moments before the run writes anything.
+
+    From the moment on at which Python handles signals: before it, the kernel ends the process.
+    """
+    seconds = 0.0
+    for i in range(count + 1):
+        process, started = start(workdir), time.time()
+        while not handles(process.pid, signal.SIGTERM):
+            time.sleep(0.005)
+        wait_s = rng.uniform(0, seconds) if i else math.inf  # the first one measures
+        while time.time() < started + wait_s and not workdir.exists():
+            time.sleep(0.01)
+        seconds = seconds or time.time() - started
+        if i:
+            print(f'opening, after {time.time() - started:.1f} of {seconds:.1f} s')
+            end(process, signal.SIGTERM)
+        else:
+            process.kill()
+            process.wait()
+        shutil.rmtree(workdir, ignore_errors=True)
+
+
+def handles(pid: int, number: signal.Signals) -> bool:
+    """Returns whether a process has a handler of the signal."""
+    status = pathlib.Path(f'/proc/{pid}/status').read_text()
+    caught = int(re.search(r'SigCgt:\s*(\w+)', status)[1], 16)
+    return bool(caught >> (number - 1) & 1)
 
 
 def cpu_seconds(pid: int) -> float:
@@ -147,12 +189,19 @@ def main() -> int:
     parser.add_argument('--kills', type=int, default=20)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--signal', default='SIGKILL', choices=['SIGKILL', 'SIGTERM'])
+    parser.add_argument('--opening', type=int, default=5, help='requests while the run opens')
     args = parser.parse_args()
     whole, killed = args.workdir / 'whole' / 'run', args.workdir / 'killed' / 'run'
     assert start(whole).wait() == 0, f'see {whole}.log'
     number = signal.Signals[args.signal]
+    if number == signal.SIGTERM:
+        stop_opening(killed, count=args.opening, rng=random.Random(args.seed))
     hits = kill_all(killed, whole, kills=args.kills, seed=args.seed, number=number)
     assert start(killed).wait() == 0, f'see {killed}.log'
+    for name, times in (('wall', LEAVE_TIMES), ('processor', PROCESSOR_TIMES)):
+        if times:
+            spread = np.quantile(times, (0, 0.25, 0.5, 0.75, 1)).round(2).tolist()
+            print(f'{name} seconds of {len(times)} requests, quartiles: {spread}')
     jax.set_mesh(sharding.make_mesh((-1, 1, 1)))
     expected, actual = fingerprints(whole), fingerprints(killed)
     names = expected.keys() | actual.keys()

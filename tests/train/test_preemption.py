@@ -64,6 +64,52 @@ def test_a_second_signal_ends_a_process_that_is_in_a_long_call(cluster):
     assert codes[0] in (128 + signal.SIGTERM, -signal.SIGTERM) and time.monotonic() - sent < 3
 
 
+# In a run, where nothing has to be saved
+
+
+@pytest.mark.parametrize(
+    ('count', 'work', 'cluster'),
+    [
+        (1, 'run', ALONE),
+        (2, 'run', CLUSTERED),
+        pytest.param(1, 'run', CLUSTERED, marks=pytest.mark.slow),
+        pytest.param(1, 'run-steps', ALONE, marks=pytest.mark.slow),
+        pytest.param(2, 'run-steps', CLUSTERED, marks=pytest.mark.slow),
+        pytest.param(2, 'run-first', CLUSTERED, marks=pytest.mark.slow),
+        pytest.param(3, 'run-first', CLUSTERED, marks=pytest.mark.slow),
+    ],
+)
+def test_all_processes_of_a_run_leave_long_calls(count, work, cluster):
+    """One of them gets the signal, in a call that cannot be left, as a compilation."""
+    started, sent = start(count, work, cluster=cluster), time.monotonic()
+    started[-1].send_signal(signal.SIGTERM)
+    codes, outputs = ends(started)
+    assert codes == [distributed.PREEMPTED_EXIT_CODE] * count, outputs
+    assert time.monotonic() - sent < 10
+    reasons = ['there was nothing new to save'] if work == 'run' else ['no place to save within',
+               'another process could not save']  # fmt: skip
+    assert all('preempted: ' in o and any(r in o for r in reasons) for o in outputs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('process_id', [0, 1])
+def test_a_process_that_waits_for_the_others_to_join_leaves(process_id):
+    """Of two processes one has not started."""
+    address = f'localhost:{multi_process.free_port()}'
+    command = [sys.executable, '-m', 'tests.support.stop_worker', address, '2', str(process_id)]
+    process = subprocess.Popen(
+        [*command, 'run-joins'], cwd=multi_process.ROOT, env=multi_process.environment(1),
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr.readline() == 'joins\n'
+    time.sleep(2)  # into the wait
+    sent = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    codes, (output,) = ends([process])
+    assert codes == [distributed.PREEMPTED_EXIT_CODE] and time.monotonic() - sent < 10
+    assert 'preempted: the run was being opened' in output
+
+
 def test_processes_that_are_at_different_steps_leave_at_the_same_one():
     started = start(2, 'calls')
     started[1].send_signal(signal.SIGTERM)

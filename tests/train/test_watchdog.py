@@ -1,5 +1,6 @@
 """Watchdog: status, slow steps, silent hosts and stragglers, stacks, and shares of time."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -8,11 +9,12 @@ import time
 import pytest
 
 from elenchus.train import preemption, watchdog
+from elenchus.train.early_end import EarlyEnd
 from elenchus.train.metrics import activity as activity_lib
 from elenchus.train.metrics import progress
 from elenchus.train.metrics.activity import Activity, time_shares
 
-SETTINGS = watchdog.WatchdogSettings(slow_factor=20.0, timeout_s=600.0)
+SETTINGS = watchdog.WatchdogSettings(slow_factor=20.0, timeout_s=600.0, stop_within_s=0.0)
 
 
 class Clock:
@@ -73,7 +75,7 @@ def test_no_progress_for_the_time_limit_is_named(clock):
     clock.now += 601
     (text,) = watchdog.complaints(activity, [], SETTINGS).values()
     assert text.startswith('actor: no progress for 601 s')
-    off = watchdog.WatchdogSettings(20.0, 0.0)
+    off = dataclasses.replace(SETTINGS, timeout_s=0.0)
     assert not watchdog.complaints(activity, [], off)
 
 
@@ -97,6 +99,67 @@ def test_a_silent_host_and_a_straggler_are_named(clock):
     rows = hosts.update([sign('one', 9, 3), sign('two', 7, 1), sign('three', 9)])
     texts = watchdog.complaints(activity, rows, SETTINGS)
     assert 'process 1 on two is 2 calls behind the others' in texts['straggler', 1, 7]
+
+
+def test_a_process_without_a_sign_yet_is_no_straggler(clock):
+    hosts, activity = watchdog.Hosts(clock), activity_of(clock, 10, 1.0)
+    clock.now += 25
+    texts = watchdog.complaints(activity, hosts.update([sign('one', 7), None]), SETTINGS)
+    assert {key[0] for key in texts} == {'slow'}
+
+
+@pytest.mark.parametrize(('process', 'said'), [(0, False), (1, True)])
+def test_a_first_process_that_does_not_answer_is_named_by_the_others(
+    tmp_path, monkeypatch, capsys, process, said
+):
+    """And again if it is silent again; who is the first process cannot be unanswered."""
+    monkeypatch.setattr(watchdog.jax, 'process_index', lambda: process)
+    dog = watchdog.Watchdog(tmp_path, SETTINGS)
+    for _ in range(2):
+        for age in (29, 31, 40, 0):
+            dog._answered = time.monotonic() - age
+            dog._complain()
+    lines = [line for line in capsys.readouterr().err.splitlines() if 'not answered' in line]
+    assert len(lines) == 2 * said
+    if said:
+        assert f'the first process has not answered process {process} for 31 s' in lines[0]
+
+
+def test_a_host_that_is_silent_again_is_named_again(tmp_path, clock, capsys):
+    dog, hosts = watchdog.Watchdog(tmp_path, SETTINGS), watchdog.Hosts(clock)
+    for beat in (1, 1, 1, 2, 2):
+        dog._rows = hosts.update([sign('one', 7, clock.now), sign('two', 7, beat)])
+        dog._complain()
+        clock.now += 31
+    assert capsys.readouterr().err.count('process 1 on two has given no sign of life') == 2
+
+
+def test_a_process_that_was_stopped_itself_accuses_nobody(tmp_path, monkeypatch, clock):
+    waits = iter([5.0, 7.0, 60.0, 5.0])
+
+    class Ended:
+        def wait(self, seconds):
+            clock.now += next(waits, 0.0)
+            return clock.now > 76
+
+    monkeypatch.setattr(watchdog.time, 'monotonic', clock)
+    dog = watchdog.Watchdog(tmp_path, SETTINGS)
+    dog._ended = Ended()
+    assert list(dog._looks()) == [False, False, True]
+
+
+def test_signs_of_life_do_not_wait_for_a_status_in_a_bucket(tmp_path, monkeypatch):
+    """Its status is written every 30 s, after which time a host counts as silent."""
+    monkeypatch.setattr(watchdog, '_LOCAL_S', 0.02)
+    monkeypatch.setattr(watchdog.jax, 'process_count', lambda: 2)
+    sent = []
+    monkeypatch.setattr(watchdog.Hosts, 'send', lambda self, sign: sent.append(sign))
+    monkeypatch.setattr(watchdog.Hosts, 'read', lambda self: [])
+    dog = watchdog.Watchdog(tmp_path, SETTINGS)
+    dog._every = watchdog._REMOTE_S
+    with dog:
+        time.sleep(0.5)
+    assert len(sent) > 3
 
 
 def test_time_goes_to_kinds_and_compiling_is_apart(clock):
@@ -157,6 +220,23 @@ def test_the_status_tells_the_stage_and_how_the_run_ended(
     assert row['state'] == state and 'other' in row['seconds']
 
 
+def test_the_status_of_a_process_that_ends_early_is_preempted(tmp_path, monkeypatch, capsys):
+    def leave(code):
+        raise RuntimeError(code)
+
+    end = EarlyEnd()
+    monkeypatch.setattr(watchdog, 'early_end', end)
+    with watchdog.Watchdog(tmp_path, SETTINGS), monkeypatch.context() as patch:
+        patch.setattr(os, '_exit', leave)
+        with pytest.raises(RuntimeError, match='75'):
+            end.end('here')
+        status = json.loads((tmp_path / 'status.json').read_text())
+        assert status['state'] == 'preempted' and status['kept']
+        assert json.loads((tmp_path / 'timing.jsonl').read_text())['state'] == 'preempted'
+        end._ending.clear()
+    assert 'preempted: here' in capsys.readouterr().err
+
+
 def test_a_start_that_was_killed_counts_up_to_its_last_sign(tmp_path, monkeypatch, capsys):
     status = {'started': 1.0, 'heartbeat': 5.0, 'state': 'running', 'seconds': {'steps': 4.0}}
     (tmp_path / 'status.json').write_text(json.dumps(status))
@@ -168,6 +248,6 @@ def test_a_start_that_was_killed_counts_up_to_its_last_sign(tmp_path, monkeypatc
 
 def test_the_stacks_of_a_run_without_progress_are_dumped(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(watchdog, '_LOCAL_S', 0.05)
-    with watchdog.Watchdog(tmp_path, watchdog.WatchdogSettings(20.0, 0.2)):
+    with watchdog.Watchdog(tmp_path, dataclasses.replace(SETTINGS, timeout_s=0.2)):
         time.sleep(0.8)
     assert 'Timeout (0:00:00' in capfd.readouterr().err

@@ -11,6 +11,7 @@ from elenchus.model.config import ModelConfig
 from elenchus.model.placement import Placement
 from elenchus.model.transformer import Transformer
 from elenchus.train.checkpoints import saved_models
+from elenchus.train.early_end import early_end
 
 
 class ModelStore:
@@ -75,10 +76,11 @@ class ModelStore:
         return lora.attach(base, Placement(self._mesh).place(adapters))
 
     def save(self, folder: os.PathLike, model: Transformer) -> None:
-        """Writes a model with the run's tokenizer fingerprint."""
+        """Writes a model with the run's tokenizer fingerprint; its steps are saved then."""
         saved_models.save_model(
             folder, model, tokenizer_fingerprint=self._fingerprint, chat=self._chat
         )
+        early_end.has_steps = False
 
     def release(self) -> None:
         """Empties the cache of bases; a base that a loaded model still uses stays in memory."""

@@ -17,9 +17,10 @@ from ml_collections.config_flags import config_flags
 
 from elenchus.data.files import failures
 from elenchus.data.text.printable import printable
-from elenchus.train import distributed, output, watchdog
+from elenchus.train import distributed, output, preemption, watchdog
 from elenchus.train.config import compilation_cache, config_paths, remote_paths
 from elenchus.train.config.build import ROOT, nearest
+from elenchus.train.early_end import early_end
 
 MAIN_FLAGS = (
     'config',
@@ -103,7 +104,8 @@ def define_flags(*, stages: Sequence[str] | None = None) -> None:
 
 
 def join_processes() -> None:
-    """Joins the processes that the flags or the cluster name."""
+    """Joins the processes that the flags or the cluster name; requests to stop end it early."""
+    early_end.is_allowed = True
     watchdog.dump_stacks_on_signal(sys.__stderr__)
     values = flags.FLAGS
     distributed.initialize(
@@ -128,8 +130,12 @@ def one_line_errors() -> Iterator[None]:
     deleted folder, processes that disagree, a loss that is not finite) exit with code 1. A
     ValueError from a library is a fault and keeps its traceback; --verbosity=1 shows all of them.
     """
-    with output.kept(), _one_line():
-        yield
+    try:
+        with output.kept(), _one_line():
+            yield
+    except preemption.Preempted:
+        early_end.end_saved()
+        raise
 
 
 @contextlib.contextmanager

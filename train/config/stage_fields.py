@@ -17,7 +17,10 @@ from elenchus.train.checkpoints.saved_models import EARLIER_DEFAULTS
 from elenchus.train.config.players import stages_read
 from elenchus.train.config.run_settings import REINFORCED, RunSettings
 
-PATHS = ('data.path', 'data.test_path', 'data.data_dir', 'tokenizer.path')
+CONTENTS = ('base.checkpoint', 'critic.checkpoint', 'critique.annotator_path')
+"""Paths of models and critiques: whether there is one binds a stage, and what is there."""
+
+PATHS = ('data.path', 'data.test_path', 'data.data_dir', 'tokenizer.path', *CONTENTS)
 """Where inputs are. The inputs themselves are compared, so that they may be moved."""
 
 ENGINE_SIZES = tuple(
@@ -44,7 +47,7 @@ MAY_CHANGE = (
     *('train.log_every', 'train.checkpoint_every', 'reinforce.checkpoint_every'),
     *('train.keep_checkpoints', 'train.keep_finished_checkpoints', 'train.nonfinite'),
     *('train.compare_hosts_every', 'data.answer.workers'),
-    *('watchdog.slow_factor', 'watchdog.timeout_s'),
+    *('watchdog.slow_factor', 'watchdog.timeout_s', 'watchdog.stop_within_s'),
     *(f'critique.api.{name}' for name in ('attempts', 'backoff_s', 'cache', 'key_variable')),
     *(f'critique.api.{name}' for name in ('parallel', 'requests_per_minute', 'timeout_s')),
     *('critique.api.prompt_price', 'critique.api.answer_price'),
@@ -120,7 +123,7 @@ def reads(s: RunSettings, stage: str, field: str) -> bool:
         return False
     if field in ENGINE_CACHES and s.sampling.engine.cache_dtype == 'model':
         return False
-    return any(_reads_itself(s, name, field) for name in closure(s, stage))
+    return any(reads_itself(s, name, field) for name in closure(s, stage))
 
 
 def closure(s: RunSettings, stage: str) -> tuple[str, ...]:
@@ -134,7 +137,8 @@ def closure(s: RunSettings, stage: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _reads_itself(s: RunSettings, stage: str, field: str) -> bool:
+def reads_itself(s: RunSettings, stage: str, field: str) -> bool:
+    """Returns whether a field is of a section that the stage reads itself."""
     sections = (*ALL_STAGES, *SECTIONS[stage])
     if stage in EXPLORERS and s.improve.retrain_critic:
         sections += ('critic', 'critique')

@@ -172,7 +172,7 @@ class StageFolder:
 
         def discard() -> None:
             print(f'   {self.name} starts again: {self.changed_fields()}')
-            self.path.rmtree()
+            atomic.delete_tree(self.path)
 
         distributed.run_on_first(discard)
 

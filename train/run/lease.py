@@ -27,6 +27,7 @@ from etils import epath
 
 from elenchus.data.files import atomic
 from elenchus.data.files.failures import named_errors
+from elenchus.train.early_end import early_end
 
 RENEW_S = 10.0
 STALE_S = 60.0
@@ -66,7 +67,7 @@ def leased(store: Store) -> Iterator[None]:
     renewal = _Renewal(store, name, _acquire(store, name))
     renewal.start()
     try:
-        with atomic.watch_ownership(renewal.check):
+        with atomic.watch_ownership(renewal.check), early_end.doing(renewal.stop):
             yield
     finally:
         renewal.stop()

@@ -18,7 +18,8 @@ from elenchus.train import distributed
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.config import functions, players, stage_fields
 from elenchus.train.config.run_settings import RunSettings
-from elenchus.train.run.directory import SUMMARY, RunDirectory, read_json
+from elenchus.train.run import content_ids
+from elenchus.train.run.directory import CONFIG, SUMMARY, RunDirectory, StageFolder, read_json
 from elenchus.train.run.inputs import RunInputs
 
 INPUTS = 'inputs.json'
@@ -52,7 +53,10 @@ def inputs_of(run: StageReader, stage: str) -> dict[str, Any]:
         if stage_fields.reads(run.settings, stage, named.field):
             name = f'function {named.reference!r} of {named.field}'
             values[name] = slots.source_hash(named.function)
-    return values
+    return values | {
+        field: content_ids.content_id(_value(run.settings, field))
+        for field in _contents(run, stage)
+    }
 
 
 def write(run: StageReader, stage: str) -> None:
@@ -96,17 +100,16 @@ def discard_failure(run: StageReader, stage: str) -> None:
 def _check_stage(run: StageReader, stage: str) -> None:
     folder = run.directory.stage(stage)
     path = folder.path / INPUTS
-    if not path.exists():
-        return
     if fault := _changed_input(run, stage):
         raise ValueError(
             f'stage {folder.name!r} {fault}: use a new --workdir, or delete {folder.path} to run '
             'it again'
         )
-    if not (folder.path / SUMMARY).exists():
+    if not (folder.path / SUMMARY).exists() or not path.exists():
         return
     before, now = read_json(path), inputs_of(run, stage)
-    for name in before.keys() ^ now.keys():
+    # One that started with earlier code has no ids of contents.
+    for name in (before.keys() ^ now.keys()).difference(stage_fields.CONTENTS):
         verb = 'did not read' if name in now else 'read'
         other = 'would' if name in now else 'would not'
         raise ValueError(
@@ -119,16 +122,45 @@ def _changed_input(run: StageReader, stage: str) -> str:
     """Returns what a stage was run with before; '' if that is the same now, or unknown."""
     folder = run.directory.stage(stage)
     path = folder.path / INPUTS
-    if not path.exists():
+    if not (folder.path / CONFIG).exists():
         return ''
-    before, now = read_json(path), inputs_of(run, stage)
+    before, now = _contents_before(run, folder, stage), inputs_of(run, stage)
+    before |= read_json(path) if path.exists() else {}
     is_complete = (folder.path / SUMMARY).exists()
     for name in before.keys() & now.keys():
         is_model = name.startswith('model of stage')
         known = None not in (before[name], now[name]) and (is_complete or not is_model)
         if known and before[name] != now[name]:
-            return f'was run with another {name} ({before[name]}, now {now[name]})'
+            texts = [value or 'none' for value in (before[name], now[name])]
+            return f'was run with another {name} ({texts[0]}, now {texts[1]})'
     return ''
+
+
+def _contents(run: StageReader, stage: str) -> list[str]:
+    """Returns the fields with the path of a model, or of critiques, that a stage reads."""
+    reads = stage_fields.reads_itself
+    return [field for field in stage_fields.CONTENTS if reads(run.settings, stage, field)]
+
+
+def _value(settings: RunSettings, field: str) -> str:
+    section, name = field.split('.')
+    return getattr(getattr(settings, section), name)
+
+
+def _contents_before(run: StageReader, folder: StageFolder, stage: str) -> dict[str, str | None]:
+    """Returns what the paths of a stage that started with earlier code led to.
+
+    That is what they lead to now; where nothing is left there, the path itself, unless it is the
+    same as now.
+    """
+    values = {}
+    for field in _contents(run, stage):
+        section, name = field.split('.')
+        path = read_json(folder.path / CONFIG).get(section, {}).get(name, '')
+        values[field] = content_ids.content_id(path)
+        if values[field] is None and path != _value(run.settings, field):
+            values[field] = f'{path!r}, where nothing is any more'
+    return values
 
 
 def _fingerprints(folder: epath.Path) -> dict[str, int] | None:

@@ -146,7 +146,8 @@ def test_a_stage_reads_its_sections_and_those_of_the_stages_before_it():
         ('reinforce', 'critique.num_attempts', 'improve.num_rounds'),
         ('reinforce', 'evaluate.num_attempts', 'self_talk.tokens'),
         ('actor', 'base.quantize', 'mesh'),
-        ('base', 'base.checkpoint', 'base.quantize'),
+        ('base', 'base.num_documents', 'base.checkpoint'),  # whose content is compared
+        ('base', 'base.num_documents', 'base.quantize'),
     ):
         assert stage_fields.reads(s, stage, read), (stage, read)
         assert not stage_fields.reads(s, stage, unread), (stage, unread)
