@@ -30,7 +30,7 @@ FOLDERS = ('configs', 'data', 'docs', 'model', 'sampling', 'scripts', 'tests', '
 PACKAGES = ('data', 'model', 'sampling', 'scripts', 'train')
 MAX_README_WORDS = 900
 BUILT_IN_FLAGS = {'help', 'helpfull', 'verbosity'}
-PLACEHOLDERS = {'configs/mine.py', 'configs/lb.py', 'confgs/lb.py', 'C', 'PATH'}
+PLACEHOLDERS = {'mine.py', 'configs/mine.py', 'configs/lb.py', 'confgs/lb.py', 'C', 'PATH'}
 """Configs of the user, and names that are wrong on purpose."""
 WRONG_FIELDS = {'train.bogus'}
 

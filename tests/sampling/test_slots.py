@@ -1,13 +1,18 @@
 """Slots: functions by name, from modules and files; what counts as a change of a function."""
 
 import dataclasses
+import re
 import sys
 from typing import Annotated
 
+import numpy as np
 import pytest
 
 from elenchus.sampling import slots
 from elenchus.train.config import build, functions
+from elenchus.train.config.run_settings import RunSettings
+from tests.support import method_cases
+from tests.support.shipped_configs import ROOT
 
 SLOT = slots.Slot('(x) -> number', {'double': lambda x: 2 * x, 'triple': lambda x: 3 * x})
 SOURCE = """
@@ -129,3 +134,20 @@ def test_an_attribute_of_a_function_is_part_of_it(write):
 
 def test_a_place_and_a_module_name_are_no_part_of_a_function(write):
     assert len({slots.source_hash(SLOT[f'{write(SOURCE)}:scaled']) for _ in range(2)}) == 1
+
+
+def test_the_example_of_the_guide_is_a_run_with_three_functions(write):
+    guide = (ROOT / 'docs/extending.md').read_text()
+    (source,) = re.findall(r'```python\n(.*?)```', guide, re.DOTALL)
+    config = slots.load(f'{write(source)}:get_config')()
+    named = functions.functions_of(build.build(RunSettings, config))
+    assert [f.function.__name__ for f in named] == ['characters', 'above_best', 'brief']
+    _, outcome, reward = (f.function for f in named)
+    group = method_cases.turns(
+        {'correct': True}, {'correct': True}, {'correct': False}, tokens=[3, 2, 1]
+    )
+    assert reward(group) == [0.0, 0.0, 0.0]
+    assert reward(group[:2]) == [0.0, 1.0]
+    values, context = method_cases.outcome(outcome, [[0.5], [1.0]], state={'best': 0.5})
+    assert values.tolist() == [[0.0], [0.5]]
+    assert outcome.update(np.array([[0.5], [1.0]]), context) == {'best': 1.0}
