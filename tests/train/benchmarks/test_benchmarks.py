@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from elenchus.data.records import Episode, Step, TurnFacts
+from elenchus.data.records import Episode, Problem, Step, TurnFacts
 from elenchus.data.text import chat as chats
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.train.benchmarks import (
@@ -14,9 +14,13 @@ from elenchus.train.benchmarks import (
     judge_command,
     judge_figures,
     judge_sets,
+    opening,
     players,
     problem_sets,
 )
+from elenchus.train.config import build
+from elenchus.train.config.run_settings import RunSettings
+from elenchus.train.run import prompt_sizes
 from tests.support import shipped_configs
 
 SETTINGS = shipped_configs.settings_of('evaluate:default').evaluate
@@ -58,6 +62,31 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path):
     (tmp_path / 'tokenizer.json').write_text('{}')
     with pytest.raises(ValueError, match=r'tokenizer abc .*there is .*tokenizer\.json'):
         players.find_player('critic', str(folder))
+
+
+def test_turns_that_nobody_writes_get_no_room():
+    """Without a critic, a conversation ends with the attempt; prompts of critics do not count."""
+    config = shipped_configs.get_config('evaluate:mathcritique')
+    prompts = build.build(RunSettings, config).prompts
+    chat = chats.Chat(tokenizers.lab_tokenizer(), prompts=prompts)
+    problems = [Problem(str(i), 'a b ' * i, '', '', 0, 'jsonl') for i in (1, 5, 9)]
+    sizes = {
+        roles: opening.question_sizes(config, chat, problems, unknown=0, roles=roles)
+        for roles in (opening.ROLES, opening.ROLES[:1])
+    }
+    alone, all_turns = sizes[opening.ROLES[:1]], sizes[opening.ROLES]
+    longest = max(len(chat.context(chat.question_turns(p.question), 'attempt')) for p in problems)
+    assert longest <= alone.prompts[0] <= longest + prompt_sizes.BORDER_TOKENS + chat.overhead
+    assert len(alone.prompts) == 1 and len(all_turns.prompts) == 3
+    assert alone.whole == alone.prompts[0] + config.sampling.attempt_tokens + chat.overhead
+    critique = config.sampling.critique_tokens + config.sampling.refinement_tokens
+    assert all_turns.whole >= alone.whole + critique
+    for roles, size in sizes.items():
+        fitted = config.copy_and_resolve_references().unlock()
+        opening.fit_lengths(fitted, size, longest=8192)
+        engine = fitted.sampling.engine
+        assert engine.max_length >= size.whole and len(engine.decode_cache_lengths) == len(roles)
+        assert max(engine.decode_cache_lengths) < engine.max_length
 
 
 def problems_file(path, count=3):
