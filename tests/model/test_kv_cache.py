@@ -77,14 +77,13 @@ def test_a_returned_cache_equals_one_that_the_prompt_was_written_to(config, dtyp
         np.testing.assert_allclose(one, other, atol=2e-5)
 
 
-@pytest.mark.parametrize('dtype', ['model', 'int8'])
-def test_prompts_are_read_by_one_program_for_all_layers(dtype):
+def test_prompts_are_read_by_one_program_for_all_layers():
     """With scanned layers the program has as many products for 6 layers as for 2; same caches."""
     tokens, positions = full_inputs(4)
 
     def read(config):
         model = tiny_model.make_model(config)
-        run = lambda: model(tokens, positions, return_cache=dtype)  # noqa: E731
+        run = lambda: model(tokens, positions, return_cache='model')  # noqa: E731
         return run(), str(jax.make_jaxpr(run)()).count('dot_general')
 
     products = {}
