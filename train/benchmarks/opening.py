@@ -52,7 +52,7 @@ PromptLengths = Callable[[Chat], Sequence[int]]
 class Sizes(NamedTuple):
     """Lengths of conversations in tokens."""
 
-    prompts: tuple[int, ...]  # that sampling begins with
+    prompts: tuple[int, ...]  # rows of prompts that sampling begins with
     scored: int  # the longest conversation that a critique ends
     whole: int  # the longest conversation
     reached: tuple[int, ...] = ()  # that decoding gets past only late; it then reads less cache
@@ -212,10 +212,11 @@ def question_sizes(
     ends = [sizes[-1] + between]
     for role in roles:
         ends.append(ends[-1] + sampling[f'{role}_tokens'] + between)
-    # Most attempts end long before their limit.
+    # Most attempts end long before their limit. Two of the longest questions fill a row, which so
+    # has less padding: it has room for several of the others.
     half = ends[0] + sampling.attempt_tokens // 2
     return Sizes(
-        prompts=tuple(ends[:-1]),
+        prompts=(2 * ends[0], *ends[1:-1]),
         scored=ends[min(2, len(roles))],
         whole=ends[-1],
         reached=(half, *ends[1:-1]),

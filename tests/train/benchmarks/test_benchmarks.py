@@ -76,9 +76,10 @@ def test_turns_that_nobody_writes_get_no_room():
     }
     alone, all_turns = sizes[opening.ROLES[:1]], sizes[opening.ROLES]
     longest = max(len(chat.context(chat.question_turns(p.question), 'attempt')) for p in problems)
-    assert longest <= alone.prompts[0] <= longest + prompt_sizes.BORDER_TOKENS + chat.overhead
-    assert len(alone.prompts) == 1 and len(all_turns.prompts) == 3
-    assert alone.whole == alone.prompts[0] + config.sampling.attempt_tokens + chat.overhead
+    start = alone.whole - config.sampling.attempt_tokens - chat.overhead
+    assert longest <= start <= longest + prompt_sizes.BORDER_TOKENS + chat.overhead
+    assert alone.prompts == (2 * start,)  # a row for two of the longest
+    assert len(all_turns.prompts) == 3
     critique = config.sampling.critique_tokens + config.sampling.refinement_tokens
     assert all_turns.whole >= alone.whole + critique
     for roles, size in sizes.items():
