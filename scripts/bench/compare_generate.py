@@ -62,7 +62,8 @@ def main(_):
     print(f'{len(prompts)} prompts, {min(map(len, prompts))} to {max(map(len, prompts))} tokens')
     ours = Ours(player, chat.end_id, batch=values.batch, prompts=prompts, new=values.new_tokens)
     contenders = {'ours': ours.generate} | {
-        name: theirs(values, chat.end_id, prompts, name) for name in values.attention
+        name: theirs(values, chat.end_id, prompts=prompts, attention=name)
+        for name in values.attention
     }
     runs = {name: [] for name in contenders}
     for number in range(values.rounds + 1):
@@ -154,7 +155,7 @@ def round_up(length: int) -> int:
     return -(-length // MULTIPLE) * MULTIPLE
 
 
-def theirs(values, end: int, prompts, attention: str) -> Callable[[], Texts]:
+def theirs(values, end: int, *, prompts, attention: str) -> Callable[[], Texts]:
     """Returns a function that samples all prompts with `transformers`, a batch after the other."""
     import torch
     import transformers
@@ -174,7 +175,7 @@ def theirs(values, end: int, prompts, attention: str) -> Callable[[], Texts]:
     def generate() -> Texts:
         texts = []
         for start in range(0, len(prompts), values.batch):
-            ids, mask = map(torch.tensor, pad_left(prompts[start : start + values.batch], end))
+            ids, mask = map(torch.tensor, padded_rows(prompts[start : start + values.batch], end))
             with torch.no_grad():
                 rows = model.generate(ids, attention_mask=mask, **options)
             texts += [cut_after(row, end) for row in rows[:, ids.shape[1] :].tolist()]
@@ -183,7 +184,7 @@ def theirs(values, end: int, prompts, attention: str) -> Callable[[], Texts]:
     return generate
 
 
-def pad_left(prompts: Sequence[Sequence[int]], fill: int) -> tuple[list, list]:
+def padded_rows(prompts: Sequence[Sequence[int]], fill: int) -> tuple[list, list]:
     """Returns rows of equal length and their masks, 0 on padding."""
     length = max(map(len, prompts))
     rows = [[fill] * (length - len(p)) + list(p) for p in prompts]

@@ -106,10 +106,10 @@ def test_few_queries_stand_on_the_right_of_the_keys_on_a_cpu(N, K, T, monkeypatc
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(einsum, 'MAX_RIGHT_QUERIES', 0)
         expected = value_and_grads(attend, (query, key, value))
-        left = products(lambda *arrays: attend(*arrays))
+        usual = products(lambda *arrays: attend(*arrays))
     actual = value_and_grads(attend, (query, key, value))
-    right = products(lambda *arrays: attend(*arrays))
-    assert (left == right) == (N // K * T > 8)
+    swapped = products(lambda *arrays: attend(*arrays))
+    assert (swapped == usual) == (N // K * T > 8)
     for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)
 
