@@ -123,8 +123,8 @@ class Ours:
             max_length=round_up(longest + new),
             chunk_steps=16,
             prompt_buckets=(round_up(longest),),
-            prefill_batch_sizes=(1, 4),
-            decode_batch_sizes=(8,),
+            prefill_batch_sizes=tuple(size for size in (1, 4) if size <= batch),
+            decode_batch_sizes=tuple(size for size in (8,) if size < batch),
             decode_cache_lengths=(round_up(longest + new // 2),),
         )
         self.engine = Engine(settings, stop_ids=(end,))
