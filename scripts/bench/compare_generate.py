@@ -125,7 +125,7 @@ class Ours:
             prompt_buckets=(round_up(longest),),
             prefill_batch_sizes=tuple(size for size in (1, 4) if size <= batch),
             decode_batch_sizes=tuple(size for size in (8,) if size < batch),
-            decode_cache_lengths=(round_up(longest + new // 2),),
+            decode_cache_lengths=tuple({round_up(longest + new // 2)} - {round_up(longest + new)}),
         )
         self.engine = Engine(settings, stop_ids=(end,))
         self.engine._decode_chunk = self._counted('decode', self.engine._decode_chunk)
