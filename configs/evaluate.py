@@ -23,7 +23,9 @@ def get_config(arg: str = 'default') -> ConfigDict:
     config.evaluate.oracle = False
     config.evaluate.uptake.num_problems = 0
     derive.set_lengths(config, question=256, attempt=320, critique=512, refinement=320)
-    config.sampling.engine.update(num_slots=32, prefill_batch_sizes=(4, 16))
+    # Prompts are packed into rows, so few rows are enough, and each number of rows is a program. A
+    # part has more problems than slots: finished ones are replaced.
+    config.sampling.engine.update(num_slots=32, prefill_batch_sizes=(1, 4), min_prefill_use=0.5)
     config.sampling.score.rows = 16
-    config.sampling.part_size = 32
+    config.sampling.part_size = 128
     return config

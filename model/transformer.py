@@ -148,9 +148,7 @@ class Transformer(nnx.Module):
             cache = KVCache(updated, cache.is_windowed)
         elif return_cache is not None:
             inputs = self._causal_inputs(positions, segments)
-            dtypes = [return_cache] * self.config.num_layers
-            x, new = self._forward_cached(x, positions, inputs=inputs, layer_caches=dtypes)
-            cache = KVCache(new)
+            x, cache = self._forward_prompts(x, positions, by_window=inputs, dtype=return_cache)
         else:
             x = self._forward(x, positions, self._causal_inputs(positions, segments, shared))
         return self.final_norm(x), cache
@@ -247,11 +245,14 @@ class Transformer(nnx.Module):
                 x = applies[window](block, x, 0)
             return x
         apply = self._make_apply(positions, list(by_window.values()))
-        # One scanned program serves all layers, so each passes the index of its window.
-        indices = jnp.array([list(by_window).index(window) for window in windows])
         return jax.lax.scan(
-            lambda x, layer: (apply(layer[0], x, layer[1]), None), x, (self.blocks, indices)
+            lambda x, layer: (apply(layer[0], x, layer[1]), None), x, self._scanned(by_window)
         )[0]
+
+    def _scanned(self, by_window: dict[int, AttentionInputs]):
+        """What a scan over layers reads: each block with the index of its window's inputs."""
+        windows = list(by_window)
+        return self.blocks, jnp.array([windows.index(w) for w in self.config.layer_windows])
 
     def _make_apply(self, positions, candidates: list[AttentionInputs]):
         """Returns a function (block, x, index) -> x for a layer with inputs candidates[index]."""
@@ -273,10 +274,30 @@ class Transformer(nnx.Module):
             return jax.checkpoint(apply, policy=weight_gather.saves_products)
         return apply
 
+    def _forward_prompts(
+        self, x, positions, *, by_window: dict[int, AttentionInputs], dtype: CacheDtype
+    ) -> tuple[jax.Array, KVCache]:
+        """The forward pass that returns a new cache, over scanned or unrolled layers."""
+        if not self.config.scan_layers or isinstance(self.blocks, nnx.List):
+            dtypes = [dtype] * self.config.num_layers
+            x, layers = self._forward_cached(x, positions, inputs=by_window, layer_caches=dtypes)
+            return x, KVCache(layers)
+        candidates = list(by_window.values())
+
+        def read(x, layer):
+            block, index = layer
+            inputs = select_inputs(candidates, index)
+            return block(x, positions, inputs=inputs, layer_cache=dtype)
+
+        # No cache goes through the loop: each layer's is a slice of the result.
+        x, stacked = jax.lax.scan(read, x, self._scanned(by_window))
+        layers = range(self.config.num_layers)
+        return x, KVCache(tuple(jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in layers))
+
     def _forward_cached(
         self, x, positions, *, inputs: dict[int, AttentionInputs], layer_caches
     ) -> tuple[jax.Array, tuple[LayerCache, ...]]:
-        """The forward pass with a cache; always unrolled, because a scan would copy the cache."""
+        """The forward pass with a cache; unrolled: a scan would copy the cache that it extends."""
         updated = []
         blocks = zip(self.unstacked().blocks, self.config.layer_windows, layer_caches, strict=True)
         for block, window, layer_cache in blocks:

@@ -12,6 +12,10 @@ from elenchus.model import platforms
 from elenchus.model.attention.inputs import AttentionInputs
 
 MASKED_SCORE = -1e30  # finite: -inf - (-inf) would be NaN in a row that is masked completely
+MAX_RIGHT_QUERIES = 8
+"""Queries of a key head up to which they stand on the right of the keys, on a CPU."""
+MIN_RIGHT_WIDTH = 32
+"""Head width from which they do; the gain was measured at 64."""
 _float32_einsum = functools.partial(jnp.einsum, preferred_element_type='float32')
 
 
@@ -39,12 +43,24 @@ def attend(
     # Keys are [B, K, S, H] because decoding reads them 1.4 times faster than [B, S, K, H] (CPU).
     B, T, N, H = query.shape
     grouped = group_by_kv_head(query * scale, key.shape[1])
-    scores = _float32_einsum('BKGTH,BKSH->BKGTS', grouped, key)
+    scores = _scores(grouped, key)
     weights, total = _exp_and_sum(scores, mask[:, None, None], cap=cap)
     out = _float32_einsum('BKGTS,BKSH->BKGTH', weights.astype(value.dtype), value)
     # The softmax divides here and not before: [T, H] is usually smaller than [T, S].
     out = (out / total).astype(value.dtype)
     return out.transpose(0, 3, 1, 2, 4).reshape(B, T, N, H)
+
+
+def _scores(query: jax.Array, key: jax.Array) -> jax.Array:
+    """query [B, K, G, T, H], key [B, K, S, H] -> float32 scores [B, K, G, T, S]."""
+    G, T, H = query.shape[2:]
+    is_small = 1 < G * T <= MAX_RIGHT_QUERIES and H >= MIN_RIGHT_WIDTH
+    if platforms.target_platform() != 'cpu' or not is_small:
+        return _float32_einsum('BKGTH,BKSH->BKGTS', query, key)
+    # A few queries on the right of the keys: the product is 1.8 times as fast on a CPU, as it reads
+    # keys as they lie. Without the barrier XLA writes it in the other order again.
+    scores = _float32_einsum('BKSH,BKGTH->BKSGT', key, query)
+    return jax.lax.optimization_barrier(scores).transpose(0, 1, 3, 4, 2)
 
 
 def attend_causal(

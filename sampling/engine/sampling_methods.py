@@ -20,6 +20,9 @@ TopK = Annotated[int, Range(1, 1 << 24, off=0)]
 TopP = Annotated[float, Range(1e-6, 1.0, note='1.0 is off')]
 MinP = Annotated[float, Range(0.0, 0.999, note='0.0 is off')]
 
+MIN_BLOCK, MAX_BLOCK = 64, 256
+"""Sizes of the blocks of a vocabulary in which `_argmax` looks, if they divide it."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Greedy:
@@ -137,13 +140,26 @@ def _invert_cdf(shares: jax.Array, noise: jax.Array) -> jax.Array:
 
 
 def _argmax(values: jax.Array) -> jax.Array:
-    """First index of the maximum; on a CPU by two plain reductions.
+    """First index of the maximum; on a CPU by plain reductions.
 
     jnp.argmax is one reduction of (value, index) pairs, which XLA does not vectorise on a CPU: a
-    draw with it takes 2.8 times as long.
+    draw with it takes 2.8 times as long. The maximum's block is found first, so that of a large
+    vocabulary only one array is read, and none written.
     """
     if platforms.target_platform() != 'cpu':
         return jnp.argmax(values, axis=-1).astype('int32')
+    V = values.shape[-1]
+    size = math.gcd(V, MAX_BLOCK)
+    if size < MIN_BLOCK or V <= MAX_BLOCK:
+        return _first_of_maximum(values)
+    blocks = values.reshape(*values.shape[:-1], -1, size)
+    block = _first_of_maximum(blocks.max(axis=-1))
+    chosen = jnp.take_along_axis(blocks, block[..., None, None], axis=-2)[..., 0, :]
+    return block * size + _first_of_maximum(chosen)
+
+
+def _first_of_maximum(values: jax.Array) -> jax.Array:
+    """First index of the maximum over the last dimension; the last index if it is NaN."""
     V = values.shape[-1]
     best = values >= values.max(axis=-1, keepdims=True)
     return jnp.where(best, jnp.arange(V, dtype='int32'), V - 1).min(axis=-1)

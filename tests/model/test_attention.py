@@ -90,6 +90,30 @@ def test_a_kernel_has_the_values_and_gradients_of_the_einsum(name, case):
     tiny_model.assert_trees_close(actual, expected, relative=1e-5)
 
 
+@pytest.mark.parametrize(('N', 'K', 'T'), [(3, 1, 1), (4, 2, 4), (9, 3, 3)])
+def test_few_queries_stand_on_the_right_of_the_keys_on_a_cpu(N, K, T, monkeypatch):
+    """Decoding's product reads keys as they lie, and changes no value and no gradient."""
+    monkeypatch.setattr(einsum, 'MIN_RIGHT_WIDTH', 8)
+    (query, key, value), _ = random_arrays(24, N, K, packed=False)
+    query, mask = query[:, :T], make_mask(24, None, 0)[:, -T:]
+
+    def attend(*arrays):
+        return einsum.attend(*arrays, mask=mask, scale=0.5, cap=0.0)
+
+    def products(attend):  # a new function each time: JAX keeps what it has traced
+        return str(jax.make_jaxpr(attend)(query, key, value))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(einsum, 'MAX_RIGHT_QUERIES', 0)
+        expected = value_and_grads(attend, (query, key, value))
+        usual = products(lambda *arrays: attend(*arrays))
+    actual = value_and_grads(attend, (query, key, value))
+    swapped = products(lambda *arrays: attend(*arrays))
+    assert (swapped == usual) == (N // K * T > 8)
+    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+
+
 @pytest.mark.parametrize('name', ['splash', 'cudnn'])
 def test_on_a_mesh_every_device_computes_its_own_rows_and_heads(name):
     arrays, segments = random_arrays(128, 4, 2, packed=True, rows=4)

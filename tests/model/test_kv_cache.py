@@ -77,6 +77,28 @@ def test_a_returned_cache_equals_one_that_the_prompt_was_written_to(config, dtyp
         np.testing.assert_allclose(one, other, atol=2e-5)
 
 
+def test_prompts_are_read_by_one_program_for_all_layers():
+    """With scanned layers the program has as many products for 6 layers as for 2; same caches."""
+    tokens, positions = full_inputs(4)
+
+    def read(config):
+        model = tiny_model.make_model(config)
+        run = lambda: model(tokens, positions, return_cache='model')  # noqa: E731
+        return run(), str(jax.make_jaxpr(run)()).count('dot_general')
+
+    products = {}
+    for scan_layers in (True, False):
+        config = dataclasses.replace(tiny_model.EVERYTHING, scan_layers=scan_layers)
+        shallow = read(dataclasses.replace(config, num_layers=2))
+        deep = read(dataclasses.replace(config, num_layers=6))
+        products[scan_layers] = shallow[1], deep[1]
+        if scan_layers:
+            expected = deep[0]
+    assert products[True][0] == products[True][1] < products[False][0] < products[False][1]
+    for one, other in zip(jax.tree.leaves(deep[0]), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5)
+
+
 def test_int8_errors_are_at_most_half_a_step_of_the_largest_entry():
     x = np.random.default_rng(5).standard_normal((3, 2, 7, 16)).astype(np.float32)
     x[1, 0, 2] = 0

@@ -13,7 +13,7 @@ from etils import epath
 
 from elenchus.data.grading import judge as judges
 from elenchus.data.grading import verify
-from elenchus.data.records import Problem
+from elenchus.data.records import PLAYER_OF_ROLE, Problem
 from elenchus.data.text.chat import Chat
 from elenchus.model import platforms, sharding
 from elenchus.model.attention import kernels
@@ -41,6 +41,10 @@ MULTIPLE = 32
 """Lengths are rounded up to a multiple of it."""
 
 
+ROLES = tuple(PLAYER_OF_ROLE)
+"""Turns after a question, with a critic; without one only the first."""
+
+
 PromptLengths = Callable[[Chat], Sequence[int]]
 """Chat -> the tokens of each prompt."""
 
@@ -48,9 +52,10 @@ PromptLengths = Callable[[Chat], Sequence[int]]
 class Sizes(NamedTuple):
     """Lengths of conversations in tokens."""
 
-    prompts: tuple[int, ...]  # that sampling begins with
+    prompts: tuple[int, ...]  # rows of prompts that sampling begins with
     scored: int  # the longest conversation that a critique ends
     whole: int  # the longest conversation
+    reached: tuple[int, ...] = ()  # that decoding gets past only late; it then reads less cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,8 +155,8 @@ def opened(
     chat = Chat(player.tokenizer, player.template, prompts=prompts)
     prompt_sizes.check_prompts(chat)
     if prompt_lengths is None:
-        roles = ('attempt', 'critique', 'refinement') if models.critic else ('attempt',)
-        sizes = question_sizes(config, chat, problems, roles=roles, unknown=question_tokens)
+        roles = ROLES if models.critic else ROLES[:1]
+        sizes = question_sizes(config, chat, problems, unknown=question_tokens, roles=roles)
     else:
         sizes = critique_sizes(config, chat, prompt_lengths(chat))
     fit_lengths(config, sizes, longest=player.config.max_length)
@@ -193,21 +198,28 @@ def question_sizes(
     chat: Chat,
     problems: Sequence[Problem],
     *,
-    roles: Sequence[str],
     unknown: int,
+    roles: Sequence[str] = ROLES,
 ) -> Sizes:
-    """Returns the sizes of conversations of a question and a turn of each role."""
+    """Returns the sizes of conversations of a question and a turn of each of the roles.
+
+    Turns that nobody writes get no room: every decode step would read their part of the cache.
+    """
     empty = Problem('', '', '', '', 0, 'jsonl')
-    sizes = [inputs_lib.question_tokens(chat, problem) for problem in problems]
-    sizes = sorted(sizes or [inputs_lib.question_tokens(chat, empty) + unknown])
+    sizes = [inputs_lib.question_tokens(chat, problem, roles) for problem in problems]
+    sizes = sorted(sizes or [inputs_lib.question_tokens(chat, empty, roles) + unknown])
     sampling, between = config.sampling, chat.overhead
     ends = [sizes[-1] + between]
     for role in roles:
         ends.append(ends[-1] + sampling[f'{role}_tokens'] + between)
+    # Most attempts end long before their limit. Two of the longest questions fill a row, which so
+    # has less padding: it has room for several of the others.
+    half = ends[0] + sampling.attempt_tokens // 2
     return Sizes(
-        prompts=(sizes[len(sizes) // 2] + between, *ends[:-1]),
-        scored=ends[min(2, len(roles))],  # a critique ends it, if there is one
+        prompts=(2 * ends[0], *ends[1:-1]),
+        scored=ends[min(2, len(roles))],
         whole=ends[-1],
+        reached=(half, *ends[1:-1]),
     )
 
 
@@ -234,5 +246,8 @@ def fit_lengths(config: ml_collections.ConfigDict, sizes: Sizes, *, longest: int
     whole = up(sizes.whole)
     config.model.max_length = config.train.length = whole
     buckets = tuple(sorted({min(up(size), whole) for size in sizes.prompts}))
-    config.sampling.engine.update(max_length=whole, prompt_buckets=buckets)
+    reached = tuple(sorted({up(size) for size in sizes.reached} - {whole}))
+    config.sampling.engine.update(
+        max_length=whole, prompt_buckets=buckets, decode_cache_lengths=reached
+    )
     config.sampling.score.lengths = (up(sizes.scored),)

@@ -11,7 +11,7 @@ from elenchus.data.files import jsonl
 from elenchus.data.grading import judge as judges
 from elenchus.data.grading import verify
 from elenchus.data.grading.judge import Judge
-from elenchus.data.records import Problem, TurnFacts
+from elenchus.data.records import PLAYER_OF_ROLE, Problem, TurnFacts
 from elenchus.data.text import auto_chat, chat_templates, thoughts
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.data.text.chat import Chat
@@ -170,15 +170,17 @@ def load_tokenizer(settings: RunSettings, problems: Sequence[Problem]) -> tokeni
     return tokenizer
 
 
-def question_tokens(chat: Chat, problem: Problem) -> int:
-    """Returns the number of tokens of a question in the prompts of its turns.
+def question_tokens(
+    chat: Chat, problem: Problem, roles: Sequence[str] = tuple(PLAYER_OF_ROLE)
+) -> int:
+    """Returns the number of tokens of a question in the prompts of these turns.
 
     Of a prompt that says more than the conversation, all that it has beyond the longest turns and
     what stands between them counts as part of the question.
     """
     question = chat.question_turns(problem.question)
     if any(map(chat.prompts.concern, ('actor', 'critic'))):
-        return prompt_sizes.question_tokens(chat, question)
+        return prompt_sizes.question_tokens(chat, question, roles)
     rendered = chat.render(question, 'attempt')
     return max(len(lead + body) for lead, body in rendered)
 

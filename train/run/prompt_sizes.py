@@ -12,15 +12,17 @@ BORDER_TOKENS = 4
 """Tokens that a text may have more beside another text than alone."""
 
 
-def question_tokens(chat: Chat, question: Sequence[Turn]) -> int:
-    """Returns the room of a question: what prompts have beyond the turns after it.
+def question_tokens(
+    chat: Chat, question: Sequence[Turn], roles: Sequence[str] = tuple(PLAYER_OF_ROLE)
+) -> int:
+    """Returns the room of a question: what prompts of these roles have beyond the turns after it.
 
     It is the largest over the roles of (tokens of the prompt with empty turns) minus what
     `checks.check_lengths` adds itself, an overhead before each turn. Numbered paragraphs count with
     as many tags as there may be.
     """
     turns, sizes = tuple(question), []
-    for number, role in enumerate(PLAYER_OF_ROLE, start=1):
+    for number, role in enumerate(roles, start=1):
         size = len(chat.context(turns, role)) - number * chat.overhead
         if chat.prompts.concern(PLAYER_OF_ROLE[role]):
             size += BORDER_TOKENS

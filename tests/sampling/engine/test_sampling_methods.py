@@ -114,6 +114,21 @@ def test_greedy_takes_the_likeliest_and_ignores_the_noise():
     np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize('size', [48, 512, 1000, 1024, 3 * 64 * 7])
+def test_the_first_of_equal_maxima_is_greedy_in_every_block(size):
+    """Also where a row is excluded or NaN; blocks of the vocabulary are searched on a CPU."""
+    rng = np.random.default_rng(size)
+    logits = rng.integers(0, 3, (40, size)).astype(np.float32)
+    for row, place in enumerate(rng.integers(0, size, 20)):
+        logits[row, place], logits[row, -1] = 5.0, 5.0
+    logits[38] = -np.inf
+    tokens, _ = jax.jit(sampling_methods.Greedy(banned=()).sample)(None, logits)
+    np.testing.assert_array_equal(tokens, logits.argmax(axis=-1))
+    logits[3, 2] = np.nan
+    tokens, logprobs = jax.jit(sampling_methods.Greedy(banned=()).sample)(None, logits)
+    assert 0 <= tokens[3] < size and np.isnan(logprobs[3])
+
+
 @pytest.mark.parametrize('size', [2, 64, 1000])
 def test_draws_follow_the_truncated_distribution(size):
     logits = 2 * jax.random.normal(jax.random.key(7), size)

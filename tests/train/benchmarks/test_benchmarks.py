@@ -26,6 +26,9 @@ from elenchus.train.benchmarks import (
     players,
     problem_sets,
 )
+from elenchus.train.config import build
+from elenchus.train.config.run_settings import RunSettings
+from elenchus.train.run import prompt_sizes
 from elenchus.train.stages import evaluate_figures
 from elenchus.train.stages.evaluate_figures import EvaluationEpisodes
 from tests.support import shipped_configs
@@ -69,6 +72,32 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path):
     (tmp_path / 'tokenizer.json').write_text('{}')
     with pytest.raises(ValueError, match=r'tokenizer abc .*there is .*tokenizer\.json'):
         players.find_player('critic', str(folder))
+
+
+def test_turns_that_nobody_writes_get_no_room():
+    """Without a critic, a conversation ends with the attempt; prompts of critics do not count."""
+    config = shipped_configs.get_config('evaluate:mathcritique')
+    prompts = build.build(RunSettings, config).prompts
+    chat = chats.Chat(tokenizers.lab_tokenizer(), prompts=prompts)
+    problems = [Problem(str(i), 'a b ' * i, '', '', 0, 'jsonl') for i in (1, 5, 9)]
+    sizes = {
+        roles: opening.question_sizes(config, chat, problems, unknown=0, roles=roles)
+        for roles in (opening.ROLES, opening.ROLES[:1])
+    }
+    alone, all_turns = sizes[opening.ROLES[:1]], sizes[opening.ROLES]
+    longest = max(len(chat.context(chat.question_turns(p.question), 'attempt')) for p in problems)
+    start = alone.whole - config.sampling.attempt_tokens - chat.overhead
+    assert longest <= start <= longest + prompt_sizes.BORDER_TOKENS + chat.overhead
+    assert alone.prompts == (2 * start,)  # a row for two of the longest
+    assert len(all_turns.prompts) == 3
+    critique = config.sampling.critique_tokens + config.sampling.refinement_tokens
+    assert all_turns.whole >= alone.whole + critique
+    for roles, size in sizes.items():
+        fitted = config.copy_and_resolve_references().unlock()
+        opening.fit_lengths(fitted, size, longest=8192)
+        engine = fitted.sampling.engine
+        assert engine.max_length >= size.whole and len(engine.decode_cache_lengths) == len(roles)
+        assert max(engine.decode_cache_lengths) < engine.max_length
 
 
 def problems_file(path, count=3):
@@ -247,19 +276,6 @@ def test_majority_and_pass_at_k_are_means_over_all_sets_of_attempts(answers, k):
         table = evaluate_sets.pass_at_k(s, [problem], groups)
         sizes = {f'pass@{k}': pytest.approx(sum(passes) / len(passes))}
         assert {n: v['all'][0] for n, v in table.items() if n in sizes} in ({}, sizes)
-
-
-def test_room_is_for_the_turns_that_are_sampled():
-    config = shipped_configs.get_config('evaluate:default')
-    chat = chats.Chat(tokenizers.lab_tokenizer())
-    alone = opening.question_sizes(config, chat, [], roles=('attempt',), unknown=100)
-    roles = ('attempt', 'critique', 'refinement')
-    three = opening.question_sizes(config, chat, [], roles=roles, unknown=100)
-    sampling = config.sampling
-    assert alone.whole == alone.scored == three.prompts[2]
-    assert len(alone.prompts) == 2
-    extra = sampling.critique_tokens + sampling.refinement_tokens + 2 * chat.overhead
-    assert three.whole - alone.whole == extra
 
 
 # What a chat writes
