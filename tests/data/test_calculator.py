@@ -8,12 +8,18 @@ import pytest
 from hypothesis import strategies as st
 
 from elenchus.data.critiques import grammars, mistakes
-from elenchus.data.critiques.calculator import annotator, equations, plain_reading, review, wording
+from elenchus.data.critiques.calculator import (
+    annotator,
+    equations,
+    falsification,
+    plain_reading,
+    review,
+    wording,
+)
 from elenchus.data.critiques.calculator.expressions import Fraction
 from elenchus.data.critiques.oracle import ConstructedAttempt, NoCritique
 from elenchus.data.problems import public_datasets
 from elenchus.data.records import Problem
-from tests.support import falsified_references
 
 CLIPS = Problem(
     'clips',
@@ -231,12 +237,12 @@ def test_reference_steps_are_never_called_wrong(shared_data, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', falsified_references.KINDS)
+@pytest.mark.parametrize('kind', falsification.KINDS)
 @pytest.mark.parametrize(('name', 'least'), [('gsm8k/test', 0.88), ('asdiv/test', 0.98)])
 def test_mistakes_in_references_are_located_with_their_value(shared_data, name, least, kind):
     total, located, misplaced, later = 0, 0, 0, 0
     for problem in read(shared_data, name):
-        false = falsified_references.falsify(problem, kind, rng=random.Random(problem.id))
+        false = falsification.falsify(problem, kind, rng=random.Random(problem.id))
         if false is None:
             continue
         total += 1

@@ -174,6 +174,7 @@ class ActorSettings:
     refinements_per_problem: ExampleCount
     # (question, guide -> solution) examples, kinds of guides in turn.
     guided_per_problem: ExampleCount
+    critiques: Literal['stated', 'calculator']  # of refinements in free text
     level_decay: Share  # share of demonstrations that a level keeps of the level before
     start: StartName
     fit: FitSettings
