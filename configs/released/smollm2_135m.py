@@ -1,7 +1,7 @@
 """Real problems with a real model on two CPU cores: SmolLM2-135M-Instruct, ASDiv, SVAMP and GSM8K.
 
 smollm2_135m.py               two to three hours on two quiet cores
-smollm2_135m.py:tiny          every stage in about ten minutes: texts to read; its figures say little
+smollm2_135m.py:tiny          every stage in about ten minutes: texts to read, not figures
 smollm2_135m.py:qwen3_0p6b    the same experiment with Qwen3-0.6B, on an accelerator
 
 Model and problems are made first (docs/real_model.md):
@@ -46,7 +46,7 @@ def default() -> ConfigDict:
     )
     config.sampling.score.update(rows=8)
     config.sampling.part_size = 25
-    config.train.update(rows=4, checkpoint_every=20)
+    config.train.update(rows=4, num_microbatches=2, checkpoint_every=20)
     return config
 
 
@@ -64,7 +64,7 @@ def experiment(model: dict, folder: str, *, learning_rate: float) -> ConfigDict:
         too_long='drop',
     )
     optimizer = shapes.adamw(learning_rate, warmup_fraction=0.05)
-    config.base.update(checkpoint=folder, num_documents=0)
+    config.base.checkpoint = folder
     config.base.fit = {'num_steps': 0, 'optimizer': optimizer}
     config.actor.update(num_problems=NUM_TRAIN, critiques='calculator')
     config.critique.update(
@@ -93,16 +93,18 @@ def experiment(model: dict, folder: str, *, learning_rate: float) -> ConfigDict:
 def tiny() -> ConfigDict:
     """Returns every stage with few problems and steps; the model is whole."""
     config = default()
-    config.actor.num_problems = 600
-    config.train.rows = 2
-    config.critique.update(num_problems=20)
-    config.evaluate.update(num_problems=10, num_attempts=2)
-    config.evaluate.uptake.num_problems = 10
-    config.improve.update(num_problems=8, num_monitored=8)
-    config.improve.explore.update(num_attempts=2, num_refinements=1)
-    for stage, steps in ((config.actor, 40), (config.critic, 16), (config.improve, 4)):
+    config.actor.num_problems = 400
+    config.train.update(rows=1, num_microbatches=1, log_every=2)
+    config.critique.update(num_problems=8)
+    config.evaluate.update(num_problems=6, num_attempts=2, oracle=False)
+    config.evaluate.uptake.num_problems = 6
+    config.improve.update(num_problems=4, num_monitored=4)
+    config.improve.explore.update(num_attempts=2, num_refinements=1, token_budget=0)
+    for stage, steps in ((config.actor, 12), (config.critic, 10), (config.improve, 2)):
         stage.fit.num_steps = steps
-    config.reinforce.update(num_steps=2, num_problems=2, num_samples=4, samples_per_row=2)
+    config.reinforce.update(num_steps=1, num_problems=2, num_samples=4, samples_per_row=2)
+    config.sampling.engine.update(num_slots=8, prefill_batch_sizes=(2,))
+    config.sampling.score.rows = 2
     config.sampling.part_size = 10
     return config
 

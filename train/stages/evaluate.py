@@ -77,6 +77,9 @@ def evaluate(
         base_groups = records.group_episodes(problems, base_attempts)
         summary = evaluate_rows.with_base(settings, summary, groups, base=base_groups, chat=chat)
     save_plots(stage, summary)
+    shares = evaluate_rows.cut_off(groups, chat=chat)
+    stage.write_json('cut_off.json', shares)
+    evaluate_rows.warn_cut_off(shares)
     return summary | {'tokens_sampled': num_tokens}
 
 
