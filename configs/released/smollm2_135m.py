@@ -95,7 +95,7 @@ def tiny() -> ConfigDict:
     config = default()
     config.actor.num_problems = 400
     config.train.update(rows=1, num_microbatches=1, log_every=2)
-    config.critique.update(num_problems=8)
+    config.critique.update(num_problems=16)
     config.evaluate.update(num_problems=6, num_attempts=2, oracle=False)
     config.evaluate.uptake.num_problems = 6
     config.improve.update(num_problems=4, num_monitored=4)
