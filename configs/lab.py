@@ -8,7 +8,7 @@ configs/lab.py:conversations   ... and then, from runs/base, conversations
 
 from ml_collections import ConfigDict
 
-from elenchus.configs import defaults, derive
+from elenchus.configs import defaults, derive, sections
 
 MODEL = {
     'vocab_size': 96,
@@ -69,7 +69,7 @@ def default() -> ConfigDict:
     config.improve.explore.num_refinements = 3
     config.improve.candidates.update(num_problems=50, num_attempts=4, target=2)
     config.reinforce.update(num_steps=12, num_problems=16, overlong_tokens=16, checkpoint_every=10)
-    config.reinforce.optimizer = defaults.optimizer(0.001, schedule='constant')
+    config.reinforce.optimizer = sections.optimizer(0.001, schedule='constant')
     return config
 
 

@@ -86,12 +86,16 @@ def show(value: Any) -> str:
 
 
 def ranges_of(hint: Any) -> Iterator[Range]:
-    """Yields the ranges of the numbers in a field of this type, a tuple's and X | None's too."""
+    """Yields the ranges of the numbers in a field of this type, a tuple's and X | None's too.
+
+    Not of tuples in a tuple: `build` checks those.
+    """
     if typing.get_origin(hint) is Annotated:
         yield from (extra for extra in hint.__metadata__ if isinstance(extra, Range))
     elif typing.get_origin(hint) in (tuple, typing.Union, types.UnionType):
         for argument in typing.get_args(hint):
-            yield from ranges_of(argument)
+            if typing.get_origin(argument) is not tuple:
+                yield from ranges_of(argument)
 
 
 def check_fields(settings: object, section: str) -> None:

@@ -132,12 +132,16 @@ def sample_attempts(
     *,
     judge: Judge,
     spec: SampleSpec,
+    guides: Sequence[str | None] = (),
 ) -> list[Episode]:
-    """Samples and judges `spec.num_samples` attempts at each problem.
+    """Samples and judges `spec.num_samples` attempts at each problem, after its guide if any.
 
     The list has the attempts at problems[0] first, then those at problems[1], and so on.
     """
-    questions = [sampler.chat.question_turns(problem.question) for problem in problems]
+    questions = [
+        sampler.chat.question_turns(problem.question, guide)
+        for problem, guide in zip(problems, guides or [None] * len(problems), strict=True)
+    ]
     groups = sampler.sample_turns(actor, questions, 'attempt', spec=spec)
     facts = _judge_groups(sampler, problems, groups, judge=judge)
     return [

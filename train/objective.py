@@ -8,13 +8,15 @@ tokens. It is a frozen value, static under jit. Sources: "The objective" in docs
 """
 
 import dataclasses
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from elenchus.data.records import ROLES, Batch
 from elenchus.model.ranges import Coefficient, NonNegativeInt, Share, SignedCoefficient, checked
+from elenchus.sampling.slots import Slot
 from elenchus.train.policy_ratio import (
     KLKind,
     RatioKind,
@@ -24,6 +26,16 @@ from elenchus.train.policy_ratio import (
 )
 
 ATTEMPT = ROLES.index('attempt')
+
+
+Reweighting = Callable[[jax.Array, jax.Array, Batch], jax.Array]
+"""(log-probabilities [B, T], entropies [B, T], batch) -> factor of each token's weight, [B, T].
+
+The three are masked: 0 on tokens that are not trained. No gradient flows through the factor."""
+
+REWEIGHTINGS = Slot(
+    '(logprobs, entropy, batch) -> [B, T]', {'none': lambda logprobs, entropy, batch: 1.0}
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +71,7 @@ class Objective:
     attempt_kl_coef: Coefficient  # added to kl_coef on the tokens of attempts (SCoRe, stage I)
     entropy_coef: SignedCoefficient  # weight of the entropy bonus; 0 = off
     beta: Coefficient  # scale of DPO's margin; 0 for other surrogates
+    reweigh: Annotated[str, REWEIGHTINGS]  # factor of a token's weight, from the loss
 
     def __post_init__(self):
         if self.average == 'constant' and self.constant_length < 1:
@@ -106,6 +119,7 @@ SFT = Objective(
     attempt_kl_coef=0.0,
     entropy_coef=0.0,
     beta=0.0,
+    reweigh='none',
 )
 """Weighted cross-entropy: - sum_t w_t logp_t / (number of trained tokens)."""
 
@@ -166,6 +180,7 @@ class ObjectiveSettings:
     kl: KLKind | None
     kl_coef: Coefficient | None
     entropy_coef: SignedCoefficient | None
+    reweigh: Annotated[str, REWEIGHTINGS] | None
 
     def resolve(self) -> Objective:
         """Returns the preset with the overrides. Raises ValueError if they do not go together."""
@@ -227,6 +242,10 @@ def loss(objective: Objective, batch: Batch, *, logprobs: jax.Array, entropy: ja
     logprobs, entropy, weights, old, ref = map(
         trained_only, (logprobs, entropy, batch.weights, batch.old_logprobs, batch.ref_logprobs)
     )
+    if o.reweigh != 'none':
+        masked = batch._replace(weights=weights, loss_mask=mask)
+        factor = REWEIGHTINGS[o.reweigh](logprobs, entropy, masked)
+        weights = weights * jax.lax.stop_gradient(factor)
     if o.on_policy:
         old = jax.lax.stop_gradient(logprobs)
     length = jnp.maximum(sequence_sum(mask, batch.segments), 1.0)

@@ -13,7 +13,7 @@ from elenchus.model import placement, sharding
 from elenchus.model.ranges import Range, checked
 from elenchus.model.transformer import Transformer
 from elenchus.train.loop import LoopSettings, check_rows, to_device
-from elenchus.train.objective import SFT
+from elenchus.train.objective import REWEIGHTINGS, SFT
 from elenchus.train.optimizer import OptimizerSettings, make_optimizer
 from elenchus.train.step import IDENTITY, batch_logprobs, make_train_step
 
@@ -25,6 +25,7 @@ class FitSettings:
 
     num_steps: Annotated[int, Range(0, 10_000_000)]  # 0 = no training
     optimizer: OptimizerSettings
+    reweigh: Annotated[str, REWEIGHTINGS]  # factor of a token's weight, from the loss
 
 
 def make_sft_step(settings: FitSettings, loop: LoopSettings):
@@ -32,7 +33,7 @@ def make_sft_step(settings: FitSettings, loop: LoopSettings):
     check_rows(loop, sharding.current_mesh())
     optimizer = make_optimizer(settings.optimizer, num_steps=settings.num_steps)
     train_step = make_train_step(
-        objective=SFT,
+        objective=dataclasses.replace(SFT, reweigh=settings.reweigh),
         optimizer=optimizer,
         transform=IDENTITY,
         num_microbatches=loop.num_microbatches,

@@ -7,7 +7,7 @@ HuggingFaceTB/SmolLM2-135M-Instruct.
 
 from ml_collections import ConfigDict
 
-from elenchus.configs import defaults, gsm8k
+from elenchus.configs import gsm8k, sections
 
 LLAMA3_8B = {
     'vocab_size': 128256,
@@ -97,7 +97,7 @@ GEMMA3_1B = {
 
 def adamw(learning_rate: float, **changes) -> dict:
     """Returns AdamW as released models are usually fine-tuned with it."""
-    return defaults.optimizer(learning_rate, **{'name': 'adamw', 'beta2': 0.999} | changes)
+    return sections.optimizer(learning_rate, **{'name': 'adamw', 'beta2': 0.999} | changes)
 
 
 def config(
@@ -111,9 +111,9 @@ def config(
         kind='file', path=f'{folder}/tokenizer.json', vocab_size=0, template=template
     )
     result.base.checkpoint = folder
-    result.base.fit = {'num_steps': 0, 'optimizer': optimizer}
+    result.base.fit.update(num_steps=0, optimizer=optimizer)
     for stage in (result.actor, result.critic, result.self_talk, result.improve):
-        stage.fit = {'num_steps': num_steps, 'optimizer': optimizer}
+        stage.fit.update(num_steps=num_steps, optimizer=optimizer)
     result.reinforce.optimizer = optimizer | {'schedule': 'constant'}
     return result
 

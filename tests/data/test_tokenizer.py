@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.data.text import tokenizer_training
-from tests.support import forked_runs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NAMES = (
@@ -199,11 +198,10 @@ def test_other_bytes_are_refused():
 
 
 @pytest.fixture(scope='module')
-def script():
+def script(fork):
     """Runs the script; a fork for each run, of one process that has imported it."""
     module = 'elenchus.scripts.tools.train_tokenizer'
-    with forked_runs.forking(module, preload=module) as run:
-        yield lambda *flags: run(ROOT, flags)
+    return lambda *flags: fork(module, ROOT, flags)
 
 
 def test_the_script_trains_on_text_and_jsonl_files(script, tmp_path):

@@ -17,7 +17,7 @@ from elenchus.data.text import chat
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.model import placement, sharding
 from elenchus.sampling import step_scores
-from tests.support import compiled_programs, tiny_model
+from tests.support import compiled_programs, slow_cases, tiny_model
 
 TOKENIZER = tokenizers.lab_tokenizer()
 CHAT = chat.Chat(TOKENIZER)
@@ -202,8 +202,11 @@ def test_padding_and_absent_verdicts_are_masked():
     np.testing.assert_array_equal(scores(changed)[0], values)
 
 
-@pytest.mark.parametrize('shape', [None, (8, 1, 1), (2, 2, 2)], ids=str)
-@pytest.mark.parametrize('tie', [True, False], ids=['tied', 'untied'])
+@slow_cases.combinations(
+    {(False, None), (False, (8, 1, 1)), (True, (2, 2, 2))},
+    tie=[True, False],
+    shape=[None, (8, 1, 1), (2, 2, 2)],
+)
 def test_scores_are_those_of_all_logits_and_only_two_columns_are_computed(tie, shape):
     config = dataclasses.replace(
         tiny_model.EVERYTHING, vocab_size=4096, max_length=32, tie_embeddings=tie

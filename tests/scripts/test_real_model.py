@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.support import forked_runs, multi_process
+from tests.support import multi_process
 
 LAB = str(multi_process.ROOT / 'data/lab/checkpoint')
 SHORT = (
@@ -20,25 +20,22 @@ SHORT = (
 )
 
 
-def forking(script):
-    return forked_runs.forking(f'elenchus.scripts.{script}', preload=f'elenchus.scripts.{script}')
+@pytest.fixture
+def evaluate(fork):
+    def run(out, *arguments, kill_at=''):
+        wanted = (f'--model={LAB}', '--greedy_only', f'--out={out}', *SHORT, *arguments)
+        return fork('elenchus.scripts.evaluate', multi_process.ROOT, wanted, kill_at=kill_at)
+
+    return run
 
 
-@pytest.fixture(scope='module')
-def evaluate():
-    with forking('evaluate') as fork:
+@pytest.fixture
+def judge(fork):
+    def run(*arguments):
+        wanted = (f'--critic={LAB}', *SHORT, *arguments)
+        return fork('elenchus.scripts.judge', multi_process.ROOT, wanted)
 
-        def run(out, *arguments, kill_at=''):
-            wanted = (f'--model={LAB}', '--greedy_only', f'--out={out}', *SHORT, *arguments)
-            return fork(multi_process.ROOT, wanted, kill_at=kill_at)
-
-        yield run
-
-
-@pytest.fixture(scope='module')
-def judge():
-    with forking('judge') as fork:
-        yield lambda *arguments: fork(multi_process.ROOT, (f'--critic={LAB}', *SHORT, *arguments))
+    return run
 
 
 def test_an_evaluation_that_is_killed_continues_and_ends_as_if_it_was_not(tmp_path, evaluate):

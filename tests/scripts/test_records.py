@@ -10,7 +10,6 @@ from elenchus.data.critiques import conversion, file_summary, mistakes, oracle, 
 from elenchus.data.critiques.record_files import CritiqueRecord
 from elenchus.data.grading import verify
 from elenchus.data.lab import forms
-from tests.support import forked_runs
 
 STEP = 'Step sentence: {}\nCorrectness of the step: {}\nExplanation: so\n\n'
 FINAL = 'Correctness of the final answer: {}\nExplanation: so'
@@ -208,14 +207,13 @@ COMMANDS = [
 """Arguments, exit code, and words of what is printed."""
 
 
-def test_the_command_line(tmp_path):
+def test_the_command_line(tmp_path, fork):
     record_files.write_jsonl(tmp_path / 'a.jsonl', [make_record('Wrong', final='Wrong')])
     (tmp_path / 'bad.jsonl').write_text('{}\n')
     write_evil_dataset(tmp_path)
     module = 'elenchus.scripts.tools.critique_records'
-    runs = [(tmp_path, arguments) for arguments, _, _ in COMMANDS]
-    results = forked_runs.run_all(module, runs, preload=module)
-    for (arguments, code, message), result in zip(COMMANDS, results, strict=True):
+    for arguments, code, message in COMMANDS:
+        result = fork(module, tmp_path, arguments)
         assert result.code == code, (arguments, result)
         assert message in (result.errors if code else result.output), (arguments, result)
         assert result.errors.count('\n') == (1 if code else 0), (arguments, result)

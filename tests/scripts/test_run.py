@@ -18,7 +18,7 @@ from elenchus.train.config import build
 from elenchus.train.run import runner
 from elenchus.train.run.directory import RunDirectory
 from elenchus.train.stages import Stage
-from tests.support import forked_runs, multi_process
+from tests.support import multi_process
 
 SMOKE = 'configs/lab.py:smoke'
 CHANGES = {
@@ -33,22 +33,31 @@ CHANGES = {
     'evaluate.uptake.num_problems': 2,
     'evaluate.beam.num_problems': 2,
     'improve.candidates.num_problems': 2,
+    'sampling.attempt_tokens': 24,
+    'sampling.critique_tokens': 40,
+    'sampling.refinement_tokens': 24,
+    'sampling.engine.max_length': 160,
+    'sampling.engine.prompt_buckets': (136,),
+    'sampling.score.lengths': (136,),
+    'self_talk.tokens': 88,
+    'reinforce.length': 96,
+    'reinforce.critic_length': 136,
+    'reinforce.overlong_tokens': 8,
 }
 """Less work of every kind: still two parts of samples, and a checkpoint within a training."""
 
 
 @pytest.fixture(scope='module')
-def run():
+def run(fork):
     """Runs the smoke run into a work directory in a process of its own; kills it at a path."""
-    with forked_runs.forking('elenchus.scripts.run', preload='elenchus.scripts.run') as fork:
 
-        def run_in(workdir, *, kill_at=''):
-            changes = (f'--config.{name}={value}' for name, value in CHANGES.items())
-            arguments = (f'--config={SMOKE}', f'--workdir={workdir}', *changes)
-            result = fork(multi_process.ROOT, arguments, kill_at=kill_at)
-            assert result.code == (-signal.SIGKILL if kill_at else 0), result.errors[-3000:]
+    def run_in(workdir, *, kill_at=''):
+        changes = (f'--config.{name}={value}' for name, value in CHANGES.items())
+        arguments = (f'--config={SMOKE}', f'--workdir={workdir}', *changes)
+        result = fork('elenchus.scripts.run', multi_process.ROOT, arguments, kill_at=kill_at)
+        assert result.code == (-signal.SIGKILL if kill_at else 0), result.errors[-3000:]
 
-        yield run_in
+    return run_in
 
 
 @pytest.fixture(scope='module')

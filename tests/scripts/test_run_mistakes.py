@@ -4,7 +4,7 @@ import pytest
 
 from elenchus.configs import lab
 from elenchus.train.config import build
-from tests.support import forked_runs, multi_process
+from tests.support import multi_process
 
 SMOKE = 'configs/lab.py:smoke'
 
@@ -96,27 +96,20 @@ MISTAKES = {
 
 
 @pytest.fixture(scope='module')
-def mistakes(tmp_path_factory):
+def mistakes(tmp_path_factory, fork):
     """name -> (workdir, exit code, stderr) of every mistake."""
     folder = tmp_path_factory.mktemp('mistakes')
     workdirs = {name: folder / str(i) for i, name in enumerate(MISTAKES)}
     started = workdirs['another config'] / 'stages' / '00-base'
     started.mkdir(parents=True)
     (started / 'config.json').write_text(build.to_json(lab.get_config('smoke')))
-    runs = [
-        (
-            multi_process.ROOT,
-            [f'--config={SMOKE}'] * (not changes[0].startswith('--config='))
-            + [*changes, '--workdir', str(workdirs[name])],
-        )
-        for name, (changes, _) in MISTAKES.items()
-    ]
-    module = 'elenchus.scripts.run'
-    results = forked_runs.run_all(module, runs, preload=module)
-    return {
-        name: (workdirs[name], result.code, result.errors)
-        for name, result in zip(MISTAKES, results, strict=True)
-    }
+    results = {}
+    for name, (changes, _) in MISTAKES.items():
+        smoke = [f'--config={SMOKE}'] * (not changes[0].startswith('--config='))
+        arguments = [*smoke, *changes, '--workdir', str(workdirs[name])]
+        result = fork('elenchus.scripts.run', multi_process.ROOT, arguments)
+        results[name] = (workdirs[name], result.code, result.errors)
+    return results
 
 
 @pytest.mark.parametrize('name', MISTAKES)

@@ -9,6 +9,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -28,12 +29,18 @@ from elenchus.train.run.directory import RunDirectory
 from elenchus.train.run.inputs import RunInputs
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.run.session import Run
+from elenchus.train.stages import evaluate
 from tests.support import fake_engine
 
 CORRECT = 0.9
 """Probability that the scores of a FakeModel give to a step that its critique calls correct."""
 WEIGHTS = 'weights'
 """File of a saved FakeModel, with its name."""
+
+
+def undrawn():
+    """Leaves out the plots of `evaluate` in a block: they cost a second of processor time."""
+    return mock.patch.object(evaluate, 'save_plots')
 
 
 @jax.tree_util.register_static

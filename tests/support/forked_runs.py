@@ -1,6 +1,6 @@
-"""Runs a script many times from one process that has imported everything: a fork for each run.
+"""Runs scripts many times from one process that has imported everything: a fork for each run.
 
-python -m tests.support.forked_runs MODULE SCRIPT < runs.jsonl > results.jsonl
+python -m tests.support.forked_runs MODULE < runs.jsonl > results.jsonl
 """
 
 import contextlib
@@ -18,8 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from tests.support import multi_process
-
+ROOT = pathlib.Path(__file__).parents[2]
 TIME_LIMIT_S = 900
 
 
@@ -31,39 +30,41 @@ class Result(NamedTuple):
     output: str
 
 
+def environment(devices: int) -> dict[str, str]:
+    """Environment variables of a process with that many CPU devices."""
+    paths = (str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')]))
+    return os.environ | {
+        'PYTHONPATH': os.pathsep.join(paths),
+        'TF_CPP_MIN_LOG_LEVEL': '3',
+        'JAX_PLATFORMS': 'cpu',
+        'JAX_NUM_CPU_DEVICES': str(devices),
+    }
+
+
 @contextlib.contextmanager
-def forking(script: str, *, preload: str) -> Iterator[Callable[..., Result]]:
+def forking(preload: str) -> Iterator[Callable[..., Result]]:
     """Yields a function that runs a script in a fork of a process that has imported `preload`.
 
-    `script` is a path, relative to the working directory of the run, or the name of a module. The
-    function takes the working directory, the arguments, and a path: the run is killed by SIGKILL
-    as soon as it exists.
+    It takes the script, as a path relative to the working directory of the run or as the name of a
+    module, the working directory, the arguments, and a path: the run is killed by SIGKILL as soon
+    as it exists. The fixture `fork` of all tests is this function: one import in each worker.
     """
     process = subprocess.Popen(
-        [sys.executable, '-m', 'tests.support.forked_runs', preload, script],
-        cwd=multi_process.ROOT,
-        env=multi_process.environment(1),
+        [sys.executable, '-m', 'tests.support.forked_runs', preload],
+        cwd=ROOT,
+        env=environment(1),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
 
-    def run(folder: pathlib.Path, arguments: Sequence[str], *, kill_at='') -> Result:
-        print(
-            json.dumps([str(folder), list(arguments), str(kill_at)]), file=process.stdin, flush=True
-        )
+    def run(script: str, folder: pathlib.Path, arguments: Sequence[str], *, kill_at='') -> Result:
+        wanted = [script, str(folder), list(arguments), str(kill_at)]
+        print(json.dumps(wanted), file=process.stdin, flush=True)
         return Result(*json.loads(process.stdout.readline()))
 
     with process:
         yield run
-
-
-def run_all(
-    script: str, runs: Sequence[tuple[pathlib.Path, Sequence[str]]], *, preload: str
-) -> list[Result]:
-    """Runs a script once for each (working directory, arguments), after importing `preload`."""
-    with forking(script, preload=preload) as run:
-        return [run(folder, arguments) for folder, arguments in runs]
 
 
 def run_child(script: str, arguments: Sequence[str]) -> int:
@@ -120,4 +121,4 @@ def end_with_traceback(kind, error, trace) -> None:
 if __name__ == '__main__':
     importlib.import_module(sys.argv[1])
     for line in sys.stdin:
-        print(json.dumps(run_forked(sys.argv[2], *json.loads(line))), flush=True)
+        print(json.dumps(run_forked(*json.loads(line))), flush=True)

@@ -3,7 +3,6 @@
 python -m tests.support.multi_process 2 --workdir /tmp/two      # the tiny run on two processes
 """
 
-import os
 import pathlib
 import socket
 import subprocess
@@ -15,8 +14,8 @@ import jax
 from elenchus.model import transformer
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.checkpoints.model_store import ModelStore
+from tests.support.forked_runs import ROOT, environment
 
-ROOT = pathlib.Path(__file__).parents[2]
 STAGES = ('base', 'actor', 'critique', 'critic', 'critique_in_the_loop', 'reinforce')
 TINY = (
     '--config=configs/lab.py:smoke',
@@ -73,17 +72,6 @@ def start(
                 )
             )
     return started
-
-
-def environment(devices: int) -> dict[str, str]:
-    """Environment variables of a process with that many CPU devices."""
-    paths = (str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')]))
-    return os.environ | {
-        'PYTHONPATH': os.pathsep.join(paths),
-        'TF_CPP_MIN_LOG_LEVEL': '3',
-        'JAX_PLATFORMS': 'cpu',
-        'JAX_NUM_CPU_DEVICES': str(devices),
-    }
 
 
 def load_stage_models(workdir: pathlib.Path) -> dict[str, transformer.Transformer]:

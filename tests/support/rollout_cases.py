@@ -54,9 +54,8 @@ def answer(role, request, seed):
     )
 
 
-assign_credit = functools.partial(
-    credit.assign_credit, limits=fake_engine.LIMITS, first_phase=False, penalties=None, seed=0
-)
+CREDIT = {'limits': fake_engine.LIMITS, 'read': fake_engine.CHAT.text, 'seed': 0}
+assign_credit = functools.partial(credit.assign_credit, **CREDIT, first_phase=False, penalties=None)
 
 
 def batch_of(
@@ -75,11 +74,7 @@ def batch_of(
         update_batch.RowLayout('actor', 160, 4, cap, mask_truncated),
         fake_engine.CHAT,
         assign_credit=functools.partial(
-            credit.assign_credit,
-            rules=make_rules(),
-            limits=fake_engine.LIMITS,
-            first_phase=False,
-            seed=0,
+            credit.assign_credit, rules=make_rules(), first_phase=False, **CREDIT
         ),
         objective=chosen,
         logprobs=update_batch.LogprobFunctions(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
-from elenchus.configs import defaults
+from elenchus.configs import sections
 from elenchus.data.batching import packing
 from elenchus.model import sharding
 from elenchus.train import objective as objective_lib
@@ -296,7 +296,7 @@ def test_step_dpo_trains_only_the_tokens_of_the_two_steps():
 def resolved(**fields):
     """The objective of a config's section with these fields set."""
     return build.build(
-        objective_lib.ObjectiveSettings, ConfigDict(defaults.objective() | fields)
+        objective_lib.ObjectiveSettings, ConfigDict(sections.objective() | fields)
     ).resolve()
 
 

@@ -142,7 +142,7 @@ def test_gradients_are_clipped_to_the_norm_all_together(model):
 
 
 @slow_cases.combinations(
-    {((8, 1, 1), 2), ((1, 8, 1), 8), ((2, 2, 2), 2), ((1, 2, 4), 8)},
+    {((8, 1, 1), 2), ((1, 2, 4), 8)},
     shape=[(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)],
     num_layers=[2, 8],
 )

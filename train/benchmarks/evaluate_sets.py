@@ -15,8 +15,8 @@ from elenchus.train.benchmarks.problem_sets import ProblemSet
 from elenchus.train.config.run_settings import EvaluateSettings
 from elenchus.train.run.directory import StageFolder
 from elenchus.train.run.samplers import Samplers
+from elenchus.train.stages import actor_attempts, evaluate_figures
 from elenchus.train.stages import evaluate as evaluate_stage
-from elenchus.train.stages import evaluate_figures
 from elenchus.train.stages.evaluate_figures import EvaluationEpisodes, by_level
 
 GREEDY = 'greedy'
@@ -68,7 +68,7 @@ def sample_greedy(
         )
     parts, sampler = stage.parts(GREEDY, problems), samplers.whole_turns()
     for part in parts.missing():
-        episodes = evaluate_stage.sample_attempts(
+        episodes = actor_attempts.sample_attempts(
             sampler,
             bench.actor,
             part.items,
@@ -122,7 +122,7 @@ def sampled_figures(
         summary = evaluate_stage.evaluate(pair, problems, **options)
         episodes, _ = stage.parts('', problems).read()
     else:
-        episodes, num_tokens = evaluate_stage.sample_actor(
+        episodes, num_tokens = actor_attempts.sample_actor(
             bench.actor, problems, name='', **options
         )
         episodes = [strategies.with_cost(bench.chat, episode) for episode in episodes]

@@ -22,6 +22,7 @@ from ml_collections import config_dict
 from elenchus.data.files import jsonl
 from elenchus.data.grading.judge import AnswerSettings
 from elenchus.model.ranges import Range, show
+from elenchus.sampling.slots import Slot
 from elenchus.train.objective import Objective, ObjectiveSettings
 
 T = TypeVar('T')
@@ -35,6 +36,7 @@ RANGES_OF: dict[type, dict[str, Range]] = {
 }
 """Ranges of settings of the package `data`, which imports none of ours and so cannot say them."""
 ROOT = pathlib.Path(__file__).parents[2]
+PLAIN = (bool, int, float, str, types.NoneType)
 LARGEST, LONGEST = sys.float_info.max, 4096  # a float; the characters of a text
 Section = ml_collections.ConfigDict | Mapping
 
@@ -95,6 +97,8 @@ def _value(config: Section, name: str, path: str) -> Any:
 
 
 def _convert(hint: Any, value: Any, path: str) -> Any:
+    if hint in PLAIN:
+        return _convert_plain(hint, value, path)
     if dataclasses.is_dataclass(hint):
         # A value may have settings of another form: a preset with overrides, for example.
         settings = SETTINGS_OF.get(hint)
@@ -108,27 +112,30 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         return _convert_literal(args, value, path)
     if origin is tuple:
         return _convert_tuple(args, value, path)
+    raise TypeError(f'{path}: settings cannot hold {hint}')
+
+
+def _convert_plain(hint: type, value: Any, path: str) -> Any:
     if hint is float and _is(int, value) and abs(value) < LARGEST:
         return float(value)
-    if hint in (bool, int, float, str, types.NoneType):
-        if not _is(hint, value):
-            raise _wrong_type(hint, value, path)
-        if hint is str and ('\0' in value or len(value) > LONGEST):
-            raise ValueError(
-                f'{path}={show(value)} must have no NUL, and at most {LONGEST} characters'
-            )
-        return value
-    raise TypeError(f'{path}: settings cannot hold {hint}')
+    if not _is(hint, value):
+        raise _wrong_type(hint, value, path)
+    if hint is str and ('\0' in value or len(value) > LONGEST):
+        raise ValueError(f'{path}={show(value)} must have no NUL, and at most {LONGEST} characters')
+    return value
 
 
 def _convert_ranged(args: Sequence[Any], value: Any, path: str) -> Any:
     hint, *extras = args
     # An integer that no float holds is out of range before it is converted.
     is_number = _is(int, value) or (hint is float and _is(float, value))
+    name = path.removeprefix('config.')  # as checks across sections name it: sampling.top_p
     for limits in (extra for extra in extras if isinstance(extra, Range) and is_number):
-        # Errors name a field as checks across sections do: sampling.top_p, without 'config'.
-        limits.check(path.removeprefix('config.'), value)
-    return _convert(hint, value, path)
+        limits.check(name, value)
+    converted = _convert(hint, value, path)
+    for slot in (extra for extra in extras if isinstance(extra, Slot)):
+        slot.find(converted, name)
+    return converted
 
 
 def _is(kind: type, value: Any) -> bool:

@@ -33,12 +33,14 @@ from elenchus.sampling.engine.sampling_methods import MinP, Temperature, TopK, T
 from elenchus.sampling.engine.shapes import EngineSettings
 from elenchus.sampling.exploration.context import ExploreSettings
 from elenchus.sampling.exploration.controller import CandidateSettings, Controller
+from elenchus.sampling.metrics.measures import CONDITIONS, MEASURES
 from elenchus.sampling.step_scores import ScoreShapes
 from elenchus.sampling.test_time.beam import BeamSettings
 from elenchus.sampling.test_time.strategies import Refine
 from elenchus.sampling.test_time.uptake import UptakeSettings
 from elenchus.train.config.stage_names import StageName, StartName
 from elenchus.train.loop import LoopSettings
+from elenchus.train.response_weights import WEIGHTINGS
 from elenchus.train.rl.settings import Player, ReinforceSettings
 from elenchus.train.sft import FitSettings
 from elenchus.train.watchdog import WatchdogSettings
@@ -245,6 +247,8 @@ class EvaluateSettings:
     num_resamples: ResampleCount
     confidence: Annotated[float, Range(0.01, 0.9999)]
     budget: NonNegativeInt  # processed tokens a question; 0: no choice is reported
+    measures: tuple[Annotated[str, MEASURES], ...]  # further figures, of one's own
+    conditions: tuple[Annotated[str, CONDITIONS], ...]  # guides before attempts
 
     def __post_init__(self):
         if self.beam.width and not 1 <= self.beam.num_problems <= self.num_problems:
@@ -283,7 +287,7 @@ class ImproveSettings:
     responses: Literal['sampled', 'none', 'references']  # trained on beside the demonstrations
     num_references: NonNegativeInt  # reference solutions of explored problems, with 'references'
     deduplicate: bool  # equal responses to a problem are trained on once
-    weighting: Literal['keep', 'threshold', 'score', 'steps', 'advantage']
+    weighting: Annotated[str, WEIGHTINGS]  # of a response's tokens
     threshold: PositiveShare  # least critic's score of a response, with weighting 'threshold'
     balance: Literal['none', 'question']  # 'question': responses to one question share a weight
     num_monitored: NonNegativeInt  # responses whose perplexity and scores are reported; 0: none

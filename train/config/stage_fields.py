@@ -73,6 +73,15 @@ EARLIER: Mapping[str, Any] = {
     'critique.api.model': 'gpt-4o',
     'critique.api.max_tokens': 1024,
     'critique.api.temperature': 0.0,
+    'reinforce.rewards.functions': (),
+    'reinforce.critic_rewards.functions': (),
+    'reinforce.objective.reweigh': None,
+    'evaluate.measures': (),
+    'evaluate.conditions': (),
+    **{
+        f'{section}.fit.reweigh': 'none'
+        for section in ('base', 'actor', 'critic', 'self_talk', 'improve')
+    },
 }
 """Field -> the value with which today's code does what it did before the field existed.
 

@@ -1,12 +1,13 @@
 """Advantage estimators: rewards of a group of samples to weights of turns, steps and tokens."""
 
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from elenchus.data.records import Batch
+from elenchus.sampling.slots import Slot
 
 Baseline = Literal['group', 'position']
 """Steps whose mean and deviation normalise a step's reward: all of the group, or those of its
@@ -141,9 +142,55 @@ def over_tokens(step_values: StepRewards, step_ends: Sequence[int]) -> np.ndarra
     return np.repeat(np.asarray(step_values, np.float32), lengths)
 
 
-ADVANTAGES = {
-    'grpo': group_normalised,
-    'dr_grpo': lambda rewards, *, epsilon: centred(rewards),
-    'rloo': lambda rewards, *, epsilon: leave_one_out(rewards),
-}
-"""Values of AdvantageSettings.outcome."""
+class GroupContext(NamedTuple):
+    """What an advantage may depend on besides the returns or scores of a group's G samples."""
+
+    settings: Any  # AdvantageSettings
+    turns: Sequence[Sequence[Any]]  # [K][G]: JudgedTurn of each sample's K-th trained turn
+    rewards: np.ndarray  # [G, K]: of each turn alone, shaped and less penalties
+    discount: float  # of the next turn's return
+    state: Mapping[str, Any]  # what the function's `update` returned last; {} at first
+
+
+Outcome = Callable[[np.ndarray, GroupContext], np.ndarray]
+"""(returns [G, K], context) -> advantages [G, K] of the K trained turns of G samples.
+
+It may have an attribute `update(returns, context) -> state`, called once for each group after its
+iteration. The state is plain JSON and part of the checkpoint."""
+
+
+def by_turn(estimate: Callable[..., np.ndarray]) -> Outcome:
+    """Returns the advantage that compares each turn with the same turn of the other samples."""
+
+    def outcome(returns: np.ndarray, context: GroupContext) -> np.ndarray:
+        columns = [estimate(column, epsilon=context.settings.epsilon) for column in returns.T]
+        return np.stack(columns, axis=1)
+
+    return outcome
+
+
+OUTCOMES = Slot(
+    '(returns [G, K], context) -> [G, K]',
+    {
+        'grpo': by_turn(group_normalised),
+        'dr_grpo': by_turn(lambda rewards, *, epsilon: centred(rewards)),
+        'rloo': by_turn(lambda rewards, *, epsilon: leave_one_out(rewards)),
+    },
+)
+
+
+def _normalised(scores: Sequence[StepRewards], context: GroupContext) -> list[np.ndarray]:
+    s = context.settings
+    return process_normalised(scores, epsilon=s.epsilon, std_floor=s.std_floor, baseline=s.baseline)
+
+
+def _difference(scores: Sequence[StepRewards], context: GroupContext) -> list[np.ndarray]:
+    # V(question): the share of right attempts is the group's own estimate of success.
+    start = float(np.mean([t.turn.facts.correct for t in context.turns[0]]))
+    return [step_differences(values, start=start) for values in scores]
+
+
+STEPS = Slot(
+    '(scores, G lists of numbers or None, context) -> G arrays',
+    {'normalised': _normalised, 'difference': _difference},
+)

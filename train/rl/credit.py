@@ -1,11 +1,12 @@
 """Credit assignment: rewards of a group to an advantage for every step of every turn."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from elenchus.data.records import Episode, Turn
+from elenchus.data.records import Episode, RolloutGroup, Turn
 from elenchus.sampling.seeds import derive_seed
 from elenchus.train.rl import advantages, rewards
 from elenchus.train.rl.settings import TRAINED_ROLES, Player, RewardRules
@@ -20,6 +21,7 @@ class GroupValues(NamedTuple):
     terms: list[dict[str, rewards.TermValues]]  # by role of a trained turn: its terms, not weighted
     rewards: list[float]  # weighted reward of the last trained turn
     advantages: list[StepAdvantages]
+    state: Mapping[str, Any]  # of the advantage function, after this group
 
     @property
     def zero_variance(self) -> bool:
@@ -34,62 +36,96 @@ def trained_turns(episode: Episode, player: Player) -> list[tuple[int, Turn]]:
 
 
 def assign_credit(
-    group: Sequence[Episode],
+    group: RolloutGroup,
     rules: RewardRules,
     *,
     limits: Mapping[str, int],
+    read: Callable[[Turn], str],
     first_phase: bool,
     penalties: Sequence[Mapping[int, float]] | None,
     seed: int,
+    state: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> GroupValues:
     """Returns the rewards and advantages of a group.
 
-    limits: tokens of a turn, by role. first_phase: SCoRe's stage I. penalties: KL penalty by
-    episode and turn number, subtracted from the turn's reward. seed: of the order of shuffled
-    scores, which is the same in every call for a group.
+    limits: tokens of a turn, by role. read: the text of a turn. first_phase: SCoRe's stage I.
+    penalties: KL penalty by episode and turn number, subtracted from the turn's reward. seed: of
+    the order of shuffled scores, which is the same in every call for a group. state: of the
+    advantage function, after the groups before.
     """
-    terms = [_reward_terms(episode, rules, limits=limits) for episode in group]
+    numbered = [trained_turns(episode, rules.player) for episode in group]
+    columns = _judged_turns(group, rules, limits=limits, read=read)
+    terms = [rewards.terms(rules.rewards, column) for column in columns]
     # A turn is compared with the same turn of the other episodes: attempts with attempts, and
     # refinements with refinements. So are their unknown terms.
-    columns = [rewards.fill_unknown([values[role] for values in terms]) for role in terms[0]]
-    returns, last_rewards = [], []
-    for i, episode in enumerate(group):
-        turns = trained_turns(episode, rules.player)
-        turn_rewards = [rewards.total(rules.rewards, column[i]) for column in columns]
-        shaped = _shape_rewards(turn_rewards, rules, first_phase=first_phase)
-        if penalties is not None:
-            shaped = [r - penalties[i][n] for r, (n, _) in zip(shaped, turns, strict=True)]
+    filled = [rewards.fill_unknown(values) for values in terms]
+    shaped, returns, last_rewards = [], [], []
+    # Stage I maximises E[r2], whose gradient has the score function of both turns: without
+    # r2 in its return the attempt would only be held to the reference.
+    discount = 1.0 if first_phase else rules.turns.discount
+    for i, turns in enumerate(numbered):
+        turn_rewards = [rewards.total(rules.rewards, column[i]) for column in filled]
         last_rewards.append(turn_rewards[-1])
-        # Stage I maximises E[r2], whose gradient has the score function of both turns: without
-        # r2 in its return the attempt would only be held to the reference.
-        discount = 1.0 if first_phase else rules.turns.discount
-        returns.append(advantages.discounted(shaped, discount=discount))
-    a = rules.advantage
-    to_advantages = advantages.ADVANTAGES[a.outcome]
-    by_turn = [to_advantages(column, epsilon=a.epsilon) for column in zip(*returns, strict=True)]
+        row = _shape_rewards(turn_rewards, rules, first_phase=first_phase)
+        if penalties is not None:
+            row = [r - penalties[i][n] for r, (n, _) in zip(row, turns, strict=True)]
+        shaped.append(row)
+        returns.append(advantages.discounted(row, discount=discount))
+    context = advantages.GroupContext(rules.advantage, columns, np.array(shaped), discount, state)
+    outcomes, state = _outcome_advantages(np.array(returns), context)
     by_episode = [
         {
-            number: np.full(len(turn.steps), a.outcome_coef * by_turn[k][i], np.float32)
-            for k, (number, turn) in enumerate(trained_turns(episode, rules.player))
+            number: np.full(len(turn.steps), rules.advantage.outcome_coef * value, np.float32)
+            for (number, turn), value in zip(turns, row, strict=True)
         }
-        for i, episode in enumerate(group)
+        for turns, row in zip(numbered, outcomes, strict=True)
     ]
-    if a.step_coef and rules.player == 'actor' and not first_phase:
-        _add_step_advantages(group, by_episode, rules, seed=seed)
-    return GroupValues(terms, last_rewards, by_episode)
+    if rules.advantage.step_coef and rules.player == 'actor' and not first_phase:
+        _add_step_advantages(group, by_episode, context, seed=seed)
+    roles = [turn.role for _, turn in numbered[0]]
+    by_role = [dict(zip(roles, values, strict=True)) for values in zip(*terms, strict=True)]
+    return GroupValues(by_role, last_rewards, by_episode, state)
 
 
-def _reward_terms(
-    episode: Episode, rules: RewardRules, *, limits: Mapping[str, int]
-) -> dict[str, rewards.TermValues]:
-    """The reward terms of each trained turn, by role."""
-    return {
-        turn.role: rewards.terms(
-            rules.rewards,
-            rewards.JudgedTurn(turn, episode.attempt, limits[turn.role], rules.overlong_tokens),
+def _judged_turns(
+    group: RolloutGroup,
+    rules: RewardRules,
+    *,
+    limits: Mapping[str, int],
+    read: Callable[[Turn], str],
+) -> list[list[rewards.JudgedTurn]]:
+    """The trained turns [K][G]: those at one place of the episodes beside each other."""
+    rows = [
+        [
+            rewards.JudgedTurn(
+                turn, episode.attempt, group.problem, limits[turn.role], rules.overlong_tokens, read
+            )
+            for _, turn in trained_turns(episode, rules.player)
+        ]
+        for episode in group
+    ]
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def has_state(rules: RewardRules) -> bool:
+    """Returns whether the advantage function remembers earlier groups."""
+    return hasattr(advantages.OUTCOMES[rules.advantage.outcome], 'update')
+
+
+def _outcome_advantages(
+    returns: np.ndarray, context: advantages.GroupContext
+) -> tuple[np.ndarray, Mapping[str, Any]]:
+    """Returns the advantages [G, K] of returns [G, K], and the function's state after them."""
+    name = context.settings.outcome
+    function = advantages.OUTCOMES[name]
+    values = np.asarray(function(returns, context), np.float32)
+    if values.shape != returns.shape or not np.isfinite(values).all():
+        raise ValueError(
+            f'reinforce.advantage.outcome={name!r} returned {values.tolist()} for returns of shape '
+            f'{returns.shape}: it must return a finite number for each'
         )
-        for _, turn in trained_turns(episode, rules.player)
-    }
+    update = getattr(function, 'update', None)
+    return values, context.state if update is None else update(returns, context)
 
 
 def _shape_rewards(
@@ -112,7 +148,7 @@ def _shape_rewards(
 def _add_step_advantages(
     group: Sequence[Episode],
     by_episode: Sequence[StepAdvantages],
-    rules: RewardRules,
+    context: advantages.GroupContext,
     *,
     seed: int,
 ) -> None:
@@ -121,22 +157,21 @@ def _add_step_advantages(
     Steps of unknown score keep their advantage as it is, and with unreached='mask' so do all steps
     after the critique's end.
     """
-    a = rules.advantage
+    a = context.settings
     attempts = [trained_turns(episode, 'actor')[0] for episode in group]
     scores = [_counted_scores(turn, a.unreached) for _, turn in attempts]
     if a.shuffle_scores:
         rng = np.random.default_rng(derive_seed(seed, group[0].problem_id))
         scores = advantages.permuted(scores, rng)
-    if a.steps == 'normalised':
-        by_step = advantages.process_normalised(
-            scores, epsilon=a.epsilon, std_floor=a.std_floor, baseline=a.baseline
+    by_step = advantages.STEPS[a.steps](scores, context)
+    lengths = [len(values) for values in by_step]
+    if lengths != [len(s) for s in scores] or not all(np.isfinite(v).all() for v in by_step):
+        raise ValueError(
+            f'reinforce.advantage.steps={a.steps!r} returned {lengths} values for steps '
+            f'{[len(s) for s in scores]}: it must return a finite number for each'
         )
-    else:
-        # V(question): the share of right attempts is the group's own estimate of success.
-        start = float(np.mean([episode.attempt.facts.correct for episode in group]))
-        by_step = [advantages.step_differences(s, start=start) for s in scores]
     for values, (number, _), steps in zip(by_episode, attempts, by_step, strict=True):
-        values[number] += np.float32(a.step_coef) * steps
+        values[number] += np.float32(a.step_coef) * np.asarray(steps, np.float32)
 
 
 def _counted_scores(turn: Turn, unreached: str) -> list[float | None]:

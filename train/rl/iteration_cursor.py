@@ -1,25 +1,30 @@
 """Where reinforcement learning stands: what a checkpoint stores beside the players' states."""
 
 import collections
+from collections.abc import Mapping
 from typing import Any
 
 
 class IterationCursor:
-    """Tokens so far, and of an iteration that was interrupted the players that are done with it."""
+    """Tokens so far, states of advantage functions, and players done with a begun iteration."""
 
     def __init__(self):
         self.counters = collections.Counter(tokens_sampled=0, tokens_trained=0, tokens_padding=0)
         self.row: dict[str, dict[str, Any]] = {}  # player -> its metrics of this iteration
+        self.advantage_states: dict[str, Mapping[str, Any]] = {}  # by player
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain JSON; `players` only of an iteration that was interrupted."""
         rows = {p: {n: float(x) for n, x in row.items()} for p, row in self.row.items()}
-        return dict(self.counters) | ({'players': rows} if rows else {})
+        states = {p: dict(state) for p, state in self.advantage_states.items() if state}
+        values = {'players': rows, 'advantage_states': states}
+        return dict(self.counters) | {name: value for name, value in values.items() if value}
 
     def restore(self, values: dict[str, Any]) -> None:
         """Continues from what `to_json` returned."""
         self.row = dict(values.get('players', {}))
-        self.counters.update({n: x for n, x in values.items() if n != 'players'})
+        self.advantage_states = dict(values.get('advantage_states', {}))
+        self.counters.update({n: x for n, x in values.items() if isinstance(x, int)})
 
     def has_spent(self, budget: int) -> bool:
         """Returns whether a budget of sampled tokens, 0 for none, is spent before an iteration."""

@@ -1,14 +1,16 @@
-"""Rewards of a turn: named terms, pure functions of the judged turn, weighted by the config.
+"""Rewards of a turn: named terms, pure functions of a group's judged turns, weighted by the config.
 
 A term is None where the critic's opinion is unknown: that is neither good nor bad.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from elenchus.data.records import Turn
+from elenchus.data.records import Problem, Turn
 from elenchus.model.ranges import SignedCoefficient, checked
+from elenchus.sampling.slots import Slot
 
 
 class JudgedTurn(NamedTuple):
@@ -16,8 +18,25 @@ class JudgedTurn(NamedTuple):
 
     turn: Turn
     attempt: Turn  # the episode's attempt, which a critique judges
+    problem: Problem
     limit: int  # longest turn of this role, in tokens
     overlong_tokens: int  # tokens before the limit over which the length penalty grows
+    read: Callable[[Turn], str]  # the text of a turn
+
+    @property
+    def text(self) -> str:
+        """What the turn says."""
+        return self.read(self.turn)
+
+
+Reward = Callable[[Sequence[JudgedTurn]], Sequence[float | None]]
+"""Value of each turn of a group, None = unknown; the turns are at the same place of its episodes.
+
+A function that reads the critic's scores has the attribute `reads_scores = True`, so that they are
+sampled."""
+
+REWARDS = Slot('(turns of a group) -> a number for each, or None', {})
+WeightedFunctions = tuple[tuple[Annotated[str, REWARDS], SignedCoefficient], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +49,7 @@ class ActorRewards:
     length: SignedCoefficient  # overlong penalty, in [-1, 0]
     steps: SignedCoefficient  # mean of the critic's known step scores
     verdict: SignedCoefficient  # critic's score of the final answer
+    functions: WeightedFunctions  # terms of one's own, (function, weight)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +64,7 @@ class CriticRewards:
     helpful: SignedCoefficient  # (refinements corrected - refinements broken) / refinements
     format: SignedCoefficient  # 1 if the critique can be parsed
     length: SignedCoefficient  # overlong penalty, in [-1, 0]
+    functions: WeightedFunctions  # terms of one's own, (function, weight)
 
 
 def overlong(length: int, *, limit: int, overlong_tokens: int) -> float:
@@ -71,49 +92,101 @@ def helpfulness(correct: bool, refined: list[bool]) -> float:
     return sum(float(after) - float(correct) for after in refined) / len(refined)
 
 
-Term = Callable[[JudgedTurn], float | None]
 TermValues = Mapping[str, float | None]
 """Name of a term -> its value before weighting; None = unknown."""
 
-ACTOR_TERMS: dict[str, Term] = {
-    'correct': lambda t: float(t.turn.facts.correct),
-    'format': lambda t: float(t.turn.facts.answer is not None),
-    'length': _length,
-    'steps': _steps,
-    'verdict': lambda t: t.turn.facts.score,
+
+def each(value: Callable[[JudgedTurn], float | None]) -> Reward:
+    """Returns the reward that values each turn by itself."""
+    return lambda turns: [value(turn) for turn in turns]
+
+
+ACTOR_TERMS: dict[str, Reward] = {
+    'correct': each(lambda t: float(t.turn.facts.correct)),
+    'format': each(lambda t: float(t.turn.facts.answer is not None)),
+    'length': each(_length),
+    'steps': each(_steps),
+    'verdict': each(lambda t: t.turn.facts.score),
 }
 
 SCORED_TERMS = ('steps', 'verdict')
 """Terms of the actor that are the critic's scores, and so may be unknown."""
 
-VERDICT_TERMS: dict[str, Term] = {
-    'answer': lambda t: float(t.turn.facts.verdict is bool(t.attempt.facts.correct)),
-    'steps': lambda t: float(t.turn.facts.verdict is t.attempt.facts.steps_correct),
+VERDICT_TERMS: dict[str, Reward] = {
+    'answer': each(lambda t: float(t.turn.facts.verdict is bool(t.attempt.facts.correct))),
+    'steps': each(lambda t: float(t.turn.facts.verdict is t.attempt.facts.steps_correct)),
 }
 """What a verdict is about -> its reward. On the lab a reward by the answer pays for passing right
 answers with wrong steps."""
-CRITIC_TERMS: dict[str, Term] = {
-    'located': lambda t: float(
-        t.turn.facts.verdict is not None and t.turn.facts.located == t.attempt.facts.first_error
+CRITIC_TERMS: dict[str, Reward] = {
+    'located': each(
+        lambda t: float(
+            t.turn.facts.verdict is not None and t.turn.facts.located == t.attempt.facts.first_error
+        )
     ),
-    'helpful': lambda t: t.turn.facts.helpful,
-    'format': lambda t: float(t.turn.facts.verdict is not None),
-    'length': _length,
+    'helpful': each(lambda t: t.turn.facts.helpful),
+    'format': each(lambda t: float(t.turn.facts.verdict is not None)),
+    'length': each(_length),
 }
 
 
-def terms(weights: ActorRewards | CriticRewards, judged: JudgedTurn) -> dict[str, float | None]:
-    """Returns the value of each term whose weight is not 0, before weighting; None if unknown.
+class WeightedTerm(NamedTuple):
+    """A term of a reward."""
 
-    Terms of weight 0 are not computed: their facts may be missing (no refinement was sampled).
+    reward: Reward
+    weight: float
+
+
+def weighted_terms(settings: ActorRewards | CriticRewards) -> dict[str, WeightedTerm]:
+    """Returns the terms whose weight is not 0, by name; a function's name is what follows ':'.
+
+    Raises ValueError if two terms have one name.
     """
-    if isinstance(weights, ActorRewards):
-        functions = ACTOR_TERMS
+    if isinstance(settings, ActorRewards):
+        built_in, section = ACTOR_TERMS, 'rewards'
     else:
-        functions = {'verdict': VERDICT_TERMS[weights.verdict_of]} | CRITIC_TERMS
-    return {
-        name: function(judged) for name, function in functions.items() if getattr(weights, name)
+        built_in = {'verdict': VERDICT_TERMS[settings.verdict_of]} | CRITIC_TERMS
+        section = 'critic_rewards'
+    terms = {
+        name: WeightedTerm(reward, getattr(settings, name)) for name, reward in built_in.items()
     }
+    for reference, weight in settings.functions:
+        name = reference.rpartition(':')[2]
+        if name in terms:
+            raise ValueError(
+                f'reinforce.{section}.functions has a second term {name!r}: rename the function'
+            )
+        terms[name] = WeightedTerm(REWARDS[reference], weight)
+    return {name: term for name, term in terms.items() if term.weight}
+
+
+def reads_scores(settings: ActorRewards | CriticRewards) -> bool:
+    """Returns whether a term is, or reads, the critic's scores of what the actor wrote."""
+    return isinstance(settings, ActorRewards) and any(
+        name in SCORED_TERMS or getattr(term.reward, 'reads_scores', False)
+        for name, term in weighted_terms(settings).items()
+    )
+
+
+def terms(
+    settings: ActorRewards | CriticRewards, turns: Sequence[JudgedTurn]
+) -> list[dict[str, float | None]]:
+    """Returns the value of each term of each turn, before weighting; None if unknown.
+
+    `turns` are at the same place of a group's episodes. Terms of weight 0 are not computed: their
+    facts may be missing (no refinement was sampled). Raises ValueError where a function of a user's
+    does not return a finite number, or None, for every turn.
+    """
+    columns = {}
+    for name, term in weighted_terms(settings).items():
+        values = [None if v is None else float(v) for v in term.reward(turns)]
+        if len(values) != len(turns) or not all(v is None or math.isfinite(v) for v in values):
+            raise ValueError(
+                f'the reward {name!r} returned {values} for a group of {len(turns)}: it must '
+                'return a finite number, or None, for each'
+            )
+        columns[name] = values
+    return [{name: values[i] for name, values in columns.items()} for i in range(len(turns))]
 
 
 def fill_unknown(group: Sequence[TermValues]) -> list[dict[str, float]]:
@@ -135,6 +208,7 @@ def known_mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def total(weights: ActorRewards | CriticRewards, values: TermValues) -> float:
+def total(settings: ActorRewards | CriticRewards, values: TermValues) -> float:
     """Returns the weighted sum of the known terms."""
-    return sum(getattr(weights, name) * v for name, v in values.items() if v is not None)
+    weighted = weighted_terms(settings)
+    return sum(weighted[name].weight * v for name, v in values.items() if v is not None)

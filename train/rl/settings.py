@@ -25,8 +25,8 @@ from elenchus.train.config.stage_names import StartName
 from elenchus.train.loop import LoopSettings
 from elenchus.train.objective import Objective
 from elenchus.train.optimizer import OptimizerSettings
-from elenchus.train.rl.advantages import Baseline
-from elenchus.train.rl.rewards import ActorRewards, CriticRewards
+from elenchus.train.rl.advantages import OUTCOMES, STEPS, Baseline
+from elenchus.train.rl.rewards import ActorRewards, CriticRewards, reads_scores
 
 Player = Literal['actor', 'critic']
 Rounds = Annotated[int, Range(0, 1000)]
@@ -48,13 +48,13 @@ class AdvantageSettings:
     term exists for attempts only.
     """
 
-    outcome: Literal['grpo', 'dr_grpo', 'rloo']  # formulas in rl/advantages.py
+    outcome: Annotated[str, OUTCOMES]  # returns of a group's turns to advantages
     # Added to the standard deviation ('grpo', 'normalised'), which is 0 for equal rewards.
     epsilon: Annotated[float, Range(1e-12, 1e3, note='equal rewards are divided by it')]
     outcome_coef: Coefficient
     # 0 = off: the critic then scores steps only if a reward reads the scores.
     step_coef: Coefficient
-    steps: Literal['normalised', 'difference']  # GRPO's process supervision; V's differences
+    steps: Annotated[str, STEPS]  # scores of a group's steps to advantages
     std_floor: Coefficient  # least standard deviation that 'normalised' divides by; 0 = off
     unreached: Literal['zero', 'mask']  # steps after a finished critique's error: 0, or unknown
     baseline: Baseline  # of 'normalised': all steps of the group, or those of a position
@@ -121,16 +121,13 @@ class RewardRules(NamedTuple):
     @property
     def needs_step_scores(self) -> bool:
         """True if the critic must score the steps of the actor's attempts."""
-        r = self.rewards
-        in_reward = isinstance(r, ActorRewards) and (r.steps or r.verdict)
+        in_reward = reads_scores(self.rewards)
         return self.player == 'actor' and bool(in_reward or self.advantage.step_coef)
 
     @property
     def needs_refinement_scores(self) -> bool:
         """True if a reward reads scores of refinements too, which a critique of them gives."""
-        r = self.rewards
-        in_reward = isinstance(r, ActorRewards) and (r.steps or r.verdict)
-        return bool(in_reward) and self.turns.episode != 'attempt'
+        return reads_scores(self.rewards) and self.turns.episode != 'attempt'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,6 +206,21 @@ class ReinforceSettings:
     def num_updates(self) -> int:
         """Updates of an iteration."""
         return self.num_minibatches * self.num_epochs
+
+    @property
+    def first_phase_objective(self) -> Objective:
+        """The objective of SCoRe's stage I, which keeps attempts close to the reference.
+
+        The stage wants KL(pi || ref), of which 'k2' has the gradient as a term of the loss: 'k3'
+        has that of KL(ref || pi). A coefficient of 'k1' belongs to the reward, which has none here.
+        """
+        in_loss = self.objective.kl in ('k2', 'k3')
+        return dataclasses.replace(
+            self.objective,
+            kl='k2',
+            kl_coef=self.objective.kl_coef if in_loss else 0.0,
+            attempt_kl_coef=self.turns.attempt_kl_coef,
+        )
 
     @property
     def reuses_update_logprobs(self) -> bool:

@@ -174,7 +174,9 @@ def train_iteration(
             continue
         # The second player meets the first one's weights of this very iteration.
         models = dataclasses.replace(training.setup.models, **_current_models(trainings, states))
-        iteration = plan_iteration(training, step, models.sampler)
+        iteration = plan_iteration(
+            training, step, models.sampler, state=cursor.advantage_states.get(player, {})
+        )
         start = time.perf_counter()
         try:
             sampled = rollouts.sample_with_refill(**rollout_arguments(training, iteration, models))
@@ -188,6 +190,7 @@ def train_iteration(
         )
         states = states | {player: state}
         all_updates += updates
+        cursor.advantage_states[player] = iteration.state_after(sampled.groups)
         cursor.counters['tokens_sampled'] += sampled.tokens
         for _, minibatch in updates:
             cursor.counters.update(packing.token_counts(minibatch))
@@ -213,22 +216,37 @@ class Iteration(NamedTuple):
     objective: Objective
     assign_credit: Callable[..., credit.GroupValues]  # (group, penalties=) -> advantages
     rng: np.random.Generator
+    state: Mapping[str, Any]  # of the advantage function, before the iteration
+
+    def state_after(self, groups: rollouts.Groups) -> Mapping[str, Any]:
+        """Returns the state of the advantage function after these groups."""
+        state = self.state
+        for group in groups if credit.has_state(self.assign_credit.keywords['rules']) else ():
+            state = self.assign_credit(group, penalties=None, state=state).state
+        return state
 
 
-def plan_iteration(training: PlayerTraining, step: int, sampler: Sampler) -> Iteration:
-    """Returns the choices of iteration `step`; the first phase of SCoRe has its own objective."""
+def plan_iteration(
+    training: PlayerTraining, step: int, sampler: Sampler, *, state: Mapping[str, Any]
+) -> Iteration:
+    """Returns the choices of iteration `step`; the first phase of SCoRe has its own objective.
+
+    All groups of an iteration see the `state` of the advantage function before it.
+    """
     s, player = training.settings, training.player
     first_phase = player == 'actor' and step <= s.turns.first_phase_steps
-    objective = first_phase_objective(s) if first_phase else s.objective
+    objective = s.first_phase_objective if first_phase else s.objective
     assign_credit = functools.partial(
         credit.assign_credit,
         rules=s.reward_rules(player),
         limits=sampler.max_tokens,
+        read=sampler.chat.text,
         first_phase=first_phase,
+        state=state,
         # Not drawn from the iteration's generator: all else is as without shuffled scores.
         seed=derive_seed(training.seed, 'scores', step),
     )
-    return Iteration(objective, assign_credit, make_rng(training.seed, step, player))
+    return Iteration(objective, assign_credit, make_rng(training.seed, step, player), state)
 
 
 def update_player(
@@ -293,21 +311,6 @@ def rollout_arguments(
         'num_groups': s.num_problems,
         'seeds': rng.integers(2**32, size=s.refill_rounds + 1).tolist(),
     }
-
-
-def first_phase_objective(settings: ReinforceSettings) -> Objective:
-    """Returns the objective of SCoRe's stage I, which keeps attempts close to the reference.
-
-    The stage wants KL(pi || ref), of which 'k2' has the gradient as a term of the loss: 'k3' has
-    that of KL(ref || pi). A coefficient of 'k1' belongs to the reward, which has none here.
-    """
-    in_loss = settings.objective.kl in ('k2', 'k3')
-    return dataclasses.replace(
-        settings.objective,
-        kl='k2',
-        kl_coef=settings.objective.kl_coef if in_loss else 0.0,
-        attempt_kl_coef=settings.turns.attempt_kl_coef,
-    )
 
 
 def make_step_factory(

@@ -1,4 +1,4 @@
-"""What a stage read besides its config: problems, tokenizer and models, by their fingerprints.
+"""What a stage read besides its config: problems, tokenizer, models and functions, by fingerprints.
 
 Written into the stage's folder when it starts, and compared when the run is opened again: equal
 settings do not say that a file of problems, or a model that another run wrote, is still the same.
@@ -13,9 +13,10 @@ from etils import epath
 
 from elenchus.data.files import atomic
 from elenchus.data.records import Problem
+from elenchus.sampling import slots
 from elenchus.train import distributed
 from elenchus.train.checkpoints import saved_models
-from elenchus.train.config import players, stage_fields
+from elenchus.train.config import functions, players, stage_fields
 from elenchus.train.config.run_settings import RunSettings
 from elenchus.train.run.directory import SUMMARY, RunDirectory, read_json
 from elenchus.train.run.inputs import RunInputs
@@ -47,6 +48,10 @@ def inputs_of(run: StageReader, stage: str) -> dict[str, Any]:
     for name in players.stages_read(run.settings, stage):
         if name in run.settings.stages:
             values[f'model of stage {name!r}'] = _fingerprints(run.directory.stage(name).path)
+    for named in functions.functions_of(run.settings):
+        if stage_fields.reads(run.settings, stage, named.field):
+            name = f'function {named.reference!r} of {named.field}'
+            values[name] = slots.source_hash(named.function)
     return values
 
 

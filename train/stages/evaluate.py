@@ -13,15 +13,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from elenchus.data import records
-from elenchus.data.grading.judge import Judge
 from elenchus.data.records import Episode, Problem
 from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
-from elenchus.sampling.engine.sampling_methods import Method
 from elenchus.sampling.episodes import Sampler
-from elenchus.sampling.metrics import critic_metrics
+from elenchus.sampling.metrics import critic_metrics, measures
 from elenchus.sampling.model_pair import ModelPair
-from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
 from elenchus.sampling.test_time import beam, strategies, uptake
 from elenchus.train.config.run_settings import EvaluateSettings
@@ -29,6 +26,7 @@ from elenchus.train.report import plots
 from elenchus.train.run.directory import StageFolder
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.stages import evaluate_figures, evaluate_rows, uptake_figures
+from elenchus.train.stages.actor_attempts import evaluate_conditions, sample_actor, sample_attempts
 from elenchus.train.stages.evaluate_figures import EvaluationEpisodes, by_level, by_question
 
 
@@ -70,8 +68,13 @@ def evaluate(
     stage.write_questions(summary.pop('by_question'))
     groups, chat = episodes.groups, samplers.inputs.chat
     summary |= evaluate_rows.rows(settings, groups, list(summary['tokens_per_answer']), chat=chat)
+    if settings.measures:
+        summary['own_measures'] = measures.measure(settings.measures, groups, chat.text)
+    options = {'settings': settings, 'samplers': samplers, 'seed': seed, 'stage': stage}
+    if settings.conditions:
+        conditions, count = evaluate_conditions(pair.actor, problems, **options)
+        summary, num_tokens = summary | {'conditions': conditions}, num_tokens + count
     if base is not None:
-        options = {'settings': settings, 'samplers': samplers, 'seed': seed, 'stage': stage}
         base_attempts, count = sample_actor(base, problems, name='base', **options)
         num_tokens += count
         base_groups = records.group_episodes(problems, base_attempts)
@@ -177,27 +180,6 @@ def sample_beams(
     return parts.read()
 
 
-def sample_attempts(
-    sampler: Sampler,
-    actor: Transformer,
-    problems: Sequence[Problem],
-    *,
-    judge: Judge,
-    method: Method,
-    seed: int,
-    num_samples: int,
-    first: int,
-) -> list[Episode]:
-    """Samples attempts at test problems from index `first` on: the same noise for every actor."""
-    return episode_lib.sample_attempts(
-        sampler,
-        actor,
-        problems,
-        judge=judge,
-        spec=SampleSpec(num_samples, method, seed, first * num_samples),
-    )
-
-
 def collect(
     problems: Sequence[Problem],
     attempts: Sequence[Episode],
@@ -214,33 +196,6 @@ def collect(
     by_attempt = {episode.facts.chain: episode for episode in oracle}
     right = evaluate_figures.right_answers(groups, rounds=rounds, oracle=by_attempt)
     return EvaluationEpisodes(groups, rounds, by_attempt, beams, right)
-
-
-def sample_actor(
-    actor: Transformer,
-    problems: Sequence[Problem],
-    *,
-    settings: EvaluateSettings,
-    samplers: Samplers,
-    seed: int,
-    stage: StageFolder,
-    name: str,
-) -> tuple[Sequence[Episode], int]:
-    """Samples an actor's attempts alone, into the folder `name`, with the noise of `evaluate`."""
-    parts = stage.parts(name, problems, description='evaluate')
-    for part in parts.missing():
-        episodes = sample_attempts(
-            samplers.whole_turns(),
-            actor,
-            part.items,
-            judge=samplers.inputs.judge,
-            method=samplers.method(),
-            seed=derive_seed(seed, 'evaluate'),
-            num_samples=settings.num_attempts,
-            first=part.first,
-        )
-        part.write(episodes, episode_lib.sampled_tokens(episodes))
-    return parts.read()
 
 
 def evaluate_uptake(

@@ -27,7 +27,7 @@ from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
 from elenchus.train.config.run_settings import ImproveSettings
 from elenchus.train.loop import LoopSettings
-from elenchus.train.rl.advantages import over_tokens
+from elenchus.train.response_weights import WEIGHTINGS, response_weights
 from elenchus.train.run.directory import StageFolder
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.stages.improve_figures import coverage_figures, evenly_spaced
@@ -195,17 +195,16 @@ def select_responses(
     With a threshold, the controller's or that of weighting='threshold', every right response that
     could be kept is considered, not only the first `keep`.
     """
-    s = settings
+    s, weighting = settings, WEIGHTINGS[settings.weighting]
     rates = selection.success_rates(explored)
+    trains_wrong = getattr(weighting, 'trains_wrong', False)
     rules = dataclasses.replace(s.explore, keep=len(explored)) if threshold else s.explore
     kept = [
         episode_lib.as_attempt(pair.sampler, e).with_facts(success_rate=rates[e.problem_id])
-        for e in selection.curate(
-            explored, rules, wrong=s.weighting == 'advantage', deduplicate=s.deduplicate
-        )
+        for e in selection.curate(explored, rules, wrong=trains_wrong, deduplicate=s.deduplicate)
     ]
     num_tokens = 0
-    if kept and (threshold or s.weighting != 'keep'):
+    if kept and (threshold or getattr(weighting, 'reads_scores', False)):
         parts = stage.parts('considered', kept, description='score')
         for part in parts.missing():
             part.write(*score_responses(pair, part.items, samplers=samplers, seed=seed))
@@ -242,20 +241,3 @@ def response_examples(
         for episode, share in zip(kept, shares, strict=True)
     ]
     return [example for example in examples if example.loss_mask.any()]
-
-
-def response_weights(turn: Turn, *, weighting: str, success_rate: float) -> np.ndarray:
-    """Returns the weight of each token of a response, [len(turn.tokens)].
-
-    'keep' and 'threshold' are 1; 'score' the critic's score of the answer; 'steps' its score of the
-    step; 'advantage' the score of the step minus that of the step before (for the first step, minus
-    the question's `success_rate`): negative where a step makes the response worse. NaN where a
-    score is unknown.
-    """
-    if weighting == 'steps':
-        return over_tokens(turn.step_scores, turn.step_ends)
-    if weighting == 'advantage':
-        values = np.diff(np.array([success_rate, *turn.step_scores], np.float32))
-        return over_tokens(values, turn.step_ends)
-    score = 1.0 if weighting in ('keep', 'threshold') else turn.facts.score
-    return np.full(len(turn.tokens), np.float32(score), np.float32)

@@ -114,14 +114,14 @@ def test_greedy_takes_the_likeliest_and_ignores_the_noise():
     np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize('size', [2, 3, 64, 1000])
+@pytest.mark.parametrize('size', [2, 64, 1000])
 def test_draws_follow_the_truncated_distribution(size):
     logits = 2 * jax.random.normal(jax.random.key(7), size)
     method = sampling_methods.TemperatureSampling(0.8, 40, 1.0, 0.0, banned=(1,))
     draw = tiny_model.jit(jax.vmap(method.sample, in_axes=(0, None)))  # sorts the logits once
-    tokens = draw(noise_of(2, 50_000), logits)[0]
+    tokens = draw(noise_of(2, 20_000), logits)[0]
     counts = np.bincount(tokens, minlength=size)
-    expected = 50_000 * np.asarray(jax.nn.softmax(transform(method, logits)))
+    expected = 20_000 * np.asarray(jax.nn.softmax(transform(method, logits)))
     assert not counts[expected == 0].any()
     frequent = expected > 5
     chi_squared = ((counts[frequent] - expected[frequent]) ** 2 / expected[frequent]).sum()

@@ -2,8 +2,6 @@
 
 import pytest
 
-from tests.support import forked_runs
-
 CONFIG = """
 import ml_collections
 
@@ -76,7 +74,7 @@ FAULTS = {
 
 
 @pytest.fixture(scope='module')
-def results(tmp_path_factory):
+def results(tmp_path_factory, fork):
     """A small script with an absl main on a small config: arguments -> (its folder, result)."""
     cases = [arguments for arguments, _ in MISTAKES] + list(FAULTS.values())
     runs = [(tmp_path_factory.mktemp('script'), arguments) for arguments in cases]
@@ -85,7 +83,7 @@ def results(tmp_path_factory):
         (folder / 'script.py').write_text(SCRIPT)
         for name, (content, _) in UNREADABLE.items():
             (folder / name).write_bytes(content)
-    ended = forked_runs.run_all('script.py', runs, preload='elenchus.train.config.cli')
+    ended = [fork('script.py', folder, arguments) for folder, arguments in runs]
     folders = [folder for folder, _ in runs]
     return dict(zip(cases, zip(folders, ended, strict=True), strict=True))
 

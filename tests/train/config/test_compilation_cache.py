@@ -3,7 +3,6 @@
 import pytest
 
 from elenchus.train.config import build
-from tests.support import forked_runs
 
 PROGRAM = """
 import os
@@ -20,19 +19,18 @@ app.run(main, flags_parser=cli.parse_flags)
 
 
 @pytest.fixture(scope='module')
-def run(tmp_path_factory):
+def run(tmp_path_factory, fork):
     """Runs PROGRAM with flags and an environment, in a fork of a process that has imported JAX."""
     path = tmp_path_factory.mktemp('program') / 'program.py'
 
     def run_in(*flags, folder=None):
         environment = {} if folder is None else {'JAX_COMPILATION_CACHE_DIR': str(folder)}
         path.write_text(PROGRAM.replace('{environment}', repr(environment)))
-        result = fork(path.parent, flags)
+        result = fork('program.py', path.parent, flags)
         assert result.code == 0, result.errors
         return result.output
 
-    with forked_runs.forking('program.py', preload='elenchus.train.config.cli') as fork:
-        yield run_in
+    return run_in
 
 
 @pytest.mark.parametrize('by', ['flag', 'environment'])

@@ -50,7 +50,8 @@ def group_of(scores, *, right, reached):
         attempt = records.Turn('attempt', (6,), tokens, steps=steps, facts=facts)
         question = records.Turn('question', (5,), (1,))
         group.append(records.Episode('p', 2, (question, attempt)))
-    return group
+    problem = records.Problem('p', 'question', '1', '1', 2, 'lab')
+    return records.RolloutGroup(problem, tuple(group))
 
 
 def advantage_settings(**changes):
@@ -70,7 +71,13 @@ def step_advantages(group, *, seed=0, **changes):
         config.overlong_tokens,
     )
     values = credit.assign_credit(
-        group, rules, limits=fake_engine.LIMITS, first_phase=False, penalties=None, seed=seed
+        group,
+        rules,
+        limits=fake_engine.LIMITS,
+        read=str,
+        first_phase=False,
+        penalties=None,
+        seed=seed,
     )
     return [turns[2] for turns in values.advantages]
 

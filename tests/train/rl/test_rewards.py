@@ -8,20 +8,22 @@ from elenchus.data import records
 from elenchus.train.rl import rewards
 
 NO_ACTOR_REWARD = dict.fromkeys(('correct', 'format', 'length', 'steps', 'verdict'), 0.0)
+NO_ACTOR_REWARD['functions'] = ()
 NO_CRITIC_REWARD = dict.fromkeys(('verdict', 'located', 'helpful', 'format', 'length'), 0.0)
-NO_CRITIC_REWARD['verdict_of'] = 'answer'
+NO_CRITIC_REWARD |= {'verdict_of': 'answer', 'functions': ()}
+PROBLEM = records.Problem('p', 'question', '1', '1', 1, 'lab')
 
 
 def judged_turn(facts, *, tokens=4, scores=(), limit=10, overlong_tokens=4):
     steps = tuple(records.Step(tokens, score) for score in scores)
     turn = records.Turn('attempt', (6,), (5,) * tokens, (), steps, records.TurnFacts(**facts))
-    return rewards.JudgedTurn(turn, turn, limit, overlong_tokens)
+    return rewards.JudgedTurn(turn, turn, PROBLEM, limit, overlong_tokens, str)
 
 
 def reward_of(kind, facts, *, terms, **turn):
     base = NO_ACTOR_REWARD if kind is rewards.ActorRewards else NO_CRITIC_REWARD
     weights = kind(**base | dict.fromkeys(terms, 1.0))
-    return rewards.total(weights, rewards.terms(weights, judged_turn(facts, **turn)))
+    return rewards.total(weights, *rewards.terms(weights, [judged_turn(facts, **turn)]))
 
 
 @hypothesis.given(st.integers(1, 30), st.integers(1, 10))
@@ -69,7 +71,7 @@ def test_terms_of_tokens_and_steps():
 )
 def test_what_the_critic_did_not_say_pays_no_score(term, facts, scores):
     weights = rewards.ActorRewards(**NO_ACTOR_REWARD | {term: 1.0})
-    values = rewards.terms(weights, judged_turn(facts, scores=scores))
+    (values,) = rewards.terms(weights, [judged_turn(facts, scores=scores)])
     assert values == {term: None} and rewards.total(weights, values) == 0
 
 
@@ -100,7 +102,7 @@ def test_a_right_answer_with_a_wrong_step_is_wrong_by_its_steps(verdict, by_answ
         weights = rewards.CriticRewards(
             **NO_CRITIC_REWARD | {'verdict': 2.0, 'verdict_of': verdict_of}
         )
-        terms = rewards.terms(weights, judged_turn(facts))
+        (terms,) = rewards.terms(weights, [judged_turn(facts)])
         assert terms == {'verdict': value} and rewards.total(weights, terms) == 2 * value
 
 
@@ -121,7 +123,7 @@ def test_helpfulness_rewards_corrected_and_penalises_broken_refinements():
 
 def test_terms_of_weight_zero_are_not_computed():
     weights = rewards.ActorRewards(**NO_ACTOR_REWARD | {'correct': 2.0, 'format': -0.5})
-    values = rewards.terms(weights, judged_turn({'correct': True, 'answer': '1'}))
+    (values,) = rewards.terms(weights, [judged_turn({'correct': True, 'answer': '1'})])
     assert values == {'correct': 1.0, 'format': 1.0}
     assert rewards.total(weights, values) == 1.5
 
@@ -131,5 +133,5 @@ def test_a_critique_is_judged_by_the_facts_of_the_attempt():
     critique = records.Turn('critique', (7,), (5,), facts=records.TurnFacts(verdict=False))
     weights = rewards.CriticRewards(**NO_CRITIC_REWARD | {'verdict': 1.0})
     for judged, value in ((attempt, 1.0), (attempt.with_facts(correct=True), 0.0)):
-        turn = rewards.JudgedTurn(critique, judged, limit=10, overlong_tokens=4)
-        assert rewards.terms(weights, turn) == {'verdict': value}
+        turn = rewards.JudgedTurn(critique, judged, PROBLEM, 10, 4, str)
+        assert rewards.terms(weights, [turn]) == [{'verdict': value}]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from unittest import mock
 
 import jax
 import numpy as np
@@ -44,12 +45,13 @@ ENGINE = engine.EngineSettings(
     prefill_batch_sizes=(8,),
     decode_batch_sizes=(),
     decode_cache_lengths=(),
-    prefix_cache_rows=0,
-    prefix_cache_length=0,
 )
 SCORER = step_scores.StepScorer(
     step_scores.ScoreShapes(8, (96,)), {'correct_id': 10, 'wrong_id': 11}
 )
+MAKERS = (trainer.make_optimizer, trainer.make_train_step)
+SHARED = {function.__name__: functools.cache(function) for function in MAKERS}
+"""Runs with the same settings share their compiled steps."""
 PROBLEMS = [forms.generate_problem(seed=0, split='train', index=index) for index in range(0, 40, 5)]
 
 
@@ -88,7 +90,7 @@ def tiny_models():
 def run(folder, trained, *, initial=None, **changes):
     """Trains from `initial` models; returns (models, totals, rows of metrics)."""
     writer = writers.Writer(folder, tensorboard=folder / 'board')
-    with jax.set_mesh(mesh()), writer:
+    with jax.set_mesh(tiny_model.one_device()), writer, mock.patch.multiple(trainer, **SHARED):
         models, totals = trainer.reinforce(
             initial or tiny_models(),
             PROBLEMS,
@@ -102,11 +104,6 @@ def run(folder, trained, *, initial=None, **changes):
             seed=3,
         )
     return models, totals, writers.read_rows(folder / writers.METRICS)
-
-
-def mesh():
-    axis_types = (jax.sharding.AxisType.Auto,) * 3
-    return jax.make_mesh((1, 1, 1), sharding.AXES, axis_types=axis_types, devices=jax.devices()[:1])
 
 
 PLAIN = {'advantage__step_coef': 0.0}
@@ -252,7 +249,7 @@ def test_no_two_iterations_or_players_share_their_noise_and_a_seed_repeats_it():
         training = trainer.PlayerTraining(
             s, player, setup, PROBLEMS, None, None, None, None, None, 1, seed
         )
-        iteration = trainer.plan_iteration(training, step, models.sampler)
+        iteration = trainer.plan_iteration(training, step, models.sampler, state={})
         sampled = rollouts.sample_with_refill(
             **trainer.rollout_arguments(training, iteration, models)
         )
@@ -306,7 +303,7 @@ def test_an_update_without_trained_tokens_is_in_no_mean_of_its_iteration():
 def test_scores_first_stage_descends_the_divergence_of_the_policy(kl, kl_coef, kept):
     changes = {'turns__episode': 'correction', 'turns__attempt_kl_coef': 0.1}
     s = settings_of(**changes, objective__kl=kl, objective__kl_coef=kl_coef)
-    objective = trainer.first_phase_objective(s)
+    objective = s.first_phase_objective
     assert (objective.kl, objective.kl_coef, objective.attempt_kl_coef) == ('k2', kept, 0.1)
 
 
@@ -318,7 +315,7 @@ def test_the_order_of_shuffled_scores_is_that_of_an_iteration_and_costs_no_other
         training = trainer.PlayerTraining(
             settings_of(**changes), 'actor', None, PROBLEMS, None, None, None, None, None, 1, seed
         )
-        return trainer.plan_iteration(training, step, sampler)
+        return trainer.plan_iteration(training, step, sampler, state={})
 
     seeds = [plan(*key).assign_credit.keywords['seed'] for key in [(1, 1), (2, 1), (1, 2)]]
     assert len(set(seeds)) == 3

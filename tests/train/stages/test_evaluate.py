@@ -1,5 +1,6 @@
 """The stage `evaluate` with scripted players: its samples, how it resumes, and its figures."""
 
+import contextlib
 import itertools
 import json
 import random
@@ -94,9 +95,10 @@ class Evaluation:
             'seed': self.run.settings.seed,
         }
 
-    def evaluate(self, folder):
+    def evaluate(self, folder, *, drawn=False):
         pair = self.run.samplers.pair(FakeModel('actor'), FakeModel('critic'))
-        return evaluate.evaluate(pair, PROBLEMS, stage=self.stage(folder), **self.options)
+        with contextlib.nullcontext() if drawn else fake_run.undrawn():
+            return evaluate.evaluate(pair, PROBLEMS, stage=self.stage(folder), **self.options)
 
     def evaluate_actor(self, folder):
         actor, stage = FakeModel('actor'), self.stage(folder)
@@ -117,7 +119,7 @@ def evaluated(tmp_path_factory):
     workdir = tmp_path_factory.mktemp('run')
     evaluation, folder = Evaluation(workdir), workdir / 'stage'
     folder.mkdir()
-    return evaluation, folder, evaluation.evaluate(folder)
+    return evaluation, folder, evaluation.evaluate(folder, drawn=True)
 
 
 def parts(folder):
@@ -174,7 +176,7 @@ def test_what_is_off_is_neither_sampled_nor_in_the_summary(tmp_path):
         'evaluate__beam__width': 0,
         'evaluate__uptake__num_problems': 0,
     }
-    summary = Evaluation(tmp_path, **off).evaluate(tmp_path)
+    summary = Evaluation(tmp_path, **off).evaluate(tmp_path, drawn=True)
     assert {path.parts[0] for path in parts(tmp_path)} == {'episodes'}
     assert not [arm for arm in summary['curves'] if arm.startswith(('seq', 'oracle', 'beam'))]
     assert 'uptake' not in summary

@@ -45,7 +45,8 @@ def evaluated(workdir, *, judge=fake_engine.judge, **options):
     pair = run.samplers.pair(FakeModel('actor'), FakeModel('critic'))
     options |= {'settings': run.settings.evaluate, 'samplers': run.samplers, 'seed': 0}
     stage = StageFolder(workdir / 'stage', run.directory)
-    return run, evaluate.evaluate(pair, PROBLEMS, stage=stage, **options)
+    with fake_run.undrawn():
+        return run, evaluate.evaluate(pair, PROBLEMS, stage=stage, **options)
 
 
 @pytest.fixture(scope='module')

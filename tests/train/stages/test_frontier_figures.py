@@ -13,7 +13,7 @@ def evaluated(tmp_path_factory):
     """(the stage's folder, summary) of a whole evaluation; only read by the tests."""
     folder = tmp_path_factory.mktemp('run') / 'stage'
     folder.mkdir()
-    return folder, Evaluation(folder.parent).evaluate(folder)
+    return folder, Evaluation(folder.parent).evaluate(folder, drawn=True)
 
 
 def test_the_frontier_is_always_in_the_summary_and_a_choice_only_for_a_budget(evaluated):

@@ -19,6 +19,7 @@ from elenchus.train.stages.evaluate import evaluate
 from elenchus.train.stages.improve import improve
 from elenchus.train.stages.reinforce import grpo
 from elenchus.train.stages.sft import sft
+from tests.support import fake_run
 
 CONFIG = lab.get_config('smoke')
 CONFIG.model.num_layers = 1
@@ -100,4 +101,5 @@ def test_evaluate_returns_the_figures_of_its_episodes(samplers):
     assert len(episodes) == S.evaluate.num_problems * S.evaluate.num_attempts
     lengths = [len(episode.turn('attempt').tokens) for episode in episodes]
     assert summary['tokens_per_answer']['attempt'] == pytest.approx(np.mean(lengths))
-    assert evaluate(pair, problems, **options) == summary
+    with fake_run.undrawn():
+        assert evaluate(pair, problems, **options) == summary

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elenchus.data import records
+from elenchus.train import response_weights
 from elenchus.train.stages import improve
 from tests.support import fake_engine
 
@@ -28,7 +29,7 @@ def make_turn(ends, scores, answer_score=None):
 def test_weights_are_one_or_the_critics_scores():
     turn = make_turn((2, 4), (0.9, 0.2), answer_score=0.4)
     weights = {
-        weighting: improve.response_weights(turn, weighting=weighting, success_rate=0.5)
+        weighting: response_weights.response_weights(turn, weighting=weighting, success_rate=0.5)
         for weighting in ('keep', 'score', 'steps')
     }
     np.testing.assert_allclose(weights['keep'], np.ones(4))
@@ -71,7 +72,7 @@ def test_tokens_of_unknown_weight_are_not_trained(weighting, scores, trained):
 def test_the_advantages_of_steps_sum_to_the_gain_of_the_whole_response(solved, scores):
     ends = tuple(range(1, len(scores) + 1))
     turn = make_turn(ends, scores)
-    weights = improve.response_weights(turn, weighting='advantage', success_rate=solved)
+    weights = response_weights.response_weights(turn, weighting='advantage', success_rate=solved)
     assert weights.shape == (len(ends),)
     np.testing.assert_allclose(weights.sum(), scores[-1] - solved, atol=1e-6)
     assert all(

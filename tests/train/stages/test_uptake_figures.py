@@ -94,7 +94,8 @@ def evaluated(workdir, rule, **changes):
     pair = run.samplers.pair(FakeModel('actor'), FakeModel('critic'))
     options = {'settings': run.settings.evaluate, 'samplers': run.samplers, 'seed': 0}
     stage = StageFolder(workdir / 'stage', run.directory)
-    return evaluate.evaluate(pair, PROBLEMS, stage=stage, **options)['uptake']
+    with fake_run.undrawn():
+        return evaluate.evaluate(pair, PROBLEMS, stage=stage, **options)['uptake']
 
 
 def test_a_refiner_that_reads_uses_every_false_value(tmp_path, capsys):

@@ -1,0 +1,1 @@
+"""Published evaluations, one file each; docs/methods/index.md lists them."""

@@ -1,0 +1,69 @@
+"""How a file of configs/methods or configs/evaluations changes a base config.
+
+    CHANGES = {'reinforce.rewards.functions': (('elenchus.configs.methods.empo:agreement', 1.0),)}
+    get_config = method.of(CHANGES, stages=method.REINFORCE)
+
+makes these configs of a file configs/methods/empo.py:
+
+    empo.py                      the method on the lab
+    empo.py:smoke                with the tiny numbers of the lab's smoke run
+    empo.py:gsm8k                on another config, by its name in configs/ or configs/released/
+    empo.py:gsm8k:tiny           on a variant of one
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from elenchus.configs import lab
+
+CRITIC = ('base', 'actor', 'critique', 'critic')
+"""Stages that make an actor and a critic."""
+EVALUATE = (*CRITIC, 'evaluate')
+REINFORCE = (*CRITIC, 'reinforce', 'evaluate')
+REINFORCE_CRITIC = (*CRITIC, 'reinforce_critic', 'evaluate')
+REINFORCE_BOTH = (*CRITIC, 'reinforce_both', 'evaluate')
+
+
+def of(
+    changes: Mapping[str, Any], *, stages: Sequence[str], lab_changes: Mapping[str, Any] = {}
+) -> Callable[[str], ConfigDict]:
+    """Returns `get_config` of a method: a base config with these stages and changed fields.
+
+    A change may be a function of the base config, such as a length that depends on another one.
+    `lab_changes` are of the lab alone, where a method needs other sizes.
+    """
+
+    def get_config(arg: str = 'default') -> ConfigDict:
+        """Returns the method on the base config that `arg` names."""
+        on_lab = arg in ('default', 'smoke')
+        config = lab.get_config(arg) if on_lab else base_config(arg)
+        more = lab_changes if on_lab else {}
+        config.stages = tuple(stages)
+        values = {
+            field: value(config) if callable(value) else value
+            for field, value in {**changes, **more}.items()
+        }
+        config.update_from_flattened_dict(values)
+        return config
+
+    return get_config
+
+
+def base_config(arg: str) -> ConfigDict:
+    """Returns a shipped config by the name of its file and, after ':', its variant.
+
+    Raises ValueError if there is none.
+    """
+    name, _, variant = arg.partition(':')
+    for package in ('elenchus.configs', 'elenchus.configs.released'):
+        if name.isidentifier() and importlib.util.find_spec(f'{package}.{name}') is not None:
+            get_config = importlib.import_module(f'{package}.{name}').get_config
+            return get_config(variant) if variant else get_config()
+    raise ValueError(
+        f"{arg!r}: no such variant; there are ['default', 'smoke'] on the lab, and the names of "
+        "the files in configs/ and configs/released/, such as 'gsm8k:tiny'"
+    )

@@ -1,0 +1,1 @@
+"""Published methods, one file each; docs/methods/index.md lists them."""

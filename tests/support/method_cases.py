@@ -1,0 +1,58 @@
+"""Groups of judged turns for the cases of methods: plain values, no models."""
+
+import types
+
+import numpy as np
+
+from elenchus.data import records
+from elenchus.train.rl import advantages, rewards
+
+PROBLEM = records.Problem('p', 'question', '1', '1', 1, 'lab')
+
+
+def turns(*facts, role='attempt', texts=None, tokens=4, limit=100):
+    """Judged turns of one group, with these facts; `tokens`: their length, or a list of them."""
+    texts = texts or [''] * len(facts)
+    sizes = [tokens] * len(facts) if isinstance(tokens, int) else tokens
+    group = []
+    for values, text, size in zip(facts, texts, sizes, strict=True):
+        turn = records.Turn(role, (6,), (5,) * size, facts=records.TurnFacts(**values))
+        group.append(rewards.JudgedTurn(turn, turn, PROBLEM, limit, 4, lambda turn, t=text: t))
+    return group
+
+
+def outcome(function, returns, *, state=None, roles=('attempt',), rewards_=None, discount=0.0):
+    """(advantages [G, K], context) of returns [G, K] of turns of these roles."""
+    returns = np.asarray(returns, np.float64)
+    settings = types.SimpleNamespace(epsilon=1e-6)
+    columns = [turns(*[{}] * len(returns), role=role) for role in roles]
+    before = returns if rewards_ is None else np.asarray(rewards_, np.float64)
+    context = advantages.GroupContext(settings, columns, before, discount, state or {})
+    return function(returns, context), context
+
+
+def groups(*rows, texts=None):
+    """Groups of episodes for measures: each attempt is a dict of facts, or (attempt, after).
+
+    `after` is a dict of the critique's facts, or of the refinement's if it has 'correct'. The text
+    of a turn is its number: `reader(texts)` reads it.
+    """
+    return [
+        records.RolloutGroup(PROBLEM, tuple(_episode(cell, i) for i, cell in enumerate(row)))
+        for row in rows
+    ]
+
+
+def _episode(cell, number):
+    attempt, *after = cell if isinstance(cell, tuple) else (cell,)
+    turns = [records.Turn('question', (5,), (1,))]
+    turns.append(records.Turn('attempt', (6,), (number,), facts=records.TurnFacts(**attempt)))
+    for facts in after:
+        role = 'refinement' if 'correct' in facts else 'critique'
+        turns.append(records.Turn(role, (7,), (number,), facts=records.TurnFacts(**facts)))
+    return records.Episode('p', 1, tuple(turns))
+
+
+def reader(texts):
+    """Function that reads the text of an attempt by its place in its group."""
+    return lambda turn: texts[turn.tokens[0]]
