@@ -65,7 +65,7 @@ def experiment(model: dict, folder: str, *, learning_rate: float) -> ConfigDict:
     )
     optimizer = shapes.adamw(learning_rate, warmup_fraction=0.05)
     config.base.checkpoint = folder
-    config.base.fit = {'num_steps': 0, 'optimizer': optimizer}
+    config.base.fit.update(num_steps=0, optimizer=optimizer)
     config.actor.update(num_problems=NUM_TRAIN, critiques='calculator')
     config.critique.update(
         num_problems=700,
@@ -82,7 +82,7 @@ def experiment(model: dict, folder: str, *, learning_rate: float) -> ConfigDict:
     config.improve.update(num_problems=300, num_rounds=1, restart='last', num_monitored=100)
     config.improve.explore.update(num_attempts=3, num_refinements=2, token_budget=400)
     for stage, steps in ((config.actor, 240), (config.critic, 120), (config.improve, 50)):
-        stage.fit = {'num_steps': steps, 'optimizer': optimizer}
+        stage.fit.update(num_steps=steps, optimizer=optimizer)
     config.reinforce.update(
         num_steps=12, num_problems=8, num_samples=8, samples_per_row=4, checkpoint_every=2
     )
