@@ -14,7 +14,7 @@ paths of what is read are looked up in the working directory, then in the projec
 from ml_collections import ConfigDict
 
 from elenchus.configs import derive
-from elenchus.configs.sections import api, fit, lora, prompts, reinforce, shares
+from elenchus.configs.sections import REINFORCE, api, fit, lora, objective, prompts, shares
 
 STAGES = 'base actor critique critic evaluate vanilla critique_in_the_loop reinforce'
 
@@ -285,6 +285,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'evaluate': EVALUATE,
             'self_talk': SELF_TALK,
             'improve': IMPROVE,
-            'reinforce': reinforce(),  # stages of reinforcement learning
+            # The objective has placeholders, which two configs must not share.
+            'reinforce': REINFORCE | {'objective': objective()},
         }
     )

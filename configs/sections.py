@@ -112,68 +112,65 @@ def prompts() -> dict:
     }
 
 
-def reinforce() -> dict:
-    """Reinforcement learning; train/rl/ explains an iteration."""
-    return {
-        'start': '',  # stage whose actor it begins with, or 'newest'; '': stage 'actor'
-        'critic_start': '',  # stage whose critic it begins with, or 'newest'; '': stage 'critic'
-        'num_steps': 100,  # iterations
-        'token_budget': 0,  # sampled tokens after which no iteration starts; 0: no limit
-        'num_problems': 32,  # of an iteration
-        'num_samples': 8,  # of each problem: a group
-        'num_refinements': 1,  # of each critique, where its helpfulness is rewarded
-        'refine': 'always',  # for that: 'always', or 'wrong': after those that do not say correct
-        'refill_rounds': 0,  # extra rounds that replace groups without variance (DAPO: 2 or more)
-        'num_minibatches': 1,  # updates an epoch
-        'num_epochs': 1,  # passes over an iteration's samples
-        'length': 480,  # of a row: question and attempt
-        'critic_length': 800,  # of a row: question, attempt and critique
-        'advantage': {
-            'outcome': 'grpo',  # from returns: 'grpo', 'dr_grpo', 'rloo' or 'module:function'
-            'epsilon': 1e-4,  # added to the standard deviation
-            'outcome_coef': 1.0,  # weight of the outcome's advantage
-            'step_coef': 0.5,  # weight of the steps' advantages
-            'steps': 'normalised',  # from scores: 'normalised', 'difference' or 'module:function'
-            'std_floor': 0.0,  # least divisor of 'normalised'; 0: off; 0.05 tames equal texts
-            'unreached': 'zero',  # steps after one that a critique calls wrong: 0 'zero', or 'mask'
-            'baseline': 'group',  # mean and deviation of scores: over the 'group' or by 'position'
-            'shuffle_scores': False,  # a control: the scores of a group change places
-        },
-        'turns': {
-            'episode': 'attempt',  # of the actor: 'attempt', 'correction' (two turns) or 'critique'
-            'attempt': 1.0,  # weight of the attempt's advantage
-            'refinement': 1.0,  # weight of the refinement's advantage
-            'progress': 0.0,  # bonus for correcting the attempt (SCoRe: 10)
-            'discount': 0.0,  # of the refinement's reward in the attempt's return
-            'first_phase_steps': 0,  # iterations of SCoRe's stage I
-            'attempt_kl_coef': 0.0,  # of attempts in stage I
-            'hint_share': 0.0,  # lines of the reference shown as a hint
-            'correction': '',  # of 'correction' under a family's template: instruction; '': SCoRe's
-        },
-        'rewards': {
-            'correct': 1.0,  # of a right answer
-            'format': 0.0,  # of the required form
-            'length': 0.0,  # penalty of long turns
-            'steps': 0.0,  # mean score of the steps
-            'verdict': 0.0,  # the critic's final score
-            'functions': (),  # your own: (('module:function', weight), ...); docs/extending.md
-        },
-        'critic_rewards': {
-            'verdict': 1.0,  # of a right verdict
-            'verdict_of': 'answer',  # what it judges: the 'answer', or all 'steps' (lab)
-            'located': 0.0,  # of the right first error (lab)
-            'helpful': 1.0,  # (corrected - broken) / refinements
-            'format': 0.0,  # of a critique that can be parsed
-            'length': 0.0,  # penalty of long critiques
-            'functions': (),  # your own: (('module:function', weight), ...)
-        },
-        'overlong_tokens': 32,  # before a turn's limit, where the penalty of length starts
-        'mask_truncated': False,  # turns cut off at their limit are not trained (DAPO, TRL)
-        'importance_cap': 0.0,  # cap of the trainer / sampler ratio on tokens; 0: no correction
-        'drop_zero_advantage_rows': True,  # leave rows without advantages out of the update
-        'samples_per_row': 4,  # of a group, after one copy of their prompt
-        'checkpoint_every': 20,  # iterations
-        'optimizer': optimizer(0.0003, schedule='constant'),
-        'lora': lora(),
-        'objective': objective(),  # the loss
-    }
+REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iteration
+    'start': '',  # stage whose actor it begins with, or 'newest'; '': stage 'actor'
+    'critic_start': '',  # stage whose critic it begins with, or 'newest'; '': stage 'critic'
+    'num_steps': 100,  # iterations
+    'token_budget': 0,  # sampled tokens after which no iteration starts; 0: no limit
+    'num_problems': 32,  # of an iteration
+    'num_samples': 8,  # of each problem: a group
+    'num_refinements': 1,  # of each critique, where its helpfulness is rewarded
+    'refine': 'always',  # for that: 'always', or 'wrong': after those that do not say correct
+    'refill_rounds': 0,  # extra rounds that replace groups without variance (DAPO: 2 or more)
+    'num_minibatches': 1,  # updates an epoch
+    'num_epochs': 1,  # passes over an iteration's samples
+    'length': 480,  # of a row: question and attempt
+    'critic_length': 800,  # of a row: question, attempt and critique
+    'advantage': {
+        'outcome': 'grpo',  # from returns: 'grpo', 'dr_grpo', 'rloo' or 'module:function'
+        'epsilon': 1e-4,  # added to the standard deviation
+        'outcome_coef': 1.0,  # weight of the outcome's advantage
+        'step_coef': 0.5,  # weight of the steps' advantages
+        'steps': 'normalised',  # from scores: 'normalised', 'difference' or 'module:function'
+        'std_floor': 0.0,  # least divisor of 'normalised'; 0: off; 0.05 tames equal texts
+        'unreached': 'zero',  # steps after one that a critique calls wrong: 0 'zero', or 'mask'
+        'baseline': 'group',  # mean and deviation of scores: over the 'group' or by 'position'
+        'shuffle_scores': False,  # a control: the scores of a group change places
+    },
+    'turns': {
+        'episode': 'attempt',  # of the actor: 'attempt', 'correction' (two turns) or 'critique'
+        'attempt': 1.0,  # weight of the attempt's advantage
+        'refinement': 1.0,  # weight of the refinement's advantage
+        'progress': 0.0,  # bonus for correcting the attempt (SCoRe: 10)
+        'discount': 0.0,  # of the refinement's reward in the attempt's return
+        'first_phase_steps': 0,  # iterations of SCoRe's stage I
+        'attempt_kl_coef': 0.0,  # of attempts in stage I
+        'hint_share': 0.0,  # lines of the reference shown as a hint
+        'correction': '',  # of 'correction' under a family's template: instruction; '': SCoRe's
+    },
+    'rewards': {
+        'correct': 1.0,  # of a right answer
+        'format': 0.0,  # of the required form
+        'length': 0.0,  # penalty of long turns
+        'steps': 0.0,  # mean score of the steps
+        'verdict': 0.0,  # the critic's final score
+        'functions': (),  # your own: (('module:function', weight), ...); docs/extending.md
+    },
+    'critic_rewards': {
+        'verdict': 1.0,  # of a right verdict
+        'verdict_of': 'answer',  # what it judges: the 'answer', or all 'steps' (lab)
+        'located': 0.0,  # of the right first error (lab)
+        'helpful': 1.0,  # (corrected - broken) / refinements
+        'format': 0.0,  # of a critique that can be parsed
+        'length': 0.0,  # penalty of long critiques
+        'functions': (),  # your own: (('module:function', weight), ...)
+    },
+    'overlong_tokens': 32,  # before a turn's limit, where the penalty of length starts
+    'mask_truncated': False,  # turns cut off at their limit are not trained (DAPO, TRL)
+    'importance_cap': 0.0,  # cap of the trainer / sampler ratio on tokens; 0: no correction
+    'drop_zero_advantage_rows': True,  # leave rows without advantages out of the update
+    'samples_per_row': 4,  # of a group, after one copy of their prompt
+    'checkpoint_every': 20,  # iterations
+    'optimizer': optimizer(0.0003, schedule='constant'),
+    'lora': lora(),
+}

@@ -8,7 +8,6 @@ tokens. It is a frozen value, static under jit. Sources: "The objective" in docs
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Annotated, Literal, NamedTuple
 
 import jax
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 
 from elenchus.data.records import ROLES, Batch
 from elenchus.model.ranges import Coefficient, NonNegativeInt, Share, SignedCoefficient, checked
-from elenchus.sampling.slots import Slot
+from elenchus.train.loss_weights import REWEIGHTINGS, reweighed
 from elenchus.train.policy_ratio import (
     KLKind,
     RatioKind,
@@ -26,16 +25,6 @@ from elenchus.train.policy_ratio import (
 )
 
 ATTEMPT = ROLES.index('attempt')
-
-
-Reweighting = Callable[[jax.Array, jax.Array, Batch], jax.Array]
-"""(log-probabilities [B, T], entropies [B, T], batch) -> factor of each token's weight, [B, T].
-
-The three are masked: 0 on tokens that are not trained. No gradient flows through the factor."""
-
-REWEIGHTINGS = Slot(
-    '(logprobs, entropy, batch) -> [B, T]', {'none': lambda logprobs, entropy, batch: 1.0}
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,10 +231,8 @@ def loss(objective: Objective, batch: Batch, *, logprobs: jax.Array, entropy: ja
     logprobs, entropy, weights, old, ref = map(
         trained_only, (logprobs, entropy, batch.weights, batch.old_logprobs, batch.ref_logprobs)
     )
-    if o.reweigh != 'none':
-        masked = batch._replace(weights=weights, loss_mask=mask)
-        factor = REWEIGHTINGS[o.reweigh](logprobs, entropy, masked)
-        weights = weights * jax.lax.stop_gradient(factor)
+    masked = batch._replace(weights=weights, loss_mask=mask)
+    weights = reweighed(o.reweigh, masked, logprobs=logprobs, entropy=entropy)
     if o.on_policy:
         old = jax.lax.stop_gradient(logprobs)
     length = jnp.maximum(sequence_sum(mask, batch.segments), 1.0)

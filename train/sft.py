@@ -13,7 +13,8 @@ from elenchus.model import placement, sharding
 from elenchus.model.ranges import Range, checked
 from elenchus.model.transformer import Transformer
 from elenchus.train.loop import LoopSettings, check_rows, to_device
-from elenchus.train.objective import REWEIGHTINGS, SFT
+from elenchus.train.loss_weights import REWEIGHTINGS
+from elenchus.train.objective import SFT
 from elenchus.train.optimizer import OptimizerSettings, make_optimizer
 from elenchus.train.step import IDENTITY, batch_logprobs, make_train_step
 

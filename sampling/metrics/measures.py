@@ -25,12 +25,12 @@ CONDITIONS = Slot(
 
 def measure(
     references: Sequence[str], groups: Sequence[RolloutGroup], read: Callable[[Turn], str]
-) -> dict[str, dict[str, float | None]]:
-    """Returns the figures of each measure, by the name of its function; NaN is None, unknown."""
+) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Returns {'own_measures': figures by the function's name}, or {}; NaN is None, unknown."""
     figures = {}
     for reference in references:
         values = MEASURES[reference](groups, read)
         figures[reference.rpartition(':')[2]] = {
             name: None if math.isnan(value) else float(value) for name, value in values.items()
         }
-    return figures
+    return {'own_measures': figures} if figures else {}

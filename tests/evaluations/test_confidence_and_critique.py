@@ -20,7 +20,7 @@ def figures_of(pairs):
 
 
 @given(PAIRS)
-def test_accuracy_after_is_made_of_confidence_and_critique(pairs):
+def test_accuracy_after_refinement_follows_from_confidence_and_critique(pairs):
     figures, _ = figures_of(pairs)
     before = sum(first for first, _ in pairs) / len(pairs)
     after = sum(second for _, second in pairs) / len(pairs)

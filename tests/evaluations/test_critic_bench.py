@@ -10,7 +10,7 @@ def cell(correct, verdict):
     return {'correct': correct}, {'verdict': verdict}
 
 
-def test_verdicts_are_told_apart_by_the_share_of_right_attempts():
+def test_verdicts_by_the_share_of_right_attempts():
     easy = [cell(True, True), cell(True, False), cell(True, True), cell(False, False)]
     hard = [cell(False, False), cell(False, None), cell(False, True), cell(False, False)]
     figures = critic_bench.verdicts(method_cases.groups(easy, hard), str)

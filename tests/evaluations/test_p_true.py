@@ -22,5 +22,5 @@ def test_worked_values():
     assert figures['Brier'] == pytest.approx((0.04 + 0.36 + 0.36) / 3)
 
 
-def test_one_kind_of_answer_cannot_be_told_apart():
+def test_scores_of_one_kind_of_answer_have_no_ranking():
     assert all(map(math.isnan, figures_of((0.5, True), (None, False)).values()))

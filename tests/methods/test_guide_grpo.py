@@ -9,7 +9,7 @@ from tests.support import fake_engine
 from tests.support.rollout_cases import PROBLEMS, make_setup
 
 
-def test_a_group_with_a_right_attempt_stays_and_a_failed_one_is_made_again_without_its_hint():
+def test_a_failed_group_is_sampled_again_without_its_hint_and_others_stay():
     settings = build.build(RunSettings, guide_grpo.get_config('default')).reinforce
     setup, engine = make_setup(lambda role, request, seed: fake_engine.ids_of('#### 99'))
     facts = [(True, False), (False, False)]

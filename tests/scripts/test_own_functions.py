@@ -5,8 +5,6 @@ import signal
 
 import pytest
 
-from tests.support import forked_runs
-
 CONFIG = '''
 """A reward, an advantage with a memory, weights in the loss, and a figure."""
 
@@ -55,12 +53,11 @@ def get_config(arg='default'):
 '''
 
 
-@pytest.fixture(scope='module')
-def start():
-    with forked_runs.forking('elenchus.scripts.run', preload='elenchus.scripts.run') as fork:
-        yield lambda folder, *arguments, **options: fork(
-            folder, (f'--config={folder}/mine.py', '--workdir=run', *arguments), **options
-        )
+@pytest.fixture
+def start(fork):
+    return lambda folder, **options: fork(
+        'elenchus.scripts.run', folder, (f'--config={folder}/mine.py', '--workdir=run'), **options
+    )
 
 
 def rows_of(folder):

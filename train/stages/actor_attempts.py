@@ -81,7 +81,10 @@ def evaluate_conditions(
     seed: int,
     stage: StageFolder,
 ) -> tuple[dict[str, dict], int]:
-    """Samples attempts after the guides of `settings.conditions`; returns figures and tokens."""
+    """Samples attempts after the guides of `settings.conditions`; returns figures and tokens.
+
+    The figures are {'conditions': figures by name}, or {} without any.
+    """
     figures, num_tokens = {}, 0
     for reference in settings.conditions:
         name = reference.rpartition(':')[2]
@@ -99,4 +102,4 @@ def evaluate_conditions(
         right = [np.mean([e.attempt.facts.correct for e in group]) for group in groups]
         figures[name] = {'accuracy': by_level(settings, problems, right), 'tokens': count}
         num_tokens += count
-    return figures, num_tokens
+    return ({'conditions': figures} if figures else {}), num_tokens

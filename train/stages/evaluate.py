@@ -69,12 +69,10 @@ def evaluate(
     stage.write_questions(summary.pop('by_question'))
     groups, chat = episodes.groups, samplers.inputs.chat
     summary |= evaluate_rows.rows(settings, groups, list(summary['tokens_per_answer']), chat=chat)
-    if settings.measures:
-        summary['own_measures'] = measures.measure(settings.measures, groups, chat.text)
+    summary |= measures.measure(settings.measures, groups, chat.text)
     options = {'settings': settings, 'samplers': samplers, 'seed': seed, 'stage': stage}
-    if settings.conditions:
-        conditions, count = evaluate_conditions(pair.actor, problems, **options)
-        summary, num_tokens = summary | {'conditions': conditions}, num_tokens + count
+    conditions, count = evaluate_conditions(pair.actor, problems, **options)
+    summary, num_tokens = summary | conditions, num_tokens + count
     if base is not None:
         summary, count = add_base(summary, groups, base, **options)
         num_tokens += count
