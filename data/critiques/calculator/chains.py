@@ -107,6 +107,7 @@ def leads_to(chain: Sequence[Computation], answer: Fraction) -> set[int]:
 def with_results(
     chain: Sequence[Computation],
     results: Sequence[Fraction | None],
+    *,
     place: int,
     needed: Expression,
 ) -> list[Computation]:

@@ -69,7 +69,7 @@ def _changed(
     lines: Sequence[str], chain: Sequence[Computation], place: int, *, text: str, new: Fraction
 ) -> Falsified | None:
     """Returns the solution with another text of a computation's line, whose result is `new`."""
-    rest = _carry_on(lines, chain, place, new)
+    rest = _carry_on(lines, chain, place, new=new)
     if rest is None:
         return None
     at = chain[place].line
@@ -94,7 +94,7 @@ def _false_line(problem, item: Computation, line: str, *, kind: str, rng: random
             return None
         replaced = rng.choice(others)
         values = [replaced if i == index else v for i, v in enumerate(computed.values)]
-        return _restated(line, item, values, {value: replaced}, node=computed.node)
+        return _restated(line, item, values=values, changed={value: replaced}, node=computed.node)
     if len(computed.leaves) != 2 or isinstance(computed.node, int) or computed.node[0] == 'neg':
         return None
     operator = rng.choice([sign for sign in '+-*/' if sign != computed.node[0]])
@@ -103,13 +103,13 @@ def _false_line(problem, item: Computation, line: str, *, kind: str, rng: random
         return None
     node = (operator, *computed.node[1:])
     line = line[: match.start(1)] + operator + line[match.end(1) :]
-    return _restated(line, item, list(computed.values), {}, node=node)
+    return _restated(line, item, values=list(computed.values), changed={}, node=node)
 
 
 _SIGN = re.compile(r'(?<=[\d.%])\s*([-+*/x×])\s*(?=\$?[\d.])')
 
 
-def _restated(line: str, item: Computation, values, changed, *, node):
+def _restated(line: str, item: Computation, *, values, changed, node):
     new = expressions.evaluate(node, values)
     old = item.equation.result
     if new is None or new <= 0 or new == old or (new * 100).denominator != 1:
@@ -135,7 +135,7 @@ def _with(text: str, changed: Mapping[Fraction, Fraction]) -> str:
     return _NUMBER.sub(new, text)
 
 
-def _carry_on(lines, chain, place: int, new: Fraction) -> list[str] | None:
+def _carry_on(lines, chain, place: int, *, new: Fraction) -> list[str] | None:
     """Returns the later lines with all that follows; None if the answer does not change."""
     results = chains.recompute(chain, {}, {place: new})
     changed: dict[Fraction, Fraction] = {}

@@ -27,8 +27,8 @@ def states_false(line: str) -> bool:
 
 
 def _is_false(window: list[Token]) -> bool:
-    before, left, sign, right, equals, result, after, last = window
-    kinds = [token.kind for token in (left, sign, right, equals, result)]
+    before, first, sign, second, equals, result, after, last = window
+    kinds = [token.kind for token in (first, sign, second, equals, result)]
     if kinds != ['number', 'operator', 'number', 'equals', 'number']:
         return False
     # `2+6 = 4*2` and `6 = 2(3)` state another equality than that with their first number.
@@ -36,10 +36,10 @@ def _is_false(window: list[Token]) -> bool:
     goes_on = goes_on or (after.kind == '(' and after.start == result.end)
     if before.kind in ('operator', 'other', ')') or goes_on:
         return False
-    if sign.text not in _OPERATIONS or (sign.text == '/' and not right.value):
+    if sign.text not in _OPERATIONS or (sign.text == '/' and not second.value):
         return False
-    exact = _OPERATIONS[sign.text](left.value, right.value)
+    exact = _OPERATIONS[sign.text](first.value, second.value)
     shown = (result.value, result.value / 100, result.value * 100)
-    readings = shown if '%' in left.text + right.text + result.text else shown[:1]
+    readings = shown if '%' in first.text + second.text + result.text else shown[:1]
     unit = Fraction(1, 10**result.decimals)
     return all(abs(exact - value) >= unit for value in readings)

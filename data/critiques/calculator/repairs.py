@@ -119,7 +119,7 @@ def _rest_is_known(
     problems are small, and one free computation often suffices.
     """
     results = chains.recompute(attempt.chain, slips, {repair.place: repair.result})
-    repaired = chains.with_results(attempt.chain, results, repair.place, repair.needed)
+    repaired = chains.with_results(attempt.chain, results, place=repair.place, needed=repair.needed)
     way = chains.leads_to(repaired, attempt.answer) - {repair.place}
     return all(repaired[place].computed.key() in known for place in way)
 
