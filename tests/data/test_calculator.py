@@ -128,6 +128,12 @@ def test_an_answer_that_is_not_the_last_result_is_named():
     assert '72' in critique.final_explanation and '27' in critique.final_explanation
 
 
+def test_without_an_answer_the_last_line_is_a_step():
+    critique = parsed(CLIPS, 'She sold 48/2 = 24 clips.\nThat is 48+24 = 74 cli')
+    assert [step.correct for step in critique.steps] == [True, False]
+    assert critique.final_correct is False and 'answer' in critique.final_explanation
+
+
 def test_lines_before_a_known_location_are_right():
     attempt = 'Take 48*1 = 48.\nShe sold 48/2 = 22 clips.\n#### 22'
     assert verdicts(CLIPS, attempt, location=1, construction='RG2')[0] == [True, False]
@@ -180,9 +186,10 @@ def test_every_critique_is_read_as_it_was_meant(lines, last, seed):
         assert text == NoCritique(result)
         return
     critique = grammars.RELEASED.parse(text)
-    kept = [i for i, line in enumerate(lines) if line.strip()]
+    steps = lines if last.startswith('####') else [*lines, last]
+    kept = [i for i, line in enumerate(steps) if line.strip()]
     assert [step.correct for step in critique.steps] == [result.verdict(i) for i in kept]
-    assert [step.sentence for step in critique.steps] == [lines[i] for i in kept]
+    assert [step.sentence for step in critique.steps] == [steps[i] for i in kept]
     assert critique.final_correct is (last == '#### 72')
     check_sentences(critique)
 
@@ -207,9 +214,6 @@ def check_sentences(critique):
 )  # fmt: skip
 def test_values_are_written_exactly_or_as_about(value, text):
     assert wording.show(value) == text
-
-
-# Real references
 
 
 def read(folder, name, count=None):
