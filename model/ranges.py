@@ -86,16 +86,12 @@ def show(value: Any) -> str:
 
 
 def ranges_of(hint: Any) -> Iterator[Range]:
-    """Yields the ranges of the numbers in a field of this type, a tuple's and X | None's too.
-
-    Not of tuples in a tuple: `build` checks those.
-    """
+    """Yields the ranges of the numbers in a field of this type, a tuple's and X | None's too."""
     if typing.get_origin(hint) is Annotated:
         yield from (extra for extra in hint.__metadata__ if isinstance(extra, Range))
     elif typing.get_origin(hint) in (tuple, typing.Union, types.UnionType):
         for argument in typing.get_args(hint):
-            if typing.get_origin(argument) is not tuple:
-                yield from ranges_of(argument)
+            yield from ranges_of(argument)
 
 
 def check_fields(settings: object, section: str) -> None:
@@ -135,9 +131,17 @@ def checked(section: str) -> Callable[[type[T]], type[T]]:
 def _ranged_fields(cls: type) -> dict[str, tuple[Range, bool]]:
     """Range of each field that has one, and whether the field may be None."""
     hints = typing.get_type_hints(cls, include_extras=True)
-    fields = {name: next(ranges_of(hint), None) for name, hint in hints.items()}
+    # `build` checks tuples in a tuple.
+    flat = {name: hint for name, hint in hints.items() if not _is_nested(hint)}
+    fields = {name: next(ranges_of(hint), None) for name, hint in flat.items()}
     return {
         name: (limits, types.NoneType in typing.get_args(hints[name]))
         for name, limits in fields.items()
         if limits is not None
     }
+
+
+def _is_nested(hint: Any) -> bool:
+    """Returns whether a type is of tuples in a tuple."""
+    is_tuple = typing.get_origin(hint) is tuple
+    return is_tuple and any(typing.get_origin(kind) is tuple for kind in typing.get_args(hint))

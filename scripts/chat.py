@@ -17,6 +17,7 @@ import sys
 from absl import app
 from absl import flags as absl_flags
 
+from elenchus.train import output
 from elenchus.train.benchmarks import chat_session, flags, opening
 from elenchus.train.config import cli
 
@@ -28,7 +29,7 @@ def main(_):
     config.sampling.engine.update(num_slots=1, prefill_batch_sizes=(1,), chunk_steps=8)
     is_terminal = sys.stdout.isatty() and not os.environ.get('NO_COLOR')
     with opening.opened(flags.models(), config, [], question_tokens=room) as bench:
-        session = chat_session.Session(bench, sys.stdout, is_terminal, room)
+        session = chat_session.Session(bench, output.terminal(sys.stdout), is_terminal, room)
         chat_session.chat(session, sys.stdin, is_prompted=sys.stdin.isatty())
 
 

@@ -3,9 +3,8 @@
 python -m scripts.merge --config configs/lab.py --workdir runs/lab --stage actor --out runs/actor
 """
 
-import pathlib
-
 from absl import app, flags
+from etils import epath
 
 from elenchus.model import lora
 from elenchus.train.config import cli
@@ -15,7 +14,7 @@ from elenchus.train.stages import STAGES
 
 def main(_):
     """Writes the merged model of --stage to OUT/model; a model without adapters is copied."""
-    out = pathlib.Path(flags.FLAGS.out) / 'model'
+    out = epath.Path(flags.FLAGS.out) / 'model'
     with runner.run_of_flags() as run:
         run.store.save(out, lora.merge(run.load_model(flags.FLAGS.stage)))
     print(out)

@@ -7,9 +7,8 @@ seed. The same command continues a stopped study. The config's `comparison` sele
 panels of the comparison, which is written to study.json, study.md and study.png.
 """
 
-import pathlib
-
 from absl import app, flags
+from etils import epath
 
 from elenchus.data.grading import verify
 from elenchus.train.config import cli
@@ -24,7 +23,7 @@ if __name__ == '__main__':
         values = flags.FLAGS
         cli.join_processes()
         with FailuresReachAll(), verify.Verifier() as verifier:
-            run_study(values.config, pathlib.Path(values.workdir), verifier)
+            run_study(values.config, epath.Path(values.workdir), verifier)
 
     with cli.one_line_errors():
         app.run(main, flags_parser=cli.parse_flags)

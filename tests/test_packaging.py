@@ -89,7 +89,8 @@ DECLARED = {
     'absl': 'absl-py',
 }
 """Imported name -> package, where normalising does not give it."""
-COMPARED = {f'scripts/bench/{name}.py' for name in ('peers', 'tunix', 'compare_import')}
+_NAMES = ('peers', 'tunix', 'compare_import', 'compare_greedy', 'compare_templates')
+COMPARED = {f'scripts/bench/{name}.py' for name in _NAMES}
 """Files that run in an environment of their own (extras `peers` and `tunix`)."""
 
 

@@ -1,7 +1,7 @@
 """Handling of NaN and infinite losses or gradients: stop or skip, and keep the batch on disk."""
 
 import io
-import pathlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -18,8 +18,8 @@ MAX_CONSECUTIVE_SKIPS = 10
 class FiniteGuard:
     """Checks `grads/finite` of every update, one step late, so that the loop never waits."""
 
-    def __init__(self, folder: pathlib.Path, policy: Literal['stop', 'skip']):
-        self._folder, self._policy = folder, policy
+    def __init__(self, folder: str | os.PathLike, policy: Literal['stop', 'skip']):
+        self._folder, self._policy = atomic.absolute(folder), policy
         self._pending: tuple[int, Sequence[tuple[Mapping[str, Any], Batch]]] = (0, ())
         self._consecutive_skips = 0
 
@@ -58,7 +58,7 @@ class FiniteGuard:
         print(f'warning: {text}; skipped', file=sys.stderr)
 
 
-def _write_batch(path: pathlib.Path, batch: Batch) -> None:
+def _write_batch(path: os.PathLike, batch: Batch) -> None:
     content = io.BytesIO()
     np.savez_compressed(content, **batch._asdict())
     atomic.write_bytes(path, content.getvalue())

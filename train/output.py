@@ -2,6 +2,10 @@
 
 The reader of a pipe may go away (a laptop sleeps, `| head`), or a terminal be hung up. Then only
 the log is written. In a bucket, whose objects cannot be appended to, there is none.
+
+Every text that is printed, a traceback too, passes `printable` here: a problem, a file's name or
+a model's metadata may contain a stranger's control sequences, and nobody who prints needs to think
+of it. What draws on a terminal itself writes to `terminal(stream)`.
 """
 
 import contextlib
@@ -16,6 +20,7 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from elenchus.data.files import atomic
+from elenchus.data.text.printable import printable
 
 LOG = 'log.txt'
 _ESCAPES = re.compile(r'\x1b\[[0-9;?]*[A-Za-z]|\r')
@@ -52,6 +57,7 @@ class Log:
         if '\x1b' in text or '\r' in text:
             lines = _ESCAPES.sub('', text).splitlines(keepends=True)
             text = ''.join(line for line in lines if _BAR not in line and line.strip())
+        text = printable(text)
         if self._file is None:
             if sum(map(len, self._waiting)) < _MAX_WAITING:
                 self._waiting.append(text)
@@ -79,7 +85,12 @@ class Output(io.TextIOBase):
         self._stream, self._log = stream, log
 
     def write(self, text: str) -> int:
-        """Writes a text; whole lines at once, as on a terminal."""
+        """Writes a text, without characters that act; whole lines at once, as on a terminal."""
+        self.write_raw(printable(text))
+        return len(text)
+
+    def write_raw(self, text: str) -> None:
+        """Writes a text as it is; the log has it without control sequences."""
         self._log.write(text)
         try:
             self._stream.write(text)
@@ -87,7 +98,10 @@ class Output(io.TextIOBase):
                 self._stream.flush()
         except OSError:
             self._drop()
-        return len(text)
+
+    def terminal(self) -> 'Output':
+        """Returns the same stream for what draws or colours."""
+        return _Terminal(self._stream, self._log)
 
     def flush(self) -> None:
         """Flushes the stream."""
@@ -126,6 +140,39 @@ class Output(io.TextIOBase):
         return self._stream.errors
 
 
+class _Terminal(Output):
+    """The same stream for texts that are safe already, and draw or colour."""
+
+    def write(self, text: str) -> int:
+        """Writes a text as it is."""
+        self.write_raw(text)
+        return len(text)
+
+
+class Printable(io.TextIOBase):
+    """A text stream that writes to another one without characters that act."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Writes a text."""
+        self._stream.write(printable(text))
+        return len(text)
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)
+
+    def flush(self) -> None:
+        """Flushes the stream."""
+        self._stream.flush()
+
+
+def terminal(stream: TextIO) -> TextIO:
+    """Returns a stream for what draws or colours, whose strangers' texts are printable already."""
+    return stream.terminal() if isinstance(stream, Output) else stream
+
+
 log = Log()
 """That of this process."""
 
@@ -145,6 +192,14 @@ def _log_traceback(kind: type | None, error: BaseException | None, trace) -> Non
     """Called at the end of `kept`: the log has the traceback, which the terminal gets later."""
     if kind is not None and not issubclass(kind, SystemExit):
         log.write(''.join(traceback.format_exception(kind, error, trace)))
+        sys.excepthook = _print_traceback
+
+
+def _print_traceback(kind: type, error: BaseException, trace) -> None:
+    """Prints the traceback that ends the process, as Python does but printable."""
+    print(
+        printable(''.join(traceback.format_exception(kind, error, trace))), file=sys.stderr, end=''
+    )
 
 
 def _restore(streams: tuple[TextIO, TextIO], outputs: tuple[Output, Output]) -> None:

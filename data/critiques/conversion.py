@@ -3,6 +3,8 @@
 import difflib
 import pathlib
 
+from etils import epath
+
 from elenchus.data.critiques import record_files
 
 FORMATS = {'.jsonl': 'jsonl', '.json': 'released', '': 'dataset'}
@@ -23,11 +25,11 @@ def convert(source: str, target: str, *, form: str | None) -> str:
         raise ValueError(
             f'{target}: unknown ending {ending!r}; use .jsonl, .json or none; nearest: {near!r}'
         )
-    if pathlib.Path(source).resolve() == pathlib.Path(target).resolve():
+    if epath.Path(source).resolve() == epath.Path(target).resolve():
         raise ValueError(f'{source} cannot be converted into itself')
     form = form or FORMATS[ending]
     if form == 'dataset':
-        if pathlib.Path(source).is_dir():
+        if epath.Path(source).is_dir():
             raise ValueError(f'{source} is already a dataset')
         target = record_files.prepare(source, data_dir=target)
         return f'{len(record_files.read_dataset(target))} records: {source} -> {target}'

@@ -313,7 +313,7 @@ def prepare(path: str | os.PathLike, *, data_dir: str | os.PathLike) -> pathlib.
     The name of the config contains a hash of the file, so a changed file gives a new dataset.
     """
     read(path)  # reports an invalid record before anything is written
-    source = pathlib.Path(path)
+    source = epath.Path(path)
     digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
     name = f'{re.sub("[^A-Za-z0-9]+", "_", source.stem)}-{digest}'
     config = CritiquesConfig(name=name, path=os.fspath(path))

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 from etils import epath
+from etils.epath import backend
 
 from elenchus.data.files.failures import named_errors
 
@@ -45,7 +46,9 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> None:
     path = epath.Path(path)
     if is_remote(path):  # object stores publish an object only when it is complete
         with named_errors(path):
-            path.write_bytes(content)
+            # In one call: a file that is open for writing is completed by its destructor too,
+            # also after an error, and then replaces what has been written meanwhile.
+            backend.fsspec_backend.fs(path).pipe_file(os.fspath(path), content)
         return
     with replaced(path) as temporary, open(temporary, 'wb', buffering=0) as file:
         store(file, content)
@@ -131,11 +134,16 @@ def sync(path: str | os.PathLike) -> None:
 def link_tree(
     source: str | os.PathLike, folder: str | os.PathLike, *, ignore: str | None = None
 ) -> None:
-    """Hard-links the files of a local folder into a new folder, all or none.
+    """Hard-links the files of a folder into a new folder, all or none.
 
     Where the file system has no hard links, or a file has too many, the files are copied. Files
-    named `ignore` are left out. Does nothing if the folder exists.
+    named `ignore` are left out. Does nothing if the folder exists. A bucket has neither links nor
+    renames: there what is missing is copied, files of the folder itself last, so that those which
+    say that it is whole (summary.json, model_config.json) come after what they describe.
     """
+    if is_remote(source) or is_remote(folder):
+        _copy_objects(absolute(source), absolute(folder), ignore=ignore)
+        return
     source, folder = pathlib.Path(source), pathlib.Path(folder)
     if folder.exists():
         return
@@ -153,6 +161,32 @@ def link_tree(
     except OSError:
         shutil.rmtree(beside, ignore_errors=True)
         raise
+
+
+MARKS = ('model_config.json', 'summary.json')
+"""Files that are written last, because they say that what is beside and below them is whole."""
+
+
+def _copy_objects(source: epath.Path, folder: epath.Path, *, ignore: str | None) -> None:
+    with named_errors(source):
+        paths = files_below(source)
+    with named_errors(folder):
+        there = set(files_below(folder))
+    if not paths:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(source))
+    for path in sorted(paths, key=lambda path: (-path.count('/'), path.endswith(MARKS), path)):
+        if path not in there and path.rpartition('/')[2] != ignore:
+            with named_errors(source / path):
+                content = (source / path).read_bytes()
+            write_bytes(folder / path, content)
+
+
+def files_below(folder: epath.Path) -> list[str]:
+    """Returns the paths of all files below a folder, relative to it; none without the folder."""
+    files = backend.fsspec_backend.fs(folder)
+    root = files._strip_protocol(os.fspath(folder)).rstrip('/') + '/'
+    found = files.find(root)
+    return [path.removeprefix(root) for path in found if path.startswith(root)]
 
 
 def _raise(error: OSError) -> None:

@@ -55,11 +55,16 @@ class named_errors:  # noqa: N801 (used as a function)
                 number = errno.ENOENT if isinstance(error, FileNotFoundError) else errno.EIO
                 raise _named(number, self._path, text=_line(kind, error)) from error
             if error.filename is None:
-                raise _named(error.errno, self._path) from error
+                raise _named(error.errno, self._path, text=error.strerror or '') from error
         elif isinstance(error, ValueError | RuntimeError) and (number := errno_of(str(error))):
             raise _named(number, self._path) from None
-        elif kind is not None and kind.__module__.partition('.')[0] in _CLIENTS:
+        elif error is not None and is_of_client(error):
             raise _named(errno.EIO, self._path, text=_line(kind, error)) from error
+
+
+def is_of_client(error: BaseException) -> bool:
+    """Returns whether a client of buckets has an error class of its own for an error."""
+    return type(error).__module__.partition('.')[0] in _CLIENTS
 
 
 def _named(number: int, path: str | os.PathLike, *, text: str = '') -> OSError:

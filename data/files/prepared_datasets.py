@@ -21,7 +21,7 @@ from array_record.python import array_record_module
 from google.protobuf import message
 from tensorflow_datasets.proto import tf_example_pb2
 
-from elenchus.data.files import jsonl
+from elenchus.data.files import atomic, jsonl
 
 R = TypeVar('R')
 
@@ -48,6 +48,10 @@ def find_dataset(folder: str | os.PathLike) -> pathlib.Path:
 
     Raises ValueError if there is no dataset, or more than one.
     """
+    if atomic.is_remote(folder):
+        raise ValueError(
+            f'{folder}: a prepared dataset is read from a disk only: copy it to one, or use JSONL'
+        )
     infos = sorted(pathlib.Path(folder).rglob(INFO))
     if len(infos) != 1:
         raise ValueError(f'{folder} contains {len(infos)} datasets; name the folder of one')

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import tensorflow_datasets as tfds
 from etils import epath
 
-from elenchus.data.files import jsonl, prepared_datasets, row_files, tfds_records
+from elenchus.data.files import atomic, jsonl, prepared_datasets, row_files, tfds_records
 from elenchus.data.problems import fields, public_datasets, references
 from elenchus.data.records import Problem
 
@@ -157,6 +157,7 @@ def load(
     _check_options(source, {name for name, value in options.items() if value is not None})
     if source == 'jsonl':
         return [row.problem for row in load_placed_problems(path, split)]
+    _check_data_dir(data_dir)
     if source == 'lab':
         builder, config = (
             Lab,
@@ -167,6 +168,14 @@ def load(
         config = _rows_config(source, split, path=path, annotations=bool(annotations))
     folder = tfds_records.prepare(builder, config, data_dir).data_path
     return prepared_datasets.read_records(Problem, folder, split=split)
+
+
+def _check_data_dir(data_dir: str | os.PathLike) -> None:
+    if atomic.is_remote(data_dir):
+        raise ValueError(
+            f'data.data_dir={data_dir}: prepared data sets are kept on a disk only; nearest: '
+            '.cache/data'
+        )
 
 
 def load_placed_problems(path: str | os.PathLike, split: str) -> list[PlacedProblem]:

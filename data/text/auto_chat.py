@@ -87,8 +87,9 @@ def derive_chat(tokenizer: JsonTokenizer, source: Source, *, name: str) -> Chat:
         for token in tokenizer.added_tokens
         if token in tokenizer.special_names or not derived_templates.THOUGHTS.fullmatch(token)
     }
-    template = derived_templates.derive(source, written, name=name)
-    if _adds_space(tokenizer):
+    adds_space = _adds_space(tokenizer)
+    template = derived_templates.derive(source, written, name=name, adds_space=adds_space)
+    if adds_space:
         template = _without_spaces(template)
     used = template.specials() | {p.name for p in template.prefix if not isinstance(p, str)}
     if template.system_frame is not None:

@@ -18,8 +18,9 @@ import numpy as np
 
 from elenchus.data import records
 from elenchus.data.records import PLAYER_OF_ROLE, Step, Turn
-from elenchus.data.text import chat_templates, prompted_chat, thoughts
+from elenchus.data.text import chat_templates, message_ids, prompted_chat, thoughts
 from elenchus.data.text import tokenizer as tokenizers
+from elenchus.data.text.message_ids import Ids
 from elenchus.data.text.prompts import Prompts
 from elenchus.data.text.turn_example import turn_example
 from elenchus.data.text.turn_steps import step_ends
@@ -94,7 +95,9 @@ class Chat:
     def text_turn(self, role: str, text: str) -> Turn:
         """Returns a finished turn with this text: its tokens, then the template's ending."""
         side = 'assistant' if role in PLAYER_OF_ROLE else 'user'
-        text = self.template.trimmed(side, text)
+        # The actor reads a critique as a message of the user.
+        if role != 'critique' or 'user' in self.template.trims:
+            text = self.template.trimmed(side, text)
         return self._turn(role, (*self.tokenizer.encode(text), *self._ending), ())
 
     def sampled_turn(self, role: str, tokens: Sequence[int], logprobs: Sequence[float]) -> Turn:
@@ -139,7 +142,10 @@ class Chat:
             lead = self._between(before, turn.role, player)
             if i + 1 == len(turns) and self.template.is_verbatim(turn.role, player):
                 lead += self.piece_ids(self.template.prefix)
-            rendered.append(RenderedTurn(lead, self.body(turn, player, joined=joined)))
+            body = self.body(turn, player, joined=joined)
+            if not self.template.is_verbatim(turn.role, player):
+                lead, body = self.merged(lead, body, is_first=before is None)
+            rendered.append(RenderedTurn(lead, body))
         return rendered
 
     def context(self, turns: Sequence[Turn], role: str) -> list[int]:
@@ -288,6 +294,15 @@ class Chat:
             return (*ids, *tokenizers.encode_continuation(self.tokenizer, join))
         return tuple(self.tokenizer.encode(self.tokenizer.decode(ids) + join))
 
+    def merged(self, lead: Ids, ids: Ids, *, is_first: bool) -> tuple[Ids, Ids]:
+        """Returns the ids before a user's text and of it; see message_ids.merged."""
+        template = self.template
+        if template.space:
+            return lead, ids
+        is_opening = is_first and template.system_joins_user and template.system
+        header = template.opening if is_opening else template.user.header
+        return message_ids.merged(self.tokenizer, header, ids, lead=lead)
+
     def text_ids(self, turn: Turn) -> tuple[int, ...]:
         """Returns a turn's tokens without the ending, of which a sample may have only the last."""
         if not self.is_finished(turn):
@@ -301,7 +316,7 @@ class Chat:
 
     def piece_ids(self, pieces: chat_templates.Pieces, *, follows: bool = False) -> tuple[int, ...]:
         """Returns the ids of a template's pieces; with `follows` they continue a turn's text."""
-        return _template_ids(self.tokenizer, pieces, follows)
+        return message_ids.template_ids(self.tokenizer, pieces, follows)
 
     @functools.cached_property
     def _blank(self) -> frozenset[int]:
@@ -316,22 +331,6 @@ class Chat:
             if self.prompts.thinking == 'strip':  # thoughts are a part of the first step
                 ends = thoughts.without_thought_steps(tokens, ends, self.tokenizer)
         return Turn(role, self.header(role), tokens, logprobs, tuple(map(Step, ends)))
-
-
-@functools.lru_cache(maxsize=256)
-def _template_ids(
-    tokenizer: tokenizers.Tokenizer, pieces: chat_templates.Pieces, follows: bool
-) -> tuple[int, ...]:
-    """Encodes pieces; with `follows` the first continues the text of a turn."""
-    ids: list[int] = []
-    for i, piece in enumerate(pieces):
-        if isinstance(piece, chat_templates.Special):
-            ids.append(tokenizer.special(piece.name))
-        elif follows and i == 0:
-            ids += tokenizers.encode_continuation(tokenizer, piece)
-        else:
-            ids += tokenizer.encode(piece)
-    return tuple(ids)
 
 
 def _check_role(role: str) -> str:

@@ -23,6 +23,9 @@ class Special:
     name: str
 
 
+END = ':end'
+"""Ending of a side in Template.trims."""
+
 Pieces = tuple[str | Special, ...]
 """A sequence of special tokens and text."""
 
@@ -54,7 +57,8 @@ class Template:
     space: str = ''  # what the family's tokenizers put before every text
     system_start: Pieces | None = None  # before the frame of a system message; None: start
     system_joins_user: bool = False  # a system message is the beginning of the first user message
-    trims: tuple[str, ...] = ()  # sides whose messages lose the white space around them
+    # Sides whose messages lose the white space around them; with END that at their end alone.
+    trims: tuple[str, ...] = ()
     default_system: str = ''  # of a derived template: what the published one writes by itself
     source: Any = dataclasses.field(default=None, repr=False)  # the published template
     # Around a prompt's system message in the first user message, without a `system_frame`.
@@ -68,11 +72,13 @@ class Template:
         frame, start = self.system_frame, self.system_start
         start = self.start if start is None else start
         system = self.system.strip() if 'system' in self.trims else self.system
-        return _joined((*start, *frame.header, system, *frame.footer))
+        return joined((*start, *frame.header, system, *frame.footer))
 
     def trimmed(self, side: str, text: str) -> str:
         """Returns the text of a message of a side as the template writes it."""
-        return text.strip() if side in self.trims else text
+        if side in self.trims:
+            return text.strip()
+        return text.rstrip() if f'{side}{END}' in self.trims else text
 
     def frame(self, role: str, player: str | None) -> Frame:
         """Returns the header and footer of a role's turn as a player (None = neither) reads it."""
@@ -111,15 +117,20 @@ def with_system(template: Template, system: str) -> Template:
     return dataclasses.replace(template, system=system)
 
 
-def _joined(pieces: Pieces) -> Pieces:
+def joined(pieces: Pieces) -> Pieces:
     """Returns pieces with adjacent texts as one: a tokenizer may merge across their border."""
-    joined: list[str | Special] = []
+    result: list[str | Special] = []
     for piece in pieces:
-        if joined and isinstance(piece, str) and isinstance(joined[-1], str):
-            joined[-1] += piece
+        if result and isinstance(piece, str) and isinstance(result[-1], str):
+            result[-1] += piece
         else:
-            joined.append(piece)
-    return tuple(joined)
+            result.append(piece)
+    return tuple(result)
+
+
+def text_of(pieces: Pieces) -> str:
+    """Returns pieces as text, special tokens by their names."""
+    return ''.join(piece if isinstance(piece, str) else piece.name for piece in pieces)
 
 
 def _chatml(name: str, system: str, *, prefix: tuple[str, ...] = ()) -> Template:

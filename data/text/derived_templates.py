@@ -18,7 +18,8 @@ from typing import Any
 from etils import epath
 
 from elenchus.data.files import jsonl
-from elenchus.data.text import jinja_sandbox
+from elenchus.data.text import chat_templates, jinja_sandbox
+from elenchus.data.text import template_marks as marks
 from elenchus.data.text.chat_templates import Frame, Pieces, Special, Template
 from elenchus.data.text.jinja_sandbox import RenderError
 
@@ -29,20 +30,6 @@ NAMES = (AUTO, NO_THINKING)
 VARIABLES = {AUTO: {}, NO_THINKING: {'enable_thinking': False}}
 
 _DATES = (datetime.datetime(2001, 2, 3, 4, 5), datetime.datetime(2031, 11, 22, 13, 47))
-_USERS = tuple(f'Qu{i}ser' for i in range(3))
-_ASSISTANTS = tuple(f'An{i}swer' for i in range(2))
-_SYSTEM = 'Sy0stem'
-# Texts of a user that templates have been seen to change or to react to.
-_PROBES = (
-    'one line\n\nand "another" <b>&amp;</b>',
-    '<think>thoughts</think> then text',
-    'text </think> more',
-    '/no_think 1 + 1?',
-    '{{ 7 * 7 }} {% raw %} {# x #} \\n \\boxed{1}',
-    '[INST] <|im_end|> </s> [/INST]',
-    'Zoë 中文 😀',
-    'x' * 5000,
-)
 # Tags that a model writes itself: they stay text, and are read back, if the file lets them.
 THOUGHTS = re.compile(r'</?think(ing)?>')
 _TOKENS = ('bos_token', 'eos_token', 'unk_token', 'pad_token')
@@ -115,18 +102,22 @@ def _token_text(value: Any) -> str | None:
     return value.get('content') if isinstance(value, dict) else value
 
 
-def derive(source: Source, added: Collection[str], *, name: str = AUTO) -> Template:
+def derive(
+    source: Source, added: Collection[str], *, name: str = AUTO, adds_space: bool = False
+) -> Template:
     """Returns the Template with the headers and footers of a published template.
 
     Args:
         source: the published template.
         added: texts of the tokenizer's special and other added tokens.
         name: of the template.
+        adds_space: the tokenizer puts a space before a text. Then a space that the template writes
+            before each answer, but not at the end of a prompt, is that one.
 
     Raises ValueError, with the reason in one line, if it cannot be cut.
     """
     try:
-        return _Cutter(source, added).template(name)
+        return _Cutter(source, added, adds_space=adds_space).template(name)
     except RenderError as error:
         raise ValueError(f'the chat template cannot be used: {error}') from None
 
@@ -134,8 +125,8 @@ def derive(source: Source, added: Collection[str], *, name: str = AUTO) -> Templ
 class _Cutter:
     """Cuts the texts of one published template."""
 
-    def __init__(self, source: Source, added: Collection[str]):
-        self.source = source
+    def __init__(self, source: Source, added: Collection[str], *, adds_space: bool):
+        self.source, self.adds_space = source, adds_space
         ordered = sorted(added, key=len, reverse=True)
         self.tokens = re.compile('|'.join(map(re.escape, ordered)) or '(?!)')
 
@@ -143,13 +134,13 @@ class _Cutter:
         """Returns the template. Raises RenderError with the reason if it cannot be cut."""
         self._check_dates()
         self._check_variables()
-        head, prompt = self._cut(_turns(1), prompt=True)
+        head, prompt = self._cut(marks.turns(1), prompt=True)
         first, between, follow, last, ending = self._frames(head, prompt)
         end = next((i for i, p in enumerate(ending) if isinstance(p, Special)), None)
         if end is None:
             raise RenderError('no special token ends an answer')
         ending = ending[: end + 1]
-        rest = _after(last, _text(ending))
+        rest = _after(last, chat_templates.text_of(ending))
         if rest is None:
             raise RenderError('a later message follows an answer without its end token')
         header = self._common_end(head, rest)
@@ -172,7 +163,7 @@ class _Cutter:
         return self._with_system(template, head=head, header=header, prompt=prompt)
 
     def _check_dates(self) -> None:
-        texts = {self.source.render(_turns(1), prompt=True, now=now) for now in _DATES}
+        texts = {self.source.render(marks.turns(1), prompt=True, now=now) for now in _DATES}
         if len(texts) > 1:
             raise RenderError(
                 "it writes today's date (strftime_now), so prompts would change from day to day; "
@@ -184,21 +175,25 @@ class _Cutter:
         for name, value in self.source.variables:
             others = tuple((key, not v if key == name else v) for key, v in self.source.variables)
             other = dataclasses.replace(self.source, variables=others)
-            if other.render(_turns(3), prompt=True) == self.source.render(_turns(3), prompt=True):
+            if other.render(marks.turns(3), prompt=True) == self.source.render(
+                marks.turns(3), prompt=True
+            ):
                 raise RenderError(f'it does not know {name}={value}; nearest: template={AUTO!r}')
 
     def _frames(self, head: str, prompt: str) -> tuple[str, str, str, str, Pieces]:
         """Returns (after a last user, user to answer, prefix, answer to user, after an answer)."""
-        first = self._cut(_turns(1), prompt=False)[-1]
-        *_, after = self._cut(_turns(2), prompt=False)
-        three = self._cut(_turns(3), prompt=True)
-        five = self._cut(_turns(5), prompt=True)
+        first = self._cut(marks.turns(1), prompt=False)[-1]
+        *_, after = self._cut(marks.turns(2), prompt=False)
+        three = self._cut(marks.turns(3), prompt=True)
+        five = self._cut(marks.turns(5), prompt=True)
         between, last = three[1], three[2]
         if three != [head, between, last, prompt] or five != [
             *(head, between, last, between, last, prompt)
         ]:
             raise RenderError('the text around a message depends on its place in the conversation')
         prefix = _after(prompt, between)
+        if prefix is None and self.adds_space and between == prompt + ' ':
+            between, prefix = prompt, ''
         if prefix is None:
             raise RenderError(
                 f'an answer is prompted by {prompt[-40:]!r}, but earlier answers follow '
@@ -212,6 +207,11 @@ class _Cutter:
         parts = []
         for role, content in messages:
             if text.count(content) != 1:
+                if self._takes_parts():
+                    raise RenderError(
+                        'its messages are lists of parts, of texts and images; a text alone is '
+                        'not written'
+                    )
                 raise RenderError(
                     f'it writes the text of a message of the {role} {text.count(content)} times, '
                     'or in another order'
@@ -220,13 +220,21 @@ class _Cutter:
             parts.append(before)
         return [*parts, text]
 
+    def _takes_parts(self) -> bool:
+        """Returns whether a message is written if it is a list of parts, as of image models."""
+        parts = [{'type': 'text', 'text': marks.USERS[0]}]
+        try:
+            return marks.USERS[0] in self.source.render([('user', parts)], prompt=True)
+        except RenderError:
+            return False
+
     def _common_end(self, head: str, rest: str) -> str:
         """Returns the header of a user's message: the end of what precedes each of them.
 
         It begins with a special token if it has one, so that both can be encoded apart.
         """
         pieces = self._pieces(rest)
-        ends = [''.join(map(_text_of, pieces[i:])) for i in range(len(pieces))]
+        ends = [chat_templates.text_of(pieces[i:]) for i in range(len(pieces))]
         fitting = [
             (isinstance(pieces[i], Special), end)
             for i, end in enumerate(ends)
@@ -245,28 +253,33 @@ class _Cutter:
         if between.startswith(last):
             return last
         pairs = zip(self._pieces(between), self._pieces(last), strict=False)
-        return _text([a for a, b in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)])
+        same = itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)
+        return chat_templates.text_of(tuple(piece for piece, _ in same))
 
     def _trims(self) -> tuple[str, ...]:
         """Returns the roles whose messages lose the white space around them."""
         trimmed = []
-        user = self._shown(('user', _USERS[0]), ())
-        if user not in (_padded(_USERS[0]), _USERS[0]):
+        user = self._shown(('user', marks.USERS[0]), ())
+        if user not in (marks.padded(marks.USERS[0]), marks.USERS[0]):
             raise RenderError('it removes white space at one end of a message')
-        if user == _USERS[0]:
+        if user == marks.USERS[0]:
             trimmed.append('user')
-        answer = self._shown(('assistant', _ASSISTANTS[0]), [('user', _USERS[0])])
-        if answer == _ASSISTANTS[0]:
-            trimmed.append('assistant')
+        padded = marks.padded(marks.ASSISTANTS[0])
+        answer = self._shown(('assistant', marks.ASSISTANTS[0]), [('user', marks.USERS[0])])
+        if answer not in (padded, padded.strip(), padded.rstrip()):
+            raise RenderError('it changes white space in an answer')
+        if answer != padded:
+            end = '' if answer == padded.strip() else chat_templates.END
+            trimmed.append(f'assistant{end}')
         return tuple(trimmed)
 
     def _shown(self, message: tuple[str, str], before: Sequence[tuple[str, str]]) -> str:
         """Returns how white space around a message is written, with the message."""
         role, content = message
-        after = [('user', _USERS[1])] if role == 'assistant' else []
+        after = [('user', marks.USERS[1])] if role == 'assistant' else []
         plain, padded = (
             self.source.render([*before, (role, text), *after], prompt=True)
-            for text in (content, _padded(content))
+            for text in (content, marks.padded(content))
         )
         start, end = plain.split(content)
         if not padded.startswith(start) or not padded.endswith(end):
@@ -275,7 +288,7 @@ class _Cutter:
 
     def _check_contents(self, head: str, prompt: str) -> None:
         """Raises RenderError if the text of a user changes what is written."""
-        for probe in _PROBES:
+        for probe in marks.PROBES:
             text = self.source.render([('user', probe)], prompt=True)
             if text != head + probe + prompt:
                 raise RenderError(f'what it writes depends on the text of a user: {probe[:40]!r}')
@@ -283,16 +296,20 @@ class _Cutter:
     def _with_system(self, template: Template, *, head: str, header: str, prompt: str) -> Template:
         """Adds the system message: its frame, and the one that is written if none is given."""
         try:
-            before, middle, after = self._cut([('system', _SYSTEM), *_turns(1)], prompt=True)
-            later = self._cut([('system', _SYSTEM), *_turns(3)], prompt=True)
+            before, middle, after = self._cut(
+                [('system', marks.SYSTEM), *marks.turns(1)], prompt=True
+            )
+            later = self._cut([('system', marks.SYSTEM), *marks.turns(3)], prompt=True)
         except RenderError:
             return template  # refuses or drops system messages
         if after != prompt or later[:2] != [before, middle]:
             return template  # has no place of its own, such as in the last message
         joins = not (header and middle.endswith(header))
         footer = middle if joins else middle[: len(middle) - len(header)]
-        padded = self.source.render([('system', _padded(_SYSTEM)), *_turns(1)], prompt=True)
-        trims = ('system',) if padded.startswith(before + _SYSTEM + middle) else ()
+        padded = self.source.render(
+            [('system', marks.padded(marks.SYSTEM)), *marks.turns(1)], prompt=True
+        )
+        trims = ('system',) if padded.startswith(before + marks.SYSTEM + middle) else ()
         template = dataclasses.replace(
             template,
             system_frame=Frame(self._pieces(before), self._pieces(footer)),
@@ -315,25 +332,6 @@ class _Cutter:
             pieces += [text[place : match.start()], Special(match.group())]
             place = match.end()
         return tuple(piece for piece in (*pieces, text[place:]) if piece != '')
-
-
-def _turns(count: int) -> list[tuple[str, str]]:
-    """Returns messages of users and assistants in turn."""
-    pairs = [('user', 'assistant')[i % 2] for i in range(count)]
-    texts = [(_USERS, _ASSISTANTS)[i % 2][i // 2] for i in range(count)]
-    return list(zip(pairs, texts, strict=True))
-
-
-def _padded(content: str) -> str:
-    return f'\n \t{content} \n\n'
-
-
-def _text_of(piece: str | Special) -> str:
-    return piece if isinstance(piece, str) else piece.name
-
-
-def _text(pieces: Pieces) -> str:
-    return ''.join(map(_text_of, pieces))
 
 
 def _after(text: str, start: str) -> str | None:

@@ -28,8 +28,8 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r'| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+'
-_LLAMA3 = f'{_CONTRACTIONS}|\\p{{N}}{{1,3}}{_REST}'
-_QWEN2 = f'{_CONTRACTIONS}|\\p{{N}}{_REST}'
+LLAMA3_SPLIT = f'{_CONTRACTIONS}|\\p{{N}}{{1,3}}{_REST}'
+QWEN2_SPLIT = f'{_CONTRACTIONS}|\\p{{N}}{_REST}'
 _UPPER, _LOWER = r'[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]', r'[\p{Ll}\p{Lm}\p{Lo}\p{M}]'
 _TEKKEN = (
     rf'[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*'
@@ -37,8 +37,10 @@ _TEKKEN = (
 )
 
 _SPLITS = {
-    **dict.fromkeys(('llama3', 'llama-v3', 'llama-bpe', 'falcon3', 'smaug-bpe', 'dbrx'), _LLAMA3),
-    **dict.fromkeys(('qwen2', 'deepseek-r1-qwen', 'megrez'), _QWEN2),
+    **dict.fromkeys(
+        ('llama3', 'llama-v3', 'llama-bpe', 'falcon3', 'smaug-bpe', 'dbrx'), LLAMA3_SPLIT
+    ),
+    **dict.fromkeys(('qwen2', 'deepseek-r1-qwen', 'megrez'), QWEN2_SPLIT),
     'tekken': _TEKKEN,
 }
 _DIGITS_FIRST = ('smollm', 'starcoder', 'refact', 'command-r', 'codeshell')
@@ -46,8 +48,11 @@ _PLAIN = ('gpt-2', 'gpt2', 'olmo', 'mpt', 'jais')
 PRE_TOKENIZERS = (*_SPLITS, *_DIGITS_FIRST, *_PLAIN)
 """Values of `tokenizer.ggml.pre` that are known."""
 
-_IGNORE_MERGES = {_LLAMA3, _TEKKEN}  # a word of the vocabulary is one token, whatever the merges
-_NORMALIZED = {_QWEN2}  # Qwen's texts are in the form NFC
+_IGNORE_MERGES = {
+    LLAMA3_SPLIT,
+    _TEKKEN,
+}  # a word of the vocabulary is one token, whatever the merges
+_NORMALIZED = {QWEN2_SPLIT}  # Qwen's texts are in the form NFC
 _PADDING = re.compile(r'\[PAD\d+\]')
 _NAMES = {'bos': 'bos', 'eos': 'eos', 'unknown': 'unk', 'padding': 'pad'}
 

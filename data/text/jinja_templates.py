@@ -8,6 +8,7 @@ template `elenchus` also those of conversations, such as critique.
 import json
 
 from elenchus.data import records
+from elenchus.data.text import chat_templates
 from elenchus.data.text.chat_templates import Pieces, Template
 
 
@@ -90,4 +91,4 @@ def _role_headers(template: Template) -> str:
 
 def _text(pieces: Pieces) -> str:
     """Returns pieces as a jinja string, special tokens by their names."""
-    return json.dumps(''.join(p if isinstance(p, str) else p.name for p in pieces))
+    return json.dumps(chat_templates.text_of(pieces))

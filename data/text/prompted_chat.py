@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from elenchus.data.records import PLAYER_OF_ROLE, Turn
-from elenchus.data.text import chat_templates, thoughts
+from elenchus.data.text import chat_templates, message_ids, thoughts
 from elenchus.data.text import tokenizer as tokenizers
-from elenchus.data.text.chat_templates import Frame, Special
+from elenchus.data.text.chat_templates import Frame, Pieces, Special
+from elenchus.data.text.message_ids import Ids
 from elenchus.data.text.prompts import FIELD, MAX_PARAGRAPHS, Prompt
 
 if TYPE_CHECKING:
     from elenchus.data.text.chat import Chat
 
-Ids = tuple[int, ...]
 Rendered = list[tuple[Ids, Ids]]
 """(ids before the body, ids of the body) of each turn; a quoted turn has no body."""
 
@@ -44,19 +44,20 @@ def render(
     opener = dataclasses.replace(
         opener, system=prompt.system or opener.system, examples=prompt.examples or opener.examples
     )
-    lead, system = reader.opening(opener)
+    lead, system, header = reader.opening(opener)
     examples = opener.examples
     if examples and system:  # the first message is that of an example
         (text, answer), *others = examples
         examples, system = ((system + text, answer), *others), ''
-    lead += reader.examples(examples, written if first == last else turns[first].role)
+    lead += reader.examples(examples, written if first == last else turns[first].role, header)
+    header = () if examples else header
     before, start = None, 0
     for i in [*own, *([len(turns)] if is_open else [])]:
         next_role = turns[i].role if i < len(turns) else role
         segment = turns[start:i]
         if before is not None:
             lead += reader.close(before)
-        lead += reader.message(segment, turns[:i], next_role, system=system)
+        lead += reader.message(segment, turns[:i], next_role, system=system, header=header)
         if segment:  # the message belongs to the last turn that it quotes
             rendered[i - 1], lead = (lead, ()), ()
         lead += reader.header(next_role, turns[:i], is_last=i == last)
@@ -64,10 +65,10 @@ def render(
             return rendered, lead
         body = reader.body(turns[i], turns[:i], is_last=i == last)
         rendered[i], lead = (lead, body), ()
-        before, start, system = turns[i], i + 1, ''
+        before, start, system, header = turns[i], i + 1, '', ()
     if start < len(turns):  # what follows the last own turn, as it stands
         lead += reader.close(before) if before is not None else ()
-        lead += reader.message(turns[start:], turns, None, system=system)
+        lead += reader.message(turns[start:], turns, None, system=system, header=header)
         rendered[-1] = (lead, ())
     return rendered, ()
 
@@ -104,35 +105,45 @@ class _Reader:
         is_own = PLAYER_OF_ROLE.get(role) == self.player
         return template.assistant if is_own else template.user
 
-    def opening(self, prompt: Prompt) -> tuple[Ids, str]:
-        """Returns the beginning, and the system message if the first user message has to hold it.
+    def opening(self, prompt: Prompt) -> tuple[Ids, str, Pieces]:
+        """Returns the beginning, and what the first user message begins with instead of its frame.
 
-        A template without a system slot has it there: as Llama 2's published one does, in tags; of
-        the others as text in front.
+        That is the system message, of a template without a system slot: as Llama 2's published one
+        does, in tags; of the others as text in front. Or it is a header that has the message
+        already, as of Gemma 3; () is that of the frame.
         """
         template, ids = self.chat.template, self.chat.piece_ids
-        if not prompt.system:
-            return ids(template.opening), ''
-        if template.system_frame is None:
+        if prompt.system and template.system_frame is None:
             before, after = template.system_in_user
-            return ids(template.opening), f'{before}{prompt.system}{after}'
-        return ids(chat_templates.with_system(template, prompt.system).opening), ''
+            return ids(template.opening), f'{before}{prompt.system}{after}', ()
+        if prompt.system:
+            template = chat_templates.with_system(template, prompt.system)
+        if template.system and template.system_joins_user:
+            return (), '', template.opening
+        return ids(template.opening), '', ()
 
-    def examples(self, examples: Sequence[tuple[str, str]], role: str) -> Ids:
+    def examples(self, examples: Sequence[tuple[str, str]], role: str, header: Pieces) -> Ids:
         """Returns examples as messages: each text of the user, then the turn that answers it."""
         result: Ids = ()
         for text, answer in examples:
             turn = self.chat.text_turn(role, answer)
-            result += self.piece_message('question', text)
+            text = self.chat.template.trimmed('user', text)
+            result += self.framed(tuple(self.chat.tokenizer.encode(text)), header=header)
             result += self.header(role, (), is_last=False, prefix='') + turn.tokens
             result += self.close(turn)
+            header = ()
         return result
 
-    def piece_message(self, role: str, text: str) -> Ids:
-        """Returns a user message of text alone."""
+    def framed(self, content: Ids, *, role: str = 'question', header: Pieces = ()) -> Ids:
+        """Returns a user's message with this content in the frame of a role, or another header."""
         frame, ids = self.frame(role), self.chat.piece_ids
-        encoded = tuple(self.chat.tokenizer.encode(text))
-        return ids(frame.header) + encoded + ids(frame.footer, follows=True)
+        header = header or frame.header
+        lead = ids(header)
+        if not self.chat.template.space:
+            lead, content = message_ids.merged(
+                self.chat.tokenizer, header, tuple(content), lead=lead
+            )
+        return lead + content + ids(frame.footer, follows=True)
 
     def header(
         self, role: str, before: Sequence[Turn], *, is_last: bool, prefix: str | None = None
@@ -142,8 +153,8 @@ class _Reader:
         prefix = self.prompt_of(role, before).prefix if prefix is None else prefix
         if not is_last and self.is_stripped and thoughts.OPEN in prefix:
             prefix = thoughts.without_thoughts(prefix)
-        text = ''.join(template.prefix) * is_last + prefix
-        return self.chat.piece_ids((*self.frame(role).header, *([text] if text else [])))
+        pieces = (*(template.prefix if is_last else ()), *([prefix] if prefix else []))
+        return self.chat.piece_ids((*self.frame(role).header, *chat_templates.joined(pieces)))
 
     def body(self, turn: Turn, before: Sequence[Turn], *, is_last: bool) -> Ids:
         """Returns the ids of an own turn; of an earlier one perhaps without its thoughts."""
@@ -169,13 +180,21 @@ class _Reader:
         if turn.role not in PLAYER_OF_ROLE or not self.is_stripped:
             return text
         prefix = self.prompt_of(turn.role, before).prefix
+        if turn.logprobs:  # a text that nobody sampled begins outside the template's thoughts
+            prefix = chat_templates.text_of(self.chat.template.prefix) + prefix
         was_opened = thoughts.OPEN in prefix and thoughts.CLOSE not in prefix
         return thoughts.without_thoughts(text, was_opened=was_opened)
 
     # Messages of the user
 
     def message(
-        self, segment: Sequence[Turn], before: Sequence[Turn], role: str | None, *, system: str
+        self,
+        segment: Sequence[Turn],
+        before: Sequence[Turn],
+        role: str | None,
+        *,
+        system: str,
+        header: Pieces,
     ) -> Ids:
         """Returns the user's message before a turn of `role`, which quotes a segment of turns."""
         prompt = Prompt() if role is None else self.prompt_of(role, before)
@@ -191,29 +210,32 @@ class _Reader:
                 )
             prompt = Prompt(instruction=prompt.instruction or self.chat.correction)
         if not (prompt.instruction or system):
-            return self.as_they_are(segment, before)
+            return self.as_they_are(segment, before, header=header)
         name = segment[-1].role if segment and segment[0].role != 'question' else 'question'
-        frame, ids = self.frame('question' if is_framed else name), self.chat.piece_ids
-        content = self.encode([system, *self.parts(segment, before, prompt)])
-        return ids(frame.header) + content + ids(frame.footer, follows=True)
+        parts = [part for part in (system, *self.parts(segment, before, prompt)) if part != '']
+        if 'user' in self.chat.template.trims:
+            parts = _trimmed(parts)
+        content = self.encode(parts)
+        return self.framed(content, role='question' if is_framed else name, header=header)
 
-    def as_they_are(self, segment: Sequence[Turn], before: Sequence[Turn]) -> Ids:
+    def as_they_are(
+        self, segment: Sequence[Turn], before: Sequence[Turn], *, header: Pieces
+    ) -> Ids:
         """Returns a message that has the turns of a segment and nothing else."""
-        ids, result = self.chat.piece_ids, ()
+        result: Ids = ()
         if self.chat.template.user is None:
             for turn in segment:
                 is_sampled = turn.role in PLAYER_OF_ROLE
                 body = self.body(turn, before, is_last=False) if is_sampled else turn.tokens
                 result += turn.header + body
             return result
-        frame = self.frame('question')
         for i, turn in enumerate(segment):
             joined = i + 1 < len(segment)
             if self.kept_text(turn, before, text := self.chat.text(turn)) == text:
                 result += self.chat.body(turn, self.player, joined=joined)
             else:
                 result += self.encode([turn, self.chat.template.join if joined else ''])
-        return ids(frame.header) + result + ids(frame.footer, follows=True) if segment else ()
+        return self.framed(result, header=header) if segment else ()
 
     def parts(
         self, segment: Sequence[Turn], before: Sequence[Turn], prompt: Prompt
@@ -280,3 +302,13 @@ class _Reader:
         text = self.chat.text(turn)
         kept = self.kept_text(turn, (), text)
         return self.chat.text_ids(turn) if kept == text else tuple(self.chat.tokenizer.encode(kept))
+
+
+def _trimmed(parts: list[str | Turn]) -> list[str | Turn]:
+    """Returns a message's parts without the white space around them, if text is there."""
+    trimmed = list(parts)
+    if trimmed and isinstance(trimmed[0], str):
+        trimmed[0] = trimmed[0].lstrip()
+    if trimmed and isinstance(trimmed[-1], str):
+        trimmed[-1] = trimmed[-1].rstrip()
+    return trimmed

@@ -6,15 +6,33 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tokenizers
 from etils import epath
 
 from elenchus.data.files import atomic, jsonl, text_files
-from elenchus.data.text import chat_templates
+from elenchus.data.text import chat_templates, time_limits
 
 MAX_VOCABULARY = 10_000_000
+LIMIT_S, LIMIT_S_A_CHARACTER = 60.0, 1e-3
+"""Longest time for one text with the regular expressions of a file: usual ones take 1e-6 s a
+character."""
+
+# Several texts at a time would use a thread a core, and warn in a process that forks later.
+os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
+
+
+def _encode_batch(tokenizer: tokenizers.Tokenizer, texts: list[str]) -> list[tokenizers.Encoding]:
+    return tokenizer.encode_batch(texts, add_special_tokens=False)
+
+
+def _has_pattern(value: Any) -> bool:
+    """Returns whether a part of the file has a regular expression."""
+    if isinstance(value, dict):
+        return 'Regex' in value or any(map(_has_pattern, value.values()))
+    return isinstance(value, list) and any(map(_has_pattern, value))
 
 
 class _InvalidFile:
@@ -69,18 +87,54 @@ class JsonTokenizer:
     def encode(self, text: str) -> list[int]:
         """Returns the token ids of plain text; see Tokenizer."""
         try:
-            return self._tokenizer.encode(text, add_special_tokens=False).ids
+            return self._ids(self._tokenizer, text)
         except (TypeError, UnicodeEncodeError):
             text_files.check_whole(text)
             raise
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of token ids, without special tokens."""
-        return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=True)
+        ids = [int(i) for i in ids]
+        if 'decoder' not in self._patterns:
+            return self._tokenizer.decode(ids, skip_special_tokens=True)
+        return self._limited(self._tokenizer.decode_batch, [ids], True, size=len(ids))[0]
 
     def encode_rendered(self, text: str) -> list[int]:
         """Returns the ids of a rendered conversation: names of special tokens are those tokens."""
-        return self._rendering_tokenizer.encode(text, add_special_tokens=False).ids
+        return self._ids(self._rendering_tokenizer, text)
+
+    def _ids(self, tokenizer: tokenizers.Tokenizer, text: str) -> list[int]:
+        if not self._patterns & {'normalizer', 'pre_tokenizer'}:
+            return tokenizer.encode(text, add_special_tokens=False).ids
+        # The call for several texts, which releases Python's lock.
+        encoded = self._limited(_encode_batch, tokenizer, [text], size=len(text))
+        return encoded[0].ids
+
+    def _limited(self, call: Callable, *arguments: Any, size: int) -> Any:
+        """Calls what matches regular expressions of the file, for a limited time.
+
+        The library's engine gives up after ten million steps at one place of a text, which takes a
+        second, and a text has many places.
+        """
+        try:
+            with _InvalidFile(f'the tokenizer {self.fingerprint}'):
+                return time_limits.within(LIMIT_S + size * LIMIT_S_A_CHARACTER, call, *arguments)
+        except time_limits.TimeLimitError:
+            raise ValueError(
+                f'the tokenizer {self.fingerprint}: the regular expressions of its file take more '
+                f'than {LIMIT_S:.0f} s for a text of {size} characters; use another tokenizer'
+            ) from None
+
+    @functools.cached_property
+    def _patterns(self) -> frozenset[str]:
+        """Sections of the file with regular expressions, which its author has chosen."""
+        fields = json.loads(self._marked_file())
+        sections = ('normalizer', 'pre_tokenizer', 'decoder')
+        return frozenset(name for name in sections if _has_pattern(fields.get(name)))
+
+    def decode_rendered(self, ids: Sequence[int]) -> str:
+        """Returns the text of token ids with special tokens by their names."""
+        return self._tokenizer.decode([int(i) for i in ids], skip_special_tokens=False)
 
     @functools.cached_property
     def added_tokens(self) -> frozenset[str]:

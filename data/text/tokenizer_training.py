@@ -4,6 +4,8 @@ import os
 import pathlib
 from collections.abc import Iterable, Iterator
 
+from etils import epath
+
 from elenchus.data.files import jsonl, row_files, text_files
 from elenchus.data.problems import fields
 from elenchus.data.text import tokenizer as tokenizers
@@ -20,7 +22,7 @@ def train_from_files(
     model_type: str,
 ) -> str:
     """Trains a tokenizer on files of text or of rows and saves it; returns a one-line summary."""
-    texts = [text for path in paths for text in read_texts(pathlib.Path(path))]
+    texts = [text for path in paths for text in read_texts(epath.Path(path))]
     if not texts:
         raise ValueError(f'{", ".join(map(str, paths))}: there is no text to train on')
     model = tokenizers.train_tokenizer(texts, vocab_size=vocab_size, model_type=model_type)

@@ -99,10 +99,12 @@ def check_content(path: pathlib.Path) -> None:
 def read_text(path: pathlib.Path) -> str:
     """Reads a UTF-8 file, with or without byte order mark; errors name the file."""
     check_content(path)
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise ValueError(f'{path}: {path.stat().st_size} bytes are more than {MAX_JSON_BYTES}')
+    with path.open('rb') as file:
+        content = file.read(MAX_JSON_BYTES + 1)
+    if len(content) > MAX_JSON_BYTES:
+        raise ValueError(f'{path}: it has more than {MAX_JSON_BYTES} bytes')
     try:
-        return path.read_text(encoding='utf-8-sig')
+        return content.decode('utf-8-sig').replace('\r\n', '\n')
     except UnicodeDecodeError as error:
         raise ValueError(f'{path} is not UTF-8: {error}') from None
 

@@ -18,6 +18,8 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from etils import epath
+
 from elenchus.sampling.critique_data.api_settings import ApiSettings
 
 Messages = Sequence[Mapping[str, str]]
@@ -70,7 +72,7 @@ class Client:
         key = read_key(settings)
         import openai  # an extra: only this annotator needs it
 
-        self.settings, self.folder, self.openai = settings, pathlib.Path(folder), openai
+        self.settings, self.folder, self.openai = settings, epath.Path(folder), openai
         self.server = openai.OpenAI(
             api_key=key, base_url=settings.base_url, timeout=settings.timeout_s, max_retries=0
         )

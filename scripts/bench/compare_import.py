@@ -55,12 +55,15 @@ def load_theirs(path: pathlib.Path):
         path.parent, gguf_file=path.name, dtype=torch.float32
     )
 
-    def logits(tokens: np.ndarray) -> np.ndarray:
-        """Logits of one sequence."""
-        with torch.no_grad():
-            return model(torch.from_numpy(tokens.astype(np.int64))).logits.float().numpy()
+    return lambda tokens: torch_logits(model, tokens)
 
-    return logits
+
+def torch_logits(model, tokens: np.ndarray) -> np.ndarray:
+    """Returns logits [1, T, V] of a model of `transformers`, in its own dtype."""
+    import torch
+
+    with torch.no_grad():
+        return model(torch.from_numpy(tokens.astype(np.int64))).logits.numpy()
 
 
 def logits_of(model, tokens: np.ndarray, *, padding: int) -> np.ndarray:

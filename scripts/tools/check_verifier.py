@@ -9,11 +9,14 @@ although their texts differ, and wrong answers, made of references by changing a
 two letters or the unit, that are right.
 """
 
+import sys
+
 import rich.console
 from absl import app, flags
 
 from elenchus.data.grading import self_check, verify
 from elenchus.data.problems import loading
+from elenchus.train import output
 from elenchus.train.config import cli
 
 
@@ -25,7 +28,7 @@ def main(_):
     references = [problem.answer for problem in problems][: values.limit]
     with verify.Verifier(num_workers=values.num_workers, timeout_s=values.timeout_s) as verifier:
         checks = self_check.run_checks(references, verifier, num_mutated=values.mutations)
-    rich.console.Console().print(self_check.outcome_table(checks))
+    rich.console.Console(file=output.terminal(sys.stdout)).print(self_check.outcome_table(checks))
     for check in checks:
         for outcome, answer, reference in self_check.surprises(check):
             print(f'{check.name}: {outcome}: {answer!r}, reference {reference!r}')

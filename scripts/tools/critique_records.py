@@ -21,11 +21,13 @@ the questions of --problems (GSM8K's own files are accepted).
 `convert` reads IN and writes OUT, in the format of OUT's ending or of --to.
 """
 
+import sys
+
 import rich.console
 from absl import app, flags
 
 from elenchus.data.critiques import conversion, file_summary
-from elenchus.data.text.printable import printable
+from elenchus.train import output
 from elenchus.train.config import build, cli
 
 
@@ -37,9 +39,9 @@ def main(argv):
         raise ValueError(f'unknown command {command!r}; use inspect or convert; nearest: {near}')
     if command == 'inspect' and files:
         table = file_summary.compare_files(files, problem_paths=values.problems)
-        rich.console.Console().print(table)
+        rich.console.Console(file=output.terminal(sys.stdout)).print(table)
     elif command == 'convert' and len(files) == 2:
-        print(printable(conversion.convert(*files, form=values.to)))
+        print(conversion.convert(*files, form=values.to))
     else:
         needed = 'one FILE or more' if command == 'inspect' else 'IN and OUT'
         raise ValueError(f'{command} needs {needed}; see --help for examples')

@@ -10,9 +10,8 @@ line ends after a line break of the text, printed as \n, or where the mask chang
 solution is trained, as the attempt; of a critique record the turn of --role.
 """
 
-import pathlib
-
 from absl import app, flags
+from etils import epath
 
 from elenchus.data.critiques import record_files
 from elenchus.data.problems import loading
@@ -28,7 +27,7 @@ def main(_):
     if (values.source is None) == (values.records is None):
         raise ValueError('use either --source (a problem set) or --records (a file of critiques)')
     tokenizer = tokenizers.load_tokenizer(values.tokenizer)
-    folder = pathlib.Path(values.tokenizer).parent
+    folder = epath.Path(values.tokenizer).parent
     chat = auto_chat.load_chat(tokenizer, folder, template=values.template, system=values.system)
     if values.records:
         items = record_files.read(values.records)

@@ -9,7 +9,6 @@ is 1 on an assistant's text and its end token, located in the rendered text by o
 import json
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
 
 from tests.support import hf_tokenizers
 
@@ -114,6 +113,8 @@ def render(tokenizer, messages, end: str) -> dict:
 
 
 def main() -> None:
+    from transformers import PreTrainedTokenizerFast
+
     byte = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(hf_tokenizers.Regex(hf_tokenizers.QWEN_WORDS), 'isolated'),

@@ -8,15 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import ml_collections
+from etils import epath
 
 from elenchus.data.critiques import labelled_solutions
 from elenchus.data.critiques.labelled_solutions import LabelledSolution
-from elenchus.data.files import atomic
-from elenchus.train import distributed
-from elenchus.train.benchmarks import judge_figures, judge_sets, opening
-from elenchus.train.benchmarks.evaluate_command import RESULTS, TABLE, markdown, percent
+from elenchus.data.text import markdown as markdown_text
+from elenchus.train.benchmarks import judge_figures, judge_sets, opening, set_figures
 from elenchus.train.config import build
-from elenchus.train.run.directory import write_json
+from elenchus.train.run.directory import StageFolder
 
 NAMES = ('processbench', 'bigbench_mistake', 'mr_gsm8k')
 ENDINGS = ('.json', '.jsonl', '.parquet')
@@ -44,25 +43,33 @@ def judge(
     solutions = [solution for chosen in sets for solution in chosen.solutions]
     places = {s.name: f'{s.path}, {len(s.solutions)} rows, {num_votes} votes' for s in sets}
     lengths = functools.partial(judge_sets.prompt_lengths, solutions)
-    results = {}
     with (
         opening.opened(models, config, [], prompt_lengths=lengths) as bench,
         bench.directory(out, places) as directory,
     ):
-        for chosen in sets:
-            stage = directory.stage(chosen.name)
-            print(f'== {chosen.name}: {len(chosen.solutions)} solutions, {chosen.path}', flush=True)
-            summary = stage.read_summary()
-            if summary is None:
-                with stage.recorded() as summary:
-                    greedy, voted, num_tokens = judge_sets.judge(
-                        bench, chosen.solutions, stage, num_votes=num_votes
-                    )
-                    summary |= judge_figures.summarise(bench.settings.evaluate, greedy, voted)
-                    summary['tokens_sampled'] = num_tokens
-            results[chosen.name] = summary
-            print(f'{table({chosen.name: summary})}\n{notes(summary)}', flush=True)
-        write_results(directory.path, results)
+
+        def measure(chosen: SolutionSet, stage: StageFolder) -> dict:
+            """Judges one set."""
+            greedy, voted, num_tokens = judge_sets.judge(
+                bench, chosen.solutions, stage, num_votes=num_votes
+            )
+            summary = judge_figures.summarise(bench.settings.evaluate, greedy, voted)
+            return summary | {'tokens_sampled': num_tokens}
+
+        results = set_figures.measure_sets(
+            directory,
+            sets,
+            title=lambda chosen: f'{len(chosen.solutions)} solutions, {chosen.path}',
+            measure=measure,
+            text=lambda name, summary: f'{table({name: summary})}\n{notes(summary)}',
+        )
+        parts = [table(results)]
+        parts += [
+            f'## {markdown_text.text(name)}\n\n{text}'
+            for name, s in results.items()
+            if (text := notes(s))
+        ]
+        set_figures.write_results(directory.path, results, '\n\n'.join(parts))
     return results
 
 
@@ -79,7 +86,7 @@ def read_sets(entries: Sequence[str], *, data_dir: str, num_rows: int) -> list[S
         if name and name not in NAMES:
             near = build.nearest(name, NAMES)
             raise ValueError(f'--data={entry}: unknown benchmark {name!r}; nearest: {near!r}')
-        for file in files_of(entry, pathlib.Path(path or pathlib.Path(data_dir, name))):
+        for file in files_of(entry, epath.Path(path or pathlib.Path(data_dir, name))):
             full_name = re.sub(r'[^\w.-]', '_', f'{name}-{file.stem}'.strip('-'))
             rows = labelled_solutions.read_solutions(file)
             if full_name in sets:
@@ -122,14 +129,15 @@ def table(results: Mapping[str, dict]) -> str:
             measured = [_cell(values[key]) for key in ('f1', 'found', 'passed', 'accuracy')]
             readable = f'{100 * values["readable"]:.0f}' if 'readable' in values else ''
             tokens = f'{values["tokens"]:.0f}' if 'tokens' in values else ''
-            rows.append((name, critic, *measured, readable, tokens))
-    return markdown(rows)
+            labels = map(markdown_text.text, (name, critic))
+            rows.append((*labels, *measured, readable, tokens))
+    return set_figures.markdown(rows)
 
 
 def _cell(value: Sequence[float | None] | None) -> str:
     if value is None:
         return '-'
-    mean, interval = percent(value)
+    mean, interval = set_figures.percent(value)
     return f'{mean} [{interval.replace(" to ", ", ")}]' if interval else mean
 
 
@@ -143,6 +151,12 @@ def notes(summary: Mapping) -> str:
             f'answer right, a step wrong: {hidden["solutions"]} solutions, '
             '{:.1f} % flagged, {:.1f} % at the true step'.format(*shares)
         )
+    score = summary['critics'].get('greedy', {}).get('mr_score')
+    if score is not None:
+        lines.append(
+            f'MR-Score between {100 * score["low"]:.1f} and {100 * score["high"]:.1f}: reasons are '
+            'not judged'
+        )
     steps = calibration.get('steps', {'count': 0})
     if steps['count']:
         lines.append(f'step rewards: {steps["count"]}, ECE {steps["ece"]:.3f}, Brier '
@@ -153,18 +167,5 @@ def notes(summary: Mapping) -> str:
              f'{b["right"]:.3f}')
             for b in steps['curve']
         ]  # fmt: skip
-        lines.append(markdown(rows))
+        lines.append(set_figures.markdown(rows))
     return '\n'.join(lines)
-
-
-def write_results(path: os.PathLike, results: Mapping[str, dict]) -> None:
-    """Writes the figures and tables of all sets into a folder."""
-
-    def write() -> None:
-        write_json(path / RESULTS, dict(results))
-        parts = [table(results)]
-        parts += [f'## {name}\n\n{text}' for name, s in results.items() if (text := notes(s))]
-        atomic.write_text(path / TABLE, '\n\n'.join(parts) + '\n')
-        print(f'written: {path / RESULTS}, {path / TABLE}')
-
-    distributed.run_on_first(write)

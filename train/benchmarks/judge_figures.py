@@ -18,6 +18,9 @@ from elenchus.train.config.run_settings import EvaluateSettings
 NOTHING = -1
 """Label of a solution without a wrong step."""
 
+MR_WEIGHTS = (0.2, 0.3, 0.5)
+"""Of MR-GSM8K's correlation, step and reason."""
+
 Hits = Sequence[float]
 """For each solution the probability that its label is the true one."""
 
@@ -51,6 +54,7 @@ def summarise(
             'readable': float(np.mean([label is not None for label in labels])),
             'verdict': verdict_accuracy(labels, truths),
             'mcc': matthews(labels, truths),
+            'mr_score': mr_score(labels, truths),
         },
     }
     rows |= vote_rows(s, truths, voted)
@@ -184,6 +188,23 @@ def matthews(labels: Sequence[int | None], truths: Sequence[int]) -> float | Non
         return None
     value = float(np.corrcoef(claim, truth)[0, 1])
     return None if math.isnan(value) else value
+
+
+def mr_score(labels: Sequence[int | None], truths: Sequence[int]) -> dict[str, float] | None:
+    """Returns the bounds of MR-GSM8K's score; None if there are no right or no wrong solutions.
+
+    MR-Score = 0.2 max(0, MCC) + 0.3 step + 0.5 reason (arXiv 2312.17080): `step` is the share of
+    wrong solutions that are called wrong at their first error, `reason` the share whose error is
+    also explained as it is. A person or a strong model judges reasons, which is not done here:
+    `low` is the score if none is right, `high` if each is that goes with the right step. A constant
+    claim has the correlation 0, as is usual.
+    """
+    steps = [label == truth for label, truth in zip(labels, truths, strict=True) if truth >= 0]
+    if not steps or len(steps) == len(truths):
+        return None
+    step, correlation = float(np.mean(steps)), max(0.0, matthews(labels, truths) or 0.0)
+    low = MR_WEIGHTS[0] * correlation + MR_WEIGHTS[1] * step
+    return {'step': step, 'low': low, 'high': low + MR_WEIGHTS[2] * step}
 
 
 def mean_tokens(episodes: Sequence[Episode]) -> float:

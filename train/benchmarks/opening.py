@@ -150,7 +150,8 @@ def opened(
     chat = Chat(player.tokenizer, player.template, prompts=prompts)
     prompt_sizes.check_prompts(chat)
     if prompt_lengths is None:
-        sizes = question_sizes(config, chat, problems, unknown=question_tokens)
+        roles = ('attempt', 'critique', 'refinement') if models.critic else ('attempt',)
+        sizes = question_sizes(config, chat, problems, roles=roles, unknown=question_tokens)
     else:
         sizes = critique_sizes(config, chat, prompt_lengths(chat))
     fit_lengths(config, sizes, longest=player.config.max_length)
@@ -188,19 +189,25 @@ def fit_to_player(
 
 
 def question_sizes(
-    config: ml_collections.ConfigDict, chat: Chat, problems: Sequence[Problem], *, unknown: int
+    config: ml_collections.ConfigDict,
+    chat: Chat,
+    problems: Sequence[Problem],
+    *,
+    roles: Sequence[str],
+    unknown: int,
 ) -> Sizes:
-    """Returns the sizes of conversations of a question, attempt, critique and refinement."""
+    """Returns the sizes of conversations of a question and a turn of each role."""
     empty = Problem('', '', '', '', 0, 'jsonl')
     sizes = [inputs_lib.question_tokens(chat, problem) for problem in problems]
     sizes = sorted(sizes or [inputs_lib.question_tokens(chat, empty) + unknown])
     sampling, between = config.sampling, chat.overhead
-    turns = [f'{role}_tokens' for role in ('attempt', 'critique', 'refinement')]
     ends = [sizes[-1] + between]
-    for turn in turns:
-        ends.append(ends[-1] + sampling[turn] + between)
+    for role in roles:
+        ends.append(ends[-1] + sampling[f'{role}_tokens'] + between)
     return Sizes(
-        prompts=(sizes[len(sizes) // 2] + between, *ends[:3]), scored=ends[2], whole=ends[3]
+        prompts=(sizes[len(sizes) // 2] + between, *ends[:-1]),
+        scored=ends[min(2, len(roles))],  # a critique ends it, if there is one
+        whole=ends[-1],
     )
 
 
@@ -221,7 +228,8 @@ def fit_lengths(config: ml_collections.ConfigDict, sizes: Sizes, *, longest: int
     if sizes.whole > longest:
         raise ValueError(
             f'a conversation may have {sizes.whole} tokens, but the model reads {longest}: lower '
-            'sampling.attempt_tokens, sampling.critique_tokens or sampling.refinement_tokens'
+            'sampling.attempt_tokens or, with a critic, sampling.critique_tokens or '
+            'sampling.refinement_tokens'
         )
     whole = up(sizes.whole)
     config.model.max_length = config.train.length = whole

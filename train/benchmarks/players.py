@@ -5,6 +5,9 @@ import os
 import pathlib
 from typing import NamedTuple
 
+from etils import epath
+
+from elenchus.data.files import atomic
 from elenchus.data.text import auto_chat, chat_templates, derived_templates
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.data.text.tokenizer_json import JsonTokenizer
@@ -74,9 +77,9 @@ def published_template(
     return guess_template(flag, tokenizer)
 
 
-def find_model(flag: str, path: str) -> pathlib.Path:
+def find_model(flag: str, path: str) -> epath.Path:
     """Returns the folder with the parameters: the one that is named, or its subfolder `model`."""
-    folder = pathlib.Path(os.fspath(resolve(path)))
+    folder = resolve(path)
     if not folder.is_dir():
         raise ValueError(
             f'folder not found: --{flag}={path}; use a saved model, such as OUT of '
@@ -84,7 +87,7 @@ def find_model(flag: str, path: str) -> pathlib.Path:
         )
     for candidate in (folder, folder / 'model'):
         if (candidate / saved_models.DESCRIPTION).is_file():
-            return candidate.absolute()
+            return atomic.absolute(candidate)
     if (folder / 'config.json').is_file() and any(folder.glob('*.safetensors')):
         raise ValueError(
             f'--{flag}={path} is a folder of transformers; import it first: '
@@ -103,7 +106,7 @@ def find_tokenizer(
     if fingerprint == lab.fingerprint:
         return lab, None
     seen = []
-    for place in [folder, *folder.parents[:PARENTS]]:
+    for place in [folder, *_parents(folder)]:
         for name in exported_chat.TOKENIZERS:
             path = place / name
             if path.is_file() and (digest := exported_chat.file_hash(path)) == fingerprint:
@@ -115,6 +118,14 @@ def find_tokenizer(
         f'--{flag}={folder}: its tokenizer {fingerprint} (tokenizer.json or tokenizer.model) is '
         f'neither there nor above{others}; copy it into {folder}'
     )
+
+
+def _parents(folder: epath.Path) -> list[epath.Path]:
+    """Returns the folders above a model in which its tokenizer may be; a bucket is the last."""
+    parents = list(folder.parents)
+    if atomic.is_remote(folder):
+        parents = [place for place in parents if os.fspath(place).partition('://')[2]]
+    return parents[:PARENTS]
 
 
 def guess_template(flag: str, tokenizer: tokenizers.Tokenizer) -> str:

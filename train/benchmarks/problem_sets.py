@@ -5,6 +5,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from etils import epath
+
 from elenchus.data.files import row_files
 from elenchus.data.problems import loading, public_datasets
 from elenchus.data.problems.loading import PlacedProblem
@@ -60,7 +62,7 @@ def read_set(entry: str, *, data_dir: str, num_problems: int, form: str) -> Prob
         problems = loading.load('lab', split='test', data_dir=data_dir, **options)
         return ProblemSet(name, 'lab', f'{form}, seed {LAB_SEED}', list(problems))
     source = 'math' if name == 'math500' else name
-    folder = pathlib.Path(path) if equals else pathlib.Path(data_dir, name)
+    folder = epath.Path(path) if equals else epath.Path(data_dir) / name
     has_files = folder.is_dir() and any(folder.glob('test*.*'))
     if equals and folder.is_file():
         problems = _rows_of_file(folder, source)
@@ -78,7 +80,7 @@ def read_set(entry: str, *, data_dir: str, num_problems: int, form: str) -> Prob
 
 
 def _own_file(entry: str, num_problems: int) -> ProblemSet:
-    path = pathlib.Path(entry)
+    path = epath.Path(entry)
     if not path.exists():
         raise ValueError(
             f'--data={entry}: neither a file nor a known set ({", ".join(NAMES)}); '

@@ -11,15 +11,15 @@ text model is imported, and it is exported as a text-only model.
 import json
 import os
 import pathlib
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
-from elenchus.data.files import atomic
+from elenchus.data.files import atomic, remote_folders
 from elenchus.data.text import chat_templates
 from elenchus.data.text.chat import Chat
 from elenchus.model import config as config_lib
@@ -85,7 +85,21 @@ def import_model(
     lacks, if a file is damaged or quantized (fp8 with its scales is dequantized), or if tensors are
     missing, unexpected, misshaped, not finite or, without `dtype`, of several dtypes.
     """
-    source, target = import_sources.resolve_source(source), _empty_folder(target)
+    target = _empty_folder(target)
+    with remote_folders.fetched(import_sources.resolve_source(source)) as local:
+        note = _import(local, target, dtype=dtype, mesh=mesh, base=base)
+    return note.replace(f'{local} -> ', f'{source} -> ') if atomic.is_remote(source) else note
+
+
+def _import(
+    source: pathlib.Path,
+    target: epath.Path,
+    *,
+    dtype: str | None,
+    mesh: jax.sharding.Mesh,
+    base: str | os.PathLike | None,
+) -> str:
+    """Imports what is on this machine."""
     is_gguf = import_sources.is_gguf(source)
     if not is_gguf and peft_adapters.is_adapter_folder(source):
         return _import_adapters(source, target, base=base, mesh=mesh)
@@ -148,10 +162,10 @@ def _import_adapters(source: pathlib.Path, target: pathlib.Path, *, base, mesh) 
             f'{source} has adapters of PEFT: import their base first, then name it with --base'
         )
     note = peft_adapters.import_adapters(source, target, base=base, mesh=mesh)
-    base = pathlib.Path(base)
+    base = epath.Path(base)
     _copy_files(base, target)
     if (base / CONFIG).exists():
-        shutil.copyfile(base / CONFIG, target / CONFIG)
+        atomic.write_bytes(target / CONFIG, (base / CONFIG).read_bytes())
     return note
 
 
@@ -199,15 +213,18 @@ def export_model(
     Raises ValueError, before anything is written, if no family can express the model's config, or
     if the tokenizer in `files` is not that of the model or lacks tokens of the template.
     """
-    source, target = pathlib.Path(source), _empty_folder(target)
-    files = pathlib.Path(files or source)
+    source, target = epath.Path(source), _empty_folder(target)
+    files = epath.Path(files or source)
     chat, note = _exported_chat(source, files, template=template, system=system)
-    if saved_models.saved_adaptation(source) is None:
-        conversion = _export_whole(source, target, files=files, mesh=mesh, file_bytes=file_bytes)
-    else:
-        conversion = peft_adapters.export_adapters(source, target, base_name=base, mesh=mesh)
-        _copy_files(files, target)
-    return f'{conversion}; {exported_chat.write_chat(target, chat) if chat else note}'
+    is_whole = saved_models.saved_adaptation(source) is None
+    with remote_folders.delivered(target) as local:
+        if is_whole:
+            done = _export_whole(source, local, files=files, mesh=mesh, file_bytes=file_bytes)
+        else:
+            done = peft_adapters.export_adapters(source, local, base_name=base, mesh=mesh)
+            _copy_files(files, local)
+        note = exported_chat.write_chat(local, chat) if chat else note
+    return f'{done.replace(f"-> {local}", f"-> {target}")}; {note}'
 
 
 def _export_whole(
@@ -304,8 +321,8 @@ def _write_config(folder: pathlib.Path, hf_config: Mapping[str, Any]) -> None:
     atomic.write_text(folder / CONFIG, json.dumps(hf_config, indent=2) + '\n')
 
 
-def _empty_folder(target: str | os.PathLike) -> pathlib.Path:
-    target = pathlib.Path(target)
+def _empty_folder(target: str | os.PathLike) -> epath.Path:
+    target = epath.Path(target)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f'{target} already exists; use a folder that does not exist')
     return target
@@ -324,7 +341,7 @@ def _carried_files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def _copy_files(source: pathlib.Path, target: pathlib.Path) -> None:
     for path in _carried_files(source):
-        shutil.copyfile(path, target / path.name)
+        atomic.write_bytes(target / path.name, path.read_bytes())
 
 
 def _summary(config: ModelConfig, conversion: str) -> str:

@@ -10,6 +10,8 @@ import os
 import pathlib
 from typing import Any
 
+from etils import epath
+
 from elenchus.data.files import atomic
 from elenchus.data.text import auto_chat, derived_templates, jinja_templates
 from elenchus.data.text import tokenizer as tokenizers
@@ -41,7 +43,7 @@ def load_chat(
     if template not in auto_chat.template_names():
         near = build.nearest(template, auto_chat.template_names())
         raise ValueError(f'unknown template {template!r}; nearest: {near!r}')
-    paths = [pathlib.Path(files, name) for name in TOKENIZERS]
+    paths = [epath.Path(files) / name for name in TOKENIZERS]
     hashes = {path: file_hash(path) for path in paths if path.is_file()}
     if not hashes:
         return None

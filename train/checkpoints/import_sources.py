@@ -7,6 +7,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from etils import epath
+
 from elenchus.data.text import gguf_tokenizer
 from elenchus.model import huggingface
 from elenchus.model.huggingface import Tensor, gguf_config, gguf_files, stored_weights
@@ -37,14 +39,14 @@ class GgufModel(NamedTuple):
 Weights = GgufWeights | stored_weights.StoredWeights
 
 
-def resolve_source(source: str | os.PathLike) -> pathlib.Path:
+def resolve_source(source: str | os.PathLike) -> os.PathLike:
     """Returns the file or folder that a source names; `package:NAME` is the file in a package.
 
     Raises ValueError, saying how to install it, if the package is missing.
     """
     name = os.fspath(source)
     if not name.startswith(PACKAGE):
-        return pathlib.Path(source)
+        return epath.Path(source)
     package = name.removeprefix(PACKAGE)
     if package not in PACKAGES:
         near = build.nearest(package, PACKAGES)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import safetensors.numpy
+from etils import epath
 
 from elenchus.data.files import atomic
 from elenchus.model import huggingface, lora
@@ -43,7 +44,7 @@ def import_adapters(
         name.replace('.default.weight', '.weight'): tensor
         for name, tensor in safetensors_files.read_headers(path).items()
     }
-    family = _family_of(pathlib.Path(base))
+    family = _family_of(epath.Path(base))
     targets = {name: peft_files.target_of(family, name) for name in stored}
     if unknown := [name for name, target_ in targets.items() if target_ is None]:
         raise ValueError(
@@ -51,7 +52,7 @@ def import_adapters(
             f'{family.model_type}: merge the adapters with PEFT and import the whole model'
         )
     settings = peft_files.read_settings(adapter_config, set(targets.values()))
-    store = _store(pathlib.Path(base), mesh)
+    store = _store(epath.Path(base), mesh)
     adapters, frozen = lora.split(store.load_to_train(base, settings, seed=0))
     loaded = _load(adapters, family, stored, path=path)
     store.save(target, lora.attach(frozen, saved_models.with_parameters(adapters, loaded)))
@@ -103,7 +104,7 @@ def export_adapters(
     base's config.json, if it has one.
     """
     adaptation = saved_models.saved_adaptation(source)
-    base = pathlib.Path(adaptation.folder)
+    base = epath.Path(adaptation.folder)
     family = _family_of(base)
     adapters, _ = lora.split(_store(source, mesh).load(source))
     leaves = saved_models.parameters(adapters)

@@ -18,7 +18,7 @@ from ml_collections.config_flags import config_flags
 from elenchus.data.files import failures
 from elenchus.data.text.printable import printable
 from elenchus.train import distributed, output, watchdog
-from elenchus.train.config import compilation_cache, config_paths
+from elenchus.train.config import compilation_cache, config_paths, remote_paths
 from elenchus.train.config.build import ROOT, nearest
 
 MAIN_FLAGS = (
@@ -194,6 +194,10 @@ def parse_flags(argv: list[str]) -> list[str]:
             if isinstance(error, (AttributeError, KeyError)):  # of an override that is unknown
                 _check_overrides(name, argv)
         raise
+    try:
+        remote_paths.check_flags(flags.FLAGS.flag_values_dict() | {'': rest[1:]})
+    except ValueError as error:
+        _fail(str(error).removeprefix('--='))
     compilation_cache.turn_on(flags.FLAGS.compilation_cache)
     if not flags.FLAGS['verbosity'].present:
         logging.set_verbosity(logging.FATAL)  # hides notes of libraries

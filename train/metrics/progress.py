@@ -1,13 +1,16 @@
 """Progress on stderr: a bar on a terminal, otherwise one plain line every ten seconds."""
 
+import sys
 import time
 from typing import Any, Self
 
 from rich import console as rich_console
+from rich import file_proxy as rich_file_proxy
 from rich import progress as rich_progress
 
 from elenchus.data.files import atomic
 from elenchus.data.text.printable import printable
+from elenchus.train import output
 
 PLAIN_INTERVAL = 10.0  # seconds between lines if stderr is not a terminal
 SHOW_INTERVAL = 2.0  # seconds between calls of `show` that are worth their time
@@ -36,7 +39,8 @@ def progress(total: int | None, *, unit: str, description: str) -> 'Progress':
     >>> with progress(1000, unit='steps', description='actor') as bar:
     ...     bar.advance(1, loss=0.5)
     """
-    console = rich_console.Console(stderr=True, quiet=not atomic.may_write())
+    file = output.terminal(sys.stderr)
+    console = rich_console.Console(file=file, quiet=not atomic.may_write())
     return Progress(total, unit=unit, description=description, console=console)
 
 
@@ -63,6 +67,7 @@ class Progress:
         _displayed.append(self)
         if self._bar is not None:
             self._bar.start()
+            self._guard_prints()
             self._task = self._bar.add_task(self._description, total=self._total, text='')
         return self
 
@@ -102,6 +107,12 @@ class Progress:
             rich_progress.TimeRemainingColumn(compact=True),
         )
         return rich_progress.Progress(*columns, console=self._console)
+
+    def _guard_prints(self) -> None:
+        """Makes what is printed above the bar printable: rich puts it on the console itself."""
+        for name in ('stdout', 'stderr'):
+            if isinstance(stream := getattr(sys, name), rich_file_proxy.FileProxy):
+                setattr(sys, name, output.Printable(stream))
 
     def _rate(self) -> float:
         return self._done / max(self._clock() - self._start, 1e-9)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from elenchus.data.text import markdown
 from elenchus.sampling.metrics import statistics
 from elenchus.sampling.metrics.statistics import Interval
 from elenchus.train.config import build
@@ -154,18 +155,18 @@ def _of_levels(values: np.ndarray, level_of: Sequence[str], levels: Key) -> np.n
 def table_lines(contrasts: Sequence[Contrast], results: Sequence[ContrastResult]) -> list[str]:
     """Markdown lines of the contrasts, one row each; a dash stands for what is not known."""
     head = ('contrast', 'mean', 't over seeds', 'seeds x questions', 'p', "Holm's p")
-    lines = [f'| {" | ".join(head)} |', '|---' * len(head) + '|']
+    lines = [markdown.row(head), '|---' * len(head) + '|']
     for contrast, result in zip(contrasts, results, strict=True):
         resampled = _interval(result.over_questions)
         mean = result.over_seeds.mean
         cells = (
-            f'{contrast.arm} - {contrast.baseline}: {contrast.column}',
+            markdown.text(f'{contrast.arm} - {contrast.baseline}: {contrast.column}'),
             '-' if np.isnan(mean) else f'{mean:+.1f}',
             _interval(result.over_seeds),
             f'{resampled} ({result.design})' if result.design and resampled != '-' else resampled,
             *('-' if p is None else f'{p:.3f}' for p in (result.p, result.adjusted)),
         )
-        lines.append(f'| {" | ".join(cells)} |')
+        lines.append(markdown.row(cells))
     return lines
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from elenchus.data.files.atomic import write_text
+from elenchus.data.text import markdown
 from elenchus.train.config import build
 from elenchus.train.report import plots, study_contrasts
 from elenchus.train.report.study_contrasts import Contrast, ContrastResult, FigurePath
@@ -164,13 +165,13 @@ def markdown_lines(head: str, table: Table, *, sign: str) -> list[str]:
         sign: format flag of the numbers; '+' prints the sign of positive ones too.
     """
     names = next(iter(table.values()))
-    lines = [f'| {head} | {" | ".join(names)} |', '|---' * (1 + len(names)) + '|']
+    lines = [markdown.row(map(markdown.text, (head, *names))), '|---' * (1 + len(names)) + '|']
     for arm, columns in table.items():
         cells = []
         for values in columns.values():
             mean, *ends = (f'{v:{sign}.1f}' for v in (np.mean(values), min(values), max(values)))
             cells.append(f'{mean} [{", ".join(ends)}]' if len(values) > 1 else mean)
-        lines.append(f'| {arm} | {" | ".join(cells)} |')
+        lines.append(markdown.row([markdown.text(arm), *cells]))
     return lines
 
 

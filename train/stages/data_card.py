@@ -4,6 +4,7 @@ import collections
 from collections.abc import Mapping, Sequence
 
 from elenchus.data.records import Episode
+from elenchus.data.text import markdown
 
 
 def count_attempts(attempts: Sequence[Episode], rejections: Mapping[int, str]) -> dict:
@@ -42,12 +43,13 @@ def count_attempts(attempts: Sequence[Episode], rejections: Mapping[int, str]) -
 def to_markdown(card: Mapping) -> str:
     """Returns the data card as Markdown."""
     tokens = ', '.join(f'{name} {count}' for name, count in card['tokens_sampled'].items())
-    lines = ['# Critique data', '', f'Annotator: {card["annotator"]}. Tokens sampled: {tokens}.']
+    facts = f'Annotator: {card["annotator"]}. Tokens sampled: {tokens}.'
+    lines = ['# Critique data', '', markdown.text(facts)]
     for name in ('construction', 'level', 'kind'):
         titles = (name, 'paths', 'flawed', 'kept', 'kept flawed', 'kept share', 'left out')
-        lines += ['', '| ' + ' | '.join(titles) + ' |', '|---' * len(titles) + '|']
+        lines += ['', markdown.row(titles), '|---' * len(titles) + '|']
         for group, figures in (*card[name].items(), ('all', card['all'])):
             *counts, rejections = figures.values()
             reasons = ', '.join(f'{reason} {count}' for reason, count in rejections.items())
-            lines.append('| ' + ' | '.join(map(str, (group, *counts, reasons))) + ' |')
+            lines.append(markdown.row([markdown.text(group), *counts, markdown.text(reasons)]))
     return '\n'.join(lines) + '\n'

@@ -1,22 +1,33 @@
 """Finding models and sets, figures of critics, and what a chat writes."""
 
+import collections
+import dataclasses
 import io
+import itertools
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from elenchus.data.records import Episode, Step, TurnFacts
+from elenchus.data import records
+from elenchus.data.records import Episode, Problem, Step, TurnFacts
 from elenchus.data.text import chat as chats
 from elenchus.data.text import tokenizer as tokenizers
+from elenchus.sampling.test_time import strategies
 from elenchus.train.benchmarks import (
     chat_session,
     evaluate_command,
+    evaluate_sets,
     judge_command,
     judge_figures,
     judge_sets,
+    opening,
     players,
     problem_sets,
 )
+from elenchus.train.stages import evaluate_figures
+from elenchus.train.stages.evaluate_figures import EvaluationEpisodes
 from tests.support import shipped_configs
 
 SETTINGS = shipped_configs.settings_of('evaluate:default').evaluate
@@ -185,6 +196,70 @@ def test_a_solution_has_exactly_its_steps(tmp_path):
     context = tagged.tokenizer.decode(tagged.context((*chat.question_turns('a'), turn), 'critique'))
     assert '<paragraph_0>\na b\nc\n</paragraph_0>' in context
     assert isinstance(turn.steps[0], Step) and turn.facts == TurnFacts()
+
+
+def test_the_score_of_mr_gsm8k_has_bounds_because_reasons_are_not_judged():
+    nothing = judge_figures.NOTHING
+    truths = [0, 0, 1, 2, nothing, nothing]
+    labels = [0, 1, 1, nothing, nothing, None]  # two at the right step, one passed, one unreadable
+    tp, fn, tn, fp = 3, 1, 1, 1
+    denominator = ((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)) ** 0.5
+    low = 0.2 * (tp * tn - fp * fn) / denominator + 0.3 * 2 / 4
+    score = judge_figures.mr_score(labels, truths)
+    assert score == pytest.approx({'step': 0.5, 'low': low, 'high': low + 0.5 * 2 / 4})
+    assert judge_figures.mr_score([1, 0], [0, nothing])['low'] == 0  # a correlation below 0 is 0
+    assert judge_figures.mr_score([0, nothing], [0, nothing])['high'] == pytest.approx(1)
+    for constant in ([0, 1], [nothing, nothing]):  # only wrong or only right solutions
+        assert judge_figures.mr_score([0, nothing], constant) is None
+
+
+# Estimates
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.sampled_from(['7', '8', '9', None]), min_size=1, max_size=6),
+    st.integers(1, 6),
+)
+def test_majority_and_pass_at_k_are_means_over_all_sets_of_attempts(answers, k):
+    k = min(k, len(answers))
+    problem = Problem('p', 'ben ?', '7', '7', 0, 'jsonl')
+    chat = chats.Chat(tokenizers.lab_tokenizer())
+    turns = [
+        chat.text_turn('attempt', 'ben 3').with_facts(answer=a, correct=a == '7') for a in answers
+    ]
+    episodes = [
+        strategies.with_cost(chat, Episode('p', i, (*chat.question_turns('ben ?'), turn)))
+        for i, turn in enumerate(turns)
+    ]
+    s = dataclasses.replace(SETTINGS, num_attempts=len(answers))
+    groups = records.group_episodes([problem], episodes)
+    right = evaluate_figures.right_answers(groups, rounds={}, oracle={})
+    voted = evaluate_figures.plain_majority(s, EvaluationEpisodes(groups, {}, {}, [], right))(k)
+    wins, passes = [], []
+    for chosen in itertools.combinations(answers, k):
+        counts = collections.Counter(a for a in chosen if a is not None)
+        best = [a for a in counts if counts[a] == max(counts.values())]
+        wins.append(best.count('7') / len(best) if best else 0.0)
+        passes.append('7' in chosen)
+    assert voted.right[0] == pytest.approx(sum(wins) / len(wins))
+    if k > 1:
+        table = evaluate_sets.pass_at_k(s, [problem], groups)
+        sizes = {f'pass@{k}': pytest.approx(sum(passes) / len(passes))}
+        assert {n: v['all'][0] for n, v in table.items() if n in sizes} in ({}, sizes)
+
+
+def test_room_is_for_the_turns_that_are_sampled():
+    config = shipped_configs.get_config('evaluate:default')
+    chat = chats.Chat(tokenizers.lab_tokenizer())
+    alone = opening.question_sizes(config, chat, [], roles=('attempt',), unknown=100)
+    roles = ('attempt', 'critique', 'refinement')
+    three = opening.question_sizes(config, chat, [], roles=roles, unknown=100)
+    sampling = config.sampling
+    assert alone.whole == alone.scored == three.prompts[2]
+    assert len(alone.prompts) == 2
+    extra = sampling.critique_tokens + sampling.refinement_tokens + 2 * chat.overhead
+    assert three.whole - alone.whole == extra
 
 
 # What a chat writes
