@@ -1,7 +1,6 @@
 """Every field of a run, once, with a comment each. Configs start from here and change some fields:
 
     from elenchus.configs import defaults, derive
-
     def get_config(arg: str = 'default'):
         config = defaults.get_config()
         config.data.update(source='jsonl', path='problems', num_train=2000, num_test=500)
@@ -153,6 +152,7 @@ BASE = {  # stage `base`: the model that actor and critic start from
 ACTOR = {  # stage `actor`: supervised fine-tuning on solutions and refinements
     'num_problems': 7473,  # training problems that give examples
     'refinements_per_problem': 1,  # (question, flawed attempt, critique -> solution)
+    'critiques': 'stated',  # of refinements in text: 'stated' numbers, or of the 'calculator'
     'guided_per_problem': 0,  # (question, guide -> solution), for the guided explorers
     'level_decay': 1.0,  # of demonstrations: a level has this share of those of the level before
     'start': 'base',  # stage whose model is trained, or 'newest'

@@ -1,7 +1,8 @@
 """Shapes of released models as published, and what their runs share; not a run itself.
 
 Sources: the config.json of each model's repository, meta-llama/Meta-Llama-3-8B,
-Qwen/Qwen2.5-Math-1.5B, Qwen/Qwen3-0.6B, google/gemma-3-1b-pt.
+Qwen/Qwen2.5-Math-1.5B, Qwen/Qwen3-0.6B, google/gemma-3-1b-pt,
+HuggingFaceTB/SmolLM2-135M-Instruct.
 """
 
 from ml_collections import ConfigDict
@@ -52,6 +53,22 @@ QWEN3_0P6B = {
     'norm_epsilon': 1e-6,
     'qkv_bias': False,
     'qk_norm': True,
+    'tie_embeddings': True,
+    'activation': 'silu',
+}
+
+SMOLLM2_135M = {
+    'vocab_size': 49152,
+    'num_layers': 30,
+    'embed_dim': 576,
+    'mlp_dim': 1536,
+    'num_heads': 9,
+    'num_kv_heads': 3,
+    'head_dim': 64,
+    'rope_theta': 100_000.0,
+    'norm_epsilon': 1e-5,
+    'qkv_bias': False,
+    'qk_norm': False,
     'tie_embeddings': True,
     'activation': 'silu',
 }

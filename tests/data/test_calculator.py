@@ -8,12 +8,17 @@ import pytest
 from hypothesis import strategies as st
 
 from elenchus.data.critiques import grammars, mistakes
-from elenchus.data.critiques.calculator import annotator, equations, review, wording
+from elenchus.data.critiques.calculator import (
+    annotator,
+    equations,
+    falsification,
+    review,
+    wording,
+)
 from elenchus.data.critiques.calculator.expressions import Fraction
 from elenchus.data.critiques.oracle import ConstructedAttempt, NoCritique
 from elenchus.data.problems import public_datasets
 from elenchus.data.records import Problem
-from tests.support import falsified_references
 
 CLIPS = Problem(
     'clips',
@@ -123,6 +128,12 @@ def test_an_answer_that_is_not_the_last_result_is_named():
     assert '72' in critique.final_explanation and '27' in critique.final_explanation
 
 
+def test_without_an_answer_the_last_line_is_a_step():
+    critique = parsed(CLIPS, 'She sold 48/2 = 24 clips.\nThat is 48+24 = 74 cli')
+    assert [step.correct for step in critique.steps] == [True, False]
+    assert critique.final_correct is False and 'answer' in critique.final_explanation
+
+
 def test_lines_before_a_known_location_are_right():
     attempt = 'Take 48*1 = 48.\nShe sold 48/2 = 22 clips.\n#### 22'
     assert verdicts(CLIPS, attempt, location=1, construction='RG2')[0] == [True, False]
@@ -175,9 +186,10 @@ def test_every_critique_is_read_as_it_was_meant(lines, last, seed):
         assert text == NoCritique(result)
         return
     critique = grammars.RELEASED.parse(text)
-    kept = [i for i, line in enumerate(lines) if line.strip()]
+    steps = lines if last.startswith('####') else [*lines, last]
+    kept = [i for i, line in enumerate(steps) if line.strip()]
     assert [step.correct for step in critique.steps] == [result.verdict(i) for i in kept]
-    assert [step.sentence for step in critique.steps] == [lines[i] for i in kept]
+    assert [step.sentence for step in critique.steps] == [steps[i] for i in kept]
     assert critique.final_correct is (last == '#### 72')
     check_sentences(critique)
 
@@ -204,9 +216,6 @@ def test_values_are_written_exactly_or_as_about(value, text):
     assert wording.show(value) == text
 
 
-# Real references
-
-
 def read(folder, name, count=None):
     builder = public_datasets.SETS[name.split('/')[0]]
     lines = (folder / f'{name}.jsonl').read_text(encoding='utf-8').splitlines()[:count]
@@ -231,12 +240,12 @@ def test_reference_steps_are_never_called_wrong(shared_data, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', falsified_references.KINDS)
+@pytest.mark.parametrize('kind', falsification.KINDS)
 @pytest.mark.parametrize(('name', 'least'), [('gsm8k/test', 0.88), ('asdiv/test', 0.98)])
 def test_mistakes_in_references_are_located_with_their_value(shared_data, name, least, kind):
-    total, located, misplaced = 0, 0, 0
+    total, located, misplaced, later = 0, 0, 0, 0
     for problem in read(shared_data, name):
-        false = falsified_references.falsify(problem, kind, rng=random.Random(problem.id))
+        false = falsification.falsify(problem, kind, rng=random.Random(problem.id))
         if false is None:
             continue
         total += 1
@@ -253,8 +262,23 @@ def test_mistakes_in_references_are_located_with_their_value(shared_data, name, 
         )
         located += step == false.line and wording.show(false.result) in said
         misplaced += step is not None and step < false.line
-    print(f'{name} {kind}: {located} of {total} located with value, {misplaced} before the mistake')
+        later += step is not None and step > false.line
+    figures = f'{misplaced} before the mistake, {later} after it'
+    print(f'{name} {kind}: {located} of {total} located with value, {figures}')
     assert located >= least * total and misplaced == 0
+    # Another number or sign may leave a true equation, which nothing proves wrong.
+    assert later == 0 or kind != 'value'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('distance', [1, 7, 13, 29])
+def test_solutions_of_other_problems_are_hardly_ever_repaired(shared_data, distance):
+    problems = read(shared_data, 'gsm8k/test')
+    others = problems[distance:] + problems[:distance]
+    reviews = [review.review(p, other.solution) for p, other in zip(problems, others, strict=True)]
+    kinds = [r.repair.kind for r in reviews if not isinstance(r, str) and r.repair]
+    print(f'distance {distance}: {len(kinds)} of {len(problems)} repaired by chance, {kinds}')
+    assert len(kinds) <= 2
 
 
 @pytest.mark.slow
@@ -281,3 +305,44 @@ def test_a_computation_without_a_common_number_is_no_repair_by_chance():
     )  # fmt: skip
     attempt = 'The jacket costs 30*3 = 90 dollars.\nTogether they cost 50+90 = 140.\n#### 140'
     assert written(skirt, attempt) == NoCritique('not_located')
+
+
+CARROTS = Problem(
+    'carrots', 'He eats 4 carrots on each of 5 weekdays and 5 on each of 2 other days. How many?',
+    '30', '4 x 5 = 20\n5 x 2 = 10\n20 + 10 = 30\n#### 30', 3, 'gsm8k',
+)  # fmt: skip
+ORANGES = Problem(
+    'oranges', 'Of 12 oranges she gave 2 to each of 3 girls and 3 to a boy. How many remain?', '3',
+    '3 * 2 = 6\n6 + 3 = 9\n12 - 9 = 3\n#### 3', 3, 'gsm8k',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('problem', 'attempt'),
+    [  # `4` for `9`, or `3` for `5`, would reach the answer through steps of another problem
+        (CARROTS, 'The song is 5*9=45 long.\nSo 5+45=50.\nTogether 5+50=55.\n#### 55'),
+        (ORANGES, 'She bought 5 x 2 = 10 pounds.\nLeft are 10 - 3 = 7.\n#### 7'),
+    ],
+)
+def test_steps_of_another_problem_are_not_repaired_into_this_one(problem, attempt):
+    assert written(problem, attempt) == NoCritique('not_located')
+
+
+@pytest.mark.parametrize(
+    'step',
+    ['Half of them, 48/2 = 22 clips, were sold.', 'In 48 hours of 60 minutes are 48/2 = 22 days.',
+     'The rate is 48/2 = $22/hr.', 'There are 48/2 = 22 (in May).', 'That is (40+8)/2 = 48/2 = 22.',
+     'She sold three times as many as Jo, which is 48/2 = 22.'],
+)  # fmt: skip
+def test_no_later_step_is_the_first_mistake_after_an_open_false_equation(step):
+    """What words leave open may be the first mistake; the slip that follows is not."""
+    attempt = f'{step}\nThat is 48+22 = 71 clips.\n#### 71'
+    critique = written(CLIPS, attempt, form='first_error')
+    if isinstance(critique, NoCritique):
+        assert critique == NoCritique('not_located')
+    else:
+        assert grammars.first_error(grammars.RELEASED.parse(critique)) == 0
+    right = attempt.replace('22', '24')
+    assert verdicts(CLIPS, right, form='first_error') == ([None, False], False) or verdicts(
+        CLIPS, right, form='first_error'
+    ) == ([True, False], False)

@@ -172,10 +172,10 @@ class ActorSettings:
     """The stage `actor`: supervised fine-tuning on solutions and refinements."""
 
     num_problems: ProblemCount
-    # (question, flawed attempt, critique -> solution) examples.
-    refinements_per_problem: ExampleCount
+    refinements_per_problem: ExampleCount  # (question, flawed attempt, critique -> solution)
     # (question, guide -> solution) examples, kinds of guides in turn.
     guided_per_problem: ExampleCount
+    critiques: Literal['stated', 'calculator']  # of refinements in free text
     level_decay: Share  # share of demonstrations that a level keeps of the level before
     start: StartName
     fit: FitSettings

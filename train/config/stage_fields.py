@@ -70,6 +70,7 @@ EARLIER: Mapping[str, Any] = {
     },
     'prompts.thinking': 'keep',
     'prompts.grammar': '',
+    'actor.critiques': 'stated',
     'critique.form': 'mixed',
     'critique.references': 'none',
     'critique.api.base_url': 'https://api.openai.com/v1',

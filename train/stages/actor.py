@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from elenchus.data.critiques import mistakes, oracle, text_refinements
+from elenchus.data.critiques import calculated_refinements, mistakes, oracle, text_refinements
 from elenchus.data.lab import conversations
 from elenchus.data.records import Example, Problem, Turn
 from elenchus.data.text.chat import Chat
@@ -14,6 +14,9 @@ from elenchus.train.config.run_settings import ActorSettings
 
 RIGHT_SHARE = 0.15
 """Share of the lab's refinements that repeat a right attempt, as `refine='always'` asks."""
+
+REFINEMENTS = {'stated': text_refinements.refine, 'calculator': calculated_refinements.refine}
+"""How refinements of free text are made, by `actor.critiques`."""
 
 
 def actor_examples(
@@ -47,7 +50,7 @@ def generate_examples(
         if is_demonstrated:
             yield True, example_of(chat, question, demonstrate(problem, rng=rng))
         for _ in range(settings.refinements_per_problem):
-            yield False, refinement(chat, problem, rng=rng)
+            yield False, refinement(chat, problem, rng=rng, critiques=settings.critiques)
         for j in range(settings.guided_per_problem if is_demonstrated else 0):
             guide = proposals.GUIDES[kinds[(i + j) % len(kinds)]](problem)
             yield False, example_of(chat, question, problem.solution, guide=guide)
@@ -66,13 +69,19 @@ def demonstrate(problem: Problem, *, rng: random.Random) -> str:
     return conversations.demonstrate(problem.question, rng=rng)
 
 
-def refinement(chat: Chat, problem: Problem, *, rng: random.Random) -> Example | None:
-    """Returns a flawed attempt, a critique and the refinement that follows; None if impossible."""
+def refinement(
+    chat: Chat, problem: Problem, *, rng: random.Random, critiques: str = 'stated'
+) -> Example | None:
+    """Returns a flawed attempt, a critique and the refinement that follows; None if impossible.
+
+    `critiques`: those of free text state a number, or are of the 'calculator'.
+    """
     if problem.source == 'lab':
         talk = conversations.converse(problem, rng=rng, right_share=RIGHT_SHARE)
         return refinement_example(chat, talk)
+    refine = REFINEMENTS[critiques]
     try:
-        texts = text_refinements.refine(problem, rng=rng)._asdict()
+        texts = refine(problem, rng=rng)._asdict()
     except mistakes.NoMistakeError:
         return None
     turns = (chat.text_turn(role, text) for role, text in texts.items())

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from elenchus.data import records
-from elenchus.data.records import Episode, Problem
+from elenchus.data.records import Episode, Problem, RolloutGroup
+from elenchus.data.text.chat import Chat
 from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.episodes import Sampler
@@ -73,12 +74,37 @@ def evaluate(
     conditions, count = evaluate_conditions(pair.actor, problems, **options)
     summary, num_tokens = summary | conditions, num_tokens + count
     if base is not None:
-        base_attempts, count = sample_actor(base, problems, name='base', **options)
+        summary, count = add_base(summary, groups, base, **options)
         num_tokens += count
-        base_groups = records.group_episodes(problems, base_attempts)
-        summary = evaluate_rows.with_base(settings, summary, groups, base=base_groups, chat=chat)
     save_plots(stage, summary)
+    save_cut_off(stage, groups, chat=chat)
     return summary | {'tokens_sampled': num_tokens}
+
+
+def add_base(
+    summary: dict,
+    groups: Sequence[RolloutGroup],
+    base: Transformer,
+    *,
+    settings: EvaluateSettings,
+    samplers: Samplers,
+    seed: int,
+    stage: StageFolder,
+) -> tuple[dict, int]:
+    """Samples the base model's attempts; returns the summary with them, and their tokens."""
+    problems = [group.problem for group in groups]
+    options = {'settings': settings, 'samplers': samplers, 'seed': seed, 'stage': stage}
+    attempts, count = sample_actor(base, problems, name='base', **options)
+    alone = records.group_episodes(problems, attempts)
+    chat = samplers.inputs.chat
+    return evaluate_rows.with_base(settings, summary, groups, base=alone, chat=chat), count
+
+
+def save_cut_off(stage: StageFolder, groups: Sequence[RolloutGroup], *, chat: Chat) -> None:
+    """Writes which share of turns has no end into the stage's folder, and warns of large ones."""
+    shares = evaluate_rows.cut_off(groups, chat=chat)
+    stage.write_json('cut_off.json', shares)
+    evaluate_rows.warn_cut_off(shares)
 
 
 def save_plots(stage: StageFolder, summary: dict) -> None:

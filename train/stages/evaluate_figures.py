@@ -16,7 +16,7 @@ from elenchus.train.config.run_settings import EvaluateSettings
 from elenchus.train.stages import frontier_figures
 
 Table = dict[str, list[float]]
-"""Level (or 'all') -> [mean, low, high]."""
+"""Level, 'all', or one of several sets of problems -> [mean, low, high]."""
 
 
 class EvaluationEpisodes(NamedTuple):
@@ -283,9 +283,16 @@ def by_question(problems: Sequence[Problem], right: Mapping[str, Sequence[float]
 
 
 def indices_by_level(problems: Sequence[Problem]) -> dict[str, list[int]]:
-    """Returns the indices of the problems of each level, and of 'all'."""
-    levels = collections.defaultdict(list)
+    """Returns the indices of the problems of each level, of 'all', and of each of several sets.
+
+    A problem's set is what its id begins with, as `asdiv` of `asdiv/12`.
+    """
+    groups = collections.defaultdict(list)
+    sets = [problem.id.partition('/')[0] for problem in problems]
+    has_several = len(set(sets)) > 1 and all('/' in problem.id for problem in problems)
     for i, problem in enumerate(problems):
-        levels['all'].append(i)
-        levels[str(problem.level)].append(i)
-    return dict(sorted(levels.items()))
+        groups['all'].append(i)
+        groups[str(problem.level)].append(i)
+        if has_several:
+            groups[sets[i]].append(i)
+    return dict(sorted(groups.items()))

@@ -16,6 +16,8 @@ RESPONSES: Mapping[str, Callable[[Episode], Turn]] = {
     'refined': lambda episode: episode.response,
 }
 """Arm -> the turn that answers the question."""
+OFTEN_CUT_OFF = 0.05
+"""Share of turns without an end above which the stage prints a warning."""
 
 
 def rows(
@@ -34,6 +36,27 @@ def rows(
     }
     processed = processed_per_answer(groups, arms, chat=chat)
     return {'steps_correct': steps or None, 'processed_per_answer': processed}
+
+
+def cut_off(groups: Sequence[RolloutGroup], *, chat: Chat) -> dict[str, float]:
+    """Returns the share of turns without an end, by role: they reached the limit of their length.
+
+    Such an attempt mostly has no answer, such a critique no verdict.
+    """
+    turns = [turn for group in groups for e in group for turn in e.turns if turn.logprobs]
+    roles = dict.fromkeys(turn.role for turn in turns)
+    return {
+        role: float(np.mean([not chat.is_finished(turn) for turn in turns if turn.role == role]))
+        for role in roles
+    }
+
+
+def warn_cut_off(shares: Mapping[str, float]) -> None:
+    """Prints which turns are often cut off, and the setting that gives them more room."""
+    for role, share in shares.items():
+        if share > OFTEN_CUT_OFF:
+            setting = f'sampling.{role}_tokens'
+            print(f'warning: {share:.0%} of {role}s are cut off at {setting}: raise it')
 
 
 def processed_per_answer(

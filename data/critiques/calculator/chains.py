@@ -102,3 +102,35 @@ def leads_to(chain: Sequence[Computation], answer: Fraction) -> set[int]:
         if place in places:
             places |= {source for source in chain[place].sources if source is not None}
     return places
+
+
+def with_results(
+    chain: Sequence[Computation],
+    results: Sequence[Fraction | None],
+    *,
+    place: int,
+    needed: Expression,
+) -> list[Computation]:
+    """Returns the chain as it would be written with other results and one other computation.
+
+    Operands that take up a result take up the new one; those of `needed` are bound again.
+    """
+    changed: list[Computation] = []
+    for at, item in enumerate(chain):
+        if at == place:
+            computed = needed
+            sources = tuple(_source(changed, value) for value in needed.values)
+        else:
+            computed, sources = item.computed, item.sources
+            for index, source in enumerate(sources):
+                new = None if source is None else results[source]
+                if new is not None and new != computed.values[index]:
+                    leaf = computed.leaves[index]._replace(value=new, text=str(new))
+                    computed = computed.with_leaf(index, leaf)
+        right = item.equation.right
+        if results[at] is not None and results[at] != right.value:
+            leaf = right.leaves[0]._replace(value=results[at], text=str(results[at]), percent=False)
+            right = Expression(0, (leaf,))
+        equation = Equation(computed, right, item.equation.holds)
+        changed.append(Computation(item.line, equation, sources))
+    return changed

@@ -43,6 +43,11 @@ class Equation:
             return min(value, value / 100, key=lambda v: abs(v - self.right.value))
         return value
 
+    @property
+    def may_be_false(self) -> bool:
+        """Whether it is not judged and, read as it stands, its sides differ."""
+        return self.holds is None and self.exact != self.result
+
 
 def find(line: str, *, exact_values: Collection[Fraction] | None = None) -> list[Equation]:
     """Returns the equations of a line in their order, those in `<<48/2=24>>` last.
@@ -268,7 +273,12 @@ def _judge_chain(chain: list[Expression], exact_values, *, doubtful: bool) -> It
         yield judge(chain[1], chain[0], doubtful=True)
         return
     for computed, right in itertools.pairwise(chain):
-        if computed.is_number or (computed.is_fraction and computed is not chain[0]):
+        if computed.is_number:
+            continue
+        if computed.is_fraction and computed is not chain[0]:
+            # `(30-12)/2 = 18/2 = 9`: a number or a division. Only another number is noted, as open.
+            if right.is_number and computed.value != right.value:
+                yield from _open(judge(computed, right, doubtful=True))
             continue
         runs_on = computed.value == right.leaves[0].value and computed.value != right.value
         if right.is_number or (right.is_fraction and not runs_on):
@@ -281,6 +291,12 @@ def _judge_chain(chain: list[Expression], exact_values, *, doubtful: bool) -> It
             yield judge(computed, Expression(0, right.leaves[:1]), doubtful=True)
         else:
             yield Equation(computed, right, None)
+
+
+def _open(equation: Equation) -> Iterator[Equation]:
+    """Yields an equation that cannot be judged; one that holds after rounding is left out."""
+    if equation.holds is None:
+        yield equation
 
 
 def _equation(computed: Expression, right: Expression, *, exact_values, doubtful: bool) -> Equation:

@@ -97,6 +97,8 @@ def _is_verified(
     place, chain = repair.place, attempt.chain
     if not attempt.reaches_answer(repair, slips=slips):
         return False
+    if not _rest_is_known(attempt, repair, slips=slips, known=known):
+        return False
     earlier = all(item.computed.key() in known for item in chain[:place])
     # Another computation that shares no number may reach the answer by chance.
     shares = set(chain[place].computed.values) & set(repair.needed.values)
@@ -106,6 +108,20 @@ def _is_verified(
         return True
     # The last computation: any that has the answer as its result would do, so more is asked.
     return place == len(chain) - 1 and (repair.kind != 'other' or earlier)
+
+
+def _rest_is_known(
+    attempt: Attempt, repair: Repair, *, slips: Mapping[int, Fraction], known: Set[tuple]
+) -> bool:
+    """Whether all else on the corrected way to the answer is computed in the reference, too.
+
+    Otherwise a solution of another problem can be led to the answer by chance: numbers of word
+    problems are small, and one free computation often suffices.
+    """
+    results = chains.recompute(attempt.chain, slips, {repair.place: repair.result})
+    repaired = chains.with_results(attempt.chain, results, place=repair.place, needed=repair.needed)
+    way = chains.leads_to(repaired, attempt.answer) - {repair.place}
+    return all(repaired[place].computed.key() in known for place in way)
 
 
 def _edit(computed: Expression, other: Computation, *, place: int) -> Repair | None:

@@ -8,7 +8,7 @@ import dataclasses
 import enum
 from collections.abc import Mapping, Sequence, Set
 
-from elenchus.data.critiques.calculator import chains, repairs, sources
+from elenchus.data.critiques.calculator import chains, plain_reading, repairs, sources
 from elenchus.data.critiques.calculator.chains import Computation
 from elenchus.data.critiques.calculator.expressions import Fraction
 from elenchus.data.critiques.calculator.repairs import Repair
@@ -115,12 +115,24 @@ def _reason(result: Review, *, wanted: Fraction | None, location: int | None) ->
     first = result.first_error
     if location is not None and first is not None and first < location:
         return CONTRADICTION
+    if first is not None and any(_is_open(result, i) for i in range(location or 0, first)):
+        return NOT_LOCATED  # the first mistake may be there
     if result.answer_is_right or first is not None:
         return None
     reached = bool(result.chain) and result.chain[-1].equation.result == wanted
     if wanted is not None and reached and location in (None, len(result.lines) - 1):
         return None  # the steps reach the answer, and the last line says another one
     return NOT_LOCATED if result.problem.solution else NO_SOLUTION
+
+
+def _is_open(result: Review, line: int) -> bool:
+    """Whether a line without a verdict has an equation that does not hold as it stands."""
+    if result.verdict(line) is not None:
+        return False
+    items = [item for item in result.chain if item.line == line]
+    return any(item.equation.may_be_false for item in items) or (
+        plain_reading.states_false(result.lines[line])
+    )
 
 
 def _findings(

@@ -84,7 +84,9 @@ class Writer:
     def critique(self, *, full_pass: bool) -> grammars.Critique:
         """Returns the critique; without `full_pass` it stops at the first wrong step."""
         steps = []
-        for place, line in enumerate(self.review.lines[:-1]):
+        # Without an answer the last line is a step, perhaps one that was cut off.
+        lines = self.review.lines if self.review.answer is None else self.review.lines[:-1]
+        for place, line in enumerate(lines):
             if not line.strip():
                 continue
             correct = self.review.verdict(place)

@@ -12,7 +12,7 @@ from elenchus.data import records
 from elenchus.data.files import episode_files
 from elenchus.data.lab import forms, task
 from elenchus.train.run.directory import StageFolder
-from elenchus.train.stages import evaluate
+from elenchus.train.stages import evaluate, evaluate_figures, evaluate_rows
 from tests.support import fake_engine, fake_run
 from tests.support.fake_run import FakeModel
 
@@ -109,3 +109,30 @@ def test_steps_are_unknown_where_the_judge_reads_answers_alone(tmp_path):
     _, summary = evaluated(tmp_path, judge=judge, base=FakeModel('base'))
     assert summary['steps_correct'] is None
     assert set(summary['accuracy']) >= {'attempt', 'refined', 'base'}
+
+
+def test_turns_that_reach_their_limit_are_counted_and_named(capsys):
+    chat = fake_engine.CHAT
+    turns = [chat.text_turn('attempt', 'a 1'), chat.text_turn('critique', 'ok')]
+    turns = [dataclasses.replace(turn, logprobs=(-1.0,) * len(turn.tokens)) for turn in turns]
+    question = chat.question_turns(PROBLEMS[0].question)
+    short = chat.sampled_turn('attempt', (5, 6), (-1.0, -1.0))
+    groups = [
+        [records.Episode('p', 1, (*question, *rest), records.EpisodeFacts())]
+        for rest in (turns, [short])
+    ]
+    shares = evaluate_rows.cut_off(groups, chat=chat)
+    assert shares == {'attempt': 0.5, 'critique': 0.0}
+    evaluate_rows.warn_cut_off(shares)
+    printed = capsys.readouterr().out
+    assert printed == 'warning: 50% of attempts are cut off at sampling.attempt_tokens: raise it\n'
+
+
+def test_tables_by_level_have_a_row_for_each_of_several_sets():
+    rows = [('asdiv/test/0', 1), ('svamp/test/7', 1), ('asdiv/test/3', 2)]
+    problems = [records.Problem(name, 'q', '1', '', level, 'jsonl') for name, level in rows]
+    groups = evaluate_figures.indices_by_level(problems)
+    assert groups == {'1': [0, 1], '2': [2], 'all': [0, 1, 2], 'asdiv': [0, 2], 'svamp': [1]}
+    assert set(evaluate_figures.indices_by_level(problems[::2])) == {'1', '2', 'all'}
+    unnamed = [dataclasses.replace(problem, id=str(i)) for i, problem in enumerate(problems)]
+    assert set(evaluate_figures.indices_by_level(unnamed)) == {'1', '2', 'all'}

@@ -1,13 +1,14 @@
 """Reference solutions with one mistake, from which the rest of the solution follows.
 
-Kinds: 'value', a false result; 'operand', another number of the question or one from nowhere;
-'operation', another sign. Later lines take over what follows, so the answer is wrong.
+For refinement data without an actor's attempts, and to measure what the calculator locates. Kinds:
+'value', a false result; 'operand', another number of the question or one from nowhere; 'operation',
+another sign. Later lines take over what follows, so the answer is wrong.
 """
 
 import dataclasses
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from elenchus.data.critiques.calculator import chains, expressions, sources, wording
 from elenchus.data.critiques.calculator.chains import Computation
@@ -20,34 +21,59 @@ _NUMBER = re.compile(r'(?<![\d.,])(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d*\.\d+
 
 @dataclasses.dataclass(frozen=True)
 class Falsified:
-    """A flawed solution: its text, the line of the mistake, and the true result there."""
+    """A solution that was changed at one line, and what follows from that."""
 
     text: str
     line: int
-    result: Fraction
+    result: Fraction  # the true result there
 
 
 def falsify(problem: Problem, kind: str, *, rng: random.Random) -> Falsified | None:
     """Returns the solution with one mistake; None if it has no place for one of this kind."""
-    *lines, answer = problem.solution.split('\n')
-    chain = chains.read(lines)
-    places = [
-        place
-        for place, item in enumerate(chain)
-        if item.equation.holds and sum(other.line == item.line for other in chain) == 1
-    ]
+    lines = problem.solution.split('\n')
+    chain = chains.read(lines[:-1])
+    places = [place for place in range(len(chain)) if _is_only_equation(chain, place)]
     for place in rng.sample(places, len(places)):
         line = _false_line(problem, chain[place], lines[chain[place].line], kind=kind, rng=rng)
-        if line is None:
-            continue
-        text, new = line
-        rest = _carry_on([*lines, answer], chain, place, new)
-        if rest is not None:
-            at = chain[place].line
-            return Falsified(
-                '\n'.join([*lines[:at], text, *rest]), at, chain[place].equation.result
-            )
+        if line is not None:
+            text, new = line
+            changed = _changed(lines, chain, place, text=text, new=new)
+            if changed is not None:
+                return changed
     return None
+
+
+def restate(problem: Problem, line: int, result: Fraction) -> Falsified | None:
+    """Returns the solution with another result of a line, and all that follows from it.
+
+    None if the line has not one equation, or the answer does not follow from it.
+    """
+    lines = problem.solution.split('\n')
+    chain = chains.read(lines[:-1])
+    places = [
+        i for i, item in enumerate(chain) if item.line == line and _is_only_equation(chain, i)
+    ]
+    if not places:
+        return None
+    text = _after_equals(lines[line], {chain[places[0]].equation.result: result})
+    return None if text is None else _changed(lines, chain, places[0], text=text, new=result)
+
+
+def _is_only_equation(chain: Sequence[Computation], place: int) -> bool:
+    """Whether a computation is true and the only one of its line."""
+    line = chain[place].line
+    return chain[place].equation.holds is True and sum(c.line == line for c in chain) == 1
+
+
+def _changed(
+    lines: Sequence[str], chain: Sequence[Computation], place: int, *, text: str, new: Fraction
+) -> Falsified | None:
+    """Returns the solution with another text of a computation's line, whose result is `new`."""
+    rest = _carry_on(lines, chain, place, new=new)
+    if rest is None:
+        return None
+    at = chain[place].line
+    return Falsified('\n'.join([*lines[:at], text, *rest]), at, chain[place].equation.result)
 
 
 def _false_line(problem, item: Computation, line: str, *, kind: str, rng: random.Random):
@@ -68,7 +94,7 @@ def _false_line(problem, item: Computation, line: str, *, kind: str, rng: random
             return None
         replaced = rng.choice(others)
         values = [replaced if i == index else v for i, v in enumerate(computed.values)]
-        return _restated(line, item, values, {value: replaced}, node=computed.node)
+        return _restated(line, item, values=values, changed={value: replaced}, node=computed.node)
     if len(computed.leaves) != 2 or isinstance(computed.node, int) or computed.node[0] == 'neg':
         return None
     operator = rng.choice([sign for sign in '+-*/' if sign != computed.node[0]])
@@ -77,13 +103,13 @@ def _false_line(problem, item: Computation, line: str, *, kind: str, rng: random
         return None
     node = (operator, *computed.node[1:])
     line = line[: match.start(1)] + operator + line[match.end(1) :]
-    return _restated(line, item, list(computed.values), {}, node=node)
+    return _restated(line, item, values=list(computed.values), changed={}, node=node)
 
 
 _SIGN = re.compile(r'(?<=[\d.%])\s*([-+*/x×])\s*(?=\$?[\d.])')
 
 
-def _restated(line: str, item: Computation, values, changed, *, node):
+def _restated(line: str, item: Computation, *, values, changed, node):
     new = expressions.evaluate(node, values)
     old = item.equation.result
     if new is None or new <= 0 or new == old or (new * 100).denominator != 1:
@@ -109,7 +135,7 @@ def _with(text: str, changed: Mapping[Fraction, Fraction]) -> str:
     return _NUMBER.sub(new, text)
 
 
-def _carry_on(lines, chain, place: int, new: Fraction) -> list[str] | None:
+def _carry_on(lines, chain, place: int, *, new: Fraction) -> list[str] | None:
     """Returns the later lines with all that follows; None if the answer does not change."""
     results = chains.recompute(chain, {}, {place: new})
     changed: dict[Fraction, Fraction] = {}
