@@ -10,9 +10,8 @@ import pytest
 from etils import epath
 
 from elenchus.data.files import atomic, failures
-from tests.support import fake_gcs
 
-pytest.importorskip('gcsfs')
+fake_gcs = pytest.importorskip('tests.support.fake_gcs', exc_type=ImportError)
 
 ALWAYS = float('inf')
 SMALL, LARGE = b'new', os.urandom(3 << 20)

@@ -33,7 +33,7 @@ def test_so_is_one_of_the_decoder_and_of_a_rendered_text():
     pattern = next(iter(SLOW))
     tokenizer = tokenizer_with(pattern, 'decoder')
     with pytest.raises(ValueError, match='take'):
-        tokenizer.decode(tokenizer.encode(SLOW[pattern]) * 20)
+        tokenizer.decode(tokenizer.encode(SLOW[pattern]) * 200)
     with pytest.raises(ValueError, match='take'):
         tokenizer_with(pattern).encode_rendered(SLOW[pattern])
 

@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from tests.support import fake_gcs, kill_run, multi_process
+from tests.support import kill_run, multi_process
 
-pytest.importorskip('gcsfs')
+fake_gcs = pytest.importorskip('tests.support.fake_gcs', exc_type=ImportError)
 
 WORKDIR = 'gs://bucket/run'
 RUN = (

@@ -7,9 +7,9 @@ from etils import epath
 
 from elenchus.train.checkpoints import convert
 from tests.scripts import test_convert, test_convert_peft
-from tests.support import fake_gcs, tiny_model
+from tests.support import tiny_model
 
-pytest.importorskip('gcsfs')
+fake_gcs = pytest.importorskip('tests.support.fake_gcs', exc_type=ImportError)
 
 GS = 'gs://bucket'
 

@@ -59,7 +59,7 @@ def test_json_that_cannot_be_read_is_named(tmp_path, kind, read):
 def test_a_huge_file_and_a_pipe_are_not_read(tmp_path):
     with (tmp_path / 'config.json').open('wb') as file:
         file.truncate(1 << 40)  # takes no room on the disk
-    with pytest.raises(ValueError, match=r'config\.json: 1099511627776 bytes'):
+    with pytest.raises(ValueError, match=r'config\.json: it has more than 268435456 bytes'):
         safetensors_files.read_json(tmp_path / 'config.json')
     os.mkfifo(tmp_path / 'model.safetensors')
     with pytest.raises(ValueError, match=r'model\.safetensors is no file'):

@@ -19,9 +19,9 @@ from elenchus.train.benchmarks import judge_command, players, problem_sets
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.report import html_page
 from elenchus.train.run import lease, lock
-from tests.support import fake_gcs, tiny_model
+from tests.support import tiny_model
 
-pytest.importorskip('gcsfs')
+fake_gcs = pytest.importorskip('tests.support.fake_gcs', exc_type=ImportError)
 
 GS = 'gs://bucket'
 ROWS = [{'question': f'q{i}', 'answer': f'a\n#### {i}', 'solution': 's'} for i in range(3)]

@@ -49,7 +49,8 @@ def early_end(monkeypatch):
 
 def waiting(*, ignoring=()):
     """A process that has called `end_at_signals` and waits."""
-    code = 'import signal, time; '
+    # The shell that runs the tests may ignore interrupts, and its children would too.
+    code = 'import signal, time; signal.signal(signal.SIGINT, signal.default_int_handler); '
     code += ''.join(f'signal.signal({int(n)}, signal.SIG_IGN); ' for n in ignoring)
     code += 'from elenchus.train.early_signals import end_at_signals; end_at_signals(); '
     code += "print('ready', flush=True); time.sleep(60)"

@@ -83,7 +83,8 @@ def tiny_models():
     sampler = episodes.Sampler(
         engine.Engine(ENGINE, stop_ids=(fake_engine.EOS,)), fake_engine.CHAT, LIMITS
     )
-    actor, critic = (tiny_model.make_model(CONFIG, seed) for seed in (1, 2))
+    with jax.set_mesh(tiny_model.one_device()):  # the first to call this may be on another
+        actor, critic = (tiny_model.make_model(CONFIG, seed) for seed in (1, 2))
     return ModelPair(sampler, actor, critic, fake_engine.judge, grammars.LAB)
 
 

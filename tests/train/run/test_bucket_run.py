@@ -5,9 +5,9 @@ from etils import epath
 
 from elenchus.data.files import failures
 from elenchus.train.run import lease
-from tests.support import fake_gcs, small_run
+from tests.support import small_run
 
-pytest.importorskip('gcsfs')
+fake_gcs = pytest.importorskip('tests.support.fake_gcs', exc_type=ImportError)
 pytestmark = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 
 WORKDIR = epath.Path('gs://bucket/run')
