@@ -32,7 +32,7 @@ _BASE = {
 }
 CONFIGS = {
     'llama': {'head_dim': 64, 'rope_theta': 500000.0},
-    'mistral': {'head_dim': 32, 'sliding_window': 8, 'tie_word_embeddings': False},
+    'mistral': {'head_dim': 64, 'sliding_window': 8, 'tie_word_embeddings': False},
     'qwen2': {'rope_theta': 1000000.0},
     'qwen3': {'head_dim': 128, 'rope_theta': 1000000.0, 'rms_norm_eps': 1e-6},
     'gemma3_text': {
