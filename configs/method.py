@@ -6,7 +6,7 @@
 makes these configs of a file configs/methods/empo.py:
 
     empo.py                      the method on the lab
-    empo.py:smoke                with the tiny numbers of the lab's smoke run
+    empo.py:smoke                with the tiny numbers of the lab's smoke run, and its length reward
     empo.py:gsm8k                on another config, by its name in configs/ or configs/released/
     empo.py:gsm8k:tiny           on a variant of one
 """

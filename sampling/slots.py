@@ -7,9 +7,10 @@ another one is: 'module:function', or 'FILE.py:function'. The field's type has t
 
 Built-in functions and a user's are called alike. They get numbers, arrays and records, and return
 numbers and arrays, so that a method needs to import nothing of ours. docs/extending.md has an
-example of each slot. A run that used another version of a function is not continued: `source_hash`.
+example of each slot. A run that used another version of a function's file is not continued.
 """
 
+import ast
 import contextlib
 import dataclasses
 import difflib
@@ -17,13 +18,11 @@ import functools
 import hashlib
 import importlib
 import importlib.util
-import inspect
 import pathlib
 import sys
-import textwrap
 import types
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,7 +48,7 @@ class Slot:
                 f"{self.signature} as 'module:function' or 'FILE.py:function'{nearest}"
             )
         try:
-            return load(reference)
+            return load(reference).function
         except ValueError as error:
             raise ValueError(f'{field}={reference!r}: {error}') from None
 
@@ -58,16 +57,25 @@ class Slot:
 
 
 CANNOT_IMPORT = (
-    *(ImportError, SyntaxError, NameError, AttributeError),
-    *(TypeError, ValueError, OSError),
+    *(ImportError, SyntaxError, NameError, AttributeError, TypeError, ValueError, OSError),
+    *(ArithmeticError, LookupError, AssertionError, RuntimeError),
 )
 
 
+class Loaded(NamedTuple):
+    """A function of a user's, and what says whether it is still the same."""
+
+    function: Callable
+    source_hash: str  # sixteen hexadecimal digits; of its whole file but `get_config`
+
+
 @functools.cache
-def load(reference: str) -> Callable:
+def load(reference: str) -> Loaded:
     """Imports a function from 'module:function' or 'FILE.py:function'.
 
-    Raises ValueError if there is no such file, module or function, or if importing it fails.
+    The hash changes with anything in the file but comments, docstrings and the function
+    `get_config`, whose config is compared by itself; other files that it imports count by name
+    alone. Raises ValueError if there is no such file, module or function, or if importing it fails.
     """
     place, _, name = reference.rpartition(':')
     try:
@@ -81,7 +89,7 @@ def load(reference: str) -> Callable:
         close = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
         nearest = f'; nearest: {close[0]!r}' if close else ''
         raise ValueError(f'{place} has no function {name!r}{nearest}')
-    return function
+    return Loaded(function, _source_hash(module))
 
 
 def _load_file(place: str) -> types.ModuleType:
@@ -101,51 +109,18 @@ def _load_file(place: str) -> types.ModuleType:
     return sys.modules[name]
 
 
-def source_hash(function: Callable) -> str:
-    """Returns sixteen hexadecimal digits that change with what a function of a user's says.
-
-    That is its source, and those of the functions, classes and constants of its module that it
-    reads, directly or through others. Other modules that it imports count by name alone.
-    """
-    parts = {}
-    _collect(inspect.unwrap(function), sys.modules.get(function.__module__), parts)
-    text = '\n'.join(f'{name}: {source}' for name, source in sorted(parts.items()))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _source_hash(module: types.ModuleType) -> str:
+    path = getattr(module, '__file__', None)
+    is_source = path is not None and path.endswith('.py')
+    tree = ast.parse(pathlib.Path(path).read_text(encoding='utf-8') if is_source else '')
+    for node in ast.walk(tree):
+        if isinstance(getattr(node, 'body', None), list):
+            node.body = [child for child in node.body if not _says_nothing(child)]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
 
 
-def _collect(value: Any, module: types.ModuleType | None, parts: dict[str, str]) -> None:
-    """Adds the source of a function or class, and of what it reads in its module, by name."""
-    name = value.__qualname__
-    if name in parts:
-        return
-    try:
-        parts[name] = textwrap.dedent(inspect.getsource(value))
-    except (OSError, TypeError):  # written in C, or not in a file
-        parts[name] = repr(value)
-        return
-    for key in sorted(set(_names_read(value))):
-        read = getattr(module, key, None)
-        if isinstance(read, types.FunctionType | type) and read.__module__ == value.__module__:
-            _collect(read, module, parts)
-        elif isinstance(read, str | int | float | bool | tuple | list | dict | set | frozenset):
-            parts[key] = repr(sorted(read, key=repr) if isinstance(read, set | frozenset) else read)
-    if isinstance(value, types.FunctionType):
-        for key, extra in sorted(vars(value).items()):  # attributes, such as `update`
-            if isinstance(extra, types.FunctionType):
-                _collect(extra, module, parts)
-            else:
-                parts[f'{name}.{key}'] = repr(extra)
-
-
-def _names_read(value: Any) -> Iterator[str]:
-    """Names that a function, or the methods of a class, look up, in nested functions too."""
-    if isinstance(value, type):
-        for member in vars(value).values():
-            if isinstance(member, types.FunctionType):
-                yield from _names_read(member)
-        return
-    codes = [value.__code__]
-    while codes:
-        code = codes.pop()
-        yield from code.co_names
-        codes += [const for const in code.co_consts if isinstance(const, types.CodeType)]
+def _says_nothing(node: ast.stmt) -> bool:
+    """Returns whether a statement is a docstring or `get_config`."""
+    if isinstance(node, ast.FunctionDef):
+        return node.name == 'get_config'
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
 from elenchus.data.records import Batch
 from elenchus.sampling.slots import Slot
@@ -18,7 +19,16 @@ REWEIGHTINGS = Slot(
 
 
 def reweighed(name: str, batch: Batch, *, logprobs: jax.Array, entropy: jax.Array) -> jax.Array:
-    """Returns the batch's weights times the factors of a function of REWEIGHTINGS, [B, T]."""
+    """Returns the batch's weights times the factors of a function of REWEIGHTINGS, [B, T].
+
+    Raises ValueError if the function returns another shape.
+    """
     if name == 'none':
         return batch.weights
-    return batch.weights * jax.lax.stop_gradient(REWEIGHTINGS[name](logprobs, entropy, batch))
+    factor = jnp.asarray(REWEIGHTINGS[name](logprobs, entropy, batch))
+    if factor.shape not in ((), batch.weights.shape):
+        raise ValueError(
+            f'reweigh={name!r} returned factors of shape {factor.shape} for tokens of shape '
+            f'{batch.weights.shape}'
+        )
+    return batch.weights * jax.lax.stop_gradient(factor)

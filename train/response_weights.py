@@ -58,9 +58,9 @@ WEIGHTINGS = Slot(
 def response_weights(turn: Turn, *, weighting: str, success_rate: float) -> np.ndarray:
     """Returns the weight of each token of a response. Raises ValueError for another shape."""
     values = np.asarray(WEIGHTINGS[weighting](turn, success_rate), np.float32)
-    if values.shape != (len(turn.tokens),):
+    if values.shape != (len(turn.tokens),) or np.isinf(values).any():
         raise ValueError(
             f'improve.weighting={weighting!r} returned weights of shape {values.shape} for a '
-            f'response of {len(turn.tokens)} tokens'
+            f'response of {len(turn.tokens)} tokens, or infinite ones'
         )
     return values

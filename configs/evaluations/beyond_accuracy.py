@@ -16,7 +16,7 @@ from elenchus.configs import method
 
 def plan(problem):
     """The reference solution without numbers, and without the line of the answer."""
-    lines = [line for line in problem.solution.split('\n') if not line.startswith('####')]
+    lines = [line for line in problem.solution.split('\n') if not re.search(r'####|boxed', line)]
     return '\n'.join(re.sub(r' ?-?\d+(?:[.,]\d+)*', '', line) for line in lines)
 
 

@@ -21,13 +21,11 @@ def p_true(groups, read):
     ]
     right = np.array([f.score for f in facts if f.correct])
     wrong = np.array([f.score for f in facts if not f.correct])
-    if not len(right) or not len(wrong):
-        return {'AUROC': float('nan'), 'Brier': float('nan')}
     difference = right[:, None] - wrong[None, :]
-    scores = np.array([f.score for f in facts])
+    errors = [f.score - bool(f.correct) for f in facts]
     return {
-        'AUROC': np.mean((difference > 0) + 0.5 * (difference == 0)),
-        'Brier': np.mean((scores - np.array([bool(f.correct) for f in facts])) ** 2),
+        'AUROC': np.mean((difference > 0) + 0.5 * (difference == 0)) if difference.size else np.nan,
+        'Brier': np.mean(np.square(errors)) if errors else np.nan,
     }
 
 

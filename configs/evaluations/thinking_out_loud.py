@@ -14,7 +14,9 @@ import numpy as np
 
 from elenchus.configs import method
 
-STATED = re.compile(r'confidence\s*[:=]?\s*(\d+(?:\.\d+)?)\s*(%|/\s*10\b)?', re.IGNORECASE)
+STATED = re.compile(
+    r'confidence\W*(?:is|of)?\W*(\d+(?:\.\d+)?)\s*(%|/\s*10\b|out of 10\b)?', re.IGNORECASE
+)
 UNKNOWN = re.compile(r"\bI (?:do not|don't) know\b|\bnot sure\b", re.IGNORECASE)
 
 
@@ -24,7 +26,7 @@ def stated_confidence(text):
     if not matches:
         return None
     value, unit = float(matches[-1][0]), matches[-1][1]
-    scale = 10.0 if unit.startswith('/') else 100.0 if unit == '%' or value > 1 else 1.0
+    scale = 10.0 if unit[:1] in ('/', 'o', 'O') else 100.0 if unit == '%' or value > 1 else 1.0
     return value / scale if value <= scale else None
 
 

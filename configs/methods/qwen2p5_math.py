@@ -1,7 +1,7 @@
 """Qwen2.5-Math's reward: the critic ranks responses, the verifier decides.
 
-The reward model's score shapes the reward of responses of equal correctness, and every right
-response earns more than every wrong one. The reward model, here the critic, is retrained on the
+The reward model's score shapes the reward of responses of equal correctness, and no right
+response earns less than a wrong one. The reward model, here the critic, is retrained on the
 attempts of each round's actor before it is used for reinforcement.
 
 Formula: r = sigmoid(0.5 r_m) + (r_v - 1), r_v 1 if the answer is right, else 0.

@@ -5,8 +5,9 @@ replaced by those of other problems.
 
 Formula: a group is kept if the deviation of its rewards is at least 0.05; then GRPO.
 Source: arXiv 2508.19576; experiment/process_gen_data.py of github.com/THUDM/ReST-RL, b86959b.
-Differs: groups are judged as they are sampled, not in a pass before training; prefixes of the best
-responses are not added as new starts; VM-MCTS, the other half of ReST-RL, is not here.
+Differs: the reward adds half of the critic's mean step score to correctness; groups are judged as
+they are sampled, not before training; prefixes of the best responses are not added as new starts;
+VM-MCTS, the other half of ReST-RL, is not here.
 """
 
 import numpy as np

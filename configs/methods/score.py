@@ -6,7 +6,8 @@ Stage II rewards both, and adds a bonus for what the correction gains over the a
 
 Formula: I: max E[r2] - beta2 KL(attempt); II: r1 + r2 + alpha (r2 - r1), alpha = 10, beta2 = 0.1.
 Source: arXiv 2409.12917, equations 3 and 4; constants from train.py of github.com/BY571/SCoRe.
-Differs: GRPO's advantages in place of REINFORCE with a baseline; sizes are the lab's.
+Differs: GRPO's advantages in place of REINFORCE with a baseline; in stage I attempts return r2,
+where that code gives them no return; sizes are the lab's.
 """
 
 from elenchus.configs import method

@@ -4,7 +4,8 @@ The model explains what is wrong with an attempt, then refines it. Trajectories 
 imitated; then both parts are reinforced: the explanation by what its refinements become, the
 refinement by its own outcome.
 
-Formula: r(explanation) = mean of (right after - right before); r(refinement) = right after.
+Formula: r(explanation) = mean of (right after - before) + [verdict right] / 2;
+r(refinement) = right after.
 Source: arXiv 2405.18649.
 Differs: explanation and refinement are written by two players, critic and actor, in turn; the
 verifier stands for the execution of tests.

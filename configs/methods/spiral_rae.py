@@ -5,8 +5,8 @@ compared with the average of its own role's earlier returns.
 
 Formula: A = R - b_role; afterwards b_role <- 0.95 b_role + 0.05 R, from b = 0, return by return.
 Source: arXiv 2506.24119; train_spiral.py of github.com/spiral-rl/spiral, a02d0ed.
-Differs: the roles are the turns of critique and refinement in place of players of a game, and the
-baseline is updated after an iteration, not after each of its games.
+Differs: the roles are the actor's attempt and the critic's critique in place of players of a game,
+and the baseline is updated after an iteration, not after each of its games.
 """
 
 from elenchus.configs import method

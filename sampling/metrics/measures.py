@@ -23,6 +23,15 @@ CONDITIONS = Slot(
 )
 
 
+def check_names(section: str, **fields: Sequence[str]) -> None:
+    """Raises ValueError if two functions of a field have one name: figures are kept by it."""
+    for field, references in fields.items():
+        names = [reference.rpartition(':')[2] for reference in references]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f'{section}.{field} has two functions {name!r}: rename one')
+
+
 def measure(
     references: Sequence[str], groups: Sequence[RolloutGroup], read: Callable[[Turn], str]
 ) -> dict[str, dict[str, dict[str, float | None]]]:
@@ -30,7 +39,15 @@ def measure(
     figures = {}
     for reference in references:
         values = MEASURES[reference](groups, read)
-        figures[reference.rpartition(':')[2]] = {
-            name: None if math.isnan(value) else float(value) for name, value in values.items()
-        }
+        name = reference.rpartition(':')[2]
+        try:
+            numbers = {str(key): float(value) for key, value in values.items()}
+        except (AttributeError, TypeError, ValueError):
+            numbers = {'': math.inf}
+        if any(map(math.isinf, numbers.values())):
+            raise ValueError(
+                f'the measure {reference!r} returned {str(values)[:80]}: it must return numbers by '
+                'name, finite or NaN (unknown)'
+            )
+        figures[name] = {k: None if math.isnan(v) else v for k, v in numbers.items()}
     return {'own_measures': figures} if figures else {}

@@ -23,4 +23,6 @@ def test_worked_values():
 
 
 def test_scores_of_one_kind_of_answer_have_no_ranking():
-    assert all(map(math.isnan, figures_of((0.5, True), (None, False)).values()))
+    figures = figures_of((0.5, True), (None, False))
+    assert math.isnan(figures['AUROC']) and figures['Brier'] == 0.25
+    assert all(map(math.isnan, figures_of((None, True)).values()))

@@ -13,7 +13,9 @@ from tests.support import method_cases
     [
         ('Confidence: 80', 0.8), ('confidence 0.25', 0.25), ('Confidence: 7/10', 0.7),
         ('confidence = 95%', 0.95), ('confidence: 50. Later: confidence: 60', 0.6),
-        ('I am confident', None), ('confidence: 140', None), ('', None),
+        ('My confidence is 80%', 0.8), ('**Confidence:** 80%', 0.8),
+        ('confidence: 8 out of 10', 0.8), ('I am confident', None),
+        ('confidence: 140', None), ('', None),
     ],
 )  # fmt: skip
 def test_a_stated_confidence(text, value):

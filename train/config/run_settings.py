@@ -33,7 +33,7 @@ from elenchus.sampling.engine.sampling_methods import MinP, Temperature, TopK, T
 from elenchus.sampling.engine.shapes import EngineSettings
 from elenchus.sampling.exploration.context import ExploreSettings
 from elenchus.sampling.exploration.controller import CandidateSettings, Controller
-from elenchus.sampling.metrics.measures import CONDITIONS, MEASURES
+from elenchus.sampling.metrics.measures import CONDITIONS, MEASURES, check_names
 from elenchus.sampling.step_scores import ScoreShapes
 from elenchus.sampling.test_time.beam import BeamSettings
 from elenchus.sampling.test_time.strategies import Refine
@@ -57,8 +57,6 @@ TemplateName = Literal[
     *('llama2', 'llama3', 'llama3.1', 'mistral', 'gemma'),
     *('auto', 'auto:no_thinking'),
 ]
-
-
 ProblemCount = Annotated[int, Range(1, 10_000_000)]
 ExampleCount = Annotated[int, Range(0, 10_000)]  # of one problem
 ResampleCount = Annotated[int, Range(1, 1_000_000)]
@@ -250,6 +248,7 @@ class EvaluateSettings:
     conditions: tuple[Annotated[str, CONDITIONS], ...]  # guides before attempts
 
     def __post_init__(self):
+        check_names('evaluate', measures=self.measures, conditions=self.conditions)
         if self.beam.width and not 1 <= self.beam.num_problems <= self.num_problems:
             raise ValueError(
                 f'evaluate.beam.num_problems={self.beam.num_problems} must be in '

@@ -1,5 +1,6 @@
 """Credit assignment: rewards of a group to an advantage for every step of every turn."""
 
+import json
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from elenchus.data.records import Episode, RolloutGroup, Turn
+from elenchus.model.ranges import show
 from elenchus.sampling.seeds import derive_seed
 from elenchus.train.rl import advantages, rewards
 from elenchus.train.rl.settings import TRAINED_ROLES, Player, RewardRules
@@ -118,14 +120,29 @@ def _outcome_advantages(
     """Returns the advantages [G, K] of returns [G, K], and the function's state after them."""
     name = context.settings.outcome
     function = advantages.OUTCOMES[name]
-    values = np.asarray(function(returns, context), np.float32)
+    returned = function(returns, context)
+    try:
+        values = np.asarray(returned, np.float32)
+    except (TypeError, ValueError):
+        values = np.zeros(0)
     if values.shape != returns.shape or not np.isfinite(values).all():
         raise ValueError(
-            f'reinforce.advantage.outcome={name!r} returned {values.tolist()} for returns of shape '
+            f'reinforce.advantage.outcome={name!r} returned {show(returned)} for returns of shape '
             f'{returns.shape}: it must return a finite number for each'
         )
-    update = getattr(function, 'update', None)
-    return values, context.state if update is None else update(returns, context)
+    if not hasattr(function, 'update'):
+        return values, context.state
+    state = function.update(returns, context)
+    try:
+        same = isinstance(state, dict) and json.loads(json.dumps(state, allow_nan=False)) == state
+    except (TypeError, ValueError):
+        same = False
+    if not same:
+        raise ValueError(
+            f'the update of reinforce.advantage.outcome={name!r} returned {show(state)}: it must '
+            'return a dict of plain JSON, with strings as keys, lists and finite numbers'
+        )
+    return values, state
 
 
 def _shape_rewards(
@@ -163,15 +180,19 @@ def _add_step_advantages(
     if a.shuffle_scores:
         rng = np.random.default_rng(derive_seed(seed, group[0].problem_id))
         scores = advantages.permuted(scores, rng)
-    by_step = advantages.STEPS[a.steps](scores, context)
-    lengths = [len(values) for values in by_step]
-    if lengths != [len(s) for s in scores] or not all(np.isfinite(v).all() for v in by_step):
+    returned = advantages.STEPS[a.steps](scores, context)
+    try:
+        by_step = [np.asarray(values, np.float32) for values in returned]
+    except (TypeError, ValueError):
+        by_step = []
+    shapes = [values.shape for values in by_step]
+    if shapes != [(len(s),) for s in scores] or not all(np.isfinite(v).all() for v in by_step):
         raise ValueError(
-            f'reinforce.advantage.steps={a.steps!r} returned {lengths} values for steps '
+            f'reinforce.advantage.steps={a.steps!r} returned {show(returned)} for steps '
             f'{[len(s) for s in scores]}: it must return a finite number for each'
         )
     for values, (number, _), steps in zip(by_episode, attempts, by_step, strict=True):
-        values[number] += np.float32(a.step_coef) * np.asarray(steps, np.float32)
+        values[number] += np.float32(a.step_coef) * steps
 
 
 def _counted_scores(turn: Turn, unreached: str) -> list[float | None]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Literal, NamedTuple
 
 from elenchus.data.records import Problem, Turn
-from elenchus.model.ranges import SignedCoefficient, checked
+from elenchus.model.ranges import SignedCoefficient, checked, show
 from elenchus.sampling.slots import Slot
 
 
@@ -179,11 +179,15 @@ def terms(
     """
     columns = {}
     for name, term in weighted_terms(settings).items():
-        values = [None if v is None else float(v) for v in term.reward(turns)]
+        returned = term.reward(turns)
+        try:
+            values = [None if v is None else float(v) for v in returned]
+        except (TypeError, ValueError):
+            values = []
         if len(values) != len(turns) or not all(v is None or math.isfinite(v) for v in values):
             raise ValueError(
-                f'the reward {name!r} returned {values} for a group of {len(turns)}: it must '
-                'return a finite number, or None, for each'
+                f'the reward {name!r} returned {show(returned)} for a group of {len(turns)}: it '
+                'must return a finite number, or None, for each'
             )
         columns[name] = values
     return [{name: values[i] for name, values in columns.items()} for i in range(len(turns))]

@@ -52,7 +52,7 @@ def inputs_of(run: StageReader, stage: str) -> dict[str, Any]:
     for named in functions.functions_of(run.settings):
         if stage_fields.reads(run.settings, stage, named.field):
             name = f'function {named.reference!r} of {named.field}'
-            values[name] = slots.source_hash(named.function)
+            values[name] = slots.load(named.reference).source_hash
     return values | {
         field: content_ids.content_id(_value(run.settings, field))
         for field in _contents(run, stage)

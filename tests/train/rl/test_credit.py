@@ -6,7 +6,7 @@ import pytest
 from elenchus.configs import lab as lab_config
 from elenchus.data import records
 from elenchus.train.config import build
-from elenchus.train.rl import credit, rewards, settings
+from elenchus.train.rl import advantages, credit, rewards, settings
 from tests.support import fake_engine
 
 SCORES = [(0.9, 0.8, 0.97), (0.95, 0.1, 0.0, 0.0), (0.6, 0.55, 0.05), (0.985, 1.0, 0.99, 0.2)]
@@ -212,3 +212,31 @@ def test_settings_that_do_nothing_or_make_no_sense_are_refused(changes, message)
     with pytest.raises(ValueError, match=message) as error:
         advantage_settings(**changes)
     assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('reply', 'message'),
+    [
+        (None, "outcome='mine' returned None"), ([1.0], 'returned'), ('abc', "returned 'abc'"),
+        ([[1.0], [2.0, 3.0]], 'it must return a finite number for each'),
+        (np.full((4, 1), np.nan), 'it must return a finite number for each'),
+    ],
+)  # fmt: skip
+def test_an_advantage_of_ones_own_that_is_no_matrix_is_named(monkeypatch, reply, message):
+    functions = advantages.OUTCOMES.functions
+    monkeypatch.setitem(functions, 'mine', lambda returns, context: reply)
+    group = group_of(SCORES, right=RIGHT, reached=[3, 4, 3, 4])
+    with pytest.raises(ValueError, match=message):
+        step_advantages(group, outcome='mine')
+
+
+@pytest.mark.parametrize('state', [None, 0.5, {3: 1}, {'a': float('nan')}, {'a': (1, 2)}, [1]])
+def test_a_state_that_a_checkpoint_would_change_is_refused(monkeypatch, state):
+    def mine(returns, context):
+        return returns
+
+    mine.update = lambda returns, context: state
+    monkeypatch.setitem(advantages.OUTCOMES.functions, 'mine', mine)
+    group = group_of(SCORES, right=RIGHT, reached=[3, 4, 3, 4])
+    with pytest.raises(ValueError, match=r"the update of .*outcome='mine' returned"):
+        step_advantages(group, outcome='mine')

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import strategies as st
 
 from elenchus.data import records
+from elenchus.sampling import slots
 from elenchus.train.rl import rewards
 
 NO_ACTOR_REWARD = dict.fromkeys(('correct', 'format', 'length', 'steps', 'verdict'), 0.0)
@@ -135,3 +136,21 @@ def test_a_critique_is_judged_by_the_facts_of_the_attempt():
     for judged, value in ((attempt, 1.0), (attempt.with_facts(correct=True), 0.0)):
         turn = rewards.JudgedTurn(critique, judged, PROBLEM, 10, 4, str)
         assert rewards.terms(weights, [turn]) == [{'verdict': value}]
+
+
+@pytest.mark.parametrize('reply', [None, 1.0, 'a', [], [1.0, 2.0], [float('nan')], [[1.0]], ['x']])
+def test_a_reward_of_ones_own_that_is_no_number_for_each_turn_is_named(monkeypatch, reply):
+    monkeypatch.setattr(rewards, 'REWARDS', slots.Slot('', {'mine': lambda turns: reply}))
+    weights = rewards.ActorRewards(**NO_ACTOR_REWARD | {'functions': (('mine', 1.0),)})
+    with pytest.raises(ValueError, match="the reward 'mine' returned .* for a group of 1"):
+        rewards.terms(weights, [judged_turn({})])
+
+
+def test_rewards_of_ones_own_may_be_unknown_and_share_no_name(monkeypatch):
+    mine = {'mine': lambda turns: (None for _ in turns), 'correct': lambda turns: [1] * len(turns)}
+    monkeypatch.setattr(rewards, 'REWARDS', slots.Slot('', mine))
+    weights = rewards.ActorRewards(**NO_ACTOR_REWARD | {'functions': (('mine', -1.0),)})
+    assert rewards.terms(weights, [judged_turn({})] * 2) == [{'mine': None}] * 2
+    weights = rewards.ActorRewards(**NO_ACTOR_REWARD | {'functions': (('correct', 1.0),)})
+    with pytest.raises(ValueError, match="rewards.functions has a second term 'correct'"):
+        rewards.terms(weights, [judged_turn({})])
