@@ -56,6 +56,15 @@ class Slot:
         return self.find(reference, 'function')
 
 
+def without_folder(reference: str) -> str:
+    """Returns 'FILE.py:function' without the folders of the file, and any other text as it is.
+
+    A run whose files have moved is compared by their contents.
+    """
+    place, _, name = reference.rpartition(':')
+    return f'{pathlib.PurePath(place).name}:{name}' if place.endswith('.py') else reference
+
+
 CANNOT_IMPORT = (
     *(ImportError, SyntaxError, NameError, AttributeError, TypeError, ValueError, OSError),
     *(ArithmeticError, LookupError, AssertionError, RuntimeError),

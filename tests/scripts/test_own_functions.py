@@ -95,3 +95,6 @@ def test_a_folder_of_ones_own_runs_resumes_and_is_not_continued_with_another_fun
         assert f"another function '{first}/mine.py:" in line
     (first / 'mine.py').write_text('# The same functions.\n' + CONFIG)
     assert start(first).code == 0
+    moved = first.rename(tmp_path / 'moved')
+    result = start(moved)
+    assert result.code == 0, result.errors[-3000:]

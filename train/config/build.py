@@ -22,7 +22,7 @@ from ml_collections import config_dict
 from elenchus.data.files import jsonl
 from elenchus.data.grading.judge import AnswerSettings
 from elenchus.model.ranges import Range, show
-from elenchus.sampling.slots import Slot
+from elenchus.sampling.slots import Slot, without_folder
 from elenchus.train.objective import Objective, ObjectiveSettings
 
 T = TypeVar('T')
@@ -234,8 +234,16 @@ def explain_diff(
             after.setdefault(name, _plain(value, name))
     absent = object()
     fields = sorted(before.keys() | after.keys())
-    changed = [f for f in fields if before.get(f, absent) != after.get(f, absent) and only(f)]
+    same = {f: _moved(before.get(f, absent)) == _moved(after.get(f, absent)) for f in fields}
+    changed = [f for f in fields if not same[f] and only(f)]
     return '; '.join(f'field {f} was {_show(before, f)}, now {_show(after, f)}' for f in changed)
+
+
+def _moved(value: Any) -> Any:
+    """The value with functions' files without their folders, which are compared by content."""
+    if isinstance(value, list):
+        return [_moved(item) for item in value]
+    return without_folder(value) if isinstance(value, str) else value
 
 
 def _show(fields: dict[str, Any], name: str) -> str:

@@ -51,7 +51,7 @@ def inputs_of(run: StageReader, stage: str) -> dict[str, Any]:
             values[f'model of stage {name!r}'] = _fingerprints(run.directory.stage(name).path)
     for named in functions.functions_of(run.settings):
         if stage_fields.reads(run.settings, stage, named.field):
-            name = f'function {named.reference!r} of {named.field}'
+            name = f'function {slots.without_folder(named.reference)!r} of {named.field}'
             values[name] = slots.load(named.reference).source_hash
     return values | {
         field: content_ids.content_id(_value(run.settings, field))

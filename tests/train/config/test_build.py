@@ -120,3 +120,15 @@ def test_an_added_field_is_a_difference():
 def test_a_value_that_json_cannot_hold_is_named():
     with pytest.raises(ValueError, match=r'config\.a='):
         build.to_json({'a': object()})
+
+
+def test_a_file_of_functions_may_move_and_not_change_its_name():
+    def explain(was, now):
+        return build.explain_diff(
+            {'rule': was, 'many': [[was, 1.0]]}, {'rule': now, 'many': [[now, 1.0]]}
+        )
+
+    assert explain('/a/mine.py:f', 'b/c/mine.py:f') == ''
+    assert 'field rule was' in explain('/a/mine.py:f', '/a/other.py:f')
+    assert 'field many was' in explain('/a/mine.py:f', '/a/mine.py:g')
+    assert explain('a.b:f', 'b:f') and explain('/a/data', '/b/data')  # of modules and other paths
