@@ -1,6 +1,7 @@
 """One's own figures and conditions of an evaluation: `evaluate.measures` and `.conditions`."""
 
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 
 from elenchus.data.records import Problem, RolloutGroup, Turn
@@ -39,15 +40,17 @@ def measure(
     figures = {}
     for reference in references:
         values = MEASURES[reference](groups, read)
-        name = reference.rpartition(':')[2]
-        try:
-            numbers = {str(key): float(value) for key, value in values.items()}
-        except (AttributeError, TypeError, ValueError):
-            numbers = {'': math.inf}
-        if any(map(math.isinf, numbers.values())):
+        is_valid = isinstance(values, Mapping) and all(map(_is_figure, values.values()))
+        if not is_valid:
             raise ValueError(
                 f'the measure {reference!r} returned {str(values)[:80]}: it must return numbers by '
                 'name, finite or NaN (unknown)'
             )
-        figures[name] = {k: None if math.isnan(v) else v for k, v in numbers.items()}
+        figures[reference.rpartition(':')[2]] = {
+            str(name): None if math.isnan(value) else float(value) for name, value in values.items()
+        }
     return {'own_measures': figures} if figures else {}
+
+
+def _is_figure(value: object) -> bool:
+    return isinstance(value, numbers.Real) and not math.isinf(value)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from elenchus.sampling import slots
+from elenchus.sampling.metrics import measures
 from elenchus.train.config import build, functions
 from elenchus.train.config.run_settings import RunSettings
 from tests.support import method_cases
@@ -208,3 +209,22 @@ def test_the_example_of_the_guide_is_a_run_with_three_functions(write):
     values, context = method_cases.outcome(outcome, [[0.5], [1.0]], state={'best': 0.5})
     assert values.tolist() == [[0.0], [0.5]]
     assert outcome.update(np.array([[0.5], [1.0]]), context) == {'best': 1.0}
+
+
+@pytest.mark.parametrize('reply', [None, 1.0, [1.0], {'a': None}, {'a': 'x'}, {'a': float('inf')}])
+def test_a_measure_that_returns_no_numbers_by_name_is_named(write, reply):
+    reference = (
+        f'{write(f"def mine(groups, read):  return {reply!r}".replace("inf", "1e999"))}:mine'
+    )
+    with pytest.raises(ValueError, match='mine.*it must return numbers by name'):
+        measures.measure([reference], [], str)
+
+
+def test_figures_are_numbers_or_unknown_by_the_name_of_their_function(write):
+    source = (
+        'import numpy as np\ndef mine(groups, read):\n    return {"a": np.float32(1), "b": np.nan}'
+    )
+    figures = measures.measure([f'{write(source)}:mine'], [], str)
+    assert figures == {'own_measures': {'mine': {'a': 1.0, 'b': None}}}
+    with pytest.raises(ValueError, match="evaluate.measures has two functions 'mine'"):
+        measures.check_names('evaluate', measures=('a:mine', 'b:mine'), conditions=())

@@ -31,7 +31,7 @@ def outcome(function, returns, *, state=None, roles=('attempt',), rewards_=None,
     return function(returns, context), context
 
 
-def groups(*rows, texts=None):
+def groups(*rows):
     """Groups of episodes for measures: each attempt is a dict of facts, or (attempt, after).
 
     `after` is a dict of the critique's facts, or of the refinement's if it has 'correct'. The text
