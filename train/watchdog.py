@@ -155,6 +155,7 @@ class Watchdog:
         self._answered = time.monotonic()
         self._thread.start()
         if jax.process_count() > 1:
+            self._exchange()  # so that a process that stops at once has a name
             self._exchanging.start()
         return self
 
@@ -231,14 +232,18 @@ class Watchdog:
     def _exchange_often(self) -> None:
         """The thread that gives signs of life; a first process that is stopped makes it wait."""
         for was_stopped in self._looks():
-            with contextlib.suppress(jax.errors.JaxRuntimeError, AttributeError):
-                self._hosts.send({
-                    'host': socket.gethostname(), 'stage': activity.stage, 'beat': time.time(),
-                    'calls': preemption.requests.calls,
-                })  # fmt: skip
-                if jax.process_index() == 0 and not was_stopped:
-                    self._rows = self._hosts.read()
-                self._answered = time.monotonic()
+            self._exchange(reads=jax.process_index() == 0 and not was_stopped)
+
+    def _exchange(self, *, reads: bool = False) -> None:
+        """Gives a sign of life, and reads those of the others."""
+        with contextlib.suppress(jax.errors.JaxRuntimeError, AttributeError):
+            self._hosts.send({
+                'host': socket.gethostname(), 'stage': activity.stage, 'beat': time.time(),
+                'calls': preemption.requests.calls,
+            })  # fmt: skip
+            if reads:
+                self._rows = self._hosts.read()
+            self._answered = time.monotonic()
 
     def _write_status(self, hosts: list[dict[str, Any]]) -> None:
         status = {

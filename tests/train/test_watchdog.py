@@ -162,6 +162,16 @@ def test_signs_of_life_do_not_wait_for_a_status_in_a_bucket(tmp_path, monkeypatc
     assert len(sent) > 3
 
 
+def test_a_process_has_a_name_as_soon_as_it_is_watched(tmp_path, monkeypatch):
+    """One that is stopped in its first seconds would be silent on a host that is not known."""
+    monkeypatch.setattr(watchdog.jax, 'process_count', lambda: 2)
+    sent = []
+    monkeypatch.setattr(watchdog.Hosts, 'send', lambda self, sign: sent.append(sign))
+    monkeypatch.setattr(watchdog.Hosts, 'read', lambda self: [])
+    with watchdog.Watchdog(tmp_path, SETTINGS):
+        assert [sign['host'] for sign in sent] == [watchdog.socket.gethostname()]
+
+
 def test_time_goes_to_kinds_and_compiling_is_apart(clock):
     activity = Activity(clock)
     for kind, seconds, compiling in [
