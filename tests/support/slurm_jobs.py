@@ -59,9 +59,9 @@ class Cluster:
         python.chmod(0o755)
         self.environment['ELENCHUS_ENVIRONMENT'] = str(python.parents[1])
 
-    def submit(self, *flags, run, limit=30, notice=5):
-        """Submits a job of one machine; returns its number."""
-        words = ['bash', str(ROOT / 'scripts/launch/slurm.sh'), '--accelerator=cpu', *flags]
+    def submit(self, *flags, run, limit=30, notice=5, root=ROOT):
+        """Submits a job of one machine, from a clone; returns its number."""
+        words = ['bash', str(root / 'scripts/launch/slurm.sh'), '--accelerator=cpu', *flags]
         words += [f'--time={limit}', f'--notice={notice}', f'--log={self.folder}/log-%j', '--']
         done = subprocess.run(
             [*words, *run], env=self.environment, capture_output=True, text=True, check=True
