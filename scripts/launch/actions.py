@@ -9,13 +9,15 @@ import signal
 import sys
 import typing
 
+from elenchus.data.text import alerts
 from elenchus.data.text.printable import printable
-from elenchus.scripts.launch import driver, exit_codes, options, transitions
+from elenchus.scripts.launch import driver, exit_codes, options, run_status, transitions
 from elenchus.scripts.launch.cloud import Cloud, CloudError
 from elenchus.scripts.launch.commands import Commands, say
+from elenchus.scripts.launch.launched_run import value_of
 from elenchus.scripts.launch.ledger import Ledger
 from elenchus.scripts.launch.options import UsageError, describe
-from elenchus.scripts.launch.states import Policy, Progress, Resource, Run, State
+from elenchus.scripts.launch.states import Observation, Policy, Progress, Resource, Run, State
 
 ACTIONS = {
     'create': 'requests the machines',
@@ -23,8 +25,9 @@ ACTIONS = {
     'start': 'starts the run on all hosts and returns; the same command continues a stopped run',
     'keep': 'create, install and start, again after preemptions and crashes, until the run '
     'is done; then deletes',
-    'status': 'prints the state of the machines and of the run',
+    'status': 'prints the state of the machines and of the run, and where its time went',
     'logs': 'prints the end of the log',
+    'stacks': 'prints where all threads of all processes are, of a run that hangs; it goes on',
     'stop': 'sends SIGTERM to the run, so that it saves; the machines stay',
     'kill': 'sends SIGKILL to the run; the machines stay',
     'fetch': 'copies summaries, report and metrics from --workdir in the bucket to --into',
@@ -47,12 +50,13 @@ class LaunchOptions:
     poll: float = describe(60.0, 'seconds between looks, and the first delay of a back-off')
     update: bool = describe(False, 'yes: this commit and these arguments replace the run there')
     tree: str = describe('head', 'sources that are shipped', choices=('head', 'dirty'))
-    workdir: str = describe('', 'of fetch: folder in the bucket')
+    workdir: str = describe('', 'of fetch and status: folder in the bucket')
     into: str = describe('runs/fetched', 'of fetch: local folder')
     everything: bool = describe(False, 'of fetch: yes copies checkpoints, models and episodes too')
     inputs: str = describe('', 'of push: local file or folder')
     to: str = describe('', 'of push: folder in the bucket')
     lines: int = describe(50, 'of logs: lines')
+    alert: str = describe('', 'of keep: command or https://... told of preemptions and the end')
 
     def policy(self) -> Policy:
         """Returns the limits of the launch."""
@@ -134,6 +138,7 @@ class Session:
                     clock=self.clock,
                     remember=self._write,
                     say=self.say,
+                    alert=self._alert,
                 )
             except KeyboardInterrupt:
                 self.say(
@@ -154,6 +159,27 @@ class Session:
         if seen.run is Run.ENDED:
             run += f' with exit code {seen.exit_code}'
         print(f'machines {seen.resource.value}{run}' + (f' ({seen.detail})' if seen.detail else ''))
+        for line in self._describe_run(seen):
+            print(printable(line))
+        return 0
+
+    def _describe_run(self, seen: Observation) -> list[str]:
+        """Returns what the run itself says of its progress and its time, nothing before it does."""
+        began = self.ledger.read_run()
+        workdir = self.flags.workdir or value_of(began[1] if began else (), 'workdir')
+        if not workdir or (seen.resource is not Resource.READY and not workdir.startswith('gs://')):
+            return []
+        try:
+            status, timing = run_status.read(
+                workdir.rstrip('/'), commands=self.commands, on_host=self.cloud.run_on_host
+            )
+        except CloudError as error:
+            return [f'(its progress cannot be read: {error})']
+        return run_status.describe(status, timing, now=self.clock.now())
+
+    def stacks(self) -> int:
+        """Prints where all processes are."""
+        print(printable(self.cloud.dump_stacks()), end='')
         return 0
 
     def logs(self) -> int:
@@ -190,6 +216,10 @@ class Session:
                 self._remember(name)
             return 0
         return getattr(self, name)()
+
+    def _alert(self, event: str, text: str) -> None:
+        name = getattr(self.flags, 'name', '')
+        alerts.send(self.flags.alert, event, f'{name}: {text}', warn=self.say)
 
     def _write(self, progress: Progress) -> None:
         self._store(lambda: self.ledger.write(progress))
@@ -232,6 +262,8 @@ def main(
             print(options.print_help(kind, usage(usage_of)))
             return 0
         options.check_actions(line.actions, tuple(ACTIONS))
+        if wrong := alerts.check(flags.alert):
+            raise UsageError(f'--alert={flags.alert} is no command: {wrong}')
         commands = Commands(dry_run=line.dry_run)
         if set(line.actions) <= {'fetch', 'push'}:
             for action in line.actions:

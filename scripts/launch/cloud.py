@@ -68,3 +68,12 @@ class Cloud(typing.Protocol):
 
     def read_logs(self, lines: int, *, host: str = '') -> str:
         """Returns the last lines of the run's log, of a host that `look` named or of the first."""
+
+    def run_on_host(self, command: str) -> str:
+        """Runs a shell command on the first host, in the home folder; returns what it printed."""
+
+    def dump_stacks(self) -> str:
+        """Has all processes write the stacks of their threads to their log; returns the logs' end.
+
+        The run goes on.
+        """

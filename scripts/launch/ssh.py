@@ -141,6 +141,20 @@ class Machines:
         command = remote.detached_command(self.folder, 'logs', self.flags.name, str(lines))
         return self.commands.check(self._ssh(host or self.hosts[0], command), patience=QUICK)
 
+    def run_on_host(self, command: str) -> str:
+        """Runs a shell command on the first machine; returns what it printed."""
+        return self.commands.check(self._ssh(self.hosts[0], command), patience=QUICK)
+
+    def dump_stacks(self) -> str:
+        """Returns the stacks of all processes; a machine that does not answer is named."""
+        command, texts = remote.stacks_command(self.folder, self.flags.name), []
+        for host in self.hosts:
+            try:
+                texts.append(self.commands.check(self._ssh(host, command), patience=QUICK))
+            except Unreachable as error:
+                texts.append(f'--- {host} does not answer: {error}\n')
+        return ''.join(texts)
+
     def _on_all(self, *words: str) -> None:
         """Calls detached.sh on all machines, also if some of them do not answer.
 

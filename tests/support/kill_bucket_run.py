@@ -1,23 +1,24 @@
 """Kills the smoke run in a bucket in every stage; compares it by hash with a run on a disk.
 
     python -m tests.support.kill_bucket_run --workdir /tmp/kills --kills=3
-    python -m tests.support.kill_bucket_run --workdir /tmp/kills --stages=0:2 --processes=2
+    python -m tests.support.kill_bucket_run --workdir /tmp/kills2 --kills=1 --processes=2
 
 The bucket is that of `fake_gcs`. Each kill is SIGKILL to all processes of the run, or with
 --one=yes to one of them, after which the others must end by themselves; the same command then
 continues. A run that was killed leaves its lease, which the next one waits a minute for: the first
-time it does, later the lease is deleted here. --stages are those in which it is killed. Several
-processes are compared with as many on a disk. Exit code 1 if a hash differs, or a stage was hit
-less often than asked for. Not part of the test suite: it takes minutes.
+time it does, later the lease is deleted here. Several processes are compared with as many on a
+disk. Exit code 1 if a hash differs, or a stage was hit less often than asked for. Not part of the
+test suite: it takes minutes. After --minutes it stops at a kill with code 3, and the same command
+goes on: the bucket is kept in WORKDIR.
 """
 
 import argparse
 import collections
-import contextlib
 import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from tests.support import fake_gcs, kill_run, multi_process
 WORKDIR = 'gs://bucket/run'
 LOCK = 'run/lock.json'
 LIMIT_S = 600
+STAGES = [f'{i:02d}-{name}' for i, name in enumerate(lab.get_config('smoke').stages)]
 
 
 class Runs:
@@ -70,12 +72,12 @@ class Runs:
 
     def has_written(self) -> bool:
         """Returns whether this start has put anything but its lease into the bucket."""
-        return any(
-            r.label.startswith(('write', 'chunk'))
-            and LOCK not in r.label
-            and 'status' not in r.label
-            for r in list(self.fake.requests)
-        )
+        writes = [r.label for r in list(self.fake.requests) if r.label[:5] in ('write', 'chunk')]
+        return any(LOCK not in label and 'status' not in label for label in writes)
+
+    def forget_lease(self) -> None:
+        """Removes the lease of a run that was killed, which the next start would wait for."""
+        self.fake.objects.buckets['bucket'].pop(LOCK, None)
 
     def kill_in(self, stage: str, *, rng: random.Random, seconds: float, one: bool) -> str:
         """Kills the run some time after it has reached a stage; returns the stage that was hit."""
@@ -101,20 +103,40 @@ class Runs:
         return hit
 
 
-def kill_stages(runs: Runs, stages: list[str], *, seconds: dict, kills: int, one: bool) -> dict:
-    """Kills each of these stages so often; returns the hits by stage."""
-    rng, hits = random.Random(0), collections.Counter()
-    for stage in stages:
-        while hits[stage] < kills:
-            if sum(hits.values()):
-                with contextlib.suppress(KeyError):
-                    del runs.fake.objects.buckets['bucket'][LOCK]
+class Bucket:
+    """The objects and the hits of a sequence of kills, kept on a disk between calls."""
+
+    def __init__(self, folder: pathlib.Path, objects: fake_gcs.Objects):
+        self._folder, self._objects = folder, objects
+        self.hits = collections.Counter()
+        if (folder / 'hits.json').exists():
+            self.hits.update(json.loads((folder / 'hits.json').read_text()))
+            objects.put_tree(folder / 'objects' / 'run', 'run')
+
+    def store(self) -> pathlib.Path:
+        """Writes both; returns the folder of the run."""
+        shutil.rmtree(self._folder / 'objects', ignore_errors=True)
+        self._objects.save(self._folder / 'objects')
+        (self._folder / 'hits.json').write_text(json.dumps(self.hits))
+        return self._folder / 'objects' / 'run'
+
+
+def kill_stages(runs: Runs, bucket: Bucket, *, seconds: dict, args: argparse.Namespace) -> bool:
+    """Kills each stage so often; returns False if the time is over before."""
+    rng, since = random.Random(sum(bucket.hits.values())), time.monotonic()
+    for stage in STAGES:
+        while bucket.hits[stage] < args.kills:
+            if time.monotonic() - since > args.minutes * 60:
+                return False
+            if bucket.hits:
+                runs.forget_lease()
             took = seconds[stage]['seconds']
-            hit = runs.kill_in(stage, rng=rng, seconds=took, one=one)
-            hits[hit] += 1
-            if hit == 'ended' or hit > stage:
+            hit = runs.kill_in(stage, rng=rng, seconds=took, one=args.one == 'yes')
+            bucket.hits[hit] += 1
+            bucket.store()
+            if f'run/stages/{stage}/summary.json' in runs.fake.objects.names():
                 break
-    return dict(hits)
+    return True
 
 
 def main() -> int:
@@ -122,36 +144,31 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--workdir', type=pathlib.Path, required=True)
     parser.add_argument('--kills', type=int, default=3, help='of each stage')
-    parser.add_argument('--stages', default=':', help='FROM:TO, the second excluded')
     parser.add_argument('--processes', type=int, default=1)
     parser.add_argument('--one', choices=('yes', 'no'), default='no', help='kill one process only')
+    parser.add_argument('--minutes', type=float, default=600)
     args = parser.parse_args()
-    stages = [f'{i:02d}-{name}' for i, name in enumerate(lab.get_config('smoke').stages)]
-    first, last = (int(word) if word else None for word in args.stages.split(':'))
-    args.workdir.mkdir(parents=True, exist_ok=True)
-    whole = args.workdir / f'whole-{args.processes}'
-    runs = Runs(args.workdir / f'whole-{args.processes}.log', processes=args.processes)
-    if not (whole / 'run' / 'report.html').exists():
-        runs.finish(str(whole / 'run'))
-    seconds = json.loads((whole / 'run' / 'summary.json').read_text())['stages']
+    whole = args.workdir / 'whole' / 'run'
+    if not (whole / 'report.html').exists():
+        Runs(args.workdir / 'whole.log', processes=args.processes).finish(str(whole))
+    seconds = json.loads((whole / 'summary.json').read_text())['stages']
     with fake_gcs.FakeGcs('bucket') as fake:
-        log = args.workdir / f'killed-{args.processes}-{args.stages.replace(":", "-")}.log'
-        runs = Runs(log, processes=args.processes, fake=fake)
-        wanted, one = stages[first:last], args.one == 'yes'
-        hits = kill_stages(runs, wanted, seconds=seconds, kills=args.kills, one=one)
-        if 'ended' not in hits:
-            with contextlib.suppress(KeyError):
-                del fake.objects.buckets['bucket'][LOCK]
+        runs = Runs(args.workdir / 'killed.log', processes=args.processes, fake=fake)
+        bucket = Bucket(args.workdir, fake.objects)
+        if not kill_stages(runs, bucket, seconds=seconds, args=args):
+            return 3
+        if not bucket.hits['ended']:
+            runs.forget_lease()
             runs.finish(WORKDIR)
         left = [name for name in fake.objects.names() if name == LOCK]
-        saved = fake.objects.save(log.with_suffix('.objects'))
+        killed = bucket.store()
     jax.set_mesh(sharding.make_mesh((-1, 1, 1)))
-    expected, actual = map(kill_run.fingerprints, (whole / 'run', saved / 'run'))
+    expected, actual = map(kill_run.fingerprints, (whole, killed))
     names = expected.keys() | actual.keys()
     differing = sorted(name for name in names if expected.get(name) != actual.get(name))
-    result = {'hits': hits, 'compared': len(expected), 'differing': differing, 'left': left}
+    result = {'hits': bucket.hits, 'compared': len(expected), 'differing': differing, 'left': left}
     print(json.dumps(result, indent=1))
-    few = [stage for stage in wanted if hits.get(stage, 0) < args.kills]
+    few = [stage for stage in STAGES if bucket.hits[stage] < args.kills]
     return int(bool(differing or few or left))
 
 

@@ -8,13 +8,14 @@ import time
 
 import pytest
 
+from elenchus.data.text.run_times import time_shares
 from elenchus.train import preemption, watchdog
 from elenchus.train.early_end import EarlyEnd
 from elenchus.train.metrics import activity as activity_lib
 from elenchus.train.metrics import progress
-from elenchus.train.metrics.activity import Activity, time_shares
+from elenchus.train.metrics.activity import Activity
 
-SETTINGS = watchdog.WatchdogSettings(slow_factor=20.0, timeout_s=600.0, stop_within_s=0.0)
+SETTINGS = watchdog.WatchdogSettings(slow_factor=20.0, timeout_s=600.0, stop_within_s=0.0, alert='')
 
 
 class Clock:
