@@ -9,7 +9,8 @@ import time
 ROOT = pathlib.Path(__file__).parents[2]
 STAND_IN = pathlib.Path(__file__).with_name('slurm_stand_in.py')
 TASK = """
-import json, os, pathlib, signal, sys, time
+import faulthandler, json, os, pathlib, signal, sys, time
+faulthandler.register(signal.SIGQUIT)
 folder, plan = pathlib.Path(sys.argv[-2]), json.loads(sys.argv[-1])
 start = int(os.environ.get('SLURM_RESTART_COUNT', 0))
 rank = int(os.environ['SLURM_PROCID'])

@@ -254,7 +254,10 @@ def test_a_start_that_was_killed_counts_up_to_its_last_sign(tmp_path, monkeypatc
     watch(tmp_path, monkeypatch)
     rows = [json.loads(line) for line in (tmp_path / 'timing.jsonl').read_text().splitlines()]
     assert [row['state'] for row in rows] == ['running', 'done']
-    assert rows[0]['seconds'] == {'steps': 4.0} and 'over 2 starts: idle' in capsys.readouterr().out
+    assert (
+        rows[0]['seconds'] == {'steps': 4.0}
+        and 'over 2 starts, goodput 0.0%: idle' in capsys.readouterr().out
+    )
 
 
 def test_the_stacks_of_a_run_without_progress_are_dumped(tmp_path, monkeypatch, capfd):

@@ -95,6 +95,21 @@ def test_cancelling_and_stopping_end_a_job(cluster):
         (cluster.folder / 'start-0-1').unlink()
 
 
+def test_stacks_of_a_job_that_hangs_come_to_its_log_and_it_goes_on(cluster):
+    job = cluster.submit('--gpus=2', run=plan_words(cluster, [[[0], [0]]]))
+    for rank in range(2):
+        cluster.wait_for(f'start-0-{rank}')
+    words = ['bash', str(ROOT / 'scripts/launch/slurm.sh'), 'stacks', f'--id={job}']
+    words.append(f'--log={cluster.folder}/log-%j')
+    done = subprocess.run(
+        words, env=cluster.environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.count('most recent call first') == 2
+    assert not (cluster.jobs / job / 'exit').exists()
+    subprocess.run(['scancel', job], env=cluster.environment, check=True)
+    cluster.wait(job)
+
+
 def test_every_process_has_the_cores_that_were_requested(cluster):
     run_plan(cluster, '--cpus=7', plan=[[0, 0]])
     assert (cluster.folder / 'start-0-1').read_text() == '7'
