@@ -28,7 +28,8 @@ def main(arguments: list[str]) -> int:
     find_own_package()
     name, rest = (arguments or [''])[0], arguments[1:]
     if name == 'codes':
-        print(importlib.import_module('elenchus.scripts.launch.exit_codes').print_table())
+        table = importlib.import_module('elenchus.scripts.launch.exit_codes').print_table()
+        importlib.import_module('elenchus.scripts.launch.commands').show(table)
         return 0
     if name == 'run' and len(rest) == 1:
         return importlib.import_module('elenchus.scripts.launch.run_status').main(rest[0])

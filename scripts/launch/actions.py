@@ -13,11 +13,19 @@ from elenchus.data.text import alerts
 from elenchus.data.text.printable import printable
 from elenchus.scripts.launch import driver, exit_codes, options, run_status, transitions
 from elenchus.scripts.launch.cloud import Cloud, CloudError
-from elenchus.scripts.launch.commands import Commands, say
-from elenchus.scripts.launch.launched_run import value_of
+from elenchus.scripts.launch.commands import Commands, say, show
+from elenchus.scripts.launch.launched_run import key_of, value_of
 from elenchus.scripts.launch.ledger import Ledger
 from elenchus.scripts.launch.options import UsageError, describe
-from elenchus.scripts.launch.states import Observation, Policy, Progress, Resource, Run, State
+from elenchus.scripts.launch.states import (
+    Cause,
+    Observation,
+    Policy,
+    Progress,
+    Resource,
+    Run,
+    State,
+)
 
 ACTIONS = {
     'create': 'requests the machines',
@@ -99,7 +107,7 @@ def push(flags: LaunchOptions, commands: Commands) -> None:
         commands.check(['gcloud', 'storage', 'rsync', '--recursive', str(path), to])
     else:
         commands.check(['gcloud', 'storage', 'cp', str(path), f'{to}/{path.name}'])
-    print(f'{to}/{"" if path.is_dir() else path.name}')
+    show(f'{to}/{"" if path.is_dir() else path.name}')
 
 
 class Session:
@@ -113,6 +121,20 @@ class Session:
         self.clock = driver.Clock()
         self.say = say
         self.is_warned = False
+
+    def check_alone(self) -> None:
+        """Checks that no other launch of this machine is at work on the same run.
+
+        Raises:
+            UsageError: One is, whose machines would be billed beside these.
+        """
+        for other in self.ledger.elsewhere():
+            began = other.read_run()
+            if began and key_of(began[1]) == key_of(self.cloud.launched.arguments):
+                raise UsageError(
+                    f'this run is at work already, as {other.place} (its --workdir is the same): '
+                    'watch it there, or `delete` it there before, or use another --workdir'
+                )
 
     def keep(self) -> int:
         """Brings the run to its end; returns the exit code."""
@@ -158,9 +180,9 @@ class Session:
         run = '' if seen.resource is not Resource.READY else f', run {seen.run.value}'
         if seen.run is Run.ENDED:
             run += f' with exit code {seen.exit_code}'
-        print(f'machines {seen.resource.value}{run}' + (f' ({seen.detail})' if seen.detail else ''))
-        for line in self._describe_run(seen):
-            print(printable(line))
+        detail = f' ({seen.detail})' if seen.detail else ''
+        lines = [f'machines {seen.resource.value}{run}{detail}', *self._describe_run(seen)]
+        show(printable('\n'.join(lines)))
         return 0
 
     def _describe_run(self, seen: Observation) -> list[str]:
@@ -179,12 +201,12 @@ class Session:
 
     def stacks(self) -> int:
         """Prints where all processes are."""
-        print(printable(self.cloud.dump_stacks()), end='')
+        show(printable(self.cloud.dump_stacks()), end='')
         return 0
 
     def logs(self) -> int:
         """Prints the end of the log."""
-        print(printable(self.cloud.read_logs(self.flags.lines)), end='')
+        show(printable(self.cloud.read_logs(self.flags.lines)), end='')
         return 0
 
     def cost(self) -> int:
@@ -193,7 +215,7 @@ class Session:
         hours = progress.billed_seconds(self.clock.now()) / 3600
         end = '' if progress.billing is None else ', and goes on'
         chips = self.cloud.chips
-        print(f'{hours:.2f} slice-hours, {hours * chips:.2f} chip-hours on {chips} chips{end}')
+        show(f'{hours:.2f} slice-hours, {hours * chips:.2f} chip-hours on {chips} chips{end}')
         return 0
 
     def fetch(self) -> int:
@@ -235,6 +257,10 @@ class Session:
 
     def _remember(self, name: str) -> None:
         progress, now = self.ledger.read(), self.clock.now()
+        if name == 'delete' and progress.state is State.ABSENT:
+            for other in self.ledger.elsewhere():
+                if other.path.name == self.ledger.path.name:
+                    self.say(f'a launch of that name has not ended: {other.place}')
         if name == 'create':
             progress = Progress(state=State.REQUESTED, requested=now)
             self.ledger.forget_run()
@@ -259,9 +285,11 @@ def main(
     try:
         flags, line = options.parse(kind, arguments)
         if line.help:
-            print(options.print_help(kind, usage(usage_of)))
+            show(options.print_help(kind, usage(usage_of)))
             return 0
         options.check_actions(line.actions, tuple(ACTIONS))
+        if not flags.max_hours:
+            raise UsageError('--max_hours=0 must be above 0; nearest: 0.1')
         if wrong := alerts.check(flags.alert):
             raise UsageError(f'--alert={flags.alert} is no command: {wrong}')
         commands = Commands(dry_run=line.dry_run)
@@ -273,6 +301,8 @@ def main(
         if NEED_SOURCES & set(line.actions):
             cloud.prepare()
         session = Session(flags, cloud, commands)
+        if NEED_SOURCES & set(line.actions) and not line.dry_run:
+            session.check_alone()
         for action in line.actions:
             code = session.act(action)
             if code:
@@ -282,5 +312,6 @@ def main(
         return exit_codes.REFUSAL
     except CloudError as error:
         print(f'error: {error}', file=sys.stderr)
-        return exit_codes.REFUSAL if error.cause.value == 'refused' else exit_codes.CRASH
+        refused = error.cause in (Cause.REFUSED, Cause.LOGIN)
+        return exit_codes.REFUSAL if refused else exit_codes.CRASH
     return 0

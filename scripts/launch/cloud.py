@@ -23,6 +23,12 @@ class Unreachable(CloudError):
     cause = Cause.UNREACHABLE
 
 
+class LoggedOut(Unreachable):
+    """The cloud's tool has no valid login; before anything was requested, that ends a launch."""
+
+    cause = Cause.LOGIN
+
+
 class Refused(CloudError):
     """The same command would be refused again: a wrong flag, no permission, no quota."""
 

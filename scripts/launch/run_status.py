@@ -12,7 +12,7 @@ import typing
 from elenchus.data.text.printable import printable
 from elenchus.data.text.run_times import describe_times
 from elenchus.scripts.launch import exit_codes
-from elenchus.scripts.launch.commands import Commands
+from elenchus.scripts.launch.commands import Commands, show
 
 DEAD_S = 90.0
 """Seconds without a sign of life after which a run that calls itself running is probably dead."""
@@ -119,5 +119,5 @@ def main(workdir: str) -> int:
     if not lines:
         print(f'error: {workdir} has no status.json of a run', file=sys.stderr)
         return exit_codes.REFUSAL
-    print(printable('\n'.join(lines)))
+    show(printable('\n'.join(lines)))
     return 0
