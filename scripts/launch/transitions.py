@@ -182,9 +182,11 @@ def _fail(progress: Progress, event: Failure, policy: Policy) -> Step:
         return dataclasses.replace(progress, deletes=deletes, why=why), Action(
             Kind.DELETE, policy.backoff(deletes - 1)
         )
-    if event.cause is Cause.LOGIN and progress.requested is not None:
+    is_begun = progress.requested is not None or progress.billing is not None
+    if event.cause is Cause.LOGIN and is_begun:
         event = dataclasses.replace(event, cause=Cause.UNREACHABLE)
-    if event.cause in (Cause.REFUSED, Cause.LOGIN) and progress.state is State.ABSENT:
+    is_refused = event.cause in (Cause.REFUSED, Cause.LOGIN)
+    if is_refused and progress.state is State.ABSENT and progress.billing is None:
         # Nothing is there yet, and nothing will be.
         return _end(progress, exit_codes.REFUSAL, why=why, policy=policy, keep=True)
     if event.cause is Cause.REFUSED and kind in (Kind.CREATE, Kind.INSTALL, Kind.START):
@@ -210,7 +212,8 @@ def _miss(progress: Progress, why: str, policy: Policy) -> Step:
     Only hosts that never answered are given up, and launches that have requested nothing.
     """
     misses = progress.misses + 1
-    if progress.requested is None and progress.billing is None and misses > policy.silence:
+    is_begun = progress.requested is not None or progress.billing is not None
+    if not is_begun and misses > policy.silence:
         return _end(progress, exit_codes.CRASH, why=why, policy=policy, keep=True)
     never = progress.billing is not None and not progress.reached
     if never and misses > policy.silence:
