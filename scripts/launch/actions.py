@@ -9,7 +9,8 @@ import signal
 import sys
 import typing
 
-from elenchus.data.text import alerts
+from elenchus.data.text.alerts import check as check_alert
+from elenchus.data.text.alerts import send as send_alert
 from elenchus.data.text.printable import printable
 from elenchus.scripts.launch import driver, exit_codes, options, run_status, transitions
 from elenchus.scripts.launch.cloud import Cloud, CloudError
@@ -241,7 +242,7 @@ class Session:
 
     def _alert(self, event: str, text: str) -> None:
         name = getattr(self.flags, 'name', '')
-        alerts.send(self.flags.alert, event, f'{name}: {text}', warn=self.say)
+        send_alert(self.flags.alert, event, f'{name}: {text}', warn=self.say)
 
     def _write(self, progress: Progress) -> None:
         self._store(lambda: self.ledger.write(progress))
@@ -290,7 +291,7 @@ def main(
         options.check_actions(line.actions, tuple(ACTIONS))
         if not flags.max_hours:
             raise UsageError('--max_hours=0 must be above 0; nearest: 0.1')
-        if wrong := alerts.check(flags.alert):
+        if wrong := check_alert(flags.alert):
             raise UsageError(f'--alert={flags.alert} is no command: {wrong}')
         commands = Commands(dry_run=line.dry_run)
         if set(line.actions) <= {'fetch', 'push'}:

@@ -182,8 +182,8 @@ def _fail(progress: Progress, event: Failure, policy: Policy) -> Step:
         return dataclasses.replace(progress, deletes=deletes, why=why), Action(
             Kind.DELETE, policy.backoff(deletes - 1)
         )
-    is_begun = progress.requested is not None or progress.billing is not None
-    if event.cause is Cause.LOGIN and is_begun:
+    has_machines = progress.requested is not None or progress.billing is not None
+    if event.cause is Cause.LOGIN and has_machines:
         event = dataclasses.replace(event, cause=Cause.UNREACHABLE)
     is_refused = event.cause in (Cause.REFUSED, Cause.LOGIN)
     if is_refused and progress.state is State.ABSENT and progress.billing is None:
@@ -212,8 +212,8 @@ def _miss(progress: Progress, why: str, policy: Policy) -> Step:
     Only hosts that never answered are given up, and launches that have requested nothing.
     """
     misses = progress.misses + 1
-    is_begun = progress.requested is not None or progress.billing is not None
-    if not is_begun and misses > policy.silence:
+    has_machines = progress.requested is not None or progress.billing is not None
+    if not has_machines and misses > policy.silence:
         return _end(progress, exit_codes.CRASH, why=why, policy=policy, keep=True)
     never = progress.billing is not None and not progress.reached
     if never and misses > policy.silence:

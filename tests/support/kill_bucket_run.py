@@ -160,16 +160,21 @@ def main() -> int:
         if not bucket.hits['ended']:
             runs.forget_lease()
             runs.finish(WORKDIR)
-        left = [name for name in fake.objects.names() if name == LOCK]
+        leases = [name for name in fake.objects.names() if name == LOCK]
         killed = bucket.store()
     jax.set_mesh(sharding.make_mesh((-1, 1, 1)))
     expected, actual = map(kill_run.fingerprints, (whole, killed))
     names = expected.keys() | actual.keys()
     differing = sorted(name for name in names if expected.get(name) != actual.get(name))
-    result = {'hits': bucket.hits, 'compared': len(expected), 'differing': differing, 'left': left}
+    result = {
+        'hits': bucket.hits,
+        'compared': len(expected),
+        'differing': differing,
+        'leases': leases,
+    }
     print(json.dumps(result, indent=1))
     few = [stage for stage in STAGES if bucket.hits[stage] < args.kills]
-    return int(bool(differing or few or left))
+    return int(bool(differing or few or leases))
 
 
 if __name__ == '__main__':

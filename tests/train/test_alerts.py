@@ -19,7 +19,7 @@ SETTINGS = watchdog.WatchdogSettings(20.0, 600.0, 0.0, alert='tell me')
 
 
 @pytest.fixture
-def told(monkeypatch):
+def news(monkeypatch):
     """(event, text) of what was sent."""
     sent = []
     monkeypatch.setattr(
@@ -38,7 +38,7 @@ def told(monkeypatch):
     ],
     ids=str,
 )
-def test_the_end_of_a_run_is_told(tmp_path, told, error, event, text):
+def test_the_user_hears_how_a_run_ends(tmp_path, news, error, event, text):
     try:
         with watchdog.Watchdog(tmp_path, SETTINGS):
             watchdog.activity.start_stage('actor')
@@ -46,26 +46,24 @@ def test_the_end_of_a_run_is_told(tmp_path, told, error, event, text):
                 raise error
     except (FloatingPointError, OSError, SystemExit):
         pass
-    assert [name for name, _ in told] == [event]
-    assert told[0][1].startswith(f'{tmp_path}: actor') and text in told[0][1]
-    watchdog.tell('nonfinite', 'after the end of a run nobody is told')
-    assert len(told) == 1
+    assert [name for name, _ in news] == [event]
+    assert news[0][1].startswith(f'{tmp_path}: actor') and text in news[0][1]
+    watchdog.tell('nonfinite', 'after the end of a run nobody hears')
+    assert len(news) == 1
 
 
-def test_an_update_that_is_not_finite_is_told_once_in_a_row(tmp_path, told, capsys):
+def test_updates_that_are_not_finite_are_one_alert_in_a_row(tmp_path, news, capsys):
     with watchdog.Watchdog(tmp_path, SETTINGS):
         guard = nonfinite.FiniteGuard(tmp_path, 'skip')
         push_steps(guard, BROKEN, BROKEN, FINE, BROKEN, FINE)
-    assert [name for name, _ in told] == ['nonfinite', 'nonfinite', 'done']
-    assert 'step 1: loss nan' in told[0][1]
+    assert [name for name, _ in news] == ['nonfinite', 'nonfinite', 'done']
+    assert 'step 1: loss nan' in news[0][1]
 
 
 @pytest.mark.parametrize(
     ('process', 'events'), [(0, ['silent', 'stuck']), (1, ['silent']), (2, [])]
 )
-def test_silence_and_standstill_are_told_by_one_process(
-    tmp_path, told, monkeypatch, process, events
-):
+def test_one_process_tells_of_silence_and_standstill(tmp_path, news, monkeypatch, process, events):
     texts = {('silent', 3): 'a', ('stuck', 1): 'b', ('slow', 1): 'c'}
     if process:
         texts = {('unanswered',): 'a'}
@@ -74,7 +72,7 @@ def test_silence_and_standstill_are_told_by_one_process(
     dog = watchdog.Watchdog(tmp_path, SETTINGS)
     dog._complain()
     dog._complain()
-    assert [name for name, _ in told][: len(events)] == events
+    assert [name for name, _ in news][: len(events)] == events
 
 
 def test_a_command_that_is_none_is_refused_before_the_run():

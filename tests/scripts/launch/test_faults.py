@@ -130,19 +130,19 @@ def test_a_log_that_cannot_be_read_changes_nothing(tmp_path):
         ('the deletion fails, always, and the hosts may not delete', ['done']),
     ],
 )
-def test_the_user_is_told_of_every_change_once(tmp_path, monkeypatch, name, events):
-    fault, told = next(f for f in FAULTS if f.name == name), []
+def test_the_user_hears_of_every_change_once(tmp_path, monkeypatch, name, events):
+    fault, news = next(f for f in FAULTS if f.name == name), []
     gcloud = FakeGcloud(FakeClock(), **fault.cloud)
     if fault.begin:
         fault.begin(gcloud)
-    sends = lambda *words, warn: told.append(words)  # noqa: E731
-    monkeypatch.setattr(actions.alerts, 'send', sends)
+    sends = lambda *words, warn: news.append(words)  # noqa: E731
+    monkeypatch.setattr(actions, 'send_alert', sends)
     with launch_faults.launches_in(tmp_path):
         flags = {**fault.flags, 'alert': 'tell me'}
         launch_faults.make_session(gcloud, [], **flags).keep()
-    assert [event for _, event, _ in told] == events
-    assert all(target == 'tell me' and text.startswith('pod: ') for target, _, text in told)
-    assert ('NOT DELETED' in told[-1][2]) == ('deletion' in name)
+    assert [event for _, event, _ in news] == events
+    assert all(target == 'tell me' and text.startswith('pod: ') for target, _, text in news)
+    assert ('NOT DELETED' in news[-1][2]) == ('deletion' in name)
 
 
 def test_hosts_that_may_not_delete_are_reported_once(tmp_path, capsys):

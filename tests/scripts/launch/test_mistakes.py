@@ -62,7 +62,7 @@ def test_a_run_is_not_launched_in_two_places(names, state, ending, run, is_refus
     assert names[-1] in str(error.value) and '\n' not in str(error.value)
 
 
-def test_a_launcher_refuses_it_before_anything_is_asked_for(capsys, monkeypatch):
+def test_a_launcher_refuses_it_before_any_request(capsys, monkeypatch):
     remember(RUN, 'tpu', '', 'us-west4-a', 'pod')
     monkeypatch.setattr(tpu.Tpu, 'prepare', lambda self: None)
     monkeypatch.setattr(Commands, 'run', lambda *_, **__: pytest.fail('a command was run'))

@@ -138,7 +138,7 @@ def test_stacks_of_pods():
     assert command == "cd '/my app' && bash scripts/launch/stacks.sh && sleep 2"
 
 
-def test_all_processes_of_scripts_run_are_found_and_others_are_left_alone(tmp_path):
+def test_all_processes_of_scripts_run_say_where_they_are_and_no_others(tmp_path):
     """As in a pod, where nobody knows their numbers."""
     package = tmp_path / 'scripts'
     package.mkdir()
