@@ -41,11 +41,16 @@ WRONG = re.compile(
     r'INVALID_ARGUMENT|unrecognized argument|invalid choice|argument .*: (expected|must be)|'
     r'quota|RESOURCE_EXHAUSTED|FAILED_PRECONDITION|has not been used in project|is disabled|'
     r'do not currently have an active account|invalid value|could not parse resource|'
-    r'not present in the SSH agent|location \S+ (is|was) not found|billing to be enabled',
+    r'not present in the SSH agent|location \S+ (is|was) not found|billing to be enabled|'
+    r"doesn't have a resource type|context .* does not exist|no configuration has been provided",
     re.IGNORECASE,
 )
-LOGIN = re.compile(r'invalid_grant|reauthentication (failed|required)', re.IGNORECASE)
-"""A login that has expired, or asks for a password again; published in the issues of gcloud."""
+LOGIN = re.compile(
+    r'invalid_grant|reauthentication (failed|required)|must be logged in to the server|'
+    r'asked for the client to provide credentials|getting credentials: exec|\(Unauthorized\)',
+    re.IGNORECASE,
+)
+"""A login that has expired, or asks for a password again, of gcloud or kubectl."""
 FAILED_ON = re.compile(r'Command execution on worker (\d+) failed')
 """A host of several (SDK 528, tpu_vm/ssh.py)."""
 MISSING = re.compile(r'NOT_FOUND|was not found|not found', re.IGNORECASE)

@@ -7,14 +7,14 @@ import re
 import time
 import typing
 
-from elenchus.scripts.launch import actions, options, remote
+from elenchus.scripts.launch import actions, exit_codes, options, remote
 from elenchus.scripts.launch.actions import LaunchOptions
 from elenchus.scripts.launch.cloud import Unreachable
 from elenchus.scripts.launch.commands import Commands
 from elenchus.scripts.launch.launched_run import LaunchedRun
 from elenchus.scripts.launch.ledger import Ledger
 from elenchus.scripts.launch.options import UsageError, describe
-from elenchus.scripts.launch.states import Observation
+from elenchus.scripts.launch.states import Observation, Resource, Run
 
 SSH_OPTIONS = (
     # Never asks for a password; notices a dead connection after 90 s (ssh_config(5)).
@@ -22,6 +22,7 @@ SSH_OPTIONS = (
     *('-o', 'ServerAliveInterval=30', '-o', 'ServerAliveCountMax=3'),
 )
 HOST = re.compile(r'([A-Za-z0-9_][\w.-]*@)?[A-Za-z0-9_\[:][\w.:\]-]*')
+DENIED = re.compile(r'Permission denied|Host key verification failed|Bad owner or permissions')
 QUICK = 120.0
 """Seconds after which a short command on a host counts as lost."""
 
@@ -84,6 +85,10 @@ class Machines:
                 silent = f'{host}: {error}'
                 continue
             seen += [dataclasses.replace(s, host=host) for s in remote.read_status(output)]
+        if silent and not seen and DENIED.search(silent):
+            # No key or no known host: waiting mends neither.
+            code = exit_codes.REFUSAL
+            return Observation(Resource.READY, Run.UNKNOWN, code, detail=silent)
         code = remote.code_of_stragglers(seen)
         if code:
             self._on_all('abort', str(code))

@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from elenchus.scripts.launch import actions, options, ssh, tpu
-from elenchus.scripts.launch.commands import Commands
+from elenchus.scripts.launch import actions, gke, launched_run, options, sources, ssh, tpu
+from elenchus.scripts.launch.commands import Commands, Result
 from elenchus.scripts.launch.ledger import Ledger
 from elenchus.scripts.launch.states import Progress, State
 from tests.support import launch_faults
@@ -106,3 +106,52 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path, action):
     assert done.stdout.strip() == '0'
     if action == 'status delete':  # what costs money is done all the same
         assert 'queued-resources delete pod' in (tmp_path / 'bin' / 'log').read_text()
+
+
+def keep(flags, cloud, monkeypatch, result):
+    """Runs `keep` where every command ends so; returns its code, lines, commands and seconds."""
+    lines, words = [], []
+    monkeypatch.setattr(
+        Commands, 'run', lambda _, command, **__: words.append(command[0]) or result
+    )
+    cloud.launched.sources = sources.Sources(pathlib.Path('/x/a.tar.gz'), 'abc', frozenset(), '')
+    cloud.launched.key = launched_run.key_of(RUN)
+    command_line = actions.Session(flags, cloud, Commands())
+    command_line.clock, command_line.say = FakeClock(), lines.append
+    begin = command_line.clock.now()
+    return command_line.keep(), lines, words, command_line.clock.now() - begin
+
+
+KUBECTL = (
+    'error: You must be logged in to the server (Unauthorized)',
+    "E1129 memcache.go:265] couldn't get current server API group list: the server has asked for "
+    'the client to provide credentials',
+    'Unable to connect to the server: getting credentials: exec: executable gke-gcloud-auth-plugin '
+    'failed with exit code 1',
+    'error: the server doesn\'t have a resource type "jobset"',
+    'error: context "gke_p_z_c" does not exist',
+    'error: no configuration has been provided, try setting KUBERNETES_MASTER environment variable',
+)
+
+
+@pytest.mark.parametrize('text', KUBECTL)
+def test_a_cluster_that_cannot_be_asked_ends_keep_before_anything_is_built(monkeypatch, text):
+    flags = gke.GkeOptions(name='run1', cluster='c', zone='z')
+    cloud = gke.Workload(flags, RUN, Commands())
+    code, lines, words, _ = keep(flags, cloud, monkeypatch, Result(1, '', text))
+    assert code == 2 and words == ['kubectl'] and text[-20:] in lines[-1]
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        'u@a: Permission denied (publickey,password).',
+        'Host key verification failed.',
+        'Bad owner or permissions on /home/u/.ssh/config',
+    ],
+)
+def test_machines_that_let_nobody_in_end_keep_at_once(monkeypatch, text):
+    flags = ssh.SshOptions(hosts='u@a,b')
+    cloud = ssh.Machines(flags, RUN, Commands())
+    code, lines, _, seconds = keep(flags, cloud, monkeypatch, Result(255, '', text))
+    assert code == 2 and text.strip('.') in lines[-1] and seconds == 0
