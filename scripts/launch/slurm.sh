@@ -194,7 +194,7 @@ status() {
     if [[ $DRY_RUN == yes ]] || command -v sacct >/dev/null; then
         run sacct --name="$job" --allocations --format=JobID,State,ExitCode,Elapsed || true
     fi
-    if [[ -n $workdir ]]; then run python3 "$HERE/__main__.py" run "$workdir"; fi
+    if [[ -n $workdir ]]; then run bash -c 'source "$0/python.sh" && launch run "$1"' "$HERE" "$workdir"; fi
 }
 
 stacks() {

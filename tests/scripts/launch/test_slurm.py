@@ -108,6 +108,20 @@ def test_stacks_of_a_job_that_hangs_come_to_its_log_and_it_goes_on(cluster):
     )
     assert done.stdout.count('most recent call first') == 2
     assert not (cluster.jobs / job / 'exit').exists()
+    squeue = cluster.folder / 'bin' / 'squeue'
+    stand_in = squeue.read_text()
+    squeue.write_text('#!/bin/sh\n')
+    status = {'state': 'done', 'stage': 'evaluate', 'heartbeat': 5, 'hosts': [], 'kept': True}
+    (cluster.folder / 'status.json').write_text(json.dumps(status))
+    (cluster.folder / 'timing.jsonl').write_text(
+        json.dumps({'started': 1, 'heartbeat': 5, 'seconds': {'steps': 3, 'saving': 1}})
+    )
+    words = [*words[:2], 'status', f'--workdir={cluster.folder}']
+    done = subprocess.run(
+        words, env=cluster.environment, capture_output=True, text=True, check=True
+    )
+    assert 'run done: evaluate' in done.stdout and 'goodput 75.0%' in done.stdout, done.stderr
+    squeue.write_text(stand_in)
     subprocess.run(['scancel', job], env=cluster.environment, check=True)
     cluster.wait(job)
 
