@@ -139,6 +139,7 @@ WATCHDOG = {  # warnings in the log, which end nothing, and the end at a request
     'slow_factor': 20.0,  # a step is slow that takes this many times the median
     'timeout_s': 1800.0,  # without progress, until the Python stacks go to the log; 0: never
     'stop_within_s': 10.0,  # from SIGTERM until a process leaves that cannot save yet; 0: it waits
+    'alert': '',  # command or https://... told of the end, silent hosts and NaN; '': nobody
 }
 
 BASE = {  # stage `base`: the model that actor and critic start from

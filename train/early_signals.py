@@ -1,11 +1,17 @@
 """Requests to stop while a script imports its packages, which takes seconds of a busy machine.
 
+Requests for the Python stacks of all threads are answered too, from the first second on: SIGQUIT
+(Ctrl-\\ on a terminal) and SIGUSR1 write them, in C, and nothing else stops.
+
 Only the standard library is imported here: scripts call `end_at_signals` before they import JAX.
 """
 
+import contextlib
+import faulthandler
 import os
 import signal
 import sys
+from typing import TextIO
 
 EXIT_CODE = 75  # EX_TEMPFAIL: nothing is lost and the same command continues
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -21,6 +27,17 @@ def end_at_signals() -> None:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _end)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in (signal.SIGQUIT, signal.SIGUSR1):
+        dump_stacks_at(number, sys.__stderr__)
+
+
+def dump_stacks_at(number: signal.Signals, file: TextIO) -> None:
+    """Makes a signal write the Python stacks of all threads to a file; nothing else stops."""
+    with contextlib.suppress(ValueError, OSError, AttributeError):  # not the main thread; no file
+        if signal.getsignal(number) == signal.SIG_DFL:
+            # What faulthandler restores while the interpreter ends; the default would kill it.
+            signal.signal(number, signal.SIG_IGN)
+        faulthandler.register(number, file=file, all_threads=True)
 
 
 def _end(number: int, frame) -> None:

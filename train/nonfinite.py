@@ -10,6 +10,7 @@ import numpy as np
 
 from elenchus.data.files import atomic
 from elenchus.data.records import Batch
+from elenchus.train import watchdog
 
 MAX_CONSECUTIVE_SKIPS = 10
 """Consecutive skipped updates that end a run: a run this far gone does not recover by itself."""
@@ -49,6 +50,8 @@ class FiniteGuard:
     def _react(self, text: str) -> None:
         """Stops or warns, as the policy says."""
         self._consecutive_skips += 1
+        if self._consecutive_skips == 1:
+            watchdog.tell('nonfinite', text)
         if self._policy == 'stop':
             raise FloatingPointError(
                 f"{text}; lower the learning rate in a new --workdir, or set train.nonfinite='skip'"

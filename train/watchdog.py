@@ -18,14 +18,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import jax
 
 from elenchus.data.files import atomic
+from elenchus.data.text import alerts
 from elenchus.model.ranges import Range, checked
 from elenchus.train import output, preemption
 from elenchus.train.early_end import early_end
+from elenchus.train.early_signals import dump_stacks_at
 from elenchus.train.metrics import progress
 from elenchus.train.metrics.activity import (
     STATUS,
@@ -39,6 +41,9 @@ _BEAT = 'elenchus/beat/'
 _LOCAL_S = 5.0  # seconds between two looks, signs of life, and on a disk writes of the status
 _REMOTE_S = 30.0  # between writes of the status in a bucket
 _STOPPED_S = 20.0  # a wait of `_LOCAL_S` that takes so long: the process was stopped
+_ALERTS = {'silent': 'silent', 'unanswered': 'silent', 'stuck': 'stuck'}
+_PLACES = 3  # of our code, that a status names
+_ROOT = __file__.removesuffix('train/watchdog.py')
 _SILENT_S = 30.0  # a host that gives no sign of life for so long has stopped answering
 
 Seconds = Annotated[float, Range(0.0, 1e7)]
@@ -53,6 +58,14 @@ class WatchdogSettings:
     timeout_s: Seconds  # without progress, until the Python stacks are dumped; 0: never
     # From a request to stop until a process leaves that comes to no place to save; 0: never.
     stop_within_s: Seconds
+    alert: str  # command or web address that is told of the end, silent hosts and NaN; '': none
+
+    def __post_init__(self):
+        if wrong := alerts.check(self.alert):
+            raise ValueError(
+                f'watchdog.alert={self.alert!r} is no command: {wrong}; nearest: a command such as '
+                "'notify-send', or an address https://..."
+            )
 
 
 class Hosts:
@@ -128,6 +141,15 @@ def complaints(
     return texts
 
 
+def tell(event: str, text: str) -> None:
+    """Alerts the user, if the run that is watched has somebody to tell; the first process does."""
+    if _watching and jax.process_index() == 0:
+        _watching[-1].alert(event, text)
+
+
+_watching: 'list[Watchdog]' = []
+
+
 class Watchdog:
     """Context manager around a started run: the thread that watches it and writes its status."""
 
@@ -149,12 +171,14 @@ class Watchdog:
         self._started = time.time() - activity.idle  # opening counts, as of kind 'other'
         jax.monitoring.register_event_duration_secs_listener(activity.count_compiling)
         activity.state = 'running'
-        dump_stacks_on_signal(_dump_file())
+        dump_stacks_on_signals(_dump_file())
         preemption.requests.within_s = self._settings.stop_within_s
         self._early_end.enter_context(early_end.doing(self._end_early))
         self._answered = time.monotonic()
+        _watching.append(self)
         self._thread.start()
         if jax.process_count() > 1:
+            self._exchange()  # so that a process that stops at once has a name
             self._exchanging.start()
         return self
 
@@ -166,10 +190,11 @@ class Watchdog:
         if jax.process_count() > 1:
             self._exchanging.join(_SILENT_S)  # inside JAX's client it would abort a normal end
         faulthandler.cancel_dump_traceback_later()
-        dump_stacks_on_signal(sys.__stderr__)  # the log may be closed
+        dump_stacks_on_signals(sys.__stderr__)  # the log may be closed
         jax.monitoring.unregister_event_duration_listener(activity.count_compiling)
         activity.mark('other')
-        self._write_end(_end_state(kind))
+        _watching.remove(self)
+        self._write_end(_end_state(kind), f'{kind.__name__}: {error}' if error else '')
 
     def _end_early(self) -> None:
         """Writes the status of a process that a request to stop ends."""
@@ -177,8 +202,18 @@ class Watchdog:
         self._thread.join(1.0)  # it may be writing the file, or waiting for another process
         self._write_end('preempted')
 
-    def _write_end(self, state: str) -> None:
+    def alert(self, event: str, text: str) -> None:
+        """Starts the user's command, if there is one, and waits for nothing."""
+
+        def warn(failure: str) -> None:
+            print('warning:', failure, file=sys.stderr)
+
+        alerts.send(self._settings.alert, event, f'{self._folder}: {text}', warn=warn)
+
+    def _write_end(self, state: str, text: str = '') -> None:
         activity.state = state
+        if jax.process_index() == 0:
+            self.alert(state, f'{activity.stage} {text}')
         if not atomic.may_write() or not self._folder.exists():
             return
         with contextlib.suppress(OSError):  # such as a full disk, which has ended the run
@@ -217,6 +252,9 @@ class Watchdog:
         for key, text in texts.items():
             if key not in self._printed and (jax.process_index() == 0 or key[0] == 'unanswered'):
                 print('watchdog:', text, file=sys.stderr)
+                # Of the processes that the first one does not answer, the second says so.
+                if key[0] in _ALERTS and jax.process_index() < 2:
+                    self.alert(_ALERTS[key[0]], text)
         # A silence that has ended may come again.
         kept = {key for key in self._printed if key[0] not in ('silent', 'unanswered')}
         self._printed = kept | texts.keys()
@@ -231,14 +269,18 @@ class Watchdog:
     def _exchange_often(self) -> None:
         """The thread that gives signs of life; a first process that is stopped makes it wait."""
         for was_stopped in self._looks():
-            with contextlib.suppress(jax.errors.JaxRuntimeError, AttributeError):
-                self._hosts.send({
-                    'host': socket.gethostname(), 'stage': activity.stage, 'beat': time.time(),
-                    'calls': preemption.requests.calls,
-                })  # fmt: skip
-                if jax.process_index() == 0 and not was_stopped:
-                    self._rows = self._hosts.read()
-                self._answered = time.monotonic()
+            self._exchange(reads=jax.process_index() == 0 and not was_stopped)
+
+    def _exchange(self, *, reads: bool = False) -> None:
+        """Gives a sign of life, and reads those of the others."""
+        with contextlib.suppress(jax.errors.JaxRuntimeError, AttributeError):
+            self._hosts.send({
+                'host': socket.gethostname(), 'stage': activity.stage, 'beat': time.time(),
+                'calls': preemption.requests.calls, 'where': where(),
+            })  # fmt: skip
+            if reads:
+                self._rows = self._hosts.read()
+            self._answered = time.monotonic()
 
     def _write_status(self, hosts: list[dict[str, Any]]) -> None:
         status = {
@@ -248,6 +290,7 @@ class Watchdog:
             'started': round(self._started, 1),
             'heartbeat': round(time.time(), 1),
             'idle_s': round(activity.idle, 1),
+            'where': where(),
             'seconds': {kind: round(value, 1) for kind, value in activity.seconds.items()},
             'hosts': hosts,
             'process': os.getpid(),
@@ -256,13 +299,25 @@ class Watchdog:
         atomic.write_text(self._folder / STATUS, json.dumps(status, indent=1) + '\n')
 
 
-def dump_stacks_on_signal(file) -> None:
-    """Makes SIGUSR1 write the Python stacks of all threads to a file; nothing else stops."""
-    with contextlib.suppress(ValueError, OSError):  # not the main thread; no descriptor
-        if signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL:
-            # What faulthandler restores while the interpreter ends; the default would kill it.
-            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-        faulthandler.register(signal.SIGUSR1, file=file, all_threads=True)
+def dump_stacks_on_signals(file: TextIO) -> None:
+    """Makes SIGUSR1 write the stacks of all threads to a file, and SIGQUIT to the error output."""
+    dump_stacks_at(signal.SIGUSR1, file)
+    dump_stacks_at(signal.SIGQUIT, sys.__stderr__)
+
+
+def where() -> str:
+    """Returns the innermost places of our code in the main thread's stack, innermost first.
+
+    It is what status.json says of a process that works or hangs; a step of XLA counts as the line
+    that waits for it.
+    """
+    frame, places = sys._current_frames().get(threading.main_thread().ident), []
+    while frame is not None and len(places) < _PLACES:
+        path = frame.f_code.co_filename
+        if path.startswith(_ROOT):
+            places.append(f'{path.removeprefix(_ROOT)}:{frame.f_lineno} {frame.f_code.co_name}')
+        frame = frame.f_back
+    return ' < '.join(places)
 
 
 def _dump_file():

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import inspect
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -170,6 +171,37 @@ def load(
     return prepared_datasets.read_records(Problem, folder, split=split)
 
 
+def read_unprepared(source: str, *, split: str, path: str | os.PathLike) -> list[Problem]:
+    """Reads a split of a published set from the user's folder; writes nothing.
+
+    The problems are those of `load` with `path`, which reads them once, keeps them prepared, and
+    needs a folder for that.
+    """
+    _check_member('source', source, valid=tuple(public_datasets.SETS))
+    file = split + _ending(source)
+    rows = itertools.chain.from_iterable(map(row_files.read_rows, row_files.find_split(path, file)))
+    builder = public_datasets.SETS[source]
+    return [
+        public_datasets.parse_row(builder, row.value, place=row.place, id=f'{file}/{i}')
+        for i, row in enumerate(rows)
+    ]
+
+
+def generate_lab(split: str, *, seed: int, num_problems: int, form: str) -> list[Problem]:
+    """Generates the first problems of the lab; writes nothing. Those of `load` are the same."""
+    from elenchus.data.lab import forms
+
+    _lab_config(split, seed=seed, num_problems={split: num_problems}, form=form)  # checks them
+    return [
+        forms.generate_problem(seed=seed, split=split, index=i, form=forms.FORMS[form])
+        for i in range(num_problems)
+    ]
+
+
+def _ending(source: str) -> str:
+    return '_socratic' if source == 'gsm8k_socratic' else ''
+
+
 def _check_data_dir(data_dir: str | os.PathLike) -> None:
     if atomic.is_remote(data_dir):
         raise ValueError(
@@ -239,7 +271,7 @@ def _rows_config(
     source: str, split: str, *, path: str | os.PathLike | None, annotations: bool
 ) -> public_datasets.RowsConfig:
     """Returns a builder config, whose name is unique per variant and content of user files."""
-    ending = '_socratic' if source == 'gsm8k_socratic' else ''
+    ending = _ending(source)
     name = ('socratic' if ending else 'main') + ('_annotated' if annotations else '')
     if path is None:
         public = public_datasets.SETS[source].PUBLIC

@@ -1,6 +1,7 @@
 """Entry of all launchers; needs Python 3.9 or newer, and nothing installed.
 
 python3 scripts/launch/__main__.py codes           prints the table of exit codes
+python3 scripts/launch/__main__.py run WORKDIR     prints what a run says of itself
 python3 scripts/launch/__main__.py tpu ...         what scripts/launch/tpu.sh runs
 """
 
@@ -27,8 +28,11 @@ def main(arguments: list[str]) -> int:
     find_own_package()
     name, rest = (arguments or [''])[0], arguments[1:]
     if name == 'codes':
-        print(importlib.import_module('elenchus.scripts.launch.exit_codes').print_table())
+        table = importlib.import_module('elenchus.scripts.launch.exit_codes').print_table()
+        importlib.import_module('elenchus.scripts.launch.commands').show(table)
         return 0
+    if name == 'run' and len(rest) == 1:
+        return importlib.import_module('elenchus.scripts.launch.run_status').main(rest[0])
     if name not in CLOUDS:
         print(f'error: unknown launcher {name!r}; use one of {", ".join(CLOUDS)}', file=sys.stderr)
         return 2

@@ -9,13 +9,24 @@ import signal
 import sys
 import typing
 
+from elenchus.data.text.alerts import check as check_alert
+from elenchus.data.text.alerts import send as send_alert
 from elenchus.data.text.printable import printable
-from elenchus.scripts.launch import driver, exit_codes, options, transitions
+from elenchus.scripts.launch import driver, exit_codes, options, run_status, transitions
 from elenchus.scripts.launch.cloud import Cloud, CloudError
-from elenchus.scripts.launch.commands import Commands, say
+from elenchus.scripts.launch.commands import Commands, say, show
+from elenchus.scripts.launch.launched_run import key_of, value_of
 from elenchus.scripts.launch.ledger import Ledger
 from elenchus.scripts.launch.options import UsageError, describe
-from elenchus.scripts.launch.states import Policy, Progress, Resource, Run, State
+from elenchus.scripts.launch.states import (
+    Cause,
+    Observation,
+    Policy,
+    Progress,
+    Resource,
+    Run,
+    State,
+)
 
 ACTIONS = {
     'create': 'requests the machines',
@@ -23,8 +34,9 @@ ACTIONS = {
     'start': 'starts the run on all hosts and returns; the same command continues a stopped run',
     'keep': 'create, install and start, again after preemptions and crashes, until the run '
     'is done; then deletes',
-    'status': 'prints the state of the machines and of the run',
+    'status': 'prints the state of the machines and of the run, and where its time went',
     'logs': 'prints the end of the log',
+    'stacks': 'prints where all threads of all processes are, of a run that hangs; it goes on',
     'stop': 'sends SIGTERM to the run, so that it saves; the machines stay',
     'kill': 'sends SIGKILL to the run; the machines stay',
     'fetch': 'copies summaries, report and metrics from --workdir in the bucket to --into',
@@ -47,12 +59,13 @@ class LaunchOptions:
     poll: float = describe(60.0, 'seconds between looks, and the first delay of a back-off')
     update: bool = describe(False, 'yes: this commit and these arguments replace the run there')
     tree: str = describe('head', 'sources that are shipped', choices=('head', 'dirty'))
-    workdir: str = describe('', 'of fetch: folder in the bucket')
+    workdir: str = describe('', 'of fetch and status: folder in the bucket')
     into: str = describe('runs/fetched', 'of fetch: local folder')
     everything: bool = describe(False, 'of fetch: yes copies checkpoints, models and episodes too')
     inputs: str = describe('', 'of push: local file or folder')
     to: str = describe('', 'of push: folder in the bucket')
     lines: int = describe(50, 'of logs: lines')
+    alert: str = describe('', 'of keep: command or https://... told of preemptions and the end')
 
     def policy(self) -> Policy:
         """Returns the limits of the launch."""
@@ -95,7 +108,7 @@ def push(flags: LaunchOptions, commands: Commands) -> None:
         commands.check(['gcloud', 'storage', 'rsync', '--recursive', str(path), to])
     else:
         commands.check(['gcloud', 'storage', 'cp', str(path), f'{to}/{path.name}'])
-    print(f'{to}/{"" if path.is_dir() else path.name}')
+    show(f'{to}/{"" if path.is_dir() else path.name}')
 
 
 class Session:
@@ -109,6 +122,20 @@ class Session:
         self.clock = driver.Clock()
         self.say = say
         self.is_warned = False
+
+    def check_alone(self) -> None:
+        """Checks that no other launch of this machine is at work on the same run.
+
+        Raises:
+            UsageError: One is, whose machines would be billed beside these.
+        """
+        for other in self.ledger.elsewhere():
+            began = other.read_run()
+            if began and key_of(began[1]) == key_of(self.cloud.launched.arguments):
+                raise UsageError(
+                    f'this run is at work already, as {other.place} (its --workdir is the same): '
+                    'watch it there, or `delete` it there before, or use another --workdir'
+                )
 
     def keep(self) -> int:
         """Brings the run to its end; returns the exit code."""
@@ -134,6 +161,7 @@ class Session:
                     clock=self.clock,
                     remember=self._write,
                     say=self.say,
+                    alert=self._alert,
                 )
             except KeyboardInterrupt:
                 self.say(
@@ -153,12 +181,33 @@ class Session:
         run = '' if seen.resource is not Resource.READY else f', run {seen.run.value}'
         if seen.run is Run.ENDED:
             run += f' with exit code {seen.exit_code}'
-        print(f'machines {seen.resource.value}{run}' + (f' ({seen.detail})' if seen.detail else ''))
+        detail = f' ({seen.detail})' if seen.detail else ''
+        lines = [f'machines {seen.resource.value}{run}{detail}', *self._describe_run(seen)]
+        show(printable('\n'.join(lines)))
+        return 0
+
+    def _describe_run(self, seen: Observation) -> list[str]:
+        """Returns what the run itself says of its progress and its time, nothing before it does."""
+        began = self.ledger.read_run()
+        workdir = self.flags.workdir or value_of(began[1] if began else (), 'workdir')
+        if not workdir or (seen.resource is not Resource.READY and not workdir.startswith('gs://')):
+            return []
+        try:
+            status, timing = run_status.read(
+                workdir.rstrip('/'), commands=self.commands, on_host=self.cloud.run_on_host
+            )
+        except CloudError as error:
+            return [f'(its progress cannot be read: {error})']
+        return run_status.describe(status, timing, now=self.clock.now())
+
+    def stacks(self) -> int:
+        """Prints where all processes are."""
+        show(printable(self.cloud.dump_stacks()), end='')
         return 0
 
     def logs(self) -> int:
         """Prints the end of the log."""
-        print(printable(self.cloud.read_logs(self.flags.lines)), end='')
+        show(printable(self.cloud.read_logs(self.flags.lines)), end='')
         return 0
 
     def cost(self) -> int:
@@ -167,7 +216,7 @@ class Session:
         hours = progress.billed_seconds(self.clock.now()) / 3600
         end = '' if progress.billing is None else ', and goes on'
         chips = self.cloud.chips
-        print(f'{hours:.2f} slice-hours, {hours * chips:.2f} chip-hours on {chips} chips{end}')
+        show(f'{hours:.2f} slice-hours, {hours * chips:.2f} chip-hours on {chips} chips{end}')
         return 0
 
     def fetch(self) -> int:
@@ -191,6 +240,10 @@ class Session:
             return 0
         return getattr(self, name)()
 
+    def _alert(self, event: str, text: str) -> None:
+        name = getattr(self.flags, 'name', '')
+        send_alert(self.flags.alert, event, f'{name}: {text}', warn=self.say)
+
     def _write(self, progress: Progress) -> None:
         self._store(lambda: self.ledger.write(progress))
 
@@ -205,6 +258,10 @@ class Session:
 
     def _remember(self, name: str) -> None:
         progress, now = self.ledger.read(), self.clock.now()
+        if name == 'delete' and progress.state is State.ABSENT:
+            for other in self.ledger.elsewhere():
+                if other.path.name == self.ledger.path.name:
+                    self.say(f'a launch of that name has not ended: {other.place}')
         if name == 'create':
             progress = Progress(state=State.REQUESTED, requested=now)
             self.ledger.forget_run()
@@ -229,9 +286,13 @@ def main(
     try:
         flags, line = options.parse(kind, arguments)
         if line.help:
-            print(options.print_help(kind, usage(usage_of)))
+            show(options.print_help(kind, usage(usage_of)))
             return 0
         options.check_actions(line.actions, tuple(ACTIONS))
+        if not flags.max_hours:
+            raise UsageError('--max_hours=0 must be above 0; nearest: 0.1')
+        if wrong := check_alert(flags.alert):
+            raise UsageError(f'--alert={flags.alert} is no command: {wrong}')
         commands = Commands(dry_run=line.dry_run)
         if set(line.actions) <= {'fetch', 'push'}:
             for action in line.actions:
@@ -241,6 +302,8 @@ def main(
         if NEED_SOURCES & set(line.actions):
             cloud.prepare()
         session = Session(flags, cloud, commands)
+        if NEED_SOURCES & set(line.actions) and not line.dry_run:
+            session.check_alone()
         for action in line.actions:
             code = session.act(action)
             if code:
@@ -250,5 +313,6 @@ def main(
         return exit_codes.REFUSAL
     except CloudError as error:
         print(f'error: {error}', file=sys.stderr)
-        return exit_codes.REFUSAL if error.cause.value == 'refused' else exit_codes.CRASH
+        refused = error.cause in (Cause.REFUSED, Cause.LOGIN)
+        return exit_codes.REFUSAL if refused else exit_codes.CRASH
     return 0

@@ -23,6 +23,12 @@ class Unreachable(CloudError):
     cause = Cause.UNREACHABLE
 
 
+class LoggedOut(Unreachable):
+    """The cloud's tool has no valid login; before anything was requested, that ends a launch."""
+
+    cause = Cause.LOGIN
+
+
 class Refused(CloudError):
     """The same command would be refused again: a wrong flag, no permission, no quota."""
 
@@ -68,3 +74,12 @@ class Cloud(typing.Protocol):
 
     def read_logs(self, lines: int, *, host: str = '') -> str:
         """Returns the last lines of the run's log, of a host that `look` named or of the first."""
+
+    def run_on_host(self, command: str) -> str:
+        """Runs a shell command on the first host, in the home folder; returns what it printed."""
+
+    def dump_stacks(self) -> str:
+        """Has all processes write the stacks of their threads to their log; returns the logs' end.
+
+        The run goes on.
+        """

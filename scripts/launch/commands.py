@@ -11,7 +11,8 @@ import subprocess
 import sys
 import typing
 
-from elenchus.scripts.launch.cloud import CloudError, Refused, Unreachable
+from elenchus.data.text.printable import printable
+from elenchus.scripts.launch.cloud import CloudError, LoggedOut, Refused, Unreachable
 
 SSH_FAILED = 255
 """ssh(1), EXIT STATUS: an error of ssh itself; gcloud gives it on for several hosts."""
@@ -40,9 +41,18 @@ WRONG = re.compile(
     r'INVALID_ARGUMENT|unrecognized argument|invalid choice|argument .*: (expected|must be)|'
     r'quota|RESOURCE_EXHAUSTED|FAILED_PRECONDITION|has not been used in project|is disabled|'
     r'do not currently have an active account|invalid value|could not parse resource|'
-    r'not present in the SSH agent',
+    r'not present in the SSH agent|location \S+ (is|was) not found|billing to be enabled|'
+    r"doesn't have a resource type|context .* does not exist|no configuration has been provided",
     re.IGNORECASE,
 )
+LOGIN = re.compile(
+    r'invalid_grant|reauthentication (failed|required)|must be logged in to the server|'
+    r'asked for the client to provide credentials|getting credentials: exec|\(Unauthorized\)',
+    re.IGNORECASE,
+)
+"""A login that has expired, or asks for a password again, of gcloud or kubectl."""
+FAILED_ON = re.compile(r'Command execution on worker (\d+) failed')
+"""A host of several (SDK 528, tpu_vm/ssh.py)."""
 MISSING = re.compile(r'NOT_FOUND|was not found|not found', re.IGNORECASE)
 EXISTS = re.compile(r'ALREADY_EXISTS|already exists', re.IGNORECASE)
 
@@ -86,7 +96,7 @@ class Commands:
             Refused: There is no such program.
         """
         if self.dry_run:
-            print(' '.join(shlex.quote(word) for word in words))
+            show(' '.join(shlex.quote(word) for word in words))
             return Result(0, '', '')
         environment = {**os.environ, 'CLOUDSDK_CORE_DISABLE_PROMPTS': '1'}
         try:
@@ -124,9 +134,13 @@ def error_of(result: Result) -> CloudError:
     """Returns the error of a command that failed: lost, refused, or failed."""
     text = result.error + result.output
     if FULL.search(text):
-        return CloudError(FULL.search(text).group(0) + f' (exit code {result.code})')
+        hosts = ' and '.join(dict.fromkeys(FAILED_ON.findall(text)))
+        where = f' on host {hosts}' if hosts else ' on a host'
+        return CloudError(FULL.search(text).group(0) + f'{where} (exit code {result.code})')
     if result.code == SSH_FAILED or RATE.search(text):
         return Unreachable(result.reason)
+    if LOGIN.search(text):
+        return LoggedOut(f'{result.reason}; run `gcloud auth login`')
     if WRONG.search(text):
         return Refused(result.reason)
     if LOST.search(text):
@@ -137,4 +151,12 @@ def error_of(result: Result) -> CloudError:
 def say(text: str) -> None:
     """Prints a line of the launcher to the terminal."""
     with contextlib.suppress(OSError):  # its reader went away
-        print(f'[launch] {text}', file=sys.stderr, flush=True)
+        print(f'[launch] {printable(text)}', file=sys.stderr, flush=True)
+
+
+def show(text: str, *, end: str = '\n') -> None:
+    """Prints what an action shows; a reader that went away (`| head`) ends no later action."""
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError:  # what is still in the buffer would fail at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

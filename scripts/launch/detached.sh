@@ -6,6 +6,7 @@
 #   bash detached.sh stop NAME | kill NAME               SIGTERM, once, so that it saves; SIGKILL
 #   bash detached.sh abort NAME CODE                     SIGKILL by the launcher, which counts as exit code CODE
 #   bash detached.sh logs NAME LINES [HOST]              of this host alone
+#   bash detached.sh stacks NAME                         prints where the threads of the run are; it goes on
 #
 # KEY says which run it is, ATTEMPT which start of it, VERSION of which sources. ssh and gcloud repeat a command after
 # a lost connection, so a start whose run is alive, or whose ATTEMPT has ended already, starts nothing. Exit code 3:
@@ -159,6 +160,16 @@ supervise() {
     echo "[detached] $(date -u +%FT%TZ) ended with exit code $code"
 }
 
+# Prints what the command adds to its log within two seconds of being asked (stacks.sh).
+print_stacks() {
+    local size
+    if ! is_alive || [[ ! -f $folder/child ]]; then echo 'no run is alive here' && return; fi
+    size=$(wc -c <"$folder/log")
+    bash "${BASH_SOURCE[0]%/*}/stacks.sh" "$(<"$folder/child")"
+    sleep 2
+    tail -c "+$((size + 1))" "$folder/log"
+}
+
 case $action in
     start) start "$@" ;;
     supervise) supervise "$@" ;;
@@ -180,8 +191,9 @@ case $action in
         print_status -
         ;;
     logs) if [[ -f $folder/log && ${2:-$(uname -n)} == "$(uname -n)" ]]; then tail -n "$1" "$folder/log"; fi ;;
+    stacks) print_stacks ;;
     *)
-        echo "error: unknown action $action; use one of: start status stop kill abort logs" >&2
+        echo "error: unknown action $action; use one of: start status stop kill abort logs stacks" >&2
         exit 2
         ;;
 esac

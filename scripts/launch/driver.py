@@ -70,6 +70,7 @@ def keep(
     clock: Clock,
     remember: typing.Callable[[Progress], None],
     say: typing.Callable[[str], None],
+    alert: typing.Callable[[str, str], None] = lambda event, text: None,
 ) -> int:
     """Brings a run to its end; returns the exit code of the launcher.
 
@@ -80,6 +81,7 @@ def keep(
         clock: Time.
         remember: Stores the progress; called after every event.
         say: Prints a line; called when state or reason change.
+        alert: Is told an event (`data/text/alerts.py`) and a line: preemptions, crashes, the end.
     """
     action, line = Action(Kind.LOOK), ''
     while action.kind is not Kind.END:
@@ -89,12 +91,28 @@ def keep(
         cloud.budget = max(policy.max_hours * 3600 - progress.billed_seconds(clock.now()), 0.0)
         event = perform(cloud, action.kind)
         _show_failure(cloud, event, say)
+        former = progress
         progress, action = transitions.advance(progress, event, now=clock.now(), policy=policy)
         remember(progress)
+        for name, text in _news(former, progress, action):
+            alert(name, text)
         before, line = line, _describe(progress, action)
         if line != before:
             say(line)
     return action.exit_code
+
+
+def _news(
+    before: Progress, after: Progress, action: Action
+) -> typing.Iterator[typing.Tuple[str, str]]:  # noqa: UP006 - Python 3.9 runs this file
+    """Yields the events of which the user is told, once each."""
+    if action.kind is Kind.END:
+        yield after.state.value, after.why
+    elif not after.ending:
+        if after.preemptions > before.preemptions:
+            yield 'preempted', f'{after.why}; it goes on, number {after.preemptions}'
+        if after.crashes > before.crashes:
+            yield 'crashed', f'{after.why}; it is started again'
 
 
 def _show_failure(cloud: Cloud, event: Event, say: typing.Callable[[str], None]) -> None:

@@ -14,8 +14,9 @@ import tarfile
 import time
 import typing
 
-from elenchus.scripts.launch import actions, exit_codes, launched_run, options, remote
+from elenchus.scripts.launch import actions, exit_codes, jobsets, launched_run, options, remote
 from elenchus.scripts.launch.actions import LaunchOptions
+from elenchus.scripts.launch.cloud import CloudError
 from elenchus.scripts.launch.commands import EXISTS, MISSING, Commands, error_of, say
 from elenchus.scripts.launch.launched_run import LaunchedRun
 from elenchus.scripts.launch.ledger import Ledger
@@ -25,8 +26,8 @@ from elenchus.scripts.launch.states import Observation, Resource, Run
 JOBSET = 'jobset.sigs.k8s.io/jobset-name'
 QUICK = 120.0
 """Seconds after which a short command counts as lost."""
-STUCK = {'ImagePullBackOff', 'InvalidImageName', 'CreateContainerConfigError'}
-"""Why a pod waits for ever, on billed nodes: kubernetes.io/docs/concepts/containers/images."""
+STACKS_SINCE = 20
+"""Seconds of a pod's log that are shown after its processes were asked for their stacks."""
 PLAIN = re.compile(r'[A-Za-z0-9_./:=+,@-]*')
 """What neither a shell nor YAML changes: XPK puts the command into both, unquoted."""
 
@@ -53,6 +54,7 @@ class GkeOptions(LaunchOptions):
     grace: int = describe(120, 'seconds from notice to kill; Spot nodes give 15 at most')
     priority: str = describe('medium', 'class of the workload, very-low to very-high')
     env: str = describe('', 'variables of the processes: KEY=VALUE,...')
+    storage: str = describe('', 'storages of `xpk storage` that the pods mount: NAME,...')
     context: str = describe('', 'context of kubectl; empty: the current one, which XPK sets')
 
 
@@ -109,8 +111,8 @@ class Workload:
                 patience=QUICK,
             )
         )
-        seen = observe(jobset, pods['items'])
-        arguments, version = read_command(result.output)
+        seen = jobsets.observe(jobset, pods['items'])
+        arguments, version = jobsets.read_command(result.output)
         if self.launched.key == launched_run.ANY:
             return dataclasses.replace(
                 seen, detail=_join(seen.detail, launched_run.commit_of(version))
@@ -141,6 +143,7 @@ class Workload:
                 f'--restart-on-exit-codes={exit_codes.PREEMPTION}',
                 f'--termination-grace-period-seconds={flags.grace}',
                 *(f'--env={pair}' for pair in flags.env.split(',') if pair),
+                *(f'--storage={name}' for name in flags.storage.split(',') if name),
                 f'--command={self.command()}',
             ],
             patience=7200.0,
@@ -238,6 +241,36 @@ class Workload:
         which = [host] if host else [f'--selector={selector}']
         return self.commands.check(self._kubectl('logs', *which, f'--tail={lines}'), patience=QUICK)
 
+    def run_on_host(self, command: str) -> str:
+        """Runs a shell command in the first pod; returns what it printed."""
+        return self._in_pod(self._running_pods()[0], command)
+
+    def dump_stacks(self) -> str:
+        """Returns the end of the log of every pod, after its processes wrote their stacks."""
+        pods, words = self._running_pods(), [self.flags.image_folder]
+        command = f'cd {remote.quote(words)} && bash scripts/launch/stacks.sh && sleep 2'
+        texts = []
+        for pod in pods:
+            said = self._in_pod(pod, command)
+            log = self._kubectl('logs', pod, f'--since={STACKS_SINCE}s')
+            texts.append(f'--- {pod}\n{said}{self.commands.check(log, patience=QUICK)}')
+        return ''.join(texts)
+
+    def _running_pods(self) -> list[str]:
+        words = ('get', 'pods', f'--selector={JOBSET}={self.flags.name}', '--output=name')
+        output = self.commands.check(
+            self._kubectl(*words, '--field-selector=status.phase=Running'), patience=QUICK
+        )
+        pods = output.split() or (['pod/POD'] if self.commands.dry_run else [])
+        if not pods:
+            raise CloudError(f'no pod of {self.flags.name} is running')
+        return sorted(pods)
+
+    def _in_pod(self, pod: str, command: str) -> str:
+        return self.commands.check(
+            self._kubectl('exec', pod, '--', 'bash', '-c', command), patience=QUICK
+        )
+
     def _xpk(self, action: str) -> list[str]:
         flags = self.flags
         place = [f'--zone={flags.zone}', *([f'--project={flags.project}'] if flags.project else [])]
@@ -249,77 +282,8 @@ class Workload:
         return ['kubectl', *context, *words]
 
 
-def observe(jobset: dict, pods: list[dict]) -> Observation:
-    """Returns what a JobSet (jobset.sigs.k8s.io, v1alpha2) and its pods say.
-
-    A JobSet that failed has used up its restarts, or a process left with a code after which it is
-    not to start again.
-    """
-    status = jobset.get('status', {})
-    conditions = {c['type']: c for c in status.get('conditions', ()) if c.get('status') == 'True'}
-    restarts = status.get('restarts', 0)
-    note = f'{restarts} restarts' if restarts else ''
-    if 'Completed' in conditions:
-        return Observation(Resource.READY, Run.ENDED, exit_codes.DONE, detail=note)
-    if 'Failed' in conditions:
-        codes = [code for pod in pods for code in _codes(pod) if code] or [exit_codes.CRASH]
-        code = exit_codes.code_of_hosts(codes)
-        reason = conditions['Failed'].get('message') or conditions['Failed'].get('reason', '')
-        detail = f'exit code {code}: {reason}' + (f', {note}' if note else '')
-        host = first_to_fail(pods)
-        return Observation(Resource.READY, Run.ENDED, code, detail=detail, host=host)
-    if jobset.get('spec', {}).get('suspend') or 'Suspended' in conditions:
-        return Observation(Resource.WAITING, detail='the workload waits in the queue')
-    if any(pod.get('status', {}).get('phase') == 'Running' for pod in pods):
-        return Observation(Resource.READY, Run.RUNNING, detail=note)
-    stuck = sorted({reason for pod in pods for reason in _reasons(pod)} & STUCK)
-    if stuck:
-        return Observation(Resource.FAILED, detail=f'its pods cannot start: {", ".join(stuck)}')
-    return Observation(Resource.WAITING, detail='its pods are not running yet')
-
-
-def read_command(jobset: str) -> tuple[tuple[str, ...], str]:
-    """Returns arguments and version of the run of a JobSet, from the text of its command."""
-    packed = re.search(r'--encoded=([A-Za-z0-9+/=]+)', jobset)
-    version = re.search(r'ELENCHUS_VERSION=([\w.+-]+)', jobset)
-    try:
-        text = base64.b64decode(packed.group(1)).decode() if packed else ''
-    except ValueError:
-        text = ''
-    return tuple(text.split('\0')[:-1]), version.group(1) if version else ''
-
-
 def _join(*texts: str) -> str:
     return '; '.join(text for text in texts if text)
-
-
-def first_to_fail(pods: list[dict]) -> str:
-    """Returns the name of the pod that failed first, '' if none says when."""
-    ends = [
-        (ended['finishedAt'], pod['metadata']['name'])
-        for pod in pods
-        for ended in _endings(pod)
-        if ended.get('exitCode') and 'finishedAt' in ended and 'metadata' in pod
-    ]
-    return min(ends, default=('', ''))[1]
-
-
-def _reasons(pod: dict) -> typing.Iterator[str]:
-    """Yields why containers of a pod wait."""
-    for container in pod.get('status', {}).get('containerStatuses', ()):
-        yield container.get('state', {}).get('waiting', {}).get('reason', '')
-
-
-def _codes(pod: dict) -> typing.Iterator[int]:
-    for ended in _endings(pod):
-        yield ended.get('exitCode', exit_codes.CRASH)
-
-
-def _endings(pod: dict) -> typing.Iterator[dict]:
-    for container in pod.get('status', {}).get('containerStatuses', ()):
-        ended = container.get('state', {}).get('terminated')
-        if ended:
-            yield ended
 
 
 def main(arguments: typing.Sequence[str]) -> int:

@@ -54,6 +54,20 @@ class Ledger:
         new.write_text(json.dumps(fields, indent=1), encoding='utf-8')
         os.replace(new, self.path)
 
+    def elsewhere(self) -> typing.Iterator[Ledger]:
+        """Yields the launches of this machine, of any name and cloud, that have not ended."""
+        for path in sorted(_folder().rglob('*.json')):
+            other = Ledger.__new__(Ledger)
+            other.path = path
+            progress = other.read()
+            if path != self.path and progress.state is not State.ABSENT and not progress.ending:
+                yield other
+
+    @property
+    def place(self) -> str:
+        """Where the launch is, in words: cloud, project or `_`, zone or cluster or hosts, name."""
+        return ' '.join(self.path.relative_to(_folder()).with_suffix('').parts)
+
     def read_run(self) -> tuple[str, tuple[str, ...], pathlib.Path] | None:
         """Returns version, arguments and sources of the run of this launch, None before it."""
         try:

@@ -77,6 +77,11 @@ def detached_command(folder: str, *words: str) -> str:
     return f'cd {shlex.quote(folder)} && {quote(["bash", "scripts/launch/detached.sh", *words])}'
 
 
+def stacks_command(folder: str, name: str) -> str:
+    """Returns the command that prints a host's name and the stacks of its process."""
+    return f'echo "--- $(uname -n)"; {detached_command(folder, "stacks", name)}'
+
+
 def budget_command(name: str, budget: float | None) -> str:
     """Returns the command that tells a host that somebody watches, and when the budget is spent."""
     folder = f'"${{ELENCHUS_STATE:-$HOME/.elenchus}}"/{shlex.quote(name)}'

@@ -4,12 +4,13 @@
 #
 #   bash scripts/launch/slurm.sh --nodes=2 --gpus=8 --partition=h100 --time=24:00:00 -- \
 #       --config=configs/gsm8k.py --workdir=/shared/runs/gsm8k
-#   bash scripts/launch/slurm.sh status
+#   bash scripts/launch/slurm.sh status --workdir=/shared/runs/gsm8k
 #   bash scripts/launch/slurm.sh stop --id=1234
 #
 # submit   submits the job; what happens without an action
-# status   prints the jobs of this name, waiting, running and ended
+# status   prints the jobs of this name, waiting, running and ended, and what the run in --workdir says of itself
 # logs     prints the last lines of the log of the job --id
+# stacks   has all processes of the job --id write where they are to its log; they go on
 # stop     ends the job --id: it saves, and is not queued again
 #
 # The checkout and the work directory must be on a file system that all nodes share. Before the time limit, and
@@ -34,7 +35,8 @@ max_hours=         # hours of all starts together, after which it is not queued 
 label=yes          # yes: each line of the log begins with the number of its process
 log=slurm-%j.log   # log file of all processes
 sbatch=            # any option of sbatch, such as --sbatch=--qos=high; may be repeated
-id=                # number of the job: stop, logs
+id=                # number of the job: stop, logs, stacks
+workdir=           # work directory of the run: status
 lines=50           # logs: number of lines
 ## end
 parse_arguments "${BASH_SOURCE[0]}" "$@"
@@ -192,6 +194,15 @@ status() {
     if [[ $DRY_RUN == yes ]] || command -v sacct >/dev/null; then
         run sacct --name="$job" --allocations --format=JobID,State,ExitCode,Elapsed || true
     fi
+    if [[ -n $workdir ]]; then run bash -c 'source "$0/python.sh" && launch run "$1"' "$HERE" "$workdir"; fi
+}
+
+stacks() {
+    require_flags id
+    require_number id
+    run scancel --signal=QUIT "$id" # to the steps, not to the job script
+    run sleep 2
+    logs
 }
 
 logs() {
@@ -209,4 +220,4 @@ stop() {
 }
 
 if ((${#ACTIONS[@]} == 0)); then ACTIONS=(submit); fi
-run_actions submit status logs stop
+run_actions submit status logs stacks stop

@@ -7,14 +7,14 @@ import re
 import time
 import typing
 
-from elenchus.scripts.launch import actions, options, remote
+from elenchus.scripts.launch import actions, exit_codes, options, remote
 from elenchus.scripts.launch.actions import LaunchOptions
 from elenchus.scripts.launch.cloud import Unreachable
 from elenchus.scripts.launch.commands import Commands
 from elenchus.scripts.launch.launched_run import LaunchedRun
 from elenchus.scripts.launch.ledger import Ledger
 from elenchus.scripts.launch.options import UsageError, describe
-from elenchus.scripts.launch.states import Observation
+from elenchus.scripts.launch.states import Observation, Resource, Run
 
 SSH_OPTIONS = (
     # Never asks for a password; notices a dead connection after 90 s (ssh_config(5)).
@@ -22,6 +22,7 @@ SSH_OPTIONS = (
     *('-o', 'ServerAliveInterval=30', '-o', 'ServerAliveCountMax=3'),
 )
 HOST = re.compile(r'([A-Za-z0-9_][\w.-]*@)?[A-Za-z0-9_\[:][\w.:\]-]*')
+DENIED = re.compile(r'Permission denied|Host key verification failed|Bad owner or permissions')
 QUICK = 120.0
 """Seconds after which a short command on a host counts as lost."""
 
@@ -84,6 +85,10 @@ class Machines:
                 silent = f'{host}: {error}'
                 continue
             seen += [dataclasses.replace(s, host=host) for s in remote.read_status(output)]
+        if silent and not seen and DENIED.search(silent):
+            # No key or no known host: waiting mends neither.
+            code = exit_codes.REFUSAL
+            return Observation(Resource.READY, Run.UNKNOWN, code, detail=silent)
         code = remote.code_of_stragglers(seen)
         if code:
             self._on_all('abort', str(code))
@@ -140,6 +145,20 @@ class Machines:
         """Returns the end of a machine's log."""
         command = remote.detached_command(self.folder, 'logs', self.flags.name, str(lines))
         return self.commands.check(self._ssh(host or self.hosts[0], command), patience=QUICK)
+
+    def run_on_host(self, command: str) -> str:
+        """Runs a shell command on the first machine; returns what it printed."""
+        return self.commands.check(self._ssh(self.hosts[0], command), patience=QUICK)
+
+    def dump_stacks(self) -> str:
+        """Returns the stacks of all processes; a machine that does not answer is named."""
+        command, texts = remote.stacks_command(self.folder, self.flags.name), []
+        for host in self.hosts:
+            try:
+                texts.append(self.commands.check(self._ssh(host, command), patience=QUICK))
+            except Unreachable as error:
+                texts.append(f'--- {host} does not answer: {error}\n')
+        return ''.join(texts)
 
     def _on_all(self, *words: str) -> None:
         """Calls detached.sh on all machines, also if some of them do not answer.

@@ -58,6 +58,7 @@ class Cause(enum.Enum):
 
     UNREACHABLE = 'unreachable'  # a connection, a time limit, a server error: try again
     FAILED = 'failed'  # it ran and failed: try again at most `retries` times
+    LOGIN = 'login'  # the user must log in first; nobody knows what is there
     REFUSED = 'refused'  # wrong flags, no permission, no quota: would fail again
 
 
@@ -129,8 +130,9 @@ class Policy:
         healthy: Seconds after which an attempt counts as good.
         grace: Seconds between the stop and the deletion when the budget is spent.
         absences: Looks in a row that must not see a resource before it counts as gone.
-        silence: Failed looks in a row at hosts that never answered, and lost connections in a row
-            during installations and starts, after which the launch fails.
+        silence: Failed looks in a row at hosts that never answered, or before anything was
+            requested, and lost connections in a row during installations and starts, after which
+            the launch fails.
         delete_tries: Failed deletions after which the launcher gives up and says so.
         after: 'delete' or 'leave': what happens to the machines at the end of the run.
     """

@@ -278,6 +278,15 @@ class Tpu:
         command = self._detached('logs', str(lines), *([host] if host else []))
         return self._check(self._ssh(command, worker='all' if host else '0'), patience=QUICK)
 
+    def run_on_host(self, command: str) -> str:
+        """Runs a shell command on the first host; returns what it printed."""
+        return self._check(self._ssh(command, worker='0'), patience=QUICK)
+
+    def dump_stacks(self) -> str:
+        """Returns the stacks of all processes."""
+        command = remote.stacks_command(self.folder, self.flags.name)
+        return self._check(self._ssh(command), patience=QUICK)
+
     def _detached(self, action: str, *words: str) -> str:
         return remote.detached_command(self.folder, action, self.flags.name, *words)
 

@@ -58,7 +58,8 @@ def advance(progress: Progress, event: Event, *, now: float, policy: Policy) -> 
     if progress.ending:
         return _go_on_ending(progress, event, now=now, policy=policy)
     remaining = policy.max_hours * 3600 - progress.billed_seconds(now)
-    if remaining <= 0:
+    is_others = isinstance(event, Observation) and event.run is Run.OTHER
+    if remaining <= 0 and not is_others:
         if _is_unsure(event) and progress.misses < MANY_MISSES:
             # After a long sleep of this machine the hosts may have ended, or be gone, long ago.
             return _look(progress, 0.0, misses=progress.misses + 1)
@@ -181,7 +182,11 @@ def _fail(progress: Progress, event: Failure, policy: Policy) -> Step:
         return dataclasses.replace(progress, deletes=deletes, why=why), Action(
             Kind.DELETE, policy.backoff(deletes - 1)
         )
-    if event.cause is Cause.REFUSED and progress.state is State.ABSENT:
+    has_machines = progress.requested is not None or progress.billing is not None
+    if event.cause is Cause.LOGIN and has_machines:
+        event = dataclasses.replace(event, cause=Cause.UNREACHABLE)
+    is_refused = event.cause in (Cause.REFUSED, Cause.LOGIN)
+    if is_refused and progress.state is State.ABSENT and progress.billing is None:
         # Nothing is there yet, and nothing will be.
         return _end(progress, exit_codes.REFUSAL, why=why, policy=policy, keep=True)
     if event.cause is Cause.REFUSED and kind in (Kind.CREATE, Kind.INSTALL, Kind.START):
@@ -204,9 +209,12 @@ def _fail(progress: Progress, event: Failure, policy: Policy) -> Step:
 def _miss(progress: Progress, why: str, policy: Policy) -> Step:
     """Waits, longer after each look in a row that saw nothing.
 
-    Only hosts that never answered are given up.
+    Only hosts that never answered are given up, and launches that have requested nothing.
     """
     misses = progress.misses + 1
+    has_machines = progress.requested is not None or progress.billing is not None
+    if not has_machines and misses > policy.silence:
+        return _end(progress, exit_codes.CRASH, why=why, policy=policy, keep=True)
     never = progress.billing is not None and not progress.reached
     if never and misses > policy.silence:
         return _end(progress, exit_codes.CRASH, why=f'{SILENT}: {why}', policy=policy)

@@ -10,6 +10,8 @@
 # ELENCHUS_SUPERVISE=RETRIES starts the process again after a crash, at most so often, and ends with a code that says
 # what the launcher is to do (scripts/launch/supervise.py). ELENCHUS_CODES=FOLDER leaves the process's own exit code
 # there. Without both the process replaces this shell.
+# Requests for stacks (stacks.sh, `slurm.sh stacks`) go to a whole step: they are for scripts.run, and end nothing.
+trap '' QUIT USR1
 accelerator=${1:?the accelerator: tpu, cuda12, cuda13 or cpu}
 shift
 case $accelerator in

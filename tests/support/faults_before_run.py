@@ -16,6 +16,12 @@ from tests.support.launch_fault import (
 
 # gcloud makes 255 of what scp says on several hosts (SDK 528, tpu_vm/ssh.py).
 DISK = fake.Result(255, '', 'scp: write remote "elenchus.tar.gz": No space left on device')
+UNPACKED = fake.Result(
+    1,
+    '',
+    'tar: configs: Cannot write: No space left on device\n'
+    '##### Command execution on worker 2 failed with exit status 1. Continuing.\n',
+)
 NO_PYTHON = fake.Result(1, '', '[setup] error: no Python 3.11 or newer')
 FAULTS = (
     Fault(
@@ -30,6 +36,64 @@ FAULTS = (
     ),
     Fault(
         'absent', 'not logged in', 2, 'active account', 0.0, 0, 0, always('describe', errors.LOGIN)
+    ),
+    Fault(
+        'absent',
+        'the login has expired',
+        2,
+        'gcloud auth login',
+        0.0,
+        0,
+        0,
+        always('describe', errors.TOKEN),
+    ),
+    Fault(
+        'absent',
+        'the login wants a password again',
+        2,
+        'gcloud auth login',
+        0.0,
+        0,
+        0,
+        always('describe', errors.REAUTHENTICATION),
+    ),
+    Fault(
+        'absent',
+        'no such zone (403)',
+        2,
+        'us-west9-z',
+        0.0,
+        0,
+        0,
+        always('describe', errors.ZONE_DENIED),
+    ),
+    Fault(
+        'absent', 'no such zone (404)', 2, 'us-west9-z', 0.0, 0, 0, always('describe', errors.ZONE)
+    ),
+    Fault(
+        'absent', 'no billing account', 2, 'billing', 0.0, 0, 0, always('describe', errors.BILLING)
+    ),
+    Fault(
+        'absent',
+        'never any network',
+        1,
+        'auth tokens',
+        0.0,
+        0,
+        0,
+        always('describe', errors.NETWORK),
+    ),
+    Fault(
+        'absent',
+        'another run is on a slice of that name, and there is no budget',
+        2,
+        'another run is on it',
+        0.0,
+        0,
+        0,
+        begin=FakeGcloud.start_elsewhere,
+        stays=1,
+        flags={'max_hours': 0.0},
     ),
     Fault(
         'absent',
@@ -202,6 +266,16 @@ FAULTS = (
         TO_THE_END,
         1.16,
         cloud=first('scp', 2, errors.SSH),
+    ),
+    Fault(
+        'ready',
+        'the disk of one of four hosts is full',
+        1,
+        'No space left on device on host 2',
+        0.19,
+        1,
+        0,
+        always('unpack', UNPACKED) | {'hosts': 4},
     ),
     Fault(
         'ready', 'no Python on the hosts', 1, 'no Python', 0.19, 1, 0, always('unpack', NO_PYTHON)

@@ -65,6 +65,17 @@ FAULTS = (
         processes=4,
         cloud={'runs': [(300, (1, None)), (HOUR, 0)]},
     ),
+    Fault(
+        'running',
+        'preempted three times in a row',
+        0,
+        TO_THE_END,
+        2.69,
+        4,
+        8,
+        begin=lambda cloud: [at(t, 'take_away')(cloud) for t in (2000, 5000, 8000)],
+    ),
+    Fault('running', 'a budget of 0.1 hours', 124, 'budget of 0.1', 0.15, flags={'max_hours': 0.1}),
     Fault('running', 'preempted with a notice (75)', 0, TO_THE_END, 1.48, 2, 4, begin=give_notice),
     Fault(
         'running', 'preempted without one', 0, TO_THE_END, 1.47, 2, 4, begin=at(2000, 'take_away')

@@ -39,6 +39,25 @@ TOKEN = Result(
     f"{DESCRIBE} There was a problem refreshing your current auth tokens: ('invalid_grant: Bad "
     "Request', {'error': 'invalid_grant', 'error_description': 'Bad Request'})" + LOGIN_HINT,
 )
+REAUTHENTICATION = Result(
+    1,
+    '',
+    f'{DESCRIBE} There was a problem refreshing your current auth tokens: Reauthentication failed. '
+    'cannot prompt during non-interactive execution.' + LOGIN_HINT,
+)
+ZONE = Result(1, '', f'{DESCRIBE} NOT_FOUND: Location us-west9-z is not found.')
+ZONE_DENIED = Result(
+    1,
+    '',
+    f'{DESCRIBE} PERMISSION_DENIED: Location us-west9-z is not found or access is unauthorized.',
+)
+BILLING = Result(
+    1,
+    '',
+    f'{DESCRIBE} PERMISSION_DENIED: This API method requires billing to be enabled. Please enable '
+    'billing on project #1 by visiting https://console.developers.google.com/billing/enable then '
+    'retry.',
+)
 LOGIN = Result(
     1, '', f'{DESCRIBE} You do not currently have an active account selected.{LOGIN_HINT}'
 )

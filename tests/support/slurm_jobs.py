@@ -9,7 +9,8 @@ import time
 ROOT = pathlib.Path(__file__).parents[2]
 STAND_IN = pathlib.Path(__file__).with_name('slurm_stand_in.py')
 TASK = """
-import json, os, pathlib, signal, sys, time
+import faulthandler, json, os, pathlib, signal, sys, time
+faulthandler.register(signal.SIGQUIT)
 folder, plan = pathlib.Path(sys.argv[-2]), json.loads(sys.argv[-1])
 start = int(os.environ.get('SLURM_RESTART_COUNT', 0))
 rank = int(os.environ['SLURM_PROCID'])
@@ -59,9 +60,9 @@ class Cluster:
         python.chmod(0o755)
         self.environment['ELENCHUS_ENVIRONMENT'] = str(python.parents[1])
 
-    def submit(self, *flags, run, limit=30, notice=5):
-        """Submits a job of one machine; returns its number."""
-        words = ['bash', str(ROOT / 'scripts/launch/slurm.sh'), '--accelerator=cpu', *flags]
+    def submit(self, *flags, run, limit=30, notice=5, root=ROOT):
+        """Submits a job of one machine, from a clone; returns its number."""
+        words = ['bash', str(root / 'scripts/launch/slurm.sh'), '--accelerator=cpu', *flags]
         words += [f'--time={limit}', f'--notice={notice}', f'--log={self.folder}/log-%j', '--']
         done = subprocess.run(
             [*words, *run], env=self.environment, capture_output=True, text=True, check=True

@@ -19,7 +19,7 @@ from elenchus.train.metrics.activity import activity
 
 STEPS_BEFORE = 30
 STEP_S = 0.1
-SETTINGS = watchdog.WatchdogSettings(slow_factor=2.0, timeout_s=0.0, stop_within_s=10.0)
+SETTINGS = watchdog.WatchdogSettings(slow_factor=2.0, timeout_s=0.0, stop_within_s=10.0, alert='')
 
 
 def main(folder, coordinator, num_processes, process_id, slow_s):

@@ -52,11 +52,12 @@ def test_problem_sets_of_an_evaluation(fake, tmp_path):
     fake.objects.put('own.jsonl', lines(ROWS))
     fake.objects.put('sets/gsm8k/test.jsonl', lines(ROWS))
     options = {'data_dir': f'{GS}/sets', 'num_problems': 2, 'form': 'digits'}
-    for entry in (f'{GS}/own.jsonl', f'gsm8k={GS}/sets/gsm8k'):
-        chosen = problem_sets.read_set(entry, **options | {'data_dir': str(tmp_path)})
+    for entry in (f'{GS}/own.jsonl', f'gsm8k={GS}/sets/gsm8k', 'gsm8k'):
+        folder = options['data_dir'] if entry == 'gsm8k' else str(tmp_path)
+        chosen = problem_sets.read_set(entry, **options | {'data_dir': folder})
         assert [p.question for p in chosen.problems] == ['q0', 'q1'] and GS in chosen.place
     with pytest.raises(ValueError, match='data_dir=gs://bucket/sets'):
-        problem_sets.read_set('gsm8k', **options)
+        problem_sets.read_set('svamp', **options)  # to be downloaded and prepared there
 
 
 def test_benchmarks_of_a_critic(fake):

@@ -35,15 +35,18 @@ def start(folder, *, slow_s=0):
             )  # fmt: skip
     for process, log in zip(started, logs, strict=True):
         wait_for(log, 'ready', process, seconds=120)
+    if not slow_s:  # until each has said where it is, which it does every five seconds
+        wait_for(folder / 'status.json', r'(?s)(stage": "actor".*){3}', started[0], seconds=60)
     return started, logs
 
 
 def wait_for(log, pattern, process, *, seconds):
-    """Waits until the output of a process that runs matches; returns the match."""
-    end = time.monotonic() + seconds
-    while not (match := re.search(pattern, log.read_text())):
-        assert process.poll() is None and time.monotonic() < end, log.read_text()[-3000:]
+    """Waits until what a process writes into a file matches; returns the match."""
+    end, text = time.monotonic() + seconds, ''
+    while not (match := re.search(pattern, text)):
+        assert process.poll() is None and time.monotonic() < end, text[-3000:]
         time.sleep(0.1)
+        text = log.read_text() if log.exists() else ''
     return match
 
 

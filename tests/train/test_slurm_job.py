@@ -4,11 +4,13 @@ import json
 import pathlib
 import subprocess
 import sys
+import tarfile
 import time
 
 import pytest
 
-from tests.support.slurm_jobs import Cluster
+from elenchus.scripts.launch import sources
+from tests.support.slurm_jobs import ROOT, Cluster
 
 TINY = (
     "--config.stages=('base','actor')",
@@ -20,15 +22,28 @@ TINY = (
 )
 
 
+def copy_of_the_clone(folder):
+    """Returns a folder with the sources as they are, and no environment."""
+    with tarfile.open(sources.pack(ROOT, folder, tree='dirty').path) as archive:
+        archive.extractall(folder / 'clone', filter='data')
+    return folder / 'clone'
+
+
 @pytest.mark.slow
-def test_two_processes_are_preempted_queued_again_and_finish(tmp_path):
-    cluster = Cluster(tmp_path, kill_wait=30)
+@pytest.mark.parametrize('is_fresh', [False, True], ids=['this environment', 'a fresh clone'])
+def test_two_processes_are_preempted_queued_again_and_finish(tmp_path, is_fresh):
+    """A fresh clone installs from requirements.lock, by pip as it is set up (PIP_NO_INDEX, ...)."""
+    cluster, root = Cluster(tmp_path, kill_wait=30), ROOT
     # JAX reads the coordinator of a SLURM step from its first node; here it is this machine.
-    cluster.environment['ELENCHUS_ENVIRONMENT'] = str(pathlib.Path(sys.executable).parents[1])
+    if is_fresh:
+        root = copy_of_the_clone(tmp_path)
+        cluster.environment.pop('PYTHONPATH', None)
+    else:
+        cluster.environment['ELENCHUS_ENVIRONMENT'] = str(pathlib.Path(sys.executable).parents[1])
     cluster.environment['XLA_FLAGS'] = ''
     work = tmp_path / 'run'
     run = ['--config=configs/lab.py:smoke', f'--workdir={work}', *TINY]
-    job = cluster.submit('--gpus=2', '--requeues=3', run=run, limit=2400)
+    job = cluster.submit('--gpus=2', '--requeues=3', run=run, limit=2400, root=root)
     metrics = work / 'stages' / '01-actor' / 'metrics.jsonl'
     end = time.monotonic() + 900
     while not (metrics.exists() and metrics.stat().st_size):
@@ -42,3 +57,5 @@ def test_two_processes_are_preempted_queued_again_and_finish(tmp_path):
     assert steps == sorted(set(steps)) and steps[-1] == 60
     assert (work / 'summary.json').exists()
     assert not list(work.rglob('*.writing'))
+    assert (root / '.venv' / 'lock').exists() or not is_fresh
+    assert ('environment ready' in log) == is_fresh

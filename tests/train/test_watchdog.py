@@ -8,13 +8,14 @@ import time
 
 import pytest
 
+from elenchus.data.text.run_times import time_shares
 from elenchus.train import preemption, watchdog
 from elenchus.train.early_end import EarlyEnd
 from elenchus.train.metrics import activity as activity_lib
 from elenchus.train.metrics import progress
-from elenchus.train.metrics.activity import Activity, time_shares
+from elenchus.train.metrics.activity import Activity
 
-SETTINGS = watchdog.WatchdogSettings(slow_factor=20.0, timeout_s=600.0, stop_within_s=0.0)
+SETTINGS = watchdog.WatchdogSettings(slow_factor=20.0, timeout_s=600.0, stop_within_s=0.0, alert='')
 
 
 class Clock:
@@ -162,6 +163,16 @@ def test_signs_of_life_do_not_wait_for_a_status_in_a_bucket(tmp_path, monkeypatc
     assert len(sent) > 3
 
 
+def test_a_process_has_a_name_as_soon_as_it_is_watched(tmp_path, monkeypatch):
+    """One that is stopped in its first seconds would be silent on a host that is not known."""
+    monkeypatch.setattr(watchdog.jax, 'process_count', lambda: 2)
+    sent = []
+    monkeypatch.setattr(watchdog.Hosts, 'send', lambda self, sign: sent.append(sign))
+    monkeypatch.setattr(watchdog.Hosts, 'read', lambda self: [])
+    with watchdog.Watchdog(tmp_path, SETTINGS):
+        assert [sign['host'] for sign in sent] == [watchdog.socket.gethostname()]
+
+
 def test_time_goes_to_kinds_and_compiling_is_apart(clock):
     activity = Activity(clock)
     for kind, seconds, compiling in [
@@ -243,7 +254,10 @@ def test_a_start_that_was_killed_counts_up_to_its_last_sign(tmp_path, monkeypatc
     watch(tmp_path, monkeypatch)
     rows = [json.loads(line) for line in (tmp_path / 'timing.jsonl').read_text().splitlines()]
     assert [row['state'] for row in rows] == ['running', 'done']
-    assert rows[0]['seconds'] == {'steps': 4.0} and 'over 2 starts: idle' in capsys.readouterr().out
+    assert (
+        rows[0]['seconds'] == {'steps': 4.0}
+        and 'over 2 starts, goodput 0.0%: idle' in capsys.readouterr().out
+    )
 
 
 def test_the_stacks_of_a_run_without_progress_are_dumped(tmp_path, monkeypatch, capfd):

@@ -57,10 +57,9 @@ def read_set(entry: str, *, data_dir: str, num_problems: int, form: str) -> Prob
     if name not in NAMES:
         raise ValueError(f'--data={entry}: unknown set {name!r}; nearest: {_nearest(name)}')
     if name == 'lab':
-        count = num_problems or 100
-        options = {'num_problems': {'test': count}, 'seed': LAB_SEED, 'form': form}
-        problems = loading.load('lab', split='test', data_dir=data_dir, **options)
-        return ProblemSet(name, 'lab', f'{form}, seed {LAB_SEED}', list(problems))
+        options = {'num_problems': num_problems or 100, 'seed': LAB_SEED, 'form': form}
+        problems = loading.generate_lab('test', **options)
+        return ProblemSet(name, 'lab', f'{form}, seed {LAB_SEED}', problems)
     source = 'math' if name == 'math500' else name
     folder = epath.Path(path) if equals else epath.Path(data_dir) / name
     has_files = folder.is_dir() and any(folder.glob('test*.*'))
@@ -71,8 +70,8 @@ def read_set(entry: str, *, data_dir: str, num_problems: int, form: str) -> Prob
             raise ValueError(
                 f'--data={entry}: no folder {folder} with test.jsonl; use {name}=PATH or --data_dir'
             )
-        options = loading.load_options(source, data_dir=data_dir, path=str(folder))
-        problems = loading.load(source, split='test', **options)
+        # The folder of the files is DATA_DIR/NAME, where this user may not be allowed to write.
+        problems = loading.read_unprepared(source, split='test', path=folder)
     else:
         options = loading.load_options(source, data_dir=data_dir, path='')
         problems = loading.load(source, split='test', **options)

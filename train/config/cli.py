@@ -106,7 +106,7 @@ def define_flags(*, stages: Sequence[str] | None = None) -> None:
 def join_processes() -> None:
     """Joins the processes that the flags or the cluster name; requests to stop end it early."""
     early_end.is_allowed = True
-    watchdog.dump_stacks_on_signal(sys.__stderr__)
+    watchdog.dump_stacks_on_signals(sys.__stderr__)
     values = flags.FLAGS
     distributed.initialize(
         coordinator=values.coordinator,

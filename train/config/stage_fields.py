@@ -47,7 +47,7 @@ MAY_CHANGE = (
     *('train.log_every', 'train.checkpoint_every', 'reinforce.checkpoint_every'),
     *('train.keep_checkpoints', 'train.keep_finished_checkpoints', 'train.nonfinite'),
     *('train.compare_hosts_every', 'data.answer.workers'),
-    *('watchdog.slow_factor', 'watchdog.timeout_s', 'watchdog.stop_within_s'),
+    *('watchdog.slow_factor', 'watchdog.timeout_s', 'watchdog.stop_within_s', 'watchdog.alert'),
     *(f'critique.api.{name}' for name in ('attempts', 'backoff_s', 'cache', 'key_variable')),
     *(f'critique.api.{name}' for name in ('parallel', 'requests_per_minute', 'timeout_s')),
     *('critique.api.prompt_price', 'critique.api.answer_price'),
@@ -82,6 +82,7 @@ EARLIER: Mapping[str, Any] = {
     'reinforce.objective.reweigh': None,
     'evaluate.measures': (),
     'evaluate.conditions': (),
+    'watchdog.alert': '',
     **{
         f'{section}.fit.reweigh': 'none'
         for section in ('base', 'actor', 'critic', 'self_talk', 'improve')

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from elenchus.data.files import atomic
+from elenchus.data.text.run_times import describe_times
 
 STATUS = 'status.json'
 TIMING = 'timing.jsonl'
@@ -100,22 +101,6 @@ def keep_unfinished(folder: os.PathLike) -> None:
 
 
 def goodput(folder: os.PathLike) -> str:
-    """Returns the shares of all wall time since the run's first start, as text, largest first."""
+    """Returns the shares of all wall time since the run's first start, as one line of text."""
     path = atomic.absolute(folder) / TIMING
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    shares = time_shares(rows)
-    parts = ', '.join(f'{name} {share:.1%}' for name, share in shares.items())
-    total = rows[-1]['heartbeat'] - rows[0]['started']
-    return f'{total:.0f} s over {len(rows)} starts: {parts}'
-
-
-def time_shares(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Returns the share of each kind; `idle` is the time between starts."""
-    total = rows[-1]['heartbeat'] - rows[0]['started']
-    seconds = collections.Counter()
-    for row in rows:
-        seconds.update(row['seconds'])
-    seconds['idle'] = sum(
-        later['started'] - row['heartbeat'] for row, later in zip(rows, rows[1:], strict=False)
-    )
-    return {name: value / max(total, 1e-9) for name, value in seconds.most_common() if value > 0}
+    return describe_times([json.loads(line) for line in path.read_text().splitlines()])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from elenchus.scripts.launch import driver, exit_codes
+from elenchus.scripts.launch import actions, driver, exit_codes
 from elenchus.scripts.launch.ledger import Ledger
 from elenchus.scripts.launch.options import UsageError
 from tests.support import gcloud_errors as errors
@@ -115,6 +115,34 @@ def test_a_log_that_cannot_be_read_changes_nothing(tmp_path):
     with launch_faults.launches_in(tmp_path):
         assert launch_faults.make_session(gcloud, lines).keep() == 0
     assert any('its log cannot be read' in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ('name', 'events'),
+    [
+        ('nothing', ['done']),
+        ('one crash', ['crashed', 'done']),
+        ('preempted without one', ['preempted', 'done']),
+        ('preempted after every start', ['preempted'] * 3 + ['failed']),
+        ('the config is refused (exit code 2)', ['failed']),
+        ('the budget is spent', ['failed']),
+        ('a crash at every start (exit code 1)', ['crashed'] * 3 + ['failed']),
+        ('the deletion fails, always, and the hosts may not delete', ['done']),
+    ],
+)
+def test_the_user_hears_of_every_change_once(tmp_path, monkeypatch, name, events):
+    fault, news = next(f for f in FAULTS if f.name == name), []
+    gcloud = FakeGcloud(FakeClock(), **fault.cloud)
+    if fault.begin:
+        fault.begin(gcloud)
+    sends = lambda *words, warn: news.append(words)  # noqa: E731
+    monkeypatch.setattr(actions, 'send_alert', sends)
+    with launch_faults.launches_in(tmp_path):
+        flags = {**fault.flags, 'alert': 'tell me'}
+        launch_faults.make_session(gcloud, [], **flags).keep()
+    assert [event for _, event, _ in news] == events
+    assert all(target == 'tell me' and text.startswith('pod: ') for target, _, text in news)
+    assert ('NOT DELETED' in news[-1][2]) == ('deletion' in name)
 
 
 def test_hosts_that_may_not_delete_are_reported_once(tmp_path, capsys):

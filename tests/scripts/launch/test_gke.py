@@ -12,7 +12,7 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from elenchus.scripts.launch import gke, launched_run, options, sources
+from elenchus.scripts.launch import gke, jobsets, launched_run, options, sources
 from elenchus.scripts.launch.commands import Commands, Result
 from elenchus.scripts.launch.states import Resource, Run
 from tests.scripts.launch.test_setup import ROOT
@@ -119,7 +119,7 @@ def jobset(*conditions, **fields):
     ],
 )
 def test_the_state_of_a_jobset(state, pods, resource, run, code):
-    seen = gke.observe(state, pods)
+    seen = jobsets.observe(state, pods)
     assert (seen.resource, seen.run, seen.exit_code) == (resource, run, code)
 
 

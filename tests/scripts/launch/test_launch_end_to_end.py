@@ -46,6 +46,23 @@ class Cloud:
         curl.write_text(f'#!/bin/bash\nexec {sys.executable} -S {stand_in} "$@"\n')
         curl.chmod(0o755)
 
+    def install_for_real(self):
+        """Lets hosts make their own environment, by pip as it is set up here."""
+        del self.environment['ELENCHUS_ENVIRONMENT'], self.environment['PYTHONPATH']
+
+    def modules(self):
+        """Files of two modules that each host's own Python imports, one of ours and JAX."""
+        code = 'import elenchus.model.transformer as t, jax; print(t.__file__, jax.__file__)'
+        return {
+            host: subprocess.check_output(
+                [host / 'elenchus/.venv/bin/python', '-c', code],
+                cwd=host,
+                env=self.environment,
+                text=True,
+            ).split()
+            for host in (self.folder / 'hosts').iterdir()
+        }
+
     def launch(self, *words):
         """Runs tpu.sh."""
         command = ['bash', str(self.launcher), *words]
@@ -114,7 +131,15 @@ def wait(condition, seconds):
 
 
 @pytest.mark.slow
-def test_install_run_preempt_resume_fetch_delete(cloud, tmp_path):
+@pytest.mark.parametrize('is_fresh', [False, True], ids=['this environment', 'fresh roots'])
+def test_install_run_preempt_resume_fetch_delete(cloud, tmp_path, is_fresh):
+    """In fresh roots all hosts install from the lock files, after the preemption again.
+
+    Without network: PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER, with the wheels of requirements.lock and
+    scripts/locks/{build,tpu,gcs}.lock by `pip download --no-deps`.
+    """
+    if is_fresh:
+        cloud.install_for_real()
     workdir = tmp_path / 'run'
     flags = [f for f in TINY if not f.startswith('--config.stages')]
     keep = ['keep', '--name=pod', '--zone=z', '--poll=1', '--tree=dirty', '--']
@@ -124,6 +149,10 @@ def test_install_run_preempt_resume_fetch_delete(cloud, tmp_path):
         900,
     )
     assert process.poll() is None, cloud.log()
+    if is_fresh:
+        places = cloud.modules()
+        assert len(places) == 2
+        assert all(f.startswith(f'{host}/') for host, files in places.items() for f in files)
     assert cloud.preempt() == ['75', '75']
     assert process.wait(timeout=900) == 0, cloud.log()
     assert len(cloud.commands('queued-resources create')) == 2

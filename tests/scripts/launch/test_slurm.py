@@ -83,7 +83,9 @@ def test_a_job_that_misses_the_notice_is_queued_again_at_its_limit(tmp_path):
     assert (code, starts) == (0, 2), log
 
 
-def test_cancelling_and_stopping_end_a_job(cluster):
+def test_cancelling_and_stopping_end_a_job(tmp_path):
+    cluster = Cluster(tmp_path, kill_wait=30)  # nothing waits for it, however busy the machine is
+    cluster.use_tasks()
     for command in (['scancel'], ['bash', str(ROOT / 'scripts/launch/slurm.sh'), 'stop']):
         job = cluster.submit('--gpus=2', run=plan_words(cluster, [[[0], [0.2]]]))
         cluster.wait_for('start-0-1')
@@ -93,6 +95,35 @@ def test_cancelling_and_stopping_end_a_job(cluster):
         code, starts, log = cluster.wait(job)
         assert (code, starts) == (75, 1) and 'stopped by the user' in log
         (cluster.folder / 'start-0-1').unlink()
+
+
+def test_stacks_of_a_job_that_hangs_come_to_its_log_and_it_goes_on(cluster):
+    job = cluster.submit('--gpus=2', run=plan_words(cluster, [[[0], [0]]]))
+    for rank in range(2):
+        cluster.wait_for(f'start-0-{rank}')
+    words = ['bash', str(ROOT / 'scripts/launch/slurm.sh'), 'stacks', f'--id={job}']
+    words.append(f'--log={cluster.folder}/log-%j')
+    done = subprocess.run(
+        words, env=cluster.environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.count('most recent call first') == 2
+    assert not (cluster.jobs / job / 'exit').exists()
+    squeue = cluster.folder / 'bin' / 'squeue'
+    stand_in = squeue.read_text()
+    squeue.write_text('#!/bin/sh\n')
+    status = {'state': 'done', 'stage': 'evaluate', 'heartbeat': 5, 'hosts': [], 'kept': True}
+    (cluster.folder / 'status.json').write_text(json.dumps(status))
+    (cluster.folder / 'timing.jsonl').write_text(
+        json.dumps({'started': 1, 'heartbeat': 5, 'seconds': {'steps': 3, 'saving': 1}})
+    )
+    words = [*words[:2], 'status', f'--workdir={cluster.folder}']
+    done = subprocess.run(
+        words, env=cluster.environment, capture_output=True, text=True, check=True
+    )
+    assert 'run done: evaluate' in done.stdout and 'goodput 75.0%' in done.stdout, done.stderr
+    squeue.write_text(stand_in)
+    subprocess.run(['scancel', job], env=cluster.environment, check=True)
+    cluster.wait(job)
 
 
 def test_every_process_has_the_cores_that_were_requested(cluster):

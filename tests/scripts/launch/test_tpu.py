@@ -155,7 +155,7 @@ def test_old_pythons_of_laptops_run_it(version):
         (Result(255, '', 'x'), Cause.UNREACHABLE),
         (Result(1, '', 'ERROR: ... exited with return code [255].'), Cause.UNREACHABLE),
         (Result(1, '', 'ERROR: (gcloud) 503 UNAVAILABLE'), Cause.UNREACHABLE),
-        (Result(1, '', 'ERROR: Reauthentication failed'), Cause.UNREACHABLE),
+        (Result(1, '', 'ERROR: Reauthentication failed'), Cause.LOGIN),
         (Result(1, '', 'ERROR: PERMISSION_DENIED'), Cause.REFUSED),
         (Result(2, '', 'unrecognized arguments: --x'), Cause.REFUSED),
         (Result(1, 'something', ''), Cause.FAILED),
@@ -169,7 +169,7 @@ def test_errors_have_their_cause(result, cause):
     ('result', 'cause', 'words'),
     [
         (errors.NETWORK, Cause.UNREACHABLE, 'Max retries exceeded'),
-        (errors.TOKEN, Cause.UNREACHABLE, 'invalid_grant'),
+        (errors.TOKEN, Cause.LOGIN, 'invalid_grant'),
         (errors.SERVER, Cause.UNREACHABLE, 'UNAVAILABLE'),
         (errors.RATE, Cause.UNREACHABLE, 'per minute'),
         (errors.SSH, Cause.UNREACHABLE, 'Connection timed out'),

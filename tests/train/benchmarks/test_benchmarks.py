@@ -24,7 +24,6 @@ from elenchus.train.benchmarks import (
     judge_sets,
     opening,
     players,
-    problem_sets,
 )
 from elenchus.train.config import build
 from elenchus.train.config.run_settings import RunSettings
@@ -98,50 +97,6 @@ def test_turns_that_nobody_writes_get_no_room():
         engine = fitted.sampling.engine
         assert engine.max_length >= size.whole and len(engine.decode_cache_lengths) == len(roles)
         assert max(engine.decode_cache_lengths) < engine.max_length
-
-
-def problems_file(path, count=3):
-    rows = [{'question': f'{i} + 1?', 'answer': str(i + 1)} for i in range(count)]
-    path.write_text('\n'.join(map(json.dumps, rows)))
-    return str(path)
-
-
-def test_sets_by_name_by_folder_and_by_file(tmp_path):
-    own = problems_file(tmp_path / 'own.jsonl')
-    (tmp_path / 'svamp').mkdir()
-    row = {'Body': 'Tom has 3 pens.', 'Question': 'How many?', 'Equation': '3.0', 'Answer': 3.0}
-    (tmp_path / 'svamp/test.jsonl').write_text(json.dumps(row))
-    options = {'data_dir': str(tmp_path), 'num_problems': 2}
-    sets = problem_sets.read_sets([own, 'svamp'], **options)
-    assert [(s.name, s.source, len(s.problems)) for s in sets] == [
-        ('own', 'jsonl', 2),
-        ('svamp', 'svamp', 1),
-    ]
-    file = tmp_path / 'svamp/test.jsonl'
-    (named,) = problem_sets.read_sets([f'asdiv={tmp_path / "svamp"}'.replace('asdiv', 'svamp')],
-                                      **options)  # fmt: skip
-    (by_file,) = problem_sets.read_sets([f'svamp={file}'], **options)
-    assert named.problems[0].question == by_file.problems[0].question == 'Tom has 3 pens. How many?'
-
-
-@pytest.mark.parametrize(
-    ('entries', 'message'),
-    [
-        (['gsm9k'], 'neither a file nor a known set .*nearest: gsm8k'),
-        (['gsm9k=x'], "unknown set 'gsm9k'; nearest: gsm8k"),
-        (['math500'], 'no folder .*math500'),
-        ([], '--data is empty'),
-    ],
-)
-def test_a_set_that_is_not_there_is_named(tmp_path, entries, message):
-    with pytest.raises(ValueError, match=message):
-        problem_sets.read_sets(entries, data_dir=str(tmp_path), num_problems=0)
-
-
-def test_a_set_that_is_named_twice_is_refused(tmp_path):
-    own = problems_file(tmp_path / 'own.jsonl')
-    with pytest.raises(ValueError, match="'own' twice"):
-        problem_sets.read_sets([own, own], data_dir=str(tmp_path), num_problems=0)
 
 
 # Figures of critics

@@ -1,0 +1,82 @@
+"""What a JobSet of Kubernetes and its pods say of a run (jobset.sigs.k8s.io, v1alpha2)."""
+
+from __future__ import annotations
+
+import base64
+import re
+import typing
+
+from elenchus.scripts.launch import exit_codes
+from elenchus.scripts.launch.states import Observation, Resource, Run
+
+STUCK = {'ImagePullBackOff', 'InvalidImageName', 'CreateContainerConfigError'}
+"""Why a pod waits for ever, on billed nodes: kubernetes.io/docs/concepts/containers/images."""
+
+
+def observe(jobset: dict, pods: list[dict]) -> Observation:
+    """Returns what a JobSet (jobset.sigs.k8s.io, v1alpha2) and its pods say.
+
+    A JobSet that failed has used up its restarts, or a process left with a code after which it is
+    not to start again.
+    """
+    status = jobset.get('status', {})
+    conditions = {c['type']: c for c in status.get('conditions', ()) if c.get('status') == 'True'}
+    restarts = status.get('restarts', 0)
+    note = f'{restarts} restarts' if restarts else ''
+    if 'Completed' in conditions:
+        return Observation(Resource.READY, Run.ENDED, exit_codes.DONE, detail=note)
+    if 'Failed' in conditions:
+        codes = [code for pod in pods for code in _codes(pod) if code] or [exit_codes.CRASH]
+        code = exit_codes.code_of_hosts(codes)
+        reason = conditions['Failed'].get('message') or conditions['Failed'].get('reason', '')
+        detail = f'exit code {code}: {reason}' + (f', {note}' if note else '')
+        host = first_to_fail(pods)
+        return Observation(Resource.READY, Run.ENDED, code, detail=detail, host=host)
+    if jobset.get('spec', {}).get('suspend') or 'Suspended' in conditions:
+        return Observation(Resource.WAITING, detail='the workload waits in the queue')
+    if any(pod.get('status', {}).get('phase') == 'Running' for pod in pods):
+        return Observation(Resource.READY, Run.RUNNING, detail=note)
+    stuck = sorted({reason for pod in pods for reason in _reasons(pod)} & STUCK)
+    if stuck:
+        return Observation(Resource.FAILED, detail=f'its pods cannot start: {", ".join(stuck)}')
+    return Observation(Resource.WAITING, detail='its pods are not running yet')
+
+
+def read_command(jobset: str) -> tuple[tuple[str, ...], str]:
+    """Returns arguments and version of the run of a JobSet, from the text of its command."""
+    packed = re.search(r'--encoded=([A-Za-z0-9+/=]+)', jobset)
+    version = re.search(r'ELENCHUS_VERSION=([\w.+-]+)', jobset)
+    try:
+        text = base64.b64decode(packed.group(1)).decode() if packed else ''
+    except ValueError:
+        text = ''
+    return tuple(text.split('\0')[:-1]), version.group(1) if version else ''
+
+
+def first_to_fail(pods: list[dict]) -> str:
+    """Returns the name of the pod that failed first, '' if none says when."""
+    ends = [
+        (ended['finishedAt'], pod['metadata']['name'])
+        for pod in pods
+        for ended in _endings(pod)
+        if ended.get('exitCode') and 'finishedAt' in ended and 'metadata' in pod
+    ]
+    return min(ends, default=('', ''))[1]
+
+
+def _reasons(pod: dict) -> typing.Iterator[str]:
+    """Yields why containers of a pod wait."""
+    for container in pod.get('status', {}).get('containerStatuses', ()):
+        yield container.get('state', {}).get('waiting', {}).get('reason', '')
+
+
+def _codes(pod: dict) -> typing.Iterator[int]:
+    for ended in _endings(pod):
+        yield ended.get('exitCode', exit_codes.CRASH)
+
+
+def _endings(pod: dict) -> typing.Iterator[dict]:
+    for container in pod.get('status', {}).get('containerStatuses', ()):
+        ended = container.get('state', {}).get('terminated')
+        if ended:
+            yield ended
