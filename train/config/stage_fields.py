@@ -82,6 +82,9 @@ EARLIER: Mapping[str, Any] = {
     'reinforce.objective.reweigh': None,
     'evaluate.measures': (),
     'evaluate.conditions': (),
+    'sampling.logits': 'none',
+    'sampling.pause': 'none',
+    'sampling.after_pause': 'stop',
     **{
         f'{section}.fit.reweigh': 'none'
         for section in ('base', 'actor', 'critic', 'self_talk', 'improve')

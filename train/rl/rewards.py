@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Literal, NamedTuple
 
 from elenchus.data.records import Problem, Turn
-from elenchus.model.ranges import SignedCoefficient, checked, show
+from elenchus.model.ranges import SignedCoefficient, checked
+from elenchus.sampling import user_functions
 from elenchus.sampling.slots import Slot
 
 
@@ -156,7 +157,8 @@ def weighted_terms(settings: ActorRewards | CriticRewards) -> dict[str, Weighted
             raise ValueError(
                 f'reinforce.{section}.functions has a second term {name!r}: rename the function'
             )
-        terms[name] = WeightedTerm(REWARDS[reference], weight)
+        function = REWARDS.find(reference, f'reinforce.{section}.functions')
+        terms[name] = WeightedTerm(function, weight)
     return {name: term for name, term in terms.items() if term.weight}
 
 
@@ -185,10 +187,8 @@ def terms(
         except (TypeError, ValueError):
             values = []
         if len(values) != len(turns) or not all(v is None or math.isfinite(v) for v in values):
-            raise ValueError(
-                f'the reward {name!r} returned {show(returned)} for a group of {len(turns)}: it '
-                'must return a finite number, or None, for each'
-            )
+            wanted = f'a finite number, or None, for each of the {len(turns)} turns of a group'
+            user_functions.refuse(term.reward, returned, wanted, field=f'the reward {name!r}')
         columns[name] = values
     return [{name: values[i] for name, values in columns.items()} for i in range(len(turns))]
 

@@ -157,6 +157,7 @@ def open_run(
     precision = platforms.product_precision(settings.model.dtype, settings.matmul_precision)
     jax.config.update('jax_default_matmul_precision', precision)
     samplers = Samplers(settings.sampling, inputs)
+    samplers.check_rules()
     run = Run(settings, directory, inputs, samplers, store, mesh, verifier)
     stage_inputs.check(run.reader)
     return run
