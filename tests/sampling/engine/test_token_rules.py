@@ -59,9 +59,11 @@ def requests():
     ]
 
 
-def generate(method=RULED, **changes):
+def generate(method=RULED, *, placed=None, **changes):
     sampler = engine.Engine(dataclasses.replace(ENGINE, **changes), stop_ids=(EOS,))
-    return sampler.with_prefix_cache().generate(model(), requests(), method=method, seed=3)
+    return sampler.with_prefix_cache().generate(
+        placed or model(), requests(), method=method, seed=3
+    )
 
 
 def batch_of(completions):
@@ -116,7 +118,7 @@ def test_two_devices_sample_and_score_as_one(shape):
     mesh = jax.make_mesh(shape, sharding.AXES, devices=jax.devices()[:2], axis_types=kinds)
     expected = generate()
     with jax.set_mesh(mesh):
-        completions = generate()
+        completions = generate(placed=placement.current().place(model()))
     assert [c.tokens for c in completions] == [c.tokens for c in expected]
     assert max(gaps(completions, mesh=mesh)) < 1e-5
 
