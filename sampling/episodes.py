@@ -99,7 +99,12 @@ class Sampler:
         method = sampling_methods.of_role(method, role, pauses=self.after_pause is not None)
 
         def generate(requests: list[Request]) -> list[Completion]:
-            return self.engine.generate(model, requests, method=method, seed=spec.seed)
+            try:
+                return self.engine.generate(model, requests, method=method, seed=spec.seed)
+            except FloatingPointError as error:
+                if not isinstance(method, RuledMethod) or method.logits is None:
+                    raise
+                raise FloatingPointError(f'{error}, or {method.logits.name}') from error
 
         count = spec.num_samples
         turns = [

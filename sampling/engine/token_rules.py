@@ -52,6 +52,13 @@ class TokenRule:
     ids: tuple[tuple[str, tuple[int, ...]], ...] = ()
     newlines: tuple[int, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """Field, name and place of the function, for errors."""
+        function = getattr(self.function, 'function', self.function)
+        path, line = user_functions.location(function)
+        return f'{self.field}: {user_functions.name_of(function)} ({path}:{line})'
+
     def where(self, place: Place) -> Where:
         """Returns the argument of the function for tokens at these places."""
         return Where(place.position, place.turn_position, dict(self.ids), self.newlines)

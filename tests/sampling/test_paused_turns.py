@@ -193,7 +193,7 @@ def test_a_real_sampler_that_pauses_samples_the_tokens_of_one_that_does_not():
         model, [QUESTION], 'attempt', spec=dataclasses.replace(spec, method=plain)
     )
     assert [t.tokens for t in paused[0]] == [t.tokens for t in whole[0]]
-    assert set(pauses) == {3, 6, 9, 12, 15, 18}
+    assert {3, 6, 9} <= set(pauses) <= {3, 6, 9, 12, 15, 18}
     for one, other in zip(paused[0], whole[0], strict=True):
         np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
 

@@ -5,6 +5,7 @@ import re
 import sys
 from typing import Annotated
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -225,7 +226,7 @@ def test_the_rules_of_the_guide_are_a_run_with_three_functions(write):
     lab = tokenizer.lab_tokenizer()
     rule = token_rules.logits_rule(f'{path}:wave', lab, lab.vocab_size)
     place = token_rules.Place(np.zeros(4, int), np.array([0, 15, 30, 45]), None)
-    changed = rule.logits(np.zeros((4, lab.vocab_size), np.float32), place)
+    changed = rule.logits(jnp.zeros((4, lab.vocab_size)), place)
     ids = lab.encode('? wrong')[-1:]
     np.testing.assert_allclose(changed[:, ids[0]], [0, 5, 0, -5], atol=1e-6)
     assert rule.roles == ('attempt', 'refinement', 'critique')

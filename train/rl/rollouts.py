@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 from elenchus.data import records
 from elenchus.data.records import Episode, Problem, RolloutGroup
 from elenchus.sampling import episodes as episode_lib
-from elenchus.sampling.engine.sampling_methods import TemperatureSampling
+from elenchus.sampling.engine.sampling_methods import Method
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
@@ -28,7 +28,7 @@ class RolloutSetup(NamedTuple):
 
     models: ModelPair  # the sampler and the current weights of both players
     scorer: StepScorer
-    method: TemperatureSampling
+    method: Method
     num_samples: int  # episodes of a group
     num_refinements: int  # of each critique, if its helpfulness is rewarded
     refine: Refine  # critiques that are refined for that: all, or those that do not say correct
