@@ -221,6 +221,7 @@ SELF_TALK = {  # stage `self_talk`: one model that attempts, criticises and corr
     'num_rounds': 3,  # of refinement until the answer must be right
     'tokens': 640,  # longest talk
     'learn_mistakes': True,  # also train lines that are called wrong
+    'splice': 'talk',  # text of wrong lines, remarks and right lines: each line with its remark
     'start': 'base',  # stage whose model is trained, or 'newest'
     'fit': fit(),
     'lora': lora(),

@@ -52,34 +52,26 @@ def token_logprobs(
     shifted = jnp.pad(hidden[:, :-1], ((0, 0), (1, 0), (0, 0)))
     # Gathered, and its gradient summed, in the dtype of activations, as all other matrices are.
     head = model.head_matrix.astype(hidden.dtype)
-
     places, structure = jax.tree.flatten(() if place is None else (place,))
 
+    def score(head, hidden, tokens_and_places):
+        tokens, places = tokens_and_places
+        logits = sharding.constrain(model.logits(hidden, head), (None, 'vocab'))
+        logits = weight_gather.drop_padding(logits, model.config.vocab_size, 'vocab')
+        return log_softmax_at(transform(logits, *structure.unflatten(places)), tokens)
+
     def score_rows(heads, hidden, tokens, *places):
-        def score(head, hidden, tokens):
-            logits = sharding.constrain(model.logits(hidden, head), (None, 'vocab'))
-            logits = weight_gather.drop_padding(logits, model.config.vocab_size, 'vocab')
-            tokens, places = tokens
-            return log_softmax_at(transform(logits, *structure.unflatten(places)), tokens)
+        flat = (hidden.reshape(-1, hidden.shape[-1]), tokens.reshape(-1))
+        places = [x.reshape(-1) for x in places]
+        arrays = (heads[0], flat[0], (flat[1], places))
+        scores = score_in_chunks(score, arrays, chunk=model.config.logits_chunk)
+        return tuple(x.reshape(tokens.shape) for x in scores)
 
-        flat = score_in_chunks(
-            score,
-            (
-                heads[0],
-                hidden.reshape(-1, hidden.shape[-1]),
-                (tokens.reshape(-1), [x.reshape(-1) for x in places]),
-            ),
-            chunk=model.config.logits_chunk,
-        )
-        return tuple(x.reshape(tokens.shape) for x in flat)
-
+    rows = ('batch', None)
     logprobs, entropy = sharding.map_rows(
         score_rows,
         (weight_gather.copy_to_rows(head, ('embed', 'vocab')), shifted, tokens, *places),
-        (
-            *(('batch', None, 'vocab'), ('batch', None, None), ('batch', None)),
-            *[('batch', None)] * len(places),
-        ),
+        (('batch', None, 'vocab'), (*rows, None), *[rows] * (1 + len(places))),
     )
     valid = jnp.arange(tokens.shape[1]) > 0
     return jnp.where(valid, logprobs, 0.0), jnp.where(valid, entropy, 0.0)

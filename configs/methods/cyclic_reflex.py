@@ -16,7 +16,7 @@ from elenchus.configs import method
 HERE = 'elenchus.configs.methods.cyclic_reflex'
 
 
-def triangle(logits, where, words, period, amplitude=5.0):
+def triangle(logits, where, *, words, period, amplitude=5.0):
     """Adds the triangle to the logits of the words."""
     u = where.turn_position % period / period
     height = amplitude * (1 - 4 * jnp.abs((u + 0.25) % 1 - 0.5))
@@ -26,12 +26,12 @@ def triangle(logits, where, words, period, amplitude=5.0):
 
 def wave(logits, where):
     """The published wave."""
-    return triangle(logits, where, wave.words, 1200)
+    return triangle(logits, where, words=wave.words, period=1200)
 
 
 def lab_wave(logits, where):
     """The lab's."""
-    return triangle(logits, where, lab_wave.words, 60)
+    return triangle(logits, where, words=lab_wave.words, period=60)
 
 
 wave.words = ('wait', 'Wait', 'but', 'But', 'Alternatively')

@@ -70,7 +70,8 @@ class TokenRule:
         """
         logits = logits.astype('float32')
         returned = self.function(logits, self.where(place))
-        self._check(returned, logits.shape, 'fiu', f'numbers of shape {list(logits.shape)}')
+        wanted = f'numbers of shape {list(logits.shape)}'
+        self._check(returned, logits.shape, kinds='fiu', wanted=wanted)
         changed = jnp.asarray(returned).astype('float32')
         if place.role is None:
             return changed
@@ -84,10 +85,11 @@ class TokenRule:
         Raises ValueError, naming the function, if it returns something else.
         """
         returned = self.function(token, logits.astype('float32'), self.where(place))
-        self._check(returned, token.shape, 'b', f'booleans of shape {list(token.shape)}')
+        wanted = f'booleans of shape {list(token.shape)}'
+        self._check(returned, token.shape, kinds='b', wanted=wanted)
         return jnp.asarray(returned)
 
-    def _check(self, returned, shape: tuple[int, ...], kinds: str, wanted: str) -> None:
+    def _check(self, returned, shape: tuple[int, ...], *, kinds: str, wanted: str) -> None:
         # jnp.asarray would accept lists and scalars too, but not in every traced program.
         dtype = getattr(returned, 'dtype', None)
         kind = 'f' if dtype == jnp.bfloat16 else getattr(dtype, 'kind', None)
@@ -122,7 +124,7 @@ def logits_rule(reference: str, tokenizer: Tokenizer, vocab_size: int) -> TokenR
     """
     if reference == 'none':
         return None
-    rule = _rule(LOGITS, reference, tokenizer, 'sampling.logits')
+    rule = _rule(LOGITS, reference, tokenizer, field='sampling.logits')
     for shape in ((2,), (2, 3)):
         tested = rule.logits(jnp.zeros((*shape, vocab_size)), _first_places(shape))
         if not (jnp.isfinite(tested) | jnp.isneginf(tested)).all() or jnp.isneginf(tested).all():
@@ -139,14 +141,14 @@ def pause_rule(reference: str, tokenizer: Tokenizer, vocab_size: int) -> TokenRu
     """Returns the rule of `sampling.pause`; None for 'none'. Raises ValueError as `logits_rule`."""
     if reference == 'none':
         return None
-    rule = _rule(PAUSES, reference, tokenizer, 'sampling.pause')
+    rule = _rule(PAUSES, reference, tokenizer, field='sampling.pause')
     for shape in ((2,), (2, 3)):
         token = jnp.zeros(shape, 'int32')
         rule.pauses(token, jnp.zeros((*shape, vocab_size)), _first_places(shape))
     return rule
 
 
-def _rule(slot: Slot, reference: str, tokenizer: Tokenizer, field: str) -> TokenRule:
+def _rule(slot: Slot, reference: str, tokenizer: Tokenizer, *, field: str) -> TokenRule:
     function = slot.find(reference, field)
     roles = _names(function, 'roles', field, default=ACTOR_ROLES)
     for role in roles:

@@ -29,7 +29,7 @@ def test_a_talk_is_cut_at_candidate_one_and_the_cut_is_not_trained():
     turn, engine = sample(function)
     assert CHAT.text(turn) == (LINES[0] + LINES[1])[1:] and CHAT.is_finished(turn)
     assert turn.tokens[:-1] == whole.tokens[: len(turn.tokens) - 1]
-    assert trained(turn) == (LINES[0] + LINES[1])[1:].strip()
+    assert trained(turn) == (LINES[0] + LINES[1])[1:]
     # The tokens of the reflection are not sampled.
     assert engine.tokens == turn.num_sampled < whole.num_sampled
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from elenchus.data import records
+from elenchus.data.critiques import grammars
 from elenchus.data.text import tokenizer
 from elenchus.sampling import paused_turns, slots
+from elenchus.sampling.critique_data import splices
 from elenchus.sampling.engine import token_rules
 from elenchus.sampling.engine.token_rules import Place
 from elenchus.sampling.metrics import measures
@@ -71,6 +73,10 @@ def after_pause(reference):
     return paused_turns.Writer(chat, None, function, 9)._decide(writing)
 
 
+def splice(reference):
+    return splices.splice(reference, [], method_cases.PROBLEM, grammar=grammars.LAB)
+
+
 def logits(reference):
     return token_rules.logits_rule(reference, LAB, VOCABULARY)
 
@@ -94,6 +100,7 @@ SLOTS = {
     'after_pause': (after_pause, 'sampling.after_pause', 'text, pause', 'True', ['1', '""']),
     'logits': (logits, 'sampling.logits', 'logits, where', 'logits', ['logits[0]', '1.0']),
     'measure': (measure, 'evaluate.measures', 'groups, read', '{"a": NAN}', ['1.0', '{"a": "b"}']),
+    'splice': (splice, 'self_talk.splice', 'lines, problem', '"text"', ['1', '" "']),
     'condition': (condition, 'evaluate.conditions', 'problem', '"text"', ['1', 'b"text"']),
 }  # fmt: skip
 NAN_IS_WRONG = {
@@ -179,8 +186,8 @@ def test_other_replies_are_named_with_what_is_wanted(call, slot):
     _, field, _, _, replies = SLOTS[slot]
     bad = [NAN_IS_WRONG[slot]] if slot in NAN_IS_WRONG else []
     for reply in ('None', 'object()', '"text"', *replies, *bad):
-        if (slot, reply) in {('condition', '"text"'), ('after_pause', '"text"')}:
-            continue  # right, and a text that the lab's words lack
+        if reply == '"text"' and slot in ('condition', 'after_pause', 'splice'):
+            continue  # a text is right there
         text = message_of(call, slot, reply)
         assert field in text and 'mine (' in text and f'mine.py:{LINE}) returned' in text, text
         assert 'it must return' in text
@@ -191,7 +198,7 @@ def test_every_slot_is_in_the_table():
     known = {
         *(rewards.REWARDS, advantages.OUTCOMES, advantages.STEPS, response_weights.WEIGHTINGS),
         *(loss_weights.REWEIGHTINGS, token_rules.LOGITS, token_rules.PAUSES),
-        *(paused_turns.AFTER_PAUSES, measures.MEASURES, measures.CONDITIONS),
+        *(paused_turns.AFTER_PAUSES, measures.MEASURES, measures.CONDITIONS, splices.SPLICES),
     }
     assert len(known) == len(SLOTS)
 

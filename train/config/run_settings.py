@@ -28,6 +28,7 @@ from elenchus.model.ranges import (
 )
 from elenchus.sampling.critique_data.api_settings import ApiSettings
 from elenchus.sampling.critique_data.references import RightPaths
+from elenchus.sampling.critique_data.splices import SPLICES
 from elenchus.sampling.engine.sampling_methods import Temperature
 from elenchus.sampling.exploration.context import ExploreSettings
 from elenchus.sampling.exploration.controller import CandidateSettings
@@ -242,6 +243,7 @@ class SelfTalkSettings:
     num_rounds: Rounds  # refinements after which the answer must be right
     tokens: Length  # longest talk
     learn_mistakes: bool  # also train lines that are called wrong
+    splice: Annotated[str, SPLICES]  # text of wrong lines, remarks and right lines
     start: StartName
     fit: FitSettings
     lora: LoraSettings

@@ -85,6 +85,7 @@ EARLIER: Mapping[str, Any] = {
     'sampling.logits': 'none',
     'sampling.pause': 'none',
     'sampling.after_pause': 'stop',
+    'self_talk.splice': 'talk',
     **{
         f'{section}.fit.reweigh': 'none'
         for section in ('base', 'actor', 'critic', 'self_talk', 'improve')

@@ -172,11 +172,14 @@ def _add_step_advantages(
     """
     a = context.settings
     attempts = [trained_turns(episode, 'actor')[0] for episode in group]
-    scores = [_counted_scores(turn, a.unreached) for _, turn in attempts]
+    if advantages.reads_scores(a.steps):
+        scores = [_counted_scores(turn, a.unreached) for _, turn in attempts]
+    else:
+        scores = [[None] * len(turn.steps) for _, turn in attempts]
     if a.shuffle_scores:
         rng = np.random.default_rng(derive_seed(seed, group[0].problem_id))
         scores = advantages.permuted(scores, rng)
-    function = advantages.STEPS.find(a.steps, 'reinforce.advantage.steps')
+    function = advantages.STEPS.find(a.steps, advantages.STEPS_FIELD)
     returned = function(scores, context)
     try:
         by_step = [np.asarray(values, np.float32) for values in returned]
@@ -185,7 +188,7 @@ def _add_step_advantages(
     shapes = [values.shape for values in by_step]
     if shapes != [(len(s),) for s in scores] or not all(np.isfinite(v).all() for v in by_step):
         wanted = f'arrays of finite numbers, one for each step: {[len(s) for s in scores]}'
-        user_functions.refuse(function, returned, wanted, field='reinforce.advantage.steps')
+        user_functions.refuse(function, returned, wanted, field=advantages.STEPS_FIELD)
     for values, (number, _), steps in zip(by_episode, attempts, by_step, strict=True):
         values[number] += np.float32(a.step_coef) * steps
 

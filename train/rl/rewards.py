@@ -4,6 +4,7 @@ A term is None where the critic's opinion is unknown: that is neither good nor b
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Literal, NamedTuple
@@ -28,6 +29,15 @@ class JudgedTurn(NamedTuple):
     def text(self) -> str:
         """What the turn says."""
         return self.read(self.turn)
+
+    @property
+    def lines(self) -> list[str]:
+        """What each of its steps says."""
+        ends = self.turn.step_ends
+        parts = (self.turn.tokens[start:end] for start, end in itertools.pairwise((0, *ends)))
+        # A part of a turn: what it was sampled with describes the whole.
+        bare = dataclasses.replace(self.turn, logprobs=(), steps=(), forced=())
+        return [self.read(dataclasses.replace(bare, tokens=part)).strip() for part in parts]
 
 
 Reward = Callable[[Sequence[JudgedTurn]], Sequence[float | None]]

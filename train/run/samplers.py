@@ -75,9 +75,10 @@ class Samplers:
         """Returns greedy decoding."""
         return sampling_methods.with_rules(Greedy(self.inputs.banned_ids), *self.rules)
 
-    def check_rules(self) -> None:
-        """Raises ValueError if a rule of logits or pauses does not fit the run."""
-        assert len(self.rules) == 2
+    def checked(self) -> 'Samplers':
+        """Returns these; raises ValueError if a rule of logits or pauses does not fit the run."""
+        self.method()  # looks up the functions and the ids of their words
+        return self
 
     @functools.cached_property
     def rules(self) -> tuple[TokenRule | None, TokenRule | None]:

@@ -29,7 +29,7 @@ from elenchus.train.response_weights import WEIGHTINGS, response_weights
 from elenchus.train.run.directory import StageFolder
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.stages.improve_figures import coverage_figures
-from elenchus.train.stages.round_settings import settings_of_round
+from elenchus.train.stages.round_settings import RoundSettings, settings_of_round
 from elenchus.train.stages.scoring import score_responses
 from elenchus.train.stages.sft import sft
 from elenchus.train.stages.unsampled import unsampled_responses
@@ -71,29 +71,55 @@ def improve(
         samplers=samplers,
         **options,
     )
-    settings, problems = chosen.settings, problems[: chosen.settings.num_problems]
-    options |= {'settings': settings, 'samplers': chosen.samplers}
-    if settings.responses == 'sampled':
-        named = {'explorer': explorer, 'temperature': chosen.temperature, 'number': number}
-        explored, num_tokens = sample_explored(pair, problems, **named, **options)
-        examples, figures, for_kept = selected_examples(
-            pair, explored, references, threshold=chosen.threshold, rows=loop.rows, **options
-        )
-        figures |= chosen.figures
-        figures['exploration']['tokens'] = num_tokens
-        figures['tokens_sampled'] = num_tokens + for_kept + chosen.tokens
-    else:
-        examples, figures = unsampled_responses(pair, problems, settings=settings, stage=stage)
-        figures |= {k: v for k, v in chosen.figures.items() if k == 'changes'}
+    examples, figures = round_examples(
+        pair,
+        problems,
+        references,
+        chosen=chosen,
+        explorer=explorer,
+        number=number,
+        rows=loop.rows,
+        **options,
+    )
     actor, totals = sft(
         load_trained() if load_trained else pair.actor,
         [*demonstrations, *examples],
-        settings=settings.fit,
+        settings=chosen.settings.fit,
         loop=loop,
         seed=derive_seed(seed, f'round-{number}'),
         stage=stage,
     )
     return actor, totals, figures
+
+
+def round_examples(
+    pair: ModelPair,
+    problems: Sequence[Problem],
+    references: Sequence[Example],
+    *,
+    chosen: RoundSettings,
+    explorer: str,
+    number: int,
+    rows: int,
+    seed: int,
+    stage: StageFolder,
+) -> tuple[list[Example], dict]:
+    """Returns the examples of round `number` besides the demonstrations, and its figures."""
+    settings, problems = chosen.settings, problems[: chosen.settings.num_problems]
+    if settings.responses != 'sampled':
+        examples, figures = unsampled_responses(pair, problems, settings=settings, stage=stage)
+        changes = {k: v for k, v in chosen.figures.items() if k == 'changes'}
+        return examples, figures | changes
+    options = {'settings': settings, 'samplers': chosen.samplers, 'seed': seed, 'stage': stage}
+    named = {'explorer': explorer, 'temperature': chosen.temperature, 'number': number}
+    explored, num_tokens = sample_explored(pair, problems, **named, **options)
+    examples, figures, for_kept = selected_examples(
+        pair, explored, references, threshold=chosen.threshold, rows=rows, **options
+    )
+    figures |= chosen.figures
+    figures['exploration']['tokens'] = num_tokens
+    figures['tokens_sampled'] = num_tokens + for_kept + chosen.tokens
+    return examples, figures
 
 
 def selected_examples(

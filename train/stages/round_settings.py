@@ -74,21 +74,7 @@ def settings_of_round(
             stage=stage,
         )
     sections = {'improve': settings, 'sampling': samplers.settings}
-    known = {
-        name: leaf.value for s in sections for name, leaf in field_changes.leaves(sections[s], s)
-    }
-    fields = [name for name in known if may_change(name)]
-    function = CONTROLLERS.find(settings.controller, FIELD)
-    # A function gets copies of plain JSON, whether the rounds were just run or are read again.
-    plain = json.loads(json.dumps([rounds, {name: known[name] for name in fields}, candidates]))
-    changes = function(plain[0], RoundContext(number, *plain[1:]))
-    if not isinstance(changes, dict) or not all(isinstance(name, str) for name in changes):
-        user_functions.refuse(function, changes, 'a dict {field: value}, such as {}', field=FIELD)
-    try:
-        changed = field_changes.changed(sections, changes, fields)
-    except ValueError as error:
-        path, line = user_functions.location(getattr(function, 'function', function))
-        raise ValueError(f'{FIELD}={settings.controller!r} ({path}:{line}): {error}') from None
+    changes, changed = _changes(sections, rounds, number=number, candidates=candidates)
     improve = changed['improve']
     sets_threshold = 'improve.threshold' in changes or improve.weighting == 'threshold'
     threshold = improve.threshold if sets_threshold else 0.0
@@ -99,6 +85,34 @@ def settings_of_round(
     if settings.controller != 'none':
         figures['changes'] = changes
     return RoundSettings(improve, samplers, threshold, figures, tokens)
+
+
+def _changes(
+    sections: Mapping[str, Any],
+    rounds: Sequence[Mapping],
+    *,
+    number: int,
+    candidates: Sequence[Mapping],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns what the controller changes, and the sections of settings with it."""
+    name = sections['improve'].controller
+    known = {
+        path: leaf.value
+        for section, settings in sections.items()
+        for path, leaf in field_changes.leaves(settings, section)
+        if may_change(path)
+    }
+    function = CONTROLLERS.find(name, FIELD)
+    # A function gets copies of plain JSON, whether the rounds were just run or are read again.
+    plain = json.loads(json.dumps([rounds, known, candidates]))
+    changes = function(plain[0], RoundContext(number, *plain[1:]))
+    if not isinstance(changes, dict) or not all(isinstance(path, str) for path in changes):
+        user_functions.refuse(function, changes, 'a dict {field: value}, such as {}', field=FIELD)
+    try:
+        return changes, field_changes.changed(sections, changes, list(known))
+    except ValueError as error:
+        path, line = user_functions.location(getattr(function, 'function', function))
+        raise ValueError(f'{FIELD}={name!r} ({path}:{line}): {error}') from None
 
 
 def may_change(path: str) -> bool:
