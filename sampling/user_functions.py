@@ -4,7 +4,7 @@ import functools
 import inspect
 import traceback
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import numpy as np
@@ -27,7 +27,9 @@ class UserFunction:
 
     def __call__(self, *args, **kwargs):
         with NamedErrors(self._message):
-            return self.function(*args, **kwargs)
+            returned = self.function(*args, **kwargs)
+            # What a generator raises belongs to the function, too.
+            return list(returned) if isinstance(returned, Iterator) else returned
 
     def _message(self, error: Exception) -> str:
         path, line = location(self.function)
@@ -68,6 +70,26 @@ def refuse(function: Callable, returned: Any, wanted: str, *, field: str) -> NoR
         f'{getattr(function, "field", field)}: {name_of(inner)} ({path}:{line}) returned '
         f'{describe(returned)}; it must return {wanted}'
     )
+
+
+def as_floats(returned: Any, dtype: type = np.float32) -> np.ndarray:
+    """Returns numbers as an array, None as NaN. Raises TypeError or ValueError for anything else.
+
+    NumPy alone would also read numbers out of texts, and drop imaginary parts.
+    """
+    array = np.asarray(returned)
+    texts = array.dtype == object and any(isinstance(x, str | bytes) for x in array.ravel())
+    if array.dtype.kind not in 'fiubO' and array.dtype.name != 'bfloat16' or texts:
+        raise TypeError(f'{describe(returned)} has no numbers')
+    return np.asarray(returned, dtype)
+
+
+def as_float(returned: Any) -> float:
+    """Returns one number. Raises TypeError or ValueError for anything else."""
+    value = as_floats(returned, np.float64)
+    if value.shape:
+        raise TypeError(f'{describe(returned)} is no single number')
+    return value.item()
 
 
 def name_of(function: Callable) -> str:

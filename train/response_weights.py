@@ -63,7 +63,7 @@ def response_weights(turn: Turn, *, weighting: str, success_rate: float) -> np.n
     function = WEIGHTINGS.find(weighting, FIELD)
     returned = function(turn, success_rate)
     try:
-        values = np.asarray(returned, np.float32)
+        values = user_functions.as_floats(returned)
     except (TypeError, ValueError):
         values = np.zeros(0)
     if values.shape != (len(turn.tokens),) or np.isinf(values).any():

@@ -90,19 +90,32 @@ def condition(reference):
 
 
 SLOTS = {
-    # slot: (caller, field, arguments, a right reply, replies that are none)
-    'reward': (reward, 'rewards.functions', 'turns', '[0.0, None]', ['1.0', '[1.0]', '[1.0, "x"]']),
-    'outcome': (outcome, 'advantage.outcome', 'returns, context', 'returns', ['1.0', '[[1.0]]']),
-    'steps': (steps, 'advantage.steps', 'scores, context', '[[0.0], [1]]', ['[[0.0]]', '[0, 0]']),
-    'weighting': (weighting, 'improve.weighting', 'turn, rate', '[1, 0, NAN]', ['1.0', '[1.0]']),
-    'reweigh': (reweigh, 'reweigh', 'logprobs, entropy, batch', '0.5', ['jnp.ones(2)', '[0.5]']),
-    'pause': (pause, 'sampling.pause', 'token, logits, where', 'token > 3', ['token', 'True']),
-    'after_pause': (after_pause, 'sampling.after_pause', 'text, pause', 'True', ['1', '""']),
-    'logits': (logits, 'sampling.logits', 'logits, where', 'logits', ['logits[0]', '1.0']),
-    'measure': (measure, 'evaluate.measures', 'groups, read', '{"a": NAN}', ['1.0', '{"a": "b"}']),
-    'splice': (splice, 'self_talk.splice', 'lines, problem', '"text"', ['1', '" "']),
-    'condition': (condition, 'evaluate.conditions', 'problem', '"text"', ['1', 'b"text"']),
-}  # fmt: skip
+    # slot: (caller, field, arguments, a right reply)
+    'reward': (reward, 'rewards.functions', 'turns', '[0.0, None]'),
+    'outcome': (outcome, 'advantage.outcome', 'returns, context', 'returns'),
+    'steps': (steps, 'advantage.steps', 'scores, context', '[[0.0], [1]]'),
+    'weighting': (weighting, 'improve.weighting', 'turn, rate', '[1, 0, NAN]'),
+    'reweigh': (reweigh, 'reweigh', 'logprobs, entropy, batch', '0.5'),
+    'pause': (pause, 'sampling.pause', 'token, logits, where', 'token > 3'),
+    'after_pause': (after_pause, 'sampling.after_pause', 'text, pause', 'True'),
+    'logits': (logits, 'sampling.logits', 'logits, where', 'logits'),
+    'measure': (measure, 'evaluate.measures', 'groups, read', '{"a": NAN}'),
+    'splice': (splice, 'self_talk.splice', 'lines, problem', '"text"'),
+    'condition': (condition, 'evaluate.conditions', 'problem', '"text"'),
+}
+REPLIES = {
+    'reward': ['1.0', '[1.0]', '[1.0, "x"]', '["1", "2"]', '[[1.0], [2.0]]'],
+    'outcome': ['1.0', '[[1.0]]', '[["1"], ["2"]]', '[[1], [None]]'],
+    'steps': ['[[0.0]]', '[0, 0]', '[["1"], ["2"]]', '[[1j], [1j]]'],
+    'weighting': ['1.0', '["1", "2", "3"]', '[1, [2], 3]', '[1e999, 0, 0]'],
+    'reweigh': ['jnp.ones(2)', '[0.5]'],
+    'pause': ['token', 'True'],
+    'after_pause': ['1', '""'],
+    'logits': ['logits[0]', '1.0'],
+    'measure': ['1.0', '{"a": "b"}', '{"a": None}', '{"a": 1e999}'],
+    'splice': ['1', '" "'],
+    'condition': ['1', 'b"text"'],
+}
 NAN_IS_WRONG = {
     'reward': '[NAN, 0.0]',
     'outcome': 'returns * NAN',
@@ -140,7 +153,7 @@ def call(tmp_path):
     def call(slot, body, arguments=None):
         folder = tmp_path / str(next(count))
         folder.mkdir()
-        caller, _, names, *_ = SLOTS[slot]
+        caller, _, names, _ = SLOTS[slot]
         arguments = names if arguments is None else arguments
         source = f'{HEAD}def mine({arguments}):\n    x = {body}\n    return x\n'
         (folder / 'mine.py').write_text(source)
@@ -183,7 +196,7 @@ def test_other_arguments_are_named_with_those_of_the_slot(call, slot):
 
 @pytest.mark.parametrize('slot', SLOTS)
 def test_other_replies_are_named_with_what_is_wanted(call, slot):
-    _, field, _, _, replies = SLOTS[slot]
+    field, replies = SLOTS[slot][1], REPLIES[slot]
     bad = [NAN_IS_WRONG[slot]] if slot in NAN_IS_WRONG else []
     for reply in ('None', 'object()', '"text"', *replies, *bad):
         if reply == '"text"' and slot in ('condition', 'after_pause', 'splice'):
@@ -201,6 +214,12 @@ def test_every_slot_is_in_the_table():
         *(paused_turns.AFTER_PAUSES, measures.MEASURES, measures.CONDITIONS, splices.SPLICES),
     }
     assert len(known) == len(SLOTS)
+
+
+def test_what_a_generator_raises_is_named_too(call):
+    text = message_of(call, 'reward', '(1 / 0 for turn in turns)')
+    assert 'rewards.functions: mine (' in text and 'raised ZeroDivisionError' in text
+    call('reward', '(0.5 for turn in turns)')
 
 
 def test_an_update_is_named_too(tmp_path):

@@ -122,7 +122,7 @@ def _outcome_advantages(
     function = advantages.OUTCOMES.find(context.settings.outcome, OUTCOME)
     returned = function(returns, context)
     try:
-        values = np.asarray(returned, np.float32)
+        values = user_functions.as_floats(returned)
     except (TypeError, ValueError):
         values = np.zeros(0)
     if values.shape != returns.shape or not np.isfinite(values).all():
@@ -130,6 +130,8 @@ def _outcome_advantages(
         user_functions.refuse(function, returned, wanted, field=OUTCOME)
     if not hasattr(function, 'update'):
         return values, context.state
+    if not callable(function.update):
+        raise ValueError(f'{OUTCOME}: the attribute update={function.update!r} is no function')
     state = function.update(returns, context)
     try:
         same = isinstance(state, dict) and json.loads(json.dumps(state, allow_nan=False)) == state
@@ -182,7 +184,7 @@ def _add_step_advantages(
     function = advantages.STEPS.find(a.steps, advantages.STEPS_FIELD)
     returned = function(scores, context)
     try:
-        by_step = [np.asarray(values, np.float32) for values in returned]
+        by_step = [user_functions.as_floats(values) for values in returned]
     except (TypeError, ValueError):
         by_step = []
     shapes = [values.shape for values in by_step]

@@ -193,7 +193,7 @@ def terms(
     for name, term in weighted_terms(settings).items():
         returned = term.reward(turns)
         try:
-            values = [None if v is None else float(v) for v in returned]
+            values = [None if v is None else user_functions.as_float(v) for v in returned]
         except (TypeError, ValueError):
             values = []
         if len(values) != len(turns) or not all(v is None or math.isfinite(v) for v in values):

@@ -17,6 +17,7 @@ from elenchus.sampling.engine.token_rules import Place, TokenRule
 from elenchus.train import step
 from elenchus.train.rl.logprobs import make_logprobs
 from tests.support import tiny_model
+from tests.support.compilations import count_compilations
 
 EOS, LENGTH = 1, 32
 CONFIG = dataclasses.replace(tiny_model.FLAT, vocab_size=64, max_length=LENGTH)
@@ -112,7 +113,23 @@ def test_drafts_and_prefix_caches_sample_the_same_tokens():
     assert [c.tokens for c in cached] == expected
 
 
-@pytest.mark.parametrize('shape', [(2, 1, 1), (1, 2, 1), (1, 1, 2)], ids=str)
+def test_a_rule_compiles_once_and_other_objects_of_it_not_again():
+    generate(RULED)
+    again = sampling_methods.with_rules(dataclasses.replace(PLAIN), dataclasses.replace(RULE), None)
+    with count_compilations() as events:
+        generate(again)
+    assert not events
+
+
+@pytest.mark.parametrize(
+    'shape',
+    [
+        pytest.param((2, 1, 1), marks=pytest.mark.slow),
+        (1, 2, 1),
+        pytest.param((1, 1, 2), marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_two_devices_sample_and_score_as_one(shape):
     kinds = (jax.sharding.AxisType.Auto,) * len(shape)
     mesh = jax.make_mesh(shape, sharding.AXES, devices=jax.devices()[:2], axis_types=kinds)
