@@ -61,26 +61,17 @@ def improve(
     those before, for the controller.
     """
     stage = stage or StageFolder.temporary()
-    options = {'seed': seed, 'stage': stage}
+    options = {'number': number, 'seed': seed, 'stage': stage}
     chosen = settings_of_round(
         pair,
         problems[: settings.num_problems],
         rounds=rounds,
-        number=number,
         settings=settings,
         samplers=samplers,
         **options,
     )
-    examples, figures = round_examples(
-        pair,
-        problems,
-        references,
-        chosen=chosen,
-        explorer=explorer,
-        number=number,
-        rows=loop.rows,
-        **options,
-    )
+    options |= {'chosen': chosen, 'explorer': explorer, 'rows': loop.rows}
+    examples, figures = round_examples(pair, problems, references, **options)
     actor, totals = sft(
         load_trained() if load_trained else pair.actor,
         [*demonstrations, *examples],

@@ -51,7 +51,7 @@ def test_a_function_of_ones_own_makes_the_texts(tmp_path, trained_on):  # noqa: 
     assert talks and max(map(corrections_of, talks)) == 2
     for talk in talks:
         lines = [line.strip() for line in CHAT.text(talk.turns[-1]).split('\n')]
-        solution = by_id[talk.problem_id].solution.split('\n')
+        solution = [s.strip() for s in by_id[talk.problem_id].solution.split('\n')]
         remarks = [i for i, line in enumerate(lines) if line.endswith(' wrong')]
         if not corrections_of(talk):
             assert lines == solution
