@@ -105,6 +105,15 @@ def test_the_trainer_recomputes_what_the_sampler_recorded():
     assert [c.tokens for c in completions] != [c.tokens for c in generate(PLAIN)]
 
 
+@pytest.mark.slow
+def test_the_likely_tokens_are_those_of_the_rule():
+    greedy = sampling_methods.greedy_of(RULED)
+    completions = generate(greedy)
+    assert max(gaps(completions, greedy)) < 1e-5
+    plain = generate(sampling_methods.greedy_of(PLAIN))
+    assert [c.tokens for c in completions] != [c.tokens for c in plain]
+
+
 def test_drafts_and_prefix_caches_sample_the_same_tokens():
     expected = [c.tokens for c in generate()]
     drafted = generate(draft_tokens=3, draft_ngram=2)
