@@ -49,9 +49,8 @@ def by_message(scores, context):
 
 
 by_message.reads_scores = False
-CHANGES = {
+CHANGES = method.TALKS | {
     'reinforce.start': 'self_talk',
-    'reinforce.length': lambda config: config.sampling.engine.max_length,
     'reinforce.advantage.outcome_coef': 0.0,
     'reinforce.advantage.step_coef': 1.0,
     'reinforce.advantage.steps': 'elenchus.configs.methods.spoc:by_message',

@@ -7,7 +7,7 @@ import pytest
 
 from elenchus.configs.methods import spoc
 from elenchus.data import records
-from elenchus.train.config import build
+from elenchus.train.config import build, checks
 from elenchus.train.config.run_settings import RunSettings
 from elenchus.train.rl import advantages, credit, rewards
 from tests.support.fake_engine import CHAT
@@ -94,3 +94,12 @@ def test_every_token_of_a_message_carries_its_advantage():
 def test_a_function_that_reads_scores_has_them_sampled():
     assert advantages.reads_scores('normalised') and advantages.reads_scores('difference')
     assert not advantages.reads_scores('elenchus.configs.methods.spoc:by_message')
+
+
+@pytest.mark.parametrize('variant', ['default', 'smoke'])
+def test_talks_fit_wherever_attempts_did(variant):
+    """The lab's longest question has 63 tokens."""
+    settings = build.build(RunSettings, spoc.get_config(variant))
+    checks.check_lengths(settings, 63)
+    with pytest.raises(ValueError, match='must be at least'):
+        checks.check_lengths(settings, 300)
