@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from elenchus.model import sharding
+from elenchus.model import placement, sharding
 from elenchus.sampling.engine import sampling_methods, token_rules
 from elenchus.train.metrics import writers
 from elenchus.train.rl import trainer
@@ -41,12 +41,17 @@ CORRECTION = {'turns__episode': 'correction', **PLAIN}
 
 def train(folder, trained, method, *, mesh=None, after_pause=None, **changes):
     """Rows of metrics of a run of two iterations."""
-    writer = writers.Writer(folder, tensorboard=folder / 'board')
-    models = tiny_models()
-    sampler = dataclasses.replace(models.sampler, after_pause=after_pause)
+    writer, models = writers.Writer(folder, tensorboard=folder / 'board'), tiny_models()
+    models = dataclasses.replace(
+        models, sampler=dataclasses.replace(models.sampler, after_pause=after_pause)
+    )
     with jax.set_mesh(mesh or tiny_model.one_device()), writer:
+        if mesh:
+            place = placement.current().place
+            players = {p: place(jax.device_get(getattr(models, p))) for p in ('actor', 'critic')}
+            models = dataclasses.replace(models, **players)
         trainer.reinforce(
-            dataclasses.replace(models, sampler=sampler),
+            models,
             PROBLEMS,
             trained=trained,
             settings=settings_of(num_steps=2, **changes),
