@@ -128,7 +128,7 @@ def test_a_folder_of_ones_own_runs_resumes_and_is_not_continued_with_another_fun
 def test_errors_in_functions_are_one_line_and_a_run_goes_on_once_they_are_repaired(tmp_path, start):
     """At the start before anything is written, and in the middle of a stage."""
     for old, new, expected in (
-        ('tilt.words', '1 / 0\ntilt.words', 'mine.py cannot be imported (ZeroDivisionError'),
+        ('tilt.words', '1 / 0\ntilt.words', 'line 33: ZeroDivisionError'),
         ("where.ids['wrong']", "where.ids['right']", "raised KeyError: 'right'"),
         ("('wrong',)", "('rong',)", "'rong' is no single token"),
         ('.add(bias[..., None])', '[0]', 'it must return numbers of shape [2, '),
