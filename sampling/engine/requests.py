@@ -46,7 +46,7 @@ class Completion:
     id: int  # of the request
     tokens: tuple[int, ...]  # includes the stop token, if one was sampled
     logprobs: tuple[float, ...]  # of each token, under the distribution it was sampled from
-    finished: bool  # True: the last token is a stop token; False: max_tokens was reached
+    finished: bool  # True: the last token is a stop token; False: max_tokens, or a pause
     steps: int  # forward passes used; with prompt lookup, one pass may yield several tokens
 
     def __post_init__(self):
