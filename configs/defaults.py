@@ -116,6 +116,9 @@ SAMPLING = {  # how turns are sampled
     'top_k': 0,  # keep the k most likely tokens; 0: all
     'top_p': 1.0,  # keep the most likely tokens up to this probability
     'min_p': 0.0,  # drop tokens below this share of the most likely one's probability
+    'logits': 'none',  # function that changes the logits of a token by its place (extending.md)
+    'pause': 'none',  # tokens after which a turn pauses: 'line', or a function
+    'after_pause': 'stop',  # a turn that paused ends, or a function decides
     'score': {
         'rows': 64,  # critiques read at once for step scores
         'lengths': (800,),  # lengths that they are padded to
@@ -219,6 +222,7 @@ SELF_TALK = {  # stage `self_talk`: one model that attempts, criticises and corr
     'num_rounds': 3,  # of refinement until the answer must be right
     'tokens': 640,  # longest talk
     'learn_mistakes': True,  # also train lines that are called wrong
+    'splice': 'talk',  # text of wrong lines, remarks and right lines: each line with its remark
     'start': 'base',  # stage whose model is trained, or 'newest'
     'fit': fit(),
     'lora': lora(),
@@ -250,9 +254,9 @@ IMPROVE = {  # stages of self-improvement; the stage's name is the explorer
     'threshold': 0.5,  # least score of a response, with weighting 'threshold'
     'balance': 'none',  # 'question': the responses to one question share one weight
     'num_monitored': 500,  # responses whose perplexity and scores are reported; 0: none
-    'controller': 'none',  # 'balance': choose temperature and threshold every round
+    'controller': 'none',  # changes fields of a round: 'balance', or a function
     'candidates': {
-        'temperatures': (0.5, 0.7, 1.0),  # that the controller chooses from
+        'temperatures': (0.5, 0.7, 1.0),  # that 'balance' chooses from
         'thresholds': (0.0, 0.5, 0.9),  # least score of a response
         'num_problems': 300,  # on which candidates are tried
         'num_attempts': 8,  # at each

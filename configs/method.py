@@ -28,6 +28,25 @@ REINFORCE_CRITIC = (*CRITIC, 'reinforce_critic', 'evaluate')
 REINFORCE_BOTH = (*CRITIC, 'reinforce_both', 'evaluate')
 
 
+def _talk(config: ConfigDict) -> int:
+    """Returns by how many tokens a talk is longer than an attempt."""
+    return max(0, config.self_talk.tokens - config.sampling.attempt_tokens)
+
+
+TALKS = {
+    'model.max_length': lambda c: max(c.model.max_length, c.sampling.engine.max_length + _talk(c)),
+    'sampling.engine.max_length': lambda c: c.sampling.engine.max_length + _talk(c),
+    'sampling.engine.prompt_buckets': lambda c: (
+        *c.sampling.engine.prompt_buckets[:-1],
+        c.sampling.engine.prompt_buckets[-1] + _talk(c),
+    ),
+    'sampling.score.lengths': lambda c: tuple(n + _talk(c) for n in c.sampling.score.lengths),
+    'reinforce.length': lambda c: c.reinforce.length + _talk(c),
+    'reinforce.critic_length': lambda c: c.reinforce.critic_length + _talk(c),
+}
+"""Changes that make room for talks wherever there is room for attempts."""
+
+
 def of(
     changes: Mapping[str, Any], *, stages: Sequence[str], lab_changes: Mapping[str, Any] = {}
 ) -> Callable[[str], ConfigDict]:

@@ -94,12 +94,18 @@ class Turn:
     logprobs: tuple[float, ...] = ()  # the sampler's, one per token; empty if not sampled
     steps: tuple[Step, ...] = ()  # they cover all tokens; empty if no model writes the role
     facts: TurnFacts = TurnFacts()
+    forced: tuple[int, ...] = ()  # indices of tokens that were appended, not sampled; not trained
 
     def __post_init__(self):
         if self.role not in ROLES[1:]:
             raise ValueError(f'unknown Turn.role={self.role!r}; valid: {ROLES[1:]}')
         if self.logprobs and len(self.logprobs) != len(self.tokens):
             raise ValueError(f'{len(self.logprobs)} logprobs for {len(self.tokens)} tokens')
+
+    @property
+    def num_sampled(self) -> int:
+        """Number of sampled tokens; 0 if the turn was not sampled."""
+        return len(self.logprobs) - len(self.forced) if self.logprobs else 0
 
     @property
     def step_ends(self) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,13 +34,15 @@ def token_logprobs(
     hidden: jax.Array,
     tokens: jax.Array,
     *,
-    transform: Callable[[jax.Array], jax.Array],
+    transform: Callable[..., jax.Array],
+    place: Any = None,
 ) -> tuple[jax.Array, jax.Array]:
     """log p(tokens[t] | tokens[<t]) and the entropy of that distribution, both [B, T] float32.
 
     hidden [B, T, D] and tokens [B, T] of the same sequence. The first token of a row has no
     prediction: its entries are 0. `transform` maps float32 logits to those of the sampled
-    distribution (temperature, truncation).
+    distribution (temperature, truncation). With a `place`, a tree of arrays [B, T], it is called as
+    transform(logits [N, V], place [N]).
 
     Logits exist for `config.logits_chunk` tokens of a device at a time and are recomputed in the
     backward pass, so memory grows with the chunk and not with B * T * V. Each device works on its
@@ -49,31 +52,35 @@ def token_logprobs(
     shifted = jnp.pad(hidden[:, :-1], ((0, 0), (1, 0), (0, 0)))
     # Gathered, and its gradient summed, in the dtype of activations, as all other matrices are.
     head = model.head_matrix.astype(hidden.dtype)
+    places, structure = jax.tree.flatten(() if place is None else (place,))
 
-    def score_rows(heads, hidden, tokens):
-        def score(head, hidden, tokens):
-            logits = sharding.constrain(model.logits(hidden, head), (None, 'vocab'))
-            logits = weight_gather.drop_padding(logits, model.config.vocab_size, 'vocab')
-            return log_softmax_at(transform(logits), tokens)
+    def score(head, hidden, tokens_and_places):
+        tokens, places = tokens_and_places
+        logits = sharding.constrain(model.logits(hidden, head), (None, 'vocab'))
+        logits = weight_gather.drop_padding(logits, model.config.vocab_size, 'vocab')
+        return log_softmax_at(transform(logits, *structure.unflatten(places)), tokens)
 
-        flat = score_in_chunks(
-            score,
-            (heads[0], hidden.reshape(-1, hidden.shape[-1]), tokens.reshape(-1)),
-            chunk=model.config.logits_chunk,
-        )
-        return tuple(x.reshape(tokens.shape) for x in flat)
+    def score_rows(heads, hidden, tokens, *places):
+        flat = (hidden.reshape(-1, hidden.shape[-1]), tokens.reshape(-1))
+        places = [x.reshape(-1) for x in places]
+        arrays = (heads[0], flat[0], (flat[1], places))
+        scores = score_in_chunks(score, arrays, chunk=model.config.logits_chunk)
+        return tuple(x.reshape(tokens.shape) for x in scores)
 
+    rows = ('batch', None)
     logprobs, entropy = sharding.map_rows(
         score_rows,
-        (weight_gather.copy_to_rows(head, ('embed', 'vocab')), shifted, tokens),
-        (('batch', None, 'vocab'), ('batch', None, None), ('batch', None)),
+        (weight_gather.copy_to_rows(head, ('embed', 'vocab')), shifted, tokens, *places),
+        (('batch', None, 'vocab'), (*rows, None), *[rows] * (1 + len(places))),
     )
     valid = jnp.arange(tokens.shape[1]) > 0
     return jnp.where(valid, logprobs, 0.0), jnp.where(valid, entropy, 0.0)
 
 
-Score = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-"""Function of (head [D, V], hidden [N, D], tokens [N]) with results [N]: one of each token."""
+Score = Callable[[jax.Array, jax.Array, Any], tuple[jax.Array, jax.Array]]
+"""Function of (head [D, V], hidden [N, D], tokens [N]) with results [N]: one of each token.
+
+`tokens` may be a tree of arrays [N]."""
 
 
 def score_in_chunks(score: Score, arrays, *, chunk: int) -> tuple[jax.Array, jax.Array]:
@@ -82,7 +89,7 @@ def score_in_chunks(score: Score, arrays, *, chunk: int) -> tuple[jax.Array, jax
     arrays: (head, hidden, tokens).
     """
     head, hidden, tokens = arrays
-    num_tokens = len(tokens)
+    num_tokens = len(hidden)
     if num_tokens <= chunk:
         return score(head, hidden, tokens)
     num_chunks = -(-num_tokens // chunk)
@@ -91,7 +98,7 @@ def score_in_chunks(score: Score, arrays, *, chunk: int) -> tuple[jax.Array, jax
         padding = ((0, num_chunks * chunk - num_tokens), *((0, 0),) * (x.ndim - 1))
         return jnp.pad(x, padding).reshape(num_chunks, chunk, *x.shape[1:])
 
-    results = _map_chunks(score, (head, split(hidden), split(tokens)))
+    results = _map_chunks(score, (head, split(hidden), jax.tree.map(split, tokens)))
     return tuple(x.reshape(-1)[:num_tokens] for x in results)
 
 
@@ -109,7 +116,7 @@ def _map_chunks(score: Score, arrays):
 def _map_chunks_forward(score, arrays):
     # A frozen head needs no gradient: static, so in the structure of the residuals.
     is_trained = () if arrays[0].perturbed else None
-    arrays = tuple(x.value for x in arrays)
+    arrays = jax.tree.map(lambda x: x.value, arrays)
     return _map_chunks(score, arrays), (arrays, is_trained)
 
 

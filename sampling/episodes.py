@@ -14,8 +14,11 @@ from elenchus.data.grading.judge import Judge
 from elenchus.data.records import Episode, Problem, Turn, TurnFacts
 from elenchus.data.text.chat import Chat
 from elenchus.model.transformer import Transformer
+from elenchus.sampling.engine import sampling_methods
 from elenchus.sampling.engine.generator import Generator
 from elenchus.sampling.engine.requests import Completion, Request
+from elenchus.sampling.engine.sampling_methods import RuledMethod
+from elenchus.sampling.paused_turns import AfterPause, Writer
 from elenchus.sampling.sample_spec import SampleSpec
 
 
@@ -44,6 +47,7 @@ class Sampler:
     engine: Generator
     chat: Chat
     max_tokens: dict[str, int]  # longest turn, by role
+    after_pause: AfterPause | None = None  # how a turn that pauses goes on; None: none pauses
 
     def with_prefix_cache(self) -> 'Sampler':
         """Returns this sampler with an engine that keeps a prefix cache across calls.
@@ -63,9 +67,7 @@ class Sampler:
     ) -> list[list[Turn]]:
         """Samples `spec.num_samples` turns of `role` after each conversation."""
         openings = [Turn(role, self.chat.header(role), ())] * len(conversations)
-        requests = self._requests(conversations, openings, spec)
-        completions = self.engine.generate(model, requests, method=spec.method, seed=spec.seed)
-        return self._groups(openings, completions, spec)
+        return self._write(model, conversations, openings, spec=spec)
 
     def continue_turns(
         self,
@@ -81,9 +83,38 @@ class Sampler:
         are kept; a turn whose opening has tokens that were not sampled has no log-probabilities.
         An opening counts towards max_tokens of its role. Raises ValueError if it uses them up.
         """
-        requests = self._requests(conversations, openings, spec)
-        completions = self.engine.generate(model, requests, method=spec.method, seed=spec.seed)
-        return self._groups(openings, completions, spec)
+        return self._write(model, conversations, openings, spec=spec)
+
+    def _write(
+        self,
+        model: Transformer,
+        conversations: Sequence[Sequence[Turn]],
+        openings: Sequence[Turn],
+        *,
+        spec: SampleSpec,
+    ) -> list[list[Turn]]:
+        requests, method = self._requests(conversations, openings, spec), spec.method
+        role = openings[0].role if openings else ''
+        assert all(opening.role == role for opening in openings), 'turns of several roles'
+        method = sampling_methods.of_role(method, role, pauses=self.after_pause is not None)
+
+        def generate(requests: list[Request]) -> list[Completion]:
+            try:
+                return self.engine.generate(model, requests, method=method, seed=spec.seed)
+            except FloatingPointError as error:
+                if not isinstance(method, RuledMethod) or method.logits is None:
+                    raise
+                raise FloatingPointError(f'{error}, or {method.logits.name}') from error
+
+        count = spec.num_samples
+        turns = [
+            self._join(openings[i // count], completion)
+            for i, completion in enumerate(generate(requests))
+        ]
+        if isinstance(method, RuledMethod) and method.pause:
+            limit = self.max_tokens[role]
+            turns = Writer(self.chat, generate, self.after_pause, limit).finish(turns, requests)
+        return [turns[i * count : (i + 1) * count] for i in range(len(openings))]
 
     def _requests(
         self,
@@ -97,25 +128,20 @@ class Sampler:
             # The sampled ids are the prompt of the next turn: text is never tokenised again.
             prompt = (*self.chat.context(turns, opening.role), *opening.tokens)
             room = self.max_tokens[opening.role] - len(opening.tokens)
-            requests += [Request(first + j, prompt, room) for j in range(spec.num_samples)]
+            requests += [
+                Request(first + j, prompt, room, opening=len(opening.tokens))
+                for j in range(spec.num_samples)
+            ]
         return requests
-
-    def _groups(
-        self, openings: Sequence[Turn], completions: Sequence[Completion], spec: SampleSpec
-    ) -> list[list[Turn]]:
-        count = spec.num_samples
-        return [
-            [self._join(opening, c) for c in completions[i * count : (i + 1) * count]]
-            for i, opening in enumerate(openings)
-        ]
 
     def _join(self, opening: Turn, completion: Completion) -> Turn:
         was_sampled = len(opening.logprobs) == len(opening.tokens)
-        return self.chat.sampled_turn(
+        turn = self.chat.sampled_turn(
             opening.role,
             (*opening.tokens, *completion.tokens),
             (*opening.logprobs, *completion.logprobs) if was_sampled else (),
         )
+        return dataclasses.replace(turn, forced=opening.forced) if opening.forced else turn
 
     def text(self, turn: Turn) -> str | None:
         """Returns the text of a turn, or None if it was cut off before its end token."""
@@ -254,7 +280,7 @@ def sampled_tokens(episodes: Sequence[Episode]) -> int:
 
     Only sampled turns have log-probabilities; the others cost nothing.
     """
-    return sum(len(turn.logprobs) for episode in episodes for turn in episode.turns)
+    return sum(turn.num_sampled for episode in episodes for turn in episode.turns)
 
 
 def processed_tokens(chat: Chat, episode: Episode) -> dict[str, int]:

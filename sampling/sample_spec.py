@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from elenchus.sampling.engine.sampling_methods import Greedy, Method
+from elenchus.sampling.engine.sampling_methods import Method, greedy_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +32,12 @@ class SampleSpec:
     first_id: int | Sequence[int]  # request ids are below 2 ** 31
 
     @classmethod
-    def greedy(cls, banned: Sequence[int]) -> 'SampleSpec':
-        """Returns the specification of the most likely turn; it has no noise to select."""
-        return cls(num_samples=1, method=Greedy(tuple(banned)), seed=0, first_id=0)
+    def greedy(cls, method: Method) -> 'SampleSpec':
+        """Returns the specification of the most likely turn; it has no noise to select.
+
+        Tokens are banned, and rules apply, as in `method`.
+        """
+        return cls(num_samples=1, method=greedy_of(method), seed=0, first_id=0)
 
     def first_ids(self, num_prompts: int) -> Sequence[int]:
         """Returns the request id of each prompt's first sample."""

@@ -24,6 +24,8 @@ import types
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from elenchus.sampling.user_functions import NamedErrors, UserFunction, summary
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Slot:
@@ -35,7 +37,8 @@ class Slot:
     def find(self, reference: str, field: str) -> Callable:
         """Returns the function that `reference` names.
 
-        Raises ValueError, naming the field, the nearest built-in name and what failed.
+        One that is not built in is a UserFunction, the same for each call. Raises ValueError,
+        naming the field, the nearest built-in name and what failed.
         """
         if reference in self.functions:
             return self.functions[reference]
@@ -48,12 +51,18 @@ class Slot:
                 f"{self.signature} as 'module:function' or 'FILE.py:function'{nearest}"
             )
         try:
-            return load(reference).function
+            function = load(reference).function
         except ValueError as error:
             raise ValueError(f'{field}={reference!r}: {error}') from None
+        return _user_function(function, field, self.signature)
 
     def __getitem__(self, reference: str) -> Callable:
         return self.find(reference, 'function')
+
+
+@functools.cache
+def _user_function(function: Callable, field: str, signature: str) -> UserFunction:
+    return UserFunction(function, field=field, signature=signature)
 
 
 def without_folder(reference: str) -> str:
@@ -63,12 +72,6 @@ def without_folder(reference: str) -> str:
     """
     place, _, name = reference.rpartition(':')
     return f'{pathlib.PurePath(place).name}:{name}' if place.endswith('.py') else reference
-
-
-CANNOT_IMPORT = (
-    *(ImportError, SyntaxError, NameError, AttributeError, TypeError, ValueError, OSError),
-    *(ArithmeticError, LookupError, AssertionError, RuntimeError),
-)
 
 
 class Loaded(NamedTuple):
@@ -87,11 +90,8 @@ def load(reference: str) -> Loaded:
     alone. Raises ValueError if there is no such file, module or function, or if importing it fails.
     """
     place, _, name = reference.rpartition(':')
-    try:
+    with NamedErrors(lambda error: f'{place} cannot be imported ({summary(error)})'):
         module = _load_file(place) if place.endswith('.py') else importlib.import_module(place)
-    except CANNOT_IMPORT as error:
-        text = ' '.join(f'{type(error).__name__}: {error}'.split())
-        raise ValueError(f'{place} cannot be imported ({text[:200]})') from error
     function = getattr(module, name, None)
     if not callable(function):
         names = [n for n, value in vars(module).items() if callable(value) and n[0] != '_']

@@ -4,9 +4,13 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from elenchus.data.records import Batch
+from elenchus.sampling import user_functions
 from elenchus.sampling.slots import Slot
+
+FIELD = 'objective.reweigh or fit.reweigh'
 
 Reweighting = Callable[[jax.Array, jax.Array, Batch], jax.Array]
 """(log-probabilities [B, T], entropies [B, T], batch) -> factor of each token's weight, [B, T].
@@ -25,10 +29,12 @@ def reweighed(name: str, batch: Batch, *, logprobs: jax.Array, entropy: jax.Arra
     """
     if name == 'none':
         return batch.weights
-    factor = jnp.asarray(REWEIGHTINGS[name](logprobs, entropy, batch))
-    if factor.shape not in ((), batch.weights.shape):
-        raise ValueError(
-            f'reweigh={name!r} returned factors of shape {factor.shape} for tokens of shape '
-            f'{batch.weights.shape}'
-        )
-    return batch.weights * jax.lax.stop_gradient(factor)
+    function = REWEIGHTINGS.find(name, FIELD)
+    returned = function(logprobs, entropy, batch)
+    shape = batch.weights.shape
+    dtype = getattr(returned, 'dtype', np.dtype(object))
+    is_array = jnp.issubdtype(dtype, jnp.number) and returned.shape in ((), shape)
+    if not is_array and not isinstance(returned, float | int):
+        wanted = f'numbers of shape {list(shape)}, or a single one'
+        user_functions.refuse(function, returned, wanted, field=FIELD)
+    return batch.weights * jax.lax.stop_gradient(jnp.asarray(returned))

@@ -43,9 +43,12 @@ class FiniteGuard:
                 path = self._folder / 'nonfinite' / f'step-{step:06d}-{number}.npz'
                 _write_batch(path, batch)
                 loss, norm = (float(np.asarray(metrics[n])) for n in ('loss/total', 'grads/norm'))
-                self._react(
-                    f'step {step}: loss {loss}, gradient norm {norm}; its batch is in {path}'
-                )
+                text = f'step {step}: loss {loss}, gradient norm {norm}; its batch is in {path}'
+                if not np.isfinite(np.asarray(metrics.get('loss/weight', 0.0))):
+                    text += (
+                        '; weights of its tokens are not finite: check the function of `reweigh`'
+                    )
+                self._react(text)
 
     def _react(self, text: str) -> None:
         """Stops or warns, as the policy says."""

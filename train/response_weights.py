@@ -5,8 +5,11 @@ from collections.abc import Callable
 import numpy as np
 
 from elenchus.data.records import Turn
+from elenchus.sampling import user_functions
 from elenchus.sampling.slots import Slot
 from elenchus.train.rl.advantages import over_tokens
+
+FIELD = 'improve.weighting'
 
 Weighting = Callable[[Turn, float], np.ndarray]
 """(response, share of right attempts at its question) -> weight of each token, NaN = unknown.
@@ -57,10 +60,13 @@ WEIGHTINGS = Slot(
 
 def response_weights(turn: Turn, *, weighting: str, success_rate: float) -> np.ndarray:
     """Returns the weight of each token of a response. Raises ValueError for another shape."""
-    values = np.asarray(WEIGHTINGS[weighting](turn, success_rate), np.float32)
+    function = WEIGHTINGS.find(weighting, FIELD)
+    returned = function(turn, success_rate)
+    try:
+        values = user_functions.as_floats(returned)
+    except (TypeError, ValueError):
+        values = np.zeros(0)
     if values.shape != (len(turn.tokens),) or np.isinf(values).any():
-        raise ValueError(
-            f'improve.weighting={weighting!r} returned weights of shape {values.shape} for a '
-            f'response of {len(turn.tokens)} tokens, or infinite ones'
-        )
+        wanted = f'a finite number, or NaN (unknown), for each of {len(turn.tokens)} tokens'
+        user_functions.refuse(function, returned, wanted, field=FIELD)
     return values

@@ -12,11 +12,14 @@ from elenchus.model import logprobs as logprobs_lib
 from elenchus.model import lora, placement
 from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.transformer import Transformer
+from elenchus.sampling.engine.token_rules import Place
 from elenchus.train.objective import Objective, loss, with_sampler_gap
 from elenchus.train.state import TrainState
 
-Transform = Callable[[jax.Array], jax.Array]
-"""Function of logits [..., V], for example temperature and top-k of the sampling method."""
+Transform = Callable[..., jax.Array]
+"""Function of logits [..., V], for example temperature and top-k of the sampling method.
+
+One with the attribute `reads_places` is called as transform(logits, Place of each token [...])."""
 
 IDENTITY: Transform = lambda logits: logits  # noqa: E731
 """Transform of the plain likelihood; one object, so that jit compiles once."""
@@ -32,14 +35,31 @@ def batch_logprobs(
     """
     hidden, _ = model(batch.tokens, batch.positions, segments=batch.segments, shared=shared)
     tokens = batch.tokens
+    place = places_of(batch) if getattr(transform, 'reads_places', False) else None
     if shared is not None:
         # Logits of the responses only; each response starts after the last token of its prompt.
-        hidden, tokens = (shared.split_samples(x)[:, shared.prompt - 1 :] for x in (hidden, tokens))
-    values = logprobs_lib.token_logprobs(model, hidden, tokens, transform=transform)
+        hidden, tokens, place = jax.tree.map(
+            lambda x: shared.split_samples(x)[:, shared.prompt - 1 :], (hidden, tokens, place)
+        )
+    values = logprobs_lib.token_logprobs(model, hidden, tokens, transform=transform, place=place)
     if shared is not None:
         before = ((0, 0), (shared.prompt - 1, 0))
         values = [shared.join_samples(jnp.pad(x, before)) for x in values]
     return tuple(jnp.where(batch.positions > 0, x, 0.0) for x in values)
+
+
+def places_of(batch: Batch) -> Place:
+    """Returns the places [B, T] of a batch's tokens; of tokens outside of steps any.
+
+    The body of a turn is a run of tokens in steps, so its first token is the last before which
+    such a run begins. A prompt that samples share has no trained turn.
+    """
+    in_steps = batch.steps > 0
+    before = [jnp.pad(x[:, :-1], ((0, 0), (1, 0))) for x in (in_steps, batch.turns, batch.segments)]
+    same_turn = before[0] & (before[1] == batch.turns) & (before[2] == batch.segments)
+    index = jnp.broadcast_to(jnp.arange(in_steps.shape[1], dtype='int32'), in_steps.shape)
+    start = jax.lax.cummax(jnp.where(in_steps & ~same_turn, index, 0), axis=1)
+    return Place(jnp.asarray(batch.positions), index - start, jnp.asarray(batch.roles))
 
 
 def loss_and_grads(

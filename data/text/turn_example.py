@@ -30,10 +30,15 @@ def turn_example(
         """Cuts or pads values of the turn's tokens to the body, which may lack the end token."""
         return np.pad(np.asarray(values)[:length], (0, max(0, length - len(values))))
 
+    is_trained = trained
+    if trained and turn.forced:
+        is_trained = np.ones(len(turn.tokens), bool)
+        is_trained[list(turn.forced)] = False
+        is_trained = fit(is_trained)
     weight = 0.0 if not trained else 1.0 if weights is None else weights(turn)
     return records.Example(
         tokens=np.asarray((*lead, *body), np.int32),
-        loss_mask=field(trained & ~np.isnan(weight), np.float32),
+        loss_mask=field(is_trained & ~np.isnan(weight), np.float32),
         weights=field(np.nan_to_num(weight), np.float32),
         old_logprobs=field(fit(turn.logprobs), np.float32),
         ref_logprobs=np.zeros(head + length, np.float32),

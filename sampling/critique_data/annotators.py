@@ -231,7 +231,7 @@ def _work_out_questions(
         writer,
         [sampler.chat.question_turns(problem.question) for problem in problems.values()],
         'critique',
-        spec=SampleSpec.greedy(spec.method.banned),
+        spec=SampleSpec.greedy(spec.method),
     )
     # Reversed, so that the first of two lines with the same name wins.
     workings = {

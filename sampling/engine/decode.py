@@ -24,7 +24,8 @@ from elenchus.model.row_shards import any_shard, map_row_shards
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine import prompt_lookup
 from elenchus.sampling.engine.prompt_lookup import PromptLookup
-from elenchus.sampling.engine.sampling_methods import Method
+from elenchus.sampling.engine.sampling_methods import Method, RuledMethod
+from elenchus.sampling.engine.token_rules import Place
 
 
 @jax.tree_util.register_dataclass
@@ -40,6 +41,7 @@ class DecodeState:
     last_token: jax.Array  # [B] int32, the next token to read
     position: jax.Array  # [B] int32, position of last_token
     request: jax.Array  # [B] int32, id of the request in the slot
+    turn_start: jax.Array  # [B] int32, position of the first token of the turn
     stop_at: jax.Array  # [B] int32, first position that may not be sampled
     done: jax.Array  # [B] bool, also True for empty slots
     steps: jax.Array  # [B] int32, forward passes of the request
@@ -101,6 +103,7 @@ def init_state(
         last_token=zeros,
         position=zeros,
         request=zeros,
+        turn_start=zeros,
         stop_at=zeros,
         done=jnp.ones(batch, bool),
         steps=zeros,
@@ -248,8 +251,15 @@ def _step(
     read_at = jnp.where(state.done[:, None], nowhere, positions)
     hidden, cache = model(tokens, read_at, cache=state.cache)
     next_positions = positions + 1
-    token, logprob = method.sample(noise.at(next_positions), model.logits(hidden))
+    sample_noise, logits = noise.at(next_positions), model.logits(hidden)
+    if isinstance(method, RuledMethod):
+        place = Place(next_positions, next_positions - state.turn_start[:, None], role=None)
+        token, logprob = method.sample(sample_noise, logits, place)
+    else:
+        token, logprob = method.sample(sample_noise, logits)
     stopped = (token[:, :, None] == jnp.asarray(stop_ids)).any(axis=2)
+    if isinstance(method, RuledMethod) and method.pause:
+        stopped |= method.pause.pauses(token, logits, place)
     ended = stopped | (next_positions + 1 >= state.stop_at[:, None])
     # A sampled token is valid if the draft predicted all tokens before it and none of these ended
     # the sequence. What the pass wrote to the cache after it is masked until it is overwritten.

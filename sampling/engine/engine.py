@@ -49,8 +49,8 @@ from elenchus.sampling.engine.work import Work, chunk_work
 class Engine:
     """Samples completions of many requests at once; implements Generator.
 
-    A completion ends with one of `stop_ids` or at its request's max_tokens. The counters `tokens`
-    and `steps` add up those of all completions so far.
+    A completion ends with one of `stop_ids`, at its request's max_tokens, or where the method has a
+    pause. The counters `tokens` and `steps` add up those of all completions so far.
 
     Example, with a model of random weights:
 

@@ -40,6 +40,7 @@ class PrefillBatch:
     lengths: Array  # [M] int32, tokens of the whole prompt
     slots: Array  # [M] int32, the slot; that of an unused entry does not exist
     requests: Array  # [M] int32, request ids
+    turn_start: Array  # [M] int32, position of the first token of the turn
     stop_at: Array  # [M] int32, first position that may not be sampled
     prompts: Array | None  # [M, W] int32, whole prompts, for prompt lookup; None = not in use
     prefix_rows: Array  # [R] int32, row of the prefix cache
@@ -121,6 +122,7 @@ def _fill_rows(
             last_token=put(state.last_token, batch.tokens[batch.rows, at]),
             position=put(state.position, last),
             request=put(state.request, batch.requests),
+            turn_start=put(state.turn_start, batch.turn_start),
             stop_at=put(state.stop_at, batch.stop_at),
             done=put(state.done, False),
             steps=put(state.steps, 0),

@@ -19,6 +19,7 @@ class Request:
     id: int  # unique within one call of generate; below 2 ** 31, as it is an int32 on the device
     prompt: tuple[int, ...]  # token ids, at least one
     max_tokens: int  # at least 1
+    opening: int = 0  # last tokens of the prompt that are of the turn itself
 
     def __post_init__(self):
         if not 0 <= self.id < 2**31:
@@ -27,6 +28,11 @@ class Request:
             raise ValueError(
                 f'request {self.id}: {len(self.prompt)} prompt tokens and '
                 f'max_tokens={self.max_tokens} must both be at least 1'
+            )
+        if not 0 <= self.opening < len(self.prompt):
+            raise ValueError(
+                f'request {self.id}: opening={self.opening} must be in [0, {len(self.prompt)}), '
+                'tokens of the prompt'
             )
 
 
@@ -40,7 +46,7 @@ class Completion:
     id: int  # of the request
     tokens: tuple[int, ...]  # includes the stop token, if one was sampled
     logprobs: tuple[float, ...]  # of each token, under the distribution it was sampled from
-    finished: bool  # True: the last token is a stop token; False: max_tokens was reached
+    finished: bool  # True: the last token is a stop token; False: max_tokens, or a pause
     steps: int  # forward passes used; with prompt lookup, one pass may yield several tokens
 
     def __post_init__(self):

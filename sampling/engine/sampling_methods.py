@@ -2,18 +2,21 @@
 
 A method is a frozen value that selects the traced program. `transform` maps logits to the whole
 distribution that is sampled from. A trainer that passes it to model.logprobs.token_logprobs
-therefore recomputes the log-probabilities that the sampler recorded.
+therefore recomputes the log-probabilities that the sampler recorded. `with_rules` adds functions of
+a user's own (token_rules.py).
 """
 
 import dataclasses
 import math
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from elenchus.model import logprobs, platforms
 from elenchus.model.ranges import Range, checked
+from elenchus.sampling.engine.token_rules import Place, TokenRule
 
 Temperature = Annotated[float, Range(0.01, 100.0, note='0.01 is nearly Greedy')]
 TopK = Annotated[int, Range(1, 1 << 24, off=0)]
@@ -86,7 +89,78 @@ class TemperatureSampling:
         return _with_logprob(logits, _draw(noise, logits))
 
 
-Method = Greedy | TemperatureSampling
+@dataclasses.dataclass(frozen=True)
+class RuledTransform:
+    """The `transform` of a method behind a logits rule; it needs the places of the tokens."""
+
+    method: Greedy | TemperatureSampling
+    rule: TokenRule
+    reads_places: ClassVar[bool] = True
+
+    def __call__(self, logits: jax.Array, place: Place) -> jax.Array:
+        """Maps logits [..., V] to float32 [..., V]; `place` has fields [...]."""
+        return self.method.transform(self.rule.logits(logits, place))
+
+
+@dataclasses.dataclass(frozen=True)
+class RuledMethod:
+    """A method behind a logits rule, and a pause rule after it; None = no such rule."""
+
+    method: Greedy | TemperatureSampling
+    logits: TokenRule | None
+    pause: TokenRule | None
+
+    @property
+    def banned(self) -> tuple[int, ...]:
+        """Token ids with probability 0."""
+        return self.method.banned
+
+    @property
+    def transform(self) -> Callable[..., jax.Array]:
+        """As of the method; with a logits rule a RuledTransform."""
+        return RuledTransform(self.method, self.logits) if self.logits else self.method.transform
+
+    def sample(
+        self, noise: jax.Array, logits: jax.Array, place: Place
+    ) -> tuple[jax.Array, jax.Array]:
+        """Samples as the method does, from the logits that the rule changes."""
+        return self.method.sample(
+            noise, self.logits.logits(logits, place) if self.logits else logits
+        )
+
+
+Method = Greedy | TemperatureSampling | RuledMethod
+
+
+def with_rules(
+    method: Greedy | TemperatureSampling, logits: TokenRule | None, pause: TokenRule | None
+) -> Method:
+    """Returns the method with these rules; itself without any."""
+    return RuledMethod(method, logits, pause) if logits or pause else method
+
+
+def without_rules(method: Method) -> Greedy | TemperatureSampling:
+    """Returns the method alone."""
+    return method.method if isinstance(method, RuledMethod) else method
+
+
+def of_role(method: Method, role: str, *, pauses: bool) -> Method:
+    """Returns the method with the rules for turns of a role; a pause rule only with `pauses`."""
+    if not isinstance(method, RuledMethod):
+        return method
+    logits, pause = (
+        rule if rule is not None and role in rule.roles else None
+        for rule in (method.logits, method.pause)
+    )
+    return with_rules(method.method, logits, pause if pauses else None)
+
+
+def greedy_of(method: Method) -> Method:
+    """Returns greedy decoding with the banned tokens and the rules of a method."""
+    greedy = Greedy(method.banned)
+    if not isinstance(method, RuledMethod):
+        return greedy
+    return with_rules(greedy, method.logits, method.pause)
 
 
 def _ban(logits: jax.Array, banned: tuple[int, ...]) -> jax.Array:

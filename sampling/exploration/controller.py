@@ -1,4 +1,4 @@
-"""Round controller: chooses temperature and score threshold of a self-improvement round.
+"""Balance scores: how much temperatures and score thresholds of exploration are worth.
 
 Pure functions of scored attempts at a few questions, sampled at every candidate temperature with
 the same noise. Source: B-STaR, arXiv 2412.17256.
@@ -7,16 +7,13 @@ the same noise. Source: B-STaR, arXiv 2412.17256.
 import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from elenchus.data.records import Episode
 from elenchus.model.ranges import PositiveInt, SampleCount, Share, checked
 from elenchus.sampling.engine.sampling_methods import Temperature
-
-Controller = Literal['none', 'balance']
-"""Fixed settings, or the candidate with the best balance score in every round."""
 
 
 class Knobs(NamedTuple):

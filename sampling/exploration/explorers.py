@@ -83,7 +83,7 @@ def explore_with_critiques(
         models.critic,
         [attempts[i] for i in wrong],
         grammar=models.grammar,
-        spec=SampleSpec.greedy(spec.method.banned),
+        spec=SampleSpec.greedy(spec.method),
     )
     if context.settings.critiques == 'shuffled':
         criticised = exchange_critiques(criticised, seed=spec.seed)

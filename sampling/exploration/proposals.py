@@ -91,7 +91,7 @@ def criticise_as_critic(
         models.critic,
         attempts,
         grammar=models.grammar,
-        spec=SampleSpec.greedy(context.spec.method.banned),
+        spec=SampleSpec.greedy(context.spec.method),
     )
 
 
@@ -112,7 +112,7 @@ def criticise_with_reference(
             sampler,
             models.critic,
             grammar=models.grammar,
-            spec=SampleSpec.greedy(context.spec.method.banned),
+            spec=SampleSpec.greedy(context.spec.method),
         )
     texts = annotate(
         [

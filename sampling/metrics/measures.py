@@ -5,6 +5,7 @@ import numbers
 from collections.abc import Callable, Mapping, Sequence
 
 from elenchus.data.records import Problem, RolloutGroup, Turn
+from elenchus.sampling import user_functions
 from elenchus.sampling.slots import Slot
 
 Measure = Callable[[Sequence[RolloutGroup], Callable[[Turn], str]], Mapping[str, float]]
@@ -24,6 +25,15 @@ CONDITIONS = Slot(
 )
 
 
+def guide(reference: str, problem: Problem) -> str:
+    """Returns the guide that a function of CONDITIONS gives; raises ValueError if it is no text."""
+    function = CONDITIONS.find(reference, 'evaluate.conditions')
+    text = function(problem)
+    if not isinstance(text, str):
+        user_functions.refuse(function, text, 'a text', field='evaluate.conditions')
+    return text
+
+
 def check_names(section: str, **fields: Sequence[str]) -> None:
     """Raises ValueError if two functions of a field have one name: figures are kept by it."""
     for field, references in fields.items():
@@ -39,13 +49,12 @@ def measure(
     """Returns {'own_measures': figures by the function's name}, or {}; NaN is None, unknown."""
     figures = {}
     for reference in references:
-        values = MEASURES[reference](groups, read)
+        function = MEASURES.find(reference, 'evaluate.measures')
+        values = function(groups, read)
         is_valid = isinstance(values, Mapping) and all(map(_is_figure, values.values()))
         if not is_valid:
-            raise ValueError(
-                f'the measure {reference!r} returned {str(values)[:80]}: it must return numbers by '
-                'name, finite or NaN (unknown)'
-            )
+            wanted = 'numbers by name, finite or NaN (unknown)'
+            user_functions.refuse(function, values, wanted, field='evaluate.measures')
         figures[reference.rpartition(':')[2]] = {
             str(name): None if math.isnan(value) else float(value) for name, value in values.items()
         }

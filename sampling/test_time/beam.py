@@ -147,7 +147,7 @@ def _score(search: _Search, expanded: Sequence[Sequence[Episode]]) -> list[list[
         setup.models.critic,
         [episode for episodes in expanded for episode in episodes],
         grammar=setup.models.grammar,
-        spec=SampleSpec.greedy(setup.method.banned),
+        spec=SampleSpec.greedy(setup.method),
     )
     scored = iter(step_scores.score_steps(setup.models, criticised, scorer=setup.scorer))
     beams = []

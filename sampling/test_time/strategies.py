@@ -148,7 +148,7 @@ def run_round(
         models.critic,
         [current[i] for i in bare],
         grammar=models.grammar,
-        spec=SampleSpec.greedy(setup.method.banned),
+        spec=SampleSpec.greedy(setup.method),
     )
     criticised = step_scores.score_steps(models, criticised, scorer=setup.scorer)
     for i, episode in zip(bare, criticised, strict=True):
@@ -186,7 +186,7 @@ def with_cost(chat: Chat, episode: Episode) -> Episode:
     tokens, calls = collections.Counter(), collections.Counter()
     for turn in episode.turns:
         if turn.logprobs:
-            tokens[turn.role] += len(turn.tokens)
+            tokens[turn.role] += turn.num_sampled
             calls[turn.role] += 1
     processed = episode_lib.processed_tokens(chat, episode)
     return episode.with_facts(tokens=dict(tokens), calls=dict(calls), processed=processed)

@@ -12,6 +12,7 @@ which all tokens are, which is the share of greedy attempts that int8 does not c
 
 from absl import app, flags
 
+from elenchus.sampling.engine import sampling_methods
 from elenchus.sampling.metrics import int8_comparison
 from elenchus.train.config import cli
 from elenchus.train.run import runner
@@ -21,7 +22,8 @@ def main(_):
     """Prints the table for the model that the flags name."""
     values = flags.FLAGS
     with runner.run_of_flags() as run:
-        model, method = run.load_saved(values.model), run.samplers.greedy()
+        model = run.load_saved(values.model)
+        method = sampling_methods.without_rules(run.samplers.greedy())
         tokens, sampled = int8_comparison.sample_attempts(
             run.samplers.whole_turns(),
             model,

@@ -5,10 +5,13 @@ import re
 import sys
 from typing import Annotated
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from elenchus.data.text import tokenizer
 from elenchus.sampling import slots
+from elenchus.sampling.engine import token_rules
 from elenchus.sampling.metrics import measures
 from elenchus.train.config import build, functions
 from elenchus.train.config.run_settings import RunSettings
@@ -196,7 +199,7 @@ def test_what_a_function_keeps_in_memory_is_no_change(write):
 
 def test_the_example_of_the_guide_is_a_run_with_three_functions(write):
     guide = (ROOT / 'docs/extending.md').read_text()
-    (source,) = re.findall(r'```python\n(.*?)```', guide, re.DOTALL)
+    source, _ = re.findall(r'```python\n(.*?)```', guide, re.DOTALL)
     config = slots.load(f'{write(source)}:get_config').function()
     named = functions.functions_of(build.build(RunSettings, config))
     assert [f.function.__name__ for f in named] == ['characters', 'above_best', 'brief']
@@ -209,6 +212,27 @@ def test_the_example_of_the_guide_is_a_run_with_three_functions(write):
     values, context = method_cases.outcome(outcome, [[0.5], [1.0]], state={'best': 0.5})
     assert values.tolist() == [[0.0], [0.5]]
     assert outcome.update(np.array([[0.5], [1.0]]), context) == {'best': 1.0}
+
+
+def test_the_rules_of_the_guide_are_a_run_with_three_functions(write):
+    guide = (ROOT / 'docs/extending.md').read_text()
+    _, source = re.findall(r'```python\n(.*?)```', guide, re.DOTALL)
+    path = write(source)
+    config = slots.load(f'{path}:get_config').function()
+    named = functions.functions_of(build.build(RunSettings, config))
+    assert [f.field for f in named] == [
+        *('sampling.logits', 'sampling.after_pause', 'improve.controller')
+    ]
+    lab = tokenizer.lab_tokenizer()
+    rule = token_rules.logits_rule(f'{path}:wave', lab, lab.vocab_size)
+    place = token_rules.Place(np.zeros(4, int), np.array([0, 15, 30, 45]), None)
+    changed = rule.logits(jnp.zeros((4, lab.vocab_size)), place)
+    ids = lab.encode('? wrong')[-1:]
+    np.testing.assert_allclose(changed[:, ids[0]], [0, 5, 0, -5], atol=1e-6)
+    assert rule.roles == ('attempt', 'refinement', 'critique')
+    _, until_answer, warmer = (f.function for f in named)
+    assert until_answer('ben 3', None) is True and until_answer('#### 3', None) is False
+    assert warmer([{}, {}], None) == {'sampling.temperature': pytest.approx(0.9)}
 
 
 @pytest.mark.parametrize('reply', [None, 1.0, [1.0], {'a': None}, {'a': 'x'}, {'a': float('inf')}])

@@ -69,7 +69,7 @@ def build(cls: type[T], config: Section, path: str = 'config') -> T:
     for name in names:
         if name not in config:
             raise ValueError(f'missing field {path}.{name} of {cls.__name__}')
-    values = {n: _convert(hints[n], _value(config, n, path), f'{path}.{n}') for n in names}
+    values = {n: convert(hints[n], _value(config, n, path), f'{path}.{n}') for n in names}
     return cls(**values)
 
 
@@ -96,7 +96,8 @@ def _value(config: Section, name: str, path: str) -> Any:
         raise ValueError(f'missing value: set --{path}.{name}=...') from None
 
 
-def _convert(hint: Any, value: Any, path: str) -> Any:
+def convert(hint: Any, value: Any, path: str) -> Any:
+    """Returns a value as the type of its field wants it; raises ValueError as `build` does."""
     if hint in PLAIN:
         return _convert_plain(hint, value, path)
     if dataclasses.is_dataclass(hint):
@@ -132,7 +133,7 @@ def _convert_ranged(args: Sequence[Any], value: Any, path: str) -> Any:
     name = path.removeprefix('config.')  # as checks across sections name it: sampling.top_p
     for limits in (extra for extra in extras if isinstance(extra, Range) and is_number):
         limits.check(name, value)
-    converted = _convert(hint, value, path)
+    converted = convert(hint, value, path)
     for slot in (extra for extra in extras if isinstance(extra, Slot)):
         slot.find(converted, name)
     return converted
@@ -147,10 +148,10 @@ def _convert_union(kinds: Sequence[Any], value: Any, path: str) -> Any:
     if value is None and len(others) < len(kinds):
         return None
     if len(others) == 1:
-        return _convert(others[0], value, path)
+        return convert(others[0], value, path)
     for kind in others:
         try:
-            return _convert(kind, value, path)
+            return convert(kind, value, path)
         except ValueError:
             continue
     raise _wrong_type(' | '.join(_name(kind) for kind in kinds), value, path)
@@ -174,7 +175,7 @@ def _convert_tuple(kinds: Sequence[Any], value: Any, path: str) -> tuple:
     if len(kinds) != len(value):
         raise ValueError(f'{path}={show(value)} has {len(value)} values; expected {len(kinds)}')
     pairs = zip(kinds, value, strict=True)
-    return tuple(_convert(kind, item, f'{path}[{i}]') for i, (kind, item) in enumerate(pairs))
+    return tuple(convert(kind, item, f'{path}[{i}]') for i, (kind, item) in enumerate(pairs))
 
 
 def _wrong_type(kind: Any, value: Any, path: str) -> ValueError:

@@ -6,7 +6,8 @@ from elenchus.data.text.chat_templates import Template
 from elenchus.model.ranges import MOST
 from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.train.config import players
-from elenchus.train.config.run_settings import REINFORCED, RunSettings, SamplingSettings
+from elenchus.train.config.run_settings import REINFORCED, RunSettings
+from elenchus.train.config.sampling_settings import SamplingSettings
 from elenchus.train.rl.settings import TRAINED_ROLES, max_response_tokens
 
 

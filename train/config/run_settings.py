@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 from elenchus.data.critiques.calculator.annotator import Form
 from elenchus.data.grading.judge import AnswerSettings
 from elenchus.data.lab.forms import FormName
-from elenchus.data.records import PLAYER_OF_ROLE
 from elenchus.data.text.prompts import Prompts
 from elenchus.model.config import ModelConfig
 from elenchus.model.lora import LoraSettings
@@ -29,15 +28,16 @@ from elenchus.model.ranges import (
 )
 from elenchus.sampling.critique_data.api_settings import ApiSettings
 from elenchus.sampling.critique_data.references import RightPaths
-from elenchus.sampling.engine.sampling_methods import MinP, Temperature, TopK, TopP
-from elenchus.sampling.engine.shapes import EngineSettings
+from elenchus.sampling.critique_data.splices import SPLICES
+from elenchus.sampling.engine.sampling_methods import Temperature
 from elenchus.sampling.exploration.context import ExploreSettings
-from elenchus.sampling.exploration.controller import CandidateSettings, Controller
+from elenchus.sampling.exploration.controller import CandidateSettings
+from elenchus.sampling.exploration.round_changes import CONTROLLERS, tries_candidates
 from elenchus.sampling.metrics.measures import CONDITIONS, MEASURES, check_names
-from elenchus.sampling.step_scores import ScoreShapes
 from elenchus.sampling.test_time.beam import BeamSettings
 from elenchus.sampling.test_time.strategies import Refine
 from elenchus.sampling.test_time.uptake import UptakeSettings
+from elenchus.train.config.sampling_settings import SamplingSettings
 from elenchus.train.config.stage_names import StageName, StartName
 from elenchus.train.loop import LoopSettings
 from elenchus.train.response_weights import WEIGHTINGS
@@ -111,28 +111,6 @@ class DataSettings:
             )
         if self.test_path and not self.test_source:
             raise ValueError(f'data.test_path={self.test_path!r} needs data.test_source')
-
-
-@dataclasses.dataclass(frozen=True)
-@checked('sampling')
-class SamplingSettings:
-    """Sampling of turns and scoring of steps."""
-
-    engine: EngineSettings
-    attempt_tokens: Length
-    critique_tokens: Length
-    refinement_tokens: Length
-    temperature: Temperature
-    top_k: TopK
-    top_p: TopP
-    min_p: MinP
-    score: ScoreShapes
-    part_size: PositiveInt  # problems in a file of episodes; a stage resumes after the last file
-
-    @property
-    def limits(self) -> dict[str, int]:
-        """Longest turn in tokens, by role."""
-        return {role: getattr(self, f'{role}_tokens') for role in PLAYER_OF_ROLE}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,6 +243,7 @@ class SelfTalkSettings:
     num_rounds: Rounds  # refinements after which the answer must be right
     tokens: Length  # longest talk
     learn_mistakes: bool  # also train lines that are called wrong
+    splice: Annotated[str, SPLICES]  # text of wrong lines, remarks and right lines
     start: StartName
     fit: FitSettings
     lora: LoraSettings
@@ -289,19 +268,20 @@ class ImproveSettings:
     threshold: PositiveShare  # least critic's score of a response, with weighting 'threshold'
     balance: Literal['none', 'question']  # 'question': responses to one question share a weight
     num_monitored: NonNegativeInt  # responses whose perplexity and scores are reported; 0: none
-    controller: Controller  # 'balance': chooses temperature and threshold every round
-    candidates: CandidateSettings  # that it chooses from
+    controller: Annotated[str, CONTROLLERS]  # changes fields of a round before it starts
+    candidates: CandidateSettings  # that 'balance' chooses from
     retrain_critic: bool  # every round, on critiques of the new actor's attempts
     fit: FitSettings
     lora: LoraSettings
 
     def __post_init__(self):
-        if self.controller != 'none' and self.candidates.num_problems > self.num_problems:
+        tries = tries_candidates(self.controller)
+        if tries and self.candidates.num_problems > self.num_problems:
             raise ValueError(
                 f'improve.candidates.num_problems={self.candidates.num_problems} must be at most '
                 f'{self.num_problems}, improve.num_problems'
             )
-        if self.weighting == 'threshold' and self.controller != 'none':
+        if self.weighting == 'threshold' and tries:
             raise ValueError(
                 f"improve.weighting='threshold' and improve.controller={self.controller!r} both "
                 "set a threshold: use weighting='keep' or controller='none'"
@@ -311,7 +291,7 @@ class ImproveSettings:
     def _check_responses(self) -> None:
         if self.responses == 'sampled':
             return
-        if self.weighting != 'keep' or self.controller != 'none':
+        if self.weighting != 'keep' or tries_candidates(self.controller):
             raise ValueError(
                 f'improve.responses={self.responses!r} has no sampled responses to score: use '
                 "improve.weighting='keep' and improve.controller='none'"

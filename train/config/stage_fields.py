@@ -83,6 +83,10 @@ EARLIER: Mapping[str, Any] = {
     'evaluate.measures': (),
     'evaluate.conditions': (),
     'watchdog.alert': '',
+    'sampling.logits': 'none',
+    'sampling.pause': 'none',
+    'sampling.after_pause': 'stop',
+    'self_talk.splice': 'talk',
     **{
         f'{section}.fit.reweigh': 'none'
         for section in ('base', 'actor', 'critic', 'self_talk', 'improve')

@@ -190,6 +190,15 @@ def _difference(scores: Sequence[StepRewards], context: GroupContext) -> list[np
     return [step_differences(values, start=start) for values in scores]
 
 
+def reads_scores(steps: str) -> bool:
+    """Returns whether a function of STEPS reads the critic's scores, so that they are sampled.
+
+    One with the attribute `reads_scores = False` gets None for every step.
+    """
+    return bool(getattr(STEPS.find(steps, STEPS_FIELD), 'reads_scores', True))
+
+
+STEPS_FIELD = 'reinforce.advantage.steps'
 STEPS = Slot(
     '(scores, G lists of numbers or None, context) -> G arrays',
     {'normalised': _normalised, 'difference': _difference},

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from elenchus.data.records import Episode, RolloutGroup, Turn
-from elenchus.model.ranges import show
+from elenchus.sampling import user_functions
 from elenchus.sampling.seeds import derive_seed
 from elenchus.train.rl import advantages, rewards
 from elenchus.train.rl.settings import TRAINED_ROLES, Player, RewardRules
 
+OUTCOME = 'reinforce.advantage.outcome'
 StepAdvantages = dict[int, np.ndarray]
 """Turn number (from 1, as in Batch.turns) -> advantage of each of its steps, [S]."""
 
@@ -111,37 +112,34 @@ def _judged_turns(
 
 def has_state(rules: RewardRules) -> bool:
     """Returns whether the advantage function remembers earlier groups."""
-    return hasattr(advantages.OUTCOMES[rules.advantage.outcome], 'update')
+    return hasattr(advantages.OUTCOMES.find(rules.advantage.outcome, OUTCOME), 'update')
 
 
 def _outcome_advantages(
     returns: np.ndarray, context: advantages.GroupContext
 ) -> tuple[np.ndarray, Mapping[str, Any]]:
     """Returns the advantages [G, K] of returns [G, K], and the function's state after them."""
-    name = context.settings.outcome
-    function = advantages.OUTCOMES[name]
+    function = advantages.OUTCOMES.find(context.settings.outcome, OUTCOME)
     returned = function(returns, context)
     try:
-        values = np.asarray(returned, np.float32)
+        values = user_functions.as_floats(returned)
     except (TypeError, ValueError):
         values = np.zeros(0)
     if values.shape != returns.shape or not np.isfinite(values).all():
-        raise ValueError(
-            f'reinforce.advantage.outcome={name!r} returned {show(returned)} for returns of shape '
-            f'{returns.shape}: it must return a finite number for each'
-        )
+        wanted = f'finite numbers of shape {list(returns.shape)}, one for each return'
+        user_functions.refuse(function, returned, wanted, field=OUTCOME)
     if not hasattr(function, 'update'):
         return values, context.state
+    if not callable(function.update):
+        raise ValueError(f'{OUTCOME}: the attribute update={function.update!r} is no function')
     state = function.update(returns, context)
     try:
         same = isinstance(state, dict) and json.loads(json.dumps(state, allow_nan=False)) == state
     except (TypeError, ValueError):
         same = False
     if not same:
-        raise ValueError(
-            f'the update of reinforce.advantage.outcome={name!r} returned {show(state)}: it must '
-            'return a dict of plain JSON, with strings as keys, lists and finite numbers'
-        )
+        wanted = 'a dict of plain JSON, with strings as keys, lists and finite numbers'
+        user_functions.refuse(function.update, state, wanted, field=f'the update of {OUTCOME}')
     return values, state
 
 
@@ -176,21 +174,23 @@ def _add_step_advantages(
     """
     a = context.settings
     attempts = [trained_turns(episode, 'actor')[0] for episode in group]
-    scores = [_counted_scores(turn, a.unreached) for _, turn in attempts]
+    if advantages.reads_scores(a.steps):
+        scores = [_counted_scores(turn, a.unreached) for _, turn in attempts]
+    else:
+        scores = [[None] * len(turn.steps) for _, turn in attempts]
     if a.shuffle_scores:
         rng = np.random.default_rng(derive_seed(seed, group[0].problem_id))
         scores = advantages.permuted(scores, rng)
-    returned = advantages.STEPS[a.steps](scores, context)
+    function = advantages.STEPS.find(a.steps, advantages.STEPS_FIELD)
+    returned = function(scores, context)
     try:
-        by_step = [np.asarray(values, np.float32) for values in returned]
+        by_step = [user_functions.as_floats(values) for values in returned]
     except (TypeError, ValueError):
         by_step = []
     shapes = [values.shape for values in by_step]
     if shapes != [(len(s),) for s in scores] or not all(np.isfinite(v).all() for v in by_step):
-        raise ValueError(
-            f'reinforce.advantage.steps={a.steps!r} returned {show(returned)} for steps '
-            f'{[len(s) for s in scores]}: it must return a finite number for each'
-        )
+        wanted = f'arrays of finite numbers, one for each step: {[len(s) for s in scores]}'
+        user_functions.refuse(function, returned, wanted, field=advantages.STEPS_FIELD)
     for values, (number, _), steps in zip(by_episode, attempts, by_step, strict=True):
         values[number] += np.float32(a.step_coef) * steps
 

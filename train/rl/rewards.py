@@ -4,12 +4,14 @@ A term is None where the critic's opinion is unknown: that is neither good nor b
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Literal, NamedTuple
 
 from elenchus.data.records import Problem, Turn
-from elenchus.model.ranges import SignedCoefficient, checked, show
+from elenchus.model.ranges import SignedCoefficient, checked
+from elenchus.sampling import user_functions
 from elenchus.sampling.slots import Slot
 
 
@@ -27,6 +29,15 @@ class JudgedTurn(NamedTuple):
     def text(self) -> str:
         """What the turn says."""
         return self.read(self.turn)
+
+    @property
+    def lines(self) -> list[str]:
+        """What each of its steps says."""
+        ends = self.turn.step_ends
+        parts = (self.turn.tokens[start:end] for start, end in itertools.pairwise((0, *ends)))
+        # A part of a turn: what it was sampled with describes the whole.
+        bare = dataclasses.replace(self.turn, logprobs=(), steps=(), forced=())
+        return [self.read(dataclasses.replace(bare, tokens=part)).strip() for part in parts]
 
 
 Reward = Callable[[Sequence[JudgedTurn]], Sequence[float | None]]
@@ -156,7 +167,8 @@ def weighted_terms(settings: ActorRewards | CriticRewards) -> dict[str, Weighted
             raise ValueError(
                 f'reinforce.{section}.functions has a second term {name!r}: rename the function'
             )
-        terms[name] = WeightedTerm(REWARDS[reference], weight)
+        function = REWARDS.find(reference, f'reinforce.{section}.functions')
+        terms[name] = WeightedTerm(function, weight)
     return {name: term for name, term in terms.items() if term.weight}
 
 
@@ -181,14 +193,12 @@ def terms(
     for name, term in weighted_terms(settings).items():
         returned = term.reward(turns)
         try:
-            values = [None if v is None else float(v) for v in returned]
+            values = [None if v is None else user_functions.as_float(v) for v in returned]
         except (TypeError, ValueError):
             values = []
         if len(values) != len(turns) or not all(v is None or math.isfinite(v) for v in values):
-            raise ValueError(
-                f'the reward {name!r} returned {show(returned)} for a group of {len(turns)}: it '
-                'must return a finite number, or None, for each'
-            )
+            wanted = f'a finite number, or None, for each of the {len(turns)} turns of a group'
+            user_functions.refuse(term.reward, returned, wanted, field=f'the reward {name!r}')
         columns[name] = values
     return [{name: values[i] for name, values in columns.items()} for i in range(len(turns))]
 

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 from elenchus.data import records
 from elenchus.data.records import Episode, Problem, RolloutGroup
 from elenchus.sampling import episodes as episode_lib
-from elenchus.sampling.engine.sampling_methods import TemperatureSampling
+from elenchus.sampling.engine.sampling_methods import Method
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
@@ -28,7 +28,7 @@ class RolloutSetup(NamedTuple):
 
     models: ModelPair  # the sampler and the current weights of both players
     scorer: StepScorer
-    method: TemperatureSampling
+    method: Method
     num_samples: int  # episodes of a group
     num_refinements: int  # of each critique, if its helpfulness is rewarded
     refine: Refine  # critiques that are refined for that: all, or those that do not say correct
@@ -68,10 +68,10 @@ def sample_actor_groups(
         groups, more = retry_with_hints(setup, groups, share=share, seed=seed)
         episodes = [episode for group in groups for episode in group]
         tokens += more
-    greedy = {'grammar': models.grammar, 'spec': SampleSpec.greedy(setup.method.banned)}
+    greedy = {'grammar': models.grammar, 'spec': SampleSpec.greedy(setup.method)}
     if rules.needs_step_scores or rules.turns.episode == 'critique':
         episodes = episode_lib.sample_critiques(models.sampler, models.critic, episodes, **greedy)
-        tokens += sum(len(episode.turns[-1].tokens) for episode in episodes)
+        tokens += sum(episode.turns[-1].num_sampled for episode in episodes)
         episodes = score_steps(models, episodes, scorer=setup.scorer)
     if rules.turns.episode != 'critique':  # the scores stay on the attempt
         episodes = [without_turns(episode, 'critique') for episode in episodes]
@@ -85,12 +85,12 @@ def sample_actor_groups(
             spec=SampleSpec(1, setup.method, derive_seed(seed, 'refinement'), 0),
         )
         episodes = [group[0] for group in refined]
-        tokens += sum(len(episode.turns[-1].tokens) for episode in episodes)
+        tokens += sum(episode.turns[-1].num_sampled for episode in episodes)
     if rules.needs_refinement_scores:
         # The critic reads a refinement as it reads an attempt: after the question, alone.
         bare = [episode_lib.as_attempt(models.sampler, episode) for episode in episodes]
         bare = episode_lib.sample_critiques(models.sampler, models.critic, bare, **greedy)
-        tokens += sum(len(episode.turns[-1].tokens) for episode in bare)
+        tokens += sum(episode.turns[-1].num_sampled for episode in bare)
         bare = score_steps(models, bare, scorer=setup.scorer)
         episodes = list(map(with_scores_of_last_turn, episodes, bare))
     return records.group_episodes(problems, episodes), tokens
@@ -146,7 +146,7 @@ def retry_with_hints(
             for turn in judged
         )
         groups[i] = RolloutGroup(problem, tuple(episodes))
-    return groups, sum(len(turn.tokens) for turns in retries for turn in turns)
+    return groups, sum(turn.num_sampled for turns in retries for turn in turns)
 
 
 def sample_critic_groups(
@@ -174,7 +174,7 @@ def sample_critic_groups(
         spec=SampleSpec(1, setup.method, derive_seed(seed, 'critique'), 0),
     )
     tokens = episode_lib.sampled_tokens(attempts)
-    tokens += sum(len(episode.critique.tokens) for episode in episodes)
+    tokens += sum(episode.critique.num_sampled for episode in episodes)
     if rules.rewards.helpful:
         episodes, more = measure_helpfulness(setup, episodes, _repeat_each(problems, n), seed=seed)
         tokens += more
@@ -208,7 +208,7 @@ def measure_helpfulness(
         episode.with_turn_facts('critique', helpful=effect)
         for episode, effect in zip(episodes, effects, strict=True)
     ]
-    return measured, sum(len(e.turns[-1].tokens) for group in groups for e in group)
+    return measured, sum(e.turns[-1].num_sampled for group in groups for e in group)
 
 
 def without_turns(episode: Episode, role: str) -> Episode:

@@ -26,6 +26,7 @@ from elenchus.train.loop import LoopSettings
 from elenchus.train.objective import Objective
 from elenchus.train.optimizer import OptimizerSettings
 from elenchus.train.rl.advantages import OUTCOMES, STEPS, Baseline
+from elenchus.train.rl.advantages import reads_scores as steps_read_scores
 from elenchus.train.rl.rewards import ActorRewards, CriticRewards, reads_scores
 
 Player = Literal['actor', 'critic']
@@ -122,7 +123,8 @@ class RewardRules(NamedTuple):
     def needs_step_scores(self) -> bool:
         """True if the critic must score the steps of the actor's attempts."""
         in_reward = reads_scores(self.rewards)
-        return self.player == 'actor' and bool(in_reward or self.advantage.step_coef)
+        in_steps = self.advantage.step_coef and steps_read_scores(self.advantage.steps)
+        return self.player == 'actor' and bool(in_reward or in_steps)
 
     @property
     def needs_refinement_scores(self) -> bool:

@@ -33,7 +33,7 @@ from elenchus.data.records import Batch, Problem
 from elenchus.model import lora, sharding
 from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.transformer import Transformer
-from elenchus.sampling.engine.sampling_methods import TemperatureSampling
+from elenchus.sampling.engine.sampling_methods import Method
 from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.seeds import derive_seed
@@ -83,7 +83,7 @@ def reinforce(
     settings: ReinforceSettings,
     loop: LoopSettings,
     scorer: StepScorer,
-    method: TemperatureSampling,
+    method: Method,
     folder: pathlib.Path,
     writer: writers.Writer,
     seed: int,

@@ -7,14 +7,17 @@ from collections.abc import Callable, Sequence
 from elenchus.data.critiques import self_talk
 from elenchus.data.records import Problem, TurnFacts
 from elenchus.model.transformer import Transformer
+from elenchus.sampling.engine import sampling_methods, token_rules
 from elenchus.sampling.engine.engine import Engine
-from elenchus.sampling.engine.sampling_methods import Greedy, TemperatureSampling
+from elenchus.sampling.engine.sampling_methods import Greedy, Method, TemperatureSampling
+from elenchus.sampling.engine.token_rules import TokenRule
 from elenchus.sampling.engine.work import Work
 from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.model_pair import ModelPair
+from elenchus.sampling.paused_turns import AFTER_PAUSES, FIELD
 from elenchus.sampling.step_scores import StepScorer
 from elenchus.train import distributed
-from elenchus.train.config.run_settings import SamplingSettings
+from elenchus.train.config.sampling_settings import SamplingSettings
 from elenchus.train.metrics import speed
 from elenchus.train.metrics.activity import activity
 from elenchus.train.run.inputs import RunInputs
@@ -33,9 +36,13 @@ class Samplers:
         return self._sampler(self.inputs.chat.end_id)
 
     def lines(self) -> Sampler:
-        """Returns a sampler that also stops at line breaks, so that it samples one step."""
+        """Returns a sampler that also stops at line breaks, so that it samples one step.
+
+        Its turns do not pause: who samples steps decides after each how it goes on.
+        """
         newlines = sorted(self.inputs.tokenizer.newline_ids)
-        return self._sampler(self.inputs.chat.end_id, *newlines)
+        sampler = self._sampler(self.inputs.chat.end_id, *newlines)
+        return dataclasses.replace(sampler, after_pause=None)
 
     def pair(self, actor: Transformer, critic: Transformer) -> ModelPair:
         """Returns actor and critic with a new sampler."""
@@ -57,15 +64,30 @@ class Samplers:
         inputs_of_talks = dataclasses.replace(inputs, judge=judge)
         return dataclasses.replace(self, settings=settings, inputs=inputs_of_talks)
 
-    def method(self, temperature: float | None = None) -> TemperatureSampling:
+    def method(self, temperature: float | None = None) -> Method:
         """Returns the run's sampling method, at another temperature if one is given."""
         s = self.settings
         temperature = s.temperature if temperature is None else temperature
-        return TemperatureSampling(temperature, s.top_k, s.top_p, s.min_p, self.inputs.banned_ids)
+        method = TemperatureSampling(temperature, s.top_k, s.top_p, s.min_p, self.inputs.banned_ids)
+        return sampling_methods.with_rules(method, *self.rules)
 
-    def greedy(self) -> Greedy:
+    def greedy(self) -> Method:
         """Returns greedy decoding."""
-        return Greedy(self.inputs.banned_ids)
+        return sampling_methods.with_rules(Greedy(self.inputs.banned_ids), *self.rules)
+
+    def checked(self) -> 'Samplers':
+        """Returns these; raises ValueError if a rule of logits or pauses does not fit the run."""
+        self.method()  # looks up the functions and the ids of their words
+        return self
+
+    @functools.cached_property
+    def rules(self) -> tuple[TokenRule | None, TokenRule | None]:
+        """The rules of logits and pauses. Raises ValueError if one does not fit the run."""
+        s, inputs = self.settings, self.inputs
+        return (
+            token_rules.logits_rule(s.logits, inputs.tokenizer, inputs.vocab_size),
+            token_rules.pause_rule(s.pause, inputs.tokenizer, inputs.vocab_size),
+        )
 
     def scorer(self) -> StepScorer:
         """Returns what turns critiques into step rewards."""
@@ -90,7 +112,8 @@ class Samplers:
         distributed.leave_if_preempted()
 
     def _sampler(self, *stop_ids: int) -> Sampler:
-        engine = Engine(self.settings.engine, stop_ids=stop_ids)
+        engine = Engine(self.settings.sampler_engine, stop_ids=stop_ids)
         engine.on_chunk = self._after_chunk
         self.engines.append(engine)
-        return Sampler(engine, self.inputs.chat, self.settings.limits)
+        after_pause = AFTER_PAUSES.find(self.settings.after_pause, FIELD)
+        return Sampler(engine, self.inputs.chat, self.settings.limits, after_pause)

@@ -156,7 +156,7 @@ def open_run(
     # JAX's own default multiplies float32 arrays in bfloat16 on a TPU.
     precision = platforms.product_precision(settings.model.dtype, settings.matmul_precision)
     jax.config.update('jax_default_matmul_precision', precision)
-    samplers = Samplers(settings.sampling, inputs)
+    samplers = Samplers(settings.sampling, inputs).checked()
     run = Run(settings, directory, inputs, samplers, store, mesh, verifier)
     stage_inputs.check(run.reader)
     return run

@@ -1,5 +1,6 @@
 """Attempts of an actor alone at the test problems, plain or after a guide."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -96,7 +97,7 @@ def evaluate_conditions(
             seed=seed,
             stage=stage,
             name=f'conditions/{name}',
-            condition=measures.CONDITIONS[reference],
+            condition=functools.partial(measures.guide, reference),
         )
         groups = records.group_episodes(problems, episodes)
         right = [np.mean([e.attempt.facts.correct for e in group]) for group in groups]

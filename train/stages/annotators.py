@@ -47,7 +47,7 @@ def make_annotator(
             sampler,
             model,
             grammar=inputs.grammar,
-            spec=SampleSpec.greedy(samplers.inputs.banned_ids),
+            spec=SampleSpec.greedy(samplers.greedy()),
         )
     # Every token of every rollout may need a request id of its own.
     ids = samplers.settings.attempt_tokens * s.num_rollouts

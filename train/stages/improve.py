@@ -11,7 +11,7 @@ A round with one explorer, on a folder:
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -19,18 +19,17 @@ from elenchus.data.records import Episode, Example, Problem, Turn
 from elenchus.data.text.chat import Chat
 from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
-from elenchus.sampling.exploration import controller, selection
-from elenchus.sampling.exploration.controller import Knobs
+from elenchus.sampling.exploration import selection
 from elenchus.sampling.exploration.explorers import explore
 from elenchus.sampling.model_pair import ModelPair
-from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
 from elenchus.train.config.run_settings import ImproveSettings
 from elenchus.train.loop import LoopSettings
 from elenchus.train.response_weights import WEIGHTINGS, response_weights
 from elenchus.train.run.directory import StageFolder
 from elenchus.train.run.samplers import Samplers
-from elenchus.train.stages.improve_figures import coverage_figures, evenly_spaced
+from elenchus.train.stages.improve_figures import coverage_figures
+from elenchus.train.stages.round_settings import RoundSettings, settings_of_round
 from elenchus.train.stages.scoring import score_responses
 from elenchus.train.stages.sft import sft
 from elenchus.train.stages.unsampled import unsampled_responses
@@ -49,6 +48,7 @@ def improve(
     samplers: Samplers,
     seed: int,
     number: int = 1,
+    rounds: Sequence[Mapping] = (),
     stage: StageFolder | None = None,
 ) -> tuple[Transformer, dict, dict]:
     """Runs one round of self-improvement; returns the new actor, totals of training, and figures.
@@ -57,32 +57,60 @@ def improve(
     `load_trained` returns another model to train; it is called after exploration, to save memory.
     The selected responses are compared with `references` (question -> solution). With
     `settings.responses` other than 'sampled' nothing is explored (`unsampled`). `number` counts
-    rounds from 1; each has its own noise, the same for all explorers.
+    rounds from 1; each has its own noise, the same for all explorers. `rounds` are the summaries of
+    those before, for the controller.
     """
     stage = stage or StageFolder.temporary()
-    options = {'settings': settings, 'samplers': samplers, 'seed': seed, 'stage': stage}
-    problems = problems[: settings.num_problems]
-    if settings.responses == 'sampled':
-        knobs, candidates, for_knobs = choose_knobs(pair, problems, number=number, **options)
-        named = {'explorer': explorer, 'temperature': knobs.temperature, 'number': number}
-        explored, num_tokens = sample_explored(pair, problems, **named, **options)
-        examples, figures, for_kept = selected_examples(
-            pair, explored, references, threshold=knobs.threshold, rows=loop.rows, **options
-        )
-        figures |= {'knobs': knobs._asdict(), 'candidates': candidates}
-        figures['exploration']['tokens'] = num_tokens
-        figures['tokens_sampled'] = num_tokens + for_kept + for_knobs
-    else:
-        examples, figures = unsampled_responses(pair, problems, settings=settings, stage=stage)
+    options = {'number': number, 'seed': seed, 'stage': stage}
+    chosen = settings_of_round(
+        pair,
+        problems[: settings.num_problems],
+        rounds=rounds,
+        settings=settings,
+        samplers=samplers,
+        **options,
+    )
+    options |= {'chosen': chosen, 'explorer': explorer, 'rows': loop.rows}
+    examples, figures = round_examples(pair, problems, references, **options)
     actor, totals = sft(
         load_trained() if load_trained else pair.actor,
         [*demonstrations, *examples],
-        settings=settings.fit,
+        settings=chosen.settings.fit,
         loop=loop,
         seed=derive_seed(seed, f'round-{number}'),
         stage=stage,
     )
     return actor, totals, figures
+
+
+def round_examples(
+    pair: ModelPair,
+    problems: Sequence[Problem],
+    references: Sequence[Example],
+    *,
+    chosen: RoundSettings,
+    explorer: str,
+    number: int,
+    rows: int,
+    seed: int,
+    stage: StageFolder,
+) -> tuple[list[Example], dict]:
+    """Returns the examples of round `number` besides the demonstrations, and its figures."""
+    settings, problems = chosen.settings, problems[: chosen.settings.num_problems]
+    if settings.responses != 'sampled':
+        examples, figures = unsampled_responses(pair, problems, settings=settings, stage=stage)
+        changes = {k: v for k, v in chosen.figures.items() if k == 'changes'}
+        return examples, figures | changes
+    options = {'settings': settings, 'samplers': chosen.samplers, 'seed': seed, 'stage': stage}
+    named = {'explorer': explorer, 'temperature': chosen.temperature, 'number': number}
+    explored, num_tokens = sample_explored(pair, problems, **named, **options)
+    examples, figures, for_kept = selected_examples(
+        pair, explored, references, threshold=chosen.threshold, rows=rows, **options
+    )
+    figures |= chosen.figures
+    figures['exploration']['tokens'] = num_tokens
+    figures['tokens_sampled'] = num_tokens + for_kept + chosen.tokens
+    return examples, figures
 
 
 def selected_examples(
@@ -135,51 +163,6 @@ def sample_explored(
     return parts.read()
 
 
-def choose_knobs(
-    pair: ModelPair,
-    problems: Sequence[Problem],
-    *,
-    number: int,
-    settings: ImproveSettings,
-    samplers: Samplers,
-    seed: int,
-    stage: StageFolder,
-) -> tuple[Knobs, list[dict], int]:
-    """Chooses temperature and threshold of a round.
-
-    Returns them, what every candidate is worth, and the tokens sampled to find out. All candidate
-    temperatures are tried on the same questions with the same noise.
-    """
-    s = settings.candidates
-    if settings.controller == 'none':
-        threshold = settings.threshold if settings.weighting == 'threshold' else 0.0
-        return Knobs(samplers.settings.temperature, threshold), [], 0
-    problems, trials, spent = evenly_spaced(problems, s.num_problems), {}, 0
-    for temperature in s.temperatures:
-        parts = stage.parts(
-            f'candidates/{temperature}', problems, description=f'temperature {temperature}'
-        )
-        for part in parts.missing():
-            attempts = episode_lib.sample_attempts(
-                pair.sampler,
-                pair.actor,
-                part.items,
-                judge=pair.judge,
-                spec=SampleSpec(
-                    s.num_attempts,
-                    samplers.method(temperature),
-                    derive_seed(seed, 'candidates', number),
-                    part.first * s.num_attempts,
-                ),
-            )
-            scored, tokens = score_responses(pair, attempts, samplers=samplers, seed=seed)
-            part.write(scored, tokens + episode_lib.sampled_tokens(attempts))
-        trials[temperature], tokens = parts.read()
-        spent += tokens
-    candidates = controller.score_candidates(trials, s)
-    return controller.choose(candidates), candidates, spent
-
-
 def select_responses(
     pair: ModelPair,
     explored: Sequence[Episode],
@@ -195,7 +178,7 @@ def select_responses(
     With a threshold, the controller's or that of weighting='threshold', every right response that
     could be kept is considered, not only the first `keep`.
     """
-    s, weighting = settings, WEIGHTINGS[settings.weighting]
+    s, weighting = settings, WEIGHTINGS.find(settings.weighting, 'improve.weighting')
     rates = selection.success_rates(explored)
     trains_wrong = getattr(weighting, 'trains_wrong', False)
     rules = dataclasses.replace(s.explore, keep=len(explored)) if threshold else s.explore

@@ -67,6 +67,7 @@ def improve_rounds(
                     load_trained=functools.partial(store.load_to_train, source, lora, seed=noise),
                     loop=loop,
                     number=number,
+                    rounds=rounds,
                     stage=folder,
                     **(examples | options),
                 )

@@ -20,7 +20,7 @@ def score_responses(
         pair.critic,
         responses,
         grammar=pair.grammar,
-        spec=SampleSpec.greedy(samplers.inputs.banned_ids),
+        spec=SampleSpec.greedy(samplers.greedy()),
     )
     scored = score_steps(pair, criticised, scorer=samplers.scorer())
     num_tokens = sum(len(episode.turns[-1].tokens) for episode in scored)

@@ -17,6 +17,7 @@ from elenchus.data.critiques.self_talk import RemarkedLine
 from elenchus.data.records import Episode, EpisodeFacts, Example, Problem, Turn
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.critique_data import constructions
+from elenchus.sampling.critique_data.splices import splice
 from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
@@ -189,7 +190,8 @@ class TalkBuilder:
         """Returns question -> the whole talk, as an attempt."""
         inputs = self.samplers.inputs
         rejection = 'never_right' if talk.open else talk.rejection
-        turn = inputs.chat.text_turn('attempt', talk_text.join(talk.lines, inputs.grammar))
+        text = splice(self.settings.splice, talk.lines, talk.problem, grammar=inputs.grammar)
+        turn = inputs.chat.text_turn('attempt', text)
         if rejection is None and len(turn.tokens) > self.settings.tokens:
             rejection = 'too_long'
         turn = turn.with_facts(corrections=talk.corrections)

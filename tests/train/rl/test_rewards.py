@@ -142,7 +142,7 @@ def test_a_critique_is_judged_by_the_facts_of_the_attempt():
 def test_a_reward_of_ones_own_that_is_no_number_for_each_turn_is_named(monkeypatch, reply):
     monkeypatch.setattr(rewards, 'REWARDS', slots.Slot('', {'mine': lambda turns: reply}))
     weights = rewards.ActorRewards(**NO_ACTOR_REWARD | {'functions': (('mine', 1.0),)})
-    with pytest.raises(ValueError, match="the reward 'mine' returned .* for a group of 1"):
+    with pytest.raises(ValueError, match="the reward 'mine': .*returned .*each of the 1 turns"):
         rewards.terms(weights, [judged_turn({})])
 
 

@@ -1,0 +1,44 @@
+"""Round controllers: functions that change fields of a self-improvement round before it starts.
+
+The slot `improve.controller`. A function that has the attribute `tries_candidates = True` gets
+scores of candidates, for which attempts are sampled first (controller.py).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from elenchus.sampling.exploration import controller
+from elenchus.sampling.slots import Slot
+
+
+class RoundContext(NamedTuple):
+    """What a controller gets besides the summaries of the rounds before."""
+
+    number: int  # of the round, from 1
+    settings: Mapping[str, Any]  # path -> value in the config, of every field that may change
+    candidates: Sequence[Mapping[str, float]]  # temperature, threshold, balance; () if not tried
+
+
+Controller = Callable[[Sequence[Mapping[str, Any]], RoundContext], Mapping[str, Any]]
+"""(summaries of the rounds before, context) -> {path of a field: its value in this round}."""
+
+
+def _balance(rounds: Sequence[Mapping], context: RoundContext) -> dict[str, float]:
+    """Returns the candidate with the best balance score; threshold 0 keeps every response."""
+    knobs = controller.choose(context.candidates)
+    threshold = {'improve.threshold': knobs.threshold} if knobs.threshold else {}
+    return {'sampling.temperature': knobs.temperature} | threshold
+
+
+_balance.tries_candidates = True
+
+CONTROLLERS = Slot(
+    '(rounds, context) -> {field: value}',
+    {'none': lambda rounds, context: {}, 'balance': _balance},
+)
+FIELD = 'improve.controller'
+
+
+def tries_candidates(reference: str) -> bool:
+    """Returns whether candidates are scored for a controller."""
+    return bool(getattr(CONTROLLERS.find(reference, FIELD), 'tries_candidates', False))

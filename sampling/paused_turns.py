@@ -1,0 +1,136 @@
+"""Turns that pause while a model writes them: the host ends them, appends a text, or lets them be.
+
+`sampling.pause` (engine/token_rules.py) says after which tokens a turn pauses, and the function of
+`sampling.after_pause` what then happens. A text that it appends, and the end token of a turn that
+it stops, are `forced` tokens of the turn: they were not sampled, and are never trained.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from elenchus.data.records import Turn
+from elenchus.data.text import tokenizer as tokenizers
+from elenchus.data.text.chat import Chat
+from elenchus.sampling import user_functions
+from elenchus.sampling.engine.requests import Completion, Request
+from elenchus.sampling.slots import Slot
+
+FIELD = 'sampling.after_pause'
+
+
+class Pause(NamedTuple):
+    """What a function of `sampling.after_pause` gets besides the text of the turn so far."""
+
+    role: str  # of the turn
+    num_tokens: int  # of the turn so far, appended ones included
+    appended: tuple[str, ...]  # texts that were appended to this turn
+
+
+AfterPause = Callable[[str, Pause], bool | str]
+"""(text of the turn so far, pause) -> True: go on; False: end the turn; a text: append it."""
+
+AFTER_PAUSES = Slot(
+    '(text, pause) -> True to go on, False to stop, or a text to append',
+    {'stop': lambda text, pause: False},
+)
+
+
+@dataclasses.dataclass
+class _Writing:
+    """A turn that is being written."""
+
+    role: str
+    request: Request
+    tokens: list[int]
+    logprobs: list[float] | None  # None: not all tokens before were sampled
+    forced: list[int]
+    appended: list[str] = dataclasses.field(default_factory=list)
+
+    def add(self, tokens: Sequence[int], logprobs: Sequence[float]) -> None:
+        """Adds sampled tokens."""
+        self.tokens += tokens
+        if self.logprobs is not None:
+            self.logprobs += logprobs
+
+    def force(self, tokens: Sequence[int]) -> None:
+        """Adds tokens that were not sampled: they follow with probability 1."""
+        self.forced += range(len(self.tokens), len(self.tokens) + len(tokens))
+        self.add(tokens, [0.0] * len(tokens))
+
+    def turn(self, chat: Chat) -> Turn:
+        """Returns the turn so far."""
+        turn = chat.sampled_turn(self.role, self.tokens, self.logprobs or ())
+        return dataclasses.replace(turn, forced=tuple(self.forced))
+
+
+class Writer(NamedTuple):
+    """What goes on with turns that pause."""
+
+    chat: Chat
+    generate: Callable[[list[Request]], list[Completion]]
+    after_pause: AfterPause
+    limit: int  # longest turn in tokens
+
+    def finish(self, turns: Sequence[Turn], requests: Sequence[Request]) -> list[Turn]:
+        """Returns the finished turns; turns[i] is what requests[i] has sampled so far.
+
+        The noise of a token depends on its position, so a turn that pauses and goes on is the turn
+        that never paused.
+        """
+        writings = [
+            _Writing(
+                turn.role,
+                request,
+                list(turn.tokens),
+                list(turn.logprobs) if turn.logprobs else None,
+                list(turn.forced),
+            )
+            for turn, request in zip(turns, requests, strict=True)
+        ]
+        paused = [w for w in writings if self._is_paused(w)]
+        while paused:
+            going_on = [w for w in paused if self._decide(w)]
+            again = [self._request(w) for w in going_on]
+            for w, completion in zip(going_on, self.generate(again) if again else (), strict=True):
+                w.add(completion.tokens, completion.logprobs)
+            paused = [w for w in going_on if self._is_paused(w)]
+        return [w.turn(self.chat) for w in writings]
+
+    def _is_paused(self, writing: _Writing) -> bool:
+        """Returns whether a turn is neither at its end token nor at its limit."""
+        return writing.tokens[-1] != self.chat.end_id and len(writing.tokens) < self.limit
+
+    def _decide(self, writing: _Writing) -> bool:
+        """Appends what the function says; returns whether the turn goes on.
+
+        Raises ValueError, naming the function, for a value of another kind.
+        """
+        text = self.chat.text(writing.turn(self.chat))
+        pause = Pause(writing.role, len(writing.tokens), tuple(writing.appended))
+        choice = self.after_pause(text, pause)
+        if choice is False:
+            writing.force([self.chat.end_id])
+        elif isinstance(choice, str) and choice:
+            room = self.limit - len(writing.tokens)
+            writing.force(self._ids(choice)[:room])
+            writing.appended.append(choice)
+        elif choice is not True:
+            wanted = 'True to go on, False to stop, or a text to append'
+            user_functions.refuse(self.after_pause, choice, wanted, field=FIELD)
+        return self._is_paused(writing)
+
+    def _ids(self, text: str) -> list[int]:
+        """Returns the ids of an appended text. Raises ValueError if the vocabulary lacks a word."""
+        ids = tokenizers.encode_continuation(self.chat.tokenizer, text)
+        read = self.chat.tokenizer.decode(ids)
+        if read.split() != text.split():
+            wanted = f'a text that the vocabulary has behind another; this one would be {read!r}'
+            user_functions.refuse(self.after_pause, text, wanted, field=FIELD)
+        return ids
+
+    def _request(self, writing: _Writing) -> Request:
+        first = writing.request
+        before = first.prompt[: len(first.prompt) - first.opening]
+        count = len(writing.tokens)
+        return Request(first.id, (*before, *writing.tokens), self.limit - count, opening=count)
