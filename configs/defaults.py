@@ -188,6 +188,8 @@ CRITIC = {  # stage `critic`: supervised fine-tuning on critiques
 }
 
 EVALUATE = {  # stage `evaluate`: accuracy and cost with and without critique
+    'start': 'newest',  # stage whose model attempts, or 'newest'; a critic may attempt too
+    'critic_start': 'newest',  # stage whose model criticises, or 'newest'
     'num_problems': 1319,  # test problems
     'num_attempts': 4,  # at each
     'refine': 'wrong',  # 'wrong': refine what the critic calls wrong or garbles; 'always'

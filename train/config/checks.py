@@ -111,7 +111,7 @@ def check_template(s: RunSettings, template: Template) -> None:
 
 def check_lora(s: RunSettings) -> None:
     """Raises ValueError if a stage's adapters do not fit the model that they train."""
-    for stage in players.SECTION_OF.keys() & set(s.stages):
+    for stage in players.SECTION_OF.keys() & (set(s.stages) - {'evaluate'}):  # which trains none
         section = players.SECTION_OF[stage]
         trained = REINFORCED.get(stage, ('critic' if stage == 'critic' else 'actor',))
         for player in trained if section != 'improve' or s.improve.restart == 'last' else ():

@@ -82,6 +82,8 @@ EARLIER: Mapping[str, Any] = {
     'reinforce.objective.reweigh': None,
     'evaluate.measures': (),
     'evaluate.conditions': (),
+    'evaluate.start': 'newest',
+    'evaluate.critic_start': 'newest',
     **{
         f'{section}.fit.reweigh': 'none'
         for section in ('base', 'actor', 'critic', 'self_talk', 'improve')
@@ -114,6 +116,9 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
 TEST_FIELDS = ('data.test_source', 'data.test_path', 'data.test_split', 'data.num_test')
 """Fields that only stages with test problems read, which are those that read `evaluate`."""
 
+EVALUATED = ('evaluate.start', 'evaluate.critic_start')
+"""Fields of `evaluate` that the stage of that name alone reads."""
+
 
 def reads(s: RunSettings, stage: str, field: str) -> bool:
     """Returns whether the result of a stage of this run depends on a field, such as 'train.rows'.
@@ -144,6 +149,8 @@ def reads_itself(s: RunSettings, stage: str, field: str) -> bool:
     if stage in EXPLORERS and s.improve.retrain_critic:
         sections += ('critic', 'critique')
     if stage == 'base' and field == 'base.quantize':  # of how later stages hold it in memory
+        return False
+    if field in EVALUATED and stage != 'evaluate':
         return False
     if field in TEST_FIELDS and 'evaluate' not in sections:
         return False
