@@ -137,6 +137,10 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
         'baseline': 'group',  # mean and deviation of scores: over the 'group' or by 'position'
         'shuffle_scores': False,  # a control: the scores of a group change places
     },
+    'implicit': {  # scores of steps by a copy of the actor that learns from outcomes
+        'beta': 0.0,  # scale of its log-ratio to the reference; 0: off, the critic scores steps
+        'learning_rate': 0.0003,  # of the copy, by AdamW; else it has the actor's optimizer
+    },
     'turns': {
         'episode': 'attempt',  # of the actor: 'attempt', 'correction' (two turns) or 'critique'
         'attempt': 1.0,  # weight of the attempt's advantage

@@ -80,6 +80,8 @@ EARLIER: Mapping[str, Any] = {
     'reinforce.rewards.functions': (),
     'reinforce.critic_rewards.functions': (),
     'reinforce.objective.reweigh': None,
+    'reinforce.implicit.beta': 0.0,
+    'reinforce.implicit.learning_rate': 0.0003,
     'evaluate.measures': (),
     'evaluate.conditions': (),
     'evaluate.start': 'newest',

@@ -24,7 +24,7 @@ from elenchus.sampling.test_time.strategies import Refine
 from elenchus.train.config.stage_names import StartName
 from elenchus.train.loop import LoopSettings
 from elenchus.train.objective import Objective
-from elenchus.train.optimizer import OptimizerSettings
+from elenchus.train.optimizer import OptimizerSettings, Rate
 from elenchus.train.rl.advantages import OUTCOMES, STEPS, Baseline
 from elenchus.train.rl.rewards import ActorRewards, CriticRewards, reads_scores
 
@@ -117,17 +117,28 @@ class RewardRules(NamedTuple):
     advantage: AdvantageSettings
     turns: TurnSettings
     overlong_tokens: int
+    has_implicit_scores: bool = False  # steps have the scores of reinforce.implicit
 
     @property
     def needs_step_scores(self) -> bool:
         """True if the critic must score the steps of the actor's attempts."""
         in_reward = reads_scores(self.rewards)
-        return self.player == 'actor' and bool(in_reward or self.advantage.step_coef)
+        by_critic = self.advantage.step_coef and not self.has_implicit_scores
+        return self.player == 'actor' and bool(in_reward or by_critic)
 
     @property
     def needs_refinement_scores(self) -> bool:
         """True if a reward reads scores of refinements too, which a critique of them gives."""
         return reads_scores(self.rewards) and self.turns.episode != 'attempt'
+
+
+@dataclasses.dataclass(frozen=True)
+@checked('reinforce.implicit')
+class ImplicitSettings:
+    """Step scores of a copy of the actor that learns from outcomes (implicit_rewards.py)."""
+
+    beta: Coefficient  # scale of its log-ratio to the reference; 0 = off: the critic scores steps
+    learning_rate: Rate  # of the copy, by AdamW; the rest is as in reinforce.optimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,6 +166,7 @@ class ReinforceSettings:
     length: Length  # tokens of an actor's row: the longest conversation up to its last turn
     critic_length: Length  # tokens of a critic's row: the longest conversation up to the critique
     advantage: AdvantageSettings
+    implicit: ImplicitSettings
     turns: TurnSettings
     rewards: ActorRewards
     critic_rewards: CriticRewards
@@ -174,6 +186,12 @@ class ReinforceSettings:
     def __post_init__(self):
         if self.objective.surrogate == 'dpo':
             raise ValueError("reinforce.objective.surrogate='dpo' needs pairs; use another one")
+        if self.implicit.beta and (not self.advantage.step_coef or reads_scores(self.rewards)):
+            raise ValueError(
+                f'reinforce.implicit.beta={self.implicit.beta} gives steps scores for '
+                'reinforce.advantage.step_coef, which must be above 0, in place of those of the '
+                'critic, which no reward may read; nearest: beta=0.0'
+            )
         divisors = [n for n in range(1, self.num_samples + 1) if self.num_samples % n == 0]
         if self.samples_per_row not in divisors:
             nearest = min(divisors, key=lambda n: abs(n - self.samples_per_row))
@@ -196,6 +214,12 @@ class ReinforceSettings:
                 f'reinforce.num_steps={self.num_steps} of {self.num_updates} updates are more than '
                 f'{MOST}; nearest: {max(1, MOST // self.num_updates)}'
             )
+
+    @property
+    def implicit_optimizer(self) -> OptimizerSettings:
+        """Optimizer of the model that gives implicit scores."""
+        rate = self.implicit.learning_rate
+        return dataclasses.replace(self.optimizer, name='adamw', learning_rate=rate)
 
     @property
     def rows(self) -> int:
@@ -252,7 +276,9 @@ class ReinforceSettings:
     def reward_rules(self, player: Player) -> RewardRules:
         """Rules that turn a player's episodes into rewards and advantages."""
         rewards = self.rewards if player == 'actor' else self.critic_rewards
-        return RewardRules(player, rewards, self.advantage, self.turns, self.overlong_tokens)
+        implicit = player == 'actor' and self.implicit.beta > 0
+        rules = (self.advantage, self.turns, self.overlong_tokens, implicit)
+        return RewardRules(player, rewards, *rules)
 
 
 def turn_overhead(chat: Chat, episode: str) -> int:
