@@ -115,6 +115,7 @@ def prompts() -> dict:
 REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iteration
     'start': '',  # stage whose actor it begins with, or 'newest'; '': stage 'actor'
     'critic_start': '',  # stage whose critic it begins with, or 'newest'; '': stage 'critic'
+    'one_model': False,  # of reinforce_both: one model, that of critic_start, is both players
     'num_steps': 100,  # iterations
     'token_budget': 0,  # sampled tokens after which no iteration starts; 0: no limit
     'num_problems': 32,  # of an iteration

@@ -37,6 +37,7 @@ def start_of(s: RunSettings, stage: str, player: Player) -> str:
     """
     if stage == 'critic' and s.critic.checkpoint:
         return ''
+    player = _start_player(s, stage, player)
     field, value = start_setting(s, stage, player)
     if value == 'newest':
         makers = [name for name in before(s, stage) if name in MAKERS[player]]
@@ -49,6 +50,16 @@ def start_setting(s: RunSettings, stage: str, player: Player) -> tuple[str, str]
     section = SECTION_OF[stage]
     name = 'start' if player == 'actor' or section == 'critic' else 'critic_start'
     return f'{section}.{name}', getattr(getattr(s, section), name)
+
+
+def is_one_model(s: RunSettings, stage: str) -> bool:
+    """Returns whether a stage trains one model as both players."""
+    return s.reinforce.one_model and len(REINFORCED.get(stage, ())) == 2
+
+
+def _start_player(s: RunSettings, stage: str, player: Player) -> Player:
+    """The player whose start counts: the critic, of one model that is both."""
+    return 'critic' if is_one_model(s, stage) else player
 
 
 def before(s: RunSettings, stage: str) -> tuple[str, ...]:
@@ -124,6 +135,7 @@ def check_start(s: RunSettings, stage: str, player: Player) -> None:
     That is so where its start is not set and a stage before it made the player from another start:
     an arm that is compared has the same start, so anything else looks like a link of a chain.
     """
+    player = _start_player(s, stage, player)
     field, value = start_setting(s, stage, player)
     start = start_of(s, stage, player)
     if not start:

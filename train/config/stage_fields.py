@@ -80,6 +80,7 @@ EARLIER: Mapping[str, Any] = {
     'reinforce.rewards.functions': (),
     'reinforce.critic_rewards.functions': (),
     'reinforce.objective.reweigh': None,
+    'reinforce.one_model': False,
     'reinforce.implicit.beta': 0.0,
     'reinforce.implicit.learning_rate': 0.0003,
     'evaluate.measures': (),

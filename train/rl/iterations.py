@@ -24,6 +24,7 @@ class PlayerTraining(NamedTuple):
 
     settings: ReinforceSettings
     player: Player
+    key: str  # of its state; one model that is both players has one state
     setup: RolloutSetup  # with the initial models; those of an iteration replace them
     problems: Sequence[Problem]
     reference: Transformer  # of the KL term: the player before training

@@ -152,6 +152,7 @@ class ReinforceSettings:
 
     start: StartName  # stage whose actor it begins with
     critic_start: StartName  # stage whose critic it begins with
+    one_model: bool  # where both players train, they are one model, which begins as the critic
     num_steps: Annotated[int, Range(1, 1_000_000)]  # iterations
     # No iteration starts once this many tokens are sampled; 0 = no limit.
     token_budget: NonNegativeInt

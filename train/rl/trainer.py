@@ -76,15 +76,27 @@ def reinforce(
     """Trains the players in `trained`, one after the other in every iteration.
 
     Each plays against the newest weights of the other; a player with adapters trains only these.
+    With `settings.one_model` both are the critic's model, which takes the updates of both.
     All randomness follows from (seed, step), so a run resumes bit for bit from folder/checkpoints,
     where one step holds all players. Returns the trained players and totals.
     """
     s = settings
-    optimizer = make_optimizer(s.optimizer, num_steps=s.num_steps * s.num_updates)
+    is_one = s.one_model and len(trained) > 1
+    num_updates = s.num_steps * s.num_updates * (len(trained) if is_one else 1)
+    optimizer = make_optimizer(s.optimizer, num_steps=num_updates)
+    if is_one:
+        models = dataclasses.replace(models, actor=models.critic)
     setup = RolloutSetup(models, scorer, method, s.num_samples, s.num_refinements, s.refine)
     trainings = {
         player: make_training(
-            player, setup, problems, settings=s, loop=loop, optimizer=optimizer, seed=seed
+            player,
+            setup,
+            problems,
+            settings=s,
+            loop=loop,
+            optimizer=optimizer,
+            is_one=is_one,
+            seed=seed,
         )
         for player in trained
     }
@@ -118,8 +130,12 @@ def make_training(
     loop: LoopSettings,
     optimizer: optax.GradientTransformation,
     seed: int,
+    is_one: bool = False,
 ) -> PlayerTraining:
-    """Builds the training of one player: its reference, layout of rows and compiled functions."""
+    """Builds the training of one player: its reference, layout of rows and compiled functions.
+
+    `is_one`: the model is that of the other player too.
+    """
     model, sampler = getattr(setup.models, player), setup.models.sampler
     overhead = turn_overhead(sampler.chat, settings.turns.episode)
     shared = settings.shared_prompt(player, sampler.max_tokens, overhead=overhead)
@@ -127,6 +143,7 @@ def make_training(
     return PlayerTraining(
         settings=settings,
         player=player,
+        key='actor' if is_one else player,
         setup=setup,
         problems=problems,
         reference=model,
@@ -160,9 +177,10 @@ def initial_states(
     implicit: implicit_rewards.ImplicitTraining | None,
 ) -> dict[str, TrainState]:
     """Returns the states before the first iteration: of the players, and of implicit scores."""
+    by_key = {training.key: training for training in trainings.values()}
     states = {
-        player: init_train_state(lora.split(training.reference)[0], optimizer)
-        for player, training in trainings.items()
+        key: init_train_state(lora.split(training.reference)[0], optimizer)
+        for key, training in by_key.items()
     }
     if implicit is not None:
         model = lora.split(implicit.reference)[0]
@@ -232,9 +250,9 @@ def update_states(
     implicit: implicit_rewards.ImplicitTraining | None,
 ) -> tuple[dict[str, TrainState], dict, Updates]:
     """Takes the updates of a player, then of the model that scored its steps, if one did."""
-    player = training.player
-    state, metrics, updates = update_player(training, states[player], sampled, iteration=iteration)
-    states = states | {player: state}
+    key = training.key
+    state, metrics, updates = update_player(training, states[key], sampled, iteration=iteration)
+    states = states | {key: state}
     if implicit is None:
         return states, metrics, updates
     state = states[implicit_rewards.KEY]
@@ -245,7 +263,7 @@ def update_states(
 def _current_models(
     trainings: Mapping[Player, PlayerTraining], states: Mapping[str, TrainState]
 ) -> dict[Player, Transformer]:
-    return {p: lora.join(states[p].model, training.frozen) for p, training in trainings.items()}
+    return {p: lora.join(states[t.key].model, t.frozen) for p, t in trainings.items()}
 
 
 def update_player(
