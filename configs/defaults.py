@@ -61,6 +61,8 @@ TOKENIZER = {  # the tokenizer and its chat template
 DATA = {  # the problems
     'source': 'gsm8k',  # 'lab', 'gsm8k', 'gsm8k_socratic', 'math', 'svamp', 'asdiv', 'jsonl'
     'path': '',  # your folder or file; '': the public download, or the lab's generator
+    'blend': (),  # more sets to train on: ((source, path, weight), ...); `source` has weight 1
+    'rewrite': 'none',  # how problems are put: 'none' or 'module:function'
     'test_source': '',  # source of the test problems; '': the same
     'test_path': '',  # as path, for test_source
     'test_split': 'test',  # split of the test problems: 'test', or 'validation' to tune on

@@ -11,8 +11,6 @@ classifier knows the level alone, where theirs is a trained model; constraint at
 The lab's model was taught no such guide: there it is the mark of an answer.
 """
 
-import collections
-
 import numpy as np
 
 from elenchus.configs import method
@@ -24,11 +22,8 @@ def answer_only(problem):
 
 
 def learnt_choice(levels, gains):
-    """Whether the answer alone is better on average, by level; not where it is unknown."""
-    by_level = collections.defaultdict(list)
-    for level, gain in zip(levels, gains, strict=True):
-        by_level[level].append(gain)
-    return {level: np.mean(values) > 0 for level, values in by_level.items()}
+    """Whether the answer alone is better on average, by level."""
+    return {level: gains[levels == level].mean() > 0 for level in set(levels.tolist())}
 
 
 def gates(groups, read, conditions):
@@ -37,11 +32,10 @@ def gates(groups, read, conditions):
         np.array([np.mean([bool(e.attempt.facts.correct) for e in group]) for group in form])
         for form in (groups, conditions['answer_only'])
     )
-    levels = [group.problem.level for group in groups]
+    levels = np.array([group.problem.level for group in groups])
     chosen = worked.copy()
     for half in (0, 1):
-        other = range(1 - half, len(groups), 2)
-        choice = learnt_choice([levels[i] for i in other], (direct - worked)[1 - half :: 2])
+        choice = learnt_choice(levels[1 - half :: 2], (direct - worked)[1 - half :: 2])
         for i in range(half, len(groups), 2):
             chosen[i] = direct[i] if choice.get(levels[i], False) else worked[i]
     plain = {'worked': worked.mean(), 'answer only': direct.mean()}

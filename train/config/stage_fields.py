@@ -70,6 +70,8 @@ EARLIER: Mapping[str, Any] = {
     },
     'prompts.thinking': 'keep',
     'prompts.grammar': '',
+    'data.blend': (),
+    'data.rewrite': 'none',
     'actor.critiques': 'stated',
     'critique.form': 'mixed',
     'critique.references': 'none',
