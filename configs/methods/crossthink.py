@@ -1,8 +1,8 @@
-"""Nemotron-CrossThink: reinforcement on a blend of fields, each put so that its answer is checked.
+"""Nemotron-CrossThink: reinforcement on a blend of fields, put so that answers can be checked.
 
-Rewards that can be verified exist beyond mathematics, if the space of answers is narrow. So problems
-of several sets are blended by weight, and each is put by its kind: a choice asks for a letter, an
-open question for a few words.
+Rewards can be verified beyond mathematics too, if the space of answers is narrow. So problems of
+several sets are blended by weight, and each is put by its kind: a choice asks for a letter, an open
+question for a few words.
 
 Formula: n_i = num_train w_i / sum_j w_j problems of set i; GRPO with r = [right].
 Source: arXiv 2504.13941; no code was found. The words of the templates are ours.
