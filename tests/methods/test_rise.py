@@ -9,6 +9,7 @@ from elenchus.configs.methods import rise
 from elenchus.data import records
 from elenchus.train.config import build, checks, players
 from elenchus.train.config.run_settings import RunSettings
+from elenchus.train.planning import dry_run
 from elenchus.train.rl import rewards
 from tests.support import method_cases
 from tests.train.rl.test_trainer import run, tiny_models
@@ -59,8 +60,19 @@ def test_both_players_start_from_the_model_that_learnt_both_tasks():
     assert players.start_of(s, 'critic', 'critic') == 'actor'
     assert 'actor' not in players.stages_read(s, 'reinforce_both')
     assert not players.is_one_model(s, 'reinforce') and players.is_one_model(s, 'reinforce_both')
+    with pytest.raises(ValueError, match="reinforce.start='actor' is not read") as error:
+        players.check_stages(settings(reinforce__start='actor'))
+    assert '\n' not in str(error.value)
     two = settings(reinforce__one_model=False)
     assert players.start_of(two, 'reinforce_both', 'actor') == 'actor'
+
+
+def test_a_plan_has_one_state_and_its_reference():
+    one, two = (
+        dry_run.plan_of(settings(reinforce__one_model=is_one)).trainings[-1]
+        for is_one in (True, False)
+    )
+    assert (one.others, two.others) == (1, 4) and one.name == 'reinforce_both'
 
 
 def test_off_it_is_the_alternation_of_two_models():

@@ -135,6 +135,15 @@ def check_start(s: RunSettings, stage: str, player: Player) -> None:
     That is so where its start is not set and a stage before it made the player from another start:
     an arm that is compared has the same start, so anything else looks like a link of a chain.
     """
+    if (
+        is_one_model(s, stage)
+        and s.reinforce.start
+        and REINFORCED.keys() & set(s.stages) == {stage}
+    ):
+        raise ValueError(
+            f'reinforce.start={s.reinforce.start!r} is not read with reinforce.one_model=True, '
+            "which begins as the critic: set reinforce.critic_start; nearest: start=''"
+        )
     player = _start_player(s, stage, player)
     field, value = start_setting(s, stage, player)
     start = start_of(s, stage, player)

@@ -22,6 +22,7 @@ from elenchus.sampling.engine import decode, sampling_methods
 from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.train import objective, optimizer, step
 from elenchus.train.config.checks import trained_by
+from elenchus.train.config.players import is_one_model
 from elenchus.train.config.run_settings import (
     REINFORCED,
     ActorSettings,
@@ -90,6 +91,7 @@ def reinforcement_loads(s: RunSettings, name: str) -> list[TrainingLoad]:
     players = REINFORCED[name]
     layouts = [s.reinforce.shared_prompt(p, s.sampling.limits, overhead=1) for p in players]
     longest = max(layouts, key=lambda layout: layout.length) if layouts[0] else None
+    num_states = 1 if is_one_model(s, name) else len(players)
     has_copy = s.reinforce.implicit.beta > 0 and 'actor' in players
     update = TrainingLoad(
         name=name,
@@ -100,7 +102,7 @@ def reinforcement_loads(s: RunSettings, name: str) -> list[TrainingLoad]:
         rows=s.reinforce.rows // s.reinforce.num_minibatches,
         length=longest.length if longest else max(map(s.reinforce.row_length, players)),
         num_microbatches=s.train.num_microbatches,
-        others=1 + 3 * (len(players) - 1 + has_copy),
+        others=1 + 3 * (num_states - 1 + has_copy),
         shared=longest,
         logprobs=s.reinforce.objective.reads_reference or not s.reinforce.reuses_update_logprobs,
     )
