@@ -12,11 +12,13 @@ from elenchus.configs import lab
 from elenchus.data import records
 from elenchus.train.config import build
 from elenchus.train.config.run_settings import RunSettings
+from elenchus.train.loop import init_train_state
+from elenchus.train.optimizer import make_optimizer
 from elenchus.train.planning import dry_run
 from elenchus.train.rl import implicit_rewards, rollouts, update_batch
-from tests.support import fake_engine
+from tests.support import fake_engine, tiny_model
 from tests.support.rollout_cases import PROBLEMS, answer, make_rules, make_setup
-from tests.train.rl.test_trainer import run
+from tests.train.rl.test_trainer import LOOP, run, settings_of, tiny_models
 
 BETA = 0.5
 
@@ -95,15 +97,39 @@ def test_it_learns_the_outcome_of_every_attempt_and_of_nothing_else():
     assert {episode.attempt.facts.correct for episode in episodes} == {True, False}
 
 
-def test_the_first_scores_are_zero_and_the_model_then_learns(tmp_path):
+def test_scores_begin_at_zero_and_outcomes_are_learnt():
+    settings = settings_of(implicit__beta=BETA, advantage__step_coef=1.0)
+    reference, groups = tiny_models().actor, groups_of()
+    sampled = rollouts.SampledGroups(groups, 2, 2, 0, 0)
+    with jax.set_mesh(tiny_model.one_device()):
+        training = implicit_rewards.make_training(
+            settings,
+            fake_engine.CHAT,
+            reference,
+            shared=None,
+            loop=LOOP,
+            optimizer=make_optimizer(settings.implicit_optimizer, num_steps=5),
+        )
+        scored = implicit_rewards.score_groups(training, reference, groups)
+        scores = [s for group in scored for e in group for s in e.attempt.step_scores]
+        np.testing.assert_allclose(scores, 0.0, atol=1e-5)
+        state, losses = init_train_state(reference, training.optimizer), []
+        for _ in range(5):
+            state, metrics, _ = implicit_rewards.update(training, state, sampled)
+            losses.append(float(metrics['implicit/loss']))
+        assert losses[0] == pytest.approx(math.log(2), abs=1e-5) and losses == sorted(losses)[::-1]
+        scored = implicit_rewards.score_groups(training, state.model, groups)
+    sums = [(sum(e.attempt.step_scores), e.attempt.facts.correct) for g in scored for e in g]
+    right = [total for total, correct in sums if correct]
+    wrong = [total for total, correct in sums if not correct]
+    assert np.mean(right) > 0 > np.mean(wrong)
+
+
+@pytest.mark.slow
+def test_the_first_iteration_is_that_without_scores_and_later_ones_are_not(tmp_path):
     changes = {'advantage__step_coef': 1.0, 'implicit__beta': BETA, 'num_steps': 2}
     _, totals, rows = run(tmp_path / 'on', ('actor',), **changes)
     assert totals['updates'] == {'actor': 2, 'implicit': 2}
-    # A copy of the reference says one half of every attempt; none of these is right.
-    assert rows[0]['implicit/loss'] == pytest.approx(math.log(2), abs=1e-5)
-    assert rows[1]['implicit/loss'] < rows[0]['implicit/loss']
-    assert rows[0]['reward/correct'] == rows[1]['reward/correct'] == 0.0
-    # Scores of 0 give the first iteration the advantages that it has without any.
     _, _, plain = run(tmp_path / 'off', ('actor',), advantage__step_coef=0.0, num_steps=2)
     for name in ('advantage/std', 'reward/mean', 'loss/total', 'sampled/tokens'):
         assert rows[0][name] == plain[0][name], name
@@ -147,6 +173,6 @@ def test_a_plan_has_the_copy_and_its_passes():
     added = [load for load in plan if load.name not in {other.name for other in without}]
     assert [load.name for load in added] == ['reinforce: implicit scores']
     assert added[0].logprobs and added[0].objective.surrogate == 'outcome'
-    assert [load for load in plan if load.name == 'reinforce_critic'] == [
-        load for load in without if load.name == 'reinforce_critic'
-    ]
+    others = [{load.name: load.others for load in loads} for loads in (without, plan)]
+    assert others[1]['reinforce'] == others[0]['reinforce'] + 3
+    assert others[1]['reinforce_critic'] == others[0]['reinforce_critic']
