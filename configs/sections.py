@@ -122,6 +122,8 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
     'num_samples': 8,  # of each problem: a group
     'num_refinements': 1,  # of each critique, where its helpfulness is rewarded
     'refine': 'always',  # for that: 'always', or 'wrong': after those that do not say correct
+    'num_rollouts': 0,  # from the end of each line, which label attempts for critics; 0: the lab's
+    'rollout_threshold': 0.4,  # a line is wrong if a smaller share of them reach the answer
     'refill_rounds': 0,  # extra rounds that replace groups without variance (DAPO: 2 or more)
     'num_minibatches': 1,  # updates an epoch
     'num_epochs': 1,  # passes over an iteration's samples

@@ -83,6 +83,8 @@ EARLIER: Mapping[str, Any] = {
     'reinforce.critic_rewards.functions': (),
     'reinforce.objective.reweigh': None,
     'reinforce.one_model': False,
+    'reinforce.num_rollouts': 0,
+    'reinforce.rollout_threshold': 0.4,
     'reinforce.implicit.beta': 0.0,
     'reinforce.implicit.learning_rate': 0.0003,
     'evaluate.measures': (),

@@ -26,7 +26,7 @@ from elenchus.train.loop import LoopSettings
 from elenchus.train.objective import Objective
 from elenchus.train.optimizer import OptimizerSettings, Rate
 from elenchus.train.rl.advantages import OUTCOMES, STEPS, Baseline
-from elenchus.train.rl.rewards import ActorRewards, CriticRewards, reads_scores
+from elenchus.train.rl.rewards import ActorRewards, CriticRewards, reads_labels, reads_scores
 
 Player = Literal['actor', 'critic']
 Rounds = Annotated[int, Range(0, 1000)]
@@ -161,6 +161,9 @@ class ReinforceSettings:
     num_samples: Annotated[int, Range(2, 10_000, note='an advantage compares the samples')]
     num_refinements: SampleCount  # of each critique, if its helpfulness is rewarded
     refine: Refine  # which critiques for that; 'wrong': not those that call the attempt correct
+    # Continuations from the end of each line that label a critic's attempts; 0 = the lab's truth.
+    num_rollouts: Annotated[int, Range(0, 10_000)]
+    rollout_threshold: Share  # a line is wrong if a smaller share of them reach the answer
     refill_rounds: Rounds  # rounds that replace groups of zero variance; 0 = off (DAPO)
     num_minibatches: PositiveInt  # updates of an epoch
     num_epochs: Annotated[int, Range(1, 1000)]  # passes over an iteration's samples
@@ -192,6 +195,11 @@ class ReinforceSettings:
                 f'reinforce.implicit.beta={self.implicit.beta} gives steps scores for '
                 'reinforce.advantage.step_coef, which must be above 0, in place of those of the '
                 'critic, which no reward may read; nearest: beta=0.0'
+            )
+        if self.num_rollouts and not reads_labels(self.critic_rewards):
+            raise ValueError(
+                f'reinforce.num_rollouts={self.num_rollouts} labels steps, which no reward of the '
+                "critic reads: set critic_rewards.located, or verdict_of='steps'; nearest: 0"
             )
         divisors = [n for n in range(1, self.num_samples + 1) if self.num_samples % n == 0]
         if self.samples_per_row not in divisors:

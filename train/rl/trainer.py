@@ -86,7 +86,8 @@ def reinforce(
     optimizer = make_optimizer(s.optimizer, num_steps=num_updates)
     if is_one:
         models = dataclasses.replace(models, actor=models.critic)
-    setup = RolloutSetup(models, scorer, method, s.num_samples, s.num_refinements, s.refine)
+    counts = (s.num_samples, s.num_refinements, s.refine, s.num_rollouts, s.rollout_threshold)
+    setup = RolloutSetup(models, scorer, method, *counts)
     trainings = {
         player: make_training(
             player,
