@@ -101,11 +101,11 @@ def _rows_of(
     first = data.num_train if split == 'test' and is_shared else 0
     if len(rows) - first < count:
         where = f' after the first {first}, which are trained on' if first else ''
-        asked = f'data.num_{split}={count}'
+        subject = f'data.num_{split}={count}'
         if split == 'train' and data.blend:
-            asked = f'data.num_train={data.num_train} takes {count} by data.blend'
+            subject = f'data.num_train={data.num_train} takes {count} by data.blend'
         raise ValueError(
-            f'{asked}, but {source} has only {max(0, len(rows) - first)} {chosen} problems{where}'
+            f'{subject}, but {source} has only {max(0, len(rows) - first)} {chosen} problems{where}'
         )
     rows = rows[first : first + count]
     # Records are read from disk whenever they are indexed, so each is read once.
