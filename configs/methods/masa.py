@@ -6,8 +6,7 @@ notions that right ones use and wrong ones do not.
 
 Formula: r_meta = (0.01^|acc - p / 8| + [shortest < length < longest right response] + share of the
 notions that stand in more right than wrong responses) / 3; r = [right] + r_meta.
-Source: arXiv 2510.03259; verl/utils/reward_score/meta_cog.py of github.com/akatigre/MASA-RL,
-80b3cfa.
+Source: arXiv 2510.03259; verl/utils/reward_score/meta_cog.py, github.com/akatigre/MASA-RL 80b3cfa.
 Differs: the prediction stands in the response that it is about, where the authors sample it by
 itself, as a group of its own; it gates no prompts and cuts no rollouts off; plurals are not made
 singular. To ask for the JSON object is the user's (prompts.attempt.instruction).
@@ -41,8 +40,8 @@ def meta(turns):
     rewards = []
     for (values, _), turn in zip(pairs, turns, strict=True):
         rate, length = values.get('pass_rate'), values.get('solution_length')
-        names = [n.strip() for n in str(values.get('math_notion', '')).strip('[]').split(',')]
-        names = [n.strip('\'"') for n in names if n.strip('\'"') not in turn.problem.question]
+        stated = str(values.get('math_notion', '')).strip('[]').split(',')
+        names = [n for n in (n.strip(' \'"') for n in stated) if n not in turn.problem.question]
         useful = [sum(sign for sign, text in signs if name in text) > 0 for name in names]
         score = sum(useful) / len(names) if names else 0.0
         if type(rate) is int and 0 <= rate <= 8:

@@ -8,7 +8,7 @@ process reward that no label of a step was needed for. arXiv 2412.01981; online:
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -81,10 +81,14 @@ def make_training(
 
 
 def scoring(
-    training: ImplicitTraining, state: TrainState, sample: Callable[..., tuple[Groups, int]]
+    training: ImplicitTraining | None,
+    states: Mapping[str, TrainState],
+    sample: Callable[..., tuple[Groups, int]],
 ) -> Callable[..., tuple[Groups, int]]:
-    """Returns the function that samples groups as `sample` does, and scores their attempts."""
-    model = lora.join(state.model, training.frozen)
+    """Returns `sample`, or with a training the function that also scores the attempts."""
+    if training is None:
+        return sample
+    model = lora.join(states[KEY].model, training.frozen)
 
     def sample_and_score(problems: Sequence[Problem], *, seed: int) -> tuple[Groups, int]:
         groups, num_tokens = sample(problems, seed=seed)

@@ -88,19 +88,9 @@ def reinforce(
         models = dataclasses.replace(models, actor=models.critic)
     counts = (s.num_samples, s.num_refinements, s.refine, s.num_rollouts, s.rollout_threshold)
     setup = RolloutSetup(models, scorer, method, *counts)
-    trainings = {
-        player: make_training(
-            player,
-            setup,
-            problems,
-            settings=s,
-            loop=loop,
-            optimizer=optimizer,
-            is_one=is_one,
-            seed=seed,
-        )
-        for player in trained
-    }
+    options = {'settings': s, 'loop': loop, 'optimizer': optimizer, 'seed': seed}
+    make = functools.partial(make_training, setup=setup, problems=problems, **options)
+    trainings = {player: make(player, is_one=is_one) for player in trained}
     implicit = make_implicit(trainings, loop) if s.implicit.beta and 'actor' in trained else None
     cursor = IterationCursor()
     states, _ = train_loop(
@@ -124,9 +114,9 @@ def reinforce(
 
 def make_training(
     player: Player,
+    *,
     setup: RolloutSetup,
     problems: Sequence[Problem],
-    *,
     settings: ReinforceSettings,
     loop: LoopSettings,
     optimizer: optax.GradientTransformation,
@@ -214,10 +204,7 @@ def train_iteration(
         )
         arguments = rollout_arguments(training, iteration, models)
         scorer = implicit if player == 'actor' else None
-        if scorer is not None:
-            arguments['sample'] = implicit_rewards.scoring(
-                scorer, states[implicit_rewards.KEY], arguments['sample']
-            )
+        arguments['sample'] = implicit_rewards.scoring(scorer, states, arguments['sample'])
         start = time.perf_counter()
         try:
             sampled = rollouts.sample_with_refill(**arguments)
