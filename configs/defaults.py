@@ -61,6 +61,8 @@ TOKENIZER = {  # the tokenizer and its chat template
 DATA = {  # the problems
     'source': 'gsm8k',  # 'lab', 'gsm8k', 'gsm8k_socratic', 'math', 'svamp', 'asdiv', 'jsonl'
     'path': '',  # your folder or file; '': the public download, or the lab's generator
+    'blend': (),  # more sets to train on: ((source, path, weight), ...); `source` has weight 1
+    'rewrite': 'none',  # how problems are put: 'none' or 'module:function'
     'test_source': '',  # source of the test problems; '': the same
     'test_path': '',  # as path, for test_source
     'test_split': 'test',  # split of the test problems: 'test', or 'validation' to tune on
@@ -192,6 +194,8 @@ CRITIC = {  # stage `critic`: supervised fine-tuning on critiques
 }
 
 EVALUATE = {  # stage `evaluate`: accuracy and cost with and without critique
+    'start': 'newest',  # stage whose model attempts, or 'newest'; a critic may attempt too
+    'critic_start': 'newest',  # stage whose model criticises, or 'newest'
     'num_problems': 1319,  # test problems
     'num_attempts': 4,  # at each
     'refine': 'wrong',  # 'wrong': refine what the critic calls wrong or garbles; 'always'

@@ -115,12 +115,15 @@ def prompts() -> dict:
 REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iteration
     'start': '',  # stage whose actor it begins with, or 'newest'; '': stage 'actor'
     'critic_start': '',  # stage whose critic it begins with, or 'newest'; '': stage 'critic'
+    'one_model': False,  # of reinforce_both: one model, that of critic_start, is both players
     'num_steps': 100,  # iterations
     'token_budget': 0,  # sampled tokens after which no iteration starts; 0: no limit
     'num_problems': 32,  # of an iteration
     'num_samples': 8,  # of each problem: a group
     'num_refinements': 1,  # of each critique, where its helpfulness is rewarded
     'refine': 'always',  # for that: 'always', or 'wrong': after those that do not say correct
+    'num_rollouts': 0,  # from the end of each line, which label attempts for critics; 0: the lab's
+    'rollout_threshold': 0.4,  # a line is wrong if a smaller share of them reach the answer
     'refill_rounds': 0,  # extra rounds that replace groups without variance (DAPO: 2 or more)
     'num_minibatches': 1,  # updates an epoch
     'num_epochs': 1,  # passes over an iteration's samples
@@ -136,6 +139,10 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
         'unreached': 'zero',  # steps after one that a critique calls wrong: 0 'zero', or 'mask'
         'baseline': 'group',  # mean and deviation of scores: over the 'group' or by 'position'
         'shuffle_scores': False,  # a control: the scores of a group change places
+    },
+    'implicit': {  # scores of steps by a copy of the actor that learns from outcomes
+        'beta': 0.0,  # scale of its log-ratio to the reference; 0: off, the critic scores steps
+        'learning_rate': 0.0003,  # of the copy, by AdamW; else it has the actor's optimizer
     },
     'turns': {
         'episode': 'attempt',  # of the actor: 'attempt', 'correction' (two turns) or 'critique'

@@ -16,6 +16,12 @@ import jax.numpy as jnp
 from elenchus.data.records import ROLES, Batch
 from elenchus.model.ranges import Coefficient, NonNegativeInt, Share, SignedCoefficient, checked
 from elenchus.train.loss_weights import REWEIGHTINGS, reweighed
+from elenchus.train.margin_losses import (
+    complete_pairs,
+    log_sigmoid_of_margin,
+    margin_signs,
+    pairs_of,
+)
 from elenchus.train.policy_ratio import (
     KLKind,
     RatioKind,
@@ -38,6 +44,7 @@ class Objective:
       'cispo'    stop_gradient(clip(rho)) * w * logp   CISPO
       'dpo'      log sigmoid(margin) of a pair         DPO; the segments 1 and 2 of a row are the
                  preferred and the other response of a pair, so are 3 and 4, ...
+      'outcome'  log sigmoid(margin) of a sequence, whose weight is 1 if it is right and -1 if not
 
     Presets are in this module; variants are made with dataclasses.replace:
 
@@ -48,7 +55,7 @@ class Objective:
     512
     """
 
-    surrogate: Literal['logprob', 'clip', 'cispo', 'dpo']
+    surrogate: Literal['logprob', 'clip', 'cispo', 'dpo', 'outcome']
     ratio: RatioKind  # rho of a token; geometric mean; product
     on_policy: bool  # old_logp = stop_gradient(logp): rho is 1 and its gradient exact
     clip_low: Share  # rho is clipped to [1 - clip_low, 1 + clip_high]
@@ -59,7 +66,7 @@ class Objective:
     kl_coef: Coefficient  # 0 = off
     attempt_kl_coef: Coefficient  # added to kl_coef on the tokens of attempts (SCoRe, stage I)
     entropy_coef: SignedCoefficient  # weight of the entropy bonus; 0 = off
-    beta: Coefficient  # scale of DPO's margin; 0 for other surrogates
+    beta: Coefficient  # scale of a margin; 0 for surrogates without one
     reweigh: Annotated[str, REWEIGHTINGS]  # factor of a token's weight, from the loss
 
     def __post_init__(self):
@@ -78,21 +85,26 @@ class Objective:
         if self.kl == 'k1' and self.attempt_kl_coef:
             raise ValueError("reinforce.objective.attempt_kl_coef is part of the loss: use kl='k2'")
         is_dpo = self.surrogate == 'dpo'
-        if is_dpo != (self.average == 'pair') or is_dpo != (self.beta > 0):
+        if is_dpo != (self.average == 'pair') or self.has_margin != (self.beta > 0):
             raise ValueError(
                 f'reinforce.objective.surrogate={self.surrogate!r} with average={self.average!r} '
                 f"and beta={self.beta}: 'dpo', 'pair' and a beta above 0 go together"
             )
 
     @property
+    def has_margin(self) -> bool:
+        """True if the loss is of a log-ratio to the reference, not of an advantage."""
+        return self.surrogate in ('dpo', 'outcome')
+
+    @property
     def reads_reference(self) -> bool:
         """True if Batch.ref_logprobs must hold log-probabilities of a reference model."""
-        return self.kl != 'none' or self.surrogate == 'dpo'
+        return self.kl != 'none' or self.has_margin
 
     @property
     def ignores_zero_weight_tokens(self) -> bool:
         """True if tokens of weight 0 cannot affect the gradient (no KL, no entropy, no pairs)."""
-        return self.kl in ('none', 'k1') and not self.entropy_coef and self.surrogate != 'dpo'
+        return self.kl in ('none', 'k1') and not self.entropy_coef and not self.has_margin
 
 
 SFT = Objective(
@@ -205,6 +217,14 @@ def dpo(beta: float) -> Objective:
     return dataclasses.replace(SFT, surrogate='dpo', average='pair', beta=beta)
 
 
+def outcome(beta: float) -> Objective:
+    """Cross-entropy of sigmoid(beta sum_t (logp_t - ref_logp_t)) against right and wrong.
+
+    The weight is 1 on right and -1 on wrong sequences. Implicit rewards, arXiv 2412.01981.
+    """
+    return dataclasses.replace(REINFORCE, surrogate='outcome', beta=beta)
+
+
 class Sums(NamedTuple):
     """Sums over a part of a batch; `total / weight` is the loss.
 
@@ -240,10 +260,10 @@ def loss(objective: Objective, batch: Batch, *, logprobs: jax.Array, entropy: ja
         o.ratio, logprobs - old, segments=batch.segments, length=length
     )
     scale, weight = _average(o, mask, segments=batch.segments, length=length)
-    if o.surrogate == 'dpo':
-        gain, margin = _preference(
-            o, logprobs, ref, weights=weights, mask=mask, segments=batch.segments
-        )
+    if o.has_margin:
+        signs, groups = margin_signs(o.surrogate, batch.segments)
+        signed = o.beta * weights * signs
+        gain, margin = log_sigmoid_of_margin(signed, logprobs, ref, mask=mask, groups=groups)
     else:
         gain = _gain(o, logprobs, weights, ratio=ratio)
     kl, kl_clamped = kl_penalty(o.kl, ref - logprobs)
@@ -263,7 +283,7 @@ def loss(objective: Objective, batch: Batch, *, logprobs: jax.Array, entropy: ja
         'loss/clipped_high': (ratio > 1 + o.clip_high) & (weights > 0),
         'loss/weight': weights,
     }
-    if o.surrogate == 'dpo':
+    if o.has_margin:
         sums |= {'loss/margin': margin, 'loss/preferred': margin > 0}
     metrics = {name: jnp.sum(x * mask) for name, x in sums.items()}
     metrics['loss/excluded'] = jnp.sum(excluded, dtype='float32')
@@ -287,7 +307,7 @@ def with_sampler_gap(sums: Sums, batch: Batch, logprobs: jax.Array) -> Sums:
 
 
 def _gain(objective: Objective, logprobs, weights, *, ratio) -> jax.Array:
-    """The surrogate f of each token [B, T], of every surrogate but 'dpo'."""
+    """The surrogate f of each token [B, T], of every surrogate without a margin."""
     if objective.surrogate == 'logprob':
         return weights * logprobs
     clipped = jnp.clip(ratio, 1 - objective.clip_low, 1 + objective.clip_high)
@@ -301,37 +321,10 @@ def _average(objective: Objective, mask, *, segments, length):
     if objective.average == 'token':
         return jnp.ones_like(mask), mask.sum()
     if objective.average == 'pair':
-        complete = _complete_pairs(mask, segments)
-        in_pair = jnp.maximum(sequence_sum(mask, _pairs(segments)), 1.0)
+        complete = complete_pairs(mask, segments)
+        in_pair = jnp.maximum(sequence_sum(mask, pairs_of(segments)), 1.0)
         return complete.astype(mask.dtype), jnp.sum(mask * complete / in_pair)
     num_sequences = jnp.sum(mask / length)
     if objective.average == 'sequence':
         return 1.0 / length, num_sequences
     return jnp.full_like(mask, 1.0 / objective.constant_length), num_sequences
-
-
-def _pairs(segments: jax.Array) -> jax.Array:
-    """Number of each token's pair: 1, 1, 2, 2, ... for segments 1, 2, 3, 4, ...; 0 on padding."""
-    return (segments + 1) // 2
-
-
-def _complete_pairs(mask: jax.Array, segments: jax.Array) -> jax.Array:
-    """True at tokens [B, T] of pairs whose two sequences both have trained tokens."""
-    sides = (sequence_sum(mask * (segments % 2 == side), _pairs(segments)) for side in (0, 1))
-    first, second = (side > 0 for side in sides)
-    return first & second
-
-
-def _preference(objective: Objective, logprobs, ref, *, weights, mask, segments):
-    """Returns (gain, margin), [B, T]; the gains of a pair sum to log sigmoid(margin).
-
-    margin = sum_t s_t (logp_t - ref_logp_t) with s_t = beta w_t on the preferred response and
-    -beta w_t on the other. The gradient of log sigmoid(margin) is a plain weight on each token's
-    log-probability, s_t sigmoid(-margin); its value is spread evenly over the pair's tokens.
-    """
-    pairs = _pairs(segments)
-    signed = objective.beta * weights * jnp.where(segments % 2 == 1, 1.0, -1.0)
-    margin = jax.lax.stop_gradient(sequence_sum(signed * (logprobs - ref) * mask, pairs))
-    value = jax.nn.log_sigmoid(margin) / jnp.maximum(sequence_sum(mask, pairs), 1.0)
-    pull = signed * jax.nn.sigmoid(-margin) * logprobs
-    return value + pull - jax.lax.stop_gradient(pull), margin

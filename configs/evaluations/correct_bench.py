@@ -5,7 +5,8 @@ often wins.
 
 Formula: accuracy of a strategy minus that of the majority at equal sampled tokens, with intervals.
 Source: the essence of "CorrectBench"; figures `equal_tokens` and `curves` of the stage evaluate.
-Differs: mathematics alone; intrinsic and trained correction (a critic), no external tools.
+Differs: mathematics alone; trained correction (a critic), or intrinsic with
+evaluate.critic_start='actor'; no external tools.
 """
 
 from elenchus.configs import method

@@ -6,7 +6,8 @@ are refined for several turns from the same attempts.
 Formula: accuracy after turn t of self-refinement, and of refinement after the truth, t = 0..5.
 Source: the essence of "RefineBench".
 Differs: an answer is right or wrong, where the benchmark scores a checklist; guided refinement is
-one turn, after the oracle's critique (the arm `oracle`).
+one turn, after the oracle's critique (the arm `oracle`); the other refinements follow the run's
+critic, or the actor's own critiques with evaluate.critic_start='actor'.
 """
 
 from elenchus.configs import method

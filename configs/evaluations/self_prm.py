@@ -5,8 +5,8 @@ sum of scores of an answer. A ranker is worth its tokens where it beats the majo
 
 Formula: share right of each choice; ties share. Self-PRM: the ranker is the actor itself.
 Source: arXiv 2505.11227.
-Differs: the ranker is the critic; with critic.start='actor' it is trained from the actor, the
-nearest to an actor that ranks itself.
+Differs: the ranker is the run's critic; with evaluate.critic_start='actor' the actor ranks its own
+attempts, for which it must have learnt to write verdicts.
 """
 
 import collections

@@ -1,13 +1,14 @@
 """Qwen2.5-Math's reward: the critic ranks responses, the verifier decides.
 
 The reward model's score shapes the reward of responses of equal correctness, and no right
-response earns less than a wrong one. The reward model, here the critic, is retrained on the
-attempts of each round's actor before it is used for reinforcement.
+response earns less than a wrong one. The reward model, here the critic, also chooses what the actor
+is trained on in rounds before, and is retrained on the attempts of each round's actor.
 
 Formula: r = sigmoid(0.5 r_m) + (r_v - 1), r_v 1 if the answer is right, else 0.
 Source: arXiv 2409.12122, section 3.4; formula in public re-implementations.
 Differs: r_m is the logit of the critic's probability that the answer is right, where the authors
-train a scalar reward model on a ranking loss.
+train a scalar reward model on a ranking loss; retrained critics serve the next round alone, and
+reinforcement has the one before the rounds.
 """
 
 import math

@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import types
 from collections.abc import Callable, Mapping, Sequence
 
 from elenchus.data.records import Problem, RolloutGroup, Turn
@@ -12,7 +13,8 @@ Measure = Callable[[Sequence[RolloutGroup], Callable[[Turn], str]], Mapping[str,
 """(groups, text of a turn) -> figures, by name.
 
 A group has the problem and its judged episodes, each with attempt, critique and refinement where
-they were sampled."""
+they were sampled. A function with the attribute `reads_conditions = True` gets as a third argument
+the groups of attempts after each guide of `evaluate.conditions`, by the guide's name."""
 
 MEASURES = Slot('(groups, text of a turn) -> {name: number}', {})
 
@@ -44,13 +46,18 @@ def check_names(section: str, **fields: Sequence[str]) -> None:
 
 
 def measure(
-    references: Sequence[str], groups: Sequence[RolloutGroup], read: Callable[[Turn], str]
+    references: Sequence[str],
+    groups: Sequence[RolloutGroup],
+    read: Callable[[Turn], str],
+    *,
+    conditions: Mapping[str, Sequence[RolloutGroup]] = types.MappingProxyType({}),
 ) -> dict[str, dict[str, dict[str, float | None]]]:
     """Returns {'own_measures': figures by the function's name}, or {}; NaN is None, unknown."""
     figures = {}
     for reference in references:
         function = MEASURES.find(reference, 'evaluate.measures')
-        values = function(groups, read)
+        more = (conditions,) if getattr(function, 'reads_conditions', False) else ()
+        values = function(groups, read, *more)
         is_valid = isinstance(values, Mapping) and all(map(_is_figure, values.values()))
         if not is_valid:
             wanted = 'numbers by name, finite or NaN (unknown)'

@@ -32,6 +32,14 @@ def test_the_reward_is_one_if_and_only_if_the_very_line_is_named(
     assert rewards.total(s, terms) == value
 
 
+def test_labels_are_rollouts_but_on_the_lab():
+    counts = {
+        name: build.build(RunSettings, deepcritic.get_config(name)).reinforce.num_rollouts
+        for name in ('default', 'smoke', 'gsm8k:tiny')
+    }
+    assert counts == {'default': 0, 'smoke': 0, 'gsm8k:tiny': 8}
+
+
 def test_a_step_is_wrong_from_which_rollouts_fail():
     assert annotators.first_wrong({0: 8, 1: 7, 2: 0, 3: 0}, least=1) == 2
     assert annotators.first_wrong({0: 8, 1: 7}, least=1) is None

@@ -36,15 +36,18 @@ def check_counts(s: RunSettings) -> None:
             f'critique.raised_temperature={s.critique.raised_temperature} must be at least '
             f'{s.sampling.temperature}, sampling.temperature; nearest: {s.sampling.temperature}'
         )
-    if s.reinforce.critic_rewards.located and s.data.source != 'lab':
+    has_labels = s.data.source == 'lab' or s.reinforce.num_rollouts
+    if s.reinforce.critic_rewards.located and not has_labels:
         raise ValueError(
             f'reinforce.critic_rewards.located={s.reinforce.critic_rewards.located} needs known '
-            f'first errors, which data.source={s.data.source!r} lacks: set it to 0'
+            f'first errors, which data.source={s.data.source!r} lacks: set it to 0, or '
+            'reinforce.num_rollouts above 0'
         )
-    if s.reinforce.critic_rewards.verdict_of == 'steps' and s.data.source != 'lab':
+    if s.reinforce.critic_rewards.verdict_of == 'steps' and not has_labels:
         raise ValueError(
             "reinforce.critic_rewards.verdict_of='steps' needs known steps, which "
-            f"data.source={s.data.source!r} lacks: set it to 'answer'"
+            f"data.source={s.data.source!r} lacks: set it to 'answer', or reinforce.num_rollouts "
+            'above 0'
         )
 
 
@@ -112,7 +115,7 @@ def check_template(s: RunSettings, template: Template) -> None:
 
 def check_lora(s: RunSettings) -> None:
     """Raises ValueError if a stage's adapters do not fit the model that they train."""
-    for stage in players.SECTION_OF.keys() & set(s.stages):
+    for stage in players.SECTION_OF.keys() & (set(s.stages) - {'evaluate'}):  # which trains none
         section = players.SECTION_OF[stage]
         trained = REINFORCED.get(stage, ('critic' if stage == 'critic' else 'actor',))
         for player in trained if section != 'improve' or s.improve.restart == 'last' else ():

@@ -20,12 +20,13 @@ MAKERS: Mapping[Player, tuple[str, ...]] = {
 
 SECTION_OF: Mapping[str, str] = {
     'actor': 'actor',
+    'evaluate': 'evaluate',
     'self_talk': 'self_talk',
     'critic': 'critic',
     **dict.fromkeys(EXPLORERS, 'improve'),
     **dict.fromkeys(REINFORCED, 'reinforce'),
 }
-"""Stage that trains a player -> its section, which has the setting `start`."""
+"""Stage that starts from a player's model -> its section, which has the setting `start`."""
 
 
 def start_of(s: RunSettings, stage: str, player: Player) -> str:
@@ -36,6 +37,7 @@ def start_of(s: RunSettings, stage: str, player: Player) -> str:
     """
     if stage == 'critic' and s.critic.checkpoint:
         return ''
+    player = _start_player(s, stage, player)
     field, value = start_setting(s, stage, player)
     if value == 'newest':
         makers = [name for name in before(s, stage) if name in MAKERS[player]]
@@ -45,11 +47,19 @@ def start_of(s: RunSettings, stage: str, player: Player) -> str:
 
 def start_setting(s: RunSettings, stage: str, player: Player) -> tuple[str, str]:
     """Returns the field, and its value, that says where a player of a stage starts from."""
-    if stage == 'evaluate':
-        return '', 'newest'
     section = SECTION_OF[stage]
     name = 'start' if player == 'actor' or section == 'critic' else 'critic_start'
     return f'{section}.{name}', getattr(getattr(s, section), name)
+
+
+def is_one_model(s: RunSettings, stage: str) -> bool:
+    """Returns whether a stage trains one model as both players."""
+    return s.reinforce.one_model and len(REINFORCED.get(stage, ())) == 2
+
+
+def _start_player(s: RunSettings, stage: str, player: Player) -> Player:
+    """The player whose start counts: the critic, of one model that is both."""
+    return 'critic' if is_one_model(s, stage) else player
 
 
 def before(s: RunSettings, stage: str) -> tuple[str, ...]:
@@ -58,12 +68,12 @@ def before(s: RunSettings, stage: str) -> tuple[str, ...]:
 
 
 def players_read(stage: str) -> tuple[Player, ...]:
-    """Returns the players whose start a stage has a setting for, the newest for `evaluate`."""
+    """Returns the players whose start a stage has a setting for."""
     if stage in ('actor', 'self_talk'):
         return ('actor',)
     if stage == 'critic':
         return ('critic',)
-    return ('actor', 'critic') if stage == 'evaluate' or stage in SECTION_OF else ()
+    return ('actor', 'critic') if stage in SECTION_OF else ()
 
 
 def stages_read(s: RunSettings, stage: str) -> tuple[str, ...]:
@@ -87,9 +97,9 @@ def stages_read(s: RunSettings, stage: str) -> tuple[str, ...]:
 def descends_from(s: RunSettings, stage: str, *, ancestor: str) -> bool:
     """Returns whether the actor that a stage reads was made by another stage, or from its model."""
     seen: set[str] = set()
-    while 'actor' in players_read(stage) and stage not in seen:
+    while players_read(stage) and stage not in seen:
         seen.add(stage)
-        stage = start_of(s, stage, 'actor')
+        stage = start_of(s, stage, players_read(stage)[0])
         if stage == ancestor:
             return True
     return False
@@ -125,6 +135,16 @@ def check_start(s: RunSettings, stage: str, player: Player) -> None:
     That is so where its start is not set and a stage before it made the player from another start:
     an arm that is compared has the same start, so anything else looks like a link of a chain.
     """
+    if (
+        is_one_model(s, stage)
+        and s.reinforce.start
+        and REINFORCED.keys() & set(s.stages) == {stage}
+    ):
+        raise ValueError(
+            f'reinforce.start={s.reinforce.start!r} is not read with reinforce.one_model=True, '
+            "which begins as the critic: set reinforce.critic_start; nearest: start=''"
+        )
+    player = _start_player(s, stage, player)
     field, value = start_setting(s, stage, player)
     start = start_of(s, stage, player)
     if not start:
@@ -134,8 +154,8 @@ def check_start(s: RunSettings, stage: str, player: Player) -> None:
                 f"{s.critic.checkpoint!r}: set one of them; nearest: 'base'"
             )
         return
-    if value and start != 'base' and player not in _roles(start):
-        valid = [name for name in before(s, stage) if player in _roles(name)]
+    if value and start != 'base' and player not in _roles(start, reader=stage):
+        valid = [name for name in before(s, stage) if player in _roles(name, reader=stage)]
         raise ValueError(f'{field}={value!r} makes no {player}; use one of {valid}')
     if value:
         return
@@ -150,8 +170,13 @@ def check_start(s: RunSettings, stage: str, player: Player) -> None:
             )
 
 
-def _roles(stage: str) -> tuple[Player, ...]:
-    """Players of which a stage makes a model; a model of either may become a critic."""
+def _roles(stage: str, *, reader: str) -> tuple[Player, ...]:
+    """Players that the model of a stage may be for another stage.
+
+    A model of either player may become a critic, and may be evaluated as either.
+    """
+    if reader == 'evaluate' and any(stage in makers for makers in MAKERS.values()):
+        return ('actor', 'critic')
     roles = tuple(player for player, makers in MAKERS.items() if stage in makers)
     return ('actor', 'critic') if stage in ('actor', 'base') else roles
 
@@ -160,7 +185,9 @@ def _remedy(s: RunSettings, stage: str, name: str) -> str:
     for player in players_read(stage):
         field, value = start_setting(s, stage, player)
         if value == name:
-            valid = [n for n in before(s, stage) if n == 'base' or player in _roles(n)]
+            valid = [
+                n for n in before(s, stage) if n == 'base' or player in _roles(n, reader=stage)
+            ]
             if valid:
                 return f'; {field}={value!r} may be one of {valid}'
     return f': add {name!r} before {stage!r}'

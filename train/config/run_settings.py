@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from elenchus.data.critiques.calculator.annotator import Form
-from elenchus.data.grading.judge import AnswerSettings
-from elenchus.data.lab.forms import FormName
 from elenchus.data.text.prompts import Prompts
 from elenchus.model.config import ModelConfig
 from elenchus.model.lora import LoraSettings
@@ -33,10 +31,8 @@ from elenchus.sampling.engine.sampling_methods import Temperature
 from elenchus.sampling.exploration.context import ExploreSettings
 from elenchus.sampling.exploration.controller import CandidateSettings
 from elenchus.sampling.exploration.round_changes import CONTROLLERS, tries_candidates
-from elenchus.sampling.metrics.measures import CONDITIONS, MEASURES, check_names
-from elenchus.sampling.test_time.beam import BeamSettings
-from elenchus.sampling.test_time.strategies import Refine
-from elenchus.sampling.test_time.uptake import UptakeSettings
+from elenchus.train.config.data_settings import DataSettings
+from elenchus.train.config.evaluate_settings import EvaluateSettings, ProblemCount, Rounds
 from elenchus.train.config.sampling_settings import SamplingSettings
 from elenchus.train.config.stage_names import StageName, StartName
 from elenchus.train.loop import LoopSettings
@@ -57,10 +53,7 @@ TemplateName = Literal[
     *('llama2', 'llama3', 'llama3.1', 'mistral', 'gemma'),
     *('auto', 'auto:no_thinking'),
 ]
-ProblemCount = Annotated[int, Range(1, 10_000_000)]
 ExampleCount = Annotated[int, Range(0, 10_000)]  # of one problem
-ResampleCount = Annotated[int, Range(1, 1_000_000)]
-Rounds = Annotated[int, Range(1, 1000)]
 MeshSize = Annotated[int, Range(1, 1 << 20, off=-1)]
 
 
@@ -80,37 +73,6 @@ class TokenizerSettings:
             raise ValueError(
                 "tokenizer.vocab_size=0 leaves tokenizer.kind='train' no pieces; nearest: 512"
             )
-
-
-TextSource = Literal['gsm8k', 'gsm8k_socratic', 'math', 'svamp', 'asdiv', 'jsonl']
-
-
-@dataclasses.dataclass(frozen=True)
-@checked('data')
-class DataSettings:
-    """The problems of a run."""
-
-    source: Literal['lab', TextSource]
-    path: str  # your folder or file; '' for the public download or the lab's generator
-    test_source: Literal['', TextSource]  # of the test problems; '': the same source
-    test_path: str  # as path, for test_source
-    test_split: Literal['test', 'validation']  # of the test problems; 'validation' is to tune on
-    data_dir: str  # folder of prepared data sets, in the working directory
-    too_long: Literal['refuse', 'drop']  # questions for which there is no room
-    form: FormName  # of the lab's problems
-    seed: Seed  # of generated problems
-    num_train: ProblemCount
-    num_test: ProblemCount
-    answer: AnswerSettings
-
-    def __post_init__(self):
-        if self.test_source and self.source == 'lab':
-            raise ValueError(
-                f"data.test_source={self.test_source!r} must be '' with data.source='lab', whose "
-                'words and judge know no other problems'
-            )
-        if self.test_path and not self.test_source:
-            raise ValueError(f'data.test_path={self.test_path!r} needs data.test_source')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,35 +165,6 @@ class CriticSettings:
     start: StartName
     fit: FitSettings
     lora: LoraSettings
-
-
-@dataclasses.dataclass(frozen=True)
-@checked('evaluate')
-class EvaluateSettings:
-    """The stage `evaluate`: accuracy and cost with and without critique."""
-
-    num_problems: ProblemCount
-    num_attempts: SampleCount
-    refine: Refine  # 'wrong': only what the critic calls wrong or garbles
-    num_rounds: Rounds  # of critique and refinement; 1 is none beyond the first
-    oracle: bool  # also refine what is truly wrong: an upper bound
-    uptake: UptakeSettings
-    beam: BeamSettings
-    num_draws: ResampleCount  # subsets of attempts that estimate a majority of k
-    num_bins: SampleCount  # of calibration and uncertainty
-    num_resamples: ResampleCount
-    confidence: Annotated[float, Range(0.01, 0.9999)]
-    budget: NonNegativeInt  # processed tokens a question; 0: no choice is reported
-    measures: tuple[Annotated[str, MEASURES], ...]  # further figures, of one's own
-    conditions: tuple[Annotated[str, CONDITIONS], ...]  # guides before attempts
-
-    def __post_init__(self):
-        check_names('evaluate', measures=self.measures, conditions=self.conditions)
-        if self.beam.width and not 1 <= self.beam.num_problems <= self.num_problems:
-            raise ValueError(
-                f'evaluate.beam.num_problems={self.beam.num_problems} must be in '
-                f'[1, {self.num_problems}], evaluate.num_problems'
-            )
 
 
 @dataclasses.dataclass(frozen=True)

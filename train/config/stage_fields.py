@@ -70,6 +70,8 @@ EARLIER: Mapping[str, Any] = {
     },
     'prompts.thinking': 'keep',
     'prompts.grammar': '',
+    'data.blend': (),
+    'data.rewrite': 'none',
     'actor.critiques': 'stated',
     'critique.form': 'mixed',
     'critique.references': 'none',
@@ -80,6 +82,11 @@ EARLIER: Mapping[str, Any] = {
     'reinforce.rewards.functions': (),
     'reinforce.critic_rewards.functions': (),
     'reinforce.objective.reweigh': None,
+    'reinforce.one_model': False,
+    'reinforce.num_rollouts': 0,
+    'reinforce.rollout_threshold': 0.4,
+    'reinforce.implicit.beta': 0.0,
+    'reinforce.implicit.learning_rate': 0.0003,
     'evaluate.measures': (),
     'evaluate.conditions': (),
     'watchdog.alert': '',
@@ -87,6 +94,8 @@ EARLIER: Mapping[str, Any] = {
     'sampling.pause': 'none',
     'sampling.after_pause': 'stop',
     'self_talk.splice': 'talk',
+    'evaluate.start': 'newest',
+    'evaluate.critic_start': 'newest',
     **{
         f'{section}.fit.reweigh': 'none'
         for section in ('base', 'actor', 'critic', 'self_talk', 'improve')
@@ -119,6 +128,9 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
 TEST_FIELDS = ('data.test_source', 'data.test_path', 'data.test_split', 'data.num_test')
 """Fields that only stages with test problems read, which are those that read `evaluate`."""
 
+EVALUATED = ('evaluate.start', 'evaluate.critic_start')
+"""Fields of `evaluate` that the stage of that name alone reads."""
+
 
 def reads(s: RunSettings, stage: str, field: str) -> bool:
     """Returns whether the result of a stage of this run depends on a field, such as 'train.rows'.
@@ -149,6 +161,8 @@ def reads_itself(s: RunSettings, stage: str, field: str) -> bool:
     if stage in EXPLORERS and s.improve.retrain_critic:
         sections += ('critic', 'critique')
     if stage == 'base' and field == 'base.quantize':  # of how later stages hold it in memory
+        return False
+    if field in EVALUATED and stage != 'evaluate':
         return False
     if field in TEST_FIELDS and 'evaluate' not in sections:
         return False

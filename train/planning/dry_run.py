@@ -22,6 +22,7 @@ from elenchus.sampling.engine import decode, sampling_methods
 from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.train import objective, optimizer, step
 from elenchus.train.config.checks import trained_by
+from elenchus.train.config.players import is_one_model
 from elenchus.train.config.run_settings import (
     REINFORCED,
     ActorSettings,
@@ -46,7 +47,8 @@ def plan_of(s: RunSettings) -> RunPlan:
     trainings = [fit_load(s, name, trained_by(s, name)) for name in fitted]
     if 'base' in s.stages and s.base.fit.num_steps:
         trainings.insert(0, base_load(s))
-    trainings += [reinforcement_load(s, name) for name in s.stages if name in REINFORCED]
+    for name in (name for name in s.stages if name in REINFORCED):
+        trainings += reinforcement_loads(s, name)
     sampling = None
     if SAMPLING_STAGES & set(s.stages):
         # Rank 0 trains all weights, so the player with the lower rank is the larger one.
@@ -80,16 +82,18 @@ def base_load(s: RunSettings) -> TrainingLoad:
     return dataclasses.replace(load, optimizer=s.base.fit.optimizer, lora=all_weights)
 
 
-def reinforcement_load(s: RunSettings, name: str) -> TrainingLoad:
-    """Update of the player with the longest rows.
+def reinforcement_loads(s: RunSettings, name: str) -> list[TrainingLoad]:
+    """Update of the player with the longest rows, and of the model of implicit scores.
 
-    If both players train, the state of the second one (weights and two moments) counts as three
-    further models.
+    The state of a second model that trains (weights and two moments) counts as three further
+    models.
     """
     players = REINFORCED[name]
     layouts = [s.reinforce.shared_prompt(p, s.sampling.limits, overhead=1) for p in players]
     longest = max(layouts, key=lambda layout: layout.length) if layouts[0] else None
-    return TrainingLoad(
+    num_states = 1 if is_one_model(s, name) else len(players)
+    has_copy = s.reinforce.implicit.beta > 0 and 'actor' in players
+    update = TrainingLoad(
         name=name,
         optimizer=s.reinforce.optimizer,
         lora=s.reinforce.lora,
@@ -98,10 +102,21 @@ def reinforcement_load(s: RunSettings, name: str) -> TrainingLoad:
         rows=s.reinforce.rows // s.reinforce.num_minibatches,
         length=longest.length if longest else max(map(s.reinforce.row_length, players)),
         num_microbatches=s.train.num_microbatches,
-        others=1 + 3 * (len(players) - 1),
+        others=1 + 3 * (num_states - 1 + has_copy),
         shared=longest,
         logprobs=s.reinforce.objective.reads_reference or not s.reinforce.reuses_update_logprobs,
     )
+    if not has_copy:
+        return [update]
+    copy = dataclasses.replace(
+        update,
+        name=f'{name}: implicit scores',
+        optimizer=s.reinforce.implicit_optimizer,
+        objective=objective.outcome(s.reinforce.implicit.beta),
+        transform=step.IDENTITY,
+        logprobs=True,
+    )
+    return [update, copy]
 
 
 def sampling_method(s: RunSettings) -> sampling_methods.TemperatureSampling:

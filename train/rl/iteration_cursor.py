@@ -4,6 +4,9 @@ import collections
 from collections.abc import Mapping
 from typing import Any
 
+from elenchus.data.batching import packing
+from elenchus.train.loop import Updates
+
 
 class IterationCursor:
     """Tokens so far, states of advantage functions, and players done with a begun iteration."""
@@ -12,6 +15,15 @@ class IterationCursor:
         self.counters = collections.Counter(tokens_sampled=0, tokens_trained=0, tokens_padding=0)
         self.row: dict[str, dict[str, Any]] = {}  # player -> its metrics of this iteration
         self.advantage_states: dict[str, Mapping[str, Any]] = {}  # by player
+
+    def add(
+        self, player: str, state: Mapping[str, Any], sampled_tokens: int, *, updates: Updates
+    ) -> None:
+        """Adds what a player's part of an iteration sampled and trained."""
+        self.advantage_states[player] = state
+        self.counters['tokens_sampled'] += sampled_tokens
+        for _, minibatch in updates:
+            self.counters.update(packing.token_counts(minibatch))
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain JSON; `players` only of an iteration that was interrupted."""

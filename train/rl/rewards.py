@@ -69,8 +69,9 @@ class CriticRewards:
     """Weight of each term in the reward of a critique; 0 = off, below 0 a penalty."""
 
     verdict: SignedCoefficient  # 1 if the final verdict is right (discrimination)
-    verdict_of: Literal['answer', 'steps']  # the truth of a verdict; 'steps': all right (lab only)
-    # 1 if the first error is located exactly, or correctly denied (lab only).
+    # The truth of a verdict; 'steps': all right, on the lab or by reinforce.num_rollouts.
+    verdict_of: Literal['answer', 'steps']
+    # 1 if the first error is located exactly, or correctly denied; its truth as for 'steps'.
     located: SignedCoefficient
     helpful: SignedCoefficient  # (refinements corrected - refinements broken) / refinements
     format: SignedCoefficient  # 1 if the critique can be parsed
@@ -178,6 +179,11 @@ def reads_scores(settings: ActorRewards | CriticRewards) -> bool:
         name in SCORED_TERMS or getattr(term.reward, 'reads_scores', False)
         for name, term in weighted_terms(settings).items()
     )
+
+
+def reads_labels(settings: CriticRewards) -> bool:
+    """Returns whether a term reads which steps of the attempt are right."""
+    return bool(settings.located or (settings.verdict and settings.verdict_of == 'steps'))
 
 
 def terms(

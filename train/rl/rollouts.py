@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from elenchus.data import records
+from elenchus.data.critiques.oracle import ConstructedAttempt
 from elenchus.data.records import Episode, Problem, RolloutGroup
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.engine.sampling_methods import Method
@@ -32,6 +33,8 @@ class RolloutSetup(NamedTuple):
     num_samples: int  # episodes of a group
     num_refinements: int  # of each critique, if its helpfulness is rewarded
     refine: Refine  # critiques that are refined for that: all, or those that do not say correct
+    num_rollouts: int = 0  # from each line's end, which label a critic's attempts; 0: the judge's
+    rollout_threshold: float = 0.0  # a line is wrong if a smaller share of them is right
 
 
 class Rollout(Protocol):
@@ -166,6 +169,10 @@ def sample_critic_groups(
         judge=models.judge,
         spec=SampleSpec(1, setup.method, seed, 0),
     )
+    tokens = episode_lib.sampled_tokens(attempts)
+    if setup.num_rollouts:
+        attempts, more = label_by_rollouts(setup, attempts, problems, seed=seed)
+        tokens += more
     episodes = episode_lib.sample_critiques(
         models.sampler,
         models.critic,
@@ -173,12 +180,46 @@ def sample_critic_groups(
         grammar=models.grammar,
         spec=SampleSpec(1, setup.method, derive_seed(seed, 'critique'), 0),
     )
-    tokens = episode_lib.sampled_tokens(attempts)
     tokens += sum(episode.critique.num_sampled for episode in episodes)
     if rules.rewards.helpful:
         episodes, more = measure_helpfulness(setup, episodes, _repeat_each(problems, n), seed=seed)
         tokens += more
     return records.group_episodes(problems, episodes), tokens
+
+
+def label_by_rollouts(
+    setup: RolloutSetup, episodes: Sequence[Episode], problems: Sequence[Problem], *, seed: int
+) -> tuple[list[Episode], int]:
+    """Labels the steps of attempts by continuations; returns the episodes and sampled tokens.
+
+    The first error is the first step after which fewer than `rollout_threshold` of `num_rollouts`
+    continuations reach the answer (arXiv 2312.08935); the answer's line if only the answer is
+    wrong. The facts `first_error` and `steps_correct` say so.
+    """
+    models, count = setup.models, setup.num_rollouts
+    texts = [models.sampler.chat.text(episode.attempt) for episode in episodes]
+    items = [
+        ConstructedAttempt(problem, text, 'RG1', None, None)
+        for problem, text in zip(problems, texts, strict=True)
+    ]
+    tokens_before = models.sampler.engine.tokens
+    successes = annotators.count_successes(
+        models.sampler,
+        models.actor,
+        items,
+        judge=models.judge,
+        spec=SampleSpec(count, setup.method, derive_seed(seed, 'labels'), 0),
+    )
+    labelled = []
+    for episode, text, numbers in zip(episodes, texts, successes, strict=True):
+        lines = [i for i, line in enumerate(text.split('\n')) if line.strip()]
+        wrong = annotators.first_wrong(numbers, least=setup.rollout_threshold * count)
+        first = None if wrong is None else lines.index(wrong)
+        if first is None and not episode.attempt.facts.correct:
+            first = max(0, len(lines) - 1)
+        facts = {'first_error': first, 'steps_correct': first is None}
+        labelled.append(episode.with_turn_facts('attempt', **facts))
+    return labelled, models.sampler.engine.tokens - tokens_before
 
 
 def measure_helpfulness(

@@ -24,10 +24,10 @@ from elenchus.sampling.test_time.strategies import Refine
 from elenchus.train.config.stage_names import StartName
 from elenchus.train.loop import LoopSettings
 from elenchus.train.objective import Objective
-from elenchus.train.optimizer import OptimizerSettings
+from elenchus.train.optimizer import OptimizerSettings, Rate
 from elenchus.train.rl.advantages import OUTCOMES, STEPS, Baseline
 from elenchus.train.rl.advantages import reads_scores as steps_read_scores
-from elenchus.train.rl.rewards import ActorRewards, CriticRewards, reads_scores
+from elenchus.train.rl.rewards import ActorRewards, CriticRewards, reads_labels, reads_scores
 
 Player = Literal['actor', 'critic']
 Rounds = Annotated[int, Range(0, 1000)]
@@ -118,18 +118,29 @@ class RewardRules(NamedTuple):
     advantage: AdvantageSettings
     turns: TurnSettings
     overlong_tokens: int
+    has_implicit_scores: bool = False  # steps have the scores of reinforce.implicit
 
     @property
     def needs_step_scores(self) -> bool:
         """True if the critic must score the steps of the actor's attempts."""
         in_reward = reads_scores(self.rewards)
         in_steps = self.advantage.step_coef and steps_read_scores(self.advantage.steps)
-        return self.player == 'actor' and bool(in_reward or in_steps)
+        by_critic = in_steps and not self.has_implicit_scores
+        return self.player == 'actor' and bool(in_reward or by_critic)
 
     @property
     def needs_refinement_scores(self) -> bool:
         """True if a reward reads scores of refinements too, which a critique of them gives."""
         return reads_scores(self.rewards) and self.turns.episode != 'attempt'
+
+
+@dataclasses.dataclass(frozen=True)
+@checked('reinforce.implicit')
+class ImplicitSettings:
+    """Step scores of a copy of the actor that learns from outcomes (implicit_rewards.py)."""
+
+    beta: Coefficient  # scale of its log-ratio to the reference; 0 = off: the critic scores steps
+    learning_rate: Rate  # of the copy, by AdamW; the rest is as in reinforce.optimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +154,7 @@ class ReinforceSettings:
 
     start: StartName  # stage whose actor it begins with
     critic_start: StartName  # stage whose critic it begins with
+    one_model: bool  # where both players train, they are one model, which begins as the critic
     num_steps: Annotated[int, Range(1, 1_000_000)]  # iterations
     # No iteration starts once this many tokens are sampled; 0 = no limit.
     token_budget: NonNegativeInt
@@ -151,12 +163,16 @@ class ReinforceSettings:
     num_samples: Annotated[int, Range(2, 10_000, note='an advantage compares the samples')]
     num_refinements: SampleCount  # of each critique, if its helpfulness is rewarded
     refine: Refine  # which critiques for that; 'wrong': not those that call the attempt correct
+    # Continuations from the end of each line that label a critic's attempts; 0 = the lab's truth.
+    num_rollouts: Annotated[int, Range(0, 10_000)]
+    rollout_threshold: Share  # a line is wrong if a smaller share of them reach the answer
     refill_rounds: Rounds  # rounds that replace groups of zero variance; 0 = off (DAPO)
     num_minibatches: PositiveInt  # updates of an epoch
     num_epochs: Annotated[int, Range(1, 1000)]  # passes over an iteration's samples
     length: Length  # tokens of an actor's row: the longest conversation up to its last turn
     critic_length: Length  # tokens of a critic's row: the longest conversation up to the critique
     advantage: AdvantageSettings
+    implicit: ImplicitSettings
     turns: TurnSettings
     rewards: ActorRewards
     critic_rewards: CriticRewards
@@ -176,6 +192,17 @@ class ReinforceSettings:
     def __post_init__(self):
         if self.objective.surrogate == 'dpo':
             raise ValueError("reinforce.objective.surrogate='dpo' needs pairs; use another one")
+        if self.implicit.beta and (not self.advantage.step_coef or reads_scores(self.rewards)):
+            raise ValueError(
+                f'reinforce.implicit.beta={self.implicit.beta} gives steps scores for '
+                'reinforce.advantage.step_coef, which must be above 0, in place of those of the '
+                'critic, which no reward may read; nearest: beta=0.0'
+            )
+        if self.num_rollouts and not reads_labels(self.critic_rewards):
+            raise ValueError(
+                f'reinforce.num_rollouts={self.num_rollouts} labels steps, which no reward of the '
+                "critic reads: set critic_rewards.located, or verdict_of='steps'; nearest: 0"
+            )
         divisors = [n for n in range(1, self.num_samples + 1) if self.num_samples % n == 0]
         if self.samples_per_row not in divisors:
             nearest = min(divisors, key=lambda n: abs(n - self.samples_per_row))
@@ -198,6 +225,12 @@ class ReinforceSettings:
                 f'reinforce.num_steps={self.num_steps} of {self.num_updates} updates are more than '
                 f'{MOST}; nearest: {max(1, MOST // self.num_updates)}'
             )
+
+    @property
+    def implicit_optimizer(self) -> OptimizerSettings:
+        """Optimizer of the model that gives implicit scores."""
+        rate = self.implicit.learning_rate
+        return dataclasses.replace(self.optimizer, name='adamw', learning_rate=rate)
 
     @property
     def rows(self) -> int:
@@ -254,7 +287,9 @@ class ReinforceSettings:
     def reward_rules(self, player: Player) -> RewardRules:
         """Rules that turn a player's episodes into rewards and advantages."""
         rewards = self.rewards if player == 'actor' else self.critic_rewards
-        return RewardRules(player, rewards, self.advantage, self.turns, self.overlong_tokens)
+        implicit = player == 'actor' and self.implicit.beta > 0
+        rules = (self.advantage, self.turns, self.overlong_tokens, implicit)
+        return RewardRules(player, rewards, *rules)
 
 
 def turn_overhead(chat: Chat, episode: str) -> int:

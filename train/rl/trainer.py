@@ -21,22 +21,17 @@ import dataclasses
 import functools
 import pathlib
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
 import optax
 
-from elenchus.data.batching import packing
 from elenchus.data.records import Batch, Problem
 from elenchus.model import lora, sharding
 from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.sampling_methods import Method
-from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.model_pair import ModelPair
-from elenchus.sampling.seeds import derive_seed
 from elenchus.sampling.step_scores import StepScorer
 from elenchus.train import preemption
 from elenchus.train.loop import (
@@ -50,29 +45,19 @@ from elenchus.train.loop import (
 from elenchus.train.metrics import writers
 from elenchus.train.objective import Objective
 from elenchus.train.optimizer import make_optimizer
-from elenchus.train.rl import credit, diagnostics, rollouts, update_batch
+from elenchus.train.rl import diagnostics, implicit_rewards, rollouts, update_batch
 from elenchus.train.rl.iteration_cursor import IterationCursor
+from elenchus.train.rl.iterations import (
+    Iteration,
+    PlayerTraining,
+    plan_iteration,
+    rollout_arguments,
+)
 from elenchus.train.rl.logprobs import change_layout, make_logprobs
 from elenchus.train.rl.rollouts import RolloutSetup, SampledGroups
 from elenchus.train.rl.settings import Player, ReinforceSettings, check_rows, turn_overhead
 from elenchus.train.state import TrainState
 from elenchus.train.step import Transform, make_train_step
-
-
-class PlayerTraining(NamedTuple):
-    """Everything that the iterations of one player need, except the weights that change."""
-
-    settings: ReinforceSettings
-    player: Player
-    setup: RolloutSetup  # with the initial models; those of an iteration replace them
-    problems: Sequence[Problem]
-    reference: Transformer  # of the KL term: the player before training
-    frozen: Transformer | None  # base under trained adapters; None if all weights are trained
-    make_step: Callable[[Objective], Callable]  # objective -> jitted train step, cached
-    logprobs: Callable[[Transformer, Batch], np.ndarray]
-    shared: SharedPrompt | None  # layout of rows whose samples share a prompt
-    parts: int  # the rows of an update must divide into this many parts
-    seed: int
 
 
 def reinforce(
@@ -91,23 +76,26 @@ def reinforce(
     """Trains the players in `trained`, one after the other in every iteration.
 
     Each plays against the newest weights of the other; a player with adapters trains only these.
+    With `settings.one_model` both are the critic's model, which takes the updates of both.
     All randomness follows from (seed, step), so a run resumes bit for bit from folder/checkpoints,
     where one step holds all players. Returns the trained players and totals.
     """
     s = settings
-    optimizer = make_optimizer(s.optimizer, num_steps=s.num_steps * s.num_updates)
-    setup = RolloutSetup(models, scorer, method, s.num_samples, s.num_refinements, s.refine)
-    trainings = {
-        player: make_training(
-            player, setup, problems, settings=s, loop=loop, optimizer=optimizer, seed=seed
-        )
-        for player in trained
-    }
-    initial = {p: lora.split(training.reference)[0] for p, training in trainings.items()}
+    is_one = s.one_model and len(trained) > 1
+    num_updates = s.num_steps * s.num_updates * (len(trained) if is_one else 1)
+    optimizer = make_optimizer(s.optimizer, num_steps=num_updates)
+    if is_one:
+        models = dataclasses.replace(models, actor=models.critic)
+    counts = (s.num_samples, s.num_refinements, s.refine, s.num_rollouts, s.rollout_threshold)
+    setup = RolloutSetup(models, scorer, method, *counts)
+    options = {'settings': s, 'loop': loop, 'optimizer': optimizer, 'seed': seed}
+    make = functools.partial(make_training, setup=setup, problems=problems, **options)
+    trainings = {player: make(player, is_one=is_one) for player in trained}
+    implicit = make_implicit(trainings, loop) if s.implicit.beta and 'actor' in trained else None
     cursor = IterationCursor()
     states, _ = train_loop(
-        lambda: {p: init_train_state(weights, optimizer) for p, weights in initial.items()},
-        functools.partial(train_iteration, trainings=trainings, cursor=cursor),
+        lambda: initial_states(trainings, optimizer, implicit=implicit),
+        functools.partial(train_iteration, trainings=trainings, cursor=cursor, implicit=implicit),
         num_steps=s.num_steps,
         loop=dataclasses.replace(loop, log_every=1, checkpoint_every=s.checkpoint_every),
         folder=folder,
@@ -126,15 +114,19 @@ def reinforce(
 
 def make_training(
     player: Player,
+    *,
     setup: RolloutSetup,
     problems: Sequence[Problem],
-    *,
     settings: ReinforceSettings,
     loop: LoopSettings,
     optimizer: optax.GradientTransformation,
     seed: int,
+    is_one: bool = False,
 ) -> PlayerTraining:
-    """Builds the training of one player: its reference, layout of rows and compiled functions."""
+    """Builds the training of one player: its reference, layout of rows and compiled functions.
+
+    `is_one`: the model is that of the other player too.
+    """
     model, sampler = getattr(setup.models, player), setup.models.sampler
     overhead = turn_overhead(sampler.chat, settings.turns.episode)
     shared = settings.shared_prompt(player, sampler.max_tokens, overhead=overhead)
@@ -142,6 +134,7 @@ def make_training(
     return PlayerTraining(
         settings=settings,
         player=player,
+        key='actor' if is_one else player,
         setup=setup,
         problems=problems,
         reference=model,
@@ -156,17 +149,49 @@ def make_training(
     )
 
 
+def make_implicit(
+    trainings: Mapping[Player, PlayerTraining], loop: LoopSettings
+) -> implicit_rewards.ImplicitTraining:
+    """Builds the training of the model that gives the actor's steps their scores."""
+    actor = trainings['actor']
+    s, chat = actor.settings, actor.setup.models.sampler.chat
+    optimizer = make_optimizer(s.implicit_optimizer, num_steps=s.num_steps * s.num_minibatches)
+    return implicit_rewards.make_training(
+        s, chat, actor.reference, shared=actor.shared, loop=loop, optimizer=optimizer
+    )
+
+
+def initial_states(
+    trainings: Mapping[Player, PlayerTraining],
+    optimizer: optax.GradientTransformation,
+    *,
+    implicit: implicit_rewards.ImplicitTraining | None,
+) -> dict[str, TrainState]:
+    """Returns the states before the first iteration: of the players, and of implicit scores."""
+    by_key = {training.key: training for training in trainings.values()}
+    states = {
+        key: init_train_state(lora.split(training.reference)[0], optimizer)
+        for key, training in by_key.items()
+    }
+    if implicit is not None:
+        model = lora.split(implicit.reference)[0]
+        states[implicit_rewards.KEY] = init_train_state(model, implicit.optimizer)
+    return states
+
+
 def train_iteration(
     step: int,
-    states: dict[Player, TrainState],
+    states: dict[str, TrainState],
     *,
     trainings: Mapping[Player, PlayerTraining],
     cursor: IterationCursor,
-) -> tuple[dict[Player, TrainState], dict, Updates]:
+    implicit: implicit_rewards.ImplicitTraining | None = None,
+) -> tuple[dict[str, TrainState], dict, Updates]:
     """Runs one iteration of each player; returns (states, metrics, updates) for the train loop.
 
     Adds the sampled and trained tokens to the cursor. A request to stop is obeyed while a player
-    samples; raises StepInterrupted if a player before it has taken its updates.
+    samples; raises StepInterrupted if a player before it has taken its updates. With `implicit`,
+    the actor's steps have the scores of that model, which learns from the same samples afterwards.
     """
     all_updates = []
     for player, training in trainings.items():
@@ -177,23 +202,23 @@ def train_iteration(
         iteration = plan_iteration(
             training, step, models.sampler, state=cursor.advantage_states.get(player, {})
         )
+        arguments = rollout_arguments(training, iteration, models)
+        scorer = implicit if player == 'actor' else None
+        arguments['sample'] = implicit_rewards.scoring(scorer, states, arguments['sample'])
         start = time.perf_counter()
         try:
-            sampled = rollouts.sample_with_refill(**rollout_arguments(training, iteration, models))
+            sampled = rollouts.sample_with_refill(**arguments)
         except preemption.Interrupted:
             if not cursor.row:
                 raise
             raise StepInterrupted(states, all_updates) from None
         seconds = time.perf_counter() - start
-        state, metrics, updates = update_player(
-            training, states[player], sampled, iteration=iteration
+        states, metrics, updates = update_states(
+            training, states, sampled, iteration=iteration, implicit=scorer
         )
-        states = states | {player: state}
         all_updates += updates
-        cursor.advantage_states[player] = iteration.state_after(sampled.groups)
-        cursor.counters['tokens_sampled'] += sampled.tokens
-        for _, minibatch in updates:
-            cursor.counters.update(packing.token_counts(minibatch))
+        state = iteration.state_after(sampled.groups)
+        cursor.add(player, state, sampled_tokens=sampled.tokens, updates=updates)
         # Names below time/ go to timing.jsonl: they differ from run to run.
         metrics |= {'time/rollouts': seconds, 'time/rollout_tokens_per_s': sampled.tokens / seconds}
         if len(trainings) > 1:  # 'loss/kl' becomes 'loss/critic/kl'
@@ -204,49 +229,29 @@ def train_iteration(
     return states, row | {'sampled/tokens': cursor.counters['tokens_sampled']}, all_updates
 
 
+def update_states(
+    training: PlayerTraining,
+    states: dict[str, TrainState],
+    sampled: SampledGroups,
+    *,
+    iteration: Iteration,
+    implicit: implicit_rewards.ImplicitTraining | None,
+) -> tuple[dict[str, TrainState], dict, Updates]:
+    """Takes the updates of a player, then of the model that scored its steps, if one did."""
+    key = training.key
+    state, metrics, updates = update_player(training, states[key], sampled, iteration=iteration)
+    states = states | {key: state}
+    if implicit is None:
+        return states, metrics, updates
+    state = states[implicit_rewards.KEY]
+    state, more, more_updates = implicit_rewards.update(implicit, state, sampled)
+    return states | {implicit_rewards.KEY: state}, metrics | more, [*updates, *more_updates]
+
+
 def _current_models(
-    trainings: Mapping[Player, PlayerTraining], states: dict[Player, TrainState]
+    trainings: Mapping[Player, PlayerTraining], states: Mapping[str, TrainState]
 ) -> dict[Player, Transformer]:
-    return {p: lora.join(state.model, trainings[p].frozen) for p, state in states.items()}
-
-
-class Iteration(NamedTuple):
-    """Choices of one iteration of a player: its loss, its credit rules and its random numbers."""
-
-    objective: Objective
-    assign_credit: Callable[..., credit.GroupValues]  # (group, penalties=) -> advantages
-    rng: np.random.Generator
-    state: Mapping[str, Any]  # of the advantage function, before the iteration
-
-    def state_after(self, groups: rollouts.Groups) -> Mapping[str, Any]:
-        """Returns the state of the advantage function after these groups."""
-        state = self.state
-        for group in groups if credit.has_state(self.assign_credit.keywords['rules']) else ():
-            state = self.assign_credit(group, penalties=None, state=state).state
-        return state
-
-
-def plan_iteration(
-    training: PlayerTraining, step: int, sampler: Sampler, *, state: Mapping[str, Any]
-) -> Iteration:
-    """Returns the choices of iteration `step`; the first phase of SCoRe has its own objective.
-
-    All groups of an iteration see the `state` of the advantage function before it.
-    """
-    s, player = training.settings, training.player
-    first_phase = player == 'actor' and step <= s.turns.first_phase_steps
-    objective = s.first_phase_objective if first_phase else s.objective
-    assign_credit = functools.partial(
-        credit.assign_credit,
-        rules=s.reward_rules(player),
-        limits=sampler.max_tokens,
-        read=sampler.chat.text,
-        first_phase=first_phase,
-        state=state,
-        # Not drawn from the iteration's generator: all else is as without shuffled scores.
-        seed=derive_seed(training.seed, 'scores', step),
-    )
-    return Iteration(objective, assign_credit, make_rng(training.seed, step, player), state)
+    return {p: lora.join(states[t.key].model, t.frozen) for p, t in trainings.items()}
 
 
 def update_player(
@@ -282,35 +287,6 @@ def update_player(
             state, values = train_step(state, to_device(merged), training.frozen)
             updates.append((values, minibatch))
     return state, metrics | update_batch.mean_of_updates([v for v, _ in updates]), updates
-
-
-def make_rng(seed: int, step: int, player: Player) -> np.random.Generator:
-    """Returns the generator of a player's iteration: problems, sampling noise, order of rows.
-
-    It depends on nothing else, so that an iteration can be repeated after a restart.
-    """
-    return np.random.default_rng((seed, step, zlib.crc32(player.encode())))
-
-
-def rollout_arguments(
-    training: PlayerTraining, iteration: Iteration, models: ModelPair
-) -> dict[str, Any]:
-    """Returns the arguments of `rollouts.sample_with_refill` for randomly drawn problems."""
-    s, rng = training.settings, iteration.rng
-    drawn = rng.permutation(len(training.problems))[: s.num_problems * (s.refill_rounds + 1)]
-    return {
-        'sample': functools.partial(
-            rollouts.ROLLOUTS[training.player],
-            training.setup._replace(models=models),
-            s.reward_rules(training.player),
-        ),
-        'is_zero_variance': lambda group: (
-            iteration.assign_credit(group, penalties=None).zero_variance
-        ),
-        'problems': [training.problems[i] for i in drawn],
-        'num_groups': s.num_problems,
-        'seeds': rng.integers(2**32, size=s.refill_rounds + 1).tolist(),
-    }
 
 
 def make_step_factory(

@@ -154,7 +154,7 @@ def kl_penalties(
         return None
     known = (batch.loss_mask > 0) & np.isfinite(trainer) & np.isfinite(batch.ref_logprobs)
     by_token = np.zeros(trainer.shape)
-    by_token[known] = objective.kl_coef * (trainer - batch.ref_logprobs)[known]
+    by_token[known] = objective.kl_coef * (trainer[known] - batch.ref_logprobs[known])
     return [
         {n: float(by_token[row, batch.turns[row] == n].sum()) for n in range(1, len(e.turns) + 1)}
         for row, e in enumerate(episodes)

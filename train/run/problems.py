@@ -4,9 +4,12 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from elenchus.data.problems import loading
+from elenchus.data.problems import blending, loading
 from elenchus.data.problems.loading import PlacedProblem
+from elenchus.data.records import Problem
+from elenchus.model.ranges import show
 from elenchus.sampling.exploration.explorers import EXPLORERS
+from elenchus.train.config.data_settings import REWRITES
 from elenchus.train.config.run_settings import REINFORCED, RunSettings
 from elenchus.train.run import paths
 
@@ -46,6 +49,47 @@ def load_rows(settings: RunSettings, split: str) -> list[PlacedProblem]:
     source, path = data.source, data.path
     if split == 'test' and data.test_source:
         source, path = data.test_source, data.test_path
+    if split == 'test' or not data.blend:
+        rows = _rows_of(settings, source, path, split=split, count=count)
+    else:
+        rows = _blended(settings, count)
+    return rows if data.rewrite == 'none' else [_rewritten(row, data.rewrite) for row in rows]
+
+
+def _blended(settings: RunSettings, count: int) -> list[PlacedProblem]:
+    """Training problems of several sets, by weight; ids of further sets begin with their number."""
+    data = settings.data
+    sets = [(data.source, data.path, 1.0), *data.blend]
+    numbers = blending.counts([weight for *_, weight in sets], count)
+    pools = []
+    for i, ((source, path, _), number) in enumerate(zip(sets, numbers, strict=True)):
+        pool = _rows_of(settings, source, path, split='train', count=number) if number else []
+        pools.append([_with_prefix(row, f'{i}/') for row in pool] if i else pool)
+    return blending.interleave(pools)
+
+
+def _with_prefix(row: PlacedProblem, prefix: str) -> PlacedProblem:
+    problem = dataclasses.replace(row.problem, id=f'{prefix}{row.problem.id}')
+    return row._replace(problem=problem)
+
+
+def _rewritten(row: PlacedProblem, reference: str) -> PlacedProblem:
+    """The row as the function of `data.rewrite` puts it; ValueError for what is no problem."""
+    new = REWRITES[reference](row.problem)
+    is_problem = isinstance(new, Problem) and new.id == row.problem.id
+    if not is_problem or not all(isinstance(x, str) and x for x in (new.question, new.answer)):
+        raise ValueError(
+            f'{row.place}: data.rewrite={reference!r} returned {show(new)}: it must return the '
+            'problem with another question, answer or solution, and the same id'
+        )
+    return row._replace(problem=new)
+
+
+def _rows_of(
+    settings: RunSettings, source: str, path: str, *, split: str, count: int
+) -> list[PlacedProblem]:
+    """The first problems of one set."""
+    data = settings.data
     chosen = data.test_split if split == 'test' else split
     try:
         rows = _load(settings, source, path=path and str(paths.resolve(path)), split=chosen)
@@ -57,9 +101,11 @@ def load_rows(settings: RunSettings, split: str) -> list[PlacedProblem]:
     first = data.num_train if split == 'test' and is_shared else 0
     if len(rows) - first < count:
         where = f' after the first {first}, which are trained on' if first else ''
+        subject = f'data.num_{split}={count}'
+        if split == 'train' and data.blend:
+            subject = f'data.num_train={data.num_train} takes {count} by data.blend'
         raise ValueError(
-            f'data.num_{split}={count}, but {source} has only {max(0, len(rows) - first)} {chosen} '
-            f'problems{where}'
+            f'{subject}, but {source} has only {max(0, len(rows) - first)} {chosen} problems{where}'
         )
     rows = rows[first : first + count]
     # Records are read from disk whenever they are indexed, so each is read once.

@@ -140,10 +140,10 @@ def reinforce_arguments(run: Run, *, stage: str) -> dict[str, Any]:
         player: _to_train(run, stage, s.lora, name=f'reinforce {player}', player=player)
         if player in trained
         else run.store.load(run.start_folder(stage, player))
-        for player in PLAYERS
+        for player in (('critic',) if players.is_one_model(run.settings, stage) else PLAYERS)
     }
     return {
-        'pair': _samplers(run, stage).pair(**models),
+        'pair': _samplers(run, stage).pair(**{'actor': models['critic']} | models),
         'train_problems': run.inputs.train_problems,
         'trained': trained,
         'settings': s,

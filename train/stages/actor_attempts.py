@@ -7,7 +7,7 @@ import numpy as np
 
 from elenchus.data import records
 from elenchus.data.grading.judge import Judge
-from elenchus.data.records import Episode, Problem
+from elenchus.data.records import Episode, Problem, RolloutGroup
 from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.engine.sampling_methods import Method
@@ -81,12 +81,12 @@ def evaluate_conditions(
     samplers: Samplers,
     seed: int,
     stage: StageFolder,
-) -> tuple[dict[str, dict], int]:
-    """Samples attempts after the guides of `settings.conditions`; returns figures and tokens.
+) -> tuple[dict[str, dict], dict[str, list[RolloutGroup]], int]:
+    """Samples attempts after the guides of `settings.conditions`.
 
-    The figures are {'conditions': figures by name}, or {} without any.
+    Returns {'conditions': figures by name}, or {} without any; the groups by name; and the tokens.
     """
-    figures, num_tokens = {}, 0
+    figures, by_name, num_tokens = {}, {}, 0
     for reference in settings.conditions:
         name = reference.rpartition(':')[2]
         episodes, count = sample_actor(
@@ -99,8 +99,8 @@ def evaluate_conditions(
             name=f'conditions/{name}',
             condition=functools.partial(measures.guide, reference),
         )
-        groups = records.group_episodes(problems, episodes)
+        groups = by_name[name] = records.group_episodes(problems, episodes)
         right = [np.mean([e.attempt.facts.correct for e in group]) for group in groups]
         figures[name] = {'accuracy': by_level(settings, problems, right), 'tokens': count}
         num_tokens += count
-    return ({'conditions': figures} if figures else {}), num_tokens
+    return ({'conditions': figures} if figures else {}), by_name, num_tokens

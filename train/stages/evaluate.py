@@ -69,10 +69,11 @@ def evaluate(
     stage.write_questions(summary.pop('by_question'))
     groups, chat = episodes.groups, samplers.inputs.chat
     summary |= evaluate_rows.rows(settings, groups, list(summary['tokens_per_answer']), chat=chat)
-    summary |= measures.measure(settings.measures, groups, chat.text)
     options = {'settings': settings, 'samplers': samplers, 'seed': seed, 'stage': stage}
-    conditions, count = evaluate_conditions(pair.actor, problems, **options)
-    summary, num_tokens = summary | conditions, num_tokens + count
+    figures, by_guide, count = evaluate_conditions(pair.actor, problems, **options)
+    num_tokens += count
+    own = measures.measure(settings.measures, groups, chat.text, conditions=by_guide)
+    summary |= own | figures
     if base is not None:
         summary, count = add_base(summary, groups, base, **options)
         num_tokens += count

@@ -18,7 +18,7 @@ from elenchus.sampling.model_pair import ModelPair
 from elenchus.train.config import build
 from elenchus.train.loop import LoopSettings
 from elenchus.train.metrics import writers
-from elenchus.train.rl import rollouts, settings, trainer, update_batch
+from elenchus.train.rl import iterations, rollouts, settings, trainer, update_batch
 from tests.support import fake_engine, tiny_model
 
 CONFIG = dataclasses.replace(tiny_model.FLAT, vocab_size=64, max_length=96)
@@ -250,9 +250,9 @@ def test_no_two_iterations_or_players_share_their_noise_and_a_seed_repeats_it():
         training = trainer.PlayerTraining(
             s, player, setup, PROBLEMS, None, None, None, None, None, 1, seed
         )
-        iteration = trainer.plan_iteration(training, step, models.sampler, state={})
+        iteration = iterations.plan_iteration(training, step, models.sampler, state={})
         sampled = rollouts.sample_with_refill(
-            **trainer.rollout_arguments(training, iteration, models)
+            **iterations.rollout_arguments(training, iteration, models)
         )
         assert sampled.num_sampled == 4 and sampled.num_informative == 0
         assert len(sampled.groups) == 2
@@ -316,7 +316,7 @@ def test_the_order_of_shuffled_scores_is_that_of_an_iteration_and_costs_no_other
         training = trainer.PlayerTraining(
             settings_of(**changes), 'actor', None, PROBLEMS, None, None, None, None, None, 1, seed
         )
-        return trainer.plan_iteration(training, step, sampler, state={})
+        return iterations.plan_iteration(training, step, sampler, state={})
 
     seeds = [plan(*key).assign_credit.keywords['seed'] for key in [(1, 1), (2, 1), (1, 2)]]
     assert len(set(seeds)) == 3
