@@ -23,6 +23,15 @@ from elenchus.train.policy_ratio import (
     kl_penalty,
     sequence_sum,
 )
+from elenchus.train.preferences import (
+    PairLoss,
+    PairTotals,
+    complete_pairs,
+    num_pairs,
+    pair_gains,
+    pair_totals,
+    published,
+)
 
 ATTEMPT = ROLES.index('attempt')
 
@@ -36,8 +45,7 @@ class Objective:
       'logprob'  w * logp                              SFT, self-training, REINFORCE
       'clip'     min(rho * w, clip(rho) * w)           PPO, GRPO, DAPO, GSPO
       'cispo'    stop_gradient(clip(rho)) * w * logp   CISPO
-      'dpo'      log sigmoid(margin) of a pair         DPO; the segments 1 and 2 of a row are the
-                 preferred and the other response of a pair, so are 3 and 4, ...
+      'pair'     minus the loss of a pair              DPO and its relatives (train/preferences.py)
 
     Presets are in this module; variants are made with dataclasses.replace:
 
@@ -48,7 +56,7 @@ class Objective:
     512
     """
 
-    surrogate: Literal['logprob', 'clip', 'cispo', 'dpo']
+    surrogate: Literal['logprob', 'clip', 'cispo', 'pair']
     ratio: RatioKind  # rho of a token; geometric mean; product
     on_policy: bool  # old_logp = stop_gradient(logp): rho is 1 and its gradient exact
     clip_low: Share  # rho is clipped to [1 - clip_low, 1 + clip_high]
@@ -59,7 +67,7 @@ class Objective:
     kl_coef: Coefficient  # 0 = off
     attempt_kl_coef: Coefficient  # added to kl_coef on the tokens of attempts (SCoRe, stage I)
     entropy_coef: SignedCoefficient  # weight of the entropy bonus; 0 = off
-    beta: Coefficient  # scale of DPO's margin; 0 for other surrogates
+    pairs: PairLoss | None  # the loss of a pair, of the surrogate 'pair'
     reweigh: Annotated[str, REWEIGHTINGS]  # factor of a token's weight, from the loss
 
     def __post_init__(self):
@@ -77,22 +85,23 @@ class Objective:
             )
         if self.kl == 'k1' and self.attempt_kl_coef:
             raise ValueError("reinforce.objective.attempt_kl_coef is part of the loss: use kl='k2'")
-        is_dpo = self.surrogate == 'dpo'
-        if is_dpo != (self.average == 'pair') or is_dpo != (self.beta > 0):
+        is_paired = self.surrogate == 'pair'
+        if is_paired != (self.average == 'pair') or is_paired != (self.pairs is not None):
             raise ValueError(
                 f'reinforce.objective.surrogate={self.surrogate!r} with average={self.average!r} '
-                f"and beta={self.beta}: 'dpo', 'pair' and a beta above 0 go together"
+                f"and pairs={self.pairs}: surrogate='pair', average='pair' and a loss of pairs go "
+                'together'
             )
 
     @property
     def reads_reference(self) -> bool:
         """True if Batch.ref_logprobs must hold log-probabilities of a reference model."""
-        return self.kl != 'none' or self.surrogate == 'dpo'
+        return self.kl != 'none' or bool(self.pairs and self.pairs.reads_reference)
 
     @property
     def ignores_zero_weight_tokens(self) -> bool:
         """True if tokens of weight 0 cannot affect the gradient (no KL, no entropy, no pairs)."""
-        return self.kl in ('none', 'k1') and not self.entropy_coef and self.surrogate != 'dpo'
+        return self.kl in ('none', 'k1') and not self.entropy_coef and not self.pairs
 
 
 SFT = Objective(
@@ -107,7 +116,7 @@ SFT = Objective(
     kl_coef=0.0,
     attempt_kl_coef=0.0,
     entropy_coef=0.0,
-    beta=0.0,
+    pairs=None,
     reweigh='none',
 )
 """Weighted cross-entropy: - sum_t w_t logp_t / (number of trained tokens)."""
@@ -197,12 +206,17 @@ PRESETS = {
 """Name in a config -> objective; 'dr_grpo' is made by `dr_grpo`."""
 
 
-def dpo(beta: float) -> Objective:
-    """- mean over pairs of log sigmoid(beta sum_t +-(logp_t - ref_logp_t)), arXiv 2305.18290.
+def of_pairs(pairs: PairLoss) -> Objective:
+    """- mean over pairs of the loss of a pair.
 
-    Step-DPO (arXiv 2406.18629) is the same with a loss mask on the step's tokens only.
+    Step-DPO (arXiv 2406.18629) is DPO with a loss mask on the step's tokens only.
     """
-    return dataclasses.replace(SFT, surrogate='dpo', average='pair', beta=beta)
+    return dataclasses.replace(SFT, surrogate='pair', average='pair', pairs=pairs)
+
+
+def dpo(beta: float) -> Objective:
+    """- mean over pairs of log sigmoid(beta sum_t +-(logp_t - ref_logp_t)), arXiv 2305.18290."""
+    return of_pairs(published('dpo', beta=beta))
 
 
 class Sums(NamedTuple):
@@ -219,8 +233,23 @@ class Sums(NamedTuple):
     maxima: dict[str, jax.Array]  # name -> maximum over loss tokens of a value that is never < 0
 
 
-def loss(objective: Objective, batch: Batch, *, logprobs: jax.Array, entropy: jax.Array) -> Sums:
-    """Returns the sums of a batch; logprobs and entropy [B, T] are those of the trained model."""
+def batch_totals(objective: Objective, batch: Batch) -> PairTotals | None:
+    """Returns what `loss` must know of a whole batch if it gets the batch in parts, or None."""
+    return pair_totals(batch) if objective.pairs else None
+
+
+def loss(
+    objective: Objective,
+    batch: Batch,
+    *,
+    logprobs: jax.Array,
+    entropy: jax.Array,
+    totals: PairTotals | None = None,
+) -> Sums:
+    """Returns the sums of a batch; logprobs and entropy [B, T] are those of the trained model.
+
+    `totals` are those of the whole that the batch is a part of; None: it is no part.
+    """
     o = objective
     # Top-k and similar truncation can exclude a trained token (logp = -inf): it has no gradient,
     # so it is masked and counted in `loss/excluded`.
@@ -240,10 +269,11 @@ def loss(objective: Objective, batch: Batch, *, logprobs: jax.Array, entropy: ja
         o.ratio, logprobs - old, segments=batch.segments, length=length
     )
     scale, weight = _average(o, mask, segments=batch.segments, length=length)
-    if o.surrogate == 'dpo':
-        gain, margin = _preference(
-            o, logprobs, ref, weights=weights, mask=mask, segments=batch.segments
-        )
+    of_pairs = {}
+    if o.pairs:
+        totals = totals or pair_totals(masked)
+        masked = masked._replace(weights=weights)
+        gain, of_pairs = pair_gains(o.pairs, masked, logprobs=logprobs, ref=ref, totals=totals)
     else:
         gain = _gain(o, logprobs, weights, ratio=ratio)
     kl, kl_clamped = kl_penalty(o.kl, ref - logprobs)
@@ -262,9 +292,8 @@ def loss(objective: Objective, batch: Batch, *, logprobs: jax.Array, entropy: ja
         'loss/clipped_low': (ratio < 1 - o.clip_low) & (weights < 0),
         'loss/clipped_high': (ratio > 1 + o.clip_high) & (weights > 0),
         'loss/weight': weights,
+        **of_pairs,
     }
-    if o.surrogate == 'dpo':
-        sums |= {'loss/margin': margin, 'loss/preferred': margin > 0}
     metrics = {name: jnp.sum(x * mask) for name, x in sums.items()}
     metrics['loss/excluded'] = jnp.sum(excluded, dtype='float32')
     maxima = {'loss/ratio_max': jnp.max(jnp.where(mask > 0, ratio, 0.0))}
@@ -287,7 +316,7 @@ def with_sampler_gap(sums: Sums, batch: Batch, logprobs: jax.Array) -> Sums:
 
 
 def _gain(objective: Objective, logprobs, weights, *, ratio) -> jax.Array:
-    """The surrogate f of each token [B, T], of every surrogate but 'dpo'."""
+    """The surrogate f of each token [B, T], of every surrogate but 'pair'."""
     if objective.surrogate == 'logprob':
         return weights * logprobs
     clipped = jnp.clip(ratio, 1 - objective.clip_low, 1 + objective.clip_high)
@@ -301,37 +330,8 @@ def _average(objective: Objective, mask, *, segments, length):
     if objective.average == 'token':
         return jnp.ones_like(mask), mask.sum()
     if objective.average == 'pair':
-        complete = _complete_pairs(mask, segments)
-        in_pair = jnp.maximum(sequence_sum(mask, _pairs(segments)), 1.0)
-        return complete.astype(mask.dtype), jnp.sum(mask * complete / in_pair)
+        return complete_pairs(mask, segments).astype(mask.dtype), num_pairs(mask, segments)
     num_sequences = jnp.sum(mask / length)
     if objective.average == 'sequence':
         return 1.0 / length, num_sequences
     return jnp.full_like(mask, 1.0 / objective.constant_length), num_sequences
-
-
-def _pairs(segments: jax.Array) -> jax.Array:
-    """Number of each token's pair: 1, 1, 2, 2, ... for segments 1, 2, 3, 4, ...; 0 on padding."""
-    return (segments + 1) // 2
-
-
-def _complete_pairs(mask: jax.Array, segments: jax.Array) -> jax.Array:
-    """True at tokens [B, T] of pairs whose two sequences both have trained tokens."""
-    sides = (sequence_sum(mask * (segments % 2 == side), _pairs(segments)) for side in (0, 1))
-    first, second = (side > 0 for side in sides)
-    return first & second
-
-
-def _preference(objective: Objective, logprobs, ref, *, weights, mask, segments):
-    """Returns (gain, margin), [B, T]; the gains of a pair sum to log sigmoid(margin).
-
-    margin = sum_t s_t (logp_t - ref_logp_t) with s_t = beta w_t on the preferred response and
-    -beta w_t on the other. The gradient of log sigmoid(margin) is a plain weight on each token's
-    log-probability, s_t sigmoid(-margin); its value is spread evenly over the pair's tokens.
-    """
-    pairs = _pairs(segments)
-    signed = objective.beta * weights * jnp.where(segments % 2 == 1, 1.0, -1.0)
-    margin = jax.lax.stop_gradient(sequence_sum(signed * (logprobs - ref) * mask, pairs))
-    value = jax.nn.log_sigmoid(margin) / jnp.maximum(sequence_sum(mask, pairs), 1.0)
-    pull = signed * jax.nn.sigmoid(-margin) * logprobs
-    return value + pull - jax.lax.stop_gradient(pull), margin

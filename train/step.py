@@ -1,4 +1,4 @@
-"""The train step: one jitted function for SFT, self-training, DPO and reinforcement learning."""
+"""The train step: one jitted function for every objective."""
 
 import collections
 from collections.abc import Callable
@@ -12,25 +12,34 @@ from elenchus.model import logprobs as logprobs_lib
 from elenchus.model import lora, placement
 from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.transformer import Transformer
-from elenchus.train.objective import Objective, loss, with_sampler_gap
+from elenchus.train.objective import Objective, batch_totals, loss, with_sampler_gap
 from elenchus.train.state import TrainState
 
 Transform = Callable[[jax.Array], jax.Array]
 """Function of logits [..., V], for example temperature and top-k of the sampling method."""
+
+Reader = Callable[[Batch, jax.Array], jax.Array]
+"""(batch, steps taken) -> the tokens that the model reads, [B, T]."""
 
 IDENTITY: Transform = lambda logits: logits  # noqa: E731
 """Transform of the plain likelihood; one object, so that jit compiles once."""
 
 
 def batch_logprobs(
-    model: Transformer, batch: Batch, transform: Transform, *, shared: SharedPrompt | None = None
+    model: Transformer,
+    batch: Batch,
+    transform: Transform,
+    *,
+    shared: SharedPrompt | None = None,
+    read: jax.Array | None = None,
 ):
     """Returns (log-probabilities, entropies), both [B, T], of a batch's own tokens.
 
     Both are 0 at the first token of every sequence, which has no prediction (also if packed), and
-    on prompts that samples share (`shared`).
+    on prompts that samples share (`shared`). The model reads the tokens `read` instead, if given.
     """
-    hidden, _ = model(batch.tokens, batch.positions, segments=batch.segments, shared=shared)
+    inputs = batch.tokens if read is None else read
+    hidden, _ = model(inputs, batch.positions, segments=batch.segments, shared=shared)
     tokens = batch.tokens
     if shared is not None:
         # Logits of the responses only; each response starts after the last token of its prompt.
@@ -52,34 +61,39 @@ def loss_and_grads(
     frozen: Transformer | None = None,
     measure_gap: bool = False,
     shared: SharedPrompt | None = None,
+    read: jax.Array | None = None,
 ):
     """Returns (loss, grads, metrics) of a batch; the number of microbatches does not change them.
 
     `model` is a whole model, or adapters with their base as `frozen`; gradients are of `model`
     only. With `measure_gap` the metrics include the distance between the model's log-probabilities
-    and the batch's old ones. Raises ValueError if the microbatches do not divide the rows.
+    and the batch's old ones. `read` [B, T] are other tokens than the batch's, for the model to
+    predict the batch's from. Raises ValueError if the microbatches do not divide the rows.
     """
 
-    def total_and_sums(model, micro):
+    totals = batch_totals(objective, batch)
+
+    def total_and_sums(model, part):
+        micro, read = part
         joined = lora.join(model, frozen)
-        logprobs, entropy = batch_logprobs(joined, micro, transform, shared=shared)
-        sums = loss(objective, micro, logprobs=logprobs, entropy=entropy)
+        logprobs, entropy = batch_logprobs(joined, micro, transform, shared=shared, read=read)
+        sums = loss(objective, micro, logprobs=logprobs, entropy=entropy, totals=totals)
         return sums.total, with_sampler_gap(sums, micro, logprobs) if measure_gap else sums
 
     value_and_grad = jax.value_and_grad(total_and_sums, has_aux=True)
     if num_microbatches == 1:
-        (_, sums), grads = value_and_grad(model, batch)
+        (_, sums), grads = value_and_grad(model, (batch, read))
     else:
         rows = batch.tokens.shape[0]
         if rows % num_microbatches:
             raise ValueError(f'num_microbatches={num_microbatches} does not divide {rows} rows')
         # Row i goes to microbatch i % n: every microbatch then has rows on every data shard.
         split = jax.tree.map(
-            lambda x: x.reshape(-1, num_microbatches, *x.shape[1:]).swapaxes(0, 1), batch
+            lambda x: x.reshape(-1, num_microbatches, *x.shape[1:]).swapaxes(0, 1), (batch, read)
         )
 
-        def accumulate(carry, micro):
-            (_, micro_sums), grads = value_and_grad(model, micro)
+        def accumulate(carry, part):
+            (_, micro_sums), grads = value_and_grad(model, part)
             return _add(carry, (micro_sums, grads)), None
 
         first = jax.tree.map(lambda x: x[0], split)
@@ -119,6 +133,7 @@ def make_train_step(
     skip_nonfinite: bool,
     measure_gap: bool = False,
     shared: SharedPrompt | None = None,
+    read: Reader | None = None,
 ):
     """Returns train_step(state, batch, frozen) -> (state, metrics), compiled; donates the state.
 
@@ -127,7 +142,8 @@ def make_train_step(
 
     `frozen` is the base model of a state of adapters, None if the state is a whole model.
     `measure_gap`: the batch's old log-probabilities are the sampler's, and the metrics include
-    their distance from the model's. `shared`: layout of rows whose samples share a prompt.
+    their distance from the model's. `shared`: layout of rows whose samples share a prompt. `read`:
+    (batch, steps taken) -> tokens [B, T] that the model reads instead of those that it predicts.
     """
 
     def train_step(state: TrainState, batch: Batch, frozen: Transformer | None = None):
@@ -140,6 +156,7 @@ def make_train_step(
             frozen=frozen,
             measure_gap=measure_gap,
             shared=shared,
+            read=read(batch, state.step) if read else None,
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.model)
         model = optax.apply_updates(state.model, updates)

@@ -15,7 +15,6 @@ from elenchus.data.records import PLAYER_OF_ROLE
 from elenchus.data.text.prompts import Prompts
 from elenchus.model.config import ModelConfig
 from elenchus.model.lora import LoraSettings
-from elenchus.model.quantization import Quantization
 from elenchus.model.ranges import (
     Length,
     NonNegativeInt,
@@ -38,6 +37,9 @@ from elenchus.sampling.step_scores import ScoreShapes
 from elenchus.sampling.test_time.beam import BeamSettings
 from elenchus.sampling.test_time.strategies import Refine
 from elenchus.sampling.test_time.uptake import UptakeSettings
+from elenchus.train.config.base_settings import BaseSettings
+from elenchus.train.config.base_settings import BaseShares as BaseShares
+from elenchus.train.config.prefer_settings import AverageSettings, PreferSettings
 from elenchus.train.config.stage_names import StageName, StartName
 from elenchus.train.loop import LoopSettings
 from elenchus.train.response_weights import WEIGHTINGS
@@ -51,6 +53,8 @@ REINFORCED: Mapping[str, tuple[Player, ...]] = {
     'reinforce_both': ('actor', 'critic'),
 }
 """Stage of reinforcement learning -> the players that it trains."""
+PREFERRED: Mapping[str, Player] = {'prefer': 'actor', 'prefer_critic': 'critic'}
+"""Stage of preference optimisation -> the player that it trains."""
 
 TemplateName = Literal[
     *('elenchus', 'chatml', 'qwen2.5', 'qwen2.5-math', 'qwen3'),
@@ -133,35 +137,6 @@ class SamplingSettings:
     def limits(self) -> dict[str, int]:
         """Longest turn in tokens, by role."""
         return {role: getattr(self, f'{role}_tokens') for role in PLAYER_OF_ROLE}
-
-
-@dataclasses.dataclass(frozen=True)
-@checked('base.shares')
-class BaseShares:
-    """Mixture of documents of the lab's base model; the shares sum to 1."""
-
-    drill: Share  # look-ups and sums alone
-    worked: Share  # every quantity derived in small steps
-    attempt: Share
-    critique: Share
-    refinement: Share
-
-    def __post_init__(self):
-        total = sum(dataclasses.astuple(self))
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f'base.shares={self} must sum to 1, not {total}')
-
-
-@dataclasses.dataclass(frozen=True)
-@checked('base')
-class BaseSettings:
-    """The stage `base`: the model that actor and critic start from."""
-
-    checkpoint: str  # saved model to start from; '': random weights
-    num_documents: PositiveInt
-    shares: BaseShares
-    fit: FitSettings  # 0 steps: the checkpoint is used unchanged
-    quantize: Quantization  # of the frozen base under adapters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -346,4 +321,6 @@ class RunSettings:
     evaluate: EvaluateSettings
     self_talk: SelfTalkSettings
     improve: ImproveSettings
+    prefer: PreferSettings
+    average: AverageSettings
     reinforce: ReinforceSettings

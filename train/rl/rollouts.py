@@ -182,11 +182,17 @@ def sample_critic_groups(
 
 
 def measure_helpfulness(
-    setup: RolloutSetup, episodes: Sequence[Episode], problems: Sequence[Problem], *, seed: int
+    setup: RolloutSetup,
+    episodes: Sequence[Episode],
+    problems: Sequence[Problem],
+    *,
+    seed: int,
+    first: int = 0,
 ) -> tuple[list[Episode], int]:
     """Adds to critiques the fact `helpful`, the mean effect of refinements; returns tokens too.
 
     A critique that `setup.refine` does not select leaves the attempt as it is: its effect is 0.
+    `first` is the number of the first episode, which selects the noise.
     """
     models, count = setup.models, setup.num_refinements
     due = [i for i, episode in enumerate(episodes) if asks_for_refinement(episode, setup.refine)]
@@ -197,7 +203,10 @@ def measure_helpfulness(
         problems=[problems[i] for i in due],
         judge=models.judge,
         spec=SampleSpec(
-            count, setup.method, derive_seed(seed, 'refinement'), [i * count for i in due]
+            count,
+            setup.method,
+            derive_seed(seed, 'refinement'),
+            [(first + i) * count for i in due],
         ),
     )
     effects = [0.0] * len(episodes)

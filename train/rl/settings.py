@@ -172,8 +172,8 @@ class ReinforceSettings:
     lora: LoraSettings  # adapters of the trained player; must equal those it already has
 
     def __post_init__(self):
-        if self.objective.surrogate == 'dpo':
-            raise ValueError("reinforce.objective.surrogate='dpo' needs pairs; use another one")
+        if self.objective.pairs:
+            raise ValueError("reinforce.objective.surrogate='pair' needs pairs: use stage 'prefer'")
         divisors = [n for n in range(1, self.num_samples + 1) if self.num_samples % n == 0]
         if self.samples_per_row not in divisors:
             nearest = min(divisors, key=lambda n: abs(n - self.samples_per_row))
