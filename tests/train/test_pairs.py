@@ -93,7 +93,7 @@ def test_others_have_the_prompt_of_the_pair_and_responses_to_another_question():
 
 
 def table(_, batch):
-    """Stands for a model: the log-probability of a token is -token / 100, 0 at a sequence's start."""
+    """Stands for a model: -token / 100 of each token, 0 at a sequence's start."""
     return np.where(batch.positions > 0, -batch.tokens / 100, 0).astype(np.float32)
 
 
