@@ -11,9 +11,8 @@ def answer(number, correct):
 
 
 def refinement(attempt, number, correct):
-    return talk(
-        attempt, written('critique', (2,)), written('refinement', (number,), correct=correct)
-    )
+    last = written('refinement', (number,), correct=correct)
+    return talk(attempt, written('critique', (2,)), last)
 
 
 def test_turns_behind_one_prompt_are_compared():
