@@ -29,15 +29,16 @@ def test_critiques_without_a_verdict_agree_with_nobody():
     assert not multi_critique.agreement([group(*critiques([(False, 1), (False, 2)]))])
 
 
+def facts(pairs):
+    return [
+        tuple((side.turns[-1].facts.verdict, side.turns[-1].facts.located) for side in pair[:2])
+        for pair in pairs
+    ]
+
+
 @given(VERDICTS, st.randoms())
 def test_neither_truth_nor_order_decides_what_is_preferred(said, rng):
     rows = critiques(said)
-    facts = (
-        lambda pairs: [  # noqa: E731
-            tuple((s.turns[-1].facts.verdict, s.turns[-1].facts.located) for s in pair[:2])
-            for pair in pairs
-        ]
-    )
     first = facts(multi_critique.agreement([group(*rows)]))
     random.Random(rng.random()).shuffle(rows)
     again = facts(multi_critique.agreement([group(*rows)]))
