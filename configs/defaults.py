@@ -19,8 +19,8 @@ from elenchus.configs.sections import (
     api,
     fit,
     lora,
+    loss,
     objective,
-    pair_loss,
     prompts,
     shares,
 )
@@ -319,7 +319,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'evaluate': EVALUATE,
             'self_talk': SELF_TALK,
             'improve': IMPROVE,
-            'prefer': PREFER | {'loss': pair_loss()},
+            'prefer': PREFER | {'loss': loss()},
             'average': AVERAGE,
             # The objective has placeholders, which two configs must not share.
             'reinforce': REINFORCE | {'objective': objective()},

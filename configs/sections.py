@@ -91,7 +91,7 @@ def objective() -> dict:
     }
 
 
-def pair_loss() -> dict:
+def loss() -> dict:
     """The loss of a pair (train/preferences.py); what is not set is the published constant."""
     return {
         'kind': 'dpo',  # 'dpo', 'ipo', 'kto', 'orpo' or 'simpo'

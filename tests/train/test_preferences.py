@@ -192,7 +192,7 @@ def test_an_offset_is_what_the_margin_must_exceed(kind):
 
 
 def resolved(**fields):
-    section = ConfigDict(sections.pair_loss() | fields)
+    section = ConfigDict(sections.loss() | fields)
     return build.build(preferences.PairLossSettings, section, 'config.prefer.loss').resolve()
 
 

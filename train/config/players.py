@@ -157,7 +157,8 @@ def check_start(s: RunSettings, stage: str, player: Player) -> None:
     if value:
         return
     for maker in reversed(before(s, stage)):
-        if maker == start or maker not in MAKERS[player]:
+        # An average starts from several models: what reads it names it.
+        if maker == start or maker not in MAKERS[player] or maker == 'average':
             continue
         if start_of(s, maker, player) != start:
             raise ValueError(

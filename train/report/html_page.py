@@ -63,8 +63,7 @@ def write_report(workdir: str | os.PathLike) -> epath.Path:
         'Compute-optimal test time': html_frontier.frontier_section(evaluations),
         'The critic': _critic_section(evaluations),
         'Is the critique read?': html_uptake.uptake_section(evaluations),
-        'Preference pairs': html_pairs.pairs_section(stages),
-        'Loss and reward': _training_curves(workdir, stages),
+        'Loss and reward': html_pairs.pairs_table(stages) + _training_curves(workdir, stages),
         'Episodes to read': _chosen_episodes(workdir, stages),
         'Cost': _cost_by_stage(stages),
     }

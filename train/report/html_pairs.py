@@ -14,8 +14,8 @@ COLUMNS = {
 """Key of the summary's figures -> title."""
 
 
-def pairs_section(stages: Stages) -> str:
-    """Returns the table of all rounds of all stages that trained on pairs."""
+def pairs_table(stages: Stages) -> str:
+    """Returns the table of all rounds of all stages that trained on pairs; '' without one."""
     rounds = [
         (f'{name}, round {number}' if len(summary['rounds']) > 1 else name, figures)
         for name, summary in stages.items()
@@ -23,7 +23,7 @@ def pairs_section(stages: Stages) -> str:
         if 'preference' in figures
     ]
     if not rounds:
-        return html.NOT_RUN
+        return ''
     rows = [[html.escape(name), *_row(figures)] for name, figures in rounds]
     note = (
         'Before and after training, means over the pairs. Margin: implicit reward of the chosen '

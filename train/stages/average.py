@@ -26,18 +26,22 @@ def average_models(
     Raises ValueError if the models have different shapes.
     """
     weights = list(weights) or [1.0] * len(loads)
-    total, shapes, dtypes = None, None, None
+    total, shapes, dtypes = None, [], None
     for load, weight in zip(loads, weights, strict=True):
         model, share = lora.merge(load()), weight / sum(weights)
         part = jax.tree.map(lambda x, share=share: share * x.astype('float32'), model)
         if total is None:
-            total, shapes = part, jax.tree.map(lambda x: x.shape, part)
+            total, shapes = part, _shapes(part)
             dtypes = jax.tree.map(lambda x: x.dtype, model)
             continue
-        if jax.tree.map(lambda x: x.shape, part) != shapes:
+        if _shapes(part) != shapes:
             raise ValueError('average.stages: the models have different shapes')
         total = jax.tree.map(lambda a, b: a + b, total, part)
     return jax.tree.map(lambda x, dtype: x.astype(dtype), total, dtypes)
+
+
+def _shapes(model: Transformer) -> list[tuple]:
+    return [(path, x.shape) for path, x in jax.tree_util.tree_leaves_with_path(model)]
 
 
 def average_stage(

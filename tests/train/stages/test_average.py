@@ -1,14 +1,17 @@
 """The weight average of actors."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 from elenchus.configs import lab
+from elenchus.model import lora
 from elenchus.train.config import build, checks
 from elenchus.train.config.run_settings import RunSettings
 from elenchus.train.stages.average import average_models
-from tests.support import tiny_model
+from tests.support import tiny_adapters, tiny_model
 
 MODELS = [tiny_model.make_model(tiny_model.CONFIG, seed) for seed in range(3)]
 
@@ -35,9 +38,23 @@ def test_the_average_of_one_model_is_the_model():
         np.testing.assert_array_equal(ours, theirs)
 
 
-def settings_with(stages, **average):
+def test_adapters_are_merged_first():
+    model = lora.attach(tiny_adapters.base(), tiny_adapters.trained())
+    other = tiny_model.make_model(tiny_adapters.CONFIG, 5)
+    averaged = leaves(average_models(loads([model, other])))
+    for result, *parts in zip(averaged, leaves(lora.merge(model)), leaves(other), strict=True):
+        np.testing.assert_allclose(result, sum(parts) / 2, rtol=1e-5, atol=1e-6)
+
+
+def test_models_of_different_shapes_are_refused():
+    small = tiny_model.make_model(dataclasses.replace(tiny_model.CONFIG, mlp_dim=16))
+    with pytest.raises(ValueError, match='average.stages: the models have different shapes'):
+        average_models(loads([MODELS[0], small]))
+
+
+def settings_with(average):
     config = lab.get_config('smoke')
-    config.stages = stages
+    config.stages = ('base', 'actor', 'critique', 'critic', 'average')
     config.average.update(average)
     settings = build.build(RunSettings, config)
     checks.check_settings(settings)
@@ -55,8 +72,7 @@ def settings_with(stages, **average):
     ],
 )
 def test_what_cannot_be_averaged_is_refused_in_one_line(average, words):
-    stages = ('base', 'actor', 'critique', 'critic', 'average')
     with pytest.raises(ValueError) as error:
-        settings_with(stages, **average)
+        settings_with(average)
     assert words in str(error.value) and '\n' not in str(error.value)
-    assert settings_with(stages, stages=('base', 'actor')).average.stages == ('base', 'actor')
+    assert settings_with({'stages': ('base', 'actor')}).average.stages == ('base', 'actor')

