@@ -250,32 +250,21 @@ def loss(
 
     `totals` are those of the whole that the batch is a part of; None: it is no part.
     """
-    o = objective
-    # Top-k and similar truncation can exclude a trained token (logp = -inf): it has no gradient,
-    # so it is masked and counted in `loss/excluded`.
-    excluded = (batch.loss_mask > 0) & jnp.isneginf(logprobs)
-    mask = jnp.where(excluded, 0.0, batch.loss_mask)
-    # Untrained tokens may hold -inf (truncation) or anything (padding): 0 * inf would be NaN.
-    trained_only = lambda x: jnp.where(mask > 0, x, 0.0)  # noqa: E731
-    logprobs, entropy, weights, old, ref = map(
-        trained_only, (logprobs, entropy, batch.weights, batch.old_logprobs, batch.ref_logprobs)
-    )
-    masked = batch._replace(weights=weights, loss_mask=mask)
-    weights = reweighed(o.reweigh, masked, logprobs=logprobs, entropy=entropy)
-    if o.on_policy:
-        old = jax.lax.stop_gradient(logprobs)
+    o, num_tokens = objective, batch.loss_mask.sum()
+    batch, logprobs, entropy, excluded = _trained_only(batch, logprobs, entropy)
+    weights = reweighed(o.reweigh, batch, logprobs=logprobs, entropy=entropy)
+    batch = batch._replace(weights=weights)
+    mask, ref = batch.loss_mask, batch.ref_logprobs
+    old = jax.lax.stop_gradient(logprobs) if o.on_policy else batch.old_logprobs
     length = jnp.maximum(sequence_sum(mask, batch.segments), 1.0)
     ratio, ratio_clamped = importance_ratio(
         o.ratio, logprobs - old, segments=batch.segments, length=length
     )
     scale, weight = _average(o, mask, segments=batch.segments, length=length)
-    of_pairs = {}
+    gain, of_pairs = _gain(o, logprobs, weights, ratio=ratio), {}
     if o.pairs:
-        totals = totals or pair_totals(masked)
-        masked = masked._replace(weights=weights)
-        gain, of_pairs = pair_gains(o.pairs, masked, logprobs=logprobs, ref=ref, totals=totals)
-    else:
-        gain = _gain(o, logprobs, weights, ratio=ratio)
+        totals = totals or pair_totals(batch)
+        gain, of_pairs = pair_gains(o.pairs, batch, logprobs=logprobs, totals=totals)
     kl, kl_clamped = kl_penalty(o.kl, ref - logprobs)
     kl_coef = o.kl_coef + o.attempt_kl_coef * (batch.roles == ATTEMPT)
     # k1 is only measured here: in a loss its expected gradient is zero, so it goes off the reward.
@@ -287,17 +276,29 @@ def loss(
         'loss/entropy': entropy,
         'loss/kl': kl,
         'loss/kl_clamped': kl_clamped,
-        'loss/ratio': ratio,
         'loss/ratio_clamped': ratio_clamped,
-        'loss/clipped_low': (ratio < 1 - o.clip_low) & (weights < 0),
-        'loss/clipped_high': (ratio > 1 + o.clip_high) & (weights > 0),
-        'loss/weight': weights,
+        **_ratio_metrics(o, ratio, weights),
         **of_pairs,
     }
     metrics = {name: jnp.sum(x * mask) for name, x in sums.items()}
     metrics['loss/excluded'] = jnp.sum(excluded, dtype='float32')
     maxima = {'loss/ratio_max': jnp.max(jnp.where(mask > 0, ratio, 0.0))}
-    return Sums(total, weight, batch.loss_mask.sum(), metrics, maxima)
+    return Sums(total, weight, num_tokens, metrics, maxima)
+
+
+def _trained_only(batch: Batch, logprobs: jax.Array, entropy: jax.Array):
+    """Returns (batch, logprobs, entropy, excluded) with 0 on tokens that are not trained."""
+    # Top-k and similar truncation can exclude a trained token (logp = -inf): it has no gradient,
+    # so it is masked and counted in `loss/excluded`.
+    excluded = (batch.loss_mask > 0) & jnp.isneginf(logprobs)
+    mask = jnp.where(excluded, 0.0, batch.loss_mask)
+    # Untrained tokens may hold -inf (truncation) or anything (padding): 0 * inf would be NaN.
+    logprobs, entropy, weights, old, ref = (
+        jnp.where(mask > 0, x, 0.0)
+        for x in (logprobs, entropy, batch.weights, batch.old_logprobs, batch.ref_logprobs)
+    )
+    fields = {'loss_mask': mask, 'weights': weights, 'old_logprobs': old, 'ref_logprobs': ref}
+    return batch._replace(**fields), logprobs, entropy, excluded
 
 
 def with_sampler_gap(sums: Sums, batch: Batch, logprobs: jax.Array) -> Sums:
@@ -323,6 +324,15 @@ def _gain(objective: Objective, logprobs, weights, *, ratio) -> jax.Array:
     if objective.surrogate == 'clip':
         return jnp.minimum(ratio * weights, clipped * weights)
     return jax.lax.stop_gradient(clipped) * weights * logprobs
+
+
+def _ratio_metrics(objective: Objective, ratio, weights) -> dict[str, jax.Array]:
+    return {
+        'loss/ratio': ratio,
+        'loss/clipped_low': (ratio < 1 - objective.clip_low) & (weights < 0),
+        'loss/clipped_high': (ratio > 1 + objective.clip_high) & (weights > 0),
+        'loss/weight': weights,
+    }
 
 
 def _average(objective: Objective, mask, *, segments, length):

@@ -148,16 +148,16 @@ def pair_totals(batch: Batch) -> PairTotals:
 
 
 def pair_gains(
-    loss: PairLoss, batch: Batch, *, logprobs: jax.Array, ref: jax.Array, totals: PairTotals
+    loss: PairLoss, batch: Batch, *, logprobs: jax.Array, totals: PairTotals
 ) -> PairGains:
-    """Returns gains and metrics of log-probabilities [B, T]; `ref` are the reference's.
+    """Returns gains and metrics of log-probabilities [B, T].
 
-    The batch's mask and weights, and both log-probabilities, are 0 on tokens that are not trained.
+    They, and the batch's floats, are 0 on tokens that are not trained.
     """
     mask, segments = batch.loss_mask, batch.segments
     pairs, is_chosen = pair_numbers(segments), segments % 2 == 1
     length = jnp.maximum(sequence_sum(mask, segments), 1.0)
-    ref = ref if loss.reads_reference else 0.0
+    ref = batch.ref_logprobs if loss.reads_reference else 0.0
     scored = batch.weights * (logprobs - ref) * mask
     scored = scored / length if loss.is_mean else scored
     chosen, rejected = (sequence_sum(scored * side, pairs) for side in (is_chosen, ~is_chosen))

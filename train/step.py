@@ -84,28 +84,31 @@ def loss_and_grads(
     if num_microbatches == 1:
         (_, sums), grads = value_and_grad(model, (batch, read))
     else:
-        rows = batch.tokens.shape[0]
-        if rows % num_microbatches:
-            raise ValueError(f'num_microbatches={num_microbatches} does not divide {rows} rows')
-        # Row i goes to microbatch i % n: every microbatch then has rows on every data shard.
-        split = jax.tree.map(
-            lambda x: x.reshape(-1, num_microbatches, *x.shape[1:]).swapaxes(0, 1), (batch, read)
-        )
-
-        def accumulate(carry, part):
-            (_, micro_sums), grads = value_and_grad(model, part)
-            return _add(carry, (micro_sums, grads)), None
-
-        first = jax.tree.map(lambda x: x[0], split)
-        (_, shapes), grad_shapes = jax.eval_shape(value_and_grad, model, first)
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, 'float32'), (shapes, grad_shapes))
-        (sums, grads), _ = jax.lax.scan(accumulate, zeros, split)
+        sums, grads = _in_microbatches(value_and_grad, model, (batch, read), count=num_microbatches)
     # Divide once, at the end: a mean of microbatch means would weight their tokens unequally.
     weight = jnp.maximum(sums.weight, 1e-8)
     grads = jax.tree.map(lambda g: g / weight.astype(g.dtype), grads)
     means = {name: x / jnp.maximum(sums.tokens, 1.0) for name, x in sums.metrics.items()}
     total = sums.total / weight
     return total, grads, means | sums.maxima | {'loss/total': total, 'loss/tokens': sums.tokens}
+
+
+def _in_microbatches(value_and_grad, model, rows, *, count: int):
+    """Returns (Sums, grads) of a tree of arrays [B, ...], of `count` parts one after the other."""
+    size = jax.tree.leaves(rows)[0].shape[0]
+    if size % count:
+        raise ValueError(f'num_microbatches={count} does not divide {size} rows')
+    # Row i goes to microbatch i % n: every microbatch then has rows on every data shard.
+    split = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), rows)
+
+    def accumulate(carry, part):
+        (_, sums), grads = value_and_grad(model, part)
+        return _add(carry, (sums, grads)), None
+
+    first = jax.tree.map(lambda x: x[0], split)
+    (_, shapes), grad_shapes = jax.eval_shape(value_and_grad, model, first)
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, 'float32'), (shapes, grad_shapes))
+    return jax.lax.scan(accumulate, zeros, split)[0]
 
 
 def _add(carry, new):

@@ -11,7 +11,7 @@ from elenchus.configs.methods import light_if
 from tests.support import tiny_model
 
 
-def test_the_tokens_of_the_smallest_scores_are_left_out():
+def test_the_tokens_of_the_smallest_scores_are_not_trained():
     batch = tiny_model.random_batch(0, rows=1, length=8)
     mask = np.array([[0, 1, 1, 1, 1, 1, 0, 0]], np.float32)
     batch = batch._replace(loss_mask=mask)

@@ -4,6 +4,7 @@ import dataclasses
 
 import hypothesis
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import strategies as st
@@ -26,37 +27,39 @@ LOSSES = {
 }
 
 
-def case(seed, num_pairs=5):
-    """(batch of pairs of different lengths in rows, log-probabilities, entropies)."""
+def case(seed):
+    """(batch of pairs of different lengths in five rows, log-probabilities, entropies)."""
     rng = np.random.default_rng(seed)
-    examples = tiny_model.random_examples(seed, rng.integers(3, 9, 2 * num_pairs))
+    examples = tiny_model.random_examples(seed, rng.integers(3, 9, 10))
     examples = [e._replace(weights=np.ones_like(e.weights)) for e in examples]
-    batch = packing.pack_pairs(
-        list(zip(examples[::2], examples[1::2], strict=True)), rows=None, length=18
-    )
+    pairs_of = list(zip(examples[::2], examples[1::2], strict=True))
+    batch = packing.pack_pairs(pairs_of, rows=5, length=18)
     logprobs = -0.2 - rng.random(batch.tokens.shape).astype(np.float32)
     return batch, logprobs, rng.random(batch.tokens.shape).astype(np.float32)
 
 
-@jax.jit
-def sums_of(batch, logprobs, entropy, totals=None):
-    """Sums of every loss of LOSSES."""
-    return {
-        name: objective_lib.loss(
-            objective_lib.of_pairs(loss), batch, logprobs=logprobs, entropy=entropy, totals=totals
-        )
-        for name, loss in LOSSES.items()
-    }
+@tiny_model.jit
+def compute(batch, logprobs, entropy, totals):
+    """Loss -> (its sums, gradient of its value), of one shape: one compilation."""
 
-
-@jax.jit
-def grads_of(batch, logprobs, entropy):
     def value(logprobs, loss):
         o = objective_lib.of_pairs(loss)
-        sums = objective_lib.loss(o, batch, logprobs=logprobs, entropy=entropy)
-        return sums.total / sums.weight
+        sums = objective_lib.loss(o, batch, logprobs=logprobs, entropy=entropy, totals=totals)
+        return sums.total / jnp.maximum(sums.weight, 1e-8), sums
 
-    return {name: jax.grad(value)(logprobs, loss) for name, loss in LOSSES.items()}
+    results = {}
+    for name, loss in LOSSES.items():
+        (_, sums), grads = jax.value_and_grad(value, has_aux=True)(logprobs, loss)
+        results[name] = sums, grads
+    return results
+
+
+totals_of = tiny_model.jit(preferences.pair_totals)
+
+
+def results_of(batch, logprobs, entropy, totals=None):
+    """Sums and gradients by loss; as a part of a whole, if its totals are given."""
+    return compute(batch, logprobs, entropy, totals_of(batch) if totals is None else totals)
 
 
 def sigmoid(x):
@@ -96,11 +99,12 @@ def pair_loss(loss, total, mean):
 
 def test_losses_and_gradients_are_those_of_the_formulas():
     batch, logprobs, entropy = case(3)
-    sums, grads = sums_of(batch, logprobs, entropy), grads_of(batch, logprobs, entropy)
+    results = results_of(batch, logprobs, entropy)
     places = list(zip(*np.nonzero(batch.segments), strict=True))
     for name, loss in LOSSES.items():
-        assert sums[name].weight == pytest.approx(5)
-        value = float(sums[name].total / sums[name].weight)
+        sums, grads = results[name]
+        assert sums.weight == pytest.approx(5)
+        value = float(sums.total / sums.weight)
         assert value == pytest.approx(reference(loss, batch, logprobs), rel=1e-5), name
         for place in places[::7]:
             ends = []
@@ -109,33 +113,34 @@ def test_losses_and_gradients_are_those_of_the_formulas():
                 moved[place] += step
                 ends.append(reference(loss, batch, moved))
             slope = (ends[0] - ends[1]) / 2e-5
-            assert grads[name][place] == pytest.approx(slope, rel=1e-4, abs=1e-6), (name, place)
+            assert grads[place] == pytest.approx(slope, rel=1e-4, abs=1e-6), (name, place)
 
 
-@hypothesis.settings(max_examples=4)
+def rows_of(case, first):
+    """Every second row of a case; the others are empty."""
+    kept = np.arange(5) % 2 == first
+    return jax.tree.map(lambda x: x * kept[:, None].astype(x.dtype), case)
+
+
+@hypothesis.settings(max_examples=10)
 @hypothesis.given(st.integers(0, 1000))
 def test_no_split_of_a_batch_changes_a_loss_or_a_metric(seed):
-    batch, logprobs, entropy = case(seed, num_pairs=9)
-    batch, logprobs, entropy = jax.tree.map(lambda x: x[:4], (batch, logprobs, entropy))
-    totals = preferences.pair_totals(batch)
-    whole = sums_of(batch, logprobs, entropy, totals)
-    parts = [
-        sums_of(*jax.tree.map(lambda x, i=i: x[i::2], (batch, logprobs, entropy)), totals)
-        for i in (0, 1)
-    ]
-    for name, expected in whole.items():
-        first, second = (part[name] for part in parts)
+    whole = case(seed)
+    totals, expected = totals_of(whole[0]), results_of(*whole)
+    parts = [results_of(*rows_of(whole, first), totals) for first in (0, 1)]
+    for name, (sums, _) in expected.items():
+        first, second = (part[name][0] for part in parts)
         for total in ('total', 'weight', 'tokens'):
             added = float(getattr(first, total) + getattr(second, total))
-            assert added == pytest.approx(float(getattr(expected, total)), rel=1e-5, abs=1e-5)
+            assert added == pytest.approx(float(getattr(sums, total)), rel=1e-5, abs=1e-5)
         for metric in ('loss/margin', 'loss/preferred', 'reward/chosen', 'loss/rejected'):
             added = float(first.metrics[metric] + second.metrics[metric])
-            assert added == pytest.approx(float(expected.metrics[metric]), rel=1e-4, abs=1e-4)
+            assert added == pytest.approx(float(sums.metrics[metric]), rel=1e-4, abs=1e-4)
 
 
 def test_metrics_are_means_over_pairs():
     batch, logprobs, entropy = case(5)
-    sums = sums_of(batch, logprobs, entropy)['dpo']
+    sums, _ = results_of(batch, logprobs, entropy)['dpo']
     means = {name: float(x / sums.tokens) for name, x in sums.metrics.items()}
     sides = np.zeros((2, 5))
     number = 0
@@ -153,22 +158,21 @@ def test_metrics_are_means_over_pairs():
 def test_only_dpo_ipo_and_kto_read_a_reference():
     batch, logprobs, entropy = case(6)
     other = batch._replace(ref_logprobs=batch.ref_logprobs - 1.7 * (np.arange(18) % 3))
-    before, after = sums_of(batch, logprobs, entropy), sums_of(other, logprobs, entropy)
+    before, after = (results_of(b, logprobs, entropy) for b in (batch, other))
     for name, loss in LOSSES.items():
-        is_same = float(before[name].total) == float(after[name].total)
+        is_same = float(before[name][0].total) == float(after[name][0].total)
         assert is_same != loss.reads_reference
         assert objective_lib.of_pairs(loss).reads_reference == loss.reads_reference
 
 
 def test_a_sequence_without_its_pair_and_certain_tokens_stay_finite():
-    batch, logprobs, entropy = case(7, num_pairs=2)
+    batch, logprobs, entropy = case(7)
     alone = batch._replace(loss_mask=batch.loss_mask * (batch.segments != 2))
     for changed, values in ((alone, logprobs), (batch, np.zeros_like(logprobs))):
-        for name, sums in sums_of(changed, values, entropy).items():
-            assert np.isfinite(sums.total), name
-        for name, grads in grads_of(changed, values, entropy).items():
-            assert np.isfinite(grads).all(), name
-    assert not np.asarray(grads_of(alone, logprobs, entropy)['orpo'])[alone.segments == 1].any()
+        results = results_of(changed, values, entropy)
+        for name, (sums, grads) in results.items():
+            assert np.isfinite(sums.total) and np.isfinite(grads).all(), name
+            assert changed is batch or not np.asarray(grads)[alone.segments == 1].any(), name
 
 
 @pytest.mark.parametrize('kind', ['dpo', 'ipo'])
@@ -179,15 +183,14 @@ def test_an_offset_is_what_the_margin_must_exceed(kind):
     examples = [e._replace(weights=np.ones_like(e.weights)) for e in examples]
     plain = pairs.PairedExamples(*examples)
     shifted = pairs.with_offset(plain, 0.9, loss)
-    scores = []
+    margins = []
     for pair in (plain, shifted):
-        batch = packing.pack_pairs([pair[:2]], rows=1, length=14)
-        logprobs = np.linspace(-3, -1, 14, dtype=np.float32)[None]
-        total = objective_lib.loss(
-            objective_lib.of_pairs(loss), batch, logprobs=logprobs, entropy=0 * logprobs
-        )
-        scores.append(float(total.metrics['loss/margin'] / total.tokens))
-    assert scores[0] - scores[1] == pytest.approx(0.9, rel=1e-4)
+        values = [np.linspace(-3, -1, len(e.tokens)) for e in pair[:2]]
+        scores = [pairs.log_ratio(e, v) for e, v in zip(pair[:2], values, strict=True)]
+        if loss.is_mean:
+            scores = [s / e.loss_mask.sum() for s, e in zip(scores, pair[:2], strict=True)]
+        margins.append(loss.beta * (scores[0] - scores[1]))
+    assert margins[0] - margins[1] == pytest.approx(0.9, rel=1e-4)
     assert np.array_equal(shifted.rejected.ref_logprobs, plain.rejected.ref_logprobs)
 
 
