@@ -27,7 +27,8 @@ def make_reader(name: str, *, seed: int, num_steps: int):
 
     def read(batch: Batch, step: jax.Array) -> jax.Array:
         key = jax.random.fold_in(jax.random.key(seed), step)
-        tokens = jnp.asarray(READINGS[name](batch, key, step / max(1, num_steps)))
+        function = READINGS.find(name, 'fit.read')
+        tokens = jnp.asarray(function(batch, key, step / max(1, num_steps)))
         is_integer = jnp.issubdtype(tokens.dtype, jnp.integer)
         if tokens.shape != batch.tokens.shape or not is_integer:
             raise ValueError(

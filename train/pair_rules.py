@@ -14,6 +14,8 @@ from typing import NamedTuple
 from elenchus.data.records import PLAYER_OF_ROLE, Episode, RolloutGroup
 from elenchus.sampling.slots import Slot
 
+FIELD = 'prefer.pairs'
+
 
 class Pair(NamedTuple):
     """Two episodes of one problem, whose last turns are compared."""
@@ -116,8 +118,8 @@ def find_pairs(
 
     Raises ValueError if the rule returns anything but pairs of turns that the player wrote.
     """
-    field, pairs, counts = f'prefer.pairs={rule!r}', [], collections.Counter()
-    result = PAIR_RULES[rule](groups)
+    field, pairs, counts = f'{FIELD}={rule!r}', [], collections.Counter()
+    result = PAIR_RULES.find(rule, FIELD)(groups)
     if not isinstance(result, Iterable):
         raise ValueError(f'{field} returned {type(result).__name__}, not a list of pairs')
     for number, item in enumerate(result):

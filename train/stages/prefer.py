@@ -25,7 +25,7 @@ from elenchus.train.config.prefer_settings import PreferSettings
 from elenchus.train.config.run_settings import EvaluateSettings
 from elenchus.train.loop import LoopSettings, init_train_state, to_device, train_loop
 from elenchus.train.metrics import speed
-from elenchus.train.pair_rules import PAIR_RULES, find_pairs
+from elenchus.train.pair_rules import FIELD, PAIR_RULES, find_pairs
 from elenchus.train.pairs import PairedExamples, PairScores
 from elenchus.train.rl.logprobs import make_logprobs
 from elenchus.train.rl.settings import Player
@@ -128,7 +128,7 @@ def prefer(
     """
     stage = stage or StageFolder.temporary()
     s, problems = settings, problems[: settings.num_problems]
-    reads_scores = getattr(PAIR_RULES[s.pairs], 'reads_scores', False)
+    reads_scores = getattr(PAIR_RULES.find(s.pairs, FIELD), 'reads_scores', False)
     groups, num_tokens = prefer_groups.sample_groups(
         models,
         problems,
