@@ -13,6 +13,7 @@ from elenchus.data.files import episode_files
 from elenchus.train import pair_rules, preferences
 from elenchus.train.config import build, checks, run_settings
 from elenchus.train.pairs import PairedExamples
+from elenchus.train.planning import dry_run
 from elenchus.train.run import runner
 from elenchus.train.run.directory import StageFolder
 from elenchus.train.stages import prefer
@@ -153,6 +154,20 @@ def test_mistakes_are_refused_by_name_before_anything_runs(changes, words):
     with pytest.raises(ValueError) as error:
         checks.check_settings(build.build(run_settings.RunSettings, config))
     assert words in str(error.value) and '\n' not in str(error.value)
+
+
+def test_a_plan_has_the_training_on_pairs_and_the_pass_that_scores_them():
+    config = lab.get_config('smoke')
+    config.stages = (*STAGES, 'prefer', 'prefer_critic')
+    config.prefer.update(length=1200)
+    settings = build.build(run_settings.RunSettings, config)
+    plan = dry_run.plan_of(settings)
+    loads = {load.name: load for load in plan.trainings}
+    for name in ('prefer', 'prefer_critic'):
+        assert loads[name].objective.pairs == settings.prefer.loss
+        assert loads[name].logprobs and loads[name].length == 1200
+    assert not loads['actor'].logprobs and loads['actor'].length == settings.train.length
+    assert plan.sampling is not None
 
 
 # Training
