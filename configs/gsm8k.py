@@ -73,6 +73,7 @@ def tiny(config: ConfigDict) -> ConfigDict:
     config.self_talk.update(num_examples=200, tokens=448)
     config.improve.update(num_problems=40, num_rounds=1, num_monitored=20)
     config.improve.explore.update(num_attempts=2, num_refinements=2)
+    config.prefer.update(num_problems=40, num_attempts=2)
     config.improve.candidates.update(num_problems=10, num_attempts=2)
     config.reinforce.update(
         num_steps=4, num_problems=4, num_samples=4, samples_per_row=2, checkpoint_every=2
@@ -110,5 +111,6 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.evaluate.update(num_problems=10, num_rounds=2, num_resamples=100)
     config.evaluate.beam.update(width=2, expansions=2, max_steps=4, num_problems=4)
     config.improve.update(num_problems=10, num_monitored=4)
+    config.prefer.num_problems = 10
     config.reinforce.update(num_steps=3, num_problems=2, samples_per_row=1)
     return config

@@ -120,6 +120,10 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.evaluate.update(num_problems=10, num_attempts=2, num_rounds=2, num_resamples=100)
     config.evaluate.uptake.update(num_samples=2, num_problems=5)
     config.evaluate.beam.update(width=2, expansions=2, max_steps=4, num_problems=4)
+    config.prefer.fit.num_steps = 4
+    config.prefer.update(
+        num_problems=6, num_rounds=2, num_attempts=2, num_critiques=2, num_refinements=1
+    )
     config.improve.update(num_problems=6, num_rounds=2, num_monitored=4)
     config.improve.explore.update(num_attempts=2, num_refinements=2)
     config.improve.candidates.update(num_problems=4, num_attempts=2)

@@ -26,6 +26,8 @@ EVALUATE = (*CRITIC, 'evaluate')
 REINFORCE = (*CRITIC, 'reinforce', 'evaluate')
 REINFORCE_CRITIC = (*CRITIC, 'reinforce_critic', 'evaluate')
 REINFORCE_BOTH = (*CRITIC, 'reinforce_both', 'evaluate')
+PREFER = (*CRITIC, 'prefer', 'evaluate')
+PREFER_CRITIC = (*CRITIC, 'prefer_critic', 'evaluate')
 
 
 def _talk(config: ConfigDict) -> int:

@@ -28,6 +28,7 @@ def fit(num_steps: int = 200, learning_rate: float = 0.003, **changes) -> dict:
         'num_steps': num_steps,  # batches; 0: the model stays as it is
         'optimizer': optimizer(learning_rate, **changes),  # fresh for this fit
         'reweigh': 'none',  # factor of a token's weight: 'none' or 'module:function'
+        'read': 'same',  # tokens that are read: the 'same' as predicted, or 'module:function'
     }
 
 
@@ -87,6 +88,18 @@ def objective() -> dict:
         'kl_coef': config_dict.placeholder(float),  # weight of the KL to the reference
         'entropy_coef': config_dict.placeholder(float),  # weight of the entropy
         'reweigh': config_dict.placeholder(str),  # 'module:function': factor of a token's weight
+    }
+
+
+def loss() -> dict:
+    """The loss of a pair (train/preferences.py); what is not set is the published constant."""
+    return {
+        'kind': 'dpo',  # 'dpo', 'ipo', 'kto', 'orpo' or 'simpo'
+        'beta': config_dict.placeholder(float),  # scale of scores; of 'orpo' weight of the odds
+        'gamma': config_dict.placeholder(float),  # margin that is wanted, of 'dpo' and 'simpo'
+        'nll_coef': config_dict.placeholder(float),  # weight of the NLL of chosen responses
+        'desirable': config_dict.placeholder(float),  # weight of chosen responses, of 'kto'
+        'undesirable': config_dict.placeholder(float),  # weight of rejected responses, of 'kto'
     }
 
 

@@ -38,3 +38,18 @@ def reweighed(name: str, batch: Batch, *, logprobs: jax.Array, entropy: jax.Arra
         wanted = f'numbers of shape {list(shape)}, or a single one'
         user_functions.refuse(function, returned, wanted, field=FIELD)
     return batch.weights * jax.lax.stop_gradient(jnp.asarray(returned))
+
+
+def trained_only(batch: Batch, logprobs: jax.Array, entropy: jax.Array):
+    """Returns (batch, logprobs, entropy, excluded) with 0 on tokens that are not trained."""
+    # Top-k and similar truncation can exclude a trained token (logp = -inf): it has no gradient,
+    # so it is masked and counted in `loss/excluded`.
+    excluded = (batch.loss_mask > 0) & jnp.isneginf(logprobs)
+    mask = jnp.where(excluded, 0.0, batch.loss_mask)
+    # Untrained tokens may hold -inf (truncation) or anything (padding): 0 * inf would be NaN.
+    logprobs, entropy, weights, old, ref = (
+        jnp.where(mask > 0, x, 0.0)
+        for x in (logprobs, entropy, batch.weights, batch.old_logprobs, batch.ref_logprobs)
+    )
+    fields = {'loss_mask': mask, 'weights': weights, 'old_logprobs': old, 'ref_logprobs': ref}
+    return batch._replace(**fields), logprobs, entropy, excluded

@@ -15,19 +15,24 @@ import jax.numpy as jnp
 
 from elenchus.data.records import ROLES, Batch
 from elenchus.model.ranges import Coefficient, NonNegativeInt, Share, SignedCoefficient, checked
-from elenchus.train.loss_weights import REWEIGHTINGS, reweighed
-from elenchus.train.margin_losses import (
-    complete_pairs,
-    log_sigmoid_of_margin,
-    margin_signs,
-    pairs_of,
-)
+from elenchus.train.loss_weights import REWEIGHTINGS, reweighed, trained_only
+from elenchus.train.outcome_loss import outcome_gains
 from elenchus.train.policy_ratio import (
     KLKind,
     RatioKind,
     importance_ratio,
     kl_penalty,
+    ratio_metrics,
     sequence_sum,
+)
+from elenchus.train.preferences import (
+    PairLoss,
+    PairTotals,
+    complete_pairs,
+    num_pairs,
+    pair_gains,
+    pair_totals,
+    published,
 )
 
 ATTEMPT = ROLES.index('attempt')
@@ -42,9 +47,8 @@ class Objective:
       'logprob'  w * logp                              SFT, self-training, REINFORCE
       'clip'     min(rho * w, clip(rho) * w)           PPO, GRPO, DAPO, GSPO
       'cispo'    stop_gradient(clip(rho)) * w * logp   CISPO
-      'dpo'      log sigmoid(margin) of a pair         DPO; the segments 1 and 2 of a row are the
-                 preferred and the other response of a pair, so are 3 and 4, ...
-      'outcome'  log sigmoid(margin) of a sequence, whose weight is 1 if it is right and -1 if not
+      'pair'     minus the loss of a pair              DPO and its relatives (train/preferences.py)
+      'outcome'  log sigmoid(margin) of a sequence     implicit rewards (train/outcome_loss.py)
 
     Presets are in this module; variants are made with dataclasses.replace:
 
@@ -55,7 +59,7 @@ class Objective:
     512
     """
 
-    surrogate: Literal['logprob', 'clip', 'cispo', 'dpo', 'outcome']
+    surrogate: Literal['logprob', 'clip', 'cispo', 'pair', 'outcome']
     ratio: RatioKind  # rho of a token; geometric mean; product
     on_policy: bool  # old_logp = stop_gradient(logp): rho is 1 and its gradient exact
     clip_low: Share  # rho is clipped to [1 - clip_low, 1 + clip_high]
@@ -66,7 +70,8 @@ class Objective:
     kl_coef: Coefficient  # 0 = off
     attempt_kl_coef: Coefficient  # added to kl_coef on the tokens of attempts (SCoRe, stage I)
     entropy_coef: SignedCoefficient  # weight of the entropy bonus; 0 = off
-    beta: Coefficient  # scale of a margin; 0 for surrogates without one
+    pairs: PairLoss | None  # the loss of a pair, of the surrogate 'pair'
+    beta: Coefficient  # scale of the margin of the surrogate 'outcome'; 0 for others
     reweigh: Annotated[str, REWEIGHTINGS]  # factor of a token's weight, from the loss
 
     def __post_init__(self):
@@ -84,27 +89,30 @@ class Objective:
             )
         if self.kl == 'k1' and self.attempt_kl_coef:
             raise ValueError("reinforce.objective.attempt_kl_coef is part of the loss: use kl='k2'")
-        is_dpo = self.surrogate == 'dpo'
-        if is_dpo != (self.average == 'pair') or self.has_margin != (self.beta > 0):
+        is_paired = self.surrogate == 'pair'
+        if (self.surrogate == 'outcome') != (self.beta > 0):
+            raise ValueError(
+                f'reinforce.objective.surrogate={self.surrogate!r} with beta={self.beta}: '
+                "'outcome' and a beta above 0 go together"
+            )
+        if is_paired != (self.average == 'pair') or is_paired != (self.pairs is not None):
             raise ValueError(
                 f'reinforce.objective.surrogate={self.surrogate!r} with average={self.average!r} '
-                f"and beta={self.beta}: 'dpo', 'pair' and a beta above 0 go together"
+                f"and pairs={self.pairs}: surrogate='pair', average='pair' and a loss of pairs go "
+                'together'
             )
-
-    @property
-    def has_margin(self) -> bool:
-        """True if the loss is of a log-ratio to the reference, not of an advantage."""
-        return self.surrogate in ('dpo', 'outcome')
 
     @property
     def reads_reference(self) -> bool:
         """True if Batch.ref_logprobs must hold log-probabilities of a reference model."""
-        return self.kl != 'none' or self.has_margin
+        of_pairs = bool(self.pairs and self.pairs.reads_reference)
+        return self.kl != 'none' or of_pairs or self.surrogate == 'outcome'
 
     @property
     def ignores_zero_weight_tokens(self) -> bool:
         """True if tokens of weight 0 cannot affect the gradient (no KL, no entropy, no pairs)."""
-        return self.kl in ('none', 'k1') and not self.entropy_coef and not self.has_margin
+        of_tokens = self.surrogate not in ('pair', 'outcome')
+        return self.kl in ('none', 'k1') and not self.entropy_coef and of_tokens
 
 
 SFT = Objective(
@@ -119,6 +127,7 @@ SFT = Objective(
     kl_coef=0.0,
     attempt_kl_coef=0.0,
     entropy_coef=0.0,
+    pairs=None,
     beta=0.0,
     reweigh='none',
 )
@@ -209,12 +218,17 @@ PRESETS = {
 """Name in a config -> objective; 'dr_grpo' is made by `dr_grpo`."""
 
 
-def dpo(beta: float) -> Objective:
-    """- mean over pairs of log sigmoid(beta sum_t +-(logp_t - ref_logp_t)), arXiv 2305.18290.
+def of_pairs(pairs: PairLoss) -> Objective:
+    """- mean over pairs of the loss of a pair.
 
-    Step-DPO (arXiv 2406.18629) is the same with a loss mask on the step's tokens only.
+    Step-DPO (arXiv 2406.18629) is DPO with a loss mask on the step's tokens only.
     """
-    return dataclasses.replace(SFT, surrogate='dpo', average='pair', beta=beta)
+    return dataclasses.replace(SFT, surrogate='pair', average='pair', pairs=pairs)
+
+
+def dpo(beta: float) -> Objective:
+    """- mean over pairs of log sigmoid(beta sum_t +-(logp_t - ref_logp_t)), arXiv 2305.18290."""
+    return of_pairs(published('dpo', beta=beta))
 
 
 def outcome(beta: float) -> Objective:
@@ -239,33 +253,40 @@ class Sums(NamedTuple):
     maxima: dict[str, jax.Array]  # name -> maximum over loss tokens of a value that is never < 0
 
 
-def loss(objective: Objective, batch: Batch, *, logprobs: jax.Array, entropy: jax.Array) -> Sums:
-    """Returns the sums of a batch; logprobs and entropy [B, T] are those of the trained model."""
-    o = objective
-    # Top-k and similar truncation can exclude a trained token (logp = -inf): it has no gradient,
-    # so it is masked and counted in `loss/excluded`.
-    excluded = (batch.loss_mask > 0) & jnp.isneginf(logprobs)
-    mask = jnp.where(excluded, 0.0, batch.loss_mask)
-    # Untrained tokens may hold -inf (truncation) or anything (padding): 0 * inf would be NaN.
-    trained_only = lambda x: jnp.where(mask > 0, x, 0.0)  # noqa: E731
-    logprobs, entropy, weights, old, ref = map(
-        trained_only, (logprobs, entropy, batch.weights, batch.old_logprobs, batch.ref_logprobs)
-    )
-    masked = batch._replace(weights=weights, loss_mask=mask)
-    weights = reweighed(o.reweigh, masked, logprobs=logprobs, entropy=entropy)
-    if o.on_policy:
-        old = jax.lax.stop_gradient(logprobs)
+def batch_totals(objective: Objective, batch: Batch) -> PairTotals | None:
+    """Returns what `loss` must know of a whole batch if it gets the batch in parts, or None."""
+    return pair_totals(batch) if objective.pairs else None
+
+
+def loss(
+    objective: Objective,
+    batch: Batch,
+    *,
+    logprobs: jax.Array,
+    entropy: jax.Array,
+    totals: PairTotals | None = None,
+) -> Sums:
+    """Returns the sums of a batch; logprobs and entropy [B, T] are those of the trained model.
+
+    `totals` are those of the whole that the batch is a part of; None: it is no part.
+    """
+    o, num_tokens = objective, batch.loss_mask.sum()
+    batch, logprobs, entropy, excluded = trained_only(batch, logprobs, entropy)
+    weights = reweighed(o.reweigh, batch, logprobs=logprobs, entropy=entropy)
+    batch = batch._replace(weights=weights)
+    mask, ref = batch.loss_mask, batch.ref_logprobs
+    old = jax.lax.stop_gradient(logprobs) if o.on_policy else batch.old_logprobs
     length = jnp.maximum(sequence_sum(mask, batch.segments), 1.0)
     ratio, ratio_clamped = importance_ratio(
         o.ratio, logprobs - old, segments=batch.segments, length=length
     )
     scale, weight = _average(o, mask, segments=batch.segments, length=length)
-    if o.has_margin:
-        signs, groups = margin_signs(o.surrogate, batch.segments)
-        signed = o.beta * weights * signs
-        gain, margin = log_sigmoid_of_margin(signed, logprobs, ref, mask=mask, groups=groups)
-    else:
-        gain = _gain(o, logprobs, weights, ratio=ratio)
+    gain, of_sequences = _gain(o, logprobs, weights, ratio=ratio), {}
+    if o.pairs:
+        totals = totals or pair_totals(batch)
+        gain, of_sequences = pair_gains(o.pairs, batch, logprobs=logprobs, totals=totals)
+    elif o.surrogate == 'outcome':
+        gain, of_sequences = outcome_gains(o.beta, batch, logprobs=logprobs)
     kl, kl_clamped = kl_penalty(o.kl, ref - logprobs)
     kl_coef = o.kl_coef + o.attempt_kl_coef * (batch.roles == ATTEMPT)
     # k1 is only measured here: in a loss its expected gradient is zero, so it goes off the reward.
@@ -277,18 +298,14 @@ def loss(objective: Objective, batch: Batch, *, logprobs: jax.Array, entropy: ja
         'loss/entropy': entropy,
         'loss/kl': kl,
         'loss/kl_clamped': kl_clamped,
-        'loss/ratio': ratio,
         'loss/ratio_clamped': ratio_clamped,
-        'loss/clipped_low': (ratio < 1 - o.clip_low) & (weights < 0),
-        'loss/clipped_high': (ratio > 1 + o.clip_high) & (weights > 0),
-        'loss/weight': weights,
+        **ratio_metrics(ratio, weights, low=1 - o.clip_low, high=1 + o.clip_high),
+        **of_sequences,
     }
-    if o.has_margin:
-        sums |= {'loss/margin': margin, 'loss/preferred': margin > 0}
     metrics = {name: jnp.sum(x * mask) for name, x in sums.items()}
     metrics['loss/excluded'] = jnp.sum(excluded, dtype='float32')
     maxima = {'loss/ratio_max': jnp.max(jnp.where(mask > 0, ratio, 0.0))}
-    return Sums(total, weight, batch.loss_mask.sum(), metrics, maxima)
+    return Sums(total, weight, num_tokens, metrics, maxima)
 
 
 def with_sampler_gap(sums: Sums, batch: Batch, logprobs: jax.Array) -> Sums:
@@ -307,7 +324,7 @@ def with_sampler_gap(sums: Sums, batch: Batch, logprobs: jax.Array) -> Sums:
 
 
 def _gain(objective: Objective, logprobs, weights, *, ratio) -> jax.Array:
-    """The surrogate f of each token [B, T], of every surrogate without a margin."""
+    """The surrogate f of each token [B, T], of every surrogate but 'pair' and 'outcome'."""
     if objective.surrogate == 'logprob':
         return weights * logprobs
     clipped = jnp.clip(ratio, 1 - objective.clip_low, 1 + objective.clip_high)
@@ -321,9 +338,7 @@ def _average(objective: Objective, mask, *, segments, length):
     if objective.average == 'token':
         return jnp.ones_like(mask), mask.sum()
     if objective.average == 'pair':
-        complete = complete_pairs(mask, segments)
-        in_pair = jnp.maximum(sequence_sum(mask, pairs_of(segments)), 1.0)
-        return complete.astype(mask.dtype), jnp.sum(mask * complete / in_pair)
+        return complete_pairs(mask, segments).astype(mask.dtype), num_pairs(mask, segments)
     num_sequences = jnp.sum(mask / length)
     if objective.average == 'sequence':
         return 1.0 / length, num_sequences

@@ -72,3 +72,15 @@ def sequence_sum(values: jax.Array, segments: jax.Array) -> jax.Array:
         return jnp.where(segments > 0, sums[segments], 0.0)
 
     return jax.vmap(of_row)(values, segments)
+
+
+def ratio_metrics(
+    ratio: jax.Array, weights: jax.Array, *, low: float, high: float
+) -> dict[str, jax.Array]:
+    """Returns metrics of tokens [B, T]: the ratio, where its clip acts, and the weights."""
+    return {
+        'loss/ratio': ratio,
+        'loss/clipped_low': (ratio < low) & (weights < 0),
+        'loss/clipped_high': (ratio > high) & (weights > 0),
+        'loss/weight': weights,
+    }

@@ -12,9 +12,10 @@ from elenchus.data.records import Batch, Example
 from elenchus.model import placement, sharding
 from elenchus.model.ranges import Range, checked
 from elenchus.model.transformer import Transformer
+from elenchus.train.input_transforms import READINGS, make_reader
 from elenchus.train.loop import LoopSettings, check_rows, to_device
 from elenchus.train.loss_weights import REWEIGHTINGS
-from elenchus.train.objective import SFT
+from elenchus.train.objective import SFT, Objective
 from elenchus.train.optimizer import OptimizerSettings, make_optimizer
 from elenchus.train.step import IDENTITY, batch_logprobs, make_train_step
 
@@ -27,18 +28,25 @@ class FitSettings:
     num_steps: Annotated[int, Range(0, 10_000_000)]  # 0 = no training
     optimizer: OptimizerSettings
     reweigh: Annotated[str, REWEIGHTINGS]  # factor of a token's weight, from the loss
+    read: Annotated[str, READINGS]  # tokens that the model reads, instead of those it predicts
 
 
-def make_sft_step(settings: FitSettings, loop: LoopSettings):
-    """Returns optimizer and train step of a fit. Raises ValueError if its rows do not divide."""
+def make_fit_step(
+    settings: FitSettings, loop: LoopSettings, *, objective: Objective = SFT, seed: int = 0
+):
+    """Returns optimizer and train step of a fit. Raises ValueError if its rows do not divide.
+
+    `seed` is that of the input transform's noise.
+    """
     check_rows(loop, sharding.current_mesh())
     optimizer = make_optimizer(settings.optimizer, num_steps=settings.num_steps)
     train_step = make_train_step(
-        objective=dataclasses.replace(SFT, reweigh=settings.reweigh),
+        objective=dataclasses.replace(objective, reweigh=settings.reweigh),
         optimizer=optimizer,
         transform=IDENTITY,
         num_microbatches=loop.num_microbatches,
         skip_nonfinite=loop.nonfinite == 'skip',
+        read=make_reader(settings.read, seed=seed, num_steps=settings.num_steps),
     )
     return optimizer, train_step
 

@@ -1,4 +1,4 @@
-"""The train step: one jitted function for SFT, self-training, DPO and reinforcement learning."""
+"""The train step: one jitted function for every objective."""
 
 import collections
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from elenchus.model import lora, placement
 from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.token_rules import Place
-from elenchus.train.objective import Objective, loss, with_sampler_gap
+from elenchus.train.objective import Objective, batch_totals, loss, with_sampler_gap
 from elenchus.train.state import TrainState
 
 Transform = Callable[..., jax.Array]
@@ -21,19 +21,28 @@ Transform = Callable[..., jax.Array]
 
 One with the attribute `reads_places` is called as transform(logits, Place of each token [...])."""
 
+Reader = Callable[[Batch, jax.Array], jax.Array]
+"""(batch, steps taken) -> the tokens that the model reads, [B, T]."""
+
 IDENTITY: Transform = lambda logits: logits  # noqa: E731
 """Transform of the plain likelihood; one object, so that jit compiles once."""
 
 
 def batch_logprobs(
-    model: Transformer, batch: Batch, transform: Transform, *, shared: SharedPrompt | None = None
+    model: Transformer,
+    batch: Batch,
+    transform: Transform,
+    *,
+    shared: SharedPrompt | None = None,
+    read: jax.Array | None = None,
 ):
     """Returns (log-probabilities, entropies), both [B, T], of a batch's own tokens.
 
     Both are 0 at the first token of every sequence, which has no prediction (also if packed), and
-    on prompts that samples share (`shared`).
+    on prompts that samples share (`shared`). The model reads the tokens `read` instead, if given.
     """
-    hidden, _ = model(batch.tokens, batch.positions, segments=batch.segments, shared=shared)
+    inputs = batch.tokens if read is None else read
+    hidden, _ = model(inputs, batch.positions, segments=batch.segments, shared=shared)
     tokens = batch.tokens
     place = places_of(batch) if getattr(transform, 'reads_places', False) else None
     if shared is not None:
@@ -72,46 +81,54 @@ def loss_and_grads(
     frozen: Transformer | None = None,
     measure_gap: bool = False,
     shared: SharedPrompt | None = None,
+    read: jax.Array | None = None,
 ):
     """Returns (loss, grads, metrics) of a batch; the number of microbatches does not change them.
 
     `model` is a whole model, or adapters with their base as `frozen`; gradients are of `model`
     only. With `measure_gap` the metrics include the distance between the model's log-probabilities
-    and the batch's old ones. Raises ValueError if the microbatches do not divide the rows.
+    and the batch's old ones. `read` [B, T] are other tokens than the batch's, for the model to
+    predict the batch's from. Raises ValueError if the microbatches do not divide the rows.
     """
 
-    def total_and_sums(model, micro):
+    totals = batch_totals(objective, batch)
+
+    def total_and_sums(model, part):
+        micro, read = part
         joined = lora.join(model, frozen)
-        logprobs, entropy = batch_logprobs(joined, micro, transform, shared=shared)
-        sums = loss(objective, micro, logprobs=logprobs, entropy=entropy)
+        logprobs, entropy = batch_logprobs(joined, micro, transform, shared=shared, read=read)
+        sums = loss(objective, micro, logprobs=logprobs, entropy=entropy, totals=totals)
         return sums.total, with_sampler_gap(sums, micro, logprobs) if measure_gap else sums
 
     value_and_grad = jax.value_and_grad(total_and_sums, has_aux=True)
     if num_microbatches == 1:
-        (_, sums), grads = value_and_grad(model, batch)
+        (_, sums), grads = value_and_grad(model, (batch, read))
     else:
-        rows = batch.tokens.shape[0]
-        if rows % num_microbatches:
-            raise ValueError(f'num_microbatches={num_microbatches} does not divide {rows} rows')
-        # Row i goes to microbatch i % n: every microbatch then has rows on every data shard.
-        split = jax.tree.map(
-            lambda x: x.reshape(-1, num_microbatches, *x.shape[1:]).swapaxes(0, 1), batch
-        )
-
-        def accumulate(carry, micro):
-            (_, micro_sums), grads = value_and_grad(model, micro)
-            return _add(carry, (micro_sums, grads)), None
-
-        first = jax.tree.map(lambda x: x[0], split)
-        (_, shapes), grad_shapes = jax.eval_shape(value_and_grad, model, first)
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, 'float32'), (shapes, grad_shapes))
-        (sums, grads), _ = jax.lax.scan(accumulate, zeros, split)
+        sums, grads = _in_microbatches(value_and_grad, model, (batch, read), count=num_microbatches)
     # Divide once, at the end: a mean of microbatch means would weight their tokens unequally.
     weight = jnp.maximum(sums.weight, 1e-8)
     grads = jax.tree.map(lambda g: g / weight.astype(g.dtype), grads)
     means = {name: x / jnp.maximum(sums.tokens, 1.0) for name, x in sums.metrics.items()}
     total = sums.total / weight
     return total, grads, means | sums.maxima | {'loss/total': total, 'loss/tokens': sums.tokens}
+
+
+def _in_microbatches(value_and_grad, model, rows, *, count: int):
+    """Returns (Sums, grads) of a tree of arrays [B, ...], of `count` parts one after the other."""
+    size = jax.tree.leaves(rows)[0].shape[0]
+    if size % count:
+        raise ValueError(f'num_microbatches={count} does not divide {size} rows')
+    # Row i goes to microbatch i % n: every microbatch then has rows on every data shard.
+    split = jax.tree.map(lambda x: x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1), rows)
+
+    def accumulate(carry, part):
+        (_, sums), grads = value_and_grad(model, part)
+        return _add(carry, (sums, grads)), None
+
+    first = jax.tree.map(lambda x: x[0], split)
+    (_, shapes), grad_shapes = jax.eval_shape(value_and_grad, model, first)
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, 'float32'), (shapes, grad_shapes))
+    return jax.lax.scan(accumulate, zeros, split)[0]
 
 
 def _add(carry, new):
@@ -139,6 +156,7 @@ def make_train_step(
     skip_nonfinite: bool,
     measure_gap: bool = False,
     shared: SharedPrompt | None = None,
+    read: Reader | None = None,
 ):
     """Returns train_step(state, batch, frozen) -> (state, metrics), compiled; donates the state.
 
@@ -147,7 +165,8 @@ def make_train_step(
 
     `frozen` is the base model of a state of adapters, None if the state is a whole model.
     `measure_gap`: the batch's old log-probabilities are the sampler's, and the metrics include
-    their distance from the model's. `shared`: layout of rows whose samples share a prompt.
+    their distance from the model's. `shared`: layout of rows whose samples share a prompt. `read`:
+    (batch, steps taken) -> tokens [B, T] that the model reads instead of those that it predicts.
     """
 
     def train_step(state: TrainState, batch: Batch, frozen: Transformer | None = None):
@@ -160,6 +179,7 @@ def make_train_step(
             frozen=frozen,
             measure_gap=measure_gap,
             shared=shared,
+            read=read(batch, state.step) if read else None,
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.model)
         model = optax.apply_updates(state.model, updates)

@@ -115,12 +115,15 @@ def config(
     for stage in (result.actor, result.critic, result.self_talk, result.improve):
         stage.fit.update(num_steps=num_steps, optimizer=optimizer)
     result.reinforce.optimizer = optimizer | {'schedule': 'constant'}
+    rate = 0.1 * optimizer['learning_rate']
+    result.prefer.fit.optimizer = optimizer | {'schedule': 'constant', 'learning_rate': rate}
     return result
 
 
 def with_adapters(config: ConfigDict, lora: dict) -> ConfigDict:
     """Returns the config with adapters in every stage that trains, on a base in bfloat16."""
     config.model.param_dtype = 'bfloat16'
-    for stage in (config.actor, config.critic, config.self_talk, config.improve, config.reinforce):
+    fitted = (config.actor, config.critic, config.self_talk, config.improve, config.prefer)
+    for stage in (*fitted, config.reinforce):
         stage.lora = lora
     return config

@@ -81,6 +81,8 @@ def experiment(model: dict, folder: str, *, learning_rate: float) -> ConfigDict:
     # A round goes on from the actor; both explorers may sample as many tokens.
     config.improve.update(num_problems=300, num_rounds=1, restart='last', num_monitored=100)
     config.improve.explore.update(num_attempts=3, num_refinements=2, token_budget=400)
+    config.prefer.update(num_problems=300, num_attempts=3, num_refinements=2)
+    config.prefer.fit.optimizer = optimizer | {'learning_rate': 1e-6, 'schedule': 'constant'}
     for stage, steps in ((config.actor, 240), (config.critic, 120), (config.improve, 50)):
         stage.fit.update(num_steps=steps, optimizer=optimizer)
     config.reinforce.update(
@@ -100,6 +102,7 @@ def tiny() -> ConfigDict:
     config.evaluate.uptake.num_problems = 6
     config.improve.update(num_problems=4, num_monitored=4)
     config.improve.explore.update(num_attempts=2, num_refinements=1, token_budget=0)
+    config.prefer.update(num_problems=4, num_attempts=2, num_refinements=1)
     for stage, steps in ((config.actor, 12), (config.critic, 10), (config.improve, 2)):
         stage.fit.num_steps = steps
     config.reinforce.update(num_steps=1, num_problems=2, num_samples=4, samples_per_row=2)

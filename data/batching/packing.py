@@ -102,17 +102,18 @@ def pack_pairs(pairs: Sequence[tuple[Example, Example]], *, rows: int | None, le
     and errors are those of `pack`.
     """
     packed = Rows(rows, length)
-    num_rejected = 0
-    for pair in pairs:
-        # Rows measures an item by its last element: here the pair as one sequence.
-        joined = Example(*(np.concatenate(sides) for sides in zip(*pair, strict=True)))
-        num_rejected += not packed.add((*pair, joined))
+    num_rejected = sum(not packed.add((*pair, joined(pair))) for pair in pairs)
     if num_rejected:
         raise ValueError(
             f'{num_rejected} of {len(pairs)} pairs do not fit in {rows} rows of {length}'
         )
     sequences = [[example for item in row for example in item[:2]] for row in packed.items]
     return to_batch(sequences, length=length)
+
+
+def joined(pair: Sequence[Example]) -> Example:
+    """Returns the sequences of a pair as one: `Rows` measures an item by its last element."""
+    return Example(*(np.concatenate(sides) for sides in zip(*pair, strict=True)))
 
 
 def pad(examples: Sequence[Example], *, length: int) -> Batch:

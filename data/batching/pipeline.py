@@ -36,8 +36,8 @@ class PackedIterator(grain.DatasetIterator):
         self._next_index = 0
         self._carried = []
 
-    def next_rows(self) -> list[list[tuple[int, Example]]]:
-        """Returns the (index, example) pairs of every row of the next batch."""
+    def next_rows(self) -> list[list[tuple]]:
+        """Returns the items of every row of the next batch: (index, example), or see `_item`."""
         items, self._carried = packing.fill(
             self._carried, self._read(), rows=self._rows, length=self._length
         )
@@ -46,23 +46,39 @@ class PackedIterator(grain.DatasetIterator):
         return items
 
     def __next__(self) -> Batch:
-        rows = self.next_rows()
-        return packing.to_batch([[item[-1] for item in row] for row in rows], length=self._length)
+        return self.to_batch(self.next_rows())
+
+    def to_batch(self, rows: list[list[tuple]]) -> Batch:
+        """Lays out rows that `next_rows` returned."""
+        sequences = [[example for item in row for example in _sequences(item)] for row in rows]
+        return packing.to_batch(sequences, length=self._length)
+
+    def _item(self, index: int) -> tuple:
+        """Index and example, or index, pair and the pair as one sequence."""
+        element = self._examples[index]
+        if isinstance(element, Example):
+            return index, element
+        return index, element, packing.joined(element[:2])
 
     def _read(self):
         while self._next_index < len(self._examples):
             index = self._next_index
             self._next_index += 1
-            yield index, self._examples[index]
+            yield self._item(index)
 
     def get_state(self) -> dict[str, Any]:
         """Returns the position as plain JSON values; the same on every process."""
-        return {'next_index': self._next_index, 'carried': [index for index, _ in self._carried]}
+        return {'next_index': self._next_index, 'carried': [item[0] for item in self._carried]}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Continues directly after the batch at which `state` was taken."""
         self._next_index = int(state['next_index'])
-        self._carried = [(int(index), self._examples[int(index)]) for index in state['carried']]
+        self._carried = [self._item(int(index)) for index in state['carried']]
+
+
+def _sequences(item: tuple) -> Sequence[Example]:
+    """The sequences of an item: its example, or both sides of its pair, side by side in a row."""
+    return item[1:] if len(item) == 2 else item[1][:2]
 
 
 class PackedDataset(grain.IterDataset):
@@ -77,7 +93,7 @@ class PackedDataset(grain.IterDataset):
 
 
 def make_dataset(
-    examples: Sequence[Example] | Callable[[int], Example],
+    examples: Sequence[Example] | Sequence[tuple] | Callable[[int], Example],
     *,
     seed: int,
     rows: int,
@@ -87,7 +103,8 @@ def make_dataset(
     """Returns an IterDataset of Batches, each exactly [rows, length].
 
     Args:
-        examples: a sequence, or a callable from index to Example that has a length.
+        examples: a sequence, or a callable from index to Example that has a length. An element may
+            be a tuple that begins with two Examples, a pair, which stays together in a row.
         seed: decides the order, which is a new permutation in every epoch.
         rows: rows of a batch.
         length: tokens of a row.

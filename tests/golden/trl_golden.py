@@ -17,6 +17,7 @@ GOLDEN = pathlib.Path(__file__).with_name('trl_golden.npz')
 PROMPT, COMPLETION, VOCAB = 2, 5, 5
 MAX_LENGTH = 6
 BETA = 0.4
+GAMMA, NLL, DESIRABLE, UNDESIRABLE = 0.3, 0.7, 1.2, 0.6
 LENGTHS = (5, 3, 4, 1)
 GROUP = {
     'grpo': {'loss_type': 'grpo', 'beta': 0.0, 'low': 0.2, 'high': 0.2, 'level': 'token'},
@@ -166,7 +167,7 @@ def rloo_loss(tensors):
     )
 
 
-def dpo_loss(tensors):
+def dpo_loss(tensors, loss_types=('sigmoid',)):
     """(loss, gradient of the logits) of DPOTrainer; preferred rows come first."""
     import torch
     from trl import DPOTrainer
@@ -178,8 +179,8 @@ def dpo_loss(tensors):
         ld_alpha=None,
         precompute_ref_logps=True,
         f_divergence_type='reverse_kl',
-        loss_types=['sigmoid'],
-        loss_weights=[1.0],
+        loss_types=loss_types,
+        loss_weights=[1.0, NLL][: len(loss_types)],
         beta=BETA,
         label_smoothing=0.0,
         use_weighting=False,
@@ -194,6 +195,89 @@ def dpo_loss(tensors):
     return _with_gradient(
         tensors, lambda logits: DPOTrainer._compute_loss(trainer, _model(logits), batch, False)
     )
+
+
+def kto_loss(tensors):
+    """(loss, gradient of the logits) of KTOTrainer; z0 is that of the old log-probabilities."""
+    import torch
+    from trl import KTOTrainer
+
+    tokens, mask = torch.tensor(tensors['tokens']), torch.tensor(tensors['mask'])
+    reference = (torch.tensor(tensors['ref']) * mask).sum(1)
+    other = (torch.tensor(tensors['old']) * mask).sum(1)
+    trainer = _trainer(
+        precompute_ref_logps=True,
+        calculate_KL=True,
+        loss_type='kto',
+        beta=BETA,
+        desirable_weight=DESIRABLE,
+        undesirable_weight=UNDESIRABLE,
+        _tp_size=1,
+        _compute_kl_logps=lambda model, batch: other,
+    )
+    batch = {
+        'input_ids': tokens,
+        'attention_mask': torch.ones_like(tokens),
+        'completion_mask': mask.long(),
+        'label': torch.arange(len(tokens)) < len(tokens) // 2,
+        'ref_logps': reference,
+        'ref_KL_logps': reference,
+    }
+    return _with_gradient(
+        tensors, lambda logits: KTOTrainer._compute_loss(trainer, _model(logits), batch, False)
+    )
+
+
+def reference_free_loss(tensors, trainer_class, **fields):
+    """(loss, gradient of the logits) of ORPOTrainer or CPOTrainer, on completion tokens only.
+
+    ORPOTrainer's likelihood is that of all tokens which the attention mask has.
+    """
+    import torch
+
+    tokens, mask = torch.tensor(tensors['tokens']), torch.tensor(tensors['mask']).long()
+    half = len(tokens) // 2
+    inputs = {
+        'concatenated_input_ids': tokens,
+        'concatenated_attention_mask': mask,
+        'concatenated_labels': torch.where(mask == 1, tokens, -100),
+    }
+    trainer = _trainer(
+        is_encoder_decoder=False,
+        pad_token_id=0,
+        padding_value=0,
+        concatenated_inputs=lambda *_, **__: inputs,
+        get_batch_logps=trainer_class.get_batch_logps,
+        **fields,
+    )
+    for name in ('concatenated_forward', 'odds_ratio_loss', 'cpo_loss'):
+        if hasattr(trainer_class, name):
+            setattr(trainer, name, types.MethodType(getattr(trainer_class, name), trainer))
+
+    def loss(logits):
+        batch = {'chosen_labels': inputs['concatenated_labels'][:half]}
+        model = lambda *_, **__: types.SimpleNamespace(logits=logits)  # noqa: E731
+        return trainer_class.get_batch_loss_metrics(trainer, model, batch)[0]
+
+    return _with_gradient(tensors, loss)
+
+
+def pair_losses(tensors):
+    """Name -> (loss, gradient of the logits) of every loss of pairs; preferred rows come first."""
+    from trl.experimental.cpo import CPOTrainer
+    from trl.experimental.orpo import ORPOTrainer
+
+    simpo = {'loss_type': 'simpo', 'beta': BETA, 'simpo_gamma': GAMMA, 'alpha': 0.0}
+    simpo |= {'label_smoothing': 0.0}
+    return {
+        'dpo': dpo_loss(tensors),
+        'dpo-nll': dpo_loss(tensors, ('sigmoid', 'sft')),
+        'ipo': dpo_loss(tensors, ('ipo',)),
+        'kto': kto_loss(tensors),
+        'orpo': reference_free_loss(tensors, ORPOTrainer, beta=BETA),
+        'simpo': reference_free_loss(tensors, CPOTrainer, cpo_alpha=0.0, **simpo),
+        'simpo-nll': reference_free_loss(tensors, CPOTrainer, cpo_alpha=NLL, **simpo),
+    }
 
 
 def sft_loss(tensors):
@@ -211,7 +295,7 @@ def all_losses() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Method -> (loss, gradient [B, T, V] of the logits)."""
     tensors = inputs()
     losses = {name: group_loss(name, tensors) for name in GROUP}
-    return losses | {'rloo': rloo_loss(tensors), 'dpo': dpo_loss(tensors), 'sft': sft_loss(tensors)}
+    return losses | {'rloo': rloo_loss(tensors), 'sft': sft_loss(tensors), **pair_losses(tensors)}
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ import numpy as np
 from elenchus.data import records
 from elenchus.train.rl import advantages, rewards
 
+ROLES = records.ROLES
 PROBLEM = records.Problem('p', 'question', '1', '1', 1, 'lab')
 
 
@@ -19,6 +20,29 @@ def turns(*facts, role='attempt', texts=None, tokens=4, limit=100):
         turn = records.Turn(role, (6,), (5,) * size, facts=records.TurnFacts(**values))
         group.append(rewards.JudgedTurn(turn, turn, PROBLEM, limit, 4, lambda turn, t=text: t))
     return group
+
+
+def written(role, tokens, *, scores=(), ends=None, **facts):
+    """A turn of these tokens; `scores` are those of its steps, of one token each by default."""
+    ends = ends or range(1, len(scores) + 1)
+    steps = tuple(records.Step(end, score) for end, score in zip(ends, scores, strict=True))
+    facts = records.TurnFacts(**facts)
+    return records.Turn(role, (ROLES.index(role),), tuple(tokens), steps=steps, facts=facts)
+
+
+def talk(*turns, problem='p'):
+    """An episode: a question and these turns."""
+    return records.Episode(problem, 1, (written('question', (1,)), *turns))
+
+
+def group(*episodes):
+    """A group of these episodes of one problem."""
+    return records.RolloutGroup(PROBLEM, tuple(episodes))
+
+
+def last_tokens(pairs):
+    """(tokens of the chosen, of the rejected turn) of each pair."""
+    return [tuple(side.turns[-1].tokens for side in pair[:2]) for pair in pairs]
 
 
 def outcome(function, returns, *, state=None, roles=('attempt',), rewards_=None, discount=0.0):

@@ -10,6 +10,7 @@ import pytest
 from elenchus.data.records import Batch
 from elenchus.model import logprobs as logprobs_lib
 from elenchus.train import objective as objective_lib
+from elenchus.train import preferences
 from tests.golden import trl_golden
 from tests.support import tiny_model
 
@@ -23,15 +24,26 @@ OURS = {
     'cispo': dataclasses.replace(objective_lib.CISPO, clip_high=0.3),
     'corrected': objective_lib.GRPO,
     'rloo': objective_lib.RLOO,
-    'dpo': objective_lib.dpo(trl_golden.BETA),
 }
+CONSTANTS = {
+    'simpo': {'gamma': trl_golden.GAMMA},
+    'simpo-nll': {'gamma': trl_golden.GAMMA},
+    'kto': {'desirable': trl_golden.DESIRABLE, 'undesirable': trl_golden.UNDESIRABLE},
+}
+for _name in ('dpo', 'dpo-nll', 'ipo', 'kto', 'orpo', 'simpo', 'simpo-nll'):
+    _kind, _, _nll = _name.partition('-')
+    _constants = CONSTANTS.get(_name, {}) | ({'nll_coef': trl_golden.NLL} if _nll else {})
+    OURS[_name] = objective_lib.of_pairs(
+        preferences.published(_kind, beta=trl_golden.BETA, **_constants)
+    )
 
 
 def to_batch(name, inputs) -> Batch:
     """Batch of the same rows; a pair becomes one row of two sequences."""
     mask = inputs['mask']
     weights = np.ones_like(mask)
-    if name not in ('sft', 'dpo'):
+    is_paired = bool(OURS[name].pairs)
+    if name != 'sft' and not is_paired:
         weights = weights * inputs['advantages'][:, None]
     if name == 'corrected':
         weights = weights * inputs['trust']
@@ -40,16 +52,24 @@ def to_batch(name, inputs) -> Batch:
         'loss_mask': mask,
         'weights': weights,
         'old_logprobs': inputs['old'],
-        'ref_logprobs': inputs['ref'],
+        'ref_logprobs': inputs['ref'] + (z0(inputs) if name == 'kto' else 0.0),
         'segments': np.ones(mask.shape, np.int32),
     }
     zeros = np.zeros(mask.shape, np.int32)
     batch = Batch(**{field: fields.get(field, zeros) for field in Batch._fields})
-    if name != 'dpo':
+    if not is_paired:
         return batch
     batch = jax.tree.map(in_pairs, batch)
     second = np.arange(batch.segments.shape[1]) >= mask.shape[1]
     return batch._replace(segments=batch.segments + second.astype(np.int32))
+
+
+def z0(inputs):
+    """KTO's z0 at the first trained token of each sequence, 0 elsewhere."""
+    gaps = ((inputs['old'] - inputs['ref']) * inputs['mask']).sum(1)
+    assert gaps.mean() > 0.01
+    first = np.arange(inputs['mask'].shape[1]) == trl_golden.PROMPT
+    return gaps.mean() * first.astype(np.float32)
 
 
 def in_pairs(rows):
@@ -64,7 +84,7 @@ def ours(name, inputs):
     def loss(logits):
         logprobs, entropy = logprobs_lib.log_softmax_at(logits[:, :-1], inputs['tokens'][:, 1:])
         logprobs, entropy = (jnp.pad(x, ((0, 0), (1, 0))) for x in (logprobs, entropy))
-        if name == 'dpo':
+        if OURS[name].pairs:
             logprobs, entropy = map(in_pairs, (logprobs, entropy))
         sums = objective_lib.loss(OURS[name], batch, logprobs=logprobs, entropy=entropy)
         return sums.total / sums.weight

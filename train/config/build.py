@@ -24,9 +24,10 @@ from elenchus.data.grading.judge import AnswerSettings
 from elenchus.model.ranges import Range, show
 from elenchus.sampling.slots import Slot, without_folder
 from elenchus.train.objective import Objective, ObjectiveSettings
+from elenchus.train.preferences import PairLoss, PairLossSettings
 
 T = TypeVar('T')
-SETTINGS_OF: dict[type, type] = {Objective: ObjectiveSettings}
+SETTINGS_OF: dict[type, type] = {Objective: ObjectiveSettings, PairLoss: PairLossSettings}
 """Type of a field -> the settings that a config has for it, whose `resolve` returns the field."""
 RANGES_OF: dict[type, dict[str, Range]] = {
     AnswerSettings: {

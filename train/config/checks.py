@@ -6,7 +6,7 @@ from elenchus.data.text.chat_templates import Template
 from elenchus.model.ranges import MOST
 from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.train.config import players
-from elenchus.train.config.run_settings import REINFORCED, RunSettings
+from elenchus.train.config.run_settings import PREFERRED, REINFORCED, RunSettings
 from elenchus.train.config.sampling_settings import SamplingSettings
 from elenchus.train.rl.settings import TRAINED_ROLES, max_response_tokens
 
@@ -22,7 +22,11 @@ def check_settings(s: RunSettings) -> None:
 
 def check_counts(s: RunSettings) -> None:
     """Raises ValueError if a stage needs more problems than there are."""
+    preferred = min(s.prefer.num_problems, s.data.num_train)
+    if set(PREFERRED) & set(s.stages):
+        preferred = s.prefer.num_problems
     for name, count, limit in (
+        ('prefer.num_problems', preferred, s.data.num_train),
         ('actor.num_problems', s.actor.num_problems, s.data.num_train),
         ('critique.num_problems', s.critique.num_problems, s.data.num_train),
         ('improve.num_problems', s.improve.num_problems, s.data.num_train),
@@ -64,6 +68,7 @@ def check_ids(s: RunSettings) -> None:
         ('critique.num_attempts', s.critique.num_problems, samples),
         ('improve.explore.num_attempts', s.improve.num_problems, explore.ids_per_question),
         ('reinforce.num_samples', s.reinforce.num_problems, s.reinforce.num_samples),
+        ('prefer.num_attempts', s.prefer.num_problems, s.prefer.ids_per_question),
     ):
         if problems * each > MOST:
             raise ValueError(
@@ -117,7 +122,8 @@ def check_lora(s: RunSettings) -> None:
     """Raises ValueError if a stage's adapters do not fit the model that they train."""
     for stage in players.SECTION_OF.keys() & (set(s.stages) - {'evaluate'}):  # which trains none
         section = players.SECTION_OF[stage]
-        trained = REINFORCED.get(stage, ('critic' if stage == 'critic' else 'actor',))
+        alone = PREFERRED.get(stage, 'critic' if stage == 'critic' else 'actor')
+        trained = REINFORCED.get(stage, (alone,))
         for player in trained if section != 'improve' or s.improve.restart == 'last' else ():
             start = players.SECTION_OF.get(players.start_of(s, stage, player))
             lora, expected = getattr(s, section).lora, getattr(s, start).lora if start else None
@@ -140,7 +146,7 @@ def check_lora(s: RunSettings) -> None:
 def trained_by(s: RunSettings, stage: str):
     """Returns the section of a stage that trains a player; None for other stages."""
     sections = {'actor': s.actor, 'critic': s.critic, 'self_talk': s.self_talk}
-    sections |= dict.fromkeys(REINFORCED, s.reinforce)
+    sections |= dict.fromkeys(REINFORCED, s.reinforce) | dict.fromkeys(PREFERRED, s.prefer)
     return s.improve if stage in EXPLORERS else sections.get(stage)
 
 

@@ -9,12 +9,14 @@ from the same start, or a chain; '' is refused where a reader could not tell whi
 from collections.abc import Mapping
 
 from elenchus.sampling.exploration.explorers import EXPLORERS
-from elenchus.train.config.run_settings import REINFORCED, RunSettings
+from elenchus.train.config.run_settings import PREFERRED, REINFORCED, RunSettings
 from elenchus.train.rl.settings import Player
 
 MAKERS: Mapping[Player, tuple[str, ...]] = {
-    'actor': ('actor', 'self_talk', *EXPLORERS, 'reinforce', 'reinforce_both'),
-    'critic': ('critic', 'reinforce_critic', 'reinforce_both'),
+    'actor': (
+        *('actor', 'self_talk', *EXPLORERS, 'reinforce', 'reinforce_both', 'prefer', 'average'),
+    ),
+    'critic': ('critic', 'reinforce_critic', 'reinforce_both', 'prefer_critic'),
 }
 """Player -> the stages that end with a new model of it."""
 
@@ -25,6 +27,7 @@ SECTION_OF: Mapping[str, str] = {
     'critic': 'critic',
     **dict.fromkeys(EXPLORERS, 'improve'),
     **dict.fromkeys(REINFORCED, 'reinforce'),
+    **dict.fromkeys(PREFERRED, 'prefer'),
 }
 """Stage that starts from a player's model -> its section, which has the setting `start`."""
 
@@ -88,6 +91,8 @@ def stages_read(s: RunSettings, stage: str) -> tuple[str, ...]:
         names.append('critique')
     if stage in EXPLORERS:
         names.append('base')
+    if stage == 'average':
+        names += s.average.stages
     # These two read an earlier stage only if there is one.
     optional = {'evaluate': 'base', 'self_talk': 'evaluate'}.get(stage)
     names += [optional] if optional in earlier else []
@@ -116,6 +121,7 @@ def check_stages(s: RunSettings) -> None:
     """Raises ValueError if a stage is twice in the run, or comes before one that it reads."""
     if not s.stages:
         raise ValueError("config.stages=() has no stage; nearest: ('base',)")
+    check_average(s)
     for i, stage in enumerate(s.stages):
         if stage in s.stages[:i]:
             raise ValueError(f'config.stages={s.stages} has {stage!r} twice: leave one out')
@@ -127,6 +133,17 @@ def check_stages(s: RunSettings) -> None:
                 )
         for player in players_read(stage):
             check_start(s, stage, player)
+
+
+def check_average(s: RunSettings) -> None:
+    """Raises ValueError if `average` names a stage that makes no actor, or none at all."""
+    valid = [name for name in before(s, 'average') if name in (*MAKERS['actor'], 'base')]
+    wrong = [name for name in s.average.stages if name not in valid]
+    if 'average' in s.stages and (wrong or not s.average.stages):
+        raise ValueError(
+            f'average.stages={s.average.stages} must be stages before it that make an actor: '
+            f'one or more of {valid}'
+        )
 
 
 def check_start(s: RunSettings, stage: str, player: Player) -> None:
@@ -160,7 +177,8 @@ def check_start(s: RunSettings, stage: str, player: Player) -> None:
     if value:
         return
     for maker in reversed(before(s, stage)):
-        if maker == start or maker not in MAKERS[player]:
+        # An average starts from several models: what reads it names it.
+        if maker == start or maker not in MAKERS[player] or maker == 'average':
             continue
         if start_of(s, maker, player) != start:
             raise ValueError(

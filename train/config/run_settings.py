@@ -12,7 +12,6 @@ from elenchus.data.critiques.calculator.annotator import Form
 from elenchus.data.text.prompts import Prompts
 from elenchus.model.config import ModelConfig
 from elenchus.model.lora import LoraSettings
-from elenchus.model.quantization import Quantization
 from elenchus.model.ranges import (
     Length,
     NonNegativeInt,
@@ -31,8 +30,11 @@ from elenchus.sampling.engine.sampling_methods import Temperature
 from elenchus.sampling.exploration.context import ExploreSettings
 from elenchus.sampling.exploration.controller import CandidateSettings
 from elenchus.sampling.exploration.round_changes import CONTROLLERS, tries_candidates
+from elenchus.train.config.base_settings import BaseSettings
+from elenchus.train.config.base_settings import BaseShares as BaseShares
 from elenchus.train.config.data_settings import DataSettings
 from elenchus.train.config.evaluate_settings import EvaluateSettings, ProblemCount, Rounds
+from elenchus.train.config.prefer_settings import AverageSettings, PreferSettings
 from elenchus.train.config.sampling_settings import SamplingSettings
 from elenchus.train.config.stage_names import StageName, StartName
 from elenchus.train.loop import LoopSettings
@@ -47,6 +49,8 @@ REINFORCED: Mapping[str, tuple[Player, ...]] = {
     'reinforce_both': ('actor', 'critic'),
 }
 """Stage of reinforcement learning -> the players that it trains."""
+PREFERRED: Mapping[str, Player] = {'prefer': 'actor', 'prefer_critic': 'critic'}
+"""Stage of preference optimisation -> the player that it trains."""
 
 TemplateName = Literal[
     *('elenchus', 'chatml', 'qwen2.5', 'qwen2.5-math', 'qwen3'),
@@ -73,35 +77,6 @@ class TokenizerSettings:
             raise ValueError(
                 "tokenizer.vocab_size=0 leaves tokenizer.kind='train' no pieces; nearest: 512"
             )
-
-
-@dataclasses.dataclass(frozen=True)
-@checked('base.shares')
-class BaseShares:
-    """Mixture of documents of the lab's base model; the shares sum to 1."""
-
-    drill: Share  # look-ups and sums alone
-    worked: Share  # every quantity derived in small steps
-    attempt: Share
-    critique: Share
-    refinement: Share
-
-    def __post_init__(self):
-        total = sum(dataclasses.astuple(self))
-        if abs(total - 1) > 1e-6:
-            raise ValueError(f'base.shares={self} must sum to 1, not {total}')
-
-
-@dataclasses.dataclass(frozen=True)
-@checked('base')
-class BaseSettings:
-    """The stage `base`: the model that actor and critic start from."""
-
-    checkpoint: str  # saved model to start from; '': random weights
-    num_documents: PositiveInt
-    shares: BaseShares
-    fit: FitSettings  # 0 steps: the checkpoint is used unchanged
-    quantize: Quantization  # of the frozen base under adapters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,4 +234,6 @@ class RunSettings:
     evaluate: EvaluateSettings
     self_talk: SelfTalkSettings
     improve: ImproveSettings
+    prefer: PreferSettings
+    average: AverageSettings
     reinforce: ReinforceSettings

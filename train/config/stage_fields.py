@@ -14,8 +14,9 @@ from typing import Any
 
 from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.train.checkpoints.saved_models import EARLIER_DEFAULTS
+from elenchus.train.config.new_stages import NEW_STAGES
 from elenchus.train.config.players import stages_read
-from elenchus.train.config.run_settings import REINFORCED, RunSettings
+from elenchus.train.config.run_settings import PREFERRED, REINFORCED, RunSettings
 
 CONTENTS = ('base.checkpoint', 'critic.checkpoint', 'critique.annotator_path')
 """Paths of models and critiques: whether there is one binds a stage, and what is there."""
@@ -96,9 +97,11 @@ EARLIER: Mapping[str, Any] = {
     'self_talk.splice': 'talk',
     'evaluate.start': 'newest',
     'evaluate.critic_start': 'newest',
+    **NEW_STAGES,
     **{
-        f'{section}.fit.reweigh': 'none'
+        f'{section}.fit.{name}': value
         for section in ('base', 'actor', 'critic', 'self_talk', 'improve')
+        for name, value in (('reweigh', 'none'), ('read', 'same'))
     },
 }
 """Field -> the value with which today's code does what it did before the field existed.
@@ -122,6 +125,8 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     'self_talk': ('self_talk', 'critique', 'sampling', 'evaluate', 'train'),
     **dict.fromkeys(EXPLORERS, ('improve', 'actor', 'sampling', 'evaluate', 'train')),
     **dict.fromkeys(REINFORCED, ('reinforce', 'sampling', 'evaluate', 'train')),
+    **dict.fromkeys(PREFERRED, ('prefer', 'sampling', 'evaluate', 'train')),
+    'average': ('average', 'sampling', 'evaluate'),
 }
 """Stage -> the sections that it reads itself."""
 

@@ -19,6 +19,9 @@ StageName = Literal[
     'reinforce',
     'reinforce_critic',
     'reinforce_both',
+    'prefer',
+    'prefer_critic',
+    'average',
 ]
 
 StartName = Literal[StageName, 'newest', '']

@@ -23,7 +23,9 @@ from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.train import objective, optimizer, step
 from elenchus.train.config.checks import trained_by
 from elenchus.train.config.players import is_one_model
+from elenchus.train.config.prefer_settings import PreferSettings
 from elenchus.train.config.run_settings import (
+    PREFERRED,
     REINFORCED,
     ActorSettings,
     CriticSettings,
@@ -35,7 +37,7 @@ from elenchus.train.planning.machines import Topology
 from elenchus.train.planning.memory_plan import Phase, RunPlan, SamplingLoad, TrainingLoad
 from elenchus.train.run import checks
 
-SAMPLING_STAGES = {'critique', 'evaluate', *REINFORCED, *EXPLORERS}
+SAMPLING_STAGES = {'critique', 'evaluate', *REINFORCED, *PREFERRED, *EXPLORERS}
 
 
 def plan_of(s: RunSettings) -> RunPlan:
@@ -59,19 +61,23 @@ def plan_of(s: RunSettings) -> RunPlan:
 
 
 def fit_load(
-    s: RunSettings, name: str, stage: ActorSettings | CriticSettings | ImproveSettings
+    s: RunSettings,
+    name: str,
+    stage: ActorSettings | CriticSettings | ImproveSettings | PreferSettings,
 ) -> TrainingLoad:
-    """Training of a supervised stage."""
+    """Training of a supervised stage, or on pairs, which scores them before and after."""
+    pairs = stage if isinstance(stage, PreferSettings) else None
     return TrainingLoad(
         name=name,
         optimizer=stage.fit.optimizer,
         lora=stage.lora,
-        objective=objective.SFT,
+        objective=objective.of_pairs(pairs.loss) if pairs else objective.SFT,
         transform=step.IDENTITY,
         rows=s.train.rows,
-        length=s.train.length,
+        length=(pairs and pairs.length) or s.train.length,
         num_microbatches=s.train.num_microbatches,
         others=0,
+        logprobs=bool(pairs),
     )
 
 

@@ -21,7 +21,7 @@ from elenchus.data.text.printable import printable
 from elenchus.train.config import build
 from elenchus.train.metrics import writers
 from elenchus.train.report import html_elements as html
-from elenchus.train.report import html_episodes, html_frontier, html_uptake, plots
+from elenchus.train.report import html_episodes, html_frontier, html_pairs, html_uptake, plots
 from elenchus.train.report.plots import Stages
 
 TEMPLATE = pathlib.Path(__file__).with_name('template.html')
@@ -63,7 +63,7 @@ def write_report(workdir: str | os.PathLike) -> epath.Path:
         'Compute-optimal test time': html_frontier.frontier_section(evaluations),
         'The critic': _critic_section(evaluations),
         'Is the critique read?': html_uptake.uptake_section(evaluations),
-        'Loss and reward': _training_curves(workdir, stages),
+        'Loss and reward': html_pairs.pairs_table(stages) + _training_curves(workdir, stages),
         'Episodes to read': _chosen_episodes(workdir, stages),
         'Cost': _cost_by_stage(stages),
     }

@@ -12,6 +12,7 @@ from elenchus.data import records
 from elenchus.data.critiques.oracle import ConstructedAttempt
 from elenchus.data.records import Episode, Problem, RolloutGroup
 from elenchus.sampling import episodes as episode_lib
+from elenchus.sampling.critique_data import annotators
 from elenchus.sampling.engine.sampling_methods import Method
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
@@ -223,11 +224,17 @@ def label_by_rollouts(
 
 
 def measure_helpfulness(
-    setup: RolloutSetup, episodes: Sequence[Episode], problems: Sequence[Problem], *, seed: int
+    setup: RolloutSetup,
+    episodes: Sequence[Episode],
+    problems: Sequence[Problem],
+    *,
+    seed: int,
+    first: int = 0,
 ) -> tuple[list[Episode], int]:
     """Adds to critiques the fact `helpful`, the mean effect of refinements; returns tokens too.
 
     A critique that `setup.refine` does not select leaves the attempt as it is: its effect is 0.
+    `first` is the number of the first episode, which selects the noise.
     """
     models, count = setup.models, setup.num_refinements
     due = [i for i, episode in enumerate(episodes) if asks_for_refinement(episode, setup.refine)]
@@ -238,7 +245,10 @@ def measure_helpfulness(
         problems=[problems[i] for i in due],
         judge=models.judge,
         spec=SampleSpec(
-            count, setup.method, derive_seed(seed, 'refinement'), [i * count for i in due]
+            count,
+            setup.method,
+            derive_seed(seed, 'refinement'),
+            [(first + i) * count for i in due],
         ),
     )
     effects = [0.0] * len(episodes)

@@ -190,8 +190,8 @@ class ReinforceSettings:
     lora: LoraSettings  # adapters of the trained player; must equal those it already has
 
     def __post_init__(self):
-        if self.objective.surrogate == 'dpo':
-            raise ValueError("reinforce.objective.surrogate='dpo' needs pairs; use another one")
+        if self.objective.pairs:
+            raise ValueError("reinforce.objective.surrogate='pair' needs pairs: use stage 'prefer'")
         if self.implicit.beta and (not self.advantage.step_coef or reads_scores(self.rewards)):
             raise ValueError(
                 f'reinforce.implicit.beta={self.implicit.beta} gives steps scores for '

@@ -3,6 +3,7 @@
     base -> actor -> critique (data) -> critic -> evaluate
                                                -> vanilla, critique_in_the_loop, ... (improve)
                                                -> reinforce, reinforce_critic, reinforce_both
+                                               -> prefer, prefer_critic; average
 
 A stage's function takes its folder and, by name, only what it uses; none takes the whole run. So
 each can be called from Python as well.
@@ -18,18 +19,20 @@ from elenchus.model.transformer import Transformer
 from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.sampling.seeds import derive_seed
 from elenchus.train.config import players
-from elenchus.train.config.run_settings import REINFORCED
+from elenchus.train.config.run_settings import PREFERRED, REINFORCED
 from elenchus.train.run.directory import SUMMARY, read_json
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.run.session import Run
 from elenchus.train.stages import (
     actor,
     annotators,
+    average,
     base_model,
     critic,
     critique_data,
     evaluate,
     improve_rounds,
+    prefer,
     reinforce,
     self_talk,
     self_talk_data,
@@ -151,6 +154,32 @@ def reinforce_arguments(run: Run, *, stage: str) -> dict[str, Any]:
     }
 
 
+def prefer_arguments(run: Run, *, stage: str) -> dict[str, Any]:
+    """Arguments of a stage of preference optimisation."""
+    return {
+        'player': PREFERRED[stage],
+        'start': improve_rounds.SavedPair(*(run.start_folder(stage, p) for p in PLAYERS)),
+        'settings': run.settings.prefer,
+        'train_problems': run.inputs.train_problems,
+        **_shared(run, stage),
+    }
+
+
+def average_arguments(run: Run) -> dict[str, Any]:
+    """Arguments of the stage `average`."""
+    s = run.settings
+    folders = {name: _actor_folder(run, name) for name in s.average.stages}
+    return {
+        'loads': {n: functools.partial(run.store.load, folder) for n, folder in folders.items()},
+        'settings': s.average,
+        'test_problems': run.inputs.test_problems,
+        'evaluation': s.evaluate,
+        'store': run.store,
+        'samplers': run.samplers,
+        'seed': s.seed,
+    }
+
+
 def self_talk_arguments(run: Run) -> dict[str, Any]:
     """Arguments of the stage `self_talk`."""
     s, problems = run.settings.self_talk, run.inputs.train_problems
@@ -191,6 +220,11 @@ STAGES: Mapping[str, Stage] = {
         name: Stage(reinforce.reinforce_stage, functools.partial(reinforce_arguments, stage=name))
         for name in REINFORCED
     },
+    **{
+        name: Stage(prefer.prefer_stage, functools.partial(prefer_arguments, stage=name))
+        for name in PREFERRED
+    },
+    'average': Stage(average.average_stage, average_arguments),
 }
 
 
@@ -228,6 +262,13 @@ def _to_train(
     """
     folder, seed = run.start_folder(stage, player), derive_seed(run.settings.seed, name)
     return run.store.load_to_train(folder, settings, seed=seed)
+
+
+def _actor_folder(run: Run, stage: str) -> Any:
+    """The folder of the actor that a stage made."""
+    if stage == 'reinforce_both':
+        return run.directory.stage(stage).path / 'actor' / 'model'
+    return run.directory.model_folder(stage)
 
 
 def _base_model(run: Run) -> Transformer | None:

@@ -13,7 +13,7 @@ from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.loop import LoopSettings, init_train_state, to_device, train_loop
 from elenchus.train.metrics import speed
 from elenchus.train.run.directory import StageFolder
-from elenchus.train.sft import FitSettings, make_sft_step
+from elenchus.train.sft import FitSettings, make_fit_step
 from elenchus.train.state import TrainState
 
 
@@ -39,13 +39,16 @@ class CountedBatches:
     The cursor, plain JSON, is the position in the data and the counts up to there.
     """
 
-    def __init__(self, examples: Sequence[Example], loop: LoopSettings, *, seed: int):
-        shape = {'rows': loop.rows, 'length': loop.length}
+    def __init__(self, examples: Sequence, rows: int, length: int, *, seed: int):
+        shape = {'rows': rows, 'length': length}
         self._batches = iter(pipeline.make_dataset(examples, seed=seed, num_epochs=None, **shape))
         self.counts = {'tokens_trained': 0, 'tokens_padding': 0}
 
     def __next__(self) -> Batch:
-        batch = next(self._batches)
+        return self.count(next(self._batches))
+
+    def count(self, batch: Batch) -> Batch:
+        """Adds the tokens of a batch to the counts, and returns the batch."""
         for name, count in packing.token_counts(batch).items():
             self.counts[name] += count
         return batch
@@ -77,8 +80,8 @@ def sft(
     """
     stage = stage or StageFolder.temporary()
     num_examples, examples = len(examples), drop_too_long(examples, loop, name=stage.path.name)
-    optimizer, train_step = make_sft_step(settings, loop)
-    batches = CountedBatches(examples, loop, seed=seed)
+    optimizer, train_step = make_fit_step(settings, loop, seed=seed)
+    batches = CountedBatches(examples, loop.rows, loop.length, seed=seed)
     trained, frozen = lora.split(model)
 
     def advance(step: int, state: TrainState):

@@ -1,0 +1,47 @@
+"""Fields of stages that earlier versions of the code did not have, with a value for each.
+
+No earlier run has these stages, so their values bind nothing; the fields must be known.
+"""
+
+_OPTIMIZER = {
+    'name': 'muon',
+    'learning_rate': 0.0003,
+    'adam_learning_rate': 0.0003 / 7,
+    'schedule': 'constant',
+    'warmup_fraction': 0.05,
+    'weight_decay': 0.0,
+    'beta1': 0.9,
+    'beta2': 0.95,
+    'clip_norm': 1.0,
+}
+_PREFER = {
+    'start': '',
+    'critic_start': '',
+    'num_problems': 6,
+    'num_rounds': 2,
+    'restart': 'last',
+    'explorer': 'critique_in_the_loop',
+    'num_attempts': 2,
+    'num_critiques': 2,
+    'num_refinements': 1,
+    'pairs': 'right_wrong',
+    'keep': 4,
+    'prompt': 'question',
+    'mask_common': False,
+    'length': 0,
+    'loss.kind': 'dpo',
+    **dict.fromkeys(f'loss.{n}' for n in ('beta', 'gamma', 'nll_coef', 'desirable', 'undesirable')),
+    'fit.num_steps': 4,
+    'fit.reweigh': 'none',
+    'fit.read': 'same',
+    **{f'fit.optimizer.{name}': value for name, value in _OPTIMIZER.items()},
+    'lora.rank': 0,
+    'lora.alpha': 32.0,
+    'lora.targets': ('query', 'key', 'value', 'out', 'gate', 'up', 'down'),
+}
+NEW_STAGES = {
+    **{f'prefer.{name}': value for name, value in _PREFER.items()},
+    'average.stages': ('actor',),
+    'average.weights': (),
+}
+"""Field -> a value of it."""
