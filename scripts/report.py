@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> None:
         raise ValueError('WORKDIR is missing; name the folder of a run, such as runs/lab')
     if len(others) >= NUM_RUNS:
         raise ValueError(f'unexpected argument {others[1]!r}; at most two runs are compared')
-    if not others or not OUT.value:
+    if not OUT.value:
         print(write_report(workdir))
     out = OUT.value or epath.Path(workdir) / 'browser'
     print(write_browser(workdir, out, other=others[0] if others else None))
@@ -33,7 +33,7 @@ if __name__ == '__main__':
         'out',
         None,
         'Folder of the browser, which may be moved and opens from disk; default: WORKDIR/browser. '
-        'With two runs and --out nothing is written into their folders.',
+        'With --out nothing is written into the folders of the runs.',
     )
     with cli.one_line_errors():
         app.run(main, flags_parser=cli.parse_flags)

@@ -22,6 +22,7 @@ class Check(NamedTuple):
 
     flag: str
     limit: float
+    of: str  # what it is a share of: 'episodes', 'sampled', 'critiques', 'steps', 'groups', 'stored'
     remedy: str
 
 
@@ -29,19 +30,21 @@ CHECKS = (
     Check(
         'truncated',
         0.1,
+        'sampled',
         'longer sampling.*_tokens; a model that never ends a turn has seen too few ends',
     ),
-    Check('unreadable', 0.05, 'more critic training steps, or prompts.critique with the format'),
-    Check('no_answer', 0.05, 'data.answer with the marks that the model uses'),
-    Check('verifier', 0.01, 'data.answer.timeout_s; look for expressions that explode'),
-    Check('unsure', 0.05, 'answers in a form that can be compared'),
-    Check('spurious', 0.2, 'rewards of steps; such answers are trained on as right'),
+    Check('unreadable', 0.05, 'critiques', 'more critic training steps, or prompts.critique with the format'),
+    Check('no_answer', 0.05, 'episodes', 'data.answer with the marks that the model uses'),
+    Check('verifier', 0.01, 'episodes', 'data.answer.timeout_s; look for expressions that explode'),
+    Check('unsure', 0.05, 'episodes', 'answers in a form that can be compared'),
+    Check('spurious', 0.2, 'steps', 'rewards of steps; such answers are trained on as right'),
     Check(
         'no_variance',
         diagnostics.HEALTHY['reward/groups_without_variance'].high,
+        'groups',
         diagnostics.HEALTHY['reward/groups_without_variance'].cause,
     ),
-    Check('mismatch', 0.02, diagnostics.MISMATCH),
+    Check('mismatch', 0.02, 'stored', diagnostics.MISMATCH),
 )
 """Limits are of shares of episodes; they are ours, and healthy runs of the lab stay below them."""
 
