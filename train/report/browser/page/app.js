@@ -51,9 +51,9 @@
     const query = E.filter.parse(app.run.fields, location.hash), text = JSON.stringify(query);
     if (text !== app.last || before.run !== settings.run || !app.result) { app.last = text; app.query = query; filter(); }
     else if (before.order !== settings.order) sort();
-    if (settings.ep !== undefined) app.list.mark(settings.ep);
-    else if (before.ep !== undefined) app.list.mark(null);
     draw();
+    if (settings.ep !== undefined) app.list.mark(settings.ep); // once it has its size
+    else if (before.ep !== undefined) app.list.mark(null);
   }
 
   function filter() {
@@ -94,9 +94,9 @@
   }
 
   function count() {
-    const text = `${E.count(app.result.kept.length)} of ${E.plural(app.run.size, 'episode')}`;
+    const text = `${E.count(app.result.kept.length)} of ${E.count(app.run.size)}`;
     E.put(el('count'), text);
-    E.say(text);
+    E.say(`${text} episodes`);
   }
 
   function draw() {
@@ -145,7 +145,7 @@
   function frame() {
     const { runs } = app;
     document.title = `${runs.map((run) => run.about.name).join(' and ')} · episodes`;
-    E.put(el('name'), 'Elenchus', h('span', null, app.runs.length > 1 ? h('select', { 'aria-label': 'Run', onchange: (event) => go({}, { run: event.target.value }) },
+    E.put(el('name'), h('b', null, 'Elenchus'), h('span', null, app.runs.length > 1 ? h('select', { 'aria-label': 'Run', onchange: (event) => go({}, { run: event.target.value }) },
       runs.map((run) => h('option', { value: run.key, selected: run === app.run }, run.about.name))) : runs[0].about.name));
     E.put(el('views'), VIEWS.map(([name, title]) => E.button(title, () => app.set({ view: name, ep: name === 'episodes' ? null : app.settings.ep }), { 'data-view': name })));
     E.put(el('tools'), h('a', { href: 'summary.html' }, 'Summary'), E.button('JSONL', () => E.exporter.write(app, 'jsonl'), { title: 'write the filtered episodes with their texts' }),

@@ -61,7 +61,7 @@
         'aria-label': `score ${E.number(bin.score)}: ${E.number(bin.right)} right, ${bin.count} ${unit}; show them` },
       svg('title', null, `score ${E.number(bin.score)}, right ${E.number(bin.right)}, ${E.count(bin.count)} ${unit}`))),
       svg('text', { x: x(0.5), y: size - 1, 'text-anchor': 'middle' }, "critic's score"),
-      svg('text', { x: 8, y: y(0.5), 'text-anchor': 'middle', transform: `rotate(-90 8 ${y(0.5)})` }, 'share right'));
+      svg('text', { x: 2, y: y(0.5), 'text-anchor': 'middle', transform: `rotate(-90 2 ${y(0.5)})` }, 'share right'));
   }
 
   // A line over steps with the healthy range behind it; [[step, value]].

@@ -32,8 +32,7 @@
   // Episodes of one source by question that the filter, but for where they are, keeps.
   function questions(app, { run, source }) {
     const query = Object.fromEntries(Object.entries(app.query).filter(([name]) => !['stage', 'part', 'round'].includes(name)));
-    const by = new Map(), levels = new Map(app.run.fields.map((field) => [field.name, field]));
-    if (query.level && run !== app.run) query.level = query.level.filter((v) => run.field('level').values.includes(v) && levels.get('level'));
+    const by = new Map();
     for (const i of E.filter.select(run, query).kept) {
       if (run.columns.source[i] !== source || !E.known(run.columns.reward[i])) continue;
       const id = run.problem(i).id;
@@ -56,17 +55,14 @@
   const options = (app) => app.runs.flatMap((run) => run.sources.map((_, source) => ({ key: `${run.key}:${source}`, run, source,
     title: app.runs.length > 1 ? `${run.about.name} · ${run.sourceName(source)}` : run.sourceName(source) })));
 
-  // The same place in the other run if there is one, else the last place with the most questions in common.
+  // Where a run measures itself: its evaluations and the tests of its stages.
   function defaults(app, list) {
-    const shared = (a, b) => { const ids = new Set(idsOf(a)); return idsOf(b).filter((id) => ids.has(id)).length; };
-    const test = list.filter((o) => o.run === app.runs[0]), last = test.find((o) => /evaluate/.test(o.title) && o.run.sources[o.source].part === 'main') || test[0];
-    if (!last) return [null, null];
-    const others = list.filter((o) => o !== last && (app.runs.length < 2 || o.run !== last.run));
-    const same = others.find((o) => o.run !== last.run && o.run.sourceName(o.source) === last.run.sourceName(last.source));
-    return [last, same || others.reduce((best, o) => (!best || shared(last, o) > shared(last, best) ? o : best), null)];
+    const measured = app.runs.map((run) => list.filter((o) => o.run === run && /^(main|test)$/.test(o.run.sources[o.source].part)
+      && (o.run.sources[o.source].part === 'test' || /evaluate/.test(o.title))));
+    const all = app.runs.map((run, n) => (measured[n].length ? measured[n] : list.filter((o) => o.run === run)));
+    if (all.length > 1) return [all[0].at(-1), all[1].at(-1)];
+    return all[0].length > 1 ? [all[0][0], all[0].at(-1)] : [list[0], list[1]];
   }
-
-  const idsOf = ({ run, source }) => [...new Set(run.columns.source.flatMap((s, i) => (s === source ? [run.problem(i).id] : [])))];
 
   function picker(app, name, list, chosen) {
     return h('label', { class: 'pick' }, h('span', null, name), h('select', { id: `pick-${name}`, onchange: (event) => app.set({ [name]: event.target.value, pair: null }) },

@@ -4,6 +4,12 @@
 
   const { h } = E;
 
+  // A group without variance is no fault of an episode.
+  function faults(run, i) {
+    const names = run.flags(i).filter((flag) => flag !== 'no_variance');
+    return names.length ? h('span', { class: 'warn', title: names.join(', ') }, ' !') : null;
+  }
+
   // One line of the list.
   function row(run, i) {
     const { columns: c } = run;
@@ -11,7 +17,7 @@
       h('span', { class: 'what' }, h('span', { class: 'id' }, run.problem(i).id, h('small', null, ` #${c.sample[i] + 1}`)),
         h('span', { class: 'soft line' }, run.problem(i).question)),
       h('span', { class: 'side' }, h('span', null, E.number(c.reward[i])),
-        h('small', { class: 'soft' }, `level ${run.level(i)}`, run.flags(i).length ? h('span', { class: 'warn', title: run.flags(i).join(', ') }, ' !') : null))];
+        h('small', { class: 'soft' }, `level ${run.level(i)}`, faults(run, i)))];
   }
 
   function head(app, i, text) {

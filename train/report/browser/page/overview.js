@@ -104,9 +104,11 @@
   function rewards(app) {
     const { run, result } = app, values = result.kept.map((i) => run.columns.reward[i]).filter(E.known);
     if (!values.length) return missing('Reward', 'No reward is known here.');
+    const distinct = [...new Set(values)].sort((a, b) => a - b);
     const low = values.reduce((a, b) => Math.min(a, b)), high = values.reduce((a, b) => Math.max(a, b)), n = 10, width = (high - low) / n || 1;
-    const bins = Array.from({ length: high > low ? n : 1 }, (_, k) => ({ low: low + k * width, high: high > low ? low + (k + 1) * width : low, count: 0 }));
-    for (const v of values) bins[Math.min(bins.length - 1, Math.floor((v - low) / width))].count++;
+    const few = distinct.length <= n;
+    const bins = few ? distinct.map((v) => ({ low: v, high: v, count: 0 })) : Array.from({ length: n }, (_, k) => ({ low: low + k * width, high: low + (k + 1) * width, count: 0 }));
+    for (const v of values) bins[few ? distinct.indexOf(v) : Math.min(n - 1, Math.floor((v - low) / width))].count++;
     const stored = new Set(result.kept.map((i) => run.source(i).stored));
     const kind = stored.has(true) ? (stored.has(false) ? 'as stored by reinforcement learning; elsewhere 1 for a right answer' : 'as reinforcement learning computed it') : 'no reward is stored: 1 for a right answer, 0 for a wrong one';
     return charts.card('Reward', kind, charts.histogram(bins, { label: 'reward', onpick: (bin) => app.pick({ reward: [Number(bin.low.toPrecision(6)), Number(bin.high.toPrecision(6))] }) }));

@@ -58,15 +58,19 @@
     const cell = (kind, ...children) => h('div', { class: `cell-${kind}`, role: 'cell', 'data-title': kind }, children);
     const row = (name, ...cells) => h('div', { class: 'step', role: 'row' }, h('div', { class: 'number', role: 'rowheader' }, name), cells);
     const shows = { critique: Boolean(critique), refinement: Boolean(refinement) };
+    // A critique judges the line with the answer in its final verdict, after those of the steps.
+    const { final = null, why = '' } = critique?.critique || {}, end = before.length - 1;
+    const placed = E.known(final) && steps.length <= end ? { correct: final, why, sentence: '' } : null;
+    const judged = (n) => steps[n] || (n === end ? placed : null);
     const rows = Array.from({ length: count }, (_, n) => row(n + 1,
       cell('attempt', before[n] ? [h('code', null, marked(before[n], words, 'del')), score(lines(attempt)[n].score), errors(n, attempt, critique)] : null),
-      shows.critique && cell('critique', steps[n] || n < before.length ? verdict(steps[n], words, lines(attempt)[n]?.text || '') : null),
+      shows.critique && cell('critique', steps[n] || n < before.length ? verdict(judged(n), words, lines(attempt)[n]?.text || '') : null),
       shows.refinement && cell('refinement', after[n] ? [h('code', null, marked(after[n], words, 'ins')), refinement.facts.first_error === n && h('span', { class: 'flag error' }, '◆ first error')] : null)));
     const answer = (turn) => turn && [h('span', { class: 'soft' }, 'answer '), h('code', null, turn.facts.answer ?? 'none'), ' ',
       E.known(turn.facts.correct) && E.mark(Number(turn.facts.correct), turn.facts.correct ? 'right' : 'wrong')];
     const last = row('=', cell('attempt', answer(attempt)),
-      shows.critique && cell('critique', critique.critique && (E.known(critique.critique.final) || critique.critique.why)
-        ? verdict({ correct: critique.critique.final, why: critique.critique.why, sentence: '' }, words, '') : h('span', { class: 'soft' }, 'no final verdict')),
+      shows.critique && cell('critique', E.known(final) || why
+        ? [h('span', { class: 'soft' }, 'says '), verdict({ correct: final, why: placed ? '' : why, sentence: '' }, words, '')] : h('span', { class: 'soft' }, 'no final verdict')),
       shows.refinement && cell('refinement', answer(refinement)));
     last.classList.add('final');
     const head = h('div', { class: 'step head', role: 'row' }, h('div', { role: 'columnheader' }, h('span', { class: 'hidden' }, 'step')),
@@ -80,7 +84,10 @@
     h('pre', null, hits(E.turnText(turn), words)), facts(turn.facts))));
 
   const facts = (known) => (Object.keys(known).length ? h('p', { class: 'facts soft' },
-    Object.entries(known).map(([name, value]) => h('span', null, `${name} `, h('b', null, typeof value === 'object' ? JSON.stringify(value) : String(value))))) : null);
+    Object.entries(known).map(([name, value]) => h('span', null, `${name} `, h('b', null, plainly(value))))) : null);
+
+  const plainly = (value) => (Array.isArray(value) ? value.join(', ') : value && typeof value === 'object'
+    ? Object.entries(value).map(([key, item]) => `${key} ${item}`).join(', ') : String(value));
 
   E.steps = { aligned, plain, facts, hits, marked };
 })(elenchus);
