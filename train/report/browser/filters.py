@@ -36,7 +36,9 @@ def make_fields(levels: Sequence[str], sources: Sequence[Mapping[str, Any]]) -> 
     return [
         _field('stage', 'Stage', 'choice', column='source', values=by_source('stage')),
         _field('part', 'Part', 'choice', column='source', values=by_source('part')),
-        _field('round', 'Round', 'choice', column='source', values=list(map(str, by_source('round')))),
+        _field(
+            'round', 'Round', 'choice', column='source', values=list(map(str, by_source('round')))
+        ),
         _field('level', 'Level', 'choice', column='level', values=list(levels)),
         _field('transition', 'Change', 'choice', column='transition', values=TRANSITIONS),
         _field('verdict', 'Verdict is', 'choice', column='agrees', values=('true', 'false')),

@@ -109,4 +109,3 @@ def _starts(workdir: epath.Path) -> list[dict[str, Any]]:
 
 def _accuracy(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {arm: levels.get('all') for arm, levels in summary['accuracy'].items()}
-

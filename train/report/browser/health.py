@@ -10,8 +10,8 @@ from etils import epath
 from elenchus.data.files import jsonl
 from elenchus.data.text.printable import printable
 from elenchus.train.metrics import writers
-from elenchus.train.rl import diagnostics
 from elenchus.train.report.browser.rows import FLAGS
+from elenchus.train.rl import diagnostics
 
 MAX_POINTS = 200
 """Points of a series; longer ones are thinned, but for their least and greatest values."""
@@ -22,7 +22,7 @@ class Check(NamedTuple):
 
     flag: str
     limit: float
-    of: str  # what it is a share of: 'episodes', 'sampled', 'critiques', 'steps', 'groups', 'stored'
+    of: str  # share of which ones: episodes, sampled, critiques, steps, groups, stored
     remedy: str
 
 
@@ -33,7 +33,12 @@ CHECKS = (
         'sampled',
         'longer sampling.*_tokens; a model that never ends a turn has seen too few ends',
     ),
-    Check('unreadable', 0.05, 'critiques', 'more critic training steps, or prompts.critique with the format'),
+    Check(
+        'unreadable',
+        0.05,
+        'critiques',
+        'more critic training steps, or prompts.critique with the format',
+    ),
     Check('no_answer', 0.05, 'episodes', 'data.answer with the marks that the model uses'),
     Check('verifier', 0.01, 'episodes', 'data.answer.timeout_s; look for expressions that explode'),
     Check('unsure', 0.05, 'episodes', 'answers in a form that can be compared'),

@@ -85,9 +85,7 @@ def make_text(episode: Episode, decode: Decode) -> dict[str, Any]:
     }
 
 
-def make_tokens(
-    episode: Episode, values: Mapping[str, Any] | None
-) -> list[dict[str, Any] | None]:
+def make_tokens(episode: Episode, values: Mapping[str, Any] | None) -> list[dict[str, Any] | None]:
     """Returns ids, ends of steps and numbers of the tokens of every turn but the question.
 
     Numbers are whole thousandths. None stands for a turn of which nothing but its text is stored.
