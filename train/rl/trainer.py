@@ -55,6 +55,7 @@ from elenchus.train.rl.iteration_cursor import IterationCursor
 from elenchus.train.rl.logprobs import change_layout, make_logprobs
 from elenchus.train.rl.rollouts import RolloutSetup, SampledGroups
 from elenchus.train.rl.settings import Player, ReinforceSettings, check_rows, turn_overhead
+from elenchus.train.rl.stored_rollouts import Keep, make_keep
 from elenchus.train.state import TrainState
 from elenchus.train.step import Transform, make_train_step
 
@@ -73,6 +74,7 @@ class PlayerTraining(NamedTuple):
     shared: SharedPrompt | None  # layout of rows whose samples share a prompt
     parts: int  # the rows of an update must divide into this many parts
     seed: int
+    folder: pathlib.Path | None = None  # where the episodes of some iterations are stored
 
 
 def reinforce(
@@ -100,7 +102,7 @@ def reinforce(
     trainings = {
         player: make_training(
             player, setup, problems, settings=s, loop=loop, optimizer=optimizer, seed=seed
-        )
+        )._replace(folder=folder)
         for player in trained
     }
     initial = {p: lora.split(training.reference)[0] for p, training in trainings.items()}
@@ -217,6 +219,7 @@ class Iteration(NamedTuple):
     assign_credit: Callable[..., credit.GroupValues]  # (group, penalties=) -> advantages
     rng: np.random.Generator
     state: Mapping[str, Any]  # of the advantage function, before the iteration
+    keep: Keep | None  # stores the episodes; None: those of this iteration are not stored
 
     def state_after(self, groups: rollouts.Groups) -> Mapping[str, Any]:
         """Returns the state of the advantage function after these groups."""
@@ -246,7 +249,8 @@ def plan_iteration(
         # Not drawn from the iteration's generator: all else is as without shuffled scores.
         seed=derive_seed(training.seed, 'scores', step),
     )
-    return Iteration(objective, assign_credit, make_rng(training.seed, step, player), state)
+    keep = make_keep(training.folder, player, step, settings=s)
+    return Iteration(objective, assign_credit, make_rng(training.seed, step, player), state, keep)
 
 
 def update_player(
@@ -268,6 +272,7 @@ def update_player(
         logprobs=update_batch.LogprobFunctions(
             policy, functools.partial(training.logprobs, training.reference)
         ),
+        keep=iteration.keep,
     )
     train_step, updates = training.make_step(objective), []
     for _ in range(s.num_epochs):

@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from elenchus.data.files import episode_files, jsonl
+from elenchus.train.rl.stored_rollouts import VALUES
 
 MAIN = 'main'
 """Part of the episodes that lie in the folder of a stage, or of a round, itself."""
-VALUES = 'values.jsonl'
-"""Rewards, advantages and numbers of tokens, a line for each episode of the folder beside it."""
 _DEPTHS = ('', '*/', '*/*/', '*/*/*/')
 _NUMBERED = re.compile(r'(round|step)-(\d+)')
 
