@@ -33,19 +33,18 @@ def says(data, index):
     return ' '.join([problem['id'], problem['question'], *texts])
 
 
-def kept(data, address):
-    """Numbers of the episodes that a filter keeps."""
-    fields = data['a-index']['fields']
-    query = filters.parse(fields, address)
-    return [
-        i
-        for i in range(data['a-run']['episodes'])
-        if filters.keeps(fields, query, filters.describe(fields, data['a-index'], i), says(data, i))
-    ]
+@pytest.fixture(scope='module')
+def rows(data):
+    """(values by field, all that it says) of every episode."""
+    fields, index = data['a-index']['fields'], data['a-index']
+    numbers = range(data['a-run']['episodes'])
+    return [(filters.describe(fields, index, i), says(data, i)) for i in numbers]
 
 
-def column(data, name):
-    return data['a-index']['columns'][name]
+def kept(fields, rows, query):
+    """Numbers of the episodes that a filter, or its address, keeps."""
+    query = filters.parse(fields, query) if isinstance(query, str) else query
+    return [i for i, row in enumerate(rows) if filters.keeps(fields, query, *row)]
 
 
 # (address, what is true of the episodes that it keeps and of no others)
@@ -89,38 +88,30 @@ CASES = [
 
 
 @pytest.mark.parametrize(('address', 'is_kept'), CASES)
-def test_what_a_filter_keeps(data, address, is_kept):
-    fields, index = data['a-index']['fields'], data['a-index']
-    numbers = range(data['a-run']['episodes'])
-    expected = [i for i in numbers if is_kept(filters.describe(fields, index, i))]
-    assert kept(data, address) == expected
-    assert len(expected) < len(numbers) or is_kept(dict.fromkeys(('reward',), -1)), 'keeps all'
+def test_what_a_filter_keeps(data, rows, address, is_kept):
+    expected = [i for i, (row, _) in enumerate(rows) if is_kept(row)]
+    assert kept(data['a-index']['fields'], rows, address) == expected
+    assert len(expected) < len(rows) or is_kept({'reward': -1}), 'keeps all'
 
 
 @pytest.mark.parametrize(
     'words', ['3 - 3 = 0', 'CORRECT answer', '  #### \n 4', 'test/1', 'ben ?', 'eve%20missing']
 )
-def test_text_is_found_in_any_turn_whatever_case_and_spaces(data, words):
+def test_text_is_found_in_any_turn_whatever_case_and_spaces(data, rows, words):
     wanted = ' '.join(words.lower().split())
-    expected = [
-        i
-        for i in range(data['a-run']['episodes'])
-        if wanted in ' '.join(says(data, i).lower().split())
-    ]
-    assert kept(data, f'text={urllib.parse.quote(words, safe="")}') == expected
+    expected = [i for i, (_, text) in enumerate(rows) if wanted in ' '.join(text.lower().split())]
+    address = f'text={urllib.parse.quote(words, safe="")}'
+    assert kept(data['a-index']['fields'], rows, address) == expected
 
 
-def test_a_limit_never_keeps_what_is_unknown(data):
-    """Of every choice, range and flag; all values together keep the known ones alone."""
-    for field in data['a-index']['fields']:
+def test_a_limit_never_keeps_what_is_unknown(data, rows):
+    """All values of a choice together keep the known ones alone."""
+    fields = data['a-index']['fields']
+    for field in fields:
+        name = field['name']
         if field['kind'] == 'choice' and field['values']:
-            listed = ','.join(urllib.parse.quote(v, safe='') for v in field['values'])
-            rows = [
-                filters.describe([field], data['a-index'], i)[field['name']]
-                for i in range(data['a-run']['episodes'])
-            ]
-            known = [i for i, value in enumerate(rows) if value is not None]
-            assert kept(data, f'{field["name"]}={listed}') == known, field['name']
+            known = [i for i, (row, _) in enumerate(rows) if row[name] is not None]
+            assert kept(fields, rows, {name: tuple(field['values'])}) == known, name
 
 
 SCRIPT = pathlib.Path(browser_runs.__file__).with_name('page_filter.js')
@@ -156,33 +147,21 @@ ODD = (
 
 
 @pytest.mark.skipif(NODE is None, reason='no Node')
-def test_the_page_keeps_what_python_keeps(data, tmp_path):
+def test_the_page_keeps_what_python_keeps(data, rows, tmp_path):
     fields = data['a-index']['fields']
     addresses = [address for address, _ in CASES] + list(ODD)
     output = in_node(
-        tmp_path,
-        index=data['a-index'],
-        texts=data['a-text-0000'],
-        addresses=addresses,
-        pairs=[],
+        tmp_path, index=data['a-index'], texts=data['a-text-0000'], addresses=addresses, pairs=[]
     )
     for address, result in zip(addresses, output['results'], strict=True):
         expected = filters.parse(fields, address)
         assert result['query'] == json.loads(json.dumps(expected)), address
         assert result['again'] == result['query'], address  # through the address and back
-        assert result['kept'] == kept(data, address), address
+        assert result['kept'] == kept(fields, rows, expected), address
         for name, counts in result['facets'].items():
-            others = {key: value for key, value in expected.items() if key != name}
             for value, count in counts.items():
-                wanted = others | {name: (value,)}
-                rows = [
-                    i
-                    for i in range(data['a-run']['episodes'])
-                    if filters.keeps(
-                        fields, wanted, filters.describe(fields, data['a-index'], i), says(data, i)
-                    )
-                ]
-                assert len(rows) == count, (address, name, value)
+                wanted = expected | {name: (value,)}
+                assert len(kept(fields, rows, wanted)) == count, (address, name, value)
 
 
 WORDS = st.lists(st.sampled_from(['a', 'b', 'ab', ' ', '\n', '7', '+', 'é', '∎']), max_size=12)
@@ -215,4 +194,4 @@ def test_the_fields_have_one_definition():
     text = pathlib.Path(folder.PAGE / 'filter.js').read_text()
     names = [field['name'] for field in filters.make_fields(['1'], [])]
     assert len(names) == len(set(names)) == 14
-    assert not [name for name in names if f"'{name}'" in text]
+    assert not [name for name in names if f"'{name}'" in text and name != 'text']  # also a kind

@@ -282,7 +282,7 @@ def hostile(tmp_path_factory):
     episodes = [evil_episode(browser_runs.WORDS, payload) for payload in PAYLOADS]
     places = {f'04-evaluate {PAYLOADS[0].replace("/", "|")}': [*episodes, *map(_twice, episodes)]}
     browser_runs.write_run(run, places=places)
-    config = {PAYLOADS[n]: PAYLOADS[n + 1] for n in range(0, len(PAYLOADS), 2)}
+    config = {PAYLOADS[n].replace('.', ''): PAYLOADS[n + 1] for n in range(0, len(PAYLOADS), 2)}
     (run / 'config.json').write_text(json.dumps(config))
     folder.write_browser(run, run.parent / 'out', other=run)
     return run.parent / 'out'
