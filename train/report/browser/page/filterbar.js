@@ -23,8 +23,8 @@
     if (document.activeElement !== search && search.value.trim() !== (app.words || '')) search.value = app.words || '';
     const fields = run.fields.filter((field) => field.name !== 'text' && (!HIDDEN.includes(field.name) || query[field.name]));
     E.put(root, h('label', { class: 'search' }, h('span', { class: 'hidden' }, 'Search in all texts'), search, h('kbd', null, '/')),
-      h('details', { class: 'fields', open: open.includes('all') || undefined, 'data-field': 'all' },
-        h('summary', null, active ? `Filter (${active})` : 'Filter'),
+      h('div', { class: `fields${app.menus ? ' open' : ''}` },
+        E.button(active ? `Filter (${active})` : 'Filter', () => { app.menus = !app.menus; draw(root, app); }, { id: 'menus', 'aria-expanded': String(Boolean(app.menus)) }),
         h('div', { class: 'menus' }, fields.map((field) => (field.kind === 'range' ? range(field, app) : menu(field, app, open.includes(field.name)))))),
       active ? E.button('Clear', () => app.setQuery({}), { class: 'plain', id: 'clear' }) : null);
     if (focus) document.getElementById(focus)?.focus();
