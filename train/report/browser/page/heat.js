@@ -4,7 +4,7 @@
 
   const { h } = E;
   const CHANNELS = {
-    logprob: { title: 'log-probability', note: 'of the sampler; dark: unlikely when it was sampled', low: -4, high: 0 },
+    logprob: { title: 'log-probability', note: 'of the sampler; coloured: unlikely when it was sampled', low: -4, high: 0 },
     mismatch: { title: 'trainer − sampler', note: 'log-probability by the trainer less that by the sampler, nats', size: 0.05, diverging: true },
     weight: { title: 'weight', note: 'advantage of the token in the loss', diverging: true },
     entropy: { title: 'entropy', note: 'of the distribution that the token was drawn from, nats', low: 0, high: 2, up: true },
