@@ -34,8 +34,8 @@ class Keep(Protocol):
         self,
         episodes: Sequence[Episode],
         values: Sequence[GroupValues],
-        batch: Batch,
         *,
+        batch: Batch,
         trainer: np.ndarray | None,
     ) -> None: ...
 
@@ -59,8 +59,8 @@ def write(
     folder: epath.Path,
     episodes: Sequence[Episode],
     values: Sequence[GroupValues],
-    batch: Batch,
     *,
+    batch: Batch,
     trainer: np.ndarray | None,
 ) -> None:
     """Writes the episodes and, before them, their values; both are in the order of the batch."""

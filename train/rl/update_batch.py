@@ -85,7 +85,8 @@ def make_batch(
     old_logprobs = np.where(hinted, batch.old_logprobs, trainer)
     batch = batch._replace(weights=weights, loss_mask=loss_mask, old_logprobs=old_logprobs)
     if keep is not None:
-        keep(episodes, values, batch, trainer=None if logprobs.policy is None else trainer)
+        stored = None if logprobs.policy is None else trainer
+        keep(episodes, values, batch=batch, trainer=stored)
     return batch, metrics
 
 

@@ -52,10 +52,10 @@ def flags_of(row):
 
 def test_transitions_and_verdicts_are_those_of_the_metrics():
     episodes = [e for e in all_kinds() if e.attempt.facts.correct is not None]
-    made = [row_of(e) for e in episodes]
-    counts = collections.Counter(rows.TRANSITIONS[row['transition']] for row in made)
+    table = [row_of(e) for e in episodes]
+    counts = collections.Counter(rows.TRANSITIONS[row['transition']] for row in table)
     shares = critic_metrics.transitions(episodes)
-    assert {n: counts[n] / len(made) for n in rows.TRANSITIONS} == {
+    assert {n: counts[n] / len(table) for n in rows.TRANSITIONS} == {
         n: shares[n] for n in rows.TRANSITIONS
     }
     judged = [e for e in episodes if any(t.role == 'critique' for t in e.turns)]
@@ -68,17 +68,17 @@ def test_transitions_and_verdicts_are_those_of_the_metrics():
 
 def test_calibration_from_the_rows_is_that_of_the_metrics():
     episodes = [e for e in all_kinds() if e.attempt.facts.score is not None]
-    made = [row_of(e) for e in episodes]
+    table = [row_of(e) for e in episodes]
     expected = critic_metrics.calibration(episodes, num_bins=rows.NUM_BINS)
-    counts = collections.Counter(row['bin'] for row in made)
+    counts = collections.Counter(row['bin'] for row in table)
     assert sorted(counts.values()) == sorted(b['count'] for b in expected['final']['curve'])
     steps = [
-        pair for row in made for pair in zip(row['steps'][::2], row['steps'][1::2], strict=True)
+        pair for row in table for pair in zip(row['steps'][::2], row['steps'][1::2], strict=True)
     ]
     assert len(steps) == expected['steps']['count']
     right = sum(code & 1 for code, _ in steps) / len(steps)
     assert right == pytest.approx(expected['steps']['right'])
-    for row in made:
+    for row in table:
         codes = set(row['steps'][::2])
         assert row['step_bins'] == sum(1 << code for code in codes)
 
@@ -272,7 +272,7 @@ def test_a_folder_is_written_again_and_old_chunks_go(run, tmp_path, monkeypatch)
     assert '<html' in (tmp_path / 'out/summary.html').read_text()
 
 
-def test_other_peoples_files_are_left_alone(run, tmp_path):
+def test_files_of_others_stay(run, tmp_path):
     (tmp_path / 'notes.txt').write_text('mine')
     with pytest.raises(ValueError, match='has other files; use a new folder'):
         folder.write_browser(run, tmp_path)

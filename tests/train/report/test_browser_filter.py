@@ -44,7 +44,7 @@ def rows(data):
 def kept(fields, rows, query):
     """Numbers of the episodes that a filter, or its address, keeps."""
     query = filters.parse(fields, query) if isinstance(query, str) else query
-    return [i for i, row in enumerate(rows) if filters.keeps(fields, query, *row)]
+    return [i for i, (row, text) in enumerate(rows) if filters.keeps(fields, query, row, text=text)]
 
 
 # (address, what is true of the episodes that it keeps and of no others)
@@ -97,7 +97,7 @@ def test_what_a_filter_keeps(data, rows, address, is_kept):
 @pytest.mark.parametrize(
     'words', ['3 - 3 = 0', 'CORRECT answer', '  #### \n 4', 'test/1', 'ben ?', 'eve%20missing']
 )
-def test_text_is_found_in_any_turn_whatever_case_and_spaces(data, rows, words):
+def test_words_match_in_any_turn_whatever_case_and_spaces(data, rows, words):
     wanted = ' '.join(words.lower().split())
     expected = [i for i, (_, text) in enumerate(rows) if wanted in ' '.join(text.lower().split())]
     address = f'text={urllib.parse.quote(words, safe="")}'
@@ -178,12 +178,12 @@ def test_word_differences_and_cells_of_tables(tmp_path):
     collect()
     pairs += [['x = 5 ; y', 'x = 7 ; y'], ['=cmd|x', '+1'], ['a,"b"\n', '@x'], ['-2', '\t=1']]
     output = in_node(tmp_path, index={'fields': []}, texts=[], addresses=[], pairs=pairs)
-    for (first, second), (left, right) in zip(pairs, output['diffs'], strict=True):
-        assert ''.join(text for text, _ in left) == first
-        assert ''.join(text for text, _ in right) == second
-        shared = [''.join(t for t, only in side if not only).split() for side in (left, right)]
+    for (first, second), (old, new) in zip(pairs, output['diffs'], strict=True):
+        assert ''.join(text for text, _ in old) == first
+        assert ''.join(text for text, _ in new) == second
+        shared = [''.join(t for t, only in side if not only).split() for side in (old, new)]
         assert shared[0] == shared[1]
-        assert first != second or not any(only for _, only in left + right)
+        assert first != second or not any(only for _, only in old + new)
     differing = [[t.strip() for t, only in side if only] for side in output['diffs'][-4]]
     assert differing == [['5'], ['7']]
     assert output['cells'][-6:] == ["'=cmd|x", "'+1", '"a,""b""\n"', "'@x", "'-2", "'\t=1"]

@@ -54,9 +54,9 @@ def test_tokens_have_the_weight_of_the_loss_and_the_trainer_before_the_update(tm
         trained = batch.loss_mask[row] > 0
         np.testing.assert_allclose(numbers['weight'], batch.weights[row, trained], atol=1e-6)
         assert set(numbers['trainer']) == {-2.0}
-        made = rows.make_tokens(episode, line)[0]['channels']
+        channels = rows.make_tokens(episode, line)[0]['channels']
         gaps = [round(1000 * (-2.0 - p)) for p in episode.attempt.logprobs]
-        assert made['mismatch'] == gaps and set(made) == {'logprob', 'weight', 'mismatch'}
+        assert channels['mismatch'] == gaps and set(channels) == {'logprob', 'weight', 'mismatch'}
 
 
 def test_what_is_not_computed_or_not_trained_is_absent(tmp_path):

@@ -74,14 +74,14 @@ def parse(fields: Sequence[Mapping[str, Any]], address: str) -> Query:
 
 
 def keeps(
-    fields: Sequence[Mapping[str, Any]], query: Query, row: Mapping[str, Any], text: str
+    fields: Sequence[Mapping[str, Any]], query: Query, row: Mapping[str, Any], *, text: str
 ) -> bool:
     """Returns whether a filter keeps an episode.
 
     row: the episode's values by field, as `describe` names them. text: all that it says.
     """
     return all(
-        _keeps(field['kind'], query[field['name']], row.get(field['name']), text)
+        _keeps(field['kind'], query[field['name']], row.get(field['name']), text=text)
         for field in fields
         if field['name'] in query
     )
@@ -114,7 +114,7 @@ def describe(fields: Sequence[Mapping[str, Any]], run: Mapping[str, Any], index:
     return row
 
 
-def _keeps(kind: str, wanted: Any, value: Any, text: str) -> bool:
+def _keeps(kind: str, wanted: Any, value: Any, *, text: str) -> bool:
     if kind == 'text':
         return wanted in normalised(text)
     if value is None:

@@ -1,6 +1,7 @@
 """What the browser shows of an episode: its row of the index, its text, and its tokens."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -226,8 +227,12 @@ def _advantage(values: Mapping[str, Any] | None) -> float | None:
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(float(value), 4)
+    return round(float(value), 4) if _is_known(value) else None
 
 
 def _milli(value: float | None) -> int | None:
-    return None if value is None else round(1000 * value)
+    return round(1000 * value) if _is_known(value) else None
+
+
+def _is_known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
