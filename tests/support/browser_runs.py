@@ -132,3 +132,8 @@ def write_run(workdir, *, places=None, seed=0):
     config = {'seed': seed, 'train': {'rate': 0.1}, 'tokenizer': {'template': 'elenchus'}}
     (workdir / 'config.json').write_text(build.to_json(config))
     return workdir
+
+
+def is_put_right(episode) -> bool:
+    """Returns whether an attempt is wrong and its refinement right."""
+    return episode.attempt.facts.correct is False and bool(episode.response.facts.correct)

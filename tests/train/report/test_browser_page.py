@@ -11,7 +11,7 @@ import pytest
 from elenchus.data import records
 from elenchus.train.report.browser import chunks, folder
 from tests.scripts.test_report_security import PAYLOADS, evil_episode
-from tests.support import browser_runs
+from tests.support import browser_runs, repeated_run
 
 playwright = pytest.importorskip('playwright.sync_api')
 CHROMIUM = next(
@@ -269,6 +269,32 @@ def test_every_view_fits_has_names_and_can_be_read(chromium, out, scheme, width)
             assert p.page.eval_on_selector('#view', sizes) <= 0, address
             assert p.page.evaluate(NAMELESS) == [], address
             assert p.page.evaluate(CONTRAST) == [], address
+
+
+def test_twenty_thousand_episodes_stay_responsive(chromium, tmp_path, capsys):
+    """Few rows are elements; limits are for a machine that is busy with other work too."""
+    episodes = list(repeated_run.repeated(browser_runs.all_kinds(), 20_000))
+    run = browser_runs.write_run(tmp_path / 'run', places={'04-evaluate': episodes})
+    folder.write_browser(run, tmp_path / 'out')
+    with Page(chromium, tmp_path / 'out') as p:
+        assert p.count() == (20_000, 20_000)
+        assert p.page.locator('.row').count() < 60
+        paints = p.page.evaluate('() => performance.getEntriesByType("paint")[0].startTime')
+        ready = p.page.evaluate('() => performance.getEntriesByName("elenchus-ready")[0].startTime')
+        p.page.evaluate('() => elenchus.app.pick({ transition: ["i2c"] })')
+        p.until('() => elenchus.app.query.transition')
+        filtering = p.page.evaluate('() => elenchus.app.filterTime')
+        assert p.count()[0] == sum(browser_runs.is_put_right(e) for e in episodes)
+        p.page.evaluate('() => elenchus.app.setWords("test/7/3")')
+        p.until('() => elenchus.app.query.text && !elenchus.app.result.unread.length')
+        assert p.count()[0] == 0  # question 7 has no such change
+        p.page.evaluate('() => elenchus.app.setQuery({})')
+        p.until(f'() => elenchus.app.result.kept.length === {len(episodes)}')
+        p.page.evaluate('() => { document.querySelector(".list").scrollTop = 1e9; }')
+        p.until('() => [...document.querySelectorAll(".row")].at(-1).ariaPosInSet === "20000"')
+    with capsys.disabled():
+        print(f'\nms: paint {paints:.0f}, ready {ready:.0f}, filter {filtering:.0f}')
+    assert paints < 5_000 and ready < 30_000 and filtering < 3_000
 
 
 # Hostile texts

@@ -36,7 +36,7 @@ def test_every_episode_has_its_reward_terms_and_advantages(tmp_path):
     episodes = [e for group in groups for e in group]
     expected = [v for g in groups for v in rollout_cases.assign_credit(g, make_rules()).rewards]
     assert [line['reward'] for line in values] == expected
-    assert {line['reward'] for line in values} == {0.0, 1.0}
+    assert len(set(expected)) > 1
     for line, episode in zip(values, episodes, strict=True):
         assert line['terms']['attempt']['correct'] == float(episode.attempt.facts.correct)
         assert len(line['advantages']['2']) == len(episode.attempt.steps)

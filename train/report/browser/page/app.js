@@ -8,6 +8,7 @@
   const ORDERS = { stored: ['as stored'], low: ['reward, low first', 'reward', 1], high: ['reward, high first', 'reward', -1],
     score: ["critic's score, high first", 'score', -1], long: ['tokens, most first', 'tokens', -1] };
   const KEYS = [['j k', 'next, previous episode'], ['n p', 'next, previous question'], ['/', 'search'], ['Esc', 'close'], ['1 2 3 4', 'views'], ['?', 'these keys']];
+  const FILES = 16; // of texts that are read at a time
   const el = (id) => document.getElementById(id);
 
   const app = {
@@ -69,11 +70,11 @@
   async function readTexts(unread, asked) {
     const files = [...new Set(unread.map((i) => Math.floor(i / app.run.about.chunk)))], { run } = app;
     let shown = performance.now();
-    for (let n = 0; n < files.length; n += 8) {
-      try { await Promise.all(files.slice(n, n + 8).map((file) => run.textFile(file))); } catch (error) { return E.say(error.message); }
+    for (let n = 0; n < files.length; n += FILES) {
+      try { await Promise.all(files.slice(n, n + FILES).map((file) => run.textFile(file))); } catch (error) { return E.say(error.message); }
       if (app.last !== asked || app.run !== run) return;
-      E.say(`Searching: ${Math.min(n + 8, files.length)} of ${files.length} parts`);
-      if (performance.now() - shown < 400 && n + 8 < files.length) continue;
+      E.say(`Searching: ${Math.min(n + FILES, files.length)} of ${files.length} parts`);
+      if (performance.now() - shown < 1000 && n + FILES < files.length) continue;
       app.result = E.filter.select(run, app.query);
       sort();
       if (app.settings.ep === undefined) draw();
