@@ -202,12 +202,16 @@ def test_keys(chromium, out):
         press('Enter')
         press('j')
         p.wait('mark')
+        p.page.locator('.menu summary').nth(3).click()
+        p.wait('.menu[open]')
+        press('Escape')
+        assert p.page.locator('.menu[open]').count() == 0 and opened() is not None
         press('3')
         p.wait('table.health')
         press('?')
         p.wait('dialog[open]')
         press('Escape')
-        assert p.page.locator('dialog').count() == 0
+        p.until('() => !document.querySelector("dialog")')
 
 
 def test_two_runs_are_paired_by_question(chromium, out):

@@ -113,7 +113,9 @@
   }
 
   function onkey(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest('input, select, textarea')) return;
+    const menu = event.key === 'Escape' && document.querySelector('details.menu[open]');
+    if (menu) { menu.open = false; menu.firstChild.focus(); return; }
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest('input, select, textarea, dialog')) return;
     const act = { j: () => app.move(1), k: () => app.move(-1), n: () => app.jump(1), p: () => app.jump(-1), ArrowDown: () => app.move(1), ArrowUp: () => app.move(-1),
       '/': () => el('text').focus(), Escape: () => app.close(), '?': help }[event.key];
     const inList = event.target.closest('.list');
