@@ -9,6 +9,9 @@
 
   const text = (value) => (E.known(value) ? (typeof value === 'object' ? JSON.stringify(value) : String(value)) : '–');
 
+  // Hashes by their first digits; the whole is in the title.
+  const short = (value) => h('span', { class: 'nowrap', title: /^[0-9a-f]{12,}$/.test(value) ? value : null }, /^[0-9a-f]{12,}$/.test(value) ? value.slice(0, 10) : value);
+
   function draw(root, app) {
     const { about } = app.run;
     const commands = [...new Set(about.starts.map((start) => start.command).filter(Boolean))];
@@ -24,7 +27,7 @@
         .map(([title, value]) => h('div', { class: 'tile' }, h('dt', null, title), h('dd', null, value)))),
       h('h3', null, 'Command'), commands.length ? commands.map((command) => h('pre', { class: 'command' }, command))
         : h('p', { class: 'soft' }, 'Not stored: the run was started by an earlier version. The config below is whole.'),
-      h('h3', null, 'Started with'), about.starts.length ? E.table(names, about.starts.map((start) => names.map((name) => text(start[name]))),
+      h('h3', null, 'Started with'), about.starts.length ? E.table(names, about.starts.map((start) => names.map((name) => short(text(start[name])))),
         'A stage has a line for every start under other code, packages or devices.') : h('p', { class: 'soft' }, 'Not stored: the run was started by an earlier version.'),
       h('h3', null, 'Cost'), E.table(['stage', 'seconds', 'tokens sampled', 'tokens trained'], about.costs.map((row) => [row.stage, E.number(row.seconds, 1), E.count(row.tokens_sampled), E.count(row.tokens_trained)])),
       h('h3', null, 'Accuracy'), E.table(['stage', 'arm', 'right, %', 'interval'], Object.entries(about.accuracy).flatMap(([stage, arms]) => Object.entries(arms).map(([arm, value]) => {
