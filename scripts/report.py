@@ -1,14 +1,39 @@
-"""Writes the report of a run, also of an unfinished one.
+"""Writes the report of a run, also of an unfinished one, and a browser of its episodes.
 
-python -m scripts.report --workdir runs/lab
+python -m scripts.report runs/lab                                  # report.html and browser/
+python -m scripts.report runs/lab runs/other --out=runs/compared   # two runs, paired by question
 """
 
 from absl import app, flags
+from etils import epath
 
 from elenchus.train.config import cli
+from elenchus.train.report.browser.folder import write_browser
 from elenchus.train.report.html_page import write_report
 
+NUM_RUNS = 2
+
+
+def main(arguments: list[str]) -> None:
+    """Writes what the flags ask for and prints where it is."""
+    workdir, *others = ([WORKDIR.value] if WORKDIR.value else []) + arguments[1:] or ['']
+    if not workdir:
+        raise ValueError('WORKDIR is missing; name the folder of a run, such as runs/lab')
+    if len(others) >= NUM_RUNS:
+        raise ValueError(f'unexpected argument {others[1]!r}; at most two runs are compared')
+    if not OUT.value:
+        print(write_report(workdir))
+    out = OUT.value or epath.Path(workdir) / 'browser'
+    print(write_browser(workdir, out, other=others[0] if others else None))
+
+
 if __name__ == '__main__':
-    WORKDIR = flags.DEFINE_string('workdir', None, 'Work directory of the run.', required=True)
+    WORKDIR = flags.DEFINE_string('workdir', None, 'The same as WORKDIR without a flag.')
+    OUT = flags.DEFINE_string(
+        'out',
+        None,
+        'Folder of the browser, which may be moved and opens from disk; default: WORKDIR/browser. '
+        'With --out nothing is written into the folders of the runs.',
+    )
     with cli.one_line_errors():
-        app.run(lambda _: print(write_report(WORKDIR.value)), flags_parser=cli.parse_flags)
+        app.run(main, flags_parser=cli.parse_flags)

@@ -1,6 +1,7 @@
 """Text of strangers (problems, models, files) made safe to print, in a terminal and on a page."""
 
 import re
+from typing import Any
 
 _UNPRINTABLE = re.compile(
     '['
@@ -19,3 +20,12 @@ def printable(text: object) -> str:
     Line feeds and tabs stay, and so do all letters, also those that are written from right to left.
     """
     return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], str(text))
+
+
+def printable_json(value: Any) -> Any:
+    """Returns JSON whose texts, keys too, have no characters that act on a terminal."""
+    if isinstance(value, dict):
+        return {printable_json(key): printable_json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return list(map(printable_json, value))
+    return printable(value) if isinstance(value, str) else value

@@ -149,7 +149,7 @@ def uncertainty(groups: Sequence[Sequence[Episode]], *, num_bins: int) -> list[d
     """
     bins = collections.defaultdict(list)
     for group in groups:
-        bins[_bin(vote_entropy(group), num_bins)].append(group)
+        bins[bin_of(vote_entropy(group), num_bins)].append(group)
     table = []
     for index, chosen in sorted(bins.items()):
         episodes = [e for group in chosen for e in group]
@@ -284,7 +284,7 @@ def reliability(pairs: Sequence[tuple[float, bool]], *, num_bins: int) -> dict[s
         return {'count': 0, 'score': None, 'right': None, 'ece': None, 'brier': None, 'curve': []}
     bins = collections.defaultdict(list)
     for score, right in pairs:
-        bins[_bin(score, num_bins)].append((score, right))
+        bins[bin_of(score, num_bins)].append((score, right))
     curve = [
         {'low': i / num_bins, 'high': (i + 1) / num_bins, 'count': len(members)} | _means(members)
         for i, members in sorted(bins.items())
@@ -328,6 +328,6 @@ def _without_curve(summary: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in summary.items() if name != 'curve'}
 
 
-def _bin(value: float, num_bins: int) -> int:
-    """Index of a value's bin in [0, 1]; the last bin includes 1."""
+def bin_of(value: float, num_bins: int) -> int:
+    """Returns the index of a value's bin in [0, 1]; the last bin includes 1."""
     return min(int(value * num_bins), num_bins - 1)

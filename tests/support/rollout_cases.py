@@ -59,7 +59,15 @@ assign_credit = functools.partial(credit.assign_credit, **CREDIT, first_phase=Fa
 
 
 def batch_of(
-    groups, *, informative, cap=0.0, kl=None, hinted=(), policy=-2.0, mask_truncated=False
+    groups,
+    *,
+    informative,
+    cap=0.0,
+    kl=None,
+    hinted=(),
+    policy=-2.0,
+    mask_truncated=False,
+    keep=None,
 ):
     """(batch, metrics): the trainer's log-probabilities are `policy`, the reference's -3."""
     for i, group in enumerate(groups):
@@ -81,4 +89,5 @@ def batch_of(
             policy and (lambda batch: np.full(batch.tokens.shape, policy, np.float32)),
             lambda batch: np.full(batch.tokens.shape, -3.0, np.float32),
         ),
+        keep=keep,
     )

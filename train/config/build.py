@@ -211,7 +211,7 @@ def config_hash(config: Section) -> str:
 
 def diff(was: Section, now: Section) -> list[str]:
     """Returns the sorted paths of the fields that differ, such as 'train.rate'."""
-    before, after = _flat(_plain(was, 'config')), _flat(_plain(now, 'config'))
+    before, after = flat(_plain(was, 'config')), flat(_plain(now, 'config'))
     absent = object()
     fields = sorted(before.keys() | after.keys())
     return [f for f in fields if before.get(f, absent) != after.get(f, absent)]
@@ -229,7 +229,7 @@ def explain_diff(
     `only` says of a field's name whether it is compared; `earlier` has the values of fields that
     one of the two lacks.
     """
-    before, after = _flat(_plain(was, 'config')), _flat(_plain(now, 'config'))
+    before, after = flat(_plain(was, 'config')), flat(_plain(now, 'config'))
     for name, value in earlier.items():
         if (name in before) != (name in after):
             before.setdefault(name, _plain(value, name))
@@ -268,11 +268,12 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
-def _flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+def flat(tree: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+    """Returns nested sections as one dict, such as {'train.rate': 0.1}."""
     fields = {}
     for name, value in tree.items():
         if isinstance(value, dict) and value:
-            fields |= _flat(value, f'{prefix}{name}.')
+            fields |= flat(value, f'{prefix}{name}.')
         else:
             fields[prefix + name] = value
     return fields

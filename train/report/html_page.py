@@ -17,7 +17,7 @@ from etils import epath
 
 from elenchus.data.files import atomic, episode_files, jsonl
 from elenchus.data.text import tokenizer
-from elenchus.data.text.printable import printable
+from elenchus.data.text.printable import printable, printable_json
 from elenchus.train.config import build
 from elenchus.train.metrics import writers
 from elenchus.train.report import html_elements as html
@@ -52,8 +52,19 @@ def write_report(workdir: str | os.PathLike) -> epath.Path:
     Raises ValueError if the folder does not exist.
     """
     workdir = epath.Path(workdir)
-    if not workdir.is_dir():
-        raise ValueError(f'--workdir={workdir}: folder not found; nearest: {workdir.parent}')
+    page, evaluations = make_page(workdir)
+    if evaluations:
+        plots.save_png(lambda: plots.levels_bars(evaluations), workdir / 'accuracy.png')
+    atomic.write_text(workdir / 'report.html', page)
+    return workdir / 'report.html'
+
+
+def make_page(workdir: epath.Path) -> tuple[str, Stages]:
+    """Returns the page of a run and the summaries of its evaluations.
+
+    Raises ValueError if the folder does not exist.
+    """
+    check_workdir(workdir)
     stages = load_stages(workdir)
     evaluations = {name: s for name, s in stages.items() if s.get('accuracy')}
     sections = {
@@ -67,10 +78,13 @@ def write_report(workdir: str | os.PathLike) -> epath.Path:
         'Episodes to read': _chosen_episodes(workdir, stages),
         'Cost': _cost_by_stage(stages),
     }
-    if evaluations:
-        plots.save_png(lambda: plots.levels_bars(evaluations), workdir / 'accuracy.png')
-    atomic.write_text(workdir / 'report.html', _page(workdir, sections))
-    return workdir / 'report.html'
+    return _page(workdir, sections), evaluations
+
+
+def check_workdir(workdir: epath.Path) -> None:
+    """Raises ValueError if the folder of a run does not exist."""
+    if not workdir.is_dir():
+        raise ValueError(f'--workdir={workdir}: folder not found; nearest: {workdir.parent}')
 
 
 def load_stages(workdir: epath.Path) -> Stages:
@@ -80,16 +94,7 @@ def load_stages(workdir: epath.Path) -> Stages:
         stages[path.parent.name] = jsonl.read_object(path)
     if (workdir / 'summary.json').exists():
         stages |= jsonl.read_object(workdir / 'summary.json').get('stages', {})
-    return dict(sorted(_printable(stages).items()))
-
-
-def _printable(value: Any) -> Any:
-    """Returns JSON whose texts, keys too, have no characters that act; plots need that as well."""
-    if isinstance(value, dict):
-        return {_printable(key): _printable(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return list(map(_printable, value))
-    return printable(value) if isinstance(value, str) else value
+    return dict(sorted(printable_json(stages).items()))
 
 
 # Sections

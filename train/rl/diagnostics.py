@@ -66,6 +66,15 @@ HEALTHY = {
 """Metric name -> range. The bounds are ours: healthy runs of the lab stay inside them."""
 
 
+def healthy_range(name: str) -> Range | None:
+    """Returns the range of a metric, None without one.
+
+    The name may include the player, as in 'loss/critic/kl'.
+    """
+    group, _, rest = name.partition('/')
+    return HEALTHY.get(f'{group}/{rest.rpartition("/")[2]}')
+
+
 def warnings(row: Mapping[str, float]) -> list[HealthWarning]:
     """Returns a warning for every metric of a row that is outside its healthy range.
 
@@ -73,8 +82,7 @@ def warnings(row: Mapping[str, float]) -> list[HealthWarning]:
     """
     results = []
     for name, value in row.items():
-        group, *_, metric = name.split('/')
-        healthy = HEALTHY.get(f'{group}/{metric}')
+        healthy = healthy_range(name)
         if healthy is not None and not healthy.low <= value <= healthy.high:
             bounds = f'[{healthy.low:g}, {healthy.high:g}]'
             results.append(

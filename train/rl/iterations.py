@@ -1,6 +1,7 @@
 """What one iteration of a player needs: its training, and the choices that follow from its step."""
 
 import functools
+import pathlib
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from elenchus.train.objective import Objective
 from elenchus.train.rl import credit, rollouts
 from elenchus.train.rl.rollouts import RolloutSetup
 from elenchus.train.rl.settings import Player, ReinforceSettings
+from elenchus.train.rl.stored_rollouts import Keep, make_keep
 
 
 class PlayerTraining(NamedTuple):
@@ -34,6 +36,7 @@ class PlayerTraining(NamedTuple):
     shared: SharedPrompt | None  # layout of rows whose samples share a prompt
     parts: int  # the rows of an update must divide into this many parts
     seed: int
+    folder: pathlib.Path | None = None  # where the episodes of some iterations are stored
 
 
 class Iteration(NamedTuple):
@@ -43,6 +46,7 @@ class Iteration(NamedTuple):
     assign_credit: Callable[..., credit.GroupValues]  # (group, penalties=) -> advantages
     rng: np.random.Generator
     state: Mapping[str, Any]  # of the advantage function, before the iteration
+    keep: Keep | None  # stores the episodes; None: those of this iteration are not stored
 
     def state_after(self, groups: rollouts.Groups) -> Mapping[str, Any]:
         """Returns the state of the advantage function after these groups."""
@@ -72,7 +76,8 @@ def plan_iteration(
         # Not drawn from the iteration's generator: all else is as without shuffled scores.
         seed=derive_seed(training.seed, 'scores', step),
     )
-    return Iteration(objective, assign_credit, make_rng(training.seed, step, player), state)
+    keep = make_keep(training.folder, player, step, settings=s)
+    return Iteration(objective, assign_credit, make_rng(training.seed, step, player), state, keep)
 
 
 def make_rng(seed: int, step: int, player: Player) -> np.random.Generator:

@@ -90,7 +90,7 @@ def reinforce(
     setup = RolloutSetup(models, scorer, method, *counts)
     options = {'settings': s, 'loop': loop, 'optimizer': optimizer, 'seed': seed}
     make = functools.partial(make_training, setup=setup, problems=problems, **options)
-    trainings = {player: make(player, is_one=is_one) for player in trained}
+    trainings = {p: make(p, is_one=is_one)._replace(folder=folder) for p in trained}
     implicit = make_implicit(trainings, loop) if s.implicit.beta and 'actor' in trained else None
     cursor = IterationCursor()
     states, _ = train_loop(
@@ -273,6 +273,7 @@ def update_player(
         logprobs=update_batch.LogprobFunctions(
             policy, functools.partial(training.logprobs, training.reference)
         ),
+        keep=iteration.keep,
     )
     train_step, updates = training.make_step(objective), []
     for _ in range(s.num_epochs):

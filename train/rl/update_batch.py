@@ -17,6 +17,7 @@ from elenchus.train.rl import advantages, rewards
 from elenchus.train.rl.credit import GroupValues
 from elenchus.train.rl.rollouts import SampledGroups
 from elenchus.train.rl.settings import TRAINED_ROLES, Player
+from elenchus.train.rl.stored_rollouts import Keep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +46,14 @@ def make_batch(
     assign_credit: Callable[..., GroupValues],
     objective: Objective,
     logprobs: LogprobFunctions,
+    keep: Keep | None = None,
 ) -> tuple[Batch, dict[str, float]]:
     """Returns (batch of host arrays, metrics of the samples).
 
     The batch's old log-probabilities are the trainer's. They are the sampler's if there is no
     `logprobs.policy`, and for `hinted` episodes: these were sampled from a prompt with a hint but
-    are trained without it, so the ratio must be plain-prompt policy / hinted sampler.
+    are trained without it, so the ratio must be plain-prompt policy / hinted sampler. `keep` stores
+    the episodes with these values.
     """
     episodes = [episode for group in sampled.groups for episode in group]
     batch = batch_without_weights(episodes, layout, chat)
@@ -79,11 +82,12 @@ def make_batch(
     loss_mask = batch.loss_mask * informative[:, None].astype(np.float32)
     if layout.mask_truncated:
         loss_mask *= ~in_truncated_turns(batch, episodes, chat)
-    return batch._replace(
-        weights=weights,
-        loss_mask=loss_mask,
-        old_logprobs=np.where(hinted, batch.old_logprobs, trainer),
-    ), metrics
+    old_logprobs = np.where(hinted, batch.old_logprobs, trainer)
+    batch = batch._replace(weights=weights, loss_mask=loss_mask, old_logprobs=old_logprobs)
+    if keep is not None:
+        stored = None if logprobs.policy is None else trainer
+        keep(episodes, values, batch=batch, trainer=stored)
+    return batch, metrics
 
 
 def in_truncated_turns(batch: Batch, episodes: Sequence[Episode], chat: Chat) -> np.ndarray:

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import importlib.metadata
 import platform
+import shlex
 import socket
 import subprocess
 import sys
@@ -22,11 +23,11 @@ from elenchus.train.run.directory import StageFolder, read_json
 
 PROVENANCE = 'provenance.json'
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
-WITHOUT_WARNING = {'time', 'host'}  # a run may move to another host
+WITHOUT_WARNING = {'time', 'host', 'command'}  # a run may move to another host
 
 
 def describe() -> dict[str, Any]:
-    """Returns commit, hashes of code and lock file, versions, devices and host of this process.
+    """Returns commit, hashes of code and lock file, versions, devices, host and command.
 
     What is unknown is None: a copy without git, or an installed package, has no commit.
     """
@@ -43,6 +44,7 @@ def describe() -> dict[str, Any]:
         'devices': f'{len(devices)} x {devices[0].device_kind}',
         'processes': jax.process_count(),
         'host': socket.gethostname(),
+        'command': shlex.join(sys.argv),
     }
 
 
