@@ -61,7 +61,7 @@ def test_every_arm_is_a_run_that_begins_with_the_shared_stages(table):
         assert config.results == table and len(config.comparison.contrasts) <= 5
         for name, settings in settings_of(table, variant).items():
             with Naming(f'{table}{variant}, {name}'):
-                checks.check_counts(settings)
+                checks.check_settings(settings)
                 assert settings.stages[: len(config.shared)] == config.shared != settings.stages
 
 
