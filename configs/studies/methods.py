@@ -86,6 +86,8 @@ NOT_MEASURED = {
 
 SHARED = {'cycle': ('base',)}
 """Stages that the arms of a table share, where not all of method.CRITIC."""
+UNRELATED = ('correction', 'talk', 'cycle')
+"""Tables without the arm `supervised`, which has other players or not all of their columns."""
 STAGES = {'qwen2p5_math': ('reinforce', 'evaluate'), 's3c_math': ('self_talk',)}
 """Stages of a method's arm after the shared ones, where not those of its file."""
 
@@ -167,12 +169,9 @@ def get_config(arg: str = 'default') -> ConfigDict:
     derive.check_variant('methods', arg, variants)
     table, is_smoke = variants[arg], arg.endswith('smoke')
     run = lab.get_config('smoke' if is_smoke else 'default')
-    if is_smoke:
-        run.reinforce.token_budget = 1000
-    else:
-        shorten(run)
+    shorten(run, is_smoke=is_smoke)
     shared = SHARED.get(table, method.CRITIC)
-    names = dict.fromkeys(('supervised',) if table not in COLUMNS and table != 'cycle' else ())
+    names = {} if table in UNRELATED else {'supervised': None}
     for effect in TABLES[table]:
         names |= dict.fromkeys((effect.control, effect.method))
     arms = {name: arm(run, name, shared=shared, sizes={} if is_smoke else SIZES) for name in names}
@@ -187,16 +186,21 @@ def get_config(arg: str = 'default') -> ConfigDict:
     return config
 
 
-def shorten(run: ConfigDict) -> None:
-    """Smaller numbers than the default run's: there are many arms."""
+def shorten(run: ConfigDict, *, is_smoke: bool) -> None:
+    """Smaller numbers than the lab's: there are many arms."""
+    run.evaluate.oracle = False
+    run.evaluate.uptake.num_problems = 0
+    run.improve.num_monitored = 0
+    if is_smoke:
+        run.evaluate.update({'num_problems': 5, 'num_rounds': 1})
+        run.evaluate.beam.width = 0
+        run.reinforce.token_budget = 1000
+        return
     run.data.num_test = 150
     run.critique.num_problems = 250
     run.critic.fit.num_steps = 100
     run.evaluate.update({'num_problems': 150, 'num_attempts': 2, 'num_resamples': 300})
-    run.evaluate.oracle = False
-    run.evaluate.uptake.num_problems = 0
     run.reinforce.update({'num_steps': 100, 'num_problems': 8, 'token_budget': TOKENS})
-    run.improve.num_monitored = 0
     run.improve.fit.num_steps = 40
     run.self_talk.num_examples = 400
     run.self_talk.fit.num_steps = 100
