@@ -67,9 +67,9 @@ TABLES = {
     ),
     'critic': (
         Effect('critique_rl', 'verdicts alone', 'refined, %'),
-        Effect('critique_rl', 'helpfulness alone', 'critic right, %'),
+        Effect('critique_rl', 'helpfulness alone', 'wrong found and right passed, %'),
         Effect('ref_critic', 'verdicts alone', 'refined, %'),
-        Effect('deepcritic', 'verdicts alone', 'first error micro F1'),
+        Effect('deepcritic', 'verdicts alone', 'processbench F1'),
     ),
     'improve': (
         Effect('rl_incorrect', 'right responses alone', 'attempt, %'),
@@ -134,8 +134,8 @@ LOOP = (
     column('hard attempt, %', ('last', 'accuracy', 'attempt', HARD, 0)),
     column('refined, %', REFINED),
     column('gain', REFINED, minus=ATTEMPT),
-    column('critic right, %', (*CRITIC, 'discriminability', 0)),
-    column('first error micro F1', (*CRITIC, 'first_error_micro_f1')),
+    column('wrong found and right passed, %', (*CRITIC, ('found', 'passed'))),
+    column('processbench F1', (*CRITIC, 'processbench_f1')),
     column('tokens an attempt', ('last', 'tokens_per_answer', 'attempt'), scale=1.0),
     COST,
 )

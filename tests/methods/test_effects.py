@@ -10,12 +10,14 @@ import pytest
 
 from elenchus.configs.studies import controls
 from elenchus.configs.studies import methods as studies
+from elenchus.sampling.metrics import critic_metrics
 from elenchus.train.config import build, checks
 from elenchus.train.config.run_settings import RunSettings
 from elenchus.train.report import method_effects, study_table
 from elenchus.train.rl import advantages
 from elenchus.train.run import study_runner
 from elenchus.train.run.directory import write_json
+from elenchus.train.stages import evaluate_figures
 from tests.support import method_cases
 from tests.support.shipped_configs import ROOT, Naming
 
@@ -133,6 +135,30 @@ def test_refine_is_not_measured_because_it_is_grpo_on_the_lab():
     of = lambda values: advantages.group_normalised(values, epsilon=1e-4)  # noqa: E731
     np.testing.assert_allclose(of(rewards), of(np.float64(right)), atol=2e-3)
     assert 'refine_traces' in studies.NOT_MEASURED
+
+
+def test_figures_of_the_critic_are_there_whichever_stage_measures_the_loop():
+    """`evaluate` gives some shares an interval, and stages that train a critic do not."""
+    attempts = [(True, True, None), (True, False, None), (False, False, 2), (False, True, 1)]
+    (group,) = method_cases.groups(
+        [
+            (
+                {'correct': right, 'steps_correct': right, 'first_error': error},
+                {'verdict': verdict, 'located': None if verdict else 2},
+            )
+            for right, verdict, error in attempts
+        ]
+    )
+    figures = critic_metrics.critic(group)
+    settings = studies.get_config('critic').run.evaluate
+    both = (figures, figures | evaluate_figures.agreement(settings, [group]))
+    columns = build.build(study_table.Comparison, studies.get_config('critic').comparison).table
+    for column in columns:
+        if column.path[1] == 'critic':
+            values = {
+                study_table.column_value(column, {'x': {'critic': summary}}) for summary in both
+            }
+            assert len(values) == 1 and not np.isnan(values.pop()), column.name
 
 
 # Their results
