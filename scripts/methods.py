@@ -1,13 +1,30 @@
 """Writes docs/methods/index.md: which published systems are a file here, and what each differs in.
 
 python -m scripts.methods
+python -m scripts.methods --studies runs/methods --studies runs/methods/cycle
+
+With --studies it first writes the results of configs/studies/methods.py in these folders into
+docs/methods/effects.json, from which the effects in the table are read.
 """
 
-from absl import app
+import pathlib
+
+from absl import app, flags
 
 from elenchus.train.config import cli
+from elenchus.train.report import method_effects
 from elenchus.train.report.methods_table import INDEX, write_index
 
 if __name__ == '__main__':
+    STUDIES = flags.DEFINE_multi_string('studies', [], 'Work directories of studies of methods.')
+
+    def main(_):
+        """Writes the effects, if the flags name studies, and the table."""
+        if STUDIES.value:
+            folders = [pathlib.Path(folder) for folder in STUDIES.value]
+            measured = method_effects.write_effects(folders, method_effects.EFFECTS)
+            print(f'{method_effects.EFFECTS}: {", ".join(measured)}')
+        print(write_index(INDEX))
+
     with cli.one_line_errors():
-        app.run(lambda _: print(write_index(INDEX)), flags_parser=cli.parse_flags)
+        app.run(main, flags_parser=cli.parse_flags)

@@ -54,7 +54,7 @@ def test_every_base_config_becomes_a_run(name):
         with Naming(f'{name}:{variant}'):
             config = module_of(name).get_config(variant)
             settings = build.build(RunSettings, config)
-            checks.check_counts(settings)
+            checks.check_settings(settings)
             again = build.from_json(build.to_json(config))
             assert build.build(RunSettings, again) == settings
 

@@ -89,7 +89,8 @@ def check_rewards(s: RunSettings) -> None:
             )
         weights = dataclasses.asdict(rewards[player])
         terms = [name for name, weight in weights.items() if isinstance(weight, float)]
-        is_silent = not any(weights[name] for name in terms)
+        is_silent = not any(weight for _, weight in rewards[player].functions)
+        is_silent &= not any(weights[name] for name in terms)
         if is_silent and not (player == 'actor' and advantage.step_coef):
             field = 'rewards' if player == 'actor' else 'critic_rewards'
             raise ValueError(

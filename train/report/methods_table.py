@@ -12,6 +12,7 @@ from elenchus.data.files import atomic
 from elenchus.train.config import build
 from elenchus.train.config.functions import functions_of
 from elenchus.train.config.run_settings import RunSettings
+from elenchus.train.report import method_effects
 
 ROOT = pathlib.Path(__file__).parents[2]
 SYSTEMS = ROOT / 'docs/methods/systems.tsv'
@@ -60,21 +61,33 @@ def index(rows: Sequence[System]) -> str:
         'Written by `python -m scripts.methods`. Each file runs by itself: `python -m scripts.run',
         '--config configs/methods/empo.py --workdir runs/empo`, also as `:smoke`, or on another',
         'config (`:gsm8k`, `:qwen3_0p6b_gsm8k`). Each has a case in tests/methods: a worked',
-        'example of the formula, and what the method must and must not change. What a method gains',
-        'was not measured unless a table says so.',
+        'example of the formula, and what the method must and must not change. Its effect is its',
+        'arm less its control on the lab, with a 95 % interval over seeds from three on:',
+        '`configs/studies/methods.py` has the arms, [effects.json](effects.json) the seeds,',
+        'p-values, commands and commits.',
     ]
+    effects = method_effects.read_effects(method_effects.EFFECTS)
     for kind, (heading, _) in KINDS.items():
-        lines += ['', *_section(heading, [row for row in rows if row.kind == kind])]
+        of_kind = [row for row in rows if row.kind == kind]
+        lines += ['', *_section(heading, of_kind, None if kind == 'evaluation' else effects)]
     return '\n'.join(lines) + '\n'
 
 
-def _section(heading: str, rows: Sequence[System]) -> Iterator[str]:
+def _section(
+    heading: str, rows: Sequence[System], effects: Sequence[method_effects.Row] | None
+) -> Iterator[str]:
+    """Lines of the systems of a kind; with `effects` also a column of them."""
     done = [row for row in rows if row.file]
     yield f'## {heading}: {len(done)} of {len(rows)}'
+    names = ('system', 'file', 'functions', 'differs', 'source')
+    if effects is not None:
+        names = (*names, 'effect')
     if done:
-        yield from ('', '| system | file | functions | differs | source |', '|---|---|---|---|---|')
+        yield from ('', f'| {" | ".join(names)} |', '|---' * len(names) + '|')
     for row in done:
         cells = (row.name, _link(row), _functions(row), *_parts(row))
+        if effects is not None:
+            cells = (*cells, method_effects.describe(effects, row.file))
         yield f'| {" | ".join(cell.replace("|", "&#124;") for cell in cells)} |'
     missing = [row.name for row in rows if not row.file]
     if missing:

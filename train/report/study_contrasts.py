@@ -21,7 +21,7 @@ MAX_CONTRASTS = 5
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 2000
 
-Key = str | int | tuple[str, ...]
+Key = str | int | tuple[str | int, ...]
 FigurePath = tuple[Key, ...]
 """Path of a figure in a run's summaries: the stage (or 'last' for the run's last one), then keys
 and indices. A tuple of keys means the mean of the figures under each of them."""

@@ -226,8 +226,10 @@ def question_values(column: Column, summaries: Summaries) -> np.ndarray | None:
     return column.scale * (values - subtracted)
 
 
-def write_comparison(runs: Runs, comparison: Comparison, workdir: pathlib.Path) -> None:
-    """Writes study.json, study.md and study.png, and prints the tables."""
+def write_comparison(
+    runs: Runs, comparison: Comparison, workdir: pathlib.Path, *, name: str = 'study'
+) -> None:
+    """Writes NAME.json, NAME.md and NAME.png, and prints the tables."""
     table = table_of(runs, comparison)
     lines = table_lines(table)
     contrasts = contrast_results(runs, comparison)
@@ -252,10 +254,10 @@ def write_comparison(runs: Runs, comparison: Comparison, workdir: pathlib.Path) 
         'panels': panels,
         'summaries': without_questions(runs),
     }
-    write_json(workdir / 'study.json', results)
-    write_text(workdir / 'study.md', '\n'.join(lines) + '\n')
+    write_json(workdir / f'{name}.json', results)
+    write_text(workdir / f'{name}.md', '\n'.join(lines) + '\n')
     if panels:
-        plots.save_png(lambda: plots.study_panels(panels, labels), workdir / 'study.png')
+        plots.save_png(lambda: plots.study_panels(panels, labels), workdir / f'{name}.png')
     print('\n'.join(lines))
 
 

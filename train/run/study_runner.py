@@ -22,7 +22,8 @@ def run_study(
 
     The config has `run` (the config of a run), `arms` (name and changes of each), `seeds`, `shared`
     (stages that all arms of a seed share, run once) and `comparison`. Complete runs are skipped, so
-    a stopped study continues. A seed is that of training and, on the lab, of the problems.
+    a stopped study continues. A seed is that of training and, on the lab, of the problems. Studies
+    of the same shared stages may have one work directory; then each names its `results`.
     """
     comparison = build.build(study_table.Comparison, config.comparison, 'config.comparison')
     arms = arms_of(config)
@@ -53,7 +54,8 @@ def run_study(
             runs[arm][str(seed)] = distributed.run_on_first(
                 lambda path=folder: read_summaries(path)
             )
-            study_table.write_comparison(runs, comparison, workdir)
+            name = config.get('results', 'study')
+            study_table.write_comparison(runs, comparison, workdir, name=name)
 
 
 def read_summaries(workdir: pathlib.Path) -> study_table.Summaries:

@@ -1,0 +1,249 @@
+"""Studies of the methods in configs/methods on the lab: each beside an arm without its idea.
+
+methods.py:actor        rewards and advantages of an actor's attempts
+methods.py:correction   an attempt and a correction of it, without a critique
+methods.py:feedback     critiques inside the rollouts; actor and critic together
+methods.py:critic       rewards of critiques
+methods.py:improve      self-improvement
+methods.py:talk         self-correction in one turn
+methods.py:cycle        refinements among an actor's demonstrations
+methods.py:actor:smoke  and so on: the same arms with tiny numbers and one seed
+
+An arm has its name and its changes from the method's file. What a method changes in the stages that
+all arms share is left out (`left_out`), so that arms differ in one place. All sample about TOKENS
+tokens to learn from. One work directory serves all but `cycle`, whose arms train their own actor:
+
+for t in actor correction feedback critic improve talk; do
+    python -m scripts.study --config configs/studies/methods.py:$t --workdir runs/methods
+done
+python -m scripts.study --config configs/studies/methods.py:cycle --workdir runs/methods/cycle
+python -m scripts.methods --studies runs/methods
+
+Read by scripts/study.py; the last command writes docs/methods/effects.json.
+"""
+
+import importlib
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from elenchus.configs import derive, lab, method
+from elenchus.configs.studies.shared import column, contrast, study
+
+TOKENS = 80_000
+"""Sampled tokens of an arm; an attempt has 45, a critique 100 on average."""
+SEEDS = (0, 1, 2)
+HARD = ('6', '7', '8')
+RANDOM = 'elenchus.configs.studies.controls:random_reward'
+
+
+class Effect(NamedTuple):
+    """What is measured of a method: its arm less the control's, in a column of the table."""
+
+    method: str  # file in configs/methods, and name of its arm
+    control: str  # name in CONTROLS
+    column: str
+
+
+# At most five a table: their p-values are adjusted together. A method more is a line more.
+TABLES = {
+    'actor': (
+        Effect('empo', 'random reward', 'attempt, %'),
+        Effect('guide_grpo', 'grpo', 'hard attempt, %'),
+        Effect('efficiency', 'grpo', 'tokens an attempt'),
+        Effect('rest_grpo', 'grpo', 'attempt, %'),
+        Effect('qwen2p5_math', 'grpo', 'attempt, %'),
+    ),
+    'correction': (
+        Effect('score', 'score, no bonus', 'second - first'),
+        Effect('score', 'score, no stage I', 'second - first'),
+        Effect('reform_pbso', 'terminal reward alone', 'second, %'),
+    ),
+    'feedback': (
+        Effect('critique_grpo', 'grpo', 'refined, %'),
+        Effect('think_tuning', 'grpo', 'attempt, %'),
+        Effect('self_debug', 'self_debug, verdicts alone', 'refined, %'),
+        Effect('spiral_rae', 'grpo of both', 'refined, %'),
+    ),
+    'critic': (
+        Effect('critique_rl', 'verdicts alone', 'refined, %'),
+        Effect('critique_rl', 'helpfulness alone', 'wrong found and right passed, %'),
+        Effect('ref_critic', 'verdicts alone', 'refined, %'),
+        Effect('deepcritic', 'verdicts alone', 'processbench F1'),
+    ),
+    'improve': (
+        Effect('rl_incorrect', 'right responses alone', 'attempt, %'),
+        Effect('b_star', 'fixed knobs', 'attempt, %'),
+        Effect('still_2', 'imitation alone', 'attempt, %'),
+    ),
+    'talk': (Effect('s3c_math', 'mistakes learnt', 'talk, %'),),
+    'cycle': (Effect('cycle', 'no refinements', 'gain'),),
+}
+NOT_MEASURED = {
+    'refine_traces': "the lab's words have no tags and no confidence: its advantages are GRPO's",
+}
+"""Method -> why it has no arm."""
+
+SHARED = {'cycle': ('base',)}
+"""Stages that the arms of a table share, where not all of method.CRITIC."""
+UNRELATED = ('correction', 'talk', 'cycle')
+"""Tables without the arm `supervised`, which has other players or not all of their columns."""
+STAGES = {'qwen2p5_math': ('reinforce', 'evaluate'), 's3c_math': ('self_talk',)}
+"""Stages of a method's arm after the shared ones, where not those of its file."""
+
+# Controls: stages or method that an arm is like, and what differs.
+CONTROLS = {
+    'supervised': (('evaluate',), {}),
+    'grpo': (('reinforce', 'evaluate'), {'reinforce.advantage.step_coef': 0.0}),
+    'random reward': ('empo', {'reinforce.rewards.functions': ((RANDOM, 1.0),)}),
+    'score, no bonus': ('score', {'reinforce.turns.progress': 0.0}),
+    'score, no stage I': ('score', {'reinforce.turns.first_phase_steps': 0}),
+    'terminal reward alone': ('reform_pbso', {'reinforce.turns.attempt': 0.0}),
+    'self_debug, verdicts alone': ('self_debug', {'reinforce.critic_rewards.helpful': 0.0}),
+    'grpo of both': ('spiral_rae', {'reinforce.advantage.outcome': 'grpo'}),
+    'verdicts alone': (('reinforce_critic',), {'reinforce.critic_rewards.helpful': 0.0}),
+    'helpfulness alone': ('critique_rl', {'reinforce.critic_rewards.verdict': 0.0}),
+    'right responses alone': (
+        'rl_incorrect',
+        {'improve.weighting': 'keep', 'improve.explore.token_budget': 570},
+    ),
+    'fixed knobs': (
+        'b_star',
+        {'improve.controller': 'none', 'improve.explore.token_budget': 640},
+    ),
+    'imitation alone': ('still_2', {'improve.responses': 'none'}),
+    'mistakes learnt': ('s3c_math', {'self_talk.learn_mistakes': True}),
+    'no refinements': ('cycle', {'actor.refinements_per_problem': 0}),
+}
+
+# Sizes at which an arm samples about TOKENS; each control has those of the method that it is like.
+SIZES = {
+    'score': {'reinforce.turns.first_phase_steps': 4},
+    'rl_incorrect': {'improve.num_problems': 140},
+    'b_star': {'improve.num_problems': 60, 'improve.candidates.num_problems': 10},
+    'still_2': {'improve.num_problems': 60, 'improve.explore.token_budget': 600},
+    'cycle': {'critique.num_problems': 10, 'critic.fit.num_steps': 0},
+}
+
+ATTEMPT = ('last', 'accuracy', 'attempt', 'all', 0)
+REFINED = ('last', 'accuracy', 'refined', 'all', 0)
+CRITIC = ('last', 'critic')
+COST = column('thousand tokens', ('training', 'tokens_sampled'), scale=0.001)
+LOOP = (
+    column('attempt, %', ATTEMPT),
+    column('hard attempt, %', ('last', 'accuracy', 'attempt', HARD, 0)),
+    column('refined, %', REFINED),
+    column('gain', REFINED, minus=ATTEMPT),
+    column('wrong found and right passed, %', (*CRITIC, ('found', 'passed'))),
+    column('processbench F1', (*CRITIC, 'processbench_f1')),
+    column('tokens an attempt', ('last', 'tokens_per_answer', 'attempt'), scale=1.0),
+    COST,
+)
+FIRST, SECOND = (
+    ('reinforce', 'rows', (-1, -2, -3), f'reward/{role}/correct')
+    for role in ('attempt', 'refinement')
+)
+"""Of the questions that the last iterations sampled, which were not trained on before."""
+COLUMNS = {
+    'correction': (
+        *LOOP[:-1],
+        column('second, %', SECOND),
+        column('second - first', SECOND, minus=FIRST),
+        COST,
+    ),
+    'talk': (
+        column('talk, %', ('last', 'accuracy', 'self-talk', 'all', 0)),
+        column('corrections', ('last', 'corrections'), scale=1.0),
+        column('tokens a talk', ('last', 'tokens_per_answer', 'self-talk'), scale=1.0),
+        COST,
+    ),
+}
+"""Columns of a table, where not those of LOOP."""
+
+
+def get_config(arg: str = 'default') -> ConfigDict:
+    """Returns the study of a table; 'default' and 'smoke' are of the first one."""
+    first = next(iter(TABLES))
+    variants = {f'{name}{end}': name for name in TABLES for end in ('', ':smoke')}
+    variants |= {'default': first, 'smoke': first}
+    derive.check_variant('methods', arg, variants)
+    table, is_smoke = variants[arg], arg.endswith('smoke')
+    run = lab.get_config('smoke' if is_smoke else 'default')
+    shorten(run, is_smoke=is_smoke)
+    shared = SHARED.get(table, method.CRITIC)
+    names = {} if table in UNRELATED else {'supervised': None}
+    for effect in TABLES[table]:
+        names |= dict.fromkeys((effect.control, effect.method))
+    arms = {name: arm(run, name, shared=shared, sizes={} if is_smoke else SIZES) for name in names}
+    run.stages = next(iter(arms.values()))['stages']
+    comparison = {
+        'table': COLUMNS.get(table, LOOP),
+        'contrasts': tuple(contrast(e.method, e.control, e.column) for e in TABLES[table]),
+        'panels': (),
+    }
+    config = study(run, arms, shared=shared, arg=arg, comparison=comparison)
+    config.update({'seeds': (0,) if is_smoke else SEEDS, 'results': table})
+    return config
+
+
+def shorten(run: ConfigDict, *, is_smoke: bool) -> None:
+    """Smaller numbers than the lab's: there are many arms."""
+    run.evaluate.oracle = False
+    run.evaluate.uptake.num_problems = 0
+    run.improve.num_monitored = 0
+    if is_smoke:  # with the shipped model: one that is never right has no talks to learn from
+        run.model.update(lab.MODEL)
+        run.base.update({'checkpoint': 'data/lab/checkpoint', 'fit': {'num_steps': 0}})
+        run.evaluate.num_rounds = 1
+        run.evaluate.beam.width = 0
+        run.reinforce.token_budget = 1000
+        return
+    run.data.num_test = 150
+    run.critique.num_problems = 250
+    run.critic.fit.num_steps = 100
+    run.evaluate.update({'num_problems': 150, 'num_attempts': 2, 'num_resamples': 300})
+    run.reinforce.update({'num_steps': 100, 'num_problems': 8, 'token_budget': TOKENS})
+    run.improve.fit.num_steps = 40
+    run.self_talk.num_examples = 400
+    run.self_talk.fit.num_steps = 100
+
+
+def arm(run: ConfigDict, name: str, *, shared: tuple, sizes: dict) -> dict:
+    """Returns the changes of a control or of a method, as far as they come after `shared`."""
+    like, changes = CONTROLS.get(name, (name, {}))
+    stages = like
+    if isinstance(like, str):
+        stages = stages_of(like, shared=shared)
+        changes = changes_of(like) | sizes.get(like, {}) | changes
+    nested = {'stages': (*shared, *stages)}
+    for field, value in changes.items():
+        if field.partition('.')[0] not in shared:
+            *sections, last = field.split('.')
+            section = nested
+            for part in sections:
+                section = section.setdefault(part, {})
+            section[last] = value(run) if callable(value) else value
+    return nested
+
+
+def changes_of(name: str) -> dict:
+    """Returns the fields that a method's file changes on the lab."""
+    file = importlib.import_module(f'elenchus.configs.methods.{name}')
+    return {**file.CHANGES, **getattr(file, 'LAB', {})}
+
+
+def stages_of(name: str, *, shared: tuple) -> tuple:
+    """Returns a method's stages after the shared ones.
+
+    Stages that train a critic measure the loop of both players themselves, as `evaluate` does.
+    """
+    file = importlib.import_module(f'elenchus.configs.methods.{name}')
+    stages = STAGES.get(name) or tuple(file.get_config('smoke').stages)
+    own = tuple(stage for stage in stages if stage not in shared)
+    return own[:-1] if own[0] in ('reinforce_critic', 'reinforce_both') else own
+
+
+def left_out(effect: Effect, *, table: str) -> list[str]:
+    """Returns the fields that a method changes in stages that all arms of the table share."""
+    shared = SHARED.get(table, method.CRITIC)
+    return [field for field in changes_of(effect.method) if field.partition('.')[0] in shared]
