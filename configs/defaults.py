@@ -48,6 +48,8 @@ MODEL = {  # the transformer; model/config.py explains how families differ
     'remat': 'none',  # recomputed in the backward pass: 'none', 'dots' or 'full'
     'scan_layers': False,  # one compiled block for all layers: compiles faster
     'logits_chunk': 8192,  # tokens of a device whose logits exist at once in the loss
+    'remat_saved': (),  # kept under remat 'full': query, key, value, attention, residual, gate, up
+    'remat_offloaded': (),  # the same, kept in the memory of the host
 }
 
 TOKENIZER = {  # the tokenizer and its chat template
@@ -270,6 +272,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
         {
             'seed': 0,  # of weights, noise and the order of data; problems have data.seed
             'mesh': (-1, 1, 1),  # devices for (data, fsdp, tensor); -1: all that remain
+            'context': 1,  # devices that split each training sequence; beside those of mesh
             'matmul_precision': 'float32',  # of float32 models; or 'tensorfloat32', 'bfloat16'
             'stages': tuple(STAGES.split()),  # in this order; a stage reads earlier ones
             'model': MODEL,

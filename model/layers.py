@@ -6,13 +6,14 @@ H head width, V vocabulary, L layers, G samples per prompt.
 Every parameter carries `axes`, its logical axis names, which model/sharding.py maps to the mesh.
 """
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from elenchus.model import kv_cache, platforms, sharding
+from elenchus.model import kv_cache, platforms, remat, sharding
 from elenchus.model.attention import einsum, kernels
 from elenchus.model.attention.inputs import AttentionInputs
 from elenchus.model.config import ModelConfig
@@ -172,6 +173,7 @@ class Attention(nnx.Module):
         if c.qk_norm:
             query, key = self.query_norm(query), self.key_norm(key)
         query, key = rotate(query, inputs.rotary), rotate(key, inputs.rotary)
+        query, key, value = map(remat.mark, (query, key, value), ('query', 'key', 'value'))
         query = sharding.constrain(query, ('batch', None, 'heads', None))
         is_cached = isinstance(layer_cache, tuple)
         if is_cached:
@@ -195,19 +197,30 @@ class Attention(nnx.Module):
     def _attend_causal(self, query, key, value, *, inputs: AttentionInputs, scale: float):
         """Attention of new tokens to each other, by the backend `config.attention`."""
         cap = self.config.attention_soft_cap
+        if sharding.CONTEXT in inputs.stream:
+            key, value = map(_gather_positions, (key, value))
         if kernels.implementation(self.config) != 'einsum':
             return kernels.attend_causal(
                 query, key, value, inputs=inputs, config=self.config, scale=scale
             )
         if inputs.shared is not None:
-            return einsum.attend_shared(query, key, value, inputs=inputs, scale=scale, cap=cap)
-        return einsum.attend_causal(query, key, value, mask=inputs.mask, scale=scale, cap=cap)
+            out = einsum.attend_shared(query, key, value, inputs=inputs, scale=scale, cap=cap)
+        else:
+            out = einsum.attend_causal(query, key, value, mask=inputs.mask, scale=scale, cap=cap)
+        return remat.mark(out, 'attention')
 
     def _project_heads(self, x: jax.Array, name: str) -> jax.Array:
         heads = project(x, getattr(self, name)[...], contract=1)
         if self.config.qkv_bias:
             heads = heads + getattr(self, f'{name}_bias')[...].astype(x.dtype)
         return heads
+
+
+def _gather_positions(x: jax.Array) -> jax.Array:
+    """Keys or values [B, K, T, H] of all positions, from the part of them that a device has."""
+    gather = functools.partial(jax.lax.all_gather, axis_name=sharding.CONTEXT, axis=2, tiled=True)
+    # Beside an axis of the partitioner, a gather would also gather what that axis splits.
+    return sharding.apply_per_shard(gather, [x], [('batch', 'kv_heads', None, None)])
 
 
 class MLP(nnx.Module):
@@ -222,8 +235,8 @@ class MLP(nnx.Module):
         self.activation = config.activation
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        gate = ACTIVATIONS[self.activation](project(x, self.gate[...], contract=1))
-        hidden = sharding.constrain(
-            gate * project(x, self.up[...], contract=1), ('batch', None, 'mlp')
-        )
+        gate = remat.mark(project(x, self.gate[...], contract=1), 'gate')
+        up = remat.mark(project(x, self.up[...], contract=1), 'up')
+        hidden = ACTIVATIONS[self.activation](gate) * up
+        hidden = sharding.constrain(hidden, ('batch', 'sequence', 'mlp'))
         return project(hidden, self.down[...], contract=1)

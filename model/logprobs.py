@@ -66,7 +66,7 @@ def token_logprobs(
     logprobs, entropy = sharding.map_rows(
         score_rows,
         (weight_gather.copy_to_rows(head, ('embed', 'vocab')), shifted, tokens),
-        (('batch', None, 'vocab'), ('batch', None, None), ('batch', None)),
+        (('copies', None, 'vocab'), ('batch', 'sequence', None), ('batch', 'sequence')),
     )
     valid = jnp.arange(tokens.shape[1]) > 0
     return jnp.where(valid, logprobs, 0.0), jnp.where(valid, entropy, 0.0)
