@@ -109,6 +109,7 @@ SAMPLING = {  # how turns are sampled
         'prefill_chunk': 0,  # tokens of a prompt read at once; 0: all, which needs more memory
         'min_prefill_use': 0.0,  # share of prompts in a prefill below which they wait; 0: never
         'tensor_shards': 0,  # devices that split the sampler's weights; 0: as the mesh's tensor
+        'compile_threads': 0,  # programs compiled at once before sampling; 0: each when needed
         'dtype': 'model',  # of the sampler: model.dtype 'model', 'float32' or 'bfloat16'
     },
     'attempt_tokens': 224,  # longest attempt

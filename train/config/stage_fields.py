@@ -28,6 +28,7 @@ ENGINE_SIZES = tuple(
     for name in (
         *('num_slots', 'max_length', 'chunk_steps', 'prompt_buckets', 'prefill_batch_sizes'),
         *('decode_batch_sizes', 'decode_cache_lengths', 'min_prefill_use', 'tensor_shards'),
+        'compile_threads',
     )
 )
 """How the engine schedules requests: the noise of a token depends on none of it."""
