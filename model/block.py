@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 from flax import nnx
 
-from elenchus.model import layers, remat, sharding
+from elenchus.model import layers, remat, token_shards
 from elenchus.model.attention.inputs import AttentionInputs
 from elenchus.model.config import ModelConfig
 from elenchus.model.kv_cache import CacheDtype, LayerCache
@@ -35,23 +35,17 @@ class Block(nnx.Module):
     ) -> tuple[jax.Array, LayerCache]:
         """x [B, T, D], positions [B, T] -> (x [B, T, D], layer cache as in `layers.Attention`)."""
         stream = inputs.stream
-        gathered, scattered = (
-            (sharding.join_stream, functools.partial(sharding.constrain_stream, names=stream))
-            if 'tensor' in stream
-            else (lambda x: x,) * 2
-        )
         update, layer_cache = self.attention(
-            gathered(self.attention_norm(x)), positions, inputs=inputs, layer_cache=layer_cache
+            self.attention_norm(x), positions, inputs=inputs, layer_cache=layer_cache
         )
-        update = scattered(update)
         if self.post_norms:
             update = self.attention_post_norm(update)
-        x = sharding.constrain_stream(x + update, stream)
+        x = token_shards.constrain_stream(x + update, stream)
         x = remat.mark(x, 'residual')
-        update = scattered(self.mlp(gathered(self.mlp_norm(x))))
+        update = self.mlp(self.mlp_norm(x), stream=stream)
         if self.post_norms:
             update = self.mlp_post_norm(update)
-        return sharding.constrain_stream(x + update, stream), layer_cache
+        return token_shards.constrain_stream(x + update, stream), layer_cache
 
 
 def traced_once(inputs: AttentionInputs) -> Callable[..., tuple[jax.Array, LayerCache]]:

@@ -14,7 +14,7 @@ def look_up(
 ) -> jax.Array:
     """table [V, D], tokens [B, T] -> embeddings [B, T, D] in `dtype`.
 
-    `stream`: mesh axes that split the positions of the result (`sharding.stream_axes`).
+    `stream`: mesh axes that split the positions of the result (`token_shards.stream_axes`).
 
     The cast comes after the lookup, so that gradients of repeated tokens are summed in the dtype of
     the table. On a mesh each device looks up the tokens of all rows of its 'fsdp' group in its own

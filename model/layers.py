@@ -17,7 +17,8 @@ from elenchus.model import kv_cache, platforms, remat, sharding
 from elenchus.model.attention import einsum, kernels
 from elenchus.model.attention.inputs import AttentionInputs
 from elenchus.model.config import ModelConfig
-from elenchus.model.projection import dense, project
+from elenchus.model.projection import dense
+from elenchus.model.tensor_products import project_from_split, project_to_split
 
 ACTIVATIONS = {'silu': jax.nn.silu, 'gelu': lambda x: jax.nn.gelu(x, approximate=True)}
 
@@ -169,7 +170,7 @@ class Attention(nnx.Module):
         values are returned in that dtype.
         """
         c = self.config
-        query, key, value = (self._project_heads(x, name) for name in ('query', 'key', 'value'))
+        query, key, value = self._project_heads(x, inputs.stream)
         if c.qk_norm:
             query, key = self.query_norm(query), self.key_norm(key)
         query, key = rotate(query, inputs.rotary), rotate(key, inputs.rotary)
@@ -192,7 +193,7 @@ class Attention(nnx.Module):
             )
         else:
             out = self._attend_causal(query, key, value, inputs=inputs, scale=scale)
-        return project(out, self.out[...], contract=2), layer_cache
+        return project_to_split(out, self.out, contract=2, stream=inputs.stream), layer_cache
 
     def _attend_causal(self, query, key, value, *, inputs: AttentionInputs, scale: float):
         """Attention of new tokens to each other, by the backend `config.attention`."""
@@ -209,10 +210,12 @@ class Attention(nnx.Module):
             out = einsum.attend_causal(query, key, value, mask=inputs.mask, scale=scale, cap=cap)
         return remat.mark(out, 'attention')
 
-    def _project_heads(self, x: jax.Array, name: str) -> jax.Array:
-        heads = project(x, getattr(self, name)[...], contract=1)
+    def _project_heads(self, x: jax.Array, stream: tuple[str, ...]) -> list[jax.Array]:
+        names = ('query', 'key', 'value')
+        heads = project_from_split(x, [getattr(self, name) for name in names], stream=stream)
         if self.config.qkv_bias:
-            heads = heads + getattr(self, f'{name}_bias')[...].astype(x.dtype)
+            biases = (getattr(self, f'{name}_bias')[...] for name in names)
+            heads = [y + bias.astype(x.dtype) for y, bias in zip(heads, biases, strict=True)]
         return heads
 
 
@@ -234,9 +237,10 @@ class MLP(nnx.Module):
         self.down = init_weight(rngs.params(), (F, D), axes=out, fan_in=F, dtype=dtype)
         self.activation = config.activation
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        gate = remat.mark(project(x, self.gate[...], contract=1), 'gate')
-        up = remat.mark(project(x, self.up[...], contract=1), 'up')
+    def __call__(self, x: jax.Array, *, stream: tuple[str, ...] = ()) -> jax.Array:
+        """x [B, T, D] -> update [B, T, D]; `stream`: mesh axes that split the positions of both."""
+        gate, up = project_from_split(x, (self.gate, self.up), stream=stream)
+        gate, up = remat.mark(gate, 'gate'), remat.mark(up, 'up')
         hidden = ACTIVATIONS[self.activation](gate) * up
         hidden = sharding.constrain(hidden, ('batch', 'sequence', 'mlp'))
-        return project(hidden, self.down[...], contract=1)
+        return project_to_split(hidden, self.down, contract=1, stream=stream)

@@ -144,46 +144,6 @@ def constrain(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, spec)
 
 
-def stream_axes(rows: int, length: int) -> tuple[str, ...]:
-    """Mesh axes that split the positions of a residual stream [rows, length, D] between layers.
-
-    'context' splits whole layers by position. 'tensor' splits what stands between the products of
-    matrices: norms and sums are then computed once and not by each device of the axis, and what
-    follows a product is a reduce-scatter, with an all-gather before the next one, in the place of a
-    sum of the same bytes (arXiv 2205.05198). An axis that does not divide a length splits nothing.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.manual_axes or rows % num_row_parts(mesh):
-        return ()
-    names = ()
-    for name in (CONTEXT, 'tensor'):
-        parts = math.prod(mesh.shape[n] for n in (*names, name)) if name in mesh.shape else 1
-        if parts > 1 and length % parts == 0 and mesh.shape[name] > 1:
-            names = (*names, name)
-    return names
-
-
-def constrain_stream(x: jax.Array, names: Sequence[str]) -> jax.Array:
-    """Constrains x [B, T, ...] to rows over devices and positions over mesh axes `names`.
-
-    `names` are of `stream_axes`. With none of them, positions stay whole.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
-        return x
-    if not names:
-        return constrain(x, ('batch', *(None,) * (x.ndim - 1)))
-    rows, names = (
-        tuple(n for n in axes if n not in mesh.manual_axes) or None for axes in (ROW_AXES, names)
-    )
-    return jax.lax.with_sharding_constraint(x, P(rows, names, *(None,) * (x.ndim - 2)))
-
-
-def join_stream(x: jax.Array) -> jax.Array:
-    """x [B, T, D] with those positions whole that 'tensor' split, for the product of a matrix."""
-    return constrain(x, ('batch', 'sequence', None))
-
-
 ROW_AXES = ('data', 'fsdp')
 """Mesh axes that the rows of a batch are split over."""
 
@@ -313,6 +273,11 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
 def spec(shape: Sequence[int], axes: Sequence[str | None], *, mesh: jax.sharding.AbstractMesh) -> P:
     """PartitionSpec of an array by its logical axes; raises ValueError if one does not divide."""
     return _spec(shape, axes, mesh_shape=mesh.shape, strict=True, name='array')
+
+
+def spec_over(name: str, shape: Sequence[int], axes: Sequence[str | None], *, mesh) -> P:
+    """PartitionSpec over one mesh axis alone; a dimension that does not divide stays whole."""
+    return _spec(shape, axes, mesh_shape=mesh.shape, strict=False, rules=_restrict({name}))
 
 
 def mesh_names(mesh_axes: str | Sequence[str] | None) -> tuple[str, ...]:

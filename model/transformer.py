@@ -4,7 +4,16 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from elenchus.model import embedding, kv_cache, layers, platforms, remat, sharding, weight_gather
+from elenchus.model import (
+    embedding,
+    kv_cache,
+    layers,
+    platforms,
+    remat,
+    sharding,
+    token_shards,
+    weight_gather,
+)
 from elenchus.model.attention import einsum, kernels
 from elenchus.model.attention.inputs import AttentionInputs, SharedPrompt, select_inputs
 from elenchus.model.block import Block, traced_once
@@ -98,11 +107,11 @@ class Transformer(nnx.Module):
             to its prompt and to itself, and `segments` only marks padding.
         """
         is_plain = cache is None and return_cache is None
-        stream = sharding.stream_axes(*tokens.shape) if is_plain else ()
+        stream = token_shards.stream_axes(*tokens.shape) if is_plain else ()
         x = embedding.look_up(self.embedding[...], tokens, dtype=self.config.dtype, stream=stream)
         if self.config.scale_embeddings:
             x = x * jnp.asarray(self.config.embed_dim**0.5, x.dtype)
-        x = sharding.constrain_stream(x, stream)
+        x = token_shards.constrain_stream(x, stream)
         if cache is not None:
             inputs = self._cached_inputs(positions, cache)
             x, updated = self._forward_cached(
@@ -116,7 +125,7 @@ class Transformer(nnx.Module):
             inputs = self._causal_inputs(positions, segments, shared, stream=stream)
             x = self._forward(x, positions, inputs)
         x = self.final_norm(x)
-        return (sharding.join_stream(x) if stream else x), cache
+        return (token_shards.join_stream(x) if stream else x), cache
 
     @property
     def head_matrix(self):
