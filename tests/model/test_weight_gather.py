@@ -92,7 +92,9 @@ def whole_shapes(config, tensor):
     D, F, H = config.embed_dim, config.mlp_dim // tensor, config.head_dim
     N, K = config.num_heads // tensor, config.num_kv_heads // tensor
     matrices = {(D, F), (F, D), (D, N * H), (D, K * H), (N * H, D)}
-    return matrices | {(D, N, H), (D, K, H), (N, H, D), (D,)}
+    # 'tensor' splits the tokens of a norm, so its gradient, a vector, is summed over it.
+    norms = {(D,)} if tensor == 1 else set()
+    return matrices | norms | {(D, N, H), (D, K, H), (N, H, D)}
 
 
 @pytest.mark.parametrize(
