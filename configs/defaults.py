@@ -57,6 +57,8 @@ MODEL = {  # the transformer; model/config.py explains how families differ
     'remat': 'none',  # recomputed in the backward pass: 'none', 'dots' or 'full'
     'scan_layers': False,  # one compiled block for all layers: compiles faster
     'logits_chunk': 8192,  # tokens of a device whose logits exist at once in the loss
+    'remat_saved': (),  # kept under remat 'full': query, key, value, attention, residual, gate, up
+    'remat_offloaded': (),  # the same, kept in the memory of the host
 }
 
 TOKENIZER = {  # the tokenizer and its chat template
@@ -118,6 +120,7 @@ SAMPLING = {  # how turns are sampled
         'prefill_chunk': 0,  # tokens of a prompt read at once; 0: all, which needs more memory
         'min_prefill_use': 0.0,  # share of prompts in a prefill below which they wait; 0: never
         'tensor_shards': 0,  # devices that split the sampler's weights; 0: as the mesh's tensor
+        'compile_threads': 0,  # programs compiled at once before sampling; 0: each when needed
         'dtype': 'model',  # of the sampler: model.dtype 'model', 'float32' or 'bfloat16'
     },
     'attempt_tokens': 224,  # longest attempt
@@ -312,6 +315,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
         {
             'seed': 0,  # of weights, noise and the order of data; problems have data.seed
             'mesh': (-1, 1, 1),  # devices for (data, fsdp, tensor); -1: all that remain
+            'context': 1,  # devices that split each training sequence; beside those of mesh
             'matmul_precision': 'float32',  # of float32 models; or 'tensorfloat32', 'bfloat16'
             'stages': tuple(STAGES.split()),  # in this order; a stage reads earlier ones
             'model': MODEL,

@@ -9,6 +9,12 @@ Width = Annotated[int, Range(1, 1 << 20)]
 Heads = Annotated[int, Range(1, 1 << 14)]
 Theta = Annotated[float, Range(1.0, 1e12)]
 ScalingFactor = Annotated[float, Range(1e-3, 1e6)]
+SavedArray = Literal['query', 'key', 'value', 'attention', 'residual', 'gate', 'up']
+"""Arrays of a layer that `remat_saved` and `remat_offloaded` name.
+
+Rotated queries and keys, values, the output of attention before its projection, the residual stream
+between attention and MLP, and the two inner projections of the MLP.
+"""
 ScaleDim = Annotated[int, Range(1, 1 << 20, off=0)]
 SoftCap = Annotated[float, Range(0.01, 1e6, off=0.0)]
 
@@ -112,6 +118,9 @@ class ModelConfig:
     remat: Literal['none', 'dots', 'full']  # what the backward pass recomputes
     scan_layers: bool  # one scanned layer (small program) or unrolled layers (fast on a CPU)
     logits_chunk: PositiveInt  # tokens of a device whose logits [chunk, V] exist at once
+    # Arrays that remat 'full' keeps all the same: on the device, and in the memory of the host.
+    remat_saved: tuple[SavedArray, ...] = ()
+    remat_offloaded: tuple[SavedArray, ...] = ()
 
     def __post_init__(self):
         if not self.windows:
@@ -130,6 +139,24 @@ class ModelConfig:
             )
         if self.attention == 'cudnn':
             self._check_cudnn()
+        self._check_remat()
+
+    def _check_remat(self) -> None:
+        """Raises ValueError for names of kept arrays that would have no effect."""
+        names = (*self.remat_saved, *self.remat_offloaded)
+        for field in ('remat_saved', 'remat_offloaded'):
+            if getattr(self, field) and self.remat != 'full':
+                raise ValueError(
+                    f'model.{field}={getattr(self, field)!r} keeps arrays that only remat '
+                    f"'full' recomputes, not model.remat={self.remat!r}; nearest: 'full'"
+                )
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise ValueError(
+                f'model.remat_saved={self.remat_saved!r} and '
+                f'model.remat_offloaded={self.remat_offloaded!r} name {twice!r} twice: once is '
+                'enough'
+            )
 
     def _check_cudnn(self) -> None:
         """Raises ValueError for values that cuDNN's attention refuses (the checks in jax)."""

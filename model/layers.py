@@ -6,17 +6,19 @@ H head width, V vocabulary, L layers, G samples per prompt.
 Every parameter carries `axes`, its logical axis names, which model/sharding.py maps to the mesh.
 """
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from elenchus.model import kv_cache, platforms, sharding
+from elenchus.model import kv_cache, platforms, remat, sharding
 from elenchus.model.attention import einsum, kernels
 from elenchus.model.attention.inputs import AttentionInputs
 from elenchus.model.config import ModelConfig
-from elenchus.model.projection import dense, project
+from elenchus.model.projection import dense
+from elenchus.model.tensor_products import project_from_split, project_to_split
 
 ACTIVATIONS = {'silu': jax.nn.silu, 'gelu': lambda x: jax.nn.gelu(x, approximate=True)}
 
@@ -168,10 +170,11 @@ class Attention(nnx.Module):
         values are returned in that dtype.
         """
         c = self.config
-        query, key, value = (self._project_heads(x, name) for name in ('query', 'key', 'value'))
+        query, key, value = self._project_heads(x, inputs.stream)
         if c.qk_norm:
             query, key = self.query_norm(query), self.key_norm(key)
         query, key = rotate(query, inputs.rotary), rotate(key, inputs.rotary)
+        query, key, value = map(remat.mark, (query, key, value), ('query', 'key', 'value'))
         query = sharding.constrain(query, ('batch', None, 'heads', None))
         is_cached = isinstance(layer_cache, tuple)
         if is_cached:
@@ -190,24 +193,37 @@ class Attention(nnx.Module):
             )
         else:
             out = self._attend_causal(query, key, value, inputs=inputs, scale=scale)
-        return project(out, self.out[...], contract=2), layer_cache
+        return project_to_split(out, self.out, contract=2, stream=inputs.stream), layer_cache
 
     def _attend_causal(self, query, key, value, *, inputs: AttentionInputs, scale: float):
         """Attention of new tokens to each other, by the backend `config.attention`."""
         cap = self.config.attention_soft_cap
+        if sharding.CONTEXT in inputs.stream:
+            key, value = map(_gather_positions, (key, value))
         if kernels.implementation(self.config) != 'einsum':
             return kernels.attend_causal(
                 query, key, value, inputs=inputs, config=self.config, scale=scale
             )
         if inputs.shared is not None:
-            return einsum.attend_shared(query, key, value, inputs=inputs, scale=scale, cap=cap)
-        return einsum.attend_causal(query, key, value, mask=inputs.mask, scale=scale, cap=cap)
+            out = einsum.attend_shared(query, key, value, inputs=inputs, scale=scale, cap=cap)
+        else:
+            out = einsum.attend_causal(query, key, value, mask=inputs.mask, scale=scale, cap=cap)
+        return remat.mark(out, 'attention')
 
-    def _project_heads(self, x: jax.Array, name: str) -> jax.Array:
-        heads = project(x, getattr(self, name)[...], contract=1)
+    def _project_heads(self, x: jax.Array, stream: tuple[str, ...]) -> list[jax.Array]:
+        names = ('query', 'key', 'value')
+        heads = project_from_split(x, [getattr(self, name) for name in names], stream=stream)
         if self.config.qkv_bias:
-            heads = heads + getattr(self, f'{name}_bias')[...].astype(x.dtype)
+            biases = (getattr(self, f'{name}_bias')[...] for name in names)
+            heads = [y + bias.astype(x.dtype) for y, bias in zip(heads, biases, strict=True)]
         return heads
+
+
+def _gather_positions(x: jax.Array) -> jax.Array:
+    """Keys or values [B, K, T, H] of all positions, from the part of them that a device has."""
+    gather = functools.partial(jax.lax.all_gather, axis_name=sharding.CONTEXT, axis=2, tiled=True)
+    # Beside an axis of the partitioner, a gather would also gather what that axis splits.
+    return sharding.apply_per_shard(gather, [x], [('batch', 'kv_heads', None, None)])
 
 
 class MLP(nnx.Module):
@@ -221,9 +237,10 @@ class MLP(nnx.Module):
         self.down = init_weight(rngs.params(), (F, D), axes=out, fan_in=F, dtype=dtype)
         self.activation = config.activation
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        gate = ACTIVATIONS[self.activation](project(x, self.gate[...], contract=1))
-        hidden = sharding.constrain(
-            gate * project(x, self.up[...], contract=1), ('batch', None, 'mlp')
-        )
-        return project(hidden, self.down[...], contract=1)
+    def __call__(self, x: jax.Array, *, stream: tuple[str, ...] = ()) -> jax.Array:
+        """x [B, T, D] -> update [B, T, D]; `stream`: mesh axes that split the positions of both."""
+        gate, up = project_from_split(x, (self.gate, self.up), stream=stream)
+        gate, up = remat.mark(gate, 'gate'), remat.mark(up, 'up')
+        hidden = ACTIVATIONS[self.activation](gate) * up
+        hidden = sharding.constrain(hidden, ('batch', 'sequence', 'mlp'))
+        return project_to_split(hidden, self.down, contract=1, stream=stream)

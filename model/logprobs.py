@@ -67,11 +67,11 @@ def token_logprobs(
         scores = score_in_chunks(score, arrays, chunk=model.config.logits_chunk)
         return tuple(x.reshape(tokens.shape) for x in scores)
 
-    rows = ('batch', None)
+    rows = ('batch', 'sequence')
     logprobs, entropy = sharding.map_rows(
         score_rows,
         (weight_gather.copy_to_rows(head, ('embed', 'vocab')), shifted, tokens, *places),
-        (('batch', None, 'vocab'), (*rows, None), *[rows] * (1 + len(places))),
+        (('copies', None, 'vocab'), (*rows, None), *[rows] * (1 + len(places))),
     )
     valid = jnp.arange(tokens.shape[1]) > 0
     return jnp.where(valid, logprobs, 0.0), jnp.where(valid, entropy, 0.0)

@@ -16,7 +16,7 @@ from elenchus.model import kv_cache, sharding
 from elenchus.model.attention import kernels
 from elenchus.model.attention.einsum import query_block_size
 from elenchus.model.attention.inputs import SharedPrompt
-from elenchus.model.config import ModelConfig, num_parameters
+from elenchus.model.config import ModelConfig, SavedArray, num_parameters
 from elenchus.model.kv_cache import CacheDtype
 from elenchus.model.projection import NUM_INPUT_DIMS
 
@@ -24,10 +24,11 @@ Mesh = jax.sharding.Mesh | jax.sharding.AbstractMesh
 GIB = 2**30
 
 
-def abstract_mesh(shape: tuple[int, int, int]) -> jax.sharding.AbstractMesh:
-    """Returns a mesh of devices that need not exist."""
-    axis_types = (jax.sharding.AxisType.Auto,) * len(sharding.AXES)
-    return jax.sharding.AbstractMesh(shape, sharding.AXES, axis_types=axis_types)
+def abstract_mesh(shape: tuple[int, ...]) -> jax.sharding.AbstractMesh:
+    """Returns a mesh of devices that need not exist, of sizes as in `sharding.make_mesh`."""
+    sizes, names = sharding.named_shape(shape)
+    axis_types = (jax.sharding.AxisType.Auto,) * len(names)
+    return jax.sharding.AbstractMesh(sizes, names, axis_types=axis_types)
 
 
 def array_bytes(tree: Any, mesh: Mesh) -> int:
@@ -72,7 +73,18 @@ def local_sizes(config: ModelConfig, mesh: Mesh) -> LocalSizes:
 
 def local_rows(rows: int, mesh: Mesh) -> int:
     """Rows of a batch on one device."""
-    return local_size(rows, mesh.shape['data'] * mesh.shape['fsdp'])
+    return local_size(rows, sharding.num_row_parts(mesh))
+
+
+def local_tokens(rows: int, length: int, mesh: Mesh) -> int:
+    """Tokens of a batch on one device: of its rows, and of its part of a sequence."""
+    return local_rows(rows, mesh) * local_size(length, sharding.context_size(mesh))
+
+
+def stream_parts(length: int, mesh: Mesh) -> int:
+    """Parts that 'tensor' splits a device's positions into between the products of matrices."""
+    tensor = mesh.shape['tensor']
+    return tensor if length % (tensor * sharding.context_size(mesh)) == 0 else 1
 
 
 def cache_bytes(
@@ -115,7 +127,8 @@ def layer_bytes(config: ModelConfig, *, length: int, mesh: Mesh, targets=()) -> 
     'carry' is the layer's input, 'matmuls' the outputs that remat 'dots' saves, 'scores' the
     attention weights of a query against `length` keys, and 'rest' everything else.
     """
-    local, size, D = local_sizes(config, mesh), itemsize(config.dtype), config.embed_dim
+    local, size = local_sizes(config, mesh), itemsize(config.dtype)
+    D = config.embed_dim / stream_parts(length, mesh)
     heads, kv_heads = local.heads * config.head_dim, local.kv_heads * config.head_dim
     norms = 2 * (2 * 4 + size) * D + (8 * (heads + kv_heads) if config.qk_norm else 0)
     # The einsum stores weights in float32 and in the dtype of activations. A kernel stores one
@@ -131,6 +144,32 @@ def layer_bytes(config: ModelConfig, *, length: int, mesh: Mesh, targets=()) -> 
         'rest': norms + size * (3 * heads + 2 * kv_heads + 2 * D + 2 * local.mlp),
         'scores': scores[kernels.implementation(config)],
     }
+
+
+def named_bytes(
+    config: ModelConfig, names: tuple[SavedArray, ...], *, length: int, mesh: Mesh
+) -> float:
+    """Bytes per token of the arrays of a layer that `remat_saved` or `remat_offloaded` names."""
+    local, size = local_sizes(config, mesh), itemsize(config.dtype)
+    heads, kv_heads = local.heads * config.head_dim, local.kv_heads * config.head_dim
+    # The kernel for TPUs keeps a log-sum for each query and head beside its output.
+    is_splash = kernels.implementation(config) == 'splash'
+    sizes = {
+        'query': size * heads,
+        'key': size * kv_heads,
+        'value': size * kv_heads,
+        'attention': size * heads + (4 * local.heads if is_splash else 0),
+        'residual': size * config.embed_dim / stream_parts(length, mesh),
+        'gate': size * local.mlp,
+        'up': size * local.mlp,
+    }
+    return sum(sizes[name] for name in names)
+
+
+def host_bytes(config: ModelConfig, *, rows: int, length: int, mesh: Mesh) -> int:
+    """Bytes of one device's activations that a training step keeps in the memory of the host."""
+    per_token = named_bytes(config, config.remat_offloaded, length=length, mesh=mesh)
+    return int(local_tokens(rows, length, mesh) * config.num_layers * per_token)
 
 
 def activation_bytes(
@@ -149,7 +188,7 @@ def activation_bytes(
     recomputed or unstacked, and three cotangents), its attention (three arrays of scores of a block
     of queries), and one chunk of the loss. Compared with the compiler for TPUs (docs/scale.md).
     """
-    tokens, local = local_rows(rows, mesh) * length, local_sizes(config, mesh)
+    tokens, local = local_tokens(rows, length, mesh), local_sizes(config, mesh)
     # With a shared prompt, attention works on split rows: one per sample.
     samples, keys = (1, length) if shared is None else (shared.samples, shared.sample_length)
     part = layer_bytes(config, length=keys, mesh=mesh, targets=targets)
@@ -157,24 +196,31 @@ def activation_bytes(
     if kernels.implementation(config) == 'einsum':
         # Blocks of queries skip later keys: on average a bit more than half of them are computed.
         part['scores'] *= (keys + query_block_size(keys)) / (2 * keys)
-        block = query_block_size(keys)
+        block = query_block_size(local_size(keys, sharding.context_size(mesh)))
         block_scores = 3 * 4 * samples * local_rows(rows, mesh) * local.heads * block * keys
     part['scores'] *= samples * keys / length
     everything = sum(part.values())
     kept = {
         'none': everything,
         'dots': part['carry'] + part['matmuls'],
-        'full': part['carry'],
+        'full': part['carry'] + named_bytes(config, config.remat_saved, length=length, mesh=mesh),
     }[config.remat]
-    size, scored = itemsize(config.dtype), samples * local_rows(rows, mesh) * keys
+    size, scored = itemsize(config.dtype), samples * local_tokens(rows, keys, mesh)
     ends = (4 + 4 * size) * config.embed_dim  # embeddings in float32; copies in the loss
     logits = logits_bytes(config, tokens=scored, mesh=mesh)
     outputs = part['matmuls'] + 2 * part['carry']
     copied = outputs if config.remat != 'none' or config.scan_layers else 0
+    copied += gathered_keys(config, mesh)
     return {
         'kept': int(tokens * (config.num_layers * kept + ends)),
         'layer or loss': max(int(tokens * (copied + 3 * size * local.mlp)), block_scores, logits),
     }
+
+
+def gathered_keys(config: ModelConfig, mesh: Mesh) -> int:
+    """Bytes per token of a device of the keys and values that it has from the rest of 'context'."""
+    others, heads = sharding.context_size(mesh) - 1, local_sizes(config, mesh).kv_heads
+    return 2 * others * itemsize(config.dtype) * heads * config.head_dim
 
 
 def forward_bytes(
@@ -186,10 +232,12 @@ def forward_bytes(
     shared: SharedPrompt | None = None,
 ) -> dict[str, int]:
     """Estimated bytes on one device in a forward pass: nothing is kept for a backward pass."""
-    plain = dataclasses.replace(config, remat='full', scan_layers=False)
+    plain = dataclasses.replace(
+        config, remat='full', remat_saved=(), remat_offloaded=(), scan_layers=False
+    )
     options = {'rows': rows, 'length': length, 'mesh': mesh, 'shared': shared}
     step = activation_bytes(plain, **options)['layer or loss']
-    stream = local_rows(rows, mesh) * length * 2 * itemsize(config.dtype) * config.embed_dim
+    stream = local_tokens(rows, length, mesh) * 2 * itemsize(config.dtype) * config.embed_dim
     return {'residual stream': stream, 'layer or loss': step}
 
 
@@ -205,7 +253,7 @@ def gathered_bytes(config: ModelConfig, *, mesh: Mesh, trained: bool) -> int:
 
 def gathered_parts(config: ModelConfig, mesh: Mesh) -> tuple[int, int]:
     """Bytes of a gathered head and of the gathered matrices of one layer; 0 without 'fsdp'."""
-    if mesh.shape['fsdp'] == 1:
+    if mesh.shape['fsdp'] * sharding.context_size(mesh) == 1:
         return 0, 0
     head = local_sizes(config, mesh).vocab * config.embed_dim * itemsize(config.dtype)
     return head, layer_parameters(config) // mesh.shape['tensor'] * itemsize(config.dtype)
@@ -222,7 +270,7 @@ def scored_bytes(config: ModelConfig, *, rows: int, length: int, mesh: Mesh) -> 
     A layer's gathered matrices and the outputs of its MLP are gone when the logits are computed.
     Compared with the compiler for TPUs where a kernel computes attention (docs/scale.md).
     """
-    tokens, local = local_rows(rows, mesh) * length, local_sizes(config, mesh)
+    tokens, local = local_tokens(rows, length, mesh), local_sizes(config, mesh)
     size, (head, layer) = itemsize(config.dtype), gathered_parts(config, mesh)
     logits = logits_bytes(config, tokens=tokens, mesh=mesh)
     return {
@@ -260,24 +308,37 @@ def collective_bytes(
 
     - fsdp: every microbatch gathers the matrices once forward and once backward, in the dtype of
       activations (the embedding as stored), and scatters the gradients once.
-    - tensor: sums [B, T, D] after attention and after the MLP, forward and backward, and once more
-      forward with remat 'full'.
+    - tensor: gathers [B, T, D] before attention and before the MLP and scatters sums after them,
+      forward and backward, and once more forward with remat 'full'. Where it does not divide the
+      positions, it sums instead: the same bytes.
+    - context: every layer gathers keys and values, forward and backward, and scatters their
+      gradients. Weights are gathered and scattered over it as over fsdp.
     - data: sums the gradients once per microbatch.
 
     `trained_bytes` is one device's share of the gradients.
     """
     size, stored = itemsize(config.dtype), itemsize(config.param_dtype)
     data, fsdp, tensor = (mesh.shape[axis] for axis in sharding.AXES)
+    context = sharding.context_size(mesh)
     table = config.vocab_size * config.embed_dim // tensor
     matrices = config.num_layers * layer_parameters(config) // tensor
     gathered = matrices * size + table * (stored + size)
-    activations = local_rows(rows, mesh) * length * config.embed_dim * size
+    tokens = num_microbatches * local_tokens(rows, length, mesh)
+    activations = tokens * config.embed_dim * size
+    keys = tokens * context * 2 * local_sizes(config, mesh).kv_heads * config.head_dim * size
     sums = config.num_layers * (6 if config.remat == 'full' else 4)
     # A ring sends (n - 1) / n of an array; a sum is a scatter followed by a gather.
     ring = lambda n: (n - 1) / n  # noqa: E731
+    moved = int(sums * activations * ring(tensor))
+    kinds = ('all-gather', 'reduce-scatter')
+    of_tensor = {f'tensor {kind}': moved for kind in kinds}
+    if stream_parts(length, mesh) < tensor:
+        of_tensor = {'tensor all-reduce': 2 * moved}
     return {
-        'fsdp all-gather': int(2 * num_microbatches * gathered * ring(fsdp)),
-        'fsdp reduce-scatter': int(num_microbatches * trained_bytes * fsdp * ring(fsdp)),
-        'tensor all-reduce': int(2 * sums * activations * ring(tensor)),
+        'fsdp all-gather': int(2 * num_microbatches * gathered * ring(fsdp * context)),
+        'fsdp reduce-scatter': int(num_microbatches * trained_bytes * (fsdp * context - 1)),
+        'context all-gather': int(2 * config.num_layers * keys * ring(context)),
+        'context reduce-scatter': int(config.num_layers * keys * ring(context)),
+        **of_tensor,
         'data all-reduce': int(2 * num_microbatches * trained_bytes * ring(data)),
     }

@@ -137,6 +137,7 @@ class PinnedFunction:
         self._static, self._donated = names(static_argnames), names(donate_argnames)
         self._axes, self._out_axes = dict(axes or {}), out_axes
         self.programs: dict[Any, Callable[..., Any]] = {}
+        self._compiled: dict[Any, jax.stages.Compiled] = {}
         functools.update_wrapper(self, function)
 
     def __call__(self, *args, **kwargs):
@@ -144,19 +145,40 @@ class PinnedFunction:
         if _is_tracing():
             return self._function(*args, **kwargs)
         placement = self._placement or _placement_of((args, kwargs))
-        program, dynamic = self._program(placement, args, kwargs)
+        key, dynamic = self._program(placement, args, kwargs)
         with placement.in_force():
-            return program(*dynamic)
+            return self._compiled.get(key, self.programs[key][0])(*dynamic)
+
+    def prepare(self, *args, **kwargs) -> tuple[Callable[[], None], Any]:
+        """Lowers the program of these arguments, which may be ShapeDtypeStructs.
+
+        Returns (a function that compiles it, which may run in another thread; the results as
+        ShapeDtypeStructs with shardings). Later calls run what was compiled and trace nothing.
+        """
+        placement = self._placement or _placement_of((args, kwargs))
+        key, dynamic = self._program(placement, args, kwargs)
+        with placement.in_force():
+            lowered = self.programs[key][0].lower(*dynamic)
+        results = jax.tree.map(
+            lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+            lowered.out_info,
+            self.programs[key][2],
+        )
+
+        def compile_lowered() -> None:
+            self._compiled[key] = lowered.compile()
+
+        return compile_lowered, results
 
     def lower(self, *args, **kwargs) -> jax.stages.Lowered:
         """Lowers the program of these arguments, which may be ShapeDtypeStructs."""
         placement = self._placement or _placement_of((args, kwargs))
-        program, dynamic = self._program(placement, args, kwargs)
+        key, dynamic = self._program(placement, args, kwargs)
         with placement.in_force():
-            return program.lower(*dynamic)
+            return self.programs[key][0].lower(*dynamic)
 
     def _program(self, placement: Placement, args, kwargs):
-        """Returns (jitted function of the dynamic arguments, these arguments)."""
+        """Returns (key of the program in `programs`, its dynamic arguments)."""
         bound = self._signature.bind(*args, **kwargs)
         values = bound.arguments
         static = {name: values[name] for name in self._static if name in values}
@@ -165,7 +187,7 @@ class PinnedFunction:
         key = placement, tuple(static.items()), structure, tuple(map(_shape, leaves))
         if key not in self.programs:
             self.programs[key] = self._build(placement, static, dynamic)
-        program, shardings = self.programs[key]
+        shardings = self.programs[key][1]
         for leaf, place in zip(leaves, jax.tree.leaves(shardings), strict=True):
             if not _lies_at(leaf, place):
                 raise ValueError(_misplaced(dynamic, shardings))
@@ -174,10 +196,10 @@ class PinnedFunction:
             dynamic = {
                 name: jax.tree.map(put, value, shardings[name]) for name, value in dynamic.items()
             }
-        return program, tuple(dynamic.values())
+        return key, tuple(dynamic.values())
 
     def _build(self, placement: Placement, static: dict, dynamic: dict):
-        """Returns (jitted function of the dynamic arguments, their shardings)."""
+        """Returns (jitted function of the dynamic arguments, their shardings, its results')."""
         names = tuple(dynamic)
         shardings = {
             name: placement.shardings(value, self._axes.get(name))
@@ -194,13 +216,14 @@ class PinnedFunction:
         with placement.in_force():
             # `jit` traces once: both of its uses below share the trace.
             results = jax.jit(program).eval_shape(*dynamic.values())
+        out_shardings = placement.shardings(results, self._out_axes)
         jitted = jax.jit(
             program,
             in_shardings=tuple(shardings.values()),
-            out_shardings=placement.shardings(results, self._out_axes),
+            out_shardings=out_shardings,
             donate_argnums=tuple(names.index(name) for name in self._donated if name in names),
         )
-        return jitted, shardings
+        return jitted, shardings, out_shardings
 
 
 def _put(x: Any, place: NamedSharding) -> jax.Array:

@@ -15,10 +15,14 @@ from elenchus.model import projection
 
 AXES = ('data', 'fsdp', 'tensor')
 """Mesh axes: 'data' copies parameters, 'fsdp' splits them, 'tensor' splits heads, MLP and vocab."""
+CONTEXT = 'context'
+"""A fourth axis, of meshes of four sizes: it splits sequences, and parameters as 'fsdp' does."""
 
 RULES = {
     'batch': ('data', 'fsdp'),
-    'embed': 'fsdp',
+    'sequence': CONTEXT,
+    'copies': ('data', 'fsdp', CONTEXT),
+    'embed': ('fsdp', CONTEXT),
     'vocab': 'tensor',
     'heads': 'tensor',
     'kv_heads': 'tensor',
@@ -27,7 +31,7 @@ RULES = {
     'layers': None,
     None: None,
 }
-"""Logical axis -> mesh axes that it is split over; None = not split."""
+"""Logical axis -> mesh axes that it is split over, of those a mesh has; None = not split."""
 
 
 Rules = Mapping[str | None, Any]
@@ -37,35 +41,51 @@ Rules = Mapping[str | None, Any]
 def make_mesh(shape: Sequence[int], devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
     """Returns a mesh ('data', 'fsdp', 'tensor') over the devices, by default all of them.
 
-    One size may be -1: it takes all remaining devices. Over several TPU slices `data` is split
-    between them, so that only sums of gradients cross the network of the data centre, which is far
-    slower than the links of a slice. Raises ValueError if the shape does not cover the devices
-    exactly, or if `data` is no multiple of the slices.
+    A fourth size above 1 is that of the axis 'context'. One size may be -1: it takes all remaining
+    devices. Over several TPU slices `data` is split between them, so that only sums of gradients
+    cross the network of the data centre, which is far slower than the links of a slice. Raises
+    ValueError if the shape does not cover the devices, or if `data` is no multiple of the slices.
     """
     chips = jax.devices() if devices is None else list(devices)
     shape = _complete(tuple(shape), len(chips))
-    axis_types = (AxisType.Auto,) * len(AXES)  # XLA propagates; so programs are plain `jax.jit`
+    shape, names = named_shape(shape)
+    axis_types = (AxisType.Auto,) * len(names)  # XLA propagates; so programs are plain `jax.jit`
     if num_slices(chips) == 1:
-        return jax.make_mesh(shape, AXES, devices=chips, axis_types=axis_types)
-    return jax.sharding.Mesh(lay_out_slices(shape, chips), AXES, axis_types=axis_types)
+        return jax.make_mesh(shape, names, devices=chips, axis_types=axis_types)
+    return jax.sharding.Mesh(lay_out_slices(shape, chips), names, axis_types=axis_types)
 
 
-def lay_out_slices(shape: tuple[int, int, int], devices: Sequence[Any]) -> np.ndarray:
+def named_shape(shape: Sequence[int]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Returns (sizes, names) of the axes of a mesh of three sizes, or of four with a context."""
+    data, fsdp, tensor, context = (*shape, 1)[:4]
+    sizes = (data, fsdp, tensor)
+    return (sizes, AXES) if context == 1 else ((*sizes, context), (*AXES, CONTEXT))
+
+
+def context_size(mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh) -> int:
+    """Number of parts that a mesh splits sequences into."""
+    return mesh.shape.get(CONTEXT, 1)
+
+
+def lay_out_slices(shape: tuple[int, ...], devices: Sequence[Any]) -> np.ndarray:
     """Returns the devices of several TPU slices in the shape of a mesh, `data` over the slices.
 
     Each slice is laid out as a mesh of its own. Raises ValueError if `data` is no multiple of them.
     """
     slices = num_slices(devices)
     if shape[0] % slices:
-        rest = len(devices) // slices
-        nearest = (
-            (slices, rest // shape[2], shape[2]) if rest % shape[2] == 0 else (slices, rest, 1)
-        )
+        rest, fixed = len(devices) // slices, shape[2:]
+        inner = math.prod(fixed)
+        if rest % inner == 0:
+            nearest = (slices, rest // inner, *fixed)
+        else:
+            nearest = (slices, rest, *(1 for _ in fixed))
         raise ValueError(
             f'mesh={shape}: its first size, {AXES[0]!r}, must be a multiple of the {slices} TPU '
             f'slices, whose devices are split over it; nearest: {nearest}'
         )
-    within, between = (shape[0] // slices, *shape[1:]), (slices, 1, 1)
+    within = (shape[0] // slices, *shape[1:])
+    between = (slices, *(1 for _ in shape[1:]))
     # Split axes of the torus are slower, so they are taken only where no others fit.
     try:
         return mesh_utils.create_hybrid_device_mesh(within, between, devices)
@@ -87,8 +107,11 @@ def num_slices(devices: Sequence[Any]) -> int:
 
 def _complete(shape: tuple[int, ...], devices: int) -> tuple[int, ...]:
     """Returns the shape with a number for -1; raises ValueError if it does not fit the devices."""
-    if len(shape) != len(AXES) or any(n < 1 and n != -1 for n in shape) or shape.count(-1) > 1:
-        raise ValueError(f'mesh={shape} must be three sizes {AXES}, at most one of them -1')
+    is_wrong = any(n < 1 and n != -1 for n in shape) or shape.count(-1) > 1
+    if len(shape) not in (3, 4) or is_wrong:
+        raise ValueError(
+            f'mesh={shape} must be three sizes {AXES}, at most one of them -1; a fourth is context'
+        )
     known = math.prod(n for n in shape if n != -1)
     if devices % known or (-1 not in shape and known != devices):
         raise ValueError(
@@ -130,21 +153,32 @@ def num_row_parts(mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh) -> int:
     return 1 if mesh.empty else math.prod(mesh.shape[name] for name in ROW_AXES)
 
 
+def num_token_parts(mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh) -> int:
+    """Number of parts that a mesh splits the tokens of a batch into; 1 without a mesh."""
+    return 1 if mesh.empty else num_row_parts(mesh) * context_size(mesh)
+
+
+def token_axes(mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh) -> tuple[str, ...]:
+    """Mesh axes that the tokens of a batch are split over: rows, and the positions of a row."""
+    return (*ROW_AXES, CONTEXT) if CONTEXT in mesh.shape else ROW_AXES
+
+
 def map_rows(
     function: Callable[..., Any],
     arrays: Sequence[jax.Array],
     axes: Sequence[Sequence[str | None]],
 ) -> Any:
-    """Calls function(*arrays) on each device with its own rows; its results [B, ...] are of these.
+    """Calls function(*arrays) on each device with its own tokens; results [B, T] are of these.
 
-    `axes` are the logical axes of each array. 'tensor' is left to the partitioner, so inside of the
-    function arrays are whole in the dimensions that it splits. Raises ValueError if rows do not
-    divide.
+    Without 'context', tokens are whole rows and results may be [B, ...]. `axes` are the logical
+    axes of each array. 'tensor' is left to the partitioner, so inside of the function arrays are
+    whole in the dimensions that it splits. Raises ValueError if tokens do not divide.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if num_row_parts(mesh) == 1:
+    if num_token_parts(mesh) == 1:
         return function(*arrays)
-    rules = _restrict(set(ROW_AXES))
+    names = token_axes(mesh)
+    rules = _restrict(set(names))
     specs = tuple(
         _spec(x.shape, names, mesh_shape=mesh.shape, strict=True, name='array', rules=rules)
         for x, names in zip(arrays, axes, strict=True)
@@ -152,8 +186,8 @@ def map_rows(
     mapped = jax.shard_map(
         function,
         in_specs=specs,
-        out_specs=P(RULES['batch']),
-        axis_names=set(ROW_AXES),
+        out_specs=P(ROW_AXES, CONTEXT) if CONTEXT in names else P(ROW_AXES),
+        axis_names=set(names),
         check_vma=False,
     )
     return mapped(*arrays)
@@ -241,13 +275,19 @@ def spec(shape: Sequence[int], axes: Sequence[str | None], *, mesh: jax.sharding
     return _spec(shape, axes, mesh_shape=mesh.shape, strict=True, name='array')
 
 
-def _mesh_names(mesh_axes) -> tuple[str, ...]:
+def spec_over(name: str, shape: Sequence[int], axes: Sequence[str | None], *, mesh) -> P:
+    """PartitionSpec over one mesh axis alone; a dimension that does not divide stays whole."""
+    return _spec(shape, axes, mesh_shape=mesh.shape, strict=False, rules=_restrict({name}))
+
+
+def mesh_names(mesh_axes: str | Sequence[str] | None) -> tuple[str, ...]:
+    """The mesh axes of one entry of a PartitionSpec or of RULES."""
     return (mesh_axes,) if isinstance(mesh_axes, str) else tuple(mesh_axes or ())
 
 
 def _restrict(names: set[str]) -> Rules:
     """RULES over only some of the mesh axes."""
-    return {axis: tuple(n for n in _mesh_names(m) if n in names) for axis, m in RULES.items()}
+    return {axis: tuple(n for n in mesh_names(m) if n in names) for axis, m in RULES.items()}
 
 
 def _spec(shape, axes, *, mesh_shape, strict: bool, name: str = '', rules=RULES) -> P:
@@ -258,17 +298,16 @@ def _spec(shape, axes, *, mesh_shape, strict: bool, name: str = '', rules=RULES)
     """
     entries = []
     for size, axis in zip(shape, axes, strict=True):
-        mesh_axes = rules[axis]
-        mesh_names = _mesh_names(mesh_axes)
-        parts = math.prod(mesh_shape[mesh_name] for mesh_name in mesh_names)
+        names = tuple(n for n in mesh_names(rules[axis]) if n in mesh_shape)
+        parts = math.prod(mesh_shape[n] for n in names)
         if size % parts == 0:
-            entries.append(mesh_axes)
+            entries.append(names[0] if len(names) == 1 else names or None)
         elif axis == 'kv_heads' and size < parts:
             entries.append(None)  # each device has all of them, and its share of the query heads
         elif strict:
             raise ValueError(
                 f'{name} {tuple(shape)}: {axis}={size} does not divide over '
-                f'mesh axes {mesh_names} of size {parts}; nearest multiple: '
+                f'mesh axes {names} of size {parts}; nearest multiple: '
                 f'{max(parts, round(size / parts) * parts)}'
             )
         else:

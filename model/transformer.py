@@ -4,53 +4,23 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from elenchus.model import embedding, kv_cache, layers, platforms, sharding, weight_gather
+from elenchus.model import (
+    embedding,
+    kv_cache,
+    layers,
+    platforms,
+    remat,
+    sharding,
+    token_shards,
+    weight_gather,
+)
 from elenchus.model.attention import einsum, kernels
 from elenchus.model.attention.inputs import AttentionInputs, SharedPrompt, select_inputs
+from elenchus.model.block import Block, traced_once
 from elenchus.model.config import ModelConfig
 from elenchus.model.kv_cache import CacheDtype, KVCache, LayerCache
 from elenchus.model.placement import pinned_jit
 from elenchus.model.projection import project
-
-REMAT_POLICIES = {
-    'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    'full': jax.checkpoint_policies.nothing_saveable,
-}
-"""`ModelConfig.remat` -> what the forward pass saves of a layer for the backward pass."""
-
-
-class Block(nnx.Module):
-    """Pre-norm attention and MLP with residuals; `post_norms` also norms each update."""
-
-    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.attention_norm = layers.RMSNorm(config.embed_dim, config=config, axis='embed')
-        self.attention = layers.Attention(config, rngs=rngs)
-        self.mlp_norm = layers.RMSNorm(config.embed_dim, config=config, axis='embed')
-        self.mlp = layers.MLP(config, rngs=rngs)
-        self.post_norms = config.post_norms
-        if config.post_norms:
-            self.attention_post_norm = layers.RMSNorm(config.embed_dim, config=config, axis='embed')
-            self.mlp_post_norm = layers.RMSNorm(config.embed_dim, config=config, axis='embed')
-
-    def __call__(
-        self,
-        x: jax.Array,
-        positions: jax.Array,
-        *,
-        inputs: AttentionInputs,
-        layer_cache: LayerCache | CacheDtype,
-    ) -> tuple[jax.Array, LayerCache]:
-        """x [B, T, D], positions [B, T] -> (x [B, T, D], layer cache as in `layers.Attention`)."""
-        update, layer_cache = self.attention(
-            self.attention_norm(x), positions, inputs=inputs, layer_cache=layer_cache
-        )
-        if self.post_norms:
-            update = self.attention_post_norm(update)
-        x = sharding.constrain(x + update, ('batch', None, None))
-        update = self.mlp(self.mlp_norm(x))
-        if self.post_norms:
-            update = self.mlp_post_norm(update)
-        return sharding.constrain(x + update, ('batch', None, None)), layer_cache
 
 
 class Transformer(nnx.Module):
@@ -136,10 +106,12 @@ class Transformer(nnx.Module):
           shared: the layout of rows with a shared prompt, without a cache. Each sample then attends
             to its prompt and to itself, and `segments` only marks padding.
         """
-        x = embedding.look_up(self.embedding[...], tokens, dtype=self.config.dtype)
+        is_plain = cache is None and return_cache is None
+        stream = token_shards.stream_axes(*tokens.shape) if is_plain else ()
+        x = embedding.look_up(self.embedding[...], tokens, dtype=self.config.dtype, stream=stream)
         if self.config.scale_embeddings:
             x = x * jnp.asarray(self.config.embed_dim**0.5, x.dtype)
-        x = sharding.constrain(x, ('batch', None, None))
+        x = token_shards.constrain_stream(x, stream)
         if cache is not None:
             inputs = self._cached_inputs(positions, cache)
             x, updated = self._forward_cached(
@@ -150,8 +122,10 @@ class Transformer(nnx.Module):
             inputs = self._causal_inputs(positions, segments)
             x, cache = self._forward_prompts(x, positions, by_window=inputs, dtype=return_cache)
         else:
-            x = self._forward(x, positions, self._causal_inputs(positions, segments, shared))
-        return self.final_norm(x), cache
+            inputs = self._causal_inputs(positions, segments, shared, stream=stream)
+            x = self._forward(x, positions, inputs)
+        x = self.final_norm(x)
+        return (token_shards.join_stream(x) if stream else x), cache
 
     @property
     def head_matrix(self):
@@ -174,26 +148,36 @@ class Transformer(nnx.Module):
         )
         return self.logits(hidden, columns)
 
-    def _causal_inputs(self, positions, segments, shared=None) -> dict[int, AttentionInputs]:
+    def _causal_inputs(
+        self, positions, segments, shared=None, *, stream=()
+    ) -> dict[int, AttentionInputs]:
         """Window -> inputs for new tokens among themselves."""
+        options = {'shared': shared, 'stream': stream}
         if shared is not None:
+            if sharding.CONTEXT in stream:
+                raise ValueError(
+                    'context does not split rows whose samples share a prompt: use '
+                    'reinforce.samples_per_row=1'
+                )
             # Attention works on the split rows, where every real token is in one segment.
             segments = shared.split_samples((segments > 0).astype('int32'))
         windows = sorted(set(self.config.layer_windows))
         if kernels.implementation(self.config) != 'einsum':
             return {
-                w: AttentionInputs(self._rotary(positions, w), None, segments, (w,), shared=shared)
+                w: AttentionInputs(self._rotary(positions, w), None, segments, (w,), **options)
                 for w in windows
             }
         length = positions.shape[1] if segments is None else segments.shape[1]
         index, mask = jnp.arange(length), causal_mask(length)[None]
         if segments is not None:
             mask = mask & (segments[:, :, None] == segments[:, None, :])
+        if sharding.CONTEXT in stream:
+            mask = sharding.constrain(mask, ('batch', 'sequence', None))
         by_window = self._masked_inputs(positions, mask, queries=index[None], keys=index)
         # Without the barrier XLA for CPU recomputes the mask in every fused softmax.
         barrier = platforms.cpu_barrier
         return {
-            window: inputs._replace(mask=barrier(inputs.mask), shared=shared)
+            window: inputs._replace(mask=barrier(inputs.mask), **options)
             for window, inputs in by_window.items()
         }
 
@@ -257,22 +241,28 @@ class Transformer(nnx.Module):
     def _make_apply(self, positions, candidates: list[AttentionInputs]):
         """Returns a function (block, x, index) -> x for a layer with inputs candidates[index]."""
 
-        def layer(block, arrays):
+        segments, stream = candidates[0].segments, candidates[0].stream
+        candidates = [inputs._replace(segments=None) for inputs in candidates]
+
+        def layer(block, arrays, segments):
             # Selected inside the rematerialised function: the backward pass then selects again
             # instead of keeping a mask [B, T, T] for every layer.
             x, positions, candidates, index = arrays
-            inputs = select_inputs(candidates, index)
+            inputs = select_inputs(candidates, index)._replace(segments=segments)
             return block(x, positions, inputs=inputs, layer_cache='model')[0]
 
         def apply(block, x, index):
             arrays = (x, positions, candidates, index)
-            return weight_gather.apply_to_rows(layer, block, arrays, dtype=self.config.dtype)
+            return weight_gather.apply_to_rows(
+                layer,
+                block,
+                arrays,
+                by_row=segments,
+                dtype=self.config.dtype,
+                is_split=sharding.CONTEXT in stream,
+            )
 
-        if self.config.remat != 'none':
-            return jax.checkpoint(apply, policy=REMAT_POLICIES[self.config.remat])
-        if sharding.num_row_parts(jax.sharding.get_abstract_mesh()) > 1:
-            return jax.checkpoint(apply, policy=weight_gather.saves_products)
-        return apply
+        return remat.recomputed(apply, self.config)
 
     def _forward_prompts(
         self, x, positions, *, by_window: dict[int, AttentionInputs], dtype: CacheDtype
@@ -297,11 +287,16 @@ class Transformer(nnx.Module):
     def _forward_cached(
         self, x, positions, *, inputs: dict[int, AttentionInputs], layer_caches
     ) -> tuple[jax.Array, tuple[LayerCache, ...]]:
-        """The forward pass with a cache; unrolled: a scan would copy the cache that it extends."""
+        """The forward pass with a cache; unrolled: a scan would copy the cache that it extends.
+
+        Layers of one window are one function of the program, which is traced once and called for
+        each of them; XLA compiles it in their places.
+        """
+        applies = {w: traced_once(of_window) for w, of_window in inputs.items()}
         updated = []
         blocks = zip(self.unstacked().blocks, self.config.layer_windows, layer_caches, strict=True)
         for block, window, layer_cache in blocks:
-            x, layer_cache = block(x, positions, inputs=inputs[window], layer_cache=layer_cache)
+            x, layer_cache = applies[window](block, x, positions, layer_cache)
             updated.append(layer_cache)
         return x, tuple(updated)
 

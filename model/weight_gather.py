@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from elenchus.model import platforms, projection, sharding
@@ -26,7 +27,7 @@ LANES = 128
 def copy_to_rows(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
     """Gathers what 'fsdp' splits, once for each device that has rows: x [D, V] -> [R, D, V'].
 
-    R is the number of parts of the rows; copy r lies where part r does, so `sharding.map_rows`
+    R is the number of parts of the tokens; copy r lies where part r does, so `sharding.map_rows`
     reads it without communication. In the gradient the copies are summed and scattered in one step.
 
     V' has zeros behind each device's columns where a TPU scatters only even numbers of tiles: it
@@ -34,7 +35,7 @@ def copy_to_rows(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
     them from a product.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if sharding.num_row_parts(mesh) == 1:
+    if sharding.num_token_parts(mesh) == 1:
         return x[None]
     columns = x.shape[-1] // num_column_parts(axes[-1], mesh)
     padding = -columns % _even_columns(mesh)
@@ -57,33 +58,44 @@ def drop_padding(x: jax.Array, size: int, axis: str | None) -> jax.Array:
 
 def num_column_parts(axis: str | None, mesh: jax.sharding.AbstractMesh) -> int:
     """Number of devices that the mesh splits a logical axis of columns over."""
-    names = sharding.RULES[axis] or ()
-    return math.prod(mesh.shape[n] for n in ((names,) if isinstance(names, str) else names))
+    return math.prod(mesh.shape.get(n, 1) for n in sharding.mesh_names(sharding.RULES[axis]))
 
 
 def _even_columns(mesh: jax.sharding.AbstractMesh) -> int:
     """The least number of columns that a TPU scatters evenly: a tile for each chip of a ring."""
-    if platforms.target_platform() != 'tpu' or mesh.shape['fsdp'] == 1:
+    sizes = mesh.shape['fsdp'], sharding.context_size(mesh)
+    if platforms.target_platform() != 'tpu' or max(sizes) == 1:
         return 1
-    return LANES * max(_rings.get(), default=mesh.shape['fsdp'])
+    return LANES * max(*(_rings.get() or sizes[:1]), sizes[1])
 
 
 def apply_to_rows(
-    layer: Callable[[Any, Any], jax.Array], weights: Any, arrays: Any, *, dtype: str
+    layer: Callable[[Any, Any, Any], jax.Array],
+    weights: Any,
+    arrays: Any,
+    *,
+    by_row: Any = None,
+    dtype: str,
+    is_split: bool = False,
 ) -> jax.Array:
-    """Returns layer(weights, arrays), computed by each device on its own rows: [B, ...].
+    """Returns layer(weights, arrays, by_row), computed by each device on its own rows: [B, ...].
 
     Args:
       layer: a function of weights and arrays; 'tensor' is left to the partitioner in it.
       weights: a tree of Variables. Matrices are gathered in `dtype`, in which they multiply.
       arrays: a tree; arrays [B, ...] are split by rows, those of [1, ...] and scalars are whole.
         The first is [B, ...]. Where B does not divide over the mesh, the partitioner decides.
+      by_row: an array [B, ...] or None that is split by rows alone.
+      is_split: arrays of two dimensions and more are [B or 1, T, ...], split over 'context' in T.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    parts = sharding.num_row_parts(mesh)
     leaves, structure = jax.tree.flatten(arrays)
-    if parts == 1 or mesh.manual_axes or leaves[0].shape[0] % parts:
-        return layer(weights, arrays)
+    if (
+        sharding.num_token_parts(mesh) == 1
+        or mesh.manual_axes
+        or leaves[0].shape[0] % sharding.num_row_parts(mesh)
+    ):
+        return layer(weights, arrays, by_row)
     places = sharding.shardings(weights, mesh)
     copies = jax.tree.map(
         lambda x, place: _copy(x, place.spec, mesh),
@@ -93,44 +105,48 @@ def apply_to_rows(
     is_array = [hasattr(x, 'ndim') for x in leaves]  # settings among them are numbers of Python
     dynamic = [x for x, is_dynamic in zip(leaves, is_array, strict=True) if is_dynamic]
 
-    def apply(copies, *dynamic):
+    def apply(copies, by_row, *dynamic):
         values = iter(dynamic)
         merged = [
             next(values) if is_dynamic else x
             for x, is_dynamic in zip(leaves, is_array, strict=True)
         ]
         own = jax.tree.map(lambda x: x[0], copies)
-        return layer(own, jax.tree.unflatten(structure, merged))
+        return layer(own, jax.tree.unflatten(structure, merged), by_row)
 
-    rows = sharding.RULES['batch']
-    specs = [P(rows) if x.ndim and x.shape[0] > 1 else P() for x in dynamic]
+    rows, names = sharding.ROW_AXES, sharding.token_axes(mesh)
+    positions = (sharding.CONTEXT,) if is_split else ()
+    specs = [
+        P(rows if x.shape[0] > 1 else None, *positions[: x.ndim - 1]) if x.ndim else P()
+        for x in dynamic
+    ]
     return jax.shard_map(
         apply,
-        in_specs=(P(rows), *specs),
-        out_specs=P(rows),
-        axis_names=set(sharding.ROW_AXES),
+        in_specs=(P(names), P(rows), *specs),
+        out_specs=P(rows, *positions),
+        axis_names=set(names),
         check_vma=False,
-    )(copies, *dynamic)
+    )(copies, by_row, *dynamic)
 
 
 def _copy(
     x: jax.Array, own_spec: P, mesh: jax.sharding.AbstractMesh, *, padding: int = 0
 ) -> jax.Array:
     """A copy of x for each part of the rows, with `padding` zeros behind a device's columns."""
-    names = [(a,) if isinstance(a, str) else tuple(a or ()) for a in own_spec]
-    others = [tuple(n for n in dim_names if n not in sharding.ROW_AXES) for dim_names in names]
+    names, parts = [sharding.mesh_names(axes) for axes in own_spec], sharding.token_axes(mesh)
+    others = [tuple(n for n in dim_names if n not in parts) for dim_names in names]
 
     def gather(x):
         x = (jnp.pad(x, ((0, 0),) * (x.ndim - 1) + ((0, padding),)) if padding else x)[None]
         for dim, dim_names in enumerate(names, start=1):
+            if sharding.CONTEXT in dim_names:  # the minor one of the two
+                x = jax.lax.all_gather(x, sharding.CONTEXT, axis=dim, tiled=True)
             if 'fsdp' in dim_names and mesh.shape['fsdp'] > 1:
                 x = _gather_in_rings(x, dim, size=mesh.shape['fsdp'])
         return x
 
     # All axes are manual: beside automatic ones, a gather would also gather what they split.
-    return jax.shard_map(
-        gather, in_specs=own_spec, out_specs=P(sharding.RULES['batch'], *others), check_vma=False
-    )(x)
+    return jax.shard_map(gather, in_specs=own_spec, out_specs=P(parts, *others), check_vma=False)(x)
 
 
 def _gather_in_rings(x: jax.Array, dim: int, *, size: int) -> jax.Array:
@@ -179,8 +195,7 @@ def torus_rings(mesh: jax.sharding.Mesh) -> tuple[int, ...]:
     Returns () if the devices have no coordinates, or if 'fsdp' does not run along whole dimensions
     in order.
     """
-    lines = mesh.devices.transpose(0, 2, 1)  # the axes are data, fsdp, tensor
-    line = list(lines[0, 0])
+    line = list(np.moveaxis(mesh.devices, 1, -1).reshape(-1, mesh.devices.shape[1])[0])
     if not all(hasattr(device, 'coords') for device in line):
         return ()
     coords = [tuple(device.coords) for device in line]

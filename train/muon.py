@@ -115,7 +115,13 @@ def map_layers(
     if mesh.empty or mesh.size == 1:
         return function(x)
     spec = sharding.spec(x.shape, axes, mesh=mesh)
-    split = [(dim, name) for dim, name in enumerate(spec) if name and mesh.shape[name] > 1]
+    # The last axis of a dimension is the minor one: its parts are joined first.
+    split = [
+        (dim, name)
+        for dim, entry in enumerate(spec)
+        for name in reversed(sharding.mesh_names(entry))
+        if mesh.shape[name] > 1
+    ]
     used = {name for _, name in split}
     copied = [name for name in mesh.axis_names if name not in used and mesh.shape[name] > 1]
     num_layers = x.shape[0]

@@ -62,6 +62,8 @@ class AttentionInputs(NamedTuple):
     window_index: jax.Array | int = 0  # index into windows; may be known only on the device
     shared: SharedPrompt | None = None  # None: rows have no shared prompt
     write_at: jax.Array | None = None  # [B, T], indices of new tokens in a cache; None: no cache
+    # Mesh axes that split the residual stream by position; with 'context', queries are a part.
+    stream: tuple[str, ...] = ()
 
 
 def select_inputs(candidates: Sequence[AttentionInputs], index: jax.Array) -> AttentionInputs:
@@ -72,4 +74,6 @@ def select_inputs(candidates: Sequence[AttentionInputs], index: jax.Array) -> At
     rotary, mask = jax.tree.map(select, *((inputs.rotary, inputs.mask) for inputs in candidates))
     windows = tuple(window for inputs in candidates for window in inputs.windows)
     first = candidates[0]
-    return AttentionInputs(rotary, mask, first.segments, windows, index, first.shared)
+    return AttentionInputs(
+        rotary, mask, first.segments, windows, index, first.shared, stream=first.stream
+    )

@@ -36,28 +36,39 @@ def attend_causal(
 ) -> jax.Array:
     """Causal attention by the kernel of `implementation`, which must not be the einsum.
 
-    query [B, T, N, H]; key and value [B, K, T, H]. Returns [B, T, N, H].
+    query [B, T, N, H]; key and value [B, K, T, H], or [B, K, S, H] of all positions if 'context'
+    splits the sequence. Returns [B, T, N, H].
     """
     if inputs.shared is not None:
         return _attend_split(query, key, value, inputs=inputs, config=config, scale=scale)
     kernel = {'splash': splash, 'cudnn': cudnn}[implementation(config)]
     B, T, N, H = query.shape
+    parts = key.shape[2] // T
+    if parts > 1 and T % LANES:
+        raise ValueError(
+            f'context={parts} splits rows of {T * parts} tokens into parts of {T}, which the '
+            f"kernels of model.attention='auto' need as multiples of {LANES}; nearest: "
+            f'{max(1, round(T / LANES)) * LANES * parts} tokens'
+        )
     # Padding is at the end, and no real query attends to later keys: it cannot change a result.
     grouped = group_by_kv_head(_pad_to_lanes(query, axis=1), key.shape[1])
     arrays = [grouped, _pad_to_lanes(key, axis=2), _pad_to_lanes(value, axis=2)]
     axes = [('batch', 'kv_heads', None, None, None)[: x.ndim] for x in arrays]
+    arrays.append(jax.lax.axis_index(sharding.CONTEXT) if parts > 1 else jnp.int32(0))
+    axes.append(())
     if inputs.segments is not None:
         arrays.append(_pad_to_lanes(inputs.segments, axis=1))
         axes.append(('batch', None))
 
     def branch(window: int):
-        def attend_local(query, key, value, segments=None):
+        def attend_local(query, key, value, part, segments=None):
             B, _, _, T, H = query.shape
             out = kernel(
                 query.reshape(B, -1, T, H),
                 key,
                 value,
                 segments=segments,
+                part=part,
                 window=window,
                 scale=scale,
                 cap=config.attention_soft_cap,
@@ -88,30 +99,36 @@ def splash(
     value: jax.Array,
     *,
     segments: jax.Array | None = None,
+    part: jax.Array | int = 0,
     window: int,
     scale: float,
     cap: float,
 ) -> jax.Array:
     """Causal attention by the splash kernel, which skips key blocks outside the window.
 
-    query [B, N, T, H], key and value [B, K, T, H], segments [B, T]; T is a multiple of LANES.
-    Returns [B, N, T, H].
+    query [B, N, T, H], key and value [B, K, S, H], segments [B, S]; T is a multiple of LANES.
+    Queries are part number `part` of S // T. Returns [B, N, T, H].
     """
-    N, T = query.shape[1:3]
-    if 0 < window < T:
-        mask = splash_attention.LocalMask((T, T), (window - 1, 0), offset=0)
+    (N, T), S = query.shape[1:3], key.shape[2]
+    if 0 < window < S:
+        mask = splash_attention.LocalMask((S, S), (window - 1, 0), offset=0)
     else:
-        mask = splash_attention.CausalMask((T, T))
+        mask = splash_attention.CausalMask((S, S))
     kernel = splash_attention.make_splash_mha(
         splash_attention.MultiHeadMask([mask] * N),
         block_sizes=_block_sizes(T),
         head_shards=1,
-        q_seq_shards=1,
+        q_seq_shards=S // T,
         attn_logits_soft_cap=cap or None,
         interpret=platforms.target_platform() != 'tpu',
+        # Output and sums of exponentials: with both, the backward pass needs no forward kernel.
+        residual_checkpoint_name='attention',
     )
     # The kernel takes segment ids: a dense mask [B, T, T] would need the memory that it saves.
-    ids = None if segments is None else splash_attention.SegmentIds(segments, segments)
+    ids = None
+    if segments is not None:
+        ids = splash_attention.SegmentIds(_part_of(segments, part, size=T, axis=1), segments)
+    kernel = _kernel_of_part(kernel, part, parts=S // T)
     return jax.vmap(kernel)(query * scale, key, value, segment_ids=ids)
 
 
@@ -121,6 +138,7 @@ def cudnn(
     value: jax.Array,
     *,
     segments: jax.Array | None = None,
+    part: jax.Array | int = 0,
     window: int,
     scale: float,
     cap: float,
@@ -132,21 +150,58 @@ def cudnn(
     """
     assert not cap, cap
     mask, local_window = None, (window - 1, 0) if window else None
+    T, S = query.shape[2], key.shape[2]
+    # Some cuDNN versions refuse a mask together with a window (its frontend's SDPA checks).
+    index = jnp.arange(S)
+    distance = _part_of(index, part, size=T, axis=0)[:, None] - index
+    if S > T:  # its own causal mask begins at the first key
+        mask = (distance >= 0)[None, None]
     if segments is not None:
-        mask = segments[:, None, :, None] == segments[:, None, None, :]
-        if local_window:
-            # Some cuDNN versions refuse a mask together with a window (its frontend's SDPA checks).
-            index = jnp.arange(query.shape[2])
-            mask, local_window = mask & (index[:, None] - index < window), None
+        own = _part_of(segments, part, size=T, axis=1)
+        same = own[:, None, :, None] == segments[:, None, None, :]
+        mask = same if mask is None else mask & same
+    if local_window and mask is not None:
+        mask, local_window = mask & (distance < window), None
     out = jax.nn.dot_product_attention(
         *(x.swapaxes(1, 2) for x in (query, key, value)),
         mask=mask,
         scale=scale,
-        is_causal=True,
+        is_causal=S == T,
         local_window_size=local_window,
         implementation='cudnn' if platforms.target_platform() == 'gpu' else 'xla',
     )
     return out.swapaxes(1, 2)
+
+
+def _part_of(x: jax.Array, part: jax.Array | int, *, size: int, axis: int) -> jax.Array:
+    """Part number `part` of x along an axis."""
+    if x.shape[axis] == size:
+        return x
+    return jax.lax.dynamic_slice_in_dim(x, part * size, size, axis)
+
+
+def _kernel_of_part(kernel, part: jax.Array | int, *, parts: int):
+    """The splash kernel of one part of the queries.
+
+    Its arrays of blocks are [heads, query blocks, key blocks], each part behind the other in the
+    second dimension (`SplashAttentionKernel.manual_sharding_spec`).
+    """
+    if parts == 1:
+        return kernel
+
+    def slice_part(x, axis: int):
+        return x if x is None else _part_of(x, part, size=x.shape[axis] // parts, axis=axis)
+
+    def slice_info(info):
+        return info and info._replace(
+            data_next=slice_part(info.data_next, 1),
+            mask_next=slice_part(info.mask_next, 1),
+            block_mask=slice_part(info.block_mask, 1),
+            q_sequence=slice_part(info.q_sequence, 0),
+        )
+
+    infos, settings = kernel.tree_flatten()
+    return type(kernel).tree_unflatten(settings, tuple(map(slice_info, infos)))
 
 
 def implementation(config: ModelConfig, platform: str | None = None) -> str:

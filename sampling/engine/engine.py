@@ -35,6 +35,7 @@ from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine import decode, prefill
 from elenchus.sampling.engine import weights as weights_lib
 from elenchus.sampling.engine.calls import Call, execute
+from elenchus.sampling.engine.compile_ahead import CompileAhead
 from elenchus.sampling.engine.decode import DecodeState
 from elenchus.sampling.engine.generator import Generator
 from elenchus.sampling.engine.prefix_cache import PrefixCache, copy_slots, init_cache
@@ -89,7 +90,7 @@ class Engine:
         self.on_chunk: Callable[[], None] = lambda: None  # called after every chunk of decoding
         # Called with what a request has so far, after every chunk; for who reads along.
         self.on_tokens: Callable[[int, tuple[int, ...]], None] | None = None
-        self._shards = 1
+        self._shards, self.compile_ahead = 1, CompileAhead(settings.compile_threads)
         self._decode_options = {
             'num_steps': settings.chunk_steps,
             'stop_ids': stop_ids,
@@ -118,6 +119,7 @@ class Engine:
         check_requests(self.settings, requests, seed)
         running, completions = {}, {}  # running: slot -> request
         position = np.zeros(self.settings.num_slots, np.int32)
+        self.compile_ahead(self.warm_up, model, method)
         here, start = self._placement(), time.perf_counter()
         with here.in_force():
             weights = weights_lib.place_weights(model, self.settings, here)

@@ -46,6 +46,8 @@ class EngineSettings:
     # Devices that split the sampler's heads, MLPs and vocabulary; 0 = the mesh's 'tensor'.
     tensor_shards: Annotated[int, Range(1, 1 << 20, off=0)] = 0
     dtype: Literal['model', 'float32', 'bfloat16'] = 'model'  # of the sampler's activations
+    # Programs compiled at once, all of them before the first sample; 0 = each when it is needed.
+    compile_threads: Annotated[int, Range(1, 256, off=0)] = 0
 
     def __post_init__(self):
         for name, limit in (

@@ -90,6 +90,31 @@ def test_a_kernel_has_the_values_and_gradients_of_the_einsum(name, case):
     tiny_model.assert_trees_close(actual, expected, relative=1e-5)
 
 
+@pytest.mark.parametrize(
+    ('name', 'window', 'cap'),
+    [
+        ('cudnn', 100, 0.0),
+        pytest.param('cudnn', 0, 0.0, marks=pytest.mark.slow),
+        pytest.param('splash', 100, 3.0, marks=pytest.mark.slow),
+        pytest.param('splash', 0, 0.0, marks=pytest.mark.slow),
+    ],
+)
+def test_queries_in_parts_have_the_values_and_gradients_of_the_whole(name, window, cap):
+    """As 'context' splits them: each part of a sequence against all keys, packed segments too."""
+    arrays, segments = random_arrays(256, 4, 2, packed=True)
+    options = {'segments': segments, 'window': window, 'scale': 0.5, 'cap': cap}
+
+    def attend(query, key, value):
+        parts = jnp.split(query.swapaxes(1, 2), 2, axis=2)
+        kernel = getattr(kernels, name)
+        outs = [kernel(part, key, value, part=i, **options) for i, part in enumerate(parts)]
+        return jnp.concatenate(outs, axis=2).swapaxes(1, 2)
+
+    actual = value_and_grads(attend, arrays)
+    expected = value_and_grads(by_einsum(segments, window, cap), arrays)
+    tiny_model.assert_trees_close(actual, expected, relative=1e-5)
+
+
 @pytest.mark.parametrize(('N', 'K', 'T'), [(3, 1, 1), (4, 2, 4), (9, 3, 3)])
 def test_few_queries_stand_on_the_right_of_the_keys_on_a_cpu(N, K, T, monkeypatch):
     """Decoding's product reads keys as they lie, and changes no value and no gradient."""

@@ -157,6 +157,11 @@ def test_activations_grow_with_rows_and_shrink_with_devices():
         assert activations(rows=16)[name] == 2 * value
         assert activations(mesh=(2, 1, 1))[name] == activations(mesh=(1, 2, 1))[name] == value // 2
     assert activations(mesh=(1, 1, 2))['layer or loss'] < activations()['layer or loss']
+    assert activations(mesh=(1, 1, 2))['kept'] < activations()['kept']  # of norms and residuals
+    # A context splits what is kept of a sequence, but each part needs all keys and values.
+    assert activations(mesh=(1, 1, 1, 2))['kept'] == activations()['kept'] // 2
+    context = memory_estimate.abstract_mesh((1, 1, 1, 4))
+    assert memory_estimate.gathered_keys(CONFIG, context) == 3 * 2 * 4 * (2 * 4)
     longer = activations(length=64)['layer or loss']
     assert longer > 2 * activations()['layer or loss']  # attention's square
 
@@ -210,7 +215,12 @@ def test_traffic_is_counted_from_shapes():
     assert sent['fsdp all-gather'] == 2 * (matrices * 4 + 48 * 16 * 8) * 3 // 4
     assert sent['fsdp reduce-scatter'] == 1000 * 4 * 3 // 4
     assert traffic((1, 4, 1), num_microbatches=3)['fsdp all-gather'] == 3 * sent['fsdp all-gather']
-    assert traffic((1, 1, 2))['tensor all-reduce'] == 2 * 2 * 4 * (16 * 32 * 16 * 4) // 2
+    sums = 2 * 2 * 4 * (16 * 32 * 16 * 4) // 2
+    halves = traffic((1, 1, 2))
+    assert halves['tensor all-gather'] + halves['tensor reduce-scatter'] == sums
+    # 33 positions do not divide: they are summed whole.
+    assert traffic((1, 1, 2), length=33)['tensor all-reduce'] == sums // 32 * 33
+    assert traffic((1, 1, 2), num_microbatches=3)['tensor all-gather'] == 3 * sums // 2
     assert traffic((8, 1, 1))['data all-reduce'] == 2 * 1000 * 7 // 8
 
 

@@ -161,7 +161,7 @@ def opened(
         sizes = critique_sizes(config, chat, prompt_lengths(chat))
     fit_lengths(config, sizes, longest=player.config.max_length)
     settings = build.build(RunSettings, config)
-    mesh = sharding.make_mesh(settings.mesh)
+    mesh = sharding.make_mesh((*settings.mesh, settings.context))
     kernels.check_backend(settings.model, jax.default_backend())
     weights.check_sampler(settings.model, settings.sampling.engine, mesh)
     store = ModelStore(

@@ -25,7 +25,10 @@ from elenchus.train.config import build
 DESCRIPTION = 'model_config.json'
 """File beside the parameters: architecture, tokenizer, fingerprint; of adapters, their base."""
 
-NUMERICS = ('dtype', 'attention', 'remat', 'scan_layers', 'logits_chunk', 'max_length')
+NUMERICS = (
+    *('dtype', 'attention', 'remat', 'remat_saved', 'remat_offloaded', 'scan_layers'),
+    *('logits_chunk', 'max_length'),
+)
 """Fields of ModelConfig that may differ from those a model was saved with."""
 
 EARLIER_DEFAULTS = {
@@ -39,6 +42,8 @@ EARLIER_DEFAULTS = {
     'logits_soft_cap': 0.0,
     'scale_embeddings': False,
     'attention': 'einsum',
+    'remat_saved': (),
+    'remat_offloaded': (),
 }
 """Values of fields that descriptions of older checkpoints lack."""
 

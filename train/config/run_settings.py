@@ -218,6 +218,7 @@ class RunSettings:
 
     seed: Seed
     mesh: tuple[MeshSize, MeshSize, MeshSize]
+    context: Annotated[int, Range(1, 1 << 20)]
     matmul_precision: Literal['float32', 'tensorfloat32', 'bfloat16']  # of float32 products
     stages: tuple[StageName, ...]
     model: ModelConfig

@@ -29,6 +29,7 @@ ENGINE_SIZES = tuple(
     for name in (
         *('num_slots', 'max_length', 'chunk_steps', 'prompt_buckets', 'prefill_batch_sizes'),
         *('decode_batch_sizes', 'decode_cache_lengths', 'min_prefill_use', 'tensor_shards'),
+        'compile_threads',
     )
 )
 """How the engine schedules requests: the noise of a token depends on none of it."""
@@ -43,7 +44,8 @@ ENGINE_CACHES = tuple(
 """Further ones, that read keys and values from a cache: with one in int8 they change samples."""
 
 MAY_CHANGE = (
-    *('mesh', 'train.num_microbatches', 'model.attention', 'model.remat', 'model.scan_layers'),
+    *('mesh', 'context', 'train.num_microbatches', 'model.attention', 'model.remat'),
+    *('model.remat_saved', 'model.remat_offloaded', 'model.scan_layers'),
     *('model.logits_chunk', 'sampling.score.rows', 'sampling.score.lengths', 'sampling.part_size'),
     *('train.log_every', 'train.checkpoint_every', 'reinforce.checkpoint_every'),
     *('train.keep_checkpoints', 'train.keep_finished_checkpoints', 'train.nonfinite'),
@@ -64,6 +66,7 @@ _NO_PROMPT = {'system': '', 'instruction': '', 'prefix': '', 'examples': ()}
 
 EARLIER: Mapping[str, Any] = {
     **{f'model.{name}': value for name, value in EARLIER_DEFAULTS.items()},
+    'context': 1,
     **{
         f'prompts.{role}.{name}': value
         for role in ('attempt', 'guide', 'critique', 'refinement')

@@ -43,6 +43,7 @@ class CompiledProgram:
     cost: ProgramCost | None
     refused: str = ''  # XLA's reason, if the program does not fit; `temporaries` is then the excess
     recompiles: bool = False  # its state comes back elsewhere than it went in
+    host: int = 0  # temporaries in the memory of the host, which remat_offloaded keeps there
 
     @property
     def total(self) -> int:
@@ -113,6 +114,7 @@ def measured(name: str, compiled, seconds: float) -> CompiledProgram:
         outputs=memory.output_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
         aliased=memory.alias_size_in_bytes,
+        host=memory.host_temp_size_in_bytes,
         seconds=seconds,
         cost=program_cost.program_cost(compiled.as_text()),
     )
@@ -167,7 +169,7 @@ def returns_elsewhere(results: Any, args: Any) -> bool:
 
 
 @contextlib.contextmanager
-def mesh_of(machine: Topology, shape: tuple[int, int, int]) -> Iterator[jax.sharding.Mesh]:
+def mesh_of(machine: Topology, shape: tuple[int, ...]) -> Iterator[jax.sharding.Mesh]:
     """Puts a mesh of the machine's devices in force, which need not be present.
 
     Raises ValueError if the machine is neither a TPU nor this CPU, or without libtpu.

@@ -57,7 +57,8 @@ def plan_of(s: RunSettings) -> RunPlan:
         larger = min((s.actor, s.critic), key=lambda player: player.lora.rank)
         players = fit_load(s, 'players', larger)
         sampling = SamplingLoad(s.sampling.engine, players, s.sampling.score)
-    return RunPlan(s.model, s.mesh, s.base.quantize, tuple(trainings), sampling)
+    mesh = sharding.named_shape((*s.mesh, s.context))[0]
+    return RunPlan(s.model, mesh, s.base.quantize, tuple(trainings), sampling)
 
 
 def fit_load(
@@ -156,9 +157,13 @@ def dry_run(s: RunSettings, topology: str, *, compiled: bool = False) -> None:
     checks.check_sampling(s, mesh)
     phases = memory_plan.phases(plan, machine)
     print(f'{machine.name}: {machine.num_chips} {machine.chip} of {machine.bytes / GIB:.1f} GiB')
-    print(f'mesh {dict(zip(sharding.AXES, plan.mesh, strict=True))}, GiB a device:')
+    axes = dict(zip(sharding.named_shape(plan.mesh)[1], plan.mesh, strict=True))
+    print(f'mesh {axes}, GiB a device:')
     for names, parts in merge_equal(phases).items():
         print(f'  {names}: {sum(parts.values()) / GIB:.2f} = {format_gib(parts)}')
+    host = {t.name: {'host': host_bytes(plan, t)} for t in plan.trainings}
+    for names, parts in merge_equal(host).items() if plan.model.remat_offloaded else ():
+        print(f'  {names}: {parts["host"] / GIB:.2f} of activations in the memory of the host')
     print('GiB a device sends in a training step:')
     for names, parts in merge_equal({t.name: traffic(plan, t) for t in plan.trainings}).items():
         print(f'  {names}: {format_gib(parts) or "nothing"}')
@@ -196,6 +201,16 @@ def traffic(plan: RunPlan, training: TrainingLoad) -> dict[str, int]:
     )
 
 
+def host_bytes(plan: RunPlan, training: TrainingLoad) -> int:
+    """Bytes of a device's activations that a training step keeps in the memory of the host."""
+    return memory_estimate.host_bytes(
+        plan.model,
+        rows=training.rows // training.num_microbatches,
+        length=training.length,
+        mesh=memory_estimate.abstract_mesh(plan.mesh),
+    )
+
+
 def check_fits(plan: RunPlan, machine: Topology, phases: dict[str, Phase]) -> None:
     """Raises ValueError, with the nearest change that fits, if a phase exceeds the memory."""
     too_large = {name: phase for name, phase in phases.items() if phase.total > machine.usable}
@@ -220,9 +235,11 @@ def overrides(plan: RunPlan, machine: Topology, *, fitting: tuple[RunPlan, Topol
     fitting_plan, fitting_machine = fitting
     flags = [f'--topology={fitting_machine.name}'] if fitting_machine != machine else []
     if fitting_plan.mesh != plan.mesh:
-        flags.append(f'--config.mesh={fitting_plan.mesh}'.replace(' ', ''))
+        flags.append(f'--config.mesh={fitting_plan.mesh[:3]}'.replace(' ', ''))
     if fitting_plan.model.remat != plan.model.remat:
         flags.append(f'--config.model.remat={fitting_plan.model.remat}')
+    if fitting_plan.model.remat_saved != plan.model.remat_saved:
+        flags.append(f'--config.model.remat_saved={fitting_plan.model.remat_saved}')
     if plan.trainings:
         count = fitting_plan.trainings[0].num_microbatches
         if count != plan.trainings[0].num_microbatches:

@@ -6,10 +6,12 @@ Arrays are counted exactly, on abstract meshes; activations and gathered weights
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator
 
 from elenchus.model import memory_estimate
 from elenchus.model.attention import kernels
+from elenchus.model.config import ModelConfig
 from elenchus.train.planning import machines
 from elenchus.train.planning.machines import Topology
 from elenchus.train.planning.plan_parts import (
@@ -150,10 +152,12 @@ def nearest_fit(plan: RunPlan, machine: Topology) -> tuple[RunPlan, Topology] | 
 def variations(plan: RunPlan, machine: Topology) -> Iterator[RunPlan]:
     """Plans of the same result with another mesh, remat policy or number of microbatches."""
     count = machine.num_chips
-    meshes = [plan.mesh, *((1, count // t, t) for t in (1, 2, 4, 8, 16) if count % t == 0)]
-    remats = ('none', 'dots', 'full')  # in the order of more recomputation
-    remats = remats[remats.index(plan.model.remat) :]
-    for mesh, splits, remat in itertools.product(dict.fromkeys(meshes), (1, 2, 4, 8, 16), remats):
+    context = plan.mesh[3:]  # as configured: it splits the sequences
+    rest = count // math.prod(context)
+    tensors = (t for t in (1, 2, 4, 8, 16) if rest % t == 0)
+    meshes = [plan.mesh, *((1, rest // t, t, *context) for t in tensors)]
+    kept = itertools.product(dict.fromkeys(meshes), (1, 2, 4, 8, 16), less_kept(plan.model))
+    for mesh, splits, model in kept:
         trainings = tuple(
             dataclasses.replace(t, num_microbatches=t.num_microbatches * splits)
             for t in plan.trainings
@@ -164,5 +168,14 @@ def variations(plan: RunPlan, machine: Topology) -> Iterator[RunPlan]:
             continue
         remainders = [t.rows % (t.num_microbatches * filled[0] * filled[1]) for t in trainings]
         if not any(remainders):
-            model = dataclasses.replace(plan.model, remat=remat)
             yield dataclasses.replace(plan, model=model, mesh=filled, trainings=trainings)
+
+
+def less_kept(model: ModelConfig) -> list[ModelConfig]:
+    """A model and its variants that recompute more in the backward pass, in this order."""
+    remats = ('none', 'dots', 'full')
+    more = remats[remats.index(model.remat) + 1 :]
+    variants = [model, *(dataclasses.replace(model, remat=remat) for remat in more)]
+    if model.remat_saved:
+        variants.append(dataclasses.replace(model, remat_saved=()))
+    return variants

@@ -53,7 +53,7 @@ class RunPlan:
     """The parts of a run's settings that determine its memory."""
 
     model: ModelConfig
-    mesh: tuple[int, int, int]  # data, fsdp, tensor; -1: the remaining devices
+    mesh: tuple[int, ...]  # data, fsdp, tensor, perhaps context; -1: the remaining devices
     quantize: quantization.Quantization  # of the frozen base under adapters
     trainings: tuple[TrainingLoad, ...]
     sampling: SamplingLoad | None
@@ -87,7 +87,7 @@ class Phase(dict):
         return sum(self.values())
 
 
-def fill_mesh(shape: tuple[int, int, int], num_chips: int) -> tuple[int, int, int]:
+def fill_mesh(shape: tuple[int, ...], num_chips: int) -> tuple[int, ...]:
     """Mesh shape with -1 replaced by the remaining chips.
 
     Raises ValueError if the shape does not cover the chips.
@@ -144,7 +144,7 @@ def player_state(plan: RunPlan) -> tuple[TrainState, transformer.Transformer | N
 def state_bytes(plan: RunPlan, training: TrainingLoad, mesh) -> tuple[int, int, int]:
     """Bytes on one device of (trained weights, optimizer state, frozen base)."""
     # Remat changes no array; without it the cache of abstract_state serves all variations.
-    config = dataclasses.replace(plan.model, remat='none')
+    config = dataclasses.replace(plan.model, remat='none', remat_saved=(), remat_offloaded=())
     state, frozen = abstract_state(
         config, training.lora, optimizer=training.optimizer, quantize=plan.quantize
     )

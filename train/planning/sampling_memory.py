@@ -40,8 +40,8 @@ def quantized_bytes(plan: RunPlan, mesh) -> int:
 
 def sampler_mesh(plan: RunPlan) -> jax.sharding.AbstractMesh:
     """The sampler's mesh on the devices of the plan's: all of them are 'data' or 'tensor'."""
-    data, fsdp, tensor = plan.mesh
-    axes = dict(zip(sharding.AXES, (data, fsdp, tensor), strict=True))
+    sizes, names = sharding.named_shape(plan.mesh)
+    axes = dict(zip(names, sizes, strict=True))
     shape = weights.sampler_shape(axes, plan.sampling.engine.tensor_shards)
     return memory_estimate.abstract_mesh(shape)
 

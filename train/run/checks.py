@@ -3,6 +3,7 @@
 import jax
 
 from elenchus.data.critiques import oracle
+from elenchus.model import sharding
 from elenchus.model.config import ModelConfig
 from elenchus.model.row_shards import num_row_shards
 from elenchus.sampling.critique_data import api_requests
@@ -54,9 +55,41 @@ def check_mesh(settings: RunSettings, mesh: jax.sharding.Mesh) -> None:
                     f'mesh={settings.mesh}: model.{name}={size} does not divide over '
                     f'{axis}={parts}; nearest {axis}: {nearest}'
                 )
+    check_context(settings, mesh)
     loop.check_rows(settings.train, mesh)
     if any(stage in REINFORCED for stage in settings.stages):
         rl_settings.check_rows(settings.reinforce, settings.train, mesh)
+
+
+def check_context(settings: RunSettings, mesh: jax.sharding.Mesh) -> None:
+    """Raises ValueError, naming the field, if weights or sequences do not divide over 'context'."""
+    parts = sharding.context_size(mesh)
+    if parts == 1:
+        return
+    fields = [('train.length', settings.train.length)]
+    if any(stage in REINFORCED for stage in settings.stages):
+        r = settings.reinforce
+        if r.samples_per_row > 1:
+            raise ValueError(
+                f'context={parts} does not split rows whose samples share a prompt: '
+                f'reinforce.samples_per_row={r.samples_per_row}; nearest: 1'
+            )
+        fields += [('reinforce.length', r.length), ('reinforce.critic_length', r.critic_length)]
+    if set(settings.stages) - {'base', 'actor'}:
+        scored = settings.sampling.score.lengths
+        fields += [(f'sampling.score.lengths[{i}]', n) for i, n in enumerate(scored)]
+    for name, length in fields:
+        if length % parts:
+            raise ValueError(
+                f'{name}={length} does not divide over context={parts}; '
+                f'nearest: {max(1, round(length / parts)) * parts}'
+            )
+    width, shards = settings.model.embed_dim, mesh.shape['fsdp'] * parts
+    if width % shards:
+        raise ValueError(
+            f'context={parts}: model.embed_dim={width} does not divide over fsdp * context = '
+            f'{shards}; nearest multiple: {max(1, round(width / shards)) * shards}'
+        )
 
 
 def check_saved_models(settings: RunSettings, fingerprint: str) -> None:

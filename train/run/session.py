@@ -134,7 +134,7 @@ def open_run(
         reads=functools.partial(stage_fields.reads, settings),
     )
     directory.check_stages()
-    mesh = sharding.make_mesh(settings.mesh)
+    mesh = sharding.make_mesh((*settings.mesh, settings.context))
     kernels.check_backend(settings.model, jax.default_backend())
     inputs = lengths.drop_too_long(settings, load_inputs(settings, verifier))
     checks.check_mesh(settings, mesh)

@@ -219,6 +219,23 @@ def test_nothing_compiles_after_warm_up():
     assert not compiled
 
 
+def test_programs_compiled_side_by_side_are_those_that_sampling_runs(capsys):
+    settings = dataclasses.replace(
+        SETTINGS, num_slots=4, chunk_steps=3, prefill_batch_sizes=(2,), decode_batch_sizes=(2,)
+    )
+    expected = engine.Engine(settings, stop_ids=(EOS,))
+    completions = expected.generate(model(), requests(), method=SAMPLING, seed=3)
+    ahead = dataclasses.replace(settings, compile_threads=2, num_slots=5, chunk_steps=4)
+    sampler = engine.Engine(ahead, stop_ids=(EOS,))
+    sampler.compile_ahead(sampler.warm_up, model(), SAMPLING)
+    assert ' programs in ' in capsys.readouterr().out
+    with count_compilations() as compiled:
+        actual = sampler.generate(model(), requests(), method=SAMPLING, seed=3)
+        sampler.generate(model(), requests(), method=SAMPLING, seed=4)
+    assert not compiled and capsys.readouterr().out == ''
+    assert [c.tokens for c in actual] == [c.tokens for c in completions]
+
+
 def test_a_seed_out_of_range_is_an_error():
     with pytest.raises(ValueError, match='seed=-1'):
         generate(seed=-1)

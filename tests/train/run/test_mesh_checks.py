@@ -7,9 +7,12 @@ import pytest
 
 from elenchus.configs import lab
 from elenchus.data.grading import verify
-from elenchus.model import sharding
+from elenchus.model import memory_estimate, sharding
 from elenchus.model.placement import ROWS, Placement
-from elenchus.train.run import session
+from elenchus.train.config import build
+from elenchus.train.config.run_settings import RunSettings
+from elenchus.train.planning import dry_run, memory_plan
+from elenchus.train.run import checks, session
 from tests.support import tiny_model
 
 
@@ -36,6 +39,53 @@ def test_a_mesh_that_does_not_fit_is_refused_when_the_run_opens(tmp_path, mesh, 
     with pytest.raises(ValueError, match=words) as error:
         opened(tmp_path, mesh, **model)
     assert '\n' not in str(error.value) and not (tmp_path / 'run').exists()
+
+
+DIVIDED = {
+    'train.length': 64,
+    'reinforce.length': 64,
+    'reinforce.critic_length': 64,
+    'reinforce.samples_per_row': 1,
+    'sampling.score.lengths': (64,),
+    'model.embed_dim': 32,
+}
+"""Sizes that divide over a context of 4."""
+
+
+def settings_with(**changes):
+    config = lab.get_config('smoke')
+    config.update_from_flattened_dict(DIVIDED | changes)
+    return build.build(RunSettings, config)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        ({'train.length': 66}, r'train\.length=66 .* context=4; nearest: 64'),
+        ({'reinforce.length': 67}, r'reinforce\.length=67 .* context=4; nearest: 68'),
+        ({'reinforce.critic_length': 1}, r'reinforce\.critic_length=1 .* nearest: 4'),
+        ({'sampling.score.lengths': (64, 70)}, r'sampling\.score\.lengths\[1\]=70 .* nearest: 72'),
+        (
+            {'reinforce.samples_per_row': 2},
+            r'reinforce\.samples_per_row=2; nearest: 1',
+        ),
+        ({'model.embed_dim': 34}, r'model\.embed_dim=34 .* fsdp \* context = 4; nearest multiple'),
+    ],
+    ids=str,
+)
+def test_what_does_not_divide_over_a_context_is_refused(changes, words):
+    mesh = memory_estimate.abstract_mesh((1, 1, 1, 4))
+    checks.check_context(settings_with(), mesh)
+    checks.check_context(settings_with(**changes), memory_estimate.abstract_mesh((4, 1, 1)))
+    with pytest.raises(ValueError, match=words) as error:
+        checks.check_context(settings_with(**changes), mesh)
+    assert '\n' not in str(error.value)
+
+
+def test_the_context_of_a_config_is_the_fourth_axis_of_its_plan():
+    plan = dry_run.plan_of(settings_with(context=4, mesh=(1, -1, 2)))
+    assert memory_plan.fill_mesh(plan.mesh, 16) == (1, 2, 2, 4)
+    assert dry_run.plan_of(settings_with(mesh=(1, -1, 2))).mesh == (1, -1, 2)
 
 
 @pytest.mark.parametrize('num_kv_heads', [1, 2])

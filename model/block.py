@@ -1,0 +1,80 @@
+"""A layer of a Transformer: attention and MLP between norms, with residuals."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+from flax import nnx
+
+from elenchus.model import layers, remat, token_shards
+from elenchus.model.attention.inputs import AttentionInputs
+from elenchus.model.config import ModelConfig
+from elenchus.model.kv_cache import CacheDtype, LayerCache
+
+
+class Block(nnx.Module):
+    """Pre-norm attention and MLP with residuals; `post_norms` also norms each update."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.attention_norm = layers.RMSNorm(config.embed_dim, config=config, axis='embed')
+        self.attention = layers.Attention(config, rngs=rngs)
+        self.mlp_norm = layers.RMSNorm(config.embed_dim, config=config, axis='embed')
+        self.mlp = layers.MLP(config, rngs=rngs)
+        self.post_norms = config.post_norms
+        if config.post_norms:
+            self.attention_post_norm = layers.RMSNorm(config.embed_dim, config=config, axis='embed')
+            self.mlp_post_norm = layers.RMSNorm(config.embed_dim, config=config, axis='embed')
+
+    def __call__(
+        self,
+        x: jax.Array,
+        positions: jax.Array,
+        *,
+        inputs: AttentionInputs,
+        layer_cache: LayerCache | CacheDtype,
+    ) -> tuple[jax.Array, LayerCache]:
+        """x [B, T, D], positions [B, T] -> (x [B, T, D], layer cache as in `layers.Attention`)."""
+        stream = inputs.stream
+        update, layer_cache = self.attention(
+            self.attention_norm(x), positions, inputs=inputs, layer_cache=layer_cache
+        )
+        if self.post_norms:
+            update = self.attention_post_norm(update)
+        x = token_shards.constrain_stream(x + update, stream)
+        x = remat.mark(x, 'residual')
+        update = self.mlp(self.mlp_norm(x), stream=stream)
+        if self.post_norms:
+            update = self.mlp_post_norm(update)
+        return token_shards.constrain_stream(x + update, stream), layer_cache
+
+
+def traced_once(inputs: AttentionInputs) -> Callable[..., tuple[jax.Array, LayerCache]]:
+    """Returns a function (block, x, positions, layer cache) that layers with these inputs share.
+
+    Arguments and results are those of `Block`. However many layers call it, it is traced and
+    lowered once for arguments of the same shapes.
+    """
+
+    @functools.partial(jax.jit, static_argnames='dtype')
+    def apply(block, x, positions, arrays, layer_cache, *, dtype):
+        own = inputs._replace(**arrays)
+        return block(x, positions, inputs=own, layer_cache=dtype or layer_cache)
+
+    arrays = {
+        name: value
+        for name, value in inputs._asdict().items()
+        if name in ('rotary', 'mask', 'segments', 'write_at')
+    }
+
+    def call(block, x, positions, layer_cache):
+        is_dtype = isinstance(layer_cache, str)
+        return apply(
+            block,
+            x,
+            positions,
+            arrays,
+            None if is_dtype else layer_cache,
+            dtype=layer_cache if is_dtype else None,
+        )
+
+    return call

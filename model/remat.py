@@ -1,0 +1,48 @@
+"""Rematerialisation: what the forward pass of a layer keeps for the backward pass, and where.
+
+`ModelConfig.remat` is 'none' (all is kept), 'dots' (products of matrices) or 'full' (the input of
+each layer alone). Under 'full', arrays can be named that are kept all the same: on the device
+(`remat_saved`) or in the memory of the host (`remat_offloaded`), from where they come back while
+the backward pass computes.
+"""
+
+from collections.abc import Callable
+
+import jax
+from jax.ad_checkpoint import checkpoint_name
+
+from elenchus.model import sharding, weight_gather
+from elenchus.model.config import ModelConfig, SavedArray
+
+HOST = 'pinned_host'
+"""JAX's name of the host memory that a device copies from by itself."""
+
+
+def mark(x: jax.Array, name: SavedArray) -> jax.Array:
+    """Returns x under the name by which a config keeps it; without one, nothing changes."""
+    return checkpoint_name(x, name)
+
+
+def recomputed(apply: Callable[..., jax.Array], config: ModelConfig) -> Callable[..., jax.Array]:
+    """Returns the layer `apply` such that its backward pass recomputes what is not kept."""
+    if config.remat == 'none':
+        if sharding.num_token_parts(jax.sharding.get_abstract_mesh()) == 1:
+            return apply
+        return jax.checkpoint(apply, policy=weight_gather.saves_products)
+    return jax.checkpoint(apply, policy=_policy(config))
+
+
+def _policy(config: ModelConfig) -> Callable[..., object]:
+    policies = jax.checkpoint_policies
+    if config.remat == 'dots':
+        return policies.dots_with_no_batch_dims_saveable
+    if config.remat_offloaded:
+        return policies.save_and_offload_only_these_names(
+            names_which_can_be_saved=config.remat_saved,
+            names_which_can_be_offloaded=config.remat_offloaded,
+            offload_src='device',
+            offload_dst=HOST,
+        )
+    if config.remat_saved:
+        return policies.save_only_these_names(*config.remat_saved)
+    return policies.nothing_saveable
