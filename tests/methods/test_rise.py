@@ -1,5 +1,7 @@
 """RISE: rewards of answers and verdicts, and one model that both kinds of samples train."""
 
+import types
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from elenchus.configs import method
 from elenchus.configs.methods import rise
 from elenchus.data import records
+from elenchus.train import stages
 from elenchus.train.config import build, checks, players
 from elenchus.train.config.run_settings import RunSettings
 from elenchus.train.planning import dry_run
@@ -65,6 +68,27 @@ def test_both_players_start_from_the_model_that_learnt_both_tasks():
     assert '\n' not in str(error.value)
     two = settings(reinforce__one_model=False)
     assert players.start_of(two, 'reinforce_both', 'actor') == 'actor'
+
+
+@pytest.mark.parametrize('is_one', [True, False])
+def test_the_stage_loads_one_model_once(is_one):
+    loads = []
+
+    def load_to_train(folder, lora, *, seed):
+        loads.append(folder)
+        return object()
+
+    s = settings(reinforce__one_model=is_one)
+    run_ = types.SimpleNamespace(
+        settings=s,
+        inputs=types.SimpleNamespace(train_problems=[], test_problems=[]),
+        store=types.SimpleNamespace(load_to_train=load_to_train),
+        start_folder=lambda stage, player: players.start_of(s, stage, player),
+        samplers=types.SimpleNamespace(pair=lambda actor, critic: (actor, critic)),
+    )
+    actor, critic = stages.reinforce_arguments(run_, stage='reinforce_both')['pair']
+    assert loads == (['critic'] if is_one else ['actor', 'critic'])
+    assert (actor is critic) == is_one
 
 
 def test_a_plan_has_one_state_and_its_reference():

@@ -91,3 +91,9 @@ def batch_of(
         ),
         keep=keep,
     )
+
+
+def stored_values(folder):
+    """What is stored of the iterations below a folder: (path, lines of values)."""
+    paths = (folder / 'rollouts').glob('*/*/values.jsonl')
+    return {(str(path.relative_to(folder)), path.read_text()) for path in paths}

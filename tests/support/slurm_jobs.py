@@ -14,13 +14,17 @@ faulthandler.register(signal.SIGQUIT)
 folder, plan = pathlib.Path(sys.argv[-2]), json.loads(sys.argv[-1])
 start = int(os.environ.get('SLURM_RESTART_COUNT', 0))
 rank = int(os.environ['SLURM_PROCID'])
-step = plan[min(start, len(plan) - 1)][rank]
+steps = plan[min(start, len(plan) - 1)]
+step = steps[rank]
 if step == 'deaf':
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 elif isinstance(step, list):
     signal.signal(signal.SIGTERM, lambda *_: (time.sleep(step[0]), os._exit(75)))
 (folder / f'start-{start}-{rank}').write_text(os.environ['SLURM_CPUS_PER_TASK'])
 if isinstance(step, int):
+    others = [folder / f'start-{start}-{i}' for i, s in enumerate(steps) if not isinstance(s, int)]
+    while not all(path.exists() for path in others):
+        time.sleep(0.05)  # a machine with other work has not started them yet
     if step > 128:
         os.kill(os.getpid(), step - 128)
     sys.exit(step)

@@ -19,7 +19,7 @@ from elenchus.train.config import build
 from elenchus.train.loop import LoopSettings
 from elenchus.train.metrics import writers
 from elenchus.train.rl import iterations, rollouts, settings, trainer, update_batch
-from tests.support import fake_engine, tiny_model
+from tests.support import fake_engine, rollout_cases, tiny_model
 
 CONFIG = dataclasses.replace(tiny_model.FLAT, vocab_size=64, max_length=96)
 WORDS = range(10, fake_engine.TOKENIZER.vocab_size)
@@ -127,8 +127,10 @@ def both(tmp_path_factory):
     """Actor (as in SCoRe) and critic alternating; the same, stopped and resumed after a step."""
     whole, parted = tmp_path_factory.mktemp('whole'), tmp_path_factory.mktemp('parted')
     _, totals, rows = run(parted, ('actor', 'critic'), **BOTH, token_budget=1)
-    assert len(rows) == 1 and totals['updates'] == {'actor': 2, 'critic': 2}
-    return run(whole, ('actor', 'critic'), **BOTH), run(parted, ('actor', 'critic'), **BOTH)
+    assert (len(rows), totals['updates']) == (1, {'actor': 2, 'critic': 2})
+    results = [run(folder, ('actor', 'critic'), **BOTH) for folder in (whole, parted)]
+    assert len(rollout_cases.stored_values(whole) & rollout_cases.stored_values(parted)) == 6
+    return results
 
 
 def test_both_players_learn_in_alternation_from_one_checkpoint(both):
@@ -248,7 +250,7 @@ def test_no_two_iterations_or_players_share_their_noise_and_a_seed_repeats_it():
         s = settings_of(refill_rounds=1, rewards__length=0.0, advantage__step_coef=0.0)
         setup = rollouts.RolloutSetup(models, SCORER, METHOD, s.num_samples, 1, 'always')
         training = trainer.PlayerTraining(
-            s, player, setup, PROBLEMS, None, None, None, None, None, 1, seed
+            s, player, player, setup, PROBLEMS, None, None, None, None, None, 1, seed
         )
         iteration = iterations.plan_iteration(training, step, models.sampler, state={})
         sampled = rollouts.sample_with_refill(
@@ -314,7 +316,7 @@ def test_the_order_of_shuffled_scores_is_that_of_an_iteration_and_costs_no_other
 
     def plan(step, seed, **changes):
         training = trainer.PlayerTraining(
-            settings_of(**changes), 'actor', None, PROBLEMS, None, None, None, None, None, 1, seed
+            settings_of(**changes), 'actor', 'actor', None, PROBLEMS, None, None, None, None, None, 1, seed
         )
         return iterations.plan_iteration(training, step, sampler, state={})
 

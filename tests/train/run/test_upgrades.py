@@ -218,6 +218,7 @@ def test_provenance_is_written_once_and_again_with_a_warning(tmp_path, monkeypat
         provenance.record(stage)
     (entry,) = json.loads((stage.path / 'provenance.json').read_text())['starts']
     assert entry['jax'] and entry['devices'] and len(entry['code']) == 16 and entry['host']
+    assert 'pytest' in entry['command']
     assert capsys.readouterr().err == ''
     monkeypatch.setattr(provenance, 'code_hash', lambda: 'another')
     monkeypatch.setattr('socket.gethostname', lambda: 'moved')
