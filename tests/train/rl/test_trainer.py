@@ -316,7 +316,18 @@ def test_the_order_of_shuffled_scores_is_that_of_an_iteration_and_costs_no_other
 
     def plan(step, seed, **changes):
         training = trainer.PlayerTraining(
-            settings_of(**changes), 'actor', 'actor', None, PROBLEMS, None, None, None, None, None, 1, seed
+            settings_of(**changes),
+            'actor',
+            'actor',
+            None,
+            PROBLEMS,
+            None,
+            None,
+            None,
+            None,
+            None,
+            1,
+            seed,
         )
         return iterations.plan_iteration(training, step, sampler, state={})
 
