@@ -131,7 +131,11 @@ def test_errors_in_functions_are_one_line_and_a_run_goes_on_once_they_are_repair
         ('tilt.words', '1 / 0\ntilt.words', 'line 33: ZeroDivisionError'),
         ("where.ids['wrong']", "where.ids['right']", "raised KeyError: 'right'"),
         ("('wrong',)", "('rong',)", "'rong' is no single token"),
-        ('.add(bias[..., None])', '[0]', 'it must return numbers of shape [2, '),
+        (
+            'return logits.at',
+            'return bias\n    return logits.at',
+            'it must return numbers of shape [2',
+        ),
     ):
         (tmp_path / 'mine.py').write_text(CONFIG.replace(old, new))
         (tmp_path / 'figures.py').write_text(FIGURES)
