@@ -129,6 +129,7 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
     'start': '',  # stage whose actor it begins with, or 'newest'; '': stage 'actor'
     'critic_start': '',  # stage whose critic it begins with, or 'newest'; '': stage 'critic'
     'one_model': False,  # of reinforce_both: one model, that of critic_start, is both players
+    'teacher': '',  # a saved model to distil by the KL term, of any size; '': none
     'num_steps': 100,  # iterations
     'token_budget': 0,  # sampled tokens after which no iteration starts; 0: no limit
     'num_problems': 32,  # of an iteration

@@ -91,7 +91,7 @@ def check_rewards(s: RunSettings) -> None:
         terms = [name for name, weight in weights.items() if isinstance(weight, float)]
         is_silent = not any(weight for _, weight in rewards[player].functions)
         is_silent &= not any(weights[name] for name in terms)
-        if is_silent and not (player == 'actor' and advantage.step_coef):
+        if is_silent and not (s.reinforce.teacher or player == 'actor' and advantage.step_coef):
             field = 'rewards' if player == 'actor' else 'critic_rewards'
             raise ValueError(
                 f'reinforce.{field} has only weights of 0, so the {player} of stage {stage!r} '

@@ -18,7 +18,9 @@ from elenchus.train.config.new_stages import NEW_STAGES
 from elenchus.train.config.players import stages_read
 from elenchus.train.config.run_settings import PREFERRED, REINFORCED, RunSettings
 
-CONTENTS = ('base.checkpoint', 'critic.checkpoint', 'critique.annotator_path')
+CONTENTS = (
+    *('base.checkpoint', 'critic.checkpoint', 'critique.annotator_path', 'reinforce.teacher'),
+)
 """Paths of models and critiques: whether there is one binds a stage, and what is there."""
 
 PATHS = ('data.path', 'data.test_path', 'data.data_dir', 'tokenizer.path', *CONTENTS)
@@ -83,6 +85,7 @@ EARLIER: Mapping[str, Any] = {
     'critique.api.model': 'gpt-4o',
     'critique.api.max_tokens': 1024,
     'critique.api.temperature': 0.0,
+    'reinforce.teacher': '',
     'reinforce.rewards.functions': (),
     'reinforce.critic_rewards.functions': (),
     'reinforce.objective.reweigh': None,

@@ -29,7 +29,8 @@ class PlayerTraining(NamedTuple):
     key: str  # of its state; one model that is both players has one state
     setup: RolloutSetup  # with the initial models; those of an iteration replace them
     problems: Sequence[Problem]
-    reference: Transformer  # of the KL term: the player before training
+    reference: Transformer  # the player before training
+    teacher: Transformer  # of the KL term: the reference, or another model
     frozen: Transformer | None  # base under trained adapters; None if all weights are trained
     make_step: Callable[[Objective], Callable]  # objective -> jitted train step, cached
     logprobs: Callable[[Transformer, Batch], np.ndarray]

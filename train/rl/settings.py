@@ -155,6 +155,7 @@ class ReinforceSettings:
     start: StartName  # stage whose actor it begins with
     critic_start: StartName  # stage whose critic it begins with
     one_model: bool  # where both players train, they are one model, which begins as the critic
+    teacher: str  # saved model whose log-probabilities are the reference's; '': none
     num_steps: Annotated[int, Range(1, 1_000_000)]  # iterations
     # No iteration starts once this many tokens are sampled; 0 = no limit.
     token_budget: NonNegativeInt
@@ -190,6 +191,11 @@ class ReinforceSettings:
     lora: LoraSettings  # adapters of the trained player; must equal those it already has
 
     def __post_init__(self):
+        if self.teacher and self.objective.kl == 'none':
+            raise ValueError(
+                f"reinforce.teacher={self.teacher!r} is read by the KL term: set objective.kl='k2' "
+                'and objective.kl_coef=1.0'
+            )
         if self.objective.pairs:
             raise ValueError("reinforce.objective.surrogate='pair' needs pairs: use stage 'prefer'")
         if self.implicit.beta and (not self.advantage.step_coef or reads_scores(self.rewards)):

@@ -72,25 +72,26 @@ def reinforce(
     folder: pathlib.Path,
     writer: writers.Writer,
     seed: int,
+    teacher: Transformer | None = None,
 ) -> tuple[dict[Player, Transformer], dict[str, float]]:
-    """Trains the players in `trained`, one after the other in every iteration.
+    """Trains the players in `trained`, one after the other in every iteration; returns totals too.
 
     Each plays against the newest weights of the other; a player with adapters trains only these.
-    With `settings.one_model` both are the critic's model, which takes the updates of both.
-    All randomness follows from (seed, step), so a run resumes bit for bit from folder/checkpoints,
-    where one step holds all players. Returns the trained players and totals.
+    With `settings.one_model` both are the critic's model, which takes the updates of both. The KL
+    term holds a player to the `teacher`; without one, to what it was.
+    All randomness follows from (seed, step), so a run resumes bit for bit from folder/checkpoints.
     """
     s = settings
     is_one = s.one_model and len(trained) > 1
     num_updates = s.num_steps * s.num_updates * (len(trained) if is_one else 1)
     optimizer = make_optimizer(s.optimizer, num_steps=num_updates)
-    if is_one:
-        models = dataclasses.replace(models, actor=models.critic)
+    models = dataclasses.replace(models, actor=models.critic) if is_one else models
     counts = (s.num_samples, s.num_refinements, s.refine, s.num_rollouts, s.rollout_threshold)
     setup = RolloutSetup(models, scorer, method, *counts)
     options = {'settings': s, 'loop': loop, 'optimizer': optimizer, 'seed': seed}
     make = functools.partial(make_training, setup=setup, problems=problems, **options)
-    trainings = {p: make(p, is_one=is_one)._replace(folder=folder) for p in trained}
+    make_one = functools.partial(make, is_one=is_one, teacher=teacher)
+    trainings = {player: make_one(player)._replace(folder=folder) for player in trained}
     implicit = make_implicit(trainings, loop) if s.implicit.beta and 'actor' in trained else None
     cursor = IterationCursor()
     states, _ = train_loop(
@@ -122,6 +123,7 @@ def make_training(
     optimizer: optax.GradientTransformation,
     seed: int,
     is_one: bool = False,
+    teacher: Transformer | None = None,
 ) -> PlayerTraining:
     """Builds the training of one player: its reference, layout of rows and compiled functions.
 
@@ -138,6 +140,7 @@ def make_training(
         setup=setup,
         problems=problems,
         reference=model,
+        teacher=model if teacher is None else teacher,
         frozen=lora.split(model)[1],
         make_step=make_step_factory(optimizer, settings, loop, **layout),
         logprobs=make_logprobs(
@@ -271,7 +274,7 @@ def update_player(
         assign_credit=iteration.assign_credit,
         objective=objective,
         logprobs=update_batch.LogprobFunctions(
-            policy, functools.partial(training.logprobs, training.reference)
+            policy, functools.partial(training.logprobs, training.teacher)
         ),
         keep=iteration.keep,
     )

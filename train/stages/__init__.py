@@ -150,6 +150,7 @@ def reinforce_arguments(run: Run, *, stage: str) -> dict[str, Any]:
         'train_problems': run.inputs.train_problems,
         'trained': trained,
         'settings': s,
+        'teacher': run.load_saved(s.teacher) if s.teacher else None,
         **_shared(run, stage),
     }
 

@@ -63,13 +63,15 @@ def reinforce_stage(
     store: ModelStore,
     samplers: Samplers,
     seed: int,
+    teacher: Transformer | None = None,
 ) -> dict:
     """Trains as `grpo` does, saves the trained players, and evaluates them; returns figures.
 
     An actor that is trained alone is evaluated alone, others with critique and refinement.
+    The KL term distils the `teacher`.
     """
     arguments = trainer_arguments(samplers, stage, seed=seed)
-    options = {'trained': trained, 'settings': settings, 'loop': loop}
+    options = {'trained': trained, 'settings': settings, 'loop': loop, 'teacher': teacher}
     with stage.metrics() as writer:
         result, totals = trainer.reinforce(
             pair, train_problems, writer=writer, **options, **arguments

@@ -88,7 +88,7 @@ def tiny_models():
     return ModelPair(sampler, actor, critic, fake_engine.judge, grammars.LAB)
 
 
-def run(folder, trained, *, initial=None, **changes):
+def run(folder, trained, *, initial=None, teacher_model=None, **changes):
     """Trains from `initial` models; returns (models, totals, rows of metrics)."""
     writer = writers.Writer(folder, tensorboard=folder / 'board')
     with jax.set_mesh(tiny_model.one_device()), writer, mock.patch.multiple(trainer, **SHARED):
@@ -103,6 +103,7 @@ def run(folder, trained, *, initial=None, **changes):
             folder=folder,
             writer=writer,
             seed=3,
+            teacher=teacher_model,
         )
     return models, totals, writers.read_rows(folder / writers.METRICS)
 
