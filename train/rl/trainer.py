@@ -89,9 +89,8 @@ def reinforce(
     counts = (s.num_samples, s.num_refinements, s.refine, s.num_rollouts, s.rollout_threshold)
     setup = RolloutSetup(models, scorer, method, *counts)
     options = {'settings': s, 'loop': loop, 'optimizer': optimizer, 'seed': seed}
-    make = functools.partial(make_training, setup=setup, problems=problems, **options)
-    make_one = functools.partial(make, is_one=is_one, teacher=teacher)
-    trainings = {player: make_one(player)._replace(folder=folder) for player in trained}
+    options |= {'setup': setup, 'problems': problems, 'is_one': is_one, 'teacher': teacher}
+    trainings = {p: make_training(p, **options)._replace(folder=folder) for p in trained}
     implicit = make_implicit(trainings, loop) if s.implicit.beta and 'actor' in trained else None
     cursor = IterationCursor()
     states, _ = train_loop(

@@ -14,7 +14,12 @@ STAGE_OF = {
     'base.checkpoint': 'base',
     'critic.checkpoint': 'critic',
     'critique.annotator_path': 'critique',
+    'reinforce.teacher': 'reinforce',
 }
+BESIDE = {
+    'reinforce.teacher': {'reinforce__objective__kl': 'k2', 'reinforce__objective__kl_coef': 1.0}
+}
+"""Fields that a path needs beside it."""
 
 
 def write_model(folder, *, fingerprint=1, weights=b'abc', **more):
@@ -28,7 +33,8 @@ def write_model(folder, *, fingerprint=1, weights=b'abc', **more):
 
 
 def reader(workdir, field, path):
-    return cases.run_of(workdir, **{field.replace('.', '__'): str(path)}).reader
+    changes = {field.replace('.', '__'): str(path)} | BESIDE.get(field, {})
+    return cases.run_of(workdir, **changes).reader
 
 
 def start(workdir, field, path, *, complete=False):
