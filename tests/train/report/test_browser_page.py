@@ -3,40 +3,19 @@
 import csv
 import json
 import pathlib
-import re
-import shutil
 
 import pytest
 
-from elenchus.data import records
 from elenchus.train.report.browser import chunks, folder
-from tests.scripts.test_report_security import PAYLOADS, evil_episode
 from tests.support import browser_runs, repeated_run
+from tests.support.browser_page import MARKS, Page
 
-playwright = pytest.importorskip('playwright.sync_api')
-CHROMIUM = next(
-    filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'chrome'))),
-    None,
-)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason='no Chromium'),
-    pytest.mark.filterwarnings('ignore::ResourceWarning'),
-    pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning'),
-]
-READY = 'body[data-view]'
+pytestmark = MARKS
+
 SUPPORT = pathlib.Path(browser_runs.__file__).parent
 NAMELESS, CONTRAST = (
     (SUPPORT / f'page_{name}.js').read_text().partition('\n')[2] for name in ('names', 'contrast')
 )
-
-
-@pytest.fixture(scope='module')
-def chromium():
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox'])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope='module')
@@ -52,50 +31,6 @@ def out(tmp_path_factory):
         patched.setattr(chunks, 'SIZE', 10)  # several files
         folder.write_browser(first, target, other=second)
     return target
-
-
-class Page:
-    """A page with everything that it complained of."""
-
-    def __init__(self, browser, out, address='', *, width=1400, height=900, scheme='light'):
-        size = {'width': width, 'height': height}
-        self.context = browser.new_context(viewport=size, color_scheme=scheme, offline=True)
-        self.page = self.context.new_page()
-        self.complaints, self.addresses = [], set()
-        self.page.on('console', lambda m: self._note(m.type, m.text))
-        self.page.on('pageerror', lambda error: self.complaints.append(str(error)))
-        self.page.on('request', lambda request: self.addresses.add(request.url.partition(':')[0]))
-        self.page.goto(f'{(pathlib.Path(out) / "index.html").as_uri()}{address}')
-        self.page.wait_for_selector(READY, timeout=120_000)
-
-    def _note(self, kind, text):
-        if kind in ('error', 'warning'):
-            self.complaints.append(text)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, *_):
-        self.context.close()
-        if kind is None:
-            assert not self.complaints
-            assert self.addresses <= {'file', 'blob'}
-
-    def count(self):
-        """Numbers of episodes kept and in all."""
-        text = self.page.inner_text('#count')
-        return tuple(int(part.replace(',', '')) for part in text.split(' of '))
-
-    def until(self, condition, argument=None):
-        """Waits for a condition; the page's policy forbids Playwright's own way, which is eval."""
-        for _ in range(600):
-            if self.page.evaluate(condition, argument):
-                return
-            self.page.wait_for_timeout(50)
-        raise AssertionError(f'never true: {condition}')
-
-    def wait(self, selector):
-        return self.page.wait_for_selector(selector, timeout=60_000)
 
 
 def number_of(places):
@@ -299,73 +234,3 @@ def test_twenty_thousand_episodes_stay_responsive(chromium, tmp_path, capsys):
     with capsys.disabled():
         print(f'\nms: paint {paints:.0f}, ready {ready:.0f}, filter {filtering:.0f}')
     assert paints < 5_000 and ready < 30_000 and filtering < 3_000
-
-
-# Hostile texts
-
-
-@pytest.fixture(scope='module')
-def hostile(tmp_path_factory):
-    """A browser in which every text is a payload."""
-    run = tmp_path_factory.mktemp('run') / 'run<img src=x onerror=document.title=1>'
-    run.mkdir()
-    episodes = [evil_episode(browser_runs.WORDS, payload) for payload in PAYLOADS]
-    places = {f'04-evaluate {PAYLOADS[0].replace("/", "|")}': [*episodes, *map(_twice, episodes)]}
-    browser_runs.write_run(run, places=places)
-    config = {PAYLOADS[n].replace('.', ''): PAYLOADS[n + 1] for n in range(0, len(PAYLOADS), 2)}
-    (run / 'config.json').write_text(json.dumps(config))
-    folder.write_browser(run, run.parent / 'out', other=run)
-    return run.parent / 'out'
-
-
-def _twice(episode):
-    return records.Episode(episode.problem_id, 'level', episode.turns)
-
-
-@pytest.mark.parametrize('with_policy', [True, False])
-def test_no_payload_runs(chromium, hostile, tmp_path, with_policy):
-    """With the policy, and with text nodes alone; every episode and view is opened."""
-    target = tmp_path / 'out'
-    shutil.copytree(hostile, target)
-    if not with_policy:
-        page = target / 'index.html'
-        page.write_text(re.sub(r'<meta http-equiv="Content-Sec[^>]*>', '', page.read_text()))
-    with Page(chromium, target) as p:
-        p.page.evaluate('() => elenchus.app.setQuery({})')
-        for show in ('steps', 'text', 'tokens'):
-            p.page.evaluate('(show) => elenchus.app.set({ show })', show)
-            for n in range(2 * len(PAYLOADS)):
-                p.page.evaluate('(n) => elenchus.app.open(n)', n)
-                p.until('(n) => document.getElementById("view").dataset.episode === String(n)', n)
-        for view in ('compare', 'health', 'run', 'episodes'):
-            p.page.evaluate('(view) => elenchus.app.set({ view, ep: null })', view)
-            p.page.wait_for_timeout(100)
-        p.page.evaluate('(text) => elenchus.app.setWords(text)', PAYLOADS[0])
-        p.page.wait_for_timeout(400)
-        assert p.count()[0] >= 2
-        assert p.page.evaluate('() => document.documentElement.dataset.owned') is None
-        selector = 'img, iframe, object, math, base, body script, form'
-        tags = p.page.eval_on_selector_all(
-            selector, '(all) => all.map((e) => e.tagName + (e.src || ""))'
-        )
-        assert all(tag.startswith('SCRIPTfile:') for tag in tags)
-
-
-def test_a_payload_that_is_read_as_html_is_noticed(chromium, hostile, tmp_path):
-    """Shows that the test above can fail, and that the policy holds where text nodes would not."""
-    for with_policy in (True, False):
-        target = tmp_path / str(with_policy)
-        shutil.copytree(hostile, target)
-        page = target / 'index.html'
-        broken = page.read_text().replace('<main id="main">', f'<main id="main">{PAYLOADS[1]}')
-        if not with_policy:
-            broken = re.sub(r'<meta http-equiv="Content-Sec[^>]*>', '', broken)
-        page.write_text(broken)
-        context = chromium.new_context()
-        opened = context.new_page()
-        opened.goto(page.as_uri())
-        opened.wait_for_selector(READY)
-        opened.wait_for_timeout(300)
-        owned = opened.evaluate('() => document.documentElement.dataset.owned')
-        assert owned == (None if with_policy else '1')
-        context.close()
