@@ -37,6 +37,12 @@ REMEDIES = {
 
 _CLIENTS = ('gcsfs', 'google', 'aiohttp', 'fsspec', 'requests')
 _CODE = re.compile(r"os_error_code='(\d+)'")
+_BUCKET = re.compile(
+    r'gs://.*(CURL error|HTTP response code: (?!404)[45]\d\d)|'
+    r'^(UNAVAILABLE|DEADLINE_EXCEEDED|UNAUTHENTICATED|PERMISSION_DENIED|RESOURCE_EXHAUSTED)\b.*gs://',
+    re.DOTALL,
+)
+"""TensorStore's driver of buckets, after its own retries: a lost connection, or a refusal."""
 
 
 class named_errors:  # noqa: N801 (used as a function)
@@ -76,10 +82,20 @@ def _line(kind: type, error: BaseException) -> str:
 
 
 def errno_of(message: str) -> int | None:
-    """Returns the errno of a failed system call that a library's message names; None without it."""
+    """Returns the errno of a failure that a library's message names; None without one.
+
+    That of a bucket is EIO.
+    """
     if match := _CODE.search(message):
         return int(match[1])
+    if is_bucket_failure(message):
+        return errno.EIO
     return next((number for number in OUTSIDE if os.strerror(number) in message), None)
+
+
+def is_bucket_failure(message: str) -> bool:
+    """Returns whether TensorStore says that a bucket did not answer, or refused."""
+    return bool(_BUCKET.search(message))
 
 
 def describe(error: OSError) -> str:

@@ -189,7 +189,7 @@ submit() {
 }
 
 status() {
-    run squeue --name="$job" --me --format='%i %T %M of %l, %r, nodes %N'
+    run squeue --name="$job" --me --format='%i %T %M of %l, %r, nodes %N' || true # the run below says more
     # Without accounting there is no sacct.
     if [[ $DRY_RUN == yes ]] || command -v sacct >/dev/null; then
         run sacct --name="$job" --allocations --format=JobID,State,ExitCode,Elapsed || true

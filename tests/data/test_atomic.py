@@ -210,15 +210,28 @@ HttpError.__module__ = 'gcsfs.retry'
         (FileNotFoundError('gs://b/x'), errno.ENOENT),
         (OSError(errno.EMFILE, 'Too many open files'), errno.EMFILE),
         (HttpError('503'), errno.EIO),
+        (ValueError('UNKNOWN: Error opening "zarr3" driver: Error reading gs://b/x/manifest.ocdbt: '
+                    'CURL error Weird server reply: Invalid status line [x=1]'), errno.EIO),
+        (ValueError('UNAVAILABLE: All retry attempts failed: Error writing "gs://b/x": \n CURL '
+                    "error Couldn't connect to server"), errno.EIO),
+        (ValueError('ABORTED: Error reading gs://b/x: HTTP response code: 503'), errno.EIO),
+        (ValueError('PERMISSION_DENIED: Error writing "gs://b/x"'), errno.EIO),
     ],
-)
+)  # fmt: skip
 def test_every_failure_from_outside_becomes_one_kind_of_error(error, number):
     with pytest.raises(OSError, match='the/path') as raised, failures.named_errors('the/path'):
         raise error
     assert raised.value.errno == number and number in failures.OUTSIDE
 
 
-@pytest.mark.parametrize('error', [ValueError('train.rows=3'), KeyError('a'), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    'error',
+    [
+        *(ValueError('train.rows=3'), KeyError('a'), KeyboardInterrupt()),
+        ValueError('NOT_FOUND: Error reading gs://b/x: HTTP response code: 404'),
+        ValueError('DATA_LOSS: Error reading gs://b/x: CRC-32C checksum mismatch'),
+    ],
+)
 def test_other_errors_go_on_as_they_are(error):
     with pytest.raises(type(error)) as raised, failures.named_errors('the/path'):
         raise error

@@ -1,8 +1,10 @@
 """Resumable training checkpoints: state and cursor in one atomic Orbax step, checked on restore."""
 
 import contextlib
+import errno
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any, Self
 
 import jax
@@ -10,7 +12,7 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from elenchus.data.files import atomic
-from elenchus.data.files.failures import named_errors
+from elenchus.data.files.failures import is_bucket_failure, named_errors
 from elenchus.data.text.printable import printable
 from elenchus.train import distributed
 
@@ -76,6 +78,9 @@ class Checkpointer:
             )
         except DAMAGE_ERRORS as error:
             fault = root_cause(error)
+            if any(is_bucket_failure(str(cause)) for cause in causes(error)):
+                # Nobody knows what is there; it is no damage.
+                raise OSError(errno.EIO, fault, os.fspath(self._folder)) from error
         else:
             content = loaded['cursor']
             if distributed.fingerprint(loaded['state']) == content['fingerprint']:
@@ -125,8 +130,14 @@ def delete_oldest(folder: epath.Path, *, keep: int) -> None:
             atomic.delete_tree(folder / str(step))
 
 
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yields an error, and what caused it; the first cause comes last."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def root_cause(error: BaseException) -> str:
     """Returns the message of an error's first cause, at most 160 characters in one line."""
-    while error.__cause__ is not None or error.__context__ is not None:
-        error = error.__cause__ or error.__context__
-    return ' '.join(str(error).split())[:160]
+    *_, first = causes(error)
+    return ' '.join(str(first).split())[:160]

@@ -110,7 +110,7 @@ def test_stacks_of_a_job_that_hangs_come_to_its_log_and_it_goes_on(cluster):
     assert not (cluster.jobs / job / 'exit').exists()
     squeue = cluster.folder / 'bin' / 'squeue'
     stand_in = squeue.read_text()
-    squeue.write_text('#!/bin/sh\n')
+    squeue.write_text('#!/bin/sh\nexit 1\n')  # the cluster does not answer
     status = {'state': 'done', 'stage': 'evaluate', 'heartbeat': 5, 'hosts': [], 'kept': True}
     (cluster.folder / 'status.json').write_text(json.dumps(status))
     (cluster.folder / 'timing.jsonl').write_text(

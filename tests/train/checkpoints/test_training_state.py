@@ -69,6 +69,25 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path, capfd, pla
     assert training_state.Checkpointer(tmp_path, keep=3).restore(state)[0] == 2
 
 
+def test_a_bucket_that_does_not_answer_is_no_damage(tmp_path, monkeypatch):
+    """Else the steps since the checkpoint before would be lost, and the good one replaced."""
+    state = {'x': jax.numpy.arange(5.0)}
+    checkpointer = training_state.Checkpointer(tmp_path, keep=3)
+    checkpointer.save(1, state, {'step': 1})
+    checkpointer.close()
+    again = training_state.Checkpointer(tmp_path, keep=3)
+
+    def fail(*_, **__):
+        place = 'gs://bucket/' + 'long/' * 40  # as messages name it more than once
+        raise ValueError(f'UNKNOWN: Error opening {place}: Error reading {place}: CURL error Recv')
+
+    monkeypatch.setattr(again._checkpointer, 'load_checkpointables', fail)
+    with pytest.raises(OSError, match='Error opening gs.*' + str(tmp_path)):
+        again.restore(state)
+    monkeypatch.undo()
+    assert again.restore(state)[0] == 1
+
+
 def test_a_state_of_adapters_comes_back_exactly(tmp_path):
     mesh = mesh_of(2, 2, 2)
     adaptation = lora.Adaptation(lora.LoraSettings(2, 4.0, ('out', 'up')), '/base', 'abc', 'none')
