@@ -77,7 +77,7 @@ def table_rows(table: str, folder: pathlib.Path) -> list[Row]:
                 'control': effect.control,
                 'column': effect.column,
                 'table': table,
-                'left_out': study.left_out(effect, table=table),
+                'omitted': study.omitted_fields(effect, table=table),
                 **_figures(contrast),
                 'seeds': list(map(int, seeds)),
                 'command': COMMAND.format(table=table, workdir=folder),
