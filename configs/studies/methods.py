@@ -18,7 +18,7 @@ for t in actor correction feedback critic improve talk; do
     python -m scripts.study --config configs/studies/methods.py:$t --workdir runs/methods
 done
 python -m scripts.study --config configs/studies/methods.py:cycle --workdir runs/methods/cycle
-python -m scripts.methods --studies runs/methods
+python -m scripts.methods --studies runs/methods --studies runs/methods/cycle
 
 Read by scripts/study.py; the last command writes docs/methods/effects.json.
 """
