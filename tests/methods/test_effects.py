@@ -202,7 +202,8 @@ def test_results_become_rows_with_seeds_interval_command_and_commit(tmp_path):
     # sd 5.7735, t(2) 4.3027: half a width of 14.342
     assert row['interval'] == pytest.approx([-1.009, 27.676], abs=1e-2)
     assert row['omitted'] == ['critique.num_relocated']
-    assert 'configs/studies/methods.py:talk' in row['command']
+    assert row['command'].endswith('configs/studies/methods.py:talk --workdir runs/methods')
+    assert str(tmp_path) not in path.read_text()  # it is committed
     text = method_effects.describe([row], 's3c_math')
     assert text == 'talk, %: +13.3 [-1.0, +27.7] against mistakes learnt (3 seeds)'
 
