@@ -10,14 +10,15 @@ methods.py:cycle        refinements among an actor's demonstrations
 methods.py:actor:smoke  and so on: the same arms with tiny numbers and one seed
 
 An arm has its name and its changes from the method's file. What a method changes in the stages that
-all arms share is left out (`left_out`), so that arms differ in one place. All sample about TOKENS
-tokens to learn from. One work directory serves all but `cycle`, whose arms train their own actor:
+all arms share is left out (`omitted_fields`), so that arms differ in one place. Reinforcement may
+sample TOKENS tokens, a control of self-improvement about as many as its method does. One work
+directory serves all tables but `cycle`, whose arms train their own actor:
 
 for t in actor correction feedback critic improve talk; do
     python -m scripts.study --config configs/studies/methods.py:$t --workdir runs/methods
 done
 python -m scripts.study --config configs/studies/methods.py:cycle --workdir runs/methods/cycle
-python -m scripts.methods --studies runs/methods
+python -m scripts.methods --studies runs/methods --studies runs/methods/cycle
 
 Read by scripts/study.py; the last command writes docs/methods/effects.json.
 """
@@ -31,7 +32,7 @@ from elenchus.configs import derive, lab, method
 from elenchus.configs.studies.shared import column, contrast, study
 
 TOKENS = 80_000
-"""Sampled tokens of an arm; an attempt has 45, a critique 100 on average."""
+"""Sampled tokens of an arm of reinforcement; an attempt has 60, a critique 100 on average."""
 SEEDS = (0, 1, 2)
 HARD = ('6', '7', '8')
 RANDOM = 'elenchus.configs.studies.controls:random_reward'
@@ -105,11 +106,11 @@ CONTROLS = {
     'helpfulness alone': ('critique_rl', {'reinforce.critic_rewards.verdict': 0.0}),
     'right responses alone': (
         'rl_incorrect',
-        {'improve.weighting': 'keep', 'improve.explore.token_budget': 570},
+        {'improve.weighting': 'keep', 'improve.explore.token_budget': 820},
     ),
     'fixed knobs': (
         'b_star',
-        {'improve.controller': 'none', 'improve.explore.token_budget': 640},
+        {'improve.controller': 'none', 'improve.explore.token_budget': 950},
     ),
     'imitation alone': ('still_2', {'improve.responses': 'none'}),
     'mistakes learnt': ('s3c_math', {'self_talk.learn_mistakes': True}),
@@ -119,9 +120,9 @@ CONTROLS = {
 # Sizes at which an arm samples about TOKENS; each control has those of the method that it is like.
 SIZES = {
     'score': {'reinforce.turns.first_phase_steps': 4},
-    'rl_incorrect': {'improve.num_problems': 140},
-    'b_star': {'improve.num_problems': 60, 'improve.candidates.num_problems': 10},
-    'still_2': {'improve.num_problems': 60, 'improve.explore.token_budget': 600},
+    'rl_incorrect': {'improve.num_problems': 100},
+    'b_star': {'improve.num_problems': 40, 'improve.candidates.num_problems': 10},
+    'still_2': {'improve.num_problems': 45, 'improve.explore.token_budget': 600},
     'cycle': {'critique.num_problems': 10, 'critic.fit.num_steps': 0},
 }
 
@@ -196,7 +197,6 @@ def shorten(run: ConfigDict, *, is_smoke: bool) -> None:
         run.base.update({'checkpoint': 'data/lab/checkpoint', 'fit': {'num_steps': 0}})
         run.evaluate.num_rounds = 1
         run.evaluate.beam.width = 0
-        run.reinforce.token_budget = 1000
         return
     run.data.num_test = 150
     run.critique.num_problems = 250
@@ -243,7 +243,7 @@ def stages_of(name: str, *, shared: tuple) -> tuple:
     return own[:-1] if own[0] in ('reinforce_critic', 'reinforce_both') else own
 
 
-def left_out(effect: Effect, *, table: str) -> list[str]:
+def omitted_fields(effect: Effect, *, table: str) -> list[str]:
     """Returns the fields that a method changes in stages that all arms of the table share."""
     shared = SHARED.get(table, method.CRITIC)
     return [field for field in changes_of(effect.method) if field.partition('.')[0] in shared]

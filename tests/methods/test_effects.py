@@ -74,7 +74,7 @@ def test_an_arm_has_every_field_that_its_file_changes_and_names_those_it_leaves_
     for effect in studies.TABLES[table]:
         file = importlib.import_module(f'elenchus.configs.methods.{effect.method}')
         sizes = studies.SIZES.get(effect.method, {})
-        missing = studies.left_out(effect, table=table)
+        missing = studies.omitted_fields(effect, table=table)
         whole = flat(build.build(RunSettings, file.get_config('default')))
         for field in {**file.CHANGES, **getattr(file, 'LAB', {})}:
             expected = sizes.get(field, whole[field])
@@ -201,8 +201,9 @@ def test_results_become_rows_with_seeds_interval_command_and_commit(tmp_path):
     assert row['mean'] == pytest.approx(13.333, abs=1e-3)
     # sd 5.7735, t(2) 4.3027: half a width of 14.342
     assert row['interval'] == pytest.approx([-1.009, 27.676], abs=1e-2)
-    assert row['left_out'] == ['critique.num_relocated']
-    assert 'configs/studies/methods.py:talk' in row['command']
+    assert row['omitted'] == ['critique.num_relocated']
+    assert row['command'].endswith('configs/studies/methods.py:talk --workdir runs/methods')
+    assert str(tmp_path) not in path.read_text()  # it is committed
     text = method_effects.describe([row], 's3c_math')
     assert text == 'talk, %: +13.3 [-1.0, +27.7] against mistakes learnt (3 seeds)'
 

@@ -147,9 +147,8 @@ def test_a_study_runs_every_arm_on_the_shared_stages(tmp_path, monkeypatch, stud
     monkeypatch.setattr(runner, 'report', lambda run: None)
     config = study_config.get_config('smoke')
     config.arms, config.seeds = config.arms[:3], (0, 1)
-    results_name = 'study' if study_config is critics else 'named'
-    if study_config is not critics:
-        config.results = results_name
+    name = 'study' if study_config is critics else 'named'
+    config.update({} if study_config is critics else {'results': name})
     names = [arm['name'] for arm in config.arms]
     column = config.comparison.contrasts[0]['column']
     config.comparison.contrasts = (shared.contrast(names[1], names[0], column),)
@@ -160,9 +159,9 @@ def test_a_study_runs_every_arm_on_the_shared_stages(tmp_path, monkeypatch, stud
     # All arms are opened before any of them runs.
     assert opened_folders[:4] == [*(name for name, _ in arms), 'shared']
     assert all(new and not set(new) & set(config.shared) for _, new in arms)
-    results = json.loads((tmp_path / f'{results_name}.json').read_text())
+    results = json.loads((tmp_path / f'{name}.json').read_text())
     assert list(results['arms']) == names
-    absolute, paired, contrasts = (tmp_path / f'{results_name}.md').read_text().split('\n\n')
+    absolute, paired, contrasts = (tmp_path / f'{name}.md').read_text().split('\n\n')
     first, *others = names
     arms_of = lambda text: [line.split(' | ')[0] for line in text.splitlines()[2:]]  # noqa: E731
     assert arms_of(absolute) == [f'| {name}' for name in names]
@@ -172,8 +171,8 @@ def test_a_study_runs_every_arm_on_the_shared_stages(tmp_path, monkeypatch, stud
     (row,) = contrasts.splitlines()[2:]
     cells = '+0.0 | [+0.0, +0.0] | [+0.0, +0.0] (nested) | - | -'
     assert row == f'| {names[1]} - {names[0]}: {column} | {cells} |'
-    assert 'by_question' not in (tmp_path / f'{results_name}.json').read_text()
-    assert (tmp_path / f'{results_name}.png').read_bytes().startswith(b'\x89PNG')
+    assert 'by_question' not in (tmp_path / f'{name}.json').read_text()
+    assert (tmp_path / f'{name}.png').read_bytes().startswith(b'\x89PNG')
 
 
 def test_differences_to_the_first_arm_are_paired_by_seed(tmp_path):

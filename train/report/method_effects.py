@@ -16,7 +16,7 @@ from elenchus.train.run.study_runner import arm_folder
 ROOT = pathlib.Path(__file__).parents[2]
 EFFECTS = ROOT / 'docs/methods/effects.json'
 STUDIES = 'elenchus.configs.studies.methods'
-COMMAND = 'python -m scripts.study --config configs/studies/methods.py:{table} --workdir {workdir}'
+COMMAND = 'python -m scripts.study --config configs/studies/methods.py:{} --workdir runs/methods'
 LEAST_SEEDS = 3
 """With which an interval is in the table: that of two says nothing (t with one degree)."""
 
@@ -77,10 +77,10 @@ def table_rows(table: str, folder: pathlib.Path) -> list[Row]:
                 'control': effect.control,
                 'column': effect.column,
                 'table': table,
-                'left_out': study.left_out(effect, table=table),
+                'omitted': study.omitted_fields(effect, table=table),
                 **_figures(contrast),
                 'seeds': list(map(int, seeds)),
-                'command': COMMAND.format(table=table, workdir=folder),
+                'command': COMMAND.format(table) + f'/{table}' * (table in study.SHARED),
                 'commits': sorted({start['commit'] or start['code'] for start in starts}),
                 'date': max(start['time'] for start in starts)[:10],
             }
