@@ -90,11 +90,7 @@ def apply_to_rows(
     """
     mesh = jax.sharding.get_abstract_mesh()
     leaves, structure = jax.tree.flatten(arrays)
-    if (
-        sharding.num_token_parts(mesh) == 1
-        or mesh.manual_axes
-        or leaves[0].shape[0] % sharding.num_row_parts(mesh)
-    ):
+    if not _is_split_by_rows(mesh, leaves[0].shape[0]):
         return layer(weights, arrays, by_row)
     places = sharding.shardings(weights, mesh)
     copies = jax.tree.map(
@@ -116,10 +112,7 @@ def apply_to_rows(
 
     rows, names = sharding.ROW_AXES, sharding.token_axes(mesh)
     positions = (sharding.CONTEXT,) if is_split else ()
-    specs = [
-        P(rows if x.shape[0] > 1 else None, *positions[: x.ndim - 1]) if x.ndim else P()
-        for x in dynamic
-    ]
+    specs = [_token_spec(x, positions) for x in dynamic]
     return jax.shard_map(
         apply,
         in_specs=(P(names), P(rows), *specs),
@@ -127,6 +120,19 @@ def apply_to_rows(
         axis_names=set(names),
         check_vma=False,
     )(copies, by_row, *dynamic)
+
+
+def _is_split_by_rows(mesh: jax.sharding.AbstractMesh, rows: int) -> bool:
+    """Returns whether each device computes layers for tokens of its own."""
+    is_one = sharding.num_token_parts(mesh) == 1 or mesh.manual_axes
+    return not is_one and rows % sharding.num_row_parts(mesh) == 0
+
+
+def _token_spec(x: jax.Array, positions: tuple[str, ...]) -> P:
+    """Spec of an array [B or 1, T, ...] or of a scalar; `positions` are the mesh axes of T."""
+    if not x.ndim:
+        return P()
+    return P(sharding.ROW_AXES if x.shape[0] > 1 else None, *positions[: x.ndim - 1])
 
 
 def _copy(
