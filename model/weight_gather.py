@@ -84,7 +84,7 @@ def apply_to_rows(
       layer: a function of weights and arrays; 'tensor' is left to the partitioner in it.
       weights: a tree of Variables. Matrices are gathered in `dtype`, in which they multiply.
       arrays: a tree; arrays [B, ...] are split by rows, those of [1, ...] and scalars are whole.
-        The first is [B, ...]. Where B does not divide over the mesh, the partitioner decides.
+        The first is [B, ...]. If B does not divide over the mesh, the partitioner decides.
       by_row: an array [B, ...] or None that is split by rows alone.
       is_split: arrays of two dimensions and more are [B or 1, T, ...], split over 'context' in T.
     """
@@ -110,14 +110,13 @@ def apply_to_rows(
         own = jax.tree.map(lambda x: x[0], copies)
         return layer(own, jax.tree.unflatten(structure, merged), by_row)
 
-    rows, names = sharding.ROW_AXES, sharding.token_axes(mesh)
     positions = (sharding.CONTEXT,) if is_split else ()
     specs = [_token_spec(x, positions) for x in dynamic]
     return jax.shard_map(
         apply,
-        in_specs=(P(names), P(rows), *specs),
-        out_specs=P(rows, *positions),
-        axis_names=set(names),
+        in_specs=(P(sharding.token_axes(mesh)), P(sharding.ROW_AXES), *specs),
+        out_specs=P(sharding.ROW_AXES, *positions),
+        axis_names=set(sharding.token_axes(mesh)),
         check_vma=False,
     )(copies, by_row, *dynamic)
 

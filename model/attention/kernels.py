@@ -36,8 +36,7 @@ def attend_causal(
 ) -> jax.Array:
     """Causal attention by the kernel of `implementation`, which must not be the einsum.
 
-    query [B, T, N, H]; key and value [B, K, T, H], or [B, K, S, H] of all positions if 'context'
-    splits the sequence. Returns [B, T, N, H].
+    query [B, T, N, H]; key and value [B, K, S, H] of all parts of a sequence. Returns [B, T, N, H].
     """
     if inputs.shared is not None:
         return _attend_split(query, key, value, inputs=inputs, config=config, scale=scale)
