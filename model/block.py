@@ -1,6 +1,5 @@
 """A layer of a Transformer: attention and MLP between norms, with residuals."""
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -49,32 +48,27 @@ class Block(nnx.Module):
 
 
 def traced_once(inputs: AttentionInputs) -> Callable[..., tuple[jax.Array, LayerCache]]:
-    """Returns a function (block, x, positions, layer cache) that layers with these inputs share.
+    """Returns a function like `Block`, of a block as its first argument, that layers share.
 
-    Arguments and results are those of `Block`. However many layers call it, it is traced and
-    lowered once for arguments of the same shapes.
+    However many layers with these inputs call it, it is traced and lowered once for arguments of
+    the same shapes.
     """
 
-    @functools.partial(jax.jit, static_argnames='dtype')
-    def apply(block, x, positions, arrays, layer_cache, *, dtype):
+    def apply(block, tokens, arrays, *, dtype):
+        x, positions, layer_cache = tokens
         own = inputs._replace(**arrays)
         return block(x, positions, inputs=own, layer_cache=dtype or layer_cache)
 
+    shared = jax.jit(apply, static_argnames='dtype')
     arrays = {
         name: value
         for name, value in inputs._asdict().items()
         if name in ('rotary', 'mask', 'segments', 'write_at')
     }
 
-    def call(block, x, positions, layer_cache):
+    def call(block, x, positions, *, layer_cache):
         is_dtype = isinstance(layer_cache, str)
-        return apply(
-            block,
-            x,
-            positions,
-            arrays,
-            None if is_dtype else layer_cache,
-            dtype=layer_cache if is_dtype else None,
-        )
+        tokens = x, positions, None if is_dtype else layer_cache
+        return shared(block, tokens, arrays, dtype=layer_cache if is_dtype else None)
 
     return call

@@ -296,7 +296,7 @@ class Transformer(nnx.Module):
         updated = []
         blocks = zip(self.unstacked().blocks, self.config.layer_windows, layer_caches, strict=True)
         for block, window, layer_cache in blocks:
-            x, layer_cache = applies[window](block, x, positions, layer_cache)
+            x, layer_cache = applies[window](block, x, positions, layer_cache=layer_cache)
             updated.append(layer_cache)
         return x, tuple(updated)
 

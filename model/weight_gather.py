@@ -84,17 +84,13 @@ def apply_to_rows(
       layer: a function of weights and arrays; 'tensor' is left to the partitioner in it.
       weights: a tree of Variables. Matrices are gathered in `dtype`, in which they multiply.
       arrays: a tree; arrays [B, ...] are split by rows, those of [1, ...] and scalars are whole.
-        The first is [B, ...]. Where B does not divide over the mesh, the partitioner decides.
+        The first is [B, ...]. If B does not divide over the mesh, the partitioner decides.
       by_row: an array [B, ...] or None that is split by rows alone.
       is_split: arrays of two dimensions and more are [B or 1, T, ...], split over 'context' in T.
     """
     mesh = jax.sharding.get_abstract_mesh()
     leaves, structure = jax.tree.flatten(arrays)
-    if (
-        sharding.num_token_parts(mesh) == 1
-        or mesh.manual_axes
-        or leaves[0].shape[0] % sharding.num_row_parts(mesh)
-    ):
+    if not _is_split_by_rows(mesh, leaves[0].shape[0]):
         return layer(weights, arrays, by_row)
     places = sharding.shardings(weights, mesh)
     copies = jax.tree.map(
@@ -114,19 +110,28 @@ def apply_to_rows(
         own = jax.tree.map(lambda x: x[0], copies)
         return layer(own, jax.tree.unflatten(structure, merged), by_row)
 
-    rows, names = sharding.ROW_AXES, sharding.token_axes(mesh)
     positions = (sharding.CONTEXT,) if is_split else ()
-    specs = [
-        P(rows if x.shape[0] > 1 else None, *positions[: x.ndim - 1]) if x.ndim else P()
-        for x in dynamic
-    ]
+    specs = [_token_spec(x, positions) for x in dynamic]
     return jax.shard_map(
         apply,
-        in_specs=(P(names), P(rows), *specs),
-        out_specs=P(rows, *positions),
-        axis_names=set(names),
+        in_specs=(P(sharding.token_axes(mesh)), P(sharding.ROW_AXES), *specs),
+        out_specs=P(sharding.ROW_AXES, *positions),
+        axis_names=set(sharding.token_axes(mesh)),
         check_vma=False,
     )(copies, by_row, *dynamic)
+
+
+def _is_split_by_rows(mesh: jax.sharding.AbstractMesh, rows: int) -> bool:
+    """Returns whether each device computes layers for tokens of its own."""
+    is_one = sharding.num_token_parts(mesh) == 1 or mesh.manual_axes
+    return not is_one and rows % sharding.num_row_parts(mesh) == 0
+
+
+def _token_spec(x: jax.Array, positions: tuple[str, ...]) -> P:
+    """Spec of an array [B or 1, T, ...] or of a scalar; `positions` are the mesh axes of T."""
+    if not x.ndim:
+        return P()
+    return P(sharding.ROW_AXES if x.shape[0] > 1 else None, *positions[: x.ndim - 1])
 
 
 def _copy(

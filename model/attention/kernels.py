@@ -36,20 +36,13 @@ def attend_causal(
 ) -> jax.Array:
     """Causal attention by the kernel of `implementation`, which must not be the einsum.
 
-    query [B, T, N, H]; key and value [B, K, T, H], or [B, K, S, H] of all positions if 'context'
-    splits the sequence. Returns [B, T, N, H].
+    query [B, T, N, H]; key and value [B, K, S, H] of all parts of a sequence. Returns [B, T, N, H].
     """
     if inputs.shared is not None:
         return _attend_split(query, key, value, inputs=inputs, config=config, scale=scale)
     kernel = {'splash': splash, 'cudnn': cudnn}[implementation(config)]
     B, T, N, H = query.shape
-    parts = key.shape[2] // T
-    if parts > 1 and T % LANES:
-        raise ValueError(
-            f'context={parts} splits rows of {T * parts} tokens into parts of {T}, which the '
-            f"kernels of model.attention='auto' need as multiples of {LANES}; nearest: "
-            f'{max(1, round(T / LANES)) * LANES * parts} tokens'
-        )
+    parts = _num_parts(T, key.shape[2])
     # Padding is at the end, and no real query attends to later keys: it cannot change a result.
     grouped = group_by_kv_head(_pad_to_lanes(query, axis=1), key.shape[1])
     arrays = [grouped, _pad_to_lanes(key, axis=2), _pad_to_lanes(value, axis=2)]
@@ -171,6 +164,18 @@ def cudnn(
         implementation='cudnn' if platforms.target_platform() == 'gpu' else 'xla',
     )
     return out.swapaxes(1, 2)
+
+
+def _num_parts(length: int, total: int) -> int:
+    """Number of parts of `length` that 'context' splits a sequence of `total` positions into."""
+    parts = total // length
+    if parts > 1 and length % LANES:
+        raise ValueError(
+            f'context={parts} splits rows of {total} tokens into parts of {length}, which the '
+            f"kernels of model.attention='auto' need as multiples of {LANES}; nearest: "
+            f'{max(1, round(length / LANES)) * LANES * parts} tokens'
+        )
+    return parts
 
 
 def _part_of(x: jax.Array, part: jax.Array | int, *, size: int, axis: int) -> jax.Array:

@@ -53,9 +53,9 @@ def test_the_batch_has_packed_rows():
 @pytest.mark.parametrize(
     'shape',
     [
-        (1, 2, 2),
         (1, 1, 2, 2),
-        (1, 2, 1, 2),
+        pytest.param((1, 2, 2), marks=SLOW),
+        pytest.param((1, 2, 1, 2), marks=SLOW),
         pytest.param((1, 1, 2), marks=SLOW),
         pytest.param((1, 2, 4), marks=SLOW),
         pytest.param((1, 1, 1, 4), marks=SLOW),
