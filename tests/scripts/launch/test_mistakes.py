@@ -135,7 +135,7 @@ KUBECTL = (
 
 
 @pytest.mark.parametrize('text', KUBECTL)
-def test_a_cluster_that_cannot_be_asked_ends_keep_before_anything_is_built(monkeypatch, text):
+def test_a_cluster_that_does_not_answer_ends_keep_before_a_build(monkeypatch, text):
     flags = gke.GkeOptions(name='run1', cluster='c', zone='z')
     cloud = gke.Workload(flags, RUN, Commands())
     code, lines, words, _ = keep(flags, cloud, monkeypatch, Result(1, '', text))
