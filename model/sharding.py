@@ -114,8 +114,9 @@ def _complete(shape: tuple[int, ...], devices: int) -> tuple[int, ...]:
         )
     known = math.prod(n for n in shape if n != -1)
     if devices % known or (-1 not in shape and known != devices):
+        written = shape[:3] if shape[3:] == (1,) else shape
         raise ValueError(
-            f'mesh={shape} must cover the {devices} devices exactly; '
+            f'mesh={written} must cover the {devices} devices exactly; '
             f'nearest: ({devices}, 1, 1), or use -1 for the remaining devices'
         )
     return tuple(devices // known if n == -1 else n for n in shape)

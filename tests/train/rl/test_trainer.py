@@ -53,6 +53,8 @@ MAKERS = (trainer.make_optimizer, trainer.make_train_step)
 SHARED = {function.__name__: functools.cache(function) for function in MAKERS}
 """Runs with the same settings share their compiled steps."""
 PROBLEMS = [forms.generate_problem(seed=0, split='train', index=index) for index in range(0, 40, 5)]
+UNTRAINED = (PROBLEMS, *[None] * 5, 1)
+"""What a PlayerTraining has between its setup and its seed, without weights and functions."""
 
 
 def settings_of(**changes):
@@ -250,9 +252,7 @@ def test_no_two_iterations_or_players_share_their_noise_and_a_seed_repeats_it():
         )
         s = settings_of(refill_rounds=1, rewards__length=0.0, advantage__step_coef=0.0)
         setup = rollouts.RolloutSetup(models, SCORER, METHOD, s.num_samples, 1, 'always')
-        training = trainer.PlayerTraining(
-            s, player, player, setup, PROBLEMS, None, None, None, None, None, 1, seed
-        )
+        training = trainer.PlayerTraining(s, player, player, setup, *UNTRAINED, seed)
         iteration = iterations.plan_iteration(training, step, models.sampler, state={})
         sampled = rollouts.sample_with_refill(
             **iterations.rollout_arguments(training, iteration, models)
@@ -316,20 +316,8 @@ def test_the_order_of_shuffled_scores_is_that_of_an_iteration_and_costs_no_other
     sampler = fake_engine.players(None).sampler
 
     def plan(step, seed, **changes):
-        training = trainer.PlayerTraining(
-            settings_of(**changes),
-            'actor',
-            'actor',
-            None,
-            PROBLEMS,
-            None,
-            None,
-            None,
-            None,
-            None,
-            1,
-            seed,
-        )
+        s = settings_of(**changes)
+        training = trainer.PlayerTraining(s, 'actor', 'actor', None, *UNTRAINED, seed)
         return iterations.plan_iteration(training, step, sampler, state={})
 
     seeds = [plan(*key).assign_credit.keywords['seed'] for key in [(1, 1), (2, 1), (1, 2)]]
