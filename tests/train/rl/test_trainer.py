@@ -53,7 +53,7 @@ MAKERS = (trainer.make_optimizer, trainer.make_train_step)
 SHARED = {function.__name__: functools.cache(function) for function in MAKERS}
 """Runs with the same settings share their compiled steps."""
 PROBLEMS = [forms.generate_problem(seed=0, split='train', index=index) for index in range(0, 40, 5)]
-UNTRAINED = (PROBLEMS, *[None] * 5, 1)
+UNTRAINED = (PROBLEMS, *[None] * 6, 1)
 """What a PlayerTraining has between its setup and its seed, without weights and functions."""
 
 
