@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from elenchus.data.records import Batch
+from elenchus.sampling import user_functions
 from elenchus.sampling.slots import Slot
 
 Reading = Callable[[Batch, jax.Array, jax.Array], jax.Array]
@@ -28,13 +29,11 @@ def make_reader(name: str, *, seed: int, num_steps: int):
     def read(batch: Batch, step: jax.Array) -> jax.Array:
         key = jax.random.fold_in(jax.random.key(seed), step)
         function = READINGS.find(name, 'fit.read')
-        tokens = jnp.asarray(function(batch, key, step / max(1, num_steps)))
-        is_integer = jnp.issubdtype(tokens.dtype, jnp.integer)
-        if tokens.shape != batch.tokens.shape or not is_integer:
-            raise ValueError(
-                f'read={name!r} returned {tokens.dtype} of shape {tokens.shape} for tokens of '
-                f'shape {batch.tokens.shape}'
-            )
+        tokens = function(batch, key, step / max(1, num_steps))
+        is_integer = jnp.issubdtype(getattr(tokens, 'dtype', object), jnp.integer)
+        if not is_integer or tokens.shape != batch.tokens.shape:
+            wanted = f'token ids, whole numbers of shape {list(batch.tokens.shape)}'
+            user_functions.refuse(function, tokens, wanted, field='fit.read')
         # Nothing is predicted from padding, and positions before a sequence have no tokens.
         return jnp.where(batch.segments > 0, tokens, batch.tokens).astype(batch.tokens.dtype)
 

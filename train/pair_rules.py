@@ -119,7 +119,7 @@ def find_pairs(
     Raises ValueError if the rule returns anything but pairs of turns that the player wrote.
     """
     field, pairs, counts = f'{FIELD}={rule!r}', [], collections.Counter()
-    result = PAIR_RULES.find(rule, FIELD)(groups)
+    result = PAIR_RULES.find(rule, FIELD)(tuple(groups))
     if not isinstance(result, Iterable):
         raise ValueError(f'{field} returned {type(result).__name__}, not a list of pairs')
     for number, item in enumerate(result):

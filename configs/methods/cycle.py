@@ -14,6 +14,7 @@ from elenchus.configs import method
 CHANGES = {
     'actor.refinements_per_problem': 2,
     'critique.filter_samples': 4,
+    'critique.filter_successes': 1,
     'evaluate.num_rounds': 3,
 }
 get_config = method.of(CHANGES, stages=method.EVALUATE)

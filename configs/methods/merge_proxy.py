@@ -6,7 +6,8 @@ part, and the mean of their weights is evaluated in place of the model of the un
 Formula: theta = sum_i a_i theta_i, a_i the part's share; figures of theta rank the mixtures.
 Source: arXiv 2410.15661; in general, model soups (2203.05482).
 Differs: the parts are the demonstrations (stage actor) and the model's own right responses (stage
-vanilla), both from one base; accuracy in place of perplexity. More parts: more stages.
+vanilla), both from one base and with the same share (average.weights); accuracy in place of
+perplexity. More parts: more stages.
 """
 
 from elenchus.configs import method

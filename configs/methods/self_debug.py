@@ -15,6 +15,7 @@ from elenchus.configs import method
 
 CHANGES = {
     'critique.filter_samples': 4,
+    'critique.filter_successes': 1,
     'reinforce.turns.episode': 'critique',
     'reinforce.turns.attempt': 0.0,
     'reinforce.advantage.step_coef': 0.0,

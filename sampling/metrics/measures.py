@@ -57,7 +57,7 @@ def measure(
     for reference in references:
         function = MEASURES.find(reference, 'evaluate.measures')
         more = (conditions,) if getattr(function, 'reads_conditions', False) else ()
-        values = function(groups, read, *more)
+        values = function(tuple(groups), read, *more)
         is_valid = isinstance(values, Mapping) and all(map(_is_figure, values.values()))
         if not is_valid:
             wanted = 'numbers by name, finite or NaN (unknown)'

@@ -13,6 +13,7 @@ from tests.support.rollout_cases import PROBLEMS
 def test_the_faulty_attempt_is_read_and_the_right_one_trained():
     settings = build.build(RunSettings, cycle.get_config('default'))
     assert settings.actor.refinements_per_problem == 2 and settings.evaluate.num_rounds == 3
+    assert settings.critique.filter_successes == 1  # with 0 the filter keeps every critique
     for number, problem in enumerate(PROBLEMS):
         example = actor.refinement(CHAT, problem, rng=random.Random(number))
         trained = TOKENIZER.decode(example.tokens[example.loss_mask > 0].tolist())

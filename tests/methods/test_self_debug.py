@@ -16,6 +16,10 @@ def test_an_explanation_is_worth_what_it_corrects_less_what_it_breaks(before, af
     assert rewards.helpfulness(before, after) == value
 
 
+def test_critiques_without_a_right_refinement_are_not_imitated():
+    assert build.build(RunSettings, self_debug.get_config('default')).critique.filter_successes == 1
+
+
 def test_the_refinement_alone_is_rewarded_in_the_actors_episode():
     settings = build.build(RunSettings, self_debug.get_config('default')).reinforce
     rules = settings.reward_rules('actor')

@@ -46,12 +46,20 @@ def test_progress_is_the_share_of_the_steps(readings):
 
 
 @pytest.mark.parametrize(
-    'result', [lambda batch: batch.tokens[:, 1:], lambda batch: batch.tokens * 0.5]
+    'result',
+    [
+        lambda batch: batch.tokens[:, 1:],
+        lambda batch: batch.tokens * 0.5,
+        lambda batch: None,
+        lambda batch: batch.tokens.tolist(),
+    ],
 )
 def test_other_shapes_and_numbers_are_refused_by_name(readings, result):
     readings(mine=lambda batch, key, progress: result(batch))
     read = input_transforms.make_reader('mine', seed=0, num_steps=10)
-    with pytest.raises(ValueError, match=r"read='mine' returned .* for tokens of shape \(8, 16\)"):
+    with pytest.raises(
+        ValueError, match=r'fit\.read: .* returned .* whole numbers of shape \[8, 16\]'
+    ):
         read(tiny_model.random_batch(0), jnp.int32(0))
 
 

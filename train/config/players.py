@@ -101,12 +101,18 @@ def stages_read(s: RunSettings, stage: str) -> tuple[str, ...]:
 
 def descends_from(s: RunSettings, stage: str, *, ancestor: str) -> bool:
     """Returns whether the actor that a stage reads was made by another stage, or from its model."""
-    seen: set[str] = set()
-    while players_read(stage) and stage not in seen:
+    seen, stages = set(), [stage]
+    while stages:
+        stage = stages.pop()
+        if stage in seen:
+            continue
         seen.add(stage)
-        stage = start_of(s, stage, players_read(stage)[0])
-        if stage == ancestor:
+        players = players_read(stage)
+        starts = [start_of(s, stage, players[0])] if players else []
+        parents = s.average.stages if stage == 'average' else starts
+        if ancestor in parents:
             return True
+        stages += filter(None, parents)
     return False
 
 

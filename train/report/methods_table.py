@@ -63,8 +63,8 @@ def index(rows: Sequence[System]) -> str:
         'config (`:gsm8k`, `:qwen3_0p6b_gsm8k`). Each has a case in tests/methods: a worked',
         'example of the formula, and what the method must and must not change. Its effect is its',
         'arm less its control on the lab, with a 95 % interval over seeds from three on:',
-        '`configs/studies/methods.py` has the arms, [effects.json](effects.json) the seeds,',
-        'p-values, commands and commits.',
+        '`configs/studies/methods.py` has the arms; `effects.json` beside this file, once they',
+        'ran, the seeds, p-values, commands and commits.',
     ]
     effects = method_effects.read_effects(method_effects.EFFECTS)
     for kind, (heading, _) in KINDS.items():

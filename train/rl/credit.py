@@ -96,7 +96,7 @@ def _judged_turns(
     *,
     limits: Mapping[str, int],
     read: Callable[[Turn], str],
-) -> list[list[rewards.JudgedTurn]]:
+) -> list[tuple[rewards.JudgedTurn, ...]]:
     """The trained turns [K][G]: those at one place of the episodes beside each other."""
     rows = [
         [
@@ -107,7 +107,7 @@ def _judged_turns(
         ]
         for episode in group
     ]
-    return [list(column) for column in zip(*rows, strict=True)]
+    return list(zip(*rows, strict=True))  # tuples: no function changes what the next one gets
 
 
 def has_state(rules: RewardRules) -> bool:

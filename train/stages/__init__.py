@@ -176,7 +176,7 @@ def average_arguments(run: Run) -> dict[str, Any]:
         'test_problems': run.inputs.test_problems,
         'evaluation': s.evaluate,
         'store': run.store,
-        'samplers': run.samplers,
+        'samplers': _samplers(run, 'average'),
         'seed': s.seed,
     }
 

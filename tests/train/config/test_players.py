@@ -55,6 +55,15 @@ def test_reinforcement_after_self_talk_must_say_whose_model_it_trains():
     players.check_stages(settings_of('reinforce', 'self_talk'))
 
 
+def test_a_mean_of_models_that_talk_to_themselves_talks_too():
+    s = settings_of('self_talk', 'average', average__stages=('self_talk',))
+    assert players.attempt_tokens(s, 'evaluate') == players.attempt_tokens(
+        settings_of('self_talk'), 'evaluate'
+    )
+    plain = settings_of('self_talk', 'average', average__stages=('actor',))
+    assert players.attempt_tokens(plain, 'evaluate') == plain.sampling.attempt_tokens
+
+
 @pytest.mark.parametrize('stage', ['vanilla', 'interactive', 'reinforce_critic', 'reinforce_both'])
 def test_every_reader_of_an_actor_after_self_talk_is_refused_by_its_own_setting(stage):
     section = players.SECTION_OF[stage]
