@@ -97,7 +97,7 @@ def test_a_supervised_stage_keeps_every_array_in_place_and_compiles_once(
     model, _ = sft(
         make_model(kind, 0),
         tiny_model.random_examples(0, [20] * 40),
-        settings=FitSettings(num_steps=3, optimizer=optimizer, reweigh='none'),
+        settings=FitSettings(num_steps=3, optimizer=optimizer, reweigh='none', read='same'),
         loop=dataclasses.replace(tiny_rl.LOOP, rows=16, length=24, num_microbatches=2),
         seed=0,
     )
