@@ -224,7 +224,7 @@ def careless(role: str, request: Request, seed: int) -> tuple[int, ...]:
     if role == 'critique':
         return critique(request)
     line = next_line(request)
-    is_wrong = random.Random(repr((request, seed))).random() < 0.5
+    is_wrong = random.Random(repr((request.id, request.prompt, seed))).random() < 0.5
     return change_last_digit(line) if is_wrong else line
 
 
