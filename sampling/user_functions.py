@@ -58,7 +58,8 @@ class NamedErrors:
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace) -> None:
-        if isinstance(error, Exception):  # not a request to stop
+        # Not a request to stop (KeyboardInterrupt); but a function must not end the run.
+        if isinstance(error, Exception | SystemExit):
             raise ValueError(self._message(error)) from error
 
 

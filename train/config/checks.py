@@ -35,6 +35,12 @@ def check_counts(s: RunSettings) -> None:
     ):
         if not 1 <= count <= limit:
             raise ValueError(f'{name}={count} must be in [1, {limit}]; nearest: {limit}')
+    explores = 'prefer' in s.stages and s.prefer.explorer == 'critique_in_the_loop'
+    if explores and not s.prefer.num_refinements:
+        raise ValueError(
+            "prefer.num_refinements=0 leaves prefer.explorer='critique_in_the_loop' nothing to "
+            "sample; nearest: 1, or explorer='vanilla'"
+        )
     if s.critique.raised_temperature < s.sampling.temperature:
         raise ValueError(
             f'critique.raised_temperature={s.critique.raised_temperature} must be at least '

@@ -47,13 +47,6 @@ class PreferSettings:
     fit: FitSettings
     lora: LoraSettings
 
-    def __post_init__(self):
-        if self.explorer == 'critique_in_the_loop' and not self.num_refinements:
-            raise ValueError(
-                "prefer.num_refinements=0 leaves prefer.explorer='critique_in_the_loop' nothing to "
-                "sample; nearest: 1, or explorer='vanilla'"
-            )
-
     @property
     def ids_per_question(self) -> int:
         """Number of request ids that one question may use."""

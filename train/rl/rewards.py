@@ -202,6 +202,8 @@ def terms(
             values = [None if v is None else user_functions.as_float(v) for v in returned]
         except (TypeError, ValueError):
             values = []
+        if isinstance(returned, Mapping):  # its keys are no rewards
+            values = []
         if len(values) != len(turns) or not all(v is None or math.isfinite(v) for v in values):
             wanted = f'a finite number, or None, for each of the {len(turns)} turns of a group'
             user_functions.refuse(term.reward, returned, wanted, field=f'the reward {name!r}')

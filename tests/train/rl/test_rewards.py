@@ -138,7 +138,9 @@ def test_a_critique_is_judged_by_the_facts_of_the_attempt():
         assert rewards.terms(weights, [turn]) == [{'verdict': value}]
 
 
-@pytest.mark.parametrize('reply', [None, 1.0, 'a', [], [1.0, 2.0], [float('nan')], [[1.0]], ['x']])
+@pytest.mark.parametrize(
+    'reply', [None, 1.0, 'a', [], [1.0, 2.0], [float('nan')], [[1.0]], ['x'], {0: 1.0}]
+)
 def test_a_reward_of_ones_own_that_is_no_number_for_each_turn_is_named(monkeypatch, reply):
     monkeypatch.setattr(rewards, 'REWARDS', slots.Slot('', {'mine': lambda turns: reply}))
     weights = rewards.ActorRewards(**NO_ACTOR_REWARD | {'functions': (('mine', 1.0),)})
