@@ -59,7 +59,7 @@ def fit(folder, *, num_steps, loop=LOOP):
     folder = atomic.absolute(folder)
     examples = tiny_model.random_examples(0, np.random.default_rng(0).integers(3, 15, 40))
     stage = RunDirectory(folder, '{}', ('fit',), part_size=1).stage('fit')
-    settings = FitSettings(num_steps, ADAM, 'none')
+    settings = FitSettings(num_steps, ADAM, 'none', 'same')
     return sft.sft(model_on_mesh(), examples, settings=settings, loop=loop, seed=0, stage=stage)
 
 

@@ -19,7 +19,7 @@ EXAMPLES = tiny_model.random_examples(0, (3, 5, 9, 14, 7, 11, 4, 8))
 def fit(folder, *, num_steps, every=1):
     loop = dataclasses.replace(process_worker.LOOP, rows=4, length=16, checkpoint_every=every)
     stage = RunDirectory(folder, '{}', ('fit',), part_size=1).stage('fit')
-    settings = FitSettings(num_steps, process_worker.ADAM, 'none')
+    settings = FitSettings(num_steps, process_worker.ADAM, 'none', 'same')
     with jax.set_mesh(tiny_model.one_device()):
         model = tiny_model.make_model(tiny_model.FLAT)
         return sft.sft(model, EXAMPLES, settings=settings, loop=loop, seed=0, stage=stage)[1]

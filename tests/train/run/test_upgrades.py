@@ -214,11 +214,12 @@ def test_checkpoints_stay_while_there_is_no_whole_model(tmp_path):
 
 def test_provenance_is_written_once_and_again_with_a_warning(tmp_path, monkeypatch, capsys):
     stage = directory_of(tmp_path).stage('base')
+    monkeypatch.setattr('sys.argv', ['run.py', '--workdir=my runs'])
     for _ in range(2):
         provenance.record(stage)
     (entry,) = json.loads((stage.path / 'provenance.json').read_text())['starts']
     assert entry['jax'] and entry['devices'] and len(entry['code']) == 16 and entry['host']
-    assert 'pytest' in entry['command']
+    assert entry['command'] == "run.py '--workdir=my runs'"
     assert capsys.readouterr().err == ''
     monkeypatch.setattr(provenance, 'code_hash', lambda: 'another')
     monkeypatch.setattr('socket.gethostname', lambda: 'moved')

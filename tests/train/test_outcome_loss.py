@@ -68,8 +68,8 @@ def test_a_model_that_equals_its_reference_says_one_half():
 def test_a_margin_needs_a_beta_and_reads_the_reference():
     learnt = objective.outcome(0.05)
     assert learnt.reads_reference and not learnt.ignores_zero_weight_tokens
-    for chosen in (learnt, objective.dpo(0.1)):
-        with pytest.raises(ValueError, match='beta=0'):
-            dataclasses.replace(chosen, beta=0.0)
-    with pytest.raises(ValueError, match='beta=0.1'):
-        dataclasses.replace(objective.GRPO, beta=0.1)
+    with pytest.raises(ValueError, match='beta=0'):
+        dataclasses.replace(learnt, beta=0.0)
+    for other in (objective.GRPO, objective.dpo(0.1)):
+        with pytest.raises(ValueError, match='beta=0.1'):
+            dataclasses.replace(other, beta=0.1)
