@@ -67,7 +67,7 @@ class Sampler:
     ) -> list[list[Turn]]:
         """Samples `spec.num_samples` turns of `role` after each conversation."""
         openings = [Turn(role, self.chat.header(role), ())] * len(conversations)
-        return self._write(model, conversations, openings, spec=spec)
+        return self.continue_turns(model, conversations, openings, spec=spec)
 
     def continue_turns(
         self,
@@ -83,16 +83,6 @@ class Sampler:
         are kept; a turn whose opening has tokens that were not sampled has no log-probabilities.
         An opening counts towards max_tokens of its role. Raises ValueError if it uses them up.
         """
-        return self._write(model, conversations, openings, spec=spec)
-
-    def _write(
-        self,
-        model: Transformer,
-        conversations: Sequence[Sequence[Turn]],
-        openings: Sequence[Turn],
-        *,
-        spec: SampleSpec,
-    ) -> list[list[Turn]]:
         requests, method = self._requests(conversations, openings, spec), spec.method
         role = openings[0].role if openings else ''
         assert all(opening.role == role for opening in openings), 'turns of several roles'
