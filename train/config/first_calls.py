@@ -22,7 +22,7 @@ INTEGERS = ('tokens', 'steps', 'turns', 'roles', 'positions', 'segments')
 def check_first_calls(s: RunSettings) -> None:
     """Raises ValueError, naming the field, where a first call fails or returns what it may not.
 
-    Functions of a fit are traced and compute nothing. A controller is asked for the first round,
+    Functions of a fit are traced and compute nothing. A controller is called for the first round,
     with one candidate if it wants candidates.
     """
     batch = Batch(**{name: _array(name in INTEGERS) for name in Batch._fields})

@@ -109,6 +109,6 @@ def test_functions_that_do_what_they_should_pass(settings_of, field, function):
     checks.check_settings(settings_of(field, function))
 
 
-def test_a_controller_is_asked_only_where_there_are_rounds(settings_of):
+def test_a_controller_is_called_only_where_there_are_rounds(settings_of):
     stages = ('base', 'actor', 'critique', 'critic', 'evaluate')
     checks.check_settings(settings_of('improve.controller', 'nowhere', stages))
