@@ -34,7 +34,8 @@ def main(arguments: list[str]) -> int:
     if name == 'run' and len(rest) == 1:
         return importlib.import_module('elenchus.scripts.launch.run_status').main(rest[0])
     if name not in CLOUDS:
-        print(f'error: unknown launcher {name!r}; use one of {", ".join(CLOUDS)}', file=sys.stderr)
+        text = f'unknown launcher {name!r}; use one of {", ".join(CLOUDS)}'
+        importlib.import_module('elenchus.scripts.launch.commands').complain(text)
         return 2
     return importlib.import_module(f'elenchus.scripts.launch.{name}').main(rest)
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
 import re
 import signal
-import sys
 import typing
 
 from elenchus.data.text.alerts import check as check_alert
 from elenchus.data.text.alerts import send as send_alert
 from elenchus.data.text.printable import printable
-from elenchus.scripts.launch import driver, exit_codes, options, run_status, transitions
+from elenchus.scripts.launch import billing, driver, exit_codes, options, run_status, transfers
 from elenchus.scripts.launch.cloud import Cloud, CloudError
-from elenchus.scripts.launch.commands import Commands, say, show
+from elenchus.scripts.launch.commands import Commands, complain, say, show
 from elenchus.scripts.launch.launched_run import key_of, value_of
-from elenchus.scripts.launch.ledger import Ledger
+from elenchus.scripts.launch.ledger import CANNOT_WRITE, Ledger
 from elenchus.scripts.launch.options import UsageError, describe
 from elenchus.scripts.launch.states import (
     Cause,
@@ -45,7 +45,6 @@ ACTIONS = {
     'delete': 'deletes the machines',
 }
 NEED_SOURCES = {'install', 'start', 'keep'}
-HEAVY = {'checkpoints': r'checkpoints(/|$)', 'models': r'/model(/|$)', 'episodes': r'episodes(/|$)'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,33 +83,6 @@ class Launcher(typing.Protocol):
     def __call__(self, flags: typing.Any, run: tuple[str, ...], commands: Commands) -> Cloud: ...
 
 
-def fetch(flags: LaunchOptions, commands: Commands) -> None:
-    """Copies the results from the bucket."""
-    options.require(flags, 'workdir')
-    if not commands.dry_run:
-        pathlib.Path(flags.into).mkdir(parents=True, exist_ok=True)
-    words = ['gcloud', 'storage', 'rsync', '--recursive']
-    if not flags.everything:
-        words.append(f'--exclude=.*({"|".join(HEAVY.values())}).*')
-    commands.check([*words, flags.workdir, flags.into])
-
-
-def push(flags: LaunchOptions, commands: Commands) -> None:
-    """Copies local inputs to the bucket."""
-    options.require(flags, 'inputs', 'to')
-    path = pathlib.Path(flags.inputs)
-    if not path.exists():
-        raise UsageError(f'file not found: --inputs={flags.inputs}')
-    if not flags.to.startswith('gs://'):
-        raise UsageError(f'--to={flags.to} must be in a bucket: gs://BUCKET/FOLDER')
-    to = flags.to.rstrip('/')
-    if path.is_dir():
-        commands.check(['gcloud', 'storage', 'rsync', '--recursive', str(path), to])
-    else:
-        commands.check(['gcloud', 'storage', 'cp', str(path), f'{to}/{path.name}'])
-    show(f'{to}/{"" if path.is_dir() else path.name}')
-
-
 class Session:
     """One command line at work on one slice."""
 
@@ -122,6 +94,13 @@ class Session:
         self.clock = driver.Clock()
         self.say = say
         self.is_warned = False
+        progress = self.ledger.read()
+        if cloud.place and progress.place and not progress.ending and cloud.place != progress.place:
+            raise UsageError(
+                f'this launch began in {progress.place}, and goes on there alone; '
+                f'nearest: {progress.place} instead of {cloud.place}'
+            )
+        cloud.place = cloud.place or progress.place
 
     def check_alone(self) -> None:
         """Checks that no other launch of this machine is at work on the same run.
@@ -148,10 +127,15 @@ class Session:
         with self.ledger.lock():
             progress = self.ledger.read()
             progress = Progress() if progress.ending else progress
-            self._store(self.cloud.launched.remember)
+            self._keep_run(progress)
             # The hosts say what happened meanwhile; sources are installed anew.
             progress = dataclasses.replace(
-                progress, installed=False, started=None, misses=0, replaced=False
+                progress,
+                installed=False,
+                started=None,
+                misses=0,
+                replaced=False,
+                place=self.cloud.place,
             )
             try:
                 return driver.keep(
@@ -172,12 +156,14 @@ class Session:
 
     def status(self) -> int:
         """Prints one line on the machines and the run."""
-        seen = self.cloud.look()
+        with _explained('nobody could look'):
+            seen = self.cloud.look()
         if self.commands.dry_run:
             return 0
         progress = self.ledger.read()
-        if not progress.ending:
-            self.ledger.write(transitions.bill(progress, seen, self.clock.now()))
+        is_billed = progress.requested is not None or progress.billing is not None
+        if is_billed and not progress.ending:  # else somebody else's bill, or no launch's
+            self._write(billing.bill(progress, seen, self.clock.now()))
         run = '' if seen.resource is not Resource.READY else f', run {seen.run.value}'
         if seen.run is Run.ENDED:
             run += f' with exit code {seen.exit_code}'
@@ -221,24 +207,76 @@ class Session:
 
     def fetch(self) -> int:
         """Copies the results from the bucket."""
-        fetch(self.flags, self.commands)
+        transfers.fetch(self.flags, self.commands)
         return 0
 
     def push(self) -> int:
         """Copies local inputs to the bucket."""
-        push(self.flags, self.commands)
+        transfers.push(self.flags, self.commands)
         return 0
 
     def act(self, name: str) -> int:
         """Does one action; returns the exit code."""
-        if name in ('create', 'install', 'start', 'stop', 'kill', 'delete'):
-            spent = self.ledger.read().billed_seconds(self.clock.now()) if name == 'start' else 0.0
-            self.cloud.budget = max(self.flags.max_hours * 3600 - spent, 0.0)
+        if name not in ('create', 'install', 'start', 'stop', 'kill', 'delete'):
+            return getattr(self, name)()
+        spent = self.ledger.read().billed_seconds(self.clock.now()) if name == 'start' else 0.0
+        self.cloud.budget = max(self.flags.max_hours * 3600 - spent, 0.0)
+        if self.commands.dry_run:
             getattr(self.cloud, name)()
-            if not self.commands.dry_run:
-                self._remember(name)
-            return 0
-        return getattr(self, name)()
+        elif name == 'create':
+            self._create()
+        else:
+            if name in ('install', 'start', 'delete'):
+                self._check_owner(name)
+            with _explained('nobody knows whether it is gone' if name == 'delete' else ''):
+                getattr(self.cloud, name)()
+            if name == 'delete':
+                self._remember_deletion()
+        return 0
+
+    def _create(self) -> None:
+        """Requests the machines, unless they are there; the ledger knows it before."""
+        seen, before = self.cloud.look(), self.ledger.read()
+        if seen.run is Run.OTHER:
+            raise UsageError(f'{seen.detail}: nothing was requested; use another --name')
+        if seen.resource is not Resource.ABSENT:
+            self.say('it is there already: nothing was requested, and its bill goes on')
+            return
+        self.cloud.settle()
+        progress = Progress(
+            state=State.REQUESTED, requested=self.clock.now(), place=self.cloud.place
+        )
+        self._record(lambda: self.ledger.write(progress))
+        self._record(self.ledger.forget_run)
+        try:
+            self.cloud.create()
+        except CloudError as error:
+            if error.cause is not Cause.UNREACHABLE:  # else nobody knows whether it was done
+                self._write(before)
+            raise
+        self._write(dataclasses.replace(progress, place=self.cloud.place))
+
+    def _check_owner(self, name: str) -> None:
+        """Checks that machines that were not requested from here have nobody else's run on them.
+
+        Raises:
+            UsageError: They have.
+        """
+        if self.ledger.read().requested is None:
+            others = self.cloud.find_others()
+            if others:
+                raise UsageError(f'{others}: `{name}` did nothing; use another --name')
+
+    def _keep_run(self, progress: Progress) -> None:
+        """Stores the run of `keep`.
+
+        Raises:
+            UsageError: It cannot, and nothing was requested yet.
+        """
+        is_new = progress.requested is None and progress.billing is None
+        store = self._record if is_new else self._store
+        store(self.cloud.launched.remember)
+        store(lambda: self.ledger.write(progress))
 
     def _alert(self, event: str, text: str) -> None:
         name = getattr(self.flags, 'name', '')
@@ -256,19 +294,30 @@ class Session:
                 self.say(f'warning: counts and bill are not kept: {error}')
             self.is_warned = True
 
-    def _remember(self, name: str) -> None:
-        progress, now = self.ledger.read(), self.clock.now()
-        if name == 'delete' and progress.state is State.ABSENT:
+    def _record(self, write: typing.Callable[[], None]) -> None:
+        """Writes to the ledger what must be there before anything is requested."""
+        try:
+            write()
+        except OSError as error:
+            raise UsageError(f'{CANNOT_WRITE}: {error}; nothing was requested') from None
+
+    def _remember_deletion(self) -> None:
+        progress = self.ledger.read()
+        if progress.state is State.ABSENT:
             for other in self.ledger.elsewhere():
                 if other.path.name == self.ledger.path.name:
                     self.say(f'a launch of that name has not ended: {other.place}')
-        if name == 'create':
-            progress = Progress(state=State.REQUESTED, requested=now)
-            self.ledger.forget_run()
-        elif name == 'delete':
-            billed = progress.billed_seconds(now)
-            progress = Progress(state=State.DONE, ending=True, billed=billed)
-        self.ledger.write(progress)
+        billed = progress.billed_seconds(self.clock.now())
+        self._write(Progress(state=State.DONE, ending=True, billed=billed))
+
+
+@contextlib.contextmanager
+def _explained(text: str) -> typing.Iterator[None]:
+    """Puts a text before the reason of a cloud's error."""
+    try:
+        yield
+    except CloudError as error:
+        raise type(error)(f'{text}: {error}' if text else str(error)) from None
 
 
 def usage(launcher: str) -> str:
@@ -296,7 +345,7 @@ def main(
         commands = Commands(dry_run=line.dry_run)
         if set(line.actions) <= {'fetch', 'push'}:
             for action in line.actions:
-                {'fetch': fetch, 'push': push}[action](flags, commands)
+                {'fetch': transfers.fetch, 'push': transfers.push}[action](flags, commands)
             return 0
         cloud = make_cloud(flags, line.run, commands)
         if NEED_SOURCES & set(line.actions):
@@ -309,10 +358,13 @@ def main(
             if code:
                 return code
     except UsageError as error:
-        print(f'error: {error}', file=sys.stderr)
+        complain(str(error))
         return exit_codes.REFUSAL
+    except KeyboardInterrupt:
+        complain('interrupted: what was asked may be done or not; `status` says what is there')
+        return 128 + signal.SIGINT
     except CloudError as error:
-        print(f'error: {error}', file=sys.stderr)
+        complain(str(error))
         refused = error.cause in (Cause.REFUSED, Cause.LOGIN)
         return exit_codes.REFUSAL if refused else exit_codes.CRASH
     return 0

@@ -46,16 +46,22 @@ class Cloud(typing.Protocol):
     Attributes:
         budget: Seconds that may still be billed, which the machines are told; None: not told.
         since: Time of the request for these machines, None if there is none.
+        place: Project or context of kubectl of these machines, '' for the tool's default: other
+            terminals may switch that, so a launch goes on where it began.
     """
 
     budget: float | None
     since: float | None
+    place: str
 
     def prepare(self) -> None:
         """Checks and packs what is local, before anything is created: a mistake costs nothing."""
 
     def look(self) -> Observation:
         """Returns what is there now; waits for nothing."""
+
+    def settle(self) -> None:
+        """Sets `place` before a request, where the tool's default can be asked for."""
 
     def create(self) -> None:
         """Requests the machines, or submits the job; one that is there already is no error."""
@@ -71,6 +77,9 @@ class Cloud(typing.Protocol):
 
     def delete(self) -> None:
         """Deletes all that `create` made; nothing being there is no error."""
+
+    def find_others(self) -> str:
+        """Returns which other users have runs on the machines, in words; '' for nobody."""
 
     def read_logs(self, lines: int, *, host: str = '') -> str:
         """Returns the last lines of the run's log, of a host that `look` named or of the first."""

@@ -53,7 +53,6 @@ LOGIN = re.compile(
 """A login that has expired, or asks for a password again, of gcloud or kubectl."""
 FAILED_ON = re.compile(r'Command execution on worker (\d+) failed')
 """A host of several (SDK 528, tpu_vm/ssh.py)."""
-MISSING = re.compile(r'NOT_FOUND|was not found|not found', re.IGNORECASE)
 EXISTS = re.compile(r'ALREADY_EXISTS|already exists', re.IGNORECASE)
 
 
@@ -70,7 +69,7 @@ class Result:
         """The last line that says something, for one-line messages."""
         lines = [line.strip() for line in (self.error + '\n' + self.output).splitlines()]
         lines = [line for line in lines if line and not TRIES.match(line)]
-        errors = [line for line in lines if 'error' in line.lower()]
+        errors = [line for line in lines if re.search('error|unable to connect', line.lower())]
         # gcloud puts details of google.rpc.ErrorInfo behind its message.
         errors = [line for line in lines if line.startswith('ERROR: ')] or errors
         return ((errors or lines or ['no output'])[-1])[:300] + f' (exit code {self.code})'
@@ -140,7 +139,9 @@ def error_of(result: Result) -> CloudError:
     if result.code == SSH_FAILED or RATE.search(text):
         return Unreachable(result.reason)
     if LOGIN.search(text):
-        return LoggedOut(f'{result.reason}; run `gcloud auth login`')
+        plugin = re.search('executable ([a-z-]*auth-plugin) not found', text)
+        what = f'components install {plugin.group(1)}' if plugin else 'auth login'
+        return LoggedOut(f'{result.reason}; run `gcloud {what}`')
     if WRONG.search(text):
         return Refused(result.reason)
     if LOST.search(text):
@@ -152,6 +153,12 @@ def say(text: str) -> None:
     """Prints a line of the launcher to the terminal."""
     with contextlib.suppress(OSError):  # its reader went away
         print(f'[launch] {printable(text)}', file=sys.stderr, flush=True)
+
+
+def complain(text: str) -> None:
+    """Prints the one line that says why a launcher did not do what was asked."""
+    with contextlib.suppress(OSError):
+        print('error: ' + printable(' '.join(text.split('\n'))), file=sys.stderr, flush=True)
 
 
 def show(text: str, *, end: str = '\n') -> None:

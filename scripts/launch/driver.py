@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import time
 import typing
 
@@ -89,7 +91,13 @@ def keep(
             clock.sleep(action.delay)
         cloud.since = None if progress.state is State.ABSENT else progress.requested
         cloud.budget = max(policy.max_hours * 3600 - progress.billed_seconds(clock.now()), 0.0)
+        if action.kind is Kind.CREATE:
+            with contextlib.suppress(CloudError):
+                cloud.settle()
+            now = clock.now()  # kept before the request: an interruption must not hide it
+            remember(dataclasses.replace(progress, requested=now, place=cloud.place))
         event = perform(cloud, action.kind)
+        progress = dataclasses.replace(progress, place=cloud.place)
         _show_failure(cloud, event, say)
         former = progress
         progress, action = transitions.advance(progress, event, now=clock.now(), policy=policy)

@@ -16,8 +16,8 @@ import typing
 
 from elenchus.scripts.launch import actions, exit_codes, jobsets, launched_run, options, remote
 from elenchus.scripts.launch.actions import LaunchOptions
-from elenchus.scripts.launch.cloud import CloudError
-from elenchus.scripts.launch.commands import EXISTS, MISSING, Commands, error_of, say
+from elenchus.scripts.launch.cloud import CloudError, Refused
+from elenchus.scripts.launch.commands import EXISTS, LOGIN, Commands, Result, error_of, say
 from elenchus.scripts.launch.launched_run import LaunchedRun
 from elenchus.scripts.launch.ledger import Ledger
 from elenchus.scripts.launch.options import UsageError, describe
@@ -28,6 +28,12 @@ QUICK = 120.0
 """Seconds after which a short command counts as lost."""
 STACKS_SINCE = 20
 """Seconds of a pod's log that are shown after its processes were asked for their stacks."""
+NO_CONTEXT = re.compile(
+    r'localhost:8080|context .* does not exist|no configuration has been provided|'
+    r'current-context is not set|no context exists',
+    re.IGNORECASE,
+)
+"""What kubectl says where it knows no cluster."""
 PLAIN = re.compile(r'[A-Za-z0-9_./:=+,@-]*')
 """What neither a shell nor YAML changes: XPK puts the command into both, unquoted."""
 
@@ -78,6 +84,7 @@ class Workload:
         )
         self.budget: float | None = None
         self.since: float | None = None
+        self.place = flags.context
 
     @property
     def ledger_names(self) -> tuple[str, ...]:
@@ -99,8 +106,14 @@ class Workload:
             self._kubectl('get', 'jobset', self.flags.name, '--output=json'), patience=QUICK
         )
         if result.code:
-            if MISSING.search(result.error):
+            if self._is_missing(result):
                 return Observation(Resource.ABSENT)
+            if NO_CONTEXT.search(result.error):
+                raise Refused(
+                    f'{result.reason}; --context=... names the context of {self.flags.cluster}: '
+                    f'`gcloud container clusters get-credentials {self.flags.cluster} '
+                    f'--location={self.flags.zone}` makes it, without -a, -b or -c for a region'
+                )
             raise error_of(result)
         if self.commands.dry_run:
             return Observation(Resource.ABSENT)
@@ -122,6 +135,9 @@ class Workload:
         if seen.run is Run.RUNNING and self.launched.is_replaced_by_this(version):
             return Observation(Resource.READY, Run.ABSENT)  # `start` replaces the workload
         return seen
+
+    def settle(self) -> None:
+        """Does nothing: XPK sets the context of kubectl when it submits."""
 
     def create(self) -> None:
         """Builds the image and submits the workload."""
@@ -150,6 +166,9 @@ class Workload:
         )
         if result.code and not EXISTS.search(result.error + result.output):
             raise error_of(result)
+        if not self.place:  # XPK has set it to the cluster's
+            words = ['kubectl', 'config', 'current-context']
+            self.place = self.commands.run(words, patience=QUICK).output.strip()
 
     def command(self) -> str:
         """Returns the command of a pod, without any character that XPK's YAML would change."""
@@ -230,10 +249,14 @@ class Workload:
     def delete(self) -> None:
         """Deletes the workload."""
         result = self.commands.run([*self._xpk('delete'), '--force'])
-        if result.code and not MISSING.search(result.error + result.output):
+        if result.code and not self._is_missing(result):
             raise error_of(result)
         if result.code:
             say(f'{self.flags.name} is not in {self.flags.cluster}: nothing was deleted')
+
+    def find_others(self) -> str:
+        """Returns '': a workload has one run, which its command tells."""
+        return ''
 
     def read_logs(self, lines: int, *, host: str = '') -> str:
         """Returns the end of the log of a pod, or of the first slice's first host."""
@@ -271,14 +294,23 @@ class Workload:
             self._kubectl('exec', pod, '--', 'bash', '-c', command), patience=QUICK
         )
 
+    def _is_missing(self, result: Result) -> bool:
+        """Returns whether the server itself says that it has no workload of the name."""
+        missing = rf'\(NotFound\): jobsets\S* "{re.escape(self.flags.name)}" not found'
+        text = result.error + result.output
+        return not LOGIN.search(text) and bool(re.search(missing, text))
+
     def _xpk(self, action: str) -> list[str]:
         flags = self.flags
-        place = [f'--zone={flags.zone}', *([f'--project={flags.project}'] if flags.project else [])]
+        # Contexts of get-credentials are gke_PROJECT_LOCATION_CLUSTER.
+        named = re.fullmatch(r'gke_([^_]+)_[^_]+_[^_]+', self.place)
+        project = flags.project or (named.group(1) if named else '')
+        place = [f'--zone={flags.zone}', *([f'--project={project}'] if project else [])]
         names = [f'--workload={flags.name}', f'--cluster={flags.cluster}']
         return ['xpk', 'workload', action, *names, *place]
 
     def _kubectl(self, *words: str) -> list[str]:
-        context = [f'--context={self.flags.context}'] if self.flags.context else []
+        context = [f'--context={self.place}'] if self.place else []
         return ['kubectl', *context, *words]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import json
 import os
 import pathlib
@@ -19,10 +20,22 @@ from elenchus.scripts.launch.options import UsageError
 from elenchus.scripts.launch.states import Progress, State
 
 FOLDER = 'ELENCHUS_LAUNCHES'
+CANNOT_WRITE = f'the ledger of launches cannot be written (${FOLDER} names another folder)'
+LONGEST = 100
+"""Bytes of a name of a file; longer ones are cut, and end with a hash. File systems allow 255."""
 
 
 def _folder() -> pathlib.Path:
     return pathlib.Path(os.environ.get(FOLDER) or '~/.elenchus/launches').expanduser()
+
+
+def _file_name(name: str) -> str:
+    """Returns the name of a file for any text."""
+    safe = ''.join(c if c.isalnum() or c in '-_.' else '_' for c in name) or '_'
+    if len(safe.encode()) <= LONGEST and safe.strip('.'):
+        return safe
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return f'{safe.encode()[: LONGEST - 20].decode(errors="ignore")}-{digest}'
 
 
 class Ledger:
@@ -33,11 +46,15 @@ class Ledger:
     """
 
     def __init__(self, *names: str):
-        safe = [''.join(c if c.isalnum() or c in '-_.' else '_' for c in n) or '_' for n in names]
+        safe = [_file_name(name) for name in names]
         self.path = _folder().joinpath(*safe[:-1], f'{safe[-1]}.json')
 
     def read(self) -> Progress:
-        """Returns the stored progress; a new one where there is none, or it cannot be read."""
+        """Returns the stored progress; a new one where there is none, or it is damaged.
+
+        Raises:
+            UsageError: There may be one, and it cannot be read.
+        """
         try:
             fields = json.loads(self.path.read_text(encoding='utf-8'))
             known = {field.name for field in dataclasses.fields(Progress)}
@@ -45,6 +62,8 @@ class Ledger:
             return Progress(**{**fields, 'state': State(fields['state'])})
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             return Progress()
+        except OSError as error:
+            raise UsageError(f'the ledger of launches cannot be read: {error}') from None
 
     def write(self, progress: Progress) -> None:
         """Stores the progress, whole or not at all."""
@@ -102,8 +121,12 @@ class Ledger:
         Raises:
             UsageError: Another one has it.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path.with_suffix('.lock'), 'a+', encoding='utf-8') as file:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            opened = open(self.path.with_suffix('.lock'), 'a+', encoding='utf-8')  # noqa: SIM115
+        except OSError as error:
+            raise UsageError(f'{CANNOT_WRITE}: {error}') from None
+        with opened as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -113,7 +136,8 @@ class Ledger:
                 ) from None
             except OSError:
                 pass  # a file system without locks: two launchers are the user's affair
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            with contextlib.suppress(OSError):  # a disk that is full: the number is for the reader
+                file.truncate(0)
+                file.write(str(os.getpid()))
+                file.flush()
             yield

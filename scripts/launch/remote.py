@@ -8,7 +8,7 @@ import posixpath
 import shlex
 import typing
 
-from elenchus.scripts.launch import exit_codes
+from elenchus.scripts.launch import exit_codes, owners
 from elenchus.scripts.launch.launched_run import LaunchedRun, commit_of
 from elenchus.scripts.launch.states import Observation, Resource, Run
 
@@ -92,7 +92,9 @@ def budget_command(name: str, budget: float | None) -> str:
     )
 
 
-def status_command(folder: str, name: str, key: str, *, budget: float | None) -> str:
+def status_command(
+    folder: str, name: str, key: str, *, budget: float | None, shared: bool = False
+) -> str:
     """Returns the command that prints one line of status, on hosts without sources too.
 
     Args:
@@ -100,10 +102,16 @@ def status_command(folder: str, name: str, key: str, *, budget: float | None) ->
         name: Of the run.
         key: What tells it from others.
         budget: Seconds that may still be billed, None if the host is not to be told.
+        shared: Whether the host may be another user's: then it says so, and is told nothing.
     """
     script = shlex.quote(f'{folder}/scripts/launch/detached.sh')
+    tell = budget_command(name, budget)
+    if shared:
+        tell = (
+            f'{owners.find_command(name)}if [ -n "$others" ]; then echo "$others"; else {tell}fi; '
+        )
     return (
-        f'{budget_command(name, budget)}'
+        f'{tell}'
         'g="${ELENCHUS_GUARD:-/var/lib/elenchus-guard}/may_delete"; '
         f'if [ -f "$g" ]; then echo "{GUARD} $(cat "$g")"; fi; '
         f'if [ -f {script} ]; then bash {script} status {quote([name, key])}; '

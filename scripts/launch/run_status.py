@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-import sys
 import time
 import typing
 
 from elenchus.data.text.printable import printable
 from elenchus.data.text.run_times import describe_times
 from elenchus.scripts.launch import exit_codes
-from elenchus.scripts.launch.commands import Commands, show
+from elenchus.scripts.launch.commands import Commands, complain, show
 
 DEAD_S = 90.0
 """Seconds without a sign of life after which a run that calls itself running is probably dead."""
@@ -117,7 +116,7 @@ def main(workdir: str) -> int:
     texts = read(workdir.rstrip('/'), commands=Commands(), on_host=run_here)
     lines = describe(*texts, now=time.time())
     if not lines:
-        print(f'error: {workdir} has no status.json of a run', file=sys.stderr)
+        complain(f'{workdir} has no status.json of a run')
         return exit_codes.REFUSAL
     show(printable('\n'.join(lines)))
     return 0

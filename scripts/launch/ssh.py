@@ -57,6 +57,7 @@ class Machines:
         )
         self.budget: float | None = None
         self.since: float | None = None
+        self.place = ''
 
     @property
     def ledger_names(self) -> tuple[str, ...]:
@@ -93,6 +94,9 @@ class Machines:
         if code:
             self._on_all('abort', str(code))
         return remote.observe(seen, launched=self.launched, silent=silent)
+
+    def settle(self) -> None:
+        """Does nothing: --hosts names the machines."""
 
     def create(self) -> None:
         """Does nothing: the machines are there."""
@@ -140,6 +144,10 @@ class Machines:
 
     def delete(self) -> None:
         """Does nothing: the machines are not ours."""
+
+    def find_others(self) -> str:
+        """Returns '': machines are not deleted, and users may share them."""
+        return ''
 
     def read_logs(self, lines: int, *, host: str = '') -> str:
         """Returns the end of a machine's log."""

@@ -175,6 +175,7 @@ class Progress:
         replaced: Whether the old run was told to stop, so that new sources can start.
         ending: Whether the launch only deletes and ends.
         exit_code: Of the launcher, at its end.
+        place: Project or context of kubectl in which the machines were requested, '' before that.
         why: One line for the reader: the reason of the last change.
     """
 
@@ -196,6 +197,7 @@ class Progress:
     replaced: bool = False
     ending: bool = False
     exit_code: int = 0
+    place: str = ''
     why: str = ''
 
     def billed_seconds(self, now: float) -> float:

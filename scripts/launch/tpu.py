@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 import time
 import typing
 
-from elenchus.scripts.launch import actions, exit_codes, options, remote, tpu_types
+from elenchus.scripts.launch import (
+    actions,
+    exit_codes,
+    options,
+    owners,
+    remote,
+    tpu_request,
+    tpu_types,
+)
 from elenchus.scripts.launch.actions import LaunchOptions
 from elenchus.scripts.launch.cloud import CloudError, Refused, Unreachable
 from elenchus.scripts.launch.commands import (
     EXISTS,
     FULL,
-    MISSING,
     SSH_FAILED,
     Commands,
     Result,
     error_of,
     say,
 )
-from elenchus.scripts.launch.launched_run import ROOT, LaunchedRun
+from elenchus.scripts.launch.launched_run import LaunchedRun
 from elenchus.scripts.launch.ledger import Ledger
 from elenchus.scripts.launch.options import UsageError, describe
 from elenchus.scripts.launch.states import Observation, Resource, Run
@@ -45,8 +51,6 @@ GCLOUD_ERROR = re.compile(r'^ERROR: (\(gcloud|gcloud crashed)', re.MULTILINE)
 SSH_ERROR = re.compile(r'^ERROR: \(gcloud.* exited with return code \[255\]', re.MULTILINE)
 """Of the last try with one host; lines `Retrying: SSH command error: ...` are of tries before."""
 AGENT = re.compile(r'not present in the SSH agent')
-FLEX_START_SECONDS = 7 * 24 * 3600
-"""Longest time of a slice of Flex-start: cloud.google.com/tpu/docs/request-using-flex-start."""
 QUICK = 300.0
 """Seconds after which a short command on the hosts counts as lost."""
 
@@ -97,6 +101,7 @@ class Tpu:
         )
         self.budget: float | None = None
         self.since: float | None = None
+        self.place = flags.project
         self._is_warned = False
 
     @property
@@ -143,7 +148,7 @@ class Tpu:
     def _look_at_hosts(self) -> Observation:
         """Asks the hosts; the node itself if they do not answer."""
         command = remote.status_command(
-            self.folder, self.flags.name, self.launched.key, budget=self.budget
+            self.folder, self.flags.name, self.launched.key, budget=self.budget, shared=True
         )
         silent = ''
         try:
@@ -152,6 +157,9 @@ class Tpu:
             if AGENT.search(result.error):
                 code, detail = exit_codes.REFUSAL, _hint(result)
                 return Observation(Resource.READY, Run.UNKNOWN, code, detail=detail)
+            others = owners.describe_others(result.output, is_ours=self.since is not None)
+            if others:
+                return Observation(Resource.READY, Run.OTHER, detail=others)
             self._warn_of_guard(result.output)
             silent = _hint(result) if result.code else ''
         except Unreachable as error:
@@ -177,42 +185,33 @@ class Tpu:
                 'while this machine is off, the budget ends the run, and the slice is billed on'
             )
 
-    def _guard_flags(self) -> list[str]:
-        """Writes the startup script of the hosts; returns gcloud's flag for it."""
-        flags, project = self.flags, self.flags.project
-        if not project:
+    def settle(self) -> None:
+        """Asks gcloud for its project."""
+        if not self.place:
             words = ['gcloud', 'config', 'get', 'project']
-            project = self.commands.run(words, patience=QUICK).output.strip()
-        seconds = flags.max_hours * 3600 if self.budget is None else self.budget
-        settings = {'NAME': flags.name, 'ZONE': flags.zone, 'PROJECT': project}
-        settings |= {'WORKDIR': self.launched.workdir, 'AFTER': flags.after}
-        words = [f'{name}={remote.quote([text])}' for name, text in settings.items()]
-        path = self.launched.scratch / 'guard.sh'
-        text = (ROOT / 'scripts' / 'launch' / 'guard.sh').read_text(encoding='utf-8')
-        head = f'#!/usr/bin/env bash\n{" ".join(words)} BUDGET={math.ceil(seconds)}\n'
-        path.write_text(head + text, encoding='utf-8')
-        return [f'--metadata-from-file=startup-script={path}']
+            self.place = self.commands.run(words, patience=QUICK).output.strip()
 
     def create(self) -> None:
         """Requests the slice as a queued resource."""
         flags = self.flags
-        texts = ('service_account', 'network', 'subnetwork', 'labels', 'metadata')
-        more = [
-            f'--{name.replace("_", "-")}={getattr(flags, name)}'
-            for name in (*texts, 'valid_until_duration')
-            if getattr(flags, name)
-        ]
-        switches = ('spot', 'reserved', 'internal_ips')
-        more += [f'--{name.replace("_", "-")}' for name in switches if getattr(flags, name)]
-        if flags.valid_until_duration:
-            # SDK 528, queued_resources/util.py, SetValidInterval: an end alone is dropped.
-            more.append('--valid-after-duration=1s')
-        if flags.flex_start:
-            seconds = flags.max_hours * 3600 if self.budget is None else self.budget
-            longest = min(math.ceil(seconds), FLEX_START_SECONDS)
-            more += ['--provisioning-model=flex-start', f'--max-run-duration={longest}s']
+        self.settle()
+        seconds = flags.max_hours * 3600 if self.budget is None else self.budget
+        more = tpu_request.flags_of(flags, seconds)
         if flags.guard:
-            more += self._guard_flags()
+            launched = self.launched
+            more.append(
+                tpu_request.write_guard(
+                    launched.scratch / 'guard.sh',
+                    budget=seconds,
+                    settings={
+                        'NAME': flags.name,
+                        'ZONE': flags.zone,
+                        'PROJECT': self.place,
+                        'WORKDIR': launched.workdir,
+                        'AFTER': flags.after,
+                    },
+                )
+            )
         words = self._words(
             'queued-resources',
             'create',
@@ -254,7 +253,10 @@ class Tpu:
         if cache:
             words = ['env', f'JAX_COMPILATION_CACHE_DIR={cache}', *words]
         command = self._detached('start', self.launched.key, attempt, self.launched.version, *words)
-        self._check(self._ssh(remote.budget_command(self.flags.name, self.budget) + command))
+        alone = owners.find_command(self.flags.name)
+        alone += 'if [[ "$others" == *" running"* ]]; then echo "$others" >&2; exit 3; fi; '
+        budget = remote.budget_command(self.flags.name, self.budget)
+        self._check(self._ssh(alone + budget + command))
 
     def stop(self) -> None:
         """Sends SIGTERM to the run of every host."""
@@ -272,6 +274,23 @@ class Tpu:
             raise error_of(result)
         if result.code:
             say(f'{self.flags.name} is not in {self.flags.zone}: nothing was deleted')
+
+    def find_others(self) -> str:
+        """Returns which other users have runs on the hosts, in words; '' for nobody."""
+        words = self._words('queued-resources', 'describe', '--format=value(state.state)')
+        result = self.commands.run(words, patience=QUICK)
+        if self.commands.dry_run or result.code or result.output.split()[-1:] != ['ACTIVE']:
+            return ''  # nobody's run is on machines that are not there; what fails fails again
+        command = owners.find_command(self.flags.name) + 'echo "$others"'
+        try:
+            output = self._check(self._ssh(command), patience=QUICK)
+        except CloudError as error:
+            raise Refused(
+                f'the hosts cannot be asked whose {self.flags.name} is, and it was not requested '
+                f'from here: {error}; `{" ".join(self._words("queued-resources", "delete"))} '
+                '--force` deletes it unasked'
+            ) from None
+        return owners.describe_others(output, is_ours=False)
 
     def read_logs(self, lines: int, *, host: str = '') -> str:
         """Returns the end of a host's log."""
@@ -292,8 +311,8 @@ class Tpu:
 
     def _words(self, group: str, action: str, *more: str, named: bool = True) -> list[str]:
         place = [f'--zone={self.flags.zone}']
-        if self.flags.project:
-            place.append(f'--project={self.flags.project}')
+        if self.place:
+            place.append(f'--project={self.place}')
         name = [self.flags.name] if named else []
         return ['gcloud', 'compute', 'tpus', group, action, *name, *more, *place]
 
@@ -324,8 +343,8 @@ class Tpu:
         raise (Refused if result.code == 2 else CloudError)(result.reason)
 
     def _is_missing(self, result: Result) -> bool:
-        text = result.error + result.output
-        return bool(MISSING.search(text)) and self.flags.name in text
+        missing = rf"queuedResources/{re.escape(self.flags.name)}['\"]? (was |is )?not found"
+        return bool(re.search(missing, result.error + result.output, re.IGNORECASE))
 
 
 def _hint(result: Result) -> str:

@@ -21,6 +21,7 @@ import dataclasses
 import typing
 
 from elenchus.scripts.launch import exit_codes
+from elenchus.scripts.launch.billing import bill
 from elenchus.scripts.launch.exit_codes import Ending
 from elenchus.scripts.launch.states import (
     Action,
@@ -81,24 +82,6 @@ def _is_unsure(event: Event) -> bool:
     return isinstance(event, Failure)
 
 
-def bill(progress: Progress, event: Observation, now: float) -> Progress:
-    """Starts or stops the clock of billed seconds; a slice that was taken away costs nothing.
-
-    Returns:
-        The progress with `billed` and `billing` as of now.
-    """
-    if event.resource is Resource.READY and progress.billing is None:
-        return dataclasses.replace(progress, billing=now)
-    if event.at is not None and progress.billing is None and progress.state is not State.ABSENT:
-        # It was there and went while nobody looked.
-        progress = dataclasses.replace(progress, billing=event.since)
-    if event.resource is not Resource.READY and progress.billing is not None:
-        if event.at is not None:
-            now = max(event.at, progress.billing)
-        return dataclasses.replace(progress, billed=progress.billed_seconds(now), billing=None)
-    return progress
-
-
 def _look(progress: Progress, delay: float, **changes: typing.Any) -> Step:
     return dataclasses.replace(progress, **changes), Action(Kind.LOOK, delay)
 
@@ -110,9 +93,14 @@ def _end(
     done = exit_code == exit_codes.DONE
     state = State.DONE if done else State.FAILED
     progress = dataclasses.replace(progress, state=state, ending=True, exit_code=exit_code, why=why)
-    if keep or policy.after == 'leave':
+    if keep or policy.after == 'leave' or _is_unknown(progress):
         return progress, Action(Kind.END, exit_code=exit_code)
     return progress, Action(Kind.DELETE)
+
+
+def _is_unknown(progress: Progress) -> bool:
+    """Returns whether machines were found there, and their hosts never said whose they are."""
+    return progress.requested is None and progress.billing is not None and not progress.reached
 
 
 def _spend_budget(progress: Progress, event: Event, policy: Policy) -> Step:
@@ -125,6 +113,8 @@ def _spend_budget(progress: Progress, event: Event, policy: Policy) -> Step:
     if ended and seen.exit_code == exit_codes.DONE:
         state, code, why = State.DONE, exit_codes.DONE, COMPLETE
     progress = dataclasses.replace(progress, state=state, ending=True, exit_code=code, why=why)
+    if _is_unknown(progress):
+        return progress, Action(Kind.END, exit_code=code)
     return progress, Action(Kind.STOP if runs else Kind.DELETE)
 
 
@@ -137,7 +127,8 @@ def _go_on_ending(progress: Progress, event: Event, *, now: float, policy: Polic
         return progress, Action(Kind.DELETE, delay)
     if isinstance(event, Success):
         billed = progress.billed_seconds(now)
-        return dataclasses.replace(progress, billed=billed, billing=None), end
+        gone = {'billing': None, 'requested': None, 'place': ''}
+        return dataclasses.replace(progress, billed=billed, **gone), end
     deletes = progress.deletes + 1
     if deletes >= policy.delete_tries:
         why = f'{progress.why}; IT WAS NOT DELETED AND MAY BE BILLED: {event.reason}'
@@ -266,6 +257,7 @@ def _observe_nothing(progress: Progress, event: Observation, policy: Policy) -> 
         progress = dataclasses.replace(progress, state=State.ABSENT, requests=requests)
         return progress, Action(Kind.CREATE, policy.backoff(requests - 1))
     why = 'it is gone: its own hosts or somebody deleted it'
+    progress = dataclasses.replace(progress, requested=None, place='')
     return _end(progress, exit_codes.CRASH, why=why, policy=policy, keep=True)
 
 
