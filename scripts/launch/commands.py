@@ -47,7 +47,8 @@ WRONG = re.compile(
 )
 LOGIN = re.compile(
     r'invalid_grant|reauthentication (failed|required)|must be logged in to the server|'
-    r'asked for the client to provide credentials|getting credentials: exec|\(Unauthorized\)',
+    r'asked for the client to provide credentials|getting credentials: exec|\(Unauthorized\)|'
+    r'executable \S*auth-plugin not found',
     re.IGNORECASE,
 )
 """A login that has expired, or asks for a password again, of gcloud or kubectl."""

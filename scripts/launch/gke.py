@@ -134,6 +134,9 @@ class Workload:
             return Observation(Resource.READY, Run.OTHER, detail='it has another work directory')
         if seen.run is Run.RUNNING and self.launched.is_replaced_by_this(version):
             return Observation(Resource.READY, Run.ABSENT)  # `start` replaces the workload
+        is_done = seen.run is Run.ENDED and seen.exit_code == exit_codes.DONE
+        if is_done and self.launched.is_news_after(version):
+            return Observation(Resource.READY, Run.ABSENT)
         return seen
 
     def settle(self) -> None:

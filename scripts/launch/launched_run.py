@@ -160,6 +160,16 @@ class LaunchedRun:
             self._take(version)
         return False
 
+    def is_news_after(self, version: str) -> bool:
+        """Returns whether a run that was complete with this version is to be started again.
+
+        It is with other arguments (more stages), and with other sources where that was asked for.
+        """
+        if not self.sources or version in ('', ANY, self.version):
+            return False
+        mine = version_of(version.rpartition('-')[0], self.arguments)
+        return self._update or mine != version
+
     def check_startable(self) -> None:
         """Checks that the sources of the run are here.
 

@@ -12,35 +12,35 @@ OWN = '"${ELENCHUS_STATE:-$HOME/.elenchus}"'
 # Homes are closed to others on the hosts' system; its users may do all by sudo. Processes are seen
 # without it. `watched`: a colleague's launch waits for these hosts, or installs there.
 FIND = """others() {
-    local as=
-    if [ "$(id -u)" != 0 ] && sudo -n true 2>/dev/null; then as='sudo -n'; fi
-    $as bash -c 'own=$1 name=$2; shift 2
+    local as=;
+    if [ "$(id -u)" != 0 ] && sudo -n true 2>/dev/null; then as='sudo -n'; fi;
+    $as bash -c 'own=$1 name=$2; shift 2;
         for home in "$@"; do
-            [ "$home" -ef "$own" ] && continue
-            seen=
+            [ "$home" -ef "$own" ] && continue;
+            seen=;
             for key in "$home"/.elenchus/*/*/key; do
-                [ -f "$key" ] || continue
-                at=${key%/*/key} state=running seen=yes
-                [ -f "${key%/key}/exit_code" ] && state=ended
-                echo "MARK ${home##*/} ${at##*/} $state"
-            done
+                [ -f "$key" ] || continue;
+                at=${key%/*/key} state=running seen=yes;
+                [ -f "${key%/key}/exit_code" ] && state=ended;
+                echo "MARK ${home##*/} ${at##*/} $state";
+            done;
             [ -z "$seen" ] && [ -f "$home/.elenchus/$name/watched" ] &&
-                echo "MARK ${home##*/} $name coming"
-        done' others "$HOME" NAME ${ELENCHUS_HOMES:-/home/* /root}
+                echo "MARK ${home##*/} $name coming";
+        done' others "$HOME" NAME ${ELENCHUS_HOMES:-/home/* /root};
     ps -eo user:32=,args= 2>/dev/null | awk -v own="$(id -un)" '
         $1 != own && /detached\\.sh supervise / {
             for (i = 2; i < NF; i++) if ($i == "supervise") print "MARK", $1, $(i + 1), "running"
-        }'
-}
-if compgen -G OWN/NAME/'*/key' >/dev/null; then others=; else others=$(others | sort -u); fi
+        }';
+};
+if compgen -G OWN/NAME/'*/key' >/dev/null; then others=; else others=$(others | sort -u); fi;
 """
 """Sets $others to lines `MARK USER NAME running|ended|coming`, none beside an own run."""
 
 
 def find_command(name: str) -> str:
     """Returns the command that sets $others on a host, for the run of this name."""
-    text = FIND.replace('MARK', MARK).replace('OWN', OWN)
-    return text.replace('NAME', shlex.quote(name))
+    line = ' '.join(FIND.split()) + ' '
+    return line.replace('MARK', MARK).replace('OWN', OWN).replace('NAME', shlex.quote(name))
 
 
 def describe_others(output: str, *, is_ours: bool) -> str:

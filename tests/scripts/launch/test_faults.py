@@ -58,10 +58,12 @@ def test_a_keep_of_a_finished_run_starts_nothing(tmp_path):
 
 def test_a_ledger_that_cannot_be_written_does_not_end_keep(tmp_path, monkeypatch):
     """A full disk here is no reason to leave a slice to itself, which is billed."""
-    gcloud, lines = FakeGcloud(FakeClock()), []
+    gcloud, lines, write = FakeGcloud(FakeClock()), [], Ledger.write
 
     def refuse(ledger, progress):
-        raise OSError(28, 'No space left on device')
+        if gcloud.count('create'):
+            raise OSError(28, 'No space left on device')
+        write(ledger, progress)
 
     monkeypatch.setattr(Ledger, 'write', refuse)
     with launch_faults.launches_in(tmp_path):
