@@ -15,13 +15,13 @@ from elenchus.data.text.printable import printable
 from elenchus.scripts.launch import billing, driver, exit_codes, options, run_status, transfers
 from elenchus.scripts.launch.cloud import Cloud, CloudError
 from elenchus.scripts.launch.commands import Commands, complain, say, show
+from elenchus.scripts.launch.launch_options import LaunchOptions
 from elenchus.scripts.launch.launched_run import key_of, value_of
 from elenchus.scripts.launch.ledger import CANNOT_WRITE, Ledger
-from elenchus.scripts.launch.options import UsageError, describe
+from elenchus.scripts.launch.options import UsageError
 from elenchus.scripts.launch.states import (
     Cause,
     Observation,
-    Policy,
     Progress,
     Resource,
     Run,
@@ -45,36 +45,6 @@ ACTIONS = {
     'delete': 'deletes the machines',
 }
 NEED_SOURCES = {'install', 'start', 'keep'}
-
-
-@dataclasses.dataclass(frozen=True)
-class LaunchOptions:
-    """Flags of every launcher of slices."""
-
-    after: str = describe('delete', 'at the end of the run', choices=('delete', 'leave'))
-    max_hours: float = describe(24.0, 'billed hours after which everything is deleted')
-    retries: int = describe(3, 'crashes after which the launch fails')
-    max_preemptions: int = describe(100, 'preemptions after which the launch fails')
-    poll: float = describe(60.0, 'seconds between looks, and the first delay of a back-off')
-    update: bool = describe(False, 'yes: this commit and these arguments replace the run there')
-    tree: str = describe('head', 'sources that are shipped', choices=('head', 'dirty'))
-    workdir: str = describe('', 'of fetch and status: folder in the bucket')
-    into: str = describe('runs/fetched', 'of fetch: local folder')
-    everything: bool = describe(False, 'of fetch: yes copies checkpoints, models and episodes too')
-    inputs: str = describe('', 'of push: local file or folder')
-    to: str = describe('', 'of push: folder in the bucket')
-    lines: int = describe(50, 'of logs: lines')
-    alert: str = describe('', 'of keep: command or https://... told of preemptions and the end')
-
-    def policy(self) -> Policy:
-        """Returns the limits of the launch."""
-        return Policy(
-            retries=self.retries,
-            max_preemptions=self.max_preemptions,
-            max_hours=self.max_hours,
-            poll=self.poll,
-            after=self.after,
-        )
 
 
 class Launcher(typing.Protocol):

@@ -15,12 +15,13 @@ def bill(progress: Progress, event: Observation, now: float) -> Progress:
     """
     if event.run is Run.OTHER and progress.requested is None:
         return progress  # somebody else's bill
-    if event.resource is Resource.READY and progress.billing is None:
+    is_there = event.resource is Resource.READY or event.is_billed
+    if is_there and progress.billing is None:
         return dataclasses.replace(progress, billing=now)
     if event.at is not None and progress.billing is None and progress.state is not State.ABSENT:
         # It was there and went while nobody looked.
         progress = dataclasses.replace(progress, billing=event.since)
-    if event.resource is not Resource.READY and progress.billing is not None:
+    if not is_there and progress.billing is not None:
         if event.at is not None:
             now = max(event.at, progress.billing)
         return dataclasses.replace(progress, billed=progress.billed_seconds(now), billing=None)

@@ -20,6 +20,10 @@
 # `... ended CODE SECONDS_SINCE stopped|- VERSION`.
 set -euo pipefail
 
+if (($# < 2)); then
+    echo 'error: use detached.sh start|status|stop|kill|abort|logs|stacks NAME ...; the head of the file says more' >&2
+    exit 2
+fi
 action=$1 name=$2
 shift 2
 folder="${ELENCHUS_STATE:-$HOME/.elenchus}/$name/$(uname -n)"

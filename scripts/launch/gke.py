@@ -15,9 +15,9 @@ import time
 import typing
 
 from elenchus.scripts.launch import actions, exit_codes, jobsets, launched_run, options, remote
-from elenchus.scripts.launch.actions import LaunchOptions
 from elenchus.scripts.launch.cloud import CloudError, Refused
 from elenchus.scripts.launch.commands import EXISTS, LOGIN, Commands, Result, error_of, say
+from elenchus.scripts.launch.launch_options import LaunchOptions
 from elenchus.scripts.launch.launched_run import LaunchedRun
 from elenchus.scripts.launch.ledger import Ledger
 from elenchus.scripts.launch.options import UsageError, describe

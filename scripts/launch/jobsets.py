@@ -9,7 +9,10 @@ import typing
 from elenchus.scripts.launch import exit_codes
 from elenchus.scripts.launch.states import Observation, Resource, Run
 
-STUCK = {'ImagePullBackOff', 'InvalidImageName', 'CreateContainerConfigError'}
+STUCK = {
+    *('ImagePullBackOff', 'InvalidImageName', 'ErrImageNeverPull'),
+    'CreateContainerConfigError',
+}
 """Why a pod waits for ever, on billed nodes: kubernetes.io/docs/concepts/containers/images."""
 
 
@@ -39,7 +42,12 @@ def observe(jobset: dict, pods: list[dict]) -> Observation:
     stuck = sorted({reason for pod in pods for reason in _reasons(pod)} & STUCK)
     if stuck:
         return Observation(Resource.FAILED, detail=f'its pods cannot start: {", ".join(stuck)}')
-    return Observation(Resource.WAITING, detail='its pods are not running yet')
+    why = sorted({reason for pod in pods for reason in (*_reasons(pod), _obstacle(pod))} - {''})
+    return Observation(
+        Resource.WAITING,
+        detail=': '.join(['its pods are not running yet', *([', '.join(why)] if why else [])]),
+        is_billed=any(_has_node(pod) for pod in pods),
+    )
 
 
 def read_command(jobset: str) -> tuple[tuple[str, ...], str]:
@@ -66,8 +74,28 @@ def first_to_fail(pods: list[dict]) -> str:
 
 def _reasons(pod: dict) -> typing.Iterator[str]:
     """Yields why containers of a pod wait."""
-    for container in pod.get('status', {}).get('containerStatuses', ()):
-        yield container.get('state', {}).get('waiting', {}).get('reason', '')
+    status = pod.get('status', {})
+    for name in ('initContainerStatuses', 'containerStatuses'):
+        for container in status.get(name, ()):
+            yield container.get('state', {}).get('waiting', {}).get('reason', '')
+
+
+def _obstacle(pod: dict) -> str:
+    """Returns why a pod has no node, '' if it has one or nobody says."""
+    for condition in pod.get('status', {}).get('conditions', ()):
+        if condition.get('type') == 'PodScheduled' and condition.get('status') == 'False':
+            reason, text = condition.get('reason', ''), condition.get('message', '')
+            return f'{reason} ({text[:200]})' if text else reason
+    return ''
+
+
+def _has_node(pod: dict) -> bool:
+    """Returns whether a pod holds a node, which is billed; one that has failed holds none."""
+    status = pod.get('status', {})
+    is_over = status.get('phase') in ('Failed', 'Succeeded')
+    return not is_over and bool(
+        pod.get('spec', {}).get('nodeName') or status.get('containerStatuses')
+    )
 
 
 def _codes(pod: dict) -> typing.Iterator[int]:

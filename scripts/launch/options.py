@@ -35,9 +35,16 @@ class CommandLine:
     help: bool
 
 
-def describe(default: typing.Any, text: str, *, choices: typing.Sequence[str] = ()) -> typing.Any:
-    """Returns a field of a dataclass of flags."""
-    return dataclasses.field(default=default, metadata={'text': text, 'choices': tuple(choices)})
+MOST = 1_000_000
+"""Largest value of a number, unless its flag has another."""
+
+
+def describe(
+    default: typing.Any, text: str, *, choices: typing.Sequence[str] = (), most: int = MOST
+) -> typing.Any:
+    """Returns a field of a dataclass of flags; `most` is the largest value of a number."""
+    metadata = {'text': text, 'choices': tuple(choices), 'most': most}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def nearest(word: str, words: typing.Iterable[str]) -> str:
@@ -53,6 +60,7 @@ def parse(kind: type[Options], arguments: typing.Sequence[str]) -> tuple[Options
         UsageError: An unknown flag, a value of another type, or a flag without a value.
     """
     fields = {field.name: field for field in dataclasses.fields(kind)}
+    check_text(arguments)
     values, actions, run, dry_run, wants_help = {}, [], (), False, False
     for i, word in enumerate(arguments):
         if word == '--':
@@ -77,6 +85,20 @@ def parse(kind: type[Options], arguments: typing.Sequence[str]) -> tuple[Options
     return kind(**values), CommandLine(tuple(actions), run, dry_run, wants_help)
 
 
+def check_text(words: typing.Sequence[str]) -> None:
+    """Checks that words are text: hosts, Kubernetes and files of JSON take UTF-8 alone.
+
+    Raises:
+        UsageError: One has bytes that are none.
+    """
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            close = word.encode(errors='ignore').decode()
+            raise UsageError(f'{word} must be UTF-8; nearest: {close}') from None
+
+
 def _value(field: dataclasses.Field, text: str) -> typing.Any:
     name, kind = field.name, type(field.default)
     choices = field.metadata['choices'] or (('yes', 'no') if kind is bool else ())
@@ -97,6 +119,9 @@ def _value(field: dataclasses.Field, text: str) -> typing.Any:
         raise UsageError(f'--{name}={text} must be a number; default: {field.default}') from None
     if not (math.isfinite(number) and number >= 0):
         raise UsageError(f'--{name}={text} must be a number of at least 0; nearest: 0')
+    if number > field.metadata['most']:
+        most = field.metadata['most']
+        raise UsageError(f'--{name}={text} must be at most {most}; nearest: {most}')
     return number
 
 

@@ -201,9 +201,7 @@ def observe(
         return Observation(Resource.READY, Run.RUNNING, detail='; '.join(texts))
     code = exit_codes.code_of_hosts(host.code for host in hosts)
     if code == exit_codes.DONE and any(launched.is_news_after(host.version) for host in hosts):
-        return Observation(
-            Resource.READY, Run.ABSENT, detail='complete, with other arguments'
-        )
+        return Observation(Resource.READY, Run.ABSENT, detail='complete, with other arguments')
     names = ', '.join(sorted(host.host for host in hosts if host.code == code)[:3])
     return Observation(
         Resource.READY,

@@ -17,8 +17,18 @@ if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 404)); then
     exit 2
 fi
 
+# Characters that act on a terminal are printed as bash writes them, such as \E or \n.
 fail() {
-    printf 'error: %s\n' "$*" >&2
+    local _text="$*" _shown='' _code i LC_CTYPE=C
+    for ((i = 0; i < ${#_text}; i++)); do
+        if [[ ${_text:i:1} == [[:cntrl:]] ]]; then
+            printf -v _code '\\x%02x' "'${_text:i:1}"
+            _shown+=$_code
+        else
+            _shown+=${_text:i:1}
+        fi
+    done
+    printf 'error: %s\n' "$_shown" >&2
     exit 2
 }
 
@@ -88,9 +98,16 @@ require_one_of() {
 require_number() {
     local _flag
     for _flag in "$@"; do
-        [[ ${!_flag} =~ ^[0-9]+$ ]] || fail "--$_flag=${!_flag} must be a whole number"
+        [[ ${!_flag} =~ ^[0-9]{1,9}$ ]] || fail "--$_flag=${!_flag} must be a whole number"
         printf -v "$_flag" '%d' "$((10#${!_flag}))" # bash reads 08 as a wrong octal number
     done
+}
+
+# require_positive NAME...: fails unless the flags are whole numbers from 1 on.
+require_positive() {
+    local _flag
+    require_number "$@"
+    for _flag in "$@"; do ((${!_flag} > 0)) || fail "--$_flag=${!_flag} must be at least 1; nearest: 1"; done
 }
 
 # require_flags NAME...: fails if one of these flags has no value.

@@ -36,14 +36,21 @@ label=yes          # yes: each line of the log begins with the number of its pro
 log=slurm-%j.log   # log file of all processes
 sbatch=            # any option of sbatch, such as --sbatch=--qos=high; may be repeated
 id=                # number of the job: stop, logs, stacks
+again=no           # yes: submits a job though one with its work directory is pending or running
 workdir=           # work directory of the run: status
 lines=50           # logs: number of lines
 ## end
 parse_arguments "${BASH_SOURCE[0]}" "$@"
 require_one_of accelerator cuda13 cuda12 cpu
 require_one_of label yes no
-require_number nodes gpus cpus notice requeues lines
-[[ -z $max_hours || $max_hours =~ ^[0-9]+(\.[0-9]+)?$ ]] || fail "--max_hours=$max_hours must be a number of hours"
+require_one_of again yes no
+require_positive nodes gpus cpus
+require_number notice requeues lines
+[[ -z $max_hours || $max_hours =~ ^[0-9]{1,6}(\.[0-9]{1,9})?$ && $max_hours =~ [1-9] ]] ||
+    fail "--max_hours=$max_hours must be a number of hours above 0; nearest: 0.1"
+# sbatch(1), --time: minutes, minutes:seconds, hours:minutes:seconds, days-hours and so on.
+[[ $time =~ ^([0-9]+-)?[0-9]+(:[0-9]+){0,2}$ && $time =~ [1-9] || ${time,,} =~ ^(unlimited|infinite)$ ]] ||
+    fail "--time=$time must be a time of sbatch, such as 90, 2:00:00 or 1-12; default: 24:00:00"
 
 # Prints the job script: it makes the environment once, runs the processes, and requeues itself. srun exits with
 # the highest code of all processes, 128 + N for one that signal N ended (srun(1), RETURN VALUE). With
@@ -169,8 +176,37 @@ exit "\$code"
 JOB
 }
 
+# Prints the work directory among the arguments of the run, nothing without one.
+print_workdir() {
+    local i word value=''
+    for ((i = 0; i < ${#RUN_ARGUMENTS[@]}; i++)); do
+        word=${RUN_ARGUMENTS[i]}
+        case $word in
+            --workdir=* | -workdir=*) value=${word#*=} ;;
+            --workdir | -workdir) value=${RUN_ARGUMENTS[i + 1]:-} ;;
+        esac
+    done
+    while [[ $value == ?*/ ]]; do value=${value%/}; done
+    printf '%s' "$value"
+}
+
+# check_alone WORKDIR FILE: fails while a job that was submitted for the work directory has not ended.
+check_alone() {
+    local job_before='' state=''
+    if [[ -f $2 ]]; then job_before=$(<"$2"); fi
+    [[ $job_before =~ ^[0-9]+$ ]] || return 0
+    state=$(squeue --noheader --jobs="$job_before" --format=%T 2>/dev/null) || return 0 # ended long ago
+    case $state in
+        '' | COMPLETED* | FAILED* | CANCELLED* | TIMEOUT* | NODE_FAIL* | OUT_OF_ME* | BOOT_FAIL* | DEADLINE* | REVOKED*) ;;
+        *) fail "job $job_before is $state with the work directory $1: wait for it, \`stop --id=$job_before\`, or --again=yes" ;;
+    esac
+}
+
 submit() {
     ((${#RUN_ARGUMENTS[@]})) || fail 'the arguments of scripts.run are required after --'
+    local place record answer
+    place=$(print_workdir)
+    record="$ROOT/.cache/slurm/run-$(printf '%s' "$place" | cksum | tr ' ' '-')"
     local option command=(
         sbatch --job-name="$job" --nodes="$nodes" --ntasks-per-node="$gpus" --cpus-per-task="$cpus"
         --time="$time" --signal="TERM@$notice" --requeue --open-mode=append --output="$log"
@@ -184,7 +220,14 @@ submit() {
     if [[ $DRY_RUN == yes ]]; then
         printf '%s<<JOB\n%s\nJOB\n' "$(quote_words "${command[@]}")" "$(print_job_script)"
     else
-        print_job_script | "${command[@]}"
+        mkdir -p "${record%/*}" || exit 1
+        exec 8>"$record.lock"
+        # Two submissions at once: the second one sees the job of the first.
+        if command -v flock >/dev/null; then flock 8; fi
+        if [[ -n $place && $again == no ]]; then check_alone "$place" "$record"; fi
+        answer=$(print_job_script | "${command[@]}" 8>&-) || exit $?
+        printf '%s\n' "$answer"
+        if [[ -n $place && $answer =~ ([0-9]+) ]]; then echo "${BASH_REMATCH[1]}" >"$record"; fi
     fi
 }
 

@@ -8,9 +8,9 @@ import time
 import typing
 
 from elenchus.scripts.launch import actions, exit_codes, options, remote
-from elenchus.scripts.launch.actions import LaunchOptions
 from elenchus.scripts.launch.cloud import Unreachable
 from elenchus.scripts.launch.commands import Commands
+from elenchus.scripts.launch.launch_options import LaunchOptions
 from elenchus.scripts.launch.launched_run import LaunchedRun
 from elenchus.scripts.launch.ledger import Ledger
 from elenchus.scripts.launch.options import UsageError, describe
@@ -35,7 +35,7 @@ class SshOptions(LaunchOptions):
     hosts: str = describe('', 'machines, NAME or USER@NAME, separated by commas')
     name: str = describe('elenchus', 'name of the run on the machines')
     folder: str = describe('elenchus', 'folder of the sources on the machines')
-    port: int = describe(8476, 'port of the coordinator')
+    port: int = describe(8476, 'port of the coordinator', most=65535)
     accelerator: str = describe(
         'cuda13', 'packages of JAX', choices=('cuda13', 'cuda12', 'tpu', 'cpu')
     )
@@ -49,6 +49,8 @@ class Machines:
         self.hosts = parse_hosts(flags.hosts)
         if not re.fullmatch(r'[A-Za-z0-9][\w.-]*', flags.name):
             raise UsageError(f'--name={flags.name} must be letters, digits, dots and hyphens')
+        if len(flags.name.encode()) > 100:  # of a folder there
+            raise UsageError(f'--name={flags.name} must be at most 100 bytes; nearest: elenchus')
         self.flags = flags
         self.commands = commands
         self.folder = remote.home_folder(flags.folder)

@@ -74,6 +74,7 @@ class Observation:
         stopped: Whether somebody ended the run by the action `stop`.
         detail: The cloud's own words, for the reader.
         host: Of a run that failed: the host that failed first.
+        is_billed: Whether machines are there, on which no run is up yet.
         since, at: From when to when machines were there that their own hosts deleted
             (guard.sh), None if nobody knows.
     """
@@ -84,6 +85,7 @@ class Observation:
     stopped: bool = False
     detail: str = ''
     host: str = ''
+    is_billed: bool = False
     since: float | None = None
     at: float | None = None
 

@@ -16,7 +16,6 @@ from elenchus.scripts.launch import (
     tpu_request,
     tpu_types,
 )
-from elenchus.scripts.launch.actions import LaunchOptions
 from elenchus.scripts.launch.cloud import CloudError, Refused, Unreachable
 from elenchus.scripts.launch.commands import (
     EXISTS,
@@ -27,25 +26,12 @@ from elenchus.scripts.launch.commands import (
     error_of,
     say,
 )
+from elenchus.scripts.launch.launch_options import LaunchOptions
 from elenchus.scripts.launch.launched_run import LaunchedRun
 from elenchus.scripts.launch.ledger import Ledger
 from elenchus.scripts.launch.options import UsageError, describe
 from elenchus.scripts.launch.states import Observation, Resource, Run
 
-STATES = {
-    'ACTIVE': Resource.READY,
-    'FAILED': Resource.FAILED,
-    'SUSPENDED': Resource.LOST,
-    'SUSPENDING': Resource.LOST,
-    'CREATING': Resource.WAITING,
-    'ACCEPTED': Resource.WAITING,
-    'WAITING_FOR_RESOURCES': Resource.WAITING,
-    'PROVISIONING': Resource.WAITING,
-    'DELETING': Resource.WAITING,
-}
-"""Of a queued resource: cloud.google.com/tpu/docs/queued-resources."""
-GONE_NODES = {'PREEMPTED', 'TERMINATED', 'STOPPED', 'STOPPING', 'DELETING'}
-"""States of a node that does not come back: cloud.google.com/tpu/docs/reference/rest, Node."""
 KEEP_ALIVE = '-o ServerAliveInterval=30'
 GCLOUD_ERROR = re.compile(r'^ERROR: (\(gcloud|gcloud crashed)', re.MULTILINE)
 SSH_ERROR = re.compile(r'^ERROR: \(gcloud.* exited with return code \[255\]', re.MULTILINE)
@@ -129,7 +115,7 @@ class Tpu:
         if self.commands.dry_run:
             return self._look_at_hosts()
         state = (result.output.split() or ['nothing'])[-1]
-        resource = STATES.get(state)
+        resource = tpu_types.STATES.get(state)
         if resource is None:
             raise Unreachable(f'gcloud says the state is {state}')
         if resource is Resource.READY:
@@ -169,7 +155,7 @@ class Tpu:
                 self._words('tpu-vm', 'describe', '--format=value(state)'), patience=QUICK
             )
             state = (result.output.split() or ['unknown'])[-1]
-            if state in GONE_NODES:
+            if state in tpu_types.GONE_NODES:
                 return Observation(Resource.LOST, detail=f'the node is {state}')
         code = remote.code_of_stragglers(hosts)
         if code:

@@ -6,6 +6,7 @@ import re
 
 from elenchus.scripts.launch import options
 from elenchus.scripts.launch.options import UsageError
+from elenchus.scripts.launch.states import Resource
 
 RUNTIMES = {
     'v2': 'tpu-ubuntu2204-base',
@@ -21,6 +22,20 @@ SIZES = dict.fromkeys(('v5litepod', 'v6e'), (1, 4, 8, 16, 32, 64, 128, 256))
 OTHER_NAMES = {'v5e': 'v5litepod', 'v5lite': 'v5litepod', 'v5': 'v5p', 'v6': 'v6e'}
 NEWER = re.compile(r'^(tpu-?v?7|v7|ironwood)', re.IGNORECASE)
 NAME = re.compile(r'^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$')
+STATES = {
+    'ACTIVE': Resource.READY,
+    'FAILED': Resource.FAILED,
+    'SUSPENDED': Resource.LOST,
+    'SUSPENDING': Resource.LOST,
+    'CREATING': Resource.WAITING,
+    'ACCEPTED': Resource.WAITING,
+    'WAITING_FOR_RESOURCES': Resource.WAITING,
+    'PROVISIONING': Resource.WAITING,
+    'DELETING': Resource.WAITING,
+}
+"""Of a queued resource: cloud.google.com/tpu/docs/queued-resources."""
+GONE_NODES = {'PREEMPTED', 'TERMINATED', 'STOPPED', 'STOPPING', 'DELETING'}
+"""States of a node that does not come back: cloud.google.com/tpu/docs/reference/rest, Node."""
 
 
 def runtime_version(kind: str) -> str:

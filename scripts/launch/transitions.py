@@ -109,6 +109,8 @@ def _spend_budget(progress: Progress, event: Event, policy: Policy) -> Step:
     ended = seen is not None and seen.run is Run.ENDED
     runs = progress.reached and not ended and (seen is None or seen.resource is Resource.READY)
     why = f'the budget of {policy.max_hours:g} billed hours is spent; --max_hours=... raises it'
+    if seen is not None and seen.resource is Resource.WAITING and seen.detail:
+        why += f'; {seen.detail}'
     state, code = State.FAILED, exit_codes.BUDGET
     if ended and seen.exit_code == exit_codes.DONE:
         state, code, why = State.DONE, exit_codes.DONE, COMPLETE
