@@ -45,6 +45,7 @@ def environment(host):
     return {
         **os.environ,
         'HOME': str(host),
+        'ELENCHUS_HOMES': str(host),
         'NNODES': str(NUM_HOSTS),
         'NODE_RANK': number,
         'JAX_COORDINATOR_ADDRESS': f'localhost:{(ROOT / "port").read_text().strip()}',
