@@ -76,6 +76,8 @@ class Ledger:
     def elsewhere(self) -> typing.Iterator[Ledger]:
         """Yields the launches of this machine, of any name and cloud, that have not ended."""
         for path in sorted(_folder().rglob('*.json')):
+            if not path.is_file():
+                continue
             other = Ledger.__new__(Ledger)
             other.path = path
             progress = other.read()

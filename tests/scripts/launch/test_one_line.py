@@ -133,8 +133,8 @@ def test_pods_without_a_node_cost_nothing_and_say_why():
     pending = {'status': {'phase': 'Pending', 'conditions': [status]}}
     seen = jobsets.observe(jobset(), [pending])
     assert not seen.is_billed and 'Unschedulable (0/3 nodes)' in seen.detail
-    begun = Progress(state=State.REQUESTED, requested=0.0)
-    progress, _ = advance(begun, seen, now=1e9, policy=Policy())
+    requested = Progress(state=State.REQUESTED, requested=0.0)
+    progress, _ = advance(requested, seen, now=1e9, policy=Policy())
     assert progress.billing is None and not progress.ending
 
 

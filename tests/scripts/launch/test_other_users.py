@@ -110,7 +110,7 @@ def test_a_slice_whose_owner_is_about_to_install_is_theirs_too(tmp_path, action)
     assert 'delete' not in gcloud.verbs
 
 
-def test_the_owner_sees_an_own_run_beside_what_others_have_left(tmp_path):
+def test_the_owner_sees_an_own_run_beside_runs_of_others(tmp_path):
     begin(tmp_path / 'homes' / 'ben', state='ended')
     begin(tmp_path / 'homes' / 'anna')
     line = session(Slice(tmp_path / 'homes', 'ben'), [])

@@ -187,7 +187,7 @@ def test_another_context_than_that_of_the_creation_is_refused():
     ],
 )
 @pytest.mark.parametrize('action', ['status', 'delete'])
-def test_not_found_of_anything_else_is_no_deletion(text, action):
+def test_an_absence_of_anything_else_is_no_deletion(text, action):
     line = workload(Cluster(fault=text))
     with pytest.raises(CloudError, match='nobody') as error:
         line.status() if action == 'status' else line.act(action)
@@ -205,7 +205,7 @@ def test_not_found_of_anything_else_is_no_deletion(text, action):
         "NOT_FOUND: Project 'pod' was not found or deleted",
     ],
 )
-def test_not_found_of_another_thing_than_the_slice_is_no_absence(text):
+def test_an_absence_of_another_thing_is_none_of_the_slice(text):
     line = session(Projects())
     line.commands.run = lambda words, patience=None: Result(1, '', 'ERROR: (gcloud.x) ' + text)
     for act in (line.status, lambda: line.act('delete')):
@@ -222,7 +222,7 @@ def test_not_found_of_another_thing_than_the_slice_is_no_absence(text):
         'error: current-context is not set',
     ],
 )
-def test_a_kubectl_without_a_cluster_is_told_how_to_get_one(text):
+def test_a_kubectl_without_a_cluster_hears_how_to_get_one(text):
     with pytest.raises(CloudError, match='--context=.*get-credentials c ') as error:
         workload(Cluster(fault=text)).status()
     assert error.value.cause is actions.Cause.REFUSED
