@@ -255,6 +255,6 @@ def test_a_launch_on_many_hosts_has_a_ledger_of_its_own():
         with ledger.lock():
             pass
     assert [ledger.read().crashes for ledger in ledgers] == [0, 1, 2]
-    flags = ssh.SshOptions(hosts=','.join(hosts), name='a' + 'ü' * 90)
+    flags = ssh.SshOptions(hosts=','.join(hosts), name='a' * 100)
     cloud = ssh.Machines(flags, RUN, Commands())
     Ledger(*cloud.ledger_names).write(Progress())
