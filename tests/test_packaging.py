@@ -135,7 +135,7 @@ def test_the_metadata_says_whose_and_where(wheel):
         scripts = file.read(entries).decode()
     for start in ('License-Expression: Apache-2.0', 'Author: ', 'Project-URL: ', 'Classifier: '):
         assert any(field.startswith(start) for field in fields), start
-    assert licences and 'elenchus-run = elenchus.scripts.console:run' in scripts
+    assert licences and 'elenchus = elenchus.scripts.console:main' in scripts
 
 
 @pytest.mark.parametrize('name', ['lab', 'configs.lab', 'elenchus.configs.lab', 'configs/lab.py'])
