@@ -1,0 +1,100 @@
+"""The texts of all errors and warnings that the code can print, read from its source.
+
+python docs/site/all_messages.py        prints the page
+"""
+
+import ast
+import pathlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+ROOT = pathlib.Path(__file__).parents[2]
+FOLDERS = ('configs', 'data', 'model', 'sampling', 'train', 'scripts')
+EXIT_CODES = {'ValueError': 2, 'UsageError': 2, 'Refused': 2}
+"""Of our own errors; all others are failures from outside, exit code 1."""
+HEAD = """# All messages
+
+Every text of an error that the code raises, with its place; words in braces are filled in. The site makes this page from
+the source. [Errors](errors.md) explains the frequent ones.
+"""
+
+
+class Message(NamedTuple):
+    """The text of a raised error, with its computed parts in braces."""
+
+    text: str
+    kind: str
+    place: str  # path of the file
+    function: str
+
+
+def messages() -> list[Message]:
+    """Returns the messages of all files, in the order of the files and their lines."""
+    result = []
+    for folder in FOLDERS:
+        for path in sorted((ROOT / folder).rglob('*.py')):
+            tree = ast.parse(path.read_text(encoding='utf-8'))
+            place = path.relative_to(ROOT).as_posix()
+            result += [Message(*found, place, name) for found, name in _raised(tree)]
+    return result
+
+
+def _raised(tree: ast.Module) -> Iterator[tuple[tuple[str, str], str]]:
+    """Yields ((text, kind of error), function) of each error that is raised with a text."""
+    owners = {
+        id(node): function.name
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        call = node.exc if isinstance(node, ast.Raise) else node
+        if not isinstance(call, ast.Call) or not call.args:
+            continue
+        name = ast.unparse(call.func).rpartition('.')[2]
+        is_raised = isinstance(node, ast.Raise) or name == '_fail'
+        text = text_of(call.args[0]) if is_raised else ''
+        if text:
+            yield (text, 'ValueError' if name == '_fail' else name), owners.get(id(node), '')
+
+
+def text_of(node: ast.expr) -> str:
+    """Returns the text of a string with its computed parts in braces, '' of anything else."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else ''
+    if isinstance(node, ast.JoinedStr):
+        return ''.join(
+            part.value if isinstance(part, ast.Constant) else f'{{{_name(part.value)}}}'
+            for part in node.values
+        )
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return text_of(node.left) + text_of(node.right)
+    return ''
+
+
+def _name(node: ast.expr) -> str:
+    """Returns the last name in an expression, which says what is filled in."""
+    names = [n.attr if isinstance(n, ast.Attribute) else n.id for n in ast.walk(node)
+             if isinstance(n, ast.Attribute | ast.Name)]  # fmt: skip
+    return names[0] if names else '...'
+
+
+def page() -> str:
+    """Returns the page in Markdown: a table for each folder of the code."""
+    parts, known = [HEAD], messages()
+    for folder in FOLDERS:
+        rows = [m for m in known if m.place.startswith(f'{folder}/')]
+        if rows:
+            parts.append(f'\n## {folder}\n\n| message | exit code | raised in |\n|---|---|---|\n')
+            parts += [_row(message) for message in rows]
+    return ''.join(parts)
+
+
+def _row(message: Message) -> str:
+    text = ' '.join(message.text.split()).replace('`', "'").replace('|', '\\|')
+    code = EXIT_CODES.get(message.kind, 1)
+    return f'| `{text}` | {code} | `{message.place}`, `{message.function}` |\n'
+
+
+if __name__ == '__main__':
+    print(page())
