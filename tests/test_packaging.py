@@ -189,7 +189,7 @@ def test_every_command_works_outside_of_the_clone(installed, tmp_path):
     model, short = '--model=runs/a/stages/01-actor', '--config.sampling.attempt_tokens=64'
     sets = ('--data=lab', '--num_problems=4', '--greedy_only', '--out=figures')
     elenchus(installed, tmp_path, 'evaluate', model, short, *sets)
-    assert (tmp_path / 'figures/summary.json').exists()
+    assert (tmp_path / 'figures/results.json').exists()
     question = 'ben gets 3 and 4 . how many ?\n'
     assert elenchus(installed, tmp_path, 'chat', model, short, input=question).strip()
     shown = elenchus(installed, tmp_path, 'tools', 'roofline', '--rows=512', '--length=2048')

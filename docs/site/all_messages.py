@@ -14,8 +14,8 @@ EXIT_CODES = {'ValueError': 2, 'UsageError': 2, 'Refused': 2}
 """Of our own errors; all others are failures from outside, exit code 1."""
 HEAD = """# All messages
 
-Every text of an error that the code raises, with its place; words in braces are filled in. The site makes this page from
-the source. [Errors](errors.md) explains the frequent ones.
+Every text of an error that the code raises, with its place; words in braces are filled in. The
+site makes this page from the source. [Errors](errors.md) explains the frequent ones.
 """
 
 
@@ -73,10 +73,17 @@ def text_of(node: ast.expr) -> str:
 
 
 def _name(node: ast.expr) -> str:
-    """Returns the last name in an expression, which says what is filled in."""
-    names = [n.attr if isinstance(n, ast.Attribute) else n.id for n in ast.walk(node)
-             if isinstance(n, ast.Attribute | ast.Name)]  # fmt: skip
-    return names[0] if names else '...'
+    """Returns the name in an expression that says what is filled in."""
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Subscript):
+        return _name(node.value)
+    if isinstance(node, ast.Call):
+        name = _name(node.args[0]) if node.args else _name(node.func)
+        return f'number of {name}' if ast.unparse(node.func) == 'len' else name
+    return '...'
 
 
 def page() -> str:

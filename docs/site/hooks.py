@@ -55,7 +55,11 @@ def sources_of(document):
     text = FENCE.sub('', document.read_text('utf-8'))
     for _, target, _ in LINK.findall(text):
         path = resolve(document, target.partition('#')[0])
-        if path and not path.is_relative_to(DOCS) and path.relative_to(ROOT).as_posix() not in OUTSIDE:
+        if (
+            path
+            and not path.is_relative_to(DOCS)
+            and path.relative_to(ROOT).as_posix() not in OUTSIDE
+        ):
             yield path
 
 

@@ -3,7 +3,7 @@
 No daemon is needed: debootstrap or the like makes ROOT, which needs Python with venv and pip.
 
 python -m tests.support.image_steps cpu ROOT elenchus run --config=lab:smoke --workdir=/tmp/run
-python -m tests.support.image_steps cpu ROOT --bind=/opt --env=PIP_FIND_LINKS=/opt/wheels
+python -m tests.support.image_steps --bind=/opt --env=PIP_FIND_LINKS=/opt/wheels cpu ROOT
 """
 
 import argparse
@@ -119,7 +119,7 @@ if __name__ == '__main__':
     parser.add_argument('root', type=pathlib.Path)
     parser.add_argument('--bind', action='append', default=[], help='folder of this machine')
     parser.add_argument('--env', action='append', default=[], help='variable of the steps, A=B')
-    parser.add_argument('command', nargs='*', help='run in the image at the end')
+    parser.add_argument('command', nargs=argparse.REMAINDER, help='run in the image at the end')
     flags = parser.parse_args()
     variables = dict(pair.split('=', 1) for pair in flags.env)
     raise SystemExit(
@@ -128,6 +128,6 @@ if __name__ == '__main__':
             flags.root.resolve(),
             binds=flags.bind,
             variables=variables,
-            command=shlex.join(flags.command),
+            command=shlex.join(flags.command[flags.command[:1] == ['--'] :]),
         )
     )
