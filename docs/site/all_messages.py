@@ -4,6 +4,7 @@ python docs/site/all_messages.py        prints the page
 """
 
 import ast
+import functools
 import pathlib
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -28,34 +29,38 @@ class Message(NamedTuple):
     function: str
 
 
-def messages() -> list[Message]:
-    """Returns the messages of all files, in the order of the files and their lines."""
-    result = []
-    for folder in FOLDERS:
-        for path in sorted((ROOT / folder).rglob('*.py')):
-            tree = ast.parse(path.read_text(encoding='utf-8'))
-            place = path.relative_to(ROOT).as_posix()
-            result += [Message(*found, place, name) for found, name in _raised(tree)]
-    return result
-
-
-def _raised(tree: ast.Module) -> Iterator[tuple[tuple[str, str], str]]:
-    """Yields ((text, kind of error), function) of each error that is raised with a text."""
-    owners = {
-        id(node): function.name
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
-        for node in ast.walk(function)
+@functools.cache
+def trees() -> dict[str, ast.Module]:
+    """Returns the syntax tree of every file of the code, by its path."""
+    paths = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob('*.py'))]
+    return {
+        path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding='utf-8'))
+        for path in paths
     }
-    for node in ast.walk(tree):
+
+
+@functools.cache
+def messages() -> tuple[Message, ...]:
+    """Returns the messages of all files, in the order of the files and their lines."""
+    return tuple(
+        Message(text, kind, place, function)
+        for place, tree in trees().items()
+        for text, kind, function in _raised(tree, '')
+    )
+
+
+def _raised(tree: ast.AST, function: str) -> Iterator[tuple[str, str, str]]:
+    """Yields text, kind of error and function of each error that is raised with a text."""
+    for node in ast.iter_child_nodes(tree):
         call = node.exc if isinstance(node, ast.Raise) else node
-        if not isinstance(call, ast.Call) or not call.args:
-            continue
-        name = ast.unparse(call.func).rpartition('.')[2]
-        is_raised = isinstance(node, ast.Raise) or name == '_fail'
-        text = text_of(call.args[0]) if is_raised else ''
-        if text:
-            yield (text, 'ValueError' if name == '_fail' else name), owners.get(id(node), '')
+        if isinstance(call, ast.Call) and call.args:
+            name = ast.unparse(call.func).rpartition('.')[2]
+            if isinstance(node, ast.Raise) or name == '_fail':
+                text = text_of(call.args[0])
+                if text:
+                    yield text, 'ValueError' if name == '_fail' else name, function
+        is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        yield from _raised(node, node.name if is_function else function)
 
 
 def text_of(node: ast.expr) -> str:

@@ -13,46 +13,47 @@ LISTING = runpy.run_path(str(ROOT / 'docs/site/all_messages.py'))
 QUOTES = re.findall(r'^\| `([^|]+?)` \|', PAGE, re.MULTILINE)
 
 
-def texts_of_the_code():
-    """All strings of the code, with their computed parts as braces, those of one call joined."""
-    texts = set()
-    for folder in LISTING['FOLDERS']:
-        for path in (ROOT / folder).rglob('*.py'):
-            for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
-                if isinstance(node, ast.expr):
-                    texts.add(' '.join(LISTING['text_of'](node).split()))
-                if isinstance(node, ast.Call) and ast.unparse(node.func) == 'print':
-                    words = [LISTING['text_of'](a) or '{}' for a in node.args]
-                    texts.add(' '.join(' '.join(words).split()))
-    return texts
+def strings_of(tree):
+    """Yields the strings below a node, with computed parts in braces; no docstrings."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            continue
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == 'print':
+            yield ' '.join(LISTING['text_of'](word) or '{}' for word in node.args)
+        text = LISTING['text_of'](node) if isinstance(node, ast.expr) else ''
+        if text:
+            yield text
+        else:
+            yield from strings_of(node)
 
 
 @pytest.fixture(scope='module')
 def texts():
-    """Strings of the code that are long enough to be part of a message."""
-    return [text for text in texts_of_the_code() if len(re.sub(r'{\w*}', '', text)) > 8]
+    """Strings of the code that may be part of a message."""
+    strings = {
+        ' '.join(text.split()) for tree in LISTING['trees']().values() for text in strings_of(tree)
+    }
+    return [text for text in strings if re.search(r'\w.*\w', text)]
 
 
-def literals(quote):
-    """Pieces of a quoted message that the code must contain as they are."""
-    return [piece for piece in quote.split('...') if re.search(r'\w{2}', piece)]
+def pattern_of(quote):
+    """Regular expression of a quoted text: the code has its pieces, in their order."""
+    pieces = [piece for piece in quote.split('...') if re.search(r'\w{2}', piece)]
+    assert pieces, quote
+    return '.*'.join(map(re.escape, pieces))
 
 
 @pytest.mark.parametrize('quote', QUOTES)
 def test_every_quoted_text_is_one_of_the_code(quote, texts):
-    plain = quote.removeprefix('configs/').replace("'solution'", '...')
-    pieces = literals(plain)
-    assert pieces, quote
-    pattern = '.*'.join(map(re.escape, pieces))
-    sources = [text for text in texts if re.search(pattern, text)]
-    if not sources:  # two texts of the code, joined where the message is printed
-        halves = [p.strip(' ;:') for p in re.split(r';', '...'.join(pieces))]
-        sources = all(
-            any(re.search('.*'.join(map(re.escape, literals(half))), text) for text in texts)
-            for half in halves
-            if literals(half)
-        )
-    assert sources, quote
+    """A text that the code joins from two is quoted with three dots behind a semicolon or dot."""
+    if any(re.search(pattern_of(quote), text) for text in texts):
+        return
+    parts = [
+        part for part in re.split(r'; ', quote) if re.search(r'\w{2}', part.replace('...', ''))
+    ]
+    assert len(parts) > 1, quote
+    for part in parts:
+        assert any(re.search(pattern_of(part), text) for text in texts), part
 
 
 def test_the_list_has_every_text_of_an_error_with_its_place():
