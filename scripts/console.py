@@ -1,16 +1,15 @@
 """The command `elenchus`: `elenchus run ...` is `python -m elenchus.scripts.run ...`.
 
-`elenchus --help` lists the commands, `elenchus COMMAND --help` explains one; neither imports JAX.
+`elenchus --help` lists the commands, `elenchus COMMAND --help` explains one.
 """
 
+import ast
 import difflib
 import importlib.metadata
 import pathlib
 import runpy
 import sys
 from collections.abc import Sequence
-
-from elenchus.train.config import command_help
 
 FOLDER = pathlib.Path(__file__).parent
 FIRST = ('run', 'evaluate', 'judge', 'chat', 'report', 'convert')
@@ -25,7 +24,7 @@ tools, as `elenchus tools NAME`:
 {tools}
 
 `elenchus COMMAND --help` explains one. Configs are named by path or module: --config=lab:smoke."""
-HELP = ('--help', '-help', '-h', '--helpshort', '-helpshort')
+HELP = ('--help', '-help', '-h')
 
 
 def commands() -> dict[str, pathlib.Path]:
@@ -54,33 +53,28 @@ def main() -> int:
         near = difflib.get_close_matches(name, commands(), n=1, cutoff=0.0)[0]
         print(f'error: unknown command {name!r}; did you mean {near!r}?', file=sys.stderr)
         return 2
-    if any(word in HELP for word in rest) and print_help(path, name):
-        return 0
     run(path, rest)
     return 0
 
 
 def usage() -> str:
     """Returns the list of commands, each with the first sentence of its docstring."""
-    rows = {name: command_help.summary(path) for name, path in commands().items()}
+    rows = {name: summary(path) for name, path in commands().items()}
     tools = {n.removeprefix('tools '): text for n, text in rows.items() if n.startswith('tools ')}
     own = {n: text for n, text in rows.items() if not n.startswith('tools ')}
     return USAGE.format(commands=_table(own), tools=_table(tools))
 
 
+def summary(path: pathlib.Path) -> str:
+    """Returns the first sentence of a file's docstring, without importing it."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding='utf-8'))) or ''
+    first = ' '.join(text.partition('\n\n')[0].split())
+    return first.partition(': ')[0].removesuffix('.')
+
+
 def _table(rows: dict[str, str]) -> str:
     width = max(map(len, rows))
     return '\n'.join(f'  {name:{width}}  {text}' for name, text in rows.items())
-
-
-def print_help(path: pathlib.Path, name: str) -> bool:
-    """Prints the help of a command from its source; returns False if that does not say it all."""
-    try:
-        text = command_help.help_of(path, program=f'elenchus {name}')
-    except command_help.NotStaticError:
-        return False
-    print(text)
-    return True
 
 
 def run(path: pathlib.Path, arguments: Sequence[str]) -> None:
