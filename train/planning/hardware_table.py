@@ -74,7 +74,7 @@ def table(models: Sequence[str] = tuple(MODELS), topologies: Sequence[str] = MAC
         machine = machines.topology(topology)
         cells = ' | '.join(map(_cell, fits.values()))
         lines.append(f'| {topology}, {machine.bytes / GIB:.0f} | {cells} |')
-        notes += [(topology, model, found) for model, found in fits.items() if _needs_note(found)]
+        notes += [(topology, model, plan) for model, plan in fits.items() if _needs_note(plan)]
     return [*lines, '', *_notes(notes)]
 
 
