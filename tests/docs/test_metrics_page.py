@@ -1,6 +1,7 @@
 """docs/metrics.md names every metric that the code writes, no other, and the ranges of warnings."""
 
 import ast
+import functools
 import json
 import math
 import pathlib
@@ -59,6 +60,7 @@ def keys_of(tree):
             yield from node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
 
 
+@functools.cache
 def metrics_of_the_code():
     """Names of metrics in the source of train/."""
     names = set()
@@ -71,7 +73,7 @@ def metrics_of_the_code():
             if isinstance(node, ast.FunctionDef) and node.name in functions:
                 words = filter(None, map(text_of, keys_of(node)))
                 names |= {f'time/{word}' for word in words if re.fullmatch(r'[a-z_]+', word)}
-    return names - {'time/tensor'}
+    return frozenset(names - {'time/tensor'})
 
 
 def test_every_metric_of_the_code_is_explained():
