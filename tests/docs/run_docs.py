@@ -173,8 +173,8 @@ def show_plans(names: list[str]) -> None:
         for entry in doc_commands.read(document):
             if not isinstance(entry, File):
                 planned = doc_commands.plan(entry)
-                left_out = f'left out, {planned.skip}: {planned.shown}'
-                print(f'{document}: {left_out if planned.skip else planned.text}')
+                omission = f'left out, {planned.skip}: {planned.shown}'
+                print(f'{document}: {omission if planned.skip else planned.text}')
 
 
 if __name__ == '__main__':
