@@ -1,4 +1,4 @@
-"""The notebook of the first run: its commands exist, its outputs are those of a whole execution."""
+"""The notebook of the first run: its commands exist, its outputs are those of one execution."""
 
 import json
 import pathlib
@@ -26,12 +26,14 @@ def test_its_commands_name_scripts_configs_and_flags_that_exist():
     assert not [fault for line in lines for fault in test_readme.check_command(line)]
 
 
-def test_it_was_executed_whole_from_the_first_cell_on():
-    assert [cell['execution_count'] for cell in CODE] == list(range(1, len(CODE) + 1))
+def test_its_outputs_are_of_one_whole_execution_or_there_are_none():
+    counts = [cell['execution_count'] for cell in CODE]
+    is_executed = any(counts)
+    assert counts == (list(range(1, len(CODE) + 1)) if is_executed else [None] * len(CODE))
     for cell in CODE:
         assert 'Traceback' not in outputs_of(cell) and '"error"' not in outputs_of(cell)
         if '!python' in ''.join(cell['source']):
-            assert cell['outputs'], cell['source']
+            assert bool(cell['outputs']) == is_executed, cell['source']
 
 
 def test_its_outputs_name_no_machine():
