@@ -1,9 +1,11 @@
 """Items that a stage samples from part by part, each in a file of episodes of its own."""
 
 import bisect
+import collections
 import dataclasses
 import functools
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar
 
@@ -25,6 +27,9 @@ class Part(Generic[T]):
     first: int  # index of items[0] among all items
     path: epath.Path
     guard: epath.Path  # file of the work directory that must still exist
+    stage: str = ''  # name of the stage's folder, for those who watch
+    verdicts: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    """Right and wrong answers of the parts that this process has sampled."""
 
     def write(self, episodes: Sequence[Episode], num_tokens: int) -> None:
         """Writes the part's episodes and the number of tokens that were sampled for them.
@@ -43,6 +48,13 @@ class Part(Generic[T]):
             episode_files.write_episodes(self.path, episodes)
 
         distributed.run_on_first(write)
+        self._show(episodes)
+
+    def _show(self, episodes: Sequence[Episode]) -> None:
+        """Shows the share of right answers, where they are judged, and some of the episodes."""
+        self.verdicts.update(filter(lambda right: right is not None, map(is_right, episodes)))
+        if total := self.verdicts.total():
+            progress.show(right=self.verdicts[True] / total)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,19 +80,29 @@ class Parts(Generic[T]):
         its items and their indices alone. Raises Preempted before a part if the process has been
         asked to stop.
         """
+        verdicts = collections.Counter()
         parts = [
-            Part(self.items[i : i + self.size], i, self._file(i // self.size), self.guard)
+            Part(
+                self.items[i : i + self.size],
+                i,
+                self._file(i // self.size),
+                self.guard,
+                self._stage_name(),
+                verdicts,
+            )
             for i in range(0, len(self.items), self.size)
         ]
         complete = distributed.run_on_first(lambda: [_is_whole(part.path) for part in parts])
         total = len(self.items)
         with progress.progress(total, unit='problems', description=self.description) as bar:
             for number, part in enumerate(parts):
-                if not complete[number]:
+                if complete[number]:
+                    bar.skip(len(part.items))
+                else:
                     if distributed.is_preempted():
                         raise distributed.Preempted(f'{number} of {len(parts)} parts are sampled')
                     yield part
-                bar.advance(len(part.items))
+                    bar.advance(len(part.items))
 
     def read(self) -> tuple['StoredEpisodes', int]:
         """Returns the episodes of all parts, and the tokens that were sampled for them.
@@ -93,6 +115,14 @@ class Parts(Generic[T]):
     @property
     def _folder(self) -> epath.Path:
         return self.path / 'episodes'
+
+    def _stage_name(self) -> str:
+        """Path of the folder below `stages` of the work directory, '' outside of one."""
+        stages = self.guard.parent / 'stages'
+        return os.fspath(self.path.relative_to(stages)) if self._is_below(stages) else ''
+
+    def _is_below(self, stages: epath.Path) -> bool:
+        return os.fspath(self.path).startswith(f'{os.fspath(stages)}/')
 
     def _file(self, number: int) -> epath.Path:
         return self._folder / f'part-{number:05d}.array_record'
@@ -125,6 +155,12 @@ class StoredEpisodes(Sequence[Episode]):
         return isinstance(other, Sequence) and list(self) == list(other)
 
     __hash__ = None
+
+
+def is_right(episode: Episode) -> bool | None:
+    """Returns whether the last answer of an episode is right; None if nobody has judged one."""
+    facts = [turn.facts.correct for turn in episode.turns]
+    return next((right for right in reversed(facts) if right is not None), None)
 
 
 def _count_file(path: epath.Path) -> epath.Path:
