@@ -169,10 +169,10 @@ class Progress:
         """Returns what stands beside a bar, the most important first, cut to the terminal."""
         eta, width = self._eta(), self._console.width
         of_total = '' if self._total is None else f'/{self._total}'
-        left = [] if eta is None else [f'eta {show_seconds(eta)}']
+        rest = [] if eta is None else [f'eta {show_seconds(eta)}']
         title = _cut(' '.join(self._description.split()), max(1, width // 3))
         bar = BAR_WIDTH + 1 if width >= BAR_COLUMNS else 0
-        text = ', '.join([f'{self._done}{of_total}', *left, self._text()])
+        text = ', '.join([f'{self._done}{of_total}', *rest, self._text()])
         return {'title': title, 'text': _cut(text, max(1, width - bar - cells.cell_len(title) - 1))}
 
     def _text(self) -> str:

@@ -6,7 +6,6 @@ All content comes from the files of the stages; sections whose stages have not r
 """
 
 import collections
-import itertools
 import os
 import pathlib
 import string
@@ -15,14 +14,14 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from elenchus.data.files import atomic, episode_files, jsonl
+from elenchus.data.files import atomic, episode_files
 from elenchus.data.text import tokenizer
-from elenchus.data.text.printable import printable, printable_json
+from elenchus.data.text.printable import printable
 from elenchus.train.config import build
 from elenchus.train.metrics import writers
 from elenchus.train.report import html_elements as html
 from elenchus.train.report import html_episodes, html_frontier, html_pairs, html_uptake, plots
-from elenchus.train.report.plots import Stages
+from elenchus.train.report.run_files import Stages, check_workdir, load_stages, metrics_files
 
 TEMPLATE = pathlib.Path(__file__).with_name('template.html')
 NUM_EPISODES = 10  # shown in the report
@@ -79,22 +78,6 @@ def make_page(workdir: epath.Path) -> tuple[str, Stages]:
         'Cost': _cost_by_stage(stages),
     }
     return _page(workdir, sections), evaluations
-
-
-def check_workdir(workdir: epath.Path) -> None:
-    """Raises ValueError if the folder of a run does not exist."""
-    if not workdir.is_dir():
-        raise ValueError(f'--workdir={workdir}: folder not found; nearest: {workdir.parent}')
-
-
-def load_stages(workdir: epath.Path) -> Stages:
-    """Summaries of all stages in order; that of an unfinished stage is empty."""
-    stages = {path.name: {} for path in workdir.glob('stages/*') if path.is_dir()}
-    for path in workdir.glob('stages/*/summary.json'):
-        stages[path.parent.name] = jsonl.read_object(path)
-    if (workdir / 'summary.json').exists():
-        stages |= jsonl.read_object(workdir / 'summary.json').get('stages', {})
-    return dict(sorted(printable_json(stages).items()))
 
 
 # Sections
@@ -284,10 +267,7 @@ def _uncertainty_table(bins: list[dict[str, Any]]) -> str:
 def _training_curves(workdir: epath.Path, stages: Stages) -> str:
     parts = []
     for name in stages:
-        stage = workdir / 'stages' / name
-        # Stages with several fits, such as improve, write metrics in folders of their own.
-        files = (stage.glob(depth + writers.METRICS) for depth in ('', '*/', '*/*/'))
-        for path in sorted(itertools.chain(*files)):
+        for path in metrics_files(workdir / 'stages' / name):
             curves = _load_curves(path)
             if curves:
                 plot = plots.inline_svg(

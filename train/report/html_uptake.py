@@ -3,7 +3,7 @@
 from elenchus.sampling.test_time.uptake import CONDITIONS
 from elenchus.train.report import html_elements as html
 from elenchus.train.report import plots
-from elenchus.train.report.plots import Stages
+from elenchus.train.report.run_files import Stages
 
 EXPLANATION = (
     'Attempts that the critic does not call correct are refined again with other text in the place '

@@ -16,6 +16,7 @@ from matplotlib import figure as figures
 
 from elenchus.data.files import atomic
 from elenchus.sampling.metrics.cost_curves import ORACLE
+from elenchus.train.report.run_files import Stages
 
 INK = '#123456'  # placeholder of the page's text colour; `inline_svg` replaces it
 COLOURS = ('#8a94a6', '#3f86d4', '#e08a2e', '#8c6bd1', '#2f9e77', '#d1587f', '#a08f1c', '#4aa7bd')
@@ -24,8 +25,6 @@ LINES = {'': '-', 'min': '-', 'product': '--', 'last': ':', 'all': '-', 'upper b
 """Variant of an arm (in brackets after its name) -> line style."""
 MAX_POINTS = 400  # of a plotted training curve; more would only make the page large
 
-Stages = dict[str, dict[str, Any]]
-"""Stage -> its summary."""
 Curves = dict[str, list[dict[str, Any]]]
 """Arm -> its points, as in `curves` of the summary of `evaluate`."""
 StudyPanels = dict[str, dict[str, list[list[tuple[float, float]]]]]

@@ -5,7 +5,6 @@ import collections
 import dataclasses
 import functools
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar
 
@@ -14,7 +13,7 @@ from etils import epath
 from elenchus.data.files import atomic, episode_files
 from elenchus.data.records import Episode
 from elenchus.train import distributed
-from elenchus.train.metrics import progress
+from elenchus.train.metrics import progress, tracking
 
 T = TypeVar('T')
 
@@ -27,7 +26,6 @@ class Part(Generic[T]):
     first: int  # index of items[0] among all items
     path: epath.Path
     guard: epath.Path  # file of the work directory that must still exist
-    stage: str = ''  # name of the stage's folder, for those who watch
     verdicts: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     """Right and wrong answers of the parts that this process has sampled."""
 
@@ -55,6 +53,7 @@ class Part(Generic[T]):
         self.verdicts.update(filter(lambda right: right is not None, map(is_right, episodes)))
         if total := self.verdicts.total():
             progress.show(right=self.verdicts[True] / total)
+        tracking.show_episodes(self.path.parent.parent, self.first, episodes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +86,6 @@ class Parts(Generic[T]):
                 i,
                 self._file(i // self.size),
                 self.guard,
-                self._stage_name(),
                 verdicts,
             )
             for i in range(0, len(self.items), self.size)
@@ -115,14 +113,6 @@ class Parts(Generic[T]):
     @property
     def _folder(self) -> epath.Path:
         return self.path / 'episodes'
-
-    def _stage_name(self) -> str:
-        """Path of the folder below `stages` of the work directory, '' outside of one."""
-        stages = self.guard.parent / 'stages'
-        return os.fspath(self.path.relative_to(stages)) if self._is_below(stages) else ''
-
-    def _is_below(self, stages: epath.Path) -> bool:
-        return os.fspath(self.path).startswith(f'{os.fspath(stages)}/')
 
     def _file(self, number: int) -> epath.Path:
         return self._folder / f'part-{number:05d}.array_record'

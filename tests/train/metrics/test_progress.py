@@ -102,7 +102,9 @@ def test_the_status_is_json_whatever_the_figures_are():
 
 
 @pytest.mark.parametrize('width', [20, 40, 59, 60, 80, 99, 100, 200])
-@pytest.mark.parametrize('description', ['actor', 'ein sehr langer Name ' * 4, '汉字' * 30, '👩‍🔬é'])
+@pytest.mark.parametrize(
+    'description', ['actor', 'ein sehr langer Name ' * 4, '汉字' * 30, '👩‍🔬é']
+)
 def test_no_line_is_wider_than_the_terminal(width, description):
     clock = [0.0]
     bar, file = make_progress(clock, terminal=True, width=width, description=description)
