@@ -150,7 +150,10 @@ if __name__ == '__main__':
         signal.signal(number, signal.SIG_IGN)  # pipe is the end here
     pipe = os.fdopen(os.dup(0), encoding='utf-8')
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a library that asks gets no answer
-    with contextlib.suppress(StopIteration):
-        serve(pipe)
-    sys.stdout.flush()
+    try:
+        with contextlib.suppress(StopIteration):
+            serve(pipe)
+    except SystemExit:  # some libraries end their process
+        print('the library ended its process', file=sys.stderr, flush=True)
+        os._exit(1)
     os._exit(0)

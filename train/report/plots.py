@@ -1,24 +1,16 @@
-"""Plots of reports and studies, and their output as inline SVG or PNG."""
+"""Plots of reports and studies; `drawing.py` makes pages and files of them."""
 
-import contextlib
-import html
-import io
 import itertools
-import pathlib
-import re
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib import figure as figures
 
-from elenchus.data.files import atomic
 from elenchus.sampling.metrics.cost_curves import ORACLE
 from elenchus.train.report.run_files import Stages
 
-INK = '#123456'  # placeholder of the page's text colour; `inline_svg` replaces it
 COLOURS = ('#8a94a6', '#3f86d4', '#e08a2e', '#8c6bd1', '#2f9e77', '#d1587f', '#a08f1c', '#4aa7bd')
 MARKERS = 'osD^vPX*'
 LINES = {'': '-', 'min': '-', 'product': '--', 'last': ':', 'all': '-', 'upper bound': '-.'}
@@ -50,7 +42,7 @@ def levels_bars(evaluations: Stages) -> figures.Figure:
         at = np.arange(len(names)) + (i - (len(bars) - 1) / 2) * width
         axes.bar(at, middle, width * 0.92, color=_colour(i), label=arm)
         errors = np.maximum([middle - low, high - middle], 0)
-        axes.errorbar(at, middle, errors, fmt='none', ecolor=INK, elinewidth=0.7)
+        axes.errorbar(at, middle, errors, fmt='none', ecolor=_ink(), elinewidth=0.7)
     axes.set_xticks(range(len(names)), names)
     axes.set(xlabel='level', ylabel='right, %', ylim=(0, 100))
     figure.legend(loc='outside lower center', ncols=4, frameon=False)
@@ -64,7 +56,7 @@ def condition_bars(accuracy: dict[str, dict]) -> figures.Figure:
     colours = [_colour(i) for i in range(len(accuracy))]
     axes.bar(range(len(accuracy)), middle, 0.7, color=colours)
     errors = np.maximum([middle - low, high - middle], 0)
-    axes.errorbar(range(len(accuracy)), middle, errors, fmt='none', ecolor=INK, elinewidth=0.9)
+    axes.errorbar(range(len(accuracy)), middle, errors, fmt='none', ecolor=_ink(), elinewidth=0.9)
     names = [name.replace('_', ' ') for name in accuracy]
     axes.set_xticks(range(len(names)), names, rotation=20, ha='right')
     axes.set(ylabel='right, %', ylim=(0, 100))
@@ -86,7 +78,7 @@ def tokens_points(evaluations: Stages) -> figures.Figure:
             axes.errorbar(
                 tokens, middle, errors, color=_colour(i), marker=marker, capsize=2, ls='none'
             )
-        axes.plot([], [], color=INK, marker=marker, ls='none', label=name)
+        axes.plot([], [], color=_ink(), marker=marker, ls='none', label=name)
     for i, arm in enumerate(arms):
         axes.plot([], [], color=_colour(i), lw=5, label=arm)
     axes.set(xlabel='generated tokens an answer', ylabel='right, %')
@@ -196,7 +188,7 @@ def _draw_frontier(axes: Any, fits: Sequence[dict], *, label: str, line: str) ->
     middle, low, high = np.array([bounds(fit['accuracy']) for fit in fits], float).T * 100
     places = [fit['processed'] for fit in fits]
     errors = np.maximum([middle - low, high - middle], 0)
-    style = {'color': INK, 'ls': line, 'marker': 'o', 'ms': 3, 'lw': 2, 'elinewidth': 0.6}
+    style = {'color': _ink(), 'ls': line, 'marker': 'o', 'ms': 3, 'lw': 2, 'elinewidth': 0.6}
     axes.errorbar(places, middle, errors, label=label, **style)
     before = None
     for fit, *at in zip(fits, places, middle, strict=True):
@@ -212,7 +204,7 @@ def reliability(calibration: dict[str, Any]) -> figures.Figure:
     """Reliability diagram of the critic's scores, and its calibration error by step position."""
     positions = calibration.get('positions', {})
     figure, panels = _panels(1 + bool(positions), columns=2, size=(3.8, 3.2))
-    panels[0].plot([0, 1], [0, 1], color=INK, lw=0.8, ls=':', label='calibrated')
+    panels[0].plot([0, 1], [0, 1], color=_ink(), lw=0.8, ls=':', label='calibrated')
     for i, name in enumerate(('final', 'steps', 'judged')):
         curve = calibration.get(name, {}).get('curve', [])
         if curve:
@@ -281,44 +273,6 @@ def _panels(count: int, *, columns: int, size: tuple[float, float], fixed: bool 
     return figure, list(grid[:count])
 
 
-@contextlib.contextmanager
-def _drawing() -> Iterator[None]:
-    """Sets the style; names that the font lacks, or that are too long, do not warn."""
-    with matplotlib.rc_context(_style(INK)), warnings.catch_warnings():
-        warnings.filterwarnings('ignore', 'Glyph|constrained_layout', UserWarning)
-        yield
-
-
-def _style(ink: str) -> dict[str, Any]:
-    names = ('text.color', 'axes.edgecolor', 'axes.labelcolor', 'axes.titlecolor')
-    colours = dict.fromkeys((*names, 'xtick.color', 'ytick.color', 'grid.color'), ink)
-    sizes = {'font.size': 9, 'axes.titlesize': 10, 'font.family': 'sans-serif'}
-    return (
-        colours
-        | sizes
-        | {'svg.fonttype': 'none', 'svg.hashsalt': 'elenchus', 'text.parse_math': False}
-    )
-
-
-def inline_svg(plot: Callable[[], figures.Figure], caption: str) -> str:
-    """Draws a plot as SVG for a page; it takes the page's text colour, light or dark."""
-    buffer = io.StringIO()
-    with _drawing():
-        plot().savefig(buffer, format='svg', transparent=True, metadata={'Date': None})
-    # Without date and metadata the same data give the same bytes.
-    text = re.sub(r'<metadata>.*?</metadata>', '', buffer.getvalue(), flags=re.DOTALL)
-    drawing = text[text.index('<svg') :].replace(INK, 'currentColor')
-    return f'<figure>{drawing}<figcaption>{html.escape(caption)}</figcaption></figure>'
-
-
-def save_png(plot: Callable[[], figures.Figure], path: pathlib.Path) -> None:
-    """Draws a plot into a PNG file. `plot` is a function, because styles apply while it draws."""
-    buffer = io.BytesIO()
-    with _drawing():
-        plot().savefig(buffer, format='png', dpi=150, facecolor='white')
-    atomic.write_bytes(path, buffer.getvalue())
-
-
 def keys_of(stages: Stages, field: str) -> list[str]:
     """Keys of a field of all summaries, in order of appearance."""
     return list(dict.fromkeys(key for stage in stages.values() for key in stage.get(field, {})))
@@ -343,6 +297,11 @@ def _size(arm: str) -> int:
     """Number of samples in the name of an arm, such as `majority@8`; 0 if it has none."""
     size = arm.partition('@')[2]
     return int(size) if size.isascii() and size.isdigit() else 0
+
+
+def _ink() -> str:
+    """Colour of the text in the style that applies now."""
+    return matplotlib.rcParams['text.color']
 
 
 def _colour(index: int) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from elenchus.data.files.atomic import write_text
 from elenchus.data.text import markdown
 from elenchus.train.config import build
-from elenchus.train.report import plots, study_contrasts
+from elenchus.train.report import drawing, plots, study_contrasts
 from elenchus.train.report.study_contrasts import Contrast, ContrastResult, FigurePath
 from elenchus.train.run.directory import write_json
 
@@ -252,12 +252,13 @@ def write_comparison(
             for contrast, result in zip(tested, contrasts, strict=True)
         ],
         'panels': panels,
+        'labels': labels,
         'summaries': without_questions(runs),
     }
     write_json(workdir / f'{name}.json', results)
     write_text(workdir / f'{name}.md', '\n'.join(lines) + '\n')
     if panels:
-        plots.save_png(lambda: plots.study_panels(panels, labels), workdir / f'{name}.png')
+        drawing.save_png(lambda: plots.study_panels(panels, labels), workdir / f'{name}.png')
     print('\n'.join(lines))
 
 

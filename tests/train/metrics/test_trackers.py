@@ -104,6 +104,7 @@ def run(workdir, settings=SETTINGS, rows=3):
     with tracking.tracked(settings, epath.Path(workdir), config={'seed': 1}, decode=decode):
         board = epath.Path(workdir) / 'tensorboard' / '01-actor'
         with writers.Writer(folder, tensorboard=board, stage='01-actor') as writer:
+            writer.truncate(-1)
             for step in range(rows):
                 writer.write(step, {'loss/total': step / 2, 'loss/nan': math.nan})
         tracking.show_episodes(folder, 5, [EPISODE] * 3, values={'reward': [0.0, 1.0, math.nan]})
@@ -149,10 +150,11 @@ def test_a_library_that_fails_costs_its_rows_only(
     tmp_path, monkeypatch, stand_in, capsys, kind, place
 ):
     monkeypatch.setenv('STAND_IN', f'{kind} {place}')
-    monkeypatch.setattr(trackers, 'CLOSE_S', 0.5)
-    assert run(tmp_path / 'lab') < 5
+    monkeypatch.setattr(trackers, 'CLOSE_S', 0.3 if kind == 'hangs' else 60.0)
+    seconds = run(tmp_path / 'lab')
     errors = capsys.readouterr().err
-    assert errors.count('warning: wandb lacks rows') == (kind != 'exits') or kind == 'exits'
+    assert errors.count('warning: wandb lacks rows') == 1
+    assert kind != 'hangs' or seconds < 10
     assert '\x1b' not in errors and 'Traceback' not in errors
     assert ('no network' in errors) == (kind == 'raises')
 
@@ -167,7 +169,7 @@ def test_rows_are_dropped_when_too_many_wait(tmp_path, monkeypatch, stand_in, ca
     monkeypatch.setenv('STAND_IN', 'hangs init')
     monkeypatch.setattr(trackers, 'CLOSE_S', 0.2)
     monkeypatch.setattr(trackers, 'PENDING_BYTES', 20_000)
-    assert run(tmp_path / 'lab', rows=3000) < 20
+    assert run(tmp_path / 'lab', rows=1000) < 20
     assert capsys.readouterr().err.count('warning: wandb lacks rows') == 1
 
 

@@ -6,8 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import hypothesis
@@ -32,13 +30,6 @@ STATUS = {
     'user': 'ann', 'warnings': [],
 }  # fmt: skip
 STAGES = ['base', 'actor', 'critic']
-HOLDER = """
-import sys, time
-from elenchus.train.run import lock
-with lock.locked(sys.argv[1]):
-    print('locked', flush=True)
-    time.sleep(600)
-"""
 
 
 def write(workdir, **changes):
@@ -118,20 +109,30 @@ def test_the_last_row_of_metrics_is_shown_of_a_run_that_was_killed(tmp_path):
     assert '  last figures: loss 374.9, reward 0.25, step 2999' in lines
 
 
+def hold(workdir, pipe):
+    """The life of a child process: locks a work directory, says so, and sleeps."""
+    with lock.locked(workdir):
+        os.write(pipe, b'locked')
+        time.sleep(600)
+
+
 def test_a_process_that_is_killed_is_seen_at_once(tmp_path):
     write(tmp_path, heartbeat=time.time())
-    paths = os.pathsep.join(sys.path)
-    command = [sys.executable, '-c', HOLDER, str(tmp_path)]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, env=os.environ | {'PYTHONPATH': paths}
-    ) as process:
-        assert process.stdout.readline() == b'locked\n'
-        process.send_signal(signal.SIGSTOP)
-        states = [run_view.read_view(tmp_path, now=time.time()).state for _ in range(3)]
-        assert states == ['running'] * 3 and lock.is_locked(tmp_path)
-        process.kill()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            hold(tmp_path, writer)
+        finally:
+            os._exit(1)
+    assert os.read(reader, 6) == b'locked'
+    os.kill(child, signal.SIGSTOP)
+    states = [run_view.read_view(tmp_path, now=time.time()).state for _ in range(3)]
+    assert states == ['running'] * 3 and lock.is_locked(tmp_path)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
     view = run_view.read_view(epath.Path(tmp_path), now=time.time())
-    assert view.state == 'killed' and view.owner['process'] == process.pid
+    assert view.state == 'killed' and view.owner['process'] == child
     with lock.locked(tmp_path):  # looking has not kept anybody out
         pass
 
@@ -284,7 +285,7 @@ def test_the_status_of_a_run_has_its_figures_and_newest_warnings(tmp_path, monke
         dog._write_status([])
     status = json.loads((tmp_path / 'status.json').read_text())
     assert status['figures'] == {'loss': 0.5} and status['step'] == 2
-    assert len(status['warnings']) == 20 and status['warnings'][-1] == 'warning: number 29 '
+    assert len(status['warnings']) == 20 and status['warnings'][-1] == 'warning: number 29 \\x1b[2J'
     assert run_status.describe(json.dumps(status), '', now=time.time())
 
 
