@@ -90,6 +90,7 @@ class TrackerProcess:
     def close(self, *, failed: bool) -> None:
         """Says how the run ended and waits `CLOSE_S` seconds for the process, then kills it."""
         if self._process is None:
+            self._errors.close()
             return
         end = time.monotonic() + CLOSE_S
         self.send({'failed': failed})

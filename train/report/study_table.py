@@ -80,8 +80,10 @@ def check_panels(comparison: Comparison, stages: Sequence[Sequence[str]]) -> Non
             )
 
 
-def figure_at(value: Any, path: FigurePath) -> Any:
+def figure_at(value: Any, path: FigurePath, *, where: str = 'config.comparison') -> Any:
     """Returns the figure at a path in nested summaries; NaN if it is None (undefined).
+
+    `where` begins the message of an error.
 
     Example:
         >>> summaries = {'evaluate': {'accuracy': {'1': 0.25, '2': 0.75}}}
@@ -92,7 +94,8 @@ def figure_at(value: Any, path: FigurePath) -> Any:
     """
     for i, key in enumerate(path):
         if isinstance(key, tuple):
-            return float(np.mean([figure_at(value, (name, *path[i + 1 :])) for name in key]))
+            rest = path[i + 1 :]
+            return float(np.mean([figure_at(value, (name, *rest), where=where) for name in key]))
         if value is None:
             return float('nan')
         if key == 'last' and i == 0:
@@ -102,8 +105,7 @@ def figure_at(value: Any, path: FigurePath) -> Any:
         except (KeyError, IndexError, TypeError) as error:
             names = list(value) if isinstance(value, Mapping) else []
             raise ValueError(
-                f'config.comparison: no figure at {path[: i + 1]}; '
-                f'nearest: {build.nearest(key, names)!r}'
+                f'{where}: no figure at {path[: i + 1]}; nearest: {build.nearest(key, names)!r}'
             ) from error
     return float('nan') if value is None else value
 

@@ -5,7 +5,6 @@ import math
 import os
 import pathlib
 import signal
-import subprocess
 import sys
 import time
 
@@ -69,15 +68,6 @@ EPISODE = Episode(
         Turn('refinement', (), (7, 8), (-0.5,) * 2, facts=TurnFacts(correct=True)),
     ),
 )  # fmt: skip
-KILLED = '''
-import pathlib, sys, time
-from elenchus.train.metrics import trackers
-process = trackers.TrackerProcess({'library': 'wandb', 'id': 'i', 'name': 'n', 'project': 'p',
-                                   'config': {}, 'folder': ''})
-process.stage('01-actor').write(1, {'loss/total': 0.5})
-print('sent', flush=True)
-time.sleep(600)
-'''  # fmt: skip
 
 
 @pytest.fixture
@@ -179,6 +169,17 @@ def test_a_python_that_cannot_be_started_costs_rows_only(tmp_path, monkeypatch, 
     assert capsys.readouterr().err.count('warning: wandb lacks rows') == 1
 
 
+def show_and_sleep(pipe):
+    """The life of a run that is killed: it shows a row."""
+    first = {'id': 'i', 'name': 'n', 'project': 'p', 'config': {}, 'folder': ''}
+    process = trackers.TrackerProcess({'library': 'wandb'} | first)
+    process.stage('01-actor').write(1, {'loss/total': 0.5})
+    while process._pending:
+        time.sleep(0.01)
+    os.write(pipe, b'sent')
+    time.sleep(600)
+
+
 def test_a_run_that_fails_or_is_killed_is_marked_as_failed(tmp_path, stand_in):
     with (
         pytest.raises(ValueError, match='wrong'),
@@ -186,12 +187,16 @@ def test_a_run_that_fails_or_is_killed_is_marked_as_failed(tmp_path, stand_in):
     ):
         raise ValueError('wrong')
     assert stand_in()[-1] == {'finish': 1}
-    paths = os.pathsep.join(sys.path)
-    command = [sys.executable, '-c', KILLED]
-    environment = os.environ | {'PYTHONPATH': paths}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
-        assert process.stdout.readline() == b'sent\n'
-        process.send_signal(signal.SIGKILL)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            show_and_sleep(writer)
+        finally:
+            os._exit(1)
+    assert os.read(reader, 4) == b'sent'
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
     end = time.monotonic() + 20
     while sum('finish' in call for call in stand_in()) < 2 and time.monotonic() < end:
         time.sleep(0.05)
