@@ -20,6 +20,7 @@ from elenchus.train.metrics import progress, writers
 from elenchus.train.report import run_files, run_screen, run_view
 from elenchus.train.run import lock
 from tests.scripts.test_terminal import ACTS, PAYLOADS
+from tests.support import lock_holder
 
 NOW = 1000.0
 STATUS = {
@@ -109,30 +110,15 @@ def test_the_last_row_of_metrics_is_shown_of_a_run_that_was_killed(tmp_path):
     assert '  last figures: loss 374.9, reward 0.25, step 2999' in lines
 
 
-def hold(workdir, pipe):
-    """The life of a child process: locks a work directory, says so, and sleeps."""
-    with lock.locked(workdir):
-        os.write(pipe, b'locked')
-        time.sleep(600)
-
-
 def test_a_process_that_is_killed_is_seen_at_once(tmp_path):
     write(tmp_path, heartbeat=time.time())
-    reader, writer = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            hold(tmp_path, writer)
-        finally:
-            os._exit(1)
-    assert os.read(reader, 6) == b'locked'
-    os.kill(child, signal.SIGSTOP)
-    states = [run_view.read_view(tmp_path, now=time.time()).state for _ in range(3)]
-    assert states == ['running'] * 3 and lock.is_locked(tmp_path)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    with lock_holder.start(tmp_path) as process:
+        process.send_signal(signal.SIGSTOP)
+        states = [run_view.read_view(tmp_path, now=time.time()).state for _ in range(3)]
+        assert states == ['running'] * 3 and lock.is_locked(tmp_path)
+        process.kill()
     view = run_view.read_view(epath.Path(tmp_path), now=time.time())
-    assert view.state == 'killed' and view.owner['process'] == child
+    assert view.state == 'killed' and view.owner['process'] == process.pid
     with lock.locked(tmp_path):  # looking has not kept anybody out
         pass
 

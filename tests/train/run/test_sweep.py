@@ -17,9 +17,10 @@ from elenchus.configs import lab
 from elenchus.train.metrics import progress
 from elenchus.train.preemption import Preempted
 from elenchus.train.report import sweep_table
-from elenchus.train.run import lock, sweep, sweep_points, sweep_runner
+from elenchus.train.run import sweep, sweep_points, sweep_runner
 from elenchus.train.run.sweep_runner import Task
 from tests.scripts.test_terminal import ACTS, PAYLOADS
+from tests.support import lock_holder
 
 RUN = """
 import json, os, pathlib, sys, time
@@ -286,19 +287,9 @@ def test_a_request_to_stop_reaches_the_runs_and_nothing_new_starts(tmp_path):
 def test_a_run_that_a_killed_sweep_left_alone_is_waited_for(tmp_path):
     """It has its lock; when it ends without being complete, it is started again."""
     one = task(tmp_path, 'a')
-    reader, writer = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            with lock.locked(one.folder):
-                os.write(writer, b'locked')
-                time.sleep(0.7)
-        finally:
-            os._exit(0)
-    assert os.read(reader, 6) == b'locked'
-    assert sweep_runner.run_all([one], jobs=1, logs=tmp_path / 'logs') == {}
+    with lock_holder.start(one.folder, seconds=0.7):
+        assert sweep_runner.run_all([one], jobs=1, logs=tmp_path / 'logs') == {}
     assert starts(tmp_path, 'a') == 1 and one.is_complete()
-    os.waitpid(child, 0)
 
 
 def test_the_display_counts_what_was_complete_before(tmp_path, monkeypatch, capsys):
