@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from etils import epath
 
 from elenchus.data.files import atomic, jsonl
-from elenchus.train.report import charts, drawing, plots, run_files
+from elenchus.train.report import charts, drawing, episode_charts, plots, run_files
 from elenchus.train.report.charts import Chart
 from elenchus.train.report.csv_tables import write_csv
 
@@ -31,7 +31,11 @@ def write_plots(workdir: epath.Path, out: epath.Path) -> list[str]:
     if out.is_file():
         raise ValueError(f'--out={out} is a file; use a folder')
     names: list[str] = []
-    for chart in [*charts.charts_of(workdir), *studies_of(workdir)]:
+    for chart in [
+        *charts.charts_of(workdir),
+        *episode_charts.charts_of(workdir),
+        *studies_of(workdir),
+    ]:
         name = _unused(plain_name(chart.name), names)
         names.append(name)
         path = os.fspath(out / name)

@@ -10,7 +10,15 @@ import pytest
 from etils import epath
 
 from elenchus.data.text import tokenizer
-from elenchus.train.report import charts, csv_tables, drawing, html_page, plot_files, plots
+from elenchus.train.report import (
+    charts,
+    csv_tables,
+    drawing,
+    episode_charts,
+    html_page,
+    plot_files,
+    plots,
+)
 from tests.scripts import test_report
 from tests.scripts.test_report_security import PAYLOADS, evil_stages
 from tests.scripts.test_terminal import ACTS
@@ -34,7 +42,9 @@ def workdir(tmp_path_factory):
     (folder / 'summary.json').unlink()
     for name in ('stages/00-base/round-1', 'stages/00-base/Round-1'):
         (folder / name).mkdir()
-        (folder / name / 'metrics.jsonl').write_text('{"step": 1, "loss/total": 0.5}\n')
+        (folder / name / 'metrics.jsonl').write_text(
+            '{"step": 1, "loss/total": 0.5, "grads/norm": 200.0}\n'
+        )
     return folder
 
 
@@ -56,7 +66,8 @@ def test_every_chart_of_the_page_is_a_file_in_three_forms(workdir, out):
     }
     assert names == [
         'accuracy-against-tokens', 'accuracy-by-level', 'calibration-05-evaluate',
-        'cost-05-evaluate', 'frontier-05-evaluate', 'training-00-base',
+        'cost-05-evaluate', 'episodes-change', 'episodes-verdicts', 'frontier-05-evaluate',
+        'health-00-base-Round-1', 'health-00-base-round-1-2', 'training-00-base',
         'training-00-base-Round-1', 'training-00-base-round-1-2', 'uptake-05-evaluate',
     ]  # fmt: skip
 
@@ -100,6 +111,28 @@ def test_the_numbers_beside_a_chart_are_those_in_it(out):
         ('1', '0.123', ''),
         ('2', '0.123', ''),
     ]
+
+
+def test_the_charts_of_all_episodes_count_them(out):
+    rows = rows_of(out / 'episodes-change.csv')
+    assert {r['kind']: r['episodes'] for r in rows} == {
+        'c2c': '7', 'c2i': '13', 'i2c': '7', 'i2i': '13'
+    }  # fmt: skip
+    rows = rows_of(out / 'episodes-verdicts.csv')
+    counts = {r['kind']: r['episodes'] for r in rows if r['episodes'] != '0'}
+    assert counts == {'right, called correct': '20', 'wrong, called correct': '20'}
+    (row,) = rows_of(out / 'health-00-base-Round-1.csv')
+    assert row == {
+        'metric': 'grads/norm', 'step': '1', 'value': '200.0', 'low': '0.0', 'high': '100.0'
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize('values', [[0.0, 1.0, 1.0], [0.5, 0.5], [-3.0]])
+def test_rewards_have_one_scale(values):
+    chart = episode_charts.rewards({'07-reinforce actor 1': values, 'later': [1.0]})
+    first, second = chart.draw().axes
+    assert first.get_xlim() == second.get_xlim() and len(chart.rows) == len(values) + 1
+    assert sum(bar.get_height() for bar in first.patches) == len(values)
 
 
 def test_all_are_black_on_white_at_300_dots_an_inch(out):
