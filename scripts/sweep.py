@@ -89,10 +89,26 @@ def read_sweep(values: flags.FlagValues) -> Sweep:
         ),
         workdir=epath.Path(values.workdir),
         points=tuple(sweep_points.make_points(changes)),
-        seeds=tuple(map(int, values.seeds)),
+        seeds=read_seeds(values.seeds),
         shared=tuple(values.shared),
-        launcher=tuple(shlex.split(values.launcher)),
+        launcher=read_words(values.launcher),
     )
+
+
+def read_seeds(texts: list[str]) -> tuple[int, ...]:
+    """Returns seeds. Raises ValueError for one that is no whole number of at least 0."""
+    for text in texts:
+        if not (text.isascii() and text.isdecimal()):
+            raise ValueError(f'--seeds={",".join(texts)}: {text!r} is no whole number; such as 0,1')
+    return tuple(map(int, texts))
+
+
+def read_words(launcher: str) -> tuple[str, ...]:
+    """Returns the words of a command. Raises ValueError for a quote that does not end."""
+    try:
+        return tuple(shlex.split(launcher))
+    except ValueError as error:
+        raise ValueError(f'--launcher={launcher!r}: {error}; quote it as for a shell') from None
 
 
 if __name__ == '__main__':

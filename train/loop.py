@@ -101,8 +101,7 @@ def train_loop(
     # Later rows are of steps that were lost with the killed process and are repeated now.
     writer.truncate(done if done else -1)
     guard = FiniteGuard(folder, loop.nonfinite)
-    rows, speed = writers.Delayed(writer), TrainingSpeed(flops_per_token)
-    reporter = LoopReporter(rows, guard, watch, speed, shown={})
+    reporter = LoopReporter(writers.Delayed(writer), guard, watch, TrainingSpeed(flops_per_token))
     saver = LoopSaver(checkpointer, reporter, folder, cursor, description)
     bar = progress.progress(num_steps, unit='steps', description=description)
     with checkpointer, bar, profiling.StepTrace(writer.name) as trace:
@@ -120,7 +119,7 @@ def train_loop(
                 saver.save(step, state)
                 if preempted:
                     saver.leave(step)
-            bar.advance(1, **reporter.shown, **speeds)
+            bar.advance(1, **speeds)
             trace.tick()
         last_row = reporter.flush()
     saver.close()
@@ -163,7 +162,6 @@ class LoopReporter(NamedTuple):
     guard: FiniteGuard
     watch: Callable[[int, dict[str, float]], None]
     speed: TrainingSpeed
-    shown: dict[str, float]  # by progress, of the newest row
 
     def push(self, step: int, updates: Updates, *, row: dict | None) -> dict[str, float]:
         """Takes a step's updates and its row of metrics; None if the step is not logged.
@@ -188,7 +186,7 @@ class LoopReporter(NamedTuple):
         if row is None:
             return {}
         self.watch(*row)
-        self.shown.update(progress.figures_of(row[1]))
+        progress.show(**progress.figures_of(row[1]))
         return row[1]
 
 

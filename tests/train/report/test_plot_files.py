@@ -101,7 +101,7 @@ def test_the_numbers_beside_a_chart_are_those_in_it(out):
     rows = rows_of(out / 'training-00-base.csv')
     assert [r['metric'] for r in rows] == ['loss/actor'] * 900 + ['reward/mean'] * 900
     assert float(rows[899]['value']) == 3 / 900  # every row, not only what is drawn
-    best = [r for r in rows_of(out / 'frontier-05-evaluate.csv') if r['arm'].startswith('best')]
+    best = [r for r in rows_of(out / 'frontier-05-evaluate.csv') if r['arm'].startswith('best: ')]
     assert {r['arm'] for r in best} == {'best: one choice', 'best: by level', 'best: level 1'}
     assert rows_of(out / 'uptake-05-evaluate.csv')[0] == {
         'condition': 'own', 'right': '0.5', 'low': '0.4', 'high': '0.6'
