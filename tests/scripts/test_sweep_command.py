@@ -1,4 +1,4 @@
-"""The command lines of sweep, watch and plots: one line for each mistake, and --help that teaches."""
+"""The command lines of sweep, watch and plots: a line for a mistake, and --help that teaches."""
 
 import os
 import pathlib

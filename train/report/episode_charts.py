@@ -37,12 +37,11 @@ def charts_of(workdir: epath.Path) -> Iterator[Chart]:
     """Yields the charts of all episodes, and one of health for each stage with such metrics."""
     tally = count(workdir)
     if tally.changes:
-        yield stacked(
-            'change', tally.changes, rows.TRANSITIONS, 'Attempt, then answer: c right, i wrong.'
-        )
+        caption = 'Attempt, then answer: c right, i wrong.'
+        yield stacked('change', tally.changes, rows.TRANSITIONS, caption=caption)
     if tally.verdicts:
         caption = 'Attempts by truth and verdict of the critic.'
-        yield stacked('verdicts', tally.verdicts, VERDICTS, caption)
+        yield stacked('verdicts', tally.verdicts, VERDICTS, caption=caption)
     if tally.rewards:
         yield rewards(tally.rewards)
     series = collections.defaultdict(list)
@@ -79,7 +78,7 @@ def label_of(source: sources.Source) -> str:
     return printable(' '.join(parts))
 
 
-def stacked(name: str, counts: Counts, kinds: Sequence[str], caption: str) -> Chart:
+def stacked(name: str, counts: Counts, kinds: Sequence[str], *, caption: str) -> Chart:
     """Shares of the kinds of episodes, a bar for each source."""
     table = [
         (label, kind, counter[kind], counter[kind] / counter.total())

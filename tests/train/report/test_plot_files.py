@@ -74,7 +74,7 @@ def test_every_chart_of_the_page_is_a_file_in_three_forms(workdir, out):
 
 def test_the_page_draws_the_same_charts(workdir):
     stages = html_page.load_stages(workdir)
-    made = list(charts.charts_of(workdir))
+    known = list(charts.charts_of(workdir))
     for name in ('01-none', '05-evaluate'):
         stages[name] = stages.get(name, {})
     stages['05-evaluate'].pop('uptake')  # whose table has more figures than this run
@@ -85,7 +85,7 @@ def test_the_page_draws_the_same_charts(workdir):
         html_page._accuracy_by_tokens(evaluations),
         html_page.html_frontier.frontier_section(evaluations),
     ])  # fmt: skip
-    drawn = [chart for chart in made if not chart.name.startswith('uptake')]
+    drawn = [chart for chart in known if not chart.name.startswith('uptake')]
     assert page.count('<figure>') == len(drawn)
     for chart in drawn:
         assert html_page.html.escape(chart.caption) in page

@@ -235,7 +235,7 @@ def test_a_run_is_shown_until_it_ends(tmp_path, monkeypatch, end, code, is_termi
         assert 'running, 1 of 3 stages, 01-actor, actor 1/140 steps' in lines[0]
 
 
-def test_following_ends_with_the_run_and_waits_for_one_that_has_not_begun(tmp_path):
+def test_following_waits_for_a_run_and_ends_with_it(tmp_path):
     steps = iter([{}, {'step': 13}, {'state': 'done'}])
     stream = io.StringIO()
     assert run_screen.follow(

@@ -284,7 +284,7 @@ def test_a_request_to_stop_reaches_the_runs_and_nothing_new_starts(tmp_path):
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_run_that_a_killed_sweep_left_alone_is_waited_for(tmp_path):
+def test_a_run_that_outlives_its_sweep_is_waited_for(tmp_path):
     """It has its lock; when it ends without being complete, it is started again."""
     one = task(tmp_path, 'a')
     with lock_holder.start(one.folder, seconds=0.7):
@@ -318,7 +318,7 @@ def summaries(value):
         ('evaluate.accuracy.refined.1', 0.5),
     ],
 )
-def test_a_figure_is_found_by_its_path(path, figure):
+def test_a_figure_has_a_path(path, figure):
     assert sweep_table.figure_of(summaries(0.5), sweep_table.path_of(path)) == pytest.approx(figure)
 
 
