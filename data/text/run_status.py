@@ -42,6 +42,8 @@ def _describe_run(seen: dict, now: float) -> str:
         total = f' of {seen["steps"]}' if seen.get('steps') else ''
         texts.append(f'{seen["description"]} {seen["step"]}{total} {seen["unit"]}')
         texts.append(f'{seen["rate"]:g}/s')
+        if seen.get('eta_s') is not None:
+            texts.append(f'{seen["eta_s"]:.0f} s to go')
     if goes_on:
         texts.append(f'last progress {seen["idle_s"] + age:.0f} s ago')
     texts.append(f'last sign of life {age:.0f} s ago')

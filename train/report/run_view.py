@@ -112,11 +112,11 @@ def state_of(status: Mapping[str, Any], *, locked: bool | None, complete: bool, 
     said, beat = status.get('state'), _number(status.get('heartbeat'))
     if said is None:
         return 'opening' if locked else 'done' if complete else 'unknown'
+    is_old = beat is None or now - beat > run_status.DEAD_S
     if said not in run_status.GOES_ON:
-        return 'opening' if locked else str(said)  # locked: it has been started again
+        return 'opening' if locked and is_old else str(said)  # it has been started again
     if locked is False:
         return 'killed'
-    is_old = beat is None or now - beat > run_status.DEAD_S
     return 'silent' if is_old else str(said)
 
 

@@ -72,6 +72,7 @@ def texts(workdir, now=NOW):
         ({'state': 'done', 'heartbeat': 0.0}, False, True, 'done'),
         ({'state': 'failed', 'heartbeat': 0.0}, None, False, 'failed'),
         ({'state': 'preempted', 'heartbeat': 0.0}, True, False, 'opening'),  # started again
+        ({'state': 'done', 'heartbeat': NOW - 1}, True, True, 'done'),  # about to leave
     ],
 )
 def test_the_state_of_a_run(status, locked, complete, state):
@@ -235,13 +236,26 @@ def test_a_run_is_shown_until_it_ends(tmp_path, monkeypatch, end, code, is_termi
         assert 'running, 1 of 3 stages, 01-actor, actor 1/140 steps' in lines[0]
 
 
-def test_following_waits_for_a_run_and_ends_with_it(tmp_path):
-    steps = iter([{}, {'step': 13}, {'state': 'done'}])
-    stream = io.StringIO()
-    assert run_screen.follow(
-        epath.Path(tmp_path), stream, wait=lambda _: write(tmp_path, **next(steps))
-    ) in (0, 1)
-    assert 'not begun' in stream.getvalue()
+def test_following_waits_for_a_run_and_ends_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_screen, 'LINE_S', 0.0)
+    stream, run = io.StringIO(), contextlib.ExitStack()
+
+    def live():
+        """The life of a run, between two looks at it."""
+        run.enter_context(lock.locked(tmp_path))
+        write(tmp_path, heartbeat=time.time())
+        yield
+        write(tmp_path, heartbeat=time.time(), step=13)
+        yield
+        write(tmp_path, heartbeat=time.time(), state='done')
+        yield
+
+    life = live()
+    code = run_screen.follow(epath.Path(tmp_path), stream, wait=lambda _: next(life))
+    run.close()
+    assert code == 0 and next(life, 'over') == 'over'
+    states = [line.split(': ')[1].partition(',')[0] for line in stream.getvalue().splitlines()]
+    assert states == ['not begun', 'running', 'running', 'done']
 
 
 def test_a_run_in_a_bucket_is_seen_by_its_status_alone():
