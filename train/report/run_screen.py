@@ -108,7 +108,7 @@ def progress_text(progress: Mapping[str, Any]) -> str:
     parts = []
     if progress.get('unit'):
         total = f'/{progress["steps"]}' if progress.get('steps') else ''
-        parts.append(f'{progress.get("description", "")} {progress.get("step")}{total} '
+        parts.append(f'{progress.get("description", "")} {progress.get("step", "?")}{total} '
                      f'{progress["unit"]}'.strip())  # fmt: skip
         if progress.get('rate'):
             parts.append(f'{progress["rate"]:.3g} {progress["unit"]}/s')

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -213,11 +214,13 @@ def _last_figures(stage: epath.Path, notes: list[str]) -> dict[str, float]:
 
 def _progress(status: Mapping[str, Any], figures: Mapping[str, float]) -> dict[str, Any]:
     """What the run shows of its progress; figures of its newest row where it shows none."""
-    names = ('description', 'step', 'steps', 'unit', 'rate', 'eta_s')
     own = status.get('figures')
     newest = {n: v for n, v in figures.items() if n != 'step'}
     shown = newest | (own if isinstance(own, dict) else {})
-    return {n: printable_json(status.get(n)) for n in names if n in status} | {'figures': shown}
+    texts = {n: v for n in ('description', 'unit') if isinstance(v := status.get(n), str)}
+    names = ('step', 'steps', 'rate', 'eta_s')
+    numbers = {n: v for n in names if (v := _number(status.get(n))) is not None}
+    return texts | numbers | {'figures': shown}
 
 
 def _owner(status: Mapping[str, Any], owner: Mapping[str, Any]) -> dict[str, Any]:
@@ -255,7 +258,9 @@ def _read(path: epath.Path, notes: list[str]) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float | None:
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    """Returns a finite number that is not of another type; None of anything else."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if is_number and abs(value) <= sys.float_info.max else None
 
 
 def _list(value: Any) -> list[Any]:
