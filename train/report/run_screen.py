@@ -62,11 +62,12 @@ def describe(view: RunView) -> list[Line]:
     if view.where and not view.has_ended:
         lines.append(('dim', f'at {view.where}'))
     if view.warnings:
-        lines.append(('yellow', f'{len(view.warnings)} warnings, the last ones:'))
+        count = len(view.warnings)
+        lines.append(('yellow', f'{count} warning{"s" * (count != 1)}, newest last:'))
         lines += [('yellow', f'  {text}') for text in view.warnings[-MAX_WARNINGS:]]
     if view.times:
         lines.append(('dim', f'time: {view.times}'))
-    return [(style, printable(text)) for style, text in lines]
+    return [(style, _one_line(text)) for style, text in lines]
 
 
 def head_line(view: RunView) -> str:
@@ -100,7 +101,7 @@ def compact_line(view: RunView) -> str:
         parts.append(text)
     elif view.stages and view.stages[-1].state == 'done':
         parts.append(_stage_text(view.stages[-1]))
-    return printable(', '.join(part for part in parts if part))
+    return _one_line(', '.join(part for part in parts if part))
 
 
 def progress_text(progress: Mapping[str, Any]) -> str:
@@ -117,6 +118,10 @@ def progress_text(progress: Mapping[str, Any]) -> str:
     if figures := progress.get('figures'):
         parts.append(_figures(figures))
     return ', '.join(parts)
+
+
+def _one_line(text: str) -> str:
+    return printable(text).replace('\n', ' ').replace('\t', ' ')
 
 
 def _stage_text(stage: StageView) -> str:

@@ -91,7 +91,7 @@ def test_a_run_that_goes_on(tmp_path):
         '  running 01-actor   actor 12/140 steps, 0.8 steps/s, eta 2 min 40 s, loss 0.52',
         '  waiting 02-critic',
         'at train/loop.py:9 fit',
-        '1 warnings, the last ones:',
+        '1 warning, newest last:',
         '  warning: step 3: loss/ratio=2 is not in [0.8, 1.25]',
         'time: 896 s over 1 start, goodput 6.7%: steps 6.7%, other 4.5%',
     ]
