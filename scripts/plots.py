@@ -9,7 +9,17 @@ PNG. The CSV has the numbers in the chart; shares are in [0, 1], and a cell that
 known. The same run gives the same bytes.
 """
 
+import sys
+
 from absl import app, flags
+
+from elenchus.train.config.script_flags import answer_help
+
+if __name__ == '__main__':  # the imports below take seconds
+    WORKDIR = flags.DEFINE_string('workdir', None, 'The same as WORKDIR without a flag.')
+    OUT = flags.DEFINE_string('out', None, 'Folder of the files; default: WORKDIR/plots.')
+    answer_help(sys.argv)
+
 from etils import epath
 
 from elenchus.train.config import cli
@@ -29,7 +39,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == '__main__':
-    WORKDIR = flags.DEFINE_string('workdir', None, 'The same as WORKDIR without a flag.')
-    OUT = flags.DEFINE_string('out', None, 'Folder of the files; default: WORKDIR/plots.')
     with cli.one_line_errors():
         app.run(main, flags_parser=cli.parse_flags)

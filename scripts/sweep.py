@@ -23,15 +23,32 @@ Stopped or killed, the same command goes on; the result is the same. More values
 may be added: what is complete stays. A point that fails is one line, and the others go on.
 """
 
-from elenchus.train.early_signals import end_at_signals
-
-if __name__ == '__main__':  # the imports below take seconds
-    end_at_signals()
-
 import shlex
 import sys
 
 from absl import app, flags
+
+from elenchus.train.config.script_flags import answer_help, define_flags
+from elenchus.train.early_signals import end_at_signals
+
+if __name__ == '__main__':  # the imports below take seconds
+    end_at_signals()
+    define_flags()
+    flags.DEFINE_multi_string('vary', [], 'FIELD=VALUE,VALUE,... or a range; once a field.')
+    flags.DEFINE_string('points', '', 'File of points: a JSON object of changes a line.')
+    flags.DEFINE_integer('random', 0, 'Number of random points.', lower_bound=0)
+    flags.DEFINE_integer('random_seed', 0, 'Of the random points.')
+    flags.DEFINE_list('seeds', ['0'], 'Seeds of each point: of training, noise and problems.')
+    flags.DEFINE_list('shared', [], 'First stages, which all points of a seed share: run once.')
+    flags.DEFINE_string(
+        'rank', '', 'Path of the figure to rank by, such as STAGE.accuracy.ARM.all.'
+    )
+    flags.DEFINE_bool('ascending', False, 'The least figure is best.')
+    flags.DEFINE_integer('jobs', 1, 'Runs at a time.', lower_bound=1)
+    flags.DEFINE_enum('action', 'run', ['run', 'print', 'table'], 'What is done with the points.')
+    flags.DEFINE_string('launcher', '', 'Command that runs a point on other machines.')
+    answer_help(sys.argv)
+
 from etils import epath
 from ml_collections.config_flags import config_flags
 
@@ -112,19 +129,5 @@ def read_words(launcher: str) -> tuple[str, ...]:
 
 
 if __name__ == '__main__':
-    cli.define_flags()
-    flags.DEFINE_multi_string('vary', [], 'FIELD=VALUE,VALUE,... or a range; once a field.')
-    flags.DEFINE_string('points', '', 'File of points: a JSON object of changes a line.')
-    flags.DEFINE_integer('random', 0, 'Number of random points.', lower_bound=0)
-    flags.DEFINE_integer('random_seed', 0, 'Of the random points.')
-    flags.DEFINE_list('seeds', ['0'], 'Seeds of each point: of training, noise and problems.')
-    flags.DEFINE_list('shared', [], 'First stages, which all points of a seed share: run once.')
-    flags.DEFINE_string(
-        'rank', '', 'Path of the figure to rank by, such as STAGE.accuracy.ARM.all.'
-    )
-    flags.DEFINE_bool('ascending', False, 'The least figure is best.')
-    flags.DEFINE_integer('jobs', 1, 'Runs at a time.', lower_bound=1)
-    flags.DEFINE_enum('action', 'run', ['run', 'print', 'table'], 'What is done with the points.')
-    flags.DEFINE_string('launcher', '', 'Command that runs a point on other machines.')
     with cli.one_line_errors():
         app.run(main, flags_parser=cli.parse_flags)

@@ -15,6 +15,14 @@ changed, every ten seconds at most.
 import sys
 
 from absl import app, flags
+
+from elenchus.train.config.script_flags import answer_help
+
+if __name__ == '__main__':  # the imports below take seconds
+    WORKDIR = flags.DEFINE_string('workdir', None, 'The same as WORKDIR without a flag.')
+    ONCE = flags.DEFINE_bool('once', False, 'Print the run as it is now, and exit.')
+    answer_help(sys.argv)
+
 from etils import epath
 
 from elenchus.train.config import cli
@@ -42,7 +50,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == '__main__':
-    WORKDIR = flags.DEFINE_string('workdir', None, 'The same as WORKDIR without a flag.')
-    ONCE = flags.DEFINE_bool('once', False, 'Print the run as it is now, and exit.')
     with cli.one_line_errors():
         app.run(main, flags_parser=cli.parse_flags)
