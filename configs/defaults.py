@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from elenchus.configs import derive
 from elenchus.configs.sections import (
     REINFORCE,
+    TRACKING,
     api,
     fit,
     lora,
@@ -326,6 +327,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'sampling': SAMPLING,
             'train': TRAIN,
             'watchdog': WATCHDOG,
+            'tracking': TRACKING,
             'base': BASE,
             'actor': ACTOR,
             'critique': CRITIQUE,

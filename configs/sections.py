@@ -5,6 +5,11 @@ configs/defaults.py builds the whole tree of them; it has the first comment on h
 
 from ml_collections import config_dict
 
+TRACKING = {  # where metrics and episodes are shown beside TensorBoard
+    'libraries': (),  # 'wandb', 'trackio'; each needs the extra of its name
+    'project': 'elenchus',  # project there
+}
+
 
 def optimizer(learning_rate: float = 0.001, **changes) -> dict:
     """Muon for matrices with AdamW for the rest, or AdamW for all."""

@@ -38,6 +38,7 @@ from elenchus.train.config.prefer_settings import AverageSettings, PreferSetting
 from elenchus.train.config.sampling_settings import SamplingSettings
 from elenchus.train.config.stage_names import StageName, StartName
 from elenchus.train.loop import LoopSettings
+from elenchus.train.metrics.tracking import TrackingSettings
 from elenchus.train.response_weights import WEIGHTINGS
 from elenchus.train.rl.settings import Player, ReinforceSettings
 from elenchus.train.sft import FitSettings
@@ -228,6 +229,7 @@ class RunSettings:
     sampling: SamplingSettings
     train: LoopSettings
     watchdog: WatchdogSettings
+    tracking: TrackingSettings
     base: BaseSettings
     actor: ActorSettings
     critique: CritiqueSettings
