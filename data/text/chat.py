@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from elenchus.data import records
-from elenchus.data.records import PLAYER_OF_ROLE, Step, Turn
-from elenchus.data.text import chat_templates, message_ids, prompted_chat, thoughts
+from elenchus.data.records import PLAYER_OF_ROLE, Step, ToolTurn, Turn
+from elenchus.data.text import chat_templates, message_ids, prompted_chat, thoughts, tool_turns
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.data.text.message_ids import Ids
 from elenchus.data.text.prompts import Prompts
@@ -100,19 +100,23 @@ class Chat:
             text = self.template.trimmed(side, text)
         return self._turn(role, (*self.tokenizer.encode(text), *self._ending), ())
 
-    def sampled_turn(self, role: str, tokens: Sequence[int], logprobs: Sequence[float]) -> Turn:
+    def sampled_turn(
+        self,
+        role: str,
+        tokens: Sequence[int],
+        logprobs: Sequence[float],
+        *,
+        tools: Sequence[ToolTurn] = (),
+    ) -> Turn:
         """Returns a turn of sampled ids, unchanged; without end token if sampling was cut off.
 
         Ids are never re-encoded from text: other ids would not have the sampler's probabilities.
-        Raises ValueError if the end token is not the last one.
+        Raises ValueError if the end token is not the last one, nor before a turn of a tool.
         """
         tokens = tuple(int(token) for token in tokens)
-        if self.end_id in tokens[:-1]:
-            at = tokens.index(self.end_id)
-            raise ValueError(
-                f'end token at index {at} of {len(tokens)} sampled tokens; cut the turn there'
-            )
-        return self._turn(role, tokens, tuple(float(logprob) for logprob in logprobs))
+        tool_turns.check_end(tokens, self.end_id, tools)
+        turn = self._turn(role, tokens, tuple(float(logprob) for logprob in logprobs))
+        return dataclasses.replace(turn, tools=tuple(tools)) if tools else turn
 
     def render(self, turns: Sequence[Turn], role: str) -> list[RenderedTurn]:
         """Returns the turns as the player that writes `role` reads them.
@@ -189,7 +193,7 @@ class Chat:
 
     def is_finished(self, turn: Turn) -> bool:
         """Returns True if a turn ends with the end token."""
-        return turn.tokens[-1:] == (self.end_id,)
+        return turn.ends_with(self.end_id)
 
     def example(
         self,
@@ -305,10 +309,11 @@ class Chat:
 
     def text_ids(self, turn: Turn) -> tuple[int, ...]:
         """Returns a turn's tokens without the ending, of which a sample may have only the last."""
-        if not self.is_finished(turn):
-            return turn.tokens
-        complete = turn.tokens[-len(self._ending) :] == self._ending
-        return turn.tokens[: -len(self._ending) if complete else -1]
+        tokens = turn.tokens
+        if self.is_finished(turn):
+            complete = tokens[-len(self._ending) :] == self._ending
+            tokens = tokens[: -len(self._ending) if complete else -1]
+        return tool_turns.quoted_ids(tokens, turn.tools, self.tokenizer)
 
     @functools.cached_property
     def _ending(self) -> tuple[int, ...]:

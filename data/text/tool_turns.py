@@ -1,0 +1,51 @@
+"""Turns of tools inside a player's turn: their ids, where a turn may end, where it may be cut."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from elenchus.data.records import ToolTurn, Turn
+from elenchus.data.text import tokenizer as tokenizers
+from elenchus.data.text.message_ids import Ids
+
+if TYPE_CHECKING:
+    from elenchus.data.text.chat import Chat
+
+
+def check_end(tokens: Ids, end_id: int, tools: Sequence[ToolTurn]) -> None:
+    """Raises ValueError if an end token is neither the last token nor of a tool's turn.
+
+    Under a template's own form a call ends a message, with the end token before the tool's turn.
+    """
+    if end_id not in tokens[:-1]:
+        return
+    allowed = {i for tool in tools for i in range(tool.start - 1, tool.end)}
+    for at, token in enumerate(tokens[:-1]):
+        if token == end_id and at not in allowed:
+            raise ValueError(
+                f'end token at index {at} of {len(tokens)} sampled tokens; cut the turn there'
+            )
+
+
+def quoted_ids(tokens: Ids, tools: Sequence[ToolTurn], tokenizer: tokenizers.Tokenizer) -> Ids:
+    """Returns a turn's ids as another player reads it: the ends of messages are line breaks."""
+    framed = [tool for tool in tools if tool.lead or tool.tail]
+    if not framed:
+        return tokens
+    line_break = tuple(tokenizers.encode_continuation(tokenizer, '\n'))
+    result, at = (), 0
+    for tool in framed:
+        start, end = tool.text_span
+        # The end token of the call is the last one before the tool's turn.
+        result += tokens[at : tool.start - 1] + line_break + tokens[start:end]
+        result += line_break if tool.end < len(tokens) else ()
+        at = tool.end
+    return result + tokens[at:]
+
+
+def prefix(chat: 'Chat', turn: Turn, end: int) -> Turn:
+    """Returns a turn's first tokens, as an opening; a tool's turn is never cut, but kept whole."""
+    end = next((tool.end for tool in turn.tools if tool.start < end < tool.end), end)
+    tools = tuple(tool for tool in turn.tools if tool.end <= end)
+    first = chat.sampled_turn(turn.role, turn.tokens[:end], turn.logprobs[:end], tools=tools)
+    return dataclasses.replace(first, forced=tuple(i for i in turn.forced if i < end))

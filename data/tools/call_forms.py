@@ -1,0 +1,134 @@
+"""Forms in which a player writes calls of tools, and in which their answers stand in its turn."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from elenchus.data.files import jsonl
+from elenchus.data.text.chat_templates import ToolForm
+from elenchus.data.tools import calculator
+
+CallForm = Literal['equation', 'annotation', 'fenced', 'tags', 'message']
+"""`equation`: `7 - 4 =`; `annotation`: `<<48/2=`; `fenced`: a block ```python; `tags`: <python>;
+`message`: the template's own form, in which a call ends a message of the player."""
+
+
+class Call(NamedTuple):
+    """A call of a tool."""
+
+    name: str
+    text: str  # what the tool gets
+    mistake: str = ''  # why it cannot be answered, in words; '' if it can
+    before: str = ''  # what stands between the call and the answer's text
+    after: str = ''  # what follows the answer's text
+
+
+@dataclasses.dataclass(frozen=True)
+class Calls:
+    """Finds the call with which a text ends."""
+
+    form: CallForm
+    names: tuple[str, ...]
+    message: ToolForm | None = None  # of the template, for the form `message`
+
+    @property
+    def last_character(self) -> str:
+        """The character that the text of a call ends with; '' if a call ends its message."""
+        last = {'equation': '=', 'annotation': '=>', 'fenced': '`', 'tags': '>', 'message': ''}
+        return last[self.form]
+
+    def find(self, text: str) -> Call | None:
+        """Returns the call at the end of a text; None if there is none."""
+        return getattr(self, f'_{self.form}')(text)
+
+    def samples(self) -> list[str]:
+        """Returns what stands around answers, to see whether a vocabulary can write it."""
+        texts = {
+            'equation': ['1 + 1 ='],
+            'annotation': ['<<1+1='],
+            'fenced': [f'```{name}\n1\n```' for name in self.names],
+            'tags': [f'<{name}>1</{name}>' for name in self.names],
+            'message': [],
+        }
+        calls = [(text, self.find(text)) for text in texts[self.form]]
+        return [text + call.before + '1' + call.after for text, call in calls]
+
+    def _equation(self, text: str) -> Call | None:
+        line = text.rstrip(' ')
+        expression = calculator.before_equals(line[:-1]) if line.endswith('=') else None
+        if expression is None:
+            return None
+        space = ' ' if line[-2:-1] == ' ' and text == line else ''
+        return Call(self.names[0], expression, before=space)
+
+    def _annotation(self, text: str) -> Call | None:
+        match = re.search(r'<<([^<>=\n]*)(=|>>)[ ]*$', text)
+        if match is None:
+            return None
+        return Call(self.names[0], match[1], after='>>' if match[2] == '=' else '')
+
+    def _fenced(self, text: str) -> Call | None:
+        if not text.rstrip().endswith('```'):
+            return None
+        name, lines, is_closed = None, [], False
+        for line in text.rstrip().split('\n'):
+            mark, is_closed = line.strip(), False
+            if name is None and mark.startswith('```'):
+                name, lines = mark[3:].strip().lower(), []
+            elif name is not None and mark == '```':
+                is_closed, last, name = True, name, None
+            elif name is not None:
+                lines.append(line)
+        if not is_closed or last not in self.names:
+            return None
+        return Call(last, '\n'.join(lines), before=_break(text) + '```output\n', after='\n```\n')
+
+    def _tags(self, text: str) -> Call | None:
+        names = '|'.join(map(re.escape, self.names))
+        match = re.search(rf'<({names})>((?:(?!<\1>).)*)</\1>\s*$', text, re.DOTALL)
+        if match is None:
+            return None
+        return Call(match[1], match[2].strip('\n'), before='<result>\n', after='\n</result>\n')
+
+    def _message(self, text: str) -> Call | None:
+        form = self.message
+        start = text.rfind(form.opening) if form.opening else 0
+        body = text[start + len(form.opening) :].strip() if start >= 0 else ''
+        if start < 0 or (not form.opening and not body.startswith('{')):
+            return None
+        body = body.removesuffix(form.closing.strip()).strip() if form.closing else body
+        if form.opening and text.count(form.opening) > 1:
+            return Call(self.names[0], '', 'refused: one call in a message')
+        name, argument, mistake = _read_call(body, form.arguments, self.names)
+        if mistake and not form.opening:
+            return None if mistake.startswith('error: no object') else Call(name, '', mistake)
+        return Call(name, argument, mistake)
+
+
+def _break(text: str) -> str:
+    return '' if text.endswith('\n') else '\n'
+
+
+def _read_call(body: str, arguments: str, names: Sequence[str]) -> tuple[str, str, str]:
+    """Returns name, text and mistake of a call as a JSON object."""
+    form = f'{{"name": ..., "{arguments}": {{...}}}}'
+    try:
+        value = jsonl.parse_object(body)
+    except ValueError:
+        return names[0], '', f'error: no object {form} in JSON'
+    name, values = value.get('name'), value.get(arguments)
+    if not isinstance(name, str) or not isinstance(values, dict):
+        return names[0], '', f'error: no object {form}'
+    if name not in names:
+        return names[0], '', f'error: no tool {name!r}; there are {", ".join(names)}'
+    texts = [text for text in values.values() if isinstance(text, str)]
+    if len(values) != 1 or len(texts) != 1:
+        return name, '', f'error: {name} takes one argument, a text'
+    return name, texts[0], ''
+
+
+def as_content(text: str, form: ToolForm) -> str:
+    """Returns an answer as the template writes the content of a tool's message."""
+    return json.dumps(text, ensure_ascii=False) if form.quotes else text
