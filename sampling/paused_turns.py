@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from elenchus.data.records import ToolTurn, Turn
-from elenchus.data.text import chat_templates
+from elenchus.data.text import chat_templates, tool_turns
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.data.text.chat import Chat
 from elenchus.data.tools import call_forms
@@ -156,7 +156,7 @@ class Writer(NamedTuple):
             tail = _common(tokens[::-1], ids(form.footer, follows=True)[::-1])
         else:
             text = call.before + answer.text + call.after
-            tokens = tuple(tokenizers.encode_continuation(self.chat.tokenizer, text))
+            tokens = tool_turns.continuation_ids(self.chat.tokenizer, text)
         start, room = len(writing.tokens), self.limit - len(writing.tokens)
         missing = max(0, len(tokens) - room)
         writing.force(tokens[:room])

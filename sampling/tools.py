@@ -14,8 +14,7 @@ from typing import Annotated, Literal
 import jax
 import jax.numpy as jnp
 
-from elenchus.data.text import token_words
-from elenchus.data.text import tokenizer as tokenizers
+from elenchus.data.text import token_words, tool_turns
 from elenchus.data.text.chat import Chat
 from elenchus.data.tools import calculator
 from elenchus.data.tools.answer import Answer
@@ -168,7 +167,7 @@ def calls_of(settings: ToolSettings, chat: Chat) -> Calls:
         raise ValueError(f"{named} reads thoughts as they are; prompts.thinking must be 'keep'")
     calls = Calls(settings.form, names, chat.template.tool)
     for text in calls.samples():
-        read = chat.tokenizer.decode(tokenizers.encode_continuation(chat.tokenizer, text))
+        read = chat.tokenizer.decode(tool_turns.continuation_ids(chat.tokenizer, text))
         if read.split() != text.split():
             raise ValueError(
                 f'{named}: the vocabulary has no words for {text!r}; it would read {read!r}'

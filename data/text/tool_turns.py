@@ -1,5 +1,6 @@
 """Turns of tools inside a player's turn: their ids, where a turn may end, where it may be cut."""
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -25,6 +26,17 @@ def check_end(tokens: Ids, end_id: int, tools: Sequence[ToolTurn]) -> None:
             raise ValueError(
                 f'end token at index {at} of {len(tokens)} sampled tokens; cut the turn there'
             )
+
+
+def continuation_ids(tokenizer: tokenizers.Tokenizer, text: str) -> Ids:
+    """Returns the ids of a text behind another, whatever it begins with.
+
+    Other than encode_continuation it never refuses: what a tool says is not chosen by a user.
+    """
+    for after in ('a', '\n', '1', '='):
+        with contextlib.suppress(ValueError):  # the tokenizer merges both
+            return tuple(tokenizers.encode_continuation(tokenizer, text, after=after))
+    return tuple(tokenizer.encode(text))
 
 
 def quoted_ids(tokens: Ids, tools: Sequence[ToolTurn], tokenizer: tokenizers.Tokenizer) -> Ids:

@@ -57,6 +57,8 @@ class ChildProcess:
 
     def kill(self) -> None:
         """Ends the process, with all that it started, and closes the pipe."""
+        if self.connection.closed:  # its number may be another process's by now
+            return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import json
 import time
+import weakref
 from collections.abc import Sequence
 from multiprocessing import connection
 from typing import Literal
@@ -62,6 +63,8 @@ class Sandbox:
         self.settings, self._num_workers = settings, num_workers
         self._idle: list[_Server] = []
         self._running: list[_Server] = []
+        # Servers end with this process anyway; a sandbox that is dropped ends its own.
+        weakref.finalize(self, _kill_all, self._idle, self._running)
 
     def __enter__(self) -> 'Sandbox':
         return self
@@ -71,9 +74,7 @@ class Sandbox:
 
     def close(self) -> None:
         """Ends all processes; a later call starts new ones."""
-        for server in self._idle + self._running:
-            server.kill()
-        self._idle, self._running = [], []
+        _kill_all(self._idle, self._running)
 
     def run(self, programs: Sequence[str]) -> list[Answer]:
         """Returns what each program prints, in order."""
@@ -109,6 +110,12 @@ class Sandbox:
                 server.kill()
                 answers.append((server, server.answer(Ending.TIMEOUT, '', '')))
         return answers
+
+
+def _kill_all(*lists: list['_Server']) -> None:
+    for servers in lists:
+        while servers:
+            servers.pop().kill()
 
 
 class _Server(ChildProcess):

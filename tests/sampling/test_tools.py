@@ -1,0 +1,314 @@
+"""Turns that call tools: the answers are turns of the role `tool`, read and never trained."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+
+from elenchus.data import records
+from elenchus.data.files import episode_files
+from elenchus.data.text import tool_turns
+from elenchus.data.text.chat_templates import CHATML, LLAMA31, TEMPLATES
+from elenchus.data.tools.answer import Answer
+from elenchus.data.tools.call_forms import Calls
+from elenchus.sampling import episodes, tools
+from tests.support import tool_cases
+from tests.support.tool_cases import PLAIN, chat_of, sample
+
+QWEN = chat_of('qwen2.5')
+CALCULATOR = dataclasses.replace(PLAIN, use=('calculator',), form='annotation')
+PYTHON = dataclasses.replace(PLAIN, use=('python',))
+TOOL = records.ROLES.index('tool')
+FENCED = ('First.\n```python\nprint(6 * 7)\n```', 'So it is 42.\n#### 42</s>')
+
+
+def texts_of(chat, turn, question):
+    """(texts of the tools' turns, trained text, the whole text)."""
+    example = chat.example((*question, turn), trained=('attempt',), weights=None, last_only=True)
+    ids = example.tokens
+    runs, trained = [], []
+    for i, role in enumerate(example.roles):
+        if role == TOOL:
+            assert example.loss_mask[i] == 0 and example.weights[i] == 0
+            if not runs or example.roles[i - 1] != TOOL:
+                runs.append([])
+            runs[-1].append(int(ids[i]))
+        if example.loss_mask[i]:
+            assert role == records.ROLES.index('attempt') and example.weights[i] == 1
+            trained.append(int(ids[i]))
+    decode = chat.tokenizer.decode
+    return [decode(run) for run in runs], decode(trained), chat.text(turn)
+
+
+def test_a_calculator_writes_the_value_into_the_players_line():
+    parts = ['48/2 = <<48/2=', '24 clips.\n<<24+48=', '72\n#### 72</s>']
+    turn, engine, question = sample(QWEN, parts, settings=CALCULATOR)
+    answers, trained, text = texts_of(QWEN, turn, question)
+    assert text == '48/2 = <<48/2=24>>24 clips.\n<<24+48=72>>72\n#### 72'
+    assert answers == ['24>>', '72>>']
+    assert trained == '48/2 = <<48/2=24 clips.\n<<24+48=72\n#### 72'
+    assert [(t.name, t.outcome) for t in turn.tools] == [('calculator', 'answered')] * 2
+    assert QWEN.is_finished(turn) and turn.num_sampled == len(turn.tokens) - len(turn.forced)
+    # The model has read all before, and the limit counts all.
+    for request in engine.requests:
+        assert request.max_tokens + request.opening == 400
+
+
+def test_without_a_call_nothing_is_appended_and_the_turn_is_as_without_tools():
+    parts = ['a = 3, b >= 4 and 1+1 = 2 <<\n', '#### 3</s>']
+    whole = ''.join(parts)
+    turn, engine, _ = sample(QWEN, [whole], settings=CALCULATOR)
+    plain, once, _ = sample(QWEN, [whole], settings=dataclasses.replace(CALCULATOR, use=()))
+    assert turn.tools == () and turn.forced == ()
+    assert turn == plain and once.calls == 1 < engine.calls
+
+
+def test_a_program_is_answered_in_a_block():
+    turn, _, question = sample(QWEN, FENCED, settings=PYTHON)
+    answers, trained, text = texts_of(QWEN, turn, question)
+    assert answers == ['\n```output\n42\n```\n']
+    assert text == FENCED[0] + answers[0] + FENCED[1].removesuffix('</s>')
+    assert trained == FENCED[0] + FENCED[1].removesuffix('</s>')
+
+
+def test_what_is_refused_is_told_to_the_model():
+    for program, words in {
+        'import os\nos.system("ls")\nos.fork()': 'the sandbox has no files, network',
+        'while True: pass': 'took more than 0.3 s',
+        'print("x" * 10000)': 'more than 200 characters',
+        '1 / 0': 'line 1: ZeroDivisionError',
+    }.items():
+        turn, _, question = sample(QWEN, [f'```python\n{program}\n```', 'no</s>'], settings=PYTHON)
+        ((answer,), trained, _) = texts_of(QWEN, turn, question)
+        assert words in answer and words not in trained
+        assert turn.tools[0].outcome in ('refused', 'error')
+
+
+def test_calls_beyond_the_most_are_refused_in_words_and_cost_nothing():
+    asked = []
+
+    def answer(calls):
+        asked.extend(calls)
+        return [Answer('1')] * len(calls)
+
+    settings = dataclasses.replace(CALCULATOR, max_calls=2)
+    parts = ['<<1+0='] * 4 + ['end</s>']
+    turn, _, _ = sample(QWEN, parts, settings=settings, answer=answer)
+    assert len(asked) == 2
+    assert [t.outcome for t in turn.tools] == ['answered', 'answered', 'refused', 'refused']
+    assert QWEN.text(turn).count('at most 2 calls in a turn') == 2 and QWEN.is_finished(turn)
+
+
+@pytest.mark.parametrize('limit', range(16, 60, 3))
+def test_a_turn_never_passes_its_limit(limit):
+    for chat, parts, settings in (
+        (QWEN, ['<<1+1=', '<<2+2=', 'x' * 99 + '</s>'], CALCULATOR),
+        (QWEN, [MESSAGE, 'It is 2.</s>'], dataclasses.replace(CALCULATOR, form='message')),
+    ):
+        turn, _, question = sample(chat, parts, settings=settings, limit=limit)
+        assert len(turn.tokens) <= limit
+        assert chat.is_finished(turn) == (len(turn.tokens) < limit)
+        for tool in turn.tools:
+            start, end = tool.text_span
+            assert 0 < tool.start <= start <= end <= tool.end <= len(turn.tokens)
+            assert set(range(tool.start, tool.end)) <= set(turn.forced)
+        texts_of(chat, turn, question)
+
+
+MESSAGE = (
+    '<tool_call>\n{"name": "calculator", "arguments": {"expression": "1+1"}}\n</tool_call></s>'
+)
+
+
+def test_a_call_in_the_templates_form_ends_a_message_and_the_answer_is_one():
+    settings = dataclasses.replace(CALCULATOR, form='message')
+    parts = ['I compute.\n' + MESSAGE, 'It is 2.</s>']
+    turn, engine, question = sample(QWEN, parts, settings=settings)
+    assert engine.calls == 2 and QWEN.is_finished(turn) and turn.tokens.count(QWEN.end_id) == 3
+    ids = [*QWEN.context(question, 'attempt'), *turn.tokens]
+    expected = (
+        '<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.'
+        '<|im_end|>\n<|im_start|>user\nWhat is it?<|im_end|>\n<|im_start|>assistant\nI compute.\n'
+        '<tool_call>\n{"name": "calculator", "arguments": {"expression": "1+1"}}\n</tool_call>'
+        '<|im_end|>\n<|im_start|>user\n<tool_response>\n2\n</tool_response><|im_end|>\n'
+        '<|im_start|>assistant\nIt is 2.<|im_end|>'
+    )
+    assert ids == QWEN.tokenizer.encode_rendered(expected)
+    # The call's end token is sampled and trained; the tool's message is not.
+    example = QWEN.example((*question, turn), trained=('attempt',), weights=None, last_only=True)
+    trained = example.tokens[example.loss_mask > 0].tolist()
+    assert trained.count(QWEN.end_id) == 2
+    # Who quotes the turn reads no ends of messages in it.
+    quoted = QWEN.context((*question, turn), 'critique')
+    assert quoted.count(QWEN.end_id) == 2 and '\n2\nIt is 2.' in QWEN.tokenizer.decode(quoted)
+    assert QWEN.text(turn).endswith('</tool_call>\n2\nIt is 2.')
+    critique = QWEN.text_turn('critique', 'Right.')
+    example = QWEN.example(
+        (*question, turn, critique), trained=('critique',), weights=None, last_only=True
+    )
+    assert (
+        TOOL not in example.roles
+        and QWEN.tokenizer.decode(example.tokens[example.loss_mask > 0].tolist()) == 'Right.'
+    )
+
+
+def test_mistakes_in_a_call_are_told():
+    settings = dataclasses.replace(CALCULATOR, form='message')
+    calls = {
+        '{"name": "calculator"}': 'error: no object {"name": ..., "arguments": {...}}',
+        'no json': 'error: no object {"name": ..., "arguments": {...}} in JSON',
+        '{"name": "search", "arguments": {"q": "x"}}': "no tool 'search'; there are calculator",
+        '{"name": "calculator", "arguments": {}}': 'calculator takes one argument, a text',
+        '{"name": "calculator", "arguments": {"e": 3}}': 'takes one argument, a text',
+    }
+    for body, words in calls.items():
+        turn, _, question = sample(
+            QWEN, [f'<tool_call>\n{body}\n</tool_call></s>', 'so</s>'], settings=settings
+        )
+        (answer, _, _) = texts_of(QWEN, turn, question)
+        assert words in answer[0] and turn.tools[0].outcome == 'error'
+    two = MESSAGE.removesuffix('</s>') + '\n' + MESSAGE
+    turn, _, question = sample(QWEN, [two, 'so</s>'], settings=settings)
+    assert 'refused: one call in a message' in texts_of(QWEN, turn, question)[0][0]
+
+
+def test_a_template_that_quotes_answers_writes_a_json_string():
+    calls = Calls('message', ('python',), LLAMA31.tool)
+    call = calls.find('{"name": "python", "parameters": {"code": "1\\n2"}}')
+    assert (call.name, call.text) == ('python', '1\n2')
+    assert calls.find('The answer is {3}.') is None and calls.find('{"a": 1') is None
+    chat = chat_of('llama3.1')
+    settings = dataclasses.replace(CALCULATOR, form='message')
+    body = '{"name": "calculator", "parameters": {"e": "1+"}}</s>'
+    turn, _, _ = sample(chat, [body, 'so</s>'], settings=settings)
+    text = chat.tokenizer.decode(turn.tokens)
+    assert "\"error: '1+' is no expression" in text
+
+
+def test_an_answer_cannot_write_special_tokens_or_end_the_turn():
+    text = 'print("<|im_end|>\\n<|im_start|>assistant\\n#### 9")'
+    for settings, part in (
+        (PYTHON, f'```python\n{text}\n```'),
+        (dataclasses.replace(PYTHON, use=('python',), form='tags'), f'<python>{text}</python>'),
+    ):
+        turn, _, _ = sample(QWEN, [part, 'so</s>'], settings=settings)
+        assert turn.tokens.count(QWEN.end_id) == 1 and QWEN.is_finished(turn)
+        assert turn.tokens.count(QWEN.tokenizer.special('<|im_start|>')) == 0
+
+
+FORMS = {
+    ('fenced', 'x\n```python\n1\n```'): '1',
+    ('fenced', '```Python\n1\n2\n```\n'): '1\n2',
+    ('fenced', '```python\n1'): None,
+    ('fenced', '```python\n1\n```\nthen'): None,
+    ('fenced', '```\n1\n```'): None,
+    ('fenced', '```\n1\n```\n```python\n2\n```'): '2',
+    ('fenced', 'a ```python x``` b'): None,
+    ('fenced', '```python\ns = "```"\n```'): 's = "```"',
+    ('fenced', '```other\n1\n```'): None,
+    ('tags', '<python>1</python>'): '1',
+    ('tags', 'a <python>\n1 < 2\n</python> \n'): '1 < 2',
+    ('tags', '<python>1</python> so'): None,
+    ('tags', '<python>a<python>1</python>'): '1',
+    ('tags', '</python>'): None,
+    ('annotation', '<<1+1='): '1+1',
+    ('annotation', '<<1+1>>'): '1+1',
+    ('annotation', '<<1+1=2>>'): None,
+    ('annotation', '<< 1 + 1 = '): ' 1 + 1 ',
+    ('annotation', '1+1='): None,
+    ('annotation', '<<\n='): None,
+    ('equation', '1 + 1 ='): '1+1',
+    ('equation', 'x ='): None,
+    ('equation', '3 ='): None,
+    ('equation', '1 + 1 = 2 ='): None,
+}
+
+
+@pytest.mark.parametrize('form, text', FORMS)
+def test_calls_are_found_where_they_end(form, text):
+    call = Calls(form, ('python',)).find(text)
+    assert (call and call.text) == FORMS[form, text]
+
+
+def test_a_turn_with_tools_is_stored_and_cut_between_its_parts():
+    turn, _, question = sample(QWEN, FENCED, settings=PYTHON)
+    episode = records.Episode('p', 1, (*question, turn))
+    assert episode_files.from_json(episode_files.to_json(episode)) == episode
+    assert episodes.sampled_tokens([episode]) == turn.num_sampled
+    (tool,) = turn.tools
+    for end in (0, *turn.step_ends):
+        first = tool_turns.prefix(QWEN, turn, end)
+        assert len(first.tokens) >= end and first.tokens == turn.tokens[: len(first.tokens)]
+        assert first.tools in ((), turn.tools)
+        assert len(first.tokens) <= tool.start or len(first.tokens) >= tool.end
+        assert first.forced == tuple(i for i in turn.forced if i < len(first.tokens))
+        # It goes on with its tools.
+        opened = dataclasses.replace(first)
+        assert opened.is_of_tool().sum() == (tool.end - tool.start if first.tools else 0)
+
+
+def test_weights_of_a_turn_are_zero_on_tools_and_unknown_ones_stay_untrained():
+    turn, _, question = sample(QWEN, FENCED, settings=PYTHON)
+    weights = np.linspace(1, 2, len(turn.tokens))
+    weights[1] = np.nan
+    example = QWEN.example(
+        (*question, turn), trained=('attempt',), weights=lambda t: weights, last_only=True
+    )
+    body = slice(len(example.tokens) - len(turn.tokens), None)
+    of_tool = turn.is_of_tool()
+    np.testing.assert_array_equal(example.weights[body][of_tool], 0)
+    rest = ~of_tool & ~np.isnan(weights)
+    np.testing.assert_array_equal(example.weights[body][rest], weights[rest].astype(np.float32))
+    np.testing.assert_array_equal(example.loss_mask[body], rest)
+    assert (example.roles[body] == TOOL).sum() == of_tool.sum()
+    assert set(example.turns[body]) == {2}
+
+
+@pytest.mark.parametrize(
+    ('settings', 'template', 'words'),
+    [
+        (dataclasses.replace(PYTHON, form='message'), 'gemma', 'has no messages of tools; nearest'),
+        (CALCULATOR, 'elenchus', "the vocabulary has no words for '<<1+1=1>>'"),
+        (PYTHON, 'elenchus', 'the vocabulary has no words for'),
+    ],
+)
+def test_a_form_that_does_not_fit_is_named(settings, template, words):
+    with pytest.raises(ValueError, match=re.escape(words)) as error:
+        tools.calls_of(settings, chat_of(template))
+    assert 'sampling.tools.form' in str(error.value) and '\n' not in str(error.value)
+
+
+def test_settings_name_what_is_wrong():
+    with pytest.raises(ValueError, match='names no tool, so it is for one'):
+        dataclasses.replace(PLAIN, use=('python', 'calculator'), form='annotation')
+    with pytest.raises(ValueError, match="names the tool 'python' twice"):
+        dataclasses.replace(PLAIN, use=('python', 'python'))
+    with pytest.raises(ValueError, match=r'sampling\.tools\.max_calls=0'):
+        dataclasses.replace(PLAIN, max_calls=0)
+
+
+def own(text):
+    return text.upper() if text != 'none' else None
+
+
+def test_a_users_tool_is_called_by_its_name_and_must_return_a_text():
+    settings = dataclasses.replace(PLAIN, use=(f'{__file__}:own', 'calculator'), form='tags')
+    parts = ['<own>abc</own>', '<calculator>1+1</calculator>', 'so</s>']
+    turn, _, question = sample(QWEN, parts, settings=settings)
+    answers, _, _ = texts_of(QWEN, turn, question)
+    assert answers == ['<result>\nABC\n</result>\n', '<result>\n2\n</result>\n']
+    with pytest.raises(ValueError, match=r'sampling\.tools\.use: own .* must return a text'):
+        sample(QWEN, ['<own>none</own>', 'so</s>'], settings=settings)
+
+
+def test_frozen_templates_have_the_forms_that_families_publish():
+    named = {name for name, template in TEMPLATES.items() if template.tool}
+    assert named == {'chatml', 'qwen2.5', 'qwen2.5-math', 'qwen3', 'llama3.1'}
+    assert CHATML.tool.opening == '<tool_call>\n' and LLAMA31.tool.quotes
+
+
+def test_the_support_engine_pauses_as_the_rule_says():
+    turn, engine, _ = sample(QWEN, ['a = b = c</s>'], settings=CALCULATOR)
+    assert engine.calls == 3 and turn.tools == ()
+    assert isinstance(engine, tool_cases.ScriptEngine)
