@@ -13,14 +13,15 @@ from typing import NamedTuple
 import numpy as np
 
 ROLES = ('pad', 'question', 'guide', 'attempt', 'critique', 'refinement', 'tool')
-"""Roles of turns. The id of a role in a Batch is its index in this tuple.
+"""Roles of tokens. The id of a role in a Batch is its index in this tuple."""
 
-A turn of the role `tool` stands inside a player's turn, which goes on behind it (ToolTurn)."""
+TURN_ROLES = ROLES[1:-1]
+"""Roles of turns of a conversation. A turn of the role `tool` stands inside another (ToolTurn)."""
 
 PLAYER_OF_ROLE = types.MappingProxyType(
     {'attempt': 'actor', 'critique': 'critic', 'refinement': 'actor'}
 )
-"""Role -> the model that writes its turns. No model writes questions, guides and tools' answers."""
+"""Role -> the model that writes its turns. No model writes questions and guides."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Turn:
     see a different header: text.chat.Chat.render computes it.
     """
 
-    role: str  # one of ROLES except 'pad'
+    role: str  # one of TURN_ROLES
     header: tuple[int, ...]
     tokens: tuple[int, ...]  # body; ends with the end token unless sampling was cut off
     logprobs: tuple[float, ...] = ()  # the sampler's, one per token; empty if not sampled
@@ -122,8 +123,8 @@ class Turn:
     tools: tuple[ToolTurn, ...] = ()  # turns of tools inside of it, in order
 
     def __post_init__(self):
-        if self.role not in ROLES[1:]:
-            raise ValueError(f'unknown Turn.role={self.role!r}; valid: {ROLES[1:]}')
+        if self.role not in TURN_ROLES:
+            raise ValueError(f'unknown Turn.role={self.role!r}; valid: {TURN_ROLES}')
         if self.logprobs and len(self.logprobs) != len(self.tokens):
             raise ValueError(f'{len(self.logprobs)} logprobs for {len(self.tokens)} tokens')
 

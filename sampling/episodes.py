@@ -88,7 +88,7 @@ class Sampler:
         requests, method = self._requests(conversations, openings, spec), spec.method
         role = openings[0].role if openings else ''
         assert all(opening.role == role for opening in openings), 'turns of several roles'
-        tools = self.tools if self.tools and role in self.tools.roles else None
+        tools = self.tools if self.tools and role in self.tools.calls.roles else None
         pauses = bool(tools) or (self.tools is None and self.after_pause is not None)
         method = sampling_methods.of_role(method, role, pauses=pauses)
 

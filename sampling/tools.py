@@ -145,7 +145,6 @@ class ToolUse:
 
     calls: Calls
     answer: Callable[[Sequence[Call]], Sequence[Answer]]
-    roles: tuple[str, ...]
     max_calls: int
 
     @property
@@ -165,7 +164,7 @@ def calls_of(settings: ToolSettings, chat: Chat) -> Calls:
         )
     if settings.form == 'message' and chat.prompts.thinking == 'strip':
         raise ValueError(f"{named} reads thoughts as they are; prompts.thinking must be 'keep'")
-    calls = Calls(settings.form, names, chat.template.tool)
+    calls = Calls(settings.form, names, chat.template.tool, settings.roles)
     for text in calls.samples():
         read = chat.tokenizer.decode(tool_turns.continuation_ids(chat.tokenizer, text))
         if read.split() != text.split():
@@ -186,7 +185,7 @@ class PausesAfter:
         return (token[..., None] == jnp.asarray(self.ids)).any(axis=-1)
 
 
-def pause_rule(calls: Calls, chat: Chat, roles: tuple[str, ...]) -> TokenRule | None:
+def pause_rule(calls: Calls, chat: Chat) -> TokenRule | None:
     """Returns the rule that pauses where a call may end; None if it ends its message anyway.
 
     Raises ValueError if no token ends as calls do.
@@ -199,4 +198,4 @@ def pause_rule(calls: Calls, chat: Chat, roles: tuple[str, ...]) -> TokenRule | 
             f'sampling.tools.form={calls.form!r}: no token of the vocabulary ends with '
             f'{calls.last_character[-1]!r}, as its calls do'
         )
-    return TokenRule(PausesAfter(ids), 'sampling.tools', roles)
+    return TokenRule(PausesAfter(ids), 'sampling.tools', calls.roles)

@@ -5,12 +5,15 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from elenchus.data.records import ToolTurn, Turn
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.data.text.message_ids import Ids
 
 if TYPE_CHECKING:
     from elenchus.data.text.chat import Chat
+    from elenchus.data.tools.call_forms import Calls
 
 
 def check_end(tokens: Ids, end_id: int, tools: Sequence[ToolTurn]) -> None:
@@ -26,6 +29,30 @@ def check_end(tokens: Ids, end_id: int, tools: Sequence[ToolTurn]) -> None:
             raise ValueError(
                 f'end token at index {at} of {len(tokens)} sampled tokens; cut the turn there'
             )
+
+
+def with_tools(turn: Turn, tools: tuple[ToolTurn, ...]) -> Turn:
+    """Returns a turn with turns of tools among its tokens, which are never trained."""
+    turn = dataclasses.replace(turn, tools=tools)
+    return dataclasses.replace(turn, forced=tuple(map(int, np.flatnonzero(turn.is_of_tool()))))
+
+
+def encode(
+    tokenizer: tokenizers.Tokenizer, role: str, text: str, *, calls: 'Calls | None'
+) -> tuple[Ids, tuple[ToolTurn, ...]]:
+    """Returns the ids of a turn's text, and the tools' turns in it.
+
+    What a player and a tool write are encoded apart, as where they are sampled.
+    """
+    if calls is None or role not in calls.roles:
+        return tuple(tokenizer.encode(text)), ()
+    ids, tools = (), []
+    for name, part in calls.split(text):
+        start = len(ids)
+        ids += continuation_ids(tokenizer, part) if start else tuple(tokenizer.encode(part))
+        if name:
+            tools.append(ToolTurn(name, 'answered', start, len(ids)))
+    return ids, tuple(tools)
 
 
 def continuation_ids(tokenizer: tokenizers.Tokenizer, text: str) -> Ids:

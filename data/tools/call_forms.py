@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from elenchus.data.files import jsonl
@@ -32,6 +32,7 @@ class Calls:
     form: CallForm
     names: tuple[str, ...]
     message: ToolForm | None = None  # of the template, for the form `message`
+    roles: tuple[str, ...] = ('attempt', 'refinement')  # whose turns may call
 
     @property
     def last_character(self) -> str:
@@ -43,10 +44,21 @@ class Calls:
         """Returns the call at the end of a text; None if there is none."""
         return getattr(self, f'_{self.form}')(text)
 
+    def split(self, text: str) -> list[tuple[str, str]]:
+        """Cuts a text at answers of tools: (tool's name, or '' of the player's own words, part).
+
+        A message of a tool is none of a turn's text, so with that form there is one part.
+        """
+        parts, at = [], 0
+        for name, start, end in _ANSWERS[self.form](text, self) if self.form in _ANSWERS else ():
+            parts += [('', text[at:start]), (name, text[start:end])]
+            at = end
+        return [(name, part) for name, part in (*parts, ('', text[at:])) if part] or [('', '')]
+
     def samples(self) -> list[str]:
         """Returns what stands around answers, to see whether a vocabulary can write it."""
         texts = {
-            'equation': ['1 + 1 ='],
+            'equation': [' 1 + 1 ='],
             'annotation': ['<<1+1='],
             'fenced': [f'```{name}\n1\n```' for name in self.names],
             'tags': [f'<{name}>1</{name}>' for name in self.names],
@@ -105,6 +117,39 @@ class Calls:
         if mistake and not form.opening:
             return None if mistake.startswith('error: no object') else Call(name, '', mistake)
         return Call(name, argument, mistake)
+
+
+def _of_equations(text: str, calls: Calls) -> Iterator[tuple[str, int, int]]:
+    for match in re.finditer(r'=([ ]*-?\d[\d,]*(?:\.\d+)?)(?![\d.])', text):
+        if calls.find(text[: match.start() + 1]) is not None:
+            yield calls.names[0], *match.span(1)
+
+
+def _of_annotations(text: str, calls: Calls) -> Iterator[tuple[str, int, int]]:
+    for match in re.finditer(r'<<[^<>=\n]*=([^<>\n]*>>)', text):
+        yield calls.names[0], *match.span(1)
+
+
+def _of_blocks(text: str, calls: Calls) -> Iterator[tuple[str, int, int]]:
+    block = r'^[ ]*```(\w+)[ ]*\n(?:.*\n)*?[ ]*```[ ]*(\n+[ ]*```output[ ]*\n(?:.*\n)*?[ ]*```\n?)'
+    for match in re.finditer(block, text, re.MULTILINE):
+        if match[1].lower() in calls.names:
+            yield match[1].lower(), *match.span(2)
+
+
+def _of_tags(text: str, calls: Calls) -> Iterator[tuple[str, int, int]]:
+    names = '|'.join(map(re.escape, calls.names))
+    for match in re.finditer(rf'</({names})>(\s*<result>.*?</result>\n?)', text, re.DOTALL):
+        yield match[1], *match.span(2)
+
+
+_ANSWERS = {
+    'equation': _of_equations,
+    'annotation': _of_annotations,
+    'fenced': _of_blocks,
+    'tags': _of_tags,
+}
+"""Form -> (tool's name, start and end of each answer in a text)."""
 
 
 def _break(text: str) -> str:

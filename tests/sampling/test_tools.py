@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 
 from elenchus.data import records
+from elenchus.data.batching import packing
 from elenchus.data.files import episode_files
 from elenchus.data.text import tool_turns
 from elenchus.data.text.chat_templates import CHATML, LLAMA31, TEMPLATES
 from elenchus.data.tools.answer import Answer
 from elenchus.data.tools.call_forms import Calls
 from elenchus.sampling import episodes, tools
+from elenchus.train.report.browser import rows
+from elenchus.train.rl import advantages
 from tests.support import tool_cases
 from tests.support.tool_cases import PLAIN, chat_of, sample
 
@@ -312,3 +315,60 @@ def test_the_support_engine_pauses_as_the_rule_says():
     turn, engine, _ = sample(QWEN, ['a = b = c</s>'], settings=CALCULATOR)
     assert engine.calls == 3 and turn.tools == ()
     assert isinstance(engine, tool_cases.ScriptEngine)
+
+
+SOLUTIONS = {
+    ('annotation', 'a <<1+1=2>>2 and <<2*3=6>>6\n#### 6'): ['2>>', '6>>'],
+    ('annotation', 'none << here = 2'): [],
+    ('fenced', 'x\n```python\n1\n```\n```output\n1\n```\nso\n#### 1'): ['\n```output\n1\n```\n'],
+    ('fenced', '```python\n1\n```\nno output'): [],
+    ('fenced', '```output\n1\n```\n'): [],
+    ('tags', '<python>1</python><result>\n1\n</result> so'): ['<result>\n1\n</result>'],
+    ('equation', '3 + 4 = 7 ; 7 - 4 = 3\nx = 5'): [' 7', ' 3'],
+    ('message', '<tool_call>1</tool_call>'): [],
+}
+
+
+@pytest.mark.parametrize('form, text', SOLUTIONS)
+def test_answers_in_the_text_of_a_demonstration_are_not_trained(form, text):
+    name = 'python' if form in ('fenced', 'tags') else 'calculator'
+    settings = dataclasses.replace(PLAIN, use=(name,), form=form)
+    chat = dataclasses.replace(QWEN, calls=tools.calls_of(settings, QWEN))
+    turn = chat.text_turn('attempt', text)
+    question = chat.question_turns('What is it?')
+    answers, trained, whole = texts_of(chat, turn, question)
+    assert answers == SOLUTIONS[form, text] and whole == text
+    rest = text
+    for answer in answers:
+        rest = rest.replace(answer, '', 1)
+    assert trained == rest and chat.is_finished(turn)
+    # Another role's text, and that of a chat without tools, is trained whole.
+    assert chat.text_turn('critique', text) == QWEN.text_turn('critique', text)
+    assert QWEN.text_turn('attempt', text).forced == ()
+
+
+def test_a_demonstration_has_the_ids_of_the_turn_that_is_sampled():
+    turn, _, _ = sample(QWEN, FENCED, settings=PYTHON)
+    chat = dataclasses.replace(QWEN, calls=tools.calls_of(PYTHON, QWEN))
+    written = chat.text_turn('attempt', QWEN.text(turn))
+    assert written.tokens == turn.tokens
+    assert written.forced == turn.forced and written.tools == turn.tools
+
+
+def test_a_step_weight_of_a_tools_token_is_zero_in_reinforcement():
+    turn, _, question = sample(QWEN, FENCED, settings=PYTHON)
+    example = QWEN.example((*question, turn), trained=('attempt',), weights=None, last_only=True)
+    batch = packing.pad([example], length=len(example.tokens))
+    weights = advantages.at_tokens(batch, [{2: np.ones(len(turn.steps))}])
+    of_tool = batch.roles == TOOL
+    assert of_tool.any() and not weights[of_tool].any()
+    assert (weights[~of_tool & (batch.turns == 2) & (batch.steps > 0)] == 1).all()
+
+
+def test_the_browser_shows_what_tools_answered():
+    turn, _, question = sample(QWEN, FENCED, settings=PYTHON)
+    episode = records.Episode('p', 1, (*question, turn))
+    text = rows.make_text(episode, QWEN.tokenizer.decode)
+    assert text['turns'][0]['facts']['tool 1'] == 'python, answered: ```output\n42\n```'
+    row = rows.make_row(episode, values=None, end_id=QWEN.end_id)
+    assert not row['flags'] & rows.bit('truncated')

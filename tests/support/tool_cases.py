@@ -67,8 +67,8 @@ def sample(conversation_chat, parts, *, settings, limit=400, role='attempt', ans
     box, use, rule = tools.Toolbox(settings), None, None
     if settings.use:
         calls = tools.calls_of(settings, conversation_chat)
-        use = tools.ToolUse(calls, answer or box.answer, settings.roles, settings.max_calls)
-        rule = tools.pause_rule(calls, conversation_chat, settings.roles)
+        use = tools.ToolUse(calls, answer or box.answer, settings.max_calls)
+        rule = tools.pause_rule(calls, conversation_chat)
     method = sampling_methods.with_rules(Greedy(()), None, rule)
     sampler = episodes.Sampler(engine, conversation_chat, {role: limit}, None, use)
     question = conversation_chat.question_turns('What is it?')

@@ -41,6 +41,7 @@ class EveryThird:
     """A form of calls that a random model writes: each third token is one."""
 
     form = 'equation'
+    roles = ('attempt', 'refinement')
 
     def find(self, text):
         return Call('sum', text, before=' ')
@@ -61,7 +62,7 @@ def train(folder, *, calls=None, num_steps=2, **changes):
         return batches[-1][1]
 
     pair = tiny_models()
-    use = ToolUse(EveryThird(), answer, ('attempt', 'refinement'), 2)
+    use = ToolUse(EveryThird(), answer, 2)
     limits = {'attempt': 22, 'critique': 8, 'refinement': 22}
     pair = dataclasses.replace(
         pair, sampler=dataclasses.replace(pair.sampler, tools=use, max_tokens=limits)
