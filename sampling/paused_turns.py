@@ -51,7 +51,7 @@ class _Writing:
     tokens: list[int]
     logprobs: list[float] | None  # None: not all tokens before were sampled
     forced: list[int]
-    tools: list[ToolTurn]
+    tools: list[ToolTurn] = dataclasses.field(default_factory=list)
     appended: list[str] = dataclasses.field(default_factory=list)
 
     def add(self, tokens: Sequence[int], logprobs: Sequence[float]) -> None:

@@ -53,7 +53,7 @@ def test_a_program_is_answered_by_what_it_prints_and_its_last_value(box):
         assert answer == (wanted, 'answered')
 
 
-def test_a_mistake_is_told_with_its_line(box):
+def test_a_mistake_is_named_with_its_line(box):
     cases = {
         'x = 1\nx / 0': 'line 2: ZeroDivisionError: division by zero',
         'print("a")\ny': "a\nline 2: NameError: name 'y' is not defined",

@@ -44,7 +44,7 @@ def test_a_value_is_exact_or_rounded_where_it_has_no_end(text, value):
         *("__import__('os')", '(' * 99 + '1', '-' * 99 + '1', '1' + '+1' * 200, '9' * 201, '\0'),
     ],
 )
-def test_what_is_no_expression_is_told_in_words(text):
+def test_what_is_no_expression_has_an_answer_in_words(text):
     answer = calculator.calculate(text)
     assert answer.outcome in ('error', 'refused')
     assert answer.text.startswith(('error: ', 'refused: '))

@@ -1,7 +1,6 @@
 """Turns that call tools: the answers are turns of the role `tool`, read and never trained."""
 
 import dataclasses
-import re
 
 import numpy as np
 import pytest
@@ -10,10 +9,11 @@ from elenchus.data import records
 from elenchus.data.batching import packing
 from elenchus.data.files import episode_files
 from elenchus.data.text import tool_turns
-from elenchus.data.text.chat_templates import CHATML, LLAMA31, TEMPLATES
+from elenchus.data.text.chat_templates import LLAMA31
 from elenchus.data.tools.answer import Answer
 from elenchus.data.tools.call_forms import Calls
-from elenchus.sampling import episodes, tools
+from elenchus.sampling import episodes
+from elenchus.sampling.metrics.tool_figures import tool_figures
 from elenchus.train.report.browser import rows
 from elenchus.train.rl import advantages
 from tests.support import tool_cases
@@ -75,7 +75,7 @@ def test_a_program_is_answered_in_a_block():
     assert trained == FENCED[0] + FENCED[1].removesuffix('</s>')
 
 
-def test_what_is_refused_is_told_to_the_model():
+def test_the_model_reads_what_is_refused():
     for program, words in {
         'import os\nos.system("ls")\nos.fork()': 'the sandbox has no files, network',
         'while True: pass': 'took more than 0.3 s',
@@ -89,16 +89,16 @@ def test_what_is_refused_is_told_to_the_model():
 
 
 def test_calls_beyond_the_most_are_refused_in_words_and_cost_nothing():
-    asked = []
+    answered_calls = []
 
     def answer(calls):
-        asked.extend(calls)
+        answered_calls.extend(calls)
         return [Answer('1')] * len(calls)
 
     settings = dataclasses.replace(CALCULATOR, max_calls=2)
     parts = ['<<1+0='] * 4 + ['end</s>']
     turn, _, _ = sample(QWEN, parts, settings=settings, answer=answer)
-    assert len(asked) == 2
+    assert len(answered_calls) == 2
     assert [t.outcome for t in turn.tools] == ['answered', 'answered', 'refused', 'refused']
     assert QWEN.text(turn).count('at most 2 calls in a turn') == 2 and QWEN.is_finished(turn)
 
@@ -156,7 +156,7 @@ def test_a_call_in_the_templates_form_ends_a_message_and_the_answer_is_one():
     )
 
 
-def test_mistakes_in_a_call_are_told():
+def test_the_model_reads_what_is_wrong_with_a_call():
     settings = dataclasses.replace(CALCULATOR, form='message')
     calls = {
         '{"name": "calculator"}': 'error: no object {"name": ..., "arguments": {...}}',
@@ -200,40 +200,6 @@ def test_an_answer_cannot_write_special_tokens_or_end_the_turn():
         assert turn.tokens.count(QWEN.tokenizer.special('<|im_start|>')) == 0
 
 
-FORMS = {
-    ('fenced', 'x\n```python\n1\n```'): '1',
-    ('fenced', '```Python\n1\n2\n```\n'): '1\n2',
-    ('fenced', '```python\n1'): None,
-    ('fenced', '```python\n1\n```\nthen'): None,
-    ('fenced', '```\n1\n```'): None,
-    ('fenced', '```\n1\n```\n```python\n2\n```'): '2',
-    ('fenced', 'a ```python x``` b'): None,
-    ('fenced', '```python\ns = "```"\n```'): 's = "```"',
-    ('fenced', '```other\n1\n```'): None,
-    ('tags', '<python>1</python>'): '1',
-    ('tags', 'a <python>\n1 < 2\n</python> \n'): '1 < 2',
-    ('tags', '<python>1</python> so'): None,
-    ('tags', '<python>a<python>1</python>'): '1',
-    ('tags', '</python>'): None,
-    ('annotation', '<<1+1='): '1+1',
-    ('annotation', '<<1+1>>'): '1+1',
-    ('annotation', '<<1+1=2>>'): None,
-    ('annotation', '<< 1 + 1 = '): ' 1 + 1 ',
-    ('annotation', '1+1='): None,
-    ('annotation', '<<\n='): None,
-    ('equation', '1 + 1 ='): '1+1',
-    ('equation', 'x ='): None,
-    ('equation', '3 ='): None,
-    ('equation', '1 + 1 = 2 ='): None,
-}
-
-
-@pytest.mark.parametrize('form, text', FORMS)
-def test_calls_are_found_where_they_end(form, text):
-    call = Calls(form, ('python',)).find(text)
-    assert (call and call.text) == FORMS[form, text]
-
-
 def test_a_turn_with_tools_is_stored_and_cut_between_its_parts():
     turn, _, question = sample(QWEN, FENCED, settings=PYTHON)
     episode = records.Episode('p', 1, (*question, turn))
@@ -268,29 +234,6 @@ def test_weights_of_a_turn_are_zero_on_tools_and_unknown_ones_stay_untrained():
     assert set(example.turns[body]) == {2}
 
 
-@pytest.mark.parametrize(
-    ('settings', 'template', 'words'),
-    [
-        (dataclasses.replace(PYTHON, form='message'), 'gemma', 'has no messages of tools; nearest'),
-        (CALCULATOR, 'elenchus', "the vocabulary has no words for '<<1+1=1>>'"),
-        (PYTHON, 'elenchus', 'the vocabulary has no words for'),
-    ],
-)
-def test_a_form_that_does_not_fit_is_named(settings, template, words):
-    with pytest.raises(ValueError, match=re.escape(words)) as error:
-        tools.calls_of(settings, chat_of(template))
-    assert 'sampling.tools.form' in str(error.value) and '\n' not in str(error.value)
-
-
-def test_settings_name_what_is_wrong():
-    with pytest.raises(ValueError, match='names no tool, so it is for one'):
-        dataclasses.replace(PLAIN, use=('python', 'calculator'), form='annotation')
-    with pytest.raises(ValueError, match="names the tool 'python' twice"):
-        dataclasses.replace(PLAIN, use=('python', 'python'))
-    with pytest.raises(ValueError, match=r'sampling\.tools\.max_calls=0'):
-        dataclasses.replace(PLAIN, max_calls=0)
-
-
 def own(text):
     return text.upper() if text != 'none' else None
 
@@ -305,54 +248,10 @@ def test_a_users_tool_is_called_by_its_name_and_must_return_a_text():
         sample(QWEN, ['<own>none</own>', 'so</s>'], settings=settings)
 
 
-def test_frozen_templates_have_the_forms_that_families_publish():
-    named = {name for name, template in TEMPLATES.items() if template.tool}
-    assert named == {'chatml', 'qwen2.5', 'qwen2.5-math', 'qwen3', 'llama3.1'}
-    assert CHATML.tool.opening == '<tool_call>\n' and LLAMA31.tool.quotes
-
-
 def test_the_support_engine_pauses_as_the_rule_says():
     turn, engine, _ = sample(QWEN, ['a = b = c</s>'], settings=CALCULATOR)
     assert engine.calls == 3 and turn.tools == ()
     assert isinstance(engine, tool_cases.ScriptEngine)
-
-
-SOLUTIONS = {
-    ('annotation', 'a <<1+1=2>>2 and <<2*3=6>>6\n#### 6'): ['2>>', '6>>'],
-    ('annotation', 'none << here = 2'): [],
-    ('fenced', 'x\n```python\n1\n```\n```output\n1\n```\nso\n#### 1'): ['\n```output\n1\n```\n'],
-    ('fenced', '```python\n1\n```\nno output'): [],
-    ('fenced', '```output\n1\n```\n'): [],
-    ('tags', '<python>1</python><result>\n1\n</result> so'): ['<result>\n1\n</result>'],
-    ('equation', '3 + 4 = 7 ; 7 - 4 = 3\nx = 5'): [' 7', ' 3'],
-    ('message', '<tool_call>1</tool_call>'): [],
-}
-
-
-@pytest.mark.parametrize('form, text', SOLUTIONS)
-def test_answers_in_the_text_of_a_demonstration_are_not_trained(form, text):
-    name = 'python' if form in ('fenced', 'tags') else 'calculator'
-    settings = dataclasses.replace(PLAIN, use=(name,), form=form)
-    chat = dataclasses.replace(QWEN, calls=tools.calls_of(settings, QWEN))
-    turn = chat.text_turn('attempt', text)
-    question = chat.question_turns('What is it?')
-    answers, trained, whole = texts_of(chat, turn, question)
-    assert answers == SOLUTIONS[form, text] and whole == text
-    rest = text
-    for answer in answers:
-        rest = rest.replace(answer, '', 1)
-    assert trained == rest and chat.is_finished(turn)
-    # Another role's text, and that of a chat without tools, is trained whole.
-    assert chat.text_turn('critique', text) == QWEN.text_turn('critique', text)
-    assert QWEN.text_turn('attempt', text).forced == ()
-
-
-def test_a_demonstration_has_the_ids_of_the_turn_that_is_sampled():
-    turn, _, _ = sample(QWEN, FENCED, settings=PYTHON)
-    chat = dataclasses.replace(QWEN, calls=tools.calls_of(PYTHON, QWEN))
-    written = chat.text_turn('attempt', QWEN.text(turn))
-    assert written.tokens == turn.tokens
-    assert written.forced == turn.forced and written.tools == turn.tools
 
 
 def test_a_step_weight_of_a_tools_token_is_zero_in_reinforcement():
@@ -372,3 +271,19 @@ def test_the_browser_shows_what_tools_answered():
     assert text['turns'][0]['facts']['tool 1'] == 'python, answered: ```output\n42\n```'
     row = rows.make_row(episode, values=None, end_id=QWEN.end_id)
     assert not row['flags'] & rows.bit('truncated')
+
+
+def test_figures_count_calls_by_outcome():
+    turn, _, _ = sample(QWEN, FENCED, settings=PYTHON)
+    failed, _, _ = sample(
+        QWEN, ['```python\n1/0\n```', '```python\n1\n```', '</s>'], settings=PYTHON
+    )
+    plain, _, question = sample(QWEN, ['so</s>'], settings=PYTHON)
+    assert tool_figures([turn, failed, plain, *question]) == {
+        'calls_per_turn': 1.0,
+        'turns_that_call': pytest.approx(2 / 3),
+        'answered': pytest.approx(2 / 3),
+        'error': pytest.approx(1 / 3),
+        'refused': 0.0,
+    }
+    assert tool_figures([plain, *question]) == {}

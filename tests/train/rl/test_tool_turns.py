@@ -50,10 +50,10 @@ class EveryThird:
 def train(folder, *, calls=None, num_steps=2, **changes):
     """(rows of metrics, batches) of a run whose actor calls tools twice a turn."""
 
-    def answer(asked):
+    def answer(batch_of_calls):
         if calls is not None:
-            calls.extend(asked)
-        return [Answer(ANSWERS[len(call.text) % 3]) for call in asked]
+            calls.extend(batch_of_calls)
+        return [Answer(ANSWERS[len(call.text) % 3]) for call in batch_of_calls]
 
     batches, weigh = [], update_batch.batch_without_weights
 
