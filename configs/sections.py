@@ -198,7 +198,7 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
 
 
 TOOLS = {
-    'use': (),  # 'calculator', 'python', or 'module:function'; (): none (docs/tools_in_turns.md)
+    'use': (),  # 'calculator', 'python', or 'module:function'; (): none (docs/calling_tools.md)
     'form': 'fenced',  # of calls: 'equation', 'annotation', 'fenced', 'tags' or 'message'
     'roles': ('attempt', 'refinement'),  # whose turns may call
     'max_calls': 4,  # that are answered in a turn

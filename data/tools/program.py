@@ -5,6 +5,7 @@ Standard library only. This is the one file that runs a text as Python; see docs
 
 import ast
 import builtins
+import importlib.machinery
 import io
 import os
 import random
@@ -18,6 +19,9 @@ from elenchus.data.tools import seccomp
 
 RAISED = 3
 """Exit code of a program that ends with an exception."""
+
+NOT_CONFINED = 70
+"""Exit code of a process that could not be confined, so that no program ran in it."""
 
 HAS_NOT = 'the sandbox has no files, network, other processes, threads or waiting'
 _SHOWN = 500  # characters of an exception's message
@@ -77,16 +81,19 @@ def run(code: str, modules: Collection[str], *, limits: Mapping[int, int], paren
     sys.stdout = sys.stderr = io.TextIOWrapper(
         io.BufferedWriter(raw), 'utf-8', 'backslashreplace', line_buffering=True
     )
-    # What the finder of files would look for is on the disk.
-    kept = [finder for finder in sys.meta_path if finder.__name__ != 'PathFinder']
-    sys.meta_path[:] = [*kept, _Modules(modules)]
+    # What other finders would look for is on the disk.
+    finders = (importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter)
+    sys.meta_path[:] = [*finders, _Modules(modules)]
     sys.path[:], sys.argv[:] = [], ['program']
     random.seed(0)
     builtins.exit = builtins.quit = sys.exit  # which `site` adds elsewhere
-    for kind, most in limits.items():
-        resource.setrlimit(kind, (most, most))
-    seccomp.drop_capabilities(library)
-    seccomp.install(library)
+    with _Errors() as confining:
+        for kind, most in limits.items():
+            resource.setrlimit(kind, (most, most))
+        seccomp.drop_capabilities(library)
+        seccomp.install(library)
+    if confining.has_raised:
+        os._exit(NOT_CONFINED)
     with _Errors() as errors:
         _run_text(code)
     with _Errors() as closing:  # it may have closed its output

@@ -86,6 +86,8 @@ def serve(descriptor: int, settings: str) -> None:
             for part in (name, *LATE_IMPORTS.get(name, ())):
                 importlib.import_module(part)
         limits = limits._replace(memory_bytes=limits.memory_bytes + _own_bytes())
+        with open('/proc/self/oom_score_adj', 'w', encoding='ascii') as file:
+            file.write('1000')  # where memory runs out, a program ends before the run does
         if values['isolation'] == 'namespaces':
             leave_namespaces()
         reason = _try_out(limits)
@@ -187,7 +189,7 @@ def _become(
         os.closerange(3, max(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 4096))
         program.run(code, modules, limits=_kernel_limits(limits), parent=server)
     finally:  # what fails before the program is confined must not go on as a second server
-        os._exit(70)
+        os._exit(program.NOT_CONFINED)
 
 
 def _kernel_limits(limits: Limits) -> dict[int, int]:

@@ -299,6 +299,25 @@ def test_what_the_machine_lacks_is_said_and_nothing_runs(monkeypatch):
         Sandbox(SETTINGS)
 
 
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        ('seccomp.install = lambda library: None', 'a first program was not confined: '),
+        ('seccomp._PR_SET_SECCOMP = 10 ** 6', 'prctl(seccomp): Invalid argument'),
+        ('seccomp.CALLS["openat"] = (257, 56)', 'a first program was not confined: '),
+    ],
+)
+def test_a_machine_that_does_not_confine_a_first_program_is_refused(change, words):
+    """The check of the start itself, where the kernel does less than it was called for."""
+    code = (
+        'from elenchus.data.tools import seccomp, server\n'
+        f'{change}\n'
+        'print(server._try_out(server.Limits(5.0, 50.0, 1 << 40, 1000)))\n'
+    )
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert words in result.stdout, result
+
+
 def _refusing_start(self, *_, **__):
     self.connection, other = sandbox.connection.Pipe()
     other.send_bytes(b'unshare: Operation not permitted')

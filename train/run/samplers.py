@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from elenchus.data.critiques import self_talk
 from elenchus.data.records import Problem, TurnFacts
 from elenchus.data.tools.answer import Answer
-from elenchus.data.tools.call_forms import Call
+from elenchus.data.tools.call_forms import Call, Calls
 from elenchus.model.transformer import Transformer
 from elenchus.sampling import tools
 from elenchus.sampling.engine import sampling_methods, token_rules
@@ -91,10 +91,16 @@ class Samplers:
         s, inputs = self.settings, self.inputs
         return (
             token_rules.logits_rule(s.logits, inputs.tokenizer, inputs.vocab_size),
-            tools.pause_rule(inputs.chat.calls, inputs.chat)
+            tools.pause_rule(self.calls, inputs.chat)
             if s.tools.use
             else token_rules.pause_rule(s.pause, inputs.tokenizer, inputs.vocab_size),
         )
+
+    @property
+    def calls(self) -> Calls:
+        """What finds calls of tools. Raises ValueError if template or vocabulary do not fit."""
+        chat = self.inputs.chat
+        return chat.calls or tools.calls_of(self.settings.tools, chat)
 
     @functools.cached_property
     def toolbox(self) -> tools.Toolbox:
@@ -134,5 +140,5 @@ class Samplers:
         self.engines.append(engine)
         after_pause = AFTER_PAUSES.find(self.settings.after_pause, FIELD)
         s = self.settings.tools
-        use = tools.ToolUse(self.inputs.chat.calls, self._answer, s.max_calls) if s.use else None
+        use = tools.ToolUse(self.calls, self._answer, s.max_calls) if s.use else None
         return Sampler(engine, self.inputs.chat, self.settings.limits, after_pause, use)
