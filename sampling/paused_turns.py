@@ -70,9 +70,9 @@ class _Writing:
         turn = chat.sampled_turn(self.role, self.tokens, self.logprobs or (), tools=self.tools)
         return dataclasses.replace(turn, forced=tuple(self.forced))
 
-    def text_since_tools(self, chat: Chat) -> str:
-        """Returns the text of the turn behind the last tool's turn."""
-        first = self.tools[-1].end if self.tools else 0
+    def text(self, chat: Chat, *, all_of_it: bool) -> str:
+        """Returns the text of the turn, or of what is behind the last tool's turn."""
+        first = 0 if all_of_it or not self.tools else self.tools[-1].end
         return chat.text(chat.sampled_turn(self.role, self.tokens[first:], ()))
 
 
@@ -130,7 +130,8 @@ class Writer(NamedTuple):
         """Returns the call with which a turn ends so far."""
         if self._calls_end_messages and writing.tokens[-1] != self.chat.end_id:
             return None
-        return self.tools.calls.find(writing.text_since_tools(self.chat))
+        calls = self.tools.calls
+        return calls.find(writing.text(self.chat, all_of_it=calls.reads_answers))
 
     def _call_tools(self, paused: Sequence[_Writing]) -> list[_Writing]:
         """Answers the calls of turns, all at once; returns the turns that go on."""

@@ -68,6 +68,13 @@ class ToolSettings:
         if repeated := [name for name in names if names.count(name) > 1]:
             raise ValueError(f'{FIELD} names the tool {repeated[0]!r} twice')
 
+        for i, name in enumerate(self.modules):
+            if not all(part.isidentifier() for part in name.split('.')):
+                raise ValueError(
+                    f'sampling.tools.modules[{i}]={name!r} must be the name of a module, such as '
+                    "'sympy'"
+                )
+
     @staticmethod
     def name_of(reference: str) -> str:
         """Returns how a player calls a tool: by the name of its function."""

@@ -40,6 +40,11 @@ class Calls:
         last = {'equation': '=', 'annotation': '=>', 'fenced': '`', 'tags': '>', 'message': ''}
         return last[self.form]
 
+    @property
+    def reads_answers(self) -> bool:
+        """Whether a call may read an answer before it, as `7 - 2 =` in `3 + 4 = 7 - 2 =`."""
+        return self.form == 'equation'
+
     def find(self, text: str) -> Call | None:
         """Returns the call at the end of a text; None if there is none."""
         return getattr(self, f'_{self.form}')(text)
@@ -106,16 +111,16 @@ class Calls:
 
     def _message(self, text: str) -> Call | None:
         form = self.message
-        start = text.rfind(form.opening) if form.opening else 0
-        body = text[start + len(form.opening) :].strip() if start >= 0 else ''
-        if start < 0 or (not form.opening and not body.startswith('{')):
+        opening, closing = form.opening.strip(), form.closing.strip()
+        before, _, body = text.rpartition(opening) if opening else ('', '', text)
+        if opening not in text or not (opening or text.lstrip().startswith('{')):
             return None
-        body = body.removesuffix(form.closing.strip()).strip() if form.closing else body
-        if form.opening and text.count(form.opening) > 1:
+        if opening and opening in before:
             return Call(self.names[0], '', 'refused: one call in a message')
-        name, argument, mistake = _read_call(body, form.arguments, self.names)
-        if mistake and not form.opening:
-            return None if mistake.startswith('error: no object') else Call(name, '', mistake)
+        body = body.partition(closing)[0] if closing else body
+        name, argument, mistake = _read_call(body.strip(), form.arguments, self.names)
+        if mistake.startswith('error: no object') and not opening:
+            return None  # an answer that begins with a brace
         return Call(name, argument, mistake)
 
 

@@ -58,6 +58,14 @@ def test_a_calculator_writes_the_value_into_the_players_line():
         assert request.max_tokens + request.opening == 400
 
 
+def test_an_equation_goes_on_from_the_answer_before():
+    settings = dataclasses.replace(PLAIN, use=('calculator',), form='equation')
+    parts = ['It is 3 + 4 =', ' - 2 =', ' = 5, so x =', ' 5.</s>']
+    turn, _, question = sample(QWEN, [''.join(parts[:2]), ''.join(parts[2:])], settings=settings)
+    assert QWEN.text(turn) == 'It is 3 + 4 = 7 - 2 = 5 = 5, so x = 5.'
+    assert texts_of(QWEN, turn, question)[0] == [' 7', ' 5']
+
+
 def test_without_a_call_nothing_is_appended_and_the_turn_is_as_without_tools():
     parts = ['a = 3, b >= 4 and 1+1 = 2 <<\n', '#### 3</s>']
     whole = ''.join(parts)
@@ -171,6 +179,9 @@ def test_the_model_reads_what_is_wrong_with_a_call():
         )
         (answer, _, _) = texts_of(QWEN, turn, question)
         assert words in answer[0] and turn.tools[0].outcome == 'error'
+    loose = 'So: <tool_call>{"name": "calculator", "arguments": {"e": "1+2"}}</tool_call> it is</s>'
+    turn, _, question = sample(QWEN, [loose, 'so</s>'], settings=settings)
+    assert '\n3\n' in texts_of(QWEN, turn, question)[0][0]
     two = MESSAGE.removesuffix('</s>') + '\n' + MESSAGE
     turn, _, question = sample(QWEN, [two, 'so</s>'], settings=settings)
     assert 'refused: one call in a message' in texts_of(QWEN, turn, question)[0][0]
