@@ -68,6 +68,11 @@ class ToolSettings:
         if repeated := [name for name in names if names.count(name) > 1]:
             raise ValueError(f'{FIELD} names the tool {repeated[0]!r} twice')
 
+        if self.form == 'message' and 'critique' in self.roles:
+            raise ValueError(
+                "sampling.tools.roles has 'critique', whose verdicts are found by their place in "
+                "its text: sampling.tools.form='message' is not for it; nearest: 'tags'"
+            )
         for i, name in enumerate(self.modules):
             if not all(part.isidentifier() for part in name.split('.')):
                 raise ValueError(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elenchus.data.records import ToolTurn, Turn
+from elenchus.data.records import Step, ToolTurn, Turn
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.data.text.message_ids import Ids
 
@@ -34,7 +34,21 @@ def check_end(tokens: Ids, end_id: int, tools: Sequence[ToolTurn]) -> None:
 def with_tools(turn: Turn, tools: tuple[ToolTurn, ...]) -> Turn:
     """Returns a turn with turns of tools among its tokens, which are never trained."""
     turn = dataclasses.replace(turn, tools=tools)
-    return dataclasses.replace(turn, forced=tuple(map(int, np.flatnonzero(turn.is_of_tool()))))
+    forced = tuple(map(int, np.flatnonzero(turn.is_of_tool())))
+    return dataclasses.replace(turn, forced=forced, steps=_steps(turn))
+
+
+def _steps(turn: Turn) -> tuple[Step, ...]:
+    """Returns the lines of a turn as another player reads it: the ends of messages are none."""
+    framed = [tool for tool in turn.tools if tool.lead or tool.tail]
+    if not framed or not turn.steps:
+        return turn.steps
+    ends = set(turn.step_ends)
+    for tool in framed:
+        start, end = tool.text_span
+        ends = {x for x in ends if not (tool.start <= x <= start or end <= x <= tool.end)}
+        ends |= ({start} if start < end else set()) | {tool.end}
+    return tuple(map(Step, sorted(ends | {len(turn.tokens)})))
 
 
 def encode(

@@ -71,6 +71,8 @@ def test_settings_name_what_is_wrong():
         dataclasses.replace(PLAIN, use=('python', 'python'))
     with pytest.raises(ValueError, match=r'sampling\.tools\.max_calls=0'):
         dataclasses.replace(PLAIN, max_calls=0)
+    with pytest.raises(ValueError, match="has 'critique', whose verdicts are found by their place"):
+        dataclasses.replace(PLAIN, form='message', roles=('critique',))
 
 
 def test_frozen_templates_have_the_forms_that_families_publish():
@@ -182,6 +184,10 @@ def test_a_turn_has_the_ids_of_the_published_conversation(text, answer):
     )
     ids = [*chat.context(question, 'attempt'), *turn.tokens]
     assert ids == chat.tokenizer.encode_rendered(rendered)[: len(ids)]
+    # Its steps are the lines that a critic reads.
+    lines = [line for line in chat.text(turn).split('\n') if line.strip()]
+    assert len(turn.steps) == len(lines) and turn.step_ends[-1] == len(turn.tokens)
+    assert list(turn.step_ends) == sorted(set(turn.step_ends))
 
 
 def test_templates_without_tools_have_no_form():
