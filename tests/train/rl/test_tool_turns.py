@@ -115,6 +115,7 @@ def test_in_every_layout_of_rows(tmp_path, samples_per_row, changes):
     assert worst_gap(rows) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_run_that_stops_and_goes_on_has_the_same_result(tmp_path):
     whole, _ = train(tmp_path / 'whole', **PLAIN)
     train(tmp_path / 'parts', num_steps=1, **PLAIN)
