@@ -102,7 +102,8 @@ class ToolTurn:
     @property
     def text_span(self) -> tuple[int, int]:
         """Start and end of what the tool says."""
-        return min(self.start + self.lead, self.end), max(self.start, self.end - self.tail)
+        start = min(self.start + self.lead, self.end)
+        return start, max(start, self.end - self.tail)
 
 
 @dataclasses.dataclass(frozen=True)

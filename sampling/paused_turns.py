@@ -131,7 +131,7 @@ class Writer(NamedTuple):
         if self._calls_end_messages and writing.tokens[-1] != self.chat.end_id:
             return None
         calls = self.tools.calls
-        return calls.find(writing.text(self.chat, all_of_it=calls.reads_answers))
+        return calls.find(writing.text(self.chat, all_of_it=calls.is_plain))
 
     def _call_tools(self, paused: Sequence[_Writing]) -> list[_Writing]:
         """Answers the calls of turns, all at once; returns the turns that go on."""
@@ -142,7 +142,9 @@ class Writer(NamedTuple):
         for w, call in calls:
             is_allowed = len(w.tools) < most
             refusal = Answer(f'refused: at most {most} calls in a turn', 'refused')
-            self._append(w, call, next(answers) if is_allowed else refusal)
+            answer = next(answers) if is_allowed else refusal
+            if answer.outcome == 'answered' or not self.tools.calls.is_plain:
+                self._append(w, call, answer)
         return [w for w in paused if len(w.tokens) < self.limit]
 
     def _append(self, writing: _Writing, call: Call, answer: Answer) -> None:

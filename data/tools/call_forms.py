@@ -41,8 +41,12 @@ class Calls:
         return last[self.form]
 
     @property
-    def reads_answers(self) -> bool:
-        """Whether a call may read an answer before it, as `7 - 2 =` in `3 + 4 = 7 - 2 =`."""
+    def is_plain(self) -> bool:
+        """Whether a line has no marks of a tool, but values alone.
+
+        Then a call may read an answer before it, as `7 - 2 =` in `3 + 4 = 7 - 2 =`, and what has no
+        value stays unanswered: words would be no part of an equation.
+        """
         return self.form == 'equation'
 
     def find(self, text: str) -> Call | None:

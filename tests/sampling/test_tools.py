@@ -66,6 +66,15 @@ def test_an_equation_goes_on_from_the_answer_before():
     assert texts_of(QWEN, turn, question)[0] == [' 7', ' 5']
 
 
+def test_an_equation_without_a_value_stays_unanswered():
+    settings = dataclasses.replace(PLAIN, use=('calculator',), form='equation', max_calls=1)
+    turn, _, question = sample(
+        QWEN, ['1 / 0 = x, 2 / 4 =', ' and 1 + 1 = 3</s>'], settings=settings
+    )
+    assert QWEN.text(turn) == '1 / 0 = x, 2 / 4 = 0.5 and 1 + 1 = 3'
+    assert texts_of(QWEN, turn, question)[0] == [' 0.5']
+
+
 def test_without_a_call_nothing_is_appended_and_the_turn_is_as_without_tools():
     parts = ['a = 3, b >= 4 and 1+1 = 2 <<\n', '#### 3</s>']
     whole = ''.join(parts)

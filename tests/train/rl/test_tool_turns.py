@@ -40,7 +40,7 @@ PAUSE = token_rules.TokenRule(third, 'sampling.tools', ('attempt', 'refinement')
 class EveryThird:
     """A form of calls that a random model writes: each third token is one."""
 
-    form, reads_answers = 'equation', False
+    form, is_plain = 'tags', False
     roles = ('attempt', 'refinement')
 
     def find(self, text):
