@@ -17,6 +17,7 @@ from elenchus.configs import derive
 from elenchus.configs.sections import (
     REINFORCE,
     TRACKING,
+    TOOLS,
     api,
     fit,
     lora,
@@ -134,6 +135,7 @@ SAMPLING = {  # how turns are sampled
     'logits': 'none',  # function that changes the logits of a token by its place (extending.md)
     'pause': 'none',  # tokens after which a turn pauses: 'line', or a function
     'after_pause': 'stop',  # a turn that paused ends, or a function decides
+    'tools': TOOLS,  # that a player may call while it writes
     'score': {
         'rows': 64,  # critiques read at once for step scores
         'lengths': (800,),  # lengths that they are padded to

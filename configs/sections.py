@@ -200,3 +200,17 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
     'optimizer': optimizer(0.0003, schedule='constant'),
     'lora': lora(),
 }
+
+
+TOOLS = {
+    'use': (),  # 'calculator', 'python', or 'module:function'; (): none (docs/calling_tools.md)
+    'form': 'fenced',  # of calls: 'equation', 'annotation', 'fenced', 'tags' or 'message'
+    'roles': ('attempt', 'refinement'),  # whose turns may call
+    'max_calls': 4,  # that are answered in a turn
+    'timeout_s': 2.0,  # processor time of a program; ten times as much on the clock
+    'memory_mib': 512,  # of a program
+    'output_chars': 1000,  # of an answer; more is refused
+    'modules': ('sympy',),  # that programs may import besides the standard library's
+    'isolation': 'namespaces',  # 'filter' where a container allows no namespaces (security.md)
+    'workers': 1,  # programs that run at once
+}

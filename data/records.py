@@ -12,8 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-ROLES = ('pad', 'question', 'guide', 'attempt', 'critique', 'refinement')
-"""Roles of turns. The id of a role in a Batch is its index in this tuple."""
+ROLES = ('pad', 'question', 'guide', 'attempt', 'critique', 'refinement', 'tool')
+"""Roles of tokens. The id of a role in a Batch is its index in this tuple."""
+
+TURN_ROLES = ROLES[1:-1]
+"""Roles of turns of a conversation. A turn of the role `tool` stands inside another (ToolTurn)."""
 
 PLAYER_OF_ROLE = types.MappingProxyType(
     {'attempt': 'actor', 'critique': 'critic', 'refinement': 'actor'}
@@ -81,6 +84,29 @@ class TurnFacts:
 
 
 @dataclasses.dataclass(frozen=True)
+class ToolTurn:
+    """A turn of the role `tool` inside a player's turn: what a tool answered to a call.
+
+    Its tokens are among those of the player's turn, and all of them are `forced`. Under a
+    template's own form it begins and ends with what closes and opens messages, `lead` and `tail`
+    tokens, which a player that quotes the turn does not read.
+    """
+
+    name: str  # of the tool
+    outcome: str  # data.tools.answer.ToolOutcome
+    start: int  # index in Turn.tokens of its first token
+    end: int  # one past its last token
+    lead: int = 0
+    tail: int = 0
+
+    @property
+    def text_span(self) -> tuple[int, int]:
+        """Start and end of what the tool says."""
+        start = min(self.start + self.lead, self.end)
+        return start, max(start, self.end - self.tail)
+
+
+@dataclasses.dataclass(frozen=True)
 class Turn:
     """One turn of a conversation, as token ids.
 
@@ -88,17 +114,18 @@ class Turn:
     see a different header: text.chat.Chat.render computes it.
     """
 
-    role: str  # one of ROLES except 'pad'
+    role: str  # one of TURN_ROLES
     header: tuple[int, ...]
     tokens: tuple[int, ...]  # body; ends with the end token unless sampling was cut off
     logprobs: tuple[float, ...] = ()  # the sampler's, one per token; empty if not sampled
     steps: tuple[Step, ...] = ()  # they cover all tokens; empty if no model writes the role
     facts: TurnFacts = TurnFacts()
     forced: tuple[int, ...] = ()  # indices of tokens that were appended, not sampled; not trained
+    tools: tuple[ToolTurn, ...] = ()  # turns of tools inside of it, in order
 
     def __post_init__(self):
-        if self.role not in ROLES[1:]:
-            raise ValueError(f'unknown Turn.role={self.role!r}; valid: {ROLES[1:]}')
+        if self.role not in TURN_ROLES:
+            raise ValueError(f'unknown Turn.role={self.role!r}; valid: {TURN_ROLES}')
         if self.logprobs and len(self.logprobs) != len(self.tokens):
             raise ValueError(f'{len(self.logprobs)} logprobs for {len(self.tokens)} tokens')
 
@@ -106,6 +133,18 @@ class Turn:
     def num_sampled(self) -> int:
         """Number of sampled tokens; 0 if the turn was not sampled."""
         return len(self.logprobs) - len(self.forced) if self.logprobs else 0
+
+    def ends_with(self, token: int) -> bool:
+        """Returns whether the last token is `token`, and not one of a tool's turn."""
+        is_of_tool = bool(self.tools) and self.tools[-1].end == len(self.tokens)
+        return self.tokens[-1:] == (token,) and not is_of_tool
+
+    def is_of_tool(self) -> np.ndarray:
+        """Returns whether each token is of a tool's turn: [len(tokens)], bool."""
+        result = np.zeros(len(self.tokens), bool)
+        for tool in self.tools:
+            result[tool.start : tool.end] = True
+        return result
 
     @property
     def step_ends(self) -> tuple[int, ...]:

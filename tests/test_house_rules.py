@@ -182,8 +182,9 @@ def test_nothing_is_caught_blindly():
         assert not caught & BLIND, f'{place}: except {caught & BLIND}'
 
 
-def test_text_is_never_evaluated():
-    calls = [(place, node.func) for place, node in _nodes(EVERY, ast.Call)]
+def test_text_is_never_evaluated_but_in_the_sandbox():
+    outside = [path for path in EVERY if path != ROOT / 'data' / 'tools' / 'program.py']
+    calls = [(place, node.func) for place, node in _nodes(outside, ast.Call)]
     names = [(place, call.id) for place, call in calls if isinstance(call, ast.Name)]
     assert not [place for place, name in names if name in {'eval', 'exec', 'compile'}]
 

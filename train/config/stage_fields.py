@@ -14,7 +14,7 @@ from typing import Any
 
 from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.train.checkpoints.saved_models import EARLIER_DEFAULTS
-from elenchus.train.config.new_stages import NEW_STAGES
+from elenchus.train.config.new_stages import NEW_STAGES, NO_TOOLS
 from elenchus.train.config.players import stages_read
 from elenchus.train.config.run_settings import PREFERRED, REINFORCED, RunSettings
 
@@ -52,6 +52,7 @@ MAY_CHANGE = (
     *('train.log_every', 'train.checkpoint_every', 'reinforce.checkpoint_every'),
     *('train.keep_checkpoints', 'train.keep_finished_checkpoints', 'train.nonfinite'),
     *('train.compare_hosts_every', 'data.answer.workers'),
+    *('sampling.tools.workers', 'sampling.tools.isolation'),
     *('watchdog.slow_factor', 'watchdog.timeout_s', 'watchdog.stop_within_s', 'watchdog.alert'),
     *('tracking.libraries', 'tracking.project'),
     *(f'critique.api.{name}' for name in ('attempts', 'backoff_s', 'cache', 'key_variable')),
@@ -103,6 +104,7 @@ EARLIER: Mapping[str, Any] = {
     'sampling.logits': 'none',
     'sampling.pause': 'none',
     'sampling.after_pause': 'stop',
+    **{f'sampling.tools.{name}': value for name, value in NO_TOOLS.items()},
     'self_talk.splice': 'talk',
     'evaluate.start': 'newest',
     'evaluate.critic_start': 'newest',

@@ -12,6 +12,7 @@ from elenchus.data.batching import packing
 from elenchus.data.records import PLAYER_OF_ROLE, Batch, Episode
 from elenchus.data.text.chat import Chat
 from elenchus.sampling.engine.shapes import smallest_bucket
+from elenchus.sampling.metrics.tool_figures import tool_figures
 from elenchus.train.objective import Objective
 from elenchus.train.rl import advantages, rewards
 from elenchus.train.rl.credit import GroupValues
@@ -192,6 +193,8 @@ def group_metrics(
             f'levels/advantage{level}_std': weights[rows][batch.loss_mask[rows] > 0].std(),
         }
     correct = np.mean([float(e.attempt.facts.correct) for e in episodes])
+    calls = tool_figures(turn for episode in episodes for turn in episode.turns)
+    metrics |= {f'tools/{name}': value for name, value in calls.items()}
     return {'reward/correct': correct} | metrics | term_metrics(values) | unknown_steps(episodes)
 
 
