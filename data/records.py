@@ -63,6 +63,7 @@ class TurnFacts:
     origin: str | None = None  # 'attempt', 'refinement', 'reference', or a proposal's name
     passes_barrier: bool | None = None  # more than a bare answer (exploration.with_origin)
     hinted: bool | None = None  # sampled after a hint that is not in the episode (rl.rollouts)
+    restarted: bool | None = None  # right: the response whose beginning it shares (rl.restarts)
     score: float | None = None  # critic's probability that the answer is right (score_steps)
     num_reached: int | None = None  # first steps that the critique has a line on (score_steps)
     critique_finished: bool | None = None  # the critique that scored it was not cut off

@@ -26,6 +26,7 @@ from elenchus.model.ranges import (
 from elenchus.sampling.critique_data.api_settings import ApiSettings
 from elenchus.sampling.critique_data.references import RightPaths
 from elenchus.sampling.critique_data.splices import SPLICES
+from elenchus.sampling.critique_data.step_labels import LABELS
 from elenchus.sampling.engine.sampling_methods import Temperature
 from elenchus.sampling.exploration.context import ExploreSettings
 from elenchus.sampling.exploration.controller import CandidateSettings
@@ -45,10 +46,13 @@ from elenchus.train.watchdog import WatchdogSettings
 
 REINFORCED: Mapping[str, tuple[Player, ...]] = {
     'reinforce': ('actor',),
+    'reinforce_2': ('actor',),
+    'reinforce_3': ('actor',),
     'reinforce_critic': ('critic',),
     'reinforce_both': ('actor', 'critic'),
 }
-"""Stage of reinforcement learning -> the players that it trains."""
+"""Stage of reinforcement learning -> the players that it trains; `_2` and `_3` are `reinforce`
+again, in a run of several phases."""
 PREFERRED: Mapping[str, Player] = {'prefer': 'actor', 'prefer_critic': 'critic'}
 """Stage of preference optimisation -> the player that it trains."""
 
@@ -112,6 +116,7 @@ class CritiqueSettings:
     api: ApiSettings
     num_rollouts: SampleCount  # of 'monte_carlo': continuations from the end of each line
     rollout_threshold: Share  # a line is wrong if a smaller share of them reach the answer
+    labels: Annotated[str, LABELS]  # of lines, from how many of them do
     # Refinements that test the critique of a wrong attempt; 0: no filter.
     filter_samples: ExampleCount
     filter_successes: ExampleCount  # of them that must be right

@@ -87,7 +87,7 @@ def reinforce(
     optimizer = make_optimizer(s.optimizer, num_steps=num_updates)
     models = dataclasses.replace(models, actor=models.critic) if is_one else models
     counts = (s.num_samples, s.num_refinements, s.refine, s.num_rollouts, s.rollout_threshold)
-    setup = RolloutSetup(models, scorer, method, *counts)
+    setup = RolloutSetup(models, scorer, method, *counts, labels=s.labels)
     options = {'settings': s, 'loop': loop, 'optimizer': optimizer, 'seed': seed}
     options |= {'setup': setup, 'problems': problems, 'is_one': is_one, 'teacher': teacher}
     trainings = {p: make_training(p, **options)._replace(folder=folder) for p in trained}

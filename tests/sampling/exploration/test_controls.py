@@ -26,6 +26,7 @@ SETTINGS = context.ExploreSettings(
     keep_refined=1,
     critiques='own',
     teacher='critic',
+    refine='wrong',
 )
 
 

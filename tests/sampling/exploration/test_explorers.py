@@ -29,12 +29,14 @@ SETTINGS = context.ExploreSettings(
     keep_refined=1,
     critiques='own',
     teacher='critic',
+    refine='wrong',
 )
 SAMPLING = sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, banned=())
 RIGHT = PROBLEM.solution
 STEP, WRONG = RIGHT.split('\n')[0], RIGHT[:-1] + str((int(RIGHT[-1]) + 1) % 10)
 LONGER = f'{STEP}\n {RIGHT}'  # a step twice: right, and another response
-GUIDED = [name for name in explorers.EXPLORERS if name not in ('vanilla', 'critique_in_the_loop')]
+PLAIN = ('vanilla', 'vanilla_2', 'critique_in_the_loop')
+GUIDED = [name for name in explorers.EXPLORERS if name not in PLAIN]
 
 
 def wrong(problem):
