@@ -140,6 +140,7 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
     'rollout_threshold': 0.4,  # a line is wrong if a smaller share of them reach the answer
     'labels': 'threshold',  # of lines by their continuations, or 'module:function'
     'refill_rounds': 0,  # extra rounds that replace groups without variance (DAPO: 2 or more)
+    'replay_groups': 0,  # newest groups kept, to stand in for those without variance; 0: off
     'num_minibatches': 1,  # updates an epoch
     'num_epochs': 1,  # passes over an iteration's samples
     'length': 480,  # of a row: question and attempt

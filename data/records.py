@@ -63,6 +63,7 @@ class TurnFacts:
     origin: str | None = None  # 'attempt', 'refinement', 'reference', or a proposal's name
     passes_barrier: bool | None = None  # more than a bare answer (exploration.with_origin)
     hinted: bool | None = None  # sampled after a hint that is not in the episode (rl.rollouts)
+    replayed: bool | None = None  # sampled in an earlier iteration (rl.replay)
     restarted: bool | None = None  # right: the response whose beginning it shares (rl.restarts)
     score: float | None = None  # critic's probability that the answer is right (score_steps)
     num_reached: int | None = None  # first steps that the critique has a line on (score_steps)

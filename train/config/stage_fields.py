@@ -93,6 +93,7 @@ EARLIER: Mapping[str, Any] = {
     'reinforce.num_rollouts': 0,
     'reinforce.rollout_threshold': 0.4,
     'reinforce.labels': 'threshold',
+    'reinforce.replay_groups': 0,
     'reinforce.turns.restart': 'none',
     'critique.labels': 'threshold',
     'improve.explore.refine': 'wrong',
