@@ -22,6 +22,7 @@ from elenchus.configs.sections import (
     loss,
     objective,
     prompts,
+    replay,
     shares,
 )
 
@@ -174,6 +175,7 @@ ACTOR = {  # stage `actor`: supervised fine-tuning on solutions and refinements
     'guided_per_problem': 0,  # (question, guide -> solution), for the guided explorers
     'level_decay': 1.0,  # of demonstrations: a level has this share of those of the level before
     'start': 'base',  # stage whose model is trained, or 'newest'
+    'replay': replay(),
     'fit': fit(),
     'lora': lora(),
 }

@@ -61,6 +61,15 @@ def api(**changes) -> dict:
     }
 
 
+def replay() -> dict:
+    """Documents of the base that a fit replays, so that they are not forgotten."""
+    return {
+        'num_documents': 0,  # of a fixed set, of which each step reads some; 0: off
+        'hidden': 'none',  # penalty of hidden states that change: 'none' or 'module:function'
+        'hidden_coef': 100.0,  # weight of its mean, beside the cross-entropy
+    }
+
+
 def shares(**kinds) -> dict:
     """Mixture of documents of the lab's base model; sums to 1."""
     return {

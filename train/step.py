@@ -24,6 +24,9 @@ One with the attribute `reads_places` is called as transform(logits, Place of ea
 Reader = Callable[[Batch, jax.Array], jax.Array]
 """(batch, steps taken) -> the tokens that the model reads, [B, T]."""
 
+ExtraLoss = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
+"""(model or adapters, inputs, frozen base or None) -> (a loss that is added, metrics)."""
+
 IDENTITY: Transform = lambda logits: logits  # noqa: E731
 """Transform of the plain likelihood; one object, so that jit compiles once."""
 
@@ -157,6 +160,7 @@ def make_train_step(
     measure_gap: bool = False,
     shared: SharedPrompt | None = None,
     read: Reader | None = None,
+    extra_loss: ExtraLoss | None = None,
 ):
     """Returns train_step(state, batch, frozen) -> (state, metrics), compiled; donates the state.
 
@@ -167,9 +171,12 @@ def make_train_step(
     `measure_gap`: the batch's old log-probabilities are the sampler's, and the metrics include
     their distance from the model's. `shared`: layout of rows whose samples share a prompt. `read`:
     (batch, steps taken) -> tokens [B, T] that the model reads instead of those that it predicts.
+    `extra_loss`: one that is added, of the argument `extra` of the step.
     """
 
-    def train_step(state: TrainState, batch: Batch, frozen: Transformer | None = None):
+    def train_step(
+        state: TrainState, batch: Batch, frozen: Transformer | None = None, *, extra=None
+    ):
         _, grads, metrics = loss_and_grads(
             state.model,
             batch,
@@ -181,6 +188,11 @@ def make_train_step(
             shared=shared,
             read=read(batch, state.step) if read else None,
         )
+        if extra_loss is not None:
+            value_and_grad = jax.value_and_grad(extra_loss, has_aux=True)
+            (added, more), added_grads = value_and_grad(state.model, extra, frozen)
+            grads = jax.tree.map(lambda g, a: g + a.astype(g.dtype), grads, added_grads)
+            metrics |= more | {'loss/total': metrics['loss/total'] + added}
         updates, opt_state = optimizer.update(grads, state.opt_state, state.model)
         model = optax.apply_updates(state.model, updates)
         metrics |= part_norms(grads) | {'grads/norm': optax.tree.norm(grads)}
@@ -195,4 +207,5 @@ def make_train_step(
         metrics['params/norm'] = optax.tree.norm(model)
         return TrainState(state.step + 1, model, opt_state), metrics
 
-    return placement.pinned_jit(train_step, donate_argnames='state', axes={'batch': placement.ROWS})
+    axes = dict.fromkeys(('batch', 'extra'), placement.ROWS)
+    return placement.pinned_jit(train_step, donate_argnames='state', axes=axes)

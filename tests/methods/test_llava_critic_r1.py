@@ -20,9 +20,8 @@ def problem(id, solution=SOLUTION, source='gsm8k'):
 
 
 ALL = [problem(str(i)) for i in range(400)]
-JUDGED = [
-    new for new in map(llava_critic_r1.preference, ALL) if llava_critic_r1.ASK in new.question
-]
+ASK = llava_critic_r1.ASK
+JUDGED = [new for new in map(llava_critic_r1.preference, ALL) if ASK in new.question]
 
 
 def test_about_half_of_the_problems_are_judged_and_the_others_stay():

@@ -39,6 +39,7 @@ from elenchus.train.config.prefer_settings import AverageSettings, PreferSetting
 from elenchus.train.config.sampling_settings import SamplingSettings
 from elenchus.train.config.stage_names import StageName, StartName
 from elenchus.train.loop import LoopSettings
+from elenchus.train.replayed_texts import ReplaySettings
 from elenchus.train.response_weights import WEIGHTINGS
 from elenchus.train.rl.settings import Player, ReinforceSettings
 from elenchus.train.sft import FitSettings
@@ -95,6 +96,7 @@ class ActorSettings:
     critiques: Literal['stated', 'calculator']  # of refinements in free text
     level_decay: Share  # share of demonstrations that a level keeps of the level before
     start: StartName
+    replay: ReplaySettings  # documents of the base that the fit replays
     fit: FitSettings
     lora: LoraSettings  # rank 0: all weights are trained
 
