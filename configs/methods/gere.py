@@ -6,8 +6,8 @@ old model had it: stricter imitation would leave no room to learn.
 
 Formula: thresholds mean -+ std of a dimension; TM = relu of how far h is outside of its old region,
 mean over dimensions that are outside; loss = CE + CE(replayed) + 200 TM.
-Source: arXiv 2508.04676; gere/gere_trainer.py of github.com/Qznan/GeRe, 4936fed: weight 100 beside beside the mean
-of the two CE, of which this is twice.
+Source: arXiv 2508.04676; gere/gere_trainer.py of github.com/Qznan/GeRe, 4936fed: weight 100
+beside the mean of both CE, of which this is twice.
 Differs: the general texts are documents of the base; mean and deviation are of a batch of them,
 not of all; the mean over dimensions is of each token; the dynamic weight CE / TM is not here.
 """

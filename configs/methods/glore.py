@@ -34,6 +34,7 @@ def reranked(groups, read, rounds):
     return {name: sum(values) / len(values) for name, values in right.items() if values}
 
 
+reranked.reads_rounds = True
 HERE = 'elenchus.configs.methods.glore'
 CHANGES = {
     'critique.annotator': 'monte_carlo',

@@ -170,6 +170,16 @@ def test_interaction_is_one_critique_and_one_revision_a_round():
     assert loop['refinement'] == wrong_attempts * SETTINGS.num_refinements
 
 
+def test_right_attempts_are_refined_too_where_all_are():
+    texts = [RIGHT, WRONG, RIGHT]
+    results, _ = explore_scripted('critique_in_the_loop', texts, [LONGER] * 6, refine='always')
+    refined = [e for e in results if e.turns[-1].role == 'refinement']
+    assert [e.facts.attempt_index for e in refined] == [0, 0, 1, 1, 2, 2]
+    assert [e.attempt.facts.correct for e in refined[::2]] == [True, False, True]
+    only, _ = explore_scripted('critique_in_the_loop', texts, [LONGER] * 2)
+    assert [e.facts.attempt_index for e in only if e.turns[-1].role == 'refinement'] == [1, 1]
+
+
 def test_no_two_samples_share_their_noise():
     for explorer in explorers.EXPLORERS:
         seeds = collections.Counter()
