@@ -21,7 +21,7 @@ def merged(outcomes):
     least = outcomes.threshold * outcomes.num_rollouts
     own = [count >= least for count in outcomes.successes]
     rng = random.Random(f'{outcomes.problem.id} {outcomes.successes}')
-    pairs = zip(own, [*own[1:], outcomes.correct], strict=True)
+    pairs = zip(own, (*own, outcomes.correct)[1:], strict=True)
     return [is_right or (rng.random() < 0.5 and later) for is_right, later in pairs]
 
 

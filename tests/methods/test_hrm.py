@@ -22,8 +22,8 @@ def test_a_label_differs_from_the_lines_own_only_where_the_next_line_is_right(co
     own = [n >= 4 for n in counts]
     new = labels(counts, correct=correct)
     assert len(new) == len(own) and labels(counts, correct=correct) == new
-    for is_right, given_label, later in zip(own, new, [*own[1:], correct], strict=True):
-        assert given_label == is_right or (given_label and not is_right and later)
+    for is_right, label, later in zip(own, new, (*own, correct)[1:], strict=True):
+        assert label == is_right or (label and not is_right and later)
 
 
 def test_half_of_the_corrected_lines_are_merged():

@@ -119,7 +119,10 @@ def test_under_adapters_the_base_stays_and_the_penalty_reads_the_model_before(mo
         trained, frozen = lora.split(joined)
     replay = replay_of(f'{HERE}:squares', 10.0)
     _, metrics = take_step(trained, replay, frozen=frozen, before=joined)
-    assert metrics['replay/hidden'] == 0.0 and metrics['grads/norm'] > 0
+    _, other = take_step(trained, replay, frozen=frozen, before=tiny_model.make_model(CONFIG, 2))
+    # Two passes of one program may differ in the last bits, whose squares these are.
+    assert metrics['replay/hidden'] < 1e-11 < 1e-3 < other['replay/hidden']
+    assert metrics['grads/norm'] > 0
 
 
 def test_a_penalty_of_another_shape_is_refused():
