@@ -81,6 +81,11 @@ class TurnFacts:
     # Of a refinement after a counterfactual critique (test_time.uptake).
     uses_value: bool | None = None  # it takes over the critique's false value
 
+    @property
+    def is_off_policy(self) -> bool:
+        """Whether the turn was sampled by another policy, or behind another prompt."""
+        return bool(self.hinted or self.replayed)
+
 
 @dataclasses.dataclass(frozen=True)
 class Turn:

@@ -20,6 +20,7 @@ from elenchus.model.transformer import Transformer
 from elenchus.sampling import user_functions
 from elenchus.sampling.seeds import derive_seed
 from elenchus.sampling.slots import Slot
+from elenchus.train.loop import to_device
 from elenchus.train.sft import perplexities
 from elenchus.train.step import IDENTITY
 
@@ -73,6 +74,10 @@ class Replay:
         rng = np.random.default_rng(derive_seed(self._seed, 'replay', step))
         chosen = rng.choice(len(self._texts), rows, replace=len(self._texts) < rows)
         return packing.pad([self._texts[i] for i in chosen], length=self._length)
+
+    def inputs(self, step: int, before: Transformer, *, rows: int) -> Replayed:
+        """Returns the argument `extra` of a step; `before` is the model before the fit."""
+        return Replayed(to_device(self.batch(step, rows=rows)), before)
 
     def figures(self, before: Transformer, after: Transformer, *, rows: int) -> dict[str, float]:
         """Returns the mean perplexity of all texts under two models, and their number."""

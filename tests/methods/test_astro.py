@@ -35,7 +35,7 @@ def test_the_text_replays_all_edges_in_order_and_nothing_else_where_nothing_fail
         assert written == [part.line for part in lines]
 
 
-def test_the_talk_ends_as_it_was_found_and_is_reinforced():
+def test_the_talk_ends_with_the_right_answer_and_is_reinforced():
     settings = build.build(RunSettings, astro.get_config('default'))
     parts = [
         RemarkedLine('ben : eve 7 - 4 = 4 ; ben 4', 'ben : eve - 4 ; 4 - 3 = 1 ; wrong'),

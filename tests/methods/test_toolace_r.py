@@ -30,7 +30,7 @@ def test_the_window(rate, is_admitted):
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_what_is_not_admitted_is_left_out_of_the_round(rates):
+def test_what_is_not_admitted_is_not_trained_in_the_round(rates):
     settings = build.build(RunSettings, toolace_r.get_config('default')).improve
     question = CHAT.question_turns(PROBLEMS[0].question)
     turn = CHAT.text_turn('attempt', '#### 3')

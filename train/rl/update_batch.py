@@ -66,8 +66,7 @@ def make_batch(
         rows = slice(i * layout.num_samples, (i + 1) * layout.num_samples)
         values.append(assign_credit(group, penalties=penalties and penalties[rows]))
     weights = advantages.at_tokens(batch, [steps for v in values for steps in v.advantages])
-    facts = [e.attempt.facts for e in episodes]
-    hinted = np.array([[bool(f.hinted or f.replayed)] for f in facts])
+    hinted = np.array([[e.attempt.facts.is_off_policy] for e in episodes])
     metrics = group_metrics(sampled, values, weights=weights, batch=batch) | {
         'reward/unfinished': np.mean([not chat.is_finished(e.turns[-1]) for e in episodes])
     }

@@ -12,7 +12,7 @@ from elenchus.model.transformer import Transformer
 from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.loop import LoopSettings, init_train_state, to_device, train_loop
 from elenchus.train.metrics import speed
-from elenchus.train.replayed_texts import Replay, Replayed
+from elenchus.train.replayed_texts import Replay
 from elenchus.train.run.directory import StageFolder
 from elenchus.train.sft import FitSettings, make_fit_step
 from elenchus.train.state import TrainState
@@ -78,8 +78,8 @@ def sft(
 
     Examples are packed into rows and shuffled by `seed`; those longer than a row are dropped and
     counted. With a `stage`, metrics and checkpoints go into its folder, and training continues from
-    the newest checkpoint there, with the same batches as an uninterrupted run. `replay` has texts
-    whose loss is added in each step.
+    the newest checkpoint there, with the same batches as an uninterrupted run. Each step adds the
+    loss of the texts of `replay`.
     """
     stage = stage or StageFolder.temporary()
     num_examples, examples = len(examples), drop_too_long(examples, loop, name=stage.path.name)
@@ -90,10 +90,7 @@ def sft(
 
     def advance(step: int, state: TrainState):
         batch = next(batches)
-        more = {}
-        if replay is not None:
-            texts = to_device(replay.batch(step, rows=loop.rows))
-            more = {'extra': Replayed(texts, model)}
+        more = {} if replay is None else {'extra': replay.inputs(step, model, rows=loop.rows)}
         state, metrics = train_step(state, to_device(batch), frozen, **more)
         return state, metrics | {'data/waste': packing.waste(batch)}, [(metrics, batch)]
 

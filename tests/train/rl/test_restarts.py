@@ -132,7 +132,7 @@ def test_where_only_right_ones_are_kept_the_others_stay_as_they_were():
             assert third == (second if second.attempt.facts.correct else first)
 
 
-def test_a_beginning_without_room_behind_it_is_left_alone():
+def test_a_beginning_without_room_behind_it_changes_nothing():
     longest = fake_engine.LIMITS['attempt']
     plan = lambda group, rng: [(0, 3, ' wrong' * longest), *[None] * 3]  # noqa: E731
     assert groups_of(plan)[0] == groups_of()[0]
