@@ -35,7 +35,8 @@ class ExploreSettings:
     token_budget: NonNegativeInt  # per question on average; 0: no limit
     keep: PositiveInt  # correct responses per question, at most
     keep_refined: NonNegativeInt  # refinements per attempt, at most
-    critiques: Literal['own', 'shuffled']  # in the loop; 'shuffled': of other questions
+    critiques: Literal['own', 'shuffled']  # that are followed; 'shuffled': of other questions
+    guides: Literal['own', 'shuffled']  # that answer_driven and rationale_driven show
     teacher: Literal['critic', 'reference']  # who criticises for the explorer `interactive`
 
     @property

@@ -68,6 +68,7 @@ class PreferSettings:
             keep=1,
             keep_refined=0,
             critiques='own',
+            guides='own',
             teacher='critic',
         )
 

@@ -28,6 +28,7 @@ SETTINGS = context.ExploreSettings(
     keep=2,
     keep_refined=1,
     critiques='own',
+    guides='own',
     teacher='critic',
     refine='wrong',
 )
