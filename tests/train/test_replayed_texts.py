@@ -7,9 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from elenchus.configs import lab
 from elenchus.data import records
 from elenchus.model import lora
 from elenchus.train import optimizer, replayed_texts, step
+from elenchus.train.config import build, checks
+from elenchus.train.config.run_settings import RunSettings
 from elenchus.train.loop import init_train_state, to_device
 from elenchus.train.objective import SFT
 from tests.support import tiny_model
@@ -140,3 +143,12 @@ def test_figures_are_perplexities_of_all_texts(model):
     assert values['documents'] == 8 and values['perplexity_before'] > 1
     assert values['perplexity_before'] == values['perplexity_after']
     assert isinstance(TEXTS[0], records.Example)
+
+
+def test_it_is_an_error_before_the_run():
+    config = lab.get_config('smoke')
+    config.actor.replay.update(num_documents=4, hidden=f'{HERE}:squares')
+    checks.check_settings(build.build(RunSettings, config))
+    config.actor.replay.hidden = f'{HERE}:whole'
+    with pytest.raises(ValueError, match=r'^actor\.replay\.hidden: whole .*\[2, 16\]'):
+        checks.check_settings(build.build(RunSettings, config))
