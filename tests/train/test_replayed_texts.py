@@ -114,6 +114,7 @@ def test_without_replay_a_step_is_what_it_was_and_with_it_its_gradient_is_added(
     )
 
 
+@pytest.mark.slow
 def test_under_adapters_the_base_stays_and_the_penalty_reads_the_model_before(model):
     adaptation = lora.Adaptation(lora.LoraSettings(2, 4.0, ('query', 'down')), '', 0, 'none')
     with jax.set_mesh(tiny_model.one_device()):
