@@ -6,8 +6,8 @@ are refined after a review of their steps, and the gate is asked again. Old and 
 Formula: hard iff mean z < 0 of the majority's samples and H > ln 3 nats of either weighted vote;
 z of ORM + product of PRM steps over the first sample of all problems; H by ORM, or by PRM.
 Source: arXiv 2409.12147; refine.py of github.com/dinobby/MAgICoRE, 1388006.
-Differs: the critic is ORM and PRM, and its critique the review; z is over a part's problems; all
-scored samples vote, where theirs are the k best; the refinements of the last round do not vote.
+Differs: the critic is ORM and PRM, and its critique the review; z is over a part's problems; old
+and new samples vote unweighted (the arm `sequential majority (all)`), theirs by score, the k best.
 """
 
 import collections

@@ -4,7 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from elenchus.configs import lab
 from elenchus.sampling.critique_data import step_labels
+from elenchus.train.config import build, checks
+from elenchus.train.config.run_settings import RunSettings
 from tests.support.method_cases import PROBLEM
 
 HERE = 'tests.sampling.critique_data.test_step_labels'
@@ -60,3 +63,22 @@ def test_a_function_labels_lines_in_order_whatever_their_numbers():
 def test_anything_but_a_boolean_a_line_is_refused(name):
     with pytest.raises(ValueError, match=rf'^critique\.labels: {name} \(.*each of 2 lines'):
         find(f'{HERE}:{name}', {0: 1, 1: 3})
+
+
+@pytest.mark.parametrize(
+    ('section', 'changes'),
+    [
+        ('critique', {'critique.annotator': 'monte_carlo'}),
+        (
+            'reinforce',
+            {'reinforce.num_rollouts': 4, 'reinforce.critic_rewards.located': 1.0},
+        ),
+    ],
+)
+def test_labels_that_nothing_reads_are_refused(section, changes):
+    config = lab.get_config('smoke')
+    config.update_from_flattened_dict({f'{section}.labels': f'{HERE}:second'})
+    with pytest.raises(ValueError, match=rf'^{section}\.labels=.* nearest: labels=.threshold'):
+        checks.check_settings(build.build(RunSettings, config))
+    config.update_from_flattened_dict(changes)
+    checks.check_settings(build.build(RunSettings, config))
