@@ -13,6 +13,7 @@ from elenchus.train.rl import restarts, rollouts
 from tests.support import fake_engine
 from tests.support.fake_engine import CHAT, EOS, TOKENIZER
 from tests.support.rollout_cases import METHOD, PROBLEMS, answer, make_rules, make_setup
+from tests.train.rl.test_trainer import PLAIN, run
 
 HERE = 'tests.train.rl.test_restarts'
 PLAN = []
@@ -192,3 +193,11 @@ def test_a_cut_off_source_and_an_empty_group_list_are_fine():
     ((first, second),), _ = restarts.restart(setup.models, METHOD, [group], **options)
     assert first.attempt.tokens[:1] == turn.tokens and second == episode
     assert dataclasses.replace(first, turns=first.turns[:-1]).turns == episode.turns[:-1]
+
+
+@pytest.mark.slow
+def test_the_trainer_recomputes_what_was_sampled_behind_a_beginning(tmp_path):
+    PLAN[:] = [lambda group, rng: [None, None, (0, 3, ' wrong\n'), (3, 2, ' wrong\n')]]
+    changes = {'turns__restart': f'{HERE}:own', 'num_steps': 2, 'num_minibatches': 2}
+    models, _, rows = run(tmp_path, ('actor',), **PLAIN, **changes)
+    assert models and all(row['sampler/gap_max'] < 1e-4 for row in rows)
