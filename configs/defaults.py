@@ -24,6 +24,7 @@ from elenchus.configs.sections import (
     loss,
     objective,
     prompts,
+    replay,
     shares,
 )
 
@@ -177,6 +178,7 @@ ACTOR = {  # stage `actor`: supervised fine-tuning on solutions and refinements
     'guided_per_problem': 0,  # (question, guide -> solution), for the guided explorers
     'level_decay': 1.0,  # of demonstrations: a level has this share of those of the level before
     'start': 'base',  # stage whose model is trained, or 'newest'
+    'replay': replay(),
     'fit': fit(),
     'lora': lora(),
 }
@@ -194,6 +196,7 @@ CRITIQUE = {  # stage `critique`: critique data by AutoMathCritique (arXiv 2411.
     'api': api(),  # the server
     'num_rollouts': 8,  # of 'monte_carlo': continuations from the end of each line
     'rollout_threshold': 0.4,  # a line is wrong if fewer of them reach the answer
+    'labels': 'threshold',  # of lines by their continuations, or 'module:function'
     'filter_samples': 0,  # refinements that test a critique; 0: no filter; 10 is a good start
     'filter_successes': 0,  # of them that must be right; 3 with 10 samples
     'filter': 'refinements',  # or 'random': a control, rejects as many flawed ones of each level
@@ -213,7 +216,7 @@ EVALUATE = {  # stage `evaluate`: accuracy and cost with and without critique
     'critic_start': 'newest',  # stage whose model criticises, or 'newest'
     'num_problems': 1319,  # test problems
     'num_attempts': 4,  # at each
-    'refine': 'wrong',  # 'wrong': refine what the critic calls wrong or garbles; 'always'
+    'refine': 'wrong',  # what the critic calls wrong or garbles; 'always'; 'module:function'
     'num_rounds': 1,  # of critique and refinement
     'oracle': True,  # also refine what is truly wrong: an upper bound
     'uptake': {  # is the critique read? (docs/methods.md)
@@ -256,7 +259,8 @@ IMPROVE = {  # stages of self-improvement; the stage's name is the explorer
     'demonstrations': True,  # train on the actor's demonstrations too
     'explore': {
         'num_attempts': 5,  # at each problem
-        'num_refinements': 5,  # of each wrong attempt (critique in the loop)
+        'num_refinements': 5,  # of each refined attempt (critique in the loop)
+        'refine': 'wrong',  # attempts with a wrong answer, or 'always'
         'num_guided_rounds': 8,  # of one guided response (guided explorers)
         'num_uniform_rounds': 32,  # of one more attempt (explorer `uniform`)
         'min_correct': 4,  # right responses after which a problem gets no more
@@ -296,7 +300,8 @@ PREFER = {  # stages `prefer` (actor) and `prefer_critic`: pairs of responses; d
     'explorer': 'critique_in_the_loop',  # samples the actor's groups; or 'vanilla'
     'num_attempts': 5,  # at each problem
     'num_critiques': 4,  # of each attempt: a group of `prefer_critic`
-    'num_refinements': 3,  # of each wrong attempt; of each critique, whose help they are; 0: none
+    'num_refinements': 3,  # of a refined attempt; of each critique, whose help they are; 0: none
+    'refine': 'wrong',  # attempts with a wrong answer, or 'always'
     'pairs': 'right_wrong',  # or 'refined', 'best_worst', 'random', 'module:function'
     'keep': 4,  # pairs of a question, at most
     'prompt': 'question',  # of an actor's response: 'question', or the 'conversation' before it

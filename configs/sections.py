@@ -66,6 +66,15 @@ def api(**changes) -> dict:
     }
 
 
+def replay() -> dict:
+    """Documents of the base that a fit replays, so that they are not forgotten."""
+    return {
+        'num_documents': 0,  # of a fixed set, of which each step reads some; 0: off
+        'hidden': 'none',  # penalty of hidden states that change: 'none' or 'module:function'
+        'hidden_coef': 100.0,  # weight of its mean, beside the cross-entropy
+    }
+
+
 def shares(**kinds) -> dict:
     """Mixture of documents of the lab's base model; sums to 1."""
     return {
@@ -143,7 +152,9 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
     'refine': 'always',  # for that: 'always', or 'wrong': after those that do not say correct
     'num_rollouts': 0,  # from the end of each line, which label attempts for critics; 0: the lab's
     'rollout_threshold': 0.4,  # a line is wrong if a smaller share of them reach the answer
+    'labels': 'threshold',  # of lines by their continuations, or 'module:function'
     'refill_rounds': 0,  # extra rounds that replace groups without variance (DAPO: 2 or more)
+    'replay_groups': 0,  # newest groups kept, to stand in for those without variance; 0: off
     'num_minibatches': 1,  # updates an epoch
     'num_epochs': 1,  # passes over an iteration's samples
     'length': 480,  # of a row: question and attempt
@@ -172,6 +183,7 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
         'first_phase_steps': 0,  # iterations of SCoRe's stage I
         'attempt_kl_coef': 0.0,  # of attempts in stage I
         'hint_share': 0.0,  # lines of the reference shown as a hint
+        'restart': 'none',  # samples that begin with a part of another: 'module:function'
         'correction': '',  # of 'correction' under a family's template: instruction; '': SCoRe's
     },
     'rewards': {

@@ -66,6 +66,8 @@ class TurnFacts:
     origin: str | None = None  # 'attempt', 'refinement', 'reference', or a proposal's name
     passes_barrier: bool | None = None  # more than a bare answer (exploration.with_origin)
     hinted: bool | None = None  # sampled after a hint that is not in the episode (rl.rollouts)
+    replayed: bool | None = None  # sampled in an earlier iteration (rl.replay)
+    restarted: bool | None = None  # right: the response whose beginning it shares (rl.restarts)
     score: float | None = None  # critic's probability that the answer is right (score_steps)
     num_reached: int | None = None  # first steps that the critique has a line on (score_steps)
     critique_finished: bool | None = None  # the critique that scored it was not cut off
@@ -81,6 +83,11 @@ class TurnFacts:
 
     # Of a refinement after a counterfactual critique (test_time.uptake).
     uses_value: bool | None = None  # it takes over the critique's false value
+
+    @property
+    def is_off_policy(self) -> bool:
+        """Whether the turn was sampled by another policy, or behind another prompt."""
+        return bool(self.hinted or self.replayed)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from elenchus.model.ranges import NonNegativeInt, PositiveInt, Range, SampleCoun
 from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
+from elenchus.sampling.test_time.gates import Refine
 
 Rounds = Annotated[int, Range(0, 10_000)]
 
@@ -26,7 +27,8 @@ class ExploreSettings:
     """
 
     num_attempts: SampleCount  # unguided, per question
-    num_refinements: SampleCount  # of each wrong attempt, in critique in the loop
+    num_refinements: SampleCount  # of each refined attempt, in critique in the loop
+    refine: Refine  # attempts in the loop: those with a wrong answer, or 'always'
     num_guided_rounds: Rounds  # at most, of the guided explorers
     num_uniform_rounds: Rounds  # at most, of unguided resampling
     min_correct: SampleCount  # a question with so many correct responses gets no more

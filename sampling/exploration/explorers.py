@@ -69,6 +69,7 @@ def explore_with_critiques(
 ) -> list[Episode]:
     """Samples unguided attempts, and for each wrong one a greedy critique and refinements of it.
 
+    With refine='always' right attempts are criticised and refined too.
     The fact `attempt_index` of a refined episode is the index of its attempt among all attempts.
     With critiques='shuffled' a refinement follows the critique of another question; if all wrong
     attempts are at one question, there is none, and nothing is refined.
@@ -76,11 +77,12 @@ def explore_with_critiques(
     models, spec = context.models, context.spec
     attempts = _sample_attempts(context, problems)
     attempt_problems = [p for p in problems for _ in range(context.settings.num_attempts)]
-    wrong = [i for i, episode in enumerate(attempts) if not episode.attempt.facts.correct]
+    takes_all = context.settings.refine == 'always'
+    due = [i for i, e in enumerate(attempts) if takes_all or not e.attempt.facts.correct]
     criticised = episode_lib.sample_critiques(
         models.sampler,
         models.critic,
-        [attempts[i] for i in wrong],
+        [attempts[i] for i in due],
         grammar=models.grammar,
         spec=SampleSpec.greedy(spec.method),
     )
@@ -92,7 +94,7 @@ def explore_with_critiques(
         models.sampler,
         models.actor,
         criticised,
-        problems=[attempt_problems[i] for i in wrong],
+        problems=[attempt_problems[i] for i in due],
         judge=models.judge,
         # Their ids are also those of attempts, so they need another seed.
         spec=SampleSpec(
@@ -106,7 +108,7 @@ def explore_with_critiques(
         with_origin(models.sampler, episode, attempt_problems[i], origin='refinement').with_facts(
             attempt_index=i
         )
-        for i, group in zip(wrong, groups, strict=True)
+        for i, group in zip(due, groups, strict=True)
         for episode in group
     ]
     return attempts + refined
@@ -173,8 +175,8 @@ def _run_rounds(
 
 
 EXPLORERS: dict[str, Explorer] = {
-    'vanilla': explore_vanilla,
+    **dict.fromkeys(('vanilla', 'vanilla_2'), explore_vanilla),
     'critique_in_the_loop': explore_with_critiques,
     **{by: functools.partial(explore_by_resampling, by=by) for by in proposals.PROPOSALS},
 }
-"""Explorer by the name of its stage."""
+"""Explorer by the name of its stage; `vanilla_2` is `vanilla` again, in a run of several phases."""

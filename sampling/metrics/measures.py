@@ -1,11 +1,12 @@
 """One's own figures and conditions of an evaluation: `evaluate.measures` and `.conditions`."""
 
+import itertools
 import math
 import numbers
 import types
 from collections.abc import Callable, Mapping, Sequence
 
-from elenchus.data.records import Problem, RolloutGroup, Turn
+from elenchus.data.records import Episode, Problem, RolloutGroup, Turn
 from elenchus.sampling import user_functions
 from elenchus.sampling.slots import Slot
 
@@ -14,7 +15,9 @@ Measure = Callable[[Sequence[RolloutGroup], Callable[[Turn], str]], Mapping[str,
 
 A group has the problem and its judged episodes, each with attempt, critique and refinement where
 they were sampled. A function with the attribute `reads_conditions = True` gets as a third argument
-the groups of attempts after each guide of `evaluate.conditions`, by the guide's name."""
+the groups of attempts after each guide of `evaluate.conditions`, by the guide's name. One with
+`reads_rounds = True` gets the later rounds of each attempt, lists of episodes as [group][attempt];
+one with both gets them in this order."""
 
 MEASURES = Slot('(groups, text of a turn) -> {name: number}', {})
 
@@ -51,12 +54,18 @@ def measure(
     read: Callable[[Turn], str],
     *,
     conditions: Mapping[str, Sequence[RolloutGroup]] = types.MappingProxyType({}),
+    rounds: Mapping[int, Sequence[Episode]] = types.MappingProxyType({}),
 ) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Returns {'own_measures': figures by the function's name}, or {}; NaN is None, unknown."""
-    figures = {}
+    """Returns {'own_measures': figures by the function's name}, or {}; NaN is None, unknown.
+
+    `rounds` are those after the first, by the number of the attempt among all.
+    """
+    figures, numbers_of = {}, itertools.count()
+    later = [[tuple(rounds.get(next(numbers_of), ())) for _ in group] for group in groups]
     for reference in references:
         function = MEASURES.find(reference, 'evaluate.measures')
         more = (conditions,) if getattr(function, 'reads_conditions', False) else ()
+        more += (later,) if getattr(function, 'reads_rounds', False) else ()
         values = function(tuple(groups), read, *more)
         is_valid = isinstance(values, Mapping) and all(map(_is_figure, values.values()))
         if not is_valid:

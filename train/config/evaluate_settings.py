@@ -6,7 +6,7 @@ from typing import Annotated
 from elenchus.model.ranges import NonNegativeInt, Range, SampleCount, checked
 from elenchus.sampling.metrics.measures import CONDITIONS, MEASURES, check_names
 from elenchus.sampling.test_time.beam import BeamSettings
-from elenchus.sampling.test_time.strategies import Refine
+from elenchus.sampling.test_time.gates import GATES
 from elenchus.sampling.test_time.uptake import UptakeSettings
 from elenchus.train.config.stage_names import StartName
 
@@ -24,7 +24,7 @@ class EvaluateSettings:
     critic_start: StartName  # stage whose model criticises
     num_problems: ProblemCount
     num_attempts: SampleCount
-    refine: Refine  # 'wrong': only what the critic calls wrong or garbles
+    refine: Annotated[str, GATES]  # 'wrong': only what the critic calls wrong or garbles
     num_rounds: Rounds  # of critique and refinement; 1 is none beyond the first
     oracle: bool  # also refine what is truly wrong: an upper bound
     uptake: UptakeSettings

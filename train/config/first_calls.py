@@ -14,6 +14,7 @@ from elenchus.train.config.functions import functions_of
 from elenchus.train.config.run_settings import RunSettings
 from elenchus.train.input_transforms import READINGS, make_reader
 from elenchus.train.loss_weights import REWEIGHTINGS, reweighed
+from elenchus.train.replayed_texts import PENALTIES, penalties
 
 SHAPE = (2, 16)  # of the batch, of which only shapes and dtypes are read
 INTEGERS = ('tokens', 'steps', 'turns', 'roles', 'positions', 'segments')
@@ -36,6 +37,15 @@ def check_first_calls(s: RunSettings) -> None:
                     reference, batch, logprobs=values, entropy=values
                 ),
                 batch,
+                _array(False),
+            )
+        elif named.slot is PENALTIES:
+            states = jax.ShapeDtypeStruct((*SHAPE, 4), jnp.float32)
+            jax.eval_shape(
+                lambda hidden, mask, reference=named.reference: penalties(
+                    reference, hidden, hidden, mask=mask
+                ),
+                states,
                 _array(False),
             )
     if set(s.stages) & set(EXPLORERS):

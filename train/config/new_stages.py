@@ -24,6 +24,7 @@ _PREFER = {
     'num_attempts': 2,
     'num_critiques': 2,
     'num_refinements': 1,
+    'refine': 'wrong',
     'pairs': 'right_wrong',
     'keep': 4,
     'prompt': 'question',

@@ -26,6 +26,7 @@ from elenchus.model.ranges import (
 from elenchus.sampling.critique_data.api_settings import ApiSettings
 from elenchus.sampling.critique_data.references import RightPaths
 from elenchus.sampling.critique_data.splices import SPLICES
+from elenchus.sampling.critique_data.step_labels import LABELS
 from elenchus.sampling.engine.sampling_methods import Temperature
 from elenchus.sampling.exploration.context import ExploreSettings
 from elenchus.sampling.exploration.controller import CandidateSettings
@@ -39,6 +40,7 @@ from elenchus.train.config.sampling_settings import SamplingSettings
 from elenchus.train.config.stage_names import StageName, StartName
 from elenchus.train.loop import LoopSettings
 from elenchus.train.metrics.tracking import TrackingSettings
+from elenchus.train.replayed_texts import ReplaySettings
 from elenchus.train.response_weights import WEIGHTINGS
 from elenchus.train.rl.settings import Player, ReinforceSettings
 from elenchus.train.sft import FitSettings
@@ -46,10 +48,13 @@ from elenchus.train.watchdog import WatchdogSettings
 
 REINFORCED: Mapping[str, tuple[Player, ...]] = {
     'reinforce': ('actor',),
+    'reinforce_2': ('actor',),
+    'reinforce_3': ('actor',),
     'reinforce_critic': ('critic',),
     'reinforce_both': ('actor', 'critic'),
 }
-"""Stage of reinforcement learning -> the players that it trains."""
+"""Stage of reinforcement learning -> the players that it trains; `_2` and `_3` are `reinforce`
+again, in a run of several phases."""
 PREFERRED: Mapping[str, Player] = {'prefer': 'actor', 'prefer_critic': 'critic'}
 """Stage of preference optimisation -> the player that it trains."""
 
@@ -92,6 +97,7 @@ class ActorSettings:
     critiques: Literal['stated', 'calculator']  # of refinements in free text
     level_decay: Share  # share of demonstrations that a level keeps of the level before
     start: StartName
+    replay: ReplaySettings  # documents of the base that the fit replays
     fit: FitSettings
     lora: LoraSettings  # rank 0: all weights are trained
 
@@ -113,6 +119,7 @@ class CritiqueSettings:
     api: ApiSettings
     num_rollouts: SampleCount  # of 'monte_carlo': continuations from the end of each line
     rollout_threshold: Share  # a line is wrong if a smaller share of them reach the answer
+    labels: Annotated[str, LABELS]  # of lines, from how many of them do
     # Refinements that test the critique of a wrong attempt; 0: no filter.
     filter_samples: ExampleCount
     filter_successes: ExampleCount  # of them that must be right

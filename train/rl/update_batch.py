@@ -53,8 +53,8 @@ def make_batch(
 
     The batch's old log-probabilities are the trainer's. They are the sampler's if there is no
     `logprobs.policy`, and for `hinted` episodes: these were sampled from a prompt with a hint but
-    are trained without it, so the ratio must be plain-prompt policy / hinted sampler. `keep` stores
-    the episodes with these values.
+    are trained without it, so the ratio must be plain-prompt policy / hinted sampler. So it is for
+    `replayed` ones, which an earlier policy sampled. `keep` stores the episodes with these values.
     """
     episodes = [episode for group in sampled.groups for episode in group]
     batch = batch_without_weights(episodes, layout, chat)
@@ -67,7 +67,7 @@ def make_batch(
         rows = slice(i * layout.num_samples, (i + 1) * layout.num_samples)
         values.append(assign_credit(group, penalties=penalties and penalties[rows]))
     weights = advantages.at_tokens(batch, [steps for v in values for steps in v.advantages])
-    hinted = np.array([[bool(e.attempt.facts.hinted)] for e in episodes])
+    hinted = np.array([[e.attempt.facts.is_off_policy] for e in episodes])
     metrics = group_metrics(sampled, values, weights=weights, batch=batch) | {
         'reward/unfinished': np.mean([not chat.is_finished(e.turns[-1]) for e in episodes])
     }

@@ -72,8 +72,8 @@ def evaluate(
     options = {'settings': settings, 'samplers': samplers, 'seed': seed, 'stage': stage}
     figures, by_guide, count = evaluate_conditions(pair.actor, problems, **options)
     num_tokens += count
-    own = measures.measure(settings.measures, groups, chat.text, conditions=by_guide)
-    summary |= own | figures
+    more = {'conditions': by_guide, 'rounds': episodes.rounds}
+    summary |= measures.measure(settings.measures, groups, chat.text, **more) | figures
     if base is not None:
         summary, count = add_base(summary, groups, base, **options)
         num_tokens += count

@@ -24,6 +24,7 @@ from elenchus.sampling.exploration.explorers import explore
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.seeds import derive_seed
 from elenchus.train.config.run_settings import ImproveSettings
+from elenchus.train.config.stage_names import phase
 from elenchus.train.loop import LoopSettings
 from elenchus.train.response_weights import WEIGHTINGS, response_weights
 from elenchus.train.run.directory import StageFolder
@@ -149,13 +150,14 @@ def sample_explored(
 ) -> tuple[Sequence[Episode], int]:
     """Runs the explorer of round `number` on all problems; returns its episodes and tokens."""
     parts = stage.parts('explored', problems, description=f'explore {explorer}')
+    noise = f'improve{phase(explorer)}' + (f'/{number}' if number > 1 else '')
     for part in parts.missing():
         episodes, num_tokens = explore(
             settings.explore,
             pair,
             part.items,
             explorer=explorer,
-            seed=derive_seed(seed, 'improve' if number == 1 else f'improve/{number}'),
+            seed=derive_seed(seed, noise),
             method=samplers.method(temperature),
             first_id=part.first * settings.explore.ids_per_question,
         )

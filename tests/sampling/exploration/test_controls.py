@@ -27,6 +27,7 @@ SETTINGS = context.ExploreSettings(
     critiques='own',
     guides='own',
     teacher='critic',
+    refine='wrong',
 )
 
 
