@@ -64,6 +64,19 @@ class _Writing:
         return dataclasses.replace(turn, forced=tuple(self.forced))
 
 
+def appended_ids(chat: Chat, text: str, function: Callable, *, field: str) -> list[int]:
+    """Returns the ids of a text that a function appends to a turn.
+
+    Raises ValueError, naming the function, if the vocabulary lacks a word.
+    """
+    ids = tokenizers.encode_continuation(chat.tokenizer, text)
+    read = chat.tokenizer.decode(ids)
+    if read.split() != text.split():
+        wanted = f'a text that the vocabulary has behind another; this one would be {read!r}'
+        user_functions.refuse(function, text, wanted, field=field)
+    return ids
+
+
 class Writer(NamedTuple):
     """What goes on with turns that pause."""
 
@@ -113,21 +126,13 @@ class Writer(NamedTuple):
             writing.force([self.chat.end_id])
         elif isinstance(choice, str) and choice:
             room = self.limit - len(writing.tokens)
-            writing.force(self._ids(choice)[:room])
+            ids = appended_ids(self.chat, choice, self.after_pause, field=FIELD)
+            writing.force(ids[:room])
             writing.appended.append(choice)
         elif choice is not True:
             wanted = 'True to go on, False to stop, or a text to append'
             user_functions.refuse(self.after_pause, choice, wanted, field=FIELD)
         return self._is_paused(writing)
-
-    def _ids(self, text: str) -> list[int]:
-        """Returns the ids of an appended text. Raises ValueError if the vocabulary lacks a word."""
-        ids = tokenizers.encode_continuation(self.chat.tokenizer, text)
-        read = self.chat.tokenizer.decode(ids)
-        if read.split() != text.split():
-            wanted = f'a text that the vocabulary has behind another; this one would be {read!r}'
-            user_functions.refuse(self.after_pause, text, wanted, field=FIELD)
-        return ids
 
     def _request(self, writing: _Writing) -> Request:
         first = writing.request

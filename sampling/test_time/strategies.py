@@ -20,9 +20,11 @@ from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
 from elenchus.sampling.step_scores import StepScorer
+from elenchus.sampling.test_time.feedback import add_feedback
 
-Refine = Literal['always', 'wrong']
-"""Which attempts are refined: all, or those whose critique does not call them correct."""
+Refine = Literal['always', 'wrong', 'truth']
+"""Which attempts are refined: all, those whose critique does not call them correct, or those that
+are not right. The last one reads labels: it is an upper bound and no method."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +40,7 @@ class EvaluationSetup:
     refine: Refine  # 'wrong' also refines after a critique that cannot be parsed
     num_rounds: int  # of critique and refinement; `parallel` is the first
     seed: int
+    feedback: str = 'critique'  # what refinements read: the critique, and what a function appends
 
 
 Strategy = Callable[..., tuple[list[Episode], int]]
@@ -157,7 +160,13 @@ def run_round(
     refined = episode_lib.sample_refinements(
         models.sampler,
         models.actor,
-        [current[i] for i in chosen],
+        add_feedback(
+            models.sampler,
+            [current[i] for i in chosen],
+            [problems[i] for i in chosen],
+            reference=setup.feedback,
+            number=number - 1,
+        ),
         problems=[problems[i] for i in chosen],
         judge=models.judge,
         # Chains keep their ids over the rounds, so each round needs a seed of its own.
@@ -194,6 +203,8 @@ def with_cost(chat: Chat, episode: Episode) -> Episode:
 
 def asks_for_refinement(episode: Episode, refine: Refine) -> bool:
     """Returns whether a criticised attempt is refined; a critique without verdict asks for it."""
+    if refine == 'truth':
+        return not episode.attempt.facts.correct
     return refine == 'always' or episode.critique.facts.verdict is not True
 
 

@@ -66,6 +66,9 @@ class PreferSettings:
             keep_refined=0,
             critiques='own',
             teacher='critic',
+            accept='right',
+            guide='none',
+            opening='none',
         )
 
 

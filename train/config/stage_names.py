@@ -16,6 +16,7 @@ StageName = Literal[
     'rationale_driven',
     'interactive',
     'state_reset',
+    'self_guided',
     'reinforce',
     'reinforce_critic',
     'reinforce_both',

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from elenchus.data.records import Problem
@@ -23,7 +23,7 @@ from elenchus.train.stages.scoring import score_responses
 
 OF_THE_STAGE = (
     *('num_rounds', 'controller', 'candidates', 'start', 'critic_start', 'restart'),
-    *('demonstrations', 'retrain_critic', 'lora'),
+    *('demonstrations', 'retrain_critic', 'lora', 'measures'),
 )
 """Fields of `improve` that are of all rounds together, so that no round may change them."""
 OF_SAMPLING = tuple(f'sampling.{name}' for name in ('temperature', 'top_k', 'top_p', 'min_p'))
@@ -69,6 +69,7 @@ def settings_of_round(
             problems,
             number=number,
             candidates=settings.candidates,
+            worth=getattr(CONTROLLERS.find(settings.controller, FIELD), 'worth', None),
             samplers=samplers,
             seed=seed,
             stage=stage,
@@ -127,6 +128,7 @@ def try_candidates(
     *,
     number: int,
     candidates: CandidateSettings,
+    worth: Callable | None,
     samplers: Samplers,
     seed: int,
     stage: StageFolder,
@@ -158,4 +160,4 @@ def try_candidates(
             part.write(scored, tokens + episode_lib.sampled_tokens(attempts))
         trials[temperature], tokens = parts.read()
         spent += tokens
-    return controller.score_candidates(trials, s), spent
+    return controller.score_candidates(trials, s, worth), spent

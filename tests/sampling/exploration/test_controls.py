@@ -26,6 +26,9 @@ SETTINGS = context.ExploreSettings(
     keep_refined=1,
     critiques='own',
     teacher='critic',
+    accept='right',
+    guide='none',
+    opening='none',
 )
 
 

@@ -29,6 +29,9 @@ SETTINGS = context.ExploreSettings(
     keep_refined=1,
     critiques='own',
     teacher='critic',
+    accept='right',
+    guide='none',
+    opening='none',
 )
 SAMPLING = sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, banned=())
 RIGHT = PROBLEM.solution
