@@ -210,7 +210,7 @@ EVALUATE = {  # stage `evaluate`: accuracy and cost with and without critique
     'critic_start': 'newest',  # stage whose model criticises, or 'newest'
     'num_problems': 1319,  # test problems
     'num_attempts': 4,  # at each
-    'refine': 'wrong',  # what the critic calls wrong or garbles; 'always'; what is, in 'truth'
+    'refine': 'wrong',  # 'wrong': refine what the critic calls wrong or garbles; 'always'
     'num_rounds': 1,  # of critique and refinement
     'oracle': True,  # also refine what is truly wrong: an upper bound
     'uptake': {  # is the critique read? (docs/methods.md)

@@ -22,9 +22,8 @@ from elenchus.sampling.seeds import derive_seed
 from elenchus.sampling.step_scores import StepScorer
 from elenchus.sampling.test_time.feedback import add_feedback
 
-Refine = Literal['always', 'wrong', 'truth']
-"""Which attempts are refined: all, those whose critique does not call them correct, or those that
-are not right. The last one reads labels: it is an upper bound and no method."""
+Refine = Literal['always', 'wrong']
+"""Which attempts are refined: all, or those whose critique does not call them correct."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,8 +202,6 @@ def with_cost(chat: Chat, episode: Episode) -> Episode:
 
 def asks_for_refinement(episode: Episode, refine: Refine) -> bool:
     """Returns whether a criticised attempt is refined; a critique without verdict asks for it."""
-    if refine == 'truth':
-        return not episode.attempt.facts.correct
     return refine == 'always' or episode.critique.facts.verdict is not True
 
 

@@ -68,6 +68,7 @@ def sample_actor(
         pair = samplers.pair(actor, actor)
         before = pair.sampler.engine.tokens
         guides = guides_of(condition, pair, part, samplers=samplers, seed=seed)
+        written = pair.sampler.engine.tokens - before
         episodes = sample_attempts(
             pair.sampler,
             actor,
@@ -79,7 +80,7 @@ def sample_actor(
             first=part.first,
             guides=guides,
         )
-        part.write(episodes, pair.sampler.engine.tokens - before)
+        part.write(episodes, written + episode_lib.sampled_tokens(episodes))
     return parts.read()
 
 

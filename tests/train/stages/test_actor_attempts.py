@@ -1,6 +1,7 @@
 """Attempts after guides: figures by name, the groups for measures, and the tokens of all."""
 
 import dataclasses
+import types
 
 from elenchus.configs import lab
 from elenchus.data import records
@@ -29,7 +30,9 @@ def evaluate(monkeypatch, *conditions):
     guides = []
 
     def sample_actor(actor, problems, *, name, condition, **_):
-        guides.append((name, condition(problems[0])))
+        part = types.SimpleNamespace(items=problems[:1])
+        found = actor_attempts.guides_of(condition, None, part, samplers=None, seed=0)
+        guides.append((name, *found))
         return attempts_of(problems, correct=name.endswith('solution')), 7
 
     monkeypatch.setattr(actor_attempts, 'sample_actor', sample_actor)
