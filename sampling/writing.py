@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from elenchus.data.records import Problem, Turn
+from elenchus.data.text.chat import Chat
 from elenchus.data.text.prompts import Prompts
 from elenchus.sampling import user_functions
 from elenchus.sampling.model_pair import ModelPair
@@ -101,6 +102,14 @@ def is_request(result: Any) -> bool:
     return isinstance(result, list) and len(result) == 1 and isinstance(result[0], str)
 
 
+def check_words(chat: Chat, text: str, function: Callable, *, field: str) -> None:
+    """Raises ValueError, naming the function, if the vocabulary lacks a word of its text."""
+    read = chat.tokenizer.decode(chat.tokenizer.encode(text))
+    if UNKNOWN in read and UNKNOWN not in text:
+        wanted = f'a text whose words the vocabulary has; this one would be {read!r}'
+        user_functions.refuse(function, text, wanted, field=field)
+
+
 def _prompts(
     models: ModelPair,
     function: Writing,
@@ -114,10 +123,7 @@ def _prompts(
     prompts = {}
     for i, request in requests.items():
         question = chat.question_turns(request)
-        read = chat.tokenizer.decode(list(question[-1].tokens))
-        if UNKNOWN in read and UNKNOWN not in request:
-            wanted = f'a request whose words the vocabulary has; this one would be {read!r}'
-            user_functions.refuse(function, [request], wanted, field=field)
+        check_words(chat, request, function, field=field)
         if room is None or len(chat.context(question, 'attempt')) <= room:
             prompts[i] = question
     if not prompts:
@@ -143,6 +149,6 @@ def _answers(
     return [sampler.chat.text(turn) for (turn,) in turns]
 
 
-def _plain_chat(models: ModelPair):
+def _plain_chat(models: ModelPair) -> Chat:
     """The chat without the prompts of the config, which are those of problems."""
     return dataclasses.replace(models.sampler.chat, prompts=Prompts())

@@ -13,7 +13,7 @@ from elenchus.sampling import user_functions
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.slots import Slot
-from elenchus.sampling.writing import Notes, write
+from elenchus.sampling.writing import Notes, check_words, write
 
 GUIDE, OPENING = 'improve.explore.guide', 'improve.explore.opening'
 
@@ -48,15 +48,17 @@ def guides(
     for result in results:
         if result is not None and not isinstance(result, str):
             user_functions.refuse(function, result, 'a text, [a text] or None', field=field)
+        check_words(models.sampler.chat, result or '', function, field=field)
     return results
 
 
-def opening(reference: str, problem: Problem, notes: Notes) -> str:
+def opening(models: ModelPair, reference: str, problem: Problem, notes: Notes) -> str:
     """Returns what a response begins with. Raises ValueError, naming the function, if no text."""
     function = OPENINGS.find(reference, OPENING)
     text = function(problem, notes)
     if not isinstance(text, str):
         user_functions.refuse(function, text, 'a text', field=OPENING)
+    check_words(models.sampler.chat, text, function, field=OPENING)
     return text
 
 

@@ -107,7 +107,7 @@ def test_what_leaves_no_room_has_no_result():
     ('function', 'message'),
     [
         (lambda problem, notes: [problem.question], 'requests of at most 1 tokens'),
-        (lambda problem, notes: ['why not'], 'whose words the vocabulary has'),
+        (lambda problem, notes: ['why not'], 'a text whose words the vocabulary has'),
     ],
 )
 def test_what_cannot_be_asked_is_an_error_of_one_line(function, message):
