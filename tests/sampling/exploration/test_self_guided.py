@@ -1,17 +1,22 @@
 """The explorer `self_guided`: guides that a player writes, beginnings, and the memory."""
 
 import dataclasses
+import re
 
 import pytest
 
 from elenchus.sampling import episodes as episode_lib
+from elenchus.sampling import slots
 from elenchus.sampling.exploration import explorers, guides
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.writing import Notes
+from elenchus.train.config import build, functions
+from elenchus.train.config.run_settings import RunSettings
 from tests.sampling.exploration.test_explorers import SETTINGS
 from tests.support import fake_engine
 from tests.support.fake_engine import CHAT
 from tests.support.rollout_cases import METHOD
+from tests.support.shipped_configs import ROOT
 
 PROBLEMS = fake_engine.problems(4)
 FUNCTIONS = """
@@ -148,3 +153,22 @@ def test_what_is_no_memory_is_an_error_of_one_line(tmp_path, returned):
     with pytest.raises(ValueError, match='it must return {name: text}') as error:
         learn(f'{path}:mine', [(PROBLEMS[0], Notes())], {})
     assert '\n' not in str(error.value)
+
+
+def test_the_texts_of_the_guide_are_a_run_with_two_functions(tmp_path):
+    text = (ROOT / 'docs/extending.md').read_text()
+    (source,) = [s for s in re.findall(r'```python\n(.*?)```', text, re.DOTALL) if 'learn' in s]
+    path = tmp_path / 'written.py'
+    path.write_text(source)
+    config = slots.load(f'{path}:get_config').function()
+    named = functions.functions_of(build.build(RunSettings, config))
+    assert [f.field for f in named] == ['improve.explore.accept', 'improve.explore.guide']
+    _, plan = (f.function for f in named)
+    (problem,) = PROBLEMS[:1]
+    assert plan(problem, Notes()) == [problem.question]
+    assert plan(problem, Notes(written=('ben ?',))) == 'ben ?'
+    _, guided = explore(guide=f'{path}:plan', accept=f'{path}:alike')
+    assert guided and all(isinstance(e.response.facts.accepted, bool) for e in guided)
+    assert learn(f'{path}:plan', [(problem, Notes(responses=('x',)))], {}) == {
+        problem.question.split()[0]: 'x'
+    }
