@@ -21,7 +21,7 @@ REFLECT = (
     'Name steps of this solution that would help with other problems. '
     'Write each as a line `name: instruction`.\n{}\n{}'
 )
-ENTRY = re.compile(r'^\W*([\w ]{3,60}):\s*(\S.*)$', re.MULTILINE)
+ENTRY = re.compile(r'^[\W\d]*([A-Za-z][\w ]{2,59}):\s*(\S.*)$', re.MULTILINE)
 THING = re.compile(r'[+-] ([a-z]+) \d')
 
 
@@ -35,7 +35,7 @@ def handbook(problem, notes):
     shared = {name: len(words(name) & asked) for name in notes.memory}
     chosen = sorted((n for n in shared if shared[n]), key=lambda n: (-shared[n], n))[:MOST]
     form = '{1}' if problem.source == 'lab' else '{0}: {1}'
-    return '\n'.join(form.format(name, notes.memory[name]) for name in chosen) or None
+    return '\n '.join(form.format(name, notes.memory[name]) for name in chosen) or None
 
 
 def learn(problem, notes):

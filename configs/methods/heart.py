@@ -26,7 +26,7 @@ WORDS = ('wrong', 'answer', 'wrong ?', 'answer ?', 'wrong wrong', 'answer wrong'
 def phrase(problem, notes):
     """The phrase of the round's emotion."""
     texts = WORDS if problem.source == 'lab' else tuple(EMOTIONS.values())
-    return f'\n{texts[notes.number % len(texts)]}'
+    return f'\n {texts[notes.number % len(texts)]}'
 
 
 CHANGES = {

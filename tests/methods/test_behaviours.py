@@ -45,14 +45,14 @@ def test_elsewhere_the_model_names_what_it_did():
 def test_entries_share_words_with_the_question_and_the_best_come_first(memory):
     guide = behaviours.handbook(TEXT, Notes(memory=memory))
     found = [n for n in ('cake fraction', 'fraction', 'train') if n in memory]
-    expected = '\n'.join(f'{name}: {memory[name]}' for name in found)
+    expected = '\n '.join(f'{name}: {memory[name]}' for name in found)
     assert guide == (expected or None)
 
 
 def test_no_more_than_five_are_shown():
     memory = {f'train {letter}': letter for letter in 'gfedcba'}
     guide = behaviours.handbook(TEXT, Notes(memory=memory))
-    assert guide.split('\n') == [f'train {letter}: {letter}' for letter in 'abcde']
+    assert guide.split('\n ') == [f'train {letter}: {letter}' for letter in 'abcde']
 
 
 def test_the_slot_keeps_the_handbook_over_problems():

@@ -16,7 +16,7 @@ REFERENCE = 'elenchus.configs.methods.heart:phrase'
 def test_six_emotions_rotate():
     problem = dataclasses.replace(PROBLEM, source='gsm8k')
     phrases = [heart.phrase(problem, Notes(number)) for number in range(12)]
-    assert phrases[:6] == phrases[6:] == [f'\n{text}' for text in heart.EMOTIONS.values()]
+    assert phrases[:6] == phrases[6:] == [f'\n {text}' for text in heart.EMOTIONS.values()]
     assert len(set(phrases)) == 6
     assert set(heart.EMOTIONS) == {'joy', 'sadness', 'fear', 'anger', 'surprise', 'disgust'}
 
@@ -35,7 +35,7 @@ def test_on_the_lab_each_round_has_words_that_the_model_knows():
         )
         assert longer.turns[:-1] == episode.turns[:-1]
         texts.append(CHAT.text(longer.critique))
-    assert len(set(texts)) == 6 and all(text.startswith('answer : wrong\n') for text in texts)
+    assert len(set(texts)) == 6 and all(text.startswith('answer : wrong\n ') for text in texts)
 
 
 def test_rounds_end_where_the_critic_is_content():

@@ -33,7 +33,7 @@ def test_the_first_one_that_works_is_trained_and_no_other(tmp_path):
         used = ['', 'ben', 'eve', 'max'].index(opening.split(' ')[0].strip())
         problem = next(p for p in PROBLEMS if p.question == fake_engine.question_of(request))
         digit = int(problem.answer) + (PROBLEMS.index(problem) > used)
-        return fake_engine.ids_of(f'#### {digit % 10}')
+        return fake_engine.ids_of(f'{problem.solution[:-1]}{digit % 10}')
 
     settings = dataclasses.replace(EXPLORE, opening=f'{path}:mine')
     models = fake_engine.players(fake_engine.RuleEngine(play))
@@ -43,7 +43,7 @@ def test_the_first_one_that_works_is_trained_and_no_other(tmp_path):
     kept = selection.curate(explored, settings, wrong=False, deduplicate=True)
     texts = {e.problem_id: CHAT.text(e.turns[-1]) for e in kept}
     assert len(kept) == len(PROBLEMS)
-    for problem, name in zip(PROBLEMS, ['####', 'ben', 'eve', 'max'], strict=True):
+    for problem, name in zip(PROBLEMS, ['', 'ben ?', 'eve ?', 'max ?'], strict=True):
         assert texts[problem.id].startswith(name)
     tried = [sum(e.problem_id == p.id for e in explored) for p in PROBLEMS]
     assert tried == [1, 2, 3, 4]  # nothing is tried after what works

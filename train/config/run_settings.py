@@ -216,6 +216,11 @@ class ImproveSettings:
                 f'improve.responses={self.responses!r} has no sampled responses to score: use '
                 "improve.weighting='keep' and improve.controller='none'"
             )
+        if self.make != 'none' or self.trains != ('response',):
+            raise ValueError(
+                f'improve.responses={self.responses!r} explores nothing: use improve.make='
+                f"'none', not {self.make!r}, and improve.trains=('response',), not {self.trains}"
+            )
         if self.responses == 'references' and not 1 <= self.num_references <= self.num_problems:
             raise ValueError(
                 f'improve.num_references={self.num_references} must be in '

@@ -72,8 +72,7 @@ def improve(
         samplers=samplers,
         **options,
     )
-    memory = rounds[-1].get('memory', {}) if rounds else {}
-    options |= {'chosen': chosen, 'explorer': explorer, 'rows': loop.rows, 'memory': memory}
+    options |= {'chosen': chosen, 'explorer': explorer, 'rows': loop.rows}
     examples, figures = round_examples(pair, problems, references, **options)
     actor, totals = sft(
         load_trained() if load_trained else pair.actor,
@@ -95,14 +94,10 @@ def round_examples(
     explorer: str,
     number: int,
     rows: int,
-    memory: Mapping[str, str],
     seed: int,
     stage: StageFolder,
 ) -> tuple[list[Example], dict]:
-    """Returns the examples of round `number` besides the demonstrations, and its figures.
-
-    `memory` has the texts that the rounds before have kept.
-    """
+    """Returns the examples of round `number` besides the demonstrations, and its figures."""
     settings, problems = chosen.settings, problems[: chosen.settings.num_problems]
     if settings.responses != 'sampled':
         examples, figures = unsampled_responses(pair, problems, settings=settings, stage=stage)
@@ -111,6 +106,7 @@ def round_examples(
     options = {'settings': settings, 'samplers': chosen.samplers, 'seed': seed, 'stage': stage}
     numbered = options | {'number': number}
     problems, written, for_written = round_writing.with_made_problems(pair, problems, **numbered)
+    memory = round_writing.memory_before(stage, settings, number=number)
     named = {'explorer': explorer, 'temperature': chosen.temperature, 'memory': memory}
     explored, num_tokens = sample_explored(pair, problems, **named, **numbered)
     learnt, count = round_writing.with_learnt(pair, problems, explored, memory=memory, **numbered)

@@ -63,6 +63,16 @@ def with_made_problems(
     return [*problems, *new], {'made_problems': stored['counts']}, stored['tokens']
 
 
+def memory_before(
+    stage: StageFolder, settings: ImproveSettings, *, number: int
+) -> Mapping[str, str]:
+    """Returns the texts by name that the round before has stored in its folder beside this one."""
+    if number == 1 or not guides.remembers(settings.explore.guide):
+        return {}
+    path = stage.path.parent / f'round-{number - 1}' / MEMORY
+    return distributed.run_on_first(lambda: read_json(path))['memory']
+
+
 def with_learnt(
     pair: ModelPair,
     problems: Sequence[Problem],
@@ -75,7 +85,7 @@ def with_learnt(
     seed: int,
     stage: StageFolder,
 ) -> tuple[dict, int]:
-    """Returns {'memory': texts by name} after a round, or {} if none is kept, and the tokens.
+    """Stores the memory after a round; returns {'memory': its size}, {} without one, and tokens.
 
     The guide's function learns of every problem with the responses that were explored.
     """
@@ -110,7 +120,7 @@ def with_learnt(
         )
         stored = {'memory': kept, 'tokens': pair.sampler.engine.tokens - before}
         stage.write_json(MEMORY, stored)
-    return {'memory': stored['memory']}, stored['tokens']
+    return {'memory': len(stored['memory'])}, stored['tokens']
 
 
 def _spec(samplers: Samplers, seed: int) -> SampleSpec:

@@ -40,7 +40,7 @@ def test_without_a_function_every_request_and_episode_is_the_same(mine):
 
 
 def test_the_refinement_reads_the_text_behind_the_critique(mine):
-    engine, episodes, later = played(mine('["\\nwrong", "\\nanswer ?"][notes.number]'))
+    engine, episodes, later = played(mine('["\\n wrong", "\\n answer ?"][notes.number]'))
     _, before, _ = played('critique')
     assert [e.turns[:2] for e in episodes] == [e.turns[:2] for e in before]
     prompts = [r.prompt for role, r in engine.requests if role == 'refinement']
@@ -50,12 +50,12 @@ def test_the_refinement_reads_the_text_behind_the_critique(mine):
         refined = [e for e in rows if e.turns[-1].role == 'refinement' and (e.facts.round or 1) < 3]
         for episode in refined:
             critique = episode.critique
-            assert CHAT.text(critique).endswith(f'\n{text}') or number
+            assert CHAT.text(critique).endswith(f'\n {text}') or number
             assert any(critique.tokens == p[-len(critique.tokens) - 1 : -1] for p in prompts)
 
 
 def test_the_appended_tokens_are_forced_and_cost_nothing(mine):
-    _, episodes, _ = played(mine('"\\nwrong"'))
+    _, episodes, _ = played(mine('"\\n wrong"'))
     _, before, _ = played('critique')
     for episode, plain in zip(episodes, before, strict=True):
         refined = episode.turns[-1].role == 'refinement'
@@ -76,7 +76,7 @@ def test_the_appended_tokens_are_forced_and_cost_nothing(mine):
 
 def test_a_function_sees_attempt_critique_verdict_and_round(mine):
     body = (
-        '"\\nwrong" if notes.verdict is False and notes.critique.endswith("wrong")'
+        '"\\n wrong" if notes.verdict is False and notes.critique.endswith("wrong")'
         ' and notes.responses[0].startswith("####") and problem.id else ""'
     )
     _, episodes, _ = played(mine(body))
@@ -100,9 +100,9 @@ def criticised(text='answer : wrong', *, finished=True, sampled=True):
 def test_a_critique_keeps_its_end(mine, finished, sampled):
     problem, episode = criticised(finished=finished, sampled=sampled)
     sampler = fake_engine.players(None).sampler
-    options = {'reference': mine('"\\nwrong"'), 'number': 0}
+    options = {'reference': mine('"\\n wrong"'), 'number': 0}
     (longer,) = feedback.add_feedback(sampler, [episode], [problem], **options)
-    assert CHAT.text(longer.critique) == 'answer : wrong\nwrong'
+    assert CHAT.text(longer.critique) == 'answer : wrong\n wrong'
     assert CHAT.is_finished(longer.critique) == finished
     assert longer.critique.num_sampled == episode.critique.num_sampled
     assert len(longer.critique.logprobs) in (0, len(longer.critique.tokens))
@@ -113,7 +113,7 @@ def test_a_critique_is_never_longer_than_it_may_be(mine):
     sampler = fake_engine.players(None).sampler
     limits = sampler.max_tokens | {'critique': len(episode.critique.tokens) + 2}
     sampler = dataclasses.replace(sampler, max_tokens=limits)
-    options = {'reference': mine('"\\nwrong wrong wrong"'), 'number': 0}
+    options = {'reference': mine('"\\n wrong wrong wrong"'), 'number': 0}
     (longer,) = feedback.add_feedback(sampler, [episode], [problem], **options)
     assert len(longer.critique.tokens) == limits['critique']
 

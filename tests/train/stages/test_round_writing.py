@@ -99,10 +99,15 @@ def test_the_memory_of_a_round_is_read_in_the_next(tmp_path, fits, mine):  # noq
     run = make_run(tmp_path / 'run', 'self_guided', explore=explore, num_problems=4)
     first, second = runner.run_stage(run, 'self_guided')['rounds']
     names = {p.question.split()[0] for p in run.inputs.train_problems[:4]}
-    assert set(first['memory']) == set(second['memory']) == names
+    assert first['memory'] == second['memory'] == len(names)
+    stored = [
+        json.loads((folder_of(run, 'self_guided', number) / 'memory.json').read_text())['memory']
+        for number in (1, 2)
+    ]
     attempts = run.settings.improve.explore.num_attempts
-    assert all(text.endswith(f' of {attempts}') for text in first['memory'].values())
-    assert second['memory'] == first['memory']  # a name keeps its first text
+    assert set(stored[0]) == names
+    assert all(text.endswith(f' of {attempts}') for text in stored[0].values())
+    assert stored[1] == stored[0]  # a name keeps its first text
     guides = []
     for number in (1, 2):
         folder = folder_of(run, 'self_guided', number) / 'explored' / 'episodes'
