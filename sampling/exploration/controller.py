@@ -6,6 +6,7 @@ the same noise. Source: B-STaR, arXiv 2412.17256.
 
 import collections
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from elenchus.data.records import Episode
 from elenchus.model.ranges import PositiveInt, SampleCount, Share, checked
+from elenchus.sampling import user_functions
 from elenchus.sampling.engine.sampling_methods import Temperature
 
 
@@ -64,9 +66,20 @@ def score_candidates(
                     [e for e in group if above_threshold(e, threshold)]
                     for group in by_question(episodes)
                 ]
-                figures['worth'] = float(worth(groups))
+                figures['worth'] = _number(worth, worth(groups))
             candidates.append(figures)
     return candidates
+
+
+def _number(function: Callable, returned: object) -> float:
+    """What `worth` of a controller returned. Raises ValueError, naming it, if it is no number."""
+    try:
+        value = user_functions.as_float(returned)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
+        user_functions.refuse(function, returned, 'a finite number', field='improve.controller')
+    return value
 
 
 def choose(candidates: Sequence[Mapping]) -> Knobs:
