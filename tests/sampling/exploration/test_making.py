@@ -17,7 +17,7 @@ TEXT = records.Problem('t', 'ben 1 ; ben ?', '1', '#### 1', 3, 'jsonl')
 
 
 def make(tmp_path, body, problems, answer=lambda request: '#### 4'):
-    path = tmp_path / 'mine.py'
+    path = tmp_path / f'mine_{len(list(tmp_path.iterdir()))}.py'
     path.write_text(f'def mine(problem, notes):\n    {body}\n')
     engine = fake_engine.AnsweringEngine(answer)
     return making.make_problems(

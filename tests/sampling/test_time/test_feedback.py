@@ -39,19 +39,18 @@ def test_without_a_function_every_request_and_episode_is_the_same(mine):
     assert engine.requests == same.requests and plain == silent
 
 
-def test_the_refinement_reads_the_text_behind_the_critique(mine):
-    engine, episodes, later = played(mine('["\\n wrong", "\\n answer ?"][notes.number]'))
+def test_the_refinement_reads_the_text_of_its_round_behind_the_critique(mine):
+    texts = ('wrong', 'answer ?', 'ben')
+    engine, episodes, later = played(mine(f'"\\n " + {texts}[notes.number]'))
     _, before, _ = played('critique')
     assert [e.turns[:2] for e in episodes] == [e.turns[:2] for e in before]
-    prompts = [r.prompt for role, r in engine.requests if role == 'refinement']
-    assert prompts
-    for number, text in enumerate(('wrong', 'answer ?')):
-        rows = episodes if number == 0 else later
-        refined = [e for e in rows if e.turns[-1].role == 'refinement' and (e.facts.round or 1) < 3]
-        for episode in refined:
-            critique = episode.critique
-            assert CHAT.text(critique).endswith(f'\n {text}') or number
-            assert any(critique.tokens == p[-len(critique.tokens) - 1 : -1] for p in prompts)
+    prompts = {r.prompt for role, r in engine.requests if role == 'refinement'}
+    refined = [e for e in (*episodes, *later) if e.turns[-1].role == 'refinement']
+    assert {(e.facts.round or 1) for e in refined} == {1, 2, 3}
+    for episode in refined:
+        number = (episode.facts.round or 1) - 1
+        assert CHAT.text(episode.critique).endswith(f'\n {texts[number]}')
+        assert tuple(CHAT.context(episode.turns[:-1], 'refinement')) in prompts
 
 
 def test_the_appended_tokens_are_forced_and_cost_nothing(mine):
