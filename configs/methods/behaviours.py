@@ -26,13 +26,14 @@ THING = re.compile(r'[+-] ([a-z]+) \d')
 
 
 def words(text):
+    """Words of three letters or more."""
     return set(re.findall(r'[a-z]{3,}', text.lower()))
 
 
 def handbook(problem, notes):
     """The entries that share most words with the question, each as a line; None without any."""
-    asked = words(problem.question)
-    shared = {name: len(words(name) & asked) for name in notes.memory}
+    question = words(problem.question)
+    shared = {name: len(words(name) & question) for name in notes.memory}
     chosen = sorted((n for n in shared if shared[n]), key=lambda n: (-shared[n], n))[:MOST]
     form = '{1}' if problem.source == 'lab' else '{0}: {1}'
     return '\n '.join(form.format(name, notes.memory[name]) for name in chosen) or None

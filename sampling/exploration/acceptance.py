@@ -93,8 +93,9 @@ def accept(
     result: list[Episode] = list(episodes)
     for problem_id, indices in places.items():
         problem, before = problems[problem_id], earlier.get(problem_id, ())
-        responses = [_response(models, problem, e, e.response.facts.verdict) for e in before]
-        responses += [_response(models, problem, episodes[i], verdicts[i]) for i in indices]
+        known = [(e, e.response.facts.verdict) for e in before]
+        known += [(episodes[i], verdicts[i]) for i in indices]
+        responses = [_response(models, problem, e, verdict=verdict) for e, verdict in known]
         decisions = _decisions(function, responses)[len(before) :]
         for i, decision in zip(indices, decisions, strict=True):
             result[i] = _decided(models, episodes[i], decision, verdict=verdicts[i])
@@ -102,7 +103,7 @@ def accept(
 
 
 def _response(
-    models: ModelPair, problem: Problem, episode: Episode, verdict: bool | None
+    models: ModelPair, problem: Problem, episode: Episode, *, verdict: bool | None
 ) -> Response:
     turn = episode.response
     return Response(problem, turn, models.sampler.chat.text(turn), verdict)

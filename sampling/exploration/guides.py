@@ -52,7 +52,7 @@ def guides(
     return results
 
 
-def opening(models: ModelPair, reference: str, problem: Problem, notes: Notes) -> str:
+def opening(models: ModelPair, problem: Problem, notes: Notes, *, reference: str) -> str:
     """Returns what a response begins with. Raises ValueError, naming the function, if no text."""
     function = OPENINGS.find(reference, OPENING)
     text = function(problem, notes)

@@ -55,10 +55,10 @@ def make_problems(
     chat = models.sampler.chat
     seen = {problem.question.strip() for problem, _ in items}
     longest = max((_num_tokens(chat, problem.question) for problem, _ in items), default=0)
-    made, counts = [], collections.Counter(made=0, repeated=0, without_answer=0, too_long=0)
+    derived, counts = [], collections.Counter(new=0, repeated=0, without_answer=0, too_long=0)
     for (problem, notes), result in zip(items, results, strict=True):
         for question, solution in _pairs(function, result):
-            new = made_problem(problem, question, solution, f'{notes.number}-{len(made)}')
+            new = derive_problem(problem, question, solution, name=f'{notes.number}-{len(derived)}')
             if question.strip() in seen:
                 counts['repeated'] += 1
             elif new is None:
@@ -66,13 +66,13 @@ def make_problems(
             elif _num_tokens(chat, new.question) > longest:
                 counts['too_long'] += 1
             else:
-                counts['made'] += 1
+                counts['new'] += 1
                 seen.add(new.question)
-                made.append(new)
-    return made, dict(counts)
+                derived.append(new)
+    return derived, dict(counts)
 
 
-def made_problem(problem: Problem, question: str, solution: str, name: str) -> Problem | None:
+def derive_problem(problem: Problem, question: str, solution: str, *, name: str) -> Problem | None:
     """Returns a problem of this question, like another one; None if it has no answer."""
     question, solution = question.strip(), solution.strip()
     if problem.source == 'lab':
@@ -84,7 +84,7 @@ def made_problem(problem: Problem, question: str, solution: str, name: str) -> P
     if not question or not answer:
         return None
     changes = {'question': question, 'solution': solution, 'answer': answer}
-    return dataclasses.replace(problem, id=f'{problem.id}/made/{name}', **changes)
+    return dataclasses.replace(problem, id=f'{problem.id}/derived/{name}', **changes)
 
 
 def _num_tokens(chat: Chat, question: str) -> int:

@@ -65,7 +65,7 @@ def propose_self_guided(
         texts = guide_lib.guides(context.models, items, **options)
     chosen, guides, openings = [], [], []
     for request, (problem, notes), text in zip(requests, items, texts, strict=True):
-        beginning = guide_lib.opening(context.models, s.opening, problem, notes)
+        beginning = guide_lib.opening(context.models, problem, notes, reference=s.opening)
         lines = beginning.split('\n') if beginning else []
         opening = constructions.turn_from_lines(sampler.chat, 'attempt', lines)
         if not lines:

@@ -156,30 +156,40 @@ def run_round(
     for i, episode in zip(bare, criticised, strict=True):
         current[i] = episode
     chosen = [i for i, e in enumerate(current) if e.turns[-1].role == 'critique' and due(e)]
-    refined = episode_lib.sample_refinements(
-        models.sampler,
-        models.actor,
-        add_feedback(
-            models.sampler,
-            [current[i] for i in chosen],
-            [problems[i] for i in chosen],
-            reference=setup.feedback,
-            number=number - 1,
-        ),
-        problems=[problems[i] for i in chosen],
-        judge=models.judge,
-        # Chains keep their ids over the rounds, so each round needs a seed of its own.
-        spec=SampleSpec(
-            1,
-            setup.method,
-            derive_seed(setup.seed, 'refinement', number),
-            [ids[i] for i in chosen],
-        ),
+    refined = _refine(
+        setup,
+        [current[i] for i in chosen],
+        [problems[i] for i in chosen],
+        ids=[ids[i] for i in chosen],
+        number=number,
     )
     for i, (episode,) in zip(chosen, refined, strict=True):
         current[i] = episode
     tokens = episode_lib.sampled_tokens(current) - episode_lib.sampled_tokens(episodes)
     return [with_cost(models.sampler.chat, episode) for episode in current], tokens
+
+
+def _refine(
+    setup: EvaluationSetup,
+    criticised: Sequence[Episode],
+    problems: Sequence[Problem],
+    *,
+    ids: Sequence[int],
+    number: int,
+) -> list[list[Episode]]:
+    """Samples one refinement of each criticised attempt, after its feedback."""
+    models = setup.models
+    options = {'reference': setup.feedback, 'number': number - 1}
+    # Chains keep their ids over the rounds, so each round needs a seed of its own.
+    seed = derive_seed(setup.seed, 'refinement', number)
+    return episode_lib.sample_refinements(
+        models.sampler,
+        models.actor,
+        add_feedback(models.sampler, criticised, problems, **options),
+        problems=problems,
+        judge=models.judge,
+        spec=SampleSpec(1, setup.method, seed, ids),
+    )
 
 
 def with_cost(chat: Chat, episode: Episode) -> Episode:

@@ -9,24 +9,24 @@ PROBLEM = records.Problem('p', 'How many {eggs}?', '42', 'Six times seven is 42.
 
 
 def requests(problem):
-    """What is asked, where every answer is the number of its request, and the guide."""
-    asked, written = [], ()
+    """What is texts, where every answer is the number of its request, and the guide."""
+    texts, written = [], ()
     for _ in range(9):
         result = auto_evolve.plan(problem, Notes(written=written))
         if isinstance(result, str):
-            return asked, result
-        asked += result
-        written = (*written, f'answer {len(asked)}')
+            return texts, result
+        texts += result
+        written = (*written, f'answer {len(texts)}')
     raise AssertionError('it never ends')
 
 
-def test_each_plan_is_made_of_the_one_before():
-    asked, guide = requests(PROBLEM)
-    assert len(asked) == 4 and guide == 'answer 4'
-    assert all(PROBLEM.question in text and '42' not in text for text in asked)
-    for number, text in enumerate(asked[1:], 1):
+def test_each_plan_comes_of_the_one_before():
+    texts, guide = requests(PROBLEM)
+    assert len(texts) == 4 and guide == 'answer 4'
+    assert all(PROBLEM.question in text and '42' not in text for text in texts)
+    for number, text in enumerate(texts[1:], 1):
         assert f'answer {number}' in text
-    assert asked[2].split('\n')[0] == asked[3].split('\n')[0] != asked[1].split('\n')[0]
+    assert texts[2].split('\n')[0] == texts[3].split('\n')[0] != texts[1].split('\n')[0]
 
 
 def test_on_the_lab_plans_are_attempts():

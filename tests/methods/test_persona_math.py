@@ -21,7 +21,7 @@ def test_on_the_lab_other_persons_have_the_same_truth(number):
     assert set(persona_math.NAMES) == set(task.NAMES)
     for problem in PROBLEMS:
         ((question, solution),) = persona_math.rewritten(problem, Notes(number))
-        new = making.made_problem(problem, question, solution, 'x')
+        new = making.derive_problem(problem, question, solution, name='x')
         assert new.question != problem.question and new.answer == problem.answer
         assert len(new.question.split()) == len(problem.question.split())
         names = [word for word in problem.question.split() if word in task.NAMES]
@@ -40,7 +40,7 @@ def test_elsewhere_the_critic_writes_problem_and_solution():
     assert TEXT.question in request and sum(p in request for p in persona_math.PERSONS) == 1
     said = 'A nurse has 3 eggs.\nSolution:\nThere are 3.\n#### 3'
     ((question, solution),) = persona_math.rewritten(TEXT, Notes(written=(said,)))
-    problem = making.made_problem(TEXT, question, solution, '0')
+    problem = making.derive_problem(TEXT, question, solution, name='0')
     assert (problem.question, problem.answer, problem.level) == ('A nurse has 3 eggs.', '3', 2)
     ((question, solution),) = persona_math.rewritten(TEXT, Notes(written=('no solution',)))
-    assert making.made_problem(TEXT, question, solution, '0') is None
+    assert making.derive_problem(TEXT, question, solution, name='0') is None

@@ -16,7 +16,7 @@ TEXT = records.Problem('t', 'Ben has 3 eggs.', '3', '#### 3', 2, 'gsm8k')
 def test_on_the_lab_the_next_instruction_has_other_digits_and_its_own_truth():
     for problem in fake_engine.problems(10):
         ((question, solution),) = self_specialization.similar(problem, Notes())
-        new = making.made_problem(problem, question, solution, '0')
+        new = making.derive_problem(problem, question, solution, name='0')
         assert new is not None and new.question != problem.question
         assert [w for w in question.split() if not w.isdigit()] == [
             w for w in problem.question.split() if not w.isdigit()

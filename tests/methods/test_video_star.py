@@ -35,7 +35,7 @@ def test_containment(label, text, contains):
     assert video_star.contains_label([Response(problem, turn, text, None)]) == [contains]
 
 
-def test_exactly_what_lacks_the_label_is_asked_again_with_it():
+def test_exactly_what_lacks_the_label_is_sampled_again_with_it():
     problems = fake_engine.problems(4)
 
     def play(role, request, seed):

@@ -110,7 +110,7 @@ def test_what_leaves_no_room_has_no_result():
         (lambda problem, notes: ['why not'], 'a text whose words the vocabulary has'),
     ],
 )
-def test_what_cannot_be_asked_is_an_error_of_one_line(function, message):
+def test_an_impossible_request_is_an_error_of_one_line(function, message):
     with pytest.raises(ValueError, match=f'the.field: .*{message}') as error:
         write(function, items_of(), room=1)
     assert '\n' not in str(error.value)

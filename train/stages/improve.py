@@ -105,7 +105,7 @@ def round_examples(
         return examples, figures | changes
     options = {'settings': settings, 'samplers': chosen.samplers, 'seed': seed, 'stage': stage}
     numbered = options | {'number': number}
-    problems, written, for_written = round_writing.with_made_problems(pair, problems, **numbered)
+    problems, written, for_written = round_writing.with_derived_problems(pair, problems, **numbered)
     memory = round_writing.memory_before(stage, settings, number=number)
     named = {'explorer': explorer, 'temperature': chosen.temperature, 'memory': memory}
     explored, num_tokens = sample_explored(pair, problems, **named, **numbered)

@@ -17,7 +17,7 @@ from elenchus.train.config.sampling_settings import SamplingSettings
 from elenchus.train.run.directory import StageFolder, read_json
 from elenchus.train.run.samplers import Samplers
 
-MADE = 'made_problems.json'
+DERIVED = 'derived_problems.json'
 MEMORY = 'memory.json'
 
 
@@ -27,7 +27,7 @@ def prompt_room(settings: SamplingSettings) -> int:
     return min(engine.prompt_buckets[-1], engine.max_length - settings.attempt_tokens)
 
 
-def with_made_problems(
+def with_derived_problems(
     pair: ModelPair,
     problems: Sequence[Problem],
     *,
@@ -43,10 +43,10 @@ def with_made_problems(
     """
     if settings.make == 'none':
         return list(problems), {}, 0
-    stored = _read(stage, MADE)
+    stored = _read(stage, DERIVED)
     if stored is None:
         before = pair.sampler.engine.tokens
-        made, counts = making.make_problems(
+        derived, counts = making.make_problems(
             pair,
             [(problem, Notes(number=number - 1)) for problem in problems],
             reference=settings.make,
@@ -54,13 +54,13 @@ def with_made_problems(
             room=prompt_room(samplers.settings),
         )
         stored = {
-            'problems': list(map(dataclasses.asdict, made)),
+            'problems': list(map(dataclasses.asdict, derived)),
             'counts': counts,
             'tokens': pair.sampler.engine.tokens - before,
         }
-        stage.write_json(MADE, stored)
+        stage.write_json(DERIVED, stored)
     new = [Problem(**fields) for fields in stored['problems']]
-    return [*problems, *new], {'made_problems': stored['counts']}, stored['tokens']
+    return [*problems, *new], {'derived_problems': stored['counts']}, stored['tokens']
 
 
 def memory_before(

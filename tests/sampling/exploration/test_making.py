@@ -30,54 +30,54 @@ def make(tmp_path, body, problems, answer=lambda request: '#### 4'):
 
 
 def test_a_problem_of_the_lab_is_solved_by_the_labs_solver(tmp_path):
-    made, counts = make(
+    derived, counts = make(
         tmp_path,
         'return [(problem.question.replace("+", "-"), "#### 77")]',
         PROBLEMS,
     )
     changed = [p for p in PROBLEMS if '+' in p.question]
     assert counts == {
-        'made': len(changed),
+        'new': len(changed),
         'repeated': len(PROBLEMS) - len(changed),
         'without_answer': 0,
         'too_long': 0,
     }
-    for new, old in zip(made, changed, strict=True):
+    for new, old in zip(derived, changed, strict=True):
         assert new.question == old.question.replace('+', '-') and '+' not in new.question
         assert new.solution == task.solve(new.question)
         assert new.answer == new.solution.rsplit(' ', 1)[1]
         assert (new.level, new.source) == (old.level, old.source)
-        assert new.id.startswith(f'{old.id}/made/2-')
-    assert len({p.id for p in made}) == len(made)
+        assert new.id.startswith(f'{old.id}/derived/2-')
+    assert len({p.id for p in derived}) == len(derived)
 
 
 @pytest.mark.parametrize(
     'question', ['ben ?', 'ben : eve + 1 ; ben ?', 'gold', '', 'eve x ; eve ?']
 )
-def test_what_the_labs_solver_cannot_solve_is_left_out(tmp_path, question):
-    made, counts = make(tmp_path, f'return [({question!r}, "#### 1")]', PROBLEMS[:1])
-    assert made == [] and counts['without_answer'] == 1
+def test_what_the_labs_solver_cannot_solve_is_dropped(tmp_path, question):
+    derived, counts = make(tmp_path, f'return [({question!r}, "#### 1")]', PROBLEMS[:1])
+    assert derived == [] and counts['without_answer'] == 1
 
 
 def test_elsewhere_the_answer_is_that_of_the_solution(tmp_path):
     body = 'return [("ben 2 ; ben ?", notes.written[0])] if notes.written else [problem.question]'
     ((problem,), counts) = make(tmp_path, body, [TEXT])
     assert problem == dataclasses.replace(
-        TEXT, id='t/made/2-0', question='ben 2 ; ben ?', answer='4', solution='#### 4'
+        TEXT, id='t/derived/2-0', question='ben 2 ; ben ?', answer='4', solution='#### 4'
     )
-    assert counts['made'] == 1
-    made, counts = make(tmp_path, 'return [("ben 2 ; ben ?", "ben")]', [TEXT])
-    assert made == [] and counts['without_answer'] == 1
+    assert counts['new'] == 1
+    derived, counts = make(tmp_path, 'return [("ben 2 ; ben ?", "ben")]', [TEXT])
+    assert derived == [] and counts['without_answer'] == 1
 
 
-def test_questions_that_were_there_or_are_too_long_are_left_out(tmp_path):
+def test_questions_that_were_there_or_are_too_long_are_dropped(tmp_path):
     body = (
         'return [("ben 2 ; ben ?", "#### 2")] * 2 + [(problem.question, "#### 1")]'
         ' + [("ben 3 ; eve 4 ; ben ?", "#### 3")]'
     )
-    made, counts = make(tmp_path, body, [TEXT])
-    assert [p.question for p in made] == ['ben 2 ; ben ?']
-    assert counts == {'made': 1, 'repeated': 2, 'without_answer': 0, 'too_long': 1}
+    derived, counts = make(tmp_path, body, [TEXT])
+    assert [p.question for p in derived] == ['ben 2 ; ben ?']
+    assert counts == {'new': 1, 'repeated': 2, 'without_answer': 0, 'too_long': 1}
 
 
 @pytest.mark.parametrize(

@@ -87,8 +87,8 @@ def test_a_guide_is_written_shown_and_not_trained(mine):
         assert guide.startswith('ben ') and guide.endswith(' oak')
         bare = episode_lib.as_attempt(fake_engine.players(None).sampler, episode)
         assert [turn.role for turn in bare.turns] == ['question', 'attempt']
-    asked = [CHAT.tokenizer.decode(r.prompt[1:-1]) for _, r in engine.requests]
-    assert sum(text.endswith('answer ?') for text in asked) == len(guided)
+    prompts = [CHAT.tokenizer.decode(r.prompt[1:-1]) for _, r in engine.requests]
+    assert sum(text.endswith('answer ?') for text in prompts) == len(guided)
 
 
 def test_without_functions_it_samples_what_uniform_does():

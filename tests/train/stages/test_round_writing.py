@@ -51,21 +51,21 @@ def folder_of(run, stage, number=1):
     return run.directory.stage(stage).path / f'round-{number}'
 
 
-def test_made_problems_are_explored_beside_the_given_ones(tmp_path, fits, mine):  # noqa: F811
+def test_derived_problems_are_explored_beside_the_given_ones(tmp_path, fits, mine):  # noqa: F811
     run = make_run(tmp_path / 'run', 'vanilla', make=mine('other'), num_problems=4)
     summary = runner.run_stage(run, 'vanilla')
     for number, figures in enumerate(summary['rounds'], 1):
         folder = folder_of(run, 'vanilla', number)
-        stored = json.loads((folder / 'made_problems.json').read_text())
-        made = [records.Problem(**fields) for fields in stored['problems']]
-        assert figures['made_problems'] == stored['counts']
-        assert len(made) == stored['counts']['made'] > 0
-        assert all(p.answer == task.solve(p.question).rsplit(' ', 1)[1] for p in made)
+        stored = json.loads((folder / 'derived_problems.json').read_text())
+        derived = [records.Problem(**fields) for fields in stored['problems']]
+        assert figures['derived_problems'] == stored['counts']
+        assert len(derived) == stored['counts']['new'] > 0
+        assert all(p.answer == task.solve(p.question).rsplit(' ', 1)[1] for p in derived)
         explored = list(episode_files.read_episodes(folder / 'explored' / 'episodes'))
-        assert {p.id for p in made} < {e.problem_id for e in explored}
+        assert {p.id for p in derived} < {e.problem_id for e in explored}
         assert figures['tokens_sampled'] > stored['tokens'] > 0
     kept = list(episode_files.read_episodes(folder_of(run, 'vanilla') / 'episodes'))
-    assert any('/made/0-' in e.problem_id for e in kept)
+    assert any('/derived/0-' in e.problem_id for e in kept)
 
 
 def test_a_round_that_is_continued_has_the_same_problems(tmp_path, fits, mine):  # noqa: F811
@@ -75,23 +75,23 @@ def test_a_round_that_is_continued_has_the_same_problems(tmp_path, fits, mine): 
     problem = fake_engine.problems(9)[8]
     stored = {
         'problems': [{**vars(problem), 'id': 'stored'}],
-        'counts': {'made': 1},
+        'counts': {'new': 1},
         'tokens': 5,
     }
-    (folder / 'made_problems.json').write_text(json.dumps(stored))
+    (folder / 'derived_problems.json').write_text(json.dumps(stored))
     summary = runner.run_stage(run, 'vanilla')
     explored = list(episode_files.read_episodes(folder / 'explored' / 'episodes'))
     assert sum(e.problem_id == 'stored' for e in explored) > 0
-    assert not any('/made/' in e.problem_id for e in explored)
-    assert summary['made_problems'] == {'made': 1}
+    assert not any('/derived/' in e.problem_id for e in explored)
+    assert summary['derived_problems'] == {'new': 1}
 
 
 def test_without_a_maker_there_is_no_figure_and_no_file(tmp_path, fits):  # noqa: F811
     run = make_run(tmp_path, 'vanilla', num_rounds=1)
     summary = runner.run_stage(run, 'vanilla')
-    assert not {'made_problems', 'memory', 'own_measures', 'accepted_right'} & set(summary)
+    assert not {'derived_problems', 'memory', 'own_measures', 'accepted_right'} & set(summary)
     folder = folder_of(run, 'vanilla')
-    assert not (folder / 'made_problems.json').exists() and not (folder / 'memory.json').exists()
+    assert not (folder / 'derived_problems.json').exists() and not (folder / 'memory.json').exists()
 
 
 def test_the_memory_of_a_round_is_read_in_the_next(tmp_path, fits, mine):  # noqa: F811
