@@ -51,7 +51,7 @@ def folder_of(run, stage, number=1):
     return run.directory.stage(stage).path / f'round-{number}'
 
 
-def test_derived_problems_are_explored_beside_the_given_ones(tmp_path, fits, mine):  # noqa: F811
+def test_derived_problems_are_explored_beside_the_others(tmp_path, fits, mine):  # noqa: F811
     run = make_run(tmp_path / 'run', 'vanilla', make=mine('other'), num_problems=4)
     summary = runner.run_stage(run, 'vanilla')
     for number, figures in enumerate(summary['rounds'], 1):
