@@ -261,10 +261,11 @@ IMPROVE = {  # stages of self-improvement; the stage's name is the explorer
         'token_budget': 0,  # sampled tokens a problem on average; 0: no limit
         'keep': 5,  # responses trained on, a problem, at most
         'keep_refined': 1,  # refinements kept, a wrong attempt, at most
-        'critiques': 'own',  # in the loop; or 'shuffled', a control: those of other questions
+        'critiques': 'own',  # that are followed; or 'shuffled', a control: of other questions
+        'guides': 'own',  # that guided attempts see; or 'shuffled', the same control
         'teacher': 'critic',  # of `interactive`: the 'critic', or one that knows the 'reference'
         'accept': 'right',  # by labels, or without: by the 'critic' or a function (extending.md)
-        'guide': 'none',  # of `self_guided`: a function that has a player write it
+        'player_guide': 'none',  # of `self_guided`: a function that has a player write it
         'opening': 'none',  # of `self_guided`: a function says what a response begins with
     },
     'responses': 'sampled',  # trained on; controls: 'references' (solutions) instead, or 'none'

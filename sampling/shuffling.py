@@ -1,11 +1,32 @@
-"""Pairing of episodes of different questions, for controls with the critique of another one."""
+"""Pairing of episodes of different questions, for controls with what another one was told."""
 
 import collections
+import dataclasses
 import random
 from collections.abc import Sequence
 
 from elenchus.data.records import Episode
 from elenchus.sampling.seeds import derive_seed
+
+
+def has_others(episodes: Sequence[Episode]) -> bool:
+    """Returns whether the episodes are of two questions at least."""
+    return len({episode.problem_id for episode in episodes}) > 1
+
+
+def exchange_critiques(criticised: Sequence[Episode], *, seed: int) -> list[Episode]:
+    """Returns episodes that end with the critique of another question of their level.
+
+    The list is empty if there is one question only. A control: what refinement still gains is not
+    due to what the critique says about the attempt.
+    """
+    if not has_others(criticised):
+        return []
+    partners = other_question(criticised, seed=seed)
+    return [
+        dataclasses.replace(episode, turns=(*episode.turns[:-1], criticised[i].critique))
+        for episode, i in zip(criticised, partners, strict=True)
+    ]
 
 
 def other_question(episodes: Sequence[Episode], *, seed: int) -> list[int]:
@@ -20,7 +41,7 @@ def other_question(episodes: Sequence[Episode], *, seed: int) -> list[int]:
     by_level = collections.defaultdict(list)
     for i, episode in enumerate(episodes):
         by_level[episode.level].append(i)
-    if len({episode.problem_id for episode in episodes}) == 1:
+    if not has_others(episodes):
         raise ValueError(f'all {len(episodes)} episodes are of one question: there is no other')
     partners: dict[int, int] = {}
     for level, members in by_level.items():

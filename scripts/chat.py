@@ -14,27 +14,33 @@ that off. Each line is one question; Ctrl-D ends.
 import os
 import sys
 
-from absl import app
-from absl import flags as absl_flags
+from absl import app, flags
+
+from elenchus.train.benchmarks import flags as bench_flags
+from elenchus.train.config.script_flags import answer_help
+
+if __name__ == '__main__':  # the imports below take seconds
+    bench_flags.define(critic_help='Also criticise and refine, with this model as the critic.')
+    flags.DEFINE_integer('question_tokens', 256, 'Tokens of the longest question.', 1)
+    answer_help(sys.argv)
 
 from elenchus.train import output
-from elenchus.train.benchmarks import chat_session, flags, opening
+from elenchus.train.benchmarks import chat_session, opening
 from elenchus.train.config import cli
 
 
 def main(_):
     """Answers the lines of the standard input."""
-    values, room = absl_flags.FLAGS, absl_flags.FLAGS.question_tokens
+    values, room = flags.FLAGS, flags.FLAGS.question_tokens
     config = values.config.copy_and_resolve_references().unlock()
     config.sampling.engine.update(num_slots=1, prefill_batch_sizes=(1,), chunk_steps=8)
     is_terminal = sys.stdout.isatty() and not os.environ.get('NO_COLOR')
-    with opening.opened(flags.models(), config, [], question_tokens=room) as bench:
+    models = opening.Models.of_flags(values)
+    with opening.opened(models, config, [], question_tokens=room) as bench:
         session = chat_session.Session(bench, output.terminal(sys.stdout), is_terminal, room)
         chat_session.chat(session, sys.stdin, is_prompted=sys.stdin.isatty())
 
 
 if __name__ == '__main__':
-    flags.define(critic_help='Also criticise and refine, with this model as the critic.')
-    absl_flags.DEFINE_integer('question_tokens', 256, 'Tokens of the longest question.', 1)
     with cli.one_line_errors():
-        app.run(main, flags_parser=flags.parse)
+        app.run(main, flags_parser=lambda argv: cli.parse_flags(bench_flags.with_config(argv)))

@@ -31,33 +31,14 @@ bit, unless --dtype changed them.
 Adapters of PEFT are imported onto an imported base, and ours are exported as a folder of PEFT.
 """
 
+import sys
+
 from absl import app, flags
 
 from elenchus.data.text import auto_chat, chat_templates
-from elenchus.model import sharding
-from elenchus.train.checkpoints import convert
-from elenchus.train.config import build, cli
+from elenchus.train.config.script_flags import answer_help
 
-
-def main(argv):
-    """Runs one command. Raises ValueError for an unknown command or a wrong number of folders."""
-    command, folders, values = ''.join(argv[1:2]), argv[2:], flags.FLAGS
-    if command not in ('import', 'export'):
-        near = build.nearest(command, ('import', 'export'))
-        raise ValueError(f'unknown command {command!r}; use import or export; nearest: {near}')
-    if len(folders) != 2:
-        raise ValueError(f'{command} needs two folders, not {len(folders)}; see --help')
-    mesh = sharding.make_mesh([int(n) for n in values.mesh])
-    if command == 'import':
-        options = {'dtype': values.dtype, 'mesh': mesh, 'base': values.base}
-        print(convert.import_model(*folders, **options))
-    else:
-        export = {'files': values.files, 'mesh': mesh, 'file_bytes': convert.FILE_BYTES}
-        export |= {'template': values.template, 'system': values.system, 'base': values.base}
-        print(convert.export_model(*folders, **export))
-
-
-if __name__ == '__main__':
+if __name__ == '__main__':  # the imports below take seconds
     flags.DEFINE_enum(
         'dtype',
         None,
@@ -88,5 +69,31 @@ if __name__ == '__main__':
     flags.DEFINE_list(
         'mesh', ['1', '-1', '1'], 'Devices of the axes data, fsdp, tensor; -1: all remaining ones.'
     )
+    answer_help(sys.argv)
+
+from elenchus.model import sharding
+from elenchus.train.checkpoints import convert
+from elenchus.train.config import build, cli
+
+
+def main(argv):
+    """Runs one command. Raises ValueError for an unknown command or a wrong number of folders."""
+    command, folders, values = ''.join(argv[1:2]), argv[2:], flags.FLAGS
+    if command not in ('import', 'export'):
+        near = build.nearest(command, ('import', 'export'))
+        raise ValueError(f'unknown command {command!r}; use import or export; nearest: {near}')
+    if len(folders) != 2:
+        raise ValueError(f'{command} needs two folders, not {len(folders)}; see --help')
+    mesh = sharding.make_mesh([int(n) for n in values.mesh])
+    if command == 'import':
+        options = {'dtype': values.dtype, 'mesh': mesh, 'base': values.base}
+        print(convert.import_model(*folders, **options))
+    else:
+        export = {'files': values.files, 'mesh': mesh, 'file_bytes': convert.FILE_BYTES}
+        export |= {'template': values.template, 'system': values.system, 'base': values.base}
+        print(convert.export_model(*folders, **export))
+
+
+if __name__ == '__main__':
     with cli.one_line_errors():
         app.run(main, flags_parser=cli.parse_flags)

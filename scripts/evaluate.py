@@ -12,18 +12,30 @@ file in the published form (gsm8k=DIR), or a file of your own problems. Names ar
 --out continues. docs/real_model.md explains the table.
 """
 
-from absl import app
-from absl import flags as absl_flags
+import sys
 
-from elenchus.train.benchmarks import evaluate_command, flags
+from absl import app, flags
+
+from elenchus.train.benchmarks import flags as bench_flags
+from elenchus.train.config.script_flags import answer_help
+
+if __name__ == '__main__':  # the imports below take seconds
+    bench_flags.define(critic_help='Also criticise and refine, with this model as the critic.')
+    flags.DEFINE_list('data', None, 'Problem sets, separated by commas.', required=True)
+    flags.DEFINE_string('out', 'runs/evaluate', 'Folder of figures, episodes and report.')
+    flags.DEFINE_integer('num_problems', 0, 'First problems of each set; 0: all.')
+    flags.DEFINE_bool('greedy_only', False, 'Sample only the likeliest attempt.')
+    answer_help(sys.argv)
+
+from elenchus.train.benchmarks import evaluate_command, opening
 from elenchus.train.config import cli
 
 
 def main(_):
     """Evaluates the model of the flags."""
-    values = absl_flags.FLAGS
+    values = flags.FLAGS
     evaluate_command.evaluate(
-        flags.models(),
+        opening.Models.of_flags(values),
         values.config,
         values.data,
         out=values.out,
@@ -33,10 +45,5 @@ def main(_):
 
 
 if __name__ == '__main__':
-    flags.define(critic_help='Also criticise and refine, with this model as the critic.')
-    absl_flags.DEFINE_list('data', None, 'Problem sets, separated by commas.', required=True)
-    absl_flags.DEFINE_string('out', 'runs/evaluate', 'Folder of figures, episodes and report.')
-    absl_flags.DEFINE_integer('num_problems', 0, 'First problems of each set; 0: all.')
-    absl_flags.DEFINE_bool('greedy_only', False, 'Sample only the likeliest attempt.')
     with cli.one_line_errors():
-        app.run(main, flags_parser=flags.parse)
+        app.run(main, flags_parser=lambda argv: cli.parse_flags(bench_flags.with_config(argv)))

@@ -13,18 +13,30 @@ prompt the critic writes in the grammar of its training. The same command on the
 continues. docs/real_model.md explains the table.
 """
 
-from absl import app
-from absl import flags as absl_flags
+import sys
 
-from elenchus.train.benchmarks import flags, judge_command
+from absl import app, flags
+
+from elenchus.train.benchmarks import flags as bench_flags
+from elenchus.train.config.script_flags import answer_help
+
+if __name__ == '__main__':  # the imports below take seconds
+    bench_flags.define(critic_help='The critic: a model or a stage.', needs_critic=True)
+    flags.DEFINE_list('data', None, 'Benchmarks, separated by commas.', required=True)
+    flags.DEFINE_string('out', 'runs/judge', 'Folder of figures and episodes.')
+    flags.DEFINE_integer('num_rows', 0, 'First solutions of each file; 0: all.')
+    flags.DEFINE_integer('num_votes', 0, 'Sampled critiques of each for majorities; 0: none.')
+    answer_help(sys.argv)
+
+from elenchus.train.benchmarks import judge_command, opening
 from elenchus.train.config import cli
 
 
 def main(_):
     """Judges with the critic of the flags."""
-    values = absl_flags.FLAGS
+    values = flags.FLAGS
     judge_command.judge(
-        flags.models(),
+        opening.Models.of_flags(values),
         values.config,
         values.data,
         out=values.out,
@@ -34,10 +46,5 @@ def main(_):
 
 
 if __name__ == '__main__':
-    flags.define(critic_help='The critic: a model or a stage.', needs_critic=True)
-    absl_flags.DEFINE_list('data', None, 'Benchmarks, separated by commas.', required=True)
-    absl_flags.DEFINE_string('out', 'runs/judge', 'Folder of figures and episodes.')
-    absl_flags.DEFINE_integer('num_rows', 0, 'First solutions of each file; 0: all.')
-    absl_flags.DEFINE_integer('num_votes', 0, 'Sampled critiques of each for majorities; 0: none.')
     with cli.one_line_errors():
-        app.run(main, flags_parser=flags.parse)
+        app.run(main, flags_parser=lambda argv: cli.parse_flags(bench_flags.with_config(argv)))

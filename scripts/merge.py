@@ -3,11 +3,21 @@
 python -m scripts.merge --config configs/lab.py --workdir runs/lab --stage actor --out runs/actor
 """
 
+import sys
+
 from absl import app, flags
+
+from elenchus.train.config.script_flags import answer_help, define_flags
+
+if __name__ == '__main__':  # the imports below take seconds
+    define_flags(has_stage=True)
+    flags.DEFINE_string('out', None, 'Folder for model/, the merged model.', required=True)
+    answer_help(sys.argv)
+
 from etils import epath
 
 from elenchus.model import lora
-from elenchus.train.config import cli
+from elenchus.train.config import build, cli
 from elenchus.train.run import runner
 from elenchus.train.stages import STAGES
 
@@ -15,14 +25,12 @@ from elenchus.train.stages import STAGES
 def main(_):
     """Writes the merged model of --stage to OUT/model; a model without adapters is copied."""
     out = epath.Path(flags.FLAGS.out) / 'model'
+    name = build.one_of(tuple(STAGES), flags.FLAGS.stage, '--stage')
     with runner.run_of_flags() as run:
-        run.store.save(out, lora.merge(run.load_model(flags.FLAGS.stage)))
+        run.store.save(out, lora.merge(run.load_model(name)))
     print(out)
 
 
 if __name__ == '__main__':
-    cli.define_flags(stages=list(STAGES))
-    flags.DEFINE_string('out', None, 'Folder for model/, the merged model.', required=True)
-
     with cli.one_line_errors():
         app.run(main, flags_parser=cli.parse_flags)

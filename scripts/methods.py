@@ -8,15 +8,21 @@ docs/methods/effects.json, from which the effects in the table are read.
 """
 
 import pathlib
+import sys
 
 from absl import app, flags
+
+from elenchus.train.config.script_flags import answer_help
+
+if __name__ == '__main__':  # the imports below take seconds
+    STUDIES = flags.DEFINE_multi_string('studies', [], 'Work directories of studies of methods.')
+    answer_help(sys.argv)
 
 from elenchus.train.config import cli
 from elenchus.train.report import method_effects
 from elenchus.train.report.methods_table import INDEX, write_index
 
 if __name__ == '__main__':
-    STUDIES = flags.DEFINE_multi_string('studies', [], 'Work directories of studies of methods.')
 
     def main(_):
         """Writes the effects, if the flags name studies, and the table."""

@@ -4,7 +4,22 @@ python -m scripts.report runs/lab                                  # report.html
 python -m scripts.report runs/lab runs/other --out=runs/compared   # two runs, paired by question
 """
 
+import sys
+
 from absl import app, flags
+
+from elenchus.train.config.script_flags import answer_help
+
+if __name__ == '__main__':  # the imports below take seconds
+    WORKDIR = flags.DEFINE_string('workdir', None, 'The same as WORKDIR without a flag.')
+    OUT = flags.DEFINE_string(
+        'out',
+        None,
+        'Folder of the browser, which may be moved and opens from disk; default: WORKDIR/browser. '
+        'With --out nothing is written into the folders of the runs.',
+    )
+    answer_help(sys.argv)
+
 from etils import epath
 
 from elenchus.train.config import cli
@@ -28,12 +43,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == '__main__':
-    WORKDIR = flags.DEFINE_string('workdir', None, 'The same as WORKDIR without a flag.')
-    OUT = flags.DEFINE_string(
-        'out',
-        None,
-        'Folder of the browser, which may be moved and opens from disk; default: WORKDIR/browser. '
-        'With --out nothing is written into the folders of the runs.',
-    )
     with cli.one_line_errors():
         app.run(main, flags_parser=cli.parse_flags)

@@ -7,12 +7,22 @@ With --describe it prints the config, a comment a field; with --dry_run --topolo
 every stage would need of such a machine. Neither trains anything.
 """
 
+import sys
+
+from absl import app, flags
+
+from elenchus.train.config.script_flags import answer_help, define_flags
 from elenchus.train.early_signals import end_at_signals
 
 if __name__ == '__main__':  # the imports below take seconds
     end_at_signals()
-
-from absl import app, flags
+    define_flags()
+    flags.DEFINE_bool('describe', False, 'Only print the config, with a comment on every field.')
+    flags.DEFINE_bool('dry_run', False, 'Only print what every stage would need of --topology.')
+    flags.DEFINE_bool('compile', False, 'With --dry_run: compile all programs; TPUs need libtpu.')
+    flags.DEFINE_string('programs', '', 'With --compile: only the programs that this regex finds.')
+    flags.DEFINE_string('topology', 'cpu', 'Of --dry_run: v5e-256, v5p-128, v6e-8, 8xh100, cpu ...')
+    answer_help(sys.argv)
 
 from elenchus.train.config import build, checks, cli, describe
 from elenchus.train.config.run_settings import RunSettings
@@ -40,11 +50,5 @@ def main(argv):
 
 
 if __name__ == '__main__':
-    cli.define_flags()
-    flags.DEFINE_bool('describe', False, 'Only print the config, with a comment on every field.')
-    flags.DEFINE_bool('dry_run', False, 'Only print what every stage would need of --topology.')
-    flags.DEFINE_bool('compile', False, 'With --dry_run: compile all programs; TPUs need libtpu.')
-    flags.DEFINE_string('programs', '', 'With --compile: only the programs that this regex finds.')
-    flags.DEFINE_string('topology', 'cpu', 'Of --dry_run: v5e-256, v5p-128, v6e-8, 8xh100, cpu ...')
     with cli.one_line_errors():
         app.run(main, flags_parser=cli.parse_flags)

@@ -3,26 +3,31 @@
 python -m scripts.stage --config configs/lab.py --workdir runs/lab --stage actor
 """
 
+import sys
+
+from absl import app, flags
+
+from elenchus.train.config.script_flags import answer_help, define_flags
 from elenchus.train.early_signals import end_at_signals
 
 if __name__ == '__main__':  # the imports below take seconds
     end_at_signals()
+    define_flags(has_stage=True)
+    answer_help(sys.argv)
 
-from absl import app, flags
-
-from elenchus.train.config import cli
+from elenchus.train.config import build, cli
 from elenchus.train.run import runner
 from elenchus.train.stages import STAGES
 
 
 def main(argv):
     """Runs the stage that --stage names."""
+    name = build.one_of(tuple(STAGES), flags.FLAGS.stage, '--stage')
     with runner.run_of_flags() as run:
-        summary = runner.run_stage(run, flags.FLAGS.stage)
+        summary = runner.run_stage(run, name)
         print({k: v for k, v in summary.items() if not isinstance(v, dict | list)})
 
 
 if __name__ == '__main__':
-    cli.define_flags(stages=list(STAGES))
     with cli.one_line_errors():
         app.run(main, flags_parser=cli.parse_flags)

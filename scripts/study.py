@@ -7,12 +7,18 @@ seed. The same command continues a stopped study. The config's `comparison` sele
 panels of the comparison, which is written to study.json, study.md and study.png.
 """
 
+import sys
+
+from absl import app, flags
+
+from elenchus.train.config.script_flags import answer_help, define_flags
 from elenchus.train.early_signals import end_at_signals
 
 if __name__ == '__main__':  # the imports below take seconds
     end_at_signals()
+    define_flags()
+    answer_help(sys.argv)
 
-from absl import app, flags
 from etils import epath
 
 from elenchus.data.grading import verify
@@ -21,7 +27,6 @@ from elenchus.train.failures import FailuresReachAll
 from elenchus.train.run.study_runner import run_study
 
 if __name__ == '__main__':
-    cli.define_flags()
 
     def main(_):
         """Runs the study that the flags name."""

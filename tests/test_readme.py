@@ -244,7 +244,7 @@ def defined_flags(files):
     if 'flags.define(' in text:
         text += (ROOT / 'train/benchmarks/flags.py').read_text(encoding='utf-8')
     if 'define_flags(' in text:
-        text += (ROOT / 'train/config/cli.py').read_text(encoding='utf-8')
+        text += (ROOT / 'train/config/script_flags.py').read_text(encoding='utf-8')
     names = re.findall(r'DEFINE_\w+\(\s*f?\'([\w{}]+)\'', text)
     names += re.findall(r'add_argument\(\s*\'--(\w+)\'', text)
     return {re.sub(r'{\w+}', r'\\w+', name) for name in names} | BUILT_IN_FLAGS

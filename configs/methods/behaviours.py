@@ -54,6 +54,6 @@ handbook.learn = learn
 CHANGES = {
     'improve.num_rounds': 2,
     'improve.restart': 'last',
-    'improve.explore.guide': 'elenchus.configs.methods.behaviours:handbook',
+    'improve.explore.player_guide': 'elenchus.configs.methods.behaviours:handbook',
 }
 get_config = method.of(CHANGES, stages=(*method.CRITIC, 'self_guided', 'evaluate'))

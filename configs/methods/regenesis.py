@@ -37,7 +37,7 @@ def outline(problem, notes):
 
 CHANGES = {
     'actor.guided_per_problem': 1,
-    'improve.explore.guide': 'elenchus.configs.methods.regenesis:outline',
+    'improve.explore.player_guide': 'elenchus.configs.methods.regenesis:outline',
     'improve.explore.num_guided_rounds': len(GUIDELINES),
 }
 get_config = method.of(CHANGES, stages=(*method.CRITIC, 'self_guided', 'evaluate'))

@@ -30,10 +30,11 @@ def verify_and_correct(groups):
     headers = {e.turns[-1].header for e in episodes if e.turns[-1].role == 'refinement'}
     if not right or not headers:
         return []
-    end, refine = right[0].tokens[-1:], min(headers)
+    ends = [turn.tokens[-1:] for turn in right]
+    end, refine = max(ends, key=ends.count), min(headers)
     for episode in episodes:
         last, attempt = episode.turns[-1], episode.attempt
-        if last.role == 'attempt' and last.facts.correct:
+        if last.role == 'attempt' and last.facts.correct and last.tokens[-1:] == end:
             pairs.append((episode, extend(episode, refine), 0.0))
         is_whole = attempt.tokens[-1:] == end and not attempt.facts.correct
         if last.role == 'refinement' and last.facts.correct and is_whole:

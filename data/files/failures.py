@@ -63,7 +63,7 @@ class named_errors:  # noqa: N801 (used as a function)
             if error.filename is None:
                 raise _named(error.errno, self._path, text=error.strerror or '') from error
         elif isinstance(error, ValueError | RuntimeError) and (number := errno_of(str(error))):
-            raise _named(number, self._path) from None
+            raise _named(number, self._path, text=_bucket_says(str(error))) from error
         elif error is not None and is_of_client(error):
             raise _named(errno.EIO, self._path, text=_line(kind, error)) from error
 
@@ -91,6 +91,14 @@ def errno_of(message: str) -> int | None:
     if is_bucket_failure(message):
         return errno.EIO
     return next((number for number in OUTSIDE if os.strerror(number) in message), None)
+
+
+def _bucket_says(message: str) -> str:
+    """Returns what a bucket's driver says, without its description of the array; '' if nothing."""
+    match = _BUCKET.search(message) and re.search(
+        r'CURL\s+error[^\[]*|HTTP response[^\[]*', message
+    )
+    return ' '.join(match[0].split())[:160] if match else ''
 
 
 def is_bucket_failure(message: str) -> bool:

@@ -35,10 +35,11 @@ class ExploreSettings:
     token_budget: NonNegativeInt  # per question on average; 0: no limit
     keep: PositiveInt  # correct responses per question, at most
     keep_refined: NonNegativeInt  # refinements per attempt, at most
-    critiques: Literal['own', 'shuffled']  # in the loop; 'shuffled': of other questions
+    critiques: Literal['own', 'shuffled']  # that are followed; 'shuffled': of other questions
+    guides: Literal['own', 'shuffled']  # that answer_driven and rationale_driven show
     teacher: Literal['critic', 'reference']  # who criticises for the explorer `interactive`
     accept: Annotated[str, ACCEPTS]  # what counts as right: by its label, or as a function says
-    guide: Annotated[str, PLAYER_GUIDES]  # of the explorer `self_guided`
+    player_guide: Annotated[str, PLAYER_GUIDES]  # of the explorer `self_guided`
     opening: Annotated[str, OPENINGS]  # what its responses begin with
 
     @property

@@ -1,7 +1,6 @@
 """Explorers: the ways to sample the training responses of a self-improvement round."""
 
 import collections
-import dataclasses
 import functools
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,7 @@ from elenchus.sampling.exploration.context import (
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
-from elenchus.sampling.shuffling import other_question
+from elenchus.sampling.shuffling import exchange_critiques
 
 Explorer = Callable[[ExplorationContext, Sequence[Problem]], list[Episode]]
 """Samples judged responses to some questions, correct or not, each as a whole conversation.
@@ -130,21 +129,6 @@ def _criticised(
         grammar=models.grammar,
         spec=SampleSpec.greedy(context.spec.method),
     )
-
-
-def exchange_critiques(criticised: Sequence[Episode], *, seed: int) -> list[Episode]:
-    """Returns episodes that end with the critique of another question of their level.
-
-    The list is empty if there is one question only. A control: what refinement still gains is not
-    due to what the critique says about the attempt.
-    """
-    if len({episode.problem_id for episode in criticised}) < 2:
-        return []
-    partners = other_question(criticised, seed=seed)
-    return [
-        dataclasses.replace(episode, turns=(*episode.turns[:-1], criticised[i].critique))
-        for episode, i in zip(criticised, partners, strict=True)
-    ]
 
 
 def explore_by_resampling(

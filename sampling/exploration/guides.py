@@ -15,7 +15,7 @@ from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.slots import Slot
 from elenchus.sampling.writing import Notes, check_words, write
 
-GUIDE, OPENING = 'improve.explore.guide', 'improve.explore.opening'
+GUIDE, OPENING = 'improve.explore.player_guide', 'improve.explore.opening'
 
 PlayerGuide = Callable[[Problem, Notes], Any]
 """(problem, notes) -> a list of one text, which a player is asked; the guide; or None: none yet.

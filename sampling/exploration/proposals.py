@@ -24,6 +24,7 @@ from elenchus.sampling.exploration.context import (
 )
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
+from elenchus.sampling.shuffling import exchange_critiques, has_others, other_question
 from elenchus.sampling.writing import Notes
 
 GUIDES: dict[str, Callable[[Problem], str]] = {
@@ -44,8 +45,18 @@ def propose_unguided(
 def propose_guided(
     context: ExplorationContext, requests: Sequence[ProposalRequest], *, number: int, by: str
 ) -> list[Episode]:
-    """Samples an attempt at each question after one of GUIDES."""
+    """Samples an attempt at each question after one of GUIDES.
+
+    With guides='shuffled' it is that of another question of the level; one question alone gets no
+    attempt.
+    """
     guides = [GUIDES[by](request.problem) for request in requests]
+    if context.settings.guides == 'shuffled':
+        seed = derive_seed(context.spec.seed, 'guides', number)
+        bare = [Episode(r.problem.id, r.problem.level, ()) for r in requests]
+        if not has_others(bare):
+            return []
+        guides = [guides[i] for i in other_question(bare, seed=seed)]
     return _sample_responses(context, requests, guides, number=number, origin=by)
 
 
@@ -60,8 +71,8 @@ def propose_self_guided(
     s, sampler = context.settings, context.models.sampler
     items = [(request.problem, notes_on(context, request, number=number)) for request in requests]
     spec, texts = _round_spec(context, requests, number=number), [None] * len(requests)
-    if s.guide != 'none':
-        options = {'reference': s.guide, 'spec': spec, 'room': context.room}
+    if s.player_guide != 'none':
+        options = {'reference': s.player_guide, 'spec': spec, 'room': context.room}
         texts = guide_lib.guides(context.models, items, **options)
     chosen, guides, openings = [], [], []
     for request, (problem, notes), text in zip(requests, items, texts, strict=True):
@@ -75,7 +86,7 @@ def propose_self_guided(
         )
         has_room = context.room is None or len(prompt) + len(opening.tokens) <= context.room
         is_short = len(opening.tokens) < sampler.max_tokens['attempt']
-        if has_room and is_short and (text is not None or s.guide == 'none'):
+        if has_room and is_short and (text is not None or s.player_guide == 'none'):
             chosen.append(request)
             guides.append(text)
             openings.append(opening)
@@ -103,7 +114,8 @@ def propose_revisions(
     The critic acts as the teacher, or with teacher='reference' one who knows the reference, as in
     arXiv 2411.00750; a response that it cannot criticise is not revised. Unlike critique in the
     loop, which refines every wrong attempt `num_refinements` times, a question gets one revision
-    per round. Its wrong responses take turns, earlier revisions among them.
+    per round. Its wrong responses take turns, earlier revisions among them. With
+    critiques='shuffled' the critiques are those of other questions.
     """
     models = context.models
     wrong = [[e for e in r.episodes if not is_valid_response(e)] for r in requests]
@@ -117,6 +129,10 @@ def propose_revisions(
         [episode_lib.as_attempt(models.sampler, episode) for _, episode in chosen],
     )
     ready = [(r, e) for (r, _), e in zip(chosen, criticised, strict=True) if e is not None]
+    if context.settings.critiques == 'shuffled':
+        seed = derive_seed(context.spec.seed, 'critiques', number)
+        exchanged = exchange_critiques([episode for _, episode in ready], seed=seed)
+        ready = [(r, e) for (r, _), e in zip(ready, exchanged, strict=bool(exchanged))]
     revised = episode_lib.sample_refinements(
         models.sampler,
         models.actor,

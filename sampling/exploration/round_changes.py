@@ -43,3 +43,8 @@ FIELD = 'improve.controller'
 def tries_candidates(reference: str) -> bool:
     """Returns whether candidates are scored for a controller."""
     return bool(getattr(CONTROLLERS.find(reference, FIELD), 'tries_candidates', False))
+
+
+def worth_of(reference: str) -> Callable | None:
+    """Returns the function that gives candidates a further figure for a controller, if any."""
+    return getattr(CONTROLLERS.find(reference, FIELD), 'worth', None)

@@ -28,7 +28,7 @@ Condition = Callable[[Problem], str]
 """Text of the guide that an attempt is sampled after.
 
 A function with the attribute `writes = True` is called with notes as a second argument, and may
-have the actor write the guide, as those of `improve.explore.guide` do."""
+have the actor write the guide, as those of `improve.explore.player_guide` do."""
 
 CONDITIONS = Slot(
     '(problem) -> text of a guide',

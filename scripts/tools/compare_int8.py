@@ -15,6 +15,7 @@ from absl import app, flags
 from elenchus.sampling.engine import sampling_methods
 from elenchus.sampling.metrics import int8_comparison
 from elenchus.train.config import cli
+from elenchus.train.config.script_flags import define_flags
 from elenchus.train.run import runner
 
 
@@ -38,7 +39,7 @@ def main(_):
 
 
 if __name__ == '__main__':
-    cli.define_flags()
+    define_flags()
     flags.DEFINE_string('model', None, 'Folder of a saved model.', required=True)
     flags.DEFINE_integer('problems', 128, 'Number of test problems to attempt.', lower_bound=1)
     flags.DEFINE_integer('tokens', 60, 'Largest number of tokens of an attempt.', lower_bound=1)

@@ -222,6 +222,9 @@ def test_every_failure_from_outside_becomes_one_kind_of_error(error, number):
     with pytest.raises(OSError, match='the/path') as raised, failures.named_errors('the/path'):
         raise error
     assert raised.value.errno == number and number in failures.OUTSIDE
+    for text in ('Invalid status line', "Couldn't connect", 'HTTP response code: 503'):
+        assert text not in str(error) or text in str(raised.value)
+    assert 'zarr3' not in str(raised.value) and '\n' not in str(raised.value)
 
 
 @pytest.mark.parametrize(

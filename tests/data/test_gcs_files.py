@@ -1,7 +1,10 @@
 """gs:// against a server with faults: a retry or an error with a path, and never half an object."""
 
+import contextlib
 import errno
 import gc
+import http.client
+import json
 import os
 import threading
 import time
@@ -22,6 +25,29 @@ def fake():
     """A server with an empty bucket, which the clients of this process use."""
     with fake_gcs.in_this_process() as server:
         yield server
+
+
+def test_after_an_answer_without_a_body_the_connection_is_as_it_was():
+    """Clients read no body of 304 and 204: what is sent is taken for the next answer."""
+    with fake_gcs.FakeGcs('bucket') as server:
+        connection = http.client.HTTPConnection(server.url.removeprefix('http://'))
+
+        def answer(method, path, body=None):
+            connection.request(method, path, body)
+            response = connection.getresponse()
+            return response.status, response.read()
+
+        with contextlib.closing(connection):
+            upload = '/upload/storage/v1/b/bucket/o?uploadType=media&name=x'
+            generation = json.loads(answer('POST', upload, b'1')[1])['generation']
+            place = '/storage/v1/b/bucket/o/x'
+            for _ in range(3):
+                unchanged = answer('GET', f'{place}?ifGenerationNotMatch={generation}')
+                assert unchanged == (304, b'')
+                assert answer('GET', f'{place}?alt=media') == (200, b'1')
+            assert answer('DELETE', place) == (204, b'')
+            status, text = answer('GET', place)
+            assert status == json.loads(text)['error']['code'] == 404
 
 
 PASSING = [

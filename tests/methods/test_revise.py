@@ -29,6 +29,13 @@ def test_a_right_answer_ends_and_a_wrong_one_goes_on_to_the_right_one():
         assert [turn.role for turn in rejected.turns] == ['question', 'attempt']
 
 
+def test_a_right_attempt_that_was_cut_off_is_in_no_pair_and_its_last_token_no_end():
+    whole, cut_off = talk(RIGHT), talk(written('attempt', (15, 16), correct=True))
+    rows = [refined(WRONG), whole, refined(WRONG)]
+    pairs = revise.verify_and_correct([group(cut_off, *rows)])
+    assert last_tokens(pairs) == last_tokens(revise.verify_and_correct([group(*rows)]))
+
+
 def test_without_a_refinement_or_a_right_turn_there_is_no_pair():
     assert not revise.verify_and_correct([group(talk(RIGHT))])
     assert not revise.verify_and_correct([group(talk(WRONG), refined(WRONG, False))])

@@ -242,7 +242,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         for name, value in ({'Content-Type': 'application/json'} | headers).items():
             location = value.startswith('/') and name == 'Location'
             self.send_header(name, self.server.fake.url + value if location else value)
-        self.send_header('Content-Length', str(len(content)))
+        if status in (204, 304):  # no client reads a body of these
+            content = b''
+        else:
+            self.send_header('Content-Length', str(len(content)))
         self.end_headers()
         content = content[: len(content) // 2] if cut else content
         self.wfile.write(content)

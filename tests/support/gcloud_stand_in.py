@@ -14,6 +14,8 @@ import subprocess
 import sys
 import time
 
+sys.path.append(str(pathlib.Path(__file__).parents[2]))  # a fresh host has no PYTHONPATH
+
 from tests.support import gcloud_errors as errors
 
 ROOT = pathlib.Path(os.environ['GCLOUD_STAND_IN'])

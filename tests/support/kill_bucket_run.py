@@ -148,6 +148,7 @@ def main() -> int:
     parser.add_argument('--one', choices=('yes', 'no'), default='no', help='kill one process only')
     parser.add_argument('--minutes', type=float, default=600)
     args = parser.parse_args()
+    args.workdir.mkdir(parents=True, exist_ok=True)
     whole = args.workdir / 'whole' / 'run'
     if not (whole / 'report.html').exists():
         Runs(args.workdir / 'whole.log', processes=args.processes).finish(str(whole))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import ml_collections
+from absl import flags
 from etils import epath
 
 from elenchus.data.grading import judge as judges
@@ -66,6 +67,12 @@ class Models:
     critic: str = ''  # '': there is none
     template: str = ''  # chat template; '': that of the model
     dtype: str = ''  # of activations; '': float32 on a CPU, elsewhere that of the model
+
+    @classmethod
+    def of_flags(cls, values: flags.FlagValues) -> 'Models':
+        """Returns the models that the flags of a script name."""
+        actor = values.model or values.critic
+        return cls(actor, values.critic or '', values.template, values.dtype)
 
 
 @dataclasses.dataclass(frozen=True)

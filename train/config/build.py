@@ -111,7 +111,7 @@ def convert(hint: Any, value: Any, path: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         return _convert_union(args, value, path)
     if origin is typing.Literal:
-        return _convert_literal(args, value, path)
+        return one_of(args, value, path)
     if origin is tuple:
         return _convert_tuple(args, value, path)
     raise TypeError(f'{path}: settings cannot hold {hint}')
@@ -158,7 +158,8 @@ def _convert_union(kinds: Sequence[Any], value: Any, path: str) -> Any:
     raise _wrong_type(' | '.join(_name(kind) for kind in kinds), value, path)
 
 
-def _convert_literal(choices: Sequence[Any], value: Any, path: str) -> Any:
+def one_of(choices: Sequence[Any], value: Any, path: str) -> Any:
+    """Returns a value that is one of the choices; else raises ValueError with the nearest."""
     for choice in choices:
         if type(choice) is type(value) and choice == value:
             return value

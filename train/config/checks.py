@@ -6,6 +6,7 @@ from elenchus.data.text.chat_templates import Template
 from elenchus.model.ranges import MOST
 from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.train.config import players
+from elenchus.train.config.first_calls import check_first_calls
 from elenchus.train.config.run_settings import PREFERRED, REINFORCED, RunSettings
 from elenchus.train.config.sampling_settings import SamplingSettings
 from elenchus.train.rl.settings import TRAINED_ROLES, max_response_tokens
@@ -18,6 +19,7 @@ def check_settings(s: RunSettings) -> None:
     check_ids(s)
     check_rewards(s)
     check_lora(s)
+    check_first_calls(s)
 
 
 def check_counts(s: RunSettings) -> None:

@@ -1,4 +1,4 @@
-"""The command line of all scripts: flags, one-line errors and exit codes.
+"""The command line of all scripts: parsing, one-line errors and exit codes.
 
 Exit codes: 0 success; 1 something outside the program failed (a full disk, a loss that is not
 finite); 2 a mistake in flags, config or data; 75 stopped on request, run the same command again.
@@ -8,7 +8,7 @@ import contextlib
 import pathlib
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import ml_collections
@@ -18,29 +18,12 @@ from ml_collections.config_flags import config_flags
 from elenchus.data.files import failures
 from elenchus.data.text.printable import printable
 from elenchus.train import distributed, output, preemption, watchdog
-from elenchus.train.config import compilation_cache, config_paths, remote_paths
+from elenchus.train.config import compilation_cache, config_paths, remote_paths, script_flags
 from elenchus.train.config.build import ROOT, nearest
 from elenchus.train.early_end import early_end
 
-MAIN_FLAGS = (
-    'config',
-    'workdir',
-    'compilation_cache',
-    'profile',
-    'coordinator',
-    'num_processes',
-    'process_id',
-    'distributed',
-)
-
 PACKAGES = ('model', 'data', 'sampling', 'train', 'configs', 'scripts')
 
-flags.DEFINE_string(
-    'compilation_cache',
-    None,
-    "Folder of compiled programs, which later runs load; '' keeps none. Without the flag: "
-    '$JAX_COMPILATION_CACHE_DIR, or .cache/jax in the clone.',
-)
 CONFIG_ERRORS = (
     ArithmeticError,
     AssertionError,
@@ -58,49 +41,6 @@ CONFIG_ERRORS = (
 MAX_MESSAGE = 4000  # characters of an error's line
 
 CONTINUES = 'files in the work directory are whole; once this is mended, run the same command again'
-
-
-def define_flags(*, stages: Sequence[str] | None = None) -> None:
-    """Defines --config, --workdir and the flags of several processes; with `stages`, --stage."""
-    config_flags.DEFINE_config_file(
-        'config',
-        lock_config=True,
-        help_string='Config file, such as configs/lab.py or configs/lab.py:smoke; override any '
-        'field with --config.section.field=value.',
-    )
-    flags.DEFINE_string(
-        'workdir',
-        None,
-        'Folder of the run: stages, metrics, report. A run that was stopped continues there.',
-    )
-    flags.mark_flag_as_required('config')
-    flags.DEFINE_string(
-        'coordinator',
-        '',
-        'host:port of process 0 when several processes form one run; use it with --num_processes '
-        'and --process_id. Not needed under SLURM and on TPU slices.',
-    )
-    flags.DEFINE_bool(
-        'profile', False, 'Write a trace of a few steps of every stage into WORKDIR/profile.'
-    )
-    flags.DEFINE_integer('num_processes', 1, 'Number of processes.')
-    flags.DEFINE_integer('process_id', 0, 'Index of this process; process 0 writes the files.')
-    flags.DEFINE_boolean(
-        'distributed', False, 'Join the processes that JAX detects (Cloud TPU slices, Kubernetes).'
-    )
-    if stages is not None:
-        flags.DEFINE_enum(
-            'stage',
-            None,
-            list(stages),
-            'Stage to run; the stages it reads must be complete in the work directory.',
-            required=True,
-        )
-    # --help lists the flags of the main module only; these are its main ones.
-    for name in MAIN_FLAGS:
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
-    if stages is not None:
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS['stage'])
 
 
 def join_processes() -> None:
@@ -204,7 +144,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         remote_paths.check_flags(flags.FLAGS.flag_values_dict() | {'': rest[1:]})
     except ValueError as error:
         _fail(str(error).removeprefix('--='))
-    compilation_cache.turn_on(flags.FLAGS.compilation_cache)
+    compilation_cache.turn_on(script_flags.COMPILATION_CACHE.value)
     if not flags.FLAGS['verbosity'].present:
         logging.set_verbosity(logging.FATAL)  # hides notes of libraries
     return rest

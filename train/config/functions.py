@@ -15,6 +15,7 @@ class NamedFunction(NamedTuple):
     field: str  # of the config, such as 'reinforce.advantage.outcome'
     reference: str  # 'module:function' or 'FILE.py:function'
     function: Callable
+    slot: Slot
 
 
 def functions_of(settings: object) -> list[NamedFunction]:
@@ -23,7 +24,7 @@ def functions_of(settings: object) -> list[NamedFunction]:
     Raises ValueError for one that cannot be imported.
     """
     return [
-        NamedFunction(field, reference, slot.find(reference, field))
+        NamedFunction(field, reference, slot.find(reference, field), slot)
         for field, reference, slot in _references(settings, '')
         if reference not in slot.functions
     ]

@@ -65,9 +65,10 @@ class PreferSettings:
             keep=1,
             keep_refined=0,
             critiques='own',
+            guides='own',
             teacher='critic',
             accept='right',
-            guide='none',
+            player_guide='none',
             opening='none',
         )
 

@@ -98,7 +98,7 @@ EARLIER: Mapping[str, Any] = {
     'evaluate.conditions': (),
     'watchdog.alert': '',
     'improve.explore.accept': 'right',
-    'improve.explore.guide': 'none',
+    'improve.explore.player_guide': 'none',
     'improve.explore.opening': 'none',
     'improve.make': 'none',
     'improve.trains': ('response',),

@@ -66,7 +66,7 @@ def improve(
     options = {'number': number, 'seed': seed, 'stage': stage}
     chosen = settings_of_round(
         pair,
-        problems[: settings.num_problems],
+        problems,
         rounds=rounds,
         settings=settings,
         samplers=samplers,

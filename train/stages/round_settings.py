@@ -1,33 +1,22 @@
 """Settings of one round of self-improvement: the config's, and what the controller changes."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from elenchus.data.records import Problem
 from elenchus.sampling import episodes as episode_lib
-from elenchus.sampling import user_functions
 from elenchus.sampling.exploration import controller, round_changes
 from elenchus.sampling.exploration.controller import CandidateSettings, Knobs
-from elenchus.sampling.exploration.round_changes import CONTROLLERS, FIELD, RoundContext
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
-from elenchus.train.config import field_changes
+from elenchus.train.config import round_fields
 from elenchus.train.config.run_settings import ImproveSettings
 from elenchus.train.run.directory import StageFolder
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.stages.improve_figures import evenly_spaced
 from elenchus.train.stages.scoring import score_responses
-
-OF_THE_STAGE = (
-    *('num_rounds', 'controller', 'candidates', 'start', 'critic_start', 'restart'),
-    *('demonstrations', 'retrain_critic', 'lora', 'measures'),
-)
-"""Fields of `improve` that are of all rounds together, so that no round may change them."""
-OF_SAMPLING = tuple(f'sampling.{name}' for name in ('temperature', 'top_k', 'top_p', 'min_p'))
-"""Fields of `sampling` that a round may change: of what it explores, not of its evaluation."""
 
 
 class RoundSettings(NamedTuple):
@@ -66,16 +55,18 @@ def settings_of_round(
     if round_changes.tries_candidates(settings.controller):
         candidates, tokens = try_candidates(
             pair,
-            problems,
+            problems[: settings.num_problems],
             number=number,
             candidates=settings.candidates,
-            worth=getattr(CONTROLLERS.find(settings.controller, FIELD), 'worth', None),
+            worth=round_changes.worth_of(settings.controller),
             samplers=samplers,
             seed=seed,
             stage=stage,
         )
     sections = {'improve': settings, 'sampling': samplers.settings}
-    changes, changed = _changes(sections, rounds, number=number, candidates=candidates)
+    changes, changed = round_fields.changed_by_controller(
+        sections, rounds, number=number, candidates=candidates, num_problems=len(problems)
+    )
     improve = changed['improve']
     sets_threshold = 'improve.threshold' in changes or improve.weighting == 'threshold'
     threshold = improve.threshold if sets_threshold else 0.0
@@ -86,40 +77,6 @@ def settings_of_round(
     if settings.controller != 'none':
         figures['changes'] = changes
     return RoundSettings(improve, samplers, threshold, figures, tokens)
-
-
-def _changes(
-    sections: Mapping[str, Any],
-    rounds: Sequence[Mapping],
-    *,
-    number: int,
-    candidates: Sequence[Mapping],
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns what the controller changes, and the sections of settings with it."""
-    name = sections['improve'].controller
-    known = {
-        path: leaf.value
-        for section, settings in sections.items()
-        for path, leaf in field_changes.leaves(settings, section)
-        if may_change(path)
-    }
-    function = CONTROLLERS.find(name, FIELD)
-    # A function gets copies of plain JSON, whether the rounds were just run or are read again.
-    plain = json.loads(json.dumps([rounds, known, candidates]))
-    changes = function(plain[0], RoundContext(number, *plain[1:]))
-    if not isinstance(changes, dict) or not all(isinstance(path, str) for path in changes):
-        user_functions.refuse(function, changes, 'a dict {field: value}, such as {}', field=FIELD)
-    try:
-        return changes, field_changes.changed(sections, changes, list(known))
-    except ValueError as error:
-        path, line = user_functions.location(getattr(function, 'function', function))
-        raise ValueError(f'{FIELD}={name!r} ({path}:{line}): {error}') from None
-
-
-def may_change(path: str) -> bool:
-    """Returns whether a controller may change a field, by its path."""
-    section, name, *_ = path.split('.')
-    return path in OF_SAMPLING or (section == 'improve' and name not in OF_THE_STAGE)
 
 
 def try_candidates(

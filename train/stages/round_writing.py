@@ -67,7 +67,7 @@ def memory_before(
     stage: StageFolder, settings: ImproveSettings, *, number: int
 ) -> Mapping[str, str]:
     """Returns the texts by name that the round before has stored in its folder beside this one."""
-    if number == 1 or not guides.remembers(settings.explore.guide):
+    if number == 1 or not guides.remembers(settings.explore.player_guide):
         return {}
     path = stage.path.parent / f'round-{number - 1}' / MEMORY
     return distributed.run_on_first(lambda: read_json(path))['memory']
@@ -89,7 +89,7 @@ def with_learnt(
 
     The guide's function learns of every problem with the responses that were explored.
     """
-    reference = settings.explore.guide
+    reference = settings.explore.player_guide
     if not guides.remembers(reference):
         return {}, 0
     stored = _read(stage, MEMORY)

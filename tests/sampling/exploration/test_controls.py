@@ -25,9 +25,10 @@ SETTINGS = context.ExploreSettings(
     keep=5,
     keep_refined=1,
     critiques='own',
+    guides='own',
     teacher='critic',
     accept='right',
-    guide='none',
+    player_guide='none',
     opening='none',
 )
 
@@ -92,6 +93,43 @@ def test_without_another_question_nothing_is_refined():
     engine, results = explore('critique_in_the_loop', problems=PROBLEMS[:1], critiques='shuffled')
     assert len(results) == 3 and not refined(results)
     assert engine.num_requests('critique') == 3
+
+
+@pytest.mark.parametrize('teacher', ['critic', 'reference'])
+def test_a_teacher_of_another_question_is_a_control_of_revisions_too(teacher):
+    own_engine, own = explore('interactive', teacher=teacher)
+    engine, results = explore('interactive', teacher=teacher, critiques='shuffled')
+    by_critique = {critique_of(p): p.id for p in PROBLEMS}
+    assert all(by_critique[CHAT.text(e.critique)] == e.problem_id for e in refined(own))
+    assert all(by_critique[CHAT.text(e.critique)] != e.problem_id for e in refined(results))
+    assert len(refined(results)) == len(refined(own))
+    ids = lambda engine: [(role, r.id) for role, r in engine.requests]  # noqa: E731
+    assert ids(engine) == ids(own_engine)
+    _, alone = explore('interactive', teacher=teacher, critiques='shuffled', problems=PROBLEMS[:1])
+    assert not refined(alone)
+
+
+@pytest.mark.parametrize('explorer', ['answer_driven', 'rationale_driven'])
+def test_shuffled_guides_are_of_another_question_of_the_level(explorer):
+    own_engine, own = explore(explorer)
+    engine, results = explore(explorer, guides='shuffled')
+    guides = [proposals.GUIDES[explorer](p) for p in PROBLEMS]
+    levels = {p.id: p.level for p in PROBLEMS}
+    guided = [e for e in results if e.turns[1].role == 'guide']
+    assert len(guided) == len([e for e in own if e.turns[1].role == 'guide']) == 2 * len(PROBLEMS)
+    for episode in guided:
+        guide = CHAT.text(episode.turn('guide'))
+        problem = next(p for p in PROBLEMS if p.id == episode.problem_id)
+        assert guide in guides
+        if levels[problem.id] < 3:  # the question of level 3 has no other of its level
+            others = [proposals.GUIDES[explorer](p) for p in PROBLEMS if p.level == problem.level]
+            assert guide in others
+            assert explorer == 'answer_driven' or guide != proposals.GUIDES[explorer](problem)
+    ids = lambda engine: [(role, r.id) for role, r in engine.requests]  # noqa: E731
+    assert ids(engine) == ids(own_engine)
+    assert explore(explorer, guides='shuffled')[1] == results
+    _, alone = explore(explorer, guides='shuffled', problems=PROBLEMS[:1])
+    assert not [e for e in alone if e.turns[1].role == 'guide']
 
 
 # A teacher that knows the reference

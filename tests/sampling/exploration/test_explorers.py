@@ -28,9 +28,10 @@ SETTINGS = context.ExploreSettings(
     keep=2,
     keep_refined=1,
     critiques='own',
+    guides='own',
     teacher='critic',
     accept='right',
-    guide='none',
+    player_guide='none',
     opening='none',
 )
 SAMPLING = sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, banned=())

@@ -79,7 +79,7 @@ def explore(room=None, memory=None, **changed):
 
 
 def test_a_guide_is_written_shown_and_not_trained(mine):
-    engine, guided = explore(guide=mine('plan'), memory={'oak': 'x'})
+    engine, guided = explore(player_guide=mine('plan'), memory={'oak': 'x'})
     missing = sum(problem.id.endswith('0') for problem in PROBLEMS)
     assert len(guided) == 2 * len(PROBLEMS) - missing  # two rounds
     for episode in guided:
@@ -114,13 +114,15 @@ def test_a_beginning_is_a_part_of_the_response(mine):
 
 def test_what_leaves_no_room_is_not_sampled(mine):
     assert explore(opening=mine('many'))[1] == []
-    assert len(explore(guide=mine('plan'), room=60)[1]) > 0
-    with pytest.raises(ValueError, match='improve.explore.guide: plan .*of at most 2 tokens'):
-        explore(guide=mine('plan'), room=2)
+    assert len(explore(player_guide=mine('plan'), room=60)[1]) > 0
+    with pytest.raises(
+        ValueError, match='improve.explore.player_guide: plan .*of at most 2 tokens'
+    ):
+        explore(player_guide=mine('plan'), room=2)
 
 
 def test_what_is_no_text_is_an_error_of_one_line(mine):
-    for field, kind in (('guide', 'a text, '), ('opening', 'a text')):
+    for field, kind in (('player_guide', 'a text, '), ('opening', 'a text')):
         with pytest.raises(ValueError, match=f'improve.explore.{field}: number .*{kind}') as error:
             explore(**{field: mine('number')})
         assert '\n' not in str(error.value)
@@ -162,12 +164,12 @@ def test_the_texts_of_the_guide_are_a_run_with_two_functions(tmp_path):
     path.write_text(source)
     config = slots.load(f'{path}:get_config').function()
     named = functions.functions_of(build.build(RunSettings, config))
-    assert [f.field for f in named] == ['improve.explore.accept', 'improve.explore.guide']
+    assert [f.field for f in named] == ['improve.explore.accept', 'improve.explore.player_guide']
     _, plan = (f.function for f in named)
     (problem,) = PROBLEMS[:1]
     assert plan(problem, Notes()) == [problem.question]
     assert plan(problem, Notes(written=('ben ?',))) == 'ben ?'
-    _, guided = explore(guide=f'{path}:plan', accept=f'{path}:alike')
+    _, guided = explore(player_guide=f'{path}:plan', accept=f'{path}:alike')
     assert guided and all(isinstance(e.response.facts.accepted, bool) for e in guided)
     assert learn(f'{path}:plan', [(problem, Notes(responses=('x',)))], {}) == {
         problem.question.split()[0]: 'x'

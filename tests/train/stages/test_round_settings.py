@@ -8,9 +8,8 @@ import pytest
 
 from elenchus.data.files import episode_files
 from elenchus.sampling import slots
-from elenchus.train.config import field_changes
+from elenchus.train.config import field_changes, round_fields
 from elenchus.train.run import runner
-from elenchus.train.stages import round_settings
 from tests.train.stages.test_improve import fits, make_run  # noqa: F401
 
 CONTROLLER = """
@@ -125,7 +124,7 @@ def test_every_field_that_may_change_can_be_set_to_its_value(tmp_path):
     run = make_run(tmp_path, 'vanilla')
     sections = {'improve': run.settings.improve, 'sampling': run.settings.sampling}
     known = {p: leaf for name, s in sections.items() for p, leaf in field_changes.leaves(s, name)}
-    fields = [path for path in known if round_settings.may_change(path)]
+    fields = [path for path in known if round_fields.may_change(path)]
     assert {'improve.fit.num_steps', 'improve.explore.teacher', 'sampling.top_p'} <= set(fields)
     values = {path: known[path].value for path in fields}
     assert field_changes.changed(sections, values, fields) == sections

@@ -95,7 +95,7 @@ def test_without_a_maker_there_is_no_figure_and_no_file(tmp_path, fits):  # noqa
 
 
 def test_the_memory_of_a_round_is_read_in_the_next(tmp_path, fits, mine):  # noqa: F811
-    explore = {'guide': mine('handbook'), 'min_correct': 9, 'num_guided_rounds': 1}
+    explore = {'player_guide': mine('handbook'), 'min_correct': 9, 'num_guided_rounds': 1}
     run = make_run(tmp_path / 'run', 'self_guided', explore=explore, num_problems=4)
     first, second = runner.run_stage(run, 'self_guided')['rounds']
     names = {p.question.split()[0] for p in run.inputs.train_problems[:4]}
