@@ -97,6 +97,7 @@ EARLIER: Mapping[str, Any] = {
     'evaluate.measures': (),
     'evaluate.conditions': (),
     'watchdog.alert': '',
+    'improve.explore.guides': 'own',
     'improve.explore.accept': 'right',
     'improve.explore.player_guide': 'none',
     'improve.explore.opening': 'none',
