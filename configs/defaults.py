@@ -16,8 +16,8 @@ from ml_collections import ConfigDict
 from elenchus.configs import derive
 from elenchus.configs.sections import (
     REINFORCE,
-    TRACKING,
     TOOLS,
+    TRACKING,
     api,
     fit,
     lora,
@@ -237,6 +237,7 @@ EVALUATE = {  # stage `evaluate`: accuracy and cost with and without critique
     'budget': 0,  # processed tokens a question for which the best way to answer is chosen; 0: off
     'measures': (),  # further figures: ('module:function', ...); docs/extending.md
     'conditions': (),  # attempts after guides: 'answer', 'solution' or 'module:function'
+    'feedback': 'critique',  # a function may append a text to the critique that is refined after
 }
 
 SELF_TALK = {  # stage `self_talk`: one model that attempts, criticises and corrects in one turn
@@ -270,10 +271,15 @@ IMPROVE = {  # stages of self-improvement; the stage's name is the explorer
         'critiques': 'own',  # that are followed; or 'shuffled', a control: of other questions
         'guides': 'own',  # that guided attempts see; or 'shuffled', the same control
         'teacher': 'critic',  # of `interactive`: the 'critic', or one that knows the 'reference'
+        'accept': 'right',  # by labels, or without: by the 'critic' or a function (extending.md)
+        'player_guide': 'none',  # of `self_guided`: a function that has a player write it
+        'opening': 'none',  # of `self_guided`: a function says what a response begins with
     },
     'responses': 'sampled',  # trained on; controls: 'references' (solutions) instead, or 'none'
     'num_references': 0,  # solutions of explored problems, with 'references'
     'deduplicate': True,  # equal responses to a problem are trained on once
+    'make': 'none',  # a function makes problems that are explored too
+    'trains': ('response',),  # behind the question; and 'refinement' behind its critique
     'weighting': 'keep',  # of a response: 1 'keep' or 'threshold', or 'score', 'steps', 'advantage'
     'threshold': 0.5,  # least score of a response, with weighting 'threshold'
     'balance': 'none',  # 'question': the responses to one question share one weight
@@ -287,6 +293,7 @@ IMPROVE = {  # stages of self-improvement; the stage's name is the explorer
         'target': 4,  # right responses wanted a problem
     },
     'retrain_critic': False,  # train a critic for every round's actor
+    'measures': (),  # figures of all rounds: ('module:function', ...)
     'fit': fit(),
     'lora': lora(),
 }

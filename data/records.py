@@ -65,6 +65,7 @@ class TurnFacts:
     # Of an attempt or refinement, set by the code that samples or scores it.
     origin: str | None = None  # 'attempt', 'refinement', 'reference', or a proposal's name
     passes_barrier: bool | None = None  # more than a bare answer (exploration.with_origin)
+    accepted: bool | None = None  # counts as right without a label (exploration.acceptance)
     hinted: bool | None = None  # sampled after a hint that is not in the episode (rl.rollouts)
     replayed: bool | None = None  # sampled in an earlier iteration (rl.replay)
     restarted: bool | None = None  # right: the response whose beginning it shares (rl.restarts)
@@ -74,6 +75,7 @@ class TurnFacts:
     corrections: int | None = None  # number of lines that a self-talk calls wrong (self_talk)
 
     # Of a critique: three set by sample_critiques, the others by what samples refinements.
+    # Of a response: that of the critique by which it was accepted (exploration.acceptance).
     verdict: bool | None = None  # of the final answer; None also for a critique without verdict
     located: int | None = None  # first line that it calls wrong; None also if it calls none wrong
     verdict_offsets: tuple[int | None, ...] | None = None  # grammars.Reading.offsets of its text

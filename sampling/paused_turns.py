@@ -76,6 +76,19 @@ class _Writing:
         return chat.text(chat.sampled_turn(self.role, self.tokens[first:], ()))
 
 
+def appended_ids(chat: Chat, text: str, function: Callable, *, field: str) -> list[int]:
+    """Returns the ids of a text that a function appends to a turn.
+
+    Raises ValueError, naming the function, if the vocabulary lacks a word.
+    """
+    ids = tokenizers.encode_continuation(chat.tokenizer, text)
+    read = chat.tokenizer.decode(ids)
+    if read.split() != text.split():
+        wanted = f'a text that the vocabulary has behind another; this one would be {read!r}'
+        user_functions.refuse(function, text, wanted, field=field)
+    return ids
+
+
 class Writer(NamedTuple):
     """What goes on with turns that pause."""
 
@@ -198,16 +211,3 @@ def _common(first: Sequence[int], second: Sequence[int]) -> int:
     """Returns the length of the longest common beginning."""
     pairs = enumerate(zip(first, second, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
-
-
-def appended_ids(chat: Chat, text: str, function: Callable, *, field: str) -> list[int]:
-    """Returns the ids of a text that a function appends to a turn.
-
-    Raises ValueError, naming field and function, if the vocabulary lacks a word.
-    """
-    ids = tokenizers.encode_continuation(chat.tokenizer, text)
-    read = chat.tokenizer.decode(ids)
-    if read.split() != text.split():
-        wanted = f'a text that the vocabulary has behind another; this one would be {read!r}'
-        user_functions.refuse(function, text, wanted, field=field)
-    return ids

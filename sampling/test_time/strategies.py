@@ -21,6 +21,7 @@ from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
 from elenchus.sampling.step_scores import StepScorer
 from elenchus.sampling.test_time import gates
+from elenchus.sampling.test_time.feedback import add_feedback
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,7 @@ class EvaluationSetup:
     refine: str  # of gates.GATES; 'wrong' also refines after a critique that cannot be parsed
     num_rounds: int  # of critique and refinement; `parallel` is the first
     seed: int
+    feedback: str = 'critique'  # what refinements read: the critique, and what a function appends
 
 
 Strategy = Callable[..., tuple[list[Episode], int]]
@@ -153,24 +155,40 @@ def run_round(
     criticised = [i for i, e in enumerate(current) if e.turns[-1].role == 'critique']
     flags = due([current[i] for i in criticised], [problems[i] for i in criticised])
     chosen = [i for i, is_due in zip(criticised, flags, strict=True) if is_due]
-    refined = episode_lib.sample_refinements(
-        models.sampler,
-        models.actor,
+    refined = _refine(
+        setup,
         [current[i] for i in chosen],
-        problems=[problems[i] for i in chosen],
-        judge=models.judge,
-        # Chains keep their ids over the rounds, so each round needs a seed of its own.
-        spec=SampleSpec(
-            1,
-            setup.method,
-            derive_seed(setup.seed, 'refinement', number),
-            [ids[i] for i in chosen],
-        ),
+        [problems[i] for i in chosen],
+        ids=[ids[i] for i in chosen],
+        number=number,
     )
     for i, (episode,) in zip(chosen, refined, strict=True):
         current[i] = episode
     tokens = episode_lib.sampled_tokens(current) - episode_lib.sampled_tokens(episodes)
     return [with_cost(models.sampler.chat, episode) for episode in current], tokens
+
+
+def _refine(
+    setup: EvaluationSetup,
+    criticised: Sequence[Episode],
+    problems: Sequence[Problem],
+    *,
+    ids: Sequence[int],
+    number: int,
+) -> list[list[Episode]]:
+    """Samples one refinement of each criticised attempt, after its feedback."""
+    models = setup.models
+    options = {'reference': setup.feedback, 'number': number - 1}
+    # Chains keep their ids over the rounds, so each round needs a seed of its own.
+    seed = derive_seed(setup.seed, 'refinement', number)
+    return episode_lib.sample_refinements(
+        models.sampler,
+        models.actor,
+        add_feedback(models.sampler, criticised, problems, **options),
+        problems=problems,
+        judge=models.judge,
+        spec=SampleSpec(1, setup.method, seed, ids),
+    )
 
 
 def with_cost(chat: Chat, episode: Episode) -> Episode:

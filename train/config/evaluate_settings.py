@@ -6,6 +6,7 @@ from typing import Annotated
 from elenchus.model.ranges import NonNegativeInt, Range, SampleCount, checked
 from elenchus.sampling.metrics.measures import CONDITIONS, MEASURES, check_names
 from elenchus.sampling.test_time.beam import BeamSettings
+from elenchus.sampling.test_time.feedback import FEEDBACKS
 from elenchus.sampling.test_time.gates import GATES
 from elenchus.sampling.test_time.uptake import UptakeSettings
 from elenchus.train.config.stage_names import StartName
@@ -36,6 +37,7 @@ class EvaluateSettings:
     budget: NonNegativeInt  # processed tokens a question; 0: no choice is reported
     measures: tuple[Annotated[str, MEASURES], ...]  # further figures, of one's own
     conditions: tuple[Annotated[str, CONDITIONS], ...]  # guides before attempts
+    feedback: Annotated[str, FEEDBACKS]  # what a refinement reads behind its critique
 
     def __post_init__(self):
         check_names('evaluate', measures=self.measures, conditions=self.conditions)

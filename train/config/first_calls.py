@@ -51,11 +51,14 @@ def check_first_calls(s: RunSettings) -> None:
     if set(s.stages) & set(EXPLORERS):
         knobs = {'temperature': s.sampling.temperature, 'threshold': s.improve.threshold}
         tries = round_changes.tries_candidates(s.improve.controller)
+        figures = {'balance': 0.5}
+        if round_changes.worth_of(s.improve.controller):
+            figures['worth'] = 0.5
         round_fields.changed_by_controller(
             {'improve': s.improve, 'sampling': s.sampling},
             (),
             number=1,
-            candidates=[knobs | {'balance': 0.5}] if tries else [],
+            candidates=[knobs | figures] if tries else [],
             num_problems=s.data.num_train,
         )
 

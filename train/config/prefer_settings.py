@@ -70,6 +70,9 @@ class PreferSettings:
             critiques='own',
             guides='own',
             teacher='critic',
+            accept='right',
+            player_guide='none',
+            opening='none',
         )
 
 

@@ -30,7 +30,9 @@ from elenchus.sampling.critique_data.step_labels import LABELS
 from elenchus.sampling.engine.sampling_methods import Temperature
 from elenchus.sampling.exploration.context import ExploreSettings
 from elenchus.sampling.exploration.controller import CandidateSettings
+from elenchus.sampling.exploration.making import MAKES
 from elenchus.sampling.exploration.round_changes import CONTROLLERS, tries_candidates
+from elenchus.sampling.metrics.measures import ROUND_MEASURES, check_names
 from elenchus.train.config.base_settings import BaseSettings
 from elenchus.train.config.base_settings import BaseShares as BaseShares
 from elenchus.train.config.data_settings import DataSettings
@@ -180,6 +182,8 @@ class ImproveSettings:
     responses: Literal['sampled', 'none', 'references']  # trained on beside the demonstrations
     num_references: NonNegativeInt  # reference solutions of explored problems, with 'references'
     deduplicate: bool  # equal responses to a problem are trained on once
+    make: Annotated[str, MAKES]  # problems that are explored beside the given ones
+    trains: tuple[Literal['response', 'refinement'], ...]  # turns behind what they answer
     weighting: Annotated[str, WEIGHTINGS]  # of a response's tokens
     threshold: PositiveShare  # least critic's score of a response, with weighting 'threshold'
     balance: Literal['none', 'question']  # 'question': responses to one question share a weight
@@ -187,6 +191,7 @@ class ImproveSettings:
     controller: Annotated[str, CONTROLLERS]  # changes fields of a round before it starts
     candidates: CandidateSettings  # that 'balance' chooses from
     retrain_critic: bool  # every round, on critiques of the new actor's attempts
+    measures: tuple[Annotated[str, ROUND_MEASURES], ...]  # figures of all rounds, of one's own
     fit: FitSettings
     lora: LoraSettings
 
@@ -202,6 +207,13 @@ class ImproveSettings:
                 f"improve.weighting='threshold' and improve.controller={self.controller!r} both "
                 "set a threshold: use weighting='keep' or controller='none'"
             )
+        check_names('improve', measures=self.measures)
+        if not self.trains or len(set(self.trains)) < len(self.trains):
+            nearest = tuple(dict.fromkeys(self.trains)) or ('response',)
+            raise ValueError(
+                f'improve.trains={self.trains} must be one or more different turns; '
+                f'nearest: {nearest}'
+            )
         self._check_responses()
 
     def _check_responses(self) -> None:
@@ -211,6 +223,11 @@ class ImproveSettings:
             raise ValueError(
                 f'improve.responses={self.responses!r} has no sampled responses to score: use '
                 "improve.weighting='keep' and improve.controller='none'"
+            )
+        if self.make != 'none' or self.trains != ('response',):
+            raise ValueError(
+                f'improve.responses={self.responses!r} explores nothing: use improve.make='
+                f"'none', not {self.make!r}, and improve.trains=('response',), not {self.trains}"
             )
         if self.responses == 'references' and not 1 <= self.num_references <= self.num_problems:
             raise ValueError(

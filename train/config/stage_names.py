@@ -17,6 +17,7 @@ StageName = Literal[
     'rationale_driven',
     'interactive',
     'state_reset',
+    'self_guided',
     'reinforce',
     'reinforce_2',
     'reinforce_3',

@@ -129,6 +129,7 @@ def evaluation_setup(
         refine=settings.refine,
         num_rounds=settings.num_rounds,
         seed=derive_seed(seed, 'evaluate'),
+        feedback=settings.feedback,
     )
 
 

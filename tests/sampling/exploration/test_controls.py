@@ -28,6 +28,9 @@ SETTINGS = context.ExploreSettings(
     guides='own',
     teacher='critic',
     refine='wrong',
+    accept='right',
+    player_guide='none',
+    opening='none',
 )
 
 

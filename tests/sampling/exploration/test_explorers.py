@@ -31,6 +31,9 @@ SETTINGS = context.ExploreSettings(
     guides='own',
     teacher='critic',
     refine='wrong',
+    accept='right',
+    player_guide='none',
+    opening='none',
 )
 SAMPLING = sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, banned=())
 RIGHT = PROBLEM.solution
