@@ -3,7 +3,7 @@
 On the lab the kinds are those that `lab.task.judge` distinguishes:
 
 - operation: the other sign.
-- operand: another quantity or digit, the operand of another line, or a wrong value looked up.
+- operand: another quantity or digit, or a wrong value looked up.
 - arithmetic: another result.
 - skipped: the line is omitted; the next line, which depends on it, takes its place with an invented
   value.
@@ -107,7 +107,7 @@ class _Place(NamedTuple):
     step: task.Step | None  # None on the answer line
     following: task.Step | None  # the next line; None if that is the answer line
     values: dict[str, int]  # values stated by the question and the lines before
-    statements: tuple[task.Statement, ...]  # of the question
+    names: tuple[str, ...]  # all quantities of the question
     target: str
 
 
@@ -122,7 +122,7 @@ def _lab_line(
     statements, target = task.parse_question(problem.question)
     step, following = (task.parse_step(line) for line in (*lines, '')[at : at + 2])
     values = _stated_values(problem.question, lines[:at])
-    wrong = _LAB[kind](_Place(step, following, values, tuple(statements.values()), target), rng)
+    wrong = _LAB[kind](_Place(step, following, values, tuple(statements), target), rng)
     if wrong is None:
         return None
     # The judge takes the last line as the answer, so a wrong step is followed by an empty line.
@@ -165,20 +165,13 @@ def _operation(place: _Place, rng: random.Random) -> str:
 
 def _operand(place: _Place, rng: random.Random) -> str:
     step = place.step
-    names = [s.name for s in place.statements if s.name not in (step.name, step.base)]
-    own = (step.constant, step.digit)
-    operands = [(s.constant, s.digit) for s in place.statements if s.base]
-    others = [operand for operand in operands if operand != own]
-    parts = ('base',) * bool(names) + ('other line',) * bool(others) + ('digit', 'look-up')
-    part = rng.choice(parts)
+    others = [name for name in place.names if name not in (step.name, step.base)]
+    part = rng.choice(('base', 'digit', 'look-up') if others else ('digit', 'look-up'))
     if part == 'look-up':
         values = place.values | {step.base: (step.base_value + rng.randrange(1, 10)) % 10}
         return _worked(step, values, rng).text()
     if part == 'base':
-        changed = dataclasses.replace(step, base=rng.choice(names))
-    elif part == 'other line':
-        constant, digit = rng.choice(others)
-        changed = dataclasses.replace(step, constant=constant, digit=digit)
+        changed = dataclasses.replace(step, base=rng.choice(others))
     else:
         changed = dataclasses.replace(step, digit=(step.digit + rng.randrange(1, 10)) % 10)
     return _worked(changed, place.values, rng).text()

@@ -15,8 +15,7 @@ from elenchus.data.lab import task
 from elenchus.data.records import Problem
 
 REORDER_SHARE = 0.15  # of demonstrations that need not follow the question's order
-LIKELY = (task.FACT, 'arithmetic', 'operand')
-LIKELY_SHARE = 0.8  # of flawed attempts: one of LIKELY, as sampled attempts have them
+LIKELY_SHARE = 0.7  # of flawed attempts: a wrong constant or sum, as sampled attempts have them
 FALSE_VALUE_SHARE = 0.5  # of critiques that derive a value
 MISQUOTE_SHARE = 0.1  # of the others: a right line is called wrong by misquoting the question
 
@@ -69,7 +68,7 @@ def converse(problem: Problem, *, rng: random.Random, right_share: float = 0.0) 
     elif rng.random() < MISQUOTE_SHARE and (misquote := _misquote(question, solution, rng=rng)):
         attempt, critique, refinement = solution, misquote, solution
     else:
-        kind = rng.choice(LIKELY) if rng.random() < LIKELY_SHARE else None
+        kind = rng.choice((task.FACT, 'arithmetic')) if rng.random() < LIKELY_SHARE else None
         worded = dataclasses.replace(problem, question=question, solution=solution)
         attempt = mistakes.corrupt(worded, rng=rng, first_kind=kind)
         judgement = task.judge(question, attempt)
