@@ -23,8 +23,9 @@ from elenchus.train.metrics.activity import STATUS, TIMING
 from elenchus.train.report import run_files
 from elenchus.train.report.run_files import Stages
 from elenchus.train.run import lock
-from elenchus.train.run.directory import CONFIG, FAILURE, SUMMARY
 
+CONFIG, SUMMARY, FAILURE = 'config.json', 'summary.json', 'failure.txt'
+"""As in `train/run/directory.py`, whose import takes seconds (it reads Orbax)."""
 StageState = Literal['done', 'running', 'begun', 'failed', 'waiting']
 ENDS = ('done', 'failed', 'preempted', 'killed')
 """States of a run that has ended."""

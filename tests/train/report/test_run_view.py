@@ -18,7 +18,7 @@ from elenchus.data.text import run_status
 from elenchus.train import output, watchdog
 from elenchus.train.metrics import progress, writers
 from elenchus.train.report import run_files, run_screen, run_view
-from elenchus.train.run import lock
+from elenchus.train.run import directory, lock
 from tests.scripts.test_terminal import ACTS, PAYLOADS
 from tests.support import lock_holder
 
@@ -163,6 +163,11 @@ def test_no_status_is_a_traceback(tmp_path_factory, status, config):
     (workdir / 'config.json').write_text(json.dumps(config))
     for line in texts(workdir):
         assert not ACTS.search(line)
+
+
+def test_the_names_of_files_are_those_of_the_run():
+    for name in ('CONFIG', 'SUMMARY', 'FAILURE'):
+        assert getattr(run_view, name) == getattr(directory, name)
 
 
 def test_folders_without_a_run(tmp_path):
