@@ -139,6 +139,31 @@ def prompts() -> dict:
     }
 
 
+PREFER = {  # stages `prefer` (actor) and `prefer_critic`: pairs of responses; docs/methods.md
+    'start': '',  # stage whose actor it begins with, or 'newest'; '': stage 'actor'
+    'critic_start': '',  # stage whose critic it begins with, or 'newest'; '': stage 'critic'
+    'num_problems': 480,  # training problems of a round
+    'num_rounds': 1,  # of sampling and training
+    'restart': 'last',  # a round trains the model of the 'start', or the 'last' round's
+    'explorer': 'critique_in_the_loop',  # samples the actor's groups; or 'vanilla'
+    'num_attempts': 5,  # at each problem
+    'num_critiques': 4,  # of each attempt: a group of `prefer_critic`
+    'num_refinements': 3,  # of a refined attempt; of each critique, whose help they are; 0: none
+    'refine': 'wrong',  # attempts with a wrong answer, or 'always'
+    'pairs': 'right_wrong',  # or 'refined', 'best_worst', 'random', 'module:function'
+    'keep': 4,  # pairs of a question, at most
+    'prompt': 'question',  # of an actor's response: 'question', or the 'conversation' before it
+    'mask_common': False,  # leave out the tokens that both responses begin with
+    'length': 0,  # tokens of a row, which holds whole pairs; 0: train.length
+    'fit': fit(60, 0.0003, schedule='constant'),
+    'lora': lora(),
+}
+
+AVERAGE = {  # stage `average`: an actor whose weights are the mean of those of others
+    'stages': ('actor',),  # whose actors are averaged
+    'weights': (),  # of the stages, divided by their sum; (): equal
+}
+
 REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iteration
     'start': '',  # stage whose actor it begins with, or 'newest'; '': stage 'actor'
     'critic_start': '',  # stage whose critic it begins with, or 'newest'; '': stage 'critic'

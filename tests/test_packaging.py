@@ -94,7 +94,7 @@ COMPARED = {f'scripts/bench/{name}.py' for name in _NAMES}
 """Files that run in an environment of their own (extras `peers` and `tunix`)."""
 
 
-OPTIONAL = ('api', 'gguf', 'gcs', 'peers')
+OPTIONAL = ('api', 'gguf', 'gcs', 'peers', 'trackio', 'wandb')
 """Extras whose packages our files import where they are used."""
 
 

@@ -8,6 +8,7 @@ Formula: T = argmax_T mean over x of [one of the 2 best samples at T by reward i
 Source: arXiv 2412.17451; github.com/hkust-nlp/mstar, 46eda49, has no code yet.
 Differs: the reward is the critic's score of the answer, in place of a trained process reward model;
 optimizer and schedule begin anew each round; problems are training problems. No images.
+The definition of the figure is from memory.
 """
 
 from elenchus.configs import method

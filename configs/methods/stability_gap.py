@@ -9,7 +9,7 @@ Formula: min-ACC = mean over earlier tasks i of min over rounds of A_i; WC-ACC =
 Source: arXiv 2205.13452.
 Differs: the tasks are the levels, the newest is the highest of them, and all are trained at once;
 models are evaluated after each round, where the authors do it after each update; the gap, the mean
-of last less lowest accuracy, is ours.
+of last less lowest accuracy, is ours. The two formulas are from memory.
 """
 
 from elenchus.configs import method

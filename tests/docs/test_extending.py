@@ -35,7 +35,7 @@ def function(path, name):
 
 
 def test_every_block_is_an_example_of_a_test():
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5
     assert all('get_config' in block for block in BLOCKS)
 
 

@@ -90,7 +90,7 @@ def hopeless(role, request, seed):
 
 
 def turn_starts(request):
-    headers = {CHAT.header(role)[0] for role in records.ROLES[1:]}
+    headers = {CHAT.header(role)[0] for role in records.TURN_ROLES}
     return [i for i, token in enumerate(request.prompt) if token in headers]
 
 

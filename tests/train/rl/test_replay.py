@@ -100,11 +100,11 @@ def test_the_batch_keeps_its_size_and_all_that_is_informative(fresh, earlier, se
 def test_a_group_is_drawn_in_proportion_to_its_advantages():
     stored = replay.store([], [group_of(0, EVEN), group_of(2, RARE)], value=value, most=9)
     drawn = collections.Counter(
-        fill([group_of(1, DEAD)], stored, seed=seed)[0].groups[0].problem.id for seed in range(500)
+        fill([group_of(1, DEAD)], stored, seed=seed)[0].groups[0].problem.id for seed in range(2000)
     )
     weights = [item['weight'] for item in stored]
     share = weights[0] / sum(weights)  # 0.536
-    assert abs(drawn[PROBLEMS[0].id] / 500 - share) < 3 * (share * (1 - share) / 500) ** 0.5
+    assert abs(drawn[PROBLEMS[0].id] / 2000 - share) < 3 * (share * (1 - share) / 2000) ** 0.5
 
 
 def test_problems_that_are_no_longer_there_are_not_replayed():
