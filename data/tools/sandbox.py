@@ -29,7 +29,7 @@ _ENVIRONMENT = {
     # A library that starts threads could start none.
     **dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'), '1'),
 }
-_OPTIONS = ('-s', '-S', '-B', '-P')
+_OPTIONS = ('-s', '-B', '-P')
 
 Isolation = Literal['namespaces', 'filter']
 """What holds a program besides the kernel's limits and filter of calls: namespaces, or nothing."""

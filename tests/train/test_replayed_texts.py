@@ -88,6 +88,7 @@ def test_texts_of_a_step_depend_on_seed_and_step_alone():
     assert replay_of(texts=TEXTS[:1]).batch(0, rows=4).tokens.shape[0] == 4
 
 
+@pytest.mark.slow
 def test_the_loss_is_that_of_the_texts_and_the_penalty_starts_at_zero(model):
     with jax.set_mesh(tiny_model.one_device()):
         replay = replay_of(f'{HERE}:squares', 100.0)

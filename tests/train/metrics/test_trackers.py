@@ -149,6 +149,7 @@ def test_a_library_that_fails_costs_its_rows_only(
     assert ('no network' in errors) == (kind == 'raises')
 
 
+@pytest.mark.slow
 def test_a_library_that_prints_much_does_not_fill_a_pipe(tmp_path, monkeypatch, stand_in, capsys):
     monkeypatch.setenv('STAND_IN', 'chats log')
     run(tmp_path / 'lab')
