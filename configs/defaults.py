@@ -15,13 +15,18 @@ from ml_collections import ConfigDict
 
 from elenchus.configs import derive
 from elenchus.configs.sections import (
+    AVERAGE,
+    PREFER,
     REINFORCE,
+    TOOLS,
+    TRACKING,
     api,
     fit,
     lora,
     loss,
     objective,
     prompts,
+    replay,
     shares,
 )
 
@@ -133,6 +138,7 @@ SAMPLING = {  # how turns are sampled
     'logits': 'none',  # function that changes the logits of a token by its place (extending.md)
     'pause': 'none',  # tokens after which a turn pauses: 'line', or a function
     'after_pause': 'stop',  # a turn that paused ends, or a function decides
+    'tools': TOOLS,  # that a player may call while it writes
     'score': {
         'rows': 64,  # critiques read at once for step scores
         'lengths': (800,),  # lengths that they are padded to
@@ -174,6 +180,7 @@ ACTOR = {  # stage `actor`: supervised fine-tuning on solutions and refinements
     'guided_per_problem': 0,  # (question, guide -> solution), for the guided explorers
     'level_decay': 1.0,  # of demonstrations: a level has this share of those of the level before
     'start': 'base',  # stage whose model is trained, or 'newest'
+    'replay': replay(),
     'fit': fit(),
     'lora': lora(),
 }
@@ -191,6 +198,7 @@ CRITIQUE = {  # stage `critique`: critique data by AutoMathCritique (arXiv 2411.
     'api': api(),  # the server
     'num_rollouts': 8,  # of 'monte_carlo': continuations from the end of each line
     'rollout_threshold': 0.4,  # a line is wrong if fewer of them reach the answer
+    'labels': 'threshold',  # of lines by their continuations, or 'module:function'
     'filter_samples': 0,  # refinements that test a critique; 0: no filter; 10 is a good start
     'filter_successes': 0,  # of them that must be right; 3 with 10 samples
     'filter': 'refinements',  # or 'random': a control, rejects as many flawed ones of each level
@@ -210,7 +218,7 @@ EVALUATE = {  # stage `evaluate`: accuracy and cost with and without critique
     'critic_start': 'newest',  # stage whose model criticises, or 'newest'
     'num_problems': 1319,  # test problems
     'num_attempts': 4,  # at each
-    'refine': 'wrong',  # 'wrong': refine what the critic calls wrong or garbles; 'always'
+    'refine': 'wrong',  # what the critic calls wrong or garbles; 'always'; 'module:function'
     'num_rounds': 1,  # of critique and refinement
     'oracle': True,  # also refine what is truly wrong: an upper bound
     'uptake': {  # is the critique read? (docs/methods.md)
@@ -231,6 +239,7 @@ EVALUATE = {  # stage `evaluate`: accuracy and cost with and without critique
     'budget': 0,  # processed tokens a question for which the best way to answer is chosen; 0: off
     'measures': (),  # further figures: ('module:function', ...); docs/extending.md
     'conditions': (),  # attempts after guides: 'answer', 'solution' or 'module:function'
+    'feedback': 'critique',  # a function may append a text to the critique that is refined after
 }
 
 SELF_TALK = {  # stage `self_talk`: one model that attempts, criticises and corrects in one turn
@@ -253,7 +262,8 @@ IMPROVE = {  # stages of self-improvement; the stage's name is the explorer
     'demonstrations': True,  # train on the actor's demonstrations too
     'explore': {
         'num_attempts': 5,  # at each problem
-        'num_refinements': 5,  # of each wrong attempt (critique in the loop)
+        'num_refinements': 5,  # of each refined attempt (critique in the loop)
+        'refine': 'wrong',  # attempts with a wrong answer, or 'always'
         'num_guided_rounds': 8,  # of one guided response (guided explorers)
         'num_uniform_rounds': 32,  # of one more attempt (explorer `uniform`)
         'min_correct': 4,  # right responses after which a problem gets no more
@@ -263,10 +273,15 @@ IMPROVE = {  # stages of self-improvement; the stage's name is the explorer
         'critiques': 'own',  # that are followed; or 'shuffled', a control: of other questions
         'guides': 'own',  # that guided attempts see; or 'shuffled', the same control
         'teacher': 'critic',  # of `interactive`: the 'critic', or one that knows the 'reference'
+        'accept': 'right',  # by labels, or without: by the 'critic' or a function (extending.md)
+        'player_guide': 'none',  # of `self_guided`: a function that has a player write it
+        'opening': 'none',  # of `self_guided`: a function says what a response begins with
     },
     'responses': 'sampled',  # trained on; controls: 'references' (solutions) instead, or 'none'
     'num_references': 0,  # solutions of explored problems, with 'references'
     'deduplicate': True,  # equal responses to a problem are trained on once
+    'make': 'none',  # a function makes problems that are explored too
+    'trains': ('response',),  # behind the question; and 'refinement' behind its critique
     'weighting': 'keep',  # of a response: 1 'keep' or 'threshold', or 'score', 'steps', 'advantage'
     'threshold': 0.5,  # least score of a response, with weighting 'threshold'
     'balance': 'none',  # 'question': the responses to one question share one weight
@@ -280,32 +295,9 @@ IMPROVE = {  # stages of self-improvement; the stage's name is the explorer
         'target': 4,  # right responses wanted a problem
     },
     'retrain_critic': False,  # train a critic for every round's actor
+    'measures': (),  # figures of all rounds: ('module:function', ...)
     'fit': fit(),
     'lora': lora(),
-}
-
-PREFER = {  # stages `prefer` (actor) and `prefer_critic`: pairs of responses; docs/methods.md
-    'start': '',  # stage whose actor it begins with, or 'newest'; '': stage 'actor'
-    'critic_start': '',  # stage whose critic it begins with, or 'newest'; '': stage 'critic'
-    'num_problems': 480,  # training problems of a round
-    'num_rounds': 1,  # of sampling and training
-    'restart': 'last',  # a round trains the model of the 'start', or the 'last' round's
-    'explorer': 'critique_in_the_loop',  # samples the actor's groups; or 'vanilla'
-    'num_attempts': 5,  # at each problem
-    'num_critiques': 4,  # of each attempt: a group of `prefer_critic`
-    'num_refinements': 3,  # of each wrong attempt; of each critique, whose help they are; 0: none
-    'pairs': 'right_wrong',  # or 'refined', 'best_worst', 'random', 'module:function'
-    'keep': 4,  # pairs of a question, at most
-    'prompt': 'question',  # of an actor's response: 'question', or the 'conversation' before it
-    'mask_common': False,  # leave out the tokens that both responses begin with
-    'length': 0,  # tokens of a row, which holds whole pairs; 0: train.length
-    'fit': fit(60, 0.0003, schedule='constant'),
-    'lora': lora(),
-}
-
-AVERAGE = {  # stage `average`: an actor whose weights are the mean of those of others
-    'stages': ('actor',),  # whose actors are averaged
-    'weights': (),  # of the stages, divided by their sum; (): equal
 }
 
 
@@ -326,6 +318,7 @@ def get_config(arg: str = 'default') -> ConfigDict:
             'sampling': SAMPLING,
             'train': TRAIN,
             'watchdog': WATCHDOG,
+            'tracking': TRACKING,
             'base': BASE,
             'actor': ACTOR,
             'critique': CRITIQUE,

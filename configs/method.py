@@ -64,6 +64,9 @@ def of(
         config = lab.get_config(arg) if on_lab else base_config(arg)
         more = lab_changes if on_lab else {}
         config.stages = tuple(stages)
+        if arg == 'smoke' and 'self_talk' in stages:
+            # Its actor is never right; talks that end right are then those of the references.
+            config.critique.update(references='kept', rollout_threshold=0.0)
         values = {
             field: value(config) if callable(value) else value
             for field, value in {**changes, **more}.items()

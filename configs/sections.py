@@ -5,6 +5,11 @@ configs/defaults.py builds the whole tree of them; it has the first comment on h
 
 from ml_collections import config_dict
 
+TRACKING = {  # where metrics and episodes are shown beside TensorBoard
+    'libraries': (),  # 'wandb', 'trackio'; each needs the extra of its name
+    'project': 'elenchus',  # project there
+}
+
 
 def optimizer(learning_rate: float = 0.001, **changes) -> dict:
     """Muon for matrices with AdamW for the rest, or AdamW for all."""
@@ -58,6 +63,15 @@ def api(**changes) -> dict:
         'prompt_price': 0.0,  # of a million tokens, for usage.txt in the cache
         'answer_price': 0.0,  # of a million tokens of answers
         **changes,
+    }
+
+
+def replay() -> dict:
+    """Documents of the base that a fit replays, so that they are not forgotten."""
+    return {
+        'num_documents': 0,  # of a fixed set, of which each step reads some; 0: off
+        'hidden': 'none',  # penalty of hidden states that change: 'none' or 'module:function'
+        'hidden_coef': 100.0,  # weight of its mean, beside the cross-entropy
     }
 
 
@@ -125,6 +139,31 @@ def prompts() -> dict:
     }
 
 
+PREFER = {  # stages `prefer` (actor) and `prefer_critic`: pairs of responses; docs/methods.md
+    'start': '',  # stage whose actor it begins with, or 'newest'; '': stage 'actor'
+    'critic_start': '',  # stage whose critic it begins with, or 'newest'; '': stage 'critic'
+    'num_problems': 480,  # training problems of a round
+    'num_rounds': 1,  # of sampling and training
+    'restart': 'last',  # a round trains the model of the 'start', or the 'last' round's
+    'explorer': 'critique_in_the_loop',  # samples the actor's groups; or 'vanilla'
+    'num_attempts': 5,  # at each problem
+    'num_critiques': 4,  # of each attempt: a group of `prefer_critic`
+    'num_refinements': 3,  # of a refined attempt; of each critique, whose help they are; 0: none
+    'refine': 'wrong',  # attempts with a wrong answer, or 'always'
+    'pairs': 'right_wrong',  # or 'refined', 'best_worst', 'random', 'module:function'
+    'keep': 4,  # pairs of a question, at most
+    'prompt': 'question',  # of an actor's response: 'question', or the 'conversation' before it
+    'mask_common': False,  # leave out the tokens that both responses begin with
+    'length': 0,  # tokens of a row, which holds whole pairs; 0: train.length
+    'fit': fit(60, 0.0003, schedule='constant'),
+    'lora': lora(),
+}
+
+AVERAGE = {  # stage `average`: an actor whose weights are the mean of those of others
+    'stages': ('actor',),  # whose actors are averaged
+    'weights': (),  # of the stages, divided by their sum; (): equal
+}
+
 REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iteration
     'start': '',  # stage whose actor it begins with, or 'newest'; '': stage 'actor'
     'critic_start': '',  # stage whose critic it begins with, or 'newest'; '': stage 'critic'
@@ -138,7 +177,9 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
     'refine': 'always',  # for that: 'always', or 'wrong': after those that do not say correct
     'num_rollouts': 0,  # from the end of each line, which label attempts for critics; 0: the lab's
     'rollout_threshold': 0.4,  # a line is wrong if a smaller share of them reach the answer
+    'labels': 'threshold',  # of lines by their continuations, or 'module:function'
     'refill_rounds': 0,  # extra rounds that replace groups without variance (DAPO: 2 or more)
+    'replay_groups': 0,  # newest groups kept, to stand in for those without variance; 0: off
     'num_minibatches': 1,  # updates an epoch
     'num_epochs': 1,  # passes over an iteration's samples
     'length': 480,  # of a row: question and attempt
@@ -167,6 +208,7 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
         'first_phase_steps': 0,  # iterations of SCoRe's stage I
         'attempt_kl_coef': 0.0,  # of attempts in stage I
         'hint_share': 0.0,  # lines of the reference shown as a hint
+        'restart': 'none',  # samples that begin with a part of another: 'module:function'
         'correction': '',  # of 'correction' under a family's template: instruction; '': SCoRe's
     },
     'rewards': {
@@ -194,4 +236,18 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
     'checkpoint_every': 20,  # iterations
     'optimizer': optimizer(0.0003, schedule='constant'),
     'lora': lora(),
+}
+
+
+TOOLS = {
+    'use': (),  # 'calculator', 'python', or 'module:function'; (): none (docs/calling_tools.md)
+    'form': 'fenced',  # of calls: 'equation', 'annotation', 'fenced', 'tags' or 'message'
+    'roles': ('attempt', 'refinement'),  # whose turns may call
+    'max_calls': 4,  # that are answered in a turn
+    'timeout_s': 2.0,  # processor time of a program; ten times as much on the clock
+    'memory_mib': 512,  # of a program
+    'output_chars': 1000,  # of an answer; more is refused
+    'modules': ('sympy',),  # that programs may import besides the standard library's
+    'isolation': 'namespaces',  # 'filter' where a container allows no namespaces (security.md)
+    'workers': 1,  # programs that run at once
 }

@@ -12,8 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-ROLES = ('pad', 'question', 'guide', 'attempt', 'critique', 'refinement')
-"""Roles of turns. The id of a role in a Batch is its index in this tuple."""
+ROLES = ('pad', 'question', 'guide', 'attempt', 'critique', 'refinement', 'tool')
+"""Roles of tokens. The id of a role in a Batch is its index in this tuple."""
+
+TURN_ROLES = ROLES[1:-1]
+"""Roles of turns of a conversation. A turn of the role `tool` stands inside another (ToolTurn)."""
 
 PLAYER_OF_ROLE = types.MappingProxyType(
     {'attempt': 'actor', 'critique': 'critic', 'refinement': 'actor'}
@@ -62,13 +65,17 @@ class TurnFacts:
     # Of an attempt or refinement, set by the code that samples or scores it.
     origin: str | None = None  # 'attempt', 'refinement', 'reference', or a proposal's name
     passes_barrier: bool | None = None  # more than a bare answer (exploration.with_origin)
+    accepted: bool | None = None  # counts as right without a label (exploration.acceptance)
     hinted: bool | None = None  # sampled after a hint that is not in the episode (rl.rollouts)
+    replayed: bool | None = None  # sampled in an earlier iteration (rl.replay)
+    restarted: bool | None = None  # right: the response whose beginning it shares (rl.restarts)
     score: float | None = None  # critic's probability that the answer is right (score_steps)
     num_reached: int | None = None  # first steps that the critique has a line on (score_steps)
     critique_finished: bool | None = None  # the critique that scored it was not cut off
     corrections: int | None = None  # number of lines that a self-talk calls wrong (self_talk)
 
     # Of a critique: three set by sample_critiques, the others by what samples refinements.
+    # Of a response: that of the critique by which it was accepted (exploration.acceptance).
     verdict: bool | None = None  # of the final answer; None also for a critique without verdict
     located: int | None = None  # first line that it calls wrong; None also if it calls none wrong
     verdict_offsets: tuple[int | None, ...] | None = None  # grammars.Reading.offsets of its text
@@ -79,6 +86,34 @@ class TurnFacts:
     # Of a refinement after a counterfactual critique (test_time.uptake).
     uses_value: bool | None = None  # it takes over the critique's false value
 
+    @property
+    def is_off_policy(self) -> bool:
+        """Whether the turn was sampled by another policy, or behind another prompt."""
+        return bool(self.hinted or self.replayed)
+
+
+@dataclasses.dataclass(frozen=True)
+class ToolTurn:
+    """A turn of the role `tool` inside a player's turn: what a tool answered to a call.
+
+    Its tokens are among those of the player's turn, and all of them are `forced`. Under a
+    template's own form it begins and ends with what closes and opens messages, `lead` and `tail`
+    tokens, which a player that quotes the turn does not read.
+    """
+
+    name: str  # of the tool
+    outcome: str  # data.tools.answer.ToolOutcome
+    start: int  # index in Turn.tokens of its first token
+    end: int  # one past its last token
+    lead: int = 0
+    tail: int = 0
+
+    @property
+    def text_span(self) -> tuple[int, int]:
+        """Start and end of what the tool says."""
+        start = min(self.start + self.lead, self.end)
+        return start, max(start, self.end - self.tail)
+
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
@@ -88,17 +123,18 @@ class Turn:
     see a different header: text.chat.Chat.render computes it.
     """
 
-    role: str  # one of ROLES except 'pad'
+    role: str  # one of TURN_ROLES
     header: tuple[int, ...]
     tokens: tuple[int, ...]  # body; ends with the end token unless sampling was cut off
     logprobs: tuple[float, ...] = ()  # the sampler's, one per token; empty if not sampled
     steps: tuple[Step, ...] = ()  # they cover all tokens; empty if no model writes the role
     facts: TurnFacts = TurnFacts()
     forced: tuple[int, ...] = ()  # indices of tokens that were appended, not sampled; not trained
+    tools: tuple[ToolTurn, ...] = ()  # turns of tools inside of it, in order
 
     def __post_init__(self):
-        if self.role not in ROLES[1:]:
-            raise ValueError(f'unknown Turn.role={self.role!r}; valid: {ROLES[1:]}')
+        if self.role not in TURN_ROLES:
+            raise ValueError(f'unknown Turn.role={self.role!r}; valid: {TURN_ROLES}')
         if self.logprobs and len(self.logprobs) != len(self.tokens):
             raise ValueError(f'{len(self.logprobs)} logprobs for {len(self.tokens)} tokens')
 
@@ -106,6 +142,18 @@ class Turn:
     def num_sampled(self) -> int:
         """Number of sampled tokens; 0 if the turn was not sampled."""
         return len(self.logprobs) - len(self.forced) if self.logprobs else 0
+
+    def ends_with(self, token: int) -> bool:
+        """Returns whether the last token is `token`, and not one of a tool's turn."""
+        is_of_tool = bool(self.tools) and self.tools[-1].end == len(self.tokens)
+        return self.tokens[-1:] == (token,) and not is_of_tool
+
+    def is_of_tool(self) -> np.ndarray:
+        """Returns whether each token is of a tool's turn: [len(tokens)], bool."""
+        result = np.zeros(len(self.tokens), bool)
+        for tool in self.tools:
+            result[tool.start : tool.end] = True
+        return result
 
     @property
     def step_ends(self) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from elenchus.sampling.engine.requests import Completion, Request
 from elenchus.sampling.engine.sampling_methods import RuledMethod
 from elenchus.sampling.paused_turns import AfterPause, Writer
 from elenchus.sampling.sample_spec import SampleSpec
+from elenchus.sampling.tools import ToolUse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Sampler:
     chat: Chat
     max_tokens: dict[str, int]  # longest turn, by role
     after_pause: AfterPause | None = None  # how a turn that pauses goes on; None: none pauses
+    tools: ToolUse | None = None  # who answers the calls of tools; then turns pause for these alone
 
     def with_prefix_cache(self) -> 'Sampler':
         """Returns this sampler with an engine that keeps a prefix cache across calls.
@@ -86,7 +88,9 @@ class Sampler:
         requests, method = self._requests(conversations, openings, spec), spec.method
         role = openings[0].role if openings else ''
         assert all(opening.role == role for opening in openings), 'turns of several roles'
-        method = sampling_methods.of_role(method, role, pauses=self.after_pause is not None)
+        tools = self.tools if self.tools and role in self.tools.calls.roles else None
+        pauses = bool(tools) or (self.tools is None and self.after_pause is not None)
+        method = sampling_methods.of_role(method, role, pauses=pauses)
 
         def generate(requests: list[Request]) -> list[Completion]:
             try:
@@ -101,9 +105,10 @@ class Sampler:
             self._join(openings[i // count], completion)
             for i, completion in enumerate(generate(requests))
         ]
-        if isinstance(method, RuledMethod) and method.pause:
+        if tools or (isinstance(method, RuledMethod) and method.pause):
             limit = self.max_tokens[role]
-            turns = Writer(self.chat, generate, self.after_pause, limit).finish(turns, requests)
+            writer = Writer(self.chat, generate, self.after_pause, limit, tools)
+            turns = writer.finish(turns, requests)
         return [turns[i * count : (i + 1) * count] for i in range(len(openings))]
 
     def _requests(
@@ -130,6 +135,7 @@ class Sampler:
             opening.role,
             (*opening.tokens, *completion.tokens),
             (*opening.logprobs, *completion.logprobs) if was_sampled else (),
+            tools=opening.tools,
         )
         return dataclasses.replace(turn, forced=opening.forced) if opening.forced else turn
 

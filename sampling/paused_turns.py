@@ -2,19 +2,25 @@
 
 `sampling.pause` (engine/token_rules.py) says after which tokens a turn pauses, and the function of
 `sampling.after_pause` what then happens. A text that it appends, and the end token of a turn that
-it stops, are `forced` tokens of the turn: they were not sampled, and are never trained.
+it stops, are `forced` tokens of the turn: they were not sampled, and are never trained. So are the
+turns of tools (tools.py), for which a turn pauses where it calls one.
 """
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from elenchus.data.records import Turn
+from elenchus.data.records import ToolTurn, Turn
+from elenchus.data.text import chat_templates, tool_turns
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.data.text.chat import Chat
+from elenchus.data.tools import call_forms
+from elenchus.data.tools.answer import Answer
+from elenchus.data.tools.call_forms import Call
 from elenchus.sampling import user_functions
 from elenchus.sampling.engine.requests import Completion, Request
 from elenchus.sampling.slots import Slot
+from elenchus.sampling.tools import ToolUse
 
 FIELD = 'sampling.after_pause'
 
@@ -45,6 +51,7 @@ class _Writing:
     tokens: list[int]
     logprobs: list[float] | None  # None: not all tokens before were sampled
     forced: list[int]
+    tools: list[ToolTurn] = dataclasses.field(default_factory=list)
     appended: list[str] = dataclasses.field(default_factory=list)
 
     def add(self, tokens: Sequence[int], logprobs: Sequence[float]) -> None:
@@ -60,8 +67,26 @@ class _Writing:
 
     def turn(self, chat: Chat) -> Turn:
         """Returns the turn so far."""
-        turn = chat.sampled_turn(self.role, self.tokens, self.logprobs or ())
+        turn = chat.sampled_turn(self.role, self.tokens, self.logprobs or (), tools=self.tools)
         return dataclasses.replace(turn, forced=tuple(self.forced))
+
+    def text(self, chat: Chat, *, all_of_it: bool) -> str:
+        """Returns the text of the turn, or of what is behind the last tool's turn."""
+        first = 0 if all_of_it or not self.tools else self.tools[-1].end
+        return chat.text(chat.sampled_turn(self.role, self.tokens[first:], ()))
+
+
+def appended_ids(chat: Chat, text: str, function: Callable, *, field: str) -> list[int]:
+    """Returns the ids of a text that a function appends to a turn.
+
+    Raises ValueError, naming the function, if the vocabulary lacks a word.
+    """
+    ids = tokenizers.encode_continuation(chat.tokenizer, text)
+    read = chat.tokenizer.decode(ids)
+    if read.split() != text.split():
+        wanted = f'a text that the vocabulary has behind another; this one would be {read!r}'
+        user_functions.refuse(function, text, wanted, field=field)
+    return ids
 
 
 class Writer(NamedTuple):
@@ -69,8 +94,9 @@ class Writer(NamedTuple):
 
     chat: Chat
     generate: Callable[[list[Request]], list[Completion]]
-    after_pause: AfterPause
+    after_pause: AfterPause | None
     limit: int  # longest turn in tokens
+    tools: ToolUse | None = None  # who answers calls; then no function decides
 
     def finish(self, turns: Sequence[Turn], requests: Sequence[Request]) -> list[Turn]:
         """Returns the finished turns; turns[i] is what requests[i] has sampled so far.
@@ -85,12 +111,16 @@ class Writer(NamedTuple):
                 list(turn.tokens),
                 list(turn.logprobs) if turn.logprobs else None,
                 list(turn.forced),
+                list(turn.tools),
             )
             for turn, request in zip(turns, requests, strict=True)
         ]
         paused = [w for w in writings if self._is_paused(w)]
         while paused:
-            going_on = [w for w in paused if self._decide(w)]
+            if self.tools is None:
+                going_on = [w for w in paused if self._decide(w)]
+            else:
+                going_on = self._call_tools(paused)
             again = [self._request(w) for w in going_on]
             for w, completion in zip(going_on, self.generate(again) if again else (), strict=True):
                 w.add(completion.tokens, completion.logprobs)
@@ -98,8 +128,57 @@ class Writer(NamedTuple):
         return [w.turn(self.chat) for w in writings]
 
     def _is_paused(self, writing: _Writing) -> bool:
-        """Returns whether a turn is neither at its end token nor at its limit."""
-        return writing.tokens[-1] != self.chat.end_id and len(writing.tokens) < self.limit
+        """Returns whether a turn is neither at its end token, but for a call, nor at its limit."""
+        if len(writing.tokens) >= self.limit:
+            return False
+        if writing.tokens[-1] != self.chat.end_id:
+            return True
+        return self._call(writing) is not None if self._calls_end_messages else False
+
+    @property
+    def _calls_end_messages(self) -> bool:
+        return self.tools is not None and self.tools.ends_messages
+
+    def _call(self, writing: _Writing) -> Call | None:
+        """Returns the call with which a turn ends so far."""
+        if self._calls_end_messages and writing.tokens[-1] != self.chat.end_id:
+            return None
+        calls = self.tools.calls
+        return calls.find(writing.text(self.chat, all_of_it=calls.is_plain))
+
+    def _call_tools(self, paused: Sequence[_Writing]) -> list[_Writing]:
+        """Answers the calls of turns, all at once; returns the turns that go on."""
+        calls = [(w, call) for w in paused if (call := self._call(w)) is not None]
+        most = self.tools.max_calls
+        allowed = [(w, call) for w, call in calls if len(w.tools) < most]
+        answers = iter(self.tools.answer([call for _, call in allowed]) if allowed else ())
+        for w, call in calls:
+            is_allowed = len(w.tools) < most
+            refusal = Answer(f'refused: at most {most} calls in a turn', 'refused')
+            answer = next(answers) if is_allowed else refusal
+            if answer.outcome == 'answered' or not self.tools.calls.is_plain:
+                self._append(w, call, answer)
+        return [w for w in paused if len(w.tokens) < self.limit]
+
+    def _append(self, writing: _Writing, call: Call, answer: Answer) -> None:
+        """Appends a tool's turn, as far as the turn's limit lets it."""
+        lead = tail = 0
+        if self._calls_end_messages:
+            form, ids = self.chat.template.tool, self.chat.piece_ids
+            content = call_forms.as_content(answer.text, form)
+            tokens = ids(chat_templates.joined((*form.header, content, *form.footer)))
+            # A tokenizer may merge the words with the line breaks around them.
+            lead = _common(tokens, ids(form.header))
+            tail = _common(tokens[::-1], ids(form.footer, follows=True)[::-1])
+        else:
+            text = call.before + answer.text + call.after
+            tokens = tool_turns.continuation_ids(self.chat.tokenizer, text)
+        start, room = len(writing.tokens), self.limit - len(writing.tokens)
+        missing = max(0, len(tokens) - room)
+        writing.force(tokens[:room])
+        lead, tail = min(lead, room), max(0, tail - missing)
+        end = len(writing.tokens)
+        writing.tools.append(ToolTurn(call.name, answer.outcome, start, end, lead, tail))
 
     def _decide(self, writing: _Writing) -> bool:
         """Appends what the function says; returns whether the turn goes on.
@@ -113,24 +192,22 @@ class Writer(NamedTuple):
             writing.force([self.chat.end_id])
         elif isinstance(choice, str) and choice:
             room = self.limit - len(writing.tokens)
-            writing.force(self._ids(choice)[:room])
+            ids = appended_ids(self.chat, choice, self.after_pause, field=FIELD)
+            writing.force(ids[:room])
             writing.appended.append(choice)
         elif choice is not True:
             wanted = 'True to go on, False to stop, or a text to append'
             user_functions.refuse(self.after_pause, choice, wanted, field=FIELD)
         return self._is_paused(writing)
 
-    def _ids(self, text: str) -> list[int]:
-        """Returns the ids of an appended text. Raises ValueError if the vocabulary lacks a word."""
-        ids = tokenizers.encode_continuation(self.chat.tokenizer, text)
-        read = self.chat.tokenizer.decode(ids)
-        if read.split() != text.split():
-            wanted = f'a text that the vocabulary has behind another; this one would be {read!r}'
-            user_functions.refuse(self.after_pause, text, wanted, field=FIELD)
-        return ids
-
     def _request(self, writing: _Writing) -> Request:
         first = writing.request
         before = first.prompt[: len(first.prompt) - first.opening]
         count = len(writing.tokens)
         return Request(first.id, (*before, *writing.tokens), self.limit - count, opening=count)
+
+
+def _common(first: Sequence[int], second: Sequence[int]) -> int:
+    """Returns the length of the longest common beginning."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))

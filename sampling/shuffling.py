@@ -41,7 +41,7 @@ def other_question(episodes: Sequence[Episode], *, seed: int) -> list[int]:
     by_level = collections.defaultdict(list)
     for i, episode in enumerate(episodes):
         by_level[episode.level].append(i)
-    if not has_others(episodes):
+    if episodes and not has_others(episodes):
         raise ValueError(f'all {len(episodes)} episodes are of one question: there is no other')
     partners: dict[int, int] = {}
     for level, members in by_level.items():

@@ -9,7 +9,7 @@ r"""Evaluates a model on problem sets, without a run: greedy and sampled, with a
 A set is a name (gsm8k, gsm8k_socratic, math, math500, svamp, asdiv, lab), a name with a folder or
 file in the published form (gsm8k=DIR), or a file of your own problems. Names are looked up in
 --config.data.data_dir, in NAME/test.jsonl, and else downloaded there. The same command on the same
---out continues. docs/real_model.md explains the table.
+--out continues. docs/guide/critic_benchmarks.md explains the table.
 """
 
 import sys

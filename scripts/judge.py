@@ -10,7 +10,7 @@ r"""Benchmarks a critic on solutions whose first wrong step is known.
 A set is a name (processbench, bigbench_mistake, mr_gsm8k), which is looked up in
 --config.data.data_dir, a name with a folder or file, or a file in one of their forms. Without a
 prompt the critic writes in the grammar of its training. The same command on the same --out
-continues. docs/real_model.md explains the table.
+continues. docs/guide/critic_benchmarks.md explains the table.
 """
 
 import sys

@@ -7,15 +7,18 @@ With --describe it prints the config, a comment a field; with --dry_run --topolo
 every stage would need of such a machine. Neither trains anything.
 """
 
+from elenchus.train.early_signals import end_at_signals
+
+if __name__ == '__main__':  # all imports below take seconds
+    end_at_signals()
+
 import sys
 
 from absl import app, flags
 
 from elenchus.train.config.script_flags import answer_help, define_flags
-from elenchus.train.early_signals import end_at_signals
 
-if __name__ == '__main__':  # the imports below take seconds
-    end_at_signals()
+if __name__ == '__main__':  # the imports behind it do
     define_flags()
     flags.DEFINE_bool('describe', False, 'Only print the config, with a comment on every field.')
     flags.DEFINE_bool('dry_run', False, 'Only print what every stage would need of --topology.')

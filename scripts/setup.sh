@@ -175,7 +175,7 @@ if [[ -n ${ELENCHUS_ENVIRONMENT:-} ]]; then
     export PYTHONPATH="$ROOT/.cache/path${PYTHONPATH:+:$PYTHONPATH}"
 elif [[ ! -f requirements.lock ]]; then
     say "error: $ROOT is no clone of the repository (it has no requirements.lock); from an installed package use" \
-        'elenchus-run --config=lab --workdir=runs/lab'
+        'elenchus run --config=lab --workdir=runs/lab'
     exit 2
 else
     for name in ${LOCKS[@]+"${LOCKS[@]}"}; do

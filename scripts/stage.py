@@ -3,15 +3,18 @@
 python -m scripts.stage --config configs/lab.py --workdir runs/lab --stage actor
 """
 
+from elenchus.train.early_signals import end_at_signals
+
+if __name__ == '__main__':  # all imports below take seconds
+    end_at_signals()
+
 import sys
 
 from absl import app, flags
 
 from elenchus.train.config.script_flags import answer_help, define_flags
-from elenchus.train.early_signals import end_at_signals
 
-if __name__ == '__main__':  # the imports below take seconds
-    end_at_signals()
+if __name__ == '__main__':  # the imports behind it do
     define_flags(has_stage=True)
     answer_help(sys.argv)
 

@@ -7,15 +7,18 @@ seed. The same command continues a stopped study. The config's `comparison` sele
 panels of the comparison, which is written to study.json, study.md and study.png.
 """
 
+from elenchus.train.early_signals import end_at_signals
+
+if __name__ == '__main__':  # all imports below take seconds
+    end_at_signals()
+
 import sys
 
 from absl import app, flags
 
 from elenchus.train.config.script_flags import answer_help, define_flags
-from elenchus.train.early_signals import end_at_signals
 
-if __name__ == '__main__':  # the imports below take seconds
-    end_at_signals()
+if __name__ == '__main__':  # the imports behind it do
     define_flags()
     answer_help(sys.argv)
 

@@ -146,6 +146,7 @@ def train_tokenizer(folder, count, vocab_size):
     )
 
 
+@pytest.mark.slow
 def test_its_shapes_have_room_for_the_longest_real_question(shared_data):
     names = [name for name in ALL if settings_of(name).tokenizer.kind == 'train']
     assert len(names) >= 4

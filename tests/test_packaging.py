@@ -94,7 +94,7 @@ COMPARED = {f'scripts/bench/{name}.py' for name in _NAMES}
 """Files that run in an environment of their own (extras `peers` and `tunix`)."""
 
 
-OPTIONAL = ('api', 'gguf', 'gcs', 'peers')
+OPTIONAL = ('api', 'gguf', 'gcs', 'peers', 'trackio', 'wandb')
 """Extras whose packages our files import where they are used."""
 
 
@@ -135,7 +135,7 @@ def test_the_metadata_says_whose_and_where(wheel):
         scripts = file.read(entries).decode()
     for start in ('License-Expression: Apache-2.0', 'Author: ', 'Project-URL: ', 'Classifier: '):
         assert any(field.startswith(start) for field in fields), start
-    assert licences and 'elenchus-run = elenchus.scripts.console:run' in scripts
+    assert licences and 'elenchus = elenchus.scripts.console:main' in scripts
 
 
 @pytest.mark.parametrize('name', ['lab', 'configs.lab', 'elenchus.configs.lab', 'configs/lab.py'])
@@ -164,19 +164,36 @@ def test_lab_sh_refuses_to_install_into_site_packages(installed):
     assert sorted(path.name for path in (installed / 'elenchus').iterdir()) == before
 
 
+def elenchus(installed, folder, *words, **options):
+    """Runs the command `elenchus` of the unpacked wheel; returns its output."""
+    environment = os.environ | {'PYTHONPATH': str(installed)}
+    return run('elenchus.scripts.console', *words, cwd=folder, env=environment, **options)
+
+
+def test_the_command_lists_and_explains_itself_with_the_wheel_alone(installed, tmp_path):
+    assert '  judge ' in elenchus(installed, tmp_path, '--help')
+    assert '--num_votes' in elenchus(installed, tmp_path, 'judge', '--help')
+
+
 @pytest.mark.slow
-def test_the_lab_runs_from_its_shipped_model_outside_of_the_clone(installed, tmp_path):
+def test_every_command_works_outside_of_the_clone(installed, tmp_path):
     """Beside folders `data` and `scripts` of another project's."""
     for name in ('data', 'scripts'):
         (tmp_path / name).mkdir()
         (tmp_path / name / '__init__.py').touch()
-    tiny = ("--config.stages=('base',)", '--config.data.num_train=1500')
-    run(
-        *('elenchus.scripts.run', '--config=lab', '--workdir=runs/a', *tiny),
-        cwd=tmp_path,
-        env=os.environ | {'PYTHONPATH': str(installed)},
-    )
+    tiny = ("--config.stages=('base','actor')", '--config.data.num_train=1500')
+    elenchus(installed, tmp_path, 'run', '--config=lab:smoke', '--workdir=runs/a', *tiny)
     assert (tmp_path / 'runs/a/summary.json').exists()
+    assert 'report.html' in elenchus(installed, tmp_path, 'report', 'runs/a')
+    assert (tmp_path / 'runs/a/browser/index.html').exists()
+    model, short = '--model=runs/a/stages/01-actor', '--config.sampling.attempt_tokens=64'
+    sets = ('--data=lab', '--num_problems=4', '--greedy_only', '--out=figures')
+    elenchus(installed, tmp_path, 'evaluate', model, short, *sets)
+    assert (tmp_path / 'figures/results.json').exists()
+    question = 'ben gets 3 and 4 . how many ?\n'
+    assert elenchus(installed, tmp_path, 'chat', model, short, input=question).strip()
+    shown = elenchus(installed, tmp_path, 'tools', 'roofline', '--rows=512', '--length=2048')
+    assert 'v5e' in shown
 
 
 @pytest.mark.slow

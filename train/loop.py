@@ -105,7 +105,7 @@ def train_loop(
     saver = LoopSaver(checkpointer, reporter, folder, cursor, description)
     bar = progress.progress(num_steps, unit='steps', description=description)
     with checkpointer, bar, profiling.StepTrace(writer.name) as trace:
-        bar.advance(done)
+        bar.skip(done)
         for step in range(done + 1, num_steps + 1):
             if should_stop():  # read before each step
                 break
@@ -186,6 +186,7 @@ class LoopReporter(NamedTuple):
         if row is None:
             return {}
         self.watch(*row)
+        progress.show(**progress.figures_of(row[1]))
         return row[1]
 
 

@@ -8,6 +8,7 @@ a model's metadata may contain a stranger's control sequences, and nobody who pr
 of it. What draws on a terminal itself writes to `terminal(stream)`.
 """
 
+import collections
 import contextlib
 import io
 import os
@@ -26,6 +27,8 @@ LOG = 'log.txt'
 _ESCAPES = re.compile(r'\x1b\[[0-9;?]*[A-Za-z]|\r')
 _BAR = '━'  # of progress on a terminal, which is drawn again and again
 _MAX_WAITING = 1 << 20  # characters that are kept until the log is open
+_WARNINGS = ('warning:', 'watchdog:', 'error:')
+_MAX_WARNINGS, _MAX_WARNING = 20, 500  # newest ones that status.json has, and characters of one
 
 
 class Log:
@@ -35,6 +38,8 @@ class Log:
         self._waiting: list[str] = []
         self._file: TextIO | None = None
         self._failed = False
+        self._line = ''  # that is not complete yet
+        self.warnings: collections.deque[str] = collections.deque(maxlen=_MAX_WARNINGS)
 
     @property
     def file(self) -> TextIO | None:
@@ -58,6 +63,7 @@ class Log:
             lines = _ESCAPES.sub('', text).splitlines(keepends=True)
             text = ''.join(line for line in lines if _BAR not in line and line.strip())
         text = printable(text)
+        self._keep_warnings(text)
         if self._file is None:
             if sum(map(len, self._waiting)) < _MAX_WAITING:
                 self._waiting.append(text)
@@ -69,6 +75,11 @@ class Log:
         except OSError:  # a full disk ends the run where it writes its results
             # It stays open: faulthandler may hold its descriptor.
             self._failed = True
+
+    def _keep_warnings(self, text: str) -> None:
+        *lines, rest = (self._line + text).split('\n')
+        self._line = rest[:_MAX_WARNING]
+        self.warnings.extend(line[:_MAX_WARNING] for line in lines if line.startswith(_WARNINGS))
 
     def close(self) -> None:
         """Closes the file."""

@@ -17,7 +17,7 @@ from elenchus.train.loop import LoopSettings, check_rows, to_device
 from elenchus.train.loss_weights import REWEIGHTINGS
 from elenchus.train.objective import SFT, Objective
 from elenchus.train.optimizer import OptimizerSettings, make_optimizer
-from elenchus.train.step import IDENTITY, batch_logprobs, make_train_step
+from elenchus.train.step import IDENTITY, ExtraLoss, batch_logprobs, make_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +32,16 @@ class FitSettings:
 
 
 def make_fit_step(
-    settings: FitSettings, loop: LoopSettings, *, objective: Objective = SFT, seed: int = 0
+    settings: FitSettings,
+    loop: LoopSettings,
+    *,
+    objective: Objective = SFT,
+    seed: int = 0,
+    extra_loss: ExtraLoss | None = None,
 ):
     """Returns optimizer and train step of a fit. Raises ValueError if its rows do not divide.
 
-    `seed` is that of the input transform's noise.
+    `seed` is that of the input transform's noise, `extra_loss` that of `make_train_step`.
     """
     check_rows(loop, sharding.current_mesh())
     optimizer = make_optimizer(settings.optimizer, num_steps=settings.num_steps)
@@ -47,6 +52,7 @@ def make_fit_step(
         num_microbatches=loop.num_microbatches,
         skip_nonfinite=loop.nonfinite == 'skip',
         read=make_reader(settings.read, seed=seed, num_steps=settings.num_steps),
+        extra_loss=extra_loss,
     )
     return optimizer, train_step
 

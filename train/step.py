@@ -24,6 +24,12 @@ One with the attribute `reads_places` is called as transform(logits, Place of ea
 Reader = Callable[[Batch, jax.Array], jax.Array]
 """(batch, steps taken) -> the tokens that the model reads, [B, T]."""
 
+ExtraLoss = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
+"""(model or adapters, inputs, frozen base or None) -> (a loss that is added, metrics)."""
+
+STEP_AXES = dict.fromkeys(('batch', 'extra'), placement.ROWS)
+"""How the arrays that a step reads lie: by row."""
+
 IDENTITY: Transform = lambda logits: logits  # noqa: E731
 """Transform of the plain likelihood; one object, so that jit compiles once."""
 
@@ -138,6 +144,16 @@ def _add(carry, new):
     return added[0]._replace(maxima=largest), added[1]
 
 
+def _with_extra_loss(extra_loss: ExtraLoss | None, inputs: tuple, values: tuple):
+    """Returns the values, (gradients, metrics), with those of one more loss, if there is one."""
+    if extra_loss is None:
+        return values
+    grads, metrics = values
+    (added, more), added_grads = jax.value_and_grad(extra_loss, has_aux=True)(*inputs)
+    grads = jax.tree.map(lambda g, a: g + a.astype(g.dtype), grads, added_grads)
+    return grads, metrics | more | {'loss/total': metrics['loss/total'] + added}
+
+
 def part_norms(grads: Transformer) -> dict[str, jax.Array]:
     """Returns the gradient norm of each part of the model: 'grads/attention', 'grads/mlp', ..."""
     squares = collections.defaultdict(list)
@@ -157,6 +173,7 @@ def make_train_step(
     measure_gap: bool = False,
     shared: SharedPrompt | None = None,
     read: Reader | None = None,
+    extra_loss: ExtraLoss | None = None,
 ):
     """Returns train_step(state, batch, frozen) -> (state, metrics), compiled; donates the state.
 
@@ -167,9 +184,10 @@ def make_train_step(
     `measure_gap`: the batch's old log-probabilities are the sampler's, and the metrics include
     their distance from the model's. `shared`: layout of rows whose samples share a prompt. `read`:
     (batch, steps taken) -> tokens [B, T] that the model reads instead of those that it predicts.
+    `extra_loss`: a loss of the step's argument `extra` that is added.
     """
 
-    def train_step(state: TrainState, batch: Batch, frozen: Transformer | None = None):
+    def train_step(state: TrainState, batch: Batch, frozen=None, *, extra=None):
         _, grads, metrics = loss_and_grads(
             state.model,
             batch,
@@ -181,18 +199,17 @@ def make_train_step(
             shared=shared,
             read=read(batch, state.step) if read else None,
         )
+        inputs = (state.model, extra, frozen)
+        grads, metrics = _with_extra_loss(extra_loss, inputs, (grads, metrics))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.model)
         model = optax.apply_updates(state.model, updates)
         metrics |= part_norms(grads) | {'grads/norm': optax.tree.norm(grads)}
         finite = jnp.isfinite(metrics['loss/total']) & jnp.isfinite(metrics['grads/norm'])
         metrics['grads/finite'] = finite.astype('float32')
         if skip_nonfinite:  # a select, not a branch: the step stays one compiled program
-            model, opt_state = jax.tree.map(
-                lambda new, old: jnp.where(finite, new, old),
-                (model, opt_state),
-                (state.model, state.opt_state),
-            )
+            new, old = (model, opt_state), (state.model, state.opt_state)
+            model, opt_state = jax.tree.map(lambda x, y: jnp.where(finite, x, y), new, old)
         metrics['params/norm'] = optax.tree.norm(model)
         return TrainState(state.step + 1, model, opt_state), metrics
 
-    return placement.pinned_jit(train_step, donate_argnames='state', axes={'batch': placement.ROWS})
+    return placement.pinned_jit(train_step, donate_argnames='state', axes=STEP_AXES)

@@ -9,6 +9,7 @@ Python's stacks are dumped by faulthandler, in C: also of a process that holds P
 import contextlib
 import dataclasses
 import faulthandler
+import getpass
 import json
 import math
 import os
@@ -295,6 +296,8 @@ class Watchdog:
             'hosts': hosts,
             'process': os.getpid(),
             'host': socket.gethostname(),
+            'user': _user(),
+            'warnings': list(output.log.warnings),
         }
         atomic.write_text(self._folder / STATUS, json.dumps(status, indent=1) + '\n')
 
@@ -318,6 +321,14 @@ def where() -> str:
             places.append(f'{path.removeprefix(_ROOT)}:{frame.f_lineno} {frame.f_code.co_name}')
         frame = frame.f_back
     return ' < '.join(places)
+
+
+def _user() -> str:
+    """Name of the user that runs this process; '' where a container has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ''
 
 
 def _dump_file():

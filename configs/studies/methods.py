@@ -81,6 +81,7 @@ TABLES = {
     'cycle': (Effect('cycle', 'no refinements', 'gain'),),
 }
 NOT_MEASURED = {
+    'tool_star': "the lab has no words for tags and one tool, CoSC's: its reward is the answer's",
     'refine_traces': "the lab's words have no tags and no confidence: its advantages are GRPO's",
 }
 """Method -> why it has no arm."""

@@ -70,7 +70,8 @@ def replaced(path: str | os.PathLike) -> Iterator[pathlib.Path]:
             write_bytes(path, local.read_bytes())
         return
     # Beside the target: a rename is atomic only within one file system.
-    temporary = pathlib.Path(f'{os.fspath(path)}.{os.getpid()}{UNFINISHED}')
+    writer = f'{os.getpid()}-{threading.get_ident()}'
+    temporary = pathlib.Path(f'{os.fspath(path)}.{writer}{UNFINISHED}')
     with named_errors(path), _counted():
         try:
             temporary.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from array_record.python import array_record_module
 from etils import epath
 
 from elenchus.data.files import atomic, failures
-from elenchus.data.records import Episode, EpisodeFacts, Step, Turn, TurnFacts
+from elenchus.data.records import Episode, EpisodeFacts, Step, ToolTurn, Turn, TurnFacts
 
 REMEDY = "delete it and its stage's summary.json, if there is one, and run the same command again"
 """The advice that ends error messages about damaged outputs of a stage."""
@@ -48,8 +48,9 @@ def from_json(record: bytes) -> Episode:
 
 def _turn(fields: dict) -> Turn:
     steps = tuple(Step(**step) for step in fields.pop('steps', ()))
+    tools = tuple(ToolTurn(**tool) for tool in fields.pop('tools', ()))
     facts = TurnFacts(**_with_tuples(fields.pop('facts', {})))
-    return Turn(**_with_tuples(fields), steps=steps, facts=facts)
+    return Turn(**_with_tuples(fields), steps=steps, facts=facts, tools=tools)
 
 
 def _with_tuples(fields: dict) -> dict:

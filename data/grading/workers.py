@@ -8,12 +8,12 @@ import math
 import os
 import resource
 import signal
-import subprocess
 import sys
 import time
 from multiprocessing import connection
 
 from elenchus.data.grading import algebra
+from elenchus.data.tools.child_process import ChildProcess
 
 STARTUP_S = 120.0  # seconds; a worker imports sympy, perhaps on a busy machine
 WORKER_BYTES = 4 << 30  # address space of a worker
@@ -71,28 +71,12 @@ _FAILURES = (
 """Exceptions of a comparison that end the pair, and not the worker."""
 
 
-class Worker:
+class Worker(ChildProcess):
     """A child process that checks one pair at a time; its time limit starts after its imports."""
 
     def __init__(self, comparator: str, timeout_s: float):
+        super().__init__('elenchus.data.grading.workers', 'serve', (comparator, timeout_s))
         self._timeout_s = timeout_s
-        self.connection, child_end = connection.Pipe()
-        call = (
-            'from elenchus.data.grading import workers; '
-            f'workers.serve({child_end.fileno()}, {comparator!r}, {timeout_s!r})'
-        )
-        # The child finds packages where this process does, also in an uninstalled clone.
-        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-        self._process = subprocess.Popen(
-            [sys.executable, '-c', call],
-            pass_fds=[child_end.fileno()],
-            stdin=subprocess.DEVNULL,
-            env=os.environ | {'PYTHONPATH': paths},
-            # A group of its own: the signals of a terminal are for the run, and `kill` ends
-            # whatever the worker may have started.
-            start_new_session=True,
-        )
-        child_end.close()
         self._ready = False
         self.pair = None
         self.deadline = math.inf
@@ -112,7 +96,7 @@ class Worker:
             message = self.connection.recv()
         except (EOFError, ConnectionResetError):
             self._require_ready('died')
-            timed_out = self._process.wait() == -signal.SIGPROF  # the CPU timer of `serve`
+            timed_out = self.wait() == -signal.SIGPROF  # the CPU timer of `serve`
             return Outcome.TIMEOUT if timed_out else Outcome.ERROR
         if message == _READY:
             self._ready = True
@@ -124,18 +108,6 @@ class Worker:
         """Returns TIMEOUT after the deadline. Raises RuntimeError if the worker never started."""
         self._require_ready(f'took more than {STARTUP_S:.0f} s')
         return Outcome.TIMEOUT
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the process can check another pair."""
-        return self._process.poll() is None
-
-    def kill(self) -> None:
-        """Ends the process, with all that it started, and closes the pipe."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self.connection.close()
 
     def _require_ready(self, failure: str) -> None:
         if not self._ready:

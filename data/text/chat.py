@@ -12,18 +12,21 @@ import dataclasses
 import difflib
 import functools
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from elenchus.data import records
-from elenchus.data.records import PLAYER_OF_ROLE, Step, Turn
-from elenchus.data.text import chat_templates, message_ids, prompted_chat, thoughts
+from elenchus.data.records import PLAYER_OF_ROLE, Step, ToolTurn, Turn
+from elenchus.data.text import chat_templates, message_ids, prompted_chat, thoughts, tool_turns
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.data.text.message_ids import Ids
 from elenchus.data.text.prompts import Prompts
 from elenchus.data.text.turn_example import turn_example
 from elenchus.data.text.turn_steps import step_ends
+
+if TYPE_CHECKING:
+    from elenchus.data.tools.call_forms import Calls
 
 
 class RenderedTurn(NamedTuple):
@@ -59,6 +62,7 @@ class Chat:
     template: chat_templates.Template = chat_templates.ELENCHUS
     correction: str = chat_templates.CORRECTION  # instruction to refine an attempt uncriticised
     prompts: Prompts = Prompts()  # what the players are told besides the conversation
+    calls: 'Calls | None' = None  # of tools: their answers in texts are turns of tools
 
     def __post_init__(self):
         for name in sorted(self.template.specials()):
@@ -74,8 +78,8 @@ class Chat:
 
     def header(self, role: str) -> tuple[int, ...]:
         """Returns the header of a role's turn for its writer. Raises ValueError if unknown."""
-        player = PLAYER_OF_ROLE.get(_check_role(role))
-        return self.piece_ids(self.template.frame(role, player).header)
+        frame = self.template.frame(role, PLAYER_OF_ROLE.get(_check_role(role)))
+        return self.piece_ids(frame.header)
 
     def question_turns(self, question: str, guide: str | None = None) -> tuple[Turn, ...]:
         """Returns the actor's input: the question's turn and, with `guide`, the guide's.
@@ -98,21 +102,25 @@ class Chat:
         # The actor reads a critique as a message of the user.
         if role != 'critique' or 'user' in self.template.trims:
             text = self.template.trimmed(side, text)
-        return self._turn(role, (*self.tokenizer.encode(text), *self._ending), ())
+        tokens, tools = tool_turns.encode(self.tokenizer, role, text, calls=self.calls)
+        return self._turn(role, (*tokens, *self._ending), (), tools=tools)
 
-    def sampled_turn(self, role: str, tokens: Sequence[int], logprobs: Sequence[float]) -> Turn:
+    def sampled_turn(
+        self,
+        role: str,
+        tokens: Sequence[int],
+        logprobs: Sequence[float],
+        *,
+        tools: Sequence[ToolTurn] = (),
+    ) -> Turn:
         """Returns a turn of sampled ids, unchanged; without end token if sampling was cut off.
 
-        Ids are never re-encoded from text: other ids would not have the sampler's probabilities.
-        Raises ValueError if the end token is not the last one.
+        Ids are never re-encoded: others would not have the sampler's probabilities. Raises
+        ValueError if the end token is not the last one, nor before a turn of a tool.
         """
         tokens = tuple(int(token) for token in tokens)
-        if self.end_id in tokens[:-1]:
-            at = tokens.index(self.end_id)
-            raise ValueError(
-                f'end token at index {at} of {len(tokens)} sampled tokens; cut the turn there'
-            )
-        return self._turn(role, tokens, tuple(float(logprob) for logprob in logprobs))
+        tool_turns.check_end(tokens, self.end_id, tools)
+        return self._turn(role, tokens, tuple(map(float, logprobs)), tools=tuple(tools))
 
     def render(self, turns: Sequence[Turn], role: str) -> list[RenderedTurn]:
         """Returns the turns as the player that writes `role` reads them.
@@ -189,7 +197,7 @@ class Chat:
 
     def is_finished(self, turn: Turn) -> bool:
         """Returns True if a turn ends with the end token."""
-        return turn.tokens[-1:] == (self.end_id,)
+        return turn.ends_with(self.end_id)
 
     def example(
         self,
@@ -305,10 +313,10 @@ class Chat:
 
     def text_ids(self, turn: Turn) -> tuple[int, ...]:
         """Returns a turn's tokens without the ending, of which a sample may have only the last."""
-        if not self.is_finished(turn):
-            return turn.tokens
-        complete = turn.tokens[-len(self._ending) :] == self._ending
-        return turn.tokens[: -len(self._ending) if complete else -1]
+        tokens, size = turn.tokens, len(self._ending)
+        if self.is_finished(turn):
+            tokens = tokens[: -size if tokens[-size:] == self._ending else -1]
+        return tool_turns.quoted_ids(tokens, turn.tools, self.tokenizer)
 
     @functools.cached_property
     def _ending(self) -> tuple[int, ...]:
@@ -324,19 +332,19 @@ class Chat:
         ids = (i for i in self.tokenizer.newline_ids if not self.tokenizer.decode([i]).strip())
         return frozenset((*ids, self.end_id))
 
-    def _turn(self, role: str, tokens: tuple[int, ...], logprobs: tuple[float, ...]):
+    def _turn(self, role: str, tokens: Ids, logprobs: tuple, *, tools: tuple[ToolTurn, ...] = ()):
         ends = ()
         if role in PLAYER_OF_ROLE:  # only these turns consist of steps
             ends = step_ends(tokens, newlines=self.tokenizer.newline_ids, blank=self._blank)
             if self.prompts.thinking == 'strip':  # thoughts are a part of the first step
                 ends = thoughts.without_thought_steps(tokens, ends, self.tokenizer)
-        return Turn(role, self.header(role), tokens, logprobs, tuple(map(Step, ends)))
+        turn = Turn(role, self.header(role), tokens, logprobs, tuple(map(Step, ends)))
+        return tool_turns.with_tools(turn, tools) if tools else turn
 
 
 def _check_role(role: str) -> str:
-    if role not in records.ROLES[1:]:
-        near = difflib.get_close_matches(role, records.ROLES[1:], n=1, cutoff=0.0)
-        raise ValueError(
-            f'unknown role={role!r}; valid: {records.ROLES[1:]}; did you mean {near[0]!r}?'
-        )
+    valid = records.TURN_ROLES
+    if role not in valid:
+        near = difflib.get_close_matches(role, valid, n=1, cutoff=0.0)
+        raise ValueError(f'unknown role={role!r}; valid: {valid}; did you mean {near[0]!r}?')
     return role

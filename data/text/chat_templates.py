@@ -4,7 +4,7 @@ The templates of published models know two sides, user and assistant. When the a
 conversation, attempts and refinements are the assistant's and all other turns are the user's; when
 the critic reads it, only critiques are the assistant's. Consecutive turns of one side form one
 message. The formats are those that the families publish with their models (`chat_template` of
-tokenizer_config.json), without tools; tests/golden compares them.
+tokenizer_config.json); tests/golden compares them.
 """
 
 import dataclasses
@@ -39,6 +39,19 @@ class Frame:
 
 
 @dataclasses.dataclass(frozen=True)
+class ToolForm:
+    """How a template writes a call of a tool, which ends a message, and the tool's message."""
+
+    opening: str  # before the JSON object of a call
+    closing: str  # after it
+    arguments: str  # name of the object's field with the arguments
+    # From the end token of the call to the tool's words, and from there to the player's next ones.
+    header: Pieces
+    footer: Pieces
+    quotes: bool = False  # the tool's words are written as a JSON string
+
+
+@dataclasses.dataclass(frozen=True)
 class Template:
     """The layout of a conversation.
 
@@ -61,6 +74,7 @@ class Template:
     trims: tuple[str, ...] = ()
     default_system: str = ''  # of a derived template: what the published one writes by itself
     source: Any = dataclasses.field(default=None, repr=False)  # the published template
+    tool: ToolForm | None = None  # None: the template has no form for tools
     # Around a prompt's system message in the first user message, without a `system_frame`.
     system_in_user: tuple[str, str] = ('', '\n\n')
 
@@ -143,10 +157,15 @@ def _chatml(name: str, system: str, *, prefix: tuple[str, ...] = ()) -> Template
         system_frame=Frame((start, 'system\n'), (end, '\n')),
         system=system,
         prefix=prefix,
+        tool=ToolForm(
+            *('<tool_call>\n', '\n</tool_call>', 'arguments'),
+            header=('\n', start, 'user\n<tool_response>\n'),
+            footer=joined(('\n</tool_response>', end, '\n', start, 'assistant\n', *prefix)),
+        ),
     )
 
 
-def _llama3(name: str, system: str) -> Template:
+def _llama3(name: str, system: str, *, has_tools: bool = False) -> Template:
     end = Special('<|eot_id|>')
 
     def frame(side: str) -> Frame:
@@ -162,6 +181,14 @@ def _llama3(name: str, system: str) -> Template:
         assistant=frame('assistant'),
         system_frame=frame('system'),
         system=system,
+        tool=ToolForm(
+            *('', '', 'parameters'),
+            header=frame('ipython').header,
+            footer=(end, *frame('assistant').header),
+            quotes=True,
+        )
+        if has_tools
+        else None,
     )
 
 
@@ -206,7 +233,11 @@ LLAMA2 = Template(
 """For tokenizers that put a space before text: the one between [INST] and the question."""
 
 LLAMA3 = _llama3('llama3', '')
-LLAMA31 = _llama3('llama3.1', 'Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n')
+LLAMA31 = _llama3(
+    'llama3.1',
+    'Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n',
+    has_tools=True,
+)
 
 MISTRAL = Template(
     'mistral',

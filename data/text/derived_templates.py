@@ -7,7 +7,6 @@ same messages, or changes the text of a user, is refused with the reason.
 """
 
 import dataclasses
-import datetime
 import itertools
 import json
 import os
@@ -18,10 +17,11 @@ from typing import Any
 from etils import epath
 
 from elenchus.data.files import jsonl
-from elenchus.data.text import chat_templates, jinja_sandbox
+from elenchus.data.text import chat_templates, derived_tools
 from elenchus.data.text import template_marks as marks
 from elenchus.data.text.chat_templates import Frame, Pieces, Special, Template
 from elenchus.data.text.jinja_sandbox import RenderError
+from elenchus.data.text.template_source import DATES, Source
 
 AUTO, NO_THINKING = 'auto', 'auto:no_thinking'
 """Names of derived templates: as published, and with `enable_thinking` false."""
@@ -29,35 +29,9 @@ AUTO, NO_THINKING = 'auto', 'auto:no_thinking'
 NAMES = (AUTO, NO_THINKING)
 VARIABLES = {AUTO: {}, NO_THINKING: {'enable_thinking': False}}
 
-_DATES = (datetime.datetime(2001, 2, 3, 4, 5), datetime.datetime(2031, 11, 22, 13, 47))
 # Tags that a model writes itself: they stay text, and are read back, if the file lets them.
 THOUGHTS = re.compile(r'</?think(ing)?>')
 _TOKENS = ('bos_token', 'eos_token', 'unk_token', 'pad_token')
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """The published template of a tokenizer, and the texts of tokens that it may use."""
-
-    text: str  # jinja
-    tokens: tuple[tuple[str, str], ...] = ()  # such as ('bos_token', '<s>')
-    variables: tuple[tuple[str, Any], ...] = ()  # such as ('enable_thinking', False)
-
-    def render(
-        self,
-        messages: Sequence[tuple[str, str]],
-        *,
-        prompt: bool,
-        now: datetime.datetime = _DATES[0],
-    ) -> str:
-        """Returns the text of messages (role, content). Raises RenderError if it is refused."""
-        return jinja_sandbox.render(
-            self.text,
-            [{'role': role, 'content': content} for role, content in messages],
-            add_generation_prompt=prompt,
-            variables=dict(self.tokens) | dict(self.variables),
-            now=now,
-        )
 
 
 def to_json(source: Source) -> str:
@@ -158,12 +132,13 @@ class _Cutter:
             prefix=self._pieces(follow),
             trims=self._trims(),
             source=self.source,
+            tool=self._tool(head + marks.USERS[0] + between, chat_templates.text_of(ending)),
         )
         self._check_contents(head, prompt)
         return self._with_system(template, head=head, header=header, prompt=prompt)
 
     def _check_dates(self) -> None:
-        texts = {self.source.render(marks.turns(1), prompt=True, now=now) for now in _DATES}
+        texts = {self.source.render(marks.turns(1), prompt=True, now=now) for now in DATES}
         if len(texts) > 1:
             raise RenderError(
                 "it writes today's date (strftime_now), so prompts would change from day to day; "
@@ -285,6 +260,13 @@ class _Cutter:
         if not padded.startswith(start) or not padded.endswith(end):
             return ''
         return padded[len(start) : len(padded) - len(end)]
+
+    def _tool(self, start: str, end: str) -> chat_templates.ToolForm | None:
+        try:
+            render = self.source.render_all
+            return derived_tools.derive(render, start, end, pieces=self._pieces)
+        except RenderError:
+            return None
 
     def _check_contents(self, head: str, prompt: str) -> None:
         """Raises RenderError if the text of a user changes what is written."""

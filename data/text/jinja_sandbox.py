@@ -17,7 +17,7 @@ import jinja2.sandbox
 MAX_CHARACTERS = 1_000_000
 """Longest text that a template may write, so that a loop in it cannot fill the memory."""
 
-Messages = Sequence[Mapping[str, str]]
+Messages = Sequence[Mapping[str, Any]]
 
 _ERRORS = (
     *(jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError),

@@ -77,7 +77,7 @@ def _system(template: Template) -> str:
 def _role_headers(template: Template) -> str:
     """Returns the text of a template in which each role has a header token of its own."""
     names = {'user': 'question', 'assistant': 'attempt'}
-    names |= {role: role for role in records.ROLES[1:]}
+    names |= {role: role for role in records.TURN_ROLES}
     written = [role for role, name in names.items() if name in records.PLAYER_OF_ROLE]
     return (
         f'{{%- set names = {json.dumps(names)} -%}}'

@@ -28,6 +28,12 @@ def ids_of_word(tokenizer: Tokenizer, word: str, named: str) -> tuple[int, ...]:
     raise ValueError(f'{named}: {word!r} is no single token of the vocabulary{several}{nearest}')
 
 
+def ids_ending_with(tokenizer: Tokenizer, characters: str) -> tuple[int, ...]:
+    """Returns the ids of tokens whose text, without spaces after it, ends with a character."""
+    words = _words(tokenizer).items()
+    return tuple(sorted(i for word, ids in words if word[-1] in characters for i in ids))
+
+
 @functools.lru_cache(maxsize=4)
 def _words(tokenizer: Tokenizer) -> Mapping[str, tuple[int, ...]]:
     """Text of each token without spaces around -> its ids; special tokens have none."""

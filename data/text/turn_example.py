@@ -36,6 +36,11 @@ def turn_example(
         is_trained[list(turn.forced)] = False
         is_trained = fit(is_trained)
     weight = 0.0 if not trained else 1.0 if weights is None else weights(turn)
+    roles = np.full(head + length, records.ROLES.index(turn.role), np.int32)
+    if turn.tools and length >= len(turn.tokens):  # not quoted, which is without messages' ends
+        of_tool = turn.is_of_tool()
+        roles[head : head + len(of_tool)][of_tool] = records.ROLES.index('tool')
+        weight = np.where(fit(of_tool), 0.0, weight)
     return records.Example(
         tokens=np.asarray((*lead, *body), np.int32),
         loss_mask=field(is_trained & ~np.isnan(weight), np.float32),
@@ -44,5 +49,5 @@ def turn_example(
         ref_logprobs=np.zeros(head + length, np.float32),
         steps=field(fit(step_ids(turn)), np.int32),
         turns=np.full(head + length, index + 1, np.int32),
-        roles=np.full(head + length, records.ROLES.index(turn.role), np.int32),
+        roles=roles,
     )

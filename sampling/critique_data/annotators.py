@@ -4,6 +4,7 @@ The interface is `Annotator` of data/critiques/oracle.py; see docs/methods.md, "
 """
 
 import collections
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from elenchus.data.grading.judge import Judge
 from elenchus.data.lab import task
 from elenchus.data.records import Problem, Turn
 from elenchus.model.transformer import Transformer
-from elenchus.sampling.critique_data import constructions
+from elenchus.sampling.critique_data import constructions, step_labels
 from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.sample_spec import SampleSpec
 
@@ -31,13 +32,15 @@ def monte_carlo_annotator(
     grammar: grammars.Grammar,
     threshold: float,
     spec: SampleSpec,
+    labels: str = 'threshold',
 ) -> Annotator:
     """Returns an annotator that judges steps by rollouts of the actor.
 
-    It needs no model stronger than the actor and no labels of steps. A line is wrong if it is the
-    first one after which fewer than `threshold * spec.num_samples` continuations reach the
-    reference answer; the critique stops there. The annotator uses the reference answer and the
-    `location` of an attempt, before which nothing is wrong. It ignores the kind of mistake.
+    It needs no model stronger than the actor and no labels of steps. With the `labels` 'threshold'
+    a line is wrong if it is the first one after which fewer than `threshold * spec.num_samples`
+    continuations reach the reference answer; the critique stops there. The annotator uses the
+    reference answer and the `location` of an attempt, before which nothing is wrong. It ignores the
+    kind of mistake.
 
     The words before each verdict come from `writer`, which sees only the question: it works the
     question out, and its line of the same name explains the value. If `writer` is None, the words
@@ -52,12 +55,14 @@ def monte_carlo_annotator(
         workings = [None] * len(items)
         if writer is not None:
             workings = _work_out_questions(sampler, writer, items, spec=spec)
-        least = threshold * spec.num_samples
+        label = functools.partial(
+            step_labels.first_wrong, labels, num_rollouts=spec.num_samples, threshold=threshold
+        )
         texts = []
         for item, counts, is_correct, working in zip(
             items, successes, correct, workings, strict=True
         ):
-            wrong = first_wrong(counts, least=least)
+            wrong = label(counts, correct=is_correct, problem=item.problem)
             lines = item.attempt.split('\n')
             if working is None:
                 words = _words_from_counts(lines, counts, spec.num_samples)
@@ -152,11 +157,6 @@ def count_successes(
         key for (key, _), fact in zip(rollouts, facts, strict=True) if fact.correct
     )
     return [{i: successes[key] for i, key in lines.items()} for lines in keys]
-
-
-def first_wrong(successes: Successes, *, least: float) -> int | None:
-    """Returns the first line with fewer than `least` successes, or None if there is none."""
-    return next((i for i, count in sorted(successes.items()) if count < least), None)
 
 
 # Words of a critique

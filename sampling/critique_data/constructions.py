@@ -19,6 +19,7 @@ from elenchus.data.critiques.oracle import ConstructedAttempt
 from elenchus.data.grading import answers
 from elenchus.data.grading.judge import Judge
 from elenchus.data.records import Episode, EpisodeFacts, Problem, RolloutGroup, Turn
+from elenchus.data.text import tool_turns
 from elenchus.data.text.chat import Chat
 from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
@@ -63,7 +64,7 @@ def resample_from_step(
             turn = correct[i % len(correct)]
             # A line's start, also the first's: at least the last line is sampled again.
             end = rng.choice((0, *turn.step_ends[:-1]))
-            prefix = sampler.chat.sampled_turn('attempt', turn.tokens[:end], turn.logprobs[:end])
+            prefix = tool_turns.prefix(sampler.chat, turn, end)
             openings.append(_Opening(problem, prefix, EpisodeFacts(construction='RG2')))
             originals.append(turn)
     attempts = _continue_and_judge(sampler, actor, openings, judge=judge, spec=spec)

@@ -1,15 +1,18 @@
 """Shared input of all explorers: models, limits, sampling, and the facts of a response."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, NamedTuple
 
 from elenchus.data.grading import answers
-from elenchus.data.records import Episode, Problem
+from elenchus.data.records import Episode, Problem, Turn
 from elenchus.model.ranges import NonNegativeInt, PositiveInt, Range, SampleCount, checked
 from elenchus.sampling.episodes import Sampler
+from elenchus.sampling.exploration.acceptance import ACCEPTS
+from elenchus.sampling.exploration.guides import OPENINGS, PLAYER_GUIDES
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
+from elenchus.sampling.test_time.gates import Refine
 
 Rounds = Annotated[int, Range(0, 10_000)]
 
@@ -26,7 +29,8 @@ class ExploreSettings:
     """
 
     num_attempts: SampleCount  # unguided, per question
-    num_refinements: SampleCount  # of each wrong attempt, in critique in the loop
+    num_refinements: SampleCount  # of each refined attempt, in critique in the loop
+    refine: Refine  # attempts in the loop: those with a wrong answer, or 'always'
     num_guided_rounds: Rounds  # at most, of the guided explorers
     num_uniform_rounds: Rounds  # at most, of unguided resampling
     min_correct: SampleCount  # a question with so many correct responses gets no more
@@ -36,6 +40,9 @@ class ExploreSettings:
     critiques: Literal['own', 'shuffled']  # that are followed; 'shuffled': of other questions
     guides: Literal['own', 'shuffled']  # that answer_driven and rationale_driven show
     teacher: Literal['critic', 'reference']  # who criticises for the explorer `interactive`
+    accept: Annotated[str, ACCEPTS]  # what counts as right: by its label, or as a function says
+    player_guide: Annotated[str, PLAYER_GUIDES]  # of the explorer `self_guided`
+    opening: Annotated[str, OPENINGS]  # what its responses begin with
 
     @property
     def ids_per_question(self) -> int:
@@ -55,6 +62,8 @@ class ExplorationContext:
     models: ModelPair
     spec: SampleSpec
     tokens_before: int  # that the engine had sampled when the exploration started
+    room: int | None = None  # tokens of a prompt, at most; None: any
+    memory: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of the rounds before
 
     def within_budget(self, num_questions: int) -> bool:
         """Returns whether the token budget of so many questions is not spent yet."""
@@ -88,7 +97,18 @@ def with_origin(sampler: Sampler, episode: Episode, problem: Problem, *, origin:
     return episode.with_turn_facts(last.role, origin=origin, passes_barrier=passes_barrier)
 
 
+def counts_as_right(turn: Turn) -> bool:
+    """Returns whether a response was accepted, or is right where labels decide (`accept`)."""
+    facts = turn.facts
+    return bool(facts.correct if facts.accepted is None else facts.accepted)
+
+
 def is_valid_response(episode: Episode) -> bool:
-    """Returns whether the response is correct and passes the barrier; needs `with_origin`."""
+    """Returns whether the response counts as right and passes the barrier; needs `with_origin`."""
+    return counts_as_right(episode.response) and bool(episode.response.facts.passes_barrier)
+
+
+def is_right_response(episode: Episode) -> bool:
+    """Returns whether the response is right and passes the barrier, whoever accepted it."""
     facts = episode.response.facts
     return bool(facts.correct and facts.passes_barrier)

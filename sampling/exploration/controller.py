@@ -6,13 +6,15 @@ the same noise. Source: B-STaR, arXiv 2412.17256.
 
 import collections
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from elenchus.data.records import Episode
 from elenchus.model.ranges import PositiveInt, SampleCount, Share, checked
+from elenchus.sampling import user_functions
 from elenchus.sampling.engine.sampling_methods import Temperature
 
 
@@ -46,17 +48,38 @@ class CandidateSettings:
 
 
 def score_candidates(
-    attempts: Mapping[float, Sequence[Episode]], s: CandidateSettings
+    attempts: Mapping[float, Sequence[Episode]],
+    s: CandidateSettings,
+    worth: Callable[[Sequence[Sequence[Episode]]], float] | None = None,
 ) -> list[dict]:
-    """Returns every candidate with its `balance`; attempts[t] were sampled at temperature t."""
-    return [
-        {
-            **Knobs(temperature, threshold)._asdict(),
-            'balance': average_balance(episodes, threshold=threshold, target=s.target),
-        }
-        for temperature, episodes in attempts.items()
-        for threshold in s.thresholds
-    ]
+    """Returns every candidate with its `balance`; attempts[t] were sampled at temperature t.
+
+    `worth` maps the attempts that reach the threshold, by question, to a further figure.
+    """
+    candidates = []
+    for temperature, episodes in attempts.items():
+        for threshold in s.thresholds:
+            balance = average_balance(episodes, threshold=threshold, target=s.target)
+            figures = {**Knobs(temperature, threshold)._asdict(), 'balance': balance}
+            if worth is not None:
+                groups = [
+                    [e for e in group if above_threshold(e, threshold)]
+                    for group in by_question(episodes)
+                ]
+                figures['worth'] = _number(worth, worth(groups))
+            candidates.append(figures)
+    return candidates
+
+
+def _number(function: Callable, returned: object) -> float:
+    """What `worth` of a controller returned. Raises ValueError, naming it, if it is no number."""
+    try:
+        value = user_functions.as_float(returned)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
+        user_functions.refuse(function, returned, 'a finite number', field='improve.controller')
+    return value
 
 
 def choose(candidates: Sequence[Mapping]) -> Knobs:
@@ -67,11 +90,16 @@ def choose(candidates: Sequence[Mapping]) -> Knobs:
 
 def average_balance(episodes: Sequence[Episode], *, threshold: float, target: int) -> float:
     """Mean of `balance_score` over the questions."""
+    groups = by_question(episodes)
+    return float(np.mean([balance_score(g, threshold=threshold, target=target) for g in groups]))
+
+
+def by_question(episodes: Sequence[Episode]) -> list[list[Episode]]:
+    """Groups attempts by question, in the order of first attempts."""
     groups = collections.defaultdict(list)
     for episode in episodes:
         groups[episode.problem_id].append(episode)
-    scores = (balance_score(g, threshold=threshold, target=target) for g in groups.values())
-    return float(np.mean([*scores]))
+    return list(groups.values())
 
 
 def balance_score(attempts: Sequence[Episode], *, threshold: float, target: int) -> float:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from elenchus.data.records import Episode
-from elenchus.sampling.exploration.context import is_valid_response
+from elenchus.sampling.exploration.context import is_right_response
 from elenchus.sampling.metrics import critic_metrics, statistics
 
 NUM_BINS = 12
@@ -52,7 +52,7 @@ def exploration_summary(explored: Sequence[Episode]) -> dict[str, Any]:
     most = max(len(question.attempts) for question in questions)
     counts = [sum(bool(e.attempt.facts.correct) for e in q.attempts) for q in questions]
     return {
-        'coverage': _mean(questions, lambda q: any(map(is_valid_response, q.responses))),
+        'coverage': _mean(questions, lambda q: any(map(is_right_response, q.responses))),
         'attempt_coverage': _mean(
             questions, lambda q: any(e.attempt.facts.correct for e in q.attempts)
         ),
@@ -111,7 +111,7 @@ def histograms(values: dict[str, Sequence[float]]) -> dict[str, Any]:
 
 
 def _different_valid(responses: Sequence[Episode]) -> set[tuple[int, ...]]:
-    return {e.turns[-1].tokens for e in responses if is_valid_response(e)}
+    return {e.turns[-1].tokens for e in responses if is_right_response(e)}
 
 
 def _mean(

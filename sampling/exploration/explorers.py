@@ -2,17 +2,19 @@
 
 import collections
 import functools
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 
 from elenchus.data import records
 from elenchus.data.records import Episode, Problem
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.engine.sampling_methods import Method
-from elenchus.sampling.exploration import proposals
+from elenchus.sampling.exploration import acceptance, proposals
 from elenchus.sampling.exploration.context import (
     ExplorationContext,
     ExploreSettings,
     ProposalRequest,
+    counts_as_right,
     is_valid_response,
     with_origin,
 )
@@ -37,22 +39,25 @@ def explore(
     method: Method,
     seed: int,
     first_id: int,
+    room: int | None = None,
+    memory: Mapping[str, str] = types.MappingProxyType({}),
 ) -> tuple[list[Episode], int]:
     """Runs one explorer of EXPLORERS; returns its episodes and the number of sampled tokens.
 
     All explorers start with the same `num_attempts` unguided attempts, so that they differ only in
-    what they add. Question i uses the ids from first_id + i * settings.ids_per_question.
+    what they add. Question i uses the ids from first_id + i * settings.ids_per_question. Prompts
+    with guides have at most `room` tokens; `memory` is of the rounds before.
     """
     tokens_before = models.sampler.engine.tokens
     spec = SampleSpec(settings.num_attempts, method, seed, first_id)
-    context = ExplorationContext(settings, models, spec, tokens_before)
+    context = ExplorationContext(settings, models, spec, tokens_before, room, memory)
     episodes = EXPLORERS[explorer](context, problems)
     return episodes, models.sampler.engine.tokens - tokens_before
 
 
 def explore_vanilla(context: ExplorationContext, problems: Sequence[Problem]) -> list[Episode]:
     """Samples unguided attempts; with a token budget, one more per question until it is spent."""
-    attempts = _sample_attempts(context, problems)
+    attempts = _sample_attempts(context, problems).episodes
     rounds = context.settings.num_uniform_rounds if context.settings.token_budget else 0
     return _run_rounds(
         context,
@@ -69,21 +74,18 @@ def explore_with_critiques(
 ) -> list[Episode]:
     """Samples unguided attempts, and for each wrong one a greedy critique and refinements of it.
 
+    With refine='always' right attempts are criticised and refined too.
     The fact `attempt_index` of a refined episode is the index of its attempt among all attempts.
     With critiques='shuffled' a refinement follows the critique of another question; if all wrong
     attempts are at one question, there is none, and nothing is refined.
     """
     models, spec = context.models, context.spec
-    attempts = _sample_attempts(context, problems)
+    attempts, known = _sample_attempts(context, problems)
     attempt_problems = [p for p in problems for _ in range(context.settings.num_attempts)]
-    wrong = [i for i, episode in enumerate(attempts) if not episode.attempt.facts.correct]
-    criticised = episode_lib.sample_critiques(
-        models.sampler,
-        models.critic,
-        [attempts[i] for i in wrong],
-        grammar=models.grammar,
-        spec=SampleSpec.greedy(spec.method),
-    )
+    takes_all = context.settings.refine == 'always'
+    due = [i for i, e in enumerate(attempts) if takes_all or not counts_as_right(e.attempt)]
+    known = known and [known[i] for i in due]
+    criticised = _criticised(context, [attempts[i] for i in due], known)
     if context.settings.critiques == 'shuffled':
         criticised = exchange_critiques(criticised, seed=spec.seed)
         if not criticised:
@@ -92,7 +94,7 @@ def explore_with_critiques(
         models.sampler,
         models.actor,
         criticised,
-        problems=[attempt_problems[i] for i in wrong],
+        problems=[attempt_problems[i] for i in due],
         judge=models.judge,
         # Their ids are also those of attempts, so they need another seed.
         spec=SampleSpec(
@@ -106,10 +108,29 @@ def explore_with_critiques(
         with_origin(models.sampler, episode, attempt_problems[i], origin='refinement').with_facts(
             attempt_index=i
         )
-        for i, group in zip(wrong, groups, strict=True)
+        for i, group in zip(due, groups, strict=True)
         for episode in group
     ]
-    return attempts + refined
+    by_problem = {p.id: [] for p in problems}
+    for episode in attempts:
+        by_problem[episode.problem_id].append(episode)
+    return attempts + _accepted(context, problems, refined, earlier=by_problem).episodes
+
+
+def _criticised(
+    context: ExplorationContext, attempts: Sequence[Episode], known: Sequence[Episode] | None
+) -> list[Episode]:
+    """Attempts with the critic's greedy critiques: those that are `known`, or new ones."""
+    models = context.models
+    if known is not None:
+        return [episode_lib.add_turn(e, k.critique) for e, k in zip(attempts, known, strict=True)]
+    return episode_lib.sample_critiques(
+        models.sampler,
+        models.critic,
+        attempts,
+        grammar=models.grammar,
+        spec=SampleSpec.greedy(context.spec.method),
+    )
 
 
 def explore_by_resampling(
@@ -120,23 +141,44 @@ def explore_by_resampling(
     return _run_rounds(
         context,
         problems,
-        _sample_attempts(context, problems),
+        _sample_attempts(context, problems).episodes,
         propose=proposals.PROPOSALS[by],
         num_rounds=s.num_uniform_rounds if by == 'uniform' else s.num_guided_rounds,
         all_questions=False,
     )
 
 
-def _sample_attempts(context: ExplorationContext, problems: Sequence[Problem]) -> list[Episode]:
+def _sample_attempts(
+    context: ExplorationContext, problems: Sequence[Problem]
+) -> acceptance.Accepted:
     models = context.models
     attempts = episode_lib.sample_attempts(
         models.sampler, models.actor, problems, judge=models.judge, spec=context.spec
     )
-    return [
+    attempts = [
         with_origin(models.sampler, episode, group.problem, origin='attempt')
         for group in records.group_episodes(problems, attempts)
         for episode in group
     ]
+    return _accepted(context, problems, attempts, earlier={})
+
+
+def _accepted(
+    context: ExplorationContext,
+    problems: Sequence[Problem],
+    episodes: Sequence[Episode],
+    *,
+    earlier: Mapping[str, Sequence[Episode]],
+) -> acceptance.Accepted:
+    """New responses with what `improve.explore.accept` says of them."""
+    return acceptance.accept(
+        context.models,
+        episodes,
+        {problem.id: problem for problem in problems},
+        rule=context.settings.accept,
+        spec=context.spec,
+        earlier=earlier,
+    )
 
 
 def _run_rounds(
@@ -166,6 +208,7 @@ def _run_rounds(
         if not requests or not context.within_budget(len(problems)):
             break
         responses = propose(context, requests, number=number)
+        responses = _accepted(context, problems, responses, earlier=groups).episodes
         for episode in responses:
             groups[episode.problem_id].append(episode)
         episodes += responses
@@ -173,8 +216,8 @@ def _run_rounds(
 
 
 EXPLORERS: dict[str, Explorer] = {
-    'vanilla': explore_vanilla,
+    **dict.fromkeys(('vanilla', 'vanilla_2'), explore_vanilla),
     'critique_in_the_loop': explore_with_critiques,
     **{by: functools.partial(explore_by_resampling, by=by) for by in proposals.PROPOSALS},
 }
-"""Explorer by the name of its stage."""
+"""Explorer by the name of its stage; `vanilla_2` is `vanilla` again, in a run of several phases."""

@@ -1,7 +1,8 @@
-"""Proposals: one more response per question, unguided or with one of four kinds of guidance.
+"""Proposals: one more response per question, unguided or with a kind of guidance.
 
-The four are those of arXiv 2411.00750. Each function of PROPOSALS takes questions with their
-responses so far and returns a judged episode for each question that it can help.
+Four kinds are those of arXiv 2411.00750; the fifth is a player's own guide. Each function of
+PROPOSALS takes questions with their responses so far and returns a judged episode for each question
+that it can help.
 """
 
 import dataclasses
@@ -13,15 +14,18 @@ from elenchus.data.critiques.oracle import ConstructedAttempt
 from elenchus.data.records import Episode, Problem, Turn
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.critique_data import annotators, constructions
+from elenchus.sampling.exploration import guides as guide_lib
 from elenchus.sampling.exploration.context import (
     ExplorationContext,
     ProposalRequest,
+    counts_as_right,
     is_valid_response,
     with_origin,
 )
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
 from elenchus.sampling.shuffling import exchange_critiques, has_others, other_question
+from elenchus.sampling.writing import Notes
 
 GUIDES: dict[str, Callable[[Problem], str]] = {
     'answer_driven': lambda problem: f'#### {problem.answer}',
@@ -54,6 +58,52 @@ def propose_guided(
             return []
         guides = [guides[i] for i in other_question(bare, seed=seed)]
     return _sample_responses(context, requests, guides, number=number, origin=by)
+
+
+def propose_self_guided(
+    context: ExplorationContext, requests: Sequence[ProposalRequest], *, number: int
+) -> list[Episode]:
+    """Samples an attempt at each question after a guide that a function has a player write.
+
+    Without a function for guides, responses have none. With one, a question without a guide gets
+    no response, nor does one whose guide or opening leaves no room for it.
+    """
+    s, sampler = context.settings, context.models.sampler
+    items = [(request.problem, notes_on(context, request, number=number)) for request in requests]
+    spec, texts = _round_spec(context, requests, number=number), [None] * len(requests)
+    if s.player_guide != 'none':
+        options = {'reference': s.player_guide, 'spec': spec, 'room': context.room}
+        texts = guide_lib.guides(context.models, items, **options)
+    chosen, guides, openings = [], [], []
+    for request, (problem, notes), text in zip(requests, items, texts, strict=True):
+        beginning = guide_lib.opening(context.models, problem, notes, reference=s.opening)
+        lines = beginning.split('\n') if beginning else []
+        opening = constructions.turn_from_lines(sampler.chat, 'attempt', lines)
+        if not lines:
+            opening = Turn('attempt', sampler.chat.header('attempt'), ())
+        prompt = sampler.chat.context(
+            sampler.chat.question_turns(problem.question, text), 'attempt'
+        )
+        has_room = context.room is None or len(prompt) + len(opening.tokens) <= context.room
+        is_short = len(opening.tokens) < sampler.max_tokens['attempt']
+        if has_room and is_short and (text is not None or s.player_guide == 'none'):
+            chosen.append(request)
+            guides.append(text)
+            openings.append(opening)
+    return _sample_responses(
+        context, chosen, guides, number=number, origin='self_guided', openings=openings
+    )
+
+
+def notes_on(context: ExplorationContext, request: ProposalRequest, *, number: int = 0) -> Notes:
+    """Returns what a function may know of a question: its responses, and the memory."""
+    text = context.models.sampler.chat.text
+    return Notes(
+        number=number,
+        responses=tuple(text(episode.response) for episode in request.episodes),
+        accepted=tuple(counts_as_right(episode.response) for episode in request.episodes),
+        memory=context.memory,
+    )
 
 
 def propose_revisions(
@@ -233,5 +283,6 @@ PROPOSALS: dict[str, Callable[..., list[Episode]]] = {
     **{by: functools.partial(propose_guided, by=by) for by in GUIDES},
     'interactive': propose_revisions,
     'state_reset': propose_from_prefix,
+    'self_guided': propose_self_guided,
 }
 """(context, requests, *, number of the round from 0) -> judged episodes."""

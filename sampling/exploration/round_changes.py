@@ -1,7 +1,8 @@
 """Round controllers: functions that change fields of a self-improvement round before it starts.
 
 The slot `improve.controller`. A function that has the attribute `tries_candidates = True` gets
-scores of candidates, for which attempts are sampled first (controller.py).
+scores of candidates, for which attempts are sampled first (controller.py). Its attribute `worth`, a
+function from the attempts of each question to a number, adds a figure of that name to them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ class RoundContext(NamedTuple):
 
     number: int  # of the round, from 1
     settings: Mapping[str, Any]  # path -> value in the config, of every field that may change
-    candidates: Sequence[Mapping[str, float]]  # temperature, threshold, balance; () if not tried
+    candidates: Sequence[Mapping[str, float]]  # temperature, threshold, balance, worth; or ()
 
 
 Controller = Callable[[Sequence[Mapping[str, Any]], RoundContext], Mapping[str, Any]]
@@ -42,3 +43,8 @@ FIELD = 'improve.controller'
 def tries_candidates(reference: str) -> bool:
     """Returns whether candidates are scored for a controller."""
     return bool(getattr(CONTROLLERS.find(reference, FIELD), 'tries_candidates', False))
+
+
+def worth_of(reference: str) -> Callable | None:
+    """Returns the function that gives candidates a further figure for a controller, if any."""
+    return getattr(CONTROLLERS.find(reference, FIELD), 'worth', None)

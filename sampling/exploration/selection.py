@@ -4,7 +4,11 @@ import collections
 from collections.abc import Sequence
 
 from elenchus.data.records import Episode
-from elenchus.sampling.exploration.context import ExploreSettings, is_valid_response
+from elenchus.sampling.exploration.context import (
+    ExploreSettings,
+    counts_as_right,
+    is_valid_response,
+)
 from elenchus.sampling.exploration.controller import above_threshold
 
 
@@ -63,9 +67,9 @@ def question_weights(responses: Sequence[Episode]) -> list[float]:
 
 
 def success_rates(explored: Sequence[Episode]) -> dict[str, float]:
-    """Returns the share of correct ones among each question's unguided first attempts."""
+    """Returns the share that counts as right among each question's unguided first attempts."""
     correct = collections.defaultdict(list)
     for episode in explored:
         if episode.response.facts.origin == 'attempt':
-            correct[episode.problem_id].append(bool(episode.attempt.facts.correct))
+            correct[episode.problem_id].append(counts_as_right(episode.attempt))
     return {problem: sum(facts) / len(facts) for problem, facts in correct.items()}

@@ -1,11 +1,13 @@
 """One's own figures and conditions of an evaluation: `evaluate.measures` and `.conditions`."""
 
+import itertools
+import json
 import math
 import numbers
 import types
 from collections.abc import Callable, Mapping, Sequence
 
-from elenchus.data.records import Problem, RolloutGroup, Turn
+from elenchus.data.records import Episode, Problem, RolloutGroup, Turn
 from elenchus.sampling import user_functions
 from elenchus.sampling.slots import Slot
 
@@ -14,12 +16,22 @@ Measure = Callable[[Sequence[RolloutGroup], Callable[[Turn], str]], Mapping[str,
 
 A group has the problem and its judged episodes, each with attempt, critique and refinement where
 they were sampled. A function with the attribute `reads_conditions = True` gets as a third argument
-the groups of attempts after each guide of `evaluate.conditions`, by the guide's name."""
+the groups of attempts after each guide of `evaluate.conditions`, by the guide's name. One with
+`reads_rounds = True` gets the later rounds of each attempt, lists of episodes as [group][attempt];
+one with both gets them in this order."""
 
 MEASURES = Slot('(groups, text of a turn) -> {name: number}', {})
 
+RoundMeasure = Callable[[Sequence[Mapping]], Mapping[str, float]]
+"""(summaries of the rounds of a stage) -> figures, by name."""
+
+ROUND_MEASURES = Slot('(rounds) -> {name: number}', {})
+
 Condition = Callable[[Problem], str]
-"""Text of the guide that an attempt is sampled after."""
+"""Text of the guide that an attempt is sampled after.
+
+A function with the attribute `writes = True` is called with notes as a second argument, and may
+have the actor write the guide, as those of `improve.explore.player_guide` do."""
 
 CONDITIONS = Slot(
     '(problem) -> text of a guide',
@@ -51,21 +63,46 @@ def measure(
     read: Callable[[Turn], str],
     *,
     conditions: Mapping[str, Sequence[RolloutGroup]] = types.MappingProxyType({}),
+    rounds: Mapping[int, Sequence[Episode]] = types.MappingProxyType({}),
 ) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Returns {'own_measures': figures by the function's name}, or {}; NaN is None, unknown."""
-    figures = {}
+    """Returns {'own_measures': figures by the function's name}, or {}; NaN is None, unknown.
+
+    `rounds` are those after the first, by the number of the attempt among all.
+    """
+    figures, numbers_of = {}, itertools.count()
+    later = [[tuple(rounds.get(next(numbers_of), ())) for _ in group] for group in groups]
     for reference in references:
         function = MEASURES.find(reference, 'evaluate.measures')
         more = (conditions,) if getattr(function, 'reads_conditions', False) else ()
+        more += (later,) if getattr(function, 'reads_rounds', False) else ()
         values = function(tuple(groups), read, *more)
-        is_valid = isinstance(values, Mapping) and all(map(_is_figure, values.values()))
-        if not is_valid:
-            wanted = 'numbers by name, finite or NaN (unknown)'
-            user_functions.refuse(function, values, wanted, field='evaluate.measures')
-        figures[reference.rpartition(':')[2]] = {
-            str(name): None if math.isnan(value) else float(value) for name, value in values.items()
-        }
+        name = reference.rpartition(':')[2]
+        figures[name] = _figures(function, values, field='evaluate.measures')
     return {'own_measures': figures} if figures else {}
+
+
+def measure_rounds(
+    references: Sequence[str], rounds: Sequence[Mapping]
+) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Returns {'own_measures': figures by the function's name} of all rounds of a stage, or {}."""
+    figures = {}
+    for reference in references:
+        function = ROUND_MEASURES.find(reference, 'improve.measures')
+        values = function(json.loads(json.dumps(rounds)))  # its own copy of what is stored
+        name = reference.rpartition(':')[2]
+        figures[name] = _figures(function, values, field='improve.measures')
+    return {'own_measures': figures} if figures else {}
+
+
+def _figures(function: Callable, values: object, *, field: str) -> dict[str, float | None]:
+    """Figures as they are stored. Raises ValueError, naming the function, if they are none."""
+    if not isinstance(values, Mapping) or not all(map(_is_figure, values.values())):
+        user_functions.refuse(
+            function, values, 'numbers by name, finite or NaN (unknown)', field=field
+        )
+    return {
+        str(name): None if math.isnan(value) else float(value) for name, value in values.items()
+    }
 
 
 def _is_figure(value: object) -> bool:

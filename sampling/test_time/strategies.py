@@ -8,8 +8,8 @@ attempt after the same critique get the same refinement.
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 from elenchus.data.records import Episode, Problem
 from elenchus.data.text.chat import Chat
@@ -20,9 +20,8 @@ from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
 from elenchus.sampling.step_scores import StepScorer
-
-Refine = Literal['always', 'wrong']
-"""Which attempts are refined: all, or those whose critique does not call them correct."""
+from elenchus.sampling.test_time import gates
+from elenchus.sampling.test_time.feedback import add_feedback
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +34,10 @@ class EvaluationSetup:
     models: ModelPair
     scorer: StepScorer
     method: Method
-    refine: Refine  # 'wrong' also refines after a critique that cannot be parsed
+    refine: str  # of gates.GATES; 'wrong' also refines after a critique that cannot be parsed
     num_rounds: int  # of critique and refinement; `parallel` is the first
     seed: int
+    feedback: str = 'critique'  # what refinements read: the critique, and what a function appends
 
 
 Strategy = Callable[..., tuple[list[Episode], int]]
@@ -57,8 +57,7 @@ def parallel(
 ) -> tuple[list[Episode], int]:
     """Adds to each attempt a critique, step scores and, if `setup.refine` asks, a refinement."""
     ids = range(first_id, first_id + len(attempts))
-    due = _needs_refinement(setup)
-    return run_round(setup, attempts, problems, ids=ids, number=1, due=due)
+    return run_round(setup, attempts, problems, ids=ids, number=1, due=_gate(setup, 1))
 
 
 def sequential(
@@ -91,7 +90,7 @@ def sequential(
             active_problems,
             ids=list(active),
             number=number,
-            due=_needs_refinement(setup),
+            due=_gate(setup, number),
         )
         tokens += more
         after = [e.with_facts(chain=i, round=number) for i, e in zip(active, after, strict=True)]
@@ -121,7 +120,7 @@ def oracle(
         [problems[i] for i in wrong],
         ids=ids,
         number=1,
-        due=lambda episode: True,
+        due=lambda criticised, problems: [True] * len(criticised),
     )
     return [e.with_facts(chain=i) for i, e in zip(ids, refined, strict=True)], tokens
 
@@ -133,12 +132,12 @@ def run_round(
     *,
     ids: Sequence[int],
     number: int,
-    due: Callable[[Episode], bool],
+    due: Callable[[Sequence[Episode], Sequence[Problem]], Sequence[bool]],
 ) -> tuple[list[Episode], int]:
-    """Runs one round: a critique of each bare attempt, a refinement of each episode that is `due`.
+    """Runs one round: a critique of each bare attempt, a refinement of each that is `due`.
 
-    ids[i] selects the noise of episode i, and `number` that of the round. Returns all episodes and
-    the number of newly sampled tokens.
+    due(criticised, problems) says which of them are. ids[i] selects the noise of episode i, and
+    `number` that of the round. Returns all episodes and the number of newly sampled tokens.
     """
     models, current = setup.models, list(episodes)
     # What has a critique keeps it: `oracle` starts from the episodes of `parallel`.
@@ -153,25 +152,43 @@ def run_round(
     criticised = step_scores.score_steps(models, criticised, scorer=setup.scorer)
     for i, episode in zip(bare, criticised, strict=True):
         current[i] = episode
-    chosen = [i for i, e in enumerate(current) if e.turns[-1].role == 'critique' and due(e)]
-    refined = episode_lib.sample_refinements(
-        models.sampler,
-        models.actor,
+    criticised = [i for i, e in enumerate(current) if e.turns[-1].role == 'critique']
+    flags = due([current[i] for i in criticised], [problems[i] for i in criticised])
+    chosen = [i for i, is_due in zip(criticised, flags, strict=True) if is_due]
+    refined = _refine(
+        setup,
         [current[i] for i in chosen],
-        problems=[problems[i] for i in chosen],
-        judge=models.judge,
-        # Chains keep their ids over the rounds, so each round needs a seed of its own.
-        spec=SampleSpec(
-            1,
-            setup.method,
-            derive_seed(setup.seed, 'refinement', number),
-            [ids[i] for i in chosen],
-        ),
+        [problems[i] for i in chosen],
+        ids=[ids[i] for i in chosen],
+        number=number,
     )
     for i, (episode,) in zip(chosen, refined, strict=True):
         current[i] = episode
     tokens = episode_lib.sampled_tokens(current) - episode_lib.sampled_tokens(episodes)
     return [with_cost(models.sampler.chat, episode) for episode in current], tokens
+
+
+def _refine(
+    setup: EvaluationSetup,
+    criticised: Sequence[Episode],
+    problems: Sequence[Problem],
+    *,
+    ids: Sequence[int],
+    number: int,
+) -> list[list[Episode]]:
+    """Samples one refinement of each criticised attempt, after its feedback."""
+    models = setup.models
+    options = {'reference': setup.feedback, 'number': number - 1}
+    # Chains keep their ids over the rounds, so each round needs a seed of its own.
+    seed = derive_seed(setup.seed, 'refinement', number)
+    return episode_lib.sample_refinements(
+        models.sampler,
+        models.actor,
+        add_feedback(models.sampler, criticised, problems, **options),
+        problems=problems,
+        judge=models.judge,
+        spec=SampleSpec(1, setup.method, seed, ids),
+    )
 
 
 def with_cost(chat: Chat, episode: Episode) -> Episode:
@@ -192,14 +209,11 @@ def with_cost(chat: Chat, episode: Episode) -> Episode:
     return episode.with_facts(tokens=dict(tokens), calls=dict(calls), processed=processed)
 
 
-def asks_for_refinement(episode: Episode, refine: Refine) -> bool:
-    """Returns whether a criticised attempt is refined; a critique without verdict asks for it."""
-    return refine == 'always' or episode.critique.facts.verdict is not True
-
-
-def _needs_refinement(setup: EvaluationSetup) -> Callable[[Episode], bool]:
-    """Returns the test for a refinement that `setup.refine` names."""
-    return lambda episode: asks_for_refinement(episode, setup.refine)
+def _gate(
+    setup: EvaluationSetup, number: int
+) -> Callable[[Sequence[Episode], Sequence[Problem]], Sequence[bool]]:
+    """Returns the test for a refinement in a round that `setup.refine` names."""
+    return functools.partial(gates.due, setup.refine, number=number)
 
 
 def _without_logprobs(episode: Episode) -> Episode:

@@ -21,6 +21,7 @@ and bench.png.
 """
 
 import pathlib
+import sys
 
 from absl import app, flags
 
@@ -28,6 +29,7 @@ from elenchus.scripts.bench.cases import CONTENDERS, SIZES
 from elenchus.scripts.bench.peers import CLOCKS
 from elenchus.scripts.bench.run import BenchSettings, check_names, make_python, run_benchmark
 from elenchus.train.config import cli
+from elenchus.train.config.script_flags import answer_help
 
 EXTRAS = ('peers', 'tunix')
 
@@ -67,5 +69,6 @@ if __name__ == '__main__':
         'configs/lab.py',
         'Config file with the numerics, optimizer and objective of our contenders.',
     )
+    answer_help(sys.argv)
     with cli.one_line_errors():
         app.run(main, flags_parser=cli.parse_flags)

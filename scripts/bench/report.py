@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib import figure as figures
 
 from elenchus.data.files import atomic
-from elenchus.train.report import plots
+from elenchus.train.report import drawing, plots
 
 COLUMNS = (
     'case',
@@ -51,7 +51,7 @@ def write(folder: pathlib.Path, results: dict[str, Any]) -> None:
         f'{machine["bandwidth"] / 1e9:.0f} GB/s in the last case.\n\n{table(results["rows"])}\n'
     )
     atomic.write_text(folder / 'bench.md', text)
-    plots.save_png(lambda: speeds(results['rows']), folder / 'bench.png')
+    drawing.save_png(lambda: speeds(results['rows']), folder / 'bench.png')
 
 
 def speeds(rows: Sequence[dict[str, Any]]) -> figures.Figure:

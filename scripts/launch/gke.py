@@ -53,7 +53,7 @@ class GkeOptions(LaunchOptions):
         '', 'packages of JAX; empty: tpu or cuda13', choices=('', 'tpu', 'cuda13', 'cuda12')
     )
     image: str = describe('python:3.12-slim', 'base image')
-    repository: str = describe('', 'image with the environment, REPOSITORY:COMMIT, is built there')
+    repository: str = describe('', 'image REPOSITORY:COMMIT-ACCELERATOR is built and pushed there')
     docker_image: str = describe('', 'image that is ready; no sources are shipped')
     image_folder: str = describe('.', 'with docker_image: folder of the clone in it')
     restarts: int = describe(50, 'restarts by the cluster, after preemptions')
@@ -213,11 +213,12 @@ class Workload:
             )
         if not flags.repository:
             return [f'--base-docker-image={flags.image}', f'--script-dir={folder}']
-        image = f'{flags.repository}:{self.launched.sources.version.replace("+", "-")}'
+        version = self.launched.sources.version.replace('+', '-')
+        image = f'{flags.repository}:{version}-{self.accelerator}'
         self.commands.check(
             [
                 *('docker', 'buildx', 'build', '--platform=linux/amd64', '--push'),
-                *(f'--build-arg=BASE={flags.image}', f'--build-arg=ACCELERATOR={self.accelerator}'),
+                *(f'--build-arg=BASE={flags.image}', f'--target={self.accelerator}'),
                 *(f'--file={folder}/scripts/launch/Dockerfile', f'--tag={image}', folder),
             ],
             patience=7200.0,

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import hypothesis
 import hypothesis.strategies as st
@@ -58,7 +59,8 @@ def test_files_are_flushed_before_and_folders_after_the_rename(tmp_path, monkeyp
 
     monkeypatch.setattr(os, 'fsync', fsync)
     atomic.write_text(tmp_path / 'a', 'text')
-    assert events == [(f'a.{os.getpid()}.writing', False), (tmp_path.name, True)]
+    writer = f'{os.getpid()}-{threading.get_ident()}'
+    assert events == [(f'a.{writer}.writing', False), (tmp_path.name, True)]
 
 
 def test_an_error_while_flushing_is_no_success(tmp_path, monkeypatch):

@@ -187,7 +187,7 @@ def test_role_headers_are_written_for_every_role():
     chat = chats.Chat(tokenizers.lab_tokenizer())
     text = jinja_templates.chat_template(chat.template)
     render = jinja2.Environment().from_string(text).render
-    turns = [{'role': role, 'content': 'ben'} for role in records.ROLES[1:]]
+    turns = [{'role': role, 'content': 'ben'} for role in records.TURN_ROLES]
     assert render(messages=turns) == (
         '<question> ben<guide> ben<attempt> ben</s><critique> ben</s><refinement> ben</s>'
     )

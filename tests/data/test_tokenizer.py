@@ -204,6 +204,7 @@ def script(fork):
     return lambda *flags: fork(module, ROOT, flags)
 
 
+@pytest.mark.slow
 def test_the_script_trains_on_text_and_jsonl_files(script, tmp_path):
     plain, records, out = (tmp_path / name for name in ('a.txt', 'b.jsonl', 'tok.model'))
     plain.write_text('ben is 3\n\nhal is 0\n')

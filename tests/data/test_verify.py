@@ -204,6 +204,7 @@ def test_clock_times_need_no_worker():
         assert checker.check(pairs) == [Outcome.WRONG] * 20
 
 
+@pytest.mark.slow
 def test_threads_share_no_worker_and_a_hang_ends_only_its_pair():
     results = {}
 
@@ -320,6 +321,7 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.slow
 def test_hostile_answers_are_never_right_and_never_outlast_the_limit():
     with verifier(
         'elenchus.data.grading.algebra:math_equal', num_workers=1, timeout_s=1.0

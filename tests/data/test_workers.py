@@ -55,7 +55,7 @@ def test_an_attack_by_an_answer_costs_its_pair_and_no_worker(tmp_path, monkeypat
         assert checker.check(pairs) == [Outcome.ERROR] * len(pairs)
         assert checker.check([('#### a < 8', 'a > 7')]) == [Outcome.RIGHT]
         assert checker._idle == [worker] and worker.is_alive
-        group = subprocess.run(['ps', '-o', 'pid=', '-g', str(worker._process.pid)],
+        group = subprocess.run(['ps', '-o', 'pid=', '-g', str(worker.pid)],
                                capture_output=True, text=True)  # fmt: skip
         assert len(group.stdout.split()) <= 1
     assert (tmp_path / 'attacks.py').exists()

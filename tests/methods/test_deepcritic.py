@@ -4,7 +4,7 @@ import pytest
 
 from elenchus.configs.methods import deepcritic
 from elenchus.data import records
-from elenchus.sampling.critique_data import annotators
+from elenchus.sampling.critique_data import step_labels
 from elenchus.train.config import build
 from elenchus.train.config.run_settings import RunSettings
 from elenchus.train.rl import rewards
@@ -41,5 +41,6 @@ def test_labels_are_rollouts_but_on_the_lab():
 
 
 def test_a_step_is_wrong_from_which_rollouts_fail():
-    assert annotators.first_wrong({0: 8, 1: 7, 2: 0, 3: 0}, least=1) == 2
-    assert annotators.first_wrong({0: 8, 1: 7}, least=1) is None
+    options = {'num_rollouts': 8, 'threshold': 0.125, 'correct': False, 'problem': PROBLEM}
+    assert step_labels.first_wrong('threshold', {0: 8, 1: 7, 2: 0, 3: 0}, **options) == 2
+    assert step_labels.first_wrong('threshold', {0: 8, 1: 7}, **options) is None

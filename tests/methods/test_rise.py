@@ -111,6 +111,7 @@ def test_off_it_is_the_alternation_of_two_models():
     assert build.build(RunSettings, config) == build.build(RunSettings, base)
 
 
+@pytest.mark.slow
 def test_one_model_takes_the_updates_of_both(tmp_path):
     models, totals, rows = run(tmp_path / 'one', ('actor', 'critic'), **ONE)
     assert totals['updates'] == {'actor': 4}  # two iterations of two players

@@ -199,7 +199,7 @@ def test_what_a_function_keeps_in_memory_is_no_change(write):
 
 def test_the_example_of_the_guide_is_a_run_with_three_functions(write):
     guide = (ROOT / 'docs/extending.md').read_text()
-    source, _ = re.findall(r'```python\n(.*?)```', guide, re.DOTALL)
+    source, *_ = re.findall(r'```python\n(.*?)```', guide, re.DOTALL)
     config = slots.load(f'{write(source)}:get_config').function()
     named = functions.functions_of(build.build(RunSettings, config))
     assert [f.function.__name__ for f in named] == ['characters', 'above_best', 'brief']
@@ -216,7 +216,7 @@ def test_the_example_of_the_guide_is_a_run_with_three_functions(write):
 
 def test_the_rules_of_the_guide_are_a_run_with_three_functions(write):
     guide = (ROOT / 'docs/extending.md').read_text()
-    _, source = re.findall(r'```python\n(.*?)```', guide, re.DOTALL)
+    _, source, *_ = re.findall(r'```python\n(.*?)```', guide, re.DOTALL)
     path = write(source)
     config = slots.load(f'{path}:get_config').function()
     named = functions.functions_of(build.build(RunSettings, config))

@@ -1,5 +1,6 @@
 """Errors inside a user's function: each slot names field, function, file and line, in one line."""
 
+import dataclasses
 import functools
 import types
 
@@ -10,7 +11,8 @@ import pytest
 from elenchus.data import records
 from elenchus.data.critiques import grammars
 from elenchus.data.text import tokenizer
-from elenchus.sampling import paused_turns, slots
+from elenchus.data.tools import call_forms
+from elenchus.sampling import paused_turns, slots, tools
 from elenchus.sampling.critique_data import splices
 from elenchus.sampling.engine import token_rules
 from elenchus.sampling.engine.token_rules import Place
@@ -68,9 +70,16 @@ def after_pause(reference):
     function = paused_turns.AFTER_PAUSES.find(reference, paused_turns.FIELD)
     writing = paused_turns._Writing('attempt', None, [11], [0.0], [])
     chat = types.SimpleNamespace(
-        sampled_turn=lambda role, tokens, logprobs: TURN, text=lambda turn: '', end_id=1
+        sampled_turn=lambda role, tokens, logprobs, tools: TURN, text=lambda turn: '', end_id=1
     )
     return paused_turns.Writer(chat, None, function, 9)._decide(writing)
+
+
+def tool(reference):
+    values = (('calculator',), 'tags', ('attempt',), 1, 1.0, 16, 99, (), 'filter', 1)
+    settings = dataclasses.replace(tools.ToolSettings(*values), use=(reference,))
+    name = settings.name_of(reference)
+    return tools.Toolbox(settings).answer([call_forms.Call(name, 'text')])
 
 
 def splice(reference):
@@ -98,6 +107,7 @@ SLOTS = {
     'reweigh': (reweigh, 'reweigh', 'logprobs, entropy, batch', '0.5'),
     'pause': (pause, 'sampling.pause', 'token, logits, where', 'token > 3'),
     'after_pause': (after_pause, 'sampling.after_pause', 'text, pause', 'True'),
+    'tool': (tool, 'sampling.tools.use', 'text', '"text"'),
     'logits': (logits, 'sampling.logits', 'logits, where', 'logits'),
     'measure': (measure, 'evaluate.measures', 'groups, read', '{"a": NAN}'),
     'splice': (splice, 'self_talk.splice', 'lines, problem', '"text"'),
@@ -111,6 +121,7 @@ REPLIES = {
     'reweigh': ['jnp.ones(2)', '[0.5]'],
     'pause': ['token', 'True'],
     'after_pause': ['1', '""'],
+    'tool': ['1', 'b"text"', 'None'],
     'logits': ['logits[0]', '1.0'],
     'measure': ['1.0', '{"a": "b"}', '{"a": None}', '{"a": 1e999}'],
     'splice': ['1', '" "'],
@@ -200,7 +211,7 @@ def test_other_replies_are_named_with_what_is_wanted(call, slot):
     field, replies = SLOTS[slot][1], REPLIES[slot]
     bad = [NAN_IS_WRONG[slot]] if slot in NAN_IS_WRONG else []
     for reply in ('None', 'object()', '"text"', *replies, *bad):
-        if reply == '"text"' and slot in ('condition', 'after_pause', 'splice'):
+        if reply == '"text"' and slot in ('condition', 'after_pause', 'splice', 'tool'):
             continue  # a text is right there
         text = message_of(call, slot, reply)
         assert field in text and 'mine (' in text and f'mine.py:{LINE}) returned' in text, text
@@ -211,7 +222,7 @@ def test_every_slot_is_in_the_table():
     """Those of round controllers are in tests/train/stages/test_round_settings.py."""
     known = {
         *(rewards.REWARDS, advantages.OUTCOMES, advantages.STEPS, response_weights.WEIGHTINGS),
-        *(loss_weights.REWEIGHTINGS, token_rules.LOGITS, token_rules.PAUSES),
+        *(loss_weights.REWEIGHTINGS, token_rules.LOGITS, token_rules.PAUSES, tools.TOOLS),
         *(paused_turns.AFTER_PAUSES, measures.MEASURES, measures.CONDITIONS, splices.SPLICES),
     }
     assert len(known) == len(SLOTS)

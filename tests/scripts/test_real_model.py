@@ -38,6 +38,7 @@ def judge(fork):
     return run
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_is_killed_continues_and_ends_as_if_it_was_not(tmp_path, evaluate):
     lab = ('--data=lab', '--num_problems=6')
     first, whole = tmp_path / 'killed', tmp_path / 'whole'

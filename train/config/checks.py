@@ -16,6 +16,7 @@ def check_settings(s: RunSettings) -> None:
     """Raises ValueError if sections contradict each other; needs no data, so it comes first."""
     players.check_stages(s)
     check_counts(s)
+    check_labels(s)
     check_ids(s)
     check_rewards(s)
     check_lora(s)
@@ -61,6 +62,20 @@ def check_counts(s: RunSettings) -> None:
             f"data.source={s.data.source!r} lacks: set it to 'answer', or reinforce.num_rollouts "
             'above 0'
         )
+
+
+def check_labels(s: RunSettings) -> None:
+    """Raises ValueError for labels of lines from continuations where none are sampled."""
+    for section, reads, remedy in (
+        ('critique', s.critique.annotator == 'monte_carlo', "critique.annotator='monte_carlo'"),
+        ('reinforce', s.reinforce.num_rollouts > 0, 'reinforce.num_rollouts above 0'),
+    ):
+        labels = getattr(s, section).labels
+        if labels != 'threshold' and not reads:
+            raise ValueError(
+                f'{section}.labels={labels!r} reads continuations of lines, and none are sampled: '
+                f"set {remedy}; nearest: labels='threshold'"
+            )
 
 
 def check_ids(s: RunSettings) -> None:

@@ -6,7 +6,8 @@ from typing import Annotated
 from elenchus.model.ranges import NonNegativeInt, Range, SampleCount, checked
 from elenchus.sampling.metrics.measures import CONDITIONS, MEASURES, check_names
 from elenchus.sampling.test_time.beam import BeamSettings
-from elenchus.sampling.test_time.strategies import Refine
+from elenchus.sampling.test_time.feedback import FEEDBACKS
+from elenchus.sampling.test_time.gates import GATES
 from elenchus.sampling.test_time.uptake import UptakeSettings
 from elenchus.train.config.stage_names import StartName
 
@@ -24,7 +25,7 @@ class EvaluateSettings:
     critic_start: StartName  # stage whose model criticises
     num_problems: ProblemCount
     num_attempts: SampleCount
-    refine: Refine  # 'wrong': only what the critic calls wrong or garbles
+    refine: Annotated[str, GATES]  # 'wrong': only what the critic calls wrong or garbles
     num_rounds: Rounds  # of critique and refinement; 1 is none beyond the first
     oracle: bool  # also refine what is truly wrong: an upper bound
     uptake: UptakeSettings
@@ -36,6 +37,7 @@ class EvaluateSettings:
     budget: NonNegativeInt  # processed tokens a question; 0: no choice is reported
     measures: tuple[Annotated[str, MEASURES], ...]  # further figures, of one's own
     conditions: tuple[Annotated[str, CONDITIONS], ...]  # guides before attempts
+    feedback: Annotated[str, FEEDBACKS]  # what a refinement reads behind its critique
 
     def __post_init__(self):
         check_names('evaluate', measures=self.measures, conditions=self.conditions)

@@ -14,6 +14,7 @@ from elenchus.train.config.functions import functions_of
 from elenchus.train.config.run_settings import RunSettings
 from elenchus.train.input_transforms import READINGS, make_reader
 from elenchus.train.loss_weights import REWEIGHTINGS, reweighed
+from elenchus.train.replayed_texts import PENALTIES, penalties
 
 SHAPE = (2, 16)  # of the batch, of which only shapes and dtypes are read
 INTEGERS = ('tokens', 'steps', 'turns', 'roles', 'positions', 'segments')
@@ -38,14 +39,26 @@ def check_first_calls(s: RunSettings) -> None:
                 batch,
                 _array(False),
             )
+        elif named.slot is PENALTIES:
+            states = jax.ShapeDtypeStruct((*SHAPE, 4), jnp.float32)
+            jax.eval_shape(
+                lambda hidden, mask, reference=named.reference: penalties(
+                    reference, hidden, hidden, mask=mask
+                ),
+                states,
+                _array(False),
+            )
     if set(s.stages) & set(EXPLORERS):
         knobs = {'temperature': s.sampling.temperature, 'threshold': s.improve.threshold}
         tries = round_changes.tries_candidates(s.improve.controller)
+        figures = {'balance': 0.5}
+        if round_changes.worth_of(s.improve.controller):
+            figures['worth'] = 0.5
         round_fields.changed_by_controller(
             {'improve': s.improve, 'sampling': s.sampling},
             (),
             number=1,
-            candidates=[knobs | {'balance': 0.5}] if tries else [],
+            candidates=[knobs | figures] if tries else [],
             num_problems=s.data.num_train,
         )
 

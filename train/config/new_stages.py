@@ -24,6 +24,7 @@ _PREFER = {
     'num_attempts': 2,
     'num_critiques': 2,
     'num_refinements': 1,
+    'refine': 'wrong',
     'pairs': 'right_wrong',
     'keep': 4,
     'prompt': 'question',
@@ -45,3 +46,17 @@ NEW_STAGES = {
     'average.weights': (),
 }
 """Field -> a value of it."""
+
+NO_TOOLS = {
+    'use': (),
+    'form': 'fenced',
+    'roles': ('attempt', 'refinement'),
+    'max_calls': 4,
+    'timeout_s': 2.0,
+    'memory_mib': 512,
+    'output_chars': 1000,
+    'modules': ('sympy',),
+    'isolation': 'namespaces',
+    'workers': 1,
+}
+"""Fields of sampling.tools of a run from before there were tools."""

@@ -10,13 +10,18 @@ from collections.abc import Mapping
 
 from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.train.config.run_settings import PREFERRED, REINFORCED, RunSettings
+from elenchus.train.config.stage_names import phase
 from elenchus.train.rl.settings import Player
 
 MAKERS: Mapping[Player, tuple[str, ...]] = {
     'actor': (
-        *('actor', 'self_talk', *EXPLORERS, 'reinforce', 'reinforce_both', 'prefer', 'average'),
+        *('actor', 'self_talk', *EXPLORERS, 'prefer', 'average'),
+        *(stage for stage, trained in REINFORCED.items() if 'actor' in trained),
     ),
-    'critic': ('critic', 'reinforce_critic', 'reinforce_both', 'prefer_critic'),
+    'critic': (
+        *('critic', 'prefer_critic'),
+        *(stage for stage, trained in REINFORCED.items() if 'critic' in trained),
+    ),
 }
 """Player -> the stages that end with a new model of it."""
 
@@ -182,6 +187,11 @@ def check_start(s: RunSettings, stage: str, player: Player) -> None:
         raise ValueError(f'{field}={value!r} makes no {player}; use one of {valid}')
     if value:
         return
+    if phase(stage) and player == 'actor':
+        raise ValueError(
+            f"{field}='' would make stage {stage!r} repeat {stage[:-2]!r} from the same actor: set "
+            f"{field}; nearest: 'newest'"
+        )
     for maker in reversed(before(s, stage)):
         # An average starts from several models: what reads it names it.
         if maker == start or maker not in MAKERS[player] or maker == 'average':

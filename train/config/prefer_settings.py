@@ -13,6 +13,7 @@ from elenchus.model.ranges import (
     checked,
 )
 from elenchus.sampling.exploration.context import ExploreSettings
+from elenchus.sampling.test_time.gates import Refine
 from elenchus.train.config.stage_names import StageName, StartName
 from elenchus.train.pair_rules import PAIR_RULES
 from elenchus.train.preferences import PairLoss
@@ -36,8 +37,9 @@ class PreferSettings:
     explorer: Literal['vanilla', 'critique_in_the_loop']  # samples the actor's groups
     num_attempts: SampleCount  # at each problem
     num_critiques: SampleCount  # of each attempt: a group of the critic
-    # Of each wrong attempt, in the loop; of each critique, whose help they measure; 0: none.
+    # Of each refined attempt, in the loop; of each critique, whose help they measure; 0: none.
     num_refinements: Annotated[int, Range(0, 10_000)]
+    refine: Refine  # attempts in the loop: those with a wrong answer, or 'always'
     pairs: Annotated[str, PAIR_RULES]  # groups to pairs
     keep: PositiveInt  # pairs of a question, at most
     prompt: Literal['question', 'conversation']  # what an actor's response is trained behind
@@ -58,6 +60,7 @@ class PreferSettings:
         return ExploreSettings(
             num_attempts=self.num_attempts,
             num_refinements=max(1, self.num_refinements),
+            refine=self.refine,
             num_guided_rounds=0,
             num_uniform_rounds=0,
             min_correct=1,
@@ -67,6 +70,9 @@ class PreferSettings:
             critiques='own',
             guides='own',
             teacher='critic',
+            accept='right',
+            player_guide='none',
+            opening='none',
         )
 
 

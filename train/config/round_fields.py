@@ -12,7 +12,7 @@ from elenchus.train.config import field_changes
 
 OF_THE_STAGE = (
     *('num_rounds', 'controller', 'candidates', 'start', 'critic_start', 'restart'),
-    *('demonstrations', 'retrain_critic', 'lora'),
+    *('demonstrations', 'retrain_critic', 'lora', 'measures'),
 )
 """Fields of `improve` that are of all rounds together, so that no round may change them."""
 OF_SAMPLING = tuple(f'sampling.{name}' for name in ('temperature', 'top_k', 'top_p', 'min_p'))

@@ -26,10 +26,13 @@ from elenchus.model.ranges import (
 from elenchus.sampling.critique_data.api_settings import ApiSettings
 from elenchus.sampling.critique_data.references import RightPaths
 from elenchus.sampling.critique_data.splices import SPLICES
+from elenchus.sampling.critique_data.step_labels import LABELS
 from elenchus.sampling.engine.sampling_methods import Temperature
 from elenchus.sampling.exploration.context import ExploreSettings
 from elenchus.sampling.exploration.controller import CandidateSettings
+from elenchus.sampling.exploration.making import MAKES
 from elenchus.sampling.exploration.round_changes import CONTROLLERS, tries_candidates
+from elenchus.sampling.metrics.measures import ROUND_MEASURES, check_names
 from elenchus.train.config.base_settings import BaseSettings
 from elenchus.train.config.base_settings import BaseShares as BaseShares
 from elenchus.train.config.data_settings import DataSettings
@@ -38,6 +41,8 @@ from elenchus.train.config.prefer_settings import AverageSettings, PreferSetting
 from elenchus.train.config.sampling_settings import SamplingSettings
 from elenchus.train.config.stage_names import StageName, StartName
 from elenchus.train.loop import LoopSettings
+from elenchus.train.metrics.tracking import TrackingSettings
+from elenchus.train.replayed_texts import ReplaySettings
 from elenchus.train.response_weights import WEIGHTINGS
 from elenchus.train.rl.settings import Player, ReinforceSettings
 from elenchus.train.sft import FitSettings
@@ -45,10 +50,13 @@ from elenchus.train.watchdog import WatchdogSettings
 
 REINFORCED: Mapping[str, tuple[Player, ...]] = {
     'reinforce': ('actor',),
+    'reinforce_2': ('actor',),
+    'reinforce_3': ('actor',),
     'reinforce_critic': ('critic',),
     'reinforce_both': ('actor', 'critic'),
 }
-"""Stage of reinforcement learning -> the players that it trains."""
+"""Stage of reinforcement learning -> the players that it trains; `_2` and `_3` are `reinforce`
+again, in a run of several phases."""
 PREFERRED: Mapping[str, Player] = {'prefer': 'actor', 'prefer_critic': 'critic'}
 """Stage of preference optimisation -> the player that it trains."""
 
@@ -91,6 +99,7 @@ class ActorSettings:
     critiques: Literal['stated', 'calculator']  # of refinements in free text
     level_decay: Share  # share of demonstrations that a level keeps of the level before
     start: StartName
+    replay: ReplaySettings  # documents of the base that the fit replays
     fit: FitSettings
     lora: LoraSettings  # rank 0: all weights are trained
 
@@ -112,6 +121,7 @@ class CritiqueSettings:
     api: ApiSettings
     num_rollouts: SampleCount  # of 'monte_carlo': continuations from the end of each line
     rollout_threshold: Share  # a line is wrong if a smaller share of them reach the answer
+    labels: Annotated[str, LABELS]  # of lines, from how many of them do
     # Refinements that test the critique of a wrong attempt; 0: no filter.
     filter_samples: ExampleCount
     filter_successes: ExampleCount  # of them that must be right
@@ -172,6 +182,8 @@ class ImproveSettings:
     responses: Literal['sampled', 'none', 'references']  # trained on beside the demonstrations
     num_references: NonNegativeInt  # reference solutions of explored problems, with 'references'
     deduplicate: bool  # equal responses to a problem are trained on once
+    make: Annotated[str, MAKES]  # problems that are explored beside the given ones
+    trains: tuple[Literal['response', 'refinement'], ...]  # turns behind what they answer
     weighting: Annotated[str, WEIGHTINGS]  # of a response's tokens
     threshold: PositiveShare  # least critic's score of a response, with weighting 'threshold'
     balance: Literal['none', 'question']  # 'question': responses to one question share a weight
@@ -179,6 +191,7 @@ class ImproveSettings:
     controller: Annotated[str, CONTROLLERS]  # changes fields of a round before it starts
     candidates: CandidateSettings  # that 'balance' chooses from
     retrain_critic: bool  # every round, on critiques of the new actor's attempts
+    measures: tuple[Annotated[str, ROUND_MEASURES], ...]  # figures of all rounds, of one's own
     fit: FitSettings
     lora: LoraSettings
 
@@ -194,6 +207,13 @@ class ImproveSettings:
                 f"improve.weighting='threshold' and improve.controller={self.controller!r} both "
                 "set a threshold: use weighting='keep' or controller='none'"
             )
+        check_names('improve', measures=self.measures)
+        if not self.trains or len(set(self.trains)) < len(self.trains):
+            nearest = tuple(dict.fromkeys(self.trains)) or ('response',)
+            raise ValueError(
+                f'improve.trains={self.trains} must be one or more different turns; '
+                f'nearest: {nearest}'
+            )
         self._check_responses()
 
     def _check_responses(self) -> None:
@@ -203,6 +223,11 @@ class ImproveSettings:
             raise ValueError(
                 f'improve.responses={self.responses!r} has no sampled responses to score: use '
                 "improve.weighting='keep' and improve.controller='none'"
+            )
+        if self.make != 'none' or self.trains != ('response',):
+            raise ValueError(
+                f'improve.responses={self.responses!r} explores nothing: use improve.make='
+                f"'none', not {self.make!r}, and improve.trains=('response',), not {self.trains}"
             )
         if self.responses == 'references' and not 1 <= self.num_references <= self.num_problems:
             raise ValueError(
@@ -228,6 +253,7 @@ class RunSettings:
     sampling: SamplingSettings
     train: LoopSettings
     watchdog: WatchdogSettings
+    tracking: TrackingSettings
     base: BaseSettings
     actor: ActorSettings
     critique: CritiqueSettings

@@ -10,6 +10,7 @@ from elenchus.sampling.engine.shapes import EngineSettings
 from elenchus.sampling.engine.token_rules import LOGITS, PAUSES
 from elenchus.sampling.paused_turns import AFTER_PAUSES
 from elenchus.sampling.step_scores import ScoreShapes
+from elenchus.sampling.tools import ToolSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,7 @@ class SamplingSettings:
     logits: Annotated[str, LOGITS]  # rule that changes logits by the place of a token
     pause: Annotated[str, PAUSES]  # rule after which tokens a turn pauses
     after_pause: Annotated[str, AFTER_PAUSES]  # how a paused turn goes on
+    tools: ToolSettings
     score: ScoreShapes
     part_size: PositiveInt  # problems in a file of episodes; a stage resumes after the last file
 
@@ -36,6 +38,16 @@ class SamplingSettings:
             raise ValueError(
                 f"sampling.after_pause={self.after_pause!r} needs sampling.pause, such as 'line'"
             )
+        if self.pause != 'none' and self.tools.use:
+            raise ValueError(
+                f'sampling.pause={self.pause!r}: with sampling.tools.use turns pause for calls '
+                "alone; nearest: 'none'"
+            )
+
+    @property
+    def pauses(self) -> bool:
+        """Whether turns may pause."""
+        return self.pause != 'none' or bool(self.tools.use)
 
     @property
     def limits(self) -> dict[str, int]:
@@ -46,7 +58,7 @@ class SamplingSettings:
     def sampler_engine(self) -> EngineSettings:
         """Settings of an engine; for turns that pause, with prompts of every length."""
         buckets = self.engine.prompt_buckets
-        if self.pause == 'none' or buckets[-1] == self.engine.max_length:
+        if not self.pauses or buckets[-1] == self.engine.max_length:
             return self.engine
         longer = (*buckets, self.engine.max_length)
         return dataclasses.replace(self.engine, prompt_buckets=longer)

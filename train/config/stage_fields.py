@@ -14,7 +14,7 @@ from typing import Any
 
 from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.train.checkpoints.saved_models import EARLIER_DEFAULTS
-from elenchus.train.config.new_stages import NEW_STAGES
+from elenchus.train.config.new_stages import NEW_STAGES, NO_TOOLS
 from elenchus.train.config.players import stages_read
 from elenchus.train.config.run_settings import PREFERRED, REINFORCED, RunSettings
 
@@ -52,7 +52,9 @@ MAY_CHANGE = (
     *('train.log_every', 'train.checkpoint_every', 'reinforce.checkpoint_every'),
     *('train.keep_checkpoints', 'train.keep_finished_checkpoints', 'train.nonfinite'),
     *('train.compare_hosts_every', 'data.answer.workers'),
+    *('sampling.tools.workers', 'sampling.tools.isolation'),
     *('watchdog.slow_factor', 'watchdog.timeout_s', 'watchdog.stop_within_s', 'watchdog.alert'),
+    *('tracking.libraries', 'tracking.project'),
     *(f'critique.api.{name}' for name in ('attempts', 'backoff_s', 'cache', 'key_variable')),
     *(f'critique.api.{name}' for name in ('parallel', 'requests_per_minute', 'timeout_s')),
     *('critique.api.prompt_price', 'critique.api.answer_price'),
@@ -92,14 +94,33 @@ EARLIER: Mapping[str, Any] = {
     'reinforce.one_model': False,
     'reinforce.num_rollouts': 0,
     'reinforce.rollout_threshold': 0.4,
+    'reinforce.labels': 'threshold',
+    'actor.replay.num_documents': 0,
+    'actor.replay.hidden': 'none',
+    'actor.replay.hidden_coef': 100.0,
+    'reinforce.replay_groups': 0,
+    'reinforce.turns.restart': 'none',
+    'critique.labels': 'threshold',
+    'improve.explore.refine': 'wrong',
     'reinforce.implicit.beta': 0.0,
     'reinforce.implicit.learning_rate': 0.0003,
     'evaluate.measures': (),
     'evaluate.conditions': (),
     'watchdog.alert': '',
+    'tracking.libraries': (),
+    'tracking.project': 'elenchus',
+    'improve.explore.guides': 'own',
+    'improve.explore.accept': 'right',
+    'improve.explore.player_guide': 'none',
+    'improve.explore.opening': 'none',
+    'improve.make': 'none',
+    'improve.trains': ('response',),
+    'improve.measures': (),
+    'evaluate.feedback': 'critique',
     'sampling.logits': 'none',
     'sampling.pause': 'none',
     'sampling.after_pause': 'stop',
+    **{f'sampling.tools.{name}': value for name, value in NO_TOOLS.items()},
     'self_talk.splice': 'talk',
     'evaluate.start': 'newest',
     'evaluate.critic_start': 'newest',

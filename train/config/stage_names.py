@@ -10,13 +10,17 @@ StageName = Literal[
     'evaluate',
     'self_talk',
     'vanilla',
+    'vanilla_2',
     'uniform',
     'critique_in_the_loop',
     'answer_driven',
     'rationale_driven',
     'interactive',
     'state_reset',
+    'self_guided',
     'reinforce',
+    'reinforce_2',
+    'reinforce_3',
     'reinforce_critic',
     'reinforce_both',
     'prefer',
@@ -27,3 +31,8 @@ StageName = Literal[
 StartName = Literal[StageName, 'newest', '']
 """Stage whose model another one starts from (config/players.py); 'newest': the last one before it
 that made the player; '': the stage that the player is named after."""
+
+
+def phase(stage: str) -> str:
+    """Returns '_2' or '_3' of a stage that is run again, or of its folder's name; else ''."""
+    return stage[-2:] if stage.endswith(('_2', '_3')) else ''

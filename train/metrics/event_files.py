@@ -1,4 +1,4 @@
-"""Scalars for TensorBoard, in event files that can neither stop nor delay a run.
+"""Numbers and texts for TensorBoard, in event files that can neither stop nor delay a run.
 
 TensorBoard reads all event files of a folder, one after the other. On a disk one file grows by a
 record a row, written in the caller's own call. In a bucket, whose objects cannot grow, a thread
@@ -14,13 +14,16 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 from etils import epath
+from tensorboardX import summary as summaries
 from tensorboardX.crc32c import crc32c
 from tensorboardX.proto import event_pb2, summary_pb2
 
 from elenchus.data.files import atomic
+from elenchus.data.text.printable import printable
 
 UPLOAD_S = 60.0
 """Seconds between two files in a bucket."""
@@ -28,6 +31,8 @@ CLOSE_S = 15.0
 """Longest time that the end of a stage waits for a bucket."""
 PENDING_BYTES = 8 << 20
 """Most bytes that wait for a bucket that fails; newer rows are dropped."""
+MAX_BINS = 60
+"""Most bins of a histogram."""
 
 _warned: list[str] = []  # one warning a process, whatever the number of stages
 
@@ -45,7 +50,10 @@ def _checksum(content: bytes) -> bytes:
 
 
 class EventFile:
-    """The scalars of one stage. No method raises because of a disk or a bucket, or waits for it."""
+    """The tracker of one stage (`trackers.Tracker`).
+
+    No method raises because of a disk or a bucket, or waits for it.
+    """
 
     def __init__(self, folder: str | os.PathLike, *, purge_step: int | None = None):
         """Prepares a file; steps from `purge_step` on in earlier files no longer count."""
@@ -61,10 +69,23 @@ class EventFile:
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Writes the scalars of a step, or drops them."""
         scalars = [summary_pb2.Summary.Value(tag=n, simple_value=v) for n, v in values.items()]
-        summary = summary_pb2.Summary(value=scalars)
-        self._file.add(
-            record_of(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
-        )
+        self._add(step, summary_pb2.Summary(value=scalars))
+
+    def histogram(self, step: int, name: str, values: Sequence[float]) -> None:
+        """Writes how values are distributed; those that are not finite are left out."""
+        array = np.asarray(values, float).ravel()
+        known = array[np.isfinite(array)]
+        if known.size:
+            self._add(step, summaries.histogram(name, known, 'auto', max_bins=MAX_BINS))
+
+    def text(self, step: int, name: str, text: str) -> None:
+        """Writes a text, which TensorBoard shows as it is: as Markdown it is a block of code."""
+        lines = printable(text).split('\n')
+        self._add(step, summaries.text(name, '\n'.join(f'    {line}' for line in lines)))
+
+    def _add(self, step: int, summary: summary_pb2.Summary) -> None:
+        event = event_pb2.Event(wall_time=time.time(), step=step, summary=summary)
+        self._file.add(record_of(event))
 
     def close(self) -> None:
         """Writes what is pending; gives up after `CLOSE_S` seconds."""

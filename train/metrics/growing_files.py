@@ -16,6 +16,7 @@ from etils import epath
 from elenchus.data.files import atomic
 from elenchus.data.files.failures import named_errors
 
+_TAIL = 1 << 16  # bytes in which the last line is looked for first
 SEGMENT_S = 30.0
 """Seconds between two numbered objects, unless `flush` is called."""
 
@@ -40,6 +41,23 @@ def read_lines(path: str | os.PathLike) -> list[str]:
             before = set(lines)
             lines += [line for line in _lines_of(segment) if line not in before]
     return lines
+
+
+def read_last_line(path: str | os.PathLike) -> str:
+    """Returns the last whole line, '' without one; of a file on a disk only its end is read."""
+    path = atomic.absolute(path)
+    if atomic.is_remote(path):
+        return (read_lines(path) or [''])[-1]
+    with named_errors(path), open(path, 'rb') as file:
+        size, length = file.seek(0, os.SEEK_END), _TAIL
+        while True:
+            start = max(0, size - length)
+            file.seek(start)
+            before, end, _ = file.read(size - start).rpartition(b'\n')
+            _, inner, line = before.rpartition(b'\n')
+            if inner or not start:
+                return line.decode(errors='replace') if end else ''
+            length *= 4
 
 
 def _lines_of(path: epath.Path) -> list[str]:

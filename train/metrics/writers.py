@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 
 from elenchus.data.files import atomic, jsonl
+from elenchus.train.metrics import tracking
 from elenchus.train.metrics.event_files import EventFile
 from elenchus.train.metrics.growing_files import GrowingFile, exists, read_lines
 
@@ -27,14 +28,17 @@ class Writer:
     no row is lost or written twice. Only the first process writes (`atomic.allow_writing`).
     """
 
-    def __init__(self, folder: str | os.PathLike, *, tensorboard: str | os.PathLike):
+    def __init__(
+        self, folder: str | os.PathLike, *, tensorboard: str | os.PathLike, stage: str = ''
+    ):
+        """Prepares the files; `stage` is the name under which other trackers show the rows."""
         self._folder = atomic.absolute(folder)
         self._tensorboard = atomic.absolute(tensorboard)
         self._files = {name: GrowingFile(self._folder / name) for name in (METRICS, TIMING)}
         if atomic.may_write():
             self._folder.mkdir(parents=True, exist_ok=True)
         self._purge_step = None
-        self._board: EventFile | None = None
+        self._stage, self._boards = stage, []
 
     @property
     def name(self) -> str:
@@ -51,9 +55,11 @@ class Writer:
         if others:
             self._files[METRICS].append(_line({'step': int(step), **others}))
         self._files[TIMING].append(_line({'step': int(step), 'wall': time.time(), **times}))
-        if self._board is None:
-            self._board = EventFile(self._tensorboard, purge_step=self._purge_step)
-        self._board.write(int(step), floats)
+        if not self._boards:
+            board = EventFile(self._tensorboard, purge_step=self._purge_step)
+            self._boards = [board, *tracking.of_stage(self._stage)]
+        for tracker in self._boards:
+            tracker.write(int(step), floats)
 
     def truncate(self, step: int) -> None:
         """Removes all rows after `step`, and an incomplete last line (of a killed process)."""
@@ -72,9 +78,9 @@ class Writer:
 
     def close(self) -> None:
         """Closes the files."""
-        if self._board is not None:
-            self._board.close()
-            self._board = None
+        for tracker in self._boards:
+            tracker.close()
+        self._boards = []
         if atomic.may_write():
             for file in self._files.values():
                 file.close()

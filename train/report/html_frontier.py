@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from elenchus.train.report import charts, drawing
 from elenchus.train.report import html_elements as html
-from elenchus.train.report import plots
-from elenchus.train.report.plots import Stages
+from elenchus.train.report.run_files import Stages
 
 
 def frontier_section(evaluations: Stages) -> str:
@@ -19,11 +19,7 @@ def frontier_section(evaluations: Stages) -> str:
 
 
 def _frontier(name: str, stage: dict[str, Any]) -> str:
-    curves, frontier = stage['curves'], stage['frontier']
-    caption = (
-        f'{name}: every way to answer (faint), and the best for a budget (line), chosen on one '
-        'half of the questions and measured on the other.'
-    )
+    frontier, chart = stage['frontier'], charts.frontier(name, stage)
     levels = list(frontier['rows'][-1]['levels'])
     rows = []
     for row in frontier['rows']:
@@ -41,7 +37,7 @@ def _frontier(name: str, stage: dict[str, Any]) -> str:
         f'level must be known. {frontier["candidates"]} candidates, '
         f'{frontier["questions"]} questions.'
     )
-    figure = plots.inline_svg(lambda: plots.frontier_panels(curves, frontier), caption)
+    figure = drawing.inline_svg(chart.draw, chart.caption)
     return figure + html.table(head, rows, note)
 
 

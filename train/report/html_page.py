@@ -5,24 +5,27 @@
 All content comes from the files of the stages; sections whose stages have not run say `not run`.
 """
 
-import collections
-import itertools
 import os
 import pathlib
 import string
 from typing import Any
 
-import numpy as np
 from etils import epath
 
-from elenchus.data.files import atomic, episode_files, jsonl
+from elenchus.data.files import atomic, episode_files
 from elenchus.data.text import tokenizer
-from elenchus.data.text.printable import printable, printable_json
 from elenchus.train.config import build
-from elenchus.train.metrics import writers
+from elenchus.train.report import (
+    charts,
+    drawing,
+    html_episodes,
+    html_frontier,
+    html_pairs,
+    html_uptake,
+    plots,
+)
 from elenchus.train.report import html_elements as html
-from elenchus.train.report import html_episodes, html_frontier, html_pairs, html_uptake, plots
-from elenchus.train.report.plots import Stages
+from elenchus.train.report.run_files import Stages, check_workdir, load_stages
 
 TEMPLATE = pathlib.Path(__file__).with_name('template.html')
 NUM_EPISODES = 10  # shown in the report
@@ -54,7 +57,7 @@ def write_report(workdir: str | os.PathLike) -> epath.Path:
     workdir = epath.Path(workdir)
     page, evaluations = make_page(workdir)
     if evaluations:
-        plots.save_png(lambda: plots.levels_bars(evaluations), workdir / 'accuracy.png')
+        drawing.save_png(lambda: plots.levels_bars(evaluations), workdir / 'accuracy.png')
     atomic.write_text(workdir / 'report.html', page)
     return workdir / 'report.html'
 
@@ -79,22 +82,6 @@ def make_page(workdir: epath.Path) -> tuple[str, Stages]:
         'Cost': _cost_by_stage(stages),
     }
     return _page(workdir, sections), evaluations
-
-
-def check_workdir(workdir: epath.Path) -> None:
-    """Raises ValueError if the folder of a run does not exist."""
-    if not workdir.is_dir():
-        raise ValueError(f'--workdir={workdir}: folder not found; nearest: {workdir.parent}')
-
-
-def load_stages(workdir: epath.Path) -> Stages:
-    """Summaries of all stages in order; that of an unfinished stage is empty."""
-    stages = {path.name: {} for path in workdir.glob('stages/*') if path.is_dir()}
-    for path in workdir.glob('stages/*/summary.json'):
-        stages[path.parent.name] = jsonl.read_object(path)
-    if (workdir / 'summary.json').exists():
-        stages |= jsonl.read_object(workdir / 'summary.json').get('stages', {})
-    return dict(sorted(printable_json(stages).items()))
 
 
 # Sections
@@ -135,8 +122,7 @@ def _accuracy_by_level(evaluations: Stages) -> str:
         tables.append(f'<h3>{html.escape(name)}</h3>{level_table}')
         if steps := stage.get('steps_correct'):
             tables.append(_steps_table(steps))
-    caption = 'Share of questions right by level; bars show the intervals.'
-    return plots.inline_svg(lambda: plots.levels_bars(evaluations), caption) + ''.join(tables)
+    return _drawn(charts.accuracy_by_level(evaluations)) + ''.join(tables)
 
 
 def _steps_table(steps: dict[str, dict]) -> str:
@@ -149,7 +135,7 @@ def _steps_table(steps: dict[str, dict]) -> str:
 
 
 def _accuracy_by_tokens(evaluations: Stages) -> str:
-    costed = {name: s for name, s in evaluations.items() if s.get('tokens_per_answer')}
+    costed = charts.costed_of(evaluations)
     if not costed:
         return html.NOT_RUN
     arms = plots.keys_of(costed, 'tokens_per_answer')
@@ -159,16 +145,13 @@ def _accuracy_by_tokens(evaluations: Stages) -> str:
         for name, s in costed.items()
         for key, kind in (('tokens', 'generated'), ('processed', 'processed'))
     ]
-    caption = 'Share of questions right against generated tokens an answer.'
     note = (
         'Tokens an answer; the processed ones are the generated ones and the prompts of all calls.'
     )
     token_table = html.table(['evaluation', 'tokens', *arms], rows, note)
-    parts = [plots.inline_svg(lambda: plots.tokens_points(costed), caption), token_table]
+    parts = [_drawn(charts.accuracy_by_tokens(costed)), token_table]
     for name, stage in ((n, s) for n, s in costed.items() if s.get('curves')):
-        curves = stage['curves']
-        caption = f'{name}: each way to answer, at 1, 2, 4, ... attempts (rounds: 1, 2, 3, ...).'
-        parts.append(plots.inline_svg(lambda curves=curves: plots.cost_curves(curves), caption))
+        parts.append(_drawn(charts.cost_curves(name, stage['curves'])))
         parts.append(_equal_tokens_table(stage['equal_tokens']))
     return ''.join(parts)
 
@@ -259,13 +242,7 @@ def _critic_measures(name: str, measures: dict[str, dict]) -> str:
         parts.append(html.table(['mistake', 'attempts', 'found, %', 'located, %'], rows, ''))
     parts.append(_uncertainty_table(measures['uncertainty']['all']))
     calibration = measures['calibration']['all']
-    errors = {key: calibration.get(key, {}).get('ece') for key in ('final', 'steps', 'judged')}
-    listed = ', '.join(f'{k} {100 * v:.1f} %' for k, v in errors.items() if v is not None)
-    caption = (
-        f"The critic's scores as probabilities; expected calibration error: {listed or 'none'}. "
-        'judged: only the steps with a verdict; all other steps have reward 0.'
-    )
-    return ''.join(parts) + plots.inline_svg(lambda: plots.reliability(calibration), caption)
+    return ''.join(parts) + _drawn(charts.reliability(name, calibration))
 
 
 def _uncertainty_table(bins: list[dict[str, Any]]) -> str:
@@ -282,19 +259,11 @@ def _uncertainty_table(bins: list[dict[str, Any]]) -> str:
 
 
 def _training_curves(workdir: epath.Path, stages: Stages) -> str:
-    parts = []
-    for name in stages:
-        stage = workdir / 'stages' / name
-        # Stages with several fits, such as improve, write metrics in folders of their own.
-        files = (stage.glob(depth + writers.METRICS) for depth in ('', '*/', '*/*/'))
-        for path in sorted(itertools.chain(*files)):
-            curves = _load_curves(path)
-            if curves:
-                plot = plots.inline_svg(
-                    lambda curves=curves: plots.training_curves(curves), 'By step.'
-                )
-                title = path.parent.relative_to(workdir / 'stages')
-                parts.append(f'<h3>{html.escape(title)}</h3>{plot}')
+    parts = [
+        f'<h3>{html.escape(chart.name.removeprefix("training "))}</h3>{_drawn(chart)}'
+        for name in stages
+        for chart in charts.training(workdir, name)
+    ]
     return ''.join(parts) or html.NOT_RUN
 
 
@@ -325,6 +294,10 @@ def _cost_by_stage(stages: Stages) -> str:
     return html.table(['stage', 'seconds', 'tokens sampled', 'tokens trained'], rows, '')
 
 
+def _drawn(chart: charts.Chart) -> str:
+    return drawing.inline_svg(chart.draw, chart.caption)
+
+
 def _page(workdir: epath.Path, sections: dict[str, str]) -> str:
     ids = {title: title.lower().rstrip('?').replace(' ', '-') for title in sections}
     path = workdir / 'config.json'
@@ -338,13 +311,3 @@ def _page(workdir: epath.Path, sections: dict[str, str]) -> str:
             for title, body in sections.items()
         ),
     )
-
-
-def _load_curves(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """(step, value) [points, 2] of every metric under loss/ and reward/, sorted by name."""
-    curves = collections.defaultdict(list)
-    for row in writers.read_rows(path):
-        for name, value in row.items():
-            if name.split('/')[0] in ('loss', 'reward'):
-                curves[printable(name)].append((row['step'], value))
-    return {name: np.array(points, float) for name, points in sorted(curves.items())}

@@ -3,7 +3,7 @@
 from typing import Any
 
 from elenchus.train.report import html_elements as html
-from elenchus.train.report.plots import Stages
+from elenchus.train.report.run_files import Stages
 
 COLUMNS = {
     'margin': 'margin',

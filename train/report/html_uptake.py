@@ -1,9 +1,9 @@
 """Section of the report about the uptake of critiques: is what they say used?"""
 
 from elenchus.sampling.test_time.uptake import CONDITIONS
+from elenchus.train.report import charts, drawing, plots
 from elenchus.train.report import html_elements as html
-from elenchus.train.report import plots
-from elenchus.train.report.plots import Stages
+from elenchus.train.report.run_files import Stages
 
 EXPLANATION = (
     'Attempts that the critic does not call correct are refined again with other text in the place '
@@ -33,17 +33,14 @@ def uptake_section(evaluations: Stages) -> str:
         if uptake['warning']:
             parts.append(f'<p><b>Warning: {html.escape(uptake["warning"])}.</b></p>')
         if 'accuracy' in uptake:
-            parts.append(_figures(uptake))
+            parts.append(_figures(name, uptake))
     return ''.join(parts)
 
 
-def _figures(uptake: dict) -> str:
+def _figures(name: str, uptake: dict) -> str:
     accuracy = uptake['accuracy']
     levels = plots.levels_of(accuracy)
-    caption = (
-        f'Right answers, {uptake["questions"]} questions, {uptake["due"]} refined attempts, '
-        f'{uptake["num_samples"]} samples each; bars show the intervals.'
-    )
+    chart = charts.uptake(name, uptake)
     contrasts = [
         [html.escape(title)]
         + [html.percent(uptake['difference'][key][n], sign='+') for n in levels]
@@ -57,7 +54,7 @@ def _figures(uptake: dict) -> str:
     note = 'Differences in points and uptake in per cent, by level, with intervals over questions.'
     return ''.join(
         [
-            plots.inline_svg(lambda: plots.condition_bars(accuracy), caption),
+            drawing.inline_svg(chart.draw, chart.caption),
             _conditions(uptake),
             html.table(['effect', *levels], contrasts, note),
         ]

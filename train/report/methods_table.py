@@ -21,6 +21,7 @@ KINDS = {
     'method': ('Methods', 'methods'),
     'evaluation': ('Evaluations', 'evaluations'),
     'critique': ('Critique and its training', 'methods'),
+    'neighbour': ('Neighbouring vision and agent systems, text cores', 'methods'),
 }
 """Kind of a system -> its heading, and its folder in configs/."""
 

@@ -1,31 +1,22 @@
-"""Plots of reports and studies, and their output as inline SVG or PNG."""
+"""Plots of reports and studies; `drawing.py` makes pages and files of them."""
 
-import contextlib
-import html
-import io
 import itertools
-import pathlib
-import re
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib import figure as figures
 
-from elenchus.data.files import atomic
 from elenchus.sampling.metrics.cost_curves import ORACLE
+from elenchus.train.report.run_files import Stages
 
-INK = '#123456'  # placeholder of the page's text colour; `inline_svg` replaces it
 COLOURS = ('#8a94a6', '#3f86d4', '#e08a2e', '#8c6bd1', '#2f9e77', '#d1587f', '#a08f1c', '#4aa7bd')
 MARKERS = 'osD^vPX*'
 LINES = {'': '-', 'min': '-', 'product': '--', 'last': ':', 'all': '-', 'upper bound': '-.'}
 """Variant of an arm (in brackets after its name) -> line style."""
 MAX_POINTS = 400  # of a plotted training curve; more would only make the page large
 
-Stages = dict[str, dict[str, Any]]
-"""Stage -> its summary."""
 Curves = dict[str, list[dict[str, Any]]]
 """Arm -> its points, as in `curves` of the summary of `evaluate`."""
 StudyPanels = dict[str, dict[str, list[list[tuple[float, float]]]]]
@@ -44,14 +35,14 @@ def levels_bars(evaluations: Stages) -> figures.Figure:
         # pass@k needs the reference answer, so it is not a way to answer.
         for arm in (arm for arm in drawn if not arm.startswith('pass')):
             bars[f'{name}: {arm}' if i else arm] = stage['accuracy'][arm]
-    figure, (axes,) = _panels(1, columns=1, size=(9.2, 3.6))
+    figure, (axes,) = make_panels(1, columns=1, size=(9.2, 3.6))
     names, width = levels_of(bars), 0.84 / len(bars)
     for i, (arm, levels) in enumerate(bars.items()):
         middle, low, high = np.array([bounds(levels.get(n)) for n in names], float).T * 100
         at = np.arange(len(names)) + (i - (len(bars) - 1) / 2) * width
-        axes.bar(at, middle, width * 0.92, color=_colour(i), label=arm)
+        axes.bar(at, middle, width * 0.92, color=colour_of(i), label=arm)
         errors = np.maximum([middle - low, high - middle], 0)
-        axes.errorbar(at, middle, errors, fmt='none', ecolor=INK, elinewidth=0.7)
+        axes.errorbar(at, middle, errors, fmt='none', ecolor=_ink(), elinewidth=0.7)
     axes.set_xticks(range(len(names)), names)
     axes.set(xlabel='level', ylabel='right, %', ylim=(0, 100))
     figure.legend(loc='outside lower center', ncols=4, frameon=False)
@@ -60,12 +51,12 @@ def levels_bars(evaluations: Stages) -> figures.Figure:
 
 def condition_bars(accuracy: dict[str, dict]) -> figures.Figure:
     """Bars of overall accuracy with intervals, one for each condition of uptake."""
-    figure, (axes,) = _panels(1, columns=1, size=(7.6, 2.8))
+    figure, (axes,) = make_panels(1, columns=1, size=(7.6, 2.8))
     middle, low, high = np.array([bounds(levels['all']) for levels in accuracy.values()]).T * 100
-    colours = [_colour(i) for i in range(len(accuracy))]
+    colours = [colour_of(i) for i in range(len(accuracy))]
     axes.bar(range(len(accuracy)), middle, 0.7, color=colours)
     errors = np.maximum([middle - low, high - middle], 0)
-    axes.errorbar(range(len(accuracy)), middle, errors, fmt='none', ecolor=INK, elinewidth=0.9)
+    axes.errorbar(range(len(accuracy)), middle, errors, fmt='none', ecolor=_ink(), elinewidth=0.9)
     names = [name.replace('_', ' ') for name in accuracy]
     axes.set_xticks(range(len(names)), names, rotation=20, ha='right')
     axes.set(ylabel='right, %', ylim=(0, 100))
@@ -75,7 +66,7 @@ def condition_bars(accuracy: dict[str, dict]) -> figures.Figure:
 def tokens_points(evaluations: Stages) -> figures.Figure:
     """Accuracy against tokens: one point per arm (colour) and evaluation (marker)."""
     arms = keys_of(evaluations, 'tokens_per_answer')
-    figure, (axes,) = _panels(1, columns=1, size=(7.6, 3.4))
+    figure, (axes,) = make_panels(1, columns=1, size=(7.6, 3.4))
     for marker, (name, stage) in zip(itertools.cycle(MARKERS), evaluations.items(), strict=False):
         for i, arm in enumerate(arms):
             tokens = stage['tokens_per_answer'].get(arm)
@@ -85,11 +76,11 @@ def tokens_points(evaluations: Stages) -> figures.Figure:
             middle, low, high = np.array(bounds(point)) * 100
             errors = [[max(middle - low, 0)], [max(high - middle, 0)]]
             axes.errorbar(
-                tokens, middle, errors, color=_colour(i), marker=marker, capsize=2, ls='none'
+                tokens, middle, errors, color=colour_of(i), marker=marker, capsize=2, ls='none'
             )
-        axes.plot([], [], color=INK, marker=marker, ls='none', label=name)
+        axes.plot([], [], color=_ink(), marker=marker, ls='none', label=name)
     for i, arm in enumerate(arms):
-        axes.plot([], [], color=_colour(i), lw=5, label=arm)
+        axes.plot([], [], color=colour_of(i), lw=5, label=arm)
     axes.set(xlabel='generated tokens an answer', ylabel='right, %')
     axes.margins(x=0.1)
     figure.legend(loc='outside right upper', frameon=False)
@@ -98,7 +89,7 @@ def tokens_points(evaluations: Stages) -> figures.Figure:
 
 def training_curves(curves: dict[str, np.ndarray]) -> figures.Figure:
     """Training curves: one panel per metric, with its points and their running mean."""
-    figure, panels = _panels(len(curves), columns=3, size=(3.1, 2.1), fixed=True)
+    figure, panels = make_panels(len(curves), columns=3, size=(3.1, 2.1), fixed=True)
     for axes, (name, points) in zip(panels, curves.items(), strict=True):
         steps, values = points[:: max(1, len(points) // MAX_POINTS)].T
         window = max(1, len(values) // 20)
@@ -116,7 +107,7 @@ def cost_curves(curves: Curves) -> figures.Figure:
     levels = levels_of({arm: points[0]['accuracy'] for arm, points in curves.items()})
     levels = [*levels[-1:], *levels[:-1]]  # 'all' first
     families = list(dict.fromkeys(arm.partition(' (')[0] for arm in curves))
-    figure, panels = _panels(len(levels), columns=3, size=(3.6, 2.8))
+    figure, panels = make_panels(len(levels), columns=3, size=(3.6, 2.8))
     for axes, level in zip(panels, levels, strict=True):
         for arm, points in curves.items():
             family, _, variant = arm.rstrip(')').partition(' (')
@@ -127,7 +118,7 @@ def cost_curves(curves: Curves) -> figures.Figure:
                 [p['tokens'][level] for p in known],
                 middle,
                 np.maximum([middle - low, high - middle], 0),
-                color=_colour(families.index(family)),
+                color=colour_of(families.index(family)),
                 ls=LINES.get(variant, '-'),
                 marker=MARKERS[families.index(family) % len(MARKERS)],
                 markersize=3.5,
@@ -158,7 +149,7 @@ def frontier_panels(curves: Curves, frontier: dict[str, Any]) -> figures.Figure:
     panels = {'all': [row['all'] for row in rows]}
     panels |= {n: [row['levels'][n] for row in rows] for n in rows[-1]['levels']}
     families = list(dict.fromkeys(arm.partition(' (')[0] for arm in curves))
-    figure, grid = _panels(len(panels), columns=2, size=(5.2, 3.4))
+    figure, grid = make_panels(len(panels), columns=2, size=(5.2, 3.4))
     for axes, (level, best) in zip(grid, panels.items(), strict=True):
         for arm, points in curves.items():
             index = families.index(arm.partition(' (')[0])
@@ -167,7 +158,7 @@ def frontier_panels(curves: Curves, frontier: dict[str, Any]) -> figures.Figure:
                 [p['processed'][level] for p in known],
                 [100 * p['accuracy'][level][0] for p in known],
                 MARKERS[index % len(MARKERS)],
-                color=_colour(index),
+                color=colour_of(index),
                 alpha=0.4,
                 ms=4,
             )
@@ -182,7 +173,7 @@ def frontier_panels(curves: Curves, frontier: dict[str, Any]) -> figures.Figure:
         axes.set(xlabel='processed tokens a question', ylabel='right, %')
     for index, family in enumerate(families):
         marker = MARKERS[index % len(MARKERS)]
-        grid[0].plot([], [], marker, color=_colour(index), ms=4, label=family)
+        grid[0].plot([], [], marker, color=colour_of(index), ms=4, label=family)
     handles, labels = grid[0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc='outside lower center', ncols=4, frameon=False, handlelength=3.5
@@ -197,7 +188,7 @@ def _draw_frontier(axes: Any, fits: Sequence[dict], *, label: str, line: str) ->
     middle, low, high = np.array([bounds(fit['accuracy']) for fit in fits], float).T * 100
     places = [fit['processed'] for fit in fits]
     errors = np.maximum([middle - low, high - middle], 0)
-    style = {'color': INK, 'ls': line, 'marker': 'o', 'ms': 3, 'lw': 2, 'elinewidth': 0.6}
+    style = {'color': _ink(), 'ls': line, 'marker': 'o', 'ms': 3, 'lw': 2, 'elinewidth': 0.6}
     axes.errorbar(places, middle, errors, label=label, **style)
     before = None
     for fit, *at in zip(fits, places, middle, strict=True):
@@ -212,21 +203,21 @@ def _draw_frontier(axes: Any, fits: Sequence[dict], *, label: str, line: str) ->
 def reliability(calibration: dict[str, Any]) -> figures.Figure:
     """Reliability diagram of the critic's scores, and its calibration error by step position."""
     positions = calibration.get('positions', {})
-    figure, panels = _panels(1 + bool(positions), columns=2, size=(3.8, 3.2))
-    panels[0].plot([0, 1], [0, 1], color=INK, lw=0.8, ls=':', label='calibrated')
+    figure, panels = make_panels(1 + bool(positions), columns=2, size=(3.8, 3.2))
+    panels[0].plot([0, 1], [0, 1], color=_ink(), lw=0.8, ls=':', label='calibrated')
     for i, name in enumerate(('final', 'steps', 'judged')):
         curve = calibration.get(name, {}).get('curve', [])
         if curve:
             scores, right, counts = (
                 np.array([b[k] for b in curve], float) for k in ('score', 'right', 'count')
             )
-            colour = _colour(i + 1)
+            colour = colour_of(i + 1)
             panels[0].plot(scores, right, color=colour, lw=1.2, label=name)
             panels[0].scatter(scores, right, 8 + 60 * counts / counts.max(), color=colour)
     panels[0].set(title='reliability', xlabel="the critic's score", ylabel='share right')
     panels[0].legend(frameon=False)
     if positions:
-        panels[1].bar(list(positions), [p['ece'] for p in positions.values()], color=_colour(2))
+        panels[1].bar(list(positions), [p['ece'] for p in positions.values()], color=colour_of(2))
         panels[1].set(title='by step', xlabel='step', ylabel='expected calibration error')
     return figure
 
@@ -239,10 +230,10 @@ def study_panels(panels: StudyPanels, labels: dict[str, tuple[str, str]]) -> fig
     Args:
         labels: title -> labels of x and y.
     """
-    figure, grid = _panels(len(panels), columns=2, size=(5.6, 3.6))
+    figure, grid = make_panels(len(panels), columns=2, size=(5.6, 3.6))
     for axes, (title, arms) in zip(grid, panels.items(), strict=True):
         for i, (arm, runs) in enumerate(arms.items()):
-            colour, marker = _colour(i), MARKERS[i // len(COLOURS) % len(MARKERS)]
+            colour, marker = colour_of(i), MARKERS[i // len(COLOURS) % len(MARKERS)]
             shortest = min(map(len, runs))
             if not shortest:
                 continue
@@ -263,7 +254,7 @@ def study_panels(panels: StudyPanels, labels: dict[str, tuple[str, str]]) -> fig
     return figure
 
 
-def _panels(count: int, *, columns: int, size: tuple[float, float], fixed: bool = False):
+def make_panels(count: int, *, columns: int, size: tuple[float, float], fixed: bool = False):
     """Returns (figure, axes). Fixed margins draw many panels in a third of the time."""
     columns = min(columns, count)
     rows = -(-count // columns)
@@ -280,44 +271,6 @@ def _panels(count: int, *, columns: int, size: tuple[float, float], fixed: bool 
         axes.grid(axis='y', alpha=0.25, lw=0.6)
         axes.set_axisbelow(True)
     return figure, list(grid[:count])
-
-
-@contextlib.contextmanager
-def _drawing() -> Iterator[None]:
-    """Sets the style; names that the font lacks, or that are too long, do not warn."""
-    with matplotlib.rc_context(_style(INK)), warnings.catch_warnings():
-        warnings.filterwarnings('ignore', 'Glyph|constrained_layout', UserWarning)
-        yield
-
-
-def _style(ink: str) -> dict[str, Any]:
-    names = ('text.color', 'axes.edgecolor', 'axes.labelcolor', 'axes.titlecolor')
-    colours = dict.fromkeys((*names, 'xtick.color', 'ytick.color', 'grid.color'), ink)
-    sizes = {'font.size': 9, 'axes.titlesize': 10, 'font.family': 'sans-serif'}
-    return (
-        colours
-        | sizes
-        | {'svg.fonttype': 'none', 'svg.hashsalt': 'elenchus', 'text.parse_math': False}
-    )
-
-
-def inline_svg(plot: Callable[[], figures.Figure], caption: str) -> str:
-    """Draws a plot as SVG for a page; it takes the page's text colour, light or dark."""
-    buffer = io.StringIO()
-    with _drawing():
-        plot().savefig(buffer, format='svg', transparent=True, metadata={'Date': None})
-    # Without date and metadata the same data give the same bytes.
-    text = re.sub(r'<metadata>.*?</metadata>', '', buffer.getvalue(), flags=re.DOTALL)
-    drawing = text[text.index('<svg') :].replace(INK, 'currentColor')
-    return f'<figure>{drawing}<figcaption>{html.escape(caption)}</figcaption></figure>'
-
-
-def save_png(plot: Callable[[], figures.Figure], path: pathlib.Path) -> None:
-    """Draws a plot into a PNG file. `plot` is a function, because styles apply while it draws."""
-    buffer = io.BytesIO()
-    with _drawing():
-        plot().savefig(buffer, format='png', dpi=150, facecolor='white')
-    atomic.write_bytes(path, buffer.getvalue())
 
 
 def keys_of(stages: Stages, field: str) -> list[str]:
@@ -346,5 +299,11 @@ def _size(arm: str) -> int:
     return int(size) if size.isascii() and size.isdigit() else 0
 
 
-def _colour(index: int) -> str:
+def _ink() -> str:
+    """Colour of the text in the style that applies now."""
+    return matplotlib.rcParams['text.color']
+
+
+def colour_of(index: int) -> str:
+    """Returns the colour of the arm with this number."""
     return COLOURS[index % len(COLOURS)]

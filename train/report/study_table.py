@@ -14,7 +14,7 @@ import numpy as np
 from elenchus.data.files.atomic import write_text
 from elenchus.data.text import markdown
 from elenchus.train.config import build
-from elenchus.train.report import plots, study_contrasts
+from elenchus.train.report import drawing, plots, study_contrasts
 from elenchus.train.report.study_contrasts import Contrast, ContrastResult, FigurePath
 from elenchus.train.run.directory import write_json
 
@@ -80,8 +80,10 @@ def check_panels(comparison: Comparison, stages: Sequence[Sequence[str]]) -> Non
             )
 
 
-def figure_at(value: Any, path: FigurePath) -> Any:
+def figure_at(value: Any, path: FigurePath, *, where: str = 'config.comparison') -> Any:
     """Returns the figure at a path in nested summaries; NaN if it is None (undefined).
+
+    `where` begins the message of an error.
 
     Example:
         >>> summaries = {'evaluate': {'accuracy': {'1': 0.25, '2': 0.75}}}
@@ -92,7 +94,8 @@ def figure_at(value: Any, path: FigurePath) -> Any:
     """
     for i, key in enumerate(path):
         if isinstance(key, tuple):
-            return float(np.mean([figure_at(value, (name, *path[i + 1 :])) for name in key]))
+            rest = path[i + 1 :]
+            return float(np.mean([figure_at(value, (name, *rest), where=where) for name in key]))
         if value is None:
             return float('nan')
         if key == 'last' and i == 0:
@@ -102,8 +105,7 @@ def figure_at(value: Any, path: FigurePath) -> Any:
         except (KeyError, IndexError, TypeError) as error:
             names = list(value) if isinstance(value, Mapping) else []
             raise ValueError(
-                f'config.comparison: no figure at {path[: i + 1]}; '
-                f'nearest: {build.nearest(key, names)!r}'
+                f'{where}: no figure at {path[: i + 1]}; nearest: {build.nearest(key, names)!r}'
             ) from error
     return float('nan') if value is None else value
 
@@ -252,12 +254,13 @@ def write_comparison(
             for contrast, result in zip(tested, contrasts, strict=True)
         ],
         'panels': panels,
+        'labels': labels,
         'summaries': without_questions(runs),
     }
     write_json(workdir / f'{name}.json', results)
     write_text(workdir / f'{name}.md', '\n'.join(lines) + '\n')
     if panels:
-        plots.save_png(lambda: plots.study_panels(panels, labels), workdir / f'{name}.png')
+        drawing.save_png(lambda: plots.study_panels(panels, labels), workdir / f'{name}.png')
     print('\n'.join(lines))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from elenchus.data import records
 from elenchus.data.critiques.record_files import CritiqueRecord
-from elenchus.data.records import ROLES, Example, Problem, Turn
+from elenchus.data.records import TURN_ROLES, Example, Problem, Turn
 from elenchus.data.text.chat import Chat
 from elenchus.data.text.printable import printable
 
@@ -74,7 +74,7 @@ def token_texts(chat: Chat, ids: Sequence[int]) -> list[str]:
     """
     names = chat.template.specials()
     if chat.template.user is None:
-        names |= {f'<{role}>' for role in ROLES[1:]}
+        names |= {f'<{role}>' for role in TURN_ROLES}
     specials = {chat.tokenizer.special(name): name for name in names}
     texts, run, before = [], [], ''
     for token in map(int, ids):

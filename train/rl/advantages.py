@@ -6,8 +6,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from elenchus.data.records import Batch
+from elenchus.data.records import ROLES, Batch
 from elenchus.sampling.slots import Slot
+
+TOOL = ROLES.index('tool')
 
 Baseline = Literal['group', 'position']
 """Steps whose mean and deviation normalise a step's reward: all of the group, or those of its
@@ -124,7 +126,9 @@ def truncated_importance(
 
 
 def at_tokens(batch: Batch, values: Sequence[Mapping[int, np.ndarray]]) -> np.ndarray:
-    """Returns the value of each token's step, [B, T]; 0 on other tokens. One sequence per row.
+    """Returns the value of each token's step, [B, T]; 0 on other tokens, and on those of tools.
+
+    One sequence per row.
 
     values[row]: turn number, as in Batch.turns -> value of each step of that turn.
     """
@@ -132,6 +136,7 @@ def at_tokens(batch: Batch, values: Sequence[Mapping[int, np.ndarray]]) -> np.nd
     for row, turns in enumerate(values):
         for turn, steps in turns.items():
             in_steps = (batch.turns[row] == turn) & (batch.steps[row] > 0)
+            in_steps &= batch.roles[row] != TOOL
             weights[row, in_steps] = np.asarray(steps, np.float32)[batch.steps[row, in_steps] - 1]
     return weights
 

@@ -15,6 +15,7 @@ class IterationCursor:
         self.counters = collections.Counter(tokens_sampled=0, tokens_trained=0, tokens_padding=0)
         self.row: dict[str, dict[str, Any]] = {}  # player -> its metrics of this iteration
         self.advantage_states: dict[str, Mapping[str, Any]] = {}  # by player
+        self.replay: dict[str, list[Mapping[str, Any]]] = {}  # by player: groups to replay
 
     def add(
         self, player: str, state: Mapping[str, Any], sampled_tokens: int, *, updates: Updates
@@ -29,13 +30,14 @@ class IterationCursor:
         """Returns plain JSON; `players` only of an iteration that was interrupted."""
         rows = {p: {n: float(x) for n, x in row.items()} for p, row in self.row.items()}
         states = {p: dict(state) for p, state in self.advantage_states.items() if state}
-        values = {'players': rows, 'advantage_states': states}
+        values = {'players': rows, 'advantage_states': states, 'replay': self.replay}
         return dict(self.counters) | {name: value for name, value in values.items() if value}
 
     def restore(self, values: dict[str, Any]) -> None:
         """Continues from what `to_json` returned."""
         self.row = dict(values.get('players', {}))
         self.advantage_states = dict(values.get('advantage_states', {}))
+        self.replay = dict(values.get('replay', {}))
         self.counters.update({n: x for n, x in values.items() if isinstance(x, int)})
 
     def has_spent(self, budget: int) -> bool:

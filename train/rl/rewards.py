@@ -36,7 +36,7 @@ class JudgedTurn(NamedTuple):
         ends = self.turn.step_ends
         parts = (self.turn.tokens[start:end] for start, end in itertools.pairwise((0, *ends)))
         # A part of a turn: what it was sampled with describes the whole.
-        bare = dataclasses.replace(self.turn, logprobs=(), steps=(), forced=())
+        bare = dataclasses.replace(self.turn, logprobs=(), steps=(), forced=(), tools=())
         return [self.read(dataclasses.replace(bare, tokens=part)).strip() for part in parts]
 
 

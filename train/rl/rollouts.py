@@ -12,14 +12,14 @@ from elenchus.data import records
 from elenchus.data.critiques.oracle import ConstructedAttempt
 from elenchus.data.records import Episode, Problem, RolloutGroup
 from elenchus.sampling import episodes as episode_lib
-from elenchus.sampling.critique_data import annotators
+from elenchus.sampling.critique_data import annotators, step_labels
 from elenchus.sampling.engine.sampling_methods import Method
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
 from elenchus.sampling.step_scores import StepScorer, score_steps
-from elenchus.sampling.test_time.strategies import Refine, asks_for_refinement
-from elenchus.train.rl import rewards
+from elenchus.sampling.test_time.gates import Refine, asks_for_refinement
+from elenchus.train.rl import restarts, rewards
 from elenchus.train.rl.settings import Player, RewardRules
 
 Groups = list[RolloutGroup]
@@ -36,6 +36,7 @@ class RolloutSetup(NamedTuple):
     refine: Refine  # critiques that are refined for that: all, or those that do not say correct
     num_rollouts: int = 0  # from each line's end, which label a critic's attempts; 0: the judge's
     rollout_threshold: float = 0.0  # a line is wrong if a smaller share of them is right
+    labels: str = 'threshold'  # of lines from them: of step_labels.LABELS
 
 
 class Rollout(Protocol):
@@ -66,12 +67,10 @@ def sample_actor_groups(
         spec=SampleSpec(n, setup.method, seed, 0),
     )
     tokens = episode_lib.sampled_tokens(episodes)
-    if rules.turns.hint_share:
-        share = rules.turns.hint_share
-        groups = records.group_episodes(problems, episodes)
-        groups, more = retry_with_hints(setup, groups, share=share, seed=seed)
-        episodes = [episode for group in groups for episode in group]
-        tokens += more
+    groups = records.group_episodes(problems, episodes)
+    groups, more = attempt_again(setup, rules, groups, seed=seed)
+    episodes = [episode for group in groups for episode in group]
+    tokens += more
     greedy = {'grammar': models.grammar, 'spec': SampleSpec.greedy(setup.method)}
     if rules.needs_step_scores or rules.turns.episode == 'critique':
         episodes = episode_lib.sample_critiques(models.sampler, models.critic, episodes, **greedy)
@@ -108,6 +107,18 @@ def with_scores_of_last_turn(episode: Episode, scored: Episode) -> Episode:
     fields = {'steps': scored.attempt.steps, 'facts': scored.attempt.facts}
     last = dataclasses.replace(episode.turns[-1], **fields)
     return dataclasses.replace(episode, turns=(*episode.turns[:-1], last))
+
+
+def attempt_again(
+    setup: RolloutSetup, rules: RewardRules, groups: Groups, *, seed: int
+) -> tuple[Groups, int]:
+    """Samples attempts of groups again, after hints or as restarts; returns (groups, tokens)."""
+    if rules.turns.hint_share:
+        return retry_with_hints(setup, groups, share=rules.turns.hint_share, seed=seed)
+    if rules.turns.restart != 'none':
+        name = rules.turns.restart
+        return restarts.restart(setup.models, setup.method, groups, name=name, seed=seed)
+    return groups, 0
 
 
 def hint(problem: Problem, share: float) -> str:
@@ -193,9 +204,10 @@ def label_by_rollouts(
 ) -> tuple[list[Episode], int]:
     """Labels the steps of attempts by continuations; returns the episodes and sampled tokens.
 
-    The first error is the first step after which fewer than `rollout_threshold` of `num_rollouts`
-    continuations reach the answer (arXiv 2312.08935); the answer's line if only the answer is
-    wrong. The facts `first_error` and `steps_correct` say so.
+    The first error is the first step that `setup.labels` calls wrong, by default the first after
+    which fewer than `rollout_threshold` of `num_rollouts` continuations reach the answer (arXiv
+    2312.08935); the answer's line if only the answer is wrong. The facts `first_error` and
+    `steps_correct` say so.
     """
     models, count = setup.models, setup.num_rollouts
     texts = [models.sampler.chat.text(episode.attempt) for episode in episodes]
@@ -212,9 +224,17 @@ def label_by_rollouts(
         spec=SampleSpec(count, setup.method, derive_seed(seed, 'labels'), 0),
     )
     labelled = []
-    for episode, text, numbers in zip(episodes, texts, successes, strict=True):
-        lines = [i for i, line in enumerate(text.split('\n')) if line.strip()]
-        wrong = annotators.first_wrong(numbers, least=setup.rollout_threshold * count)
+    for episode, item, numbers in zip(episodes, items, successes, strict=True):
+        lines = [i for i, line in enumerate(item.attempt.split('\n')) if line.strip()]
+        wrong = step_labels.first_wrong(
+            setup.labels,
+            numbers,
+            num_rollouts=count,
+            threshold=setup.rollout_threshold,
+            correct=bool(episode.attempt.facts.correct),
+            problem=item.problem,
+            field='reinforce.labels',
+        )
         first = None if wrong is None else lines.index(wrong)
         if first is None and not episode.attempt.facts.correct:
             first = max(0, len(lines) - 1)

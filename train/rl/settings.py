@@ -20,13 +20,15 @@ from elenchus.model.ranges import (
     Share,
     checked,
 )
-from elenchus.sampling.test_time.strategies import Refine
+from elenchus.sampling.critique_data.step_labels import LABELS
+from elenchus.sampling.test_time.gates import Refine
 from elenchus.train.config.stage_names import StartName
 from elenchus.train.loop import LoopSettings
 from elenchus.train.objective import Objective
 from elenchus.train.optimizer import OptimizerSettings, Rate
 from elenchus.train.rl.advantages import OUTCOMES, STEPS, Baseline
 from elenchus.train.rl.advantages import reads_scores as steps_read_scores
+from elenchus.train.rl.restarts import RESTARTS
 from elenchus.train.rl.rewards import ActorRewards, CriticRewards, reads_labels, reads_scores
 
 Player = Literal['actor', 'critic']
@@ -99,9 +101,15 @@ class TurnSettings:
     first_phase_steps: NonNegativeInt  # iterations of SCoRe's stage I; 0 = off
     attempt_kl_coef: Coefficient  # KL coefficient on attempts in stage I
     hint_share: Share  # share of the solution's lines given as a hint; 0 = no hints
+    restart: Annotated[str, RESTARTS]  # samples that begin with a part of another one
     correction: str  # 'correction' under a family's template: the user's instruction; '' = SCoRe's
 
     def __post_init__(self):
+        if self.hint_share and self.restart != 'none':
+            raise ValueError(
+                f'reinforce.turns.hint_share={self.hint_share} and restart={self.restart!r} both '
+                "sample attempts again: use one of them; nearest: restart='none'"
+            )
         if self.first_phase_steps and (self.episode == 'attempt' or self.attempt_kl_coef <= 0):
             raise ValueError(
                 f'reinforce.turns.first_phase_steps={self.first_phase_steps} needs '
@@ -167,7 +175,9 @@ class ReinforceSettings:
     # Continuations from the end of each line that label a critic's attempts; 0 = the lab's truth.
     num_rollouts: Annotated[int, Range(0, 10_000)]
     rollout_threshold: Share  # a line is wrong if a smaller share of them reach the answer
+    labels: Annotated[str, LABELS]  # of lines, from how many of them do
     refill_rounds: Rounds  # rounds that replace groups of zero variance; 0 = off (DAPO)
+    replay_groups: NonNegativeInt  # newest groups kept, for those without variance; 0 = off
     num_minibatches: PositiveInt  # updates of an epoch
     num_epochs: Annotated[int, Range(1, 1000)]  # passes over an iteration's samples
     length: Length  # tokens of an actor's row: the longest conversation up to its last turn
@@ -221,10 +231,11 @@ class ReinforceSettings:
                 f'reinforce.num_minibatches={self.num_minibatches} must divide num_problems * '
                 f'num_samples / samples_per_row = {self.rows}'
             )
-        if self.num_updates > 1 and self.objective.on_policy:
+        if (self.num_updates > 1 or self.replay_groups) and self.objective.on_policy:
             raise ValueError(
-                f'reinforce.objective.on_policy=True with {self.num_updates} updates an iteration: '
-                'set it to False, or num_minibatches and num_epochs to 1'
+                f'reinforce.objective.on_policy=True with {self.num_updates} updates an iteration '
+                f'and replay_groups={self.replay_groups}: set it to False, or num_minibatches and '
+                'num_epochs to 1 and replay_groups to 0'
             )
         if self.num_steps * self.num_updates > MOST:  # the schedule counts in int32
             raise ValueError(
@@ -268,11 +279,11 @@ class ReinforceSettings:
         """True if the update's own log-probabilities serve as the old ones.
 
         With a single update the data are on-policy: old_logp = stop_gradient(logp) has the same
-        gradient as a forward pass before the update, and saves that pass. Importance weights, hints
-        and the k1 penalty need the policy's log-probabilities earlier.
+        gradient as a forward pass before the update, and saves that pass. Importance weights,
+        hints, replays and the k1 penalty need the policy's log-probabilities earlier.
         """
-        needed_before = self.importance_cap or self.turns.hint_share or self.objective.kl == 'k1'
-        return self.num_updates == 1 and not needed_before
+        is_off_policy = self.importance_cap or self.turns.hint_share or self.replay_groups
+        return self.num_updates == 1 and not is_off_policy and self.objective.kl != 'k1'
 
     def row_length(self, player: Player) -> int:
         """Tokens of a row of one sample."""

@@ -21,6 +21,7 @@ from etils import epath
 
 from elenchus.data.files import atomic, episode_files
 from elenchus.data.records import Batch, Episode
+from elenchus.train.metrics import tracking
 from elenchus.train.rl.credit import GroupValues
 from elenchus.train.rl.settings import Player, ReinforceSettings
 
@@ -94,6 +95,13 @@ def write(
             zip(episodes, credits, strict=True)
         )
     ]
+    shown = {
+        'reward': [reward for reward, _, _ in credits],
+        'advantage': [a for *_, steps_of in credits for steps in steps_of.values() for a in steps],
+    }
+    step = int(''.join(filter(str.isdigit, folder.name)) or 0)
+    stage = epath.Path(folder).parent.parent.parent
+    tracking.show_episodes(stage, step, episodes, values=shown)
     atomic.write_text(folder / VALUES, ''.join(f'{line}\n' for line in lines))
     episode_files.write_episodes(folder / 'episodes' / 'part-00000.array_record', episodes)
 

@@ -32,6 +32,7 @@ from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.sampling_methods import Method
 from elenchus.sampling.model_pair import ModelPair
+from elenchus.sampling.seeds import derive_seed
 from elenchus.sampling.step_scores import StepScorer
 from elenchus.train import preemption
 from elenchus.train.loop import (
@@ -45,7 +46,7 @@ from elenchus.train.loop import (
 from elenchus.train.metrics import writers
 from elenchus.train.objective import Objective
 from elenchus.train.optimizer import make_optimizer
-from elenchus.train.rl import diagnostics, implicit_rewards, rollouts, update_batch
+from elenchus.train.rl import diagnostics, implicit_rewards, replay, rollouts, update_batch
 from elenchus.train.rl.iteration_cursor import IterationCursor
 from elenchus.train.rl.iterations import (
     Iteration,
@@ -87,7 +88,7 @@ def reinforce(
     optimizer = make_optimizer(s.optimizer, num_steps=num_updates)
     models = dataclasses.replace(models, actor=models.critic) if is_one else models
     counts = (s.num_samples, s.num_refinements, s.refine, s.num_rollouts, s.rollout_threshold)
-    setup = RolloutSetup(models, scorer, method, *counts)
+    setup = RolloutSetup(models, scorer, method, *counts, labels=s.labels)
     options = {'settings': s, 'loop': loop, 'optimizer': optimizer, 'seed': seed}
     options |= {'setup': setup, 'problems': problems, 'is_one': is_one, 'teacher': teacher}
     trainings = {p: make_training(p, **options)._replace(folder=folder) for p in trained}
@@ -215,11 +216,13 @@ def train_iteration(
                 raise
             raise StepInterrupted(states, all_updates) from None
         seconds = time.perf_counter() - start
+        state = iteration.state_after(sampled.groups)
+        sampled, replayed = replay_groups(training, iteration, sampled, step=step, cursor=cursor)
         states, metrics, updates = update_states(
             training, states, sampled, iteration=iteration, implicit=scorer
         )
         all_updates += updates
-        state = iteration.state_after(sampled.groups)
+        metrics |= replayed
         cursor.add(player, state, sampled_tokens=sampled.tokens, updates=updates)
         # Names below time/ go to timing.jsonl: they differ from run to run.
         metrics |= {'time/rollouts': seconds, 'time/rollout_tokens_per_s': sampled.tokens / seconds}
@@ -229,6 +232,31 @@ def train_iteration(
     row = {name: value for metrics in cursor.row.values() for name, value in metrics.items()}
     cursor.row = {}
     return states, row | {'sampled/tokens': cursor.counters['tokens_sampled']}, all_updates
+
+
+def replay_groups(
+    training: PlayerTraining,
+    iteration: Iteration,
+    sampled: SampledGroups,
+    *,
+    step: int,
+    cursor: IterationCursor,
+) -> tuple[SampledGroups, dict[str, float]]:
+    """Returns sampled groups with replayed ones, and metrics; stores the new ones in the cursor."""
+    most, player = training.settings.replay_groups, training.player
+    if not most:
+        return sampled, {}
+    stored = cursor.replay.get(player, [])
+    value = functools.partial(iteration.assign_credit, penalties=None)
+    filled, count = replay.fill(
+        sampled,
+        stored,
+        problems={problem.id: problem for problem in training.problems},
+        value=value,
+        rng=np.random.default_rng(derive_seed(training.seed, 'replay', player, step)),
+    )
+    cursor.replay[player] = replay.store(stored, sampled.groups, value=value, most=most)
+    return filled, {'reward/groups_replayed': count / len(sampled.groups)}
 
 
 def update_states(

@@ -12,6 +12,7 @@ from elenchus.data.batching import packing
 from elenchus.data.records import PLAYER_OF_ROLE, Batch, Episode
 from elenchus.data.text.chat import Chat
 from elenchus.sampling.engine.shapes import smallest_bucket
+from elenchus.sampling.metrics.tool_figures import tool_figures
 from elenchus.train.objective import Objective
 from elenchus.train.rl import advantages, rewards
 from elenchus.train.rl.credit import GroupValues
@@ -52,8 +53,8 @@ def make_batch(
 
     The batch's old log-probabilities are the trainer's. They are the sampler's if there is no
     `logprobs.policy`, and for `hinted` episodes: these were sampled from a prompt with a hint but
-    are trained without it, so the ratio must be plain-prompt policy / hinted sampler. `keep` stores
-    the episodes with these values.
+    are trained without it, so the ratio must be plain-prompt policy / hinted sampler. So it is for
+    `replayed` ones, which an earlier policy sampled. `keep` stores the episodes with these values.
     """
     episodes = [episode for group in sampled.groups for episode in group]
     batch = batch_without_weights(episodes, layout, chat)
@@ -66,7 +67,7 @@ def make_batch(
         rows = slice(i * layout.num_samples, (i + 1) * layout.num_samples)
         values.append(assign_credit(group, penalties=penalties and penalties[rows]))
     weights = advantages.at_tokens(batch, [steps for v in values for steps in v.advantages])
-    hinted = np.array([[bool(e.attempt.facts.hinted)] for e in episodes])
+    hinted = np.array([[e.attempt.facts.is_off_policy] for e in episodes])
     metrics = group_metrics(sampled, values, weights=weights, batch=batch) | {
         'reward/unfinished': np.mean([not chat.is_finished(e.turns[-1]) for e in episodes])
     }
@@ -192,6 +193,8 @@ def group_metrics(
             f'levels/advantage{level}_std': weights[rows][batch.loss_mask[rows] > 0].std(),
         }
     correct = np.mean([float(e.attempt.facts.correct) for e in episodes])
+    calls = tool_figures(turn for episode in episodes for turn in episode.turns)
+    metrics |= {f'tools/{name}': value for name, value in calls.items()}
     return {'reward/correct': correct} | metrics | term_metrics(values) | unknown_steps(episodes)
 
 

@@ -1,5 +1,7 @@
 """Checks of a run before it starts: settings that depend on each other, and files they name."""
 
+import importlib.util
+
 import jax
 
 from elenchus.data.critiques import oracle
@@ -12,6 +14,7 @@ from elenchus.train import loop
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.config import checks
 from elenchus.train.config.run_settings import REINFORCED, RunSettings
+from elenchus.train.metrics import trackers
 from elenchus.train.rl import settings as rl_settings
 from elenchus.train.run import lengths, prompt_sizes
 from elenchus.train.run.inputs import RunInputs
@@ -25,6 +28,17 @@ def check_run(settings: RunSettings, inputs: RunInputs) -> None:
     prompt_sizes.check_prompts(inputs.chat)
     lengths.check_questions(settings, inputs)
     check_annotator(settings, inputs.tokenizer.fingerprint)
+    check_trackers(settings)
+
+
+def check_trackers(settings: RunSettings) -> None:
+    """Raises ValueError if the library of a tracker is not installed."""
+    for library in settings.tracking.libraries:
+        if importlib.util.find_spec(library) is None:
+            raise ValueError(
+                f'tracking.libraries={settings.tracking.libraries}: {library!r} is not installed; '
+                f"pip install '{trackers.EXTRAS[library]}', or leave it out"
+            )
 
 
 def check_sampling(settings: RunSettings, mesh: jax.sharding.Mesh) -> None:

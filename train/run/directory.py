@@ -239,7 +239,7 @@ class StageFolder:
     def metrics(self) -> Iterator[writers.Writer]:
         """Writer of this stage's metrics: rows in the folder, scalars for TensorBoard."""
         board = self.directory.path / 'tensorboard' / self.name
-        with writers.Writer(self.path, tensorboard=board) as writer:
+        with writers.Writer(self.path, tensorboard=board, stage=self.name) as writer:
             yield writer
 
     def parts(self, name: str, items: Sequence[T], *, description: str = '') -> Parts[T]:

@@ -15,6 +15,7 @@ from elenchus.data.records import PLAYER_OF_ROLE, Problem, TurnFacts
 from elenchus.data.text import auto_chat, chat_templates, thoughts
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.data.text.chat import Chat
+from elenchus.sampling import tools
 from elenchus.sampling.critique_data import annotators
 from elenchus.sampling.exploration import proposals
 from elenchus.train import distributed
@@ -86,11 +87,14 @@ def load_inputs(settings: RunSettings, verifier: verify.Verifier) -> RunInputs:
     problem_lib.check_solutions(settings, rows['train'])
     train_problems, test_problems = ([row.problem for row in rows[split]] for split in rows)
     chat = load_chat(settings, load_tokenizer(settings, train_problems))
+    chat = dataclasses.replace(chat, prompts=settings.prompts)
+    if settings.sampling.tools.use:
+        chat = dataclasses.replace(chat, calls=tools.calls_of(settings.sampling.tools, chat))
     return RunInputs(
         train_problems,
         test_problems,
         chat.tokenizer,
-        dataclasses.replace(chat, prompts=settings.prompts),
+        chat,
         critique_grammar(settings),
         judge_on_first_process(judges.make_judge(source, verifier, answer.markers)),
         settings.model.vocab_size,

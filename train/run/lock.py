@@ -78,6 +78,26 @@ def _bucket_lease(folder: epath.Path) -> contextlib.AbstractContextManager[None]
     return lease.leased(lease.BucketStore(folder / LOCK))
 
 
+def is_locked(workdir: str | os.PathLike) -> bool | None:
+    """Returns whether a run has a work directory; None where only a lease, or nobody, can say.
+
+    Asks the system and takes no lock, so that a run that starts meanwhile is not kept out.
+    """
+    if atomic.is_remote(workdir) or not hasattr(fcntl, 'F_OFD_GETLK'):
+        return None
+    whole = struct.pack('hhqqi0q', fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    try:
+        with open(pathlib.Path(workdir) / LOCK, 'rb') as file:
+            kind, *_ = struct.unpack('hhqqi0q', fcntl.fcntl(file, fcntl.F_OFD_GETLK, whole))
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return None
+        raise
+    return kind != fcntl.F_UNLCK
+
+
 def owner() -> dict[str, str | int]:
     """Returns who holds a lock: this process."""
     since = time.strftime('%Y-%m-%d %H:%M:%S')

@@ -1,6 +1,7 @@
 """Items that a stage samples from part by part, each in a file of episodes of its own."""
 
 import bisect
+import collections
 import dataclasses
 import functools
 import itertools
@@ -12,7 +13,7 @@ from etils import epath
 from elenchus.data.files import atomic, episode_files
 from elenchus.data.records import Episode
 from elenchus.train import distributed
-from elenchus.train.metrics import progress
+from elenchus.train.metrics import progress, tracking
 
 T = TypeVar('T')
 
@@ -25,6 +26,8 @@ class Part(Generic[T]):
     first: int  # index of items[0] among all items
     path: epath.Path
     guard: epath.Path  # file of the work directory that must still exist
+    verdicts: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    """Right and wrong answers of the parts that this process has sampled."""
 
     def write(self, episodes: Sequence[Episode], num_tokens: int) -> None:
         """Writes the part's episodes and the number of tokens that were sampled for them.
@@ -43,6 +46,14 @@ class Part(Generic[T]):
             episode_files.write_episodes(self.path, episodes)
 
         distributed.run_on_first(write)
+        self._show(episodes)
+
+    def _show(self, episodes: Sequence[Episode]) -> None:
+        """Shows the share of right answers, where they are judged, and some of the episodes."""
+        self.verdicts.update(filter(lambda right: right is not None, map(is_right, episodes)))
+        if total := self.verdicts.total():
+            progress.show(right=self.verdicts[True] / total)
+        tracking.show_episodes(self.path.parent.parent, self.first, episodes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,19 +79,28 @@ class Parts(Generic[T]):
         its items and their indices alone. Raises Preempted before a part if the process has been
         asked to stop.
         """
+        verdicts = collections.Counter()
         parts = [
-            Part(self.items[i : i + self.size], i, self._file(i // self.size), self.guard)
+            Part(
+                self.items[i : i + self.size],
+                i,
+                self._file(i // self.size),
+                self.guard,
+                verdicts,
+            )
             for i in range(0, len(self.items), self.size)
         ]
         complete = distributed.run_on_first(lambda: [_is_whole(part.path) for part in parts])
         total = len(self.items)
         with progress.progress(total, unit='problems', description=self.description) as bar:
             for number, part in enumerate(parts):
-                if not complete[number]:
+                if complete[number]:
+                    bar.skip(len(part.items))
+                else:
                     if distributed.is_preempted():
                         raise distributed.Preempted(f'{number} of {len(parts)} parts are sampled')
                     yield part
-                bar.advance(len(part.items))
+                    bar.advance(len(part.items))
 
     def read(self) -> tuple['StoredEpisodes', int]:
         """Returns the episodes of all parts, and the tokens that were sampled for them.
@@ -125,6 +145,12 @@ class StoredEpisodes(Sequence[Episode]):
         return isinstance(other, Sequence) and list(self) == list(other)
 
     __hash__ = None
+
+
+def is_right(episode: Episode) -> bool | None:
+    """Returns whether the last answer of an episode is right; None if nobody has judged one."""
+    facts = [turn.facts.correct for turn in episode.turns]
+    return next((right for right in reversed(facts) if right is not None), None)
 
 
 def _count_file(path: epath.Path) -> epath.Path:

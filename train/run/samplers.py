@@ -6,7 +6,10 @@ from collections.abc import Callable, Sequence
 
 from elenchus.data.critiques import self_talk
 from elenchus.data.records import Problem, TurnFacts
+from elenchus.data.tools.answer import Answer
+from elenchus.data.tools.call_forms import Call, Calls
 from elenchus.model.transformer import Transformer
+from elenchus.sampling import tools
 from elenchus.sampling.engine import sampling_methods, token_rules
 from elenchus.sampling.engine.engine import Engine
 from elenchus.sampling.engine.sampling_methods import Greedy, Method, TemperatureSampling
@@ -42,7 +45,7 @@ class Samplers:
         """
         newlines = sorted(self.inputs.tokenizer.newline_ids)
         sampler = self._sampler(self.inputs.chat.end_id, *newlines)
-        return dataclasses.replace(sampler, after_pause=None)
+        return dataclasses.replace(sampler, after_pause=None, tools=None)
 
     def pair(self, actor: Transformer, critic: Transformer) -> ModelPair:
         """Returns actor and critic with a new sampler."""
@@ -76,8 +79,10 @@ class Samplers:
         return sampling_methods.with_rules(Greedy(self.inputs.banned_ids), *self.rules)
 
     def checked(self) -> 'Samplers':
-        """Returns these; raises ValueError if a rule of logits or pauses does not fit the run."""
+        """Returns these; raises ValueError if a rule or a tool does not fit run or machine."""
         self.method()  # looks up the functions and the ids of their words
+        if self.settings.tools.use:
+            distributed.run_on_first(self.toolbox.check)
         return self
 
     @functools.cached_property
@@ -86,8 +91,26 @@ class Samplers:
         s, inputs = self.settings, self.inputs
         return (
             token_rules.logits_rule(s.logits, inputs.tokenizer, inputs.vocab_size),
-            token_rules.pause_rule(s.pause, inputs.tokenizer, inputs.vocab_size),
+            tools.pause_rule(self.calls, inputs.chat)
+            if s.tools.use
+            else token_rules.pause_rule(s.pause, inputs.tokenizer, inputs.vocab_size),
         )
+
+    @property
+    def calls(self) -> Calls:
+        """What finds calls of tools. Raises ValueError if template or vocabulary do not fit."""
+        chat = self.inputs.chat
+        return chat.calls or tools.calls_of(self.settings.tools, chat)
+
+    @functools.cached_property
+    def toolbox(self) -> tools.Toolbox:
+        """The tools that players may call."""
+        return tools.Toolbox(self.settings.tools)
+
+    def _answer(self, calls: Sequence[Call]) -> list[Answer]:
+        """Answers calls on the first process: clocks and limits are of one machine."""
+        answers = distributed.run_on_first(lambda: [list(a) for a in self.toolbox.answer(calls)])
+        return [Answer(*answer) for answer in answers]
 
     def scorer(self) -> StepScorer:
         """Returns what turns critiques into step rewards."""
@@ -116,4 +139,6 @@ class Samplers:
         engine.on_chunk = self._after_chunk
         self.engines.append(engine)
         after_pause = AFTER_PAUSES.find(self.settings.after_pause, FIELD)
-        return Sampler(engine, self.inputs.chat, self.settings.limits, after_pause)
+        s = self.settings.tools
+        use = tools.ToolUse(self.calls, self._answer, s.max_calls) if s.use else None
+        return Sampler(engine, self.inputs.chat, self.settings.limits, after_pause, use)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import json
 import os
 from collections.abc import Iterator
 
@@ -23,6 +24,7 @@ from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.config import build, players, stage_fields
 from elenchus.train.config import checks as config_checks
 from elenchus.train.config.run_settings import RunSettings
+from elenchus.train.metrics import tracking
 from elenchus.train.run import checks, lengths, problems, provenance, stage_inputs
 from elenchus.train.run.directory import RunDirectory
 from elenchus.train.run.inputs import RunInputs, load_inputs
@@ -61,7 +63,12 @@ class Run:
                 path, text = self.directory.path / TEMPLATE_FILE, derived_templates.to_json(source)
                 distributed.run_on_first(lambda: atomic.write_text(path, text))
             output.open_log(self.directory.path)
-            with watchdog.Watchdog(self.directory.path, self.settings.watchdog):
+            config = json.loads(self.directory.config)
+            options = {'config': config, 'decode': tokenizer.decode}
+            with (
+                watchdog.Watchdog(self.directory.path, self.settings.watchdog),
+                tracking.tracked(self.settings.tracking, self.directory.path, **options),
+            ):
                 yield self
 
     def load_model(self, stage: str) -> Transformer:

@@ -1,9 +1,10 @@
 """Runs a study: several arms, each a run with some settings changed, for one or more seeds."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import ml_collections
+from etils import epath
 
 from elenchus.data.grading import verify
 from elenchus.train import distributed
@@ -44,10 +45,7 @@ def run_study(
             folder = arm_folder(workdir, seed, arm)
             arm_of_seed = arm_config(config, seed, changes)
             with open_run(arm_of_seed, folder, verifier=verifier).started() as run:
-                # To the arm the linked stages look complete, so its run starts after them.
-                for stage in config.shared:
-                    stage_folder = run.directory.stage(stage).path
-                    link_tree(shared_folder / 'stages' / stage_folder.name, stage_folder)
+                link_stages(shared_folder, folder, stages=run.settings.stages, shared=config.shared)
                 for name in run.settings.stages:
                     runner.run_stage(run, name)
                 runner.report(run)
@@ -56,6 +54,18 @@ def run_study(
             )
             name = config.get('results', 'study')
             study_table.write_comparison(runs, comparison, workdir, name=name)
+
+
+def link_stages(
+    source: pathlib.Path, folder: pathlib.Path, *, stages: Sequence[str], shared: Sequence[str]
+) -> None:
+    """Links the shared ones of a run's stages from another run of them.
+
+    To the run the linked stages look complete, so it starts after them.
+    """
+    for stage in shared:
+        name = f'{list(stages).index(stage):02d}-{stage}'
+        link_tree(source / 'stages' / name, epath.Path(folder) / 'stages' / name)
 
 
 def read_summaries(workdir: pathlib.Path) -> study_table.Summaries:
@@ -125,10 +135,17 @@ def arm_config(
     The seed is also that of generated problems: runs that share their problems would measure noise
     and order of data only. Public data sets have no such seed, and stay the same.
     """
-    run_config = config.run.copy_and_resolve_references().lock()
+    return changed_config(config.run, seed, changes)
+
+
+def changed_config(
+    config: ml_collections.ConfigDict, seed: int, changes: Mapping
+) -> ml_collections.ConfigDict:
+    """A run's config with changes and a seed; see `arm_config`."""
+    run_config = config.copy_and_resolve_references().lock()
     try:
         run_config.update(changes)
-    except (KeyError, AttributeError) as error:
+    except (KeyError, AttributeError, TypeError) as error:
         raise ValueError(error.args[0]) from error
     run_config.seed = run_config.data.seed = seed
     return run_config

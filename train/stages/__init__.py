@@ -20,6 +20,7 @@ from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.sampling.seeds import derive_seed
 from elenchus.train.config import players
 from elenchus.train.config.run_settings import PREFERRED, REINFORCED
+from elenchus.train.replayed_texts import Replay
 from elenchus.train.run.directory import SUMMARY, read_json
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.run.session import Run
@@ -71,6 +72,7 @@ def actor_arguments(run: Run) -> dict[str, Any]:
         'model': model,
         'examples': examples,
         'omitted': {'refinements_without_number': impossible},
+        'replay': _replay(run),
         **_fit(run, 'actor', s.fit),
     }
 
@@ -252,6 +254,17 @@ def _fit(run: Run, name: str, settings) -> dict[str, Any]:
     """Arguments of one supervised fit, whose data are ordered by `name`."""
     seed = derive_seed(run.settings.seed, name)
     return {'settings': settings, 'loop': run.settings.train, 'store': run.store, 'seed': seed}
+
+
+def _replay(run: Run) -> Replay | None:
+    """Returns what the fit of the actor replays: evenly spaced documents of the base."""
+    s, data = run.settings.actor.replay, run.settings.data
+    if not s.num_documents:
+        return None
+    documents = base_model.base_examples(run.settings.base, run.inputs, data=data)
+    count = min(s.num_documents, len(documents))
+    chosen = [documents[i * len(documents) // count] for i in range(count)]
+    return Replay(s, chosen, seed=derive_seed(run.settings.seed, 'actor'))
 
 
 def _to_train(

@@ -1,6 +1,5 @@
 """Attempts of an actor alone at the test problems, plain or after a guide."""
 
-import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,13 +11,18 @@ from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.engine.sampling_methods import Method
 from elenchus.sampling.episodes import Sampler
+from elenchus.sampling.exploration import guides as guide_lib
 from elenchus.sampling.metrics import measures
+from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
+from elenchus.sampling.writing import Notes
 from elenchus.train.config.run_settings import EvaluateSettings
 from elenchus.train.run.directory import StageFolder
+from elenchus.train.run.parts import Part
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.stages.evaluate_figures import by_level
+from elenchus.train.stages.round_writing import prompt_room
 
 
 def sample_attempts(
@@ -31,7 +35,7 @@ def sample_attempts(
     seed: int,
     num_samples: int,
     first: int,
-    condition: measures.Condition | None = None,
+    guides: Sequence[str | None] = (),
 ) -> list[Episode]:
     """Samples attempts at test problems from index `first` on: the same noise for every actor."""
     return episode_lib.sample_attempts(
@@ -40,7 +44,7 @@ def sample_attempts(
         problems,
         judge=judge,
         spec=SampleSpec(num_samples, method, seed, first * num_samples),
-        guides=[condition(problem) for problem in problems] if condition else (),
+        guides=guides,
     )
 
 
@@ -53,13 +57,20 @@ def sample_actor(
     seed: int,
     stage: StageFolder,
     name: str,
-    condition: measures.Condition | None = None,
+    condition: str = '',
 ) -> tuple[Sequence[Episode], int]:
-    """Samples an actor's attempts alone, into the folder `name`, with the noise of `evaluate`."""
+    """Samples an actor's attempts alone, into the folder `name`, with the noise of `evaluate`.
+
+    `condition` names a function of CONDITIONS, after whose guides attempts are sampled.
+    """
     parts = stage.parts(name, problems, description='evaluate')
     for part in parts.missing():
+        pair = samplers.pair(actor, actor)
+        before = pair.sampler.engine.tokens
+        guides = guides_of(condition, pair, part, samplers=samplers, seed=seed)
+        written = pair.sampler.engine.tokens - before
         episodes = sample_attempts(
-            samplers.whole_turns(),
+            pair.sampler,
             actor,
             part.items,
             judge=samplers.inputs.judge,
@@ -67,10 +78,39 @@ def sample_actor(
             seed=derive_seed(seed, 'evaluate'),
             num_samples=settings.num_attempts,
             first=part.first,
-            condition=condition,
+            guides=guides,
         )
-        part.write(episodes, episode_lib.sampled_tokens(episodes))
+        part.write(episodes, written + episode_lib.sampled_tokens(episodes))
     return parts.read()
+
+
+def guides_of(
+    condition: str, pair: ModelPair, part: Part[Problem], *, samplers: Samplers, seed: int
+) -> list[str | None]:
+    """Returns the guide of each problem of a part; [] without a condition.
+
+    A function that `writes` may have the actor write it; a problem that then has none, or one
+    without room, is attempted without.
+    """
+    if not condition:
+        return []
+    function = measures.CONDITIONS.find(condition, 'evaluate.conditions')
+    if not getattr(function, 'writes', False):
+        return [measures.guide(condition, problem) for problem in part.items]
+    room = prompt_room(samplers.settings)
+    texts = guide_lib.guides(
+        pair,
+        [(problem, Notes()) for problem in part.items],
+        reference=condition,
+        spec=SampleSpec(1, samplers.method(), derive_seed(seed, 'conditions'), part.first),
+        room=room,
+        field='evaluate.conditions',
+        slot=measures.CONDITIONS,
+    )
+    chat = pair.sampler.chat
+    prompts = [chat.question_turns(p.question, t) for p, t in zip(part.items, texts, strict=True)]
+    lengths = [len(chat.context(prompt, 'attempt')) for prompt in prompts]
+    return [t if length <= room else None for t, length in zip(texts, lengths, strict=True)]
 
 
 def evaluate_conditions(
@@ -97,7 +137,7 @@ def evaluate_conditions(
             seed=seed,
             stage=stage,
             name=f'conditions/{name}',
-            condition=functools.partial(measures.guide, reference),
+            condition=reference,
         )
         groups = by_name[name] = records.group_episodes(problems, episodes)
         right = [np.mean([e.attempt.facts.correct for e in group]) for group in groups]

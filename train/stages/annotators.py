@@ -58,6 +58,7 @@ def make_annotator(
         judge=inputs.judge,
         grammar=inputs.grammar,
         threshold=s.rollout_threshold,
+        labels=s.labels,
         spec=SampleSpec(
             s.num_rollouts, samplers.method(), derive_seed(seed, 'rollout'), first * ids
         ),

@@ -23,7 +23,7 @@ from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.seeds import derive_seed
 from elenchus.sampling.test_time import beam, strategies, uptake
 from elenchus.train.config.run_settings import EvaluateSettings
-from elenchus.train.report import plots
+from elenchus.train.report import drawing, plots
 from elenchus.train.run.directory import StageFolder
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.stages import evaluate_figures, evaluate_rows, uptake_figures
@@ -72,8 +72,8 @@ def evaluate(
     options = {'settings': settings, 'samplers': samplers, 'seed': seed, 'stage': stage}
     figures, by_guide, count = evaluate_conditions(pair.actor, problems, **options)
     num_tokens += count
-    own = measures.measure(settings.measures, groups, chat.text, conditions=by_guide)
-    summary |= own | figures
+    more = {'conditions': by_guide, 'rounds': episodes.rounds}
+    summary |= measures.measure(settings.measures, groups, chat.text, **more) | figures
     if base is not None:
         summary, count = add_base(summary, groups, base, **options)
         num_tokens += count
@@ -110,9 +110,9 @@ def save_cut_off(stage: StageFolder, groups: Sequence[RolloutGroup], *, chat: Ch
 
 def save_plots(stage: StageFolder, summary: dict) -> None:
     """Writes the plots of a summary of `evaluate` into the stage's folder."""
-    plots.save_png(lambda: plots.cost_curves(summary['curves']), stage.path / 'curves.png')
+    drawing.save_png(lambda: plots.cost_curves(summary['curves']), stage.path / 'curves.png')
     if 'frontier' in summary:
-        plots.save_png(
+        drawing.save_png(
             lambda: plots.frontier_panels(summary['curves'], summary['frontier']),
             stage.path / 'frontier.png',
         )
@@ -129,6 +129,7 @@ def evaluation_setup(
         refine=settings.refine,
         num_rounds=settings.num_rounds,
         seed=derive_seed(seed, 'evaluate'),
+        feedback=settings.feedback,
     )
 
 

@@ -8,6 +8,7 @@ from elenchus.data.records import Episode, RolloutGroup, Turn
 from elenchus.data.text.chat import Chat
 from elenchus.sampling import episodes as episode_lib
 from elenchus.sampling.metrics import critic_metrics
+from elenchus.sampling.metrics.tool_figures import tool_figures
 from elenchus.train.config.run_settings import EvaluateSettings
 from elenchus.train.stages.evaluate_figures import by_level
 
@@ -35,7 +36,9 @@ def rows(
         if arm in arms and critic_metrics.knows_steps(episodes)
     }
     processed = processed_per_answer(groups, arms, chat=chat)
-    return {'steps_correct': steps or None, 'processed_per_answer': processed}
+    summary = {'steps_correct': steps or None, 'processed_per_answer': processed}
+    calls = tool_figures(turn for e in episodes for turn in e.turns if turn.role != 'critique')
+    return summary | ({'tools': calls} if calls else {})
 
 
 def cut_off(groups: Sequence[RolloutGroup], *, chat: Chat) -> dict[str, float]:

@@ -11,6 +11,7 @@ A round with one explorer, on a folder:
 
 import dataclasses
 import functools
+import types
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -24,10 +25,12 @@ from elenchus.sampling.exploration.explorers import explore
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.seeds import derive_seed
 from elenchus.train.config.run_settings import ImproveSettings
+from elenchus.train.config.stage_names import phase
 from elenchus.train.loop import LoopSettings
 from elenchus.train.response_weights import WEIGHTINGS, response_weights
 from elenchus.train.run.directory import StageFolder
 from elenchus.train.run.samplers import Samplers
+from elenchus.train.stages import round_writing
 from elenchus.train.stages.improve_figures import coverage_figures
 from elenchus.train.stages.round_settings import RoundSettings, settings_of_round
 from elenchus.train.stages.scoring import score_responses
@@ -102,14 +105,19 @@ def round_examples(
         changes = {k: v for k, v in chosen.figures.items() if k == 'changes'}
         return examples, figures | changes
     options = {'settings': settings, 'samplers': chosen.samplers, 'seed': seed, 'stage': stage}
-    named = {'explorer': explorer, 'temperature': chosen.temperature, 'number': number}
-    explored, num_tokens = sample_explored(pair, problems, **named, **options)
+    numbered = options | {'number': number}
+    problems, written, for_written = round_writing.with_derived_problems(pair, problems, **numbered)
+    memory = round_writing.memory_before(stage, settings, number=number)
+    named = {'explorer': explorer, 'temperature': chosen.temperature, 'memory': memory}
+    explored, num_tokens = sample_explored(pair, problems, **named, **numbered)
+    learnt, count = round_writing.with_learnt(pair, problems, explored, memory=memory, **numbered)
+    for_written += count
     examples, figures, for_kept = selected_examples(
         pair, explored, references, threshold=chosen.threshold, rows=rows, **options
     )
-    figures |= chosen.figures
+    figures |= chosen.figures | written | learnt
     figures['exploration']['tokens'] = num_tokens
-    figures['tokens_sampled'] = num_tokens + for_kept + chosen.tokens
+    figures['tokens_sampled'] = num_tokens + for_kept + for_written + chosen.tokens
     return examples, figures
 
 
@@ -129,9 +137,14 @@ def selected_examples(
     kept, num_tokens = select_responses(pair, explored, threshold=threshold, **options)
     chat = options['samplers'].inputs.chat
     examples = response_examples(chat, kept, settings=options['settings'])
+    trains = options['settings'].trains
+    examples = examples if 'response' in trains else []
+    if 'refinement' in trains:
+        examples += refinement_examples(chat, kept, explored)
     compared = {'kept': examples, 'demonstrations': references}
     figures = coverage_figures(pair, explored, kept, examples=compared, rows=rows, **options)
-    figures['exploration']['unscored'] = len(kept) - len(examples)
+    unscored = len(kept) - len(examples) if trains == ('response',) else 0
+    figures['exploration']['unscored'] = unscored
     return examples, figures, num_tokens
 
 
@@ -142,6 +155,7 @@ def sample_explored(
     explorer: str,
     temperature: float,
     number: int,
+    memory: Mapping[str, str] = types.MappingProxyType({}),
     settings: ImproveSettings,
     samplers: Samplers,
     seed: int,
@@ -149,15 +163,18 @@ def sample_explored(
 ) -> tuple[Sequence[Episode], int]:
     """Runs the explorer of round `number` on all problems; returns its episodes and tokens."""
     parts = stage.parts('explored', problems, description=f'explore {explorer}')
+    noise = f'improve{phase(explorer)}' + (f'/{number}' if number > 1 else '')
     for part in parts.missing():
         episodes, num_tokens = explore(
             settings.explore,
             pair,
             part.items,
             explorer=explorer,
-            seed=derive_seed(seed, 'improve' if number == 1 else f'improve/{number}'),
+            seed=derive_seed(seed, noise),
             method=samplers.method(temperature),
             first_id=part.first * settings.explore.ids_per_question,
+            room=round_writing.prompt_room(samplers.settings),
+            memory=memory,
         )
         part.write(episodes, num_tokens)
     return parts.read()
@@ -224,3 +241,19 @@ def response_examples(
         for episode, share in zip(kept, shares, strict=True)
     ]
     return [example for example in examples if example.loss_mask.any()]
+
+
+def refinement_examples(
+    chat: Chat, kept: Sequence[Episode], explored: Sequence[Episode]
+) -> list[Example]:
+    """Returns question, attempt, critique -> refinement, of kept responses that are refinements."""
+    conversations: dict[tuple, Episode] = {}
+    for episode in explored:
+        if episode.turns[-1].role == 'refinement':
+            conversations.setdefault((episode.problem_id, episode.turns[-1].tokens), episode)
+    chosen = [conversations.get((e.problem_id, e.attempt.tokens)) for e in kept]
+    return [
+        chat.example(e.turns, trained=('refinement',), weights=None, last_only=True)
+        for e, response in zip(chosen, kept, strict=True)
+        if e is not None and response.attempt.facts.origin == e.turns[-1].facts.origin
+    ]

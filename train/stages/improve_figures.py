@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from elenchus.data.records import Episode, Example
 from elenchus.sampling.exploration import coverage
+from elenchus.sampling.exploration.context import counts_as_right
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.train import sft
 from elenchus.train.config.run_settings import ImproveSettings
@@ -38,8 +39,12 @@ def coverage_figures(
         'exploration': figures | {'lengths': coverage.histograms(lengths)},
         'problems_solved': figures['coverage']['all'],
         'tokens_monitored': 0,
-        **coverage.kept_summary([e for e in kept if e.attempt.facts.correct], explored),
+        **coverage.kept_summary([e for e in kept if counts_as_right(e.attempt)], explored),
     }
+    if settings.explore.accept != 'right':  # how often what was accepted is right
+        accepted = [e for e in explored if counts_as_right(e.response)]
+        right = [bool(e.response.facts.correct) for e in accepted]
+        summary['accepted_right'] = sum(right) / len(right) if right else None
     count = settings.num_monitored
     if count:
         summary['exploration']['perplexities'] = coverage.histograms(

@@ -8,6 +8,7 @@ from etils import epath
 
 from elenchus.data.files import atomic
 from elenchus.data.records import Example, Problem
+from elenchus.sampling.metrics import measures
 from elenchus.sampling.seeds import derive_seed
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.checkpoints.model_store import ModelStore
@@ -81,7 +82,8 @@ def improve_rounds(
         critic = folder.path / 'critic' / 'model' if retrain_critic else start.critic
         start = SavedPair(folder.path / 'model', critic)
     save_last(stage, start.actor, store)
-    return rounds[-1] | total_tokens(rounds) | {'rounds': rounds}
+    own = measures.measure_rounds(settings.measures, rounds)
+    return rounds[-1] | total_tokens(rounds) | {'rounds': rounds} | own
 
 
 def total_tokens(rounds: Sequence[dict]) -> dict[str, int]:

@@ -9,6 +9,7 @@ from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.seeds import derive_seed
 from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.config.run_settings import EvaluateSettings
+from elenchus.train.config.stage_names import phase
 from elenchus.train.loop import LoopSettings
 from elenchus.train.rl import trainer
 from elenchus.train.rl.settings import Player, ReinforceSettings
@@ -46,7 +47,7 @@ def trainer_arguments(samplers: Samplers, stage: StageFolder, *, seed: int) -> d
         'scorer': samplers.scorer(),
         'method': samplers.method(),
         'folder': stage.path,
-        'seed': derive_seed(seed, 'reinforce'),
+        'seed': derive_seed(seed, f'reinforce{phase(stage.path.name)}'),
     }
 
 

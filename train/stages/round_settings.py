@@ -1,7 +1,7 @@
 """Settings of one round of self-improvement: the config's, and what the controller changes."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from elenchus.data.records import Problem
@@ -58,6 +58,7 @@ def settings_of_round(
             problems[: settings.num_problems],
             number=number,
             candidates=settings.candidates,
+            worth=round_changes.worth_of(settings.controller),
             samplers=samplers,
             seed=seed,
             stage=stage,
@@ -84,6 +85,7 @@ def try_candidates(
     *,
     number: int,
     candidates: CandidateSettings,
+    worth: Callable | None,
     samplers: Samplers,
     seed: int,
     stage: StageFolder,
@@ -115,4 +117,4 @@ def try_candidates(
             part.write(scored, tokens + episode_lib.sampled_tokens(attempts))
         trials[temperature], tokens = parts.read()
         spent += tokens
-    return controller.score_candidates(trials, s), spent
+    return controller.score_candidates(trials, s, worth), spent

@@ -12,6 +12,7 @@ from elenchus.model.transformer import Transformer
 from elenchus.train.checkpoints.model_store import ModelStore
 from elenchus.train.loop import LoopSettings, init_train_state, to_device, train_loop
 from elenchus.train.metrics import speed
+from elenchus.train.replayed_texts import Replay
 from elenchus.train.run.directory import StageFolder
 from elenchus.train.sft import FitSettings, make_fit_step
 from elenchus.train.state import TrainState
@@ -71,22 +72,26 @@ def sft(
     loop: LoopSettings,
     seed: int,
     stage: StageFolder | None = None,
+    replay: Replay | None = None,
 ) -> tuple[Transformer, dict]:
     """Trains a copy of a model, or only its adapters if it has any; returns it and totals.
 
     Examples are packed into rows and shuffled by `seed`; those longer than a row are dropped and
     counted. With a `stage`, metrics and checkpoints go into its folder, and training continues from
-    the newest checkpoint there, with the same batches as an uninterrupted run.
+    the newest checkpoint there, with the same batches as an uninterrupted run. Each step adds the
+    loss of the texts of `replay`.
     """
     stage = stage or StageFolder.temporary()
     num_examples, examples = len(examples), drop_too_long(examples, loop, name=stage.path.name)
-    optimizer, train_step = make_fit_step(settings, loop, seed=seed)
+    extra_loss = None if replay is None else replay.loss
+    optimizer, train_step = make_fit_step(settings, loop, seed=seed, extra_loss=extra_loss)
     batches = CountedBatches(examples, loop.rows, loop.length, seed=seed)
     trained, frozen = lora.split(model)
 
     def advance(step: int, state: TrainState):
         batch = next(batches)
-        state, metrics = train_step(state, to_device(batch), frozen)
+        more = {} if replay is None else {'extra': replay.inputs(step, model, rows=loop.rows)}
+        state, metrics = train_step(state, to_device(batch), frozen, **more)
         return state, metrics | {'data/waste': packing.waste(batch)}, [(metrics, batch)]
 
     with stage.metrics() as writer:
@@ -137,12 +142,17 @@ def sft_stage(
     store: ModelStore,
     seed: int,
     omitted: Mapping[str, int] = types.MappingProxyType({}),
+    replay: Replay | None = None,
 ) -> dict:
     """Trains a model as `sft` does and saves it in the stage's folder; returns totals.
 
     `omitted` are counts of what could be no example, by reason; they are printed and returned too.
     """
-    model, totals = sft(model, examples, settings=settings, loop=loop, seed=seed, stage=stage)
+    options = {'settings': settings, 'loop': loop, 'seed': seed, 'stage': stage, 'replay': replay}
+    before = model
+    model, totals = sft(model, examples, **options)
+    if replay is not None:
+        totals['replay'] = replay.figures(before, model, rows=loop.rows)
     store.save(stage.path / 'model', model)
     totals |= omitted
     counts = {'examples_too_long': totals['examples_too_long'], **omitted}

@@ -84,3 +84,22 @@ def test_what_does_not_reach_the_threshold_makes_room_for_what_does():
 def test_candidates_that_make_no_sense_are_errors(changes, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(SETTINGS, **changes)
+
+
+def test_a_figure_of_ones_own_is_of_what_reaches_the_threshold_by_question():
+    rows = [attempt(1, correct=True, score=0.9), attempt(2, correct=False, score=0.2)]
+    rows += [attempt(3, correct=True, score=0.1, problem='q')]
+    sizes = lambda groups: 10 * len(groups[0]) + len(groups[1])  # noqa: E731
+    candidates = controller.score_candidates({0.5: rows}, SETTINGS, sizes)
+    assert [(c['threshold'], c['worth']) for c in candidates] == [(0.0, 21.0), (0.5, 10.0)]
+    plain = controller.score_candidates({0.5: rows}, SETTINGS)
+    assert [{k: v for k, v in c.items() if k != 'worth'} for c in candidates] == plain
+
+
+@pytest.mark.parametrize('returned', [None, 'x', [1.0, 2.0], float('nan'), float('inf'), {}])
+def test_a_figure_that_is_no_number_is_an_error_of_one_line(returned):
+    rows = [attempt(1, correct=True, score=0.9)]
+    message = 'improve.controller: .* it must return a finite number'
+    with pytest.raises(ValueError, match=message) as error:
+        controller.score_candidates({0.5: rows}, SETTINGS, lambda groups: returned)
+    assert '\n' not in str(error.value)

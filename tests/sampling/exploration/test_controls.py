@@ -27,6 +27,10 @@ SETTINGS = context.ExploreSettings(
     critiques='own',
     guides='own',
     teacher='critic',
+    refine='wrong',
+    accept='right',
+    player_guide='none',
+    opening='none',
 )
 
 

@@ -30,12 +30,17 @@ SETTINGS = context.ExploreSettings(
     critiques='own',
     guides='own',
     teacher='critic',
+    refine='wrong',
+    accept='right',
+    player_guide='none',
+    opening='none',
 )
 SAMPLING = sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, banned=())
 RIGHT = PROBLEM.solution
 STEP, WRONG = RIGHT.split('\n')[0], RIGHT[:-1] + str((int(RIGHT[-1]) + 1) % 10)
 LONGER = f'{STEP}\n {RIGHT}'  # a step twice: right, and another response
-GUIDED = [name for name in explorers.EXPLORERS if name not in ('vanilla', 'critique_in_the_loop')]
+PLAIN = ('vanilla', 'vanilla_2', 'critique_in_the_loop')
+GUIDED = [name for name in explorers.EXPLORERS if name not in PLAIN]
 
 
 def wrong(problem):
@@ -85,7 +90,7 @@ def hopeless(role, request, seed):
 
 
 def turn_starts(request):
-    headers = {CHAT.header(role)[0] for role in records.ROLES[1:]}
+    headers = {CHAT.header(role)[0] for role in records.TURN_ROLES}
     return [i for i, token in enumerate(request.prompt) if token in headers]
 
 
@@ -167,6 +172,16 @@ def test_interaction_is_one_critique_and_one_revision_a_round():
     wrong_attempts = SETTINGS.num_attempts * len(PROBLEMS)
     assert loop['critique'] == wrong_attempts
     assert loop['refinement'] == wrong_attempts * SETTINGS.num_refinements
+
+
+def test_right_attempts_are_refined_too_where_all_are():
+    texts = [RIGHT, WRONG, RIGHT]
+    results, _ = explore_scripted('critique_in_the_loop', texts, [LONGER] * 6, refine='always')
+    refined = [e for e in results if e.turns[-1].role == 'refinement']
+    assert [e.facts.attempt_index for e in refined] == [0, 0, 1, 1, 2, 2]
+    assert [e.attempt.facts.correct for e in refined[::2]] == [True, False, True]
+    only, _ = explore_scripted('critique_in_the_loop', texts, [LONGER] * 2)
+    assert [e.facts.attempt_index for e in only if e.turns[-1].role == 'refinement'] == [1, 1]
 
 
 def test_no_two_samples_share_their_noise():

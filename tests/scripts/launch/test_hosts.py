@@ -213,6 +213,7 @@ def test_a_run_gets_one_signal_when_the_budget_ends_and_the_launcher_stops_it_to
     assert machine.read('log').count('1 signals') == 2
 
 
+@pytest.mark.slow
 def test_a_budget_that_was_raised_counts(machine):
     give_hours(machine, 3)
     start(machine)

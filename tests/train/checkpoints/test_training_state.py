@@ -140,6 +140,7 @@ def test_a_process_killed_while_saving_leaves_whole_checkpoints_only(tmp_path):
     assert all(path.name.isdigit() for path in folder.iterdir() if path.is_dir())
 
 
+@pytest.mark.slow
 def test_fifty_saves_keep_no_descriptor(tmp_path):
     checkpointer = training_state.Checkpointer(tmp_path / 'c', keep=2)
     counts = []

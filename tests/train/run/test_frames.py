@@ -92,6 +92,7 @@ def chains(request, tmp_path_factory):
     return recorded, request.param
 
 
+@pytest.mark.slow
 def test_few_frames_lie_between_the_script_and_a_jitted_function(chains):
     for (kind, stage), recorded in chains[0].items():
         longest = max(recorded, key=len)

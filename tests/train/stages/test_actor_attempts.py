@@ -1,12 +1,16 @@
 """Attempts after guides: figures by name, the groups for measures, and the tokens of all."""
 
 import dataclasses
+import types
 
 from elenchus.configs import lab
 from elenchus.data import records
-from elenchus.train.config import build
+from elenchus.train.config import build, run_settings
 from elenchus.train.config.evaluate_settings import EvaluateSettings
+from elenchus.train.run.directory import StageFolder
 from elenchus.train.stages import actor_attempts
+from tests.support import fake_engine, fake_run
+from tests.support.fake_engine import CHAT
 from tests.support.rollout_cases import PROBLEMS
 
 SETTINGS = build.build(EvaluateSettings, lab.get_config('smoke').evaluate)
@@ -29,7 +33,9 @@ def evaluate(monkeypatch, *conditions):
     guides = []
 
     def sample_actor(actor, problems, *, name, condition, **_):
-        guides.append((name, condition(problems[0])))
+        part = types.SimpleNamespace(items=problems[:1])
+        found = actor_attempts.guides_of(condition, None, part, samplers=None, seed=0)
+        guides.append((name, *found))
         return attempts_of(problems, correct=name.endswith('solution')), 7
 
     monkeypatch.setattr(actor_attempts, 'sample_actor', sample_actor)
@@ -53,3 +59,52 @@ def test_each_guide_has_figures_and_groups_by_its_name(monkeypatch):
 
 def test_without_guides_nothing_is_sampled(monkeypatch):
     assert evaluate(monkeypatch) == ([], ({}, {}, 0))
+
+
+SOURCE = """
+def plan(problem, notes):
+    if not notes.written:
+        return [f'{problem.question} ; answer ?'] if problem.id.endswith('5') else 'ben ?'
+    return f'answer {notes.written[0][-1]}' if notes.number == 0 else None
+
+
+plan.writes = True
+
+
+def plain(problem):
+    return 'ben ?'
+"""
+
+
+def sample(tmp_path, name):
+    path = tmp_path / 'mine.py'
+    path.write_text(SOURCE)
+    settings = build.build(run_settings.RunSettings, lab.get_config('smoke'))
+    engine = fake_engine.RuleEngine(lambda role, request, seed: fake_engine.ids_of('#### 7'))
+    inputs = fake_run.make_inputs([], PROBLEMS)
+    stage = StageFolder.temporary()  # it is deleted with this name
+    samplers = fake_run.ScriptedSamplers(settings.sampling, inputs, whole=engine)
+    episodes, tokens = actor_attempts.sample_actor(
+        None,
+        PROBLEMS,
+        settings=settings.evaluate,
+        samplers=samplers,
+        seed=0,
+        stage=stage,
+        name='conditions/mine',
+        condition=name and f'{path}:{name}',
+    )
+    guides = [[CHAT.text(t) for t in e.turns if t.role == 'guide'] for e in episodes]
+    assert tokens == engine.tokens
+    return guides, [request.prompt for _, request in engine.requests]
+
+
+def test_an_actor_may_write_the_guide_that_its_attempts_follow(tmp_path):
+    guides, prompts = sample(tmp_path, 'plan')
+    plain_guides, plain_prompts = sample(tmp_path, 'plain')
+    asks = [problem.id.endswith('5') for problem in PROBLEMS]
+    assert 0 < sum(asks) < len(asks)
+    assert guides == [['answer 7' if a else 'ben ?'] for a in asks for _ in range(2)]
+    assert plain_guides == [['ben ?']] * 2 * len(PROBLEMS)
+    assert len(prompts) == len(plain_prompts) + sum(asks)
+    assert sample(tmp_path, '')[0] == [[]] * 2 * len(PROBLEMS)

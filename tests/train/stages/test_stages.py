@@ -5,8 +5,8 @@ import pytest
 from elenchus.configs import lab
 from elenchus.data.lab import task
 from elenchus.train import stages
-from elenchus.train.config import run_settings
-from elenchus.train.stages import STAGES
+from elenchus.train.config import build, run_settings
+from elenchus.train.stages import STAGES, base_model
 from tests.support import fake_engine, fake_run
 from tests.support.fake_run import FakeModel
 
@@ -98,3 +98,16 @@ def test_attempts_after_self_talk_are_judged_as_talks_and_may_be_as_long(tmp_pat
         (facts,) = arguments['pair'].judge([(problem, talk)])
         limit = arguments['samplers'].settings.attempt_tokens
         assert facts.steps_correct == is_talk and limit == (440 if is_talk else 120)
+
+
+def test_the_actor_replays_evenly_spaced_documents_of_the_base(tmp_path):
+    assert arguments_of(tmp_path / 'off', 'actor')['replay'] is None
+    replay = arguments_of(tmp_path / 'on', 'actor', actor__replay__num_documents=5)['replay']
+    documents = {tuple(row[row > 0]) for n in range(9) for row in replay.batch(n, rows=3).tokens}
+    # 200 documents in the smoke run: every fortieth.
+    inputs = fake_run.make_inputs(PROBLEMS, PROBLEMS)
+    config = build.build(run_settings.RunSettings, lab.get_config('smoke'))
+    base = base_model.base_examples(config.base, inputs, data=config.data)
+    assert documents == {tuple(base[i].tokens) for i in range(0, 200, 40)}
+    everything = arguments_of(tmp_path / 'all', 'actor', actor__replay__num_documents=10**6)
+    assert everything['replay'].batch(0, rows=200).tokens.shape[0] == 200

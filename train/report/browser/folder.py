@@ -10,7 +10,7 @@ from etils import epath
 from elenchus.data.files import atomic, jsonl
 from elenchus.data.text.printable import printable, printable_json
 from elenchus.train.config import build
-from elenchus.train.report import html_page
+from elenchus.train.report import html_page, run_files
 from elenchus.train.report.browser import chunks, health, index
 from elenchus.train.report.browser.chunks import ChunkWriter
 from elenchus.train.run import provenance
@@ -34,7 +34,7 @@ def write_browser(
     out = epath.Path(out)
     runs = {'a': epath.Path(workdir)} | ({'b': epath.Path(other)} if other else {})
     for path in runs.values():
-        html_page.check_workdir(path)
+        run_files.check_workdir(path)
     check_out(out)
     names, configs = set(), {}
     for key, path in runs.items():
@@ -65,7 +65,7 @@ def check_out(out: epath.Path) -> None:
 
 def describe_run(workdir: epath.Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns where a run came from, what it cost, and how healthy it was."""
-    stages = html_page.load_stages(workdir)
+    stages = run_files.load_stages(workdir)
     return {
         'name': printable(workdir.resolve().name),
         'config': printable_json(config),

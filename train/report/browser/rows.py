@@ -114,7 +114,7 @@ def make_tokens(episode: Episode, values: Mapping[str, Any] | None) -> list[dict
 
 
 def _turn_text(turn: Turn, decode: Decode) -> dict[str, Any]:
-    text: dict[str, Any] = {'role': turn.role, 'facts': _facts(turn.facts)}
+    text: dict[str, Any] = {'role': turn.role, 'facts': _facts(turn.facts) | _tools(turn, decode)}
     if turn.logprobs:
         text['sampled'] = len(turn.tokens)
     if turn.role == 'critique' or not turn.steps:
@@ -130,6 +130,15 @@ def _turn_text(turn: Turn, decode: Decode) -> dict[str, Any]:
         for start, step in zip(starts, turn.steps, strict=False)
     ]
     return text
+
+
+def _tools(turn: Turn, decode: Decode) -> dict[str, str]:
+    """What the tools of a turn answered, as facts."""
+    spans = [(tool, decode(turn.tokens[slice(*tool.text_span)])) for tool in turn.tools]
+    return {
+        f'tool {i}': printable(f'{tool.name}, {tool.outcome}: {text.strip()}')
+        for i, (tool, text) in enumerate(spans, 1)
+    }
 
 
 def _critique(text: str) -> dict[str, Any]:
@@ -198,7 +207,7 @@ def _flags(episode: Episode, *, values: Mapping[str, Any] | None, end_id: int | 
     stored = (values or {}).get('tokens', {})
     present = {
         'truncated': end_id is not None
-        and any(turn.logprobs and turn.tokens[-1:] != (end_id,) for turn in turns),
+        and any(turn.logprobs and not turn.ends_with(end_id) for turn in turns),
         'unreadable': any(t.facts.verdict is None and _was_read(t) for t in critiques),
         'no_answer': any(t.facts.correct is not None and t.facts.answer is None for t in actor),
         'verifier': bool(outcomes & {Outcome.TIMEOUT, Outcome.ERROR}),

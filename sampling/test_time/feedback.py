@@ -1,0 +1,75 @@
+"""Feedback: what a function appends to a critique before its refinement is written.
+
+The slot `evaluate.feedback`. The appended tokens are `forced` ones of the critique: they were not
+sampled, count as read and not as written, and are never trained. The critic's scores of the
+attempt are those of its critique alone.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from elenchus.data.records import Episode, Problem, Turn
+from elenchus.data.text.chat import Chat
+from elenchus.sampling import user_functions
+from elenchus.sampling.episodes import Sampler
+from elenchus.sampling.paused_turns import appended_ids
+from elenchus.sampling.slots import Slot
+from elenchus.sampling.writing import Notes
+
+FIELD = 'evaluate.feedback'
+
+Feedback = Callable[[Problem, Notes], str]
+"""(problem, notes) -> a text that is appended to the critique; '' appends nothing.
+
+The notes have the attempt, the critique, its verdict, and the round from 0."""
+
+FEEDBACKS = Slot('(problem, notes) -> text', {'critique': lambda problem, notes: ''})
+
+
+def add_feedback(
+    sampler: Sampler,
+    episodes: Sequence[Episode],
+    problems: Sequence[Problem],
+    *,
+    reference: str,
+    number: int,
+) -> list[Episode]:
+    """Returns criticised attempts whose critiques end with what a function of FEEDBACKS appends.
+
+    A critique is never longer than `sampler` allows: what does not fit is cut off. Raises
+    ValueError, naming the function, for what is no text, or has words that the vocabulary lacks.
+    """
+    if reference == 'critique':
+        return list(episodes)
+    function, limit = FEEDBACKS.find(reference, FIELD), sampler.max_tokens['critique']
+    extended = []
+    for episode, problem in zip(episodes, problems, strict=True):
+        critique, text = episode.turns[-1], sampler.chat.text
+        notes = Notes(
+            number,
+            responses=(text(episode.attempt),),
+            critique=text(critique),
+            verdict=critique.facts.verdict,
+        )
+        added = function(problem, notes)
+        if not isinstance(added, str):
+            user_functions.refuse(function, added, 'a text', field=FIELD)
+        if added.strip():
+            ids = appended_ids(sampler.chat, added, function, field=FIELD)
+            critique = with_appended(sampler.chat, critique, ids[: limit - len(critique.tokens)])
+        extended.append(dataclasses.replace(episode, turns=(*episode.turns[:-1], critique)))
+    return extended
+
+
+def with_appended(chat: Chat, turn: Turn, ids: Sequence[int]) -> Turn:
+    """Returns a turn with forced tokens behind its text, before its ending if it has one."""
+    count = len(chat.text_ids(turn))
+    tokens, logprobs = list(turn.tokens), list(turn.logprobs)
+    tokens[count:count] = ids
+    if logprobs:
+        logprobs[count:count] = [0.0] * len(ids)
+    forced = [i if i < count else i + len(ids) for i in turn.forced]
+    changed = chat.sampled_turn(turn.role, tokens, logprobs)
+    return dataclasses.replace(
+        changed, facts=turn.facts, forced=(*sorted([*forced, *range(count, count + len(ids))]),)
+    )

@@ -1,0 +1,54 @@
+"""Shows a run in the terminal: stages, progress, time left, figures, warnings, who runs it.
+
+python -m scripts.watch runs/lab                  # until the run ends; Ctrl-C leaves it running
+python -m scripts.watch runs/lab --once           # as it is now
+python -m scripts.watch gs://bucket/run --once
+python -m scripts.watch runs/study --once         # a line for each run in the folder
+
+It only reads, so it may be started and ended at any time, also on another machine that sees the
+files. A run that was killed is said to be: its lock is free; where locks do not work, as in a
+bucket, it is said to be silent after 90 s without a sign of life. When the run ends, the exit code
+is 0 (done), 75 (stopped on request) or 1. Without a terminal it prints a line when something
+changed, every ten seconds at most.
+"""
+
+import sys
+
+from absl import app, flags
+
+from elenchus.train.config.script_flags import answer_help
+
+if __name__ == '__main__':  # the imports below take seconds
+    WORKDIR = flags.DEFINE_string('workdir', None, 'The same as WORKDIR without a flag.')
+    ONCE = flags.DEFINE_bool('once', False, 'Print the run as it is now, and exit.')
+    answer_help(sys.argv)
+
+from etils import epath
+
+from elenchus.train.config import cli
+from elenchus.train.report import run_files, run_screen
+
+
+def main(arguments: list[str]) -> None:
+    """Shows the run that the command line names."""
+    workdir, *others = ([WORKDIR.value] if WORKDIR.value else []) + arguments[1:] or ['']
+    if not workdir:
+        raise ValueError('WORKDIR is missing; name the folder of a run, such as runs/lab')
+    if others:
+        raise ValueError(f'unexpected argument {others[0]!r}; one run is shown at a time')
+    path = epath.Path(workdir)
+    if not workdir.startswith('gs://'):  # a bucket has no folders before the first object
+        run_files.check_workdir(path)
+    if ONCE.value:
+        run_screen.print_once(path, sys.stdout)
+        return
+    try:
+        code = run_screen.follow(path, sys.stdout)
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
+
+
+if __name__ == '__main__':
+    with cli.one_line_errors():
+        app.run(main, flags_parser=cli.parse_flags)

@@ -1,0 +1,89 @@
+"""The tool `calculator`: exact values of what it can read, and words for what it cannot."""
+
+import fractions
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from elenchus.data.critiques.calculator import expressions
+from elenchus.data.tools import calculator
+
+
+@pytest.mark.parametrize(
+    ('text', 'value'),
+    [
+        ('48/2', '24'),
+        ('20% of 50', '10'),
+        ('(3 + 4)*2^3', '56'),
+        ('10-3-2', '5'),
+        ('-7+2', '-5'),
+        ('1,000*3', '3000'),
+        ('$5*2', '10'),
+        ('5 apples * 2', '10'),
+        ('2(3+4)', '14'),
+        ('0.1+0.2', '0.3'),
+        ('1/8', '0.125'),
+        ('1/3', '0.3333'),
+        ('-2/3', '-0.6667'),
+        ('1/30000000', '0.00000003333'),
+        ('1/1024', '0.0009765625'),
+        ('7', '7'),
+        ('3 times 4', '12'),
+        ('\\frac{1}{2} + 1', '1.5'),
+    ],
+)
+def test_a_value_is_exact_or_rounded_where_it_has_no_end(text, value):
+    assert calculator.calculate(text) == (value, 'answered')
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        *('', 'abc', '3 4', '3 +', '+', '(3', '1/0', '2^100', '9^12^12', '1e5*2', '3 = 3', '2 < 3'),
+        *("__import__('os')", '(' * 99 + '1', '-' * 99 + '1', '1' + '+1' * 200, '9' * 201, '\0'),
+    ],
+)
+def test_what_is_no_expression_has_an_answer_in_words(text):
+    answer = calculator.calculate(text)
+    assert answer.outcome in ('error', 'refused')
+    assert answer.text.startswith(('error: ', 'refused: '))
+
+
+@given(st.text(max_size=60))
+def test_any_text_has_an_answer(text):
+    assert calculator.calculate(text).text
+    calculator.before_equals(text)
+
+
+numbers = st.fractions(-(10**6), 10**6, max_denominator=1000)
+
+
+@given(numbers, numbers, st.sampled_from('+-*/'))
+def test_an_answer_is_within_its_digits_of_the_value(first, second, sign):
+    value = expressions.evaluate((sign, 0, 1), [first, second])
+    answer = calculator.calculate(f'(({first}){sign}({second}))')
+    if value is None:
+        assert answer.outcome == 'error'
+        return
+    written = fractions.Fraction(answer.text)
+    assert abs(written - value) <= max(abs(value) / 1000, 0) / 2
+    if calculator.written(value) == str(value):
+        assert written == value
+
+
+@pytest.mark.parametrize(
+    ('line', 'expression'),
+    [
+        ('eve 7 - 4 ', '7-4'),
+        ('so it is 3 * (2 + 1)', '3*(2+1)'),
+        ('3 + 4 = 7 ; 2 + 2', '2+2'),
+        ('first 5\n 3+4', '3+4'),
+        ('the total is 5', None),
+        ('7', None),
+        ('', None),
+        ('x', None),
+    ],
+)
+def test_the_expression_before_an_equals_sign_is_what_is_computed(line, expression):
+    assert calculator.before_equals(line) == expression
