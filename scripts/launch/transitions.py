@@ -40,6 +40,7 @@ from elenchus.scripts.launch.states import (
 
 SILENT = 'the hosts never answered (firewall? keys? --internal_ips?)'
 COMPLETE = 'the run is complete'
+STAYS = '; THE MACHINES WERE NOT REQUESTED FROM HERE, AND STAY'
 MANY_MISSES = 3
 """Failed looks in a row after which unused machines are not requested again."""
 Step = typing.Tuple[Progress, Action]  # noqa: UP006 - Python 3.9 runs this file
@@ -92,8 +93,10 @@ def _end(
     """Ends the launch: deletes what there is, unless it is to be kept."""
     done = exit_code == exit_codes.DONE
     state = State.DONE if done else State.FAILED
+    if _is_unknown(progress) and not keep:
+        keep, why = True, why + STAYS
     progress = dataclasses.replace(progress, state=state, ending=True, exit_code=exit_code, why=why)
-    if keep or policy.after == 'leave' or _is_unknown(progress):
+    if keep or policy.after == 'leave':
         return progress, Action(Kind.END, exit_code=exit_code)
     return progress, Action(Kind.DELETE)
 
@@ -114,9 +117,9 @@ def _spend_budget(progress: Progress, event: Event, policy: Policy) -> Step:
     state, code = State.FAILED, exit_codes.BUDGET
     if ended and seen.exit_code == exit_codes.DONE:
         state, code, why = State.DONE, exit_codes.DONE, COMPLETE
-    progress = dataclasses.replace(progress, state=state, ending=True, exit_code=code, why=why)
     if _is_unknown(progress):
-        return progress, Action(Kind.END, exit_code=code)
+        return _end(progress, code, why=why, policy=policy)
+    progress = dataclasses.replace(progress, state=state, ending=True, exit_code=code, why=why)
     return progress, Action(Kind.STOP if runs else Kind.DELETE)
 
 

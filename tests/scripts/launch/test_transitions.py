@@ -120,7 +120,13 @@ def test_the_end_is_deleted_or_says_that_it_is_not(outcomes):
     elif isinstance(event, Failure) and event.kind is Kind.DELETE:
         assert progress.deletes >= POLICY.delete_tries and 'NOT DELETED' in progress.why
     else:
-        words = ('another run', 'somebody deleted', 'look:', 'create:')
+        words = (
+            'another run',
+            'somebody deleted',
+            'look:',
+            'create:',
+            'NOT REQUESTED FROM HERE, AND STAY',
+        )
         assert any(word in progress.why for word in words), progress
 
 
@@ -129,6 +135,7 @@ def see(progress, event, *, now=0.0, policy=POLICY):
 
 
 RUNNING = Progress(state=State.RUNNING, installed=True, reached=True, started=0.0, billing=0.0)
+RUNNING = dataclasses.replace(RUNNING, requested=0.0)
 
 
 @pytest.mark.parametrize('code', [1, 137, 143, 139, 255])
@@ -184,6 +191,12 @@ def test_silence_deletes_only_hosts_that_never_answered():
         for _ in range(policy.silence + 1):
             progress, action = see(progress, silent, policy=policy)
         assert action.kind is kind
+    progress = dataclasses.replace(RUNNING, reached=False, requested=None)
+    for _ in range(policy.silence + 1):
+        progress, action = see(progress, silent, policy=policy)
+    assert action.kind is Kind.END and 'NOT REQUESTED FROM HERE' in progress.why
+    _, action = see(dataclasses.replace(progress, ending=False), silent, now=1e12)
+    assert action.kind is not Kind.DELETE
 
 
 def test_a_request_that_is_not_listed_yet_is_not_repeated_at_once():
