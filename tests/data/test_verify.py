@@ -185,6 +185,7 @@ def test_a_check_can_be_interrupted_while_a_worker_is_busy(comparators):
         assert checker.check([('#### a < 1', 'a > 1')]) == [Outcome.RIGHT]
 
 
+@pytest.mark.slow
 def test_math_verify_errors_are_unsure_and_print_nothing(capfd):
     pairs = [('#### x < 12/0', 'x < 3'), (r'#### x < \frac{1}{', 'x < 3'), ('#### x < 4', 'x < 3')]
     with verify.Verifier(num_workers=1, timeout_s=5.0) as checker:

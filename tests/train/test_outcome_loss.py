@@ -49,6 +49,7 @@ def cross_entropy(logprobs, batch, beta):
     st.lists(st.sampled_from([1.0, -1.0]), min_size=3, max_size=3),
     st.sampled_from([0.05, 1.0]),
 )
+@pytest.mark.slow
 def test_value_and_gradient_are_those_of_the_cross_entropy(logprobs, ref, outcomes, beta):
     mask = (SEGMENTS > 0).astype(np.float32)
     mask[:, 0] = 0

@@ -141,6 +141,7 @@ def test_each_model_has_its_own_cache(prefills):
     assert prefills == [(16, False), (16, False)]
 
 
+@pytest.mark.slow
 def test_a_mesh_samples_the_same_and_nothing_compiles_after_warm_up():
     mesh = sharding.make_mesh((2, 2, 2))
     with jax.set_mesh(mesh):
