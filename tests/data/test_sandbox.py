@@ -119,7 +119,7 @@ ATTACKS = {
         'print("none")',
         'none',
     ),
-    'memory': ('x = []\nwhile True: x.append(bytearray(1 << 20))', 'MemoryError'),
+    'memory': ('x = []\nwhile True: x.append(bytearray(1 << 26))', 'MemoryError'),  # soon full
     'one great block': ('bytearray(1 << 40)', 'MemoryError'),
     'output': ('while True: print("x" * 1000)', OUTPUT),
     'output by descriptor': ('import os\nwhile True: os.write(1, b"x" * 65536)', OUTPUT),
