@@ -28,11 +28,7 @@ from elenchus.train.report.plot_files import write_plots
 
 def main(arguments: list[str]) -> None:
     """Writes the charts of the run that the command line names, and prints where they are."""
-    workdir, *others = ([WORKDIR.value] if WORKDIR.value else []) + arguments[1:] or ['']
-    if not workdir:
-        raise ValueError('WORKDIR is missing; name the folder of a run, such as runs/lab')
-    if others:
-        raise ValueError(f'unexpected argument {others[0]!r}; one run is drawn at a time')
+    (workdir,) = cli.named_folders(arguments, WORKDIR.value)
     out = epath.Path(OUT.value or epath.Path(workdir) / 'plots')
     for name in write_plots(epath.Path(workdir), out):
         print(out / f'{name}.svg')

@@ -31,11 +31,7 @@ NUM_RUNS = 2
 
 def main(arguments: list[str]) -> None:
     """Writes what the flags ask for and prints where it is."""
-    workdir, *others = ([WORKDIR.value] if WORKDIR.value else []) + arguments[1:] or ['']
-    if not workdir:
-        raise ValueError('WORKDIR is missing; name the folder of a run, such as runs/lab')
-    if len(others) >= NUM_RUNS:
-        raise ValueError(f'unexpected argument {others[1]!r}; at most two runs are compared')
+    workdir, *others = cli.named_folders(arguments, WORKDIR.value, most=NUM_RUNS)
     if not OUT.value:
         print(write_report(workdir))
     out = OUT.value or epath.Path(workdir) / 'browser'

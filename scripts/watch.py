@@ -31,11 +31,7 @@ from elenchus.train.report import run_files, run_screen
 
 def main(arguments: list[str]) -> None:
     """Shows the run that the command line names."""
-    workdir, *others = ([WORKDIR.value] if WORKDIR.value else []) + arguments[1:] or ['']
-    if not workdir:
-        raise ValueError('WORKDIR is missing; name the folder of a run, such as runs/lab')
-    if others:
-        raise ValueError(f'unexpected argument {others[0]!r}; one run is shown at a time')
+    (workdir,) = cli.named_folders(arguments, WORKDIR.value)
     path = epath.Path(workdir)
     if not workdir.startswith('gs://'):  # a bucket has no folders before the first object
         run_files.check_workdir(path)

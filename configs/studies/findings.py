@@ -11,7 +11,7 @@ scripts/study.py.
 from ml_collections import ConfigDict
 
 from elenchus.configs import derive, lab
-from elenchus.configs.studies.shared import column, contrast, study
+from elenchus.configs.studies.shared import HARD, column, contrast, study
 
 SHARED = ('base', 'actor', 'critique', 'critic')
 EXPLORERS = (
@@ -23,7 +23,7 @@ EXPLORERS = (
     'interactive',
     'state_reset',
 )
-HARD = ('6', '7', '8')
+
 BUDGET = 450
 """Sampled tokens a question, about what critique in the loop spends at these numbers.
 

@@ -14,25 +14,17 @@ scripts/study.py.
 from ml_collections import ConfigDict
 
 from elenchus.configs import derive, lab
-from elenchus.configs.studies.shared import column, contrast, study
+from elenchus.configs.studies.shared import TAIL, column, contrast, study
 
 SHARED = ('base', 'actor', 'critique', 'critic')
-HARD = ('6', '7', '8')
 BUDGET = 1050
 """Sampled tokens a question, about what critique in the loop spends, as in tail.py."""
 NUM_ROUNDS = 24
 
 HINT, TEACHER = 'rationale_driven', 'interactive'
-LAST = ('last', 'exploration')
 COMPARISON = {
     'table': (
-        column('right, %', ('last', 'accuracy', 'attempt', 'all', 0)),
-        column('hard right, %', ('last', 'accuracy', 'attempt', HARD, 0)),
-        column('hard covered, %', ('last', 'coverage', HARD, 0)),
-        column('explored solved, %', (*LAST, 'coverage', 'all')),
-        column('hard solved, %', (*LAST, 'coverage', HARD)),
-        column('kept', ('last', 'kept'), scale=1.0),
-        column('hard kept, %', ('last', 'kept_share', HARD), scale=300.0),
+        *TAIL,
         column('kept spurious, %', ('last', 'kept_spurious')),
         column('thousand tokens', ('last', 'tokens_sampled'), scale=0.001),
     ),

@@ -24,3 +24,17 @@ def study(run: ConfigDict, arms: dict, *, shared: tuple, arg: str, comparison: d
             'comparison': comparison,
         }
     )
+
+
+HARD = ('6', '7', '8')
+"""Levels of the lab's tail."""
+TAIL = (
+    column('right, %', ('last', 'accuracy', 'attempt', 'all', 0)),
+    column('hard right, %', ('last', 'accuracy', 'attempt', HARD, 0)),
+    column('hard covered, %', ('last', 'coverage', HARD, 0)),
+    column('explored solved, %', ('last', 'exploration', 'coverage', 'all')),
+    column('hard solved, %', ('last', 'exploration', 'coverage', HARD)),
+    column('kept', ('last', 'kept'), scale=1.0),
+    column('hard kept, %', ('last', 'kept_share', HARD), scale=300.0),
+)
+"""Columns of what a round of self-improvement explores, keeps and wins."""

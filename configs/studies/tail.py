@@ -11,27 +11,19 @@ and, but for the first arm, on responses to the same questions. Read by scripts/
 from ml_collections import ConfigDict
 
 from elenchus.configs import derive, lab
-from elenchus.configs.studies.shared import column, contrast, study
+from elenchus.configs.studies.shared import TAIL, column, contrast, study
 
 SHARED = ('base', 'actor', 'critique', 'critic', 'evaluate')
-HARD = ('6', '7', '8')
 BUDGET = 1050
 """Sampled tokens a question, about what critique in the loop spends; see findings.py."""
 NUM_REFERENCES = 480
 """Solutions in the place of responses, at most as many as there are questions explored."""
 
 LOOP = 'critique_in_the_loop'
-LAST = ('last', 'exploration')
 UPTAKE = ('evaluate', 'uptake')
 COMPARISON = {
     'table': (
-        column('right, %', ('last', 'accuracy', 'attempt', 'all', 0)),
-        column('hard right, %', ('last', 'accuracy', 'attempt', HARD, 0)),
-        column('hard covered, %', ('last', 'coverage', HARD, 0)),
-        column('explored solved, %', (*LAST, 'coverage', 'all')),
-        column('hard solved, %', (*LAST, 'coverage', HARD)),
-        column('kept', ('last', 'kept'), scale=1.0),
-        column('hard kept, %', ('last', 'kept_share', HARD), scale=300.0),
+        *TAIL,
         column('thousand tokens', ('last', 'tokens_sampled'), scale=0.001),
         column('words', (*UPTAKE, 'difference', 'words', 'all', 0)),
         column('gate', (*UPTAKE, 'difference', 'gate', 'all', 0)),

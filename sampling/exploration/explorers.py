@@ -84,8 +84,12 @@ def explore_with_critiques(
     attempt_problems = [p for p in problems for _ in range(context.settings.num_attempts)]
     takes_all = context.settings.refine == 'always'
     due = [i for i, e in enumerate(attempts) if takes_all or not counts_as_right(e.attempt)]
-    known = known and [known[i] for i in due]
-    criticised = _criticised(context, [attempts[i] for i in due], known)
+    problems_due = [attempt_problems[i] for i in due]
+    if known is None:
+        chosen = [attempts[i] for i in due]
+        criticised = proposals.criticise_as_critic(context, problems_due, chosen)
+    else:
+        criticised = [episode_lib.add_turn(attempts[i], known[i].critique) for i in due]
     if context.settings.critiques == 'shuffled':
         criticised = exchange_critiques(criticised, seed=spec.seed)
         if not criticised:
@@ -94,7 +98,7 @@ def explore_with_critiques(
         models.sampler,
         models.actor,
         criticised,
-        problems=[attempt_problems[i] for i in due],
+        problems=problems_due,
         judge=models.judge,
         # Their ids are also those of attempts, so they need another seed.
         spec=SampleSpec(
@@ -115,22 +119,6 @@ def explore_with_critiques(
     for episode in attempts:
         by_problem[episode.problem_id].append(episode)
     return attempts + _accepted(context, problems, refined, earlier=by_problem).episodes
-
-
-def _criticised(
-    context: ExplorationContext, attempts: Sequence[Episode], known: Sequence[Episode] | None
-) -> list[Episode]:
-    """Attempts with the critic's greedy critiques: those that are `known`, or new ones."""
-    models = context.models
-    if known is not None:
-        return [episode_lib.add_turn(e, k.critique) for e, k in zip(attempts, known, strict=True)]
-    return episode_lib.sample_critiques(
-        models.sampler,
-        models.critic,
-        attempts,
-        grammar=models.grammar,
-        spec=SampleSpec.greedy(context.spec.method),
-    )
 
 
 def explore_by_resampling(

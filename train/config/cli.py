@@ -8,7 +8,7 @@ import contextlib
 import pathlib
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import ml_collections
@@ -148,6 +148,19 @@ def parse_flags(argv: list[str]) -> list[str]:
     if not flags.FLAGS['verbosity'].present:
         logging.set_verbosity(logging.FATAL)  # hides notes of libraries
     return rest
+
+
+def named_folders(arguments: Sequence[str], workdir: str | None, *, most: int = 1) -> list[str]:
+    """Returns the folders of runs that a command line names: --workdir, then its other words.
+
+    Raises ValueError if there is none, or more than `most`.
+    """
+    folders = [word for word in (workdir, *arguments[1:]) if word]
+    if not folders:
+        raise ValueError('WORKDIR is missing; name the folder of a run, such as runs/lab')
+    if len(folders) > most:
+        raise ValueError(f'unexpected argument {folders[most]!r}; name {most} at most')
+    return folders
 
 
 def _config_names() -> list[str]:

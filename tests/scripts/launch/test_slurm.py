@@ -88,13 +88,15 @@ def test_cancelling_and_stopping_end_a_job(tmp_path):
     cluster.use_tasks()
     for command in (['scancel'], ['bash', str(ROOT / 'scripts/launch/slurm.sh'), 'stop']):
         job = cluster.submit('--gpus=2', run=plan_words(cluster, [[[0], [0.2]]]))
-        cluster.wait_for('start-0-1')
+        for rank in range(2):  # a process that has not begun yet knows no signal
+            cluster.wait_for(f'start-0-{rank}')
         time.sleep(0.2)
         word = job if command == ['scancel'] else f'--id={job}'
         subprocess.run([*command, word], env=cluster.environment, check=True)
         code, starts, log = cluster.wait(job)
         assert (code, starts) == (75, 1) and 'stopped by the user' in log
-        (cluster.folder / 'start-0-1').unlink()
+        for rank in range(2):
+            (cluster.folder / f'start-0-{rank}').unlink()
 
 
 def test_stacks_of_a_job_that_hangs_come_to_its_log_and_it_goes_on(cluster):
