@@ -203,7 +203,7 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize('name', ATTACKS)
-def test_an_attack_stays_inside_and_the_next_program_runs_at_once(box, name):
+def test_an_attack_stays_inside_and_the_same_server_runs_the_next_program(box, name):
     code, wanted = ATTACKS[name]
     (before,) = box._idle
     (answer,) = box.run([code])
@@ -211,14 +211,22 @@ def test_an_attack_stays_inside_and_the_next_program_runs_at_once(box, name):
     assert SECRET not in answer.text and 'root:' not in answer.text
     if wanted in (NO, TIME, OUTPUT, CRASH):
         assert answer.outcome == 'refused' and 'refused: ' in answer.text
-    start = time.perf_counter(), time.process_time()
     assert box.run(['6 * 7']) == [('42', 'answered')]
-    assert time.perf_counter() - start[0] < 1.0
     # The same server goes on, and nothing stays behind it.
     assert box._idle == [before] and before.is_alive
     children = pathlib.Path(f'/proc/{before.pid}/task/{before.pid}/children')
     assert not children.read_text()
     assert not FLAG.exists() and pathlib.Path(__file__).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ATTACKS)
+def test_the_next_program_runs_within_a_second(box, name):
+    """By the clock, so on a machine without other work."""
+    box.run([ATTACKS[name][0]])
+    start = time.perf_counter()
+    assert box.run(['6 * 7']) == [('42', 'answered')]
+    assert time.perf_counter() - start < 1.0
 
 
 def test_there_are_enough_attacks():
