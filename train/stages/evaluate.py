@@ -3,7 +3,7 @@
 The strategies are sampled one after the other, each into its own folder of parts: attempts with one
 critique and one refinement each; later rounds of them; refinements that know the truth (an upper
 bound); refinements with other text in the place of the critique (uptake); step-level beam search;
-and the base model's attempts.
+tree search; and the base model's attempts.
 """
 
 import collections
@@ -22,6 +22,7 @@ from elenchus.sampling.metrics import critic_metrics, measures
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.seeds import derive_seed
 from elenchus.sampling.test_time import beam, strategies, uptake
+from elenchus.sampling.trees.search import TreeSearch, search_trees
 from elenchus.train.config.run_settings import EvaluateSettings
 from elenchus.train.report import drawing, plots
 from elenchus.train.run.directory import StageFolder
@@ -49,7 +50,7 @@ def evaluate(
     problems = problems[: settings.num_problems]
     setup = evaluation_setup(pair, settings=settings, samplers=samplers, seed=seed)
     attempts, num_tokens = sample_parallel(setup, problems, settings=settings, stage=stage)
-    later, oracle, beams = [], [], []
+    later, oracle, beams, trees = [], [], [], []
     options = {'attempts': attempts, 'stage': stage}
     if settings.num_rounds > 1:
         later, count = sample_after(setup, problems, strategy=strategies.sequential, **options)
@@ -64,7 +65,13 @@ def evaluate(
         lines = samplers.lines()
         beams, count = sample_beams(search, problems, settings=settings, lines=lines, stage=stage)
         num_tokens += count
-    episodes = collect(problems, attempts, later=later, oracle=oracle, beams=beams)
+    if settings.tree_problems:
+        search = dataclasses.replace(setup, seed=derive_seed(seed, 'tree'))
+        searched = problems[: settings.tree_problems]
+        trees, count = sample_trees(search, searched, trees=samplers.trees(), stage=stage)
+        num_tokens += count
+    sampled = {'later': later, 'oracle': oracle, 'beams': beams, 'trees': trees}
+    episodes = collect(problems, attempts, **sampled)
     summary = evaluate_figures.summarise(settings, episodes) | read
     stage.write_questions(summary.pop('by_question'))
     groups, chat = episodes.groups, samplers.inputs.chat
@@ -203,6 +210,29 @@ def sample_beams(
     return parts.read()
 
 
+def sample_trees(
+    setup: strategies.EvaluationSetup,
+    problems: Sequence[Problem],
+    *,
+    trees: TreeSearch,
+    stage: StageFolder,
+) -> tuple[Sequence[Episode], int]:
+    """Searches a tree at each problem; returns the best attempts, and all tokens sampled."""
+    each, parts = trees.settings.num_nodes, stage.parts('tree', problems)
+    for part in parts.missing():
+        found = search_trees(
+            trees,
+            setup.models,
+            part.items,
+            method=setup.method,
+            seed=setup.seed,
+            first_ids=[(part.first + i) * each for i in range(len(part.items))],
+        )
+        episodes = [best for _, best in found]
+        part.write(episodes, sum(sum(e.facts.tokens.values()) for e in episodes))
+    return parts.read()
+
+
 def collect(
     problems: Sequence[Problem],
     attempts: Sequence[Episode],
@@ -210,6 +240,7 @@ def collect(
     later: Sequence[Episode],
     oracle: Sequence[Episode],
     beams: Sequence[Episode],
+    trees: Sequence[Episode],
 ) -> EvaluationEpisodes:
     """Groups everything that was sampled by problem and by attempt."""
     groups = records.group_episodes(problems, attempts)
@@ -218,7 +249,7 @@ def collect(
         rounds[episode.facts.chain].append(episode)
     by_attempt = {episode.facts.chain: episode for episode in oracle}
     right = evaluate_figures.right_answers(groups, rounds=rounds, oracle=by_attempt)
-    return EvaluationEpisodes(groups, rounds, by_attempt, beams, right)
+    return EvaluationEpisodes(groups, rounds, by_attempt, beams, trees, right)
 
 
 def evaluate_uptake(

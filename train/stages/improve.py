@@ -173,8 +173,9 @@ def sample_explored(
             seed=derive_seed(seed, noise),
             method=samplers.method(temperature),
             first_id=part.first * settings.explore.ids_per_question,
-            room=round_writing.prompt_room(samplers.settings),
+            room=samplers.settings.prompt_room,
             memory=memory,
+            trees=samplers.trees() if explorer == 'tree_search' else None,
         )
         part.write(episodes, num_tokens)
     return parts.read()

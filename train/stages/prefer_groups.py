@@ -72,6 +72,7 @@ def sample_responses(
                 seed=seed,
                 method=samplers.method(),
                 first_id=part.first * explored.ids_per_question,
+                trees=samplers.trees() if settings.explorer == 'tree_search' else None,
             )
         )
     return parts.read()
