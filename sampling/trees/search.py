@@ -23,7 +23,14 @@ from elenchus.sampling.test_time import partial_attempts
 from elenchus.sampling.trees import selection
 from elenchus.sampling.trees.selection import SELECTIONS, Select
 from elenchus.sampling.trees.tree import BACKUP_FIELD, BACKUPS, Grown, Tree
-from elenchus.sampling.trees.values import VALUES, New, Valuation, find_values, value_nodes
+from elenchus.sampling.trees.values import (
+    VALUES,
+    New,
+    Valuation,
+    find_values,
+    most_tokens,
+    value_nodes,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +60,27 @@ class TreeSettings:
     @property
     def reads_labels(self) -> bool:
         """Whether a value depends on what is right."""
-        return any(f.asks_for('reads_labels') for f in find_values(self.values))
+        return any(f.weight and f.asks_for('reads_labels') for f in find_values(self.values))
+
+    @property
+    def always_scores(self) -> bool:
+        """Whether nodes get a critique even if no value reads it: refinements follow it."""
+        return self.grow == 'refinement'
+
+    def child_tokens(self, limits: Mapping[str, int]) -> int:
+        """Returns how many tokens a child may take, at most: it and its value."""
+        turn = 'attempt' if self.grow == 'line' else 'refinement'
+        valued = most_tokens(
+            find_values(self.values),
+            limits=limits,
+            num_rollouts=self.num_rollouts,
+            always_scores=self.always_scores,
+        )
+        return max(limits['attempt'], limits[turn]) + valued
+
+    def least_tokens(self, limits: Mapping[str, int]) -> int:
+        """Returns the least `num_tokens` with which a tree has a child, and an attempt an end."""
+        return self.child_tokens(limits) + limits['attempt']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,24 +95,13 @@ class TreeSearch:
     @property
     def valuation(self) -> Valuation:
         """How nodes are valued."""
-        s = self.settings
-        refines = s.grow == 'refinement'
-        return Valuation(find_values(s.values), s.num_rollouts, self.scorer, refines, self.room)
+        s, functions = self.settings, find_values(self.settings.values)
+        return Valuation(functions, s.num_rollouts, self.scorer, s.always_scores, self.room)
 
     @property
     def line_tokens(self) -> int:
         """Tokens that the sampler of lines has sampled so far."""
         return self.lines.engine.tokens if self.lines else 0
-
-    def most_tokens(self, limits: Mapping[str, int]) -> int:
-        """Returns how many tokens a child may cost, at most: it and its value."""
-        role = 'attempt' if self.settings.grow == 'line' else 'refinement'
-        longest = max(limits['attempt'], limits[role])
-        return longest + self.valuation.most_tokens(limits['attempt'], limits)
-
-    def least_budget(self, limits: Mapping[str, int]) -> int:
-        """Returns the least `num_tokens` with which a tree has a child, and an attempt an end."""
-        return self.most_tokens(limits) + limits['attempt']
 
 
 class _Expansion(NamedTuple):
@@ -167,7 +183,7 @@ def _select(
     if s.num_tokens:
         has_end = any(node.ended for node in tree.nodes)
         left = s.num_tokens - tree.tokens - (0 if has_end else limits['attempt'])
-        count = min(count, left // search.most_tokens(limits))
+        count = min(count, left // s.child_tokens(limits))
     if count < 1 or not nodes[0].is_live:
         return None
     # One number for each expansion, by the question's own ids: companions do not change it.

@@ -49,11 +49,13 @@ class NodeNotes(NamedTuple):
     written: tuple[str, ...] = ()  # the answers to its requests
 
 
+READS = ('reads_scores', 'reads_rollouts', 'scores_rollouts', 'reads_labels')
+"""Attributes of a function of values that say what it reads; off where absent."""
+
 Value = Callable[[Problem, NodeNotes], Any]
 """(problem, notes) -> a number in [0, 1], or [a request].
 
-Attributes, off where absent: `reads_scores`, `reads_rollouts`, `scores_rollouts`, `reads_labels`;
-`num_requests`, how often it asks at most, and `writer`, whom."""
+Attributes: those of READS; `num_requests`, how often it asks at most, and `writer`, whom."""
 
 
 def _of_steps(how: votes.Aggregate) -> Value:
@@ -111,7 +113,7 @@ class Weighted(NamedTuple):
     weight: float
 
     def asks_for(self, name: str) -> bool:
-        """Returns whether the function has an attribute of the documented ones."""
+        """Returns whether the function has an attribute of READS."""
         return bool(getattr(self.function, name, False))
 
     @property
@@ -136,7 +138,7 @@ class Valuation:
     room: int | None  # tokens of a request's prompt, at most; None: any
 
     def asks_for(self, name: str) -> bool:
-        """Returns whether any function has an attribute of the documented ones."""
+        """Returns whether any function has an attribute of READS."""
         return any(f.asks_for(name) for f in self.functions)
 
     @property
@@ -144,16 +146,24 @@ class Valuation:
         """Whether nodes get a critique."""
         return self.always_scores or self.asks_for('reads_scores')
 
-    def most_tokens(self, rest: int, limits: Mapping[str, int]) -> int:
-        """Returns how many tokens the valuation of one node may sample, at most.
 
-        `rest` is what its attempt may still grow by.
-        """
-        most = limits['critique'] if self.scores else 0
-        if self.asks_for('reads_rollouts'):
-            scored = limits['critique'] if self.asks_for('scores_rollouts') else 0
-            most += self.num_rollouts * (rest + scored)
-        return most + limits['attempt'] * sum(f.num_requests for f in self.functions)
+def most_tokens(
+    functions: Sequence[Weighted],
+    *,
+    limits: Mapping[str, int],
+    num_rollouts: int,
+    always_scores: bool,
+) -> int:
+    """Returns how many tokens the valuation of one node may sample, at most.
+
+    `limits` are the longest turns, by role.
+    """
+    asked = {name for f in functions for name in READS if f.asks_for(name)}
+    most = limits['critique'] if always_scores or 'reads_scores' in asked else 0
+    if 'reads_rollouts' in asked:
+        scored = limits['critique'] if 'scores_rollouts' in asked else 0
+        most += num_rollouts * (limits['attempt'] + scored)
+    return most + limits['attempt'] * sum(f.num_requests for f in functions)
 
 
 class New(NamedTuple):

@@ -60,3 +60,18 @@ NO_TOOLS = {
     'workers': 1,
 }
 """Fields of sampling.tools of a run from before there were tools."""
+
+NO_TREE = {
+    'grow': 'line',
+    'select': 'uct',
+    'exploration': 0.3,
+    'values': (('min', 1.0),),
+    'backup': 'mean',
+    'num_rollouts': 2,
+    'expansions': 2,
+    'children': 4,
+    'max_depth': 24,
+    'num_nodes': 32,
+    'num_tokens': 0,
+}
+"""Fields of sampling.tree of a run from before there were trees."""

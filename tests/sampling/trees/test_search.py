@@ -117,9 +117,7 @@ def test_ids_are_used_once():
 def test_no_budget_is_ever_exceeded(num_nodes, extra, expansions, grow, value):
     options = {'num_nodes': num_nodes, 'expansions': expansions, 'children': 3, 'grow': grow}
     options |= {'values': ((value, 1.0),), 'num_rollouts': 1}
-    least = TreeSearch(
-        dataclasses.replace(SETTINGS, **options), None, fake_engine.SCORER
-    ).least_budget(LIMITS)
+    least = dataclasses.replace(SETTINGS, **options).least_tokens(LIMITS)
     found, *_ = search(num_tokens=least + extra, **options)
     for tree, best in found:
         assert 1 <= tree.samples <= num_nodes
@@ -197,7 +195,8 @@ def test_a_value_in_words_is_asked_for_counted_and_limited():
     ((_, value),) = values.value_nodes(valuation, players, new, method=SAMPLING, seed=1)
     assert value == 1.0 and cost.calls == {'critique': 1}
     assert cost.tokens['critique'] == engine.tokens
-    assert valuation.most_tokens(10, LIMITS) == LIMITS['attempt']
+    most = {'limits': LIMITS, 'num_rollouts': 1, 'always_scores': False}
+    assert values.most_tokens(valuation.functions, **most) == LIMITS['attempt']
     limit = 2
     with pytest.raises(ValueError, match='it must return a number after 1 requests'):
         values.value_nodes(valuation, players, new, method=SAMPLING, seed=1)
