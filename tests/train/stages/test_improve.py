@@ -61,7 +61,10 @@ def make_run(workdir, explorer, **changes):
     problems = fake_engine.problems(20)
     inputs = fake_run.make_inputs(problems, problems)
     engine = CarelessEngine()
-    return fake_run.make_run(config, workdir, inputs, whole=engine, complete=findings.SHARED)
+    lines = fake_engine.RuleEngine(fake_engine.careless)
+    return fake_run.make_run(
+        config, workdir, inputs, whole=engine, line=lines, complete=findings.SHARED
+    )
 
 
 def actor_examples(run, **options):
