@@ -22,6 +22,7 @@ from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
 from elenchus.sampling.shuffling import exchange_critiques
+from elenchus.sampling.test_time.partial_attempts import without_critique
 from elenchus.sampling.trees.search import TreeSearch, ended_attempts, search_trees
 
 Explorer = Callable[[ExplorationContext, Sequence[Problem]], list[Episode]]
@@ -158,9 +159,9 @@ def explore_by_trees(context: ExplorationContext, problems: Sequence[Problem]) -
         first_ids=[i * context.trees.settings.num_nodes for i in spec.first_ids(len(problems))],
     )
     responses = [
-        with_origin(context.models.sampler, episode, problem, origin='tree_search')
+        with_origin(context.models.sampler, without_critique(e), problem, origin='tree_search')
         for problem, (tree, best) in zip(problems, found, strict=True)
-        for episode in ended_attempts(context.models, tree) or [best]
+        for e in ended_attempts(context.models, tree) or [best]
     ]
     return _accepted(context, problems, responses, earlier={}).episodes + attempts
 

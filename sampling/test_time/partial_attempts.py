@@ -44,6 +44,11 @@ def before_attempt(episode: Episode) -> tuple[Turn, ...]:
     return episode.turns[: [turn.role for turn in episode.turns].index('attempt')]
 
 
+def without_critique(episode: Episode) -> Episode:
+    """Returns an episode up to its attempt."""
+    return dataclasses.replace(episode, turns=(*before_attempt(episode), episode.attempt))
+
+
 def has_ended(sampler: Sampler, attempt: Turn) -> bool:
     """Returns whether an attempt has its end token or its maximum length."""
     full = len(attempt.tokens) >= sampler.max_tokens['attempt']

@@ -224,7 +224,7 @@ def sample_rollouts(
     if valuation.asks_for('scores_rollouts'):
         costs = [node.cost for node in owners]
         options = {'scorer': valuation.scorer, 'method': method, 'costs': costs}
-        bare = [_without_critique(episode) for episode in ends]
+        bare = [partial_attempts.without_critique(episode) for episode in ends]
         ends = partial_attempts.score_attempts(models, bare, **options)
     judged = iter(partial_attempts.judge_attempts(models, ends, [node.problem for node in owners]))
     return [tuple(_rollout(models, next(judged)) for _ in group) for group in groups]
@@ -234,11 +234,6 @@ def _rollout(models: ModelPair, episode: Episode) -> Rollout:
     facts = episode.attempt.facts
     text = models.sampler.chat.text(episode.attempt)
     return Rollout(text, facts.answer, facts.score, facts.correct)
-
-
-def _without_critique(episode: Episode) -> Episode:
-    before = partial_attempts.before_attempt(episode)
-    return dataclasses.replace(episode, turns=(*before, episode.attempt))
 
 
 def _notes(

@@ -14,7 +14,7 @@ from typing import Any
 
 from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.train.checkpoints.saved_models import EARLIER_DEFAULTS
-from elenchus.train.config.new_stages import NEW_STAGES, NO_TOOLS, NO_TREE
+from elenchus.train.config.new_stages import NEW_STAGES, NO_TOOLS
 from elenchus.train.config.players import searching_stages, stages_read
 from elenchus.train.config.run_settings import PREFERRED, REINFORCED, RunSettings
 
@@ -122,7 +122,6 @@ EARLIER: Mapping[str, Any] = {
     'sampling.pause': 'none',
     'sampling.after_pause': 'stop',
     **{f'sampling.tools.{name}': value for name, value in NO_TOOLS.items()},
-    **{f'sampling.tree.{name}': value for name, value in NO_TREE.items()},
     'self_talk.splice': 'talk',
     'evaluate.start': 'newest',
     'evaluate.critic_start': 'newest',
