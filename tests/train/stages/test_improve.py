@@ -101,6 +101,8 @@ def test_every_explorers_rounds_leave_all_their_parts(tmp_path, fits, explorer):
         assert len(kept) == summary['rounds'][number - 1]['kept'] > 0
         assert len(examples) == len(actor_examples(run)) + len(kept)
         assert all(map(is_correct, kept))
+        # The last turn is what is trained on.
+        assert {e.turns[-1].role for e in kept} <= {'attempt', 'refinement'}
     assert len(fits) == 2
     assert os.path.samefile(stage / 'model/weights', stage / 'round-2/model/weights')
     assert json.loads((stage / 'round-2/summary.json').read_text()) == summary['rounds'][-1]
