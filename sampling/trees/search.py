@@ -60,7 +60,7 @@ class TreeSettings:
     @property
     def reads_labels(self) -> bool:
         """Whether a value depends on what is right."""
-        return any(f.weight and f.asks_for('reads_labels') for f in find_values(self.values))
+        return any(f.asks_for('reads_labels') for f in find_values(self.values))
 
     @property
     def always_scores(self) -> bool:

@@ -123,8 +123,8 @@ class Weighted(NamedTuple):
 
 
 def find_values(named: Sequence[tuple[str, float]]) -> tuple[Weighted, ...]:
-    """Returns the functions that are named, with their weights."""
-    return tuple(Weighted(VALUES.find(name, FIELD), weight) for name, weight in named)
+    """Returns the functions that are named with a weight above 0."""
+    return tuple(Weighted(VALUES.find(name, FIELD), weight) for name, weight in named if weight)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,11 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from elenchus.data.critiques import grammars
 from elenchus.data.lab import forms
-from elenchus.sampling.engine import sampling_methods
+from elenchus.sampling import episodes
+from elenchus.sampling.engine import engine, sampling_methods
+from elenchus.sampling.model_pair import ModelPair
+from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.test_time import partial_attempts
 from elenchus.sampling.trees import values
 from elenchus.sampling.trees.search import TreeSearch, TreeSettings, ended_attempts, search_trees
+from tests.sampling.test_time import test_beam
 from tests.support import fake_engine
 from tests.support.fake_engine import CHAT, LIMITS
 
@@ -200,3 +205,36 @@ def test_a_value_in_words_is_asked_for_counted_and_limited():
     limit = 2
     with pytest.raises(ValueError, match='it must return a number after 1 requests'):
         values.value_nodes(valuation, players, new, method=SAMPLING, seed=1)
+
+
+# With a model
+
+
+@pytest.mark.parametrize('rows', [0, 4])
+def test_one_greedy_child_is_greedy_decoding_with_a_prefix_cache_too(rows):
+    shapes = dataclasses.replace(
+        test_beam.SHAPES, prefix_cache_rows=rows, prefix_cache_length=64 if rows else 0
+    )
+
+    def sampler(*stop_ids):
+        return episodes.Sampler(engine.Engine(shapes, stop_ids=stop_ids), CHAT, test_beam.LIMITS)
+
+    model, end, newline = test_beam.model(0), fake_engine.EOS, fake_engine.TOKENIZER.newline_id
+    s = dataclasses.replace(SETTINGS, expansions=1, children=1, num_nodes=20, max_depth=20)
+    players = ModelPair(sampler(end), model, test_beam.model(9), fake_engine.judge, grammars.LAB)
+    questions = [CHAT.question_turns(problem.question) for problem in PROBLEMS]
+    spec = SampleSpec(1, test_beam.GREEDY, 0, 0)
+    plain = players.sampler.sample_turns(model, questions, 'attempt', spec=spec)
+    found = search_trees(
+        TreeSearch(s, sampler(end, newline), fake_engine.SCORER),
+        players,
+        PROBLEMS,
+        method=test_beam.GREEDY,
+        seed=0,
+        first_ids=range(0, 60, 20),
+    )
+    for (expected,), (tree, best) in zip(plain, found, strict=True):
+        assert best.attempt.tokens == expected.tokens
+        assert best.attempt.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+        assert best.facts.tokens['attempt'] == len(expected.tokens)
+        assert len(tree.nodes) == 1 + len(expected.steps)
