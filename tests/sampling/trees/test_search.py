@@ -103,9 +103,9 @@ def test_one_expansion_of_each_question_is_one_call():
 
 def test_ids_are_used_once():
     _, lines, turns = search(values=(('rollout_scores', 1.0),), num_nodes=10)
-    for engine in (lines, turns):
-        ids = [r.id for role, r in engine.requests if role == 'attempt']
-        ends = len(PROBLEMS) if engine is turns else 0  # the last call's, of another seed
+    for sampled in (lines, turns):
+        ids = [r.id for role, r in sampled.requests if role == 'attempt']
+        ends = len(PROBLEMS) if sampled is turns else 0  # the last call's, of another seed
         ids = ids[: len(ids) - ends]
         assert len(set(ids)) == len(ids)
     assert max(r.id for _, r in lines.requests) < 10 * len(PROBLEMS)
@@ -237,4 +237,4 @@ def test_one_greedy_child_is_greedy_decoding_with_a_prefix_cache_too(rows):
         assert best.attempt.tokens == expected.tokens
         assert best.attempt.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
         assert best.facts.tokens['attempt'] == len(expected.tokens)
-        assert len(tree.nodes) == 1 + len(expected.steps)
+        assert all(len(node.children) <= 1 for node in tree.nodes)
