@@ -149,7 +149,7 @@ def explore_by_trees(context: ExplorationContext, problems: Sequence[Problem]) -
     step is the value of its node. Where none has, it is the best one, continued to its end.
     """
     attempts, spec = _sample_attempts(context, problems).episodes, context.spec
-    found = search_trees(
+    results = search_trees(
         context.trees,
         context.models,
         problems,
@@ -160,7 +160,7 @@ def explore_by_trees(context: ExplorationContext, problems: Sequence[Problem]) -
     )
     responses = [
         with_origin(context.models.sampler, without_critique(e), problem, origin='tree_search')
-        for problem, (tree, best) in zip(problems, found, strict=True)
+        for problem, (tree, best) in zip(problems, results, strict=True)
         for e in ended_attempts(context.models, tree) or [best]
     ]
     return _accepted(context, problems, responses, earlier={}).episodes + attempts

@@ -112,7 +112,7 @@ class _Expansion(NamedTuple):
     ids: Sequence[int]  # of the children
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """What a search came to."""
 
     tree: Tree
@@ -127,7 +127,7 @@ def search_trees(
     method: Method,
     seed: int,
     first_ids: Sequence[int],
-) -> list[Found]:
+) -> list[SearchResult]:
     """Searches for an attempt at each question. Question i uses `num_nodes` ids from first_ids[i].
 
     A search ends when no node is open, or when one more child might exceed `num_nodes` or
@@ -139,17 +139,20 @@ def search_trees(
         search = dataclasses.replace(search, lines=search.lines.with_prefix_cache())
     s, options = search.settings, {'method': method, 'seed': seed}
     rule, backup = SELECTIONS.find(s.select, selection.FIELD), BACKUPS.find(s.backup, BACKUP_FIELD)
-    trees = [_plant(s, models, p, i) for p, i in zip(problems, first_ids, strict=True)]
-    while chosen := [e for tree in trees if (e := _select(search, models, tree, rule, seed=seed))]:
+    pairs = zip(problems, first_ids, strict=True)
+    trees = [_new_tree(s, models, problem, first_id=i) for problem, i in pairs]
+    selects = {'limits': models.sampler.max_tokens, 'rule': rule, 'seed': seed}
+    while chosen := [e for tree in trees if (e := _select(s, tree, **selects))]:
         grow = _grow_lines if s.grow == 'line' else _grow_refinements
-        new = _add_children(search, models, chosen, grow(search, models, chosen, **options))
+        grown = grow(search, models, chosen, **options)
+        new = _add_children(models.sampler, chosen, grown)
         valued = value_nodes(search.valuation, models, [n for *_, n in new], **options)
         for (tree, index, _), (episode, value) in zip(new, valued, strict=True):
             tree.nodes[index].episode = episode
             tree.back_up(index, value, backup)
     best = partial_attempts.judge_attempts(models, _best(models, trees, **options), problems)
     return [
-        Found(tree, episode.with_facts(**tree.cost.facts()))
+        SearchResult(tree, episode.with_facts(**tree.cost.facts()))
         for tree, episode in zip(trees, best, strict=True)
     ]
 
@@ -162,7 +165,7 @@ def ended_attempts(models: ModelPair, tree: Tree) -> list[Episode]:
     return partial_attempts.judge_attempts(models, episodes, [tree.problem] * len(episodes))
 
 
-def _plant(s: TreeSettings, models: ModelPair, problem: Problem, first_id: int) -> Tree:
+def _new_tree(s: TreeSettings, models: ModelPair, problem: Problem, *, first_id: int) -> Tree:
     root = Grown(None, 0, partial_attempts.empty_attempt(models.sampler, problem), ended=False)
     return Tree(
         problem,
@@ -175,15 +178,15 @@ def _plant(s: TreeSettings, models: ModelPair, problem: Problem, first_id: int) 
 
 
 def _select(
-    search: TreeSearch, models: ModelPair, tree: Tree, rule: Select, *, seed: int
+    s: TreeSettings, tree: Tree, *, limits: Mapping[str, int], rule: Select, seed: int
 ) -> _Expansion | None:
     """Returns the node of a tree that gets children, and how many; None if the search is over."""
-    s, nodes, limits = search.settings, tree.view(), models.sampler.max_tokens
+    nodes = tree.view()
     count = min(s.expansions, s.num_nodes - tree.samples)
     if s.num_tokens:
         has_end = any(node.ended for node in tree.nodes)
-        left = s.num_tokens - tree.tokens - (0 if has_end else limits['attempt'])
-        count = min(count, left // s.child_tokens(limits))
+        remaining = s.num_tokens - tree.tokens - (0 if has_end else limits['attempt'])
+        count = min(count, remaining // s.child_tokens(limits))
     if count < 1 or not nodes[0].is_live:
         return None
     # One number for each expansion, by the question's own ids: companions do not change it.
@@ -257,10 +260,7 @@ def _continued(
 
 
 def _add_children(
-    search: TreeSearch,
-    models: ModelPair,
-    chosen: Sequence[_Expansion],
-    grown: Sequence[Episode],
+    sampler: Sampler, chosen: Sequence[_Expansion], grown: Sequence[Episode]
 ) -> list[tuple[Tree, int, New]]:
     """Adds what was sampled to the trees; returns (tree, index, node) of what is new there."""
     episodes, added = iter(grown), []
@@ -268,8 +268,8 @@ def _add_children(
         tree = expansion.tree
         for number in expansion.ids:
             episode = next(episodes)
-            whole = search.settings.grow == 'refinement'
-            ended = whole or partial_attempts.has_ended(models.sampler, episode.attempt)
+            # A refinement stands for itself even if it was cut off.
+            ended = tree.grows_ended or partial_attempts.has_ended(sampler, episode.attempt)
             index = tree.add(expansion.node, episode, ended=ended)
             if index is not None:
                 new = New(tree.problem, episode, ended, number, tree.cost)

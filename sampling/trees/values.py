@@ -158,10 +158,10 @@ def most_tokens(
 
     `limits` are the longest turns, by role.
     """
-    asked = {name for f in functions for name in READS if f.asks_for(name)}
-    most = limits['critique'] if always_scores or 'reads_scores' in asked else 0
-    if 'reads_rollouts' in asked:
-        scored = limits['critique'] if 'scores_rollouts' in asked else 0
+    reads = {name for f in functions for name in READS if f.asks_for(name)}
+    most = limits['critique'] if always_scores or 'reads_scores' in reads else 0
+    if 'reads_rollouts' in reads:
+        scored = limits['critique'] if 'scores_rollouts' in reads else 0
         most += num_rollouts * (limits['attempt'] + scored)
     return most + limits['attempt'] * sum(f.num_requests for f in functions)
 
@@ -190,13 +190,14 @@ def value_nodes(
     values = [0.0] * len(new)
     for number, (function, weight) in enumerate(valuation.functions):
         items = [
-            (node.problem, _notes(models, function, *facts))
-            for node, *facts in zip(new, episodes, rollouts, strict=True)
+            (node.problem, _notes(models, function, episode, rollouts=continued))
+            for node, episode, continued in zip(new, episodes, rollouts, strict=True)
         ]
         spec = SampleSpec(1, method, derive_seed(seed, 'value', number), [n.id for n in new])
         costs_by_id = {node.id: node.cost for node in new}
-        told = _ask(valuation, models, function, items, spec=spec, costs=costs_by_id)
-        values = [v + weight * x for v, x in zip(values, told, strict=True)]
+        options = {'spec': spec, 'costs': costs_by_id, 'room': valuation.room}
+        more = _ask(models, function, items, **options)
+        values = [v + weight * x for v, x in zip(values, more, strict=True)]
     total = math.fsum(weight for _, weight in valuation.functions)
     return [(e, min(1.0, value / total)) for e, value in zip(episodes, values, strict=True)]
 
@@ -237,7 +238,7 @@ def _rollout(models: ModelPair, episode: Episode) -> Rollout:
 
 
 def _notes(
-    models: ModelPair, function: Value, episode: Episode, rollouts: Sequence[Rollout]
+    models: ModelPair, function: Value, episode: Episode, *, rollouts: Sequence[Rollout]
 ) -> NodeNotes:
     text, attempt = models.sampler.chat.text, episode.attempt
     notes = NodeNotes(text(attempt), models.sampler.chat.is_finished(attempt))
@@ -257,13 +258,13 @@ def _notes(
 
 
 def _ask(
-    valuation: Valuation,
     models: ModelPair,
     function: Value,
     items: Sequence[tuple[Problem, NodeNotes]],
     *,
     spec: SampleSpec,
     costs: Mapping[int, Cost],
+    room: int | None,
 ) -> list[float]:
     """Calls a function for each node, and a player where it asks; None, for no room, is 0."""
     most = int(getattr(function, 'num_requests', 0))
@@ -284,7 +285,7 @@ def _ask(
         limited,
         items,
         spec=spec,
-        room=valuation.room,
+        room=room,
         field=FIELD,
     )
     return [0.0 if r is None else checked_value(r, function, FIELD) for r in results]

@@ -19,7 +19,7 @@ def said(*texts):
     return sra_mcts.score(PROBLEM, values.NodeNotes('a step', False, written=texts))
 
 
-def test_a_score_is_asked_for_once_and_read_as_the_authors_do():
+def test_a_score_needs_one_request_and_is_read_as_the_authors_do():
     (request,) = said()
     assert PROBLEM.question in request and 'a step' in request
     assert [said(text) for text in ('Score: 8', 'score:10', 'Score: 99', 'no number')] == [

@@ -17,17 +17,15 @@ from elenchus.data.records import Episode, Problem, RolloutGroup
 from elenchus.data.text.chat import Chat
 from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
-from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.metrics import critic_metrics, measures
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.seeds import derive_seed
-from elenchus.sampling.test_time import beam, strategies, uptake
-from elenchus.sampling.trees.search import TreeSearch, search_trees
+from elenchus.sampling.test_time import strategies, uptake
 from elenchus.train.config.run_settings import EvaluateSettings
 from elenchus.train.report import drawing, plots
 from elenchus.train.run.directory import StageFolder
 from elenchus.train.run.samplers import Samplers
-from elenchus.train.stages import evaluate_figures, evaluate_rows, uptake_figures
+from elenchus.train.stages import evaluate_figures, evaluate_rows, searches, uptake_figures
 from elenchus.train.stages.actor_attempts import evaluate_conditions, sample_actor, sample_attempts
 from elenchus.train.stages.evaluate_figures import EvaluationEpisodes, by_level, by_question
 
@@ -50,7 +48,7 @@ def evaluate(
     problems = problems[: settings.num_problems]
     setup = evaluation_setup(pair, settings=settings, samplers=samplers, seed=seed)
     attempts, num_tokens = sample_parallel(setup, problems, settings=settings, stage=stage)
-    later, oracle, beams, trees = [], [], [], []
+    later, oracle = [], []
     options = {'attempts': attempts, 'stage': stage}
     if settings.num_rounds > 1:
         later, count = sample_after(setup, problems, strategy=strategies.sequential, **options)
@@ -60,16 +58,10 @@ def evaluate(
         num_tokens += count
     read, count = evaluate_uptake(setup, problems, settings=settings, **options)
     num_tokens += count
-    if settings.beam.width:
-        search = dataclasses.replace(setup, seed=derive_seed(seed, 'beam'))
-        lines = samplers.lines()
-        beams, count = sample_beams(search, problems, settings=settings, lines=lines, stage=stage)
-        num_tokens += count
-    if settings.tree_problems:
-        search = dataclasses.replace(setup, seed=derive_seed(seed, 'tree'))
-        searched = problems[: settings.tree_problems]
-        trees, count = sample_trees(search, searched, trees=samplers.trees(), stage=stage)
-        num_tokens += count
+    beams, trees, count = searches.sample_searches(
+        setup, problems, settings=settings, samplers=samplers, seed=seed, stage=stage
+    )
+    num_tokens += count
     sampled = {'later': later, 'oracle': oracle, 'beams': beams, 'trees': trees}
     episodes = collect(problems, attempts, **sampled)
     summary = evaluate_figures.summarise(settings, episodes) | read
@@ -188,48 +180,6 @@ def sample_after(
         first, end = part.first * n, (part.first + len(part.items)) * n
         repeated = [problem for problem in part.items for _ in range(n)]
         part.write(*strategy(setup, attempts[first:end], repeated, first_id=first))
-    return parts.read()
-
-
-def sample_beams(
-    setup: strategies.EvaluationSetup,
-    problems: Sequence[Problem],
-    *,
-    settings: EvaluateSettings,
-    lines: Sampler,
-    stage: StageFolder,
-) -> tuple[Sequence[Episode], int]:
-    """Searches step by step with the critic's scores at the first test problems."""
-    s = settings.beam
-    parts = stage.parts('beam', problems[: s.num_problems])
-    for part in parts.missing():
-        episodes = beam.beam_search(
-            s, setup, part.items, line_sampler=lines, first_id=part.first * s.ids_per_question
-        )
-        part.write(episodes, sum(sum(e.facts.tokens.values()) for e in episodes))
-    return parts.read()
-
-
-def sample_trees(
-    setup: strategies.EvaluationSetup,
-    problems: Sequence[Problem],
-    *,
-    trees: TreeSearch,
-    stage: StageFolder,
-) -> tuple[Sequence[Episode], int]:
-    """Searches a tree at each problem; returns the best attempts, and all tokens sampled."""
-    each, parts = trees.settings.num_nodes, stage.parts('tree', problems)
-    for part in parts.missing():
-        found = search_trees(
-            trees,
-            setup.models,
-            part.items,
-            method=setup.method,
-            seed=setup.seed,
-            first_ids=[(part.first + i) * each for i in range(len(part.items))],
-        )
-        episodes = [best for _, best in found]
-        part.write(episodes, sum(sum(e.facts.tokens.values()) for e in episodes))
     return parts.read()
 
 

@@ -186,7 +186,7 @@ def test_labels_are_shown_to_who_reads_them_only():
     assert cost.calls == {'attempt': 2}
 
 
-def test_a_value_in_words_is_asked_for_counted_and_limited():
+def test_a_value_in_words_is_counted_and_limited():
     def words(problem, notes):
         return [problem.question] if len(notes.written) < limit else float(bool(notes.written))
 

@@ -182,22 +182,6 @@ def test_what_is_off_is_neither_sampled_nor_in_the_summary(tmp_path):
     assert 'uptake' not in summary
 
 
-def test_a_tree_search_is_one_more_row_and_the_others_are_as_before(evaluated, tmp_path):
-    searching = Evaluation(tmp_path, evaluate__tree_problems=4)
-    summary = searching.evaluate(tmp_path)
-    before = evaluated[2]
-    point = summary['curves'].pop('tree search')[0]
-    assert summary['curves'] == before['curves'] and summary['accuracy'] == before['accuracy']
-    assert point['questions'] == 4 and set(point['calls']) == {'attempt', 'critique'}
-    assert summary['equal_tokens'].pop('tree search@1')['questions'] == 4
-    assert summary['equal_tokens'] == before['equal_tokens']
-    names = set(parts(tmp_path)) - set(parts(evaluated[1]))
-    assert [str(path) for path in names] == ['tree/episodes/part-00000.array_record']
-    assert summary['tokens_sampled'] == searching.tokens > before['tokens_sampled']
-    again = Evaluation(tmp_path, evaluate__tree_problems=4)
-    assert again.evaluate(tmp_path)['curves']['tree search'] == [point] and not again.tokens
-
-
 def test_where_the_critic_need_not_and_the_oracle_cannot_help_parts_are_empty(tmp_path):
     changes = {'evaluate__num_problems': 4, 'evaluate__beam__width': 0}
     summary = Evaluation(tmp_path, rule=solve, **changes).evaluate(tmp_path)
