@@ -77,7 +77,8 @@ def continue_attempts(
         # An earlier call sampled the opening; to this call it is a part of the prompt.
         prompt = len(sampler.chat.context(before, 'attempt')) + len(opening.tokens)
         for turn in turns:
-            cost.add('attempt', prompt=prompt, tokens=len(turn.tokens) - len(opening.tokens))
+            new = turn.num_sampled - opening.num_sampled  # not what a tool wrote
+            cost.add('attempt', prompt=prompt, tokens=new)
         grown.append([dataclasses.replace(episode, turns=(*before, turn)) for turn in turns])
     return grown
 
