@@ -139,6 +139,19 @@ SAMPLING = {  # how turns are sampled
     'pause': 'none',  # tokens after which a turn pauses: 'line', or a function
     'after_pause': 'stop',  # a turn that paused ends, or a function decides
     'tools': TOOLS,  # that a player may call while it writes
+    'tree': {  # of a tree search: the stage `tree_search`, and evaluate.tree_problems
+        'grow': 'line',  # a child is one more 'line', or a 'refinement' of the attempt
+        'select': 'uct',  # 'puct', 'greedy', 'importance', 'pairwise', or a function
+        'exploration': 0.3,  # constant of that rule
+        'values': (('min', 1.0),),  # mean of the critic's scores or others (docs/methods.md)
+        'backup': 'mean',  # value of a node: 'mean' or 'max' of those below, or a function
+        'num_rollouts': 2,  # continuations of a node, for values that read them
+        'expansions': 2,  # children sampled at once
+        'children': 4,  # of a node, at most
+        'max_depth': 24,  # lines of an attempt, or refinements of it
+        'num_nodes': 32,  # of a question, at most
+        'num_tokens': 0,  # sampled for a question, at most; 0: no limit
+    },
     'score': {
         'rows': 64,  # critiques read at once for step scores
         'lengths': (800,),  # lengths that they are padded to
@@ -232,6 +245,7 @@ EVALUATE = {  # stage `evaluate`: accuracy and cost with and without critique
         'aggregate': 'min',  # score of a beam from those of its steps: 'min', 'product', 'last'
         'num_problems': 200,  # test problems that are searched
     },
+    'tree_problems': 0,  # test problems that are searched by trees (sampling.tree); 0: off
     'num_draws': 20,  # subsets of attempts that estimate a majority of k
     'num_bins': 10,  # of calibration
     'num_resamples': 1000,  # of the bootstrap

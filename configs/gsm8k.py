@@ -110,6 +110,7 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.critique.update(num_problems=10, filter_samples=2, filter_successes=0)
     config.evaluate.update(num_problems=10, num_rounds=2, num_resamples=100)
     config.evaluate.beam.update(width=2, expansions=2, max_steps=4, num_problems=4)
+    config.sampling.tree.update(num_nodes=6, children=2)
     config.improve.update(num_problems=10, num_monitored=4)
     config.prefer.num_problems = 10
     config.reinforce.update(num_steps=3, num_problems=2, samples_per_row=1)

@@ -58,7 +58,7 @@ def default() -> ConfigDict:
     config.critic.fit = defaults.fit(200, 0.01)
     config.evaluate.num_problems = 400
     config.evaluate.uptake.num_problems = 120
-    config.evaluate.beam.max_steps = 12
+    config.evaluate.beam.max_steps = config.sampling.tree.max_depth = 12
     config.self_talk.update(num_examples=1500, tokens=440, fit=defaults.fit(200, 0.01))
     config.improve.update(
         num_problems=480, num_rounds=1, num_monitored=100, fit=defaults.fit(80, 0.005)
@@ -120,6 +120,7 @@ def smoke(config: ConfigDict) -> ConfigDict:
     config.evaluate.update(num_problems=10, num_attempts=2, num_rounds=2, num_resamples=100)
     config.evaluate.uptake.update(num_samples=2, num_problems=5)
     config.evaluate.beam.update(width=2, expansions=2, max_steps=4, num_problems=4)
+    config.sampling.tree.update(num_nodes=6, children=2)
     config.prefer.fit.num_steps = 4
     config.prefer.update(
         num_problems=6, num_rounds=2, num_attempts=2, num_critiques=2, num_refinements=1

@@ -145,7 +145,7 @@ PREFER = {  # stages `prefer` (actor) and `prefer_critic`: pairs of responses; d
     'num_problems': 480,  # training problems of a round
     'num_rounds': 1,  # of sampling and training
     'restart': 'last',  # a round trains the model of the 'start', or the 'last' round's
-    'explorer': 'critique_in_the_loop',  # samples the actor's groups; or 'vanilla'
+    'explorer': 'critique_in_the_loop',  # samples the actor's groups; 'vanilla', 'tree_search'
     'num_attempts': 5,  # at each problem
     'num_critiques': 4,  # of each attempt: a group of `prefer_critic`
     'num_refinements': 3,  # of a refined attempt; of each critique, whose help they are; 0: none

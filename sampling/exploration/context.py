@@ -13,6 +13,7 @@ from elenchus.sampling.exploration.guides import OPENINGS, PLAYER_GUIDES
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.test_time.gates import Refine
+from elenchus.sampling.trees.search import TreeSearch
 
 Rounds = Annotated[int, Range(0, 10_000)]
 
@@ -64,6 +65,7 @@ class ExplorationContext:
     tokens_before: int  # that the engine had sampled when the exploration started
     room: int | None = None  # tokens of a prompt, at most; None: any
     memory: Mapping[str, str] = dataclasses.field(default_factory=dict)  # of the rounds before
+    trees: TreeSearch | None = None  # of the explorer `tree_search`
 
     def within_budget(self, num_questions: int) -> bool:
         """Returns whether the token budget of so many questions is not spent yet."""
@@ -90,7 +92,7 @@ def with_origin(sampler: Sampler, episode: Episode, problem: Problem, *, origin:
     last = episode.turns[-1]
     response = sampler.chat.text(last)
     attempt = sampler.chat.text(episode.attempt) if last.role == 'refinement' else None
-    helped = origin not in ('attempt', 'uniform')
+    helped = origin not in ('attempt', 'uniform', 'tree_search')
     passes_barrier = not helped or answers.passes_barrier(
         response, problem.solution, problem.solution if attempt is None else attempt
     )

@@ -22,6 +22,8 @@ from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
 from elenchus.sampling.shuffling import exchange_critiques
+from elenchus.sampling.test_time.partial_attempts import without_critique
+from elenchus.sampling.trees.search import TreeSearch, ended_attempts, search_trees
 
 Explorer = Callable[[ExplorationContext, Sequence[Problem]], list[Episode]]
 """Samples judged responses to some questions, correct or not, each as a whole conversation.
@@ -41,18 +43,22 @@ def explore(
     first_id: int,
     room: int | None = None,
     memory: Mapping[str, str] = types.MappingProxyType({}),
+    trees: TreeSearch | None = None,
 ) -> tuple[list[Episode], int]:
     """Runs one explorer of EXPLORERS; returns its episodes and the number of sampled tokens.
 
     All explorers start with the same `num_attempts` unguided attempts, so that they differ only in
     what they add. Question i uses the ids from first_id + i * settings.ids_per_question. Prompts
-    with guides have at most `room` tokens; `memory` is of the rounds before.
+    with guides have at most `room` tokens; `memory` is of the rounds before. `trees` is for the
+    explorer `tree_search` alone.
     """
     tokens_before = models.sampler.engine.tokens
+    lines_before = trees.line_tokens if trees else 0
     spec = SampleSpec(settings.num_attempts, method, seed, first_id)
-    context = ExplorationContext(settings, models, spec, tokens_before, room, memory)
+    context = ExplorationContext(settings, models, spec, tokens_before, room, memory, trees)
     episodes = EXPLORERS[explorer](context, problems)
-    return episodes, models.sampler.engine.tokens - tokens_before
+    tokens = models.sampler.engine.tokens - tokens_before
+    return episodes, tokens + (trees.line_tokens - lines_before if trees else 0)
 
 
 def explore_vanilla(context: ExplorationContext, problems: Sequence[Problem]) -> list[Episode]:
@@ -136,6 +142,30 @@ def explore_by_resampling(
     )
 
 
+def explore_by_trees(context: ExplorationContext, problems: Sequence[Problem]) -> list[Episode]:
+    """Searches a tree at each question; samples unguided attempts too, as all explorers do.
+
+    The responses are all attempts of the tree that have their end, the best first; the score of a
+    step is the value of its node. Where none has, it is the best one, continued to its end.
+    """
+    attempts, spec = _sample_attempts(context, problems).episodes, context.spec
+    results = search_trees(
+        context.trees,
+        context.models,
+        problems,
+        method=spec.method,
+        seed=derive_seed(spec.seed, 'tree'),
+        # The first attempt's id is one of the question's own.
+        first_ids=[i * context.trees.settings.num_nodes for i in spec.first_ids(len(problems))],
+    )
+    responses = [
+        with_origin(context.models.sampler, without_critique(e), problem, origin='tree_search')
+        for problem, (tree, best) in zip(problems, results, strict=True)
+        for e in ended_attempts(context.models, tree) or [best]
+    ]
+    return _accepted(context, problems, responses, earlier={}).episodes + attempts
+
+
 def _sample_attempts(
     context: ExplorationContext, problems: Sequence[Problem]
 ) -> acceptance.Accepted:
@@ -207,5 +237,6 @@ EXPLORERS: dict[str, Explorer] = {
     **dict.fromkeys(('vanilla', 'vanilla_2'), explore_vanilla),
     'critique_in_the_loop': explore_with_critiques,
     **{by: functools.partial(explore_by_resampling, by=by) for by in proposals.PROPOSALS},
+    'tree_search': explore_by_trees,
 }
 """Explorer by the name of its stage; `vanilla_2` is `vanilla` again, in a run of several phases."""

@@ -1,17 +1,15 @@
 """Step beam search: attempts grow line by line, and the critic's step rewards select the best."""
 
-import collections
 import dataclasses
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
 from elenchus.data.records import Episode, Problem, Turn
 from elenchus.model.ranges import NonNegativeInt, Range, SampleCount, checked
-from elenchus.sampling import episodes as episode_lib
-from elenchus.sampling import step_scores
 from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.sample_spec import SampleSpec
-from elenchus.sampling.test_time import votes
+from elenchus.sampling.test_time import partial_attempts, votes
+from elenchus.sampling.test_time.partial_attempts import Cost
 from elenchus.sampling.test_time.strategies import EvaluationSetup
 
 
@@ -44,31 +42,13 @@ class _Beam(NamedTuple):
         return self.episode.attempt
 
 
-class _Cost:
-    """Tokens, model calls and processed tokens of the search at one problem, by role."""
-
-    def __init__(self):
-        self.tokens, self.calls = collections.Counter(), collections.Counter()
-        self.processed = collections.Counter()
-
-    def add(self, role: str, *, prompt: int, tokens: int) -> None:
-        """Counts one call of a role that read a prompt of so many tokens and sampled so many."""
-        self.tokens[role] += tokens
-        self.calls[role] += 1
-        self.processed[role] += prompt + tokens
-
-    def facts(self) -> dict[str, dict[str, int]]:
-        """Returns the facts of an episode that have the cost."""
-        return {name: dict(counts) for name, counts in vars(self).items()}
-
-
 class _Search(NamedTuple):
     """Settings and counters shared by all steps of one search."""
 
     settings: BeamSettings
     setup: EvaluationSetup
     line_sampler: Sampler
-    costs: list[_Cost]  # by problem
+    costs: list[Cost]  # by problem
 
 
 def beam_search(
@@ -89,8 +69,11 @@ def beam_search(
     Question i uses the ids from first_id + i * settings.ids_per_question.
     """
     sampler = setup.models.sampler
-    beams = [[_empty_beam(sampler, problem)] * settings.width for problem in problems]
-    search = _Search(settings, setup, line_sampler, [_Cost() for _ in problems])
+    beams = [
+        [_Beam(partial_attempts.empty_attempt(sampler, problem), 0.0)] * settings.width
+        for problem in problems
+    ]
+    search = _Search(settings, setup, line_sampler, [Cost() for _ in problems])
     for step in range(settings.max_steps):
         expanded = _expand(search, beams, first_id=first_id, step=step)
         if not any(expanded):
@@ -110,52 +93,41 @@ def _expand(
         (p, b)
         for p, group in enumerate(beams)
         for b, beam in enumerate(group)
-        if not _has_ended(search.line_sampler, beam)
+        if not partial_attempts.has_ended(search.line_sampler, beam.attempt)
     ]
-    openings = [beams[p][b].attempt for p, b in places]
     first_ids = [
         first_id + p * settings.ids_per_question + (step * settings.width + b) * settings.expansions
         for p, b in places
     ]
-    continuations = search.line_sampler.continue_turns(
-        setup.models.actor,
-        [_before_attempt(beams[p][b].episode) for p, b in places],
-        openings,
+    continuations = partial_attempts.continue_attempts(
+        search.line_sampler,
+        setup.models,
+        [beams[p][b].episode for p, b in places],
         spec=SampleSpec(settings.expansions, setup.method, setup.seed, first_ids),
+        costs=[search.costs[p] for p, _ in places],
     )
-    line_context = search.line_sampler.chat.context
     # Keyed by tokens: the same line sampled twice is one beam.
     expanded: list[dict[tuple[int, ...], Episode]] = [{} for _ in beams]
-    for (p, b), opening, turns in zip(places, openings, continuations, strict=True):
-        before = _before_attempt(beams[p][b].episode)
-        # An earlier step sampled the opening; to this call it is a part of the prompt.
-        prompt = len(line_context(before, 'attempt')) + len(opening.tokens)
-        for turn in turns:
-            new = len(turn.tokens) - len(opening.tokens)
-            search.costs[p].add('attempt', prompt=prompt, tokens=new)
-            grown = dataclasses.replace(beams[p][b].episode, turns=(*before, turn))
-            expanded[p].setdefault(turn.tokens, grown)
+    for (p, _), episodes in zip(places, continuations, strict=True):
+        for episode in episodes:
+            expanded[p].setdefault(episode.attempt.tokens, episode)
     return [list(episodes.values()) for episodes in expanded]
 
 
 def _score(search: _Search, expanded: Sequence[Sequence[Episode]]) -> list[list[_Beam]]:
     """Criticises all attempts in one batch and aggregates their step rewards."""
-    setup = search.setup
-    # One call over all problems, so that the engine and the scoring pass run full batches.
-    criticised = episode_lib.sample_critiques(
-        setup.models.sampler,
-        setup.models.critic,
-        [episode for episodes in expanded for episode in episodes],
-        grammar=setup.models.grammar,
-        spec=SampleSpec.greedy(setup.method),
+    scored = iter(
+        partial_attempts.score_attempts(
+            search.setup.models,
+            [episode for episodes in expanded for episode in episodes],
+            scorer=search.setup.scorer,
+            method=search.setup.method,
+            costs=[cost for cost, group in zip(search.costs, expanded, strict=True) for _ in group],
+        )
     )
-    scored = iter(step_scores.score_steps(setup.models, criticised, scorer=setup.scorer))
     beams = []
-    for group, cost in zip(expanded, search.costs, strict=True):
+    for group in expanded:
         episodes = [next(scored) for _ in group]
-        for episode in episodes:
-            prompt = setup.models.sampler.chat.context(episode.turns[:-1], 'critique')
-            cost.add('critique', prompt=len(prompt), tokens=len(episode.critique.tokens))
         how = search.settings.aggregate
         scores = [votes.aggregate(e.attempt.step_scores, how) for e in episodes]
         beams.append([_Beam(e, score) for e, score in zip(episodes, scores, strict=True)])
@@ -165,7 +137,8 @@ def _score(search: _Search, expanded: Sequence[Sequence[Episode]]) -> list[list[
 def _select(search: _Search, old: Sequence[_Beam], new: Sequence[_Beam]) -> list[_Beam]:
     """Finished beams, and the best new ones in the remaining places; the first of equals."""
     # Old beams that have not ended are not kept: their continuations replace them.
-    finished = [beam for beam in old if _has_ended(search.setup.models.sampler, beam)]
+    sampler = search.setup.models.sampler
+    finished = [beam for beam in old if partial_attempts.has_ended(sampler, beam.attempt)]
     # sorted() is stable, so the first of equal scores stays first on every host.
     best = sorted(new, key=lambda beam: -beam.score)
     return finished + best[: search.settings.width - len(finished)]
@@ -173,33 +146,10 @@ def _select(search: _Search, old: Sequence[_Beam], new: Sequence[_Beam]) -> list
 
 def _judge(search: _Search, best: Sequence[_Beam], problems: Sequence[Problem]) -> list[Episode]:
     """Adds the judged facts and the cost of the search to the best beams' episodes."""
-    models = search.setup.models
-    texts = [models.sampler.text(beam.attempt) for beam in best]
-    facts = models.judge(list(zip(problems, texts, strict=True)))
-    # The attempt keeps the critic's score of its answer beside the judged facts.
-    return [
-        beam.episode.with_turn_facts(
-            'attempt', **dataclasses.asdict(fact) | {'score': beam.attempt.facts.score}
-        ).with_facts(**cost.facts())
-        for beam, fact, cost in zip(best, facts, search.costs, strict=True)
-    ]
-
-
-def _empty_beam(sampler: Sampler, problem: Problem) -> _Beam:
-    attempt = Turn('attempt', sampler.chat.header('attempt'), ())
-    turns = (*sampler.chat.question_turns(problem.question), attempt)
-    return _Beam(Episode(problem.id, problem.level, turns), 0.0)
-
-
-def _before_attempt(episode: Episode) -> tuple[Turn, ...]:
-    """The turns before the attempt."""
-    return episode.turns[: [turn.role for turn in episode.turns].index('attempt')]
-
-
-def _has_ended(sampler: Sampler, beam: _Beam) -> bool:
-    """True if an attempt has its end token or its maximum length."""
-    full = len(beam.attempt.tokens) >= sampler.max_tokens['attempt']
-    return full or sampler.chat.is_finished(beam.attempt)
+    judged = partial_attempts.judge_attempts(
+        search.setup.models, [beam.episode for beam in best], problems
+    )
+    return [e.with_facts(**cost.facts()) for e, cost in zip(judged, search.costs, strict=True)]
 
 
 def _rank(sampler: Sampler, beam: _Beam) -> tuple[bool, float]:

@@ -18,6 +18,7 @@ def check_settings(s: RunSettings) -> None:
     check_counts(s)
     check_labels(s)
     check_ids(s)
+    check_trees(s)
     check_rewards(s)
     check_lora(s)
     check_first_calls(s)
@@ -84,20 +85,41 @@ def check_ids(s: RunSettings) -> None:
     samples = max(critique.num_attempts, critique.num_relocated, critique.num_inserted, 1)
     samples *= max(critique.num_rollouts, critique.filter_samples)
     uptake = s.evaluate.num_attempts * s.evaluate.uptake.num_samples
+    tree = s.sampling.tree.num_nodes * s.sampling.tree.num_rollouts
+    explored = explore.ids_per_question * (tree if 'tree_search' in s.stages else 1)
+    preferred = s.prefer.ids_per_question * (tree if s.prefer.explorer == 'tree_search' else 1)
     for name, problems, each in (
         ('evaluate.num_attempts', s.evaluate.num_problems, s.evaluate.num_attempts),
         ('evaluate.uptake.num_samples', s.evaluate.uptake.num_problems, uptake),
         ('evaluate.beam.width', beam.num_problems, beam.ids_per_question),
         ('critique.num_attempts', s.critique.num_problems, samples),
-        ('improve.explore.num_attempts', s.improve.num_problems, explore.ids_per_question),
+        ('sampling.tree.num_nodes', s.evaluate.tree_problems, tree),
+        ('improve.explore.num_attempts', s.improve.num_problems, explored),
         ('reinforce.num_samples', s.reinforce.num_problems, s.reinforce.num_samples),
-        ('prefer.num_attempts', s.prefer.num_problems, s.prefer.ids_per_question),
+        ('prefer.num_attempts', s.prefer.num_problems, preferred),
     ):
         if problems * each > MOST:
             raise ValueError(
                 f'{name} asks for {each} samples at each of {problems} problems, more than {MOST} '
                 f'in all; nearest: {max(1, MOST // problems)} samples'
             )
+
+
+def check_trees(s: RunSettings) -> None:
+    """Raises ValueError if a tree search has no tokens for a child, or reads labels in a test."""
+    stages, tree = players.searching_stages(s), s.sampling.tree
+    if 'evaluate' in stages and tree.reads_labels:
+        names = [name for name, weight in tree.values if weight]
+        raise ValueError(
+            f'evaluate.tree_problems={s.evaluate.tree_problems}: sampling.tree.values={names} '
+            "reads what is right, which a test may not; nearest: 'agreement', or tree_problems=0"
+        )
+    least = tree.least_tokens(longest_turns(s).limits)
+    if stages and 0 < tree.num_tokens < least:
+        raise ValueError(
+            f'sampling.tree.num_tokens={tree.num_tokens} must be 0 or at least {least}, what one '
+            f'child, its value and the end of an attempt may take; nearest: {least}'
+        )
 
 
 def check_rewards(s: RunSettings) -> None:
@@ -199,8 +221,9 @@ def check_lengths(
     attempt = longest_question + overhead + sampling.attempt_tokens
     criticised = attempt
     scored = any(reinforce.reward_rules(p).needs_refinement_scores for p in TRAINED_ROLES)
-    # A refinement is criticised as the next round's attempt, or for its reward.
-    if s.evaluate.num_rounds > 1 or scored:
+    # A refinement is criticised as the next round's attempt, in a tree, or for its reward.
+    refines = bool(players.searching_stages(s)) and s.sampling.tree.grow == 'refinement'
+    if s.evaluate.num_rounds > 1 or scored or refines:
         criticised = max(attempt, longest_question + overhead + sampling.refinement_tokens)
     critique = criticised + overhead + sampling.critique_tokens
     refinement = critique + overhead + sampling.refinement_tokens

@@ -30,6 +30,7 @@ class EvaluateSettings:
     oracle: bool  # also refine what is truly wrong: an upper bound
     uptake: UptakeSettings
     beam: BeamSettings
+    tree_problems: NonNegativeInt  # the first so many test questions are searched by trees
     num_draws: ResampleCount  # subsets of attempts that estimate a majority of k
     num_bins: SampleCount  # of calibration and uncertainty
     num_resamples: ResampleCount
@@ -45,4 +46,9 @@ class EvaluateSettings:
             raise ValueError(
                 f'evaluate.beam.num_problems={self.beam.num_problems} must be in '
                 f'[1, {self.num_problems}], evaluate.num_problems'
+            )
+        if self.tree_problems > self.num_problems:
+            raise ValueError(
+                f'evaluate.tree_problems={self.tree_problems} must be in '
+                f'[0, {self.num_problems}], evaluate.num_problems'
             )

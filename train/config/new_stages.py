@@ -1,6 +1,7 @@
 """Fields of stages that earlier versions of the code did not have, with a value for each.
 
-No earlier run has these stages, so their values bind nothing; the fields must be known.
+No earlier run has these stages, nor searches trees, so their values bind nothing; the fields must
+be known.
 """
 
 _OPTIMIZER = {
@@ -40,8 +41,22 @@ _PREFER = {
     'lora.alpha': 32.0,
     'lora.targets': ('query', 'key', 'value', 'out', 'gate', 'up', 'down'),
 }
+_TREE = {
+    'grow': 'line',
+    'select': 'uct',
+    'exploration': 0.3,
+    'values': (('min', 1.0),),
+    'backup': 'mean',
+    'num_rollouts': 2,
+    'expansions': 2,
+    'children': 2,
+    'max_depth': 12,
+    'num_nodes': 6,
+    'num_tokens': 0,
+}
 NEW_STAGES = {
     **{f'prefer.{name}': value for name, value in _PREFER.items()},
+    **{f'sampling.tree.{name}': value for name, value in _TREE.items()},
     'average.stages': ('actor',),
     'average.weights': (),
 }

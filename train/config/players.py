@@ -121,6 +121,16 @@ def descends_from(s: RunSettings, stage: str, *, ancestor: str) -> bool:
     return False
 
 
+def searching_stages(s: RunSettings) -> tuple[str, ...]:
+    """Returns the stages of a run that search trees."""
+    searches = {
+        'tree_search': True,
+        'prefer': s.prefer.explorer == 'tree_search',
+        'evaluate': s.evaluate.tree_problems > 0,
+    }
+    return tuple(stage for stage in s.stages if searches.get(stage))
+
+
 def attempt_tokens(s: RunSettings, stage: str) -> int:
     """Returns the longest attempt of a stage: a whole talk, where its actor learnt self-talk."""
     if descends_from(s, stage, ancestor='self_talk'):

@@ -34,7 +34,8 @@ class PreferSettings:
     num_problems: Annotated[int, Range(1, 10_000_000)]  # training problems of a round
     num_rounds: Annotated[int, Range(1, 1000)]
     restart: Literal['start', 'last']  # a round trains the first model, or the last round's
-    explorer: Literal['vanilla', 'critique_in_the_loop']  # samples the actor's groups
+    # What samples the actor's groups.
+    explorer: Literal['vanilla', 'critique_in_the_loop', 'tree_search']
     num_attempts: SampleCount  # at each problem
     num_critiques: SampleCount  # of each attempt: a group of the critic
     # Of each refined attempt, in the loop; of each critique, whose help they measure; 0: none.

@@ -11,6 +11,7 @@ from elenchus.sampling.engine.token_rules import LOGITS, PAUSES
 from elenchus.sampling.paused_turns import AFTER_PAUSES
 from elenchus.sampling.step_scores import ScoreShapes
 from elenchus.sampling.tools import ToolSettings
+from elenchus.sampling.trees.search import TreeSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,7 @@ class SamplingSettings:
     pause: Annotated[str, PAUSES]  # rule after which tokens a turn pauses
     after_pause: Annotated[str, AFTER_PAUSES]  # how a paused turn goes on
     tools: ToolSettings
+    tree: TreeSettings
     score: ScoreShapes
     part_size: PositiveInt  # problems in a file of episodes; a stage resumes after the last file
 
@@ -53,6 +55,12 @@ class SamplingSettings:
     def limits(self) -> dict[str, int]:
         """Longest turn in tokens, by role."""
         return {role: getattr(self, f'{role}_tokens') for role in PLAYER_OF_ROLE}
+
+    @property
+    def prompt_room(self) -> int:
+        """Tokens of the longest prompt that an attempt may follow."""
+        engine = self.sampler_engine
+        return min(engine.prompt_buckets[-1], engine.max_length - self.attempt_tokens)
 
     @property
     def sampler_engine(self) -> EngineSettings:

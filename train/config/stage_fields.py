@@ -15,7 +15,7 @@ from typing import Any
 from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.train.checkpoints.saved_models import EARLIER_DEFAULTS
 from elenchus.train.config.new_stages import NEW_STAGES, NO_TOOLS
-from elenchus.train.config.players import stages_read
+from elenchus.train.config.players import searching_stages, stages_read
 from elenchus.train.config.run_settings import PREFERRED, REINFORCED, RunSettings
 
 CONTENTS = (
@@ -117,6 +117,7 @@ EARLIER: Mapping[str, Any] = {
     'improve.trains': ('response',),
     'improve.measures': (),
     'evaluate.feedback': 'critique',
+    'evaluate.tree_problems': 0,
     'sampling.logits': 'none',
     'sampling.pause': 'none',
     'sampling.after_pause': 'stop',
@@ -160,7 +161,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
 TEST_FIELDS = ('data.test_source', 'data.test_path', 'data.test_split', 'data.num_test')
 """Fields that only stages with test problems read, which are those that read `evaluate`."""
 
-EVALUATED = ('evaluate.start', 'evaluate.critic_start')
+EVALUATED = ('evaluate.start', 'evaluate.critic_start', 'evaluate.tree_problems')
 """Fields of `evaluate` that the stage of that name alone reads."""
 
 
@@ -195,6 +196,8 @@ def reads_itself(s: RunSettings, stage: str, field: str) -> bool:
     if stage == 'base' and field == 'base.quantize':  # of how later stages hold it in memory
         return False
     if field in EVALUATED and stage != 'evaluate':
+        return False
+    if field.startswith('sampling.tree.') and stage not in searching_stages(s):
         return False
     if field in TEST_FIELDS and 'evaluate' not in sections:
         return False

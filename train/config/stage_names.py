@@ -18,6 +18,7 @@ StageName = Literal[
     'interactive',
     'state_reset',
     'self_guided',
+    'tree_search',
     'reinforce',
     'reinforce_2',
     'reinforce_3',

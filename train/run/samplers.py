@@ -19,6 +19,7 @@ from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.paused_turns import AFTER_PAUSES, FIELD
 from elenchus.sampling.step_scores import StepScorer
+from elenchus.sampling.trees.search import TreeSearch
 from elenchus.train import distributed
 from elenchus.train.config.sampling_settings import SamplingSettings
 from elenchus.train.metrics import speed
@@ -115,6 +116,12 @@ class Samplers:
     def scorer(self) -> StepScorer:
         """Returns what turns critiques into step rewards."""
         return StepScorer(self.settings.score, self.inputs.verdict_ids)
+
+    def trees(self) -> TreeSearch:
+        """Returns what searches trees."""
+        s = self.settings
+        lines = self.lines() if s.tree.grow == 'line' else None
+        return TreeSearch(s.tree, lines, self.scorer(), s.prompt_room)
 
     def counts(self) -> tuple[int, int]:
         """Returns the tokens sampled and the decode steps taken so far, by all engines."""

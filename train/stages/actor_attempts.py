@@ -22,7 +22,6 @@ from elenchus.train.run.directory import StageFolder
 from elenchus.train.run.parts import Part
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.stages.evaluate_figures import by_level
-from elenchus.train.stages.round_writing import prompt_room
 
 
 def sample_attempts(
@@ -97,7 +96,7 @@ def guides_of(
     function = measures.CONDITIONS.find(condition, 'evaluate.conditions')
     if not getattr(function, 'writes', False):
         return [measures.guide(condition, problem) for problem in part.items]
-    room = prompt_room(samplers.settings)
+    room = samplers.settings.prompt_room
     texts = guide_lib.guides(
         pair,
         [(problem, Notes()) for problem in part.items],

@@ -3,7 +3,7 @@
 The strategies are sampled one after the other, each into its own folder of parts: attempts with one
 critique and one refinement each; later rounds of them; refinements that know the truth (an upper
 bound); refinements with other text in the place of the critique (uptake); step-level beam search;
-and the base model's attempts.
+tree search; and the base model's attempts.
 """
 
 import collections
@@ -17,16 +17,15 @@ from elenchus.data.records import Episode, Problem, RolloutGroup
 from elenchus.data.text.chat import Chat
 from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
-from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.metrics import critic_metrics, measures
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.seeds import derive_seed
-from elenchus.sampling.test_time import beam, strategies, uptake
+from elenchus.sampling.test_time import strategies, uptake
 from elenchus.train.config.run_settings import EvaluateSettings
 from elenchus.train.report import drawing, plots
 from elenchus.train.run.directory import StageFolder
 from elenchus.train.run.samplers import Samplers
-from elenchus.train.stages import evaluate_figures, evaluate_rows, uptake_figures
+from elenchus.train.stages import evaluate_figures, evaluate_rows, searches, uptake_figures
 from elenchus.train.stages.actor_attempts import evaluate_conditions, sample_actor, sample_attempts
 from elenchus.train.stages.evaluate_figures import EvaluationEpisodes, by_level, by_question
 
@@ -49,7 +48,7 @@ def evaluate(
     problems = problems[: settings.num_problems]
     setup = evaluation_setup(pair, settings=settings, samplers=samplers, seed=seed)
     attempts, num_tokens = sample_parallel(setup, problems, settings=settings, stage=stage)
-    later, oracle, beams = [], [], []
+    later, oracle = [], []
     options = {'attempts': attempts, 'stage': stage}
     if settings.num_rounds > 1:
         later, count = sample_after(setup, problems, strategy=strategies.sequential, **options)
@@ -59,12 +58,12 @@ def evaluate(
         num_tokens += count
     read, count = evaluate_uptake(setup, problems, settings=settings, **options)
     num_tokens += count
-    if settings.beam.width:
-        search = dataclasses.replace(setup, seed=derive_seed(seed, 'beam'))
-        lines = samplers.lines()
-        beams, count = sample_beams(search, problems, settings=settings, lines=lines, stage=stage)
-        num_tokens += count
-    episodes = collect(problems, attempts, later=later, oracle=oracle, beams=beams)
+    beams, trees, count = searches.sample_searches(
+        setup, problems, settings=settings, samplers=samplers, seed=seed, stage=stage
+    )
+    num_tokens += count
+    sampled = {'later': later, 'oracle': oracle, 'beams': beams, 'trees': trees}
+    episodes = collect(problems, attempts, **sampled)
     summary = evaluate_figures.summarise(settings, episodes) | read
     stage.write_questions(summary.pop('by_question'))
     groups, chat = episodes.groups, samplers.inputs.chat
@@ -184,25 +183,6 @@ def sample_after(
     return parts.read()
 
 
-def sample_beams(
-    setup: strategies.EvaluationSetup,
-    problems: Sequence[Problem],
-    *,
-    settings: EvaluateSettings,
-    lines: Sampler,
-    stage: StageFolder,
-) -> tuple[Sequence[Episode], int]:
-    """Searches step by step with the critic's scores at the first test problems."""
-    s = settings.beam
-    parts = stage.parts('beam', problems[: s.num_problems])
-    for part in parts.missing():
-        episodes = beam.beam_search(
-            s, setup, part.items, line_sampler=lines, first_id=part.first * s.ids_per_question
-        )
-        part.write(episodes, sum(sum(e.facts.tokens.values()) for e in episodes))
-    return parts.read()
-
-
 def collect(
     problems: Sequence[Problem],
     attempts: Sequence[Episode],
@@ -210,6 +190,7 @@ def collect(
     later: Sequence[Episode],
     oracle: Sequence[Episode],
     beams: Sequence[Episode],
+    trees: Sequence[Episode],
 ) -> EvaluationEpisodes:
     """Groups everything that was sampled by problem and by attempt."""
     groups = records.group_episodes(problems, attempts)
@@ -218,7 +199,7 @@ def collect(
         rounds[episode.facts.chain].append(episode)
     by_attempt = {episode.facts.chain: episode for episode in oracle}
     right = evaluate_figures.right_answers(groups, rounds=rounds, oracle=by_attempt)
-    return EvaluationEpisodes(groups, rounds, by_attempt, beams, right)
+    return EvaluationEpisodes(groups, rounds, by_attempt, beams, trees, right)
 
 
 def evaluate_uptake(

@@ -26,6 +26,7 @@ class EvaluationEpisodes(NamedTuple):
     rounds: Mapping[int, Sequence[Episode]]  # later rounds, by the index of the attempt
     oracle: Mapping[int, Episode]  # refinements after the truth, by the index of the attempt
     beams: Sequence[Episode]  # beam search, for the first problems
+    trees: Sequence[Episode]  # tree search, likewise
     right: Sequence[set[str]]  # the answers that count as right, by problem
 
     @property
@@ -74,6 +75,8 @@ def curve_points(s: EvaluateSettings, episodes: EvaluationEpisodes) -> dict[str,
         points |= round_points(s, episodes)
     if episodes.beams:
         points['beam search'] = [cost_curves.recall_point(episodes.beams, size=s.beam.width)]
+    if episodes.trees:
+        points['tree search'] = [cost_curves.recall_point(episodes.trees, size=1)]
     return points
 
 

@@ -163,6 +163,7 @@ def sample_explored(
 ) -> tuple[Sequence[Episode], int]:
     """Runs the explorer of round `number` on all problems; returns its episodes and tokens."""
     parts = stage.parts('explored', problems, description=f'explore {explorer}')
+    trees = samplers.trees() if explorer == 'tree_search' else None
     noise = f'improve{phase(explorer)}' + (f'/{number}' if number > 1 else '')
     for part in parts.missing():
         episodes, num_tokens = explore(
@@ -173,8 +174,9 @@ def sample_explored(
             seed=derive_seed(seed, noise),
             method=samplers.method(temperature),
             first_id=part.first * settings.explore.ids_per_question,
-            room=round_writing.prompt_room(samplers.settings),
+            room=samplers.settings.prompt_room,
             memory=memory,
+            trees=trees,
         )
         part.write(episodes, num_tokens)
     return parts.read()

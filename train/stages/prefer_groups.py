@@ -61,6 +61,7 @@ def sample_responses(
 ) -> tuple[Sequence[Episode], int]:
     """Samples the actor's responses with an explorer; returns them and the tokens."""
     explored = settings.explore
+    trees = samplers.trees() if settings.explorer == 'tree_search' else None
     parts = stage.parts('explored', problems, description=f'explore {settings.explorer}')
     for part in parts.missing():
         part.write(
@@ -72,6 +73,7 @@ def sample_responses(
                 seed=seed,
                 method=samplers.method(),
                 first_id=part.first * explored.ids_per_question,
+                trees=trees,
             )
         )
     return parts.read()

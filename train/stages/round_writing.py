@@ -13,18 +13,11 @@ from elenchus.sampling.seeds import derive_seed
 from elenchus.sampling.writing import Notes
 from elenchus.train import distributed
 from elenchus.train.config.run_settings import ImproveSettings
-from elenchus.train.config.sampling_settings import SamplingSettings
 from elenchus.train.run.directory import StageFolder, read_json
 from elenchus.train.run.samplers import Samplers
 
 DERIVED = 'derived_problems.json'
 MEMORY = 'memory.json'
-
-
-def prompt_room(settings: SamplingSettings) -> int:
-    """Returns the tokens of the longest prompt that an attempt may follow."""
-    engine = settings.sampler_engine
-    return min(engine.prompt_buckets[-1], engine.max_length - settings.attempt_tokens)
 
 
 def with_derived_problems(
@@ -51,7 +44,7 @@ def with_derived_problems(
             [(problem, Notes(number=number - 1)) for problem in problems],
             reference=settings.make,
             spec=_spec(samplers, derive_seed(seed, 'make', number)),
-            room=prompt_room(samplers.settings),
+            room=samplers.settings.prompt_room,
         )
         stored = {
             'problems': list(map(dataclasses.asdict, derived)),
@@ -116,7 +109,7 @@ def with_learnt(
             reference=reference,
             memory=memory,
             spec=_spec(samplers, derive_seed(seed, 'learn', number)),
-            room=prompt_room(samplers.settings),
+            room=samplers.settings.prompt_room,
         )
         stored = {'memory': kept, 'tokens': pair.sampler.engine.tokens - before}
         stage.write_json(MEMORY, stored)

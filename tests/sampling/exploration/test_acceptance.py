@@ -9,14 +9,17 @@ from hypothesis import strategies as st
 
 from elenchus.configs.methods import mc_cot
 from elenchus.sampling.exploration import acceptance, explorers, selection
-from tests.sampling.exploration.test_explorers import SETTINGS
+from elenchus.sampling.trees.search import TreeSearch
+from tests.sampling.exploration.test_explorers import SETTINGS, TREE
 from tests.support import fake_engine
 from tests.support.fake_engine import CHAT
 from tests.support.rollout_cases import METHOD
 
 PROBLEMS = fake_engine.problems(6)
 VOTES = 'elenchus.configs.methods.mc_cot:votes'
-UNLABELLED = ('vanilla', 'critique_in_the_loop', 'interactive', 'uniform', 'self_guided')
+UNLABELLED = (
+    *('vanilla', 'critique_in_the_loop', 'interactive', 'uniform', 'self_guided', 'tree_search'),
+)
 """Explorers that show nobody the reference."""
 
 
@@ -33,10 +36,12 @@ def explore(explorer, *, accept, judge=fake_engine.judge, problems=PROBLEMS):
     engine = fake_engine.RuleEngine(play)
     models = dataclasses.replace(fake_engine.players(engine), judge=judge)
     settings = dataclasses.replace(SETTINGS, accept=accept)
-    episodes, tokens = explorers.explore(
-        settings, models, problems, explorer=explorer, method=METHOD, seed=1, first_id=0
-    )
-    assert tokens == engine.tokens
+    tree = dataclasses.replace(TREE, values=(('agreement', 1.0),))
+    lines = fake_engine.RuleEngine(play)
+    trees = TreeSearch(tree, fake_engine.players(lines).sampler, fake_engine.SCORER)
+    options = {'method': METHOD, 'seed': 1, 'first_id': 0, 'trees': trees}
+    episodes, tokens = explorers.explore(settings, models, problems, explorer=explorer, **options)
+    assert tokens == engine.tokens + lines.tokens
     return engine, settings, episodes
 
 

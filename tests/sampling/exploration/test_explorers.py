@@ -13,6 +13,7 @@ from elenchus.data.lab import forms
 from elenchus.sampling import episodes
 from elenchus.sampling.engine import sampling_methods
 from elenchus.sampling.exploration import context, coverage, explorers, proposals, selection
+from elenchus.sampling.trees import search
 from tests.support import fake_engine
 from tests.support.fake_engine import CHAT, EOS, TOKENIZER
 
@@ -35,11 +36,15 @@ SETTINGS = context.ExploreSettings(
     player_guide='none',
     opening='none',
 )
+TREE = search.TreeSettings(
+    grow='line', select='uct', exploration=0.3, values=(('rollouts', 1.0),), backup='mean',
+    num_rollouts=2, expansions=2, children=2, max_depth=12, num_nodes=12, num_tokens=0,
+)  # fmt: skip
 SAMPLING = sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, banned=())
 RIGHT = PROBLEM.solution
 STEP, WRONG = RIGHT.split('\n')[0], RIGHT[:-1] + str((int(RIGHT[-1]) + 1) % 10)
 LONGER = f'{STEP}\n {RIGHT}'  # a step twice: right, and another response
-PLAIN = ('vanilla', 'vanilla_2', 'critique_in_the_loop')
+PLAIN = ('vanilla', 'vanilla_2', 'critique_in_the_loop', 'tree_search')
 GUIDED = [name for name in explorers.EXPLORERS if name not in PLAIN]
 
 
@@ -96,13 +101,14 @@ def turn_starts(request):
 
 def explore_ruled(explorer, rule, **changed):
     """(requests, episodes) of an explorer on all problems."""
-    engine = fake_engine.RuleEngine(rule)
+    engine, lines = fake_engine.RuleEngine(rule), fake_engine.RuleEngine(rule)
     settings = dataclasses.replace(SETTINGS, **changed)
+    trees = search.TreeSearch(TREE, fake_engine.players(lines).sampler, fake_engine.SCORER)
     results, tokens = explorers.explore(
         settings, fake_engine.players(engine), PROBLEMS, explorer=explorer, method=SAMPLING,
-        seed=7, first_id=100,
+        seed=7, first_id=100, trees=trees,
     )  # fmt: skip
-    assert tokens == engine.tokens
+    assert tokens == engine.tokens + lines.tokens
     return engine.requests, results
 
 

@@ -150,8 +150,10 @@ def test_a_refinement_that_becomes_an_attempt_must_fit_too():
         'reinforce__critic_length': 4096,
     }
     checks.check_lengths(settings_of(**longer, **shapes, evaluate__num_rounds=1), 50)
-    with pytest.raises(ValueError, match=r'sampling\.score\.lengths\[-1\]=480 must be at least'):
-        checks.check_lengths(settings_of(**longer, **shapes, evaluate__num_rounds=2), 50)
+    trees = {'evaluate__tree_problems': 1, 'sampling__tree__grow': 'refinement'}
+    for more in ({'evaluate__num_rounds': 2}, trees | {'evaluate__num_rounds': 1}):
+        with pytest.raises(ValueError, match=r'score\.lengths\[-1\]=480 must be at least'):
+            checks.check_lengths(settings_of(**longer, **shapes, **more), 50)
 
 
 def test_an_answer_in_self_talk_must_fit():
@@ -165,6 +167,26 @@ def test_an_answer_in_self_talk_must_fit():
 def test_a_beam_that_is_off_needs_no_problems():
     off = {'evaluate__beam__width': 0, 'evaluate__beam__num_problems': 1000}
     checks.check_counts(settings_of(**off))
+
+
+def test_a_tree_search_that_reads_labels_is_no_test():
+    values = {'sampling__tree__values': (('min', 1.0), ('rollouts', 1.0))}
+    checks.check_settings(settings_of(**values))
+    with pytest.raises(ValueError, match=r"evaluate\.tree_problems=2: .* nearest: 'agreement'"):
+        checks.check_settings(settings_of(**values, evaluate__tree_problems=2))
+    with pytest.raises(ValueError, match=r'sampling\.tree\.values=.* must have a weight above 0'):
+        settings_of(sampling__tree__values=(('min', 0.0),))
+
+
+def test_a_tree_has_tokens_for_a_child_and_problems_that_are_there():
+    least = settings_of().sampling.tree.least_tokens(settings_of().sampling.limits)
+    on = {'evaluate__tree_problems': 2, 'sampling__tree__num_tokens': least}
+    checks.check_settings(settings_of(**on))
+    on['sampling__tree__num_tokens'] = least - 1
+    with pytest.raises(ValueError, match=rf'num_tokens={least - 1} must be 0 .* nearest: {least}'):
+        checks.check_settings(settings_of(**on))
+    with pytest.raises(ValueError, match=r'evaluate\.tree_problems=11 must be in \[0, 10\]'):
+        settings_of(evaluate__tree_problems=11)
 
 
 def test_shares_of_documents_sum_to_one():

@@ -61,7 +61,10 @@ def make_run(workdir, explorer, **changes):
     problems = fake_engine.problems(20)
     inputs = fake_run.make_inputs(problems, problems)
     engine = CarelessEngine()
-    return fake_run.make_run(config, workdir, inputs, whole=engine, complete=findings.SHARED)
+    lines = fake_engine.RuleEngine(fake_engine.careless)
+    return fake_run.make_run(
+        config, workdir, inputs, whole=engine, line=lines, complete=findings.SHARED
+    )
 
 
 def actor_examples(run, **options):
@@ -98,6 +101,8 @@ def test_every_explorers_rounds_leave_all_their_parts(tmp_path, fits, explorer):
         assert len(kept) == summary['rounds'][number - 1]['kept'] > 0
         assert len(examples) == len(actor_examples(run)) + len(kept)
         assert all(map(is_correct, kept))
+        # The last turn is what is trained on.
+        assert {e.turns[-1].role for e in kept} <= {'attempt', 'refinement'}
     assert len(fits) == 2
     assert os.path.samefile(stage / 'model/weights', stage / 'round-2/model/weights')
     assert json.loads((stage / 'round-2/summary.json').read_text()) == summary['rounds'][-1]

@@ -34,7 +34,22 @@ def make_run(workdir, stage='prefer', **changes):
         config.update_from_flattened_dict({f'prefer.{name.replace("__", ".")}': value})
     problems = fake_engine.problems(20)
     inputs = fake_run.make_inputs(problems, problems)
-    return fake_run.make_run(config, workdir, inputs, whole=CarelessEngine(), complete=STAGES)
+    lines = fake_engine.RuleEngine(fake_engine.careless)
+    return fake_run.make_run(
+        config, workdir, inputs, whole=CarelessEngine(), line=lines, complete=STAGES
+    )
+
+
+def test_attempts_of_a_tree_are_groups_with_the_values_of_their_steps(tmp_path, fits):
+    run = make_run(tmp_path, num_rounds=1, explorer='tree_search')
+    summary = runner.run_stage(run, 'prefer')
+    folder = run.directory.stage('prefer').path / 'round-1' / 'explored' / 'episodes'
+    episodes = list(episode_files.read_episodes(folder))
+    found = [e for e in episodes if e.attempt.facts.origin == 'tree_search']
+    assert {e.problem_id for e in found} == {e.problem_id for e in episodes}
+    assert all(0 <= score <= 1 for e in found for score in e.attempt.step_scores[:1])
+    assert summary['tokens_sampled'] == run.samplers.whole.tokens + run.samplers.line.tokens
+    assert fits
 
 
 @pytest.fixture
