@@ -8,6 +8,7 @@ and the base model's attempts.
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -70,7 +71,10 @@ def evaluate(
     groups, chat = episodes.groups, samplers.inputs.chat
     summary |= evaluate_rows.rows(settings, groups, list(summary['tokens_per_answer']), chat=chat)
     options = {'settings': settings, 'samplers': samplers, 'seed': seed, 'stage': stage}
-    figures, by_guide, count = evaluate_conditions(pair.actor, problems, **options)
+    edited = functools.partial(sample_parallel, setup, settings=settings, stage=stage)
+    figures, by_guide, count = evaluate_conditions(
+        pair.actor, problems, sample_edited=edited, **options
+    )
     num_tokens += count
     more = {'conditions': by_guide, 'rounds': episodes.rounds}
     summary |= measures.measure(settings.measures, groups, chat.text, **more) | figures
