@@ -1,4 +1,4 @@
-"""SR-NLE: the words that moved the answer stand behind the critique; edits tell if it names them."""
+"""SR-NLE: the words that moved the answer stand behind the critique; edits tell if it has them."""
 
 import dataclasses
 import random

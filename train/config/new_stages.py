@@ -40,12 +40,27 @@ _PREFER = {
     'lora.alpha': 32.0,
     'lora.targets': ('query', 'key', 'value', 'out', 'gate', 'up', 'down'),
 }
+_ADAPT = {
+    'make': 'none',
+    'when': 'always',
+    'fit.num_steps': 8,
+    'fit.reweigh': 'none',
+    'fit.read': 'same',
+    **{f'fit.optimizer.{name}': value for name, value in _OPTIMIZER.items()},
+    'fit.optimizer.name': 'adamw',
+    'lora.rank': 8,
+    'lora.alpha': 16.0,
+    'lora.targets': ('query', 'key', 'value', 'out', 'gate', 'up', 'down'),
+}
 NEW_STAGES = {
     **{f'prefer.{name}': value for name, value in _PREFER.items()},
     'average.stages': ('actor',),
     'average.weights': (),
 }
 """Field -> a value of it."""
+
+NO_ADAPTERS = {f'evaluate.adapt.{name}': value for name, value in _ADAPT.items()}
+"""Fields of a run from before there was test-time training."""
 
 NO_TOOLS = {
     'use': (),

@@ -29,7 +29,9 @@ from elenchus.train.run.directory import StageFolder
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.stages import evaluate_figures, evaluate_rows, uptake_figures
 from elenchus.train.stages.actor_attempts import evaluate_conditions, sample_actor, sample_attempts
+from elenchus.train.stages.adapted_attempts import evaluate_adapted
 from elenchus.train.stages.evaluate_figures import EvaluationEpisodes, by_level, by_question
+from elenchus.train.stages.round_writing import prompt_room
 
 
 def evaluate(
@@ -76,8 +78,11 @@ def evaluate(
         pair.actor, problems, sample_edited=edited, **options
     )
     num_tokens += count
+    room = prompt_room(samplers.settings)
+    adapted, count = evaluate_adapted(setup, groups, settings=settings, stage=stage, room=room)
+    num_tokens += count
     more = {'conditions': by_guide, 'rounds': episodes.rounds}
-    summary |= measures.measure(settings.measures, groups, chat.text, **more) | figures
+    summary |= measures.measure(settings.measures, groups, chat.text, **more) | figures | adapted
     if base is not None:
         summary, count = add_base(summary, groups, base, **options)
         num_tokens += count
