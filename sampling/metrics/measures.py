@@ -7,6 +7,8 @@ import numbers
 import types
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from elenchus.data.records import Episode, Problem, RolloutGroup, Turn
 from elenchus.sampling import user_functions
 from elenchus.sampling.metrics.faithfulness import unfaithful
@@ -20,7 +22,8 @@ they were sampled. A function with the attribute `reads_conditions = True` gets 
 the groups of attempts after each guide of `evaluate.conditions`, by the guide's name; those of an
 edited question have a problem with that question, and the id of the original. One with
 `reads_rounds = True` gets the later rounds of each attempt, lists of episodes as [group][attempt];
-one with both gets them in this order."""
+one with `reads_states = True` the actor's hidden states [N, D] behind the N questions; in this
+order."""
 
 MEASURES = Slot('(groups, text of a turn) -> {name: number}', {'unfaithful': unfaithful})
 
@@ -68,10 +71,12 @@ def measure(
     *,
     conditions: Mapping[str, Sequence[RolloutGroup]] = types.MappingProxyType({}),
     rounds: Mapping[int, Sequence[Episode]] = types.MappingProxyType({}),
+    states: Callable[[], np.ndarray] | None = None,
 ) -> dict[str, dict[str, dict[str, float | None]]]:
     """Returns {'own_measures': figures by the function's name}, or {}; NaN is None, unknown.
 
-    `rounds` are those after the first, by the number of the attempt among all.
+    `rounds` are those after the first, by the number of the attempt among all; states() computes
+    the hidden states.
     """
     figures, numbers_of = {}, itertools.count()
     later = [[tuple(rounds.get(next(numbers_of), ())) for _ in group] for group in groups]
@@ -79,6 +84,7 @@ def measure(
         function = MEASURES.find(reference, 'evaluate.measures')
         more = (conditions,) if getattr(function, 'reads_conditions', False) else ()
         more += (later,) if getattr(function, 'reads_rounds', False) else ()
+        more += (states(),) if getattr(function, 'reads_states', False) else ()
         values = function(tuple(groups), read, *more)
         name = reference.rpartition(':')[2]
         figures[name] = _figures(function, values, field='evaluate.measures')

@@ -23,6 +23,7 @@ from elenchus.sampling.metrics import critic_metrics, measures
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.seeds import derive_seed
 from elenchus.sampling.test_time import beam, strategies, uptake
+from elenchus.sampling.test_time.question_states import question_states
 from elenchus.train.config.run_settings import EvaluateSettings
 from elenchus.train.report import drawing, plots
 from elenchus.train.run.directory import StageFolder
@@ -81,7 +82,9 @@ def evaluate(
     room = prompt_room(samplers.settings)
     adapted, count = evaluate_adapted(setup, groups, settings=settings, stage=stage, room=room)
     num_tokens += count
-    more = {'conditions': by_guide, 'rounds': episodes.rounds}
+    shapes = setup.scorer.shapes
+    states = functools.partial(question_states, setup.models, problems, shapes=shapes)
+    more = {'conditions': by_guide, 'rounds': episodes.rounds, 'states': states}
     summary |= measures.measure(settings.measures, groups, chat.text, **more) | figures | adapted
     if base is not None:
         summary, count = add_base(summary, groups, base, **options)
