@@ -90,7 +90,7 @@ def draw_again(
     for first in range(0, len(sequences), ROWS):
         chunk = sequences[first : first + ROWS]
         tokens = np.zeros((ROWS, length), np.int32)
-        lengths, requests, openings = np.ones((3, ROWS), np.int32)
+        lengths, requests, openings = np.full((3, ROWS), 2, np.int32)  # of rows without one
         for i, s in enumerate(chunk):
             tokens[i, : len(s.tokens)] = s.tokens
             lengths[i], requests[i], openings[i] = len(s.tokens), s.request, s.opening

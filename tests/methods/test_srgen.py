@@ -22,7 +22,8 @@ def redraws(entropies, *, redrawn=0, function=srgen.reflect):
 def test_the_threshold_is_the_authors():
     assert not redraws([0.1] * 24 + [2.9]) and redraws([0.1] * 24 + [3.1])  # fixed: 3.0
     assert not redraws([0.1] * 25 + [2.0]) and redraws([0.1] * 25 + [2.2])  # 0.1 + 4 * 0.5
-    assert not redraws([0.0] * 30 + [1.7])  # never below 1.8
+    pause = Pause('attempt', 26, (), (0.0,) * 25 + (2.2,))
+    assert srgen.reflect('', pause) is None and srgen.reflect('', pause, least=2.5) is True
     recent = [0.0, 2.0] * 12 + [0.0]
     limit = np.mean(recent) + 4 * np.std(recent, ddof=1)
     assert limit > 4 and redraws([9.0, *recent, limit + 0.01])  # the first is out of the window
@@ -75,6 +76,5 @@ def test_the_run_reads_rule_and_loss():
         zeros = jnp.zeros((2, 4))
         value = correction.loss(zeros, jnp.array([1, 0]), jnp.array([True, False]), 1)
         assert value == pytest.approx(float(np.log(4)))
-        assert jnp.isfinite(
-            jax.grad(correction.loss)(zeros, jnp.array([1, 0]), jnp.ones(2), 1)
-        ).all()
+        gradient = jax.grad(lambda x: correction.loss(x, jnp.array([1, 0]), jnp.ones(2), 1))(zeros)
+        assert jnp.isfinite(gradient).all() and gradient.any()

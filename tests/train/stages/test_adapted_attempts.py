@@ -38,7 +38,8 @@ def pairs(problem, notes):
 
 
 def asked(problem, notes):
-    return [(problem.question, notes.written[0])] if notes.written else [problem.question]
+    text = ''.join(notes.written)
+    return [(problem.question, f'{text} #### 1')] if notes.written else [problem.question]
 
 
 def second(group):
@@ -63,15 +64,15 @@ def play(tmp_path_factory):
     method = sampling_methods.TemperatureSampling(1.0, 0, 1.0, 0.0, banned=())
     plain = tiny_model.make_model(CONFIG)
 
-    def play(make, when='always', *, reweigh='none', actor=plain, problems=PROBLEMS, first=0):
+    def play(make, when='always', *, reweigh='none', actor=plain):
         models = dataclasses.replace(
             fake_engine.players(None), sampler=sampler, actor=actor, critic=None
         )
         scorer = dataclasses.replace(fake_engine.SCORER, shapes=ScoreShapes(1, (96,)))
         setup = strategies.EvaluationSetup(models, scorer, method, 'wrong', 1, seed=3)
         attempts = sample_attempts(
-            sampler, actor, problems, judge=models.judge, method=method, seed=3,
-            num_samples=2, first=first,
+            sampler, actor, PROBLEMS, judge=models.judge, method=method, seed=3,
+            num_samples=2, first=0,
         )  # fmt: skip
         name = lambda f, built_in: f if f == built_in else f'{path}:{f}'  # noqa: E731
         fit = SETTINGS.adapt.fit
@@ -83,7 +84,7 @@ def play(tmp_path_factory):
             lora.LoraSettings(2, 4.0, ('query', 'up')),
         )  # fmt: skip
         stage = StageFolder.temporary()
-        groups = records.group_episodes(problems, attempts)
+        groups = records.group_episodes(PROBLEMS, attempts)
         figures, tokens = adapted_attempts.evaluate_adapted(
             setup,
             groups,
@@ -135,8 +136,8 @@ def test_trained_adapters_change_the_attempts_and_not_the_model(play):
 
 def test_a_question_is_answered_as_if_it_were_the_only_one(play):
     together = by_problem(play('pairs')[1])
-    alone = by_problem(play('pairs', problems=PROBLEMS[1:2], first=1)[1])
-    assert alone[PROBLEMS[1].id] == together[PROBLEMS[1].id]
+    alone = by_problem(play('pairs', 'second')[1])
+    assert alone[PROBLEMS[1].id] == together[PROBLEMS[1].id] and not alone[PROBLEMS[0].id]
 
 
 def test_only_chosen_questions_are_attempted_again(play):
