@@ -26,6 +26,7 @@ from elenchus.sampling.engine.token_rules import Place
 ROWS, LENGTH_STEP = 8, 64
 """Shapes of a call: sequences, and what their padded length is a multiple of."""
 
+MOST_STEPS = 1000
 FIELD = 'sampling.after_pause'
 
 
@@ -53,10 +54,15 @@ class Correction:
             return None
         steps, rate = (getattr(after_pause, name, 0) for name in ('steps', 'learning_rate'))
         name = user_functions.name_of(getattr(after_pause, 'function', after_pause))
-        if not isinstance(steps, int) or not 1 <= steps <= 1000:
-            raise ValueError(f'{FIELD}: {name}.steps={steps!r} must be in [1, 1000]; nearest: 1')
-        if not 0 < rate <= 1000:
-            raise ValueError(f'{FIELD}: {name}.learning_rate={rate!r} must be in (0, 1000]')
+        if not isinstance(steps, int) or not 1 <= steps <= MOST_STEPS:
+            raise ValueError(
+                f'{FIELD}: {name}.steps={steps!r} must be a whole number in [1, {MOST_STEPS}]; '
+                f'nearest: {1 if not isinstance(steps, int) or steps < 1 else MOST_STEPS}'
+            )
+        if not isinstance(rate, int | float) or not 0 < rate < float('inf'):
+            raise ValueError(
+                f'{FIELD}: {name}.learning_rate={rate!r} must be a number above 0, such as 0.01'
+            )
         return Correction(loss, steps, float(rate))
 
 
