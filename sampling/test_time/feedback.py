@@ -51,6 +51,11 @@ def add_feedback(
         return list(episodes)
     function, limit = FEEDBACKS.find(reference, FIELD), sampler.max_tokens['critique']
     steps = getattr(function, 'attribution_steps', 0)
+    if not isinstance(steps, int) or steps < 0:
+        name = user_functions.name_of(getattr(function, 'function', function))
+        raise ValueError(
+            f'{FIELD}: {name}.attribution_steps={steps!r} must be a whole number, such as 32; 0: off'
+        )
     words = attribute(episodes, steps=steps) if steps else [()] * len(episodes)
     extended = []
     for episode, problem, of_question in zip(episodes, problems, words, strict=True):

@@ -138,7 +138,7 @@ class Tuner:
     def batch(self, examples: Sequence[Example]) -> Batch:
         """Packs examples into as few rows as the mesh allows, of the shortest length that holds.
 
-        Those that do not fit into rows of the longest are left out, the last ones first.
+        What does not fit into rows of the longest length is left out.
         """
         rows = sharding.num_row_parts(sharding.current_mesh())
         for length in self.shapes.lengths:

@@ -143,3 +143,10 @@ def test_a_function_reads_attributions_of_its_steps_and_others_ask_for_none(tmp_
     sampler = fake_engine.players(None).sampler
     (longer,) = feedback.add_feedback(sampler, [episode], [problem], **options)
     assert CHAT.text(longer.critique) == 'answer : wrong\n ben' and asked == [([episode], 3)]
+
+    path = tmp_path / 'half.py'
+    path.write_text('def mine(problem, notes):\n    return ""\nmine.attribution_steps = 0.5\n')
+    with pytest.raises(ValueError, match=r'evaluate\.feedback: mine\.attribution_steps=0\.5 must'):
+        feedback.add_feedback(
+            sampler, [episode], [problem], reference=f'{path}:mine', number=0, attribute=attribute
+        )
