@@ -54,7 +54,7 @@ def add_feedback(
     if not isinstance(steps, int) or steps < 0:
         name = user_functions.name_of(getattr(function, 'function', function))
         raise ValueError(
-            f'{FIELD}: {name}.attribution_steps={steps!r} must be a whole number, such as 32; 0: off'
+            f'{FIELD}: {name}.attribution_steps={steps!r} must be a whole number, such as 32'
         )
     words = attribute(episodes, steps=steps) if steps else [()] * len(episodes)
     extended = []
