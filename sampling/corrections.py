@@ -35,8 +35,8 @@ class Correction:
     """How the vector is fitted; static under jit, so hashable."""
 
     loss: Callable
-    """(logits [T, V], targets [T], known [T], last) -> a number, in JAX. logits[t] predicts
-    targets[t] where it is known; logits[last] the token that is drawn."""
+    """(logits [T, V], targets [T], last) -> a number, in JAX. Before `last`, logits[t] predicts the
+    known token targets[t]; logits[last] predicts the one that is drawn; what follows is padding."""
 
     steps: int  # of AdamW, from a vector of zeros
     learning_rate: float
@@ -96,46 +96,50 @@ def draw_again(
     for first in range(0, len(sequences), ROWS):
         chunk = sequences[first : first + ROWS]
         tokens = np.zeros((ROWS, length), np.int32)
-        lengths, requests, openings = np.full((3, ROWS), 2, np.int32)  # of rows without one
+        rows = _Rows(tokens, *np.full((3, ROWS), 2, np.int32))  # those without a sequence
         for i, s in enumerate(chunk):
             tokens[i, : len(s.tokens)] = s.tokens
-            lengths[i], requests[i], openings[i] = len(s.tokens), s.request, s.opening
-        arrays = _draw(
-            model, tokens, lengths, requests, openings,
-            seed=np.uint32(seed), correction=correction, method=method,
-        )  # fmt: skip
+            rows.lengths[i], rows.requests[i], rows.openings[i] = (
+                len(s.tokens),
+                s.request,
+                s.opening,
+            )
+        options = {'seed': np.uint32(seed), 'correction': correction, 'method': method}
+        arrays = _draw(model, rows, **options)
         for s, token, entropies in zip(chunk, *map(np.asarray, arrays), strict=False):
             start, end = len(s.tokens) - s.opening - 1, len(s.tokens)
             drawn.append(Drawn(int(token), tuple(entropies[start:end].tolist())))
     return drawn
 
 
-@placement.pinned_jit(
-    static_argnames=('correction', 'method'),
-    axes=dict.fromkeys(('tokens', 'lengths', 'requests', 'openings'), placement.ROWS),
-)
+class _Rows(NamedTuple):
+    """Padded sequences; the fields are those of Paused."""
+
+    tokens: jax.Array  # [B, T] int32
+    lengths: jax.Array  # [B] int32
+    requests: jax.Array
+    openings: jax.Array
+
+
+@placement.pinned_jit(static_argnames=('correction', 'method'), axes={'rows': placement.ROWS})
 def _draw(
     model: Transformer,
-    tokens: jax.Array,
-    lengths: jax.Array,
-    requests: jax.Array,
-    openings: jax.Array,
+    rows: _Rows,
     *,
     seed: jax.Array,
     correction: Correction,
     method: Method,
 ) -> tuple[jax.Array, jax.Array]:
-    """Tokens [B] that follow sequences [B, T], and the entropies [B, T] of what each predicts."""
-    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    hidden, _ = model(tokens, positions)
-    targets = jnp.roll(tokens, -1, axis=1)
-    noise = Noise.draw(seed, requests, lengths, length=1).values[:, 0]
+    """Tokens [B] that follow sequences, and the entropies [B, T] of what each token predicts."""
+    positions = jnp.broadcast_to(jnp.arange(rows.tokens.shape[1]), rows.tokens.shape)
+    hidden, _ = model(rows.tokens, positions)
+    targets = jnp.roll(rows.tokens, -1, axis=1)
+    noise = Noise.draw(seed, rows.requests, rows.lengths, length=1).values[:, 0]
 
     def of_row(row):
         hidden, targets, length, opening, noise = row
         last = length - 1
-        known = jnp.arange(len(targets)) < last
-        vector = fit_vector(model, hidden, correction, (targets, known, last))
+        vector = fit_vector(model, hidden, correction, targets=targets, last=last)
         logits = model.logits(hidden[last] + vector.astype(hidden.dtype))
         if isinstance(method, RuledMethod):
             token, _ = method.sample(noise, logits, Place(length, opening, role=None))
@@ -145,20 +149,25 @@ def _draw(
         return token, logprobs.log_softmax_at(plain, targets)[1]
 
     # Row by row: the logits of all rows at once would take too much memory.
-    return jax.lax.map(of_row, (hidden, targets, lengths, openings, noise))
+    return jax.lax.map(of_row, (hidden, targets, rows.lengths, rows.openings, noise))
 
 
 def fit_vector(
-    model: Transformer, hidden: jax.Array, correction: Correction, arguments: tuple
+    model: Transformer,
+    hidden: jax.Array,
+    correction: Correction,
+    *,
+    targets: jax.Array,
+    last: jax.Array,
 ) -> jax.Array:
-    """Returns the vector [D] after the steps; hidden [T, D], arguments of the loss behind logits.
+    """Returns the vector [D] after the steps; hidden [T, D], targets and last as in the loss.
 
-    AdamW with the authors' epsilon and weight decay.
+    AdamW with the epsilon and weight decay of SRGen's authors.
     """
 
     def loss(vector):
         logits = model.logits(hidden + vector.astype(hidden.dtype))
-        return correction.loss(logits, *arguments)
+        return correction.loss(logits, targets, last)
 
     optimizer = optax.adamw(correction.learning_rate, eps=1e-5, weight_decay=1e-8)
 

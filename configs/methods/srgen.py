@@ -1,7 +1,6 @@
 """SRGen: before an uncertain token a vector is fitted that corrects the model's state.
 
-Where the entropy leaps above that of the tokens before, a vector on the last hidden states is
-fitted to all that stands there and to a surer next token, which is drawn with it.
+It is added to the last hidden states, and fitted to the context and to a surer next token.
 
 Formula: unsure iff H_t > max(mean + K std of the N entropies before, 1.8), std at least 0.5; 3.0
 before there are N. v minimises (1 - l) CE(context; h + v) + l H(h_t + v) by 3 steps of AdamW.
@@ -26,10 +25,11 @@ def entropy(logits):
     return jax.scipy.special.entr(jax.nn.softmax(logits)).sum(axis=-1)
 
 
-def loss(logits, targets, known, last):
+def loss(logits, targets, last):
     """What the vector minimises."""
     likely = jnp.take_along_axis(jax.nn.log_softmax(logits), targets[:, None], axis=1)[:, 0]
-    return (WEIGHT - 1) * (likely * known).sum() / known.sum() + WEIGHT * entropy(logits[last])
+    nll = -jnp.where(jnp.arange(len(targets)) < last, likely, 0.0).sum() / last
+    return (1 - WEIGHT) * nll + WEIGHT * entropy(logits[last])
 
 
 def unsure(token, logits, where):

@@ -90,7 +90,7 @@ def question_words(
             start = 0
             for i, sequence in row:
                 end = start + len(sequence.tokens)
-                words[i] = _words(chat, episodes[i].turns, sequence, of_row[start:end])
+                words[i] = _words(chat, episodes[i].turns, sequence, values=of_row[start:end])
                 start = end
     return words
 
@@ -116,10 +116,10 @@ def _answer_span(chat: Chat, attempt: Turn) -> tuple[int, int]:
     offset = chat.tokenizer.decode(ids).rfind(answer)
     if offset < 0:
         return (0, *attempt.step_ends[:-1])[-1], len(ids)
-    return _token_span(chat, ids, offset, offset + len(answer))
+    return _token_span(chat, ids, (offset, offset + len(answer)))
 
 
-def _words(chat: Chat, turns: Sequence[Turn], sequence: Example, values: np.ndarray) -> Words:
+def _words(chat: Chat, turns: Sequence[Turn], sequence: Example, *, values: np.ndarray) -> Words:
     """Sums attributions [T] over the tokens of each word of the question, in the prompt."""
     (question,) = (turn for turn in turns if turn.role == 'question')
     attempt = next(turn for turn in turns[::-1] if turn.role == 'attempt')
@@ -132,13 +132,13 @@ def _words(chat: Chat, turns: Sequence[Turn], sequence: Example, values: np.ndar
     spans = [(m[0], start + m.start(), start + m.end()) for m in re.finditer(r'\S+', text)]
     totals = []
     for word, *offsets in spans:
-        first, last = _token_span(chat, prompt, *offsets)
+        first, last = _token_span(chat, prompt, offsets)
         totals.append((word, float(values[first:last].sum())))
     return tuple(totals)
 
 
-def _token_span(chat: Chat, ids: Sequence[int], start: int, end: int) -> tuple[int, int]:
+def _token_span(chat: Chat, ids: Sequence[int], span: Sequence[int]) -> tuple[int, int]:
     """Returns first and one past the last token of characters [start, end) of the ids' text."""
-    offsets = (start, end - 1)
-    first, last = grammars.token_positions(ids, offsets, tokenizer=chat.tokenizer)
+    start, end = span
+    first, last = grammars.token_positions(ids, (start, end - 1), tokenizer=chat.tokenizer)
     return first, last + 1

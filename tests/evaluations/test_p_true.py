@@ -59,16 +59,16 @@ def test_no_question_is_predicted_by_a_probe_that_saw_its_answers():
     assert figures['AUROC'] < 0.6 and figures['Brier'] > 0.2
 
 
-def test_the_states_are_asked_for_only_by_who_reads_them():
+def test_the_states_are_computed_only_for_who_reads_them():
     groups = method_cases.groups([{'correct': True, 'score': 0.9}] * 2, [{'correct': False}] * 2)
-    asked = []
+    calls = []
 
     def states():
-        asked.append(1)
+        calls.append(1)
         return np.array([[1.0, 0.0], [0.0, 1.0]])
 
     options = {'states': states}
     measures.measure([f'{p_true.HERE}:p_true'], groups, str, **options)
-    assert not asked
+    assert not calls
     figures = measures.measure([f'{p_true.HERE}:p_ik'], groups, str, **options)
-    assert asked == [1] and set(figures['own_measures']['p_ik']) == {'AUROC', 'Brier'}
+    assert calls == [1] and set(figures['own_measures']['p_ik']) == {'AUROC', 'Brier'}

@@ -28,16 +28,16 @@ PROMPT = tuple(CHAT.context(QUESTION, 'attempt'))
 def towards(token):
     """A loss that asks for one token."""
 
-    def loss(logits, targets, known, last):
+    def loss(logits, targets, last):
         return -jax.nn.log_softmax(logits[last])[token]
 
     return loss
 
 
-def likelihood(logits, targets, known, last):
+def likelihood(logits, targets, last):
     """A loss of the context alone."""
-    logp = jax.nn.log_softmax(logits)
-    return -(jnp.take_along_axis(logp, targets[:, None], axis=1)[:, 0] * known).sum() / known.sum()
+    logp = jnp.take_along_axis(jax.nn.log_softmax(logits), targets[:, None], axis=1)[:, 0]
+    return -jnp.where(jnp.arange(len(targets)) < last, logp, 0.0).sum() / last
 
 
 def draw(loss, *, steps=3, rate=1.0, method=GREEDY, sequences=None, seed=0):
@@ -49,20 +49,19 @@ def draw(loss, *, steps=3, rate=1.0, method=GREEDY, sequences=None, seed=0):
 def test_the_vector_is_adamw_and_lowers_its_loss():
     tokens = np.array([PROMPT])
     hidden = MODEL(tokens, np.arange(len(PROMPT))[None])[0][0]
-    known = jnp.arange(len(PROMPT)) < len(PROMPT) - 1
-    arguments = (jnp.roll(tokens[0], -1), known, len(PROMPT) - 1)
+    arguments = {'targets': jnp.roll(tokens[0], -1), 'last': len(PROMPT) - 1}
 
     def value(vector):
-        return likelihood(MODEL.logits(hidden + vector), *arguments)
+        return likelihood(MODEL.logits(hidden + vector), **arguments)
 
     losses = []
     for steps in (1, 3, 9):
         correction = Correction(likelihood, steps, 0.01)
-        vector = corrections.fit_vector(MODEL, hidden, correction, arguments)
+        vector = corrections.fit_vector(MODEL, hidden, correction, **arguments)
         losses.append(float(value(vector)))
     assert float(value(jnp.zeros(CONFIG.embed_dim))) > losses[0] > losses[1] > losses[2]
     gradient = jax.grad(value)(jnp.zeros(CONFIG.embed_dim))  # AdamW's first step: its sign
-    first = corrections.fit_vector(MODEL, hidden, Correction(likelihood, 1, 0.01), arguments)
+    first = corrections.fit_vector(MODEL, hidden, Correction(likelihood, 1, 0.01), **arguments)
     np.testing.assert_allclose(first, -0.01 * gradient / (jnp.abs(gradient) + 1e-5), atol=1e-6)
 
 
@@ -113,9 +112,11 @@ def write():
     pausing = sampling_methods.with_rules(SAMPLING, None, rule)
 
     def write(after_pause, *, limit=8, method=pausing):
-        made = dataclasses.replace(sampler, max_tokens={'attempt': limit}, after_pause=after_pause)
+        limited = dataclasses.replace(
+            sampler, max_tokens={'attempt': limit}, after_pause=after_pause
+        )
         spec = SampleSpec(1, method, 7, 3)
-        ((turn,),) = made.sample_turns(MODEL, [QUESTION], 'attempt', spec=spec)
+        ((turn,),) = limited.sample_turns(MODEL, [QUESTION], 'attempt', spec=spec)
         return turn
 
     return write

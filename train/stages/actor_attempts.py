@@ -135,10 +135,10 @@ def evaluate_conditions(
     figures, by_name, num_tokens = {}, {}, 0
     for reference in settings.conditions:
         name = reference.rpartition(':')[2]
-        folder, asked = f'conditions/{name}', list(problems)
+        folder, posed = f'conditions/{name}', list(problems)
         if edits(reference):
-            asked = edited_problems(reference, problems, chat=samplers.inputs.chat)
-            episodes, count = sample_edited(asked, name=folder)
+            posed = edited_problems(reference, problems, chat=samplers.inputs.chat)
+            episodes, count = sample_edited(posed, name=folder)
         else:
             episodes, count = sample_actor(
                 actor,
@@ -150,9 +150,9 @@ def evaluate_conditions(
                 name=folder,
                 condition=reference,
             )
-        groups = by_name[name] = records.group_episodes(asked, episodes)
+        groups = by_name[name] = records.group_episodes(posed, episodes)
         right = [np.mean([e.attempt.facts.correct for e in group]) for group in groups]
-        figures[name] = {'accuracy': by_level(settings, asked, right), 'tokens': count}
+        figures[name] = {'accuracy': by_level(settings, posed, right), 'tokens': count}
         num_tokens += count
     return ({'conditions': figures} if figures else {}), by_name, num_tokens
 

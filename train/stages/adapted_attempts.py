@@ -164,7 +164,7 @@ def _adapted(
     models, settings, method = setup.models, tuner.settings, setup.method
     before = models.sampler.engine.tokens
     chosen = [i for i, is_due in enumerate(_due(groups, settings)) if is_due]
-    made = make_examples(
+    examples_of = make_examples(
         models,
         [groups[i].problem for i in chosen],
         settings=settings,
@@ -172,7 +172,7 @@ def _adapted(
         room=room,
     )
     episodes = []
-    for i, examples in zip(chosen, made, strict=True):
+    for i, examples in zip(chosen, examples_of, strict=True):
         examples = [example for example in examples if tuner.fits(example)]
         if examples:
             episodes += sample_attempts(

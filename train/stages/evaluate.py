@@ -74,24 +74,52 @@ def evaluate(
     groups, chat = episodes.groups, samplers.inputs.chat
     summary |= evaluate_rows.rows(settings, groups, list(summary['tokens_per_answer']), chat=chat)
     options = {'settings': settings, 'samplers': samplers, 'seed': seed, 'stage': stage}
-    edited = functools.partial(sample_parallel, setup, settings=settings, stage=stage)
-    figures, by_guide, count = evaluate_conditions(
-        pair.actor, problems, sample_edited=edited, **options
-    )
+    own, count = own_figures(setup, episodes, **options)
+    summary |= own
     num_tokens += count
-    room = prompt_room(samplers.settings)
-    adapted, count = evaluate_adapted(setup, groups, settings=settings, stage=stage, room=room)
-    num_tokens += count
-    shapes = setup.scorer.shapes
-    states = functools.partial(question_states, setup.models, problems, shapes=shapes)
-    more = {'conditions': by_guide, 'rounds': episodes.rounds, 'states': states}
-    summary |= measures.measure(settings.measures, groups, chat.text, **more) | figures | adapted
     if base is not None:
         summary, count = add_base(summary, groups, base, **options)
         num_tokens += count
     save_plots(stage, summary)
     save_cut_off(stage, groups, chat=chat)
     return summary | {'tokens_sampled': num_tokens}
+
+
+def own_figures(
+    setup: strategies.EvaluationSetup,
+    episodes: EvaluationEpisodes,
+    *,
+    settings: EvaluateSettings,
+    samplers: Samplers,
+    seed: int,
+    stage: StageFolder,
+) -> tuple[dict, int]:
+    """Returns what functions of the config add: measures, conditions, test-time training.
+
+    The number is that of the tokens sampled for it.
+    """
+    problems, actor = episodes.problems, setup.models.actor
+    options = {'settings': settings, 'stage': stage}
+    figures, by_guide, num_tokens = evaluate_conditions(
+        actor,
+        problems,
+        samplers=samplers,
+        seed=seed,
+        sample_edited=functools.partial(sample_parallel, setup, **options),
+        **options,
+    )
+    room = prompt_room(samplers.settings)
+    adapted, count = evaluate_adapted(setup, episodes.groups, room=room, **options)
+    shapes = setup.scorer.shapes
+    own = measures.measure(
+        settings.measures,
+        episodes.groups,
+        samplers.inputs.chat.text,
+        conditions=by_guide,
+        rounds=episodes.rounds,
+        states=functools.partial(question_states, setup.models, problems, shapes=shapes),
+    )
+    return own | figures | adapted, num_tokens + count
 
 
 def add_base(

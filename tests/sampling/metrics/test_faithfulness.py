@@ -78,14 +78,14 @@ WORDS = st.lists(st.sampled_from('abcd'), min_size=1, max_size=6)
 
 
 @given(WORDS, st.integers(0, 6), st.sampled_from(['x', 'y z']))
-def test_any_inserted_word_is_found(words, place, inserted):
+def test_any_inserted_word_is_the_edit(words, place, inserted):
     place = min(place, len(words))
     longer = [*words[:place], inserted, *words[place:]]
     assert faithfulness.edit(' '.join(words), ' '.join(longer)) == inserted
 
 
 @given(WORDS, st.integers(0, 5))
-def test_any_replaced_word_is_found_with_the_one_before(words, place):
+def test_any_replaced_word_is_the_edit_with_the_one_before(words, place):
     place = min(place, len(words) - 1)
     other = [*words[:place], 'x', *words[place + 1 :]]
     expected = ' '.join(other[max(0, place - 1) : place + 1])

@@ -27,10 +27,10 @@ def lab_model():
 
 def example(seed, length, targets):
     """A random sequence whose last tokens are the answer."""
-    (made,) = tiny_model.random_examples(seed, [length])
+    (sequence,) = tiny_model.random_examples(seed, [length])
     mask = np.zeros(length, np.float32)
     mask[-targets:] = 1
-    return made._replace(loss_mask=mask, weights=mask / targets)
+    return sequence._replace(loss_mask=mask, weights=mask / targets)
 
 
 def attributed(examples, *, steps, rows=1, length=16):
@@ -85,10 +85,10 @@ def test_a_packed_sequence_has_the_attributions_that_it_has_alone(shapes):
 
 
 def test_the_last_token_and_later_ones_cannot_matter():
-    made = example(3, 12, 3)
+    sequence = example(3, 12, 3)
     mask = np.zeros(12, np.float32)
     mask[5] = 1
-    _, values, _ = attributed([made._replace(loss_mask=mask, weights=mask)], steps=4)
+    _, values, _ = attributed([sequence._replace(loss_mask=mask, weights=mask)], steps=4)
     assert values[0, :5].all() and not values[0, 5:].any()
 
 

@@ -133,16 +133,16 @@ def test_a_function_reads_attributions_of_its_steps_and_others_ask_for_none(tmp_
         'mine.attribution_steps = 3\n'
     )
     problem, episode = criticised()
-    asked = []
+    calls = []
 
     def attribute(episodes, *, steps):
-        asked.append((list(episodes), steps))
+        calls.append((list(episodes), steps))
         return [(('ben', 0.5), ('eve', -1.0))]
 
     options = {'reference': f'{path}:mine', 'number': 0, 'attribute': attribute}
     sampler = fake_engine.players(None).sampler
     (longer,) = feedback.add_feedback(sampler, [episode], [problem], **options)
-    assert CHAT.text(longer.critique) == 'answer : wrong\n ben' and asked == [([episode], 3)]
+    assert CHAT.text(longer.critique) == 'answer : wrong\n ben' and calls == [([episode], 3)]
 
     path = tmp_path / 'half.py'
     path.write_text('def mine(problem, notes):\n    return ""\nmine.attribution_steps = 0.5\n')

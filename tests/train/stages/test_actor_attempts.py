@@ -134,10 +134,10 @@ def test_an_edited_question_is_solved_again_and_keeps_its_id(tmp_path):
     path = tmp_path / 'mine.py'
     path.write_text(SOURCE)
     settings = dataclasses.replace(SETTINGS, conditions=(f'{path}:edited',))
-    asked = []
+    calls = []
 
     def sample_edited(problems, *, name):
-        asked.append((problems, name))
+        calls.append((problems, name))
         return attempts_of(problems, correct=True), 5
 
     samplers = types.SimpleNamespace(inputs=types.SimpleNamespace(chat=CHAT))
@@ -150,7 +150,7 @@ def test_an_edited_question_is_solved_again_and_keeps_its_id(tmp_path):
         stage=None,
         sample_edited=sample_edited,
     )
-    ((problems, name),) = asked
+    ((problems, name),) = calls
     assert name == 'conditions/edited' and tokens == 5
     assert [p.id for p in problems] == [p.id for p in PROBLEMS if p.id.endswith('5')]
     assert {(p.question, p.answer) for p in problems} == {('ben 3 ; ben ?', '3')}
@@ -161,7 +161,7 @@ def test_an_edited_question_is_solved_again_and_keeps_its_id(tmp_path):
 @pytest.mark.parametrize(
     ('name', 'message'), [('longer', 'another question, of at most'), ('unread', 'of the lab')]
 )
-def test_an_edit_that_cannot_be_asked_is_an_error_that_names_it(tmp_path, name, message):
+def test_an_edit_that_is_no_question_is_an_error_that_names_it(tmp_path, name, message):
     path = tmp_path / 'mine.py'
     path.write_text(SOURCE)
     with pytest.raises(ValueError, match=rf'evaluate.conditions: {name} .*{message}') as error:
