@@ -98,27 +98,16 @@ def own_figures(
 
     The number is that of the tokens sampled for it.
     """
-    problems, actor = episodes.problems, setup.models.actor
+    problems, groups, models = episodes.problems, episodes.groups, setup.models
     options = {'settings': settings, 'stage': stage}
-    figures, by_guide, num_tokens = evaluate_conditions(
-        actor,
-        problems,
-        samplers=samplers,
-        seed=seed,
-        sample_edited=functools.partial(sample_parallel, setup, **options),
-        **options,
-    )
+    edited = functools.partial(sample_parallel, setup, **options)
+    more = {'samplers': samplers, 'seed': seed, 'sample_edited': edited}
+    figures, by_guide, num_tokens = evaluate_conditions(models.actor, problems, **more, **options)
     room = prompt_room(samplers.settings)
-    adapted, count = evaluate_adapted(setup, episodes.groups, room=room, **options)
-    shapes = setup.scorer.shapes
-    own = measures.measure(
-        settings.measures,
-        episodes.groups,
-        samplers.inputs.chat.text,
-        conditions=by_guide,
-        rounds=episodes.rounds,
-        states=functools.partial(question_states, setup.models, problems, shapes=shapes),
-    )
+    adapted, count = evaluate_adapted(setup, groups, room=room, **options)
+    states = functools.partial(question_states, models, problems, shapes=setup.scorer.shapes)
+    more = {'conditions': by_guide, 'rounds': episodes.rounds, 'states': states}
+    own = measures.measure(settings.measures, groups, samplers.inputs.chat.text, **more)
     return own | figures | adapted, num_tokens + count
 
 
