@@ -254,6 +254,12 @@ EVALUATE = {  # stage `evaluate`: accuracy and cost with and without critique
     'measures': (),  # further figures: ('module:function', ...); docs/extending.md
     'conditions': (),  # attempts after guides: 'answer', 'solution' or 'module:function'
     'feedback': 'critique',  # a function may append a text to the critique that is refined after
+    'adapt': {  # adapters trained for a question before it is attempted again, then dropped
+        'make': 'none',  # problems like it that they learn: 'module:function'; 'none': off
+        'when': 'always',  # which questions: 'always' or 'module:function'
+        'fit': fit(8, 0.0003, name='adamw', schedule='constant'),
+        'lora': lora(8, 16.0),  # of an actor without adapters; else its own go on
+    },
 }
 
 SELF_TALK = {  # stage `self_talk`: one model that attempts, criticises and corrects in one turn

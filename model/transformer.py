@@ -91,6 +91,7 @@ class Transformer(nnx.Module):
         cache: KVCache | None = None,
         return_cache: CacheDtype | None = None,
         shared: SharedPrompt | None = None,
+        embedded: jax.Array | None = None,
     ) -> tuple[jax.Array, KVCache | None]:
         """tokens and positions [B, T] -> (hidden [B, T, D], cache or None).
 
@@ -105,10 +106,11 @@ class Transformer(nnx.Module):
             must then start at 0. Tokens attend to its entries as stored.
           shared: the layout of rows with a shared prompt, without a cache. Each sample then attends
             to its prompt and to itself, and `segments` only marks padding.
+          embedded: [B, T, D], read in the place of the tokens' own embeddings (`embed`).
         """
         is_plain = cache is None and return_cache is None
         stream = token_shards.stream_axes(*tokens.shape) if is_plain else ()
-        x = embedding.look_up(self.embedding[...], tokens, dtype=self.config.dtype, stream=stream)
+        x = self.embed(tokens, stream=stream) if embedded is None else embedded
         if self.config.scale_embeddings:
             x = x * jnp.asarray(self.config.embed_dim**0.5, x.dtype)
         x = token_shards.constrain_stream(x, stream)
@@ -126,6 +128,12 @@ class Transformer(nnx.Module):
             x = self._forward(x, positions, inputs)
         x = self.final_norm(x)
         return (token_shards.join_stream(x) if stream else x), cache
+
+    def embed(self, tokens: jax.Array, *, stream: tuple[str, ...] = ()) -> jax.Array:
+        """tokens [B, T] -> embeddings [B, T, D] as they are stored; `stream` as in `look_up`."""
+        return embedding.look_up(
+            self.embedding[...], tokens, dtype=self.config.dtype, stream=stream
+        )
 
     @property
     def head_matrix(self):

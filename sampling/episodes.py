@@ -6,6 +6,7 @@ one more turn of each episode, with its judged facts.
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 
 from elenchus.data.critiques import grammars
@@ -14,6 +15,7 @@ from elenchus.data.grading.judge import Judge
 from elenchus.data.records import Episode, Problem, Turn, TurnFacts
 from elenchus.data.text.chat import Chat
 from elenchus.model.transformer import Transformer
+from elenchus.sampling.corrections import Correction, draw_again
 from elenchus.sampling.engine import sampling_methods
 from elenchus.sampling.engine.generator import Generator
 from elenchus.sampling.engine.requests import Completion, Request
@@ -107,7 +109,13 @@ class Sampler:
         ]
         if tools or (isinstance(method, RuledMethod) and method.pause):
             limit = self.max_tokens[role]
-            writer = Writer(self.chat, generate, self.after_pause, limit, tools)
+            correction = None if tools else Correction.of(self.after_pause)
+            again = None
+            if correction is not None:
+                again = functools.partial(
+                    draw_again, model, correction=correction, method=method, seed=spec.seed
+                )
+            writer = Writer(self.chat, generate, self.after_pause, limit, tools, again)
             turns = writer.finish(turns, requests)
         return [turns[i * count : (i + 1) * count] for i in range(len(openings))]
 

@@ -2,8 +2,9 @@
 
 `sampling.pause` (engine/token_rules.py) says after which tokens a turn pauses, and the function of
 `sampling.after_pause` what then happens. A text that it appends, and the end token of a turn that
-it stops, are `forced` tokens of the turn: they were not sampled, and are never trained. So are the
-turns of tools (tools.py), for which a turn pauses where it calls one.
+it stops, are `forced` tokens of the turn: they were not sampled, and are never trained. So are
+tokens that are drawn again from a corrected state (corrections.py), and the turns of tools
+(tools.py), for which a turn pauses where it calls one.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from elenchus.data.tools import call_forms
 from elenchus.data.tools.answer import Answer
 from elenchus.data.tools.call_forms import Call
 from elenchus.sampling import user_functions
+from elenchus.sampling.corrections import Drawn, Paused
 from elenchus.sampling.engine.requests import Completion, Request
 from elenchus.sampling.slots import Slot
 from elenchus.sampling.tools import ToolUse
@@ -31,10 +33,14 @@ class Pause(NamedTuple):
     role: str  # of the turn
     num_tokens: int  # of the turn so far, appended ones included
     appended: tuple[str, ...]  # texts that were appended to this turn
+    # For a function with a `loss`: of the model's distribution at each token of the turn, in nats.
+    entropies: tuple[float, ...] = ()
+    redrawn: int = 0  # tokens of this turn that were drawn again
 
 
-AfterPause = Callable[[str, Pause], bool | str]
-"""(text of the turn so far, pause) -> True: go on; False: end the turn; a text: append it."""
+AfterPause = Callable[[str, Pause], bool | str | None]
+"""(text of the turn so far, pause) -> True: go on; False: end the turn; a text: append it; of a
+function with a `loss`, None: draw the last token again, from a corrected state (corrections.py)."""
 
 AFTER_PAUSES = Slot(
     '(text, pause) -> True to go on, False to stop, or a text to append',
@@ -53,6 +59,7 @@ class _Writing:
     forced: list[int]
     tools: list[ToolTurn] = dataclasses.field(default_factory=list)
     appended: list[str] = dataclasses.field(default_factory=list)
+    redrawn: int = 0
 
     def add(self, tokens: Sequence[int], logprobs: Sequence[float]) -> None:
         """Adds sampled tokens."""
@@ -64,6 +71,14 @@ class _Writing:
         """Adds tokens that were not sampled: they follow with probability 1."""
         self.forced += range(len(self.tokens), len(self.tokens) + len(tokens))
         self.add(tokens, [0.0] * len(tokens))
+
+    def redraw(self, token: int) -> None:
+        """Replaces the last token by one that the model's own distribution did not give."""
+        self.tokens.pop()
+        if self.logprobs:
+            self.logprobs.pop()
+        self.force([token])
+        self.redrawn += 1
 
     def turn(self, chat: Chat) -> Turn:
         """Returns the turn so far."""
@@ -97,6 +112,7 @@ class Writer(NamedTuple):
     after_pause: AfterPause | None
     limit: int  # longest turn in tokens
     tools: ToolUse | None = None  # who answers calls; then no function decides
+    draw_again: Callable[[Sequence[Paused]], list[Drawn]] | None = None  # of a corrected state
 
     def finish(self, turns: Sequence[Turn], requests: Sequence[Request]) -> list[Turn]:
         """Returns the finished turns; turns[i] is what requests[i] has sampled so far.
@@ -118,7 +134,8 @@ class Writer(NamedTuple):
         paused = [w for w in writings if self._is_paused(w)]
         while paused:
             if self.tools is None:
-                going_on = [w for w in paused if self._decide(w)]
+                drawn = self._draw_again(paused)
+                going_on = [w for w, d in zip(paused, drawn, strict=True) if self._decide(w, d)]
             else:
                 going_on = self._call_tools(paused)
             again = [self._request(w) for w in going_on]
@@ -180,13 +197,26 @@ class Writer(NamedTuple):
         end = len(writing.tokens)
         writing.tools.append(ToolTurn(call.name, answer.outcome, start, end, lead, tail))
 
-    def _decide(self, writing: _Writing) -> bool:
-        """Appends what the function says; returns whether the turn goes on.
+    def _draw_again(self, paused: Sequence[_Writing]) -> Sequence[Drawn | None]:
+        """Draws the last tokens of turns from corrected states, if the function has a loss."""
+        if self.draw_again is None:
+            return [None] * len(paused)
+        before = [self._request(w) for w in paused]
+        return self.draw_again([Paused(r.prompt[:-1], r.id, r.opening - 1) for r in before])
+
+    def _decide(self, writing: _Writing, drawn: Drawn | None) -> bool:
+        """Appends or replaces what the function says; returns whether the turn goes on.
 
         Raises ValueError, naming the function, for a value of another kind.
         """
         text = self.chat.text(writing.turn(self.chat))
-        pause = Pause(writing.role, len(writing.tokens), tuple(writing.appended))
+        pause = Pause(
+            writing.role,
+            len(writing.tokens),
+            tuple(writing.appended),
+            drawn.entropies if drawn else (),
+            writing.redrawn,
+        )
         choice = self.after_pause(text, pause)
         if choice is False:
             writing.force([self.chat.end_id])
@@ -195,6 +225,8 @@ class Writer(NamedTuple):
             ids = appended_ids(self.chat, choice, self.after_pause, field=FIELD)
             writing.force(ids[:room])
             writing.appended.append(choice)
+        elif choice is None and drawn:
+            writing.redraw(drawn.token)
         elif choice is not True:
             wanted = 'True to go on, False to stop, or a text to append'
             user_functions.refuse(self.after_pause, choice, wanted, field=FIELD)

@@ -38,6 +38,7 @@ class Notes(NamedTuple):
     accepted: tuple[bool, ...] = ()  # which of them count as right; () where nothing may say so
     critique: str = ''  # for feedback: what the critic has written
     verdict: bool | None = None  # of that critique
+    words: tuple[tuple[str, float], ...] = ()  # of the question, with their attributions
     memory: Mapping[str, str] = types.MappingProxyType({})  # texts kept over rounds, by name
 
 

@@ -1,33 +1,55 @@
-"""P(True): does a model know which of its answers are right?
+"""P(True) and P(IK): does a model know which of its answers are right, and which it can give?
 
-The probability that an answer is right is read off as the probability of a verdict, not stated in
-words. It is useful if it tells right answers from wrong ones, and honest if it is calibrated.
+P(True), that an answer is right, is read off as the probability of a verdict, not stated in words.
+P(IK), that the model will know, is predicted before any attempt, from its state alone. Both are
+useful if they tell right from wrong, and honest if they are calibrated.
 
-Formula: AUROC = P(score of a right answer > of a wrong one), ties half; Brier = mean (p - y)^2.
+Formula: AUROC = P(score of a right answer > of a wrong one), ties half; Brier = mean (p - y)^2;
+P(IK) = sigmoid(w h(x) + b), fitted to the share of right attempts by cross-entropy.
 Source: arXiv 2207.05221.
-Differs: the critic's verdict after its critique; P(IK), which is asked before any attempt, is not
-here.
+Differs: P(True) is the critic's verdict after its critique; P(IK) a linear probe of the state
+behind the question, fitted on the other half of the questions; the authors train all weights.
 """
 
 import numpy as np
 
 from elenchus.configs import method
 
+DECAY, STEPS = 0.1, 300
 
-def p_true(groups, read):
-    """AUROC and Brier score of the critic's probability, over attempts that have one."""
-    facts = [
-        e.attempt.facts for group in groups for e in group if e.attempt.facts.score is not None
-    ]
-    right = np.array([f.score for f in facts if f.correct])
-    wrong = np.array([f.score for f in facts if not f.correct])
-    difference = right[:, None] - wrong[None, :]
-    errors = [f.score - bool(f.correct) for f in facts]
+
+def figures(scores, right):
+    """AUROC and Brier score of probabilities; NaN where one kind of answer is missing."""
+    scores, right = np.array(scores, float), np.array(right, bool)
+    difference = scores[right][:, None] - scores[~right][None, :]
     return {
         'AUROC': np.mean((difference > 0) + 0.5 * (difference == 0)) if difference.size else np.nan,
-        'Brier': np.mean(np.square(errors)) if errors else np.nan,
+        'Brier': np.mean(np.square(scores - right)) if scores.size else np.nan,
     }
 
 
-CHANGES = {'evaluate.measures': ('elenchus.configs.evaluations.p_true:p_true',)}
+def p_true(groups, read):
+    """AUROC and Brier score of the critic's probability, over attempts that have one."""
+    facts = [e.attempt.facts for group in groups for e in group]
+    facts = [f for f in facts if f.score is not None]
+    return figures([f.score for f in facts], [bool(f.correct) for f in facts])
+
+
+def p_ik(groups, read, states):
+    """The same of what is predicted before the attempts."""
+    right = np.array([[bool(e.attempt.facts.correct) for e in group] for group in groups])
+    x = (states - states.mean(0)) / (states.std(0) + 1e-6) / np.sqrt(states.shape[1])
+    x, p = np.hstack([x, np.ones((len(x), 1))]), np.full(len(x), np.nan)
+    for half in (0, 1):
+        seen, shares = x[1 - half :: 2], right[1 - half :: 2].mean(1)
+        w = np.zeros(x.shape[1])
+        for _ in range(STEPS if len(seen) else 0):
+            w -= seen.T @ (1 / (1 + np.exp(-seen @ w)) - shares) / len(seen) + DECAY / len(seen) * w
+        p[half::2] = 1 / (1 + np.exp(-x[half::2] @ w))
+    return figures(np.repeat(p, right.shape[1]), right.ravel())
+
+
+p_ik.reads_states = True
+HERE = 'elenchus.configs.evaluations.p_true'
+CHANGES = {'evaluate.measures': (f'{HERE}:p_true', f'{HERE}:p_ik')}
 get_config = method.of(CHANGES, stages=method.EVALUATE)

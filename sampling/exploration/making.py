@@ -57,7 +57,7 @@ def make_problems(
     longest = max((_num_tokens(chat, problem.question) for problem, _ in items), default=0)
     derived, counts = [], collections.Counter(new=0, repeated=0, without_answer=0, too_long=0)
     for (problem, notes), result in zip(items, results, strict=True):
-        for question, solution in _pairs(function, result):
+        for question, solution in pairs_of(function, result, field=FIELD):
             new = derive_problem(problem, question, solution, name=f'{notes.number}-{len(derived)}')
             if question.strip() in seen:
                 counts['repeated'] += 1
@@ -91,8 +91,11 @@ def _num_tokens(chat: Chat, question: str) -> int:
     return len(chat.question_turns(question)[-1].tokens)
 
 
-def _pairs(function: Make, result: Any) -> list[tuple[str, str]]:
-    """What a function returned, as pairs of question and solution."""
+def pairs_of(function: Make, result: Any, *, field: str) -> list[tuple[str, str]]:
+    """Returns the pairs of question and solution that a function has returned.
+
+    Raises ValueError, naming the function, for anything else; None is no pair.
+    """
     items = [] if result is None else result
     is_list = isinstance(items, Iterable) and not isinstance(items, str | Mapping)
     pairs = list(items) if is_list else [None]
@@ -100,5 +103,5 @@ def _pairs(function: Make, result: Any) -> list[tuple[str, str]]:
         is_pair = isinstance(pair, tuple | list) and len(pair) == 2
         if not is_pair or not all(isinstance(text, str) for text in pair):
             wanted = '[(question, solution), ...] of texts, or [a request]'
-            user_functions.refuse(function, result, wanted, field=FIELD)
+            user_functions.refuse(function, result, wanted, field=field)
     return [tuple(pair) for pair in pairs]

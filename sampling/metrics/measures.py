@@ -7,8 +7,11 @@ import numbers
 import types
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from elenchus.data.records import Episode, Problem, RolloutGroup, Turn
 from elenchus.sampling import user_functions
+from elenchus.sampling.metrics.faithfulness import unfaithful
 from elenchus.sampling.slots import Slot
 
 Measure = Callable[[Sequence[RolloutGroup], Callable[[Turn], str]], Mapping[str, float]]
@@ -16,11 +19,13 @@ Measure = Callable[[Sequence[RolloutGroup], Callable[[Turn], str]], Mapping[str,
 
 A group has the problem and its judged episodes, each with attempt, critique and refinement where
 they were sampled. A function with the attribute `reads_conditions = True` gets as a third argument
-the groups of attempts after each guide of `evaluate.conditions`, by the guide's name. One with
+the groups of attempts after each guide of `evaluate.conditions`, by the guide's name; those of an
+edited question have a problem with that question, and the id of the original. One with
 `reads_rounds = True` gets the later rounds of each attempt, lists of episodes as [group][attempt];
-one with both gets them in this order."""
+one with `reads_states = True` the actor's hidden states [N, D] behind the N questions; in this
+order."""
 
-MEASURES = Slot('(groups, text of a turn) -> {name: number}', {})
+MEASURES = Slot('(groups, text of a turn) -> {name: number}', {'unfaithful': unfaithful})
 
 RoundMeasure = Callable[[Sequence[Mapping]], Mapping[str, float]]
 """(summaries of the rounds of a stage) -> figures, by name."""
@@ -31,7 +36,9 @@ Condition = Callable[[Problem], str]
 """Text of the guide that an attempt is sampled after.
 
 A function with the attribute `writes = True` is called with notes as a second argument, and may
-have the actor write the guide, as those of `improve.explore.player_guide` do."""
+have the actor write the guide, as those of `improve.explore.player_guide` do. One with `edits =
+True` returns another question in place of a guide, or '' for none: it is attempted, criticised and
+refined as the problem itself is, with the same noise."""
 
 CONDITIONS = Slot(
     '(problem) -> text of a guide',
@@ -64,10 +71,12 @@ def measure(
     *,
     conditions: Mapping[str, Sequence[RolloutGroup]] = types.MappingProxyType({}),
     rounds: Mapping[int, Sequence[Episode]] = types.MappingProxyType({}),
+    states: Callable[[], np.ndarray] | None = None,
 ) -> dict[str, dict[str, dict[str, float | None]]]:
     """Returns {'own_measures': figures by the function's name}, or {}; NaN is None, unknown.
 
-    `rounds` are those after the first, by the number of the attempt among all.
+    `rounds` are those after the first, by the number of the attempt among all; states() computes
+    the hidden states.
     """
     figures, numbers_of = {}, itertools.count()
     later = [[tuple(rounds.get(next(numbers_of), ())) for _ in group] for group in groups]
@@ -75,6 +84,7 @@ def measure(
         function = MEASURES.find(reference, 'evaluate.measures')
         more = (conditions,) if getattr(function, 'reads_conditions', False) else ()
         more += (later,) if getattr(function, 'reads_rounds', False) else ()
+        more += (states(),) if getattr(function, 'reads_states', False) else ()
         values = function(tuple(groups), read, *more)
         name = reference.rpartition(':')[2]
         figures[name] = _figures(function, values, field='evaluate.measures')

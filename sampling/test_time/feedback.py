@@ -14,6 +14,7 @@ from elenchus.sampling import user_functions
 from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.paused_turns import appended_ids
 from elenchus.sampling.slots import Slot
+from elenchus.sampling.test_time.attribution import Words
 from elenchus.sampling.writing import Notes
 
 FIELD = 'evaluate.feedback'
@@ -21,7 +22,12 @@ FIELD = 'evaluate.feedback'
 Feedback = Callable[[Problem, Notes], str]
 """(problem, notes) -> a text that is appended to the critique; '' appends nothing.
 
-The notes have the attempt, the critique, its verdict, and the round from 0."""
+The notes have the attempt, the critique, its verdict, and the round from 0. With the attribute
+`attribution_steps`, a number, they have the question's words with their attributions too
+(attribution.py); 0 leaves them out."""
+
+Attribute = Callable[..., Sequence[Words]]
+"""(episodes, steps=number) -> words of each episode's question, with attributions."""
 
 FEEDBACKS = Slot('(problem, notes) -> text', {'critique': lambda problem, notes: ''})
 
@@ -33,23 +39,33 @@ def add_feedback(
     *,
     reference: str,
     number: int,
+    attribute: Attribute,
 ) -> list[Episode]:
     """Returns criticised attempts whose critiques end with what a function of FEEDBACKS appends.
 
-    A critique is never longer than `sampler` allows: what does not fit is cut off. Raises
-    ValueError, naming the function, for what is no text, or has words that the vocabulary lacks.
+    `attribute` is called for a function that reads attributions. A critique is never longer than
+    `sampler` allows: what does not fit is cut off. Raises ValueError, naming the function, for what
+    is no text, or has words that the vocabulary lacks.
     """
     if reference == 'critique':
         return list(episodes)
     function, limit = FEEDBACKS.find(reference, FIELD), sampler.max_tokens['critique']
+    steps = getattr(function, 'attribution_steps', 0)
+    if not isinstance(steps, int) or steps < 0:
+        name = user_functions.name_of(getattr(function, 'function', function))
+        raise ValueError(
+            f'{FIELD}: {name}.attribution_steps={steps!r} must be a whole number, such as 32'
+        )
+    words = attribute(episodes, steps=steps) if steps else [()] * len(episodes)
     extended = []
-    for episode, problem in zip(episodes, problems, strict=True):
+    for episode, problem, of_question in zip(episodes, problems, words, strict=True):
         critique, text = episode.turns[-1], sampler.chat.text
         notes = Notes(
             number,
             responses=(text(episode.attempt),),
             critique=text(critique),
             verdict=critique.facts.verdict,
+            words=of_question,
         )
         added = function(problem, notes)
         if not isinstance(added, str):

@@ -21,6 +21,7 @@ from elenchus.sampling.sample_spec import SampleSpec
 from elenchus.sampling.seeds import derive_seed
 from elenchus.sampling.step_scores import StepScorer
 from elenchus.sampling.test_time import gates
+from elenchus.sampling.test_time.attribution import question_words
 from elenchus.sampling.test_time.feedback import add_feedback
 
 
@@ -178,7 +179,11 @@ def _refine(
 ) -> list[list[Episode]]:
     """Samples one refinement of each criticised attempt, after its feedback."""
     models = setup.models
-    options = {'reference': setup.feedback, 'number': number - 1}
+    options = {
+        'reference': setup.feedback,
+        'number': number - 1,
+        'attribute': functools.partial(question_words, models, shapes=setup.scorer.shapes),
+    }
     # Chains keep their ids over the rounds, so each round needs a seed of its own.
     seed = derive_seed(setup.seed, 'refinement', number)
     return episode_lib.sample_refinements(

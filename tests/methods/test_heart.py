@@ -32,6 +32,7 @@ def test_on_the_lab_each_round_has_words_that_the_model_knows():
             [PROBLEM],
             reference=REFERENCE,
             number=number,
+            attribute=None,
         )
         assert longer.turns[:-1] == episode.turns[:-1]
         texts.append(CHAT.text(longer.critique))

@@ -1,19 +1,50 @@
 """Settings of evaluation: whose models play, what they sample, and which figures are computed."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Annotated
 
+from elenchus.data.records import RolloutGroup
+from elenchus.model.lora import LoraSettings
 from elenchus.model.ranges import NonNegativeInt, Range, SampleCount, checked
+from elenchus.sampling.exploration.making import MAKES
 from elenchus.sampling.metrics.measures import CONDITIONS, MEASURES, check_names
+from elenchus.sampling.slots import Slot
 from elenchus.sampling.test_time.beam import BeamSettings
 from elenchus.sampling.test_time.feedback import FEEDBACKS
 from elenchus.sampling.test_time.gates import GATES
 from elenchus.sampling.test_time.uptake import UptakeSettings
 from elenchus.train.config.stage_names import StartName
+from elenchus.train.sft import FitSettings
 
 ProblemCount = Annotated[int, Range(1, 10_000_000)]
 ResampleCount = Annotated[int, Range(1, 1_000_000)]
 Rounds = Annotated[int, Range(1, 1000)]
+
+
+When = Callable[[RolloutGroup], bool]
+"""(judged attempts at a question, with the problem) -> whether the actor is trained for it."""
+
+WHENS = Slot('(group) -> a boolean', {'always': lambda group: True})
+
+
+@dataclasses.dataclass(frozen=True)
+@checked('evaluate.adapt')
+class AdaptSettings:
+    """Adapters that are trained for a question at test time, and dropped behind it."""
+
+    make: Annotated[str, MAKES]  # what they are trained on; 'none': off
+    when: Annotated[str, WHENS]  # the questions, by their plain attempts
+    fit: FitSettings
+    lora: LoraSettings  # of an actor without adapters; else its own go on
+
+    def __post_init__(self):
+        for name, value in (('lora.rank', self.lora.rank), ('fit.num_steps', self.fit.num_steps)):
+            if self.make != 'none' and not value:
+                raise ValueError(
+                    f'evaluate.adapt.{name}=0 trains no adapters on what evaluate.adapt.make='
+                    f'{self.make!r} makes; nearest: 1'
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +70,7 @@ class EvaluateSettings:
     measures: tuple[Annotated[str, MEASURES], ...]  # further figures, of one's own
     conditions: tuple[Annotated[str, CONDITIONS], ...]  # guides before attempts
     feedback: Annotated[str, FEEDBACKS]  # what a refinement reads behind its critique
+    adapt: AdaptSettings
 
     def __post_init__(self):
         check_names('evaluate', measures=self.measures, conditions=self.conditions)

@@ -54,6 +54,18 @@ _TREE = {
     'num_nodes': 6,
     'num_tokens': 0,
 }
+_ADAPT = {
+    'make': 'none',
+    'when': 'always',
+    'fit.num_steps': 8,
+    'fit.reweigh': 'none',
+    'fit.read': 'same',
+    **{f'fit.optimizer.{name}': value for name, value in _OPTIMIZER.items()},
+    'fit.optimizer.name': 'adamw',
+    'lora.rank': 8,
+    'lora.alpha': 16.0,
+    'lora.targets': ('query', 'key', 'value', 'out', 'gate', 'up', 'down'),
+}
 NEW_STAGES = {
     **{f'prefer.{name}': value for name, value in _PREFER.items()},
     **{f'sampling.tree.{name}': value for name, value in _TREE.items()},
@@ -61,6 +73,9 @@ NEW_STAGES = {
     'average.weights': (),
 }
 """Field -> a value of it."""
+
+NO_ADAPTERS = {f'evaluate.adapt.{name}': value for name, value in _ADAPT.items()}
+"""Fields of a run from before there was test-time training."""
 
 NO_TOOLS = {
     'use': (),

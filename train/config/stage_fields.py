@@ -14,7 +14,7 @@ from typing import Any
 
 from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.train.checkpoints.saved_models import EARLIER_DEFAULTS
-from elenchus.train.config.new_stages import NEW_STAGES, NO_TOOLS
+from elenchus.train.config.new_stages import NEW_STAGES, NO_ADAPTERS, NO_TOOLS
 from elenchus.train.config.players import searching_stages, stages_read
 from elenchus.train.config.run_settings import PREFERRED, REINFORCED, RunSettings
 
@@ -126,6 +126,7 @@ EARLIER: Mapping[str, Any] = {
     'evaluate.start': 'newest',
     'evaluate.critic_start': 'newest',
     **NEW_STAGES,
+    **NO_ADAPTERS,
     **{
         f'{section}.fit.{name}': value
         for section in ('base', 'actor', 'critic', 'self_talk', 'improve')

@@ -10,6 +10,7 @@ from elenchus.data.tools.answer import Answer
 from elenchus.data.tools.call_forms import Call, Calls
 from elenchus.model.transformer import Transformer
 from elenchus.sampling import tools
+from elenchus.sampling.corrections import Correction
 from elenchus.sampling.engine import sampling_methods, token_rules
 from elenchus.sampling.engine.engine import Engine
 from elenchus.sampling.engine.sampling_methods import Greedy, Method, TemperatureSampling
@@ -17,7 +18,7 @@ from elenchus.sampling.engine.token_rules import TokenRule
 from elenchus.sampling.engine.work import Work
 from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.model_pair import ModelPair
-from elenchus.sampling.paused_turns import AFTER_PAUSES, FIELD
+from elenchus.sampling.paused_turns import AFTER_PAUSES, FIELD, AfterPause
 from elenchus.sampling.step_scores import StepScorer
 from elenchus.sampling.trees.search import TreeSearch
 from elenchus.train import distributed
@@ -82,6 +83,7 @@ class Samplers:
     def checked(self) -> 'Samplers':
         """Returns these; raises ValueError if a rule or a tool does not fit run or machine."""
         self.method()  # looks up the functions and the ids of their words
+        Correction.of(self._after_pause_function)
         if self.settings.tools.use:
             distributed.run_on_first(self.toolbox.check)
         return self
@@ -136,6 +138,10 @@ class Samplers:
         """Shows the progress of sampling; the engines call it after every chunk."""
         return speed.SamplingProgress(self.work)
 
+    @property
+    def _after_pause_function(self) -> AfterPause:
+        return AFTER_PAUSES.find(self.settings.after_pause, FIELD)
+
     def _after_chunk(self) -> None:
         self.on_chunk()
         activity.mark('sampling')
@@ -145,7 +151,6 @@ class Samplers:
         engine = Engine(self.settings.sampler_engine, stop_ids=stop_ids)
         engine.on_chunk = self._after_chunk
         self.engines.append(engine)
-        after_pause = AFTER_PAUSES.find(self.settings.after_pause, FIELD)
-        s = self.settings.tools
+        s, after_pause = self.settings.tools, self._after_pause_function
         use = tools.ToolUse(self.calls, self._answer, s.max_calls) if s.use else None
         return Sampler(engine, self.inputs.chat, self.settings.limits, after_pause, use)

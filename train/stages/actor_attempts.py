@@ -1,17 +1,21 @@
-"""Attempts of an actor alone at the test problems, plain or after a guide."""
+"""Attempts of an actor alone at the test problems, plain, after a guide, or at edited questions."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from elenchus.data import records
 from elenchus.data.grading.judge import Judge
 from elenchus.data.records import Episode, Problem, RolloutGroup
+from elenchus.data.text.chat import Chat
 from elenchus.model.transformer import Transformer
 from elenchus.sampling import episodes as episode_lib
+from elenchus.sampling import user_functions
 from elenchus.sampling.engine.sampling_methods import Method
 from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.exploration import guides as guide_lib
+from elenchus.sampling.exploration import making
 from elenchus.sampling.metrics import measures
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.sample_spec import SampleSpec
@@ -120,26 +124,70 @@ def evaluate_conditions(
     samplers: Samplers,
     seed: int,
     stage: StageFolder,
+    sample_edited: Callable[..., tuple[Sequence[Episode], int]],
 ) -> tuple[dict[str, dict], dict[str, list[RolloutGroup]], int]:
-    """Samples attempts after the guides of `settings.conditions`.
+    """Samples attempts after the guides of `settings.conditions`, or at its edited questions.
 
+    sample_edited(problems, name=folder) samples the latter: attempts with critique and refinement.
     Returns {'conditions': figures by name}, or {} without any; the groups by name; and the tokens.
     """
     figures, by_name, num_tokens = {}, {}, 0
     for reference in settings.conditions:
         name = reference.rpartition(':')[2]
-        episodes, count = sample_actor(
-            actor,
-            problems,
-            settings=settings,
-            samplers=samplers,
-            seed=seed,
-            stage=stage,
-            name=f'conditions/{name}',
-            condition=reference,
-        )
-        groups = by_name[name] = records.group_episodes(problems, episodes)
+        folder, posed = f'conditions/{name}', list(problems)
+        if edits(reference):
+            posed = edited_problems(reference, problems, chat=samplers.inputs.chat)
+            episodes, count = sample_edited(posed, name=folder)
+        else:
+            episodes, count = sample_actor(
+                actor,
+                problems,
+                settings=settings,
+                samplers=samplers,
+                seed=seed,
+                stage=stage,
+                name=folder,
+                condition=reference,
+            )
+        groups = by_name[name] = records.group_episodes(posed, episodes)
         right = [np.mean([e.attempt.facts.correct for e in group]) for group in groups]
-        figures[name] = {'accuracy': by_level(settings, problems, right), 'tokens': count}
+        figures[name] = {'accuracy': by_level(settings, posed, right), 'tokens': count}
         num_tokens += count
     return ({'conditions': figures} if figures else {}), by_name, num_tokens
+
+
+def edits(condition: str) -> bool:
+    """Returns whether a function of CONDITIONS gives other questions in place of guides."""
+    function = measures.CONDITIONS.find(condition, 'evaluate.conditions')
+    return getattr(function, 'edits', False)
+
+
+def edited_problems(condition: str, problems: Sequence[Problem], *, chat: Chat) -> list[Problem]:
+    """Returns the problems with the questions that a function of CONDITIONS gives, where it does.
+
+    On the lab its solver gives solution and answer; others keep theirs, which may be wrong then.
+    Left out are questions longer than every given one, for which lengths are checked. Raises
+    ValueError, naming the function, for what is no text or no question of the lab, and if none is
+    left.
+    """
+    function = measures.CONDITIONS.find(condition, 'evaluate.conditions')
+
+    def num_tokens(problem: Problem) -> int:
+        return len(chat.question_turns(problem.question)[-1].tokens)
+
+    longest, edited = max(map(num_tokens, problems)), []
+    for problem in problems:
+        question = measures.guide(condition, problem)
+        new = dataclasses.replace(problem, question=question)
+        if problem.source == 'lab' and question:
+            solved = making.derive_problem(problem, question, '', name='edited')
+            if solved is None:
+                wanted = 'a question of the lab, or an empty text'
+                user_functions.refuse(function, question, wanted, field='evaluate.conditions')
+            new = dataclasses.replace(solved, id=problem.id)
+        if question and num_tokens(new) <= longest:
+            edited.append(new)
+    if not edited:
+        wanted = f'for some problem another question, of at most {longest} tokens'
+        user_functions.refuse(function, '', wanted, field='evaluate.conditions')
+    return edited

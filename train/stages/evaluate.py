@@ -8,6 +8,7 @@ tree search; and the base model's attempts.
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,13 +22,16 @@ from elenchus.sampling.metrics import critic_metrics, measures
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.seeds import derive_seed
 from elenchus.sampling.test_time import strategies, uptake
+from elenchus.sampling.test_time.question_states import question_states
 from elenchus.train.config.run_settings import EvaluateSettings
 from elenchus.train.report import drawing, plots
 from elenchus.train.run.directory import StageFolder
 from elenchus.train.run.samplers import Samplers
 from elenchus.train.stages import evaluate_figures, evaluate_rows, searches, uptake_figures
 from elenchus.train.stages.actor_attempts import evaluate_conditions, sample_actor, sample_attempts
+from elenchus.train.stages.adapted_attempts import evaluate_adapted
 from elenchus.train.stages.evaluate_figures import EvaluationEpisodes, by_level, by_question
+from elenchus.train.stages.round_writing import prompt_room
 
 
 def evaluate(
@@ -69,16 +73,41 @@ def evaluate(
     groups, chat = episodes.groups, samplers.inputs.chat
     summary |= evaluate_rows.rows(settings, groups, list(summary['tokens_per_answer']), chat=chat)
     options = {'settings': settings, 'samplers': samplers, 'seed': seed, 'stage': stage}
-    figures, by_guide, count = evaluate_conditions(pair.actor, problems, **options)
+    own, count = own_figures(setup, episodes, **options)
+    summary |= own
     num_tokens += count
-    more = {'conditions': by_guide, 'rounds': episodes.rounds}
-    summary |= measures.measure(settings.measures, groups, chat.text, **more) | figures
     if base is not None:
         summary, count = add_base(summary, groups, base, **options)
         num_tokens += count
     save_plots(stage, summary)
     save_cut_off(stage, groups, chat=chat)
     return summary | {'tokens_sampled': num_tokens}
+
+
+def own_figures(
+    setup: strategies.EvaluationSetup,
+    episodes: EvaluationEpisodes,
+    *,
+    settings: EvaluateSettings,
+    samplers: Samplers,
+    seed: int,
+    stage: StageFolder,
+) -> tuple[dict, int]:
+    """Returns what functions of the config add: measures, conditions, test-time training.
+
+    The number is that of the tokens sampled for it.
+    """
+    problems, groups, models = episodes.problems, episodes.groups, setup.models
+    options = {'settings': settings, 'stage': stage}
+    edited = functools.partial(sample_parallel, setup, **options)
+    more = {'samplers': samplers, 'seed': seed, 'sample_edited': edited}
+    figures, by_guide, num_tokens = evaluate_conditions(models.actor, problems, **more, **options)
+    room = prompt_room(samplers.settings)
+    adapted, count = evaluate_adapted(setup, groups, room=room, **options)
+    states = functools.partial(question_states, models, problems, shapes=setup.scorer.shapes)
+    more = {'conditions': by_guide, 'rounds': episodes.rounds, 'states': states}
+    own = measures.measure(settings.measures, groups, samplers.inputs.chat.text, **more)
+    return own | figures | adapted, num_tokens + count
 
 
 def add_base(

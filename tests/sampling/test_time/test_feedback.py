@@ -99,7 +99,7 @@ def criticised(text='answer : wrong', *, finished=True, sampled=True):
 def test_a_critique_keeps_its_end(mine, finished, sampled):
     problem, episode = criticised(finished=finished, sampled=sampled)
     sampler = fake_engine.players(None).sampler
-    options = {'reference': mine('"\\n wrong"'), 'number': 0}
+    options = {'reference': mine('"\\n wrong"'), 'number': 0, 'attribute': None}
     (longer,) = feedback.add_feedback(sampler, [episode], [problem], **options)
     assert CHAT.text(longer.critique) == 'answer : wrong\n wrong'
     assert CHAT.is_finished(longer.critique) == finished
@@ -112,7 +112,7 @@ def test_a_critique_is_never_longer_than_it_may_be(mine):
     sampler = fake_engine.players(None).sampler
     limits = sampler.max_tokens | {'critique': len(episode.critique.tokens) + 2}
     sampler = dataclasses.replace(sampler, max_tokens=limits)
-    options = {'reference': mine('"\\n wrong wrong wrong"'), 'number': 0}
+    options = {'reference': mine('"\\n wrong wrong wrong"'), 'number': 0, 'attribute': None}
     (longer,) = feedback.add_feedback(sampler, [episode], [problem], **options)
     assert len(longer.critique.tokens) == limits['critique']
 
@@ -124,3 +124,29 @@ def test_what_cannot_be_appended_is_an_error_of_one_line(mine, body, message):
     with pytest.raises(ValueError, match=message) as error:
         played(mine(body))
     assert str(error.value).startswith('evaluate.feedback: mine (') and '\n' not in str(error.value)
+
+
+def test_a_function_reads_attributions_of_its_steps_and_others_ask_for_none(tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text(
+        'def mine(problem, notes):\n    return f"\\n {notes.words[0][0]}"\n'
+        'mine.attribution_steps = 3\n'
+    )
+    problem, episode = criticised()
+    calls = []
+
+    def attribute(episodes, *, steps):
+        calls.append((list(episodes), steps))
+        return [(('ben', 0.5), ('eve', -1.0))]
+
+    options = {'reference': f'{path}:mine', 'number': 0, 'attribute': attribute}
+    sampler = fake_engine.players(None).sampler
+    (longer,) = feedback.add_feedback(sampler, [episode], [problem], **options)
+    assert CHAT.text(longer.critique) == 'answer : wrong\n ben' and calls == [([episode], 3)]
+
+    path = tmp_path / 'half.py'
+    path.write_text('def mine(problem, notes):\n    return ""\nmine.attribution_steps = 0.5\n')
+    with pytest.raises(ValueError, match=r'evaluate\.feedback: mine\.attribution_steps=0\.5 must'):
+        feedback.add_feedback(
+            sampler, [episode], [problem], reference=f'{path}:mine', number=0, attribute=attribute
+        )

@@ -3,6 +3,8 @@
 import dataclasses
 import types
 
+import pytest
+
 from elenchus.configs import lab
 from elenchus.data import records
 from elenchus.train.config import build, run_settings
@@ -41,6 +43,7 @@ def evaluate(monkeypatch, *conditions):
     monkeypatch.setattr(actor_attempts, 'sample_actor', sample_actor)
     settings = dataclasses.replace(SETTINGS, conditions=conditions)
     options = {'settings': settings, 'samplers': None, 'seed': 0, 'stage': None}
+    options['sample_edited'] = None
     return guides, actor_attempts.evaluate_conditions(None, PROBLEMS, **options)
 
 
@@ -73,6 +76,23 @@ plan.writes = True
 
 def plain(problem):
     return 'ben ?'
+
+
+def edited(problem):
+    return 'ben 3 ; ben ?' if problem.id.endswith('5') else ''
+
+
+def longer(problem):
+    names = 'ben eve gus hal ida jim kim cal dan fay ada max'.split()
+    steps = [f'{b} : {a} + 1' for a, b in zip(names, names[1:])]
+    return ' ; '.join(['ben 3', *steps, 'max ?'])
+
+
+def unread(problem):
+    return 'ben ben'
+
+
+edited.edits = longer.edits = unread.edits = True
 """
 
 
@@ -108,3 +128,42 @@ def test_an_actor_may_write_the_guide_that_its_attempts_follow(tmp_path):
     assert plain_guides == [['ben ?']] * 2 * len(PROBLEMS)
     assert len(prompts) == len(plain_prompts) + sum(asks)
     assert sample(tmp_path, '')[0] == [[]] * 2 * len(PROBLEMS)
+
+
+def test_an_edited_question_is_solved_again_and_keeps_its_id(tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text(SOURCE)
+    settings = dataclasses.replace(SETTINGS, conditions=(f'{path}:edited',))
+    calls = []
+
+    def sample_edited(problems, *, name):
+        calls.append((problems, name))
+        return attempts_of(problems, correct=True), 5
+
+    samplers = types.SimpleNamespace(inputs=types.SimpleNamespace(chat=CHAT))
+    figures, groups, tokens = actor_attempts.evaluate_conditions(
+        None,
+        PROBLEMS,
+        settings=settings,
+        samplers=samplers,
+        seed=0,
+        stage=None,
+        sample_edited=sample_edited,
+    )
+    ((problems, name),) = calls
+    assert name == 'conditions/edited' and tokens == 5
+    assert [p.id for p in problems] == [p.id for p in PROBLEMS if p.id.endswith('5')]
+    assert {(p.question, p.answer) for p in problems} == {('ben 3 ; ben ?', '3')}
+    assert [group.problem for group in groups['edited']] == problems
+    assert figures['conditions']['edited']['accuracy']['all'][0] == 1.0
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'), [('longer', 'another question, of at most'), ('unread', 'of the lab')]
+)
+def test_an_edit_that_is_no_question_is_an_error_that_names_it(tmp_path, name, message):
+    path = tmp_path / 'mine.py'
+    path.write_text(SOURCE)
+    with pytest.raises(ValueError, match=rf'evaluate.conditions: {name} .*{message}') as error:
+        actor_attempts.edited_problems(f'{path}:{name}', PROBLEMS, chat=CHAT)
+    assert '\n' not in str(error.value)
