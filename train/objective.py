@@ -34,6 +34,7 @@ from elenchus.train.preferences import (
     pair_totals,
     published,
 )
+from elenchus.train.value_loss import value_gains
 
 ATTEMPT = ROLES.index('attempt')
 
@@ -49,6 +50,7 @@ class Objective:
       'cispo'    stop_gradient(clip(rho)) * w * logp   CISPO
       'pair'     minus the loss of a pair              DPO and its relatives (train/preferences.py)
       'outcome'  log sigmoid(margin) of a sequence     implicit rewards (train/outcome_loss.py)
+      'value'    minus the squared error of a value    value models (train/value_loss.py)
 
     Presets are in this module; variants are made with dataclasses.replace:
 
@@ -59,11 +61,12 @@ class Objective:
     512
     """
 
-    surrogate: Literal['logprob', 'clip', 'cispo', 'pair', 'outcome']
+    surrogate: Literal['logprob', 'clip', 'cispo', 'pair', 'outcome', 'value']
     ratio: RatioKind  # rho of a token; geometric mean; product
     on_policy: bool  # old_logp = stop_gradient(logp): rho is 1 and its gradient exact
     clip_low: Share  # rho is clipped to [1 - clip_low, 1 + clip_high]
-    clip_high: Coefficient  # larger than clip_low: "clip higher" of DAPO
+    # Larger than clip_low: "clip higher" of DAPO; of 'value', the most that a value moves.
+    clip_high: Coefficient
     average: Literal['token', 'sequence', 'constant', 'pair']  # 'sequence': mean of token means
     constant_length: NonNegativeInt  # divisor of a sequence's sum, of 'constant' (Dr. GRPO)
     kl: KLKind  # 'k1' is subtracted from the reward (rl/update_batch)
@@ -111,7 +114,7 @@ class Objective:
     @property
     def ignores_zero_weight_tokens(self) -> bool:
         """True if tokens of weight 0 cannot affect the gradient (no KL, no entropy, no pairs)."""
-        of_tokens = self.surrogate not in ('pair', 'outcome')
+        of_tokens = self.surrogate not in ('pair', 'outcome', 'value')
         return self.kl in ('none', 'k1') and not self.entropy_coef and of_tokens
 
 
@@ -239,6 +242,15 @@ def outcome(beta: float) -> Objective:
     return dataclasses.replace(REINFORCE, surrogate='outcome', beta=beta)
 
 
+def value(clip: float) -> Objective:
+    """Mean over tokens of the squared error of a value, half of it, with a clip (0: none).
+
+    The weights are the returns and the old log-probabilities the old values, in whose place the
+    model's values are (`numbers` of the step).
+    """
+    return dataclasses.replace(SFT, surrogate='value', clip_high=clip)
+
+
 class Sums(NamedTuple):
     """Sums over a part of a batch; `total / weight` is the loss.
 
@@ -287,6 +299,8 @@ def loss(
         gain, of_sequences = pair_gains(o.pairs, batch, logprobs=logprobs, totals=totals)
     elif o.surrogate == 'outcome':
         gain, of_sequences = outcome_gains(o.beta, batch, logprobs=logprobs)
+    elif o.surrogate == 'value':
+        gain, of_sequences = value_gains(o.clip_high, batch, values=logprobs)
     kl, kl_clamped = kl_penalty(o.kl, ref - logprobs)
     kl_coef = o.kl_coef + o.attempt_kl_coef * (batch.roles == ATTEMPT)
     # k1 is only measured here: in a loss its expected gradient is zero, so it goes off the reward.
@@ -324,7 +338,7 @@ def with_sampler_gap(sums: Sums, batch: Batch, logprobs: jax.Array) -> Sums:
 
 
 def _gain(objective: Objective, logprobs, weights, *, ratio) -> jax.Array:
-    """The surrogate f of each token [B, T], of every surrogate but 'pair' and 'outcome'."""
+    """The surrogate f of each token [B, T]: 'logprob', 'clip' or 'cispo'."""
     if objective.surrogate == 'logprob':
         return weights * logprobs
     clipped = jnp.clip(ratio, 1 - objective.clip_low, 1 + objective.clip_high)

@@ -174,14 +174,30 @@ def by_turn(estimate: Callable[..., np.ndarray]) -> Outcome:
     return outcome
 
 
+def _rewards(returns: np.ndarray, context: GroupContext) -> np.ndarray:
+    return context.rewards
+
+
+_rewards.reads_values = True
+
+OUTCOMES_FIELD = 'reinforce.advantage.outcome'
 OUTCOMES = Slot(
     '(returns [G, K], context) -> [G, K]',
     {
         'grpo': by_turn(group_normalised),
         'dr_grpo': by_turn(lambda rewards, *, epsilon: centred(rewards)),
         'rloo': by_turn(lambda rewards, *, epsilon: leave_one_out(rewards)),
+        'gae': _rewards,
     },
 )
+
+
+def reads_values(outcome: str) -> bool:
+    """Returns whether a function of OUTCOMES gives rewards, from which and from values GAE follows.
+
+    One with the attribute `reads_values = True`: what it returns is paid at the end of each turn.
+    """
+    return bool(getattr(OUTCOMES.find(outcome, OUTCOMES_FIELD), 'reads_values', False))
 
 
 def _normalised(scores: Sequence[StepRewards], context: GroupContext) -> list[np.ndarray]:
@@ -195,6 +211,10 @@ def _difference(scores: Sequence[StepRewards], context: GroupContext) -> list[np
     return [step_differences(values, start=start) for values in scores]
 
 
+def _scores(scores: Sequence[StepRewards], context: GroupContext) -> list[np.ndarray]:
+    return [np.nan_to_num(np.asarray(row, np.float64)) for row in scores]
+
+
 def reads_scores(steps: str) -> bool:
     """Returns whether a function of STEPS reads the critic's scores, so that they are sampled.
 
@@ -206,5 +226,5 @@ def reads_scores(steps: str) -> bool:
 STEPS_FIELD = 'reinforce.advantage.steps'
 STEPS = Slot(
     '(scores, G lists of numbers or None, context) -> G arrays',
-    {'normalised': _normalised, 'difference': _difference},
+    {'normalised': _normalised, 'difference': _difference, 'score': _scores},
 )

@@ -26,8 +26,9 @@ from elenchus.train.config.stage_names import StartName
 from elenchus.train.loop import LoopSettings
 from elenchus.train.objective import Objective
 from elenchus.train.optimizer import OptimizerSettings, Rate
-from elenchus.train.rl.advantages import OUTCOMES, STEPS, Baseline
+from elenchus.train.rl.advantages import OUTCOMES, STEPS, Baseline, reads_values
 from elenchus.train.rl.advantages import reads_scores as steps_read_scores
+from elenchus.train.rl.gae import ValueSettings
 from elenchus.train.rl.restarts import RESTARTS
 from elenchus.train.rl.rewards import ActorRewards, CriticRewards, reads_labels, reads_scores
 
@@ -128,6 +129,19 @@ class RewardRules(NamedTuple):
     overlong_tokens: int
     has_implicit_scores: bool = False  # steps have the scores of reinforce.implicit
 
+    def discount(self, *, first_phase: bool) -> float:
+        """Returns the discount of the next turn's return.
+
+        SCoRe's stage I maximises E[r2], whose gradient has the score function of both turns:
+        without r2 in its return the attempt would only be held to the reference.
+        """
+        return 1.0 if first_phase else self.turns.discount
+
+    @property
+    def reads_values(self) -> bool:
+        """True if advantages follow from rewards and from the values of a value model."""
+        return reads_values(self.advantage.outcome)
+
     @property
     def needs_step_scores(self) -> bool:
         """True if the critic must score the steps of the actor's attempts."""
@@ -168,8 +182,7 @@ class ReinforceSettings:
     # No iteration starts once this many tokens are sampled; 0 = no limit.
     token_budget: NonNegativeInt
     num_problems: Annotated[int, Range(1, 1_000_000)]  # groups of an iteration
-    # Episodes of a group.
-    num_samples: Annotated[int, Range(2, 10_000, note='an advantage compares the samples')]
+    num_samples: SampleCount  # episodes of a group; 1 with a value model alone
     num_refinements: SampleCount  # of each critique, if its helpfulness is rewarded
     refine: Refine  # which critiques for that; 'wrong': not those that call the attempt correct
     # Continuations from the end of each line that label a critic's attempts; 0 = the lab's truth.
@@ -184,6 +197,7 @@ class ReinforceSettings:
     critic_length: Length  # tokens of a critic's row: the longest conversation up to the critique
     advantage: AdvantageSettings
     implicit: ImplicitSettings
+    value: ValueSettings
     turns: TurnSettings
     rewards: ActorRewards
     critic_rewards: CriticRewards
@@ -214,6 +228,7 @@ class ReinforceSettings:
                 'reinforce.advantage.step_coef, which must be above 0, in place of those of the '
                 'critic, which no reward may read; nearest: beta=0.0'
             )
+        self._check_values()
         if self.num_rollouts and not reads_labels(self.critic_rewards):
             raise ValueError(
                 f'reinforce.num_rollouts={self.num_rollouts} labels steps, which no reward of the '
@@ -243,10 +258,40 @@ class ReinforceSettings:
                 f'{MOST}; nearest: {max(1, MOST // self.num_updates)}'
             )
 
+    def _check_values(self) -> None:
+        """Raises ValueError for what a value model makes meaningless, or lacks."""
+        a = self.advantage
+        name = f'reinforce.advantage.outcome={a.outcome!r}'
+        if not reads_values(a.outcome):
+            if self.num_samples == 1:
+                raise ValueError(
+                    'reinforce.num_samples=1 must be at least 2 (an advantage compares the '
+                    "samples, unless reinforce.advantage.outcome='gae'); nearest: 2"
+                )
+            return
+        if a.step_coef and a.steps == 'normalised':
+            raise ValueError(
+                f"reinforce.advantage.steps='normalised' compares the steps of a group, but {name} "
+                "takes rewards of steps: set steps='score' or step_coef=0.0; nearest: 'score'"
+            )
+        for field in ('refill_rounds', 'replay_groups'):
+            if getattr(self, field):
+                raise ValueError(
+                    f'reinforce.{field}={getattr(self, field)} replaces groups of equal rewards, '
+                    f'from which {name} learns as from others; nearest: 0'
+                )
+
     @property
     def implicit_optimizer(self) -> OptimizerSettings:
         """Optimizer of the model that gives implicit scores."""
-        rate = self.implicit.learning_rate
+        return self._copy_optimizer(self.implicit.learning_rate)
+
+    @property
+    def value_optimizer(self) -> OptimizerSettings:
+        """Optimizer of a value model."""
+        return self._copy_optimizer(self.value.learning_rate)
+
+    def _copy_optimizer(self, rate: float) -> OptimizerSettings:
         return dataclasses.replace(self.optimizer, name='adamw', learning_rate=rate)
 
     @property
