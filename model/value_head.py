@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from elenchus.model import layers, lora
+from elenchus.model.config import ModelConfig
 from elenchus.model.projection import project
 from elenchus.model.transformer import Transformer
 
@@ -17,23 +18,21 @@ AXES = ('embed', None)
 """Logical axes of a value head [D, 1]: on a mesh it is split as the embedding's columns are."""
 
 
-def split_value_model(
-    player: Transformer,
-) -> tuple[Transformer | lora.HeadedAdapters, Transformer | None]:
-    """Returns the (trainable, frozen) parts of a value model that begins as a player.
+def with_value_head(
+    trained: Transformer | lora.Adapters, config: ModelConfig
+) -> Transformer | lora.HeadedAdapters:
+    """Returns the trained part of a player with a value head in place of the player's own head.
 
-    They are those of `lora.split`, the first with a value head. The head is zero, and so are all
-    values at first; other arrays are the player's.
+    The head is zero, and so are all values at first; other arrays are the player's.
     """
-    trained, frozen = lora.split(player)
-    c = player.config
-    dtype = c.param_dtype if frozen is None else 'float32'  # as adapters
-    head = layers.init_zeros((c.embed_dim, 1), axes=AXES, dtype=dtype)
-    if frozen is not None:
-        return lora.HeadedAdapters(trained.a, trained.b, trained.adaptation, head), frozen
+    is_adapted = isinstance(trained, lora.Adapters)
+    dtype = 'float32' if is_adapted else config.param_dtype
+    head = layers.init_zeros((config.embed_dim, 1), axes=AXES, dtype=dtype)
+    if is_adapted:
+        return lora.HeadedAdapters(trained.a, trained.b, trained.adaptation, head)
     model = jax.tree.map(lambda x: x, trained)  # a copy of the tree, not of its arrays
     model.head = head
-    return model, None
+    return model
 
 
 def token_values(

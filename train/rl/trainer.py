@@ -141,7 +141,8 @@ def make_training(
     shared = settings.shared_prompt(player, sampler.max_tokens, overhead=overhead)
     value = None
     if settings.reward_rules(player).reads_values:
-        value = value_model.make_training(settings, player, model, shared=shared, loop=loop)
+        options = {'shared': shared, 'loop_settings': loop}
+        value = value_model.make_training(settings, player, model, **options)
     layout = {'transform': setup.method.transform, 'shared': shared}
     return PlayerTraining(
         settings=settings,

@@ -17,9 +17,10 @@ import optax
 from elenchus.data.records import Batch
 from elenchus.model import lora, placement, value_head
 from elenchus.model.attention.inputs import SharedPrompt
+from elenchus.model.config import ModelConfig
 from elenchus.model.transformer import Transformer
-from elenchus.train import objective
-from elenchus.train.loop import LoopSettings, Updates, state_initializer, to_device
+from elenchus.train import loop, objective
+from elenchus.train.loop import LoopSettings, Updates, to_device
 from elenchus.train.optimizer import make_optimizer
 from elenchus.train.rl import gae, update_batch
 from elenchus.train.rl.logprobs import change_layout, make_logprobs
@@ -47,11 +48,12 @@ def make_training(
     player: Transformer,
     *,
     shared: SharedPrompt | None,
-    loop: LoopSettings,
+    loop_settings: LoopSettings,
 ) -> ValueTraining:
     """Builds the training of a value model of the player `name`, and its compiled functions."""
     s = settings
     optimizer = make_optimizer(s.value_optimizer, num_steps=s.num_steps * s.num_updates)
+    rows = s.rows // s.num_minibatches // loop_settings.num_microbatches
     numbers = {'numbers': value_head.token_values, 'shared': shared, 'transform': IDENTITY}
     return ValueTraining(
         settings=s.value,
@@ -59,26 +61,30 @@ def make_training(
         player=player,
         frozen=lora.split(player)[1],
         shared=shared,
-        values=make_logprobs(**numbers, rows=s.rows // s.num_minibatches // loop.num_microbatches),
+        values=make_logprobs(**numbers, rows=rows),
         optimizer=optimizer,
         train_step=make_train_step(
             **numbers,
             objective=objective.value(s.value.clip),
             optimizer=optimizer,
-            num_microbatches=loop.num_microbatches,
-            skip_nonfinite=loop.nonfinite == 'skip',
+            num_microbatches=loop_settings.num_microbatches,
+            skip_nonfinite=loop_settings.nonfinite == 'skip',
         ),
     )
 
 
 def initial_state(training: ValueTraining) -> TrainState:
     """Returns the state before the first update."""
+    trained, config = lora.split(training.player)[0], training.player.config
+    return placement.current().init(state_initializer(training.optimizer, config), trained)
 
-    def init(player: Transformer) -> TrainState:
-        model, _ = value_head.split_value_model(player)
-        return state_initializer(training.optimizer)(model)
 
-    return placement.current().init(init, training.player)
+def state_initializer(
+    optimizer: optax.GradientTransformation, config: ModelConfig
+) -> Callable[[Transformer | lora.Adapters], TrainState]:
+    """Returns the function of `initial_state`: trained part of a player -> state."""
+    init = loop.state_initializer(optimizer)
+    return lambda trained: init(value_head.with_value_head(trained, config))
 
 
 def values_of(training: ValueTraining, state: TrainState, batch: Batch) -> np.ndarray:
