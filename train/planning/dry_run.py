@@ -116,21 +116,16 @@ def reinforcement_loads(s: RunSettings, name: str) -> list[TrainingLoad]:
         shared=longest,
         logprobs=s.reinforce.objective.reads_reference or not s.reinforce.reuses_update_logprobs,
     )
-    own = dataclasses.replace(update, transform=step.IDENTITY, logprobs=True)
-    scores = dataclasses.replace(
-        own,
-        name=f'{name}: implicit scores',
-        optimizer=s.reinforce.implicit_optimizer,
-        objective=objective.outcome(s.reinforce.implicit.beta),
-    )
-    values = dataclasses.replace(
-        own,
-        name=f'{name}: values',
-        optimizer=s.reinforce.value_optimizer,
-        objective=objective.value(s.reinforce.value.clip),
-        has_values=True,
-    )
-    return [update, *[scores] * has_copy, *[values] * has_values]
+    loads, own = [update], dataclasses.replace(update, transform=step.IDENTITY, logprobs=True)
+    if has_copy:
+        fields = {'objective': objective.outcome(s.reinforce.implicit.beta)}
+        fields |= {'optimizer': s.reinforce.implicit_optimizer}
+        loads.append(dataclasses.replace(own, name=f'{name}: implicit scores', **fields))
+    if has_values:
+        fields = {'objective': objective.value(s.reinforce.value.clip), 'has_values': True}
+        fields |= {'optimizer': s.reinforce.value_optimizer}
+        loads.append(dataclasses.replace(own, name=f'{name}: values', **fields))
+    return loads
 
 
 def sampling_method(s: RunSettings) -> sampling_methods.TemperatureSampling:

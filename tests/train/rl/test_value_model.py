@@ -38,34 +38,41 @@ def groups_of(rules):
     return rollouts.sample_actor_groups(setup, rules, PROBLEMS[:2], seed=0)[0]
 
 
+assign_credit = functools.partial(
+    credit.assign_credit, first_phase=False, penalties=None, **rollout_cases.CREDIT
+)
+
+
+def scored(episode):
+    """The episode with a score of each step of its attempt, the first unknown."""
+    steps = [dataclasses.replace(s, score=0.3 * i) for i, s in enumerate(episode.attempt.steps)]
+    steps[0] = dataclasses.replace(steps[0], score=None)
+    attempt = dataclasses.replace(episode.attempt, steps=tuple(steps))
+    turns = tuple(attempt if turn is episode.attempt else turn for turn in episode.turns)
+    return dataclasses.replace(episode, turns=turns)
+
+
 # Rewards
 
 
 def test_a_turn_is_paid_at_its_last_step_and_a_step_by_its_score():
-    rules = make_rules(
-        advantage__outcome='gae', advantage__step_coef=0.5, advantage__steps='score',
-        advantage__outcome_coef=2.0,
-    )  # fmt: skip
-    for group in groups_of(rules):
-        values = credit.assign_credit(
-            group, rules, first_phase=False, penalties=None, **rollout_cases.CREDIT
-        )
+    steps = {'advantage__step_coef': 0.5, 'advantage__steps': 'score'}
+    rules = make_rules(**GAE | steps, advantage__outcome_coef=2.0)
+    for group in groups_of(make_rules(**GAE)):
+        group = dataclasses.replace(group, episodes=tuple(map(scored, group)))
+        values = assign_credit(group, rules)
         for episode, reward, turns in zip(group, values.rewards, values.advantages, strict=True):
-            scores = [score or 0.0 for score in episode.attempt.step_scores]
-            wanted = 0.5 * np.array(scores)
+            wanted = 0.15 * np.arange(len(episode.attempt.steps))  # an unknown score pays nothing
             wanted[-1] += 2.0 * reward
             np.testing.assert_allclose(turns[2], wanted, rtol=1e-6)
 
 
 def test_groups_of_equal_rewards_are_counted_but_teach():
     rules = make_rules(**GAE)
-    assign = functools.partial(
-        credit.assign_credit, first_phase=False, penalties=None, **rollout_cases.CREDIT
-    )
     group = groups_of(rules)[0]
-    assert not assign(group, rules).zero_variance
+    assert not assign_credit(group, rules).zero_variance
     same = dataclasses.replace(group, episodes=(group[0],) * 4)
-    values = assign(same, rules)
+    values = assign_credit(same, rules)
     assert values.zero_variance and any(steps.any() for steps in values.advantages[0].values())
 
 
@@ -95,12 +102,13 @@ def test_advantages_follow_from_rewards_values_and_the_kl_of_each_token(kl):
         ),
         values=update_batch.Values(SETTINGS, values_of, 0.0),
     )
-    episodes = [episode for group in groups for episode in group]
+    rewards = [reward for group in groups for reward in assign_credit(group, rules).rewards]
+    assert len(set(rewards)) > 1
     errors, returns = [], []
-    for row, episode in enumerate(episodes):
+    for row in range(len(rewards)):
         tokens = np.flatnonzero(made.policy.loss_mask[row])
         later = np.arange(len(tokens), 0, -1)  # this token and those after it
-        to_go = float(episode.attempt.facts.correct) - (0.1 * later if kl else 0.0 * later)
+        to_go = rewards[row] - (0.1 * later if kl else 0.0 * later)
         values = known['values'][row, tokens]
         np.testing.assert_allclose(made.policy.weights[row, tokens], to_go - values, atol=1e-4)
         np.testing.assert_allclose(made.values.weights[row, tokens], to_go, atol=1e-4)
