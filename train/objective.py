@@ -65,8 +65,7 @@ class Objective:
     ratio: RatioKind  # rho of a token; geometric mean; product
     on_policy: bool  # old_logp = stop_gradient(logp): rho is 1 and its gradient exact
     clip_low: Share  # rho is clipped to [1 - clip_low, 1 + clip_high]
-    # Larger than clip_low: "clip higher" of DAPO; of 'value', the most that a value moves.
-    clip_high: Coefficient
+    clip_high: Coefficient  # above clip_low: "clip higher" of DAPO; of 'value' a value's clip
     average: Literal['token', 'sequence', 'constant', 'pair']  # 'sequence': mean of token means
     constant_length: NonNegativeInt  # divisor of a sequence's sum, of 'constant' (Dr. GRPO)
     kl: KLKind  # 'k1' is subtracted from the reward (rl/update_batch)
@@ -137,17 +136,14 @@ SFT = Objective(
 """Weighted cross-entropy: - sum_t w_t logp_t / (number of trained tokens)."""
 
 REINFORCE = dataclasses.replace(SFT, average='constant', constant_length=1)
-"""Policy gradient: - mean over sequences of sum_t A_t logp_t (Williams 1992).
-
-With the advantages 'rloo' it is on-policy RLOO, arXiv 2402.14740."""
+"""Policy gradient: - mean over sequences of sum_t A_t logp_t (Williams 1992)."""
 
 GRPO = dataclasses.replace(
     SFT, surrogate='clip', on_policy=False, clip_low=0.2, clip_high=0.2, average='sequence'
 )
 """- mean_i mean_t min(rho_t A, clip(rho_t, 1 +- 0.2) A), arXiv 2402.03300.
 
-Use it with the advantages 'grpo', and with kl='k3' for the paper's KL term, whose gradient is that
-of KL(ref || pi)."""
+Use it with the advantages 'grpo'; kl='k3' is the paper's, with the gradient of KL(ref || pi)."""
 
 DAPO = dataclasses.replace(GRPO, clip_high=0.28, average='token')
 """GRPO with clip(rho_t, 0.8, 1.28) and the mean over all tokens, arXiv 2503.14476.
@@ -167,7 +163,7 @@ clip_low=1 means no lower bound; the upper bound 5 is from arXiv 2510.13786."""
 RLOO = dataclasses.replace(GRPO, ratio='product')
 """GRPO with rho of a sequence, exp(sum_t(logp_t - old_logp_t)), as RLOO (arXiv 2402.14740).
 
-Use it with the advantages 'rloo'."""
+Use it with the advantages 'rloo'. On-policy RLOO is REINFORCE with them."""
 
 
 def dr_grpo(max_length: int) -> Objective:
@@ -243,11 +239,7 @@ def outcome(beta: float) -> Objective:
 
 
 def value(clip: float) -> Objective:
-    """Mean over tokens of the squared error of a value, half of it, with a clip (0: none).
-
-    The weights are the returns and the old log-probabilities the old values, in whose place the
-    model's values are (`numbers` of the step).
-    """
+    """Half of a value's squared error from its weight, a mean over tokens; clip 0: none."""
     return dataclasses.replace(SFT, surrogate='value', clip_high=clip)
 
 
@@ -329,8 +321,7 @@ def with_sampler_gap(sums: Sums, batch: Batch, logprobs: jax.Array) -> Sums:
     compute different distributions.
     """
     known = (batch.loss_mask > 0) & jnp.isfinite(logprobs)
-    gaps = jnp.where(known, jnp.abs(logprobs - batch.old_logprobs), 0.0)
-    gaps = jax.lax.stop_gradient(gaps)
+    gaps = jax.lax.stop_gradient(jnp.where(known, jnp.abs(logprobs - batch.old_logprobs), 0.0))
     return sums._replace(
         metrics=sums.metrics | {'sampler/gap': jnp.sum(gaps * batch.loss_mask)},
         maxima=sums.maxima | {'sampler/gap_max': jnp.max(gaps)},

@@ -190,14 +190,11 @@ def make_train_step(
     """Returns train_step(state, batch, frozen) -> (state, metrics), compiled; donates the state.
 
     The metric `grads/finite` is 1 if loss and gradients are finite. If they are not and
-    `skip_nonfinite` is set, weights and optimizer state stay unchanged.
-
-    `frozen` is the base model of a state of adapters, None if the state is a whole model.
-    `measure_gap`: the batch's old log-probabilities are the sampler's, and the metrics include
-    their distance from the model's. `shared`: layout of rows whose samples share a prompt. `read`:
-    (batch, steps taken) -> tokens [B, T] that the model reads instead of those that it predicts.
-    `extra_loss`: a loss of the step's argument `extra` that is added. `numbers`: what of each token
-    the loss is of.
+    `skip_nonfinite` is set, weights and optimizer state stay unchanged. `frozen` is the base
+    model of a state of adapters, None if the state is a whole model. `shared`: layout of rows whose
+    samples share a prompt. `read`: (batch, steps taken) -> tokens [B, T] that the model reads
+    instead of those that it predicts. `extra_loss`: a loss of the step's argument `extra` that is
+    added. `measure_gap`, `numbers`: as in `loss_and_grads`.
     """
 
     def train_step(state: TrainState, batch: Batch, frozen=None, *, extra=None):

@@ -23,6 +23,6 @@ def value_gains(
     returns, old = batch.weights, batch.old_logprobs
     error = jnp.square(values - returns)
     if not clip:
-        return -0.5 * error, {'loss/value_clipped': jnp.zeros_like(error)}
+        return -0.5 * error, {'value/clipped': jnp.zeros_like(error)}
     clipped = jnp.square(old + jnp.clip(values - old, -clip, clip) - returns)
-    return -0.5 * jnp.maximum(error, clipped), {'loss/value_clipped': clipped > error}
+    return -0.5 * jnp.maximum(error, clipped), {'value/clipped': clipped > error}

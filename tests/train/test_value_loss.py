@@ -51,7 +51,7 @@ def test_the_loss_of_values_is_the_larger_of_two_squared_errors(seed, clip):
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     np.testing.assert_allclose(actual, gradient, atol=1e-6)
     share = ((clipped_errors > errors) * mask).sum()
-    assert float(metrics['loss/value_clipped']) == share and bool(share) == bool(clip)
+    assert float(metrics['value/clipped']) == share and bool(share) == bool(clip)
 
 
 @pytest.mark.parametrize('seed', range(3))

@@ -34,7 +34,7 @@ class GroupValues(NamedTuple):
         With a value model all rewards are equal then; what is learnt depends on the values.
         """
         if not self.are_compared:
-            return len(set(self.rewards)) == 1
+            return len(self.rewards) > 1 and len(set(self.rewards)) == 1
         return not any(steps.any() for episode in self.advantages for steps in episode.values())
 
 

@@ -26,7 +26,7 @@ from elenchus.train.config.stage_names import StartName
 from elenchus.train.loop import LoopSettings
 from elenchus.train.objective import Objective
 from elenchus.train.optimizer import OptimizerSettings, Rate
-from elenchus.train.rl.advantages import OUTCOMES, STEPS, Baseline, reads_values
+from elenchus.train.rl.advantages import AdvantageSettings, reads_values
 from elenchus.train.rl.advantages import reads_scores as steps_read_scores
 from elenchus.train.rl.gae import ValueSettings
 from elenchus.train.rl.restarts import RESTARTS
@@ -41,40 +41,6 @@ TRAINED_ROLES: Mapping[Player, tuple[str, ...]] = {
     'critic': ('critique',),
 }
 """Player -> roles of the turns that it writes and is trained on."""
-
-
-@dataclasses.dataclass(frozen=True)
-@checked('reinforce.advantage')
-class AdvantageSettings:
-    """Conversion of the rewards of a group to advantages.
-
-    Advantage of a step = outcome_coef * A(return of its turn) + step_coef * A(step). The second
-    term exists for attempts only.
-    """
-
-    outcome: Annotated[str, OUTCOMES]  # returns of a group's turns to advantages
-    # Added to the standard deviation ('grpo', 'normalised'), which is 0 for equal rewards.
-    epsilon: Annotated[float, Range(1e-12, 1e3, note='equal rewards are divided by it')]
-    outcome_coef: Coefficient
-    # 0 = off: the critic then scores steps only if a reward reads the scores.
-    step_coef: Coefficient
-    steps: Annotated[str, STEPS]  # scores of a group's steps to advantages
-    std_floor: Coefficient  # least standard deviation that 'normalised' divides by; 0 = off
-    unreached: Literal['zero', 'mask']  # steps after a finished critique's error: 0, or unknown
-    baseline: Baseline  # of 'normalised': all steps of the group, or those of a position
-    shuffle_scores: bool  # control: the step scores of a group are permuted
-
-    def __post_init__(self):
-        if not self.outcome_coef and not self.step_coef:
-            raise ValueError(
-                'reinforce.advantage.outcome_coef=0.0 and reinforce.advantage.step_coef=0.0 leave '
-                'no advantage to learn from: set one above 0; nearest: outcome_coef=1.0'
-            )
-        if self.steps == 'difference' and (self.std_floor or self.baseline != 'group'):
-            raise ValueError(
-                f"reinforce.advantage.steps='difference' reads neither std_floor={self.std_floor} "
-                f"nor baseline={self.baseline!r}: set them to 0.0 and 'group'"
-            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,26 +225,18 @@ class ReinforceSettings:
             )
 
     def _check_values(self) -> None:
-        """Raises ValueError for what a value model makes meaningless, or lacks."""
-        a = self.advantage
-        name = f'reinforce.advantage.outcome={a.outcome!r}'
-        if not reads_values(a.outcome):
-            if self.num_samples == 1:
-                raise ValueError(
-                    'reinforce.num_samples=1 must be at least 2 (an advantage compares the '
-                    "samples, unless reinforce.advantage.outcome='gae'); nearest: 2"
-                )
-            return
-        if a.step_coef and a.steps == 'normalised':
+        """Raises ValueError for what a value model, or its lack, makes meaningless."""
+        has_values = reads_values(self.advantage.outcome)
+        if self.num_samples == 1 and not has_values:
             raise ValueError(
-                f"reinforce.advantage.steps='normalised' compares the steps of a group, but {name} "
-                "takes rewards of steps: set steps='score' or step_coef=0.0; nearest: 'score'"
+                'reinforce.num_samples=1 must be at least 2 (an advantage compares the samples, '
+                "unless reinforce.advantage.outcome='gae'); nearest: 2"
             )
         for field in ('refill_rounds', 'replay_groups'):
-            if getattr(self, field):
+            if has_values and getattr(self, field):
                 raise ValueError(
                     f'reinforce.{field}={getattr(self, field)} replaces groups of equal rewards, '
-                    f'from which {name} learns as from others; nearest: 0'
+                    f'from which outcome={self.advantage.outcome!r} learns too; nearest: 0'
                 )
 
     @property

@@ -84,21 +84,15 @@ def make_batch(
     for i, group in enumerate(sampled.groups):
         rows = slice(i * layout.num_samples, (i + 1) * layout.num_samples)
         credits.append(assign_credit(group, penalties=penalties and penalties[rows]))
-    of_steps = [steps for c in credits for steps in c.advantages]
-    if values is None:
-        weights, value_batch, more = advantages.at_tokens(batch, of_steps), None, {}
-    else:
-        rewards = gae.at_step_ends(batch, of_steps) - (0.0 if kl is None else kl)
-        weights, value_batch, more = estimate_advantages(values, batch, rewards)
+    weights, value_batch, more = token_advantages(batch, credits, values, kl=kl)
     hinted = np.array([[e.attempt.facts.is_off_policy] for e in episodes])
-    metrics = group_metrics(sampled, credits, weights=weights, batch=batch) | more
+    metrics = more | group_metrics(sampled, credits, weights=weights, batch=batch)
     metrics['reward/unfinished'] = np.mean([not chat.is_finished(e.turns[-1]) for e in episodes])
     if logprobs.policy is not None:
         metrics |= gap_metrics(batch, trainer, trained=(batch.loss_mask > 0) & ~hinted)
     if layout.importance_cap:
-        importance = advantages.truncated_importance(
-            trainer, batch.old_logprobs, cap=layout.importance_cap
-        )
+        cap = layout.importance_cap
+        importance = advantages.truncated_importance(trainer, batch.old_logprobs, cap=cap)
         weights = weights * np.where(hinted, np.float32(1), importance)
     # Groups that only fill the shape are masked: they count neither in the loss nor in its divisor.
     informative = np.arange(len(episodes)) < sampled.num_informative * layout.num_samples
@@ -108,17 +102,26 @@ def make_batch(
     old_logprobs = np.where(hinted, batch.old_logprobs, trainer)
     batch = batch._replace(weights=weights, loss_mask=loss_mask, old_logprobs=old_logprobs)
     if keep is not None:
-        stored = None if logprobs.policy is None else trainer
-        keep(episodes, credits, batch=batch, trainer=stored)
-    if value_batch is not None:
-        value_batch = value_batch._replace(loss_mask=loss_mask)
+        keep(episodes, credits, batch=batch, trainer=logprobs.policy and trainer)
+    value_batch = value_batch and value_batch._replace(loss_mask=loss_mask)
     return PlayerBatch(batch, value_batch, metrics)
 
 
-def estimate_advantages(
-    values: Values, batch: Batch, rewards: np.ndarray
-) -> tuple[np.ndarray, Batch, dict[str, float]]:
-    """Returns (advantages [B, T], the value model's batch, metrics), from rewards of tokens."""
+def token_advantages(
+    batch: Batch,
+    credits: Sequence[GroupValues],
+    values: Values | None,
+    *,
+    kl: np.ndarray | None,
+) -> tuple[np.ndarray, Batch | None, dict[str, float]]:
+    """Returns (advantages [B, T], the value model's batch, metrics); without one None and {}.
+
+    With a value model each token pays its own penalty `kl` [B, T].
+    """
+    of_steps = [steps for c in credits for steps in c.advantages]
+    if values is None:
+        return advantages.at_tokens(batch, of_steps), None, {}
+    rewards = gae.at_step_ends(batch, of_steps) - (0.0 if kl is None else kl)
     old, trained = values.of(batch), batch.loss_mask > 0
     estimates = gae.estimate(
         values.settings, batch, rewards, values=old, turn_discount=values.turn_discount

@@ -107,7 +107,7 @@ def update(
     means = update_batch.mean_of_updates([numbers for numbers, _ in updates])
     metrics = {
         'value/loss': means['loss/total'],
-        'value/clipped': means['loss/value_clipped'],
+        'value/clipped': means['value/clipped'],
         'value/gradient': means['grads/norm'],
     }
     return state, metrics, updates

@@ -88,7 +88,7 @@ def test_advantages_follow_from_rewards_values_and_the_kl_of_each_token(kl):
     if kl:
         chosen = dataclasses.replace(chosen, kl=kl, kl_coef=0.1)
     groups = groups_of(rules)
-    made = update_batch.make_batch(
+    result = update_batch.make_batch(
         rollouts.SampledGroups(groups, 2, 2, 0, 0),
         update_batch.RowLayout('actor', 160, 4, 0.0, False),
         fake_engine.CHAT,
@@ -106,19 +106,19 @@ def test_advantages_follow_from_rewards_values_and_the_kl_of_each_token(kl):
     assert len(set(rewards)) > 1
     errors, returns = [], []
     for row in range(len(rewards)):
-        tokens = np.flatnonzero(made.policy.loss_mask[row])
+        tokens = np.flatnonzero(result.policy.loss_mask[row])
         later = np.arange(len(tokens), 0, -1)  # this token and those after it
         to_go = rewards[row] - (0.1 * later if kl else 0.0 * later)
         values = known['values'][row, tokens]
-        np.testing.assert_allclose(made.policy.weights[row, tokens], to_go - values, atol=1e-4)
-        np.testing.assert_allclose(made.values.weights[row, tokens], to_go, atol=1e-4)
-        np.testing.assert_allclose(made.values.old_logprobs[row, tokens], values, atol=1e-6)
+        np.testing.assert_allclose(result.policy.weights[row, tokens], to_go - values, atol=1e-4)
+        np.testing.assert_allclose(result.values.weights[row, tokens], to_go, atol=1e-4)
+        np.testing.assert_allclose(result.values.old_logprobs[row, tokens], values, atol=1e-6)
         errors += [*(to_go - values)]
         returns += [*to_go]
-    np.testing.assert_array_equal(made.policy.loss_mask, made.values.loss_mask)
+    np.testing.assert_array_equal(result.policy.loss_mask, result.values.loss_mask)
     explained = 1 - np.var(errors) / np.var(returns)
-    assert made.metrics['value/explained_variance'] == pytest.approx(explained, rel=1e-3)
-    assert made.metrics['value/return'] == pytest.approx(np.mean(returns), abs=1e-5)
+    assert result.metrics['value/explained_variance'] == pytest.approx(explained, rel=1e-3)
+    assert result.metrics['value/return'] == pytest.approx(np.mean(returns), abs=1e-5)
 
 
 # Training
