@@ -13,7 +13,7 @@ from elenchus.configs import lab
 from elenchus.model import lora, placement, sharding
 from elenchus.train.config import build
 from elenchus.train.config.run_settings import RunSettings
-from elenchus.train.planning import dry_run
+from elenchus.train.planning import dry_run, programs
 from elenchus.train.rl import credit, gae, rollouts, update_batch, value_model
 from tests.support import fake_engine, rollout_cases, tiny_model
 from tests.support.rollout_cases import PROBLEMS, answer, make_rules, make_setup
@@ -222,15 +222,29 @@ def test_what_a_value_model_cannot_use_is_refused_in_one_line(changes, message):
     assert '\n' not in str(error.value)
 
 
-def test_a_plan_has_the_value_models_and_their_passes():
+def test_a_plan_has_the_value_models_and_their_programs():
     config = lab.get_config('smoke')
     config.stages = (*config.stages[:4], 'reinforce', 'reinforce_both')
     without = dry_run.plan_of(build.build(RunSettings, config)).trainings
     config.reinforce.advantage.update(outcome='gae', step_coef=0.0)
-    plan = dry_run.plan_of(build.build(RunSettings, config)).trainings
-    added = [load for load in plan if load.name not in {other.name for other in without}]
+    plan = dry_run.plan_of(build.build(RunSettings, config))
+    added = [load for load in plan.trainings if load.name not in {o.name for o in without}]
     assert [load.name for load in added] == ['reinforce: values', 'reinforce_both: values']
     assert all(load.logprobs and load.objective.surrogate == 'value' for load in added)
-    others = [{load.name: load.others for load in loads} for loads in (without, plan)]
+    others = [{load.name: load.others for load in loads} for loads in (without, plan.trainings)]
     for stage, players in (('reinforce', 1), ('reinforce_both', 2)):
         assert others[1][stage] == others[0][stage] + 3 * players
+    state, frozen = dry_run.abstract_state(plan, added[0])
+    assert frozen is None and state.model.head.shape == (plan.model.embed_dim, 1)
+    calls = {}
+
+    def call(name, function, *args):
+        calls[name] = jax.eval_shape(function, *args)
+        return calls[name]
+
+    mesh = tiny_model.one_device()
+    with jax.set_mesh(mesh):
+        programs.call_training(plan, added[0], call, mesh=mesh)
+    state, step, values = calls.values()
+    assert state.model.head.shape == (plan.model.embed_dim, 1)
+    assert 'value/clipped' in step[1] and values.shape == (added[0].rows, added[0].length)
