@@ -185,11 +185,13 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
     'length': 480,  # of a row: question and attempt
     'critic_length': 800,  # of a row: question, attempt and critique
     'advantage': {
-        'outcome': 'grpo',  # from returns: 'grpo', 'dr_grpo', 'rloo' or 'module:function'
+        # From returns: 'grpo', 'dr_grpo', 'rloo', 'gae' (with `value`) or 'module:function'.
+        'outcome': 'grpo',
         'epsilon': 1e-4,  # added to the standard deviation
         'outcome_coef': 1.0,  # weight of the outcome's advantage
         'step_coef': 0.5,  # weight of the steps' advantages
-        'steps': 'normalised',  # from scores: 'normalised', 'difference' or 'module:function'
+        # From scores: 'normalised', 'difference', 'score' (with 'gae') or 'module:function'.
+        'steps': 'normalised',
         'std_floor': 0.0,  # least divisor of 'normalised'; 0: off; 0.05 tames equal texts
         'unreached': 'zero',  # steps after one that a critique calls wrong: 0 'zero', or 'mask'
         'baseline': 'group',  # mean and deviation of scores: over the 'group' or by 'position'
@@ -198,6 +200,13 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
     'implicit': {  # scores of steps by a copy of the actor that learns from outcomes
         'beta': 0.0,  # scale of its log-ratio to the reference; 0: off, the critic scores steps
         'learning_rate': 0.0003,  # of the copy, by AdamW; else it has the actor's optimizer
+    },
+    'value': {  # a value model of each player, with the outcome 'gae' (PPO)
+        'gamma': 1.0,  # discount of a token
+        'gae_lambda': 0.95,  # 1: return less value; 0: one step ahead
+        'whiten': True,  # advantages of an iteration to mean 0 and deviation 1
+        'clip': 0.2,  # most that an iteration moves a value; 0: no clip
+        'learning_rate': 0.0003,  # by AdamW; else it has the player's optimizer
     },
     'turns': {
         'episode': 'attempt',  # of the actor: 'attempt', 'correction' (two turns) or 'critique'

@@ -80,6 +80,14 @@ class Adapters:
     adaptation: Adaptation = dataclasses.field(metadata={'static': True})
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class HeadedAdapters(Adapters):
+    """Adapters with an output head of their own, which is trained with them."""
+
+    head: nnx.Param  # [D, outputs]
+
+
 @pinned_jit(static_argnames=('config', 'adaptation'))
 def init_adapters(config: ModelConfig, adaptation: Adaptation, key: jax.Array) -> Adapters:
     """Returns fresh adapters: a is random and b is zero, so the model equals its base.
@@ -119,6 +127,8 @@ def attach(base: Transformer, adapters: Adapters) -> Transformer:
 
     model = block_weights.replace_weights(base, low_rank, targets=settings.targets)
     model.adaptation = adapters.adaptation
+    if isinstance(adapters, HeadedAdapters):
+        model.head = adapters.head
     return model
 
 

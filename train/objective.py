@@ -34,6 +34,7 @@ from elenchus.train.preferences import (
     pair_totals,
     published,
 )
+from elenchus.train.value_loss import value_gains
 
 ATTEMPT = ROLES.index('attempt')
 
@@ -49,6 +50,7 @@ class Objective:
       'cispo'    stop_gradient(clip(rho)) * w * logp   CISPO
       'pair'     minus the loss of a pair              DPO and its relatives (train/preferences.py)
       'outcome'  log sigmoid(margin) of a sequence     implicit rewards (train/outcome_loss.py)
+      'value'    minus the squared error of a value    value models (train/value_loss.py)
 
     Presets are in this module; variants are made with dataclasses.replace:
 
@@ -59,11 +61,11 @@ class Objective:
     512
     """
 
-    surrogate: Literal['logprob', 'clip', 'cispo', 'pair', 'outcome']
+    surrogate: Literal['logprob', 'clip', 'cispo', 'pair', 'outcome', 'value']
     ratio: RatioKind  # rho of a token; geometric mean; product
     on_policy: bool  # old_logp = stop_gradient(logp): rho is 1 and its gradient exact
     clip_low: Share  # rho is clipped to [1 - clip_low, 1 + clip_high]
-    clip_high: Coefficient  # larger than clip_low: "clip higher" of DAPO
+    clip_high: Coefficient  # above clip_low: "clip higher" of DAPO; of 'value' a value's clip
     average: Literal['token', 'sequence', 'constant', 'pair']  # 'sequence': mean of token means
     constant_length: NonNegativeInt  # divisor of a sequence's sum, of 'constant' (Dr. GRPO)
     kl: KLKind  # 'k1' is subtracted from the reward (rl/update_batch)
@@ -111,7 +113,7 @@ class Objective:
     @property
     def ignores_zero_weight_tokens(self) -> bool:
         """True if tokens of weight 0 cannot affect the gradient (no KL, no entropy, no pairs)."""
-        of_tokens = self.surrogate not in ('pair', 'outcome')
+        of_tokens = self.surrogate not in ('pair', 'outcome', 'value')
         return self.kl in ('none', 'k1') and not self.entropy_coef and of_tokens
 
 
@@ -134,17 +136,14 @@ SFT = Objective(
 """Weighted cross-entropy: - sum_t w_t logp_t / (number of trained tokens)."""
 
 REINFORCE = dataclasses.replace(SFT, average='constant', constant_length=1)
-"""Policy gradient: - mean over sequences of sum_t A_t logp_t (Williams 1992).
-
-With the advantages 'rloo' it is on-policy RLOO, arXiv 2402.14740."""
+"""Policy gradient: - mean over sequences of sum_t A_t logp_t (Williams 1992)."""
 
 GRPO = dataclasses.replace(
     SFT, surrogate='clip', on_policy=False, clip_low=0.2, clip_high=0.2, average='sequence'
 )
 """- mean_i mean_t min(rho_t A, clip(rho_t, 1 +- 0.2) A), arXiv 2402.03300.
 
-Use it with the advantages 'grpo', and with kl='k3' for the paper's KL term, whose gradient is that
-of KL(ref || pi)."""
+Use it with the advantages 'grpo'; kl='k3' is the paper's, with the gradient of KL(ref || pi)."""
 
 DAPO = dataclasses.replace(GRPO, clip_high=0.28, average='token')
 """GRPO with clip(rho_t, 0.8, 1.28) and the mean over all tokens, arXiv 2503.14476.
@@ -164,7 +163,7 @@ clip_low=1 means no lower bound; the upper bound 5 is from arXiv 2510.13786."""
 RLOO = dataclasses.replace(GRPO, ratio='product')
 """GRPO with rho of a sequence, exp(sum_t(logp_t - old_logp_t)), as RLOO (arXiv 2402.14740).
 
-Use it with the advantages 'rloo'."""
+Use it with the advantages 'rloo'. On-policy RLOO is REINFORCE with them."""
 
 
 def dr_grpo(max_length: int) -> Objective:
@@ -239,6 +238,11 @@ def outcome(beta: float) -> Objective:
     return dataclasses.replace(REINFORCE, surrogate='outcome', beta=beta)
 
 
+def value(clip: float) -> Objective:
+    """Half of a value's squared error from its weight, a mean over tokens; clip 0: none."""
+    return dataclasses.replace(SFT, surrogate='value', clip_high=clip)
+
+
 class Sums(NamedTuple):
     """Sums over a part of a batch; `total / weight` is the loss.
 
@@ -287,6 +291,8 @@ def loss(
         gain, of_sequences = pair_gains(o.pairs, batch, logprobs=logprobs, totals=totals)
     elif o.surrogate == 'outcome':
         gain, of_sequences = outcome_gains(o.beta, batch, logprobs=logprobs)
+    elif o.surrogate == 'value':
+        gain, of_sequences = value_gains(o.clip_high, batch, values=logprobs)
     kl, kl_clamped = kl_penalty(o.kl, ref - logprobs)
     kl_coef = o.kl_coef + o.attempt_kl_coef * (batch.roles == ATTEMPT)
     # k1 is only measured here: in a loss its expected gradient is zero, so it goes off the reward.
@@ -315,8 +321,7 @@ def with_sampler_gap(sums: Sums, batch: Batch, logprobs: jax.Array) -> Sums:
     compute different distributions.
     """
     known = (batch.loss_mask > 0) & jnp.isfinite(logprobs)
-    gaps = jnp.where(known, jnp.abs(logprobs - batch.old_logprobs), 0.0)
-    gaps = jax.lax.stop_gradient(gaps)
+    gaps = jax.lax.stop_gradient(jnp.where(known, jnp.abs(logprobs - batch.old_logprobs), 0.0))
     return sums._replace(
         metrics=sums.metrics | {'sampler/gap': jnp.sum(gaps * batch.loss_mask)},
         maxima=sums.maxima | {'sampler/gap_max': jnp.max(gaps)},
@@ -324,7 +329,7 @@ def with_sampler_gap(sums: Sums, batch: Batch, logprobs: jax.Array) -> Sums:
 
 
 def _gain(objective: Objective, logprobs, weights, *, ratio) -> jax.Array:
-    """The surrogate f of each token [B, T], of every surrogate but 'pair' and 'outcome'."""
+    """The surrogate f of each token [B, T]: 'logprob', 'clip' or 'cispo'."""
     if objective.surrogate == 'logprob':
         return weights * logprobs
     clipped = jnp.clip(ratio, 1 - objective.clip_low, 1 + objective.clip_high)

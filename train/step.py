@@ -27,6 +27,11 @@ Reader = Callable[[Batch, jax.Array], jax.Array]
 ExtraLoss = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
 """(model or adapters, inputs, frozen base or None) -> (a loss that is added, metrics)."""
 
+TokenNumbers = Callable[..., tuple[jax.Array, jax.Array]]
+"""(model, hidden [B, T, D], tokens [B, T], transform=, place=) -> two numbers of each token [B, T].
+
+The first is what the loss is of: a log-probability, or a value. The second is its entropy."""
+
 STEP_AXES = dict.fromkeys(('batch', 'extra'), placement.ROWS)
 """How the arrays that a step reads lie: by row."""
 
@@ -41,11 +46,13 @@ def batch_logprobs(
     *,
     shared: SharedPrompt | None = None,
     read: jax.Array | None = None,
+    numbers: TokenNumbers = logprobs_lib.token_logprobs,
 ):
     """Returns (log-probabilities, entropies), both [B, T], of a batch's own tokens.
 
     Both are 0 at the first token of every sequence, which has no prediction (also if packed), and
     on prompts that samples share (`shared`). The model reads the tokens `read` instead, if given.
+    With other `numbers` they are those of each token.
     """
     inputs = batch.tokens if read is None else read
     hidden, _ = model(inputs, batch.positions, segments=batch.segments, shared=shared)
@@ -56,7 +63,7 @@ def batch_logprobs(
         hidden, tokens, place = jax.tree.map(
             lambda x: shared.split_samples(x)[:, shared.prompt - 1 :], (hidden, tokens, place)
         )
-    values = logprobs_lib.token_logprobs(model, hidden, tokens, transform=transform, place=place)
+    values = numbers(model, hidden, tokens, transform=transform, place=place)
     if shared is not None:
         before = ((0, 0), (shared.prompt - 1, 0))
         values = [shared.join_samples(jnp.pad(x, before)) for x in values]
@@ -88,13 +95,15 @@ def loss_and_grads(
     measure_gap: bool = False,
     shared: SharedPrompt | None = None,
     read: jax.Array | None = None,
+    numbers: TokenNumbers = logprobs_lib.token_logprobs,
 ):
     """Returns (loss, grads, metrics) of a batch; the number of microbatches does not change them.
 
     `model` is a whole model, or adapters with their base as `frozen`; gradients are of `model`
     only. With `measure_gap` the metrics include the distance between the model's log-probabilities
     and the batch's old ones. `read` [B, T] are other tokens than the batch's, for the model to
-    predict the batch's from. Raises ValueError if the microbatches do not divide the rows.
+    predict the batch's from. `numbers`: what of each token the loss is of. Raises ValueError if the
+    microbatches do not divide the rows.
     """
 
     totals = batch_totals(objective, batch)
@@ -102,7 +111,9 @@ def loss_and_grads(
     def total_and_sums(model, part):
         micro, read = part
         joined = lora.join(model, frozen)
-        logprobs, entropy = batch_logprobs(joined, micro, transform, shared=shared, read=read)
+        logprobs, entropy = batch_logprobs(
+            joined, micro, transform, shared=shared, read=read, numbers=numbers
+        )
         sums = loss(objective, micro, logprobs=logprobs, entropy=entropy, totals=totals)
         return sums.total, with_sampler_gap(sums, micro, logprobs) if measure_gap else sums
 
@@ -174,17 +185,16 @@ def make_train_step(
     shared: SharedPrompt | None = None,
     read: Reader | None = None,
     extra_loss: ExtraLoss | None = None,
+    numbers: TokenNumbers = logprobs_lib.token_logprobs,
 ):
     """Returns train_step(state, batch, frozen) -> (state, metrics), compiled; donates the state.
 
     The metric `grads/finite` is 1 if loss and gradients are finite. If they are not and
-    `skip_nonfinite` is set, weights and optimizer state stay unchanged.
-
-    `frozen` is the base model of a state of adapters, None if the state is a whole model.
-    `measure_gap`: the batch's old log-probabilities are the sampler's, and the metrics include
-    their distance from the model's. `shared`: layout of rows whose samples share a prompt. `read`:
-    (batch, steps taken) -> tokens [B, T] that the model reads instead of those that it predicts.
-    `extra_loss`: a loss of the step's argument `extra` that is added.
+    `skip_nonfinite` is set, weights and optimizer state stay unchanged. `frozen` is the base
+    model of a state of adapters, None if the state is a whole model. `shared`: layout of rows whose
+    samples share a prompt. `read`: (batch, steps taken) -> tokens [B, T] that the model reads
+    instead of those that it predicts. `extra_loss`: a loss of the step's argument `extra` that is
+    added. `measure_gap`, `numbers`: as in `loss_and_grads`.
     """
 
     def train_step(state: TrainState, batch: Batch, frozen=None, *, extra=None):
@@ -198,6 +208,7 @@ def make_train_step(
             measure_gap=measure_gap,
             shared=shared,
             read=read(batch, state.step) if read else None,
+            numbers=numbers,
         )
         inputs = (state.model, extra, frozen)
         grads, metrics = _with_extra_loss(extra_loss, inputs, (grads, metrics))

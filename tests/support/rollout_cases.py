@@ -77,7 +77,7 @@ def batch_of(
     if kl:
         chosen = dataclasses.replace(chosen, kl=kl, kl_coef=0.1)
     sampled = rollouts.SampledGroups(groups, informative, len(groups), 0, 0)
-    return update_batch.make_batch(
+    result = update_batch.make_batch(
         sampled,
         update_batch.RowLayout('actor', 160, 4, cap, mask_truncated),
         fake_engine.CHAT,
@@ -91,6 +91,7 @@ def batch_of(
         ),
         keep=keep,
     )
+    return result.policy, result.metrics
 
 
 def stored_values(folder):

@@ -15,7 +15,7 @@ import functools
 import jax
 
 from elenchus.data.records import Batch
-from elenchus.model import memory_estimate, sharding
+from elenchus.model import logprobs, memory_estimate, sharding, value_head
 from elenchus.model.attention import kernels
 from elenchus.model.memory_estimate import GIB
 from elenchus.sampling.engine import decode, sampling_methods
@@ -35,6 +35,7 @@ from elenchus.train.config.run_settings import (
 from elenchus.train.planning import machines, memory_plan
 from elenchus.train.planning.machines import Topology
 from elenchus.train.planning.memory_plan import Phase, RunPlan, SamplingLoad, TrainingLoad
+from elenchus.train.rl import value_model
 from elenchus.train.run import checks
 
 SAMPLING_STAGES = {'critique', 'evaluate', *REINFORCED, *PREFERRED, *EXPLORERS}
@@ -90,7 +91,7 @@ def base_load(s: RunSettings) -> TrainingLoad:
 
 
 def reinforcement_loads(s: RunSettings, name: str) -> list[TrainingLoad]:
-    """Update of the player with the longest rows, and of the model of implicit scores.
+    """Update of the player with the longest rows, of the model of implicit scores, and of values.
 
     The state of a second model that trains (weights and two moments) counts as three further
     models.
@@ -100,6 +101,8 @@ def reinforcement_loads(s: RunSettings, name: str) -> list[TrainingLoad]:
     longest = max(layouts, key=lambda layout: layout.length) if layouts[0] else None
     num_states = 1 if is_one_model(s, name) else len(players)
     has_copy = s.reinforce.implicit.beta > 0 and 'actor' in players
+    has_values = s.reinforce.reward_rules('actor').reads_values
+    num_states += has_copy + len(players) * has_values
     update = TrainingLoad(
         name=name,
         optimizer=s.reinforce.optimizer,
@@ -109,21 +112,20 @@ def reinforcement_loads(s: RunSettings, name: str) -> list[TrainingLoad]:
         rows=s.reinforce.rows // s.reinforce.num_minibatches,
         length=longest.length if longest else max(map(s.reinforce.row_length, players)),
         num_microbatches=s.train.num_microbatches,
-        others=1 + 3 * (num_states - 1 + has_copy),
+        others=1 + 3 * (num_states - 1),
         shared=longest,
         logprobs=s.reinforce.objective.reads_reference or not s.reinforce.reuses_update_logprobs,
     )
-    if not has_copy:
-        return [update]
-    copy = dataclasses.replace(
-        update,
-        name=f'{name}: implicit scores',
-        optimizer=s.reinforce.implicit_optimizer,
-        objective=objective.outcome(s.reinforce.implicit.beta),
-        transform=step.IDENTITY,
-        logprobs=True,
-    )
-    return [update, copy]
+    loads, own = [update], dataclasses.replace(update, transform=step.IDENTITY, logprobs=True)
+    if has_copy:
+        fields = {'objective': objective.outcome(s.reinforce.implicit.beta)}
+        fields |= {'optimizer': s.reinforce.implicit_optimizer}
+        loads.append(dataclasses.replace(own, name=f'{name}: implicit scores', **fields))
+    if has_values:
+        fields = {'objective': objective.value(s.reinforce.value.clip), 'has_values': True}
+        fields |= {'optimizer': s.reinforce.value_optimizer}
+        loads.append(dataclasses.replace(own, name=f'{name}: values', **fields))
+    return loads
 
 
 def sampling_method(s: RunSettings) -> sampling_methods.TemperatureSampling:
@@ -273,14 +275,25 @@ def make_step(training: TrainingLoad):
         num_microbatches=training.num_microbatches,
         skip_nonfinite=False,
         shared=training.shared,
+        numbers=numbers_of(training),
     )
+
+
+def numbers_of(training: TrainingLoad) -> step.TokenNumbers:
+    """Returns what of each token the loss of a training is of."""
+    return value_head.token_values if training.has_values else logprobs.token_logprobs
 
 
 def abstract_state(plan: RunPlan, training: TrainingLoad):
     """(train state, frozen base) of a training, as shapes."""
-    return memory_plan.abstract_state(
+    state, frozen = memory_plan.abstract_state(
         plan.model, training.lora, optimizer=training.optimizer, quantize=plan.quantize
     )
+    if training.has_values:
+        update = optimizer.make_optimizer(training.optimizer, num_steps=1)
+        init = value_model.state_initializer(update, plan.model)
+        state = jax.eval_shape(init, state.model)
+    return state, frozen
 
 
 def trace_programs(s: RunSettings, plan: RunPlan) -> None:

@@ -37,6 +37,7 @@ class TrainingLoad:
     others: int  # models in memory beside the trained one: a reference, a critic
     logprobs: bool = False  # a pass of its own computes old or reference log-probabilities
     shared: inputs.SharedPrompt | None = None
+    has_values: bool = False  # of a value model: its head has one output
 
 
 @dataclasses.dataclass(frozen=True)

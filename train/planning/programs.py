@@ -26,6 +26,7 @@ from elenchus.train.checkpoints import saved_models
 from elenchus.train.config.run_settings import RunSettings
 from elenchus.train.planning import dry_run
 from elenchus.train.planning.memory_plan import RunPlan, TrainingLoad
+from elenchus.train.rl import value_model
 from elenchus.train.rl.logprobs import make_logprobs
 from elenchus.train.state import TrainState
 
@@ -66,10 +67,11 @@ def call_training(
 ) -> None:
     """Calls the programs of one kind of training: first state, step, log-probabilities."""
     trained, frozen = parts(plan, training, mesh=mesh, call=call)
-    state = first_state(training, trained, call=call)
+    state = first_state(plan, training, trained, call=call)
     batch = Placement(mesh).abstract(dry_run.abstract_batch(training), placement.ROWS)
     call(f'{training.name}: train step', dry_run.make_step(training), state, batch, frozen)
     if training.logprobs:
+        trained = state.model if training.has_values else trained
         model = trained if frozen is None else passed_through(lora.join, trained, frozen)
         call_logprobs(training, model, call, mesh=mesh)
 
@@ -79,17 +81,21 @@ def call_logprobs(
 ) -> None:
     """Calls the pass for old or reference log-probabilities of a training's model."""
     rows = training.rows // training.num_microbatches
-    logprobs = make_logprobs(transform=training.transform, shared=training.shared, rows=rows)
+    numbers = dry_run.numbers_of(training)
+    layout = {'transform': training.transform, 'shared': training.shared, 'rows': rows}
+    logprobs = make_logprobs(**layout, numbers=numbers)
     one_pass = dataclasses.replace(training, rows=rows)
     batch = Placement(mesh).abstract(dry_run.abstract_batch(one_pass), placement.ROWS)
     call(f'{training.name}: log-probabilities', logprobs.program, model, batch)
 
 
-def first_state(training: TrainingLoad, trained: Any, *, call: Call) -> TrainState:
+def first_state(plan: RunPlan, training: TrainingLoad, trained: Any, *, call: Call) -> TrainState:
     """The state before the first step, as `train.loop.init_train_state` makes it."""
     optimizer = optimizers.make_optimizer(training.optimizer, num_steps=1)
-    init = placement.current().jit(loop.state_initializer(optimizer))
-    return call(f'{training.name}: first state', init, trained)
+    init = loop.state_initializer(optimizer)
+    if training.has_values:
+        init = value_model.state_initializer(optimizer, plan.model)
+    return call(f'{training.name}: first state', placement.current().jit(init), trained)
 
 
 def parts(plan: RunPlan, training: TrainingLoad, *, mesh, call: Call):

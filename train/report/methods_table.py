@@ -22,6 +22,7 @@ KINDS = {
     'evaluation': ('Evaluations', 'evaluations'),
     'critique': ('Critique and its training', 'methods'),
     'neighbour': ('Neighbouring vision and agent systems, text cores', 'methods'),
+    'algorithm': ('Algorithms of reinforcement learning beside the presets', 'methods'),
 }
 """Kind of a system -> its heading, and its folder in configs/."""
 

@@ -1,12 +1,14 @@
 """Advantage estimators: rewards of a group of samples to weights of turns, steps and tokens."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 
 from elenchus.data.records import ROLES, Batch
+from elenchus.model.ranges import Coefficient, Range, checked
 from elenchus.sampling.slots import Slot
 
 TOOL = ROLES.index('tool')
@@ -150,7 +152,7 @@ def over_tokens(step_values: StepRewards, step_ends: Sequence[int]) -> np.ndarra
 class GroupContext(NamedTuple):
     """What an advantage may depend on besides the returns or scores of a group's G samples."""
 
-    settings: Any  # AdvantageSettings
+    settings: 'AdvantageSettings'
     turns: Sequence[Sequence[Any]]  # [K][G]: JudgedTurn of each sample's K-th trained turn
     rewards: np.ndarray  # [G, K]: of each turn alone, shaped and less penalties
     discount: float  # of the next turn's return
@@ -174,14 +176,30 @@ def by_turn(estimate: Callable[..., np.ndarray]) -> Outcome:
     return outcome
 
 
+def _rewards(returns: np.ndarray, context: GroupContext) -> np.ndarray:
+    return context.rewards
+
+
+_rewards.reads_values = True
+
+OUTCOMES_FIELD = 'reinforce.advantage.outcome'
 OUTCOMES = Slot(
     '(returns [G, K], context) -> [G, K]',
     {
         'grpo': by_turn(group_normalised),
         'dr_grpo': by_turn(lambda rewards, *, epsilon: centred(rewards)),
         'rloo': by_turn(lambda rewards, *, epsilon: leave_one_out(rewards)),
+        'gae': _rewards,
     },
 )
+
+
+def reads_values(outcome: str) -> bool:
+    """Returns whether a function of OUTCOMES gives rewards, from which and from values GAE follows.
+
+    One with the attribute `reads_values = True`: what it returns is paid at the end of each turn.
+    """
+    return bool(getattr(OUTCOMES.find(outcome, OUTCOMES_FIELD), 'reads_values', False))
 
 
 def _normalised(scores: Sequence[StepRewards], context: GroupContext) -> list[np.ndarray]:
@@ -195,6 +213,10 @@ def _difference(scores: Sequence[StepRewards], context: GroupContext) -> list[np
     return [step_differences(values, start=start) for values in scores]
 
 
+def _scores(scores: Sequence[StepRewards], context: GroupContext) -> list[np.ndarray]:
+    return [np.nan_to_num(np.asarray(row, np.float64)) for row in scores]
+
+
 def reads_scores(steps: str) -> bool:
     """Returns whether a function of STEPS reads the critic's scores, so that they are sampled.
 
@@ -206,5 +228,45 @@ def reads_scores(steps: str) -> bool:
 STEPS_FIELD = 'reinforce.advantage.steps'
 STEPS = Slot(
     '(scores, G lists of numbers or None, context) -> G arrays',
-    {'normalised': _normalised, 'difference': _difference},
+    {'normalised': _normalised, 'difference': _difference, 'score': _scores},
 )
+
+
+@dataclasses.dataclass(frozen=True)
+@checked('reinforce.advantage')
+class AdvantageSettings:
+    """Conversion of the rewards of a group to advantages.
+
+    Advantage of a step = outcome_coef * A(return of its turn) + step_coef * A(step). The second
+    term exists for attempts only.
+    """
+
+    outcome: Annotated[str, OUTCOMES]  # returns of a group's turns to advantages
+    # Added to the standard deviation ('grpo', 'normalised'), which is 0 for equal rewards.
+    epsilon: Annotated[float, Range(1e-12, 1e3, note='equal rewards are divided by it')]
+    outcome_coef: Coefficient
+    # 0 = off: the critic then scores steps only if a reward reads the scores.
+    step_coef: Coefficient
+    steps: Annotated[str, STEPS]  # scores of a group's steps to advantages
+    std_floor: Coefficient  # least standard deviation that 'normalised' divides by; 0 = off
+    unreached: Literal['zero', 'mask']  # steps after a finished critique's error: 0, or unknown
+    baseline: Baseline  # of 'normalised': all steps of the group, or those of a position
+    shuffle_scores: bool  # control: the step scores of a group are permuted
+
+    def __post_init__(self):
+        if not self.outcome_coef and not self.step_coef:
+            raise ValueError(
+                'reinforce.advantage.outcome_coef=0.0 and reinforce.advantage.step_coef=0.0 leave '
+                'no advantage to learn from: set one above 0; nearest: outcome_coef=1.0'
+            )
+        if self.steps == 'difference' and (self.std_floor or self.baseline != 'group'):
+            raise ValueError(
+                f"reinforce.advantage.steps='difference' reads neither std_floor={self.std_floor} "
+                f"nor baseline={self.baseline!r}: set them to 0.0 and 'group'"
+            )
+        if self.step_coef and self.steps == 'normalised' and reads_values(self.outcome):
+            raise ValueError(
+                "reinforce.advantage.steps='normalised' compares the steps of a group, but "
+                f"outcome={self.outcome!r} takes rewards of steps: set steps='score' or "
+                "step_coef=0.0; nearest: 'score'"
+            )

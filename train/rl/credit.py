@@ -13,9 +13,8 @@ from elenchus.sampling.seeds import derive_seed
 from elenchus.train.rl import advantages, rewards
 from elenchus.train.rl.settings import TRAINED_ROLES, Player, RewardRules
 
-OUTCOME = 'reinforce.advantage.outcome'
 StepAdvantages = dict[int, np.ndarray]
-"""Turn number (from 1, as in Batch.turns) -> advantage of each of its steps, [S]."""
+"""Turn number (from 1, as in Batch.turns) -> advantage, or reward, of each of its steps, [S]."""
 
 
 class GroupValues(NamedTuple):
@@ -23,12 +22,19 @@ class GroupValues(NamedTuple):
 
     terms: list[dict[str, rewards.TermValues]]  # by role of a trained turn: its terms, not weighted
     rewards: list[float]  # weighted reward of the last trained turn
+    # With a value model rewards, paid where a step ends: advantages follow from the values too.
     advantages: list[StepAdvantages]
     state: Mapping[str, Any]  # of the advantage function, after this group
+    are_compared: bool = True  # the episodes of the group; False: with a value model
 
     @property
     def zero_variance(self) -> bool:
-        """True if all advantages are 0: no episode is better than another, nothing is learnt."""
+        """True if all advantages are 0: no episode is better than another, nothing is learnt.
+
+        With a value model all rewards are equal then; what is learnt depends on the values.
+        """
+        if not self.are_compared:
+            return len(self.rewards) > 1 and len(set(self.rewards)) == 1
         return not any(steps.any() for episode in self.advantages for steps in episode.values())
 
 
@@ -63,9 +69,7 @@ def assign_credit(
     # refinements with refinements. So are their unknown terms.
     filled = [rewards.fill_unknown(values) for values in terms]
     shaped, returns, last_rewards = [], [], []
-    # Stage I maximises E[r2], whose gradient has the score function of both turns: without
-    # r2 in its return the attempt would only be held to the reference.
-    discount = 1.0 if first_phase else rules.turns.discount
+    discount = rules.discount(first_phase=first_phase)
     for i, turns in enumerate(numbered):
         turn_rewards = [rewards.total(rules.rewards, column[i]) for column in filled]
         last_rewards.append(turn_rewards[-1])
@@ -76,9 +80,10 @@ def assign_credit(
         returns.append(advantages.discounted(row, discount=discount))
     context = advantages.GroupContext(rules.advantage, columns, np.array(shaped), discount, state)
     outcomes, state = _outcome_advantages(np.array(returns), context)
+    of_steps = _at_last_step if rules.reads_values else np.full
     by_episode = [
         {
-            number: np.full(len(turn.steps), rules.advantage.outcome_coef * value, np.float32)
+            number: of_steps(len(turn.steps), rules.advantage.outcome_coef * value, np.float32)
             for (number, turn), value in zip(turns, row, strict=True)
         }
         for turns, row in zip(numbered, outcomes, strict=True)
@@ -87,7 +92,13 @@ def assign_credit(
         _add_step_advantages(group, by_episode, context, seed=seed)
     roles = [turn.role for _, turn in numbered[0]]
     by_role = [dict(zip(roles, values, strict=True)) for values in zip(*terms, strict=True)]
-    return GroupValues(by_role, last_rewards, by_episode, state)
+    return GroupValues(by_role, last_rewards, by_episode, state, not rules.reads_values)
+
+
+def _at_last_step(num_steps: int, value: float, dtype) -> np.ndarray:
+    values = np.zeros(num_steps, dtype)
+    values[-1:] = value
+    return values
 
 
 def _judged_turns(
@@ -112,14 +123,16 @@ def _judged_turns(
 
 def has_state(rules: RewardRules) -> bool:
     """Returns whether the advantage function remembers earlier groups."""
-    return hasattr(advantages.OUTCOMES.find(rules.advantage.outcome, OUTCOME), 'update')
+    name = rules.advantage.outcome
+    return hasattr(advantages.OUTCOMES.find(name, advantages.OUTCOMES_FIELD), 'update')
 
 
 def _outcome_advantages(
     returns: np.ndarray, context: advantages.GroupContext
 ) -> tuple[np.ndarray, Mapping[str, Any]]:
     """Returns the advantages [G, K] of returns [G, K], and the function's state after them."""
-    function = advantages.OUTCOMES.find(context.settings.outcome, OUTCOME)
+    field = advantages.OUTCOMES_FIELD
+    function = advantages.OUTCOMES.find(context.settings.outcome, field)
     returned = function(returns, context)
     try:
         values = user_functions.as_floats(returned)
@@ -127,11 +140,11 @@ def _outcome_advantages(
         values = np.zeros(0)
     if values.shape != returns.shape or not np.isfinite(values).all():
         wanted = f'finite numbers of shape {list(returns.shape)}, one for each return'
-        user_functions.refuse(function, returned, wanted, field=OUTCOME)
+        user_functions.refuse(function, returned, wanted, field=field)
     if not hasattr(function, 'update'):
         return values, context.state
     if not callable(function.update):
-        raise ValueError(f'{OUTCOME}: the attribute update={function.update!r} is no function')
+        raise ValueError(f'{field}: the attribute update={function.update!r} is no function')
     state = function.update(returns, context)
     try:
         same = isinstance(state, dict) and json.loads(json.dumps(state, allow_nan=False)) == state
@@ -139,7 +152,7 @@ def _outcome_advantages(
         same = False
     if not same:
         wanted = 'a dict of plain JSON, with strings as keys, lists and finite numbers'
-        user_functions.refuse(function.update, state, wanted, field=f'the update of {OUTCOME}')
+        user_functions.refuse(function.update, state, wanted, field=f'the update of {field}')
     return values, state
 
 

@@ -141,7 +141,7 @@ def update(
     updates = []
     for part in np.split(np.arange(s.rows), s.num_minibatches):
         rows = update_batch.expand_groups(part, s.samples_per_row)
-        minibatch = Batch(*(values[rows] for values in batch))
+        minibatch = update_batch.select_rows(batch, rows)
         merged, _ = change_layout(minibatch, training.shared)
         state, values = training.train_step(state, to_device(merged), training.frozen)
         updates.append((values, minibatch))

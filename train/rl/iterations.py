@@ -19,6 +19,7 @@ from elenchus.train.rl import credit, rollouts
 from elenchus.train.rl.rollouts import RolloutSetup
 from elenchus.train.rl.settings import Player, ReinforceSettings
 from elenchus.train.rl.stored_rollouts import Keep, make_keep
+from elenchus.train.rl.value_model import ValueTraining
 
 
 class PlayerTraining(NamedTuple):
@@ -38,6 +39,7 @@ class PlayerTraining(NamedTuple):
     parts: int  # the rows of an update must divide into this many parts
     seed: int
     folder: pathlib.Path | None = None  # where the episodes of some iterations are stored
+    value: ValueTraining | None = None  # of the model from whose values advantages follow
 
 
 class Iteration(NamedTuple):
@@ -48,6 +50,12 @@ class Iteration(NamedTuple):
     rng: np.random.Generator
     state: Mapping[str, Any]  # of the advantage function, before the iteration
     keep: Keep | None  # stores the episodes; None: those of this iteration are not stored
+
+    @property
+    def turn_discount(self) -> float:
+        """Discount of the next turn's return."""
+        arguments = self.assign_credit.keywords
+        return arguments['rules'].discount(first_phase=arguments['first_phase'])
 
     def state_after(self, groups: rollouts.Groups) -> Mapping[str, Any]:
         """Returns the state of the advantage function after these groups."""

@@ -9,23 +9,29 @@ from elenchus.data.batching import shared_prompts
 from elenchus.data.records import Batch
 from elenchus.model import placement
 from elenchus.model.attention.inputs import SharedPrompt
+from elenchus.model.logprobs import token_logprobs
 from elenchus.model.transformer import Transformer
 from elenchus.train.loop import to_device
-from elenchus.train.step import Transform, batch_logprobs
+from elenchus.train.step import TokenNumbers, Transform, batch_logprobs
 
 
 def make_logprobs(
-    *, transform: Transform, shared: SharedPrompt | None, rows: int
+    *,
+    transform: Transform,
+    shared: SharedPrompt | None,
+    rows: int,
+    numbers: TokenNumbers = token_logprobs,
 ) -> Callable[[Transformer, Batch], np.ndarray]:
     """Returns logprobs(model, batch) -> [B, T]; batch and result are host arrays.
 
     A pass has `rows` rows (in the layout of `shared`), whatever the size of the batch: with those
-    of the update's microbatch it needs less memory than the update.
+    of the update's microbatch it needs less memory than the update. With other `numbers` the result
+    is those of each token.
     """
 
     @placement.pinned_jit(axes={'batch': placement.ROWS})
     def forward(model: Transformer, batch: Batch) -> jax.Array:
-        return batch_logprobs(model, batch, transform, shared=shared)[0]
+        return batch_logprobs(model, batch, transform, shared=shared, numbers=numbers)[0]
 
     def logprobs(model: Transformer, batch: Batch) -> np.ndarray:
         batch, restore_layout = change_layout(batch, shared)

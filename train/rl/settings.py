@@ -26,8 +26,9 @@ from elenchus.train.config.stage_names import StartName
 from elenchus.train.loop import LoopSettings
 from elenchus.train.objective import Objective
 from elenchus.train.optimizer import OptimizerSettings, Rate
-from elenchus.train.rl.advantages import OUTCOMES, STEPS, Baseline
+from elenchus.train.rl.advantages import AdvantageSettings, reads_values
 from elenchus.train.rl.advantages import reads_scores as steps_read_scores
+from elenchus.train.rl.gae import ValueSettings
 from elenchus.train.rl.restarts import RESTARTS
 from elenchus.train.rl.rewards import ActorRewards, CriticRewards, reads_labels, reads_scores
 
@@ -40,40 +41,6 @@ TRAINED_ROLES: Mapping[Player, tuple[str, ...]] = {
     'critic': ('critique',),
 }
 """Player -> roles of the turns that it writes and is trained on."""
-
-
-@dataclasses.dataclass(frozen=True)
-@checked('reinforce.advantage')
-class AdvantageSettings:
-    """Conversion of the rewards of a group to advantages.
-
-    Advantage of a step = outcome_coef * A(return of its turn) + step_coef * A(step). The second
-    term exists for attempts only.
-    """
-
-    outcome: Annotated[str, OUTCOMES]  # returns of a group's turns to advantages
-    # Added to the standard deviation ('grpo', 'normalised'), which is 0 for equal rewards.
-    epsilon: Annotated[float, Range(1e-12, 1e3, note='equal rewards are divided by it')]
-    outcome_coef: Coefficient
-    # 0 = off: the critic then scores steps only if a reward reads the scores.
-    step_coef: Coefficient
-    steps: Annotated[str, STEPS]  # scores of a group's steps to advantages
-    std_floor: Coefficient  # least standard deviation that 'normalised' divides by; 0 = off
-    unreached: Literal['zero', 'mask']  # steps after a finished critique's error: 0, or unknown
-    baseline: Baseline  # of 'normalised': all steps of the group, or those of a position
-    shuffle_scores: bool  # control: the step scores of a group are permuted
-
-    def __post_init__(self):
-        if not self.outcome_coef and not self.step_coef:
-            raise ValueError(
-                'reinforce.advantage.outcome_coef=0.0 and reinforce.advantage.step_coef=0.0 leave '
-                'no advantage to learn from: set one above 0; nearest: outcome_coef=1.0'
-            )
-        if self.steps == 'difference' and (self.std_floor or self.baseline != 'group'):
-            raise ValueError(
-                f"reinforce.advantage.steps='difference' reads neither std_floor={self.std_floor} "
-                f"nor baseline={self.baseline!r}: set them to 0.0 and 'group'"
-            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +95,19 @@ class RewardRules(NamedTuple):
     overlong_tokens: int
     has_implicit_scores: bool = False  # steps have the scores of reinforce.implicit
 
+    def discount(self, *, first_phase: bool) -> float:
+        """Returns the discount of the next turn's return.
+
+        SCoRe's stage I maximises E[r2], whose gradient has the score function of both turns:
+        without r2 in its return the attempt would only be held to the reference.
+        """
+        return 1.0 if first_phase else self.turns.discount
+
+    @property
+    def reads_values(self) -> bool:
+        """True if advantages follow from rewards and from the values of a value model."""
+        return reads_values(self.advantage.outcome)
+
     @property
     def needs_step_scores(self) -> bool:
         """True if the critic must score the steps of the actor's attempts."""
@@ -168,8 +148,7 @@ class ReinforceSettings:
     # No iteration starts once this many tokens are sampled; 0 = no limit.
     token_budget: NonNegativeInt
     num_problems: Annotated[int, Range(1, 1_000_000)]  # groups of an iteration
-    # Episodes of a group.
-    num_samples: Annotated[int, Range(2, 10_000, note='an advantage compares the samples')]
+    num_samples: SampleCount  # episodes of a group; 1 with a value model alone
     num_refinements: SampleCount  # of each critique, if its helpfulness is rewarded
     refine: Refine  # which critiques for that; 'wrong': not those that call the attempt correct
     # Continuations from the end of each line that label a critic's attempts; 0 = the lab's truth.
@@ -184,6 +163,7 @@ class ReinforceSettings:
     critic_length: Length  # tokens of a critic's row: the longest conversation up to the critique
     advantage: AdvantageSettings
     implicit: ImplicitSettings
+    value: ValueSettings
     turns: TurnSettings
     rewards: ActorRewards
     critic_rewards: CriticRewards
@@ -214,6 +194,7 @@ class ReinforceSettings:
                 'reinforce.advantage.step_coef, which must be above 0, in place of those of the '
                 'critic, which no reward may read; nearest: beta=0.0'
             )
+        self._check_values()
         if self.num_rollouts and not reads_labels(self.critic_rewards):
             raise ValueError(
                 f'reinforce.num_rollouts={self.num_rollouts} labels steps, which no reward of the '
@@ -243,10 +224,32 @@ class ReinforceSettings:
                 f'{MOST}; nearest: {max(1, MOST // self.num_updates)}'
             )
 
+    def _check_values(self) -> None:
+        """Raises ValueError for what a value model, or its lack, makes meaningless."""
+        has_values = reads_values(self.advantage.outcome)
+        if self.num_samples == 1 and not has_values:
+            raise ValueError(
+                'reinforce.num_samples=1 must be at least 2 (an advantage compares the samples, '
+                "unless reinforce.advantage.outcome='gae'); nearest: 2"
+            )
+        for field in ('refill_rounds', 'replay_groups'):
+            if has_values and getattr(self, field):
+                raise ValueError(
+                    f'reinforce.{field}={getattr(self, field)} replaces groups of equal rewards, '
+                    f'from which outcome={self.advantage.outcome!r} learns too; nearest: 0'
+                )
+
     @property
     def implicit_optimizer(self) -> OptimizerSettings:
         """Optimizer of the model that gives implicit scores."""
-        rate = self.implicit.learning_rate
+        return self._copy_optimizer(self.implicit.learning_rate)
+
+    @property
+    def value_optimizer(self) -> OptimizerSettings:
+        """Optimizer of a value model."""
+        return self._copy_optimizer(self.value.learning_rate)
+
+    def _copy_optimizer(self, rate: float) -> OptimizerSettings:
         return dataclasses.replace(self.optimizer, name='adamw', learning_rate=rate)
 
     @property

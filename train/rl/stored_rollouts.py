@@ -5,9 +5,11 @@
         "terms": {"attempt": {"correct": 1.0}}, "advantages": {"2": [0.5, 0.5]},
         "tokens": {"2": {"weight": [...], "trainer": [...]}}}
 
-Turns are numbered from 1. A weight is the advantage of the token with its importance weight, as in
-the loss; it is 0 where nothing is trained. `trainer` is the trainer's log-probability before the
-update; it is absent where the update computes it itself. Unknown numbers are null.
+Turns are numbered from 1. Advantages are those of steps; with a value model, which has advantages
+of tokens alone, they are the steps' rewards. A weight is the advantage of the token with its
+importance weight, as in the loss; it is 0 where nothing is trained. `trainer` is the trainer's
+log-probability before the update; it is absent where the update computes it itself. Unknown numbers
+are null.
 """
 
 import functools

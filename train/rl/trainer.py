@@ -1,16 +1,17 @@
 """Reinforcement learning of the actor, of the critic, or of both in alternation.
 
-Life of an iteration of one player (`update_player`):
+Life of an iteration of one player:
 
 1. sample groups   `rollouts`: G episodes of each of P problems by the current weights, judged;
                    groups of zero variance are replaced (DAPO's dynamic sampling)
 2. rewards         `rewards`: weighted terms of a turn; `credit`: return of a turn
                    R_k = r_k + discount * R_{k+1}
-3. advantages      `advantages`: GRPO (R - mean) / (std + eps), Dr. GRPO R - mean, RLOO; of steps
+3. advantages      `advantages`: GRPO (R - mean) / (std + eps), Dr. GRPO R - mean, RLOO; of steps;
+                   or `gae`, from the values of a `value_model`
 4. batch           `update_batch`: one episode per row; the advantage of its step at each token,
                    old and reference log-probabilities, importance weights
-5. updates         `train.step` on `train.objective`: - sum m f(rho, A) / norm + KL - entropy;
-                   num_epochs passes of num_minibatches updates
+5. updates         `updates`, by `train.step` on `train.objective`: - sum m f(rho, A) / norm + KL
+                   - entropy; num_epochs passes of num_minibatches; as many of a value model
 
 With one update per iteration the data are on-policy and the update computes the old
 log-probabilities itself. Otherwise the samples are at most num_updates - 1 updates stale, and rho
@@ -26,7 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import optax
 
-from elenchus.data.records import Batch, Problem
+from elenchus.data.records import Problem
 from elenchus.model import lora, sharding
 from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.transformer import Transformer
@@ -40,13 +41,18 @@ from elenchus.train.loop import (
     StepInterrupted,
     Updates,
     init_train_state,
-    to_device,
     train_loop,
 )
 from elenchus.train.metrics import writers
 from elenchus.train.objective import Objective
 from elenchus.train.optimizer import make_optimizer
-from elenchus.train.rl import diagnostics, implicit_rewards, replay, rollouts, update_batch
+from elenchus.train.rl import (
+    diagnostics,
+    implicit_rewards,
+    replay,
+    rollouts,
+    value_model,
+)
 from elenchus.train.rl.iteration_cursor import IterationCursor
 from elenchus.train.rl.iterations import (
     Iteration,
@@ -54,9 +60,10 @@ from elenchus.train.rl.iterations import (
     plan_iteration,
     rollout_arguments,
 )
-from elenchus.train.rl.logprobs import change_layout, make_logprobs
+from elenchus.train.rl.logprobs import make_logprobs
 from elenchus.train.rl.rollouts import RolloutSetup, SampledGroups
 from elenchus.train.rl.settings import Player, ReinforceSettings, check_rows, turn_overhead
+from elenchus.train.rl.updates import update_player
 from elenchus.train.state import TrainState
 from elenchus.train.step import Transform, make_train_step
 
@@ -132,6 +139,10 @@ def make_training(
     model, sampler = getattr(setup.models, player), setup.models.sampler
     overhead = turn_overhead(sampler.chat, settings.turns.episode)
     shared = settings.shared_prompt(player, sampler.max_tokens, overhead=overhead)
+    value = None
+    if settings.reward_rules(player).reads_values:
+        options = {'shared': shared, 'loop_settings': loop}
+        value = value_model.make_training(settings, player, model, **options)
     layout = {'transform': setup.method.transform, 'shared': shared}
     return PlayerTraining(
         settings=settings,
@@ -149,6 +160,7 @@ def make_training(
         shared=shared,
         parts=check_rows(settings, loop, sharding.current_mesh()),
         seed=seed,
+        value=value,
     )
 
 
@@ -170,7 +182,7 @@ def initial_states(
     *,
     implicit: implicit_rewards.ImplicitTraining | None,
 ) -> dict[str, TrainState]:
-    """Returns the states before the first iteration: of the players, and of implicit scores."""
+    """Returns the states before the first iteration: of players, implicit scores and values."""
     by_key = {training.key: training for training in trainings.values()}
     states = {
         key: init_train_state(lora.split(training.reference)[0], optimizer)
@@ -179,7 +191,8 @@ def initial_states(
     if implicit is not None:
         model = lora.split(implicit.reference)[0]
         states[implicit_rewards.KEY] = init_train_state(model, implicit.optimizer)
-    return states
+    values = [training.value for training in trainings.values() if training.value is not None]
+    return states | {value.key: value_model.initial_state(value) for value in values}
 
 
 def train_iteration(
@@ -268,9 +281,7 @@ def update_states(
     implicit: implicit_rewards.ImplicitTraining | None,
 ) -> tuple[dict[str, TrainState], dict, Updates]:
     """Takes the updates of a player, then of the model that scored its steps, if one did."""
-    key = training.key
-    state, metrics, updates = update_player(training, states[key], sampled, iteration=iteration)
-    states = states | {key: state}
+    states, metrics, updates = update_player(training, states, sampled, iteration=iteration)
     if implicit is None:
         return states, metrics, updates
     state = states[implicit_rewards.KEY]
@@ -282,42 +293,6 @@ def _current_models(
     trainings: Mapping[Player, PlayerTraining], states: Mapping[str, TrainState]
 ) -> dict[Player, Transformer]:
     return {p: lora.join(states[t.key].model, t.frozen) for p, t in trainings.items()}
-
-
-def update_player(
-    training: PlayerTraining, state: TrainState, sampled: SampledGroups, *, iteration: Iteration
-) -> tuple[TrainState, dict, Updates]:
-    """Takes the updates of one iteration on sampled groups; returns (state, metrics, updates)."""
-    s, player, objective = training.settings, training.player, iteration.objective
-    policy = functools.partial(training.logprobs, lora.join(state.model, training.frozen))
-    if s.reuses_update_logprobs:
-        objective, policy = dataclasses.replace(objective, on_policy=True), None
-    batch, metrics = update_batch.make_batch(
-        sampled,
-        update_batch.RowLayout(
-            player, s.row_length(player), s.num_samples, s.importance_cap, s.mask_truncated
-        ),
-        training.setup.models.sampler.chat,
-        assign_credit=iteration.assign_credit,
-        objective=objective,
-        logprobs=update_batch.LogprobFunctions(
-            policy, functools.partial(training.logprobs, training.teacher)
-        ),
-        keep=iteration.keep,
-    )
-    train_step, updates = training.make_step(objective), []
-    for _ in range(s.num_epochs):
-        for part in np.split(iteration.rng.permutation(s.rows), s.num_minibatches):
-            rows = update_batch.expand_groups(np.sort(part), s.samples_per_row)
-            minibatch = Batch(*(values[rows] for values in batch))
-            if s.drop_zero_advantage_rows:
-                minibatch = update_batch.drop_zero_advantage_rows(
-                    minibatch, objective, parts=training.parts, samples_per_row=s.samples_per_row
-                )
-            merged, _ = change_layout(minibatch, training.shared)
-            state, values = train_step(state, to_device(merged), training.frozen)
-            updates.append((values, minibatch))
-    return state, metrics | update_batch.mean_of_updates([v for v, _ in updates]), updates
 
 
 def make_step_factory(

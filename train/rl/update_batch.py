@@ -14,7 +14,7 @@ from elenchus.data.text.chat import Chat
 from elenchus.sampling.engine.shapes import smallest_bucket
 from elenchus.sampling.metrics.tool_figures import tool_figures
 from elenchus.train.objective import Objective
-from elenchus.train.rl import advantages, rewards
+from elenchus.train.rl import advantages, gae, rewards
 from elenchus.train.rl.credit import GroupValues
 from elenchus.train.rl.rollouts import SampledGroups
 from elenchus.train.rl.settings import TRAINED_ROLES, Player
@@ -39,6 +39,22 @@ class LogprobFunctions(NamedTuple):
     reference: Callable[[Batch], np.ndarray]
 
 
+class Values(NamedTuple):
+    """What turns rewards of steps into advantages of tokens, where a value model does."""
+
+    settings: gae.ValueSettings
+    of: Callable[[Batch], np.ndarray]  # batch -> value before each token, [B, T]
+    turn_discount: float  # of gamma between two turns
+
+
+class PlayerBatch(NamedTuple):
+    """Rows of host arrays that an iteration trains on, and metrics of the samples."""
+
+    policy: Batch
+    values: Batch | None  # of a value model: weights are returns, old log-probabilities values
+    metrics: dict[str, float]
+
+
 def make_batch(
     sampled: SampledGroups,
     layout: RowLayout,
@@ -47,9 +63,10 @@ def make_batch(
     assign_credit: Callable[..., GroupValues],
     objective: Objective,
     logprobs: LogprobFunctions,
+    values: Values | None = None,
     keep: Keep | None = None,
-) -> tuple[Batch, dict[str, float]]:
-    """Returns (batch of host arrays, metrics of the samples).
+) -> PlayerBatch:
+    """Returns the batch of sampled groups.
 
     The batch's old log-probabilities are the trainer's. They are the sampler's if there is no
     `logprobs.policy`, and for `hinted` episodes: these were sampled from a prompt with a hint but
@@ -61,22 +78,21 @@ def make_batch(
     trainer = batch.old_logprobs if logprobs.policy is None else logprobs.policy(batch)
     if objective.reads_reference:
         batch = batch._replace(ref_logprobs=logprobs.reference(batch))
-    penalties = kl_penalties(batch, trainer, objective, episodes=episodes)
-    values = []
+    kl = kl_at_tokens(batch, trainer, objective)
+    penalties = None if kl is None or values else of_turns(kl, batch, episodes=episodes)
+    credits = []
     for i, group in enumerate(sampled.groups):
         rows = slice(i * layout.num_samples, (i + 1) * layout.num_samples)
-        values.append(assign_credit(group, penalties=penalties and penalties[rows]))
-    weights = advantages.at_tokens(batch, [steps for v in values for steps in v.advantages])
+        credits.append(assign_credit(group, penalties=penalties and penalties[rows]))
+    weights, value_batch, more = token_advantages(batch, credits, values, kl=kl)
     hinted = np.array([[e.attempt.facts.is_off_policy] for e in episodes])
-    metrics = group_metrics(sampled, values, weights=weights, batch=batch) | {
-        'reward/unfinished': np.mean([not chat.is_finished(e.turns[-1]) for e in episodes])
-    }
+    metrics = more | group_metrics(sampled, credits, weights=weights, batch=batch)
+    metrics['reward/unfinished'] = np.mean([not chat.is_finished(e.turns[-1]) for e in episodes])
     if logprobs.policy is not None:
         metrics |= gap_metrics(batch, trainer, trained=(batch.loss_mask > 0) & ~hinted)
     if layout.importance_cap:
-        importance = advantages.truncated_importance(
-            trainer, batch.old_logprobs, cap=layout.importance_cap
-        )
+        cap = layout.importance_cap
+        importance = advantages.truncated_importance(trainer, batch.old_logprobs, cap=cap)
         weights = weights * np.where(hinted, np.float32(1), importance)
     # Groups that only fill the shape are masked: they count neither in the loss nor in its divisor.
     informative = np.arange(len(episodes)) < sampled.num_informative * layout.num_samples
@@ -86,9 +102,37 @@ def make_batch(
     old_logprobs = np.where(hinted, batch.old_logprobs, trainer)
     batch = batch._replace(weights=weights, loss_mask=loss_mask, old_logprobs=old_logprobs)
     if keep is not None:
-        stored = None if logprobs.policy is None else trainer
-        keep(episodes, values, batch=batch, trainer=stored)
-    return batch, metrics
+        keep(episodes, credits, batch=batch, trainer=logprobs.policy and trainer)
+    value_batch = value_batch and value_batch._replace(loss_mask=loss_mask)
+    return PlayerBatch(batch, value_batch, metrics)
+
+
+def token_advantages(
+    batch: Batch,
+    credits: Sequence[GroupValues],
+    values: Values | None,
+    *,
+    kl: np.ndarray | None,
+) -> tuple[np.ndarray, Batch | None, dict[str, float]]:
+    """Returns (advantages [B, T], the value model's batch, metrics); without one None and {}.
+
+    With a value model each token pays its own penalty `kl` [B, T].
+    """
+    of_steps = [steps for c in credits for steps in c.advantages]
+    if values is None:
+        return advantages.at_tokens(batch, of_steps), None, {}
+    rewards = gae.at_step_ends(batch, of_steps) - (0.0 if kl is None else kl)
+    old, trained = values.of(batch), batch.loss_mask > 0
+    estimates = gae.estimate(
+        values.settings, batch, rewards, values=old, turn_discount=values.turn_discount
+    )
+    returns = estimates.returns
+    metrics = {
+        'value/mean': float(old[trained].mean()),
+        'value/return': float(returns[trained].mean()),
+        'value/explained_variance': gae.explained_variance(old[trained], returns[trained]),
+    }
+    return estimates.advantages, batch._replace(weights=returns, old_logprobs=old), metrics
 
 
 def in_truncated_turns(batch: Batch, episodes: Sequence[Episode], chat: Chat) -> np.ndarray:
@@ -130,8 +174,13 @@ def drop_zero_advantage_rows(
     kept_groups = np.sort(np.argsort(~is_used, kind='stable')[:size])
     kept_rows = expand_groups(kept_groups, samples_per_row)
     scale = np.float32(counts[kept_rows].sum() / max(1, counts.sum()))
-    remaining = Batch(*(values[kept_rows] for values in batch))
+    remaining = select_rows(batch, kept_rows)
     return remaining._replace(weights=remaining.weights * scale)
+
+
+def select_rows(batch: Batch, rows: np.ndarray) -> Batch:
+    """Returns some rows of a batch."""
+    return Batch(*(values[rows] for values in batch))
 
 
 def expand_groups(groups: np.ndarray, rows_per_group: int) -> np.ndarray:
@@ -148,18 +197,23 @@ def batch_without_weights(episodes: Sequence[Episode], layout: RowLayout, chat: 
     return packing.pad(examples, length=layout.length)
 
 
-def kl_penalties(
-    batch: Batch, trainer: np.ndarray, objective: Objective, *, episodes: Sequence[Episode]
-) -> list[dict[int, float]] | None:
-    """Returns kl_coef * sum_t (logp_t - ref_logp_t) by episode and turn; None unless kl is 'k1'.
+def kl_at_tokens(batch: Batch, trainer: np.ndarray, objective: Objective) -> np.ndarray | None:
+    """Returns kl_coef * (logp_t - ref_logp_t) of trained tokens, [B, T]; None unless kl is 'k1'.
 
-    It is subtracted from the turn's reward: only there does k1 have the gradient of the KL.
+    It is subtracted from rewards: only there does k1 have the gradient of the KL.
     """
     if objective.kl != 'k1':
         return None
     known = (batch.loss_mask > 0) & np.isfinite(trainer) & np.isfinite(batch.ref_logprobs)
     by_token = np.zeros(trainer.shape)
     by_token[known] = objective.kl_coef * (trainer[known] - batch.ref_logprobs[known])
+    return by_token
+
+
+def of_turns(
+    by_token: np.ndarray, batch: Batch, *, episodes: Sequence[Episode]
+) -> list[dict[int, float]]:
+    """Returns the sum of a turn's tokens [B, T], by episode and number of the turn."""
     return [
         {n: float(by_token[row, batch.turns[row] == n].sum()) for n in range(1, len(e.turns) + 1)}
         for row, e in enumerate(episodes)

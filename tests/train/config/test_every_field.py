@@ -254,7 +254,7 @@ def re_zero(comment):
         ('train.checkpoint_every', 0, 'train.checkpoint_every=0 must be at least 1'),
         ('train.num_microbatches', 0, 'train.num_microbatches=0 must be at least 1'),
         ('reinforce.checkpoint_every', 0, 'reinforce.checkpoint_every=0 must be at least 1'),
-        ('reinforce.num_samples', 0, 'reinforce.num_samples=0 must be at least 2'),
+        ('reinforce.num_samples', 0, 'reinforce.num_samples=0 must be at least 1'),
         ('reinforce.refill_rounds', -1, 'reinforce.refill_rounds=-1 must be at least 0'),
         ('reinforce.advantage.epsilon', 0.0, 'reinforce.advantage.epsilon=0.0 must be at least'),
         ('actor.fit.num_steps', -1, 'actor.fit.num_steps=-1 must be at least 0; nearest: 0'),

@@ -1,0 +1,87 @@
+"""Updates of a player, and of its value model, on the sampled groups of an iteration."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+import numpy as np
+
+from elenchus.model import lora
+from elenchus.train.loop import Updates, to_device
+from elenchus.train.rl import update_batch, value_model
+from elenchus.train.rl.iterations import Iteration, PlayerTraining
+from elenchus.train.rl.logprobs import change_layout
+from elenchus.train.rl.rollouts import SampledGroups
+from elenchus.train.state import TrainState
+
+
+def update_player(
+    training: PlayerTraining,
+    states: dict[str, TrainState],
+    sampled: SampledGroups,
+    *,
+    iteration: Iteration,
+) -> tuple[dict[str, TrainState], dict, Updates]:
+    """Takes the updates of one iteration on sampled groups; returns (states, metrics, updates).
+
+    A value model takes as many, on the same rows.
+    """
+    s, objective, value = training.settings, iteration.objective, training.value
+    state = states[training.key]
+    batch = make_player_batch(training, states, sampled, iteration=iteration)
+    if s.reuses_update_logprobs:
+        objective = dataclasses.replace(objective, on_policy=True)
+    chosen = [
+        update_batch.expand_groups(np.sort(part), s.samples_per_row)
+        for _ in range(s.num_epochs)
+        for part in np.split(iteration.rng.permutation(s.rows), s.num_minibatches)
+    ]
+    train_step, updates = training.make_step(objective), []
+    for rows in chosen:
+        minibatch = update_batch.select_rows(batch.policy, rows)
+        if s.drop_zero_advantage_rows:
+            minibatch = update_batch.drop_zero_advantage_rows(
+                minibatch, objective, parts=training.parts, samples_per_row=s.samples_per_row
+            )
+        merged, _ = change_layout(minibatch, training.shared)
+        state, values = train_step(state, to_device(merged), training.frozen)
+        updates.append((values, minibatch))
+    states = states | {training.key: state}
+    metrics = batch.metrics | update_batch.mean_of_updates([v for v, _ in updates])
+    if value is None:
+        return states, metrics, updates
+    minibatches = [update_batch.select_rows(batch.values, rows) for rows in chosen]
+    state, more, more_updates = value_model.update(value, states[value.key], minibatches)
+    return states | {value.key: state}, metrics | more, [*updates, *more_updates]
+
+
+def make_player_batch(
+    training: PlayerTraining,
+    states: Mapping[str, TrainState],
+    sampled: SampledGroups,
+    *,
+    iteration: Iteration,
+) -> update_batch.PlayerBatch:
+    """Returns the rows of sampled groups, with log-probabilities and values before the update."""
+    s, player, value = training.settings, training.player, training.value
+    model = lora.join(states[training.key].model, training.frozen)
+    policy = functools.partial(training.logprobs, model)
+    values = None
+    if value is not None:
+        of = functools.partial(value_model.values_of, value, states[value.key])
+        values = update_batch.Values(value.settings, of, iteration.turn_discount)
+    return update_batch.make_batch(
+        sampled,
+        update_batch.RowLayout(
+            player, s.row_length(player), s.num_samples, s.importance_cap, s.mask_truncated
+        ),
+        training.setup.models.sampler.chat,
+        assign_credit=iteration.assign_credit,
+        objective=iteration.objective,
+        logprobs=update_batch.LogprobFunctions(
+            None if s.reuses_update_logprobs else policy,
+            functools.partial(training.logprobs, training.teacher),
+        ),
+        values=values,
+        keep=iteration.keep,
+    )
