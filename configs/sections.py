@@ -170,6 +170,7 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
     'one_model': False,  # of reinforce_both: one model, that of critic_start, is both players
     'teacher': '',  # a saved model to distil by the KL term, of any size; '': none
     'num_steps': 100,  # iterations
+    'staleness': 0,  # iterations that sampling runs ahead of the updates; 0: they alternate
     'token_budget': 0,  # sampled tokens after which no iteration starts; 0: no limit
     'num_problems': 32,  # of an iteration
     'num_samples': 8,  # of each problem: a group

@@ -99,6 +99,7 @@ EARLIER: Mapping[str, Any] = {
     'actor.replay.hidden': 'none',
     'actor.replay.hidden_coef': 100.0,
     'reinforce.replay_groups': 0,
+    'reinforce.staleness': 0,
     'reinforce.turns.restart': 'none',
     'critique.labels': 'threshold',
     'improve.explore.refine': 'wrong',

@@ -15,6 +15,7 @@ from elenchus.train.checkpoints import saved_models
 from elenchus.train.config import checks
 from elenchus.train.config.run_settings import REINFORCED, RunSettings
 from elenchus.train.metrics import trackers
+from elenchus.train.rl import overlap
 from elenchus.train.rl import settings as rl_settings
 from elenchus.train.run import lengths, prompt_sizes
 from elenchus.train.run.inputs import RunInputs
@@ -73,6 +74,7 @@ def check_mesh(settings: RunSettings, mesh: jax.sharding.Mesh) -> None:
     loop.check_rows(settings.train, mesh)
     if any(stage in REINFORCED for stage in settings.stages):
         rl_settings.check_rows(settings.reinforce, settings.train, mesh)
+        overlap.check_processes(settings.reinforce)
 
 
 def check_context(settings: RunSettings, mesh: jax.sharding.Mesh) -> None:
