@@ -1,5 +1,8 @@
 """Rollouts sampled ahead of the updates: what the weights and the samples are, whatever happens."""
 
+import dataclasses
+import errno
+import random
 import threading
 
 import jax
@@ -7,11 +10,16 @@ import numpy as np
 import pytest
 
 from elenchus.data.files import episode_files
-from elenchus.train.rl import overlap, trainer
+from elenchus.train import preemption
+from elenchus.train.checkpoints import training_state
+from elenchus.train.config import cli
+from elenchus.train.rl import iterations, overlap, trainer
+from tests.support import overlapped_run
+from tests.train.rl import test_interruption
 from tests.train.rl import test_trainer as cases
 
-STEPS = 4
-CHANGES = {'num_steps': STEPS, 'checkpoint_every': 1, **cases.PLAIN}
+STEPS = overlapped_run.NUM_STEPS
+CHANGES = overlapped_run.CHANGES | {'checkpoint_every': 1}
 
 
 class InTurns:
@@ -85,3 +93,208 @@ def test_each_iteration_is_sampled_by_the_weights_so_many_iterations_before(tmp_
     # The weights that recompute the log-probabilities are those that sampled.
     assert all(row['sampler/gap_max'] < 1e-4 for row in rows)
     assert rows[0]['loss/ratio_max'] == pytest.approx(1) and rows[2]['loss/ratio_max'] > 1.0001
+
+
+def test_two_players_with_all_that_an_iteration_can_have_are_sampled_ahead(tmp_path):
+    """Minibatches, a refill, rows that share a prompt, SCoRe's first phase, importance weights."""
+    changes = cases.BOTH | {'staleness': 1}
+    players = ('actor', 'critic')
+    result = cases.run(tmp_path / 'ahead', players, **changes)
+    assert_equal(result, in_turns(tmp_path / 'turns', players, **changes))
+    for player in players:
+        ages = [row[f'sampler/{player}/staleness'] for row in result[2]]
+        assert ages == [0, 2, 2]  # updates, two an iteration
+
+
+def test_without_staleness_nothing_is_sampled_ahead(tmp_path, monkeypatch):
+    """Nor do a checkpoint, a row or an episode have anything of it."""
+    saved = []
+
+    def save(self, step, state, cursor):
+        saved.append(set(state))
+
+    monkeypatch.setattr(overlap.Ahead, '__enter__', None)
+    monkeypatch.setattr(training_state.Checkpointer, 'save', save)
+    _, totals, rows = cases.run(tmp_path, ('actor',), **CHANGES | {'num_steps': 2})
+    assert saved == [{'actor'}] and totals['updates'] == {'actor': 2}
+    assert not any(name == 'sampler/staleness' for row in rows for name in row)
+    facts = [e.attempt.facts for part in stored_episodes(tmp_path) for e in part]
+    assert {fact.policy_step for fact in facts} == {None}
+
+
+def test_the_next_iteration_is_sampled_while_the_updates_are_taken(tmp_path, monkeypatch):
+    """An update waits until the rollouts of the next iteration have begun."""
+    begun = [threading.Event() for _ in range(STEPS + 2)]
+    update, sample = trainer.update_player, overlap.sample_player
+    numbers = iter(range(1, STEPS + 1))
+
+    def waiting_update(*args, **options):
+        number = next(numbers)
+        assert number == STEPS or begun[number + 1].wait(60), f'iteration {number + 1}'
+        return update(*args, **options)
+
+    def noted_sample(training, step, *args, **options):
+        begun[step].set()
+        return sample(training, step, *args, **options)
+
+    monkeypatch.setattr(trainer, 'update_player', waiting_update)
+    monkeypatch.setattr(overlap, 'sample_player', noted_sample)
+    cases.run(tmp_path, ('actor',), **CHANGES, staleness=1)
+    assert next(numbers, None) is None
+
+
+class Gone(Exception):
+    """What a broken verifier raises."""
+
+
+@pytest.mark.parametrize('kind', [ValueError, OSError, Gone])
+def test_an_error_of_the_thread_ends_the_run_as_one_of_the_main_thread(
+    tmp_path, monkeypatch, capsys, kind
+):
+    """In one line with the exit code of its kind; what is no fault of the user keeps its trace."""
+    judged, judge = [], cases.tiny_models().judge
+
+    def failing(pairs):
+        judged.append(len(pairs))
+        if len(judged) == 3:
+            if kind is ValueError:  # one of our own packages, which has the user's mistakes
+                cases.settings_of(num_samples=1)
+            raise OSError(errno.ENOSPC, 'no space') if kind is OSError else kind
+        return judge(pairs)
+
+    models = dataclasses.replace(cases.tiny_models(), judge=failing)
+    engine = models.sampler.engine
+    on_chunk = engine.on_chunk
+
+    def fail():
+        with cli.one_line_errors():
+            cases.run(tmp_path, ('actor',), initial=models, **CHANGES, staleness=1)
+
+    with pytest.raises(Gone if kind is Gone else SystemExit) as error:
+        fail()
+    assert kind is Gone or error.value.code == {ValueError: 2, OSError: 1}[kind]
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.startswith('error:') for line in lines].count(True) == (kind is not Gone)
+    assert not threads() and engine.on_chunk is on_chunk
+
+
+def test_an_error_of_the_main_thread_ends_the_other_one_at_its_next_chunk(tmp_path, monkeypatch):
+    chunks, engine = [], cases.tiny_models().sampler.engine
+    failed = threading.Event()
+
+    def fail(*_, **__):
+        failed.set()
+        raise FloatingPointError('loss nan')
+
+    def on_chunk():
+        chunks.append(failed.is_set())
+        if len(chunks) > 1:  # the second iteration's first chunk lasts until the update has failed
+            assert failed.wait(60)
+
+    monkeypatch.setattr(engine, 'on_chunk', on_chunk)
+    monkeypatch.setattr(trainer, 'update_player', fail)
+    with pytest.raises(FloatingPointError, match='loss nan'):
+        cases.run(tmp_path, ('actor',), **CHANGES | {'num_samples': 8}, staleness=2)
+    assert not threads() and chunks.count(True) <= 1
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'staleness': -1}, r'reinforce\.staleness=-1 must be at least 0'),
+        ({'staleness': 101}, r'reinforce\.staleness=101 .* 100'),
+        ({'staleness': 1, 'objective__on_policy': True}, r'on_policy=True with .* staleness=1'),
+        (
+            {'staleness': 1, 'objective__surrogate': 'logprob'},
+            r"reinforce\.staleness=1 needs a ratio .* surrogate='logprob' has not; nearest: 0",
+        ),
+    ],
+)
+def test_settings_that_no_staleness_fits_are_refused_by_name(changes, message):
+    with pytest.raises(ValueError, match=message):
+        cases.settings_of(**changes)
+
+
+def test_several_processes_are_refused(monkeypatch):
+    monkeypatch.setattr(jax, 'process_count', lambda: 2)
+    overlap.check_processes(cases.settings_of())
+    with pytest.raises(ValueError, match=r'reinforce\.staleness=1 .* one process, not of 2; near'):
+        overlap.check_processes(cases.settings_of(staleness=1))
+
+
+# Resume
+
+
+@pytest.mark.parametrize('share', [0.5, 0.9])
+def test_a_request_to_stop_saves_at_once_and_the_run_continues_bit_for_bit(
+    tmp_path, monkeypatch, share, capsys
+):
+    """The thread hears it at a chunk; the checkpoint has the weights of what it was sampling."""
+    whole = {}
+
+    def run(name, at):
+        engine = cases.tiny_models().sampler.engine
+        interruption = test_interruption.Interruption(at)
+        monkeypatch.setattr(engine, 'on_chunk', interruption)
+        changes = CHANGES | {'checkpoint_every': 4, 'staleness': 2}
+        result = cases.run(tmp_path / name, ('actor',), **changes)
+        return result, interruption.chunks
+
+    whole, chunks = run('whole', 0)
+    with pytest.raises(preemption.Preempted) as end:
+        run('parted', 1 + round(share * (chunks - 1)))
+    assert type(end.value) is preemption.Preempted and end.value.code == 75
+    assert capsys.readouterr().err.count('preempted:') == 1
+    assert_equal(run('parted', 0)[0], whole)
+
+
+def run_killed(fork, folder, *, staleness, every, kills, rng):
+    """Kills a run so many times on its way; returns the number of those that hit it."""
+    module, hits = 'tests.support.overlapped_run', 0
+    folder.mkdir()
+    arguments = [str(folder / 'run'), str(staleness), str(every)]
+    for _ in range(kills):
+        event, delay_s = rng.randint(1, 9), rng.choice((0.0, rng.uniform(0, 0.3)))
+        hits += fork(module, folder, [*arguments, str(event), str(delay_s)]).code == -9
+    result = fork(module, folder, arguments)
+    assert result.code == 0, result.errors
+    return hits
+
+
+KILLS = [
+    (1, 2, 2, 2),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in ((1, 1, 10, 8), (1, 2, 10, 8))),
+    pytest.param(2, 2, 8, 6, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(('staleness', 'every', 'kills', 'least'), KILLS)
+def test_a_run_killed_at_random_moments_is_the_same(fork, tmp_path, staleness, every, kills, least):
+    """Weights, rows, episodes and their values; each iteration has the problems of its draw."""
+    rng = random.Random(f'{staleness} {every}')
+    options = {'staleness': staleness, 'every': every, 'rng': rng}
+    hits = run_killed(fork, tmp_path / 'killed', kills=kills, **options)
+    assert hits >= least
+    run_killed(fork, tmp_path / 'whole', kills=0, **options)
+    expected, actual = (
+        overlapped_run.results(tmp_path / name / 'run') for name in ('whole', 'killed')
+    )
+    assert actual == expected and len(actual) >= 2 + 2 * NUM_STORED[every]
+
+
+NUM_STORED = {1: STEPS, 2: 4}
+"""Iterations whose episodes are stored: the first, the last, and those before a checkpoint."""
+
+
+def test_every_prompt_of_every_iteration_is_sampled_once(tmp_path):
+    """Those that the seed draws, in order, however far ahead they are sampled."""
+    drawn = []
+    for staleness in (0, 2):
+        folder = tmp_path / str(staleness)
+        cases.run(folder, ('actor',), **CHANGES, staleness=staleness)
+        drawn.append([[e.problem_id for e in part] for part in stored_episodes(folder)])
+    assert drawn[0] == drawn[1]
+    for step, ids in enumerate(drawn[0], start=1):
+        order = iterations.make_rng(3, step, 'actor').permutation(len(cases.PROBLEMS))
+        expected = [cases.PROBLEMS[i].id for i in order[:2]]
+        assert ids == [problem for problem in expected for _ in range(4)]
