@@ -24,9 +24,10 @@ import optax
 
 from elenchus.data.records import RolloutGroup
 from elenchus.model import lora, placement
+from elenchus.model.placement import Placement
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.engine import Engine
-from elenchus.train.rl import implicit_rewards, rollouts
+from elenchus.train.rl import implicit_rewards, rollout_devices, rollouts
 from elenchus.train.rl.implicit_rewards import ImplicitTraining
 from elenchus.train.rl.iterations import (
     Iteration,
@@ -35,7 +36,7 @@ from elenchus.train.rl.iterations import (
     rollout_arguments,
 )
 from elenchus.train.rl.rollouts import SampledGroups
-from elenchus.train.rl.settings import TRAINED_ROLES, Player, ReinforceSettings
+from elenchus.train.rl.settings import TRAINED_ROLES, Player
 from elenchus.train.state import TrainState
 
 OLDER = 'older'
@@ -100,18 +101,6 @@ def with_older(states: dict[str, Any], staleness: int) -> dict[str, Any]:
     return states | {OLDER: (copy_weights(states),) * staleness} if staleness else states
 
 
-def check_processes(settings: ReinforceSettings) -> None:
-    """Raises ValueError if threads could start programs that wait for each other.
-
-    Two threads start them in any order, and not in the same one on all processes or devices.
-    """
-    if settings.staleness and jax.process_count() > 1:
-        raise ValueError(
-            f'reinforce.staleness={settings.staleness} is for a run of one process, not of '
-            f'{jax.process_count()}; nearest: 0'
-        )
-
-
 class Ahead:
     """Samples iterations ahead in a thread; a context manager, which ends it at the next chunk."""
 
@@ -121,11 +110,15 @@ class Ahead:
         *,
         implicit: ImplicitTraining | None,
         engine: Engine,
+        place: Placement | None,
     ):
+        """`place`: where it samples, if not on the trainer's devices."""
         settings = next(iter(trainings.values())).settings
         self._staleness, self._num_steps = settings.staleness, settings.num_steps
-        self._trainings, self._implicit = trainings, implicit
-        self._engine, self._placement = engine, placement.current()
+        self._trainings, self._implicit, self._engine = trainings, implicit, engine
+        self._placement = place or placement.current()
+        if place:
+            self._trainings = rollout_devices.place_trainings(trainings, place)
         self._pool = concurrent.futures.ThreadPoolExecutor(1, 'rollouts')
         self._sampled: dict[int, concurrent.futures.Future[dict[Player, Rollouts]]] = {}
         self._advantage_states: dict[Player, Mapping[str, Any]] | None = None
@@ -190,13 +183,13 @@ class Ahead:
     def _sample(self, step: int, weights: Weights) -> dict[Player, Rollouts]:
         """Samples an iteration, in the thread."""
         with self._placement.in_force():
-            jax.block_until_ready(weights)
+            here = jax.block_until_ready(self._placement.place(weights))
             start = time.perf_counter()
             result = {
                 player: sample_player(
                     training,
                     step,
-                    weights,
+                    here,
                     trainings=self._trainings,
                     advantage_state=self._advantage_states.get(player, {}),
                     implicit=self._implicit,
@@ -209,6 +202,7 @@ class Ahead:
         self._ended_at = end
         return {
             player: taken._replace(
+                weights=weights,
                 sampled=with_policy_step(
                     taken.sampled, player, int(weights[self._trainings[player].key].step)
                 ),

@@ -167,6 +167,7 @@ class ReinforceSettings:
     num_steps: Annotated[int, Range(1, 1_000_000)]  # iterations
     # Iterations whose updates the weights that sample may lack (overlap.py); 0: they alternate.
     staleness: Annotated[int, Range(0, 100)]
+    rollout_devices: NonNegativeInt  # of the mesh, that only sample ahead; 0: the trainer's
     # No iteration starts once this many tokens are sampled; 0 = no limit.
     token_budget: NonNegativeInt
     num_problems: Annotated[int, Range(1, 1_000_000)]  # groups of an iteration
@@ -239,6 +240,12 @@ class ReinforceSettings:
                 f'reinforce.objective.on_policy=True with {self.num_updates} updates an iteration, '
                 f'replay_groups={self.replay_groups} and staleness={self.staleness}: set it to '
                 'False, or num_minibatches and num_epochs to 1 and the others to 0'
+            )
+        if self.rollout_devices and (not self.staleness or self.implicit.beta):
+            raise ValueError(
+                f'reinforce.rollout_devices={self.rollout_devices} needs staleness above 0, not '
+                f'{self.staleness}, and no scores of a copy (implicit.beta={self.implicit.beta}); '
+                'nearest: 0'
             )
         if self.staleness and self.objective.surrogate == 'logprob':
             raise ValueError(

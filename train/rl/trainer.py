@@ -32,6 +32,7 @@ import optax
 from elenchus.data.records import Batch, Problem
 from elenchus.model import lora, sharding
 from elenchus.model.attention.inputs import SharedPrompt
+from elenchus.model.placement import Placement
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.sampling_methods import Method
 from elenchus.sampling.model_pair import ModelPair
@@ -49,7 +50,14 @@ from elenchus.train.loop import (
 from elenchus.train.metrics import writers
 from elenchus.train.objective import Objective
 from elenchus.train.optimizer import make_optimizer
-from elenchus.train.rl import diagnostics, implicit_rewards, overlap, replay, update_batch
+from elenchus.train.rl import (
+    diagnostics,
+    implicit_rewards,
+    overlap,
+    replay,
+    rollout_devices,
+    update_batch,
+)
 from elenchus.train.rl.iteration_cursor import IterationCursor
 from elenchus.train.rl.iterations import PlayerTraining
 from elenchus.train.rl.logprobs import change_layout, make_logprobs
@@ -81,21 +89,54 @@ def reinforce(
     term holds a player to the `teacher`; without one, to what it was.
     All randomness follows from (seed, step), so a run resumes bit for bit from folder/checkpoints.
     """
+    s, mesh = settings, sharding.current_mesh()
+    if s.one_model and len(trained) > 1:
+        models = dataclasses.replace(models, actor=models.critic)
+    counts = (s.num_samples, s.num_refinements, s.refine, s.num_rollouts, s.rollout_threshold)
+    with rollout_devices.divided(models, teacher, settings=s) as (models, teacher, place):
+        result, totals = train_players(
+            RolloutSetup(models, scorer, method, *counts, labels=s.labels),
+            problems,
+            trained=trained,
+            settings=s,
+            loop=loop,
+            folder=folder,
+            writer=writer,
+            seed=seed,
+            teacher=teacher,
+            place=place,
+        )
+    return (Placement(mesh).place(result) if place else result), totals
+
+
+def train_players(
+    setup: RolloutSetup,
+    problems: Sequence[Problem],
+    *,
+    trained: Sequence[Player],
+    settings: ReinforceSettings,
+    loop: LoopSettings,
+    folder: pathlib.Path,
+    writer: writers.Writer,
+    seed: int,
+    teacher: Transformer | None,
+    place: Placement | None,
+) -> tuple[dict[Player, Transformer], dict[str, float]]:
+    """Trains as `reinforce` does, on the devices in force; rollouts are sampled at `place`."""
     s = settings
-    overlap.check_processes(s)
     is_one = s.one_model and len(trained) > 1
     num_updates = s.num_steps * s.num_updates * (len(trained) if is_one else 1)
     optimizer = make_optimizer(s.optimizer, num_steps=num_updates)
-    models = dataclasses.replace(models, actor=models.critic) if is_one else models
-    counts = (s.num_samples, s.num_refinements, s.refine, s.num_rollouts, s.rollout_threshold)
-    setup = RolloutSetup(models, scorer, method, *counts, labels=s.labels)
     options = {'settings': s, 'loop': loop, 'optimizer': optimizer, 'seed': seed}
     options |= {'setup': setup, 'problems': problems, 'is_one': is_one, 'teacher': teacher}
     trainings = {p: make_training(p, **options)._replace(folder=folder) for p in trained}
     implicit = make_implicit(trainings, loop) if s.implicit.beta and 'actor' in trained else None
     cursor = IterationCursor()
-    sampler = Ahead(trainings, implicit=implicit, engine=models.sampler.engine)
-    with sampler if s.staleness else contextlib.nullcontext() as ahead:
+    ahead = contextlib.nullcontext()
+    if s.staleness:
+        engine = setup.models.sampler.engine
+        ahead = Ahead(trainings, implicit=implicit, engine=engine, place=place)
+    with ahead as ahead:
         states, _ = train_loop(
             lambda: initial_states(trainings, optimizer, implicit=implicit),
             functools.partial(

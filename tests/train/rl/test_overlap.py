@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import math
 import random
 import threading
 
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 
 from elenchus.data.files import episode_files
+from elenchus.model import placement, sharding
 from elenchus.train import preemption
 from elenchus.train.checkpoints import training_state
 from elenchus.train.config import cli
-from elenchus.train.rl import iterations, overlap, trainer
+from elenchus.train.metrics import writers
+from elenchus.train.rl import iterations, overlap, rollout_devices, trainer
 from tests.support import overlapped_run
 from tests.train.rl import test_interruption
 from tests.train.rl import test_trainer as cases
@@ -25,7 +28,7 @@ CHANGES = overlapped_run.CHANGES | {'checkpoint_every': 1}
 class InTurns:
     """Takes the place of `Ahead`: no thread, and the weights after every iteration in a list."""
 
-    def __init__(self, trainings, *, implicit, engine):
+    def __init__(self, trainings, *, implicit, **_):
         self.trainings, self.implicit, self.weights = trainings, implicit, []
         self.staleness = next(iter(trainings.values())).settings.staleness
 
@@ -73,6 +76,10 @@ def stored_episodes(folder, player='actor'):
     folders = sorted((folder / 'rollouts' / player).iterdir())
     paths = [path / 'episodes' / 'part-00000.array_record' for path in folders]
     return [list(episode_files.read_episode_file(path)) for path in paths]
+
+
+def stored_tokens(folder):
+    return [[e.attempt.tokens for e in part] for part in stored_episodes(folder)]
 
 
 def threads():
@@ -215,11 +222,66 @@ def test_settings_that_no_staleness_fits_are_refused_by_name(changes, message):
         cases.settings_of(**changes)
 
 
+@pytest.mark.parametrize(
+    ('shape', 'changes', 'message'),
+    [
+        (
+            (2, 1, 2),
+            {'staleness': 1},
+            r'staleness=1 on 4 devices .* rollout_devices=2',
+        ),
+        ((1, 4, 1), {'staleness': 1}, r'staleness=1 on 4 devices .*: nearest: 0'),
+        ((2, 1, 2), {'staleness': 1, 'rollout_devices': 1}, r'rollout_devices=1 .* of 2, .*: 0'),
+        ((4, 1, 1), {'staleness': 1, 'rollout_devices': 4}, r'rollout_devices=4 .* nearest: 3'),
+    ],
+)
+def test_devices_that_threads_cannot_share_are_refused(shape, changes, message):
+    mesh = sharding.make_mesh(shape, jax.devices()[:4])
+    with pytest.raises(ValueError, match=message):
+        rollout_devices.check_devices(cases.settings_of(**changes), mesh)
+    rollout_devices.check_devices(cases.settings_of(), mesh)
+
+
 def test_several_processes_are_refused(monkeypatch):
     monkeypatch.setattr(jax, 'process_count', lambda: 2)
-    overlap.check_processes(cases.settings_of())
+    mesh = sharding.current_mesh()
+    rollout_devices.check_devices(cases.settings_of(), mesh)
     with pytest.raises(ValueError, match=r'reinforce\.staleness=1 .* one process, not of 2; near'):
-        overlap.check_processes(cases.settings_of(staleness=1))
+        rollout_devices.check_devices(cases.settings_of(staleness=1), mesh)
+
+
+@pytest.mark.parametrize('shape', [(2, 1, 1), pytest.param((2, 1, 2), marks=pytest.mark.slow)])
+def test_rollouts_on_devices_of_their_own_are_those_of_the_same_weights(tmp_path, shape):
+    """2 + 2 devices with tensor parallelism, or 1 + 1: as one device does, up to rounding."""
+    size = math.prod(shape)
+    mesh = sharding.make_mesh(shape, jax.devices()[:size])
+    changes = CHANGES | {'num_steps': 3, 'staleness': 1, 'drop_zero_advantage_rows': False}
+    expected, totals, rows = cases.run(tmp_path / 'one', ('actor',), **changes)
+    changes['rollout_devices'] = size // 2
+    initial = rollout_devices.place_pair(cases.tiny_models(), placement.Placement(mesh))
+    folder = tmp_path / 'apart'
+    with writers.Writer(folder, tensorboard=folder / 'board') as writer, jax.set_mesh(mesh):
+        found, found_totals = trainer.reinforce(
+            initial,
+            cases.PROBLEMS,
+            trained=('actor',),
+            settings=cases.settings_of(**changes),
+            loop=cases.LOOP,
+            scorer=cases.SCORER,
+            method=cases.METHOD,
+            folder=folder,
+            writer=writer,
+            seed=3,
+        )
+        assert [x.sharding for x in jax.tree.leaves(found)] == jax.tree.leaves(
+            placement.current().shardings(found)
+        )
+    assert found_totals == totals
+    for one, other in zip(rows, writers.read_rows(folder / writers.METRICS), strict=True):
+        assert one == pytest.approx(other, rel=1e-3, abs=1e-4)
+    for x, y in zip(*map(jax.tree.leaves, (expected, found)), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4)
+    assert stored_tokens(folder) == stored_tokens(tmp_path / 'one')
 
 
 # Resume
