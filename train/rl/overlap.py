@@ -164,8 +164,8 @@ class Ahead:
         """
         if self._advantage_states is None:  # a restored run has some
             self._advantage_states = dict(advantage_states)
-        newest = copy_weights({key: s for key, s in states.items() if key != OLDER})
-        weights = (*states[OLDER], newest)
+        older = states[OLDER]
+        weights = (*older, copy_weights({key: states[key] for key in older[0]}))
         for number in range(step, min(step + self._staleness, self._num_steps) + 1):
             if number not in self._sampled:
                 self._sampled[number] = self._pool.submit(
