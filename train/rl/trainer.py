@@ -132,11 +132,12 @@ def train_players(
     trainings = {p: make_training(p, **options)._replace(folder=folder) for p in trained}
     implicit = make_implicit(trainings, loop) if s.implicit.beta and 'actor' in trained else None
     cursor = IterationCursor()
-    ahead = contextlib.nullcontext()
-    if s.staleness:
-        engine = setup.models.sampler.engine
-        ahead = Ahead(trainings, implicit=implicit, engine=engine, place=place)
-    with ahead as ahead:
+    engine = setup.models.sampler.engine
+    with (
+        Ahead(trainings, implicit=implicit, engine=engine, place=place)
+        if s.staleness
+        else contextlib.nullcontext()
+    ) as ahead:
         states, _ = train_loop(
             lambda: initial_states(trainings, optimizer, implicit=implicit),
             functools.partial(
@@ -266,13 +267,13 @@ def train_iteration(
             if not cursor.row:
                 raise
             raise StepInterrupted(states, all_updates) from None
-        num_tokens = rollouts.sampled.tokens
         rollouts, replayed = replay_groups(training, rollouts, step=step, cursor=cursor)
         states, metrics, updates = update_states(training, states, rollouts, implicit=implicit)
         all_updates += updates
         metrics |= replayed | rollouts.times
         if ahead is None:
             metrics |= idle_shares(rollouts.times['time/rollouts'], time.perf_counter() - start)
+        num_tokens = rollouts.sampled.tokens
         cursor.add(player, rollouts.advantage_state, sampled_tokens=num_tokens, updates=updates)
         if len(trainings) > 1:  # 'loss/kl' becomes 'loss/critic/kl'
             metrics = {n.replace('/', f'/{player}/', 1): value for n, value in metrics.items()}

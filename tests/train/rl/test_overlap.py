@@ -253,6 +253,16 @@ def test_devices_that_threads_cannot_share_are_refused(shape, changes, message):
     rollout_devices.check_devices(cases.settings_of(), mesh)
 
 
+def test_a_mesh_divides_between_rows_present_or_planned():
+    for mesh in (
+        sharding.make_mesh((4, 1, 2), jax.devices()[:8]),
+        jax.sharding.AbstractMesh((4, 1, 2), sharding.AXES),
+    ):
+        trainer_mesh, sampler_mesh = rollout_devices.parts(mesh, 2)
+        assert dict(trainer_mesh.shape) == {'data': 3, 'fsdp': 1, 'tensor': 2}
+        assert dict(sampler_mesh.shape) == {'data': 1, 'fsdp': 1, 'tensor': 2}
+
+
 def test_several_processes_are_refused(monkeypatch):
     monkeypatch.setattr(jax, 'process_count', lambda: 2)
     mesh = sharding.current_mesh()
