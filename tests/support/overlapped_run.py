@@ -72,14 +72,14 @@ def main(folder: str, staleness: str, every: str, event: str = '0', delay_s: str
 
 def results(folder: pathlib.Path) -> dict[str, str]:
     """Returns what a run that has ended wrote, except times: {name: content or its hash}."""
-    found = {name: (folder / name).read_text() for name in ('result.json', 'metrics.jsonl')}
+    contents = {name: (folder / name).read_text() for name in ('result.json', 'metrics.jsonl')}
     for path in sorted(folder.glob('rollouts/**/*.array_record')):
         episodes = list(episode_files.read_episode_file(path))
         content = b''.join(map(episode_files.to_json, episodes))
-        found[str(path.relative_to(folder))] = hashlib.sha256(content).hexdigest()
+        contents[str(path.relative_to(folder))] = hashlib.sha256(content).hexdigest()
     for path in sorted(folder.glob('rollouts/**/values.jsonl')):
-        found[str(path.relative_to(folder))] = path.read_text()
-    return found
+        contents[str(path.relative_to(folder))] = path.read_text()
+    return contents
 
 
 if __name__ == '__main__':

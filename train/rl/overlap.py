@@ -52,7 +52,7 @@ class Rollouts(NamedTuple):
     iteration: Iteration
     sampled: SampledGroups
     weights: Weights  # that sampled
-    advantage_state: Mapping[str, Any]  # of the advantage function, after these groups
+    state: Mapping[str, Any]  # of the advantage function, after these groups
     times: dict[str, float]  # metrics
 
 
@@ -156,11 +156,11 @@ class Ahead:
         states: Mapping[str, Any],
         *,
         advantage_states: Mapping[Player, Mapping[str, Any]],
-    ) -> tuple[dict[Player, Rollouts], tuple[Weights, ...]]:
+    ) -> tuple[dict[Player, Rollouts], dict[str, tuple[Weights, ...]]]:
         """Waits for the rollouts of iteration `step` (from 1), with later ones in progress.
 
         `states` and `advantage_states` are those before the iteration. Returns the rollouts by
-        player, and the weights to be `OLDER` after the iteration. Raises what the thread raised.
+        player, and `OLDER` of the states after the iteration. Raises what the thread raised.
         """
         if self._advantage_states is None:  # a restored run has some
             self._advantage_states = dict(advantage_states)
@@ -178,7 +178,7 @@ class Ahead:
         self._taken_at = end
         for of_player in taken.values():
             of_player.times.update(idle)
-        return taken, weights[1:]
+        return taken, {OLDER: weights[1:]}
 
     def _sample(self, step: int, weights: Weights) -> dict[Player, Rollouts]:
         """Samples an iteration, in the thread."""
@@ -196,7 +196,7 @@ class Ahead:
                 )
                 for player, training in self._trainings.items()
             }
-        self._advantage_states = {p: taken.advantage_state for p, taken in result.items()}
+        self._advantage_states = {p: taken.state for p, taken in result.items()}
         end = time.perf_counter()
         idle = {'time/sampler_idle': (start - self._ended_at) / (end - self._ended_at)}
         self._ended_at = end

@@ -34,9 +34,9 @@ class Divided(NamedTuple):
 def divided(
     models: ModelPair, teacher: Transformer | None, *, settings: ReinforceSettings
 ) -> Iterator[Divided]:
-    """Puts the trainer's devices in force in a block. Raises ValueError as `check_devices`."""
+    """Puts the trainer's devices in force in a block. Raises ValueError as `check_overlap`."""
     mesh = sharding.current_mesh()
-    check_devices(settings, mesh)
+    check_overlap(settings, mesh)
     if not settings.rollout_devices:
         yield Divided(models, teacher, None)
         return
@@ -62,9 +62,23 @@ def parts(mesh: Mesh, num_devices: int) -> tuple[Mesh, Mesh]:
     return kind(first, mesh.axis_names, **options), kind(second, mesh.axis_names, **options)
 
 
-def check_devices(settings: ReinforceSettings, mesh: Mesh) -> None:
-    """Raises ValueError if the mesh does not divide, or if threads could wait for each other."""
+def check_overlap(settings: ReinforceSettings, mesh: Mesh) -> None:
+    """Raises ValueError if rollouts of these settings cannot overlap updates on the mesh.
+
+    Because their tokens would have no ratio, the mesh does not divide, or threads could wait for
+    each other.
+    """
     staleness, count = settings.staleness, settings.rollout_devices
+    if staleness and settings.objective.surrogate == 'logprob':
+        raise ValueError(
+            f'reinforce.staleness={staleness} needs a ratio to the policy that sampled, which '
+            "reinforce.objective.surrogate='logprob' has not; nearest: 0"
+        )
+    if count and (not staleness or settings.implicit.beta):
+        raise ValueError(
+            f'reinforce.rollout_devices={count} needs staleness above 0, not {staleness}, and no '
+            f'scores of a copy (implicit.beta={settings.implicit.beta}); nearest: 0'
+        )
     if staleness and jax.process_count() > 1:
         raise ValueError(
             f'reinforce.staleness={staleness} is for a run of one process, not of '

@@ -165,8 +165,7 @@ class ReinforceSettings:
     one_model: bool  # where both players train, they are one model, which begins as the critic
     teacher: str  # saved model whose log-probabilities are the reference's; '': none
     num_steps: Annotated[int, Range(1, 1_000_000)]  # iterations
-    # Iterations whose updates the weights that sample may lack (overlap.py); 0: they alternate.
-    staleness: Annotated[int, Range(0, 100)]
+    staleness: Annotated[int, Range(0, 100)]  # iterations that sampling is ahead (overlap.py)
     rollout_devices: NonNegativeInt  # of the mesh, that only sample ahead; 0: the trainer's
     # No iteration starts once this many tokens are sampled; 0 = no limit.
     token_budget: NonNegativeInt
@@ -241,17 +240,6 @@ class ReinforceSettings:
                 f'replay_groups={self.replay_groups} and staleness={self.staleness}: set it to '
                 'False, or num_minibatches and num_epochs to 1 and the others to 0'
             )
-        if self.rollout_devices and (not self.staleness or self.implicit.beta):
-            raise ValueError(
-                f'reinforce.rollout_devices={self.rollout_devices} needs staleness above 0, not '
-                f'{self.staleness}, and no scores of a copy (implicit.beta={self.implicit.beta}); '
-                'nearest: 0'
-            )
-        if self.staleness and self.objective.surrogate == 'logprob':
-            raise ValueError(
-                f'reinforce.staleness={self.staleness} needs a ratio to the policy that sampled, '
-                "which objective.surrogate='logprob' has not; nearest: 0"
-            )
         if self.num_steps * self.num_updates > MOST:  # the schedule counts in int32
             raise ValueError(
                 f'reinforce.num_steps={self.num_steps} of {self.num_updates} updates are more than '
@@ -295,12 +283,10 @@ class ReinforceSettings:
 
         With a single update the data are on-policy: old_logp = stop_gradient(logp) has the same
         gradient as a forward pass before the update, and saves that pass. Importance weights,
-        hints, replays and the k1 penalty need the policy's log-probabilities earlier, stale samples
-        those of older weights.
+        hints, replays and the k1 penalty need them earlier, stale samples those of older weights.
         """
-        is_off_policy = self.importance_cap or self.turns.hint_share or self.replay_groups
-        is_off_policy = is_off_policy or self.staleness
-        return self.num_updates == 1 and not is_off_policy and self.objective.kl != 'k1'
+        reasons = (self.importance_cap, self.turns.hint_share, self.replay_groups, self.staleness)
+        return self.num_updates == 1 and not any(reasons) and self.objective.kl != 'k1'
 
     def row_length(self, player: Player) -> int:
         """Tokens of a row of one sample."""

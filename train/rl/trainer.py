@@ -1,6 +1,6 @@
 """Reinforcement learning of the actor, of the critic, or of both in alternation.
 
-Life of an iteration of one player (`update_player`):
+Life of an iteration of one player:
 
 1. sample groups   `rollouts`: G episodes of each of P problems by the current weights, judged;
                    groups of zero variance are replaced (DAPO's dynamic sampling)
@@ -9,8 +9,8 @@ Life of an iteration of one player (`update_player`):
 3. advantages      `advantages`: GRPO (R - mean) / (std + eps), Dr. GRPO R - mean, RLOO; of steps
 4. batch           `update_batch`: one episode per row; the advantage of its step at each token,
                    old and reference log-probabilities, importance weights
-5. updates         `train.step` on `train.objective`: - sum m f(rho, A) / norm + KL - entropy;
-                   num_epochs passes of num_minibatches updates
+5. updates         `updates`, by `train.step` on `train.objective`: - sum m f(rho, A) / norm + KL
+                   - entropy; num_epochs passes of num_minibatches
 
 With one update per iteration the data are on-policy and the update computes the old
 log-probabilities itself. Otherwise the samples are at most num_updates - 1 updates stale, and
@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import optax
 
-from elenchus.data.records import Batch, Problem
+from elenchus.data.records import Problem
 from elenchus.model import lora, sharding
 from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.placement import Placement
@@ -44,7 +44,6 @@ from elenchus.train.loop import (
     StepInterrupted,
     Updates,
     init_train_state,
-    to_device,
     train_loop,
 )
 from elenchus.train.metrics import writers
@@ -56,15 +55,14 @@ from elenchus.train.rl import (
     overlap,
     replay,
     rollout_devices,
-    update_batch,
 )
 from elenchus.train.rl.iteration_cursor import IterationCursor
 from elenchus.train.rl.iterations import PlayerTraining
-from elenchus.train.rl.logprobs import change_layout, make_logprobs
+from elenchus.train.rl.logprobs import make_logprobs
 from elenchus.train.rl.overlap import OLDER, Ahead, Rollouts
 from elenchus.train.rl.rollouts import RolloutSetup
 from elenchus.train.rl.settings import Player, ReinforceSettings, check_rows, turn_overhead
-from elenchus.train.state import TrainState
+from elenchus.train.rl.updates import update_player
 from elenchus.train.step import Transform, make_train_step
 
 
@@ -241,18 +239,18 @@ def train_iteration(
 ) -> tuple[dict[str, Any], dict, Updates]:
     """Runs one iteration of each player; returns (states, metrics, updates) for the train loop.
 
-    Adds the sampled and trained tokens to the cursor. A request to stop is obeyed while a player
-    samples; raises StepInterrupted if a player before it has taken its updates. With `implicit`,
-    the actor's steps have the scores of that model, which learns from the same samples afterwards.
-    With `ahead`, all players' rollouts are taken from there, before any update.
+    Adds its tokens to the cursor. A request to stop is obeyed while a player samples; raises
+    StepInterrupted if a player before it has taken its updates. With `implicit`, the actor's steps
+    have the scores of that model, which learns from the same samples afterwards. With `ahead`, the
+    rollouts of all players are taken from there before any update.
     """
-    all_updates, taken, older = [], {}, ()
+    all_updates, taken, older = [], {}, {}
     if ahead is not None:
         taken, older = ahead.take(step, states, advantage_states=cursor.advantage_states)
     for player, training in trainings.items():
+        start = time.perf_counter()
         if player in cursor.row:  # before the iteration was interrupted
             continue
-        start = time.perf_counter()
         try:
             # The second player meets the first one's weights of this very iteration.
             rollouts = taken.get(player) or overlap.sample_player(
@@ -273,15 +271,14 @@ def train_iteration(
         metrics |= replayed | rollouts.times
         if ahead is None:
             metrics |= idle_shares(rollouts.times['time/rollouts'], time.perf_counter() - start)
-        num_tokens = rollouts.sampled.tokens
-        cursor.add(player, rollouts.advantage_state, sampled_tokens=num_tokens, updates=updates)
+        cursor.add(player, rollouts.state, sampled_tokens=rollouts.sampled.tokens, updates=updates)
         if len(trainings) > 1:  # 'loss/kl' becomes 'loss/critic/kl'
             metrics = {n.replace('/', f'/{player}/', 1): value for n, value in metrics.items()}
         cursor.row[player] = metrics
     row = {name: value for metrics in cursor.row.values() for name, value in metrics.items()}
     cursor.row = {}
-    states = states | {OLDER: older} if ahead else states
-    return states, row | {'sampled/tokens': cursor.counters['tokens_sampled']}, all_updates
+    row |= {'sampled/tokens': cursor.counters['tokens_sampled']}
+    return states | older, row, all_updates
 
 
 def idle_shares(sampling: float, total: float) -> dict[str, float]:
@@ -326,45 +323,6 @@ def update_states(
     state = states[implicit_rewards.KEY]
     state, more, more_updates = implicit_rewards.update(implicit, state, rollouts.sampled)
     return states | {implicit_rewards.KEY: state}, metrics | more, [*updates, *more_updates]
-
-
-def update_player(
-    training: PlayerTraining, state: TrainState, rollouts: Rollouts
-) -> tuple[TrainState, dict, Updates]:
-    """Takes the updates of one iteration on its rollouts; returns (state, metrics, updates)."""
-    s, player, iteration = training.settings, training.player, rollouts.iteration
-    objective, sampled_by = iteration.objective, rollouts.weights[training.key]
-    policy = functools.partial(training.logprobs, lora.join(sampled_by.model, training.frozen))
-    if s.reuses_update_logprobs:
-        objective, policy = dataclasses.replace(objective, on_policy=True), None
-    batch, metrics = update_batch.make_batch(
-        rollouts.sampled,
-        update_batch.RowLayout(
-            player, s.row_length(player), s.num_samples, s.importance_cap, s.mask_truncated
-        ),
-        training.setup.models.sampler.chat,
-        assign_credit=iteration.assign_credit,
-        objective=objective,
-        logprobs=update_batch.LogprobFunctions(
-            policy, functools.partial(training.logprobs, training.teacher)
-        ),
-        keep=iteration.keep,
-    )
-    if s.staleness:
-        metrics['sampler/staleness'] = state.step - sampled_by.step
-    train_step, updates = training.make_step(objective), []
-    for _ in range(s.num_epochs):
-        for part in np.split(iteration.rng.permutation(s.rows), s.num_minibatches):
-            rows = update_batch.expand_groups(np.sort(part), s.samples_per_row)
-            minibatch = Batch(*(values[rows] for values in batch))
-            if s.drop_zero_advantage_rows:
-                minibatch = update_batch.drop_zero_advantage_rows(
-                    minibatch, objective, parts=training.parts, samples_per_row=s.samples_per_row
-                )
-            merged, _ = change_layout(minibatch, training.shared)
-            state, values = train_step(state, to_device(merged), training.frozen)
-            updates.append((values, minibatch))
-    return state, metrics | update_batch.mean_of_updates([v for v, _ in updates]), updates
 
 
 def make_step_factory(

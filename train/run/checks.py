@@ -79,7 +79,7 @@ def check_mesh(settings: RunSettings, mesh: jax.sharding.Mesh) -> None:
 def check_reinforcement(settings: RunSettings, mesh: jax.sharding.Mesh) -> None:
     """Raises ValueError, naming the field, if reinforcement does not fit the devices."""
     r = settings.reinforce
-    rollout_devices.check_devices(r, mesh)
+    rollout_devices.check_overlap(r, mesh)
     if r.rollout_devices:
         mesh, sampler = rollout_devices.parts(mesh, r.rollout_devices)
         check_sampling(settings, sampler)

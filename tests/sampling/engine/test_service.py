@@ -80,12 +80,12 @@ def test_services_of_two_seeds_by_turns_do_not_disturb_each_other(sampler):
     for running in both:
         for request in cases.requests():
             running.submit(request)
-    found = [{}, {}]
+    both_done = [{}, {}]
     while not all(running.is_idle for running in both):
-        for running, completions in zip(both, found, strict=True):
+        for running, completions in zip(both, both_done, strict=True):
             running.step()
             completions |= {t.completion.id: t.completion for t in running.poll()}
-    assert found == alone and found[0] != found[1]
+    assert both_done == alone and both_done[0] != both_done[1]
 
 
 def drain_all(running):
@@ -94,19 +94,19 @@ def drain_all(running):
     return {completion.id: completion for completion in drain(running)}
 
 
-def test_the_next_chunk_has_started_when_completions_are_made(sampler, monkeypatch):
+def test_the_next_chunk_has_started_when_completions_are_read(sampler, monkeypatch):
     events = []
     decode_chunk, completion = sampler._decode_chunk, sampler._completion
 
-    def noted(name, function):
+    def counted(name, function):
         def call(*args, **kwargs):
             events.append(name)
             return function(*args, **kwargs)
 
         return call
 
-    monkeypatch.setattr(sampler, '_decode_chunk', noted('chunk', decode_chunk))
-    monkeypatch.setattr(sampler, '_completion', noted('done', completion))
+    monkeypatch.setattr(sampler, '_decode_chunk', counted('chunk', decode_chunk))
+    monkeypatch.setattr(sampler, '_completion', counted('done', completion))
     running = serve(sampler)
     running.submit(Request(0, (20, 21), 2))  # ends in the first chunk
     running.submit(Request(1, (20, 21), 12))  # of a few
