@@ -275,10 +275,7 @@ def train_iteration(
         if len(trainings) > 1:  # 'loss/kl' becomes 'loss/critic/kl'
             metrics = {n.replace('/', f'/{player}/', 1): value for n, value in metrics.items()}
         cursor.row[player] = metrics
-    row = {name: value for metrics in cursor.row.values() for name, value in metrics.items()}
-    cursor.row = {}
-    row |= {'sampled/tokens': cursor.counters['tokens_sampled']}
-    return states | older, row, all_updates
+    return states | older, cursor.take_row(), all_updates
 
 
 def idle_shares(sampling: float, total: float) -> dict[str, float]:
