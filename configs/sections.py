@@ -170,6 +170,8 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
     'one_model': False,  # of reinforce_both: one model, that of critic_start, is both players
     'teacher': '',  # a saved model to distil by the KL term, of any size; '': none
     'num_steps': 100,  # iterations
+    'staleness': 0,  # iterations that sampling runs ahead of the updates; 0: they alternate
+    'rollout_devices': 0,  # of the mesh, that only sample, where there is staleness; 0: all do both
     'token_budget': 0,  # sampled tokens after which no iteration starts; 0: no limit
     'num_problems': 32,  # of an iteration
     'num_samples': 8,  # of each problem: a group

@@ -68,6 +68,7 @@ class TurnFacts:
     accepted: bool | None = None  # counts as right without a label (exploration.acceptance)
     hinted: bool | None = None  # sampled after a hint that is not in the episode (rl.rollouts)
     replayed: bool | None = None  # sampled in an earlier iteration (rl.replay)
+    policy_step: int | None = None  # updates before the weights that wrote it (rl.overlap)
     restarted: bool | None = None  # right: the response whose beginning it shares (rl.restarts)
     score: float | None = None  # critic's probability that the answer is right (score_steps)
     num_reached: int | None = None  # first steps that the critique has a line on (score_steps)

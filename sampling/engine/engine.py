@@ -1,6 +1,6 @@
 """Engine: samples completions of many requests at once (continuous batching).
 
-The life of a request in `Engine.generate`:
+The life of a request, in `Engine.generate` or as it comes (service.py):
 
 1. It waits in a queue until one of the `num_slots` slots is free.
 2. `Refill.next` packs its prompt with those of other requests that enter a slot now. Requests with
@@ -10,9 +10,9 @@ The life of a request in `Engine.generate`:
 4. `decode.decode_chunk` samples in all busy slots, up to `chunk_steps` steps in one jitted loop.
 5. The host reads the position and the done flag of every slot. Step 4 repeats until the request has
    sampled a stop token or `max_tokens` tokens.
-6. The host reads its tokens and log-probabilities, which become its Completion. With a prefix
-   cache, its keys and values are copied there.
-7. Its slot is free for the next request of the queue.
+6. Its slot is free for the next request of the queue; the next chunk starts.
+7. Beside that chunk, the host reads its tokens and log-probabilities, which become its Completion.
+   With a prefix cache it does so before, and its keys and values are copied there.
 
 Noise is a function of (seed, request id, position), so this schedule cannot change the samples.
 All shapes come from EngineSettings, so nothing compiles after `warm_up`. The schedule depends only
@@ -40,9 +40,10 @@ from elenchus.sampling.engine.decode import DecodeState
 from elenchus.sampling.engine.generator import Generator
 from elenchus.sampling.engine.prefix_cache import PrefixCache, copy_slots, init_cache
 from elenchus.sampling.engine.prefix_cached_engine import PrefixCachedEngine
-from elenchus.sampling.engine.refill import Prefill, Refill, by_shard, to_batch
+from elenchus.sampling.engine.refill import Prefill, by_shard, to_batch
 from elenchus.sampling.engine.requests import Completion, Request, check_requests
 from elenchus.sampling.engine.sampling_methods import Method
+from elenchus.sampling.engine.service import Finished, Service
 from elenchus.sampling.engine.shapes import EngineSettings, smallest_bucket
 from elenchus.sampling.engine.work import Work, chunk_work
 
@@ -117,36 +118,24 @@ class Engine:
         in [0, 2 ** 32).
         """
         check_requests(self.settings, requests, seed)
-        running, completions = {}, {}  # running: slot -> request
-        position = np.zeros(self.settings.num_slots, np.int32)
-        self.compile_ahead(self.warm_up, model, method)
-        here, start = self._placement(), time.perf_counter()
-        with here.in_force():
-            weights = weights_lib.place_weights(model, self.settings, here)
-            state = decode.init_state(weights.prefill.config, **self.settings.slot_shapes)
-            refill = Refill(self.settings, self._shards, requests)
-            while refill.queue or running:
-                for batch in refill.next(running, prefix_cache):
-                    state = self._prefill(weights.prefill, state, batch, prefix_cache=prefix_cache)
-                    running.update(batch.entries)
-                    position[[slot for slot, _ in batch.entries]] = batch.positions
-                slots, length = self._chunk_shape(running, position)
-                state, flags = self._decode_chunk(
-                    weights.decode, state, slots, method=method, seed=np.uint32(seed), length=length
-                )
-                # This waits for the device: the host needs the flags to schedule the next chunk.
-                before, (position, done) = position, np.array(flags)
-                shape = self.settings.num_slots if slots is None else len(slots), length
-                start = self._count_chunk(position - before, running, shape=shape, start=start)
-                self._show_tokens(state, running, position)
-                finished = [slot for slot in sorted(running) if done[slot]]
-                for completion in self._collect(
-                    state, running, finished, position=position, prefix_cache=prefix_cache
-                ):
-                    completions[completion.id] = completion
-                    if on_completion is not None:
-                        on_completion(completion)
-        return [completions[request.id] for request in requests]
+        service = self.serve(model, method=method, seed=seed, prefix_cache=prefix_cache)
+        tickets = [service.submit(request) for request in requests]
+        while not service.is_idle:
+            service.step()
+            for ticket in service.poll() if on_completion else ():
+                on_completion(ticket.completion)
+        return [ticket.completion for ticket in tickets]
+
+    def serve(
+        self,
+        model: Transformer,
+        *,
+        method: Method,
+        seed: int,
+        prefix_cache: PrefixCache | None = None,
+    ) -> Service:
+        """Returns what samples requests of this model that come one by one; arguments as above."""
+        return Service(self, model, method=method, seed=seed, prefix_cache=prefix_cache)
 
     def _show_tokens(self, state, running: dict[int, Request], position: np.ndarray) -> None:
         for slot, request in running.items() if self.on_tokens else ():
@@ -300,28 +289,37 @@ class Engine:
         """Slots of a shard that are read at once: one shape for any number of finished ones."""
         return min(self._shard_slots, -(-self.settings.prefill_batch_sizes[-1] // self._shards))
 
-    def _collect(
-        self,
-        state,
-        running: dict[int, Request],
-        slots: Sequence[int],
-        *,
-        position: np.ndarray,
-        prefix_cache: PrefixCache | None,
-    ) -> Iterator[Completion]:
-        """Takes finished requests out of their slots and adds them to the prefix cache."""
+    def _read_finished(
+        self, state, running: dict[int, Request], slots: Sequence[int], *, position: np.ndarray
+    ) -> list[Finished]:
+        """Takes finished requests out of their slots and starts to read what they sampled."""
         size, in_shards = self._read_size, [[] for _ in range(self._shards)]
         for slot in slots:
             in_shards[slot // self._shard_slots].append(slot)
+        finished = []
         for start in range(0, max(map(len, in_shards)), size):
             groups = [slots[start : start + size] for slots in in_shards]
             chosen = [slot for group in groups for slot in group]
             indices = by_shard(chosen, (self._shards, size), per_shard=self._shard_slots, fill=0)
-            arrays = jax.device_get(decode.read_slots(state, indices))
-            prefixes = [[] for _ in groups]
-            for shard, group in enumerate(groups):
-                for i, slot in enumerate(group):
-                    request = running.pop(slot)
+            arrays = decode.read_slots(state, indices)
+            for array in arrays:
+                array.copy_to_host_async()
+            entries = [[(slot, running.pop(slot)) for slot in group] for group in groups]
+            finished.append(
+                Finished(entries, arrays, position.copy())
+            )  # the next prompts change it
+        return finished
+
+    def _completions(
+        self, state, finished: Sequence[Finished], prefix_cache: PrefixCache | None
+    ) -> Iterator[Completion]:
+        """Yields what finished requests sampled, and adds it to the prefix cache."""
+        size = self._read_size
+        for entries, arrays, position in finished:
+            arrays = jax.device_get(arrays)
+            prefixes = [[] for _ in entries]
+            for shard, group in enumerate(entries):
+                for i, (slot, request) in enumerate(group):
                     tokens, logprobs, steps = (x[shard * size + i] for x in arrays)
                     sampled = slice(len(request.prompt), position[slot] + 1)
                     completion = self._completion(

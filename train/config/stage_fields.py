@@ -46,7 +46,14 @@ ENGINE_CACHES = tuple(
 """Further ones, that read keys and values from a cache: with one in int8 they change samples."""
 
 MAY_CHANGE = (
-    *('mesh', 'context', 'train.num_microbatches', 'model.attention', 'model.remat'),
+    *(
+        'mesh',
+        'context',
+        'reinforce.rollout_devices',
+        'train.num_microbatches',
+        'model.attention',
+        'model.remat',
+    ),
     *('model.remat_saved', 'model.remat_offloaded', 'model.scan_layers'),
     *('model.logits_chunk', 'sampling.score.rows', 'sampling.score.lengths', 'sampling.part_size'),
     *('train.log_every', 'train.checkpoint_every', 'reinforce.checkpoint_every'),
@@ -99,6 +106,8 @@ EARLIER: Mapping[str, Any] = {
     'actor.replay.hidden': 'none',
     'actor.replay.hidden_coef': 100.0,
     'reinforce.replay_groups': 0,
+    'reinforce.staleness': 0,
+    'reinforce.rollout_devices': 0,
     'reinforce.turns.restart': 'none',
     'critique.labels': 'threshold',
     'improve.explore.refine': 'wrong',

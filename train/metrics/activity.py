@@ -8,6 +8,7 @@ import collections
 import json
 import os
 import statistics
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, Literal
@@ -28,7 +29,7 @@ class Activity:
     """What this process does: seconds by kind, the steps of its stage, and its last progress."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
-        self._clock = clock
+        self._clock, self._lock = clock, threading.Lock()
         self.seconds: dict[Kind, float] = collections.defaultdict(float)
         self.stage, self.state = '', 'opening'
         self.marks = 0
@@ -37,7 +38,14 @@ class Activity:
         self._last, self._last_kind = clock(), 'other'
 
     def mark(self, kind: Kind) -> None:
-        """Counts the seconds since the last mark as of this kind, those of compiling apart."""
+        """Counts the seconds since the last mark as of this kind, those of compiling apart.
+
+        Where two threads work at once, the time goes to the one that has just ended something.
+        """
+        with self._lock:
+            self._mark(kind)
+
+    def _mark(self, kind: Kind) -> None:
         now = self._clock()
         elapsed, compiling = now - self._last, min(self._compiling, now - self._last)
         self.seconds[kind] += elapsed - compiling

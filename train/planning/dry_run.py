@@ -94,12 +94,14 @@ def reinforcement_loads(s: RunSettings, name: str) -> list[TrainingLoad]:
     """Update of the player with the longest rows, of the model of implicit scores, and of values.
 
     The state of a second model that trains (weights and two moments) counts as three further
-    models.
+    models, weights that sample ahead as one each. (The mesh is planned as a whole.)
     """
     players = REINFORCED[name]
     layouts = [s.reinforce.shared_prompt(p, s.sampling.limits, overhead=1) for p in players]
     longest = max(layouts, key=lambda layout: layout.length) if layouts[0] else None
     num_states = 1 if is_one_model(s, name) else len(players)
+    # Of adapters they are small.
+    copies = s.reinforce.staleness + 1 if s.reinforce.staleness and not s.reinforce.lora.rank else 0
     has_copy = s.reinforce.implicit.beta > 0 and 'actor' in players
     has_values = s.reinforce.reward_rules('actor').reads_values
     num_states += has_copy + len(players) * has_values
@@ -112,7 +114,7 @@ def reinforcement_loads(s: RunSettings, name: str) -> list[TrainingLoad]:
         rows=s.reinforce.rows // s.reinforce.num_minibatches,
         length=longest.length if longest else max(map(s.reinforce.row_length, players)),
         num_microbatches=s.train.num_microbatches,
-        others=1 + 3 * (num_states - 1),
+        others=1 + 3 * (num_states - 1) + copies * (num_states - len(players) * has_values),
         shared=longest,
         logprobs=s.reinforce.objective.reads_reference or not s.reinforce.reuses_update_logprobs,
     )

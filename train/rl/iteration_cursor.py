@@ -26,6 +26,12 @@ class IterationCursor:
         for _, minibatch in updates:
             self.counters.update(packing.token_counts(minibatch))
 
+    def take_row(self) -> dict[str, Any]:
+        """Returns the metrics of all players of an iteration, which ends with it."""
+        row = {name: value for metrics in self.row.values() for name, value in metrics.items()}
+        self.row = {}
+        return row | {'sampled/tokens': self.counters['tokens_sampled']}
+
     def to_json(self) -> dict[str, Any]:
         """Returns plain JSON; `players` only of an iteration that was interrupted."""
         rows = {p: {n: float(x) for n, x in row.items()} for p, row in self.row.items()}

@@ -145,6 +145,8 @@ class ReinforceSettings:
     one_model: bool  # where both players train, they are one model, which begins as the critic
     teacher: str  # saved model whose log-probabilities are the reference's; '': none
     num_steps: Annotated[int, Range(1, 1_000_000)]  # iterations
+    staleness: Annotated[int, Range(0, 100)]  # iterations that sampling is ahead (overlap.py)
+    rollout_devices: NonNegativeInt  # of the mesh, that only sample ahead; 0: the trainer's
     # No iteration starts once this many tokens are sampled; 0 = no limit.
     token_budget: NonNegativeInt
     num_problems: Annotated[int, Range(1, 1_000_000)]  # groups of an iteration
@@ -212,11 +214,12 @@ class ReinforceSettings:
                 f'reinforce.num_minibatches={self.num_minibatches} must divide num_problems * '
                 f'num_samples / samples_per_row = {self.rows}'
             )
-        if (self.num_updates > 1 or self.replay_groups) and self.objective.on_policy:
+        is_off_policy = self.num_updates > 1 or self.replay_groups or self.staleness
+        if is_off_policy and self.objective.on_policy:
             raise ValueError(
-                f'reinforce.objective.on_policy=True with {self.num_updates} updates an iteration '
-                f'and replay_groups={self.replay_groups}: set it to False, or num_minibatches and '
-                'num_epochs to 1 and replay_groups to 0'
+                f'reinforce.objective.on_policy=True with {self.num_updates} updates an iteration, '
+                f'replay_groups={self.replay_groups} and staleness={self.staleness}: set it to '
+                'False, or num_minibatches and num_epochs to 1 and the others to 0'
             )
         if self.num_steps * self.num_updates > MOST:  # the schedule counts in int32
             raise ValueError(
@@ -283,10 +286,10 @@ class ReinforceSettings:
 
         With a single update the data are on-policy: old_logp = stop_gradient(logp) has the same
         gradient as a forward pass before the update, and saves that pass. Importance weights,
-        hints, replays and the k1 penalty need the policy's log-probabilities earlier.
+        hints, replays and the k1 penalty need them earlier, stale samples those of older weights.
         """
-        is_off_policy = self.importance_cap or self.turns.hint_share or self.replay_groups
-        return self.num_updates == 1 and not is_off_policy and self.objective.kl != 'k1'
+        reasons = (self.importance_cap, self.turns.hint_share, self.replay_groups, self.staleness)
+        return self.num_updates == 1 and not any(reasons) and self.objective.kl != 'k1'
 
     def row_length(self, player: Player) -> int:
         """Tokens of a row of one sample."""

@@ -14,15 +14,18 @@ Life of an iteration of one player:
                    - entropy; num_epochs passes of num_minibatches; as many of a value model
 
 With one update per iteration the data are on-policy and the update computes the old
-log-probabilities itself. Otherwise the samples are at most num_updates - 1 updates stale, and rho
-is taken against the policy that sampled.
+log-probabilities itself. Otherwise the samples are at most num_updates - 1 updates stale, and
+`staleness` iterations more where another thread samples ahead (`overlap`); rho is taken against the
+policy that sampled, whose weights then recompute the old log-probabilities.
 """
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import optax
@@ -30,6 +33,7 @@ import optax
 from elenchus.data.records import Problem
 from elenchus.model import lora, sharding
 from elenchus.model.attention.inputs import SharedPrompt
+from elenchus.model.placement import Placement
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.sampling_methods import Method
 from elenchus.sampling.model_pair import ModelPair
@@ -49,22 +53,18 @@ from elenchus.train.optimizer import make_optimizer
 from elenchus.train.rl import (
     diagnostics,
     implicit_rewards,
+    overlap,
     replay,
-    rollouts,
+    rollout_devices,
     value_model,
 )
 from elenchus.train.rl.iteration_cursor import IterationCursor
-from elenchus.train.rl.iterations import (
-    Iteration,
-    PlayerTraining,
-    plan_iteration,
-    rollout_arguments,
-)
+from elenchus.train.rl.iterations import PlayerTraining
 from elenchus.train.rl.logprobs import make_logprobs
-from elenchus.train.rl.rollouts import RolloutSetup, SampledGroups
+from elenchus.train.rl.overlap import OLDER, Ahead, Rollouts
+from elenchus.train.rl.rollouts import RolloutSetup
 from elenchus.train.rl.settings import Player, ReinforceSettings, check_rows, turn_overhead
 from elenchus.train.rl.updates import update_player
-from elenchus.train.state import TrainState
 from elenchus.train.step import Transform, make_train_step
 
 
@@ -89,35 +89,72 @@ def reinforce(
     term holds a player to the `teacher`; without one, to what it was.
     All randomness follows from (seed, step), so a run resumes bit for bit from folder/checkpoints.
     """
+    s, mesh = settings, sharding.current_mesh()
+    if s.one_model and len(trained) > 1:
+        models = dataclasses.replace(models, actor=models.critic)
+    counts = (s.num_samples, s.num_refinements, s.refine, s.num_rollouts, s.rollout_threshold)
+    with rollout_devices.divided(models, teacher, settings=s) as (models, teacher, place):
+        result, totals = train_players(
+            RolloutSetup(models, scorer, method, *counts, labels=s.labels),
+            problems,
+            trained=trained,
+            settings=s,
+            loop=loop,
+            folder=folder,
+            writer=writer,
+            seed=seed,
+            teacher=teacher,
+            place=place,
+        )
+    return (Placement(mesh).place(result) if place else result), totals
+
+
+def train_players(
+    setup: RolloutSetup,
+    problems: Sequence[Problem],
+    *,
+    trained: Sequence[Player],
+    settings: ReinforceSettings,
+    loop: LoopSettings,
+    folder: pathlib.Path,
+    writer: writers.Writer,
+    seed: int,
+    teacher: Transformer | None,
+    place: Placement | None,
+) -> tuple[dict[Player, Transformer], dict[str, float]]:
+    """Trains as `reinforce` does, on the devices in force; rollouts are sampled at `place`."""
     s = settings
     is_one = s.one_model and len(trained) > 1
     num_updates = s.num_steps * s.num_updates * (len(trained) if is_one else 1)
     optimizer = make_optimizer(s.optimizer, num_steps=num_updates)
-    models = dataclasses.replace(models, actor=models.critic) if is_one else models
-    counts = (s.num_samples, s.num_refinements, s.refine, s.num_rollouts, s.rollout_threshold)
-    setup = RolloutSetup(models, scorer, method, *counts, labels=s.labels)
     options = {'settings': s, 'loop': loop, 'optimizer': optimizer, 'seed': seed}
     options |= {'setup': setup, 'problems': problems, 'is_one': is_one, 'teacher': teacher}
     trainings = {p: make_training(p, **options)._replace(folder=folder) for p in trained}
     implicit = make_implicit(trainings, loop) if s.implicit.beta and 'actor' in trained else None
     cursor = IterationCursor()
-    states, _ = train_loop(
-        lambda: initial_states(trainings, optimizer, implicit=implicit),
-        functools.partial(train_iteration, trainings=trainings, cursor=cursor, implicit=implicit),
-        num_steps=s.num_steps,
-        loop=dataclasses.replace(loop, log_every=1, checkpoint_every=s.checkpoint_every),
-        folder=folder,
-        writer=writer,
-        description=f'reinforce {" and ".join(trained)}',
-        cursor=cursor.to_json,
-        set_cursor=cursor.restore,
-        watch=diagnostics.make_watch(diagnostics.to_stderr),
-        should_stop=lambda: cursor.has_spent(s.token_budget),
-    )
-    return _current_models(trainings, states), {
-        **cursor.counters,
-        'updates': {p: int(state.step) for p, state in states.items()},
-    }
+    engine = setup.models.sampler.engine
+    with (
+        Ahead(trainings, implicit=implicit, engine=engine, place=place)
+        if s.staleness
+        else contextlib.nullcontext()
+    ) as ahead:
+        states, _ = train_loop(
+            lambda: initial_states(trainings, optimizer, implicit=implicit),
+            functools.partial(
+                train_iteration, trainings=trainings, cursor=cursor, implicit=implicit, ahead=ahead
+            ),
+            num_steps=s.num_steps,
+            loop=dataclasses.replace(loop, log_every=1, checkpoint_every=s.checkpoint_every),
+            folder=folder,
+            writer=writer,
+            description=f'reinforce {" and ".join(trained)}',
+            cursor=cursor.to_json,
+            set_cursor=cursor.restore,
+            watch=diagnostics.make_watch(diagnostics.to_stderr),
+            should_stop=lambda: cursor.has_spent(s.token_budget),
+        )
+    updates = {p: int(state.step) for p, state in states.items() if p != OLDER}
+    return overlap.current_models(trainings, states), {**cursor.counters, 'updates': updates}
 
 
 def make_training(
@@ -181,8 +218,11 @@ def initial_states(
     optimizer: optax.GradientTransformation,
     *,
     implicit: implicit_rewards.ImplicitTraining | None,
-) -> dict[str, TrainState]:
-    """Returns the states before the first iteration: of players, implicit scores and values."""
+) -> dict[str, Any]:
+    """Returns the states before the first iteration: of players, implicit scores and values.
+
+    And, if another thread samples ahead, the weights that it samples by.
+    """
     by_key = {training.key: training for training in trainings.values()}
     states = {
         key: init_train_state(lora.split(training.reference)[0], optimizer)
@@ -191,76 +231,76 @@ def initial_states(
     if implicit is not None:
         model = lora.split(implicit.reference)[0]
         states[implicit_rewards.KEY] = init_train_state(model, implicit.optimizer)
+    settings = next(iter(trainings.values())).settings
+    states = overlap.with_older(states, settings.staleness)
     values = [training.value for training in trainings.values() if training.value is not None]
     return states | {value.key: value_model.initial_state(value) for value in values}
 
 
 def train_iteration(
     step: int,
-    states: dict[str, TrainState],
+    states: dict[str, Any],
     *,
     trainings: Mapping[Player, PlayerTraining],
     cursor: IterationCursor,
     implicit: implicit_rewards.ImplicitTraining | None = None,
-) -> tuple[dict[str, TrainState], dict, Updates]:
+    ahead: Ahead | None = None,
+) -> tuple[dict[str, Any], dict, Updates]:
     """Runs one iteration of each player; returns (states, metrics, updates) for the train loop.
 
-    Adds the sampled and trained tokens to the cursor. A request to stop is obeyed while a player
-    samples; raises StepInterrupted if a player before it has taken its updates. With `implicit`,
-    the actor's steps have the scores of that model, which learns from the same samples afterwards.
+    Adds its tokens to the cursor. A request to stop is obeyed while a player samples; raises
+    StepInterrupted if a player before it has taken its updates. With `implicit`, the actor's steps
+    have the scores of that model, which learns from the same samples afterwards. With `ahead`, the
+    rollouts of all players are taken from there before any update.
     """
-    all_updates = []
+    all_updates, taken, older = [], {}, {}
+    if ahead is not None:
+        taken, older = ahead.take(step, states, advantage_states=cursor.advantage_states)
     for player, training in trainings.items():
+        start = time.perf_counter()
         if player in cursor.row:  # before the iteration was interrupted
             continue
-        # The second player meets the first one's weights of this very iteration.
-        models = dataclasses.replace(training.setup.models, **_current_models(trainings, states))
-        iteration = plan_iteration(
-            training, step, models.sampler, state=cursor.advantage_states.get(player, {})
-        )
-        arguments = rollout_arguments(training, iteration, models)
-        scorer = implicit if player == 'actor' else None
-        arguments['sample'] = implicit_rewards.scoring(scorer, states, arguments['sample'])
-        start = time.perf_counter()
         try:
-            sampled = rollouts.sample_with_refill(**arguments)
+            # The second player meets the first one's weights of this very iteration.
+            rollouts = taken.get(player) or overlap.sample_player(
+                training,
+                step,
+                states,
+                trainings=trainings,
+                advantage_state=cursor.advantage_states.get(player, {}),
+                implicit=implicit,
+            )
         except preemption.Interrupted:
             if not cursor.row:
                 raise
             raise StepInterrupted(states, all_updates) from None
-        seconds = time.perf_counter() - start
-        state = iteration.state_after(sampled.groups)
-        sampled, replayed = replay_groups(training, iteration, sampled, step=step, cursor=cursor)
-        states, metrics, updates = update_states(
-            training, states, sampled, iteration=iteration, implicit=scorer
-        )
+        rollouts, replayed = replay_groups(training, rollouts, step=step, cursor=cursor)
+        states, metrics, updates = update_states(training, states, rollouts, implicit=implicit)
         all_updates += updates
-        metrics |= replayed
-        cursor.add(player, state, sampled_tokens=sampled.tokens, updates=updates)
-        # Names below time/ go to timing.jsonl: they differ from run to run.
-        metrics |= {'time/rollouts': seconds, 'time/rollout_tokens_per_s': sampled.tokens / seconds}
+        metrics |= replayed | rollouts.times
+        if ahead is None:
+            metrics |= idle_shares(rollouts.times['time/rollouts'], time.perf_counter() - start)
+        cursor.add(player, rollouts.state, sampled_tokens=rollouts.sampled.tokens, updates=updates)
         if len(trainings) > 1:  # 'loss/kl' becomes 'loss/critic/kl'
             metrics = {n.replace('/', f'/{player}/', 1): value for n, value in metrics.items()}
         cursor.row[player] = metrics
-    row = {name: value for metrics in cursor.row.values() for name, value in metrics.items()}
-    cursor.row = {}
-    return states, row | {'sampled/tokens': cursor.counters['tokens_sampled']}, all_updates
+    return states | older, cursor.take_row(), all_updates
+
+
+def idle_shares(sampling: float, total: float) -> dict[str, float]:
+    """Returns the shares of an iteration in which either side waits if they alternate."""
+    return {'time/trainer_idle': sampling / total, 'time/sampler_idle': 1 - sampling / total}
 
 
 def replay_groups(
-    training: PlayerTraining,
-    iteration: Iteration,
-    sampled: SampledGroups,
-    *,
-    step: int,
-    cursor: IterationCursor,
-) -> tuple[SampledGroups, dict[str, float]]:
-    """Returns sampled groups with replayed ones, and metrics; stores the new ones in the cursor."""
+    training: PlayerTraining, rollouts: Rollouts, *, step: int, cursor: IterationCursor
+) -> tuple[Rollouts, dict[str, float]]:
+    """Returns rollouts with replayed groups, and metrics; stores the new ones in the cursor."""
     most, player = training.settings.replay_groups, training.player
     if not most:
-        return sampled, {}
-    stored = cursor.replay.get(player, [])
-    value = functools.partial(iteration.assign_credit, penalties=None)
+        return rollouts, {}
+    stored, sampled = cursor.replay.get(player, []), rollouts.sampled
+    value = functools.partial(rollouts.iteration.assign_credit, penalties=None)
     filled, count = replay.fill(
         sampled,
         stored,
@@ -269,30 +309,24 @@ def replay_groups(
         rng=np.random.default_rng(derive_seed(training.seed, 'replay', player, step)),
     )
     cursor.replay[player] = replay.store(stored, sampled.groups, value=value, most=most)
-    return filled, {'reward/groups_replayed': count / len(sampled.groups)}
+    share = {'reward/groups_replayed': count / len(sampled.groups)}
+    return rollouts._replace(sampled=filled), share
 
 
 def update_states(
     training: PlayerTraining,
-    states: dict[str, TrainState],
-    sampled: SampledGroups,
+    states: dict[str, Any],
+    rollouts: Rollouts,
     *,
-    iteration: Iteration,
     implicit: implicit_rewards.ImplicitTraining | None,
-) -> tuple[dict[str, TrainState], dict, Updates]:
+) -> tuple[dict[str, Any], dict, Updates]:
     """Takes the updates of a player, then of the model that scored its steps, if one did."""
-    states, metrics, updates = update_player(training, states, sampled, iteration=iteration)
-    if implicit is None:
+    states, metrics, updates = update_player(training, states, rollouts)
+    if implicit is None or training.player != 'actor':
         return states, metrics, updates
     state = states[implicit_rewards.KEY]
-    state, more, more_updates = implicit_rewards.update(implicit, state, sampled)
+    state, more, more_updates = implicit_rewards.update(implicit, state, rollouts.sampled)
     return states | {implicit_rewards.KEY: state}, metrics | more, [*updates, *more_updates]
-
-
-def _current_models(
-    trainings: Mapping[Player, PlayerTraining], states: Mapping[str, TrainState]
-) -> dict[Player, Transformer]:
-    return {p: lora.join(states[t.key].model, t.frozen) for p, t in trainings.items()}
 
 
 def make_step_factory(

@@ -1,34 +1,34 @@
-"""Updates of a player, and of its value model, on the sampled groups of an iteration."""
+"""Updates of a player, and of its value model, on the rollouts of an iteration."""
 
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from elenchus.model import lora
 from elenchus.train.loop import Updates, to_device
 from elenchus.train.rl import update_batch, value_model
-from elenchus.train.rl.iterations import Iteration, PlayerTraining
+from elenchus.train.rl.iterations import PlayerTraining
 from elenchus.train.rl.logprobs import change_layout
-from elenchus.train.rl.rollouts import SampledGroups
+from elenchus.train.rl.overlap import Rollouts
 from elenchus.train.state import TrainState
 
 
 def update_player(
-    training: PlayerTraining,
-    states: dict[str, TrainState],
-    sampled: SampledGroups,
-    *,
-    iteration: Iteration,
-) -> tuple[dict[str, TrainState], dict, Updates]:
-    """Takes the updates of one iteration on sampled groups; returns (states, metrics, updates).
+    training: PlayerTraining, states: dict[str, Any], rollouts: Rollouts
+) -> tuple[dict[str, Any], dict, Updates]:
+    """Takes the updates of one iteration on its rollouts; returns (states, metrics, updates).
 
     A value model takes as many, on the same rows.
     """
-    s, objective, value = training.settings, iteration.objective, training.value
-    state = states[training.key]
-    batch = make_player_batch(training, states, sampled, iteration=iteration)
+    s, iteration, value = training.settings, rollouts.iteration, training.value
+    objective, state = iteration.objective, states[training.key]
+    batch = make_player_batch(training, states, rollouts)
+    metrics = batch.metrics
+    if s.staleness:
+        metrics['sampler/staleness'] = state.step - rollouts.weights[training.key].step
     if s.reuses_update_logprobs:
         objective = dataclasses.replace(objective, on_policy=True)
     chosen = [
@@ -47,7 +47,7 @@ def update_player(
         state, values = train_step(state, to_device(merged), training.frozen)
         updates.append((values, minibatch))
     states = states | {training.key: state}
-    metrics = batch.metrics | update_batch.mean_of_updates([v for v, _ in updates])
+    metrics = metrics | update_batch.mean_of_updates([v for v, _ in updates])
     if value is None:
         return states, metrics, updates
     minibatches = [update_batch.select_rows(batch.values, rows) for rows in chosen]
@@ -56,22 +56,18 @@ def update_player(
 
 
 def make_player_batch(
-    training: PlayerTraining,
-    states: Mapping[str, TrainState],
-    sampled: SampledGroups,
-    *,
-    iteration: Iteration,
+    training: PlayerTraining, states: Mapping[str, Any], rollouts: Rollouts
 ) -> update_batch.PlayerBatch:
-    """Returns the rows of sampled groups, with log-probabilities and values before the update."""
+    """Returns the rows of rollouts, with log-probabilities of what sampled and values as of now."""
     s, player, value = training.settings, training.player, training.value
-    model = lora.join(states[training.key].model, training.frozen)
-    policy = functools.partial(training.logprobs, model)
+    iteration, sampled_by = rollouts.iteration, rollouts.weights[training.key]
+    policy = functools.partial(training.logprobs, lora.join(sampled_by.model, training.frozen))
     values = None
     if value is not None:
         of = functools.partial(value_model.values_of, value, states[value.key])
         values = update_batch.Values(value.settings, of, iteration.turn_discount)
     return update_batch.make_batch(
-        sampled,
+        rollouts.sampled,
         update_batch.RowLayout(
             player, s.row_length(player), s.num_samples, s.importance_cap, s.mask_truncated
         ),

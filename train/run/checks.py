@@ -15,6 +15,7 @@ from elenchus.train.checkpoints import saved_models
 from elenchus.train.config import checks
 from elenchus.train.config.run_settings import REINFORCED, RunSettings
 from elenchus.train.metrics import trackers
+from elenchus.train.rl import rollout_devices
 from elenchus.train.rl import settings as rl_settings
 from elenchus.train.run import lengths, prompt_sizes
 from elenchus.train.run.inputs import RunInputs
@@ -72,7 +73,17 @@ def check_mesh(settings: RunSettings, mesh: jax.sharding.Mesh) -> None:
     check_context(settings, mesh)
     loop.check_rows(settings.train, mesh)
     if any(stage in REINFORCED for stage in settings.stages):
-        rl_settings.check_rows(settings.reinforce, settings.train, mesh)
+        check_reinforcement(settings, mesh)
+
+
+def check_reinforcement(settings: RunSettings, mesh: jax.sharding.Mesh) -> None:
+    """Raises ValueError, naming the field, if reinforcement does not fit the devices."""
+    r = settings.reinforce
+    rollout_devices.check_overlap(r, mesh)
+    if r.rollout_devices:
+        mesh, sampler = rollout_devices.parts(mesh, r.rollout_devices)
+        check_sampling(settings, sampler)
+    rl_settings.check_rows(r, settings.train, mesh)
 
 
 def check_context(settings: RunSettings, mesh: jax.sharding.Mesh) -> None:
