@@ -12,11 +12,11 @@ from typing import Any
 
 import jax
 
-from elenchus.model import kv_cache, sharding
+from elenchus.model import experts, kv_cache, sharding
 from elenchus.model.attention import kernels
 from elenchus.model.attention.einsum import query_block_size
 from elenchus.model.attention.inputs import SharedPrompt
-from elenchus.model.config import ModelConfig, SavedArray, num_parameters
+from elenchus.model.config import ModelConfig, SavedArray, mlp_parameters, num_parameters
 from elenchus.model.kv_cache import CacheDtype
 from elenchus.model.projection import NUM_INPUT_DIMS
 
@@ -71,6 +71,13 @@ def local_sizes(config: ModelConfig, mesh: Mesh) -> LocalSizes:
     return LocalSizes(*(local_size(size, parts) for size in sizes))
 
 
+def num_mlps(config: ModelConfig) -> int:
+    """Number of MLPs of a block that compute a token: 1, or experts."""
+    if not config.num_experts:
+        return 1
+    return config.num_experts if experts.computes_all() else config.experts_per_token
+
+
 def local_rows(rows: int, mesh: Mesh) -> int:
     """Rows of a batch on one device."""
     return local_size(rows, sharding.num_row_parts(mesh))
@@ -108,15 +115,15 @@ def matmul_outputs(config: ModelConfig, mesh: Mesh, targets: tuple[str, ...] = (
 
     A target with adapters counts twice: once for the base and once for the low-rank sum.
     """
-    local = local_sizes(config, mesh)
+    local, mlps = local_sizes(config, mesh), num_mlps(config)
     sizes = {
         'query': local.heads * config.head_dim,
         'key': local.kv_heads * config.head_dim,
         'value': local.kv_heads * config.head_dim,
         'out': config.embed_dim,
-        'gate': local.mlp,
-        'up': local.mlp,
-        'down': config.embed_dim,
+        'gate': mlps * local.mlp,
+        'up': mlps * local.mlp,
+        'down': mlps * config.embed_dim,
     }
     return sum(sizes[target] * (1 + (target in targets)) for target in NUM_INPUT_DIMS)
 
@@ -131,6 +138,9 @@ def layer_bytes(config: ModelConfig, *, length: int, mesh: Mesh, targets=()) -> 
     D = config.embed_dim / stream_parts(length, mesh)
     heads, kv_heads = local.heads * config.head_dim, local.kv_heads * config.head_dim
     norms = 2 * (2 * 4 + size) * D + (8 * (heads + kv_heads) if config.qk_norm else 0)
+    mlp = 2 * num_mlps(config) * local.mlp
+    if config.num_experts:  # tokens sorted by expert; probabilities and shares
+        mlp += config.experts_per_token * config.embed_dim + 8 * config.num_experts / size
     # The einsum stores weights in float32 and in the dtype of activations. A kernel stores one
     # log-sum per query, and cuDNN also a mask and its gradient.
     scores = {
@@ -141,7 +151,7 @@ def layer_bytes(config: ModelConfig, *, length: int, mesh: Mesh, targets=()) -> 
     return {
         'carry': size * D,
         'matmuls': size * matmul_outputs(config, mesh, targets),
-        'rest': norms + size * (3 * heads + 2 * kv_heads + 2 * D + 2 * local.mlp),
+        'rest': norms + size * (3 * heads + 2 * kv_heads + 2 * D + mlp),
         'scores': scores[kernels.implementation(config)],
     }
 
@@ -160,8 +170,8 @@ def named_bytes(
         'value': size * kv_heads,
         'attention': size * heads + (4 * local.heads if is_splash else 0),
         'residual': size * config.embed_dim / stream_parts(length, mesh),
-        'gate': size * local.mlp,
-        'up': size * local.mlp,
+        'gate': size * num_mlps(config) * local.mlp,
+        'up': size * num_mlps(config) * local.mlp,
     }
     return sum(sizes[name] for name in names)
 
@@ -213,7 +223,9 @@ def activation_bytes(
     copied += gathered_keys(config, mesh)
     return {
         'kept': int(tokens * (config.num_layers * kept + ends)),
-        'layer or loss': max(int(tokens * (copied + 3 * size * local.mlp)), block_scores, logits),
+        'layer or loss': max(
+            int(tokens * (copied + 3 * size * num_mlps(config) * local.mlp)), block_scores, logits
+        ),
     }
 
 
@@ -276,7 +288,7 @@ def scored_bytes(config: ModelConfig, *, rows: int, length: int, mesh: Mesh) -> 
     return {
         'residual stream': 2 * size * tokens * config.embed_dim,
         'gathered weights': head,
-        'layer or loss': max(layer + 2 * size * tokens * local.mlp, logits),
+        'layer or loss': max(layer + 2 * size * tokens * num_mlps(config) * local.mlp, logits),
     }
 
 
@@ -292,7 +304,7 @@ def sampler_bytes(config: ModelConfig, *, tensor: int) -> int:
 def layer_parameters(config: ModelConfig) -> int:
     """Number of parameters in the matrices of one layer."""
     attention = config.embed_dim * config.head_dim * 2 * (config.num_heads + config.num_kv_heads)
-    return attention + 3 * config.embed_dim * config.mlp_dim
+    return attention + mlp_parameters(config, experts=config.num_experts)
 
 
 def collective_bytes(
