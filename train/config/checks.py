@@ -21,8 +21,8 @@ def check_settings(s: RunSettings) -> None:
     check_labels(s)
     check_ids(s)
     check_rewards(s)
-    check_lora(s)
     check_experts(s)
+    check_lora(s)
     check_first_calls(s)
 
 
