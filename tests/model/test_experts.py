@@ -212,6 +212,19 @@ def test_greedy_continuations_are_those_of_a_full_pass():
     np.testing.assert_array_equal(best[:, 5:-1], sequences[:, 6:])
 
 
+@forms
+def test_four_devices_sample_what_one_does(use_form, computes_all):
+    use_form(computes_all)
+    jax.clear_caches()  # of programs with the other form
+    model = jax.device_get(tiny_model.make_model(CONFIG))
+    prompts = np.random.default_rng(1).integers(1, 48, (4, 6))
+    alone = greedy(jax.tree.map(jnp.asarray, model), prompts, 9, slots=4)
+    with jax.set_mesh(sharding.make_mesh((1, 2, 2), jax.devices()[:4])) as mesh:
+        placed = jax.device_put(model, sharding.shardings(model, mesh))
+        assert greedy(placed, prompts, 9, slots=4) == alone
+    jax.clear_caches()
+
+
 def test_adapters_are_on_attention_alone():
     model = tiny_model.make_model(CONFIG)
     adapted = lambda *targets: lora.init_adapters(  # noqa: E731
