@@ -60,7 +60,7 @@ class LocalSizes:
 
     heads: int
     kv_heads: int
-    mlp: int
+    mlp: int  # of all MLPs that compute a token: the experts that it chose, which a CPU exceeds
     vocab: int
 
 
@@ -68,15 +68,8 @@ def local_sizes(config: ModelConfig, mesh: Mesh) -> LocalSizes:
     """Returns the dimensions that the 'tensor' axis splits, as they are on one device."""
     parts = mesh.shape['tensor']
     sizes = (config.num_heads, config.num_kv_heads, config.mlp_dim, config.vocab_size)
-    return LocalSizes(*(local_size(size, parts) for size in sizes))
-
-
-def num_mlps(config: ModelConfig) -> int:
-    """Number of MLPs of a block that compute a token: 1, or the experts that it chose.
-
-    On a CPU all experts do: there the estimate is too small.
-    """
-    return config.experts_per_token if config.num_experts else 1
+    heads, kv_heads, mlp, vocab = (local_size(size, parts) for size in sizes)
+    return LocalSizes(heads, kv_heads, mlp * max(1, config.experts_per_token), vocab)
 
 
 def local_rows(rows: int, mesh: Mesh) -> int:
@@ -116,15 +109,15 @@ def matmul_outputs(config: ModelConfig, mesh: Mesh, targets: tuple[str, ...] = (
 
     A target with adapters counts twice: once for the base and once for the low-rank sum.
     """
-    local, mlps = local_sizes(config, mesh), num_mlps(config)
+    local = local_sizes(config, mesh)
     sizes = {
         'query': local.heads * config.head_dim,
         'key': local.kv_heads * config.head_dim,
         'value': local.kv_heads * config.head_dim,
         'out': config.embed_dim,
-        'gate': mlps * local.mlp,
-        'up': mlps * local.mlp,
-        'down': mlps * config.embed_dim,
+        'gate': local.mlp,
+        'up': local.mlp,
+        'down': config.embed_dim * max(1, config.experts_per_token),
     }
     return sum(sizes[target] * (1 + (target in targets)) for target in NUM_INPUT_DIMS)
 
@@ -139,9 +132,7 @@ def layer_bytes(config: ModelConfig, *, length: int, mesh: Mesh, targets=()) -> 
     D = config.embed_dim / stream_parts(length, mesh)
     heads, kv_heads = local.heads * config.head_dim, local.kv_heads * config.head_dim
     norms = 2 * (2 * 4 + size) * D + (8 * (heads + kv_heads) if config.qk_norm else 0)
-    mlp = 2 * num_mlps(config) * local.mlp
-    if config.num_experts:  # tokens sorted by expert; probabilities and shares
-        mlp += config.experts_per_token * config.embed_dim + 8 * config.num_experts / size
+    by_expert = config.experts_per_token * config.embed_dim  # tokens, sorted by expert
     # The einsum stores weights in float32 and in the dtype of activations. A kernel stores one
     # log-sum per query, and cuDNN also a mask and its gradient.
     scores = {
@@ -152,7 +143,7 @@ def layer_bytes(config: ModelConfig, *, length: int, mesh: Mesh, targets=()) -> 
     return {
         'carry': size * D,
         'matmuls': size * matmul_outputs(config, mesh, targets),
-        'rest': norms + size * (3 * heads + 2 * kv_heads + 2 * D + mlp),
+        'rest': norms + size * (3 * heads + 2 * kv_heads + 2 * D + 2 * local.mlp + by_expert),
         'scores': scores[kernels.implementation(config)],
     }
 
@@ -171,8 +162,8 @@ def named_bytes(
         'value': size * kv_heads,
         'attention': size * heads + (4 * local.heads if is_splash else 0),
         'residual': size * config.embed_dim / stream_parts(length, mesh),
-        'gate': size * num_mlps(config) * local.mlp,
-        'up': size * num_mlps(config) * local.mlp,
+        'gate': size * local.mlp,
+        'up': size * local.mlp,
     }
     return sum(sizes[name] for name in names)
 
@@ -224,9 +215,7 @@ def activation_bytes(
     copied += gathered_keys(config, mesh)
     return {
         'kept': int(tokens * (config.num_layers * kept + ends)),
-        'layer or loss': max(
-            int(tokens * (copied + 3 * size * num_mlps(config) * local.mlp)), block_scores, logits
-        ),
+        'layer or loss': max(int(tokens * (copied + 3 * size * local.mlp)), block_scores, logits),
     }
 
 
@@ -289,7 +278,7 @@ def scored_bytes(config: ModelConfig, *, rows: int, length: int, mesh: Mesh) -> 
     return {
         'residual stream': 2 * size * tokens * config.embed_dim,
         'gathered weights': head,
-        'layer or loss': max(layer + 2 * size * tokens * num_mlps(config) * local.mlp, logits),
+        'layer or loss': max(layer + 2 * size * tokens * local.mlp, logits),
     }
 
 
