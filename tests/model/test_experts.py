@@ -219,7 +219,8 @@ def test_four_devices_sample_what_one_does(use_form, computes_all):
     model = jax.device_get(tiny_model.make_model(CONFIG))
     prompts = np.random.default_rng(1).integers(1, 48, (4, 6))
     alone = greedy(jax.tree.map(jnp.asarray, model), prompts, 9, slots=4)
-    with jax.set_mesh(sharding.make_mesh((1, 2, 2), jax.devices()[:4])) as mesh:
+    mesh = sharding.make_mesh((1, 2, 2), jax.devices()[:4])
+    with jax.set_mesh(mesh):
         placed = jax.device_put(model, sharding.shardings(model, mesh))
         assert greedy(placed, prompts, 9, slots=4) == alone
     jax.clear_caches()
