@@ -16,18 +16,26 @@ MIN_TRANSPOSED_SIZE = 1 << 17
 """Weights in a matrix; below this, transposing the input costs more than the layout saves."""
 
 
+def matrices_of(model: Transformer) -> tuple[str, ...]:
+    """Returns the matrices of NUM_INPUT_DIMS that the blocks have: without those of experts."""
+    return tuple(name for name in NUM_INPUT_DIMS if hasattr(find_module(model, name), name))
+
+
 def find_module(model: Transformer, target: str) -> nnx.Module:
     """Returns the module of the stacked blocks that has the matrix `target` as an attribute."""
     blocks = model.blocks
-    return blocks.attention if hasattr(blocks.attention, target) else blocks.mlp
+    return blocks.attention if hasattr(blocks.attention, target) else getattr(blocks, 'mlp', None)
 
 
 def replace_weights(
-    model: Transformer, new: Callable[[str, nnx.Param], Any], *, targets=tuple(NUM_INPUT_DIMS)
+    model: Transformer, new: Callable[[str, nnx.Param], Any], *, targets=None
 ) -> Transformer:
-    """Returns a model with new(target, param) as its matrices; all other arrays are shared."""
+    """Returns a model with new(target, param) as its matrices; all other arrays are shared.
+
+    Without `targets`, all matrices that `matrices_of` names are replaced.
+    """
     model = jax.tree.map(lambda x: x, model)  # a copy of the tree, not of its arrays
-    for target in targets:
+    for target in matrices_of(model) if targets is None else targets:
         module = find_module(model, target)
         param = getattr(module, target)
         setattr(module, target, nnx.Param(new(target, param), **param.get_metadata()))

@@ -7,6 +7,7 @@ from elenchus.model.ranges import Coefficient, Length, NonNegativeInt, PositiveI
 
 Width = Annotated[int, Range(1, 1 << 20)]
 Heads = Annotated[int, Range(1, 1 << 14)]
+Experts = Annotated[int, Range(1, 1 << 14, off=0)]
 Theta = Annotated[float, Range(1.0, 1e12)]
 ScalingFactor = Annotated[float, Range(1e-3, 1e6)]
 SavedArray = Literal['query', 'key', 'value', 'attention', 'residual', 'gate', 'up']
@@ -87,7 +88,7 @@ class ModelConfig:
     vocab_size: Annotated[int, Range(1, 1 << 24)]
     num_layers: Annotated[int, Range(1, 10_000)]
     embed_dim: Width
-    mlp_dim: Width
+    mlp_dim: Width  # of each expert, if there are several
     num_heads: Heads  # query heads
     num_kv_heads: Heads  # key/value heads; must divide num_heads
     head_dim: Annotated[int, Range(2, 1 << 14)]
@@ -121,6 +122,11 @@ class ModelConfig:
     # Arrays that remat 'full' keeps all the same: on the device, and in the memory of the host.
     remat_saved: tuple[SavedArray, ...] = ()
     remat_offloaded: tuple[SavedArray, ...] = ()
+    # Experts
+    num_experts: Experts = 0  # MLPs of width mlp_dim in a block; 0 = one, without a router
+    experts_per_token: Experts = 0  # of these, the MLPs that compute a token
+    normalise_experts: bool = False  # weights of a token's experts sum to 1
+    balance_coef: Coefficient = 0.0  # weight in training of the loss that balances experts; 0 = off
 
     def __post_init__(self):
         if not self.windows:
@@ -140,6 +146,23 @@ class ModelConfig:
         if self.attention == 'cudnn':
             self._check_cudnn()
         self._check_remat()
+        self._check_experts()
+
+    def _check_experts(self) -> None:
+        """Raises ValueError for numbers of experts that do not go together."""
+        most, chosen = self.num_experts, self.experts_per_token
+        if not min(most, 1) <= chosen <= most:
+            raise ValueError(
+                f'model.experts_per_token={chosen} must be from {min(most, 1)} to '
+                f'num_experts={most}; nearest: {min(max(chosen, 1), most)}'
+            )
+        for field in ('normalise_experts', 'balance_coef'):
+            value = getattr(self, field)
+            if value and not most:
+                raise ValueError(
+                    f'model.{field}={value!r} is of models with experts, and num_experts=0; '
+                    f'nearest: {type(value)()!r}'
+                )
 
     def _check_remat(self) -> None:
         """Raises ValueError for names of kept arrays that would have no effect."""
@@ -183,12 +206,28 @@ class ModelConfig:
 
 def num_parameters(config: ModelConfig) -> int:
     """Number of parameters of a model, computed from its config."""
+    return _count(config, experts=config.num_experts)
+
+
+def num_active_parameters(config: ModelConfig) -> int:
+    """Number of parameters that compute a token: of the experts, only those chosen for it."""
+    return _count(config, experts=config.experts_per_token)
+
+
+def mlp_parameters(config: ModelConfig, *, experts: int) -> int:
+    """Parameters of the MLP of a block, or of a router and `experts` of its experts."""
+    c = config
+    router = c.embed_dim * c.num_experts
+    return router + 3 * c.embed_dim * c.mlp_dim * (experts if c.num_experts else 1)
+
+
+def _count(config: ModelConfig, *, experts: int) -> int:
     c = config
     attention = c.embed_dim * c.head_dim * (2 * c.num_heads + 2 * c.num_kv_heads)
     biases = c.head_dim * (c.num_heads + 2 * c.num_kv_heads) if c.qkv_bias else 0
     qk_norms = 2 * c.head_dim if c.qk_norm else 0
     norms = qk_norms + (4 if c.post_norms else 2) * c.embed_dim
-    block = attention + biases + norms + 3 * c.embed_dim * c.mlp_dim
+    block = attention + biases + norms + mlp_parameters(c, experts=experts)
     embeddings = c.vocab_size * c.embed_dim * (1 if c.tie_embeddings else 2)
     return c.num_layers * block + embeddings + c.embed_dim
 
@@ -198,11 +237,11 @@ def forward_flops(config: ModelConfig, *, tokens: int, length: float) -> float:
 
     `tokens` positions are computed. Each attends to `length` keys on average (T / 2 in causal rows
     of T), but to no more than the window of its layer. A multiply-add counts as 2. A training step
-    costs 3 times as much.
+    costs 3 times as much. Of experts, only those that a token chose count.
     """
     c = config
     # Looking up embeddings costs no operations; a tied table is multiplied once, as the head.
-    matmuls = num_parameters(config) - c.vocab_size * c.embed_dim * (not c.tie_embeddings)
+    matmuls = num_active_parameters(config) - c.vocab_size * c.embed_dim * (not c.tie_embeddings)
     keys = sum(min(length, window or length) for window in c.layer_windows)
     attention = 2 * c.num_heads * c.head_dim * keys
     return 2.0 * tokens * (matmuls + attention)

@@ -88,6 +88,18 @@ class HeadedAdapters(Adapters):
     head: nnx.Param  # [D, outputs]
 
 
+def check_targets(settings: LoraSettings, config: ModelConfig, *, name: str) -> None:
+    """Raises ValueError, with the name of the settings, for adapters on matrices of experts."""
+    refused = [t for t in settings.targets if t in ('gate', 'up', 'down')]
+    if settings.rank and refused and config.num_experts:
+        nearest = tuple(t for t in settings.targets if t not in refused) or ('query', 'value')
+        raise ValueError(
+            f'{name}.targets={settings.targets!r}: {refused[0]!r} is a matrix of '
+            f'model.num_experts={config.num_experts} experts, which have no adapters; '
+            f'nearest: {nearest!r}'
+        )
+
+
 @pinned_jit(static_argnames=('config', 'adaptation'))
 def init_adapters(config: ModelConfig, adaptation: Adaptation, key: jax.Array) -> Adapters:
     """Returns fresh adapters: a is random and b is zero, so the model equals its base.
@@ -95,6 +107,7 @@ def init_adapters(config: ModelConfig, adaptation: Adaptation, key: jax.Array) -
     The random numbers of a target do not depend on the other targets.
     """
     settings, a, b = adaptation.settings, {}, {}
+    check_targets(settings, config, name='lora')
     model = jax.eval_shape(lambda: Transformer(config, rngs=nnx.Rngs(0)))
     for i, (target, contract) in enumerate(NUM_INPUT_DIMS.items()):
         if target not in settings.targets:

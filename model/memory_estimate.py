@@ -16,7 +16,7 @@ from elenchus.model import kv_cache, sharding
 from elenchus.model.attention import kernels
 from elenchus.model.attention.einsum import query_block_size
 from elenchus.model.attention.inputs import SharedPrompt
-from elenchus.model.config import ModelConfig, SavedArray, num_parameters
+from elenchus.model.config import ModelConfig, SavedArray, mlp_parameters, num_parameters
 from elenchus.model.kv_cache import CacheDtype
 from elenchus.model.projection import NUM_INPUT_DIMS
 
@@ -60,7 +60,7 @@ class LocalSizes:
 
     heads: int
     kv_heads: int
-    mlp: int
+    mlp: int  # of all MLPs that compute a token: the experts that it chose, which a CPU exceeds
     vocab: int
 
 
@@ -68,7 +68,8 @@ def local_sizes(config: ModelConfig, mesh: Mesh) -> LocalSizes:
     """Returns the dimensions that the 'tensor' axis splits, as they are on one device."""
     parts = mesh.shape['tensor']
     sizes = (config.num_heads, config.num_kv_heads, config.mlp_dim, config.vocab_size)
-    return LocalSizes(*(local_size(size, parts) for size in sizes))
+    heads, kv_heads, mlp, vocab = (local_size(size, parts) for size in sizes)
+    return LocalSizes(heads, kv_heads, mlp * max(1, config.experts_per_token), vocab)
 
 
 def local_rows(rows: int, mesh: Mesh) -> int:
@@ -116,7 +117,7 @@ def matmul_outputs(config: ModelConfig, mesh: Mesh, targets: tuple[str, ...] = (
         'out': config.embed_dim,
         'gate': local.mlp,
         'up': local.mlp,
-        'down': config.embed_dim,
+        'down': config.embed_dim * max(1, config.experts_per_token),
     }
     return sum(sizes[target] * (1 + (target in targets)) for target in NUM_INPUT_DIMS)
 
@@ -131,6 +132,7 @@ def layer_bytes(config: ModelConfig, *, length: int, mesh: Mesh, targets=()) -> 
     D = config.embed_dim / stream_parts(length, mesh)
     heads, kv_heads = local.heads * config.head_dim, local.kv_heads * config.head_dim
     norms = 2 * (2 * 4 + size) * D + (8 * (heads + kv_heads) if config.qk_norm else 0)
+    by_expert = config.experts_per_token * config.embed_dim  # tokens, sorted by expert
     # The einsum stores weights in float32 and in the dtype of activations. A kernel stores one
     # log-sum per query, and cuDNN also a mask and its gradient.
     scores = {
@@ -141,7 +143,7 @@ def layer_bytes(config: ModelConfig, *, length: int, mesh: Mesh, targets=()) -> 
     return {
         'carry': size * D,
         'matmuls': size * matmul_outputs(config, mesh, targets),
-        'rest': norms + size * (3 * heads + 2 * kv_heads + 2 * D + 2 * local.mlp),
+        'rest': norms + size * (3 * heads + 2 * kv_heads + 2 * D + 2 * local.mlp + by_expert),
         'scores': scores[kernels.implementation(config)],
     }
 
@@ -292,7 +294,7 @@ def sampler_bytes(config: ModelConfig, *, tensor: int) -> int:
 def layer_parameters(config: ModelConfig) -> int:
     """Number of parameters in the matrices of one layer."""
     attention = config.embed_dim * config.head_dim * 2 * (config.num_heads + config.num_kv_heads)
-    return attention + 3 * config.embed_dim * config.mlp_dim
+    return attention + mlp_parameters(config, experts=config.num_experts)
 
 
 def collective_bytes(

@@ -9,6 +9,7 @@ import qwix
 from flax import nnx
 
 from elenchus.model.block_weights import replace_weights
+from elenchus.model.config import ModelConfig
 from elenchus.model.placement import pinned_jit
 from elenchus.model.projection import NUM_INPUT_DIMS, LowRank
 from elenchus.model.transformer import Transformer
@@ -34,9 +35,22 @@ def quantize(model: Transformer, kind: Quantization) -> Transformer:
     return model if kind == 'none' else quantize_matrices(model, kind=kind)
 
 
+def check(kind: Quantization, config: ModelConfig, *, name: str) -> None:
+    """Raises ValueError, with the name of the setting, if a model with experts is quantized.
+
+    Its experts would stay as they are, and they are nearly all of it.
+    """
+    if kind != 'none' and config.num_experts:
+        raise ValueError(
+            f'{name}={kind!r} is not supported with model.num_experts={config.num_experts}; '
+            "nearest: 'none'"
+        )
+
+
 @pinned_jit(static_argnames='kind')
 def quantize_matrices(model: Transformer, *, kind: Quantization) -> Transformer:
     """The program of `quantize`; `kind` is not 'none'."""
+    check(kind, model.config, name='quantize')
 
     # Only qwix's functions on arrays: `qwix.quantize_model` sets attributes of modules while they
     # run, which flax refuses for blocks inside a `lax.scan`.

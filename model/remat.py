@@ -35,7 +35,10 @@ def recomputed(apply: Callable[..., jax.Array], config: ModelConfig) -> Callable
 def _policy(config: ModelConfig) -> Callable[..., object]:
     policies = jax.checkpoint_policies
     if config.remat == 'dots':
-        return policies.dots_with_no_batch_dims_saveable
+        return policies.save_from_both_policies(
+            policies.dots_with_no_batch_dims_saveable,
+            lambda primitive, *_, **__: primitive.name == 'ragged_dot_general',  # of experts
+        )
     if config.remat_offloaded:
         return policies.save_and_offload_only_these_names(
             names_which_can_be_saved=config.remat_saved,

@@ -27,6 +27,8 @@ RULES = {
     'heads': 'tensor',
     'kv_heads': 'tensor',
     'mlp': 'tensor',
+    # Every device has a share of all experts: tokens stay where they are, as no load is known.
+    'experts': None,
     'rank': None,
     'layers': None,
     None: None,

@@ -27,7 +27,7 @@ def project_from_split(
     """
     if AXIS not in stream:
         return [project(x, param[...], contract=1) for param in params]
-    weights, specs = [param[...] for param in params], [_specs(param) for param in params]
+    weights, specs = [param[...] for param in params], [specs_of(param) for param in params]
     if None in specs:
         return [project(token_shards.join_stream(x), weight, contract=1) for weight in weights]
 
@@ -52,7 +52,7 @@ def project_to_split(
     x [B, T, *in], of which `contract` dimensions are contracted. In the result [B, T, D] positions
     are split over `stream`.
     """
-    specs = _specs(param) if AXIS in stream else None
+    specs = specs_of(param) if AXIS in stream else None
     if specs is None:
         out = project(x, param[...], contract=contract)
         return token_shards.constrain_stream(out, stream) if AXIS in stream else out
@@ -71,7 +71,7 @@ def project_to_split(
     )(x, param[...])
 
 
-def _specs(param: nnx.Param) -> tuple[Any, P] | None:
+def specs_of(param: nnx.Param) -> tuple[Any, P] | None:
     """(specs of the arrays of a matrix, spec of the whole matrix) over 'tensor' alone.
 
     None if its arrays cannot be split alike, such as blocks of quantized values that share a scale.

@@ -18,13 +18,14 @@ from elenchus.model.attention import einsum, kernels
 from elenchus.model.attention.inputs import AttentionInputs, SharedPrompt, select_inputs
 from elenchus.model.block import Block, traced_once
 from elenchus.model.config import ModelConfig
+from elenchus.model.experts import ExpertUse
 from elenchus.model.kv_cache import CacheDtype, KVCache, LayerCache
 from elenchus.model.placement import pinned_jit
 from elenchus.model.projection import project
 
 
 class Transformer(nnx.Module):
-    """Decoder-only language model: Llama, Mistral, Qwen or Gemma, by the fields of its config.
+    """Decoder-only language model: Llama, Mistral, Mixtral, Qwen or Gemma, by fields of its config.
 
     It is a plain pytree: `jax.jit`, `jax.grad` and `jax.tree.map` apply to it directly. The layers
     are stacked, so every leaf of `blocks` is [L, ...].
@@ -92,12 +93,14 @@ class Transformer(nnx.Module):
         return_cache: CacheDtype | None = None,
         shared: SharedPrompt | None = None,
         embedded: jax.Array | None = None,
-    ) -> tuple[jax.Array, KVCache | None]:
-        """tokens and positions [B, T] -> (hidden [B, T, D], cache or None).
+    ) -> tuple[jax.Array, KVCache | ExpertUse | None]:
+        """tokens and positions [B, T] -> (hidden [B, T, D], cache, or use of experts without one).
 
         Without `cache`, tokens attend to earlier tokens of their own segment.
         With `cache`, tokens are written at their positions and attend to all cached positions up to
         their own. Layers with a window see only the last positions of these.
+
+        The use of experts [L, E] sums over tokens without padding; None of a model without them.
 
         Args:
           segments: [B, T], 0 on padding; None means that each row is one segment.
@@ -119,15 +122,16 @@ class Transformer(nnx.Module):
             x, updated = self._forward_cached(
                 x, positions, inputs=inputs, layer_caches=cache.layers
             )
-            cache = KVCache(updated, cache.is_windowed)
+            beside = KVCache(updated, cache.is_windowed)
         elif return_cache is not None:
             inputs = self._causal_inputs(positions, segments)
-            x, cache = self._forward_prompts(x, positions, by_window=inputs, dtype=return_cache)
+            x, beside = self._forward_prompts(x, positions, by_window=inputs, dtype=return_cache)
         else:
             inputs = self._causal_inputs(positions, segments, shared, stream=stream)
-            x = self._forward(x, positions, inputs)
+            counted = self._counted(tokens, segments)
+            x, beside = self._forward(x, positions, inputs, counted=counted)
         x = self.final_norm(x)
-        return (token_shards.join_stream(x) if stream else x), cache
+        return (token_shards.join_stream(x) if stream else x), beside
 
     def embed(self, tokens: jax.Array, *, stream: tuple[str, ...] = ()) -> jax.Array:
         """tokens [B, T] -> embeddings [B, T, D] as they are stored; `stream` as in `look_up`."""
@@ -228,26 +232,42 @@ class Transformer(nnx.Module):
         scale = layers.rotary_scale(self.config, window=window)
         return layers.rotary_table(positions, frequencies, scale=scale)
 
-    def _forward(self, x, positions, by_window: dict[int, AttentionInputs]) -> jax.Array:
+    def _counted(self, tokens, segments) -> jax.Array | None:
+        """[B, T] float32, 1 at tokens whose experts are counted; None without experts."""
+        if not self.config.num_experts:
+            return None
+        return jnp.ones(tokens.shape) if segments is None else (segments > 0).astype('float32')
+
+    def _forward(
+        self, x, positions, by_window: dict[int, AttentionInputs], *, counted: jax.Array | None
+    ) -> tuple[jax.Array, ExpertUse | None]:
         """The forward pass without a cache, over scanned or unrolled layers."""
-        windows = self.config.layer_windows
-        if not self.config.scan_layers:
-            applies = {w: self._make_apply(positions, [inputs]) for w, inputs in by_window.items()}
+        windows, options = self.config.layer_windows, {'counted': counted}
+        if self.config.scan_layers:
+            apply = self._make_apply(positions, list(by_window.values()), **options)
+            x, use = jax.lax.scan(
+                lambda x, layer: apply(layer[0], x, layer[1]), x, self._scanned(by_window)
+            )
+        else:
+            applies = {w: self._make_apply(positions, [i], **options) for w, i in by_window.items()}
+            uses = []
             for block, window in zip(self.unstacked().blocks, windows, strict=True):
-                x = applies[window](block, x, 0)
-            return x
-        apply = self._make_apply(positions, list(by_window.values()))
-        return jax.lax.scan(
-            lambda x, layer: (apply(layer[0], x, layer[1]), None), x, self._scanned(by_window)
-        )[0]
+                x, use = applies[window](block, x, 0)
+                uses.append(use)
+            use = jax.tree.map(lambda *sums: jnp.stack(sums), *uses)
+        # [L, B, parts of a row, E]
+        return x, jax.tree.map(lambda sums: sums.sum(axis=(1, 2)), use)
 
     def _scanned(self, by_window: dict[int, AttentionInputs]):
         """What a scan over layers reads: each block with the index of its window's inputs."""
         windows = list(by_window)
         return self.blocks, jnp.array([windows.index(w) for w in self.config.layer_windows])
 
-    def _make_apply(self, positions, candidates: list[AttentionInputs]):
-        """Returns a function (block, x, index) -> x for a layer with inputs candidates[index]."""
+    def _make_apply(self, positions, candidates: list[AttentionInputs], *, counted):
+        """Returns (block, x, index) -> (x, use of experts) for a layer of inputs candidates[index].
+
+        The use is that of each row, [B, its parts on the mesh, E].
+        """
 
         segments, stream = candidates[0].segments, candidates[0].stream
         candidates = [inputs._replace(segments=None) for inputs in candidates]
@@ -255,12 +275,13 @@ class Transformer(nnx.Module):
         def layer(block, arrays, segments):
             # Selected inside the rematerialised function: the backward pass then selects again
             # instead of keeping a mask [B, T, T] for every layer.
-            x, positions, candidates, index = arrays
+            x, positions, candidates, index, counted = arrays
             inputs = select_inputs(candidates, index)._replace(segments=segments)
-            return block(x, positions, inputs=inputs, layer_cache='model')[0]
+            out = block(x, positions, inputs=inputs, layer_cache='model', counted=counted)
+            return out[0], out[2]
 
         def apply(block, x, index):
-            arrays = (x, positions, candidates, index)
+            arrays = (x, positions, candidates, index, counted)
             return weight_gather.apply_to_rows(
                 layer,
                 block,
@@ -285,7 +306,7 @@ class Transformer(nnx.Module):
         def read(x, layer):
             block, index = layer
             inputs = select_inputs(candidates, index)
-            return block(x, positions, inputs=inputs, layer_cache=dtype)
+            return block(x, positions, inputs=inputs, layer_cache=dtype)[:2]
 
         # No cache goes through the loop: each layer's is a slice of the result.
         x, stacked = jax.lax.scan(read, x, self._scanned(by_window))

@@ -181,7 +181,7 @@ def saves_products(primitive, *_, **__) -> bool:
 
     Without a policy it would keep the gathered weights of all layers.
     """
-    return primitive.name in ('dot_general', 'pallas_call')
+    return primitive.name in ('dot_general', 'ragged_dot_general', 'pallas_call')
 
 
 @contextlib.contextmanager

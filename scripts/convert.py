@@ -9,8 +9,8 @@ r"""Converts models between the folders of `transformers` and ours, in both dire
     python -m scripts.convert import PEFT_DIR ADAPTERS --base=OUT
     python -m scripts.convert export ADAPTERS PEFT_DIR --base=Qwen/Qwen2.5-Math-1.5B
 
-Families: Llama 2 and 3, Mistral, Qwen 2.5 and 3, Gemma 2 and 3. Of a Gemma 3 with images the text
-model is imported, and exported as a text-only model.
+Families: Llama 2 and 3, Mistral, Mixtral, Qwen 2.5 and 3 (with experts in all layers, too), Gemma 2
+and 3. Of a Gemma 3 with images the text model is imported, and exported as a text-only model.
 
 `import` reads config.json and the safetensors files of HF_DIR. It writes to OUT: the parameters,
 model_config.json (its fields are the `model` section of a run's config), and copies of the

@@ -109,7 +109,8 @@ def _is_matrix(params):
 def _muon_dimensions(params):
     """Input and output axes of every block matrix, as Muon flattens it; None means Adam.
 
-    A block's weight has a leading layer axis (scanned layers), which Muon must treat as a batch.
+    A block's weight has a leading layer axis (scanned layers), which Muon must treat as a batch; so
+    has a weight of experts, each of which is a matrix of its own.
     """
 
     def of_leaf(leaf):
@@ -119,8 +120,9 @@ def _muon_dimensions(params):
         stacked = len(leaf.shape) - len(axes)
         if not stacked or len(axes) < 2 or not MATRIX_AXES & set(axes):
             return jax.tree.map(lambda _: None, leaf)
+        first = 1 if axes[0] == 'experts' else 0
+        dims, axes = range(stacked + first, len(leaf.shape)), axes[first:]
         split = 1 if axes[0] in MATRIX_AXES else len(axes) - 1
-        dims = range(stacked, len(leaf.shape))
         numbers = contrib.MuonDimensionNumbers(
             reduction_axis=tuple(dims[:split]), output_axis=tuple(dims[split:])
         )

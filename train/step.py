@@ -13,6 +13,7 @@ from elenchus.model import lora, placement
 from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.transformer import Transformer
 from elenchus.sampling.engine.token_rules import Place
+from elenchus.train.expert_balance import with_expert_balance
 from elenchus.train.objective import Objective, batch_totals, loss, with_sampler_gap
 from elenchus.train.state import TrainState
 
@@ -39,7 +40,15 @@ IDENTITY: Transform = lambda logits: logits  # noqa: E731
 """Transform of the plain likelihood; one object, so that jit compiles once."""
 
 
-def batch_logprobs(
+def batch_logprobs(model: Transformer, batch: Batch, transform: Transform, **options):
+    """Returns (log-probabilities, entropies), both [B, T], of a batch's own tokens.
+
+    `options` are those of `read_batch`.
+    """
+    return read_batch(model, batch, transform, **options)[0]
+
+
+def read_batch(
     model: Transformer,
     batch: Batch,
     transform: Transform,
@@ -48,14 +57,15 @@ def batch_logprobs(
     read: jax.Array | None = None,
     numbers: TokenNumbers = logprobs_lib.token_logprobs,
 ):
-    """Returns (log-probabilities, entropies), both [B, T], of a batch's own tokens.
+    """Returns ((log-probabilities, entropies), use of experts [L, E] or None without any).
 
-    Both are 0 at the first token of every sequence, which has no prediction (also if packed), and
-    on prompts that samples share (`shared`). The model reads the tokens `read` instead, if given.
-    With other `numbers` they are those of each token.
+    The first two, [B, T], are of the batch's own tokens. They are 0 at the first token of every
+    sequence, which has no prediction (also if packed), and on prompts that samples share
+    (`shared`). The model reads the tokens `read` instead, if given. With other `numbers` they are
+    those of each token.
     """
     inputs = batch.tokens if read is None else read
-    hidden, _ = model(inputs, batch.positions, segments=batch.segments, shared=shared)
+    hidden, use = model(inputs, batch.positions, segments=batch.segments, shared=shared)
     tokens = batch.tokens
     place = places_of(batch) if getattr(transform, 'reads_places', False) else None
     if shared is not None:
@@ -67,7 +77,7 @@ def batch_logprobs(
     if shared is not None:
         before = ((0, 0), (shared.prompt - 1, 0))
         values = [shared.join_samples(jnp.pad(x, before)) for x in values]
-    return tuple(jnp.where(batch.positions > 0, x, 0.0) for x in values)
+    return tuple(jnp.where(batch.positions > 0, x, 0.0) for x in values), use
 
 
 def places_of(batch: Batch) -> Place:
@@ -99,6 +109,8 @@ def loss_and_grads(
 ):
     """Returns (loss, grads, metrics) of a batch; the number of microbatches does not change them.
 
+    Only the balance of experts is that of a microbatch, over all devices.
+
     `model` is a whole model, or adapters with their base as `frozen`; gradients are of `model`
     only. With `measure_gap` the metrics include the distance between the model's log-probabilities
     and the batch's old ones. `read` [B, T] are other tokens than the batch's, for the model to
@@ -111,10 +123,13 @@ def loss_and_grads(
     def total_and_sums(model, part):
         micro, read = part
         joined = lora.join(model, frozen)
-        logprobs, entropy = batch_logprobs(
+        values, use = read_batch(
             joined, micro, transform, shared=shared, read=read, numbers=numbers
         )
+        logprobs, entropy = values
         sums = loss(objective, micro, logprobs=logprobs, entropy=entropy, totals=totals)
+        if use is not None:
+            sums = with_expert_balance(sums, use, coef=joined.config.balance_coef)
         return sums.total, with_sampler_gap(sums, micro, logprobs) if measure_gap else sums
 
     value_and_grad = jax.value_and_grad(total_and_sums, has_aux=True)

@@ -9,7 +9,8 @@ from elenchus.model.huggingface.family import Family, HFConfig, Tensor
 from elenchus.model.huggingface.gemma import GEMMA2, GEMMA3
 from elenchus.model.huggingface.llama import LLAMA
 from elenchus.model.huggingface.mistral import MISTRAL
-from elenchus.model.huggingface.qwen import QWEN2, QWEN3
+from elenchus.model.huggingface.mixtral import MIXTRAL
+from elenchus.model.huggingface.qwen import QWEN2, QWEN3, QWEN3_MOE
 
 __all__ = [
     'DERIVED_TENSOR_SUFFIX',
@@ -23,7 +24,8 @@ __all__ = [
     'text_only',
 ]
 
-FAMILIES = {f.model_type: f for f in (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA2, GEMMA3)}
+_ALL = (LLAMA, MISTRAL, QWEN2, QWEN3, GEMMA2, GEMMA3, MIXTRAL, QWEN3_MOE)
+FAMILIES = {f.model_type: f for f in _ALL}
 """model_type of config.json -> family, in the order that `family_for` tries them."""
 
 DERIVED_TENSOR_SUFFIX = '.rotary_emb.inv_freq'

@@ -52,12 +52,11 @@ def _read_heads(hf_config: HFConfig) -> dict[str, Any]:
     }
 
 
-SIZES = (
+SHARED_SIZES = (
     renamed(
         vocab_size='vocab_size',
         num_layers='num_hidden_layers',
         embed_dim='hidden_size',
-        mlp_dim='intermediate_size',
         max_length='max_position_embeddings',
         norm_epsilon='rms_norm_eps',
         tie_embeddings='tie_word_embeddings',
@@ -71,6 +70,14 @@ SIZES = (
         },
     ),
 )
+"""Sizes that all families have under the same keys."""
+
+SIZES = (
+    *SHARED_SIZES,
+    renamed(mlp_dim='intermediate_size'),
+    fixed({'num_experts': 0, 'experts_per_token': 0, 'normalise_experts': False}),
+)
+"""Sizes of families with one MLP in a block."""
 
 NON_GEMMA = {
     'zero_centered_norms': False,

@@ -1,6 +1,7 @@
 """Family: maps a config.json and its tensors to a ModelConfig and its parameters, and back."""
 
 import dataclasses
+import itertools
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -25,14 +26,15 @@ NULL_HAS_MEANING = frozenset(
 _POSITIVE_INTEGERS = (
     *('vocab_size', 'num_hidden_layers', 'hidden_size', 'intermediate_size'),
     *('max_position_embeddings', 'num_attention_heads', 'num_key_value_heads', 'head_dim'),
-    *('sliding_window_pattern',),
+    *('sliding_window_pattern', 'moe_intermediate_size', 'num_experts', 'num_local_experts'),
+    *('num_experts_per_tok', 'decoder_sparse_step'),
 )
 _INTEGERS = ('sliding_window', 'max_window_layers')
 _NUMBERS = (
     *('rms_norm_eps', 'query_pre_attn_scalar'),
     *('attn_logit_softcapping', 'final_logit_softcapping'),
 )
-_BOOLEANS = ('tie_word_embeddings', 'use_sliding_window')
+_BOOLEANS = ('tie_word_embeddings', 'use_sliding_window', 'norm_topk_prob')
 
 
 _MOST_LAYERS = 10_000  # a damaged number would fill the memory with names of layers
@@ -70,16 +72,16 @@ class Tensor(NamedTuple):
     name: str
     shape: tuple[int, ...]
     parameter: str  # our name of the parameter
-    layer: int | None  # index into a stacked parameter; None if it is not stacked
+    index: tuple[int, ...]  # into a stacked parameter: layer, and expert; () if it is not stacked
     pattern: str  # einops pattern: tensor -> parameter
     sizes: dict[str, int]  # sizes of the dimensions in the pattern
 
     def to_parameter(self, values):
-        """Rearranges the tensor into the parameter, or into its layer of a stacked one."""
+        """Rearranges the tensor into the parameter, or into its part of a stacked one."""
         return einops.rearrange(values, self.pattern, **self.sizes)
 
     def to_tensor(self, values):
-        """Rearranges the parameter, or its layer of a stacked one, into the tensor."""
+        """Rearranges the parameter, or its part of a stacked one, into the tensor."""
         tensor, parameter = self.pattern.split(' -> ')
         return einops.rearrange(values, f'{parameter} -> {tensor}', **self.sizes)
 
@@ -92,7 +94,8 @@ class Family:
     architecture: str  # class of `transformers`
     field_maps: tuple[FieldMap, ...]  # together, all fields of ModelConfig except numerics
     defaults: HFConfig  # values that `transformers` uses for keys missing in config.json
-    weights: Mapping[str, tuple[str, str]]  # parameter -> (name, pattern); {} is the layer
+    # Parameter -> (name, pattern); the first {} is the layer, a second the expert.
+    weights: Mapping[str, tuple[str, str]]
 
     def read_config(self, hf_config: HFConfig) -> dict[str, Any]:
         """Returns the fields of a ModelConfig, except numerics.
@@ -139,12 +142,14 @@ class Family:
         ]
 
     def _tensors_of(self, parameter: str, shape: tuple[int, ...]) -> list[Tensor]:
-        """Returns the tensors of one parameter: one per layer if it is stacked."""
+        """Returns the tensors of one parameter: one per layer, and expert, if it is stacked."""
         name, pattern = self.weights[parameter]
         tensor_dims, parameter_dims = pattern.split(' -> ')
-        stacked = '{}' in name
+        stacked = name.count('{}')
         sizes = dict(zip(parameter_dims.split(), shape[stacked:], strict=True))
         groups = re.findall(r'\([^)]*\)|\S+', tensor_dims)  # '(N H) D' -> ['(N H)', 'D']
         lengths = tuple(math.prod(sizes[d] for d in group.strip('()').split()) for group in groups)
-        layers = range(shape[0]) if stacked else [None]
-        return [Tensor(name.format(i), lengths, parameter, i, pattern, sizes) for i in layers]
+        return [
+            Tensor(name.format(*index), lengths, parameter, index, pattern, sizes)
+            for index in itertools.product(*map(range, shape[:stacked]))
+        ]

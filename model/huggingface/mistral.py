@@ -3,16 +3,18 @@
 from elenchus.model.huggingface import config_fields, rope, tensor_names
 from elenchus.model.huggingface.family import Family, FieldMap
 
+WINDOW = FieldMap(
+    lambda hf_config: {'windows': (hf_config['sliding_window'] or 0,)},
+    lambda config: {'sliding_window': config.windows[0] or None},
+)
+
 MISTRAL = Family(
     model_type='mistral',
     architecture='MistralForCausalLM',
     field_maps=(
         *config_fields.SIZES,
         rope.ROPE,
-        FieldMap(
-            lambda hf_config: {'windows': (hf_config['sliding_window'] or 0,)},
-            lambda config: {'sliding_window': config.windows[0] or None},
-        ),
+        WINDOW,
         config_fields.fixed(
             {**config_fields.NON_GEMMA, 'qkv_bias': False, 'qk_norm': False}, hidden_act='silu'
         ),

@@ -101,7 +101,7 @@ def factor_tensors(
             tensors += [
                 Tensor(
                     f'{stem.format(layer)}.lora_{letter}.weight',
-                    lengths, f'{factor}.{target}', layer, f'{stored} -> {dims}', sizes,
+                    lengths, f'{factor}.{target}', (layer,), f'{stored} -> {dims}', sizes,
                 )
                 for layer in range(depth)
             ]  # fmt: skip
@@ -111,6 +111,8 @@ def factor_tensors(
 def target_of(family: Family, name: str) -> str | None:
     """Returns the target that a factor's tensor belongs to, None if it is no factor of a block."""
     for target in NUM_INPUT_DIMS:
+        if _parameter(target) not in family.weights:  # experts have no adapters
+            continue
         stem = re.escape(PREFIX + _weight(family, target)[0].removesuffix('.weight'))
         if re.fullmatch(stem.replace(r'\{\}', r'\d+') + r'\.lora_[AB]\.weight', name):
             return target
@@ -119,5 +121,10 @@ def target_of(family: Family, name: str) -> str | None:
 
 def _weight(family: Family, target: str) -> tuple[str, str]:
     """Returns (name, pattern) of a target's matrix in the family's files."""
+    return family.weights[_parameter(target)]
+
+
+def _parameter(target: str) -> str:
+    """Returns our name of a target's matrix."""
     part = 'attention' if target in ('query', 'key', 'value', 'out') else 'mlp'
-    return family.weights[f'blocks.{part}.{target}']
+    return f'blocks.{part}.{target}'

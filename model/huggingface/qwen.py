@@ -1,4 +1,7 @@
-"""Qwen 2, 2.5 and 3: 2 and 2.5 have biases on queries, keys and values; 3 has norms on them."""
+"""Qwen 2, 2.5 and 3: 2 and 2.5 have biases on queries, keys and values; 3 has norms on them.
+
+Qwen 3 also has models with experts. All of their blocks must have them.
+"""
 
 from elenchus.model.huggingface import config_fields, rope, tensor_names
 from elenchus.model.huggingface.family import Family, FieldMap
@@ -62,4 +65,48 @@ QWEN3 = Family(
     ),
     defaults={**DEFAULTS, 'head_dim': 128},
     weights={**tensor_names.WEIGHTS, **tensor_names.QK_NORMS},
+)
+
+
+def _read_experts(hf_config):
+    """Their number, by the key of published files or by that of `transformers` 5."""
+    stated = {k: hf_config[k] for k in ('num_experts', 'num_local_experts') if k in hf_config}
+    if len(set(stated.values())) > 1:
+        raise ValueError(f'config.json: {stated} name different numbers of experts')
+    return {'num_experts': next(iter(stated.values()), 128)}
+
+
+QWEN3_MOE = Family(
+    model_type='qwen3_moe',
+    architecture='Qwen3MoeForCausalLM',
+    field_maps=(
+        *config_fields.SHARED_SIZES,
+        config_fields.renamed(
+            mlp_dim='moe_intermediate_size',
+            experts_per_token='num_experts_per_tok',
+            normalise_experts='norm_topk_prob',
+        ),
+        FieldMap(_read_experts, lambda config: {'num_experts': config.num_experts}),
+        rope.ROPE,
+        config_fields.fixed(
+            {**config_fields.NON_GEMMA, 'windows': (0,), 'qkv_bias': False, 'qk_norm': True},
+            hidden_act='silu',
+            attention_bias=False,
+            use_sliding_window=False,
+            decoder_sparse_step=1,
+            mlp_only_layers=[],
+        ),
+    ),
+    defaults={
+        'tie_word_embeddings': False,
+        'rms_norm_eps': 1e-6,
+        'num_key_value_heads': 4,
+        'num_experts_per_tok': 8,
+        'moe_intermediate_size': 768,
+        'norm_topk_prob': False,
+    },
+    weights={
+        **tensor_names.experts('mlp', gate='gate_proj', up='up_proj', down='down_proj'),
+        **tensor_names.QK_NORMS,
+    },
 )

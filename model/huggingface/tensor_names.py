@@ -1,6 +1,7 @@
 """Names of tensors in Hugging Face files: parameter -> (name, einops pattern tensor -> parameter).
 
-`{}` in a name is the layer. PyTorch stores matrices as [out, in], ours are [in, out].
+`{}` in a name is the layer, and a second one the expert. PyTorch stores matrices as [out, in],
+ours are [in, out].
 """
 
 _LAYER = 'model.layers.{}.'
@@ -33,6 +34,22 @@ QK_NORMS = {
     'blocks.attention.key_norm.scale': (f'{_LAYER}self_attn.k_norm.weight', 'H -> H'),
 }
 """Norms on queries and keys of Qwen 3 and Gemma 3."""
+
+
+def experts(block: str, *, gate: str, up: str, down: str) -> dict[str, tuple[str, str]]:
+    """Returns WEIGHTS with a router and experts in the place of the MLP.
+
+    `block` is the name of both in a layer; the others are names of an expert's matrices.
+    """
+    shared = {name: entry for name, entry in WEIGHTS.items() if not name.startswith('blocks.mlp.')}
+    expert = f'{_LAYER}{block}.experts.{{}}.'
+    return shared | {
+        'blocks.experts.router': (f'{_LAYER}{block}.gate.weight', 'E D -> D E'),
+        'blocks.experts.gate': (f'{expert}{gate}.weight', 'F D -> D F'),
+        'blocks.experts.up': (f'{expert}{up}.weight', 'F D -> D F'),
+        'blocks.experts.down': (f'{expert}{down}.weight', 'D F -> F D'),
+    }
+
 
 # post_attention_layernorm is the norm *after* attention here, but the norm before the MLP in
 # WEIGHTS, so these entries must replace that one.

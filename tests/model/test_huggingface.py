@@ -54,9 +54,7 @@ def model_from(hf_config, values):
     parameters = {n: np.zeros(shape, np.float32) for n, shape in shapes.items()}
     for t in huggingface.family_of(hf_config).tensors(shapes):
         assert values[t.name].shape == t.shape
-        parameters[t.parameter][... if t.layer is None else t.layer] = t.to_parameter(
-            values.pop(t.name)
-        )
+        parameters[t.parameter][t.index] = t.to_parameter(values.pop(t.name))
     assert not values
     return saved_models.with_parameters(model, jax.tree.map(jax.numpy.asarray, parameters))
 
@@ -145,7 +143,7 @@ def test_tensors_survive_the_round_trip_through_parameters(name):
     for tensor in huggingface.family_of(hf_models.CASES[name]).tensors(shapes):
         values = np.random.default_rng(0).standard_normal(tensor.shape)
         ours = tensor.to_parameter(values)
-        assert ours.shape == shapes[tensor.parameter][tensor.layer is not None :]
+        assert ours.shape == shapes[tensor.parameter][len(tensor.index) :]
         np.testing.assert_array_equal(tensor.to_tensor(ours), values)
 
 
@@ -210,6 +208,31 @@ PUBLISHED = {
         2_614_341_888,
         (4096, 0),
     ),
+    'Qwen 3 30B-A3B': (
+        {
+            'model_type': 'qwen3_moe', 'vocab_size': 151936, 'hidden_size': 2048, 'head_dim': 128,
+            'intermediate_size': 6144, 'moe_intermediate_size': 768, 'num_hidden_layers': 48,
+            'num_attention_heads': 32, 'num_key_value_heads': 4, 'num_experts': 128,
+            'num_experts_per_tok': 8, 'norm_topk_prob': True, 'decoder_sparse_step': 1,
+            'mlp_only_layers': [], 'max_position_embeddings': 40960, 'rms_norm_eps': 1e-06,
+            'rope_theta': 1000000.0, 'tie_word_embeddings': False, 'use_sliding_window': False,
+            'sliding_window': None, 'max_window_layers': 48, 'output_router_logits': False,
+            'router_aux_loss_coef': 0.001, 'attention_bias': False, 'hidden_act': 'silu',
+        },
+        30_532_122_624,
+        (0,),
+    ),
+    'Mixtral 8x7B': (
+        {
+            'model_type': 'mixtral', 'vocab_size': 32000, 'hidden_size': 4096,
+            'intermediate_size': 14336, 'num_hidden_layers': 32, 'num_attention_heads': 32,
+            'num_key_value_heads': 8, 'max_position_embeddings': 32768, 'rms_norm_eps': 1e-05,
+            'rope_theta': 1000000.0, 'sliding_window': None, 'tie_word_embeddings': False,
+            'num_local_experts': 8, 'num_experts_per_tok': 2, 'output_router_logits': False,
+        },
+        46_702_792_704,
+        (0,),
+    ),
 }  # fmt: skip
 """Published models: (config.json, number of parameters, windows)."""
 
@@ -232,6 +255,17 @@ def test_unsupported_values_are_refused_by_key():
     ):
         with pytest.raises(ValueError, match=message):
             config_of(LLAMA_3_1 | changes)
+    sparse = PUBLISHED['Qwen 3 30B-A3B'][0]
+    for changes, message in (
+        ({'mlp_only_layers': [0]}, r'mlp_only_layers=\[0\] is not supported; nearest: \[\]'),
+        ({'decoder_sparse_step': 2}, 'decoder_sparse_step=2 is not supported; nearest: 1'),
+        ({'use_sliding_window': True}, 'use_sliding_window=True is not supported; nearest: False'),
+        ({'num_experts_per_tok': 0}, 'num_experts_per_tok=0 must be a positive integer'),
+        ({'num_local_experts': 64}, "'num_local_experts': 64} name different numbers of experts"),
+        ({'norm_topk_prob': 1}, 'norm_topk_prob=1 must be true or false'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            config_of(sparse | changes)
     with pytest.raises(ValueError, match="config.json of llama: missing key 'vocab_size'"):
         config_of({'model_type': 'llama'})
 

@@ -97,7 +97,7 @@ def test_a_saved_model_is_the_same_model_here_and_there_again(peer, tmp_path, na
     }
 
 
-@pytest.mark.parametrize('name', ['llama3', 'qwen3', 'gemma3'])
+@pytest.mark.parametrize('name', ['llama3', 'qwen3', 'gemma3', 'qwen3-moe'])
 def test_a_model_without_their_config_is_exported_from_ours_alone(peer, tmp_path, name):
     theirs, tokens = peer.make_peer(peers.CASES[name]), peers.tokens()
     theirs.save_pretrained(tmp_path / 'theirs')

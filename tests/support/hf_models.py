@@ -92,10 +92,22 @@ CASES = {
         rope_scaling={'rope_type': 'linear', 'factor': 8.0},
     ),
     'gemma3-default': _gemma('gemma3_text', layers=2, query_pre_attn_scalar=6, window=9),
+    'mixtral': _case(
+        'mixtral', kv_heads=1, tied=False, sliding_window=7, num_local_experts=4,
+        num_experts_per_tok=2,
+    ),
+    'qwen3-moe': _case(
+        'qwen3_moe', head_dim=10, tied=False, rope_theta=1000000.0, num_experts=6,
+        num_experts_per_tok=3, moe_intermediate_size=20, norm_topk_prob=True,
+    ),
+    'qwen3-moe-tied': _case(
+        'qwen3_moe', kv_heads=4, tied=True, num_experts=5, num_experts_per_tok=1,
+        moe_intermediate_size=16, norm_topk_prob=False,
+    ),
 }  # fmt: skip
 """Name -> config.json, with the keys of older `transformers`."""
 
-GENERATING = ('mistral-window', 'qwen2', 'gemma2', 'gemma3')
+GENERATING = ('mistral-window', 'qwen2', 'gemma2', 'gemma3', 'mixtral', 'qwen3-moe')
 """Cases with greedy continuations in the golden file."""
 
 

@@ -116,6 +116,22 @@ def test_muon_treats_every_layer_separately(model, muon_updates):
         assert not np.allclose(before[f'.blocks{name}'][1], after[f'.blocks{name}'][1])
 
 
+def test_muon_treats_every_expert_separately():
+    config = dataclasses.replace(
+        tiny_model.CONFIG, num_layers=1, mlp_dim=8, num_experts=3, experts_per_token=1
+    )
+    model = tiny_model.make_model(config)
+    grads, others = random_grads(model), random_grads(model, seed=1)
+    before = first_update(MUON, grads, model)
+    replaced = jax.tree.map(lambda a, b: a.at[:, 2].set(b[:, 2]), grads.blocks, others.blocks)
+    grads.blocks.experts = replaced.experts
+    after = first_update(MUON, grads, model)
+    for name in ('gate', 'up', 'down'):
+        x, y = (update[f'.blocks.experts.{name}'] for update in (before, after))
+        np.testing.assert_array_equal(x[:, :2], y[:, :2])
+        assert not np.allclose(x[:, 2], y[:, 2])
+
+
 def test_adamw_takes_a_first_step_of_the_learning_rate(model):
     grads = random_grads(model)
     for name, update in first_update(ADAMW, grads, model).items():

@@ -4,8 +4,8 @@
 mesh, so the host never holds the whole model. `export_model` is its inverse: after both, the
 tensors are the same bit for bit, unless the dtype was changed.
 
-Families: Llama 2 and 3, Mistral, Qwen 2.5 and 3, Gemma 2 and 3. Of a Gemma 3 with images only the
-text model is imported, and it is exported as a text-only model.
+Families: Llama 2 and 3, Mistral, Mixtral, Qwen 2.5 and 3 (with experts too), Gemma 2 and 3. Of a
+Gemma 3 with images only the text model is imported, and it is exported as a text-only model.
 """
 
 import json
@@ -246,11 +246,11 @@ def _export_whole(
     def values(name: str) -> np.ndarray:
         """Values of an exported tensor, on the host."""
         tensor = tensors[name]
-        if tensor.layer is None:
+        if not tensor.index:
             # np.asarray caches a host copy in the array: drop the array, or all copies add up.
             return tensor.to_tensor(np.asarray(parameters.pop(tensor.parameter)))
-        layer = stacked_parameters.take_layer(parameters[tensor.parameter], tensor.layer)
-        return tensor.to_tensor(np.asarray(layer))
+        part = stacked_parameters.take_part(parameters[tensor.parameter], tensor.index)
+        return tensor.to_tensor(np.asarray(part))
 
     target.mkdir(parents=True, exist_ok=True)
     safetensors_files.write_tensors(

@@ -91,7 +91,7 @@ def _load(
         read = safetensors_files.read_tensor(place).astype(np.float32)
         if not stored_weights.is_finite(read):
             raise ValueError(f'{path}: {place.name} has values that are NaN or infinite')
-        values[tensor.parameter][tensor.layer] = tensor.to_parameter(read)
+        values[tensor.parameter][tensor.index] = tensor.to_parameter(read)
     return {name: jax.device_put(values[name], leaf.sharding) for name, leaf in leaves.items()}
 
 
@@ -112,7 +112,7 @@ def export_adapters(
     shapes = {name: array.shape for name, array in values.items()}
     settings = adaptation.settings
     tensors = {
-        t.name: np.ascontiguousarray(t.to_tensor(values[t.parameter][t.layer]))
+        t.name: np.ascontiguousarray(t.to_tensor(values[t.parameter][t.index]))
         for t in peft_files.factor_tensors(family, shapes, targets=settings.targets)
     }
     if base_name is None and (base / 'config.json').exists():

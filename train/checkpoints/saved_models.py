@@ -27,7 +27,7 @@ DESCRIPTION = 'model_config.json'
 
 NUMERICS = (
     *('dtype', 'attention', 'remat', 'remat_saved', 'remat_offloaded', 'scan_layers'),
-    *('logits_chunk', 'max_length'),
+    *('logits_chunk', 'max_length', 'balance_coef'),
 )
 """Fields of ModelConfig that may differ from those a model was saved with."""
 
@@ -44,6 +44,10 @@ EARLIER_DEFAULTS = {
     'attention': 'einsum',
     'remat_saved': (),
     'remat_offloaded': (),
+    'num_experts': 0,
+    'experts_per_token': 0,
+    'normalise_experts': False,
+    'balance_coef': 0.0,
 }
 """Values of fields that descriptions of older checkpoints lack."""
 

@@ -1,4 +1,4 @@
-"""Parameters of stacked layers: loads and reads one layer at a time, on their devices.
+"""Parameters of stacked layers: loads and reads one layer or expert at a time, on their devices.
 
 The host never holds more than a layer of a parameter, and a device never holds a second copy.
 """
@@ -19,7 +19,7 @@ def load_parameter(
     tensors: Sequence[Tensor],
     stored: stored_weights.StoredWeights,
 ) -> jax.Array:
-    """Loads a parameter onto its devices, one tensor (layer) at a time.
+    """Loads a parameter onto its devices, one tensor at a time.
 
     Raises ValueError, naming the tensor, if a value is NaN or infinite in the parameter's dtype.
     """
@@ -35,30 +35,30 @@ def load_parameter(
             )
         return tensor.to_parameter(values)
 
-    if tensors[0].layer is None:
+    if not tensors[0].index:
         return jax.device_put(read(tensors[0]), leaf.sharding)
-    layer_sharding = _layer_sharding(leaf)
-    # Donation writes each layer in place: a second copy of the stack would not fit.
+    part_sharding = _part_sharding(leaf, len(tensors[0].index))
+    # Donation writes each part in place: a second copy of the stack would not fit.
     put = jax.jit(_put, donate_argnums=0, out_shardings=leaf.sharding)
     stacked = jnp.zeros(leaf.shape, leaf.dtype, device=leaf.sharding)
     for tensor in tensors:
-        stacked = put(stacked, jax.device_put(read(tensor), layer_sharding), tensor.layer)
+        stacked = put(stacked, jax.device_put(read(tensor), part_sharding), tensor.index)
     return stacked
 
 
-def _put(stacked: jax.Array, values: jax.Array, layer: int) -> jax.Array:
-    return stacked.at[layer].set(values)
+def _put(stacked: jax.Array, values: jax.Array, index: tuple[jax.Array, ...]) -> jax.Array:
+    return stacked.at[index].set(values)
 
 
-def take_layer(stacked: jax.Array, layer: int) -> jax.Array:
-    """Returns one layer of a stacked parameter, sharded as the stack is."""
-    return _take_layer(_layer_sharding(stacked))(stacked, layer)
+def take_part(stacked: jax.Array, index: tuple[int, ...]) -> jax.Array:
+    """Returns one layer of a stacked parameter, or an expert of one, sharded as the stack is."""
+    return _take_part(_part_sharding(stacked, len(index)))(stacked, index)
 
 
 @functools.cache
-def _take_layer(layer_sharding: NamedSharding):
-    return jax.jit(lambda stacked, layer: stacked[layer], out_shardings=layer_sharding)
+def _take_part(part_sharding: NamedSharding):
+    return jax.jit(lambda stacked, index: stacked[index], out_shardings=part_sharding)
 
 
-def _layer_sharding(leaf: jax.Array | jax.ShapeDtypeStruct) -> NamedSharding:
-    return NamedSharding(leaf.sharding.mesh, jax.P(*leaf.sharding.spec[1:]))
+def _part_sharding(leaf: jax.Array | jax.ShapeDtypeStruct, depth: int) -> NamedSharding:
+    return NamedSharding(leaf.sharding.mesh, jax.P(*leaf.sharding.spec[depth:]))

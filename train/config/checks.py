@@ -3,6 +3,8 @@
 import dataclasses
 
 from elenchus.data.text.chat_templates import Template
+from elenchus.model import lora as lora_lib
+from elenchus.model import quantization
 from elenchus.model.ranges import MOST
 from elenchus.sampling.exploration.explorers import EXPLORERS
 from elenchus.train.config import players
@@ -20,6 +22,7 @@ def check_settings(s: RunSettings) -> None:
     check_ids(s)
     check_trees(s)
     check_rewards(s)
+    check_experts(s)
     check_lora(s)
     check_first_calls(s)
 
@@ -187,6 +190,15 @@ def check_lora(s: RunSettings) -> None:
                 f'base.quantize={s.base.quantize!r} is for a base frozen under adapters, but '
                 f"stage {stage!r} trains all weights: set its lora.rank, or base.quantize='none'"
             )
+
+
+def check_experts(s: RunSettings) -> None:
+    """Raises ValueError for what models with experts cannot have: int8, and adapters on experts."""
+    quantization.check(s.base.quantize, s.model, name='base.quantize')
+    quantization.check(s.sampling.engine.quantize, s.model, name='sampling.engine.quantize')
+    for stage in players.SECTION_OF.keys() & (set(s.stages) - {'evaluate'}):  # which trains none
+        section = players.SECTION_OF[stage]
+        lora_lib.check_targets(getattr(s, section).lora, s.model, name=f'{section}.lora')
 
 
 def trained_by(s: RunSettings, stage: str):

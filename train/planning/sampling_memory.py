@@ -9,7 +9,6 @@ from elenchus.model import (
     block_weights,
     head_layout,
     memory_estimate,
-    projection,
     quantization,
     sharding,
 )
@@ -33,7 +32,8 @@ def quantized_bytes(plan: RunPlan, mesh) -> int:
     model = state.model if frozen is None else frozen
     quantized = jax.eval_shape(lambda model: quantization.quantize(model, kind), model)
     matrices = {
-        t: getattr(block_weights.find_module(quantized, t), t) for t in projection.NUM_INPUT_DIMS
+        t: getattr(block_weights.find_module(quantized, t), t)
+        for t in block_weights.matrices_of(quantized)
     }
     return memory_estimate.array_bytes(matrices, mesh)
 

@@ -13,7 +13,6 @@ from elenchus.train.rl import update_batch, value_model
 from elenchus.train.rl.iterations import PlayerTraining
 from elenchus.train.rl.logprobs import change_layout
 from elenchus.train.rl.overlap import Rollouts
-from elenchus.train.state import TrainState
 
 
 def update_player(

@@ -86,6 +86,24 @@ def test_a_stage_cannot_use_more_than_there_is(changes, message):
 
 
 @pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'sampling__engine__quantize': 'int8'}, r"engine\.quantize='int8' is not supported with"),
+        ({'base__quantize': 'nf4'}, r"base\.quantize='nf4' is not supported with model\.num_exp"),
+        (
+            {'actor__lora__rank': 2},
+            r"actor\.lora\.targets=.*'gate' is a matrix of .* experts.*near",
+        ),
+    ],
+)
+def test_experts_are_neither_quantized_nor_adapted(changes, message):
+    with_experts = {'model__num_experts': 4, 'model__experts_per_token': 2}
+    checks.check_settings(settings_of(**with_experts))
+    with pytest.raises(ValueError, match=message):
+        checks.check_settings(settings_of(**with_experts, **changes))
+
+
+@pytest.mark.parametrize(
     'field',
     [
         'reinforce.length',
