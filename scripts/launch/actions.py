@@ -101,6 +101,7 @@ class Session:
             # The hosts say what happened meanwhile; sources are installed anew.
             progress = dataclasses.replace(
                 progress,
+                due=False,
                 installed=False,
                 started=None,
                 misses=0,
@@ -199,7 +200,9 @@ class Session:
             if name in ('install', 'start', 'delete'):
                 self._check_owner(name)
             with _explained('nobody knows whether it is gone' if name == 'delete' else ''):
-                getattr(self.cloud, name)()
+                note = getattr(self.cloud, name)()
+            if note:
+                self.say(note)
             if name == 'delete':
                 self._remember_deletion()
         return 0

@@ -142,6 +142,8 @@ def _show_failure(cloud: Cloud, event: Event, say: typing.Callable[[str], None])
 
 def _describe(progress: Progress, action: Action) -> str:
     text = progress.state.value + (f': {progress.why}' if progress.why else '')
+    if progress.due and action.kind is Kind.LOOK:
+        return f'{text}; start in {action.delay:.0f} s'
     if action.kind in (Kind.LOOK, Kind.END):
         return text
     delay = f' in {action.delay:.0f} s' if action.delay else ''

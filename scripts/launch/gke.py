@@ -235,11 +235,12 @@ class Workload:
         self.delete()
         self.create()
 
-    def stop(self) -> None:
+    def stop(self) -> str:
         """Deletes the workload: its processes get SIGTERM and save within the grace period."""
         self.delete()
+        return ''
 
-    def kill(self) -> None:
+    def kill(self) -> str:
         """Deletes the pods at once, then the workload."""
         self.commands.run(
             self._kubectl(
@@ -249,6 +250,7 @@ class Workload:
             patience=QUICK,
         )
         self.delete()
+        return ''
 
     def delete(self) -> None:
         """Deletes the workload."""

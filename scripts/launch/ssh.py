@@ -136,13 +136,17 @@ class Machines:
             command = remote.budget_command(self.flags.name, self.budget) + command
             self.commands.check(self._ssh(host, command), patience=QUICK)
 
-    def stop(self) -> None:
+    def stop(self) -> str:
         """Sends SIGTERM to the processes that `start` started, so that they save."""
-        self._on_all('stop')
+        return self._signal('stop')
 
-    def kill(self) -> None:
+    def kill(self) -> str:
         """Sends SIGKILL to the processes that `start` started."""
-        self._on_all('kill')
+        return self._signal('kill')
+
+    def _signal(self, action: str) -> str:
+        output = self._on_all(action)
+        return '' if self.commands.dry_run else remote.note_of_stop(output)
 
     def delete(self) -> None:
         """Does nothing: the machines are not ours."""
@@ -170,21 +174,22 @@ class Machines:
                 texts.append(f'--- {host} does not answer: {error}\n')
         return ''.join(texts)
 
-    def _on_all(self, *words: str) -> None:
-        """Calls detached.sh on all machines, also if some of them do not answer.
+    def _on_all(self, *words: str) -> str:
+        """Calls detached.sh on all machines, also if some do not answer; returns what they printed.
 
         Raises:
             CloudError: The last one of those that failed.
         """
         command = remote.detached_command(self.folder, words[0], self.flags.name, *words[1:])
-        failure = None
+        output, failure = '', None
         for host in self.hosts:
             try:
-                self.commands.check(self._ssh(host, command), patience=QUICK)
+                output += self.commands.check(self._ssh(host, command), patience=QUICK)
             except Unreachable as error:
                 failure = Unreachable(f'{host}: {error}')
         if failure is not None:
             raise failure
+        return output
 
     def _ssh(self, host: str, command: str) -> list[str]:
         return ['ssh', *SSH_OPTIONS, '--', host, command]

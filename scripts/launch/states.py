@@ -174,6 +174,8 @@ class Progress:
         absences: Looks in a row that saw nothing.
         billed: Billed seconds of slices that are gone.
         billing: Time since when the present slice is billed, None if it is not.
+        due: Whether a run that ended is to be started again after a delay that is over at the
+            next look.
         replaced: Whether the old run was told to stop, so that new sources can start.
         ending: Whether the launch only deletes and ends.
         exit_code: Of the launcher, at its end.
@@ -196,6 +198,7 @@ class Progress:
     absences: int = 0
     billed: float = 0.0
     billing: float | None = None
+    due: bool = False
     replaced: bool = False
     ending: bool = False
     exit_code: int = 0

@@ -244,13 +244,17 @@ class Tpu:
         budget = remote.budget_command(self.flags.name, self.budget)
         self._check(self._ssh(alone + budget + command))
 
-    def stop(self) -> None:
-        """Sends SIGTERM to the run of every host."""
-        self._check(self._ssh(self._detached('stop')), patience=QUICK)
+    def stop(self) -> str:
+        """Sends SIGTERM to the run of every host; returns what to say of it."""
+        return self._signal('stop')
 
-    def kill(self) -> None:
-        """Sends SIGKILL to the run of every host."""
-        self._check(self._ssh(self._detached('kill')), patience=QUICK)
+    def kill(self) -> str:
+        """Sends SIGKILL to the run of every host; returns what to say of it."""
+        return self._signal('kill')
+
+    def _signal(self, action: str) -> str:
+        output = self._check(self._ssh(self._detached(action)), patience=QUICK)
+        return '' if self.commands.dry_run else remote.note_of_stop(output)
 
     def delete(self) -> None:
         """Deletes the queued resource and its node."""

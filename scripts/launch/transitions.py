@@ -296,7 +296,8 @@ def _observe_run(progress: Progress, event: Observation, *, now: float, policy: 
         return dataclasses.replace(progress, why=event.detail), Action(Kind.STOP)
     if event.run is Run.RUNNING:
         started = now if progress.started is None else progress.started
-        return _look(progress, policy.poll, state=State.RUNNING, started=started, why=event.detail)
+        changes = {'state': State.RUNNING, 'started': started, 'why': event.detail, 'due': False}
+        return _look(progress, policy.poll, **changes)
     progress = dataclasses.replace(progress, state=State.READY)
     if event.run is Run.ENDED and event.exit_code is not None:
         return _end_attempt(progress, event, now=now, policy=policy)
@@ -308,7 +309,11 @@ def _observe_run(progress: Progress, event: Observation, *, now: float, policy: 
 
 
 def _begin(progress: Progress, delay: float = 0.0) -> Step:
-    return progress, Action(Kind.START if progress.installed else Kind.INSTALL, delay)
+    """Starts the run; after a delay only once it was looked whether somebody has stopped it."""
+    if delay:
+        return _look(progress, delay, due=True)
+    kind = Kind.START if progress.installed else Kind.INSTALL
+    return dataclasses.replace(progress, due=False), Action(kind)
 
 
 def _end_attempt(progress: Progress, event: Observation, *, now: float, policy: Policy) -> Step:
@@ -324,6 +329,8 @@ def _end_attempt(progress: Progress, event: Observation, *, now: float, policy: 
         return _end(progress, code, why='stopped by the action stop', policy=policy)
     if ending is Ending.REFUSED:
         return _end(progress, code, why=why, policy=policy)
+    if progress.due:  # its end was counted before the delay
+        return _begin(progress)
     good = now - progress.started >= policy.healthy
     progress = dataclasses.replace(progress, why=why, started=now)
     if ending is Ending.PREEMPTED:

@@ -273,7 +273,8 @@ class FakeGcloud(Commands):
 
     def _end(self, host, code, stopped=True):
         if host.ends is None or host.ends > self.clock.now():
-            host.ends, host.code, host.stopped = self.clock.now(), code, stopped
+            host.ends, host.code = self.clock.now(), code
+        host.stopped = host.stopped or (stopped and bool(host.key))
 
     def _abort(self, words, command):
         return self._on_hosts(command, lambda host, w: self._end(host, int(w[2]), stopped=False))

@@ -9,6 +9,7 @@ from tests.support.launch_fault import (
     always,
     at,
     by_somebody,
+    by_somebody_after_a_crash,
     first,
     forbid,
     give_notice,
@@ -128,6 +129,15 @@ FAULTS = (
         'stopped by the action stop',
         0.41,
         begin=by_somebody,
+    ),
+    Fault(
+        'running',
+        '`stop` in another terminal, between a crash and the next start',
+        1,
+        'stopped by the action stop',
+        0.19,
+        cloud={'runs': [(300, 1), (HOUR, 0)]},
+        begin=by_somebody_after_a_crash,
     ),
     Fault(
         'running',

@@ -167,6 +167,18 @@ def test_the_end_deletes_unless_after_says_leave(code, state, after, kind):
     assert (progress.state, action.kind, progress.exit_code) == (state, kind, code)
 
 
+def test_a_run_that_is_stopped_between_two_starts_is_not_started_again():
+    crashed = Observation(Resource.READY, Run.ENDED, 1)
+    progress, action = see(RUNNING, crashed)
+    assert (action.kind, action.delay > 0, progress.crashes) == (Kind.LOOK, True, 1)
+    again, action = see(progress, crashed)
+    assert (action.kind, again.crashes) == (Kind.START, 1)
+    stopped, action = see(progress, dataclasses.replace(crashed, stopped=True))
+    assert (action.kind, stopped.why) == (Kind.DELETE, 'stopped by the action stop')
+    restarted, action = see(progress, HEALTHY)
+    assert (action.kind, see(restarted, crashed)[0].crashes) == (Kind.LOOK, 2)
+
+
 def test_the_budget_stops_the_run_then_deletes_whatever_after_says():
     policy = dataclasses.replace(POLICY, after='leave')
     progress, action = see(RUNNING, HEALTHY, now=POLICY.max_hours * 3600, policy=policy)
