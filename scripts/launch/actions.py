@@ -340,4 +340,7 @@ def main(
         complain(str(error))
         refused = error.cause in (Cause.REFUSED, Cause.LOGIN)
         return exit_codes.REFUSAL if refused else exit_codes.CRASH
+    except OSError as error:  # of this machine, such as a full $TMPDIR
+        complain(str(error))
+        return exit_codes.CRASH
     return 0

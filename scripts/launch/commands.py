@@ -7,6 +7,7 @@ import dataclasses
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import typing
@@ -99,24 +100,30 @@ class Commands:
             show(' '.join(shlex.quote(word) for word in words))
             return Result(0, '', '')
         environment = {**os.environ, 'CLOUDSDK_CORE_DISABLE_PROMPTS': '1'}
+        seconds = patience or self.patience
         try:
-            process = subprocess.run(
+            process = subprocess.Popen(
                 list(words),
-                capture_output=True,
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 text=True,
                 errors='replace',
-                timeout=patience or self.patience,
-                check=False,
                 env=environment,
             )
-        except subprocess.TimeoutExpired:
-            raise Unreachable(
-                f'{words[0]} did not end in {patience or self.patience:g} s'
-            ) from None
         except FileNotFoundError:
             raise Refused(f'{words[0]} is not installed, or not on the path') from None
-        return Result(process.returncode, process.stdout, process.stderr)
+        except OSError as error:
+            raise Refused(f'{words[0]} cannot be run: {error.strerror}') from None
+        with process:
+            try:
+                output, errors = process.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                raise Unreachable(f'{words[0]} did not end in {seconds:g} s') from None
+            finally:
+                if process.returncode is None:  # lost, or Ctrl-C
+                    end_family(process)
+        return Result(process.returncode, output, errors)
 
     def check(self, words: typing.Sequence[str], *, patience: float | None = None) -> str:
         """Runs a command that must succeed; returns its output.
@@ -128,6 +135,26 @@ class Commands:
         if result.code:
             raise error_of(result)
         return result.output
+
+
+def end_family(process: subprocess.Popen) -> None:
+    """Kills a command and all that it has started: gcloud is a shell script that runs Python.
+
+    A process group of its own would do so too, but could not ask for the password of an ssh key.
+    """
+    table = ''
+    with contextlib.suppress(OSError):  # without ps only the command itself is known
+        words = ['ps', '-eo', 'pid=,ppid=']
+        table = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+    parents = dict(line.split() for line in table.splitlines() if len(line.split()) == 2)
+    family = [str(process.pid)]
+    for member in family:  # grows
+        family += [child for child, parent in parents.items() if parent == member]
+    for member in family:
+        with contextlib.suppress(OSError):
+            os.kill(int(member), signal.SIGKILL)
+    for pipe in (process.stdout, process.stderr):
+        pipe.close()
 
 
 def error_of(result: Result) -> CloudError:
@@ -163,8 +190,15 @@ def complain(text: str) -> None:
 
 
 def show(text: str, *, end: str = '\n') -> None:
-    """Prints what an action shows; a reader that went away (`| head`) ends no later action."""
+    """Prints what an action shows; a reader that went away (`| head`) ends no later action.
+
+    Raises:
+        CloudError: It cannot be written, to a full disk.
+    """
     try:
         print(text, end=end, flush=True)
-    except BrokenPipeError:  # what is still in the buffer would fail at the end
+    except OSError as error:
+        # What is still in the buffer would fail at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise CloudError(f'the output cannot be written: {error}') from None

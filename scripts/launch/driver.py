@@ -58,7 +58,7 @@ def perform(cloud: Cloud, kind: Kind) -> Event:
         actions[kind]()
     except CloudError as error:
         return Failure(kind, error.cause, str(error))
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         # This machine's fault, or an answer of another form: no reason to leave what is billed.
         return Failure(kind, Cause.FAILED, f'{type(error).__name__}: {error}')
     return Success(kind)

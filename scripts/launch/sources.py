@@ -34,9 +34,12 @@ class Sources:
 
 
 def _git(root: pathlib.Path, *words: str) -> str:
-    process = subprocess.run(
-        ['git', '-C', str(root), *words], capture_output=True, text=True, check=False
-    )
+    try:
+        process = subprocess.run(
+            ['git', '-C', str(root), *words], capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        raise UsageError(f'cannot pack the sources: git cannot be run: {error.strerror}') from None
     if process.returncode:
         reason = (process.stderr.strip().splitlines() or ['git failed'])[-1]
         raise UsageError(
@@ -70,12 +73,16 @@ def pack_commit(root: pathlib.Path, folder: pathlib.Path, commit: str) -> Source
     """Writes the archive of a commit into a folder; returns None if the clone has none such."""
     if not re.fullmatch('[0-9a-f]{7,40}', commit):
         return None  # of a dirty tree; and no word from elsewhere becomes an option of git
-    path = folder / f'elenchus-{commit}.tar.gz'
     try:
-        _git(root, 'archive', '--format=tar.gz', f'--output={path}', commit, '--')
-        names = _lines(_git(root, 'ls-tree', '-r', '-z', '--name-only', commit))
+        return _archive(root, folder, commit)
     except UsageError:
         return None
+
+
+def _archive(root: pathlib.Path, folder: pathlib.Path, commit: str) -> Sources:
+    path = folder / f'elenchus-{commit}.tar.gz'
+    _git(root, 'archive', '--format=tar.gz', f'--output={path}', commit, '--')
+    names = _lines(_git(root, 'ls-tree', '-r', '-z', '--name-only', commit))
     return Sources(path, commit, frozenset(names), '')
 
 
@@ -108,13 +115,14 @@ def pack(root: pathlib.Path, folder: pathlib.Path, *, tree: str) -> Sources:
         names = _list_files(root)
         version = f'{commit[:12]}+{_digest_files(root, names)}'
         path = folder / f'elenchus-{version}.tar.gz'
-        with gzip.open(path, 'wb') as file, tarfile.open(fileobj=file, mode='w') as archive:
-            for name in names:
-                archive.add(root / name, arcname=name, recursive=False)
+        try:
+            with gzip.open(path, 'wb') as file, tarfile.open(fileobj=file, mode='w') as archive:
+                for name in names:
+                    archive.add(root / name, arcname=name, recursive=False)
+        except OSError as error:
+            raise UsageError(f'cannot pack the sources into {path}: {error}') from None
         return Sources(path, version, frozenset(names), '')
-    packed = pack_commit(root, folder, commit[:12])
-    if packed is None:
-        raise UsageError(f'cannot pack the sources: git archive of {commit[:12]} failed')
+    packed = _archive(root, folder, commit[:12])
     warning = ''
     if changed:
         few = ', '.join(changed[:3]) + (', ...' if len(changed) > 3 else '')
