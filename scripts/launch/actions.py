@@ -107,6 +107,7 @@ class Session:
                 misses=0,
                 replaced=False,
                 place=self.cloud.place,
+                chips=progress.chips or self.cloud.chips,
             )
             try:
                 return driver.keep(
@@ -172,7 +173,7 @@ class Session:
         progress = self.ledger.read()
         hours = progress.billed_seconds(self.clock.now()) / 3600
         end = '' if progress.billing is None else ', and goes on'
-        chips = self.cloud.chips
+        chips = progress.chips or self.cloud.chips  # of what was requested, whatever --type is now
         show(f'{hours:.2f} slice-hours, {hours * chips:.2f} chip-hours on {chips} chips{end}')
         return 0
 
@@ -217,7 +218,10 @@ class Session:
             return
         self.cloud.settle()
         progress = Progress(
-            state=State.REQUESTED, requested=self.clock.now(), place=self.cloud.place
+            state=State.REQUESTED,
+            requested=self.clock.now(),
+            place=self.cloud.place,
+            chips=self.cloud.chips,
         )
         self._record(lambda: self.ledger.write(progress))
         self._record(self.ledger.forget_run)
@@ -281,7 +285,7 @@ class Session:
                 if other.path.name == self.ledger.path.name:
                     self.say(f'a launch of that name has not ended: {other.place}')
         billed = progress.billed_seconds(self.clock.now())
-        self._write(Progress(state=State.DONE, ending=True, billed=billed))
+        self._write(Progress(State.DONE, ending=True, billed=billed, chips=progress.chips))
 
 
 @contextlib.contextmanager

@@ -179,6 +179,7 @@ class Progress:
         replaced: Whether the old run was told to stop, so that new sources can start.
         ending: Whether the launch only deletes and ends.
         exit_code: Of the launcher, at its end.
+        chips: Chips of the machines that were requested, 0 before that.
         place: Project or context of kubectl in which the machines were requested, '' before that.
         why: One line for the reader: the reason of the last change.
     """
@@ -202,6 +203,7 @@ class Progress:
     replaced: bool = False
     ending: bool = False
     exit_code: int = 0
+    chips: int = 0
     place: str = ''
     why: str = ''
 
