@@ -26,6 +26,7 @@ class Resource(enum.Enum):
     ABSENT = 'absent'
     WAITING = 'waiting'
     READY = 'ready'
+    LEAVING = 'leaving'  # somebody deletes them
     LOST = 'lost'  # preempted, suspended or stopped by the cloud
     FAILED = 'failed'  # the request was refused or has expired
 

@@ -230,6 +230,8 @@ def _observe(progress: Progress, event: Observation, *, now: float, policy: Poli
     progress = dataclasses.replace(progress, misses=0, absences=0)
     if event.resource is Resource.WAITING:
         return _look(progress, policy.poll, state=State.WAITING, why=event.detail)
+    if event.resource is Resource.LEAVING:  # its meaning depends on the state before
+        return _look(progress, policy.poll, why=event.detail)
     if event.resource is Resource.READY:
         return _observe_run(progress, event, now=now, policy=policy)
     name, limit = 'requests', policy.retries
@@ -248,7 +250,7 @@ def _observe(progress: Progress, event: Observation, *, now: float, policy: Poli
 def _observe_nothing(progress: Progress, event: Observation, policy: Policy) -> Step:
     """Requests what was never there; what somebody deleted is not brought back."""
     if progress.state is State.ABSENT:
-        return progress, Action(Kind.CREATE)
+        return dataclasses.replace(progress, why=''), Action(Kind.CREATE)
     if event.at is not None:
         return _observe_end(progress, event, policy)
     absences = progress.absences + 1

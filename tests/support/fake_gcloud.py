@@ -167,7 +167,8 @@ class FakeGcloud(Commands):
         if self.state is None or self.hidden > 0:
             self.hidden -= 1
             return errors.missing_resource(words[5])
-        return Result(0, self.state + '\n', '')
+        reason = '\tThere is no more capacity in the zone.' if self.state == 'FAILED' else '\t'
+        return Result(0, f'{self.state}{reason}\n', '')
 
     def _node(self, words, command):
         return Result(0, self.node + '\n', '') if self.node else errors.missing_resource(words[5])

@@ -222,6 +222,18 @@ def test_a_request_that_is_not_listed_yet_is_not_repeated_at_once():
     assert kinds == [Kind.LOOK] * (POLICY.absences - 1) + [Kind.CREATE]
 
 
+def test_what_somebody_is_deleting_is_requested_when_it_is_gone():
+    leaving, gone = Observation(Resource.LEAVING), Observation(Resource.ABSENT)
+    progress, action = see(Progress(), leaving)
+    assert action == Action(Kind.LOOK, POLICY.poll)
+    assert see(progress, gone)[1].kind is Kind.CREATE
+    progress, action = see(RUNNING, leaving, now=60.0)
+    assert (action.kind, progress.billed) == (Kind.LOOK, 60.0)
+    for _ in range(POLICY.absences):
+        progress, action = see(progress, gone, now=60.0)
+    assert action == Action(Kind.END, exit_code=1) and 'somebody deleted it' in progress.why
+
+
 def test_what_somebody_deleted_does_not_come_back():
     progress = RUNNING
     for _ in range(POLICY.absences):
