@@ -93,7 +93,9 @@ class Session:
                 if action != 'delete' or self.flags.after == 'delete':
                     getattr(self.cloud, action)()
             return 0
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+                signal.signal(number, signal.default_int_handler)
         with self.ledger.lock():
             progress = self.ledger.read()
             progress = Progress() if progress.ending else progress

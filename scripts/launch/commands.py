@@ -31,9 +31,10 @@ LOST = re.compile(
 )
 TRIES = re.compile(
     r'(SSH|SCP): Attempting to connect|Retrying: |Failed to execute command on multiple workers|'
-    r'##### Command execution on worker'
+    r'##### Command execution on worker|\[XPK\] XPK failed, error code'
 )
-"""What gcloud says around the output of a host (SDK 528, tpu_vm/ssh.py); it explains nothing."""
+"""What gcloud says around the output of a host (SDK 528, tpu_vm/ssh.py), and XPK behind the reason:
+it explains nothing."""
 RATE = re.compile(r'requests? (per|/) (minute|100 seconds|second)|rate.?limit', re.IGNORECASE)
 FULL = re.compile(r'No space left on device|Disk quota exceeded|write remote .*: Failure')
 """A host's disk: scp says so, and gcloud makes ssh's own code 255 of it (tpu_vm/ssh.py)."""
@@ -71,9 +72,12 @@ class Result:
         """The last line that says something, for one-line messages."""
         lines = [line.strip() for line in (self.error + '\n' + self.output).splitlines()]
         lines = [line for line in lines if line and not TRIES.match(line)]
-        errors = [line for line in lines if re.search('error|unable to connect', line.lower())]
         # gcloud puts details of google.rpc.ErrorInfo behind its message.
-        errors = [line for line in lines if line.startswith('ERROR: ')] or errors
+        errors = [line for line in lines if line.startswith('ERROR: ')]
+        if not errors and self.code == SSH_FAILED:  # behind a banner, which may speak of errors
+            errors = [line for line in self.error.splitlines() if line.strip()]
+        if not errors:
+            errors = [line for line in lines if re.search('error|unable to connect', line.lower())]
         return ((errors or lines or ['no output'])[-1])[:300] + f' (exit code {self.code})'
 
 

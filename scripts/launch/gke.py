@@ -99,6 +99,7 @@ class Workload:
     def prepare(self) -> None:
         """Exports the sources that the image gets, and checks the arguments of the run."""
         self.launched.prepare(image=self.flags.docker_image)
+        self.command()  # refuses what does not survive XPK, before an image is built
 
     def look(self) -> Observation:
         """Returns the state of the JobSet and of its pods."""

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -60,6 +61,61 @@ def test_a_tool_that_cannot_be_run_is_one_line(main, action, broken, capsys):
     assert main([action, *flags]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith('error: ') and ('cannot be run' in line or 'not installed' in line)
+
+
+BANNER = '***\nAuthorised use only; errors are logged (503)\n***\n'
+
+
+@pytest.mark.parametrize(
+    ('code', 'output', 'error', 'reason'),
+    [
+        (255, '', f'{BANNER}ssh: connect to host a port 22: refused\n', 'ssh: connect to host a'),
+        (255, 'Welcome\n', f'{BANNER}Connection closed by 10.0.0.2\n\n', 'Connection closed by'),
+        (255, '', 'ERROR: (gcloud.x) exited with return code [255].\nmore\n', 'ERROR: (gcloud'),
+        (1, '[XPK] Create failed: no quota\n[XPK] XPK failed, error code 1\n', '', '[XPK] Create'),
+        (1, 'Traceback ...\nValueError: x\nbye\n', '', 'ValueError: x'),
+        (1, '', '', 'no output'),
+    ],
+)
+def test_the_reason_is_the_line_that_says_why(code, output, error, reason):
+    assert commands.Result(code, output, error).reason.startswith(reason)
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize('wrapper', [[], ['nohup']])
+def test_a_terminal_that_closes_ends_keep_in_order(number, wrapper, tmp_path):
+    """Nothing of it stays in $TMPDIR; under nohup it goes on."""
+    for name, text in {'gcloud': 'touch "$0.called"; exec sleep 60'}.items():
+        (tmp_path / name).write_text(f'#!/bin/sh\n{text}\n')
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / 'tmp').mkdir()
+    program = str(commands.__file__).replace('commands.py', '__main__.py')
+    words = [sys.executable, program, 'tpu', 'keep', *AT[:2], '--', '--config=lab']
+    process = subprocess.Popen(
+        [*wrapper, *words, '--workdir=gs://b/r'],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={
+            **os.environ,
+            'PATH': f'{tmp_path}:{os.environ["PATH"]}',
+            'TMPDIR': str(tmp_path / 'tmp'),
+            'ELENCHUS_LAUNCHES': str(tmp_path / 'launches'),
+        },
+    )
+    while not (tmp_path / 'gcloud.called').exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    process.send_signal(number)
+    if wrapper and number == signal.SIGHUP:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1)
+        process.send_signal(signal.SIGTERM)
+    assert (
+        process.wait(30) == 130 and 'interrupted: machines and run go on' in process.stderr.read()
+    )
+    assert not list((tmp_path / 'tmp').iterdir())
 
 
 def test_a_command_that_ends_is_as_before():
