@@ -11,7 +11,8 @@ import time
 import pytest
 
 from elenchus.scripts.launch import options, ssh
-from elenchus.scripts.launch.commands import Commands
+from elenchus.scripts.launch.cloud import CloudError, Refused, Unreachable
+from elenchus.scripts.launch.commands import Commands, Result
 from elenchus.scripts.launch.states import Run
 
 SSH = """#!/bin/bash
@@ -134,6 +135,31 @@ def test_a_machine_that_does_not_answer_is_no_crash(machines):
         cloud.stop()
     (hosts / 'away').rename(hosts / 'b')
     wait_for(lambda: cloud.look().run is Run.RUNNING or cloud.look().run is Run.ENDED)
+
+
+BANNER = 'errors are logged; your quota is 503 GB; PERMISSION_DENIED to all others; timed out\n'
+
+
+@pytest.mark.parametrize(
+    ('code', 'kind'), [(255, Unreachable), (1, CloudError), (3, CloudError), (2, Refused)]
+)
+def test_the_words_of_a_banner_decide_nothing(code, kind, machines, monkeypatch):
+    cloud, _ = machines
+    result = Result(code, '', f'{BANNER}ssh: it says why\n')
+    monkeypatch.setattr(Commands, 'run', lambda *_, **__: result)
+    with pytest.raises(CloudError, match='it says why' if code == 255 else 'exit code') as raised:
+        cloud.run_on_host('true')
+    assert type(raised.value) is kind
+
+
+def test_a_machine_that_lets_nobody_in_hides_no_other(machines, monkeypatch):
+    cloud, hosts = machines
+    start(cloud, hosts)
+    script = hosts.parent / 'bin' / 'ssh'
+    script.write_text(SSH.replace('export HOME', '[[ $host != b ]] || exit 1\nexport HOME'))
+    seen = cloud.look()
+    assert seen.run is Run.RUNNING and 'not all hosts answer: b' in seen.detail
+    script.write_text(SSH)
 
 
 @pytest.mark.parametrize(
