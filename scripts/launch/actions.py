@@ -19,14 +19,7 @@ from elenchus.scripts.launch.launch_options import LaunchOptions
 from elenchus.scripts.launch.launched_run import key_of, value_of
 from elenchus.scripts.launch.ledger import CANNOT_WRITE, Ledger
 from elenchus.scripts.launch.options import UsageError
-from elenchus.scripts.launch.states import (
-    Cause,
-    Observation,
-    Progress,
-    Resource,
-    Run,
-    State,
-)
+from elenchus.scripts.launch.states import Cause, Observation, Progress, Resource, Run, State
 
 ACTIONS = {
     'create': 'requests the machines',

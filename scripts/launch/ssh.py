@@ -218,7 +218,13 @@ def parse_hosts(text: str) -> list[str]:
     for host in hosts:
         if not HOST.fullmatch(host):
             raise UsageError(f'--hosts: {host!r} must be NAME or USER@NAME, such as gpu1')
-        if hosts.count(host) > 1:
+        bare, _, port = host.rpartition(':')
+        if port.isdigit() and not re.search(r'[:\[]', bare):
+            raise UsageError(
+                f'--hosts: {host}: the port of ssh goes into ~/.ssh/config; nearest: {bare}'
+            )
+        names = [other.rpartition('@')[2].lower() for other in hosts]
+        if names.count(host.rpartition('@')[2].lower()) > 1:
             raise UsageError(f'--hosts: {host} is there twice; one process runs on a machine')
     return hosts
 

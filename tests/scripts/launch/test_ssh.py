@@ -163,7 +163,11 @@ def test_a_machine_that_lets_nobody_in_hides_no_other(machines, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    'hosts', ['-oProxyCommand=id', 'a,-F/x', 'a,,b', 'a b', 'a,a', 'a;id', 'u@-x', '$(id)', 'a\nb']
+    'hosts',
+    [
+        *('-oProxyCommand=id', 'a,-F/x', 'a,,b', 'a b', 'a,a', 'a;id', 'u@-x', '$(id)', 'a\nb'),
+        *('a,u@a', 'a.x,A.X', 'a:22', 'u@10.0.0.7:2222'),
+    ],
 )
 def test_names_that_ssh_would_take_for_options_are_refused(hosts):
     with pytest.raises(options.UsageError, match='--hosts'):
@@ -171,7 +175,7 @@ def test_names_that_ssh_would_take_for_options_are_refused(hosts):
 
 
 def test_usual_names_are_accepted():
-    hosts = 'gpu1,user@gpu-2.example.org,10.0.0.7,me@[fe80::1]'
+    hosts = 'gpu1,user@gpu-2.example.org,10.0.0.7,me@[fe80::1],fe80::2'
     assert ssh.parse_hosts(hosts) == hosts.split(',')
 
 
