@@ -130,7 +130,8 @@ class Session:
         progress = self.ledger.read()
         is_billed = progress.requested is not None or progress.billing is not None
         if is_billed and not progress.ending:  # else somebody else's bill, or no launch's
-            self._write(billing.bill(progress, seen, self.clock.now()))
+            with contextlib.suppress(UsageError), self.ledger.lock():  # else `keep` counts itself
+                self._write(billing.bill(self.ledger.read(), seen, self.clock.now()))
         run = '' if seen.resource is not Resource.READY else f', run {seen.run.value}'
         if seen.run is Run.ENDED:
             run += f' with exit code {seen.exit_code}'
