@@ -144,8 +144,10 @@ def test_a_crash_starts_again_on_the_same_machines_with_doubling_delays(code):
     progress, delays = RUNNING, []
     for _ in range(POLICY.retries):
         progress, action = see(progress, ended)
-        assert action.kind is Kind.START
+        assert action.kind is Kind.LOOK  # whether somebody has stopped it meanwhile
         delays.append(action.delay)
+        progress, action = see(progress, ended)
+        assert action == Action(Kind.START)
         progress, _ = see(progress, Success(Kind.START))
     assert delays == [60.0, 120.0]
     progress, action = see(progress, ended)
@@ -156,7 +158,7 @@ def test_a_crash_after_a_long_attempt_counts_as_the_first():
     ended = Observation(Resource.READY, Run.ENDED, 1)
     progress = dataclasses.replace(RUNNING, crashes=2)
     progress, action = see(progress, ended, now=POLICY.healthy)
-    assert action.kind is Kind.START and progress.crashes == 1
+    assert action == Action(Kind.LOOK, POLICY.poll) and progress.crashes == 1
 
 
 @pytest.mark.parametrize(('code', 'state'), [(0, State.DONE), (2, State.FAILED)])
