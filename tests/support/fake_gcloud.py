@@ -280,11 +280,16 @@ class FakeGcloud(Commands):
     def _abort(self, words, command):
         return self._on_hosts(command, lambda host, w: self._end(host, int(w[2]), stopped=False))
 
+    def _signal(self, host, code):
+        line = host.line('-', self.clock.now())
+        self._end(host, code)
+        return line
+
     def _stop(self, words, command):
-        return self._on_hosts(command, lambda host, w: self._end(host, 75))
+        return self._on_hosts(command, lambda host, w: self._signal(host, 75))
 
     def _kill(self, words, command):
-        return self._on_hosts(command, lambda host, w: self._end(host, 137))
+        return self._on_hosts(command, lambda host, w: self._signal(host, 137))
 
 
 def lose_answer(verb):
