@@ -98,7 +98,8 @@ def keep(
             remember(dataclasses.replace(progress, requested=now, place=cloud.place))
         event = perform(cloud, action.kind)
         progress = dataclasses.replace(progress, place=cloud.place)
-        _show_failure(cloud, event, say)
+        if not progress.due:  # else it was shown before the delay
+            _show_failure(cloud, event, say)
         former = progress
         progress, action = transitions.advance(progress, event, now=clock.now(), policy=policy)
         remember(progress)
