@@ -70,15 +70,20 @@ class Result:
     @property
     def reason(self) -> str:
         """The last line that says something, for one-line messages."""
-        lines = [line.strip() for line in (self.error + '\n' + self.output).splitlines()]
-        lines = [line for line in lines if line and not TRIES.match(line)]
+        said, printed = _telling_lines(self.error), _telling_lines(self.output)
+        lines = said + printed
         # gcloud puts details of google.rpc.ErrorInfo behind its message.
         errors = [line for line in lines if line.startswith('ERROR: ')]
         if not errors and self.code == SSH_FAILED:  # behind a banner, which may speak of errors
-            errors = [line for line in self.error.splitlines() if line.strip()]
+            errors = said
         if not errors:
             errors = [line for line in lines if re.search('error|unable to connect', line.lower())]
         return ((errors or lines or ['no output'])[-1])[:300] + f' (exit code {self.code})'
+
+
+def _telling_lines(text: str) -> list[str]:
+    lines = [line.strip() for line in text.splitlines()]
+    return [line for line in lines if line and not TRIES.match(line)]
 
 
 class Commands:
