@@ -191,9 +191,14 @@ print_workdir() {
     printf '%s' "$value"
 }
 
-# check_alone WORKDIR FILE: fails while a job that was submitted for the work directory has not ended.
+# check_alone WORKDIR FILE: fails while a job that was submitted for the work directory has not ended: the one in FILE, or
+# any of this user's, also from other checkouts and machines, whose comment names it.
 check_alone() {
-    local job_before='' state=''
+    local job_before='' state='' comment
+    while read -r job_before state comment; do
+        if [[ $comment == "elenchus $1" ]]; then refuse_beside "$1" "$job_before" "$state"; fi
+    done < <(squeue --me --noheader --format='%i %T %k' 2>/dev/null)
+    job_before=''
     if [[ -f $2 ]]; then job_before=$(<"$2"); fi
     [[ $job_before =~ ^[0-9]+$ ]] || return 0
     if ! state=$(squeue --noheader --jobs="$job_before" --format=%T 2>"$2.error"); then
@@ -201,9 +206,14 @@ check_alone() {
         fail "nobody knows whether job $job_before has ended, which has the work directory $1:" \
             "$(tail -n 1 "$2.error"); --again=yes submits all the same"
     fi
-    case $state in
+    refuse_beside "$1" "$job_before" "$state"
+}
+
+# refuse_beside WORKDIR JOB STATE: fails unless the state is that of a job that has ended.
+refuse_beside() {
+    case $3 in
         '' | COMPLETED* | FAILED* | CANCELLED* | TIMEOUT* | NODE_FAIL* | OUT_OF_ME* | BOOT_FAIL* | DEADLINE* | REVOKED*) ;;
-        *) fail "job $job_before is $state with the work directory $1: wait for it, \`stop --id=$job_before\`, or --again=yes" ;;
+        *) fail "job $2 is $3 with the work directory $1: wait for it, \`stop --id=$2\`, or --again=yes" ;;
     esac
 }
 
@@ -215,7 +225,7 @@ submit() {
     local option command=(
         sbatch --job-name="$job" --nodes="$nodes" --ntasks-per-node="$gpus" --cpus-per-task="$cpus"
         --time="$time" --signal="TERM@$notice" --requeue --open-mode=append --output="$log"
-        ${partition:+--partition="$partition"} ${account:+--account="$account"}
+        ${partition:+--partition="$partition"} ${account:+--account="$account"} ${place:+--comment="elenchus $place"}
     )
     if [[ $accelerator != cpu ]]; then command+=(--gpus-per-node="$gpus"); fi
     while IFS= read -r option; do

@@ -13,11 +13,15 @@ LAUNCH = pathlib.Path(commands.__file__).parent
 SQUEUE = """#!/bin/sh
 if [ -n "$BROKEN" ]; then echo "slurm_load_jobs error: $BROKEN" >&2; exit 1; fi
 for w; do case $w in --jobs=*) job=${w#--jobs=};; esac; done
+if [ -z "$job" ]; then
+    [ ! -e "$JOBS/4711" ] || echo "4711 $(cat "$JOBS/4711") $(cat "$JOBS/comment")"; exit
+fi
 if [ -e "$JOBS/$job" ]; then cat "$JOBS/$job"; exit; fi
 echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1
 """
 SBATCH = """#!/bin/sh
 cat >/dev/null
+for w; do case $w in --comment=*) echo "${w#--comment=}" >"$JOBS/comment";; esac; done
 echo RUNNING >"$JOBS/4711"; printf '%b\\n' "$ANSWER"
 """
 PLAIN = 'Submitted batch job 4711'
@@ -26,17 +30,18 @@ PLAIN = 'Submitted batch job 4711'
 @pytest.fixture
 def submit(tmp_path):
     """Returns a function that submits a run from a clone; it returns the process."""
-    clone = tmp_path / 'clone'
-    (clone / 'scripts' / 'launch').mkdir(parents=True)
     (tmp_path / 'jobs').mkdir()
-    for name in ('slurm.sh', 'shared.sh'):
-        (clone / 'scripts' / 'launch' / name).write_text((LAUNCH / name).read_text())
+    for clone in ('clone', 'other'):
+        (tmp_path / clone / 'scripts' / 'launch').mkdir(parents=True)
+        for name in ('slurm.sh', 'shared.sh'):
+            place = tmp_path / clone / 'scripts' / 'launch' / name
+            place.write_text((LAUNCH / name).read_text())
     for name, text in {'squeue': SQUEUE, 'sbatch': SBATCH}.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
 
-    def run(workdir='/shared/a', *flags, answer=PLAIN, broken='', action='submit'):
-        words = ['bash', str(clone / 'scripts/launch/slurm.sh'), action, *flags]
+    def run(workdir='/shared/a', *flags, clone='clone', answer=PLAIN, broken='', action='submit'):
+        words = ['bash', str(tmp_path / clone / 'scripts/launch/slurm.sh'), action, *flags]
         variables = {'JOBS': str(tmp_path / 'jobs'), 'ANSWER': answer, 'BROKEN': broken}
         path = f'{tmp_path}:{os.environ["PATH"]}'
         return subprocess.run(
@@ -84,6 +89,16 @@ def test_a_work_directory_has_one_name(submit, tmp_path):
     for name in ('/shared/./a', '//shared//a/', '/shared/b/../a', f'{tmp_path}/link/a'):
         assert submit(name).returncode == 2, name
     assert submit('gs://b/a').returncode == submit('gs://b//a').returncode == 0
+
+
+def test_a_job_of_another_checkout_counts_too(submit, tmp_path):
+    assert submit('/shared/a b').returncode == 0
+    again = submit('/shared/a b', clone='other')
+    assert again.returncode == 2 and 'job 4711 is RUNNING' in again.stderr
+    assert submit('/shared/a', clone='other').returncode == 0
+    assert submit('/shared/a b', '--again=yes', clone='other').returncode == 0
+    (tmp_path / 'jobs' / '4711').write_text('COMPLETED')
+    assert submit('/shared/a b', clone='other').returncode == 0
 
 
 def test_the_folder_of_the_log_is_made(submit, tmp_path):
