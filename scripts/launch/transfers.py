@@ -26,12 +26,13 @@ def fetch(flags: typing.Any, commands: Commands) -> None:
     """
     options.require(flags, 'workdir')
     _check_bucket('workdir', flags.workdir, 'rsync copies from a disk that hosts share')
+    workdir = flags.workdir.rstrip('/')
     if not commands.dry_run:
         try:
             pathlib.Path(flags.into).mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=flags.into):
                 pass
-            _check_origin(pathlib.Path(flags.into), flags.workdir.rstrip('/'))
+            _check_origin(pathlib.Path(flags.into), workdir)
         except (OSError, ValueError) as error:
             raise UsageError(
                 f'--into={flags.into} must be a folder that can be written: {error}; '
@@ -41,6 +42,8 @@ def fetch(flags: typing.Any, commands: Commands) -> None:
     if not flags.everything:
         words.append(f'--exclude=.*({"|".join(HEAVY.values())}).*')
     commands.check([*words, flags.workdir, flags.into])
+    if not commands.dry_run:
+        (pathlib.Path(flags.into) / FROM).write_text(f'{workdir}\n', encoding='utf-8')
 
 
 def _check_origin(into: pathlib.Path, workdir: str) -> None:
@@ -52,7 +55,6 @@ def _check_origin(into: pathlib.Path, workdir: str) -> None:
             f'--into={into} has the results of {before}; nearest: '
             f'{into.parent / pathlib.PurePosixPath(workdir).name}'
         )
-    mark.write_text(f'{workdir}\n', encoding='utf-8')
 
 
 def _check_bucket(flag: str, value: str, hint: str = '') -> None:

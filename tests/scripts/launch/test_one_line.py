@@ -89,9 +89,12 @@ def test_fetch_of_no_bucket_is_refused(capsys, idle, tmp_path, workdir):
 
 
 def test_fetch_mixes_no_two_runs(capsys, monkeypatch, tmp_path):
-    done = []
+    done, into = [], f'--into={tmp_path / "x"}'
+    missing = Result(1, '', 'ERROR: (gcloud.storage.rsync) Did not find gs://b/rnu1')
+    monkeypatch.setattr(Commands, 'run', lambda *_, **__: missing)
+    assert tpu.main(['fetch', '--workdir=gs://b/rnu1', into]) == 1  # which leaves no mark
     monkeypatch.setattr(Commands, 'run', lambda _, w, **__: done.append(w) or Result(0, '', ''))
-    into = f'--into={tmp_path / "x"}'
+    capsys.readouterr()
     for workdir in ('gs://b/run1', 'gs://b/run1/'):
         assert tpu.main(['fetch', f'--workdir={workdir}', into]) == 0
     line = error_of(capsys, ['fetch', '--workdir=gs://b/run2', into])
