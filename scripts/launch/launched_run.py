@@ -7,7 +7,9 @@ with which it began; `--update=yes` replaces them.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import pathlib
 import re
 import shutil
@@ -200,7 +202,9 @@ class LaunchedRun:
             UsageError: It has not.
         """
         try:
-            with tarfile.open(archive) as file:
+            with gzip.open(archive) as file:
+                text = file.read()  # to its end, where the checksum is
+            with tarfile.open(fileobj=io.BytesIO(text)) as file:
                 return sources.Sources(archive, commit, frozenset(file.getnames()), '')
         except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
             packed = sources.pack_commit(ROOT, self.scratch, commit)

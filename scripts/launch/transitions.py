@@ -199,7 +199,8 @@ def _fail(progress: Progress, event: Failure, policy: Policy) -> Step:
     count = getattr(progress, name) + 1
     if count > policy.retries:
         return _end(progress, exit_codes.CRASH, why=why, policy=policy)
-    return _look(progress, policy.backoff(count - 1), why=why, **{name: count})
+    installed = progress.installed and kind is not Kind.START  # its sources may be the reason
+    return _look(progress, policy.backoff(count - 1), why=why, installed=installed, **{name: count})
 
 
 def _miss(progress: Progress, why: str, policy: Policy) -> Step:

@@ -146,8 +146,9 @@ BANNER = 'errors are logged; your quota is 503 GB; PERMISSION_DENIED to all othe
 def test_the_words_of_a_banner_decide_nothing(code, kind, machines, monkeypatch):
     cloud, _ = machines
     result = Result(code, '', f'{BANNER}ssh: it says why\n')
-    monkeypatch.setattr(Commands, 'run', lambda *_, **__: result)
-    with pytest.raises(CloudError, match='it says why' if code == 255 else 'exit code') as raised:
+    words = 'it says why' if code == 255 else 'exit code'
+    with monkeypatch.context() as patch, pytest.raises(CloudError, match=words) as raised:
+        patch.setattr(Commands, 'run', lambda *_, **__: result)
         cloud.run_on_host('true')
     assert type(raised.value) is kind
 

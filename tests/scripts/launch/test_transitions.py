@@ -154,6 +154,14 @@ def test_a_crash_starts_again_on_the_same_machines_with_doubling_delays(code):
     assert action.kind is Kind.DELETE and progress.exit_code == code
 
 
+def test_after_a_start_that_failed_the_sources_are_installed_again():
+    failed = Failure(Kind.START, Cause.FAILED, 'cd: elenchus: No such file or directory')
+    progress, action = see(dataclasses.replace(RUNNING, started=None), failed)
+    assert (action.kind, progress.installs) == (Kind.LOOK, 1)
+    progress, action = see(progress, Observation(Resource.READY, Run.ABSENT))
+    assert action.kind is Kind.INSTALL
+
+
 def test_a_crash_after_a_long_attempt_counts_as_the_first():
     ended = Observation(Resource.READY, Run.ENDED, 1)
     progress = dataclasses.replace(RUNNING, crashes=2)
