@@ -19,6 +19,13 @@ _NAMES = (
 OUTSIDE = {getattr(errno, name) for name in _NAMES if hasattr(errno, name)}
 """errno values of a system or network that fails, which is no fault of the program."""
 
+NETWORK = {
+    *(errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
+    *(errno.ENOTCONN, errno.ESHUTDOWN, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED),
+    errno.EPIPE,
+}
+"""Those of a connection."""
+
 REMEDIES = {
     **dict.fromkeys(
         (errno.ENOSPC, errno.EDQUOT), 'free space there, or raise the quota of the file system'

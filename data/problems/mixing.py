@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from elenchus.data.critiques.calculator import chains
 from elenchus.data.grading import answers
-from elenchus.data.problems import loading, public_datasets
+from elenchus.data.problems import downloads, loading, public_datasets
 from elenchus.data.records import Problem
 
 
@@ -91,7 +91,8 @@ def _pools(
     pools = {}
     for split in public_datasets.SETS[name].PUBLIC:
         options = loading.load_options(name, data_dir=data_dir, path=folder)
-        problems = loading.load(name, split=split, **options)
+        with downloads.without_network(f'--sets=FOLDER, as FOLDER/{name},'):
+            problems = loading.load(name, split=split, **options)
         pool = [problems[i] for i in range(len(problems))]
         pool = [problem for problem in pool if _is_within(problem, limits)]
         random.Random(f'{seed}/{name}/{split}').shuffle(pool)

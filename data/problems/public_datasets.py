@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 
 from elenchus.data.files import jsonl, row_files, tfds_records
 from elenchus.data.grading import answers
-from elenchus.data.problems import fields, references
+from elenchus.data.problems import downloads, fields, references
 from elenchus.data.records import Problem
 
 MAX_LEVEL = 8  # cap of levels that count reasoning steps
@@ -53,11 +53,12 @@ class Rows(tfds_records.RecordBuilder, skip_registration=True):
     PUBLIC: ClassVar[tuple[str, ...]] = ('test',)
     problem: ClassVar[Callable[..., Problem]]
 
-    def _split_generators(self, downloads) -> dict[str, Iterator]:
+    def _split_generators(self, manager) -> dict[str, Iterator]:
         config = self.builder_config
         if config.folder is None:
             urls = {split: f'{self.URL}{file}.jsonl' for split, file in config.files.items()}
-            paths = {split: [path] for split, path in downloads.download(urls).items()}
+            with downloads.downloading(self.name, urls.values()):
+                paths = {split: [path] for split, path in manager.download(urls).items()}
         else:
             paths = {
                 split: row_files.find_split(config.folder, file)

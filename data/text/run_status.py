@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import typing
 
-from elenchus.data.text.run_times import describe_times
+from elenchus.data.text.run_times import check_row, describe_times, read_rows
 
 DEAD_S = 90.0
 """Seconds without a sign of life after which a run that calls itself running is probably dead."""
@@ -17,7 +17,7 @@ GOES_ON = ('running', 'stopping')
 
 
 def describe(status: str, timing: str, *, now: float) -> list[str]:
-    """Returns lines for the reader; of files that are missing or cut short nothing.
+    """Returns lines for the reader; nothing if status.json is missing or cut short.
 
     Args:
         status: Text of status.json.
@@ -26,9 +26,9 @@ def describe(status: str, timing: str, *, now: float) -> list[str]:
     """
     try:
         seen = json.loads(status)
-        rows = [json.loads(line) for line in timing.splitlines() if line.strip()]
+        rows = read_rows(timing)
         if not seen.get('kept'):
-            rows.append({name: seen[name] for name in ('started', 'heartbeat', 'seconds')})
+            rows.append(check_row(seen))
         lines = [_describe_run(seen, now), *describe_hosts(seen)]
         return [*lines, f'time: {describe_times(rows)}'] if rows else lines
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -6,12 +6,34 @@ Runs print them at their end, and launchers in `status`, on machines without an 
 from __future__ import annotations
 
 import collections
+import contextlib
+import json
 import typing
 
 PRODUCTIVE = ('steps', 'sampling', 'judging')
 """Kinds of time that bring a run on; the others are saving, compiling, waiting and so on."""
 
 Row = typing.Dict[str, typing.Any]  # noqa: UP006 - Python 3.9 runs this file
+
+
+def read_rows(text: str) -> list[Row]:
+    """Returns the whole rows of a timing.jsonl; damaged ones are left out, and count as idle."""
+    rows = []
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
+            rows.append(check_row(json.loads(line)))
+    return rows
+
+
+def check_row(fields: Row) -> Row:
+    """Returns the times of a start among the fields of a file.
+
+    Raises:
+        LookupError, TypeError, AttributeError: They are not there, or are no numbers.
+    """
+    seconds = {name: value + 0.0 for name, value in fields['seconds'].items()}
+    times = {name: fields[name] + 0.0 for name in ('started', 'heartbeat')}
+    return {**fields, **times, 'seconds': seconds}
 
 
 def time_shares(rows: typing.Sequence[Row]) -> dict[str, float]:

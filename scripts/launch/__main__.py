@@ -26,16 +26,25 @@ def find_own_package() -> None:
 def main(arguments: list[str]) -> int:
     """Runs a launcher; returns its exit code."""
     find_own_package()
+    commands = importlib.import_module('elenchus.scripts.launch.commands')
+    try:
+        return run(arguments, commands)
+    except commands.CloudError as error:
+        commands.complain(str(error))
+        return 1
+
+
+def run(arguments: list[str], commands: types.ModuleType) -> int:
+    """Runs what the command line names."""
     name, rest = (arguments or [''])[0], arguments[1:]
     if name == 'codes':
         table = importlib.import_module('elenchus.scripts.launch.exit_codes').print_table()
-        importlib.import_module('elenchus.scripts.launch.commands').show(table)
+        commands.show(table)
         return 0
     if name == 'run' and len(rest) == 1:
         return importlib.import_module('elenchus.scripts.launch.run_status').main(rest[0])
     if name not in CLOUDS:
-        text = f'unknown launcher {name!r}; use one of {", ".join(CLOUDS)}'
-        importlib.import_module('elenchus.scripts.launch.commands').complain(text)
+        commands.complain(f'unknown launcher {name!r}; use one of {", ".join(CLOUDS)}')
         return 2
     return importlib.import_module(f'elenchus.scripts.launch.{name}').main(rest)
 

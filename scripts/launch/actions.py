@@ -19,14 +19,7 @@ from elenchus.scripts.launch.launch_options import LaunchOptions
 from elenchus.scripts.launch.launched_run import key_of, value_of
 from elenchus.scripts.launch.ledger import CANNOT_WRITE, Ledger
 from elenchus.scripts.launch.options import UsageError
-from elenchus.scripts.launch.states import (
-    Cause,
-    Observation,
-    Progress,
-    Resource,
-    Run,
-    State,
-)
+from elenchus.scripts.launch.states import Cause, Observation, Progress, Resource, Run, State
 
 ACTIONS = {
     'create': 'requests the machines',
@@ -93,7 +86,9 @@ class Session:
                 if action != 'delete' or self.flags.after == 'delete':
                     getattr(self.cloud, action)()
             return 0
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+                signal.signal(number, signal.default_int_handler)
         with self.ledger.lock():
             progress = self.ledger.read()
             progress = Progress() if progress.ending else progress
@@ -101,11 +96,13 @@ class Session:
             # The hosts say what happened meanwhile; sources are installed anew.
             progress = dataclasses.replace(
                 progress,
+                due=False,
                 installed=False,
                 started=None,
                 misses=0,
                 replaced=False,
                 place=self.cloud.place,
+                chips=progress.chips or self.cloud.chips,
             )
             try:
                 return driver.keep(
@@ -133,7 +130,8 @@ class Session:
         progress = self.ledger.read()
         is_billed = progress.requested is not None or progress.billing is not None
         if is_billed and not progress.ending:  # else somebody else's bill, or no launch's
-            self._write(billing.bill(progress, seen, self.clock.now()))
+            with contextlib.suppress(UsageError), self.ledger.lock():  # else `keep` counts itself
+                self._write(billing.bill(self.ledger.read(), seen, self.clock.now()))
         run = '' if seen.resource is not Resource.READY else f', run {seen.run.value}'
         if seen.run is Run.ENDED:
             run += f' with exit code {seen.exit_code}'
@@ -171,7 +169,7 @@ class Session:
         progress = self.ledger.read()
         hours = progress.billed_seconds(self.clock.now()) / 3600
         end = '' if progress.billing is None else ', and goes on'
-        chips = self.cloud.chips
+        chips = progress.chips or self.cloud.chips  # of what was requested, whatever --type is now
         show(f'{hours:.2f} slice-hours, {hours * chips:.2f} chip-hours on {chips} chips{end}')
         return 0
 
@@ -199,7 +197,9 @@ class Session:
             if name in ('install', 'start', 'delete'):
                 self._check_owner(name)
             with _explained('nobody knows whether it is gone' if name == 'delete' else ''):
-                getattr(self.cloud, name)()
+                note = getattr(self.cloud, name)()
+            if note:
+                self.say(note)
             if name == 'delete':
                 self._remember_deletion()
         return 0
@@ -214,7 +214,10 @@ class Session:
             return
         self.cloud.settle()
         progress = Progress(
-            state=State.REQUESTED, requested=self.clock.now(), place=self.cloud.place
+            state=State.REQUESTED,
+            requested=self.clock.now(),
+            place=self.cloud.place,
+            chips=self.cloud.chips,
         )
         self._record(lambda: self.ledger.write(progress))
         self._record(self.ledger.forget_run)
@@ -278,7 +281,7 @@ class Session:
                 if other.path.name == self.ledger.path.name:
                     self.say(f'a launch of that name has not ended: {other.place}')
         billed = progress.billed_seconds(self.clock.now())
-        self._write(Progress(state=State.DONE, ending=True, billed=billed))
+        self._write(Progress(State.DONE, ending=True, billed=billed, chips=progress.chips))
 
 
 @contextlib.contextmanager
@@ -337,4 +340,7 @@ def main(
         complain(str(error))
         refused = error.cause in (Cause.REFUSED, Cause.LOGIN)
         return exit_codes.REFUSAL if refused else exit_codes.CRASH
+    except OSError as error:  # of this machine, such as a full $TMPDIR
+        complain(str(error))
+        return exit_codes.CRASH
     return 0

@@ -72,8 +72,11 @@ class Cloud(typing.Protocol):
     def start(self) -> None:
         """Starts the run on all hosts and returns; a run that is already there goes on."""
 
-    def stop(self) -> None:
-        """Ends the run with SIGTERM, so that it saves; the machines stay."""
+    def stop(self) -> str:
+        """Ends the run with SIGTERM, so that it saves; the machines stay.
+
+        Returns what to tell the user, '' if a run was alive there.
+        """
 
     def delete(self) -> None:
         """Deletes all that `create` made; nothing being there is no error."""

@@ -7,6 +7,7 @@ import dataclasses
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import typing
@@ -30,9 +31,10 @@ LOST = re.compile(
 )
 TRIES = re.compile(
     r'(SSH|SCP): Attempting to connect|Retrying: |Failed to execute command on multiple workers|'
-    r'##### Command execution on worker'
+    r'##### Command execution on worker|\[XPK\] XPK failed, error code'
 )
-"""What gcloud says around the output of a host (SDK 528, tpu_vm/ssh.py); it explains nothing."""
+"""What gcloud says around the output of a host (SDK 528, tpu_vm/ssh.py), and XPK behind the reason:
+it explains nothing."""
 RATE = re.compile(r'requests? (per|/) (minute|100 seconds|second)|rate.?limit', re.IGNORECASE)
 FULL = re.compile(r'No space left on device|Disk quota exceeded|write remote .*: Failure')
 """A host's disk: scp says so, and gcloud makes ssh's own code 255 of it (tpu_vm/ssh.py)."""
@@ -68,12 +70,20 @@ class Result:
     @property
     def reason(self) -> str:
         """The last line that says something, for one-line messages."""
-        lines = [line.strip() for line in (self.error + '\n' + self.output).splitlines()]
-        lines = [line for line in lines if line and not TRIES.match(line)]
-        errors = [line for line in lines if re.search('error|unable to connect', line.lower())]
+        said, printed = _telling_lines(self.error), _telling_lines(self.output)
+        lines = said + printed
         # gcloud puts details of google.rpc.ErrorInfo behind its message.
-        errors = [line for line in lines if line.startswith('ERROR: ')] or errors
+        errors = [line for line in lines if line.startswith('ERROR: ')]
+        if not errors and self.code == SSH_FAILED:  # behind a banner, which may speak of errors
+            errors = said
+        if not errors:
+            errors = [line for line in lines if re.search('error|unable to connect', line.lower())]
         return ((errors or lines or ['no output'])[-1])[:300] + f' (exit code {self.code})'
+
+
+def _telling_lines(text: str) -> list[str]:
+    lines = [line.strip() for line in text.splitlines()]
+    return [line for line in lines if line and not TRIES.match(line)]
 
 
 class Commands:
@@ -99,24 +109,30 @@ class Commands:
             show(' '.join(shlex.quote(word) for word in words))
             return Result(0, '', '')
         environment = {**os.environ, 'CLOUDSDK_CORE_DISABLE_PROMPTS': '1'}
+        seconds = patience or self.patience
         try:
-            process = subprocess.run(
+            process = subprocess.Popen(
                 list(words),
-                capture_output=True,
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 text=True,
                 errors='replace',
-                timeout=patience or self.patience,
-                check=False,
                 env=environment,
             )
-        except subprocess.TimeoutExpired:
-            raise Unreachable(
-                f'{words[0]} did not end in {patience or self.patience:g} s'
-            ) from None
         except FileNotFoundError:
             raise Refused(f'{words[0]} is not installed, or not on the path') from None
-        return Result(process.returncode, process.stdout, process.stderr)
+        except OSError as error:
+            raise Refused(f'{words[0]} cannot be run: {error.strerror}') from None
+        with process:
+            try:
+                output, errors = process.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                raise Unreachable(f'{words[0]} did not end in {seconds:g} s') from None
+            finally:
+                if process.returncode is None:  # lost, or Ctrl-C
+                    end_family(process)
+        return Result(process.returncode, output, errors)
 
     def check(self, words: typing.Sequence[str], *, patience: float | None = None) -> str:
         """Runs a command that must succeed; returns its output.
@@ -128,6 +144,26 @@ class Commands:
         if result.code:
             raise error_of(result)
         return result.output
+
+
+def end_family(process: subprocess.Popen) -> None:
+    """Kills a command and all that it has started: gcloud is a shell script that runs Python.
+
+    A process group of its own would do so too, but could not ask for the password of an ssh key.
+    """
+    table = ''
+    with contextlib.suppress(OSError):  # without ps only the command itself is known
+        words = ['ps', '-eo', 'pid=,ppid=']
+        table = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+    parents = dict(line.split() for line in table.splitlines() if len(line.split()) == 2)
+    family = [str(process.pid)]
+    for member in family:  # grows
+        family += [child for child, parent in parents.items() if parent == member]
+    for member in family:
+        with contextlib.suppress(OSError):
+            os.kill(int(member), signal.SIGKILL)
+    for pipe in (process.stdout, process.stderr):
+        pipe.close()
 
 
 def error_of(result: Result) -> CloudError:
@@ -163,8 +199,15 @@ def complain(text: str) -> None:
 
 
 def show(text: str, *, end: str = '\n') -> None:
-    """Prints what an action shows; a reader that went away (`| head`) ends no later action."""
+    """Prints what an action shows; a reader that went away (`| head`) ends no later action.
+
+    Raises:
+        CloudError: It cannot be written, to a full disk.
+    """
     try:
         print(text, end=end, flush=True)
-    except BrokenPipeError:  # what is still in the buffer would fail at the end
+    except OSError as error:
+        # What is still in the buffer would fail at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise CloudError(f'the output cannot be written: {error}') from None

@@ -36,11 +36,14 @@ write() { printf '%s\n' "$2" >"$folder/$1.new" && mv -f "$folder/$1.new" "$folde
 
 read_file() { if [[ -f $folder/$1 ]]; then cat "$folder/$1"; else echo "$2"; fi; }
 
-# Prints when a process began, because its number may be another's after a restart.
+# Prints when a process began, because its number may be another's after a restart; nothing for one that has ended and
+# that nobody waits for, as in a container whose first process is no init.
 print_birth() {
+    local words
     if [[ -r /proc/$1/stat ]]; then
-        sed 's/.*) //' "/proc/$1/stat" | cut -d' ' -f20
-    else
+        read -ra words < <(sed 's/.*) //' "/proc/$1/stat")
+        if [[ ${words[0]:-Z} != [ZX] ]]; then echo "${words[19]}"; fi
+    elif [[ "$(ps -o stat= -p "$1")" != Z* ]]; then
         ps -o lstart= -p "$1" || true
     fi
 }
@@ -151,7 +154,7 @@ supervise() {
     write process "$$ $(print_birth $$)"
     (
         trap '' TERM INT HUP
-        while kill -0 $$ 2>/dev/null; do
+        while [[ -n "$(print_birth $$)" ]]; do
             write heartbeat "$(date +%s)" || true
             if [[ -f $folder/child ]]; then enforce_budget; fi
             sleep "$(print_pause)"
@@ -179,15 +182,14 @@ case $action in
     supervise) supervise "$@" ;;
     status) print_status "$1" ;;
     stop)
-        if is_alive && [[ -f $folder/child ]]; then
-            write stopped stopped || true
-            terminate
-        fi
+        # One that has ended is marked too: somebody may wait to start it again.
+        if [[ -f $folder/key ]]; then write stopped stopped || true; fi
+        if is_alive && [[ -f $folder/child ]]; then terminate; fi
         print_status -
         ;;
     kill | abort)
+        if [[ $action == kill && -f $folder/key ]]; then write stopped stopped || true; fi
         if is_alive; then
-            if [[ $action == kill ]]; then write stopped stopped || true; fi
             process="$(cut -d' ' -f1 <"$folder/process")"
             kill -KILL -- "-$process" 2>/dev/null || kill -KILL "$(<"$folder/child")" "$process" 2>/dev/null || true
             write exit_code "${1:-137}" || true

@@ -58,7 +58,7 @@ def perform(cloud: Cloud, kind: Kind) -> Event:
         actions[kind]()
     except CloudError as error:
         return Failure(kind, error.cause, str(error))
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         # This machine's fault, or an answer of another form: no reason to leave what is billed.
         return Failure(kind, Cause.FAILED, f'{type(error).__name__}: {error}')
     return Success(kind)
@@ -98,7 +98,8 @@ def keep(
             remember(dataclasses.replace(progress, requested=now, place=cloud.place))
         event = perform(cloud, action.kind)
         progress = dataclasses.replace(progress, place=cloud.place)
-        _show_failure(cloud, event, say)
+        if not progress.due:  # else it was shown before the delay
+            _show_failure(cloud, event, say)
         former = progress
         progress, action = transitions.advance(progress, event, now=clock.now(), policy=policy)
         remember(progress)
@@ -142,6 +143,8 @@ def _show_failure(cloud: Cloud, event: Event, say: typing.Callable[[str], None])
 
 def _describe(progress: Progress, action: Action) -> str:
     text = progress.state.value + (f': {progress.why}' if progress.why else '')
+    if progress.due and action.kind is Kind.LOOK:
+        return f'{text}; start in {action.delay:.0f} s'
     if action.kind in (Kind.LOOK, Kind.END):
         return text
     delay = f' in {action.delay:.0f} s' if action.delay else ''

@@ -15,7 +15,7 @@ import time
 import typing
 
 from elenchus.scripts.launch import actions, exit_codes, jobsets, launched_run, options, remote
-from elenchus.scripts.launch.cloud import CloudError, Refused
+from elenchus.scripts.launch.cloud import CloudError, Refused, Unreachable
 from elenchus.scripts.launch.commands import EXISTS, LOGIN, Commands, Result, error_of, say
 from elenchus.scripts.launch.launch_options import LaunchOptions
 from elenchus.scripts.launch.launched_run import LaunchedRun
@@ -99,6 +99,7 @@ class Workload:
     def prepare(self) -> None:
         """Exports the sources that the image gets, and checks the arguments of the run."""
         self.launched.prepare(image=self.flags.docker_image)
+        self.command()  # refuses what does not survive XPK, before an image is built
 
     def look(self) -> Observation:
         """Returns the state of the JobSet and of its pods."""
@@ -117,14 +118,16 @@ class Workload:
             raise error_of(result)
         if self.commands.dry_run:
             return Observation(Resource.ABSENT)
-        jobset = json.loads(result.output)
-        pods = json.loads(
-            self.commands.check(
-                self._kubectl('get', 'pods', f'--selector={JOBSET}={self.flags.name}', '-ojson'),
-                patience=QUICK,
-            )
+        pods = self.commands.check(
+            self._kubectl('get', 'pods', f'--selector={JOBSET}={self.flags.name}', '-ojson'),
+            patience=QUICK,
         )
-        seen = jobsets.observe(jobset, pods['items'])
+        try:
+            seen = jobsets.observe(json.loads(result.output), json.loads(pods)['items'] or [])
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            # Of a server or a version that says it otherwise: nobody knows what is there.
+            what = f'{type(error).__name__}: {error}'
+            raise Unreachable(f'kubectl answers in a form that is not known ({what})') from None
         arguments, version = jobsets.read_command(result.output)
         if self.launched.key == launched_run.ANY:
             return dataclasses.replace(
@@ -235,11 +238,12 @@ class Workload:
         self.delete()
         self.create()
 
-    def stop(self) -> None:
+    def stop(self) -> str:
         """Deletes the workload: its processes get SIGTERM and save within the grace period."""
         self.delete()
+        return ''
 
-    def kill(self) -> None:
+    def kill(self) -> str:
         """Deletes the pods at once, then the workload."""
         self.commands.run(
             self._kubectl(
@@ -249,6 +253,7 @@ class Workload:
             patience=QUICK,
         )
         self.delete()
+        return ''
 
     def delete(self) -> None:
         """Deletes the workload."""

@@ -22,8 +22,9 @@ def observe(jobset: dict, pods: list[dict]) -> Observation:
     A JobSet that failed has used up its restarts, or a process left with a code after which it is
     not to start again.
     """
-    status = jobset.get('status', {})
-    conditions = {c['type']: c for c in status.get('conditions', ()) if c.get('status') == 'True'}
+    status = jobset.get('status') or {}
+    conditions = status.get('conditions') or ()
+    conditions = {c['type']: c for c in conditions if c.get('status') == 'True'}
     restarts = status.get('restarts', 0)
     note = f'{restarts} restarts' if restarts else ''
     if 'Completed' in conditions:
@@ -76,13 +77,14 @@ def _reasons(pod: dict) -> typing.Iterator[str]:
     """Yields why containers of a pod wait."""
     status = pod.get('status', {})
     for name in ('initContainerStatuses', 'containerStatuses'):
-        for container in status.get(name, ()):
-            yield container.get('state', {}).get('waiting', {}).get('reason', '')
+        for container in status.get(name) or ():
+            waiting = (container.get('state') or {}).get('waiting') or {}
+            yield waiting.get('reason', '')
 
 
 def _obstacle(pod: dict) -> str:
     """Returns why a pod has no node, '' if it has one or nobody says."""
-    for condition in pod.get('status', {}).get('conditions', ()):
+    for condition in pod.get('status', {}).get('conditions') or ():
         if condition.get('type') == 'PodScheduled' and condition.get('status') == 'False':
             reason, text = condition.get('reason', ''), condition.get('message', '')
             return f'{reason} ({text[:200]})' if text else reason
@@ -104,7 +106,7 @@ def _codes(pod: dict) -> typing.Iterator[int]:
 
 
 def _endings(pod: dict) -> typing.Iterator[dict]:
-    for container in pod.get('status', {}).get('containerStatuses', ()):
-        ended = container.get('state', {}).get('terminated')
+    for container in pod.get('status', {}).get('containerStatuses') or ():
+        ended = (container.get('state') or {}).get('terminated')
         if ended:
             yield ended

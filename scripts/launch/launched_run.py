@@ -7,7 +7,9 @@ with which it began; `--update=yes` replaces them.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import pathlib
 import re
 import shutil
@@ -15,6 +17,7 @@ import tarfile
 import tempfile
 import typing
 import weakref
+import zlib
 
 from elenchus.scripts.launch import sources
 from elenchus.scripts.launch.cloud import Refused
@@ -181,9 +184,7 @@ class LaunchedRun:
 
     def _go_on(self, version: str, arguments: tuple[str, ...], archive: pathlib.Path) -> None:
         commit = version.rpartition('-')[0]
-        with tarfile.open(archive) as file:
-            names = frozenset(file.getnames())
-        self.sources = sources.Sources(archive, commit, names, '')
+        self.sources = self._read(archive, commit)
         differs = [] if arguments == self.arguments else ['with other arguments']
         head = sources.read_version(ROOT, tree=self._tree)
         if head not in ('', commit):
@@ -193,6 +194,27 @@ class LaunchedRun:
             text = ' and '.join(differs)
             say(f'this launch began with commit {commit}, {text}; --update=yes replaces its run')
             self._said = self.version
+
+    def _read(self, archive: pathlib.Path, commit: str) -> sources.Sources:
+        """Returns the kept sources; damaged ones are packed again, where the clone has the commit.
+
+        Raises:
+            UsageError: It has not.
+        """
+        try:
+            with gzip.open(archive) as file:
+                text = file.read()  # to its end, where the checksum is
+            with tarfile.open(fileobj=io.BytesIO(text)) as file:
+                return sources.Sources(archive, commit, frozenset(file.getnames()), '')
+        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+            packed = sources.pack_commit(ROOT, self.scratch, commit)
+            if packed is None:
+                raise UsageError(
+                    f'the kept sources {archive} are damaged ({error}), and this clone has no '
+                    f'commit {commit}; --update=yes replaces the run by what the clone has'
+                ) from None
+            say(f'warning: {archive} is damaged ({error}): commit {commit} is packed again')
+            return packed
 
     def _take(self, version: str) -> None:
         """Uses the sources that already run, so that a restart does not change them."""

@@ -16,11 +16,21 @@ import pathlib
 import shutil
 import typing
 
+from elenchus.scripts.launch.commands import say
 from elenchus.scripts.launch.options import UsageError
 from elenchus.scripts.launch.states import Progress, State
 
 FOLDER = 'ELENCHUS_LAUNCHES'
 CANNOT_WRITE = f'the ledger of launches cannot be written (${FOLDER} names another folder)'
+FORMS = {
+    'State': str,
+    'bool': bool,
+    'int': int,
+    'str': str,
+    'float': (int, float),
+    'float | None': (int, float, type(None)),
+}
+"""What JSON has for a field of a type."""
 LONGEST = 100
 """Bytes of a name of a file; longer ones are cut, and end with a hash. File systems allow 255."""
 
@@ -38,6 +48,22 @@ def _file_name(name: str) -> str:
     return f'{safe.encode()[: LONGEST - 20].decode(errors="ignore")}-{digest}'
 
 
+def _progress_of(stored: dict) -> Progress:
+    """Returns the progress that a file has; fields of other versions are left out.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: It is damaged.
+    """
+    fields = {}
+    for field in dataclasses.fields(Progress):
+        if field.name in stored:
+            value = stored[field.name]
+            if not isinstance(value, FORMS[str(field.type)]):
+                raise TypeError(field.name)
+            fields[field.name] = value
+    return Progress(**{**fields, 'state': State(stored['state'])})
+
+
 class Ledger:
     """Progress of the launch of a name on a cloud.
 
@@ -50,17 +76,21 @@ class Ledger:
         self.path = _folder().joinpath(*safe[:-1], f'{safe[-1]}.json')
 
     def read(self) -> Progress:
-        """Returns the stored progress; a new one where there is none, or it is damaged.
+        """Returns the stored progress; a new one where there is none.
+
+        A damaged one is put aside, and said: its counts and its bill are lost.
 
         Raises:
             UsageError: There may be one, and it cannot be read.
         """
         try:
-            fields = json.loads(self.path.read_text(encoding='utf-8'))
-            known = {field.name for field in dataclasses.fields(Progress)}
-            fields = {name: value for name, value in fields.items() if name in known}
-            return Progress(**{**fields, 'state': State(fields['state'])})
-        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+            return _progress_of(json.loads(self.path.read_text(encoding='utf-8')))
+        except FileNotFoundError:
+            return Progress()
+        except (ValueError, KeyError, TypeError, AttributeError):
+            with contextlib.suppress(OSError):
+                os.replace(self.path, self.path.with_suffix('.damaged'))
+            say(f'warning: {self.path} is damaged: bill and counts of this launch begin at 0')
             return Progress()
         except OSError as error:
             raise UsageError(f'the ledger of launches cannot be read: {error}') from None
@@ -70,7 +100,10 @@ class Ledger:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         fields = {**dataclasses.asdict(progress), 'state': progress.state.value}
         new = self.path.with_suffix('.new')
-        new.write_text(json.dumps(fields, indent=1), encoding='utf-8')
+        with open(new, 'w', encoding='utf-8') as file:
+            json.dump(fields, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())  # else empty after a power cut
         os.replace(new, self.path)
 
     def elsewhere(self) -> typing.Iterator[Ledger]:

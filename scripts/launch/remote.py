@@ -152,6 +152,16 @@ def read_status(output: str) -> list[HostStatus]:
     return hosts
 
 
+def note_of_stop(output: str) -> str:
+    """Returns what to say of hosts that were told to stop, '' if a run was alive there."""
+    hosts = read_status(output)
+    if Run.RUNNING in {host.run for host in hosts}:
+        return ''
+    if Run.ENDED in {host.run for host in hosts}:
+        return 'no run was alive there; a `keep` that waits to start it again ends'
+    return 'no run was there, and none is marked: a `keep` that installs it will start it'
+
+
 def code_of_stragglers(hosts: typing.Sequence[HostStatus]) -> int:
     """Returns the exit code of a host that failed long ago while others wait for it, else 0."""
     codes = [h.code for h in hosts if h.run is Run.ENDED and h.code and h.age > STRAGGLING]

@@ -57,7 +57,8 @@ def main(workdir: str) -> int:
     """Prints what the run in a work directory says of itself; returns the exit code."""
 
     def run_here(command: str) -> str:
-        return subprocess.run(['bash', '-c', command], capture_output=True, text=True).stdout
+        words = ['bash', '-c', command]
+        return subprocess.run(words, capture_output=True, text=True, errors='replace').stdout
 
     texts = read(workdir.rstrip('/'), commands=Commands(), on_host=run_here)
     lines = describe(*texts, now=time.time())

@@ -176,7 +176,7 @@ exit "\$code"
 JOB
 }
 
-# Prints the work directory among the arguments of the run, nothing without one.
+# Prints the work directory among the arguments of the run, by its one name; nothing without one.
 print_workdir() {
     local i word value=''
     for ((i = 0; i < ${#RUN_ARGUMENTS[@]}; i++)); do
@@ -186,19 +186,34 @@ print_workdir() {
             --workdir | -workdir) value=${RUN_ARGUMENTS[i + 1]:-} ;;
         esac
     done
+    if [[ -n $value && $value != gs://* ]]; then value=$(cd "$ROOT" && realpath -m -- "$value"); fi
     while [[ $value == ?*/ ]]; do value=${value%/}; done
     printf '%s' "$value"
 }
 
-# check_alone WORKDIR FILE: fails while a job that was submitted for the work directory has not ended.
+# check_alone WORKDIR FILE: fails while a job that was submitted for the work directory has not ended: the one in FILE, or
+# any of this user's, also from other checkouts and machines, whose comment names it.
 check_alone() {
-    local job_before='' state=''
+    local job_before='' state='' comment
+    while read -r job_before state comment; do
+        if [[ $comment == "elenchus $1" ]]; then refuse_beside "$1" "$job_before" "$state"; fi
+    done < <(squeue --me --noheader --format='%i %T %k' 2>/dev/null)
+    job_before=''
     if [[ -f $2 ]]; then job_before=$(<"$2"); fi
     [[ $job_before =~ ^[0-9]+$ ]] || return 0
-    state=$(squeue --noheader --jobs="$job_before" --format=%T 2>/dev/null) || return 0 # ended long ago
-    case $state in
+    if ! state=$(squeue --noheader --jobs="$job_before" --format=%T 2>"$2.error"); then
+        if grep -qi 'invalid job id' "$2.error"; then return 0; fi # ended long ago
+        fail "nobody knows whether job $job_before has ended, which has the work directory $1:" \
+            "$(tail -n 1 "$2.error"); --again=yes submits all the same"
+    fi
+    refuse_beside "$1" "$job_before" "$state"
+}
+
+# refuse_beside WORKDIR JOB STATE: fails unless the state is that of a job that has ended.
+refuse_beside() {
+    case $3 in
         '' | COMPLETED* | FAILED* | CANCELLED* | TIMEOUT* | NODE_FAIL* | OUT_OF_ME* | BOOT_FAIL* | DEADLINE* | REVOKED*) ;;
-        *) fail "job $job_before is $state with the work directory $1: wait for it, \`stop --id=$job_before\`, or --again=yes" ;;
+        *) fail "job $2 is $3 with the work directory $1: wait for it, \`stop --id=$2\`, or --again=yes" ;;
     esac
 }
 
@@ -210,16 +225,20 @@ submit() {
     local option command=(
         sbatch --job-name="$job" --nodes="$nodes" --ntasks-per-node="$gpus" --cpus-per-task="$cpus"
         --time="$time" --signal="TERM@$notice" --requeue --open-mode=append --output="$log"
-        ${partition:+--partition="$partition"} ${account:+--account="$account"}
+        ${partition:+--partition="$partition"} ${account:+--account="$account"} ${place:+--comment="elenchus $place"}
     )
     if [[ $accelerator != cpu ]]; then command+=(--gpus-per-node="$gpus"); fi
     while IFS= read -r option; do
         [[ -z $option || $option == -* ]] || fail "--sbatch=$option must be an option of sbatch, such as --sbatch=--qos=high"
         if [[ -n $option ]]; then command+=("$option"); fi
     done <<<"$sbatch"
+    # Slurm makes no folder: the job would end at once, and leave no log that says why.
+    local folder=.
+    if [[ $log == */* ]]; then folder=${log%/*}; fi
     if [[ $DRY_RUN == yes ]]; then
         printf '%s<<JOB\n%s\nJOB\n' "$(quote_words "${command[@]}")" "$(print_job_script)"
     else
+        if [[ $folder != *%* ]]; then mkdir -p -- "${folder:-/}" 2>/dev/null || fail "--log=$log: no folder can be made there"; fi
         mkdir -p "${record%/*}" || exit 1
         exec 8>"$record.lock"
         # Two submissions at once: the second one sees the job of the first.
@@ -227,7 +246,10 @@ submit() {
         if [[ -n $place && $again == no ]]; then check_alone "$place" "$record"; fi
         answer=$(print_job_script | "${command[@]}" 8>&-) || exit $?
         printf '%s\n' "$answer"
-        if [[ -n $place && $answer =~ ([0-9]+) ]]; then echo "${BASH_REMATCH[1]}" >"$record"; fi
+        # Sites put words of theirs before the answer; --parsable has NUMBER or NUMBER;CLUSTER.
+        if [[ -n $place && ($answer =~ 'Submitted batch job '([0-9]+) || ${answer##*$'\n'} =~ ^([0-9]+)($|\;)) ]]; then
+            echo "${BASH_REMATCH[1]}" >"$record"
+        fi
     fi
 }
 
@@ -250,7 +272,9 @@ stacks() {
 
 logs() {
     require_flags id
-    run tail -n "$lines" "${log//%j/$id}"
+    local file=$log
+    file=${file//%[jA]/$id}
+    run tail -n "$lines" -- "${file//%x/$job}"
 }
 
 stop() {

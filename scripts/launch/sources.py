@@ -10,8 +10,9 @@ import pathlib
 import re
 import subprocess
 import tarfile
+from collections.abc import Iterator
 
-from elenchus.scripts.launch.options import UsageError
+from elenchus.scripts.launch.options import UsageError, nearest
 
 HEAD, DIRTY = 'head', 'dirty'
 
@@ -34,9 +35,12 @@ class Sources:
 
 
 def _git(root: pathlib.Path, *words: str) -> str:
-    process = subprocess.run(
-        ['git', '-C', str(root), *words], capture_output=True, text=True, check=False
-    )
+    try:
+        process = subprocess.run(
+            ['git', '-C', str(root), *words], capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        raise UsageError(f'cannot pack the sources: git cannot be run: {error.strerror}') from None
     if process.returncode:
         reason = (process.stderr.strip().splitlines() or ['git failed'])[-1]
         raise UsageError(
@@ -70,12 +74,16 @@ def pack_commit(root: pathlib.Path, folder: pathlib.Path, commit: str) -> Source
     """Writes the archive of a commit into a folder; returns None if the clone has none such."""
     if not re.fullmatch('[0-9a-f]{7,40}', commit):
         return None  # of a dirty tree; and no word from elsewhere becomes an option of git
-    path = folder / f'elenchus-{commit}.tar.gz'
     try:
-        _git(root, 'archive', '--format=tar.gz', f'--output={path}', commit, '--')
-        names = _lines(_git(root, 'ls-tree', '-r', '-z', '--name-only', commit))
+        return _archive(root, folder, commit)
     except UsageError:
         return None
+
+
+def _archive(root: pathlib.Path, folder: pathlib.Path, commit: str) -> Sources:
+    path = folder / f'elenchus-{commit}.tar.gz'
+    _git(root, 'archive', '--format=tar.gz', f'--output={path}', commit, '--')
+    names = _lines(_git(root, 'ls-tree', '-r', '-z', '--name-only', commit))
     return Sources(path, commit, frozenset(names), '')
 
 
@@ -108,13 +116,14 @@ def pack(root: pathlib.Path, folder: pathlib.Path, *, tree: str) -> Sources:
         names = _list_files(root)
         version = f'{commit[:12]}+{_digest_files(root, names)}'
         path = folder / f'elenchus-{version}.tar.gz'
-        with gzip.open(path, 'wb') as file, tarfile.open(fileobj=file, mode='w') as archive:
-            for name in names:
-                archive.add(root / name, arcname=name, recursive=False)
+        try:
+            with gzip.open(path, 'wb') as file, tarfile.open(fileobj=file, mode='w') as archive:
+                for name in names:
+                    archive.add(root / name, arcname=name, recursive=False)
+        except OSError as error:
+            raise UsageError(f'cannot pack the sources into {path}: {error}') from None
         return Sources(path, version, frozenset(names), '')
-    packed = pack_commit(root, folder, commit[:12])
-    if packed is None:
-        raise UsageError(f'cannot pack the sources: git archive of {commit[:12]} failed')
+    packed = _archive(root, folder, commit[:12])
     warning = ''
     if changed:
         few = ', '.join(changed[:3]) + (', ...' if len(changed) > 3 else '')
@@ -129,18 +138,43 @@ def _content(path: pathlib.Path) -> bytes:
 def check_config(run: tuple[str, ...], root: pathlib.Path, sources: Sources) -> None:
     """Checks that the config file of a run is shipped, before machines are paid for.
 
+    An absolute path outside of the clone may be one that the hosts share.
+
     Raises:
-        UsageError: It is not in the archive.
+        UsageError: There is none, or it is not in the archive; the text names the nearest.
     """
-    for i, word in enumerate(run):
-        if word == '--config' and i + 1 < len(run):
-            path = run[i + 1]
-        elif word.startswith('--config='):
-            path = word.partition('=')[2]
-        else:
+    values = list(_config_values(run))
+    if not values:
+        raise UsageError('--config=... is required among the arguments after --')
+    for value in values:
+        path = value.partition(':')[0]
+        name = _name_of(path, root)
+        if os.path.isabs(name) or name in sources.names:
+            if os.path.isabs(path) and not os.path.isabs(name):
+                raise UsageError(f'--config={value} is a path of this machine; nearest: {name}')
             continue
-        name = os.path.normpath(path.partition(':')[0])
-        if name.endswith('.py') and not os.path.isabs(name) and name not in sources.names:
-            here = ' (it is not committed: commit it, or use --tree=dirty)'
-            where = here if (root / name).exists() else ''
-            raise UsageError(f'--config={path} is not among the shipped files{where}')
+        configs = [n for n in sources.names if n.startswith('configs/')] or sources.names
+        advice = f'; nearest: {nearest(name, sorted(configs))}'
+        if (root / name).exists():
+            advice = ' (it is not committed: commit it, or use --tree=dirty)'
+        raise UsageError(f'--config={value} is not among the shipped files{advice}')
+
+
+def _config_values(run: tuple[str, ...]) -> Iterator[str]:
+    """Yields the values of --config, which may have one dash, and stand in a word of its own."""
+    for i, word in enumerate(run):
+        name, equals, value = word.partition('=')
+        if name in ('--config', '-config') and (equals or i + 1 < len(run)):
+            yield value if equals else run[i + 1]
+
+
+def _name_of(path: str, root: pathlib.Path) -> str:
+    """Returns the shipped name of a config, given by its path or module (`config_paths.py`)."""
+    if not path.endswith('.py'):
+        parts = path.removeprefix('elenchus.').removeprefix('configs.').split('.')
+        path = f'configs/{"/".join(parts)}.py'
+    path = os.path.normpath(path)
+    for place in (root, root.resolve()):
+        if path.startswith(f'{place}{os.sep}'):
+            return os.path.relpath(path, place)
+    return path

@@ -8,8 +8,8 @@ import time
 import typing
 
 from elenchus.scripts.launch import actions, exit_codes, options, remote
-from elenchus.scripts.launch.cloud import Unreachable
-from elenchus.scripts.launch.commands import Commands
+from elenchus.scripts.launch.cloud import CloudError, Refused, Unreachable
+from elenchus.scripts.launch.commands import FULL, SSH_FAILED, Commands, error_of
 from elenchus.scripts.launch.launch_options import LaunchOptions
 from elenchus.scripts.launch.launched_run import LaunchedRun
 from elenchus.scripts.launch.ledger import Ledger
@@ -83,8 +83,10 @@ class Machines:
         seen, silent = [], ''
         for host in self.hosts:
             try:
-                output = self.commands.check(self._ssh(host, command), patience=QUICK)
-            except Unreachable as error:
+                output = self._check(host, command, patience=QUICK)
+            except Refused:
+                raise
+            except CloudError as error:  # one host of many: the others say what they do
                 silent = f'{host}: {error}'
                 continue
             seen += [dataclasses.replace(s, host=host) for s in remote.read_status(output)]
@@ -115,7 +117,7 @@ class Machines:
         for host in self.hosts:
             self.commands.check(['scp', '-q', *SSH_OPTIONS, '--', str(archive), f'{host}:'])
         for host in self.hosts:
-            self.commands.check(self._ssh(host, command))
+            self._check(host, command)
 
     def start(self) -> None:
         """Starts a process on every machine; one that runs already goes on."""
@@ -134,15 +136,19 @@ class Machines:
             start = ('start', self.flags.name, self.launched.key, attempt, self.launched.version)
             command = remote.detached_command(self.folder, *start, *words)
             command = remote.budget_command(self.flags.name, self.budget) + command
-            self.commands.check(self._ssh(host, command), patience=QUICK)
+            self._check(host, command, patience=QUICK)
 
-    def stop(self) -> None:
+    def stop(self) -> str:
         """Sends SIGTERM to the processes that `start` started, so that they save."""
-        self._on_all('stop')
+        return self._signal('stop')
 
-    def kill(self) -> None:
+    def kill(self) -> str:
         """Sends SIGKILL to the processes that `start` started."""
-        self._on_all('kill')
+        return self._signal('kill')
+
+    def _signal(self, action: str) -> str:
+        output = self._on_all(action)
+        return '' if self.commands.dry_run else remote.note_of_stop(output)
 
     def delete(self) -> None:
         """Does nothing: the machines are not ours."""
@@ -154,40 +160,52 @@ class Machines:
     def read_logs(self, lines: int, *, host: str = '') -> str:
         """Returns the end of a machine's log."""
         command = remote.detached_command(self.folder, 'logs', self.flags.name, str(lines))
-        return self.commands.check(self._ssh(host or self.hosts[0], command), patience=QUICK)
+        return self._check(host or self.hosts[0], command, patience=QUICK)
 
     def run_on_host(self, command: str) -> str:
         """Runs a shell command on the first machine; returns what it printed."""
-        return self.commands.check(self._ssh(self.hosts[0], command), patience=QUICK)
+        return self._check(self.hosts[0], command, patience=QUICK)
 
     def dump_stacks(self) -> str:
         """Returns the stacks of all processes; a machine that does not answer is named."""
         command, texts = remote.stacks_command(self.folder, self.flags.name), []
         for host in self.hosts:
             try:
-                texts.append(self.commands.check(self._ssh(host, command), patience=QUICK))
+                texts.append(self._check(host, command, patience=QUICK))
             except Unreachable as error:
                 texts.append(f'--- {host} does not answer: {error}\n')
         return ''.join(texts)
 
-    def _on_all(self, *words: str) -> None:
-        """Calls detached.sh on all machines, also if some of them do not answer.
+    def _on_all(self, *words: str) -> str:
+        """Calls detached.sh on all machines, also if some do not answer; returns what they printed.
 
         Raises:
             CloudError: The last one of those that failed.
         """
         command = remote.detached_command(self.folder, words[0], self.flags.name, *words[1:])
-        failure = None
+        output, failure = '', None
         for host in self.hosts:
             try:
-                self.commands.check(self._ssh(host, command), patience=QUICK)
+                output += self._check(host, command, patience=QUICK)
             except Unreachable as error:
                 failure = Unreachable(f'{host}: {error}')
         if failure is not None:
             raise failure
+        return output
 
-    def _ssh(self, host: str, command: str) -> list[str]:
-        return ['ssh', *SSH_OPTIONS, '--', host, command]
+    def _check(self, host: str, command: str, *, patience: float | None = None) -> str:
+        """Runs a command on a machine; returns its output.
+
+        ssh exits with the command's own code, or 255. The text is no sign of what failed: it has
+        the machine's banner, and what the command printed.
+        """
+        words = ['ssh', *SSH_OPTIONS, '--', host, command]
+        result = self.commands.run(words, patience=patience)
+        if not result.code:
+            return result.output
+        if result.code == SSH_FAILED or FULL.search(result.error + result.output):
+            raise error_of(result)
+        raise (Refused if result.code == exit_codes.REFUSAL else CloudError)(result.reason)
 
 
 def parse_hosts(text: str) -> list[str]:
@@ -200,7 +218,13 @@ def parse_hosts(text: str) -> list[str]:
     for host in hosts:
         if not HOST.fullmatch(host):
             raise UsageError(f'--hosts: {host!r} must be NAME or USER@NAME, such as gpu1')
-        if hosts.count(host) > 1:
+        bare, _, port = host.rpartition(':')
+        if port.isdigit() and not re.search(r'[:\[]', bare):
+            raise UsageError(
+                f'--hosts: {host}: the port of ssh goes into ~/.ssh/config; nearest: {bare}'
+            )
+        names = [other.rpartition('@')[2].lower() for other in hosts]
+        if names.count(host.rpartition('@')[2].lower()) > 1:
             raise UsageError(f'--hosts: {host} is there twice; one process runs on a machine')
     return hosts
 

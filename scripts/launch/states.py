@@ -26,6 +26,7 @@ class Resource(enum.Enum):
     ABSENT = 'absent'
     WAITING = 'waiting'
     READY = 'ready'
+    LEAVING = 'leaving'  # somebody deletes them
     LOST = 'lost'  # preempted, suspended or stopped by the cloud
     FAILED = 'failed'  # the request was refused or has expired
 
@@ -174,9 +175,12 @@ class Progress:
         absences: Looks in a row that saw nothing.
         billed: Billed seconds of slices that are gone.
         billing: Time since when the present slice is billed, None if it is not.
+        due: Whether a run that ended is to be started again after a delay that is over at the
+            next look.
         replaced: Whether the old run was told to stop, so that new sources can start.
         ending: Whether the launch only deletes and ends.
         exit_code: Of the launcher, at its end.
+        chips: Chips of the machines that were requested, 0 before that.
         place: Project or context of kubectl in which the machines were requested, '' before that.
         why: One line for the reader: the reason of the last change.
     """
@@ -196,9 +200,11 @@ class Progress:
     absences: int = 0
     billed: float = 0.0
     billing: float | None = None
+    due: bool = False
     replaced: bool = False
     ending: bool = False
     exit_code: int = 0
+    chips: int = 0
     place: str = ''
     why: str = ''
 

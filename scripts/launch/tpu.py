@@ -106,7 +106,7 @@ class Tpu:
 
     def look(self) -> Observation:
         """Returns the state of the queued resource and, once it is active, of the run."""
-        words = self._words('queued-resources', 'describe', '--format=value(state.state)')
+        words = self._words('queued-resources', 'describe', f'--format=value({tpu_types.STATE})')
         result = self.commands.run(words, patience=QUICK)
         if result.code:
             if self._is_missing(result):
@@ -114,13 +114,15 @@ class Tpu:
             raise error_of(result)
         if self.commands.dry_run:
             return self._look_at_hosts()
-        state = (result.output.split() or ['nothing'])[-1]
-        resource = tpu_types.STATES.get(state)
+        lines = [line for line in result.output.splitlines() if line.strip()]
+        state, _, reason = (lines or ['nothing'])[-1].partition('\t')
+        resource = tpu_types.STATES.get(state.strip())
         if resource is None:
             raise Unreachable(f'gcloud says the state is {state}')
         if resource is Resource.READY:
             return self._look_at_hosts()
-        return Observation(resource, detail=f'the queued resource is {state}')
+        reason = f': {" ".join(reason.split())[:300]}' if reason.strip() else ''
+        return Observation(resource, detail=f'the queued resource is {state}{reason}')
 
     def _look_at_end(self) -> Observation:
         """Reads what hosts that deleted themselves have left in the bucket."""
@@ -244,13 +246,17 @@ class Tpu:
         budget = remote.budget_command(self.flags.name, self.budget)
         self._check(self._ssh(alone + budget + command))
 
-    def stop(self) -> None:
-        """Sends SIGTERM to the run of every host."""
-        self._check(self._ssh(self._detached('stop')), patience=QUICK)
+    def stop(self) -> str:
+        """Sends SIGTERM to the run of every host; returns what to say of it."""
+        return self._signal('stop')
 
-    def kill(self) -> None:
-        """Sends SIGKILL to the run of every host."""
-        self._check(self._ssh(self._detached('kill')), patience=QUICK)
+    def kill(self) -> str:
+        """Sends SIGKILL to the run of every host; returns what to say of it."""
+        return self._signal('kill')
+
+    def _signal(self, action: str) -> str:
+        output = self._check(self._ssh(self._detached(action)), patience=QUICK)
+        return '' if self.commands.dry_run else remote.note_of_stop(output)
 
     def delete(self) -> None:
         """Deletes the queued resource and its node."""

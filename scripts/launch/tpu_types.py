@@ -31,9 +31,11 @@ STATES = {
     'ACCEPTED': Resource.WAITING,
     'WAITING_FOR_RESOURCES': Resource.WAITING,
     'PROVISIONING': Resource.WAITING,
-    'DELETING': Resource.WAITING,
+    'DELETING': Resource.LEAVING,
 }
 """Of a queued resource: cloud.google.com/tpu/docs/queued-resources."""
+STATE = 'state.state,state.failedData.error.message'
+"""The state, and why a request failed: cloud.google.com/tpu/docs/reference/rest, QueuedResource."""
 GONE_NODES = {'PREEMPTED', 'TERMINATED', 'STOPPED', 'STOPPING', 'DELETING'}
 """States of a node that does not come back: cloud.google.com/tpu/docs/reference/rest, Node."""
 

@@ -199,7 +199,8 @@ def _fail(progress: Progress, event: Failure, policy: Policy) -> Step:
     count = getattr(progress, name) + 1
     if count > policy.retries:
         return _end(progress, exit_codes.CRASH, why=why, policy=policy)
-    return _look(progress, policy.backoff(count - 1), why=why, **{name: count})
+    installed = progress.installed and kind is not Kind.START  # its sources may be the reason
+    return _look(progress, policy.backoff(count - 1), why=why, installed=installed, **{name: count})
 
 
 def _miss(progress: Progress, why: str, policy: Policy) -> Step:
@@ -230,6 +231,8 @@ def _observe(progress: Progress, event: Observation, *, now: float, policy: Poli
     progress = dataclasses.replace(progress, misses=0, absences=0)
     if event.resource is Resource.WAITING:
         return _look(progress, policy.poll, state=State.WAITING, why=event.detail)
+    if event.resource is Resource.LEAVING:  # its meaning depends on the state before
+        return _look(progress, policy.poll, why=event.detail)
     if event.resource is Resource.READY:
         return _observe_run(progress, event, now=now, policy=policy)
     name, limit = 'requests', policy.retries
@@ -248,7 +251,7 @@ def _observe(progress: Progress, event: Observation, *, now: float, policy: Poli
 def _observe_nothing(progress: Progress, event: Observation, policy: Policy) -> Step:
     """Requests what was never there; what somebody deleted is not brought back."""
     if progress.state is State.ABSENT:
-        return progress, Action(Kind.CREATE)
+        return dataclasses.replace(progress, why=''), Action(Kind.CREATE)
     if event.at is not None:
         return _observe_end(progress, event, policy)
     absences = progress.absences + 1
@@ -296,7 +299,8 @@ def _observe_run(progress: Progress, event: Observation, *, now: float, policy: 
         return dataclasses.replace(progress, why=event.detail), Action(Kind.STOP)
     if event.run is Run.RUNNING:
         started = now if progress.started is None else progress.started
-        return _look(progress, policy.poll, state=State.RUNNING, started=started, why=event.detail)
+        changes = {'state': State.RUNNING, 'started': started, 'why': event.detail, 'due': False}
+        return _look(progress, policy.poll, **changes)
     progress = dataclasses.replace(progress, state=State.READY)
     if event.run is Run.ENDED and event.exit_code is not None:
         return _end_attempt(progress, event, now=now, policy=policy)
@@ -308,7 +312,11 @@ def _observe_run(progress: Progress, event: Observation, *, now: float, policy: 
 
 
 def _begin(progress: Progress, delay: float = 0.0) -> Step:
-    return progress, Action(Kind.START if progress.installed else Kind.INSTALL, delay)
+    """Starts the run; after a delay only once it was looked whether somebody has stopped it."""
+    if delay:
+        return _look(progress, delay, due=True)
+    kind = Kind.START if progress.installed else Kind.INSTALL
+    return dataclasses.replace(progress, due=False), Action(kind)
 
 
 def _end_attempt(progress: Progress, event: Observation, *, now: float, policy: Policy) -> Step:
@@ -324,6 +332,8 @@ def _end_attempt(progress: Progress, event: Observation, *, now: float, policy: 
         return _end(progress, code, why='stopped by the action stop', policy=policy)
     if ending is Ending.REFUSED:
         return _end(progress, code, why=why, policy=policy)
+    if progress.due:  # its end was counted before the delay
+        return _begin(progress)
     good = now - progress.started >= policy.healthy
     progress = dataclasses.replace(progress, why=why, started=now)
     if ending is Ending.PREEMPTED:

@@ -15,7 +15,7 @@ import rich.console
 from absl import app, flags
 
 from elenchus.data.grading import self_check, verify
-from elenchus.data.problems import loading
+from elenchus.data.problems import downloads, loading
 from elenchus.train import output
 from elenchus.train.config import cli
 
@@ -24,7 +24,8 @@ def main(_):
     """Checks the problem set that the flags select."""
     values = flags.FLAGS
     options = loading.load_options(values.source, data_dir=values.data_dir, path=values.path)
-    problems = loading.load(values.source, split=values.split, **options)
+    with downloads.without_network('--path'):
+        problems = loading.load(values.source, split=values.split, **options)
     references = [problem.answer for problem in problems][: values.limit]
     with verify.Verifier(num_workers=values.num_workers, timeout_s=values.timeout_s) as verifier:
         checks = self_check.run_checks(references, verifier, num_mutated=values.mutations)

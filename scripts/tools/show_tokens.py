@@ -14,7 +14,7 @@ from absl import app, flags
 from etils import epath
 
 from elenchus.data.critiques import record_files
-from elenchus.data.problems import loading
+from elenchus.data.problems import downloads, loading
 from elenchus.data.text import auto_chat
 from elenchus.data.text import tokenizer as tokenizers
 from elenchus.train.config import cli
@@ -33,7 +33,8 @@ def main(_):
         items = record_files.read(values.records)
     else:
         options = loading.load_options(values.source, data_dir=values.data_dir, path=values.path)
-        items = loading.load(values.source, split=values.split, **options)
+        with downloads.without_network('--path'):
+            items = loading.load(values.source, split=values.split, **options)
     for item in items[values.first : values.first + values.count]:
         print(token_listing.list_tokens(chat, item, values.role), end='\n\n')
 

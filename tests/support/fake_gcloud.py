@@ -167,7 +167,8 @@ class FakeGcloud(Commands):
         if self.state is None or self.hidden > 0:
             self.hidden -= 1
             return errors.missing_resource(words[5])
-        return Result(0, self.state + '\n', '')
+        reason = '\tThere is no more capacity in the zone.' if self.state == 'FAILED' else '\t'
+        return Result(0, f'{self.state}{reason}\n', '')
 
     def _node(self, words, command):
         return Result(0, self.node + '\n', '') if self.node else errors.missing_resource(words[5])
@@ -273,16 +274,22 @@ class FakeGcloud(Commands):
 
     def _end(self, host, code, stopped=True):
         if host.ends is None or host.ends > self.clock.now():
-            host.ends, host.code, host.stopped = self.clock.now(), code, stopped
+            host.ends, host.code = self.clock.now(), code
+        host.stopped = host.stopped or (stopped and bool(host.key))
 
     def _abort(self, words, command):
         return self._on_hosts(command, lambda host, w: self._end(host, int(w[2]), stopped=False))
 
+    def _signal(self, host, code):
+        line = host.line('-', self.clock.now())
+        self._end(host, code)
+        return line
+
     def _stop(self, words, command):
-        return self._on_hosts(command, lambda host, w: self._end(host, 75))
+        return self._on_hosts(command, lambda host, w: self._signal(host, 75))
 
     def _kill(self, words, command):
-        return self._on_hosts(command, lambda host, w: self._end(host, 137))
+        return self._on_hosts(command, lambda host, w: self._signal(host, 137))
 
 
 def lose_answer(verb):

@@ -149,7 +149,8 @@ def main():
         paths = (ROOT / 'bucket').glob(words[2].removeprefix('gs://'))
         print('\n'.join(path.read_text(encoding='utf-8') for path in paths))
     elif words[0] == 'storage':
-        rsync(*words[2:4])
+        source, target = words[2:4]
+        rsync(ROOT / 'bucket' / source.removeprefix('gs://'), target)  # of an absolute path, that
     elif words[2:4] == ['tpu-vm', 'describe']:
         print('READY' if read_state() == 'ACTIVE' else 'PREEMPTED')
     else:

@@ -52,6 +52,19 @@ def by_somebody(cloud):
     cloud.clock.at(2000, lambda: [cloud._end(host, 75) for host in cloud.hosts])
 
 
+def by_somebody_after_a_crash(cloud):
+    """The same, when the first run has crashed and `keep` has seen it, but not started the next."""
+
+    def watch():
+        now = cloud.clock.now()
+        if cloud.hosts and all(h.key and h.ends and h.ends + 70 <= now for h in cloud.hosts):
+            cloud._stop([], 'detached.sh stop pod')
+        else:
+            cloud.clock.at(5, watch)
+
+    cloud.clock.at(600, watch)
+
+
 def give_notice(cloud):
     """A preemption with a notice: all processes leave with 75, then the machines go."""
     cloud.clock.at(2000, cloud.notice)

@@ -21,7 +21,7 @@ FOLDER = pathlib.Path(os.environ['SLURM_STAND_IN'])
 KILL_WAIT = float(os.environ.get('SLURM_KILL_WAIT', '5'))
 SBATCH = {
     *('job-name', 'nodes', 'ntasks-per-node', 'cpus-per-task', 'time', 'signal', 'requeue'),
-    *('open-mode', 'output', 'partition', 'account', 'gpus-per-node', 'qos', 'mem'),
+    *('open-mode', 'output', 'partition', 'account', 'gpus-per-node', 'qos', 'mem', 'comment'),
 }
 SRUN = {'cpus-per-task', 'kill-on-bad-exit', 'label'}
 
@@ -175,6 +175,8 @@ def scontrol(words):
 def squeue(words):
     """Prints state (%T) or time that is left (%L) of a job."""
     values, _ = options(words, {'noheader', 'jobs', 'format', 'name', 'me'})
+    if 'jobs' not in values:  # those of this user, of which nobody asks for more here
+        return
     job = values['jobs']
     rest = float(read(job, 'end')) - time.time()
     print(

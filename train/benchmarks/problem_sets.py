@@ -8,7 +8,7 @@ from typing import NamedTuple
 from etils import epath
 
 from elenchus.data.files import row_files
-from elenchus.data.problems import loading, public_datasets
+from elenchus.data.problems import downloads, loading, public_datasets
 from elenchus.data.problems.loading import PlacedProblem
 from elenchus.data.records import Problem
 from elenchus.train.config import build
@@ -74,7 +74,8 @@ def read_set(entry: str, *, data_dir: str, num_problems: int, form: str) -> Prob
         problems = loading.read_unprepared(source, split='test', path=folder)
     else:
         options = loading.load_options(source, data_dir=data_dir, path='')
-        problems = loading.load(source, split='test', **options)
+        with downloads.without_network(f'--data={name}=FOLDER'):
+            problems = loading.load(source, split='test', **options)
     return ProblemSet(name, source, str(folder), _first(problems, num_problems))
 
 

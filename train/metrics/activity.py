@@ -13,11 +13,14 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
+from etils import epath
+
 from elenchus.data.files import atomic
-from elenchus.data.text.run_times import describe_times
+from elenchus.data.text.run_times import check_row, describe_times, read_rows
 
 STATUS = 'status.json'
 TIMING = 'timing.jsonl'
+ROW = ('started', 'heartbeat', 'state', 'seconds')
 COMPILE_EVENT = '/jax/core/compile/backend_compile_duration'
 _LEAST_SLOW_S = 10.0  # a shorter step is never called slow
 _LEAST_STEPS = 10  # whose median is worth comparing with
@@ -93,22 +96,31 @@ def mark(kind: Kind) -> None:
 def keep_unfinished(folder: os.PathLike) -> None:
     """Moves the times of the start that status.json tells of to timing.jsonl, once.
 
-    A start that was killed so counts, up to its last sign of life.
+    A start that was killed so counts, up to its last sign of life. A damaged status.json tells
+    nothing, and ends no run: the next one takes its place.
     """
     path = atomic.absolute(folder) / STATUS
     if not path.exists():
         return
-    status = json.loads(path.read_text())
-    if status.pop('kept', False):
+    try:
+        status = json.loads(path.read_text())
+        if status.pop('kept', False):
+            return
+        row = check_row({name: status[name] for name in ROW})
+    except (ValueError, LookupError, TypeError, AttributeError):
         return
-    row = {name: status[name] for name in ('started', 'heartbeat', 'state', 'seconds')}
     timing = path.with_name(TIMING)
-    text = timing.read_text() if timing.exists() else ''
-    atomic.write_text(timing, text + json.dumps(row) + '\n')
+    text = _read_timing(timing)
+    end = '\n' if text and not text.endswith('\n') else ''  # of a row that was cut short
+    atomic.write_text(timing, f'{text}{end}{json.dumps(row)}\n')
     atomic.write_text(path, json.dumps(status | {'kept': True}, indent=1) + '\n')
 
 
 def goodput(folder: os.PathLike) -> str:
     """Returns the shares of all wall time since the run's first start, as one line of text."""
-    path = atomic.absolute(folder) / TIMING
-    return describe_times([json.loads(line) for line in path.read_text().splitlines()])
+    rows = read_rows(_read_timing(atomic.absolute(folder) / TIMING))
+    return describe_times(rows) if rows else 'not known: timing.jsonl is damaged'
+
+
+def _read_timing(path: epath.Path) -> str:
+    return path.read_bytes().decode(errors='replace') if path.exists() else ''

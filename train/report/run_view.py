@@ -6,7 +6,6 @@ and lock), so it works on a run of another process or host, on one that was kill
 
 import contextlib
 import dataclasses
-import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -240,9 +239,9 @@ def _times(workdir: epath.Path, status: Mapping[str, Any]) -> str:
     with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
         path = workdir / TIMING
         lines = growing_files.read_lines(path) if path.exists() else []
-        rows = [json.loads(line) for line in lines]
+        rows = run_times.read_rows('\n'.join(lines))
         if status and not status.get('kept'):
-            rows.append({name: status[name] for name in ('started', 'heartbeat', 'seconds')})
+            rows.append(run_times.check_row(dict(status)))
         return printable(run_times.describe_times(rows)) if rows else ''
     return ''
 

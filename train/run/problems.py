@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from elenchus.data.problems import blending, loading
+from elenchus.data.problems import blending, downloads, loading
 from elenchus.data.problems.loading import PlacedProblem
 from elenchus.data.records import Problem
 from elenchus.model.ranges import show
@@ -129,7 +129,8 @@ def _load(settings: RunSettings, source: str, *, path: str, split: str) -> Seque
             'num_problems': sizes,
             'form': data.form,
         }
-    return loading.load(source, split=split, **options)
+    with downloads.without_network('data.path'):
+        return loading.load(source, split=split, **options)
 
 
 # Solutions

@@ -111,6 +111,13 @@ def test_the_log_that_keep_shows_is_bounded(tmp_path, monkeypatch, text):
     assert len(shown) <= driver.LOG_LINES and all(len(line) < 500 for line in shown)
 
 
+def test_the_log_of_a_crash_is_shown_once(tmp_path):
+    gcloud, lines = FakeGcloud(FakeClock(), runs=[(60, 1), (60, 1), (60, 0)]), []
+    with launch_faults.launches_in(tmp_path):
+        assert launch_faults.make_session(gcloud, lines).keep() == 0
+    assert sum('the end of the log' in line for line in lines) == 2
+
+
 def test_a_log_that_cannot_be_read_changes_nothing(tmp_path):
     gcloud, lines = FakeGcloud(FakeClock(), runs=[(60, 1), (60, 0)]), []
     gcloud.faults[('logs', 0)] = errors.SSH

@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from elenchus.scripts.launch import gke, jobsets, launched_run, options, sources
+from elenchus.scripts.launch.cloud import Unreachable
 from elenchus.scripts.launch.commands import Commands, Result
 from elenchus.scripts.launch.states import Resource, Run
 from tests.scripts.launch.test_setup import ROOT
@@ -199,3 +200,42 @@ def test_a_ready_image_is_run_as_it_is_and_other_flags_reach_xpk(capsys):
     wanted = ['--docker-image=r/i:1', '--priority=high', '--env=A=1', '--env=B=x']
     wanted += ['--restart-on-exit-codes=75', '--termination-grace-period-seconds=15']
     assert set(wanted) <= set(words) and not [w for w in words if w.startswith('--script-dir')]
+
+
+@pytest.mark.parametrize(
+    'flags, run',
+    [({}, ['--workdir=/shared/my run']), ({'image_folder': 'a b'}, []), ({'name': 'x'}, [])],
+)
+def test_what_xpk_would_change_is_refused_before_an_image_is_built(flags, run, monkeypatch):
+    monkeypatch.setattr(Commands, 'run', lambda *_, **__: pytest.fail('a command was run'))
+    cloud = workload(*run, **flags)
+    if flags == {'name': 'x'}:
+        cloud.prepare()
+        return
+    with pytest.raises(options.UsageError, match='do not survive XPK'):
+        cloud.prepare()
+
+
+ODD = ['null', '[]', '', 'garbage', '{"status": 5}', '{"status": {"conditions": [5]}}']
+SPARSE = ['{"status": null}', '{"status": {"conditions": null}}', '{}']
+
+
+@pytest.mark.parametrize('jobset_text', ODD + SPARSE)
+@pytest.mark.parametrize(
+    'pods_text',
+    [
+        '{"items": null}',
+        '{"items": [{"status": {"phase": "Pending", "containerStatuses": null}}]}',
+        '{"items": [{"status": {"initContainerStatuses": [{"state": {"waiting": null}}]}}]}',
+    ],
+)
+def test_an_answer_of_another_form_is_no_traceback(jobset_text, pods_text, monkeypatch):
+    def answer(_, words, **__):
+        return Result(0, pods_text if 'pods' in words else jobset_text, 'W1129 deprecated\n')
+
+    monkeypatch.setattr(Commands, 'run', answer)
+    if jobset_text in SPARSE:
+        assert workload().look().resource is Resource.WAITING
+        return
+    with pytest.raises(Unreachable, match='form that is not known'):
+        workload().look()

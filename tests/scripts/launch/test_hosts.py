@@ -4,6 +4,7 @@ import os
 import pathlib
 import signal
 import subprocess
+import sys
 import tarfile
 import time
 
@@ -133,6 +134,42 @@ def test_a_supervisor_that_was_killed_counts_as_killed(machine):
     process = int(machine.read('process').split()[0])
     os.killpg(process, signal.SIGKILL)
     assert machine.wait_for(Run.ENDED).code == 137
+
+
+ORPHANS = """
+import ctypes, subprocess, sys, time
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # orphans come here, as to a container's first process
+for command in sys.argv[1:]:
+    subprocess.Popen(['bash', '-c', command]).wait()
+    time.sleep(2)
+"""
+
+
+def test_a_supervisor_that_nobody_waits_for_has_ended(machine):
+    """In a container whose first process is no init, what has ended stays as a zombie."""
+    script = remote.quote(['bash', str(LAUNCH / 'detached.sh')])
+    commands = [
+        f'{script} start pod key 1 v-1 bash -c "sleep 1; exit 3"',
+        f'{script} status pod key',
+    ]
+    output = machine.bash(remote.quote([sys.executable, '-c', ORPHANS, *commands]))
+    seen = remote.read_status(output)
+    assert [(host.run, host.code) for host in seen] == [(Run.RUNNING, None), (Run.ENDED, 3)]
+
+
+@pytest.mark.parametrize('action', ['stop', 'kill'])
+def test_a_stop_marks_a_run_that_has_ended(machine, action):
+    """`keep` may wait to start it again."""
+    start(machine, command='exit 7')
+    assert not machine.wait_for(Run.ENDED).stopped
+    status = machine.detached(action, 'pod')
+    assert (status.run, status.code, status.stopped) == (Run.ENDED, 7, True)
+    assert not start(machine, attempt='2', command='sleep 9').stopped
+
+
+def test_a_stop_where_nothing_ever_ran_marks_nothing(machine):
+    assert machine.detached('stop', 'pod').run is Run.ABSENT
+    assert not list(machine.home.glob('.elenchus/**/stopped'))
 
 
 def test_a_full_disk_does_not_hide_how_a_run_ended(machine):

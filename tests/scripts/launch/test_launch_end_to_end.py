@@ -159,7 +159,7 @@ def test_install_run_preempt_resume_fetch_delete(cloud, tmp_path, is_fresh):
     assert len(cloud.commands('queued-resources delete')) == 2
     assert cloud.is_gone()
     into = tmp_path / 'fetched'
-    assert cloud.launch('fetch', f'--workdir={workdir}', f'--into={into}').wait(240) == 0
+    assert cloud.launch('fetch', f'--workdir=gs://{workdir}', f'--into={into}').wait(240) == 0
     assert list(into.glob('stages/*-evaluate/summary.json')) and not list(into.rglob('checkpoints'))
 
 

@@ -1,5 +1,6 @@
 """Which run a command line means: the work directory tells, not the commit."""
 
+import json
 import subprocess
 
 import pytest
@@ -8,6 +9,7 @@ from elenchus.scripts.launch import launched_run
 from elenchus.scripts.launch.cloud import Refused
 from elenchus.scripts.launch.launched_run import LaunchedRun
 from elenchus.scripts.launch.ledger import Ledger
+from elenchus.scripts.launch.options import UsageError
 from elenchus.scripts.launch.states import Progress, State
 from tests.support.launch_faults import launches_in
 
@@ -120,3 +122,56 @@ def test_a_stored_run_that_is_damaged_is_none(clone):
         launched = LaunchedRun(RUN, Ledger('tpu', 'pod'), tree='head', update=False)
         launched.prepare()
         assert launched.sources.version == second
+
+
+@pytest.mark.parametrize('damage', [b'', b'no archive', 100, -1])
+def test_kept_sources_that_are_damaged_are_packed_again(clone, damage, capsys):
+    commit = clone.commit(a='1' * 5000)
+    prepare()
+    archive = Ledger('tpu', 'pod').path.with_suffix('.tar.gz')
+    whole = archive.read_bytes()
+    archive.write_bytes(damage if isinstance(damage, bytes) else whole[:damage])
+    clone.commit(a='2')
+    launched = prepare()
+    assert launched.sources.version == commit and launched.sources.path.read_bytes() == whole
+    assert archive.read_bytes() == whole and 'is damaged' in capsys.readouterr().err
+
+
+def test_damaged_sources_of_no_commit_are_one_line(clone):
+    clone.commit(a='1')
+    (clone.root / 'a.py').write_text('2')
+    prepare(tree='dirty')
+    Ledger('tpu', 'pod').path.with_suffix('.tar.gz').write_bytes(b'x')
+    with pytest.raises(UsageError, match='are damaged .*--update=yes'):
+        prepare(tree='dirty')
+    assert prepare(tree='dirty', update=True).sources.path.stat().st_size > 1
+
+
+WHOLE = json.dumps({'state': 'running', 'billed': 7200.0, 'crashes': 2})
+DAMAGE = [
+    *('', WHOLE[:20], 'null', '[]', '{"state": 5}', '{"state": "x"}'),
+    *('{"state": "running", "billing": "x"}', '{"state": "running", "crashes": null}'),
+]
+
+
+@pytest.mark.parametrize('text', DAMAGE)
+def test_a_damaged_ledger_is_said_once_and_put_aside(text, tmp_path, capsys):
+    with launches_in(tmp_path):
+        ledger = Ledger('tpu', 'pod')
+        ledger.path.parent.mkdir()
+        ledger.path.write_text(text)
+        assert [ledger.read(), ledger.read()] == [Progress(), Progress()]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f'warning: {ledger.path} is damaged' in line
+    assert ledger.path.with_suffix('.damaged').read_text() == text
+
+
+def test_a_whole_ledger_is_read_with_fields_of_other_versions(tmp_path, capsys):
+    with launches_in(tmp_path):
+        ledger = Ledger('tpu', 'pod')
+        ledger.write(Progress(state=State.RUNNING, billed=7200, crashes=2, billing=1.5))
+        stored = json.loads(ledger.path.read_text())
+        ledger.path.write_text(json.dumps({**stored, 'newer': [1]}))
+        progress = ledger.read()
+    assert (progress.billed, progress.crashes, progress.billing) == (7200, 2, 1.5)
+    assert not capsys.readouterr().err

@@ -81,6 +81,27 @@ def test_fetch_into_no_folder_is_refused(capsys, idle, tmp_path, into):
     assert '--into=' in error_of(capsys, ['fetch', '--workdir=gs://b/r', f'--into={path}'])
 
 
+@pytest.mark.parametrize('workdir', ['/shared/run', 'runs/x', 'gs:/b/run', 'gs://', 'gs:///'])
+def test_fetch_of_no_bucket_is_refused(capsys, idle, tmp_path, workdir):
+    line = error_of(capsys, ['fetch', f'--workdir={workdir}', f'--into={tmp_path / "x"}'])
+    assert f'--workdir={workdir}' in line and 'gs://BUCKET/FOLDER' in line
+    assert not (tmp_path / 'x').exists()
+
+
+def test_fetch_mixes_no_two_runs(capsys, monkeypatch, tmp_path):
+    done, into = [], f'--into={tmp_path / "x"}'
+    missing = Result(1, '', 'ERROR: (gcloud.storage.rsync) Did not find gs://b/rnu1')
+    monkeypatch.setattr(Commands, 'run', lambda *_, **__: missing)
+    assert tpu.main(['fetch', '--workdir=gs://b/rnu1', into]) == 1  # which leaves no mark
+    monkeypatch.setattr(Commands, 'run', lambda _, w, **__: done.append(w) or Result(0, '', ''))
+    capsys.readouterr()
+    for workdir in ('gs://b/run1', 'gs://b/run1/'):
+        assert tpu.main(['fetch', f'--workdir={workdir}', into]) == 0
+    line = error_of(capsys, ['fetch', '--workdir=gs://b/run2', into])
+    assert 'has the results of gs://b/run1' in line and f'nearest: {tmp_path / "run2"}' in line
+    assert len(done) == 2
+
+
 @pytest.mark.parametrize('text', ['\x1b]0;x\x07\x1b[31m', 'a\rb', '\x9b31m', '\u202e'])
 def test_what_clouds_and_users_write_acts_on_no_terminal(capsys, monkeypatch, text):
     for words in (['crea' + text], ['status', *AT, f'--spot={text}']):

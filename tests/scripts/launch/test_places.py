@@ -1,5 +1,6 @@
 """A launch goes on where it began, and `create` and `delete` say only what they know."""
 
+import dataclasses
 import os
 
 import pytest
@@ -226,6 +227,26 @@ def test_a_kubectl_without_a_cluster_hears_how_to_get_one(text):
     with pytest.raises(CloudError, match='--context=.*get-credentials c ') as error:
         workload(Cluster(fault=text)).status()
     assert error.value.cause is actions.Cause.REFUSED
+
+
+def test_status_beside_keep_writes_no_bill_of_its_own():
+    commands = Projects()
+    line = session(commands)
+    line.act('create')
+    before = dataclasses.replace(line.ledger.read(), billing=5.0)
+    line.ledger.write(before)
+    with line.ledger.lock():  # as `keep` in another terminal
+        session(commands).status()
+        assert line.ledger.read() == before
+    session(commands).status()
+    assert line.ledger.read().billing is None and line.ledger.read().billed > 0
+
+
+def test_cost_counts_the_chips_that_were_requested(capsys):
+    session(Projects(), type='v6e-256').act('create')
+    line = session(Projects())
+    line.ledger.write(dataclasses.replace(line.ledger.read(), billed=3600.0))
+    assert line.cost() == 0 and '256.00 chip-hours on 256 chips' in capsys.readouterr().out
 
 
 def test_status_of_machines_that_no_launch_requested_starts_no_bill():

@@ -75,7 +75,16 @@ def test_a_run_says_how_far_it_is_who_is_silent_and_where_its_time_went(changes,
 @pytest.mark.parametrize('status', ['', '{', '[]', '{"state": "running"}', 'null'])
 def test_files_that_are_missing_or_cut_short_say_nothing(status):
     assert run_status.describe(status, '', now=0.0) == []
-    assert run_status.describe(json.dumps(RUNNING), '{"started"', now=0.0) == []
+
+
+@pytest.mark.parametrize(
+    'row', ['{"started"', 'null', '[]', '{"seconds": 5}', '{"seconds": {"steps": "x"}}', '\ufffd']
+)
+def test_a_damaged_row_of_times_hides_nothing_else(row):
+    lines = described({}, FIRST)
+    assert lines and f'{row}\n' not in lines
+    timing = f'{row}\n{json.dumps(FIRST)}\n{row}\n'
+    assert run_status.describe(json.dumps(RUNNING), timing, now=204.0) == lines
 
 
 def test_a_run_that_hangs_says_where_and_goes_on(machine):  # noqa: F811

@@ -11,7 +11,8 @@ import time
 import pytest
 
 from elenchus.scripts.launch import options, ssh
-from elenchus.scripts.launch.commands import Commands
+from elenchus.scripts.launch.cloud import CloudError, Refused, Unreachable
+from elenchus.scripts.launch.commands import Commands, Result
 from elenchus.scripts.launch.states import Run
 
 SSH = """#!/bin/bash
@@ -136,8 +137,38 @@ def test_a_machine_that_does_not_answer_is_no_crash(machines):
     wait_for(lambda: cloud.look().run is Run.RUNNING or cloud.look().run is Run.ENDED)
 
 
+BANNER = 'errors are logged; your quota is 503 GB; PERMISSION_DENIED to all others; timed out\n'
+
+
 @pytest.mark.parametrize(
-    'hosts', ['-oProxyCommand=id', 'a,-F/x', 'a,,b', 'a b', 'a,a', 'a;id', 'u@-x', '$(id)', 'a\nb']
+    ('code', 'kind'), [(255, Unreachable), (1, CloudError), (3, CloudError), (2, Refused)]
+)
+def test_the_words_of_a_banner_decide_nothing(code, kind, machines, monkeypatch):
+    cloud, _ = machines
+    result = Result(code, '', f'{BANNER}ssh: it says why\n')
+    words = 'it says why' if code == 255 else 'exit code'
+    with monkeypatch.context() as patch, pytest.raises(CloudError, match=words) as raised:
+        patch.setattr(Commands, 'run', lambda *_, **__: result)
+        cloud.run_on_host('true')
+    assert type(raised.value) is kind
+
+
+def test_a_machine_that_lets_nobody_in_hides_no_other(machines, monkeypatch):
+    cloud, hosts = machines
+    start(cloud, hosts)
+    script = hosts.parent / 'bin' / 'ssh'
+    script.write_text(SSH.replace('export HOME', '[[ $host != b ]] || exit 1\nexport HOME'))
+    seen = cloud.look()
+    assert seen.run is Run.RUNNING and 'not all hosts answer: b' in seen.detail
+    script.write_text(SSH)
+
+
+@pytest.mark.parametrize(
+    'hosts',
+    [
+        *('-oProxyCommand=id', 'a,-F/x', 'a,,b', 'a b', 'a,a', 'a;id', 'u@-x', '$(id)', 'a\nb'),
+        *('a,u@a', 'a.x,A.X', 'a:22', 'u@10.0.0.7:2222'),
+    ],
 )
 def test_names_that_ssh_would_take_for_options_are_refused(hosts):
     with pytest.raises(options.UsageError, match='--hosts'):
@@ -145,7 +176,7 @@ def test_names_that_ssh_would_take_for_options_are_refused(hosts):
 
 
 def test_usual_names_are_accepted():
-    hosts = 'gpu1,user@gpu-2.example.org,10.0.0.7,me@[fe80::1]'
+    hosts = 'gpu1,user@gpu-2.example.org,10.0.0.7,me@[fe80::1],fe80::2'
     assert ssh.parse_hosts(hosts) == hosts.split(',')
 
 

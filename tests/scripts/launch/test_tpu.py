@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import re
 import shlex
 import shutil
 import subprocess
@@ -231,6 +232,47 @@ def test_a_dirty_tree_is_named_and_shipped_on_request(tmp_path):
         sources.check_config(('--config=b.py',), root, head)
     with pytest.raises(UsageError, match='clone'):
         sources.pack(tmp_path, tmp_path, tree='head')
+
+
+CONFIGS = {
+    'lab': '',
+    'configs/lab.py': '',
+    './configs/lab.py:smoke': '',
+    'configs.lab:smoke': '',
+    'elenchus.configs.methods.grpo': '',
+    '/shared/mine.py': '',  # hosts may share it
+    'ROOT/configs/lab.py': 'is a path of this machine; nearest: configs/lab.py',
+    'ROOT/configs/la.py': 'not among the shipped files; nearest: configs/lab.py',
+    'configs/la.py': 'not among the shipped files; nearest: configs/lab.py',
+    'configs/lab': 'not among the shipped files; nearest: configs/lab.py',
+    'la:smoke': 'not among the shipped files; nearest: configs/lab.py',
+    'configs/mine.py': 'it is not committed',
+    '': 'not among the shipped files',
+}
+
+
+@pytest.mark.parametrize('form', [['--config={}'], ['-config={}'], ['--config', '{}']])
+@pytest.mark.parametrize('value', CONFIGS)
+def test_a_config_that_hosts_would_not_find_is_refused_before_they_are_paid_for(
+    value, form, tmp_path
+):
+    (tmp_path / 'configs').mkdir()
+    (tmp_path / 'configs' / 'mine.py').touch()
+    names = frozenset({'configs/lab.py', 'configs/methods/grpo.py', 'README.md'})
+    packed = sources.Sources(tmp_path, 'abc', names, '')
+    run = (*(w.format(value.replace('ROOT', str(tmp_path))) for w in form), '--config.x=1')
+    if not CONFIGS[value]:
+        sources.check_config(run, tmp_path, packed)
+        return
+    with pytest.raises(UsageError, match=re.escape(CONFIGS[value])):
+        sources.check_config(run, tmp_path, packed)
+
+
+@pytest.mark.parametrize('run', [(), ('--config',), ('--config.x=1',), ('--confg=lab',)])
+def test_a_run_without_a_config_is_refused(run, tmp_path):
+    packed = sources.Sources(tmp_path, 'abc', frozenset({'configs/lab.py'}), '')
+    with pytest.raises(UsageError, match='--config=... is required'):
+        sources.check_config(run, tmp_path, packed)
 
 
 def test_deleting_what_is_not_there_says_so(tmp_path):

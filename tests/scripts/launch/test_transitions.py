@@ -144,19 +144,29 @@ def test_a_crash_starts_again_on_the_same_machines_with_doubling_delays(code):
     progress, delays = RUNNING, []
     for _ in range(POLICY.retries):
         progress, action = see(progress, ended)
-        assert action.kind is Kind.START
+        assert action.kind is Kind.LOOK  # whether somebody has stopped it meanwhile
         delays.append(action.delay)
+        progress, action = see(progress, ended)
+        assert action == Action(Kind.START)
         progress, _ = see(progress, Success(Kind.START))
     assert delays == [60.0, 120.0]
     progress, action = see(progress, ended)
     assert action.kind is Kind.DELETE and progress.exit_code == code
 
 
+def test_after_a_start_that_failed_the_sources_are_installed_again():
+    failed = Failure(Kind.START, Cause.FAILED, 'cd: elenchus: No such file or directory')
+    progress, action = see(dataclasses.replace(RUNNING, started=None), failed)
+    assert (action.kind, progress.installs) == (Kind.LOOK, 1)
+    progress, action = see(progress, Observation(Resource.READY, Run.ABSENT))
+    assert action.kind is Kind.INSTALL
+
+
 def test_a_crash_after_a_long_attempt_counts_as_the_first():
     ended = Observation(Resource.READY, Run.ENDED, 1)
     progress = dataclasses.replace(RUNNING, crashes=2)
     progress, action = see(progress, ended, now=POLICY.healthy)
-    assert action.kind is Kind.START and progress.crashes == 1
+    assert action == Action(Kind.LOOK, POLICY.poll) and progress.crashes == 1
 
 
 @pytest.mark.parametrize(('code', 'state'), [(0, State.DONE), (2, State.FAILED)])
@@ -165,6 +175,18 @@ def test_the_end_deletes_unless_after_says_leave(code, state, after, kind):
     policy = dataclasses.replace(POLICY, after=after)
     progress, action = see(RUNNING, Observation(Resource.READY, Run.ENDED, code), policy=policy)
     assert (progress.state, action.kind, progress.exit_code) == (state, kind, code)
+
+
+def test_a_run_that_is_stopped_between_two_starts_is_not_started_again():
+    crashed = Observation(Resource.READY, Run.ENDED, 1)
+    progress, action = see(RUNNING, crashed)
+    assert (action.kind, action.delay > 0, progress.crashes) == (Kind.LOOK, True, 1)
+    again, action = see(progress, crashed)
+    assert (action.kind, again.crashes) == (Kind.START, 1)
+    stopped, action = see(progress, dataclasses.replace(crashed, stopped=True))
+    assert (action.kind, stopped.why) == (Kind.DELETE, 'stopped by the action stop')
+    restarted, action = see(progress, HEALTHY)
+    assert (action.kind, see(restarted, crashed)[0].crashes) == (Kind.LOOK, 2)
 
 
 def test_the_budget_stops_the_run_then_deletes_whatever_after_says():
@@ -208,6 +230,18 @@ def test_a_request_that_is_not_listed_yet_is_not_repeated_at_once():
         progress, action = see(progress, Observation(Resource.ABSENT))
         kinds.append(action.kind)
     assert kinds == [Kind.LOOK] * (POLICY.absences - 1) + [Kind.CREATE]
+
+
+def test_what_somebody_is_deleting_is_requested_when_it_is_gone():
+    leaving, gone = Observation(Resource.LEAVING), Observation(Resource.ABSENT)
+    progress, action = see(Progress(), leaving)
+    assert action == Action(Kind.LOOK, POLICY.poll)
+    assert see(progress, gone)[1].kind is Kind.CREATE
+    progress, action = see(RUNNING, leaving, now=60.0)
+    assert (action.kind, progress.billed) == (Kind.LOOK, 60.0)
+    for _ in range(POLICY.absences):
+        progress, action = see(progress, gone, now=60.0)
+    assert action == Action(Kind.END, exit_code=1) and 'somebody deleted it' in progress.why
 
 
 def test_what_somebody_deleted_does_not_come_back():
