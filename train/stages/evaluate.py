@@ -31,7 +31,6 @@ from elenchus.train.stages import evaluate_figures, evaluate_rows, searches, upt
 from elenchus.train.stages.actor_attempts import evaluate_conditions, sample_actor, sample_attempts
 from elenchus.train.stages.adapted_attempts import evaluate_adapted
 from elenchus.train.stages.evaluate_figures import EvaluationEpisodes, by_level, by_question
-from elenchus.train.stages.round_writing import prompt_room
 
 
 def evaluate(
@@ -102,7 +101,7 @@ def own_figures(
     edited = functools.partial(sample_parallel, setup, **options)
     more = {'samplers': samplers, 'seed': seed, 'sample_edited': edited}
     figures, by_guide, num_tokens = evaluate_conditions(models.actor, problems, **more, **options)
-    room = prompt_room(samplers.settings)
+    room = samplers.settings.prompt_room
     adapted, count = evaluate_adapted(setup, groups, room=room, **options)
     states = functools.partial(question_states, models, problems, shapes=setup.scorer.shapes)
     more = {'conditions': by_guide, 'rounds': episodes.rounds, 'states': states}
