@@ -18,6 +18,7 @@ from elenchus.configs.sections import (
     AVERAGE,
     PREFER,
     REINFORCE,
+    SELF_TALK,
     TOOLS,
     TRACKING,
     api,
@@ -264,17 +265,6 @@ EVALUATE = {  # stage `evaluate`: accuracy and cost with and without critique
         'fit': fit(8, 0.0003, name='adamw', schedule='constant'),
         'lora': lora(8, 16.0),  # of an actor without adapters; else its own go on
     },
-}
-
-SELF_TALK = {  # stage `self_talk`: one model that attempts, criticises and corrects in one turn
-    'num_examples': 8000,  # criticised attempts that talks start from, at most
-    'num_rounds': 3,  # of refinement until the answer must be right
-    'tokens': 640,  # longest talk
-    'learn_mistakes': True,  # also train lines that are called wrong
-    'splice': 'talk',  # text of wrong lines, remarks and right lines: each line with its remark
-    'start': 'base',  # stage whose model is trained, or 'newest'
-    'fit': fit(),
-    'lora': lora(),
 }
 
 IMPROVE = {  # stages of self-improvement; the stage's name is the explorer

@@ -159,6 +159,17 @@ PREFER = {  # stages `prefer` (actor) and `prefer_critic`: pairs of responses; d
     'lora': lora(),
 }
 
+SELF_TALK = {  # stage `self_talk`: one model that attempts, criticises and corrects in one turn
+    'num_examples': 8000,  # criticised attempts that talks start from, at most
+    'num_rounds': 3,  # of refinement until the answer must be right
+    'tokens': 640,  # longest talk
+    'learn_mistakes': True,  # also train lines that are called wrong
+    'splice': 'talk',  # text of wrong lines, remarks and right lines: each line with its remark
+    'start': 'base',  # stage whose model is trained, or 'newest'
+    'fit': fit(),
+    'lora': lora(),
+}
+
 AVERAGE = {  # stage `average`: an actor whose weights are the mean of those of others
     'stages': ('actor',),  # whose actors are averaged
     'weights': (),  # of the stages, divided by their sum; (): equal

@@ -177,3 +177,8 @@ def balance_loss(use: ExpertUse) -> jax.Array:
     tokens = jax.lax.stop_gradient(use.probability.sum(axis=-1))
     scale = use.chosen.shape[-1] / jnp.maximum(tokens, 1.0) ** 2
     return scale * (use.chosen * use.probability).sum(axis=-1)
+
+
+def counted_tokens(tokens: jax.Array, segments: jax.Array | None) -> jax.Array:
+    """Returns [B, T] float32, 1 at tokens whose experts are counted: all but padding."""
+    return jnp.ones(tokens.shape) if segments is None else (segments > 0).astype('float32')

@@ -18,7 +18,7 @@ from elenchus.model.attention import einsum, kernels
 from elenchus.model.attention.inputs import AttentionInputs, SharedPrompt, select_inputs
 from elenchus.model.block import Block, traced_once
 from elenchus.model.config import ModelConfig
-from elenchus.model.experts import ExpertUse
+from elenchus.model.experts import ExpertUse, counted_tokens
 from elenchus.model.kv_cache import CacheDtype, KVCache, LayerCache
 from elenchus.model.placement import pinned_jit
 from elenchus.model.projection import project
@@ -128,7 +128,7 @@ class Transformer(nnx.Module):
             x, beside = self._forward_prompts(x, positions, by_window=inputs, dtype=return_cache)
         else:
             inputs = self._causal_inputs(positions, segments, shared, stream=stream)
-            counted = self._counted(tokens, segments)
+            counted = counted_tokens(tokens, segments) if self.config.num_experts else None
             x, beside = self._forward(x, positions, inputs, counted=counted)
         x = self.final_norm(x)
         return (token_shards.join_stream(x) if stream else x), beside
@@ -180,7 +180,7 @@ class Transformer(nnx.Module):
                 for w in windows
             }
         length = positions.shape[1] if segments is None else segments.shape[1]
-        index, mask = jnp.arange(length), causal_mask(length)[None]
+        index, mask = jnp.arange(length), jnp.tril(jnp.ones((length, length), bool))[None]
         if segments is not None:
             mask = mask & (segments[:, :, None] == segments[:, None, :])
         if sharding.CONTEXT in stream:
@@ -231,12 +231,6 @@ class Transformer(nnx.Module):
         frequencies = layers.rotary_frequencies(self.config, window=window)
         scale = layers.rotary_scale(self.config, window=window)
         return layers.rotary_table(positions, frequencies, scale=scale)
-
-    def _counted(self, tokens, segments) -> jax.Array | None:
-        """[B, T] float32, 1 at tokens whose experts are counted; None without experts."""
-        if not self.config.num_experts:
-            return None
-        return jnp.ones(tokens.shape) if segments is None else (segments > 0).astype('float32')
 
     def _forward(
         self, x, positions, by_window: dict[int, AttentionInputs], *, counted: jax.Array | None
@@ -345,11 +339,6 @@ class Transformer(nnx.Module):
         if not hasattr(self, 'head'):
             model.head = nnx.Param(self.embedding[...].T, axes=('embed', 'vocab'))
         return model
-
-
-def causal_mask(length: int) -> jax.Array:
-    """[T, T], True where the key position is at most the query position."""
-    return jnp.tril(jnp.ones((length, length), bool))
 
 
 @pinned_jit(static_argnames='config')

@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from elenchus.data.records import Batch, Problem
@@ -14,6 +15,7 @@ from elenchus.model.transformer import Transformer
 from elenchus.sampling.episodes import Sampler
 from elenchus.sampling.model_pair import ModelPair
 from elenchus.sampling.seeds import derive_seed
+from elenchus.train.loop import LoopSettings
 from elenchus.train.objective import Objective
 from elenchus.train.rl import credit, rollouts
 from elenchus.train.rl.rollouts import RolloutSetup
@@ -116,3 +118,19 @@ def rollout_arguments(
         'num_groups': s.num_problems,
         'seeds': rng.integers(2**32, size=s.refill_rounds + 1).tolist(),
     }
+
+
+def check_rows(settings: ReinforceSettings, loop: LoopSettings, mesh: jax.sharding.Mesh) -> int:
+    """Returns the number of parts into which mesh and microbatches split the rows of an update.
+
+    Raises ValueError if a minibatch does not divide into them.
+    """
+    rows = settings.rows // settings.num_minibatches
+    parts = mesh.shape['data'] * mesh.shape['fsdp'] * loop.num_microbatches
+    if rows % parts:
+        raise ValueError(
+            f'reinforce.num_problems * num_samples / samples_per_row / num_minibatches = {rows} '
+            f'does not divide over data * fsdp * num_microbatches = {parts}; nearest: '
+            f'{max(1, rows // parts) * parts}'
+        )
+    return parts

@@ -227,3 +227,8 @@ def with_policy_step(sampled: SampledGroups, player: Player, policy_step: int) -
         for group in sampled.groups
     ]
     return sampled._replace(groups=groups)
+
+
+def idle_shares(sampling: float, total: float) -> dict[str, float]:
+    """Returns the shares of an iteration in which either side waits if they alternate."""
+    return {'time/trainer_idle': sampling / total, 'time/sampler_idle': 1 - sampling / total}

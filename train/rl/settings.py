@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Literal, NamedTuple
 
-import jax
-
 from elenchus.data.text.chat import Chat
 from elenchus.model.attention.inputs import SharedPrompt
 from elenchus.model.lora import LoraSettings
@@ -23,7 +21,6 @@ from elenchus.model.ranges import (
 from elenchus.sampling.critique_data.step_labels import LABELS
 from elenchus.sampling.test_time.gates import Refine
 from elenchus.train.config.stage_names import StartName
-from elenchus.train.loop import LoopSettings
 from elenchus.train.objective import Objective
 from elenchus.train.optimizer import OptimizerSettings, Rate
 from elenchus.train.rl.advantages import AdvantageSettings, reads_values
@@ -335,19 +332,3 @@ def max_response_tokens(
         'critique': ('attempt', 'critique', 'refinement'),
     }[episode]
     return sum(limits[role] for role in roles) + overhead * (len(roles) - 1)
-
-
-def check_rows(settings: ReinforceSettings, loop: LoopSettings, mesh: jax.sharding.Mesh) -> int:
-    """Returns the number of parts into which mesh and microbatches split the rows of an update.
-
-    Raises ValueError if a minibatch does not divide into them.
-    """
-    rows = settings.rows // settings.num_minibatches
-    parts = mesh.shape['data'] * mesh.shape['fsdp'] * loop.num_microbatches
-    if rows % parts:
-        raise ValueError(
-            f'reinforce.num_problems * num_samples / samples_per_row / num_minibatches = {rows} '
-            f'does not divide over data * fsdp * num_microbatches = {parts}; nearest: '
-            f'{max(1, rows // parts) * parts}'
-        )
-    return parts

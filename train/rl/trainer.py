@@ -59,11 +59,11 @@ from elenchus.train.rl import (
     value_model,
 )
 from elenchus.train.rl.iteration_cursor import IterationCursor
-from elenchus.train.rl.iterations import PlayerTraining
+from elenchus.train.rl.iterations import PlayerTraining, check_rows
 from elenchus.train.rl.logprobs import make_logprobs
 from elenchus.train.rl.overlap import OLDER, Ahead, Rollouts
 from elenchus.train.rl.rollouts import RolloutSetup
-from elenchus.train.rl.settings import Player, ReinforceSettings, check_rows, turn_overhead
+from elenchus.train.rl.settings import Player, ReinforceSettings, turn_overhead
 from elenchus.train.rl.updates import update_player
 from elenchus.train.step import Transform, make_train_step
 
@@ -279,17 +279,13 @@ def train_iteration(
         all_updates += updates
         metrics |= replayed | rollouts.times
         if ahead is None:
-            metrics |= idle_shares(rollouts.times['time/rollouts'], time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            metrics |= overlap.idle_shares(rollouts.times['time/rollouts'], seconds)
         cursor.add(player, rollouts.state, sampled_tokens=rollouts.sampled.tokens, updates=updates)
         if len(trainings) > 1:  # 'loss/kl' becomes 'loss/critic/kl'
             metrics = {n.replace('/', f'/{player}/', 1): value for n, value in metrics.items()}
         cursor.row[player] = metrics
     return states | older, cursor.take_row(), all_updates
-
-
-def idle_shares(sampling: float, total: float) -> dict[str, float]:
-    """Returns the shares of an iteration in which either side waits if they alternate."""
-    return {'time/trainer_idle': sampling / total, 'time/sampler_idle': 1 - sampling / total}
 
 
 def replay_groups(

@@ -15,8 +15,7 @@ from elenchus.train.checkpoints import saved_models
 from elenchus.train.config import checks
 from elenchus.train.config.run_settings import REINFORCED, RunSettings
 from elenchus.train.metrics import trackers
-from elenchus.train.rl import rollout_devices
-from elenchus.train.rl import settings as rl_settings
+from elenchus.train.rl import iterations, rollout_devices
 from elenchus.train.run import lengths, prompt_sizes
 from elenchus.train.run.inputs import RunInputs
 from elenchus.train.run.paths import resolve
@@ -83,7 +82,7 @@ def check_reinforcement(settings: RunSettings, mesh: jax.sharding.Mesh) -> None:
     if r.rollout_devices:
         mesh, sampler = rollout_devices.parts(mesh, r.rollout_devices)
         check_sampling(settings, sampler)
-    rl_settings.check_rows(r, settings.train, mesh)
+    iterations.check_rows(r, settings.train, mesh)
 
 
 def check_context(settings: RunSettings, mesh: jax.sharding.Mesh) -> None:

@@ -234,8 +234,8 @@ def test_contradictory_settings_are_refused_by_name(changes, message):
 def test_a_minibatch_must_divide_over_devices():
     mesh = sharding.make_mesh((-1, 1, 1))
     with pytest.raises(ValueError, match=r'num_minibatches = 4 does not divide'):
-        settings.check_rows(settings_of(num_minibatches=2), LOOP, mesh)
-    settings.check_rows(settings_of(), LOOP, mesh)
+        iterations.check_rows(settings_of(num_minibatches=2), LOOP, mesh)
+    iterations.check_rows(settings_of(), LOOP, mesh)
 
 
 def test_no_two_iterations_or_players_share_their_noise_and_a_seed_repeats_it():
