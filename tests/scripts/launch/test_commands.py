@@ -106,17 +106,17 @@ def test_a_terminal_that_closes_ends_keep_in_order(number, wrapper, tmp_path):
             'ELENCHUS_LAUNCHES': str(tmp_path / 'launches'),
         },
     )
-    while not (tmp_path / 'gcloud.called').exists():
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.05)
-    process.send_signal(number)
-    if wrapper and number == signal.SIGHUP:
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(1)
-        process.send_signal(signal.SIGTERM)
-    assert (
-        process.wait(30) == 130 and 'interrupted: machines and run go on' in process.stderr.read()
-    )
+    with process:
+        while not (tmp_path / 'gcloud.called').exists():
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        process.send_signal(number)
+        if wrapper and number == signal.SIGHUP:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1)
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 130
+        assert 'interrupted: machines and run go on' in process.stderr.read()
     assert not list((tmp_path / 'tmp').iterdir())
 
 
