@@ -162,8 +162,7 @@ def end_family(process: subprocess.Popen) -> None:
     for member in family:
         with contextlib.suppress(OSError):
             os.kill(int(member), signal.SIGKILL)
-    for pipe in (process.stdout, process.stderr):
-        pipe.close()
+    process.wait()
 
 
 def error_of(result: Result) -> CloudError:

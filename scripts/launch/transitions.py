@@ -73,7 +73,7 @@ def advance(progress: Progress, event: Event, *, now: float, policy: Policy) -> 
     else:
         progress, action = _observe(progress, event, now=now, policy=policy)
     if progress.billing is not None and not progress.ending:
-        action = dataclasses.replace(action, delay=min(action.delay, remaining))
+        action = dataclasses.replace(action, delay=max(min(action.delay, remaining), 0.0))
     return progress, action
 
 

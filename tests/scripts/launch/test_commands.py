@@ -18,7 +18,7 @@ SCRIPT = 'trap "" TERM INT; sleep 97.25; echo never'  # as gcloud: a shell that 
 AT = ['--name=pod', '--zone=z', '--cluster=c', '--hosts=h']
 
 
-def is_left():
+def still_runs():
     """Whether something that a command started still runs."""
     table = subprocess.run(['ps', '-eo', 'args='], capture_output=True, text=True, check=True)
     return 'sleep 97.25' in table.stdout.splitlines()
@@ -27,7 +27,7 @@ def is_left():
 def test_a_command_that_is_lost_is_ended_with_all_that_it_started():
     with pytest.raises(Unreachable, match='did not end in 0.5 s'):
         Commands().run(['bash', '-c', SCRIPT], patience=0.5)
-    assert not is_left()
+    assert not still_runs()
 
 
 def test_so_is_one_that_is_interrupted():
@@ -36,7 +36,7 @@ def test_so_is_one_that_is_interrupted():
     with pytest.raises(KeyboardInterrupt):
         Commands().run(['bash', '-c', SCRIPT], patience=20)
     signal.signal(signal.SIGINT, before)
-    assert not is_left()
+    assert not still_runs()
 
 
 @pytest.fixture(params=['no program', 'a folder'])
@@ -106,17 +106,17 @@ def test_a_terminal_that_closes_ends_keep_in_order(number, wrapper, tmp_path):
             'ELENCHUS_LAUNCHES': str(tmp_path / 'launches'),
         },
     )
-    while not (tmp_path / 'gcloud.called').exists():
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.05)
-    process.send_signal(number)
-    if wrapper and number == signal.SIGHUP:
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(1)
-        process.send_signal(signal.SIGTERM)
-    assert (
-        process.wait(30) == 130 and 'interrupted: machines and run go on' in process.stderr.read()
-    )
+    with process:
+        while not (tmp_path / 'gcloud.called').exists():
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.05)
+        process.send_signal(number)
+        if wrapper and number == signal.SIGHUP:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1)
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 130
+        assert 'interrupted: machines and run go on' in process.stderr.read()
     assert not list((tmp_path / 'tmp').iterdir())
 
 

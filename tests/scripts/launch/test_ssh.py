@@ -143,12 +143,12 @@ BANNER = 'errors are logged; your quota is 503 GB; PERMISSION_DENIED to all othe
 @pytest.mark.parametrize(
     ('code', 'kind'), [(255, Unreachable), (1, CloudError), (3, CloudError), (2, Refused)]
 )
-def test_the_words_of_a_banner_decide_nothing(code, kind, machines, monkeypatch):
-    cloud, _ = machines
+def test_the_words_of_a_banner_decide_nothing(code, kind, monkeypatch):
     result = Result(code, '', f'{BANNER}ssh: it says why\n')
+    monkeypatch.setattr(Commands, 'run', lambda *_, **__: result)
+    cloud = ssh.Machines(ssh.SshOptions(hosts='a'), (), Commands())
     words = 'it says why' if code == 255 else 'exit code'
-    with monkeypatch.context() as patch, pytest.raises(CloudError, match=words) as raised:
-        patch.setattr(Commands, 'run', lambda *_, **__: result)
+    with pytest.raises(CloudError, match=words) as raised:
         cloud.run_on_host('true')
     assert type(raised.value) is kind
 

@@ -66,7 +66,7 @@ def submit(tmp_path):
         '4711;cluster2',
     ],
 )
-def test_the_number_of_a_job_is_found_among_the_words_of_a_site(submit, answer):
+def test_the_words_of_a_site_hide_no_number_of_a_job(submit, answer):
     assert submit(answer=answer).returncode == 0
     again = submit(answer=answer)
     assert again.returncode == 2 and 'job 4711 is RUNNING' in again.stderr
@@ -101,7 +101,7 @@ def test_a_job_of_another_checkout_counts_too(submit, tmp_path):
     assert submit('/shared/a b', clone='other').returncode == 0
 
 
-def test_the_folder_of_the_log_is_made(submit, tmp_path):
+def test_the_log_gets_its_folder(submit, tmp_path):
     assert submit('/shared/a', '--log=logs/of mine/%x-%j.log').returncode == 0
     assert (tmp_path / 'logs' / 'of mine').is_dir()
     (tmp_path / 'logs' / 'of mine' / 'elenchus-7.log').write_text('says\n')

@@ -199,6 +199,15 @@ def test_the_budget_stops_the_run_then_deletes_whatever_after_says():
     assert action == Action(Kind.END, exit_code=exit_codes.BUDGET) and 'budget' in progress.why
 
 
+def test_a_wait_is_never_negative():
+    """Whatever is seen after the end of the budget: a clock cannot sleep below 0."""
+    spent, after = POLICY.max_hours * 3600, 1000.0
+    for resource in Resource:
+        for state in Run:
+            seen = Observation(resource, state, 1)
+            assert see(RUNNING, seen, now=spent + after)[1].delay >= 0, seen
+
+
 def test_a_long_wait_is_cut_at_the_budget():
     lost = Failure(Kind.LOOK, Cause.UNREACHABLE, 'x')
     _, action = see(dataclasses.replace(RUNNING, misses=9), lost, now=POLICY.max_hours * 3600 - 7)
