@@ -96,16 +96,12 @@ def draw_again(
     for first in range(0, len(sequences), ROWS):
         chunk = sequences[first : first + ROWS]
         tokens = np.zeros((ROWS, length), np.int32)
-        rows = _Rows(tokens, *np.full((3, ROWS), 2, np.int32))  # those without a sequence
+        numbers = np.full((3, ROWS), 2, np.int32)  # those of rows without a sequence
         for i, s in enumerate(chunk):
             tokens[i, : len(s.tokens)] = s.tokens
-            rows.lengths[i], rows.requests[i], rows.openings[i] = (
-                len(s.tokens),
-                s.request,
-                s.opening,
-            )
+            numbers[:, i] = len(s.tokens), s.request, s.opening
         options = {'seed': np.uint32(seed), 'correction': correction, 'method': method}
-        arrays = _draw(model, rows, **options)
+        arrays = _draw(model, _Rows(tokens, *numbers), **options)
         for s, token, entropies in zip(chunk, *map(np.asarray, arrays), strict=False):
             start, end = len(s.tokens) - s.opening - 1, len(s.tokens)
             drawn.append(Drawn(int(token), tuple(entropies[start:end].tolist())))
