@@ -198,13 +198,11 @@ REINFORCE = {  # stages of reinforcement learning; train/rl/ explains an iterati
     'length': 480,  # of a row: question and attempt
     'critic_length': 800,  # of a row: question, attempt and critique
     'advantage': {
-        # From returns: 'grpo', 'dr_grpo', 'rloo', 'gae' (with `value`) or 'module:function'.
-        'outcome': 'grpo',
+        'outcome': 'grpo',  # from returns: 'grpo', 'dr_grpo', 'rloo', 'gae' or 'module:function'
         'epsilon': 1e-4,  # added to the standard deviation
         'outcome_coef': 1.0,  # weight of the outcome's advantage
         'step_coef': 0.5,  # weight of the steps' advantages
-        # From scores: 'normalised', 'difference', 'score' (with 'gae') or 'module:function'.
-        'steps': 'normalised',
+        'steps': 'normalised',  # from scores: that, 'difference', 'score' or 'module:function'
         'std_floor': 0.0,  # least divisor of 'normalised'; 0: off; 0.05 tames equal texts
         'unreached': 'zero',  # steps after one that a critique calls wrong: 0 'zero', or 'mask'
         'baseline': 'group',  # mean and deviation of scores: over the 'group' or by 'position'

@@ -229,8 +229,8 @@ class ReinforceSettings:
         has_values = reads_values(self.advantage.outcome)
         if self.num_samples == 1 and not has_values:
             raise ValueError(
-                'reinforce.num_samples=1 must be at least 2 (an advantage compares the samples, '
-                "unless reinforce.advantage.outcome='gae'); nearest: 2"
+                'reinforce.num_samples=1 leaves reinforce.advantage.outcome='
+                f"{self.advantage.outcome!r} nothing to compare; nearest: 2, or outcome='gae'"
             )
         for field in ('refill_rounds', 'replay_groups'):
             if has_values and getattr(self, field):

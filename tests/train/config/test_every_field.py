@@ -274,7 +274,7 @@ def re_zero(comment):
         ('model.windows', (0, -5), 'model.windows[1]=-5 must be at least 0; nearest: 0'),
         ('mesh', (0, 1, 1), 'mesh[0]=0 must be at least 1, or -1 for off'),
         ('seed', -1, 'seed=-1 must be at least 0; nearest: 0'),
-        ('reinforce.num_samples', 1, 'reinforce.num_samples=1 must be at least 2'),
+        ('reinforce.num_samples', 1, 'reinforce.num_samples=1 leaves'),
     ],
 )
 def test_the_reported_values_are_refused_by_their_full_names(path, value, words):

@@ -124,6 +124,7 @@ def test_advantages_follow_from_rewards_values_and_the_kl_of_each_token(kl):
 # Training
 
 
+@pytest.mark.slow
 def test_on_a_mesh_its_state_lies_where_it_is_named_and_an_update_is_that_of_one_device():
     settings, batch, results = settings_of(**GAE), tiny_model.random_batch(0), []
     for mesh in (tiny_model.one_device(), sharding.make_mesh((2, 2, 2))):
