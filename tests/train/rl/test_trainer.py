@@ -270,12 +270,10 @@ def test_no_two_iterations_or_players_share_their_noise_and_a_seed_repeats_it():
 
 
 @pytest.mark.parametrize('outcome', ['grpo', 'dr_grpo', 'rloo'])
-@pytest.mark.parametrize(
-    ('count', 'words'), [(0, 'must be at least 1'), (1, 'leaves .*nearest: 2')]
-)
-def test_a_group_of_one_is_refused_by_name(outcome, count, words):
+@pytest.mark.parametrize('count', [0, 1])
+def test_a_group_of_one_is_refused_by_name(outcome, count):
     """RLOO would divide by 0, the others would learn nothing."""
-    with pytest.raises(ValueError, match=rf'num_samples={count} {words}'):
+    with pytest.raises(ValueError, match=rf'num_samples={count} .*nearest: {count + 1}'):
         settings_of(num_samples=count, advantage__outcome=outcome)
 
 
