@@ -124,6 +124,7 @@ SIZES = {
     'rl_incorrect': {'improve.num_problems': 100},
     'b_star': {'improve.num_problems': 40, 'improve.candidates.num_problems': 10},
     'still_2': {'improve.num_problems': 45, 'improve.explore.token_budget': 600},
+    'rest_grpo': {'evaluate.tree_problems': 0},
     'cycle': {'critique.num_problems': 10, 'critic.fit.num_steps': 0},
 }
 
