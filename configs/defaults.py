@@ -66,7 +66,7 @@ MODEL = {  # the transformer; model/config.py explains how families differ
     'remat_saved': (),  # kept under remat 'full': query, key, value, attention, residual, gate, up
     'remat_offloaded': (),  # the same, kept in the memory of the host
     'num_experts': 0,  # MLPs of width mlp_dim in a block, of which a router chooses; 0: one MLP
-    'experts_per_token': 0,  # experts that compute a token
+    'experts_per_token': 0,  # experts that compute a token; 0: without experts
     'normalise_experts': False,  # the weights of a token's experts sum to 1 (Mixtral, Qwen 3)
     'balance_coef': 0.0,  # weight of the loss that balances the use of experts; 0: only measured
 }
