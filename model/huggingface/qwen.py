@@ -73,7 +73,13 @@ def _read_experts(hf_config):
     stated = {k: hf_config[k] for k in ('num_experts', 'num_local_experts') if k in hf_config}
     if len(set(stated.values())) > 1:
         raise ValueError(f'config.json: {stated} name different numbers of experts')
-    return {'num_experts': next(iter(stated.values()), 128)}
+    number, chosen = next(iter(stated.values()), 128), hf_config['num_experts_per_tok']
+    if chosen > number:
+        raise ValueError(
+            f'config.json: num_experts_per_tok={chosen} (8 if it is not stated) is more than the '
+            f'{number} experts; nearest: {number}'
+        )
+    return {'num_experts': number}
 
 
 QWEN3_MOE = Family(

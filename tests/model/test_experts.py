@@ -155,7 +155,7 @@ def on_mesh(config, shape, batch):
     ('shape', 'computes_all'),
     [
         ((1, 2, 2), True),
-        ((1, 2, 2), False),
+        pytest.param((1, 2, 2), False, marks=pytest.mark.slow),
         pytest.param((2, 1, 1, 2), True, marks=pytest.mark.slow),
         pytest.param((1, 2, 4), False, marks=pytest.mark.slow),
     ],
@@ -212,6 +212,7 @@ def test_greedy_continuations_are_those_of_a_full_pass():
     np.testing.assert_array_equal(best[:, 5:-1], sequences[:, 6:])
 
 
+@pytest.mark.slow
 @forms
 def test_four_devices_sample_what_one_does(use_form, computes_all):
     use_form(computes_all)

@@ -85,7 +85,7 @@ def threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith('rollouts')]
 
 
-@pytest.mark.parametrize('staleness', [2, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('staleness', [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_each_iteration_is_sampled_by_the_weights_so_many_iterations_before(tmp_path, staleness):
     changes = CHANGES | {'staleness': staleness}
     result = cases.run(tmp_path / 'ahead', ('actor',), **changes)
@@ -262,7 +262,8 @@ def test_several_processes_are_refused(monkeypatch):
         rollout_devices.check_overlap(cases.settings_of(staleness=1), mesh)
 
 
-@pytest.mark.parametrize('shape', [(2, 1, 1), pytest.param((2, 1, 2), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('shape', [(2, 1, 1), (2, 1, 2)])
 def test_rollouts_on_devices_of_their_own_are_those_of_the_same_weights(tmp_path, shape):
     """2 + 2 devices with tensor parallelism, or 1 + 1: as one device does, up to rounding."""
     size = math.prod(shape)
