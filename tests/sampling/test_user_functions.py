@@ -72,7 +72,7 @@ def after_pause(reference):
     chat = types.SimpleNamespace(
         sampled_turn=lambda role, tokens, logprobs, tools: TURN, text=lambda turn: '', end_id=1
     )
-    return paused_turns.Writer(chat, None, function, 9)._decide(writing)
+    return paused_turns.Writer(chat, None, function, 9)._decide(writing, None)
 
 
 def tool(reference):
