@@ -78,7 +78,7 @@ MISTAKES = {
     ),
     'a group of one': (
         ['--config.reinforce.num_samples=1', '--config.reinforce.samples_per_row=1'],
-        ['reinforce.num_samples=1 must be at least 2', 'nearest: 2'],
+        ['reinforce.num_samples=1 leaves', 'nearest: 2'],
     ),
     'epsilon': (
         ['--config.reinforce.advantage.epsilon=0'],

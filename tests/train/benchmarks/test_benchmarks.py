@@ -219,7 +219,7 @@ def test_majority_and_pass_at_k_are_means_over_all_sets_of_attempts(answers, k):
     s = dataclasses.replace(SETTINGS, num_attempts=len(answers))
     groups = records.group_episodes([problem], episodes)
     right = evaluate_figures.right_answers(groups, rounds={}, oracle={})
-    voted = evaluate_figures.plain_majority(s, EvaluationEpisodes(groups, {}, {}, [], right))(k)
+    voted = evaluate_figures.plain_majority(s, EvaluationEpisodes(groups, {}, {}, [], [], right))(k)
     wins, passes = [], []
     for chosen in itertools.combinations(answers, k):
         counts = collections.Counter(a for a in chosen if a is not None)

@@ -196,7 +196,7 @@ def test_a_chain_reads_what_the_stage_before_it_read():
 
 def test_every_field_is_read_by_a_stage_or_may_change():
     """So that a new section cannot be forgotten."""
-    later = ('evaluate', 'self_talk', 'vanilla', 'reinforce', 'prefer', 'average')
+    later = ('evaluate', 'self_talk', 'tree_search', 'reinforce', 'prefer', 'average')
     s = settings_of(*later, reinforce__start='actor')
     flat = build.diff({}, lab.get_config('smoke'))
     unread = {

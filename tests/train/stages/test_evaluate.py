@@ -299,7 +299,7 @@ def test_a_majority_is_right_however_the_reference_spells_its_number():
     config = config_of(evaluate__num_attempts=2, evaluate__num_rounds=1, evaluate__oracle=False)
     settings = build.build(run_settings.RunSettings, config).evaluate
     right = evaluate_figures.right_answers([group], rounds={}, oracle={})
-    episodes = evaluate_figures.EvaluationEpisodes([group], {}, {}, [], right)
+    episodes = evaluate_figures.EvaluationEpisodes([group], {}, {}, [], [], right)
     summary = evaluate_figures.summarise(settings, episodes)
     for arm in ('attempt', 'refined', 'majority@2', 'refined majority@2', 'pass@2'):
         assert summary['accuracy'][arm]['all'][0] == 1.0, arm

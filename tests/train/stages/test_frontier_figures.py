@@ -85,7 +85,7 @@ def test_episodes_without_processed_tokens_have_neither_frontier_nor_choice():
     )
     settings = build.build(run_settings.RunSettings, config).evaluate
     right = evaluate_figures.right_answers(groups, rounds={}, oracle={})
-    episodes = evaluate_figures.EvaluationEpisodes(groups, {}, {}, [], right)
+    episodes = evaluate_figures.EvaluationEpisodes(groups, {}, {}, [], [], right)
     summary = evaluate_figures.summarise(settings, episodes)
     assert 'frontier' not in summary and summary['budget'] is None
     assert summary['curves']['majority'][0]['processed'] == {'all': None, '1': None}
