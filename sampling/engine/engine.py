@@ -305,9 +305,8 @@ class Engine:
             for array in arrays:
                 array.copy_to_host_async()
             entries = [[(slot, running.pop(slot)) for slot in group] for group in groups]
-            finished.append(
-                Finished(entries, arrays, position.copy())
-            )  # the next prompts change it
+            # Copied, because the next prompts change the positions.
+            finished.append(Finished(entries, arrays, position.copy()))
         return finished
 
     def _completions(

@@ -6,6 +6,7 @@ from elenchus.configs import method
 from elenchus.configs.methods import ppo
 from elenchus.train.config import build
 from elenchus.train.config.run_settings import RunSettings
+from tests.support import method_cases
 
 
 @pytest.mark.parametrize('base', ['default', 'smoke', 'gsm8k:tiny'])
@@ -21,11 +22,5 @@ def test_it_has_the_published_numbers(base):
 
 def test_it_changes_advantages_loss_and_epochs_alone():
     config, base = ppo.get_config('default'), method.lab.get_config('default')
-    config.stages = base.stages
-    for field in ppo.CHANGES:
-        section, _, name = field.rpartition('.')
-        node, original = config, base
-        for part in section.split('.'):
-            node, original = node[part], original[part]
-        node[name] = original[name]
+    method_cases.undo(config, base, ppo.CHANGES)
     assert build.build(RunSettings, config) == build.build(RunSettings, base)

@@ -66,11 +66,5 @@ def test_it_changes_advantages_and_their_scores_alone():
     assert not s.reward_rules('critic').has_implicit_scores
     assert s.implicit.learning_rate == 2 * s.optimizer.learning_rate
     base = method.lab.get_config('default')
-    config.stages = base.stages
-    for field in prime.CHANGES:
-        section, _, name = field.rpartition('.')
-        node, original = config, base
-        for part in section.split('.'):
-            node, original = node[part], original[part]
-        node[name] = original[name]
+    method_cases.undo(config, base, prime.CHANGES)
     assert build.build(RunSettings, config) == build.build(RunSettings, base)

@@ -11,6 +11,17 @@ ROLES = records.ROLES
 PROBLEM = records.Problem('p', 'question', '1', '1', 1, 'lab')
 
 
+def undo(config, base, fields):
+    """Gives a config the stages of another one, and its values of these fields."""
+    config.stages = base.stages
+    for field in fields:
+        section, _, name = field.rpartition('.')
+        node, original = config, base
+        for part in section.split('.'):
+            node, original = node[part], original[part]
+        node[name] = original[name]
+
+
 def turns(*facts, role='attempt', texts=None, tokens=4, limit=100):
     """Judged turns of one group, with these facts; `tokens`: their length, or a list of them."""
     texts = texts or [''] * len(facts)
