@@ -1,5 +1,6 @@
 """Commands of a cloud's tool that are lost, interrupted, or cannot be run at all."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -83,9 +84,17 @@ def test_the_reason_is_the_line_that_says_why(code, output, error, reason):
     assert commands.Result(code, output, error).reason.startswith(reason)
 
 
+@pytest.fixture
+def terminal():
+    """A process started under nohup ignores SIGHUP, and its children would too."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize('wrapper', [[], ['nohup']])
-def test_a_terminal_that_closes_ends_keep_in_order(number, wrapper, tmp_path):
+def test_a_terminal_that_closes_ends_keep_in_order(number, wrapper, terminal, tmp_path):
     """Nothing of it stays in $TMPDIR; under nohup it goes on."""
     for name, text in {'gcloud': 'touch "$0.called"; exec sleep 60'}.items():
         (tmp_path / name).write_text(f'#!/bin/sh\n{text}\n')
@@ -106,7 +115,8 @@ def test_a_terminal_that_closes_ends_keep_in_order(number, wrapper, tmp_path):
             'ELENCHUS_LAUNCHES': str(tmp_path / 'launches'),
         },
     )
-    with process:
+    with process, contextlib.ExitStack() as at_end:
+        at_end.callback(process.kill)
         while not (tmp_path / 'gcloud.called').exists():
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.05)
