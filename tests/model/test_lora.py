@@ -159,6 +159,7 @@ def test_gradients_of_adapters_are_those_of_the_weights_through_the_factors():
     np.testing.assert_allclose(grads.b['gate'][...], want, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_mesh_does_not_change_the_logits_of_an_adapted_model():
     mesh = sharding.make_mesh((2, 2, 2))
     want = logits(lora.attach(base(), trained()))

@@ -10,7 +10,7 @@ import pytest
 
 from elenchus.model import memory_estimate, placement, sharding
 from elenchus.model.placement import pinned_jit
-from tests.support import tiny_model
+from tests.support import slow_cases, tiny_model
 
 CONFIG = dataclasses.replace(
     tiny_model.EVERYTHING, num_heads=8, num_kv_heads=2, head_dim=6, mlp_dim=40, remat='full'
@@ -45,7 +45,7 @@ def residuals(**changes):
     )
 
 
-@pytest.mark.parametrize('field', ['remat_saved', 'remat_offloaded'])
+@slow_cases.combinations({('remat_saved',)}, field=['remat_saved', 'remat_offloaded'])
 def test_exactly_the_named_arrays_are_kept_beside_the_input_of_each_layer(field):
     least = residuals()
     assert least == {(CONFIG.embed_dim,): 1}

@@ -282,6 +282,7 @@ def test_the_samplers_dtype_is_that_of_a_model_in_it():
     assert tokens(completions) == alone(half) != alone()
 
 
+@pytest.mark.slow
 def test_half_precision_runs_on_a_mesh_with_a_tensor_axis():
     settings = dataclasses.replace(SMALL, dtype='bfloat16')
     with jax.set_mesh(sharding.make_mesh((2, 2, 2))):

@@ -107,6 +107,7 @@ def test_drafts_never_change_what_is_sampled(method):
         assert completion.steps <= len(completion.tokens) <= 4 * completion.steps
 
 
+@pytest.mark.slow
 def test_more_and_longer_drafts_never_change_what_is_sampled():
     completions = generate(draft_tokens=8, draft_ngram=1, chunk_steps=1)
     assert_same(completions, reference())
