@@ -183,7 +183,6 @@ def test_a_config_that_changes_three_fields_is_a_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the lab's problems are written to data.data_dir
     config = config_of_flags('--config=mine.py')
     assert len(build.diff(defaults.get_config(), config)) == 3
-    config.data.num_train = 64  # more are made by the same program
     with verify.Verifier(num_workers=1, timeout_s=1.0) as verifier:
         run = session.open_run(config, tmp_path / 'run', verifier=verifier)
     assert run.settings.model.embed_dim == 96 and run.inputs.tokenizer.vocab_size < 8192
