@@ -13,6 +13,7 @@ from elenchus.sampling.engine import decode, sampling_methods
 from elenchus.train import loop, objective, optimizer, state, step
 from elenchus.train.checkpoints import saved_models
 from elenchus.train.planning import dry_run, machines, memory_plan
+from tests.support import slow_cases
 from tests.support.shipped_configs import ALL, RELEASED, Naming, settings_of
 
 MESHES = {
@@ -48,7 +49,7 @@ def abstract_batch(rows, length, mesh):
     )
 
 
-@pytest.mark.parametrize('mesh', MESHES)
+@slow_cases.combinations({('one device',), ('data and fsdp',)}, mesh=list(MESHES))
 def test_its_model_has_shardings(mesh):
     for name in ALL:
         with Naming(name):
@@ -166,7 +167,7 @@ def test_a_released_model_has_its_published_size(name):
 @pytest.mark.parametrize(
     'name',
     [
-        'released.llama3_8b_mathcritique:default',
+        pytest.param('released.llama3_8b_mathcritique:default', marks=pytest.mark.slow),
         pytest.param('released.qwen2p5_math_1p5b_gsm8k:default', marks=pytest.mark.slow),
         pytest.param('released.qwen3_0p6b_gsm8k:default', marks=pytest.mark.slow),
         'released.gemma3_1b_lora:nf4',

@@ -224,7 +224,9 @@ def test_without_a_path_the_public_files_are_downloaded(folder, tmp_path, monkey
     }
 
 
-@pytest.mark.parametrize('split, size', [('train', 7473), ('test', 1319)])
+@pytest.mark.parametrize(
+    'split, size', [pytest.param('train', 7473, marks=pytest.mark.slow), ('test', 1319)]
+)
 def test_real_gsm8k_is_whole_and_verifies_against_itself(split, size, tmp_path, no_network):
     folder = REAL / 'gsm8k'
     if not folder.exists():

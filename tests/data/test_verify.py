@@ -71,7 +71,12 @@ def real(name):
 
 
 @pytest.mark.parametrize(
-    'name', ['gsm8k/train.jsonl', 'gsm8k/test.jsonl', 'gsm8k/test_socratic.jsonl']
+    'name',
+    [
+        pytest.param('gsm8k/train.jsonl', marks=pytest.mark.slow),
+        'gsm8k/test.jsonl',
+        'gsm8k/test_socratic.jsonl',
+    ],
 )
 def test_gsm8k_references_are_right_and_shifted_ones_wrong_without_workers(name):
     texts = [record['answer'] for record in real(name)]

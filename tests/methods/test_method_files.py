@@ -2,6 +2,7 @@
 
 import ast
 import collections
+import functools
 import importlib
 import re
 
@@ -22,11 +23,21 @@ NAMES = [
     for path in FILES
     if path.stem != '__init__'
 ]
-VARIANTS = ('default', 'smoke', 'gsm8k:tiny', 'qwen3_0p6b_gsm8k')
+VARIANTS = (
+    'default',
+    'qwen3_0p6b_gsm8k',
+    pytest.param('smoke', marks=pytest.mark.slow),
+    pytest.param('gsm8k:tiny', marks=pytest.mark.slow),
+)
 
 
 def module_of(name):
     return importlib.import_module(f'elenchus.{name}')
+
+
+@functools.cache
+def default_settings(name):
+    return build.build(RunSettings, module_of(name).get_config('default'))
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -49,21 +60,21 @@ def test_a_file_has_a_case(name):
     )
 
 
+@pytest.mark.parametrize('variant', VARIANTS)
 @pytest.mark.parametrize('name', NAMES)
-def test_every_base_config_becomes_a_run(name):
-    for variant in VARIANTS:
-        with Naming(f'{name}:{variant}'):
-            config = module_of(name).get_config(variant)
-            settings = build.build(RunSettings, config)
-            checks.check_settings(settings)
-            again = build.from_json(build.to_json(config))
-            assert build.build(RunSettings, again) == settings
+def test_every_base_config_becomes_a_run(name, variant):
+    with Naming(f'{name}:{variant}'):
+        config = module_of(name).get_config(variant)
+        is_default = variant == 'default'
+        settings = default_settings(name) if is_default else build.build(RunSettings, config)
+        checks.check_settings(settings)
+        again = build.from_json(build.to_json(config))
+        assert build.build(RunSettings, again) == settings
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_the_functions_that_a_file_names_are_its_own(name):
-    settings = build.build(RunSettings, module_of(name).get_config('default'))
-    for named in functions.functions_of(settings):
+    for named in functions.functions_of(default_settings(name)):
         assert named.reference == f'elenchus.{name}:{named.function.__name__}'
 
 

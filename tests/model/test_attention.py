@@ -80,7 +80,10 @@ def test_blocks_of_queries_change_no_value_and_no_gradient(T):
     tiny_model.assert_trees_close(actual, expected, relative=1e-6)
 
 
-@pytest.mark.parametrize(('name', 'case'), KERNELS)
+@pytest.mark.parametrize(
+    ('name', 'case'),
+    [pytest.param(*k, marks=pytest.mark.slow if k[1] == 'causal' else ()) for k in KERNELS],
+)
 def test_a_kernel_has_the_values_and_gradients_of_the_einsum(name, case):
     T, N, K, packed, window, cap = CASES[case]
     arrays, segments = random_arrays(T, N, K, packed=packed)

@@ -14,7 +14,7 @@ from elenchus.model import experts, lora, memory_estimate, quantization, shardin
 from elenchus.sampling.engine import engine, sampling_methods
 from elenchus.train import objective, step
 from elenchus.train.planning import compiled, machines, program_cost
-from tests.support import tiny_model
+from tests.support import slow_cases, tiny_model
 
 CONFIG = dataclasses.replace(
     tiny_model.CONFIG, mlp_dim=8, num_experts=5, experts_per_token=2, normalise_experts=True,
@@ -60,8 +60,9 @@ def loss_and_grads(model, batch, **options):
     return jax.jit(function, compiler_options=tiny_model.QUICK)(model, batch)
 
 
-@forms
-@pytest.mark.parametrize('normalise', [True, False])
+@slow_cases.combinations(
+    {(True, True), (False, False)}, computes_all=[True, False], normalise=[True, False]
+)
 def test_updates_and_gradients_are_those_of_a_loop(use_form, computes_all, normalise):
     use_form(computes_all)
     layer = layer_of(dataclasses.replace(CONFIG, normalise_experts=normalise))
@@ -105,7 +106,9 @@ def test_the_loss_counts_the_routers_of_every_layer_without_padding():
     with_loss, _, metrics = loss_and_grads(model, batch)
     plain = dataclasses.replace(CONFIG, balance_coef=0.0)
     without = loss_and_grads(tiny_model.make_model(plain), batch)[0]
-    hidden, use = model(batch.tokens, batch.positions, segments=batch.segments)
+    hidden, use = tiny_model.jit(
+        lambda m: m(batch.tokens, batch.positions, segments=batch.segments)
+    )(model)
     assert use.chosen.shape == (2, 5) and hidden.shape == (2, 16, 16)
     np.testing.assert_allclose(use.chosen.sum(axis=1), 2 * (batch.segments > 0).sum())
     np.testing.assert_allclose(use.probability.sum(axis=1), (batch.segments > 0).sum(), rtol=1e-5)
@@ -119,10 +122,18 @@ def test_the_loss_counts_the_routers_of_every_layer_without_padding():
     assert float(metrics['experts/unused']) == (loads == 0).mean()
 
 
-@forms
 @pytest.mark.parametrize(
-    'changes',
-    [{'scan_layers': False}, {'remat': 'dots'}, {'remat': 'full', 'remat_saved': ('gate', 'up')}],
+    ('changes', 'computes_all'),
+    [
+        ({'scan_layers': False}, False),
+        pytest.param({'scan_layers': False}, True, marks=pytest.mark.slow),
+        pytest.param({'remat': 'dots'}, False, marks=pytest.mark.slow),
+        pytest.param({'remat': 'dots'}, True, marks=pytest.mark.slow),
+        pytest.param(
+            {'remat': 'full', 'remat_saved': ('gate', 'up')}, False, marks=pytest.mark.slow
+        ),
+        ({'remat': 'full', 'remat_saved': ('gate', 'up')}, True),
+    ],
     ids=str,
 )
 def test_gradients_do_not_depend_on_how_they_are_computed(use_form, computes_all, changes):

@@ -14,7 +14,7 @@ from elenchus.model import huggingface, sharding, transformer
 from elenchus.model.config import ModelConfig
 from elenchus.sampling.engine import engine, sampling_methods
 from elenchus.train.checkpoints import saved_models
-from tests.support import hf_models, tiny_model
+from tests.support import hf_models, slow_cases, tiny_model
 
 FOLDER = pathlib.Path(__file__).parents[1] / 'golden'
 GOLDEN = json.loads((FOLDER / 'families_golden.json').read_text())
@@ -100,7 +100,7 @@ def test_a_packed_row_with_padding_gives_the_logits_of_its_sequences_alone(name)
         np.testing.assert_allclose(together[1, :cut], alone[1, :cut], atol=2e-5)
 
 
-@pytest.mark.parametrize('name', hf_models.GENERATING)
+@slow_cases.combinations({('gemma3',), ('mixtral',)}, name=hf_models.GENERATING)
 def test_greedy_continuations_are_those_of_the_peer(name):
     """Decodes with the engine's cache, far beyond the longest window."""
     prompts = hf_models.tokens()[:, : hf_models.PROMPT]

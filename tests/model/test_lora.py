@@ -118,7 +118,7 @@ def test_adapters_are_split_over_a_mesh_as_their_base_is():
     assert specs.b['out'].get_value().spec == P(None, None, 'fsdp')
 
 
-@pytest.mark.parametrize('name', ['adamw', 'muon'])
+@pytest.mark.parametrize('name', ['adamw', pytest.param('muon', marks=pytest.mark.slow)])
 def test_a_step_changes_adapters_alone_and_keeps_state_of_nothing_else(name):
     settings = optimizer_lib.OptimizerSettings(
         name, 0.05, 0.05, 'constant', 0.0, 0.1, 0.9, 0.95, 1.0
@@ -159,6 +159,7 @@ def test_gradients_of_adapters_are_those_of_the_weights_through_the_factors():
     np.testing.assert_allclose(grads.b['gate'][...], want, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_mesh_does_not_change_the_logits_of_an_adapted_model():
     mesh = sharding.make_mesh((2, 2, 2))
     want = logits(lora.attach(base(), trained()))

@@ -56,8 +56,6 @@ def value_and_grads(config, transform, *, mesh=None, with_entropy=True):
 
 @slow_cases.combinations(
     {
-        ((8, 1, 1), 'tied', 6),
-        ((1, 8, 1), 'untied', 6),
         ((2, 2, 2), 'tied', 6),
         ((1, 2, 4), 'untied', 10_000),
     },

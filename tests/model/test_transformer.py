@@ -147,7 +147,11 @@ def expected():
 
 @pytest.mark.parametrize(
     ('scan_layers', 'remat'),
-    [(False, 'none'), (True, 'dots'), (True, 'full')],
+    [
+        (False, 'none'),
+        pytest.param(True, 'dots', marks=pytest.mark.slow),
+        (True, 'full'),
+    ],
 )
 def test_unrolling_and_rematerialisation_change_no_value_and_no_gradient(
     expected, scan_layers, remat

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from elenchus.model import lora, placement, sharding, value_head
 from elenchus.train import objective, step
 from elenchus.train.rl import logprobs as logprobs_lib
-from tests.support import tiny_adapters, tiny_model
+from tests.support import slow_cases, tiny_adapters, tiny_model
 from tests.train.test_shared_prompts import SHARED, make_batch
 
 CONFIG = tiny_model.FLAT
@@ -21,6 +21,11 @@ CONFIG = tiny_model.FLAT
 def make_values(**options):
     numbers = {'numbers': value_head.token_values, 'transform': step.IDENTITY}
     return logprobs_lib.make_logprobs(**numbers, **{'shared': None, 'rows': 8, **options})
+
+
+@tiny_model.jit
+def hidden_of(model, batch):
+    return model(batch.tokens, batch.positions, segments=batch.segments)[0]
 
 
 def with_random_head(trained):
@@ -47,8 +52,7 @@ def test_a_value_is_the_head_times_the_state_before_the_token(tied):
     assert not make_values()(trained, batch).any()  # it begins at zero
     model = with_random_head(trained)
     values = make_values()(model, batch)
-    hidden, _ = player(batch.tokens, batch.positions, segments=batch.segments)
-    wanted = np.asarray(hidden @ model.head[...])[:, :-1, 0]
+    wanted = np.asarray(hidden_of(player, batch) @ model.head[...])[:, :-1, 0]
     is_first = batch.positions[:, 1:] == 0
     np.testing.assert_allclose(values[:, 1:], np.where(is_first, 0.0, wanted), atol=1e-5)
     assert not values[:, 0].any() and values[:, 1:].std() > 0.1
@@ -69,7 +73,7 @@ def test_rows_of_several_sequences_and_shared_prompts_have_the_values_of_separat
     np.testing.assert_allclose(make_values()(model, alone)[0], inside[row, columns], atol=1e-5)
 
 
-@pytest.mark.parametrize('shape', [(1, 8, 1), (2, 2, 2)], ids=str)
+@slow_cases.combinations({((2, 2, 2),)}, shape=[(1, 8, 1), (2, 2, 2)])
 def test_on_a_mesh_the_head_is_split_by_its_name_and_values_are_those_of_one_device(shape):
     model, batch = value_model(), tiny_model.random_batch(1)
     expected = make_values()(model, batch)
@@ -87,8 +91,7 @@ def test_adapters_learn_a_head_of_their_own_and_the_base_stays():
     joined = lora.join(trained, frozen)
     assert joined.head is trained.head and frozen.head is not trained.head
     batch = tiny_model.random_batch(1)
-    hidden, _ = player(batch.tokens, batch.positions, segments=batch.segments)
-    wanted = np.asarray(hidden @ trained.head[...])[:, :-1, 0]
+    wanted = np.asarray(hidden_of(player, batch) @ trained.head[...])[:, :-1, 0]
     wanted = np.where(batch.positions[:, 1:] == 0, 0.0, wanted)
     np.testing.assert_allclose(make_values()(joined, batch)[:, 1:], wanted, atol=1e-5)
     options = {'transform': step.IDENTITY, 'numbers': value_head.token_values}

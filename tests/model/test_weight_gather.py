@@ -59,7 +59,7 @@ SLOW = pytest.mark.slow
 @pytest.mark.parametrize(
     'shape, remat',
     [
-        ((1, 8, 1), 'none'),
+        pytest.param((1, 8, 1), 'none', marks=SLOW),
         ((2, 2, 2), 'dots'),
         pytest.param((1, 8, 1), 'full', marks=SLOW),
         pytest.param((2, 2, 2), 'none', marks=SLOW),

@@ -65,7 +65,7 @@ def test_the_vector_is_adamw_and_lowers_its_loss():
     np.testing.assert_allclose(first, -0.01 * gradient / (jnp.abs(gradient) + 1e-5), atol=1e-6)
 
 
-@pytest.mark.parametrize('other', [5, 11])
+@pytest.mark.parametrize('other', [5, pytest.param(11, marks=pytest.mark.slow)])
 def test_the_drawn_token_is_the_one_that_the_loss_asks_for(other):
     (plain,) = draw(towards(9), rate=1e-9)
     hidden, _ = MODEL(np.array([PROMPT]), np.arange(len(PROMPT))[None])

@@ -54,7 +54,7 @@ def assert_same_tensors(actual, expected):
 @pytest.mark.parametrize(
     ('name', 'dtype', 'mesh'),
     [
-        ('qwen2-window', 'float32', None),
+        pytest.param('qwen2-window', 'float32', None, marks=pytest.mark.slow),
         ('gemma3', 'bfloat16', None),
         ('llama3', 'float32', (2, 4, 1)),
     ],

@@ -12,7 +12,7 @@ from elenchus.model.huggingface import safetensors_files
 from elenchus.train.checkpoints import convert
 from tests.scripts import test_convert
 from tests.support import hf_models as peers
-from tests.support import tiny_model
+from tests.support import slow_cases, tiny_model
 
 TIED = [name for name, case in peers.CASES.items() if case['tie_word_embeddings']]
 EMBEDDING = 'model.embed_tokens.weight'
@@ -49,8 +49,11 @@ def refusal(folder, dtype=None):
 # Tied heads
 
 
-@pytest.mark.parametrize('name', TIED)
-@pytest.mark.parametrize('said', [True, False], ids=['said', 'by-default'])
+@slow_cases.combinations(
+    {('qwen2', True), ('gemma3', True), ('qwen2', False), ('gemma3', False)},
+    name=TIED,
+    said=[True, False],
+)
 def test_a_copy_of_a_tied_head_is_dropped(tmp_path, name, said):
     """Only Gemma is tied by default."""
     is_default = name.startswith('gemma')
@@ -102,12 +105,22 @@ def test_a_head_that_is_missing_is_named(tmp_path):
 # Values
 
 
-@pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize('dtype', [np.float32, ml_dtypes.bfloat16, np.float16])
-@pytest.mark.parametrize(
-    'place', [EMBEDDING, 'model.norm.weight', 'model.layers.1.mlp.down_proj.weight',
-              'model.layers.0.self_attn.q_proj.bias']
-)  # fmt: skip
+PLACES = (EMBEDDING, 'model.norm.weight', 'model.layers.1.mlp.down_proj.weight',
+          'model.layers.0.self_attn.q_proj.bias')  # fmt: skip
+
+
+@slow_cases.combinations(
+    {
+        (PLACES[0], np.float32, np.nan),
+        (PLACES[1], ml_dtypes.bfloat16, np.inf),
+        (PLACES[2], np.float16, -np.inf),
+        (PLACES[2], ml_dtypes.bfloat16, np.nan),
+        (PLACES[3], np.float32, np.inf),
+    },
+    place=PLACES,
+    dtype=[np.float32, ml_dtypes.bfloat16, np.float16],
+    bad=[np.nan, np.inf, -np.inf],
+)
 def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, bad, dtype, place):
     def edit(tensors):
         tensors = {name: values.astype(dtype) for name, values in tensors.items()}

@@ -38,6 +38,11 @@ def write_base(folder, name):
     return tensors, folder / 'base_ours'
 
 
+@pytest.fixture(scope='module')
+def qwen2(tmp_path_factory):
+    return write_base(tmp_path_factory.mktemp('qwen2'), 'qwen2')
+
+
 def factors(tensors, targets, rank=3):
     """Random factors in the names of PEFT for targets of every layer."""
     found = {}
@@ -79,9 +84,11 @@ def exported(source, target, **options):
 
 @pytest.mark.parametrize(
     ('name', 'targets', 'rslora'),
-    [('qwen2', tuple(MODULES), True), ('llama3', ('query', 'value'), False),
-     ('gemma3', ('out', 'down'), True), ('qwen3', ('key', 'up', 'gate'), False),
-     ('mistral', ('value', 'out'), False)],
+    [('qwen2', tuple(MODULES), True),
+     pytest.param('llama3', ('query', 'value'), False, marks=pytest.mark.slow),
+     pytest.param('gemma3', ('out', 'down'), True, marks=pytest.mark.slow),
+     ('qwen3', ('key', 'up', 'gate'), False),
+     pytest.param('mistral', ('value', 'out'), False, marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_merged_adapters_are_the_sum_that_peft_documents(tmp_path, name, targets, rslora):
     tensors, base = write_base(tmp_path, name)
@@ -145,9 +152,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize('key', REFUSED)
-def test_anything_but_plain_lora_is_refused_by_key(tmp_path, key):
+def test_anything_but_plain_lora_is_refused_by_key(tmp_path, qwen2, key):
     value, message = REFUSED[key]
-    tensors, base = write_base(tmp_path, 'qwen2')
+    tensors, base = qwen2
     source = write_adapters(tmp_path / 'peft', factors(tensors, ['query']), **{key: value})
     with pytest.raises(ValueError, match=f'{key}=.*is not supported; .*{message}'):
         imported(source, tmp_path / 'out', base)
@@ -179,9 +186,9 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize('damage', DAMAGE)
-def test_adapters_that_do_not_fit_their_base_are_named(tmp_path, damage):
+def test_adapters_that_do_not_fit_their_base_are_named(tmp_path, qwen2, damage):
     edit, message = DAMAGE[damage]
-    tensors, base = write_base(tmp_path, 'qwen2')
+    tensors, base = qwen2
     source = write_adapters(tmp_path / 'peft', edit(factors(tensors, ['query'])))
     with pytest.raises(ValueError, match=message) as error:
         imported(source, tmp_path / 'out', base)

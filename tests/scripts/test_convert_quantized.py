@@ -10,6 +10,7 @@ import safetensors.numpy
 from elenchus.model.huggingface import quantized_files
 from tests.scripts import test_convert
 from tests.scripts.test_convert_files import imported, refusal, write
+from tests.support import slow_cases
 
 
 def matrices(change, others=ml_dtypes.bfloat16):
@@ -88,13 +89,15 @@ def fp8(kind, block, dtype=ml_dtypes.float8_e4m3fn):
     return matrices(change)
 
 
-@pytest.mark.parametrize('dtype', ['E4M3', 'E5M2'])
-@pytest.mark.parametrize(
-    ('kind', 'block'),
-    [('block', (128, 128)), ('block', (7, 5)), ('block', (16, 40)), ('block', (64, 3)),
-     ('matrix', None), ('one', None), ('row', None), ('rows', None)],
+@slow_cases.combinations(
+    {(('block', (7, 5)), 'E4M3'), (('matrix', None), 'E5M2'), (('one', None), 'E4M3'),
+     (('row', None), 'E5M2'), (('rows', None), 'E4M3')},
+    scaled=[('block', (128, 128)), ('block', (7, 5)), ('block', (16, 40)), ('block', (64, 3)),
+            ('matrix', None), ('one', None), ('row', None), ('rows', None)],
+    dtype=['E4M3', 'E5M2'],
 )  # fmt: skip
-def test_fp8_is_dequantized_with_its_scales(tmp_path, kind, block, dtype):
+def test_fp8_is_dequantized_with_its_scales(tmp_path, scaled, dtype):
+    kind, block = scaled
     types = {'E4M3': ml_dtypes.float8_e4m3fn, 'E5M2': ml_dtypes.float8_e5m2}
     said = {'quant_method': 'fp8', 'weight_block_size': list(block) if block else None}
     tensors = write(

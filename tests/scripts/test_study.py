@@ -117,7 +117,11 @@ def test_a_panel_over_rows_is_of_the_arms_that_have_them():
 
 @pytest.mark.parametrize(
     ('study_config', 'summary'),
-    [(critics, evaluated()), (findings, improved(0.4)), (reinforcement, evaluated())],
+    [
+        (critics, evaluated()),
+        pytest.param(findings, improved(0.4), marks=pytest.mark.slow),
+        (reinforcement, evaluated()),
+    ],
 )
 def test_a_study_runs_every_arm_on_the_shared_stages(tmp_path, monkeypatch, study_config, summary):
     ran, opened_folders = collections.defaultdict(list), []

@@ -158,7 +158,7 @@ def test_gradients_are_clipped_to_the_norm_all_together(model):
 
 
 @slow_cases.combinations(
-    {((8, 1, 1), 2), ((1, 2, 4), 8)},
+    {((1, 2, 4), 2)},
     shape=[(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)],
     num_layers=[2, 8],
 )
@@ -207,7 +207,7 @@ def test_schedules_reach_their_values(schedule, warmup, expected):
 @hypothesis.given(
     schedule=st.sampled_from(['constant', 'linear', 'cosine']),
     warmup=st.floats(0, 0.99),
-    num_steps=st.integers(1, 300),
+    num_steps=st.integers(1, 100),
 )
 @hypothesis.example('linear', 0.99, 1)
 @hypothesis.example('cosine', 0.99, 2)

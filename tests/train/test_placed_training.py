@@ -32,16 +32,14 @@ KINDS = {
 STATES = {
     ((2, 2, 2), 'adamw'),
     ((1, 8, 1), 'muon'),
-    ((1, 8, 1), 'adapters'),
     ((2, 2, 2), 'adapters by muon'),
-    ((2, 2, 2), 'adapters on int8'),
     ((1, 8, 1), 'adapters on nf4'),
 }
-STEPS = {((2, 2, 2), 'adamw'), ((1, 8, 1), 'muon'), ((2, 2, 2), 'adapters on int8')}
+STEPS = {((1, 8, 1), 'muon'), ((2, 2, 2), 'adapters on int8')}
 RESTORED = {((2, 2, 2), 'adapters on int8')}
 """The fast tests; the slow ones are all combinations with four meshes.
 
-A step of each optimizer, of all weights and of adapters; a restored state runs a step's program.
+A step of all weights by Muon and of adapters by AdamW; a restored state runs a step's program.
 """
 
 
@@ -180,7 +178,7 @@ def test_rows_that_do_not_divide_over_the_mesh_are_refused_when_they_are_placed(
         loop.to_device(tiny_model.random_batch(0, rows=12))
 
 
-@slow_cases.combinations({(shape,) for shape in MESHES[:2]}, shape=MESHES)
+@slow_cases.combinations({((2, 2, 2),)}, shape=MESHES)
 def test_weights_of_every_way_to_make_a_model_lie_at_their_placement(mesh):
     here = placement.current()
     created = transformer.init_model(CONFIG, jax.random.key(0))

@@ -38,6 +38,14 @@ SETTINGS = EngineSettings(
     decode_cache_lengths=(),
 )
 INT8 = {'cache_dtype': 'int8', 'quantize': 'int8'}
+MANY = {
+    'num_slots': 5,
+    'decode_batch_sizes': (2,),
+    'decode_cache_lengths': (16,),
+    'prompt_buckets': (16,),
+    'prefill_batch_sizes': (3,),
+    'prefill_chunk': 8,
+}
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -112,11 +120,11 @@ def test_the_callback_sees_each_completion_once():
     'changed',
     [
         {'num_slots': 3, 'chunk_steps': 1},
-        {'chunk_steps': 32, 'prompt_buckets': (16,)},
-        {'prefill_batch_sizes': (1, 4)},
-        {'prefill_chunk': 4},
-        {'num_slots': 5, 'decode_batch_sizes': (2,), 'decode_cache_lengths': (16,), **INT8}
-        | {'prompt_buckets': (16,), 'prefill_batch_sizes': (3,), 'prefill_chunk': 8},
+        pytest.param({'chunk_steps': 32, 'prompt_buckets': (16,)}, marks=pytest.mark.slow),
+        pytest.param({'prefill_batch_sizes': (1, 4)}, marks=pytest.mark.slow),
+        pytest.param({'prefill_chunk': 4}, marks=pytest.mark.slow),
+        MANY,
+        pytest.param(MANY | INT8, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -207,6 +215,7 @@ def test_nothing_compiles_after_warm_up():
         SETTINGS,
         num_slots=6,
         chunk_steps=3,
+        prompt_buckets=(12,),
         prefill_batch_sizes=(1, 3),
         decode_batch_sizes=(2,),
         decode_cache_lengths=(16,),
@@ -221,10 +230,13 @@ def test_nothing_compiles_after_warm_up():
 
 def test_programs_compiled_side_by_side_are_those_that_sampling_runs(capsys):
     settings = dataclasses.replace(
-        SETTINGS, num_slots=4, chunk_steps=3, prefill_batch_sizes=(2,), decode_batch_sizes=(2,)
+        SETTINGS,
+        num_slots=4,
+        prompt_buckets=(12,),
+        prefill_batch_sizes=(2,),
+        decode_batch_sizes=(2,),
     )
-    expected = engine.Engine(settings, stop_ids=(EOS,))
-    completions = expected.generate(model(), requests(), method=SAMPLING, seed=3)
+    completions = generate(seed=3)
     ahead = dataclasses.replace(settings, compile_threads=2, num_slots=5, chunk_steps=4)
     sampler = engine.Engine(ahead, stop_ids=(EOS,))
     sampler.compile_ahead(sampler.warm_up, model(), SAMPLING)

@@ -80,7 +80,7 @@ def test_one_logit_that_is_nan_is_an_error_whatever_is_truncated(method):
         generate(model, method)
 
 
-@slow_cases.combinations({('greedy',), ('temperature',), ('truncated',)}, method=list(METHODS))
+@slow_cases.combinations({('greedy',), ('truncated',)}, method=list(METHODS))
 def test_a_ban_of_every_token_is_an_error_that_names_a_request(method):
     model = tiny_model.make_model(tiny_model.FLAT)
     with pytest.raises(FloatingPointError, match=r'^request 1[1-5]: .*banned'):

@@ -98,7 +98,12 @@ def prefills(monkeypatch):
 
 @pytest.mark.parametrize(
     ('method', 'changed'),
-    [(GREEDY, {}), (SAMPLING, {}), (SAMPLING, INT8), (GREEDY, {'prefill_chunk': 8})],
+    [
+        (GREEDY, {}),
+        (SAMPLING, {}),
+        pytest.param(SAMPLING, INT8, marks=pytest.mark.slow),
+        (GREEDY, {'prefill_chunk': 8}),
+    ],
     ids=['greedy', 'sampled', 'sampled-int8', 'greedy-in-chunks'],
 )
 def test_cached_prefixes_never_change_what_is_sampled(method, changed, prefills):

@@ -10,7 +10,7 @@ from elenchus.sampling.engine import engine, sampling_methods
 from elenchus.sampling.engine.prompt_lookup import PromptLookup
 from elenchus.sampling.engine.requests import Request
 from elenchus.sampling.engine.shapes import EngineSettings
-from tests.support import tiny_model
+from tests.support import slow_cases, tiny_model
 from tests.support.compilations import count_compilations
 
 EOS = 4
@@ -97,7 +97,7 @@ def test_a_draft_is_what_followed_the_latest_of_the_longest_matches(num_tokens, 
         assert draft == expected_draft(row[: at + 1], num_tokens, ngram)
 
 
-@pytest.mark.parametrize('method', METHODS)
+@slow_cases.combinations({('greedy',), ('sampled',)}, method=list(METHODS))
 def test_drafts_never_change_what_is_sampled(method):
     completions = generate(method, **DRAFTS)
     assert_same(completions, reference(method))
@@ -107,6 +107,7 @@ def test_drafts_never_change_what_is_sampled(method):
         assert completion.steps <= len(completion.tokens) <= 4 * completion.steps
 
 
+@pytest.mark.slow
 def test_more_and_longer_drafts_never_change_what_is_sampled():
     completions = generate(draft_tokens=8, draft_ngram=1, chunk_steps=1)
     assert_same(completions, reference())

@@ -210,7 +210,7 @@ def test_a_value_in_words_is_counted_and_limited():
 # With a model
 
 
-@pytest.mark.parametrize('rows', [0, 4])
+@pytest.mark.parametrize('rows', [pytest.param(0, marks=pytest.mark.slow), 4])
 def test_one_greedy_child_is_greedy_decoding_with_a_prefix_cache_too(rows):
     shapes = dataclasses.replace(
         test_beam.SHAPES, prefix_cache_rows=rows, prefix_cache_length=64 if rows else 0

@@ -40,7 +40,7 @@ def load(folder, config=tiny_model.EVERYTHING, mesh=None, fingerprint=FINGERPRIN
     return saved_models.load_model(folder, config, mesh=mesh, tokenizer_fingerprint=fingerprint)
 
 
-@pytest.mark.parametrize('shape', [(2, 2, 2), (1, 4, 2)])
+@pytest.mark.parametrize('shape', [(2, 2, 2), pytest.param((1, 4, 2), marks=pytest.mark.slow)])
 def test_a_model_loads_exactly_onto_any_mesh(saved, shape):
     model, folder = saved
     mesh = mesh_of(*shape)

@@ -26,6 +26,7 @@ from tests.support import multi_process
 pytestmark = pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
 
 
+@functools.cache
 def hints_of(cls, prefix=''):
     """Dotted path -> type of every leaf of nested settings, as a config has them."""
     leaves = {}

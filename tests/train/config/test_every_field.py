@@ -208,6 +208,7 @@ def test_every_number_has_a_range():
             assert list(ranges.ranges_of(hint)), path
 
 
+@functools.cache
 def annotated_hints(cls, prefix=''):
     """Dotted path -> type with its range of every leaf of nested settings."""
     leaves = {}

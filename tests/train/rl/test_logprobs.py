@@ -8,7 +8,7 @@ import pytest
 
 from elenchus.model import placement, sharding
 from elenchus.train.rl import logprobs as logprobs_lib
-from tests.support import tiny_model
+from tests.support import slow_cases, tiny_model
 from tests.train.test_shared_prompts import SHARED, make_batch
 
 
@@ -25,7 +25,7 @@ def passes(monkeypatch):
     return rows
 
 
-@pytest.mark.parametrize('total', [16, 13, 5, 24])
+@slow_cases.combinations({(13,), (24,)}, total=[16, 13, 5, 24])
 def test_no_pass_has_more_rows_than_a_microbatch_and_the_values_are_those_of_one(passes, total):
     model, batch = tiny_model.make_model(tiny_model.FLAT), tiny_model.random_batch(0, rows=total)
     options = {'transform': tiny_model.untouched, 'shared': None}
@@ -54,7 +54,7 @@ def test_a_pass_needs_the_memory_of_its_rows_and_not_of_the_batch():
     assert bytes_of[4] < bytes_of[32] / 4
 
 
-@pytest.mark.parametrize('shape', [(1, 8, 1), (2, 2, 2)], ids=str)
+@slow_cases.combinations({((2, 2, 2),)}, shape=[(1, 8, 1), (2, 2, 2)])
 def test_passes_on_a_mesh_compile_once_and_give_the_values_of_one_device(shape, passes):
     model, batch = tiny_model.make_model(tiny_model.FLAT), tiny_model.random_batch(1, rows=24)
     logprobs = logprobs_lib.make_logprobs(transform=tiny_model.untouched, shared=None, rows=8)

@@ -58,7 +58,7 @@ def loss_and_gradient(objective, batch, embedding):
         sums = objective_lib.loss(objective, batch, logprobs=logprobs, entropy=0.0 * logprobs)
         return sums.total / sums.weight
 
-    return jax.value_and_grad(mean)(embedding)
+    return jax.jit(jax.value_and_grad(mean))(embedding)
 
 
 @pytest.mark.parametrize('name', IGNORING_ZERO_WEIGHTS)

@@ -8,6 +8,7 @@ import pytest
 
 from elenchus.train.config import stage_fields
 from elenchus.train.run import content_ids, stage_inputs
+from tests.support import slow_cases
 from tests.train.run import test_directory as cases
 
 STAGE_OF = {
@@ -56,14 +57,23 @@ def check(workdir, field, path):
 
 
 every_field = pytest.mark.parametrize('field', STAGE_OF)
-ended = pytest.mark.parametrize('complete', [False, True])
+ended = slow_cases.combinations(
+    {
+        ('base.checkpoint', False),
+        ('base.checkpoint', True),
+        ('critic.checkpoint', True),
+        ('critique.annotator_path', False),
+        ('reinforce.teacher', True),
+    },
+    field=list(STAGE_OF),
+    complete=[False, True],
+)
 
 
 def test_every_path_of_a_content_is_tested():
     assert set(STAGE_OF) == set(stage_fields.CONTENTS)
 
 
-@every_field
 @ended
 def test_a_folder_may_move(tmp_path, field, complete):
     model = write_model(tmp_path / 'old')
@@ -74,7 +84,6 @@ def test_a_folder_may_move(tmp_path, field, complete):
     check(tmp_path / 'run', field, os.path.relpath(moved))
 
 
-@every_field
 @ended
 @pytest.mark.parametrize('place', ['the same', 'another'])
 def test_another_content_is_refused(tmp_path, field, complete, place):
@@ -97,7 +106,6 @@ def test_a_path_where_there_was_none_is_refused_and_the_reverse(tmp_path, field)
             check(tmp_path / f'run{number}', field, now)
 
 
-@every_field
 @ended
 @pytest.mark.parametrize('lacks', ['ids', 'the file'])
 def test_a_stage_of_earlier_code_has_a_path_only(tmp_path, field, complete, lacks):

@@ -50,13 +50,18 @@ BINDING = {
 }
 
 
-def directory_of(workdir, changes=()):
+@functools.cache
+def config_of(changes):
+    """(text, stages, settings) of the smoke config with other values at dotted paths."""
     config = lab.get_config('smoke')
     config.update_from_flattened_dict(dict(changes))
-    settings = build.build(run_settings.RunSettings, config)
+    return build.to_json(config), config.stages, build.build(run_settings.RunSettings, config)
+
+
+def directory_of(workdir, changes=()):
+    text, stages, settings = config_of(tuple(dict(changes).items()))
     reads = functools.partial(stage_fields.reads, settings)
-    text = build.to_json(config)
-    return RunDirectory(epath.Path(workdir), text, config.stages, part_size=5, reads=reads)
+    return RunDirectory(epath.Path(workdir), text, stages, part_size=5, reads=reads)
 
 
 def start_all(workdir):
