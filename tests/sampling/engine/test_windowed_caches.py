@@ -133,7 +133,7 @@ DRAFTS = {'draft_tokens': 3, 'draft_ngram': 2}
     'options',
     [
         pytest.param({}, marks=SLOW),
-        DRAFTS | {'decode_cache_lengths': (16,), 'decode_batch_sizes': (4,)},
+        DRAFTS | {'decode_cache_lengths': (16, 24), 'decode_batch_sizes': (4,)},
         pytest.param({'decode_cache_lengths': (4, 16), 'chunk_steps': 2}, marks=SLOW),
         pytest.param({'prefill_chunk': 8}, marks=SLOW),
         pytest.param({'cache_dtype': 'int8'}, marks=SLOW),
