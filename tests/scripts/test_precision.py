@@ -2,12 +2,14 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from elenchus.sampling.engine.sampling_methods import Greedy
 from elenchus.sampling.metrics import int8_comparison
 from tests.support import fake_engine, tiny_model
 
 
+@pytest.mark.slow
 def test_int8_variants_are_compared_with_the_unchanged_model():
     model, method = tiny_model.make_model(tiny_model.FLAT), Greedy(banned=(0,))
     tokens = np.random.default_rng(0).integers(1, 48, (3, 12), dtype=np.int32)

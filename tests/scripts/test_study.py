@@ -120,7 +120,7 @@ def test_a_panel_over_rows_is_of_the_arms_that_have_them():
     [
         (critics, evaluated()),
         pytest.param(findings, improved(0.4), marks=pytest.mark.slow),
-        (reinforcement, evaluated()),
+        pytest.param(reinforcement, evaluated(), marks=pytest.mark.slow),
     ],
 )
 def test_a_study_runs_every_arm_on_the_shared_stages(tmp_path, monkeypatch, study_config, summary):

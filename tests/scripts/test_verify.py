@@ -10,6 +10,8 @@ from elenchus.data.grading.verify import Outcome, Verifier
 from elenchus.data.problems import loading
 from tests.test_house_rules import ROOT
 
+SLOW = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def verifier():
@@ -18,7 +20,13 @@ def verifier():
 
 
 @pytest.mark.parametrize(
-    'source, step', [('gsm8k', 10), ('svamp', 10), ('asdiv', 40), ('math', 200)]
+    'source, step',
+    [
+        pytest.param('gsm8k', 10, marks=SLOW),
+        ('svamp', 10),
+        pytest.param('asdiv', 40, marks=SLOW),
+        ('math', 200),
+    ],
 )
 def test_real_references_are_equal_to_themselves_and_not_to_their_neighbours(
     source, step, shared_data, tmp_path, verifier
@@ -37,7 +45,9 @@ def test_real_references_are_equal_to_themselves_and_not_to_their_neighbours(
         assert outcome in expected, (answer, reference)
 
 
-@pytest.mark.parametrize('source', ['gsm8k', 'svamp', 'asdiv', 'math'])
+@pytest.mark.parametrize(
+    'source', ['gsm8k', *(pytest.param(x, marks=SLOW) for x in ('svamp', 'asdiv', 'math'))]
+)
 def test_mutations_of_real_references_are_never_right(source, shared_data, tmp_path):
     options = {'annotations': False} if source == 'gsm8k' else {}
     problems = loading.load(

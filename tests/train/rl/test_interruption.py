@@ -40,9 +40,8 @@ def whole(tmp_path_factory):
     return run(tmp_path_factory.mktemp('whole'), 0)
 
 
-@pytest.mark.parametrize(
-    'share', [0.8, *(pytest.param(x, marks=pytest.mark.slow) for x in (0.0, 0.3, 0.55, 1.0))]
-)
+@pytest.mark.slow  # test_overlap_resume.py has a fast one
+@pytest.mark.parametrize('share', [0.8, 0.0, 0.3, 0.55, 1.0])
 def test_a_run_interrupted_while_either_player_samples_continues_bit_for_bit(
     whole, tmp_path, share, capsys
 ):

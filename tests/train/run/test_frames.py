@@ -101,6 +101,7 @@ def test_few_frames_lie_between_the_script_and_a_jitted_function(chains):
         assert num_frames <= MAX_FRAMES[kind], '\n'.join(longest)
 
 
+@pytest.mark.slow
 def test_each_stage_calls_the_jitted_functions_of_its_kind(chains):
     recorded, stages = chains
     assert set(recorded) == {(kind, stage) for kind, stage in CASES if stage in stages}

@@ -202,6 +202,7 @@ def test_solutions_without_a_number_give_no_refinements_and_are_counted(tmp_path
         mistakes.corrupt(run.inputs.train_problems[0], rng=random.Random(0))
 
 
+@pytest.mark.slow
 def test_a_run_counts_what_it_leaves_out_in_its_summaries(tmp_path, capsys):
     words = dict.fromkeys((0, 5, 30), 'Ann went further than Bob.')
     long = {6: 'Ann has 3 pens. ' + 'Note this. ' * 600 + 'How many?'}
