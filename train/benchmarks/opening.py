@@ -103,7 +103,7 @@ class Bench:
             ),
             vocab_size=self.settings.model.vocab_size,
         )
-        return Samplers(self.settings.sampling, inputs)
+        return Samplers(inputs_lib.with_reflection(self.settings, inputs).sampling, inputs)
 
     @contextlib.contextmanager
     def directory(

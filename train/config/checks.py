@@ -22,6 +22,7 @@ def check_settings(s: RunSettings) -> None:
     check_ids(s)
     check_trees(s)
     check_rewards(s)
+    check_reflection(s)
     check_experts(s)
     check_lora(s)
     check_first_calls(s)
@@ -147,6 +148,20 @@ def check_rewards(s: RunSettings) -> None:
             )
 
 
+def check_reflection(s: RunSettings) -> None:
+    """Raises ValueError if a stage trains on log-probabilities of fused logits.
+
+    They depend on the drafts of the sampler's steps, so the trainer cannot compute them again.
+    """
+    weight, reinforced = s.sampling.engine.reflection_weight, set(REINFORCED) & set(s.stages)
+    if weight and reinforced:
+        raise ValueError(
+            f'sampling.engine.reflection_weight={weight} changes the log-probabilities of what is '
+            f'sampled, which stage {min(reinforced)!r} trains on and cannot compute again; '
+            'nearest: 0.0'
+        )
+
+
 def check_template(s: RunSettings, template: Template) -> None:
     """Raises ValueError if a stage trains two turns that the template writes differently."""
     trains_actor = any('actor' in REINFORCED.get(stage, ()) for stage in s.stages)
@@ -257,7 +272,11 @@ def check_lengths(
         ('reinforce.critic_length', reinforce.critic_length, criticised_row),
         ('sampling.score.lengths[-1]', sampling.score.lengths[-1], critique),
         ('sampling.engine.prompt_buckets[-1]', sampling.engine.prompt_buckets[-1], prompt),
-        ('sampling.engine.max_length', sampling.engine.max_length, whole),
+        (
+            'sampling.engine.max_length',
+            sampling.engine.max_length,
+            whole + sampling.engine.lookup.room,
+        ),
         ('model.max_length', s.model.max_length, sampling.engine.max_length),
         ('model.max_length', s.model.max_length, s.train.length),
         question=longest_question,

@@ -18,6 +18,7 @@ from elenchus.data.text.chat import Chat
 from elenchus.sampling import tools
 from elenchus.sampling.critique_data import annotators
 from elenchus.sampling.exploration import proposals
+from elenchus.sampling.writing import UNKNOWN
 from elenchus.train import distributed
 from elenchus.train.config.run_settings import REINFORCED, RunSettings
 from elenchus.train.metrics.activity import activity
@@ -172,6 +173,28 @@ def load_tokenizer(settings: RunSettings, problems: Sequence[Problem]) -> tokeni
             f'{tokenizer.vocab_size} ids of the tokenizer; set it to {enough} or more'
         )
     return tokenizer
+
+
+def with_reflection(settings: RunSettings, inputs: RunInputs) -> RunSettings:
+    """Returns settings whose reflection, if one is in use, is ids of the run's vocabulary.
+
+    Raises ValueError if the vocabulary lacks one, or a word of the text.
+    """
+    engine = settings.sampling.engine
+    if not engine.reflection_weight:
+        return settings
+    engine, field = engine.encoded(inputs.tokenizer.encode), 'sampling.engine.reflection'
+    ids = engine.reflection
+    if max(ids, default=-1) not in range(inputs.vocab_size):
+        raise ValueError(f'{field}={ids}: the vocabulary has ids below {inputs.vocab_size}')
+    text, read = settings.sampling.engine.reflection, inputs.tokenizer.decode(ids)
+    if isinstance(text, str) and UNKNOWN in read and UNKNOWN not in text:
+        raise ValueError(
+            f'{field}={text!r} must be a text whose words the vocabulary has; this one would be '
+            f'{read!r}'
+        )
+    sampling = dataclasses.replace(settings.sampling, engine=engine)
+    return dataclasses.replace(settings, sampling=sampling)
 
 
 def question_tokens(
