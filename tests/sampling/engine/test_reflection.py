@@ -5,6 +5,7 @@ The model has layers with a window, whose caches are short.
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -167,7 +168,7 @@ def test_how_requests_are_scheduled_changes_nothing(changed):
 @pytest.mark.slow
 @pytest.mark.parametrize('shape', [(2, 1, 1), (2, 2, 2)], ids=str)
 def test_rows_over_devices_change_nothing(shape):
-    mesh = sharding.make_mesh(shape)
+    mesh = sharding.make_mesh(shape, jax.devices()[: math.prod(shape)])
     with jax.set_mesh(mesh):
         placed = jax.device_put(model(), sharding.shardings(model(), mesh))
         completions = make_engine().generate(placed, requests(), method=SAMPLING, seed=SEED)
