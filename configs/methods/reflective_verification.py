@@ -1,4 +1,4 @@
-"""Reflective Verification: a draft is also judged by the model that has just been asked to check it.
+"""Reflective Verification: a draft is read again by the model, behind a request to check it.
 
 One pass reads [last token, draft, a request to reflect, draft again]. Tokens are sampled from the
 fused logits, so drafts of the same meaning are kept more often than by the model's own.

@@ -41,7 +41,7 @@ class EngineSettings:
     prefix_cache_length: SwitchedLength = 0  # positions kept of each of them, from the first on
     draft_tokens: DraftLength = 0  # tokens drafted per forward pass by prompt lookup; 0 = off
     draft_ngram: DraftLength = 0  # last tokens that prompt lookup tries to match
-    # Before a draft is read again, which changes what is sampled: a text, or ids of tokens.
+    # Stands before a draft that is read again: a text, of which `encoded` makes ids.
     reflection: str | tuple[TokenId, ...] = ''
     reflection_weight: Share = 0.0  # of the logits behind it; 0 = off
     cache_dtype: CacheDtype = 'model'  # of stored keys and values: as activations, or int8

@@ -178,20 +178,17 @@ def load_tokenizer(settings: RunSettings, problems: Sequence[Problem]) -> tokeni
 def with_reflection(settings: RunSettings, inputs: RunInputs) -> RunSettings:
     """Returns settings whose reflection, if one is in use, is ids of the run's vocabulary.
 
-    Raises ValueError if the vocabulary lacks one, or a word of the text.
+    Raises ValueError if it lacks a word of the text.
     """
     engine = settings.sampling.engine
     if not engine.reflection_weight:
         return settings
-    engine, field = engine.encoded(inputs.tokenizer.encode), 'sampling.engine.reflection'
-    ids = engine.reflection
-    if max(ids, default=-1) not in range(inputs.vocab_size):
-        raise ValueError(f'{field}={ids}: the vocabulary has ids below {inputs.vocab_size}')
-    text, read = settings.sampling.engine.reflection, inputs.tokenizer.decode(ids)
-    if isinstance(text, str) and UNKNOWN in read and UNKNOWN not in text:
+    text, engine = engine.reflection, engine.encoded(inputs.tokenizer.encode)
+    read = inputs.tokenizer.decode(engine.reflection)
+    if UNKNOWN in read and UNKNOWN not in text:
         raise ValueError(
-            f'{field}={text!r} must be a text whose words the vocabulary has; this one would be '
-            f'{read!r}'
+            f'sampling.engine.reflection={text!r} must be a text whose words the vocabulary has; '
+            f'this one would be {read!r}'
         )
     sampling = dataclasses.replace(settings.sampling, engine=engine)
     return dataclasses.replace(settings, sampling=sampling)
