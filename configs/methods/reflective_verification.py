@@ -14,7 +14,7 @@ from elenchus.configs import method
 
 DRAFT = 6
 TEXT = '\nLet me check the last words again. They should be:'
-LAB_TEXT = ' ; correct'
+LAB_TEXT = ' answer : correct ?'
 
 
 def room(config):

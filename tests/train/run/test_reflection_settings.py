@@ -1,4 +1,4 @@
-"""A run's reflection: ids of its vocabulary, room for what a step reads, and where it is refused."""
+"""A run's reflection: ids of its vocabulary, room for a step, and where it is refused.
 
 import dataclasses
 
@@ -35,13 +35,13 @@ def test_a_text_becomes_ids_of_the_vocabulary_in_every_sampler():
     settings = settings_of()
     s, inputs = encoded(), inputs_of(settings)
     ids = tuple(inputs.tokenizer.encode(reflective_verification.LAB_TEXT))
-    assert s.sampling.engine.reflection == ids and len(ids) == 3
+    assert s.sampling.engine.reflection == ids and len(ids) == 4
     samplers = Samplers(s.sampling, inputs).checked()
     for sampler in (samplers.whole_turns(), samplers.lines()):
         assert sampler.engine.settings.lookup.ids == ids
     assert samplers.settings.prompt_room == min(
         s.sampling.engine.prompt_buckets[-1],
-        s.sampling.engine.max_length - (2 * 6 + 3 - 1) - s.sampling.attempt_tokens,
+        s.sampling.engine.max_length - (2 * 6 + 4 - 1) - s.sampling.attempt_tokens,
     )
 
 
