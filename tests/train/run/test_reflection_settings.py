@@ -1,4 +1,4 @@
-"""A run's reflection: ids of its vocabulary, room for a step, and where it is refused.
+"""A run's reflection: ids of its vocabulary, room for a step, and where it is refused."""
 
 import dataclasses
 
