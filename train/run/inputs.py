@@ -18,7 +18,6 @@ from elenchus.data.text.chat import Chat
 from elenchus.sampling import tools
 from elenchus.sampling.critique_data import annotators
 from elenchus.sampling.exploration import proposals
-from elenchus.sampling.writing import UNKNOWN
 from elenchus.train import distributed
 from elenchus.train.config.run_settings import REINFORCED, RunSettings
 from elenchus.train.metrics.activity import activity
@@ -178,17 +177,22 @@ def load_tokenizer(settings: RunSettings, problems: Sequence[Problem]) -> tokeni
 def with_reflection(settings: RunSettings, inputs: RunInputs) -> RunSettings:
     """Returns settings whose reflection, if one is in use, is ids of the run's vocabulary.
 
-    Raises ValueError if it lacks a word of the text.
+    Raises ValueError if they do not spell it, as where the vocabulary lacks a word.
     """
-    engine = settings.sampling.engine
+    engine, tokenizer = settings.sampling.engine, inputs.tokenizer
     if not engine.reflection_weight:
         return settings
-    text, engine = engine.reflection, engine.encoded(inputs.tokenizer.encode)
-    read = inputs.tokenizer.decode(engine.reflection)
-    if UNKNOWN in read and UNKNOWN not in text:
+    encode = functools.partial(tokenizers.encode_continuation, tokenizer)
+    text, field = engine.reflection, f'sampling.engine.reflection={engine.reflection!r}'
+    try:
+        engine = engine.encoded(encode)
+    except ValueError as error:
+        raise ValueError(f'{field}: {error}; begin it with a space or a line break') from None
+    read = tokenizer.decode(engine.reflection)
+    if read.split() != text.split():
         raise ValueError(
-            f'sampling.engine.reflection={text!r} must be a text whose words the vocabulary has; '
-            f'this one would be {read!r}'
+            f'{field} must be a text whose words the vocabulary has, behind a space or a line '
+            f'break; this one would be {read!r}'
         )
     sampling = dataclasses.replace(settings.sampling, engine=engine)
     return dataclasses.replace(settings, sampling=sampling)

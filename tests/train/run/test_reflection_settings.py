@@ -34,8 +34,8 @@ def encoded(**fields):
 def test_a_text_becomes_ids_of_the_vocabulary_in_every_sampler():
     settings = settings_of()
     s, inputs = encoded(), inputs_of(settings)
-    ids = tuple(inputs.tokenizer.encode(reflective_verification.LAB_TEXT))
-    assert s.sampling.engine.reflection == ids and len(ids) == 4
+    ids = s.sampling.engine.reflection
+    assert [inputs.tokenizer.decode([i]) for i in ids] == ['answer', ':', 'correct', '?']
     samplers = Samplers(s.sampling, inputs).checked()
     for sampler in (samplers.whole_turns(), samplers.lines()):
         assert sampler.engine.settings.lookup.ids == ids
@@ -56,7 +56,8 @@ def test_without_weight_nothing_is_encoded():
 @pytest.mark.parametrize(
     ('fields', 'message'),
     [
-        ({'reflection': ' wait'}, r"reflection=' wait' must be a text whose words the vocabula"),
+        ({'reflection': ' wait'}, r"reflection=' wait' must be .* this one would be '.*⁇.*'"),
+        ({'reflection': 'answer :'}, r"'answer :' must be .* behind a space or a line break"),
         ({'reflection': ''}, r'set sampling\.engine\.reflection; nearest: reflection_weig'),
         ({'draft_tokens': 0, 'draft_ngram': 0}, r'sampling\.engine\.draft_tokens=0 drafts none'),
         ({'reflection_weight': -0.1}, r'sampling\.engine\.reflection_weight=-0\.1 must be at lea'),
