@@ -33,7 +33,7 @@ class PromptLookup:
 
     @property
     def room(self) -> int:
-        """Positions behind a sequence that must be in the cache; a draft past the end is none."""
+        """Positions behind a sequence that a step needs; a draft may get past the end."""
         return 0
 
     def sequence(self, last: jax.Array, draft: jax.Array) -> jax.Array:

@@ -174,26 +174,26 @@ def load_tokenizer(settings: RunSettings, problems: Sequence[Problem]) -> tokeni
     return tokenizer
 
 
-def with_reflection(settings: RunSettings, inputs: RunInputs) -> RunSettings:
-    """Returns settings whose reflection, if one is in use, is ids of the run's vocabulary.
+def with_reflection(settings: RunSettings, tokenizer: tokenizers.Tokenizer) -> RunSettings:
+    """Returns settings whose reflection, if one is in use, is ids of a vocabulary.
 
     Raises ValueError if they do not spell it, as where the vocabulary lacks a word.
     """
-    engine, tokenizer = settings.sampling.engine, inputs.tokenizer
+    engine = settings.sampling.engine
     if not engine.reflection_weight:
         return settings
-    encode = functools.partial(tokenizers.encode_continuation, tokenizer)
     text, field = engine.reflection, f'sampling.engine.reflection={engine.reflection!r}'
     try:
-        engine = engine.encoded(encode)
+        ids = tokenizers.encode_continuation(tokenizer, text)
     except ValueError as error:
         raise ValueError(f'{field}: {error}; begin it with a space or a line break') from None
-    read = tokenizer.decode(engine.reflection)
+    read = tokenizer.decode(ids)
     if read.split() != text.split():
         raise ValueError(
             f'{field} must be a text whose words the vocabulary has, behind a space or a line '
             f'break; this one would be {read!r}'
         )
+    engine = engine.encoded(lambda text: ids)
     sampling = dataclasses.replace(settings.sampling, engine=engine)
     return dataclasses.replace(settings, sampling=sampling)
 

@@ -144,7 +144,7 @@ def open_run(
     mesh = sharding.make_mesh((*settings.mesh, settings.context))
     kernels.check_backend(settings.model, jax.default_backend())
     inputs = load_inputs(settings, verifier)
-    settings = with_reflection(settings, inputs)
+    settings = with_reflection(settings, inputs.tokenizer)
     inputs = lengths.drop_too_long(settings, inputs)
     checks.check_mesh(settings, mesh)
     saved_models.abstract_model(settings.model, mesh)

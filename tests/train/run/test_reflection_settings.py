@@ -28,7 +28,7 @@ def inputs_of(settings):
 
 def encoded(**fields):
     settings = settings_of(**fields)
-    return with_reflection(settings, inputs_of(settings))
+    return with_reflection(settings, inputs_of(settings).tokenizer)
 
 
 def test_a_text_becomes_ids_of_the_vocabulary_in_every_sampler():
@@ -49,7 +49,7 @@ def test_without_weight_nothing_is_encoded():
     config = lab.get_config('smoke')
     config.sampling.engine.reflection = 'no word of the lab'
     settings = build.build(RunSettings, config)
-    assert with_reflection(settings, inputs_of(settings)) is settings
+    assert with_reflection(settings, inputs_of(settings).tokenizer) is settings
     assert settings.sampling.engine.lookup == PromptLookup(0, 0)
 
 
