@@ -261,7 +261,7 @@ def check_lengths(
         refinement = max(refinement, attempt + turn_overhead + sampling.refinement_tokens)
     talked = longest_question + overhead + s.self_talk.tokens
     alone = hinted + overhead + sampling.attempt_tokens
-    whole = max(refinement, critique + longest_guide, alone, talked)
+    whole = max(refinement, critique + longest_guide, alone, talked) + sampling.engine.lookup.room
     written = {
         p: max_response_tokens(p, reinforce.turns.episode, sampling.limits, overhead=turn_overhead)
         for p in TRAINED_ROLES
@@ -272,11 +272,7 @@ def check_lengths(
         ('reinforce.critic_length', reinforce.critic_length, criticised_row),
         ('sampling.score.lengths[-1]', sampling.score.lengths[-1], critique),
         ('sampling.engine.prompt_buckets[-1]', sampling.engine.prompt_buckets[-1], prompt),
-        (
-            'sampling.engine.max_length',
-            sampling.engine.max_length,
-            whole + sampling.engine.lookup.room,
-        ),
+        ('sampling.engine.max_length', sampling.engine.max_length, whole),
         ('model.max_length', s.model.max_length, sampling.engine.max_length),
         ('model.max_length', s.model.max_length, s.train.length),
         question=longest_question,

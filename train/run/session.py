@@ -117,6 +117,13 @@ def check_same_template(folder: epath.Path, inputs: RunInputs) -> None:
         )
 
 
+def read_inputs(settings: RunSettings, verifier: verify.Verifier) -> tuple[RunSettings, RunInputs]:
+    """Reads a run's inputs, without questions that are too long; settings get ids of texts."""
+    inputs = load_inputs(settings, verifier)
+    settings = with_reflection(settings, inputs.tokenizer)
+    return settings, lengths.drop_too_long(settings, inputs)
+
+
 def open_run(
     config: ml_collections.ConfigDict,
     workdir: str | os.PathLike,
@@ -143,9 +150,7 @@ def open_run(
     directory.check_stages()
     mesh = sharding.make_mesh((*settings.mesh, settings.context))
     kernels.check_backend(settings.model, jax.default_backend())
-    inputs = load_inputs(settings, verifier)
-    settings = with_reflection(settings, inputs.tokenizer)
-    inputs = lengths.drop_too_long(settings, inputs)
+    settings, inputs = read_inputs(settings, verifier)
     checks.check_mesh(settings, mesh)
     saved_models.abstract_model(settings.model, mesh)
     checks.check_sampling(settings, mesh)
