@@ -33,13 +33,6 @@ def test_a_draft_that_the_reflection_likes_is_kept():
     np.testing.assert_array_equal(plain, own)
 
 
-def test_the_text_is_read_between_the_copies():
-    lookup = Reflection(3, 1, (8, 9), method_weight())
-    read = lookup.sequence(jnp.array([1]), jnp.array([[2, 3, 4]]))[0]
-    # The last token of the text predicts the draft's first, and its second copy what follows.
-    assert read.tolist() == [1, 2, 3, 4, 8, 9, 2, 3]
-
-
 def method_weight():
     return method.get_config().sampling.engine.reflection_weight
 
