@@ -125,6 +125,8 @@ SAMPLING = {  # how turns are sampled
         'prefix_cache_length': 0,  # tokens kept of each; 0: off
         'draft_tokens': 0,  # tokens drafted from the sequence itself (prompt lookup); 0: off
         'draft_ngram': 0,  # tokens that must match for a draft; 0: off
+        'reflection': '',  # text behind which a draft is read again, to judge it
+        'reflection_weight': 0.0,  # of those logits, beside the model's own; 0: off
         'cache_dtype': 'model',  # of keys and values: 'model' or 'int8'
         'quantize': 'none',  # of weights while sampling: 'none' or 'int8'
         'prefill_chunk': 0,  # tokens of a prompt read at once; 0: all, which needs more memory

@@ -96,9 +96,9 @@ def ranges_of(hint: Any) -> Iterator[Range]:
 
 def check_fields(settings: object, section: str) -> None:
     """Raises ValueError, naming `section` and field, if a number is out of its field's range."""
-    for name, (limits, is_optional) in _ranged_fields(type(settings)).items():
+    for name, (limits, others) in _ranged_fields(type(settings)).items():
         value = getattr(settings, name)
-        if value is None and is_optional:
+        if isinstance(value, others):
             continue
         for i, item in enumerate(value if isinstance(value, tuple) else [value]):
             place = f'{section}.{name}' + (f'[{i}]' if isinstance(value, tuple) else '')
@@ -128,14 +128,14 @@ def checked(section: str) -> Callable[[type[T]], type[T]]:
 
 
 @functools.cache
-def _ranged_fields(cls: type) -> dict[str, tuple[Range, bool]]:
-    """Range of each field that has one, and whether the field may be None."""
+def _ranged_fields(cls: type) -> dict[str, tuple[Range, tuple[type, ...]]]:
+    """Range of each field that has one, and what the field may be instead: None, a text."""
     hints = typing.get_type_hints(cls, include_extras=True)
     # `build` checks tuples in a tuple.
     flat = {name: hint for name, hint in hints.items() if not _is_nested(hint)}
     fields = {name: next(ranges_of(hint), None) for name, hint in flat.items()}
     return {
-        name: (limits, types.NoneType in typing.get_args(hints[name]))
+        name: (limits, tuple({types.NoneType, str}.intersection(typing.get_args(hints[name]))))
         for name, limits in fields.items()
         if limits is not None
     }

@@ -13,6 +13,7 @@ sampling_methods.py      greedy, temperature, top-k, top-p and min-p sampling
 token_rules.py           a user's functions of logits and of pauses
 prefix_cache.py          keys and values of finished sequences, reused as prefixes
 prompt_lookup.py         drafts tokens from the sequence's own text
+reflection.py            reads drafts again behind a text, and samples from both logits
 calls.py                 runs programs, or only compiles them, for `Engine.warm_up`
 compile_ahead.py         compiles the programs of an engine side by side
 work.py                  counts what an engine has done

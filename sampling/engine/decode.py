@@ -7,7 +7,7 @@ the samples.
 With prompt lookup, a step reads the last token and a draft of the next ones in one forward pass.
 Each position samples its own token with its own noise, and tokens are kept up to the first one that
 the draft did not predict. These are the tokens that single steps would have sampled, so nothing has
-to be rejected at random as in arXiv 2211.17192.
+to be rejected at random as in arXiv 2211.17192. With a reflection they are others (reflection.py).
 """
 
 import dataclasses
@@ -246,12 +246,12 @@ def _step(
     """Reads the last tokens and their drafts and samples what follows; skips done slots."""
     nowhere = kv_cache.NOWHERE
     draft = lookup.draft(state.tokens, state.position)
-    tokens = jnp.concatenate([state.last_token[:, None], draft], axis=1)
+    tokens = lookup.sequence(state.last_token, draft)
     positions = state.position[:, None] + jnp.arange(tokens.shape[1])
     read_at = jnp.where(state.done[:, None], nowhere, positions)
     hidden, cache = model(tokens, read_at, cache=state.cache)
-    next_positions = positions + 1
-    sample_noise, logits = noise.at(next_positions), model.logits(hidden)
+    next_positions = positions[:, : 1 + lookup.num_tokens] + 1
+    sample_noise, logits = noise.at(next_positions), lookup.logits(model, hidden)
     if isinstance(method, RuledMethod):
         place = Place(next_positions, next_positions - state.turn_start[:, None], role=None)
         token, logprob = method.sample(sample_noise, logits, place)

@@ -267,7 +267,9 @@ class Engine:
         # The fullest shard decides: all shards have slot lists of one length.
         busiest = max(collections.Counter(slot // self._shard_slots for slot in running).values())
         size = smallest_bucket(s.decode_batch_buckets, busiest * self._shards)
-        return self._pad_slots(running, size), smallest_bucket(s.decode_length_buckets, end)
+        return self._pad_slots(running, size), smallest_bucket(
+            s.decode_length_buckets, end + s.lookup.room
+        )
 
     def _pad_slots(self, slots: Iterable[int], size: int) -> np.ndarray | None:
         """Sorted slots within their shards, each shard's padded; None: all slots in place."""

@@ -11,6 +11,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from elenchus.model.transformer import Transformer
+
 
 @dataclasses.dataclass(frozen=True)
 class PromptLookup:
@@ -18,6 +20,29 @@ class PromptLookup:
 
     num_tokens: int
     ngram: int
+
+    @property
+    def num_read(self) -> int:
+        """Tokens of a slot that a step reads."""
+        return 1 + self.num_tokens
+
+    @property
+    def num_logits(self) -> int:
+        """Positions of a step whose logits are computed."""
+        return 1 + self.num_tokens
+
+    @property
+    def room(self) -> int:
+        """Positions behind a sequence that a step needs; a draft may get past the end."""
+        return 0
+
+    def sequence(self, last: jax.Array, draft: jax.Array) -> jax.Array:
+        """Tokens that a step reads: last tokens [B], drafts [B, k] -> [B, num_read]."""
+        return jnp.concatenate([last[:, None], draft], axis=1)
+
+    def logits(self, model: Transformer, hidden: jax.Array) -> jax.Array:
+        """Logits [B, 1 + k, V] of the tokens behind the last one and behind each of the draft."""
+        return model.logits(hidden)
 
     def draft(self, tokens: jax.Array, position: jax.Array) -> jax.Array:
         """Drafts what follows each sequence: tokens [B, S], position [B] -> [B, num_tokens].

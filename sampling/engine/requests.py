@@ -66,6 +66,8 @@ def check_requests(settings: EngineSettings, requests: Sequence[Request], seed: 
     if not 0 <= seed < 2**32:
         raise ValueError(f'seed={seed} must be in [0, 2**32)')
     longest, max_length = settings.prompt_buckets[-1], settings.max_length
+    room = settings.lookup.room
+    behind = f', of which reflection takes {room}' if room else ''
     counts = collections.Counter(request.id for request in requests)
     for request in requests:
         length = len(request.prompt)
@@ -79,9 +81,9 @@ def check_requests(settings: EngineSettings, requests: Sequence[Request], seed: 
                 f'request {request.id}: {length} prompt tokens exceed the last of '
                 f'sampling.engine.prompt_buckets; use at most {longest}'
             )
-        if length + request.max_tokens > max_length:
+        if length + request.max_tokens > max_length - room:
             raise ValueError(
                 f'request {request.id}: {length} prompt tokens and max_tokens='
-                f'{request.max_tokens} exceed sampling.engine.max_length={max_length}; '
-                f'use max_tokens of at most {max_length - length}'
+                f'{request.max_tokens} exceed sampling.engine.max_length={max_length}{behind}; '
+                f'use max_tokens of at most {max_length - room - length}'
             )

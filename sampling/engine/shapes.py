@@ -6,16 +6,18 @@ of programs is known before sampling starts, and `Engine.warm_up` can compile al
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 from elenchus.model.kv_cache import CacheDtype
 from elenchus.model.ranges import Length, PositiveInt, Range, Share, checked
 from elenchus.sampling.engine.prompt_lookup import PromptLookup
+from elenchus.sampling.engine.reflection import Reflection
 
 Slots = Annotated[int, Range(1, 1 << 20)]  # sequences at once
 SwitchedLength = Annotated[int, Range(1, 1 << 22, off=0)]
 DraftLength = Annotated[int, Range(1, 256, off=0)]  # its loop is unrolled
+TokenId = Annotated[int, Range(0, (1 << 24) - 1)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +41,9 @@ class EngineSettings:
     prefix_cache_length: SwitchedLength = 0  # positions kept of each of them, from the first on
     draft_tokens: DraftLength = 0  # tokens drafted per forward pass by prompt lookup; 0 = off
     draft_ngram: DraftLength = 0  # last tokens that prompt lookup tries to match
+    # Stands before a draft that is read again: a text, of which `encoded` makes ids.
+    reflection: str | tuple[TokenId, ...] = ''
+    reflection_weight: Share = 0.0  # of the logits behind it; 0 = off
     cache_dtype: CacheDtype = 'model'  # of stored keys and values: as activations, or int8
     quantize: Literal['none', 'int8'] = 'none'  # matrices of the blocks, while sampling
     prefill_chunk: SwitchedLength = 0  # positions per forward pass of a prefill; 0 = all at once
@@ -66,6 +71,7 @@ class EngineSettings:
                 raise ValueError(f'sampling.engine.{name}=() needs at least one size')
         self._check_pair('prefix_cache_rows', 'prefix_cache_length')
         self._check_pair('draft_tokens', 'draft_ngram')
+        self._check_reflection()
         self._check_prefill_chunk()
 
     def check_shards(self, shards: int) -> None:
@@ -86,6 +92,29 @@ class EngineSettings:
             raise ValueError(
                 f'sampling.engine.{count_name}={count} and {length_name}={length} must both be 0 '
                 f'(off), or both at least 1 with {length_name} at most {self.max_length - 1}'
+            )
+
+    def _check_reflection(self) -> None:
+        """Checks that there are drafts to read again, and a text to read before."""
+        if not self.reflection_weight:
+            return
+        weight = f'sampling.engine.reflection_weight={self.reflection_weight}'
+        if not self.draft_tokens:
+            raise ValueError(
+                f'{weight} reads drafts again, and sampling.engine.draft_tokens=0 drafts none; '
+                'nearest: draft_tokens=1, or reflection_weight=0.0'
+            )
+        if not self.reflection:
+            raise ValueError(
+                f'{weight} needs the text before a draft is read again: set '
+                'sampling.engine.reflection; nearest: reflection_weight=0.0'
+            )
+        length = 1 if isinstance(self.reflection, str) else len(self.reflection)
+        least = 2 * self.draft_tokens + length + 1
+        if self.max_length < least:
+            raise ValueError(
+                f'{weight}: sampling.engine.max_length={self.max_length} has no room for two '
+                f'drafts of draft_tokens={self.draft_tokens} and the reflection; nearest: {least}'
             )
 
     def _check_prefill_chunk(self) -> None:
@@ -121,12 +150,32 @@ class EngineSettings:
 
         A prefix cache needs all positions of finished sequences: prompts start from parts of them.
         """
-        return 0 if self.prefix_cache_rows else 1 + self.draft_tokens
+        return 0 if self.prefix_cache_rows else self.lookup.num_read
 
     @property
     def lookup(self) -> PromptLookup:
-        """The drafting method of these settings."""
-        return PromptLookup(self.draft_tokens, self.draft_ngram)
+        """The drafting method of these settings. Raises ValueError for a text without ids."""
+        if not self.reflection_weight:
+            return PromptLookup(self.draft_tokens, self.draft_ngram)
+        if isinstance(self.reflection, str):
+            raise ValueError(
+                f'sampling.engine.reflection={self.reflection!r} is a text, of which `encoded` '
+                'makes ids of tokens'
+            )
+        return Reflection(
+            self.draft_tokens, self.draft_ngram, self.reflection, self.reflection_weight
+        )
+
+    def encoded(self, encode: Callable[[str], Sequence[int]]) -> 'EngineSettings':
+        """These settings with the ids of their reflection, if it is in use and a text."""
+        if not self.reflection_weight or not isinstance(self.reflection, str):
+            return self
+        return dataclasses.replace(self, reflection=tuple(encode(self.reflection)))
+
+    @property
+    def sequence_length(self) -> int:
+        """Most tokens of a prompt and its completion together."""
+        return self.max_length - self.lookup.room
 
     @property
     def decode_batch_buckets(self) -> tuple[int, ...]:

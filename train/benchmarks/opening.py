@@ -158,16 +158,17 @@ def opened(
     player = players.find_player('model', models.actor, template=models.template)
     config = config.copy_and_resolve_references().unlock()
     fit_to_player(config, player, models.dtype)
-    prompts = build.build(RunSettings, config).prompts
-    chat = Chat(player.tokenizer, player.template, prompts=prompts)
+    before = inputs_lib.with_reflection(build.build(RunSettings, config), player.tokenizer)
+    chat = Chat(player.tokenizer, player.template, prompts=before.prompts)
     prompt_sizes.check_prompts(chat)
     if prompt_lengths is None:
         roles = ROLES if models.critic else ROLES[:1]
         sizes = question_sizes(config, chat, problems, unknown=question_tokens, roles=roles)
     else:
         sizes = critique_sizes(config, chat, prompt_lengths(chat))
-    fit_lengths(config, sizes, longest=player.config.max_length)
-    settings = build.build(RunSettings, config)
+    room = before.sampling.engine.lookup.room
+    fit_lengths(config, sizes, longest=player.config.max_length, room=room)
+    settings = inputs_lib.with_reflection(build.build(RunSettings, config), player.tokenizer)
     mesh = sharding.make_mesh((*settings.mesh, settings.context))
     kernels.check_backend(settings.model, jax.default_backend())
     weights.check_sampler(settings.model, settings.sampling.engine, mesh)
@@ -237,20 +238,26 @@ def critique_sizes(config: ml_collections.ConfigDict, chat: Chat, prompts: Seque
     return Sizes((ordered[len(ordered) // 2], ordered[-1]), scored=whole, whole=whole)
 
 
-def fit_lengths(config: ml_collections.ConfigDict, sizes: Sizes, *, longest: int) -> None:
-    """Sets all lengths of a config. Raises ValueError if the model is too short for them."""
+def fit_lengths(
+    config: ml_collections.ConfigDict, sizes: Sizes, *, longest: int, room: int = 0
+) -> None:
+    """Sets all lengths of a config; `room` is what a decode step needs behind a conversation.
+
+    Raises ValueError if the model is too short for them.
+    """
 
     def up(size: int) -> int:
         """Rounds up: few shapes compile fast."""
         return -(-size // MULTIPLE) * MULTIPLE
 
-    if sizes.whole > longest:
+    needed = sizes.whole + room
+    if needed > longest:
         raise ValueError(
-            f'a conversation may have {sizes.whole} tokens, but the model reads {longest}: lower '
+            f'a conversation may have {needed} tokens, but the model reads {longest}: lower '
             'sampling.attempt_tokens or, with a critic, sampling.critique_tokens or '
             'sampling.refinement_tokens'
         )
-    whole = up(sizes.whole)
+    whole = up(needed)
     config.model.max_length = config.train.length = whole
     buckets = tuple(sorted({min(up(size), whole) for size in sizes.prompts}))
     reached = tuple(sorted({up(size) for size in sizes.reached} - {whole}))

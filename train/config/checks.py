@@ -22,6 +22,7 @@ def check_settings(s: RunSettings) -> None:
     check_ids(s)
     check_trees(s)
     check_rewards(s)
+    check_reflection(s)
     check_experts(s)
     check_lora(s)
     check_first_calls(s)
@@ -147,6 +148,20 @@ def check_rewards(s: RunSettings) -> None:
             )
 
 
+def check_reflection(s: RunSettings) -> None:
+    """Raises ValueError if a stage trains on log-probabilities of fused logits.
+
+    They depend on the drafts of the sampler's steps, so the trainer cannot compute them again.
+    """
+    weight, reinforced = s.sampling.engine.reflection_weight, set(REINFORCED) & set(s.stages)
+    if weight and reinforced:
+        raise ValueError(
+            f'sampling.engine.reflection_weight={weight} changes the log-probabilities of what is '
+            f'sampled, which stage {min(reinforced)!r} trains on and cannot compute again; '
+            'nearest: 0.0'
+        )
+
+
 def check_template(s: RunSettings, template: Template) -> None:
     """Raises ValueError if a stage trains two turns that the template writes differently."""
     trains_actor = any('actor' in REINFORCED.get(stage, ()) for stage in s.stages)
@@ -246,7 +261,7 @@ def check_lengths(
         refinement = max(refinement, attempt + turn_overhead + sampling.refinement_tokens)
     talked = longest_question + overhead + s.self_talk.tokens
     alone = hinted + overhead + sampling.attempt_tokens
-    whole = max(refinement, critique + longest_guide, alone, talked)
+    whole = max(refinement, critique + longest_guide, alone, talked) + sampling.engine.lookup.room
     written = {
         p: max_response_tokens(p, reinforce.turns.episode, sampling.limits, overhead=turn_overhead)
         for p in TRAINED_ROLES

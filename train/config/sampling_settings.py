@@ -60,7 +60,7 @@ class SamplingSettings:
     def prompt_room(self) -> int:
         """Tokens of the longest prompt that an attempt may follow."""
         engine = self.sampler_engine
-        return min(engine.prompt_buckets[-1], engine.max_length - self.attempt_tokens)
+        return min(engine.prompt_buckets[-1], engine.sequence_length - self.attempt_tokens)
 
     @property
     def sampler_engine(self) -> EngineSettings:

@@ -45,6 +45,9 @@ ENGINE_CACHES = tuple(
 )
 """Further ones, that read keys and values from a cache: with one in int8 they change samples."""
 
+DRAFTING = ('sampling.engine.draft_tokens', 'sampling.engine.draft_ngram')
+"""Of these, the ones that change samples where drafts are read again behind a reflection."""
+
 MAY_CHANGE = (
     *(
         'mesh',
@@ -132,6 +135,8 @@ EARLIER: Mapping[str, Any] = {
     'improve.measures': (),
     'evaluate.feedback': 'critique',
     'evaluate.tree_problems': 0,
+    'sampling.engine.reflection': '',
+    'sampling.engine.reflection_weight': 0.0,
     'sampling.logits': 'none',
     'sampling.pause': 'none',
     'sampling.after_pause': 'stop',
@@ -187,7 +192,9 @@ def reads(s: RunSettings, stage: str, field: str) -> bool:
     """
     if field in MAY_CHANGE:
         return False
-    if field in ENGINE_CACHES and s.sampling.engine.cache_dtype == 'model':
+    engine = s.sampling.engine
+    is_drafting = field in DRAFTING and engine.reflection_weight > 0
+    if field in ENGINE_CACHES and engine.cache_dtype == 'model' and not is_drafting:
         return False
     return any(reads_itself(s, name, field) for name in closure(s, stage))
 

@@ -57,7 +57,9 @@ def plan_of(s: RunSettings) -> RunPlan:
         # Rank 0 trains all weights, so the player with the lower rank is the larger one.
         larger = min((s.actor, s.critic), key=lambda player: player.lora.rank)
         players = fit_load(s, 'players', larger)
-        sampling = SamplingLoad(s.sampling.engine, players, s.sampling.score)
+        # A text has at most as many tokens as bytes; token 0 stands for each.
+        engine = s.sampling.engine.encoded(lambda text: (0,) * len(text.encode()))
+        sampling = SamplingLoad(engine, players, s.sampling.score)
     mesh = sharding.named_shape((*s.mesh, s.context))[0]
     return RunPlan(s.model, mesh, s.base.quantize, tuple(trainings), sampling)
 

@@ -124,7 +124,7 @@ def decode_phase(plan: RunPlan, mesh) -> Phase:
     engine, here = plan.sampling.engine, sampler_mesh(plan)
     config = head_layout.divided_heads(plan.model, here.shape['tensor'])
     local = memory_estimate.local_sizes(config, here)
-    tokens_per_step = memory_estimate.local_rows(engine.num_slots, here) * (1 + engine.draft_tokens)
+    logits_per_step = memory_estimate.local_rows(engine.num_slots, here) * engine.lookup.num_logits
     slots = memory_estimate.cache_bytes(
         config,
         mesh=here,
@@ -136,7 +136,7 @@ def decode_phase(plan: RunPlan, mesh) -> Phase:
     return _sampling_parts(plan, mesh) | {
         SLOTS: slots,
         'caches in the layout of the loop': slots if local.kv_heads > 1 else 0,
-        'logits': 4 * tokens_per_step * local.vocab,
+        'logits': 4 * logits_per_step * local.vocab,
     }
 
 

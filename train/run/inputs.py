@@ -174,6 +174,30 @@ def load_tokenizer(settings: RunSettings, problems: Sequence[Problem]) -> tokeni
     return tokenizer
 
 
+def with_reflection(settings: RunSettings, tokenizer: tokenizers.Tokenizer) -> RunSettings:
+    """Returns settings whose reflection, if one is in use, is ids of a vocabulary.
+
+    Raises ValueError if they do not spell it, as where the vocabulary lacks a word.
+    """
+    engine = settings.sampling.engine
+    if not engine.reflection_weight:
+        return settings
+    text, field = engine.reflection, f'sampling.engine.reflection={engine.reflection!r}'
+    try:
+        ids = tokenizers.encode_continuation(tokenizer, text)
+    except ValueError as error:
+        raise ValueError(f'{field}: {error}; begin it with a space or a line break') from None
+    read = tokenizer.decode(ids)
+    if read.split() != text.split():
+        raise ValueError(
+            f'{field} must be a text whose words the vocabulary has, behind a space or a line '
+            f'break; this one would be {read!r}'
+        )
+    engine = engine.encoded(lambda text: ids)
+    sampling = dataclasses.replace(settings.sampling, engine=engine)
+    return dataclasses.replace(settings, sampling=sampling)
+
+
 def question_tokens(
     chat: Chat, problem: Problem, roles: Sequence[str] = tuple(PLAYER_OF_ROLE)
 ) -> int:

@@ -27,7 +27,7 @@ from elenchus.train.config.run_settings import RunSettings
 from elenchus.train.metrics import tracking
 from elenchus.train.run import checks, lengths, problems, provenance, stage_inputs
 from elenchus.train.run.directory import RunDirectory
-from elenchus.train.run.inputs import RunInputs, load_inputs
+from elenchus.train.run.inputs import RunInputs, load_inputs, with_reflection
 from elenchus.train.run.paths import resolve
 from elenchus.train.run.samplers import Samplers
 
@@ -117,6 +117,13 @@ def check_same_template(folder: epath.Path, inputs: RunInputs) -> None:
         )
 
 
+def read_inputs(settings: RunSettings, verifier: verify.Verifier) -> tuple[RunSettings, RunInputs]:
+    """Reads a run's inputs, without questions that are too long; settings get ids of texts."""
+    inputs = load_inputs(settings, verifier)
+    settings = with_reflection(settings, inputs.tokenizer)
+    return settings, lengths.drop_too_long(settings, inputs)
+
+
 def open_run(
     config: ml_collections.ConfigDict,
     workdir: str | os.PathLike,
@@ -143,7 +150,7 @@ def open_run(
     directory.check_stages()
     mesh = sharding.make_mesh((*settings.mesh, settings.context))
     kernels.check_backend(settings.model, jax.default_backend())
-    inputs = lengths.drop_too_long(settings, load_inputs(settings, verifier))
+    settings, inputs = read_inputs(settings, verifier)
     checks.check_mesh(settings, mesh)
     saved_models.abstract_model(settings.model, mesh)
     checks.check_sampling(settings, mesh)

@@ -152,7 +152,7 @@ class TalkBuilder:
         return (
             len(opening.tokens) < s.refinement_tokens
             and prompt + len(opening.tokens) <= s.engine.prompt_buckets[-1]
-            and prompt + s.refinement_tokens <= s.engine.max_length
+            and prompt + s.refinement_tokens <= s.engine.sequence_length
         )
 
     def _with_refinement(self, talk: Talk, turn: Turn, sampler: Sampler) -> Talk:
