@@ -10,7 +10,8 @@
 Between two steps a chunk of decoding is in flight: the devices decode while the host makes
 completions of what the chunk before has finished, and while the caller works. What a request
 samples depends on nothing that runs beside it: its noise is a function of (seed, request id,
-position). `Engine.generate` submits all its requests and steps until they are done.
+position). `Engine.generate` submits all its requests and steps until they are done. One
+thread at a time may call a service.
 """
 
 import collections
@@ -40,6 +41,7 @@ class Ticket:
 
     request: Request
     completion: Completion | None = None
+    error: FloatingPointError | None = None  # why it never has one: its logits were not finite
 
 
 class Finished(NamedTuple):
@@ -105,7 +107,9 @@ class Service:
     def step(self) -> None:
         """Ends the chunk in flight, refills its free slots, and starts the next chunk.
 
-        Waits for the devices only where the host needs to know which slots are free.
+        Waits for the devices only where the host needs to know which slots are free. Raises
+        FloatingPointError that names a request whose logits were not finite: its id is free again,
+        and the other requests go on with the next step.
         """
         with self._here.in_force():
             finished = self._end_chunk()
@@ -159,7 +163,14 @@ class Service:
         )
 
     def _complete(self, finished: Sequence[Finished]) -> None:
-        for completion in self._engine._completions(self._state, finished, self._prefix_cache):
-            ticket = self._tickets.pop(completion.id)
-            ticket.completion = completion
-            self._done.append(ticket)
+        completions, errors = self._engine._completions, []
+        for request, result in completions(self._state, finished, self._prefix_cache):
+            ticket = self._tickets.pop(request.id)
+            if isinstance(result, FloatingPointError):
+                ticket.error = result
+                errors.append(result)
+            else:
+                ticket.completion = result
+                self._done.append(ticket)
+        if errors:  # raised when the other requests have what they sampled
+            raise errors[0]

@@ -138,3 +138,28 @@ def test_an_idle_service_does_nothing(sampler):
     assert running.is_idle and running.poll() == [] and sampler.tokens == 0
     with pytest.raises(ValueError, match='seed=-1'):
         serve(sampler, seed=-1)
+
+
+def test_a_request_whose_logits_are_not_finite_stops_no_other(sampler, monkeypatch):
+    """It is named once; what ended in the same chunk, and what came later, has its completion."""
+    whole = sampler._completion
+
+    def spoilt(request, tokens, logprobs, *, steps):
+        factor = np.nan if request.id == 101 else 1.0
+        return whole(request, tokens, logprobs * factor, steps=steps)
+
+    monkeypatch.setattr(sampler, '_completion', spoilt)
+    running, errors, steps = serve(sampler), [], 0
+    tickets = [running.submit(request) for request in cases.requests()]
+    while not running.is_idle and (steps := steps + 1) < 50:
+        try:
+            running.step()
+        except FloatingPointError as error:
+            errors.append(error)
+    assert running.is_idle and len(running.poll()) == len(tickets) - 1
+    for ticket, expected in zip(tickets, cases.reference(), strict=True):
+        if ticket.request.id == 101:
+            assert ticket.completion is None and errors == [ticket.error]
+            assert str(ticket.error).startswith('request 101: ')
+        else:
+            assert ticket.completion == expected and ticket.error is None

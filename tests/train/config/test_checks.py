@@ -94,6 +94,10 @@ def test_a_stage_cannot_use_more_than_there_is(changes, message):
             {'actor__lora__rank': 2},
             r"actor\.lora\.targets=.*'gate' is a matrix of .* experts.*near",
         ),
+        (
+            {'evaluate__adapt__make': 'elenchus.configs.methods.tt_si:similar'},
+            r"evaluate\.adapt\.lora\.targets=.*'gate' is a matrix of .* experts.*near",
+        ),
     ],
 )
 def test_experts_are_neither_quantized_nor_adapted(changes, message):
