@@ -312,7 +312,7 @@ class Engine:
     def _completions(
         self, state, finished: Sequence[Finished], prefix_cache: PrefixCache | None
     ) -> Iterator[tuple[Request, Completion | FloatingPointError]]:
-        """Yields requests with what they sampled or why not; adds the former to the prefix cache."""
+        """Yields requests with what they sampled, or why not; adds that to the prefix cache."""
         size = self._read_size
         for entries, arrays, position in finished:
             arrays = jax.device_get(arrays)

@@ -85,6 +85,7 @@ class Service:
         self._shape = (0, 0)  # slots and cache length of its program
         self._tickets: dict[int, Ticket] = {}  # by id, of requests without a completion
         self._done: collections.deque[Ticket] = collections.deque()  # not polled yet
+        self._failure: BaseException | None = None  # that ended the service
 
     @property
     def is_idle(self) -> bool:
@@ -94,10 +95,19 @@ class Service:
     def submit(self, request: Request) -> Ticket:
         """Queues a request; it enters a slot at one of the next steps.
 
-        Raises ValueError if it is too long, or if a request without a completion has its id.
+        Raises ValueError if it is too long, has a token that the model has not, or if a request
+        without a completion has its id; RuntimeError if a step has failed.
         """
+        self._check_alive()
         same = [t.request for t in (self._tickets.get(request.id),) if t]
         check_requests(self._engine.settings, [*same, request], self._seed)
+        size = self._weights.prefill.config.vocab_size
+        if min(request.prompt) < 0 or max(request.prompt) >= size:
+            raise ValueError(
+                f'request {request.id}: the prompt has token '
+                f'{next(t for t in request.prompt if not 0 <= t < size)}; '
+                f'those of the model are 0 to {size - 1}'
+            )
         if self.is_idle:
             self._start = time.perf_counter()
         ticket = self._tickets[request.id] = Ticket(request)
@@ -109,14 +119,20 @@ class Service:
 
         Waits for the devices only where the host needs to know which slots are free. Raises
         FloatingPointError that names a request whose logits were not finite: its id is free again,
-        and the other requests go on with the next step.
+        and the other requests go on with the next step. Any other error while prompts are read or a
+        chunk starts ends the service, because arrays may be gone: later calls raise RuntimeError.
         """
+        self._check_alive()
         with self._here.in_force():
             finished = self._end_chunk()
             if self._prefix_cache is not None:  # the next prompts may start from what has ended
                 self._complete(finished)
                 finished = []
-            self._start_chunk()
+            try:
+                self._start_chunk()
+            except BaseException as error:
+                self._failure = error
+                raise
             self._complete(finished)
 
     def poll(self) -> list[Ticket]:
@@ -124,6 +140,12 @@ class Service:
         done = list(self._done)
         self._done.clear()
         return done
+
+    def _check_alive(self) -> None:
+        if self._failure is not None:
+            raise RuntimeError(
+                f'this service ended when a step failed ({self._failure!r}); serve from a new one'
+            )
 
     def _start_chunk(self) -> None:
         """Reads prompts into free slots and starts to decode; nothing if no slot is busy."""

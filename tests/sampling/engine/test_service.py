@@ -163,3 +163,37 @@ def test_a_request_whose_logits_are_not_finite_stops_no_other(sampler, monkeypat
             assert str(ticket.error).startswith('request 101: ')
         else:
             assert ticket.completion == expected and ticket.error is None
+
+
+def test_a_step_that_fails_while_prompts_are_read_ends_the_service(sampler, monkeypatch):
+    """Its requests are in no queue and in no slot: a caller would wait for them for ever."""
+    running = serve(sampler)
+    running.submit(Request(1, (20, 21), 2))
+
+    def fails(*_, **__):
+        raise MemoryError('prefill')
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError, match='prefill'):
+        patch.setattr(sampler, '_prefill', fails)
+        running.step()
+    for call in (running.step, lambda: running.submit(Request(2, (20, 21), 2))):
+        with pytest.raises(RuntimeError, match=r"ended .*MemoryError\('prefill'\)"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'prompt': (20, 64)}, 'request 1: the prompt has token 64; those .* 0 to 63'),
+        ({'prompt': (-5, 20)}, 'request 1: the prompt has token -5'),
+        ({'prompt': [20, 21]}, 'request 1: the prompt is a list; nearest: a tuple'),
+        ({'max_tokens': 2.5}, r'request 1: max_tokens=2\.5 is no int'),
+        ({'id': 'a'}, "request 'a': id='a' is no int"),
+    ],
+)
+def test_a_request_of_wrong_values_is_refused_and_none_is_disturbed(sampler, changes, message):
+    running = serve(sampler)
+    running.submit(Request(0, (20, 21), 2))
+    with pytest.raises(ValueError, match=message):
+        running.submit(Request(**{'id': 1, 'prompt': (20,), 'max_tokens': 2} | changes))
+    assert [completion.id for completion in drain(running)] == [0]
