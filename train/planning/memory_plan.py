@@ -23,6 +23,7 @@ from elenchus.train.planning.plan_parts import (
     abstract_player,
     abstract_state,
     fill_mesh,
+    on_mesh,
     state_bytes,
 )
 from elenchus.train.planning.sampling_memory import (
@@ -45,6 +46,7 @@ __all__ = [
     'fits',
     'logprob_phase',
     'nearest_fit',
+    'on_mesh',
     'phases',
     'prefill_phase',
     'reshard_phase',
@@ -69,6 +71,8 @@ def training_phase(plan: RunPlan, training: TrainingLoad, mesh) -> Phase:
             OTHER_WEIGHTS: (1 + training.others) * trained_bytes,
         }
     )
+    if training.bases_beside:
+        phase |= {'frozen base beside it': training.bases_beside * frozen_bytes}
     phase |= memory_estimate.activation_bytes(
         plan.model,
         rows=training.rows // training.num_microbatches,
@@ -160,15 +164,18 @@ def variations(plan: RunPlan, machine: Topology) -> Iterator[RunPlan]:
     for mesh, splits, model in kept:
         trainings = tuple(
             dataclasses.replace(t, num_microbatches=t.num_microbatches * splits)
+            if not t.each_part
+            else t
             for t in plan.trainings
         )
         try:
             filled = fill_mesh(mesh, count)
         except ValueError:
             continue
-        remainders = [t.rows % (t.num_microbatches * filled[0] * filled[1]) for t in trainings]
-        if not any(remainders):
-            yield dataclasses.replace(plan, model=model, mesh=filled, trainings=trainings)
+        varied = on_mesh(dataclasses.replace(plan, model=model, trainings=trainings), filled)
+        parts = filled[0] * filled[1]
+        if not any(t.rows % (t.num_microbatches * parts) for t in varied.trainings):
+            yield varied
 
 
 def less_kept(model: ModelConfig) -> list[ModelConfig]:

@@ -38,6 +38,8 @@ class TrainingLoad:
     logprobs: bool = False  # a pass of its own computes old or reference log-probabilities
     shared: inputs.SharedPrompt | None = None
     has_values: bool = False  # of a value model: its head has one output
+    bases_beside: int = 0  # whole models in memory beside the one that adapters are trained on
+    each_part: bool = False  # of a row for each part of the mesh, and no microbatches (`on_mesh`)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +60,13 @@ class RunPlan:
     quantize: quantization.Quantization  # of the frozen base under adapters
     trainings: tuple[TrainingLoad, ...]
     sampling: SamplingLoad | None
+
+
+def on_mesh(plan: RunPlan, mesh: tuple[int, ...]) -> RunPlan:
+    """Returns a plan with the sizes of its mesh, which some of its trainings' rows follow."""
+    rows = mesh[0] * mesh[1]
+    trainings = (dataclasses.replace(t, rows=rows) if t.each_part else t for t in plan.trainings)
+    return dataclasses.replace(plan, mesh=mesh, trainings=tuple(trainings))
 
 
 OTHER_WEIGHTS, SLOTS = 'weights to start from and of other players', 'cache of the slots'
