@@ -1,5 +1,6 @@
 """From which stage's model every stage starts: the setting, its default, and what is refused."""
 
+import dataclasses
 import itertools
 import types
 
@@ -207,3 +208,14 @@ def test_every_field_is_read_by_a_stage_or_may_change():
         if not any(stage_fields.reads(s, stage, field) for stage in s.stages)
     }
     assert unread == {'stages', *stage_fields.MAY_CHANGE, *stage_fields.ENGINE_CACHES}
+
+
+def test_a_critic_that_no_stage_made_may_be_the_base():
+    s = settings_of('reinforce')
+    s = dataclasses.replace(s, stages=('base', 'actor', 'reinforce'))
+    with pytest.raises(
+        ValueError, match=r"before 'reinforce', or set reinforce\.critic_start='base'"
+    ):
+        players.check_stages(s)
+    started = dataclasses.replace(s.reinforce, critic_start='base')
+    players.check_stages(dataclasses.replace(s, reinforce=started))
