@@ -182,7 +182,7 @@ def test_a_stage_reads_its_sections_and_those_of_the_stages_before_it():
         ('reinforce', 'critique.num_attempts', 'improve.num_rounds'),
         ('reinforce', 'evaluate.num_attempts', 'self_talk.tokens'),
         ('reinforce', 'evaluate.num_resamples', 'evaluate.adapt.fit.num_steps'),
-        ('evaluate', 'evaluate.adapt.fit.num_steps', 'evaluate'),
+        ('evaluate', 'evaluate.adapt.fit.num_steps', 'reinforce.start'),
         ('actor', 'base.quantize', 'mesh'),
         ('base', 'base.num_documents', 'base.checkpoint'),  # whose content is compared
         ('base', 'base.num_documents', 'base.quantize'),
