@@ -136,6 +136,7 @@ def reinforcement_loads(s: RunSettings, name: str) -> list[TrainingLoad]:
         num_microbatches=s.train.num_microbatches,
         others=1 + 3 * (num_states - 1) + copies * (num_states - len(players) * has_values),
         shared=longest,
+        samples=not s.reinforce.rollout_devices,
         logprobs=s.reinforce.objective.reads_reference or not s.reinforce.reuses_update_logprobs,
     )
     loads, own = [update], dataclasses.replace(update, transform=step.IDENTITY, logprobs=True)

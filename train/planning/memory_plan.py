@@ -16,6 +16,7 @@ from elenchus.train.planning import machines
 from elenchus.train.planning.machines import Topology
 from elenchus.train.planning.plan_parts import (
     OTHER_WEIGHTS,
+    TRAINING_STATES,
     Phase,
     RunPlan,
     SamplingLoad,
@@ -128,8 +129,22 @@ def phases(plan: RunPlan, machine: Topology) -> dict[str, Phase]:
         if training.logprobs:
             by_name[f'{training.name}: log-probabilities'] = logprob_phase(plan, training, mesh)
     if plan.sampling is not None:
-        by_name |= sampling_phases(plan, mesh)
+        kept = kept_while_sampling(plan, mesh)
+        by_name |= {name: phase | kept for name, phase in sampling_phases(plan, mesh).items()}
     return by_name
+
+
+def kept_while_sampling(plan: RunPlan, mesh) -> Phase:
+    """What reinforcement learning has in memory while it samples, beside a player and its start.
+
+    Moments, the other player, states of value models and of implicit scores, older weights.
+    """
+    kept = 0
+    for training in plan.trainings:
+        if training.samples:
+            trained_bytes, optimizer_bytes, _ = state_bytes(plan, training, mesh)
+            kept = max(kept, optimizer_bytes + training.others * trained_bytes)
+    return Phase({TRAINING_STATES: kept} if kept else {})
 
 
 def fits(by_name: dict[str, Phase], machine: Topology) -> bool:

@@ -38,6 +38,7 @@ class TrainingLoad:
     logprobs: bool = False  # a pass of its own computes old or reference log-probabilities
     shared: inputs.SharedPrompt | None = None
     has_values: bool = False  # of a value model: its head has one output
+    samples: bool = False  # on its own devices: its states are in memory while it samples
     bases_beside: int = 0  # whole models in memory beside the one that adapters are trained on
     each_part: bool = False  # of a row for each part of the mesh, and no microbatches (`on_mesh`)
 
@@ -70,8 +71,10 @@ def on_mesh(plan: RunPlan, mesh: tuple[int, ...]) -> RunPlan:
 
 
 OTHER_WEIGHTS, SLOTS = 'weights to start from and of other players', 'cache of the slots'
+TRAINING_STATES = 'states of training beside it'
 BESIDE = (
     OTHER_WEIGHTS,
+    TRAINING_STATES,
     'optimizer state beside it',
     'frozen base beside it',
     'head beside it',
