@@ -26,7 +26,7 @@ def commands():
                 yield pytest.param(found, id=f'{page.stem}-{len(found)}')
 
 
-@pytest.mark.parametrize('found', commands())
+@pytest.mark.parametrize('found', list(commands()))
 def test_a_command_in_a_document_has_settings_that_go_together(found):
     values = flags.FlagValues()
     config_flags.DEFINE_config_file('config', flag_values=values)
