@@ -139,7 +139,8 @@ def reinforcement_loads(s: RunSettings, name: str) -> list[TrainingLoad]:
         samples=not s.reinforce.rollout_devices,
         logprobs=s.reinforce.objective.reads_reference or not s.reinforce.reuses_update_logprobs,
     )
-    loads, own = [update], dataclasses.replace(update, transform=step.IDENTITY, logprobs=True)
+    beside = {'transform': step.IDENTITY, 'logprobs': True, 'samples': False}
+    loads, own = [update], dataclasses.replace(update, **beside)
     if has_copy:
         fields = {'objective': objective.outcome(s.reinforce.implicit.beta)}
         fields |= {'optimizer': s.reinforce.implicit_optimizer}
