@@ -85,7 +85,7 @@ class Service:
         self._shape = (0, 0)  # slots and cache length of its program
         self._tickets: dict[int, Ticket] = {}  # by id, of requests without a completion
         self._done: collections.deque[Ticket] = collections.deque()  # not polled yet
-        self._failure: BaseException | None = None  # that ended the service
+        self._has_failed = False  # in a step, which ended the service
 
     @property
     def is_idle(self) -> bool:
@@ -128,11 +128,9 @@ class Service:
             if self._prefix_cache is not None:  # the next prompts may start from what has ended
                 self._complete(finished)
                 finished = []
-            try:
-                self._start_chunk()
-            except BaseException as error:
-                self._failure = error
-                raise
+            self._has_failed = True
+            self._start_chunk()
+            self._has_failed = False
             self._complete(finished)
 
     def poll(self) -> list[Ticket]:
@@ -142,10 +140,8 @@ class Service:
         return done
 
     def _check_alive(self) -> None:
-        if self._failure is not None:
-            raise RuntimeError(
-                f'this service ended when a step failed ({self._failure!r}); serve from a new one'
-            )
+        if self._has_failed:
+            raise RuntimeError('this service ended when a step failed: serve from a new one')
 
     def _start_chunk(self) -> None:
         """Reads prompts into free slots and starts to decode; nothing if no slot is busy."""

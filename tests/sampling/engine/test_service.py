@@ -177,7 +177,7 @@ def test_a_step_that_fails_while_prompts_are_read_ends_the_service(sampler, monk
         patch.setattr(sampler, '_prefill', fails)
         running.step()
     for call in (running.step, lambda: running.submit(Request(2, (20, 21), 2))):
-        with pytest.raises(RuntimeError, match=r"ended .*MemoryError\('prefill'\)"):
+        with pytest.raises(RuntimeError, match='this service ended'):
             call()
 
 

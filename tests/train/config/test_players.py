@@ -210,7 +210,7 @@ def test_every_field_is_read_by_a_stage_or_may_change():
     assert unread == {'stages', *stage_fields.MAY_CHANGE, *stage_fields.ENGINE_CACHES}
 
 
-def test_a_critic_that_no_stage_made_may_be_the_base():
+def test_the_base_may_stand_for_a_critic_that_no_stage_trains():
     s = settings_of('reinforce')
     s = dataclasses.replace(s, stages=('base', 'actor', 'reinforce'))
     with pytest.raises(
