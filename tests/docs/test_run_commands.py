@@ -3,6 +3,7 @@
 import pathlib
 import re
 import shlex
+import sys
 
 import pytest
 from absl import flags
@@ -29,10 +30,12 @@ def commands():
 
 @pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')  # of ml_collections
 @pytest.mark.parametrize('found', list(commands()))
-def test_a_command_in_a_document_has_settings_that_go_together(found):
+def test_a_command_in_a_document_has_settings_that_go_together(found, monkeypatch):
     values = flags.FlagValues()
     config_flags.DEFINE_config_file('config', flag_values=values)
-    values(['run', found[0].replace('=configs/', f'={ROOT}/configs/'), *found[1:]])
+    argv = ['run', found[0].replace('=configs/', f'={ROOT}/configs/'), *found[1:]]
+    monkeypatch.setattr(sys, 'argv', argv)  # where ml_collections looks for overrides
+    values(argv)
     checks.check_settings(build.build(RunSettings, values.config))
 
 
