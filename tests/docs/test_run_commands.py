@@ -3,7 +3,6 @@
 import pathlib
 import re
 import shlex
-import sys
 
 import pytest
 from absl import flags
@@ -30,11 +29,10 @@ def commands():
 
 @pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')  # of ml_collections
 @pytest.mark.parametrize('found', list(commands()))
-def test_a_command_in_a_document_has_settings_that_go_together(found, monkeypatch):
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file('config', flag_values=values)
+def test_a_command_in_a_document_has_settings_that_go_together(found):
     argv = ['run', found[0].replace('=configs/', f'={ROOT}/configs/'), *found[1:]]
-    monkeypatch.setattr(sys, 'argv', argv)  # where ml_collections looks for overrides
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file('config', flag_values=values, sys_argv=argv)
     values(argv)
     checks.check_settings(build.build(RunSettings, values.config))
 
